@@ -1,0 +1,138 @@
+// The operations that a decoder layer needs, on one device. The layer code drives this class and does not know which
+// backend it has.
+//
+// Conventions
+//   - A "stack" holds the rows of one or more segments (residual streams of one sequence), one after another. Every
+//     segment begins at an absolute row that is a multiple of row_tile() and is padded to a multiple of it, so a
+//     backend may cut the stack into tiles of row_tile() rows without knowing the segments.
+//   - Row contract: the result of a row depends on that row's inputs and absolute position only, never on the other
+//     rows of the call, their number, its place in the stack, or the number of threads: bit for bit.
+//   - Padding rows hold finite values that nobody reads.
+//   - `float32` below stands for the backend's activation type: float32 on the CPU, bfloat16 on CUDA.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "kernels/tensor.h"
+#include "kernels/window.h"
+
+namespace winnow {
+
+// Memory of the backend, owned. Movable; freed on destruction and counted by Backend::allocated_bytes().
+class Buffer {
+ public:
+  virtual ~Buffer() = default;
+  virtual void* data() = 0;
+  virtual int64_t size_bytes() const = 0;
+};
+
+enum class WeightUse {
+  kLinear,      // (out_features, in_features)
+  kVector,      // norm weights and biases
+  kVocabulary,  // embedding and head, (vocab, hidden): may stay in the checkpoint's own memory and type
+};
+
+// Shape of the attention of a model.
+struct HeadShape {
+  int64_t n_heads = 0;
+  int64_t n_kv_heads = 0;
+  int64_t head_dim = 0;  // even
+  float scale = 0.F;     // multiplies q.k, usually 1 / sqrt(head_dim)
+
+  int64_t q_dim() const { return n_heads * head_dim; }
+  int64_t kv_dim() const { return n_kv_heads * head_dim; }
+};
+
+// Per-head RMS norm of q or k before RoPE (Qwen3), or none when `weight` is empty.
+struct HeadNorm {
+  Matrix weight;  // (head_dim)
+  float eps = 0.F;
+};
+
+// Keys and values of rows [first_row, first_row + n_rows) of one segment in one layer. The layout inside is the
+// backend's own: only store_kv writes it, only attention reads it.
+struct KvRows {
+  void* data = nullptr;
+  int64_t first_row = 0;  // absolute, multiple of row_tile()
+  int64_t n_rows = 0;     // multiple of row_tile()
+};
+
+// One attention call: query rows [first_row, first_row + n_rows) of a sequence. Keys of rows before own.first_row
+// come from `prefix` (the base's), the others from `own`; prefix may be empty when own.first_row is 0.
+struct AttentionCall {
+  const void* q = nullptr;  // (n_rows, n_heads, head_dim), after RoPE
+  void* out = nullptr;      // (n_rows, n_heads, head_dim)
+  int64_t first_row = 0;    // absolute, multiple of row_tile()
+  int64_t n_rows = 0;       // multiple of row_tile()
+  int64_t n_tokens = 0;     // rows of the sequence that are real: rows beyond are padding
+  KvRows prefix;
+  KvRows own;
+  Window window;
+};
+
+// Scores of answer rows, one entry a row.
+struct TokenScores {
+  double* nll_nats = nullptr;   // -log p(target), natural log, >= 0
+  uint8_t* is_argmax = nullptr; // 1 iff the target is the most likely token; ties go to the lower token id
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  virtual std::string name() const = 0;           // "cpu" or "cuda"
+  virtual std::string description() const = 0;    // device, threads, libraries: for logs and provenance
+  virtual int64_t row_tile() const = 0;           // rows; see above
+  virtual DType activation_dtype() const = 0;
+  // Size of the keys and values of n_rows rows (a multiple of row_tile()), in bytes.
+  virtual int64_t kv_bytes(int64_t n_rows, const HeadShape& heads) const = 0;
+
+  // Zero-initialised memory. Throws Error(kOutOfMemory).
+  virtual std::unique_ptr<Buffer> allocate(int64_t size_bytes, const char* what) = 0;
+  virtual int64_t allocated_bytes() const = 0;       // now
+  virtual int64_t peak_allocated_bytes() const = 0;  // most since reset_peak()
+  virtual void reset_peak() = 0;
+
+  // Bytes that `load` needs in `storage` for a tensor of that use (0 when it stays where it is).
+  virtual int64_t weight_bytes(const HostTensor& source, WeightUse use) const = 0;
+  // Brings a tensor into the backend's compute type at `storage`. The source must outlive the matrix for kVocabulary.
+  virtual Matrix load(const HostTensor& source, WeightUse use, void* storage) = 0;
+
+  // to[i] = from[i] for n_rows rows of `cols` activations; the ranges must not overlap.
+  virtual void copy(const void* from, void* to, int64_t n_rows, int64_t cols) = 0;
+  // out[i, :] = table[tokens[i], :]; rows beyond tokens.size(), up to n_rows, become 0.
+  virtual void embed(const Matrix& table, std::span<const int32_t> tokens, void* out, int64_t n_rows) = 0;
+  // out = x / sqrt(mean(x^2) + eps) * weight, x and out (n_rows, cols).
+  virtual void rms_norm(const void* x, const Matrix& weight, float eps, void* out, int64_t n_rows) = 0;
+  // out = x W^T + bias (bias may be empty), or out += x W^T + bias; x (n_rows, W.cols), out (n_rows, W.rows).
+  virtual void linear(const void* x, const Matrix& weight, const Matrix& bias, void* out, int64_t n_rows,
+                      bool accumulate) = 0;
+  // Optional per-head norm, then RoPE (rotate-half) in place on q (n_rows, n_heads, head_dim) whose first row has
+  // absolute position first_row. cos_sin: (max_position, head_dim), the cosines of a position's head_dim / 2
+  // frequencies, then their sines, float32, from model/rope.h; attention scaling is already in it.
+  virtual void rope(void* q, const HeadShape& heads, const HeadNorm& norm, const Matrix& cos_sin, int64_t first_row,
+                    int64_t n_rows) = 0;
+  // The same for keys, then stores keys and values: kv (n_rows, 2 * kv_dim), keys first, is overwritten.
+  virtual void store_kv(void* kv, const HeadShape& heads, const HeadNorm& norm, const Matrix& cos_sin,
+                        int64_t first_row, int64_t n_rows, const KvRows& to) = 0;
+  // softmax(q k^T * scale) v over the keys that window.h says each row sees.
+  virtual void attention(std::span<const AttentionCall> calls, const HeadShape& heads) = 0;
+  // out = silu(gate) * up; gate_up (n_rows, 2 * ffn), gate first; out (n_rows, ffn).
+  virtual void swiglu(const void* gate_up, void* out, int64_t n_rows, int64_t ffn) = 0;
+  // Scores of n_rows rows of the final hidden state (after the last norm) against targets (n_rows; -1: skip the row).
+  // Logits are never stored for the whole vocabulary.
+  virtual void token_nll(const void* x, const Matrix& head, std::span<const int32_t> targets, int64_t n_rows,
+                         const TokenScores& out) = 0;
+  // Waits until everything asked for so far is done.
+  virtual void synchronize() = 0;
+};
+
+struct CpuOptions {
+  int n_threads = 0;  // 0: the cores this process may run on
+};
+std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options);
+
+}  // namespace winnow

@@ -1,0 +1,43 @@
+// Element types and plain views of memory. A view owns nothing; row-major, contiguous.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace winnow {
+
+enum class DType : int { kF32, kBf16, kF16, kOther };  // kOther: present in a file, not computed with
+
+inline constexpr int64_t size_bytes(DType dtype) {
+  return dtype == DType::kF32 ? 4 : (dtype == DType::kBf16 || dtype == DType::kF16) ? 2 : 0;
+}
+
+// A tensor as it lies in a mapped checkpoint. `data` may be unaligned.
+struct HostTensor {
+  const std::byte* data = nullptr;
+  DType dtype = DType::kOther;
+  std::vector<int64_t> shape;
+  std::string name;  // resolved name and file, for messages
+
+  int64_t rows() const { return shape.empty() ? 0 : shape[0]; }
+  int64_t cols() const { return shape.size() < 2 ? 1 : shape[1]; }
+  int64_t count() const {
+    int64_t n = 1;
+    for (const int64_t extent : shape) n *= extent;
+    return n;
+  }
+};
+
+// A matrix in the backend's memory, (rows, cols); a vector has cols = 1. dtype is the backend's compute type, except
+// for vocabulary matrices (embedding, head), which a backend may keep as they lie in the checkpoint.
+struct Matrix {
+  void* data = nullptr;
+  DType dtype = DType::kF32;
+  int64_t rows = 0;
+  int64_t cols = 0;
+  explicit operator bool() const { return data != nullptr; }
+};
+
+}  // namespace winnow

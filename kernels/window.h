@@ -1,0 +1,52 @@
+// Which keys a query row of a windowed layer sees: the only definition of the window, for host and device.
+//
+// Design: query t sees key j iff j <= t and (t - j < W or j < S); rows that do not obey the window see all j <= t.
+// W counts the row itself (Transformers' convention: kv > q - W), positions are absolute.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+
+#if defined(__CUDACC__)
+#define WINNOW_HOST_DEVICE __host__ __device__
+#else
+#define WINNOW_HOST_DEVICE
+#endif
+
+namespace winnow {
+
+// Largest row index a window can name; also "no window": a row never has that many keys before it.
+inline constexpr int64_t kNoLimit = std::numeric_limits<int64_t>::max() / 4;
+
+// The window of one layer for one example. Full attention is a window of kNoLimit keys: data, never a branch.
+struct Window {
+  int64_t keys = kNoLimit;     // keys that a row sees, itself included, >= 1 (W)
+  int64_t sinks = 0;           // first tokens of the sequence that a row sees besides, >= 0 (S)
+  int64_t first_row = 0;       // rows before see everything (a - M with tail rows, else 0); may be negative
+  int64_t end_row = kNoLimit;  // rows from here on see everything (a when the answer is decoded with full attention)
+};
+
+inline constexpr Window full_attention() { return Window{}; }
+
+// Whether row t obeys the window at all.
+WINNOW_HOST_DEVICE inline constexpr bool obeys(const Window& w, int64_t t) { return t >= w.first_row && t < w.end_row; }
+
+// First key of the band of row t, inclusive: the row sees keys [band_start, t] and the sinks before it.
+WINNOW_HOST_DEVICE inline constexpr int64_t band_start(const Window& w, int64_t t) {
+  return (!obeys(w, t) || t < w.keys) ? 0 : t - w.keys + 1;
+}
+
+// Whether row t sees key j.
+WINNOW_HOST_DEVICE inline constexpr bool sees(const Window& w, int64_t t, int64_t j) {
+  return j <= t && (j >= band_start(w, t) || j < w.sinks);
+}
+
+// First row whose keys differ from full attention's: rows before it are the same in every layer, windowed or not.
+// Returns kNoLimit or more when no row of any length can differ.
+inline constexpr int64_t first_affected_row(const Window& w) {
+  const int64_t beyond = w.keys >= kNoLimit - w.sinks ? kNoLimit : w.keys + w.sinks;
+  const int64_t first = beyond > w.first_row ? beyond : w.first_row;
+  return first < w.end_row ? first : kNoLimit;
+}
+
+}  // namespace winnow

@@ -1,0 +1,64 @@
+// The tensors of a model, declared with their shapes, and their way into a backend.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernels/backend.h"
+#include "model/config.h"
+#include "model/safetensors.h"
+
+namespace winnow {
+
+// One decoder layer in the backend's compute type. Empty matrices are absent in this family.
+struct LayerWeights {
+  Matrix input_norm;  // (hidden)
+  Matrix q;           // (q_dim, hidden)
+  Matrix q_bias;      // (q_dim)
+  Matrix kv;          // (2 * kv_dim, hidden): k, then v
+  Matrix kv_bias;     // (2 * kv_dim)
+  HeadNorm q_norm;    // (head_dim)
+  HeadNorm k_norm;    // (head_dim)
+  Matrix o;           // (hidden, q_dim)
+  Matrix o_bias;      // (hidden)
+  Matrix post_norm;   // (hidden), before the MLP
+  Matrix gate_up;     // (2 * ffn, hidden): gate, then up
+  Matrix gate_up_bias;
+  Matrix down;        // (hidden, ffn)
+  Matrix down_bias;
+};
+
+// Weights of a whole model. On the CPU one layer at a time is converted from the map, so a checkpoint is never held
+// twice; vocabulary matrices stay in the map.
+class ModelWeights {
+ public:
+  // Checks that every declared tensor is there with its shape. Both references must outlive this.
+  ModelWeights(const ModelConfig& config, const Checkpoint& checkpoint, Backend& backend);
+  ~ModelWeights();
+
+  // Valid until the next call of layer().
+  const LayerWeights& layer(int64_t index);
+  const Matrix& embedding() const { return embedding_; }    // (vocab, hidden)
+  const Matrix& final_norm() const { return final_norm_; }  // (hidden)
+  const Matrix& head() const { return head_; }              // (vocab, hidden)
+
+  // Backend memory that this class takes, in bytes, known before anything is loaded.
+  static int64_t predicted_bytes(const ModelConfig& config, const Checkpoint& checkpoint, const Backend& backend);
+
+ private:
+  const ModelConfig& config_;
+  const Checkpoint& checkpoint_;
+  Backend& backend_;
+  std::unique_ptr<Buffer> layer_storage_;
+  std::unique_ptr<Buffer> shared_storage_;
+  int64_t loaded_layer_ = -1;
+  LayerWeights layer_;
+  Matrix embedding_, final_norm_, head_;
+};
+
+// SHA-256 over config.json and the weights' bytes, hex. Cached under `cache_dir` (may be empty: no cache) by path,
+// inode, size and modification time of every file.
+std::string checkpoint_sha256(const Checkpoint& checkpoint, const std::filesystem::path& cache_dir);
+
+}  // namespace winnow

@@ -1,0 +1,64 @@
+// The layer sweep: one pass over the layers carries the base and every lane (design section 3). Exact, not an
+// approximation.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "kernels/backend.h"
+#include "model/config.h"
+#include "model/weights.h"
+
+namespace winnow {
+
+// Which layers are windowed; (n_layers).
+using Pattern = std::vector<bool>;
+
+// What one pattern costs on one example.
+struct Score {
+  double nll_nats = 0.0;         // mean over the answer tokens
+  bool exact_match = false;      // every answer token is the argmax: greedy decoding reproduces the answer
+  double token_accuracy = 0.0;   // share of answer tokens that are the argmax
+  std::vector<float> token_nll_nats;  // (answer_tokens), only when asked for
+};
+
+struct SweepRequest {
+  std::span<const int32_t> tokens;  // (T), answer included
+  int64_t answer_start = 0;         // a: first scored token, 1 <= a < T
+  Window window;                    // of a windowed layer, for this example
+  Pattern base;
+  std::vector<Pattern> variants;
+  bool per_token = false;
+};
+
+struct SweepResult {
+  Score base;
+  std::vector<Score> variants;  // in the order of the request
+};
+
+// Called between layers; returning true makes the sweep throw Interrupted.
+using StopCheck = std::function<bool()>;
+struct Interrupted {};
+
+// Rows that the sweep computes for a request, and what they take. Pure arithmetic.
+struct SweepPlan {
+  int64_t n_rows = 0;           // of the base: T - 1 (the last token predicts nothing), not padded
+  int64_t padded_rows = 0;      // of the base, multiple of the row tile
+  int64_t lane_first_row = 0;   // R; padded_rows when no row of any lane differs from the base
+  int64_t first_score_row = 0;  // tile that holds row a - 1
+  int64_t n_lanes = 0;          // variants that differ from the base in a row that is computed
+  int64_t stack_rows = 0;       // most rows alive at once
+  int64_t row_layers = 0;       // sum over layers of rows computed: for the cost model
+  int64_t attention_pairs = 0;  // sum over layers of (row, key) pairs computed: for the cost model
+};
+SweepPlan plan_sweep(const ModelConfig& config, const SweepRequest& request, int64_t row_tile);
+// Backend memory of the sweep without the weights, bytes.
+int64_t predict_sweep_bytes(const ModelConfig& config, const Backend& backend, const SweepPlan& plan);
+
+// Runs it. Throws Error(kBadData) when an NLL is not finite, naming the layer; Interrupted.
+SweepResult sweep(Backend& backend, const ModelConfig& config, ModelWeights& weights, const SweepRequest& request,
+                  const StopCheck& stop);
+
+}  // namespace winnow

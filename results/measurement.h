@@ -1,0 +1,54 @@
+// What a run measured, in memory: the contents of /calibration or of one /control/NAME. Plain data.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace winnow {
+
+// Row-major table (rows, cols). float64 unless said.
+template <typename T>
+struct Table {
+  int64_t rows = 0;
+  int64_t cols = 0;
+  std::vector<T> values;
+
+  Table() = default;
+  Table(int64_t n_rows, int64_t n_cols, T fill = T{})
+      : rows(n_rows), cols(n_cols), values(static_cast<std::size_t>(n_rows * n_cols), fill) {}
+  T& operator()(int64_t row, int64_t col) { return values[static_cast<std::size_t>(row * cols + col)]; }
+  const T& operator()(int64_t row, int64_t col) const { return values[static_cast<std::size_t>(row * cols + col)]; }
+};
+
+// One set of examples under the base and under every variant "layer l windowed against full, all else as in the base".
+struct Measurement {
+  std::vector<std::string> example_id;   // (examples)
+  std::vector<std::string> source;       // (examples), empty when the calibration file has none
+  std::vector<int64_t> answer_tokens;    // (examples)
+  std::vector<int64_t> prompt_tokens;    // (examples)
+  std::vector<int64_t> layer;            // (layers): layer index of each column
+  std::vector<bool> layer_windowed_in_base;  // (layers)
+
+  std::vector<double> nll_base;             // (examples), nats per token
+  std::vector<uint8_t> exact_match_base;    // (examples)
+  std::vector<double> token_accuracy_base;  // (examples)
+  // Of the pattern that differs from the base in that one layer, (examples, layers).
+  Table<double> nll;
+  Table<uint8_t> exact_match;
+  Table<double> token_accuracy;
+  // With --per-token, else empty: (examples, answer_token) and (examples * layers, answer_token), NaN-padded.
+  Table<float> token_nll_base;
+  Table<float> token_nll;
+
+  int64_t n_examples() const { return static_cast<int64_t>(example_id.size()); }
+  int64_t n_layers() const { return static_cast<int64_t>(layer.size()); }
+  // NLL(layer windowed) - NLL(layer full): nll - nll_base where the base has the layer full, the negative where the
+  // base has it windowed, so that large always means "keep full attention". -0.0 is stored as 0.0.
+  double delta_nll(int64_t example, int64_t column) const {
+    const double difference = nll(example, column) - nll_base[static_cast<std::size_t>(example)];
+    return (layer_windowed_in_base[static_cast<std::size_t>(column)] ? -difference : difference) + 0.0;
+  }
+};
+
+}  // namespace winnow
