@@ -11,8 +11,9 @@ namespace winnow {
 // Source: Transformers modeling_rope_utils.py (_compute_llama3_parameters and siblings).
 std::vector<double> inverse_frequencies(const RopeConfig& rope, int64_t head_dim);
 
-// (n_positions, head_dim) float32: cosines of the head_dim / 2 angles of a position, then their sines. Angles are
-// formed in float64 from float32 inverse frequencies (Transformers keeps inv_freq in float32).
+// (n_positions, head_dim) float32: cosines of the head_dim / 2 angles of a position, then their sines. An angle is the
+// float32 product of the float32 inverse frequency and the float32 position, as in Transformers and vLLM: at position
+// 24k the rounding of that product is 1e-3 rad, and it is what the model is served with. Its cosine is then exact.
 std::vector<float> rope_table(const RopeConfig& rope, int64_t head_dim, int64_t n_positions);
 
 }  // namespace winnow
