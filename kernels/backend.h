@@ -75,20 +75,26 @@ struct AttentionCall {
 
 // Scores of answer rows, one entry a row.
 struct TokenScores {
-  double* nll_nats = nullptr;   // -log p(target), natural log, >= 0
-  uint8_t* is_argmax = nullptr; // 1 iff the target is the most likely token; ties go to the lower token id
+  double* nll_nats = nullptr;    // -log p(target), natural log, >= 0
+  uint8_t* is_argmax = nullptr;  // 1 iff the target is the most likely token; ties go to the lower token id
 };
 
 class Backend {
  public:
   virtual ~Backend() = default;
 
-  virtual std::string name() const = 0;           // "cpu" or "cuda"
-  virtual std::string description() const = 0;    // device, threads, libraries: for logs and provenance
-  virtual int64_t row_tile() const = 0;           // rows; see above
+  virtual std::string name() const = 0;         // "cpu" or "cuda"
+  virtual std::string description() const = 0;  // device, threads, libraries: for logs and provenance
+  virtual int64_t row_tile() const = 0;         // rows; see above
+  // Rows that row-wise operations should be given at a time: as many as keep intermediates in fast memory. A multiple
+  // of row_tile(); changes speed and workspace only, never a result.
+  virtual int64_t chunk_rows() const = 0;
   virtual DType activation_dtype() const = 0;
   // Size of the keys and values of n_rows rows (a multiple of row_tile()), in bytes.
   virtual int64_t kv_bytes(int64_t n_rows, const HeadShape& heads) const = 0;
+
+  // The most memory that an operation takes for itself while it runs, bytes.
+  virtual int64_t workspace_bytes(int64_t hidden, int64_t vocab, const HeadShape& heads) const = 0;
 
   // Zero-initialised memory. Throws Error(kOutOfMemory).
   virtual std::unique_ptr<Buffer> allocate(int64_t size_bytes, const char* what) = 0;

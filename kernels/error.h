@@ -9,11 +9,11 @@ namespace winnow {
 // Exit codes of the program, those of BSD's sysexits.h. Part of the command line's contract.
 enum class ExitCode : int {
   kDone = 0,
-  kUsage = 64,           // flags that make no sense, alone or together
-  kBadData = 65,         // checkpoint, calibration file, or a non-finite NLL
-  kNoInput = 66,         // an input is missing or unreadable
-  kUnavailable = 69,     // no usable GPU
-  kInternal = 70,        // a bug, or a dead peer
+  kUsage = 64,        // flags that make no sense, alone or together
+  kBadData = 65,      // checkpoint, calibration file, or a non-finite NLL
+  kNoInput = 66,      // an input is missing or unreadable
+  kUnavailable = 69,  // no usable GPU
+  kInternal = 70,     // a bug, or a dead peer
   kOutOfMemory = 71,
   kCannotCreate = 73,    // output cannot be created
   kIoError = 74,         // disk full, read or write error

@@ -1,0 +1,305 @@
+// Attention of the CPU backend: online softmax over blocks of keys at absolute positions. A task is one tile of query
+// rows of one head; tiles of keys that no row of it sees are skipped, and T x T is never stored.
+//
+// Row contract: a row's result must not depend on which key blocks its neighbours need. A block that is hidden from a
+// row adds exactly nothing to it: its scores are -infinity, exp2 makes them exactly 0, and the running maximum, and so
+// the rescaling by exactly 1, do not move.
+
+#include <omp.h>
+
+#include <algorithm>
+#include <limits>
+#include <vector>
+
+#include "kernels/cpu/cpu_backend.h"
+#include "kernels/cpu/simd.h"
+
+namespace winnow::cpu {
+
+namespace {
+
+// Key blocks between two rescalings of the running sums; groups begin at absolute multiples.
+constexpr int64_t kGroupBlocks = 4;
+constexpr int64_t kGroupKeys = kGroupBlocks * kRowTile;
+constexpr float kHidden = -std::numeric_limits<float>::infinity();
+
+// Rows of a register tile of the small products below.
+constexpr int64_t kStripRows = 4;
+
+// c[r, :] (+)= sum over k of a[r, k] * b[k, :] for kStripRows rows and kVecs vectors of columns. Each element is one
+// chain of fused multiply-adds over k, whatever the tile it is computed in.
+template <int kVecs, bool kAccumulate>
+inline void multiply_strip(const float* a, int64_t lda, const float* b, int64_t ldb, float* c, int64_t ldc,
+                           int64_t n_k) {
+  VecF sum[kStripRows][kVecs];
+  for (int r = 0; r < kStripRows; ++r) {
+    for (int v = 0; v < kVecs; ++v) sum[r][v] = kAccumulate ? load(c + r * ldc + v * kVec) : VecF{};
+  }
+  for (int64_t k = 0; k < n_k; ++k) {
+    VecF column[kVecs];
+    for (int v = 0; v < kVecs; ++v) column[v] = load(b + k * ldb + v * kVec);
+    for (int r = 0; r < kStripRows; ++r) {
+      const VecF factor = broadcast(a[r * lda + k]);
+      for (int v = 0; v < kVecs; ++v) sum[r][v] += factor * column[v];
+    }
+  }
+  for (int r = 0; r < kStripRows; ++r) {
+    for (int v = 0; v < kVecs; ++v) store(c + r * ldc + v * kVec, sum[r][v]);
+  }
+}
+
+// The same for any number of columns that is a multiple of 16, kRegisterVecs vectors at a time: as many as leave the
+// accumulators in registers.
+template <bool kAccumulate>
+void multiply_columns(const float* a, int64_t lda, const float* b, int64_t ldb, float* c, int64_t ldc, int64_t n_k,
+                      int64_t n_columns) {
+  constexpr int kRegisterVecs = kVec == 16 ? 4 : 2;
+  int64_t j = 0;
+  for (; j + kRegisterVecs * kVec <= n_columns; j += kRegisterVecs * kVec) {
+    multiply_strip<kRegisterVecs, kAccumulate>(a, lda, b + j, ldb, c + j, ldc, n_k);
+  }
+  for (; j + 2 * kVec <= n_columns; j += 2 * kVec) {
+    multiply_strip<2, kAccumulate>(a, lda, b + j, ldb, c + j, ldc, n_k);
+  }
+  for (; j < n_columns; j += kVec) multiply_strip<1, kAccumulate>(a, lda, b + j, ldb, c + j, ldc, n_k);
+}
+
+// Memory of one thread's task.
+struct Scratch {
+  float* q;       // (kRowTile, head_dim), scaled by scale * log2(e)
+  float* scores;  // (kRowTile, kGroupKeys), then probabilities before normalisation
+  float* out;     // (kRowTile, padded head_dim)
+};
+
+int64_t scratch_count(const HeadShape& heads) { return kRowTile * (padded_head_dim(heads.head_dim) * 2 + kGroupKeys); }
+
+// Keys that a strip of rows sees of one block, as a hull [begin, end) within the block, and whether each row of the
+// strip sees all of it.
+struct Hull {
+  int64_t begin = kRowTile;
+  int64_t end = 0;
+  bool whole = true;
+};
+
+struct Task {
+  const AttentionCall* call;
+  const HeadShape* heads;
+  int64_t tile;  // of query rows, within the call
+  int64_t head;
+};
+
+class TileAttention {
+ public:
+  TileAttention(const Task& task, const Scratch& scratch)
+      : call_(*task.call),
+        heads_(*task.heads),
+        head_(task.head),
+        first_row_(call_.first_row + task.tile * kRowTile),
+        first_in_call_(task.tile * kRowTile),
+        n_rows_(std::min(kRowTile, call_.n_tokens - first_row_)),
+        value_stride_(padded_head_dim(heads_.head_dim)),
+        scratch_(scratch) {}
+
+  void run() {
+    if (n_rows_ <= 0) {
+      write_zeros();
+      return;
+    }
+    load_queries();
+    std::fill_n(scratch_.out, kRowTile * value_stride_, 0.0F);
+    std::fill_n(max_, kRowTile, kHidden);
+    std::fill_n(sum_, kRowTile, 0.0F);
+    const Needed needed = needed_blocks();
+    for (int64_t group = 0; group * kGroupBlocks <= needed.last; ++group) process_group(group, needed);
+    write_result();
+  }
+
+ private:
+  // Blocks [0, sink_end) and [band_begin, last] hold every key that a row of this tile sees.
+  struct Needed {
+    int64_t sink_end;
+    int64_t band_begin;
+    int64_t last;
+    bool contains(int64_t block) const { return block < sink_end || (block >= band_begin && block <= last); }
+  };
+
+  Needed needed_blocks() const {
+    int64_t band = first_row_ + n_rows_;
+    bool any_obeys = false;
+    for (int64_t r = 0; r < n_rows_; ++r) {
+      band = std::min(band, band_start(call_.window, first_row_ + r));
+      any_obeys = any_obeys || obeys(call_.window, first_row_ + r);
+    }
+    const int64_t sinks = any_obeys ? std::min(call_.window.sinks, first_row_ + n_rows_) : 0;
+    return {(sinks + kRowTile - 1) / kRowTile, band / kRowTile, (first_row_ + n_rows_ - 1) / kRowTile};
+  }
+
+  const float* block(int64_t index) const {
+    const int64_t row = index * kRowTile;
+    const KvRows& rows = row < call_.own.first_row ? call_.prefix : call_.own;
+    return static_cast<const float*>(rows.data) + (row - rows.first_row) / kRowTile * kv_block_count(heads_);
+  }
+
+  int64_t kv_head() const { return head_ / (heads_.n_heads / heads_.n_kv_heads); }
+  const float* keys(int64_t index) const { return block(index) + kv_head() * heads_.head_dim * kRowTile; }
+  const float* values(int64_t index) const {
+    return block(index) + key_block_count(heads_) + kv_head() * kRowTile * value_stride_;
+  }
+
+  void load_queries() {
+    const auto* q = static_cast<const float*>(call_.q) + first_in_call_ * heads_.q_dim() + head_ * heads_.head_dim;
+    const float factor = heads_.scale * kLog2E;
+    for (int64_t r = 0; r < kRowTile; ++r) {
+      for (int64_t d = 0; d < heads_.head_dim; ++d) {
+        scratch_.q[r * heads_.head_dim + d] = r < n_rows_ ? q[r * heads_.q_dim() + d] * factor : 0.0F;
+      }
+    }
+  }
+
+  // What rows [row, row + kStripRows) of the tile see of a block.
+  Hull hull_of(int64_t row, int64_t index) const {
+    const int64_t first_key = index * kRowTile;
+    Hull hull;
+    for (int64_t r = row; r < row + kStripRows; ++r) {
+      if (r >= n_rows_) {
+        hull.whole = false;
+        continue;
+      }
+      const int64_t t = first_row_ + r;
+      const int64_t end = std::clamp<int64_t>(t + 1 - first_key, 0, kRowTile);
+      const int64_t band = std::clamp<int64_t>(band_start(call_.window, t) - first_key, 0, kRowTile);
+      const bool sees_sinks = call_.window.sinks > first_key;
+      const int64_t begin = sees_sinks ? 0 : band;
+      if (begin < end) {
+        hull.begin = std::min(hull.begin, begin);
+        hull.end = std::max(hull.end, end);
+      }
+      const bool sees_all = end == kRowTile && (band == 0 || call_.window.sinks >= first_key + band);
+      hull.whole = hull.whole && sees_all;
+    }
+    hull.begin = std::min(hull.begin, hull.end) / 16 * 16;
+    hull.end = (hull.end + 15) / 16 * 16;
+    return hull;
+  }
+
+  void hide_unseen(int64_t row, int64_t index, float* scores) const {
+    const int64_t first_key = index * kRowTile;
+    for (int64_t r = row; r < row + kStripRows; ++r) {
+      const int64_t t = first_row_ + r;
+      float* s = scores + (r - row) * kGroupKeys;
+      for (int64_t j = 0; j < kRowTile; ++j) {
+        if (r >= n_rows_ || !sees(call_.window, t, first_key + j)) s[j] = kHidden;
+      }
+    }
+  }
+
+  void process_group(int64_t group, const Needed& needed) {
+    int64_t blocks[kGroupBlocks];
+    int64_t n_blocks = 0;
+    for (int64_t b = group * kGroupBlocks; b < (group + 1) * kGroupBlocks; ++b) {
+      if (needed.contains(b)) blocks[n_blocks++] = b;
+    }
+    if (n_blocks == 0) return;
+    for (int64_t row = 0; row < kRowTile; row += kStripRows) {
+      Hull hulls[kGroupBlocks];
+      float* scores = scratch_.scores + row * kGroupKeys;
+      for (int64_t i = 0; i < n_blocks; ++i) {
+        hulls[i] = hull_of(row, blocks[i]);
+        const Hull& hull = hulls[i];
+        multiply_columns<false>(scratch_.q + row * heads_.head_dim, heads_.head_dim, keys(blocks[i]) + hull.begin,
+                                kRowTile, scores + i * kRowTile + hull.begin, kGroupKeys, heads_.head_dim,
+                                hull.end - hull.begin);
+        if (!hull.whole && hull.begin < hull.end) hide_unseen(row, blocks[i], scores + i * kRowTile);
+      }
+      for (int64_t r = row; r < row + kStripRows; ++r) soften(r, hulls, n_blocks);
+      for (int64_t i = 0; i < n_blocks; ++i) {
+        const Hull& hull = hulls[i];
+        multiply_columns<true>(scores + i * kRowTile + hull.begin, kGroupKeys,
+                               values(blocks[i]) + hull.begin * value_stride_, value_stride_,
+                               scratch_.out + row * value_stride_, value_stride_, hull.end - hull.begin, value_stride_);
+      }
+    }
+  }
+
+  // Turns a row's scores of one group into exp2(score - maximum) and rescales what the row has so far.
+  void soften(int64_t r, const Hull* hulls, int64_t n_blocks) {
+    float* scores = scratch_.scores + r * kGroupKeys;
+    VecF highest = broadcast(max_[r]);
+    for (int64_t i = 0; i < n_blocks; ++i) {
+      for (int64_t j = hulls[i].begin; j < hulls[i].end; j += kVec) {
+        highest = max(highest, load(scores + i * kRowTile + j));
+      }
+    }
+    const float new_max = horizontal_max(highest);
+    const float reference = new_max == kHidden ? 0.0F : new_max;
+    VecF sum{};
+    for (int64_t i = 0; i < n_blocks; ++i) {
+      for (int64_t j = hulls[i].begin; j < hulls[i].end; j += kVec) {
+        float* at = scores + i * kRowTile + j;
+        const VecF p = exp2(load(at) - reference);
+        store(at, p);
+        sum += p;
+      }
+    }
+    if (new_max != max_[r]) {
+      const float rescale = exp2(broadcast(max_[r] - reference))[0];
+      sum_[r] *= rescale;
+      float* out = scratch_.out + r * value_stride_;
+      for (int64_t d = 0; d < value_stride_; d += kVec) store(out + d, load(out + d) * rescale);
+    }
+    sum_[r] += horizontal_sum(sum);
+    max_[r] = new_max;
+  }
+
+  float* result_row(int64_t r) const {
+    return static_cast<float*>(call_.out) + (first_in_call_ + r) * heads_.q_dim() + head_ * heads_.head_dim;
+  }
+
+  void write_result() const {
+    for (int64_t r = 0; r < kRowTile; ++r) {
+      const float inverse = r < n_rows_ ? 1.0F / sum_[r] : 0.0F;
+      const float* out = scratch_.out + r * value_stride_;
+      for (int64_t d = 0; d < heads_.head_dim; ++d) result_row(r)[d] = r < n_rows_ ? out[d] * inverse : 0.0F;
+    }
+  }
+
+  void write_zeros() const {
+    for (int64_t r = 0; r < kRowTile; ++r) std::fill_n(result_row(r), heads_.head_dim, 0.0F);
+  }
+
+  const AttentionCall& call_;
+  const HeadShape& heads_;
+  int64_t head_;
+  int64_t first_row_;      // absolute, of this tile
+  int64_t first_in_call_;  // the same row within the call
+  int64_t n_rows_;         // that are real
+  int64_t value_stride_;
+  Scratch scratch_;
+  float max_[kRowTile];  // of the scores, times log2(e)
+  float sum_[kRowTile];  // of exp2(score - max)
+};
+
+}  // namespace
+
+int64_t attention_bytes(const HeadShape& heads, int n_threads) {
+  return n_threads * scratch_count(heads) * static_cast<int64_t>(sizeof(float));
+}
+
+void CpuBackend::attention(std::span<const AttentionCall> calls, const HeadShape& heads) {
+  std::vector<Task> tasks;
+  for (const AttentionCall& call : calls) {
+    for (int64_t tile = call.n_rows / kRowTile - 1; tile >= 0; --tile) {  // the longest rows first
+      for (int64_t head = 0; head < heads.n_heads; ++head) tasks.push_back({&call, &heads, tile, head});
+    }
+  }
+  const auto memory = allocate(attention_bytes(heads, n_threads_), "tiles of attention");
+#pragma omp parallel for schedule(dynamic) num_threads(n_threads_)
+  for (std::size_t i = 0; i < tasks.size(); ++i) {
+    float* q = static_cast<float*>(memory->data()) + omp_get_thread_num() * scratch_count(heads);
+    float* out = q + kRowTile * padded_head_dim(heads.head_dim);
+    float* scores = out + kRowTile * padded_head_dim(heads.head_dim);
+    TileAttention(tasks[i], Scratch{q, scores, out}).run();
+  }
+}
+
+}  // namespace winnow::cpu

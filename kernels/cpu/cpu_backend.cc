@@ -1,0 +1,129 @@
+#include "kernels/cpu/cpu_backend.h"
+
+#include <cblas.h>
+#include <omp.h>
+
+#include <algorithm>
+#include <bit>
+#include <cstdlib>
+#include <cstring>
+
+#include "kernels/error.h"
+
+namespace winnow {
+
+std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options) {
+  return std::make_unique<cpu::CpuBackend>(options);
+}
+
+namespace cpu {
+
+// Zeroed, 64-byte aligned memory, counted by its backend.
+class CpuBuffer final : public Buffer {
+ public:
+  CpuBuffer(CpuBackend& backend, int64_t size_bytes, const char* what) : backend_(backend), size_bytes_(size_bytes) {
+    constexpr std::size_t kAlignment = 64;
+    const auto rounded = (static_cast<std::size_t>(size_bytes) + kAlignment - 1) / kAlignment * kAlignment;
+    data_ = std::aligned_alloc(kAlignment, rounded == 0 ? kAlignment : rounded);
+    if (data_ == nullptr) {
+      fail(ExitCode::kOutOfMemory, "out of memory: " + std::to_string(size_bytes >> 20) + " MiB for " + what +
+                                       "; lower --max-memory or run fewer ranks on this host");
+    }
+    std::memset(data_, 0, rounded);
+    const int64_t now = backend_.allocated_bytes_ += size_bytes_;
+    if (now > backend_.peak_allocated_bytes_) backend_.peak_allocated_bytes_ = now;
+  }
+  CpuBuffer(const CpuBuffer&) = delete;
+  CpuBuffer& operator=(const CpuBuffer&) = delete;
+  ~CpuBuffer() override {
+    backend_.allocated_bytes_ -= size_bytes_;
+    std::free(data_);
+  }
+  void* data() override { return data_; }
+  int64_t size_bytes() const override { return size_bytes_; }
+
+ private:
+  CpuBackend& backend_;
+  void* data_ = nullptr;
+  int64_t size_bytes_ = 0;
+};
+
+CpuBackend::CpuBackend(const CpuOptions& options) {
+  n_threads_ = options.n_threads > 0 ? options.n_threads : omp_get_num_procs();
+  omp_set_num_threads(n_threads_);
+  // Our threads run over tiles; a product inside a tile is one thread's, or its rounding would follow their number.
+  openblas_set_num_threads(1);
+}
+
+std::string CpuBackend::description() const {
+  return "cpu, float32, " + std::to_string(n_threads_) + " thread" + (n_threads_ == 1 ? "" : "s") + ", OpenBLAS " +
+         openblas_get_corename();
+}
+
+int64_t CpuBackend::kv_bytes(int64_t n_rows, const HeadShape& heads) const {
+  return n_rows / kRowTile * kv_block_count(heads) * static_cast<int64_t>(sizeof(float));
+}
+
+int64_t CpuBackend::workspace_bytes(int64_t hidden, int64_t vocab, const HeadShape& heads) const {
+  return std::max(token_nll_bytes(hidden, vocab, n_threads_), attention_bytes(heads, n_threads_));
+}
+
+std::unique_ptr<Buffer> CpuBackend::allocate(int64_t size_bytes, const char* what) {
+  return std::make_unique<CpuBuffer>(*this, size_bytes, what);
+}
+
+int64_t CpuBackend::weight_bytes(const HostTensor& source, WeightUse use) const {
+  return use == WeightUse::kVocabulary ? 0 : source.count() * static_cast<int64_t>(sizeof(float));
+}
+
+Matrix CpuBackend::load(const HostTensor& source, WeightUse use, void* storage) {
+  if (use == WeightUse::kVocabulary) {
+    // Stays in the map, which is read-only; nothing writes through a vocabulary matrix.
+    return Matrix{const_cast<std::byte*>(source.data), source.dtype, source.rows(), source.cols()};
+  }
+  auto* to = static_cast<float*>(storage);
+  const int64_t count = source.count();
+  constexpr int64_t kChunk = 1 << 16;
+#pragma omp parallel for schedule(static) num_threads(n_threads_)
+  for (int64_t at = 0; at < count; at += kChunk) {
+    const int64_t n = count - at < kChunk ? count - at : kChunk;
+    to_float32(source.data + at * size_bytes(source.dtype), source.dtype, n, to + at);
+  }
+  return Matrix{to, DType::kF32, source.rows(), source.cols()};
+}
+
+void CpuBackend::copy(const void* from, void* to, int64_t n_rows, int64_t cols) {
+  std::memcpy(to, from, static_cast<std::size_t>(n_rows * cols) * sizeof(float));
+}
+
+namespace {
+
+// IEEE half to float32, exact, without branches that stop vectorisation.
+inline float half_to_float(uint16_t h) {
+  const uint32_t sign = static_cast<uint32_t>(h & 0x8000U) << 16;
+  const uint32_t magnitude = static_cast<uint32_t>(h & 0x7FFFU) << 13;
+  // 2^112 rebiases the exponent, and normalises subnormals exactly.
+  float value = std::bit_cast<float>(magnitude) * 0x1p112F;
+  const bool is_special = (h & 0x7C00U) == 0x7C00U;
+  const float special = std::bit_cast<float>(magnitude | 0x7F800000U);
+  value = is_special ? special : value;
+  return std::bit_cast<float>(std::bit_cast<uint32_t>(value) | sign);
+}
+
+}  // namespace
+
+void to_float32(const std::byte* from, DType dtype, int64_t count, float* to) {
+  if (dtype == DType::kF32) {
+    std::memcpy(to, from, static_cast<std::size_t>(count) * sizeof(float));
+    return;
+  }
+  const bool is_bf16 = dtype == DType::kBf16;
+  for (int64_t i = 0; i < count; ++i) {
+    uint16_t bits;
+    std::memcpy(&bits, from + 2 * i, sizeof bits);
+    to[i] = is_bf16 ? std::bit_cast<float>(static_cast<uint32_t>(bits) << 16) : half_to_float(bits);
+  }
+}
+
+}  // namespace cpu
+}  // namespace winnow

@@ -1,0 +1,76 @@
+// The CPU backend: float32 throughout, OpenBLAS for the products, own vectorised kernels for the rest, OpenMP threads
+// over tiles of rows. Also the reference that the CUDA backend is compared with.
+#pragma once
+
+#include <atomic>
+#include <vector>
+
+#include "kernels/backend.h"
+
+namespace winnow::cpu {
+
+// Rows of a tile: every product is computed in tiles of this height at absolute rows, so that a row's rounding does
+// not depend on its neighbours. 64 rows reach 90 % of OpenBLAS's rate of large products (128: 96 %) and keep the
+// padding of the tail sweep's short lanes small. Also the keys of a block of the key-value layout.
+inline constexpr int64_t kRowTile = 64;
+
+// Head dimension as values are stored: padded so that a row is whole vectors on every processor.
+inline constexpr int64_t padded_head_dim(int64_t head_dim) { return (head_dim + 15) / 16 * 16; }
+
+// Keys and values of one block of kRowTile rows: keys transposed, (n_kv_heads, head_dim, kRowTile), then values,
+// (n_kv_heads, kRowTile, padded_head_dim). Counts are floats.
+inline constexpr int64_t key_block_count(const HeadShape& h) { return h.n_kv_heads * h.head_dim * kRowTile; }
+inline constexpr int64_t kv_block_count(const HeadShape& h) {
+  return key_block_count(h) + h.n_kv_heads * kRowTile * padded_head_dim(h.head_dim);
+}
+
+class CpuBackend final : public Backend {
+ public:
+  explicit CpuBackend(const CpuOptions& options);
+
+  std::string name() const override { return "cpu"; }
+  std::string description() const override;
+  int64_t row_tile() const override { return kRowTile; }
+  int64_t chunk_rows() const override { return 2 * kRowTile * n_threads_; }
+  DType activation_dtype() const override { return DType::kF32; }
+  int64_t kv_bytes(int64_t n_rows, const HeadShape& heads) const override;
+  int64_t workspace_bytes(int64_t hidden, int64_t vocab, const HeadShape& heads) const override;
+
+  std::unique_ptr<Buffer> allocate(int64_t size_bytes, const char* what) override;
+  int64_t allocated_bytes() const override { return allocated_bytes_; }
+  int64_t peak_allocated_bytes() const override { return peak_allocated_bytes_; }
+  void reset_peak() override { peak_allocated_bytes_ = allocated_bytes_.load(); }
+
+  int64_t weight_bytes(const HostTensor& source, WeightUse use) const override;
+  Matrix load(const HostTensor& source, WeightUse use, void* storage) override;
+
+  void copy(const void* from, void* to, int64_t n_rows, int64_t cols) override;
+  void embed(const Matrix& table, std::span<const int32_t> tokens, void* out, int64_t n_rows) override;
+  void rms_norm(const void* x, const Matrix& weight, float eps, void* out, int64_t n_rows) override;
+  void linear(const void* x, const Matrix& weight, const Matrix& bias, void* out, int64_t n_rows,
+              bool accumulate) override;
+  void rope(void* q, const HeadShape& heads, const HeadNorm& norm, const Matrix& cos_sin, int64_t first_row,
+            int64_t n_rows) override;
+  void store_kv(void* kv, const HeadShape& heads, const HeadNorm& norm, const Matrix& cos_sin, int64_t first_row,
+                int64_t n_rows, const KvRows& to) override;
+  void attention(std::span<const AttentionCall> calls, const HeadShape& heads) override;
+  void swiglu(const void* gate_up, void* out, int64_t n_rows, int64_t ffn) override;
+  void token_nll(const void* x, const Matrix& head, std::span<const int32_t> targets, int64_t n_rows,
+                 const TokenScores& out) override;
+  void synchronize() override {}
+
+ private:
+  friend class CpuBuffer;
+  int n_threads_ = 1;
+  std::atomic<int64_t> allocated_bytes_ = 0;
+  std::atomic<int64_t> peak_allocated_bytes_ = 0;
+};
+
+// What the two operations with memory of their own take, bytes.
+int64_t token_nll_bytes(int64_t hidden, int64_t vocab, int n_threads);
+int64_t attention_bytes(const HeadShape& heads, int n_threads);
+
+// Converts count elements of a checkpoint's type, at any alignment, to float32.
+void to_float32(const std::byte* from, DType dtype, int64_t count, float* to);
+
+}  // namespace winnow::cpu

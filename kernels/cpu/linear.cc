@@ -1,0 +1,49 @@
+#include <cblas.h>
+
+#include <algorithm>
+
+#include "kernels/cpu/cpu_backend.h"
+#include "kernels/cpu/simd.h"
+
+namespace winnow::cpu {
+
+namespace {
+
+// Output features of one product: a piece of the weight that the threads share in the last-level cache while they work
+// on different rows, and what there is to share out when the rows are few.
+constexpr int64_t kFeatureChunk = 1024;
+
+void add_bias(const float* bias, int64_t n, float* row) {
+  int64_t i = 0;
+  for (; i + kVec <= n; i += kVec) store(row + i, load(row + i) + load(bias + i));
+  for (; i < n; ++i) row[i] += bias[i];
+}
+
+}  // namespace
+
+void CpuBackend::linear(const void* x, const Matrix& weight, const Matrix& bias, void* out, int64_t n_rows,
+                        bool accumulate) {
+  const auto* from = static_cast<const float*>(x);
+  auto* to = static_cast<float*>(out);
+  const auto* w = static_cast<const float*>(weight.data);
+  const auto* b = static_cast<const float*>(bias.data);
+  const int64_t n_tiles = n_rows / kRowTile;
+  const int64_t n_chunks = (weight.rows + kFeatureChunk - 1) / kFeatureChunk;
+  // Tiles vary fastest: threads that run side by side read the same piece of the weight.
+#pragma omp parallel for schedule(dynamic) num_threads(n_threads_)
+  for (int64_t task = 0; task < n_tiles * n_chunks; ++task) {
+    const int64_t tile = task % n_tiles;
+    const int64_t feature = task / n_tiles * kFeatureChunk;
+    const int64_t n = std::min(kFeatureChunk, weight.rows - feature);
+    float* result = to + tile * kRowTile * weight.rows + feature;
+    // The shape of this call depends on the weight alone: (kRowTile, n, K).
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, kRowTile, static_cast<int>(n), static_cast<int>(weight.cols),
+                1.0F, from + tile * kRowTile * weight.cols, static_cast<int>(weight.cols), w + feature * weight.cols,
+                static_cast<int>(weight.cols), accumulate ? 1.0F : 0.0F, result, static_cast<int>(weight.rows));
+    if (b != nullptr) {
+      for (int64_t row = 0; row < kRowTile; ++row) add_bias(b + feature, n, result + row * weight.rows);
+    }
+  }
+}
+
+}  // namespace winnow::cpu

@@ -1,0 +1,59 @@
+#include <algorithm>
+
+#include "kernels/cpu/cpu_backend.h"
+#include "kernels/cpu/row.h"
+
+namespace winnow::cpu {
+
+namespace {
+
+void norm_and_rotate(float* head, const HeadNorm& norm, const float* angles, int64_t head_dim) {
+  if (norm.weight) rms_norm_row(head, static_cast<const float*>(norm.weight.data), head_dim, norm.eps, head);
+  rotate_row(head, angles, head_dim);
+}
+
+// The table's row of an absolute position; padding rows beyond the table use its last row.
+const float* angles_of(const Matrix& cos_sin, int64_t position) {
+  return static_cast<const float*>(cos_sin.data) + std::min(position, cos_sin.rows - 1) * cos_sin.cols;
+}
+
+}  // namespace
+
+void CpuBackend::rope(void* q, const HeadShape& heads, const HeadNorm& norm, const Matrix& cos_sin, int64_t first_row,
+                      int64_t n_rows) {
+  auto* data = static_cast<float*>(q);
+#pragma omp parallel for schedule(static) num_threads(n_threads_)
+  for (int64_t i = 0; i < n_rows; ++i) {
+    const float* angles = angles_of(cos_sin, first_row + i);
+    for (int64_t h = 0; h < heads.n_heads; ++h) {
+      norm_and_rotate(data + i * heads.q_dim() + h * heads.head_dim, norm, angles, heads.head_dim);
+    }
+  }
+}
+
+void CpuBackend::store_kv(void* kv, const HeadShape& heads, const HeadNorm& norm, const Matrix& cos_sin,
+                          int64_t first_row, int64_t n_rows, const KvRows& to) {
+  auto* data = static_cast<float*>(kv);
+  const int64_t kv_dim = heads.kv_dim();
+  const int64_t head_dim = heads.head_dim;
+  const int64_t value_stride = padded_head_dim(head_dim);
+  auto* blocks = static_cast<float*>(to.data) + (first_row - to.first_row) / kRowTile * kv_block_count(heads);
+#pragma omp parallel for schedule(static) num_threads(n_threads_)
+  for (int64_t tile = 0; tile < n_rows / kRowTile; ++tile) {
+    float* keys = blocks + tile * kv_block_count(heads);
+    float* values = keys + key_block_count(heads);
+    for (int64_t r = 0; r < kRowTile; ++r) {
+      const int64_t row = tile * kRowTile + r;
+      const float* angles = angles_of(cos_sin, first_row + row);
+      for (int64_t h = 0; h < heads.n_kv_heads; ++h) {
+        float* key = data + row * 2 * kv_dim + h * head_dim;
+        norm_and_rotate(key, norm, angles, head_dim);
+        const float* value = key + kv_dim;
+        for (int64_t d = 0; d < head_dim; ++d) keys[(h * head_dim + d) * kRowTile + r] = key[d];
+        std::copy_n(value, head_dim, values + (h * kRowTile + r) * value_stride);
+      }
+    }
+  }
+}
+
+}  // namespace winnow::cpu
