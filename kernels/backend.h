@@ -111,7 +111,7 @@ class Backend {
   virtual void copy(const void* from, void* to, int64_t n_rows, int64_t cols) = 0;
   // out[i, :] = table[tokens[i], :]; rows beyond tokens.size(), up to n_rows, become 0.
   virtual void embed(const Matrix& table, std::span<const int32_t> tokens, void* out, int64_t n_rows) = 0;
-  // out = x / sqrt(mean(x^2) + eps) * weight, x and out (n_rows, cols).
+  // out = x / sqrt(mean(x^2) + eps) * weight, x and out (n_rows, cols); out may be x.
   virtual void rms_norm(const void* x, const Matrix& weight, float eps, void* out, int64_t n_rows) = 0;
   // out = x W^T + bias (bias may be empty), or out += x W^T + bias; x (n_rows, W.cols), out (n_rows, W.rows).
   virtual void linear(const void* x, const Matrix& weight, const Matrix& bias, void* out, int64_t n_rows,

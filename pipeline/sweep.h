@@ -18,9 +18,9 @@ using Pattern = std::vector<bool>;
 
 // What one pattern costs on one example.
 struct Score {
-  double nll_nats = 0.0;         // mean over the answer tokens
-  bool exact_match = false;      // every answer token is the argmax: greedy decoding reproduces the answer
-  double token_accuracy = 0.0;   // share of answer tokens that are the argmax
+  double nll_nats = 0.0;              // mean over the answer tokens
+  bool exact_match = false;           // every answer token is the argmax: greedy decoding reproduces the answer
+  double token_accuracy = 0.0;        // share of answer tokens that are the argmax
   std::vector<float> token_nll_nats;  // (answer_tokens), only when asked for
 };
 
