@@ -23,11 +23,11 @@ struct Table {
 
 // One set of examples under the base and under every variant "layer l windowed against full, all else as in the base".
 struct Measurement {
-  std::vector<std::string> example_id;   // (examples)
-  std::vector<std::string> source;       // (examples), empty when the calibration file has none
-  std::vector<int64_t> answer_tokens;    // (examples)
-  std::vector<int64_t> prompt_tokens;    // (examples)
-  std::vector<int64_t> layer;            // (layers): layer index of each column
+  std::vector<std::string> example_id;       // (examples)
+  std::vector<std::string> source;           // (examples), empty when the calibration file has none
+  std::vector<int64_t> answer_tokens;        // (examples)
+  std::vector<int64_t> prompt_tokens;        // (examples)
+  std::vector<int64_t> layer;                // (layers): layer index of each column
   std::vector<bool> layer_windowed_in_base;  // (layers)
 
   std::vector<double> nll_base;             // (examples), nats per token
