@@ -1,0 +1,238 @@
+// Properties of the layer sweep on the CPU that hold bit for bit.
+
+#include "pipeline/sweep.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <memory>
+#include <random>
+
+#include "kernels/error.h"
+#include "model/random_checkpoint.h"
+#include "model/safetensors.h"
+
+namespace winnow {
+namespace {
+
+namespace fs = std::filesystem;
+
+// A random model on disk, loaded.
+struct Model {
+  fs::path directory;
+  ModelConfig config;
+  std::unique_ptr<Checkpoint> checkpoint;
+
+  explicit Model(const RandomCheckpoint& shape)
+      : directory(fs::temp_directory_path() / ("winnow-sweep-test-" + std::to_string(getpid()))) {
+    write_random_checkpoint(directory, shape);
+    config = read_config(directory);
+    checkpoint = std::make_unique<Checkpoint>(directory);
+  }
+  Model(const Model&) = delete;
+  Model& operator=(const Model&) = delete;
+  ~Model() { fs::remove_all(directory); }
+
+  SweepResult run(const SweepRequest& request, int n_threads = 2) const {
+    const auto backend = make_cpu_backend({.n_threads = n_threads});
+    ModelWeights weights(config, *checkpoint, *backend);
+    return sweep(*backend, config, weights, request, {});
+  }
+};
+
+std::vector<int32_t> random_tokens(int64_t n, int32_t vocab, uint32_t seed) {
+  std::mt19937 generator(seed);
+  std::vector<int32_t> tokens(static_cast<std::size_t>(n));
+  for (int32_t& t : tokens) t = static_cast<int32_t>(generator() % static_cast<uint32_t>(vocab));
+  return tokens;
+}
+
+SweepRequest drop_one(const std::vector<int32_t>& tokens, int64_t answer_start, const Window& window,
+                      int64_t n_layers) {
+  SweepRequest request{
+      .tokens = tokens, .answer_start = answer_start, .window = window, .base = {}, .variants = {}, .per_token = true};
+  request.base.assign(static_cast<std::size_t>(n_layers), false);
+  for (std::size_t layer = 0; layer < request.base.size(); ++layer) {
+    request.variants.push_back(request.base);
+    request.variants.back()[layer] = true;
+  }
+  return request;
+}
+
+void expect_same(const Score& a, const Score& b, const std::string& what) {
+  EXPECT_EQ(a.nll_nats, b.nll_nats) << what;
+  EXPECT_EQ(a.token_nll_nats, b.token_nll_nats) << what;
+  EXPECT_EQ(a.exact_match, b.exact_match) << what;
+  EXPECT_EQ(a.token_accuracy, b.token_accuracy) << what;
+}
+
+// The sweep against one plain pass per pattern: a request without variants computes every row of its base.
+void expect_equals_separate_passes(const Model& model, const SweepRequest& request, const std::string& what) {
+  const SweepResult together = model.run(request);
+  SweepRequest single = request;
+  single.variants.clear();
+  expect_same(model.run(single).base, together.base, what + ", base");
+  for (std::size_t v = 0; v < request.variants.size(); ++v) {
+    single.base = request.variants[v];
+    expect_same(model.run(single).base, together.variants[v], what + ", variant " + std::to_string(v));
+  }
+}
+
+struct Case {
+  const char* name;
+  int64_t n_tokens;
+  int64_t answer_tokens;
+  int64_t keys;
+  int64_t sinks;
+  int64_t tail_rows;  // -1: none
+  bool decode_full;
+};
+
+Window window_of(const Case& c) {
+  const int64_t answer_start = c.n_tokens - c.answer_tokens;
+  return {c.keys, c.sinks, c.tail_rows < 0 ? 0 : answer_start - c.tail_rows, c.decode_full ? answer_start : kNoLimit};
+}
+
+class SweepCases : public ::testing::TestWithParam<Case> {};
+
+TEST_P(SweepCases, EqualsSeparatePassesBitForBit) {
+  const Case& c = GetParam();
+  const Model model({.n_layers = 4, .seed = 7});
+  const auto tokens = random_tokens(c.n_tokens, 128, 3);
+  const SweepRequest request = drop_one(tokens, c.n_tokens - c.answer_tokens, window_of(c), 4);
+  expect_equals_separate_passes(model, request, c.name);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Shapes, SweepCases,
+    ::testing::Values(Case{"window and sinks", 300, 20, 40, 3, -1, false}, Case{"one key", 200, 9, 1, 0, -1, false},
+                      Case{"all keys but one", 150, 9, 149, 0, -1, false}, Case{"all keys", 150, 9, 150, 0, -1, false},
+                      Case{"more sinks than keys", 260, 30, 20, 90, -1, false},
+                      Case{"full decode", 300, 70, 40, 3, -1, true}, Case{"tail of 0", 300, 20, 40, 3, 0, false},
+                      Case{"tail of 1", 300, 20, 40, 3, 1, false}, Case{"tail of 100", 300, 20, 40, 3, 100, false},
+                      Case{"tail longer than the prompt", 300, 20, 40, 3, 1000, false},
+                      Case{"tail, full decode", 300, 20, 40, 3, 5, true}, Case{"two tokens", 2, 1, 1, 0, -1, false},
+                      Case{"answer of one token", 129, 1, 30, 2, -1, false},
+                      Case{"shorter than the window", 30, 5, 64, 0, -1, false},
+                      Case{"answer longer than the window", 200, 190, 16, 1, -1, false}),
+    [](const auto& tested) {
+      std::string name = tested.param.name;
+      for (char& ch : name) ch = ch == ' ' || ch == ',' ? '_' : ch;
+      return name;
+    });
+
+TEST(Sweep, WindowsChangeTheNllWhereRowsAreHidden) {
+  const Model model({.n_layers = 3, .seed = 5});
+  const auto tokens = random_tokens(300, 128, 3);
+  const SweepResult result = model.run(drop_one(tokens, 280, {40, 3, 0, kNoLimit}, 3));
+  for (const Score& variant : result.variants) EXPECT_NE(variant.nll_nats, result.base.nll_nats);
+}
+
+TEST(Sweep, DeltaIsExactlyZeroWhereTheWindowHidesNothing) {
+  const Model model({.n_layers = 3, .seed = 5});
+  const auto tokens = random_tokens(200, 128, 3);
+  for (const Window& window : {Window{200, 0, 0, kNoLimit}, Window{1000, 0, 0, kNoLimit}, Window{150, 50, 0, kNoLimit},
+                               Window{199, 0, 0, kNoLimit}}) {
+    const SweepResult result = model.run(drop_one(tokens, 180, window, 3));
+    for (const Score& variant : result.variants) expect_same(variant, result.base, std::to_string(window.keys));
+  }
+}
+
+TEST(Sweep, DoesNotDependOnThreadsNorOnGroupingNorOnTheRun) {
+  const Model model({.n_layers = 4, .hidden = 96, .ffn = 1100, .seed = 9});
+  const auto tokens = random_tokens(333, 128, 4);
+  const SweepRequest all = drop_one(tokens, 300, {50, 2, 0, kNoLimit}, 4);
+  const SweepResult reference = model.run(all, 2);
+  for (const int threads : {1, 2, 5}) {
+    const SweepResult again = model.run(all, threads);
+    for (std::size_t v = 0; v < 4; ++v) expect_same(again.variants[v], reference.variants[v], "threads");
+  }
+  for (std::size_t v = 0; v < 4; ++v) {
+    SweepRequest alone = all;
+    alone.variants = {all.variants[v]};
+    expect_same(model.run(alone).variants[0], reference.variants[v], "alone");
+  }
+  SweepRequest reversed = all;
+  std::reverse(reversed.variants.begin(), reversed.variants.end());
+  const SweepResult backwards = model.run(reversed);
+  for (std::size_t v = 0; v < 4; ++v) expect_same(backwards.variants[3 - v], reference.variants[v], "order");
+}
+
+TEST(Sweep, TakesAnyBaseAndVariantsThatDifferInSeveralLayers) {
+  const Model model({.n_layers = 4, .seed = 11});
+  const auto tokens = random_tokens(260, 128, 5);
+  SweepRequest request = drop_one(tokens, 240, {30, 2, 0, kNoLimit}, 4);
+  request.base = {true, false, true, true};
+  request.variants = {{true, false, true, true},     // the base itself
+                      {true, true, false, true},     // two layers
+                      {false, false, false, false},  // all full
+                      {true, true, true, true},
+                      {true, false, true, false}};
+  expect_equals_separate_passes(model, request, "general form");
+  expect_same(model.run(request).variants[0], model.run(request).base, "variant equal to the base");
+}
+
+TEST(Sweep, EveryFamilyAndHeadWorks) {
+  for (const char* family : {"qwen3", "qwen2", "llama", "mistral"}) {
+    for (const bool tied : {true, false}) {
+      // qwen2 derives head_dim from hidden / heads in Transformers; keep to a shape that all families can have.
+      const Model model({.model_type = family,
+                         .n_layers = 2,
+                         .hidden = 64,
+                         .n_heads = 4,
+                         .head_dim = 16,
+                         .tied_embeddings = tied,
+                         .dtype = DType::kF32,
+                         .seed = 13});
+      const auto tokens = random_tokens(150, 128, 6);
+      expect_equals_separate_passes(model, drop_one(tokens, 140, {30, 1, 0, kNoLimit}, 2), family);
+    }
+  }
+}
+
+TEST(Sweep, PredictsItsAllocations) {
+  const Model model({.n_layers = 4, .seed = 7});
+  const auto tokens = random_tokens(700, 128, 3);
+  for (const int64_t tail : {-1, 0, 32}) {
+    const Window window{60, 3, tail < 0 ? 0 : 680 - tail, kNoLimit};
+    const SweepRequest request = drop_one(tokens, 680, window, 4);
+    const auto backend = make_cpu_backend({.n_threads = 2});
+    ModelWeights weights(model.config, *model.checkpoint, *backend);
+    const int64_t before = backend->allocated_bytes();
+    EXPECT_EQ(before, ModelWeights::predicted_bytes(model.config, *model.checkpoint, *backend));
+    sweep(*backend, model.config, weights, request, {});
+    const SweepPlan plan = plan_sweep(model.config, request, backend->row_tile());
+    EXPECT_EQ(backend->peak_allocated_bytes() - before, predict_sweep_bytes(model.config, *backend, plan));
+    EXPECT_EQ(backend->allocated_bytes(), before);
+  }
+}
+
+TEST(Sweep, StopsBetweenLayersWhenAsked) {
+  const Model model({.n_layers = 4, .seed = 7});
+  const auto tokens = random_tokens(200, 128, 3);
+  const SweepRequest request = drop_one(tokens, 180, {60, 3, 0, kNoLimit}, 4);
+  const auto backend = make_cpu_backend({.n_threads = 1});
+  ModelWeights weights(model.config, *model.checkpoint, *backend);
+  int layers = 0;
+  EXPECT_THROW(sweep(*backend, model.config, weights, request, [&] { return ++layers == 2; }), Interrupted);
+  EXPECT_EQ(layers, 2);
+}
+
+TEST(SweepPlan, LanesBeginAtTheFirstTileThatCanDiffer) {
+  const Model model({.n_layers = 4, .seed = 7});
+  const auto tokens = random_tokens(1024, 128, 3);
+  const auto plan = [&](const Window& window) {
+    return plan_sweep(model.config, drop_one(tokens, 1000, window, 4), 64);
+  };
+  EXPECT_EQ(plan({96, 4, 0, kNoLimit}).lane_first_row, 64);
+  EXPECT_EQ(plan({124, 4, 0, kNoLimit}).lane_first_row, 128);
+  EXPECT_EQ(plan({96, 4, 1000 - 32, kNoLimit}).lane_first_row, 960);
+  EXPECT_EQ(plan({96, 4, 0, kNoLimit}).n_lanes, 4);
+  EXPECT_EQ(plan({1024, 0, 0, kNoLimit}).n_lanes, 0);
+  // 4 layers of the base, and lanes that live 4, 3, 2 and 1 layers.
+  EXPECT_EQ(plan({96, 4, 0, kNoLimit}).row_layers, 4 * 1024 + 10 * (1024 - 64));
+}
+
+}  // namespace
+}  // namespace winnow
