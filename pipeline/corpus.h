@@ -15,8 +15,8 @@ struct Corpus {
   std::vector<int64_t> offsets;       // (examples + 1)
   std::vector<int64_t> answer_start;  // (examples)
   std::vector<std::string> example_id;
-  std::vector<std::string> source;    // empty, or (examples)
-  std::string sha256;                 // of the file's bytes, hex
+  std::vector<std::string> source;  // empty, or (examples)
+  std::string sha256;               // of the file's bytes, hex
 
   int64_t size() const { return static_cast<int64_t>(answer_start.size()); }
   std::span<const int32_t> example(int64_t e) const {

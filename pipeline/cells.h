@@ -1,0 +1,52 @@
+// The table that a run fills: one cell per (example, variant), zero until measured, so that the tables of all ranks
+// add up to the whole one exactly.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "pipeline/corpus.h"
+#include "pipeline/sweep.h"
+#include "results/measurement.h"
+
+namespace winnow {
+
+// Names the base in a list of variants, where the others are layer indices.
+inline constexpr int64_t kBaseVariant = -1;
+
+// Cells of one data set: variant kBaseVariant, or the layer in which the variant differs from the base.
+class Cells {
+ public:
+  // token_slots: entries kept per cell for the NLL of single tokens (0: none are kept).
+  Cells(int64_t n_examples, int64_t n_layers, int64_t token_slots);
+
+  int64_t n_examples() const { return n_examples_; }
+  int64_t n_layers() const { return n_layers_; }
+  bool keeps_tokens() const { return token_slots_ > 0; }
+  // Fills a cell; -0.0 becomes 0.0. A cell may be filled once. Token NLLs are needed where they are kept.
+  void put(int64_t example, int64_t variant, const Score& score);
+  bool has(int64_t example, int64_t variant) const;
+  Score get(int64_t example, int64_t variant, int64_t n_tokens) const;
+
+  // For the sum over ranks: (examples, 1 + layers, statistics) and (examples, 1 + layers, token_slots).
+  std::span<double> statistics() { return statistics_; }
+  std::span<float> tokens() { return tokens_; }
+  // After the sum: whether every cell was filled by at most one rank.
+  bool is_consistent() const;
+
+ private:
+  std::size_t index(int64_t example, int64_t variant) const;
+
+  int64_t n_examples_;
+  int64_t n_layers_;
+  int64_t token_slots_;
+  std::vector<double> statistics_;
+  std::vector<float> tokens_;
+};
+
+// The cells of `layers` for the first n_examples examples of the corpus, which must all be there.
+Measurement to_measurement(const Cells& cells, const Corpus& corpus, int64_t n_examples,
+                           std::span<const int64_t> layers, const Pattern& base);
+
+}  // namespace winnow

@@ -1,0 +1,17 @@
+// SHA-256, for the identity of files and of measurements.
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <span>
+#include <string>
+
+namespace winnow {
+
+// Hex, 64 characters.
+std::string sha256_of(std::span<const std::byte> bytes);
+std::string sha256_of(const std::string& text);
+// Of a file's bytes. Throws Error(kNoInput) when it cannot be read.
+std::string sha256_of_file(const std::filesystem::path& path);
+
+}  // namespace winnow

@@ -1,0 +1,106 @@
+#include "pipeline/host.h"
+
+#include <sched.h>
+#include <sys/resource.h>
+#include <sys/statvfs.h>
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <sstream>
+
+namespace winnow {
+namespace {
+
+// "Key:   123 kB" of a /proc file, in bytes; -1 when absent.
+int64_t proc_kilobytes(const char* path, const std::string& key) {
+  std::ifstream in(path);
+  for (std::string line; std::getline(in, line);) {
+    if (line.rfind(key + ":", 0) != 0) continue;
+    std::istringstream fields(line.substr(key.size() + 1));
+    int64_t value = 0;
+    if (fields >> value) return value * 1024;
+  }
+  return -1;
+}
+
+// The one number of a cgroup file; -1 when absent or "max".
+int64_t cgroup_number(const char* path) {
+  std::ifstream in(path);
+  int64_t value = 0;
+  return in >> value ? value : -1;
+}
+
+}  // namespace
+
+std::vector<int> affinity_cores() {
+  std::vector<int> cores;
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof(set), &set) == 0) {
+    for (int core = 0; core < CPU_SETSIZE; ++core) {
+      if (CPU_ISSET(core, &set)) cores.push_back(core);
+    }
+  }
+  if (cores.empty()) cores.push_back(0);
+  return cores;
+}
+
+double container_cores() {
+  std::ifstream in("/sys/fs/cgroup/cpu.max");
+  std::string quota;
+  double period = 0.0;
+  if (!(in >> quota >> period) || quota == "max" || period <= 0.0) return 0.0;
+  return std::strtod(quota.c_str(), nullptr) / period;
+}
+
+int64_t available_memory_bytes() {
+  int64_t available = proc_kilobytes("/proc/meminfo", "MemAvailable");
+  const int64_t limit = cgroup_number("/sys/fs/cgroup/memory.max");
+  const int64_t used = cgroup_number("/sys/fs/cgroup/memory.current");
+  if (limit > 0 && used >= 0) {
+    const int64_t left = std::max<int64_t>(0, limit - used);
+    available = available < 0 ? left : std::min(available, left);
+  }
+  return std::max<int64_t>(0, available);
+}
+
+int64_t peak_resident_bytes() {
+  const int64_t peak = proc_kilobytes("/proc/self/status", "VmHWM");
+  if (peak >= 0) return peak;
+  struct rusage usage {};
+  return getrusage(RUSAGE_SELF, &usage) == 0 ? static_cast<int64_t>(usage.ru_maxrss) * 1024 : 0;
+}
+
+int64_t free_disk_bytes(const std::string& path) {
+  struct statvfs info {};
+  if (statvfs(path.c_str(), &info) != 0) return -1;
+  return static_cast<int64_t>(info.f_bavail) * static_cast<int64_t>(info.f_frsize);
+}
+
+std::string processor_name() {
+  std::ifstream in("/proc/cpuinfo");
+  for (std::string line; std::getline(in, line);) {
+    const auto colon = line.find(": ");
+    if (line.rfind("model name", 0) == 0 && colon != std::string::npos) return line.substr(colon + 2);
+  }
+  return "";
+}
+
+int share_of_cores(const std::vector<std::vector<int>>& masks, int local_rank, double quota_cores) {
+  const auto& mine = masks[static_cast<std::size_t>(local_rank)];
+  int sharers = 0;
+  for (const auto& mask : masks) {
+    const bool shares = std::any_of(mask.begin(), mask.end(),
+                                    [&](int core) { return std::find(mine.begin(), mine.end(), core) != mine.end(); });
+    sharers += shares ? 1 : 0;
+  }
+  int threads = static_cast<int>(mine.size()) / std::max(1, sharers);
+  if (quota_cores > 0.0) {
+    const double share = quota_cores / static_cast<double>(masks.size());
+    threads = std::min(threads, static_cast<int>(std::floor(share + 1e-6)));
+  }
+  return std::max(1, threads);
+}
+
+}  // namespace winnow

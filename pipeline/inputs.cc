@@ -1,0 +1,165 @@
+#include "pipeline/inputs.h"
+
+#include <algorithm>
+#include <cstdlib>
+
+#include "kernels/error.h"
+#include "model/weights.h"
+
+namespace winnow {
+namespace {
+
+DataSet read_data_set(const std::string& name, const std::filesystem::path& file, int64_t vocab,
+                      const std::optional<int64_t>& limit) {
+  DataSet data{.name = name, .corpus = read_corpus(file, vocab), .n_examples = 0};
+  data.n_examples = std::min(data.corpus.size(), limit.value_or(data.corpus.size()));
+  return data;
+}
+
+int64_t longest(const DataSet& data) {
+  int64_t n_tokens = 0;
+  for (int64_t e = 0; e < data.n_examples; ++e) {
+    n_tokens = std::max(n_tokens, static_cast<int64_t>(data.corpus.example(e).size()));
+  }
+  return n_tokens;
+}
+
+// A window that the checkpoint itself sets changes the model on examples that are longer: measuring it with full
+// attention would measure another model than the one that is served.
+void check_native_window(const CalibrateOptions& options, Inputs& inputs) {
+  const ModelConfig& config = inputs.config;
+  if (!config.native_window) return;
+  for (const DataSet& data : inputs.data_sets) {
+    if (longest(data) <= *config.native_window) continue;
+    const std::string what = "the checkpoint sets a window of " + std::to_string(*config.native_window) +
+                             " tokens itself, and " + data.corpus.path.string() + " has examples of up to " +
+                             std::to_string(longest(data)) + " tokens";
+    if (!options.ignore_native_window) {
+      fail(ExitCode::kBadData, (options.model / "config.json").string() + ": sliding_window: " + what +
+                                   "; give --ignore-native-window to measure with full attention all the same");
+    }
+    inputs.warnings.push_back(what + "; ignored as asked");
+  }
+}
+
+void check_positions(Inputs& inputs) {
+  for (const DataSet& data : inputs.data_sets) {
+    if (longest(data) <= inputs.config.max_positions) continue;
+    inputs.warnings.push_back(data.name + " has examples of up to " + std::to_string(longest(data)) +
+                              " tokens, more than the model's max_position_embeddings of " +
+                              std::to_string(inputs.config.max_positions));
+  }
+}
+
+// An example that the window does not reach has deltas of exactly 0.
+void check_reach(Inputs& inputs) {
+  for (const DataSet& data : inputs.data_sets) {
+    int64_t n_reached = 0;
+    for (int64_t e = 0; e < data.n_examples; ++e) {
+      const auto n_tokens = static_cast<int64_t>(data.corpus.example(e).size());
+      if (inputs.settings.affects(n_tokens, data.corpus.answer_start[static_cast<std::size_t>(e)])) ++n_reached;
+    }
+    if (n_reached == data.n_examples) continue;
+    const std::string span = std::to_string(inputs.settings.window_keys + inputs.settings.sinks) + " keys (window " +
+                             std::to_string(inputs.settings.window_keys) + " + sinks " +
+                             std::to_string(inputs.settings.sinks) + ")";
+    if (n_reached == 0 && &data != &inputs.data_sets.front()) {
+      fail(ExitCode::kBadData, data.corpus.path.string() + ": " + data.name + " has no example longer than the " +
+                                   span + ": all its deltas would be 0; use longer examples or a smaller --window");
+    }
+    inputs.warnings.push_back(std::to_string(data.n_examples - n_reached) + " of " + std::to_string(data.n_examples) +
+                              " examples of " + data.name + " are not longer than the " + span +
+                              ": their deltas are 0");
+  }
+}
+
+std::string dtype_name(DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+      return "fp32";
+    case DType::kBf16:
+      return "bf16";
+    case DType::kF16:
+      return "fp16";
+    default:
+      return "other";
+  }
+}
+
+}  // namespace
+
+SweepRequest Inputs::request(const MissingCells& cells, std::span<const int64_t> layers, bool per_token) const {
+  const Corpus& corpus = data_sets[static_cast<std::size_t>(cells.data_set)].corpus;
+  SweepRequest request;
+  request.tokens = corpus.example(cells.example);
+  request.answer_start = corpus.answer_start[static_cast<std::size_t>(cells.example)];
+  request.window = settings.window_of(request.answer_start);
+  request.base = settings.base;
+  for (const int64_t layer : layers) request.variants.push_back(settings.variant(layer));
+  request.per_token = per_token;
+  return request;
+}
+
+Inputs load_inputs(const CalibrateOptions& options) {
+  check_options(options);
+  Inputs inputs;
+  inputs.config = read_config(options.model);
+  inputs.settings = resolve_settings(options, inputs.config.n_layers);
+  inputs.checkpoint = std::make_unique<Checkpoint>(options.model);
+  inputs.data_sets.push_back(read_data_set("calibration", options.data, inputs.config.vocab, options.limit));
+  for (const auto& [name, file] : options.controls) {
+    inputs.data_sets.push_back(read_data_set("control/" + name, file, inputs.config.vocab, options.limit));
+  }
+  check_native_window(options, inputs);
+  check_positions(inputs);
+  check_reach(inputs);
+  return inputs;
+}
+
+int choose_threads(const CalibrateOptions& options, const RankResources& resources) {
+  if (options.threads > 0) return options.threads;
+  if (const char* text = std::getenv("OMP_NUM_THREADS")) {
+    if (const long n = std::strtol(text, nullptr, 10); n > 0 && n <= 4096) return static_cast<int>(n);
+  }
+  return resources.n_threads;
+}
+
+std::unique_ptr<Backend> make_backend(const CalibrateOptions& options, int n_threads) {
+  if (options.device == "cuda") {
+    fail(ExitCode::kUnavailable,
+         "--device cuda: this winnow was built without CUDA; build with -DWINNOW_CUDA=ON "
+         "where nvcc is installed, or use --device cpu");
+  }
+  return make_cpu_backend({.n_threads = n_threads});
+}
+
+std::string hash_checkpoint(const Checkpoint& checkpoint) {
+  std::filesystem::path cache;
+  const char* xdg = std::getenv("XDG_CACHE_HOME");
+  const char* home = std::getenv("HOME");
+  if (xdg != nullptr && *xdg != '\0') {
+    cache = std::filesystem::path(xdg) / "winnow";
+  } else if (home != nullptr && *home != '\0') {
+    cache = std::filesystem::path(home) / ".cache" / "winnow";
+  }
+  return checkpoint_sha256(checkpoint, cache);
+}
+
+RunIdentity identity_of(const Inputs& inputs, const Backend& backend, const std::string& checkpoint_sha256) {
+  RunIdentity identity;
+  identity.checkpoint_sha256 = checkpoint_sha256;
+  identity.data_sha256 = inputs.data_sets.front().corpus.sha256;
+  identity.window_keys = inputs.settings.window_keys;
+  identity.sinks = inputs.settings.sinks;
+  identity.decode = inputs.settings.decode_name();
+  identity.tail_rows = inputs.settings.tail_rows;
+  identity.base = inputs.settings.base_name;
+  // The CPU keeps the residual stream in float32 whatever --residual says.
+  identity.residual_dtype = dtype_name(backend.activation_dtype());
+  identity.compute_dtype = dtype_name(backend.activation_dtype());
+  identity.backend = backend.name();
+  identity.attention_path = backend.name() + "-blocked";
+  return identity;
+}
+
+}  // namespace winnow

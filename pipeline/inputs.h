@@ -1,0 +1,53 @@
+// Everything that a calibration reads before it measures: the checkpoint, the data sets, the settings they give.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernels/backend.h"
+#include "model/config.h"
+#include "model/safetensors.h"
+#include "pipeline/corpus.h"
+#include "pipeline/options.h"
+#include "pipeline/plan.h"
+#include "pipeline/run_identity.h"
+#include "pipeline/session.h"
+
+namespace winnow {
+
+// The calibration set or a control.
+struct DataSet {
+  std::string name;  // "calibration" or "control/NAME"
+  Corpus corpus;
+  int64_t n_examples = 0;  // the first of the corpus, after --limit
+
+  int64_t n_answer(int64_t e) const {
+    return static_cast<int64_t>(corpus.example(e).size()) - corpus.answer_start[static_cast<std::size_t>(e)];
+  }
+};
+
+struct Inputs {
+  ModelConfig config;
+  std::unique_ptr<Checkpoint> checkpoint;
+  Settings settings;
+  std::vector<DataSet> data_sets;     // the calibration set first
+  std::vector<std::string> warnings;  // for the user, and kept in the result
+
+  // The sweep that a group of lanes of one example needs.
+  SweepRequest request(const MissingCells& cells, std::span<const int64_t> layers, bool per_token) const;
+};
+
+// Reads and validates all of it. Throws Error(kUsage | kNoInput | kBadData).
+Inputs load_inputs(const CalibrateOptions& options);
+
+// Threads of this rank: --threads, else OMP_NUM_THREADS, else its share of the cores.
+int choose_threads(const CalibrateOptions& options, const RankResources& resources);
+// The backend of --device. Throws Error(kUnavailable) with the reason.
+std::unique_ptr<Backend> make_backend(const CalibrateOptions& options, int n_threads);
+
+// checkpoint_sha256 of model/weights.h with the cache in the user's cache directory.
+std::string hash_checkpoint(const Checkpoint& checkpoint);
+RunIdentity identity_of(const Inputs& inputs, const Backend& backend, const std::string& checkpoint_sha256);
+
+}  // namespace winnow

@@ -1,0 +1,28 @@
+// Keeps two jobs out of one run directory.
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+namespace winnow {
+
+// RUN_DIR/lock, held by an advisory lock of the kernel on the open file, which ends with the process however it ends:
+// a crash leaves a file, never a lock. Network file systems pass such locks on to other hosts. Where the file system
+// has none at all, the host and process named in the file decide: a dead process on this host is no holder; one on
+// another host cannot be asked, so it is believed.
+class RunLock {
+ public:
+  // Throws Error(kInterrupted) naming the holder; Error(kCannotCreate) when the file cannot be made.
+  RunLock(const std::filesystem::path& run_directory, const std::string& host);
+  RunLock(const RunLock&) = delete;
+  RunLock& operator=(const RunLock&) = delete;
+  ~RunLock();  // removes the file
+
+ private:
+  bool try_take(const std::string& host);
+
+  std::filesystem::path path_;
+  int fd_ = -1;
+};
+
+}  // namespace winnow

@@ -1,0 +1,219 @@
+#include "pipeline/options.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <set>
+
+#include "kernels/error.h"
+
+namespace winnow {
+namespace {
+
+// What a target fixes. design: hf, vllm and trtllm count the row itself in W and know no sinks; SWAA decodes with full
+// attention, and its vLLM path sees one key more.
+struct Target {
+  std::string name;
+  bool allows_sinks;
+  bool decode_full;
+  int64_t extra_keys;
+};
+const std::array<Target, 5>& targets() {
+  static const std::array<Target, 5> kTargets = {{{"hf", false, false, 0},
+                                                  {"vllm", false, false, 0},
+                                                  {"trtllm", false, false, 0},
+                                                  {"swaa-hf", true, true, 0},
+                                                  {"swaa-vllm", true, true, 1}}};
+  return kTargets;
+}
+
+const Target* find_target(const std::string& name) {
+  const auto found =
+      std::find_if(targets().begin(), targets().end(), [&](const Target& target) { return target.name == name; });
+  return found == targets().end() ? nullptr : &*found;
+}
+
+[[noreturn]] void refuse(const std::string& what) { fail(ExitCode::kUsage, what); }
+
+void require_one_of(const std::string& flag, const std::string& value, const std::vector<std::string>& allowed) {
+  if (std::find(allowed.begin(), allowed.end(), value) != allowed.end()) return;
+  std::string list;
+  for (const auto& name : allowed) list += (list.empty() ? "" : ", ") + name;
+  refuse(flag + " is \"" + value + "\", expected one of: " + list);
+}
+
+void require_at_least(const std::string& flag, int64_t value, int64_t least) {
+  if (value >= least) return;
+  refuse(flag + " is " + std::to_string(value) + ", expected at least " + std::to_string(least));
+}
+
+// The whole text as a number, or none.
+std::optional<int64_t> parse_number(std::string_view text) {
+  int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || text.empty()) return std::nullopt;
+  return value;
+}
+
+bool decodes_full(const CalibrateOptions& options) {
+  if (const Target* target = find_target(options.target)) return target->decode_full;
+  return options.decode.value_or("windowed") == "full";
+}
+
+void check_target(const CalibrateOptions& options) {
+  if (options.target.empty()) return;
+  std::vector<std::string> names;
+  for (const Target& target : targets()) names.push_back(target.name);
+  require_one_of("--target", options.target, names);
+  const Target& target = *find_target(options.target);
+  if (!target.allows_sinks && options.sinks.value_or(0) != 0) {
+    refuse("--sinks " + std::to_string(*options.sinks) + " contradicts --target " + target.name +
+           ", which has no sink tokens; leave one of them out");
+  }
+  const std::string decode = target.decode_full ? "full" : "windowed";
+  if (options.decode && *options.decode != decode) {
+    refuse("--decode " + *options.decode + " contradicts --target " + target.name + ", which decodes " + decode +
+           "; leave one of them out");
+  }
+}
+
+void check_controls(const CalibrateOptions& options) {
+  std::set<std::string> names;
+  for (const auto& [name, file] : options.controls) {
+    if (!names.insert(name).second) refuse("--control " + name + " is given twice; names must differ");
+  }
+}
+
+Pattern parse_base(const std::string& text, int64_t n_layers) {
+  if (text == "full") return Pattern(static_cast<std::size_t>(n_layers), false);
+  if (text == "windowed") return Pattern(static_cast<std::size_t>(n_layers), true);
+  Pattern base(static_cast<std::size_t>(n_layers), true);
+  for (const int64_t layer : parse_layers(text.substr(std::string("list:").size()), n_layers, "--base list:")) {
+    base[static_cast<std::size_t>(layer)] = false;
+  }
+  return base;
+}
+
+std::string name_of_base(const Pattern& base) {
+  if (std::none_of(base.begin(), base.end(), [](bool windowed) { return windowed; })) return "full";
+  std::string list;
+  for (std::size_t layer = 0; layer < base.size(); ++layer) {
+    if (!base[layer]) list += (list.empty() ? "list:" : ",") + std::to_string(layer);
+  }
+  return list.empty() ? "windowed" : list;
+}
+
+}  // namespace
+
+Window Settings::window_of(int64_t answer_start) const {
+  Window window{.keys = window_keys, .sinks = sinks};
+  if (tail_rows) window.first_row = answer_start - *tail_rows;
+  if (decode_full) window.end_row = answer_start;
+  return window;
+}
+
+Pattern Settings::variant(int64_t layer) const {
+  Pattern pattern = base;
+  pattern[static_cast<std::size_t>(layer)] = !pattern[static_cast<std::size_t>(layer)];
+  return pattern;
+}
+
+bool Settings::affects(int64_t n_tokens, int64_t answer_start) const {
+  // The last token predicts nothing: its row is not computed.
+  return first_affected_row(window_of(answer_start)) < n_tokens - 1;
+}
+
+void check_options(const CalibrateOptions& options) {
+  require_at_least("--window", options.window, 1);
+  require_at_least("--sinks", options.sinks.value_or(0), 0);
+  require_one_of("--decode", options.decode.value_or("windowed"), {"windowed", "full"});
+  check_target(options);
+  require_at_least("--tail-rows", options.tail_rows.value_or(0), 0);
+  if (decodes_full(options) && options.tail_rows && *options.tail_rows == 0) {
+    refuse(
+        "--tail-rows 0 with answers decoded by full attention windows no row at all; use --tail-rows 1 or more, or "
+        "--decode windowed");
+  }
+  require_at_least("--limit", options.limit.value_or(1), 1);
+  require_at_least("--top-k", options.top_k.value_or(1), 1);
+  require_at_least("--threads", options.threads, 0);
+  require_at_least("--max-memory", options.max_memory_bytes.value_or(1), 1);
+  if (!(options.grace_seconds >= 0.0)) refuse("--grace must be 0 or more seconds");
+  require_one_of("--device", options.device, {"auto", "cpu", "cuda"});
+  require_one_of("--residual", options.residual, {"checkpoint", "fp32"});
+  if (options.base != "full" && options.base != "windowed" && options.base.rfind("list:", 0) != 0) {
+    refuse("--base is \"" + options.base + "\", expected full, windowed or list: with layers, such as list:1,4,5");
+  }
+  if (options.share_gpu && options.device == "cpu") {
+    refuse("--share-gpu contradicts --device cpu; leave one of them out");
+  }
+  check_controls(options);
+}
+
+Settings resolve_settings(const CalibrateOptions& options, int64_t n_layers) {
+  Settings settings;
+  const Target* target = find_target(options.target);
+  settings.window_keys = std::min(options.window, kNoLimit / 4) + (target != nullptr ? target->extra_keys : 0);
+  settings.sinks = std::min(options.sinks.value_or(0), kNoLimit / 4);
+  settings.decode_full = decodes_full(options);
+  settings.tail_rows = options.tail_rows;
+  settings.base = parse_base(options.base, n_layers);
+  settings.base_name = name_of_base(settings.base);
+  settings.layers =
+      parse_layers(options.layers.empty() ? "0-" + std::to_string(n_layers - 1) : options.layers, n_layers, "--layers");
+  if (options.top_k && *options.top_k > static_cast<int64_t>(settings.layers.size())) {
+    refuse("--top-k is " + std::to_string(*options.top_k) + ", but only " + std::to_string(settings.layers.size()) +
+           " layers are measured");
+  }
+  return settings;
+}
+
+std::vector<int64_t> parse_layers(const std::string& text, int64_t n_layers, const std::string& flag) {
+  std::set<int64_t> layers;
+  std::size_t begin = 0;
+  while (begin <= text.size()) {
+    const std::size_t end = std::min(text.find(',', begin), text.size());
+    const std::string item = text.substr(begin, end - begin);
+    const std::size_t dash = item.find('-', 1);
+    const auto first = parse_number(item.substr(0, dash));
+    const auto last = dash == std::string::npos ? first : parse_number(item.substr(dash + 1));
+    if (!first || !last || *first < 0 || *last < *first) {
+      refuse(flag + ": \"" + item + "\" is no layer or range of layers; expected for example 0-11,20");
+    }
+    if (*last >= n_layers) {
+      refuse(flag + ": layer " + std::to_string(*last) + " is out of range; the model has layers 0 to " +
+             std::to_string(n_layers - 1));
+    }
+    for (int64_t layer = *first; layer <= *last; ++layer) layers.insert(layer);
+    begin = end + 1;
+  }
+  return {layers.begin(), layers.end()};
+}
+
+int64_t parse_bytes(const std::string& text, const std::string& flag) {
+  const std::size_t digits = std::min(text.find_first_not_of("0123456789"), text.size());
+  const auto number = parse_number(text.substr(0, digits));
+  const std::string unit = text.substr(digits);
+  const std::array<std::pair<std::string, int>, 5> units = {{{"", 0}, {"K", 10}, {"M", 20}, {"G", 30}, {"T", 40}}};
+  for (const auto& [name, shift] : units) {
+    const bool matches = unit == name || (shift > 0 && (unit == name + "B" || unit == name + "iB"));
+    if (!matches || !number || *number > (int64_t{1} << (62 - shift))) continue;
+    return *number << shift;
+  }
+  refuse(flag + ": \"" + text + "\" is no size; expected bytes or for example 512M, 8G (powers of 1024)");
+}
+
+std::pair<std::string, std::filesystem::path> parse_control(const std::string& text) {
+  const std::size_t equals = text.find('=');
+  const std::string name = text.substr(0, equals);
+  const bool is_name =
+      name.find_first_not_of('.') != std::string::npos && std::all_of(name.begin(), name.end(), [](unsigned char c) {
+        return std::isalnum(c) != 0 || c == '_' || c == '.' || c == '-';
+      });
+  if (equals == std::string::npos || equals + 1 == text.size() || !is_name) {
+    refuse("--control: \"" + text + "\" is not NAME=FILE with a NAME of letters, digits, _ . -");
+  }
+  return {name, text.substr(equals + 1)};
+}
+
+}  // namespace winnow

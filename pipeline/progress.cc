@@ -1,0 +1,79 @@
+#include "pipeline/progress.h"
+
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdio>
+
+namespace winnow {
+
+Progress::Progress(std::span<const WorkUnit> units, double expected_seconds)
+    : expected_seconds_(expected_seconds), is_terminal_(isatty(STDERR_FILENO) != 0) {
+  for (const WorkUnit& unit : units) {
+    cost_seconds_.push_back(unit.cost_seconds);
+    n_cells_.push_back(unit.n_cells());
+    total_cost_ += unit.cost_seconds;
+  }
+}
+
+Progress::~Progress() {
+  if (line_is_open_) std::fputs("\n", stderr);
+}
+
+void Progress::done(int64_t unit) {
+  const auto index = static_cast<std::size_t>(unit);
+  ++units_done_;
+  cells_done_ += n_cells_[index];
+  done_cost_ += cost_seconds_[index];
+  tick();
+}
+
+std::string Progress::line() const {
+  const double elapsed = std::chrono::duration<double>(Clock::now() - begin_).count();
+  const double share = total_cost_ > 0.0 ? done_cost_ / total_cost_ : 1.0;
+  const double total = units_done_ > 0 && share > 0.0 ? elapsed / share : expected_seconds_;
+  const double rate = elapsed > 0.0 ? static_cast<double>(cells_done_) / elapsed : 0.0;
+  return fmt::format("{:3.0f} % | {} of {} units | {:.2f} cells/s | {} gone, about {} to go", 100.0 * share,
+                     units_done_, cost_seconds_.size(), rate, format_duration(elapsed),
+                     format_duration(std::max(0.0, total - elapsed)));
+}
+
+void Progress::tick() {
+  using std::chrono::milliseconds;
+  const auto now = Clock::now();
+  const bool is_end = units_done_ == static_cast<int64_t>(cost_seconds_.size());
+  const auto pause = is_terminal_ ? milliseconds(200) : milliseconds(30000);
+  if (!is_end && now - last_shown_ < pause) return;
+  last_shown_ = now;
+  if (is_terminal_) {
+    std::fprintf(stderr, "\r\033[K%s", line().c_str());
+    std::fflush(stderr);
+    line_is_open_ = true;
+  } else {
+    spdlog::info(line());
+  }
+}
+
+std::string format_duration(double seconds) {
+  const auto whole = static_cast<int64_t>(std::llround(std::max(0.0, seconds)));
+  if (seconds < 9.95) return fmt::format("{:.1f} s", std::max(0.0, seconds));
+  if (whole < 60) return fmt::format("{} s", whole);
+  if (whole < 3600) return fmt::format("{} min {:02} s", whole / 60, whole % 60);
+  return fmt::format("{} h {:02} min", whole / 3600, whole % 3600 / 60);
+}
+
+std::string format_bytes(int64_t bytes) {
+  constexpr std::array<const char*, 5> kUnits = {"B", "KiB", "MiB", "GiB", "TiB"};
+  auto value = static_cast<double>(bytes);
+  std::size_t unit = 0;
+  while (value >= 1024.0 && unit + 1 < kUnits.size()) {
+    value /= 1024.0;
+    ++unit;
+  }
+  return unit == 0 ? fmt::format("{} B", bytes) : fmt::format("{:.2f} {}", value, kUnits[unit]);
+}
+
+}  // namespace winnow

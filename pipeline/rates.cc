@@ -1,0 +1,100 @@
+#include "pipeline/rates.h"
+
+#include <chrono>
+#include <functional>
+#include <vector>
+
+#include "model/layer.h"
+#include "model/rope.h"
+
+namespace winnow {
+namespace {
+
+// Seconds of one call: repeated until the clock can tell, after one call that warms up.
+double seconds_of(Backend& backend, const std::function<void()>& work) {
+  constexpr double kEnough = 0.01;
+  using Clock = std::chrono::steady_clock;
+  const auto time = [&](int repeats) {
+    const auto begin = Clock::now();
+    for (int i = 0; i < repeats; ++i) work();
+    backend.synchronize();
+    return std::chrono::duration<double>(Clock::now() - begin).count();
+  };
+  double seconds = time(1);
+  if (seconds > 10.0 * kEnough) return seconds;
+  for (int repeats = 1; repeats <= 1 << 16; repeats *= 4) {
+    seconds = time(repeats);
+    if (seconds >= kEnough) return seconds / repeats;
+  }
+  return seconds / (1 << 16);
+}
+
+std::unique_ptr<Buffer> allocate_rows(Backend& backend, int64_t n_rows, int64_t cols) {
+  return backend.allocate(n_rows * cols * size_bytes(backend.activation_dtype()), "a measurement of speed");
+}
+
+double time_score_row(Backend& backend, const ModelConfig& config, ModelWeights& weights) {
+  const int64_t n_rows = backend.row_tile();
+  const auto x = allocate_rows(backend, n_rows, config.hidden);
+  const std::vector<int32_t> targets(static_cast<std::size_t>(n_rows), 0);
+  std::vector<double> nll(static_cast<std::size_t>(n_rows));
+  std::vector<uint8_t> hits(static_cast<std::size_t>(n_rows));
+  return seconds_of(backend,
+                    [&] {
+                      backend.token_nll(x->data(), weights.head(), targets, n_rows, {nll.data(), hits.data()});
+                    }) /
+         static_cast<double>(n_rows);
+}
+
+}  // namespace
+
+Rates measure_rates(Backend& backend, const ModelConfig& config, ModelWeights& weights) {
+  const HeadShape& heads = config.heads;
+  const int64_t n_rows = backend.chunk_rows();
+  const auto angles = rope_table(config.rope, heads.head_dim, n_rows);
+  const auto rope = backend.allocate(static_cast<int64_t>(angles.size() * sizeof(float)), "the rotary table");
+  const HostTensor table{.data = reinterpret_cast<const std::byte*>(angles.data()),
+                         .dtype = DType::kF32,
+                         .shape = {n_rows, heads.head_dim},
+                         .name = "rotary table"};
+  const auto x = allocate_rows(backend, n_rows, config.hidden);
+  const auto q = allocate_rows(backend, n_rows, heads.q_dim());
+  const auto out = allocate_rows(backend, n_rows, heads.q_dim());
+  const auto kv = backend.allocate(backend.kv_bytes(n_rows, heads), "keys and values");
+  const KvRows keys{.data = kv->data(), .first_row = 0, .n_rows = n_rows};
+  DecoderLayer decoder(backend, config, backend.load(table, WeightUse::kVector, rope->data()));
+
+  Rates rates;
+  int64_t index = 0;
+  // Another layer each time: the one in place is not loaded again.
+  rates.per_layer_load = seconds_of(backend, [&] { weights.layer(index++ % config.n_layers); });
+  if (config.n_layers == 1) rates.per_layer_load = 0.0;
+  const LayerWeights& layer = weights.layer(0);
+  rates.per_row_layer = seconds_of(backend,
+                                   [&] {
+                                     decoder.attention_input(layer, x->data(), 0, n_rows, keys, q->data(), 0);
+                                     decoder.finish(layer, q->data(), x->data(), n_rows);
+                                   }) /
+                        static_cast<double>(n_rows);
+  const AttentionCall call{.q = q->data(),
+                           .out = out->data(),
+                           .first_row = 0,
+                           .n_rows = n_rows,
+                           .n_tokens = n_rows,
+                           .prefix = {},
+                           .own = keys,
+                           .window = full_attention()};
+  const double pairs = 0.5 * static_cast<double>(n_rows) * static_cast<double>(n_rows + 1);
+  rates.per_attention_pair = seconds_of(backend, [&] { backend.attention({&call, 1}, heads); }) / pairs;
+  rates.per_score_row = time_score_row(backend, config, weights);
+  return rates;
+}
+
+double predict_seconds(const Rates& rates, const ModelConfig& config, const SweepPlan& plan, int64_t n_answer) {
+  return rates.per_layer_load * static_cast<double>(config.n_layers) +
+         rates.per_row_layer * static_cast<double>(plan.row_layers) +
+         rates.per_attention_pair * static_cast<double>(plan.attention_pairs) +
+         rates.per_score_row * static_cast<double>(n_answer * (1 + plan.n_lanes));
+}
+
+}  // namespace winnow

@@ -1,0 +1,122 @@
+#include "pipeline/run_directory.h"
+
+#include <algorithm>
+
+#include "kernels/error.h"
+
+namespace winnow {
+namespace {
+
+void make_directory(const std::filesystem::path& path) {
+  std::error_code error;
+  std::filesystem::create_directories(path, error);
+  if (!error && std::filesystem::is_directory(path)) return;
+  const bool is_full = error == std::errc::no_space_on_device;
+  fail(is_full ? ExitCode::kIoError : ExitCode::kCannotCreate,
+       path.string() + ": the directory cannot be created: " + (error ? error.message() : "a file is in its place") +
+           "; give another --out");
+}
+
+const DataSet* find_data_set(const std::vector<DataSet>& data_sets, const std::string& name) {
+  const auto found =
+      std::find_if(data_sets.begin(), data_sets.end(), [&](const DataSet& data) { return data.name == name; });
+  return found == data_sets.end() ? nullptr : &*found;
+}
+
+[[noreturn]] void refuse(const std::string& what) { fail(ExitCode::kBadData, what); }
+
+// Throws Error(kBadData) with the reason when the shard does not belong to this measurement of this data set.
+void check_shard(const ShardFile& file, const std::string& measurement, const DataSet& data, int64_t n_layers) {
+  const Shard& shard = file.shard;
+  if (file.identity.measurement != measurement) refuse("it belongs to a measurement with other settings");
+  if (file.identity.data_sha256 != data.corpus.sha256) refuse("it was measured on other data");
+  if (shard.example < 0 || shard.example >= data.corpus.size() ||
+      data.corpus.example_id[static_cast<std::size_t>(shard.example)] != shard.example_id) {
+    refuse("its example " + std::to_string(shard.example) + " (" + shard.example_id + ") is not in the data");
+  }
+  if (shard.n_tokens != data.n_answer(shard.example)) refuse("its number of answer tokens is not the example's");
+  for (const int64_t variant : shard.variants) {
+    if (variant < kBaseVariant || variant >= n_layers) refuse("layer " + std::to_string(variant) + " does not exist");
+  }
+}
+
+void take_cells(const Shard& shard, int64_t n_examples, Cells& cells) {
+  if (shard.example >= n_examples) return;
+  for (std::size_t i = 0; i < shard.variants.size(); ++i) {
+    if (cells.keeps_tokens() && shard.scores[i].token_nll_nats.empty()) continue;
+    // Two shards may hold the same cell: one with and one without token NLLs.
+    if (!cells.has(shard.example, shard.variants[i])) cells.put(shard.example, shard.variants[i], shard.scores[i]);
+  }
+}
+
+}  // namespace
+
+std::filesystem::path shard_directory(const std::filesystem::path& run_directory) { return run_directory / "shards"; }
+
+std::map<std::string, std::string> control_hashes(const std::vector<DataSet>& data_sets) {
+  std::map<std::string, std::string> hashes;
+  for (std::size_t i = 1; i < data_sets.size(); ++i) {
+    hashes[data_sets[i].name.substr(data_sets[i].name.find('/') + 1)] = data_sets[i].corpus.sha256;
+  }
+  return hashes;
+}
+
+RunDirectory::RunDirectory(const std::filesystem::path& path, const std::string& host, const RunIdentity& identity,
+                           const std::vector<DataSet>& data_sets)
+    : path_(path) {
+  make_directory(path);
+  lock_ = std::make_unique<RunLock>(path, host);
+  record_ = RunRecord::read(path);
+  record_.adopt(identity, control_hashes(data_sets));
+  make_directory(shard_directory(path));
+  remove_leftovers(path);
+  remove_leftovers(shard_directory(path));
+  record_.write(path);
+}
+
+std::vector<std::string> load_shards(const std::filesystem::path& run_directory, const std::string& measurement,
+                                     const std::vector<DataSet>& data_sets, std::vector<Cells>& cells, BadShards bad) {
+  std::vector<std::string> notes;
+  const std::filesystem::path directory = shard_directory(run_directory);
+  if (!std::filesystem::is_directory(directory)) return notes;
+  for (const std::filesystem::path& path : list_shards(directory)) {
+    try {
+      const ShardFile file = read_shard(path);
+      const DataSet* data = find_data_set(data_sets, file.shard.data_set);
+      if (data == nullptr && file.identity.measurement == measurement) continue;
+      if (data == nullptr) refuse("it belongs to a measurement with other settings");
+      Cells& table = cells[static_cast<std::size_t>(data - data_sets.data())];
+      check_shard(file, measurement, *data, table.n_layers());
+      take_cells(file.shard, data->n_examples, table);
+    } catch (const Error& error) {
+      if (error.code() != ExitCode::kBadData && error.code() != ExitCode::kNoInput) throw;
+      const std::string reason = error.what();
+      const std::string name = path.filename().string();
+      if (bad == BadShards::kLeave) {
+        notes.push_back("shard " + name + " cannot be used (" + reason + ")");
+      } else {
+        notes.push_back("shard " + name + " cannot be used (" + reason + "): set aside as " +
+                        set_shard_aside(path).filename().string() + ", its cells are measured again");
+      }
+    }
+  }
+  return notes;
+}
+
+std::vector<MissingCells> find_missing(const std::vector<DataSet>& data_sets, const std::vector<Cells>& cells,
+                                       std::span<const int64_t> layers) {
+  std::vector<MissingCells> missing;
+  for (std::size_t d = 0; d < data_sets.size(); ++d) {
+    for (int64_t e = 0; e < data_sets[d].n_examples; ++e) {
+      MissingCells example{
+          .data_set = static_cast<int64_t>(d), .example = e, .base = !cells[d].has(e, kBaseVariant), .layers = {}};
+      for (const int64_t layer : layers) {
+        if (!cells[d].has(e, layer)) example.layers.push_back(layer);
+      }
+      if (example.base || !example.layers.empty()) missing.push_back(std::move(example));
+    }
+  }
+  return missing;
+}
+
+}  // namespace winnow

@@ -1,0 +1,105 @@
+#include "pipeline/run_identity.h"
+
+#include <fstream>
+#include <iterator>
+#include <span>
+
+#include "kernels/error.h"
+#include "pipeline/digest.h"
+#include "results/atomic_file.h"
+
+namespace winnow {
+namespace {
+
+constexpr const char* kFormat = "winnow-run";
+constexpr int kVersion = 1;
+
+std::filesystem::path record_path(const std::filesystem::path& run_directory) { return run_directory / "run.json"; }
+
+// A value as a user wrote it: text without quotes, "none" for null.
+std::string shown(const nlohmann::json& value) {
+  if (value.is_null()) return "none";
+  return value.is_string() ? value.get<std::string>() : value.dump();
+}
+
+[[noreturn]] void refuse_mismatch(const std::filesystem::path& path, const std::string& field,
+                                  const nlohmann::json& there, const nlohmann::json& here) {
+  fail(ExitCode::kConfigMismatch, path.string() + ": " + field + " is " + shown(there) +
+                                      " in this run directory, but " + shown(here) +
+                                      " in this command; repeat the run's own command, or give another --out");
+}
+
+}  // namespace
+
+nlohmann::json RunIdentity::to_json() const {
+  return {{"checkpoint_sha256", checkpoint_sha256},
+          {"data_sha256", data_sha256},
+          {"window_keys", window_keys},
+          {"sinks", sinks},
+          {"decode", decode},
+          {"tail_rows", tail_rows ? nlohmann::json(*tail_rows) : nlohmann::json()},
+          {"base", base},
+          {"residual_dtype", residual_dtype},
+          {"compute_dtype", compute_dtype},
+          {"backend", backend},
+          {"attention_path", attention_path},
+          {"schema_version", schema_version}};
+}
+
+std::string RunIdentity::hash() const { return sha256_of(to_json().dump()); }
+
+RunRecord::RunRecord()
+    : json_({{"format", kFormat}, {"format_version", kVersion}, {"informative", nlohmann::json::object()}}) {}
+
+RunRecord RunRecord::read(const std::filesystem::path& run_directory) {
+  RunRecord record;
+  record.path_ = record_path(run_directory);
+  if (!std::filesystem::exists(record.path_)) return record;
+  std::ifstream in(record.path_, std::ios::binary);
+  if (!in) fail(ExitCode::kNoInput, record.path_.string() + ": cannot be read");
+  const std::string text{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+  nlohmann::json json = nlohmann::json::parse(text, nullptr, false);
+  const bool is_record = json.is_object() && json.value("format", nlohmann::json()) == kFormat &&
+                         json.value("format_version", nlohmann::json()) == kVersion &&
+                         json.value("identity", nlohmann::json()).is_object() &&
+                         json.value("controls", nlohmann::json()).is_object() &&
+                         json.value("informative", nlohmann::json()).is_object();
+  if (!is_record) {
+    fail(ExitCode::kBadData, record.path_.string() +
+                                 ": is no run record of this version of winnow; move the run "
+                                 "directory away, or give another --out");
+  }
+  record.json_ = std::move(json);
+  return record;
+}
+
+void RunRecord::adopt(const RunIdentity& identity, const std::map<std::string, std::string>& controls) {
+  const nlohmann::json here = identity.to_json();
+  if (!json_.contains("identity")) {
+    json_["identity"] = here;
+    json_["controls"] = nlohmann::json::object();
+  }
+  const nlohmann::json& there = json_["identity"];
+  for (const auto& [field, value] : here.items()) {
+    const auto found = there.find(field);
+    if (found == there.end() || *found != value) {
+      refuse_mismatch(path_, field, found == there.end() ? nlohmann::json("missing") : *found, value);
+    }
+  }
+  nlohmann::json& known = json_["controls"];
+  for (const auto& [name, sha256] : controls) {
+    if (known.contains(name) && known[name] != sha256) {
+      refuse_mismatch(path_, "the data of control " + name, known[name], sha256);
+    }
+    known[name] = sha256;
+  }
+}
+
+std::string RunRecord::text() const { return json_.dump(2) + "\n"; }
+
+void RunRecord::write(const std::filesystem::path& run_directory) const {
+  const std::string bytes = text();
+  write_file_atomically(record_path(run_directory), std::as_bytes(std::span<const char>(bytes)));
+}
+
+}  // namespace winnow

@@ -1,0 +1,234 @@
+#include "pipeline/session.h"
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <climits>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+#include <new>
+#include <thread>
+
+#include "pipeline/check.h"
+#include "pipeline/host.h"
+
+namespace winnow {
+namespace {
+
+// Elements of one reduction: counts are int, and a step of this size costs nothing.
+constexpr std::size_t kReduceStep = std::size_t{1} << 24;
+
+int64_t environment_number(const char* name) {
+  const char* text = std::getenv(name);
+  return text == nullptr ? 0 : std::strtoll(text, nullptr, 10);
+}
+
+// Waits without spinning: Open MPI's own waits keep a core busy, which a rank that still computes may need.
+void wait_idle(MPI_Request* request) {
+  auto pause = std::chrono::microseconds(20);
+  int done = 0;
+  while (true) {
+    WINNOW_MPI(MPI_Test(request, &done, MPI_STATUS_IGNORE));
+    if (done != 0) return;
+    std::this_thread::sleep_for(pause);
+    pause = std::min(pause * 2, std::chrono::microseconds(2000));
+  }
+}
+
+void print_error(const std::string& prefix, const std::string& message) {
+  std::fprintf(stderr, "winnow: %s%s\n", prefix.c_str(), message.c_str());
+  std::fflush(stderr);
+}
+
+std::string processor_host() {
+  std::array<char, MPI_MAX_PROCESSOR_NAME> name{};
+  int length = 0;
+  WINNOW_MPI(MPI_Get_processor_name(name.data(), &length));
+  return {name.data(), static_cast<std::size_t>(length)};
+}
+
+template <typename T>
+void reduce_sum(std::span<T> values, MPI_Datatype type, bool is_root) {
+  while (!values.empty()) {
+    const std::size_t n = std::min(values.size(), kReduceStep);
+    T* data = values.data();
+    WINNOW_MPI(MPI_Reduce(is_root ? MPI_IN_PLACE : data, data, static_cast<int>(n), type, MPI_SUM, 0, MPI_COMM_WORLD));
+    values = values.subspan(n);
+  }
+}
+
+// srun without a PMI that this MPI knows starts N separate runs of one process each: say so, once.
+void refuse_unconnected_tasks(int size, bool under_mpirun) {
+  if (size != 1 || under_mpirun || std::getenv("SLURM_PROCID") == nullptr) return;
+  const int64_t tasks = environment_number("SLURM_STEP_NUM_TASKS");
+  if (tasks <= 1) return;
+  fail(ExitCode::kUsage, "srun started " + std::to_string(tasks) +
+                             " tasks, but MPI sees each alone; start them with srun --mpi=pmix or with mpirun");
+}
+
+}  // namespace
+
+CaughtError describe_current_exception() {
+  try {
+    throw;
+  } catch (const Error& error) {
+    return {error.code(), error.what()};
+  } catch (const std::bad_alloc&) {
+    return {ExitCode::kOutOfMemory, "out of memory; use fewer ranks per host or a smaller --max-memory"};
+  } catch (const std::exception& error) {
+    return {ExitCode::kInternal, error.what()};
+  } catch (...) {
+    return {ExitCode::kInternal, "unknown exception"};
+  }
+}
+
+MpiSession::MpiSession() : under_mpirun_(std::getenv("OMPI_COMM_WORLD_SIZE") != nullptr) {
+  int provided = MPI_THREAD_SINGLE;
+  if (MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided) != MPI_SUCCESS) {
+    fail(ExitCode::kInternal, "MPI cannot start; check the MPI installation with: mpirun -n 1 hostname");
+  }
+  try {
+    WINNOW_MPI(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN));
+    WINNOW_MPI(MPI_Comm_rank(MPI_COMM_WORLD, &rank_));
+    WINNOW_MPI(MPI_Comm_size(MPI_COMM_WORLD, &size_));
+    host_ = processor_host();
+    if (provided < MPI_THREAD_MULTIPLE) {
+      fail(ExitCode::kInternal, "this MPI gives thread level " + std::to_string(provided) +
+                                    ", but MPI_THREAD_MULTIPLE is needed; use an Open MPI built with it (the default)");
+    }
+    refuse_unconnected_tasks(size_, under_mpirun_);
+    find_resources();
+  } catch (...) {
+    MPI_Finalize();
+    throw;
+  }
+}
+
+MpiSession::~MpiSession() {
+  int finalized = 0;
+  if (MPI_Finalized(&finalized) == MPI_SUCCESS && finalized == 0) MPI_Finalize();
+}
+
+void MpiSession::find_resources() {
+  MPI_Comm local = MPI_COMM_NULL;
+  WINNOW_MPI(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &local));
+  WINNOW_MPI(MPI_Comm_rank(local, &local_rank_));
+  WINNOW_MPI(MPI_Comm_size(local, &local_size_));
+
+  // Masks as bytes, one per possible core, from every rank of the host.
+  constexpr int kMaxCores = 4096;
+  const std::vector<int> cores = affinity_cores();
+  std::vector<unsigned char> mine(kMaxCores, 0);
+  for (const int core : cores) {
+    if (core < kMaxCores) mine[static_cast<std::size_t>(core)] = 1;
+  }
+  std::vector<unsigned char> all(static_cast<std::size_t>(local_size_) * kMaxCores, 0);
+  WINNOW_MPI(MPI_Allgather(mine.data(), kMaxCores, MPI_UNSIGNED_CHAR, all.data(), kMaxCores, MPI_UNSIGNED_CHAR, local));
+  WINNOW_MPI(MPI_Comm_free(&local));
+
+  std::vector<std::vector<int>> masks(static_cast<std::size_t>(local_size_));
+  int host_cores = 0;
+  for (int core = 0; core < kMaxCores; ++core) {
+    bool used = false;
+    for (int r = 0; r < local_size_; ++r) {
+      if (all[static_cast<std::size_t>(r) * kMaxCores + static_cast<std::size_t>(core)] == 0) continue;
+      masks[static_cast<std::size_t>(r)].push_back(core);
+      used = true;
+    }
+    host_cores += used ? 1 : 0;
+  }
+  resources_.n_cores = static_cast<int>(cores.size());
+  resources_.host_cores = host_cores;
+  resources_.n_threads = share_of_cores(masks, local_rank_, container_cores());
+  resources_.available_bytes = available_memory_bytes() / local_size_;
+}
+
+std::string MpiSession::prefix() const {
+  return size_ == 1 ? "" : "rank " + std::to_string(rank_) + " on " + host_ + ": ";
+}
+
+void MpiSession::agree(const std::function<void()>& step) {
+  CaughtError error{ExitCode::kDone, ""};
+  try {
+    step();
+  } catch (...) {
+    error = describe_current_exception();
+  }
+  const std::vector<double> codes = gather(static_cast<double>(error.code));
+  const auto first = std::find_if(codes.begin(), codes.end(), [](double code) { return code != 0.0; });
+  if (first == codes.end()) return;
+  if (first - codes.begin() == rank_) print_error(prefix(), error.message);
+  throw AgreedFailure{static_cast<ExitCode>(static_cast<int>(*first))};
+}
+
+void MpiSession::agree_on_root(const std::function<void()>& step) {
+  agree([&] {
+    if (is_root()) step();
+  });
+}
+
+ExitCode MpiSession::end_job() const {
+  const CaughtError error = describe_current_exception();
+  print_error(prefix(), error.message);
+  if (size_ > 1) MPI_Abort(MPI_COMM_WORLD, static_cast<int>(error.code));
+  return error.code;
+}
+
+void MpiSession::broadcast(std::vector<int64_t>& values) {
+  int64_t count = static_cast<int64_t>(values.size());
+  MPI_Request request = MPI_REQUEST_NULL;
+  WINNOW_MPI(MPI_Ibcast(&count, 1, MPI_INT64_T, 0, MPI_COMM_WORLD, &request));
+  wait_idle(&request);
+  values.resize(static_cast<std::size_t>(count));
+  if (count > INT_MAX) fail(ExitCode::kInternal, "a message of " + std::to_string(count) + " numbers is too long");
+  WINNOW_MPI(MPI_Bcast(values.data(), static_cast<int>(count), MPI_INT64_T, 0, MPI_COMM_WORLD));
+}
+
+void MpiSession::broadcast(std::string& text) {
+  std::vector<int64_t> values(text.begin(), text.end());
+  broadcast(values);
+  text.clear();
+  for (const int64_t value : values) text += static_cast<char>(value);
+}
+
+std::vector<std::string> MpiSession::gather(const std::string& text) {
+  const int mine = static_cast<int>(text.size());
+  std::vector<int> sizes(static_cast<std::size_t>(size_), 0);
+  WINNOW_MPI(MPI_Gather(&mine, 1, MPI_INT, sizes.data(), 1, MPI_INT, 0, MPI_COMM_WORLD));
+  std::vector<int> offsets(sizes.size() + 1, 0);
+  for (std::size_t r = 0; r < sizes.size(); ++r) offsets[r + 1] = offsets[r] + sizes[r];
+  std::string all(static_cast<std::size_t>(offsets.back()), '\0');
+  WINNOW_MPI(
+      MPI_Gatherv(text.data(), mine, MPI_CHAR, all.data(), sizes.data(), offsets.data(), MPI_CHAR, 0, MPI_COMM_WORLD));
+  std::vector<std::string> texts;
+  if (!is_root()) return texts;
+  for (std::size_t r = 0; r < sizes.size(); ++r) {
+    texts.push_back(all.substr(static_cast<std::size_t>(offsets[r]), static_cast<std::size_t>(sizes[r])));
+  }
+  return texts;
+}
+
+std::vector<double> MpiSession::gather(double value) {
+  std::vector<double> values(static_cast<std::size_t>(size_), 0.0);
+  MPI_Request request = MPI_REQUEST_NULL;
+  WINNOW_MPI(MPI_Iallgather(&value, 1, MPI_DOUBLE, values.data(), 1, MPI_DOUBLE, MPI_COMM_WORLD, &request));
+  wait_idle(&request);
+  return values;
+}
+
+int64_t MpiSession::minimum(int64_t value) {
+  WINNOW_MPI(MPI_Allreduce(MPI_IN_PLACE, &value, 1, MPI_INT64_T, MPI_MIN, MPI_COMM_WORLD));
+  return value;
+}
+
+int64_t MpiSession::maximum(int64_t value) {
+  WINNOW_MPI(MPI_Allreduce(MPI_IN_PLACE, &value, 1, MPI_INT64_T, MPI_MAX, MPI_COMM_WORLD));
+  return value;
+}
+
+void MpiSession::reduce_to_root(std::span<double> values) { reduce_sum(values, MPI_DOUBLE, is_root()); }
+void MpiSession::reduce_to_root(std::span<float> values) { reduce_sum(values, MPI_FLOAT, is_root()); }
+
+}  // namespace winnow

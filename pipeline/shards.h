@@ -1,0 +1,50 @@
+// Finished units on disk: one small HDF5 file per unit, complete or absent. Resume trusts only whole shards of the same
+// measurement; every other one is set aside and its cells are measured again.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "pipeline/sweep.h"
+
+namespace winnow {
+
+// The cells of one finished unit.
+struct Shard {
+  std::string data_set;  // "calibration" or "control/NAME"
+  int64_t example = 0;   // index in the calibration file
+  std::string example_id;
+  std::vector<int64_t> variants;  // kBaseVariant or a layer (pipeline/cells.h)
+  std::vector<Score> scores;      // one per variant
+  int64_t n_tokens = 0;           // answer tokens; token NLLs have that many entries, or none
+  double seconds = 0.0;           // that the unit took
+  std::string made_by;            // rank and host, for whoever reads the file
+};
+
+// What a shard must have been measured with.
+struct ShardIdentity {
+  std::string measurement;  // hash of the measurement identity (pipeline/run_identity.h)
+  std::string data_sha256;  // of the calibration file of its data set
+};
+
+// Writes RUN_DIR/shards/DATASET.eEXAMPLE.HASH.h5 atomically and synced. Throws Error(kIoError | kCannotCreate).
+void write_shard(const std::filesystem::path& directory, const Shard& shard, const ShardIdentity& identity);
+
+// Reads one. Throws Error(kBadData | kIoError | kNoInput) when it is damaged or not of that format. `identity_of` of
+// the caller decides whether it belongs: the shard's own identity comes back beside it.
+struct ShardFile {
+  Shard shard;
+  ShardIdentity identity;
+};
+ShardFile read_shard(const std::filesystem::path& file);
+
+// All *.h5 files of the directory in the order of their names.
+std::vector<std::filesystem::path> list_shards(const std::filesystem::path& directory);
+// Removes what dead writers left (*.part). Only under the run directory's lock.
+void remove_leftovers(const std::filesystem::path& directory);
+// Renames a shard that cannot be used to FILE.bad (FILE.2.bad ... when that exists) and returns the new name.
+std::filesystem::path set_shard_aside(const std::filesystem::path& file);
+
+}  // namespace winnow
