@@ -51,4 +51,8 @@ struct Measurement {
   }
 };
 
+// Refuses a measurement without examples or layers, with tables that do not fit together, or with a value that is not
+// finite: Error(kBadData) naming the set, the variable, example and layer.
+void check_measurement(const Measurement& measurement, const std::string& name);
+
 }  // namespace winnow

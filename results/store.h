@@ -1,0 +1,18 @@
+// results.h5: writes and reads the whole file. The schema is in README.md in this folder.
+#pragma once
+
+#include <filesystem>
+
+#include "results/schema.h"
+
+namespace winnow {
+
+// Writes the file whole or not at all (results/atomic_file.h); replaces one that is there. Throws Error(kIoError |
+// kCannotCreate), and Error(kInternal) for names or tables that do not fit the schema.
+void write_results(const std::filesystem::path& path, const Results& results);
+
+// Reads a file that write_results wrote: writing it again gives equal content. Throws Error(kNoInput | kBadData |
+// kIoError) naming file, variable, expected and found. Groups and variables beyond the schema are ignored.
+Results read_results(const std::filesystem::path& path);
+
+}  // namespace winnow
