@@ -1,0 +1,126 @@
+#include "jobs/config_file.h"
+
+#include <yaml-cpp/yaml.h>
+
+#include <algorithm>
+#include <fstream>
+#include <optional>
+#include <set>
+#include <sstream>
+
+#include "jobs/text.h"
+#include "kernels/error.h"
+
+namespace winnow {
+namespace {
+
+const std::string kConfigFlag = "--config";
+
+std::optional<std::string> config_path(const std::vector<std::string>& arguments) {
+  for (std::size_t i = 0; i < arguments.size(); ++i) {
+    if (arguments[i] == "--") break;
+    if (arguments[i].starts_with(kConfigFlag + "=")) return arguments[i].substr(kConfigFlag.size() + 1);
+    if (arguments[i] == kConfigFlag && i + 1 < arguments.size()) return arguments[i + 1];
+  }
+  return std::nullopt;
+}
+
+bool is_given(const CLI::Option& option, const std::vector<std::string>& arguments) {
+  const auto names = [&](const std::string& argument) {
+    return std::any_of(option.get_lnames().begin(), option.get_lnames().end(),
+                       [&](const std::string& name) {
+                         return argument == "--" + name || argument.starts_with("--" + name + "=");
+                       }) ||
+           std::any_of(option.get_snames().begin(), option.get_snames().end(),
+                       [&](const std::string& name) { return argument.starts_with("-" + name); });
+  };
+  return std::any_of(arguments.begin(), std::find(arguments.begin(), arguments.end(), "--"), names);
+}
+
+[[noreturn]] void refuse(const std::string& path, const YAML::Mark& mark, const std::string& message) {
+  fail(ExitCode::kUsage,
+       path + ":" + std::to_string(mark.line + 1) + ":" + std::to_string(mark.column + 1) + ": " + message);
+}
+
+YAML::Node read_map(const std::string& path) {
+  std::ifstream file(path);
+  std::ostringstream text;
+  if (!file || !(text << file.rdbuf())) fail(ExitCode::kNoInput, "--config: cannot read the file " + path);
+  YAML::Node root;
+  try {
+    root = YAML::Load(text.str());
+  } catch (const YAML::Exception& error) {
+    refuse(path, error.mark, "this is not YAML: " + error.msg);
+  }
+  if (!root.IsMap()) refuse(path, root.Mark(), "expected lines of the form NAME: VALUE");
+  return root;
+}
+
+std::vector<std::string> flag_names(const CLI::App& verb) {
+  std::vector<std::string> names;
+  for (const CLI::Option* option : verb.get_options()) {
+    for (const std::string& name : option->get_lnames()) names.push_back(name);
+  }
+  return names;
+}
+
+const CLI::Option& find_option(const CLI::App& verb, const std::string& path, const YAML::Node& key) {
+  if (!key.IsScalar()) refuse(path, key.Mark(), "expected the name of a flag");
+  const std::string& name = key.Scalar();
+  const CLI::Option* option = verb.get_option_no_throw("--" + name);
+  if (option == nullptr || name == "config" || name == "help") {
+    const std::vector<std::string> near = near_words(name, flag_names(verb));
+    refuse(path, key.Mark(), "winnow " + verb.get_name() + " has no flag '" + name + "'" +
+                                 (near.empty() ? "" : "; did you mean " + join_or(near) + "?"));
+  }
+  return *option;
+}
+
+// The flag with that value as one or more arguments.
+std::vector<std::string> as_arguments(const CLI::Option& option, const std::string& path, const YAML::Node& key,
+                                      const YAML::Node& value) {
+  const std::string flag = "--" + key.Scalar();
+  if (option.get_items_expected_max() == 0) {
+    bool is_on = false;
+    if (!YAML::convert<bool>::decode(value, is_on)) refuse(path, value.Mark(), key.Scalar() + " is true or false");
+    return is_on ? std::vector<std::string>{flag} : std::vector<std::string>{};
+  }
+  if (value.IsScalar()) return {flag + "=" + value.Scalar()};
+  if (!value.IsSequence() || value.size() == 0) {
+    refuse(path, value.IsNull() ? key.Mark() : value.Mark(), key.Scalar() + " needs a value or a list of values");
+  }
+  std::vector<std::string> items;
+  for (const YAML::Node& item : value) {
+    if (!item.IsScalar()) refuse(path, item.Mark(), key.Scalar() + ": an item of the list is no plain value");
+    items.push_back(item.Scalar());
+  }
+  std::vector<std::string> arguments;
+  if (option.get_items_expected_max() > 1) {
+    for (const std::string& item : items) arguments.push_back(flag + "=" + item);
+    return arguments;
+  }
+  // A flag with one value that is itself a list, such as --layers 0-3,7.
+  std::string joined;
+  for (const std::string& item : items) joined += (joined.empty() ? "" : ",") + item;
+  return {flag + "=" + joined};
+}
+
+}  // namespace
+
+std::vector<std::string> with_config_file(const CLI::App& verb, const std::vector<std::string>& arguments) {
+  const std::optional<std::string> path = config_path(arguments);
+  if (!path) return arguments;
+  std::vector<std::string> all;
+  std::set<std::string> seen;
+  const YAML::Node root = read_map(*path);
+  for (const auto& entry : root) {
+    const CLI::Option& option = find_option(verb, *path, entry.first);
+    if (!seen.insert(option.get_name()).second) refuse(*path, entry.first.Mark(), entry.first.Scalar() + " is given twice");
+    const std::vector<std::string> words = as_arguments(option, *path, entry.first, entry.second);
+    if (!is_given(option, arguments)) all.insert(all.end(), words.begin(), words.end());
+  }
+  all.insert(all.end(), arguments.begin(), arguments.end());
+  return all;
+}
+
+}  // namespace winnow

@@ -1,0 +1,52 @@
+// The program: reads the command line, runs the verb, and turns whatever is thrown into one line and an exit code.
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <functional>
+
+#include "jobs/program.h"
+#include "pipeline/session.h"
+
+namespace winnow {
+namespace {
+
+bool is_one_of_several() {
+  const char* size = std::getenv("OMPI_COMM_WORLD_SIZE");
+  return size != nullptr && std::strtol(size, nullptr, 10) > 1;
+}
+
+// A command line that cannot be read fails on all ranks of a job alike: they meet in MPI and one of them speaks. A
+// rank that ended without having joined would make mpirun kill the others, perhaps before any has spoken.
+std::function<int()> parse_together(const std::vector<std::string>& arguments) {
+  try {
+    return parse_command_line(arguments);
+  } catch (...) {
+    if (!is_one_of_several()) throw;
+    MpiSession session;
+    session.agree([failure = std::current_exception()] { std::rethrow_exception(failure); });
+    throw;
+  }
+}
+
+int report_failure() {
+  try {
+    throw;
+  } catch (const AgreedFailure& agreed) {
+    return static_cast<int>(agreed.code);  // its line has been printed
+  } catch (...) {
+    const CaughtError error = describe_current_exception();
+    std::fprintf(stderr, "winnow: %s\n", error.message.c_str());
+    return static_cast<int>(error.code);
+  }
+}
+
+}  // namespace
+}  // namespace winnow
+
+int main(int argc, char** argv) {
+  try {
+    return winnow::parse_together({argv + 1, argv + argc})();
+  } catch (...) {
+    return winnow::report_failure();
+  }
+}

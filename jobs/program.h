@@ -1,0 +1,16 @@
+// The command line as a whole: from words to a verb that is ready to run.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace winnow {
+
+// Finds the verb in `arguments` (the program's name not among them), reads its flags, --config file included, and
+// returns what to run. Help and version are printed by what comes back, which then returns 0. A verb that is not built
+// in replaces the process by its program. Throws Error(kUsage) for an unknown verb or flag and for a value that does
+// not parse, Error(kNoInput) for an unreadable config file.
+std::function<int()> parse_command_line(const std::vector<std::string>& arguments);
+
+}  // namespace winnow

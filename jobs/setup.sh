@@ -1,0 +1,106 @@
+#!/usr/bin/env bash
+# Looks for what winnow needs and gets what is missing. Where all is there it touches nothing and needs no network.
+#
+#   jobs/setup.sh system   compilers and libraries: Debian packages, as root or through sudo
+#   jobs/setup.sh python   .venv with the packages that pyproject.toml pins; a failure is a warning, in CI an error
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+readonly kUnavailable=69
+
+say() { echo "winnow set-up: $*" >&2; }
+
+# A python3 that can make virtual environments; the first on PATH may be one of pyenv or conda that cannot.
+find_python() {
+  local candidate
+  for candidate in python3 /usr/bin/python3; do
+    if "$candidate" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      echo "$candidate"
+      return 0
+    fi
+  done
+  return 1
+}
+
+# The Debian packages whose part is not there. Looked for by what they give, not by name: on a cluster the same parts
+# come from modules or Spack.
+missing_packages() {
+  local need package
+  for need in g++ cmake ninja:ninja-build git mpicc:libopenmpi-dev mpirun:openmpi-bin; do
+    package=${need#*:}
+    command -v "${need%%:*}" >/dev/null || echo "$package"
+  done
+  if ! command -v pkg-config >/dev/null; then
+    # pkg-config is what the rest would be asked with.
+    echo pkg-config libhdf5-dev libopenblas-dev libspdlog-dev libcli11-dev nlohmann-json3-dev libyaml-cpp-dev \
+      libssl-dev libgtest-dev
+  else
+    command -v h5cc >/dev/null || pkg-config --exists hdf5 || echo libhdf5-dev
+    for need in openblas:libopenblas-dev spdlog:libspdlog-dev CLI11:libcli11-dev nlohmann_json:nlohmann-json3-dev \
+      yaml-cpp:libyaml-cpp-dev libcrypto:libssl-dev gtest:libgtest-dev; do
+      pkg-config --exists "${need%%:*}" || echo "${need#*:}"
+    done
+  fi
+  find_python >/dev/null || echo python3-venv
+}
+
+install_packages() {
+  local how=()
+  if [ "$(id -u)" -ne 0 ]; then how=(sudo -n); fi
+  if ! command -v apt-get >/dev/null || ! "${how[@]}" true 2>/dev/null; then
+    say "missing: $*; ask an administrator for: apt-get install --no-install-recommends $* (or see \"Without root or" \
+      "apt\" in README.md)"
+    exit $kUnavailable
+  fi
+  say "installing Debian packages: $*"
+  local apt=("${how[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300)
+  "${apt[@]}" update || say "apt-get update failed; trying with the package lists that are there"
+  if ! "${apt[@]}" install -y --no-install-recommends "$@" >/dev/null; then
+    say "apt-get could not install: $*; see its message above"
+    exit $kUnavailable
+  fi
+}
+
+setup_system() {
+  local missing
+  mapfile -t missing < <(missing_packages | tr ' ' '\n')
+  if [ "${#missing[@]}" -gt 0 ]; then install_packages "${missing[@]}"; fi
+}
+
+# What .venv must hold, one requirement a line.
+pinned_requirements() {
+  "$1" -c 'import tomllib
+for line in tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["test"]: print(line)'
+}
+
+make_venv() {
+  local python=$1 stamp=$2
+  say "making .venv with the Python packages of pyproject.toml"
+  rm -rf .venv
+  "$python" -m venv .venv &&
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check -r <(pinned_requirements "$python") &&
+    echo "$stamp" >.venv/winnow-stamp
+}
+
+setup_python() {
+  local python stamp
+  python=$(find_python) || python=
+  stamp="$([ -z "$python" ] || { "$python" -V && pinned_requirements "$python"; } | sha256sum)"
+  if [ -f .venv/winnow-stamp ] && [ "$(cat .venv/winnow-stamp)" = "$stamp" ] && .venv/bin/python -c '' 2>/dev/null; then
+    return 0
+  fi
+  if [ -n "$python" ] && make_venv "$python" "$stamp"; then return 0; fi
+  rm -rf .venv
+  say "no .venv: pip could not fetch the Python packages (no network?); the program works without, Python tests are" \
+    "skipped"
+  [ -z "${CI:-}" ]
+}
+
+case "${1:-}" in
+  system) setup_system ;;
+  python) setup_python ;;
+  *)
+    say "usage: jobs/setup.sh system|python"
+    exit 64
+    ;;
+esac
