@@ -45,8 +45,8 @@ std::optional<double> spearman(std::span<const double> x, std::span<const double
   const int64_t xx = dot(a, a);
   const int64_t yy = dot(b, b);
   if (xx == 0 || yy == 0) return std::nullopt;
-  const double scale = std::sqrt(static_cast<double>(xx)) * std::sqrt(static_cast<double>(yy));
-  return std::clamp(static_cast<double>(dot(a, b)) / scale, -1.0, 1.0);
+  // One root of the product: equal orders give exactly 1.
+  return static_cast<double>(dot(a, b)) / std::sqrt(static_cast<double>(xx) * static_cast<double>(yy));
 }
 
 std::optional<double> spearman_permutation_p(std::span<const double> x, std::span<const double> y,
