@@ -40,7 +40,10 @@ struct CalibrateOptions {
   std::optional<int64_t> top_k;             // budget besides L/8, L/4 and L/2
   bool dry_run = false;
   bool json = false;
-  std::string command;  // as typed, for provenance
+  // For provenance: what was typed, and which program it was.
+  std::string command;
+  std::string version;
+  std::string git_revision;
 };
 
 // The measurement that the options mean, for one model.

@@ -1,0 +1,357 @@
+#include "pipeline/calibrate.h"
+
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <optional>
+#include <set>
+
+#include "model/weights.h"
+#include "pipeline/dispatch.h"
+#include "pipeline/dry_run.h"
+#include "pipeline/host.h"
+#include "pipeline/inputs.h"
+#include "pipeline/measure.h"
+#include "pipeline/outcome.h"
+#include "pipeline/progress.h"
+#include "pipeline/rates.h"
+#include "pipeline/run_directory.h"
+#include "pipeline/session.h"
+#include "pipeline/stop.h"
+
+namespace winnow {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// Of the memory that is free: the rest is for the map of the weights, HDF5 and the host's other needs.
+constexpr double kMemoryShare = 0.8;
+
+// Log lines go to stderr and come from rank 0 alone.
+void start_log(bool is_speaker) {
+  auto logger = std::make_shared<spdlog::logger>("winnow", std::make_shared<spdlog::sinks::stderr_sink_mt>());
+  logger->set_pattern("winnow %H:%M:%S %v");
+  logger->set_level(is_speaker ? spdlog::level::info : spdlog::level::off);
+  spdlog::set_default_logger(std::move(logger));
+}
+
+class CalibrateRun {
+ public:
+  CalibrateRun(MpiSession& session, const CalibrateOptions& options, const Presenter& present)
+      : session_(session), options_(options), present_(present), signals_(session.under_mpirun()) {
+    start_log(session.is_root());
+  }
+
+  ExitCode run() {
+    set_up();
+    find_work();
+    const bool is_finished = units_.empty();
+    if (options_.dry_run) return forecast();
+    if (!is_finished) {
+      const Measured measured = measure();
+      if (!measured.is_complete) return interrupted(measured);
+      sum_cells();
+    }
+    session_.agree_on_root([&] {
+      const FinishedRun run{options_, inputs_, cells_, identity_, all_facts_};
+      const Results results = finish_run(run, *directory_);
+      if (!is_finished) show_memory();
+      std::fputs(present_(results).c_str(), stdout);
+    });
+    return ExitCode::kDone;
+  }
+
+ private:
+  struct Measured {
+    bool is_complete = false;
+    int64_t units_done = 0;
+    int64_t cells_done = 0;
+  };
+
+  // ---- set-up: every failure is agreed
+  // -------------------------------------------------------------------------------
+  void set_up();
+  void log_set_up() const;
+  void open_directory();
+  void find_work();
+  UnitPrices prices() const;
+  ExitCode forecast();
+  // ---- measuring: a failure ends the job
+  // -----------------------------------------------------------------------------
+  Measured measure();
+  void sum_cells();
+  ExitCode interrupted(const Measured& measured);
+  // ---- reports
+  // -------------------------------------------------------------------------------------------------------
+  RankFacts facts() const;
+  void gather_facts();
+  void show_memory() const;
+  void note_run(const Measured& measured);
+
+  MpiSession& session_;
+  const CalibrateOptions& options_;
+  const Presenter& present_;
+  StopSignals signals_;
+  Clock::time_point begin_ = Clock::now();
+  Inputs inputs_;
+  std::unique_ptr<Backend> backend_;
+  std::unique_ptr<ModelWeights> weights_;
+  int n_threads_ = 1;
+  RunIdentity identity_;                     // rank 0
+  std::string measurement_;                  // its hash
+  std::unique_ptr<RunDirectory> directory_;  // rank 0
+  std::vector<Cells> cells_;                 // by data set
+  std::vector<WorkUnit> units_;
+  Rates rates_;
+  int64_t memory_limit_ = 0;
+  MeasureReport report_;
+  std::vector<RankFacts> all_facts_;  // rank 0
+};
+
+void CalibrateRun::set_up() {
+  session_.agree([&] {
+    inputs_ = load_inputs(options_);
+    n_threads_ = choose_threads(options_, session_.resources());
+    backend_ = make_backend(options_, n_threads_);
+    weights_ = std::make_unique<ModelWeights>(inputs_.config, *inputs_.checkpoint, *backend_);
+    for (const DataSet& data : inputs_.data_sets) {
+      int64_t token_slots = 0;
+      for (int64_t e = 0; options_.per_token && e < data.n_examples; ++e) {
+        token_slots = std::max(token_slots, data.n_answer(e));
+      }
+      cells_.emplace_back(data.n_examples, inputs_.config.n_layers, token_slots);
+    }
+  });
+  log_set_up();
+}
+
+void CalibrateRun::log_set_up() const {
+  const Settings& settings = inputs_.settings;
+  spdlog::info("{}: {} layers, {}", options_.model.string(), inputs_.config.n_layers, backend_->description());
+  for (const DataSet& data : inputs_.data_sets) {
+    spdlog::info("{}: {} examples of {}", data.name, data.n_examples, data.corpus.path.string());
+  }
+  spdlog::info("{} rank(s), {} thread(s) on this one; a windowed layer sees {} keys and {} sinks, answers decode {}{}",
+               session_.size(), n_threads_, settings.window_keys, settings.sinks, settings.decode_name(),
+               settings.tail_rows ? fmt::format(", last {} prompt rows only", *settings.tail_rows) : "");
+  for (const std::string& warning : inputs_.warnings) spdlog::info("warning: {}", warning);
+  const auto online = static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN));
+  const bool is_default_binding = session_.under_mpirun() && std::getenv("SLURM_JOB_ID") == nullptr;
+  if (is_default_binding && options_.threads == 0 && session_.resources().host_cores < online) {
+    spdlog::info(
+        "warning: mpirun bound the ranks of this host to {} of its {} cores; mpirun --bind-to none lets them "
+        "share all",
+        session_.resources().host_cores, online);
+  }
+}
+
+void CalibrateRun::open_directory() {
+  identity_ = identity_of(inputs_, *backend_, hash_checkpoint(*inputs_.checkpoint));
+  measurement_ = identity_.hash();
+  if (options_.dry_run) {
+    RunRecord record = RunRecord::read(options_.out);
+    record.adopt(identity_, control_hashes(inputs_.data_sets));
+  } else {
+    directory_ = std::make_unique<RunDirectory>(options_.out, session_.host(), identity_, inputs_.data_sets);
+  }
+  const BadShards bad = options_.dry_run ? BadShards::kLeave : BadShards::kSetAside;
+  for (const std::string& note : load_shards(options_.out, measurement_, inputs_.data_sets, cells_, bad)) {
+    spdlog::warn("{}", note);
+  }
+}
+
+void CalibrateRun::find_work() {
+  std::vector<MissingCells> missing;
+  session_.agree_on_root([&] {
+    open_directory();
+    missing = find_missing(inputs_.data_sets, cells_, inputs_.settings.layers);
+  });
+  session_.broadcast(measurement_);
+  // Every rank must see what rank 0 has made: a directory that is local to a host would lose its shards.
+  session_.agree([&] {
+    if (options_.dry_run || std::filesystem::is_directory(shard_directory(options_.out))) return;
+    fail(ExitCode::kCannotCreate, options_.out.string() +
+                                      ": the run directory that rank 0 made is not visible here; "
+                                      "use one on a file system that all hosts share");
+  });
+  std::vector<int64_t> is_work{missing.empty() ? 0 : 1};
+  session_.broadcast(is_work);
+  if (is_work[0] == 0) {
+    gather_facts();
+    return;
+  }
+  session_.agree([&] {
+    rates_ = measure_rates(*backend_, inputs_.config, *weights_);
+    backend_->reset_peak();
+  });
+  const int64_t share = static_cast<int64_t>(kMemoryShare * static_cast<double>(session_.resources().available_bytes));
+  memory_limit_ = session_.minimum(options_.max_memory_bytes.value_or(share));
+  std::vector<int64_t> message;
+  session_.agree_on_root([&] {
+    units_ = plan_units(missing, prices(), {.n_ranks = session_.size(), .max_bytes = memory_limit_});
+    message = encode_units(units_);
+  });
+  session_.broadcast(message);
+  units_ = decode_units(message);
+}
+
+UnitPrices CalibrateRun::prices() const {
+  const auto plan_of = [this](const MissingCells& cells, std::span<const int64_t> layers) {
+    return plan_sweep(inputs_.config, inputs_.request(cells, layers, options_.per_token), backend_->row_tile());
+  };
+  const int64_t weights = ModelWeights::predicted_bytes(inputs_.config, *inputs_.checkpoint, *backend_);
+  return {.seconds =
+              [this, plan_of](const MissingCells& cells, std::span<const int64_t> layers) {
+                const DataSet& data = inputs_.data_sets[static_cast<std::size_t>(cells.data_set)];
+                return predict_seconds(rates_, inputs_.config, plan_of(cells, layers), data.n_answer(cells.example));
+              },
+          .bytes =
+              [this, plan_of, weights](const MissingCells& cells, std::span<const int64_t> layers) {
+                return weights + predict_sweep_bytes(inputs_.config, *backend_, plan_of(cells, layers));
+              }};
+}
+
+ExitCode CalibrateRun::forecast() {
+  gather_facts();
+  session_.agree_on_root([&] {
+    Forecast forecast = make_forecast(inputs_, units_, options_, session_.size());
+    forecast.limit_bytes = memory_limit_;
+    const UnitPrices unit_prices = prices();
+    for (const WorkUnit& unit : units_) {
+      const MissingCells cells{.data_set = unit.data_set, .example = unit.example, .base = true, .layers = {}};
+      forecast.unit_bytes = std::max(forecast.unit_bytes, unit_prices.bytes(cells, unit.layers));
+    }
+    std::fputs(forecast_text(forecast, all_facts_, options_.json).c_str(), stdout);
+  });
+  return ExitCode::kDone;
+}
+
+CalibrateRun::Measured CalibrateRun::measure() {
+  const double expected = predict_makespan(units_, session_.size());
+  Progress progress(units_, expected);
+  spdlog::info("{} unit(s), about {}", units_.size(), format_duration(expected));
+  const MeasureContext context{.inputs = inputs_,
+                               .backend = *backend_,
+                               .weights = *weights_,
+                               .shards = shard_directory(options_.out),
+                               .measurement = measurement_,
+                               .made_by = "rank " + std::to_string(session_.rank()) + " on " + session_.host(),
+                               .per_token = options_.per_token,
+                               .grace_seconds = options_.grace_seconds};
+  Dispatcher dispatcher(session_, static_cast<int64_t>(units_.size()), [&](std::optional<int64_t> unit, double) {
+    if (unit) {
+      progress.done(*unit);
+    } else {
+      progress.tick();
+    }
+  });
+  try {
+    report_ = measure_units(context, units_, dispatcher, signals_, cells_);
+  } catch (...) {
+    // The peers are in the middle of their units and do not listen: the job ends here. Alone, the caller returns.
+    throw AgreedFailure{session_.end_job()};
+  }
+  dispatcher.finish();
+  std::vector<int64_t> done{progress.units_done(), progress.cells_done()};
+  session_.agree([] {});
+  session_.broadcast(done);
+  const Measured measured{
+      .is_complete = done[0] == static_cast<int64_t>(units_.size()), .units_done = done[0], .cells_done = done[1]};
+  gather_facts();
+  session_.agree_on_root([&] { note_run(measured); });
+  return measured;
+}
+
+void CalibrateRun::sum_cells() {
+  for (Cells& cells : cells_) {
+    session_.reduce_to_root(cells.statistics());
+    session_.reduce_to_root(cells.tokens());
+  }
+  session_.agree_on_root([&] {
+    const bool is_consistent =
+        std::all_of(cells_.begin(), cells_.end(), [](const Cells& c) { return c.is_consistent(); });
+    const auto missing = find_missing(inputs_.data_sets, cells_, inputs_.settings.layers);
+    if (!is_consistent || !missing.empty()) {
+      fail(ExitCode::kInternal, "the ranks' tables do not add up to the plan; the shards are kept: repeat the command");
+    }
+  });
+}
+
+ExitCode CalibrateRun::interrupted(const Measured& measured) {
+  if (session_.is_root()) {
+    const std::string signal = signals_.name();
+    std::fprintf(stderr,
+                 "winnow: stopped%s: %lld of %zu units of this run are done and kept in %s; the same command goes on "
+                 "from there\n",
+                 signal.empty() ? "" : (" by " + signal).c_str(), static_cast<long long>(measured.units_done),
+                 units_.size(), options_.out.c_str());
+  }
+  return ExitCode::kInterrupted;
+}
+
+RankFacts CalibrateRun::facts() const {
+  return {.host = session_.host(),
+          .processor = processor_name(),
+          .backend = backend_->description(),
+          .threads = n_threads_,
+          .available_bytes = session_.resources().available_bytes,
+          .predicted_bytes = report_.predicted_bytes,
+          .peak_allocated_bytes = backend_->peak_allocated_bytes(),
+          .peak_resident_bytes = peak_resident_bytes(),
+          .units = report_.units,
+          .busy_seconds = report_.busy_seconds};
+}
+
+void CalibrateRun::gather_facts() {
+  all_facts_.clear();
+  for (const std::string& text : session_.gather(facts().to_json().dump())) {
+    all_facts_.push_back(RankFacts::from_json(nlohmann::json::parse(text)));
+  }
+}
+
+void CalibrateRun::show_memory() const {
+  const RankFacts most = largest_memory(all_facts_);
+  spdlog::info("memory of a rank: {} predicted, {} at the peak of winnow's allocations, {} at the peak of the process",
+               format_bytes(most.predicted_bytes), format_bytes(most.peak_allocated_bytes),
+               format_bytes(most.peak_resident_bytes));
+}
+
+void CalibrateRun::note_run(const Measured& measured) {
+  nlohmann::json run = {{"command", options_.command},
+                        {"ranks", session_.size()},
+                        {"is_complete", measured.is_complete},
+                        {"units_done", measured.units_done},
+                        {"cells_done", measured.cells_done},
+                        {"wall_seconds", std::chrono::duration<double>(Clock::now() - begin_).count()},
+                        {"rank", nlohmann::json::array()}};
+  for (const RankFacts& rank : all_facts_) run["rank"].push_back(rank.to_json());
+  nlohmann::json& informative = directory_->record().informative();
+  informative["model"] = options_.model.string();
+  informative["data"] = options_.data.string();
+  informative["window"] = options_.window;
+  informative["target"] = options_.target;
+  informative["warnings"] = inputs_.warnings;
+  informative["runs"].push_back(run);
+  directory_->write_record();
+}
+
+}  // namespace
+
+ExitCode calibrate(const CalibrateOptions& options, const Presenter& present) {
+  MpiSession session;
+  try {
+    return CalibrateRun(session, options, present).run();
+  } catch (const AgreedFailure& failure) {
+    return failure.code;
+  } catch (...) {
+    return session.end_job();
+  }
+}
+
+}  // namespace winnow
