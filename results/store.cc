@@ -197,6 +197,9 @@ void check_fit(const Results& results, const std::string& path) {
     if (!is_valid_name(name)) fail(ExitCode::kInternal, path + ": control \"" + name + "\" is no valid name");
     check_measurement(control, path + ": control " + name);
   }
+  for (const ProvenanceEntry& entry : results.provenance.entries()) {
+    if (!is_valid_name(entry.name)) fail(ExitCode::kInternal, path + ": \"" + entry.name + "\" is no valid name");
+  }
   if (results.statistics.ranking.layer != results.calibration.layer) {
     fail(ExitCode::kInternal, path + ": the statistics are of other layers than the measurement");
   }
