@@ -19,8 +19,8 @@ struct RopeConfig {
   enum class Type { kDefault, kLinear, kLlama3 };
   Type type = Type::kDefault;
   double theta = 10000.0;
-  double factor = 1.0;             // linear and llama3
-  double low_freq_factor = 1.0;    // llama3 only, with the two below
+  double factor = 1.0;           // linear and llama3
+  double low_freq_factor = 1.0;  // llama3 only, with the two below
   double high_freq_factor = 1.0;
   int64_t original_max_position = 0;
 };
@@ -40,9 +40,11 @@ struct ModelConfig {
   bool o_bias = false;
   bool mlp_bias = false;
   bool qk_norm = false;
-  DType checkpoint_dtype = DType::kBf16;  // torch_dtype / dtype; what the residual stream has when served
+  // torch_dtype / dtype: what the residual stream has when served. Float32, PyTorch's default, where neither is there.
+  DType checkpoint_dtype = DType::kBf16;
   RopeConfig rope;
-  // A window that the checkpoint itself sets, per layer (empty: none). Used to refuse or warn, never applied.
+  // A window that the checkpoint itself sets, per layer (empty: none), as Transformers would apply it: keys that a row
+  // sees, itself included. Used to refuse or warn, never applied.
   std::optional<int64_t> native_window;
   std::vector<bool> native_window_layers;
   std::string model_type;  // as written

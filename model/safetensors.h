@@ -29,12 +29,16 @@ class MappedFile {
   std::size_t size_ = 0;
 };
 
-// Parses one safetensors image. Views point into `bytes`. Throws Error(kBadData). This is the fuzz target.
+// Parses one safetensors image. Views point into `bytes`. Refuses what the format forbids: a header that is no JSON or
+// has a key twice, unknown dtypes, offsets that do not match shape x dtype, overlap, holes, bytes that no tensor
+// covers. Throws Error(kBadData) naming `origin` and the tensor. This is the fuzz target.
 std::map<std::string, HostTensor> parse_safetensors(std::span<const std::byte> bytes, const std::string& origin);
 
 // All tensors of a checkpoint directory: model.safetensors, or model.safetensors.index.json with its shards.
 class Checkpoint {
  public:
+  // Throws Error(kNoInput) for what is missing or unreadable, a shard too, and Error(kBadData) for what is malformed, a
+  // tensor in two shards or in another than the index says.
   explicit Checkpoint(const std::filesystem::path& model_dir);
 
   bool contains(const std::string& name) const { return tensors_.count(name) != 0; }
@@ -47,8 +51,11 @@ class Checkpoint {
   int64_t size_bytes() const;  // of all files
 
  private:
+  void add_file(const std::filesystem::path& path, bool is_shard);
+
   std::filesystem::path directory_;
-  std::vector<std::unique_ptr<MappedFile>> files_;
+  std::vector<std::unique_ptr<MappedFile>> files_;  // in name order
+  std::map<std::string, std::string> shards_;       // tensor -> name of its file
   std::map<std::string, HostTensor> tensors_;
 };
 

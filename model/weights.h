@@ -25,7 +25,7 @@ struct LayerWeights {
   Matrix post_norm;   // (hidden), before the MLP
   Matrix gate_up;     // (2 * ffn, hidden): gate, then up
   Matrix gate_up_bias;
-  Matrix down;        // (hidden, ffn)
+  Matrix down;  // (hidden, ffn)
   Matrix down_bias;
 };
 
@@ -33,11 +33,13 @@ struct LayerWeights {
 // twice; vocabulary matrices stay in the map.
 class ModelWeights {
  public:
-  // Checks that every declared tensor is there with its shape. Both references must outlive this.
+  // Checks that every declared tensor is there with its shape and that the model has no tensor beside them (a bias or a
+  // gate that the family does not have would silently be left out), then loads what all layers share. Throws
+  // Error(kBadData) naming the tensor. All references must outlive this.
   ModelWeights(const ModelConfig& config, const Checkpoint& checkpoint, Backend& backend);
   ~ModelWeights();
 
-  // Valid until the next call of layer().
+  // Layer `index` in [0, n_layers), converted unless it is the one of the last call. Valid until the next call.
   const LayerWeights& layer(int64_t index);
   const Matrix& embedding() const { return embedding_; }    // (vocab, hidden)
   const Matrix& final_norm() const { return final_norm_; }  // (hidden)
@@ -50,15 +52,17 @@ class ModelWeights {
   const ModelConfig& config_;
   const Checkpoint& checkpoint_;
   Backend& backend_;
-  std::unique_ptr<Buffer> layer_storage_;
+  std::unique_ptr<Buffer> layer_storage_;  // of the largest layer, used by all
   std::unique_ptr<Buffer> shared_storage_;
   int64_t loaded_layer_ = -1;
   LayerWeights layer_;
   Matrix embedding_, final_norm_, head_;
 };
 
-// SHA-256 over config.json and the weights' bytes, hex. Cached under `cache_dir` (may be empty: no cache) by path,
-// inode, size and modification time of every file.
+// The checkpoint's identity, 64 hex digits. With H = SHA-256: H(H(file 1) ... H(file n) H(config.json)), files in name
+// order, where H(file) = H(H(chunk 1) H(chunk 2) ...) over chunks of 64 MiB, so that threads share one file's work.
+// Cached under `cache_dir` (empty: no cache) by path, inode, size and modification time of every file; a cache that is
+// broken, stale or cannot be written is no error. Throws Error(kNoInput) for an unreadable config.json.
 std::string checkpoint_sha256(const Checkpoint& checkpoint, const std::filesystem::path& cache_dir);
 
 }  // namespace winnow

@@ -1,0 +1,77 @@
+#include "model/json.h"
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <set>
+#include <vector>
+
+#include "kernels/error.h"
+
+namespace winnow {
+
+namespace {
+
+using Json = nlohmann::json;
+
+// Checkpoints nest 3 levels deep, configurations 4.
+constexpr int kMaxDepth = 64;
+constexpr std::size_t kMaxShown = 160;  // bytes of a value in a message
+
+std::string cut(std::string text) {
+  if (text.size() <= kMaxShown) return text;
+  std::size_t end = kMaxShown;
+  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0U) == 0x80U) --end;  // not within a character
+  text.resize(end);
+  return text + "...";
+}
+
+}  // namespace
+
+Json parse_json(std::string_view text, const std::string& origin) {
+  std::vector<std::set<std::string>> keys;  // of the objects that are open
+  const auto check = [&](int depth, Json::parse_event_t event, const Json& value) {
+    if (depth > kMaxDepth) {
+      fail(ExitCode::kBadData, origin + ": JSON nested deeper than " + std::to_string(kMaxDepth) + " levels");
+    }
+    if (event == Json::parse_event_t::object_start) keys.emplace_back();
+    if (event == Json::parse_event_t::object_end) keys.pop_back();
+    if (event == Json::parse_event_t::key && !keys.back().insert(value.get_ref<const std::string&>()).second) {
+      fail(ExitCode::kBadData, origin + ": JSON key " + shown(value) + " is there twice, expected once");
+    }
+    return true;
+  };
+  try {
+    return Json::parse(text.begin(), text.end(), check);
+  } catch (const Json::exception& error) {
+    fail(ExitCode::kBadData, origin + ": not JSON: " + cut(error.what()));
+  }
+}
+
+std::string shown(const Json& value) { return cut(value.dump(-1, ' ', false, Json::error_handler_t::replace)); }
+
+std::string quote(std::string_view text) { return shown(Json(std::string(text))); }
+
+std::string read_text(const std::filesystem::path& path, std::size_t max_bytes) {
+  std::error_code error;
+  const bool is_directory = std::filesystem::is_directory(path, error);
+  errno = is_directory ? EISDIR : 0;
+  std::ifstream file(path, std::ios::binary);
+  if (!file || is_directory) {
+    fail(ExitCode::kNoInput, path.string() + ": cannot be read: " + std::strerror(errno));
+  }
+  std::string text;
+  std::vector<char> chunk(1 << 16);
+  while (file) {
+    file.read(chunk.data(), static_cast<std::streamsize>(chunk.size()));
+    text.append(chunk.data(), static_cast<std::size_t>(file.gcount()));
+    if (text.size() > max_bytes) {
+      fail(ExitCode::kBadData,
+           path.string() + ": expected at most " + std::to_string(max_bytes >> 20) + " MiB of JSON, found more");
+    }
+  }
+  if (file.bad()) fail(ExitCode::kNoInput, path.string() + ": cannot be read");
+  return text;
+}
+
+}  // namespace winnow

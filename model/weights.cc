@@ -1,0 +1,208 @@
+#include "model/weights.h"
+
+#include <algorithm>
+#include <cstring>
+#include <set>
+
+#include "kernels/error.h"
+
+namespace winnow {
+
+namespace {
+
+// Alignment of a matrix in a backend's memory, bytes: enough for vector loads and for cuBLASLt.
+constexpr int64_t kAlignment = 256;
+
+constexpr const char* kEmbedding = "model.embed_tokens.weight";
+constexpr const char* kFinalNorm = "model.norm.weight";
+constexpr const char* kHead = "lm_head.weight";
+
+int64_t align(int64_t size_bytes) { return (size_bytes + kAlignment - 1) / kAlignment * kAlignment; }
+
+struct TensorSpec {
+  std::string name;
+  std::vector<int64_t> shape;
+};
+
+// Tensors that become one matrix, one under the other.
+struct MatrixSpec {
+  Matrix& (*target)(LayerWeights&);
+  WeightUse use;
+  std::vector<TensorSpec> parts;
+};
+
+// The tensors of one decoder layer, by the names that all four families share.
+std::vector<MatrixSpec> declare_layer(const ModelConfig& config, int64_t layer) {
+  const std::string prefix = "model.layers." + std::to_string(layer) + ".";
+  const int64_t hidden = config.hidden;
+  const int64_t ffn = config.ffn;
+  const int64_t q_dim = config.heads.q_dim();
+  const int64_t kv_dim = config.heads.kv_dim();
+  const auto weight = [&](const char* name, int64_t out, int64_t in) {
+    return TensorSpec{prefix + name + ".weight", {out, in}};
+  };
+  const auto norm = [&](const char* name, int64_t n) { return TensorSpec{prefix + name + ".weight", {n}}; };
+  const auto bias = [&](const char* name, int64_t n) { return TensorSpec{prefix + name + ".bias", {n}}; };
+  constexpr WeightUse kLinear = WeightUse::kLinear;
+  constexpr WeightUse kVector = WeightUse::kVector;
+
+  std::vector<MatrixSpec> specs;
+  const auto add = [&](Matrix& (*target)(LayerWeights&), WeightUse use, std::vector<TensorSpec> parts) {
+    specs.push_back({target, use, std::move(parts)});
+  };
+  using L = LayerWeights;
+  add([](L& l) -> Matrix& { return l.input_norm; }, kVector, {norm("input_layernorm", hidden)});
+  add([](L& l) -> Matrix& { return l.q; }, kLinear, {weight("self_attn.q_proj", q_dim, hidden)});
+  add([](L& l) -> Matrix& { return l.kv; }, kLinear,
+      {weight("self_attn.k_proj", kv_dim, hidden), weight("self_attn.v_proj", kv_dim, hidden)});
+  if (config.qkv_bias) {
+    add([](L& l) -> Matrix& { return l.q_bias; }, kVector, {bias("self_attn.q_proj", q_dim)});
+    add([](L& l) -> Matrix& { return l.kv_bias; }, kVector,
+        {bias("self_attn.k_proj", kv_dim), bias("self_attn.v_proj", kv_dim)});
+  }
+  if (config.qk_norm) {
+    add([](L& l) -> Matrix& { return l.q_norm.weight; }, kVector, {norm("self_attn.q_norm", config.heads.head_dim)});
+    add([](L& l) -> Matrix& { return l.k_norm.weight; }, kVector, {norm("self_attn.k_norm", config.heads.head_dim)});
+  }
+  add([](L& l) -> Matrix& { return l.o; }, kLinear, {weight("self_attn.o_proj", hidden, q_dim)});
+  if (config.o_bias) add([](L& l) -> Matrix& { return l.o_bias; }, kVector, {bias("self_attn.o_proj", hidden)});
+  add([](L& l) -> Matrix& { return l.post_norm; }, kVector, {norm("post_attention_layernorm", hidden)});
+  add([](L& l) -> Matrix& { return l.gate_up; }, kLinear,
+      {weight("mlp.gate_proj", ffn, hidden), weight("mlp.up_proj", ffn, hidden)});
+  add([](L& l) -> Matrix& { return l.down; }, kLinear, {weight("mlp.down_proj", hidden, ffn)});
+  if (config.mlp_bias) {
+    add([](L& l) -> Matrix& { return l.gate_up_bias; }, kVector,
+        {bias("mlp.gate_proj", ffn), bias("mlp.up_proj", ffn)});
+    add([](L& l) -> Matrix& { return l.down_bias; }, kVector, {bias("mlp.down_proj", hidden)});
+  }
+  return specs;
+}
+
+// Backend memory of one matrix, and of all of a layer, bytes.
+int64_t matrix_bytes(const MatrixSpec& spec, const Checkpoint& checkpoint, const Backend& backend) {
+  int64_t total = 0;
+  for (const TensorSpec& part : spec.parts) {
+    total += backend.weight_bytes(checkpoint.get(part.name, part.shape), spec.use);
+  }
+  return align(total);
+}
+
+int64_t largest_layer_bytes(const ModelConfig& config, const Checkpoint& checkpoint, const Backend& backend) {
+  int64_t largest = 0;
+  for (int64_t layer = 0; layer < config.n_layers; ++layer) {
+    int64_t total = 0;
+    for (const MatrixSpec& spec : declare_layer(config, layer)) total += matrix_bytes(spec, checkpoint, backend);
+    largest = std::max(largest, total);
+  }
+  return largest;
+}
+
+// Tensors outside the layers. The head is the embedding where they are tied.
+struct SharedTensors {
+  const HostTensor* embedding;
+  const HostTensor* final_norm;
+  const HostTensor* head;
+};
+
+SharedTensors shared_tensors(const ModelConfig& config, const Checkpoint& checkpoint) {
+  SharedTensors shared{};
+  shared.embedding = &checkpoint.get(kEmbedding, {config.vocab, config.hidden});
+  shared.final_norm = &checkpoint.get(kFinalNorm, {config.hidden});
+  shared.head = shared.embedding;
+  if (!config.tied_embeddings || checkpoint.contains(kHead)) {
+    shared.head = &checkpoint.get(kHead, {config.vocab, config.hidden});
+  }
+  return shared;
+}
+
+bool same_bytes(const HostTensor& a, const HostTensor& b) {
+  return a.dtype == b.dtype &&
+         std::memcmp(a.data, b.data, static_cast<std::size_t>(a.count() * size_bytes(a.dtype))) == 0;
+}
+
+int64_t shared_bytes(const SharedTensors& shared, bool is_tied, const Backend& backend) {
+  const int64_t head = is_tied ? 0 : align(backend.weight_bytes(*shared.head, WeightUse::kVocabulary));
+  return align(backend.weight_bytes(*shared.embedding, WeightUse::kVocabulary)) +
+         align(backend.weight_bytes(*shared.final_norm, WeightUse::kVector)) + head;
+}
+
+void refuse_undeclared(const ModelConfig& config, const Checkpoint& checkpoint) {
+  std::set<std::string> declared = {kEmbedding, kFinalNorm, kHead};
+  for (int64_t layer = 0; layer < config.n_layers; ++layer) {
+    for (const MatrixSpec& spec : declare_layer(config, layer)) {
+      for (const TensorSpec& part : spec.parts) declared.insert(part.name);
+    }
+  }
+  for (const auto& [name, tensor] : checkpoint.tensors()) {
+    const bool is_of_model = name.starts_with("model.") || name.starts_with("lm_head.");
+    // Old Llama checkpoints carry the rotary frequencies, which config.json determines.
+    if (!is_of_model || declared.contains(name) || name.ends_with("rotary_emb.inv_freq")) continue;
+    fail(ExitCode::kBadData, tensor.name + ": expected none of that name in family " + config.model_type + " with " +
+                                 std::to_string(config.n_layers) + " layers, found one: winnow would leave it out");
+  }
+}
+
+}  // namespace
+
+ModelWeights::ModelWeights(const ModelConfig& config, const Checkpoint& checkpoint, Backend& backend)
+    : config_(config), checkpoint_(checkpoint), backend_(backend) {
+  const int64_t layer_bytes = largest_layer_bytes(config, checkpoint, backend);
+  const SharedTensors shared = shared_tensors(config, checkpoint);
+  refuse_undeclared(config, checkpoint);
+  // With both there Transformers 5 unties them, older versions and vLLM take the embedding: where they differ nobody
+  // can say which model is meant.
+  if (config.tied_embeddings && !same_bytes(*shared.embedding, *shared.head)) {
+    fail(ExitCode::kBadData, shared.head->name + ": expected the values of " + kEmbedding +
+                                 ", as config.json says tie_word_embeddings, found others; remove this tensor or set "
+                                 "tie_word_embeddings to false");
+  }
+  layer_storage_ = backend.allocate(layer_bytes, "the weights of a layer");
+  shared_storage_ = backend.allocate(shared_bytes(shared, config.tied_embeddings, backend), "embedding and head");
+  auto* at = static_cast<std::byte*>(shared_storage_->data());
+  const auto place = [&](const HostTensor& tensor, WeightUse use) {
+    const Matrix matrix = backend.load(tensor, use, at);
+    at += align(backend.weight_bytes(tensor, use));
+    return matrix;
+  };
+  embedding_ = place(*shared.embedding, WeightUse::kVocabulary);
+  final_norm_ = place(*shared.final_norm, WeightUse::kVector);
+  head_ = config.tied_embeddings ? embedding_ : place(*shared.head, WeightUse::kVocabulary);
+}
+
+ModelWeights::~ModelWeights() = default;
+
+const LayerWeights& ModelWeights::layer(int64_t index) {
+  if (index < 0 || index >= config_.n_layers) {
+    fail(ExitCode::kInternal, "layer " + std::to_string(index) + " of " + std::to_string(config_.n_layers));
+  }
+  if (index == loaded_layer_) return layer_;
+  loaded_layer_ = -1;  // until all of it is there
+  layer_ = LayerWeights{};
+  layer_.q_norm.eps = config_.rms_eps;
+  layer_.k_norm.eps = config_.rms_eps;
+  auto* storage = static_cast<std::byte*>(layer_storage_->data());
+  for (const MatrixSpec& spec : declare_layer(config_, index)) {
+    Matrix& target = spec.target(layer_);
+    std::byte* at = storage;
+    for (const TensorSpec& part : spec.parts) {
+      const HostTensor& source = checkpoint_.get(part.name, part.shape);
+      const Matrix loaded = backend_.load(source, spec.use, at);
+      if (target) {
+        target.rows += loaded.rows;
+      } else {
+        target = loaded;
+      }
+      at += backend_.weight_bytes(source, spec.use);
+    }
+    storage += matrix_bytes(spec, checkpoint_, backend_);
+  }
+  loaded_layer_ = index;
+  return layer_;
+}
+
+int64_t ModelWeights::predicted_bytes(const ModelConfig& config, const Checkpoint& checkpoint, const Backend& backend) {
+  return largest_layer_bytes(config, checkpoint, backend) +
+         shared_bytes(shared_tensors(config, checkpoint), config.tied_embeddings, backend);
+}
+
+}  // namespace winnow
