@@ -1,0 +1,301 @@
+#include "pipeline/run_directory.h"
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <fstream>
+
+#include "pipeline/shards.h"
+#include "tests/scratch.h"
+
+namespace winnow {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int64_t kLayers = 3;
+
+RunIdentity some_identity() {
+  return {.checkpoint_sha256 = "c0ffee",
+          .data_sha256 = "da7a",
+          .window_keys = 96,
+          .sinks = 4,
+          .decode = "windowed",
+          .tail_rows = {},
+          .base = "full",
+          .residual_dtype = "fp32",
+          .compute_dtype = "fp32",
+          .backend = "cpu",
+          .attention_path = "cpu-blocked"};
+}
+
+// Two examples of 6 tokens with answers of 2.
+std::vector<DataSet> some_data() {
+  DataSet data{.name = "calibration", .corpus = {}, .n_examples = 2};
+  data.corpus.path = "calibration.h5";
+  data.corpus.tokens.assign(12, 1);
+  data.corpus.offsets = {0, 6, 12};
+  data.corpus.answer_start = {4, 4};
+  data.corpus.example_id = {"first", "second"};
+  data.corpus.sha256 = "da7a";
+  return {data};
+}
+
+Shard some_shard(int64_t example = 0, bool tokens = false) {
+  Shard shard{.data_set = "calibration",
+              .example = example,
+              .example_id = example == 0 ? "first" : "second",
+              .variants = {kBaseVariant, 2},
+              .scores = {{0.5, true, 1.0, {}}, {std::nextafter(1.25, 2.0), false, 0.5, {}}},
+              .n_tokens = 2,
+              .seconds = 1.5,
+              .made_by = "rank 0 on here"};
+  if (tokens) {
+    shard.scores[0].token_nll_nats = {0.25F, 0.75F};
+    shard.scores[1].token_nll_nats = {1.F, 1.5F};
+  }
+  return shard;
+}
+
+ShardIdentity own_identity() { return {.measurement = some_identity().hash(), .data_sha256 = "da7a"}; }
+
+class RunDirectoryTest : public ::testing::Test {
+ protected:
+  RunDirectoryTest() { fs::create_directories(shards()); }
+
+  fs::path run() const { return scratch_.path() / "run"; }
+  fs::path shards() const { return shard_directory(run()); }
+  void write(const Shard& shard) { write_shard(shards(), shard, own_identity()); }
+  fs::path only_shard() const {
+    const auto all = list_shards(shards());
+    EXPECT_EQ(all.size(), 1U);
+    return all.front();
+  }
+  std::vector<std::string> load(std::vector<Cells>& cells) {
+    return load_shards(run(), some_identity().hash(), some_data(), cells, BadShards::kSetAside);
+  }
+  static std::vector<Cells> empty_cells(int64_t token_slots = 0) { return {Cells(2, kLayers, token_slots)}; }
+
+  ScratchDirectory scratch_;
+};
+
+TEST_F(RunDirectoryTest, ShardsComeBackBitForBit) {
+  write(some_shard(1, true));
+  const ShardFile file = read_shard(only_shard());
+  EXPECT_EQ(file.identity.measurement, some_identity().hash());
+  EXPECT_EQ(file.identity.data_sha256, "da7a");
+  const Shard expected = some_shard(1, true);
+  EXPECT_EQ(file.shard.data_set, expected.data_set);
+  EXPECT_EQ(file.shard.example, 1);
+  EXPECT_EQ(file.shard.example_id, "second");
+  EXPECT_EQ(file.shard.variants, expected.variants);
+  ASSERT_EQ(file.shard.scores.size(), 2U);
+  for (std::size_t i = 0; i < 2; ++i) {
+    EXPECT_EQ(file.shard.scores[i].nll_nats, expected.scores[i].nll_nats);
+    EXPECT_EQ(file.shard.scores[i].exact_match, expected.scores[i].exact_match);
+    EXPECT_EQ(file.shard.scores[i].token_accuracy, expected.scores[i].token_accuracy);
+    EXPECT_EQ(file.shard.scores[i].token_nll_nats, expected.scores[i].token_nll_nats);
+  }
+}
+
+TEST_F(RunDirectoryTest, FinishedCellsAreNotMissing) {
+  write(some_shard());
+  auto cells = empty_cells();
+  EXPECT_TRUE(load(cells).empty());
+  const std::vector<int64_t> layers = {0, 2};
+  const auto missing = find_missing(some_data(), cells, layers);
+  ASSERT_EQ(missing.size(), 2U);
+  EXPECT_EQ(missing[0].example, 0);
+  EXPECT_FALSE(missing[0].base);
+  EXPECT_EQ(missing[0].layers, (std::vector<int64_t>{0}));
+  EXPECT_EQ(missing[1].example, 1);
+  EXPECT_TRUE(missing[1].base);
+  EXPECT_EQ(missing[1].layers, layers);
+}
+
+TEST_F(RunDirectoryTest, TokenNllsThatAreAskedForMustBeInTheShard) {
+  write(some_shard());
+  auto cells = empty_cells(2);
+  EXPECT_TRUE(load(cells).empty());
+  EXPECT_FALSE(cells[0].has(0, kBaseVariant));
+  write(some_shard(0, true));
+  EXPECT_EQ(list_shards(shards()).size(), 2U);
+  EXPECT_TRUE(load(cells).empty());
+  EXPECT_TRUE(cells[0].has(0, kBaseVariant));
+  EXPECT_EQ(cells[0].get(0, 2, 2).token_nll_nats, (std::vector<float>{1.F, 1.5F}));
+  auto plain = empty_cells();
+  EXPECT_TRUE(load(plain).empty());
+  EXPECT_TRUE(plain[0].has(0, 2));
+}
+
+TEST_F(RunDirectoryTest, DamagedShardsAreSetAside) {
+  write(some_shard());
+  const fs::path whole = only_shard();
+  const auto size = static_cast<int64_t>(fs::file_size(whole));
+  std::ifstream in(whole, std::ios::binary);
+  const std::string bytes{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+  // Cut at several places, empty, and with one flipped bit in the NLL of the second cell.
+  std::vector<std::string> damaged;
+  for (const int64_t cut : {int64_t{0}, int64_t{7}, size / 3, size / 2, size - 1}) {
+    damaged.push_back(bytes.substr(0, static_cast<std::size_t>(cut)));
+  }
+  const double nll = std::nextafter(1.25, 2.0);
+  const auto place = bytes.find(std::string(reinterpret_cast<const char*>(&nll), sizeof(nll)));
+  ASSERT_NE(place, std::string::npos);
+  damaged.push_back(bytes);
+  damaged.back()[place] = static_cast<char>(damaged.back()[place] ^ 4);
+  for (const std::string& content : damaged) {
+    SCOPED_TRACE(content.size());
+    std::ofstream(whole, std::ios::binary) << content;
+    auto cells = empty_cells();
+    const auto notes = load(cells);
+    ASSERT_EQ(notes.size(), 1U);
+    EXPECT_NE(notes[0].find(whole.filename().string()), std::string::npos);
+    EXPECT_FALSE(cells[0].has(0, kBaseVariant));
+    EXPECT_FALSE(fs::exists(whole));
+  }
+  EXPECT_TRUE(list_shards(shards()).empty());
+  EXPECT_TRUE(fs::exists(whole.string() + ".bad"));
+  EXPECT_TRUE(fs::exists(whole.string() + ".6.bad"));
+}
+
+TEST_F(RunDirectoryTest, ForeignShardsAreSetAside) {
+  const auto expect_foreign = [&](const Shard& shard, const ShardIdentity& identity, const std::string& reason) {
+    SCOPED_TRACE(reason);
+    write_shard(shards(), shard, identity);
+    auto cells = empty_cells();
+    const auto notes = load(cells);
+    ASSERT_EQ(notes.size(), 1U);
+    EXPECT_NE(notes[0].find(reason), std::string::npos) << notes[0];
+    EXPECT_EQ(find_missing(some_data(), cells, std::vector<int64_t>{2}).size(), 2U);
+    EXPECT_TRUE(list_shards(shards()).empty());
+  };
+  expect_foreign(some_shard(), {.measurement = "other", .data_sha256 = "da7a"}, "other settings");
+  expect_foreign(some_shard(), {.measurement = some_identity().hash(), .data_sha256 = "0"}, "other data");
+  Shard shard = some_shard();
+  shard.example_id = "stranger";
+  expect_foreign(shard, own_identity(), "stranger");
+  shard = some_shard();
+  shard.example = 2;
+  expect_foreign(shard, own_identity(), "example 2");
+  shard = some_shard();
+  shard.variants[1] = kLayers;
+  expect_foreign(shard, own_identity(), "layer 3");
+  shard = some_shard();
+  shard.n_tokens = 3;
+  expect_foreign(shard, own_identity(), "answer tokens");
+}
+
+TEST_F(RunDirectoryTest, ShardsOfOtherControlsAndBeyondTheLimitAreKept) {
+  Shard control = some_shard();
+  control.data_set = "control/short";
+  write(control);
+  write(some_shard(1));
+  auto data = some_data();
+  data[0].n_examples = 1;
+  std::vector<Cells> cells = {Cells(1, kLayers, 0)};
+  EXPECT_TRUE(load_shards(run(), some_identity().hash(), data, cells, BadShards::kSetAside).empty());
+  EXPECT_EQ(list_shards(shards()).size(), 2U);
+}
+
+TEST_F(RunDirectoryTest, ADryRunLeavesBadShardsWhereTheyAre) {
+  std::ofstream(shards() / "calibration.e000000.x.h5") << "no HDF5";
+  auto cells = empty_cells();
+  const auto notes = load_shards(run(), some_identity().hash(), some_data(), cells, BadShards::kLeave);
+  EXPECT_EQ(notes.size(), 1U);
+  EXPECT_EQ(list_shards(shards()).size(), 1U);
+}
+
+TEST_F(RunDirectoryTest, OpeningRemovesLeftoversOfDeadWriters) {
+  std::ofstream(shards() / "calibration.e000000.x.h5.part") << "half";
+  std::ofstream(run() / "results.h5.part") << "half";
+  const RunDirectory directory(run(), "here", some_identity(), some_data());
+  EXPECT_TRUE(fs::is_empty(shards()));
+  EXPECT_FALSE(fs::exists(run() / "results.h5.part"));
+}
+
+TEST_F(RunDirectoryTest, OtherSettingsAreRefusedByName) {
+  { const RunDirectory first(run(), "here", some_identity(), some_data()); }
+  { const RunDirectory again(run(), "here", some_identity(), some_data()); }
+  const auto refuse = [&](const std::function<void(RunIdentity&)>& change, const std::vector<std::string>& words) {
+    RunIdentity identity = some_identity();
+    change(identity);
+    expect_error([&] { const RunDirectory other(run(), "here", identity, some_data()); }, ExitCode::kConfigMismatch,
+                 words);
+  };
+  refuse([](RunIdentity& i) { i.window_keys = 128; }, {"run.json", "window_keys", "96", "128"});
+  refuse([](RunIdentity& i) { i.sinks = 0; }, {"sinks", "4", "0"});
+  refuse([](RunIdentity& i) { i.decode = "full"; }, {"decode", "windowed", "full"});
+  refuse([](RunIdentity& i) { i.tail_rows = 32; }, {"tail_rows", "none", "32"});
+  refuse([](RunIdentity& i) { i.base = "list:1"; }, {"base", "full", "list:1"});
+  refuse([](RunIdentity& i) { i.checkpoint_sha256 = "bad"; }, {"checkpoint_sha256", "c0ffee", "bad"});
+  refuse([](RunIdentity& i) { i.data_sha256 = "bad"; }, {"data_sha256", "da7a", "bad"});
+  refuse([](RunIdentity& i) { i.backend = "cuda"; }, {"backend", "cpu", "cuda"});
+}
+
+TEST_F(RunDirectoryTest, ControlsMayGrowButNotChange) {
+  auto data = some_data();
+  { const RunDirectory first(run(), "here", some_identity(), data); }
+  data.push_back(data[0]);
+  data[1].name = "control/short";
+  data[1].corpus.sha256 = "5407";
+  { const RunDirectory grown(run(), "here", some_identity(), data); }
+  { const RunDirectory without(run(), "here", some_identity(), some_data()); }
+  data[1].corpus.sha256 = "other";
+  expect_error([&] { const RunDirectory changed(run(), "here", some_identity(), data); }, ExitCode::kConfigMismatch,
+               {"control short", "5407", "other"});
+}
+
+TEST_F(RunDirectoryTest, AForeignRecordIsRefused) {
+  for (const char* text : {"", "{", "[]", "{\"format\": \"winnow-run\"}",
+                           "{\"format\": \"winnow-run\", \"format_version\": 9, \"identity\": {}}"}) {
+    SCOPED_TRACE(text);
+    std::ofstream(run() / "run.json") << text;
+    expect_error([&] { const RunDirectory other(run(), "here", some_identity(), some_data()); }, ExitCode::kBadData,
+                 {"run.json"});
+  }
+}
+
+TEST_F(RunDirectoryTest, AFileInPlaceOfTheDirectoryIsRefused) {
+  std::ofstream(scratch_.path() / "file") << "x";
+  expect_error([&] { const RunDirectory bad(scratch_.path() / "file", "here", some_identity(), some_data()); },
+               ExitCode::kCannotCreate, {"file"});
+  expect_error([&] { const RunDirectory bad(scratch_.path() / "file" / "sub", "here", some_identity(), some_data()); },
+               ExitCode::kCannotCreate, {"sub"});
+}
+
+TEST_F(RunDirectoryTest, TheLockKeepsOthersOutAndNamesItsHolder) {
+  {
+    const RunLock lock(run(), "here");
+    expect_error([&] { const RunLock second(run(), "here"); }, ExitCode::kInterrupted,
+                 {"in use", "here", std::to_string(::getpid())});
+  }
+  EXPECT_FALSE(fs::exists(run() / "lock"));
+  const RunLock again(run(), "here");
+}
+
+TEST_F(RunDirectoryTest, TheLockOfAKilledProcessIsFree) {
+  int ready[2];
+  ASSERT_EQ(::pipe(ready), 0);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    const RunLock lock(run(), "here");
+    const char byte = 1;
+    if (::write(ready[1], &byte, 1) != 1) ::_exit(1);
+    ::pause();
+    ::_exit(0);
+  }
+  char byte = 0;
+  ASSERT_EQ(::read(ready[0], &byte, 1), 1);
+  expect_error([&] { const RunLock second(run(), "here"); }, ExitCode::kInterrupted, {std::to_string(child)});
+  ASSERT_EQ(::kill(child, SIGKILL), 0);
+  ASSERT_EQ(::waitpid(child, nullptr, 0), child);
+  EXPECT_TRUE(fs::exists(run() / "lock"));
+  const RunLock again(run(), "here");
+  ::close(ready[0]);
+  ::close(ready[1]);
+}
+
+}  // namespace
+}  // namespace winnow
