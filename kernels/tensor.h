@@ -19,8 +19,8 @@ struct HostTensor {
   const std::byte* data = nullptr;
   DType dtype = DType::kOther;
   std::vector<int64_t> shape;
-  std::string name;        // resolved name and file, for messages
-  std::string dtype_name;  // as the file spells it, for messages
+  std::string name;          // resolved name and file, for messages
+  std::string dtype_name{};  // as the file spells it, for messages
 
   int64_t rows() const { return shape.empty() ? 0 : shape[0]; }
   int64_t cols() const { return shape.size() < 2 ? 1 : shape[1]; }
