@@ -5,6 +5,7 @@
 #include "kernels/error.h"
 #include "results/hdf5.h"
 #include "results/hdf5_check.h"
+#include "results/utf8.h"
 
 namespace winnow::hdf5 {
 namespace {
@@ -78,26 +79,6 @@ std::size_t checked_count(hid_t dataset, const std::vector<int64_t>& shape, std:
     n_bytes *= static_cast<uint64_t>(extent);
   }
   return static_cast<std::size_t>(n_bytes / element_bytes);
-}
-
-// RFC 3629: no overlong forms, no surrogates, nothing above U+10FFFF.
-bool is_utf8(std::string_view text) {
-  for (std::size_t i = 0; i < text.size();) {
-    const auto lead = static_cast<unsigned char>(text[i]);
-    const std::size_t n = lead < 0x80 ? 1 : lead >= 0xC2 && lead < 0xE0 ? 2 : (lead & 0xF0) == 0xE0 ? 3 : 4;
-    if (n == 4 && (lead < 0xF0 || lead > 0xF4)) return false;
-    if (i + n > text.size()) return false;
-    uint32_t code = n == 1 ? lead : lead & (0xFFU >> (n + 1));
-    for (std::size_t k = 1; k < n; ++k) {
-      const auto next = static_cast<unsigned char>(text[i + k]);
-      if ((next & 0xC0) != 0x80) return false;
-      code = (code << 6) | (next & 0x3FU);
-    }
-    if ((n == 3 && code < 0x800) || (n == 4 && (code < 0x10000 || code > 0x10FFFF))) return false;
-    if (code >= 0xD800 && code <= 0xDFFF) return false;
-    i += n;
-  }
-  return true;
 }
 
 void check_utf8(const std::vector<std::string>& values, const std::string& where) {

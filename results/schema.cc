@@ -2,10 +2,13 @@
 
 #include <algorithm>
 
+#include "results/utf8.h"
+
 namespace winnow {
 
 void Provenance::set(const std::string& name, ProvenanceValue value, const std::string& long_name,
                      const std::string& units) {
+  if (std::string* text = std::get_if<std::string>(&value)) *text = to_utf8(*text);
   const char* default_units = std::holds_alternative<std::string>(value) ? "text" : "1";
   ProvenanceEntry entry{name, std::move(value), units.empty() ? default_units : units, long_name};
   const auto same = std::find_if(entries_.begin(), entries_.end(), [&](const auto& e) { return e.name == name; });

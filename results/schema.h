@@ -33,6 +33,7 @@ struct ProvenanceEntry {
 class Provenance {
  public:
   // Replaces an entry of that name in its place, or appends one. Empty units: "text" for strings, "1" for numbers.
+  // Bytes of a string that are not UTF-8 become U+FFFD.
   void set(const std::string& name, ProvenanceValue value, const std::string& long_name, const std::string& units = "");
   const ProvenanceEntry* find(std::string_view name) const;  // nullptr: not there
   std::string text(std::string_view name) const;             // "" when not there or a number

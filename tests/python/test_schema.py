@@ -1,0 +1,165 @@
+"""The schema in results/README.md against a real results file, in both directions, through h5py and xarray."""
+import os
+import pathlib
+import re
+import subprocess
+
+import h5py
+import numpy as np
+import pytest
+import xarray as xr
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+BUILD = pathlib.Path(os.environ.get("WINNOW_BUILD", REPOSITORY / "build"))
+NETCDF_ONLY_DIMENSION = "This is a netCDF dimension but not a netCDF variable."
+NETCDF_ATTRIBUTES = {"CLASS", "NAME", "REFERENCE_LIST", "DIMENSION_LIST"}
+GROUPS = {
+    "calibration": "/calibration", "control/short": "/control/NAME", "control/no-effect_0.1": "/control/NAME",
+    "ranking": "/ranking", "deconfounding/short": "/deconfounding/NAME",
+    "deconfounding/no-effect_0.1": "/deconfounding/NAME", "reliability": "/reliability",
+}
+
+
+def read_schema():
+    """{group of the document: {variable: {type, dimensions, units, optional}}} from the README's tables."""
+    text = (REPOSITORY / "results" / "README.md").read_text(encoding="utf-8")
+    schema = {}
+    for section in re.split(r"^### ", text.split("## Results file")[1].split("\n## ")[0], flags=re.M)[1:]:
+        rows = [[cell.strip() for cell in line.strip("|").split("|")]
+                for line in section.splitlines() if line.startswith("| `")]
+        for group in re.findall(r"`(/[^`]*)`", section.splitlines()[0]):
+            schema[group] = {
+                row[0].strip("`"): {
+                    "type": row[1],
+                    "dimensions": () if row[2] == "scalar" else tuple(re.split(r",\s*", row[2])),
+                    "units": row[3] if len(row) > 3 else None,
+                    "optional": row[-1].startswith("*optional*"),
+                } for row in rows}
+    return schema
+
+
+SCHEMA = read_schema()
+
+
+@pytest.fixture(scope="module")
+def result_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("schema") / "results.h5"
+    subprocess.run([BUILD / "write_example_results", path], check=True)
+    return path
+
+
+def type_of(dataset):
+    return "string" if h5py.check_string_dtype(dataset.dtype) is not None else str(dataset.dtype)
+
+
+def is_variable(dataset):
+    name = dataset.attrs.get("NAME", b"")
+    return not (name.decode() if isinstance(name, bytes) else str(name)).startswith(NETCDF_ONLY_DIMENSION)
+
+
+def variables_of(group):
+    return {name: item for name, item in group.items() if isinstance(item, h5py.Dataset) and is_variable(item)}
+
+
+def dimensions_of(dataset):
+    """Names of the attached dimension scales; a coordinate is its own scale."""
+    if dataset.attrs.get("CLASS") == b"DIMENSION_SCALE":
+        return (dataset.name.rsplit("/", 1)[1],)
+    assert all(len(axis) == 1 for axis in dataset.dims), f"{dataset.name}: an axis without a dimension scale"
+    return tuple(axis[0].name.rsplit("/", 1)[1] for axis in dataset.dims)
+
+
+def test_the_document_has_every_group():
+    assert set(SCHEMA) == {"/", "/provenance", *GROUPS.values()}
+    assert all(len(SCHEMA[group]) > 4 for group in SCHEMA if group != "/provenance")
+
+
+def test_the_file_has_no_other_group(result_file):
+    groups = []
+    with h5py.File(result_file) as file:
+        file.visititems(lambda name, item: groups.append(name) if isinstance(item, h5py.Group) else None)
+    assert set(groups) == {*GROUPS, "control", "deconfounding", "provenance"}
+
+
+def test_root_attributes(result_file):
+    with h5py.File(result_file) as file:
+        assert set(file.attrs) == set(SCHEMA["/"])
+        assert file.attrs["format"] == "winnow-results"
+        assert file.attrs["format_version"] == 1
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_variables_through_h5py(result_file, group):
+    documented = SCHEMA[GROUPS[group]]
+    with h5py.File(result_file) as file:
+        found = variables_of(file[group])
+        assert set(found) <= set(documented), "not in results/README.md"
+        missing = set(documented) - set(found)
+        optional = {name for name, entry in documented.items() if entry["optional"]}
+        assert missing <= (set() if group == "calibration" else optional), "in results/README.md, not in the file"
+        for name, dataset in found.items():
+            entry = documented[name]
+            assert type_of(dataset) == entry["type"], name
+            assert dimensions_of(dataset) == entry["dimensions"], name
+            assert dataset.attrs["units"] == entry["units"], name
+            assert dataset.attrs["long_name"], name
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_variables_through_xarray(result_file, group):
+    documented = SCHEMA[GROUPS[group]]
+    with xr.open_dataset(result_file, engine="h5netcdf", group=group) as dataset, h5py.File(result_file) as file:
+        assert set(dataset.variables) == set(variables_of(file[group]))
+        coordinates = {name for name, entry in documented.items() if entry["dimensions"] == (name,)}
+        assert set(dataset.coords) == coordinates
+        for name, variable in dataset.variables.items():
+            assert variable.dims == documented[name]["dimensions"], name
+            if documented[name]["type"] != "string":
+                assert str(variable.dtype) == documented[name]["type"], name
+                np.testing.assert_array_equal(variable.values, file[group][name][()])
+
+
+def test_the_whole_file_as_a_tree(result_file):
+    with xr.open_datatree(result_file, engine="h5netcdf") as tree:
+        assert {node.path for node in tree.leaves} == {"/" + group for group in [*GROUPS, "provenance"]}
+        ranking = tree["ranking"].to_dataset().sortby("rank")
+        calibration = tree["calibration"].to_dataset()
+        best = int(ranking.layer[0])
+        np.testing.assert_allclose(float(calibration.delta_nll.sel(layer=best).mean("example")),
+                                   float(ranking.mean_delta_nll[0]), rtol=1e-12)
+        assert float(ranking.mean_delta_nll.max()) == float(ranking.mean_delta_nll[0])
+        sign = xr.where(calibration.layer_windowed_in_base == 1, -1.0, 1.0)
+        difference = sign * (calibration.nll - calibration.nll_base)
+        np.testing.assert_array_equal(difference.transpose("example", "layer").values, calibration.delta_nll.values)
+        assert calibration.example_id.values[3] == "example-é-3"
+
+
+def test_no_nan_without_a_status(result_file):
+    n_undefined = 0
+    with h5py.File(result_file) as file:
+        for group in [name for name in GROUPS if not name.startswith(("calibration", "control"))]:
+            for name, dataset in variables_of(file[group]).items():
+                has_nan = dataset.dtype.kind == "f" and np.isnan(dataset[()]).any()
+                assert has_nan == ("status" in dataset.attrs), f"{group}/{name}"
+                n_undefined += has_nan
+        assert "equal in all layers" in file["deconfounding/no-effect_0.1/spearman_rho"].attrs["status"]
+        assert np.isnan(file["calibration/token_nll"].attrs["_FillValue"])
+    assert n_undefined >= 6
+
+
+def test_ranking_carries_the_settings(result_file):
+    with h5py.File(result_file) as file:
+        attributes = set(file["ranking"].attrs) - NETCDF_ATTRIBUTES
+        assert attributes == {"seed", "top_k", "n_resamples", "n_permutations", "n_splits"}
+
+
+def test_provenance_is_scalars_with_units(result_file):
+    with h5py.File(result_file) as file:
+        entries = variables_of(file["provenance"])
+        assert len(entries) >= 5
+        for name, dataset in entries.items():
+            assert dataset.shape == (), name
+            assert type_of(dataset) in {"string", "int64", "float64"}, name
+            assert dataset.attrs["units"] and dataset.attrs["long_name"], name
+        assert len(file["provenance/run_json"][()]) == 100000
+        assert file["provenance/warnings"][()] == b""
