@@ -93,8 +93,8 @@ class Backend {
   // Size of the keys and values of n_rows rows (a multiple of row_tile()), in bytes.
   virtual int64_t kv_bytes(int64_t n_rows, const HeadShape& heads) const = 0;
 
-  // The most memory that an operation takes for itself while it runs, bytes.
-  virtual int64_t workspace_bytes(int64_t hidden, int64_t vocab, const HeadShape& heads) const = 0;
+  // The most memory that an operation takes for itself while it runs on sequences of n_rows rows, bytes.
+  virtual int64_t workspace_bytes(int64_t n_rows, int64_t hidden, int64_t vocab, const HeadShape& heads) const = 0;
 
   // Zero-initialised memory. Throws Error(kOutOfMemory).
   virtual std::unique_ptr<Buffer> allocate(int64_t size_bytes, const char* what) = 0;

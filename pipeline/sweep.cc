@@ -138,7 +138,7 @@ int64_t Sweep::predicted_bytes(const Backend& backend, const ModelConfig& config
          backend.kv_bytes(plan.padded_rows, config.heads) + backend.kv_bytes(sizes.group_rows, config.heads) +
          plan.n_rows * config.heads.head_dim * static_cast<int64_t>(sizeof(float)) +
          DecoderLayer::workspace_bytes(backend, config) +
-         backend.workspace_bytes(config.hidden, config.vocab, config.heads);
+         backend.workspace_bytes(plan.padded_rows, config.hidden, config.vocab, config.heads);
 }
 
 Sweep::Sweep(Backend& backend, const ModelConfig& config, ModelWeights& weights, const SweepRequest& request)

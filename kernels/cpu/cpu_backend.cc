@@ -64,7 +64,7 @@ int64_t CpuBackend::kv_bytes(int64_t n_rows, const HeadShape& heads) const {
   return n_rows / kRowTile * kv_block_count(heads) * static_cast<int64_t>(sizeof(float));
 }
 
-int64_t CpuBackend::workspace_bytes(int64_t hidden, int64_t vocab, const HeadShape& heads) const {
+int64_t CpuBackend::workspace_bytes(int64_t /*n_rows*/, int64_t hidden, int64_t vocab, const HeadShape& heads) const {
   return std::max(token_nll_bytes(hidden, vocab, n_threads_), attention_bytes(heads, n_threads_));
 }
 

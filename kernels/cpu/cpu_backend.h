@@ -34,7 +34,7 @@ class CpuBackend final : public Backend {
   int64_t chunk_rows() const override { return 2 * kRowTile * n_threads_; }
   DType activation_dtype() const override { return DType::kF32; }
   int64_t kv_bytes(int64_t n_rows, const HeadShape& heads) const override;
-  int64_t workspace_bytes(int64_t hidden, int64_t vocab, const HeadShape& heads) const override;
+  int64_t workspace_bytes(int64_t n_rows, int64_t hidden, int64_t vocab, const HeadShape& heads) const override;
 
   std::unique_ptr<Buffer> allocate(int64_t size_bytes, const char* what) override;
   int64_t allocated_bytes() const override { return allocated_bytes_; }
