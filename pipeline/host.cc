@@ -87,6 +87,23 @@ std::string processor_name() {
   return "";
 }
 
+std::string command_line() {
+  std::ifstream in("/proc/self/cmdline", std::ios::binary);
+  std::string line;
+  for (std::string word; std::getline(in, word, '\0');) {
+    const bool is_plain = !word.empty() && word.find_first_of(" \t\n\"'\\$&;|<>()*?[]#~`!") == std::string::npos;
+    if (!line.empty()) line += ' ';
+    if (is_plain) {
+      line += word;
+      continue;
+    }
+    line += '\'';
+    for (const char c : word) line.append(c == '\'' ? "'\\''" : std::string(1, c));
+    line += '\'';
+  }
+  return line;
+}
+
 int share_of_cores(const std::vector<std::vector<int>>& masks, int local_rank, double quota_cores) {
   const auto& mine = masks[static_cast<std::size_t>(local_rank)];
   int sharers = 0;

@@ -20,6 +20,9 @@ int64_t free_disk_bytes(const std::string& path);
 // Name of the processor, "" when unknown.
 std::string processor_name();
 
+// The command line of this process, with quotes where a shell needs them.
+std::string command_line();
+
 // Threads of each rank: the cores of its mask, shared among the ranks of the host whose masks share a core with it.
 // masks[r] are the cores of local rank r. At least 1.
 int share_of_cores(const std::vector<std::vector<int>>& masks, int local_rank, double quota_cores);

@@ -28,6 +28,12 @@ std::string results_key(const FinishedRun& run) {
   return sha256_of(key.dump());
 }
 
+// `winnow stats --in-place` may have changed the file since.
+bool has_settings(const StatisticsOptions& used, const StatisticsOptions& wanted) {
+  return used.seed == wanted.seed && (wanted.top_k == 0 || used.top_k == wanted.top_k) &&
+         used.n_resamples == wanted.n_resamples;
+}
+
 std::string utc_now() {
   const std::time_t now = std::time(nullptr);
   std::tm parts{};
@@ -172,7 +178,10 @@ Results finish_run(const FinishedRun& run, RunDirectory& directory) {
   const std::filesystem::path path = run.options.out / "results.h5";
   const std::string key = results_key(run);
   nlohmann::json& informative = directory.record().informative();
-  if (informative.value("results_key", "") == key && std::filesystem::exists(path)) return read_results(path);
+  if (informative.value("results_key", "") == key && std::filesystem::exists(path)) {
+    Results known = read_results(path);
+    if (has_settings(known.statistics.options, statistics_options(run.options))) return known;
+  }
 
   const Inputs& inputs = run.inputs;
   Results results;
