@@ -2,10 +2,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <fstream>
 #include <optional>
+#include <thread>
 
+#include "kernels/cpu/thread_pool.h"
 #include "kernels/error.h"
 #include "model/json.h"
 #include "model/weights.h"
@@ -52,11 +55,19 @@ std::string hex(const std::string& bytes) {
 std::string sha256_of_file(Bytes bytes) {
   const std::size_t n_chunks = (bytes.size() + kChunkBytes - 1) / kChunkBytes;
   std::string digests(n_chunks * kDigestBytes, '\0');
-  std::atomic<bool> is_good = true;  // an exception must not leave a parallel loop
-#pragma omp parallel for schedule(dynamic)
-  for (std::size_t i = 0; i < n_chunks; ++i) {
-    const Bytes chunk = bytes.subspan(i * kChunkBytes, std::min(kChunkBytes, bytes.size() - i * kChunkBytes));
-    if (!digest(chunk, digests.data() + i * kDigestBytes)) is_good = false;
+  std::atomic<std::size_t> next = 0;
+  std::atomic<bool> is_good = true;  // an exception must not leave a thread
+  const auto work = [&] {
+    for (std::size_t i = next++; i < n_chunks; i = next++) {
+      const Bytes chunk = bytes.subspan(i * kChunkBytes, std::min(kChunkBytes, bytes.size() - i * kChunkBytes));
+      if (!digest(chunk, digests.data() + i * kDigestBytes)) is_good = false;
+    }
+  };
+  {
+    std::vector<std::jthread> others;  // joined at the end of this scope
+    const std::size_t n_threads = std::min<std::size_t>(n_chunks, std::thread::hardware_concurrency());
+    for (std::size_t i = 1; i < n_threads; ++i) others.emplace_back(work);
+    work();
   }
   if (!is_good) fail(ExitCode::kInternal, "OpenSSL cannot compute SHA-256");
   return sha256(digests);

@@ -1,0 +1,136 @@
+#!/usr/bin/env python3
+"""Writes the seeds of the fuzz corpus: corpus/safetensors and corpus/config, one small file per rule of the parsers.
+
+Files named found-* beside them came out of the fuzzers and are left alone.
+"""
+
+import json
+import pathlib
+import struct
+
+HERE = pathlib.Path(__file__).parent
+T = {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]}
+
+
+def image(header, data=b"", length=None):
+    text = header if isinstance(header, bytes) else json.dumps(header, separators=(",", ":")).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + data
+
+
+def one(**fields):
+    return image({"t": T | fields}, b"\0" * 4)
+
+
+SAFETENSORS = {
+    "empty-file": b"",
+    "short-length": b"\1\0\0",
+    "no-tensors": image({}),
+    "plain": image(
+        {
+            "a": {"dtype": "BF16", "shape": [1], "data_offsets": [0, 2]},
+            "b": {"dtype": "F32", "shape": [1, 2], "data_offsets": [2, 10]},
+            "c": {"dtype": "F16", "shape": [0, 3], "data_offsets": [10, 10]},
+            "d": {"dtype": "F32", "shape": [], "data_offsets": [10, 14]},
+            "__metadata__": {"format": "pt"},
+        },
+        b"\0" * 14,
+    ),
+    "padded-header": image(b"{}      "),
+    "packed": image({"t": {"dtype": "F4", "shape": [2, 2], "data_offsets": [0, 2]}}, b"\0\0"),
+    "header-beyond-file": image({}, length=3),
+    "header-huge": image({}, length=2**64 - 1),
+    "not-json": image(b"{\"a\":"),
+    "list": image([]),
+    "key-twice": image(b'{"t":{},"t":{}}'),
+    "deep": image(b'{"t":' + b"[" * 100 + b"]" * 100 + b"}"),
+    "metadata-number": image({"__metadata__": {"a": 1}}),
+    "reversed": one(data_offsets=[4, 0]),
+    "beyond": one(data_offsets=[4, 8]),
+    "far-beyond": one(data_offsets=[2**63 - 5, 2**63 - 1]),
+    "shape-mismatch": one(shape=[5]),
+    "shape-overflow": one(shape=[2**32, 2**32], dtype="F32"),
+    "shape-wraps-to-zero": one(shape=[2, 2**62], dtype="BF16", data_offsets=[0, 0]),
+    "shape-zero-and-huge": one(shape=[0, 2**62, 2**62], data_offsets=[0, 0]),
+    "shape-negative": one(shape=[-4]),
+    "shape-float": one(shape=[4.0]),
+    "dtype-unknown": one(dtype="BF17"),
+    "overlap": image({"a": T, "b": T | {"data_offsets": [2, 6]}}, b"\0" * 6),
+    "hole": image({"a": T | {"data_offsets": [1, 5]}}, b"\0" * 5),
+    "uncovered": one() + b"\0",
+    "truncated": one()[:-1],
+}
+
+QWEN3 = {
+    "architectures": ["Qwen3ForCausalLM"],
+    "model_type": "qwen3",
+    "num_hidden_layers": 4,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "vocab_size": 128,
+    "max_position_embeddings": 4096,
+    "rms_norm_eps": 1e-6,
+    "hidden_act": "silu",
+    "tie_word_embeddings": True,
+    "attention_bias": False,
+    "rope_theta": 1e6,
+    "rope_scaling": None,
+    "torch_dtype": "bfloat16",
+    "use_sliding_window": False,
+    "sliding_window": None,
+    "max_window_layers": 28,
+}
+LLAMA3 = {
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+    "rope_type": "llama3",
+}
+
+
+def config(**fields):
+    return json.dumps(QWEN3 | fields, separators=(",", ":")).encode()
+
+
+CONFIG = {
+    "empty": b"",
+    "list": b"[]",
+    "defaults": b'{"model_type":"qwen2"}',
+    "qwen3": config(),
+    "qwen3-transformers5": config(
+        dtype="float32",
+        rope_parameters={"rope_theta": 1e6, "rope_type": "default"},
+        layer_types=["full_attention"] * 3 + ["sliding_attention"],
+        use_sliding_window=True,
+        sliding_window=64,
+    ),
+    "qwen2-window": config(
+        architectures=None, model_type="qwen2", use_sliding_window=True, sliding_window=64, max_window_layers=2
+    ),
+    "llama3": config(architectures=None, model_type="llama", rope_scaling=LLAMA3, head_dim=None),
+    "llama-linear": config(architectures=None, model_type="llama", rope_scaling={"type": "linear", "factor": 2}),
+    "mistral": config(architectures=["MistralForCausalLM"], model_type="mistral", sliding_window=4096),
+    "yarn": config(rope_scaling={"type": "yarn", "factor": 4.0}),
+    "fp8": config(quantization_config={"quant_method": "fp8"}),
+    "layers-huge": config(num_hidden_layers=2**31 - 1),
+    "size-overflow": config(num_attention_heads=2**31 - 2, head_dim=2**31 - 2),
+    "size-float": config(hidden_size=64.5),
+    "size-1e300": config(hidden_size=1e300),
+    "key-twice": b'{"model_type":"qwen3","model_type":"llama"}',
+    "deep": b"[" * 100,
+}
+
+
+def main():
+    for target, seeds in {"safetensors": SAFETENSORS, "config": CONFIG}.items():
+        folder = HERE / "corpus" / target
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in seeds.items():
+            (folder / name).write_bytes(content)
+
+
+if __name__ == "__main__":
+    main()
