@@ -232,8 +232,9 @@ void Group::attach_scale(const std::string& dataset, int64_t axis, const std::st
 // ------------------------------------------------------------------------------------------------------------
 
 // The bytes of a created file, taken from the core driver when the file is closed: only then are they complete.
-// H5Fget_file_image is no way to them: up to HDF5 1.14 it clears a flag in the superblock's copy and leaves the
-// superblock's checksum stale. (A format without that checksum is no way either: the library crashes on damage there.)
+// H5Fget_file_image is no way to them: in HDF5 1.10.8 it clears a flag in the superblock's copy and leaves the
+// superblock's checksum stale, and such a file does not open. (The oldest format has no such checksum, but there 1.10.8
+// crashed on a damaged byte.)
 struct MemoryImage {
   MemoryImage() = default;
   MemoryImage(const MemoryImage&) = delete;

@@ -1,9 +1,9 @@
 // HDF5 in small checked classes: every status is looked at, HDF5's own deepest message goes into the exception, and a
 // dataset is read only when it has exactly the element type and rank that the caller declares.
 //
-// A new file is built in memory (HDF5's core driver) and put on the disk by File::commit in one atomic step. So HDF5
-// never meets a full disk: after a failed flush it keeps the file open and tries again, and loops, when the process
-// ends. What winnow writes is small (at most some hundred MB with --per-token).
+// A new file is built in memory (HDF5's core driver) and put on the disk by File::commit in one atomic step. So a
+// full disk is met by our own write(), which can report it and clean up, and never by a flush inside HDF5's close. What
+// winnow writes is small (at most some hundred MB with --per-token).
 //
 // HDF5 is not thread-safe: one thread at a time for everything in this header.
 #pragma once
