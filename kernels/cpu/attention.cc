@@ -5,8 +5,6 @@
 // row adds exactly nothing to it: its scores are -infinity, exp2 makes them exactly 0, and the running maximum, and so
 // the rescaling by exactly 1, do not move.
 
-#include <omp.h>
-
 #include <algorithm>
 #include <limits>
 #include <vector>
@@ -292,14 +290,13 @@ void CpuBackend::attention(std::span<const AttentionCall> calls, const HeadShape
       for (int64_t head = 0; head < heads.n_heads; ++head) tasks.push_back({&call, &heads, tile, head});
     }
   }
-  const auto memory = allocate(attention_bytes(heads, n_threads_), "tiles of attention");
-#pragma omp parallel for schedule(dynamic) num_threads(n_threads_)
-  for (std::size_t i = 0; i < tasks.size(); ++i) {
-    float* q = static_cast<float*>(memory->data()) + omp_get_thread_num() * scratch_count(heads);
+  const auto memory = allocate(attention_bytes(heads, pool_.size()), "tiles of attention");
+  pool_.run(static_cast<int64_t>(tasks.size()), [&](int64_t task, int thread) {
+    float* q = static_cast<float*>(memory->data()) + thread * scratch_count(heads);
     float* out = q + kRowTile * padded_head_dim(heads.head_dim);
     float* scores = out + kRowTile * padded_head_dim(heads.head_dim);
-    TileAttention(tasks[i], Scratch{q, scores, out}).run();
-  }
+    TileAttention(tasks[static_cast<std::size_t>(task)], Scratch{q, scores, out}).run();
+  });
 }
 
 }  // namespace winnow::cpu

@@ -1,7 +1,6 @@
 #include "kernels/cpu/cpu_backend.h"
 
 #include <cblas.h>
-#include <omp.h>
 
 #include <algorithm>
 #include <bit>
@@ -48,15 +47,13 @@ class CpuBuffer final : public Buffer {
   int64_t size_bytes_ = 0;
 };
 
-CpuBackend::CpuBackend(const CpuOptions& options) {
-  n_threads_ = options.n_threads > 0 ? options.n_threads : omp_get_num_procs();
-  omp_set_num_threads(n_threads_);
+CpuBackend::CpuBackend(const CpuOptions& options) : pool_(options.n_threads > 0 ? options.n_threads : usable_cores()) {
   // Our threads run over tiles; a product inside a tile is one thread's, or its rounding would follow their number.
   openblas_set_num_threads(1);
 }
 
 std::string CpuBackend::description() const {
-  return "cpu, float32, " + std::to_string(n_threads_) + " thread" + (n_threads_ == 1 ? "" : "s") + ", OpenBLAS " +
+  return "cpu, float32, " + std::to_string(pool_.size()) + " thread" + (pool_.size() == 1 ? "" : "s") + ", OpenBLAS " +
          openblas_get_corename();
 }
 
@@ -65,7 +62,7 @@ int64_t CpuBackend::kv_bytes(int64_t n_rows, const HeadShape& heads) const {
 }
 
 int64_t CpuBackend::workspace_bytes(int64_t /*n_rows*/, int64_t hidden, int64_t vocab, const HeadShape& heads) const {
-  return std::max(token_nll_bytes(hidden, vocab, n_threads_), attention_bytes(heads, n_threads_));
+  return std::max(token_nll_bytes(hidden, vocab, pool_.size()), attention_bytes(heads, pool_.size()));
 }
 
 std::unique_ptr<Buffer> CpuBackend::allocate(int64_t size_bytes, const char* what) {
@@ -84,11 +81,11 @@ Matrix CpuBackend::load(const HostTensor& source, WeightUse use, void* storage) 
   auto* to = static_cast<float*>(storage);
   const int64_t count = source.count();
   constexpr int64_t kChunk = 1 << 16;
-#pragma omp parallel for schedule(static) num_threads(n_threads_)
-  for (int64_t at = 0; at < count; at += kChunk) {
-    const int64_t n = count - at < kChunk ? count - at : kChunk;
+  pool_.run((count + kChunk - 1) / kChunk, [&](int64_t task, int) {
+    const int64_t at = task * kChunk;
+    const int64_t n = std::min(kChunk, count - at);
     to_float32(source.data + at * size_bytes(source.dtype), source.dtype, n, to + at);
-  }
+  });
   return Matrix{to, DType::kF32, source.rows(), source.cols()};
 }
 

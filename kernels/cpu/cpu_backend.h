@@ -1,11 +1,11 @@
-// The CPU backend: float32 throughout, OpenBLAS for the products, own vectorised kernels for the rest, OpenMP threads
+// The CPU backend: float32 throughout, OpenBLAS for the products, own vectorised kernels for the rest, own threads
 // over tiles of rows. Also the reference that the CUDA backend is compared with.
 #pragma once
 
 #include <atomic>
-#include <vector>
 
 #include "kernels/backend.h"
+#include "kernels/cpu/thread_pool.h"
 
 namespace winnow::cpu {
 
@@ -31,7 +31,7 @@ class CpuBackend final : public Backend {
   std::string name() const override { return "cpu"; }
   std::string description() const override;
   int64_t row_tile() const override { return kRowTile; }
-  int64_t chunk_rows() const override { return 2 * kRowTile * n_threads_; }
+  int64_t chunk_rows() const override { return 2 * kRowTile * pool_.size(); }
   DType activation_dtype() const override { return DType::kF32; }
   int64_t kv_bytes(int64_t n_rows, const HeadShape& heads) const override;
   int64_t workspace_bytes(int64_t n_rows, int64_t hidden, int64_t vocab, const HeadShape& heads) const override;
@@ -61,7 +61,7 @@ class CpuBackend final : public Backend {
 
  private:
   friend class CpuBuffer;
-  int n_threads_ = 1;
+  ThreadPool pool_;
   std::atomic<int64_t> allocated_bytes_ = 0;
   std::atomic<int64_t> peak_allocated_bytes_ = 0;
 };

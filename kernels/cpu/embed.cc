@@ -9,15 +9,16 @@ void CpuBackend::embed(const Matrix& table, std::span<const int32_t> tokens, voi
   auto* to = static_cast<float*>(out);
   const auto n_tokens = static_cast<int64_t>(tokens.size());
   const int64_t row_bytes = table.cols * size_bytes(table.dtype);
-#pragma omp parallel for schedule(static) num_threads(n_threads_)
-  for (int64_t i = 0; i < n_rows; ++i) {
-    float* row = to + i * table.cols;
-    if (i < n_tokens) {
-      to_float32(from + tokens[static_cast<std::size_t>(i)] * row_bytes, table.dtype, table.cols, row);
-    } else {
-      std::memset(row, 0, static_cast<std::size_t>(table.cols) * sizeof(float));
+  pool_.run(n_rows / kRowTile, [&](int64_t tile, int) {
+    for (int64_t i = tile * kRowTile; i < (tile + 1) * kRowTile; ++i) {
+      float* row = to + i * table.cols;
+      if (i < n_tokens) {
+        to_float32(from + tokens[static_cast<std::size_t>(i)] * row_bytes, table.dtype, table.cols, row);
+      } else {
+        std::memset(row, 0, static_cast<std::size_t>(table.cols) * sizeof(float));
+      }
     }
-  }
+  });
 }
 
 }  // namespace winnow::cpu

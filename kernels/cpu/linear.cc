@@ -30,8 +30,7 @@ void CpuBackend::linear(const void* x, const Matrix& weight, const Matrix& bias,
   const int64_t n_tiles = n_rows / kRowTile;
   const int64_t n_chunks = (weight.rows + kFeatureChunk - 1) / kFeatureChunk;
   // Tiles vary fastest: threads that run side by side read the same piece of the weight.
-#pragma omp parallel for schedule(dynamic) num_threads(n_threads_)
-  for (int64_t task = 0; task < n_tiles * n_chunks; ++task) {
+  pool_.run(n_tiles * n_chunks, [&](int64_t task, int) {
     const int64_t tile = task % n_tiles;
     const int64_t feature = task / n_tiles * kFeatureChunk;
     const int64_t n = std::min(kFeatureChunk, weight.rows - feature);
@@ -43,7 +42,7 @@ void CpuBackend::linear(const void* x, const Matrix& weight, const Matrix& bias,
     if (b != nullptr) {
       for (int64_t row = 0; row < kRowTile; ++row) add_bias(b + feature, n, result + row * weight.rows);
     }
-  }
+  });
 }
 
 }  // namespace winnow::cpu

@@ -8,8 +8,11 @@ void CpuBackend::rms_norm(const void* x, const Matrix& weight, float eps, void* 
   auto* to = static_cast<float*>(out);
   const auto* scale = static_cast<const float*>(weight.data);
   const int64_t cols = weight.rows;
-#pragma omp parallel for schedule(static) num_threads(n_threads_)
-  for (int64_t i = 0; i < n_rows; ++i) rms_norm_row(from + i * cols, scale, cols, eps, to + i * cols);
+  pool_.run(n_rows / kRowTile, [&](int64_t tile, int) {
+    for (int64_t i = tile * kRowTile; i < (tile + 1) * kRowTile; ++i) {
+      rms_norm_row(from + i * cols, scale, cols, eps, to + i * cols);
+    }
+  });
 }
 
 }  // namespace winnow::cpu

@@ -22,13 +22,14 @@ const float* angles_of(const Matrix& cos_sin, int64_t position) {
 void CpuBackend::rope(void* q, const HeadShape& heads, const HeadNorm& norm, const Matrix& cos_sin, int64_t first_row,
                       int64_t n_rows) {
   auto* data = static_cast<float*>(q);
-#pragma omp parallel for schedule(static) num_threads(n_threads_)
-  for (int64_t i = 0; i < n_rows; ++i) {
-    const float* angles = angles_of(cos_sin, first_row + i);
-    for (int64_t h = 0; h < heads.n_heads; ++h) {
-      norm_and_rotate(data + i * heads.q_dim() + h * heads.head_dim, norm, angles, heads.head_dim);
+  pool_.run(n_rows / kRowTile, [&](int64_t tile, int) {
+    for (int64_t i = tile * kRowTile; i < (tile + 1) * kRowTile; ++i) {
+      const float* angles = angles_of(cos_sin, first_row + i);
+      for (int64_t h = 0; h < heads.n_heads; ++h) {
+        norm_and_rotate(data + i * heads.q_dim() + h * heads.head_dim, norm, angles, heads.head_dim);
+      }
     }
-  }
+  });
 }
 
 void CpuBackend::store_kv(void* kv, const HeadShape& heads, const HeadNorm& norm, const Matrix& cos_sin,
@@ -38,8 +39,7 @@ void CpuBackend::store_kv(void* kv, const HeadShape& heads, const HeadNorm& norm
   const int64_t head_dim = heads.head_dim;
   const int64_t value_stride = padded_head_dim(head_dim);
   auto* blocks = static_cast<float*>(to.data) + (first_row - to.first_row) / kRowTile * kv_block_count(heads);
-#pragma omp parallel for schedule(static) num_threads(n_threads_)
-  for (int64_t tile = 0; tile < n_rows / kRowTile; ++tile) {
+  pool_.run(n_rows / kRowTile, [&](int64_t tile, int) {
     float* keys = blocks + tile * kv_block_count(heads);
     float* values = keys + key_block_count(heads);
     for (int64_t r = 0; r < kRowTile; ++r) {
@@ -53,7 +53,7 @@ void CpuBackend::store_kv(void* kv, const HeadShape& heads, const HeadNorm& norm
         std::copy_n(value, head_dim, values + (h * kRowTile + r) * value_stride);
       }
     }
-  }
+  });
 }
 
 }  // namespace winnow::cpu

@@ -19,11 +19,12 @@ void swiglu_row(const float* gate, const float* up, int64_t n, float* out) {
 void CpuBackend::swiglu(const void* gate_up, void* out, int64_t n_rows, int64_t ffn) {
   const auto* from = static_cast<const float*>(gate_up);
   auto* to = static_cast<float*>(out);
-#pragma omp parallel for schedule(static) num_threads(n_threads_)
-  for (int64_t row = 0; row < n_rows; ++row) {
-    const float* gate = from + row * 2 * ffn;
-    swiglu_row(gate, gate + ffn, ffn, to + row * ffn);
-  }
+  pool_.run(n_rows / kRowTile, [&](int64_t tile, int) {
+    for (int64_t row = tile * kRowTile; row < (tile + 1) * kRowTile; ++row) {
+      const float* gate = from + row * 2 * ffn;
+      swiglu_row(gate, gate + ffn, ffn, to + row * ffn);
+    }
+  });
 }
 
 }  // namespace winnow::cpu

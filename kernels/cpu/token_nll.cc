@@ -1,5 +1,4 @@
 #include <cblas.h>
-#include <omp.h>
 
 #include <algorithm>
 #include <cmath>
@@ -64,21 +63,19 @@ void CpuBackend::token_nll(const void* x, const Matrix& head, std::span<const in
   const int64_t chunk = std::min(kVocabChunk, head.rows);
   std::vector<RowState> states(static_cast<std::size_t>(n_rows));
   const auto weight_memory = allocate(weight_chunk_bytes(hidden, head.rows), "a piece of the head");
-  const auto logit_memory = allocate(logit_bytes(head.rows, n_threads_), "logits of a tile");
+  const auto logit_memory = allocate(logit_bytes(head.rows, pool_.size()), "logits of a tile");
   auto* weight = static_cast<float*>(weight_memory->data());
-#pragma omp parallel num_threads(n_threads_)
   for (int64_t first = 0; first < head.rows; first += chunk) {
     const int64_t n = std::min(chunk, head.rows - first);
-#pragma omp for schedule(static)
-    for (int64_t v = 0; v < n; ++v) {
-      const auto* row = static_cast<const std::byte*>(head.data) + (first + v) * hidden * size_bytes(head.dtype);
-      to_float32(row, head.dtype, hidden, weight + v * hidden);
-    }
-#pragma omp for schedule(dynamic)
-    for (int64_t tile = 0; tile < n_tiles; ++tile) {
+    pool_.run((n + kRowTile - 1) / kRowTile, [&](int64_t task, int) {
+      const int64_t v = task * kRowTile;
+      const auto* rows = static_cast<const std::byte*>(head.data) + (first + v) * hidden * size_bytes(head.dtype);
+      to_float32(rows, head.dtype, std::min(kRowTile, n - v) * hidden, weight + v * hidden);
+    });
+    pool_.run(n_tiles, [&](int64_t tile, int thread) {
       const auto begin = targets.begin() + tile * kRowTile;
-      if (std::all_of(begin, begin + kRowTile, [](int32_t t) { return t < 0; })) continue;
-      float* logits = static_cast<float*>(logit_memory->data()) + omp_get_thread_num() * kRowTile * chunk;
+      if (std::all_of(begin, begin + kRowTile, [](int32_t t) { return t < 0; })) return;
+      float* logits = static_cast<float*>(logit_memory->data()) + thread * kRowTile * chunk;
       cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, kRowTile, static_cast<int>(n), static_cast<int>(hidden),
                   1.0F, from + tile * kRowTile * hidden, static_cast<int>(hidden), weight, static_cast<int>(hidden),
                   0.0F, logits, static_cast<int>(chunk));
@@ -86,7 +83,7 @@ void CpuBackend::token_nll(const void* x, const Matrix& head, std::span<const in
       for (int64_t r = 0; r < kRowTile; ++r) {
         if (begin[r] >= 0) fold_chunk(logits + r * chunk, first, n, begin[r], state[r]);
       }
-    }
+    });
   }
   for (int64_t i = 0; i < n_rows; ++i) {
     const RowState& s = states[static_cast<std::size_t>(i)];
