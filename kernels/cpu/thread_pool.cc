@@ -54,7 +54,7 @@ void ThreadPool::work(uint64_t job, int thread) {
   uint64_t next = next_.load(std::memory_order_acquire);
   while (true) {
     const auto task = static_cast<int64_t>(next & kTaskMask);
-    if ((next >> kTaskBits) != (job & kTaskMask) || task >= n_tasks_.load(std::memory_order_relaxed)) return;
+    if ((next >> kTaskBits) != (job & kTaskMask) || task >= n_tasks_.load(std::memory_order_acquire)) return;
     if (!next_.compare_exchange_weak(next, next + 1, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
     // The task is ours, so the job cannot end, and its function not change, before it is done.
     function_.load(std::memory_order_relaxed)(context_.load(std::memory_order_relaxed), task, thread);
@@ -70,11 +70,14 @@ void ThreadPool::run_erased(int64_t n_tasks, Function function, void* context) {
     for (int64_t task = 0; task < n_tasks; ++task) function(context, task, 0);
     return;
   }
-  n_tasks_.store(n_tasks, std::memory_order_relaxed);
+  const uint32_t job = job_.load(std::memory_order_relaxed) + 1;
+  // First shut the old job: a thread that is late with it must not take the new number of tasks for its own. Whoever
+  // sees that number sees this too.
+  next_.store(kTaskMask, std::memory_order_relaxed);
+  n_tasks_.store(n_tasks, std::memory_order_release);
   function_.store(function, std::memory_order_relaxed);
   context_.store(context, std::memory_order_relaxed);
   n_done_.store(0, std::memory_order_relaxed);
-  const uint32_t job = job_.load(std::memory_order_relaxed) + 1;
   next_.store(static_cast<uint64_t>(job) << kTaskBits, std::memory_order_release);
   job_.store(job, std::memory_order_release);
   job_.notify_all();
