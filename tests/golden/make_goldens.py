@@ -1,0 +1,257 @@
+"""Makes the golden checkpoints and the figures that winnow must reproduce, with Transformers on the CPU in float64.
+
+    python3 tests/golden/make_goldens.py [NAME...]     NAME: qwen3 qwen2 llama mistral demo; default: all
+
+Needs torch and transformers; the tests that read the goldens need neither. Each golden is NAME.json beside this file,
+with the SHA-256 of every file of its checkpoint. The same call on the same versions gives the same bytes.
+"""
+
+import argparse
+import hashlib
+import itertools
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+import transformers
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from reference import WindowedModel, WindowRule, drop_one
+
+MAGIC, VERSION = "winnow-golden", 1
+HERE = Path(__file__).resolve().parent
+TESTS = HERE.parent
+# A row whose target and best rival are nearer than this could flip in float32 (nats); such examples are not used.
+SMALLEST_MARGIN = 1e-3
+VOCABULARY = 200
+WINDOW_KEYS = 40
+SINKS, DECODES, TAIL_ROWS = (0, 3), ("windowed", "full"), (None, 0, 1, 20)
+# (tokens, answer tokens, whether one answer token is not what the model would say)
+EXAMPLES = [(150, 7, False), (173, 20, True), (200, 1, False), (188, 33, False)]
+
+
+@dataclass
+class Checkpoint:
+    """A small random model in one of the forms that checkpoints come in."""
+
+    config: dict
+    dtype: torch.dtype
+    shard_size: str = "10MB"
+    hub_dialect: dict | None = None  # fields as model hubs have them: torch_dtype, rope_theta, rope_scaling on top
+    bases: list = field(default_factory=lambda: ["full"])
+
+
+LLAMA3_ROPE = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+               "original_max_position_embeddings": 64}
+COMMON = {"vocab_size": VOCABULARY, "hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4,
+          "num_key_value_heads": 2, "intermediate_size": 96, "max_position_embeddings": 512,
+          "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": None}
+CHECKPOINTS = {
+    "qwen3": Checkpoint(
+        COMMON | {"model_type": "qwen3", "head_dim": 32, "tie_word_embeddings": True,
+                  "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}},
+        torch.bfloat16, bases=["full", "windowed", "list:1,2"]),
+    "qwen2": Checkpoint(
+        COMMON | {"model_type": "qwen2", "num_key_value_heads": 1, "tie_word_embeddings": False,
+                  "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}},
+        torch.float16, shard_size="100KB", hub_dialect={"torch_dtype": "float16", "rope_theta": 1e4}),
+    "llama": Checkpoint(
+        COMMON | {"model_type": "llama", "num_attention_heads": 8, "tie_word_embeddings": False,
+                  "rope_parameters": LLAMA3_ROPE | {"rope_theta": 5e5}},
+        torch.float32, hub_dialect={"torch_dtype": "float32", "rope_theta": 5e5, "rope_scaling": LLAMA3_ROPE}),
+    "mistral": Checkpoint(
+        COMMON | {"model_type": "mistral", "num_key_value_heads": 4, "head_dim": 24, "tie_word_embeddings": True,
+                  "sliding_window": None, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}},
+        torch.bfloat16, shard_size="150KB"),
+}
+
+
+def seed_of(name):
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little")
+
+
+def random_weight(name, shape, rng, tied):
+    """Large enough that attention is peaked and far keys matter, and that the next token is not a toss-up."""
+    normal = rng.standard_normal(shape)
+    if name.endswith(("q_norm.weight", "k_norm.weight")):
+        return 1.6 + 0.2 * normal
+    if name.endswith("norm.weight"):
+        return 1 + 0.2 * normal
+    if name.endswith("bias"):
+        return 0.3 * normal
+    if "embed_tokens" in name:
+        return (0.35 if tied else 1.0) * normal
+    gain = {"q_proj": 1.6, "k_proj": 1.6, "v_proj": 1.5, "lm_head": 2.5}.get(name.split(".")[-2], 1.0)
+    return gain / np.sqrt(shape[-1]) * normal
+
+
+def write_checkpoint(name, directory):
+    form = CHECKPOINTS[name]
+    config = AutoConfig.for_model(**form.config)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    rng = np.random.default_rng(seed_of(name))
+    with torch.no_grad():
+        for tensor_name, tensor in sorted(model.named_parameters()):
+            weight = random_weight(tensor_name, tensor.shape, rng, form.config["tie_word_embeddings"])
+            tensor.copy_(torch.from_numpy(weight))
+    shutil.rmtree(directory, ignore_errors=True)
+    model.to(form.dtype).save_pretrained(directory, max_shard_size=form.shard_size)
+    (directory / "generation_config.json").unlink(missing_ok=True)
+    for file in directory.iterdir():
+        file.chmod(0o644)
+    if form.hub_dialect is not None:
+        fields = {key: value for key, value in form.config.items() if key != "rope_parameters"} | form.hub_dialect
+        fields |= {"architectures": [type(model).__name__], "hidden_act": "silu", "rms_norm_eps": 1e-6}
+        (directory / "config.json").write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n")
+
+
+def load_reference(directory):
+    """The model in float64 throughout: Transformers' norms and eager softmax compute in float32 whatever the dtype."""
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float64, attn_implementation="sdpa")
+
+    def norm_in_float64(norm):
+        def forward(x):
+            return norm.weight * (x * torch.rsqrt(x.square().mean(-1, keepdim=True) + norm.variance_epsilon))
+        return forward
+
+    for module in model.modules():
+        if type(module).__name__.endswith("RMSNorm"):
+            module.forward = norm_in_float64(module)
+    return WindowedModel(model)
+
+
+def check_reference(reference, directory, examples):
+    """The float64 reference must be the model that Transformers runs by itself."""
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager").eval()
+    for tokens, start in examples:
+        with torch.inference_mode():
+            logits = model(torch.tensor([tokens])).logits[0, start - 1:-1].double()
+        nll = -torch.log_softmax(logits, -1).gather(1, torch.tensor(tokens[start:])[:, None])[:, 0]
+        ours = reference.score(tokens, start, drop_one(len(reference.layers))[:1], WindowRule(len(tokens)))[0].nll
+        if not torch.allclose(nll, ours, rtol=1e-3, atol=1e-3):
+            raise RuntimeError(f"{directory}: the float64 reference differs from Transformers' own forward pass")
+
+
+def patterns_of(base, n_layers):
+    """The base, then the base with each layer flipped; True where windowed."""
+    kept = {"full": range(n_layers), "windowed": []}.get(base)
+    if kept is None:
+        kept = [int(layer) for layer in base.removeprefix("list:").split(",")]
+    first = [layer not in kept for layer in range(n_layers)]
+    return [first] + [[w != (layer == flipped) for layer, w in enumerate(first)] for flipped in range(n_layers)]
+
+
+def measure(reference, tokens, start, bases, rules):
+    """Scores by (rule, base): one AnswerScores a pattern."""
+    n_layers = len(reference.layers)
+    return {(rule, base): reference.score(tokens, start, patterns_of(base, n_layers), rule)
+            for rule in rules for base in bases}
+
+
+def is_clear_cut(scores):
+    return min(float(s.margin.min()) for patterns in scores.values() for s in patterns) > SMALLEST_MARGIN
+
+
+@torch.inference_mode()
+def continued(model, prompt, n_answer):
+    """The prompt with the full model's own greedy continuation."""
+    tokens = list(prompt)
+    for _ in range(n_answer):
+        tokens.append(int(model(torch.tensor([tokens]), use_cache=False, logits_to_keep=1).logits[0, -1].argmax()))
+    return tokens
+
+
+def random_examples(name, reference, directory, bases, rules):
+    """(tokens, answer_start, scores) of each kind in EXAMPLES, with clear-cut argmaxes everywhere."""
+    plain = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float64).eval()
+    examples = []
+    for index, (n_tokens, n_answer, is_corrupted) in enumerate(EXAMPLES):
+        for attempt in itertools.count():
+            rng = np.random.default_rng([seed_of(name), index, attempt])
+            start = n_tokens - n_answer
+            tokens = continued(plain, rng.integers(3, VOCABULARY, start).tolist(), n_answer)
+            if is_corrupted:
+                tokens[start + n_answer // 2] = (tokens[start + n_answer // 2] + 1) % VOCABULARY
+            scores = measure(reference, tokens, start, bases, rules)
+            if is_clear_cut(scores):
+                print(f"{name}: example {index} after {attempt + 1} attempt(s)", flush=True)
+                examples.append((tokens, start, scores))
+                break
+    return examples
+
+
+def to_cases(examples, rules, bases):
+    """The golden's cases: lists over examples of lists over patterns (the base first)."""
+    cases = []
+    for rule, base in itertools.product(rules, bases):
+        scores = [example[2][rule, base] for example in examples]
+        case = {"sinks": rule.sinks, "decode": rule.decode, "tail_rows": rule.tail_rows, "base": base,
+                "nll": [[float(s.nll.mean()) for s in patterns] for patterns in scores],
+                "hits": [[int(s.hit.sum()) for s in patterns] for patterns in scores]}
+        if rule.tail_rows is None and rule.sinks != 0 and rule.decode == "windowed":
+            case["token_nll"] = [[s.nll.tolist() for s in patterns] for patterns in scores[:2]]
+        cases.append(case)
+    return cases
+
+
+def write_golden(name, directory, window_keys, examples, rules, bases):
+    golden = {
+        "magic": MAGIC, "version": VERSION, "made_by": f"python3 tests/golden/make_goldens.py {name}",
+        "transformers": transformers.__version__, "torch": torch.__version__,
+        "checkpoint": str(directory.relative_to(TESTS)),
+        "sha256": {path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+                   for path in sorted(directory.iterdir()) if path.suffix in (".json", ".safetensors")},
+        "window_keys": window_keys,
+        "examples": [{"tokens": tokens, "answer_start": start} for tokens, start, _ in examples],
+        "cases": to_cases(examples, rules, bases),
+    }
+    lines = json.dumps(golden).replace('{"sinks"', '\n{"sinks"')
+    (HERE / f"{name}.json").write_text(lines + "\n")
+    deltas = np.array([[np.subtract(row[1:], row[0]) for row in case["nll"]] for case in golden["cases"]])
+    print(f"{name}: {len(golden['cases'])} cases, |delta| mean {np.abs(deltas).mean():.3f}, max {np.abs(deltas).max():.3f}")
+
+
+def make_random(name):
+    directory = HERE / name
+    write_checkpoint(name, directory)
+    reference = load_reference(directory)
+    rules = [WindowRule(WINDOW_KEYS, *setting) for setting in itertools.product(SINKS, DECODES, TAIL_ROWS)]
+    bases = CHECKPOINTS[name].bases
+    examples = random_examples(name, reference, directory, bases, rules)
+    check_reference(reference, directory, [example[:2] for example in examples])
+    write_golden(name, directory, WINDOW_KEYS, examples, rules, bases)
+
+
+def make_demo():
+    """A few examples of the demo's calibration set, as far as their argmaxes are clear-cut."""
+    directory = TESTS / "demo" / "model"
+    reference = load_reference(directory)
+    rules = [WindowRule(96, 4), WindowRule(96, 0), WindowRule(96, 4, tail_rows=32), WindowRule(96, 4, decode="full")]
+    examples = []
+    with h5py.File(TESTS / "demo" / "long.h5") as file:
+        offsets, starts = file["offsets"][:], file["answer_start"][:]
+        for e in range(len(starts)):
+            tokens = file["tokens"][offsets[e]:offsets[e + 1]].tolist()
+            scores = measure(reference, tokens, int(starts[e]), ["full"], rules)
+            if is_clear_cut(scores):
+                examples.append((tokens, int(starts[e]), scores))
+            if len(examples) == 3:
+                break
+    check_reference(reference, directory, [example[:2] for example in examples])
+    write_golden("demo", directory, 96, examples, rules, ["full"])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = [*CHECKPOINTS, "demo"]
+    parser.add_argument("names", nargs="*", metavar="NAME", choices=[[], *names], default=[])
+    for name in parser.parse_args().names or names:
+        make_demo() if name == "demo" else make_random(name)
+
+
+if __name__ == "__main__":
+    main()
