@@ -32,6 +32,7 @@ class Buffer {
 enum class WeightUse {
   kLinear,      // (out_features, in_features)
   kVector,      // norm weights and biases
+  kTable,       // stays float32 on every backend: the rotary table
   kVocabulary,  // embedding and head, (vocab, hidden): may stay in the checkpoint's own memory and type
 };
 
@@ -102,6 +103,8 @@ class Backend {
   virtual int64_t peak_allocated_bytes() const = 0;  // most since reset_peak()
   virtual void reset_peak() = 0;
 
+  // Layers of a model whose weights are kept at a time: all of them where loading is slow beside computing.
+  virtual int64_t kept_layers(int64_t n_layers) const = 0;
   // Bytes that `load` needs in `storage` for a tensor of that use (0 when it stays where it is).
   virtual int64_t weight_bytes(const HostTensor& source, WeightUse use) const = 0;
   // Brings a tensor into the backend's compute type at `storage`. The source must outlive the matrix for kVocabulary.

@@ -161,7 +161,7 @@ Sweep::Sweep(Backend& backend, const ModelConfig& config, ModelWeights& weights,
       reinterpret_cast<const std::byte*>(angles.data()), DType::kF32, {plan_.n_rows, heads.head_dim}, "rotary table"};
   rope_memory_ = backend.allocate(static_cast<int64_t>(angles.size() * sizeof(float)), "the rotary table");
   decoder_ =
-      std::make_unique<DecoderLayer>(backend, config, backend.load(table, WeightUse::kVector, rope_memory_->data()));
+      std::make_unique<DecoderLayer>(backend, config, backend.load(table, WeightUse::kTable, rope_memory_->data()));
 
   stack_ = allocate_rows(plan_.padded_rows + n_lanes() * sizes_.lane_rows, config.hidden, "the residual lanes");
   scored_ = allocate_rows(sizes_.score_rows + n_lanes() * sizes_.lane_score_rows, config.hidden, "the answer rows");

@@ -41,6 +41,7 @@ class CpuBackend final : public Backend {
   int64_t peak_allocated_bytes() const override { return peak_allocated_bytes_; }
   void reset_peak() override { peak_allocated_bytes_ = allocated_bytes_.load(); }
 
+  int64_t kept_layers(int64_t /*n_layers*/) const override { return 1; }
   int64_t weight_bytes(const HostTensor& source, WeightUse use) const override;
   Matrix load(const HostTensor& source, WeightUse use, void* storage) override;
 
