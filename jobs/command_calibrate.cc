@@ -7,7 +7,6 @@
 
 #include "jobs/commands.h"
 #include "jobs/present.h"
-#include "jobs/present.h"
 #include "pipeline/calibrate.h"
 #include "pipeline/host.h"
 #include "winnow_version.h"

@@ -70,8 +70,9 @@ const CLI::Option& find_option(const CLI::App& verb, const std::string& path, co
   const CLI::Option* option = verb.get_option_no_throw("--" + name);
   if (option == nullptr || name == "config" || name == "help") {
     const std::vector<std::string> near = near_words(name, flag_names(verb));
-    refuse(path, key.Mark(), "winnow " + verb.get_name() + " has no flag '" + name + "'" +
-                                 (near.empty() ? "" : "; did you mean " + join_or(near) + "?"));
+    refuse(path, key.Mark(),
+           "winnow " + verb.get_name() + " has no flag '" + name + "'" +
+               (near.empty() ? "" : "; did you mean " + join_or(near) + "?"));
   }
   return *option;
 }
@@ -115,7 +116,8 @@ std::vector<std::string> with_config_file(const CLI::App& verb, const std::vecto
   const YAML::Node root = read_map(*path);
   for (const auto& entry : root) {
     const CLI::Option& option = find_option(verb, *path, entry.first);
-    if (!seen.insert(option.get_name()).second) refuse(*path, entry.first.Mark(), entry.first.Scalar() + " is given twice");
+    if (!seen.insert(option.get_name()).second)
+      refuse(*path, entry.first.Mark(), entry.first.Scalar() + " is given twice");
     const std::vector<std::string> words = as_arguments(option, *path, entry.first, entry.second);
     if (!is_given(option, arguments)) all.insert(all.end(), words.begin(), words.end());
   }

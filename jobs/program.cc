@@ -104,7 +104,8 @@ std::function<int()> parse_command_line(const std::vector<std::string>& argument
     words.erase(words.begin());
     words.emplace_back("--help");
   }
-  if (words.empty()) fail(ExitCode::kUsage, "no verb given; verbs: " + join_or(program->verbs()) + " (see winnow --help)");
+  if (words.empty())
+    fail(ExitCode::kUsage, "no verb given; verbs: " + join_or(program->verbs()) + " (see winnow --help)");
   if (words.front().starts_with("-")) {
     try {
       parse(program->app, words);

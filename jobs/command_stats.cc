@@ -1,0 +1,72 @@
+// winnow stats: computes the statistics of a results file anew, without a model.
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "jobs/commands.h"
+#include "jobs/present.h"
+#include "kernels/error.h"
+#include "pipeline/host.h"
+#include "results/store.h"
+
+namespace winnow {
+namespace {
+
+struct Options {
+  std::string file;
+  std::string out;
+  bool in_place = false;
+  bool json = false;
+  // Absent: what the file was made with.
+  std::optional<uint64_t> seed;
+  std::optional<int64_t> top_k;
+  std::optional<int64_t> n_resamples;
+};
+
+int run_stats(const Options& options) {
+  if (options.in_place && !options.out.empty()) {
+    fail(ExitCode::kUsage, "stats: --in-place and --out exclude each other; give one of them");
+  }
+  Results results = read_results(options.file);
+  StatisticsOptions settings = results.statistics.options;
+  settings.seed = options.seed.value_or(settings.seed);
+  settings.top_k = options.top_k.value_or(settings.top_k);
+  settings.n_resamples = options.n_resamples.value_or(settings.n_resamples);
+  results.statistics = compute_statistics(results.calibration, results.controls, settings);
+  if (options.in_place || !options.out.empty()) {
+    results.provenance.set("statistics_command", command_line(), "command line that computed the statistics anew");
+    write_results(options.in_place ? options.file : options.out, results);
+  }
+  const std::string text = present_results(results, options.json);
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  return static_cast<int>(ExitCode::kDone);
+}
+
+}  // namespace
+
+Command add_stats(CLI::App& program) {
+  const auto options = std::make_shared<Options>();
+  CLI::App* verb = program.add_subcommand(
+      "stats", "Computes ranking, intervals and de-confounding of a results file anew, without a model");
+  verb->add_option("file", options->file, "Results file (RUN_DIR/results.h5)")->required()->type_name("FILE");
+  verb->add_option("--seed", options->seed, "Seed of bootstrap and permutations (default: the file's)")->type_name("N");
+  verb->add_option("--top-k", options->top_k,
+                   "Layers that are to keep full attention; 0: a quarter of those measured (default: the file's)")
+      ->type_name("K");
+  verb->add_option("--resamples", options->n_resamples, "Bootstrap resamples of the examples (default: the file's)")
+      ->type_name("N");
+  verb->add_option("--out", options->out, "Write the whole result with the new statistics here (default: only print)")
+      ->type_name("FILE");
+  verb->add_flag("--in-place", options->in_place,
+                 "Put the new statistics into FILE itself, in one atomic step "
+                 "(default: only print)");
+  verb->add_flag("--json", options->json, "Print JSON on stdout instead of a table (default: table)");
+  verb->footer(
+      "\nFigures are in nats per token; layers are counted from 0. The same seed gives the same figures.\n"
+      "\nExample:\n  winnow stats run/results.h5 --top-k 9 --seed 1\n");
+  return {verb, [options] { return run_stats(*options); }};
+}
+
+}  // namespace winnow
