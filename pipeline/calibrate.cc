@@ -254,7 +254,8 @@ CalibrateRun::Measured CalibrateRun::measure() {
   try {
     report_ = measure_units(context, units_, dispatcher, signals_, cells_);
   } catch (...) {
-    // The peers are in the middle of their units and do not listen: the job ends here. Alone, the caller returns.
+    // The peers are in the middle of their units, which may take long: the job ends here. Alone, the caller returns.
+    dispatcher.claim_error();
     throw AgreedFailure{session_.end_job()};
   }
   dispatcher.finish();
@@ -332,6 +333,15 @@ void CalibrateRun::note_run(const Measured& measured) {
                         {"rank", nlohmann::json::array()}};
   for (const RankFacts& rank : all_facts_) run["rank"].push_back(rank.to_json());
   nlohmann::json& informative = directory_->record().informative();
+  std::set<std::string> processors;
+  for (const RankFacts& rank : all_facts_) processors.insert(rank.processor);
+  for (const nlohmann::json& past : informative["runs"]) {
+    for (const nlohmann::json& rank : past["rank"]) processors.insert(RankFacts::from_json(rank).processor);
+  }
+  if (processors.size() > 1) {
+    inputs_.warnings.push_back("measured on processors of different types, whose last bits may differ");
+    spdlog::warn("warning: {}", inputs_.warnings.back());
+  }
   informative["model"] = options_.model.string();
   informative["data"] = options_.data.string();
   informative["window"] = options_.window;

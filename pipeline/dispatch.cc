@@ -10,8 +10,8 @@ namespace winnow {
 namespace {
 
 // Messages to rank 0 are two numbers: what, and a unit or a StopKind; then seconds in milliseconds. Answers are one.
-enum Tag : int { kTagToServer = 1, kTagUnit = 2, kTagStop = 3 };
-enum Request : int64_t { kNextUnit, kUnitDone, kAskStop };
+enum Tag : int { kTagToServer = 1, kTagUnit = 2, kTagStop = 3, kTagVerdict = 4 };
+enum Request : int64_t { kNextUnit, kUnitDone, kAskStop, kClaimError };
 constexpr int64_t kNoUnit = -1;
 using Message = std::array<int64_t, 3>;
 
@@ -97,6 +97,28 @@ void Dispatcher::take_stop_notes() {
   }
 }
 
+void Dispatcher::claim_error() {
+  using std::chrono::milliseconds;
+  constexpr milliseconds kAnswerWithin{2000};
+  constexpr milliseconds kEndWithin{30000};
+  if (session_.size() == 1) return;
+  if (session_.is_root()) {
+    if (!error_is_claimed_.exchange(true)) return;
+  } else {
+    send_to_server(kClaimError, 0, 0.0);
+    int64_t may_speak = 1;
+    MPI_Request request = MPI_REQUEST_NULL;
+    WINNOW_MPI(MPI_Irecv(&may_speak, 1, MPI_INT64_T, 0, kTagVerdict, MPI_COMM_WORLD, &request));
+    int done = 0;
+    for (auto waited = milliseconds(0); done == 0 && waited < kAnswerWithin; waited += milliseconds(1)) {
+      WINNOW_MPI(MPI_Test(&request, &done, MPI_STATUS_IGNORE));
+      if (done == 0) std::this_thread::sleep_for(milliseconds(1));
+    }
+    if (done == 0 || may_speak != 0) return;
+  }
+  std::this_thread::sleep_for(kEndWithin);
+}
+
 void Dispatcher::finish() {
   if (server_.joinable()) server_.join();
 }
@@ -145,6 +167,9 @@ bool Dispatcher::serve_one() {
     on_done_(message[1], static_cast<double>(message[2]) * 1e-3);
   } else if (message[0] == kAskStop) {
     spread_stop(static_cast<StopKind>(message[1]));
+  } else if (message[0] == kClaimError) {
+    const int64_t may_speak = error_is_claimed_.exchange(true) ? 0 : 1;
+    WINNOW_MPI(MPI_Send(&may_speak, 1, MPI_INT64_T, status.MPI_SOURCE, kTagVerdict, MPI_COMM_WORLD));
   } else {
     int64_t unit = stop_.load() != 0 ? kNoUnit : next_.fetch_add(1);
     if (unit >= n_units_) unit = kNoUnit;

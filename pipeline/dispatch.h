@@ -36,6 +36,9 @@ class Dispatcher {
   void report_done(int64_t unit, double seconds);
   // The most urgent stop that any rank has asked for; polls. `own` is what this rank's signals ask for.
   StopKind poll_stop(StopKind own);
+  // Of all ranks that fail, one says so. Returns at once for the first that calls this; the others wait here for the
+  // end that it brings to the job, and return only when that does not come.
+  void claim_error();
   // Once this rank has no more units: waits for those of the others. Collective.
   void finish();
 
@@ -48,12 +51,13 @@ class Dispatcher {
   const MpiSession& session_;
   const int64_t n_units_;
   OnDone on_done_;
-  std::mutex mutex_;               // on_done_
-  std::atomic<int64_t> next_{0};   // rank 0: first unit that nobody has
-  std::atomic<int> stop_{0};       // StopKind as known to this rank
-  int told_stop_ = 0;              // most urgent stop that this rank has sent on
-  int active_peers_ = 0;           // rank 0: ranks that still ask
-  std::vector<bool> peer_active_;  // rank 0
+  std::mutex mutex_;                           // on_done_
+  std::atomic<int64_t> next_{0};               // rank 0: first unit that nobody has
+  std::atomic<int> stop_{0};                   // StopKind as known to this rank
+  std::atomic<bool> error_is_claimed_{false};  // rank 0
+  int told_stop_ = 0;                          // most urgent stop that this rank has sent on
+  int active_peers_ = 0;                       // rank 0: ranks that still ask
+  std::vector<bool> peer_active_;              // rank 0
   std::thread server_;
 };
 

@@ -46,6 +46,8 @@ void Progress::tick() {
   const auto now = Clock::now();
   const bool is_end = units_done_ == static_cast<int64_t>(cost_seconds_.size());
   const auto pause = is_terminal_ ? milliseconds(200) : milliseconds(30000);
+  if (is_end && end_is_shown_) return;
+  end_is_shown_ = is_end;
   if (!is_end && now - last_shown_ < pause) return;
   last_shown_ = now;
   if (is_terminal_) {

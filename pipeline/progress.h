@@ -40,6 +40,7 @@ class Progress {
   int64_t cells_done_ = 0;
   bool is_terminal_;
   bool line_is_open_ = false;
+  bool end_is_shown_ = false;
   Clock::time_point begin_ = Clock::now();
   Clock::time_point last_shown_ = begin_;
 };
