@@ -145,8 +145,11 @@ void refuse_undeclared(const ModelConfig& config, const Checkpoint& checkpoint) 
 }  // namespace
 
 ModelWeights::ModelWeights(const ModelConfig& config, const Checkpoint& checkpoint, Backend& backend)
-    : config_(config), checkpoint_(checkpoint), backend_(backend) {
-  const int64_t layer_bytes = largest_layer_bytes(config, checkpoint, backend);
+    : config_(config),
+      checkpoint_(checkpoint),
+      backend_(backend),
+      layer_bytes_(largest_layer_bytes(config, checkpoint, backend)),
+      slots_(static_cast<std::size_t>(backend.kept_layers(config.n_layers))) {
   const SharedTensors shared = shared_tensors(config, checkpoint);
   refuse_undeclared(config, checkpoint);
   // With both there Transformers 5 unties them, older versions and vLLM take the embedding: where they differ nobody
@@ -156,7 +159,7 @@ ModelWeights::ModelWeights(const ModelConfig& config, const Checkpoint& checkpoi
                                  ", as config.json says tie_word_embeddings, found others; remove this tensor or set "
                                  "tie_word_embeddings to false");
   }
-  layer_storage_ = backend.allocate(layer_bytes, "the weights of a layer");
+  layer_storage_ = backend.allocate(layer_bytes_ * static_cast<int64_t>(slots_.size()), "the weights of the layers");
   shared_storage_ = backend.allocate(shared_bytes(shared, config.tied_embeddings, backend), "embedding and head");
   auto* at = static_cast<std::byte*>(shared_storage_->data());
   const auto place = [&](const HostTensor& tensor, WeightUse use) {
@@ -175,14 +178,15 @@ const LayerWeights& ModelWeights::layer(int64_t index) {
   if (index < 0 || index >= config_.n_layers) {
     fail(ExitCode::kInternal, "layer " + std::to_string(index) + " of " + std::to_string(config_.n_layers));
   }
-  if (index == loaded_layer_) return layer_;
-  loaded_layer_ = -1;  // until all of it is there
-  layer_ = LayerWeights{};
-  layer_.q_norm.eps = config_.rms_eps;
-  layer_.k_norm.eps = config_.rms_eps;
-  auto* storage = static_cast<std::byte*>(layer_storage_->data());
+  const std::size_t place = static_cast<std::size_t>(index) % slots_.size();
+  Slot& slot = slots_[place];
+  if (index == slot.layer) return slot.weights;
+  slot = Slot{};  // no layer's until all of it is there
+  slot.weights.q_norm.eps = config_.rms_eps;
+  slot.weights.k_norm.eps = config_.rms_eps;
+  auto* storage = static_cast<std::byte*>(layer_storage_->data()) + static_cast<int64_t>(place) * layer_bytes_;
   for (const MatrixSpec& spec : declare_layer(config_, index)) {
-    Matrix& target = spec.target(layer_);
+    Matrix& target = spec.target(slot.weights);
     std::byte* at = storage;
     for (const TensorSpec& part : spec.parts) {
       const HostTensor& source = checkpoint_.get(part.name, part.shape);
@@ -196,12 +200,12 @@ const LayerWeights& ModelWeights::layer(int64_t index) {
     }
     storage += matrix_bytes(spec, checkpoint_, backend_);
   }
-  loaded_layer_ = index;
-  return layer_;
+  slot.layer = index;
+  return slot.weights;
 }
 
 int64_t ModelWeights::predicted_bytes(const ModelConfig& config, const Checkpoint& checkpoint, const Backend& backend) {
-  return largest_layer_bytes(config, checkpoint, backend) +
+  return largest_layer_bytes(config, checkpoint, backend) * backend.kept_layers(config.n_layers) +
          shared_bytes(shared_tensors(config, checkpoint), config.tied_embeddings, backend);
 }
 

@@ -39,7 +39,7 @@ class ModelWeights {
   ModelWeights(const ModelConfig& config, const Checkpoint& checkpoint, Backend& backend);
   ~ModelWeights();
 
-  // Layer `index` in [0, n_layers), converted unless it is the one of the last call. Valid until the next call.
+  // Layer `index` in [0, n_layers), converted unless it is kept from before. Valid until the next call.
   const LayerWeights& layer(int64_t index);
   const Matrix& embedding() const { return embedding_; }    // (vocab, hidden)
   const Matrix& final_norm() const { return final_norm_; }  // (hidden)
@@ -52,10 +52,15 @@ class ModelWeights {
   const ModelConfig& config_;
   const Checkpoint& checkpoint_;
   Backend& backend_;
-  std::unique_ptr<Buffer> layer_storage_;  // of the largest layer, used by all
+  std::unique_ptr<Buffer> layer_storage_;  // slots of the largest layer's size
   std::unique_ptr<Buffer> shared_storage_;
-  int64_t loaded_layer_ = -1;
-  LayerWeights layer_;
+  int64_t layer_bytes_ = 0;
+  // Layer i is in slot i modulo their number: the backend says how many layers are kept.
+  struct Slot {
+    int64_t layer = -1;
+    LayerWeights weights;
+  };
+  std::vector<Slot> slots_;
   Matrix embedding_, final_norm_, head_;
 };
 
