@@ -95,9 +95,9 @@ void refuse_other_code(const ConfigFields& fields, const Family& family) {
   }
   const Json& architectures = fields.value("architectures");
   if (architectures.is_null()) return;
-  const bool is_ours =
-      architectures.is_array() &&
-      (architectures.empty() || std::ranges::find(architectures, family.architecture) != architectures.end());
+  const bool is_ours = architectures.is_array() &&
+                       (architectures.empty() || std::find(architectures.begin(), architectures.end(),
+                                                           std::string(family.architecture)) != architectures.end());
   if (!is_ours) fields.refuse("architectures", "a list with " + quote(family.architecture));
 }
 
