@@ -40,7 +40,7 @@ json read_golden(const std::string& name) {
   const fs::path checkpoint = kTests / golden.at("checkpoint").get<std::string>();
   for (const auto& [file_name, expected] : golden.at("sha256").items()) {
     const std::string found = sha256_of_file(checkpoint / file_name);
-    if (found != expected) {
+    if (found != expected.get<std::string>()) {
       throw std::runtime_error(path.string() + " is stale, " + (checkpoint / file_name).string() + " has SHA-256 " +
                                found + ", expected " + expected.get<std::string>() + ": run " + rebuild);
     }
