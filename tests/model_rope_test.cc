@@ -31,7 +31,8 @@ int64_t head_dim_of(const Json& golden_case) { return golden_case.at("config").a
 TEST(Rope, FrequenciesAreTransformersWithinOneUnitInTheLastPlace) {
   int n_values = 0;
   int n_same = 0;
-  for (const Json& each : golden().at("cases")) {
+  const Json all = golden();
+  for (const Json& each : all.at("cases")) {
     const std::vector<float> ours = inverse_frequencies(rope_of(each.at("config")), head_dim_of(each));
     const auto theirs = each.at("inverse_frequencies").get<std::vector<float>>();
     ASSERT_EQ(ours.size(), theirs.size());
