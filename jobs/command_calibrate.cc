@@ -21,6 +21,21 @@ struct Flags {
   std::string max_memory;
 };
 
+// A check of CLI11 from a parser that throws: its message without the flag, which CLI11 puts before it.
+template <typename Parse>
+auto refusal_of(const std::string& flag, Parse parse) {
+  return [flag, parse](const std::string& text) {
+    try {
+      parse(text);
+      return std::string();
+    } catch (const Error& error) {
+      const std::string message = error.what();
+      const std::string prefix = flag + ": ";
+      return message.rfind(prefix, 0) == 0 ? message.substr(prefix.size()) : message;
+    }
+  };
+}
+
 void add_inputs(CLI::App& verb, Flags& flags) {
   CalibrateOptions& o = flags.options;
   verb.add_option("--model", o.model, "Checkpoint directory: config.json and safetensors")
@@ -39,6 +54,7 @@ void add_inputs(CLI::App& verb, Flags& flags) {
           "--control", flags.controls,
           "Control set of short prompts, to tell long context from sensitivity; may be repeated (default: none)")
       ->type_name("NAME=FILE")
+      ->check(refusal_of("--control", [](const std::string& text) { parse_control(text); }))
       ->allow_extra_args(false)
       ->group("Inputs and output");
   verb.add_option("--limit", o.limit, "Examples taken from every set, the first ones (default: all)")
@@ -109,6 +125,7 @@ void add_machine(CLI::App& verb, Flags& flags) {
                   "Memory of a rank, bytes or such as 8G; less runs fewer layers together (default: 80 % of what is "
                   "free, shared by the ranks of a host)")
       ->type_name("SIZE")
+      ->check(refusal_of("--max-memory", [](const std::string& text) { parse_bytes(text, "--max-memory"); }))
       ->group(kGroup);
   verb.add_option("--grace", o.grace_seconds,
                   "Seconds in which USR1 or TERM let a unit finish before it is dropped (default: 240)")
