@@ -119,13 +119,15 @@ class OperationTimer {
   }
 
   void token_nll(const Matrix& head) {
-    const std::vector<int32_t> targets = random_tokens(size_.answer_tokens, config_.vocab);
+    std::vector<int32_t> targets = random_tokens(size_.answer_tokens, config_.vocab);
+    const int64_t tile = backend_.row_tile();
+    targets.resize(static_cast<std::size_t>((size_.answer_tokens + tile - 1) / tile * tile), -1);
     std::vector<double> nll(targets.size());
     std::vector<uint8_t> hits(targets.size());
     const double flop =
         2.0 * static_cast<double>(size_.answer_tokens) * static_cast<double>(config_.vocab * config_.hidden);
     time("token_nll", flop, 0.0, [&] {
-      backend_.token_nll(in_->data(), head, targets, size_.answer_tokens, {nll.data(), hits.data()});
+      backend_.token_nll(in_->data(), head, targets, static_cast<int64_t>(targets.size()), {nll.data(), hits.data()});
     });
   }
 

@@ -136,7 +136,8 @@ void add_machine(CLI::App& verb, Flags& flags) {
 
 void add_output(CLI::App& verb, Flags& flags) {
   CalibrateOptions& o = flags.options;
-  verb.add_flag("--dry-run", o.dry_run, "Print time, memory and disk of this command on these ranks, and end")
+  verb.add_flag("--dry-run", o.dry_run,
+                "Print time, memory and disk of this command on these ranks, and end (default: off)")
       ->group("Printing");
   verb.add_flag("--json", o.json, "Print JSON on stdout instead of a table (default: table)")->group("Printing");
 }

@@ -20,7 +20,7 @@ struct Options {
   bool in_place = false;
   bool json = false;
   // Absent: what the file was made with.
-  std::optional<uint64_t> seed;
+  std::optional<int64_t> seed;
   std::optional<int64_t> top_k;
   std::optional<int64_t> n_resamples;
 };
@@ -29,9 +29,12 @@ int run_stats(const Options& options) {
   if (options.in_place && !options.out.empty()) {
     fail(ExitCode::kUsage, "stats: --in-place and --out exclude each other; give one of them");
   }
+  if (options.seed.value_or(0) < 0) {
+    fail(ExitCode::kUsage, "stats: --seed: expected at least 0, found " + std::to_string(*options.seed));
+  }
   Results results = read_results(options.file);
   StatisticsOptions settings = results.statistics.options;
-  settings.seed = options.seed.value_or(settings.seed);
+  if (options.seed) settings.seed = static_cast<uint64_t>(*options.seed);
   settings.top_k = options.top_k.value_or(settings.top_k);
   settings.n_resamples = options.n_resamples.value_or(settings.n_resamples);
   results.statistics = compute_statistics(results.calibration, results.controls, settings);

@@ -3,10 +3,12 @@
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <optional>
 #include <set>
-#include <sstream>
+#include <system_error>
 
 #include "jobs/text.h"
 #include "kernels/error.h"
@@ -37,18 +39,22 @@ bool is_given(const CLI::Option& option, const std::vector<std::string>& argumen
   return std::any_of(arguments.begin(), std::find(arguments.begin(), arguments.end(), "--"), names);
 }
 
+// An empty file has no mark: -1, which becomes the first line and column.
 [[noreturn]] void refuse(const std::string& path, const YAML::Mark& mark, const std::string& message) {
-  fail(ExitCode::kUsage,
-       path + ":" + std::to_string(mark.line + 1) + ":" + std::to_string(mark.column + 1) + ": " + message);
+  fail(ExitCode::kUsage, path + ":" + std::to_string(std::max(mark.line, 0) + 1) + ":" +
+                             std::to_string(std::max(mark.column, 0) + 1) + ": " + message);
 }
 
 YAML::Node read_map(const std::string& path) {
   std::ifstream file(path);
-  std::ostringstream text;
-  if (!file || !(text << file.rdbuf())) fail(ExitCode::kNoInput, "--config: cannot read the file " + path);
+  std::error_code ignored;
+  if (!file || std::filesystem::is_directory(path, ignored)) {
+    fail(ExitCode::kNoInput, "--config: cannot read the file " + path);
+  }
+  const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
   YAML::Node root;
   try {
-    root = YAML::Load(text.str());
+    root = YAML::Load(text);
   } catch (const YAML::Exception& error) {
     refuse(path, error.mark, "this is not YAML: " + error.msg);
   }
