@@ -140,7 +140,7 @@ TEST_P(Golden, SweepEqualsTransformers) {
   std::cout << GetParam() << ": largest error " << comparison.largest() << " (1 + |NLL|)\n";
 }
 
-INSTANTIATE_TEST_SUITE_P(Checkpoints, Golden, ::testing::Values("qwen3", "qwen2", "llama", "mistral"),
+INSTANTIATE_TEST_SUITE_P(Checkpoints, Golden, ::testing::Values("qwen3", "qwen2", "llama", "mistral", "demo"),
                          [](const auto& tested) { return std::string(tested.param); });
 
 // What the goldens must contain to be worth comparing with: windows that matter, and matches of both kinds.
