@@ -212,7 +212,7 @@ def write_golden(name, directory, window_keys, examples, rules, bases):
     lines = json.dumps(golden).replace('{"sinks"', '\n{"sinks"')
     (HERE / f"{name}.json").write_text(lines + "\n")
     deltas = np.array([[np.subtract(row[1:], row[0]) for row in case["nll"]] for case in golden["cases"]])
-    print(f"{name}: {len(golden['cases'])} cases, |delta| mean {np.abs(deltas).mean():.3f}, max {np.abs(deltas).max():.3f}")
+    print(f"{name}: {len(deltas)} cases, |delta| mean {np.abs(deltas).mean():.3f}, max {np.abs(deltas).max():.3f}")
 
 
 def make_random(name):
