@@ -13,6 +13,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -86,7 +87,9 @@ class Backend {
 
   virtual std::string name() const = 0;         // "cpu" or "cuda"
   virtual std::string description() const = 0;  // device, threads, libraries: for logs and provenance
-  virtual int64_t row_tile() const = 0;         // rows; see above
+  // Which kernels compute the attention of such a model: part of what makes two runs the same measurement.
+  virtual std::string attention_path(const HeadShape& heads) = 0;
+  virtual int64_t row_tile() const = 0;  // rows; see above
   // Rows that row-wise operations should be given at a time: as many as keep intermediates in fast memory. A multiple
   // of row_tile(); changes speed and workspace only, never a result.
   virtual int64_t chunk_rows() const = 0;
@@ -99,6 +102,8 @@ class Backend {
 
   // Zero-initialised memory. Throws Error(kOutOfMemory).
   virtual std::unique_ptr<Buffer> allocate(int64_t size_bytes, const char* what) = 0;
+  // Memory of the device that is free now, bytes; none where the backend's memory is the host's.
+  virtual std::optional<int64_t> free_bytes() const = 0;
   virtual int64_t allocated_bytes() const = 0;       // now
   virtual int64_t peak_allocated_bytes() const = 0;  // most since reset_peak()
   virtual void reset_peak() = 0;
@@ -143,5 +148,16 @@ struct CpuOptions {
   int n_threads = 0;  // 0: the cores this process may run on
 };
 std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options);
+
+struct CudaOptions {
+  // Which kernels compute attention: cuDNN's where it has a plan for the model, cuDNN's or an error, the own one.
+  enum class Attention { kAuto, kCudnn, kOwn };
+  int device = 0;
+  Attention attention = Attention::kAuto;
+};
+// Usable devices: 0 also where this build has no CUDA.
+int cuda_device_count();
+// Throws Error(kUnavailable) with the reason where there is no usable device.
+std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options);
 
 }  // namespace winnow

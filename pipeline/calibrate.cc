@@ -80,6 +80,7 @@ class CalibrateRun {
   void log_set_up() const;
   void open_directory();
   void find_work();
+  int64_t default_memory_limit() const;
   UnitPrices prices() const;
   ExitCode forecast();
   // ---- measuring: a failure ends the job
@@ -118,7 +119,11 @@ void CalibrateRun::set_up() {
   session_.agree([&] {
     inputs_ = load_inputs(options_);
     n_threads_ = choose_threads(options_, session_.resources());
-    backend_ = make_backend(options_, n_threads_);
+    backend_ = make_backend(options_, session_, n_threads_);
+    if (backend_->activation_dtype() == DType::kBf16 && inputs_.config.checkpoint_dtype != DType::kBf16) {
+      inputs_.warnings.push_back(
+          "the checkpoint is not bfloat16: the GPU computes with its weights rounded to bfloat16");
+    }
     weights_ = std::make_unique<ModelWeights>(inputs_.config, *inputs_.checkpoint, *backend_);
     for (const DataSet& data : inputs_.data_sets) {
       int64_t token_slots = 0;
@@ -190,8 +195,7 @@ void CalibrateRun::find_work() {
     rates_ = measure_rates(*backend_, inputs_.config, *weights_);
     backend_->reset_peak();
   });
-  const int64_t share = static_cast<int64_t>(kMemoryShare * static_cast<double>(session_.resources().available_bytes));
-  memory_limit_ = session_.minimum(options_.max_memory_bytes.value_or(share));
+  memory_limit_ = session_.minimum(options_.max_memory_bytes.value_or(default_memory_limit()));
   std::vector<int64_t> message;
   session_.agree_on_root([&] {
     units_ = plan_units(missing, prices(), {.n_ranks = session_.size(), .max_bytes = memory_limit_});
@@ -199,6 +203,15 @@ void CalibrateRun::find_work() {
   });
   session_.broadcast(message);
   units_ = decode_units(message);
+}
+
+// What this rank may use: of the memory that is free, and that it has taken already.
+int64_t CalibrateRun::default_memory_limit() const {
+  const std::optional<int64_t> device = backend_->free_bytes();
+  const int64_t sharers = device && options_.share_gpu ? session_.local_size() : 1;
+  const int64_t available =
+      device ? *device / sharers + backend_->allocated_bytes() : session_.resources().available_bytes;
+  return static_cast<int64_t>(kMemoryShare * static_cast<double>(available));
 }
 
 UnitPrices CalibrateRun::prices() const {

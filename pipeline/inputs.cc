@@ -124,13 +124,21 @@ int choose_threads(const CalibrateOptions& options, const RankResources& resourc
   return resources.n_threads;
 }
 
-std::unique_ptr<Backend> make_backend(const CalibrateOptions& options, int n_threads) {
-  if (options.device == "cuda") {
-    fail(ExitCode::kUnavailable,
-         "--device cuda: this winnow was built without CUDA; build with -DWINNOW_CUDA=ON "
-         "where nvcc is installed, or use --device cpu");
+std::unique_ptr<Backend> make_backend(const CalibrateOptions& options, const MpiSession& session, int n_threads) {
+  const int n_devices = cuda_device_count();
+  if (options.device == "cpu" || (options.device == "auto" && n_devices == 0)) {
+    return make_cpu_backend({.n_threads = n_threads});
   }
-  return make_cpu_backend({.n_threads = n_threads});
+  if (n_devices > 0 && session.local_size() > n_devices && !options.share_gpu) {
+    fail(ExitCode::kUnavailable, std::to_string(session.local_size()) + " ranks on a host with " +
+                                     std::to_string(n_devices) +
+                                     " GPU(s): start as many ranks as GPUs, or give --share-gpu or --device cpu");
+  }
+  if (options.residual == "fp32") {
+    fail(ExitCode::kUsage,
+         "--residual fp32 is not available on the GPU: its residual stream is bfloat16; leave it out");
+  }
+  return make_cuda_backend({.device = n_devices == 0 ? 0 : session.local_rank() % n_devices});
 }
 
 std::string hash_checkpoint(const Checkpoint& checkpoint) {
@@ -145,7 +153,7 @@ std::string hash_checkpoint(const Checkpoint& checkpoint) {
   return checkpoint_sha256(checkpoint, cache);
 }
 
-RunIdentity identity_of(const Inputs& inputs, const Backend& backend, const std::string& checkpoint_sha256) {
+RunIdentity identity_of(const Inputs& inputs, Backend& backend, const std::string& checkpoint_sha256) {
   RunIdentity identity;
   identity.checkpoint_sha256 = checkpoint_sha256;
   identity.data_sha256 = inputs.data_sets.front().corpus.sha256;
@@ -158,7 +166,7 @@ RunIdentity identity_of(const Inputs& inputs, const Backend& backend, const std:
   identity.residual_dtype = dtype_name(backend.activation_dtype());
   identity.compute_dtype = dtype_name(backend.activation_dtype());
   identity.backend = backend.name();
-  identity.attention_path = backend.name() + "-blocked";
+  identity.attention_path = backend.attention_path(inputs.config.heads);
   return identity;
 }
 

@@ -43,11 +43,12 @@ Inputs load_inputs(const CalibrateOptions& options);
 
 // Threads of this rank: --threads, else OMP_NUM_THREADS, else its share of the cores.
 int choose_threads(const CalibrateOptions& options, const RankResources& resources);
-// The backend of --device. Throws Error(kUnavailable) with the reason.
-std::unique_ptr<Backend> make_backend(const CalibrateOptions& options, int n_threads);
+// The backend of --device for this rank: with CUDA the GPU of its number among the ranks of the host. Throws
+// Error(kUnavailable) with the reason.
+std::unique_ptr<Backend> make_backend(const CalibrateOptions& options, const MpiSession& session, int n_threads);
 
 // checkpoint_sha256 of model/weights.h with the cache in the user's cache directory.
 std::string hash_checkpoint(const Checkpoint& checkpoint);
-RunIdentity identity_of(const Inputs& inputs, const Backend& backend, const std::string& checkpoint_sha256);
+RunIdentity identity_of(const Inputs& inputs, Backend& backend, const std::string& checkpoint_sha256);
 
 }  // namespace winnow

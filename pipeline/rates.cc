@@ -69,7 +69,7 @@ Rates measure_rates(Backend& backend, const ModelConfig& config, ModelWeights& w
   const auto kv = backend.allocate(backend.kv_bytes(n_keys, heads), "keys and values");
   const KvRows keys{.data = kv->data(), .first_row = 0, .n_rows = n_keys};
   const KvRows chunk_keys{.data = kv->data(), .first_row = 0, .n_rows = n_rows};
-  DecoderLayer decoder(backend, config, backend.load(table, WeightUse::kVector, rope->data()));
+  DecoderLayer decoder(backend, config, backend.load(table, WeightUse::kTable, rope->data()));
 
   Rates rates;
   int64_t index = 0;

@@ -16,4 +16,14 @@ inline constexpr double kAttentionTolerance = 2e-5;
 // NLL in nats, times (1 + |NLL|): the promise of the CPU path against float64.
 inline constexpr double kNllTolerance = 2e-5;
 
+// One bfloat16 operation on exact inputs, relative root mean square: the result is rounded once, uniformly in
+// [-2^-9, 2^-9] of its size at the most.
+inline constexpr double kBf16Tolerance = 3e-3;
+
+// Attention in bfloat16: the rounding of the normed queries and keys, of the probabilities and of the result.
+inline constexpr double kBf16AttentionTolerance = 1.5e-2;
+
+// NLL of a random model of 4 layers with a bfloat16 residual stream, nats.
+inline constexpr double kBf16NllTolerance = 5e-2;
+
 }  // namespace winnow

@@ -30,6 +30,7 @@ class CpuBackend final : public Backend {
 
   std::string name() const override { return "cpu"; }
   std::string description() const override;
+  std::string attention_path(const HeadShape& /*heads*/) override { return "cpu-blocked"; }
   int64_t row_tile() const override { return kRowTile; }
   int64_t chunk_rows() const override { return 2 * kRowTile * pool_.size(); }
   DType activation_dtype() const override { return DType::kF32; }
@@ -37,6 +38,7 @@ class CpuBackend final : public Backend {
   int64_t workspace_bytes(int64_t n_rows, int64_t hidden, int64_t vocab, const HeadShape& heads) const override;
 
   std::unique_ptr<Buffer> allocate(int64_t size_bytes, const char* what) override;
+  std::optional<int64_t> free_bytes() const override { return std::nullopt; }
   int64_t allocated_bytes() const override { return allocated_bytes_; }
   int64_t peak_allocated_bytes() const override { return peak_allocated_bytes_; }
   void reset_peak() override { peak_allocated_bytes_ = allocated_bytes_.load(); }

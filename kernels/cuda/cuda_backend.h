@@ -1,0 +1,105 @@
+// The CUDA backend: bfloat16 storage, float32 accumulation, cuBLASLt for the products, cuDNN or an own kernel for
+// attention, own kernels for the rest. Everything is queued on one stream.
+#pragma once
+
+#include <cublasLt.h>
+#include <cuda_runtime.h>
+
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "kernels/backend.h"
+#include "kernels/cuda/product.h"
+
+namespace winnow::cuda {
+
+// Rows of a tile: cuDNN's attention needs multiples of 128 on both sides to use one kernel for all shapes.
+inline constexpr int64_t kRowTile = 128;
+
+class CudnnAttention;
+struct AttentionMemory;
+class Staging;
+
+// Memory of token_nll, bytes.
+int64_t token_nll_bytes(int64_t vocab);
+
+class CudaBackend final : public Backend {
+ public:
+  explicit CudaBackend(const CudaOptions& options);
+  ~CudaBackend() override;
+
+  std::string name() const override { return "cuda"; }
+  std::string description() const override;
+  std::string attention_path(const HeadShape& heads) override;
+  int64_t row_tile() const override { return kRowTile; }
+  int64_t chunk_rows() const override { return 8192; }
+  DType activation_dtype() const override { return DType::kBf16; }
+  int64_t kv_bytes(int64_t n_rows, const HeadShape& heads) const override;
+  int64_t workspace_bytes(int64_t n_rows, int64_t hidden, int64_t vocab, const HeadShape& heads) const override;
+
+  std::unique_ptr<Buffer> allocate(int64_t size_bytes, const char* what) override;
+  std::optional<int64_t> free_bytes() const override;
+  int64_t allocated_bytes() const override { return allocated_bytes_; }
+  int64_t peak_allocated_bytes() const override { return peak_allocated_bytes_; }
+  void reset_peak() override { peak_allocated_bytes_ = allocated_bytes_; }
+
+  int64_t kept_layers(int64_t n_layers) const override { return n_layers; }
+  int64_t weight_bytes(const HostTensor& source, WeightUse use) const override;
+  Matrix load(const HostTensor& source, WeightUse use, void* storage) override;
+
+  void copy(const void* from, void* to, int64_t n_rows, int64_t cols) override;
+  void embed(const Matrix& table, std::span<const int32_t> tokens, void* out, int64_t n_rows) override;
+  void rms_norm(const void* x, const Matrix& weight, float eps, void* out, int64_t n_rows) override;
+  void linear(const void* x, const Matrix& weight, const Matrix& bias, void* out, int64_t n_rows,
+              bool accumulate) override;
+  void rope(void* q, const HeadShape& heads, const HeadNorm& norm, const Matrix& cos_sin, int64_t first_row,
+            int64_t n_rows) override;
+  void store_kv(void* kv, const HeadShape& heads, const HeadNorm& norm, const Matrix& cos_sin, int64_t first_row,
+                int64_t n_rows, const KvRows& to) override;
+  void attention(std::span<const AttentionCall> calls, const HeadShape& heads) override;
+  void swiglu(const void* gate_up, void* out, int64_t n_rows, int64_t ffn) override;
+  void token_nll(const void* x, const Matrix& head, std::span<const int32_t> targets, int64_t n_rows,
+                 const TokenScores& out) override;
+  void synchronize() override;
+
+ private:
+  friend class DeviceBuffer;
+  // Keys [first_key, first_key + n_keys) of a buffer; causal at the bottom right when masked, with a window unless 0.
+  struct KeyRange {
+    int64_t first_key;
+    int64_t n_keys;
+    bool masked;
+    int64_t window;
+  };
+  struct KeyHalf {
+    KvRows keys;
+    KeyRange range;
+  };
+  void choose_attention(const HeadShape& heads);
+  void attend(const AttentionCall& call, const HeadShape& heads);
+  KvRows join_keys(const AttentionCall& call, const HeadShape& heads);
+  void run_cudnn(const AttentionCall& part, const KvRows& keys, const KeyRange& range, void* out, void* lse,
+                 const HeadShape& heads);
+  void run_merged(const AttentionCall& part, const KeyHalf& first, const KeyHalf& second, const HeadShape& heads);
+
+  void multiply(const void* x, const Matrix& weight, const void* bias, void* out, int64_t n_rows, bool accumulate,
+                bool float_output);
+
+  CudaOptions options_;
+  bool is_attention_chosen_ = false;
+  cudaStream_t stream_ = nullptr;
+  cublasLtHandle_t cublas_ = nullptr;
+  std::unique_ptr<Buffer> cublas_workspace_;
+  std::unique_ptr<Staging> staging_;
+  std::map<std::vector<int64_t>, std::unique_ptr<Product>> products_;
+  std::unique_ptr<CudnnAttention> cudnn_;  // null: the own kernel does everything
+  std::unique_ptr<AttentionMemory> attention_memory_;
+  int64_t allocated_bytes_ = 0;
+  int64_t peak_allocated_bytes_ = 0;
+  cudaDeviceProp device_{};
+};
+
+}  // namespace winnow::cuda

@@ -1,0 +1,58 @@
+// cuDNN's fused attention through its backend API.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "kernels/backend.h"
+
+namespace winnow::cuda {
+
+// One attention: n_queries rows against n_keys rows, causal at the bottom right (query i sees keys up to
+// i + n_keys - n_queries) or at the top left (key j <= query i), or unmasked; with a window on top.
+struct AttentionShape {
+  enum class Mask { kNone, kTopLeft, kBottomRight };
+  int64_t n_queries = 0;
+  int64_t n_keys = 0;
+  int64_t n_heads = 0;
+  int64_t n_kv_heads = 0;
+  int64_t head_dim = 0;
+  Mask mask = Mask::kBottomRight;
+  int64_t window = 0;  // keys that a row sees, itself included; 0: all
+  auto operator<=>(const AttentionShape&) const = default;
+};
+
+// bfloat16: q, out (n_queries, n_heads, head_dim); k, v (n_keys, n_kv_heads, head_dim). lse: float32
+// (n_heads, n_queries), the natural log of the sum of exponentials of the scaled scores.
+struct AttentionPointers {
+  const void* q = nullptr;
+  const void* k = nullptr;
+  const void* v = nullptr;
+  void* out = nullptr;
+  void* lse = nullptr;
+};
+
+// Plans are static and built for one exact shape: cuDNN's dynamic-shape kernel cache gives wrong results (9.19).
+class CudnnAttention {
+ public:
+  explicit CudnnAttention(cudaStream_t stream);
+  CudnnAttention(const CudnnAttention&) = delete;
+  CudnnAttention& operator=(const CudnnAttention&) = delete;
+  ~CudnnAttention();
+
+  static std::string version();
+  // Builds the plan if needed. False: cuDNN has none for this shape, and `reason()` says what it answered.
+  bool supports(const AttentionShape& shape);
+  const std::string& reason() const;
+  // Throws Error(kInternal) when there is no plan.
+  void run(const AttentionShape& shape, const AttentionPointers& pointers, float scale);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace winnow::cuda

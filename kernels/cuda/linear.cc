@@ -1,0 +1,21 @@
+#include "kernels/cuda/check.h"
+#include "kernels/cuda/cuda_backend.h"
+
+namespace winnow::cuda {
+
+void CudaBackend::multiply(const void* x, const Matrix& weight, const void* bias, void* out, int64_t n_rows,
+                           bool accumulate, bool float_output) {
+  if (!cublas_workspace_) cublas_workspace_ = allocate(kProductWorkspaceBytes, "cuBLAS's workspace");
+  auto& product = products_[{weight.rows, weight.cols, bias != nullptr ? 1 : 0, float_output ? 1 : 0}];
+  if (!product) {
+    product = std::make_unique<Product>(cublas_, weight.rows, weight.cols, bias != nullptr, float_output);
+  }
+  product->run({x, weight.data, bias, out, cublas_workspace_->data()}, n_rows, accumulate, stream_);
+}
+
+void CudaBackend::linear(const void* x, const Matrix& weight, const Matrix& bias, void* out, int64_t n_rows,
+                         bool accumulate) {
+  if (n_rows > 0) multiply(x, weight, bias.data, out, n_rows, accumulate, false);
+}
+
+}  // namespace winnow::cuda

@@ -1,0 +1,91 @@
+// Weights on their way to the GPU: read and converted to bfloat16 into pinned memory by several threads, one piece
+// while the piece before is being copied.
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+#include "kernels/cpu/cpu_backend.h"
+#include "kernels/cuda/check.h"
+#include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/staging.h"
+
+namespace winnow::cuda {
+
+namespace {
+
+// Elements that one thread converts at a time.
+constexpr int64_t kTaskElements = 1 << 18;
+
+// float32 to bfloat16, to the nearest, ties to even; NaN stays NaN.
+uint16_t to_bfloat16(float value) {
+  const auto bits = std::bit_cast<uint32_t>(value);
+  if ((bits & 0x7FFFFFFFU) > 0x7F800000U) return static_cast<uint16_t>((bits >> 16) | 0x40U);
+  return static_cast<uint16_t>((bits + 0x7FFFU + ((bits >> 16) & 1U)) >> 16);
+}
+
+void convert(const std::byte* from, DType dtype, int64_t count, uint16_t* to) {
+  if (dtype == DType::kBf16) {
+    std::memcpy(to, from, static_cast<std::size_t>(count) * 2);
+    return;
+  }
+  constexpr int64_t kPiece = 4096;
+  float values[kPiece];
+  for (int64_t at = 0; at < count; at += kPiece) {
+    const int64_t n = std::min(kPiece, count - at);
+    cpu::to_float32(from + at * size_bytes(dtype), dtype, n, values);
+    for (int64_t i = 0; i < n; ++i) to[at + i] = to_bfloat16(values[i]);
+  }
+}
+
+}  // namespace
+
+Staging::Staging() : pool_(std::min(8, cpu::usable_cores())) {
+  for (Half& half : halves_) {
+    WINNOW_CHECK(cudaMallocHost(&half.data, kBytes));
+    WINNOW_CHECK(cudaEventCreateWithFlags(&half.copied, cudaEventDisableTiming));
+  }
+}
+
+Staging::~Staging() {
+  for (const Half& half : halves_) {
+    cudaEventDestroy(half.copied);
+    cudaFreeHost(half.data);
+  }
+}
+
+void Staging::upload(const HostTensor& source, bool as_float32, void* to, cudaStream_t stream) {
+  const int64_t element = as_float32 ? 4 : 2;
+  const int64_t piece = kBytes / element;
+  for (int64_t at = 0; at < source.count(); at += piece) {
+    const int64_t n = std::min(piece, source.count() - at);
+    Half& half = halves_[next_half_];
+    next_half_ = 1 - next_half_;
+    WINNOW_CHECK(cudaEventSynchronize(half.copied));  // the copy before last from this memory
+    pool_.run((n + kTaskElements - 1) / kTaskElements, [&](int64_t task, int) {
+      const int64_t first = task * kTaskElements;
+      const int64_t count = std::min(kTaskElements, n - first);
+      const std::byte* from = source.data + (at + first) * size_bytes(source.dtype);
+      if (as_float32) {
+        cpu::to_float32(from, source.dtype, count, static_cast<float*>(half.data) + first);
+      } else {
+        convert(from, source.dtype, count, static_cast<uint16_t*>(half.data) + first);
+      }
+    });
+    WINNOW_CHECK(cudaMemcpyAsync(static_cast<std::byte*>(to) + at * element, half.data,
+                                 static_cast<std::size_t>(n * element), cudaMemcpyHostToDevice, stream));
+    WINNOW_CHECK(cudaEventRecord(half.copied, stream));
+  }
+}
+
+int64_t CudaBackend::weight_bytes(const HostTensor& source, WeightUse use) const {
+  return source.count() * (use == WeightUse::kTable ? 4 : 2);
+}
+
+Matrix CudaBackend::load(const HostTensor& source, WeightUse use, void* storage) {
+  if (!staging_) staging_ = std::make_unique<Staging>();
+  staging_->upload(source, use == WeightUse::kTable, storage, stream_);
+  return {storage, use == WeightUse::kTable ? DType::kF32 : DType::kBf16, source.rows(), source.cols()};
+}
+
+}  // namespace winnow::cuda

@@ -1,0 +1,38 @@
+#include "kernels/cuda/attention_memory.h"
+#include "kernels/cuda/check.h"
+#include "kernels/cuda/vector.cuh"
+
+namespace winnow::cuda {
+
+namespace {
+
+constexpr int kThreads = 256;
+
+__global__ void merge_kernel(MergeArguments a) {
+  const int pieces = static_cast<int>(a.head_dim / 8);
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (i >= a.n_rows * a.n_heads * pieces) return;
+  const int64_t row_head = i / pieces;
+  const int64_t at = row_head % a.n_heads * a.n_rows + row_head / a.n_heads;
+  const float highest = fmaxf(a.lse[at], a.other_lse[at]);
+  const float weight = __expf(a.lse[at] - highest);
+  const float other_weight = __expf(a.other_lse[at] - highest);
+  const float inverse = 1.0F / (weight + other_weight);
+  float x[8];
+  float y[8];
+  static_cast<const Bf16x8*>(a.out)[i].to_float(x);
+  static_cast<const Bf16x8*>(a.other)[i].to_float(y);
+#pragma unroll
+  for (int e = 0; e < 8; ++e) x[e] = (x[e] * weight + y[e] * other_weight) * inverse;
+  static_cast<Bf16x8*>(a.out)[i] = Bf16x8::from_float(x);
+}
+
+}  // namespace
+
+void merge_attention(const MergeArguments& arguments, cudaStream_t stream) {
+  const int64_t n = arguments.n_rows * arguments.n_heads * (arguments.head_dim / 8);
+  merge_kernel<<<static_cast<unsigned>((n + kThreads - 1) / kThreads), kThreads, 0, stream>>>(arguments);
+  WINNOW_CHECK_LAUNCH();
+}
+
+}  // namespace winnow::cuda

@@ -1,0 +1,410 @@
+// One block is 128 query rows of one head, 16 for each of its 8 warps. It walks over tiles of 64 keys, those of the
+// sinks and then those of the band; a tile that no row of the block sees is never loaded. Keys and values are brought
+// in with cp.async one tile ahead.
+//
+// Row contract: a tile that is hidden from a row but loaded for its neighbours adds exactly 0 to it: exp2(-inf) = 0,
+// and its running maximum, and so the rescaling by 1, do not move.
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/cuda/check.h"
+#include "kernels/cuda/own_attention.cuh"
+#include "kernels/cuda/vector.cuh"
+
+namespace winnow::cuda {
+
+namespace {
+
+constexpr int kQueryTile = 128;
+constexpr int kKeyTile = 64;
+constexpr int kWarps = 8;
+constexpr int kThreads = kWarps * kWarp;
+constexpr int kStages = 2;
+constexpr float kLog2E = 1.4426950408889634F;
+constexpr float kLn2 = 0.6931471805599453F;
+
+// Calls of one launch: its parameters must stay below 4 KiB.
+constexpr int kCallsPerLaunch = 24;
+
+struct CallArguments {
+  const Bf16* q;
+  Bf16* out;
+  float* lse;
+  const Bf16* prefix_keys;
+  const Bf16* prefix_values;
+  const Bf16* own_keys;
+  const Bf16* own_values;
+  int64_t own_first_row;
+  int64_t first_row;
+  int64_t n_rows;
+  int64_t n_tokens;
+  Window window;
+};
+
+struct LaunchArguments {
+  CallArguments call[kCallsPerLaunch];
+  int n_heads;
+  int n_kv_heads;
+  int head_dim;
+  float scale_log2;  // scale * log2(e)
+};
+
+// 16-byte pieces of a row in shared memory are permuted so that the 8 rows that ldmatrix reads at once lie in different
+// banks, whatever the length of a row.
+template <int kDim>
+__device__ inline int swizzled(int row, int piece) {
+  constexpr int kPieces = kDim / 8;
+  const int mixed = kPieces % 8 == 0 ? piece ^ (row & 7) : piece ^ ((row >> 1) & 3);
+  return (row * kPieces + mixed) * 8;
+}
+
+__device__ inline void copy_async(Bf16* to, const Bf16* from, bool valid) {
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(to));
+  const int bytes = valid ? 16 : 0;  // the rest is filled with zeros
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(address), "l"(from), "r"(bytes));
+}
+__device__ inline void commit_copies() { asm volatile("cp.async.commit_group;\n"); }
+template <int kLeft>
+__device__ inline void wait_copies() {
+  asm volatile("cp.async.wait_group %0;\n" ::"n"(kLeft));
+}
+
+__device__ inline void load_matrices(uint32_t (&r)[4], const Bf16* p) {
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(p));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];\n"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(address));
+}
+__device__ inline void load_matrices_transposed(uint32_t (&r)[4], const Bf16* p) {
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(p));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];\n"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(address));
+}
+__device__ inline void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};\n"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+__device__ inline uint32_t pack(float low, float high) {
+  const __nv_bfloat162 both = __floats2bfloat162_rn(low, high);
+  return reinterpret_cast<const uint32_t&>(both);
+}
+// Maximum and sum over the four threads that share a row of a fragment.
+__device__ inline float quad_max(float x) {
+  x = fmaxf(x, __shfl_xor_sync(0xFFFFFFFFU, x, 1));
+  return fmaxf(x, __shfl_xor_sync(0xFFFFFFFFU, x, 2));
+}
+__device__ inline float quad_sum(float x) {
+  x += __shfl_xor_sync(0xFFFFFFFFU, x, 1);
+  return x + __shfl_xor_sync(0xFFFFFFFFU, x, 2);
+}
+
+// Tiles of keys that the rows [first, last] of a block need: [0, sink_end) and [band_begin, end).
+struct TileRange {
+  int sink_end;
+  int band_begin;
+  int end;
+  __device__ int count() const { return sink_end + end - band_begin; }
+  __device__ int tile(int i) const { return i < sink_end ? i : band_begin + i - sink_end; }
+};
+
+__device__ inline TileRange tiles_of(const Window& w, int64_t first, int64_t last) {
+  // Where rows that obey and rows that do not share a block, the ones that do not see everything.
+  const bool all_obey = obeys(w, first) && obeys(w, last);
+  const bool none_obeys = last < w.first_row || first >= w.end_row;
+  const int64_t band = all_obey ? band_start(w, first) : 0;
+  const int64_t sinks = none_obeys ? 0 : min(w.sinks, last + 1);
+  const int band_begin = static_cast<int>(band / kKeyTile);
+  const int sink_end = min(static_cast<int>((sinks + kKeyTile - 1) / kKeyTile), band_begin);
+  return {sink_end, band_begin, static_cast<int>(last / kKeyTile) + 1};
+}
+
+template <int kDim>
+struct alignas(16) SharedTiles {
+  Bf16 keys[kStages][kKeyTile * kDim];
+  Bf16 values[kStages][kKeyTile * kDim];
+};
+
+template <int kDim>
+class Block {
+ public:
+  __device__ Block(const LaunchArguments& launch, const CallArguments& call, SharedTiles<kDim>& shared)
+      : launch_(launch), call_(call), shared_(shared) {}
+
+  __device__ void run(int tile, int head) {
+    const int64_t first = call_.first_row + static_cast<int64_t>(tile) * kQueryTile;
+    const int64_t last = min(first + kQueryTile, call_.n_tokens) - 1;
+    row_in_call_ = static_cast<int64_t>(tile) * kQueryTile + (threadIdx.x / kWarp) * 16;
+    head_ = head;
+    if (last < first) {
+      clear();
+      write();
+      return;
+    }
+    load_queries();
+    clear();
+    const TileRange range = tiles_of(call_.window, first, last);
+    const int n = range.count();
+    fetch(range.tile(0), 0);
+    for (int i = 0; i < n; ++i) {
+      if (i + 1 < n) fetch(range.tile(i + 1), (i + 1) % kStages);
+      if (i + 1 < n) {
+        wait_copies<1>();
+      } else {
+        wait_copies<0>();
+      }
+      __syncthreads();
+      process(range.tile(i), i % kStages, first, last);
+      __syncthreads();
+    }
+    write();
+  }
+
+ private:
+  static constexpr int kDepthSteps = kDim / 16;
+  static constexpr int kColumnTiles = kKeyTile / 8;
+  static constexpr int kValueTiles = kDim / 8;
+
+  __device__ int lane() const { return threadIdx.x % kWarp; }
+  __device__ int64_t q_stride() const { return static_cast<int64_t>(launch_.n_heads) * launch_.head_dim; }
+
+  // A fragment of the queries: rows lane / 4 and lane / 4 + 8 of the warp's 16.
+  __device__ void load_queries() {
+    const Bf16* base = call_.q + head_ * launch_.head_dim;
+#pragma unroll
+    for (int k = 0; k < kDepthSteps; ++k) {
+#pragma unroll
+      for (int part = 0; part < 4; ++part) {
+        const int64_t row = row_in_call_ + lane() / 4 + (part & 1) * 8;
+        const int column = k * 16 + (lane() % 4) * 2 + (part >> 1) * 8;
+        q_[k][part] =
+            column < launch_.head_dim ? *reinterpret_cast<const uint32_t*>(base + row * q_stride() + column) : 0U;
+      }
+    }
+  }
+
+  __device__ void clear() {
+#pragma unroll
+    for (auto& tile : out_) {
+#pragma unroll
+      for (float& x : tile) x = 0.0F;
+    }
+    max_[0] = max_[1] = -INFINITY;
+    sum_[0] = sum_[1] = 0.0F;
+  }
+
+  // Tiles do not straddle the two sources: own.first_row is a multiple of the row tile.
+  __device__ void fetch(int tile, int stage) {
+    const int64_t row = static_cast<int64_t>(tile) * kKeyTile;
+    const bool own = row >= call_.own_first_row;
+    const int64_t stride = static_cast<int64_t>(launch_.n_kv_heads) * launch_.head_dim;
+    const int kv_head = head_ / (launch_.n_heads / launch_.n_kv_heads);
+    const int64_t offset = (own ? row - call_.own_first_row : row) * stride + kv_head * launch_.head_dim;
+    const Bf16* keys = (own ? call_.own_keys : call_.prefix_keys) + offset;
+    const Bf16* values = (own ? call_.own_values : call_.prefix_values) + offset;
+    constexpr int kPieces = kDim / 8;
+    for (int i = threadIdx.x; i < kKeyTile * kPieces; i += kThreads) {
+      const int r = i / kPieces;
+      const int piece = i % kPieces;
+      const bool valid = piece * 8 < launch_.head_dim;
+      const int64_t at = valid ? r * stride + piece * 8 : 0;
+      copy_async(shared_.keys[stage] + swizzled<kDim>(r, piece), keys + at, valid);
+      copy_async(shared_.values[stage] + swizzled<kDim>(r, piece), values + at, valid);
+    }
+    commit_copies();
+  }
+
+  __device__ void process(int tile, int stage, int64_t first, int64_t last) {
+    float scores[kColumnTiles][4] = {};
+    const Bf16* keys = shared_.keys[stage];
+#pragma unroll
+    for (int k = 0; k < kDepthSteps; ++k) {
+#pragma unroll
+      for (int c = 0; c < kColumnTiles; c += 2) {
+        // Keys c*8 .. c*8+15 by depth k*16 .. k*16+15, as two column tiles.
+        uint32_t b[4];
+        const int key = c * 8 + (lane() & 7) + ((lane() >> 4) << 3);
+        load_matrices(b, keys + swizzled<kDim>(key, k * 2 + ((lane() >> 3) & 1)));
+        multiply(scores[c], q_[k], b[0], b[1]);
+        multiply(scores[c + 1], q_[k], b[2], b[3]);
+      }
+    }
+    const int64_t first_key = static_cast<int64_t>(tile) * kKeyTile;
+    const Window& w = call_.window;
+    // Seen whole by every row: the last key is not in the first row's future, and the first key is in every band.
+    const bool whole = first_key + kKeyTile - 1 <= first &&
+                       (first_key >= latest_band_start(first, last) || first_key + kKeyTile <= w.sinks);
+    if (!whole) hide(scores, first_key);
+    soften(scores);
+    accumulate(scores, shared_.values[stage]);
+  }
+
+  // At least the latest band start of the block's rows.
+  __device__ int64_t latest_band_start(int64_t first, int64_t last) const {
+    const Window& w = call_.window;
+    const bool none_obeys = last < w.first_row || first >= w.end_row;
+    return none_obeys ? 0 : max(int64_t{0}, last - w.keys + 1);
+  }
+
+  __device__ void hide(float (&scores)[kColumnTiles][4], int64_t first_key) const {
+#pragma unroll
+    for (int c = 0; c < kColumnTiles; ++c) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        const int64_t t = call_.first_row + row_in_call_ + lane() / 4 + (e >> 1) * 8;
+        const int64_t j = first_key + c * 8 + (lane() % 4) * 2 + (e & 1);
+        if (!sees(call_.window, t, j)) scores[c][e] = -INFINITY;
+      }
+    }
+  }
+
+  // Scores to exp2(score - maximum), in place; what there is so far is rescaled to the new maximum.
+  __device__ void soften(float (&scores)[kColumnTiles][4]) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      float highest = max_[half];
+      float tile_max = -INFINITY;
+#pragma unroll
+      for (int c = 0; c < kColumnTiles; ++c) {
+        tile_max = fmaxf(tile_max, fmaxf(scores[c][2 * half], scores[c][2 * half + 1]));
+      }
+      highest = fmaxf(highest, quad_max(tile_max) * launch_.scale_log2);
+      const float reference = highest == -INFINITY ? 0.0F : highest;
+      const float rescale = exp2f(max_[half] - reference);
+      max_[half] = highest;
+      float sum = 0.0F;
+#pragma unroll
+      for (int c = 0; c < kColumnTiles; ++c) {
+#pragma unroll
+        for (int e = 2 * half; e < 2 * half + 2; ++e) {
+          scores[c][e] = exp2f(scores[c][e] * launch_.scale_log2 - reference);
+          sum += scores[c][e];
+        }
+      }
+      sum_[half] = sum_[half] * rescale + sum;
+#pragma unroll
+      for (auto& tile : out_) {
+        tile[2 * half] *= rescale;
+        tile[2 * half + 1] *= rescale;
+      }
+    }
+  }
+
+  __device__ void accumulate(const float (&p)[kColumnTiles][4], const Bf16* values) {
+#pragma unroll
+    for (int k = 0; k < kKeyTile / 16; ++k) {
+      const uint32_t a[4] = {pack(p[2 * k][0], p[2 * k][1]), pack(p[2 * k][2], p[2 * k][3]),
+                             pack(p[2 * k + 1][0], p[2 * k + 1][1]), pack(p[2 * k + 1][2], p[2 * k + 1][3])};
+#pragma unroll
+      for (int v = 0; v < kValueTiles; v += 2) {
+        uint32_t b[4];
+        const int key = k * 16 + (lane() & 7) + (((lane() >> 3) & 1) << 3);
+        load_matrices_transposed(b, values + swizzled<kDim>(key, v + (lane() >> 4)));
+        multiply(out_[v], a, b[0], b[1]);
+        multiply(out_[v + 1], a, b[2], b[3]);
+      }
+    }
+  }
+
+  __device__ void write() {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int64_t row = row_in_call_ + lane() / 4 + half * 8;
+      const bool real = call_.first_row + row < call_.n_tokens;
+      const float total = quad_sum(sum_[half]);
+      const float inverse = real ? 1.0F / total : 0.0F;
+      Bf16* to = call_.out + row * q_stride() + head_ * launch_.head_dim + (lane() % 4) * 2;
+#pragma unroll
+      for (int v = 0; v < kValueTiles; ++v) {
+        if (v * 8 >= launch_.head_dim) continue;
+        *reinterpret_cast<uint32_t*>(to + v * 8) = pack(out_[v][2 * half] * inverse, out_[v][2 * half + 1] * inverse);
+      }
+      if (call_.lse != nullptr && lane() % 4 == 0) {
+        call_.lse[head_ * call_.n_rows + row] = real ? (max_[half] + log2f(total)) * kLn2 : 0.0F;
+      }
+    }
+  }
+
+  const LaunchArguments& launch_;
+  const CallArguments& call_;
+  SharedTiles<kDim>& shared_;
+  int64_t row_in_call_ = 0;  // first row of this warp
+  int head_ = 0;
+  uint32_t q_[kDepthSteps][4];
+  float out_[kValueTiles][4];
+  float max_[2];  // of the scores, times log2(e), of the rows lane / 4 and lane / 4 + 8
+  float sum_[2];  // this thread's part
+};
+
+template <int kDim>
+__global__ void __launch_bounds__(kThreads) attention_kernel(const __grid_constant__ LaunchArguments launch) {
+  extern __shared__ char memory[];
+  const CallArguments& call = launch.call[blockIdx.z];
+  const int n_tiles = static_cast<int>(call.n_rows / kQueryTile);
+  if (static_cast<int>(blockIdx.x) >= n_tiles) return;
+  // The longest rows first.
+  Block<kDim>(launch, call, *reinterpret_cast<SharedTiles<kDim>*>(memory))
+      .run(n_tiles - 1 - static_cast<int>(blockIdx.x), static_cast<int>(blockIdx.y));
+}
+
+template <int kDim>
+void launch_kernel(const LaunchArguments& launch, const dim3& grid, cudaStream_t stream) {
+  constexpr std::size_t kSharedBytes = sizeof(SharedTiles<kDim>);
+  WINNOW_CHECK(cudaFuncSetAttribute(attention_kernel<kDim>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                    static_cast<int>(kSharedBytes)));
+  attention_kernel<kDim><<<grid, kThreads, kSharedBytes, stream>>>(launch);
+  WINNOW_CHECK_LAUNCH();
+}
+
+CallArguments arguments(const AttentionCall& call, float* lse, const HeadShape& heads) {
+  const auto values = [&](const KvRows& rows) {
+    return static_cast<const Bf16*>(rows.data) + rows.n_rows * heads.kv_dim();
+  };
+  return {.q = static_cast<const Bf16*>(call.q),
+          .out = static_cast<Bf16*>(call.out),
+          .lse = lse,
+          .prefix_keys = static_cast<const Bf16*>(call.prefix.data),
+          .prefix_values = values(call.prefix),
+          .own_keys = static_cast<const Bf16*>(call.own.data),
+          .own_values = values(call.own),
+          .own_first_row = call.own.first_row,
+          .first_row = call.first_row,
+          .n_rows = call.n_rows,
+          .n_tokens = call.n_tokens,
+          .window = call.window};
+}
+
+}  // namespace
+
+void own_attention(std::span<const AttentionCall> calls, std::span<float* const> lse, const HeadShape& heads,
+                   cudaStream_t stream) {
+  LaunchArguments launch{};
+  launch.n_heads = static_cast<int>(heads.n_heads);
+  launch.n_kv_heads = static_cast<int>(heads.n_kv_heads);
+  launch.head_dim = static_cast<int>(heads.head_dim);
+  launch.scale_log2 = heads.scale * kLog2E;
+  for (std::size_t begin = 0; begin < calls.size(); begin += kCallsPerLaunch) {
+    const std::size_t n = std::min<std::size_t>(kCallsPerLaunch, calls.size() - begin);
+    int64_t most_rows = 0;
+    for (std::size_t i = 0; i < n; ++i) {
+      launch.call[i] = arguments(calls[begin + i], lse.empty() ? nullptr : lse[begin + i], heads);
+      most_rows = std::max(most_rows, calls[begin + i].n_rows);
+    }
+    const dim3 grid(static_cast<unsigned>(most_rows / kQueryTile), static_cast<unsigned>(heads.n_heads),
+                    static_cast<unsigned>(n));
+    if (heads.head_dim <= 32) {
+      launch_kernel<32>(launch, grid, stream);
+    } else if (heads.head_dim <= 64) {
+      launch_kernel<64>(launch, grid, stream);
+    } else if (heads.head_dim <= 96) {
+      launch_kernel<96>(launch, grid, stream);
+    } else {
+      launch_kernel<128>(launch, grid, stream);
+    }
+  }
+}
+
+}  // namespace winnow::cuda

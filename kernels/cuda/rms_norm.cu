@@ -1,0 +1,44 @@
+#include "kernels/cuda/check.h"
+#include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/vector.cuh"
+
+namespace winnow::cuda {
+
+namespace {
+
+constexpr int kThreads = 256;
+
+// One block a row. out may be x: a block reads its row whole before it writes.
+__global__ void rms_norm_kernel(const Bf16x8* x, const Bf16x8* weight, float eps, Bf16x8* out, int n_vectors) {
+  const Bf16x8* row = x + static_cast<int64_t>(blockIdx.x) * n_vectors;
+  Bf16x8* result = out + static_cast<int64_t>(blockIdx.x) * n_vectors;
+  float sum = 0.0F;
+  for (int i = threadIdx.x; i < n_vectors; i += kThreads) {
+    float v[8];
+    row[i].to_float(v);
+#pragma unroll
+    for (const float e : v) sum += e * e;
+  }
+  const float inverse = rsqrtf(block_sum<kThreads>(sum) / static_cast<float>(8 * n_vectors) + eps);
+  for (int i = threadIdx.x; i < n_vectors; i += kThreads) {
+    float v[8];
+    float w[8];
+    row[i].to_float(v);  // from the first-level cache
+    weight[i].to_float(w);
+#pragma unroll
+    for (int e = 0; e < 8; ++e) v[e] *= inverse * w[e];
+    result[i] = Bf16x8::from_float(v);
+  }
+}
+
+}  // namespace
+
+void CudaBackend::rms_norm(const void* x, const Matrix& weight, float eps, void* out, int64_t n_rows) {
+  if (n_rows == 0) return;
+  rms_norm_kernel<<<static_cast<unsigned>(n_rows), kThreads, 0, stream_>>>(
+      static_cast<const Bf16x8*>(x), static_cast<const Bf16x8*>(weight.data), eps, static_cast<Bf16x8*>(out),
+      static_cast<int>(weight.rows / 8));
+  WINNOW_CHECK_LAUNCH();
+}
+
+}  // namespace winnow::cuda

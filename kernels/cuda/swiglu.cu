@@ -1,0 +1,35 @@
+#include "kernels/cuda/check.h"
+#include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/vector.cuh"
+
+namespace winnow::cuda {
+
+namespace {
+
+constexpr int kThreads = 256;
+
+__global__ void swiglu_kernel(const Bf16x8* gate_up, Bf16x8* out, int64_t n_rows, int ffn_vectors) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (i >= n_rows * ffn_vectors) return;
+  const int64_t row = i / ffn_vectors;
+  const Bf16x8* gate = gate_up + i + row * ffn_vectors;
+  float g[8];
+  float u[8];
+  gate[0].to_float(g);
+  gate[ffn_vectors].to_float(u);
+#pragma unroll
+  for (int e = 0; e < 8; ++e) g[e] = g[e] / (1.0F + __expf(-g[e])) * u[e];
+  out[i] = Bf16x8::from_float(g);
+}
+
+}  // namespace
+
+void CudaBackend::swiglu(const void* gate_up, void* out, int64_t n_rows, int64_t ffn) {
+  if (n_rows == 0) return;
+  const int64_t vectors = n_rows * (ffn / 8);
+  swiglu_kernel<<<static_cast<unsigned>((vectors + kThreads - 1) / kThreads), kThreads, 0, stream_>>>(
+      static_cast<const Bf16x8*>(gate_up), static_cast<Bf16x8*>(out), n_rows, static_cast<int>(ffn / 8));
+  WINNOW_CHECK_LAUNCH();
+}
+
+}  // namespace winnow::cuda

@@ -1,0 +1,15 @@
+// What a build without CUDA answers.
+
+#include "kernels/backend.h"
+#include "kernels/error.h"
+
+namespace winnow {
+
+int cuda_device_count() { return 0; }
+
+std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& /*options*/) {
+  fail(ExitCode::kUnavailable,
+       "this winnow was built without CUDA; build with -DWINNOW_CUDA=ON where nvcc is installed, or use --device cpu");
+}
+
+}  // namespace winnow
