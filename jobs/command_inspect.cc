@@ -31,20 +31,6 @@ struct Options {
   bool json = false;
 };
 
-std::string dtype_name(DType dtype) {
-  switch (dtype) {
-    case DType::kF32:
-      return "fp32";
-    case DType::kBf16:
-      return "bf16";
-    case DType::kF16:
-      return "fp16";
-    case DType::kOther:
-      break;
-  }
-  return "other";
-}
-
 std::string rope_name(const RopeConfig& rope) {
   char text[96];
   const char* type = rope.type == RopeConfig::Type::kLlama3   ? "llama3"

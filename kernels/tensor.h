@@ -14,6 +14,11 @@ inline constexpr int64_t size_bytes(DType dtype) {
   return dtype == DType::kF32 ? 4 : (dtype == DType::kBf16 || dtype == DType::kF16) ? 2 : 0;
 }
 
+// Name in results and messages.
+inline constexpr const char* dtype_name(DType dtype) {
+  return dtype == DType::kF32 ? "fp32" : dtype == DType::kBf16 ? "bf16" : dtype == DType::kF16 ? "fp16" : "other";
+}
+
 // A tensor as it lies in a mapped checkpoint. `data` may be unaligned.
 struct HostTensor {
   const std::byte* data = nullptr;

@@ -73,19 +73,6 @@ void check_reach(Inputs& inputs) {
   }
 }
 
-std::string dtype_name(DType dtype) {
-  switch (dtype) {
-    case DType::kF32:
-      return "fp32";
-    case DType::kBf16:
-      return "bf16";
-    case DType::kF16:
-      return "fp16";
-    default:
-      return "other";
-  }
-}
-
 }  // namespace
 
 SweepRequest Inputs::request(const MissingCells& cells, std::span<const int64_t> layers, bool per_token) const {
