@@ -78,7 +78,7 @@ make_venv() {
   say "making .venv with the Python packages of pyproject.toml"
   rm -rf .venv
   "$python" -m venv .venv &&
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check -r <(pinned_requirements "$python") &&
+    .venv/bin/python -m pip install --quiet --retries 1 --disable-pip-version-check -r <(pinned_requirements "$python") &&
     echo "$stamp" >.venv/winnow-stamp
 }
 
