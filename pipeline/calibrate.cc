@@ -82,6 +82,7 @@ class CalibrateRun {
   void find_work();
   int64_t default_memory_limit() const;
   UnitPrices prices() const;
+  int64_t largest_unit_bytes() const;
   ExitCode forecast();
   // ---- measuring: a failure ends the job
   // -----------------------------------------------------------------------------
@@ -230,16 +231,22 @@ UnitPrices CalibrateRun::prices() const {
               }};
 }
 
+int64_t CalibrateRun::largest_unit_bytes() const {
+  const UnitPrices unit_prices = prices();
+  int64_t largest = 0;
+  for (const WorkUnit& unit : units_) {
+    const MissingCells cells{.data_set = unit.data_set, .example = unit.example, .base = true, .layers = {}};
+    largest = std::max(largest, unit_prices.bytes(cells, unit.layers));
+  }
+  return largest;
+}
+
 ExitCode CalibrateRun::forecast() {
   gather_facts();
   session_.agree_on_root([&] {
     Forecast forecast = make_forecast(inputs_, units_, options_, session_.size());
     forecast.limit_bytes = memory_limit_;
-    const UnitPrices unit_prices = prices();
-    for (const WorkUnit& unit : units_) {
-      const MissingCells cells{.data_set = unit.data_set, .example = unit.example, .base = true, .layers = {}};
-      forecast.unit_bytes = std::max(forecast.unit_bytes, unit_prices.bytes(cells, unit.layers));
-    }
+    forecast.unit_bytes = largest_unit_bytes();
     std::fputs(forecast_text(forecast, all_facts_, options_.json).c_str(), stdout);
   });
   return ExitCode::kDone;
@@ -248,7 +255,10 @@ ExitCode CalibrateRun::forecast() {
 CalibrateRun::Measured CalibrateRun::measure() {
   const double expected = predict_makespan(units_, session_.size());
   Progress progress(units_, expected);
-  spdlog::info("{} unit(s), about {}", units_.size(), format_duration(expected));
+  if (session_.is_root()) {
+    spdlog::info("{} unit(s), about {}, {} of memory a rank (--max-memory is {})", units_.size(),
+                 format_duration(expected), format_bytes(largest_unit_bytes()), format_bytes(memory_limit_));
+  }
   const MeasureContext context{.inputs = inputs_,
                                .backend = *backend_,
                                .weights = *weights_,
