@@ -8,9 +8,11 @@
 #include <functional>
 #include <limits>
 #include <memory>
+#include <numeric>
 #include <thread>
 #include <utility>
 
+#include "kernels/profiled_backend.h"
 #include "model/rope.h"
 #include "pipeline/sweep.h"
 #include "results/random.h"
@@ -42,16 +44,6 @@ std::vector<int32_t> random_tokens(int64_t n, int64_t vocab) {
   return tokens;
 }
 
-// (row, key) pairs that rows [0, n) see.
-double visible_pairs(const Window& window, int64_t n) {
-  double pairs = 0.0;
-  for (int64_t t = 0; t < n; ++t) {
-    const int64_t band = band_start(window, t);
-    pairs += static_cast<double>(t - band + 1 + std::min(window.sinks, band));
-  }
-  return pairs;
-}
-
 // The operations of one model, on rows of random activations.
 class OperationTimer {
  public:
@@ -64,9 +56,7 @@ class OperationTimer {
         in_(rows(wide_, "the inputs")),
         out_(rows(wide_, "the outputs")),
         kv_(backend.allocate(backend.kv_bytes(n_rows_, config.heads), "keys and values")) {
-    RandomStream random(0, kActivations, 0);
-    auto* values = static_cast<float*>(in_->data());
-    for (int64_t i = 0; i < n_rows_ * wide_; ++i) values[i] = uniform(random);
+    fill(*in_, n_rows_ * wide_);
   }
 
   void linear(const char* name, const Matrix& weight) {
@@ -77,13 +67,17 @@ class OperationTimer {
   void row_operations(const LayerWeights& layer, const Matrix& embedding) {
     const std::vector<int32_t> tokens = random_tokens(size_.n_tokens, config_.vocab);
     const auto hidden = static_cast<double>(config_.hidden);
-    time("embed", 0.0, n() * hidden * (static_cast<double>(size_bytes(embedding.dtype)) + kElement),
-         [&] { backend_.embed(embedding, tokens, out_->data(), n_rows_); });
-    time("copy", 0.0, 2.0 * n() * hidden * kElement,
+    std::vector<int32_t> padded = tokens;
+    padded.resize(static_cast<std::size_t>(n_rows_), -1);
+    const auto ids = backend_.upload(padded, "token ids");
+    time("embed", 0.0, n() * hidden * (static_cast<double>(size_bytes(embedding.dtype)) + element()), [&] {
+      backend_.embed(embedding, static_cast<const int32_t*>(ids->data()), out_->data(), n_rows_);
+    });
+    time("copy", 0.0, 2.0 * n() * hidden * element(),
          [&] { backend_.copy(in_->data(), out_->data(), n_rows_, config_.hidden); });
-    time("rms_norm", 0.0, 2.0 * n() * hidden * kElement,
+    time("rms_norm", 0.0, 2.0 * n() * hidden * element(),
          [&] { backend_.rms_norm(in_->data(), layer.input_norm, config_.rms_eps, out_->data(), n_rows_); });
-    time("swiglu", 0.0, 3.0 * n() * static_cast<double>(config_.ffn) * kElement,
+    time("swiglu", 0.0, 3.0 * n() * static_cast<double>(config_.ffn) * element(),
          [&] { backend_.swiglu(in_->data(), out_->data(), n_rows_, config_.ffn); });
   }
 
@@ -96,13 +90,17 @@ class OperationTimer {
                           {n_rows_, config_.heads.head_dim},
                           "rotary table",
                           "F32"};
-    const Matrix table = backend_.load(host, WeightUse::kVector, memory->data());
+    std::vector<int32_t> rows(static_cast<std::size_t>(n_rows_));
+    std::iota(rows.begin(), rows.end(), 0);
+    const auto positions = backend_.upload(rows, "the rows' positions");
+    const RowAngles row_angles{backend_.load(host, WeightUse::kTable, memory->data()),
+                               static_cast<const int32_t*>(positions->data())};
     const auto kv_dim = static_cast<double>(config_.heads.kv_dim());
-    std::memcpy(out_->data(), in_->data(), static_cast<std::size_t>(in_->size_bytes()));
-    time("rope", 0.0, 2.0 * n() * static_cast<double>(config_.heads.q_dim()) * kElement,
-         [&] { backend_.rope(out_->data(), config_.heads, layer.q_norm, table, 0, n_rows_); });
-    time("store_kv", 0.0, 4.0 * n() * kv_dim * kElement, [&] {
-      backend_.store_kv(out_->data(), config_.heads, layer.k_norm, table, 0, n_rows_, {kv_->data(), 0, n_rows_});
+    backend_.copy(in_->data(), out_->data(), n_rows_, wide_);
+    time("rope", 0.0, 2.0 * n() * static_cast<double>(config_.heads.q_dim()) * element(),
+         [&] { backend_.rope(out_->data(), config_.heads, layer.q_norm, row_angles, n_rows_); });
+    time("store_kv", 0.0, 4.0 * n() * kv_dim * element(), [&] {
+      backend_.store_kv(out_->data(), config_.heads, layer.k_norm, row_angles, n_rows_, kv_->data());
     });
   }
 
@@ -114,7 +112,8 @@ class OperationTimer {
     call.n_tokens = size_.n_tokens;
     call.own = {kv_->data(), 0, n_rows_};
     call.window = window;
-    const double flop = 4.0 * visible_pairs(window, size_.n_tokens) * static_cast<double>(config_.heads.q_dim());
+    const double flop = 4.0 * static_cast<double>(attention_pairs(window, 0, size_.n_tokens)) *
+                        static_cast<double>(config_.heads.q_dim());
     time(name, flop, 0.0, [&] { backend_.attention(std::span(&call, 1), config_.heads); });
   }
 
@@ -134,8 +133,19 @@ class OperationTimer {
   std::vector<OperationTime> take() { return std::move(times_); }
 
  private:
-  static constexpr double kElement = 4.0;  // bytes of an activation
-
+  double element() const { return static_cast<double>(size_bytes(backend_.activation_dtype())); }
+  // Random values, the same ones again and again.
+  void fill(Buffer& buffer, int64_t count) {
+    RandomStream random(0, kActivations, 0);
+    std::vector<float> values(static_cast<std::size_t>(std::min<int64_t>(count, 1 << 20)));
+    for (float& value : values) value = uniform(random);
+    for (int64_t at = 0; at < count; at += static_cast<int64_t>(values.size())) {
+      const int64_t n = std::min<int64_t>(count - at, static_cast<int64_t>(values.size()));
+      const HostTensor host{reinterpret_cast<const std::byte*>(values.data()), DType::kF32, {n}, "random values", "F32"};
+      backend_.load(host, WeightUse::kLinear,
+                    static_cast<std::byte*>(buffer.data()) + at * size_bytes(backend_.activation_dtype()));
+    }
+  }
   double n() const { return static_cast<double>(size_.n_tokens); }
   std::unique_ptr<Buffer> rows(int64_t cols, const char* what) {
     return backend_.allocate(n_rows_ * cols * size_bytes(backend_.activation_dtype()), what);

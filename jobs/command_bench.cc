@@ -17,6 +17,8 @@
 #include "kernels/error.h"
 #include "model/random_checkpoint.h"
 #include "pipeline/host.h"
+#include "pipeline/options.h"
+#include "pipeline/rates.h"
 #include "winnow_version.h"
 
 namespace winnow {
@@ -30,6 +32,8 @@ struct Options {
   int64_t answer_tokens = 32;
   int64_t window = 256;
   int64_t sinks = 0;
+  std::string device = "auto";
+  std::string attention = "auto";
   int n_threads = 0;
   int n_repetitions = 3;
   bool json = false;
@@ -89,7 +93,7 @@ void check(const Options& options) {
 
 struct Report {
   std::string device;
-  OperationTime sgemm, copy;  // ceilings
+  OperationTime product, copy;  // ceilings
   std::vector<OperationTime> operations;
   SweepTimes sweep;
 };
@@ -98,7 +102,7 @@ struct Report {
 double rate(const OperationTime& time) { return (time.flop > 0 ? time.flop : time.bytes) / time.seconds / 1e9; }
 
 const OperationTime& ceiling(const Report& report, const OperationTime& time) {
-  return time.flop > 0 ? report.sgemm : report.copy;
+  return time.flop > 0 ? report.product : report.copy;
 }
 
 void print(const Report& report) {
@@ -117,7 +121,7 @@ void print(const Report& report) {
   };
   for (const OperationTime& time : report.operations) line(time, false);
   std::printf("\nCeilings of this machine\n");
-  line(report.sgemm, true);
+  line(report.product, true);
   line(report.copy, true);
   const SweepTimes& sweep = report.sweep;
   std::printf("\nSweep of one example: %.3f s; %lld separate passes: %.3f s; ratio %.2f; results %s\n",
@@ -137,7 +141,7 @@ nlohmann::ordered_json to_json(const Report& report, const Options& options) {
       {"tokens", options.n_tokens}, {"answer_tokens", options.answer_tokens}, {"window_keys", options.window},
       {"sinks", options.sinks}};
   for (const OperationTime& time : report.operations) json["operations"].push_back(entry(time));
-  json["ceilings"] = {entry(report.sgemm), entry(report.copy)};
+  json["ceilings"] = {entry(report.product), entry(report.copy)};
   json["sweep"] = {{"seconds", report.sweep.sweep_seconds},
                    {"passes", report.sweep.n_passes},
                    {"passes_seconds", report.sweep.separate_seconds},
@@ -161,7 +165,9 @@ int run_bench(const Options& options) {
       options.n_threads > 0 ? options.n_threads : std::max(1, static_cast<int>(affinity_cores().size()));
   const ModelConfig config = read_config(model);
   const Checkpoint checkpoint(model);
-  const auto backend = make_cpu_backend({.n_threads = n_threads});
+  const bool is_gpu = options.device == "cuda" || (options.device == "auto" && cuda_device_count() > 0);
+  const auto backend = is_gpu ? make_cuda_backend({.attention = parse_attention(options.attention)})
+                              : make_cpu_backend({.n_threads = n_threads});
   ModelWeights weights(config, checkpoint, *backend);
   const BenchmarkSize size = {.n_tokens = options.n_tokens,
                               .answer_tokens = options.answer_tokens,
@@ -169,8 +175,14 @@ int run_bench(const Options& options) {
                               .n_repetitions = options.n_repetitions};
   Report report;
   report.device = backend->description();
-  report.sgemm = time_large_sgemm(n_threads, options.n_repetitions);
-  report.copy = time_memory_copy(n_threads, options.n_repetitions);
+  if (is_gpu) {
+    const Ceilings ceilings = measure_ceilings(*backend);
+    report.product = {"large product", 1.0, ceilings.flop_per_second, 0.0};
+    report.copy = {"memory copy", 1.0, 0.0, ceilings.bytes_per_second};
+  } else {
+    report.product = time_large_sgemm(n_threads, options.n_repetitions);
+    report.copy = time_memory_copy(n_threads, options.n_repetitions);
+  }
   report.operations = time_operations(*backend, config, weights, size);
   report.sweep = time_sweep(*backend, config, weights, size);
   if (options.json) {
@@ -199,11 +211,19 @@ Command add_bench(CLI::App& program) {
   number("--answer-tokens", options->answer_tokens, "Tokens that are scored, at its end");
   number("--window", options->window, "Keys that a windowed row sees, itself included, in tokens");
   number("--sinks", options->sinks, "First tokens that every row sees besides, in tokens");
+  verb->add_option("--device", options->device, "auto, cpu or cuda")
+      ->capture_default_str()
+      ->type_name("NAME")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}));
+  verb->add_option("--attention", options->attention, "Attention on a GPU: auto, cudnn or own")
+      ->capture_default_str()
+      ->type_name("NAME")
+      ->check(CLI::IsMember({"auto", "cudnn", "own"}));
   number("--threads", options->n_threads, "Threads; 0: the cores that this process may use");
   number("--repetitions", options->n_repetitions, "Times that an operation is run; the fastest counts");
   verb->add_flag("--json", options->json, "Print JSON instead of a table (default: table)");
   verb->footer(
-      "\nThe ceilings are a large product of OpenBLAS and a large copy, measured in the same run; what stays in the\n"
+      "\nThe ceilings are a large product (of OpenBLAS on a CPU) and a large copy, measured in the same run; what stays in the\n"
       "caches can pass the copy's. The sweep and the layers + 1 separate passes that it replaces are run once each.\n"
       "\nExample:\n  winnow bench --shape qwen3-0.6b --layers 4 --tokens 1024\n");
   return {verb, [options] { return run_bench(*options); }};

@@ -117,6 +117,10 @@ void add_machine(CLI::App& verb, Flags& flags) {
                   "checkpoint)")
       ->type_name("TYPE")
       ->group(kGroup);
+  verb.add_option("--attention", o.attention,
+                  "Attention kernels on a GPU: auto (cuDNN where it has a plan), cudnn or own (default: auto)")
+      ->type_name("NAME")
+      ->group(kGroup);
   verb.add_option("--threads", o.threads,
                   "Threads of a rank (default: OMP_NUM_THREADS, else the cores shared by the ranks of a host)")
       ->type_name("N")
@@ -136,6 +140,9 @@ void add_machine(CLI::App& verb, Flags& flags) {
 
 void add_output(CLI::App& verb, Flags& flags) {
   CalibrateOptions& o = flags.options;
+  verb.add_flag("--profile", o.profile,
+                "Time every operation, print a table and keep it in the result; costs a little speed (default: off)")
+      ->group("Printing");
   verb.add_flag("--dry-run", o.dry_run,
                 "Print time, memory and disk of this command on these ranks, and end (default: off)")
       ->group("Printing");

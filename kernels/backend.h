@@ -2,13 +2,13 @@
 // backend it has.
 //
 // Conventions
-//   - A "stack" holds the rows of one or more segments (residual streams of one sequence), one after another. Every
+//   - A "stack" holds the rows of one or more segments (residual streams of sequences), one after another. Every
 //     segment begins at an absolute row that is a multiple of row_tile() and is padded to a multiple of it, so a
 //     backend may cut the stack into tiles of row_tile() rows without knowing the segments.
 //   - Row contract: the result of a row depends on that row's inputs and absolute position only, never on the other
 //     rows of the call, their number, its place in the stack, or the number of threads: bit for bit.
 //   - Padding rows hold finite values that nobody reads.
-//   - `float32` below stands for the backend's activation type: float32 on the CPU, bfloat16 on CUDA.
+//   - "Residual rows" have residual_dtype(), all other activations activation_dtype().
 #pragma once
 
 #include <cstdint>
@@ -55,11 +55,21 @@ struct HeadNorm {
 };
 
 // Keys and values of rows [first_row, first_row + n_rows) of one segment in one layer. The layout inside is the
-// backend's own: only store_kv writes it, only attention reads it.
+// backend's own, only store_kv writes it and only attention reads it; but the rows of a stack lie one after another, so
+// those of a segment begin kv_bytes(rows before it) after the first.
 struct KvRows {
   void* data = nullptr;
   int64_t first_row = 0;  // absolute, multiple of row_tile()
   int64_t n_rows = 0;     // multiple of row_tile()
+};
+
+// Rotary angles of the rows of a stack.
+struct RowAngles {
+  // (max_position, head_dim): the cosines of a position's head_dim / 2 frequencies, then their sines, float32, from
+  // model/rope.h; attention scaling is already in it.
+  Matrix cos_sin;
+  const int32_t* positions = nullptr;  // absolute, one a row, from Backend::upload(); beyond the table: its last
+  RowAngles from(int64_t row) const { return {cos_sin, positions + row}; }
 };
 
 // One attention call: query rows [first_row, first_row + n_rows) of a sequence. Keys of rows before own.first_row
@@ -93,7 +103,10 @@ class Backend {
   // Rows that row-wise operations should be given at a time: as many as keep intermediates in fast memory. A multiple
   // of row_tile(); changes speed and workspace only, never a result.
   virtual int64_t chunk_rows() const = 0;
+  // Base rows that are worth computing together: shorter sequences are stacked until they are that many.
+  virtual int64_t stack_rows() const = 0;
   virtual DType activation_dtype() const = 0;
+  virtual DType residual_dtype() const = 0;
   // Size of the keys and values of n_rows rows (a multiple of row_tile()), in bytes.
   virtual int64_t kv_bytes(int64_t n_rows, const HeadShape& heads) const = 0;
 
@@ -115,23 +128,27 @@ class Backend {
   // Brings a tensor into the backend's compute type at `storage`. The source must outlive the matrix for kVocabulary.
   virtual Matrix load(const HostTensor& source, WeightUse use, void* storage) = 0;
 
-  // to[i] = from[i] for n_rows rows of `cols` activations; the ranges must not overlap.
+  // Copies host values into memory of the backend; returns when they have been read.
+  virtual std::unique_ptr<Buffer> upload(std::span<const int32_t> values, const char* what) = 0;
+  // to[i] = from[i] for n_rows residual rows of `cols` values; the ranges must not overlap.
   virtual void copy(const void* from, void* to, int64_t n_rows, int64_t cols) = 0;
-  // out[i, :] = table[tokens[i], :]; rows beyond tokens.size(), up to n_rows, become 0.
-  virtual void embed(const Matrix& table, std::span<const int32_t> tokens, void* out, int64_t n_rows) = 0;
-  // out = x / sqrt(mean(x^2) + eps) * weight, x and out (n_rows, cols); out may be x.
+  // Residual rows out[i, :] = table[tokens[i], :]; 0 where tokens[i] is -1. tokens: (n_rows), from upload().
+  virtual void embed(const Matrix& table, const int32_t* tokens, void* out, int64_t n_rows) = 0;
+  // out = x / sqrt(mean(x^2) + eps) * weight; x: residual rows, out: activations, both (n_rows, weight.rows).
   virtual void rms_norm(const void* x, const Matrix& weight, float eps, void* out, int64_t n_rows) = 0;
-  // out = x W^T + bias (bias may be empty), or out += x W^T + bias; x (n_rows, W.cols), out (n_rows, W.rows).
+  // out = x W^T + bias (bias may be empty), or residual rows out += x W^T + bias; x (n_rows, W.cols), out
+  // (n_rows, W.rows).
   virtual void linear(const void* x, const Matrix& weight, const Matrix& bias, void* out, int64_t n_rows,
                       bool accumulate) = 0;
-  // Optional per-head norm, then RoPE (rotate-half) in place on q (n_rows, n_heads, head_dim) whose first row has
-  // absolute position first_row. cos_sin: (max_position, head_dim), the cosines of a position's head_dim / 2
-  // frequencies, then their sines, float32, from model/rope.h; attention scaling is already in it.
-  virtual void rope(void* q, const HeadShape& heads, const HeadNorm& norm, const Matrix& cos_sin, int64_t first_row,
+  // Optional per-head norm, then RoPE (rotate-half) in place on q (n_rows, n_heads, head_dim).
+  virtual void rope(void* q, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles,
                     int64_t n_rows) = 0;
-  // The same for keys, then stores keys and values: kv (n_rows, 2 * kv_dim), keys first, is overwritten.
-  virtual void store_kv(void* kv, const HeadShape& heads, const HeadNorm& norm, const Matrix& cos_sin,
-                        int64_t first_row, int64_t n_rows, const KvRows& to) = 0;
+  // The same for keys, then stores keys and values of consecutive rows at `to`: kv (n_rows, 2 * kv_dim), keys first, is
+  // overwritten.
+  virtual void store_kv(void* kv, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles, int64_t n_rows,
+                        void* to) = 0;
+  // Calls of these shapes will come: what they need may be made ready beside other work. Pointers are not looked at.
+  virtual void prepare_attention(std::span<const AttentionCall> calls, const HeadShape& heads) = 0;
   // softmax(q k^T * scale) v over the keys that window.h says each row sees.
   virtual void attention(std::span<const AttentionCall> calls, const HeadShape& heads) = 0;
   // out = silu(gate) * up; gate_up (n_rows, 2 * ffn), gate first; out (n_rows, ffn).
@@ -142,6 +159,10 @@ class Backend {
                          const TokenScores& out) = 0;
   // Waits until everything asked for so far is done.
   virtual void synchronize() = 0;
+  // A moment in the order of the operations, and the seconds between two of them, once both have passed. Marks are few
+  // and reused: n is any small number, and marking it again forgets the former moment.
+  virtual void mark(int64_t n) = 0;
+  virtual double seconds_between(int64_t first, int64_t second) = 0;
 };
 
 struct CpuOptions {
@@ -154,6 +175,7 @@ struct CudaOptions {
   enum class Attention { kAuto, kCudnn, kOwn };
   int device = 0;
   Attention attention = Attention::kAuto;
+  DType residual = DType::kBf16;  // kBf16 or kF32
 };
 // Usable devices: 0 also where this build has no CUDA.
 int cuda_device_count();

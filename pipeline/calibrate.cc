@@ -12,6 +12,7 @@
 #include <optional>
 #include <set>
 
+#include "kernels/profiled_backend.h"
 #include "model/weights.h"
 #include "pipeline/dispatch.h"
 #include "pipeline/dry_run.h"
@@ -19,6 +20,7 @@
 #include "pipeline/inputs.h"
 #include "pipeline/measure.h"
 #include "pipeline/outcome.h"
+#include "pipeline/profile_report.h"
 #include "pipeline/progress.h"
 #include "pipeline/rates.h"
 #include "pipeline/run_directory.h"
@@ -113,6 +115,7 @@ class CalibrateRun {
   Rates rates_;
   int64_t memory_limit_ = 0;
   MeasureReport report_;
+  nlohmann::json profile_;                   // of rank 0, null unless asked for
   std::vector<RankFacts> all_facts_;  // rank 0
 };
 
@@ -120,7 +123,7 @@ void CalibrateRun::set_up() {
   session_.agree([&] {
     inputs_ = load_inputs(options_);
     n_threads_ = choose_threads(options_, session_.resources());
-    backend_ = make_backend(options_, session_, n_threads_);
+    backend_ = make_backend(options_, session_, n_threads_, inputs_.config.checkpoint_dtype);
     if (backend_->activation_dtype() == DType::kBf16 && inputs_.config.checkpoint_dtype != DType::kBf16) {
       inputs_.warnings.push_back(
           "the checkpoint is not bfloat16: the GPU computes with its weights rounded to bfloat16");
@@ -226,8 +229,9 @@ UnitPrices CalibrateRun::prices() const {
                 return predict_seconds(rates_, inputs_.config, plan_of(cells, layers), data.n_answer(cells.example));
               },
           .bytes =
-              [this, plan_of, weights](const MissingCells& cells, std::span<const int64_t> layers) {
-                return weights + predict_sweep_bytes(inputs_.config, *backend_, plan_of(cells, layers));
+              [this, weights](const MissingCells& cells, std::span<const int64_t> layers) {
+                const SweepRequest request = inputs_.request(cells, layers, options_.per_token);
+                return weights + predict_sweep_bytes(inputs_.config, *backend_, std::span(&request, 1));
               }};
 }
 
@@ -259,14 +263,17 @@ CalibrateRun::Measured CalibrateRun::measure() {
     spdlog::info("{} unit(s), about {}, {} of memory a rank (--max-memory is {})", units_.size(),
                  format_duration(expected), format_bytes(largest_unit_bytes()), format_bytes(memory_limit_));
   }
+  ProfiledBackend profiled(*backend_);
   const MeasureContext context{.inputs = inputs_,
-                               .backend = *backend_,
+                               .backend = options_.profile ? profiled : *backend_,
                                .weights = *weights_,
                                .shards = shard_directory(options_.out),
                                .measurement = measurement_,
                                .made_by = "rank " + std::to_string(session_.rank()) + " on " + session_.host(),
                                .per_token = options_.per_token,
-                               .grace_seconds = options_.grace_seconds};
+                               .grace_seconds = options_.grace_seconds,
+                               .max_bytes = memory_limit_,
+                               .n_ranks = session_.size()};
   Dispatcher dispatcher(session_, static_cast<int64_t>(units_.size()), [&](std::optional<int64_t> unit, double) {
     if (unit) {
       progress.done(*unit);
@@ -288,7 +295,15 @@ CalibrateRun::Measured CalibrateRun::measure() {
   const Measured measured{
       .is_complete = done[0] == static_cast<int64_t>(units_.size()), .units_done = done[0], .cells_done = done[1]};
   gather_facts();
-  session_.agree_on_root([&] { note_run(measured); });
+  session_.agree_on_root([&] {
+    if (options_.profile) {
+      const Ceilings ceilings = measure_ceilings(*backend_);
+      const Profile profile = profiled.profile();
+      profile_ = profile_json(profile, ceilings);
+      std::fputs(profile_table(profile, ceilings).c_str(), stderr);
+    }
+    note_run(measured);
+  });
   return measured;
 }
 
@@ -354,6 +369,7 @@ void CalibrateRun::note_run(const Measured& measured) {
                         {"cells_done", measured.cells_done},
                         {"wall_seconds", std::chrono::duration<double>(Clock::now() - begin_).count()},
                         {"rank", nlohmann::json::array()}};
+  if (!profile_.is_null()) run["profile"] = profile_;
   for (const RankFacts& rank : all_facts_) run["rank"].push_back(rank.to_json());
   nlohmann::json& informative = directory_->record().informative();
   std::set<std::string> processors;

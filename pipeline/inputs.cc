@@ -111,9 +111,13 @@ int choose_threads(const CalibrateOptions& options, const RankResources& resourc
   return resources.n_threads;
 }
 
-std::unique_ptr<Backend> make_backend(const CalibrateOptions& options, const MpiSession& session, int n_threads) {
+std::unique_ptr<Backend> make_backend(const CalibrateOptions& options, const MpiSession& session, int n_threads,
+                                      DType checkpoint_dtype) {
   const int n_devices = cuda_device_count();
   if (options.device == "cpu" || (options.device == "auto" && n_devices == 0)) {
+    if (options.attention != "auto") {
+      fail(ExitCode::kUnavailable, "--attention " + options.attention + " needs a GPU, and none answers here");
+    }
     return make_cpu_backend({.n_threads = n_threads});
   }
   if (n_devices > 0 && session.local_size() > n_devices && !options.share_gpu) {
@@ -121,11 +125,10 @@ std::unique_ptr<Backend> make_backend(const CalibrateOptions& options, const Mpi
                                      std::to_string(n_devices) +
                                      " GPU(s): start as many ranks as GPUs, or give --share-gpu or --device cpu");
   }
-  if (options.residual == "fp32") {
-    fail(ExitCode::kUsage,
-         "--residual fp32 is not available on the GPU: its residual stream is bfloat16; leave it out");
-  }
-  return make_cuda_backend({.device = n_devices == 0 ? 0 : session.local_rank() % n_devices});
+  const bool is_wide = options.residual == "fp32" || checkpoint_dtype == DType::kF32;
+  return make_cuda_backend({.device = n_devices == 0 ? 0 : session.local_rank() % n_devices,
+                            .attention = parse_attention(options.attention),
+                            .residual = is_wide ? DType::kF32 : DType::kBf16});
 }
 
 std::string hash_checkpoint(const Checkpoint& checkpoint) {
@@ -149,8 +152,7 @@ RunIdentity identity_of(const Inputs& inputs, Backend& backend, const std::strin
   identity.decode = inputs.settings.decode_name();
   identity.tail_rows = inputs.settings.tail_rows;
   identity.base = inputs.settings.base_name;
-  // The CPU keeps the residual stream in float32 whatever --residual says.
-  identity.residual_dtype = dtype_name(backend.activation_dtype());
+  identity.residual_dtype = dtype_name(backend.residual_dtype());
   identity.compute_dtype = dtype_name(backend.activation_dtype());
   identity.backend = backend.name();
   identity.attention_path = backend.attention_path(inputs.config.heads);

@@ -45,7 +45,9 @@ Inputs load_inputs(const CalibrateOptions& options);
 int choose_threads(const CalibrateOptions& options, const RankResources& resources);
 // The backend of --device for this rank: with CUDA the GPU of its number among the ranks of the host. Throws
 // Error(kUnavailable) with the reason.
-std::unique_ptr<Backend> make_backend(const CalibrateOptions& options, const MpiSession& session, int n_threads);
+// The residual stream has the checkpoint's type unless --residual says fp32; float16 becomes bfloat16.
+std::unique_ptr<Backend> make_backend(const CalibrateOptions& options, const MpiSession& session, int n_threads,
+                                      DType checkpoint_dtype);
 
 // checkpoint_sha256 of model/weights.h with the cache in the user's cache directory.
 std::string hash_checkpoint(const Checkpoint& checkpoint);

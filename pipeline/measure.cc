@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <optional>
+#include <utility>
 
 #include "kernels/error.h"
 #include "pipeline/shards.h"
@@ -19,40 +21,106 @@ class Measurer {
       : context_(context), dispatcher_(dispatcher), signals_(signals) {}
 
   MeasureReport run(std::span<const WorkUnit> units, std::vector<Cells>& cells) {
+    units_ = units;
     while (true) {
       dispatcher_.poll_stop(signals_.kind());
-      const auto index = dispatcher_.next();
-      if (!index) return report_;
-      // A stop that came while this rank waited for its answer: the unit stays undone.
+      const std::vector<int64_t> batch = take_batch();
+      if (batch.empty()) return report_;
+      // A stop that came while this rank waited for its answer: the units stay undone.
       if (dispatcher_.poll_stop(signals_.kind()) != StopKind::kNone) continue;
-      const WorkUnit& unit = units[static_cast<std::size_t>(*index)];
+      prepare_next(batch.back() + context_.n_ranks);
       const auto begin = Clock::now();
       try {
-        const SweepResult result = sweep_unit(unit, begin);
+        const std::vector<SweepResult> results = sweep_batch(batch, begin);
         const double seconds = seconds_since(begin);
-        keep(unit, result, seconds, cells[static_cast<std::size_t>(unit.data_set)]);
-        dispatcher_.report_done(*index, seconds);
+        for (std::size_t i = 0; i < batch.size(); ++i) {
+          const WorkUnit& done = unit(batch[i]);
+          const double share = seconds * done.cost_seconds / planned_seconds(batch);
+          keep(done, results[i], share, cells[static_cast<std::size_t>(done.data_set)]);
+          dispatcher_.report_done(batch[i], share);
+        }
       } catch (const Interrupted&) {
       }
     }
   }
 
  private:
-  SweepResult sweep_unit(const WorkUnit& unit, Clock::time_point begin) {
-    const MissingCells where{.data_set = unit.data_set, .example = unit.example, .base = unit.keeps_base, .layers = {}};
-    const SweepRequest request = context_.inputs.request(where, unit.layers, context_.per_token);
+  const WorkUnit& unit(int64_t index) const { return units_[static_cast<std::size_t>(index)]; }
+
+  double planned_seconds(std::span<const int64_t> batch) const {
+    double seconds = 1e-9;  // never 0: units are priced by measured times
+    for (const int64_t index : batch) seconds += unit(index).cost_seconds;
+    return seconds;
+  }
+
+  SweepRequest request_of(const WorkUnit& work) const {
+    const MissingCells where{.data_set = work.data_set, .example = work.example, .base = work.keeps_base, .layers = {}};
+    return context_.inputs.request(where, work.layers, context_.per_token);
+  }
+
+  std::optional<int64_t> next() {
+    if (held_) return std::exchange(held_, std::nullopt);
+    if (is_over_) return std::nullopt;
+    const auto index = dispatcher_.next();
+    is_over_ = !index;
+    return index;
+  }
+
+  // One unit, or as many as fill the backend and fit its memory. No rank takes more than its share of half of them at
+  // a time, so that all end together.
+  std::vector<int64_t> take_batch() {
+    std::vector<int64_t> batch;
+    std::vector<SweepRequest> requests;
+    const auto most = std::max<int64_t>(1, static_cast<int64_t>(units_.size()) / (2 * context_.n_ranks));
+    int64_t n_rows = 0;
+    while (static_cast<int64_t>(batch.size()) < most) {
+      const auto index = next();
+      if (!index) break;
+      requests.push_back(request_of(unit(*index)));
+      n_rows += static_cast<int64_t>(requests.back().tokens.size());
+      const int64_t bytes = predicted_bytes(requests);
+      if (!batch.empty() && (n_rows > context_.backend.stack_rows() || bytes > context_.max_bytes)) {
+        held_ = index;
+        break;
+      }
+      batch.push_back(*index);
+      report_.predicted_bytes = std::max(report_.predicted_bytes, bytes);
+      if (n_rows >= context_.backend.stack_rows()) break;
+    }
+    return batch;
+  }
+
+  int64_t predicted_bytes(std::span<const SweepRequest> requests) const {
     const ModelConfig& config = context_.inputs.config;
-    const int64_t bytes =
-        ModelWeights::predicted_bytes(config, *context_.inputs.checkpoint, context_.backend) +
-        predict_sweep_bytes(config, context_.backend, plan_sweep(config, request, context_.backend.row_tile()));
-    report_.predicted_bytes = std::max(report_.predicted_bytes, bytes);
+    return ModelWeights::predicted_bytes(config, *context_.inputs.checkpoint, context_.backend) +
+           predict_sweep_bytes(config, context_.backend, requests);
+  }
+
+  // Units are handed out in order, so this rank's next one is likely to be about this one.
+  void prepare_next(int64_t index) {
+    if (index >= static_cast<int64_t>(units_.size())) return;
+    const ModelConfig& config = context_.inputs.config;
+    context_.backend.prepare_attention(
+        attention_shapes(config, request_of(unit(index)), context_.backend.row_tile()), config.heads);
+  }
+
+  std::vector<SweepResult> sweep_batch(std::span<const int64_t> batch, Clock::time_point begin) {
+    std::vector<SweepRequest> requests;
+    for (const int64_t index : batch) requests.push_back(request_of(unit(index)));
+    const ModelConfig& config = context_.inputs.config;
+    const double planned = planned_seconds(batch);
+    std::size_t culprit = 0;
     try {
-      return sweep(context_.backend, config, context_.weights, request,
-                   [&] { return must_stop(seconds_since(begin), unit.cost_seconds * slowness_); });
+      std::vector<SweepResult> results =
+          sweep(context_.backend, config, context_.weights, requests,
+                [&] { return must_stop(seconds_since(begin), planned * slowness_); });
+      for (; culprit < batch.size(); ++culprit) check_finite(requests[culprit], results[culprit]);
+      return results;
     } catch (const Error& error) {
-      const DataSet& data = context_.inputs.data_sets[static_cast<std::size_t>(unit.data_set)];
-      fail(error.code(), data.corpus.path.string() + ": example " + std::to_string(unit.example) + " (id \"" +
-                             data.corpus.example_id[static_cast<std::size_t>(unit.example)] + "\"): " + error.what());
+      const WorkUnit& failed = unit(batch[culprit]);
+      const DataSet& data = context_.inputs.data_sets[static_cast<std::size_t>(failed.data_set)];
+      fail(error.code(), data.corpus.path.string() + ": example " + std::to_string(failed.example) + " (id \"" +
+                             data.corpus.example_id[static_cast<std::size_t>(failed.example)] + "\"): " + error.what());
     }
   }
 
@@ -95,6 +163,9 @@ class Measurer {
   const MeasureContext& context_;
   Dispatcher& dispatcher_;
   const StopSignals& signals_;
+  std::span<const WorkUnit> units_;
+  std::optional<int64_t> held_;  // taken, but too large for the batch before
+  bool is_over_ = false;         // nothing is left: the dispatcher must not be asked again
   MeasureReport report_;
   double planned_seconds_ = 0.0;
   double slowness_ = 1.0;  // real seconds per planned second, on this rank so far

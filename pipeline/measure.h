@@ -1,4 +1,5 @@
-// The measuring phase of one rank: take a unit, sweep it, put it on disk, until nothing is left or the run stops.
+// The measuring phase of one rank: take a unit, or several short ones together, sweep, put each on disk, until nothing
+// is left or the run stops.
 #pragma once
 
 #include <filesystem>
@@ -25,13 +26,15 @@ struct MeasureContext {
   std::string made_by;           // "rank 1 on node07"
   bool per_token = false;
   double grace_seconds = 0.0;
+  int64_t max_bytes = 0;  // memory of a rank
+  int64_t n_ranks = 1;
 };
 
 // What this rank did.
 struct MeasureReport {
   int64_t units = 0;
   double busy_seconds = 0.0;
-  int64_t predicted_bytes = 0;  // of its largest unit, weights included
+  int64_t predicted_bytes = 0;  // of its largest sweep, weights included
 };
 
 // Fills this rank's cells. Throws what the sweep or the disk throws, with the example named.

@@ -141,6 +141,9 @@ void check_options(const CalibrateOptions& options) {
   if (!(options.grace_seconds >= 0.0)) refuse("--grace must be 0 or more seconds");
   require_one_of("--device", options.device, {"auto", "cpu", "cuda"});
   require_one_of("--residual", options.residual, {"checkpoint", "fp32"});
+  if (parse_attention(options.attention) != CudaOptions::Attention::kAuto && options.device == "cpu") {
+    refuse("--attention " + options.attention + " chooses between kernels of a GPU, but --device is cpu; leave one out");
+  }
   if (options.base != "full" && options.base != "windowed" && options.base.rfind("list:", 0) != 0) {
     refuse("--base is \"" + options.base + "\", expected full, windowed or list: with layers, such as list:1,4,5");
   }
@@ -166,6 +169,12 @@ Settings resolve_settings(const CalibrateOptions& options, int64_t n_layers) {
            " layers are measured");
   }
   return settings;
+}
+
+CudaOptions::Attention parse_attention(const std::string& name) {
+  require_one_of("--attention", name, {"auto", "cudnn", "own"});
+  if (name == "cudnn") return CudaOptions::Attention::kCudnn;
+  return name == "own" ? CudaOptions::Attention::kOwn : CudaOptions::Attention::kAuto;
 }
 
 std::vector<int64_t> parse_layers(const std::string& text, int64_t n_layers, const std::string& flag) {

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/backend.h"
 #include "kernels/window.h"
 #include "model/config.h"
 #include "pipeline/sweep.h"
@@ -32,12 +33,14 @@ struct CalibrateOptions {
   bool per_token = false;
   std::string device = "auto";          // auto, cpu, cuda
   std::string residual = "checkpoint";  // checkpoint, fp32
+  std::string attention = "auto";       // on a GPU: auto, cudnn, own
   bool share_gpu = false;
   std::optional<int64_t> max_memory_bytes;  // per rank
   int threads = 0;                          // per rank; 0: OMP_NUM_THREADS, else a share of the cores
   double grace_seconds = 240.0;             // after USR1 or TERM
   uint64_t seed = 0;                        // of bootstrap and permutations
   std::optional<int64_t> top_k;             // budget besides L/8, L/4 and L/2
+  bool profile = false;
   bool dry_run = false;
   bool json = false;
   // For provenance: what was typed, and which program it was.
@@ -65,6 +68,8 @@ struct Settings {
   std::string decode_name() const { return decode_full ? "full" : "windowed"; }
 };
 
+// auto, cudnn or own. Throws Error(kUsage) for others.
+CudaOptions::Attention parse_attention(const std::string& name);
 // What can be refused without looking at a file: ranges, combinations, targets. Throws Error(kUsage).
 void check_options(const CalibrateOptions& options);
 // Throws Error(kUsage) for layers that the model does not have.

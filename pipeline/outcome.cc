@@ -102,6 +102,7 @@ void describe_measurement(const FinishedRun& run, Provenance& provenance) {
 // Of the last run that measured cells: a later one that only computes statistics knows nothing of it.
 void describe_ranks(const FinishedRun& run, const nlohmann::json& record, Provenance& provenance) {
   std::vector<RankFacts> ranks = run.ranks;
+  std::string profile;
   double wall_seconds = 0.0;
   int64_t cells = 0;
   if (const auto runs = record.find("runs"); runs != record.end() && runs->is_array() && !runs->empty()) {
@@ -109,6 +110,7 @@ void describe_ranks(const FinishedRun& run, const nlohmann::json& record, Proven
     for (const nlohmann::json& rank : runs->back().value("rank", nlohmann::json::array())) {
       ranks.push_back(RankFacts::from_json(rank));
     }
+    if (runs->back().contains("profile")) profile = runs->back()["profile"].dump();
     for (const nlohmann::json& past : *runs) {
       wall_seconds += past.value("wall_seconds", 0.0);
       cells += past.value("cells_done", int64_t{0});
@@ -129,6 +131,7 @@ void describe_ranks(const FinishedRun& run, const nlohmann::json& record, Proven
                  "devices, threads and libraries of the ranks");
   provenance.set("wall_seconds", wall_seconds, "time of all runs of this directory that measured", "s");
   provenance.set("busy_seconds", busy_seconds, "time in units, summed over the ranks of the last run", "s");
+  provenance.set("profile", profile, "times of the operations on rank 0 as JSON (--profile), empty: not asked for");
   provenance.set("cells_measured", cells, "cells measured by all runs of this directory");
   provenance.set("predicted_bytes", most.predicted_bytes, "memory predicted for the largest unit of a rank", "bytes");
   provenance.set("peak_allocated_bytes", most.peak_allocated_bytes, "peak of winnow's own allocations on a rank",

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <functional>
+#include <numeric>
 #include <vector>
 
 #include "model/layer.h"
@@ -33,8 +34,9 @@ double seconds_of(Backend& backend, const std::function<void()>& work) {
 // notice.
 constexpr int64_t kEarlierKeys = 1024;
 
+// Wide enough for residual rows too.
 std::unique_ptr<Buffer> allocate_rows(Backend& backend, int64_t n_rows, int64_t cols) {
-  return backend.allocate(n_rows * cols * size_bytes(backend.activation_dtype()), "a measurement of speed");
+  return backend.allocate(n_rows * cols * size_bytes(backend.residual_dtype()), "a measurement of speed");
 }
 
 double time_score_row(Backend& backend, const ModelConfig& config, ModelWeights& weights) {
@@ -68,8 +70,12 @@ Rates measure_rates(Backend& backend, const ModelConfig& config, ModelWeights& w
   const int64_t n_keys = first_row + n_rows;
   const auto kv = backend.allocate(backend.kv_bytes(n_keys, heads), "keys and values");
   const KvRows keys{.data = kv->data(), .first_row = 0, .n_rows = n_keys};
-  const KvRows chunk_keys{.data = kv->data(), .first_row = 0, .n_rows = n_rows};
-  DecoderLayer decoder(backend, config, backend.load(table, WeightUse::kTable, rope->data()));
+  std::vector<int32_t> rows(static_cast<std::size_t>(n_rows));
+  std::iota(rows.begin(), rows.end(), 0);
+  const auto positions = backend.upload(rows, "the rows' positions");
+  const RowAngles row_angles{backend.load(table, WeightUse::kTable, rope->data()),
+                             static_cast<const int32_t*>(positions->data())};
+  DecoderLayer decoder(backend, config);
 
   Rates rates;
   int64_t index = 0;
@@ -79,7 +85,7 @@ Rates measure_rates(Backend& backend, const ModelConfig& config, ModelWeights& w
   const LayerWeights& layer = weights.layer(0);
   rates.per_row_layer = seconds_of(backend,
                                    [&] {
-                                     decoder.attention_input(layer, x->data(), 0, n_rows, chunk_keys, q->data(), 0);
+                                     decoder.attention_input(layer, x->data(), row_angles, n_rows, kv->data(), q->data());
                                      decoder.finish(layer, q->data(), x->data(), n_rows);
                                    }) /
                         static_cast<double>(n_rows);
@@ -96,6 +102,35 @@ Rates measure_rates(Backend& backend, const ModelConfig& config, ModelWeights& w
   rates.per_attention_pair = seconds_of(backend, [&] { backend.attention({&call, 1}, heads); }) / pairs;
   rates.per_score_row = time_score_row(backend, config, weights);
   return rates;
+}
+
+Ceilings measure_ceilings(Backend& backend) {
+  // A GPU needs large matrices, which would keep a CPU busy for long.
+  const int64_t side = backend.free_bytes() ? 8192 : 1024;
+  const int64_t bytes = side * side * size_bytes(backend.activation_dtype());
+  const auto x = backend.allocate(bytes, "a measurement of speed");
+  const auto weight = backend.allocate(bytes, "a measurement of speed");
+  const auto out = backend.allocate(bytes, "a measurement of speed");
+  // Zeros would run faster than real values.
+  std::vector<float> values(static_cast<std::size_t>(side * side));
+  uint32_t state = 1;
+  for (float& value : values) {
+    state = state * 1664525U + 1013904223U;
+    value = static_cast<float>(static_cast<int32_t>(state >> 8) - (1 << 23)) * 0x1p-23F;
+  }
+  const HostTensor host{.data = reinterpret_cast<const std::byte*>(values.data()),
+                        .dtype = DType::kF32,
+                        .shape = {side, side},
+                        .name = "random values"};
+  backend.load(host, WeightUse::kLinear, x->data());
+  const Matrix matrix = backend.load(host, WeightUse::kLinear, weight->data());
+  Ceilings ceilings;
+  const double product = seconds_of(backend, [&] { backend.linear(x->data(), matrix, {}, out->data(), side, false); });
+  ceilings.flop_per_second = 2.0 * static_cast<double>(side * side * side) / product;
+  const int64_t rows = side * size_bytes(backend.activation_dtype()) / size_bytes(backend.residual_dtype());
+  const double copy = seconds_of(backend, [&] { backend.copy(x->data(), out->data(), rows, side); });
+  ceilings.bytes_per_second = 2.0 * static_cast<double>(bytes) / copy;
+  return ceilings;
 }
 
 double predict_seconds(const Rates& rates, const ModelConfig& config, const SweepPlan& plan, int64_t n_answer) {

@@ -20,6 +20,13 @@ struct Rates {
 // one of 4B parameters.
 Rates measure_rates(Backend& backend, const ModelConfig& config, ModelWeights& weights);
 
+// What the device reaches at best: a large product of the backend's, and a large copy, bytes read and written.
+struct Ceilings {
+  double flop_per_second = 0.0;
+  double bytes_per_second = 0.0;
+};
+Ceilings measure_ceilings(Backend& backend);
+
 // Seconds of a sweep with that plan, for n_answer scored tokens.
 double predict_seconds(const Rates& rates, const ModelConfig& config, const SweepPlan& plan, int64_t n_answer);
 

@@ -42,23 +42,30 @@ struct SweepResult {
 using StopCheck = std::function<bool()>;
 struct Interrupted {};
 
-// Rows that the sweep computes for a request, and what they take. Pure arithmetic.
+// Work of a sweep, for the cost model. Pure arithmetic.
 struct SweepPlan {
   int64_t n_rows = 0;           // of the base: T - 1 (the last token predicts nothing), not padded
   int64_t padded_rows = 0;      // of the base, multiple of the row tile
   int64_t lane_first_row = 0;   // R; padded_rows when no row of any lane differs from the base
   int64_t first_score_row = 0;  // tile that holds row a - 1
   int64_t n_lanes = 0;          // variants that differ from the base in a row that is computed
-  int64_t stack_rows = 0;       // most rows alive at once
-  int64_t row_layers = 0;       // sum over layers of rows computed: for the cost model
-  int64_t attention_pairs = 0;  // sum over layers of (row, key) pairs computed: for the cost model
+  int64_t row_layers = 0;       // sum over layers of rows computed
+  int64_t attention_pairs = 0;  // sum over layers of (row, key) pairs computed
 };
 SweepPlan plan_sweep(const ModelConfig& config, const SweepRequest& request, int64_t row_tile);
-// Backend memory of the sweep without the weights, bytes.
-int64_t predict_sweep_bytes(const ModelConfig& config, const Backend& backend, const SweepPlan& plan);
+// Backend memory of one sweep over all of the requests, without the weights, bytes.
+int64_t predict_sweep_bytes(const ModelConfig& config, const Backend& backend, std::span<const SweepRequest> requests);
+// The different attention calls that a sweep over the request makes, without pointers: Backend::prepare_attention.
+std::vector<AttentionCall> attention_shapes(const ModelConfig& config, const SweepRequest& request, int64_t row_tile);
 
-// Runs it. Throws Error(kBadData) when an NLL is not finite, naming the layer; Interrupted.
+// Sweeps all requests together: their rows are stacked, their results are what each alone would give, bit for bit.
+// Throws Interrupted.
+std::vector<SweepResult> sweep(Backend& backend, const ModelConfig& config, ModelWeights& weights,
+                               std::span<const SweepRequest> requests, const StopCheck& stop);
+// One request. Throws Error(kBadData) when an NLL is not finite, naming the layer; Interrupted.
 SweepResult sweep(Backend& backend, const ModelConfig& config, ModelWeights& weights, const SweepRequest& request,
                   const StopCheck& stop);
+// Throws Error(kBadData) when an NLL is not finite, naming the layer.
+void check_finite(const SweepRequest& request, const SweepResult& result);
 
 }  // namespace winnow

@@ -7,6 +7,7 @@
 #include <bit>
 #include <cmath>
 #include <filesystem>
+#include <numeric>
 #include <random>
 #include <vector>
 
@@ -40,8 +41,9 @@ int64_t round_up(int64_t n, int64_t tile) { return (n + tile - 1) / tile * tile;
 // Activations on both sides: float32 on the CPU, bfloat16 on the GPU.
 class Twins {
  public:
-  explicit Twins(Attention attention = Attention::kAuto)
-      : cpu_(make_cpu_backend({.n_threads = 0})), gpu_(make_cuda_backend({.device = 0, .attention = attention})) {}
+  explicit Twins(Attention attention = Attention::kAuto, DType residual = DType::kBf16)
+      : cpu_(make_cpu_backend({.n_threads = 0})),
+        gpu_(make_cuda_backend({.device = 0, .attention = attention, .residual = residual})) {}
 
   Backend& cpu() { return *cpu_; }
   Backend& gpu() { return *gpu_; }
@@ -117,13 +119,43 @@ TEST_F(CudaTest, RowWiseOperationsMatchTheirTwins) {
     t.gpu().swiglu(t.upload(gate_up), gated, kRows, cols);
     EXPECT_LT(relative_error(t.download(gated, kRows * cols), expected), kBf16Tolerance) << "swiglu " << cols;
 
-    const std::vector<int32_t> tokens = {3, 0, 7, 7, 1};
+    std::vector<int32_t> tokens(kRows, -1);
+    for (std::size_t i = 0; i < 5; ++i) tokens[i] = static_cast<int32_t>((3 * i + 1) % 8);
+    const auto device_tokens = t.gpu().upload(tokens, "tokens");
     Floats table = random_values(8 * cols, 4);
-    t.cpu().embed(Twins::host_matrix(table, 8, cols), tokens, expected.data(), kRows);
+    t.cpu().embed(Twins::host_matrix(table, 8, cols), tokens.data(), expected.data(), kRows);
     void* embedded = t.poisoned(kRows * cols);
-    t.gpu().embed(t.matrix(table, 8, cols), tokens, embedded, kRows);
+    t.gpu().embed(t.matrix(table, 8, cols), static_cast<const int32_t*>(device_tokens->data()), embedded, kRows);
     EXPECT_EQ(t.download(embedded, kRows * cols), expected) << "embed " << cols;
   }
+}
+
+TEST_F(CudaTest, ResidualRowsInFloat32MatchTheirTwins) {
+  Twins t(Attention::kAuto, DType::kF32);
+  constexpr int64_t kRows = 256;
+  constexpr int64_t kIn = 192;
+  constexpr int64_t kOut = 320;
+  // A residual row of the kind that bfloat16 would round.
+  Floats residual(static_cast<std::size_t>(kRows * kOut));
+  std::mt19937 generator(3);
+  for (float& v : residual) v = std::normal_distribution<float>(0.0F, 1.0F)(generator);
+  Floats x = random_values(kRows * kIn, 1);
+  Floats weight = random_values(kOut * kIn, 2);
+  Floats bias = random_values(kOut, 3);
+  Floats norm = random_values(kOut, 4);
+  void* rows = t.upload_bytes(residual.data(), residual.size() * 4);
+  t.gpu().linear(t.upload(x), t.matrix(weight, kOut, kIn), t.matrix(bias, kOut, 1), rows, kRows, true);
+  t.cpu().linear(x.data(), Twins::host_matrix(weight, kOut, kIn), Twins::host_matrix(bias, kOut, 1), residual.data(),
+                 kRows, true);
+  Floats found(residual.size());
+  t.gpu().synchronize();
+  ASSERT_EQ(cudaMemcpy(found.data(), rows, found.size() * 4, cudaMemcpyDeviceToHost), cudaSuccess);
+  EXPECT_LT(relative_error(found, residual), kAttentionTolerance);
+  Floats expected(residual.size());
+  t.cpu().rms_norm(residual.data(), Twins::host_matrix(norm, kOut, 1), 1e-6F, expected.data(), kRows);
+  void* out = t.poisoned(kRows * kOut);
+  t.gpu().rms_norm(rows, t.matrix(norm, kOut, 1), 1e-6F, out, kRows);
+  EXPECT_LT(relative_error(t.download(out, kRows * kOut), expected), kBf16Tolerance);
 }
 
 TEST_F(CudaTest, LinearMatchesItsTwinAndARowIsTheSameAtEveryStackSize) {
@@ -188,13 +220,16 @@ struct Sequence {
   Floats kv;
   Floats norm;
   Floats angles;
+  std::vector<int32_t> positions;
   Sequence(const HeadShape& shape, int64_t n, int64_t padded)
       : heads(shape),
         n_tokens(n),
         q(random_values(padded * shape.q_dim(), 11)),
         kv(random_values(padded * 2 * shape.kv_dim(), 12)),
         norm(random_values(shape.head_dim, 13)),
-        angles(static_cast<std::size_t>(padded * shape.head_dim)) {
+        angles(static_cast<std::size_t>(padded * shape.head_dim)),
+        positions(static_cast<std::size_t>(padded)) {
+    std::iota(positions.begin(), positions.end(), 0);
     for (int64_t p = 0; p < padded; ++p) {
       for (int64_t i = 0; i < shape.head_dim / 2; ++i) {
         const double angle =
@@ -215,10 +250,11 @@ Floats cpu_attention(Backend& backend, const Sequence& s, const Window& window, 
   Floats angles = s.angles;
   const Matrix table{angles.data(), DType::kF32, padded, s.heads.head_dim};
   const HeadNorm head_norm{{norm.data(), DType::kF32, s.heads.head_dim, 1}, 1e-6F};
-  backend.rope(q.data(), s.heads, head_norm, table, 0, padded);
+  const RowAngles row_angles{table, s.positions.data()};
+  backend.rope(q.data(), s.heads, head_norm, row_angles, padded);
   auto memory = backend.allocate(backend.kv_bytes(padded, s.heads), "keys");
   const KvRows keys{memory->data(), 0, padded};
-  backend.store_kv(kv.data(), s.heads, head_norm, table, 0, padded, keys);
+  backend.store_kv(kv.data(), s.heads, head_norm, row_angles, padded, memory->data());
   Floats out(static_cast<std::size_t>(padded * s.heads.q_dim()));
   const AttentionCall call{q.data(), out.data(), 0, padded, s.n_tokens, {}, keys, window};
   backend.attention({&call, 1}, s.heads);
@@ -231,15 +267,18 @@ std::vector<uint16_t> gpu_attention(Twins& t, const Sequence& s, const Window& w
   void* q = t.upload(s.q);
   const Matrix table{t.upload_bytes(s.angles.data(), s.angles.size() * 4), DType::kF32, padded, s.heads.head_dim};
   const HeadNorm head_norm{t.matrix(s.norm, s.heads.head_dim, 1), 1e-6F};
-  backend.rope(q, s.heads, head_norm, table, 0, padded);
+  const auto positions = backend.upload(s.positions, "positions");
+  const RowAngles row_angles{table, static_cast<const int32_t*>(positions->data())};
+  backend.rope(q, s.heads, head_norm, row_angles, padded);
   auto prefix = backend.allocate(backend.kv_bytes(padded, s.heads), "keys");
   auto own = backend.allocate(backend.kv_bytes(padded - split, s.heads), "keys");
   const KvRows prefix_rows{prefix->data(), 0, padded};
   const KvRows own_rows{own->data(), split, padded - split};
   void* kv = t.upload(s.kv);
-  backend.store_kv(kv, s.heads, head_norm, table, 0, padded, prefix_rows);
-  backend.store_kv(static_cast<std::byte*>(kv) + split * 4 * s.heads.kv_dim(), s.heads, head_norm, table, split,
-                   padded - split, own_rows);
+  backend.store_kv(kv, s.heads, head_norm, row_angles, padded, prefix->data());
+  kv = t.upload(s.kv);  // the call before overwrote it
+  backend.store_kv(static_cast<std::byte*>(kv) + split * 4 * s.heads.kv_dim(), s.heads, head_norm,
+                   row_angles.from(split), padded - split, own->data());
   const int64_t count = (padded - first) * s.heads.q_dim();
   void* out = t.poisoned(count);
   const AttentionCall call{static_cast<std::byte*>(q) + first * s.heads.q_dim() * 2,
@@ -279,7 +318,7 @@ TEST_P(CudaAttention, MatchesItsTwinOverOddShapes) {
         const Sequence s(heads, n, padded);
         for (const Window& w :
              {full_attention(), Window{1, 0, 0, kNoLimit}, Window{64, 1, 0, kNoLimit},
-              Window{std::max<int64_t>(1, n - 1), 0, 0, kNoLimit}, Window{100, 4, 0, kNoLimit},
+              Window{std::max<int64_t>(1, n - 1), 0, 0, kNoLimit}, Window{n, 0, 0, kNoLimit}, Window{100, 4, 0, kNoLimit},
               Window{64, 100, 0, kNoLimit}, Window{50, 4, n - 20, kNoLimit}, Window{50, 0, 0, n - 7}}) {
           const Floats expected = cpu_attention(fresh.cpu(), s, w, padded);
           Floats found = to_floats(gpu_attention(fresh, s, w, padded, 0, 0));
@@ -311,6 +350,70 @@ TEST_P(CudaAttention, SplitKeysGiveTheSame) {
       }
     }
   }
+}
+
+// Short lanes side by side: each is what it is alone, whatever the number of its neighbours.
+TEST_P(CudaAttention, StackedShortLanesGiveTheSame) {
+  Twins t(GetParam());
+  Backend& backend = t.gpu();
+  const HeadShape heads{8, 2, 128, 0.088F};
+  constexpr int64_t kLaneRows = 256;
+  constexpr int64_t kSplit = 2048;
+  constexpr std::size_t kLanes = 21;
+  const Sequence base(heads, kSplit + kLaneRows - 9, kSplit + kLaneRows);
+  const KvRows prefix{t.upload(base.kv), 0, kSplit + kLaneRows};
+  void* q = t.upload(random_values(kLanes * kLaneRows * heads.q_dim(), 21));
+  void* kv = t.upload(random_values(kLanes * kLaneRows * 2 * heads.kv_dim(), 22));
+  const int64_t count = kLaneRows * heads.q_dim();
+  void* together = t.poisoned(kLanes * count);
+  void* alone = t.poisoned(kLanes * count);
+  const auto call_of = [&](std::size_t lane, void* out) {
+    const auto rows = static_cast<int64_t>(lane);
+    return AttentionCall{static_cast<std::byte*>(q) + rows * count * 2,
+                         static_cast<std::byte*>(out) + rows * count * 2,
+                         kSplit,
+                         kLaneRows,
+                         base.n_tokens,
+                         prefix,
+                         {static_cast<std::byte*>(kv) + backend.kv_bytes(rows * kLaneRows, heads), kSplit, kLaneRows},
+                         full_attention()};
+  };
+  std::vector<AttentionCall> calls;
+  for (std::size_t lane = 0; lane < kLanes; ++lane) calls.push_back(call_of(lane, together));
+  backend.attention(calls, heads);
+  for (std::size_t lane = 0; lane < kLanes; ++lane) {
+    const AttentionCall call = call_of(lane, alone);
+    backend.attention({&call, 1}, heads);
+  }
+  EXPECT_EQ(t.bits(together, kLanes * count), t.bits(alone, kLanes * count));
+  // Against the own kernel in one pass, which other tests hold to the CPU.
+  Twins own(Attention::kOwn);
+  backend.synchronize();
+  void* expected = t.poisoned(kLanes * count);
+  for (AttentionCall& call : calls) {
+    call.out = static_cast<std::byte*>(expected) +
+               (static_cast<std::byte*>(call.out) - static_cast<std::byte*>(together));
+  }
+  own.gpu().attention(calls, heads);
+  own.gpu().synchronize();
+  const auto real_rows = static_cast<std::ptrdiff_t>((kLaneRows - 9) * heads.q_dim());
+  for (std::size_t lane = 0; lane < kLanes; ++lane) {
+    Floats found = t.download(static_cast<std::byte*>(together) + static_cast<int64_t>(lane) * count * 2, real_rows);
+    Floats wanted = t.download(static_cast<std::byte*>(expected) + static_cast<int64_t>(lane) * count * 2, real_rows);
+    EXPECT_LT(relative_error(found, wanted), kBf16AttentionTolerance) << lane;
+  }
+}
+
+// Plans that were built ahead compute what those built on demand do.
+TEST_P(CudaAttention, PreparedCallsGiveTheSame) {
+  const HeadShape heads{8, 2, 128, 0.088F};
+  const Sequence s(heads, 2300, 2304);
+  const Window w{200, 4, 0, kNoLimit};
+  Twins on_demand(GetParam());
+  Twins prepared(GetParam());
+  const AttentionCall shape{nullptr, nullptr, 0, 2304, 2300, {}, {nullptr, 0, 2304}, w};
+  prepared.gpu().prepare_attention({&shape, 1}, heads);
+  EXPECT_EQ(gpu_attention(prepared, s, w, 2304, 0, 0), gpu_attention(on_demand, s, w, 2304, 0, 0));
 }
 
 INSTANTIATE_TEST_SUITE_P(Paths, CudaAttention, ::testing::Values(Attention::kCudnn, Attention::kOwn),
@@ -362,6 +465,62 @@ TEST_F(CudaTest, SweepAgreesWithTheCpu) {
         EXPECT_EQ(run(*gpu, alone).variants[0].nll_nats, found.variants[l].nll_nats) << family << l;
       }
     }
+  }
+  std::filesystem::remove_all(directory);
+}
+
+// A long tail sweep of the kind that stacks its lanes, several short requests together, and both types of the residual.
+TEST_F(CudaTest, StackedSweepsGiveWhatEachAloneGives) {
+  const auto directory = std::filesystem::temp_directory_path() / ("winnow-cuda-test-" + std::to_string(getpid()));
+  write_random_checkpoint(directory, {.model_type = "qwen3",
+                                      .n_layers = 4,
+                                      .hidden = 128,
+                                      .n_heads = 4,
+                                      .n_kv_heads = 2,
+                                      .head_dim = 64,
+                                      .ffn = 256,
+                                      .vocab = 512,
+                                      .seed = 4});
+  const ModelConfig config = read_config(directory);
+  const Checkpoint checkpoint(directory);
+  std::vector<int32_t> tokens(5000);
+  std::mt19937 generator(6);
+  for (int32_t& token : tokens) token = static_cast<int32_t>(generator() % 512);
+  std::vector<SweepRequest> requests;
+  for (const int64_t length : {300, 5000, 1025, 129}) {
+    const int64_t start = length - 40;
+    for (const Window& w : {Window{100, 4, 0, kNoLimit}, Window{100, 0, start - 32, kNoLimit}}) {
+      requests.push_back({.tokens = std::span(tokens).first(static_cast<std::size_t>(length)),
+                          .answer_start = start,
+                          .window = w,
+                          .base = Pattern(4, false),
+                          .variants = {},
+                          .per_token = true});
+      for (std::size_t l = 0; l < 4; ++l) {
+        requests.back().variants.push_back(requests.back().base);
+        requests.back().variants.back()[l] = true;
+      }
+    }
+  }
+  for (const DType residual : {DType::kBf16, DType::kF32}) {
+    const auto gpu = make_cuda_backend({.residual = residual});
+    const auto cpu = make_cpu_backend({.n_threads = 0});
+    ModelWeights weights(config, checkpoint, *gpu);
+    ModelWeights cpu_weights(config, checkpoint, *cpu);
+    const std::vector<SweepResult> together = sweep(*gpu, config, weights, requests, {});
+    for (std::size_t r = 0; r < requests.size(); ++r) {
+      const SweepResult alone = sweep(*gpu, config, weights, requests[r], {});
+      EXPECT_EQ(alone.base.token_nll_nats, together[r].base.token_nll_nats) << r;
+      const SweepResult expected = sweep(*cpu, config, cpu_weights, requests[r], {});
+      for (std::size_t v = 0; v < 4; ++v) {
+        EXPECT_EQ(alone.variants[v].token_nll_nats, together[r].variants[v].token_nll_nats) << r << " " << v;
+        EXPECT_NEAR(together[r].variants[v].nll_nats, expected.variants[v].nll_nats, kBf16NllTolerance) << r;
+      }
+    }
+    gpu->reset_peak();
+    const int64_t before = gpu->allocated_bytes();
+    sweep(*gpu, config, weights, requests, {});
+    EXPECT_LE(gpu->peak_allocated_bytes() - before, predict_sweep_bytes(config, *gpu, requests));
   }
   std::filesystem::remove_all(directory);
 }

@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <numeric>
 #include <random>
 #include <vector>
 
@@ -197,6 +198,12 @@ Floats identity_angles(int64_t n, int64_t head_dim) {
   return angles;
 }
 
+std::vector<int32_t> ascending(int64_t first, int64_t n) {
+  std::vector<int32_t> values(static_cast<std::size_t>(n));
+  std::iota(values.begin(), values.end(), static_cast<int32_t>(first));
+  return values;
+}
+
 class AttentionTest : public CpuBackendTest {
  protected:
   // Attention of rows [first_row, padded) with the keys before `split` in another buffer.
@@ -208,9 +215,12 @@ class AttentionTest : public CpuBackendTest {
     const KvRows prefix_rows{prefix->data(), 0, s.padded};
     const KvRows own_rows{own->data(), split, s.padded - split};
     Floats kv = s.kv;
-    backend_->store_kv(kv.data(), s.heads, {}, table, 0, s.padded, prefix_rows);
+    const std::vector<int32_t> positions = ascending(0, s.padded);
+    const RowAngles row_angles{table, positions.data()};
+    backend_->store_kv(kv.data(), s.heads, {}, row_angles, s.padded, prefix->data());
     kv = s.kv;
-    backend_->store_kv(kv.data() + split * 2 * s.heads.kv_dim(), s.heads, {}, table, split, s.padded - split, own_rows);
+    backend_->store_kv(kv.data() + split * 2 * s.heads.kv_dim(), s.heads, {}, row_angles.from(split), s.padded - split,
+                       own->data());
     // The prefix must not be read from the split on.
     std::memset(static_cast<std::byte*>(prefix->data()) + backend_->kv_bytes(split, s.heads), 0x7F,
                 static_cast<std::size_t>(backend_->kv_bytes(s.padded - split, s.heads)));
@@ -317,7 +327,8 @@ TEST_F(CpuBackendTest, RopeRotatesByAbsolutePositionAfterTheHeadNorm) {
   Floats norm = random_floats(6, 3);
   const Floats before = random_floats(tile_ * heads.q_dim(), 4);
   Floats q = before;
-  backend_->rope(q.data(), heads, {matrix(norm, 6, 1), 1e-6F}, matrix(angles, 200, 6), tile_, tile_);
+  const std::vector<int32_t> positions = ascending(tile_, tile_);
+  backend_->rope(q.data(), heads, {matrix(norm, 6, 1), 1e-6F}, {matrix(angles, 200, 6), positions.data()}, tile_);
   for (int64_t r = 0; r < tile_; ++r) {
     for (int64_t h = 0; h < 2; ++h) {
       const auto at = static_cast<std::size_t>(r * 12 + h * 6);

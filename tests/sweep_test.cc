@@ -202,9 +202,38 @@ TEST(Sweep, PredictsItsAllocations) {
     const int64_t before = backend->allocated_bytes();
     EXPECT_EQ(before, ModelWeights::predicted_bytes(model.config, *model.checkpoint, *backend));
     sweep(*backend, model.config, weights, request, {});
-    const SweepPlan plan = plan_sweep(model.config, request, backend->row_tile());
-    EXPECT_EQ(backend->peak_allocated_bytes() - before, predict_sweep_bytes(model.config, *backend, plan));
+    EXPECT_EQ(backend->peak_allocated_bytes() - before,
+              predict_sweep_bytes(model.config, *backend, std::span(&request, 1)));
     EXPECT_EQ(backend->allocated_bytes(), before);
+  }
+}
+
+TEST(Sweep, StackedRequestsGiveWhatEachAloneGives) {
+  const Model model({.n_layers = 4, .seed = 7});
+  // Lengths on both sides of a tile, one that the window does not reach, another base, an answer of one token.
+  const auto first = random_tokens(300, 128, 1);
+  const auto second = random_tokens(64, 128, 2);
+  const auto third = random_tokens(50, 128, 3);
+  const auto fourth = random_tokens(411, 128, 4);
+  std::vector<SweepRequest> requests = {drop_one(first, 280, {60, 3, 0, kNoLimit}, 4),
+                                        drop_one(second, 63, {60, 3, 0, kNoLimit}, 4),
+                                        drop_one(third, 40, {60, 3, 0, kNoLimit}, 4),
+                                        drop_one(fourth, 400, {60, 3, 380, 400}, 4)};
+  requests[0].base[2] = true;
+  const auto backend = make_cpu_backend({.n_threads = 2});
+  ModelWeights weights(model.config, *model.checkpoint, *backend);
+  backend->reset_peak();
+  const int64_t before = backend->allocated_bytes();
+  const std::vector<SweepResult> together = sweep(*backend, model.config, weights, requests, {});
+  EXPECT_EQ(backend->peak_allocated_bytes() - before, predict_sweep_bytes(model.config, *backend, requests));
+  ASSERT_EQ(together.size(), requests.size());
+  for (std::size_t r = 0; r < requests.size(); ++r) {
+    const SweepResult alone = sweep(*backend, model.config, weights, requests[r], {});
+    EXPECT_EQ(together[r].base.token_nll_nats, alone.base.token_nll_nats) << r;
+    for (std::size_t v = 0; v < 4; ++v) {
+      EXPECT_EQ(together[r].variants[v].token_nll_nats, alone.variants[v].token_nll_nats) << r << " " << v;
+      EXPECT_EQ(together[r].variants[v].nll_nats, alone.variants[v].nll_nats) << r << " " << v;
+    }
   }
 }
 

@@ -89,6 +89,24 @@ Matrix CpuBackend::load(const HostTensor& source, WeightUse use, void* storage) 
   return Matrix{to, DType::kF32, source.rows(), source.cols()};
 }
 
+std::unique_ptr<Buffer> CpuBackend::upload(std::span<const int32_t> values, const char* what) {
+  auto buffer = allocate(static_cast<int64_t>(values.size_bytes()), what);
+  std::memcpy(buffer->data(), values.data(), values.size_bytes());
+  return buffer;
+}
+
+void CpuBackend::mark(int64_t n) {
+  const auto index = static_cast<std::size_t>(n);
+  if (index >= marks_.size()) marks_.resize(index + 1);
+  marks_[index] = std::chrono::steady_clock::now();
+}
+
+double CpuBackend::seconds_between(int64_t first, int64_t second) {
+  return std::chrono::duration<double>(marks_[static_cast<std::size_t>(second)] -
+                                       marks_[static_cast<std::size_t>(first)])
+      .count();
+}
+
 void CpuBackend::copy(const void* from, void* to, int64_t n_rows, int64_t cols) {
   std::memcpy(to, from, static_cast<std::size_t>(n_rows * cols) * sizeof(float));
 }

@@ -3,6 +3,8 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
+#include <vector>
 
 #include "kernels/backend.h"
 #include "kernels/cpu/thread_pool.h"
@@ -33,7 +35,9 @@ class CpuBackend final : public Backend {
   std::string attention_path(const HeadShape& /*heads*/) override { return "cpu-blocked"; }
   int64_t row_tile() const override { return kRowTile; }
   int64_t chunk_rows() const override { return 2 * kRowTile * pool_.size(); }
+  int64_t stack_rows() const override { return 1; }  // a single sequence keeps all threads busy, and takes less memory
   DType activation_dtype() const override { return DType::kF32; }
+  DType residual_dtype() const override { return DType::kF32; }
   int64_t kv_bytes(int64_t n_rows, const HeadShape& heads) const override;
   int64_t workspace_bytes(int64_t n_rows, int64_t hidden, int64_t vocab, const HeadShape& heads) const override;
 
@@ -47,24 +51,28 @@ class CpuBackend final : public Backend {
   int64_t weight_bytes(const HostTensor& source, WeightUse use) const override;
   Matrix load(const HostTensor& source, WeightUse use, void* storage) override;
 
+  std::unique_ptr<Buffer> upload(std::span<const int32_t> values, const char* what) override;
   void copy(const void* from, void* to, int64_t n_rows, int64_t cols) override;
-  void embed(const Matrix& table, std::span<const int32_t> tokens, void* out, int64_t n_rows) override;
+  void embed(const Matrix& table, const int32_t* tokens, void* out, int64_t n_rows) override;
   void rms_norm(const void* x, const Matrix& weight, float eps, void* out, int64_t n_rows) override;
   void linear(const void* x, const Matrix& weight, const Matrix& bias, void* out, int64_t n_rows,
               bool accumulate) override;
-  void rope(void* q, const HeadShape& heads, const HeadNorm& norm, const Matrix& cos_sin, int64_t first_row,
-            int64_t n_rows) override;
-  void store_kv(void* kv, const HeadShape& heads, const HeadNorm& norm, const Matrix& cos_sin, int64_t first_row,
-                int64_t n_rows, const KvRows& to) override;
+  void rope(void* q, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles, int64_t n_rows) override;
+  void store_kv(void* kv, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles, int64_t n_rows,
+                void* to) override;
+  void prepare_attention(std::span<const AttentionCall> /*calls*/, const HeadShape& /*heads*/) override {}
   void attention(std::span<const AttentionCall> calls, const HeadShape& heads) override;
   void swiglu(const void* gate_up, void* out, int64_t n_rows, int64_t ffn) override;
   void token_nll(const void* x, const Matrix& head, std::span<const int32_t> targets, int64_t n_rows,
                  const TokenScores& out) override;
   void synchronize() override {}
+  void mark(int64_t n) override;
+  double seconds_between(int64_t first, int64_t second) override;
 
  private:
   friend class CpuBuffer;
   ThreadPool pool_;
+  std::vector<std::chrono::steady_clock::time_point> marks_;
   std::atomic<int64_t> allocated_bytes_ = 0;
   std::atomic<int64_t> peak_allocated_bytes_ = 0;
 };

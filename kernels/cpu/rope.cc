@@ -12,42 +12,41 @@ void norm_and_rotate(float* head, const HeadNorm& norm, const float* angles, int
   rotate_row(head, angles, head_dim);
 }
 
-// The table's row of an absolute position; padding rows beyond the table use its last row.
-const float* angles_of(const Matrix& cos_sin, int64_t position) {
-  return static_cast<const float*>(cos_sin.data) + std::min(position, cos_sin.rows - 1) * cos_sin.cols;
+const float* angles_of(const RowAngles& angles, int64_t row) {
+  const int64_t position = std::min<int64_t>(angles.positions[row], angles.cos_sin.rows - 1);
+  return static_cast<const float*>(angles.cos_sin.data) + position * angles.cos_sin.cols;
 }
 
 }  // namespace
 
-void CpuBackend::rope(void* q, const HeadShape& heads, const HeadNorm& norm, const Matrix& cos_sin, int64_t first_row,
-                      int64_t n_rows) {
+void CpuBackend::rope(void* q, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles, int64_t n_rows) {
   auto* data = static_cast<float*>(q);
   pool_.run(n_rows / kRowTile, [&](int64_t tile, int) {
     for (int64_t i = tile * kRowTile; i < (tile + 1) * kRowTile; ++i) {
-      const float* angles = angles_of(cos_sin, first_row + i);
+      const float* row_angles = angles_of(angles, i);
       for (int64_t h = 0; h < heads.n_heads; ++h) {
-        norm_and_rotate(data + i * heads.q_dim() + h * heads.head_dim, norm, angles, heads.head_dim);
+        norm_and_rotate(data + i * heads.q_dim() + h * heads.head_dim, norm, row_angles, heads.head_dim);
       }
     }
   });
 }
 
-void CpuBackend::store_kv(void* kv, const HeadShape& heads, const HeadNorm& norm, const Matrix& cos_sin,
-                          int64_t first_row, int64_t n_rows, const KvRows& to) {
+void CpuBackend::store_kv(void* kv, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles,
+                          int64_t n_rows, void* to) {
   auto* data = static_cast<float*>(kv);
   const int64_t kv_dim = heads.kv_dim();
   const int64_t head_dim = heads.head_dim;
   const int64_t value_stride = padded_head_dim(head_dim);
-  auto* blocks = static_cast<float*>(to.data) + (first_row - to.first_row) / kRowTile * kv_block_count(heads);
+  auto* blocks = static_cast<float*>(to);
   pool_.run(n_rows / kRowTile, [&](int64_t tile, int) {
     float* keys = blocks + tile * kv_block_count(heads);
     float* values = keys + key_block_count(heads);
     for (int64_t r = 0; r < kRowTile; ++r) {
       const int64_t row = tile * kRowTile + r;
-      const float* angles = angles_of(cos_sin, first_row + row);
+      const float* row_angles = angles_of(angles, row);
       for (int64_t h = 0; h < heads.n_kv_heads; ++h) {
         float* key = data + row * 2 * kv_dim + h * head_dim;
-        norm_and_rotate(key, norm, angles, head_dim);
+        norm_and_rotate(key, norm, row_angles, head_dim);
         const float* value = key + kv_dim;
         for (int64_t d = 0; d < head_dim; ++d) keys[(h * head_dim + d) * kRowTile + r] = key[d];
         std::copy_n(value, head_dim, values + (h * kRowTile + r) * value_stride);

@@ -12,8 +12,6 @@
 
 namespace winnow::cuda {
 
-namespace {
-
 // Rows of a call that are computed in the same way. All bounds are multiples of kRowTile.
 struct Piece {
   enum class Kind {
@@ -24,6 +22,28 @@ struct Piece {
   Kind kind;
   int64_t first_row;
   int64_t n_rows;
+  int64_t end() const { return first_row + n_rows; }
+};
+
+namespace {
+
+// Sequences below this go to the own kernel, all calls in one launch: cuDNN needs a plan for every length and a launch
+// for every call, which costs more than its faster kernel gains there.
+constexpr int64_t kCudnnFromTokens = 2048;
+// Short lanes that go through cuDNN together: powers of two up to this, so that the plans are few.
+constexpr int64_t kMostStacked = 16;
+
+bool sees_everything(const Window& window) { return window.keys >= kNoLimit; }
+
+// A lane that is short beside its prefix: cheaper in two halves than with its keys copied behind the prefix.
+bool is_short_lane(const AttentionCall& call) { return 4 * call.own.n_rows <= call.own.first_row; }
+
+// Keys [first_key, first_key + n_keys) of a call.
+struct KeyRange {
+  int64_t first_key = 0;
+  int64_t n_keys = 0;
+  AttentionShape::Mask mask = AttentionShape::Mask::kBottomRight;
+  int64_t window = 0;  // 0: all
 };
 
 Piece::Kind kind_of(const Window& w, int64_t first, int64_t last) {
@@ -47,6 +67,25 @@ std::vector<Piece> pieces_of(const AttentionCall& call) {
   return pieces;
 }
 
+// The one or two attentions, merged, that cuDNN computes a piece with.
+std::vector<KeyRange> ranges_of(const Piece& piece, const Window& window) {
+  using Mask = AttentionShape::Mask;
+  if (piece.kind == Piece::Kind::kFull) return {{0, piece.end(), Mask::kBottomRight, 0}};
+  std::vector<KeyRange> ranges = {{0, piece.end(), Mask::kBottomRight, window.keys}};
+  if (window.sinks > 0) ranges.push_back({0, window.sinks, Mask::kNone, 0});
+  return ranges;
+}
+
+AttentionShape shape_of(int64_t n_queries, const KeyRange& range, const HeadShape& heads) {
+  return {.n_queries = n_queries,
+          .n_keys = range.n_keys,
+          .n_heads = heads.n_heads,
+          .n_kv_heads = heads.n_kv_heads,
+          .head_dim = heads.head_dim,
+          .mask = range.mask,
+          .window = range.window};
+}
+
 // The part of a call that is a piece.
 AttentionCall part_of(const AttentionCall& call, const Piece& piece, int64_t q_dim) {
   AttentionCall part = call;
@@ -58,11 +97,11 @@ AttentionCall part_of(const AttentionCall& call, const Piece& piece, int64_t q_d
   return part;
 }
 
-const std::byte* key_rows(const KvRows& rows, int64_t row, const HeadShape& heads) {
-  return static_cast<const std::byte*>(rows.data) + (row - rows.first_row) * heads.kv_dim() * 2;
-}
-const std::byte* value_rows(const KvRows& rows, int64_t row, const HeadShape& heads) {
-  return key_rows(rows, row, heads) + rows.n_rows * heads.kv_dim() * 2;
+// Whether b's rows lie behind a's and attend to the same keys of the same prefix.
+bool stacks_on(const AttentionCall& a, const AttentionCall& b, int64_t q_dim) {
+  const int64_t bytes = a.n_rows * q_dim * 2;
+  return a.prefix.data == b.prefix.data && a.own.first_row == b.own.first_row && a.n_rows == b.n_rows &&
+         static_cast<const std::byte*>(a.q) + bytes == b.q && static_cast<std::byte*>(a.out) + bytes == b.out;
 }
 
 }  // namespace
@@ -71,88 +110,133 @@ const std::byte* value_rows(const KvRows& rows, int64_t row, const HeadShape& he
 KvRows CudaBackend::join_keys(const AttentionCall& call, const HeadShape& heads) {
   const int64_t n_rows = call.own.first_row + call.own.n_rows;
   attention_memory_->joined.reserve(*this, kv_bytes(n_rows, heads), "joined keys and values");
-  const KvRows joined{attention_memory_->joined.data(), 0, n_rows};
-  const auto copy_rows = [&](const std::byte* from, const std::byte* to, int64_t n) {
-    WINNOW_CHECK(cudaMemcpyAsync(const_cast<std::byte*>(to), from, static_cast<std::size_t>(n * heads.kv_dim() * 2),
-                                 cudaMemcpyDeviceToDevice, stream_));
-  };
-  const int64_t split = call.own.first_row;
-  copy_rows(key_rows(call.prefix, 0, heads), key_rows(joined, 0, heads), split);
-  copy_rows(value_rows(call.prefix, 0, heads), value_rows(joined, 0, heads), split);
-  copy_rows(key_rows(call.own, split, heads), key_rows(joined, split, heads), call.own.n_rows);
-  copy_rows(value_rows(call.own, split, heads), value_rows(joined, split, heads), call.own.n_rows);
-  return joined;
+  auto* to = static_cast<std::byte*>(attention_memory_->joined.data());
+  const int64_t split_bytes = kv_bytes(call.own.first_row, heads);
+  WINNOW_CHECK(cudaMemcpyAsync(to, call.prefix.data, static_cast<std::size_t>(split_bytes), cudaMemcpyDeviceToDevice,
+                               stream_));
+  WINNOW_CHECK(cudaMemcpyAsync(to + split_bytes, call.own.data,
+                               static_cast<std::size_t>(kv_bytes(call.own.n_rows, heads)), cudaMemcpyDeviceToDevice,
+                               stream_));
+  return {to, 0, n_rows};
 }
 
-// Rows against keys [first_key, first_key + n_keys) of one buffer; the diagonal is at the bottom right.
-void CudaBackend::run_cudnn(const AttentionCall& part, const KvRows& keys, const KeyRange& range, void* out, void* lse,
-                            const HeadShape& heads) {
-  const AttentionShape shape{.n_queries = part.n_rows,
-                             .n_keys = range.n_keys,
-                             .n_heads = heads.n_heads,
-                             .n_kv_heads = heads.n_kv_heads,
-                             .head_dim = heads.head_dim,
-                             .mask = range.masked ? AttentionShape::Mask::kBottomRight : AttentionShape::Mask::kNone,
-                             .window = range.window};
-  attention_memory_->lse.reserve(*this, 2 * heads.n_heads * part.n_rows * 4, "log-sum-exp");
-  cudnn_->run(shape,
-              {.q = part.q,
-               .k = key_rows(keys, range.first_key, heads),
-               .v = value_rows(keys, range.first_key, heads),
-               .out = out,
-               .lse = lse != nullptr ? lse : attention_memory_->lse.data()},
-              heads.scale);
-}
-
-// A part in two halves over disjoint keys, merged by their log-sum-exp.
-void CudaBackend::run_merged(const AttentionCall& part, const KeyHalf& first, const KeyHalf& second,
-                             const HeadShape& heads) {
+// One piece of a call whose keys lie in one buffer.
+void CudaBackend::run_piece(const AttentionCall& part, const Piece& piece, const HeadShape& heads) {
   AttentionMemory& memory = *attention_memory_;
-  const int64_t lse_bytes = heads.n_heads * part.n_rows * 4;
-  memory.lse.reserve(*this, 2 * lse_bytes, "log-sum-exp");
+  const std::vector<KeyRange> ranges = ranges_of(piece, part.window);
+  const int64_t lse_count = heads.n_heads * part.n_rows;
+  memory.lse.reserve(*this, 2 * lse_count * 4, "log-sum-exp");
+  auto* lse = static_cast<float*>(memory.lse.data());
+  const auto* kv = static_cast<const std::byte*>(part.own.data);
+  cudnn_->run(shape_of(part.n_rows, ranges[0], heads), {part.q, kv, part.out, lse}, heads.scale);
+  if (ranges.size() == 1) return;
   memory.second_out.reserve(*this, part.n_rows * heads.q_dim() * 2, "half of an attention");
-  auto* lse = static_cast<std::byte*>(memory.lse.data());
-  run_cudnn(part, first.keys, first.range, part.out, lse, heads);
-  run_cudnn(part, second.keys, second.range, memory.second_out.data(), lse + lse_bytes, heads);
+  cudnn_->run(shape_of(part.n_rows, ranges[1], heads),
+              {part.q, kv + kv_bytes(ranges[1].first_key, heads), memory.second_out.data(), lse + lse_count},
+              heads.scale);
   merge_attention({.out = part.out,
                    .other = memory.second_out.data(),
-                   .lse = reinterpret_cast<const float*>(lse),
-                   .other_lse = reinterpret_cast<const float*>(lse + lse_bytes),
+                   .lse = lse,
+                   .other_lse = lse + lse_count,
                    .n_rows = part.n_rows,
                    .n_heads = heads.n_heads,
                    .head_dim = heads.head_dim},
                   stream_);
 }
 
-void CudaBackend::attend(const AttentionCall& call, const HeadShape& heads) {
-  const bool is_split = call.own.first_row > 0;
-  // A lane that is short beside its prefix: cheaper in two halves than copied together.
-  const bool is_short = is_split && 4 * call.own.n_rows <= call.own.first_row;
-  KvRows keys = call.own;
-  bool is_joined = !is_split;
-  for (const Piece& piece : pieces_of(call)) {
-    const AttentionCall part = part_of(call, piece, heads.q_dim());
-    const int64_t end = piece.first_row + piece.n_rows;
-    const bool is_full = piece.kind == Piece::Kind::kFull;
-    if (piece.kind == Piece::Kind::kMixed || (is_short && !is_full)) {
-      own_attention({&part, 1}, {}, heads, stream_);
-      continue;
+// Short lanes that see everything and lie one after another: all of their rows against the prefix in one call, each
+// lane's own keys beside it, and a merge.
+void CudaBackend::run_stacked(std::span<const AttentionCall> lanes, const HeadShape& heads) {
+  AttentionMemory& memory = *attention_memory_;
+  const AttentionCall& first = lanes.front();
+  const auto n_lanes = static_cast<int64_t>(lanes.size());
+  const int64_t n_rows = n_lanes * first.n_rows;
+  const int64_t lse_count = heads.n_heads * n_rows;
+  const int64_t split = first.own.first_row;
+  memory.lse.reserve(*this, 2 * lse_count * 4, "log-sum-exp");
+  memory.second_out.reserve(*this, n_rows * heads.q_dim() * 2, "half of an attention");
+  auto* lse = static_cast<float*>(memory.lse.data());
+  cudnn_->run(shape_of(n_rows, {0, split, AttentionShape::Mask::kNone, 0}, heads),
+              {first.q, first.prefix.data, first.out, lse}, heads.scale);
+
+  // The own keys as a sequence of their own, which begins at the split.
+  std::vector<AttentionCall> own;
+  std::vector<LseRows> own_lse;
+  for (int64_t i = 0; i < n_lanes; ++i) {
+    AttentionCall call = lanes[static_cast<std::size_t>(i)];
+    call.out = static_cast<std::byte*>(memory.second_out.data()) + i * call.n_rows * heads.q_dim() * 2;
+    call.first_row -= split;
+    call.n_tokens -= split;
+    call.own.first_row = 0;
+    call.prefix = {};
+    own.push_back(call);
+    own_lse.push_back({lse + lse_count + i * call.n_rows, n_rows});
+  }
+  own_attention(own, own_lse, heads, stream_);
+  merge_attention({.out = first.out,
+                   .other = memory.second_out.data(),
+                   .lse = lse,
+                   .other_lse = lse + lse_count,
+                   .n_rows = n_rows,
+                   .n_heads = heads.n_heads,
+                   .head_dim = heads.head_dim},
+                  stream_);
+}
+
+void CudaBackend::run_short_lanes(std::span<const AttentionCall> lanes, const HeadShape& heads) {
+  while (!lanes.empty()) {
+    std::size_t n = 1;
+    while (n < lanes.size() && stacks_on(lanes[n - 1], lanes[n], heads.q_dim())) ++n;
+    while (n > 0) {
+      auto block = static_cast<std::size_t>(kMostStacked);
+      while (block > n) block /= 2;
+      run_stacked(lanes.first(block), heads);
+      lanes = lanes.subspan(block);
+      n -= block;
     }
-    if (is_short) {
-      const int64_t split = call.own.first_row;
-      run_merged(part, {call.prefix, {0, split, false, 0}}, {call.own, {split, end - split, true, 0}}, heads);
+  }
+}
+
+// A call through cuDNN, but for the pieces that it cannot do: they are left for the own kernel.
+void CudaBackend::run_pieces(const AttentionCall& call, const HeadShape& heads, std::vector<AttentionCall>& left) {
+  KvRows keys = call.own;
+  bool is_joined = call.own.first_row == 0;
+  for (const Piece& piece : pieces_of(call)) {
+    AttentionCall part = part_of(call, piece, heads.q_dim());
+    if (piece.kind == Piece::Kind::kMixed) {
+      left.push_back(part);
       continue;
     }
     if (!is_joined) {
       keys = join_keys(call, heads);
       is_joined = true;
     }
-    if (is_full) {
-      run_cudnn(part, keys, {0, end, true, 0}, part.out, nullptr, heads);
-    } else if (call.window.sinks == 0) {
-      run_cudnn(part, keys, {0, end, true, call.window.keys}, part.out, nullptr, heads);
-    } else {
-      run_merged(part, {keys, {0, end, true, call.window.keys}}, {keys, {0, call.window.sinks, false, 0}}, heads);
+    part.own = keys;
+    run_piece(part, piece, heads);
+  }
+}
+
+CudaBackend::Path CudaBackend::path_of(const AttentionCall& call) const {
+  if (!cudnn_) return Path::kOwn;
+  if (options_.attention == CudaOptions::Attention::kAuto && call.n_tokens < kCudnnFromTokens) return Path::kOwn;
+  if (!is_short_lane(call)) return Path::kPieces;
+  return sees_everything(call.window) ? Path::kStacked : Path::kOwn;
+}
+
+void CudaBackend::prepare_attention(std::span<const AttentionCall> calls, const HeadShape& heads) {
+  choose_attention(heads);
+  for (const AttentionCall& call : calls) {
+    if (path_of(call) == Path::kStacked) {
+      for (int64_t n = 1; n <= kMostStacked; n *= 2) {
+        cudnn_->prepare(shape_of(n * call.n_rows, {0, call.own.first_row, AttentionShape::Mask::kNone, 0}, heads));
+      }
+    } else if (path_of(call) == Path::kPieces) {
+      for (const Piece& piece : pieces_of(call)) {
+        if (piece.kind == Piece::Kind::kMixed) continue;
+        for (const KeyRange& range : ranges_of(piece, call.window)) {
+          cudnn_->prepare(shape_of(piece.n_rows, range, heads));
+        }
+      }
     }
   }
 }
@@ -162,17 +246,15 @@ void CudaBackend::choose_attention(const HeadShape& heads) {
   if (is_attention_chosen_) return;
   is_attention_chosen_ = true;
   if (options_.attention != CudaOptions::Attention::kOwn) {
-    cudnn_ = std::make_unique<CudnnAttention>(stream_);
-    const AttentionShape probe{.n_queries = kRowTile,
-                               .n_keys = 2 * kRowTile,
-                               .n_heads = heads.n_heads,
-                               .n_kv_heads = heads.n_kv_heads,
-                               .head_dim = heads.head_dim,
-                               .mask = AttentionShape::Mask::kBottomRight,
-                               .window = 0};
-    if (cudnn_->supports(probe)) return;
-    if (options_.attention == CudaOptions::Attention::kCudnn) fail(ExitCode::kUnavailable, cudnn_->reason());
+    std::string reason;
+    cudnn_ = CudnnAttention::open(options_.device, stream_, reason);
+    const AttentionShape probe = shape_of(kRowTile, {0, 2 * kRowTile, AttentionShape::Mask::kBottomRight, 0}, heads);
+    if (cudnn_ && cudnn_->supports(probe, reason)) return;
     cudnn_.reset();
+    if (options_.attention == CudaOptions::Attention::kCudnn) {
+      fail(ExitCode::kUnavailable, "--attention cudnn: " + reason + "; use --attention own or auto");
+    }
+    why_not_cudnn_ = reason;
   }
   if (heads.head_dim > kMaxHeadDim) {
     fail(ExitCode::kUnavailable, "the own attention kernel takes head_dim up to " + std::to_string(kMaxHeadDim) +
@@ -182,11 +264,23 @@ void CudaBackend::choose_attention(const HeadShape& heads) {
 
 void CudaBackend::attention(std::span<const AttentionCall> calls, const HeadShape& heads) {
   choose_attention(heads);
-  if (cudnn_ == nullptr) {
-    own_attention(calls, {}, heads, stream_);
-    return;
+  std::vector<AttentionCall> own;
+  std::vector<AttentionCall> short_lanes;
+  for (const AttentionCall& call : calls) {
+    switch (path_of(call)) {
+      case Path::kOwn:
+        own.push_back(call);
+        break;
+      case Path::kStacked:
+        short_lanes.push_back(call);
+        break;
+      case Path::kPieces:
+        run_pieces(call, heads, own);
+        break;
+    }
   }
-  for (const AttentionCall& call : calls) attend(call, heads);
+  run_short_lanes(short_lanes, heads);
+  own_attention(own, {}, heads, stream_);
 }
 
 }  // namespace winnow::cuda

@@ -14,7 +14,6 @@ class Scratch {
  public:
   void reserve(Backend& backend, int64_t size_bytes, const char* what) {
     if (buffer_ && buffer_->size_bytes() >= size_bytes) return;
-    backend.synchronize();  // before the old memory goes
     buffer_.reset();
     buffer_ = backend.allocate(size_bytes, what);
   }

@@ -29,12 +29,19 @@ std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options) {
 
 namespace cuda {
 
-// Zeroed device memory, counted by its backend.
+// Zeroed device memory, counted by its backend. It comes from CUDA's pool in the order of the stream, so that the buffers
+// of one sweep are those of the one before and nothing waits.
 class DeviceBuffer final : public Buffer {
  public:
   DeviceBuffer(CudaBackend& backend, int64_t size_bytes, const char* what)
       : backend_(backend), size_bytes_(size_bytes) {
-    const cudaError_t status = cudaMalloc(&data_, static_cast<std::size_t>(std::max<int64_t>(size_bytes, 1)));
+    const auto size = static_cast<std::size_t>(std::max<int64_t>(size_bytes, 1));
+    cudaError_t status = cudaMallocAsync(&data_, size, backend.stream_);
+    if (status == cudaErrorMemoryAllocation) {
+      cudaGetLastError();  // clears it
+      backend.release_unused();
+      status = cudaMallocAsync(&data_, size, backend.stream_);
+    }
     if (status == cudaErrorMemoryAllocation) {
       cudaGetLastError();  // clears it
       fail(ExitCode::kOutOfMemory, "out of GPU memory: " + std::to_string(size_bytes >> 20) + " MiB for " + what +
@@ -49,7 +56,7 @@ class DeviceBuffer final : public Buffer {
   DeviceBuffer& operator=(const DeviceBuffer&) = delete;
   ~DeviceBuffer() override {
     backend_.allocated_bytes_ -= size_bytes_;
-    cudaFree(data_);  // waits for work that uses it
+    cudaFreeAsync(data_, backend_.stream_);
   }
   void* data() override { return data_; }
   int64_t size_bytes() const override { return size_bytes_; }
@@ -65,6 +72,9 @@ CudaBackend::CudaBackend(const CudaOptions& options)
   WINNOW_CHECK(cudaSetDevice(options.device));
   WINNOW_CHECK(cudaGetDeviceProperties(&device_, options.device));
   WINNOW_CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
+  WINNOW_CHECK(cudaDeviceGetDefaultMemPool(&pool_, options.device));
+  uint64_t keep_all = UINT64_MAX;
+  WINNOW_CHECK(cudaMemPoolSetAttribute(pool_, cudaMemPoolAttrReleaseThreshold, &keep_all));
   WINNOW_CHECK(cublasLtCreate(&cublas_));
 }
 
@@ -74,24 +84,39 @@ CudaBackend::~CudaBackend() {
   staging_.reset();
   cublas_workspace_.reset();
   products_.clear();
+  for (const cudaEvent_t event : marks_) cudaEventDestroy(event);
   cublasLtDestroy(cublas_);
+  cudaStreamSynchronize(stream_);
+  cudaMemPoolTrimTo(pool_, 0);
   cudaStreamDestroy(stream_);
 }
 
 std::string CudaBackend::description() const {
-  return "cuda, bfloat16, " + std::string(device_.name) + ", cuBLASLt " + std::to_string(cublasLtGetVersion());
+  const std::string no_cudnn = why_not_cudnn_.empty() ? "" : ", no cuDNN (" + why_not_cudnn_ + ")";
+  return "cuda, bfloat16, " + std::string(device_.name) + ", cuBLASLt " + std::to_string(cublasLtGetVersion()) +
+         no_cudnn;
 }
 
 std::string CudaBackend::attention_path(const HeadShape& heads) {
   choose_attention(heads);
-  return cudnn_ ? "cuda-cudnn-" + CudnnAttention::version() : "cuda-own";
+  return cudnn_ ? "cuda-cudnn-" + cudnn_->version() : "cuda-own";
 }
 
 std::optional<int64_t> CudaBackend::free_bytes() const {
   std::size_t free = 0;
   std::size_t total = 0;
   WINNOW_CHECK(cudaMemGetInfo(&free, &total));
-  return static_cast<int64_t>(free);
+  // What the pool keeps and nobody uses is free too.
+  uint64_t reserved = 0;
+  uint64_t used = 0;
+  WINNOW_CHECK(cudaMemPoolGetAttribute(pool_, cudaMemPoolAttrReservedMemCurrent, &reserved));
+  WINNOW_CHECK(cudaMemPoolGetAttribute(pool_, cudaMemPoolAttrUsedMemCurrent, &used));
+  return static_cast<int64_t>(free + reserved - used);
+}
+
+void CudaBackend::release_unused() {
+  synchronize();
+  WINNOW_CHECK(cudaMemPoolTrimTo(pool_, 0));
 }
 
 int64_t CudaBackend::kv_bytes(int64_t n_rows, const HeadShape& heads) const { return n_rows * 2 * heads.kv_dim() * 2; }
@@ -105,12 +130,33 @@ std::unique_ptr<Buffer> CudaBackend::allocate(int64_t size_bytes, const char* wh
   return std::make_unique<DeviceBuffer>(*this, size_bytes, what);
 }
 
+std::unique_ptr<Buffer> CudaBackend::upload(std::span<const int32_t> values, const char* what) {
+  auto buffer = allocate(static_cast<int64_t>(values.size_bytes()), what);
+  // From pageable memory: the call returns when the values have been taken over.
+  WINNOW_CHECK(cudaMemcpyAsync(buffer->data(), values.data(), values.size_bytes(), cudaMemcpyHostToDevice, stream_));
+  return buffer;
+}
+
 void CudaBackend::copy(const void* from, void* to, int64_t n_rows, int64_t cols) {
-  WINNOW_CHECK(
-      cudaMemcpyAsync(to, from, static_cast<std::size_t>(n_rows * cols * 2), cudaMemcpyDeviceToDevice, stream_));
+  WINNOW_CHECK(cudaMemcpyAsync(to, from, static_cast<std::size_t>(n_rows * cols * winnow::size_bytes(residual_dtype())),
+                               cudaMemcpyDeviceToDevice, stream_));
 }
 
 void CudaBackend::synchronize() { WINNOW_CHECK(cudaStreamSynchronize(stream_)); }
+
+void CudaBackend::mark(int64_t n) {
+  while (static_cast<int64_t>(marks_.size()) <= n) WINNOW_CHECK(cudaEventCreate(&marks_.emplace_back()));
+  WINNOW_CHECK(cudaEventRecord(marks_[static_cast<std::size_t>(n)], stream_));
+}
+
+double CudaBackend::seconds_between(int64_t first, int64_t second) {
+  const cudaEvent_t begin = marks_[static_cast<std::size_t>(first)];
+  const cudaEvent_t end = marks_[static_cast<std::size_t>(second)];
+  float milliseconds = 0.0F;
+  WINNOW_CHECK(cudaEventSynchronize(end));
+  WINNOW_CHECK(cudaEventElapsedTime(&milliseconds, begin, end));
+  return 1e-3 * static_cast<double>(milliseconds);
+}
 
 }  // namespace cuda
 }  // namespace winnow

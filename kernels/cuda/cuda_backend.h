@@ -21,6 +21,7 @@ inline constexpr int64_t kRowTile = 128;
 
 class CudnnAttention;
 struct AttentionMemory;
+struct Piece;
 class Staging;
 
 // Memory of token_nll, bytes.
@@ -36,7 +37,9 @@ class CudaBackend final : public Backend {
   std::string attention_path(const HeadShape& heads) override;
   int64_t row_tile() const override { return kRowTile; }
   int64_t chunk_rows() const override { return 8192; }
+  int64_t stack_rows() const override { return 16384; }
   DType activation_dtype() const override { return DType::kBf16; }
+  DType residual_dtype() const override { return options_.residual; }
   int64_t kv_bytes(int64_t n_rows, const HeadShape& heads) const override;
   int64_t workspace_bytes(int64_t n_rows, int64_t hidden, int64_t vocab, const HeadShape& heads) const override;
 
@@ -50,52 +53,55 @@ class CudaBackend final : public Backend {
   int64_t weight_bytes(const HostTensor& source, WeightUse use) const override;
   Matrix load(const HostTensor& source, WeightUse use, void* storage) override;
 
+  std::unique_ptr<Buffer> upload(std::span<const int32_t> values, const char* what) override;
   void copy(const void* from, void* to, int64_t n_rows, int64_t cols) override;
-  void embed(const Matrix& table, std::span<const int32_t> tokens, void* out, int64_t n_rows) override;
+  void embed(const Matrix& table, const int32_t* tokens, void* out, int64_t n_rows) override;
   void rms_norm(const void* x, const Matrix& weight, float eps, void* out, int64_t n_rows) override;
   void linear(const void* x, const Matrix& weight, const Matrix& bias, void* out, int64_t n_rows,
               bool accumulate) override;
-  void rope(void* q, const HeadShape& heads, const HeadNorm& norm, const Matrix& cos_sin, int64_t first_row,
-            int64_t n_rows) override;
-  void store_kv(void* kv, const HeadShape& heads, const HeadNorm& norm, const Matrix& cos_sin, int64_t first_row,
-                int64_t n_rows, const KvRows& to) override;
+  void rope(void* q, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles, int64_t n_rows) override;
+  void store_kv(void* kv, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles, int64_t n_rows,
+                void* to) override;
+  void prepare_attention(std::span<const AttentionCall> calls, const HeadShape& heads) override;
   void attention(std::span<const AttentionCall> calls, const HeadShape& heads) override;
   void swiglu(const void* gate_up, void* out, int64_t n_rows, int64_t ffn) override;
   void token_nll(const void* x, const Matrix& head, std::span<const int32_t> targets, int64_t n_rows,
                  const TokenScores& out) override;
   void synchronize() override;
+  void mark(int64_t n) override;
+  double seconds_between(int64_t first, int64_t second) override;
 
  private:
   friend class DeviceBuffer;
-  // Keys [first_key, first_key + n_keys) of a buffer; causal at the bottom right when masked, with a window unless 0.
-  struct KeyRange {
-    int64_t first_key;
-    int64_t n_keys;
-    bool masked;
-    int64_t window;
-  };
-  struct KeyHalf {
-    KvRows keys;
-    KeyRange range;
+  // How a call is computed.
+  enum class Path {
+    kOwn,      // the own kernel
+    kPieces,   // cuDNN, row range by row range
+    kStacked,  // cuDNN over the prefix together with its neighbours, the own kernel over its own keys
   };
   void choose_attention(const HeadShape& heads);
-  void attend(const AttentionCall& call, const HeadShape& heads);
+  Path path_of(const AttentionCall& call) const;
   KvRows join_keys(const AttentionCall& call, const HeadShape& heads);
-  void run_cudnn(const AttentionCall& part, const KvRows& keys, const KeyRange& range, void* out, void* lse,
-                 const HeadShape& heads);
-  void run_merged(const AttentionCall& part, const KeyHalf& first, const KeyHalf& second, const HeadShape& heads);
+  void run_piece(const AttentionCall& part, const Piece& piece, const HeadShape& heads);
+  void run_pieces(const AttentionCall& call, const HeadShape& heads, std::vector<AttentionCall>& left);
+  void run_stacked(std::span<const AttentionCall> lanes, const HeadShape& heads);
+  void run_short_lanes(std::span<const AttentionCall> lanes, const HeadShape& heads);
 
+  void release_unused();
   void multiply(const void* x, const Matrix& weight, const void* bias, void* out, int64_t n_rows, bool accumulate,
                 bool float_output);
 
   CudaOptions options_;
   bool is_attention_chosen_ = false;
   cudaStream_t stream_ = nullptr;
+  cudaMemPool_t pool_ = nullptr;
   cublasLtHandle_t cublas_ = nullptr;
   std::unique_ptr<Buffer> cublas_workspace_;
   std::unique_ptr<Staging> staging_;
   std::map<std::vector<int64_t>, std::unique_ptr<Product>> products_;
   std::unique_ptr<CudnnAttention> cudnn_;  // null: the own kernel does everything
+  std::string why_not_cudnn_;
+  std::vector<cudaEvent_t> marks_;
   std::unique_ptr<AttentionMemory> attention_memory_;
   int64_t allocated_bytes_ = 0;
   int64_t peak_allocated_bytes_ = 0;

@@ -7,14 +7,12 @@
 #include <memory>
 #include <string>
 
-#include "kernels/backend.h"
-
 namespace winnow::cuda {
 
 // One attention: n_queries rows against n_keys rows, causal at the bottom right (query i sees keys up to
-// i + n_keys - n_queries) or at the top left (key j <= query i), or unmasked; with a window on top.
+// i + n_keys - n_queries) or unmasked; with a window on top.
 struct AttentionShape {
-  enum class Mask { kNone, kTopLeft, kBottomRight };
+  enum class Mask { kNone, kBottomRight };
   int64_t n_queries = 0;
   int64_t n_keys = 0;
   int64_t n_heads = 0;
@@ -25,33 +23,36 @@ struct AttentionShape {
   auto operator<=>(const AttentionShape&) const = default;
 };
 
-// bfloat16: q, out (n_queries, n_heads, head_dim); k, v (n_keys, n_kv_heads, head_dim). lse: float32
+// bfloat16: q, out (n_queries, n_heads, head_dim); keys and values (n_keys, 2, n_kv_heads, head_dim). lse: float32
 // (n_heads, n_queries), the natural log of the sum of exponentials of the scaled scores.
 struct AttentionPointers {
   const void* q = nullptr;
-  const void* k = nullptr;
-  const void* v = nullptr;
+  const void* kv = nullptr;
   void* out = nullptr;
   void* lse = nullptr;
 };
 
-// Plans are static and built for one exact shape: cuDNN's dynamic-shape kernel cache gives wrong results (9.19).
+// Plans are static and built for one exact shape: cuDNN's dynamic-shape kernel cache gives wrong results (9.19). A plan
+// takes about 50 ms to build, so a thread builds those that are asked for ahead of time.
 class CudnnAttention {
  public:
-  explicit CudnnAttention(cudaStream_t stream);
+  // Null where there is no cuDNN; `reason` then says why.
+  static std::unique_ptr<CudnnAttention> open(int device, cudaStream_t stream, std::string& reason);
   CudnnAttention(const CudnnAttention&) = delete;
   CudnnAttention& operator=(const CudnnAttention&) = delete;
   ~CudnnAttention();
 
-  static std::string version();
-  // Builds the plan if needed. False: cuDNN has none for this shape, and `reason()` says what it answered.
-  bool supports(const AttentionShape& shape);
-  const std::string& reason() const;
+  std::string version() const;
+  // Builds the plan if needed. False: cuDNN has none for this shape, and `reason` says what it answered.
+  bool supports(const AttentionShape& shape, std::string& reason);
+  // The plan will be wanted: it is built beside other work. Returns at once.
+  void prepare(const AttentionShape& shape);
   // Throws Error(kInternal) when there is no plan.
   void run(const AttentionShape& shape, const AttentionPointers& pointers, float scale);
 
  private:
   struct State;
+  explicit CudnnAttention(std::unique_ptr<State> state);
   std::unique_ptr<State> state_;
 };
 

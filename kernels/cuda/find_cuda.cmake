@@ -1,5 +1,7 @@
-# Whether the CUDA backend is built: WINNOW_HAS_CUDA, and the target winnow_cuda_libraries that it links.
+# Whether the CUDA backend is built: WINNOW_HAS_CUDA, and the target winnow_cuda_libraries that it links; whether it can
+# use cuDNN: WINNOW_HAS_CUDNN. Only cuDNN's headers are needed: the program looks for the library when it runs.
 set(WINNOW_HAS_CUDA OFF)
+set(WINNOW_HAS_CUDNN OFF)
 set(WINNOW_CUDA_ARCHITECTURES "80-real;89-real;90-real;90-virtual" CACHE STRING
   "GPU architectures: A100, RTX 4090, H100 and H200, and PTX for what comes after")
 set(CUDNN_ROOT "" CACHE PATH "Prefix of a cuDNN outside the CUDA toolkit (include/cudnn.h, lib/libcudnn.so)")
@@ -7,14 +9,11 @@ set(CUDNN_ROOT "" CACHE PATH "Prefix of a cuDNN outside the CUDA toolkit (includ
 if(NOT WINNOW_CUDA STREQUAL "OFF")
   include(CheckLanguage)
   check_language(CUDA)
-  find_path(CUDNN_INCLUDE_DIR cudnn.h HINTS ${CUDNN_ROOT} /usr/local/cuda PATH_SUFFIXES include)
-  find_library(CUDNN_LIBRARY cudnn HINTS ${CUDNN_ROOT} /usr/local/cuda PATH_SUFFIXES lib lib64)
-  if(CMAKE_CUDA_COMPILER AND CUDNN_INCLUDE_DIR AND CUDNN_LIBRARY)
+  if(CMAKE_CUDA_COMPILER)
     set(WINNOW_HAS_CUDA ON)
   elseif(WINNOW_CUDA STREQUAL "ON")
-    message(FATAL_ERROR "WINNOW_CUDA=ON needs nvcc (found: ${CMAKE_CUDA_COMPILER}) and cuDNN 9 (found: "
-                        "${CUDNN_INCLUDE_DIR}, ${CUDNN_LIBRARY}): put nvcc on PATH or set CMAKE_CUDA_COMPILER, and set "
-                        "CUDNN_ROOT; WINNOW_CUDA=AUTO or OFF builds the CPU program")
+    message(FATAL_ERROR "WINNOW_CUDA=ON needs nvcc: put it on PATH or set CMAKE_CUDA_COMPILER; WINNOW_CUDA=AUTO or OFF "
+                        "builds the CPU program")
   endif()
 endif()
 
@@ -28,9 +27,22 @@ if(WINNOW_HAS_CUDA)
   endif()
   find_package(CUDAToolkit REQUIRED)
   add_library(winnow_cuda_libraries INTERFACE)
-  target_include_directories(winnow_cuda_libraries SYSTEM INTERFACE ${CUDNN_INCLUDE_DIR})
-  target_link_libraries(winnow_cuda_libraries INTERFACE CUDA::cudart CUDA::cublasLt ${CUDNN_LIBRARY})
-  message(STATUS "CUDA backend: nvcc ${CMAKE_CUDA_COMPILER_VERSION}, ${CUDNN_LIBRARY}, for ${CMAKE_CUDA_ARCHITECTURES}")
+  target_link_libraries(winnow_cuda_libraries INTERFACE CUDA::cudart CUDA::cublasLt ${CMAKE_DL_LIBS})
+
+  find_path(CUDNN_INCLUDE_DIR cudnn.h HINTS ${CUDNN_ROOT} ${CUDAToolkit_INCLUDE_DIRS} PATH_SUFFIXES include)
+  find_file(CUDNN_LIBRARY NAMES libcudnn.so.9 HINTS ${CUDNN_ROOT} ${CUDAToolkit_LIBRARY_DIR}
+    PATH_SUFFIXES lib lib64 lib/x86_64-linux-gnu)
+  if(CUDNN_INCLUDE_DIR)
+    set(WINNOW_HAS_CUDNN ON)
+    target_include_directories(winnow_cuda_libraries SYSTEM INTERFACE ${CUDNN_INCLUDE_DIR})
+    if(CUDNN_LIBRARY)
+      # Where dlopen looks after LD_LIBRARY_PATH.
+      get_filename_component(CUDNN_LIBRARY_DIR ${CUDNN_LIBRARY} DIRECTORY)
+      target_link_options(winnow_cuda_libraries INTERFACE "-Wl,--enable-new-dtags,-rpath,${CUDNN_LIBRARY_DIR}")
+    endif()
+  endif()
+  message(STATUS "CUDA backend: nvcc ${CMAKE_CUDA_COMPILER_VERSION} for ${CMAKE_CUDA_ARCHITECTURES}; cuDNN: "
+                 "${CUDNN_INCLUDE_DIR}, ${CUDNN_LIBRARY}")
 else()
   message(STATUS "CUDA backend: not built")
 endif()

@@ -15,7 +15,11 @@ void CudaBackend::multiply(const void* x, const Matrix& weight, const void* bias
 
 void CudaBackend::linear(const void* x, const Matrix& weight, const Matrix& bias, void* out, int64_t n_rows,
                          bool accumulate) {
-  if (n_rows > 0) multiply(x, weight, bias.data, out, n_rows, accumulate, false);
+  if (n_rows == 0) return;
+  const bool float_output = accumulate && residual_dtype() == DType::kF32;
+  // cuBLASLt adds a bias of the output's type only, and biases are bfloat16.
+  multiply(x, weight, float_output ? nullptr : bias.data, out, n_rows, accumulate, float_output);
+  if (float_output && bias) add_bias(out, bias.data, n_rows, weight.rows, stream_);
 }
 
 }  // namespace winnow::cuda

@@ -31,10 +31,9 @@ struct CallArguments {
   const Bf16* q;
   Bf16* out;
   float* lse;
-  const Bf16* prefix_keys;
-  const Bf16* prefix_values;
-  const Bf16* own_keys;
-  const Bf16* own_values;
+  int64_t lse_stride;  // between heads
+  const Bf16* prefix;  // keys and values of row 0
+  const Bf16* own;     // keys and values of row own_first_row
   int64_t own_first_row;
   int64_t first_row;
   int64_t n_rows;
@@ -200,11 +199,12 @@ class Block {
   __device__ void fetch(int tile, int stage) {
     const int64_t row = static_cast<int64_t>(tile) * kKeyTile;
     const bool own = row >= call_.own_first_row;
-    const int64_t stride = static_cast<int64_t>(launch_.n_kv_heads) * launch_.head_dim;
+    const int64_t kv_dim = static_cast<int64_t>(launch_.n_kv_heads) * launch_.head_dim;
+    const int64_t stride = 2 * kv_dim;
     const int kv_head = head_ / (launch_.n_heads / launch_.n_kv_heads);
     const int64_t offset = (own ? row - call_.own_first_row : row) * stride + kv_head * launch_.head_dim;
-    const Bf16* keys = (own ? call_.own_keys : call_.prefix_keys) + offset;
-    const Bf16* values = (own ? call_.own_values : call_.prefix_values) + offset;
+    const Bf16* keys = (own ? call_.own : call_.prefix) + offset;
+    const Bf16* values = keys + kv_dim;
     constexpr int kPieces = kDim / 8;
     for (int i = threadIdx.x; i < kKeyTile * kPieces; i += kThreads) {
       const int r = i / kPieces;
@@ -323,7 +323,7 @@ class Block {
         *reinterpret_cast<uint32_t*>(to + v * 8) = pack(out_[v][2 * half] * inverse, out_[v][2 * half + 1] * inverse);
       }
       if (call_.lse != nullptr && lane() % 4 == 0) {
-        call_.lse[head_ * call_.n_rows + row] = real ? (max_[half] + log2f(total)) * kLn2 : 0.0F;
+        call_.lse[head_ * call_.lse_stride + row] = real ? (max_[half] + log2f(total)) * kLn2 : 0.0F;
       }
     }
   }
@@ -359,17 +359,13 @@ void launch_kernel(const LaunchArguments& launch, const dim3& grid, cudaStream_t
   WINNOW_CHECK_LAUNCH();
 }
 
-CallArguments arguments(const AttentionCall& call, float* lse, const HeadShape& heads) {
-  const auto values = [&](const KvRows& rows) {
-    return static_cast<const Bf16*>(rows.data) + rows.n_rows * heads.kv_dim();
-  };
+CallArguments arguments(const AttentionCall& call, const LseRows& lse) {
   return {.q = static_cast<const Bf16*>(call.q),
           .out = static_cast<Bf16*>(call.out),
-          .lse = lse,
-          .prefix_keys = static_cast<const Bf16*>(call.prefix.data),
-          .prefix_values = values(call.prefix),
-          .own_keys = static_cast<const Bf16*>(call.own.data),
-          .own_values = values(call.own),
+          .lse = lse.data,
+          .lse_stride = lse.head_stride,
+          .prefix = static_cast<const Bf16*>(call.prefix.data),
+          .own = static_cast<const Bf16*>(call.own.data),
           .own_first_row = call.own.first_row,
           .first_row = call.first_row,
           .n_rows = call.n_rows,
@@ -379,7 +375,7 @@ CallArguments arguments(const AttentionCall& call, float* lse, const HeadShape& 
 
 }  // namespace
 
-void own_attention(std::span<const AttentionCall> calls, std::span<float* const> lse, const HeadShape& heads,
+void own_attention(std::span<const AttentionCall> calls, std::span<const LseRows> lse, const HeadShape& heads,
                    cudaStream_t stream) {
   LaunchArguments launch{};
   launch.n_heads = static_cast<int>(heads.n_heads);
@@ -390,7 +386,7 @@ void own_attention(std::span<const AttentionCall> calls, std::span<float* const>
     const std::size_t n = std::min<std::size_t>(kCallsPerLaunch, calls.size() - begin);
     int64_t most_rows = 0;
     for (std::size_t i = 0; i < n; ++i) {
-      launch.call[i] = arguments(calls[begin + i], lse.empty() ? nullptr : lse[begin + i], heads);
+      launch.call[i] = arguments(calls[begin + i], lse.empty() ? LseRows{} : lse[begin + i]);
       most_rows = std::max(most_rows, calls[begin + i].n_rows);
     }
     const dim3 grid(static_cast<unsigned>(most_rows / kQueryTile), static_cast<unsigned>(heads.n_heads),

@@ -12,10 +12,16 @@ namespace winnow::cuda {
 // Largest head that the kernel holds in registers.
 inline constexpr int64_t kMaxHeadDim = 128;
 
+// Where the log-sum-exp of a call's rows goes: float32 (n_heads, n_rows), natural log; or nowhere.
+struct LseRows {
+  float* data = nullptr;
+  int64_t head_stride = 0;
+};
+
 // softmax(q k^T scale) v over the union of sinks and window in one pass. Keys and values are taken from the prefix
-// before own.first_row and from `own` from there on, so nothing is copied. lse: one array per call, float32
-// (n_heads, n_rows), natural log, or null. Source: FlashAttention-2 (arXiv 2307.08691), algorithm 1.
-void own_attention(std::span<const AttentionCall> calls, std::span<float* const> lse, const HeadShape& heads,
+// before own.first_row and from `own` from there on, so nothing is copied. lse: one a call, or empty. Source:
+// FlashAttention-2 (arXiv 2307.08691), algorithm 1.
+void own_attention(std::span<const AttentionCall> calls, std::span<const LseRows> lse, const HeadShape& heads,
                    cudaStream_t stream);
 
 }  // namespace winnow::cuda

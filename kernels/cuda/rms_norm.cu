@@ -8,9 +8,10 @@ namespace {
 
 constexpr int kThreads = 256;
 
-// One block a row. out may be x: a block reads its row whole before it writes.
-__global__ void rms_norm_kernel(const Bf16x8* x, const Bf16x8* weight, float eps, Bf16x8* out, int n_vectors) {
-  const Bf16x8* row = x + static_cast<int64_t>(blockIdx.x) * n_vectors;
+// One block a row.
+template <typename Vector>
+__global__ void rms_norm_kernel(const Vector* x, const Bf16x8* weight, float eps, Bf16x8* out, int n_vectors) {
+  const Vector* row = x + static_cast<int64_t>(blockIdx.x) * n_vectors;
   Bf16x8* result = out + static_cast<int64_t>(blockIdx.x) * n_vectors;
   float sum = 0.0F;
   for (int i = threadIdx.x; i < n_vectors; i += kThreads) {
@@ -35,9 +36,16 @@ __global__ void rms_norm_kernel(const Bf16x8* x, const Bf16x8* weight, float eps
 
 void CudaBackend::rms_norm(const void* x, const Matrix& weight, float eps, void* out, int64_t n_rows) {
   if (n_rows == 0) return;
-  rms_norm_kernel<<<static_cast<unsigned>(n_rows), kThreads, 0, stream_>>>(
-      static_cast<const Bf16x8*>(x), static_cast<const Bf16x8*>(weight.data), eps, static_cast<Bf16x8*>(out),
-      static_cast<int>(weight.rows / 8));
+  const auto launch = [&](const auto* rows) {
+    rms_norm_kernel<<<static_cast<unsigned>(n_rows), kThreads, 0, stream_>>>(
+        rows, static_cast<const Bf16x8*>(weight.data), eps, static_cast<Bf16x8*>(out),
+        static_cast<int>(weight.rows / 8));
+  };
+  if (options_.residual == DType::kF32) {
+    launch(static_cast<const Float8*>(x));
+  } else {
+    launch(static_cast<const Bf16x8*>(x));
+  }
   WINNOW_CHECK_LAUNCH();
 }
 

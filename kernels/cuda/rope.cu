@@ -13,12 +13,13 @@ struct HeadArguments {
   const Bf16* norm;  // (head_dim), or null
   float eps;
   const float* angles;  // (n_positions, head_dim)
-  int64_t n_positions;
+  int32_t n_positions;
+  const int32_t* positions;  // (n_rows)
   int head_dim;
 };
 
 // Norm and rotation of one head by one warp, in float32, rounded once. from and to may be the same.
-__device__ void norm_and_rotate(const Bf16* from, Bf16* to, const HeadArguments& args, int64_t position) {
+__device__ void norm_and_rotate(const Bf16* from, Bf16* to, const HeadArguments& args, int64_t stack_row) {
   const int lane = threadIdx.x % kWarp;
   const int half = args.head_dim / 2;
   float2 first[kMaxPairs] = {};
@@ -34,7 +35,8 @@ __device__ void norm_and_rotate(const Bf16* from, Bf16* to, const HeadArguments&
   }
   const float inverse =
       args.norm == nullptr ? 1.0F : rsqrtf(warp_sum(sum) / static_cast<float>(args.head_dim) + args.eps);
-  const float* row = args.angles + min(position, args.n_positions - 1) * args.head_dim;
+  const int32_t position = min(args.positions[stack_row], args.n_positions - 1);
+  const float* row = args.angles + static_cast<int64_t>(position) * args.head_dim;
 #pragma unroll
   for (int p = 0; p < kMaxPairs; ++p) {
     const int i = 2 * (lane + p * kWarp);
@@ -54,34 +56,32 @@ __device__ void norm_and_rotate(const Bf16* from, Bf16* to, const HeadArguments&
   }
 }
 
-__global__ void rope_kernel(Bf16* q, HeadArguments args, int n_heads, int64_t first_row, int64_t n_rows) {
+__global__ void rope_kernel(Bf16* q, HeadArguments args, int n_heads, int64_t n_rows) {
   const int64_t task = static_cast<int64_t>(blockIdx.x) * (kThreads / kWarp) + threadIdx.x / kWarp;
   if (task >= n_rows * n_heads) return;
   Bf16* head = q + task * args.head_dim;
-  norm_and_rotate(head, head, args, first_row + task / n_heads);
+  norm_and_rotate(head, head, args, task / n_heads);
 }
 
-// kv (n_rows, 2 * kv_dim); keys and values of the segment, (rows, kv_dim) each, from their row for first_row on.
-__global__ void store_kv_kernel(const Bf16* kv, Bf16* keys, Bf16* values, HeadArguments args, int n_kv_heads,
-                                int64_t first_row, int64_t n_rows) {
+// kv and to: (n_rows, 2 * kv_dim), a row's keys and then its values.
+__global__ void store_kv_kernel(const Bf16* kv, Bf16* to, HeadArguments args, int n_kv_heads, int64_t n_rows) {
   const int64_t task = static_cast<int64_t>(blockIdx.x) * (kThreads / kWarp) + threadIdx.x / kWarp;
   if (task >= n_rows * n_kv_heads) return;
   const int64_t row = task / n_kv_heads;
-  const int64_t head = task % n_kv_heads;
-  const Bf16* key = kv + (row * 2 * n_kv_heads + head) * args.head_dim;
-  const Bf16* value = key + static_cast<int64_t>(n_kv_heads) * args.head_dim;
-  norm_and_rotate(key, keys + task * args.head_dim, args, first_row + row);
+  const int64_t key = (row * 2 * n_kv_heads + task % n_kv_heads) * args.head_dim;
+  const int64_t value = key + static_cast<int64_t>(n_kv_heads) * args.head_dim;
+  norm_and_rotate(kv + key, to + key, args, row);
   for (int i = 2 * (threadIdx.x % kWarp); i < args.head_dim; i += 2 * kWarp) {
-    *reinterpret_cast<__nv_bfloat162*>(values + task * args.head_dim + i) =
-        *reinterpret_cast<const __nv_bfloat162*>(value + i);
+    *reinterpret_cast<__nv_bfloat162*>(to + value + i) = *reinterpret_cast<const __nv_bfloat162*>(kv + value + i);
   }
 }
 
-HeadArguments arguments(const HeadShape& heads, const HeadNorm& norm, const Matrix& cos_sin) {
+HeadArguments arguments(const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles) {
   return {.norm = static_cast<const Bf16*>(norm.weight.data),
           .eps = norm.eps,
-          .angles = static_cast<const float*>(cos_sin.data),
-          .n_positions = cos_sin.rows,
+          .angles = static_cast<const float*>(angles.cos_sin.data),
+          .n_positions = static_cast<int32_t>(angles.cos_sin.rows),
+          .positions = angles.positions,
           .head_dim = static_cast<int>(heads.head_dim)};
 }
 
@@ -92,22 +92,19 @@ unsigned blocks_for(int64_t n_warps) {
 
 }  // namespace
 
-void CudaBackend::rope(void* q, const HeadShape& heads, const HeadNorm& norm, const Matrix& cos_sin, int64_t first_row,
-                       int64_t n_rows) {
+void CudaBackend::rope(void* q, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles, int64_t n_rows) {
   if (n_rows == 0) return;
   rope_kernel<<<blocks_for(n_rows * heads.n_heads), kThreads, 0, stream_>>>(
-      static_cast<Bf16*>(q), arguments(heads, norm, cos_sin), static_cast<int>(heads.n_heads), first_row, n_rows);
+      static_cast<Bf16*>(q), arguments(heads, norm, angles), static_cast<int>(heads.n_heads), n_rows);
   WINNOW_CHECK_LAUNCH();
 }
 
-void CudaBackend::store_kv(void* kv, const HeadShape& heads, const HeadNorm& norm, const Matrix& cos_sin,
-                           int64_t first_row, int64_t n_rows, const KvRows& to) {
+void CudaBackend::store_kv(void* kv, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles,
+                           int64_t n_rows, void* to) {
   if (n_rows == 0) return;
-  auto* keys = static_cast<Bf16*>(to.data) + (first_row - to.first_row) * heads.kv_dim();
-  auto* values = keys + to.n_rows * heads.kv_dim();
   store_kv_kernel<<<blocks_for(n_rows * heads.n_kv_heads), kThreads, 0, stream_>>>(
-      static_cast<const Bf16*>(kv), keys, values, arguments(heads, norm, cos_sin), static_cast<int>(heads.n_kv_heads),
-      first_row, n_rows);
+      static_cast<const Bf16*>(kv), static_cast<Bf16*>(to), arguments(heads, norm, angles),
+      static_cast<int>(heads.n_kv_heads), n_rows);
   WINNOW_CHECK_LAUNCH();
 }
 

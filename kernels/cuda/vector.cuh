@@ -1,4 +1,4 @@
-// Eight bfloat16 at a time: one 16-byte access.
+// Eight values at a time: one 16-byte access for bfloat16, two for float32.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -24,6 +24,21 @@ struct alignas(16) Bf16x8 {
     Bf16x8 v;
 #pragma unroll
     for (int i = 0; i < 4; ++i) v.pair[i] = __floats2bfloat162_rn(in[2 * i], in[2 * i + 1]);
+    return v;
+  }
+};
+
+struct alignas(32) Float8 {
+  float value[8];
+
+  __device__ void to_float(float (&out)[8]) const {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) out[i] = value[i];
+  }
+  __device__ static Float8 from_float(const float (&in)[8]) {
+    Float8 v;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) v.value[i] = in[i];
     return v;
   }
 };

@@ -1,0 +1,140 @@
+#include "kernels/profiled_backend.h"
+
+#include <algorithm>
+
+namespace winnow {
+
+namespace {
+
+// Operations between two readings of the marks, which wait for the device.
+constexpr std::size_t kMostMarked = 4096;
+
+std::string shape_name(const Matrix& weight) { return std::to_string(weight.rows) + "x" + std::to_string(weight.cols); }
+
+}  // namespace
+
+int64_t attention_pairs(const Window& window, int64_t first, int64_t end) {
+  // Rows [first, end) all see everything: a sum of row numbers.
+  if (window.keys >= end || end <= first) return end <= first ? 0 : (first + 1 + end) * (end - first) / 2;
+  int64_t pairs = 0;
+  for (int64_t t = first; t < end; ++t) {
+    const int64_t band = band_start(window, t);
+    pairs += t - band + 1 + std::min(window.sinks, band);
+  }
+  return pairs;
+}
+
+template <typename Operation>
+void ProfiledBackend::time(const std::string& name, const Work& work, Operation operation) {
+  OperationProfile& profile = operations_[name];
+  profile.name = name;
+  profile.calls += 1;
+  profile.flop += work.flop;
+  profile.bytes += work.bytes;
+  const auto n = static_cast<int64_t>(marked_.size());
+  backend_.mark(2 * n);
+  operation();
+  backend_.mark(2 * n + 1);
+  marked_.push_back(&profile);
+  if (marked_.size() == kMostMarked) read_marks();
+}
+
+void ProfiledBackend::read_marks() {
+  if (marked_.empty()) return;
+  for (std::size_t i = 0; i < marked_.size(); ++i) {
+    const auto n = static_cast<int64_t>(i);
+    const double seconds = backend_.seconds_between(2 * n, 2 * n + 1);
+    marked_[i]->seconds += seconds;
+    busy_seconds_ += seconds;
+  }
+  total_seconds_ += backend_.seconds_between(0, 2 * static_cast<int64_t>(marked_.size()) - 1);
+  marked_.clear();
+}
+
+Profile ProfiledBackend::profile() {
+  read_marks();
+  Profile profile;
+  for (const auto& [name, operation] : operations_) profile.operations.push_back(operation);
+  std::sort(profile.operations.begin(), profile.operations.end(),
+            [](const OperationProfile& a, const OperationProfile& b) { return a.seconds > b.seconds; });
+  profile.total_seconds = total_seconds_;
+  profile.idle_seconds = std::max(0.0, total_seconds_ - busy_seconds_);
+  return profile;
+}
+
+void ProfiledBackend::reset() {
+  marked_.clear();
+  operations_.clear();
+  busy_seconds_ = total_seconds_ = 0.0;
+}
+
+double ProfiledBackend::residual_bytes(int64_t count) const {
+  return static_cast<double>(count * size_bytes(residual_dtype()));
+}
+double ProfiledBackend::activation_bytes(int64_t count) const {
+  return static_cast<double>(count * size_bytes(activation_dtype()));
+}
+
+void ProfiledBackend::copy(const void* from, void* to, int64_t n_rows, int64_t cols) {
+  time("copy", {.bytes = 2.0 * residual_bytes(n_rows * cols)}, [&] { backend_.copy(from, to, n_rows, cols); });
+}
+
+void ProfiledBackend::embed(const Matrix& table, const int32_t* tokens, void* out, int64_t n_rows) {
+  const auto read = static_cast<double>(n_rows * table.cols * size_bytes(table.dtype));
+  time("embed", {.bytes = read + residual_bytes(n_rows * table.cols)},
+       [&] { backend_.embed(table, tokens, out, n_rows); });
+}
+
+void ProfiledBackend::rms_norm(const void* x, const Matrix& weight, float eps, void* out, int64_t n_rows) {
+  time("rms_norm", {.bytes = residual_bytes(n_rows * weight.rows) + activation_bytes(n_rows * weight.rows)},
+       [&] { backend_.rms_norm(x, weight, eps, out, n_rows); });
+}
+
+void ProfiledBackend::linear(const void* x, const Matrix& weight, const Matrix& bias, void* out, int64_t n_rows,
+                             bool accumulate) {
+  time("linear " + shape_name(weight), {.flop = 2.0 * static_cast<double>(n_rows * weight.rows * weight.cols)},
+       [&] { backend_.linear(x, weight, bias, out, n_rows, accumulate); });
+}
+
+void ProfiledBackend::rope(void* q, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles,
+                           int64_t n_rows) {
+  time("rope", {.bytes = 2.0 * activation_bytes(n_rows * heads.q_dim())},
+       [&] { backend_.rope(q, heads, norm, angles, n_rows); });
+}
+
+void ProfiledBackend::store_kv(void* kv, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles,
+                               int64_t n_rows, void* to) {
+  time("store_kv", {.bytes = 4.0 * activation_bytes(n_rows * heads.kv_dim())},
+       [&] { backend_.store_kv(kv, heads, norm, angles, n_rows, to); });
+}
+
+void ProfiledBackend::attention(std::span<const AttentionCall> calls, const HeadShape& heads) {
+  // One name a window, so that the rates of the two say something.
+  for (const bool is_windowed : {false, true}) {
+    std::vector<AttentionCall> of_kind;
+    double pairs = 0.0;
+    for (const AttentionCall& call : calls) {
+      if ((call.window.keys < kNoLimit) != is_windowed) continue;
+      of_kind.push_back(call);
+      pairs += static_cast<double>(
+          attention_pairs(call.window, call.first_row, std::min(call.first_row + call.n_rows, call.n_tokens)));
+    }
+    if (of_kind.empty()) continue;
+    time(is_windowed ? "attention window" : "attention full",
+         {.flop = 4.0 * pairs * static_cast<double>(heads.q_dim())}, [&] { backend_.attention(of_kind, heads); });
+  }
+}
+
+void ProfiledBackend::swiglu(const void* gate_up, void* out, int64_t n_rows, int64_t ffn) {
+  time("swiglu", {.bytes = 3.0 * activation_bytes(n_rows * ffn)},
+       [&] { backend_.swiglu(gate_up, out, n_rows, ffn); });
+}
+
+void ProfiledBackend::token_nll(const void* x, const Matrix& head, std::span<const int32_t> targets, int64_t n_rows,
+                                const TokenScores& out) {
+  const auto scored = static_cast<double>(std::count_if(targets.begin(), targets.end(), [](int32_t t) { return t >= 0; }));
+  time("token_nll", {.flop = 2.0 * scored * static_cast<double>(head.rows * head.cols)},
+       [&] { backend_.token_nll(x, head, targets, n_rows, out); });
+}
+
+}  // namespace winnow

@@ -1,0 +1,140 @@
+#include "pipeline/sweep_layout.h"
+
+#include <algorithm>
+#include <set>
+#include <tuple>
+
+#include "kernels/error.h"
+
+namespace winnow {
+
+namespace {
+
+int64_t round_down(int64_t row, int64_t tile) { return row / tile * tile; }
+int64_t round_up(int64_t row, int64_t tile) { return (row + tile - 1) / tile * tile; }
+
+void check(const ModelConfig& config, const SweepRequest& request) {
+  const auto n_layers = static_cast<std::size_t>(config.n_layers);
+  bool sizes_match = request.base.size() == n_layers;
+  for (const Pattern& variant : request.variants) sizes_match = sizes_match && variant.size() == n_layers;
+  const auto n_tokens = static_cast<int64_t>(request.tokens.size());
+  if (!sizes_match || request.answer_start < 1 || request.answer_start >= n_tokens || request.window.keys < 1) {
+    fail(ExitCode::kInternal, "sweep: request does not fit the model");
+  }
+}
+
+// Places rows one after another.
+Rows place(int64_t first_row, int64_t end_row, int64_t& at) {
+  const Rows rows{first_row, end_row - first_row, at};
+  at += rows.n_rows;
+  return rows;
+}
+
+}  // namespace
+
+int64_t birth_layer(const Pattern& base, const Pattern& variant) {
+  const auto difference = std::mismatch(base.begin(), base.end(), variant.begin());
+  return difference.first - base.begin();
+}
+
+RowRange row_range(const ModelConfig& config, const SweepRequest& request, int64_t row_tile) {
+  check(config, request);
+  RowRange range;
+  range.n_rows = static_cast<int64_t>(request.tokens.size()) - 1;
+  range.padded_rows = round_up(range.n_rows, row_tile);
+  const int64_t first_affected = first_affected_row(request.window);
+  range.lane_first_row = first_affected >= range.n_rows ? range.padded_rows : round_down(first_affected, row_tile);
+  range.first_score_row = round_down(request.answer_start - 1, row_tile);
+  return range;
+}
+
+SweepLayout::SweepLayout(const ModelConfig& config, std::span<const SweepRequest> requests, const Backend& backend)
+    : n_bases(static_cast<int64_t>(requests.size())), n_layers(config.n_layers) {
+  std::vector<RowRange> ranges;
+  std::vector<Segment> lanes;
+  int64_t longest_lane = 0;
+  for (std::size_t r = 0; r < requests.size(); ++r) {
+    const SweepRequest& request = requests[r];
+    const RowRange& range = ranges.emplace_back(row_range(config, request, backend.row_tile()));
+    longest_rows = std::max(longest_rows, range.padded_rows);
+    Segment segment{.request = r, .pattern = &request.base, .n_tokens = range.n_rows, .residual = {}, .scored = {}};
+    segments.push_back(segment);
+    if (range.lane_first_row == range.padded_rows) continue;
+    for (std::size_t v = 0; v < request.variants.size(); ++v) {
+      segment.variant = static_cast<int64_t>(v);
+      segment.pattern = &request.variants[v];
+      segment.birth = birth_layer(request.base, *segment.pattern);
+      if (segment.birth == n_layers) continue;
+      lanes.push_back(segment);
+      longest_lane = std::max(longest_lane, range.padded_rows - range.lane_first_row);
+    }
+  }
+  std::stable_sort(lanes.begin(), lanes.end(), [](const Segment& a, const Segment& b) { return a.birth < b.birth; });
+  segments.insert(segments.end(), lanes.begin(), lanes.end());
+
+  for (Segment& segment : segments) {
+    const RowRange& range = ranges[segment.request];
+    segment.residual = place(segment.is_base() ? 0 : range.lane_first_row, range.padded_rows, stack_rows);
+    segment.scored = place(segment.is_base() ? range.first_score_row : range.lane_first_score_row(), range.padded_rows,
+                           scored_rows);
+    if (segment.is_base()) base_rows = stack_rows;
+  }
+  group_rows = std::min(stack_rows - base_rows, std::max({base_rows, backend.stack_rows(), longest_lane}));
+}
+
+int64_t SweepLayout::n_alive(int64_t layer) const {
+  const auto end = std::find_if(segments.begin(), segments.end(), [&](const Segment& s) { return s.birth > layer; });
+  return end - segments.begin();
+}
+
+AttentionCall SweepLayout::call(const Segment& segment, int64_t layer, const SweepRequest& request) const {
+  const Rows& out = outgoing(segment, layer);
+  const Rows& base = base_of(segment).residual;
+  AttentionCall call;
+  call.first_row = out.first_row;
+  call.n_rows = out.n_rows;
+  call.n_tokens = segment.n_tokens;
+  call.own = {nullptr, base.first_row, base.n_rows};
+  if (!segment.is_base() && has_own_keys(segment, layer)) {
+    call.prefix = call.own;
+    call.own = {nullptr, segment.residual.first_row, segment.residual.n_rows};
+  }
+  call.window = (*segment.pattern)[static_cast<std::size_t>(layer)] ? request.window : full_attention();
+  return call;
+}
+
+std::vector<AttentionCall> attention_shapes(const ModelConfig& config, const SweepRequest& request, int64_t row_tile) {
+  const RowRange range = row_range(config, request, row_tile);
+  // A call's rows follow from the kind of its segment, from whether the layer is the last, and from the window.
+  enum class Kind { kBase, kNewborn, kLane };
+  std::set<std::tuple<Kind, bool, bool>> kinds;
+  for (int64_t layer = 0; layer < config.n_layers; ++layer) {
+    const auto l = static_cast<std::size_t>(layer);
+    const bool is_last = layer == config.n_layers - 1;
+    kinds.insert({Kind::kBase, is_last, request.base[l]});
+    for (const Pattern& variant : request.variants) {
+      const int64_t birth = birth_layer(request.base, variant);
+      if (birth > layer || range.lane_first_row == range.padded_rows) continue;
+      kinds.insert({birth == layer ? Kind::kNewborn : Kind::kLane, is_last, variant[l]});
+    }
+  }
+  std::vector<AttentionCall> calls;
+  const KvRows base{nullptr, 0, range.padded_rows};
+  for (const auto& [kind, is_last, is_windowed] : kinds) {
+    AttentionCall call;
+    call.first_row = kind == Kind::kBase ? (is_last ? range.first_score_row : 0)
+                                         : (is_last ? range.lane_first_score_row() : range.lane_first_row);
+    call.n_rows = range.padded_rows - call.first_row;
+    call.n_tokens = range.n_rows;
+    call.own = base;
+    if (kind == Kind::kLane) {
+      call.prefix = base;
+      call.own = {nullptr, range.lane_first_row, range.padded_rows - range.lane_first_row};
+    }
+    call.window = is_windowed ? request.window : full_attention();
+    calls.push_back(call);
+  }
+  return calls;
+}
+
+}  // namespace winnow
