@@ -70,9 +70,8 @@ class OperationTimer {
     std::vector<int32_t> padded = tokens;
     padded.resize(static_cast<std::size_t>(n_rows_), -1);
     const auto ids = backend_.upload(padded, "token ids");
-    time("embed", 0.0, n() * hidden * (static_cast<double>(size_bytes(embedding.dtype)) + element()), [&] {
-      backend_.embed(embedding, static_cast<const int32_t*>(ids->data()), out_->data(), n_rows_);
-    });
+    time("embed", 0.0, n() * hidden * (static_cast<double>(size_bytes(embedding.dtype)) + element()),
+         [&] { backend_.embed(embedding, static_cast<const int32_t*>(ids->data()), out_->data(), n_rows_); });
     time("copy", 0.0, 2.0 * n() * hidden * element(),
          [&] { backend_.copy(in_->data(), out_->data(), n_rows_, config_.hidden); });
     time("rms_norm", 0.0, 2.0 * n() * hidden * element(),
@@ -99,9 +98,8 @@ class OperationTimer {
     backend_.copy(in_->data(), out_->data(), n_rows_, wide_);
     time("rope", 0.0, 2.0 * n() * static_cast<double>(config_.heads.q_dim()) * element(),
          [&] { backend_.rope(out_->data(), config_.heads, layer.q_norm, row_angles, n_rows_); });
-    time("store_kv", 0.0, 4.0 * n() * kv_dim * element(), [&] {
-      backend_.store_kv(out_->data(), config_.heads, layer.k_norm, row_angles, n_rows_, kv_->data());
-    });
+    time("store_kv", 0.0, 4.0 * n() * kv_dim * element(),
+         [&] { backend_.store_kv(out_->data(), config_.heads, layer.k_norm, row_angles, n_rows_, kv_->data()); });
   }
 
   void attention(const char* name, const Window& window) {
@@ -141,7 +139,8 @@ class OperationTimer {
     for (float& value : values) value = uniform(random);
     for (int64_t at = 0; at < count; at += static_cast<int64_t>(values.size())) {
       const int64_t n = std::min<int64_t>(count - at, static_cast<int64_t>(values.size()));
-      const HostTensor host{reinterpret_cast<const std::byte*>(values.data()), DType::kF32, {n}, "random values", "F32"};
+      const HostTensor host{
+          reinterpret_cast<const std::byte*>(values.data()), DType::kF32, {n}, "random values", "F32"};
       backend_.load(host, WeightUse::kLinear,
                     static_cast<std::byte*>(buffer.data()) + at * size_bytes(backend_.activation_dtype()));
     }

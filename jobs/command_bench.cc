@@ -223,7 +223,8 @@ Command add_bench(CLI::App& program) {
   number("--repetitions", options->n_repetitions, "Times that an operation is run; the fastest counts");
   verb->add_flag("--json", options->json, "Print JSON instead of a table (default: table)");
   verb->footer(
-      "\nThe ceilings are a large product (of OpenBLAS on a CPU) and a large copy, measured in the same run; what stays in the\n"
+      "\nThe ceilings are a large product (of OpenBLAS on a CPU) and a large copy, measured in the same run; what "
+      "stays in the\n"
       "caches can pass the copy's. The sweep and the layers + 1 separate passes that it replaces are run once each.\n"
       "\nExample:\n  winnow bench --shape qwen3-0.6b --layers 4 --tokens 1024\n");
   return {verb, [options] { return run_bench(*options); }};

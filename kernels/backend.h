@@ -99,6 +99,8 @@ class Backend {
   virtual std::string description() const = 0;  // device, threads, libraries: for logs and provenance
   // Which kernels compute the attention of such a model: part of what makes two runs the same measurement.
   virtual std::string attention_path(const HeadShape& heads) = 0;
+  // Throws Error(kUnavailable), saying what to do, for a model that this backend's kernels cannot take.
+  virtual void require_shape(int64_t hidden, int64_t ffn, const HeadShape& heads) const = 0;
   virtual int64_t row_tile() const = 0;  // rows; see above
   // Rows that row-wise operations should be given at a time: as many as keep intermediates in fast memory. A multiple
   // of row_tile(); changes speed and workspace only, never a result.
@@ -141,8 +143,7 @@ class Backend {
   virtual void linear(const void* x, const Matrix& weight, const Matrix& bias, void* out, int64_t n_rows,
                       bool accumulate) = 0;
   // Optional per-head norm, then RoPE (rotate-half) in place on q (n_rows, n_heads, head_dim).
-  virtual void rope(void* q, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles,
-                    int64_t n_rows) = 0;
+  virtual void rope(void* q, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles, int64_t n_rows) = 0;
   // The same for keys, then stores keys and values of consecutive rows at `to`: kv (n_rows, 2 * kv_dim), keys first, is
   // overwritten.
   virtual void store_kv(void* kv, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles, int64_t n_rows,

@@ -126,13 +126,13 @@ void ProfiledBackend::attention(std::span<const AttentionCall> calls, const Head
 }
 
 void ProfiledBackend::swiglu(const void* gate_up, void* out, int64_t n_rows, int64_t ffn) {
-  time("swiglu", {.bytes = 3.0 * activation_bytes(n_rows * ffn)},
-       [&] { backend_.swiglu(gate_up, out, n_rows, ffn); });
+  time("swiglu", {.bytes = 3.0 * activation_bytes(n_rows * ffn)}, [&] { backend_.swiglu(gate_up, out, n_rows, ffn); });
 }
 
 void ProfiledBackend::token_nll(const void* x, const Matrix& head, std::span<const int32_t> targets, int64_t n_rows,
                                 const TokenScores& out) {
-  const auto scored = static_cast<double>(std::count_if(targets.begin(), targets.end(), [](int32_t t) { return t >= 0; }));
+  const auto scored =
+      static_cast<double>(std::count_if(targets.begin(), targets.end(), [](int32_t t) { return t >= 0; }));
   time("token_nll", {.flop = 2.0 * scored * static_cast<double>(head.rows * head.cols)},
        [&] { backend_.token_nll(x, head, targets, n_rows, out); });
 }

@@ -39,6 +39,9 @@ class ProfiledBackend final : public Backend {
   std::string name() const override { return backend_.name(); }
   std::string description() const override { return backend_.description(); }
   std::string attention_path(const HeadShape& heads) override { return backend_.attention_path(heads); }
+  void require_shape(int64_t hidden, int64_t ffn, const HeadShape& heads) const override {
+    backend_.require_shape(hidden, ffn, heads);
+  }
   int64_t row_tile() const override { return backend_.row_tile(); }
   int64_t chunk_rows() const override { return backend_.chunk_rows(); }
   int64_t stack_rows() const override { return backend_.stack_rows(); }

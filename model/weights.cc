@@ -5,6 +5,7 @@
 #include <set>
 
 #include "kernels/error.h"
+#include "model/rope.h"
 
 namespace winnow {
 
@@ -202,6 +203,14 @@ const LayerWeights& ModelWeights::layer(int64_t index) {
   }
   slot.layer = index;
   return slot.weights;
+}
+
+std::span<const float> ModelWeights::rotary_table(int64_t n_positions) {
+  const int64_t head_dim = config_.heads.head_dim;
+  if (static_cast<int64_t>(rotary_table_.size()) < n_positions * head_dim) {
+    rotary_table_ = rope_table(config_.rope, head_dim, n_positions);
+  }
+  return rotary_table_;
 }
 
 int64_t ModelWeights::predicted_bytes(const ModelConfig& config, const Checkpoint& checkpoint, const Backend& backend) {

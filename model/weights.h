@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -44,6 +45,9 @@ class ModelWeights {
   const Matrix& embedding() const { return embedding_; }    // (vocab, hidden)
   const Matrix& final_norm() const { return final_norm_; }  // (hidden)
   const Matrix& head() const { return head_; }              // (vocab, hidden)
+  // model/rope.h's table of at least n_positions, in host memory, computed when it must grow. Valid until the next
+  // call.
+  std::span<const float> rotary_table(int64_t n_positions);
 
   // Backend memory that this class takes, in bytes, known before anything is loaded.
   static int64_t predicted_bytes(const ModelConfig& config, const Checkpoint& checkpoint, const Backend& backend);
@@ -62,6 +66,7 @@ class ModelWeights {
   };
   std::vector<Slot> slots_;
   Matrix embedding_, final_norm_, head_;
+  std::vector<float> rotary_table_;
 };
 
 // The checkpoint's identity, 64 hex digits. With H = SHA-256: H(H(file 1) ... H(file n) H(config.json)), files in name

@@ -79,6 +79,7 @@ class CalibrateRun {
   // ---- set-up: every failure is agreed
   // -------------------------------------------------------------------------------
   void set_up();
+  void prepare_attention();
   void log_set_up() const;
   void open_directory();
   void find_work();
@@ -115,7 +116,7 @@ class CalibrateRun {
   Rates rates_;
   int64_t memory_limit_ = 0;
   MeasureReport report_;
-  nlohmann::json profile_;                   // of rank 0, null unless asked for
+  nlohmann::json profile_;            // of rank 0, null unless asked for
   std::vector<RankFacts> all_facts_;  // rank 0
 };
 
@@ -124,10 +125,12 @@ void CalibrateRun::set_up() {
     inputs_ = load_inputs(options_);
     n_threads_ = choose_threads(options_, session_.resources());
     backend_ = make_backend(options_, session_, n_threads_, inputs_.config.checkpoint_dtype);
+    backend_->require_shape(inputs_.config.hidden, inputs_.config.ffn, inputs_.config.heads);
     if (backend_->activation_dtype() == DType::kBf16 && inputs_.config.checkpoint_dtype != DType::kBf16) {
       inputs_.warnings.push_back(
           "the checkpoint is not bfloat16: the GPU computes with its weights rounded to bfloat16");
     }
+    prepare_attention();
     weights_ = std::make_unique<ModelWeights>(inputs_.config, *inputs_.checkpoint, *backend_);
     for (const DataSet& data : inputs_.data_sets) {
       int64_t token_slots = 0;
@@ -138,6 +141,22 @@ void CalibrateRun::set_up() {
     }
   });
   log_set_up();
+}
+
+// The longest example is likely the first: what its attention needs is made ready while the weights load.
+void CalibrateRun::prepare_attention() {
+  MissingCells longest;
+  std::size_t n_tokens = 0;
+  for (std::size_t d = 0; d < inputs_.data_sets.size(); ++d) {
+    const DataSet& data = inputs_.data_sets[d];
+    for (int64_t e = 0; e < data.n_examples; ++e) {
+      if (data.corpus.example(e).size() <= n_tokens) continue;
+      n_tokens = data.corpus.example(e).size();
+      longest = {.data_set = static_cast<int64_t>(d), .example = e, .base = true, .layers = {}};
+    }
+  }
+  const SweepRequest request = inputs_.request(longest, inputs_.settings.layers, options_.per_token);
+  backend_->prepare_attention(attention_shapes(inputs_.config, request, backend_->row_tile()), inputs_.config.heads);
 }
 
 void CalibrateRun::log_set_up() const {

@@ -100,8 +100,8 @@ class Measurer {
   void prepare_next(int64_t index) {
     if (index >= static_cast<int64_t>(units_.size())) return;
     const ModelConfig& config = context_.inputs.config;
-    context_.backend.prepare_attention(
-        attention_shapes(config, request_of(unit(index)), context_.backend.row_tile()), config.heads);
+    context_.backend.prepare_attention(attention_shapes(config, request_of(unit(index)), context_.backend.row_tile()),
+                                       config.heads);
   }
 
   std::vector<SweepResult> sweep_batch(std::span<const int64_t> batch, Clock::time_point begin) {
@@ -111,9 +111,8 @@ class Measurer {
     const double planned = planned_seconds(batch);
     std::size_t culprit = 0;
     try {
-      std::vector<SweepResult> results =
-          sweep(context_.backend, config, context_.weights, requests,
-                [&] { return must_stop(seconds_since(begin), planned * slowness_); });
+      std::vector<SweepResult> results = sweep(context_.backend, config, context_.weights, requests,
+                                               [&] { return must_stop(seconds_since(begin), planned * slowness_); });
       for (; culprit < batch.size(); ++culprit) check_finite(requests[culprit], results[culprit]);
       return results;
     } catch (const Error& error) {

@@ -142,7 +142,8 @@ void check_options(const CalibrateOptions& options) {
   require_one_of("--device", options.device, {"auto", "cpu", "cuda"});
   require_one_of("--residual", options.residual, {"checkpoint", "fp32"});
   if (parse_attention(options.attention) != CudaOptions::Attention::kAuto && options.device == "cpu") {
-    refuse("--attention " + options.attention + " chooses between kernels of a GPU, but --device is cpu; leave one out");
+    refuse("--attention " + options.attention +
+           " chooses between kernels of a GPU, but --device is cpu; leave one out");
   }
   if (options.base != "full" && options.base != "windowed" && options.base.rfind("list:", 0) != 0) {
     refuse("--base is \"" + options.base + "\", expected full, windowed or list: with layers, such as list:1,4,5");

@@ -11,9 +11,10 @@
 namespace winnow {
 namespace {
 
-// Seconds of one call: repeated until the clock can tell, after one call that warms up.
+// Seconds of one call: repeated until the clock can tell, after one call that warms up, unless that took long.
 double seconds_of(Backend& backend, const std::function<void()>& work) {
   constexpr double kEnough = 0.01;
+  constexpr double kLong = 0.5;
   using Clock = std::chrono::steady_clock;
   const auto time = [&](int repeats) {
     const auto begin = Clock::now();
@@ -21,8 +22,9 @@ double seconds_of(Backend& backend, const std::function<void()>& work) {
     backend.synchronize();
     return std::chrono::duration<double>(Clock::now() - begin).count();
   };
+  // The first call warms up: it may build a plan or load code.
   double seconds = time(1);
-  if (seconds > 10.0 * kEnough) return seconds;
+  if (seconds > kLong) return seconds;
   for (int repeats = 1; repeats <= 1 << 16; repeats *= 4) {
     seconds = time(repeats);
     if (seconds >= kEnough) return seconds / repeats;
@@ -83,12 +85,13 @@ Rates measure_rates(Backend& backend, const ModelConfig& config, ModelWeights& w
   rates.per_layer_load = seconds_of(backend, [&] { weights.layer(index++ % config.n_layers); });
   if (config.n_layers == 1) rates.per_layer_load = 0.0;
   const LayerWeights& layer = weights.layer(0);
-  rates.per_row_layer = seconds_of(backend,
-                                   [&] {
-                                     decoder.attention_input(layer, x->data(), row_angles, n_rows, kv->data(), q->data());
-                                     decoder.finish(layer, q->data(), x->data(), n_rows);
-                                   }) /
-                        static_cast<double>(n_rows);
+  rates.per_row_layer =
+      seconds_of(backend,
+                 [&] {
+                   decoder.attention_input(layer, x->data(), row_angles, n_rows, kv->data(), q->data());
+                   decoder.finish(layer, q->data(), x->data(), n_rows);
+                 }) /
+      static_cast<double>(n_rows);
   const AttentionCall call{.q = q->data(),
                            .out = out->data(),
                            .first_row = first_row,

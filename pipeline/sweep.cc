@@ -8,7 +8,6 @@
 #include "kernels/error.h"
 #include "kernels/profiled_backend.h"
 #include "model/layer.h"
-#include "model/rope.h"
 #include "pipeline/sweep_layout.h"
 
 namespace winnow {
@@ -48,9 +47,7 @@ class Sweep {
   void* residual(int64_t at) const {
     return row_pointer(stack_->data(), backend_.residual_dtype(), at, config_.hidden);
   }
-  void* scored(int64_t at) const {
-    return row_pointer(scored_->data(), backend_.residual_dtype(), at, config_.hidden);
-  }
+  void* scored(int64_t at) const { return row_pointer(scored_->data(), backend_.residual_dtype(), at, config_.hidden); }
   // Where the rows that leave a layer are.
   void* outgoing(const Segment& segment, int64_t layer) const {
     return is_last(layer) ? scored(segment.scored.at) : residual(segment.residual.at);
@@ -139,12 +136,12 @@ Sweep::Sweep(Backend& backend, const ModelConfig& config, ModelWeights& weights,
 // What the rows are, for the operations that ask for it: tokens, positions and the angles of all positions.
 void Sweep::make_tables() {
   const int64_t n_positions = layout_.longest_rows;
-  const std::vector<float> angles = rope_table(config_.rope, config_.heads.head_dim, n_positions);
+  const std::span<const float> angles = weights_.rotary_table(n_positions);
   const HostTensor table{reinterpret_cast<const std::byte*>(angles.data()),
                          DType::kF32,
                          {n_positions, config_.heads.head_dim},
                          "rotary table"};
-  rope_memory_ = backend_.allocate(static_cast<int64_t>(angles.size() * sizeof(float)), "the rotary table");
+  rope_memory_ = backend_.allocate(table.count() * static_cast<int64_t>(sizeof(float)), "the rotary table");
   angles_.cos_sin = backend_.load(table, WeightUse::kTable, rope_memory_->data());
 
   std::vector<int32_t> positions;
@@ -309,8 +306,7 @@ Sweep::RowScores Sweep::score_rows() {
 }
 
 std::vector<SweepResult> Sweep::run(const StopCheck& stop) {
-  backend_.embed(weights_.embedding(), static_cast<const int32_t*>(tokens_->data()), stack_->data(),
-                 layout_.base_rows);
+  backend_.embed(weights_.embedding(), static_cast<const int32_t*>(tokens_->data()), stack_->data(), layout_.base_rows);
   for (int64_t layer = 0; layer < config_.n_layers; ++layer) {
     run_layer(layer);
     if (stop && stop()) throw Interrupted{};

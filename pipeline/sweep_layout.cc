@@ -75,8 +75,8 @@ SweepLayout::SweepLayout(const ModelConfig& config, std::span<const SweepRequest
   for (Segment& segment : segments) {
     const RowRange& range = ranges[segment.request];
     segment.residual = place(segment.is_base() ? 0 : range.lane_first_row, range.padded_rows, stack_rows);
-    segment.scored = place(segment.is_base() ? range.first_score_row : range.lane_first_score_row(), range.padded_rows,
-                           scored_rows);
+    segment.scored =
+        place(segment.is_base() ? range.first_score_row : range.lane_first_score_row(), range.padded_rows, scored_rows);
     if (segment.is_base()) base_rows = stack_rows;
   }
   group_rows = std::min(stack_rows - base_rows, std::max({base_rows, backend.stack_rows(), longest_lane}));

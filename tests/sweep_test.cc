@@ -215,10 +215,9 @@ TEST(Sweep, StackedRequestsGiveWhatEachAloneGives) {
   const auto second = random_tokens(64, 128, 2);
   const auto third = random_tokens(50, 128, 3);
   const auto fourth = random_tokens(411, 128, 4);
-  std::vector<SweepRequest> requests = {drop_one(first, 280, {60, 3, 0, kNoLimit}, 4),
-                                        drop_one(second, 63, {60, 3, 0, kNoLimit}, 4),
-                                        drop_one(third, 40, {60, 3, 0, kNoLimit}, 4),
-                                        drop_one(fourth, 400, {60, 3, 380, 400}, 4)};
+  std::vector<SweepRequest> requests = {
+      drop_one(first, 280, {60, 3, 0, kNoLimit}, 4), drop_one(second, 63, {60, 3, 0, kNoLimit}, 4),
+      drop_one(third, 40, {60, 3, 0, kNoLimit}, 4), drop_one(fourth, 400, {60, 3, 380, 400}, 4)};
   requests[0].base[2] = true;
   const auto backend = make_cpu_backend({.n_threads = 2});
   ModelWeights weights(model.config, *model.checkpoint, *backend);

@@ -33,6 +33,7 @@ class CpuBackend final : public Backend {
   std::string name() const override { return "cpu"; }
   std::string description() const override;
   std::string attention_path(const HeadShape& /*heads*/) override { return "cpu-blocked"; }
+  void require_shape(int64_t /*hidden*/, int64_t /*ffn*/, const HeadShape& /*heads*/) const override {}
   int64_t row_tile() const override { return kRowTile; }
   int64_t chunk_rows() const override { return 2 * kRowTile * pool_.size(); }
   int64_t stack_rows() const override { return 1; }  // a single sequence keeps all threads busy, and takes less memory

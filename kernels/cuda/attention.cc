@@ -71,7 +71,9 @@ std::vector<Piece> pieces_of(const AttentionCall& call) {
 std::vector<KeyRange> ranges_of(const Piece& piece, const Window& window) {
   using Mask = AttentionShape::Mask;
   if (piece.kind == Piece::Kind::kFull) return {{0, piece.end(), Mask::kBottomRight, 0}};
-  std::vector<KeyRange> ranges = {{0, piece.end(), Mask::kBottomRight, window.keys}};
+  // From the first key of the first row's band on: fewer shapes, and no tiles to pass over.
+  const int64_t first_key = std::max<int64_t>(0, piece.first_row - window.keys + 1) / kRowTile * kRowTile;
+  std::vector<KeyRange> ranges = {{first_key, piece.end() - first_key, Mask::kBottomRight, window.keys}};
   if (window.sinks > 0) ranges.push_back({0, window.sinks, Mask::kNone, 0});
   return ranges;
 }
@@ -112,8 +114,8 @@ KvRows CudaBackend::join_keys(const AttentionCall& call, const HeadShape& heads)
   attention_memory_->joined.reserve(*this, kv_bytes(n_rows, heads), "joined keys and values");
   auto* to = static_cast<std::byte*>(attention_memory_->joined.data());
   const int64_t split_bytes = kv_bytes(call.own.first_row, heads);
-  WINNOW_CHECK(cudaMemcpyAsync(to, call.prefix.data, static_cast<std::size_t>(split_bytes), cudaMemcpyDeviceToDevice,
-                               stream_));
+  WINNOW_CHECK(
+      cudaMemcpyAsync(to, call.prefix.data, static_cast<std::size_t>(split_bytes), cudaMemcpyDeviceToDevice, stream_));
   WINNOW_CHECK(cudaMemcpyAsync(to + split_bytes, call.own.data,
                                static_cast<std::size_t>(kv_bytes(call.own.n_rows, heads)), cudaMemcpyDeviceToDevice,
                                stream_));
@@ -128,7 +130,8 @@ void CudaBackend::run_piece(const AttentionCall& part, const Piece& piece, const
   memory.lse.reserve(*this, 2 * lse_count * 4, "log-sum-exp");
   auto* lse = static_cast<float*>(memory.lse.data());
   const auto* kv = static_cast<const std::byte*>(part.own.data);
-  cudnn_->run(shape_of(part.n_rows, ranges[0], heads), {part.q, kv, part.out, lse}, heads.scale);
+  cudnn_->run(shape_of(part.n_rows, ranges[0], heads),
+              {part.q, kv + kv_bytes(ranges[0].first_key, heads), part.out, lse}, heads.scale);
   if (ranges.size() == 1) return;
   memory.second_out.reserve(*this, part.n_rows * heads.q_dim() * 2, "half of an attention");
   cudnn_->run(shape_of(part.n_rows, ranges[1], heads),

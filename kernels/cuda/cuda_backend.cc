@@ -29,8 +29,8 @@ std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options) {
 
 namespace cuda {
 
-// Zeroed device memory, counted by its backend. It comes from CUDA's pool in the order of the stream, so that the buffers
-// of one sweep are those of the one before and nothing waits.
+// Zeroed device memory, counted by its backend. It comes from CUDA's pool in the order of the stream, so that the
+// buffers of one sweep are those of the one before and nothing waits.
 class DeviceBuffer final : public Buffer {
  public:
   DeviceBuffer(CudaBackend& backend, int64_t size_bytes, const char* what)
@@ -100,6 +100,19 @@ std::string CudaBackend::description() const {
 std::string CudaBackend::attention_path(const HeadShape& heads) {
   choose_attention(heads);
   return cudnn_ ? "cuda-cudnn-" + cudnn_->version() : "cuda-own";
+}
+
+void CudaBackend::require_shape(int64_t hidden, int64_t ffn, const HeadShape& heads) const {
+  const auto require = [](bool holds, const char* what, int64_t value) {
+    if (holds) return;
+    fail(ExitCode::kUnavailable, std::string("the GPU backend takes ") + what + ", the model has " +
+                                     std::to_string(value) + "; use --device cpu");
+  };
+  // Rows are read eight values at a time, heads in halves, and a norm holds a row in a warp's registers.
+  require(hidden % 8 == 0 && hidden <= kMaxHidden, "a hidden_size that is a multiple of 8, up to 8192", hidden);
+  require(ffn % 8 == 0, "an intermediate_size that is a multiple of 8", ffn);
+  require(heads.head_dim % 8 == 0 && heads.head_dim <= 256, "a head_dim that is a multiple of 8, up to 256",
+          heads.head_dim);
 }
 
 std::optional<int64_t> CudaBackend::free_bytes() const {

@@ -19,6 +19,9 @@ namespace winnow::cuda {
 // Rows of a tile: cuDNN's attention needs multiples of 128 on both sides to use one kernel for all shapes.
 inline constexpr int64_t kRowTile = 128;
 
+// Longest row that a norm holds in a warp's registers.
+inline constexpr int64_t kMaxHidden = 8192;
+
 class CudnnAttention;
 struct AttentionMemory;
 struct Piece;
@@ -35,6 +38,7 @@ class CudaBackend final : public Backend {
   std::string name() const override { return "cuda"; }
   std::string description() const override;
   std::string attention_path(const HeadShape& heads) override;
+  void require_shape(int64_t hidden, int64_t ffn, const HeadShape& heads) const override;
   int64_t row_tile() const override { return kRowTile; }
   int64_t chunk_rows() const override { return 8192; }
   int64_t stack_rows() const override { return 16384; }

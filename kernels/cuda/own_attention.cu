@@ -1,6 +1,7 @@
-// One block is 128 query rows of one head, 16 for each of its 8 warps. It walks over tiles of 64 keys, those of the
-// sinks and then those of the band; a tile that no row of the block sees is never loaded. Keys and values are brought
-// in with cp.async one tile ahead.
+// One block is 128 query rows of one head, 32 for each of its 4 warps: two fragments of rows share every fragment of keys
+// and values, or reading these from shared memory would take longer than the products. It walks over tiles of 64 keys,
+// those of the sinks and then those of the band; a tile that no row of the block sees is never loaded. Keys and values
+// are brought in with cp.async one tile ahead.
 //
 // Row contract: a tile that is hidden from a row but loaded for its neighbours adds exactly 0 to it: exp2(-inf) = 0,
 // and its running maximum, and so the rescaling by 1, do not move.
@@ -18,8 +19,10 @@ namespace {
 
 constexpr int kQueryTile = 128;
 constexpr int kKeyTile = 64;
-constexpr int kWarps = 8;
+constexpr int kWarps = 4;
 constexpr int kThreads = kWarps * kWarp;
+constexpr int kFragmentRows = 16;
+constexpr int kFragments = kQueryTile / kWarps / kFragmentRows;  // of rows, a warp
 constexpr int kStages = 2;
 constexpr float kLog2E = 1.4426950408889634F;
 constexpr float kLn2 = 0.6931471805599453F;
@@ -87,6 +90,11 @@ __device__ inline void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t 
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
+__device__ inline float exp2_fast(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
 __device__ inline uint32_t pack(float low, float high) {
   const __nv_bfloat162 both = __floats2bfloat162_rn(low, high);
   return reinterpret_cast<const uint32_t&>(both);
@@ -123,6 +131,7 @@ __device__ inline TileRange tiles_of(const Window& w, int64_t first, int64_t las
 
 template <int kDim>
 struct alignas(16) SharedTiles {
+  Bf16 queries[kQueryTile * kDim];
   Bf16 keys[kStages][kKeyTile * kDim];
   Bf16 values[kStages][kKeyTile * kDim];
 };
@@ -136,14 +145,15 @@ class Block {
   __device__ void run(int tile, int head) {
     const int64_t first = call_.first_row + static_cast<int64_t>(tile) * kQueryTile;
     const int64_t last = min(first + kQueryTile, call_.n_tokens) - 1;
-    row_in_call_ = static_cast<int64_t>(tile) * kQueryTile + (threadIdx.x / kWarp) * 16;
+    row_in_block_ = static_cast<int>(threadIdx.x / kWarp) * kFragments * kFragmentRows;
+    row_in_call_ = static_cast<int64_t>(tile) * kQueryTile + row_in_block_;
     head_ = head;
     if (last < first) {
       clear();
       write();
       return;
     }
-    load_queries();
+    fetch_queries(tile);
     clear();
     const TileRange range = tiles_of(call_.window, first, last);
     const int n = range.count();
@@ -170,29 +180,28 @@ class Block {
   __device__ int lane() const { return threadIdx.x % kWarp; }
   __device__ int64_t q_stride() const { return static_cast<int64_t>(launch_.n_heads) * launch_.head_dim; }
 
-  // A fragment of the queries: rows lane / 4 and lane / 4 + 8 of the warp's 16.
-  __device__ void load_queries() {
-    const Bf16* base = call_.q + head_ * launch_.head_dim;
-#pragma unroll
-    for (int k = 0; k < kDepthSteps; ++k) {
-#pragma unroll
-      for (int part = 0; part < 4; ++part) {
-        const int64_t row = row_in_call_ + lane() / 4 + (part & 1) * 8;
-        const int column = k * 16 + (lane() % 4) * 2 + (part >> 1) * 8;
-        q_[k][part] =
-            column < launch_.head_dim ? *reinterpret_cast<const uint32_t*>(base + row * q_stride() + column) : 0U;
-      }
+  __device__ void fetch_queries(int tile) {
+    const Bf16* from = call_.q + static_cast<int64_t>(tile) * kQueryTile * q_stride() + head_ * launch_.head_dim;
+    constexpr int kPieces = kDim / 8;
+    for (int i = threadIdx.x; i < kQueryTile * kPieces; i += kThreads) {
+      const int r = i / kPieces;
+      const int piece = i % kPieces;
+      const bool valid = piece * 8 < launch_.head_dim;
+      copy_async(shared_.queries + swizzled<kDim>(r, piece), from + r * q_stride() + (valid ? piece * 8 : 0), valid);
     }
   }
 
   __device__ void clear() {
 #pragma unroll
-    for (auto& tile : out_) {
+    for (int m = 0; m < kFragments; ++m) {
 #pragma unroll
-      for (float& x : tile) x = 0.0F;
+      for (auto& tile : out_[m]) {
+#pragma unroll
+        for (float& x : tile) x = 0.0F;
+      }
+      max_[m][0] = max_[m][1] = -INFINITY;
+      sum_[m][0] = sum_[m][1] = 0.0F;
     }
-    max_[0] = max_[1] = -INFINITY;
-    sum_[0] = sum_[1] = 0.0F;
   }
 
   // Tiles do not straddle the two sources: own.first_row is a multiple of the row tile.
@@ -218,18 +227,27 @@ class Block {
   }
 
   __device__ void process(int tile, int stage, int64_t first, int64_t last) {
-    float scores[kColumnTiles][4] = {};
+    float scores[kFragments][kColumnTiles][4] = {};
     const Bf16* keys = shared_.keys[stage];
 #pragma unroll
     for (int k = 0; k < kDepthSteps; ++k) {
+      uint32_t q[kFragments][4];
+#pragma unroll
+      for (int m = 0; m < kFragments; ++m) {
+        const int row = row_in_block_ + m * kFragmentRows + (lane() & 15);
+        load_matrices(q[m], shared_.queries + swizzled<kDim>(row, k * 2 + (lane() >> 4)));
+      }
 #pragma unroll
       for (int c = 0; c < kColumnTiles; c += 2) {
         // Keys c*8 .. c*8+15 by depth k*16 .. k*16+15, as two column tiles.
         uint32_t b[4];
         const int key = c * 8 + (lane() & 7) + ((lane() >> 4) << 3);
         load_matrices(b, keys + swizzled<kDim>(key, k * 2 + ((lane() >> 3) & 1)));
-        multiply(scores[c], q_[k], b[0], b[1]);
-        multiply(scores[c + 1], q_[k], b[2], b[3]);
+#pragma unroll
+        for (int m = 0; m < kFragments; ++m) {
+          multiply(scores[m][c], q[m], b[0], b[1]);
+          multiply(scores[m][c + 1], q[m], b[2], b[3]);
+        }
       }
     }
     const int64_t first_key = static_cast<int64_t>(tile) * kKeyTile;
@@ -238,7 +256,8 @@ class Block {
     const bool whole = first_key + kKeyTile - 1 <= first &&
                        (first_key >= latest_band_start(first, last) || first_key + kKeyTile <= w.sinks);
     if (!whole) hide(scores, first_key);
-    soften(scores);
+#pragma unroll
+    for (int m = 0; m < kFragments; ++m) soften(scores[m], m);
     accumulate(scores, shared_.values[stage]);
   }
 
@@ -249,81 +268,99 @@ class Block {
     return none_obeys ? 0 : max(int64_t{0}, last - w.keys + 1);
   }
 
-  __device__ void hide(float (&scores)[kColumnTiles][4], int64_t first_key) const {
+  __device__ void hide(float (&scores)[kFragments][kColumnTiles][4], int64_t first_key) const {
 #pragma unroll
-    for (int c = 0; c < kColumnTiles; ++c) {
+    for (int m = 0; m < kFragments; ++m) {
 #pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        const int64_t t = call_.first_row + row_in_call_ + lane() / 4 + (e >> 1) * 8;
-        const int64_t j = first_key + c * 8 + (lane() % 4) * 2 + (e & 1);
-        if (!sees(call_.window, t, j)) scores[c][e] = -INFINITY;
+      for (int c = 0; c < kColumnTiles; ++c) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          const int64_t t = call_.first_row + row_of(m, e >> 1);
+          const int64_t j = first_key + c * 8 + (lane() % 4) * 2 + (e & 1);
+          if (!sees(call_.window, t, j)) scores[m][c][e] = -INFINITY;
+        }
       }
     }
   }
 
   // Scores to exp2(score - maximum), in place; what there is so far is rescaled to the new maximum.
-  __device__ void soften(float (&scores)[kColumnTiles][4]) {
+  __device__ void soften(float (&scores)[kColumnTiles][4], int m) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      float highest = max_[half];
       float tile_max = -INFINITY;
 #pragma unroll
       for (int c = 0; c < kColumnTiles; ++c) {
         tile_max = fmaxf(tile_max, fmaxf(scores[c][2 * half], scores[c][2 * half + 1]));
       }
-      highest = fmaxf(highest, quad_max(tile_max) * launch_.scale_log2);
+      const float highest = fmaxf(max_[m][half], quad_max(tile_max) * launch_.scale_log2);
       const float reference = highest == -INFINITY ? 0.0F : highest;
-      const float rescale = exp2f(max_[half] - reference);
-      max_[half] = highest;
+      const float rescale = exp2_fast(max_[m][half] - reference);
+      max_[m][half] = highest;
       float sum = 0.0F;
 #pragma unroll
       for (int c = 0; c < kColumnTiles; ++c) {
 #pragma unroll
         for (int e = 2 * half; e < 2 * half + 2; ++e) {
-          scores[c][e] = exp2f(scores[c][e] * launch_.scale_log2 - reference);
+          scores[c][e] = exp2_fast(scores[c][e] * launch_.scale_log2 - reference);
           sum += scores[c][e];
         }
       }
-      sum_[half] = sum_[half] * rescale + sum;
+      sum_[m][half] = sum_[m][half] * rescale + sum;
 #pragma unroll
-      for (auto& tile : out_) {
+      for (auto& tile : out_[m]) {
         tile[2 * half] *= rescale;
         tile[2 * half + 1] *= rescale;
       }
     }
   }
 
-  __device__ void accumulate(const float (&p)[kColumnTiles][4], const Bf16* values) {
+  __device__ void accumulate(const float (&p)[kFragments][kColumnTiles][4], const Bf16* values) {
 #pragma unroll
     for (int k = 0; k < kKeyTile / 16; ++k) {
-      const uint32_t a[4] = {pack(p[2 * k][0], p[2 * k][1]), pack(p[2 * k][2], p[2 * k][3]),
-                             pack(p[2 * k + 1][0], p[2 * k + 1][1]), pack(p[2 * k + 1][2], p[2 * k + 1][3])};
+      uint32_t a[kFragments][4];
+#pragma unroll
+      for (int m = 0; m < kFragments; ++m) {
+        a[m][0] = pack(p[m][2 * k][0], p[m][2 * k][1]);
+        a[m][1] = pack(p[m][2 * k][2], p[m][2 * k][3]);
+        a[m][2] = pack(p[m][2 * k + 1][0], p[m][2 * k + 1][1]);
+        a[m][3] = pack(p[m][2 * k + 1][2], p[m][2 * k + 1][3]);
+      }
 #pragma unroll
       for (int v = 0; v < kValueTiles; v += 2) {
         uint32_t b[4];
         const int key = k * 16 + (lane() & 7) + (((lane() >> 3) & 1) << 3);
         load_matrices_transposed(b, values + swizzled<kDim>(key, v + (lane() >> 4)));
-        multiply(out_[v], a, b[0], b[1]);
-        multiply(out_[v + 1], a, b[2], b[3]);
+#pragma unroll
+        for (int m = 0; m < kFragments; ++m) {
+          multiply(out_[m][v], a[m], b[0], b[1]);
+          multiply(out_[m][v + 1], a[m], b[2], b[3]);
+        }
       }
     }
   }
 
+  // Row in the call of this thread's part of a fragment: the upper or the lower half.
+  __device__ int64_t row_of(int m, int half) const { return row_in_call_ + m * kFragmentRows + lane() / 4 + half * 8; }
+
   __device__ void write() {
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int64_t row = row_in_call_ + lane() / 4 + half * 8;
-      const bool real = call_.first_row + row < call_.n_tokens;
-      const float total = quad_sum(sum_[half]);
-      const float inverse = real ? 1.0F / total : 0.0F;
-      Bf16* to = call_.out + row * q_stride() + head_ * launch_.head_dim + (lane() % 4) * 2;
+    for (int m = 0; m < kFragments; ++m) {
 #pragma unroll
-      for (int v = 0; v < kValueTiles; ++v) {
-        if (v * 8 >= launch_.head_dim) continue;
-        *reinterpret_cast<uint32_t*>(to + v * 8) = pack(out_[v][2 * half] * inverse, out_[v][2 * half + 1] * inverse);
-      }
-      if (call_.lse != nullptr && lane() % 4 == 0) {
-        call_.lse[head_ * call_.lse_stride + row] = real ? (max_[half] + log2f(total)) * kLn2 : 0.0F;
+      for (int half = 0; half < 2; ++half) {
+        const int64_t row = row_of(m, half);
+        const bool real = call_.first_row + row < call_.n_tokens;
+        const float total = quad_sum(sum_[m][half]);
+        const float inverse = real ? 1.0F / total : 0.0F;
+        Bf16* to = call_.out + row * q_stride() + head_ * launch_.head_dim + (lane() % 4) * 2;
+#pragma unroll
+        for (int v = 0; v < kValueTiles; ++v) {
+          if (v * 8 >= launch_.head_dim) continue;
+          *reinterpret_cast<uint32_t*>(to + v * 8) =
+              pack(out_[m][v][2 * half] * inverse, out_[m][v][2 * half + 1] * inverse);
+        }
+        if (call_.lse != nullptr && lane() % 4 == 0) {
+          call_.lse[head_ * call_.lse_stride + row] = real ? (max_[m][half] + log2f(total)) * kLn2 : 0.0F;
+        }
       }
     }
   }
@@ -331,16 +368,17 @@ class Block {
   const LaunchArguments& launch_;
   const CallArguments& call_;
   SharedTiles<kDim>& shared_;
-  int64_t row_in_call_ = 0;  // first row of this warp
+  int row_in_block_ = 0;     // first row of this warp
+  int64_t row_in_call_ = 0;  // the same row
   int head_ = 0;
-  uint32_t q_[kDepthSteps][4];
-  float out_[kValueTiles][4];
-  float max_[2];  // of the scores, times log2(e), of the rows lane / 4 and lane / 4 + 8
-  float sum_[2];  // this thread's part
+  float out_[kFragments][kValueTiles][4];
+  float max_[kFragments][2];  // of the scores, times log2(e), of the rows lane / 4 and lane / 4 + 8
+  float sum_[kFragments][2];  // this thread's part
 };
 
+// Two blocks a multiprocessor: one computes while the other waits.
 template <int kDim>
-__global__ void __launch_bounds__(kThreads) attention_kernel(const __grid_constant__ LaunchArguments launch) {
+__global__ void __launch_bounds__(kThreads, 2) attention_kernel(const __grid_constant__ LaunchArguments launch) {
   extern __shared__ char memory[];
   const CallArguments& call = launch.call[blockIdx.z];
   const int n_tiles = static_cast<int>(call.n_rows / kQueryTile);

@@ -7,46 +7,77 @@ namespace winnow::cuda {
 namespace {
 
 constexpr int kThreads = 256;
+constexpr int kRows = kThreads / kWarp;
 
-// One block a row.
-template <typename Vector>
-__global__ void rms_norm_kernel(const Vector* x, const Bf16x8* weight, float eps, Bf16x8* out, int n_vectors) {
-  const Vector* row = x + static_cast<int64_t>(blockIdx.x) * n_vectors;
-  Bf16x8* result = out + static_cast<int64_t>(blockIdx.x) * n_vectors;
+// One warp a row, which it holds in registers: read once, written once.
+template <typename Vector, int kPerLane>
+__global__ void __launch_bounds__(kThreads)
+    rms_norm_kernel(const Vector* x, const Bf16x8* weight, float eps, Bf16x8* out, int n_vectors, int64_t n_rows) {
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * kRows + threadIdx.x / kWarp;
+  if (row >= n_rows) return;
+  const int lane = threadIdx.x % kWarp;
+  const Vector* from = x + row * n_vectors;
+  Bf16x8* to = out + row * n_vectors;
+  Vector held[kPerLane];
+#pragma unroll
+  for (int k = 0; k < kPerLane; ++k) {
+    const int i = lane + k * kWarp;
+    if (i < n_vectors) held[k] = from[i];
+  }
   float sum = 0.0F;
-  for (int i = threadIdx.x; i < n_vectors; i += kThreads) {
+#pragma unroll
+  for (int k = 0; k < kPerLane; ++k) {
+    if (lane + k * kWarp >= n_vectors) continue;
     float v[8];
-    row[i].to_float(v);
+    held[k].to_float(v);
 #pragma unroll
     for (const float e : v) sum += e * e;
   }
-  const float inverse = rsqrtf(block_sum<kThreads>(sum) / static_cast<float>(8 * n_vectors) + eps);
-  for (int i = threadIdx.x; i < n_vectors; i += kThreads) {
+  const float inverse = rsqrtf(warp_sum(sum) / static_cast<float>(8 * n_vectors) + eps);
+#pragma unroll
+  for (int k = 0; k < kPerLane; ++k) {
+    const int i = lane + k * kWarp;
+    if (i >= n_vectors) continue;
     float v[8];
     float w[8];
-    row[i].to_float(v);  // from the first-level cache
+    held[k].to_float(v);
     weight[i].to_float(w);
 #pragma unroll
     for (int e = 0; e < 8; ++e) v[e] *= inverse * w[e];
-    result[i] = Bf16x8::from_float(v);
+    to[i] = Bf16x8::from_float(v);
   }
+}
+
+struct NormArguments {
+  const Bf16x8* weight;
+  float eps;
+  Bf16x8* out;
+  int n_vectors;
+  int64_t n_rows;
+};
+
+// The kernel whose registers hold a row; a model with longer ones was refused.
+template <int kPerLane, typename Vector>
+void launch(const Vector* x, const NormArguments& a, cudaStream_t stream) {
+  if constexpr (8 * kPerLane * kWarp < kMaxHidden) {
+    if (a.n_vectors > kPerLane * kWarp) return launch<2 * kPerLane>(x, a, stream);
+  }
+  rms_norm_kernel<Vector, kPerLane><<<static_cast<unsigned>((a.n_rows + kRows - 1) / kRows), kThreads, 0, stream>>>(
+      x, a.weight, a.eps, a.out, a.n_vectors, a.n_rows);
+  WINNOW_CHECK_LAUNCH();
 }
 
 }  // namespace
 
 void CudaBackend::rms_norm(const void* x, const Matrix& weight, float eps, void* out, int64_t n_rows) {
   if (n_rows == 0) return;
-  const auto launch = [&](const auto* rows) {
-    rms_norm_kernel<<<static_cast<unsigned>(n_rows), kThreads, 0, stream_>>>(
-        rows, static_cast<const Bf16x8*>(weight.data), eps, static_cast<Bf16x8*>(out),
-        static_cast<int>(weight.rows / 8));
-  };
+  const NormArguments a{static_cast<const Bf16x8*>(weight.data), eps, static_cast<Bf16x8*>(out),
+                        static_cast<int>(weight.rows / 8), n_rows};
   if (options_.residual == DType::kF32) {
-    launch(static_cast<const Float8*>(x));
+    launch<1>(static_cast<const Float8*>(x), a, stream_);
   } else {
-    launch(static_cast<const Bf16x8*>(x));
+    launch<1>(static_cast<const Bf16x8*>(x), a, stream_);
   }
-  WINNOW_CHECK_LAUNCH();
 }
 
 }  // namespace winnow::cuda

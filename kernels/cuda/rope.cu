@@ -1,3 +1,5 @@
+#include <bit>
+
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/cuda/vector.cuh"
@@ -7,105 +9,143 @@ namespace winnow::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kMaxPairs = 2;  // of elements per thread and half: head_dim <= 256
 
 struct HeadArguments {
-  const Bf16* norm;  // (head_dim), or null
+  const Bf16x4* norm;  // (head_dim), or null
   float eps;
-  const float* angles;  // (n_positions, head_dim)
+  const Float4* angles;  // (n_positions, head_dim)
   int32_t n_positions;
   const int32_t* positions;  // (n_rows)
-  int head_dim;
+  int half_vectors;          // of half a head
 };
 
-// Norm and rotation of one head by one warp, in float32, rounded once. from and to may be the same.
-__device__ void norm_and_rotate(const Bf16* from, Bf16* to, const HeadArguments& args, int64_t stack_row) {
-  const int lane = threadIdx.x % kWarp;
-  const int half = args.head_dim / 2;
-  float2 first[kMaxPairs] = {};
-  float2 second[kMaxPairs] = {};
-  float sum = 0.0F;
-#pragma unroll
-  for (int p = 0; p < kMaxPairs; ++p) {
-    const int i = 2 * (lane + p * kWarp);
-    if (i >= half) continue;
-    first[p] = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(from + i));
-    second[p] = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(from + half + i));
-    sum += first[p].x * first[p].x + first[p].y * first[p].y + second[p].x * second[p].x + second[p].y * second[p].y;
+// Norm and rotation of one head by kLanes neighbouring threads, each with four elements of both halves; in float32,
+// rounded once. from and to may be the same.
+template <int kLanes>
+__device__ void norm_and_rotate(const Bf16x4* from, Bf16x4* to, const HeadArguments& args, int64_t row) {
+  const int lane = threadIdx.x % kLanes;
+  const int half = args.half_vectors;
+  const bool is_active = lane < half;
+  float first[4] = {};
+  float second[4] = {};
+  if (is_active) {
+    from[lane].to_float(first);
+    from[half + lane].to_float(second);
   }
-  const float inverse =
-      args.norm == nullptr ? 1.0F : rsqrtf(warp_sum(sum) / static_cast<float>(args.head_dim) + args.eps);
-  const int32_t position = min(args.positions[stack_row], args.n_positions - 1);
-  const float* row = args.angles + static_cast<int64_t>(position) * args.head_dim;
+  if (args.norm != nullptr) {
+    float sum = 0.0F;
 #pragma unroll
-  for (int p = 0; p < kMaxPairs; ++p) {
-    const int i = 2 * (lane + p * kWarp);
-    if (i >= half) continue;
-    if (args.norm != nullptr) {
-      const float2 w1 = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(args.norm + i));
-      const float2 w2 = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(args.norm + half + i));
-      first[p] = {first[p].x * inverse * w1.x, first[p].y * inverse * w1.y};
-      second[p] = {second[p].x * inverse * w2.x, second[p].y * inverse * w2.y};
+    for (int e = 0; e < 4; ++e) sum += first[e] * first[e] + second[e] * second[e];
+#pragma unroll
+    for (int offset = kLanes / 2; offset > 0; offset /= 2) sum += __shfl_xor_sync(0xFFFFFFFFU, sum, offset);
+    const float inverse = rsqrtf(sum / static_cast<float>(8 * half) + args.eps);
+    if (is_active) {
+      float w[4];
+      args.norm[lane].to_float(w);
+#pragma unroll
+      for (int e = 0; e < 4; ++e) first[e] *= inverse * w[e];
+      args.norm[half + lane].to_float(w);
+#pragma unroll
+      for (int e = 0; e < 4; ++e) second[e] *= inverse * w[e];
     }
-    const float2 c = *reinterpret_cast<const float2*>(row + i);
-    const float2 s = *reinterpret_cast<const float2*>(row + half + i);
-    *reinterpret_cast<__nv_bfloat162*>(to + i) =
-        __floats2bfloat162_rn(first[p].x * c.x - second[p].x * s.x, first[p].y * c.y - second[p].y * s.y);
-    *reinterpret_cast<__nv_bfloat162*>(to + half + i) =
-        __floats2bfloat162_rn(second[p].x * c.x + first[p].x * s.x, second[p].y * c.y + first[p].y * s.y);
   }
+  if (!is_active) return;
+  const int32_t position = min(args.positions[row], args.n_positions - 1);
+  const Float4* angles = args.angles + static_cast<int64_t>(position) * 2 * half;
+  float cosine[4];
+  float sine[4];
+  angles[lane].to_float(cosine);
+  angles[half + lane].to_float(sine);
+  float rotated_first[4];
+  float rotated_second[4];
+#pragma unroll
+  for (int e = 0; e < 4; ++e) {
+    rotated_first[e] = first[e] * cosine[e] - second[e] * sine[e];
+    rotated_second[e] = second[e] * cosine[e] + first[e] * sine[e];
+  }
+  to[lane] = Bf16x4::from_float(rotated_first);
+  to[half + lane] = Bf16x4::from_float(rotated_second);
 }
 
-__global__ void rope_kernel(Bf16* q, HeadArguments args, int n_heads, int64_t n_rows) {
-  const int64_t task = static_cast<int64_t>(blockIdx.x) * (kThreads / kWarp) + threadIdx.x / kWarp;
-  if (task >= n_rows * n_heads) return;
-  Bf16* head = q + task * args.head_dim;
-  norm_and_rotate(head, head, args, task / n_heads);
+// Heads are counted over all rows. A warp's threads stay together, also beyond the last head: they shuffle.
+template <int kLanes>
+__global__ void __launch_bounds__(kThreads) rope_kernel(Bf16x4* q, HeadArguments args, int n_heads, int64_t n_rows) {
+  const int64_t task = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) / kLanes;
+  const int64_t head = min(task, n_rows * n_heads - 1);
+  Bf16x4* at = q + head * 2 * args.half_vectors;
+  if (task != head) args.half_vectors = 0;
+  norm_and_rotate<kLanes>(at, at, args, head / n_heads);
 }
 
 // kv and to: (n_rows, 2 * kv_dim), a row's keys and then its values.
-__global__ void store_kv_kernel(const Bf16* kv, Bf16* to, HeadArguments args, int n_kv_heads, int64_t n_rows) {
-  const int64_t task = static_cast<int64_t>(blockIdx.x) * (kThreads / kWarp) + threadIdx.x / kWarp;
-  if (task >= n_rows * n_kv_heads) return;
-  const int64_t row = task / n_kv_heads;
-  const int64_t key = (row * 2 * n_kv_heads + task % n_kv_heads) * args.head_dim;
-  const int64_t value = key + static_cast<int64_t>(n_kv_heads) * args.head_dim;
-  norm_and_rotate(kv + key, to + key, args, row);
-  for (int i = 2 * (threadIdx.x % kWarp); i < args.head_dim; i += 2 * kWarp) {
-    *reinterpret_cast<__nv_bfloat162*>(to + value + i) = *reinterpret_cast<const __nv_bfloat162*>(kv + value + i);
-  }
+template <int kLanes>
+__global__ void __launch_bounds__(kThreads)
+    store_kv_kernel(const Bf16x4* kv, Bf16x4* to, HeadArguments args, int n_kv_heads, int64_t n_rows) {
+  const int64_t task = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) / kLanes;
+  const int64_t head = min(task, n_rows * n_kv_heads - 1);
+  const int vectors = 2 * args.half_vectors;
+  if (task != head) args.half_vectors = 0;
+  const int64_t row = head / n_kv_heads;
+  const int64_t key = (row * 2 * n_kv_heads + head % n_kv_heads) * vectors;
+  const int64_t value = key + static_cast<int64_t>(n_kv_heads) * vectors;
+  norm_and_rotate<kLanes>(kv + key, to + key, args, row);
+  for (int i = threadIdx.x % kLanes; i < 2 * args.half_vectors; i += kLanes) to[value + i] = kv[value + i];
 }
 
 HeadArguments arguments(const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles) {
-  return {.norm = static_cast<const Bf16*>(norm.weight.data),
+  return {.norm = static_cast<const Bf16x4*>(norm.weight.data),
           .eps = norm.eps,
-          .angles = static_cast<const float*>(angles.cos_sin.data),
+          .angles = static_cast<const Float4*>(angles.cos_sin.data),
           .n_positions = static_cast<int32_t>(angles.cos_sin.rows),
           .positions = angles.positions,
-          .head_dim = static_cast<int>(heads.head_dim)};
+          .half_vectors = static_cast<int>(heads.head_dim / 8)};
 }
 
-unsigned blocks_for(int64_t n_warps) {
-  constexpr int64_t kWarps = kThreads / kWarp;
-  return static_cast<unsigned>((n_warps + kWarps - 1) / kWarps);
+// Calls `launch` with the number of threads of a head as a constant, and the blocks for n heads.
+template <typename Launch>
+void with_lanes(const HeadShape& heads, int64_t n, Launch launch) {
+  const auto blocks = [&](int64_t lanes) { return static_cast<unsigned>((n * lanes + kThreads - 1) / kThreads); };
+  switch (std::bit_ceil(static_cast<uint64_t>(heads.head_dim / 8))) {
+    case 1:
+      launch(std::integral_constant<int, 1>(), blocks(1));
+      break;
+    case 2:
+      launch(std::integral_constant<int, 2>(), blocks(2));
+      break;
+    case 4:
+      launch(std::integral_constant<int, 4>(), blocks(4));
+      break;
+    case 8:
+      launch(std::integral_constant<int, 8>(), blocks(8));
+      break;
+    case 16:
+      launch(std::integral_constant<int, 16>(), blocks(16));
+      break;
+    default:
+      launch(std::integral_constant<int, 32>(), blocks(32));
+      break;
+  }
+  WINNOW_CHECK_LAUNCH();
 }
 
 }  // namespace
 
 void CudaBackend::rope(void* q, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles, int64_t n_rows) {
   if (n_rows == 0) return;
-  rope_kernel<<<blocks_for(n_rows * heads.n_heads), kThreads, 0, stream_>>>(
-      static_cast<Bf16*>(q), arguments(heads, norm, angles), static_cast<int>(heads.n_heads), n_rows);
-  WINNOW_CHECK_LAUNCH();
+  with_lanes(heads, n_rows * heads.n_heads, [&](auto lanes, unsigned blocks) {
+    rope_kernel<lanes()><<<blocks, kThreads, 0, stream_>>>(static_cast<Bf16x4*>(q), arguments(heads, norm, angles),
+                                                           static_cast<int>(heads.n_heads), n_rows);
+  });
 }
 
 void CudaBackend::store_kv(void* kv, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles,
                            int64_t n_rows, void* to) {
   if (n_rows == 0) return;
-  store_kv_kernel<<<blocks_for(n_rows * heads.n_kv_heads), kThreads, 0, stream_>>>(
-      static_cast<const Bf16*>(kv), static_cast<Bf16*>(to), arguments(heads, norm, angles),
-      static_cast<int>(heads.n_kv_heads), n_rows);
-  WINNOW_CHECK_LAUNCH();
+  with_lanes(heads, n_rows * heads.n_kv_heads, [&](auto lanes, unsigned blocks) {
+    store_kv_kernel<lanes()><<<blocks, kThreads, 0, stream_>>>(static_cast<const Bf16x4*>(kv), static_cast<Bf16x4*>(to),
+                                                               arguments(heads, norm, angles),
+                                                               static_cast<int>(heads.n_kv_heads), n_rows);
+  });
 }
 
 }  // namespace winnow::cuda

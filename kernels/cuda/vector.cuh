@@ -1,4 +1,4 @@
-// Eight values at a time: one 16-byte access for bfloat16, two for float32.
+// Several values at a time: one access of 8 or 16 bytes for bfloat16, up to two of 16 for float32.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -9,39 +9,46 @@ namespace winnow::cuda {
 
 using Bf16 = __nv_bfloat16;
 
-struct alignas(16) Bf16x8 {
-  __nv_bfloat162 pair[4];
+template <int kCount>
+struct alignas(2 * kCount) Bf16Vector {
+  __nv_bfloat162 pair[kCount / 2];
 
-  __device__ void to_float(float (&out)[8]) const {
+  __device__ void to_float(float (&out)[kCount]) const {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
+    for (int i = 0; i < kCount / 2; ++i) {
       const float2 both = __bfloat1622float2(pair[i]);
       out[2 * i] = both.x;
       out[2 * i + 1] = both.y;
     }
   }
-  __device__ static Bf16x8 from_float(const float (&in)[8]) {
-    Bf16x8 v;
+  __device__ static Bf16Vector from_float(const float (&in)[kCount]) {
+    Bf16Vector v;
 #pragma unroll
-    for (int i = 0; i < 4; ++i) v.pair[i] = __floats2bfloat162_rn(in[2 * i], in[2 * i + 1]);
+    for (int i = 0; i < kCount / 2; ++i) v.pair[i] = __floats2bfloat162_rn(in[2 * i], in[2 * i + 1]);
     return v;
   }
 };
 
-struct alignas(32) Float8 {
-  float value[8];
+template <int kCount>
+struct alignas(16) FloatVector {
+  float value[kCount];
 
-  __device__ void to_float(float (&out)[8]) const {
+  __device__ void to_float(float (&out)[kCount]) const {
 #pragma unroll
-    for (int i = 0; i < 8; ++i) out[i] = value[i];
+    for (int i = 0; i < kCount; ++i) out[i] = value[i];
   }
-  __device__ static Float8 from_float(const float (&in)[8]) {
-    Float8 v;
+  __device__ static FloatVector from_float(const float (&in)[kCount]) {
+    FloatVector v;
 #pragma unroll
-    for (int i = 0; i < 8; ++i) v.value[i] = in[i];
+    for (int i = 0; i < kCount; ++i) v.value[i] = in[i];
     return v;
   }
 };
+
+using Bf16x4 = Bf16Vector<4>;
+using Bf16x8 = Bf16Vector<8>;
+using Float4 = FloatVector<4>;
+using Float8 = FloatVector<8>;
 
 inline constexpr int kWarp = 32;
 
