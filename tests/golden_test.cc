@@ -5,8 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <filesystem>
-#include <fstream>
+#include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -14,67 +13,14 @@
 
 #include "model/safetensors.h"
 #include "model/weights.h"
-#include "pipeline/digest.h"
-#include "pipeline/options.h"
 #include "pipeline/sweep.h"
+#include "tests/golden.h"
 #include "tests/tolerances.h"
 
 namespace winnow {
 namespace {
 
-namespace fs = std::filesystem;
 using nlohmann::json;
-
-const fs::path kTests = WINNOW_TESTS_DIR;
-
-// The golden of that name, checked: a stale one throws with the command that rebuilds it.
-json read_golden(const std::string& name) {
-  const fs::path path = kTests / "golden" / (name + ".json");
-  std::ifstream file(path);
-  if (!file) throw std::runtime_error(path.string() + " is missing: run python3 tests/golden/make_goldens.py " + name);
-  json golden = json::parse(file);
-  const auto rebuild = golden.at("made_by").get<std::string>();
-  if (golden.at("magic") != "winnow-golden" || golden.at("version") != 1) {
-    throw std::runtime_error(path.string() + " has another format: run " + rebuild);
-  }
-  const fs::path checkpoint = kTests / golden.at("checkpoint").get<std::string>();
-  for (const auto& [file_name, expected] : golden.at("sha256").items()) {
-    const std::string found = sha256_of_file(checkpoint / file_name);
-    if (found != expected.get<std::string>()) {
-      throw std::runtime_error(path.string() + " is stale, " + (checkpoint / file_name).string() + " has SHA-256 " +
-                               found + ", expected " + expected.get<std::string>() + ": run " + rebuild);
-    }
-  }
-  return golden;
-}
-
-SweepRequest request_of(const json& example, const std::vector<int32_t>& tokens, const Settings& settings,
-                        int64_t n_layers) {
-  const auto answer_start = example.at("answer_start").get<int64_t>();
-  SweepRequest request{.tokens = tokens,
-                       .answer_start = answer_start,
-                       .window = settings.window_of(answer_start),
-                       .base = settings.base,
-                       .variants = {},
-                       .per_token = true};
-  for (int64_t layer = 0; layer < n_layers; ++layer) request.variants.push_back(settings.variant(layer));
-  return request;
-}
-
-Settings settings_of(const json& golden, const json& expected, int64_t n_layers) {
-  CalibrateOptions options;
-  options.window = golden.at("window_keys").get<int64_t>();
-  options.sinks = expected.at("sinks").get<int64_t>();
-  options.decode = expected.at("decode").get<std::string>();
-  options.base = expected.at("base").get<std::string>();
-  if (!expected.at("tail_rows").is_null()) options.tail_rows = expected.at("tail_rows").get<int64_t>();
-  return resolve_settings(options, n_layers);
-}
-
-std::string describe(const json& expected) {
-  return "sinks " + expected.at("sinks").dump() + ", decode " + expected.at("decode").dump() + ", tail rows " +
-         expected.at("tail_rows").dump() + ", base " + expected.at("base").dump();
-}
 
 // Errors over the tolerance are failures; the largest one is kept to be recorded.
 class Comparison {
@@ -100,26 +46,25 @@ class Golden : public ::testing::TestWithParam<const char*> {};
 
 TEST_P(Golden, SweepEqualsTransformers) {
   const json golden = read_golden(GetParam());
-  const fs::path directory = kTests / golden.at("checkpoint").get<std::string>();
+  const std::filesystem::path directory = kTests / golden.at("checkpoint").get<std::string>();
   const ModelConfig config = read_config(directory);
   const Checkpoint checkpoint(directory);
   const auto backend = make_cpu_backend({.n_threads = 2});
   ModelWeights weights(config, checkpoint, *backend);
 
   Comparison comparison;
+  const std::vector<GoldenExample> examples = examples_of(golden, config.vocab);
   ASSERT_GE(golden.at("cases").size(), 4U);
   for (const json& expected : golden.at("cases")) {
     const Settings settings = settings_of(golden, expected, config.n_layers);
-    for (std::size_t e = 0; e < golden.at("examples").size(); ++e) {
-      const json& example = golden.at("examples").at(e);
-      const auto tokens = example.at("tokens").get<std::vector<int32_t>>();
-      const SweepRequest request = request_of(example, tokens, settings, config.n_layers);
+    for (std::size_t e = 0; e < examples.size(); ++e) {
+      const SweepRequest request = request_of(examples[e], settings, config.n_layers);
       const SweepResult found = sweep(*backend, config, weights, request, {});
 
       const auto nll = expected.at("nll").at(e).get<std::vector<double>>();
       const auto hits = expected.at("hits").at(e).get<std::vector<int64_t>>();
       ASSERT_EQ(nll.size(), found.variants.size() + 1);
-      const int64_t n_answer = static_cast<int64_t>(tokens.size()) - request.answer_start;
+      const int64_t n_answer = static_cast<int64_t>(examples[e].tokens.size()) - request.answer_start;
       for (std::size_t v = 0; v < nll.size(); ++v) {
         const Score& score = v == 0 ? found.base : found.variants[v - 1];
         const std::string what = describe(expected) + ", example " + std::to_string(e) +

@@ -11,13 +11,10 @@ imports, masks and the first (warm-up) pass are left out on Transformers' side; 
 
 import argparse
 import datetime
-import json
 import os
 import platform
 import shlex
-import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -34,6 +31,7 @@ ROOT = TESTS.parent
 sys.path.insert(0, str(TESTS / "golden"))
 
 from reference import WindowedModel, WindowRule, drop_one
+from winnow_process import Winnow, WinnowFailed, processor
 
 MODEL, DATA = TESTS / "demo" / "model", TESTS / "demo" / "long.h5"
 WINDOW_KEYS, SINKS, TAIL_ROWS = 96, 4, 32
@@ -41,35 +39,14 @@ WINDOW_KEYS, SINKS, TAIL_ROWS = 96, 4, 32
 TOLERANCE = 1e-4
 # Load average at the start beyond which threads wait for other processes; Transformers suffers the more.
 BUSY_LOAD = 0.7
-MPIRUN = ["mpirun", "--oversubscribe", "--bind-to", "none"]
-MPI_ENVIRONMENT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-                   "OMPI_MCA_btl_vader_single_copy_mechanism": "none"}
 
 
-class Winnow:
-    """Runs of `winnow calibrate` in throw-away run directories."""
-
-    def __init__(self, program, directory):
-        self.program = program
-        self.directory = directory
-
-    def calibrate(self, limit, threads, ranks=None, tail_rows=None):
-        """(provenance of the run, NLL (examples, 1 + layers))."""
-        out = self.directory / "run"
-        shutil.rmtree(out, ignore_errors=True)
-        command = [] if ranks is None else [*MPIRUN, "-n", str(ranks)]
-        command += [str(self.program), "calibrate", "--model", str(MODEL), "--data", str(DATA), "--out", str(out),
-                    "--window", str(WINDOW_KEYS), "--sinks", str(SINKS), "--limit", str(limit),
-                    "--threads", str(threads), "--device", "cpu", "--json"]
-        if tail_rows is not None:
-            command += ["--tail-rows", str(tail_rows)]
-        done = subprocess.run(command, env=os.environ | MPI_ENVIRONMENT, capture_output=True, text=True)
-        if done.returncode != 0:
-            sys.exit(f"{shlex.join(command)}\nended with {done.returncode}: {done.stderr.strip()[-500:]}")
-        with h5py.File(out / "results.h5") as file:
-            calibration = file["calibration"]
-            nll = np.column_stack([calibration["nll_base"][:], calibration["nll"][:]])
-        return json.loads(done.stdout)["provenance"], nll
+def calibrate(winnow, limit, threads, ranks=None, tail_rows=None):
+    """The measurement, over the first `limit` examples."""
+    flags = ["--window", WINDOW_KEYS, "--sinks", SINKS, "--limit", limit, "--threads", threads, "--device", "cpu"]
+    if tail_rows is not None:
+        flags += ["--tail-rows", tail_rows]
+    return winnow.calibrate(MODEL, DATA, flags, ranks)
 
 
 class Peer(WindowedModel):
@@ -122,22 +99,23 @@ def compare(winnow, options):
     peer.calibrate(1)
     seconds = {"transformers": [], "exact": [], "tail": []}
     for repeat in range(options.repeats):
-        run, nll = winnow.calibrate(options.examples, options.threads)
-        seconds["exact"].append(run["busy_seconds"] / options.examples)
+        exact = calibrate(winnow, options.examples, options.threads)
+        seconds["exact"].append(exact.provenance["busy_seconds"] / options.examples)
         peer_seconds, peer_nll = peer.calibrate(options.examples)
         seconds["transformers"].append(peer_seconds / options.examples)
-        tail_run, _ = winnow.calibrate(options.examples, options.threads, tail_rows=TAIL_ROWS)
-        seconds["tail"].append(tail_run["busy_seconds"] / options.examples)
+        tail = calibrate(winnow, options.examples, options.threads, tail_rows=TAIL_ROWS)
+        seconds["tail"].append(tail.provenance["busy_seconds"] / options.examples)
         print(f"repeat {repeat + 1}: " + ", ".join(f"{name} {s[-1]:.3f} s" for name, s in seconds.items()), flush=True)
+    nll = exact.nll
     error = np.abs((nll - nll[:, :1]) - (peer_nll - peer_nll[:, :1])) / (1 + np.abs(peer_nll))
-    return seconds, run, float(error.max())
+    return seconds, exact.provenance, float(error.max())
 
 
 def tail_agreement(winnow, options):
     """Spearman rho of the tail sweep's mean deltas with the exact ones, over all examples of the set."""
     deltas = []
     for tail_rows in (None, TAIL_ROWS):
-        _, nll = winnow.calibrate(options.rho_examples, options.threads, tail_rows=tail_rows)
+        nll = calibrate(winnow, options.rho_examples, options.threads, tail_rows=tail_rows).nll
         deltas.append((nll[:, 1:] - nll[:, :1]).mean(axis=0))
     return spearman(*deltas), float(np.abs(deltas[0] - deltas[1]).max())
 
@@ -147,16 +125,9 @@ def scaling(winnow, options):
     walls = {1: [], 2: []}
     for _ in range(options.repeats):
         for ranks, wall in walls.items():
-            run, _ = winnow.calibrate(options.scaling_examples, threads=1, ranks=ranks)
-            wall.append(run["wall_seconds"])
+            run = calibrate(winnow, options.scaling_examples, threads=1, ranks=ranks)
+            wall.append(run.provenance["wall_seconds"])
     return {ranks: statistics.median(wall) for ranks, wall in walls.items()}
-
-
-def processor():
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor()
 
 
 def render(options, seconds, run, error, rho, walls):
@@ -207,10 +178,13 @@ def main():
     options.load = os.getloadavg()[0]
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory(prefix="winnow-bench-") as directory:
-        winnow = Winnow(options.winnow.resolve(), Path(directory))
-        seconds, run, error = compare(winnow, options)
-        rho = tail_agreement(winnow, options)
-        walls = scaling(winnow, options)
+        winnow = Winnow(options.winnow, directory)
+        try:
+            seconds, run, error = compare(winnow, options)
+            rho = tail_agreement(winnow, options)
+            walls = scaling(winnow, options)
+        except WinnowFailed as failure:
+            sys.exit(f"{failure.command}\n{failure}")
     text = render(options, seconds, run, error, rho, walls)
     print("\n" + text)
     if not error <= TOLERANCE:

@@ -1,9 +1,15 @@
 """Makes the golden checkpoints and the figures that winnow must reproduce, with Transformers on the CPU in float64.
 
-    python3 tests/golden/make_goldens.py [NAME...]     NAME: qwen3 qwen2 llama mistral demo; default: all
+    python3 tests/golden/make_goldens.py [NAME...]     NAME: qwen3 qwen2 llama mistral demo, and the same
+                                                       with _bf16; default: all
 
 Needs torch and transformers; the tests that read the goldens need neither. Each golden is NAME.json beside this file,
-with the SHA-256 of every file of its checkpoint. The same call on the same versions gives the same bytes.
+with the SHA-256 of every file of its checkpoint. The same call on the same versions gives the same bytes, in bfloat16 on
+the same kind of processor.
+
+NAME_bf16.json also has what Transformers itself computes in bfloat16: the measure of what a GPU may be off. Its
+examples are others, many, with answers of one length, and their argmaxes need not be clear-cut: the few of NAME.json,
+where an answer of one token outweighs all others, would leave the comparison to chance.
 """
 
 import argparse
@@ -11,7 +17,8 @@ import hashlib
 import itertools
 import json
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -30,6 +37,8 @@ SMALLEST_MARGIN = 1e-3
 VOCABULARY = 200
 WINDOW_KEYS = 40
 SINKS, DECODES, TAIL_ROWS = (0, 3), ("windowed", "full"), (None, 0, 1, 20)
+BF16_TAIL_ROWS, BF16_EXAMPLES, BF16_ANSWER = (None, 20), 24, 24
+DEMO_WINDOW_KEYS, DEMO_SINKS = 96, 4
 # (tokens, answer tokens, whether one answer token is not what the model would say)
 EXAMPLES = [(150, 7, False), (173, 20, True), (200, 1, False), (188, 33, False)]
 
@@ -124,6 +133,18 @@ def load_reference(directory):
     return WindowedModel(model)
 
 
+def load_bf16(directory):
+    """The model as Transformers runs it in bfloat16: weights, activations and logits; softmax of the NLL in float32.
+
+    Checkpoints of other types are rounded to nearest even, as winnow rounds them when it loads them on a GPU. Loaded as
+    bfloat16 and not converted afterwards: model.to() would round the frequencies of the rotary embedding too.
+    """
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.bfloat16, attn_implementation="sdpa")
+    if model.model.rotary_emb.inv_freq.dtype != torch.float32:
+        raise RuntimeError(f"{directory}: this Transformers rounds the rotary frequencies to bfloat16")
+    return WindowedModel(model)
+
+
 def check_reference(reference, directory, examples):
     """The float64 reference must be the model that Transformers runs by itself."""
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager").eval()
@@ -184,6 +205,21 @@ def random_examples(name, reference, directory, bases, rules):
     return examples
 
 
+def mean_nll(model, examples, rule, digits):
+    """Mean NLL over the answer: lists over examples of lists over patterns, drop-one from full attention."""
+    return [[float(f"{float(scores.nll.double().mean()):.{digits}g}")
+             for scores in model.score(tokens, start, drop_one(len(model.layers)), rule)]
+            for tokens, start in examples]
+
+
+def bf16_cases(directory, examples, rules):
+    """NLLs alone, in float64 and in bfloat16; 7 digits are far below the error of the latter."""
+    exact, bf16 = load_reference(directory), load_bf16(directory)
+    return [{"sinks": rule.sinks, "decode": rule.decode, "tail_rows": rule.tail_rows, "base": "full",
+             "nll": mean_nll(exact, examples, rule, 12), "bf16_nll": mean_nll(bf16, examples, rule, 7)}
+            for rule in rules]
+
+
 def to_cases(examples, rules, bases):
     """The golden's cases: lists over examples of lists over patterns (the base first)."""
     cases = []
@@ -198,21 +234,31 @@ def to_cases(examples, rules, bases):
     return cases
 
 
-def write_golden(name, directory, window_keys, examples, rules, bases):
+def sha256_of(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def write_golden(name, directory, window_keys, content):
+    """content: the examples and cases, and what else the golden has."""
     golden = {
         "magic": MAGIC, "version": VERSION, "made_by": f"python3 tests/golden/make_goldens.py {name}",
         "transformers": transformers.__version__, "torch": torch.__version__,
         "checkpoint": str(directory.relative_to(TESTS)),
-        "sha256": {path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        "sha256": {path.name: sha256_of(path)
                    for path in sorted(directory.iterdir()) if path.suffix in (".json", ".safetensors")},
-        "window_keys": window_keys,
-        "examples": [{"tokens": tokens, "answer_start": start} for tokens, start, _ in examples],
-        "cases": to_cases(examples, rules, bases),
-    }
+        "window_keys": window_keys, **content}
     lines = json.dumps(golden).replace('{"sinks"', '\n{"sinks"')
     (HERE / f"{name}.json").write_text(lines + "\n")
     deltas = np.array([[np.subtract(row[1:], row[0]) for row in case["nll"]] for case in golden["cases"]])
     print(f"{name}: {len(deltas)} cases, |delta| mean {np.abs(deltas).mean():.3f}, max {np.abs(deltas).max():.3f}")
+    errors = [np.subtract(case["bf16_nll"], case["nll"]) for case in golden["cases"] if "bf16_nll" in case]
+    if errors:
+        rms = np.sqrt(np.mean(np.square(errors)))
+        print(f"{name}: RMS error of Transformers in bfloat16 {rms:.2e} nats", flush=True)
+
+
+def with_tokens(examples):
+    return [{"tokens": tokens, "answer_start": start} for tokens, start, *_ in examples]
 
 
 def make_random(name):
@@ -223,34 +269,68 @@ def make_random(name):
     bases = CHECKPOINTS[name].bases
     examples = random_examples(name, reference, directory, bases, rules)
     check_reference(reference, directory, [example[:2] for example in examples])
-    write_golden(name, directory, WINDOW_KEYS, examples, rules, bases)
+    write_golden(name, directory, WINDOW_KEYS,
+                 {"examples": with_tokens(examples), "cases": to_cases(examples, rules, bases)})
+
+
+def make_random_bf16(name):
+    """On the checkpoint that make_random has written."""
+    directory = HERE / name
+    rules = [WindowRule(WINDOW_KEYS, *setting) for setting in itertools.product(SINKS, DECODES, BF16_TAIL_ROWS)]
+    plain = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float64).eval()
+    examples = []
+    for index in range(BF16_EXAMPLES):
+        rng = np.random.default_rng([seed_of(f"{name}_bf16"), index])
+        start = int(rng.integers(100, 160))
+        examples.append((continued(plain, rng.integers(3, VOCABULARY, start).tolist(), BF16_ANSWER), start))
+    write_golden(f"{name}_bf16", directory, WINDOW_KEYS,
+                 {"examples": with_tokens(examples), "cases": bf16_cases(directory, examples, rules)})
+
+
+def demo_examples():
+    """(tokens, answer_start) of the demo's calibration set."""
+    with h5py.File(TESTS / "demo" / "long.h5") as file:
+        offsets, tokens = file["offsets"][:], file["tokens"][:].tolist()
+        return [(tokens[offsets[e]:offsets[e + 1]], int(start)) for e, start in enumerate(file["answer_start"][:])]
 
 
 def make_demo():
     """A few examples of the demo's calibration set, as far as their argmaxes are clear-cut."""
     directory = TESTS / "demo" / "model"
     reference = load_reference(directory)
-    rules = [WindowRule(96, 4), WindowRule(96, 0), WindowRule(96, 4, tail_rows=32), WindowRule(96, 4, decode="full")]
+    plain = WindowRule(DEMO_WINDOW_KEYS, DEMO_SINKS)
+    rules = [plain, replace(plain, sinks=0), replace(plain, tail_rows=32), replace(plain, decode="full")]
     examples = []
-    with h5py.File(TESTS / "demo" / "long.h5") as file:
-        offsets, starts = file["offsets"][:], file["answer_start"][:]
-        for e in range(len(starts)):
-            tokens = file["tokens"][offsets[e]:offsets[e + 1]].tolist()
-            scores = measure(reference, tokens, int(starts[e]), ["full"], rules)
-            if is_clear_cut(scores):
-                examples.append((tokens, int(starts[e]), scores))
-            if len(examples) == 3:
-                break
+    for tokens, start in demo_examples():
+        scores = measure(reference, tokens, start, ["full"], rules)
+        if is_clear_cut(scores):
+            examples.append((tokens, start, scores))
+        if len(examples) == 3:
+            break
     check_reference(reference, directory, [example[:2] for example in examples])
-    write_golden("demo", directory, 96, examples, rules, ["full"])
+    write_golden("demo", directory, DEMO_WINDOW_KEYS,
+                 {"examples": with_tokens(examples), "cases": to_cases(examples, rules, ["full"])})
+
+
+def make_demo_bf16():
+    """All of the demo's calibration set, as `winnow calibrate` measures it."""
+    directory, data = TESTS / "demo" / "model", TESTS / "demo" / "long.h5"
+    examples = demo_examples()
+    cases = bf16_cases(directory, examples, [WindowRule(DEMO_WINDOW_KEYS, DEMO_SINKS)])
+    write_golden("demo_bf16", directory, DEMO_WINDOW_KEYS,
+                 {"data": {"path": str(data.relative_to(TESTS)), "sha256": sha256_of(data),
+                           "n_examples": len(examples)},
+                  "cases": cases})
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = [*CHECKPOINTS, "demo"]
-    parser.add_argument("names", nargs="*", metavar="NAME", choices=[[], *names], default=[])
-    for name in parser.parse_args().names or names:
-        make_demo() if name == "demo" else make_random(name)
+    makers = {name: partial(make_random, name) for name in CHECKPOINTS}
+    makers |= {f"{name}_bf16": partial(make_random_bf16, name) for name in CHECKPOINTS}
+    makers |= {"demo": make_demo, "demo_bf16": make_demo_bf16}
+    parser.add_argument("names", nargs="*", metavar="NAME", choices=[[], *makers], default=[])
+    for name in parser.parse_args().names or makers:
+        makers[name]()
 
 
 if __name__ == "__main__":

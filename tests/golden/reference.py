@@ -19,10 +19,10 @@ class WindowRule:
     decode: str = "windowed"  # or "full": answer rows see everything
     tail_rows: int | None = None  # rows before the answer that obey, besides the answer; None: all
 
-    def visible(self, n_rows, answer_start):
+    def visible(self, n_rows, answer_start, device=None):
         """(n_rows, n_rows) bool: row t sees key j."""
-        t = torch.arange(n_rows)[:, None]
-        j = torch.arange(n_rows)[None, :]
+        t = torch.arange(n_rows, device=device)[:, None]
+        j = torch.arange(n_rows, device=device)[None, :]
         obeys = t >= (0 if self.tail_rows is None else answer_start - self.tail_rows)
         if self.decode == "full":
             obeys = obeys & (t < answer_start)

@@ -1,0 +1,117 @@
+"""A checkpoint of random weights and calibration files of random tokens: speed does not depend on their values."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+SEED = 0
+STANDARD_DEVIATION = 0.02
+SHARD_BYTES = 2 << 30
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A Qwen3 with tied embeddings."""
+
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    ffn: int
+    vocab: int
+
+    def config(self):
+        return {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_act": "silu",
+                "hidden_size": self.hidden, "intermediate_size": self.ffn, "num_hidden_layers": self.layers,
+                "num_attention_heads": self.heads, "num_key_value_heads": self.kv_heads, "head_dim": self.head_dim,
+                "vocab_size": self.vocab, "max_position_embeddings": 262144, "rms_norm_eps": 1e-6,
+                "rope_theta": 5000000.0, "tie_word_embeddings": True, "attention_bias": False,
+                "torch_dtype": "bfloat16", "bos_token_id": None, "eos_token_id": None}
+
+    def tensors(self):
+        """Shapes by name; those of one dimension are norms."""
+        shapes = {"model.embed_tokens.weight": (self.vocab, self.hidden), "model.norm.weight": (self.hidden,)}
+        for layer in range(self.layers):
+            shapes |= {f"model.layers.{layer}.{name}.weight": shape for name, shape in {
+                "input_layernorm": (self.hidden,),
+                "self_attn.q_proj": (self.heads * self.head_dim, self.hidden),
+                "self_attn.k_proj": (self.kv_heads * self.head_dim, self.hidden),
+                "self_attn.v_proj": (self.kv_heads * self.head_dim, self.hidden),
+                "self_attn.o_proj": (self.hidden, self.heads * self.head_dim),
+                "self_attn.q_norm": (self.head_dim,), "self_attn.k_norm": (self.head_dim,),
+                "post_attention_layernorm": (self.hidden,),
+                "mlp.gate_proj": (self.ffn, self.hidden), "mlp.up_proj": (self.ffn, self.hidden),
+                "mlp.down_proj": (self.hidden, self.ffn)}.items()}
+        return shapes
+
+    def size_bytes(self):
+        return 2 * sum(int(np.prod(shape)) for shape in self.tensors().values())
+
+
+QWEN3_4B = Shape(layers=36, hidden=2560, heads=32, kv_heads=8, head_dim=128, ffn=9728, vocab=151936)
+TINY = Shape(layers=3, hidden=64, heads=4, kv_heads=2, head_dim=16, ffn=96, vocab=300)
+
+
+def shards_of(shape):
+    """Lists of tensor names, each of about SHARD_BYTES."""
+    shards, size = [[]], 0
+    for name, dimensions in shape.tensors().items():
+        size_bytes = 2 * int(np.prod(dimensions))
+        if size > 0 and size + size_bytes > SHARD_BYTES:
+            shards.append([])
+            size = 0
+        shards[-1].append(name)
+        size += size_bytes
+    return shards
+
+
+def write_checkpoint(directory, shape, device):
+    """As Transformers writes one; nothing is done where the directory has it already. The index is written last."""
+    directory = Path(directory)
+    index, config = directory / "model.safetensors.index.json", json.dumps(shape.config(), indent=2)
+    if index.exists() and (directory / "config.json").read_text() == config:
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    index.unlink(missing_ok=True)
+    (directory / "config.json").write_text(config)
+    generator = torch.Generator(device).manual_seed(SEED)
+    weight_map, shards, shapes = {}, shards_of(shape), shape.tensors()
+    for number, names in enumerate(shards, 1):
+        tensors = {}
+        for name in names:
+            if len(shapes[name]) == 1:
+                tensors[name] = torch.ones(shapes[name], dtype=torch.bfloat16)
+            else:
+                values = torch.empty(shapes[name], dtype=torch.bfloat16, device=device)
+                tensors[name] = values.normal_(0.0, STANDARD_DEVIATION, generator=generator).cpu()
+        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        save_file(tensors, directory / file, metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(names, file)
+    index.write_text(json.dumps({"metadata": {"total_size": shape.size_bytes()}, "weight_map": weight_map}))
+
+
+def write_calibration(path, n_tokens, n_answer, n_examples, vocab):
+    """n_examples of n_tokens random tokens; the last n_answer of each are scored."""
+    rng = np.random.default_rng(SEED)
+    with h5py.File(path, "w") as file:
+        file.attrs["format"], file.attrs["format_version"] = "winnow-calibration", 1
+        file["tokens"] = rng.integers(0, vocab, n_examples * n_tokens, dtype=np.int32)
+        file["offsets"] = np.arange(n_examples + 1, dtype=np.int64) * n_tokens
+        file["answer_start"] = np.full(n_examples, n_tokens - n_answer, np.int64)
+        file.create_dataset("example_id", data=[f"random-{e}" for e in range(n_examples)],
+                            dtype=h5py.string_dtype("utf-8"))
+    return Path(path)
+
+
+def read_calibration(path):
+    """(tokens, answer_start) of each example."""
+    with h5py.File(path) as file:
+        offsets, tokens = file["offsets"][:], file["tokens"][:].astype(np.int64)
+        return [(torch.from_numpy(tokens[offsets[e]:offsets[e + 1]]), int(start))
+                for e, start in enumerate(file["answer_start"][:])]
