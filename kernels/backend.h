@@ -16,6 +16,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "kernels/tensor.h"
 #include "kernels/window.h"
@@ -180,6 +181,9 @@ struct CudaOptions {
 };
 // Usable devices: 0 also where this build has no CUDA.
 int cuda_device_count();
+// Their UUIDs, in the order of device numbers: two processes that see the same UUID see the same GPU. Empty where
+// cuda_device_count() is 0 or a device does not answer.
+std::vector<std::string> cuda_device_uuids();
 // Throws Error(kUnavailable) with the reason where there is no usable device.
 std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options);
 

@@ -7,6 +7,8 @@ namespace winnow {
 
 int cuda_device_count() { return 0; }
 
+std::vector<std::string> cuda_device_uuids() { return {}; }
+
 std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& /*options*/) {
   fail(ExitCode::kUnavailable,
        "this winnow was built without CUDA; build with -DWINNOW_CUDA=ON where nvcc is installed, or use --device cpu");

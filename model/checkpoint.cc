@@ -93,6 +93,14 @@ MappedFile::~MappedFile() {
   if (data_ != nullptr) munmap(const_cast<std::byte*>(data_), size_);
 }
 
+void read_ahead(const HostTensor& tensor) {
+  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const auto address = reinterpret_cast<uintptr_t>(tensor.data);
+  const uintptr_t begin = address / page * page;
+  const auto size = static_cast<std::size_t>(tensor.count() * size_bytes(tensor.dtype)) + (address - begin);
+  static_cast<void>(madvise(reinterpret_cast<void*>(begin), size, MADV_WILLNEED));  // what it refuses is read later
+}
+
 Checkpoint::Checkpoint(const fs::path& model_dir) : directory_(model_dir) {
   std::error_code error;
   if (!fs::is_directory(model_dir, error)) {

@@ -34,6 +34,9 @@ class MappedFile {
 // covers. Throws Error(kBadData) naming `origin` and the tensor. This is the fuzz target.
 std::map<std::string, HostTensor> parse_safetensors(std::span<const std::byte> bytes, const std::string& origin);
 
+// Asks the system to bring a tensor's pages into memory while other work goes on. A hint: it cannot fail.
+void read_ahead(const HostTensor& tensor);
+
 // All tensors of a checkpoint directory: model.safetensors, or model.safetensors.index.json with its shards.
 class Checkpoint {
  public:

@@ -145,7 +145,7 @@ void refuse_undeclared(const ModelConfig& config, const Checkpoint& checkpoint) 
 
 }  // namespace
 
-ModelWeights::ModelWeights(const ModelConfig& config, const Checkpoint& checkpoint, Backend& backend)
+ModelWeights::ModelWeights(const ModelConfig& config, const Checkpoint& checkpoint, Backend& backend, Loading loading)
     : config_(config),
       checkpoint_(checkpoint),
       backend_(backend),
@@ -162,36 +162,53 @@ ModelWeights::ModelWeights(const ModelConfig& config, const Checkpoint& checkpoi
   }
   layer_storage_ = backend.allocate(layer_bytes_ * static_cast<int64_t>(slots_.size()), "the weights of the layers");
   shared_storage_ = backend.allocate(shared_bytes(shared, config.tied_embeddings, backend), "embedding and head");
-  auto* at = static_cast<std::byte*>(shared_storage_->data());
-  const auto place = [&](const HostTensor& tensor, WeightUse use) {
-    const Matrix matrix = backend.load(tensor, use, at);
-    at += align(backend.weight_bytes(tensor, use));
-    return matrix;
-  };
-  embedding_ = place(*shared.embedding, WeightUse::kVocabulary);
-  final_norm_ = place(*shared.final_norm, WeightUse::kVector);
-  head_ = config.tied_embeddings ? embedding_ : place(*shared.head, WeightUse::kVocabulary);
+  if (loading == Loading::kNow) load_shared(nullptr);
 }
 
 ModelWeights::~ModelWeights() = default;
 
-const LayerWeights& ModelWeights::layer(int64_t index) {
-  if (index < 0 || index >= config_.n_layers) {
-    fail(ExitCode::kInternal, "layer " + std::to_string(index) + " of " + std::to_string(config_.n_layers));
-  }
-  const std::size_t place = static_cast<std::size_t>(index) % slots_.size();
-  Slot& slot = slots_[place];
-  if (index == slot.layer) return slot.weights;
+Matrix ModelWeights::place(const HostTensor& source, WeightUse use, std::byte* at, bool reads) {
+  // What takes no memory of the backend is read from the map by everyone.
+  if (reads || backend_.weight_bytes(source, use) == 0) return backend_.load(source, use, at);
+  return {at, backend_.activation_dtype(), source.rows(), source.cols()};
+}
+
+int64_t ModelWeights::load_shared(WeightSharing* sharing) {
+  const SharedTensors shared = shared_tensors(config_, checkpoint_);
+  const bool reads = sharing == nullptr || sharing->reads();
+  auto* at = static_cast<std::byte*>(shared_storage_->data());
+  int64_t total = 0;
+  const auto take = [&](const HostTensor& tensor, WeightUse use) {
+    const int64_t size = align(backend_.weight_bytes(tensor, use));
+    const Matrix matrix = place(tensor, use, at, reads);
+    if (sharing != nullptr) sharing->share(at, size);
+    at += size;
+    total += size;
+    return matrix;
+  };
+  embedding_ = take(*shared.embedding, WeightUse::kVocabulary);
+  final_norm_ = take(*shared.final_norm, WeightUse::kVector);
+  head_ = config_.tied_embeddings ? embedding_ : take(*shared.head, WeightUse::kVocabulary);
+  return total;
+}
+
+std::byte* ModelWeights::layer_slot(int64_t index) {
+  return static_cast<std::byte*>(layer_storage_->data()) + index % static_cast<int64_t>(slots_.size()) * layer_bytes_;
+}
+
+int64_t ModelWeights::load_layer(int64_t index, bool reads) {
+  Slot& slot = slots_[static_cast<std::size_t>(index) % slots_.size()];
   slot = Slot{};  // no layer's until all of it is there
   slot.weights.q_norm.eps = config_.rms_eps;
   slot.weights.k_norm.eps = config_.rms_eps;
-  auto* storage = static_cast<std::byte*>(layer_storage_->data()) + static_cast<int64_t>(place) * layer_bytes_;
+  std::byte* const begin = layer_slot(index);
+  std::byte* storage = begin;
   for (const MatrixSpec& spec : declare_layer(config_, index)) {
     Matrix& target = spec.target(slot.weights);
     std::byte* at = storage;
     for (const TensorSpec& part : spec.parts) {
       const HostTensor& source = checkpoint_.get(part.name, part.shape);
-      const Matrix loaded = backend_.load(source, spec.use, at);
+      const Matrix loaded = place(source, spec.use, at, reads);
       if (target) {
         target.rows += loaded.rows;
       } else {
@@ -202,6 +219,37 @@ const LayerWeights& ModelWeights::layer(int64_t index) {
     storage += matrix_bytes(spec, checkpoint_, backend_);
   }
   slot.layer = index;
+  return storage - begin;
+}
+
+int64_t ModelWeights::load(WeightSharing* sharing) {
+  const bool reads = sharing == nullptr || sharing->reads();
+  const bool keeps_all = static_cast<int64_t>(slots_.size()) == config_.n_layers;
+  const auto ask_for = [&](int64_t index) {
+    if (!reads || !keeps_all || index >= config_.n_layers) return;
+    for (const MatrixSpec& spec : declare_layer(config_, index)) {
+      for (const TensorSpec& part : spec.parts) read_ahead(checkpoint_.get(part.name, part.shape));
+    }
+  };
+  ask_for(0);
+  int64_t total = load_shared(sharing);
+  for (int64_t index = 0; keeps_all && index < config_.n_layers; ++index) {
+    ask_for(index + 1);
+    const int64_t size = load_layer(index, reads);
+    if (sharing != nullptr) sharing->share(layer_slot(index), size);
+    total += size;
+  }
+  if (sharing != nullptr) sharing->finish();
+  backend_.synchronize();
+  return total;
+}
+
+const LayerWeights& ModelWeights::layer(int64_t index) {
+  if (index < 0 || index >= config_.n_layers) {
+    fail(ExitCode::kInternal, "layer " + std::to_string(index) + " of " + std::to_string(config_.n_layers));
+  }
+  const Slot& slot = slots_[static_cast<std::size_t>(index) % slots_.size()];
+  if (index != slot.layer) load_layer(index, true);
   return slot.weights;
 }
 

@@ -30,16 +30,39 @@ struct LayerWeights {
   Matrix down_bias;
 };
 
+// How ranks that hold the same weights come by them: one reads the checkpoint, the others are sent what it read. Every
+// rank of the group calls share() with the same sizes in the same order.
+class WeightSharing {
+ public:
+  virtual ~WeightSharing() = default;
+  // Whether this rank is the one that reads.
+  virtual bool reads() const = 0;
+  // size_bytes of the backend's memory at `data` are loaded (queued, on the rank that reads), or wanted (on the
+  // others). May return before they are sent. Throws what the transport throws.
+  virtual void share(void* data, int64_t size_bytes) = 0;
+  // Waits until everything shared so far is in place on this rank.
+  virtual void finish() = 0;
+};
+
+// When ModelWeights reads weights: in its constructor, or in load().
+enum class Loading { kNow, kLater };
+
 // Weights of a whole model. On the CPU one layer at a time is converted from the map, so a checkpoint is never held
 // twice; vocabulary matrices stay in the map.
 class ModelWeights {
  public:
   // Checks that every declared tensor is there with its shape and that the model has no tensor beside them (a bias or a
-  // gate that the family does not have would silently be left out), then loads what all layers share. Throws
-  // Error(kBadData) naming the tensor. All references must outlive this.
-  ModelWeights(const ModelConfig& config, const Checkpoint& checkpoint, Backend& backend);
+  // gate that the family does not have would silently be left out) and takes its memory; then, unless that is for
+  // later, loads what all layers share. Throws Error(kBadData) naming the tensor, Error(kOutOfMemory). All references
+  // must outlive this.
+  ModelWeights(const ModelConfig& config, const Checkpoint& checkpoint, Backend& backend,
+               Loading loading = Loading::kNow);
   ~ModelWeights();
 
+  // After Loading::kLater, once, before anything else: loads what all layers share and, where the backend keeps all
+  // layers, all of them. What can be wrong with a checkpoint was found before, so that no rank leaves the others alone
+  // in here. Returns the bytes of backend memory that were filled; they are there when this returns.
+  int64_t load(WeightSharing* sharing = nullptr);
   // Layer `index` in [0, n_layers), converted unless it is kept from before. Valid until the next call.
   const LayerWeights& layer(int64_t index);
   const Matrix& embedding() const { return embedding_; }    // (vocab, hidden)
@@ -53,6 +76,12 @@ class ModelWeights {
   static int64_t predicted_bytes(const ModelConfig& config, const Checkpoint& checkpoint, const Backend& backend);
 
  private:
+  // Brings a tensor to `at`, or only says what will be there when another rank reads it.
+  Matrix place(const HostTensor& source, WeightUse use, std::byte* at, bool reads);
+  int64_t load_shared(WeightSharing* sharing);
+  int64_t load_layer(int64_t index, bool reads);
+  std::byte* layer_slot(int64_t index);
+
   const ModelConfig& config_;
   const Checkpoint& checkpoint_;
   Backend& backend_;

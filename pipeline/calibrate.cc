@@ -16,6 +16,7 @@
 #include "model/weights.h"
 #include "pipeline/dispatch.h"
 #include "pipeline/dry_run.h"
+#include "pipeline/exchange.h"
 #include "pipeline/host.h"
 #include "pipeline/inputs.h"
 #include "pipeline/measure.h"
@@ -80,6 +81,7 @@ class CalibrateRun {
   // -------------------------------------------------------------------------------
   void set_up();
   void prepare_attention();
+  void load_weights();
   void log_set_up() const;
   void open_directory();
   void find_work();
@@ -105,8 +107,12 @@ class CalibrateRun {
   StopSignals signals_;
   Clock::time_point begin_ = Clock::now();
   Inputs inputs_;
+  GpuChoice gpu_;
+  // In this order: what goes first uses what goes after it.
   std::unique_ptr<Backend> backend_;
   std::unique_ptr<ModelWeights> weights_;
+  std::unique_ptr<Exchange> exchange_;  // null until there is work
+  LoadReport loaded_;
   int n_threads_ = 1;
   RunIdentity identity_;                     // rank 0
   std::string measurement_;                  // its hash
@@ -124,14 +130,18 @@ void CalibrateRun::set_up() {
   session_.agree([&] {
     inputs_ = load_inputs(options_);
     n_threads_ = choose_threads(options_, session_.resources());
-    backend_ = make_backend(options_, session_, n_threads_, inputs_.config.checkpoint_dtype);
+  });
+  gpu_ = choose_gpu(options_, session_);
+  // All that may fail on one rank alone comes before the first step in which ranks wait for each other's weights.
+  session_.agree([&] {
+    backend_ = make_backend(options_, gpu_, n_threads_, inputs_.config.checkpoint_dtype);
     backend_->require_shape(inputs_.config.hidden, inputs_.config.ffn, inputs_.config.heads);
     if (backend_->activation_dtype() == DType::kBf16 && inputs_.config.checkpoint_dtype != DType::kBf16) {
       inputs_.warnings.push_back(
           "the checkpoint is not bfloat16: the GPU computes with its weights rounded to bfloat16");
     }
     prepare_attention();
-    weights_ = std::make_unique<ModelWeights>(inputs_.config, *inputs_.checkpoint, *backend_);
+    weights_ = std::make_unique<ModelWeights>(inputs_.config, *inputs_.checkpoint, *backend_, Loading::kLater);
     for (const DataSet& data : inputs_.data_sets) {
       int64_t token_slots = 0;
       for (int64_t e = 0; options_.per_token && e < data.n_examples; ++e) {
@@ -157,6 +167,17 @@ void CalibrateRun::prepare_attention() {
   }
   const SweepRequest request = inputs_.request(longest, inputs_.settings.layers, options_.per_token);
   backend_->prepare_attention(attention_shapes(inputs_.config, request, backend_->row_tile()), inputs_.config.heads);
+}
+
+void CalibrateRun::load_weights() {
+  exchange_ = std::make_unique<Exchange>(session_, *backend_, gpu_);
+  if (session_.size() > 1) spdlog::info("ranks exchange weights and sums over {}", exchange_->reduction());
+  loaded_ = exchange_->load(*weights_);
+  if (backend_->kept_layers(inputs_.config.n_layers) < inputs_.config.n_layers) return;  // read as they are needed
+  spdlog::info(
+      "weights: {} in {:.2f} s, {:.1f} GB/s{}", format_bytes(loaded_.size_bytes), loaded_.seconds,
+      static_cast<double>(loaded_.size_bytes) * 1e-9 / loaded_.seconds,
+      exchange_->reduction().starts_with("nccl") ? "; read once a host, sent to its other ranks over NCCL" : "");
 }
 
 void CalibrateRun::log_set_up() const {
@@ -214,6 +235,7 @@ void CalibrateRun::find_work() {
     gather_facts();
     return;
   }
+  load_weights();
   session_.agree([&] {
     rates_ = measure_rates(*backend_, inputs_.config, *weights_);
     backend_->reset_peak();
@@ -231,7 +253,7 @@ void CalibrateRun::find_work() {
 // What this rank may use: of the memory that is free, and that it has taken already.
 int64_t CalibrateRun::default_memory_limit() const {
   const std::optional<int64_t> device = backend_->free_bytes();
-  const int64_t sharers = device && options_.share_gpu ? session_.local_size() : 1;
+  const int64_t sharers = std::max(gpu_.n_sharers, 1);
   const int64_t available =
       device ? *device / sharers + backend_->allocated_bytes() : session_.resources().available_bytes;
   return static_cast<int64_t>(kMemoryShare * static_cast<double>(available));
@@ -328,8 +350,8 @@ CalibrateRun::Measured CalibrateRun::measure() {
 
 void CalibrateRun::sum_cells() {
   for (Cells& cells : cells_) {
-    session_.reduce_to_root(cells.statistics());
-    session_.reduce_to_root(cells.tokens());
+    exchange_->sum(cells.statistics());
+    exchange_->sum(cells.tokens());
   }
   session_.agree_on_root([&] {
     const bool is_consistent =
@@ -362,6 +384,9 @@ RankFacts CalibrateRun::facts() const {
           .predicted_bytes = report_.predicted_bytes,
           .peak_allocated_bytes = backend_->peak_allocated_bytes(),
           .peak_resident_bytes = peak_resident_bytes(),
+          .reduction = exchange_ ? exchange_->reduction() : "",
+          .load_bytes = loaded_.was_read_here ? loaded_.size_bytes : 0,
+          .load_seconds = loaded_.seconds,
           .units = report_.units,
           .busy_seconds = report_.busy_seconds};
 }

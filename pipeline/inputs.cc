@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <sstream>
 
 #include "kernels/error.h"
 #include "model/weights.h"
@@ -111,22 +112,36 @@ int choose_threads(const CalibrateOptions& options, const RankResources& resourc
   return resources.n_threads;
 }
 
-std::unique_ptr<Backend> make_backend(const CalibrateOptions& options, const MpiSession& session, int n_threads,
+GpuChoice choose_gpu(const CalibrateOptions& options, MpiSession& session) {
+  std::string mine;
+  if (options.device != "cpu") {
+    for (const std::string& uuid : cuda_device_uuids()) mine += uuid + "\n";
+  }
+  std::vector<std::vector<std::string>> visible;
+  for (const std::string& list : session.gather_on_host(mine)) {
+    std::vector<std::string>& uuids = visible.emplace_back();
+    std::istringstream lines(list);
+    for (std::string uuid; std::getline(lines, uuid);) uuids.push_back(uuid);
+  }
+  return choose_gpus(visible)[static_cast<std::size_t>(session.local_rank())];
+}
+
+std::unique_ptr<Backend> make_backend(const CalibrateOptions& options, const GpuChoice& gpu, int n_threads,
                                       DType checkpoint_dtype) {
-  const int n_devices = cuda_device_count();
-  if (options.device == "cpu" || (options.device == "auto" && n_devices == 0)) {
+  if (options.device == "cpu" || (options.device == "auto" && gpu.device < 0)) {
     if (options.attention != "auto") {
       fail(ExitCode::kUnavailable, "--attention " + options.attention + " needs a GPU, and none answers here");
     }
     return make_cpu_backend({.n_threads = n_threads});
   }
-  if (n_devices > 0 && session.local_size() > n_devices && !options.share_gpu) {
-    fail(ExitCode::kUnavailable, std::to_string(session.local_size()) + " ranks on a host with " +
-                                     std::to_string(n_devices) +
+  if (gpu.is_shared() && !options.share_gpu) {
+    fail(ExitCode::kUnavailable, std::to_string(gpu.host_ranks) + " ranks on a host where they see " +
+                                     std::to_string(gpu.host_gpus) +
                                      " GPU(s): start as many ranks as GPUs, or give --share-gpu or --device cpu");
   }
   const bool is_wide = options.residual == "fp32" || checkpoint_dtype == DType::kF32;
-  return make_cuda_backend({.device = n_devices == 0 ? 0 : session.local_rank() % n_devices,
+  // A rank that sees no GPU asks for the first, and is told why there is none.
+  return make_cuda_backend({.device = std::max(gpu.device, 0),
                             .attention = parse_attention(options.attention),
                             .residual = is_wide ? DType::kF32 : DType::kBf16});
 }

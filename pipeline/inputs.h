@@ -10,6 +10,7 @@
 #include "model/safetensors.h"
 #include "pipeline/corpus.h"
 #include "pipeline/options.h"
+#include "pipeline/placement.h"
 #include "pipeline/plan.h"
 #include "pipeline/run_identity.h"
 #include "pipeline/session.h"
@@ -43,10 +44,13 @@ Inputs load_inputs(const CalibrateOptions& options);
 
 // Threads of this rank: --threads, else OMP_NUM_THREADS, else its share of the cores.
 int choose_threads(const CalibrateOptions& options, const RankResources& resources);
-// The backend of --device for this rank: with CUDA the GPU of its number among the ranks of the host. Throws
-// Error(kUnavailable) with the reason.
+// The GPU that this rank takes, unless --device cpu says that it takes none. Collective over the host; fails on no
+// rank.
+GpuChoice choose_gpu(const CalibrateOptions& options, MpiSession& session);
+// The backend of --device for this rank. Throws Error(kUnavailable) with the reason, also for a GPU that another rank
+// takes too, unless --share-gpu says that they may.
 // The residual stream has the checkpoint's type unless --residual says fp32; float16 becomes bfloat16.
-std::unique_ptr<Backend> make_backend(const CalibrateOptions& options, const MpiSession& session, int n_threads,
+std::unique_ptr<Backend> make_backend(const CalibrateOptions& options, const GpuChoice& gpu, int n_threads,
                                       DType checkpoint_dtype);
 
 // checkpoint_sha256 of model/weights.h with the cache in the user's cache directory.

@@ -117,9 +117,13 @@ void describe_ranks(const FinishedRun& run, const nlohmann::json& record, Proven
     }
   }
   double busy_seconds = 0.0;
+  double load_seconds = 0.0;
+  int64_t load_bytes = 0;
   int64_t threads = 0;
   for (const RankFacts& rank : ranks) {
     busy_seconds += rank.busy_seconds;
+    load_seconds = std::max(load_seconds, rank.load_seconds);
+    load_bytes += rank.load_bytes;
     threads = std::max(threads, rank.threads);
   }
   const RankFacts most = largest_memory(ranks);
@@ -129,6 +133,11 @@ void describe_ranks(const FinishedRun& run, const nlohmann::json& record, Proven
   provenance.set("processors", unique_list(ranks, [](const RankFacts& r) { return r.processor; }), "processors");
   provenance.set("devices", unique_list(ranks, [](const RankFacts& r) { return r.backend; }),
                  "devices, threads and libraries of the ranks");
+  provenance.set("reduction", unique_list(ranks, [](const RankFacts& r) { return r.reduction; }),
+                 "how tables were summed over the ranks: a version of NCCL, mpi, or none for one rank");
+  provenance.set("load_bytes", load_bytes, "weights read into the backends' memory before measuring, over the ranks",
+                 "bytes");
+  provenance.set("load_seconds", load_seconds, "time until the weights were in place, the longest of any rank", "s");
   provenance.set("wall_seconds", wall_seconds, "time of all runs of this directory that measured", "s");
   provenance.set("busy_seconds", busy_seconds, "time in units, summed over the ranks of the last run", "s");
   provenance.set("profile", profile, "times of the operations on rank 0 as JSON (--profile), empty: not asked for");
@@ -150,6 +159,9 @@ nlohmann::json RankFacts::to_json() const {
           {"predicted_bytes", predicted_bytes},
           {"peak_allocated_bytes", peak_allocated_bytes},
           {"peak_resident_bytes", peak_resident_bytes},
+          {"reduction", reduction},
+          {"load_bytes", load_bytes},
+          {"load_seconds", load_seconds},
           {"units", units},
           {"busy_seconds", busy_seconds}};
 }
@@ -163,6 +175,9 @@ RankFacts RankFacts::from_json(const nlohmann::json& json) {
           .predicted_bytes = json.value("predicted_bytes", int64_t{0}),
           .peak_allocated_bytes = json.value("peak_allocated_bytes", int64_t{0}),
           .peak_resident_bytes = json.value("peak_resident_bytes", int64_t{0}),
+          .reduction = json.value("reduction", ""),
+          .load_bytes = json.value("load_bytes", int64_t{0}),
+          .load_seconds = json.value("load_seconds", 0.0),
           .units = json.value("units", int64_t{0}),
           .busy_seconds = json.value("busy_seconds", 0.0)};
 }

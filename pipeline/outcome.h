@@ -22,6 +22,9 @@ struct RankFacts {
   int64_t predicted_bytes = 0;       // of its largest unit
   int64_t peak_allocated_bytes = 0;  // of the backend
   int64_t peak_resident_bytes = 0;   // of the process
+  std::string reduction;             // how tables are summed over ranks: "nccl 2.28.9", "mpi", "none" (one rank)
+  int64_t load_bytes = 0;            // of weights that this rank read into the backend's memory when it started
+  double load_seconds = 0.0;         // until it had them, read or sent
   int64_t units = 0;
   double busy_seconds = 0.0;
 

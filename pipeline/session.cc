@@ -11,7 +11,6 @@
 #include <new>
 #include <thread>
 
-#include "pipeline/check.h"
 #include "pipeline/host.h"
 
 namespace winnow {
@@ -99,7 +98,9 @@ MpiSession::MpiSession() : under_mpirun_(std::getenv("OMPI_COMM_WORLD_SIZE") != 
                                     ", but MPI_THREAD_MULTIPLE is needed; use an Open MPI built with it (the default)");
     }
     refuse_unconnected_tasks(size_, under_mpirun_);
+    find_host();
     find_resources();
+    watch_peers();
   } catch (...) {
     MPI_Finalize();
     throw;
@@ -107,16 +108,39 @@ MpiSession::MpiSession() : under_mpirun_(std::getenv("OMPI_COMM_WORLD_SIZE") != 
 }
 
 MpiSession::~MpiSession() {
+  peers_.reset();  // from here on a peer may end
+  if (host_comm_ != MPI_COMM_NULL) MPI_Comm_free(&host_comm_);
   int finalized = 0;
   if (MPI_Finalized(&finalized) == MPI_SUCCESS && finalized == 0) MPI_Finalize();
 }
 
-void MpiSession::find_resources() {
-  MPI_Comm local = MPI_COMM_NULL;
-  WINNOW_MPI(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &local));
-  WINNOW_MPI(MPI_Comm_rank(local, &local_rank_));
-  WINNOW_MPI(MPI_Comm_size(local, &local_size_));
+void MpiSession::find_host() {
+  WINNOW_MPI(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &host_comm_));
+  WINNOW_MPI(MPI_Comm_set_errhandler(host_comm_, MPI_ERRORS_RETURN));
+  WINNOW_MPI(MPI_Comm_rank(host_comm_, &local_rank_));
+  WINNOW_MPI(MPI_Comm_size(host_comm_, &local_size_));
+}
 
+void MpiSession::watch_peers() {
+  if (local_size_ == 1) return;
+  const ProcessId own = ProcessId::own();
+  const std::vector<std::string> ids = gather_on_host(own.to_text());
+  const std::vector<std::string> ranks = gather_on_host(std::to_string(rank_));
+  std::vector<PeerWatch::Peer> peers;
+  for (std::size_t r = 0; r < ids.size(); ++r) {
+    const auto id = ProcessId::from_text(ids[r]);
+    // A container's numbers mean nothing outside it.
+    if (static_cast<int>(r) != local_rank_ && id.name_space == own.name_space) peers.push_back({ranks[r], id.number});
+  }
+  const auto on_death = [this](const PeerWatch::Peer& peer) {
+    print_error(prefix(), "rank " + peer.rank + " on " + host_ + " (process " + std::to_string(peer.process) +
+                              ") has died; repeat the command to resume");
+    MPI_Abort(MPI_COMM_WORLD, static_cast<int>(ExitCode::kInternal));
+  };
+  peers_ = std::make_unique<PeerWatch>(std::move(peers), local_rank_, on_death);
+}
+
+void MpiSession::find_resources() {
   // Masks as bytes, one per possible core, from every rank of the host.
   constexpr int kMaxCores = 4096;
   const std::vector<int> cores = affinity_cores();
@@ -125,8 +149,8 @@ void MpiSession::find_resources() {
     if (core < kMaxCores) mine[static_cast<std::size_t>(core)] = 1;
   }
   std::vector<unsigned char> all(static_cast<std::size_t>(local_size_) * kMaxCores, 0);
-  WINNOW_MPI(MPI_Allgather(mine.data(), kMaxCores, MPI_UNSIGNED_CHAR, all.data(), kMaxCores, MPI_UNSIGNED_CHAR, local));
-  WINNOW_MPI(MPI_Comm_free(&local));
+  WINNOW_MPI(
+      MPI_Allgather(mine.data(), kMaxCores, MPI_UNSIGNED_CHAR, all.data(), kMaxCores, MPI_UNSIGNED_CHAR, host_comm_));
 
   std::vector<std::vector<int>> masks(static_cast<std::size_t>(local_size_));
   int host_cores = 0;
@@ -167,6 +191,14 @@ void MpiSession::agree_on_root(const std::function<void()>& step) {
   agree([&] {
     if (is_root()) step();
   });
+}
+
+void MpiSession::run_together(const std::function<void()>& step) {
+  try {
+    step();
+  } catch (...) {
+    throw AgreedFailure{end_job()};
+  }
 }
 
 ExitCode MpiSession::end_job() const {
@@ -216,6 +248,27 @@ std::vector<double> MpiSession::gather(double value) {
   WINNOW_MPI(MPI_Iallgather(&value, 1, MPI_DOUBLE, values.data(), 1, MPI_DOUBLE, MPI_COMM_WORLD, &request));
   wait_idle(&request);
   return values;
+}
+
+std::vector<std::string> MpiSession::gather_on_host(const std::string& text) {
+  const int mine = static_cast<int>(text.size());
+  std::vector<int> sizes(static_cast<std::size_t>(local_size_), 0);
+  WINNOW_MPI(MPI_Allgather(&mine, 1, MPI_INT, sizes.data(), 1, MPI_INT, host_comm_));
+  std::vector<int> offsets(sizes.size() + 1, 0);
+  for (std::size_t r = 0; r < sizes.size(); ++r) offsets[r + 1] = offsets[r] + sizes[r];
+  std::string all(static_cast<std::size_t>(offsets.back()), '\0');
+  WINNOW_MPI(
+      MPI_Allgatherv(text.data(), mine, MPI_CHAR, all.data(), sizes.data(), offsets.data(), MPI_CHAR, host_comm_));
+  std::vector<std::string> texts;
+  for (std::size_t r = 0; r < sizes.size(); ++r) {
+    texts.push_back(all.substr(static_cast<std::size_t>(offsets[r]), static_cast<std::size_t>(sizes[r])));
+  }
+  return texts;
+}
+
+void MpiSession::broadcast(RankGroup group, std::span<std::byte> bytes) {
+  const MPI_Comm comm = group == RankGroup::kJob ? MPI_COMM_WORLD : host_comm_;
+  WINNOW_MPI(MPI_Bcast(bytes.data(), static_cast<int>(bytes.size()), MPI_BYTE, 0, comm));
 }
 
 int64_t MpiSession::minimum(int64_t value) {

@@ -1,13 +1,17 @@
 // MPI for the life of a run: start, ranks and hosts, threads, agreement on errors, orderly and disorderly ends.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "kernels/error.h"
+#include "pipeline/check.h"
+#include "pipeline/peers.h"
 
 namespace winnow {
 
@@ -19,6 +23,11 @@ struct RankResources {
   int64_t available_bytes = 0;  // memory of the host (or its container) that is free now / ranks on the host
 };
 
+enum class RankGroup {
+  kJob,   // all ranks
+  kHost,  // those of this rank's host
+};
+
 // Thrown by agree() on every rank when a step failed on any. The line has been printed: only the code is left to
 // return.
 struct AgreedFailure {
@@ -27,6 +36,14 @@ struct AgreedFailure {
 
 // MPI_COMM_WORLD, with MPI_THREAD_MULTIPLE and MPI_ERRORS_RETURN. Works without mpirun (one rank). One per process;
 // the destructor finalizes, so it is the last thing of a run to go.
+//
+// A peer that dies without a word (kill -9, out of memory) must not leave the others waiting, for in MPI they would
+// wait for ever:
+//   - under mpirun, mpirun ends the job and names rank and host;
+//   - PeerWatch sees it among the ranks of one host, whatever they wait in and whoever started them: srun lets the
+//     other tasks of a step live unless it was told otherwise. The abort that follows reaches all hosts;
+//   - a host that dies as a whole, or has one rank only, is left to the launcher: mpirun, or srun --kill-on-bad-exit=1;
+//   - waits in NCCL have a deadline besides (nccl.h), for a peer that lives and does not answer.
 class MpiSession {
  public:
   // Throws Error(kInternal) when MPI cannot start or lacks threads, Error(kUsage) where a launcher started several
@@ -42,6 +59,8 @@ class MpiSession {
   const std::string& host() const { return host_; }
   int local_rank() const { return local_rank_; }  // among the ranks of this host
   int local_size() const { return local_size_; }
+  int rank(RankGroup group) const { return group == RankGroup::kJob ? rank_ : local_rank_; }
+  int size(RankGroup group) const { return group == RankGroup::kJob ? size_ : local_size_; }
   bool under_mpirun() const { return under_mpirun_; }
   RankResources resources() const { return resources_; }
   // "rank 1 on node07: ", or "" for a single rank.
@@ -52,15 +71,22 @@ class MpiSession {
   void agree(const std::function<void()>& step);
   // Runs `step` on rank 0 only, else like agree(). Collective.
   void agree_on_root(const std::function<void()>& step);
+  // Runs `step`, in which ranks wait for each other: one that fails could not tell them and ends the job at once, as
+  // end_job() does. Then, without peers, throws AgreedFailure. Nothing is unwound before, as GPU memory that a stuck
+  // peer still works on could not be freed.
+  void run_together(const std::function<void()>& step);
   // Ends the whole job for the exception that is being handled: prints the line and, with peers, MPI_Aborts with its
   // code, so that nobody waits for this rank. Without peers it returns the code.
   ExitCode end_job() const;
 
-  // Collectives over plain data. All but reduce wait without using a core: a peer may compute on it.
+  // Collectives over plain data. Those that may wait for a rank that computes do so without using a core: the first two
+  // broadcasts and gather(double).
   void broadcast(std::vector<int64_t>& values);
   void broadcast(std::string& text);
-  std::vector<std::string> gather(const std::string& text);  // on rank 0: of every rank, in order; else empty
-  std::vector<double> gather(double value);                  // on all ranks
+  std::vector<std::string> gather(const std::string& text);          // on rank 0: of every rank, in order; else empty
+  std::vector<double> gather(double value);                          // on all ranks
+  std::vector<std::string> gather_on_host(const std::string& text);  // on all ranks of the host, by local rank
+  void broadcast(RankGroup group, std::span<std::byte> bytes);       // from the group's rank 0
   int64_t minimum(int64_t value);
   int64_t maximum(int64_t value);
   // Sum over ranks on rank 0, in place; exact where at most one rank has a value other than 0.
@@ -68,7 +94,9 @@ class MpiSession {
   void reduce_to_root(std::span<float> values);
 
  private:
+  void find_host();
   void find_resources();
+  void watch_peers();
 
   int rank_ = 0;
   int size_ = 1;
@@ -77,6 +105,8 @@ class MpiSession {
   bool under_mpirun_ = false;
   std::string host_;
   RankResources resources_;
+  MPI_Comm host_comm_ = MPI_COMM_NULL;  // the ranks of this host, by rank
+  std::unique_ptr<PeerWatch> peers_;    // null without any on this host
 };
 
 // Exit code and one line of the exception that is being handled.

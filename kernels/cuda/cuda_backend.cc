@@ -17,6 +17,25 @@ int cuda_device_count() {
   return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
 }
 
+std::vector<std::string> cuda_device_uuids() {
+  std::vector<std::string> uuids;
+  for (int device = 0; device < cuda_device_count(); ++device) {
+    cudaDeviceProp properties{};
+    if (cudaGetDeviceProperties(&properties, device) != cudaSuccess) {
+      cudaGetLastError();  // clears it: whoever uses the device will see it again
+      return {};
+    }
+    std::string uuid;
+    for (const char byte : properties.uuid.bytes) {
+      constexpr const char* kDigits = "0123456789abcdef";
+      uuid += kDigits[(static_cast<unsigned char>(byte) >> 4) & 15];
+      uuid += kDigits[static_cast<unsigned char>(byte) & 15];
+    }
+    uuids.push_back(uuid);
+  }
+  return uuids;
+}
+
 std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options) {
   int count = 0;
   if (const cudaError_t status = cudaGetDeviceCount(&count); status != cudaSuccess || count == 0) {

@@ -74,6 +74,8 @@ class CudaBackend final : public Backend {
   void synchronize() override;
   void mark(int64_t n) override;
   double seconds_between(int64_t first, int64_t second) override;
+  // Everything is queued here: what works on the backend's memory from elsewhere waits for it.
+  cudaStream_t stream() const { return stream_; }
 
  private:
   friend class DeviceBuffer;

@@ -23,13 +23,20 @@ class Staging {
   void upload(const HostTensor& source, bool as_float32, void* to, cudaStream_t stream);
 
  private:
-  static constexpr int64_t kBytes = 32 << 20;
-  struct Half {
+  // A piece is a slot's worth. Small enough that the first copy begins early, large enough that handing out its tasks
+  // costs nothing beside reading them.
+  static constexpr int64_t kSlotBytes = 16 << 20;
+  // A layer has as many small tensors (norms, biases) as large ones, and each takes a slot: with this many, reading
+  // goes on while the copies of several pieces are still on their way.
+  static constexpr std::size_t kSlots = 6;
+  struct Slot {
     void* data = nullptr;
     cudaEvent_t copied = nullptr;
   };
-  std::array<Half, 2> halves_;
-  std::size_t next_half_ = 0;
+  void release();
+
+  std::array<Slot, kSlots> slots_;
+  std::size_t next_slot_ = 0;
   cpu::ThreadPool pool_;
 };
 

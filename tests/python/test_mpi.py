@@ -3,6 +3,7 @@
 import json
 import os
 
+import h5py
 import numpy as np
 import pytest
 
@@ -46,6 +47,16 @@ def test_tables_do_not_depend_on_ranks(work, alone, ranks):
     done = calibrate(work, f"ranks{ranks}", "--control", f"short={work / 'short.h5'}", "--per-token", ranks=ranks)
     assert done.returncode == 0, done.stderr
     tiny.assert_same_tables(alone, work / f"ranks{ranks}" / "results.h5")
+
+
+def test_provenance_says_how_tables_were_summed(work):
+    for ranks, reduction in ((None, "none"), (2, "mpi")):
+        done = calibrate(work, f"summed{ranks}", "--device", "cpu", ranks=ranks)
+        assert done.returncode == 0, done.stderr
+        with h5py.File(work / f"summed{ranks}" / "results.h5") as file:
+            assert file["provenance/reduction"].asstr()[()] == reduction
+            assert file["provenance/load_seconds"][()] >= 0
+            assert file["provenance/load_bytes"][()] > 0
 
 
 def test_more_ranks_than_examples(work):

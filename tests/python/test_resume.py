@@ -98,6 +98,25 @@ def test_kill_one_rank_and_resume(work, quiet, victim):
     resume_and_compare(work, out, quiet, 2)
 
 
+def test_a_rank_that_dies_under_a_launcher_that_does_not_mind(work, quiet):
+    """srun lets the other tasks of a step live, and so does this mpirun: they find out themselves."""
+    command = launch.command(arguments(work, "alone"), 2)
+    command.insert(1, "--enable-recovery")
+    process = subprocess.Popen(command, env=launch.environment(work / "cache"), stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True)
+    launch.wait_for(lambda: len(shards(work, "alone")) >= 1, process)
+    ranks = launch.rank_processes(process)
+    assert len(ranks) == 2
+    os.kill(ranks[1], signal.SIGKILL)
+    killed = time.monotonic()
+    _, _, err = launch.finish(process)  # such an mpirun says 0 whatever happened
+    assert time.monotonic() - killed < 30
+    assert not (work / "alone" / "results.h5").exists()
+    lines = launch.error_lines(err)
+    assert len(lines) == 1 and "rank 1 on " in lines[0] and "has died" in lines[0], err
+    resume_and_compare(work, "alone", quiet, 2)
+
+
 # ---- signals ---------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("number, ranks, grace", [
