@@ -12,17 +12,13 @@
 
 namespace winnow::cuda {
 
-// Rows of a call that are computed in the same way. All bounds are multiples of kRowTile.
+// Rows of a call that are of one kind: they see everything before them, or their window and all of the sinks, which do
+// not overlap. Every row is of one of the two, and neighbours mostly of the same.
 struct Piece {
-  enum class Kind {
-    kFull,    // every row sees all keys up to itself
-    kWindow,  // every row sees its window and all of the sinks, and these do not overlap
-    kMixed,   // anything else: a tile where a border runs through, done by the own kernel
-  };
-  Kind kind;
-  int64_t first_row;
-  int64_t n_rows;
-  int64_t end() const { return first_row + n_rows; }
+  bool is_windowed = false;
+  int64_t first_row = 0;
+  int64_t end_row = 0;
+  int64_t n_rows() const { return end_row - first_row; }
 };
 
 namespace {
@@ -46,34 +42,44 @@ struct KeyRange {
   int64_t window = 0;  // 0: all
 };
 
-Piece::Kind kind_of(const Window& w, int64_t first, int64_t last) {
-  const bool none_obeys = last < w.first_row || first >= w.end_row;
-  if (none_obeys || last < w.keys || last - w.keys < w.sinks) return Piece::Kind::kFull;
-  const bool all_obey = obeys(w, first) && obeys(w, last);
-  return all_obey && (w.sinks == 0 || first - w.keys + 1 >= w.sinks) ? Piece::Kind::kWindow : Piece::Kind::kMixed;
-}
+bool is_windowed_row(const Window& w, int64_t t) { return obeys(w, t) && t - w.keys + 1 > w.sinks; }
 
+// The largest first. Padding rows go with the last real one.
 std::vector<Piece> pieces_of(const AttentionCall& call) {
+  const int64_t end = call.first_row + call.n_rows;
   std::vector<Piece> pieces;
-  for (int64_t row = call.first_row; row < call.first_row + call.n_rows; row += kRowTile) {
-    const int64_t last = std::min(row + kRowTile, std::max(call.n_tokens, row + 1)) - 1;
-    const Piece::Kind kind = kind_of(call.window, row, last);
-    if (!pieces.empty() && pieces.back().kind == kind) {
-      pieces.back().n_rows += kRowTile;
-    } else {
-      pieces.push_back({kind, row, kRowTile});
+  for (int64_t row = call.first_row; row < end;) {
+    // Kinds change where the window begins to hide keys, and where rows begin or end to obey it.
+    const bool is_windowed = is_windowed_row(call.window, std::min(row, call.n_tokens - 1));
+    int64_t next = end;
+    for (const int64_t border : {call.window.first_row, call.window.end_row, first_affected_row(call.window)}) {
+      if (border > row && border < std::min(next, call.n_tokens)) next = border;
     }
+    if (!pieces.empty() && pieces.back().is_windowed == is_windowed) {
+      pieces.back().end_row = next;
+    } else {
+      pieces.push_back({is_windowed, row, next});
+    }
+    row = next;
   }
+  std::stable_sort(pieces.begin(), pieces.end(),
+                   [](const Piece& a, const Piece& b) { return a.n_rows() > b.n_rows(); });
   return pieces;
 }
 
-// The one or two attentions, merged, that cuDNN computes a piece with.
+// Whole tiles around a piece.
+Piece hull_of(const Piece& piece) {
+  return {piece.is_windowed, piece.first_row / kRowTile * kRowTile,
+          (piece.end_row + kRowTile - 1) / kRowTile * kRowTile};
+}
+
+// The one or two attentions, merged, that cuDNN computes a piece of whole tiles with.
 std::vector<KeyRange> ranges_of(const Piece& piece, const Window& window) {
   using Mask = AttentionShape::Mask;
-  if (piece.kind == Piece::Kind::kFull) return {{0, piece.end(), Mask::kBottomRight, 0}};
+  if (!piece.is_windowed) return {{0, piece.end_row, Mask::kBottomRight, 0}};
   // From the first key of the first row's band on: fewer shapes, and no tiles to pass over.
   const int64_t first_key = std::max<int64_t>(0, piece.first_row - window.keys + 1) / kRowTile * kRowTile;
-  std::vector<KeyRange> ranges = {{first_key, piece.end() - first_key, Mask::kBottomRight, window.keys}};
+  std::vector<KeyRange> ranges = {{first_key, piece.end_row - first_key, Mask::kBottomRight, window.keys}};
   if (window.sinks > 0) ranges.push_back({0, window.sinks, Mask::kNone, 0});
   return ranges;
 }
@@ -86,17 +92,6 @@ AttentionShape shape_of(int64_t n_queries, const KeyRange& range, const HeadShap
           .head_dim = heads.head_dim,
           .mask = range.mask,
           .window = range.window};
-}
-
-// The part of a call that is a piece.
-AttentionCall part_of(const AttentionCall& call, const Piece& piece, int64_t q_dim) {
-  AttentionCall part = call;
-  const int64_t offset = (piece.first_row - call.first_row) * q_dim * 2;
-  part.q = static_cast<const std::byte*>(call.q) + offset;
-  part.out = static_cast<std::byte*>(call.out) + offset;
-  part.first_row = piece.first_row;
-  part.n_rows = piece.n_rows;
-  return part;
 }
 
 // Whether b's rows lie behind a's and attend to the same keys of the same prefix.
@@ -122,26 +117,26 @@ KvRows CudaBackend::join_keys(const AttentionCall& call, const HeadShape& heads)
   return {to, 0, n_rows};
 }
 
-// One piece of a call whose keys lie in one buffer.
-void CudaBackend::run_piece(const AttentionCall& part, const Piece& piece, const HeadShape& heads) {
+// A piece of whole tiles over the keys of one buffer: q and out are its rows.
+void CudaBackend::run_piece(const Piece& piece, const PieceRows& rows, const Window& window, const HeadShape& heads) {
   AttentionMemory& memory = *attention_memory_;
-  const std::vector<KeyRange> ranges = ranges_of(piece, part.window);
-  const int64_t lse_count = heads.n_heads * part.n_rows;
+  const std::vector<KeyRange> ranges = ranges_of(piece, window);
+  const int64_t lse_count = heads.n_heads * piece.n_rows();
   memory.lse.reserve(*this, 2 * lse_count * 4, "log-sum-exp");
   auto* lse = static_cast<float*>(memory.lse.data());
-  const auto* kv = static_cast<const std::byte*>(part.own.data);
-  cudnn_->run(shape_of(part.n_rows, ranges[0], heads),
-              {part.q, kv + kv_bytes(ranges[0].first_key, heads), part.out, lse}, heads.scale);
+  const auto* kv = static_cast<const std::byte*>(rows.kv);
+  cudnn_->run(shape_of(piece.n_rows(), ranges[0], heads),
+              {rows.q, kv + kv_bytes(ranges[0].first_key, heads), rows.out, lse}, heads.scale);
   if (ranges.size() == 1) return;
-  memory.second_out.reserve(*this, part.n_rows * heads.q_dim() * 2, "half of an attention");
-  cudnn_->run(shape_of(part.n_rows, ranges[1], heads),
-              {part.q, kv + kv_bytes(ranges[1].first_key, heads), memory.second_out.data(), lse + lse_count},
+  memory.second_out.reserve(*this, piece.n_rows() * heads.q_dim() * 2, "half of an attention");
+  cudnn_->run(shape_of(piece.n_rows(), ranges[1], heads),
+              {rows.q, kv + kv_bytes(ranges[1].first_key, heads), memory.second_out.data(), lse + lse_count},
               heads.scale);
-  merge_attention({.out = part.out,
+  merge_attention({.out = rows.out,
                    .other = memory.second_out.data(),
                    .lse = lse,
                    .other_lse = lse + lse_count,
-                   .n_rows = part.n_rows,
+                   .n_rows = piece.n_rows(),
                    .n_heads = heads.n_heads,
                    .head_dim = heads.head_dim},
                   stream_);
@@ -200,22 +195,27 @@ void CudaBackend::run_short_lanes(std::span<const AttentionCall> lanes, const He
   }
 }
 
-// A call through cuDNN, but for the pieces that it cannot do: they are left for the own kernel.
-void CudaBackend::run_pieces(const AttentionCall& call, const HeadShape& heads, std::vector<AttentionCall>& left) {
-  KvRows keys = call.own;
-  bool is_joined = call.own.first_row == 0;
+// A call through cuDNN. It computes whole tiles: the largest piece writes them where they belong, also rows of its
+// neighbours, which come after it and bring theirs by way of scratch memory.
+void CudaBackend::run_pieces(const AttentionCall& call, const HeadShape& heads) {
+  const KvRows keys = call.own.first_row == 0 ? call.own : join_keys(call, heads);
+  const int64_t row_bytes = heads.q_dim() * 2;
+  bool is_first = true;
   for (const Piece& piece : pieces_of(call)) {
-    AttentionCall part = part_of(call, piece, heads.q_dim());
-    if (piece.kind == Piece::Kind::kMixed) {
-      left.push_back(part);
-      continue;
+    const Piece hull = hull_of(piece);
+    const auto* q = static_cast<const std::byte*>(call.q) + (hull.first_row - call.first_row) * row_bytes;
+    auto* out = static_cast<std::byte*>(call.out) + (hull.first_row - call.first_row) * row_bytes;
+    if (is_first || hull.n_rows() == piece.n_rows()) {
+      run_piece(hull, {q, keys.data, out}, call.window, heads);
+    } else {
+      attention_memory_->tile_out.reserve(*this, hull.n_rows() * row_bytes, "rows of a shared tile");
+      auto* scratch = static_cast<std::byte*>(attention_memory_->tile_out.data());
+      run_piece(hull, {q, keys.data, scratch}, call.window, heads);
+      const int64_t offset = (piece.first_row - hull.first_row) * row_bytes;
+      WINNOW_CHECK(cudaMemcpyAsync(out + offset, scratch + offset, static_cast<std::size_t>(piece.n_rows() * row_bytes),
+                                   cudaMemcpyDeviceToDevice, stream_));
     }
-    if (!is_joined) {
-      keys = join_keys(call, heads);
-      is_joined = true;
-    }
-    part.own = keys;
-    run_piece(part, piece, heads);
+    is_first = false;
   }
 }
 
@@ -235,9 +235,9 @@ void CudaBackend::prepare_attention(std::span<const AttentionCall> calls, const 
       }
     } else if (path_of(call) == Path::kPieces) {
       for (const Piece& piece : pieces_of(call)) {
-        if (piece.kind == Piece::Kind::kMixed) continue;
-        for (const KeyRange& range : ranges_of(piece, call.window)) {
-          cudnn_->prepare(shape_of(piece.n_rows, range, heads));
+        const Piece hull = hull_of(piece);
+        for (const KeyRange& range : ranges_of(hull, call.window)) {
+          cudnn_->prepare(shape_of(hull.n_rows(), range, heads));
         }
       }
     }
@@ -278,7 +278,7 @@ void CudaBackend::attention(std::span<const AttentionCall> calls, const HeadShap
         short_lanes.push_back(call);
         break;
       case Path::kPieces:
-        run_pieces(call, heads, own);
+        run_pieces(call, heads);
         break;
     }
   }

@@ -26,6 +26,7 @@ class Scratch {
 struct AttentionMemory {
   Scratch joined;      // keys and values of a call that has them in two buffers
   Scratch second_out;  // output of the second half of a merged attention
+  Scratch tile_out;    // output of tiles of which a part is wanted
   Scratch lse;         // log-sum-exp of both halves
 };
 

@@ -88,8 +88,13 @@ class CudaBackend final : public Backend {
   void choose_attention(const HeadShape& heads);
   Path path_of(const AttentionCall& call) const;
   KvRows join_keys(const AttentionCall& call, const HeadShape& heads);
-  void run_piece(const AttentionCall& part, const Piece& piece, const HeadShape& heads);
-  void run_pieces(const AttentionCall& call, const HeadShape& heads, std::vector<AttentionCall>& left);
+  struct PieceRows {
+    const void* q;
+    const void* kv;
+    void* out;
+  };
+  void run_piece(const Piece& piece, const PieceRows& rows, const Window& window, const HeadShape& heads);
+  void run_pieces(const AttentionCall& call, const HeadShape& heads);
   void run_stacked(std::span<const AttentionCall> lanes, const HeadShape& heads);
   void run_short_lanes(std::span<const AttentionCall> lanes, const HeadShape& heads);
 

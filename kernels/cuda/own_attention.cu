@@ -1,7 +1,7 @@
-// One block is 128 query rows of one head, 32 for each of its 4 warps: two fragments of rows share every fragment of keys
-// and values, or reading these from shared memory would take longer than the products. It walks over tiles of 64 keys,
-// those of the sinks and then those of the band; a tile that no row of the block sees is never loaded. Keys and values
-// are brought in with cp.async one tile ahead.
+// One block is 128 query rows of one head, 32 for each of its 4 warps: two fragments of rows share every fragment of
+// keys and values, or reading these from shared memory would take longer than the products. It walks over tiles of 64
+// keys, those of the sinks and then those of the band; a tile that no row of the block sees is never loaded. Keys and
+// values are brought in with cp.async one tile ahead.
 //
 // Row contract: a tile that is hidden from a row but loaded for its neighbours adds exactly 0 to it: exp2(-inf) = 0,
 // and its running maximum, and so the rescaling by 1, do not move.
@@ -67,10 +67,7 @@ __device__ inline void copy_async(Bf16* to, const Bf16* from, bool valid) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(address), "l"(from), "r"(bytes));
 }
 __device__ inline void commit_copies() { asm volatile("cp.async.commit_group;\n"); }
-template <int kLeft>
-__device__ inline void wait_copies() {
-  asm volatile("cp.async.wait_group %0;\n" ::"n"(kLeft));
-}
+__device__ inline void wait_copies() { asm volatile("cp.async.wait_all;\n"); }
 
 __device__ inline void load_matrices(uint32_t (&r)[4], const Bf16* p) {
   const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(p));
@@ -159,15 +156,10 @@ class Block {
     const int n = range.count();
     fetch(range.tile(0), 0);
     for (int i = 0; i < n; ++i) {
+      wait_copies();
+      __syncthreads();  // tile i is there, and nobody reads tile i - 1 any more
       if (i + 1 < n) fetch(range.tile(i + 1), (i + 1) % kStages);
-      if (i + 1 < n) {
-        wait_copies<1>();
-      } else {
-        wait_copies<0>();
-      }
-      __syncthreads();
       process(range.tile(i), i % kStages, first, last);
-      __syncthreads();
     }
     write();
   }

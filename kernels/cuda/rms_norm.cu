@@ -6,7 +6,7 @@ namespace winnow::cuda {
 
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kThreads = 128;
 constexpr int kRows = kThreads / kWarp;
 
 // One warp a row, which it holds in registers: read once, written once.
@@ -56,15 +56,23 @@ struct NormArguments {
   int64_t n_rows;
 };
 
-// The kernel whose registers hold a row; a model with longer ones was refused.
 template <int kPerLane, typename Vector>
 void launch(const Vector* x, const NormArguments& a, cudaStream_t stream) {
-  if constexpr (8 * kPerLane * kWarp < kMaxHidden) {
-    if (a.n_vectors > kPerLane * kWarp) return launch<2 * kPerLane>(x, a, stream);
-  }
   rms_norm_kernel<Vector, kPerLane><<<static_cast<unsigned>((a.n_rows + kRows - 1) / kRows), kThreads, 0, stream>>>(
       x, a.weight, a.eps, a.out, a.n_vectors, a.n_rows);
   WINNOW_CHECK_LAUNCH();
+}
+
+// The kernel with the fewest registers that hold a row; a model with longer rows was refused.
+template <typename Vector>
+void choose_and_launch(const Vector* x, const NormArguments& a, cudaStream_t stream) {
+  const int per_lane = (a.n_vectors + kWarp - 1) / kWarp;
+  if (per_lane <= 4) return launch<4>(x, a, stream);
+  if (per_lane <= 8) return launch<8>(x, a, stream);
+  if (per_lane <= 10) return launch<10>(x, a, stream);  // hidden size 2560
+  if (per_lane <= 16) return launch<16>(x, a, stream);
+  if (per_lane <= 20) return launch<20>(x, a, stream);  // hidden size 5120
+  launch<32>(x, a, stream);
 }
 
 }  // namespace
@@ -74,9 +82,9 @@ void CudaBackend::rms_norm(const void* x, const Matrix& weight, float eps, void*
   const NormArguments a{static_cast<const Bf16x8*>(weight.data), eps, static_cast<Bf16x8*>(out),
                         static_cast<int>(weight.rows / 8), n_rows};
   if (options_.residual == DType::kF32) {
-    launch<1>(static_cast<const Float8*>(x), a, stream_);
+    choose_and_launch(static_cast<const Float8*>(x), a, stream_);
   } else {
-    launch<1>(static_cast<const Bf16x8*>(x), a, stream_);
+    choose_and_launch(static_cast<const Bf16x8*>(x), a, stream_);
   }
 }
 
