@@ -109,6 +109,11 @@ def damage_data(path, **datasets):
             file[name] = values
 
 
+def rename_format(path, name):
+    with h5py.File(path, "r+") as file:
+        file.attrs["format"] = name
+
+
 # Of everything that can be wrong with the inputs, one of a kind; the parsers' own tests have the rest.
 BAD_INPUTS = {
     "no model": (lambda d: shutil.rmtree(d / "model"), NO_INPUT, ["model"]),
@@ -133,6 +138,9 @@ BAD_INPUTS = {
     "leading answer": (lambda d: damage_data(d / "long.h5", answer_start=np.array([0, 5])), BAD_DATA,
                        ["answer_start"]),
     "wrong dtype": (lambda d: damage_data(d / "long.h5", tokens=np.zeros(150)), BAD_DATA, ["tokens", "float64"]),
+    "a format of two lines": (lambda d: rename_format(d / "long.h5", "a\nb"), BAD_DATA, ["format", "a?b"]),
+    "config is a pipe": (lambda d: ((d / "model/config.json").unlink(), os.mkfifo(d / "model/config.json")), NO_INPUT,
+                         ["config.json", "regular file"]),
 }
 
 
