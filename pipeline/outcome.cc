@@ -13,7 +13,7 @@ namespace winnow {
 namespace {
 
 StatisticsOptions statistics_options(const CalibrateOptions& options) {
-  return {.seed = options.seed, .top_k = options.top_k.value_or(0)};
+  return {.seed = static_cast<uint64_t>(options.seed), .top_k = options.top_k.value_or(0)};
 }
 
 // Hash of everything that decides what is in results.h5: the measurement, which of its cells, and the statistics'
