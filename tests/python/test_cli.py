@@ -184,6 +184,7 @@ def test_stats_wants_a_results_file(work):
     expect_refused(winnow(work, "stats", work / "text"), BAD_DATA, "text")
     expect_refused(winnow(work, "stats", work / "long.h5"), BAD_DATA, "long.h5", "format")
     expect_refused(winnow(work, "stats", work / "run" / "results.h5", "--top-k", 99), USAGE, "99")
+    expect_refused(winnow(work, "stats", work / "run" / "results.h5", "--resamples", 10**18), USAGE, "1000000", "found")
 
 
 def test_stats_computes_anew_without_a_model(work, tmp_path):
