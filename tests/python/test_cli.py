@@ -300,4 +300,8 @@ def test_config_file(work, tmp_path):
 
     config.write_text("model: here\nwindwo: 3\n")
     expect_refused(winnow(work, "calibrate", "--config", config), USAGE, f"{config}:2:1:", "did you mean window?")
+    config.write_text("config: other.yaml\n")
+    refused = winnow(work, "calibrate", "--config", config)
+    expect_refused(refused, USAGE, "no flag 'config'")
+    assert "did you mean" not in refused.stderr
     expect_refused(winnow(work, "calibrate", "--config", tmp_path / "absent"), NO_INPUT, "absent")
