@@ -59,6 +59,7 @@ def expect_refused(done, code, *words):
     (["stats"], ["stats:", "winnow stats --help"]),
     (["stats", "a.h5", "b.h5"], ["unexpected argument 'b.h5'"]),
     (["stats", "a.h5", "--seed", "-1"], ["stats:", "--seed"]),
+    (["calibrate", "--model", "m", "--data", "d", "--out", "o", "--window", 9, "--seed", -1], ["--seed", "-1"]),
     (["stats", "a.h5", "--in-place", "--out", "b.h5"], ["--in-place", "--out"]),
     (["inspect", "--jsn", "x"], ["unknown flag --jsn", "did you mean --json?"]),
     (["bench"], ["--model", "--shape"]),
@@ -109,6 +110,11 @@ def damage_data(path, **datasets):
             file[name] = values
 
 
+def rename_format(path, name):
+    with h5py.File(path, "r+") as file:
+        file.attrs["format"] = name
+
+
 # Of everything that can be wrong with the inputs, one of a kind; the parsers' own tests have the rest.
 BAD_INPUTS = {
     "no model": (lambda d: shutil.rmtree(d / "model"), NO_INPUT, ["model"]),
@@ -133,6 +139,9 @@ BAD_INPUTS = {
     "leading answer": (lambda d: damage_data(d / "long.h5", answer_start=np.array([0, 5])), BAD_DATA,
                        ["answer_start"]),
     "wrong dtype": (lambda d: damage_data(d / "long.h5", tokens=np.zeros(150)), BAD_DATA, ["tokens", "float64"]),
+    "a format of two lines": (lambda d: rename_format(d / "long.h5", "a\nb"), BAD_DATA, ["format", "a?b"]),
+    "config is a pipe": (lambda d: ((d / "model/config.json").unlink(), os.mkfifo(d / "model/config.json")), NO_INPUT,
+                         ["config.json", "regular file"]),
 }
 
 
@@ -175,6 +184,7 @@ def test_stats_wants_a_results_file(work):
     expect_refused(winnow(work, "stats", work / "text"), BAD_DATA, "text")
     expect_refused(winnow(work, "stats", work / "long.h5"), BAD_DATA, "long.h5", "format")
     expect_refused(winnow(work, "stats", work / "run" / "results.h5", "--top-k", 99), USAGE, "99")
+    expect_refused(winnow(work, "stats", work / "run" / "results.h5", "--resamples", 10**18), USAGE, "1000000", "found")
 
 
 def test_stats_computes_anew_without_a_model(work, tmp_path):
@@ -290,4 +300,8 @@ def test_config_file(work, tmp_path):
 
     config.write_text("model: here\nwindwo: 3\n")
     expect_refused(winnow(work, "calibrate", "--config", config), USAGE, f"{config}:2:1:", "did you mean window?")
+    config.write_text("config: other.yaml\n")
+    refused = winnow(work, "calibrate", "--config", config)
+    expect_refused(refused, USAGE, "no flag 'config'")
+    assert "did you mean" not in refused.stderr
     expect_refused(winnow(work, "calibrate", "--config", tmp_path / "absent"), NO_INPUT, "absent")
