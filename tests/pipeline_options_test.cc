@@ -47,6 +47,13 @@ std::vector<BadOption> bad_options() {
       {"grace", [](CalibrateOptions& o) { o.grace_seconds = -1.0; }, {"--grace"}},
       {"device", [](CalibrateOptions& o) { o.device = "tpu"; }, {"--device", "tpu"}},
       {"residual", [](CalibrateOptions& o) { o.residual = "int8"; }, {"--residual", "int8"}},
+      {"attention", [](CalibrateOptions& o) { o.attention = "flash"; }, {"--attention", "flash", "cudnn"}},
+      {"attention without a GPU",
+       [](CalibrateOptions& o) {
+         o.attention = "own";
+         o.device = "cpu";
+       },
+       {"--attention own", "--device is cpu"}},
       {"base", [](CalibrateOptions& o) { o.base = "half"; }, {"--base", "half"}},
       {"share-gpu", [](CalibrateOptions& o) { o.share_gpu = true, o.device = "cpu"; }, {"--share-gpu"}},
       {"control twice",
