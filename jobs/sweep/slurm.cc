@@ -1,0 +1,219 @@
+#include "jobs/sweep/slurm.h"
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <charconv>
+#include <sstream>
+
+#include "kernels/error.h"
+
+namespace winnow {
+namespace {
+
+constexpr int kDefaultMaxArraySize = 1001;  // of Slurm
+constexpr std::size_t kTasksPerCall = 1000;  // a command line has an end
+
+// A submission from within a job must not hand on what that job was given.
+const ProgramEnvironment kWithoutJob = {.dropped_prefix = "SLURM_", .kept = {"SLURM_CONF", "SLURM_CLUSTERS"}};
+
+ProgramOutput call(const std::vector<std::string>& words, const ProgramEnvironment& environment = {}) {
+  const std::optional<ProgramOutput> output = run_program(words, environment);
+  if (!output) {
+    fail(ExitCode::kUnavailable, words.front() + " is not on PATH: there is no Slurm here; log in to a node that has it "
+                                                 "(module load slurm?), or run the sweep with --executor local");
+  }
+  return *output;
+}
+
+std::vector<std::string> split(const std::string& text, char mark, std::size_t at_most) {
+  std::vector<std::string> fields;
+  std::size_t begin = 0;
+  while (fields.size() + 1 < at_most) {
+    const std::size_t end = text.find(mark, begin);
+    if (end == std::string::npos) break;
+    fields.push_back(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  fields.push_back(text.substr(begin));
+  return fields;
+}
+
+std::optional<long> number(const std::string& text) {
+  long value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || value < 0) return std::nullopt;
+  return value;
+}
+
+std::string joined(const std::vector<std::string>& words) {
+  std::string text;
+  for (const std::string& word : words) text += (text.empty() ? "" : ",") + word;
+  return text;
+}
+
+bool is_one_of(const std::string& word, std::initializer_list<const char*> words) {
+  return std::find(words.begin(), words.end(), word) != words.end();
+}
+
+}  // namespace
+
+bool QueuedTask::is_running() const {
+  return is_one_of(state, {"RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "RESIZING",
+                           "STAGE_OUT"});
+}
+
+bool QueuedTask::is_live() const {
+  if (is_running()) return true;
+  return is_one_of(state, {"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD"}) &&
+         reason != "DependencyNeverSatisfied";
+}
+
+std::vector<QueuedTask> parse_queue(const std::string& text) {
+  std::vector<QueuedTask> tasks;
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) {
+    const std::vector<std::string> fields = split(line, '|', 5);
+    if (fields.size() != 5 || !number(fields[0])) continue;
+    const std::optional<long> task = number(fields[1]);
+    if (!task) continue;  // no array
+    tasks.push_back({fields[0], static_cast<int>(*task), fields[2], fields[3], fields[4]});
+  }
+  return tasks;
+}
+
+std::vector<QueuedTask> ask_queue(const std::vector<std::string>& job_names) {
+  if (job_names.empty()) return {};
+  const ProgramOutput output = call({"squeue", "--noheader", "--array", "--name=" + joined(job_names),
+                                     std::string("--format=") + kQueueFormat});
+  if (output.exit_code != 0) {
+    fail(ExitCode::kUnavailable, "squeue does not answer: " + output.words() + "; try again when Slurm is back");
+  }
+  return parse_queue(output.out);
+}
+
+std::map<std::string, std::string> parse_accounting(const std::string& text) {
+  std::map<std::string, std::string> states;
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) {
+    const std::vector<std::string> fields = split(line, '|', 2);
+    if (fields.size() == 2 && !fields[1].empty()) states[fields[0]] = fields[1];
+  }
+  return states;
+}
+
+std::map<std::string, std::string> ask_accounting(const std::vector<std::string>& tasks) {
+  if (tasks.empty()) return {};
+  const std::optional<ProgramOutput> output =
+      run_program({"sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID,State",
+                   "--jobs=" + joined(tasks)});
+  if (!output || output->exit_code != 0) return {};
+  return parse_accounting(output->out);
+}
+
+std::optional<OwnState> parse_own_state(const std::string& line) {
+  const std::vector<std::string> fields = split(line.substr(0, line.find('\n')), '|', 3);
+  if (fields.size() != 3) return std::nullopt;
+  const std::optional<long> used = slurm_seconds(fields[1]);
+  const std::optional<long> limit = slurm_seconds(fields[2]);
+  return OwnState{.state = fields[0], .is_timed_out = used && limit && *used >= *limit};
+}
+
+std::optional<OwnState> ask_own_state(const std::string& job) {
+  const std::optional<ProgramOutput> output =
+      run_program({"squeue", "--noheader", "--jobs=" + job, "--format=%T|%M|%l"});
+  if (!output || output->exit_code != 0) return std::nullopt;
+  return parse_own_state(output->out);
+}
+
+int max_array_size() {
+  const std::optional<ProgramOutput> output = run_program({"scontrol", "show", "config"});
+  if (!output) return kDefaultMaxArraySize;
+  std::istringstream lines(output->out);
+  for (std::string line; std::getline(lines, line);) {
+    std::istringstream words(line);
+    std::string key, mark;
+    int value = 0;
+    if (words >> key >> mark >> value && key == "MaxArraySize" && value > 0) return value;
+  }
+  return kDefaultMaxArraySize;
+}
+
+std::string submit_script(const std::string& script, const std::vector<std::string>& options) {
+  std::vector<std::string> words = {"sbatch", "--parsable"};
+  words.insert(words.end(), options.begin(), options.end());
+  words.push_back(script);
+  const ProgramOutput output = call(words, kWithoutJob);
+  // "1234", or "1234;cluster".
+  const std::string job = output.out.substr(0, output.out.find_first_of(";\n"));
+  if (output.exit_code != 0 || !number(job)) {
+    fail(ExitCode::kUnavailable, "sbatch refused " + script + ": " + output.words());
+  }
+  return job;
+}
+
+void cancel_tasks(const std::vector<std::string>& pending, const std::vector<std::string>& others) {
+  for (const std::vector<std::string>* tasks : {&pending, &others}) {
+    for (std::size_t begin = 0; begin < tasks->size(); begin += kTasksPerCall) {
+      const std::size_t end = std::min(tasks->size(), begin + kTasksPerCall);
+      std::vector<std::string> words = {"scancel", "--quiet"};
+      words.insert(words.end(), tasks->begin() + static_cast<std::ptrdiff_t>(begin),
+                   tasks->begin() + static_cast<std::ptrdiff_t>(end));
+      const ProgramOutput output = call(words);
+      if (output.exit_code != 0) {
+        fail(ExitCode::kUnavailable, "scancel: " + output.words() + "; squeue shows what is left");
+      }
+    }
+  }
+}
+
+bool is_controller_silent(const std::string& words) {
+  constexpr std::array<const char*, 6> kSilences = {
+      "Unable to contact slurm controller", "Socket timed out",  "Connection refused",
+      "Zero Bytes were transmitted",        "Connection timed out", "Unexpected message received"};
+  return std::any_of(kSilences.begin(), kSilences.end(),
+                     [&](const char* silence) { return words.find(silence) != std::string::npos; });
+}
+
+// "minutes", "minutes:seconds", "hours:minutes:seconds", "days-hours", "days-hours:minutes[:seconds]".
+std::optional<long> slurm_seconds(const std::string& time) {
+  const std::size_t dash = time.find('-');
+  const std::optional<long> days = dash == std::string::npos ? 0 : number(time.substr(0, dash));
+  const std::vector<std::string> fields = split(time.substr(dash == std::string::npos ? 0 : dash + 1), ':', 4);
+  if (!days || fields.size() > 3) return std::nullopt;
+  std::vector<long> parts;
+  for (const std::string& field : fields) {
+    const std::optional<long> part = number(field);
+    if (!part) return std::nullopt;
+    parts.push_back(*part);
+  }
+  parts.resize(3, 0);
+  if (dash != std::string::npos || fields.size() == 3) {
+    return *days * 86400 + parts[0] * 3600 + parts[1] * 60 + parts[2];
+  }
+  return parts[0] * 60 + parts[1];
+}
+
+std::string sbatch_quoted(const std::string& word) {
+  if (word.find_first_of("\n\r") != std::string::npos) {
+    fail(ExitCode::kUsage, "'" + word + "' has a line feed, which sbatch cannot read; use another name");
+  }
+  const bool is_plain = !word.empty() && std::all_of(word.begin(), word.end(), [](char c) {
+    return std::isalnum(static_cast<unsigned char>(c)) != 0 || std::string("_-./:=,@%+").find(c) != std::string::npos;
+  });
+  if (is_plain) return word;
+  std::string text = "\"";
+  for (const char c : word) {
+    if (c == '"' || c == '\\') text += '\\';
+    text += c;
+  }
+  return text + '"';
+}
+
+std::string shell_quoted(const std::string& word) {
+  std::string text = "'";
+  for (const char c : word) text += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return text + "'";
+}
+
+}  // namespace winnow
