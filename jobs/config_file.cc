@@ -62,10 +62,15 @@ YAML::Node read_map(const std::string& path) {
   return root;
 }
 
+// These two make no sense in the file.
+bool is_for_command_line(const std::string& name) { return name == "config" || name == "help"; }
+
 std::vector<std::string> flag_names(const CLI::App& verb) {
   std::vector<std::string> names;
   for (const CLI::Option* option : verb.get_options()) {
-    for (const std::string& name : option->get_lnames()) names.push_back(name);
+    for (const std::string& name : option->get_lnames()) {
+      if (!is_for_command_line(name)) names.push_back(name);
+    }
   }
   return names;
 }
@@ -74,7 +79,7 @@ const CLI::Option& find_option(const CLI::App& verb, const std::string& path, co
   if (!key.IsScalar()) refuse(path, key.Mark(), "expected the name of a flag");
   const std::string& name = key.Scalar();
   const CLI::Option* option = verb.get_option_no_throw("--" + name);
-  if (option == nullptr || name == "config" || name == "help") {
+  if (option == nullptr || is_for_command_line(name)) {
     const std::vector<std::string> near = near_words(name, flag_names(verb));
     refuse(path, key.Mark(),
            "winnow " + verb.get_name() + " has no flag '" + name + "'" +

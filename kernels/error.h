@@ -21,11 +21,19 @@ enum class ExitCode : int {
   kConfigMismatch = 78,  // the run directory was made with other settings
 };
 
+// A message quotes names out of files: control characters in them must break neither the line nor the terminal.
+inline std::string one_line(std::string text) {
+  for (char& c : text) {
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
+  }
+  return text;
+}
+
 // Thrown for everything that a user can cause or cure. The message is one line: what, where, what to do.
 // It is printed once, by the catch in jobs/main.cc, which adds rank and host.
 class Error : public std::runtime_error {
  public:
-  Error(ExitCode code, const std::string& message) : std::runtime_error(message), code_(code) {}
+  Error(ExitCode code, const std::string& message) : std::runtime_error(one_line(message)), code_(code) {}
   ExitCode code() const { return code_; }
 
  private:

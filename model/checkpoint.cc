@@ -32,7 +32,8 @@ constexpr std::size_t kMaxIndexBytes = std::size_t{100} << 20;
 // A file descriptor, closed at the end of its scope.
 class Descriptor {
  public:
-  explicit Descriptor(const fs::path& path) : fd_(open(path.c_str(), O_RDONLY | O_CLOEXEC)) {}
+  // O_NONBLOCK: to open a pipe must not wait for its writer.
+  explicit Descriptor(const fs::path& path) : fd_(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {}
   Descriptor(const Descriptor&) = delete;
   Descriptor& operator=(const Descriptor&) = delete;
   ~Descriptor() {

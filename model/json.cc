@@ -54,10 +54,13 @@ std::string quote(std::string_view text) { return shown(Json(std::string(text)))
 
 std::string read_text(const std::filesystem::path& path, std::size_t max_bytes) {
   std::error_code error;
-  const bool is_directory = std::filesystem::is_directory(path, error);
-  errno = is_directory ? EISDIR : 0;
+  const std::filesystem::file_status status = std::filesystem::status(path, error);
+  if (std::filesystem::exists(status) && !std::filesystem::is_regular_file(status)) {
+    fail(ExitCode::kNoInput, path.string() + ": cannot be read: not a regular file");
+  }
+  errno = 0;
   std::ifstream file(path, std::ios::binary);
-  if (!file || is_directory) {
+  if (!file) {
     fail(ExitCode::kNoInput, path.string() + ": cannot be read: " + std::strerror(errno));
   }
   std::string text;

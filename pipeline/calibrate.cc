@@ -183,6 +183,8 @@ void CalibrateRun::load_weights() {
 void CalibrateRun::log_set_up() const {
   const Settings& settings = inputs_.settings;
   spdlog::info("{}: {} layers, {}", options_.model.string(), inputs_.config.n_layers, backend_->description());
+  spdlog::info("attention: {}; residual stream: {}", backend_->attention_path(inputs_.config.heads),
+               dtype_name(backend_->residual_dtype()));
   for (const DataSet& data : inputs_.data_sets) {
     spdlog::info("{}: {} examples of {}", data.name, data.n_examples, data.corpus.path.string());
   }

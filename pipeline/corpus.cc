@@ -4,6 +4,7 @@
 #include <unordered_map>
 
 #include "kernels/error.h"
+#include "model/json.h"
 #include "pipeline/digest.h"
 #include "results/hdf5.h"
 
@@ -17,7 +18,7 @@ namespace {
 // "example 3 (id "a7")"
 std::string name_of(const Corpus& corpus, int64_t e) {
   const auto index = static_cast<std::size_t>(e);
-  const std::string id = index < corpus.example_id.size() ? " (id \"" + corpus.example_id[index] + "\")" : "";
+  const std::string id = index < corpus.example_id.size() ? " (id " + quote(corpus.example_id[index]) + ")" : "";
   return "example " + std::to_string(e) + id;
 }
 

@@ -11,7 +11,7 @@ namespace {
 
 // Messages to rank 0 are two numbers: what, and a unit or a StopKind; then seconds in milliseconds. Answers are one.
 enum Tag : int { kTagToServer = 1, kTagUnit = 2, kTagStop = 3, kTagVerdict = 4 };
-enum Request : int64_t { kNextUnit, kUnitDone, kAskStop, kClaimError };
+enum Request : int64_t { kNextUnit, kUnitDone, kAskStop, kClaimError, kNoMore };
 constexpr int64_t kNoUnit = -1;
 using Message = std::array<int64_t, 3>;
 
@@ -120,6 +120,7 @@ void Dispatcher::claim_error() {
 }
 
 void Dispatcher::finish() {
+  if (!session_.is_root()) send_to_server(kNoMore, 0, 0.0);
   if (server_.joinable()) server_.join();
 }
 
@@ -167,16 +168,15 @@ bool Dispatcher::serve_one() {
     on_done_(message[1], static_cast<double>(message[2]) * 1e-3);
   } else if (message[0] == kAskStop) {
     spread_stop(static_cast<StopKind>(message[1]));
+  } else if (message[0] == kNoMore) {
+    peer_active_[peer] = false;
+    --active_peers_;
   } else if (message[0] == kClaimError) {
     const int64_t may_speak = error_is_claimed_.exchange(true) ? 0 : 1;
     WINNOW_MPI(MPI_Send(&may_speak, 1, MPI_INT64_T, status.MPI_SOURCE, kTagVerdict, MPI_COMM_WORLD));
   } else {
     int64_t unit = stop_.load() != 0 ? kNoUnit : next_.fetch_add(1);
     if (unit >= n_units_) unit = kNoUnit;
-    if (unit == kNoUnit) {
-      peer_active_[peer] = false;
-      --active_peers_;
-    }
     WINNOW_MPI(MPI_Send(&unit, 1, MPI_INT64_T, status.MPI_SOURCE, kTagUnit, MPI_COMM_WORLD));
   }
   return true;

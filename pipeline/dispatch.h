@@ -30,7 +30,7 @@ class Dispatcher {
   Dispatcher& operator=(const Dispatcher&) = delete;
   ~Dispatcher();
 
-  // The next unit for this rank, or none: nothing is left, or the run stops. After none this rank asks no more.
+  // The next unit for this rank, or none: nothing is left, or the run stops.
   std::optional<int64_t> next();
   // Says that a unit of this rank is finished and on disk.
   void report_done(int64_t unit, double seconds);
@@ -39,7 +39,7 @@ class Dispatcher {
   // Of all ranks that fail, one says so. Returns at once for the first that calls this; the others wait here for the
   // end that it brings to the job, and return only when that does not come.
   void claim_error();
-  // Once this rank has no more units: waits for those of the others. Collective.
+  // Once this rank has reported all its units and wants no more: rank 0 waits for those of the others. Collective.
   void finish();
 
  private:
@@ -56,7 +56,7 @@ class Dispatcher {
   std::atomic<int> stop_{0};                   // StopKind as known to this rank
   std::atomic<bool> error_is_claimed_{false};  // rank 0
   int told_stop_ = 0;                          // most urgent stop that this rank has sent on
-  int active_peers_ = 0;                       // rank 0: ranks that still ask
+  int active_peers_ = 0;                       // rank 0: ranks that have not finished
   std::vector<bool> peer_active_;              // rank 0
   std::thread server_;
 };

@@ -59,11 +59,7 @@ class Measurer {
   }
 
   std::optional<int64_t> next() {
-    if (held_) return std::exchange(held_, std::nullopt);
-    if (is_over_) return std::nullopt;
-    const auto index = dispatcher_.next();
-    is_over_ = !index;
-    return index;
+    return held_ ? std::exchange(held_, std::nullopt) : dispatcher_.next();
   }
 
   // One unit, or as many as fill the backend and fit its memory. No rank takes more than its share of half of them at
@@ -164,7 +160,6 @@ class Measurer {
   const StopSignals& signals_;
   std::span<const WorkUnit> units_;
   std::optional<int64_t> held_;  // taken, but too large for the batch before
-  bool is_over_ = false;         // nothing is left: the dispatcher must not be asked again
   MeasureReport report_;
   double planned_seconds_ = 0.0;
   double slowness_ = 1.0;  // real seconds per planned second, on this rank so far

@@ -88,7 +88,7 @@ Pattern parse_base(const std::string& text, int64_t n_layers) {
   if (text == "full") return Pattern(static_cast<std::size_t>(n_layers), false);
   if (text == "windowed") return Pattern(static_cast<std::size_t>(n_layers), true);
   Pattern base(static_cast<std::size_t>(n_layers), true);
-  for (const int64_t layer : parse_layers(text.substr(std::string("list:").size()), n_layers, "--base list:")) {
+  for (const int64_t layer : parse_layers(text.substr(std::string("list:").size()), n_layers, "--base")) {
     base[static_cast<std::size_t>(layer)] = false;
   }
   return base;
@@ -136,6 +136,7 @@ void check_options(const CalibrateOptions& options) {
   }
   require_at_least("--limit", options.limit.value_or(1), 1);
   require_at_least("--top-k", options.top_k.value_or(1), 1);
+  require_at_least("--seed", options.seed, 0);
   require_at_least("--threads", options.threads, 0);
   require_at_least("--max-memory", options.max_memory_bytes.value_or(1), 1);
   if (!(options.grace_seconds >= 0.0)) refuse("--grace must be 0 or more seconds");

@@ -38,7 +38,7 @@ struct CalibrateOptions {
   std::optional<int64_t> max_memory_bytes;  // per rank
   int threads = 0;                          // per rank; 0: OMP_NUM_THREADS, else a share of the cores
   double grace_seconds = 240.0;             // after USR1 or TERM
-  uint64_t seed = 0;                        // of bootstrap and permutations
+  int64_t seed = 0;                         // of bootstrap and permutations
   std::optional<int64_t> top_k;             // budget besides L/8, L/4 and L/2
   bool profile = false;
   bool dry_run = false;

@@ -1,10 +1,14 @@
 #include "pipeline/outcome.h"
 
+#include <spdlog/spdlog.h>
+
 #include <algorithm>
 #include <array>
 #include <ctime>
+#include <optional>
 #include <set>
 
+#include "kernels/error.h"
 #include "pipeline/check.h"
 #include "pipeline/digest.h"
 #include "results/store.h"
@@ -13,7 +17,7 @@ namespace winnow {
 namespace {
 
 StatisticsOptions statistics_options(const CalibrateOptions& options) {
-  return {.seed = options.seed, .top_k = options.top_k.value_or(0)};
+  return {.seed = static_cast<uint64_t>(options.seed), .top_k = options.top_k.value_or(0)};
 }
 
 // Hash of everything that decides what is in results.h5: the measurement, which of its cells, and the statistics'
@@ -32,6 +36,19 @@ std::string results_key(const FinishedRun& run) {
 bool has_settings(const StatisticsOptions& used, const StatisticsOptions& wanted) {
   return used.seed == wanted.seed && (wanted.top_k == 0 || used.top_k == wanted.top_k) &&
          used.n_resamples == wanted.n_resamples;
+}
+
+// The results that are there already, where they are those of this command. Damaged ones are made anew from the shards.
+std::optional<Results> finished_results(const std::filesystem::path& path, const StatisticsOptions& wanted) {
+  if (!std::filesystem::exists(path)) return std::nullopt;
+  try {
+    Results known = read_results(path);
+    if (has_settings(known.statistics.options, wanted)) return known;
+  } catch (const Error& error) {
+    if (error.code() != ExitCode::kBadData) throw;
+    spdlog::warn("{}: written anew", error.what());
+  }
+  return std::nullopt;
 }
 
 std::string utc_now() {
@@ -196,9 +213,8 @@ Results finish_run(const FinishedRun& run, RunDirectory& directory) {
   const std::filesystem::path path = run.options.out / "results.h5";
   const std::string key = results_key(run);
   nlohmann::json& informative = directory.record().informative();
-  if (informative.value("results_key", "") == key && std::filesystem::exists(path)) {
-    Results known = read_results(path);
-    if (has_settings(known.statistics.options, statistics_options(run.options))) return known;
+  if (informative.value("results_key", "") == key) {
+    if (auto known = finished_results(path, statistics_options(run.options))) return *std::move(known);
   }
 
   const Inputs& inputs = run.inputs;

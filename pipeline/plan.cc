@@ -7,16 +7,12 @@
 #include <tuple>
 
 #include "kernels/error.h"
+#include "pipeline/progress.h"
 
 namespace winnow {
 namespace {
 
 using Groups = std::vector<std::vector<int64_t>>;
-
-std::string gib(int64_t bytes) {
-  const std::string text = std::to_string(static_cast<double>(bytes) / (1024.0 * 1024.0 * 1024.0));
-  return text.substr(0, text.find('.') + 3) + " GiB";
-}
 
 // Cuts one example into groups of lanes and knows what they cost.
 class ExampleCutter {
@@ -32,7 +28,8 @@ class ExampleCutter {
     }
     const auto first = std::span<const int64_t>(missing_->layers).first(std::min<std::size_t>(1, n_lanes));
     fail(ExitCode::kOutOfMemory, "example " + std::to_string(missing_->example) + " with a single layer's lane needs " +
-                                     gib(prices_->bytes(*missing_, first)) + ", but a rank has " + gib(max_bytes) +
+                                     format_bytes(prices_->bytes(*missing_, first)) + ", but a rank has " +
+                                     format_bytes(max_bytes) +
                                      "; raise --max-memory, use fewer ranks per host, or shorter examples");
   }
 

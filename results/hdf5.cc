@@ -309,10 +309,12 @@ File File::open(const std::filesystem::path& path) {
   silence_error_stack();
   const std::string at = path.string();
   // HDF5 reports every reason alike; the operating system tells a missing file from one that is no HDF5 file.
-  const int fd = ::open(at.c_str(), O_RDONLY | O_CLOEXEC);
+  // O_NONBLOCK: to open a pipe must not wait for its writer.
+  const int fd = ::open(at.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) fail(ExitCode::kNoInput, at + ": cannot be read: " + std::strerror(errno));
   ::close(fd);
   if (std::filesystem::is_directory(path)) fail(ExitCode::kNoInput, at + ": is a directory, not an HDF5 file");
+  if (std::filesystem::is_fifo(path)) fail(ExitCode::kNoInput, at + ": is a pipe, not an HDF5 file");
   const Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
   check_read(access.get(), at, "create the properties");
 #if H5_VERSION_GE(1, 10, 7)

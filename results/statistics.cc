@@ -19,6 +19,7 @@ constexpr double kHighQuantile = 0.975;
 // An interval stands on the resamples in which its figure is defined; with more than this share of them undefined it
 // would describe another population.
 constexpr double kMaxUndefinedShare = 0.05;
+constexpr int64_t kMaxDraws = 1'000'000;  // 16 bytes a layer and resample are held
 
 std::size_t at(int64_t index) { return static_cast<std::size_t>(index); }
 
@@ -384,8 +385,10 @@ StatisticsOptions checked(StatisticsOptions options, int64_t n_layers) {
     fail(ExitCode::kUsage, "top-k: expected 1 to the number of measured layers (" + std::to_string(n_layers) +
                                "), found " + std::to_string(options.top_k));
   }
-  if (options.n_resamples < 1 || options.n_permutations < 1 || options.n_splits < 1) {
-    fail(ExitCode::kUsage, "resamples, permutations and splits: expected at least 1 of each");
+  for (const int64_t n_draws : {options.n_resamples, options.n_permutations, options.n_splits}) {
+    if (n_draws >= 1 && n_draws <= kMaxDraws) continue;
+    fail(ExitCode::kUsage, "resamples, permutations and splits: expected 1 to " + std::to_string(kMaxDraws) +
+                               " of each, found " + std::to_string(n_draws));
   }
   if (options.top_k == 0) options.top_k = budget_of(n_layers, 4);
   return options;

@@ -85,6 +85,10 @@ double mean_of(const std::vector<T>& values) {
   return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
 }
 
+std::string count_of_examples(const Measurement& m) {
+  return std::to_string(m.n_examples()) + (m.n_examples() == 1 ? " example" : " examples");
+}
+
 bool exact_match_is_near_zero(const Measurement& m) { return mean_of(m.exact_match_base) < kNearZeroExactMatch; }
 
 std::size_t row_of_budget(const Ranking& ranking, int64_t k) {
@@ -103,11 +107,10 @@ std::string join(const std::vector<int64_t>& values) {
 
 std::string base_block(const Results& results) {
   const Measurement& m = results.calibration;
-  std::string text =
-      wrapped("Base: NLL " + number(mean_of(m.nll_base), "%.4g") + " nats per token, exact match " +
-                  percent(mean_of(m.exact_match_base)) + ", token accuracy " + percent(mean_of(m.token_accuracy_base)) +
-                  " (" + std::to_string(m.n_examples()) + (m.n_examples() == 1 ? " example)" : " examples)"),
-              2);
+  std::string text = wrapped("Base: NLL " + number(mean_of(m.nll_base), "%.4g") + " nats per token, exact match " +
+                                 percent(mean_of(m.exact_match_base)) + ", token accuracy " +
+                                 percent(mean_of(m.token_accuracy_base)) + " (" + count_of_examples(m) + ")",
+                             2);
   if (exact_match_is_near_zero(m)) {
     text += wrapped(
         "Exact match is near 0 under the base already (long free answers?), so its drop says little about a "
@@ -175,8 +178,8 @@ std::string figure_line(const char* label, const char* paper, const std::string&
 std::string deconfounding_block(const std::string& name, const Deconfounding& d, const Results& results) {
   const Measurement& control = results.controls.at(name);
   const std::string k = std::to_string(d.top_k);
-  std::string text = wrapped("De-confounding against control " + name + " (" + std::to_string(control.n_examples()) +
-                                 " examples, " + std::to_string(d.n_paired) +
+  std::string text = wrapped("De-confounding against control " + name + " (" + count_of_examples(control) + ", " +
+                                 std::to_string(d.n_paired) +
                                  " paired): low rho and overlap mean that the ranking is about long context",
                              2);
   text += figure_line("", "paper", "here");

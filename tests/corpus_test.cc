@@ -177,6 +177,12 @@ std::vector<BadCase> bad_cases() {
          d.example_id = {"one", "one"};
        },
        {"example 1", "\"one\"", "example 0"}},
+      {"an id of two lines",
+       [](Draft& d) {
+         d.example_id = {"one\nline", "two"};
+         d.tokens[1] = -1;
+       },
+       {"example 0 (id \"one\\nline\")", "token 1 is -1"}},
   };
 }
 

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <hdf5.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmath>
@@ -210,6 +211,8 @@ TEST_F(Hdf5Test, AClaimedSizeThatTheFileCannotHoldIsRefusedBeforeAllocating) {
 TEST_F(Hdf5Test, MissingForeignAndDamagedFiles) {
   expect_error(ExitCode::kNoInput, {"absent.h5", "No such file"}, [&] { hdf5::File::open(at("absent.h5")); });
   expect_error(ExitCode::kNoInput, {"directory"}, [&] { hdf5::File::open(directory_); });
+  ASSERT_EQ(::mkfifo(at("pipe.h5").c_str(), 0600), 0);
+  expect_error(ExitCode::kNoInput, {"pipe.h5", "is a pipe"}, [&] { hdf5::File::open(at("pipe.h5")); });
   std::ofstream(at("text.h5")) << "just some text, longer than a signature would be";
   expect_error(ExitCode::kBadData, {"text.h5", "not an HDF5 file"}, [&] { hdf5::File::open(at("text.h5")); });
   std::ofstream(at("empty.h5")).flush();

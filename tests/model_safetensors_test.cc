@@ -247,6 +247,11 @@ TEST(Checkpoint, RefusesMissingInput) {
                [&] { Checkpoint checkpoint(dir.path() / "absent"); });
   const auto file = dir.write("file", "x");
   expect_error(ExitCode::kNoInput, {"expected a directory", "found a file"}, [&] { Checkpoint checkpoint(file); });
+  // Nobody writes into these pipes: to wait for it would be for ever.
+  const auto pipe = dir.path() / "pipe";
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  expect_error(ExitCode::kNoInput, {"pipe", "not a regular file"}, [&] { MappedFile mapped(pipe); });
+  expect_error(ExitCode::kNoInput, {"pipe", "not a regular file"}, [&] { read_text(pipe, 10); });
   std::filesystem::remove(file);
   expect_checkpoint_error(dir, ExitCode::kNoInput, {"expected model.safetensors or " + kIndex, "neither"});
   dir.write("pytorch_model.bin", "x");
@@ -326,7 +331,7 @@ TEST(Json, BoundsTheSizeOfATextFile) {
   const auto file = dir.write("f", std::string(100'000, ' '));
   EXPECT_EQ(read_text(file, 100'000).size(), 100'000U);
   expect_error(ExitCode::kBadData, {"expected at most"}, [&] { read_text(file, 99'999); });
-  expect_error(ExitCode::kNoInput, {"cannot be read", "directory"}, [&] { read_text(dir.path(), 10); });
+  expect_error(ExitCode::kNoInput, {"cannot be read", "not a regular file"}, [&] { read_text(dir.path(), 10); });
 }
 
 }  // namespace

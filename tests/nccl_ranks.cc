@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "kernels/cuda/check.h"
+#include "kernels/cuda/cuda_backend.h"
 #include "pipeline/exchange.h"
 #include "pipeline/nccl.h"
 #include "pipeline/session.h"
@@ -58,11 +59,12 @@ bool broadcasts_arrive(MpiSession& session, NcclComm& comm, Backend& backend) {
   std::mt19937 generator(3);
   for (unsigned char& byte : expected) byte = static_cast<unsigned char>(generator());
   auto* data = static_cast<unsigned char*>(buffer->data());
-  backend.synchronize();
+  const cudaStream_t stream = static_cast<cuda::CudaBackend&>(backend).stream();
   for (int piece = 0; piece < kPieces; ++piece) {
     const int64_t at = piece * kSize;
     if (session.is_root()) {
-      WINNOW_CHECK(cudaMemcpy(data + at, expected.data() + at, kSize, cudaMemcpyHostToDevice));
+      // In the backend's stream, which the broadcast follows.
+      WINNOW_CHECK(cudaMemcpyAsync(data + at, expected.data() + at, kSize, cudaMemcpyHostToDevice, stream));
     }
     comm.broadcast(data + at, kSize);
   }

@@ -42,10 +42,18 @@ std::vector<BadOption> bad_options() {
       {"no row in swaa", [](CalibrateOptions& o) { o.tail_rows = 0, o.target = "swaa-vllm"; }, {"no row"}},
       {"limit 0", [](CalibrateOptions& o) { o.limit = 0; }, {"--limit"}},
       {"top-k 0", [](CalibrateOptions& o) { o.top_k = 0; }, {"--top-k"}},
+      {"seed -1", [](CalibrateOptions& o) { o.seed = -1; }, {"--seed", "-1"}},
       {"threads", [](CalibrateOptions& o) { o.threads = -1; }, {"--threads"}},
       {"grace", [](CalibrateOptions& o) { o.grace_seconds = -1.0; }, {"--grace"}},
       {"device", [](CalibrateOptions& o) { o.device = "tpu"; }, {"--device", "tpu"}},
       {"residual", [](CalibrateOptions& o) { o.residual = "int8"; }, {"--residual", "int8"}},
+      {"attention", [](CalibrateOptions& o) { o.attention = "flash"; }, {"--attention", "flash", "cudnn"}},
+      {"attention without a GPU",
+       [](CalibrateOptions& o) {
+         o.attention = "own";
+         o.device = "cpu";
+       },
+       {"--attention own", "--device is cpu"}},
       {"base", [](CalibrateOptions& o) { o.base = "half"; }, {"--base", "half"}},
       {"share-gpu", [](CalibrateOptions& o) { o.share_gpu = true, o.device = "cpu"; }, {"--share-gpu"}},
       {"control twice",

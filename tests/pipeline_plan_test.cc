@@ -120,7 +120,7 @@ TEST(Plan, CutsToFitMemory) {
 TEST(Plan, RefusesWhatFitsNowhere) {
   const auto missing = whole_examples(1);
   expect_error([&] { plan_units(missing, sweep_prices(), {.n_ranks = 1, .max_bytes = 109}); }, ExitCode::kOutOfMemory,
-               {"example 0", "--max-memory"});
+               {"example 0", "needs 110 B", "has 109 B", "--max-memory"});
 }
 
 TEST(Plan, PlansWhatIsLeftOfAnExample) {

@@ -154,6 +154,13 @@ TEST(Json, HoldsTheResult) {
   EXPECT_FALSE(parsed.contains("spread_status"));
 }
 
+TEST(Table, OneExampleIsNotCalledExamples) {
+  Results results = example_results();
+  results.controls.begin()->second = example_measurement(1, 12, 1.0, false);
+  const std::string text = to_table(results, {});
+  EXPECT_NE(text.find("(1 example, "), std::string::npos) << text;
+}
+
 TEST(Json, OneExampleIsNullWithAReason) {
   const json parsed = json::parse(to_json(with_statistics(example_measurement(1, 4, 1.0, false), {})));
   EXPECT_EQ(parsed.at("spread_status"), "one example");

@@ -1,10 +1,15 @@
 #include "kernels/cpu/thread_pool.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <atomic>
+#include <cstdio>
+#include <cstdlib>
 #include <thread>
 #include <vector>
+
+#include "kernels/error.h"
 
 namespace winnow::cpu {
 namespace {
@@ -20,6 +25,28 @@ TEST(ThreadPool, DoesEveryTaskOnceInEveryOfManyRuns) {
       for (const std::atomic<int>& count : done) ASSERT_EQ(count, 1) << "run " << run << ", threads " << n_threads;
     }
   }
+}
+
+[[noreturn]] void start_more_threads_than_fit() {
+  rlimit limit{};
+  limit.rlim_cur = limit.rlim_max = rlim_t{1} << 30;  // the stacks of 4000 threads take more
+  setrlimit(RLIMIT_AS, &limit);
+  try {
+    ThreadPool pool(4000);
+  } catch (const Error& error) {
+    std::fprintf(stderr, "%s", error.what());
+    std::exit(static_cast<int>(error.code()));
+  }
+  std::exit(0);
+}
+
+TEST(ThreadPool, SaysSoWhereThreadsCannotBeStarted) {
+#ifdef __SANITIZE_ADDRESS__
+  GTEST_SKIP() << "the address sanitizer itself needs more memory than the limit";
+#endif
+  // In a child, so that nothing else feels the limit.
+  EXPECT_EXIT(start_more_threads_than_fit(), testing::ExitedWithCode(static_cast<int>(ExitCode::kOutOfMemory)),
+              "of 4000 threads could be started");
 }
 
 TEST(ThreadPool, NeverGivesOneThreadNumberToTwoTasksAtOnce) {

@@ -36,7 +36,7 @@ class CpuBackend final : public Backend {
   void require_shape(int64_t /*hidden*/, int64_t /*ffn*/, const HeadShape& /*heads*/) const override {}
   int64_t row_tile() const override { return kRowTile; }
   int64_t chunk_rows() const override { return 2 * kRowTile * pool_.size(); }
-  int64_t stack_rows() const override { return 1; }  // a single sequence keeps all threads busy, and takes less memory
+  int64_t stack_rows() const override { return chunk_rows(); }  // a tile or more for every thread
   DType activation_dtype() const override { return DType::kF32; }
   DType residual_dtype() const override { return DType::kF32; }
   int64_t kv_bytes(int64_t n_rows, const HeadShape& heads) const override;

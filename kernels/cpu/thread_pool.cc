@@ -2,6 +2,11 @@
 
 #include <sched.h>
 
+#include <string>
+#include <system_error>
+
+#include "kernels/error.h"
+
 namespace winnow::cpu {
 
 namespace {
@@ -29,10 +34,19 @@ int usable_cores() {
 }
 
 ThreadPool::ThreadPool(int n_threads) {
-  for (int thread = 1; thread < n_threads; ++thread) workers_.emplace_back([this, thread] { worker_loop(thread); });
+  try {
+    for (int thread = 1; thread < n_threads; ++thread) workers_.emplace_back([this, thread] { worker_loop(thread); });
+  } catch (const std::system_error& error) {
+    const std::size_t n_started = workers_.size() + 1;
+    stop();
+    fail(ExitCode::kOutOfMemory, "only " + std::to_string(n_started) + " of " + std::to_string(n_threads) +
+                                     " threads could be started: " + error.what() + "; give fewer --threads");
+  }
 }
 
-ThreadPool::~ThreadPool() {
+ThreadPool::~ThreadPool() { stop(); }
+
+void ThreadPool::stop() {
   stop_ = true;
   ++job_;
   job_.notify_all();

@@ -19,7 +19,7 @@ int usable_cores();
 
 class ThreadPool {
  public:
-  // n_threads >= 1, the caller of run() included.
+  // n_threads >= 1, the caller of run() included. Throws Error(kOutOfMemory) where so many cannot be started.
   explicit ThreadPool(int n_threads);
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
@@ -43,6 +43,7 @@ class ThreadPool {
   void run_erased(int64_t n_tasks, Function function, void* context);
   void work(uint64_t job, int thread);
   void worker_loop(int thread);
+  void stop();
 
   // The number of the job in the upper half, of its next task in the lower: a thread that is late with an old job can
   // never take a task of a new one.

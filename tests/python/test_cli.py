@@ -59,6 +59,7 @@ def expect_refused(done, code, *words):
     (["stats"], ["stats:", "winnow stats --help"]),
     (["stats", "a.h5", "b.h5"], ["unexpected argument 'b.h5'"]),
     (["stats", "a.h5", "--seed", "-1"], ["stats:", "--seed"]),
+    (["calibrate", "--model", "m", "--data", "d", "--out", "o", "--window", 9, "--seed", -1], ["--seed", "-1"]),
     (["stats", "a.h5", "--in-place", "--out", "b.h5"], ["--in-place", "--out"]),
     (["inspect", "--jsn", "x"], ["unknown flag --jsn", "did you mean --json?"]),
     (["bench"], ["--model", "--shape"]),
@@ -109,6 +110,11 @@ def damage_data(path, **datasets):
             file[name] = values
 
 
+def rename_format(path, name):
+    with h5py.File(path, "r+") as file:
+        file.attrs["format"] = name
+
+
 # Of everything that can be wrong with the inputs, one of a kind; the parsers' own tests have the rest.
 BAD_INPUTS = {
     "no model": (lambda d: shutil.rmtree(d / "model"), NO_INPUT, ["model"]),
@@ -133,6 +139,9 @@ BAD_INPUTS = {
     "leading answer": (lambda d: damage_data(d / "long.h5", answer_start=np.array([0, 5])), BAD_DATA,
                        ["answer_start"]),
     "wrong dtype": (lambda d: damage_data(d / "long.h5", tokens=np.zeros(150)), BAD_DATA, ["tokens", "float64"]),
+    "a format of two lines": (lambda d: rename_format(d / "long.h5", "a\nb"), BAD_DATA, ["format", "a?b"]),
+    "config is a pipe": (lambda d: ((d / "model/config.json").unlink(), os.mkfifo(d / "model/config.json")), NO_INPUT,
+                         ["config.json", "regular file"]),
 }
 
 
@@ -175,6 +184,7 @@ def test_stats_wants_a_results_file(work):
     expect_refused(winnow(work, "stats", work / "text"), BAD_DATA, "text")
     expect_refused(winnow(work, "stats", work / "long.h5"), BAD_DATA, "long.h5", "format")
     expect_refused(winnow(work, "stats", work / "run" / "results.h5", "--top-k", 99), USAGE, "99")
+    expect_refused(winnow(work, "stats", work / "run" / "results.h5", "--resamples", 10**18), USAGE, "1000000", "found")
 
 
 def test_stats_computes_anew_without_a_model(work, tmp_path):
@@ -290,4 +300,34 @@ def test_config_file(work, tmp_path):
 
     config.write_text("model: here\nwindwo: 3\n")
     expect_refused(winnow(work, "calibrate", "--config", config), USAGE, f"{config}:2:1:", "did you mean window?")
+    config.write_text("config: other.yaml\n")
+    refused = winnow(work, "calibrate", "--config", config)
+    expect_refused(refused, USAGE, "no flag 'config'")
+    assert "did you mean" not in refused.stderr
     expect_refused(winnow(work, "calibrate", "--config", tmp_path / "absent"), NO_INPUT, "absent")
+
+
+def documented_provenance():
+    text = (launch.REPOSITORY / "results" / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| (\w+) \|", text.split("### `/provenance`")[1].split("\n## ")[0], flags=re.M)
+    return {name: (kind, units) for name, kind, units in rows}
+
+
+def test_profile_is_printed_and_kept(work, tmp_path):
+    done = winnow(work, *calibrate_arguments(work, tmp_path / "run"), "--profile")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^attention full +\d+ .* TFLOP/s", done.stderr, flags=re.M)
+    with h5py.File(tmp_path / "run" / "results.h5") as file, h5py.File(work / "run" / "results.h5") as plain:
+        provenance = file["provenance"]
+        for name, (kind, units) in documented_provenance().items():
+            assert (h5py.check_string_dtype(provenance[name].dtype) is not None) == (kind == "string"), name
+            assert provenance[name].attrs["units"] in (units, units.encode()), name
+        profile = json.loads(provenance["profile"].asstr()[()])
+        assert plain["provenance/profile"].asstr()[()] == ""
+        np.testing.assert_array_equal(file["calibration/nll"], plain["calibration/nll"])
+    names = {operation["name"] for operation in profile["operations"]}
+    assert {"attention full", "attention window", "rms_norm", "rope", "store_kv", "swiglu", "token_nll"} <= names
+    busy = sum(operation["seconds"] for operation in profile["operations"])
+    assert 0 < busy <= profile["total_seconds"]
+    assert np.isclose(busy + profile["idle_seconds"], profile["total_seconds"])
+    assert profile["ceiling_flop_per_second"] > 0 and profile["ceiling_bytes_per_second"] > 0

@@ -194,6 +194,17 @@ def test_a_finished_run_prints_its_table_and_ends(work):
     assert before == (results.stat().st_mtime_ns, [shard.stat().st_mtime_ns for shard in shards(work, "finished")])
 
 
+def test_damaged_results_are_written_anew(work):
+    assert calibrate(work, "spoilt", "--limit", 2).returncode == 0
+    results = work / "spoilt" / "results.h5"
+    before = tiny.tables(results)
+    results.write_bytes(results.read_bytes()[:1000])
+    done = calibrate(work, "spoilt", "--limit", 2)
+    assert done.returncode == 0, done.stderr
+    assert "results.h5" in done.stderr and "written anew" in done.stderr
+    assert tiny.tables(results)["calibration/nll"].tobytes() == before["calibration/nll"].tobytes()
+
+
 def test_statistics_settings_change_the_statistics_only(work):
     assert calibrate(work, "seeds", "--limit", 3).returncode == 0
     results = work / "seeds" / "results.h5"
