@@ -1,0 +1,144 @@
+// What run-cell asks of Slurm from inside a job (executor.h).
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <thread>
+
+#include "jobs/sweep/executor.h"
+#include "jobs/sweep/slurm.h"
+#include "jobs/sweep/slurm_submission.h"
+#include "kernels/error.h"
+
+namespace winnow {
+namespace {
+
+// slurmctld may be restarted just now. The time left after USR1 is what there is to wait.
+constexpr auto kPatience = std::chrono::seconds(120);
+constexpr auto kPause = std::chrono::seconds(2);
+
+std::string variable(const char* name) {
+  const char* value = std::getenv(name);
+  return value == nullptr ? "" : value;
+}
+
+template <typename Action>
+auto patiently(const Action& action) {
+  const auto deadline = std::chrono::steady_clock::now() + kPatience;
+  while (true) {
+    try {
+      return action();
+    } catch (const Error& error) {
+      if (!is_controller_silent(error.what()) || std::chrono::steady_clock::now() > deadline) throw;
+    }
+    std::this_thread::sleep_for(kPause);
+  }
+}
+
+class SlurmBatch : public BatchSystem {
+ public:
+  explicit SlurmBatch(SlurmSubmission submission)
+      : submission_(std::move(submission)),
+        job_(variable("SLURM_ARRAY_JOB_ID")),
+        task_(variable("SLURM_ARRAY_TASK_ID")) {
+    if (job_.empty()) job_ = variable("SLURM_JOB_ID");
+  }
+
+  void begin(const Attempt& attempt) override {
+    if (submission_.site.requeue != RequeueMode::kSuccessor || attempt.is_last) return;
+    try {
+      successor_ = queue_successor(attempt);
+    } catch (const Error& error) {
+      // The attempt itself may well succeed.
+      std::fprintf(stderr, "winnow: warning: no successor is queued: %s\n", error.what());
+    }
+  }
+
+  std::vector<std::string> launcher(const Cell& cell) override {
+    const Resources& asked = cell.resources;
+    std::vector<std::string> words = {"srun",
+                                      "--mpi=" + submission_.site.mpi,
+                                      "--kill-on-bad-exit=1",
+                                      "--nodes=" + std::to_string(asked.nodes),
+                                      "--ntasks=" + std::to_string(asked.ranks()),
+                                      "--ntasks-per-node=" + std::to_string(asked.ranks_per_node)};
+    // srun no longer takes it over from sbatch.
+    const std::string cpus = variable("SLURM_CPUS_PER_TASK");
+    if (!cpus.empty()) words.push_back("--cpus-per-task=" + cpus);
+    words.insert(words.end(), submission_.site.srun_options.begin(), submission_.site.srun_options.end());
+    words.insert(words.end(), submission_.site.container.begin(), submission_.site.container.end());
+    return words;
+  }
+
+  std::string again(const Attempt& attempt) override {
+    if (!successor_.empty()) return "job " + successor_ + " goes on";
+    // A job that is being cancelled can be requeued, too: that is not what scancel was for.
+    const std::optional<OwnState> state = ask_own_state(id());
+    if (state && state->state != "RUNNING" && !state->is_timed_out) return "the job was cancelled, it is not repeated";
+    if (submission_.site.requeue == RequeueMode::kRequeue) {
+      const std::string words = requeue();
+      if (words.empty()) return "job " + id() + " is requeued";
+      std::fprintf(stderr, "winnow: scontrol does not requeue job %s: %s\n", id().c_str(), words.c_str());
+    }
+    return "job " + (successor_ = queue_successor(attempt)) + " goes on";
+  }
+
+  void settled(const Attempt&) override {
+    if (successor_.empty()) return;
+    try {
+      patiently([this] { cancel_tasks({successor_}, {}); });
+    } catch (const Error& error) {
+      // It would find the cell done, or given up.
+      std::fprintf(stderr, "winnow: warning: the successor stays: %s\n", error.what());
+    }
+  }
+
+  std::string job() const override { return job_; }
+  std::string task() const override { return task_; }
+
+ private:
+  std::string id() const { return task_.empty() ? job_ : job_ + "_" + task_; }
+
+  // "" when it is done, else scontrol's words.
+  std::string requeue() const {
+    try {
+      patiently([this] {
+        const std::optional<ProgramOutput> output = run_program({"scontrol", "requeue", id()});
+        if (!output) fail(ExitCode::kUnavailable, "scontrol is not on PATH");
+        if (output->exit_code != 0) fail(ExitCode::kUnavailable, output->words());
+      });
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "";
+  }
+
+  // The same script, one task of it, once this job has failed in whatever way.
+  std::string queue_successor(const Attempt& attempt) const {
+    for (const SlurmArray& array : submission_.arrays) {
+      const int index = attempt.task - array.first;
+      if (index < 0 || index >= array.count) continue;
+      return patiently([&] {
+        return submit_script(
+            (submission_.path / array.script()).string(),
+            {"--array=" + std::to_string(index), "--dependency=afternotok:" + id(), "--kill-on-invalid-dep=yes"});
+      });
+    }
+    fail(ExitCode::kInternal, submission_.path.string() + ": no array has task " + std::to_string(attempt.task));
+  }
+
+  SlurmSubmission submission_;
+  std::string job_;
+  std::string task_;
+  std::string successor_;  // its job, "" when there is none
+};
+
+}  // namespace
+
+std::unique_ptr<BatchSystem> batch_system_here(const std::filesystem::path& submission) {
+  if (variable("SLURM_JOB_ID").empty()) return nullptr;
+  std::optional<SlurmSubmission> found = read_slurm_submission(std::filesystem::absolute(submission));
+  if (!found) return nullptr;
+  return std::make_unique<SlurmBatch>(std::move(*found));
+}
+
+}  // namespace winnow
