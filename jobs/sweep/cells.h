@@ -1,0 +1,37 @@
+// From a sweep file to cells: models x datasets x windows x sinks x decode rules, without those excluded.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "jobs/sweep/executor.h"
+#include "jobs/sweep/sweep_file.h"
+#include "pipeline/options.h"
+
+namespace winnow {
+
+// A cell with what `winnow calibrate` is asked for, for the price.
+struct SweepCell {
+  Cell cell;
+  CalibrateOptions options;
+};
+
+struct Sweep {
+  SweepFile file;
+  std::vector<SweepCell> cells;    // each run directory once, in the order of the file
+  std::vector<std::string> notes;  // combinations that are the measurement of another cell
+};
+
+// Reads the file and expands it. Nothing is written. Throws Error(kUsage | kNoInput) with all that is wrong, each with
+// line and column.
+Sweep read_sweep(const std::filesystem::path& path);
+
+// Appends to `problems` what cannot be run: missing files, contradictions.
+void expand(Sweep& sweep, std::vector<Problem>& problems);
+
+// Coordinates by the names that exclude and match use.
+std::map<std::string, std::string> coordinates_of(const Cell& cell);
+// "model=a dataset=long window=64 sinks=2 decode=windowed".
+std::string describe(const Cell& cell);
+
+}  // namespace winnow

@@ -1,0 +1,131 @@
+// What the parts of a sweep say to each other: cells, their states, and what the local and the Slurm executor are asked
+// for. No logic here.
+#pragma once
+
+#include <compare>
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace winnow {
+
+// What one cell asks of a machine. Cells with equal resources go to Slurm together, in one array.
+struct Resources {
+  int nodes = 1;
+  int ranks_per_node = 1;
+  int gpus_per_node = 0;
+  std::string time;                         // as Slurm reads it: "02:00:00"; "": the site's default
+  std::string memory;                       // of a node, as Slurm reads it: "64G"; "": the site's default
+  std::vector<std::string> sbatch_options;  // one argument each, as given: "--constraint=h100"
+
+  int ranks() const { return nodes * ranks_per_node; }
+  auto operator<=>(const Resources&) const = default;
+};
+
+// One measurement of a sweep. Cells that differ in the statistics seed only are one cell with several seeds.
+struct Cell {
+  std::string name;                              // name of the run directory: readable, and 12 hex digits
+  std::filesystem::path run_directory;           // OUT/runs/NAME, absolute
+  std::vector<std::string> calibrate_arguments;  // after `winnow`: "calibrate", "--model", ...; no --seed
+  std::vector<uint64_t> seeds;                   // of the statistics, never empty
+  Resources resources;
+  int max_attempts = 5;  // of one submission
+  // Coordinates, as the sweep file names them.
+  std::string model;
+  std::string dataset;
+  int64_t window = 0;
+  int64_t sinks = 0;
+  std::string decode;  // "windowed" or "full"
+  std::string target;  // "" where the sweep file names none; "hf,vllm" where both mean this measurement
+
+  // Where the result with that seed is: RUN_DIR/results.h5 has seed 0, RUN_DIR/seeds/SEED/results.h5 any other.
+  std::filesystem::path results(uint64_t seed) const {
+    if (seed == 0) return run_directory / "results.h5";
+    return run_directory / "seeds" / std::to_string(seed) / "results.h5";
+  }
+};
+
+// kWaiting: never started, in no queue. kInterrupted: started, not finished, and nothing runs it now.
+enum class CellState { kWaiting, kQueued, kRunning, kInterrupted, kDone, kFailed };
+
+struct CellStatus {
+  CellState state = CellState::kWaiting;
+  double progress = 0.0;              // 0 to 1
+  std::optional<double> eta_seconds;  // of a running cell, once it says so
+  int attempts = 0;                   // of all submissions
+  std::string last_error;             // one line, "" when there is none
+  std::filesystem::path log;          // of the last attempt, "" when there is none
+  std::optional<int> exit_code;       // of the last attempt, once it ended
+  std::string job;                    // of Slurm, "" when there is none: "1234_5"
+};
+
+// ---- Slurm: defined in slurm_executor.cc
+// ------------------------------------------------------------------------------
+
+// A cell that squeue knows.
+struct QueueEntry {
+  CellState state = CellState::kQueued;  // kQueued or kRunning
+  std::string job;                       // "1234_5"
+  std::string reason;                    // why it waits, in Slurm's words: "Resources", "Dependency"
+};
+
+struct SubmitOptions {
+  std::filesystem::path output;     // OUT of the sweep
+  std::string sweep_name;           // becomes part of the job's name
+  std::filesystem::path winnow;     // executable that the nodes start
+  int max_parallel = 0;             // cells of an array that run at once; 0: as many as Slurm lets
+  bool dry_run = false;             // print the scripts and the sbatch calls, and start nothing
+  std::filesystem::path site_file;  // "": the default place, where there is one
+};
+
+// Whether sbatch is on PATH: what `--executor auto` asks.
+bool has_slurm();
+// By cell name, what the submissions in OUT have in Slurm's queue. Empty where there is no Slurm or no submission.
+// Never throws for a Slurm that does not answer: `note` then says so in one line.
+std::map<std::string, QueueEntry> slurm_queue(const std::filesystem::path& output, std::string* note);
+// Writes a submission (submission.h) and calls sbatch once for each group of equal resources. `cells` are those that
+// are missing and not in the queue. Prints what it did; returns the exit code. Throws Error.
+int submit_to_slurm(const std::vector<Cell>& cells, const SubmitOptions& options);
+// Cancels the jobs of these cells, all of them in the queue. Prints; returns the exit code. Throws Error.
+int cancel_on_slurm(const std::vector<Cell>& cells, const std::filesystem::path& output);
+
+// One attempt of run-cell.
+struct Attempt {
+  std::filesystem::path submission;  // OUT/submissions/ID
+  int task = 0;                      // index in its cells.json
+  int number = 1;                    // of this submission, from 1
+  bool is_last = false;              // max_attempts is reached: there must be no successor
+};
+
+// What run-cell wants of the batch system that it runs in. Calls come in this order for an attempt: begin, launcher,
+// then one of again and settled. run-cell may be killed between any two.
+class BatchSystem {
+ public:
+  BatchSystem() = default;
+  BatchSystem(const BatchSystem&) = delete;
+  BatchSystem& operator=(const BatchSystem&) = delete;
+  virtual ~BatchSystem() = default;
+
+  // Before the cell starts: queues the successor where a preempted job would be gone (site option requeue: successor),
+  // unless the attempt is the last.
+  virtual void begin(const Attempt& attempt) = 0;
+  // Words before `winnow calibrate ...` that start it on the ranks of the cell: "srun", "--mpi=pmix", ...
+  virtual std::vector<std::string> launcher(const Cell& cell) = 0;
+  // The attempt was interrupted (exit 75, a dead rank) and may be repeated: requeues this job, or queues a successor
+  // where that is refused. Returns what it did in one line. Throws Error with Slurm's words where nothing helped.
+  virtual std::string again(const Attempt& attempt) = 0;
+  // The cell is done, or failed for good: takes a queued successor back.
+  virtual void settled(const Attempt& attempt) = 0;
+  // "1234" and "5" for the record of the attempt; the task is "" outside of an array.
+  virtual std::string job() const = 0;
+  virtual std::string task() const = 0;
+};
+
+// The batch system around this process; null outside of a job. Reads the site file that the submission names.
+std::unique_ptr<BatchSystem> batch_system_here(const std::filesystem::path& submission);
+
+}  // namespace winnow

@@ -1,0 +1,110 @@
+#include "jobs/sweep/submission.h"
+
+#include <ctime>
+#include <fstream>
+#include <iterator>
+#include <random>
+
+#include "jobs/sweep/files.h"
+#include "kernels/error.h"
+
+namespace winnow {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr const char* kFormat = "winnow-submission";
+constexpr int kVersion = 1;
+
+std::string new_id() {
+  const std::time_t now = std::time(nullptr);
+  std::tm utc{};
+  gmtime_r(&now, &utc);
+  char text[32];
+  std::strftime(text, sizeof text, "%Y%m%dT%H%M%SZ", &utc);
+  std::random_device random;
+  constexpr const char* kDigits = "0123456789abcdefghijklmnopqrstuvwxyz";
+  std::string id = std::string(text) + "-";
+  for (int i = 0; i < 6; ++i) id += kDigits[random() % 36];
+  return id;
+}
+
+nlohmann::json resources_json(const Resources& resources) {
+  return {{"nodes", resources.nodes},
+          {"ranks_per_node", resources.ranks_per_node},
+          {"gpus_per_node", resources.gpus_per_node},
+          {"time", resources.time},
+          {"memory", resources.memory},
+          {"sbatch", resources.sbatch_options}};
+}
+
+Resources resources_from_json(const nlohmann::json& json) {
+  return {.nodes = json.at("nodes"),
+          .ranks_per_node = json.at("ranks_per_node"),
+          .gpus_per_node = json.at("gpus_per_node"),
+          .time = json.at("time"),
+          .memory = json.at("memory"),
+          .sbatch_options = json.at("sbatch")};
+}
+
+}  // namespace
+
+nlohmann::json cell_json(const Cell& cell) {
+  return {{"name", cell.name},
+          {"run_directory", cell.run_directory.string()},
+          {"calibrate_arguments", cell.calibrate_arguments},
+          {"seeds", cell.seeds},
+          {"resources", resources_json(cell.resources)},
+          {"max_attempts", cell.max_attempts},
+          {"model", cell.model},
+          {"dataset", cell.dataset},
+          {"window", cell.window},
+          {"sinks", cell.sinks},
+          {"decode", cell.decode},
+          {"target", cell.target}};
+}
+
+Cell cell_from_json(const nlohmann::json& json) {
+  Cell cell;
+  cell.name = json.at("name");
+  cell.run_directory = json.at("run_directory").get<std::string>();
+  cell.calibrate_arguments = json.at("calibrate_arguments").get<std::vector<std::string>>();
+  cell.seeds = json.at("seeds").get<std::vector<uint64_t>>();
+  cell.resources = resources_from_json(json.at("resources"));
+  cell.max_attempts = json.at("max_attempts");
+  cell.model = json.at("model");
+  cell.dataset = json.at("dataset");
+  cell.window = json.at("window");
+  cell.sinks = json.at("sinks");
+  cell.decode = json.at("decode");
+  cell.target = json.at("target");
+  return cell;
+}
+
+fs::path write_submission(const fs::path& output, const std::vector<Cell>& cells, const nlohmann::json& more) {
+  const fs::path submission = output / "submissions" / new_id();
+  make_directories(submission);
+  nlohmann::json json = {{"format", kFormat}, {"format_version", kVersion}, {"cells", nlohmann::json::array()}};
+  for (const Cell& cell : cells) json["cells"].push_back(cell_json(cell));
+  json.update(more);
+  write_text(submission / "cells.json", dump_json(json, 1));
+  return submission;
+}
+
+std::vector<Cell> read_submission(const fs::path& submission) {
+  const fs::path path = submission / "cells.json";
+  const std::optional<nlohmann::json> json = read_json(path);
+  if (!json) {
+    fail(ExitCode::kNoInput, path.string() + ": cannot be read; name a directory that winnow sweep submit made");
+  }
+  try {
+    if (json->at("format") != kFormat || json->at("format_version") != kVersion) throw std::runtime_error("other format");
+    std::vector<Cell> cells;
+    for (const nlohmann::json& cell : json->at("cells")) cells.push_back(cell_from_json(cell));
+    return cells;
+  } catch (const std::exception& error) {
+    fail(ExitCode::kBadData, path.string() + ": is no submission of this version of winnow (" + error.what() +
+                                 "); submit the sweep again");
+  }
+}
+
+}  // namespace winnow

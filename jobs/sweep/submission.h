@@ -1,0 +1,23 @@
+// OUT/submissions/ID: what one `winnow sweep submit` hands to its run-cells. Written once, before anything starts.
+#pragma once
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "jobs/sweep/executor.h"
+
+namespace winnow {
+
+nlohmann::json cell_json(const Cell& cell);
+// Throws nlohmann::json::exception for what is no cell.
+Cell cell_from_json(const nlohmann::json& json);
+
+// Makes OUT/submissions/ID with its cells.json and returns its path. ID: UTC time and a random suffix. `more` is merged
+// into the top level of cells.json. Throws Error(kCannotCreate | kIoError).
+std::filesystem::path write_submission(const std::filesystem::path& output, const std::vector<Cell>& cells,
+                                       const nlohmann::json& more = nlohmann::json::object());
+// Throws Error(kNoInput | kBadData).
+std::vector<Cell> read_submission(const std::filesystem::path& submission);
+
+}  // namespace winnow

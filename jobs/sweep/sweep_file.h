@@ -1,0 +1,99 @@
+// A sweep file as it was written: YAML -> SweepFile. What its cells are is in cells.h.
+//
+//   name: night
+//   output: sweeps/night
+//   models:
+//     - {name: qwen3-4b, path: /models/Qwen3-4B, gpus_per_node: 4}
+//   datasets:
+//     - {name: long, data: "data/{model}/long.h5", controls: {short: "data/{model}/short.h5"}}
+//   windows: [1024, 2048]
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "jobs/sweep/sweep_schema.h"
+
+namespace winnow {
+
+// Values by key as they were written, checked against settings_schema(): a scalar is a list of one.
+using Assignments = std::map<std::string, std::vector<std::string>>;
+
+// Where something stands in the file, counted from 1.
+struct Place {
+  int line = 1;
+  int column = 1;
+};
+
+struct SweepModel {
+  std::string name;
+  std::filesystem::path path;  // absolute
+  Assignments resources;
+  Place place;  // of path
+};
+
+struct SweepDataset {
+  struct File {
+    std::string name;     // of the control; "" for the calibration set
+    std::string pattern;  // with {model}
+    Place place;
+  };
+  std::string name;
+  File data;
+  std::vector<File> controls;
+
+  // The file of a model, absolute.
+  std::filesystem::path file_for(const File& file, const std::string& model,
+                                 const std::filesystem::path& directory) const;
+};
+
+// Cells that fit every key; a key fits one of its values.
+struct Selector {
+  std::map<std::string, std::vector<std::string>> keys;
+  Place place;
+
+  bool matches(const std::map<std::string, std::string>& coordinates) const;
+};
+
+struct Override {
+  Selector match;
+  Assignments set;
+};
+
+// One way in which answers are decoded: a target of an engine, or a mode.
+struct DecodeRule {
+  std::string target;  // "": none
+  std::string decode;  // "": what the target says
+};
+
+struct SweepFile {
+  std::filesystem::path path;
+  std::filesystem::path directory;  // absolute; relative paths begin here
+  std::string name;
+  std::filesystem::path output;  // absolute
+  std::filesystem::path winnow;  // absolute; "": the running one
+  std::vector<SweepModel> models;
+  std::vector<SweepDataset> datasets;
+  std::vector<int64_t> windows;
+  std::vector<int64_t> sinks;
+  Place sinks_place;
+  std::vector<DecodeRule> rules;
+  std::vector<uint64_t> seeds;
+  Assignments settings;  // of all cells: measurement and default resources
+  std::vector<Selector> exclude;
+  std::vector<Override> overrides;
+  int max_parallel = 0;  // 0: no limit
+};
+
+// Reads what can be read and appends all that is wrong to `problems`; with any, the result is of no use but for finding
+// more of them. Throws Error(kNoInput) for a file that cannot be read.
+SweepFile read_sweep_file(const std::filesystem::path& path, std::vector<Problem>& problems);
+
+// Throws Error with one line "FILE:LINE:COLUMN: ..." for each problem, in the order of the file: kNoInput where only
+// inputs are missing, else kUsage. Returns where there is none.
+void refuse_problems(const std::filesystem::path& path, std::vector<Problem> problems);
+
+}  // namespace winnow

@@ -1,0 +1,444 @@
+#include "jobs/sweep/sweep_schema.h"
+
+#include <algorithm>
+#include <array>
+#include <limits>
+#include <optional>
+#include <regex>
+#include <set>
+
+#include "jobs/text.h"
+
+namespace winnow {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+// ---- the keys ---------------------------------------------------------------------------------------------------------
+
+std::vector<Key> measurement_keys() {
+  return {
+      {.name = "tail_rows",
+       .type = ValueType::kInteger,
+       .help = "Window only the answer and that many rows before it: a fast, close estimate (default: all rows)"},
+      {.name = "base",
+       .type = ValueType::kBase,
+       .help = "Pattern that each layer is changed in: full, windowed, or list:1,4 (default: full)"},
+      {.name = "layers", .type = ValueType::kLayers, .help = "Layers to measure, such as 0-11,20 (default: all)"},
+      {.name = "limit",
+       .type = ValueType::kInteger,
+       .help = "Examples taken from every set, the first ones (default: all)",
+       .minimum = 1},
+      {.name = "per_token",
+       .type = ValueType::kBoolean,
+       .help = "Keep the NLL of every answer token too (default: false)"},
+      {.name = "ignore_native_window",
+       .type = ValueType::kBoolean,
+       .help = "Measure a checkpoint that sets a window itself as if it did not (default: false, refuse)"},
+      {.name = "device",
+       .type = ValueType::kChoice,
+       .help = "Where it computes (default: auto, or cuda for cells that ask for GPUs)",
+       .choices = {"auto", "cpu", "cuda"}},
+      {.name = "residual",
+       .type = ValueType::kChoice,
+       .help = "Type of the residual stream on a GPU (default: checkpoint)",
+       .choices = {"checkpoint", "fp32"}},
+      {.name = "attention",
+       .type = ValueType::kChoice,
+       .help = "Attention kernels on a GPU (default: auto)",
+       .choices = {"auto", "cudnn", "own"}},
+      {.name = "max_attempts",
+       .type = ValueType::kInteger,
+       .help = "Attempts of a cell in one submission, after which it has failed (default: 5)",
+       .minimum = 1}};
+}
+
+std::vector<Key> resource_keys() {
+  return {{.name = "nodes", .type = ValueType::kInteger, .help = "Nodes of a cell (default: 1)", .minimum = 1},
+          {.name = "ranks_per_node",
+           .type = ValueType::kInteger,
+           .help = "Processes on each node (default: 1, or one for each GPU)",
+           .minimum = 1},
+          {.name = "gpus_per_node", .type = ValueType::kInteger, .help = "GPUs on each node (default: 0)"},
+          {.name = "time",
+           .type = ValueType::kTime,
+           .help = "Time limit of an attempt, as Slurm reads it: 02:00:00 (default: the site's)"},
+          {.name = "memory",
+           .type = ValueType::kMemory,
+           .help = "Memory of a node, as Slurm reads it: 64G (default: the site's)"},
+          {.name = "sbatch",
+           .type = ValueType::kText,
+           .help = "More options of sbatch, one argument each: --constraint=h100",
+           .form = ValueForm::kList},
+          {.name = "threads",
+           .type = ValueType::kInteger,
+           .help = "Threads of a rank (default: the cores shared by the ranks of a node)",
+           .minimum = 1},
+          {.name = "max_memory",
+           .type = ValueType::kSize,
+           .help = "Memory that a rank may use: 8G (default: 80 % of what is free)"},
+          {.name = "share_gpu",
+           .type = ValueType::kBoolean,
+           .help = "Let several ranks use one GPU (default: false, refuse)"}};
+}
+
+std::vector<Key> coordinate_keys() {
+  return {{.name = "model", .type = ValueType::kName, .help = "Names of models", .form = ValueForm::kOneOrList},
+          {.name = "dataset", .type = ValueType::kName, .help = "Names of datasets", .form = ValueForm::kOneOrList},
+          {.name = "window", .type = ValueType::kInteger, .help = "Windows", .form = ValueForm::kOneOrList},
+          {.name = "sinks", .type = ValueType::kInteger, .help = "Sinks", .form = ValueForm::kOneOrList},
+          {.name = "decode", .type = ValueType::kText, .help = "Decode modes", .form = ValueForm::kOneOrList},
+          {.name = "target", .type = ValueType::kText, .help = "Targets", .form = ValueForm::kOneOrList}};
+}
+
+std::vector<Key> joined(std::vector<Key> left, const std::vector<Key>& right) {
+  left.insert(left.end(), right.begin(), right.end());
+  return left;
+}
+
+const ObjectSchema& resources_schema() {
+  static const ObjectSchema kSchema{"defaults", resource_keys()};
+  return kSchema;
+}
+
+const ObjectSchema& model_schema() {
+  static const ObjectSchema kSchema{
+      "a model", joined({{.name = "name",
+                          .type = ValueType::kName,
+                          .help = "Name in tables, and what {model} in the paths of datasets stands for",
+                          .is_required = true},
+                         {.name = "path",
+                          .type = ValueType::kText,
+                          .help = "Checkpoint directory: config.json and safetensors",
+                          .is_required = true}},
+                        resource_keys())};
+  return kSchema;
+}
+
+const ObjectSchema& dataset_schema() {
+  static const ObjectSchema kSchema{
+      "a dataset",
+      {{.name = "name", .type = ValueType::kName, .help = "Name in tables", .is_required = true},
+       {.name = "data",
+        .type = ValueType::kText,
+        .help = "Calibration file; {model} in it stands for the model's name, since tokens depend on the tokenizer",
+        .is_required = true},
+       {.name = "controls",
+        .type = ValueType::kFiles,
+        .help = "Control sets of short prompts by name; {model} as in data (default: none)"}}};
+  return kSchema;
+}
+
+const ObjectSchema& selector_schema() {
+  static const ObjectSchema kSchema{"a selection of cells", coordinate_keys()};
+  return kSchema;
+}
+
+const ObjectSchema& override_schema() {
+  static const ObjectSchema kSchema{"an override",
+                                    {{.name = "match",
+                                      .type = ValueType::kObject,
+                                      .help = "Cells that it is for: those that fit every key given here",
+                                      .is_required = true,
+                                      .object = &selector_schema()},
+                                     {.name = "set",
+                                      .type = ValueType::kObject,
+                                      .help = "What is different for them",
+                                      .is_required = true,
+                                      .object = &settings_schema()}}};
+  return kSchema;
+}
+
+std::vector<Key> top_keys() {
+  return {
+      {.name = "name", .type = ValueType::kName, .help = "Name of the sweep and of its jobs", .is_required = true},
+      {.name = "output",
+       .type = ValueType::kText,
+       .help = "Directory of all that the sweep makes; paths are relative to this file",
+       .is_required = true},
+      {.name = "winnow",
+       .type = ValueType::kText,
+       .help = "Executable that the cells run (default: the one that submits)"},
+      {.name = "models",
+       .type = ValueType::kObject,
+       .help = "Models to measure",
+       .form = ValueForm::kList,
+       .is_required = true,
+       .object = &model_schema()},
+      {.name = "datasets",
+       .type = ValueType::kObject,
+       .help = "Calibration sets to measure on",
+       .form = ValueForm::kList,
+       .is_required = true,
+       .object = &dataset_schema()},
+      {.name = "windows",
+       .type = ValueType::kInteger,
+       .help = "Windows of a windowed layer, tokens, a row itself included",
+       .form = ValueForm::kList,
+       .is_required = true,
+       .minimum = 1},
+      {.name = "sinks",
+       .type = ValueType::kInteger,
+       .help = "First tokens of the sequence that every row sees besides (default: [0])",
+       .form = ValueForm::kList},
+      {.name = "targets",
+       .type = ValueType::kChoice,
+       .help = "Window rules of engines; in place of decode (default: none)",
+       .form = ValueForm::kList,
+       .choices = {"hf", "vllm", "trtllm", "swaa-hf", "swaa-vllm"}},
+      {.name = "decode",
+       .type = ValueType::kChoice,
+       .help = "Whether rows of the answer obey the window (default: [windowed])",
+       .form = ValueForm::kList,
+       .choices = {"windowed", "full"}},
+      {.name = "seeds",
+       .type = ValueType::kInteger,
+       .help = "Seeds of bootstrap and permutations; they share one measurement (default: [0])",
+       .form = ValueForm::kList},
+      {.name = "defaults",
+       .type = ValueType::kObject,
+       .help = "Resources of models that do not say otherwise",
+       .object = &resources_schema()},
+      {.name = "exclude",
+       .type = ValueType::kObject,
+       .help = "Cells to leave out: those that fit every key of one item",
+       .form = ValueForm::kList,
+       .object = &selector_schema()},
+      {.name = "overrides",
+       .type = ValueType::kObject,
+       .help = "What is different for some cells; later ones win",
+       .form = ValueForm::kList,
+       .object = &override_schema()},
+      {.name = "max_parallel",
+       .type = ValueType::kInteger,
+       .help = "Cells of a Slurm array that run at once (default: as many as Slurm lets)",
+       .minimum = 1}};
+}
+
+// ---- values -----------------------------------------------------------------------------------------------------------
+
+struct TextRule {
+  const char* pattern;   // for std::regex and JSON Schema alike; "": anything but nothing
+  const char* expected;  // for messages
+};
+
+TextRule rule_of(ValueType type) {
+  switch (type) {
+    case ValueType::kName:
+      return {"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$", "letters, digits, _ . -"};
+    case ValueType::kTime:
+      return {"^([0-9]+-)?[0-9]+(:[0-9]{2}){0,2}$", "a time limit such as 02:00:00 or 1-12:00:00"};
+    case ValueType::kMemory:
+      return {"^[0-9]+[KMGT]?$", "a size such as 64G"};
+    case ValueType::kSize:
+      return {"^[0-9]+([KMGT](i?B)?)?$", "a size such as 8G"};
+    case ValueType::kLayers:
+      return {"^[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*$", "layers such as 0-11,20"};
+    case ValueType::kBase:
+      return {"^(full|windowed|list:[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*)$", "full, windowed or list:1,4"};
+    default:
+      return {"", "text"};
+  }
+}
+
+std::optional<int64_t> integer_of(const YAML::Node& node) {
+  // A quoted number is text, for an editor's schema too.
+  if (!node.IsScalar() || node.Tag() == "!") return std::nullopt;
+  const std::string& text = node.Scalar();
+  static const std::regex kInteger("-?[0-9]{1,18}");
+  if (!std::regex_match(text, kInteger)) return std::nullopt;
+  return std::stoll(text);
+}
+
+std::string shown(const YAML::Node& node) {
+  if (node.IsNull()) return "nothing";
+  if (node.IsSequence()) return "a list";
+  if (node.IsMap()) return "a map";
+  return "'" + node.Scalar() + "'";
+}
+
+void check_scalar(const YAML::Node& node, const Key& key, std::vector<Problem>& problems) {
+  const auto refuse = [&](const std::string& expected) {
+    problems.push_back(problem_at(node, key.name + " is " + shown(node) + "; expected " + expected));
+  };
+  if (key.type == ValueType::kInteger) {
+    const auto value = integer_of(node);
+    if (!value || *value < key.minimum) {
+      refuse(key.minimum == 0 ? "a whole number, 0 or more" : "a whole number, at least " + std::to_string(key.minimum));
+    }
+    return;
+  }
+  if (key.type == ValueType::kBoolean) {
+    if (!node.IsScalar() || (node.Scalar() != "true" && node.Scalar() != "false")) refuse("true or false");
+    return;
+  }
+  if (key.type == ValueType::kChoice) {
+    const bool is_choice = node.IsScalar() &&
+                           std::find(key.choices.begin(), key.choices.end(), node.Scalar()) != key.choices.end();
+    if (!is_choice) refuse(join_or(key.choices));
+    return;
+  }
+  const TextRule rule = rule_of(key.type);
+  const bool fits = node.IsScalar() && !node.Scalar().empty() && node.Scalar().find('\n') == std::string::npos &&
+                    (*rule.pattern == '\0' || std::regex_match(node.Scalar(), std::regex(rule.pattern)));
+  if (!fits) refuse(rule.expected);
+}
+
+void check_files(const YAML::Node& node, const Key& key, std::vector<Problem>& problems) {
+  if (!node.IsMap()) {
+    problems.push_back(problem_at(node, key.name + " is " + shown(node) + "; expected a map from names to files"));
+    return;
+  }
+  static const Key kName{.name = "a control's name", .type = ValueType::kName, .help = ""};
+  std::set<std::string> seen;
+  for (const auto& entry : node) {
+    check_scalar(entry.first, kName, problems);
+    check_scalar(entry.second, {.name = entry.first.IsScalar() ? entry.first.Scalar() : "control", .help = ""},
+                 problems);
+    if (entry.first.IsScalar() && !seen.insert(entry.first.Scalar()).second) {
+      problems.push_back(problem_at(entry.first, "control " + entry.first.Scalar() + " is given twice; expected once"));
+    }
+  }
+}
+
+void check_one(const YAML::Node& node, const Key& key, std::vector<Problem>& problems) {
+  if (key.type == ValueType::kObject) {
+    check_against_schema(node, *key.object, problems);
+  } else if (key.type == ValueType::kFiles) {
+    check_files(node, key, problems);
+  } else {
+    check_scalar(node, key, problems);
+  }
+}
+
+void check_value(const YAML::Node& key_node, const YAML::Node& node, const Key& key, std::vector<Problem>& problems) {
+  if (node.IsNull()) {  // has no place of its own in the file
+    problems.push_back(problem_at(key_node, key.name + " has no value; expected one, or leave the key out"));
+    return;
+  }
+  const bool is_list = node.IsSequence();
+  if (key.form == ValueForm::kOne || (key.form == ValueForm::kOneOrList && !is_list)) {
+    check_one(node, key, problems);
+    return;
+  }
+  if (!is_list) {
+    problems.push_back(problem_at(node, key.name + " is " + shown(node) + "; expected a list"));
+    return;
+  }
+  if (node.size() == 0) problems.push_back(problem_at(node, key.name + " is an empty list; expected an item or more"));
+  std::set<std::string> seen;
+  for (const YAML::Node& item : node) {
+    check_one(item, key, problems);
+    if (item.IsScalar() && key.name != "sbatch" && !seen.insert(item.Scalar()).second) {
+      problems.push_back(problem_at(item, key.name + " has " + shown(item) + " twice; expected once"));
+    }
+  }
+}
+
+// ---- JSON Schema ------------------------------------------------------------------------------------------------------
+
+Json object_json(const ObjectSchema& schema);
+
+Json one_json(const Key& key) {
+  switch (key.type) {
+    case ValueType::kInteger:
+      return {{"type", "integer"}, {"minimum", key.minimum}};
+    case ValueType::kBoolean:
+      return {{"type", "boolean"}};
+    case ValueType::kChoice:
+      return {{"enum", key.choices}};
+    case ValueType::kObject:
+      return object_json(*key.object);
+    case ValueType::kFiles:
+      return {{"type", "object"},
+              {"propertyNames", {{"pattern", rule_of(ValueType::kName).pattern}}},
+              {"additionalProperties", {{"type", "string"}, {"minLength", 1}}}};
+    case ValueType::kText:
+      return {{"type", "string"}, {"minLength", 1}};
+    default:
+      // Some of these look like numbers to YAML: 90 (minutes), layer 4.
+      return {{"type", {"string", "integer"}}, {"pattern", rule_of(key.type).pattern}};
+  }
+}
+
+Json key_json(const Key& key) {
+  const Json one = one_json(key);
+  const Json list = {{"type", "array"}, {"items", one}, {"minItems", 1}};
+  Json json = key.form == ValueForm::kOne ? one : list;
+  if (key.form == ValueForm::kOneOrList) json = {{"anyOf", {one, list}}};
+  json["description"] = key.help;
+  return json;
+}
+
+Json object_json(const ObjectSchema& schema) {
+  Json properties = Json::object();
+  Json required = Json::array();
+  for (const Key& key : schema.keys) {
+    properties[key.name] = key_json(key);
+    if (key.is_required) required.push_back(key.name);
+  }
+  Json json = {{"type", "object"}, {"additionalProperties", false}};
+  if (!required.empty()) json["required"] = required;
+  json["properties"] = properties;
+  return json;
+}
+
+}  // namespace
+
+const Key* ObjectSchema::find(const std::string& name) const {
+  const auto found = std::find_if(keys.begin(), keys.end(), [&](const Key& key) { return key.name == name; });
+  return found == keys.end() ? nullptr : &*found;
+}
+
+const ObjectSchema& settings_schema() {
+  static const ObjectSchema kSchema{"set", joined(measurement_keys(), resource_keys())};
+  return kSchema;
+}
+
+const ObjectSchema& sweep_schema() {
+  static const ObjectSchema kSchema{"a sweep", joined(top_keys(), measurement_keys())};
+  return kSchema;
+}
+
+std::string json_schema() {
+  Json json = {{"$schema", "https://json-schema.org/draft/2020-12/schema"},
+               {"title", "winnow sweep file"},
+               {"description", "Models, datasets and windows that winnow sweep measures, one cell for each combination"}};
+  json.update(object_json(sweep_schema()));
+  return json.dump(2) + "\n";
+}
+
+Problem problem_at(const YAML::Node& node, std::string message) {
+  const YAML::Mark mark = node.Mark();  // -1 where there is none
+  return {.line = std::max(mark.line, 0) + 1, .column = std::max(mark.column, 0) + 1, .message = std::move(message)};
+}
+
+void check_against_schema(const YAML::Node& node, const ObjectSchema& schema, std::vector<Problem>& problems) {
+  std::vector<std::string> names;
+  for (const Key& key : schema.keys) names.push_back(key.name);
+  if (!node.IsMap()) {
+    problems.push_back(problem_at(node, schema.what + " is " + shown(node) + "; expected a map of keys"));
+    return;
+  }
+  std::set<std::string> seen;
+  for (const auto& entry : node) {
+    const std::string name = entry.first.IsScalar() ? entry.first.Scalar() : "";
+    const Key* key = schema.find(name);
+    if (key == nullptr) {
+      const std::vector<std::string> near = near_words(name, names);
+      problems.push_back(problem_at(entry.first, "unknown key '" + name + "' in " + schema.what + "; expected " +
+                                                     join_or(near.empty() ? names : near)));
+    } else if (!seen.insert(name).second) {
+      problems.push_back(problem_at(entry.first, name + " is given twice; expected once"));
+    } else {
+      check_value(entry.first, entry.second, *key, problems);
+    }
+  }
+  for (const Key& key : schema.keys) {
+    if (key.is_required && !seen.contains(key.name)) {
+      problems.push_back(problem_at(node, schema.what + " has no '" + key.name + "'; expected it: " + key.help));
+    }
+  }
+}
+
+}  // namespace winnow

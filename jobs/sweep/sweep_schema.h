@@ -1,0 +1,71 @@
+// The keys of a sweep file: one definition, from which the checks of the parser, the JSON Schema for editors and the help
+// come.
+#pragma once
+
+#include <yaml-cpp/yaml.h>
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+namespace winnow {
+
+enum class ValueType {
+  kText,
+  kName,     // letters, digits, _ . -: becomes part of names of files and jobs
+  kInteger,  // see Key::minimum
+  kBoolean,
+  kChoice,  // see Key::choices
+  kTime,    // as Slurm reads it
+  kMemory,  // the same
+  kSize,    // as --max-memory reads it
+  kLayers,  // as --layers reads it
+  kBase,    // as --base reads it
+  kObject,  // see Key::object
+  kFiles,   // a map from names to paths
+};
+
+enum class ValueForm { kOne, kList, kOneOrList };
+
+struct ObjectSchema;
+
+struct Key {
+  std::string name;
+  ValueType type = ValueType::kText;
+  std::string help;
+  ValueForm form = ValueForm::kOne;
+  bool is_required = false;
+  int64_t minimum = 0;
+  std::vector<std::string> choices = {};
+  const ObjectSchema* object = nullptr;
+};
+
+struct ObjectSchema {
+  std::string what;  // "a sweep", "a model": for messages
+  std::vector<Key> keys;
+
+  const Key* find(const std::string& name) const;
+};
+
+// Of a whole file.
+const ObjectSchema& sweep_schema();
+// Keys that change what is measured or how it is run; also allowed in overrides' `set`. Their union with the resources.
+const ObjectSchema& settings_schema();
+
+// JSON Schema (draft 2020-12) of a sweep file, two spaces of indentation and a line feed at its end.
+std::string json_schema();
+
+// Something wrong with a sweep file. Lines and columns count from 1.
+struct Problem {
+  int line = 1;
+  int column = 1;
+  std::string message;  // "what; expected ..."
+  bool is_missing_input = false;
+};
+
+// Appends what does not fit: unknown keys, keys given twice, missing ones, wrong types and values.
+void check_against_schema(const YAML::Node& node, const ObjectSchema& schema, std::vector<Problem>& problems);
+Problem problem_at(const YAML::Node& node, std::string message);
+
+}  // namespace winnow
