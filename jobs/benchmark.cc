@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstring>
 #include <functional>
 #include <limits>
@@ -255,9 +256,10 @@ SweepTimes time_sweep(Backend& backend, const ModelConfig& config, ModelWeights&
 
   times.separate_seconds = std::chrono::duration<double>(middle - start).count();
   times.sweep_seconds = std::chrono::duration<double>(end - middle).count();
-  times.equal = swept.base.nll_nats == separate.front();
+  times.largest_difference = std::abs(swept.base.nll_nats - separate.front());
   for (std::size_t v = 0; v < swept.variants.size(); ++v) {
-    times.equal = times.equal && swept.variants[v].nll_nats == separate[v + 1];
+    times.largest_difference =
+        std::max(times.largest_difference, std::abs(swept.variants[v].nll_nats - separate[v + 1]));
   }
   return times;
 }

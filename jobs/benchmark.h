@@ -39,7 +39,7 @@ struct SweepTimes {
   double sweep_seconds = 0.0;
   double separate_seconds = 0.0;  // of n_passes = layers + 1
   int64_t n_passes = 0;
-  bool equal = false;  // every NLL, bit for bit
+  double largest_difference = 0.0;  // of an NLL, nats
 };
 SweepTimes time_sweep(Backend& backend, const ModelConfig& config, ModelWeights& weights, const BenchmarkSize& size);
 

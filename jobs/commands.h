@@ -11,6 +11,7 @@ namespace winnow {
 struct Command {
   CLI::App* app = nullptr;
   std::function<int()> run;
+  bool has_config = true;  // takes --config
 };
 
 // Each adds its verb to the program. Flags live in an object that `run` shares.
@@ -19,5 +20,6 @@ Command add_stats(CLI::App& program);
 Command add_inspect(CLI::App& program);
 Command add_bench(CLI::App& program);
 Command add_selftest(CLI::App& program);
+Command add_sweep(CLI::App& program);
 
 }  // namespace winnow

@@ -39,8 +39,10 @@ struct Program {
     app.get_formatter()->column_width(34);
     app.require_subcommand(1);
     app.set_version_flag("--version", std::string("winnow ") + kVersion + " (" + kGitRevision + ")");
-    commands = {add_calibrate(app), add_stats(app), add_inspect(app), add_bench(app), add_selftest(app)};
+    commands = {add_calibrate(app), add_stats(app),    add_inspect(app),
+                add_bench(app),     add_selftest(app), add_sweep(app)};
     for (const Command& command : commands) {
+      if (!command.has_config) continue;
       command.app->add_option("--config")
           ->description("YAML file of flags under the same names (window: 2048); flags given here win")
           ->type_name("FILE");
@@ -62,9 +64,16 @@ struct Program {
 
 // CLI11's own message, or a better one for a flag that nobody knows; one line.
 std::string explain(const CLI::ParseError& error, const Command& command) {
-  const std::string verb = command.app->get_name();
+  const CLI::App* app = command.app;
+  std::string verb = app->get_name();
+  // A verb may have verbs: what is wrong is with the last that was named.
+  while (!app->get_subcommands().empty()) {
+    app = app->get_subcommands().front();
+    verb += " " + app->get_name();
+  }
   const std::string hint = " (see winnow " + verb + " --help)";
-  const std::vector<std::string> unknown = command.app->remaining();
+  std::vector<std::string> unknown = app->remaining();
+  if (unknown.empty()) unknown = command.app->remaining();
   if (unknown.empty()) {
     std::string message = error.what();
     std::replace(message.begin(), message.end(), '\n', ' ');
@@ -73,7 +82,7 @@ std::string explain(const CLI::ParseError& error, const Command& command) {
   const std::string word = unknown.front().substr(0, unknown.front().find('='));
   if (!word.starts_with("-")) return verb + ": unexpected argument '" + word + "'" + hint;
   std::vector<std::string> flags;
-  for (const CLI::Option* option : command.app->get_options()) {
+  for (const CLI::Option* option : app->get_options()) {
     for (const std::string& name : option->get_lnames()) flags.push_back("--" + name);
   }
   const std::vector<std::string> near = near_words(word, flags);
@@ -120,7 +129,7 @@ std::function<int()> parse_command_line(const std::vector<std::string>& argument
   const Command* command = program->find(verb);
   const std::vector<std::string> flags(words.begin() + 1, words.end());
   if (command == nullptr) run_external_verb(verb, flags, program->verbs());
-  words = with_config_file(*command->app, flags);
+  words = command->has_config ? with_config_file(*command->app, flags) : flags;
   words.insert(words.begin(), verb);
   try {
     parse(program->app, words);

@@ -303,6 +303,12 @@ CalibrateRun::Measured CalibrateRun::measure() {
   const double expected = predict_makespan(units_, session_.size());
   Progress progress(units_, expected);
   if (session_.is_root()) {
+    const auto n_variants = static_cast<int64_t>(inputs_.settings.layers.size()) + 1;
+    int64_t n_cells = 0;
+    int64_t n_missing = 0;
+    for (const DataSet& data : inputs_.data_sets) n_cells += data.n_examples * n_variants;
+    for (const WorkUnit& unit : units_) n_missing += unit.n_cells();
+    progress.keep_in(options_.out, n_cells - n_missing, n_cells);
     spdlog::info("{} unit(s), about {}, {} of memory a rank (--max-memory is {})", units_.size(),
                  format_duration(expected), format_bytes(largest_unit_bytes()), format_bytes(memory_limit_));
   }

@@ -66,7 +66,8 @@ bool is_dead(const Holder& holder, const std::string& host) {
 
 }  // namespace
 
-RunLock::RunLock(const std::filesystem::path& run_directory, const std::string& host) : path_(run_directory / "lock") {
+RunLock::RunLock(const std::filesystem::path& run_directory, const std::string& host, const std::string& name)
+    : path_(run_directory / name) {
   try {
     // A holder that ends removes the file, so a lock may be won on a file that has no name any more: then again.
     while (!try_take(host)) {
@@ -105,6 +106,15 @@ bool RunLock::try_take(const std::string& host) {
 RunLock::~RunLock() {
   ::unlink(path_.c_str());
   ::close(fd_);
+}
+
+bool is_locked(const std::filesystem::path& lock_file, const std::string& host) {
+  const int fd = ::open(lock_file.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return false;
+  const bool is_taken = ::flock(fd, LOCK_SH | LOCK_NB) != 0;
+  const bool is_held = is_taken && (errno == EWOULDBLOCK || !is_dead(read_holder(fd), host));
+  ::close(fd);
+  return is_held;
 }
 
 }  // namespace winnow

@@ -13,7 +13,8 @@ namespace winnow {
 class RunLock {
  public:
   // Throws Error(kInterrupted) naming the holder; Error(kCannotCreate) when the file cannot be made.
-  RunLock(const std::filesystem::path& run_directory, const std::string& host);
+  // `name`: of the file, for other locks on the same directory.
+  RunLock(const std::filesystem::path& run_directory, const std::string& host, const std::string& name = "lock");
   RunLock(const RunLock&) = delete;
   RunLock& operator=(const RunLock&) = delete;
   ~RunLock();  // removes the file
@@ -24,5 +25,9 @@ class RunLock {
   std::filesystem::path path_;
   int fd_ = -1;
 };
+
+// Whether somebody holds that lock, as far as the kernel knows. Takes it for a moment: who wants it must try more than
+// once.
+bool is_locked(const std::filesystem::path& lock_file, const std::string& host);
 
 }  // namespace winnow

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <filesystem>
 #include <span>
 #include <string>
 #include <vector>
@@ -24,12 +25,18 @@ class Progress {
   // Shows progress when it is time to: often on a terminal, else at most twice a minute.
   void tick();
 
+  // From now on, at most every five seconds and by done() of the last unit, RUN_DIR/progress.json says how far it is,
+  // for who looks from outside. cells_before, cells_total: of the whole measurement, found at the start.
+  void keep_in(const std::filesystem::path& run_directory, int64_t cells_before, int64_t cells_total);
+
   int64_t units_done() const { return units_done_; }
   int64_t cells_done() const { return cells_done_; }
 
  private:
   using Clock = std::chrono::steady_clock;
   std::string line() const;
+  double seconds_left() const;
+  void write_file();
 
   std::vector<double> cost_seconds_;  // by unit
   std::vector<int64_t> n_cells_;      // by unit
@@ -43,6 +50,10 @@ class Progress {
   bool end_is_shown_ = false;
   Clock::time_point begin_ = Clock::now();
   Clock::time_point last_shown_ = begin_;
+  std::filesystem::path file_;  // "": none
+  int64_t cells_before_ = 0;
+  int64_t cells_total_ = 0;
+  Clock::time_point last_written_ = begin_;
 };
 
 // "12 s", "3 min 20 s", "2 h 05 min".

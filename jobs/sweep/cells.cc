@@ -137,7 +137,9 @@ std::vector<std::string> arguments_of(const CellSettings& settings, const fs::pa
   // --flag=VALUE: a value that begins with a dash is none of CLI11's flags then.
   std::vector<std::string> words = {"calibrate", "--model=" + o.model.string(), "--data=" + o.data.string(),
                                     "--out=" + run_directory.string(), "--window=" + std::to_string(o.window)};
-  const auto add = [&](const std::string& flag, const std::string& value) { words.push_back("--" + flag + "=" + value); };
+  const auto add = [&](const std::string& flag, const std::string& value) {
+    words.push_back("--" + flag + "=" + value);
+  };
   for (const auto& [name, path] : o.controls) add("control", name + "=" + path.string());
   if (o.sinks.value_or(0) != 0) add("sinks", std::to_string(*o.sinks));
   if (!o.target.empty()) add("target", o.target);
@@ -217,17 +219,20 @@ class Expansion {
     const auto take = [&](const SweepDataset::File& file) {
       const fs::path path = dataset.file_for(file, model.name, file_.directory);
       if (!paths_.is_file(path)) {
-        report(file.place, (file.name.empty() ? "dataset " + dataset.name : "control " + file.name + " of dataset " + dataset.name) +
-                               " has no file for model " + model.name + ": " + path.string() +
-                               " is missing; expected a calibration file, or the model and dataset in exclude",
-               true);
+        report(
+            file.place,
+            (file.name.empty() ? "dataset " + dataset.name : "control " + file.name + " of dataset " + dataset.name) +
+                " has no file for model " + model.name + ": " + path.string() +
+                " is missing; expected a calibration file, or the model and dataset in exclude",
+            true);
         is_complete = false;
       }
       return paths_.of(path);
     };
     if (dataset.data.pattern.empty()) return false;  // reported
     options.data = take(dataset.data);
-    for (const SweepDataset::File& control : dataset.controls) options.controls.emplace_back(control.name, take(control));
+    for (const SweepDataset::File& control : dataset.controls)
+      options.controls.emplace_back(control.name, take(control));
     return is_complete;
   }
 
@@ -243,7 +248,8 @@ class Expansion {
       if (!settings.max_memory.empty()) options.max_memory_bytes = parse_bytes(settings.max_memory, "--max-memory");
       cell.name = name_of(options);
     } catch (const Error& error) {
-      report(file_.sinks_place, describe(cell) + ": " + error.what() + "; expected it in exclude, or other values", false);
+      report(file_.sinks_place, describe(cell) + ": " + error.what() + "; expected it in exclude, or other values",
+             false);
       return;
     }
     cell.run_directory = file_.output / "runs" / cell.name;
@@ -293,7 +299,8 @@ Sweep read_sweep(const fs::path& path) {
   std::vector<Problem> problems;
   sweep.file = read_sweep_file(path, problems);
   // With a wrong value somewhere cells cannot be made; missing files are looked for all the same.
-  const bool has_other = std::any_of(problems.begin(), problems.end(), [](const Problem& p) { return !p.is_missing_input; });
+  const bool has_other =
+      std::any_of(problems.begin(), problems.end(), [](const Problem& p) { return !p.is_missing_input; });
   if (!has_other) {
     expand(sweep, problems);
   } else {

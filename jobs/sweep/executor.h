@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
@@ -74,12 +75,13 @@ struct QueueEntry {
 };
 
 struct SubmitOptions {
-  std::filesystem::path output;     // OUT of the sweep
-  std::string sweep_name;           // becomes part of the job's name
-  std::filesystem::path winnow;     // executable that the nodes start
-  int max_parallel = 0;             // cells of an array that run at once; 0: as many as Slurm lets
-  bool dry_run = false;             // print the scripts and the sbatch calls, and start nothing
-  std::filesystem::path site_file;  // "": the default place, where there is one
+  std::filesystem::path output;                      // OUT of the sweep
+  std::string sweep_name;                            // becomes part of the job's name
+  std::filesystem::path winnow;                      // executable that the nodes start
+  int max_parallel = 0;                              // cells of an array that run at once; 0: as many as Slurm lets
+  bool dry_run = false;                              // print the scripts and the sbatch calls, and start nothing
+  std::filesystem::path site_file;                   // "": the default place, where there is one
+  nlohmann::json record = nlohmann::json::object();  // goes to write_submission as it is, beside what Slurm needs
 };
 
 // Whether sbatch is on PATH: what `--executor auto` asks.

@@ -97,13 +97,14 @@ std::vector<Cell> read_submission(const fs::path& submission) {
     fail(ExitCode::kNoInput, path.string() + ": cannot be read; name a directory that winnow sweep submit made");
   }
   try {
-    if (json->at("format") != kFormat || json->at("format_version") != kVersion) throw std::runtime_error("other format");
+    if (json->at("format") != kFormat || json->at("format_version") != kVersion)
+      throw std::runtime_error("other format");
     std::vector<Cell> cells;
     for (const nlohmann::json& cell : json->at("cells")) cells.push_back(cell_from_json(cell));
     return cells;
   } catch (const std::exception& error) {
-    fail(ExitCode::kBadData, path.string() + ": is no submission of this version of winnow (" + error.what() +
-                                 "); submit the sweep again");
+    fail(ExitCode::kBadData,
+         path.string() + ": is no submission of this version of winnow (" + error.what() + "); submit the sweep again");
   }
 }
 

@@ -19,7 +19,8 @@ Place place_of(const YAML::Node& node) {
   return {at.line, at.column};
 }
 
-// Readers are only strict where check_against_schema is not: what does not fit was reported there, and is left out here.
+// Readers are only strict where check_against_schema is not: what does not fit was reported there, and is left out
+// here.
 
 std::vector<std::string> words_of(const YAML::Node& node) {
   if (!node) return {};
@@ -138,7 +139,8 @@ class Reader {
     const fs::path canonical = fs::weakly_canonical(model.path, error);
     for (const SweepModel& other : file_.models) {
       if (!model.path.empty() && fs::weakly_canonical(other.path, error) == canonical) {
-        report(get(node, "path"), "models " + other.name + " and " + model.name + " are the same directory; expected one");
+        report(get(node, "path"),
+               "models " + other.name + " and " + model.name + " are the same directory; expected one");
       }
     }
     file_.models.push_back(std::move(model));
@@ -163,7 +165,8 @@ class Reader {
   }
 
   template <typename T>
-  void require_new(const YAML::Node& node, const std::string& what, const std::string& name, const std::vector<T>& known) {
+  void require_new(const YAML::Node& node, const std::string& what, const std::string& name,
+                   const std::vector<T>& known) {
     const bool is_known = std::any_of(known.begin(), known.end(), [&](const T& item) { return item.name == name; });
     if (is_known) report(node, "there are two " + what + "s named " + name + "; expected different names");
   }
@@ -286,8 +289,8 @@ void refuse_problems(const fs::path& path, std::vector<Problem> problems) {
   std::string message;
   std::set<std::string> said;
   for (const Problem& problem : problems) {
-    const std::string line = path.string() + ":" + std::to_string(problem.line) + ":" +
-                             std::to_string(problem.column) + ": " + problem.message;
+    const std::string line = path.string() + ":" + std::to_string(problem.line) + ":" + std::to_string(problem.column) +
+                             ": " + problem.message;
     if (!said.insert(line).second) continue;
     message += (message.empty() ? "" : "\nwinnow: ") + line;  // main puts the program's name before the first
   }

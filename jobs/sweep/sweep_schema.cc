@@ -14,43 +14,43 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-// ---- the keys ---------------------------------------------------------------------------------------------------------
+// ---- the keys
+// ---------------------------------------------------------------------------------------------------------
 
 std::vector<Key> measurement_keys() {
-  return {
-      {.name = "tail_rows",
-       .type = ValueType::kInteger,
-       .help = "Window only the answer and that many rows before it: a fast, close estimate (default: all rows)"},
-      {.name = "base",
-       .type = ValueType::kBase,
-       .help = "Pattern that each layer is changed in: full, windowed, or list:1,4 (default: full)"},
-      {.name = "layers", .type = ValueType::kLayers, .help = "Layers to measure, such as 0-11,20 (default: all)"},
-      {.name = "limit",
-       .type = ValueType::kInteger,
-       .help = "Examples taken from every set, the first ones (default: all)",
-       .minimum = 1},
-      {.name = "per_token",
-       .type = ValueType::kBoolean,
-       .help = "Keep the NLL of every answer token too (default: false)"},
-      {.name = "ignore_native_window",
-       .type = ValueType::kBoolean,
-       .help = "Measure a checkpoint that sets a window itself as if it did not (default: false, refuse)"},
-      {.name = "device",
-       .type = ValueType::kChoice,
-       .help = "Where it computes (default: auto, or cuda for cells that ask for GPUs)",
-       .choices = {"auto", "cpu", "cuda"}},
-      {.name = "residual",
-       .type = ValueType::kChoice,
-       .help = "Type of the residual stream on a GPU (default: checkpoint)",
-       .choices = {"checkpoint", "fp32"}},
-      {.name = "attention",
-       .type = ValueType::kChoice,
-       .help = "Attention kernels on a GPU (default: auto)",
-       .choices = {"auto", "cudnn", "own"}},
-      {.name = "max_attempts",
-       .type = ValueType::kInteger,
-       .help = "Attempts of a cell in one submission, after which it has failed (default: 5)",
-       .minimum = 1}};
+  return {{.name = "tail_rows",
+           .type = ValueType::kInteger,
+           .help = "Window only the answer and that many rows before it: a fast, close estimate (default: all rows)"},
+          {.name = "base",
+           .type = ValueType::kBase,
+           .help = "Pattern that each layer is changed in: full, windowed, or list:1,4 (default: full)"},
+          {.name = "layers", .type = ValueType::kLayers, .help = "Layers to measure, such as 0-11,20 (default: all)"},
+          {.name = "limit",
+           .type = ValueType::kInteger,
+           .help = "Examples taken from every set, the first ones (default: all)",
+           .minimum = 1},
+          {.name = "per_token",
+           .type = ValueType::kBoolean,
+           .help = "Keep the NLL of every answer token too (default: false)"},
+          {.name = "ignore_native_window",
+           .type = ValueType::kBoolean,
+           .help = "Measure a checkpoint that sets a window itself as if it did not (default: false, refuse)"},
+          {.name = "device",
+           .type = ValueType::kChoice,
+           .help = "Where it computes (default: auto, or cuda for cells that ask for GPUs)",
+           .choices = {"auto", "cpu", "cuda"}},
+          {.name = "residual",
+           .type = ValueType::kChoice,
+           .help = "Type of the residual stream on a GPU (default: checkpoint)",
+           .choices = {"checkpoint", "fp32"}},
+          {.name = "attention",
+           .type = ValueType::kChoice,
+           .help = "Attention kernels on a GPU (default: auto)",
+           .choices = {"auto", "cudnn", "own"}},
+          {.name = "max_attempts",
+           .type = ValueType::kInteger,
+           .help = "Attempts of a cell in one submission, after which it has failed (default: 5)",
+           .minimum = 1}};
 }
 
 std::vector<Key> resource_keys() {
@@ -150,72 +150,72 @@ const ObjectSchema& override_schema() {
 }
 
 std::vector<Key> top_keys() {
-  return {
-      {.name = "name", .type = ValueType::kName, .help = "Name of the sweep and of its jobs", .is_required = true},
-      {.name = "output",
-       .type = ValueType::kText,
-       .help = "Directory of all that the sweep makes; paths are relative to this file",
-       .is_required = true},
-      {.name = "winnow",
-       .type = ValueType::kText,
-       .help = "Executable that the cells run (default: the one that submits)"},
-      {.name = "models",
-       .type = ValueType::kObject,
-       .help = "Models to measure",
-       .form = ValueForm::kList,
-       .is_required = true,
-       .object = &model_schema()},
-      {.name = "datasets",
-       .type = ValueType::kObject,
-       .help = "Calibration sets to measure on",
-       .form = ValueForm::kList,
-       .is_required = true,
-       .object = &dataset_schema()},
-      {.name = "windows",
-       .type = ValueType::kInteger,
-       .help = "Windows of a windowed layer, tokens, a row itself included",
-       .form = ValueForm::kList,
-       .is_required = true,
-       .minimum = 1},
-      {.name = "sinks",
-       .type = ValueType::kInteger,
-       .help = "First tokens of the sequence that every row sees besides (default: [0])",
-       .form = ValueForm::kList},
-      {.name = "targets",
-       .type = ValueType::kChoice,
-       .help = "Window rules of engines; in place of decode (default: none)",
-       .form = ValueForm::kList,
-       .choices = {"hf", "vllm", "trtllm", "swaa-hf", "swaa-vllm"}},
-      {.name = "decode",
-       .type = ValueType::kChoice,
-       .help = "Whether rows of the answer obey the window (default: [windowed])",
-       .form = ValueForm::kList,
-       .choices = {"windowed", "full"}},
-      {.name = "seeds",
-       .type = ValueType::kInteger,
-       .help = "Seeds of bootstrap and permutations; they share one measurement (default: [0])",
-       .form = ValueForm::kList},
-      {.name = "defaults",
-       .type = ValueType::kObject,
-       .help = "Resources of models that do not say otherwise",
-       .object = &resources_schema()},
-      {.name = "exclude",
-       .type = ValueType::kObject,
-       .help = "Cells to leave out: those that fit every key of one item",
-       .form = ValueForm::kList,
-       .object = &selector_schema()},
-      {.name = "overrides",
-       .type = ValueType::kObject,
-       .help = "What is different for some cells; later ones win",
-       .form = ValueForm::kList,
-       .object = &override_schema()},
-      {.name = "max_parallel",
-       .type = ValueType::kInteger,
-       .help = "Cells of a Slurm array that run at once (default: as many as Slurm lets)",
-       .minimum = 1}};
+  return {{.name = "name", .type = ValueType::kName, .help = "Name of the sweep and of its jobs", .is_required = true},
+          {.name = "output",
+           .type = ValueType::kText,
+           .help = "Directory of all that the sweep makes; paths are relative to this file",
+           .is_required = true},
+          {.name = "winnow",
+           .type = ValueType::kText,
+           .help = "Executable that the cells run (default: the one that submits)"},
+          {.name = "models",
+           .type = ValueType::kObject,
+           .help = "Models to measure",
+           .form = ValueForm::kList,
+           .is_required = true,
+           .object = &model_schema()},
+          {.name = "datasets",
+           .type = ValueType::kObject,
+           .help = "Calibration sets to measure on",
+           .form = ValueForm::kList,
+           .is_required = true,
+           .object = &dataset_schema()},
+          {.name = "windows",
+           .type = ValueType::kInteger,
+           .help = "Windows of a windowed layer, tokens, a row itself included",
+           .form = ValueForm::kList,
+           .is_required = true,
+           .minimum = 1},
+          {.name = "sinks",
+           .type = ValueType::kInteger,
+           .help = "First tokens of the sequence that every row sees besides (default: [0])",
+           .form = ValueForm::kList},
+          {.name = "targets",
+           .type = ValueType::kChoice,
+           .help = "Window rules of engines; in place of decode (default: none)",
+           .form = ValueForm::kList,
+           .choices = {"hf", "vllm", "trtllm", "swaa-hf", "swaa-vllm"}},
+          {.name = "decode",
+           .type = ValueType::kChoice,
+           .help = "Whether rows of the answer obey the window (default: [windowed])",
+           .form = ValueForm::kList,
+           .choices = {"windowed", "full"}},
+          {.name = "seeds",
+           .type = ValueType::kInteger,
+           .help = "Seeds of bootstrap and permutations; they share one measurement (default: [0])",
+           .form = ValueForm::kList},
+          {.name = "defaults",
+           .type = ValueType::kObject,
+           .help = "Resources of models that do not say otherwise",
+           .object = &resources_schema()},
+          {.name = "exclude",
+           .type = ValueType::kObject,
+           .help = "Cells to leave out: those that fit every key of one item",
+           .form = ValueForm::kList,
+           .object = &selector_schema()},
+          {.name = "overrides",
+           .type = ValueType::kObject,
+           .help = "What is different for some cells; later ones win",
+           .form = ValueForm::kList,
+           .object = &override_schema()},
+          {.name = "max_parallel",
+           .type = ValueType::kInteger,
+           .help = "Cells of a Slurm array that run at once (default: as many as Slurm lets)",
+           .minimum = 1}};
 }
 
-// ---- values -----------------------------------------------------------------------------------------------------------
+// ---- values
+// -----------------------------------------------------------------------------------------------------------
 
 struct TextRule {
   const char* pattern;   // for std::regex and JSON Schema alike; "": anything but nothing
@@ -264,7 +264,8 @@ void check_scalar(const YAML::Node& node, const Key& key, std::vector<Problem>& 
   if (key.type == ValueType::kInteger) {
     const auto value = integer_of(node);
     if (!value || *value < key.minimum) {
-      refuse(key.minimum == 0 ? "a whole number, 0 or more" : "a whole number, at least " + std::to_string(key.minimum));
+      refuse(key.minimum == 0 ? "a whole number, 0 or more"
+                              : "a whole number, at least " + std::to_string(key.minimum));
     }
     return;
   }
@@ -273,8 +274,8 @@ void check_scalar(const YAML::Node& node, const Key& key, std::vector<Problem>& 
     return;
   }
   if (key.type == ValueType::kChoice) {
-    const bool is_choice = node.IsScalar() &&
-                           std::find(key.choices.begin(), key.choices.end(), node.Scalar()) != key.choices.end();
+    const bool is_choice =
+        node.IsScalar() && std::find(key.choices.begin(), key.choices.end(), node.Scalar()) != key.choices.end();
     if (!is_choice) refuse(join_or(key.choices));
     return;
   }
@@ -335,7 +336,8 @@ void check_value(const YAML::Node& key_node, const YAML::Node& node, const Key& 
   }
 }
 
-// ---- JSON Schema ------------------------------------------------------------------------------------------------------
+// ---- JSON Schema
+// ------------------------------------------------------------------------------------------------------
 
 Json object_json(const ObjectSchema& schema);
 
@@ -401,9 +403,10 @@ const ObjectSchema& sweep_schema() {
 }
 
 std::string json_schema() {
-  Json json = {{"$schema", "https://json-schema.org/draft/2020-12/schema"},
-               {"title", "winnow sweep file"},
-               {"description", "Models, datasets and windows that winnow sweep measures, one cell for each combination"}};
+  Json json = {
+      {"$schema", "https://json-schema.org/draft/2020-12/schema"},
+      {"title", "winnow sweep file"},
+      {"description", "Models, datasets and windows that winnow sweep measures, one cell for each combination"}};
   json.update(object_json(sweep_schema()));
   return json.dump(2) + "\n";
 }

@@ -1,5 +1,5 @@
-// The keys of a sweep file: one definition, from which the checks of the parser, the JSON Schema for editors and the help
-// come.
+// The keys of a sweep file: one definition, from which the checks of the parser, the JSON Schema for editors and the
+// help come.
 #pragma once
 
 #include <yaml-cpp/yaml.h>

@@ -265,6 +265,14 @@ void CudaBackend::choose_attention(const HeadShape& heads) {
   }
 }
 
+std::string CudaBackend::attention_path(const HeadShape& heads) {
+  choose_attention(heads);
+  if (!cudnn_) return "cuda-own";
+  const std::string path = "cuda-cudnn-" + cudnn_->version();
+  const bool is_auto = options_.attention == CudaOptions::Attention::kAuto;
+  return is_auto ? path + "-own-below-" + std::to_string(kCudnnFromTokens) : path;
+}
+
 void CudaBackend::attention(std::span<const AttentionCall> calls, const HeadShape& heads) {
   choose_attention(heads);
   std::vector<AttentionCall> own;

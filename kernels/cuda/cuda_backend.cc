@@ -116,11 +116,6 @@ std::string CudaBackend::description() const {
          no_cudnn;
 }
 
-std::string CudaBackend::attention_path(const HeadShape& heads) {
-  choose_attention(heads);
-  return cudnn_ ? "cuda-cudnn-" + cudnn_->version() : "cuda-own";
-}
-
 void CudaBackend::require_shape(int64_t hidden, int64_t ffn, const HeadShape& heads) const {
   const auto require = [](bool holds, const char* what, int64_t value) {
     if (holds) return;

@@ -305,3 +305,29 @@ def test_config_file(work, tmp_path):
     expect_refused(refused, USAGE, "no flag 'config'")
     assert "did you mean" not in refused.stderr
     expect_refused(winnow(work, "calibrate", "--config", tmp_path / "absent"), NO_INPUT, "absent")
+
+
+def documented_provenance():
+    text = (launch.REPOSITORY / "results" / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| (\w+) \|", text.split("### `/provenance`")[1].split("\n## ")[0], flags=re.M)
+    return {name: (kind, units) for name, kind, units in rows}
+
+
+def test_profile_is_printed_and_kept(work, tmp_path):
+    done = winnow(work, *calibrate_arguments(work, tmp_path / "run"), "--profile")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^attention full +\d+ .* TFLOP/s", done.stderr, flags=re.M)
+    with h5py.File(tmp_path / "run" / "results.h5") as file, h5py.File(work / "run" / "results.h5") as plain:
+        provenance = file["provenance"]
+        for name, (kind, units) in documented_provenance().items():
+            assert (h5py.check_string_dtype(provenance[name].dtype) is not None) == (kind == "string"), name
+            assert provenance[name].attrs["units"] in (units, units.encode()), name
+        profile = json.loads(provenance["profile"].asstr()[()])
+        assert plain["provenance/profile"].asstr()[()] == ""
+        np.testing.assert_array_equal(file["calibration/nll"], plain["calibration/nll"])
+    names = {operation["name"] for operation in profile["operations"]}
+    assert {"attention full", "attention window", "rms_norm", "rope", "store_kv", "swiglu", "token_nll"} <= names
+    busy = sum(operation["seconds"] for operation in profile["operations"])
+    assert 0 < busy <= profile["total_seconds"]
+    assert np.isclose(busy + profile["idle_seconds"], profile["total_seconds"])
+    assert profile["ceiling_flop_per_second"] > 0 and profile["ceiling_bytes_per_second"] > 0

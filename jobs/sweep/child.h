@@ -1,0 +1,45 @@
+// A child process and the signals that its parent passes on. Arguments go as they are: no shell is between.
+#pragma once
+
+#include <sys/types.h>
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace winnow {
+
+// Blocks USR1, TERM, INT, CHLD, and HUP unless it is ignored (nohup), so that next() hands them out one by one.
+// Children start with the signals as they were before. One at a time per process.
+class SignalQueue {
+ public:
+  SignalQueue();
+  SignalQueue(const SignalQueue&) = delete;
+  SignalQueue& operator=(const SignalQueue&) = delete;
+  ~SignalQueue();
+
+  // The next signal, or none after that many seconds.
+  std::optional<int> next(double seconds);
+
+ private:
+  sigset_t waited_{};
+  sigset_t former_{};
+};
+
+struct ChildOptions {
+  std::filesystem::path log;                                     // stdout and stderr go there; "": to this process's
+  std::vector<std::pair<std::string, std::string>> environment;  // set besides
+};
+
+// Starts it in a process group of its own, so that a terminal's Ctrl-C reaches the parent alone, which passes it on; it
+// gets SIGTERM when the parent dies. Throws Error(kUnavailable) where the program cannot be started.
+pid_t start_child(const std::vector<std::string>& words, const ChildOptions& options);
+// Its exit code when it has ended, 128 + signal where a signal ended it.
+std::optional<int> poll_child(pid_t child);
+
+// The running executable.
+std::filesystem::path own_executable();
+std::string host_name();
+
+}  // namespace winnow

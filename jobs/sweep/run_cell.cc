@@ -1,0 +1,245 @@
+#include "jobs/sweep/run_cell.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <optional>
+#include <thread>
+
+#include "jobs/sweep/cell_state.h"
+#include "jobs/sweep/child.h"
+#include "jobs/sweep/files.h"
+#include "kernels/error.h"
+#include "pipeline/host.h"
+#include "pipeline/lock.h"
+#include "results/store.h"
+
+namespace winnow {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr const char* kLockName = "cell.lock";
+constexpr int kInterruptedCode = static_cast<int>(ExitCode::kInterrupted);
+
+void say(const Cell& cell, const std::string& what) {
+  std::fprintf(stderr, "winnow: cell %s: %s\n", cell.name.c_str(), what.c_str());
+}
+
+// Null: somebody runs the cell. `status` takes the lock for a moment when it looks, hence several tries.
+std::unique_ptr<RunLock> lock_cell(const Cell& cell, std::string& holder) {
+  for (int i = 0; i < 10; ++i) {
+    try {
+      return std::make_unique<RunLock>(cell.run_directory, host_name(), kLockName);
+    } catch (const Error& error) {
+      if (error.code() != ExitCode::kInterrupted) throw;
+      holder = error.what();
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
+  return nullptr;
+}
+
+// Statistics with other seeds than the measurement's 0: the measurement is read, not repeated.
+void write_seeds(const Cell& cell) {
+  std::optional<Results> results;
+  for (const uint64_t seed : cell.seeds) {
+    const fs::path path = cell.results(seed);
+    if (seed == 0 || fs::exists(path)) continue;
+    if (!results) results = read_results(cell.results(0));
+    StatisticsOptions settings = results->statistics.options;
+    settings.seed = seed;
+    results->statistics = compute_statistics(results->calibration, results->controls, settings);
+    results->provenance.set("statistics_command", command_line(), "command line that computed the statistics anew");
+    make_directories(path.parent_path());
+    write_results(path, *results);
+  }
+}
+
+class CellRun {
+ public:
+  CellRun(fs::path submission, int task, Cell cell, BatchSystem* batch)
+      : submission_(std::move(submission)), task_(task), cell_(std::move(cell)), batch_(batch) {
+    make_directories(cell_.run_directory / "attempts");
+  }
+
+  int run() {
+    std::string holder;
+    const std::unique_ptr<RunLock> lock = lock_cell(cell_, holder);
+    if (!lock) {
+      say(cell_, "is being run already: " + holder);
+      return 0;
+    }
+    const std::vector<int> attempts = list_attempts(cell_.run_directory);
+    number_ = attempts.empty() ? 0 : attempts.back();
+    of_submission_ = count_of_submission(attempts);
+    while (!is_done(cell_)) {
+      if (fs::exists(cell_.results(0))) {
+        write_seeds(cell_);
+        continue;
+      }
+      if (of_submission_ >= cell_.max_attempts) return give_up();
+      const int code = attempt();
+      if (code == 0) {
+        if (!fs::exists(cell_.results(0))) return missing_result();
+        write_seeds(cell_);
+        break;
+      }
+      if (const std::optional<int> end = after_failure(code)) return *end;
+    }
+    if (batch_ != nullptr) batch_->settled(this_attempt());
+    if (batch_ != nullptr) say(cell_, "done");  // the local executor says so itself
+    return 0;
+  }
+
+ private:
+  int count_of_submission(const std::vector<int>& attempts) const {
+    int count = 0;
+    for (const int number : attempts) {
+      const auto json = read_json(attempt_record(cell_.run_directory, number));
+      if (json && AttemptRecord::from_json(*json).submission == submission_.filename().string()) ++count;
+    }
+    return count;
+  }
+
+  Attempt this_attempt() const {
+    return {.submission = submission_,
+            .task = task_,
+            .number = of_submission_,
+            .is_last = of_submission_ >= cell_.max_attempts};
+  }
+
+  std::vector<std::string> command() const {
+    std::vector<std::string> words;
+    if (batch_ != nullptr) {
+      words = batch_->launcher(cell_);
+    } else if (cell_.resources.ranks() > 1) {
+      // Unbound: ranks of cells that run at once would all be bound to the same cores.
+      words = {"mpirun", "-n", std::to_string(cell_.resources.ranks()), "--oversubscribe", "--bind-to", "none"};
+    }
+    words.push_back(own_executable().string());
+    words.insert(words.end(), cell_.calibrate_arguments.begin(), cell_.calibrate_arguments.end());
+    return words;
+  }
+
+  // Returns its exit code; what cannot be started counts as an attempt, too.
+  int attempt() {
+    ++number_;
+    ++of_submission_;
+    if (batch_ != nullptr) batch_->begin(this_attempt());
+    AttemptRecord record{.attempt = number_,
+                         .submission = submission_.filename().string(),
+                         .of_submission = of_submission_,
+                         .max_attempts = cell_.max_attempts,
+                         .host = host_name(),
+                         .started = utc_now(),
+                         .ended = "",
+                         .exit_code = std::nullopt,
+                         .error = "",
+                         .is_stopped = false,
+                         .slurm_job = batch_ == nullptr ? "" : batch_->job(),
+                         .slurm_task = batch_ == nullptr ? "" : batch_->task(),
+                         .command = command()};
+    const fs::path log = attempt_log(cell_.run_directory, number_);
+    const auto write = [&] {
+      write_text(attempt_record(cell_.run_directory, number_), dump_json(record.to_json(), 2));
+    };
+    write();
+    int code = 0;
+    try {
+      code = wait_for(start_child(record.command, {.log = log, .environment = {}}));
+      if (code != 0) record.error = last_error_line(log);
+    } catch (const Error& error) {
+      code = static_cast<int>(error.code());
+      record.error = error.what();
+    }
+    record.ended = utc_now();
+    record.exit_code = code;
+    record.is_stopped = is_stopped() && is_repeatable(code);
+    write();
+    error_ = record.error;
+    return code;
+  }
+
+  // In a batch job a signal is the scheduler's, and the cell goes on in a later job.
+  bool is_stopped() const { return was_told_ && batch_ == nullptr; }
+
+  // Passes signals on until the child ends.
+  int wait_for(pid_t child) {
+    while (true) {
+      if (const std::optional<int> code = poll_child(child)) return *code;
+      const std::optional<int> signal = signals_.next(1.0);
+      if (!signal || *signal == SIGCHLD) continue;
+      const bool is_second = was_told_ && *signal != SIGUSR1;
+      was_told_ = true;
+      kill(is_second && batch_ == nullptr ? -child : child,
+           is_second && batch_ == nullptr ? SIGKILL : passed_on(*signal));
+    }
+  }
+
+  // mpirun and srun have own ideas about Ctrl-C; TERM they pass on.
+  int passed_on(int signal) const {
+    if (signal == SIGUSR1 || signal == SIGTERM) return signal;
+    return batch_ == nullptr && cell_.resources.ranks() == 1 ? SIGINT : SIGTERM;
+  }
+
+  // The exit code of run-cell, or none: try again here.
+  std::optional<int> after_failure(int code) {
+    const bool is_last = of_submission_ >= cell_.max_attempts;
+    const std::string what = error_.empty() ? "exit code " + std::to_string(code) : error_;
+    if (!is_repeatable(code) || (is_last && !is_stopped())) {
+      if (batch_ != nullptr) batch_->settled(this_attempt());
+      say(cell_,
+          (is_repeatable(code) ? "given up after " + std::to_string(of_submission_) + " attempts: " : "failed: ") +
+              what + " (log: " + attempt_log(cell_.run_directory, number_).string() + ")");
+      return code;
+    }
+    if (batch_ != nullptr) {
+      say(cell_, "interrupted (" + what + "): " + batch_->again(this_attempt()));
+      return kInterruptedCode;
+    }
+    if (is_stopped()) return kInterruptedCode;
+    say(cell_, "attempt " + std::to_string(of_submission_) + " was interrupted (" + what + "), trying again");
+    std::this_thread::sleep_for(std::chrono::milliseconds(500));
+    return std::nullopt;
+  }
+
+  int give_up() {
+    if (batch_ != nullptr) batch_->settled(this_attempt());
+    const auto json = read_json(attempt_record(cell_.run_directory, number_));
+    const int code = json ? AttemptRecord::from_json(*json).exit_code.value_or(kInterruptedCode) : kInterruptedCode;
+    say(cell_, "given up after " + std::to_string(of_submission_) + " attempts; submit the sweep again to go on");
+    return code == 0 ? kInterruptedCode : code;
+  }
+
+  int missing_result() {
+    if (batch_ != nullptr) batch_->settled(this_attempt());
+    say(cell_, "winnow calibrate said it is done, but " + cell_.results(0).string() + " is missing here");
+    return static_cast<int>(ExitCode::kInternal);
+  }
+
+  fs::path submission_;
+  int task_;
+  Cell cell_;
+  BatchSystem* batch_;
+  SignalQueue signals_;
+  int number_ = 0;         // of the last attempt, all submissions together
+  int of_submission_ = 0;  // attempts of this one
+  bool was_told_ = false;  // a signal came
+  std::string error_;      // of the last attempt
+};
+
+}  // namespace
+
+int run_cell(const fs::path& submission, int task, BatchSystem* batch) {
+  const std::vector<Cell> cells = read_submission(submission);
+  if (task < 0 || task >= static_cast<int>(cells.size())) {
+    fail(ExitCode::kUsage, submission.string() + ": there is no task " + std::to_string(task) + "; tasks are 0 to " +
+                               std::to_string(static_cast<int>(cells.size()) - 1));
+  }
+  return CellRun(fs::absolute(submission), task, cells[static_cast<std::size_t>(task)], batch).run();
+}
+
+}  // namespace winnow

@@ -1,0 +1,19 @@
+// Runs one cell: attempts of `winnow calibrate` on the cell's ranks until it is done or has failed for good.
+#pragma once
+
+#include <filesystem>
+
+#include "jobs/sweep/executor.h"
+#include "jobs/sweep/submission.h"
+
+namespace winnow {
+
+// The cell with that index in the submission's cells.json. Locks it; a cell that somebody else runs, or that is done,
+// is no error: 0. Signals: USR1, TERM, INT and HUP go to the ranks, and the cell is then left interrupted (75). Returns
+// the exit code of the last attempt. Throws Error.
+//
+// `batch`: the batch system around this process, which starts the ranks and repeats an interrupted attempt in a later
+// job. Null: mpirun starts them, and attempts are repeated at once.
+int run_cell(const std::filesystem::path& submission, int task, BatchSystem* batch);
+
+}  // namespace winnow
