@@ -154,6 +154,7 @@ int run_collect(const Flags& flags) {
   const SweepView view = look_at(sweep);
   const fs::path file = flags.out.empty() ? sweep.file.output / (sweep.file.name + ".h5") : fs::path(flags.out);
   print(collect(sweep, view.states, file, flags.json));
+  for (const std::string& line : outdated(view)) std::fprintf(stderr, "winnow: warning: %s\n", line.c_str());
   if (!view.note.empty()) std::fprintf(stderr, "winnow: note: %s\n", view.note.c_str());
   return 0;
 }

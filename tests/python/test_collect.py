@@ -43,7 +43,6 @@ def work(tmp_path_factory):
         tiny.write_checkpoint(directory / name, layers=layers, seed=layers)
     tiny.write_calibration(directory / "long.h5", [60, 50, 70, 40])
     tiny.write_calibration(directory / "short.h5", [20, 24, 22, 21], prefix="short")
-    # No window below 64 hides anything of these but from 16 down.
     tiny.write_calibration(directory / "code.h5", [44, 52, 30], seed=5, prefix="code")
     file = write_sweep(directory, directory / "out", [8, 16])
     done = winnow(directory, "sweep", "submit", file, "--executor", "local")
@@ -208,7 +207,8 @@ def test_agreement_is_that_of_an_own_computation(collected):
                     assert not agreement.between_datasets[i, j] and not agreement.between_windows[i, j]
                     continue
                 means = [row.mean_delta_nll.dropna("layer").values for row in (left, right)]
-                np.testing.assert_allclose([rho[i, j], jaccard[i, j]], own_agreement(*means, int(left.top_k)), rtol=1e-12)
+                expected = own_agreement(*means, int(left.top_k))
+                np.testing.assert_allclose([rho[i, j], jaccard[i, j]], expected, rtol=1e-12)
                 n_compared += 1
                 differ = {name for name in ["dataset", "window", "seed"] if left[name] != right[name]}
                 assert bool(agreement.between_datasets[i, j]) == (differ == {"dataset"})
@@ -364,7 +364,8 @@ def test_the_table_has_one_line_a_cell(work):
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0].split() == ["model", "dataset", "window", "sinks", "seed", "state", "keep", "full", "rho", "short"]
-    assert len([line for line in lines if re.match(r"(small|large) +(long|code) +(8|16) +0 +[03] +done +\d+,\d+ ", line)]) == 16
+    row = re.compile(r"(small|large) +(long|code) +(8|16) +0 +[03] +done +\d+,\d+ ")
+    assert sum(row.match(line) is not None for line in lines) == 16
     assert re.search(r"small, between datasets \(4 pairs\): rho -?\d\.\d{3} \(", done.stdout)
     assert lines[-1] == f"Written: {work / 'out' / 'night.h5'}"
     assert (work / "out" / "night.h5").exists()
