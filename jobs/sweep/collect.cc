@@ -65,7 +65,7 @@ void read_row(const fs::path& path, CollectedCell& row) {
   if (reason.empty()) return;
   row.summary.reset();
   row.state = kStateUnusable;
-  row.reason = one_line(reason);
+  row.reason = one_line(reason) + "; remove it and submit again, which makes it anew";
 }
 
 // One line on a cell that has no results yet.

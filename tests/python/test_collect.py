@@ -313,6 +313,7 @@ def test_cells_without_results_are_listed_with_the_reason(partial):
         assert "is not an HDF5 file" in reason[unusable[0]]
         assert "format_version: expected 1, found 99" in reason[unusable[1]]
         assert "has seed 0, but the sweep asks for 3" in reason[unusable[2]]
+        assert all("remove it and submit again" in reason[label] for label in unusable)
         waiting = cells.sel(cell=cells.state == "waiting")
         assert set(waiting.window.values) == {32} and waiting.sizes["cell"] == 8
         assert set(waiting.window_keys.values) == {32}
@@ -331,6 +332,22 @@ def test_cells_without_results_are_listed_with_the_reason(partial):
     assert {label: cell["state"] for label, cell in by_label.items()} == state
     assert all((cell["results"] is None) == (cell["state"] != "done") for cell in by_label.values())
     assert printed["file"] == str(file)
+
+
+def test_an_unusable_result_is_made_anew(work, partial, tmp_path):
+    file, _, unusable = partial
+    output = tmp_path / "out"
+    shutil.copytree(file.parent, output)
+    for label in unusable:
+        (output / "runs" / label / "results.h5").unlink()
+    sweep = write_sweep(work, output, [8, 16], "anew.yaml")
+    done = winnow(work, "sweep", "submit", sweep, "--executor", "local")
+    assert done.returncode == 0, done.stderr
+    collect(work, sweep, tmp_path / "anew.h5")
+    with xr.open_dataset(tmp_path / "anew.h5", engine="h5netcdf") as anew, \
+            xr.open_dataset(work / "collected.h5", engine="h5netcdf") as before:
+        assert set(anew.state.values) == {"done"}
+        np.testing.assert_array_equal(anew.p_top_k, before.p_top_k)
 
 
 def test_no_nan_without_a_reason(partial):
