@@ -151,9 +151,11 @@ int run_cancel(const Flags& flags) {
 
 int run_collect(const Flags& flags) {
   const Sweep sweep = read_sweep(flags.file);
-  std::vector<Cell> cells;
-  for (const SweepCell& cell : sweep.cells) cells.push_back(cell.cell);
-  collect(cells, flags.out.empty() ? sweep.file.output / (sweep.file.name + ".h5") : fs::path(flags.out));
+  const SweepView view = look_at(sweep);
+  const fs::path file = flags.out.empty() ? sweep.file.output / (sweep.file.name + ".h5") : fs::path(flags.out);
+  print(collect(sweep, view.states, file, flags.json));
+  for (const std::string& line : outdated(view)) std::fprintf(stderr, "winnow: warning: %s\n", line.c_str());
+  if (!view.note.empty()) std::fprintf(stderr, "winnow: note: %s\n", view.note.c_str());
   return 0;
 }
 
@@ -219,6 +221,7 @@ void add_others(CLI::App& sweep, Flags& flags) {
   add_file_verb(sweep, flags, "cancel", "Takes the sweep's jobs out of Slurm; what is finished stays", run_cancel);
   CLI::App* collect = add_file_verb(sweep, flags, "collect", "Writes one file over all cells", run_collect);
   collect->add_option("--out", flags.out, "File to write (default: OUTPUT/NAME.h5)")->type_name("FILE");
+  collect->add_flag("--json", flags.json, "Print JSON on stdout instead of a table (default: table)");
   CLI::App* report = add_file_verb(sweep, flags, "report",
                                    "Runs winnow-report on the cells that are done; takes its flags", run_report);
   report->allow_extras();

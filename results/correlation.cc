@@ -10,13 +10,6 @@
 namespace winnow {
 namespace {
 
-// Doubled ranks less their mean, which is size + 1 whatever the ties.
-std::vector<int64_t> centred_ranks(std::span<const double> values) {
-  std::vector<int64_t> ranks = doubled_average_ranks(values);
-  for (int64_t& rank : ranks) rank -= static_cast<int64_t>(values.size()) + 1;
-  return ranks;
-}
-
 int64_t dot(std::span<const int64_t> x, std::span<const int64_t> y) {
   return std::inner_product(x.begin(), x.end(), y.begin(), int64_t{0});
 }
@@ -39,27 +32,37 @@ std::vector<int64_t> doubled_average_ranks(std::span<const double> values) {
   return ranks;
 }
 
-std::optional<double> spearman(std::span<const double> x, std::span<const double> y) {
-  const std::vector<int64_t> a = centred_ranks(x);
-  const std::vector<int64_t> b = centred_ranks(y);
-  const int64_t xx = dot(a, a);
-  const int64_t yy = dot(b, b);
-  if (xx == 0 || yy == 0) return std::nullopt;
+CentredRanks centred_ranks(std::span<const double> values) {
+  CentredRanks ranks{.values = doubled_average_ranks(values)};
+  // The mean of doubled ranks is size + 1 whatever the ties.
+  for (int64_t& rank : ranks.values) rank -= static_cast<int64_t>(values.size()) + 1;
+  ranks.sum_of_squares = dot(ranks.values, ranks.values);
+  return ranks;
+}
+
+std::optional<double> spearman(const CentredRanks& x, const CentredRanks& y) {
+  if (x.sum_of_squares == 0 || y.sum_of_squares == 0) return std::nullopt;
   // One root of the product: equal orders give exactly 1.
-  return static_cast<double>(dot(a, b)) / std::sqrt(static_cast<double>(xx) * static_cast<double>(yy));
+  return static_cast<double>(dot(x.values, y.values)) /
+         std::sqrt(static_cast<double>(x.sum_of_squares) * static_cast<double>(y.sum_of_squares));
+}
+
+std::optional<double> spearman(std::span<const double> x, std::span<const double> y) {
+  return spearman(centred_ranks(x), centred_ranks(y));
 }
 
 std::optional<double> spearman_permutation_p(std::span<const double> x, std::span<const double> y,
                                              int64_t n_permutations, uint64_t seed) {
-  const std::vector<int64_t> a = centred_ranks(x);
-  std::vector<int64_t> b = centred_ranks(y);
-  if (dot(a, a) == 0 || dot(b, b) == 0) return std::nullopt;
+  const CentredRanks ranks_x = centred_ranks(x);
+  const CentredRanks ranks_y = centred_ranks(y);
+  if (ranks_x.sum_of_squares == 0 || ranks_y.sum_of_squares == 0) return std::nullopt;
+  const std::vector<int64_t>& a = ranks_x.values;
+  std::vector<int64_t> b = ranks_y.values;
   const int64_t observed = std::abs(dot(a, b));
-  const std::vector<int64_t> unpermuted = b;
   int64_t n_as_extreme = 0;
   for (int64_t p = 0; p < n_permutations; ++p) {
     RandomStream random(seed, kPermutationStream, static_cast<uint64_t>(p));
-    b = unpermuted;
+    b = ranks_y.values;
     random.shuffle(std::span<int64_t>(b));
     if (std::abs(dot(a, b)) >= observed) ++n_as_extreme;
   }

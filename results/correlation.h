@@ -15,6 +15,14 @@ std::vector<int64_t> doubled_average_ranks(std::span<const double> values);
 // or all values equal on either side. Sizes must agree.
 std::optional<double> spearman(std::span<const double> x, std::span<const double> y);
 
+// The average ranks of a column, doubled and less their mean: what its correlation with others needs, computed once.
+struct CentredRanks {
+  std::vector<int64_t> values;
+  int64_t sum_of_squares = 0;  // 0: all values of the column are equal
+};
+CentredRanks centred_ranks(std::span<const double> values);
+std::optional<double> spearman(const CentredRanks& x, const CentredRanks& y);
+
 // Two-sided permutation p of Spearman's rho: (b + 1) / (n_permutations + 1), b = number of random orders of y whose
 // |rho| is at least the observed one (compared as integers, so ties count as ties). Same domain as spearman().
 std::optional<double> spearman_permutation_p(std::span<const double> x, std::span<const double> y,

@@ -70,8 +70,8 @@ std::size_t checked_count(hid_t dataset, const std::vector<int64_t>& shape, std:
   const uint64_t storage = H5Dget_storage_size(dataset);
   const uint64_t limit = storage > (uint64_t{1} << 50) ? storage : storage * kMaxDeflateRatio;
   uint64_t n_bytes = element_bytes;
+  if (std::find(shape.begin(), shape.end(), 0) != shape.end()) return 0;
   for (const int64_t extent : shape) {
-    if (extent == 0) return 0;
     if (extent < 0 || n_bytes > limit / static_cast<uint64_t>(extent)) {
       fail(ExitCode::kBadData, where + ": claims the shape " + describe(shape) + ", but the file holds only " +
                                    std::to_string(storage) + " bytes of it");

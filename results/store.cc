@@ -6,51 +6,10 @@
 
 #include "kernels/error.h"
 #include "results/hdf5.h"
+#include "results/variables.h"
 
 namespace winnow {
 namespace {
-
-constexpr const char* kNats = "nats per token";
-constexpr const char* kOne = "1";
-constexpr const char* kTokens = "tokens";
-constexpr const char* kText = "text";
-
-struct Description {
-  const char* units;
-  std::string long_name;
-};
-
-void describe(hdf5::Group& group, const std::string& name, const Description& description) {
-  group.set_attribute<std::string>(name, "units", description.units);
-  group.set_attribute<std::string>(name, "long_name", description.long_name);
-}
-
-// A variable along the named dimensions of its group, whose lengths `shape` must agree with.
-struct Variable {
-  std::string name;
-  std::vector<std::string> dimensions;
-  std::vector<int64_t> shape;
-};
-
-template <typename T>
-void write_variable(hdf5::Group& group, const Variable& variable, const std::vector<T>& values,
-                    const Description& description) {
-  group.write<T>(variable.name, values, variable.shape);
-  for (std::size_t axis = 0; axis < variable.dimensions.size(); ++axis) {
-    if (variable.dimensions[axis] != variable.name) {
-      group.attach_scale(variable.name, static_cast<int64_t>(axis), variable.dimensions[axis]);
-    }
-  }
-  describe(group, variable.name, description);
-}
-
-// A dimension with its coordinate variable.
-void write_coordinate(hdf5::Group& group, const std::string& name, const std::vector<int64_t>& values,
-                      const std::string& long_name) {
-  group.write<int64_t>(name, values, {static_cast<int64_t>(values.size())});
-  group.make_scale(name);
-  describe(group, name, {kOne, long_name});
-}
 
 void write_figure(hdf5::Group& group, const std::string& name, const Figure& figure, const std::string& long_name) {
   group.write_scalar<double>(name, figure.value);
@@ -98,7 +57,7 @@ void write_measurement(hdf5::Group group, const Measurement& m) {
   const auto by_example = [&](const char* name) { return Variable{name, {"example"}, per_example}; };
   const auto by_cell = [&](const char* name) { return Variable{name, {"example", "layer"}, per_cell}; };
   group.make_dimension("example", n);
-  write_coordinate(group, "layer", m.layer, "index of the decoder layer");
+  write_coordinate(group, "layer", m.layer, {kOne, "index of the decoder layer"});
   write_variable(group, by_example("example_id"), m.example_id, {kText, "identifier of the example"});
   if (!m.source.empty()) {
     write_variable(group, by_example("source"), m.source, {kText, "data set that the example comes from"});
@@ -139,8 +98,8 @@ void write_ranking(hdf5::Group group, const Statistics& statistics) {
   const auto n_layers = static_cast<int64_t>(r.layer.size());
   const auto by_layer = [&](const char* name) { return Variable{name, {"layer"}, {n_layers}}; };
   write_options(group, statistics.options);
-  write_coordinate(group, "layer", r.layer, "index of the decoder layer");
-  write_coordinate(group, "budget", r.budget, "K: number of layers that keep full attention");
+  write_coordinate(group, "layer", r.layer, {kOne, "index of the decoder layer"});
+  write_coordinate(group, "budget", r.budget, {kOne, "K: number of layers that keep full attention"});
   write_variable(group, by_layer("mean_delta_nll"), r.mean_delta_nll, {kNats, "mean over examples of delta_nll"});
   write_variable(group, by_layer("median_delta_nll"), r.median_delta_nll, {kNats, "median over examples of delta_nll"});
   write_variable(group, by_layer("standard_error"), r.standard_error, {kNats, "standard error of mean_delta_nll"});

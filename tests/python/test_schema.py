@@ -20,11 +20,15 @@ GROUPS = {
 }
 
 
-def read_schema():
-    """{group of the document: {variable: {type, dimensions, units, optional}}} from the README's tables."""
+def document_section(title):
     text = (REPOSITORY / "results" / "README.md").read_text(encoding="utf-8")
+    return text.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def read_schema(title):
+    """{group of the document: {variable: {type, dimensions, units, optional}}} from the tables of that section."""
     schema = {}
-    for section in re.split(r"^### ", text.split("## Results file")[1].split("\n## ")[0], flags=re.M)[1:]:
+    for section in re.split(r"^### ", document_section(title), flags=re.M)[1:]:
         rows = [[cell.strip() for cell in line.strip("|").split("|")]
                 for line in section.splitlines() if line.startswith("| `")]
         for group in re.findall(r"`(/[^`]*)`", section.splitlines()[0]):
@@ -38,7 +42,7 @@ def read_schema():
     return schema
 
 
-SCHEMA = read_schema()
+SCHEMA = read_schema("Results file")
 
 
 @pytest.fixture(scope="module")
