@@ -151,9 +151,9 @@ int run_cancel(const Flags& flags) {
 
 int run_collect(const Flags& flags) {
   const Sweep sweep = read_sweep(flags.file);
-  std::vector<Cell> cells;
-  for (const SweepCell& cell : sweep.cells) cells.push_back(cell.cell);
-  collect(cells, flags.out.empty() ? sweep.file.output / (sweep.file.name + ".h5") : fs::path(flags.out));
+  const SweepView view = look_at(sweep);
+  const fs::path file = flags.out.empty() ? sweep.file.output / (sweep.file.name + ".h5") : fs::path(flags.out);
+  print(collect(sweep, view.states, file, flags.json));
   return 0;
 }
 
@@ -177,9 +177,19 @@ int run_run_cell(const Flags& flags) {
   return run_cell(flags.submission, flags.task, batch.get());
 }
 
+// All that is wrong with a sweep file is said at once.
+int run_or_refuse(const Flags& flags, int (*run)(const Flags&)) {
+  try {
+    return run(flags);
+  } catch (const SweepFileError& error) {
+    for (const std::string& line : error.lines()) std::fprintf(stderr, "winnow: %s\n", line.c_str());
+    return static_cast<int>(error.code());
+  }
+}
+
 CLI::App* add_verb(CLI::App& sweep, Flags& flags, const char* name, const char* help, int (*run)(const Flags&)) {
   CLI::App* verb = sweep.add_subcommand(name, help);
-  verb->callback([&flags, run] { flags.run = [&flags, run] { return run(flags); }; });
+  verb->callback([&flags, run] { flags.run = [&flags, run] { return run_or_refuse(flags, run); }; });
   return verb;
 }
 
@@ -219,12 +229,13 @@ void add_others(CLI::App& sweep, Flags& flags) {
   add_file_verb(sweep, flags, "cancel", "Takes the sweep's jobs out of Slurm; what is finished stays", run_cancel);
   CLI::App* collect = add_file_verb(sweep, flags, "collect", "Writes one file over all cells", run_collect);
   collect->add_option("--out", flags.out, "File to write (default: OUTPUT/NAME.h5)")->type_name("FILE");
+  collect->add_flag("--json", flags.json, "Print JSON on stdout instead of a table (default: table)");
   CLI::App* report = add_file_verb(sweep, flags, "report",
                                    "Runs winnow-report on the cells that are done; takes its flags", run_report);
   report->allow_extras();
   report->callback([&flags, report] {
     flags.more = report->remaining();
-    flags.run = [&flags] { return run_report(flags); };
+    flags.run = [&flags] { return run_or_refuse(flags, run_report); };
   });
   CLI::App* cell = add_verb(sweep, flags, "run-cell", "Runs one cell of a submission; submit calls it", run_run_cell);
   cell->add_option("--submission", flags.submission, "OUTPUT/submissions/ID")->required()->type_name("DIR");

@@ -13,7 +13,7 @@ std::map<std::string, QueueEntry> slurm_queue(const std::filesystem::path&, std:
 int submit_to_slurm(const std::vector<Cell>&, const SubmitOptions&) { refuse(); }
 int cancel_on_slurm(const std::vector<Cell>&, const std::filesystem::path&) { refuse(); }
 std::unique_ptr<BatchSystem> batch_system_here(const std::filesystem::path&) { return nullptr; }
-void collect(const std::vector<Cell>&, const std::filesystem::path&) {
+std::string collect(const Sweep&, const std::vector<CellStatus>&, const std::filesystem::path&, bool) {
   fail(ExitCode::kUnavailable, "this build of winnow cannot collect");
 }
 

@@ -244,10 +244,8 @@ TextRule rule_of(ValueType type) {
 std::optional<int64_t> integer_of(const YAML::Node& node) {
   // A quoted number is text, for an editor's schema too.
   if (!node.IsScalar() || node.Tag() == "!") return std::nullopt;
-  const std::string& text = node.Scalar();
-  static const std::regex kInteger("-?[0-9]{1,18}");
-  if (!std::regex_match(text, kInteger)) return std::nullopt;
-  return std::stoll(text);
+  if (!is_integer(node.Scalar())) return std::nullopt;
+  return std::stoll(node.Scalar());
 }
 
 std::string shown(const YAML::Node& node) {
@@ -409,6 +407,11 @@ std::string json_schema() {
       {"description", "Models, datasets and windows that winnow sweep measures, one cell for each combination"}};
   json.update(object_json(sweep_schema()));
   return json.dump(2) + "\n";
+}
+
+bool is_integer(const std::string& text) {
+  static const std::regex kInteger("-?(0|[1-9][0-9]{0,17})");
+  return std::regex_match(text, kInteger);
 }
 
 Problem problem_at(const YAML::Node& node, std::string message) {
