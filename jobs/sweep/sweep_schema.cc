@@ -310,6 +310,9 @@ void check_one(const YAML::Node& node, const Key& key, std::vector<Problem>& pro
   }
 }
 
+// Whether a list may have no item twice: all but options of sbatch. Objects have names that are looked at elsewhere.
+bool are_unique(const Key& key) { return key.type != ValueType::kObject && key.name != "sbatch"; }
+
 void check_value(const YAML::Node& key_node, const YAML::Node& node, const Key& key, std::vector<Problem>& problems) {
   if (node.IsNull()) {  // has no place of its own in the file
     problems.push_back(problem_at(key_node, key.name + " has no value; expected one, or leave the key out"));
@@ -328,7 +331,7 @@ void check_value(const YAML::Node& key_node, const YAML::Node& node, const Key& 
   std::set<std::string> seen;
   for (const YAML::Node& item : node) {
     check_one(item, key, problems);
-    if (item.IsScalar() && key.name != "sbatch" && !seen.insert(item.Scalar()).second) {
+    if (item.IsScalar() && are_unique(key) && !seen.insert(item.Scalar()).second) {
       problems.push_back(problem_at(item, key.name + " has " + shown(item) + " twice; expected once"));
     }
   }
@@ -363,7 +366,8 @@ Json one_json(const Key& key) {
 
 Json key_json(const Key& key) {
   const Json one = one_json(key);
-  const Json list = {{"type", "array"}, {"items", one}, {"minItems", 1}};
+  Json list = {{"type", "array"}, {"items", one}, {"minItems", 1}};
+  if (are_unique(key)) list["uniqueItems"] = true;
   Json json = key.form == ValueForm::kOne ? one : list;
   if (key.form == ValueForm::kOneOrList) json = {{"anyOf", {one, list}}};
   json["description"] = key.help;
