@@ -15,7 +15,7 @@ import launch
 import tiny
 
 USAGE, BAD_DATA, NO_INPUT, INTERNAL, CANNOT_CREATE, CONFIG_MISMATCH = 64, 65, 66, 70, 73, 78
-VERBS = ["calibrate", "stats", "inspect", "bench", "selftest"]
+VERBS = ["calibrate", "stats", "inspect", "bench", "selftest", "sweep"]
 
 
 @pytest.fixture(scope="module")

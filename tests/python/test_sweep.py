@@ -28,8 +28,8 @@ def inputs(tmp_path_factory):
         tiny.write_calibration(directory / "data" / f"{model}-long.h5", LENGTHS, seed=3)
         tiny.write_calibration(directory / "data" / f"{model}-code.h5", LENGTHS[:4], seed=4, prefix="code")
         tiny.write_calibration(directory / "data" / f"{model}-short.h5", [80, 90], seed=5)
-    for model in ("slow", "other"):
-        tiny.write_calibration(directory / "data" / f"{model}-long.h5", SLOW_LENGTHS)
+    tiny.write_calibration(directory / "data" / "slow-long.h5", SLOW_LENGTHS)
+    tiny.write_calibration(directory / "data" / "slow-many.h5", SLOW_LENGTHS * 3)
     return directory
 
 
@@ -255,20 +255,19 @@ def test_bad_file_before_anything_is_written(folder):
     assert not (folder.path / "out").exists()
 
 
-def test_slurm_that_is_not_there(folder):
+def test_slurm_that_is_not_there(folder, tmp_path, monkeypatch):
     folder.write(models=["a"])
-    done = launch.run(folder.arguments("submit", "--executor", "slurm"), folder.path / "cache") \
-        if shutil.which("sbatch") is None else None
-    if done is None:
-        pytest.skip("sbatch is on PATH")
-    assert done.returncode == 69 and not (folder.path / "out" / "runs").exists()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    done = folder.run("submit", "--executor", "slurm")
+    assert done.returncode == 69 and "--executor local" in done.stderr
+    assert not (folder.path / "out" / "runs").exists()
 
 
 # ---- stops and crashes -----------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("ranks, jobs", [(1, 1), (2, 1), (1, 2)])
 def test_ctrl_c_and_submit_again(folder, ranks, jobs):
-    folder.write(models=["slow"], datasets=["long"], windows=[64, 32, 16],
+    folder.write(models=["slow"], datasets=["many"], windows=[64, 32, 16],
                  defaults={"threads": 1, "ranks_per_node": ranks})
     process = folder.start("--jobs", jobs)
     out = folder.path / "out" / "runs"
@@ -288,7 +287,7 @@ def test_ctrl_c_and_submit_again(folder, ranks, jobs):
     assert states(folder.cells()) == ["done"] * 3
     assert kept == {path: path.stat().st_mtime_ns for path in kept}  # no finished unit was computed twice
     for cell in folder.cells():
-        tiny.assert_same_tables(direct(folder, f"direct{cell['window']}", "slow", "long", cell["window"]),
+        tiny.assert_same_tables(direct(folder, f"direct{cell['window']}", "slow", "many", cell["window"]),
                                 pathlib.Path(cell["run_directory"]) / "results.h5")
 
 
