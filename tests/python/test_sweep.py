@@ -367,7 +367,32 @@ def test_status_watch_ends_with_the_sweep(folder):
     assert "1 cells: 1 done" in watched.stdout.strip().splitlines()[-1]
 
 
-# ---- schema ----------------------------------------------------------------------------------------------------------
+# ---- help and schema -------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("verb", ["plan", "status", "submit", "cancel", "collect", "report", "run-cell", "schema"])
+def test_help_is_something_to_act_on(folder, verb):
+    assert re.search(rf"^  {verb} ", launch.run(["sweep", "--help"], folder.path / "cache").stdout, flags=re.M)
+    done = launch.run(["sweep", verb, "--help"], folder.path / "cache")
+    assert done.returncode == 0
+    flags, example = done.stdout.split("\nExample:\n")
+    assert "winnow sweep" in example
+    for entry in re.split(r"\n  (?=-)", flags)[1:]:
+        assert entry.startswith("-h") or "default" in entry or "REQUIRED" in entry, entry
+
+
+def test_the_example_of_the_help_is_a_sweep(folder, inputs):
+    text = launch.run(["sweep", "--help"], folder.path / "cache").stdout
+    example = re.search(r"  name: .*?\n\n", text, flags=re.S).group(0)
+    example = re.sub("^  ", "", example, flags=re.M).replace("/models/Qwen3-4B", f"{inputs}/models/a")
+    for name in ("long", "short"):
+        path = folder.path / "data" / "qwen3-4b" / f"{name}.h5"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(inputs / "data" / f"a-{name}.h5", path)
+    (folder.path / "night.yaml").write_text(example)
+    done = folder.run("plan", "--json")
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["cells"]) == 4
+
 
 def fits(value, schema):
     """The part of JSON Schema that the sweep's schema uses; an unknown keyword is a failure."""
