@@ -22,7 +22,8 @@ def inputs(tmp_path_factory):
     directory = tmp_path_factory.mktemp("sweep")
     tiny.write_checkpoint(directory / "models" / "a", layers=3, seed=1)
     tiny.write_checkpoint(directory / "models" / "b", layers=2, seed=2)
-    tiny.write_checkpoint(directory / "models" / "slow", layers=6, hidden=128, heads=8, kv_heads=4, head_dim=16, ffn=384)
+    tiny.write_checkpoint(directory / "models" / "slow", layers=6, hidden=128, heads=8, kv_heads=4, head_dim=16,
+                          ffn=384)
     (directory / "data").mkdir()
     for model in ("a", "b"):
         tiny.write_calibration(directory / "data" / f"{model}-long.h5", LENGTHS, seed=3)
