@@ -157,7 +157,7 @@ class CellRun {
     }
     record.ended = utc_now();
     record.exit_code = code;
-    record.is_stopped = is_stopped() && is_repeatable(code);
+    record.is_stopped = is_stopped() && is_end_of_stop(code);
     write();
     error_ = record.error;
     return code;
@@ -165,6 +165,9 @@ class CellRun {
 
   // In a batch job a signal is the scheduler's, and the cell goes on in a later job.
   bool is_stopped() const { return was_told_ && batch_ == nullptr; }
+
+  // mpirun has codes of its own for a job that a signal ended; a failure of winnow's stays one.
+  static bool is_end_of_stop(int code) { return is_repeatable(code) || code < static_cast<int>(ExitCode::kUsage); }
 
   // Passes signals on until the child ends.
   int wait_for(pid_t child) {
@@ -189,7 +192,8 @@ class CellRun {
   std::optional<int> after_failure(int code) {
     const bool is_last = of_submission_ >= cell_.max_attempts;
     const std::string what = error_.empty() ? "exit code " + std::to_string(code) : error_;
-    if (!is_repeatable(code) || (is_last && !is_stopped())) {
+    if (is_stopped() && is_end_of_stop(code)) return kInterruptedCode;
+    if (!is_repeatable(code) || is_last) {
       if (batch_ != nullptr) batch_->settled(this_attempt());
       say(cell_,
           (is_repeatable(code) ? "given up after " + std::to_string(of_submission_) + " attempts: " : "failed: ") +
@@ -200,7 +204,6 @@ class CellRun {
       say(cell_, "interrupted (" + what + "): " + batch_->again(this_attempt()));
       return kInterruptedCode;
     }
-    if (is_stopped()) return kInterruptedCode;
     say(cell_, "attempt " + std::to_string(of_submission_) + " was interrupted (" + what + "), trying again");
     std::this_thread::sleep_for(std::chrono::milliseconds(500));
     return std::nullopt;
