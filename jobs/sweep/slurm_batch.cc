@@ -15,6 +15,7 @@ namespace {
 // slurmctld may be restarted just now. The time left after USR1 is what there is to wait.
 constexpr auto kPatience = std::chrono::seconds(120);
 constexpr auto kPause = std::chrono::seconds(2);
+constexpr int kSignalled = 128;  // exit codes from there on are signals
 
 std::string variable(const char* name) {
   const char* value = std::getenv(name);
@@ -98,16 +99,18 @@ class SlurmBatch : public BatchSystem {
  private:
   std::string id() const { return task_.empty() ? job_ : job_ + "_" + task_; }
 
-  // "" when it is done, else scontrol's words.
+  // "" when it is done, else scontrol's words. slurmctld ends this job's processes at once, scontrol among them, often
+  // before it has heard that it succeeded.
   std::string requeue() const {
     try {
       patiently([this] {
         const std::optional<ProgramOutput> output = run_program({"scontrol", "requeue", id()});
         if (!output) fail(ExitCode::kUnavailable, "scontrol is not on PATH");
-        if (output->exit_code != 0) fail(ExitCode::kUnavailable, output->words());
+        if (output->exit_code != 0 && output->exit_code < kSignalled) fail(ExitCode::kUnavailable, output->words());
       });
     } catch (const Error& error) {
-      return error.what();
+      const std::optional<OwnState> state = ask_own_state(id());
+      return state && state->state != "RUNNING" ? "" : error.what();
     }
     return "";
   }
