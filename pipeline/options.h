@@ -75,8 +75,6 @@ void check_options(const CalibrateOptions& options);
 // Throws Error(kUsage) for layers that the model does not have.
 Settings resolve_settings(const CalibrateOptions& options, int64_t n_layers);
 
-// "0-11,20" -> ascending unique layer indices below n_layers. `flag` names the flag in messages. Throws Error(kUsage).
-std::vector<int64_t> parse_layers(const std::string& text, int64_t n_layers, const std::string& flag);
 // "8G", "512M", "1024": bytes, powers of 1024. Throws Error(kUsage).
 int64_t parse_bytes(const std::string& text, const std::string& flag);
 // "NAME=FILE"; NAME has letters, digits, _ . -. Throws Error(kUsage).
