@@ -17,8 +17,12 @@ def coordinates(run):
         given = {name: value for name, value in run.cell.items() if value not in (None, "")}
         return {name: str(value) for name, value in given.items()}
     def base(name):
-        value = str(run.fact(name, "") or "")
-        return pathlib.PurePath(value).name or value
+        path = pathlib.PurePath(str(run.fact(name, "") or ""))
+        # A hub's cache calls the folder by a hash; the model's name is further up.
+        hub = next((part for part in path.parts if part.startswith("models--")), None)
+        if hub and name == "model":
+            return hub.removeprefix("models--").replace("--", "/")
+        return path.name or str(path)
     found = {"model": base("model"), "dataset": base("data"), "window": run.fact("window", ""),
              "sinks": run.fact("sinks", ""), "decode": run.fact("decode", ""), "base": run.fact("base", ""),
              "tail_rows": run.fact("tail_rows", ""), "target": run.fact("target", ""), "seed": run.settings.get("seed", "")}
@@ -33,7 +37,9 @@ def name_runs(runs):
     """Gives every run a label: what tells it from the others; the path where nothing does."""
     all_of_them = [coordinates(run) for run in runs]
     names = list(dict.fromkeys(name for one in all_of_them for name in one))
-    differing = [name for name in names if len({one.get(name) for one in all_of_them}) > 1]
+    # A setting that not every file has does not tell runs apart.
+    differing = [name for name in names if all(name in one for one in all_of_them)
+                 and len({one[name] for one in all_of_them}) > 1]
     if "window" in differing and "window_keys" in differing:
         differing.remove("window_keys")
     shown = differing or ["model"]
@@ -79,8 +85,11 @@ def kept_side_by_side(runs, index):
     sets = [set(choice.kept) for choice in choices]
     common = set.intersection(*sets)
     any_ = set.union(*sets)
-    text = (f"Kept in all {len(runs)}: {ranges(layers[sorted(common)])}." if common
-            else f"No layer is kept in all {len(runs)}.")
+    if len(runs) == 1:
+        text = f"One result is over these layers, so there is nothing to compare; it keeps {ranges(layers[sorted(common)])}."
+    else:
+        text = (f"Kept in all {len(runs)}: {ranges(layers[sorted(common)])}." if common
+                else f"No layer is kept in all {len(runs)}.")
     if any_ - common:
         text += f" In some only: {ranges(layers[sorted(any_ - common)])}."
     rows = [(run.label, run.top_k, " ".join(str(layer) for layer in sorted(layers[choice.kept])))
@@ -97,7 +106,8 @@ def kept_side_by_side(runs, index):
 def _kind(a, b):
     """What two runs differ in."""
     one, other = coordinates(a), coordinates(b)
-    return [name for name in dict.fromkeys([*one, *other]) if one.get(name) != other.get(name) and name != "window_keys"]
+    return [name for name in dict.fromkeys([*one, *other]) if name in one and name in other
+            and one[name] != other[name] and name != "window_keys"]
 
 
 _KINDS = {"model": "models", "dataset": "data sets", "window": "windows", "seed": "seeds"}
@@ -119,7 +129,7 @@ def agreement(runs, index):
             return step_class(value), number(value, 2), f"{names[r]}\n{names[c]}\n{word} {number(value)}"
         numbers = [str(i + 1) for i in range(len(shown))]
         labelled = [f"{i + 1} {name}" for i, name in enumerate(names)]
-        return lambda width: draw_grid(Grid(labelled, numbers, cell, f"{word} between results", "", height=36), width)
+        return lambda width: draw_grid(Grid(labelled, numbers, cell, f"{word} between results", "", height=36, widest=72), width)
 
     rows = [(runs[i].label, runs[j].label, rho, shared, ", ".join(_kind(runs[i], runs[j])))
             for (i, j), (rho, shared) in pairs.items()]

@@ -43,7 +43,7 @@ def strip(run, choice, width):
     """One row of squares, a layer each: what keeps full attention."""
     n = len(run.layers)
     cell = (width - 4) / n
-    height = min(cell, 26 if width > 500 else 22)
+    height = max(14.0, min(cell, 26 if width > 500 else 22))  # of many layers bars, not dots
     canvas = Canvas(width, height + 22, left=2, right=2, top=2, bottom=20)
     p = run.p_top_k.get(choice.k)
     words = {"keep": "keeps full attention", "open": "keeps full attention, place open",
@@ -114,18 +114,19 @@ class Grid:
     axis: str = "layer"
     row_axis: str = ""
     height: float = 26.0
+    widest: float = 1000.0  # of a column
 
 
 def draw_grid(grid, width):
     longest = max((len(str(row)) for row in grid.rows), default=1)
-    limit = 26 if width > 500 else 12
+    limit = 34 if width > 500 else 12
     left = min(longest, limit) * 6.4 + 16
     n_rows, n_columns = len(grid.rows), max(len(grid.columns), 1)
     top = 22 if grid.row_axis else 6
-    step = (width - left - 6) / n_columns
+    step = min((width - left - 6) / n_columns, grid.widest)
     height = min(grid.height, max(14.0, step)) if n_columns == n_rows else grid.height
-    canvas = Canvas(width, top + n_rows * height + (38 if grid.axis else 22), left=left, right=6, top=top,
-                    bottom=38 if grid.axis else 22)
+    canvas = Canvas(width, top + n_rows * height + (38 if grid.axis else 22), left=left,
+                    right=width - left - step * n_columns, top=top, bottom=38 if grid.axis else 22)
     if grid.row_axis:
         canvas.text(2, 14, grid.row_axis, "start", "axis")
     for r, row in enumerate(grid.rows):
@@ -198,6 +199,9 @@ def certainty(run):
                   "Share of bootstrap resamples in which the layer is among the top K, in per cent.")
 
 
+MOST_NAMED = 40  # points that get a name
+
+
 @dataclass
 class Points:
     """A scatter: positions of layers by two figures."""
@@ -212,20 +216,21 @@ class Points:
     labelled: list     # positions that get their name, the most important first
     label: str
     y_form: object = number
+    y_linear: bool | None = None   # None: as the values need
 
 
 def draw_points(points, width):
     canvas = Canvas(width, 380 if width > 500 else 320, left=62, top=26, bottom=42)
     left, top, right, bottom = canvas.plot
     x_scale, x_log = value_scale(points.x, left + 8, right - 8)
-    y_scale, y_log = value_scale(points.y, bottom - 8, top + 8)
+    y_scale, y_log = value_scale(points.y, bottom - 8, top + 8, points.y_linear)
     canvas.bottom_axis(x_scale, points.x_label + (" (log)" if x_log else ""), x_scale.ticks(5 if width > 500 else 4))
     canvas.left_axis(y_scale, points.y_label + (" (log)" if y_log else ""), form=points.y_form)
     places = [(x_scale(x), y_scale(y)) for x, y in zip(points.x, points.y)]
     good = [i for i in range(len(places)) if np.isfinite(points.x[i]) and np.isfinite(points.y[i])]
     for i in sorted(good, key=lambda i: i in points.filled):
         canvas.dot(*places[i], 5, f"mark {'dot-keep' if i in points.filled else 'dot-spare'}", data_tip=points.tips[i])
-    named = [i for i in points.labelled if i in good]
+    named = [i for i in points.labelled if i in good][:MOST_NAMED]
     others = [places[i] for i in good if i not in named]
     for i, spot in zip(named, place_labels([places[i] for i in named] + others, [points.names[i] for i in named])):
         if spot:
@@ -234,6 +239,11 @@ def draw_points(points, width):
 
 
 PAPER = {"spearman_rho": "0.306", "overlap": "3 of 9", "jaccard": "0.2", "magnitude_ratio": "85.6"}
+
+
+def _few(run):
+    """All layers by rank, where there are few enough to name each."""
+    return run.order().tolist() if len(run.layers) <= 40 else []
 
 
 def _control_rows(figures):
@@ -256,7 +266,7 @@ def controls(run):
         drawings = []
         if control["means"] is not None:
             drawings = [("", lambda width, name=name, means=control["means"]: _draw_control(run, width, name, means))]
-        figures.append(Figure(f"control-{index}", f"Long prompts against {name}", reading.control(run, name), drawings,
+        figures.append(Figure(f"control-{index}", f"Long prompts against the control {name}", reading.control(run, name), drawings,
                               f"Mean delta NLL of each layer on {name} and on the calibration set. Filled: top "
                               f"{run.top_k} on long prompts. The paper's figures are of Qwen3-4B-Thinking, 36 layers."
                               if drawings else "The paper's figures are of Qwen3-4B-Thinking, 36 layers.",
@@ -272,7 +282,7 @@ def _draw_control(run, width, name, means):
             for layer, a, b in zip(run.layers, long, means)]
     return draw_points(Points(means, long, f"delta NLL on {name}", "delta NLL on long prompts",
                               [str(layer) for layer in run.layers], tips, set(kept),
-                              list(dict.fromkeys(kept + on_control)), f"Delta NLL, long prompts against {name}"), width)
+                              list(dict.fromkeys(kept + on_control + _few(run))), f"Delta NLL, long prompts against {name}"), width)
 
 
 def exact_match(run):
@@ -283,10 +293,10 @@ def exact_match(run):
     means, kept = run.figures["mean_delta_nll"], run.kept(run.top_k).tolist()
     tips = [f"layer {layer}\ndelta NLL {signed(a)} nats per token\nexact-match drop {percent(b)}"
             for layer, a, b in zip(run.layers, means, drop)]
-    by_match = np.argsort(-drop, kind="stable")[:run.top_k].tolist()
+    by_match = [i for i in np.argsort(-drop, kind="stable")[:run.top_k].tolist() if drop[i] > 0]
     points = Points(means, drop, "delta NLL, nats per token", "drop of exact match", [str(layer) for layer in run.layers],
-                    tips, set(kept), list(dict.fromkeys(kept + by_match)), "Delta NLL against the drop of exact match",
-                    y_form=percent)
+                    tips, set(kept), list(dict.fromkeys(kept + by_match + _few(run))), "Delta NLL against the drop of exact match",
+                    y_form=percent, y_linear=True)
     names = {"split_half": "split-half reliability (Spearman-Brown)", "rho_exact_match": "rho with exact-match drop",
              "rho_token_accuracy": "rho with token-accuracy drop"}
     rows = [(words, run.reliability.get(name), run.reliability.get(name + "_ci_low"),

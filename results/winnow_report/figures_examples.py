@@ -1,5 +1,7 @@
 """Figures over examples: the heat map, the course along the answer, stability as examples are added."""
 
+import math
+
 import numpy as np
 
 from . import matrix, reading
@@ -51,7 +53,7 @@ def heat_map(run, most_cells=MOST_CELLS):
     spec = {"id": f"heat-{run.key}", "cols": run.layers.tolist(), "col_word": "layer", "axis": "layer",
             "row_axis": "mean cost", "threshold": threshold, "largest": largest, "unit": "nats per token",
             "what": "delta NLL", "orders": _orders(table, rows), "label": "Delta NLL per example and layer",
-            "height": int(min(520, max(60, 9 * len(rows)))), "values": values,
+            "height": int(min(520, max(60, 9 * len(rows)))), "values": values, "repeat": matrix.repeat_of(values, 520),
             "sheets": [{"name": "", "rows": [table.ids[i] for i in rows], "notes": notes, "data": matrix.encode(values)}]}
     caption = ("A row is an example, a column a layer: blue, windowing the layer costs; orange, it helps. The colour scale "
                "is logarithmic on both sides of 0.")
@@ -117,7 +119,7 @@ def tokens(run, most_cells=MOST_TOKEN_CELLS):
             "axis": "answer token", "row_axis": "layers by rank", "threshold": threshold, "largest": largest,
             "unit": "nats", "what": "delta NLL", "label": "Delta NLL per answer token and layer",
             "orders": [matrix.order("", "layers by rank", np.arange(len(layers)), names)],
-            "height": int(min(420, max(40, 18 * len(layers)))), "values": padded, "sheets": sheets}
+            "height": int(min(420, max(40, 18 * len(layers)))), "values": padded, "repeat": 1, "sheets": sheets}
     some = "" if len(sheets) == len(table.ids) else f" {count(len(sheets), 'example')} of {len(table.ids):,}, those with " \
                                                    "the largest cost first."
     return Figure("tokens", "Along the answer", reading.tokens(np.arange(len(course)), course, run.layers[first]),
@@ -156,7 +158,8 @@ def growth(run):
                    ("agreement", lambda width: _draw_agreement(found, width))],
                   "Rankings of the first examples beside that of all. Draws are 200 random orders of the same examples, so "
                   "agreement with all of them must end at 1.",
-                  table=(columns, rows))
+                  [("keep", f"top {found.k} at every size"), ("change", f"enters or leaves the top {found.k}"),
+                   ("spare", "the others")], table=(columns, rows))
 
 
 def _size_axis(canvas, sizes, pad):
@@ -169,29 +172,30 @@ def _size_axis(canvas, sizes, pad):
 
 
 def _draw_ranks(run, found, width):
-    """A line a layer: those of the final top K in colour, the rest faint."""
+    """A line a layer: the top K of all examples, layers that were in or out of it with fewer, and the rest faint."""
     n_layers = len(run.layers)
     canvas = Canvas(width, 320 if width > 500 else 290, left=46, right=40, top=26)
     _, top, right, bottom = canvas.plot
     x_scale = _size_axis(canvas, found.sizes, 8)
     shown = min(n_layers, max(2 * found.k, 8))
-    y_scale = Linear(0.5, shown + 0.5, top, bottom)
+    y_scale = Linear(0.5, shown + (0.5 if shown == n_layers else 1.6), top, bottom)  # room for ranks beyond
     ticks = sorted({1, *range(max(1, shown // 6), shown + 1, max(1, shown // 6))})
     canvas.left_axis(y_scale, "rank", ticks, form=lambda value: str(int(value)))
     last = found.ranks[-1]
     for i in sorted(range(n_layers), key=lambda i: -last[i]):
-        is_kept = last[i] <= found.k
-        points = [(x_scale(s), y_scale(min(found.ranks[s, i], shown + 0.9))) for s in range(len(found.sizes))]
+        is_kept, was_in = last[i] <= found.k, found.ranks[:, i] <= found.k
+        kind = "1" if was_in.any() and not was_in.all() else "0" if is_kept else ""
+        points = [(x_scale(s), y_scale(min(found.ranks[s, i], shown + 1.1))) for s in range(len(found.sizes))]
         if min(found.ranks[:, i]) > shown:
             continue
-        canvas.polyline(points, f"path s{(last[i] - 1) % 6}" if is_kept else "path-faint")
+        canvas.polyline(points, f"path s{kind}" + ("" if is_kept else " dashed") if kind else "path-faint")
         for s, (x, y) in enumerate(points):
             if found.ranks[s, i] <= shown:
-                canvas.dot(x, y, 3.4 if is_kept else 2.6, f"mark f{(last[i] - 1) % 6}" if is_kept else "mark spare",
+                canvas.dot(x, y, 3.4 if is_kept else 2.6, f"mark f{kind}" if kind else "mark spare",
                            data_tip=f"layer {run.layers[i]}\nrank {found.ranks[s, i]} after {found.sizes[s]} examples")
-        if last[i] <= shown and (shown <= 26 or is_kept):
+        if last[i] <= shown and (shown <= 24 or last[i] % math.ceil(shown / 24) == 1):
             canvas.text(right + 6, y_scale(last[i]) + 4, str(run.layers[i]), "start", "strong" if is_kept else "tick")
-    canvas.text(right + 6, top - 5, "layer", "start", "axis")
+    canvas.text(right + 6, top - 12, "layer", "start", "axis")
     return canvas.render("Rank of each layer as examples are added")
 
 

@@ -43,7 +43,7 @@ def signals(run):
     return Figure("signals", "Signals side by side", text,
                   [("by layer", lambda width: draw_grid(Grid(names, run.layers.tolist(), by_layer, "Layers by signal"), width)),
                    ("agreement", lambda width: draw_grid(Grid(names, names, by_pair, "Spearman's rho between signals", "",
-                                                              height=40), width))],
+                                                              height=40, widest=84), width))],
                   "Rank of each layer by each signal, 1 for the largest value; agreement is Spearman's rho over layers.",
                   table=(["layer", *names], rows))
 
@@ -218,4 +218,4 @@ def _draw_pareto(names, metric, figures, cache, width):
             + f"\n{cache[1][i]:,.0f} bytes" for i, name in enumerate(names)]
     short = [name if len(name) <= 22 else name[:21] + "\u2026" for name in names]
     return draw_points(Points(cache[1] / 2**20, mean, cache[0].replace("bytes", "MiB"), METRICS[metric], short, tips,
-                              set(front), front, f"{METRICS[metric]} against KV-cache bytes", y_form=form), width)
+                              set(front), front, f"{METRICS[metric]} against KV-cache bytes", y_form=form, y_linear=True), width)

@@ -52,10 +52,9 @@ def encode(values):
 def draw(spec, width):
     """The first sheet in its first order. spec: the dictionary that page.js gets, with "values" besides: (row, column).
 
-    Keys: id, cols, col_word, axis, row_axis, threshold, largest, unit, sheets, orders (results of `order`), height.
+    Keys: id, cols, col_word, axis, row_axis, threshold, largest, unit, sheets, orders (results of `order`), height, repeat (result of `repeat_of`).
     """
     values = spec["values"]
-    rows, columns = values.shape
     is_wide = width > 500
     height = spec["height"] if is_wide else min(spec["height"], 320)
     canvas = Canvas(width, height + 100, left=66, right=10, top=26, bottom=74)
@@ -63,11 +62,12 @@ def draw(spec, width):
     canvas.text(2, 14, spec["row_axis"], "start", "axis row-axis")
     order = spec["orders"][0]
     palette = [(0, 0, 0)] + [blend(LIGHT_DIVERGING, i / (2 * N_SHADES)) for i in range(2 * N_SHADES + 1)]
-    picture = png(shades(values[order["rows"]], spec["threshold"], spec["largest"]), palette)
+    indices = shades(values[order["rows"]], spec["threshold"], spec["largest"])
+    picture = png(np.repeat(indices, spec["repeat"], axis=1), palette)
     canvas.rect(left, top, right - left, bottom - top, "none")
     canvas.add(tag("image", href="data:image/png;base64," + base64.b64encode(picture).decode(), x=left, y=top,
                    width=float(right - left), height=float(bottom - top), preserveAspectRatio="none",
-                   style="image-rendering:" + ("pixelated" if rows <= height and columns <= width else "auto"),
+                   style="image-rendering:" + ("pixelated" if spec["repeat"] == 1 else "auto"),
                    class_="mark matrix", data_matrix=spec["id"]))
     canvas.rect(left, top, right - left, bottom - top, "edge")
     for slot, (fraction, words) in enumerate(order["ticks"]):
@@ -96,6 +96,12 @@ def order(name, axis, rows, words):
     slots = sorted({round(i * (n - 1) / (N_TICKS - 1)) for i in range(N_TICKS)})
     return {"name": name, "axis": axis, "rows": [int(row) for row in rows],
             "ticks": [[(slot + 0.5) / n, words[rows[slot]]] for slot in slots]}
+
+
+def repeat_of(values, height):
+    """How often a column is repeated: rows beyond the height must blend when they are scaled, columns must not."""
+    rows, columns = values.shape
+    return 1 if rows <= height else max(1, 960 // columns)
 
 
 def for_page(spec):

@@ -85,17 +85,18 @@
     paint() {
       const {threshold, largest, cols} = this.spec, n = this.rows.length, table = this.colours();
       const canvas = document.createElement("canvas");
-      canvas.width = cols.length;
+      const repeat = this.spec.repeat;  // of a column, so that columns do not blend where rows must
+      canvas.width = cols.length * repeat;
       canvas.height = n;
-      const context = canvas.getContext("2d"), picture = context.createImageData(cols.length, n);
+      const context = canvas.getContext("2d"), picture = context.createImageData(cols.length * repeat, n);
       const whole = Math.log1p(largest / threshold);
       for (let r = 0; r < n; ++r) {
         for (let c = 0; c < cols.length; ++c) {
-          const value = this.value(r, c), at = 4 * (r * cols.length + c);
+          const value = this.value(r, c), at = 4 * repeat * (r * cols.length + c);
           if (!Number.isFinite(value)) continue;
           const share = Math.sign(value) * Math.min(1, Math.log1p(Math.abs(value) / threshold) / whole);
-          picture.data.set(table[Math.round(127 + 127 * share)], at);
-          picture.data[at + 3] = 255;
+          const colour = table[Math.round(127 + 127 * share)];
+          for (let k = 0; k < repeat; ++k) picture.data.set([...colour, 255], at + 4 * k);
         }
       }
       context.putImageData(picture, 0, 0);

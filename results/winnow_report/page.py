@@ -90,6 +90,22 @@ def section(figure, prefix=""):
     return tag(kind, *parts, id=name, class_="figure", aria_labelledby=f"{name}-title")
 
 
+def lead(run):
+    """The answer at the run's own K, in one sentence."""
+    choice, n = reading.choose(run, run.top_k), len(run.layers)
+    if choice.k == n:
+        return tag("p", f"All {n} measured layers are kept at K = {choice.k}; a smaller --top-k chooses.", class_="lead")
+    kept = run.layers[choice.kept]
+    word = "layer " if choice.k == 1 else "layers "
+    text = ""
+    if choice.is_known:
+        text = (" Every place is settled." if not choice.open else
+                f" {len(choice.settled)} of the {choice.k} places {'is' if len(choice.settled) == 1 else 'are'} settled; "
+                f"for the rest there is not enough evidence to tell close layers apart.")
+    return tag("p", "Keep full attention in ", tag("b", word, ranges(kept), class_="layers"),
+               f" ({choice.k} of {n}) and window the rest.", text, class_="lead")
+
+
 def _word_of_budget(k, n):
     names = [words for divisor, words in ((8, "1/8"), (4, "1/4"), (2, "1/2")) if k == max(1, n // divisor)]
     return f"{names[0]} of the layers" if names else "--top-k"
@@ -200,7 +216,8 @@ def about(run):
 
 
 def _one(run, found, prefix, heading):
-    parts = [tag("h2", heading), answer(run), bottom_lines(run)]
+    parts = [tag("h2", heading), answer(run), tag("h2", "How far to trust it"), bottom_lines(run),
+             tag("h2", "The evidence")]
     parts += [section(figure, prefix) for figure in found]
     if run.examples is not None:
         parts.append(examples_table(run))
@@ -245,7 +262,7 @@ def build(runs, others, found, footer):
     if len(runs) == 1:
         run = runs[0]
         heading = "Layers that must keep full attention"
-        body = [tag("p", about(run), class_="about"), *_one(run, [figure for _, figure in found], "", "The answer")]
+        body = [tag("p", about(run), class_="about"), lead(run), *_one(run, [figure for _, figure in found], "", "The answer")]
         if others:
             body += overview([], others)[1:]
     else:
@@ -257,7 +274,7 @@ def build(runs, others, found, footer):
             own = [figure for prefix, figure in found if prefix == run.key + "-"]
             if own:
                 body.append(tag("details", tag("summary", run.label), tag("p", about(run), class_="about"),
-                                *_one(run, own, run.key + "-", "The answer"), class_="run"))
+                                lead(run), *_one(run, own, run.key + "-", "The answer"), class_="run"))
             else:
                 body.append(_short(run))
     template = Template(asset("page.html"))

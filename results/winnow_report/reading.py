@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .agreement import jaccard, spearman, top
-from .wording import count, interval, listed, number, percent, the_layers
+from .wording import correlation, count, interval, listed, number, percent, the_layers
 
 SURE = 0.95     # P(top K) from which a layer's place counts as settled
 RIVAL = 0.05    # P(top K) from which a layer that is left out could as well be in
@@ -39,7 +39,9 @@ def _names(run, positions):
 
 
 def _with_p(run, positions, p):
-    return listed(f"layer {run.layers[i]} ({percent(p[i])})" for i in positions)
+    def share(value):  # what is not settled must not read as if it were
+        return f"{100 * value:.1f}\u00a0%" if SURE - 0.005 <= value < SURE else percent(value)
+    return listed(f"layer {run.layers[i]} ({share(p[i])})" for i in positions)
 
 
 def certainty(run, choice):
@@ -51,11 +53,13 @@ def certainty(run, choice):
     if choice.k == len(run.layers):
         return "Every measured layer keeps full attention."
     if not choice.open and not choice.rivals:
-        return f"Settled: each is among the top {choice.k} in at least {percent(SURE)} of the resamples."
+        return (f"Settled: {'each' if choice.k > 1 else 'it'} is among the top {choice.k} in at least {percent(SURE)} of "
+                "the resamples.")
     p = run.p_top_k[choice.k]
     parts = []
     if choice.settled:
-        parts.append(f"{len(choice.settled)} of {choice.k} settled ({_names(run, choice.settled)}).")
+        named = f" ({_names(run, choice.settled)})" if len(choice.settled) <= 2 * N_NAMED else ""
+        parts.append(f"{len(choice.settled)} of {choice.k} settled{named}.")
     else:
         parts.append("No layer's place is settled.")
     if choice.open:
@@ -81,6 +85,10 @@ def border(run, k):
     if not np.isfinite([low[last], high[first]]).all():
         return "There are no intervals, so neighbours in the ranking cannot be told apart."
     a, b = run.layers[last], run.layers[first]
+    p = run.p_top_k.get(k)
+    if low[last] <= high[first] and p is not None and p[last] >= SURE and p[first] < RIVAL:
+        return (f"At K = {k} the intervals of layer {a} and layer {b} overlap, but resample by resample the order is clear: "
+                f"layer {a} is in the top {k} in {percent(p[last])}.")
     if low[last] <= high[first]:
         return (f"At K = {k} there is not enough evidence to put layer {a} before layer {b}: their intervals overlap "
                 f"({interval(low[last], high[last])}, and {interval(low[first], high[first])}).")
@@ -125,8 +133,8 @@ def examples(run):
         return "One example: nothing can be said about how far examples agree."
     first = run.order()[0]
     is_largest = table.delta.argmax(1) == first
-    text = (f"Layer {run.layers[first]} costs most in {int(is_largest.sum())} of {n} examples, and costs something "
-            f"(delta above 0) in {int((table.delta[:, first] > 0).sum())}.")
+    text = (f"Layer {run.layers[first]} costs most in {int(is_largest.sum()):,} of {n:,} examples, and costs something "
+            f"(delta above 0) in {int((table.delta[:, first] > 0).sum()):,}.")
     if n_layers > 1 and n >= 8:
         rho = np.asarray(spearman(table.delta, table.delta.mean(0)))
         rho = rho[np.isfinite(rho)]
@@ -152,7 +160,7 @@ def control(run, name):
         why = run.status.get(f"{name}.spearman_rho", "the file does not have it")
         return f"rho with {name} is not defined: {why}."
     low, high = figures.get("spearman_ci_low", np.nan), figures.get("spearman_ci_high", np.nan)
-    text = f"The ranking on {name} agrees with the long one with rho {number(rho, 2)}"
+    text = f"The ranking on the control {name} agrees with the long one with rho {number(rho, 2)}"
     if np.isfinite([low, high]).all():
         text += f" (95\u00a0% interval {interval(low, high)})"
     if np.isfinite([low, high]).all() and high < 0.5:
@@ -192,17 +200,17 @@ def stability(run, found):
     """Of the ranking as examples are added."""
     k, sizes = found.k, found.sizes
     text = f"In the order of the file, the first {count(sizes[0], 'example')} already give{'s' if sizes[0] == 1 else ''} " \
-           f"{int(found.shared[0])} of the top {k} of all {sizes[-1]}"
+           f"{int(found.shared[0])} of the top {k} of all {sizes[-1]:,}"
     since = len(sizes) - 1
     while since > 0 and found.shared[since - 1] == k:
         since -= 1
     if since < len(sizes) - 1:
-        text += f"; from {sizes[since]} on the top {k} no longer changes."
+        text += f"; from {sizes[since]:,} on the top {k} no longer changes."
     else:
-        text += f"; the top {k} still changes between {sizes[-2]} and {sizes[-1]}: more examples would help."
+        text += f"; the top {k} still changes between {sizes[-2]:,} and {sizes[-1]:,}: more examples would help."
     middle = found.drawn_rho[-2, 1]
     if np.isfinite(middle):
-        text += f" Any {sizes[-2]} of them rank the layers like all with rho {number(middle, 2)} (median of random draws)."
+        text += f" Any {sizes[-2]:,} of them rank the layers like all with rho {correlation(middle)} (median of random draws)."
     return text
 
 

@@ -122,14 +122,18 @@ class Canvas:
             last = y
             self.line(left, y, right, y, "zero" if value == 0 else "grid")
             self.text(left - 7, y + 3.7, form(value), "end", "tick")
-        self.text(left - 44 if left > 46 else 4, top - 5, label, "start", "axis")
+        self.text(left - 44 if left > 46 else 4, top - 12, label, "start", "axis")
 
     def bottom_axis(self, scale, label, ticks=None, form=number):
         left, top, right, bottom = self.plot
+        end = -math.inf  # of the label before
         for value in ticks if ticks is not None else scale.ticks():
             x = scale(value)
             self.line(x, top, x, bottom, "zero" if value == 0 else "grid")
-            self.text(x, bottom + 15, form(value), "middle", "tick")
+            half = len(form(value)) * TEXT_WIDTH / 2
+            if x - half > end + 3:
+                self.text(x, bottom + 15, form(value), "middle", "tick")
+                end = x + half
         self.text((left + right) / 2, bottom + 32, label, "middle", "axis")
 
     def layer_axis(self, names, label="layer", y=None):
@@ -165,7 +169,7 @@ def place_labels(points, labels, width=TEXT_WIDTH, height=11):
             box = (left, base - height + 2, left + size, base + 1)
             return sum(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken)
         best = min(spots, key=clashes)
-        places.append(None if clashes(best) > 1 else best[:3])
+        places.append(None if clashes(best) > (1 if len(labels) <= 20 else 0) else best[:3])
         if places[-1]:
             taken.append((best[3], best[1] - height + 2, best[3] + size, best[1] + 1))
     return places

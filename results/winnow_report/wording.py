@@ -11,10 +11,10 @@ def number(value, digits=3):
         return "n/a"
     if value == 0:
         return "0"
-    if 1e-4 <= abs(value) < 1e5:
+    if 1e-4 <= abs(value) < 1e6:
         text = f"{value:.{digits}g}"
         if "e" in text:
-            text = f"{value:.0f}"
+            text = f"{value:,.0f}"
     else:
         mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
         text = f"{mantissa}e{int(exponent)}"
@@ -34,6 +34,11 @@ def percent(share):
     if 0.995 < share < 1:
         return "> 99\u00a0%"
     return f"{100 * share:.0f}\u00a0%".replace("-", "\u2212")
+
+
+def correlation(rho):
+    """Two digits; never 1 for what is less."""
+    return "> 0.99" if 0.995 <= rho < 1 else number(rho, 2)
 
 
 def count(value, word, plural=None):
