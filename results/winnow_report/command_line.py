@@ -4,6 +4,7 @@ import argparse
 import os
 import pathlib
 import sys
+import warnings
 from contextlib import ExitStack
 
 from . import compare, export, opening, page, record
@@ -93,6 +94,7 @@ def _check(flags):
 def main(arguments=None):
     """The exit code: 0, or one of sysexits.h with one line on stderr."""
     from . import __version__
+    warnings.simplefilter("ignore")  # what the libraries think of a file; ours are lines of the page
     try:
         flags = parser(__version__).parse_args(arguments)
         _check(flags)

@@ -11,7 +11,8 @@ from .record import dataset
 from .svg import Canvas, Linear, value_scale
 from .wording import count, number, signed
 
-MOST_CELLS = 500_000        # of a heat map: 2.7 MB in the page
+MOST_CELLS = 400_000        # of a heat map: 2.1 MB in the page
+MOST_EXAMPLES = 4000        # of a heat map
 MOST_TOKEN_CELLS = 150_000  # of the token view
 MOST_TOKEN_LAYERS = 24
 
@@ -40,7 +41,7 @@ def heat_map(run, most_cells=MOST_CELLS):
     """Delta NLL of every example and layer."""
     table = run.examples
     n, n_layers = table.delta.shape
-    most = max(1, most_cells // n_layers)
+    most = min(MOST_EXAMPLES, max(1, most_cells // n_layers))
     rows = np.arange(n) if n <= most else np.linspace(0, n - 1, most).round().astype(int)
     values = table.delta[rows]
     threshold, largest = matrix.scale_of(values)

@@ -46,7 +46,8 @@ def scale_of(values):
 
 def encode(values):
     """float32, little endian, base64."""
-    return base64.b64encode(np.ascontiguousarray(values, "<f4").tobytes()).decode()
+    most = float(np.finfo("<f4").max)
+    return base64.b64encode(np.ascontiguousarray(np.clip(values, -most, most), "<f4").tobytes()).decode()
 
 
 def draw(spec, width):

@@ -78,7 +78,8 @@ def open(path):  # noqa: A001: callers write winnow_report.open
     path = find(path)
     _check_header(path)
     try:
-        return xr.open_datatree(path, engine="h5netcdf")
+        # Dimensions without a scale, which a file of another hand may have, get made-up names.
+        return xr.open_datatree(path, engine="h5netcdf", phony_dims="sort")
     except Exception as error:
         raise ReportError(BAD_DATA, f"{path}: not readable as netCDF-4 ({error}); copy it again, or delete it and "
                                     "repeat the command that wrote it") from error

@@ -13,7 +13,7 @@ from .wording import exact, number, percent, ranges
 
 MOST_ROWS = 1000       # of a table in the page
 MOST_DETAILED = 6      # results that get all their figures in one page
-MOST_MATRIX_CELLS = 600_000  # of all heat maps of a page
+MOST_MATRIX_CELLS = 400_000  # of all heat maps of a page
 
 
 def asset(name):
@@ -137,7 +137,7 @@ def answer(run):
 
 def bottom_lines(run):
     """How far to trust the answer, in a few sentences."""
-    lines = [reading.base_quality(run), reading.split_half(run) if run.reliability else "",
+    lines = [reading.too_few(run), reading.base_quality(run), reading.split_half(run) if run.reliability else "",
              *(reading.control(run, name) for name in run.controls)]
     if not run.controls:
         lines.append("There is no control set, so the ranking may be about layers that matter everywhere, not about long "

@@ -27,7 +27,7 @@ class Choice:
 def choose(run, k):
     kept = run.kept(k).tolist()
     p = run.p_top_k.get(k)
-    if p is None or not np.isfinite(p).all():
+    if p is None or not np.isfinite(p).all() or run.n_examples == 1:
         return Choice(k, kept, [], kept, [], False)
     settled = [i for i in kept if p[i] >= SURE]
     rivals = sorted((i for i in range(len(run.layers)) if i not in kept and p[i] >= RIVAL), key=lambda i: -p[i])
@@ -235,6 +235,17 @@ def cache_share(run, k):
         return None
     held = min(length, window + (sinks or 0))
     return (k * length + (n_layers - k) * held) / (n_layers * length), length
+
+
+FEW = 16  # examples below which bootstrap intervals are known to come out too narrow
+
+
+def too_few(run):
+    n = run.n_examples
+    if not 0 < n < FEW:
+        return ""
+    return f"Only {count(n, 'example')}: " + ("there are no intervals." if n == 1 else
+                                            "bootstrap intervals come out too narrow with so few.")
 
 
 def base_quality(run):

@@ -123,6 +123,15 @@ def scalars(data):
     return values
 
 
+def _plain(attributes):
+    """Attributes as numbers and text; arrays as text."""
+    plain = {}
+    for name, value in attributes.items():
+        value = value.item() if isinstance(value, np.generic) else value
+        plain[clean(name)] = value if isinstance(value, (int, float)) else clean(value)
+    return plain
+
+
 def _statuses(data, prefix=""):
     if data is None:
         return {}
@@ -196,9 +205,8 @@ def _read_budgets(run, ranking):
             if isinstance(k, int) and 1 <= k <= n:
                 run.p_top_k[k] = row
     run.budgets = sorted({*wanted, *run.p_top_k})
-    run.top_k = int(run.settings.get("top_k", 0) or 0)
-    if not 1 <= run.top_k <= n:
-        run.top_k = max(1, n // 4)
+    given = run.settings.get("top_k")
+    run.top_k = int(given) if isinstance(given, (int, float)) and 1 <= given <= n else max(1, n // 4)
 
 
 def _read_controls(run, tree):
@@ -255,7 +263,7 @@ def read_run(tree, path):
         run.notes.append(f"{run.examples.n_left_out} examples with values that are not finite are left out of the "
                          "figures per example.")
         run.examples = run.examples if run.examples.ids else None
-    run.settings = {} if ranking is None else dict(ranking.attrs)
+    run.settings = {} if ranking is None else _plain(ranking.attrs)
     _read_ranking(run, ranking)
     _read_budgets(run, ranking)
     run.status = _statuses(ranking)
