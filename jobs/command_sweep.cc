@@ -28,6 +28,23 @@ namespace winnow {
 namespace fs = std::filesystem;
 namespace {
 
+constexpr const char* kFile =
+    "\nA sweep file names models, data sets and windows; each combination is a cell. Paths are relative to the "
+    "file:\n\n"
+    "  name: night\n"
+    "  output: night\n"
+    "  models:\n"
+    "    - {name: qwen3-4b, path: /models/Qwen3-4B, gpus_per_node: 4, time: 08:00:00}\n"
+    "  datasets:\n"
+    "    - {name: long, data: 'data/{model}/long.h5', controls: {short: 'data/{model}/short.h5'}}\n"
+    "  windows: [1024, 2048]\n"
+    "  sinks: [0, 4]\n"
+    "  seeds: [0]\n\n"
+    "More keys: targets or decode, exclude, overrides, defaults, limit, ...: winnow sweep schema explains them all.\n";
+constexpr const char* kExample =
+    "\nOUTPUT/runs/CELL is the run directory of a cell. submit again runs only what is missing.\n"
+    "\nExample:\n  winnow sweep plan night.yaml && winnow sweep submit night.yaml\n";
+
 struct Flags {
   std::string file;
   bool json = false;
@@ -179,9 +196,19 @@ int run_run_cell(const Flags& flags) {
   return run_cell(flags.submission, flags.task, batch.get());
 }
 
+// All that is wrong with a sweep file is said at once.
+int run_or_refuse(const Flags& flags, int (*run)(const Flags&)) {
+  try {
+    return run(flags);
+  } catch (const SweepFileError& error) {
+    for (const std::string& line : error.lines()) std::fprintf(stderr, "winnow: %s\n", line.c_str());
+    return static_cast<int>(error.code());
+  }
+}
+
 CLI::App* add_verb(CLI::App& sweep, Flags& flags, const char* name, const char* help, int (*run)(const Flags&)) {
   CLI::App* verb = sweep.add_subcommand(name, help);
-  verb->callback([&flags, run] { flags.run = [&flags, run] { return run(flags); }; });
+  verb->callback([&flags, run] { flags.run = [&flags, run] { return run_or_refuse(flags, run); }; });
   return verb;
 }
 
@@ -227,7 +254,7 @@ void add_others(CLI::App& sweep, Flags& flags) {
   report->allow_extras();
   report->callback([&flags, report] {
     flags.more = report->remaining();
-    flags.run = [&flags] { return run_report(flags); };
+    flags.run = [&flags] { return run_or_refuse(flags, run_report); };
   });
   CLI::App* cell = add_verb(sweep, flags, "run-cell", "Runs one cell of a submission; submit calls it", run_run_cell);
   cell->add_option("--submission", flags.submission, "OUTPUT/submissions/ID")->required()->type_name("DIR");
@@ -250,13 +277,11 @@ Command add_sweep(CLI::App& program) {
   const auto flags = std::make_shared<Flags>();
   CLI::App* sweep = program.add_subcommand("sweep", "Runs many measurements from one YAML file, here or under Slurm");
   sweep->require_subcommand(1);
-  // Its verbs take it over.
-  sweep->footer(
-      "\nOUTPUT/runs/CELL is the run directory of a cell. submit again runs only what is missing.\n\nExample:\n"
-      "  winnow sweep plan night.yaml && winnow sweep submit night.yaml\n");
+  sweep->footer(kExample);  // its verbs take it over
   add_plan_and_status(*sweep, *flags);
   add_submit(*sweep, *flags);
   add_others(*sweep, *flags);
+  sweep->footer(std::string(kFile) + kExample);
   return {.app = sweep, .run = [flags] { return flags->run(); }, .has_config = false};
 }
 

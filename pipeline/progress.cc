@@ -25,6 +25,7 @@ Progress::Progress(std::span<const WorkUnit> units, double expected_seconds)
 }
 
 Progress::~Progress() {
+  if (!file_.empty() && !end_is_shown_) write_file();  // a run that was stopped says how far it came
   if (line_is_open_) std::fputs("\n", stderr);
 }
 

@@ -25,7 +25,7 @@ class Progress {
   // Shows progress when it is time to: often on a terminal, else at most twice a minute.
   void tick();
 
-  // From now on, at most every five seconds and by done() of the last unit, RUN_DIR/progress.json says how far it is,
+  // From now on, at most every five seconds and at the end, RUN_DIR/progress.json says how far it is,
   // for who looks from outside. cells_before, cells_total: of the whole measurement, found at the start.
   void keep_in(const std::filesystem::path& run_directory, int64_t cells_before, int64_t cells_total);
 

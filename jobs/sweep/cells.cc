@@ -229,7 +229,7 @@ class Expansion {
       }
       return paths_.of(path);
     };
-    if (dataset.data.pattern.empty()) return false;  // reported
+    if (dataset.data.pattern.empty() || model.name.empty()) return false;  // reported
     options.data = take(dataset.data);
     for (const SweepDataset::File& control : dataset.controls)
       options.controls.emplace_back(control.name, take(control));

@@ -108,7 +108,8 @@ class CellRun {
     return {.submission = submission_,
             .task = task_,
             .number = of_submission_,
-            .is_last = of_submission_ >= cell_.max_attempts};
+            .is_last = of_submission_ >= cell_.max_attempts,
+            .was_told = code_ == kInterruptedCode};
   }
 
   std::vector<std::string> command() const {
@@ -157,14 +158,18 @@ class CellRun {
     }
     record.ended = utc_now();
     record.exit_code = code;
-    record.is_stopped = is_stopped() && is_repeatable(code);
+    record.is_stopped = is_stopped() && is_end_of_stop(code);
     write();
     error_ = record.error;
+    code_ = code;
     return code;
   }
 
   // In a batch job a signal is the scheduler's, and the cell goes on in a later job.
   bool is_stopped() const { return was_told_ && batch_ == nullptr; }
+
+  // mpirun has codes of its own for a job that a signal ended; a failure of winnow's stays one.
+  static bool is_end_of_stop(int code) { return is_repeatable(code) || code < static_cast<int>(ExitCode::kUsage); }
 
   // Passes signals on until the child ends.
   int wait_for(pid_t child) {
@@ -189,7 +194,8 @@ class CellRun {
   std::optional<int> after_failure(int code) {
     const bool is_last = of_submission_ >= cell_.max_attempts;
     const std::string what = error_.empty() ? "exit code " + std::to_string(code) : error_;
-    if (!is_repeatable(code) || (is_last && !is_stopped())) {
+    if (is_stopped() && is_end_of_stop(code)) return kInterruptedCode;
+    if (!is_repeatable(code) || is_last) {
       if (batch_ != nullptr) batch_->settled(this_attempt());
       say(cell_,
           (is_repeatable(code) ? "given up after " + std::to_string(of_submission_) + " attempts: " : "failed: ") +
@@ -200,7 +206,6 @@ class CellRun {
       say(cell_, "interrupted (" + what + "): " + batch_->again(this_attempt()));
       return kInterruptedCode;
     }
-    if (is_stopped()) return kInterruptedCode;
     say(cell_, "attempt " + std::to_string(of_submission_) + " was interrupted (" + what + "), trying again");
     std::this_thread::sleep_for(std::chrono::milliseconds(500));
     return std::nullopt;
@@ -229,6 +234,7 @@ class CellRun {
   int of_submission_ = 0;  // attempts of this one
   bool was_told_ = false;  // a signal came
   std::string error_;      // of the last attempt
+  int code_ = 0;           // its exit code
 };
 
 }  // namespace

@@ -15,6 +15,7 @@ namespace {
 // slurmctld may be restarted just now. The time left after USR1 is what there is to wait.
 constexpr auto kPatience = std::chrono::seconds(120);
 constexpr auto kPause = std::chrono::seconds(2);
+constexpr int kSignalled = 128;  // exit codes from there on are signals
 
 std::string variable(const char* name) {
   const char* value = std::getenv(name);
@@ -74,7 +75,9 @@ class SlurmBatch : public BatchSystem {
     // A job that is being cancelled can be requeued, too: that is not what scancel was for.
     const std::optional<OwnState> state = ask_own_state(id());
     if (state && state->state != "RUNNING" && !state->is_timed_out) return "the job was cancelled, it is not repeated";
-    if (submission_.site.requeue == RequeueMode::kRequeue) {
+    // A node that lost its step daemon keeps that step's socket, and a requeued job, whose steps have the same names,
+    // cannot start there any more. After a failure a job with a new number goes on.
+    if (submission_.site.requeue == RequeueMode::kRequeue && attempt.was_told) {
       const std::string words = requeue();
       if (words.empty()) return "job " + id() + " is requeued";
       std::fprintf(stderr, "winnow: scontrol does not requeue job %s: %s\n", id().c_str(), words.c_str());
@@ -98,16 +101,18 @@ class SlurmBatch : public BatchSystem {
  private:
   std::string id() const { return task_.empty() ? job_ : job_ + "_" + task_; }
 
-  // "" when it is done, else scontrol's words.
+  // "" when it is done, else scontrol's words. slurmctld ends this job's processes at once, scontrol among them, often
+  // before it has heard that it succeeded.
   std::string requeue() const {
     try {
       patiently([this] {
         const std::optional<ProgramOutput> output = run_program({"scontrol", "requeue", id()});
         if (!output) fail(ExitCode::kUnavailable, "scontrol is not on PATH");
-        if (output->exit_code != 0) fail(ExitCode::kUnavailable, output->words());
+        if (output->exit_code != 0 && output->exit_code < kSignalled) fail(ExitCode::kUnavailable, output->words());
       });
     } catch (const Error& error) {
-      return error.what();
+      const std::optional<OwnState> state = ask_own_state(id());
+      return state && state->state != "RUNNING" ? "" : error.what();
     }
     return "";
   }

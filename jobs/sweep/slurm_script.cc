@@ -48,11 +48,13 @@ std::string option_lines(const std::vector<std::string>& options) {
   return text;
 }
 
+// Setup first: it may be what makes `module` known.
 std::string setup_lines(const SlurmSite& site) {
   std::string text;
-  for (const std::string& module : site.modules)
-    text += (text.empty() ? "" : "\n") + ("module load " + shell_quoted(module));
   for (const std::string& line : site.setup) text += (text.empty() ? "" : "\n") + line;
+  for (const std::string& module : site.modules) {
+    text += (text.empty() ? "" : "\n") + ("module load " + shell_quoted(module));
+  }
   return text;
 }
 

@@ -38,8 +38,7 @@ std::string word_of(const YAML::Node& node) { return node && node.IsScalar() ? n
 std::vector<int64_t> numbers_of(const YAML::Node& node) {
   std::vector<int64_t> numbers;
   for (const std::string& word : words_of(node)) {
-    int64_t number = 0;
-    if (YAML::convert<int64_t>::decode(YAML::Node(word), number)) numbers.push_back(number);
+    if (is_integer(word)) numbers.push_back(std::stoll(word));
   }
   return numbers;
 }
@@ -66,13 +65,6 @@ void add_assignments(const YAML::Node& node, Assignments& assignments) {
     const std::vector<std::string> words = words_of(entry.second);
     if (!words.empty()) assignments[name] = words;
   }
-}
-
-// A scalar as integer or text may be written in several ways: 02048 is 2048.
-std::string canonical_word(const std::string& key, const std::string& word) {
-  if (key != "window" && key != "sinks") return word;
-  int64_t number = 0;
-  return YAML::convert<int64_t>::decode(YAML::Node(word), number) ? std::to_string(number) : word;
 }
 
 class Reader {
@@ -190,10 +182,9 @@ class Reader {
       const std::vector<std::string> known = known_values(key);
       if (known.empty() && key != "target") continue;
       for (const std::string& word : words_of(entry.second)) {
-        const std::string value = canonical_word(key, word);
-        selector.keys[key].push_back(value);
-        if (std::find(known.begin(), known.end(), value) != known.end()) continue;
-        report(entry.second, "no cell has " + key + " " + value + "; expected " +
+        selector.keys[key].push_back(word);
+        if (std::find(known.begin(), known.end(), word) != known.end()) continue;
+        report(entry.second, "no cell has " + key + " " + word + "; expected " +
                                  (known.empty() ? "targets to be given" : join_or(known)));
       }
     }
@@ -286,15 +277,14 @@ void refuse_problems(const fs::path& path, std::vector<Problem> problems) {
   });
   const bool only_missing =
       std::all_of(problems.begin(), problems.end(), [](const Problem& problem) { return problem.is_missing_input; });
-  std::string message;
+  std::vector<std::string> lines;
   std::set<std::string> said;
   for (const Problem& problem : problems) {
     const std::string line = path.string() + ":" + std::to_string(problem.line) + ":" + std::to_string(problem.column) +
                              ": " + problem.message;
-    if (!said.insert(line).second) continue;
-    message += (message.empty() ? "" : "\nwinnow: ") + line;  // main puts the program's name before the first
+    if (said.insert(line).second) lines.push_back(line);
   }
-  fail(only_missing ? ExitCode::kNoInput : ExitCode::kUsage, message);
+  throw SweepFileError(only_missing ? ExitCode::kNoInput : ExitCode::kUsage, std::move(lines));
 }
 
 }  // namespace winnow

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "jobs/sweep/sweep_schema.h"
+#include "kernels/error.h"
 
 namespace winnow {
 
@@ -92,8 +93,23 @@ struct SweepFile {
 // more of them. Throws Error(kNoInput) for a file that cannot be read.
 SweepFile read_sweep_file(const std::filesystem::path& path, std::vector<Problem>& problems);
 
-// Throws Error with one line "FILE:LINE:COLUMN: ..." for each problem, in the order of the file: kNoInput where only
-// inputs are missing, else kUsage. Returns where there is none.
+// All that is wrong with a sweep file; as an Error it tells of the first.
+class SweepFileError : public Error {
+ public:
+  SweepFileError(ExitCode code, std::vector<std::string> lines)
+      : Error(code, lines.front() +
+                        (lines.size() == 1 ? "" : " (and " + std::to_string(lines.size() - 1) + " more like this)")),
+        lines_(std::move(lines)) {
+    for (std::string& line : lines_) line = one_line(std::move(line));
+  }
+  const std::vector<std::string>& lines() const { return lines_; }  // "FILE:LINE:COLUMN: what; expected ..."
+
+ private:
+  std::vector<std::string> lines_;
+};
+
+// Throws SweepFileError with the problems in the order of the file: kNoInput where only inputs are missing, else
+// kUsage. Returns where there is none.
 void refuse_problems(const std::filesystem::path& path, std::vector<Problem> problems);
 
 }  // namespace winnow

@@ -244,10 +244,8 @@ TextRule rule_of(ValueType type) {
 std::optional<int64_t> integer_of(const YAML::Node& node) {
   // A quoted number is text, for an editor's schema too.
   if (!node.IsScalar() || node.Tag() == "!") return std::nullopt;
-  const std::string& text = node.Scalar();
-  static const std::regex kInteger("-?[0-9]{1,18}");
-  if (!std::regex_match(text, kInteger)) return std::nullopt;
-  return std::stoll(text);
+  if (!is_integer(node.Scalar())) return std::nullopt;
+  return std::stoll(node.Scalar());
 }
 
 std::string shown(const YAML::Node& node) {
@@ -312,6 +310,9 @@ void check_one(const YAML::Node& node, const Key& key, std::vector<Problem>& pro
   }
 }
 
+// Whether a list may have no item twice: all but options of sbatch. Objects have names that are looked at elsewhere.
+bool are_unique(const Key& key) { return key.type != ValueType::kObject && key.name != "sbatch"; }
+
 void check_value(const YAML::Node& key_node, const YAML::Node& node, const Key& key, std::vector<Problem>& problems) {
   if (node.IsNull()) {  // has no place of its own in the file
     problems.push_back(problem_at(key_node, key.name + " has no value; expected one, or leave the key out"));
@@ -330,7 +331,7 @@ void check_value(const YAML::Node& key_node, const YAML::Node& node, const Key& 
   std::set<std::string> seen;
   for (const YAML::Node& item : node) {
     check_one(item, key, problems);
-    if (item.IsScalar() && key.name != "sbatch" && !seen.insert(item.Scalar()).second) {
+    if (item.IsScalar() && are_unique(key) && !seen.insert(item.Scalar()).second) {
       problems.push_back(problem_at(item, key.name + " has " + shown(item) + " twice; expected once"));
     }
   }
@@ -365,7 +366,8 @@ Json one_json(const Key& key) {
 
 Json key_json(const Key& key) {
   const Json one = one_json(key);
-  const Json list = {{"type", "array"}, {"items", one}, {"minItems", 1}};
+  Json list = {{"type", "array"}, {"items", one}, {"minItems", 1}};
+  if (are_unique(key)) list["uniqueItems"] = true;
   Json json = key.form == ValueForm::kOne ? one : list;
   if (key.form == ValueForm::kOneOrList) json = {{"anyOf", {one, list}}};
   json["description"] = key.help;
@@ -409,6 +411,11 @@ std::string json_schema() {
       {"description", "Models, datasets and windows that winnow sweep measures, one cell for each combination"}};
   json.update(object_json(sweep_schema()));
   return json.dump(2) + "\n";
+}
+
+bool is_integer(const std::string& text) {
+  static const std::regex kInteger("-?(0|[1-9][0-9]{0,17})");
+  return std::regex_match(text, kInteger);
 }
 
 Problem problem_at(const YAML::Node& node, std::string message) {

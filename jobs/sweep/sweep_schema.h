@@ -64,6 +64,8 @@ struct Problem {
   bool is_missing_input = false;
 };
 
+// Decimal, without zeros in front: to YAML 1.1 a leading zero means octal. Fits 64 bits.
+bool is_integer(const std::string& text);
 // Appends what does not fit: unknown keys, keys given twice, missing ones, wrong types and values.
 void check_against_schema(const YAML::Node& node, const ObjectSchema& schema, std::vector<Problem>& problems);
 Problem problem_at(const YAML::Node& node, std::string message);

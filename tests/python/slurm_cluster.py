@@ -16,7 +16,7 @@ import tempfile
 import time
 
 NODES = ("node1", "node2")
-CPUS = 4  # of a node, whatever the machine has: what matters is that several jobs fit
+CPUS = 6  # of a node, whatever the machine has: what matters is that several jobs fit
 WAIT_SECONDS = 60
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel")
 
@@ -133,14 +133,15 @@ class SlurmCluster:
 
     def start_controller(self):
         self.daemon("slurmctld", ["slurmctld", "-D", "-f", str(self.configuration)])
-        self.wait_for(lambda: self.command("scontrol", "ping", check=False).stdout.count("UP"), "slurmctld is silent")
+        self.wait_for(lambda: " UP" in self.command("scontrol", "ping", check=False).stdout, "slurmctld is silent")
 
     def start_node(self, node):
         self.daemon(node, ["slurmd", "-D", "-N", node, "-f", str(self.configuration)], WINNOW_TEST_NODE=node)
 
-    def kill_controller(self):
-        self.daemons["slurmctld"].kill()
-        self.daemons["slurmctld"].wait()
+    def stop_controller(self):
+        """As for a restart: it writes its state. A killed one forgets the last seconds, and may start jobs twice."""
+        self.daemons["slurmctld"].terminate()
+        self.daemons["slurmctld"].wait(WAIT_SECONDS)
 
     def kill_node(self, node):
         """As a power cut does: slurmd, its step daemons and all that they run."""
@@ -195,6 +196,9 @@ class SlurmCluster:
     def idle_nodes(self):
         done = self.command("sinfo", "--noheader", "--Node", "--partition=main", "--format=%t", check=False)
         return done.stdout.split().count("idle")
+
+    def is_down(self, node):
+        return "State=DOWN" in self.command("scontrol", "show", "node", node).stdout
 
     def queue(self):
         """{"1234_5": state}, one entry for each task."""
