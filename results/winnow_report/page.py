@@ -157,7 +157,7 @@ def ranking_table(run):
                           "Intervals are 95 % bootstrap intervals over examples.", table=(columns, rows))
 
 
-def examples_table(run):
+def examples_table(run, prefix=""):
     table_ = run.examples
     columns = ["example", *(["source"] if table_.sources else []), "prompt tokens", "answer tokens", "mean delta NLL",
                "layer that costs most"]
@@ -166,10 +166,11 @@ def examples_table(run):
         lengths = [int(v) if np.isfinite(v) else None for v in (table_.prompt_tokens[i], table_.answer_tokens[i])]
         rows.append((name, *([table_.sources[i]] if table_.sources else []), *lengths, float(table_.delta[i].mean()),
                      int(run.layers[table_.delta[i].argmax()])))
-    return tag("details", tag("summary", f"Examples ({len(rows):,})"), table(columns, rows, "Examples"), class_="figure")
+    return tag("details", tag("summary", f"Examples ({len(rows):,})"), table(columns, rows, "Examples"), class_="figure",
+               id=f"{prefix}example-list")
 
 
-def provenance(run):
+def provenance(run, prefix=""):
     rows = []
     for name, (value, units, long_name) in run.provenance.items():
         text = exact(value) if isinstance(value, (int, float)) else str(value)
@@ -186,7 +187,8 @@ def provenance(run):
                tag("div", tag("div", tag("button", "Copy as CSV", type="button", class_="copy", data_copy="csv"),
                               class_="tools"),
                    tag("div", tag("table", head, tag("tbody", *rows)), class_="scroll", tabindex="0", role="region",
-                       aria_label="Provenance"), class_="data provenance"), class_="figure")
+                       aria_label="Provenance"), class_="data provenance"), class_="figure",
+               id=f"{prefix}provenance")
 
 
 def run_figures(run, most_cells):
@@ -220,14 +222,14 @@ def _one(run, found, prefix, heading):
              tag("h2", "The evidence")]
     parts += [section(figure, prefix) for figure in found]
     if run.examples is not None:
-        parts.append(examples_table(run))
-    return [*parts, provenance(run)]
+        parts.append(examples_table(run, prefix))
+    return [*parts, provenance(run, prefix)]
 
 
 def _short(run):
     """A result among many: its answer only."""
     return tag("details", tag("summary", run.label), tag("p", about(run), class_="caption"), answer(run),
-               bottom_lines(run), section(ranking_table(run), run.key + "-"), provenance(run), class_="figure run")
+               bottom_lines(run), section(ranking_table(run), run.key + "-"), provenance(run, run.key + "-"), class_="figure run")
 
 
 def figures_of(runs):
