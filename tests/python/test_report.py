@@ -406,3 +406,59 @@ def test_csv_of_exact_values_reads_back():
     text = ",".join(wording.exact(value) for value in values)
     back = next(csv.reader([text]))
     assert [float(word) if word else None for word in back[:3]] == values[:3] and back[3] == ""
+
+
+# ---- a collected sweep ----------------------------------------------------------------------------------------------
+
+
+def write_collection(path, n_cells, n_layers, states=()):
+    """A collected sweep with what the report reads of it; cells of `states` have no results."""
+    random = np.random.default_rng(0)
+    means = random.gamma(1, 1, (n_cells, n_layers))
+    means[n_cells - len(states):] = np.nan
+    text = h5py.string_dtype()
+    with h5py.File(path, "w") as file:
+        file.attrs["format"], file.attrs["format_version"] = "winnow-collection", np.int64(1)
+        file.create_dataset("cell", data=[f"cell-{i}" for i in range(n_cells)], dtype=text).make_scale("cell")
+        file.create_dataset("layer", data=np.arange(n_layers)).make_scale("layer")
+        state = ["done"] * (n_cells - len(states)) + list(states)
+        columns = {"model": ["m"] * n_cells, "dataset": ["d"] * n_cells, "state": state,
+                   "reason": ["" if s == "done" else "the node went down" for s in state]}
+        for name, values in columns.items():
+            file.create_dataset(name, data=values, dtype=text).dims[0].attach_scale(file["cell"])
+        file["window"] = 1024 * (1 + np.arange(n_cells))
+        file["window"].dims[0].attach_scale(file["cell"])
+        file["mean_delta_nll"] = means
+        for axis, dim in enumerate(("cell", "layer")):
+            file["mean_delta_nll"].dims[axis].attach_scale(file[dim])
+    return means
+
+
+def test_a_collected_sweep_is_reported_cell_by_cell(tmp_path):
+    means = write_collection(tmp_path / "collected.h5", 5, 8, ["failed"])
+    text = page_of(tmp_path, tmp_path)
+    page = _Page(text)
+    assert "4 results" in text and "the node went down" in text
+    _, *rows = page.tables["agreement-0"]
+    assert len(rows) == 6 and all(row[4][0] == "window" for row in rows)
+    assert float(rows[0][2][1]) == pytest.approx(float(agreement.spearman(means[0], means[1])), abs=1e-12)
+
+
+def test_a_sweep_without_results_says_so(tmp_path):
+    write_collection(tmp_path / "collected.h5", 2, 8, ["failed", "waiting"])
+    code, _, err = report(tmp_path, "--out", tmp_path / "page.html")
+    assert code == NO_INPUT and "no cell has results yet" in err
+
+
+def test_a_large_sweep_stays_within_its_size(tmp_path):
+    write_collection(tmp_path / "collected.h5", 600, 48)
+    text = page_of(tmp_path, tmp_path)
+    assert len(text.encode()) <= MOST_BYTES and "of 600 are compared" in text
+
+
+def test_six_large_results_stay_within_the_size(tmp_path):
+    for i in range(6):
+        result_files.write(tmp_path / f"r{i}.h5", 1000, 48, seed=i)
+    code, _, err = report(*(tmp_path / f"r{i}.h5" for i in range(6)), "--out", tmp_path / "page.html")
+    assert code == DONE, err
+    assert (tmp_path / "page.html").stat().st_size <= MOST_BYTES
