@@ -38,6 +38,7 @@ demo: build
 
 test: build
 	@jobs/setup.sh python
+	@jobs/setup.sh slurm
 	@ctest --test-dir build --output-on-failure --parallel $$(nproc)
 
 install: build

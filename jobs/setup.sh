@@ -3,6 +3,7 @@
 #
 #   jobs/setup.sh system   compilers and libraries: Debian packages, as root or through sudo
 #   jobs/setup.sh python   .venv with the packages that pyproject.toml pins; a failure is a warning, in CI an error
+#   jobs/setup.sh slurm    Slurm's programs for the tests of label slurm; none of its services is started. The same
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -44,16 +45,23 @@ missing_packages() {
   find_python >/dev/null || echo python3-venv
 }
 
+# Words that make a command run as root: none as root, sudo for others. Fails where there is no way, or no apt.
+as_root() {
+  command -v apt-get >/dev/null || return 1
+  if [ "$(id -u)" -eq 0 ]; then return 0; fi
+  sudo -n true 2>/dev/null && echo sudo -n
+}
+
 install_packages() {
-  local how=()
-  if [ "$(id -u)" -ne 0 ]; then how=(sudo -n); fi
-  if ! command -v apt-get >/dev/null || ! "${how[@]}" true 2>/dev/null; then
+  local how
+  if ! how=$(as_root); then
     say "missing: $*; ask an administrator for: apt-get install --no-install-recommends $* (or see \"Without root or" \
       "apt\" in README.md)"
     exit $kUnavailable
   fi
   say "installing Debian packages: $*"
-  local apt=("${how[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300)
+  # shellcheck disable=SC2206  # several words, or none
+  local apt=($how env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300)
   "${apt[@]}" update || say "apt-get update failed; trying with the package lists that are there"
   if ! "${apt[@]}" install -y --no-install-recommends "$@" >/dev/null; then
     say "apt-get could not install: $*; see its message above"
@@ -96,11 +104,33 @@ setup_python() {
   [ -z "${CI:-}" ]
 }
 
+# Slurm and munge come with services, which this machine did not ask for: while policy-rc.d is there Debian starts none.
+setup_slurm() (
+  readonly policy=/usr/sbin/policy-rc.d
+  local program how missing=
+  for program in munged slurmctld slurmd sbatch srun squeue scontrol scancel; do
+    PATH=$PATH:/usr/sbin:/sbin command -v "$program" >/dev/null || missing+=" $program"
+  done
+  if [ -z "$missing" ]; then return 0; fi
+  if how=$(as_root); then
+    if [ ! -e $policy ]; then
+      trap '$how rm -f $policy' EXIT
+      printf '#!/bin/sh\nexit 101\n' | $how tee $policy >/dev/null
+      $how chmod 755 $policy
+    fi
+    # A shell of its own: where it cannot install it exits.
+    if (install_packages slurm-wlm munge); then return 0; fi
+  fi
+  say "no Slurm (missing:$missing): tests of label slurm are skipped"
+  [ -z "${CI:-}" ]
+)
+
 case "${1:-}" in
   system) setup_system ;;
   python) setup_python ;;
+  slurm) setup_slurm ;;
   *)
-    say "usage: jobs/setup.sh system|python"
+    say "usage: jobs/setup.sh system|python|slurm"
     exit 64
     ;;
 esac

@@ -101,6 +101,7 @@ struct Attempt {
   int task = 0;                      // index in its cells.json
   int number = 1;                    // of this submission, from 1
   bool is_last = false;              // max_attempts is reached: there must be no successor
+  bool was_told = false;             // it ended with exit code 75: it stopped as it was told
 };
 
 // What run-cell wants of the batch system that it runs in. Calls come in this order for an attempt: begin, launcher,
@@ -118,7 +119,7 @@ class BatchSystem {
   // Words before `winnow calibrate ...` that start it on the ranks of the cell: "srun", "--mpi=pmix", ...
   virtual std::vector<std::string> launcher(const Cell& cell) = 0;
   // The attempt was interrupted (exit 75, a dead rank) and may be repeated: requeues this job, or queues a successor
-  // where that is refused. Returns what it did in one line. Throws Error with Slurm's words where nothing helped.
+  // where that is refused or the attempt was not told to stop. Returns what it did in one line. Throws Error with Slurm's words where nothing helped.
   virtual std::string again(const Attempt& attempt) = 0;
   // The cell is done, or failed for good: takes a queued successor back.
   virtual void settled(const Attempt& attempt) = 0;

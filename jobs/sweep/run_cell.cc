@@ -108,7 +108,8 @@ class CellRun {
     return {.submission = submission_,
             .task = task_,
             .number = of_submission_,
-            .is_last = of_submission_ >= cell_.max_attempts};
+            .is_last = of_submission_ >= cell_.max_attempts,
+            .was_told = code_ == kInterruptedCode};
   }
 
   std::vector<std::string> command() const {
@@ -160,6 +161,7 @@ class CellRun {
     record.is_stopped = is_stopped() && is_end_of_stop(code);
     write();
     error_ = record.error;
+    code_ = code;
     return code;
   }
 
@@ -232,6 +234,7 @@ class CellRun {
   int of_submission_ = 0;  // attempts of this one
   bool was_told_ = false;  // a signal came
   std::string error_;      // of the last attempt
+  int code_ = 0;           // its exit code
 };
 
 }  // namespace

@@ -75,7 +75,9 @@ class SlurmBatch : public BatchSystem {
     // A job that is being cancelled can be requeued, too: that is not what scancel was for.
     const std::optional<OwnState> state = ask_own_state(id());
     if (state && state->state != "RUNNING" && !state->is_timed_out) return "the job was cancelled, it is not repeated";
-    if (submission_.site.requeue == RequeueMode::kRequeue) {
+    // A node that lost its step daemon keeps that step's socket, and a requeued job, whose steps have the same names,
+    // cannot start there any more. After a failure a job with a new number goes on.
+    if (submission_.site.requeue == RequeueMode::kRequeue && attempt.was_told) {
       const std::string words = requeue();
       if (words.empty()) return "job " + id() + " is requeued";
       std::fprintf(stderr, "winnow: scontrol does not requeue job %s: %s\n", id().c_str(), words.c_str());
