@@ -6,6 +6,7 @@
 #include <set>
 
 #include "kernels/error.h"
+#include "results/selection.h"
 
 namespace winnow {
 namespace {
@@ -190,28 +191,6 @@ CudaOptions::Attention parse_attention(const std::string& name) {
   require_one_of("--attention", name, {"auto", "cudnn", "own"});
   if (name == "cudnn") return CudaOptions::Attention::kCudnn;
   return name == "own" ? CudaOptions::Attention::kOwn : CudaOptions::Attention::kAuto;
-}
-
-std::vector<int64_t> parse_layers(const std::string& text, int64_t n_layers, const std::string& flag) {
-  std::set<int64_t> layers;
-  std::size_t begin = 0;
-  while (begin <= text.size()) {
-    const std::size_t end = std::min(text.find(',', begin), text.size());
-    const std::string item = text.substr(begin, end - begin);
-    const std::size_t dash = item.find('-', 1);
-    const auto first = parse_number(item.substr(0, dash));
-    const auto last = dash == std::string::npos ? first : parse_number(item.substr(dash + 1));
-    if (!first || !last || *first < 0 || *last < *first) {
-      refuse(flag + ": \"" + item + "\" is no layer or range of layers; expected for example 0-11,20");
-    }
-    if (*last >= n_layers) {
-      refuse(flag + ": layer " + std::to_string(*last) + " is out of range; the model has layers 0 to " +
-             std::to_string(n_layers - 1));
-    }
-    for (int64_t layer = *first; layer <= *last; ++layer) layers.insert(layer);
-    begin = end + 1;
-  }
-  return {layers.begin(), layers.end()};
 }
 
 int64_t parse_bytes(const std::string& text, const std::string& flag) {
