@@ -96,7 +96,7 @@ std::string pattern_name(const Pattern& pattern) {
   return list.empty() ? "windowed" : list;
 }
 
-Pattern parse_pattern(const std::string& name, int64_t n_layers, const std::string& flag) {
+Pattern pattern_of_name(const std::string& name, int64_t n_layers, const std::string& flag) {
   if (name == "full") return Pattern(static_cast<std::size_t>(n_layers), false);
   Pattern pattern(static_cast<std::size_t>(n_layers), true);
   if (name == "windowed") return pattern;
@@ -176,7 +176,7 @@ Settings resolve_window(const RunOptions& options) {
 
 Settings resolve_settings(const CalibrateOptions& options, int64_t n_layers) {
   Settings settings = resolve_window(options);
-  settings.base = parse_pattern(options.base, n_layers, "--base");
+  settings.base = pattern_of_name(options.base, n_layers, "--base");
   settings.base_name = pattern_name(settings.base);
   settings.layers =
       parse_layers(options.layers.empty() ? "0-" + std::to_string(n_layers - 1) : options.layers, n_layers, "--layers");
