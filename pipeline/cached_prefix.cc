@@ -188,25 +188,46 @@ CachedPrefix::CachedPrefix(Backend& backend, const ModelConfig& config, ModelWei
   scores_ = pass.scores();
 }
 
-void PrefixCache::provide(const Key& key, SweepRequest& request, const StopCheck& stop) {
-  const int64_t n_rows = cached_rows(config_, request, backend_.row_tile());
-  if (n_rows <= 0) return;
-  request.prefix_rows = n_rows;
-  auto found = prefixes_.find(key);
-  if (found == prefixes_.end()) {
-    const int64_t bytes = CachedPrefix::size_bytes(config_, backend_, n_rows);
-    const bool fits_backend = backend_bytes_ + bytes <= limits_.backend_bytes;
-    if (!fits_backend && host_bytes_ + bytes > limits_.host_bytes) {
-      request.prefix_rows = 0;
-      return;
+PrefixPlan plan_prefixes(std::span<const int64_t> sizes, int64_t n_ranks, const PrefixLimits& limits) {
+  std::vector<std::size_t> order(sizes.size());
+  for (std::size_t e = 0; e < order.size(); ++e) order[e] = e;
+  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return sizes[a] > sizes[b]; });
+  struct Load {
+    int64_t work = 0;  // prefixes without a byte cost a little, too
+    int64_t backend_bytes = 0;
+    int64_t host_bytes = 0;
+  };
+  std::vector<Load> loads(static_cast<std::size_t>(n_ranks));
+  PrefixPlan plan;
+  plan.owner.assign(sizes.size(), 0);
+  plan.place.assign(sizes.size(), std::nullopt);
+  for (const std::size_t e : order) {
+    const auto least =
+        std::min_element(loads.begin(), loads.end(), [](const Load& a, const Load& b) { return a.work < b.work; });
+    plan.owner[e] = least - loads.begin();
+    least->work += sizes[e] + 1;
+    if (sizes[e] == 0) continue;
+    if (least->backend_bytes + sizes[e] <= limits.backend_bytes) {
+      plan.place[e] = CachedPrefix::Place::kBackend;
+      least->backend_bytes += sizes[e];
+    } else if (least->host_bytes + sizes[e] <= limits.host_bytes) {
+      plan.place[e] = CachedPrefix::Place::kHost;
+      least->host_bytes += sizes[e];
     }
-    const auto place = fits_backend ? CachedPrefix::Place::kBackend : CachedPrefix::Place::kHost;
-    auto made = std::make_unique<CachedPrefix>(backend_, config_, weights_, request, place, stop);
-    (fits_backend ? backend_bytes_ : host_bytes_) += bytes;
-    (fits_backend ? n_in_backend_ : n_on_host_) += 1;
-    found = prefixes_.emplace(key, std::move(made)).first;
   }
-  request.prefix = found->second.get();
+  for (const Load& load : loads) {
+    plan.backend_bytes = std::max(plan.backend_bytes, load.backend_bytes);
+    plan.host_bytes = std::max(plan.host_bytes, load.host_bytes);
+  }
+  return plan;
+}
+
+void PrefixCache::provide(int64_t example, CachedPrefix::Place place, SweepRequest& request, const StopCheck& stop) {
+  request.prefix_rows = cached_rows(config_, request, backend_.row_tile());
+  if (request.prefix_rows == 0) return;
+  std::unique_ptr<CachedPrefix>& prefix = prefixes_[example];
+  if (!prefix) prefix = std::make_unique<CachedPrefix>(backend_, config_, weights_, request, place, stop);
+  request.prefix = prefix.get();
 }
 
 }  // namespace winnow

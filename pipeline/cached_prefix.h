@@ -6,7 +6,8 @@
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <utility>
+#include <optional>
+#include <span>
 #include <vector>
 
 #include "kernels/backend.h"
@@ -58,36 +59,37 @@ class CachedPrefix {
   std::vector<RowScore> scores_;    // of rows [first_score_row, n_rows)
 };
 
-// The prefixes of a rank's examples: in the backend's memory while there is room, then in the host's, then nowhere.
+// Who keeps what: every example belongs to one rank, which keeps its prefix in the backend's memory while there is
+// room, then in the host's, then nowhere: there the rows are computed anew each time.
+struct PrefixPlan {
+  std::vector<int64_t> owner;                             // rank, by example
+  std::vector<std::optional<CachedPrefix::Place>> place;  // by example
+  int64_t backend_bytes = 0;                              // of the rank that keeps most there
+  int64_t host_bytes = 0;
+};
+struct PrefixLimits {
+  int64_t backend_bytes = 0;  // of each rank
+  int64_t host_bytes = 0;
+};
+// sizes: of each example's prefix, bytes; 0 where there is none to keep. Examples are shared out by size, the largest
+// first. Pure.
+PrefixPlan plan_prefixes(std::span<const int64_t> sizes, int64_t n_ranks, const PrefixLimits& limits);
+
+// The prefixes of a rank's examples.
 class PrefixCache {
  public:
-  struct Limits {
-    int64_t backend_bytes = 0;
-    int64_t host_bytes = 0;
-  };
-  PrefixCache(Backend& backend, const ModelConfig& config, ModelWeights& weights, const Limits& limits)
-      : backend_(backend), config_(config), weights_(weights), limits_(limits) {}
+  PrefixCache(Backend& backend, const ModelConfig& config, ModelWeights& weights)
+      : backend_(backend), config_(config), weights_(weights) {}
 
-  using Key = std::pair<int64_t, int64_t>;  // data set, example
-  // Gives the request the prefix of its example, which is made when it is asked for first; leaves it as it is where
-  // there is no room or nothing to keep. Throws Interrupted, Error.
-  void provide(const Key& key, SweepRequest& request, const StopCheck& stop);
-
-  int64_t n_in_backend() const { return n_in_backend_; }
-  int64_t n_on_host() const { return n_on_host_; }
-  int64_t backend_bytes() const { return backend_bytes_; }
-  int64_t host_bytes() const { return host_bytes_; }
+  // Gives the request the prefix of its example, which is made when it is asked for first, and leaves it as it is where
+  // there are no rows to keep. Throws Interrupted, Error.
+  void provide(int64_t example, CachedPrefix::Place place, SweepRequest& request, const StopCheck& stop);
 
  private:
   Backend& backend_;
   const ModelConfig& config_;
   ModelWeights& weights_;
-  Limits limits_;
-  std::map<Key, std::unique_ptr<CachedPrefix>> prefixes_;
-  int64_t n_in_backend_ = 0;
-  int64_t n_on_host_ = 0;
-  int64_t backend_bytes_ = 0;
-  int64_t host_bytes_ = 0;
+  std::map<int64_t, std::unique_ptr<CachedPrefix>> prefixes_;  // by example
 };
 
 }  // namespace winnow

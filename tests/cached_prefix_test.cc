@@ -102,8 +102,8 @@ TEST(CachedPrefix, AShortExampleHasNone) {
   ModelWeights weights(model.config, *model.checkpoint, *backend);
   SweepRequest request = drop_one(tokens, 50, {10, 0, 50, kNoLimit}, 4);
   EXPECT_EQ(cached_rows(model.config, request, backend->row_tile()), 0);
-  PrefixCache cache(*backend, model.config, weights, {.backend_bytes = int64_t{1} << 30});
-  cache.provide({0, 0}, request, {});
+  PrefixCache cache(*backend, model.config, weights);
+  cache.provide(0, CachedPrefix::Place::kBackend, request, {});
   EXPECT_EQ(request.prefix, nullptr);
 }
 
@@ -122,23 +122,29 @@ TEST(CachedPrefix, StackedRequestsWithAndWithoutGiveWhatEachAloneGives) {
   std::vector<SweepResult> whole;
   for (const SweepRequest& request : requests) whole.push_back(sweep(*backend, model.config, weights, request, {}));
 
-  // The first in the backend's memory, the second on the host, for the third there is no room.
+  // The longest in the backend's memory, the next on the host, for the third there is no room, the last has none.
   std::vector<int64_t> bytes;
   for (const SweepRequest& request : requests) {
     bytes.push_back(
         CachedPrefix::size_bytes(model.config, *backend, cached_rows(model.config, request, backend->row_tile())));
   }
-  PrefixCache cache(*backend, model.config, weights, {.backend_bytes = bytes[0], .host_bytes = bytes[1]});
+  const PrefixPlan plan = plan_prefixes(bytes, 1, {.backend_bytes = bytes[1], .host_bytes = bytes[2]});
+  EXPECT_EQ(plan.place, (std::vector<std::optional<CachedPrefix::Place>>{std::nullopt, CachedPrefix::Place::kBackend,
+                                                                         CachedPrefix::Place::kHost, std::nullopt}));
+  EXPECT_EQ(plan.backend_bytes, bytes[1]);
+  EXPECT_EQ(plan.host_bytes, bytes[2]);
+  PrefixCache cache(*backend, model.config, weights);
   for (int repeat = 0; repeat < 2; ++repeat) {
     std::vector<SweepRequest> cached = requests;
-    for (std::size_t r = 0; r < cached.size(); ++r) cache.provide({0, static_cast<int64_t>(r)}, cached[r], {});
-    ASSERT_NE(cached[0].prefix, nullptr);
+    const int64_t before = backend->allocated_bytes();
+    for (std::size_t r = 0; r < cached.size(); ++r) {
+      if (plan.place[r]) cache.provide(static_cast<int64_t>(r), *plan.place[r], cached[r], {});
+    }
+    EXPECT_EQ(backend->allocated_bytes() - before, repeat == 0 ? bytes[1] : 0);
     ASSERT_NE(cached[1].prefix, nullptr);
-    EXPECT_FALSE(cached[0].prefix->is_on_host());
-    EXPECT_TRUE(cached[1].prefix->is_on_host());
-    EXPECT_EQ(cached[2].prefix, nullptr);
-    EXPECT_EQ(cache.n_in_backend(), 1);
-    EXPECT_EQ(cache.n_on_host(), 1);
+    ASSERT_NE(cached[2].prefix, nullptr);
+    EXPECT_FALSE(cached[1].prefix->is_on_host());
+    EXPECT_TRUE(cached[2].prefix->is_on_host());
     const std::vector<SweepResult> together = sweep(*backend, model.config, weights, cached, {});
     for (std::size_t r = 0; r < cached.size(); ++r) {
       expect_same(together[r].base, whole[r].base, "base " + std::to_string(r));
@@ -147,6 +153,22 @@ TEST(CachedPrefix, StackedRequestsWithAndWithoutGiveWhatEachAloneGives) {
       }
     }
   }
+}
+
+TEST(PrefixPlan, SharesExamplesOutBySize) {
+  const std::vector<int64_t> sizes = {10, 40, 20, 30, 0, 0};
+  const PrefixPlan plan = plan_prefixes(sizes, 2, {.backend_bytes = 40, .host_bytes = 10});
+  EXPECT_EQ(plan.owner[1], 0);
+  EXPECT_EQ(plan.owner[3], 1);
+  EXPECT_EQ(plan.owner[2], 1);
+  EXPECT_EQ(plan.owner[0], 0);
+  using Place = CachedPrefix::Place;
+  EXPECT_EQ(plan.place, (std::vector<std::optional<Place>>{Place::kHost, Place::kBackend, std::nullopt, Place::kBackend,
+                                                           std::nullopt, std::nullopt}));
+  EXPECT_EQ(plan.backend_bytes, 40);
+  EXPECT_EQ(plan.host_bytes, 10);
+  const PrefixPlan empty = plan_prefixes(std::vector<int64_t>{0, 0, 0, 0}, 2, {});
+  EXPECT_EQ(std::count(empty.owner.begin(), empty.owner.end(), 0), 2);
 }
 
 TEST(CachedPrefix, SavesTheRowsBeforeTheTail) {
@@ -167,12 +189,10 @@ TEST(CachedPrefix, StopsBetweenLayersAndRefusesAnother) {
   const auto backend = make_cpu_backend({.n_threads = 1});
   ModelWeights weights(model.config, *model.checkpoint, *backend);
   SweepRequest request = drop_one(tokens, 280, {20, 0, 270, kNoLimit}, 4);
-  const PrefixCache::Limits limits{.backend_bytes = int64_t{1} << 30};
-  PrefixCache cache(*backend, model.config, weights, limits);
+  PrefixCache cache(*backend, model.config, weights);
   int layers = 0;
   SweepRequest stopped = request;
-  EXPECT_THROW(cache.provide({0, 0}, stopped, [&] { return ++layers == 2; }), Interrupted);
-  EXPECT_EQ(cache.backend_bytes(), 0);
+  EXPECT_THROW(cache.provide(0, CachedPrefix::Place::kBackend, stopped, [&] { return ++layers == 2; }), Interrupted);
   request.prefix_rows = 128;  // 256 is where the lanes begin
   EXPECT_THROW(sweep(*backend, model.config, weights, request, {}), Error);
 }
