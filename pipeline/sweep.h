@@ -24,6 +24,9 @@ struct Score {
   bool exact_match = false;           // every answer token is the argmax: greedy decoding reproduces the answer
   double token_accuracy = 0.0;        // share of answer tokens that are the argmax
   std::vector<float> token_nll_nats;  // (answer_tokens), only when asked for
+  // Mean over the answer tokens of KL(p_base || p_this) over the whole vocabulary, natural log, when asked for; 0 for
+  // the base itself.
+  double kl_nats = 0.0;
 };
 
 struct SweepRequest {
@@ -33,6 +36,7 @@ struct SweepRequest {
   Pattern base;
   std::vector<Pattern> variants;
   bool per_token = false;
+  bool with_kl = false;
   // Rows that are not computed, as no pattern changes them: their keys, values and scores are in `prefix`, which only
   // the sweep itself needs. cached_rows() of pipeline/cached_prefix.h, or 0.
   int64_t prefix_rows = 0;

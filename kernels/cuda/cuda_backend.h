@@ -82,6 +82,7 @@ class CudaBackend final : public Backend {
  private:
   friend class DeviceBuffer;
   friend class HostBuffer;
+  class ReferenceFold;
   // How a call is computed.
   enum class Path {
     kOwn,      // the own kernel
