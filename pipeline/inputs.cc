@@ -103,7 +103,7 @@ int64_t Inputs::number_of(const Pattern& pattern) {
 int64_t Inputs::number_of_name(const std::string& name) {
   std::optional<Pattern> pattern;
   try {
-    pattern = parse_pattern(name, config.n_layers, "a pattern");
+    pattern = pattern_of_name(name, config.n_layers, "a pattern");
   } catch (const Error& error) {
     fail(ExitCode::kBadData, error.what());
   }

@@ -35,7 +35,7 @@ struct Inputs {
   Settings settings;
   // By number: what cells, units and shards mean by a variant. A calibration's number l has layer l switched.
   std::vector<Pattern> variants;
-  // Of those of other runs, pattern_name(): shards hold the names, as numbers follow from the command.
+  // Of those of other verbs, pattern_name(): shards hold the names, as numbers follow from the command.
   std::vector<std::string> variant_names;
   std::vector<int64_t> wanted;        // numbers that this command measures, ascending, besides the base
   std::vector<DataSet> data_sets;     // the calibration set first
@@ -43,6 +43,7 @@ struct Inputs {
 
   // The sweep that a group of lanes of one example needs.
   SweepRequest request(const MissingCells& cells, std::span<const int64_t> group, bool per_token) const;
+  bool names_variants() const { return kind != "calibrate"; }
   // The number of a named variant, which is the next free one where the name is new.
   int64_t number_of(const Pattern& pattern);
   // Throws Error(kBadData) for what is not the one name of a pattern of this model.

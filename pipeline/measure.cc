@@ -148,8 +148,8 @@ class Measurer {
       shard.scores.push_back(result.variants[i]);
     }
     const std::vector<std::string>& names = context_.inputs.variant_names;
-    for (std::size_t i = 0; !names.empty() && i < shard.variants.size(); ++i) {
-      const int64_t variant = shard.variants[i];
+    for (const int64_t variant : shard.variants) {
+      if (!context_.inputs.names_variants()) break;
       shard.names.push_back(variant == kBaseVariant ? "" : names[static_cast<std::size_t>(variant)]);
     }
     write_shard(context_.shards, shard, {.measurement = context_.measurement, .data_sha256 = data.corpus.sha256});

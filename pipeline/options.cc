@@ -6,6 +6,7 @@
 #include <set>
 
 #include "kernels/error.h"
+#include "results/selection.h"
 
 namespace winnow {
 namespace {
@@ -95,7 +96,7 @@ std::string pattern_name(const Pattern& pattern) {
   return list.empty() ? "windowed" : list;
 }
 
-Pattern parse_pattern(const std::string& name, int64_t n_layers, const std::string& flag) {
+Pattern pattern_of_name(const std::string& name, int64_t n_layers, const std::string& flag) {
   if (name == "full") return Pattern(static_cast<std::size_t>(n_layers), false);
   Pattern pattern(static_cast<std::size_t>(n_layers), true);
   if (name == "windowed") return pattern;
@@ -175,7 +176,7 @@ Settings resolve_window(const RunOptions& options) {
 
 Settings resolve_settings(const CalibrateOptions& options, int64_t n_layers) {
   Settings settings = resolve_window(options);
-  settings.base = parse_pattern(options.base, n_layers, "--base");
+  settings.base = pattern_of_name(options.base, n_layers, "--base");
   settings.base_name = pattern_name(settings.base);
   settings.layers =
       parse_layers(options.layers.empty() ? "0-" + std::to_string(n_layers - 1) : options.layers, n_layers, "--layers");
@@ -190,28 +191,6 @@ CudaOptions::Attention parse_attention(const std::string& name) {
   require_one_of("--attention", name, {"auto", "cudnn", "own"});
   if (name == "cudnn") return CudaOptions::Attention::kCudnn;
   return name == "own" ? CudaOptions::Attention::kOwn : CudaOptions::Attention::kAuto;
-}
-
-std::vector<int64_t> parse_layers(const std::string& text, int64_t n_layers, const std::string& flag) {
-  std::set<int64_t> layers;
-  std::size_t begin = 0;
-  while (begin <= text.size()) {
-    const std::size_t end = std::min(text.find(',', begin), text.size());
-    const std::string item = text.substr(begin, end - begin);
-    const std::size_t dash = item.find('-', 1);
-    const auto first = parse_number(item.substr(0, dash));
-    const auto last = dash == std::string::npos ? first : parse_number(item.substr(dash + 1));
-    if (!first || !last || *first < 0 || *last < *first) {
-      refuse(flag + ": \"" + item + "\" is no layer or range of layers; expected for example 0-11,20");
-    }
-    if (*last >= n_layers) {
-      refuse(flag + ": layer " + std::to_string(*last) + " is out of range; the model has layers 0 to " +
-             std::to_string(n_layers - 1));
-    }
-    for (int64_t layer = *first; layer <= *last; ++layer) layers.insert(layer);
-    begin = end + 1;
-  }
-  return {layers.begin(), layers.end()};
 }
 
 int64_t parse_bytes(const std::string& text, const std::string& flag) {

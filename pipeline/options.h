@@ -83,12 +83,10 @@ Settings resolve_window(const RunOptions& options);
 Settings resolve_settings(const CalibrateOptions& options, int64_t n_layers);
 
 // The one name of a pattern: "full", "windowed" or "list:1,4" with the layers that keep full attention; and back.
-// parse_pattern takes other lists, too. Throws Error(kUsage); `flag` names the flag in messages.
+// pattern_of_name takes any list of layers. Throws Error(kUsage); `flag` names the flag in messages.
 std::string pattern_name(const Pattern& pattern);
-Pattern parse_pattern(const std::string& name, int64_t n_layers, const std::string& flag);
+Pattern pattern_of_name(const std::string& name, int64_t n_layers, const std::string& flag);
 
-// "0-11,20" -> ascending unique layer indices below n_layers. `flag` names the flag in messages. Throws Error(kUsage).
-std::vector<int64_t> parse_layers(const std::string& text, int64_t n_layers, const std::string& flag);
 // "8G", "512M", "1024": bytes, powers of 1024. Throws Error(kUsage).
 int64_t parse_bytes(const std::string& text, const std::string& flag);
 // "NAME=FILE"; NAME has letters, digits, _ . -. Throws Error(kUsage).

@@ -128,7 +128,7 @@ void MeasuringRun::open(const std::function<void(const RunIdentity&)>& check) {
       directory_ = std::make_unique<RunDirectory>(options_.out, session_.host(), identity_, inputs_.data_sets);
     }
     NumberVariant number;
-    if (!inputs_.variant_names.empty()) {
+    if (inputs_.names_variants()) {
       number = [this](const std::string& name) { return inputs_.number_of_name(name); };
     }
     const BadShards bad = options_.dry_run ? BadShards::kLeave : BadShards::kSetAside;

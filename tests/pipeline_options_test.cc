@@ -6,6 +6,7 @@
 #include "pipeline/cells.h"
 #include "pipeline/host.h"
 #include "pipeline/stop.h"
+#include "results/selection.h"
 #include "tests/scratch.h"
 
 namespace winnow {

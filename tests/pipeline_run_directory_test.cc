@@ -197,7 +197,7 @@ TEST_F(RunDirectoryTest, NamedVariantsTakeTheNumbersOfThisCommand) {
   write(shard);
   Inputs inputs;
   inputs.config.n_layers = kLayers;
-  inputs.number_of(parse_pattern("windowed", kLayers, "--pattern"));
+  inputs.number_of(pattern_of_name("windowed", kLayers, "--pattern"));
   const NumberVariant number = [&](const std::string& name) { return inputs.number_of_name(name); };
   std::vector<Cells> cells = {Cells(2, 1, 0)};
   const auto load_named = [&] {
