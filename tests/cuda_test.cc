@@ -174,7 +174,9 @@ TEST_F(CudaTest, KlMatchesItsTwin) {
     for (std::size_t i = 0; i < kRows; ++i) {
       EXPECT_NEAR(found[i], expected[i], kNllTolerance * (1.0 + expected[i])) << "vocab " << vocab << " row " << i;
       const bool has_reference = tiles[i / kTile] >= 0 && targets[i] >= 0;
-      if (has_reference && i % 5 == 0) EXPECT_EQ(found[i], 0.0) << i;
+      if (has_reference && i % 5 == 0) {
+        EXPECT_EQ(found[i], 0.0) << i;
+      }
       EXPECT_EQ(found[i] == -1.0, !has_reference) << i;
     }
   }
