@@ -75,6 +75,10 @@ double ProfiledBackend::activation_bytes(int64_t count) const {
   return static_cast<double>(count * size_bytes(activation_dtype()));
 }
 
+void ProfiledBackend::transfer(const void* from, void* to, int64_t size_bytes) {
+  time("transfer", {.bytes = static_cast<double>(size_bytes)}, [&] { backend_.transfer(from, to, size_bytes); });
+}
+
 void ProfiledBackend::copy(const void* from, void* to, int64_t n_rows, int64_t cols) {
   time("copy", {.bytes = 2.0 * residual_bytes(n_rows * cols)}, [&] { backend_.copy(from, to, n_rows, cols); });
 }
@@ -123,6 +127,21 @@ void ProfiledBackend::attention(std::span<const AttentionCall> calls, const Head
     time(is_windowed ? "attention window" : "attention full",
          {.flop = 4.0 * pairs * static_cast<double>(heads.q_dim())}, [&] { backend_.attention(of_kind, heads); });
   }
+}
+
+void ProfiledBackend::attention_lse(const LseCall& call, const HeadShape& heads) {
+  // Of the longest set: the sets of a row lie within one another in all uses.
+  double pairs = 0.0;
+  for (int64_t row = 0; row < call.n_rows; ++row) {
+    int64_t most = 0;
+    for (int64_t s = 0; s < call.n_sets; ++s) {
+      const KeySet& set = call.sets[static_cast<std::size_t>(row * call.n_sets + s)];
+      most = std::max<int64_t>(most, int64_t{set.sinks} + set.end - set.begin);
+    }
+    pairs += static_cast<double>(most);
+  }
+  time("attention_lse", {.flop = 2.0 * pairs * static_cast<double>(heads.q_dim())},
+       [&] { backend_.attention_lse(call, heads); });
 }
 
 void ProfiledBackend::swiglu(const void* gate_up, void* out, int64_t n_rows, int64_t ffn) {
