@@ -208,18 +208,17 @@ void MeasuringRun::plan_prefixes_to_keep() {
     request.prefix_rows = cached_rows(config, request, inputs_.row_tile);
     sizes.push_back(CachedPrefix::size_bytes(config, *backend_, request.prefix_rows));
     if (request.prefix_rows == 0) continue;
-    largest = std::max(largest, CachedPrefix::workspace_bytes(config, *backend_, request.prefix_rows,
-                                                              CachedPrefix::Place::kHost));
+    largest = std::max(
+        largest, CachedPrefix::workspace_bytes(config, *backend_, request.prefix_rows, CachedPrefix::Place::kHost));
     request.variants.assign(static_cast<std::size_t>(config.n_layers), request.variants.front());
     largest = std::max(largest, predict_sweep_bytes(config, *backend_, std::span(&request, 1)));
   }
   const int64_t taken = ModelWeights::predicted_bytes(config, *inputs_.checkpoint, *backend_) + largest;
   const bool has_own_memory = backend_->free_bytes().has_value();
   const auto on_host = static_cast<int64_t>(kHostShare * static_cast<double>(session_.resources().available_bytes));
-  inputs_.prefixes = plan_prefixes(
-      sizes, session_.size(),
-      {.backend_bytes = std::max<int64_t>(0, memory_limit_ - taken),
-       .host_bytes = session_.minimum(has_own_memory ? on_host : 0)});
+  inputs_.prefixes = plan_prefixes(sizes, session_.size(),
+                                   {.backend_bytes = std::max<int64_t>(0, memory_limit_ - taken),
+                                    .host_bytes = session_.minimum(has_own_memory ? on_host : 0)});
   prefixes_ = std::make_unique<PrefixCache>(*backend_, config, *weights_);
   const auto count = [&](CachedPrefix::Place place) {
     return std::count(inputs_.prefixes.place.begin(), inputs_.prefixes.place.end(), std::optional(place));
@@ -237,8 +236,7 @@ double MeasuringRun::predict_round(std::size_t data_set, const Pattern& base,
   const DataSet& data = inputs_.data_sets[data_set];
   double seconds = 0.0;
   for (int64_t e = 0; e < data.n_examples; ++e) {
-    const MissingCells cells{
-        .data_set = static_cast<int64_t>(data_set), .example = e, .base = true, .variants = {}};
+    const MissingCells cells{.data_set = static_cast<int64_t>(data_set), .example = e, .base = true, .variants = {}};
     SweepRequest request = inputs_.request(cells, {}, false);
     request.base = base;
     request.variants = patterns;
@@ -258,8 +256,7 @@ double MeasuringRun::predict_prefixes() const {
     request.tokens = request.tokens.first(static_cast<std::size_t>(request.prefix_rows) + 1);
     request.answer_start = request.prefix_rows;
     request.prefix_rows = 0;
-    seconds += predict_seconds(rates_, inputs_.config,
-                               plan_sweep(inputs_.config, request, backend_->row_tile()), 0);
+    seconds += predict_seconds(rates_, inputs_.config, plan_sweep(inputs_.config, request, backend_->row_tile()), 0);
   }
   return seconds / static_cast<double>(session_.size());
 }
@@ -348,7 +345,8 @@ bool MeasuringRun::measure() {
     const MeasureReport report = measure_units(context, units_, dispatcher, signals_, cells_);
     report_.units += report.units;
     report_.busy_seconds += report.busy_seconds;
-    report_.predicted_bytes = std::max(report_.predicted_bytes, report.predicted_bytes + inputs_.prefixes.backend_bytes);
+    report_.predicted_bytes =
+        std::max(report_.predicted_bytes, report.predicted_bytes + inputs_.prefixes.backend_bytes);
   } catch (...) {
     // The peers are in the middle of their units, which may take long: the job ends here. Alone, the caller returns.
     dispatcher.claim_error();

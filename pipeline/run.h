@@ -102,7 +102,7 @@ class MeasuringRun {
   bool keeps_prefixes_ = false;
   std::unique_ptr<PrefixCache> prefixes_;  // null unless some are kept
   int64_t memory_limit_ = 0;
-  MeasureReport report_;  // of all rounds
+  MeasureReport report_;    // of all rounds
   int64_t units_done_ = 0;  // of units_, with the cells in them
   int64_t cells_done_ = 0;
   bool is_noted_ = false;             // whether run.json has this run already
