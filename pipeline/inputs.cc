@@ -87,6 +87,7 @@ SweepRequest Inputs::request(const MissingCells& cells, std::span<const int64_t>
   request.base = settings.base;
   for (const int64_t variant : group) request.variants.push_back(variants[static_cast<std::size_t>(variant)]);
   request.per_token = per_token;
+  request.with_kl = with_kl;
   const bool has_prefix = cells.data_set == 0 && !prefixes.place.empty() &&
                           prefixes.place[static_cast<std::size_t>(cells.example)].has_value();
   if (has_prefix) request.prefix_rows = cached_rows(config, request, row_tile);

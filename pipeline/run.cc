@@ -231,15 +231,17 @@ void MeasuringRun::plan_prefixes_to_keep() {
                format_bytes(inputs_.prefixes.backend_bytes + inputs_.prefixes.host_bytes));
 }
 
-double MeasuringRun::predict_round(std::size_t data_set, const Pattern& base,
-                                   const std::vector<Pattern>& patterns) const {
-  const DataSet& data = inputs_.data_sets[data_set];
+double MeasuringRun::predict_round(const Pattern& base, const std::vector<Pattern>& patterns, Rows rows) const {
+  const DataSet& data = inputs_.data_sets.front();
   double seconds = 0.0;
   for (int64_t e = 0; e < data.n_examples; ++e) {
-    const MissingCells cells{.data_set = static_cast<int64_t>(data_set), .example = e, .base = true, .variants = {}};
-    SweepRequest request = inputs_.request(cells, {}, false);
+    SweepRequest request = inputs_.request({.data_set = 0, .example = e, .base = true, .variants = {}}, {}, false);
     request.base = base;
     request.variants = patterns;
+    if (rows == Rows::kAll) {
+      request.window.first_row = 0;
+      request.prefix_rows = 0;
+    }
     const SweepPlan plan = plan_sweep(inputs_.config, request, backend_->row_tile());
     seconds += predict_seconds(rates_, inputs_.config, plan, data.n_answer(e));
   }

@@ -41,9 +41,10 @@ class MeasuringRun {
   // Plans the cells that are wanted and missing. Loads the weights when there are any, the first time. Whether there
   // are.
   bool plan();
-  // Seconds that sweeps of all examples of a data set take on these ranks, after a plan() that found work. With cached
-  // prefixes where they are kept, once they are made.
-  double predict_round(std::size_t data_set, const Pattern& base, const std::vector<Pattern>& patterns) const;
+  // Seconds that sweeps of all examples of the first data set take on these ranks, after a plan() that found work: as
+  // the run measures them, with prefixes where they are kept and made; or with every row under the window.
+  enum class Rows { kAsMeasured, kAll };
+  double predict_round(const Pattern& base, const std::vector<Pattern>& patterns, Rows rows) const;
   // Seconds until the prefixes are made.
   double predict_prefixes() const;
   // Prints what the plan takes, for --dry-run.
@@ -57,6 +58,7 @@ class MeasuringRun {
 
   MpiSession& session() { return session_; }
   Inputs& inputs() { return inputs_; }
+  const Inputs& inputs() const { return inputs_; }
   Backend& backend() { return *backend_; }
   // Of rank 0, after sum(): by data set.
   const std::vector<Cells>& cells() const { return cells_; }
