@@ -56,8 +56,13 @@ SelectInput read_select_input(const std::filesystem::path& path, const std::stri
     }
     return input;
   }
-  input.results = read_results(path);
   const hdf5::File file = hdf5::File::open(path);
+  if (file.root().contains_group("selection") && !file.root().contains_group("calibration")) {
+    fail(ExitCode::kNoInput, path.string() +
+                                 ": holds searches and no calibration; use --method greedy-forward or "
+                                 "greedy-backward, or the results of winnow calibrate");
+  }
+  input.results = read_results(path);
   const hdf5::Group calibration = file.root().group("calibration");
   const Measurement& m = input.results.calibration;
   input.signals.kl = read_signal(calibration, "kl", m);
