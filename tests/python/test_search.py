@@ -292,7 +292,7 @@ def test_missing_data_are_named(work):
 
 
 def test_another_measurement_in_the_directory_is_refused(work, forward):
-    other = search(work, "forward", "--method", "greedy-forward", "--keep", 2, window=["--window", 30, "--sinks", 2])
+    other = search(work, "forward", "--method", "greedy-forward", "--keep", 2, window=["--window", 30, *WINDOW[2:]])
     assert other.returncode == 78 and "window_keys is 40" in other.stderr
     kl = search(work, "forward", "--method", "greedy-forward", "--keep", 2, "--objective", "kl")
     assert kl.returncode == 78 and "search" in kl.stderr
