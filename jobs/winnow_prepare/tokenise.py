@@ -5,9 +5,13 @@ import hashlib
 import json
 import os
 import re
+import sys
 import unicodedata
 
 from winnow_prepare.errors import ExitCode, Failure, Unusable
+
+NEAR_CHARACTERS = 20000  # how far before the answer an added token is looked for
+PROBE = "It's  a probe:\n\n\t1234 naïve Straße, don't 你好 <x>\n"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +43,23 @@ def load_tokenizer(model):
                             f"{text}") from error
     if not getattr(tokenizer, "is_fast", False):
         raise Failure(ExitCode.BAD_DATA, f"{model}: the tokenizer gives no character offsets; a tokenizer.json is needed")
+    _compare_with_file(tokenizer, model / "tokenizer.json")
     return tokenizer
+
+
+def _compare_with_file(tokenizer, path):
+    """Says when Transformers tokenises in another way than tokenizer.json does, as it does where the class named in
+    tokenizer_config.json is the wrong one: programs that read the file alone would feed the model other tokens."""
+    import tokenizers
+    if not path.exists():
+        return
+    try:
+        alone = tokenizers.Tokenizer.from_file(str(path)).encode(PROBE, add_special_tokens=False).ids
+    except Exception as error:  # tokenizers throws plain Exception
+        raise Failure(ExitCode.BAD_DATA, f"{path}: {' '.join(str(error).split())[:300]}") from error
+    if alone != tokenizer(PROBE, add_special_tokens=False)["input_ids"]:
+        print(f"winnow prepare: warning: Transformers makes other tokens than {path} alone (class "
+              f"{type(tokenizer).__name__}); Transformers' are used", file=sys.stderr)
 
 
 def tokenizer_sha256(tokenizer, model):
@@ -76,6 +96,7 @@ class Tokeniser:
         added = [token.content for token in self._backend.get_added_tokens_decoder().values()]
         added += [token for token in (tokenizer.eos_token,) if token]
         longest_first = sorted(map(re.escape, added), key=len, reverse=True)
+        self._added = re.compile("|".join(longest_first)) if added else None
         self._end = re.compile(r"\s*(" + "|".join(longest_first) + ")") if added else None
         # At most one token for each byte; a normalizer may make a text longer.
         self._tokens_per_byte = 1 if spec.get("normalizer") is None else 4
@@ -96,21 +117,40 @@ class Tokeniser:
         # What follows the end of turn (the template's line break, say) is not the model's to predict. A token of this
         # kind is never merged with others, so the tokens before are the same with and without what follows.
         text = rendered.text[:end.end() if end else rendered.answer_end]
-        encoding = self._backend.encode(text, add_special_tokens=False)
-        start = encoding.char_to_token(rendered.answer_begin)
-        if start is None or encoding.token_to_chars(start)[0] != rendered.answer_begin:
+        ids, tail, first, shift = self._encode_in_parts(text, rendered.answer_begin)
+        begin = rendered.answer_begin - shift
+        start = tail.char_to_token(begin)
+        if start is None or tail.token_to_chars(start)[0] != begin:
             raise Unusable("no token begins where the answer begins")
-        if start == 0:
+        if first + start == 0:
             raise Unusable("nothing before the answer")
-        before = encoding.token_to_chars(start - 1)
-        if before is not None and before[1] > rendered.answer_begin:
+        before = tail.token_to_chars(start - 1) if start else None
+        if before is not None and before[1] > begin:
             raise Unusable("no token begins where the answer begins")
-        ids = encoding.ids
-        self._check(ids, start, text[rendered.answer_begin:])
+        self._check(ids, first + start, text[rendered.answer_begin:])
         closing = 0
         if end:
-            closing = len(ids) - (encoding.char_to_token(end.start(1)) or len(ids) - 1)
-        return Tokens(ids, start, len(ids) - start - closing, end[1] if end else "")
+            closing = len(tail.ids) - (tail.char_to_token(end.start(1) - shift) or len(tail.ids) - 1)
+        return Tokens(ids, first + start, len(ids) - first - start - closing, end[1] if end else "")
+
+    def _encode_in_parts(self, text, answer_begin):
+        """(ids of the text, encoding with offsets of its end, tokens before that end, characters before it).
+
+        Keeping offsets makes the tokenizer a quarter slower. Only those around the answer are needed, and an added token
+        is where tokenizers cut a text first, so that what follows has the same tokens alone.
+        """
+        cut = None
+        if self._added is not None:
+            # The last one before the answer; a message's end is near.
+            for match in self._added.finditer(text, max(0, answer_begin - NEAR_CHARACTERS), answer_begin):
+                cut = match.start()
+        if cut:
+            ids = self._backend.encode_batch_fast([text], add_special_tokens=False)[0].ids
+            tail = self._backend.encode(text[cut:], add_special_tokens=False)
+            if ids[len(ids) - len(tail.ids):] == tail.ids:
+                return ids, tail, len(ids) - len(tail.ids), cut
+        encoding = self._backend.encode(text, add_special_tokens=False)
+        return encoding.ids, encoding, 0, 0
 
     def _check(self, ids, start, answer):
         if self._n_vocabulary is not None and max(ids) >= self._n_vocabulary:

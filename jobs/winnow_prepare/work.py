@@ -40,6 +40,8 @@ class Outcome:
     n_tokenised: int = 0
 
 
+CUT_PRECISION = 0.98  # a cut prompt has between this share and all of the tokens that it may have
+
 _worker = None
 
 
@@ -124,21 +126,22 @@ def cut(data, most_tokens):
     """A kept conversation (bytes) with the middle of its long messages removed, so that the prompt has at most
     `most_tokens`: head, tail and answer stay. Returns (tokens as bytes, answer_start, "") or (b"", 0, reason)."""
     conversation = Conversation(**pickle.loads(data))
-    longest = max(len(message["content"]) for message in conversation.prompt)
-    low, high, best, reason = 0, longest, None, "does not fit"
-    while low <= high:
-        # Most messages have some four characters a token: near the answer at once, then by halves.
-        length = min(4 * most_tokens, (low + high) // 2) if high == longest else (low + high) // 2
+    low, high = 0, max(len(message["content"]) for message in conversation.prompt) + 1  # fits perhaps, is too long
+    length, best, reason = min(high - 1, 4 * most_tokens), None, f"cannot be cut to {most_tokens} tokens"
+    while low < high:
         try:
             tokens = _worker.tokeniser.encode(_worker.renderer.render(shortened(conversation, length)))
         except Unusable as unusable:
-            tokens, reason = None, unusable.reason
-        if tokens is not None and tokens.answer_start <= most_tokens:
+            return b"", 0, unusable.reason
+        if tokens.answer_start <= most_tokens:
             best, low = tokens, length + 1
         else:
-            high = length - 1
-        if best is not None and best.answer_start > 0.98 * most_tokens:
+            high = length
+        if best is not None and best.answer_start > CUT_PRECISION * most_tokens:
             break
+        # The length that this many characters a token would need; by halves where that is no new knowledge.
+        guess = length * most_tokens // tokens.answer_start
+        length = guess if low < guess < high - 1 else (low + high) // 2
     if best is None:
         return b"", 0, reason
     return numpy.array(best.ids, numpy.int32).tobytes(), best.answer_start, ""
