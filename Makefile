@@ -37,6 +37,7 @@ demo: build
 	@jobs/demo.sh
 
 test: build
+	@jobs/setup.sh browser
 	@jobs/setup.sh python
 	@jobs/setup.sh slurm
 	@ctest --test-dir build --output-on-failure --parallel $$(nproc)

@@ -2,6 +2,7 @@
 # Looks for what winnow needs and gets what is missing. Where all is there it touches nothing and needs no network.
 #
 #   jobs/setup.sh system   compilers and libraries: Debian packages, as root or through sudo
+#   jobs/setup.sh browser  Chromium, in which tests open reports; a failure is a warning, in CI an error
 #   jobs/setup.sh python   .venv with the packages that pyproject.toml pins; a failure is a warning, in CI an error
 #   jobs/setup.sh slurm    Slurm's programs for the tests of label slurm; none of its services is started. The same
 set -euo pipefail
@@ -147,12 +148,25 @@ setup_slurm() (
   [ -z "${CI:-}" ]
 )
 
+# Tests look for it under the same names (tests/python/test_report_page.py).
+setup_browser() {
+  local name
+  for name in chromium chromium-browser google-chrome; do
+    if command -v "$name" >/dev/null; then return 0; fi
+  done
+  # Ubuntu's package of the name is an empty one that asks for snap, so the program is looked for again.
+  if (install_packages chromium) && command -v chromium >/dev/null; then return 0; fi
+  say "no Chromium: tests that open reports in a browser are skipped"
+  [ -z "${CI:-}" ]
+}
+
 case "${1:-}" in
+  browser) setup_browser ;;
   system) setup_system ;;
   python) setup_python ;;
   slurm) setup_slurm ;;
   *)
-    say "usage: jobs/setup.sh system|python|slurm"
+    say "usage: jobs/setup.sh system|browser|python|slurm"
     exit 64
     ;;
 esac

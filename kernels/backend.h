@@ -11,6 +11,7 @@
 //   - "Residual rows" have residual_dtype(), all other activations activation_dtype().
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -86,10 +87,40 @@ struct AttentionCall {
   Window window;
 };
 
+// Keys of a sequence: [0, sinks) and [begin, end), which do not overlap; either may be empty.
+struct KeySet {
+  int32_t sinks = 0;
+  int32_t begin = 0;
+  int32_t end = 0;
+};
+inline constexpr std::size_t kMaxKeySets = 4;
+
+// Query rows of one sequence, and for each of them sets of keys whose share of its softmax is wanted. Causality is the
+// sets' own matter.
+struct LseCall {
+  const void* q = nullptr;  // (n_rows, n_heads, head_dim), after RoPE
+  KvRows keys;              // from row 0 on
+  int64_t n_rows = 0;
+  int64_t n_sets = 0;            // 1 to kMaxKeySets
+  std::span<const KeySet> sets;  // (n_rows, n_sets)
+  std::span<double> lse;         // (n_rows, n_sets, n_heads), host
+};
+
+// Final hidden states that rows are compared with, and which of them: a row with the row at its own place in another
+// tile, as of the same position of another residual stream.
+struct ReferenceRows {
+  const void* x = nullptr;         // (rows, hidden), rows a multiple of row_tile()
+  std::span<const int32_t> tiles;  // one a tile of the rows: index of the tile of x, or -1 for none
+};
+
 // Scores of answer rows, one entry a row.
 struct TokenScores {
   double* nll_nats = nullptr;    // -log p(target), natural log, >= 0
   uint8_t* is_argmax = nullptr;  // 1 iff the target is the most likely token; ties go to the lower token id
+  // KL(p_reference || p) over the whole vocabulary, natural log, >= 0; exactly 0 for a row that equals its reference.
+  // Rows without one are left alone. Null: not wanted. Off by the rounding of float32 sums: some 1e-7.
+  double* kl_nats = nullptr;
+  ReferenceRows reference{};
 };
 
 class Backend {
@@ -118,6 +149,9 @@ class Backend {
 
   // Zero-initialised memory. Throws Error(kOutOfMemory).
   virtual std::unique_ptr<Buffer> allocate(int64_t size_bytes, const char* what) = 0;
+  // Memory of the host that transfer() copies from and to at full speed; not counted by allocated_bytes(). Throws
+  // Error(kOutOfMemory).
+  virtual std::unique_ptr<Buffer> allocate_host(int64_t size_bytes, const char* what) = 0;
   // Memory of the device that is free now, bytes; none where the backend's memory is the host's.
   virtual std::optional<int64_t> free_bytes() const = 0;
   virtual int64_t allocated_bytes() const = 0;       // now
@@ -135,6 +169,9 @@ class Backend {
   virtual std::unique_ptr<Buffer> upload(std::span<const int32_t> values, const char* what) = 0;
   // to[i] = from[i] for n_rows residual rows of `cols` values; the ranges must not overlap.
   virtual void copy(const void* from, void* to, int64_t n_rows, int64_t cols) = 0;
+  // Copies bytes between memory of the backend and memory of allocate_host(), either way, in the order of the
+  // operations: the host's side may be looked at after synchronize().
+  virtual void transfer(const void* from, void* to, int64_t size_bytes) = 0;
   // Residual rows out[i, :] = table[tokens[i], :]; 0 where tokens[i] is -1. tokens: (n_rows), from upload().
   virtual void embed(const Matrix& table, const int32_t* tokens, void* out, int64_t n_rows) = 0;
   // out = x / sqrt(mean(x^2) + eps) * weight; x: residual rows, out: activations, both (n_rows, weight.rows).
@@ -153,9 +190,13 @@ class Backend {
   virtual void prepare_attention(std::span<const AttentionCall> calls, const HeadShape& heads) = 0;
   // softmax(q k^T * scale) v over the keys that window.h says each row sees.
   virtual void attention(std::span<const AttentionCall> calls, const HeadShape& heads) = 0;
+  // log of the sum over a set's keys of exp(q k^T * scale), natural log; -infinity for an empty set. So a set's weight
+  // in the softmax over another one is exp of the difference. Waits for the result.
+  virtual void attention_lse(const LseCall& call, const HeadShape& heads) = 0;
   // out = silu(gate) * up; gate_up (n_rows, 2 * ffn), gate first; out (n_rows, ffn).
   virtual void swiglu(const void* gate_up, void* out, int64_t n_rows, int64_t ffn) = 0;
-  // Scores of n_rows rows of the final hidden state (after the last norm) against targets (n_rows; -1: skip the row).
+  // Scores of n_rows rows of the final hidden state (after the last norm) against targets (n_rows; -1: skip the row);
+  // `out` says which scores.
   // Logits are never stored for the whole vocabulary.
   virtual void token_nll(const void* x, const Matrix& head, std::span<const int32_t> targets, int64_t n_rows,
                          const TokenScores& out) = 0;

@@ -75,6 +75,10 @@ double ProfiledBackend::activation_bytes(int64_t count) const {
   return static_cast<double>(count * size_bytes(activation_dtype()));
 }
 
+void ProfiledBackend::transfer(const void* from, void* to, int64_t size_bytes) {
+  time("transfer", {.bytes = static_cast<double>(size_bytes)}, [&] { backend_.transfer(from, to, size_bytes); });
+}
+
 void ProfiledBackend::copy(const void* from, void* to, int64_t n_rows, int64_t cols) {
   time("copy", {.bytes = 2.0 * residual_bytes(n_rows * cols)}, [&] { backend_.copy(from, to, n_rows, cols); });
 }
@@ -125,6 +129,21 @@ void ProfiledBackend::attention(std::span<const AttentionCall> calls, const Head
   }
 }
 
+void ProfiledBackend::attention_lse(const LseCall& call, const HeadShape& heads) {
+  // Of the longest set: the sets of a row lie within one another in all uses.
+  double pairs = 0.0;
+  for (int64_t row = 0; row < call.n_rows; ++row) {
+    int64_t most = 0;
+    for (int64_t s = 0; s < call.n_sets; ++s) {
+      const KeySet& set = call.sets[static_cast<std::size_t>(row * call.n_sets + s)];
+      most = std::max<int64_t>(most, int64_t{set.sinks} + set.end - set.begin);
+    }
+    pairs += static_cast<double>(most);
+  }
+  time("attention_lse", {.flop = 2.0 * pairs * static_cast<double>(heads.q_dim())},
+       [&] { backend_.attention_lse(call, heads); });
+}
+
 void ProfiledBackend::swiglu(const void* gate_up, void* out, int64_t n_rows, int64_t ffn) {
   time("swiglu", {.bytes = 3.0 * activation_bytes(n_rows * ffn)}, [&] { backend_.swiglu(gate_up, out, n_rows, ffn); });
 }
@@ -133,6 +152,7 @@ void ProfiledBackend::token_nll(const void* x, const Matrix& head, std::span<con
                                 const TokenScores& out) {
   const auto scored =
       static_cast<double>(std::count_if(targets.begin(), targets.end(), [](int32_t t) { return t >= 0; }));
+  // With references their logits are computed besides, once for all rows that share them: not counted.
   time("token_nll", {.flop = 2.0 * scored * static_cast<double>(head.rows * head.cols)},
        [&] { backend_.token_nll(x, head, targets, n_rows, out); });
 }

@@ -8,6 +8,7 @@
 #include "kernels/error.h"
 #include "kernels/profiled_backend.h"
 #include "model/layer.h"
+#include "pipeline/cached_prefix.h"
 #include "pipeline/sweep_layout.h"
 
 namespace winnow {
@@ -30,6 +31,7 @@ class Sweep {
   struct RowScores {
     std::vector<double> nll;    // (scored rows), nats
     std::vector<uint8_t> hits;  // (scored rows)
+    std::vector<double> kl;     // (scored rows), nats; empty where no request wants it
   };
 
   void run_layer(int64_t layer);
@@ -38,6 +40,9 @@ class Sweep {
   std::size_t group_end(std::size_t begin, std::size_t n_alive) const;
   void give_birth(int64_t layer);
   void gather_scored(int64_t layer);
+  void keep_base_rows();
+  std::vector<int32_t> targets() const;
+  std::vector<int32_t> reference_tiles() const;
   RowScores score_rows();
   Score score_segment(const Segment& segment, const RowScores& scores) const;
 
@@ -62,6 +67,11 @@ class Sweep {
   RowAngles scored_angles(int64_t at) const { return angles_.from(layout_.stack_rows + at); }
 
   void make_tables();
+  // Keys of the rows before the base's own, of the layer at hand.
+  void fetch_prefixes(int64_t layer);
+  void set_prefix(AttentionCall& call, std::size_t request) const {
+    if (call.prefix.n_rows > 0) call.prefix.data = prefix_keys_[request];
+  }
 
   Backend& backend_;
   const ModelConfig& config_;
@@ -73,19 +83,22 @@ class Sweep {
   std::unique_ptr<Buffer> tokens_;     // (base rows) int32, -1 where padded
   RowAngles angles_;                   // of the stack's rows, then of the scored rows
   DecoderLayer decoder_;
-  std::unique_ptr<Buffer> stack_;      // (stack rows, hidden) residual
-  std::unique_ptr<Buffer> scored_;     // (scored rows, hidden) residual
-  std::unique_ptr<Buffer> final_;      // (chunk of scored rows, hidden), normed
-  std::unique_ptr<Buffer> base_q_;     // (base rows, q_dim)
-  std::unique_ptr<Buffer> base_kv_;    // keys and values of the bases' rows
-  std::unique_ptr<Buffer> group_q_;    // (group rows, q_dim)
-  std::unique_ptr<Buffer> group_kv_;   // keys and values of the group's rows
-  std::unique_ptr<Buffer> attention_;  // (rows of the bases or of a group, q_dim)
+  std::unique_ptr<Buffer> stack_;                 // (stack rows, hidden) residual
+  std::unique_ptr<Buffer> scored_;                // (scored rows, hidden) residual
+  std::unique_ptr<Buffer> final_;                 // (chunk of scored rows, hidden), normed
+  std::unique_ptr<Buffer> reference_;             // (the bases' scored rows, hidden), normed; for KL only
+  std::unique_ptr<Buffer> base_q_;                // (base rows, q_dim)
+  std::unique_ptr<Buffer> base_kv_;               // keys and values of the bases' rows
+  std::unique_ptr<Buffer> group_q_;               // (group rows, q_dim)
+  std::unique_ptr<Buffer> group_kv_;              // keys and values of the group's rows
+  std::unique_ptr<Buffer> attention_;             // (rows of the bases or of a group, q_dim)
+  std::vector<void*> prefix_keys_;                // by request, null without a prefix
+  std::vector<std::unique_ptr<Buffer>> fetched_;  // by request, null unless its prefix is in the host's memory
 };
 
 // Bytes of every buffer of a sweep, in the order in which they are taken.
 struct BufferSizes {
-  int64_t rope, positions, tokens, stack, scored, final, base_q, base_kv, group_q, group_kv, attention;
+  int64_t rope, positions, tokens, stack, scored, final, reference, base_q, base_kv, group_q, group_kv, attention;
   BufferSizes(const Backend& backend, const ModelConfig& config, const SweepLayout& layout) {
     const HeadShape& heads = config.heads;
     const int64_t residual_row = config.hidden * size_bytes(backend.residual_dtype());
@@ -97,6 +110,7 @@ struct BufferSizes {
     stack = layout.stack_rows * residual_row;
     scored = layout.scored_rows * residual_row;
     final = std::min(layout.scored_rows, backend.chunk_rows()) * config.hidden * element;
+    reference = layout.with_kl ? layout.base_scored_rows * config.hidden * element : 0;
     base_q = layout.base_rows * query_row;
     base_kv = backend.kv_bytes(layout.base_rows, heads);
     group_q = layout.group_rows * query_row;
@@ -104,7 +118,8 @@ struct BufferSizes {
     attention = std::max(layout.base_rows, layout.group_rows) * query_row;
   }
   int64_t total() const {
-    return rope + positions + tokens + stack + scored + final + base_q + base_kv + group_q + group_kv + attention;
+    return rope + positions + tokens + stack + scored + final + reference + base_q + base_kv + group_q + group_kv +
+           attention;
   }
 };
 
@@ -126,11 +141,22 @@ Sweep::Sweep(Backend& backend, const ModelConfig& config, ModelWeights& weights,
   stack_ = backend.allocate(sizes.stack, "the residual lanes");
   scored_ = backend.allocate(sizes.scored, "the answer rows");
   final_ = backend.allocate(sizes.final, "the final rows");
+  reference_ = backend.allocate(sizes.reference, "the base's final rows");
   base_q_ = backend.allocate(sizes.base_q, "the base's queries");
   base_kv_ = backend.allocate(sizes.base_kv, "the base's keys and values");
   group_q_ = backend.allocate(sizes.group_q, "the lanes' queries");
   group_kv_ = backend.allocate(sizes.group_kv, "the lanes' keys and values");
   attention_ = backend.allocate(sizes.attention, "attention's output");
+  prefix_keys_.assign(requests.size(), nullptr);
+  fetched_.resize(requests.size());
+  for (std::size_t r = 0; r < requests.size(); ++r) {
+    if (requests[r].prefix_rows == 0) continue;
+    if (requests[r].prefix == nullptr || requests[r].prefix->n_rows() != requests[r].prefix_rows) {
+      fail(ExitCode::kInternal, "sweep: the prefix is not there");
+    }
+    if (!requests[r].prefix->is_on_host()) continue;
+    fetched_[r] = backend.allocate(requests[r].prefix->layer_bytes(), "a layer of cached keys");
+  }
 }
 
 // What the rows are, for the operations that ask for it: tokens, positions and the angles of all positions.
@@ -155,8 +181,10 @@ void Sweep::make_tables() {
 
   std::vector<int32_t> tokens(static_cast<std::size_t>(layout_.base_rows), -1);
   for (const Segment& base : bases()) {
-    const auto first = requests_[base.request].tokens.first(static_cast<std::size_t>(base.n_tokens));
-    std::copy(first.begin(), first.end(), tokens.begin() + base.residual.at);
+    const auto own = requests_[base.request]
+                         .tokens.first(static_cast<std::size_t>(base.n_tokens))
+                         .subspan(static_cast<std::size_t>(base.residual.first_row));
+    std::copy(own.begin(), own.end(), tokens.begin() + base.residual.at);
   }
   tokens_ = backend_.upload(tokens, "token ids");
 }
@@ -176,7 +204,7 @@ void Sweep::give_birth(int64_t layer) {
     if (segment.birth != layer) continue;
     const Rows& base = layout_.base_of(segment).residual;
     const Rows& rows = segment.residual;
-    backend_.copy(residual(base.at + rows.first_row), residual(rows.at), rows.n_rows, config_.hidden);
+    backend_.copy(residual(base.at + rows.first_row - base.first_row), residual(rows.at), rows.n_rows, config_.hidden);
   }
 }
 
@@ -189,6 +217,7 @@ void Sweep::run_bases(const LayerWeights& weights, int64_t layer) {
     call.q = queries(base_q_, out.at);
     call.out = queries(attention_, out.at);
     call.own.data = keys(base_kv_, base.residual.at);
+    set_prefix(call, base.request);
     calls.push_back(call);
     n_rows = out.end();
   }
@@ -220,6 +249,7 @@ void Sweep::run_lanes(const LayerWeights& weights, int64_t layer, std::size_t be
       call.q = queries(base_q_, base_out.at + out.first_row - base_out.first_row);
       call.own.data = keys(base_kv_, base.residual.at);
     }
+    if (base.residual.first_row > 0) set_prefix(call, lane.request);
     calls.push_back(call);
   }
   decoder_.attention_input(weights, residual(first.residual.at), residual_angles(first.residual.at), n_own_rows,
@@ -241,8 +271,18 @@ std::size_t Sweep::group_end(std::size_t begin, std::size_t n_alive) const {
   return end;
 }
 
+void Sweep::fetch_prefixes(int64_t layer) {
+  for (std::size_t r = 0; r < requests_.size(); ++r) {
+    if (requests_[r].prefix_rows == 0) continue;
+    void* keys = requests_[r].prefix->layer(layer);
+    if (fetched_[r]) backend_.transfer(keys, fetched_[r]->data(), fetched_[r]->size_bytes());
+    prefix_keys_[r] = fetched_[r] ? fetched_[r]->data() : keys;
+  }
+}
+
 void Sweep::run_layer(int64_t layer) {
   const LayerWeights& weights = weights_.layer(layer);
+  fetch_prefixes(layer);
   decoder_.attention_input(weights, residual(0), residual_angles(0), layout_.base_rows, base_kv_->data(),
                            is_last(layer) ? nullptr : base_q_->data());
   if (is_last(layer)) {
@@ -266,25 +306,35 @@ Score Sweep::score_segment(const Segment& segment, const RowScores& scores) cons
   const Rows& base = layout_.base_of(segment).scored;
   Score score;
   double sum = 0.0;
+  double sum_kl = 0.0;
   int64_t n_hits = 0;
   for (int64_t row = request.answer_start - 1; row < segment.n_tokens; ++row) {
+    if (row < base.first_row) {
+      const RowScore cached = request.prefix->score(row);
+      sum += cached.nll_nats;
+      n_hits += cached.is_argmax ? 1 : 0;
+      if (request.per_token) score.token_nll_nats.push_back(static_cast<float>(cached.nll_nats));
+      continue;
+    }
     // Rows before the lane's first are the base's.
     const Rows& rows = row >= segment.scored.first_row ? segment.scored : base;
     const auto at = static_cast<std::size_t>(rows.at + row - rows.first_row);
     sum += scores.nll[at];
     n_hits += scores.hits[at];
+    if (request.with_kl) sum_kl += scores.kl[at];
     if (request.per_token) score.token_nll_nats.push_back(static_cast<float>(scores.nll[at]));
   }
   const int64_t n_answer = segment.n_tokens - request.answer_start + 1;
   score.nll_nats = sum / static_cast<double>(n_answer);
+  score.kl_nats = sum_kl / static_cast<double>(n_answer);
   score.exact_match = n_hits == n_answer;
   score.token_accuracy = static_cast<double>(n_hits) / static_cast<double>(n_answer);
   return score;
 }
 
-Sweep::RowScores Sweep::score_rows() {
-  const auto n_rows = static_cast<std::size_t>(layout_.scored_rows);
-  std::vector<int32_t> targets(n_rows, -1);
+// Token that each scored row predicts; -1 for rows that predict none of the answer.
+std::vector<int32_t> Sweep::targets() const {
+  std::vector<int32_t> targets(static_cast<std::size_t>(layout_.scored_rows), -1);
   for (const Segment& segment : layout_.segments) {
     const SweepRequest& request = requests_[segment.request];
     const Rows& rows = segment.scored;
@@ -293,13 +343,55 @@ Sweep::RowScores Sweep::score_rows() {
           request.tokens[static_cast<std::size_t>(row + 1)];
     }
   }
-  RowScores scores{std::vector<double>(n_rows, 0.0), std::vector<uint8_t>(n_rows, 0)};
+  return targets;
+}
+
+// For each tile of scored rows the tile of the base that holds the same rows; -1 where no KL is wanted.
+std::vector<int32_t> Sweep::reference_tiles() const {
+  const int64_t tile = backend_.row_tile();
+  std::vector<int32_t> tiles(static_cast<std::size_t>(layout_.scored_rows / tile), -1);
+  for (const Segment& segment : layout_.segments) {
+    if (segment.is_base() || !requests_[segment.request].with_kl) continue;
+    const Rows& rows = segment.scored;
+    const Rows& base = layout_.base_of(segment).scored;
+    for (int64_t row = 0; row < rows.n_rows; row += tile) {
+      tiles[static_cast<std::size_t>((rows.at + row) / tile)] =
+          static_cast<int32_t>((base.at + rows.first_row - base.first_row + row) / tile);
+    }
+  }
+  return tiles;
+}
+
+// The bases' final rows, which the lanes' distributions are compared with.
+void Sweep::keep_base_rows() {
+  for (int64_t row = 0; row < layout_.base_scored_rows; row += backend_.chunk_rows()) {
+    const int64_t n = std::min(backend_.chunk_rows(), layout_.base_scored_rows - row);
+    backend_.rms_norm(scored(row), weights_.final_norm(), config_.rms_eps,
+                      row_pointer(reference_->data(), backend_.activation_dtype(), row, config_.hidden), n);
+  }
+}
+
+Sweep::RowScores Sweep::score_rows() {
+  const auto n_rows = static_cast<std::size_t>(layout_.scored_rows);
+  const std::vector<int32_t> targets = this->targets();
+  RowScores scores{std::vector<double>(n_rows, 0.0), std::vector<uint8_t>(n_rows, 0), {}};
+  std::vector<int32_t> tiles;
+  if (layout_.with_kl) {
+    keep_base_rows();
+    scores.kl.assign(n_rows, 0.0);
+    tiles = reference_tiles();
+  }
   for (int64_t row = 0; row < layout_.scored_rows; row += backend_.chunk_rows()) {
     const int64_t n = std::min(backend_.chunk_rows(), layout_.scored_rows - row);
     backend_.rms_norm(scored(row), weights_.final_norm(), config_.rms_eps, final_->data(), n);
+    TokenScores out{scores.nll.data() + row, scores.hits.data() + row};
+    if (layout_.with_kl) {
+      out.kl_nats = scores.kl.data() + row;
+      out.reference = {reference_->data(),
+                       std::span(tiles).subspan(static_cast<std::size_t>(row / backend_.row_tile()))};
+    }
     backend_.token_nll(final_->data(), weights_.head(),
-                       std::span(targets).subspan(static_cast<std::size_t>(row), static_cast<std::size_t>(n)), n,
-                       {scores.nll.data() + row, scores.hits.data() + row});
+                       std::span(targets).subspan(static_cast<std::size_t>(row), static_cast<std::size_t>(n)), n, out);
   }
   backend_.synchronize();
   return scores;
@@ -355,11 +447,11 @@ SweepPlan plan_sweep(const ModelConfig& config, const SweepRequest& request, int
   const Window full = full_attention();
   const int64_t lane_pairs[2] = {attention_pairs(full, plan.lane_first_row, plan.n_rows),
                                  attention_pairs(request.window, plan.lane_first_row, plan.n_rows)};
-  const int64_t base_pairs[2] = {attention_pairs(full, 0, plan.n_rows),
-                                 attention_pairs(request.window, 0, plan.n_rows)};
+  const int64_t base_pairs[2] = {attention_pairs(full, range.base_first_row, plan.n_rows),
+                                 attention_pairs(request.window, range.base_first_row, plan.n_rows)};
   for (int64_t layer = 0; layer < config.n_layers; ++layer) {
     const auto l = static_cast<std::size_t>(layer);
-    plan.row_layers += plan.padded_rows;
+    plan.row_layers += plan.padded_rows - range.base_first_row;
     plan.attention_pairs += base_pairs[request.base[l] ? 1 : 0];
     std::size_t lane = 0;
     for (const Pattern& variant : request.variants) {
@@ -377,7 +469,11 @@ SweepPlan plan_sweep(const ModelConfig& config, const SweepRequest& request, int
 }
 
 int64_t predict_sweep_bytes(const ModelConfig& config, const Backend& backend, std::span<const SweepRequest> requests) {
-  return Sweep::predicted_bytes(backend, config, SweepLayout(config, requests, backend));
+  int64_t fetched = 0;
+  for (const SweepRequest& request : requests) {
+    if (request.prefix != nullptr && request.prefix->is_on_host()) fetched += request.prefix->layer_bytes();
+  }
+  return Sweep::predicted_bytes(backend, config, SweepLayout(config, requests, backend)) + fetched;
 }
 
 std::vector<SweepResult> sweep(Backend& backend, const ModelConfig& config, ModelWeights& weights,

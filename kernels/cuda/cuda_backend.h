@@ -27,8 +27,9 @@ struct AttentionMemory;
 struct Piece;
 class Staging;
 
-// Memory of token_nll, bytes.
+// Memory of token_nll and attention_lse, bytes.
 int64_t token_nll_bytes(int64_t vocab);
+int64_t attention_lse_bytes(const HeadShape& heads);
 
 class CudaBackend final : public Backend {
  public:
@@ -48,6 +49,7 @@ class CudaBackend final : public Backend {
   int64_t workspace_bytes(int64_t n_rows, int64_t hidden, int64_t vocab, const HeadShape& heads) const override;
 
   std::unique_ptr<Buffer> allocate(int64_t size_bytes, const char* what) override;
+  std::unique_ptr<Buffer> allocate_host(int64_t size_bytes, const char* what) override;
   std::optional<int64_t> free_bytes() const override;
   int64_t allocated_bytes() const override { return allocated_bytes_; }
   int64_t peak_allocated_bytes() const override { return peak_allocated_bytes_; }
@@ -59,6 +61,7 @@ class CudaBackend final : public Backend {
 
   std::unique_ptr<Buffer> upload(std::span<const int32_t> values, const char* what) override;
   void copy(const void* from, void* to, int64_t n_rows, int64_t cols) override;
+  void transfer(const void* from, void* to, int64_t size_bytes) override;
   void embed(const Matrix& table, const int32_t* tokens, void* out, int64_t n_rows) override;
   void rms_norm(const void* x, const Matrix& weight, float eps, void* out, int64_t n_rows) override;
   void linear(const void* x, const Matrix& weight, const Matrix& bias, void* out, int64_t n_rows,
@@ -68,6 +71,7 @@ class CudaBackend final : public Backend {
                 void* to) override;
   void prepare_attention(std::span<const AttentionCall> calls, const HeadShape& heads) override;
   void attention(std::span<const AttentionCall> calls, const HeadShape& heads) override;
+  void attention_lse(const LseCall& call, const HeadShape& heads) override;
   void swiglu(const void* gate_up, void* out, int64_t n_rows, int64_t ffn) override;
   void token_nll(const void* x, const Matrix& head, std::span<const int32_t> targets, int64_t n_rows,
                  const TokenScores& out) override;
@@ -79,6 +83,8 @@ class CudaBackend final : public Backend {
 
  private:
   friend class DeviceBuffer;
+  friend class HostBuffer;
+  class ReferenceFold;
   // How a call is computed.
   enum class Path {
     kOwn,      // the own kernel
