@@ -2,6 +2,7 @@
 #
 #   make build                    the program, build/winnow
 #   make demo                     calibrates the demo model and shows the result
+#   make demo-evaluate            selects its layers by several rules and evaluates them on held-out data
 #   make test                     builds, then runs every test
 #   make install PREFIX=DIR       the program into DIR/bin
 #   make format                   clang-format over all C++ files
@@ -11,7 +12,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: build configure demo test install format clean help
+.PHONY: build configure demo demo-evaluate test install format clean help
 
 PREFIX ?= /usr/local
 CMAKE_FLAGS ?=
@@ -36,7 +37,11 @@ demo: build
 	@jobs/setup.sh python
 	@jobs/demo.sh
 
+demo-evaluate: build
+	@jobs/demo_evaluate.sh
+
 test: build
+	@jobs/setup.sh browser
 	@jobs/setup.sh python
 	@jobs/setup.sh slurm
 	@ctest --test-dir build --output-on-failure --parallel $$(nproc)
@@ -52,7 +57,7 @@ format:
 	@git ls-files -z '*.h' '*.cc' '*.cuh' '*.cu' | xargs -0 $(CLANG_FORMAT) -i
 
 clean:
-	@rm -rf build build-debug build-sanitize build-fuzz demo-run
+	@rm -rf build build-debug build-sanitize build-fuzz demo-run demo-evaluate
 
 help:
 	@sed -n '/^#   make/s/^#   //p' Makefile
