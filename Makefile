@@ -2,6 +2,7 @@
 #
 #   make build                    the program, build/winnow
 #   make demo                     calibrates the demo model and shows the result
+#   make demo-evaluate            selects its layers by several rules and evaluates them on held-out data
 #   make test                     builds, then runs every test
 #   make test-torch               tests in Transformers itself: makes .venv-torch with PyTorch, some GB
 #   make install PREFIX=DIR       the program into DIR/bin
@@ -12,7 +13,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: build configure demo test test-torch install format clean help
+.PHONY: build configure demo demo-evaluate test test-torch install format clean help
 
 PREFIX ?= /usr/local
 CMAKE_FLAGS ?=
@@ -37,6 +38,9 @@ demo: build
 	@jobs/setup.sh python
 	@jobs/demo.sh
 
+demo-evaluate: build
+	@jobs/demo_evaluate.sh
+
 test: build
 	@jobs/setup.sh browser
 	@jobs/setup.sh python
@@ -58,7 +62,7 @@ format:
 	@git ls-files -z '*.h' '*.cc' '*.cuh' '*.cu' | xargs -0 $(CLANG_FORMAT) -i
 
 clean:
-	@rm -rf build build-debug build-sanitize build-fuzz demo-run
+	@rm -rf build build-debug build-sanitize build-fuzz demo-run demo-evaluate
 
 help:
 	@sed -n '/^#   make/s/^#   //p' Makefile

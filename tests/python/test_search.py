@@ -274,7 +274,6 @@ GREEDY = ["--method", "greedy-forward"]
     ([*GREEDY, "--keep", 2, "--verify", -1], 64, ["--verify is -1"]),
     (["--method", "pairs", "--keep", 1], 64, ["--keep is 1", "2 candidates"]),
     (["--method", "pairs", "--keep", 2, "--verify", 1], 64, ["--verify"]),
-    ([*GREEDY, "--keep", 2, "--model", "/nowhere"], 66, ["/nowhere"]),
 ])
 def test_bad_input_is_one_line(work, more, code, words):
     done = search(work, "bad", *more)
@@ -285,10 +284,18 @@ def test_bad_input_is_one_line(work, more, code, words):
     assert not (work / "bad").exists()
 
 
+def test_missing_data_are_named(work):
+    done = launch.run(["search", "--model", work / "model", "--data", work / "absent.h5", "--out", work / "bad", *WINDOW,
+                       *GREEDY, "--keep", 2], work / "cache")
+    assert done.returncode == 66 and "absent.h5" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
 def test_another_measurement_in_the_directory_is_refused(work, forward):
-    other = search(work, "forward", "--method", "greedy-forward", "--keep", 2, window=["--window", 30])
+    other = search(work, "forward", "--method", "greedy-forward", "--keep", 2, window=["--window", 30, *WINDOW[2:]])
     assert other.returncode == 78 and "window_keys is 40" in other.stderr
     kl = search(work, "forward", "--method", "greedy-forward", "--keep", 2, "--objective", "kl")
     assert kl.returncode == 78 and "search" in kl.stderr
-    exact = search(work, "forward", "--method", "greedy-forward", "--keep", 2, "--exact", window=["--window", 40, "--sinks", 2])
+    exact = search(work, "forward", "--method", "greedy-forward", "--keep", 2, "--exact",
+                   window=["--window", 40, "--sinks", 2])
     assert exact.returncode == 78 and "tail_rows" in exact.stderr
