@@ -254,6 +254,21 @@ def test_the_file_is_as_documented(work, forward, method):
             assert dataset.attrs["long_name"], name
 
 
+def test_other_verbs_know_the_file(work, forward):
+    file = work / "forward" / "results.h5"
+    told = json.loads(succeed(launch.run(["inspect", file, "--json"], work / "cache")).stdout)
+    assert told["kind"] == "search"
+    assert told["searches"]["greedy-forward"]["full_attention"]["3"] == layers(forward, 3)
+    stats = launch.run(["stats", file], work / "cache")
+    assert stats.returncode == 64 and "search" in stats.stderr and len(stats.stderr.strip().splitlines()) == 1
+    chosen = work / "chosen.json"
+    succeed(launch.run(["select", work / "forward", "--method", "greedy-forward", "--keep", 2, "--out", chosen],
+                       work / "cache"))
+    selection = json.loads(chosen.read_text())
+    assert selection["layers"] == layers(forward, 2)
+    assert (selection["method"], selection["window_keys"], selection["tail_rows"]) == ("greedy-forward", 40, 20)
+
+
 def test_one_example_has_no_interval(work):
     succeed(search(work, "single", "--method", "greedy-forward", "--keep", 1, "--limit", 1, "--verify", 2))
     found = group(work, "single", "greedy-forward")
