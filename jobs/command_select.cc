@@ -8,6 +8,7 @@
 #include "jobs/commands.h"
 #include "kernels/error.h"
 #include "results/methods.h"
+#include "results/words.h"
 
 namespace winnow {
 namespace {
@@ -20,9 +21,8 @@ struct Options {
 };
 
 std::string list_of(const std::vector<int64_t>& layers) {
-  std::string text;
-  for (const int64_t layer : layers) text += (text.empty() ? "" : ", ") + std::to_string(layer);
-  return text.empty() ? "no layer" : (layers.size() == 1 ? "layer " : "layers ") + text;
+  if (layers.empty()) return "no layer";
+  return (layers.size() == 1 ? "layer " : "layers ") + joined(layers);
 }
 
 std::string to_table(const Choice& choice, const Selection& selection) {

@@ -48,10 +48,9 @@ std::vector<EvaluatedPattern> read_patterns(const EvaluateOptions& options, int6
 }
 
 void check_baseline(const std::string& baseline, const std::vector<EvaluatedPattern>& patterns) {
-  if (baseline.empty() || has_name(patterns, baseline)) return;
-  std::string names;
-  for (const EvaluatedPattern& pattern : patterns) names += (names.empty() ? "" : ", ") + pattern.name;
-  fail(ExitCode::kUsage, "--baseline is \"" + baseline + "\", expected one of the patterns: " + names);
+  std::vector<std::string> names;
+  for (const EvaluatedPattern& pattern : patterns) names.push_back(pattern.name);
+  if (!baseline.empty()) require_baseline(baseline, names);
 }
 
 std::string window_text(int64_t keys, int64_t sinks, const std::string& decode, int64_t tail_rows) {

@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <set>
 
 #include "kernels/error.h"
 #include "results/selection.h"
+#include "results/words.h"
 
 namespace winnow {
 namespace {
@@ -36,24 +36,9 @@ const Target* find_target(const std::string& name) {
 
 [[noreturn]] void refuse(const std::string& what) { fail(ExitCode::kUsage, what); }
 
-void require_one_of(const std::string& flag, const std::string& value, const std::vector<std::string>& allowed) {
-  if (std::find(allowed.begin(), allowed.end(), value) != allowed.end()) return;
-  std::string list;
-  for (const auto& name : allowed) list += (list.empty() ? "" : ", ") + name;
-  refuse(flag + " is \"" + value + "\", expected one of: " + list);
-}
-
 void require_at_least(const std::string& flag, int64_t value, int64_t least) {
   if (value >= least) return;
   refuse(flag + " is " + std::to_string(value) + ", expected at least " + std::to_string(least));
-}
-
-// The whole text as a number, or none.
-std::optional<int64_t> parse_number(std::string_view text) {
-  int64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size() || text.empty()) return std::nullopt;
-  return value;
 }
 
 bool decodes_full(const RunOptions& options) {

@@ -9,6 +9,7 @@
 #include "kernels/error.h"
 #include "results/correlation.h"
 #include "results/random.h"
+#include "results/words.h"
 
 namespace winnow {
 namespace {
@@ -180,6 +181,11 @@ void check_evaluation(const EvaluationTable& table, const std::string& where) {
   if (table.kl.rows > 0) check_table(table, table.kl, "kl", where);
 }
 
+void require_baseline(const std::string& baseline, const std::vector<std::string>& patterns) {
+  if (std::find(patterns.begin(), patterns.end(), baseline) != patterns.end()) return;
+  fail(ExitCode::kUsage, "--baseline is \"" + baseline + "\", expected one of the patterns: " + joined(patterns));
+}
+
 EvaluationStatistics compute_evaluation(const EvaluationTable& table, const EvaluationOptions& options) {
   check_evaluation(table, "evaluation");
   if (options.n_resamples < 1 || options.n_resamples > kMaxResamples) {
@@ -203,13 +209,8 @@ EvaluationStatistics compute_evaluation(const EvaluationTable& table, const Eval
   };
   statistics.full = compare(*full);
   if (!options.baseline.empty()) {
-    const std::optional<int64_t> baseline = table.find(options.baseline);
-    if (!baseline) {
-      std::string names;
-      for (const std::string& name : table.pattern) names += (names.empty() ? "" : ", ") + name;
-      fail(ExitCode::kUsage, "--baseline is \"" + options.baseline + "\", expected one of the patterns: " + names);
-    }
-    statistics.baseline = compare(*baseline);
+    require_baseline(options.baseline, table.pattern);
+    statistics.baseline = compare(*table.find(options.baseline));
   }
   std::vector<double> likelihood = nll.mean;
   for (double& value : likelihood) value = -value;

@@ -86,6 +86,8 @@ void check_evaluation(const EvaluationTable& table, const std::string& where);
 // Throws Error(kBadData) as check_evaluation does and for a table without the full pattern, Error(kUsage) for a
 // baseline that is none of the patterns or resamples out of range.
 EvaluationStatistics compute_evaluation(const EvaluationTable& table, const EvaluationOptions& options);
+// Throws Error(kUsage) for a --baseline that is none of the patterns.
+void require_baseline(const std::string& baseline, const std::vector<std::string>& patterns);
 
 // RUN_DIR/results.h5 of an evaluation: whole or not at all. Throws as write_results and read_results do.
 void write_evaluation(const std::filesystem::path& path, const EvaluationResults& results);

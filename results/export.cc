@@ -8,6 +8,7 @@
 #include "model/json.h"
 #include "results/methods.h"
 #include "results/utf8.h"
+#include "results/words.h"
 
 namespace winnow {
 namespace {
@@ -178,7 +179,7 @@ void plan_vllm(const Context& context, ExportPlan& plan) {
   }
   const Json overrides = config_patch(context, context.rule.vllm);
   const std::string serve =
-      "vllm serve " + shell_quote(context.options.model_path) + " --hf-overrides " + shell_quote(overrides.dump()) +
+      "vllm serve " + shell_word(context.options.model_path) + " --hf-overrides " + shell_word(overrides.dump()) +
       (uses_transformers ? " --model-impl transformers" : (impl == "vllm" ? " --model-impl vllm" : ""));
   plan.files.push_back({kOverridesFile, overrides.dump(2) + "\n"});
   plan.files.push_back(
@@ -215,7 +216,7 @@ void plan_trtllm(const Context& context, ExportPlan& plan) {
            "\nkv_cache_config:\n  enable_block_reuse: false\n" + "  max_attention_window: " + windows.dump() + "\n"});
   plan.files.push_back({"serve.sh",
                         "#!/bin/sh\n# Further flags of trtllm-serve may follow.\nexec trtllm-serve " +
-                            shell_quote(context.options.model_path) +
+                            shell_word(context.options.model_path) +
                             " --extra_llm_api_options \"$(dirname \"$0\")/llm_api_options.yaml\" \"$@\"\n",
                         true});
   plan.command = "./serve.sh";
@@ -287,13 +288,6 @@ void warn_of_semantics(const Context& context, ExportPlan& plan) {
   }
 }
 
-void require_one_of(const char* flag, const std::string& value, const std::vector<std::string>& allowed) {
-  if (std::find(allowed.begin(), allowed.end(), value) != allowed.end()) return;
-  std::string list;
-  for (const std::string& name : allowed) list += (list.empty() ? "" : ", ") + name;
-  fail(ExitCode::kUsage, std::string(flag) + " is \"" + value + "\", expected one of: " + list);
-}
-
 void check_options(const ExportOptions& options) {
   require_one_of("--target", options.target, {"hf", "vllm", "trtllm", "swaa", "json"});
   require_one_of("--model-impl", options.model_impl, {"auto", "transformers", "vllm"});
@@ -342,16 +336,6 @@ void check_config(const Context& context) {
 }
 
 }  // namespace
-
-std::string shell_quote(const std::string& word) {
-  const bool is_plain = !word.empty() && std::all_of(word.begin(), word.end(), [](unsigned char c) {
-    return std::isalnum(c) != 0 || std::string("/._-+=:,@%").find(static_cast<char>(c)) != std::string::npos;
-  });
-  if (is_plain) return word;
-  std::string text = "'";
-  for (const char c : word) text += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return text + "'";
-}
 
 ExportPlan plan_export(const Selection& selection, const std::string& config, const std::string& origin,
                        const ExportOptions& options) {

@@ -52,7 +52,4 @@ ExportPlan plan_export(const Selection& selection, const std::string& config, co
 // Text of kExportRecord: the selection, the windows, the warnings, the files.
 std::string export_record(const ExportPlan& plan, const Selection& selection);
 
-// In single quotes where a shell needs them.
-std::string shell_quote(const std::string& word);
-
 }  // namespace winnow

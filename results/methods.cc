@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "kernels/error.h"
+#include "results/words.h"
 
 namespace winnow {
 namespace {
@@ -233,10 +234,8 @@ void take_searched(const SelectInput& input, const SelectOptions& options, Choic
   const int64_t keep = options.keep.value_or(default_keep(input.results, model_layers(input.results)));
   const auto found = std::find(searched.keep.begin(), searched.keep.end(), keep);
   if (found == searched.keep.end()) {
-    std::string known;
-    for (const int64_t k : searched.keep) known += (known.empty() ? "" : ", ") + std::to_string(k);
-    fail(ExitCode::kUsage,
-         "--keep is " + std::to_string(keep) + ", but the search " + options.method + " has K = " + known);
+    fail(ExitCode::kUsage, "--keep is " + std::to_string(keep) + ", but the search " + options.method +
+                               " has K = " + joined(searched.keep));
   }
   choice.layers = searched.full_layers[at(found - searched.keep.begin())];
   if (searched.is_verified) choice.caveats.emplace_back("searched, then verified with every row under the window");

@@ -1,12 +1,12 @@
 // Patterns of layers as a command line names them (results/selection.h).
 #include <algorithm>
-#include <charconv>
 #include <numeric>
 #include <set>
 
 #include "kernels/error.h"
 #include "results/random.h"
 #include "results/selection.h"
+#include "results/words.h"
 
 namespace winnow {
 namespace {
@@ -15,14 +15,6 @@ constexpr const char* kForms =
     "full, windowed, periodic:K@O, first:K, last:K, random:SEED:K, list:1,4,5 or a selection FILE.json";
 
 [[noreturn]] void refuse(const std::string& what) { fail(ExitCode::kUsage, what); }
-
-// The whole text as a number, or none.
-std::optional<int64_t> parse_number(std::string_view text) {
-  int64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size() || text.empty()) return std::nullopt;
-  return value;
-}
 
 std::vector<int64_t> range(int64_t begin, int64_t end) {
   std::vector<int64_t> layers(static_cast<std::size_t>(end - begin));
@@ -74,12 +66,6 @@ std::vector<int64_t> parse_built_in(const Words& words, int64_t n_layers) {
   if (words.kind == "last") return range(n_layers - words.number(words.rest, 0, n_layers, count), n_layers);
   if (words.kind == "list") return parse_layers(words.rest, n_layers, words.flag);
   words.refuse_form(kForms);
-}
-
-std::string list_name(const std::vector<int64_t>& layers) {
-  std::string name = "list:";
-  for (std::size_t i = 0; i < layers.size(); ++i) name += (i == 0 ? "" : ",") + std::to_string(layers[i]);
-  return name;
 }
 
 }  // namespace
@@ -136,7 +122,7 @@ NamedPattern parse_pattern(const std::string& text, const PatternModel& model, c
     const Words words{text.substr(0, colon), colon == std::string::npos ? "" : text.substr(colon + 1), text, flag};
     if (colon == std::string::npos) words.refuse_form(kForms);
     pattern.full_layers = parse_built_in(words, model.n_layers);
-    if (words.kind == "list") pattern.name = list_name(pattern.full_layers);
+    if (words.kind == "list") pattern.name = "list:" + joined(pattern.full_layers, ",");
   }
   pattern.windowed.assign(static_cast<std::size_t>(model.n_layers), true);
   for (const int64_t layer : pattern.full_layers) pattern.windowed[static_cast<std::size_t>(layer)] = false;

@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "kernels/error.h"
+#include "results/words.h"
 
 namespace winnow {
 namespace {
@@ -15,13 +16,10 @@ using Patterns = std::vector<std::vector<bool>>;
 constexpr std::array<const char*, 3> kObjectives = {"nll", "exact-match", "kl"};
 constexpr std::array<const char*, 3> kMethods = {"greedy-forward", "greedy-backward", "pairs"};
 
-template <std::size_t N>
-std::size_t find_name(const std::array<const char*, N>& names, const std::string& name, const char* flag) {
-  const auto found = std::find(names.begin(), names.end(), name);
-  if (found != names.end()) return static_cast<std::size_t>(found - names.begin());
-  std::string list;
-  for (const char* known : names) list += (list.empty() ? "" : ", ") + std::string(known);
-  fail(ExitCode::kUsage, std::string(flag) + " is \"" + name + "\", expected one of: " + list);
+// The place of a name in a list of names.
+std::size_t find_name(const std::vector<std::string>& names, const std::string& name, const char* flag) {
+  require_one_of(flag, name, names);
+  return static_cast<std::size_t>(std::find(names.begin(), names.end(), name) - names.begin());
 }
 
 // Rising order of this is the order of a step's patterns.
@@ -57,11 +55,11 @@ std::vector<ScoredPattern> measure_all(const std::vector<bool>& base, const Patt
 
 const char* objective_name(Objective objective) { return kObjectives[static_cast<std::size_t>(objective)]; }
 Objective parse_objective(const std::string& name) {
-  return static_cast<Objective>(find_name(kObjectives, name, "--objective"));
+  return static_cast<Objective>(find_name({kObjectives.begin(), kObjectives.end()}, name, "--objective"));
 }
 const char* search_method_name(SearchMethod method) { return kMethods[static_cast<std::size_t>(method)]; }
 SearchMethod parse_search_method(const std::string& name) {
-  return static_cast<SearchMethod>(find_name(kMethods, name, "--method"));
+  return static_cast<SearchMethod>(find_name({kMethods.begin(), kMethods.end()}, name, "--method"));
 }
 
 double objective_value(Objective objective, const PatternMeans& means) {

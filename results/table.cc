@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "results/table_text.h"
+#include "results/words.h"
 
 namespace winnow {
 namespace {
@@ -59,12 +60,6 @@ bool exact_match_is_near_zero(const Measurement& m) { return mean_of(m.exact_mat
 std::size_t row_of_budget(const Ranking& ranking, int64_t k) {
   const auto found = std::find(ranking.budget.begin(), ranking.budget.end(), k);
   return static_cast<std::size_t>(found - ranking.budget.begin());
-}
-
-std::string join(const std::vector<int64_t>& values) {
-  std::string text;
-  for (const int64_t value : values) text.append(text.empty() ? "" : ", ").append(std::to_string(value));
-  return text;
 }
 
 // ---- blocks
@@ -131,7 +126,7 @@ std::string ranking_block(const Results& results, const TableStyle& style) {
 std::string answer_line(const Statistics& statistics) {
   const std::vector<int64_t> keep = layers_to_keep(statistics);
   const auto n_layers = statistics.ranking.layer.size();
-  return wrapped("Keep full attention in layers " + join(keep) + " (" + std::to_string(keep.size()) + " of " +
+  return wrapped("Keep full attention in layers " + joined(keep) + " (" + std::to_string(keep.size()) + " of " +
                      std::to_string(n_layers) + " measured); window the rest.",
                  2);
 }

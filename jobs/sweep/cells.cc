@@ -7,6 +7,7 @@
 
 #include "kernels/error.h"
 #include "pipeline/digest.h"
+#include "results/words.h"
 
 namespace winnow {
 namespace fs = std::filesystem;
@@ -95,12 +96,6 @@ std::string slug_of(const std::string& text) {
   return slug.substr(0, kLongestSlug);
 }
 
-std::string joined(const std::vector<int64_t>& numbers) {
-  std::string text;
-  for (const int64_t number : numbers) text += (text.empty() ? "" : ",") + std::to_string(number);
-  return text;
-}
-
 // The name of a run directory is a function of what decides the measurement, and of nothing else, so that every sweep
 // file finds the same one: neither names of the sweep file nor seeds are in it.
 std::string name_of(const CalibrateOptions& options) {
@@ -122,7 +117,7 @@ std::string name_of(const CalibrateOptions& options) {
       {"device", options.device},
       {"attention", options.attention},
       {"limit", options.limit ? nlohmann::json(*options.limit) : nlohmann::json()},
-      {"layers", options.layers.empty() ? "all" : joined(settings.layers)},
+      {"layers", options.layers.empty() ? "all" : joined(settings.layers, ",")},
       {"per_token", options.per_token}};
   const std::string slug = slug_of(options.model.filename().string() + "-" + options.data.stem().string() + "-w" +
                                    std::to_string(settings.window_keys) + "-s" + std::to_string(settings.sinks) + "-" +

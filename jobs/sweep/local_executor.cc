@@ -13,6 +13,7 @@
 #include "kernels/error.h"
 #include "pipeline/host.h"
 #include "pipeline/progress.h"
+#include "results/words.h"
 
 namespace winnow {
 namespace {
@@ -159,19 +160,9 @@ int submit_locally(const std::vector<Cell>& cells, const LocalOptions& options, 
 }
 
 std::string quoted(const std::vector<std::string>& words) {
-  const std::string plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@%+=:,./-";
-  std::string line;
-  for (const std::string& word : words) {
-    if (!line.empty()) line += ' ';
-    if (!word.empty() && word.find_first_not_of(plain) == std::string::npos) {
-      line += word;
-      continue;
-    }
-    line += '\'';
-    for (const char c : word) line += c == '\'' ? std::string("'\\''") : std::string(1, c);
-    line += '\'';
-  }
-  return line;
+  std::vector<std::string> as_read;
+  for (const std::string& word : words) as_read.push_back(shell_word(word));
+  return joined(as_read, " ");
 }
 
 }  // namespace winnow

@@ -7,11 +7,12 @@
 #include <sstream>
 
 #include "kernels/error.h"
+#include "results/words.h"
 
 namespace winnow {
 namespace {
 
-constexpr int kDefaultMaxArraySize = 1001;  // of Slurm
+constexpr int kDefaultMaxArraySize = 1001;   // of Slurm
 constexpr std::size_t kTasksPerCall = 1000;  // a command line has an end
 
 // A submission from within a job must not hand on what that job was given.
@@ -20,8 +21,9 @@ const ProgramEnvironment kWithoutJob = {.dropped_prefix = "SLURM_", .kept = {"SL
 ProgramOutput call(const std::vector<std::string>& words, const ProgramEnvironment& environment = {}) {
   const std::optional<ProgramOutput> output = run_program(words, environment);
   if (!output) {
-    fail(ExitCode::kUnavailable, words.front() + " is not on PATH: there is no Slurm here; log in to a node that has it "
-                                                 "(module load slurm?), or run the sweep with --executor local");
+    fail(ExitCode::kUnavailable, words.front() +
+                                     " is not on PATH: there is no Slurm here; log in to a node that has it "
+                                     "(module load slurm?), or run the sweep with --executor local");
   }
   return *output;
 }
@@ -46,12 +48,6 @@ std::optional<long> number(const std::string& text) {
   return value;
 }
 
-std::string joined(const std::vector<std::string>& words) {
-  std::string text;
-  for (const std::string& word : words) text += (text.empty() ? "" : ",") + word;
-  return text;
-}
-
 bool is_one_of(const std::string& word, std::initializer_list<const char*> words) {
   return std::find(words.begin(), words.end(), word) != words.end();
 }
@@ -59,8 +55,8 @@ bool is_one_of(const std::string& word, std::initializer_list<const char*> words
 }  // namespace
 
 bool QueuedTask::is_running() const {
-  return is_one_of(state, {"RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "RESIZING",
-                           "STAGE_OUT"});
+  return is_one_of(
+      state, {"RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "RESIZING", "STAGE_OUT"});
 }
 
 bool QueuedTask::is_live() const {
@@ -84,8 +80,8 @@ std::vector<QueuedTask> parse_queue(const std::string& text) {
 
 std::vector<QueuedTask> ask_queue(const std::vector<std::string>& job_names) {
   if (job_names.empty()) return {};
-  const ProgramOutput output = call({"squeue", "--noheader", "--array", "--name=" + joined(job_names),
-                                     std::string("--format=") + kQueueFormat});
+  const ProgramOutput output = call(
+      {"squeue", "--noheader", "--array", "--name=" + joined(job_names, ","), std::string("--format=") + kQueueFormat});
   if (output.exit_code != 0) {
     fail(ExitCode::kUnavailable, "squeue does not answer: " + output.words() + "; try again when Slurm is back");
   }
@@ -104,9 +100,8 @@ std::map<std::string, std::string> parse_accounting(const std::string& text) {
 
 std::map<std::string, std::string> ask_accounting(const std::vector<std::string>& tasks) {
   if (tasks.empty()) return {};
-  const std::optional<ProgramOutput> output =
-      run_program({"sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID,State",
-                   "--jobs=" + joined(tasks)});
+  const std::optional<ProgramOutput> output = run_program(
+      {"sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID,State", "--jobs=" + joined(tasks, ",")});
   if (!output || output->exit_code != 0) return {};
   return parse_accounting(output->out);
 }
@@ -169,7 +164,7 @@ void cancel_tasks(const std::vector<std::string>& pending, const std::vector<std
 
 bool is_controller_silent(const std::string& words) {
   constexpr std::array<const char*, 6> kSilences = {
-      "Unable to contact slurm controller", "Socket timed out",  "Connection refused",
+      "Unable to contact slurm controller", "Socket timed out",     "Connection refused",
       "Zero Bytes were transmitted",        "Connection timed out", "Unexpected message received"};
   return std::any_of(kSilences.begin(), kSilences.end(),
                      [&](const char* silence) { return words.find(silence) != std::string::npos; });
@@ -198,22 +193,13 @@ std::string sbatch_quoted(const std::string& word) {
   if (word.find_first_of("\n\r") != std::string::npos) {
     fail(ExitCode::kUsage, "'" + word + "' has a line feed, which sbatch cannot read; use another name");
   }
-  const bool is_plain = !word.empty() && std::all_of(word.begin(), word.end(), [](char c) {
-    return std::isalnum(static_cast<unsigned char>(c)) != 0 || std::string("_-./:=,@%+").find(c) != std::string::npos;
-  });
-  if (is_plain) return word;
+  if (is_plain_word(word)) return word;
   std::string text = "\"";
   for (const char c : word) {
     if (c == '"' || c == '\\') text += '\\';
     text += c;
   }
   return text + '"';
-}
-
-std::string shell_quoted(const std::string& word) {
-  std::string text = "'";
-  for (const char c : word) text += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return text + "'";
 }
 
 }  // namespace winnow

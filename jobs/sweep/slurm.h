@@ -62,7 +62,5 @@ std::optional<long> slurm_seconds(const std::string& time);
 // A word in a `#SBATCH` line as sbatch reads it back: in double quotes where it has more than letters, digits and a few
 // marks. Throws Error(kUsage) for a line feed, which has no form there.
 std::string sbatch_quoted(const std::string& word);
-// A word that a shell takes as it is.
-std::string shell_quoted(const std::string& word);
 
 }  // namespace winnow

@@ -16,6 +16,7 @@
 #include "jobs/sweep/submission.h"
 #include "kernels/error.h"
 #include "pipeline/lock.h"
+#include "results/words.h"
 
 namespace winnow {
 namespace fs = std::filesystem;

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "jobs/sweep/slurm.h"
+#include "results/words.h"
 
 namespace winnow {
 namespace {

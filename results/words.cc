@@ -1,0 +1,47 @@
+#include "results/words.h"
+
+#include <algorithm>
+#include <charconv>
+
+#include "kernels/error.h"
+
+namespace winnow {
+
+std::string joined(const std::vector<std::string>& words, const char* separator) {
+  std::string text;
+  for (const std::string& word : words) text.append(&word == &words.front() ? "" : separator).append(word);
+  return text;
+}
+
+std::string joined(const std::vector<int64_t>& numbers, const char* separator) {
+  std::vector<std::string> words;
+  for (const int64_t number : numbers) words.push_back(std::to_string(number));
+  return joined(words, separator);
+}
+
+std::optional<int64_t> parse_number(std::string_view text) {
+  int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || text.empty()) return std::nullopt;
+  return value;
+}
+
+void require_one_of(const std::string& flag, const std::string& value, const std::vector<std::string>& allowed) {
+  if (std::find(allowed.begin(), allowed.end(), value) != allowed.end()) return;
+  fail(ExitCode::kUsage, flag + " is \"" + value + "\", expected one of: " + joined(allowed));
+}
+
+bool is_plain_word(const std::string& word) {
+  constexpr const char* kPlain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@%+=:,./-";
+  return !word.empty() && word.find_first_not_of(kPlain) == std::string::npos;
+}
+
+std::string shell_quoted(const std::string& word) {
+  std::string text = "'";
+  for (const char c : word) text += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return text + "'";
+}
+
+std::string shell_word(const std::string& word) { return is_plain_word(word) ? word : shell_quoted(word); }
+
+}  // namespace winnow
