@@ -29,14 +29,7 @@ ExitCode measure_layers(MpiSession& session, const CalibrateOptions& options, co
 }  // namespace
 
 ExitCode calibrate(const CalibrateOptions& options, const Presenter& present) {
-  MpiSession session;
-  try {
-    return measure_layers(session, options, present);
-  } catch (const AgreedFailure& failure) {
-    return failure.code;
-  } catch (...) {
-    return session.end_job();
-  }
+  return in_session([&](MpiSession& session) { return measure_layers(session, options, present); });
 }
 
 }  // namespace winnow

@@ -34,14 +34,7 @@ ExitCode measure_patterns(MpiSession& session, const EvaluateOptions& options, c
 }  // namespace
 
 ExitCode evaluate(const EvaluateOptions& options, const EvaluationPresenter& present) {
-  MpiSession session;
-  try {
-    return measure_patterns(session, options, present);
-  } catch (const AgreedFailure& failure) {
-    return failure.code;
-  } catch (...) {
-    return session.end_job();
-  }
+  return in_session([&](MpiSession& session) { return measure_patterns(session, options, present); });
 }
 
 }  // namespace winnow

@@ -254,14 +254,7 @@ void SearchRun::verify(const std::vector<SearchStep>& steps) {
 }  // namespace
 
 ExitCode search(const SearchOptions& options, const SearchPresenter& present) {
-  MpiSession session;
-  try {
-    return SearchRun(session, options).run(present);
-  } catch (const AgreedFailure& failure) {
-    return failure.code;
-  } catch (...) {
-    return session.end_job();
-  }
+  return in_session([&](MpiSession& session) { return SearchRun(session, options).run(present); });
 }
 
 }  // namespace winnow

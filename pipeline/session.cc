@@ -284,4 +284,15 @@ int64_t MpiSession::maximum(int64_t value) {
 void MpiSession::reduce_to_root(std::span<double> values) { reduce_sum(values, MPI_DOUBLE, is_root()); }
 void MpiSession::reduce_to_root(std::span<float> values) { reduce_sum(values, MPI_FLOAT, is_root()); }
 
+ExitCode in_session(const std::function<ExitCode(MpiSession&)>& run) {
+  MpiSession session;
+  try {
+    return run(session);
+  } catch (const AgreedFailure& failure) {
+    return failure.code;
+  } catch (...) {
+    return session.end_job();
+  }
+}
+
 }  // namespace winnow
