@@ -1,13 +1,12 @@
 #include "pipeline/evaluation_inputs.h"
 
-#include <spdlog/spdlog.h>
-
 #include <algorithm>
 #include <set>
 
 #include "kernels/error.h"
 #include "model/weights.h"
 #include "pipeline/digest.h"
+#include "pipeline/finished_results.h"
 
 namespace winnow {
 namespace {
@@ -132,20 +131,8 @@ std::string results_key(const EvaluateOptions& options, const std::vector<Evalua
   return sha256_of(key.dump());
 }
 
-// `winnow stats --in-place` may have changed the file since. A damaged one is made anew from the shards.
-std::optional<EvaluationResults> finished_results(const std::filesystem::path& path, const EvaluationOptions& wanted) {
-  if (!std::filesystem::exists(path)) return std::nullopt;
-  try {
-    EvaluationResults known = read_evaluation(path);
-    const EvaluationOptions& used = known.statistics.options;
-    if (used.seed == wanted.seed && used.n_resamples == wanted.n_resamples && used.baseline == wanted.baseline) {
-      return known;
-    }
-  } catch (const Error& error) {
-    if (error.code() != ExitCode::kBadData) throw;
-    spdlog::warn("{}: written anew", error.what());
-  }
-  return std::nullopt;
+bool has_settings(const EvaluationOptions& used, const EvaluationOptions& wanted) {
+  return used.seed == wanted.seed && used.n_resamples == wanted.n_resamples && used.baseline == wanted.baseline;
 }
 
 }  // namespace
@@ -198,7 +185,10 @@ EvaluationResults finish_evaluation(const EvaluateOptions& options, const std::v
   const std::string key = results_key(options, patterns, run.summary());
   RunRecord& record = run.directory().record();
   if (record.informative().value("results_key", "") == key) {
-    if (auto known = finished_results(path, statistics_options(options))) return *std::move(known);
+    const auto is_wanted = [wanted = statistics_options(options)](const EvaluationResults& known) {
+      return has_settings(known.statistics.options, wanted);
+    };
+    if (auto known = finished_results(path, read_evaluation, is_wanted)) return *std::move(known);
   }
   const Inputs& inputs = run.inputs();
   EvaluationResults results;

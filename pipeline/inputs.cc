@@ -95,14 +95,16 @@ SweepRequest Inputs::request(const MissingCells& cells, std::span<const int64_t>
 }
 
 int64_t Inputs::number_of(const Pattern& pattern) {
-  const std::string name = pattern_name(pattern);
-  const auto found = std::find(variant_names.begin(), variant_names.end(), name);
-  if (found == variant_names.end()) {
-    variant_names.push_back(name);
-    variants.push_back(pattern);
-    return static_cast<int64_t>(variants.size()) - 1;
-  }
-  return found - variant_names.begin();
+  if (const std::optional<int64_t> known = find_number(pattern)) return *known;
+  variant_names.push_back(pattern_name(pattern));
+  variants.push_back(pattern);
+  return static_cast<int64_t>(variants.size()) - 1;
+}
+
+std::optional<int64_t> Inputs::find_number(const Pattern& pattern) const {
+  const auto found = std::find(variants.begin(), variants.end(), pattern);
+  if (found == variants.end()) return std::nullopt;
+  return found - variants.begin();
 }
 
 int64_t Inputs::number_of_name(const std::string& name) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -50,7 +51,8 @@ struct Inputs {
   // The sweep that a group of lanes of one example needs.
   SweepRequest request(const MissingCells& cells, std::span<const int64_t> group, bool per_token) const;
   bool names_variants() const { return kind != "calibrate"; }
-  // The number of a named variant, which is the next free one where the name is new.
+  std::optional<int64_t> find_number(const Pattern& pattern) const;
+  // The number of a named variant, which is the next free one where the pattern is new.
   int64_t number_of(const Pattern& pattern);
   // Throws Error(kBadData) for what is not the one name of a pattern of this model.
   int64_t number_of_name(const std::string& name);

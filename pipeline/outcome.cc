@@ -1,11 +1,8 @@
 #include "pipeline/outcome.h"
 
-#include <spdlog/spdlog.h>
-
-#include <optional>
-
 #include "kernels/error.h"
 #include "pipeline/digest.h"
+#include "pipeline/finished_results.h"
 #include "results/store.h"
 
 namespace winnow {
@@ -27,23 +24,9 @@ std::string results_key(const FinishedRun& run) {
   return sha256_of(key.dump());
 }
 
-// `winnow stats --in-place` may have changed the file since.
 bool has_settings(const StatisticsOptions& used, const StatisticsOptions& wanted) {
   return used.seed == wanted.seed && (wanted.top_k == 0 || used.top_k == wanted.top_k) &&
          used.n_resamples == wanted.n_resamples;
-}
-
-// The results that are there already, where they are those of this command. Damaged ones are made anew from the shards.
-std::optional<Results> finished_results(const std::filesystem::path& path, const StatisticsOptions& wanted) {
-  if (!std::filesystem::exists(path)) return std::nullopt;
-  try {
-    Results known = read_results(path);
-    if (has_settings(known.statistics.options, wanted)) return known;
-  } catch (const Error& error) {
-    if (error.code() != ExitCode::kBadData) throw;
-    spdlog::warn("{}: written anew", error.what());
-  }
-  return std::nullopt;
 }
 
 }  // namespace
@@ -53,7 +36,10 @@ Results finish_run(const FinishedRun& run, RunDirectory& directory) {
   const std::string key = results_key(run);
   nlohmann::json& informative = directory.record().informative();
   if (informative.value("results_key", "") == key) {
-    if (auto known = finished_results(path, statistics_options(run.options))) return *std::move(known);
+    const auto is_wanted = [wanted = statistics_options(run.options)](const Results& known) {
+      return has_settings(known.statistics.options, wanted);
+    };
+    if (auto known = finished_results(path, read_results, is_wanted)) return *std::move(known);
   }
 
   const Inputs& inputs = run.summary.inputs;

@@ -15,19 +15,13 @@ constexpr const char* kSearches = "searches";
 // Thrown where a search that the directory remembers asks for a cell that is not there: --limit has grown since.
 struct NotThere {};
 
-std::optional<int64_t> find_variant(const Inputs& inputs, const Pattern& pattern) {
-  const auto found = std::find(inputs.variants.begin(), inputs.variants.end(), pattern);
-  if (found == inputs.variants.end()) return std::nullopt;
-  return found - inputs.variants.begin();
-}
-
 // By example; empty unless all of them are there.
 ExampleFigures figures_of(const MeasuringRun& run, std::size_t data_set, const Pattern& pattern) {
   const Inputs& inputs = run.inputs();
   const DataSet& data = inputs.data_sets[data_set];
   const Cells& cells = run.cells()[data_set];
   const bool is_full = count_full(pattern) == static_cast<int64_t>(pattern.size());
-  const std::optional<int64_t> variant = is_full ? kBaseVariant : find_variant(inputs, pattern);
+  const std::optional<int64_t> variant = is_full ? kBaseVariant : inputs.find_number(pattern);
   ExampleFigures figures;
   for (int64_t e = 0; e < data.n_examples; ++e) {
     if (!variant || *variant >= cells.n_variants() || !cells.has(e, *variant)) return {};

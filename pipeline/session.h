@@ -116,8 +116,8 @@ struct CaughtError {
 };
 CaughtError describe_current_exception();
 
-// A run from its first to its last step, in a session of its own, on every rank: returns the exit code of `run`, or that
-// of what it throws, whose line is printed. Without peers nothing ends the job.
+// A run from its first to its last step, in a session of its own, on every rank: returns the exit code of `run`, or
+// that of what it throws, whose line is printed. Without peers nothing ends the job.
 ExitCode in_session(const std::function<ExitCode(MpiSession&)>& run);
 
 }  // namespace winnow
