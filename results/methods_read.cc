@@ -5,6 +5,7 @@
 #include "kernels/error.h"
 #include "results/hdf5.h"
 #include "results/methods.h"
+#include "results/search_results.h"
 #include "results/store.h"
 #include "results/variables_read.h"
 
@@ -56,13 +57,13 @@ SelectInput read_select_input(const std::filesystem::path& path, const std::stri
     }
     return input;
   }
-  const hdf5::File file = hdf5::File::open(path);
-  if (file.root().contains_group("selection") && !file.root().contains_group("calibration")) {
+  if (is_search(path)) {
     fail(ExitCode::kNoInput, path.string() +
                                  ": holds searches and no calibration; use --method greedy-forward or "
                                  "greedy-backward, or the results of winnow calibrate");
   }
   input.results = read_results(path);
+  const hdf5::File file = hdf5::File::open(path);
   const hdf5::Group calibration = file.root().group("calibration");
   const Measurement& m = input.results.calibration;
   input.signals.kl = read_signal(calibration, "kl", m);

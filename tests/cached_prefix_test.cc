@@ -13,13 +13,6 @@
 namespace winnow {
 namespace {
 
-void expect_same(const Score& a, const Score& b, const std::string& what) {
-  EXPECT_EQ(a.nll_nats, b.nll_nats) << what;
-  EXPECT_EQ(a.token_nll_nats, b.token_nll_nats) << what;
-  EXPECT_EQ(a.exact_match, b.exact_match) << what;
-  EXPECT_EQ(a.token_accuracy, b.token_accuracy) << what;
-}
-
 // A base in the middle of a search, and variants that differ from it in one layer or in more.
 void set_patterns(SweepRequest& request) {
   request.base = {true, false, true, true};

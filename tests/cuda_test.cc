@@ -1,18 +1,25 @@
 // Every row-wise operation of the CUDA backend against its CPU twin, and whole sweeps. Skipped where there is no GPU.
 
-#include <unistd.h>
-
-#include <filesystem>
-
-#include "model/random_checkpoint.h"
-#include "model/safetensors.h"
 #include "pipeline/cached_prefix.h"
 #include "pipeline/sweep.h"
 #include "tests/cuda_twins.h"
+#include "tests/small_model.h"
 #include "tests/tolerances.h"
 
 namespace winnow {
 namespace {
+
+RandomCheckpoint shape_of(const char* family, int64_t head_dim, uint64_t seed) {
+  return {.model_type = family,
+          .n_layers = 4,
+          .hidden = 128,
+          .n_heads = 4,
+          .n_kv_heads = 2,
+          .head_dim = head_dim,
+          .ffn = 256,
+          .vocab = 512,
+          .seed = seed};
+}
 
 class CudaTest : public ::testing::Test {
  protected:
@@ -183,22 +190,11 @@ TEST_F(CudaTest, KlMatchesItsTwin) {
 }
 
 TEST_F(CudaTest, SweepAgreesWithTheCpu) {
-  const auto directory = std::filesystem::temp_directory_path() / ("winnow-cuda-test-" + std::to_string(getpid()));
   for (const char* family : {"qwen3", "qwen2", "llama", "mistral"}) {
-    write_random_checkpoint(directory, {.model_type = family,
-                                        .n_layers = 4,
-                                        .hidden = 128,
-                                        .n_heads = 4,
-                                        .n_kv_heads = 2,
-                                        .head_dim = 32,
-                                        .ffn = 256,
-                                        .vocab = 512,
-                                        .seed = 3});
-    const ModelConfig config = read_config(directory);
-    const Checkpoint checkpoint(directory);
-    std::vector<int32_t> tokens(1100);
-    std::mt19937 generator(5);
-    for (int32_t& token : tokens) token = static_cast<int32_t>(generator() % 512);
+    const Model model(shape_of(family, 32, 3));
+    const ModelConfig& config = model.config;
+    const Checkpoint& checkpoint = *model.checkpoint;
+    const std::vector<int32_t> tokens = random_tokens(1100, 512, 5);
     for (const Window& w : {Window{100, 4, 0, kNoLimit}, Window{100, 0, 1060 - 32, kNoLimit}}) {
       SweepRequest request{.tokens = tokens,
                            .answer_start = 1060,
@@ -232,26 +228,14 @@ TEST_F(CudaTest, SweepAgreesWithTheCpu) {
       }
     }
   }
-  std::filesystem::remove_all(directory);
 }
 
 // A long tail sweep of the kind that stacks its lanes, several short requests together, and both types of the residual.
 TEST_F(CudaTest, StackedSweepsGiveWhatEachAloneGives) {
-  const auto directory = std::filesystem::temp_directory_path() / ("winnow-cuda-test-" + std::to_string(getpid()));
-  write_random_checkpoint(directory, {.model_type = "qwen3",
-                                      .n_layers = 4,
-                                      .hidden = 128,
-                                      .n_heads = 4,
-                                      .n_kv_heads = 2,
-                                      .head_dim = 64,
-                                      .ffn = 256,
-                                      .vocab = 512,
-                                      .seed = 4});
-  const ModelConfig config = read_config(directory);
-  const Checkpoint checkpoint(directory);
-  std::vector<int32_t> tokens(5000);
-  std::mt19937 generator(6);
-  for (int32_t& token : tokens) token = static_cast<int32_t>(generator() % 512);
+  const Model model(shape_of("qwen3", 64, 4));
+  const ModelConfig& config = model.config;
+  const Checkpoint& checkpoint = *model.checkpoint;
+  const std::vector<int32_t> tokens = random_tokens(5000, 512, 6);
   std::vector<SweepRequest> requests;
   for (const int64_t length : {300, 5000, 1025, 129}) {
     const int64_t start = length - 40;
@@ -288,7 +272,6 @@ TEST_F(CudaTest, StackedSweepsGiveWhatEachAloneGives) {
     sweep(*gpu, config, weights, requests, {});
     EXPECT_LE(gpu->peak_allocated_bytes() - before, predict_sweep_bytes(config, *gpu, requests));
   }
-  std::filesystem::remove_all(directory);
 }
 
 TEST_F(CudaTest, TransferBringsBytesToTheHostAndBackAsItsTwinDoes) {
@@ -314,23 +297,12 @@ TEST_F(CudaTest, TransferBringsBytesToTheHostAndBackAsItsTwinDoes) {
 // Cached keys and values on the GPU and in the host's memory give the same bits; and what the whole sweep gives, but
 // for how attention is cut into pieces.
 TEST_F(CudaTest, TailSweepsAgainstACachedPrefixAgreeWithWholeOnes) {
-  const auto directory = std::filesystem::temp_directory_path() / ("winnow-cuda-test-" + std::to_string(getpid()));
-  write_random_checkpoint(directory, {.model_type = "qwen3",
-                                      .n_layers = 4,
-                                      .hidden = 128,
-                                      .n_heads = 4,
-                                      .n_kv_heads = 2,
-                                      .head_dim = 64,
-                                      .ffn = 256,
-                                      .vocab = 512,
-                                      .seed = 4});
-  const ModelConfig config = read_config(directory);
-  const Checkpoint checkpoint(directory);
+  const Model model(shape_of("qwen3", 64, 4));
+  const ModelConfig& config = model.config;
+  const Checkpoint& checkpoint = *model.checkpoint;
   const auto gpu = make_cuda_backend({});
   ModelWeights weights(config, checkpoint, *gpu);
-  std::vector<int32_t> tokens(5000);
-  std::mt19937 generator(6);
-  for (int32_t& token : tokens) token = static_cast<int32_t>(generator() % 512);
+  const std::vector<int32_t> tokens = random_tokens(5000, 512, 6);
   for (const int64_t length : {300, 5000}) {
     SweepRequest request{.tokens = std::span(tokens).first(static_cast<std::size_t>(length)),
                          .answer_start = length - 40,
@@ -353,7 +325,6 @@ TEST_F(CudaTest, TailSweepsAgainstACachedPrefixAgreeWithWholeOnes) {
       EXPECT_EQ(tail.variants[v].token_nll_nats, fetched.variants[v].token_nll_nats) << length << " " << v;
     }
   }
-  std::filesystem::remove_all(directory);
 }
 
 }  // namespace

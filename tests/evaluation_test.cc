@@ -4,13 +4,13 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "results/store.h"
 #include "tests/example_evaluation.h"
+#include "tests/golden_tables.h"
 #include "tests/scratch.h"
 
 namespace winnow {
@@ -24,26 +24,8 @@ constexpr double kRounding = 1e-12;
 constexpr double kLogFactorials = 1e-9;
 
 const json& golden() {
-  static const json value = [] {
-    std::ifstream file(std::string(WINNOW_TESTS_DIR) + "/golden/evaluation.json");
-    json parsed = json::parse(file);
-    if (parsed.at("format") != "winnow-evaluation-golden" || parsed.at("version") != 1) {
-      throw std::runtime_error("golden/evaluation.json is stale: run " + parsed.at("made_by").get<std::string>());
-    }
-    return parsed;
-  }();
+  static const json value = read_golden_tables("evaluation");
   return value;
-}
-
-template <typename T>
-Table<T> table_of(const json& rows) {
-  Table<T> table(static_cast<int64_t>(rows.size()), static_cast<int64_t>(rows.at(0).size()));
-  for (int64_t r = 0; r < table.rows; ++r) {
-    for (int64_t c = 0; c < table.cols; ++c) {
-      table(r, c) = rows.at(static_cast<std::size_t>(r)).at(static_cast<std::size_t>(c)).get<T>();
-    }
-  }
-  return table;
 }
 
 EvaluationTable golden_table() {

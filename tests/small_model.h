@@ -1,6 +1,7 @@
 // A small random model, and requests for sweeps of it.
 #pragma once
 
+#include <gtest/gtest.h>
 #include <unistd.h>
 
 #include <cstdint>
@@ -44,6 +45,14 @@ inline std::vector<int32_t> random_tokens(int64_t n, int32_t vocab, uint32_t see
   std::vector<int32_t> tokens(static_cast<std::size_t>(n));
   for (int32_t& t : tokens) t = static_cast<int32_t>(generator() % static_cast<uint32_t>(vocab));
   return tokens;
+}
+
+// All that does not depend on the base, bit for bit.
+inline void expect_same(const Score& a, const Score& b, const std::string& what) {
+  EXPECT_EQ(a.nll_nats, b.nll_nats) << what;
+  EXPECT_EQ(a.token_nll_nats, b.token_nll_nats) << what;
+  EXPECT_EQ(a.exact_match, b.exact_match) << what;
+  EXPECT_EQ(a.token_accuracy, b.token_accuracy) << what;
 }
 
 // Each layer windowed alone, in a base with full attention.

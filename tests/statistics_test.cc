@@ -5,7 +5,6 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -13,6 +12,7 @@
 #include "kernels/error.h"
 #include "results/correlation.h"
 #include "results/random.h"
+#include "tests/golden_tables.h"
 
 namespace winnow {
 namespace {
@@ -24,25 +24,8 @@ using Doubles = std::vector<double>;
 constexpr double kRounding = 1e-12;
 
 const json& golden() {
-  static const json value = [] {
-    std::ifstream file(std::string(WINNOW_TESTS_DIR) + "/golden/statistics.json");
-    json parsed = json::parse(file);
-    if (parsed.at("format") != "winnow-statistics-golden" || parsed.at("version") != 1) {
-      throw std::runtime_error("golden/statistics.json is stale: run " + parsed.at("made_by").get<std::string>());
-    }
-    return parsed;
-  }();
+  static const json value = read_golden_tables("statistics");
   return value;
-}
-
-template <typename T>
-Table<T> table_of(const json& rows) {
-  Table<T> table(static_cast<int64_t>(rows.size()), static_cast<int64_t>(rows.at(0).size()));
-  for (int64_t r = 0; r < table.rows; ++r) {
-    for (int64_t c = 0; c < table.cols; ++c)
-      table(r, c) = rows.at(static_cast<std::size_t>(r)).at(static_cast<std::size_t>(c)).get<T>();
-  }
-  return table;
 }
 
 Measurement measurement_of(const json& data) {

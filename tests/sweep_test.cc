@@ -11,13 +11,6 @@
 namespace winnow {
 namespace {
 
-void expect_same(const Score& a, const Score& b, const std::string& what) {
-  EXPECT_EQ(a.nll_nats, b.nll_nats) << what;
-  EXPECT_EQ(a.token_nll_nats, b.token_nll_nats) << what;
-  EXPECT_EQ(a.exact_match, b.exact_match) << what;
-  EXPECT_EQ(a.token_accuracy, b.token_accuracy) << what;
-}
-
 // The same where both were measured beside the same base.
 void expect_same_beside_base(const Score& a, const Score& b, const std::string& what) {
   expect_same(a, b, what);
