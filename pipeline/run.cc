@@ -231,6 +231,12 @@ void MeasuringRun::plan_prefixes_to_keep() {
                format_bytes(inputs_.prefixes.backend_bytes + inputs_.prefixes.host_bytes));
 }
 
+void MeasuringRun::drop_prefixes() {
+  keeps_prefixes_ = false;
+  prefixes_.reset();
+  inputs_.prefixes = {};
+}
+
 double MeasuringRun::predict_round(const Pattern& base, const std::vector<Pattern>& patterns, Rows rows) const {
   const DataSet& data = inputs_.data_sets.front();
   double seconds = 0.0;

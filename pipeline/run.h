@@ -38,6 +38,8 @@ class MeasuringRun {
   // From now on keys and values of the first data set's rows that no pattern changes are kept from round to round, as
   // far as there is memory. After open(), for runs with tail rows.
   void keep_prefixes() { keeps_prefixes_ = true; }
+  // Gives their memory back.
+  void drop_prefixes();
   // Plans the cells that are wanted and missing. Loads the weights when there are any, the first time. Whether there
   // are.
   bool plan();

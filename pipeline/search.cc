@@ -246,6 +246,7 @@ void SearchRun::verify(const std::vector<SearchStep>& steps) {
     chosen.push_back(patterns[static_cast<std::size_t>(index)]);
   }
   run_.inputs().settings.base.assign(patterns.front().size(), false);
+  run_.drop_prefixes();
   spdlog::info("verification: {} patterns with every row under the window", chosen.size());
   measure_cells(kVerified, chosen);
 }

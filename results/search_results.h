@@ -84,6 +84,18 @@ Interactions compute_interactions(const SearchResults& results, const std::vecto
 // RUN_DIR/results.h5 of searches, whole or not at all: a group each. Throws as write_results does.
 void write_searches(const std::filesystem::path& path, const std::vector<SearchResults>& searches,
                     const Provenance& provenance);
+// What a file of searches found, for who only wants to know that: by method, the objective and the layers with full
+// attention of the best pattern of each K (none of pairs).
+struct FoundPatterns {
+  std::string method;
+  std::string objective;
+  int64_t n_patterns = 0;                           // that were measured
+  std::vector<std::vector<int64_t>> full_layers{};  // by rising K
+};
+std::vector<FoundPatterns> read_found(const std::filesystem::path& path, Provenance& provenance);
+// Whether a results file is one of searches. Throws Error(kNoInput | kBadData | kIoError) where it is no such file.
+bool is_search(const std::filesystem::path& path);
+
 // For the terminal, ends with a newline; and for machines.
 std::string to_table(const SearchResults& results, const Provenance& provenance);
 std::string to_json(const SearchResults& results, const Provenance& provenance);

@@ -5,6 +5,7 @@
 #include "results/hdf5.h"
 #include "results/search_results.h"
 #include "results/variables.h"
+#include "results/variables_read.h"
 
 namespace winnow {
 namespace {
@@ -194,6 +195,40 @@ void write_searches(const std::filesystem::path& path, const std::vector<SearchR
   }
   write_provenance(root.create_group("provenance"), provenance);
   file.commit();
+}
+
+std::vector<FoundPatterns> read_found(const std::filesystem::path& path, Provenance& provenance) {
+  const hdf5::File file = hdf5::File::open(path);
+  hdf5::require_format(file, kResultsFormat, kResultsVersion);
+  const hdf5::Group root = file.root();
+  provenance = read_provenance(root.group("provenance"));
+  const hdf5::Group selection = root.group("selection");
+  std::vector<FoundPatterns> searches;
+  for (const std::string& method : selection.names()) {
+    const hdf5::Group group = selection.group(method);
+    FoundPatterns found{.method = method, .objective = group.read_scalar<std::string>("objective")};
+    found.n_patterns = static_cast<int64_t>(group.read<std::string>("pattern", 1).values.size());
+    if (group.contains("keep")) {
+      const std::vector<int64_t> layer = group.read<int64_t>("layer", 1).values;
+      const auto n_keeps = static_cast<int64_t>(group.read<int64_t>("keep", 1).values.size());
+      const auto n_layers = static_cast<int64_t>(layer.size());
+      const Table<uint8_t> full = read_table<uint8_t>(group, "full", n_keeps, n_layers);
+      for (int64_t k = 0; k < n_keeps; ++k) {
+        std::vector<int64_t>& kept = found.full_layers.emplace_back();
+        for (int64_t l = 0; l < n_layers; ++l) {
+          if (full(k, l) != 0) kept.push_back(layer[static_cast<std::size_t>(l)]);
+        }
+      }
+    }
+    searches.push_back(std::move(found));
+  }
+  return searches;
+}
+
+bool is_search(const std::filesystem::path& path) {
+  const hdf5::File file = hdf5::File::open(path);
+  hdf5::require_format(file, kResultsFormat, kResultsVersion);
+  return file.root().contains_group("selection") && !file.root().contains_group("calibration");
 }
 
 }  // namespace winnow

@@ -254,6 +254,21 @@ def test_the_file_is_as_documented(work, forward, method):
             assert dataset.attrs["long_name"], name
 
 
+def test_other_verbs_know_the_file(work, forward):
+    file = work / "forward" / "results.h5"
+    told = json.loads(succeed(launch.run(["inspect", file, "--json"], work / "cache")).stdout)
+    assert told["kind"] == "search"
+    assert told["searches"]["greedy-forward"]["full_attention"]["3"] == layers(forward, 3)
+    stats = launch.run(["stats", file], work / "cache")
+    assert stats.returncode == 64 and "search" in stats.stderr and len(stats.stderr.strip().splitlines()) == 1
+    chosen = work / "chosen.json"
+    succeed(launch.run(["select", work / "forward", "--method", "greedy-forward", "--keep", 2, "--out", chosen],
+                       work / "cache"))
+    selection = json.loads(chosen.read_text())
+    assert selection["layers"] == layers(forward, 2)
+    assert (selection["method"], selection["window_keys"], selection["tail_rows"]) == ("greedy-forward", 40, 20)
+
+
 def test_one_example_has_no_interval(work):
     succeed(search(work, "single", "--method", "greedy-forward", "--keep", 1, "--limit", 1, "--verify", 2))
     found = group(work, "single", "greedy-forward")
@@ -274,7 +289,6 @@ GREEDY = ["--method", "greedy-forward"]
     ([*GREEDY, "--keep", 2, "--verify", -1], 64, ["--verify is -1"]),
     (["--method", "pairs", "--keep", 1], 64, ["--keep is 1", "2 candidates"]),
     (["--method", "pairs", "--keep", 2, "--verify", 1], 64, ["--verify"]),
-    ([*GREEDY, "--keep", 2, "--model", "/nowhere"], 66, ["/nowhere"]),
 ])
 def test_bad_input_is_one_line(work, more, code, words):
     done = search(work, "bad", *more)
@@ -285,10 +299,18 @@ def test_bad_input_is_one_line(work, more, code, words):
     assert not (work / "bad").exists()
 
 
+def test_missing_data_are_named(work):
+    done = launch.run(["search", "--model", work / "model", "--data", work / "absent.h5", "--out", work / "bad", *WINDOW,
+                       *GREEDY, "--keep", 2], work / "cache")
+    assert done.returncode == 66 and "absent.h5" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
 def test_another_measurement_in_the_directory_is_refused(work, forward):
-    other = search(work, "forward", "--method", "greedy-forward", "--keep", 2, window=["--window", 30])
+    other = search(work, "forward", "--method", "greedy-forward", "--keep", 2, window=["--window", 30, *WINDOW[2:]])
     assert other.returncode == 78 and "window_keys is 40" in other.stderr
     kl = search(work, "forward", "--method", "greedy-forward", "--keep", 2, "--objective", "kl")
     assert kl.returncode == 78 and "search" in kl.stderr
-    exact = search(work, "forward", "--method", "greedy-forward", "--keep", 2, "--exact", window=["--window", 40, "--sinks", 2])
+    exact = search(work, "forward", "--method", "greedy-forward", "--keep", 2, "--exact",
+                   window=["--window", 40, "--sinks", 2])
     assert exact.returncode == 78 and "tail_rows" in exact.stderr
