@@ -2,7 +2,8 @@
 
     .venv/bin/python tests/bench/prepare_speed.py [--documents 200] [--tokens 20000] [--repeat 3] [--gigabyte]
 
-Same documents, same run, loop and winnow prepare in turn; the tokens are compared. The documents are made from the
+Same documents, same run, loop and winnow prepare in turn; the tokens are compared. Besides wall time the processor time of
+each, which other work on the machine changes little, and that of the tokenizer alone. The documents are made from the
 repository's own text, so that words repeat as they do in real text. --gigabyte: peak memory over a file of 1 GB instead.
 """
 
@@ -12,6 +13,7 @@ import os
 import pathlib
 import random
 import re
+import resource
 import statistics
 import subprocess
 import sys
@@ -47,25 +49,32 @@ def write_documents(path, count, tokens):
 
 
 def loop(model, path):
-    """(ids of every document, seconds)."""
+    """(ids of every document, seconds, processor seconds, processor seconds of the tokenizer alone on the same texts)."""
     import transformers
     tokenizer = transformers.AutoTokenizer.from_pretrained(model)
-    start = time.perf_counter()
+    start, start_cpu = time.perf_counter(), time.process_time()
     with open(path) as file:
         ids = [tokenizer.apply_chat_template(json.loads(line)["messages"], tokenize=True)["input_ids"] for line in file]
-    return ids, time.perf_counter() - start
+    seconds, cpu = time.perf_counter() - start, time.process_time() - start_cpu
+    with open(path) as file:
+        texts = [tokenizer.apply_chat_template(json.loads(line)["messages"], tokenize=False) for line in file]
+    start_cpu = time.process_time()
+    for text in texts:
+        tokenizer.backend_tokenizer.encode_batch_fast([text], add_special_tokens=False)
+    return ids, seconds, cpu, time.process_time() - start_cpu
 
 
 def prepare(model, path, out, *arguments):
-    """(report, seconds with the start of the program); the report has the seconds of the work alone."""
+    """(report, processor seconds with the start of the program); the report has the wall time without it."""
     command = [sys.executable, "-m", "winnow_prepare", "--model", model, "--input", path, "--out", out, "--force", "--json",
                "--min-prompt-tokens", "1", "--max-prompt-tokens", "10000000", "--min-answer-tokens", "1", *arguments]
-    start = time.perf_counter()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run([str(word) for word in command], env=os.environ | {"PYTHONPATH": str(REPOSITORY / "jobs")},
                           capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr)
-    return json.loads(done.stdout), time.perf_counter() - start
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return json.loads(done.stdout), after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def check_same_tokens(ids, out):
@@ -80,21 +89,23 @@ def check_same_tokens(ids, out):
 def compare(folder, model, arguments):
     path, out = folder / "documents.jsonl", folder / "out.h5"
     write_documents(path, arguments.documents, arguments.tokens)
+    write_documents(folder / "one.jsonl", 1, 100)
+    _, start_cpu = prepare(model, folder / "one.jsonl", out, "--count", "all")
     rows = []
     for _ in range(arguments.repeat):
-        ids, loop_seconds = loop(model, path)
-        report, seconds = prepare(model, path, out, "--count", "all")
+        ids, loop_seconds, loop_cpu, tokenizer_cpu = loop(model, path)
+        report, cpu = prepare(model, path, out, "--count", "all")
         check_same_tokens(ids, out)
-        drawn, drawn_seconds = prepare(model, path, out, "--count", "64")
+        cpu -= start_cpu
+        rows.append((loop_seconds / report["seconds"], loop_cpu / cpu, cpu))
         n_tokens = sum(map(len, ids))
-        rows.append((loop_seconds, report["seconds"], seconds, drawn["seconds"]))
-        print(f"{n_tokens / 1e6:.2f} M tokens: loop {loop_seconds:.2f} s; winnow prepare {report['seconds']:.2f} s "
-              f"({seconds:.2f} s with its start), ratio {loop_seconds / report['seconds']:.2f}; 64 of them: "
-              f"{drawn['tokenised'] / 1e6:.2f} M tokens in {drawn['seconds']:.2f} s, ratio {loop_seconds / drawn['seconds']:.2f}",
-              flush=True)
-    ratio = statistics.median(row[0] / row[1] for row in rows)
-    cost = statistics.median(row[1] for row in rows) / n_tokens * 1e6
-    print(f"median ratio {ratio:.2f} on {report['processes']} processes, {cost:.2f} s per million tokens, the same tokens")
+        print(f"{n_tokens / 1e6:.2f} M tokens; wall: loop {loop_seconds:.2f} s, winnow prepare {report['seconds']:.2f} s on "
+              f"{report['processes']} processes, ratio {rows[-1][0]:.2f}; processor: loop {loop_cpu:.2f} s, winnow prepare "
+              f"{cpu:.2f} s, ratio {rows[-1][1]:.2f} a core; tokenizer alone {tokenizer_cpu:.2f} s; load "
+              f"{os.getloadavg()[0]:.1f}", flush=True)
+    wall, core, cpu = (statistics.median(column) for column in zip(*rows))
+    print(f"medians: wall ratio {wall:.2f}, {core:.2f} a core; {cpu / n_tokens * 1e6:.2f} processor seconds per million tokens; "
+          "the same tokens")
 
 
 def gigabyte(folder, model):
