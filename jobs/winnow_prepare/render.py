@@ -38,13 +38,13 @@ class TemplateRenderer:
     """Chat template of a Transformers tokenizer.
 
     think: "empty", "none" or "given"; arguments: further variables of the template; date: what the template's clock
-    says (the real one would make other tokens every day).
+    says.
     """
 
     def __init__(self, tokenizer, template, think, arguments, date):
+        template = with_date(template, date)
         self._tokenizer, self._template, self._policy = tokenizer, template, think
-        day = datetime.datetime.combine(date, datetime.time())
-        self._arguments = {"strftime_now": day.strftime} | arguments
+        self._arguments = arguments
         self._tags = next((tags for tags in THINK_TAGS if tags[0] in template or tags[1] in template), None)
         self._opens_think = self._tags is not None and self._generation_prompt().endswith(self._tags[0])
 
@@ -81,8 +81,21 @@ class TemplateRenderer:
         if not (text.startswith(head) and text.endswith(tail) and shown in (answer, answer.strip(), answer.lstrip(),
                                                                             answer.rstrip())):
             raise Unusable("the template changes the answer")
+        prompt = self._without_leading_space(head, conversation)
+        shown, head = head[len(prompt):] + shown, prompt
         head, effect = self._with_think_block(head, reasoning)
         return Rendered(head + shown + tail, len(head), len(head) + len(shown), effect)
+
+    def _without_leading_space(self, head, conversation):
+        """The text before the answer, less the white space between the generation prompt and the answer: where a template
+        has such, as Mistral's do, the model writes it itself, in one token with the first word."""
+        if not head[-1:].isspace():
+            return head
+        try:
+            prompt = self._apply(conversation.prompt, conversation.tools, generate=True)
+        except Unusable:
+            return head
+        return prompt if head.startswith(prompt) and not head[len(prompt):].strip() else head
 
     def _split_answer(self, conversation):
         """(answer, reasoning): a think block at the beginning of the answer is taken apart."""
@@ -114,6 +127,13 @@ class TemplateRenderer:
         if start is None and not (wanted or self._opens_think):
             return head, "no think block: the template puts none"
         return f"{head[:start]}{opening}\n{wanted}\n{closing}\n\n", f"{kind}, added: the template puts none"
+
+
+def with_date(template, date):
+    """The template with its calls of the clock replaced by the date: the real one would make other tokens every day, and
+    Transformers lets no caller replace it."""
+    day = datetime.datetime.combine(date, datetime.time())
+    return re.sub(r"strftime_now\(\s*(['\"])(.*?)\1\s*\)", lambda call: call[1] + day.strftime(call[2]) + call[1], template)
 
 
 def find_template(tokenizer, path, model):

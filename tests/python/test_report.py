@@ -39,7 +39,7 @@ def work(tmp_path_factory):
 def written(tmp_path_factory):
     """The made-up result that winnow's own code writes: two controls, undefined figures, per-token NLL."""
     file = tmp_path_factory.mktemp("written") / "results.h5"
-    subprocess.run([launch.WINNOW.parent / "write_example_results", file], check=True)
+    subprocess.run([launch.WINNOW.parent / "write_example_results", file, file.with_name("evaluation.h5")], check=True)
     return file
 
 
