@@ -18,6 +18,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+// A search of more would be none, and its tables would fill the memory.
+constexpr int64_t kMostPatterns = 100'000;
+
 // Thrown on all ranks alike.
 struct Stopped {};     // by a signal; everything finished is kept
 struct Forecasted {};  // the answer to --dry-run is printed
@@ -54,6 +57,12 @@ Inputs load_search(const SearchOptions& options) {
   if (options.keep > inputs.config.n_layers) {
     fail(ExitCode::kUsage, "--keep is " + std::to_string(options.keep) + ", but the model has " +
                                std::to_string(inputs.config.n_layers) + " layers");
+  }
+  const int64_t n_patterns = most_patterns(plan_of(options, inputs.config.n_layers));
+  if (options.method != search_method_name(SearchMethod::kPairs) && n_patterns > kMostPatterns) {
+    fail(ExitCode::kUsage, "--beam " + std::to_string(options.beam) + " with --keep " + std::to_string(options.keep) +
+                               " may measure " + std::to_string(n_patterns) + " patterns, more than " +
+                               std::to_string(kMostPatterns) + "; use a smaller --beam");
   }
   inputs.settings = resolve_window(options);
   if (!options.exact) inputs.settings.tail_rows = options.tail_rows.value_or(kSearchTailRows);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <set>
 #include <tuple>
 
@@ -105,6 +106,21 @@ std::vector<SearchStep> greedy_search(const SearchPlan& plan, const MeasurePatte
     steps.push_back(std::move(step));
   }
   return steps;
+}
+
+int64_t most_patterns(const SearchPlan& plan) {
+  const bool is_forward = plan.method == SearchMethod::kGreedyForward;
+  const int64_t n_steps = is_forward ? plan.keep : plan.n_layers - plan.keep;
+  double total = 1.0;
+  double before = 1.0;   // patterns of the step before
+  double subsets = 1.0;  // all that a step can have
+  for (int64_t step = 0; step < n_steps; ++step) {
+    const auto left = static_cast<double>(plan.n_layers - step);
+    subsets *= left / static_cast<double>(step + 1);
+    before = std::min(subsets, std::min(before, static_cast<double>(plan.beam)) * left);
+    total += before;
+  }
+  return total < 9.0e18 ? static_cast<int64_t>(std::llround(total)) : INT64_MAX;
 }
 
 PairSearch pair_search(const SearchPlan& plan, const MeasurePatterns& measure) {

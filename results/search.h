@@ -59,6 +59,9 @@ using MeasurePatterns = std::function<std::vector<PatternMeans>(const std::vecto
 // the first has one pattern. A beam as wide as all subsets finds the best pattern of every K.
 std::vector<SearchStep> greedy_search(const SearchPlan& plan, const MeasurePatterns& measure);
 
+// Patterns that a greedy search measures at most. Saturates at INT64_MAX.
+int64_t most_patterns(const SearchPlan& plan);
+
 // What pairs needs: `full` is measured, each layer windowed alone, then every two of the candidates together.
 struct PairSearch {
   PatternMeans full;

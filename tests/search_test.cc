@@ -117,6 +117,19 @@ TEST(GreedySearch, AWiderBeamMeasuresMoreAndEndsWhereAskedTo) {
             1U);
 }
 
+TEST(GreedySearch, ItsSizeIsKnownBefore) {
+  for (const SearchMethod method : {SearchMethod::kGreedyForward, SearchMethod::kGreedyBackward}) {
+    for (const int64_t beam : {1, 20}) {
+      Figures figures(6, 8);
+      const SearchPlan plan{method, Objective::kNll, 6, 2, beam};
+      greedy_search(plan, figures.measure());
+      EXPECT_EQ(most_patterns(plan), static_cast<int64_t>(figures.measured.size())) << beam;
+    }
+  }
+  EXPECT_GE(most_patterns({SearchMethod::kGreedyForward, Objective::kNll, 36, 18, int64_t{1} << 60}), 10'000'000'000);
+  EXPECT_EQ(most_patterns({SearchMethod::kGreedyForward, Objective::kNll, 200, 100, int64_t{1} << 60}), INT64_MAX);
+}
+
 TEST(GreedySearch, TiesGoToTheLowerLayer) {
   const MeasurePatterns equal = [](const auto&, const auto& patterns) {
     return std::vector<PatternMeans>(patterns.size());

@@ -1,10 +1,10 @@
 """What a joint search costs on tail figures and with every row under the window, and how good what they find is.
 
-    python3 tests/bench/search_cost.py                          # the demo model; evaluated on its test set
-    python3 tests/bench/search_cost.py --shape qwen3-4b --keep 9 --tokens 24576 --examples 1    # random weights: cost only
+    python3 tests/bench/search_cost.py                                 # the demo model; evaluated on its test set
+    python3 tests/bench/search_cost.py --shape qwen3-4b --keep 9       # random weights, T = 24576: cost only
 
-Both searches run in the same call, one after the other. Seconds are those of the searches' own rounds: start, loading of
-weights and statistics are left out, making the cached keys and values is not. --shape needs torch and safetensors.
+Both searches run in the same call, one after the other. Seconds are those of the searches' own rounds: start, loading
+of weights and statistics are left out, making the cached keys and values is not. --shape needs torch and safetensors.
 """
 
 import argparse

@@ -53,8 +53,8 @@ def layers(found, keep):
 def candidates(work, base):
     """{layer: mean NLL of the pattern that differs from the base in that layer}, by calibrate in tail semantics."""
     out = work / ("by-" + base.replace(":", "-").replace(",", "-"))
-    succeed(launch.run(["calibrate", "--model", work / "model", "--data", work / "long.h5", "--out", out, "--threads", 1,
-                        "--base", base, *WINDOW], work / "cache"))
+    succeed(launch.run(["calibrate", "--model", work / "model", "--data", work / "long.h5", "--out", out,
+                        "--threads", 1, "--base", base, *WINDOW], work / "cache"))
     table = xr.load_dataset(out / "results.h5", engine="h5netcdf", group="calibration")
     return {int(layer): float(np.mean(table.nll.sel(layer=layer).values)) for layer in table.layer}
 
@@ -146,8 +146,8 @@ def test_kl_is_that_to_the_full_pattern(work):
     found = group(work, "kl", "greedy-backward")
     assert float(found.mean_kl.sel(keep=LAYERS)) == 0.0
     assert np.all(found.kl.sel(pattern=[p for p in found.pattern.values if p != "full"]).isel(example=0) > 0)
-    succeed(launch.run(["evaluate", "--model", work / "model", "--data", work / "long.h5", "--out", work / "kl-evaluated",
-                        "--threads", 1, *WINDOW, "--pattern", name_of(layers(found, 3))], work / "cache"))
+    succeed(launch.run(["evaluate", "--model", work / "model", "--data", work / "long.h5",
+                        "--out", work / "kl-evaluated", "--threads", 1, *WINDOW, "--pattern", name_of(layers(found, 3))], work / "cache"))
     table = xr.load_dataset(work / "kl-evaluated" / "results.h5", engine="h5netcdf", group="evaluation")
     pattern = name_of(layers(found, 3))
     assert np.allclose(found.kl.sel(pattern=pattern), table.kl.sel(pattern=pattern), atol=1e-12, rtol=1e-9)
@@ -166,7 +166,8 @@ def test_ranks_do_not_change_a_figure(work, forward, ranks):
 
 
 def test_less_memory_computes_the_rows_anew_and_changes_no_figure(work, forward):
-    done = succeed(search(work, "tight", "--method", "greedy-forward", "--keep", 3, "--verify", 4, "--max-memory", "3M"))
+    done = succeed(search(work, "tight", "--method", "greedy-forward", "--keep", 3, "--verify", 4,
+                          "--max-memory", "3M"))
     assert "kept for 5 of 5" not in done.stderr
     assert same_but_for_time(group(work, "tight", "greedy-forward"), forward)
 
@@ -285,6 +286,7 @@ GREEDY = ["--method", "greedy-forward"]
     (["--method", "greedy", "--keep", 2], 64, ["--method", "greedy-forward"]),
     ([*GREEDY, "--keep", 2, "--objective", "speed"], 64, ["--objective", "exact-match"]),
     ([*GREEDY, "--keep", 2, "--beam", 0], 64, ["--beam is 0"]),
+    ([*GREEDY, "--keep", 2, "--beam", 1.5], 64, ["--beam"]),
     ([*GREEDY, "--keep", 2, "--exact"], 64, ["--exact", "--tail-rows"]),
     ([*GREEDY, "--keep", 2, "--verify", -1], 64, ["--verify is -1"]),
     (["--method", "pairs", "--keep", 1], 64, ["--keep is 1", "2 candidates"]),
@@ -299,9 +301,18 @@ def test_bad_input_is_one_line(work, more, code, words):
     assert not (work / "bad").exists()
 
 
+def test_a_search_of_everything_is_refused(work):
+    tiny.write_checkpoint(work / "deep", layers=30, hidden=16, heads=2, kv_heads=1, ffn=16)
+    done = launch.run(["search", "--model", work / "deep", "--data", work / "long.h5", "--out", work / "bad", *WINDOW,
+                       *GREEDY, "--keep", 15, "--beam", 10 ** 9], work / "cache")
+    assert done.returncode == 64 and "--beam" in done.stderr and "patterns" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (work / "bad").exists()
+
+
 def test_missing_data_are_named(work):
-    done = launch.run(["search", "--model", work / "model", "--data", work / "absent.h5", "--out", work / "bad", *WINDOW,
-                       *GREEDY, "--keep", 2], work / "cache")
+    done = launch.run(["search", "--model", work / "model", "--data", work / "absent.h5", "--out", work / "bad",
+                       *WINDOW, *GREEDY, "--keep", 2], work / "cache")
     assert done.returncode == 66 and "absent.h5" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
