@@ -19,14 +19,14 @@ class Shares {
   void compute(const std::vector<KeySet>& sets) {
     n_sets_ = static_cast<int64_t>(sets.size()) / n_rows_;
     lse_.resize(sets.size() * static_cast<std::size_t>(heads_.n_heads));
-    backend_.attention_lse({.q = row_pointer(attention_.q, backend_.activation_dtype(),
-                                             first_row_ - attention_.first_row, heads_.q_dim()),
-                            .keys = attention_.keys,
-                            .n_rows = n_rows_,
-                            .n_sets = n_sets_,
-                            .sets = sets,
-                            .lse = lse_},
-                           heads_);
+    backend_.attention_lse(
+        {.q = row_pointer(attention_.q, backend_.activation_dtype(), first_row_ - attention_.first_row, heads_.q_dim()),
+         .keys = attention_.keys,
+         .n_rows = n_rows_,
+         .n_sets = n_sets_,
+         .sets = sets,
+         .lse = lse_},
+        heads_);
   }
   // Mean over the rows and the query heads of each key head.
   std::vector<double> means(int64_t part, int64_t whole) const {
