@@ -42,6 +42,8 @@ struct Inputs {
   std::vector<DataSet> data_sets;     // the calibration set first
   std::vector<std::string> warnings;  // for the user, and kept in the result
 
+  // Numbers of a cell for the signals of layers.
+  int64_t signal_slots() const { return winnow::signal_slots(settings.signals.layer, config.heads.n_kv_heads); }
   // The sweep that a group of lanes of one example needs.
   SweepRequest request(const MissingCells& cells, std::span<const int64_t> group, bool per_token) const;
   bool names_variants() const { return kind != "calibrate"; }

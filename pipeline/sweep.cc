@@ -1,9 +1,7 @@
 #include "pipeline/sweep.h"
 
 #include <algorithm>
-#include <cmath>
 #include <memory>
-#include <string>
 
 #include "kernels/error.h"
 #include "pipeline/cached_prefix.h"
@@ -39,6 +37,8 @@ struct BufferSizes {
            attention;
   }
 };
+
+}  // namespace
 
 int64_t Sweep::predicted_bytes(const Backend& backend, const ModelConfig& config, const SweepLayout& layout) {
   return BufferSizes(backend, config, layout).total() + DecoderLayer::workspace_bytes(backend, config) +
@@ -268,8 +268,6 @@ std::vector<SweepResult> Sweep::run(const StopCheck& stop) {
   const RowScores scores = score_rows();
   return results_of(scores);
 }
-
-}  // namespace
 
 int64_t predict_sweep_bytes(const ModelConfig& config, const Backend& backend, std::span<const SweepRequest> requests) {
   int64_t fetched = 0;
