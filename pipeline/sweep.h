@@ -28,7 +28,7 @@ struct Score {
   // Mean over the answer tokens of KL(p_base || p_this) over the whole vocabulary, natural log, when asked for; 0 for
   // the base itself.
   double kl_nats = 0.0;
-  LayerSignals layer;  // of the layer in which a variant first differs from the base, when asked for
+  LayerSignals layer = {};  // of the layer in which a variant first differs from the base, when asked for
 };
 
 struct SweepRequest {
@@ -39,7 +39,7 @@ struct SweepRequest {
   std::vector<Pattern> variants;
   bool per_token = false;
   bool with_kl = false;
-  LayerSignalOptions signals;  // not together with a prefix
+  LayerSignalOptions signals = {};  // not together with a prefix
   // Rows that are not computed, as no pattern changes them: their keys, values and scores are in `prefix`, which only
   // the sweep itself needs. cached_rows() of pipeline/cached_prefix.h, or 0.
   int64_t prefix_rows = 0;
