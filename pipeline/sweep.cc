@@ -40,13 +40,14 @@ struct BufferSizes {
 
 }  // namespace
 
-int64_t Sweep::predicted_bytes(const Backend& backend, const ModelConfig& config, const SweepLayout& layout) {
+int64_t SweepPass::predicted_bytes(const Backend& backend, const ModelConfig& config, const SweepLayout& layout) {
   return BufferSizes(backend, config, layout).total() + DecoderLayer::workspace_bytes(backend, config) +
          backend.workspace_bytes(std::max(layout.longest_rows, layout.group_rows), config.hidden, config.vocab,
                                  config.heads);
 }
 
-Sweep::Sweep(Backend& backend, const ModelConfig& config, ModelWeights& weights, std::span<const SweepRequest> requests)
+SweepPass::SweepPass(Backend& backend, const ModelConfig& config, ModelWeights& weights,
+                     std::span<const SweepRequest> requests)
     : backend_(backend),
       config_(config),
       weights_(weights),
@@ -78,7 +79,7 @@ Sweep::Sweep(Backend& backend, const ModelConfig& config, ModelWeights& weights,
 }
 
 // What the rows are, for the operations that ask for it: tokens, positions and the angles of all positions.
-void Sweep::make_tables() {
+void SweepPass::make_tables() {
   const int64_t n_positions = layout_.longest_rows;
   const std::span<const float> angles = weights_.rotary_table(n_positions);
   const HostTensor table{reinterpret_cast<const std::byte*>(angles.data()),
@@ -108,7 +109,7 @@ void Sweep::make_tables() {
 }
 
 // The rows that leave the last layer start from the residual rows that enter it: the base's for a lane born there.
-void Sweep::gather_scored(int64_t layer) {
+void SweepPass::gather_scored(int64_t layer) {
   for (const Segment& segment : layout_.segments) {
     const Segment& source = SweepLayout::has_own_keys(segment, layer) ? segment : layout_.base_of(segment);
     const Rows& from = source.residual;
@@ -117,7 +118,7 @@ void Sweep::gather_scored(int64_t layer) {
   }
 }
 
-void Sweep::give_birth(int64_t layer) {
+void SweepPass::give_birth(int64_t layer) {
   for (const Segment& segment : layout_.segments) {
     if (segment.birth != layer) continue;
     const Rows& base = layout_.base_of(segment).residual;
@@ -126,7 +127,7 @@ void Sweep::give_birth(int64_t layer) {
   }
 }
 
-void Sweep::run_bases(const LayerWeights& weights, int64_t layer) {
+void SweepPass::run_bases(const LayerWeights& weights, int64_t layer) {
   std::vector<AttentionCall> calls;
   int64_t n_rows = 0;
   for (const Segment& base : bases()) {
@@ -144,7 +145,7 @@ void Sweep::run_bases(const LayerWeights& weights, int64_t layer) {
 }
 
 // Segments [begin, end) of the lanes through one layer, together.
-void Sweep::run_lanes(const LayerWeights& weights, int64_t layer, std::size_t begin, std::size_t end) {
+void SweepPass::run_lanes(const LayerWeights& weights, int64_t layer, std::size_t begin, std::size_t end) {
   const Segment& first = layout_.segments[begin];
   const int64_t first_out = layout_.outgoing(first, layer).at;
   std::vector<AttentionCall> calls;
@@ -182,14 +183,14 @@ void Sweep::run_lanes(const LayerWeights& weights, int64_t layer, std::size_t be
 }
 
 // As many lanes from `begin` on as the buffers of a group hold.
-std::size_t Sweep::group_end(std::size_t begin, std::size_t n_alive) const {
+std::size_t SweepPass::group_end(std::size_t begin, std::size_t n_alive) const {
   const int64_t limit = layout_.segments[begin].residual.at + layout_.group_rows;
   std::size_t end = begin + 1;
   while (end < n_alive && layout_.segments[end].residual.end() <= limit) ++end;
   return end;
 }
 
-void Sweep::fetch_prefixes(int64_t layer) {
+void SweepPass::fetch_prefixes(int64_t layer) {
   for (std::size_t r = 0; r < requests_.size(); ++r) {
     if (requests_[r].prefix_rows == 0) continue;
     void* keys = requests_[r].prefix->layer(layer);
@@ -198,7 +199,7 @@ void Sweep::fetch_prefixes(int64_t layer) {
   }
 }
 
-void Sweep::run_layer(int64_t layer) {
+void SweepPass::run_layer(int64_t layer) {
   const LayerWeights& weights = weights_.layer(layer);
   fetch_prefixes(layer);
   decoder_.attention_input(weights, residual(0), residual_angles(0), layout_.base_rows, base_kv_->data(),
@@ -223,7 +224,7 @@ void Sweep::run_layer(int64_t layer) {
 
 // Segments [begin, end), which are born here without the attention of this layer: only its MLP is left to do, and rows
 // before the first without attention are the base's.
-void Sweep::run_removed(const LayerWeights& weights, int64_t layer, std::size_t begin, std::size_t end) {
+void SweepPass::run_removed(const LayerWeights& weights, int64_t layer, std::size_t begin, std::size_t end) {
   if (begin == end) return;
   const Segment& first = layout_.segments[begin];
   const int64_t n_rows = layout_.outgoing(layout_.segments[end - 1], layer).end() - layout_.outgoing(first, layer).at;
@@ -241,7 +242,7 @@ void Sweep::run_removed(const LayerWeights& weights, int64_t layer, std::size_t 
 }
 
 // Where the bases' attention goes, in the layers that a variant of their request asks about.
-void Sweep::measure_attention_of(int64_t layer) {
+void SweepPass::measure_attention_of(int64_t layer) {
   for (const Segment& base : bases()) {
     const SweepRequest& request = requests_[base.request];
     const auto asks = [&](const Pattern& variant) { return birth_layer(request.base, variant) == layer; };
@@ -259,7 +260,7 @@ void Sweep::measure_attention_of(int64_t layer) {
   }
 }
 
-std::vector<SweepResult> Sweep::run(const StopCheck& stop) {
+std::vector<SweepResult> SweepPass::run(const StopCheck& stop) {
   backend_.embed(weights_.embedding(), static_cast<const int32_t*>(tokens_->data()), stack_->data(), layout_.base_rows);
   for (int64_t layer = 0; layer < config_.n_layers; ++layer) {
     run_layer(layer);
@@ -274,12 +275,12 @@ int64_t predict_sweep_bytes(const ModelConfig& config, const Backend& backend, s
   for (const SweepRequest& request : requests) {
     if (request.prefix != nullptr && request.prefix->is_on_host()) fetched += request.prefix->layer_bytes();
   }
-  return Sweep::predicted_bytes(backend, config, SweepLayout(config, requests, backend)) + fetched;
+  return SweepPass::predicted_bytes(backend, config, SweepLayout(config, requests, backend)) + fetched;
 }
 
 std::vector<SweepResult> sweep(Backend& backend, const ModelConfig& config, ModelWeights& weights,
                                std::span<const SweepRequest> requests, const StopCheck& stop) {
-  return Sweep(backend, config, weights, requests).run(stop);
+  return SweepPass(backend, config, weights, requests).run(stop);
 }
 
 SweepResult sweep(Backend& backend, const ModelConfig& config, ModelWeights& weights, const SweepRequest& request,

@@ -17,9 +17,9 @@ namespace winnow {
 //   - the lanes born at l copy the base's residual rows and attend with the base's own queries, keys and values,
 //     which their windows have not touched yet.
 // After the last layer only the rows that predict answer tokens are wanted: they are gathered into `scored_` first.
-class Sweep {
+class SweepPass {
  public:
-  Sweep(Backend& backend, const ModelConfig& config, ModelWeights& weights, std::span<const SweepRequest> requests);
+  SweepPass(Backend& backend, const ModelConfig& config, ModelWeights& weights, std::span<const SweepRequest> requests);
   std::vector<SweepResult> run(const StopCheck& stop);
 
   // Backend memory that a sweep of such a layout takes, bytes, but for the cached prefixes that it fetches.

@@ -26,7 +26,7 @@ void add_signals(const SweepRequest& request, const std::vector<LayerSignals>& o
 
 }  // namespace
 
-Score Sweep::score_segment(const Segment& segment, const RowScores& scores) const {
+Score SweepPass::score_segment(const Segment& segment, const RowScores& scores) const {
   const SweepRequest& request = requests_[segment.request];
   const Rows& base = layout_.base_of(segment).scored;
   Score score;
@@ -59,7 +59,7 @@ Score Sweep::score_segment(const Segment& segment, const RowScores& scores) cons
 }
 
 // Token that each scored row predicts; -1 for rows that predict none of the answer.
-std::vector<int32_t> Sweep::targets() const {
+std::vector<int32_t> SweepPass::targets() const {
   std::vector<int32_t> targets(static_cast<std::size_t>(layout_.scored_rows), -1);
   for (const Segment& segment : layout_.segments) {
     const SweepRequest& request = requests_[segment.request];
@@ -74,7 +74,7 @@ std::vector<int32_t> Sweep::targets() const {
 }
 
 // For each tile of scored rows the tile of the base that holds the same rows; -1 where no KL is wanted.
-std::vector<int32_t> Sweep::reference_tiles() const {
+std::vector<int32_t> SweepPass::reference_tiles() const {
   const int64_t tile = backend_.row_tile();
   std::vector<int32_t> tiles(static_cast<std::size_t>(layout_.scored_rows / tile), -1);
   for (const Segment& segment : layout_.segments) {
@@ -90,7 +90,7 @@ std::vector<int32_t> Sweep::reference_tiles() const {
 }
 
 // The bases' final rows, which the lanes' distributions are compared with.
-void Sweep::keep_base_rows() {
+void SweepPass::keep_base_rows() {
   for (int64_t row = 0; row < layout_.base_scored_rows; row += backend_.chunk_rows()) {
     const int64_t n = std::min(backend_.chunk_rows(), layout_.base_scored_rows - row);
     backend_.rms_norm(scored(row), weights_.final_norm(), config_.rms_eps,
@@ -98,7 +98,7 @@ void Sweep::keep_base_rows() {
   }
 }
 
-Sweep::RowScores Sweep::score_rows() {
+SweepPass::RowScores SweepPass::score_rows() {
   const auto n_rows = static_cast<std::size_t>(layout_.scored_rows);
   const std::vector<int32_t> targets = this->targets();
   RowScores scores{std::vector<double>(n_rows, 0.0), std::vector<uint8_t>(n_rows, 0), {}};
@@ -124,7 +124,7 @@ Sweep::RowScores Sweep::score_rows() {
   return scores;
 }
 
-std::vector<SweepResult> Sweep::results_of(const RowScores& scores) const {
+std::vector<SweepResult> SweepPass::results_of(const RowScores& scores) const {
   std::vector<SweepResult> results(requests_.size());
   for (const Segment& segment : layout_.segments) {
     SweepResult& result = results[segment.request];
