@@ -23,8 +23,10 @@ constexpr const char* kDescription =
     "when that layer alone is windowed.\n";
 
 constexpr const char* kFooter =
-    "\nA verb that is not in this list is a program of its own: winnow VERB runs winnow-VERB from beside this\n"
-    "executable or from PATH.\n"
+    "\nPrograms of their own, in Python:\n"
+    "  prepare                         Conversations to a calibration file\n"
+    "  report                          Results to a page for the browser\n"
+    "Any other verb, too, runs the program winnow-VERB from beside this executable or from PATH.\n"
     "\nExit codes: 0 done, 64 flags, 65 bad data, 66 input missing, 69 machine unfit, 70 internal, 71 out of\n"
     "memory, 73 cannot create output, 74 I/O error, 75 interrupted and resumable, 78 other settings.\n"
     "\nExample:\n"
@@ -39,8 +41,8 @@ struct Program {
     app.get_formatter()->column_width(34);
     app.require_subcommand(1);
     app.set_version_flag("--version", std::string("winnow ") + kVersion + " (" + kGitRevision + ")");
-    commands = {add_calibrate(app), add_evaluate(app), add_stats(app),    add_select(app),
-                add_inspect(app),   add_bench(app),    add_selftest(app), add_sweep(app)};
+    commands = {add_calibrate(app), add_search(app),  add_evaluate(app), add_stats(app),    add_select(app),
+                add_export(app),    add_inspect(app), add_bench(app),    add_selftest(app), add_sweep(app)};
     for (const Command& command : commands) {
       if (!command.has_config) continue;
       command.app->add_option("--config")
