@@ -97,19 +97,6 @@ const std::array<TransferVariable, 4>& transfers() {
 
 }  // namespace
 
-void write_figure(hdf5::Group& group, const std::string& name, const Figure& figure, const std::string& long_name) {
-  group.write_scalar<double>(name, figure.value);
-  describe(group, name, {kOne, long_name});
-  if (!figure.defined()) group.set_attribute<std::string>(name, "status", figure.status);
-}
-
-void write_estimate(hdf5::Group& group, const std::string& name, const std::string& interval_prefix,
-                    const Estimate& estimate, const std::string& long_name) {
-  write_figure(group, name, estimate.value, long_name);
-  write_figure(group, interval_prefix + "_ci_low", estimate.ci_low, "lower end of the 95 % interval of " + name);
-  write_figure(group, interval_prefix + "_ci_high", estimate.ci_high, "upper end of the 95 % interval of " + name);
-}
-
 Figure read_figure(const hdf5::Group& group, const std::string& name) {
   const auto value = group.read_scalar<double>(name);
   const std::optional<std::string> status = group.string_attribute(name, "status");

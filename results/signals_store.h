@@ -1,4 +1,4 @@
-// The signals of layers in a results file, and the figures with a status that all its groups share.
+// The signals of layers in a results file, and how its figures with a status are read.
 #pragma once
 
 #include <string>
@@ -8,10 +8,6 @@
 
 namespace winnow {
 
-// A scalar; not defined: NaN with the attribute `status`.
-void write_figure(hdf5::Group& group, const std::string& name, const Figure& figure, const std::string& long_name);
-void write_estimate(hdf5::Group& group, const std::string& name, const std::string& interval_prefix,
-                    const Estimate& estimate, const std::string& long_name);
 Figure read_figure(const hdf5::Group& group, const std::string& name);
 Estimate read_estimate(const hdf5::Group& group, const std::string& name, const std::string& interval_prefix);
 
