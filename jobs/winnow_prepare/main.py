@@ -1,7 +1,6 @@
 """The program: options, the stream of rows through the workers into the reservoirs, the files, the summary."""
 
 import collections
-import contextlib
 import json
 import os
 import signal
@@ -164,7 +163,7 @@ def prepare(options):
     limits = _limits(options)
     worker, common = _make_worker(options, limits)
     draw = Draw(limits, spool, options.strict)
-    with contextlib.closing(Pool(worker, options.processes)) as pool:
+    with Pool(worker, options.processes) as pool:
         progress = Progress(reader)
         for outcomes in pool.map(_counted(reader.rows(), progress), draw.bounds):
             for outcome in outcomes:
@@ -228,21 +227,23 @@ def main(arguments=None):
     try:
         prepare(command_line.parse(sys.argv[1:] if arguments is None else arguments))
     except Failure as failure:
-        print(f"winnow: prepare: {failure}", file=sys.stderr)
-        return int(failure.code)
+        _leave(failure.code, failure)
     except _Interrupted:
-        print("winnow: prepare: interrupted, nothing was written; the same command begins anew", file=sys.stderr)
-        return int(ExitCode.INTERRUPTED)
+        _leave(ExitCode.INTERRUPTED, "interrupted, nothing was written; the same command begins anew")
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of the summary has gone
     except MemoryError:
-        print("winnow: prepare: out of memory; try fewer --processes", file=sys.stderr)
-        return int(ExitCode.OUT_OF_MEMORY)
+        _leave(ExitCode.OUT_OF_MEMORY, "out of memory; try fewer --processes")
     except Exception as error:  # a defect of ours: still one line
         trace = error.__traceback__
         while trace.tb_next is not None:
             trace = trace.tb_next
-        print(f"winnow: prepare: internal error: {type(error).__name__}: {' '.join(str(error).split())} "
-              f"({os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno})", file=sys.stderr)
-        return int(ExitCode.INTERNAL)
+        _leave(ExitCode.INTERNAL, f"internal error: {type(error).__name__}: {' '.join(str(error).split())} "
+                                  f"({os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno})")
     return int(ExitCode.DONE)
+
+
+def _leave(code, message):
+    """Ends the process at once: files are closed or have no name, and workers may have been killed (pool.py)."""
+    print(f"winnow: prepare: {message}", file=sys.stderr, flush=True)
+    os._exit(int(code))

@@ -47,10 +47,17 @@ class Pool:
             raise Failure(ExitCode.OUT_OF_MEMORY, "a worker process was killed, perhaps for want of memory; try fewer by "
                                                   "--processes") from error
 
-    def close(self):
+    def __enter__(self):
+        return self
+
+    def __exit__(self, failure, *_):
+        if failure is None:
+            self._executor.shutdown()
+            return
+        # Nothing of theirs is needed any more. The executor's own end could wait for a lock that one of them holds, so the
+        # program then leaves by os._exit.
         for process in list((self._executor._processes or {}).values()):
             process.kill()
-        self._executor.shutdown(wait=False, cancel_futures=True)
 
 
 def _batches(rows):

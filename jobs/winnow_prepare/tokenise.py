@@ -85,13 +85,11 @@ class Tokeniser:
     """score_end: whether the end-of-turn token belongs to the scored span; n_vocabulary: ids the model knows, or None."""
 
     def __init__(self, tokenizer, score_end, n_vocabulary):
-        import tokenizers
-        # Trimmed offsets would leave out a word's leading space, and so hide that a token reaches over the seam.
-        spec = json.loads(tokenizer.backend_tokenizer.to_str())
-        spec["truncation"] = spec["padding"] = None
-        for part in ("pre_tokenizer", "post_processor", "decoder"):
-            _never_trim(spec.get(part))
-        self._backend = tokenizers.Tokenizer.from_str(json.dumps(spec))
+        self._backend = tokenizer.backend_tokenizer
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        for part in ("pre_tokenizer", "post_processor"):
+            _keep_white_space(self._backend, part)
         self._score_end, self._n_vocabulary = score_end, n_vocabulary
         added = [token.content for token in self._backend.get_added_tokens_decoder().values()]
         added += [token for token in (tokenizer.eos_token,) if token]
@@ -99,7 +97,7 @@ class Tokeniser:
         self._added = re.compile("|".join(longest_first)) if added else None
         self._end = re.compile(r"\s*(" + "|".join(longest_first) + ")") if added else None
         # At most one token for each byte; a normalizer may make a text longer.
-        self._tokens_per_byte = 1 if spec.get("normalizer") is None else 4
+        self._tokens_per_byte = 1 if self._backend.normalizer is None else 4
 
     @property
     def backend(self):
@@ -163,6 +161,17 @@ class Tokeniser:
 
 def _comparable(text):
     return unicodedata.normalize("NFKC", text).replace(" ", "")
+
+
+def _keep_white_space(backend, part):
+    """Trimmed offsets would leave out a word's leading space, and so hide that a token reaches over the seam."""
+    component = getattr(backend, part)
+    if component is None:
+        return
+    state = json.loads(component.__getstate__())
+    _never_trim(state)
+    component.__setstate__(json.dumps(state).encode())
+    setattr(backend, part, component)
 
 
 def _never_trim(node):

@@ -153,17 +153,17 @@ def test_splits_never_overlap(prepare, tmp_path):
 
 
 def test_quotas_bins_and_control_from_data(prepare, tmp_path):
-    write_rows(tmp_path / "a.jsonl", 60, lambda i: 100 + i)
+    write_rows(tmp_path / "a.jsonl", 90, lambda i: 100 + i)
     write_rows(tmp_path / "b.jsonl", 60, lambda i: 140 + i % 60, start=100)
     write_rows(tmp_path / "short.jsonl", 30, lambda i: 25 + i % 10, start=300)
     out, control = tmp_path / "out.h5", tmp_path / "control.h5"
     inputs = [tmp_path / name for name in ("a.jsonl", "b.jsonl", "short.jsonl")]
     done = prepare("--input", *inputs, "--out", out, "--count", "20", "--length-bins", "2", "--quota", "b=6",
                    "--control-short", control, "--control-from", "data", "--control-tokens", "80",
-                   limits=["--min-prompt-tokens", "150", "--max-prompt-tokens", "700", "--min-answer-tokens", "1"])
+                   limits=["--min-prompt-tokens", "160", "--max-prompt-tokens", "330", "--min-answer-tokens", "1"])
     examples = read(out)[0]
     lengths = [len(prompt) for _, _, prompt, _ in examples]
-    middle = 150 + (701 - 150) / 2
+    middle = 160 + (331 - 160) / 2
     assert sum(length < middle for length in lengths) == 10 == sum(length >= middle for length in lengths)
     assert sum(source == "b" for _, source, *_ in examples) <= 6
     shorts = read(control)[0]
