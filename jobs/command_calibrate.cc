@@ -48,6 +48,30 @@ void add_measurement(CLI::App& verb, Flags& flags) {
   add_native_window_flag(verb, o);
 }
 
+void add_signals(CLI::App& verb, Flags& flags) {
+  const char* kGroup = "Signals besides NLL and matches";
+  CalibrateOptions& o = flags.options;
+  verb.add_option("--signals", o.signals,
+                  "kl (KL to the base), sensitivity (NLL without the layer's attention), mass (attention beyond the "
+                  "window), lazy (LightTransfer's ratio), several with commas, or all (default: none)")
+      ->type_name("LIST")
+      ->group(kGroup);
+  verb.add_option("--sensitivity", o.sensitivity,
+                  "Rows that lose the attention: tail, the answer and the rows of --tail-rows (else 32) before it, or "
+                  "full, all (default: tail)")
+      ->type_name("ROWS")
+      ->group(kGroup);
+  verb.add_option("--lazy-sinks", o.lazy_sinks, "First keys that lazy counts, tokens (default: 4)")
+      ->type_name("N")
+      ->group(kGroup);
+  verb.add_option("--lazy-recent", o.lazy_recent, "Last keys that lazy counts, tokens (default: 1024)")
+      ->type_name("N")
+      ->group(kGroup);
+  verb.add_option("--lazy-last", o.lazy_last, "Last queries that lazy looks at, tokens (default: 32)")
+      ->type_name("N")
+      ->group(kGroup);
+}
+
 void add_statistics(CLI::App& verb, Flags& flags) {
   CalibrateOptions& o = flags.options;
   verb.add_option("--top-k", o.top_k, "Layers that are to keep full attention, of those measured (default: a quarter)")
@@ -72,6 +96,7 @@ Command add_calibrate(CLI::App& program) {
       "calibrate", "Measures how much worse the model predicts the answers when one layer alone is windowed");
   add_inputs(*verb, *flags);
   add_measurement(*verb, *flags);
+  add_signals(*verb, *flags);
   add_statistics(*verb, *flags);
   add_machine_flags(*verb, flags->options, flags->max_memory);
   add_printing_flags(*verb, flags->options);

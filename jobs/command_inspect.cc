@@ -161,6 +161,7 @@ Facts inspect_results(const fs::path& path) {
           {"layers", results.calibration.n_layers()},
           {"controls", controls},
           {"per_token", results.calibration.token_nll.rows > 0},
+          {"signals", results.provenance.text("signals")},
           {"top_k", results.statistics.options.top_k},
           {"layers_to_keep", kept},
           {"provenance", provenance_of(results.provenance)}};

@@ -20,11 +20,13 @@ int64_t answer_tokens(const Corpus& corpus, int64_t e) {
 
 }  // namespace
 
-Cells::Cells(int64_t n_examples, int64_t n_variants, int64_t token_slots)
+Cells::Cells(int64_t n_examples, int64_t n_variants, int64_t token_slots, int64_t signal_slots)
     : n_examples_(n_examples),
       n_variants_(n_variants),
       token_slots_(token_slots),
-      statistics_(static_cast<std::size_t>(n_examples * (1 + n_variants)) * kStatistics, 0.0),
+      signal_slots_(signal_slots),
+      cell_size_(kStatistics + static_cast<std::size_t>(signal_slots)),
+      statistics_(static_cast<std::size_t>(n_examples * (1 + n_variants)) * cell_size_, 0.0),
       tokens_(static_cast<std::size_t>(n_examples * (1 + n_variants) * token_slots), 0.F) {}
 
 std::size_t Cells::index(int64_t example, int64_t variant) const {
@@ -37,7 +39,7 @@ std::size_t Cells::index(int64_t example, int64_t variant) const {
 
 void Cells::put(int64_t example, int64_t variant, const Score& score) {
   const std::size_t cell = index(example, variant);
-  double* statistics = &statistics_[cell * kStatistics];
+  double* statistics = &statistics_[cell * cell_size_];
   if (statistics[kFilled] != 0.0) {
     fail(ExitCode::kInternal,
          "cell of example " + std::to_string(example) + ", variant " + std::to_string(variant) + " was filled twice");
@@ -47,6 +49,10 @@ void Cells::put(int64_t example, int64_t variant, const Score& score) {
   statistics[kExactMatch] = score.exact_match ? 1.0 : 0.0;
   statistics[kTokenAccuracy] = score.token_accuracy + 0.0;
   statistics[kKl] = score.kl_nats + 0.0;
+  if (signal_slots_ > 0) {
+    const std::vector<double> slots = to_slots(score.layer, signal_slots_);
+    for (std::size_t i = 0; i < slots.size(); ++i) statistics[kStatistics + i] = slots[i] + 0.0;
+  }
   if (token_slots_ == 0) return;
   const auto n = static_cast<int64_t>(score.token_nll_nats.size());
   if (n == 0 || n > token_slots_) {
@@ -59,7 +65,7 @@ void Cells::put(int64_t example, int64_t variant, const Score& score) {
 
 void Cells::grow(int64_t n_variants) {
   if (n_variants <= n_variants_) return;
-  Cells grown(n_examples_, n_variants, token_slots_);
+  Cells grown(n_examples_, n_variants, token_slots_, signal_slots_);
   const auto widen = [&](auto& from, auto& to, std::size_t cell_size) {
     const std::size_t row = static_cast<std::size_t>(1 + n_variants_) * cell_size;
     const std::size_t wide_row = static_cast<std::size_t>(1 + n_variants) * cell_size;
@@ -68,7 +74,7 @@ void Cells::grow(int64_t n_variants) {
                   to.begin() + static_cast<std::ptrdiff_t>(e * wide_row));
     }
   };
-  widen(statistics_, grown.statistics_, kStatistics);
+  widen(statistics_, grown.statistics_, cell_size_);
   widen(tokens_, grown.tokens_, static_cast<std::size_t>(token_slots_));
   *this = std::move(grown);
 }
@@ -79,17 +85,18 @@ void Cells::clear() {
 }
 
 bool Cells::has(int64_t example, int64_t variant) const {
-  return statistics_[index(example, variant) * kStatistics + kFilled] != 0.0;
+  return statistics_[index(example, variant) * cell_size_ + kFilled] != 0.0;
 }
 
 Score Cells::get(int64_t example, int64_t variant, int64_t n_tokens) const {
   const std::size_t cell = index(example, variant);
-  const double* statistics = &statistics_[cell * kStatistics];
+  const double* statistics = &statistics_[cell * cell_size_];
   Score score;
   score.nll_nats = statistics[kNll];
   score.exact_match = statistics[kExactMatch] != 0.0;
   score.token_accuracy = statistics[kTokenAccuracy];
   score.kl_nats = statistics[kKl];
+  if (signal_slots_ > 0) score.layer = from_slots({statistics + kStatistics, static_cast<std::size_t>(signal_slots_)});
   if (token_slots_ > 0) {
     const float* tokens = &tokens_[cell * static_cast<std::size_t>(token_slots_)];
     score.token_nll_nats.assign(tokens, tokens + n_tokens);
@@ -98,7 +105,7 @@ Score Cells::get(int64_t example, int64_t variant, int64_t n_tokens) const {
 }
 
 bool Cells::is_consistent() const {
-  for (std::size_t i = 0; i < statistics_.size(); i += kStatistics) {
+  for (std::size_t i = 0; i < statistics_.size(); i += cell_size_) {
     if (statistics_[i + kFilled] != 0.0 && statistics_[i + kFilled] != 1.0) return false;
   }
   return true;
@@ -111,10 +118,36 @@ void copy_tokens(const Score& score, Table<float>& table, int64_t row) {
   std::copy(score.token_nll_nats.begin(), score.token_nll_nats.end(), &table(row, 0));
 }
 
+// The tables of the signals, empty where not measured.
+void make_signal_tables(const Signals& signals, int64_t n_kv_heads, Measurement& m) {
+  const Table<double> by_cell(m.nll.rows, m.nll.cols);
+  if (signals.kl) m.kl = by_cell;
+  if (signals.layer.removed_rows) m.nll_removed = by_cell;
+  if (signals.layer.lazy) m.lazy_ratio = m.lazy_ratio_compat = by_cell;
+  if (!signals.layer.mass) return;
+  m.attention_mass_outside = by_cell;
+  m.attention_mass_outside_kv_head = Table<double>(m.nll.rows * m.nll.cols, n_kv_heads);
+}
+
+void put_signals(const Score& score, int64_t e, int64_t column, Measurement& m) {
+  if (m.kl.rows > 0) m.kl(e, column) = score.kl_nats;
+  if (m.nll_removed.rows > 0) m.nll_removed(e, column) = score.layer.nll_removed;
+  if (m.lazy_ratio.rows > 0) {
+    m.lazy_ratio(e, column) = score.layer.lazy_ratio;
+    m.lazy_ratio_compat(e, column) = score.layer.lazy_ratio_compat;
+  }
+  if (m.attention_mass_outside.rows == 0) return;
+  const std::vector<double>& mass = score.layer.mass_outside;
+  for (std::size_t head = 0; head < mass.size(); ++head) {
+    m.attention_mass_outside_kv_head(e * m.n_layers() + column, static_cast<int64_t>(head)) = mass[head];
+    m.attention_mass_outside(e, column) += mass[head] / static_cast<double>(mass.size());
+  }
+}
+
 }  // namespace
 
 Measurement to_measurement(const Cells& cells, const Corpus& corpus, int64_t n_examples,
-                           std::span<const int64_t> layers, const Pattern& base) {
+                           std::span<const int64_t> layers, const Pattern& base, const Signals& signals) {
   const auto n_layers = static_cast<int64_t>(layers.size());
   Measurement m;
   m.layer.assign(layers.begin(), layers.end());
@@ -122,6 +155,7 @@ Measurement to_measurement(const Cells& cells, const Corpus& corpus, int64_t n_e
   m.nll = Table<double>(n_examples, n_layers);
   m.exact_match = Table<uint8_t>(n_examples, n_layers);
   m.token_accuracy = Table<double>(n_examples, n_layers);
+  make_signal_tables(signals, cells.n_signal_heads(), m);
   int64_t longest = 0;
   for (int64_t e = 0; e < n_examples; ++e) longest = std::max(longest, answer_tokens(corpus, e));
   if (cells.keeps_tokens()) {
@@ -147,6 +181,7 @@ Measurement to_measurement(const Cells& cells, const Corpus& corpus, int64_t n_e
       m.exact_match(e, column) = score.exact_match ? 1 : 0;
       m.token_accuracy(e, column) = score.token_accuracy;
       copy_tokens(score, m.token_nll, e * n_layers + column);
+      put_signals(score, e, column, m);
     }
   }
   return m;

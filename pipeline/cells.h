@@ -19,12 +19,14 @@ inline constexpr int64_t kBaseVariant = -1;
 // Cells of one data set: variant kBaseVariant, or the number of another.
 class Cells {
  public:
-  // token_slots: entries kept per cell for the NLL of single tokens (0: none are kept).
-  Cells(int64_t n_examples, int64_t n_variants, int64_t token_slots);
+  // token_slots: entries kept per cell for the NLL of single tokens (0: none are kept); signal_slots: for the signals
+  // of layers (pipeline/layer_signals.h).
+  Cells(int64_t n_examples, int64_t n_variants, int64_t token_slots, int64_t signal_slots = 0);
 
   int64_t n_examples() const { return n_examples_; }
   int64_t n_variants() const { return n_variants_; }
   bool keeps_tokens() const { return token_slots_ > 0; }
+  int64_t n_signal_heads() const { return signal_slots_ > 0 ? signal_slots_ - 3 : 0; }  // key heads
   // Fills a cell; -0.0 becomes 0.0. A cell may be filled once. Token NLLs are needed where they are kept.
   void put(int64_t example, int64_t variant, const Score& score);
   bool has(int64_t example, int64_t variant) const;
@@ -35,7 +37,8 @@ class Cells {
   // Empties every cell.
   void clear();
 
-  // For the sum over ranks: (examples, 1 + variants, statistics) and (examples, 1 + variants, token_slots).
+  // For the sum over ranks: (examples, 1 + variants, statistics and signal_slots) and (examples, 1 + variants,
+  // token_slots).
   std::span<double> statistics() { return statistics_; }
   std::span<float> tokens() { return tokens_; }
   // After the sum: whether every cell was filled by at most one rank.
@@ -47,6 +50,8 @@ class Cells {
   int64_t n_examples_;
   int64_t n_variants_;
   int64_t token_slots_;
+  int64_t signal_slots_;
+  std::size_t cell_size_;  // statistics and signals
   std::vector<double> statistics_;
   std::vector<float> tokens_;
 };
@@ -54,6 +59,6 @@ class Cells {
 // The cells of `layers`, which are their variants' numbers, for the first n_examples examples of the corpus, which must
 // all be there.
 Measurement to_measurement(const Cells& cells, const Corpus& corpus, int64_t n_examples,
-                           std::span<const int64_t> layers, const Pattern& base);
+                           std::span<const int64_t> layers, const Pattern& base, const Signals& signals);
 
 }  // namespace winnow

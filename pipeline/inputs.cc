@@ -88,6 +88,7 @@ SweepRequest Inputs::request(const MissingCells& cells, std::span<const int64_t>
   for (const int64_t variant : group) request.variants.push_back(variants[static_cast<std::size_t>(variant)]);
   request.per_token = per_token;
   request.with_kl = with_kl;
+  request.signals = settings.signals.layer;
   const bool has_prefix = cells.data_set == 0 && !prefixes.place.empty() &&
                           prefixes.place[static_cast<std::size_t>(cells.example)].has_value();
   if (has_prefix) request.prefix_rows = cached_rows(config, request, row_tile);
@@ -133,6 +134,7 @@ Inputs load_inputs(const CalibrateOptions& options) {
     inputs.variants.push_back(inputs.settings.variant(layer));
   }
   inputs.wanted = inputs.settings.layers;
+  inputs.with_kl = inputs.settings.signals.kl;
   inputs.checkpoint = std::make_unique<Checkpoint>(options.model);
   inputs.data_sets.push_back(read_data_set("calibration", options.data, inputs.config.vocab, options.limit));
   for (const auto& [name, file] : options.controls) {
@@ -206,6 +208,7 @@ RunIdentity identity_of(const Inputs& inputs, Backend& backend, const std::strin
   identity.decode = inputs.settings.decode_name();
   identity.tail_rows = inputs.settings.tail_rows;
   identity.base = inputs.settings.base_name;
+  identity.signals = inputs.settings.signals.name();
   identity.residual_dtype = dtype_name(backend.residual_dtype());
   identity.compute_dtype = dtype_name(backend.activation_dtype());
   identity.backend = backend.name();

@@ -48,6 +48,8 @@ struct Inputs {
   PrefixPlan prefixes;                // of the first data set's examples, kept from round to round; empty: none
   int64_t row_tile = 1;               // of the backend; where there are prefixes
 
+  // Numbers of a cell for the signals of layers.
+  int64_t signal_slots() const { return winnow::signal_slots(settings.signals.layer, config.heads.n_kv_heads); }
   // The sweep that a group of lanes of one example needs.
   SweepRequest request(const MissingCells& cells, std::span<const int64_t> group, bool per_token) const;
   bool names_variants() const { return kind != "calibrate"; }

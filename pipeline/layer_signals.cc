@@ -19,14 +19,14 @@ class Shares {
   void compute(const std::vector<KeySet>& sets) {
     n_sets_ = static_cast<int64_t>(sets.size()) / n_rows_;
     lse_.resize(sets.size() * static_cast<std::size_t>(heads_.n_heads));
-    backend_.attention_lse({.q = row_pointer(attention_.q, backend_.activation_dtype(),
-                                             first_row_ - attention_.first_row, heads_.q_dim()),
-                            .keys = attention_.keys,
-                            .n_rows = n_rows_,
-                            .n_sets = n_sets_,
-                            .sets = sets,
-                            .lse = lse_},
-                           heads_);
+    backend_.attention_lse(
+        {.q = row_pointer(attention_.q, backend_.activation_dtype(), first_row_ - attention_.first_row, heads_.q_dim()),
+         .keys = attention_.keys,
+         .n_rows = n_rows_,
+         .n_sets = n_sets_,
+         .sets = sets,
+         .lse = lse_},
+        heads_);
   }
   // Mean over the rows and the query heads of each key head.
   std::vector<double> means(int64_t part, int64_t whole) const {
@@ -71,6 +71,40 @@ KeySet sinks_and_band(int64_t sinks, int64_t begin, int64_t t) {
 }
 
 }  // namespace
+
+std::string Signals::name() const {
+  std::string text;
+  const auto add = [&](const std::string& part) { text += (text.empty() ? "" : ",") + part; };
+  if (kl) add("kl");
+  if (layer.removed_rows) {
+    const bool is_all = *layer.removed_rows == LayerSignalOptions::kAllRows;
+    add("sensitivity:" + (is_all ? "all" : std::to_string(*layer.removed_rows)));
+  }
+  if (layer.mass) add("mass");
+  if (layer.lazy) {
+    add("lazy:" + std::to_string(layer.lazy->sinks) + ":" + std::to_string(layer.lazy->recent) + ":" +
+        std::to_string(layer.lazy->last));
+  }
+  return text;
+}
+
+int64_t signal_slots(const LayerSignalOptions& options, int64_t n_kv_heads) {
+  return options.any() ? 3 + n_kv_heads : 0;
+}
+
+std::vector<double> to_slots(const LayerSignals& signals, int64_t n_slots) {
+  std::vector<double> slots{signals.nll_removed, signals.lazy_ratio, signals.lazy_ratio_compat};
+  slots.insert(slots.end(), signals.mass_outside.begin(), signals.mass_outside.end());
+  slots.resize(static_cast<std::size_t>(n_slots), 0.0);
+  return slots;
+}
+
+LayerSignals from_slots(std::span<const double> slots) {
+  LayerSignals signals{
+      .nll_removed = slots[0], .mass_outside = {}, .lazy_ratio = slots[1], .lazy_ratio_compat = slots[2]};
+  signals.mass_outside.assign(slots.begin() + 3, slots.end());
+  return signals;
+}
 
 void measure_attention(Backend& backend, const HeadShape& heads, const LayerAttention& attention, const Window& window,
                        const LayerSignalOptions& options, LayerSignals& signals) {

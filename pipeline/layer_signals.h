@@ -6,6 +6,7 @@
 #include <limits>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "kernels/backend.h"
@@ -22,11 +23,20 @@ struct LazyWindow {
 };
 
 struct LayerSignalOptions {
-  // Rows before the answer from which on the layer's attention output is removed; more than there are: from row 0 on.
+  // The layer's attention output is removed from this many rows before the answer on; kAllRows: from row 0 on.
+  static constexpr int64_t kAllRows = kNoLimit;
   std::optional<int64_t> removed_rows;
   bool mass = false;
   std::optional<LazyWindow> lazy;
-  bool any() const { return removed_rows || mass || lazy; }
+  bool any() const { return removed_rows.has_value() || mass || lazy.has_value(); }
+};
+
+// Everything that a calibration measures besides NLL and matches.
+struct Signals {
+  bool kl = false;  // KL(p_base || p_variant) of the answer tokens
+  LayerSignalOptions layer;
+  // What names it in a run's identity: "" for none, else such as "kl,sensitivity:32,mass,lazy:4:1024:32".
+  std::string name() const;
 };
 
 struct LayerSignals {
@@ -39,6 +49,12 @@ struct LayerSignals {
   double lazy_ratio = std::numeric_limits<double>::quiet_NaN();
   double lazy_ratio_compat = std::numeric_limits<double>::quiet_NaN();
 };
+
+// The numbers of LayerSignals one after another, as tables of cells and shards hold them: 3 and one a key head, or none
+// where no signal is wanted.
+int64_t signal_slots(const LayerSignalOptions& options, int64_t n_kv_heads);
+std::vector<double> to_slots(const LayerSignals& signals, int64_t n_slots);
+LayerSignals from_slots(std::span<const double> slots);
 
 // A sequence's queries and keys in one layer.
 struct LayerAttention {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <set>
+#include <sstream>
 
 #include "kernels/error.h"
 #include "results/selection.h"
@@ -147,6 +148,7 @@ void check_options(const CalibrateOptions& options) {
     refuse("--base is \"" + options.base + "\", expected full, windowed or list: with layers, such as list:1,4,5");
   }
   check_controls(options);
+  resolve_signals(options);
 }
 
 Settings resolve_window(const RunOptions& options) {
@@ -159,10 +161,40 @@ Settings resolve_window(const RunOptions& options) {
   return settings;
 }
 
+Signals resolve_signals(const CalibrateOptions& options) {
+  Signals signals;
+  std::stringstream list(options.signals);
+  const std::vector<std::string> known = {"kl", "sensitivity", "mass", "lazy", "all", "none"};
+  for (std::string name; std::getline(list, name, ',');) {
+    require_one_of("--signals", name, known);
+    const bool is_all = name == "all";
+    if (is_all || name == "kl") signals.kl = true;
+    if (is_all || name == "sensitivity") signals.layer.removed_rows = options.tail_rows.value_or(kSensitivityTail);
+    if (is_all || name == "mass") signals.layer.mass = true;
+    if (is_all || name == "lazy") signals.layer.lazy = LazyWindow{};
+  }
+  require_one_of("--sensitivity", options.sensitivity.value_or("tail"), {"tail", "full"});
+  if (options.sensitivity && !signals.layer.removed_rows) {
+    refuse("--sensitivity needs the signal sensitivity; give --signals sensitivity, or leave it out");
+  }
+  if (options.sensitivity == "full") signals.layer.removed_rows = LayerSignalOptions::kAllRows;
+  const auto set_lazy = [&](const std::string& flag, const std::optional<int64_t>& value, int64_t least, auto member) {
+    if (!value) return;
+    if (!signals.layer.lazy) refuse(flag + " needs the signal lazy; give --signals lazy, or leave it out");
+    require_at_least(flag, *value, least);
+    (*signals.layer.lazy).*member = std::min(*value, kNoLimit / 4);
+  };
+  set_lazy("--lazy-sinks", options.lazy_sinks, 0, &LazyWindow::sinks);
+  set_lazy("--lazy-recent", options.lazy_recent, 1, &LazyWindow::recent);
+  set_lazy("--lazy-last", options.lazy_last, 1, &LazyWindow::last);
+  return signals;
+}
+
 Settings resolve_settings(const CalibrateOptions& options, int64_t n_layers) {
   Settings settings = resolve_window(options);
   settings.base = pattern_of_name(options.base, n_layers, "--base");
   settings.base_name = pattern_name(settings.base);
+  settings.signals = resolve_signals(options);
   settings.layers =
       parse_layers(options.layers.empty() ? "0-" + std::to_string(n_layers - 1) : options.layers, n_layers, "--layers");
   if (options.top_k && *options.top_k > static_cast<int64_t>(settings.layers.size())) {

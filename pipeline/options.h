@@ -48,9 +48,12 @@ struct RunOptions {
 // The flags of calibrate besides.
 struct CalibrateOptions : RunOptions {
   std::vector<std::pair<std::string, std::filesystem::path>> controls;  // NAME=FILE
-  std::string base = "full";     // "full", "windowed", "list:1,4,5": layers that keep full attention
-  std::string layers;            // "0-11,20"; "": all
-  std::optional<int64_t> top_k;  // budget besides L/8, L/4 and L/2
+  std::string base = "full";               // "full", "windowed", "list:1,4,5": layers that keep full attention
+  std::string layers;                      // "0-11,20"; "": all
+  std::optional<int64_t> top_k;            // budget besides L/8, L/4 and L/2
+  std::string signals;                     // "kl,sensitivity,mass,lazy", "all" or "none"; "": none
+  std::optional<std::string> sensitivity;  // "tail" (default) or "full"
+  std::optional<int64_t> lazy_sinks, lazy_recent, lazy_last;
 };
 
 // The measurement that the options mean, for one model.
@@ -62,6 +65,7 @@ struct Settings {
   Pattern base;                 // (n_layers)
   std::string base_name;        // canonical: "full", "windowed" or "list:1,4"
   std::vector<int64_t> layers;  // ascending
+  Signals signals;              // besides NLL and matches
 
   // Window of a windowed layer for an example whose answer starts at that token.
   Window window_of(int64_t answer_start) const;
@@ -79,6 +83,11 @@ void check_run_options(const RunOptions& options);
 void check_options(const CalibrateOptions& options);
 // The part of the settings that all verbs share: window, sinks, decode, tail rows.
 Settings resolve_window(const RunOptions& options);
+// Rows before the answer that lose a layer's attention, besides the answer, where --tail-rows does not say: few, as
+// their lanes are short then, and enough to reach the answer through the layers above.
+inline constexpr int64_t kSensitivityTail = 32;
+// Signals of --signals and what belongs to it. Throws Error(kUsage).
+Signals resolve_signals(const CalibrateOptions& options);
 // Throws Error(kUsage) for layers that the model does not have.
 Settings resolve_settings(const CalibrateOptions& options, int64_t n_layers);
 

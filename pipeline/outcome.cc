@@ -46,8 +46,8 @@ Results finish_run(const FinishedRun& run, RunDirectory& directory) {
   Results results;
   for (std::size_t d = 0; d < inputs.data_sets.size(); ++d) {
     const DataSet& data = inputs.data_sets[d];
-    Measurement measurement =
-        to_measurement(run.cells[d], data.corpus, data.n_examples, inputs.settings.layers, inputs.settings.base);
+    Measurement measurement = to_measurement(run.cells[d], data.corpus, data.n_examples, inputs.settings.layers,
+                                             inputs.settings.base, inputs.settings.signals);
     if (d == 0) {
       results.calibration = std::move(measurement);
     } else {

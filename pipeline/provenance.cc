@@ -67,6 +67,12 @@ void describe_measurement(const RunSummary& run, Provenance& provenance) {
   provenance.set("base", settings.base_name,
                  run.inputs.kind == "calibrate" ? "pattern that every variant differs from in one layer"
                                                 : "pattern that the others are compared with");
+  if (run.inputs.kind == "calibrate") {
+    const std::string signals = settings.signals.name();
+    provenance.set("signals", signals.empty() ? "none" : signals,
+                   "signals measured besides NLL and matches: sensitivity:ROWS before the answer that lose the "
+                   "attention, lazy:SINKS:RECENT:LAST");
+  }
   provenance.set("target", run.options.target, "engine whose window rules were used, empty: none named");
   provenance.set("backend", identity.backend, "device of the forward passes");
   provenance.set("attention_path", identity.attention_path, "how attention is computed");

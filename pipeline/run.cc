@@ -62,7 +62,8 @@ void MeasuringRun::set_up(const std::function<Inputs()>& load) {
       for (int64_t e = 0; options_.per_token && e < data.n_examples; ++e) {
         token_slots = std::max(token_slots, data.n_answer(e));
       }
-      cells_.emplace_back(data.n_examples, static_cast<int64_t>(inputs_.variants.size()), token_slots);
+      cells_.emplace_back(data.n_examples, static_cast<int64_t>(inputs_.variants.size()), token_slots,
+                          inputs_.signal_slots());
     }
   });
   log_set_up();

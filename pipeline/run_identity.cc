@@ -47,6 +47,7 @@ nlohmann::json RunIdentity::to_json() const {
                          {"attention_path", attention_path},
                          {"schema_version", schema_version}};
   if (kind != kCalibrate) json["kind"] = kind;
+  if (!signals.empty()) json["signals"] = signals;
   return json;
 }
 
@@ -85,7 +86,8 @@ void RunRecord::adopt(const RunIdentity& identity, const std::map<std::string, s
   }
   const nlohmann::json& there = json_["identity"];
   const auto value_in = [](const nlohmann::json& fields, const std::string& field) {
-    return fields.value(field, nlohmann::json(field == "kind" ? kCalibrate : "missing"));
+    const char* absent = field == "kind" ? kCalibrate : field == "signals" ? "none" : "missing";
+    return fields.value(field, nlohmann::json(absent));
   };
   std::set<std::string> names;
   for (const nlohmann::json* fields : {&here, &there}) {

@@ -22,8 +22,9 @@ struct Columns {
   std::vector<double> nll;
   std::vector<uint8_t> exact_match;
   std::vector<double> token_accuracy;
-  std::vector<double> kl;        // empty, or one per variant
-  std::vector<float> token_nll;  // (variants, n_tokens), or empty
+  std::vector<double> kl;             // empty, or one per variant
+  std::vector<double> layer_signals;  // (variants, n_signals), or empty
+  std::vector<float> token_nll;       // (variants, n_tokens), or empty
 };
 
 Columns columns_of(const Shard& shard) {
@@ -35,6 +36,10 @@ Columns columns_of(const Shard& shard) {
     columns.exact_match.push_back(score.exact_match ? 1 : 0);
     columns.token_accuracy.push_back(score.token_accuracy);
     if (shard.has_kl) columns.kl.push_back(score.kl_nats);
+    if (shard.n_signals > 0) {
+      const std::vector<double> slots = to_slots(score.layer, shard.n_signals);
+      columns.layer_signals.insert(columns.layer_signals.end(), slots.begin(), slots.end());
+    }
     columns.token_nll.insert(columns.token_nll.end(), score.token_nll_nats.begin(), score.token_nll_nats.end());
   }
   return columns;
@@ -58,6 +63,7 @@ std::string content_sha256(const Shard& shard, const ShardIdentity& identity, co
   append(bytes, columns.exact_match);
   append(bytes, columns.token_accuracy);
   append(bytes, columns.kl);
+  append(bytes, columns.layer_signals);
   append(bytes, columns.token_nll);
   return sha256_of(bytes);
 }
@@ -88,13 +94,14 @@ Columns read_columns(const std::filesystem::path& file, const hdf5::Group& root,
   columns.exact_match = root.read<uint8_t>("exact_match", 1).values;
   columns.token_accuracy = root.read<double>("token_accuracy", 1).values;
   if (root.contains("kl")) columns.kl = root.read<double>("kl", 1).values;
+  if (root.contains("layer_signals")) columns.layer_signals = root.read<double>("layer_signals", 2).values;
   if (root.contains("token_nll")) columns.token_nll = root.read<float>("token_nll", 2).values;
   const std::size_t n = columns.variant.size();
   const bool tokens_fit =
       columns.token_nll.empty() || columns.token_nll.size() == n * static_cast<std::size_t>(n_tokens);
   if (n == 0 || columns.nll.size() != n || columns.exact_match.size() != n || columns.token_accuracy.size() != n ||
-      n_tokens < 1 || !tokens_fit || (!columns.kl.empty() && columns.kl.size() != n) ||
-      (!columns.name.empty() && columns.name.size() != n)) {
+      n_tokens < 1 || !tokens_fit || columns.layer_signals.size() % n != 0 ||
+      (!columns.kl.empty() && columns.kl.size() != n) || (!columns.name.empty() && columns.name.size() != n)) {
     refuse(file, "the lengths of its tables do not agree");
   }
   return columns;
@@ -104,12 +111,15 @@ void fill_scores(const Columns& columns, Shard& shard) {
   shard.variants = columns.variant;
   shard.names = columns.name;
   shard.has_kl = !columns.kl.empty();
+  const std::size_t n_signals = columns.layer_signals.size() / columns.variant.size();
+  shard.n_signals = static_cast<int64_t>(n_signals);
   for (std::size_t i = 0; i < columns.variant.size(); ++i) {
     Score score;
     score.nll_nats = columns.nll[i];
     score.exact_match = columns.exact_match[i] != 0;
     score.token_accuracy = columns.token_accuracy[i];
     if (shard.has_kl) score.kl_nats = columns.kl[i];
+    if (n_signals >= 3) score.layer = from_slots({&columns.layer_signals[i * n_signals], n_signals});
     if (!columns.token_nll.empty()) {
       const float* tokens = &columns.token_nll[i * static_cast<std::size_t>(shard.n_tokens)];
       score.token_nll_nats.assign(tokens, tokens + shard.n_tokens);
@@ -132,6 +142,7 @@ void write_shard(const std::filesystem::path& directory, const Shard& shard, con
     root.write<uint8_t>("exact_match", columns.exact_match, {n});
     root.write<double>("token_accuracy", columns.token_accuracy, {n});
     if (!columns.kl.empty()) root.write<double>("kl", columns.kl, {n});
+    if (shard.n_signals > 0) root.write<double>("layer_signals", columns.layer_signals, {n, shard.n_signals});
     if (!columns.token_nll.empty()) root.write<float>("token_nll", columns.token_nll, {n, shard.n_tokens});
     root.set_attribute<std::string>(".", "format", kFormat);
     root.set_attribute<int64_t>(".", "format_version", kVersion);

@@ -1,100 +1,15 @@
 #include "pipeline/sweep.h"
 
 #include <algorithm>
-#include <cmath>
 #include <memory>
-#include <string>
 
 #include "kernels/error.h"
-#include "kernels/profiled_backend.h"
-#include "model/layer.h"
 #include "pipeline/cached_prefix.h"
-#include "pipeline/sweep_layout.h"
+#include "pipeline/sweep_pass.h"
 
 namespace winnow {
 
 namespace {
-
-// One pass over the layers. The stack holds the bases and then the lanes in the order of their birth. At layer l
-//   - the bases and the lanes born before run the layer, each with its pattern's window for l;
-//   - the lanes born at l copy the base's residual rows and attend with the base's own queries, keys and values,
-//     which their windows have not touched yet.
-// After the last layer only the rows that predict answer tokens are wanted: they are gathered into `scored_` first.
-class Sweep {
- public:
-  Sweep(Backend& backend, const ModelConfig& config, ModelWeights& weights, std::span<const SweepRequest> requests);
-  std::vector<SweepResult> run(const StopCheck& stop);
-
-  static int64_t predicted_bytes(const Backend& backend, const ModelConfig& config, const SweepLayout& layout);
-
- private:
-  struct RowScores {
-    std::vector<double> nll;    // (scored rows), nats
-    std::vector<uint8_t> hits;  // (scored rows)
-    std::vector<double> kl;     // (scored rows), nats; empty where no request wants it
-  };
-
-  void run_layer(int64_t layer);
-  void run_bases(const LayerWeights& weights, int64_t layer);
-  void run_lanes(const LayerWeights& weights, int64_t layer, std::size_t begin, std::size_t end);
-  std::size_t group_end(std::size_t begin, std::size_t n_alive) const;
-  void give_birth(int64_t layer);
-  void gather_scored(int64_t layer);
-  void keep_base_rows();
-  std::vector<int32_t> targets() const;
-  std::vector<int32_t> reference_tiles() const;
-  RowScores score_rows();
-  Score score_segment(const Segment& segment, const RowScores& scores) const;
-
-  bool is_last(int64_t layer) const { return layout_.is_last(layer); }
-  std::span<const Segment> bases() const { return std::span(layout_.segments).first(requests_.size()); }
-  // Residual rows of the stack, or of the rows that leave the last layer.
-  void* residual(int64_t at) const {
-    return row_pointer(stack_->data(), backend_.residual_dtype(), at, config_.hidden);
-  }
-  void* scored(int64_t at) const { return row_pointer(scored_->data(), backend_.residual_dtype(), at, config_.hidden); }
-  // Where the rows that leave a layer are.
-  void* outgoing(const Segment& segment, int64_t layer) const {
-    return is_last(layer) ? scored(segment.scored.at) : residual(segment.residual.at);
-  }
-  void* queries(const std::unique_ptr<Buffer>& buffer, int64_t row) const {
-    return row_pointer(buffer->data(), backend_.activation_dtype(), row, config_.heads.q_dim());
-  }
-  void* keys(const std::unique_ptr<Buffer>& buffer, int64_t row) const {
-    return static_cast<std::byte*>(buffer->data()) + backend_.kv_bytes(row, config_.heads);
-  }
-  RowAngles residual_angles(int64_t at) const { return angles_.from(at); }
-  RowAngles scored_angles(int64_t at) const { return angles_.from(layout_.stack_rows + at); }
-
-  void make_tables();
-  // Keys of the rows before the base's own, of the layer at hand.
-  void fetch_prefixes(int64_t layer);
-  void set_prefix(AttentionCall& call, std::size_t request) const {
-    if (call.prefix.n_rows > 0) call.prefix.data = prefix_keys_[request];
-  }
-
-  Backend& backend_;
-  const ModelConfig& config_;
-  ModelWeights& weights_;
-  std::span<const SweepRequest> requests_;
-  const SweepLayout layout_;
-  std::unique_ptr<Buffer> rope_memory_;
-  std::unique_ptr<Buffer> positions_;  // (stack rows + scored rows) int32
-  std::unique_ptr<Buffer> tokens_;     // (base rows) int32, -1 where padded
-  RowAngles angles_;                   // of the stack's rows, then of the scored rows
-  DecoderLayer decoder_;
-  std::unique_ptr<Buffer> stack_;                 // (stack rows, hidden) residual
-  std::unique_ptr<Buffer> scored_;                // (scored rows, hidden) residual
-  std::unique_ptr<Buffer> final_;                 // (chunk of scored rows, hidden), normed
-  std::unique_ptr<Buffer> reference_;             // (the bases' scored rows, hidden), normed; for KL only
-  std::unique_ptr<Buffer> base_q_;                // (base rows, q_dim)
-  std::unique_ptr<Buffer> base_kv_;               // keys and values of the bases' rows
-  std::unique_ptr<Buffer> group_q_;               // (group rows, q_dim)
-  std::unique_ptr<Buffer> group_kv_;              // keys and values of the group's rows
-  std::unique_ptr<Buffer> attention_;             // (rows of the bases or of a group, q_dim)
-  std::vector<void*> prefix_keys_;                // by request, null without a prefix
-  std::vector<std::unique_ptr<Buffer>> fetched_;  // by request, null unless its prefix is in the host's memory
-};
 
 // Bytes of every buffer of a sweep, in the order in which they are taken.
 struct BufferSizes {
@@ -123,13 +38,16 @@ struct BufferSizes {
   }
 };
 
-int64_t Sweep::predicted_bytes(const Backend& backend, const ModelConfig& config, const SweepLayout& layout) {
+}  // namespace
+
+int64_t SweepPass::predicted_bytes(const Backend& backend, const ModelConfig& config, const SweepLayout& layout) {
   return BufferSizes(backend, config, layout).total() + DecoderLayer::workspace_bytes(backend, config) +
          backend.workspace_bytes(std::max(layout.longest_rows, layout.group_rows), config.hidden, config.vocab,
                                  config.heads);
 }
 
-Sweep::Sweep(Backend& backend, const ModelConfig& config, ModelWeights& weights, std::span<const SweepRequest> requests)
+SweepPass::SweepPass(Backend& backend, const ModelConfig& config, ModelWeights& weights,
+                     std::span<const SweepRequest> requests)
     : backend_(backend),
       config_(config),
       weights_(weights),
@@ -147,6 +65,7 @@ Sweep::Sweep(Backend& backend, const ModelConfig& config, ModelWeights& weights,
   group_q_ = backend.allocate(sizes.group_q, "the lanes' queries");
   group_kv_ = backend.allocate(sizes.group_kv, "the lanes' keys and values");
   attention_ = backend.allocate(sizes.attention, "attention's output");
+  signals_.assign(requests.size(), std::vector<LayerSignals>(static_cast<std::size_t>(config.n_layers)));
   prefix_keys_.assign(requests.size(), nullptr);
   fetched_.resize(requests.size());
   for (std::size_t r = 0; r < requests.size(); ++r) {
@@ -160,7 +79,7 @@ Sweep::Sweep(Backend& backend, const ModelConfig& config, ModelWeights& weights,
 }
 
 // What the rows are, for the operations that ask for it: tokens, positions and the angles of all positions.
-void Sweep::make_tables() {
+void SweepPass::make_tables() {
   const int64_t n_positions = layout_.longest_rows;
   const std::span<const float> angles = weights_.rotary_table(n_positions);
   const HostTensor table{reinterpret_cast<const std::byte*>(angles.data()),
@@ -190,7 +109,7 @@ void Sweep::make_tables() {
 }
 
 // The rows that leave the last layer start from the residual rows that enter it: the base's for a lane born there.
-void Sweep::gather_scored(int64_t layer) {
+void SweepPass::gather_scored(int64_t layer) {
   for (const Segment& segment : layout_.segments) {
     const Segment& source = SweepLayout::has_own_keys(segment, layer) ? segment : layout_.base_of(segment);
     const Rows& from = source.residual;
@@ -199,7 +118,7 @@ void Sweep::gather_scored(int64_t layer) {
   }
 }
 
-void Sweep::give_birth(int64_t layer) {
+void SweepPass::give_birth(int64_t layer) {
   for (const Segment& segment : layout_.segments) {
     if (segment.birth != layer) continue;
     const Rows& base = layout_.base_of(segment).residual;
@@ -208,7 +127,7 @@ void Sweep::give_birth(int64_t layer) {
   }
 }
 
-void Sweep::run_bases(const LayerWeights& weights, int64_t layer) {
+void SweepPass::run_bases(const LayerWeights& weights, int64_t layer) {
   std::vector<AttentionCall> calls;
   int64_t n_rows = 0;
   for (const Segment& base : bases()) {
@@ -226,7 +145,7 @@ void Sweep::run_bases(const LayerWeights& weights, int64_t layer) {
 }
 
 // Segments [begin, end) of the lanes through one layer, together.
-void Sweep::run_lanes(const LayerWeights& weights, int64_t layer, std::size_t begin, std::size_t end) {
+void SweepPass::run_lanes(const LayerWeights& weights, int64_t layer, std::size_t begin, std::size_t end) {
   const Segment& first = layout_.segments[begin];
   const int64_t first_out = layout_.outgoing(first, layer).at;
   std::vector<AttentionCall> calls;
@@ -264,14 +183,14 @@ void Sweep::run_lanes(const LayerWeights& weights, int64_t layer, std::size_t be
 }
 
 // As many lanes from `begin` on as the buffers of a group hold.
-std::size_t Sweep::group_end(std::size_t begin, std::size_t n_alive) const {
+std::size_t SweepPass::group_end(std::size_t begin, std::size_t n_alive) const {
   const int64_t limit = layout_.segments[begin].residual.at + layout_.group_rows;
   std::size_t end = begin + 1;
   while (end < n_alive && layout_.segments[end].residual.end() <= limit) ++end;
   return end;
 }
 
-void Sweep::fetch_prefixes(int64_t layer) {
+void SweepPass::fetch_prefixes(int64_t layer) {
   for (std::size_t r = 0; r < requests_.size(); ++r) {
     if (requests_[r].prefix_rows == 0) continue;
     void* keys = requests_[r].prefix->layer(layer);
@@ -280,7 +199,7 @@ void Sweep::fetch_prefixes(int64_t layer) {
   }
 }
 
-void Sweep::run_layer(int64_t layer) {
+void SweepPass::run_layer(int64_t layer) {
   const LayerWeights& weights = weights_.layer(layer);
   fetch_prefixes(layer);
   decoder_.attention_input(weights, residual(0), residual_angles(0), layout_.base_rows, base_kv_->data(),
@@ -293,179 +212,62 @@ void Sweep::run_layer(int64_t layer) {
     give_birth(layer);
   }
   run_bases(weights, layer);
-  const auto n_alive = static_cast<std::size_t>(layout_.n_alive(layer));
-  for (std::size_t begin = bases().size(); begin < n_alive;) {
-    const std::size_t end = group_end(begin, n_alive);
+  measure_attention_of(layer);
+  const auto n_attending = static_cast<std::size_t>(layout_.n_attending(layer));
+  for (std::size_t begin = bases().size(); begin < n_attending;) {
+    const std::size_t end = group_end(begin, n_attending);
     run_lanes(weights, layer, begin, end);
     begin = end;
   }
+  run_removed(weights, layer, n_attending, static_cast<std::size_t>(layout_.n_alive(layer)));
 }
 
-Score Sweep::score_segment(const Segment& segment, const RowScores& scores) const {
-  const SweepRequest& request = requests_[segment.request];
-  const Rows& base = layout_.base_of(segment).scored;
-  Score score;
-  double sum = 0.0;
-  double sum_kl = 0.0;
-  int64_t n_hits = 0;
-  for (int64_t row = request.answer_start - 1; row < segment.n_tokens; ++row) {
-    if (row < base.first_row) {
-      const RowScore cached = request.prefix->score(row);
-      sum += cached.nll_nats;
-      n_hits += cached.is_argmax ? 1 : 0;
-      if (request.per_token) score.token_nll_nats.push_back(static_cast<float>(cached.nll_nats));
-      continue;
-    }
-    // Rows before the lane's first are the base's.
-    const Rows& rows = row >= segment.scored.first_row ? segment.scored : base;
-    const auto at = static_cast<std::size_t>(rows.at + row - rows.first_row);
-    sum += scores.nll[at];
-    n_hits += scores.hits[at];
-    if (request.with_kl) sum_kl += scores.kl[at];
-    if (request.per_token) score.token_nll_nats.push_back(static_cast<float>(scores.nll[at]));
-  }
-  const int64_t n_answer = segment.n_tokens - request.answer_start + 1;
-  score.nll_nats = sum / static_cast<double>(n_answer);
-  score.kl_nats = sum_kl / static_cast<double>(n_answer);
-  score.exact_match = n_hits == n_answer;
-  score.token_accuracy = static_cast<double>(n_hits) / static_cast<double>(n_answer);
-  return score;
-}
-
-// Token that each scored row predicts; -1 for rows that predict none of the answer.
-std::vector<int32_t> Sweep::targets() const {
-  std::vector<int32_t> targets(static_cast<std::size_t>(layout_.scored_rows), -1);
-  for (const Segment& segment : layout_.segments) {
-    const SweepRequest& request = requests_[segment.request];
-    const Rows& rows = segment.scored;
-    for (int64_t row = std::max(rows.first_row, request.answer_start - 1); row < segment.n_tokens; ++row) {
-      targets[static_cast<std::size_t>(rows.at + row - rows.first_row)] =
-          request.tokens[static_cast<std::size_t>(row + 1)];
-    }
-  }
-  return targets;
-}
-
-// For each tile of scored rows the tile of the base that holds the same rows; -1 where no KL is wanted.
-std::vector<int32_t> Sweep::reference_tiles() const {
-  const int64_t tile = backend_.row_tile();
-  std::vector<int32_t> tiles(static_cast<std::size_t>(layout_.scored_rows / tile), -1);
-  for (const Segment& segment : layout_.segments) {
-    if (segment.is_base() || !requests_[segment.request].with_kl) continue;
-    const Rows& rows = segment.scored;
-    const Rows& base = layout_.base_of(segment).scored;
-    for (int64_t row = 0; row < rows.n_rows; row += tile) {
-      tiles[static_cast<std::size_t>((rows.at + row) / tile)] =
-          static_cast<int32_t>((base.at + rows.first_row - base.first_row + row) / tile);
-    }
-  }
-  return tiles;
-}
-
-// The bases' final rows, which the lanes' distributions are compared with.
-void Sweep::keep_base_rows() {
-  for (int64_t row = 0; row < layout_.base_scored_rows; row += backend_.chunk_rows()) {
-    const int64_t n = std::min(backend_.chunk_rows(), layout_.base_scored_rows - row);
-    backend_.rms_norm(scored(row), weights_.final_norm(), config_.rms_eps,
-                      row_pointer(reference_->data(), backend_.activation_dtype(), row, config_.hidden), n);
+// Segments [begin, end), which are born here without the attention of this layer: only its MLP is left to do, and rows
+// before the first without attention are the base's.
+void SweepPass::run_removed(const LayerWeights& weights, int64_t layer, std::size_t begin, std::size_t end) {
+  if (begin == end) return;
+  const Segment& first = layout_.segments[begin];
+  const int64_t n_rows = layout_.outgoing(layout_.segments[end - 1], layer).end() - layout_.outgoing(first, layer).at;
+  decoder_.finish(weights, nullptr, outgoing(first, layer), n_rows);
+  for (std::size_t i = begin; i < end; ++i) {
+    const Segment& lane = layout_.segments[i];
+    const Segment& base = layout_.base_of(lane);
+    const Rows& rows = layout_.outgoing(lane, layer);
+    const int64_t n_of_base = std::min(lane.removed_row - rows.first_row, rows.n_rows);
+    if (n_of_base <= 0) continue;
+    const int64_t at = rows.first_row - layout_.outgoing(base, layer).first_row;
+    void* from = row_pointer(outgoing(base, layer), backend_.residual_dtype(), at, config_.hidden);
+    backend_.copy(from, outgoing(lane, layer), n_of_base, config_.hidden);
   }
 }
 
-Sweep::RowScores Sweep::score_rows() {
-  const auto n_rows = static_cast<std::size_t>(layout_.scored_rows);
-  const std::vector<int32_t> targets = this->targets();
-  RowScores scores{std::vector<double>(n_rows, 0.0), std::vector<uint8_t>(n_rows, 0), {}};
-  std::vector<int32_t> tiles;
-  if (layout_.with_kl) {
-    keep_base_rows();
-    scores.kl.assign(n_rows, 0.0);
-    tiles = reference_tiles();
+// Where the bases' attention goes, in the layers that a variant of their request asks about.
+void SweepPass::measure_attention_of(int64_t layer) {
+  for (const Segment& base : bases()) {
+    const SweepRequest& request = requests_[base.request];
+    const auto asks = [&](const Pattern& variant) { return birth_layer(request.base, variant) == layer; };
+    if (!request.signals.mass && !request.signals.lazy) continue;
+    if (std::none_of(request.variants.begin(), request.variants.end(), asks)) continue;
+    const Rows& out = layout_.outgoing(base, layer);
+    const LayerAttention attention{
+        .q = queries(base_q_, out.at),
+        .first_row = out.first_row,
+        .keys = {keys(base_kv_, base.residual.at), base.residual.first_row, base.residual.n_rows},
+        .n_tokens = static_cast<int64_t>(request.tokens.size()),
+        .answer_start = request.answer_start};
+    measure_attention(backend_, config_.heads, attention, request.window, request.signals,
+                      signals_[base.request][static_cast<std::size_t>(layer)]);
   }
-  for (int64_t row = 0; row < layout_.scored_rows; row += backend_.chunk_rows()) {
-    const int64_t n = std::min(backend_.chunk_rows(), layout_.scored_rows - row);
-    backend_.rms_norm(scored(row), weights_.final_norm(), config_.rms_eps, final_->data(), n);
-    TokenScores out{scores.nll.data() + row, scores.hits.data() + row};
-    if (layout_.with_kl) {
-      out.kl_nats = scores.kl.data() + row;
-      out.reference = {reference_->data(),
-                       std::span(tiles).subspan(static_cast<std::size_t>(row / backend_.row_tile()))};
-    }
-    backend_.token_nll(final_->data(), weights_.head(),
-                       std::span(targets).subspan(static_cast<std::size_t>(row), static_cast<std::size_t>(n)), n, out);
-  }
-  backend_.synchronize();
-  return scores;
 }
 
-std::vector<SweepResult> Sweep::run(const StopCheck& stop) {
+std::vector<SweepResult> SweepPass::run(const StopCheck& stop) {
   backend_.embed(weights_.embedding(), static_cast<const int32_t*>(tokens_->data()), stack_->data(), layout_.base_rows);
   for (int64_t layer = 0; layer < config_.n_layers; ++layer) {
     run_layer(layer);
     if (stop && stop()) throw Interrupted{};
   }
   const RowScores scores = score_rows();
-  std::vector<SweepResult> results(requests_.size());
-  for (const Segment& segment : layout_.segments) {
-    SweepResult& result = results[segment.request];
-    const Score score = score_segment(segment, scores);
-    if (segment.is_base()) {
-      result.base = score;
-      result.variants.assign(requests_[segment.request].variants.size(), score);
-    } else {
-      result.variants[static_cast<std::size_t>(segment.variant)] = score;
-    }
-  }
-  return results;
-}
-
-}  // namespace
-
-void check_finite(const SweepRequest& request, const SweepResult& result) {
-  if (!std::isfinite(result.base.nll_nats)) fail(ExitCode::kBadData, "the NLL of the base pattern is not finite");
-  for (std::size_t v = 0; v < result.variants.size(); ++v) {
-    if (std::isfinite(result.variants[v].nll_nats)) continue;
-    const int64_t layer = birth_layer(request.base, request.variants[v]);
-    fail(ExitCode::kBadData,
-         "the NLL of the pattern that differs from the base at layer " + std::to_string(layer) + " is not finite");
-  }
-}
-
-SweepPlan plan_sweep(const ModelConfig& config, const SweepRequest& request, int64_t row_tile) {
-  const RowRange range = row_range(config, request, row_tile);
-  SweepPlan plan{.n_rows = range.n_rows,
-                 .padded_rows = range.padded_rows,
-                 .lane_first_row = range.lane_first_row,
-                 .first_score_row = range.first_score_row};
-
-  std::vector<int64_t> births;
-  for (const Pattern& variant : request.variants) {
-    const int64_t birth = birth_layer(request.base, variant);
-    if (birth < config.n_layers && plan.lane_first_row < plan.padded_rows) births.push_back(birth);
-  }
-  plan.n_lanes = static_cast<int64_t>(births.size());
-  const int64_t lane_rows = plan.padded_rows - plan.lane_first_row;
-  const Window full = full_attention();
-  const int64_t lane_pairs[2] = {attention_pairs(full, plan.lane_first_row, plan.n_rows),
-                                 attention_pairs(request.window, plan.lane_first_row, plan.n_rows)};
-  const int64_t base_pairs[2] = {attention_pairs(full, range.base_first_row, plan.n_rows),
-                                 attention_pairs(request.window, range.base_first_row, plan.n_rows)};
-  for (int64_t layer = 0; layer < config.n_layers; ++layer) {
-    const auto l = static_cast<std::size_t>(layer);
-    plan.row_layers += plan.padded_rows - range.base_first_row;
-    plan.attention_pairs += base_pairs[request.base[l] ? 1 : 0];
-    std::size_t lane = 0;
-    for (const Pattern& variant : request.variants) {
-      if (lane == births.size()) break;
-      const int64_t birth = birth_layer(request.base, variant);
-      if (birth == config.n_layers) continue;
-      if (birth <= layer) {
-        plan.row_layers += lane_rows;
-        plan.attention_pairs += lane_pairs[variant[l] ? 1 : 0];
-      }
-      ++lane;
-    }
-  }
-  return plan;
+  return results_of(scores);
 }
 
 int64_t predict_sweep_bytes(const ModelConfig& config, const Backend& backend, std::span<const SweepRequest> requests) {
@@ -473,12 +275,12 @@ int64_t predict_sweep_bytes(const ModelConfig& config, const Backend& backend, s
   for (const SweepRequest& request : requests) {
     if (request.prefix != nullptr && request.prefix->is_on_host()) fetched += request.prefix->layer_bytes();
   }
-  return Sweep::predicted_bytes(backend, config, SweepLayout(config, requests, backend)) + fetched;
+  return SweepPass::predicted_bytes(backend, config, SweepLayout(config, requests, backend)) + fetched;
 }
 
 std::vector<SweepResult> sweep(Backend& backend, const ModelConfig& config, ModelWeights& weights,
                                std::span<const SweepRequest> requests, const StopCheck& stop) {
-  return Sweep(backend, config, weights, requests).run(stop);
+  return SweepPass(backend, config, weights, requests).run(stop);
 }
 
 SweepResult sweep(Backend& backend, const ModelConfig& config, ModelWeights& weights, const SweepRequest& request,

@@ -10,6 +10,7 @@
 #include "kernels/backend.h"
 #include "model/config.h"
 #include "model/weights.h"
+#include "pipeline/layer_signals.h"
 
 namespace winnow {
 
@@ -27,6 +28,7 @@ struct Score {
   // Mean over the answer tokens of KL(p_base || p_this) over the whole vocabulary, natural log, when asked for; 0 for
   // the base itself.
   double kl_nats = 0.0;
+  LayerSignals layer = {};  // of the layer in which a variant first differs from the base, when asked for
 };
 
 struct SweepRequest {
@@ -37,6 +39,7 @@ struct SweepRequest {
   std::vector<Pattern> variants;
   bool per_token = false;
   bool with_kl = false;
+  LayerSignalOptions signals = {};  // not together with a prefix
   // Rows that are not computed, as no pattern changes them: their keys, values and scores are in `prefix`, which only
   // the sweep itself needs. cached_rows() of pipeline/cached_prefix.h, or 0.
   int64_t prefix_rows = 0;
@@ -54,11 +57,11 @@ struct Interrupted {};
 
 // Work of a sweep, for the cost model. Pure arithmetic.
 struct SweepPlan {
-  int64_t n_rows = 0;           // of the base: T - 1 (the last token predicts nothing), not padded
+  int64_t n_rows = 0;           // of the base, not padded: T - 1 (the last token predicts nothing), or T (lazy ratio)
   int64_t padded_rows = 0;      // end of the base's rows, multiple of the row tile
-  int64_t lane_first_row = 0;   // R; padded_rows when no row of any lane differs from the base
+  int64_t lane_first_row = 0;   // R; padded_rows when no row of a windowed lane differs from the base
   int64_t first_score_row = 0;  // tile that holds row a - 1
-  int64_t n_lanes = 0;          // variants that differ from the base in a row that is computed
+  int64_t n_lanes = 0;          // that differ from the base in a row that is computed
   int64_t row_layers = 0;       // sum over layers of rows computed
   int64_t attention_pairs = 0;  // sum over layers of (row, key) pairs computed
 };

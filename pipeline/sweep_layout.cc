@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <set>
 #include <tuple>
+#include <utility>
 
 #include "kernels/error.h"
 
@@ -41,12 +42,24 @@ int64_t birth_layer(const Pattern& base, const Pattern& variant) {
 RowRange row_range(const ModelConfig& config, const SweepRequest& request, int64_t row_tile) {
   check(config, request);
   RowRange range;
-  range.n_rows = static_cast<int64_t>(request.tokens.size()) - 1;
+  const LayerSignalOptions& signals = request.signals;
+  const int64_t n_predicting = static_cast<int64_t>(request.tokens.size()) - 1;
+  range.n_rows = n_predicting + (signals.lazy ? 1 : 0);
   range.padded_rows = round_up(range.n_rows, row_tile);
-  const int64_t first_affected = first_affected_row(request.window);
-  range.lane_first_row = first_affected >= range.n_rows ? range.padded_rows : round_down(first_affected, row_tile);
+  const auto first_row_of_lane = [&](int64_t row) {
+    return row >= n_predicting ? range.padded_rows : round_down(row, row_tile);
+  };
+  range.lane_first_row = first_row_of_lane(first_affected_row(request.window));
+  range.removed_row = std::max<int64_t>(0, request.answer_start - signals.removed_rows.value_or(0));
+  range.removed_first_row = signals.removed_rows ? first_row_of_lane(range.removed_row) : range.padded_rows;
   range.base_first_row = request.prefix_rows;
-  range.first_score_row = std::max(round_down(request.answer_start - 1, row_tile), range.base_first_row);
+  range.answer_row = round_down(request.answer_start - 1, row_tile);
+  range.first_score_row = std::max(range.answer_row, range.base_first_row);
+  if (signals.lazy) {
+    const int64_t first_query = std::max<int64_t>(0, range.n_rows - signals.lazy->last);
+    range.first_score_row = std::min(range.first_score_row, round_down(first_query, row_tile));
+  }
+  if (range.base_first_row > 0 && signals.any()) fail(ExitCode::kInternal, "sweep: a prefix has no layer signals");
   const bool is_prefix_of_lanes = range.lane_first_row == range.padded_rows || range.base_first_row == 0 ||
                                   range.base_first_row == range.lane_first_row;
   if (!is_prefix_of_lanes) fail(ExitCode::kInternal, "sweep: the prefix does not end where the lanes begin");
@@ -65,25 +78,36 @@ SweepLayout::SweepLayout(const ModelConfig& config, std::span<const SweepRequest
     with_kl = with_kl || request.with_kl;
     Segment segment{.request = r, .pattern = &request.base, .n_tokens = range.n_rows, .residual = {}, .scored = {}};
     segments.push_back(segment);
-    if (range.lane_first_row == range.padded_rows) continue;
     for (std::size_t v = 0; v < request.variants.size(); ++v) {
       segment.variant = static_cast<int64_t>(v);
-      segment.pattern = &request.variants[v];
-      segment.birth = birth_layer(request.base, *segment.pattern);
+      segment.birth = birth_layer(request.base, request.variants[v]);
       if (segment.birth == n_layers) continue;
-      lanes.push_back(segment);
-      longest_lane = std::max(longest_lane, range.padded_rows - range.lane_first_row);
+      if (range.lane_first_row < range.padded_rows) {
+        segment.pattern = &request.variants[v];
+        segment.removed_row = Segment::kBase;
+        lanes.push_back(segment);
+      }
+      if (range.removed_first_row < range.padded_rows) {
+        segment.pattern = &request.base;
+        segment.removed_row = range.removed_row;
+        lanes.push_back(segment);
+      }
     }
   }
-  std::stable_sort(lanes.begin(), lanes.end(), [](const Segment& a, const Segment& b) { return a.birth < b.birth; });
+  std::stable_sort(lanes.begin(), lanes.end(), [](const Segment& a, const Segment& b) {
+    return std::pair(a.birth, a.is_removed()) < std::pair(b.birth, b.is_removed());
+  });
   segments.insert(segments.end(), lanes.begin(), lanes.end());
 
   for (Segment& segment : segments) {
     const RowRange& range = ranges[segment.request];
-    segment.residual =
-        place(segment.is_base() ? range.base_first_row : range.lane_first_row, range.padded_rows, stack_rows);
-    segment.scored =
-        place(segment.is_base() ? range.first_score_row : range.lane_first_score_row(), range.padded_rows, scored_rows);
+    const int64_t first_row = segment.is_base()      ? range.base_first_row
+                              : segment.is_removed() ? range.removed_first_row
+                                                     : range.lane_first_row;
+    segment.residual = place(first_row, range.padded_rows, stack_rows);
+    segment.scored = place(segment.is_base() ? range.first_score_row : range.first_score_row_of(first_row),
+                           range.padded_rows, scored_rows);
+    if (!segment.is_base()) longest_lane = std::max(longest_lane, segment.residual.n_rows);
     if (segment.is_base()) {
       base_rows = stack_rows;
       base_scored_rows = scored_rows;
@@ -94,6 +118,13 @@ SweepLayout::SweepLayout(const ModelConfig& config, std::span<const SweepRequest
 
 int64_t SweepLayout::n_alive(int64_t layer) const {
   const auto end = std::find_if(segments.begin(), segments.end(), [&](const Segment& s) { return s.birth > layer; });
+  return end - segments.begin();
+}
+
+int64_t SweepLayout::n_attending(int64_t layer) const {
+  const auto end = std::find_if(segments.begin(), segments.end(), [&](const Segment& s) {
+    return s.birth > layer || (s.birth == layer && s.is_removed());
+  });
   return end - segments.begin();
 }
 
@@ -116,33 +147,38 @@ AttentionCall SweepLayout::call(const Segment& segment, int64_t layer, const Swe
 
 std::vector<AttentionCall> attention_shapes(const ModelConfig& config, const SweepRequest& request, int64_t row_tile) {
   const RowRange range = row_range(config, request, row_tile);
-  // A call's rows follow from the kind of its segment, from whether the layer is the last, and from the window.
-  enum class Kind { kBase, kNewborn, kLane };
-  std::set<std::tuple<Kind, bool, bool>> kinds;
+  // A call's rows follow from the first row of its segment, from whose keys it has, from whether the layer is the last,
+  // and from the window.
+  enum class Keys { kBase, kBorrowed, kOwn };
+  std::set<std::tuple<Keys, int64_t, bool, bool>> kinds;
   for (int64_t layer = 0; layer < config.n_layers; ++layer) {
     const auto l = static_cast<std::size_t>(layer);
     const bool is_last = layer == config.n_layers - 1;
-    kinds.insert({Kind::kBase, is_last, request.base[l]});
+    kinds.insert({Keys::kBase, range.base_first_row, is_last, request.base[l]});
     for (const Pattern& variant : request.variants) {
       const int64_t birth = birth_layer(request.base, variant);
-      if (birth > layer || range.lane_first_row == range.padded_rows) continue;
-      kinds.insert({birth == layer ? Kind::kNewborn : Kind::kLane, is_last, variant[l]});
+      if (birth <= layer && range.lane_first_row < range.padded_rows) {
+        kinds.insert({birth == layer ? Keys::kBorrowed : Keys::kOwn, range.lane_first_row, is_last, variant[l]});
+      }
+      if (birth < layer && range.removed_first_row < range.padded_rows) {
+        kinds.insert({Keys::kOwn, range.removed_first_row, is_last, request.base[l]});
+      }
     }
   }
   std::vector<AttentionCall> calls;
   const KvRows base{nullptr, range.base_first_row, range.padded_rows - range.base_first_row};
   const KvRows before{nullptr, 0, range.base_first_row};
-  for (const auto& [kind, is_last, is_windowed] : kinds) {
+  for (const auto& [keys, first_row, is_last, is_windowed] : kinds) {
+    const int64_t first_scored = keys == Keys::kBase ? range.first_score_row : range.first_score_row_of(first_row);
     AttentionCall call;
-    call.first_row = kind == Kind::kBase ? (is_last ? range.first_score_row : range.base_first_row)
-                                         : (is_last ? range.lane_first_score_row() : range.lane_first_row);
+    call.first_row = is_last ? first_scored : first_row;
     call.n_rows = range.padded_rows - call.first_row;
     call.n_tokens = range.n_rows;
     call.own = base;
     call.prefix = before;
-    if (kind == Kind::kLane) {
+    if (keys == Keys::kOwn) {
       if (before.n_rows == 0) call.prefix = base;
-      call.own = {nullptr, range.lane_first_row, range.padded_rows - range.lane_first_row};
+      call.own = {nullptr, first_row, range.padded_rows - first_row};
     }
     call.window = is_windowed ? request.window : full_attention();
     calls.push_back(call);

@@ -14,14 +14,18 @@ namespace winnow {
 // First layer in which a variant's window differs from the base's, or n_layers.
 int64_t birth_layer(const Pattern& base, const Pattern& variant);
 
-// Rows of one request. The base has [base_first_row, padded_rows), a lane [lane_first_row, padded_rows).
+// Rows of one request. The base has [base_first_row, padded_rows), a lane those from its first row on.
 struct RowRange {
-  int64_t n_rows = 0;           // T - 1, not padded
-  int64_t padded_rows = 0;      // multiple of the row tile
-  int64_t base_first_row = 0;   // behind the cached prefix; that of the lanes where there are both
-  int64_t lane_first_row = 0;   // R; padded_rows when no row of any lane differs from the base
-  int64_t first_score_row = 0;  // of the base: tile that holds row a - 1, or the first behind the prefix
-  int64_t lane_first_score_row() const { return first_score_row > lane_first_row ? first_score_row : lane_first_row; }
+  int64_t n_rows = 0;             // T - 1, or T where the last queries' attention is wanted; not padded
+  int64_t padded_rows = 0;        // multiple of the row tile
+  int64_t base_first_row = 0;     // behind the cached prefix; that of the lanes where there are both
+  int64_t lane_first_row = 0;     // R; padded_rows when no row of a windowed lane differs from the base
+  int64_t removed_row = 0;        // first row without attention in the lanes that have it removed, not rounded
+  int64_t removed_first_row = 0;  // first row of these lanes, its tile; padded_rows when there are none
+  int64_t first_score_row = 0;    // of the base: the first that is wanted of the last layer, its tile
+  int64_t answer_row = 0;         // tile that holds row a - 1
+  // Of a lane that begins at first_row.
+  int64_t first_score_row_of(int64_t first_row) const { return first_row > answer_row ? first_row : answer_row; }
 };
 // Throws Error(kInternal) for a request that does not fit the model.
 RowRange row_range(const ModelConfig& config, const SweepRequest& request, int64_t row_tile);
@@ -41,14 +45,16 @@ struct Segment {
   int64_t variant = kBase;           // index in the request, or kBase
   int64_t birth = kBase;             // layer of its first own rows; the base has them from the start
   const Pattern* pattern = nullptr;  // (n_layers)
+  int64_t removed_row = kBase;       // first row without attention in the layer of birth; kBase: none is without
   int64_t n_tokens = 0;              // rows of the sequence that are real
   Rows residual;                     // in the stack
   Rows scored;                       // in the rows that leave the last layer
   bool is_base() const { return variant == kBase; }
+  bool is_removed() const { return removed_row != kBase; }
 };
 
 // The bases of all requests in their order, then the lanes in the order of their birth, so that the segments alive at a
-// layer are the front part of the stack.
+// layer are the front part of the stack; of those born at one layer the ones without attention there come last.
 struct SweepLayout {
   SweepLayout(const ModelConfig& config, std::span<const SweepRequest> requests, const Backend& backend);
 
@@ -64,7 +70,8 @@ struct SweepLayout {
   int64_t longest_rows = 0;      // of a sequence, padded
 
   bool is_last(int64_t layer) const { return layer == n_layers - 1; }
-  int64_t n_alive(int64_t layer) const;  // segments
+  int64_t n_alive(int64_t layer) const;      // segments
+  int64_t n_attending(int64_t layer) const;  // of them: all but those without attention in this layer
   // Rows of a segment that leave a layer.
   const Rows& outgoing(const Segment& segment, int64_t layer) const {
     return is_last(layer) ? segment.scored : segment.residual;

@@ -27,18 +27,49 @@ Json layer_object(const Ranking& r, int64_t column) {
   for (std::size_t b = 0; b < r.budget.size(); ++b) {
     p_top_k[std::to_string(r.budget[b])] = number_or_null(r.p_top_k(static_cast<int64_t>(b), column));
   }
-  return {{"rank", r.rank[c]},
-          {"layer", r.layer[c]},
-          {"mean_delta_nll", r.mean_delta_nll[c]},
-          {"median_delta_nll", r.median_delta_nll[c]},
-          {"standard_error", number_or_null(r.standard_error[c])},
-          {"ci_low", number_or_null(r.ci_low[c])},
-          {"ci_high", number_or_null(r.ci_high[c])},
-          {"rank_low", number_or_null(r.rank_low[c])},
-          {"rank_high", number_or_null(r.rank_high[c])},
-          {"exact_match_drop", r.exact_match_drop[c]},
-          {"token_accuracy_drop", r.token_accuracy_drop[c]},
-          {"p_top_k", std::move(p_top_k)}};
+  Json object = {{"rank", r.rank[c]},
+                 {"layer", r.layer[c]},
+                 {"mean_delta_nll", r.mean_delta_nll[c]},
+                 {"median_delta_nll", r.median_delta_nll[c]},
+                 {"standard_error", number_or_null(r.standard_error[c])},
+                 {"ci_low", number_or_null(r.ci_low[c])},
+                 {"ci_high", number_or_null(r.ci_high[c])},
+                 {"rank_low", number_or_null(r.rank_low[c])},
+                 {"rank_high", number_or_null(r.rank_high[c])},
+                 {"exact_match_drop", r.exact_match_drop[c]},
+                 {"token_accuracy_drop", r.token_accuracy_drop[c]},
+                 {"p_top_k", std::move(p_top_k)}};
+  const auto put_mean = [&](const char* name, const std::vector<double>& values) {
+    if (!values.empty()) object[name] = number_or_null(values[c]);
+  };
+  put_mean("mean_kl", r.mean_kl);
+  put_mean("mean_delta_nll_removed", r.mean_delta_nll_removed);
+  put_mean("mean_attention_mass_outside", r.mean_attention_mass_outside);
+  put_mean("mean_lazy_ratio", r.mean_lazy_ratio);
+  return object;
+}
+
+// rho and transfer by name of the signal.
+Json signals_object(const SignalComparison& c) {
+  Json object = {{"top_k", c.top_k}, {"spearman", Json::object()}, {"transfer", Json::object()}};
+  for (std::size_t a = 0; a < c.signal.size(); ++a) {
+    const auto row = static_cast<int64_t>(a);
+    for (std::size_t b = 0; b < c.signal.size(); ++b) {
+      const auto col = static_cast<int64_t>(b);
+      object["spearman"][c.signal[a]][c.signal[b]] = {{"rho", number_or_null(c.rho(row, col))},
+                                                      {"ci_low", number_or_null(c.rho_ci_low(row, col))},
+                                                      {"ci_high", number_or_null(c.rho_ci_high(row, col))}};
+    }
+    object["transfer"][c.signal[a]] = {{"share", number_or_null(c.transfer[a])},
+                                       {"low", number_or_null(c.transfer_low[a])},
+                                       {"high", number_or_null(c.transfer_high[a])},
+                                       {"overlap", number_or_null(c.transfer_overlap[a])}};
+  }
+  if (!c.rho_status.empty()) object["spearman_status"] = c.rho_status;
+  if (!c.transfer_status.empty()) object["transfer_status"] = c.transfer_status;
+  put(object, "partial_rho_exact_match", "partial_rho_exact_match", c.partial_rho_exact_match);
+  put(object, "partial_rho_accuracy", "partial_rho_accuracy", c.partial_rho_accuracy);
+  return object;
 }
 
 Json deconfounding_object(const Deconfounding& d) {
@@ -87,6 +118,7 @@ std::string to_json(const Results& results) {
   object["deconfounding"] = Json::object();
   for (const auto& [name, figures] : s.deconfounding) object["deconfounding"][name] = deconfounding_object(figures);
   object["reliability"] = reliability_object(s.reliability);
+  if (s.signals) object["signals"] = signals_object(*s.signals);
   object["statistics"] = {{"seed", s.options.seed},
                           {"n_resamples", s.options.n_resamples},
                           {"n_permutations", s.options.n_permutations},

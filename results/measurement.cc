@@ -23,6 +23,33 @@ void check_table(const std::string& name, const char* what, const Table<T>& tabl
   check_size(name, what, table.values.size(), table.rows * table.cols);
 }
 
+// Optional tables: of the right shape where they are there, finite but where NaN says that there is no figure.
+void check_signals(const std::string& name, const Measurement& m) {
+  const auto check = [&](const char* what, const Table<double>& table, bool may_lack) {
+    if (table.values.empty()) return;
+    check_table(name, what, table, m);
+    for (int64_t e = 0; e < m.n_examples(); ++e) {
+      for (int64_t c = 0; c < m.n_layers(); ++c) {
+        const double value = table(e, c);
+        if (std::isfinite(value) || (may_lack && std::isnan(value))) continue;
+        fail(ExitCode::kBadData, name + ": " + what + " of example " + m.example_id[static_cast<std::size_t>(e)] +
+                                     ", layer " + std::to_string(m.layer[static_cast<std::size_t>(c)]) +
+                                     " is not finite");
+      }
+    }
+  };
+  check("kl", m.kl, false);
+  check("nll_removed", m.nll_removed, false);
+  check("attention_mass_outside", m.attention_mass_outside, false);
+  check("lazy_ratio", m.lazy_ratio, true);
+  check("lazy_ratio_compat", m.lazy_ratio_compat, true);
+  const Table<double>& by_head = m.attention_mass_outside_kv_head;
+  if (!by_head.values.empty()) {
+    check_size(name, "attention_mass_outside_kv_head", by_head.values.size(),
+               m.n_examples() * m.n_layers() * by_head.cols);
+  }
+}
+
 void check_finite(const std::string& name, const Measurement& m) {
   const auto bad = [&](const char* what, int64_t e, const std::string& where) {
     fail(ExitCode::kBadData,
@@ -55,6 +82,7 @@ void check_measurement(const Measurement& m, const std::string& name) {
   check_table(name, "exact_match", m.exact_match, m);
   check_table(name, "token_accuracy", m.token_accuracy, m);
   check_finite(name, m);
+  check_signals(name, m);
 }
 
 }  // namespace winnow

@@ -41,6 +41,15 @@ struct Measurement {
   Table<float> token_nll_base;
   Table<float> token_nll;
 
+  // Signals of a layer, (examples, layers), empty where they were not measured.
+  Table<double> kl;                              // nats per token: KL(p_base || p), mean over the answer tokens
+  Table<double> nll_removed;                     // nats per token: with the layer's attention output removed
+  Table<double> attention_mass_outside;          // share of attention beyond window and sinks
+  Table<double> attention_mass_outside_kv_head;  // (examples * layers, key heads)
+  // LightTransfer's ratios, clean and as SWAA's script has it; NaN for examples that are too short.
+  Table<double> lazy_ratio;
+  Table<double> lazy_ratio_compat;
+
   int64_t n_examples() const { return static_cast<int64_t>(example_id.size()); }
   int64_t n_layers() const { return static_cast<int64_t>(layer.size()); }
   // NLL(layer windowed) - NLL(layer full): nll - nll_base where the base has the layer full, the negative where the
@@ -48,6 +57,10 @@ struct Measurement {
   double delta_nll(int64_t example, int64_t column) const {
     const double difference = nll(example, column) - nll_base[static_cast<std::size_t>(example)];
     return (layer_windowed_in_base[static_cast<std::size_t>(column)] ? -difference : difference) + 0.0;
+  }
+  // What removing the layer's attention costs.
+  double delta_nll_removed(int64_t example, int64_t column) const {
+    return nll_removed(example, column) - nll_base[static_cast<std::size_t>(example)] + 0.0;
   }
 };
 

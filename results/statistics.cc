@@ -10,18 +10,13 @@
 #include "kernels/error.h"
 #include "results/correlation.h"
 #include "results/random.h"
+#include "results/resampling.h"
+#include "results/signals.h"
 
 namespace winnow {
 namespace {
 
-constexpr double kLowQuantile = 0.025;
-constexpr double kHighQuantile = 0.975;
-// An interval stands on the resamples in which its figure is defined; with more than this share of them undefined it
-// would describe another population.
-constexpr double kMaxUndefinedShare = 0.05;
 constexpr int64_t kMaxDraws = 1'000'000;  // 16 bytes a layer and resample are held
-
-std::size_t at(int64_t index) { return static_cast<std::size_t>(index); }
 
 // The three columns that layers are compared by, (examples, layers), all with large = keep full attention.
 struct Columns {
@@ -44,73 +39,11 @@ Columns columns_of(const Measurement& m) {
   return c;
 }
 
-// Mean of the given rows (with repeats), per column.
-std::vector<double> mean_of_rows(const Table<double>& table, std::span<const int64_t> rows) {
-  std::vector<double> sum(at(table.cols), 0.0);
-  for (const int64_t row : rows) {
-    const double* values = &table.values[at(row * table.cols)];
-    for (std::size_t c = 0; c < sum.size(); ++c) sum[c] += values[c];
-  }
-  for (double& value : sum) value /= static_cast<double>(rows.size());
-  return sum;
-}
-
-std::vector<int64_t> iota(int64_t n) {
-  std::vector<int64_t> values(at(n));
-  std::iota(values.begin(), values.end(), int64_t{0});
-  return values;
-}
-
-// Columns by falling mean, ties by layer index.
-std::vector<int64_t> order_of(std::span<const double> mean, std::span<const int64_t> layer) {
-  std::vector<int64_t> order = iota(static_cast<int64_t>(mean.size()));
-  std::sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
-    return mean[at(a)] != mean[at(b)] ? mean[at(a)] > mean[at(b)] : layer[at(a)] < layer[at(b)];
-  });
-  return order;
-}
-
 std::vector<int64_t> ranks_of(std::span<const double> mean, std::span<const int64_t> layer) {
   const std::vector<int64_t> order = order_of(mean, layer);
   std::vector<int64_t> rank(order.size());
   for (std::size_t i = 0; i < order.size(); ++i) rank[at(order[i])] = static_cast<int64_t>(i) + 1;
   return rank;
-}
-
-std::vector<int64_t> draw_rows(int64_t n, uint64_t seed, int64_t resample) {
-  RandomStream random(seed, kResampleStream, static_cast<uint64_t>(resample));
-  std::vector<int64_t> rows(at(n));
-  for (int64_t& row : rows) row = random.below(n);
-  return rows;
-}
-
-// Values of a figure over resamples or splits, of which some may not have it.
-class Spread {
- public:
-  void add(std::optional<double> value) {
-    ++n_;
-    if (value) defined_.push_back(*value);
-  }
-  // Percentile interval around `figure`, which is undefined where the figure is.
-  Estimate around(Figure figure) {
-    if (!figure.defined()) return {figure, figure, figure};
-    const auto n_undefined = n_ - static_cast<int64_t>(defined_.size());
-    if (static_cast<double>(n_undefined) > kMaxUndefinedShare * static_cast<double>(n_)) {
-      const Figure none = Figure::undefined("not defined in " + std::to_string(n_undefined) + " of " +
-                                            std::to_string(n_) + " draws: all values are equal there");
-      return {figure, none, none};
-    }
-    std::sort(defined_.begin(), defined_.end());
-    return {figure, Figure::of(quantile(defined_, kLowQuantile)), Figure::of(quantile(defined_, kHighQuantile))};
-  }
-
- private:
-  int64_t n_ = 0;
-  std::vector<double> defined_;
-};
-
-bool all_equal(std::span<const double> values) {
-  return std::all_of(values.begin(), values.end(), [&](double value) { return value == values.front(); });
 }
 
 // Why Spearman's rho of two columns of means is not defined; empty where it is.
@@ -119,10 +52,6 @@ std::string why_no_rho(std::span<const double> x, const char* x_name, std::span<
   if (all_equal(x)) return std::string(x_name) + " is equal in all layers";
   if (all_equal(y)) return std::string(y_name) + " is equal in all layers";
   return "";
-}
-
-Estimate with_undefined_interval(const Figure& figure, const std::string& why) {
-  return {figure, Figure::undefined(why), Figure::undefined(why)};
 }
 
 // ---- ranking
@@ -197,6 +126,12 @@ Ranking compute_ranking(const Measurement& m, const Columns& columns, const Stat
   }
   ranking.rank = ranks_of(ranking.mean_delta_nll, m.layer);
   ranking.budget = budgets(m.n_layers(), options.top_k);
+  ranking.mean_kl = mean_of_rows(m.kl, m.kl.rows > 0 ? all : std::vector<int64_t>{});
+  ranking.mean_attention_mass_outside =
+      mean_of_rows(m.attention_mass_outside, m.attention_mass_outside.rows > 0 ? all : std::vector<int64_t>{});
+  ranking.mean_lazy_ratio = mean_of_rows(m.lazy_ratio, m.lazy_ratio.rows > 0 ? all : std::vector<int64_t>{});
+  const Table<double> removed = removal_deltas(m);
+  ranking.mean_delta_nll_removed = mean_of_rows(removed, removed.rows > 0 ? all : std::vector<int64_t>{});
   const bool has_spread = m.n_examples() > 1;
   for (std::vector<double>* column :
        {&ranking.standard_error, &ranking.ci_low, &ranking.ci_high, &ranking.rank_low, &ranking.rank_high}) {
@@ -427,6 +362,7 @@ Statistics compute_statistics(const Measurement& calibration, const std::map<std
       rho_with_drop(columns.delta_nll, columns.exact_match_drop, "exact-match drop", statistics.options);
   statistics.reliability.rho_token_accuracy =
       rho_with_drop(columns.delta_nll, columns.token_accuracy_drop, "token-accuracy drop", statistics.options);
+  statistics.signals = compare_signals(calibration, statistics.options);
   return statistics;
 }
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <limits>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -48,8 +49,13 @@ struct Ranking {
   std::vector<double> rank_low, rank_high;  // 95 % of the resamples' ranks; whole numbers
   std::vector<double> exact_match_drop;     // mean over examples of exact match (layer full) - (layer windowed)
   std::vector<double> token_accuracy_drop;  // the same of token accuracy
-  std::vector<int64_t> budget;              // (budgets), K, rising
-  Table<double> p_top_k;                    // (budgets, layers): share of resamples with the layer among the top K
+  // Means over examples of the signals (results/measurement.h); empty where not measured.
+  std::vector<double> mean_kl;                      // nats per token
+  std::vector<double> mean_delta_nll_removed;       // nats per token
+  std::vector<double> mean_attention_mass_outside;  // share
+  std::vector<double> mean_lazy_ratio;              // of the examples that have one; NaN: none
+  std::vector<int64_t> budget;                      // (budgets), K, rising
+  Table<double> p_top_k;  // (budgets, layers): share of resamples with the layer among the top K
   // Why standard_error, ci_*, rank_low, rank_high and p_top_k are NaN (one example); empty where they are not.
   std::string spread_status;
 
@@ -74,11 +80,31 @@ struct Reliability {
   Estimate rho_token_accuracy;  // the same with token_accuracy_drop
 };
 
+// How the signals agree, over layers. All are taken so that large means "keep full attention".
+struct SignalComparison {
+  std::vector<std::string>
+      signal;  // nll, exact-match, token-accuracy, then those measured of kl, sensitivity, mass, lazy
+  std::vector<int64_t> layer;
+  Table<double> value;                         // (signals, layers), means over examples; lazy: 1 - lazy_ratio
+  Table<double> rho, rho_ci_low, rho_ci_high;  // (signals, signals), Spearman's rho over layers; NaN: not defined
+  std::string rho_status;                      // why some are not, empty where all are
+  // Spearman's partial rho over layers of the mean delta NLL with a drop, given generic sensitivity.
+  Estimate partial_rho_exact_match;
+  Estimate partial_rho_accuracy;
+  int64_t top_k = 0;  // K of transfer
+  // (signals): the top K by the signal on one half of the examples, judged on the other: their mean delta NLL over that
+  // of the other half's own top K. Mean over random halves and the middle 95 % of them.
+  std::vector<double> transfer, transfer_low, transfer_high;
+  std::vector<double> transfer_overlap;  // (signals): share of the K that both halves choose by the signal
+  std::string transfer_status;           // why some are NaN, empty where none is
+};
+
 struct Statistics {
   StatisticsOptions options;  // as used: top_k is never 0
   Ranking ranking;
   std::map<std::string, Deconfounding> deconfounding;  // by control
   Reliability reliability;
+  std::optional<SignalComparison> signals;  // where a signal besides NLL and matches was measured
 };
 
 // K = max(1, floor(n_layers / divisor)).

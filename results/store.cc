@@ -6,6 +6,7 @@
 
 #include "kernels/error.h"
 #include "results/hdf5.h"
+#include "results/signals_store.h"
 #include "results/variables.h"
 
 namespace winnow {
@@ -67,6 +68,7 @@ void write_measurement(hdf5::Group group, const Measurement& m) {
   write_variable(group, by_cell("token_accuracy"), m.token_accuracy.values,
                  {kOne, "share of answer tokens that are the argmax with that one layer switched"});
   write_token_nll(group, m);
+  write_signals(group, m);
 }
 
 // ---- statistics
@@ -101,6 +103,7 @@ void write_ranking(hdf5::Group group, const Statistics& statistics) {
                  {kOne, "mean over examples of token accuracy with the layer full less with the layer windowed"});
   write_variable(group, {"p_top_k", {"budget", "layer"}, {r.p_top_k.rows, r.p_top_k.cols}}, r.p_top_k.values,
                  {kOne, "share of bootstrap resamples in which the layer is among the top K"});
+  write_signal_means(group, r);
   if (r.spread_status.empty()) return;
   for (const char* name : {"standard_error", "ci_low", "ci_high", "rank_low", "rank_high", "p_top_k"}) {
     group.set_attribute<std::string>(name, "status", r.spread_status);
@@ -189,6 +192,7 @@ void write_results(const std::filesystem::path& path, const Results& results) {
     write_deconfounding(deconfounding.create_group(name), figures);
   }
   write_reliability(root.create_group("reliability"), results.statistics.reliability);
+  if (results.statistics.signals) write_comparison(root.create_group("signals"), *results.statistics.signals);
   write_provenance(root.create_group("provenance"), results.provenance);
   file.commit();
 }

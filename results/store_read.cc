@@ -1,23 +1,11 @@
 #include "kernels/error.h"
 #include "results/hdf5.h"
+#include "results/signals_store.h"
 #include "results/store.h"
 #include "results/variables_read.h"
 
 namespace winnow {
 namespace {
-
-Figure read_figure(const hdf5::Group& group, const std::string& name) {
-  const auto value = group.read_scalar<double>(name);
-  const std::optional<std::string> status = group.string_attribute(name, "status");
-  if (status) return Figure::undefined(*status);
-  if (value != value) fail(ExitCode::kBadData, group.where(name) + ": is NaN without an attribute status");
-  return Figure::of(value);
-}
-
-Estimate read_estimate(const hdf5::Group& group, const std::string& name, const std::string& interval_prefix) {
-  return {read_figure(group, name), read_figure(group, interval_prefix + "_ci_low"),
-          read_figure(group, interval_prefix + "_ci_high")};
-}
 
 void read_token_nll(const hdf5::Group& group, Measurement& m) {
   if (!group.contains("token_nll_base")) return;
@@ -48,6 +36,7 @@ Measurement read_measurement(const hdf5::Group& group) {
   m.exact_match = read_table<uint8_t>(group, "exact_match", n, n_layers);
   m.token_accuracy = read_table<double>(group, "token_accuracy", n, n_layers);
   read_token_nll(group, m);
+  read_signals(group, m);
   check_measurement(m, group.where("."));
   return m;
 }
@@ -85,6 +74,7 @@ Ranking read_ranking(const hdf5::Group& group) {
   r.exact_match_drop = by_layer("exact_match_drop");
   r.token_accuracy_drop = by_layer("token_accuracy_drop");
   r.p_top_k = read_table<double>(group, "p_top_k", static_cast<int64_t>(r.budget.size()), n_layers);
+  read_signal_means(group, r);
   r.spread_status = group.string_attribute("standard_error", "status").value_or("");
   std::vector<bool> seen(r.layer.size(), false);
   for (const int64_t rank : r.rank) {
@@ -158,6 +148,7 @@ Results read_results(const std::filesystem::path& path) {
     results.statistics.deconfounding[name] = read_deconfounding(deconfounding.group(name));
   }
   results.statistics.reliability = read_reliability(root.group("reliability"));
+  if (root.contains_group("signals")) results.statistics.signals = read_comparison(root.group("signals"));
   results.provenance = read_provenance(root.group("provenance"));
   return results;
 }

@@ -160,6 +160,30 @@ std::string reliability_block(const Reliability& r, bool accuracy_first) {
   return "Reliability\n" + figure_line("split-half (Spearman-Brown)", "", text_of(r.split_half)) + rhos[0] + rhos[1];
 }
 
+std::string signals_block(const SignalComparison& c) {
+  std::string text = wrapped("Signals: rho with delta NLL over layers; share of the best delta NLL that the top " +
+                                 std::to_string(c.top_k) + " keep on examples the signal has not seen",
+                             2);
+  text += "  " + left("signal", 16) + left("rho      95 % interval", 28) + "transfer  95 % of splits\n";
+  for (std::size_t s = 0; s < c.signal.size(); ++s) {
+    const auto row = static_cast<int64_t>(s);
+    const auto interval = [](double low, double high) {
+      return std::isnan(low) ? std::string() : bracketed(number(low, "%.3f"), number(high, "%.3f"));
+    };
+    std::string line = "  " + left(c.signal[s], 16) + left(number(c.rho(row, 0), "%.3f"), 9) +
+                       left(interval(c.rho_ci_low(row, 0), c.rho_ci_high(row, 0)), 19) +
+                       left(number(c.transfer[s], "%.3f"), 10) + interval(c.transfer_low[s], c.transfer_high[s]);
+    text += line.substr(0, line.find_last_not_of(' ') + 1) + "\n";
+  }
+  for (const std::string& status : {c.rho_status, c.transfer_status}) {
+    if (!status.empty()) text += wrapped("  n/a: " + status, 4);
+  }
+  text += figure_line("partial rho with exact match", "", text_of(c.partial_rho_exact_match));
+  text += figure_line("partial rho with accuracy", "", text_of(c.partial_rho_accuracy));
+  return text +
+         wrapped("  partial: of delta NLL with the drop, given generic sensitivity (the layer's attention removed)", 4);
+}
+
 }  // namespace
 
 std::vector<int64_t> layers_to_keep(const Statistics& statistics) {
@@ -177,7 +201,8 @@ std::string to_table(const Results& results, const TableStyle& style) {
   for (const auto& [name, figures] : statistics.deconfounding) {
     text.append("\n").append(deconfounding_block(name, figures, results));
   }
-  return text + "\n" + reliability_block(statistics.reliability, exact_match_is_near_zero(results.calibration));
+  text += "\n" + reliability_block(statistics.reliability, exact_match_is_near_zero(results.calibration));
+  return statistics.signals ? text + "\n" + signals_block(*statistics.signals) : text;
 }
 
 }  // namespace winnow

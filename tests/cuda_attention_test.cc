@@ -2,6 +2,7 @@
 // there is no GPU.
 
 #include <numeric>
+#include <tuple>
 
 #include "tests/cuda_twins.h"
 #include "tests/tolerances.h"
@@ -214,6 +215,60 @@ TEST_P(CudaAttention, PreparedCallsGiveTheSame) {
 
 INSTANTIATE_TEST_SUITE_P(Paths, CudaAttention, ::testing::Values(Attention::kCudnn, Attention::kOwn),
                          [](const auto& tested) { return tested.param == Attention::kOwn ? "own" : "cudnn"; });
+
+TEST(CudaAttentionLse, MatchesItsTwin) {
+  if (cuda_device_count() == 0) GTEST_SKIP() << "no GPU answers";
+  Twins t;
+  constexpr int64_t kRows = 384;
+  constexpr int64_t kQueries = 37;
+  for (const auto& [n_heads, n_kv_heads, head_dim] :
+       {std::tuple(4, 2, 64), std::tuple(8, 1, 32), std::tuple(24, 2, 128), std::tuple(3, 3, 40),
+        std::tuple(2, 2, 256)}) {
+    const HeadShape heads{.n_heads = n_heads, .n_kv_heads = n_kv_heads, .head_dim = head_dim, .scale = 0.1F};
+    const Floats q = random_values(kQueries * heads.q_dim(), 1, 2.0F);
+    Floats kv_values = random_values(kRows * 2 * heads.kv_dim(), 2);
+    Floats angles(static_cast<std::size_t>(kRows * head_dim), 0.0F);
+    for (int64_t r = 0; r < kRows; ++r) std::fill_n(angles.begin() + r * head_dim, head_dim / 2, 1.0F);
+    const std::vector<int32_t> positions(kRows, 0);
+    // Angles of 0: keys are stored as they are.
+    const auto gpu_positions = t.gpu().upload(positions, "a test");
+    const auto gpu_kv = t.gpu().allocate(t.gpu().kv_bytes(kRows, heads), "a test");
+    const Matrix gpu_angles{t.upload_bytes(angles.data(), angles.size() * sizeof(float)), DType::kF32, kRows, head_dim};
+    t.gpu().store_kv(t.upload(kv_values), heads, {}, {gpu_angles, static_cast<const int32_t*>(gpu_positions->data())},
+                     kRows, gpu_kv->data());
+    const auto cpu_kv = t.cpu().allocate(t.cpu().kv_bytes(kRows, heads), "a test");
+    t.cpu().store_kv(kv_values.data(), heads, {}, {{angles.data(), DType::kF32, kRows, head_dim}, positions.data()},
+                     kRows, cpu_kv->data());
+    std::vector<KeySet> sets;
+    for (int32_t row = 0; row < kQueries; ++row) {
+      sets.push_back({0, 0, 340 + row});
+      sets.push_back({row % 5, 200 + row, 300});
+      sets.push_back({0, 7, 7});
+    }
+    std::vector<double> expected(static_cast<std::size_t>(kQueries * 3 * n_heads));
+    std::vector<double> found(expected.size());
+    t.cpu().attention_lse({q.data(), {cpu_kv->data(), 0, kRows}, kQueries, 3, sets, expected}, heads);
+    void* gpu_q = t.upload(q);
+    t.gpu().attention_lse({gpu_q, {gpu_kv->data(), 0, kRows}, kQueries, 3, sets, found}, heads);
+    for (std::size_t i = 0; i < expected.size(); ++i) {
+      if (std::isinf(expected[i])) {
+        EXPECT_EQ(found[i], expected[i]) << i;
+      } else {
+        EXPECT_NEAR(found[i], expected[i], kAttentionTolerance * (1.0 + std::abs(expected[i]))) << i;
+      }
+    }
+    // A row alone gets the same bits.
+    std::vector<double> alone(static_cast<std::size_t>(3 * n_heads));
+    t.gpu().attention_lse({static_cast<std::byte*>(gpu_q) + 5 * heads.q_dim() * 2,
+                           {gpu_kv->data(), 0, kRows},
+                           1,
+                           3,
+                           std::span(sets).subspan(15, 3),
+                           alone},
+                          heads);
+    EXPECT_TRUE(std::equal(alone.begin(), alone.end(), found.begin() + 15 * n_heads)) << n_heads;
+  }
+}
 
 }  // namespace
 }  // namespace winnow

@@ -56,6 +56,16 @@ std::vector<BadOption> bad_options() {
        },
        {"--attention own", "--device is cpu"}},
       {"base", [](CalibrateOptions& o) { o.base = "half"; }, {"--base", "half"}},
+      {"signals", [](CalibrateOptions& o) { o.signals = "kl,gradient"; }, {"--signals", "gradient", "lazy"}},
+      {"no signal between commas", [](CalibrateOptions& o) { o.signals = "kl,,mass"; }, {"--signals", "\"\""}},
+      {"sensitivity",
+       [](CalibrateOptions& o) { o.signals = "all", o.sensitivity = "head"; },
+       {"--sensitivity", "head"}},
+      {"sensitivity unasked",
+       [](CalibrateOptions& o) { o.signals = "kl", o.sensitivity = "full"; },
+       {"--sensitivity", "--signals sensitivity"}},
+      {"lazy unasked", [](CalibrateOptions& o) { o.lazy_last = 8; }, {"--lazy-last", "--signals lazy"}},
+      {"lazy window", [](CalibrateOptions& o) { o.signals = "lazy", o.lazy_recent = 0; }, {"--lazy-recent", "0"}},
       {"share-gpu", [](CalibrateOptions& o) { o.share_gpu = true, o.device = "cpu"; }, {"--share-gpu"}},
       {"control twice",
        [](CalibrateOptions& o) {
@@ -73,6 +83,24 @@ TEST(Options, RefusesWhatMakesNoSense) {
     bad.spoil(options);
     expect_error([&] { check_options(options); }, ExitCode::kUsage, bad.words);
   }
+}
+
+TEST(Options, SignalsHaveOneName) {
+  const auto name_of = [](const std::function<void(CalibrateOptions&)>& set) {
+    CalibrateOptions options = some_options();
+    set(options);
+    return resolve_settings(options, 4).signals.name();
+  };
+  EXPECT_EQ(name_of([](CalibrateOptions&) {}), "");
+  EXPECT_EQ(name_of([](CalibrateOptions& o) { o.signals = "none"; }), "");
+  EXPECT_EQ(name_of([](CalibrateOptions& o) { o.signals = "all"; }), "kl,sensitivity:32,mass,lazy:4:1024:32");
+  EXPECT_EQ(name_of([](CalibrateOptions& o) { o.signals = "lazy,mass,kl,sensitivity"; }),
+            "kl,sensitivity:32,mass,lazy:4:1024:32");
+  EXPECT_EQ(name_of([](CalibrateOptions& o) { o.signals = "sensitivity", o.tail_rows = 7; }), "sensitivity:7");
+  EXPECT_EQ(name_of([](CalibrateOptions& o) { o.signals = "sensitivity", o.sensitivity = "full"; }), "sensitivity:all");
+  EXPECT_EQ(
+      name_of([](CalibrateOptions& o) { o.signals = "lazy", o.lazy_sinks = 0, o.lazy_recent = 64, o.lazy_last = 1; }),
+      "lazy:0:64:1");
 }
 
 TEST(Options, LayersOutOfTheModelAreRefused) {

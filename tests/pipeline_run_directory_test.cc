@@ -100,6 +100,43 @@ TEST_F(RunDirectoryTest, ShardsComeBackBitForBit) {
   }
 }
 
+TEST_F(RunDirectoryTest, SignalsComeBackBitForBit) {
+  Shard shard = some_shard();
+  shard.has_kl = true;
+  shard.n_signals = 5;
+  shard.scores[1].kl_nats = std::nextafter(0.25, 1.0);
+  shard.scores[1].layer = {.nll_removed = 2.5, .mass_outside = {0.125, std::nextafter(0.5, 1.0)}};
+  write(shard);
+  std::vector<Cells> cells = {Cells(2, kLayers, 0, 5)};
+  EXPECT_TRUE(load_shards(run(), own_identity().measurement, some_data(), cells, BadShards::kSetAside).empty());
+  const Score score = cells[0].get(0, 2, 2);
+  EXPECT_EQ(score.kl_nats, shard.scores[1].kl_nats);
+  EXPECT_EQ(score.layer.nll_removed, 2.5);
+  EXPECT_EQ(score.layer.mass_outside, shard.scores[1].layer.mass_outside);
+  EXPECT_TRUE(std::isnan(score.layer.lazy_ratio)) << "an example that is too short";
+  // A table without places for signals takes the rest.
+  std::vector<Cells> plain = empty_cells();
+  EXPECT_TRUE(load_shards(run(), own_identity().measurement, some_data(), plain, BadShards::kSetAside).empty());
+  EXPECT_EQ(plain[0].get(0, 2, 2).nll_nats, shard.scores[1].nll_nats);
+}
+
+TEST_F(RunDirectoryTest, AnotherSetOfSignalsIsAnotherMeasurement) {
+  RunRecord record;
+  record.adopt(some_identity(), {});
+  RunIdentity with = some_identity();
+  with.signals = "kl";
+  EXPECT_NE(with.hash(), some_identity().hash());
+  EXPECT_FALSE(some_identity().to_json().contains("signals")) << "as records had it before there were any";
+  try {
+    record.adopt(with, {});
+    ADD_FAILURE() << "no error";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::kConfigMismatch);
+    EXPECT_NE(std::string(error.what()).find("signals is none in this run directory, but kl"), std::string::npos)
+        << error.what();
+  }
+}
+
 TEST_F(RunDirectoryTest, FinishedCellsAreNotMissing) {
   write(some_shard());
   auto cells = empty_cells();

@@ -61,6 +61,12 @@ void expect_equal(const Measurement& a, const Measurement& b) {
   EXPECT_TRUE(same_bits(a.token_accuracy, b.token_accuracy));
   EXPECT_TRUE(same_bits(a.token_nll_base, b.token_nll_base));
   EXPECT_TRUE(same_bits(a.token_nll, b.token_nll));
+  EXPECT_TRUE(same_bits(a.kl, b.kl));
+  EXPECT_TRUE(same_bits(a.nll_removed, b.nll_removed));
+  EXPECT_TRUE(same_bits(a.attention_mass_outside, b.attention_mass_outside));
+  EXPECT_TRUE(same_bits(a.attention_mass_outside_kv_head, b.attention_mass_outside_kv_head));
+  EXPECT_TRUE(same_bits(a.lazy_ratio, b.lazy_ratio));
+  EXPECT_TRUE(same_bits(a.lazy_ratio_compat, b.lazy_ratio_compat));
 }
 
 void expect_refused(const fs::path& path, ExitCode code, const std::vector<std::string>& words) {
@@ -92,6 +98,11 @@ TEST_F(StoreTest, ReadThenWriteGivesTheSameFile) {
   EXPECT_FALSE(d.spearman_rho.value.defined());
   EXPECT_EQ(d.spearman_rho.value.status,
             written.statistics.deconfounding.at("no-effect_0.1").spearman_rho.value.status);
+  ASSERT_TRUE(read.statistics.signals.has_value());
+  EXPECT_EQ(read.statistics.signals->signal, written.statistics.signals->signal);
+  EXPECT_TRUE(same_bits(read.statistics.signals->rho, written.statistics.signals->rho));
+  EXPECT_TRUE(same_bits(read.statistics.signals->transfer, written.statistics.signals->transfer));
+  EXPECT_FALSE(read.statistics.ranking.mean_lazy_ratio.empty());
   // The rest in one step: the bytes of the file are a function of the content.
   write_results(at("b.h5"), read);
   EXPECT_EQ(bytes_of(at("a.h5")), bytes_of(at("b.h5")));

@@ -1,0 +1,24 @@
+// The signals of layers in a results file, and how its figures with a status are read.
+#pragma once
+
+#include <string>
+
+#include "results/hdf5.h"
+#include "results/schema.h"
+
+namespace winnow {
+
+Figure read_figure(const hdf5::Group& group, const std::string& name);
+Estimate read_estimate(const hdf5::Group& group, const std::string& name, const std::string& interval_prefix);
+
+// The optional variables of /calibration and /control/NAME, whose dimensions must be there.
+void write_signals(hdf5::Group& group, const Measurement& measurement);
+void read_signals(const hdf5::Group& group, Measurement& measurement);
+// Those of /ranking.
+void write_signal_means(hdf5::Group& group, const Ranking& ranking);
+void read_signal_means(const hdf5::Group& group, Ranking& ranking);
+// /signals.
+void write_comparison(hdf5::Group group, const SignalComparison& comparison);
+SignalComparison read_comparison(const hdf5::Group& group);
+
+}  // namespace winnow
