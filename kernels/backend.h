@@ -74,7 +74,8 @@ struct RowAngles {
 };
 
 // One attention call: query rows [first_row, first_row + n_rows) of a sequence. Keys of rows before own.first_row
-// come from `prefix` (the base's), the others from `own`; prefix may be empty when own.first_row is 0.
+// come from `prefix` (the base's), the others from `own`; prefix may be empty when own.first_row is 0, and may end
+// before own.first_row where no row of the call sees a key between the two.
 struct AttentionCall {
   const void* q = nullptr;  // (n_rows, n_heads, head_dim), after RoPE
   void* out = nullptr;      // (n_rows, n_heads, head_dim)
@@ -86,10 +87,42 @@ struct AttentionCall {
   Window window;
 };
 
+// Rows of keys and values to be moved between two memories that have the layout of KvRows: rows
+// [from_row, from_row + n_rows) of `from`, counted from its first, to row to_row of `to`. Any row, no tiles.
+struct KvCopy {
+  const void* from = nullptr;
+  int64_t from_row = 0;
+  void* to = nullptr;
+  int64_t to_row = 0;
+  int64_t n_rows = 0;
+};
+
+// Where a cache keeps the keys and values of a sequence's rows: a row of the first n_sinks in the slot of its number,
+// row t after them in slot n_sinks + (t - n_sinks) mod n_ring, where it replaces the row n_ring before it. A cache that
+// forgets nothing has as many slots as rows.
+struct KvCache {
+  void* data = nullptr;  // memory of n_sinks + n_ring rows, in the layout of KvRows
+  int64_t n_sinks = 0;
+  int64_t n_ring = 1;
+  WINNOW_HOST_DEVICE int64_t slot(int64_t row) const {
+    return row < n_sinks ? row : n_sinks + (row - n_sinks) % n_ring;
+  }
+};
+
+// Attention of one query row over a cache that holds the row itself and every row that it sees.
+struct DecodeCall {
+  const void* q = nullptr;  // (n_heads, head_dim), after RoPE
+  void* out = nullptr;      // (n_heads, head_dim)
+  int64_t row = 0;          // absolute
+  KvCache cache;
+  Window window;
+};
+
 // Scores of answer rows, one entry a row.
 struct TokenScores {
   double* nll_nats = nullptr;    // -log p(target), natural log, >= 0
   uint8_t* is_argmax = nullptr;  // 1 iff the target is the most likely token; ties go to the lower token id
+  int32_t* argmax = nullptr;     // the most likely token itself, unless null; of no meaning where the NLL is not finite
 };
 
 class Backend {
@@ -153,6 +186,10 @@ class Backend {
   virtual void prepare_attention(std::span<const AttentionCall> calls, const HeadShape& heads) = 0;
   // softmax(q k^T * scale) v over the keys that window.h says each row sees.
   virtual void attention(std::span<const AttentionCall> calls, const HeadShape& heads) = 0;
+  // Moves rows of keys and values. Ranges that are written overlap none that is read or written.
+  virtual void copy_kv(std::span<const KvCopy> copies, const HeadShape& heads) = 0;
+  // attention() of single rows, each over a cache of its own. A row's result follows from its own call.
+  virtual void decode_attention(std::span<const DecodeCall> calls, const HeadShape& heads) = 0;
   // out = silu(gate) * up; gate_up (n_rows, 2 * ffn), gate first; out (n_rows, ffn).
   virtual void swiglu(const void* gate_up, void* out, int64_t n_rows, int64_t ffn) = 0;
   // Scores of n_rows rows of the final hidden state (after the last norm) against targets (n_rows; -1: skip the row).

@@ -91,6 +91,7 @@ void CpuBackend::token_nll(const void* x, const Matrix& head, std::span<const in
     if (target < 0) continue;
     out.nll_nats[i] = std::log(s.sum) + (static_cast<double>(s.max) - s.target);
     out.is_argmax[i] = s.argmax == target ? 1 : 0;
+    if (out.argmax != nullptr) out.argmax[i] = static_cast<int32_t>(s.argmax);
   }
 }
 
