@@ -182,7 +182,7 @@ void Generation::choose(std::vector<Sequence*>& sequences, int64_t n_rows) {
     backend_.rms_norm(residual(row), weights_.final_norm(), config_.rms_eps, final_->data(), n);
     backend_.token_nll(final_->data(), weights_.head(),
                        std::span(targets).subspan(static_cast<std::size_t>(row), static_cast<std::size_t>(n)), n,
-                       {nll.data() + row, hits.data() + row, argmax.data() + row});
+                       {.nll_nats = nll.data() + row, .is_argmax = hits.data() + row, .argmax = argmax.data() + row});
   }
   for (Sequence* sequence : sequences) {
     const auto at = static_cast<std::size_t>(sequence->at);
