@@ -19,6 +19,7 @@ Command add_calibrate(CLI::App& program);
 Command add_stats(CLI::App& program);
 Command add_inspect(CLI::App& program);
 Command add_bench(CLI::App& program);
+Command add_select(CLI::App& program);
 Command add_selftest(CLI::App& program);
 Command add_sweep(CLI::App& program);
 

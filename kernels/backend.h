@@ -118,10 +118,21 @@ struct DecodeCall {
   Window window;
 };
 
+// Final hidden states that rows are compared with, and which of them: a row with the row at its own place in another
+// tile, as of the same position of another residual stream.
+struct ReferenceRows {
+  const void* x = nullptr;         // (rows, hidden), rows a multiple of row_tile()
+  std::span<const int32_t> tiles;  // one a tile of the rows: index of the tile of x, or -1 for none
+};
+
 // Scores of answer rows, one entry a row.
 struct TokenScores {
   double* nll_nats = nullptr;    // -log p(target), natural log, >= 0
   uint8_t* is_argmax = nullptr;  // 1 iff the target is the most likely token; ties go to the lower token id
+  // KL(p_reference || p) over the whole vocabulary, natural log, >= 0; exactly 0 for a row that equals its reference.
+  // Rows without one are left alone. Null: not wanted. Off by the rounding of float32 sums: some 1e-7.
+  double* kl_nats = nullptr;
+  ReferenceRows reference{};
   int32_t* argmax = nullptr;     // the most likely token itself, unless null; of no meaning where the NLL is not finite
 };
 
@@ -192,7 +203,8 @@ class Backend {
   virtual void decode_attention(std::span<const DecodeCall> calls, const HeadShape& heads) = 0;
   // out = silu(gate) * up; gate_up (n_rows, 2 * ffn), gate first; out (n_rows, ffn).
   virtual void swiglu(const void* gate_up, void* out, int64_t n_rows, int64_t ffn) = 0;
-  // Scores of n_rows rows of the final hidden state (after the last norm) against targets (n_rows; -1: skip the row).
+  // Scores of n_rows rows of the final hidden state (after the last norm) against targets (n_rows; -1: skip the row);
+  // `out` says which scores.
   // Logits are never stored for the whole vocabulary.
   virtual void token_nll(const void* x, const Matrix& head, std::span<const int32_t> targets, int64_t n_rows,
                          const TokenScores& out) = 0;

@@ -146,6 +146,7 @@ void ProfiledBackend::token_nll(const void* x, const Matrix& head, std::span<con
                                 const TokenScores& out) {
   const auto scored =
       static_cast<double>(std::count_if(targets.begin(), targets.end(), [](int32_t t) { return t >= 0; }));
+  // With references their logits are computed besides, once for all rows that share them: not counted.
   time("token_nll", {.flop = 2.0 * scored * static_cast<double>(head.rows * head.cols)},
        [&] { backend_.token_nll(x, head, targets, n_rows, out); });
 }

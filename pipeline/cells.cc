@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 #include <string>
+#include <utility>
 
 #include "kernels/error.h"
 
@@ -19,19 +20,19 @@ int64_t answer_tokens(const Corpus& corpus, int64_t e) {
 
 }  // namespace
 
-Cells::Cells(int64_t n_examples, int64_t n_layers, int64_t token_slots)
+Cells::Cells(int64_t n_examples, int64_t n_variants, int64_t token_slots)
     : n_examples_(n_examples),
-      n_layers_(n_layers),
+      n_variants_(n_variants),
       token_slots_(token_slots),
-      statistics_(static_cast<std::size_t>(n_examples * (1 + n_layers)) * kStatistics, 0.0),
-      tokens_(static_cast<std::size_t>(n_examples * (1 + n_layers) * token_slots), 0.F) {}
+      statistics_(static_cast<std::size_t>(n_examples * (1 + n_variants)) * kStatistics, 0.0),
+      tokens_(static_cast<std::size_t>(n_examples * (1 + n_variants) * token_slots), 0.F) {}
 
 std::size_t Cells::index(int64_t example, int64_t variant) const {
-  if (example < 0 || example >= n_examples_ || variant < kBaseVariant || variant >= n_layers_) {
+  if (example < 0 || example >= n_examples_ || variant < kBaseVariant || variant >= n_variants_) {
     fail(ExitCode::kInternal,
          "no cell for example " + std::to_string(example) + ", variant " + std::to_string(variant));
   }
-  return static_cast<std::size_t>(example * (1 + n_layers_) + 1 + variant);
+  return static_cast<std::size_t>(example * (1 + n_variants_) + 1 + variant);
 }
 
 void Cells::put(int64_t example, int64_t variant, const Score& score) {
@@ -53,6 +54,27 @@ void Cells::put(int64_t example, int64_t variant, const Score& score) {
   }
   float* tokens = &tokens_[cell * static_cast<std::size_t>(token_slots_)];
   for (std::size_t i = 0; i < score.token_nll_nats.size(); ++i) tokens[i] = score.token_nll_nats[i] + 0.F;
+}
+
+void Cells::grow(int64_t n_variants) {
+  if (n_variants <= n_variants_) return;
+  Cells grown(n_examples_, n_variants, token_slots_);
+  const auto widen = [&](auto& from, auto& to, std::size_t cell_size) {
+    const std::size_t row = static_cast<std::size_t>(1 + n_variants_) * cell_size;
+    const std::size_t wide_row = static_cast<std::size_t>(1 + n_variants) * cell_size;
+    for (std::size_t e = 0; e < static_cast<std::size_t>(n_examples_); ++e) {
+      std::copy_n(from.begin() + static_cast<std::ptrdiff_t>(e * row), row,
+                  to.begin() + static_cast<std::ptrdiff_t>(e * wide_row));
+    }
+  };
+  widen(statistics_, grown.statistics_, kStatistics);
+  widen(tokens_, grown.tokens_, static_cast<std::size_t>(token_slots_));
+  *this = std::move(grown);
+}
+
+void Cells::clear() {
+  std::fill(statistics_.begin(), statistics_.end(), 0.0);
+  std::fill(tokens_.begin(), tokens_.end(), 0.F);
 }
 
 bool Cells::has(int64_t example, int64_t variant) const {

@@ -26,12 +26,12 @@ std::string existing_parent(std::filesystem::path path) {
 
 }  // namespace
 
-Forecast make_forecast(const Inputs& inputs, std::span<const WorkUnit> units, const CalibrateOptions& options,
+Forecast make_forecast(const Inputs& inputs, std::span<const WorkUnit> units, const RunOptions& options,
                        int64_t n_ranks) {
   Forecast forecast;
   forecast.n_units = static_cast<int64_t>(units.size());
   forecast.seconds = predict_makespan(units, n_ranks);
-  const auto cells_per_example = static_cast<int64_t>(inputs.settings.layers.size()) + 1;
+  const auto cells_per_example = static_cast<int64_t>(inputs.wanted.size()) + 1;
   int64_t token_bytes = 0;
   for (const DataSet& data : inputs.data_sets) {
     forecast.cells_total += data.n_examples * cells_per_example;

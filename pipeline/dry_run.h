@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "pipeline/inputs.h"
-#include "pipeline/outcome.h"
 #include "pipeline/plan.h"
+#include "pipeline/provenance.h"
 
 namespace winnow {
 
@@ -23,7 +23,7 @@ struct Forecast {
 };
 
 // Forecast for these units on that many ranks.
-Forecast make_forecast(const Inputs& inputs, std::span<const WorkUnit> units, const CalibrateOptions& options,
+Forecast make_forecast(const Inputs& inputs, std::span<const WorkUnit> units, const RunOptions& options,
                        int64_t n_ranks);
 // Lines for people, or JSON, each with a line feed at its end.
 std::string forecast_text(const Forecast& forecast, const std::vector<RankFacts>& ranks, bool json);

@@ -8,7 +8,6 @@
 #include "model/weights.h"
 
 namespace winnow {
-namespace {
 
 DataSet read_data_set(const std::string& name, const std::filesystem::path& file, int64_t vocab,
                       const std::optional<int64_t>& limit) {
@@ -16,6 +15,8 @@ DataSet read_data_set(const std::string& name, const std::filesystem::path& file
   data.n_examples = std::min(data.corpus.size(), limit.value_or(data.corpus.size()));
   return data;
 }
+
+namespace {
 
 int64_t longest(const DataSet& data) {
   int64_t n_tokens = 0;
@@ -27,7 +28,7 @@ int64_t longest(const DataSet& data) {
 
 // A window that the checkpoint itself sets changes the model on examples that are longer: measuring it with full
 // attention would measure another model than the one that is served.
-void check_native_window(const CalibrateOptions& options, Inputs& inputs) {
+void check_native_window(const RunOptions& options, Inputs& inputs) {
   const ModelConfig& config = inputs.config;
   if (!config.native_window) return;
   for (const DataSet& data : inputs.data_sets) {
@@ -76,16 +77,44 @@ void check_reach(Inputs& inputs) {
 
 }  // namespace
 
-SweepRequest Inputs::request(const MissingCells& cells, std::span<const int64_t> layers, bool per_token) const {
+SweepRequest Inputs::request(const MissingCells& cells, std::span<const int64_t> group, bool per_token) const {
   const Corpus& corpus = data_sets[static_cast<std::size_t>(cells.data_set)].corpus;
   SweepRequest request;
   request.tokens = corpus.example(cells.example);
   request.answer_start = corpus.answer_start[static_cast<std::size_t>(cells.example)];
   request.window = settings.window_of(request.answer_start);
   request.base = settings.base;
-  for (const int64_t layer : layers) request.variants.push_back(settings.variant(layer));
+  for (const int64_t variant : group) request.variants.push_back(variants[static_cast<std::size_t>(variant)]);
   request.per_token = per_token;
   return request;
+}
+
+int64_t Inputs::number_of(const Pattern& pattern) {
+  const std::string name = pattern_name(pattern);
+  const auto found = std::find(variant_names.begin(), variant_names.end(), name);
+  if (found == variant_names.end()) {
+    variant_names.push_back(name);
+    variants.push_back(pattern);
+    return static_cast<int64_t>(variants.size()) - 1;
+  }
+  return found - variant_names.begin();
+}
+
+int64_t Inputs::number_of_name(const std::string& name) {
+  std::optional<Pattern> pattern;
+  try {
+    pattern = pattern_of_name(name, config.n_layers, "a pattern");
+  } catch (const Error& error) {
+    fail(ExitCode::kBadData, error.what());
+  }
+  if (pattern_name(*pattern) != name) fail(ExitCode::kBadData, "a pattern is \"" + name + "\", not in its usual form");
+  return number_of(*pattern);
+}
+
+void check_data_sets(const RunOptions& options, Inputs& inputs) {
+  check_native_window(options, inputs);
+  check_positions(inputs);
+  check_reach(inputs);
 }
 
 Inputs load_inputs(const CalibrateOptions& options) {
@@ -93,18 +122,20 @@ Inputs load_inputs(const CalibrateOptions& options) {
   Inputs inputs;
   inputs.config = read_config(options.model);
   inputs.settings = resolve_settings(options, inputs.config.n_layers);
+  for (int64_t layer = 0; layer < inputs.config.n_layers; ++layer) {
+    inputs.variants.push_back(inputs.settings.variant(layer));
+  }
+  inputs.wanted = inputs.settings.layers;
   inputs.checkpoint = std::make_unique<Checkpoint>(options.model);
   inputs.data_sets.push_back(read_data_set("calibration", options.data, inputs.config.vocab, options.limit));
   for (const auto& [name, file] : options.controls) {
     inputs.data_sets.push_back(read_data_set("control/" + name, file, inputs.config.vocab, options.limit));
   }
-  check_native_window(options, inputs);
-  check_positions(inputs);
-  check_reach(inputs);
+  check_data_sets(options, inputs);
   return inputs;
 }
 
-int choose_threads(const CalibrateOptions& options, const RankResources& resources) {
+int choose_threads(const RunOptions& options, const RankResources& resources) {
   if (options.threads > 0) return options.threads;
   if (const char* text = std::getenv("OMP_NUM_THREADS")) {
     if (const long n = std::strtol(text, nullptr, 10); n > 0 && n <= 4096) return static_cast<int>(n);
@@ -112,7 +143,7 @@ int choose_threads(const CalibrateOptions& options, const RankResources& resourc
   return resources.n_threads;
 }
 
-GpuChoice choose_gpu(const CalibrateOptions& options, MpiSession& session) {
+GpuChoice choose_gpu(const RunOptions& options, MpiSession& session) {
   std::string mine;
   if (options.device != "cpu") {
     for (const std::string& uuid : cuda_device_uuids()) mine += uuid + "\n";
@@ -126,7 +157,7 @@ GpuChoice choose_gpu(const CalibrateOptions& options, MpiSession& session) {
   return choose_gpus(visible)[static_cast<std::size_t>(session.local_rank())];
 }
 
-std::unique_ptr<Backend> make_backend(const CalibrateOptions& options, const GpuChoice& gpu, int n_threads,
+std::unique_ptr<Backend> make_backend(const RunOptions& options, const GpuChoice& gpu, int n_threads,
                                       DType checkpoint_dtype) {
   if (options.device == "cpu" || (options.device == "auto" && gpu.device < 0)) {
     if (options.attention != "auto") {
@@ -160,6 +191,7 @@ std::string hash_checkpoint(const Checkpoint& checkpoint) {
 
 RunIdentity identity_of(const Inputs& inputs, Backend& backend, const std::string& checkpoint_sha256) {
   RunIdentity identity;
+  identity.kind = inputs.kind;
   identity.checkpoint_sha256 = checkpoint_sha256;
   identity.data_sha256 = inputs.data_sets.front().corpus.sha256;
   identity.window_keys = inputs.settings.window_keys;

@@ -1,4 +1,4 @@
-// Everything that a calibration reads before it measures: the checkpoint, the data sets, the settings they give.
+// Everything that a run reads before it measures: the checkpoint, the data sets, the settings they give.
 #pragma once
 
 #include <memory>
@@ -29,28 +29,44 @@ struct DataSet {
 };
 
 struct Inputs {
+  std::string kind = "calibrate";  // the verb
   ModelConfig config;
   std::unique_ptr<Checkpoint> checkpoint;
   Settings settings;
+  // By number: what cells, units and shards mean by a variant. A calibration's number l has layer l switched.
+  std::vector<Pattern> variants;
+  // Of those of other verbs, pattern_name(): shards hold the names, as numbers follow from the command.
+  std::vector<std::string> variant_names;
+  std::vector<int64_t> wanted;        // numbers that this command measures, ascending, besides the base
   std::vector<DataSet> data_sets;     // the calibration set first
   std::vector<std::string> warnings;  // for the user, and kept in the result
 
   // The sweep that a group of lanes of one example needs.
-  SweepRequest request(const MissingCells& cells, std::span<const int64_t> layers, bool per_token) const;
+  SweepRequest request(const MissingCells& cells, std::span<const int64_t> group, bool per_token) const;
+  bool names_variants() const { return kind != "calibrate"; }
+  // The number of a named variant, which is the next free one where the name is new.
+  int64_t number_of(const Pattern& pattern);
+  // Throws Error(kBadData) for what is not the one name of a pattern of this model.
+  int64_t number_of_name(const std::string& name);
 };
 
-// Reads and validates all of it. Throws Error(kUsage | kNoInput | kBadData).
+// Reads and validates all that calibrate needs. Throws Error(kUsage | kNoInput | kBadData).
 Inputs load_inputs(const CalibrateOptions& options);
+// The parts of it that other verbs share. read_data_set: the first examples of a file, as --limit says.
+DataSet read_data_set(const std::string& name, const std::filesystem::path& file, int64_t vocab,
+                      const std::optional<int64_t>& limit);
+// Checks data sets against model and window, once they are all there: adds warnings, or throws Error(kBadData).
+void check_data_sets(const RunOptions& options, Inputs& inputs);
 
 // Threads of this rank: --threads, else OMP_NUM_THREADS, else its share of the cores.
-int choose_threads(const CalibrateOptions& options, const RankResources& resources);
+int choose_threads(const RunOptions& options, const RankResources& resources);
 // The GPU that this rank takes, unless --device cpu says that it takes none. Collective over the host; fails on no
 // rank.
-GpuChoice choose_gpu(const CalibrateOptions& options, MpiSession& session);
+GpuChoice choose_gpu(const RunOptions& options, MpiSession& session);
 // The backend of --device for this rank. Throws Error(kUnavailable) with the reason, also for a GPU that another rank
 // takes too, unless --share-gpu says that they may.
 // The residual stream has the checkpoint's type unless --residual says fp32; float16 becomes bfloat16.
-std::unique_ptr<Backend> make_backend(const CalibrateOptions& options, const GpuChoice& gpu, int n_threads,
+std::unique_ptr<Backend> make_backend(const RunOptions& options, const GpuChoice& gpu, int n_threads,
                                       DType checkpoint_dtype);
 
 // checkpoint_sha256 of model/weights.h with the cache in the user's cache directory.

@@ -54,13 +54,12 @@ class Measurer {
   }
 
   SweepRequest request_of(const WorkUnit& work) const {
-    const MissingCells where{.data_set = work.data_set, .example = work.example, .base = work.keeps_base, .layers = {}};
-    return context_.inputs.request(where, work.layers, context_.per_token);
+    const MissingCells where{
+        .data_set = work.data_set, .example = work.example, .base = work.keeps_base, .variants = {}};
+    return context_.inputs.request(where, work.variants, context_.per_token);
   }
 
-  std::optional<int64_t> next() {
-    return held_ ? std::exchange(held_, std::nullopt) : dispatcher_.next();
-  }
+  std::optional<int64_t> next() { return held_ ? std::exchange(held_, std::nullopt) : dispatcher_.next(); }
 
   // One unit, or as many as fill the backend and fit its memory. No rank takes more than its share of half of them at
   // a time, so that all end together.
@@ -135,6 +134,7 @@ class Measurer {
                 .example = unit.example,
                 .example_id = data.corpus.example_id[static_cast<std::size_t>(unit.example)],
                 .variants = {},
+                .names = {},
                 .scores = {},
                 .n_tokens = data.n_answer(unit.example),
                 .seconds = seconds,
@@ -143,9 +143,14 @@ class Measurer {
       shard.variants.push_back(kBaseVariant);
       shard.scores.push_back(result.base);
     }
-    for (std::size_t i = 0; i < unit.layers.size(); ++i) {
-      shard.variants.push_back(unit.layers[i]);
+    for (std::size_t i = 0; i < unit.variants.size(); ++i) {
+      shard.variants.push_back(unit.variants[i]);
       shard.scores.push_back(result.variants[i]);
+    }
+    const std::vector<std::string>& names = context_.inputs.variant_names;
+    for (const int64_t variant : shard.variants) {
+      if (!context_.inputs.names_variants()) break;
+      shard.names.push_back(variant == kBaseVariant ? "" : names[static_cast<std::size_t>(variant)]);
     }
     write_shard(context_.shards, shard, {.measurement = context_.measurement, .data_sha256 = data.corpus.sha256});
     for (std::size_t i = 0; i < shard.variants.size(); ++i) cells.put(unit.example, shard.variants[i], shard.scores[i]);

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "kernels/error.h"
+#include "results/selection.h"
 
 namespace winnow {
 namespace {
@@ -55,12 +56,12 @@ std::optional<int64_t> parse_number(std::string_view text) {
   return value;
 }
 
-bool decodes_full(const CalibrateOptions& options) {
+bool decodes_full(const RunOptions& options) {
   if (const Target* target = find_target(options.target)) return target->decode_full;
   return options.decode.value_or("windowed") == "full";
 }
 
-void check_target(const CalibrateOptions& options) {
+void check_target(const RunOptions& options) {
   if (options.target.empty()) return;
   std::vector<std::string> names;
   for (const Target& target : targets()) names.push_back(target.name);
@@ -84,26 +85,30 @@ void check_controls(const CalibrateOptions& options) {
   }
 }
 
-Pattern parse_base(const std::string& text, int64_t n_layers) {
-  if (text == "full") return Pattern(static_cast<std::size_t>(n_layers), false);
-  if (text == "windowed") return Pattern(static_cast<std::size_t>(n_layers), true);
-  Pattern base(static_cast<std::size_t>(n_layers), true);
-  for (const int64_t layer : parse_layers(text.substr(std::string("list:").size()), n_layers, "--base")) {
-    base[static_cast<std::size_t>(layer)] = false;
-  }
-  return base;
-}
+}  // namespace
 
-std::string name_of_base(const Pattern& base) {
-  if (std::none_of(base.begin(), base.end(), [](bool windowed) { return windowed; })) return "full";
+std::string pattern_name(const Pattern& pattern) {
+  if (std::none_of(pattern.begin(), pattern.end(), [](bool windowed) { return windowed; })) return "full";
   std::string list;
-  for (std::size_t layer = 0; layer < base.size(); ++layer) {
-    if (!base[layer]) list += (list.empty() ? "list:" : ",") + std::to_string(layer);
+  for (std::size_t layer = 0; layer < pattern.size(); ++layer) {
+    if (!pattern[layer]) list += (list.empty() ? "list:" : ",") + std::to_string(layer);
   }
   return list.empty() ? "windowed" : list;
 }
 
-}  // namespace
+Pattern pattern_of_name(const std::string& name, int64_t n_layers, const std::string& flag) {
+  if (name == "full") return Pattern(static_cast<std::size_t>(n_layers), false);
+  Pattern pattern(static_cast<std::size_t>(n_layers), true);
+  if (name == "windowed") return pattern;
+  const std::string prefix = "list:";
+  if (name.rfind(prefix, 0) != 0) {
+    refuse(flag + " is \"" + name + "\", expected full, windowed or list: with layers, such as list:1,4,5");
+  }
+  for (const int64_t layer : parse_layers(name.substr(prefix.size()), n_layers, flag)) {
+    pattern[static_cast<std::size_t>(layer)] = false;
+  }
+  return pattern;
+}
 
 Window Settings::window_of(int64_t answer_start) const {
   Window window{.keys = window_keys, .sinks = sinks};
@@ -123,7 +128,7 @@ bool Settings::affects(int64_t n_tokens, int64_t answer_start) const {
   return first_affected_row(window_of(answer_start)) < n_tokens - 1;
 }
 
-void check_options(const CalibrateOptions& options) {
+void check_run_options(const RunOptions& options) {
   require_at_least("--window", options.window, 1);
   require_at_least("--sinks", options.sinks.value_or(0), 0);
   require_one_of("--decode", options.decode.value_or("windowed"), {"windowed", "full"});
@@ -135,7 +140,6 @@ void check_options(const CalibrateOptions& options) {
         "--decode windowed");
   }
   require_at_least("--limit", options.limit.value_or(1), 1);
-  require_at_least("--top-k", options.top_k.value_or(1), 1);
   require_at_least("--seed", options.seed, 0);
   require_at_least("--threads", options.threads, 0);
   require_at_least("--max-memory", options.max_memory_bytes.value_or(1), 1);
@@ -146,24 +150,34 @@ void check_options(const CalibrateOptions& options) {
     refuse("--attention " + options.attention +
            " chooses between kernels of a GPU, but --device is cpu; leave one out");
   }
-  if (options.base != "full" && options.base != "windowed" && options.base.rfind("list:", 0) != 0) {
-    refuse("--base is \"" + options.base + "\", expected full, windowed or list: with layers, such as list:1,4,5");
-  }
   if (options.share_gpu && options.device == "cpu") {
     refuse("--share-gpu contradicts --device cpu; leave one of them out");
+  }
+}
+
+void check_options(const CalibrateOptions& options) {
+  check_run_options(options);
+  require_at_least("--top-k", options.top_k.value_or(1), 1);
+  if (options.base != "full" && options.base != "windowed" && options.base.rfind("list:", 0) != 0) {
+    refuse("--base is \"" + options.base + "\", expected full, windowed or list: with layers, such as list:1,4,5");
   }
   check_controls(options);
 }
 
-Settings resolve_settings(const CalibrateOptions& options, int64_t n_layers) {
+Settings resolve_window(const RunOptions& options) {
   Settings settings;
   const Target* target = find_target(options.target);
   settings.window_keys = std::min(options.window, kNoLimit / 4) + (target != nullptr ? target->extra_keys : 0);
   settings.sinks = std::min(options.sinks.value_or(0), kNoLimit / 4);
   settings.decode_full = decodes_full(options);
   settings.tail_rows = options.tail_rows;
-  settings.base = parse_base(options.base, n_layers);
-  settings.base_name = name_of_base(settings.base);
+  return settings;
+}
+
+Settings resolve_settings(const CalibrateOptions& options, int64_t n_layers) {
+  Settings settings = resolve_window(options);
+  settings.base = pattern_of_name(options.base, n_layers, "--base");
+  settings.base_name = pattern_name(settings.base);
   settings.layers =
       parse_layers(options.layers.empty() ? "0-" + std::to_string(n_layers - 1) : options.layers, n_layers, "--layers");
   if (options.top_k && *options.top_k > static_cast<int64_t>(settings.layers.size())) {
@@ -177,28 +191,6 @@ CudaOptions::Attention parse_attention(const std::string& name) {
   require_one_of("--attention", name, {"auto", "cudnn", "own"});
   if (name == "cudnn") return CudaOptions::Attention::kCudnn;
   return name == "own" ? CudaOptions::Attention::kOwn : CudaOptions::Attention::kAuto;
-}
-
-std::vector<int64_t> parse_layers(const std::string& text, int64_t n_layers, const std::string& flag) {
-  std::set<int64_t> layers;
-  std::size_t begin = 0;
-  while (begin <= text.size()) {
-    const std::size_t end = std::min(text.find(',', begin), text.size());
-    const std::string item = text.substr(begin, end - begin);
-    const std::size_t dash = item.find('-', 1);
-    const auto first = parse_number(item.substr(0, dash));
-    const auto last = dash == std::string::npos ? first : parse_number(item.substr(dash + 1));
-    if (!first || !last || *first < 0 || *last < *first) {
-      refuse(flag + ": \"" + item + "\" is no layer or range of layers; expected for example 0-11,20");
-    }
-    if (*last >= n_layers) {
-      refuse(flag + ": layer " + std::to_string(*last) + " is out of range; the model has layers 0 to " +
-             std::to_string(n_layers - 1));
-    }
-    for (int64_t layer = *first; layer <= *last; ++layer) layers.insert(layer);
-    begin = end + 1;
-  }
-  return {layers.begin(), layers.end()};
 }
 
 int64_t parse_bytes(const std::string& text, const std::string& flag) {

@@ -1,4 +1,4 @@
-// What `winnow calibrate` was asked for, as flags say it, and what it means for a model.
+// What the verbs that measure were asked for, as flags say it, and what it means for a model.
 #pragma once
 
 #include <cstdint>
@@ -15,20 +15,17 @@
 
 namespace winnow {
 
-// The flags of calibrate. Empty or absent: not given.
-struct CalibrateOptions {
-  std::filesystem::path model;                                          // checkpoint directory
-  std::filesystem::path data;                                           // calibration file
-  std::filesystem::path out;                                            // run directory
-  std::vector<std::pair<std::string, std::filesystem::path>> controls;  // NAME=FILE
-  int64_t window = 0;                                                   // tokens; see target
-  std::optional<int64_t> sinks;                                         // tokens, default 0
-  std::optional<std::string> decode;                                    // "windowed" (default) or "full"
-  std::string target;                                                   // "", hf, vllm, trtllm, swaa-hf, swaa-vllm
-  std::optional<int64_t> tail_rows;  // rows before the answer that obey the window; none: all
-  std::string base = "full";         // "full", "windowed", "list:1,4,5": layers that keep full attention
-  std::string layers;                // "0-11,20"; "": all
-  std::optional<int64_t> limit;      // examples of every data set
+// The flags that all verbs that measure share. Empty or absent: not given.
+struct RunOptions {
+  std::filesystem::path model;        // checkpoint directory
+  std::filesystem::path data;         // calibration file
+  std::filesystem::path out;          // run directory
+  int64_t window = 0;                 // tokens; see target
+  std::optional<int64_t> sinks;       // tokens, default 0
+  std::optional<std::string> decode;  // "windowed" (default) or "full"
+  std::string target;                 // "", hf, vllm, trtllm, swaa-hf, swaa-vllm
+  std::optional<int64_t> tail_rows;   // rows before the answer that obey the window; none: all
+  std::optional<int64_t> limit;       // examples of every data set
   bool ignore_native_window = false;
   bool per_token = false;
   std::string device = "auto";          // auto, cpu, cuda
@@ -39,7 +36,6 @@ struct CalibrateOptions {
   int threads = 0;                          // per rank; 0: OMP_NUM_THREADS, else a share of the cores
   double grace_seconds = 240.0;             // after USR1 or TERM
   int64_t seed = 0;                         // of bootstrap and permutations
-  std::optional<int64_t> top_k;             // budget besides L/8, L/4 and L/2
   bool profile = false;
   bool dry_run = false;
   bool json = false;
@@ -47,6 +43,14 @@ struct CalibrateOptions {
   std::string command;
   std::string version;
   std::string git_revision;
+};
+
+// The flags of calibrate besides.
+struct CalibrateOptions : RunOptions {
+  std::vector<std::pair<std::string, std::filesystem::path>> controls;  // NAME=FILE
+  std::string base = "full";     // "full", "windowed", "list:1,4,5": layers that keep full attention
+  std::string layers;            // "0-11,20"; "": all
+  std::optional<int64_t> top_k;  // budget besides L/8, L/4 and L/2
 };
 
 // The measurement that the options mean, for one model.
@@ -71,12 +75,18 @@ struct Settings {
 // auto, cudnn or own. Throws Error(kUsage) for others.
 CudaOptions::Attention parse_attention(const std::string& name);
 // What can be refused without looking at a file: ranges, combinations, targets. Throws Error(kUsage).
+void check_run_options(const RunOptions& options);
 void check_options(const CalibrateOptions& options);
+// The part of the settings that all verbs share: window, sinks, decode, tail rows.
+Settings resolve_window(const RunOptions& options);
 // Throws Error(kUsage) for layers that the model does not have.
 Settings resolve_settings(const CalibrateOptions& options, int64_t n_layers);
 
-// "0-11,20" -> ascending unique layer indices below n_layers. `flag` names the flag in messages. Throws Error(kUsage).
-std::vector<int64_t> parse_layers(const std::string& text, int64_t n_layers, const std::string& flag);
+// The one name of a pattern: "full", "windowed" or "list:1,4" with the layers that keep full attention; and back.
+// pattern_of_name takes any list of layers. Throws Error(kUsage); `flag` names the flag in messages.
+std::string pattern_name(const Pattern& pattern);
+Pattern pattern_of_name(const std::string& name, int64_t n_layers, const std::string& flag);
+
 // "8G", "512M", "1024": bytes, powers of 1024. Throws Error(kUsage).
 int64_t parse_bytes(const std::string& text, const std::string& flag);
 // "NAME=FILE"; NAME has letters, digits, _ . -. Throws Error(kUsage).

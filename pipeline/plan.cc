@@ -21,13 +21,13 @@ class ExampleCutter {
 
   // Fewest groups whose memory fits.
   Groups fit(int64_t max_bytes) {
-    const auto n_lanes = missing_->layers.size();
+    const auto n_lanes = missing_->variants.size();
     for (std::size_t n_groups = 1; n_groups <= std::max<std::size_t>(1, n_lanes); ++n_groups) {
       Groups groups = cut(n_groups);
       if (fits(groups, max_bytes)) return groups;
     }
-    const auto first = std::span<const int64_t>(missing_->layers).first(std::min<std::size_t>(1, n_lanes));
-    fail(ExitCode::kOutOfMemory, "example " + std::to_string(missing_->example) + " with a single layer's lane needs " +
+    const auto first = std::span<const int64_t>(missing_->variants).first(std::min<std::size_t>(1, n_lanes));
+    fail(ExitCode::kOutOfMemory, "example " + std::to_string(missing_->example) + " with a single lane needs " +
                                      format_bytes(prices_->bytes(*missing_, first)) + ", but a rank has " +
                                      format_bytes(max_bytes) +
                                      "; raise --max-memory, use fewer ranks per host, or shorter examples");
@@ -36,9 +36,9 @@ class ExampleCutter {
   // n_groups groups of about equal cost: the dearest lane goes to the cheapest group. A lane's price does not depend
   // on its neighbours.
   Groups cut(std::size_t n_groups) {
-    if (n_groups <= 1) return {missing_->layers};
+    if (n_groups <= 1) return {missing_->variants};
     price_lanes();
-    std::vector<std::size_t> order(missing_->layers.size());
+    std::vector<std::size_t> order(missing_->variants.size());
     for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
     std::stable_sort(order.begin(), order.end(),
                      [&](std::size_t a, std::size_t b) { return lane_seconds_[a] > lane_seconds_[b]; });
@@ -46,7 +46,7 @@ class ExampleCutter {
     std::vector<double> seconds(n_groups, 0.0);
     for (const std::size_t lane : order) {
       const auto cheapest = std::min_element(seconds.begin(), seconds.end()) - seconds.begin();
-      groups[static_cast<std::size_t>(cheapest)].push_back(missing_->layers[lane]);
+      groups[static_cast<std::size_t>(cheapest)].push_back(missing_->variants[lane]);
       seconds[static_cast<std::size_t>(cheapest)] += lane_seconds_[lane];
     }
     for (auto& group : groups) std::sort(group.begin(), group.end());
@@ -64,20 +64,20 @@ class ExampleCutter {
       units.push_back({.data_set = missing_->data_set,
                        .example = missing_->example,
                        .keeps_base = missing_->base && units.empty(),
-                       .layers = group,
+                       .variants = group,
                        .cost_seconds = prices_->seconds(*missing_, group)});
     }
     return units;
   }
 
-  std::size_t n_lanes() const { return missing_->layers.size(); }
+  std::size_t n_lanes() const { return missing_->variants.size(); }
 
  private:
   void price_lanes() {
     if (!lane_seconds_.empty()) return;
     const double base = prices_->seconds(*missing_, {});
-    for (const int64_t& layer : missing_->layers) {
-      lane_seconds_.push_back(prices_->seconds(*missing_, {&layer, 1}) - base);
+    for (const int64_t& variant : missing_->variants) {
+      lane_seconds_.push_back(prices_->seconds(*missing_, {&variant, 1}) - base);
     }
   }
 
@@ -88,7 +88,8 @@ class ExampleCutter {
 
 void sort_longest_first(std::vector<WorkUnit>& units) {
   const auto key = [](const WorkUnit& unit) {
-    return std::tuple(-unit.cost_seconds, unit.data_set, unit.example, unit.layers.empty() ? -1 : unit.layers.front());
+    return std::tuple(-unit.cost_seconds, unit.data_set, unit.example,
+                      unit.variants.empty() ? -1 : unit.variants.front());
   };
   std::sort(units.begin(), units.end(), [&](const WorkUnit& a, const WorkUnit& b) { return key(a) < key(b); });
 }
@@ -191,8 +192,8 @@ std::vector<int64_t> encode_units(std::span<const WorkUnit> units) {
   for (const WorkUnit& unit : units) {
     numbers.insert(numbers.end(),
                    {unit.data_set, unit.example, unit.keeps_base ? 1 : 0, std::bit_cast<int64_t>(unit.cost_seconds),
-                    static_cast<int64_t>(unit.layers.size())});
-    numbers.insert(numbers.end(), unit.layers.begin(), unit.layers.end());
+                    static_cast<int64_t>(unit.variants.size())});
+    numbers.insert(numbers.end(), unit.variants.begin(), unit.variants.end());
   }
   return numbers;
 }
@@ -203,12 +204,12 @@ std::vector<WorkUnit> decode_units(std::span<const int64_t> numbers) {
     WorkUnit unit{.data_set = numbers[0],
                   .example = numbers[1],
                   .keeps_base = numbers[2] != 0,
-                  .layers = {},
+                  .variants = {},
                   .cost_seconds = std::bit_cast<double>(numbers[3])};
-    const auto layers = numbers.subspan(5, static_cast<std::size_t>(numbers[4]));
-    unit.layers.assign(layers.begin(), layers.end());
+    const auto variants = numbers.subspan(5, static_cast<std::size_t>(numbers[4]));
+    unit.variants.assign(variants.begin(), variants.end());
     units.push_back(std::move(unit));
-    numbers = numbers.subspan(5 + layers.size());
+    numbers = numbers.subspan(5 + variants.size());
   }
   return units;
 }

@@ -9,12 +9,12 @@
 
 namespace winnow {
 
-// What one example still needs: its base's cell, or not, and the cells of these layers (ascending).
+// What one example still needs: its base's cell, or not, and the cells of these variants (ascending ids).
 struct MissingCells {
   int64_t data_set = 0;  // index: 0 the calibration set, then the controls
   int64_t example = 0;
   bool base = false;
-  std::vector<int64_t> layers;
+  std::vector<int64_t> variants;
 };
 
 // One piece of work: the base of an example with a group of its lanes. The base is run in every group; its cell is kept
@@ -23,16 +23,16 @@ struct WorkUnit {
   int64_t data_set = 0;
   int64_t example = 0;
   bool keeps_base = false;
-  std::vector<int64_t> layers;
+  std::vector<int64_t> variants;
   double cost_seconds = 0.0;
 
-  int64_t n_cells() const { return static_cast<int64_t>(layers.size()) + (keeps_base ? 1 : 0); }
+  int64_t n_cells() const { return static_cast<int64_t>(variants.size()) + (keeps_base ? 1 : 0); }
 };
 
 // Prices of one example with a group of lanes.
 struct UnitPrices {
-  std::function<double(const MissingCells&, std::span<const int64_t> layers)> seconds;
-  std::function<int64_t(const MissingCells&, std::span<const int64_t> layers)> bytes;
+  std::function<double(const MissingCells&, std::span<const int64_t> variants)> seconds;
+  std::function<int64_t(const MissingCells&, std::span<const int64_t> variants)> bytes;
 };
 
 struct PlanLimits {
@@ -40,7 +40,7 @@ struct PlanLimits {
   int64_t max_bytes = 0;  // of a unit on any rank
 };
 
-// Units in the order in which they are handed out, longest first; ties by data set, example and first layer. Throws
+// Units in the order in which they are handed out, longest first; ties by data set, example and first variant. Throws
 // Error(kOutOfMemory) when the base with one lane does not fit.
 std::vector<WorkUnit> plan_units(std::span<const MissingCells> missing, const UnitPrices& prices,
                                  const PlanLimits& limits);

@@ -26,7 +26,7 @@ const DataSet* find_data_set(const std::vector<DataSet>& data_sets, const std::s
 [[noreturn]] void refuse(const std::string& what) { fail(ExitCode::kBadData, what); }
 
 // Throws Error(kBadData) with the reason when the shard does not belong to this measurement of this data set.
-void check_shard(const ShardFile& file, const std::string& measurement, const DataSet& data, int64_t n_layers) {
+void check_shard(const ShardFile& file, const std::string& measurement, const DataSet& data, int64_t n_variants) {
   const Shard& shard = file.shard;
   if (file.identity.measurement != measurement) refuse("it belongs to a measurement with other settings");
   if (file.identity.data_sha256 != data.corpus.sha256) refuse("it was measured on other data");
@@ -36,7 +36,18 @@ void check_shard(const ShardFile& file, const std::string& measurement, const Da
   }
   if (shard.n_tokens != data.n_answer(shard.example)) refuse("its number of answer tokens is not the example's");
   for (const int64_t variant : shard.variants) {
-    if (variant < kBaseVariant || variant >= n_layers) refuse("layer " + std::to_string(variant) + " does not exist");
+    if (variant < kBaseVariant || variant >= n_variants) {
+      refuse("variant " + std::to_string(variant) + " does not exist");
+    }
+  }
+}
+
+// Gives the variants of a shard the numbers that their names have in this command.
+void renumber(Shard& shard, const NumberVariant& number, Cells& cells) {
+  if (shard.names.empty() != !number) refuse("it does not say which patterns it holds, as its kind of run does");
+  for (std::size_t i = 0; i < shard.names.size(); ++i) {
+    shard.variants[i] = shard.names[i].empty() ? kBaseVariant : number(shard.names[i]);
+    cells.grow(shard.variants[i] + 1);
   }
 }
 
@@ -75,18 +86,20 @@ RunDirectory::RunDirectory(const std::filesystem::path& path, const std::string&
 }
 
 std::vector<std::string> load_shards(const std::filesystem::path& run_directory, const std::string& measurement,
-                                     const std::vector<DataSet>& data_sets, std::vector<Cells>& cells, BadShards bad) {
+                                     const std::vector<DataSet>& data_sets, std::vector<Cells>& cells, BadShards bad,
+                                     const NumberVariant& number) {
   std::vector<std::string> notes;
   const std::filesystem::path directory = shard_directory(run_directory);
   if (!std::filesystem::is_directory(directory)) return notes;
   for (const std::filesystem::path& path : list_shards(directory)) {
     try {
-      const ShardFile file = read_shard(path);
+      ShardFile file = read_shard(path);
       const DataSet* data = find_data_set(data_sets, file.shard.data_set);
       if (data == nullptr && file.identity.measurement == measurement) continue;
       if (data == nullptr) refuse("it belongs to a measurement with other settings");
       Cells& table = cells[static_cast<std::size_t>(data - data_sets.data())];
-      check_shard(file, measurement, *data, table.n_layers());
+      if (file.identity.measurement == measurement) renumber(file.shard, number, table);
+      check_shard(file, measurement, *data, table.n_variants());
       take_cells(file.shard, data->n_examples, table);
     } catch (const Error& error) {
       if (error.code() != ExitCode::kBadData && error.code() != ExitCode::kNoInput) throw;
@@ -104,16 +117,16 @@ std::vector<std::string> load_shards(const std::filesystem::path& run_directory,
 }
 
 std::vector<MissingCells> find_missing(const std::vector<DataSet>& data_sets, const std::vector<Cells>& cells,
-                                       std::span<const int64_t> layers) {
+                                       std::span<const int64_t> variants) {
   std::vector<MissingCells> missing;
   for (std::size_t d = 0; d < data_sets.size(); ++d) {
     for (int64_t e = 0; e < data_sets[d].n_examples; ++e) {
       MissingCells example{
-          .data_set = static_cast<int64_t>(d), .example = e, .base = !cells[d].has(e, kBaseVariant), .layers = {}};
-      for (const int64_t layer : layers) {
-        if (!cells[d].has(e, layer)) example.layers.push_back(layer);
+          .data_set = static_cast<int64_t>(d), .example = e, .base = !cells[d].has(e, kBaseVariant), .variants = {}};
+      for (const int64_t variant : variants) {
+        if (!cells[d].has(e, variant)) example.variants.push_back(variant);
       }
-      if (example.base || !example.layers.empty()) missing.push_back(std::move(example));
+      if (example.base || !example.variants.empty()) missing.push_back(std::move(example));
     }
   }
   return missing;

@@ -1,7 +1,8 @@
-// The run directory of one calibration: lock, record, finished cells.
+// The run directory of one measurement: lock, record, finished cells.
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -37,13 +38,18 @@ std::map<std::string, std::string> control_hashes(const std::vector<DataSet>& da
 
 // What to do with a shard that cannot be used: set it aside, or leave it (a dry run changes nothing).
 enum class BadShards { kSetAside, kLeave };
+// The number of a variant that a shard names, a new one where it is new. Throws Error(kBadData) for no name of a
+// pattern.
+using NumberVariant = std::function<int64_t(const std::string& name)>;
 // Puts the cells of all shards of this measurement into `cells` (one table per data set) and returns one line for each
-// shard that cannot be used. Shards of controls that this command does not name are passed over in silence.
+// shard that cannot be used. Shards of controls that this command does not name are passed over in silence. With named
+// variants the tables grow as `number` finds new ones.
 std::vector<std::string> load_shards(const std::filesystem::path& run_directory, const std::string& measurement,
-                                     const std::vector<DataSet>& data_sets, std::vector<Cells>& cells, BadShards bad);
+                                     const std::vector<DataSet>& data_sets, std::vector<Cells>& cells, BadShards bad,
+                                     const NumberVariant& number = {});
 
-// What these data sets still lack for these layers.
+// What these data sets still lack of these variants, and of the base.
 std::vector<MissingCells> find_missing(const std::vector<DataSet>& data_sets, const std::vector<Cells>& cells,
-                                       std::span<const int64_t> layers);
+                                       std::span<const int64_t> variants);
 
 }  // namespace winnow

@@ -2,6 +2,7 @@
 
 #include <fstream>
 #include <iterator>
+#include <set>
 #include <span>
 
 #include "kernels/error.h"
@@ -13,6 +14,7 @@ namespace {
 
 constexpr const char* kFormat = "winnow-run";
 constexpr int kVersion = 1;
+constexpr const char* kCalibrate = "calibrate";
 
 std::filesystem::path record_path(const std::filesystem::path& run_directory) { return run_directory / "run.json"; }
 
@@ -32,18 +34,20 @@ std::string shown(const nlohmann::json& value) {
 }  // namespace
 
 nlohmann::json RunIdentity::to_json() const {
-  return {{"checkpoint_sha256", checkpoint_sha256},
-          {"data_sha256", data_sha256},
-          {"window_keys", window_keys},
-          {"sinks", sinks},
-          {"decode", decode},
-          {"tail_rows", tail_rows ? nlohmann::json(*tail_rows) : nlohmann::json()},
-          {"base", base},
-          {"residual_dtype", residual_dtype},
-          {"compute_dtype", compute_dtype},
-          {"backend", backend},
-          {"attention_path", attention_path},
-          {"schema_version", schema_version}};
+  nlohmann::json json = {{"checkpoint_sha256", checkpoint_sha256},
+                         {"data_sha256", data_sha256},
+                         {"window_keys", window_keys},
+                         {"sinks", sinks},
+                         {"decode", decode},
+                         {"tail_rows", tail_rows ? nlohmann::json(*tail_rows) : nlohmann::json()},
+                         {"base", base},
+                         {"residual_dtype", residual_dtype},
+                         {"compute_dtype", compute_dtype},
+                         {"backend", backend},
+                         {"attention_path", attention_path},
+                         {"schema_version", schema_version}};
+  if (kind != kCalibrate) json["kind"] = kind;
+  return json;
 }
 
 std::string RunIdentity::hash() const { return sha256_of(to_json().dump()); }
@@ -80,12 +84,19 @@ void RunRecord::adopt(const RunIdentity& identity, const std::map<std::string, s
     json_["controls"] = nlohmann::json::object();
   }
   const nlohmann::json& there = json_["identity"];
-  for (const auto& [field, value] : here.items()) {
-    const auto found = there.find(field);
-    if (found == there.end() || *found != value) {
-      refuse_mismatch(path_, field, found == there.end() ? nlohmann::json("missing") : *found, value);
-    }
+  const auto value_in = [](const nlohmann::json& fields, const std::string& field) {
+    return fields.value(field, nlohmann::json(field == "kind" ? kCalibrate : "missing"));
+  };
+  std::set<std::string> names;
+  for (const nlohmann::json* fields : {&here, &there}) {
+    for (const auto& [field, value] : fields->items()) names.insert(field);
   }
+  const auto compare = [&](const std::string& field) {
+    const nlohmann::json known = value_in(there, field);
+    if (known != value_in(here, field)) refuse_mismatch(path_, field, known, value_in(here, field));
+  };
+  compare("kind");  // another verb explains every other difference
+  for (const std::string& field : names) compare(field);
   nlohmann::json& known = json_["controls"];
   for (const auto& [name, sha256] : controls) {
     if (known.contains(name) && known[name] != sha256) {

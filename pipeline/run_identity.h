@@ -12,6 +12,7 @@
 namespace winnow {
 
 struct RunIdentity {
+  std::string kind = "calibrate";  // the verb
   std::string checkpoint_sha256;
   std::string data_sha256;
   int64_t window_keys = 0;

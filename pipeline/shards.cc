@@ -18,6 +18,7 @@ constexpr int64_t kVersion = 1;
 // The columns of a shard as they are stored.
 struct Columns {
   std::vector<int64_t> variant;
+  std::vector<std::string> name;  // empty, or one per variant
   std::vector<double> nll;
   std::vector<uint8_t> exact_match;
   std::vector<double> token_accuracy;
@@ -27,6 +28,7 @@ struct Columns {
 Columns columns_of(const Shard& shard) {
   Columns columns;
   columns.variant = shard.variants;
+  columns.name = shard.names;
   for (const Score& score : shard.scores) {
     columns.nll.push_back(score.nll_nats);
     columns.exact_match.push_back(score.exact_match ? 1 : 0);
@@ -49,6 +51,7 @@ std::string content_sha256(const Shard& shard, const ShardIdentity& identity, co
                       shard.example_id + '\n' + std::to_string(shard.example) + '\n' + std::to_string(shard.n_tokens) +
                       '\n';
   append(bytes, columns.variant);
+  for (const std::string& name : columns.name) bytes += name + '\n';
   append(bytes, columns.nll);
   append(bytes, columns.exact_match);
   append(bytes, columns.token_accuracy);
@@ -59,7 +62,9 @@ std::string content_sha256(const Shard& shard, const ShardIdentity& identity, co
 // "calibration.e000012.5f0c93ab12de.h5": the same cells of the same example always get the same name.
 std::string file_name(const Shard& shard) {
   std::string key = shard.data_set + ' ' + std::to_string(shard.example);
-  for (const int64_t variant : shard.variants) key += ' ' + std::to_string(variant);
+  for (std::size_t i = 0; i < shard.variants.size(); ++i) {
+    key += ' ' + (shard.names.empty() ? std::to_string(shard.variants[i]) : shard.names[i]);
+  }
   key += shard.scores.front().token_nll_nats.empty() ? "" : " tokens";
   std::string set = shard.data_set;
   std::replace(set.begin(), set.end(), '/', '.');
@@ -75,6 +80,7 @@ std::string file_name(const Shard& shard) {
 Columns read_columns(const std::filesystem::path& file, const hdf5::Group& root, int64_t n_tokens) {
   Columns columns;
   columns.variant = root.read<int64_t>("variant", 1).values;
+  if (root.contains("name")) columns.name = root.read<std::string>("name", 1).values;
   columns.nll = root.read<double>("nll", 1).values;
   columns.exact_match = root.read<uint8_t>("exact_match", 1).values;
   columns.token_accuracy = root.read<double>("token_accuracy", 1).values;
@@ -83,7 +89,7 @@ Columns read_columns(const std::filesystem::path& file, const hdf5::Group& root,
   const bool tokens_fit =
       columns.token_nll.empty() || columns.token_nll.size() == n * static_cast<std::size_t>(n_tokens);
   if (n == 0 || columns.nll.size() != n || columns.exact_match.size() != n || columns.token_accuracy.size() != n ||
-      n_tokens < 1 || !tokens_fit) {
+      n_tokens < 1 || !tokens_fit || (!columns.name.empty() && columns.name.size() != n)) {
     refuse(file, "the lengths of its tables do not agree");
   }
   return columns;
@@ -91,6 +97,7 @@ Columns read_columns(const std::filesystem::path& file, const hdf5::Group& root,
 
 void fill_scores(const Columns& columns, Shard& shard) {
   shard.variants = columns.variant;
+  shard.names = columns.name;
   for (std::size_t i = 0; i < columns.variant.size(); ++i) {
     Score score{columns.nll[i], columns.exact_match[i] != 0, columns.token_accuracy[i], {}};
     if (!columns.token_nll.empty()) {
@@ -110,6 +117,7 @@ void write_shard(const std::filesystem::path& directory, const Shard& shard, con
     hdf5::Group root = file.root();
     const auto n = static_cast<int64_t>(columns.variant.size());
     root.write<int64_t>("variant", columns.variant, {n});
+    if (!columns.name.empty()) root.write<std::string>("name", columns.name, {n});
     root.write<double>("nll", columns.nll, {n});
     root.write<uint8_t>("exact_match", columns.exact_match, {n});
     root.write<double>("token_accuracy", columns.token_accuracy, {n});

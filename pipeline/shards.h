@@ -16,11 +16,13 @@ struct Shard {
   std::string data_set;  // "calibration" or "control/NAME"
   int64_t example = 0;   // index in the calibration file
   std::string example_id;
-  std::vector<int64_t> variants;  // kBaseVariant or a layer (pipeline/cells.h)
-  std::vector<Score> scores;      // one per variant
-  int64_t n_tokens = 0;           // answer tokens; token NLLs have that many entries, or none
-  double seconds = 0.0;           // that the unit took
-  std::string made_by;            // rank and host, for whoever reads the file
+  std::vector<int64_t> variants;  // kBaseVariant or a number (pipeline/cells.h)
+  // Of named variants, one per variant, "" for the base: what counts, as numbers differ between commands. Else empty.
+  std::vector<std::string> names;
+  std::vector<Score> scores;  // one per variant
+  int64_t n_tokens = 0;       // answer tokens; token NLLs have that many entries, or none
+  double seconds = 0.0;       // that the unit took
+  std::string made_by;        // rank and host, for whoever reads the file
 };
 
 // What a shard must have been measured with.

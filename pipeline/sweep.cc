@@ -30,6 +30,7 @@ class Sweep {
   struct RowScores {
     std::vector<double> nll;    // (scored rows), nats
     std::vector<uint8_t> hits;  // (scored rows)
+    std::vector<double> kl;     // (scored rows), nats; empty where no request wants it
   };
 
   void run_layer(int64_t layer);
@@ -38,6 +39,9 @@ class Sweep {
   std::size_t group_end(std::size_t begin, std::size_t n_alive) const;
   void give_birth(int64_t layer);
   void gather_scored(int64_t layer);
+  void keep_base_rows();
+  std::vector<int32_t> targets() const;
+  std::vector<int32_t> reference_tiles() const;
   RowScores score_rows();
   Score score_segment(const Segment& segment, const RowScores& scores) const;
 
@@ -76,6 +80,7 @@ class Sweep {
   std::unique_ptr<Buffer> stack_;      // (stack rows, hidden) residual
   std::unique_ptr<Buffer> scored_;     // (scored rows, hidden) residual
   std::unique_ptr<Buffer> final_;      // (chunk of scored rows, hidden), normed
+  std::unique_ptr<Buffer> reference_;  // (the bases' scored rows, hidden), normed; for KL only
   std::unique_ptr<Buffer> base_q_;     // (base rows, q_dim)
   std::unique_ptr<Buffer> base_kv_;    // keys and values of the bases' rows
   std::unique_ptr<Buffer> group_q_;    // (group rows, q_dim)
@@ -85,7 +90,7 @@ class Sweep {
 
 // Bytes of every buffer of a sweep, in the order in which they are taken.
 struct BufferSizes {
-  int64_t rope, positions, tokens, stack, scored, final, base_q, base_kv, group_q, group_kv, attention;
+  int64_t rope, positions, tokens, stack, scored, final, reference, base_q, base_kv, group_q, group_kv, attention;
   BufferSizes(const Backend& backend, const ModelConfig& config, const SweepLayout& layout) {
     const HeadShape& heads = config.heads;
     const int64_t residual_row = config.hidden * size_bytes(backend.residual_dtype());
@@ -97,6 +102,7 @@ struct BufferSizes {
     stack = layout.stack_rows * residual_row;
     scored = layout.scored_rows * residual_row;
     final = std::min(layout.scored_rows, backend.chunk_rows()) * config.hidden * element;
+    reference = layout.with_kl ? layout.base_scored_rows * config.hidden * element : 0;
     base_q = layout.base_rows * query_row;
     base_kv = backend.kv_bytes(layout.base_rows, heads);
     group_q = layout.group_rows * query_row;
@@ -104,7 +110,8 @@ struct BufferSizes {
     attention = std::max(layout.base_rows, layout.group_rows) * query_row;
   }
   int64_t total() const {
-    return rope + positions + tokens + stack + scored + final + base_q + base_kv + group_q + group_kv + attention;
+    return rope + positions + tokens + stack + scored + final + reference + base_q + base_kv + group_q + group_kv +
+           attention;
   }
 };
 
@@ -126,6 +133,7 @@ Sweep::Sweep(Backend& backend, const ModelConfig& config, ModelWeights& weights,
   stack_ = backend.allocate(sizes.stack, "the residual lanes");
   scored_ = backend.allocate(sizes.scored, "the answer rows");
   final_ = backend.allocate(sizes.final, "the final rows");
+  reference_ = backend.allocate(sizes.reference, "the base's final rows");
   base_q_ = backend.allocate(sizes.base_q, "the base's queries");
   base_kv_ = backend.allocate(sizes.base_kv, "the base's keys and values");
   group_q_ = backend.allocate(sizes.group_q, "the lanes' queries");
@@ -266,6 +274,7 @@ Score Sweep::score_segment(const Segment& segment, const RowScores& scores) cons
   const Rows& base = layout_.base_of(segment).scored;
   Score score;
   double sum = 0.0;
+  double sum_kl = 0.0;
   int64_t n_hits = 0;
   for (int64_t row = request.answer_start - 1; row < segment.n_tokens; ++row) {
     // Rows before the lane's first are the base's.
@@ -273,18 +282,20 @@ Score Sweep::score_segment(const Segment& segment, const RowScores& scores) cons
     const auto at = static_cast<std::size_t>(rows.at + row - rows.first_row);
     sum += scores.nll[at];
     n_hits += scores.hits[at];
+    if (request.with_kl) sum_kl += scores.kl[at];
     if (request.per_token) score.token_nll_nats.push_back(static_cast<float>(scores.nll[at]));
   }
   const int64_t n_answer = segment.n_tokens - request.answer_start + 1;
   score.nll_nats = sum / static_cast<double>(n_answer);
+  score.kl_nats = sum_kl / static_cast<double>(n_answer);
   score.exact_match = n_hits == n_answer;
   score.token_accuracy = static_cast<double>(n_hits) / static_cast<double>(n_answer);
   return score;
 }
 
-Sweep::RowScores Sweep::score_rows() {
-  const auto n_rows = static_cast<std::size_t>(layout_.scored_rows);
-  std::vector<int32_t> targets(n_rows, -1);
+// Token that each scored row predicts; -1 for rows that predict none of the answer.
+std::vector<int32_t> Sweep::targets() const {
+  std::vector<int32_t> targets(static_cast<std::size_t>(layout_.scored_rows), -1);
   for (const Segment& segment : layout_.segments) {
     const SweepRequest& request = requests_[segment.request];
     const Rows& rows = segment.scored;
@@ -293,13 +304,55 @@ Sweep::RowScores Sweep::score_rows() {
           request.tokens[static_cast<std::size_t>(row + 1)];
     }
   }
-  RowScores scores{std::vector<double>(n_rows, 0.0), std::vector<uint8_t>(n_rows, 0)};
+  return targets;
+}
+
+// For each tile of scored rows the tile of the base that holds the same rows; -1 where no KL is wanted.
+std::vector<int32_t> Sweep::reference_tiles() const {
+  const int64_t tile = backend_.row_tile();
+  std::vector<int32_t> tiles(static_cast<std::size_t>(layout_.scored_rows / tile), -1);
+  for (const Segment& segment : layout_.segments) {
+    if (segment.is_base() || !requests_[segment.request].with_kl) continue;
+    const Rows& rows = segment.scored;
+    const Rows& base = layout_.base_of(segment).scored;
+    for (int64_t row = 0; row < rows.n_rows; row += tile) {
+      tiles[static_cast<std::size_t>((rows.at + row) / tile)] =
+          static_cast<int32_t>((base.at + rows.first_row - base.first_row + row) / tile);
+    }
+  }
+  return tiles;
+}
+
+// The bases' final rows, which the lanes' distributions are compared with.
+void Sweep::keep_base_rows() {
+  for (int64_t row = 0; row < layout_.base_scored_rows; row += backend_.chunk_rows()) {
+    const int64_t n = std::min(backend_.chunk_rows(), layout_.base_scored_rows - row);
+    backend_.rms_norm(scored(row), weights_.final_norm(), config_.rms_eps,
+                      row_pointer(reference_->data(), backend_.activation_dtype(), row, config_.hidden), n);
+  }
+}
+
+Sweep::RowScores Sweep::score_rows() {
+  const auto n_rows = static_cast<std::size_t>(layout_.scored_rows);
+  const std::vector<int32_t> targets = this->targets();
+  RowScores scores{std::vector<double>(n_rows, 0.0), std::vector<uint8_t>(n_rows, 0), {}};
+  std::vector<int32_t> tiles;
+  if (layout_.with_kl) {
+    keep_base_rows();
+    scores.kl.assign(n_rows, 0.0);
+    tiles = reference_tiles();
+  }
   for (int64_t row = 0; row < layout_.scored_rows; row += backend_.chunk_rows()) {
     const int64_t n = std::min(backend_.chunk_rows(), layout_.scored_rows - row);
     backend_.rms_norm(scored(row), weights_.final_norm(), config_.rms_eps, final_->data(), n);
+    TokenScores out{scores.nll.data() + row, scores.hits.data() + row};
+    if (layout_.with_kl) {
+      out.kl_nats = scores.kl.data() + row;
+      out.reference = {reference_->data(),
+                       std::span(tiles).subspan(static_cast<std::size_t>(row / backend_.row_tile()))};
+    }
     backend_.token_nll(final_->data(), weights_.head(),
-                       std::span(targets).subspan(static_cast<std::size_t>(row), static_cast<std::size_t>(n)), n,
-                       {scores.nll.data() + row, scores.hits.data() + row});
+                       std::span(targets).subspan(static_cast<std::size_t>(row), static_cast<std::size_t>(n)), n, out);
   }
   backend_.synchronize();
   return scores;

@@ -22,6 +22,9 @@ struct Score {
   bool exact_match = false;           // every answer token is the argmax: greedy decoding reproduces the answer
   double token_accuracy = 0.0;        // share of answer tokens that are the argmax
   std::vector<float> token_nll_nats;  // (answer_tokens), only when asked for
+  // Mean over the answer tokens of KL(p_base || p_this) over the whole vocabulary, natural log, when asked for; 0 for
+  // the base itself.
+  double kl_nats = 0.0;
 };
 
 struct SweepRequest {
@@ -31,6 +34,7 @@ struct SweepRequest {
   Pattern base;
   std::vector<Pattern> variants;
   bool per_token = false;
+  bool with_kl = false;
 };
 
 struct SweepResult {

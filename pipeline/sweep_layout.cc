@@ -57,6 +57,7 @@ SweepLayout::SweepLayout(const ModelConfig& config, std::span<const SweepRequest
     const SweepRequest& request = requests[r];
     const RowRange& range = ranges.emplace_back(row_range(config, request, backend.row_tile()));
     longest_rows = std::max(longest_rows, range.padded_rows);
+    with_kl = with_kl || request.with_kl;
     Segment segment{.request = r, .pattern = &request.base, .n_tokens = range.n_rows, .residual = {}, .scored = {}};
     segments.push_back(segment);
     if (range.lane_first_row == range.padded_rows) continue;
@@ -77,7 +78,10 @@ SweepLayout::SweepLayout(const ModelConfig& config, std::span<const SweepRequest
     segment.residual = place(segment.is_base() ? 0 : range.lane_first_row, range.padded_rows, stack_rows);
     segment.scored =
         place(segment.is_base() ? range.first_score_row : range.lane_first_score_row(), range.padded_rows, scored_rows);
-    if (segment.is_base()) base_rows = stack_rows;
+    if (segment.is_base()) {
+      base_rows = stack_rows;
+      base_scored_rows = scored_rows;
+    }
   }
   group_rows = std::min(stack_rows - base_rows, std::max({base_rows, backend.stack_rows(), longest_lane}));
 }

@@ -54,11 +54,13 @@ struct SweepLayout {
   std::vector<Segment> segments;
   int64_t n_bases = 0;
   int64_t n_layers = 0;
-  int64_t base_rows = 0;     // in the stack
-  int64_t stack_rows = 0;    // in all
-  int64_t scored_rows = 0;   // in all
-  int64_t group_rows = 0;    // of lanes that go through attention together, at most
-  int64_t longest_rows = 0;  // of a sequence, padded
+  int64_t base_rows = 0;         // in the stack
+  int64_t stack_rows = 0;        // in all
+  int64_t scored_rows = 0;       // in all
+  int64_t base_scored_rows = 0;  // the bases', which come first
+  bool with_kl = false;          // of any request
+  int64_t group_rows = 0;        // of lanes that go through attention together, at most
+  int64_t longest_rows = 0;      // of a sequence, padded
 
   bool is_last(int64_t layer) const { return layer == n_layers - 1; }
   int64_t n_alive(int64_t layer) const;  // segments

@@ -14,6 +14,7 @@ inline constexpr uint64_t kResampleStream = 1;         // bootstrap of the calib
 inline constexpr uint64_t kControlResampleStream = 2;  // bootstrap of calibration and control examples together
 inline constexpr uint64_t kPermutationStream = 3;      // permutations of layers
 inline constexpr uint64_t kSplitStream = 4;            // halves of the calibration examples
+inline constexpr uint64_t kSelectionStream = 16;       // layers of a random pattern
 
 // SplitMix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators"), started at a hash of its key.
 class RandomStream {

@@ -143,13 +143,6 @@ void write_reliability(hdf5::Group group, const Reliability& r) {
                  "Spearman's rho over layers of mean_delta_nll with token_accuracy_drop");
 }
 
-void write_provenance(hdf5::Group group, const Provenance& provenance) {
-  for (const ProvenanceEntry& entry : provenance.entries()) {
-    std::visit([&](const auto& value) { group.write_scalar(entry.name, value); }, entry.value);
-    describe(group, entry.name, {entry.units.c_str(), entry.long_name});
-  }
-}
-
 void check_fit(const Results& results, const std::string& path) {
   check_measurement(results.calibration, path + ": calibration");
   for (const auto& [name, control] : results.controls) {
@@ -166,16 +159,27 @@ void check_fit(const Results& results, const std::string& path) {
 
 }  // namespace
 
+void write_root(hdf5::Group& root, const std::string& title, const Provenance& provenance) {
+  const std::string version = provenance.text("winnow_version");
+  root.set_attribute<std::string>(".", "Conventions", "winnow-results-" + std::to_string(kResultsVersion));
+  root.set_attribute<std::string>(".", "title", title);
+  root.set_attribute<std::string>(".", "created_by", version.empty() ? "winnow" : "winnow " + version);
+  root.set_attribute<std::string>(".", "format", kResultsFormat);
+  root.set_attribute<int64_t>(".", "format_version", kResultsVersion);
+}
+
+void write_provenance(hdf5::Group group, const Provenance& provenance) {
+  for (const ProvenanceEntry& entry : provenance.entries()) {
+    std::visit([&](const auto& value) { group.write_scalar(entry.name, value); }, entry.value);
+    describe(group, entry.name, {entry.units.c_str(), entry.long_name});
+  }
+}
+
 void write_results(const std::filesystem::path& path, const Results& results) {
   check_fit(results, path.string());
   hdf5::File file = hdf5::File::create(path);
   hdf5::Group root = file.root();
-  const std::string version = results.provenance.text("winnow_version");
-  root.set_attribute<std::string>(".", "Conventions", "winnow-results-" + std::to_string(kResultsVersion));
-  root.set_attribute<std::string>(".", "title", "Which layers must keep full attention: NLL per windowed layer");
-  root.set_attribute<std::string>(".", "created_by", version.empty() ? "winnow" : "winnow " + version);
-  root.set_attribute<std::string>(".", "format", kResultsFormat);
-  root.set_attribute<int64_t>(".", "format_version", kResultsVersion);
+  write_root(root, "Which layers must keep full attention: NLL per windowed layer", results.provenance);
   write_measurement(root.create_group("calibration"), results.calibration);
   hdf5::Group controls = root.create_group("control");
   for (const auto& [name, control] : results.controls) write_measurement(controls.create_group(name), control);

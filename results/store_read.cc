@@ -1,38 +1,10 @@
-#include <limits>
-
 #include "kernels/error.h"
 #include "results/hdf5.h"
 #include "results/store.h"
+#include "results/variables_read.h"
 
 namespace winnow {
 namespace {
-
-[[noreturn]] void refuse_shape(const hdf5::Group& group, const std::string& name, const std::vector<int64_t>& expected,
-                               const std::vector<int64_t>& found) {
-  const auto text = [](const std::vector<int64_t>& shape) {
-    std::string line = "[";
-    for (const int64_t extent : shape) line += (line.size() > 1 ? ", " : "") + std::to_string(extent);
-    return line + "]";
-  };
-  fail(ExitCode::kBadData, group.where(name) + ": expected the shape " + text(expected) + ", found " + text(found));
-}
-
-// The values of a variable of exactly that shape.
-template <typename T>
-std::vector<T> read_variable(const hdf5::Group& group, const std::string& name, const std::vector<int64_t>& shape) {
-  hdf5::Array<T> array = group.read<T>(name, static_cast<int64_t>(shape.size()));
-  if (array.shape != shape) refuse_shape(group, name, shape, array.shape);
-  return std::move(array.values);
-}
-
-template <typename T>
-Table<T> read_table(const hdf5::Group& group, const std::string& name, int64_t rows, int64_t cols) {
-  Table<T> table;
-  table.rows = rows;
-  table.cols = cols;
-  table.values = read_variable<T>(group, name, {rows, cols});
-  return table;
-}
 
 Figure read_figure(const hdf5::Group& group, const std::string& name) {
   const auto value = group.read_scalar<double>(name);
@@ -142,6 +114,8 @@ Reliability read_reliability(const hdf5::Group& group) {
           read_estimate(group, "rho_token_accuracy", "rho_token_accuracy")};
 }
 
+}  // namespace
+
 Provenance read_provenance(const hdf5::Group& group) {
   Provenance provenance;
   for (const std::string& name : group.names()) {
@@ -164,8 +138,6 @@ Provenance read_provenance(const hdf5::Group& group) {
   }
   return provenance;
 }
-
-}  // namespace
 
 Results read_results(const std::filesystem::path& path) {
   const hdf5::File file = hdf5::File::open(path);

@@ -5,6 +5,8 @@
 #include <cstdio>
 #include <numeric>
 
+#include "results/table_text.h"
+
 namespace winnow {
 namespace {
 
@@ -15,43 +17,6 @@ constexpr const char* kPaperRho = "0.306";
 constexpr const char* kPaperOverlap = "3 of 9";
 constexpr const char* kPaperJaccard = "0.2";
 constexpr const char* kPaperMagnitude = "85.6x";
-
-std::string number(double value, const char* format = "%.3g") {
-  if (std::isnan(value)) return "n/a";
-  char text[40];
-  std::snprintf(text, sizeof(text), format, value);
-  return text;
-}
-
-// Rounded first, so that a tiny negative share is not printed as -0.0 %.
-std::string percent(double share) { return number(std::round(1000.0 * share) / 10.0 + 0.0, "%.1f %%"); }
-
-std::string left(std::string text, std::size_t width) {
-  if (text.size() < width) text.append(width - text.size(), ' ');
-  return text;
-}
-
-std::string right(const std::string& text, std::size_t width) {
-  return text.size() < width ? std::string(width - text.size(), ' ') + text : text;
-}
-
-std::string bracketed(const std::string& low, const std::string& high) {
-  std::string text = "[";
-  return text.append(low).append(", ").append(high).append("]");
-}
-
-// One line of text, broken at spaces where it is too long; continuation lines are indented.
-std::string wrapped(const std::string& text, std::size_t indent) {
-  constexpr std::size_t kWidth = kTableColumns;
-  std::string result, rest = text;
-  while (rest.size() > kWidth) {
-    const std::size_t cut = rest.rfind(' ', kWidth);
-    if (cut == std::string::npos || cut <= indent) break;
-    result += rest.substr(0, cut) + "\n";
-    rest = std::string(indent, ' ') + rest.substr(cut + 1);
-  }
-  return result + rest + "\n";
-}
 
 std::string text_of(const Figure& figure, const char* format = "%.3f") {
   return figure.defined() ? number(figure.value, format) : "n/a (" + figure.status + ")";

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "results/hdf5.h"
+#include "results/schema.h"
 
 namespace winnow {
 
@@ -52,5 +53,10 @@ void write_coordinate(hdf5::Group& group, const std::string& name, const std::ve
   group.make_scale(name);
   describe(group, name, description);
 }
+
+// Root attributes of a results file; `title` is its one line.
+void write_root(hdf5::Group& root, const std::string& title, const Provenance& provenance);
+// /provenance.
+void write_provenance(hdf5::Group group, const Provenance& provenance);
 
 }  // namespace winnow

@@ -132,6 +132,53 @@ TEST_F(CudaTest, TokenNllMatchesItsTwin) {
   }
 }
 
+// More rows than are held at a time, with references in several tiles, and rows that equal theirs.
+TEST_F(CudaTest, KlMatchesItsTwin) {
+  Twins t;
+  constexpr int64_t kHidden = 128;
+  constexpr int64_t kTile = 128;
+  constexpr int64_t kRows = 2304;
+  const int64_t tile = t.gpu().row_tile();
+  ASSERT_EQ(tile, kTile);
+  for (const int64_t vocab : {64, 1000, 40000}) {
+    Floats head = random_values(vocab * kHidden, 10, 0.2F);
+    Floats reference = random_values(3 * kTile * kHidden, 11);
+    Floats x(static_cast<std::size_t>(kRows * kHidden));
+    const Floats noise = random_values(kRows * kHidden, 12, 0.1F);
+    std::vector<int32_t> tiles;
+    for (int64_t i = 0; i < kRows / kTile; ++i) tiles.push_back(static_cast<int32_t>(i % 4) - 1);
+    for (int64_t row = 0; row < kRows; ++row) {
+      const int64_t from = std::max(tiles[static_cast<std::size_t>(row / kTile)], 0) * kTile + row % kTile;
+      for (int64_t k = 0; k < kHidden; ++k) {
+        const float difference = row % 5 == 0 ? 0.0F : noise[static_cast<std::size_t>(row * kHidden + k)];
+        x[static_cast<std::size_t>(row * kHidden + k)] =
+            round_to_bf16(reference[static_cast<std::size_t>(from * kHidden + k)] + difference);
+      }
+    }
+    std::vector<int32_t> targets(kRows, 1);
+    targets[6] = -1;
+    std::vector<double> nll(kRows), expected(kRows, -1.0), found(kRows, -1.0);
+    std::vector<uint8_t> hit(kRows);
+    // The CPU's tiles are smaller: two of them are one of the GPU's.
+    const int64_t cpu_tile = t.cpu().row_tile();
+    std::vector<int32_t> cpu_tiles;
+    for (int64_t row = 0; row < kRows; row += cpu_tile) {
+      const int32_t of_gpu = tiles[static_cast<std::size_t>(row / kTile)];
+      cpu_tiles.push_back(of_gpu < 0 ? -1 : static_cast<int32_t>((of_gpu * kTile + row % kTile) / cpu_tile));
+    }
+    t.cpu().token_nll(x.data(), Twins::host_matrix(head, vocab, kHidden), targets, kRows,
+                      {nll.data(), hit.data(), expected.data(), {reference.data(), cpu_tiles}});
+    t.gpu().token_nll(t.upload(x), t.matrix(head, vocab, kHidden), targets, kRows,
+                      {nll.data(), hit.data(), found.data(), {t.upload(reference), tiles}});
+    for (std::size_t i = 0; i < kRows; ++i) {
+      EXPECT_NEAR(found[i], expected[i], kNllTolerance * (1.0 + expected[i])) << "vocab " << vocab << " row " << i;
+      const bool has_reference = tiles[i / kTile] >= 0 && targets[i] >= 0;
+      if (has_reference && i % 5 == 0) EXPECT_EQ(found[i], 0.0) << i;
+      EXPECT_EQ(found[i] == -1.0, !has_reference) << i;
+    }
+  }
+}
+
 TEST_F(CudaTest, SweepAgreesWithTheCpu) {
   const auto directory = std::filesystem::temp_directory_path() / ("winnow-cuda-test-" + std::to_string(getpid()));
   for (const char* family : {"qwen3", "qwen2", "llama", "mistral"}) {
@@ -155,7 +202,8 @@ TEST_F(CudaTest, SweepAgreesWithTheCpu) {
                            .window = w,
                            .base = Pattern(4, false),
                            .variants = {},
-                           .per_token = false};
+                           .per_token = false,
+                           .with_kl = true};
       for (std::size_t l = 0; l < 4; ++l) {
         request.variants.push_back(request.base);
         request.variants.back()[l] = true;
@@ -173,6 +221,8 @@ TEST_F(CudaTest, SweepAgreesWithTheCpu) {
       for (std::size_t l = 0; l < 4; ++l) {
         EXPECT_NEAR(found.variants[l].nll_nats, expected.variants[l].nll_nats, kBf16NllTolerance) << family << l;
         EXPECT_EQ(found.variants[l].nll_nats, again.variants[l].nll_nats) << family << l;
+        EXPECT_NEAR(found.variants[l].kl_nats, expected.variants[l].kl_nats, kBf16NllTolerance) << family << l;
+        EXPECT_EQ(found.variants[l].kl_nats, again.variants[l].kl_nats) << family << l;
         SweepRequest alone = request;
         alone.variants = {request.variants[l]};
         EXPECT_EQ(run(*gpu, alone).variants[0].nll_nats, found.variants[l].nll_nats) << family << l;

@@ -6,6 +6,7 @@
 #include "pipeline/cells.h"
 #include "pipeline/host.h"
 #include "pipeline/stop.h"
+#include "results/selection.h"
 #include "tests/scratch.h"
 
 namespace winnow {
@@ -205,6 +206,24 @@ TEST(Host, CoresAreSharedWithoutOversubscription) {
   EXPECT_EQ(share_of_cores({{0}, {0}, {0}}, 2, 0.0), 1);
   EXPECT_EQ(share_of_cores({all, all}, 0, 2.5), 1);
   EXPECT_EQ(share_of_cores({all}, 0, 2.5), 2);
+}
+
+TEST(Cells, KeepWhatTheyHoldWhenTheyGrow) {
+  Cells cells(2, 1, 2);
+  cells.put(1, kBaseVariant, {0.5, true, 1.0, {1.F, 2.F}});
+  cells.put(0, 0, {1.5, false, 0.25, {3.F}});
+  cells.grow(3);
+  cells.grow(2);
+  EXPECT_EQ(cells.n_variants(), 3);
+  EXPECT_EQ(cells.get(1, kBaseVariant, 2).nll_nats, 0.5);
+  EXPECT_EQ(cells.get(1, kBaseVariant, 2).token_nll_nats, (std::vector<float>{1.F, 2.F}));
+  EXPECT_EQ(cells.get(0, 0, 1).nll_nats, 1.5);
+  EXPECT_FALSE(cells.has(0, kBaseVariant));
+  EXPECT_FALSE(cells.has(0, 1));
+  cells.put(0, 2, {2.5, false, 0.25, {3.F}});
+  EXPECT_EQ(cells.get(0, 2, 1).nll_nats, 2.5);
+  cells.clear();
+  EXPECT_FALSE(cells.has(0, 2));
 }
 
 TEST(Cells, AddUpExactlyAndRefuseASecondValue) {

@@ -21,7 +21,7 @@ std::vector<int64_t> all_layers() {
 std::vector<MissingCells> whole_examples(int64_t n) {
   std::vector<MissingCells> missing;
   for (int64_t e = 0; e < n; ++e)
-    missing.push_back({.data_set = 0, .example = e, .base = true, .layers = all_layers()});
+    missing.push_back({.data_set = 0, .example = e, .base = true, .variants = all_layers()});
   return missing;
 }
 
@@ -47,12 +47,12 @@ void expect_covers(const std::vector<WorkUnit>& units, const std::vector<Missing
   std::multiset<CellKey> planned;
   for (const MissingCells& cells : missing) {
     if (cells.base) wanted.insert({cells.data_set, cells.example, -1});
-    for (const int64_t layer : cells.layers) wanted.insert({cells.data_set, cells.example, layer});
+    for (const int64_t layer : cells.variants) wanted.insert({cells.data_set, cells.example, layer});
   }
   for (const WorkUnit& unit : units) {
     EXPECT_GT(unit.n_cells(), 0);
     if (unit.keeps_base) planned.insert({unit.data_set, unit.example, -1});
-    for (const int64_t layer : unit.layers) planned.insert({unit.data_set, unit.example, layer});
+    for (const int64_t layer : unit.variants) planned.insert({unit.data_set, unit.example, layer});
   }
   EXPECT_EQ(planned, wanted);
 }
@@ -113,7 +113,7 @@ TEST(Plan, CutsToFitMemory) {
     const auto units = plan_units(missing, sweep_prices(), {.n_ranks = 1, .max_bytes = max_bytes});
     expect_covers(units, missing);
     const int64_t lanes = (max_bytes - 100) / 10;
-    for (const WorkUnit& unit : units) EXPECT_LE(static_cast<int64_t>(unit.layers.size()), lanes);
+    for (const WorkUnit& unit : units) EXPECT_LE(static_cast<int64_t>(unit.variants.size()), lanes);
   }
 }
 
@@ -124,8 +124,8 @@ TEST(Plan, RefusesWhatFitsNowhere) {
 }
 
 TEST(Plan, PlansWhatIsLeftOfAnExample) {
-  const std::vector<MissingCells> missing = {{.data_set = 1, .example = 4, .base = false, .layers = {3, 7}},
-                                             {.data_set = 0, .example = 2, .base = true, .layers = {}}};
+  const std::vector<MissingCells> missing = {{.data_set = 1, .example = 4, .base = false, .variants = {3, 7}},
+                                             {.data_set = 0, .example = 2, .base = true, .variants = {}}};
   const auto units = plan_units(missing, sweep_prices(), {.n_ranks = 3, .max_bytes = 1000});
   expect_covers(units, missing);
 }
@@ -136,7 +136,7 @@ TEST(Plan, NothingMissingGivesNoUnits) {
 }
 
 TEST(Plan, MakespanFollowsTheOrderOfHandingOut) {
-  const auto unit = [](double seconds) { return WorkUnit{.layers = {0}, .cost_seconds = seconds}; };
+  const auto unit = [](double seconds) { return WorkUnit{.variants = {0}, .cost_seconds = seconds}; };
   const std::vector<WorkUnit> units = {unit(5), unit(4), unit(3), unit(3)};
   EXPECT_DOUBLE_EQ(predict_makespan(units, 1), 15.0);
   EXPECT_DOUBLE_EQ(predict_makespan(units, 2), 8.0);
@@ -151,7 +151,7 @@ TEST(Plan, UnitsSurviveTheirMessage) {
     EXPECT_EQ(back[i].data_set, units[i].data_set);
     EXPECT_EQ(back[i].example, units[i].example);
     EXPECT_EQ(back[i].keeps_base, units[i].keeps_base);
-    EXPECT_EQ(back[i].layers, units[i].layers);
+    EXPECT_EQ(back[i].variants, units[i].variants);
     EXPECT_EQ(back[i].cost_seconds, units[i].cost_seconds);
   }
 }

@@ -47,6 +47,7 @@ Shard some_shard(int64_t example = 0, bool tokens = false) {
               .example = example,
               .example_id = example == 0 ? "first" : "second",
               .variants = {kBaseVariant, 2},
+              .names = {},
               .scores = {{0.5, true, 1.0, {}}, {std::nextafter(1.25, 2.0), false, 0.5, {}}},
               .n_tokens = 2,
               .seconds = 1.5,
@@ -108,10 +109,10 @@ TEST_F(RunDirectoryTest, FinishedCellsAreNotMissing) {
   ASSERT_EQ(missing.size(), 2U);
   EXPECT_EQ(missing[0].example, 0);
   EXPECT_FALSE(missing[0].base);
-  EXPECT_EQ(missing[0].layers, (std::vector<int64_t>{0}));
+  EXPECT_EQ(missing[0].variants, (std::vector<int64_t>{0}));
   EXPECT_EQ(missing[1].example, 1);
   EXPECT_TRUE(missing[1].base);
-  EXPECT_EQ(missing[1].layers, layers);
+  EXPECT_EQ(missing[1].variants, layers);
 }
 
 TEST_F(RunDirectoryTest, TokenNllsThatAreAskedForMustBeInTheShard) {
@@ -181,10 +182,58 @@ TEST_F(RunDirectoryTest, ForeignShardsAreSetAside) {
   expect_foreign(shard, own_identity(), "example 2");
   shard = some_shard();
   shard.variants[1] = kLayers;
-  expect_foreign(shard, own_identity(), "layer 3");
+  expect_foreign(shard, own_identity(), "variant 3");
   shard = some_shard();
   shard.n_tokens = 3;
   expect_foreign(shard, own_identity(), "answer tokens");
+}
+
+// Numbers follow from a command's order, names do not.
+TEST_F(RunDirectoryTest, NamedVariantsTakeTheNumbersOfThisCommand) {
+  Shard shard = some_shard();
+  shard.variants = {kBaseVariant, 0, 1};
+  shard.names = {"", "list:1", "windowed"};
+  shard.scores.push_back({3.0, false, 0.25, {}});
+  write(shard);
+  Inputs inputs;
+  inputs.config.n_layers = kLayers;
+  inputs.number_of(pattern_of_name("windowed", kLayers, "--pattern"));
+  const NumberVariant number = [&](const std::string& name) { return inputs.number_of_name(name); };
+  std::vector<Cells> cells = {Cells(2, 1, 0)};
+  const auto load_named = [&] {
+    return load_shards(run(), some_identity().hash(), some_data(), cells, BadShards::kSetAside, number);
+  };
+  EXPECT_TRUE(load_named().empty());
+  EXPECT_EQ(inputs.variant_names, (std::vector<std::string>{"windowed", "list:1"}));
+  EXPECT_EQ(cells[0].get(0, 0, 2).nll_nats, 3.0);
+  EXPECT_EQ(cells[0].get(0, 1, 2).nll_nats, some_shard().scores[1].nll_nats);
+  EXPECT_EQ(cells[0].get(0, kBaseVariant, 2).nll_nats, 0.5);
+  EXPECT_FALSE(cells[0].has(1, 1));
+  // The same cells get the same file, whatever their numbers.
+  shard.variants = {kBaseVariant, 1, 0};
+  write(shard);
+  EXPECT_EQ(list_shards(shards()).size(), 1U);
+  for (const char* name : {"list:7", "list:2,1", "half", "list:"}) {
+    SCOPED_TRACE(name);
+    shard.names[1] = name;
+    write(shard);
+    const auto notes = load_named();
+    ASSERT_EQ(notes.size(), 1U);
+    EXPECT_NE(notes[0].find("pattern"), std::string::npos) << notes[0];
+  }
+  // Without names a shard belongs to another kind of run.
+  write(some_shard(1));
+  EXPECT_EQ(load_named().size(), 1U);
+}
+
+TEST_F(RunDirectoryTest, AnotherVerbIsRefusedFirst) {
+  { const RunDirectory first(run(), "here", some_identity(), some_data()); }
+  RunIdentity identity = some_identity();
+  identity.kind = "evaluate";
+  identity.sinks = 0;
+  expect_error([&] { const RunDirectory other(run(), "here", identity, some_data()); }, ExitCode::kConfigMismatch,
+               {"kind is calibrate", "evaluate"});
+  EXPECT_FALSE(some_identity().to_json().contains("kind"));
 }
 
 TEST_F(RunDirectoryTest, ShardsOfOtherControlsAndBeyondTheLimitAreKept) {

@@ -67,6 +67,12 @@ void expect_same(const Score& a, const Score& b, const std::string& what) {
   EXPECT_EQ(a.token_accuracy, b.token_accuracy) << what;
 }
 
+// The same where both were measured beside the same base.
+void expect_same_beside_base(const Score& a, const Score& b, const std::string& what) {
+  expect_same(a, b, what);
+  EXPECT_EQ(a.kl_nats, b.kl_nats) << what;
+}
+
 // The sweep against one plain pass per pattern: a request without variants computes every row of its base.
 void expect_equals_separate_passes(const Model& model, const SweepRequest& request, const std::string& what) {
   const SweepResult together = model.run(request);
@@ -142,21 +148,41 @@ TEST(Sweep, DeltaIsExactlyZeroWhereTheWindowHidesNothing) {
 TEST(Sweep, DoesNotDependOnThreadsNorOnGroupingNorOnTheRun) {
   const Model model({.n_layers = 4, .hidden = 96, .ffn = 1100, .seed = 9});
   const auto tokens = random_tokens(333, 128, 4);
-  const SweepRequest all = drop_one(tokens, 300, {50, 2, 0, kNoLimit}, 4);
+  SweepRequest all = drop_one(tokens, 300, {50, 2, 0, kNoLimit}, 4);
+  all.with_kl = true;
   const SweepResult reference = model.run(all, 2);
   for (const int threads : {1, 2, 5}) {
     const SweepResult again = model.run(all, threads);
-    for (std::size_t v = 0; v < 4; ++v) expect_same(again.variants[v], reference.variants[v], "threads");
+    for (std::size_t v = 0; v < 4; ++v) expect_same_beside_base(again.variants[v], reference.variants[v], "threads");
   }
   for (std::size_t v = 0; v < 4; ++v) {
     SweepRequest alone = all;
     alone.variants = {all.variants[v]};
-    expect_same(model.run(alone).variants[0], reference.variants[v], "alone");
+    expect_same_beside_base(model.run(alone).variants[0], reference.variants[v], "alone");
   }
   SweepRequest reversed = all;
   std::reverse(reversed.variants.begin(), reversed.variants.end());
   const SweepResult backwards = model.run(reversed);
-  for (std::size_t v = 0; v < 4; ++v) expect_same(backwards.variants[3 - v], reference.variants[v], "order");
+  for (std::size_t v = 0; v < 4; ++v)
+    expect_same_beside_base(backwards.variants[3 - v], reference.variants[v], "order");
+}
+
+TEST(Sweep, KlIsPositiveWhereRowsAreHiddenAndExactlyZeroElsewhere) {
+  const Model model({.n_layers = 3, .seed = 5});
+  const auto tokens = random_tokens(300, 128, 3);
+  SweepRequest request = drop_one(tokens, 280, {40, 3, 0, kNoLimit}, 3);
+  request.with_kl = true;
+  request.variants.push_back(request.base);
+  const SweepResult result = model.run(request);
+  EXPECT_EQ(result.base.kl_nats, 0.0);
+  EXPECT_EQ(result.variants[3].kl_nats, 0.0);
+  for (std::size_t v = 0; v < 3; ++v) EXPECT_GT(result.variants[v].kl_nats, 1e-3) << v;
+  request.window.keys = 300;
+  const SweepResult unseen = model.run(request);
+  for (const Score& variant : unseen.variants) EXPECT_EQ(variant.kl_nats, 0.0);
+  request.window.keys = 40;
+  request.with_kl = false;
+  for (const Score& variant : model.run(request).variants) EXPECT_EQ(variant.kl_nats, 0.0) << "not asked for";
 }
 
 TEST(Sweep, TakesAnyBaseAndVariantsThatDifferInSeveralLayers) {
@@ -196,7 +222,8 @@ TEST(Sweep, PredictsItsAllocations) {
   const auto tokens = random_tokens(700, 128, 3);
   for (const int64_t tail : {-1, 0, 32}) {
     const Window window{60, 3, tail < 0 ? 0 : 680 - tail, kNoLimit};
-    const SweepRequest request = drop_one(tokens, 680, window, 4);
+    SweepRequest request = drop_one(tokens, 680, window, 4);
+    request.with_kl = tail == 0;
     const auto backend = make_cpu_backend({.n_threads = 2});
     ModelWeights weights(model.config, *model.checkpoint, *backend);
     const int64_t before = backend->allocated_bytes();
@@ -219,6 +246,7 @@ TEST(Sweep, StackedRequestsGiveWhatEachAloneGives) {
       drop_one(first, 280, {60, 3, 0, kNoLimit}, 4), drop_one(second, 63, {60, 3, 0, kNoLimit}, 4),
       drop_one(third, 40, {60, 3, 0, kNoLimit}, 4), drop_one(fourth, 400, {60, 3, 380, 400}, 4)};
   requests[0].base[2] = true;
+  for (const std::size_t r : {0U, 2U, 3U}) requests[r].with_kl = true;
   const auto backend = make_cpu_backend({.n_threads = 2});
   ModelWeights weights(model.config, *model.checkpoint, *backend);
   backend->reset_peak();
@@ -232,6 +260,7 @@ TEST(Sweep, StackedRequestsGiveWhatEachAloneGives) {
     for (std::size_t v = 0; v < 4; ++v) {
       EXPECT_EQ(together[r].variants[v].token_nll_nats, alone.variants[v].token_nll_nats) << r << " " << v;
       EXPECT_EQ(together[r].variants[v].nll_nats, alone.variants[v].nll_nats) << r << " " << v;
+      EXPECT_EQ(together[r].variants[v].kl_nats, alone.variants[v].kl_nats) << r << " " << v;
     }
   }
 }

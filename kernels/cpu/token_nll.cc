@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <map>
+#include <span>
+#include <utility>
 #include <vector>
 
 #include "kernels/cpu/cpu_backend.h"
@@ -15,38 +18,104 @@ namespace {
 // Vocabulary entries whose logits are held at a time.
 constexpr int64_t kVocabChunk = 512;
 
-// Softmax statistics of one row over the vocabulary seen so far.
-struct RowState {
+// Normalisation of a row's softmax over the vocabulary seen so far.
+struct Softmax {
   float max = -std::numeric_limits<float>::infinity();
   double sum = 0.0;  // of exp(logit - max)
+
+  // Adds n logits, of which `best` is the largest, and returns what sums over the former ones must be multiplied with.
+  double add(const float* logits, int64_t n, float best) {
+    const float new_max = std::max(max, best);
+    VecF part{};
+    int64_t i = 0;
+    for (; i + kVec <= n; i += kVec) part += exp2((load(logits + i) - new_max) * kLog2E);
+    if (i < n) {
+      const VecF e = exp2((load_part(logits + i, n - i) - new_max) * kLog2E);
+      for (int64_t j = 0; j < n - i; ++j) part[j] += e[j];
+    }
+    const double rescale = sum == 0.0 ? 0.0 : std::exp(static_cast<double>(max) - new_max);
+    sum = (sum == 0.0 ? 0.0 : sum * rescale) + static_cast<double>(horizontal_sum(part));
+    max = new_max;
+    return rescale;
+  }
+  double log_sum() const { return std::log(sum) + static_cast<double>(max); }
+};
+
+// Statistics of one row over the vocabulary seen so far.
+struct RowState {
+  Softmax softmax;
   float target = 0.0F;
   int64_t argmax = -1;
+  // Of its reference row, where it has one:
+  Softmax reference;
+  double difference = 0.0;  // sum of exp(reference logit - max) * (reference logit - logit)
 };
 
 void fold_chunk(const float* logits, int64_t first, int64_t n, int32_t target, RowState& state) {
   const auto best = std::max_element(logits, logits + n);  // the first of equals
-  // A NaN logit makes `best` meaningless; the sum below is NaN then, and so is the result.
-  const float max = std::max(state.max, *best);
-  if (*best > state.max || state.argmax < 0) state.argmax = first + (best - logits);
-  VecF sum{};
-  int64_t i = 0;
-  for (; i + kVec <= n; i += kVec) sum += exp2((load(logits + i) - max) * kLog2E);
-  if (i < n) {
-    const VecF e = exp2((load_part(logits + i, n - i) - max) * kLog2E);
-    for (int64_t j = 0; j < n - i; ++j) sum[j] += e[j];
-  }
-  const double rescaled = state.sum == 0.0 ? 0.0 : state.sum * std::exp(static_cast<double>(state.max) - max);
-  state.sum = rescaled + static_cast<double>(horizontal_sum(sum));
-  state.max = max;
+  // A NaN logit makes `best` meaningless; the sum is NaN then, and so is the result.
+  if (*best > state.softmax.max || state.argmax < 0) state.argmax = first + (best - logits);
+  state.softmax.add(logits, n, *best);
   if (target >= first && target < first + n) state.target = logits[target - first];
+}
+
+void fold_reference(const float* reference, const float* logits, int64_t n, RowState& state) {
+  const float best = *std::max_element(reference, reference + n);
+  const float max = std::max(state.reference.max, best);
+  VecF part{};
+  int64_t i = 0;
+  for (; i + kVec <= n; i += kVec) {
+    const VecF r = load(reference + i);
+    part += exp2((r - max) * kLog2E) * (r - load(logits + i));
+  }
+  if (i < n) {
+    const VecF r = load_part(reference + i, n - i);
+    const VecF term = exp2((r - max) * kLog2E) * (r - load_part(logits + i, n - i));
+    for (int64_t j = 0; j < n - i; ++j) part[j] += term[j];
+  }
+  const double rescale = state.reference.add(reference, n, best);
+  state.difference = state.difference * rescale + static_cast<double>(horizontal_sum(part));
+}
+
+// sum of p_r (log p_r - log p): the logits' mean difference under p_r less the difference of the normalisations.
+double kl_of(const RowState& s) {
+  const double kl = s.difference / s.reference.sum - (s.reference.log_sum() - s.softmax.log_sum());
+  return kl < 0.0 ? 0.0 : kl;  // by rounding; NaN stays
+}
+
+// Tiles of rows that one task takes: with the same reference, whose logits it computes once.
+struct TileTask {
+  int32_t reference = -1;
+  std::vector<int64_t> tiles;
+};
+
+std::vector<TileTask> group_tiles(std::span<const int32_t> targets, const TokenScores& out) {
+  constexpr std::size_t kMostTiles = 2;  // so that all threads have work
+  std::map<int32_t, TileTask> open;
+  std::vector<TileTask> tasks;
+  for (int64_t tile = 0; tile * kRowTile < static_cast<int64_t>(targets.size()); ++tile) {
+    const auto begin = targets.begin() + tile * kRowTile;
+    if (std::all_of(begin, begin + kRowTile, [](int32_t t) { return t < 0; })) continue;
+    const int32_t reference = out.kl_nats == nullptr ? -1 : out.reference.tiles[static_cast<std::size_t>(tile)];
+    TileTask& task = open[reference];
+    task.reference = reference;
+    task.tiles.push_back(tile);
+    if (reference < 0 || task.tiles.size() == kMostTiles) {
+      tasks.push_back(std::move(task));
+      open.erase(reference);
+    }
+  }
+  for (auto& [reference, task] : open) tasks.push_back(std::move(task));
+  return tasks;
 }
 
 int64_t weight_chunk_bytes(int64_t hidden, int64_t vocab) {
   return std::min(kVocabChunk, vocab) * hidden * static_cast<int64_t>(sizeof(float));
 }
 
+// Of a tile and of its reference.
 int64_t logit_bytes(int64_t vocab, int n_threads) {
-  return n_threads * kRowTile * std::min(kVocabChunk, vocab) * static_cast<int64_t>(sizeof(float));
+  return n_threads * 2 * kRowTile * std::min(kVocabChunk, vocab) * static_cast<int64_t>(sizeof(float));
 }
 
 }  // namespace
@@ -59,7 +128,7 @@ void CpuBackend::token_nll(const void* x, const Matrix& head, std::span<const in
                            const TokenScores& out) {
   const auto* from = static_cast<const float*>(x);
   const int64_t hidden = head.cols;
-  const int64_t n_tiles = n_rows / kRowTile;
+  const std::vector<TileTask> tasks = group_tiles(targets.first(static_cast<std::size_t>(n_rows)), out);
   const int64_t chunk = std::min(kVocabChunk, head.rows);
   std::vector<RowState> states(static_cast<std::size_t>(n_rows));
   const auto weight_memory = allocate(weight_chunk_bytes(hidden, head.rows), "a piece of the head");
@@ -72,16 +141,26 @@ void CpuBackend::token_nll(const void* x, const Matrix& head, std::span<const in
       const auto* rows = static_cast<const std::byte*>(head.data) + (first + v) * hidden * size_bytes(head.dtype);
       to_float32(rows, head.dtype, std::min(kRowTile, n - v) * hidden, weight + v * hidden);
     });
-    pool_.run(n_tiles, [&](int64_t tile, int thread) {
-      const auto begin = targets.begin() + tile * kRowTile;
-      if (std::all_of(begin, begin + kRowTile, [](int32_t t) { return t < 0; })) return;
-      float* logits = static_cast<float*>(logit_memory->data()) + thread * kRowTile * chunk;
-      cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, kRowTile, static_cast<int>(n), static_cast<int>(hidden),
-                  1.0F, from + tile * kRowTile * hidden, static_cast<int>(hidden), weight, static_cast<int>(hidden),
-                  0.0F, logits, static_cast<int>(chunk));
-      RowState* state = states.data() + tile * kRowTile;
-      for (int64_t r = 0; r < kRowTile; ++r) {
-        if (begin[r] >= 0) fold_chunk(logits + r * chunk, first, n, begin[r], state[r]);
+    pool_.run(static_cast<int64_t>(tasks.size()), [&](int64_t index, int thread) {
+      const TileTask& task = tasks[static_cast<std::size_t>(index)];
+      float* logits = static_cast<float*>(logit_memory->data()) + thread * 2 * kRowTile * chunk;
+      float* reference = logits + kRowTile * chunk;
+      const auto multiply = [&](const float* rows, float* to) {
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, kRowTile, static_cast<int>(n), static_cast<int>(hidden),
+                    1.0F, rows, static_cast<int>(hidden), weight, static_cast<int>(hidden), 0.0F, to,
+                    static_cast<int>(chunk));
+      };
+      if (task.reference >= 0) {
+        multiply(static_cast<const float*>(out.reference.x) + task.reference * kRowTile * hidden, reference);
+      }
+      for (const int64_t tile : task.tiles) {
+        multiply(from + tile * kRowTile * hidden, logits);
+        for (int64_t r = 0; r < kRowTile; ++r) {
+          const auto row = static_cast<std::size_t>(tile * kRowTile + r);
+          if (targets[row] < 0) continue;
+          fold_chunk(logits + r * chunk, first, n, targets[row], states[row]);
+          if (task.reference >= 0) fold_reference(reference + r * chunk, logits + r * chunk, n, states[row]);
+        }
       }
     });
   }
@@ -89,9 +168,12 @@ void CpuBackend::token_nll(const void* x, const Matrix& head, std::span<const in
     const RowState& s = states[static_cast<std::size_t>(i)];
     const int32_t target = targets[static_cast<std::size_t>(i)];
     if (target < 0) continue;
-    out.nll_nats[i] = std::log(s.sum) + (static_cast<double>(s.max) - s.target);
+    out.nll_nats[i] = std::log(s.softmax.sum) + (static_cast<double>(s.softmax.max) - s.target);
     out.is_argmax[i] = s.argmax == target ? 1 : 0;
     if (out.argmax != nullptr) out.argmax[i] = static_cast<int32_t>(s.argmax);
+    if (out.kl_nats != nullptr && out.reference.tiles[static_cast<std::size_t>(i / kRowTile)] >= 0) {
+      out.kl_nats[i] = kl_of(s);
+    }
   }
 }
 

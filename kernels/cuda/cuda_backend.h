@@ -81,6 +81,7 @@ class CudaBackend final : public Backend {
 
  private:
   friend class DeviceBuffer;
+  class ReferenceFold;
   // How a call is computed.
   enum class Path {
     kOwn,      // the own kernel
