@@ -10,6 +10,7 @@
 
 #include "jobs/text.h"
 #include "kernels/error.h"
+#include "winnow_version.h"
 
 namespace winnow {
 namespace fs = std::filesystem;
@@ -63,6 +64,7 @@ void run_external_verb(const std::string& verb, const std::vector<std::string>& 
   std::vector<char*> argv;
   for (std::string& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
+  setenv("WINNOW_VERSION", kVersion, 1);  // the program says when it is of another version
   execv(program->c_str(), argv.data());
   fail(ExitCode::kUnavailable, program->string() + " cannot be started: " + std::strerror(errno));
 }

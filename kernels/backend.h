@@ -162,6 +162,9 @@ class Backend {
 
   // Zero-initialised memory. Throws Error(kOutOfMemory).
   virtual std::unique_ptr<Buffer> allocate(int64_t size_bytes, const char* what) = 0;
+  // Memory of the host that transfer() copies from and to at full speed; not counted by allocated_bytes(). Throws
+  // Error(kOutOfMemory).
+  virtual std::unique_ptr<Buffer> allocate_host(int64_t size_bytes, const char* what) = 0;
   // Memory of the device that is free now, bytes; none where the backend's memory is the host's.
   virtual std::optional<int64_t> free_bytes() const = 0;
   virtual int64_t allocated_bytes() const = 0;       // now
@@ -179,6 +182,9 @@ class Backend {
   virtual std::unique_ptr<Buffer> upload(std::span<const int32_t> values, const char* what) = 0;
   // to[i] = from[i] for n_rows residual rows of `cols` values; the ranges must not overlap.
   virtual void copy(const void* from, void* to, int64_t n_rows, int64_t cols) = 0;
+  // Copies bytes between memory of the backend and memory of allocate_host(), either way, in the order of the
+  // operations: the host's side may be looked at after synchronize().
+  virtual void transfer(const void* from, void* to, int64_t size_bytes) = 0;
   // Residual rows out[i, :] = table[tokens[i], :]; 0 where tokens[i] is -1. tokens: (n_rows), from upload().
   virtual void embed(const Matrix& table, const int32_t* tokens, void* out, int64_t n_rows) = 0;
   // out = x / sqrt(mean(x^2) + eps) * weight; x: residual rows, out: activations, both (n_rows, weight.rows).

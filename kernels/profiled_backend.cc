@@ -75,6 +75,10 @@ double ProfiledBackend::activation_bytes(int64_t count) const {
   return static_cast<double>(count * size_bytes(activation_dtype()));
 }
 
+void ProfiledBackend::transfer(const void* from, void* to, int64_t size_bytes) {
+  time("transfer", {.bytes = static_cast<double>(size_bytes)}, [&] { backend_.transfer(from, to, size_bytes); });
+}
+
 void ProfiledBackend::copy(const void* from, void* to, int64_t n_rows, int64_t cols) {
   time("copy", {.bytes = 2.0 * residual_bytes(n_rows * cols)}, [&] { backend_.copy(from, to, n_rows, cols); });
 }

@@ -55,6 +55,9 @@ class ProfiledBackend final : public Backend {
     return backend_.allocate(size_bytes, what);
   }
   std::optional<int64_t> free_bytes() const override { return backend_.free_bytes(); }
+  std::unique_ptr<Buffer> allocate_host(int64_t size_bytes, const char* what) override {
+    return backend_.allocate_host(size_bytes, what);
+  }
   int64_t allocated_bytes() const override { return backend_.allocated_bytes(); }
   int64_t peak_allocated_bytes() const override { return backend_.peak_allocated_bytes(); }
   void reset_peak() override { backend_.reset_peak(); }
@@ -76,6 +79,7 @@ class ProfiledBackend final : public Backend {
   double seconds_between(int64_t first, int64_t second) override { return backend_.seconds_between(first, second); }
 
   void copy(const void* from, void* to, int64_t n_rows, int64_t cols) override;
+  void transfer(const void* from, void* to, int64_t size_bytes) override;
   void embed(const Matrix& table, const int32_t* tokens, void* out, int64_t n_rows) override;
   void rms_norm(const void* x, const Matrix& weight, float eps, void* out, int64_t n_rows) override;
   void linear(const void* x, const Matrix& weight, const Matrix& bias, void* out, int64_t n_rows,

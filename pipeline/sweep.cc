@@ -8,6 +8,7 @@
 #include "kernels/error.h"
 #include "kernels/profiled_backend.h"
 #include "model/layer.h"
+#include "pipeline/cached_prefix.h"
 #include "pipeline/sweep_layout.h"
 
 namespace winnow {
@@ -66,6 +67,11 @@ class Sweep {
   RowAngles scored_angles(int64_t at) const { return angles_.from(layout_.stack_rows + at); }
 
   void make_tables();
+  // Keys of the rows before the base's own, of the layer at hand.
+  void fetch_prefixes(int64_t layer);
+  void set_prefix(AttentionCall& call, std::size_t request) const {
+    if (call.prefix.n_rows > 0) call.prefix.data = prefix_keys_[request];
+  }
 
   Backend& backend_;
   const ModelConfig& config_;
@@ -77,15 +83,17 @@ class Sweep {
   std::unique_ptr<Buffer> tokens_;     // (base rows) int32, -1 where padded
   RowAngles angles_;                   // of the stack's rows, then of the scored rows
   DecoderLayer decoder_;
-  std::unique_ptr<Buffer> stack_;      // (stack rows, hidden) residual
-  std::unique_ptr<Buffer> scored_;     // (scored rows, hidden) residual
-  std::unique_ptr<Buffer> final_;      // (chunk of scored rows, hidden), normed
-  std::unique_ptr<Buffer> reference_;  // (the bases' scored rows, hidden), normed; for KL only
-  std::unique_ptr<Buffer> base_q_;     // (base rows, q_dim)
-  std::unique_ptr<Buffer> base_kv_;    // keys and values of the bases' rows
-  std::unique_ptr<Buffer> group_q_;    // (group rows, q_dim)
-  std::unique_ptr<Buffer> group_kv_;   // keys and values of the group's rows
-  std::unique_ptr<Buffer> attention_;  // (rows of the bases or of a group, q_dim)
+  std::unique_ptr<Buffer> stack_;                 // (stack rows, hidden) residual
+  std::unique_ptr<Buffer> scored_;                // (scored rows, hidden) residual
+  std::unique_ptr<Buffer> final_;                 // (chunk of scored rows, hidden), normed
+  std::unique_ptr<Buffer> reference_;             // (the bases' scored rows, hidden), normed; for KL only
+  std::unique_ptr<Buffer> base_q_;                // (base rows, q_dim)
+  std::unique_ptr<Buffer> base_kv_;               // keys and values of the bases' rows
+  std::unique_ptr<Buffer> group_q_;               // (group rows, q_dim)
+  std::unique_ptr<Buffer> group_kv_;              // keys and values of the group's rows
+  std::unique_ptr<Buffer> attention_;             // (rows of the bases or of a group, q_dim)
+  std::vector<void*> prefix_keys_;                // by request, null without a prefix
+  std::vector<std::unique_ptr<Buffer>> fetched_;  // by request, null unless its prefix is in the host's memory
 };
 
 // Bytes of every buffer of a sweep, in the order in which they are taken.
@@ -139,6 +147,16 @@ Sweep::Sweep(Backend& backend, const ModelConfig& config, ModelWeights& weights,
   group_q_ = backend.allocate(sizes.group_q, "the lanes' queries");
   group_kv_ = backend.allocate(sizes.group_kv, "the lanes' keys and values");
   attention_ = backend.allocate(sizes.attention, "attention's output");
+  prefix_keys_.assign(requests.size(), nullptr);
+  fetched_.resize(requests.size());
+  for (std::size_t r = 0; r < requests.size(); ++r) {
+    if (requests[r].prefix_rows == 0) continue;
+    if (requests[r].prefix == nullptr || requests[r].prefix->n_rows() != requests[r].prefix_rows) {
+      fail(ExitCode::kInternal, "sweep: the prefix is not there");
+    }
+    if (!requests[r].prefix->is_on_host()) continue;
+    fetched_[r] = backend.allocate(requests[r].prefix->layer_bytes(), "a layer of cached keys");
+  }
 }
 
 // What the rows are, for the operations that ask for it: tokens, positions and the angles of all positions.
@@ -163,8 +181,10 @@ void Sweep::make_tables() {
 
   std::vector<int32_t> tokens(static_cast<std::size_t>(layout_.base_rows), -1);
   for (const Segment& base : bases()) {
-    const auto first = requests_[base.request].tokens.first(static_cast<std::size_t>(base.n_tokens));
-    std::copy(first.begin(), first.end(), tokens.begin() + base.residual.at);
+    const auto own = requests_[base.request]
+                         .tokens.first(static_cast<std::size_t>(base.n_tokens))
+                         .subspan(static_cast<std::size_t>(base.residual.first_row));
+    std::copy(own.begin(), own.end(), tokens.begin() + base.residual.at);
   }
   tokens_ = backend_.upload(tokens, "token ids");
 }
@@ -184,7 +204,7 @@ void Sweep::give_birth(int64_t layer) {
     if (segment.birth != layer) continue;
     const Rows& base = layout_.base_of(segment).residual;
     const Rows& rows = segment.residual;
-    backend_.copy(residual(base.at + rows.first_row), residual(rows.at), rows.n_rows, config_.hidden);
+    backend_.copy(residual(base.at + rows.first_row - base.first_row), residual(rows.at), rows.n_rows, config_.hidden);
   }
 }
 
@@ -197,6 +217,7 @@ void Sweep::run_bases(const LayerWeights& weights, int64_t layer) {
     call.q = queries(base_q_, out.at);
     call.out = queries(attention_, out.at);
     call.own.data = keys(base_kv_, base.residual.at);
+    set_prefix(call, base.request);
     calls.push_back(call);
     n_rows = out.end();
   }
@@ -228,6 +249,7 @@ void Sweep::run_lanes(const LayerWeights& weights, int64_t layer, std::size_t be
       call.q = queries(base_q_, base_out.at + out.first_row - base_out.first_row);
       call.own.data = keys(base_kv_, base.residual.at);
     }
+    if (base.residual.first_row > 0) set_prefix(call, lane.request);
     calls.push_back(call);
   }
   decoder_.attention_input(weights, residual(first.residual.at), residual_angles(first.residual.at), n_own_rows,
@@ -249,8 +271,18 @@ std::size_t Sweep::group_end(std::size_t begin, std::size_t n_alive) const {
   return end;
 }
 
+void Sweep::fetch_prefixes(int64_t layer) {
+  for (std::size_t r = 0; r < requests_.size(); ++r) {
+    if (requests_[r].prefix_rows == 0) continue;
+    void* keys = requests_[r].prefix->layer(layer);
+    if (fetched_[r]) backend_.transfer(keys, fetched_[r]->data(), fetched_[r]->size_bytes());
+    prefix_keys_[r] = fetched_[r] ? fetched_[r]->data() : keys;
+  }
+}
+
 void Sweep::run_layer(int64_t layer) {
   const LayerWeights& weights = weights_.layer(layer);
+  fetch_prefixes(layer);
   decoder_.attention_input(weights, residual(0), residual_angles(0), layout_.base_rows, base_kv_->data(),
                            is_last(layer) ? nullptr : base_q_->data());
   if (is_last(layer)) {
@@ -277,6 +309,13 @@ Score Sweep::score_segment(const Segment& segment, const RowScores& scores) cons
   double sum_kl = 0.0;
   int64_t n_hits = 0;
   for (int64_t row = request.answer_start - 1; row < segment.n_tokens; ++row) {
+    if (row < base.first_row) {
+      const RowScore cached = request.prefix->score(row);
+      sum += cached.nll_nats;
+      n_hits += cached.is_argmax ? 1 : 0;
+      if (request.per_token) score.token_nll_nats.push_back(static_cast<float>(cached.nll_nats));
+      continue;
+    }
     // Rows before the lane's first are the base's.
     const Rows& rows = row >= segment.scored.first_row ? segment.scored : base;
     const auto at = static_cast<std::size_t>(rows.at + row - rows.first_row);
@@ -408,11 +447,11 @@ SweepPlan plan_sweep(const ModelConfig& config, const SweepRequest& request, int
   const Window full = full_attention();
   const int64_t lane_pairs[2] = {attention_pairs(full, plan.lane_first_row, plan.n_rows),
                                  attention_pairs(request.window, plan.lane_first_row, plan.n_rows)};
-  const int64_t base_pairs[2] = {attention_pairs(full, 0, plan.n_rows),
-                                 attention_pairs(request.window, 0, plan.n_rows)};
+  const int64_t base_pairs[2] = {attention_pairs(full, range.base_first_row, plan.n_rows),
+                                 attention_pairs(request.window, range.base_first_row, plan.n_rows)};
   for (int64_t layer = 0; layer < config.n_layers; ++layer) {
     const auto l = static_cast<std::size_t>(layer);
-    plan.row_layers += plan.padded_rows;
+    plan.row_layers += plan.padded_rows - range.base_first_row;
     plan.attention_pairs += base_pairs[request.base[l] ? 1 : 0];
     std::size_t lane = 0;
     for (const Pattern& variant : request.variants) {
@@ -430,7 +469,11 @@ SweepPlan plan_sweep(const ModelConfig& config, const SweepRequest& request, int
 }
 
 int64_t predict_sweep_bytes(const ModelConfig& config, const Backend& backend, std::span<const SweepRequest> requests) {
-  return Sweep::predicted_bytes(backend, config, SweepLayout(config, requests, backend));
+  int64_t fetched = 0;
+  for (const SweepRequest& request : requests) {
+    if (request.prefix != nullptr && request.prefix->is_on_host()) fetched += request.prefix->layer_bytes();
+  }
+  return Sweep::predicted_bytes(backend, config, SweepLayout(config, requests, backend)) + fetched;
 }
 
 std::vector<SweepResult> sweep(Backend& backend, const ModelConfig& config, ModelWeights& weights,

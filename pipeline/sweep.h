@@ -16,6 +16,8 @@ namespace winnow {
 // Which layers are windowed; (n_layers).
 using Pattern = std::vector<bool>;
 
+class CachedPrefix;  // pipeline/cached_prefix.h
+
 // What one pattern costs on one example.
 struct Score {
   double nll_nats = 0.0;              // mean over the answer tokens
@@ -35,6 +37,10 @@ struct SweepRequest {
   std::vector<Pattern> variants;
   bool per_token = false;
   bool with_kl = false;
+  // Rows that are not computed, as no pattern changes them: their keys, values and scores are in `prefix`, which only
+  // the sweep itself needs. cached_rows() of pipeline/cached_prefix.h, or 0.
+  int64_t prefix_rows = 0;
+  const CachedPrefix* prefix = nullptr;
 };
 
 struct SweepResult {
@@ -49,7 +55,7 @@ struct Interrupted {};
 // Work of a sweep, for the cost model. Pure arithmetic.
 struct SweepPlan {
   int64_t n_rows = 0;           // of the base: T - 1 (the last token predicts nothing), not padded
-  int64_t padded_rows = 0;      // of the base, multiple of the row tile
+  int64_t padded_rows = 0;      // end of the base's rows, multiple of the row tile
   int64_t lane_first_row = 0;   // R; padded_rows when no row of any lane differs from the base
   int64_t first_score_row = 0;  // tile that holds row a - 1
   int64_t n_lanes = 0;          // variants that differ from the base in a row that is computed

@@ -18,6 +18,7 @@ void check(const ModelConfig& config, const SweepRequest& request) {
   bool sizes_match = request.base.size() == n_layers;
   for (const Pattern& variant : request.variants) sizes_match = sizes_match && variant.size() == n_layers;
   const auto n_tokens = static_cast<int64_t>(request.tokens.size());
+  if (request.prefix_rows < 0 || request.prefix_rows >= n_tokens) fail(ExitCode::kInternal, "sweep: no such prefix");
   if (!sizes_match || request.answer_start < 1 || request.answer_start >= n_tokens || request.window.keys < 1) {
     fail(ExitCode::kInternal, "sweep: request does not fit the model");
   }
@@ -44,7 +45,11 @@ RowRange row_range(const ModelConfig& config, const SweepRequest& request, int64
   range.padded_rows = round_up(range.n_rows, row_tile);
   const int64_t first_affected = first_affected_row(request.window);
   range.lane_first_row = first_affected >= range.n_rows ? range.padded_rows : round_down(first_affected, row_tile);
-  range.first_score_row = round_down(request.answer_start - 1, row_tile);
+  range.base_first_row = request.prefix_rows;
+  range.first_score_row = std::max(round_down(request.answer_start - 1, row_tile), range.base_first_row);
+  const bool is_prefix_of_lanes = range.lane_first_row == range.padded_rows || range.base_first_row == 0 ||
+                                  range.base_first_row == range.lane_first_row;
+  if (!is_prefix_of_lanes) fail(ExitCode::kInternal, "sweep: the prefix does not end where the lanes begin");
   return range;
 }
 
@@ -75,7 +80,8 @@ SweepLayout::SweepLayout(const ModelConfig& config, std::span<const SweepRequest
 
   for (Segment& segment : segments) {
     const RowRange& range = ranges[segment.request];
-    segment.residual = place(segment.is_base() ? 0 : range.lane_first_row, range.padded_rows, stack_rows);
+    segment.residual =
+        place(segment.is_base() ? range.base_first_row : range.lane_first_row, range.padded_rows, stack_rows);
     segment.scored =
         place(segment.is_base() ? range.first_score_row : range.lane_first_score_row(), range.padded_rows, scored_rows);
     if (segment.is_base()) {
@@ -99,8 +105,9 @@ AttentionCall SweepLayout::call(const Segment& segment, int64_t layer, const Swe
   call.n_rows = out.n_rows;
   call.n_tokens = segment.n_tokens;
   call.own = {nullptr, base.first_row, base.n_rows};
+  call.prefix = {nullptr, 0, base.first_row};
   if (!segment.is_base() && has_own_keys(segment, layer)) {
-    call.prefix = call.own;
+    if (base.first_row == 0) call.prefix = call.own;
     call.own = {nullptr, segment.residual.first_row, segment.residual.n_rows};
   }
   call.window = (*segment.pattern)[static_cast<std::size_t>(layer)] ? request.window : full_attention();
@@ -123,16 +130,18 @@ std::vector<AttentionCall> attention_shapes(const ModelConfig& config, const Swe
     }
   }
   std::vector<AttentionCall> calls;
-  const KvRows base{nullptr, 0, range.padded_rows};
+  const KvRows base{nullptr, range.base_first_row, range.padded_rows - range.base_first_row};
+  const KvRows before{nullptr, 0, range.base_first_row};
   for (const auto& [kind, is_last, is_windowed] : kinds) {
     AttentionCall call;
-    call.first_row = kind == Kind::kBase ? (is_last ? range.first_score_row : 0)
+    call.first_row = kind == Kind::kBase ? (is_last ? range.first_score_row : range.base_first_row)
                                          : (is_last ? range.lane_first_score_row() : range.lane_first_row);
     call.n_rows = range.padded_rows - call.first_row;
     call.n_tokens = range.n_rows;
     call.own = base;
+    call.prefix = before;
     if (kind == Kind::kLane) {
-      call.prefix = base;
+      if (before.n_rows == 0) call.prefix = base;
       call.own = {nullptr, range.lane_first_row, range.padded_rows - range.lane_first_row};
     }
     call.window = is_windowed ? request.window : full_attention();

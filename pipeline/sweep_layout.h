@@ -14,12 +14,13 @@ namespace winnow {
 // First layer in which a variant's window differs from the base's, or n_layers.
 int64_t birth_layer(const Pattern& base, const Pattern& variant);
 
-// Rows of one request. The base has [0, padded_rows), a lane [lane_first_row, padded_rows).
+// Rows of one request. The base has [base_first_row, padded_rows), a lane [lane_first_row, padded_rows).
 struct RowRange {
   int64_t n_rows = 0;           // T - 1, not padded
   int64_t padded_rows = 0;      // multiple of the row tile
+  int64_t base_first_row = 0;   // behind the cached prefix; that of the lanes where there are both
   int64_t lane_first_row = 0;   // R; padded_rows when no row of any lane differs from the base
-  int64_t first_score_row = 0;  // of the base: tile that holds row a - 1
+  int64_t first_score_row = 0;  // of the base: tile that holds row a - 1, or the first behind the prefix
   int64_t lane_first_score_row() const { return first_score_row > lane_first_row ? first_score_row : lane_first_row; }
 };
 // Throws Error(kInternal) for a request that does not fit the model.

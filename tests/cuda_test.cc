@@ -6,6 +6,7 @@
 
 #include "model/random_checkpoint.h"
 #include "model/safetensors.h"
+#include "pipeline/cached_prefix.h"
 #include "pipeline/sweep.h"
 #include "tests/cuda_twins.h"
 #include "tests/tolerances.h"
@@ -173,7 +174,9 @@ TEST_F(CudaTest, KlMatchesItsTwin) {
     for (std::size_t i = 0; i < kRows; ++i) {
       EXPECT_NEAR(found[i], expected[i], kNllTolerance * (1.0 + expected[i])) << "vocab " << vocab << " row " << i;
       const bool has_reference = tiles[i / kTile] >= 0 && targets[i] >= 0;
-      if (has_reference && i % 5 == 0) EXPECT_EQ(found[i], 0.0) << i;
+      if (has_reference && i % 5 == 0) {
+        EXPECT_EQ(found[i], 0.0) << i;
+      }
       EXPECT_EQ(found[i] == -1.0, !has_reference) << i;
     }
   }
@@ -284,6 +287,71 @@ TEST_F(CudaTest, StackedSweepsGiveWhatEachAloneGives) {
     const int64_t before = gpu->allocated_bytes();
     sweep(*gpu, config, weights, requests, {});
     EXPECT_LE(gpu->peak_allocated_bytes() - before, predict_sweep_bytes(config, *gpu, requests));
+  }
+  std::filesystem::remove_all(directory);
+}
+
+TEST_F(CudaTest, TransferBringsBytesToTheHostAndBackAsItsTwinDoes) {
+  Twins twins;
+  const Floats values = random_values(5000, 8);
+  const void* there = twins.upload(values);
+  const auto pinned = twins.gpu().allocate_host(10000, "a test");
+  const auto back = twins.gpu().allocate(10000, "a test");
+  const int64_t before = twins.gpu().allocated_bytes();
+  twins.gpu().transfer(there, pinned->data(), 10000);
+  twins.gpu().transfer(pinned->data(), back->data(), 10000);
+  EXPECT_EQ(twins.bits(back->data(), 5000), twins.bits(there, 5000));
+  const auto* host = static_cast<const uint16_t*>(pinned->data());
+  EXPECT_EQ(std::vector<uint16_t>(host, host + 5000), twins.bits(there, 5000));
+  EXPECT_EQ(twins.gpu().allocated_bytes(), before);
+
+  const auto cpu_host = twins.cpu().allocate_host(20000, "a test");
+  twins.cpu().transfer(values.data(), cpu_host->data(), 20000);
+  const auto* copied = static_cast<const float*>(cpu_host->data());
+  EXPECT_EQ(Floats(copied, copied + 5000), values);
+}
+
+// Cached keys and values on the GPU and in the host's memory give the same bits; and what the whole sweep gives, but
+// for how attention is cut into pieces.
+TEST_F(CudaTest, TailSweepsAgainstACachedPrefixAgreeWithWholeOnes) {
+  const auto directory = std::filesystem::temp_directory_path() / ("winnow-cuda-test-" + std::to_string(getpid()));
+  write_random_checkpoint(directory, {.model_type = "qwen3",
+                                      .n_layers = 4,
+                                      .hidden = 128,
+                                      .n_heads = 4,
+                                      .n_kv_heads = 2,
+                                      .head_dim = 64,
+                                      .ffn = 256,
+                                      .vocab = 512,
+                                      .seed = 4});
+  const ModelConfig config = read_config(directory);
+  const Checkpoint checkpoint(directory);
+  const auto gpu = make_cuda_backend({});
+  ModelWeights weights(config, checkpoint, *gpu);
+  std::vector<int32_t> tokens(5000);
+  std::mt19937 generator(6);
+  for (int32_t& token : tokens) token = static_cast<int32_t>(generator() % 512);
+  for (const int64_t length : {300, 5000}) {
+    SweepRequest request{.tokens = std::span(tokens).first(static_cast<std::size_t>(length)),
+                         .answer_start = length - 40,
+                         .window = {100, 4, length - 72, kNoLimit},
+                         .base = {true, false, true, true},
+                         .variants = {{true, true, true, true}, {false, false, true, true}, {true, false, true, false}},
+                         .per_token = true};
+    const SweepResult whole = sweep(*gpu, config, weights, request, {});
+    request.prefix_rows = cached_rows(config, request, gpu->row_tile());
+    const CachedPrefix near(*gpu, config, weights, request, CachedPrefix::Place::kBackend, {});
+    const CachedPrefix far(*gpu, config, weights, request, CachedPrefix::Place::kHost, {});
+    request.prefix = &near;
+    const SweepResult tail = sweep(*gpu, config, weights, request, {});
+    request.prefix = &far;
+    const SweepResult fetched = sweep(*gpu, config, weights, request, {});
+    EXPECT_NEAR(tail.base.nll_nats, whole.base.nll_nats, kBf16NllTolerance) << length;
+    EXPECT_EQ(tail.base.token_nll_nats, fetched.base.token_nll_nats) << length;
+    for (std::size_t v = 0; v < 3; ++v) {
+      EXPECT_NEAR(tail.variants[v].nll_nats, whole.variants[v].nll_nats, kBf16NllTolerance) << length << " " << v;
+      EXPECT_EQ(tail.variants[v].token_nll_nats, fetched.variants[v].token_nll_nats) << length << " " << v;
+    }
   }
   std::filesystem::remove_all(directory);
 }

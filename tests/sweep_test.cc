@@ -3,62 +3,13 @@
 #include "pipeline/sweep.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
-
-#include <filesystem>
 #include <memory>
-#include <random>
 
 #include "kernels/error.h"
-#include "model/random_checkpoint.h"
-#include "model/safetensors.h"
+#include "tests/small_model.h"
 
 namespace winnow {
 namespace {
-
-namespace fs = std::filesystem;
-
-// A random model on disk, loaded.
-struct Model {
-  fs::path directory;
-  ModelConfig config;
-  std::unique_ptr<Checkpoint> checkpoint;
-
-  explicit Model(const RandomCheckpoint& shape)
-      : directory(fs::temp_directory_path() / ("winnow-sweep-test-" + std::to_string(getpid()))) {
-    write_random_checkpoint(directory, shape);
-    config = read_config(directory);
-    checkpoint = std::make_unique<Checkpoint>(directory);
-  }
-  Model(const Model&) = delete;
-  Model& operator=(const Model&) = delete;
-  ~Model() { fs::remove_all(directory); }
-
-  SweepResult run(const SweepRequest& request, int n_threads = 2) const {
-    const auto backend = make_cpu_backend({.n_threads = n_threads});
-    ModelWeights weights(config, *checkpoint, *backend);
-    return sweep(*backend, config, weights, request, {});
-  }
-};
-
-std::vector<int32_t> random_tokens(int64_t n, int32_t vocab, uint32_t seed) {
-  std::mt19937 generator(seed);
-  std::vector<int32_t> tokens(static_cast<std::size_t>(n));
-  for (int32_t& t : tokens) t = static_cast<int32_t>(generator() % static_cast<uint32_t>(vocab));
-  return tokens;
-}
-
-SweepRequest drop_one(const std::vector<int32_t>& tokens, int64_t answer_start, const Window& window,
-                      int64_t n_layers) {
-  SweepRequest request{
-      .tokens = tokens, .answer_start = answer_start, .window = window, .base = {}, .variants = {}, .per_token = true};
-  request.base.assign(static_cast<std::size_t>(n_layers), false);
-  for (std::size_t layer = 0; layer < request.base.size(); ++layer) {
-    request.variants.push_back(request.base);
-    request.variants.back()[layer] = true;
-  }
-  return request;
-}
 
 void expect_same(const Score& a, const Score& b, const std::string& what) {
   EXPECT_EQ(a.nll_nats, b.nll_nats) << what;

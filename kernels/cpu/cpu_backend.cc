@@ -17,10 +17,10 @@ std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options) {
 
 namespace cpu {
 
-// Zeroed, 64-byte aligned memory, counted by its backend.
+// Zeroed, 64-byte aligned memory, counted by its backend where there is one.
 class CpuBuffer final : public Buffer {
  public:
-  CpuBuffer(CpuBackend& backend, int64_t size_bytes, const char* what) : backend_(backend), size_bytes_(size_bytes) {
+  CpuBuffer(CpuBackend* backend, int64_t size_bytes, const char* what) : backend_(backend), size_bytes_(size_bytes) {
     constexpr std::size_t kAlignment = 64;
     const auto rounded = (static_cast<std::size_t>(size_bytes) + kAlignment - 1) / kAlignment * kAlignment;
     data_ = std::aligned_alloc(kAlignment, rounded == 0 ? kAlignment : rounded);
@@ -29,20 +29,21 @@ class CpuBuffer final : public Buffer {
                                        "; lower --max-memory or run fewer ranks on this host");
     }
     std::memset(data_, 0, rounded);
-    const int64_t now = backend_.allocated_bytes_ += size_bytes_;
-    if (now > backend_.peak_allocated_bytes_) backend_.peak_allocated_bytes_ = now;
+    if (backend_ == nullptr) return;
+    const int64_t now = backend_->allocated_bytes_ += size_bytes_;
+    if (now > backend_->peak_allocated_bytes_) backend_->peak_allocated_bytes_ = now;
   }
   CpuBuffer(const CpuBuffer&) = delete;
   CpuBuffer& operator=(const CpuBuffer&) = delete;
   ~CpuBuffer() override {
-    backend_.allocated_bytes_ -= size_bytes_;
+    if (backend_ != nullptr) backend_->allocated_bytes_ -= size_bytes_;
     std::free(data_);
   }
   void* data() override { return data_; }
   int64_t size_bytes() const override { return size_bytes_; }
 
  private:
-  CpuBackend& backend_;
+  CpuBackend* backend_;
   void* data_ = nullptr;
   int64_t size_bytes_ = 0;
 };
@@ -66,7 +67,11 @@ int64_t CpuBackend::workspace_bytes(int64_t /*n_rows*/, int64_t hidden, int64_t 
 }
 
 std::unique_ptr<Buffer> CpuBackend::allocate(int64_t size_bytes, const char* what) {
-  return std::make_unique<CpuBuffer>(*this, size_bytes, what);
+  return std::make_unique<CpuBuffer>(this, size_bytes, what);
+}
+
+std::unique_ptr<Buffer> CpuBackend::allocate_host(int64_t size_bytes, const char* what) {
+  return std::make_unique<CpuBuffer>(nullptr, size_bytes, what);
 }
 
 int64_t CpuBackend::weight_bytes(const HostTensor& source, WeightUse use) const {
@@ -105,6 +110,10 @@ double CpuBackend::seconds_between(int64_t first, int64_t second) {
   return std::chrono::duration<double>(marks_[static_cast<std::size_t>(second)] -
                                        marks_[static_cast<std::size_t>(first)])
       .count();
+}
+
+void CpuBackend::transfer(const void* from, void* to, int64_t size_bytes) {
+  std::memcpy(to, from, static_cast<std::size_t>(size_bytes));
 }
 
 void CpuBackend::copy(const void* from, void* to, int64_t n_rows, int64_t cols) {

@@ -86,6 +86,34 @@ class DeviceBuffer final : public Buffer {
   int64_t size_bytes_ = 0;
 };
 
+// Page-locked memory of the host: the device copies from and to it on its own.
+class HostBuffer final : public Buffer {
+ public:
+  HostBuffer(CudaBackend& backend, int64_t size_bytes, const char* what) : backend_(backend), size_bytes_(size_bytes) {
+    const cudaError_t status = cudaMallocHost(&data_, static_cast<std::size_t>(std::max<int64_t>(size_bytes, 1)));
+    if (status == cudaErrorMemoryAllocation) {
+      cudaGetLastError();  // clears it
+      fail(ExitCode::kOutOfMemory, "out of page-locked host memory: " + std::to_string(size_bytes >> 20) + " MiB for " +
+                                       what + "; use fewer ranks per host");
+    }
+    WINNOW_CHECK(status);
+    std::memset(data_, 0, static_cast<std::size_t>(size_bytes));
+  }
+  HostBuffer(const HostBuffer&) = delete;
+  HostBuffer& operator=(const HostBuffer&) = delete;
+  ~HostBuffer() override {
+    cudaStreamSynchronize(backend_.stream_);  // a copy may be under way
+    cudaFreeHost(data_);
+  }
+  void* data() override { return data_; }
+  int64_t size_bytes() const override { return size_bytes_; }
+
+ private:
+  CudaBackend& backend_;
+  void* data_ = nullptr;
+  int64_t size_bytes_ = 0;
+};
+
 CudaBackend::CudaBackend(const CudaOptions& options)
     : options_(options), attention_memory_(std::make_unique<AttentionMemory>()) {
   WINNOW_CHECK(cudaSetDevice(options.device));
@@ -167,6 +195,14 @@ std::unique_ptr<Buffer> CudaBackend::upload(std::span<const int32_t> values, con
 void CudaBackend::copy(const void* from, void* to, int64_t n_rows, int64_t cols) {
   WINNOW_CHECK(cudaMemcpyAsync(to, from, static_cast<std::size_t>(n_rows * cols * winnow::size_bytes(residual_dtype())),
                                cudaMemcpyDeviceToDevice, stream_));
+}
+
+std::unique_ptr<Buffer> CudaBackend::allocate_host(int64_t size_bytes, const char* what) {
+  return std::make_unique<HostBuffer>(*this, size_bytes, what);
+}
+
+void CudaBackend::transfer(const void* from, void* to, int64_t size_bytes) {
+  WINNOW_CHECK(cudaMemcpyAsync(to, from, static_cast<std::size_t>(size_bytes), cudaMemcpyDefault, stream_));
 }
 
 void CudaBackend::synchronize() { WINNOW_CHECK(cudaStreamSynchronize(stream_)); }

@@ -48,6 +48,7 @@ class CudaBackend final : public Backend {
   int64_t workspace_bytes(int64_t n_rows, int64_t hidden, int64_t vocab, const HeadShape& heads) const override;
 
   std::unique_ptr<Buffer> allocate(int64_t size_bytes, const char* what) override;
+  std::unique_ptr<Buffer> allocate_host(int64_t size_bytes, const char* what) override;
   std::optional<int64_t> free_bytes() const override;
   int64_t allocated_bytes() const override { return allocated_bytes_; }
   int64_t peak_allocated_bytes() const override { return peak_allocated_bytes_; }
@@ -59,6 +60,7 @@ class CudaBackend final : public Backend {
 
   std::unique_ptr<Buffer> upload(std::span<const int32_t> values, const char* what) override;
   void copy(const void* from, void* to, int64_t n_rows, int64_t cols) override;
+  void transfer(const void* from, void* to, int64_t size_bytes) override;
   void embed(const Matrix& table, const int32_t* tokens, void* out, int64_t n_rows) override;
   void rms_norm(const void* x, const Matrix& weight, float eps, void* out, int64_t n_rows) override;
   void linear(const void* x, const Matrix& weight, const Matrix& bias, void* out, int64_t n_rows,
@@ -81,6 +83,7 @@ class CudaBackend final : public Backend {
 
  private:
   friend class DeviceBuffer;
+  friend class HostBuffer;
   class ReferenceFold;
   // How a call is computed.
   enum class Path {

@@ -256,7 +256,7 @@ def test_a_night(work, cluster, direct):
     states = sweep.states()
     for key, cell in states.items():
         if key[0] == "corrupt":
-            assert cell["state"] == "failed" and "model.safetensors" in cell["error"], cell
+            assert cell["state"] == "failed" and "model.safetensors" in cell["last_error"], cell
         elif key == cancelled:
             assert cell["state"] == "interrupted", cell
         else:

@@ -1,0 +1,100 @@
+"""Agreement of rankings: Spearman's rho, overlap of the top K, and how both grow with the number of examples."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+N_DRAWS = 200  # random orders of the examples
+SMALLEST = 8   # examples of the first ranking, where there are twice as many
+
+
+def average_ranks(values):
+    """Ranks from 1 along the last axis, ties sharing the mean of theirs. values: (..., n)."""
+    values = np.asarray(values, float)
+    flat = values.reshape(-1, values.shape[-1])
+    ranks = np.empty_like(flat)
+    for row, out in zip(flat, ranks):
+        _, inverse, counts = np.unique(row, return_inverse=True, return_counts=True)
+        last = np.cumsum(counts)
+        out[:] = (last - (counts - 1) / 2)[inverse]
+    return ranks.reshape(values.shape)
+
+
+def spearman(a, b):
+    """Spearman's rho along the last axis; NaN where a side is constant, not finite, or of one value only."""
+    a, b = np.broadcast_arrays(np.asarray(a, float), np.asarray(b, float))
+    ranks_a, ranks_b = average_ranks(a), average_ranks(b)
+    ranks_a = ranks_a - ranks_a.mean(-1, keepdims=True)
+    ranks_b = ranks_b - ranks_b.mean(-1, keepdims=True)
+    below = np.sqrt((ranks_a**2).sum(-1) * (ranks_b**2).sum(-1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        rho = (ranks_a * ranks_b).sum(-1) / below
+    return np.where(np.isfinite(a).all(-1) & np.isfinite(b).all(-1) & (below > 0), rho, np.nan)
+
+
+def order_of(means):
+    """Positions from the largest to the smallest, ties to the lower position: the ranking of results/README.md."""
+    return np.argsort(-np.asarray(means, float), axis=-1, kind="stable")
+
+
+def top(means, k):
+    """Positions of the k largest, as a set."""
+    return set(order_of(means)[:k].tolist())
+
+
+def jaccard(a, b):
+    return len(a & b) / len(a | b) if a | b else float("nan")
+
+
+@dataclass
+class Stability:
+    """Rankings after the first `sizes[i]` examples, compared with that of all."""
+
+    sizes: list          # of examples; the last is all of them
+    k: int
+    ranks: np.ndarray    # (size, layer): rank from 1, examples in the order of the file
+    rho: np.ndarray      # (size): Spearman's rho with the ranking of all
+    shared: np.ndarray   # (size): layers of the top k that the top k of all has, too
+    drawn_rho: np.ndarray     # (size, 3): 5 %, 50 %, 95 % of the same over random orders of the examples
+    drawn_shared: np.ndarray  # (size): median over random orders
+
+
+def sizes_up_to(n):
+    """8, 16, 32, ... and n; of few examples 1, 2, 4, ..."""
+    size = SMALLEST if n >= 2 * SMALLEST else 1
+    sizes = []
+    while size < n:
+        sizes.append(size)
+        size *= 2
+    return [*sizes, n]
+
+
+def stability(delta, k):
+    """delta: (example, layer), nats per token, finite. None for one example or one layer."""
+    n, n_layers = delta.shape
+    if n < 2 or n_layers < 2:
+        return None
+    sizes = sizes_up_to(n)
+    ends = np.array(sizes) - 1
+    whole = delta.mean(0)
+    kept = top(whole, k)
+    in_whole = np.isin(np.arange(n_layers), list(kept))
+
+    def compare(order):
+        means = np.cumsum(delta[order], axis=0)[ends] / np.array(sizes)[:, None]
+        means[-1] = whole  # the same sum in another order differs in its last digits, and may swap equal layers
+        tops = order_of(means)[:, :k]
+        return means, spearman(means, whole), in_whole[tops].sum(1)
+
+    means, rho, shared = compare(np.arange(n))
+    ranks = np.empty((len(sizes), n_layers), int)
+    np.put_along_axis(ranks, order_of(means), np.arange(1, n_layers + 1)[None, :], axis=1)
+    random = np.random.default_rng(0)
+    drawn = [compare(random.permutation(n))[1:] for _ in range(N_DRAWS)]
+    drawn_rho = np.array([one[0] for one in drawn])
+    quantiles = np.full((len(sizes), 3), np.nan)
+    for i in range(len(sizes)):
+        known = drawn_rho[np.isfinite(drawn_rho[:, i]), i]
+        if known.size:
+            quantiles[i] = np.quantile(known, [0.05, 0.5, 0.95])
+    return Stability(sizes, k, ranks, rho, shared, quantiles, np.median([one[1] for one in drawn], axis=0))

@@ -1,0 +1,52 @@
+"""Elements of HTML and SVG as text. Whatever is not markup already is escaped: names come from files of others."""
+
+import html
+import json
+
+# What XML cannot hold: control characters, and the surrogates that stand for bytes which are not UTF-8.
+_UNPRINTABLE = {code: "\ufffd" for code in [*range(0x20), 0x7F, *range(0xD800, 0xE000), 0xFFFE, 0xFFFF]
+                if chr(code) not in "\n\t"}
+
+
+class Markup(str):
+    """Text that is HTML or SVG already."""
+
+    def __add__(self, other):
+        return Markup(str.__add__(self, escape(other)))
+
+
+def clean(text):
+    """The text without characters that HTML and XML cannot hold."""
+    return str(text).translate(_UNPRINTABLE)
+
+
+def escape(value):
+    return value if isinstance(value, Markup) else Markup(html.escape(clean(value), quote=True))
+
+
+def join(parts, between=""):
+    return Markup(between.join(escape(part) for part in parts))
+
+
+def tag(_name, *children, **attributes):
+    """<name attribute="...">children</name>. `class_` gives class, `data_tip` data-tip; None and False leave it out."""
+    words = [_name]
+    for key, value in attributes.items():
+        if value is None or value is False:
+            continue
+        if isinstance(value, float):
+            value = f"{value:.2f}".rstrip("0").rstrip(".")
+        words.append(f'{key.rstrip("_").replace("_", "-")}="{escape("" if value is True else value)}"')
+    head = " ".join(words)
+    if not children and _name in _VOID:
+        return Markup(f"<{head}/>")
+    return Markup(f"<{head}>{join(children)}</{_name}>")
+
+
+_VOID = {"br", "hr", "img", "meta", "link", "rect", "line", "circle", "path", "image", "stop", "polyline", "polygon"}
+
+
+def script_json(value):
+    """JSON that may stand inside <script>: no text in it can end the element or open a comment."""
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))

@@ -1,0 +1,109 @@
+"""Pictures of a matrix of signed values: the colours of its cells as a PNG, and the values for page.js to hover over."""
+
+import base64
+import math
+import struct
+import zlib
+
+import numpy as np
+
+from .markup import tag
+from .palette import LIGHT_DIVERGING, blend
+from .svg import Canvas, threshold_of
+from .wording import signed
+
+N_SHADES = 127  # on either side of 0
+N_TICKS = 6
+
+
+def _chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(indices, colours):
+    """An indexed PNG; indices: (row, column) uint8; index 0 is transparent. colours: [(red, green, blue)]."""
+    rows, columns = indices.shape
+    raw = np.concatenate([np.zeros((rows, 1), np.uint8), indices], axis=1).tobytes()  # filter "none" before each row
+    return (b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", struct.pack(">IIBBBBB", columns, rows, 8, 3, 0, 0, 0))
+            + _chunk(b"PLTE", b"".join(bytes(colour) for colour in colours)) + _chunk(b"tRNS", b"\x00")
+            + _chunk(b"IDAT", zlib.compress(raw, 6)) + _chunk(b"IEND", b""))
+
+
+def shades(values, threshold, largest):
+    """Values to colour indices 1 ... 2 N_SHADES + 1, symmetric and logarithmic; 0 is NaN."""
+    size = np.log1p(np.abs(values) / threshold) / math.log1p(largest / threshold)
+    with np.errstate(invalid="ignore"):
+        index = np.sign(values) * np.rint(np.minimum(size, 1) * N_SHADES) + N_SHADES + 1
+    return np.where(np.isfinite(values), index, 0).astype(np.uint8)
+
+
+def scale_of(values):
+    """(threshold, largest) of the colour scale; both above 0."""
+    finite = np.abs(values[np.isfinite(values)])
+    largest = float(finite.max()) if finite.size and finite.max() > 0 else 1.0
+    return min(threshold_of(finite), largest), largest
+
+
+def encode(values):
+    """float32, little endian, base64."""
+    most = float(np.finfo("<f4").max)
+    return base64.b64encode(np.ascontiguousarray(np.clip(values, -most, most), "<f4").tobytes()).decode()
+
+
+def draw(spec, width):
+    """The first sheet in its first order. spec: the dictionary that page.js gets, with "values" besides: (row, column).
+
+    Keys: id, cols, col_word, axis, row_axis, threshold, largest, unit, sheets, orders (results of `order`), height, repeat (result of `repeat_of`).
+    """
+    values = spec["values"]
+    is_wide = width > 500
+    height = spec["height"] if is_wide else min(spec["height"], 320)
+    canvas = Canvas(width, height + 100, left=66, right=10, top=26, bottom=74)
+    left, top, right, bottom = canvas.plot
+    canvas.text(2, 14, spec["row_axis"], "start", "axis row-axis")
+    order = spec["orders"][0]
+    palette = [(0, 0, 0)] + [blend(LIGHT_DIVERGING, i / (2 * N_SHADES)) for i in range(2 * N_SHADES + 1)]
+    indices = shades(values[order["rows"]], spec["threshold"], spec["largest"])
+    picture = png(np.repeat(indices, spec["repeat"], axis=1), palette)
+    canvas.rect(left, top, right - left, bottom - top, "none")
+    canvas.add(tag("image", href="data:image/png;base64," + base64.b64encode(picture).decode(), x=left, y=top,
+                   width=float(right - left), height=float(bottom - top), preserveAspectRatio="none",
+                   style="image-rendering:" + ("pixelated" if spec["repeat"] == 1 else "auto"),
+                   class_="mark matrix", data_matrix=spec["id"]))
+    canvas.rect(left, top, right - left, bottom - top, "edge")
+    for slot, (fraction, words) in enumerate(order["ticks"]):
+        canvas.text(left - 7, top + fraction * (bottom - top) + 4, words, "end", "tick row-tick", data_slot=slot)
+    canvas.layer_axis(spec["cols"], spec["axis"])
+    _ramp(canvas, spec, f"ramp-{spec['id']}-{width}")
+    return canvas.render(spec["label"])
+
+
+def _ramp(canvas, spec, name):
+    """The colour scale, with the values at its ends and middle."""
+    left, _, right, bottom = canvas.plot
+    y, width = bottom + 46, min(260.0, right - left - 60)
+    start = (left + right - width) / 2
+    stops = [tag("stop", offset=f"{100 * i / 6:.1f}%", class_=f"d{i}") for i in range(7)]
+    canvas.add(tag("linearGradient", *stops, id=name),
+               tag("rect", x=start, y=float(y), width=width, height=8.0, fill=f"url(#{name})", rx="2"))
+    middle = spec["threshold"] * (math.exp(math.log1p(spec["largest"] / spec["threshold"]) / 2) - 1)
+    for place, value in ((0, -spec["largest"]), (0.25, -middle), (0.5, 0.0), (0.75, middle), (1, spec["largest"])):
+        canvas.text(start + place * width, y + 20, signed(value), "middle", "tick")
+
+
+def order(name, axis, rows, words):
+    """An order of the rows, with ticks at a few places. words: of each row, in the order of the file."""
+    n = len(rows)
+    slots = sorted({round(i * (n - 1) / (N_TICKS - 1)) for i in range(N_TICKS)})
+    return {"name": name, "axis": axis, "rows": [int(row) for row in rows],
+            "ticks": [[(slot + 0.5) / n, words[rows[slot]]] for slot in slots]}
+
+
+def repeat_of(values, height):
+    """How often a column is repeated: rows beyond the height must blend when they are scaled, columns must not."""
+    rows, columns = values.shape
+    return 1 if rows <= height else max(1, 960 // columns)
+
+
+def for_page(spec):
+    return {key: value for key, value in spec.items() if key != "values"}

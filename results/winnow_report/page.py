@@ -1,0 +1,283 @@
+"""The page: one HTML file with its style, script and data inside."""
+
+import importlib.resources
+from string import Template
+
+import numpy as np
+
+from . import compare, figures, figures_examples, further, matrix, reading
+from .markup import Markup, escape, join, script_json, tag
+from .palette import css_variables
+from .svg import NARROW, WIDE
+from .wording import exact, number, percent, ranges
+
+MOST_ROWS = 1000       # of a table in the page
+MOST_DETAILED = 6      # results that get all their figures in one page
+MOST_MATRIX_CELLS = 400_000  # of all heat maps of a page
+
+
+def asset(name):
+    return importlib.resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _cell(value):
+    if value is None:
+        return tag("td", "n/a", class_="n")
+    if isinstance(value, (int, float, np.integer, np.floating)):
+        is_whole = isinstance(value, (int, np.integer))
+        return tag("td", f"{value}" if is_whole else number(value), class_="n", data_v=exact(value))
+    return tag("td", value)
+
+
+def table(columns, rows, name):
+    """A table with a button that copies it as CSV, in full precision."""
+    shown = rows[:MOST_ROWS]
+    head = tag("thead", tag("tr", *(tag("th", column, scope="col") for column in columns)))
+    body = tag("tbody", *(tag("tr", *(_cell(value) for value in row)) for row in shown))
+    parts = [tag("div", tag("button", "Copy as CSV", type="button", class_="copy", data_copy="csv"), class_="tools"),
+             tag("div", tag("table", tag("caption", name, class_="sr"), head, body), class_="scroll", tabindex="0",
+                 role="region", aria_label=name)]
+    if len(rows) > len(shown):
+        parts.append(tag("p", f"The first {len(shown):,} of {len(rows):,} rows; the results file has all.", class_="caption"))
+    return tag("div", *parts, class_="data")
+
+
+def _variants(figure):
+    drawings = []
+    for index, _ in enumerate(figure.drawings):
+        both = [tag("div", figure.draw(width, index), class_=name) for width, name in ((WIDE, "wide"), (NARROW, "narrow"))]
+        drawings.append(tag("div", *both, class_="variant", data_variant=index, hidden=index > 0))
+    return drawings
+
+
+def _controls(figure):
+    """Switches above a drawing: its variants, and of a heat map its orders and sheets."""
+    parts = []
+    if len(figure.drawings) > 1:
+        parts.append(tag("div", *(tag("button", name, type="button", data_show=index, aria_pressed=str(index == 0).lower())
+                                  for index, (name, _) in enumerate(figure.drawings)), class_="switch", role="group",
+                         aria_label="View"))
+    spec = figure.matrix
+    if spec and len(spec["orders"]) > 1:
+        parts.append(tag("div", *(tag("button", order["name"], type="button", data_order=index,
+                                      aria_pressed=str(index == 0).lower())
+                                  for index, order in enumerate(spec["orders"])), class_="switch", role="group",
+                         aria_label="Order of the examples"))
+    if spec and len(spec["sheets"]) > 1:
+        options = [tag("option", sheet["name"], value=index) for index, sheet in enumerate(spec["sheets"])]
+        parts.append(tag("label", "Example ", tag("select", *options, data_sheet=True)))
+    return [tag("div", *parts, class_="controls")] if parts else []
+
+
+def section(figure, prefix=""):
+    """A figure with its sentence, switches, legend, and the table behind a fold."""
+    name = f"{prefix}{figure.id}"
+    parts = [tag("h3", figure.title, id=f"{name}-title"), tag("p", figure.reading, class_="reading")]
+    if figure.drawings:
+        legend = [tag("span", tag("i", class_=f"swatch sw-{class_}"), words) for class_, words in figure.legend]
+        parts += _controls(figure)
+        parts += [tag("div", *_variants(figure), class_="drawings")]
+        parts += [tag("p", *legend, class_="legend")] if legend else []
+    parts += [tag("p", figure.caption, class_="caption")] if figure.caption else []
+    if figure.table and figure.table[1]:
+        inside = table(*figure.table, f"{figure.title}: numbers")
+        is_open = not figure.drawings
+        parts.append(tag("details", tag("summary", "Numbers"), inside, open=is_open))
+    if figure.matrix:
+        parts.append(tag("script", script_json(matrix.for_page(figure.matrix)), type="application/json",
+                         class_="matrix-data"))
+    kind = "figure" if figure.drawings else "section"
+    return tag(kind, *parts, id=name, class_="figure", aria_labelledby=f"{name}-title")
+
+
+def lead(run):
+    """The answer at the run's own K, in one sentence."""
+    choice, n = reading.choose(run, run.top_k), len(run.layers)
+    if choice.k == n:
+        return tag("p", f"All {n} measured layers are kept at K = {choice.k}; a smaller --top-k chooses.", class_="lead")
+    kept = run.layers[choice.kept]
+    word = "layer " if choice.k == 1 else "layers "
+    text = ""
+    if choice.is_known:
+        text = (" Every place is settled." if not choice.open else
+                f" {len(choice.settled)} of the {choice.k} places {'is' if len(choice.settled) == 1 else 'are'} settled; "
+                f"for the rest there is not enough evidence to tell close layers apart.")
+    return tag("p", "Keep full attention in ", tag("b", word, ranges(kept), class_="layers"),
+               f" ({choice.k} of {n}) and window the rest.", text, class_="lead")
+
+
+def _word_of_budget(k, n):
+    names = [words for divisor, words in ((8, "1/8"), (4, "1/4"), (2, "1/2")) if k == max(1, n // divisor)]
+    return f"{names[0]} of the layers" if names else "--top-k"
+
+
+def answer(run):
+    """Which layers to keep at each budget, and how sure."""
+    n, cards = len(run.layers), []
+    for k in run.budgets:
+        choice = reading.choose(run, k)
+        kept = run.layers[choice.kept]
+        copied = ",".join(str(layer) for layer in sorted(kept.tolist()))
+        share = reading.cache_share(run, k)
+        memory = [] if share is None else [tag("p", f"KV cache at the median prompt of {share[1]:,.0f} tokens: "
+                                                     f"{percent(share[0])} of full attention's.", class_="caption")]
+        cards.append(tag("div",
+                         tag("div", tag("span", f"{k} of {n}", class_="k"), tag("span", _word_of_budget(k, n), class_="of"),
+                             tag("button", "Copy list", type="button", class_="copy", data_copy=copied), class_="head"),
+                         tag("p", tag("span", "Keep ", class_="keepword"), tag("b", ranges(kept), class_="layers"),
+                             class_="keeplist"),
+                         tag("div", tag("div", figures.strip(run, choice, WIDE), class_="wide"),
+                             tag("div", figures.strip(run, choice, NARROW), class_="narrow")),
+                         tag("p", reading.certainty(run, choice), class_="sure"), *memory, class_="budget",
+                         data_budget=k))
+    legend = tag("p", *(tag("span", tag("i", class_=f"swatch sw-{class_}"), words)
+                        for class_, words in figures.KEPT_LEGEND), class_="legend")
+    return tag("div", *cards, legend, class_="answer")
+
+
+def bottom_lines(run):
+    """How far to trust the answer, in a few sentences."""
+    lines = [reading.too_few(run), reading.base_quality(run), reading.split_half(run) if run.reliability else "",
+             *(reading.control(run, name) for name in run.controls)]
+    if not run.controls:
+        lines.append("There is no control set, so the ranking may be about layers that matter everywhere, not about long "
+                     "context: --control NAME=FILE measures one.")
+    lines += str(run.fact("warnings", "") or "").splitlines() + run.notes
+    return tag("ul", *(tag("li", line) for line in lines if line), class_="lines")
+
+
+def ranking_table(run):
+    columns = ["rank", "layer", "mean delta NLL", "low", "high", "median", "standard error", "rank low", "rank high",
+               "exact-match drop", "token-accuracy drop", *(f"P(top {k})" for k in run.p_top_k)]
+    names = ["mean_delta_nll", "ci_low", "ci_high", "median_delta_nll", "standard_error", "rank_low", "rank_high",
+             "exact_match_drop", "token_accuracy_drop"]
+    rows = [(int(run.rank[i]), int(run.layers[i]), *(float(run.figures[name][i]) for name in names),
+             *(float(p[i]) for p in run.p_top_k.values())) for i in run.order()]
+    return figures.Figure("ranking", "Ranking", "All layers by mean delta NLL, nats per token.", [],
+                          "Intervals are 95 % bootstrap intervals over examples.", table=(columns, rows))
+
+
+def examples_table(run):
+    table_ = run.examples
+    columns = ["example", *(["source"] if table_.sources else []), "prompt tokens", "answer tokens", "mean delta NLL",
+               "layer that costs most"]
+    rows = []
+    for i, name in enumerate(table_.ids):
+        lengths = [int(v) if np.isfinite(v) else None for v in (table_.prompt_tokens[i], table_.answer_tokens[i])]
+        rows.append((name, *([table_.sources[i]] if table_.sources else []), *lengths, float(table_.delta[i].mean()),
+                     int(run.layers[table_.delta[i].argmax()])))
+    return tag("details", tag("summary", f"Examples ({len(rows):,})"), table(columns, rows, "Examples"), class_="figure")
+
+
+def provenance(run):
+    rows = []
+    for name, (value, units, long_name) in run.provenance.items():
+        text = exact(value) if isinstance(value, (int, float)) else str(value)
+        value = tag("pre", text) if "\n" in text or len(text) > 120 else text
+        rows.append(tag("tr", tag("th", name, scope="row"), tag("td", value, data_v=text),
+                        tag("td", "" if units in ("text", "1") else units), tag("td", long_name)))
+    for name, value in run.settings.items():
+        rows.append(tag("tr", tag("th", name, scope="row"), tag("td", exact(value), data_v=exact(value)), tag("td"),
+                        tag("td", "setting of the statistics")))
+    rows.append(tag("tr", tag("th", "file", scope="row"), tag("td", run.path, data_v=run.path), tag("td"),
+                    tag("td", "what this page was made from")))
+    head = tag("thead", tag("tr", *(tag("th", word, scope="col") for word in ("name", "value", "units", "meaning"))))
+    return tag("details", tag("summary", "Provenance, in full"),
+               tag("div", tag("div", tag("button", "Copy as CSV", type="button", class_="copy", data_copy="csv"),
+                              class_="tools"),
+                   tag("div", tag("table", head, tag("tbody", *rows)), class_="scroll", tabindex="0", role="region",
+                       aria_label="Provenance"), class_="data provenance"), class_="figure")
+
+
+def run_figures(run, most_cells):
+    """Every figure that the result has data for, in the order of the page."""
+    found = [figures.deltas(run), figures.certainty(run)]
+    if run.examples is not None:
+        found.append(figures_examples.heat_map(run, max(most_cells, len(run.layers))))
+    found += [*figures.controls(run), figures.exact_match(run), figures_examples.tokens(run, max(most_cells // 4, 1)),
+              figures_examples.growth(run), further.signals(run), further.selections(run), further.evaluation(run),
+              ranking_table(run)]
+    return [figure for figure in found if figure is not None]
+
+
+def about(run):
+    """One line: what was measured."""
+    words = compare.coordinates(run)
+    parts = [words.get("model", ""), words.get("dataset", ""), f"window {words['window']}" if "window" in words else ""]
+    if words.get("sinks", "0") not in ("0", ""):
+        parts.append(f"{words['sinks']} sinks")
+    parts.append(f"{run.n_examples:,} example{'' if run.n_examples == 1 else 's'}" if run.n_examples else "")
+    parts.append(f"{len(run.layers)} layers")
+    if words.get("base", "full") != "full":
+        parts.append(f"base {words['base']}")
+    if words.get("target"):
+        parts.append(f"for {words['target']}")
+    return " \u00b7 ".join(part for part in parts if part)
+
+
+def _one(run, found, prefix, heading):
+    parts = [tag("h2", heading), answer(run), tag("h2", "How far to trust it"), bottom_lines(run),
+             tag("h2", "The evidence")]
+    parts += [section(figure, prefix) for figure in found]
+    if run.examples is not None:
+        parts.append(examples_table(run))
+    return [*parts, provenance(run)]
+
+
+def _short(run):
+    """A result among many: its answer only."""
+    return tag("details", tag("summary", run.label), tag("p", about(run), class_="caption"), answer(run),
+               bottom_lines(run), section(ranking_table(run), run.key + "-"), provenance(run), class_="figure run")
+
+
+def figures_of(runs):
+    """[(prefix of its id, figure)] of all that the page shows in full; `--figures` exports the same."""
+    found = [] if len(runs) == 1 else [("", figure) for figure in compare.figures(runs)]
+    detailed = runs if len(runs) <= MOST_DETAILED else []
+    cells = min(figures_examples.MOST_CELLS, MOST_MATRIX_CELLS // max(len(detailed), 1))
+    for run in detailed:
+        prefix = "" if len(runs) == 1 else run.key + "-"
+        found += [(prefix, figure) for figure in run_figures(run, cells)]
+    return found
+
+
+def overview(runs, others):
+    """Table of all results, and of the cells that have none."""
+    columns = ["result", "layers", "examples", "K", "layers kept", "settled", "split-half"]
+    rows = []
+    for run in runs:
+        choice = reading.choose(run, run.top_k)
+        rows.append((run.label, len(run.layers), run.n_examples, run.top_k, ranges(run.layers[choice.kept]),
+                     f"{len(choice.settled)} of {choice.k}" if choice.is_known else "n/a",
+                     float(run.reliability.get("split_half", float("nan")))))
+    parts = [tag("div", table(columns, rows, "All results"), class_="figure")]
+    if others:
+        parts += [tag("h3", f"Not measured ({len(others)})"),
+                  tag("div", table(["cell", "state", "reason"], others, "Cells without results"), class_="figure")]
+    return parts
+
+
+def build(runs, others, found, footer):
+    """The page as text. runs: named by compare.name_runs; found: figures_of(runs); others: cells without results."""
+    if len(runs) == 1:
+        run = runs[0]
+        heading = "Layers that must keep full attention"
+        body = [tag("p", about(run), class_="about"), lead(run), *_one(run, [figure for _, figure in found], "", "The answer")]
+        if others:
+            body += overview([], others)[1:]
+    else:
+        heading = f"{len(runs)} results: layers that must keep full attention"
+        body = [tag("h2", "All results"), *overview(runs, others)]
+        body += [section(figure) for prefix, figure in found if not prefix]
+        body.append(tag("h2", "Result by result"))
+        for run in runs:
+            own = [figure for prefix, figure in found if prefix == run.key + "-"]
+            if own:
+                body.append(tag("details", tag("summary", run.label), tag("p", about(run), class_="about"),
+                                lead(run), *_one(run, own, run.key + "-", "The answer"), class_="run"))
+            else:
+                body.append(_short(run))
+    template = Template(asset("page.html"))
+    return template.substitute(title=escape(f"winnow report: {runs[0].label if len(runs) == 1 else heading}"),
+                               heading=escape(heading), style=Markup(css_variables() + asset("chart.css") + asset("page.css")),
+                               script=Markup(asset("page.js")), body=join(body, "\n"), footer=escape(footer))
