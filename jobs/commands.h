@@ -16,6 +16,7 @@ struct Command {
 
 // Each adds its verb to the program. Flags live in an object that `run` shares.
 Command add_calibrate(CLI::App& program);
+Command add_evaluate(CLI::App& program);
 Command add_stats(CLI::App& program);
 Command add_inspect(CLI::App& program);
 Command add_bench(CLI::App& program);

@@ -11,6 +11,7 @@
 //   - "Residual rows" have residual_dtype(), all other activations activation_dtype().
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -118,6 +119,25 @@ struct DecodeCall {
   Window window;
 };
 
+// Keys of a sequence: [0, sinks) and [begin, end), which do not overlap; either may be empty.
+struct KeySet {
+  int32_t sinks = 0;
+  int32_t begin = 0;
+  int32_t end = 0;
+};
+inline constexpr std::size_t kMaxKeySets = 4;
+
+// Query rows of one sequence, and for each of them sets of keys whose share of its softmax is wanted. Causality is the
+// sets' own matter.
+struct LseCall {
+  const void* q = nullptr;  // (n_rows, n_heads, head_dim), after RoPE
+  KvRows keys;              // from row 0 on
+  int64_t n_rows = 0;
+  int64_t n_sets = 0;            // 1 to kMaxKeySets
+  std::span<const KeySet> sets;  // (n_rows, n_sets)
+  std::span<double> lse;         // (n_rows, n_sets, n_heads), host
+};
+
 // Final hidden states that rows are compared with, and which of them: a row with the row at its own place in another
 // tile, as of the same position of another residual stream.
 struct ReferenceRows {
@@ -207,6 +227,9 @@ class Backend {
   virtual void copy_kv(std::span<const KvCopy> copies, const HeadShape& heads) = 0;
   // attention() of single rows, each over a cache of its own. A row's result follows from its own call.
   virtual void decode_attention(std::span<const DecodeCall> calls, const HeadShape& heads) = 0;
+  // log of the sum over a set's keys of exp(q k^T * scale), natural log; -infinity for an empty set. So a set's weight
+  // in the softmax over another one is exp of the difference. Waits for the result.
+  virtual void attention_lse(const LseCall& call, const HeadShape& heads) = 0;
   // out = silu(gate) * up; gate_up (n_rows, 2 * ffn), gate first; out (n_rows, ffn).
   virtual void swiglu(const void* gate_up, void* out, int64_t n_rows, int64_t ffn) = 0;
   // Scores of n_rows rows of the final hidden state (after the last norm) against targets (n_rows; -1: skip the row);

@@ -142,6 +142,21 @@ void ProfiledBackend::decode_attention(std::span<const DecodeCall> calls, const 
        [&] { backend_.decode_attention(calls, heads); });
 }
 
+void ProfiledBackend::attention_lse(const LseCall& call, const HeadShape& heads) {
+  // Of the longest set: the sets of a row lie within one another in all uses.
+  double pairs = 0.0;
+  for (int64_t row = 0; row < call.n_rows; ++row) {
+    int64_t most = 0;
+    for (int64_t s = 0; s < call.n_sets; ++s) {
+      const KeySet& set = call.sets[static_cast<std::size_t>(row * call.n_sets + s)];
+      most = std::max<int64_t>(most, int64_t{set.sinks} + set.end - set.begin);
+    }
+    pairs += static_cast<double>(most);
+  }
+  time("attention_lse", {.flop = 2.0 * pairs * static_cast<double>(heads.q_dim())},
+       [&] { backend_.attention_lse(call, heads); });
+}
+
 void ProfiledBackend::swiglu(const void* gate_up, void* out, int64_t n_rows, int64_t ffn) {
   time("swiglu", {.bytes = 3.0 * activation_bytes(n_rows * ffn)}, [&] { backend_.swiglu(gate_up, out, n_rows, ffn); });
 }

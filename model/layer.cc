@@ -49,8 +49,10 @@ void DecoderLayer::finish(const LayerWeights& weights, const void* attention, vo
   for (int64_t row = 0; row < n_rows; row += backend_.chunk_rows()) {
     const int64_t n = std::min(backend_.chunk_rows(), n_rows - row);
     void* rows = row_pointer(x, backend_.residual_dtype(), row, config_.hidden);
-    backend_.linear(row_pointer(attention, backend_.activation_dtype(), row, config_.heads.q_dim()), weights.o,
-                    weights.o_bias, rows, n, true);
+    if (attention != nullptr) {
+      backend_.linear(row_pointer(attention, backend_.activation_dtype(), row, config_.heads.q_dim()), weights.o,
+                      weights.o_bias, rows, n, true);
+    }
     backend_.rms_norm(rows, weights.post_norm, config_.rms_eps, normed_->data(), n);
     backend_.linear(normed_->data(), weights.gate_up, weights.gate_up_bias, wide_->data(), n, false);
     backend_.swiglu(wide_->data(), gated_->data(), n, config_.ffn);

@@ -30,6 +30,7 @@ class DecoderLayer {
   void attention_input(const LayerWeights& weights, const void* x, const RowAngles& angles, int64_t n_rows, void* kv,
                        void* q);
   // The rest of the layer: x += W_o attention, then x += MLP(norm(x)); attention (n_rows, q_dim), x (n_rows, hidden).
+  // Null attention: nothing is added, as if the layer had none.
   void finish(const LayerWeights& weights, const void* attention, void* x, int64_t n_rows);
 
  private:

@@ -11,7 +11,7 @@ namespace winnow {
 namespace {
 
 // Statistics of a cell. The first is 1 in a filled cell, so that a cell filled twice shows after the sum.
-enum Statistic : std::size_t { kFilled, kNll, kExactMatch, kTokenAccuracy, kStatistics };
+enum Statistic : std::size_t { kFilled, kNll, kExactMatch, kTokenAccuracy, kKl, kStatistics };
 
 int64_t answer_tokens(const Corpus& corpus, int64_t e) {
   const auto index = static_cast<std::size_t>(e);
@@ -46,6 +46,7 @@ void Cells::put(int64_t example, int64_t variant, const Score& score) {
   statistics[kNll] = score.nll_nats + 0.0;
   statistics[kExactMatch] = score.exact_match ? 1.0 : 0.0;
   statistics[kTokenAccuracy] = score.token_accuracy + 0.0;
+  statistics[kKl] = score.kl_nats + 0.0;
   if (token_slots_ == 0) return;
   const auto n = static_cast<int64_t>(score.token_nll_nats.size());
   if (n == 0 || n > token_slots_) {
@@ -84,7 +85,11 @@ bool Cells::has(int64_t example, int64_t variant) const {
 Score Cells::get(int64_t example, int64_t variant, int64_t n_tokens) const {
   const std::size_t cell = index(example, variant);
   const double* statistics = &statistics_[cell * kStatistics];
-  Score score{statistics[kNll], statistics[kExactMatch] != 0.0, statistics[kTokenAccuracy], {}};
+  Score score;
+  score.nll_nats = statistics[kNll];
+  score.exact_match = statistics[kExactMatch] != 0.0;
+  score.token_accuracy = statistics[kTokenAccuracy];
+  score.kl_nats = statistics[kKl];
   if (token_slots_ > 0) {
     const float* tokens = &tokens_[cell * static_cast<std::size_t>(token_slots_)];
     score.token_nll_nats.assign(tokens, tokens + n_tokens);

@@ -86,6 +86,7 @@ SweepRequest Inputs::request(const MissingCells& cells, std::span<const int64_t>
   request.base = settings.base;
   for (const int64_t variant : group) request.variants.push_back(variants[static_cast<std::size_t>(variant)]);
   request.per_token = per_token;
+  request.with_kl = with_kl;
   return request;
 }
 

@@ -38,6 +38,7 @@ struct Inputs {
   // Of those of other verbs, pattern_name(): shards hold the names, as numbers follow from the command.
   std::vector<std::string> variant_names;
   std::vector<int64_t> wanted;        // numbers that this command measures, ascending, besides the base
+  bool with_kl = false;               // whether KL to the base is measured
   std::vector<DataSet> data_sets;     // the calibration set first
   std::vector<std::string> warnings;  // for the user, and kept in the result
 

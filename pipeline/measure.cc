@@ -136,6 +136,7 @@ class Measurer {
                 .variants = {},
                 .names = {},
                 .scores = {},
+                .has_kl = context_.inputs.with_kl,
                 .n_tokens = data.n_answer(unit.example),
                 .seconds = seconds,
                 .made_by = context_.made_by};

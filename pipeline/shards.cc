@@ -22,6 +22,7 @@ struct Columns {
   std::vector<double> nll;
   std::vector<uint8_t> exact_match;
   std::vector<double> token_accuracy;
+  std::vector<double> kl;        // empty, or one per variant
   std::vector<float> token_nll;  // (variants, n_tokens), or empty
 };
 
@@ -33,6 +34,7 @@ Columns columns_of(const Shard& shard) {
     columns.nll.push_back(score.nll_nats);
     columns.exact_match.push_back(score.exact_match ? 1 : 0);
     columns.token_accuracy.push_back(score.token_accuracy);
+    if (shard.has_kl) columns.kl.push_back(score.kl_nats);
     columns.token_nll.insert(columns.token_nll.end(), score.token_nll_nats.begin(), score.token_nll_nats.end());
   }
   return columns;
@@ -55,6 +57,7 @@ std::string content_sha256(const Shard& shard, const ShardIdentity& identity, co
   append(bytes, columns.nll);
   append(bytes, columns.exact_match);
   append(bytes, columns.token_accuracy);
+  append(bytes, columns.kl);
   append(bytes, columns.token_nll);
   return sha256_of(bytes);
 }
@@ -84,12 +87,14 @@ Columns read_columns(const std::filesystem::path& file, const hdf5::Group& root,
   columns.nll = root.read<double>("nll", 1).values;
   columns.exact_match = root.read<uint8_t>("exact_match", 1).values;
   columns.token_accuracy = root.read<double>("token_accuracy", 1).values;
+  if (root.contains("kl")) columns.kl = root.read<double>("kl", 1).values;
   if (root.contains("token_nll")) columns.token_nll = root.read<float>("token_nll", 2).values;
   const std::size_t n = columns.variant.size();
   const bool tokens_fit =
       columns.token_nll.empty() || columns.token_nll.size() == n * static_cast<std::size_t>(n_tokens);
   if (n == 0 || columns.nll.size() != n || columns.exact_match.size() != n || columns.token_accuracy.size() != n ||
-      n_tokens < 1 || !tokens_fit || (!columns.name.empty() && columns.name.size() != n)) {
+      n_tokens < 1 || !tokens_fit || (!columns.kl.empty() && columns.kl.size() != n) ||
+      (!columns.name.empty() && columns.name.size() != n)) {
     refuse(file, "the lengths of its tables do not agree");
   }
   return columns;
@@ -98,8 +103,13 @@ Columns read_columns(const std::filesystem::path& file, const hdf5::Group& root,
 void fill_scores(const Columns& columns, Shard& shard) {
   shard.variants = columns.variant;
   shard.names = columns.name;
+  shard.has_kl = !columns.kl.empty();
   for (std::size_t i = 0; i < columns.variant.size(); ++i) {
-    Score score{columns.nll[i], columns.exact_match[i] != 0, columns.token_accuracy[i], {}};
+    Score score;
+    score.nll_nats = columns.nll[i];
+    score.exact_match = columns.exact_match[i] != 0;
+    score.token_accuracy = columns.token_accuracy[i];
+    if (shard.has_kl) score.kl_nats = columns.kl[i];
     if (!columns.token_nll.empty()) {
       const float* tokens = &columns.token_nll[i * static_cast<std::size_t>(shard.n_tokens)];
       score.token_nll_nats.assign(tokens, tokens + shard.n_tokens);
@@ -121,6 +131,7 @@ void write_shard(const std::filesystem::path& directory, const Shard& shard, con
     root.write<double>("nll", columns.nll, {n});
     root.write<uint8_t>("exact_match", columns.exact_match, {n});
     root.write<double>("token_accuracy", columns.token_accuracy, {n});
+    if (!columns.kl.empty()) root.write<double>("kl", columns.kl, {n});
     if (!columns.token_nll.empty()) root.write<float>("token_nll", columns.token_nll, {n, shard.n_tokens});
     root.set_attribute<std::string>(".", "format", kFormat);
     root.set_attribute<int64_t>(".", "format_version", kVersion);

@@ -20,6 +20,7 @@ struct Shard {
   // Of named variants, one per variant, "" for the base: what counts, as numbers differ between commands. Else empty.
   std::vector<std::string> names;
   std::vector<Score> scores;  // one per variant
+  bool has_kl = false;        // whether the scores' KL was measured
   int64_t n_tokens = 0;       // answer tokens; token NLLs have that many entries, or none
   double seconds = 0.0;       // that the unit took
   std::string made_by;        // rank and host, for whoever reads the file

@@ -70,14 +70,14 @@ std::string pattern_block(const EvaluationResults& results) {
 std::string comparison_block(const EvaluationTable& table, const Comparison& c) {
   const std::size_t reference = at(c.reference);
   std::string text = "Less " + table.pattern[reference] + "\n" +
-                     row("pattern", right("exact match", 18) + right("95 %", 15) + right("McNemar p", 12) +
+                     row("pattern", right("exact match", 17) + right("95 %", 17) + right("McNemar p", 11) +
                                         right("NLL", 12) + right("95 %", 23));
   for (int64_t p = 0; p < table.n_patterns(); ++p) {
     const std::size_t i = at(p);
     if (p == c.reference) continue;
-    text += row(table.pattern[i], right(percent(c.exact_match.mean[i]), 18) +
-                                      percent_interval(c.exact_match.ci_low[i], c.exact_match.ci_high[i], 15) +
-                                      right(number(c.mcnemar_p[i], "%.2g"), 12) + right(number(c.nll.mean[i]), 12) +
+    text += row(table.pattern[i], right(percent(c.exact_match.mean[i]), 17) +
+                                      percent_interval(c.exact_match.ci_low[i], c.exact_match.ci_high[i], 17) +
+                                      right(number(c.mcnemar_p[i], "%.2g"), 11) + right(number(c.nll.mean[i]), 12) +
                                       interval(c.nll.ci_low[i], c.nll.ci_high[i], 23));
   }
   return text;

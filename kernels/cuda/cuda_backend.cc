@@ -178,7 +178,7 @@ int64_t CudaBackend::kv_bytes(int64_t n_rows, const HeadShape& heads) const { re
 
 int64_t CudaBackend::workspace_bytes(int64_t n_rows, int64_t /*hidden*/, int64_t vocab, const HeadShape& heads) const {
   const int64_t attention = kv_bytes(n_rows, heads) + n_rows * (heads.q_dim() * 2 + 2 * heads.n_heads * 4);
-  return kProductWorkspaceBytes + token_nll_bytes(vocab) + attention;
+  return kProductWorkspaceBytes + token_nll_bytes(vocab) + attention + attention_lse_bytes(heads);
 }
 
 std::unique_ptr<Buffer> CudaBackend::allocate(int64_t size_bytes, const char* what) {

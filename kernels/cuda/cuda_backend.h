@@ -27,8 +27,9 @@ struct AttentionMemory;
 struct Piece;
 class Staging;
 
-// Memory of token_nll, bytes.
+// Memory of token_nll and attention_lse, bytes.
 int64_t token_nll_bytes(int64_t vocab);
+int64_t attention_lse_bytes(const HeadShape& heads);
 
 class CudaBackend final : public Backend {
  public:
@@ -72,6 +73,7 @@ class CudaBackend final : public Backend {
   void attention(std::span<const AttentionCall> calls, const HeadShape& heads) override;
   void copy_kv(std::span<const KvCopy> copies, const HeadShape& heads) override;
   void decode_attention(std::span<const DecodeCall> calls, const HeadShape& heads) override;
+  void attention_lse(const LseCall& call, const HeadShape& heads) override;
   void swiglu(const void* gate_up, void* out, int64_t n_rows, int64_t ffn) override;
   void token_nll(const void* x, const Matrix& head, std::span<const int32_t> targets, int64_t n_rows,
                  const TokenScores& out) override;

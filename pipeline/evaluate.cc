@@ -1,0 +1,47 @@
+#include "pipeline/evaluate.h"
+
+#include <cstdio>
+
+#include "pipeline/evaluation_inputs.h"
+#include "pipeline/run.h"
+
+namespace winnow {
+namespace {
+
+ExitCode measure_patterns(MpiSession& session, const EvaluateOptions& options, const EvaluationPresenter& present) {
+  MeasuringRun run(session, options);
+  std::vector<EvaluatedPattern> patterns;
+  run.set_up([&] {
+    EvaluationInputs read = load_evaluation(options);
+    patterns = std::move(read.patterns);
+    return std::move(read.inputs);
+  });
+  run.open([&](const RunIdentity& identity) { check_selections(patterns, identity.checkpoint_sha256); });
+  const bool is_work = run.plan();
+  if (options.dry_run) return run.forecast();
+  if (is_work) {
+    if (!run.measure()) return run.interrupted();
+    run.sum();
+  }
+  session.agree_on_root([&] {
+    const EvaluationResults results = finish_evaluation(options, patterns, run);
+    if (is_work) run.show_memory();
+    std::fputs(present(results).c_str(), stdout);
+  });
+  return ExitCode::kDone;
+}
+
+}  // namespace
+
+ExitCode evaluate(const EvaluateOptions& options, const EvaluationPresenter& present) {
+  MpiSession session;
+  try {
+    return measure_patterns(session, options, present);
+  } catch (const AgreedFailure& failure) {
+    return failure.code;
+  } catch (...) {
+    return session.end_job();
+  }
+}
+
+}  // namespace winnow

@@ -1,0 +1,27 @@
+// The evaluate driver: what `winnow evaluate` does on every rank.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "kernels/error.h"
+#include "pipeline/options.h"
+#include "results/evaluation.h"
+
+namespace winnow {
+
+// The flags of evaluate besides those that all verbs share.
+struct EvaluateOptions : RunOptions {
+  std::vector<std::string> patterns;  // as results/selection.h parses them, in the order of the result
+  std::string baseline;               // one of them by name; empty: none
+};
+
+// What rank 0 prints on stdout for a finished evaluation: the table, or JSON.
+using EvaluationPresenter = std::function<std::string(const EvaluationResults&)>;
+
+// Starts MPI, measures what the run directory lacks, and writes and prints the result. Failures are as with
+// calibrate().
+ExitCode evaluate(const EvaluateOptions& options, const EvaluationPresenter& present);
+
+}  // namespace winnow
