@@ -16,6 +16,7 @@
 #include "pipeline/corpus.h"
 #include "pipeline/run_identity.h"
 #include "pipeline/shards.h"
+#include "results/evaluation.h"
 #include "results/hdf5.h"
 #include "results/store.h"
 
@@ -104,7 +105,33 @@ Facts inspect_calibration(const fs::path& path) {
   return facts;
 }
 
+Facts provenance_of(const Provenance& entries) {
+  Facts provenance = Facts::object();
+  for (const ProvenanceEntry& entry : entries.entries()) {
+    if (entry.name == "run_json") continue;  // a text of many lines, shown by `winnow inspect RUN_DIR`
+    std::visit([&](const auto& value) { provenance[entry.name] = value; }, entry.value);
+  }
+  return provenance;
+}
+
+Facts inspect_evaluation(const fs::path& path) {
+  const EvaluationResults results = read_evaluation(path);
+  const EvaluationTable& table = results.table;
+  Facts patterns = Facts::object();
+  for (int64_t p = 0; p < table.n_patterns(); ++p) {
+    std::vector<int64_t> layers;
+    for (int64_t l = 0; l < table.n_layers(); ++l) {
+      if (table.full_attention(p, l) != 0) layers.push_back(l);
+    }
+    patterns[table.pattern[static_cast<std::size_t>(p)]] = layers;
+  }
+  return {{"kind", "evaluation"},       {"examples", table.n_examples()},
+          {"layers", table.n_layers()}, {"baseline", results.statistics.options.baseline},
+          {"full_attention", patterns}, {"provenance", provenance_of(results.provenance)}};
+}
+
 Facts inspect_results(const fs::path& path) {
+  if (is_evaluation(path)) return inspect_evaluation(path);
   const Results results = read_results(path);
   const Ranking& ranking = results.statistics.ranking;
   std::vector<int64_t> kept;
@@ -115,11 +142,6 @@ Facts inspect_results(const fs::path& path) {
   std::sort(kept.begin(), kept.end());
   std::vector<std::string> controls;
   for (const auto& [name, measurement] : results.controls) controls.push_back(name);
-  Facts provenance = Facts::object();
-  for (const ProvenanceEntry& entry : results.provenance.entries()) {
-    if (entry.name == "run_json") continue;  // a text of many lines, shown by `winnow inspect RUN_DIR`
-    std::visit([&](const auto& value) { provenance[entry.name] = value; }, entry.value);
-  }
   return {{"kind", "results"},
           {"examples", results.calibration.n_examples()},
           {"layers", results.calibration.n_layers()},
@@ -127,7 +149,7 @@ Facts inspect_results(const fs::path& path) {
           {"per_token", results.calibration.token_nll.rows > 0},
           {"top_k", results.statistics.options.top_k},
           {"layers_to_keep", kept},
-          {"provenance", provenance}};
+          {"provenance", provenance_of(results.provenance)}};
 }
 
 Facts inspect_run(const fs::path& directory) {

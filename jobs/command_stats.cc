@@ -9,6 +9,7 @@
 #include "jobs/present.h"
 #include "kernels/error.h"
 #include "pipeline/host.h"
+#include "results/evaluation.h"
 #include "results/store.h"
 
 namespace winnow {
@@ -23,7 +24,32 @@ struct Options {
   std::optional<int64_t> seed;
   std::optional<int64_t> top_k;
   std::optional<int64_t> n_resamples;
+  std::optional<std::string> baseline;
 };
+
+constexpr const char* kCommandNote = "command line that computed the statistics anew";
+
+int print(const std::string& text) {
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  return static_cast<int>(ExitCode::kDone);
+}
+
+int run_evaluation(const Options& options) {
+  if (options.top_k) {
+    fail(ExitCode::kUsage, "stats: --top-k is about a calibration, but " + options.file + " is an evaluation");
+  }
+  EvaluationResults results = read_evaluation(options.file);
+  EvaluationOptions settings = results.statistics.options;
+  if (options.seed) settings.seed = static_cast<uint64_t>(*options.seed);
+  settings.n_resamples = options.n_resamples.value_or(settings.n_resamples);
+  settings.baseline = options.baseline.value_or(settings.baseline);
+  results.statistics = compute_evaluation(results.table, settings);
+  if (options.in_place || !options.out.empty()) {
+    results.provenance.set("statistics_command", command_line(), kCommandNote);
+    write_evaluation(options.in_place ? options.file : options.out, results);
+  }
+  return print(options.json ? to_json(results) : to_table(results));
+}
 
 int run_stats(const Options& options) {
   if (options.in_place && !options.out.empty()) {
@@ -32,6 +58,10 @@ int run_stats(const Options& options) {
   if (options.seed.value_or(0) < 0) {
     fail(ExitCode::kUsage, "stats: --seed: expected at least 0, found " + std::to_string(*options.seed));
   }
+  if (is_evaluation(options.file)) return run_evaluation(options);
+  if (options.baseline) {
+    fail(ExitCode::kUsage, "stats: --baseline is about an evaluation, but " + options.file + " is a calibration");
+  }
   Results results = read_results(options.file);
   StatisticsOptions settings = results.statistics.options;
   if (options.seed) settings.seed = static_cast<uint64_t>(*options.seed);
@@ -39,20 +69,17 @@ int run_stats(const Options& options) {
   settings.n_resamples = options.n_resamples.value_or(settings.n_resamples);
   results.statistics = compute_statistics(results.calibration, results.controls, settings);
   if (options.in_place || !options.out.empty()) {
-    results.provenance.set("statistics_command", command_line(), "command line that computed the statistics anew");
+    results.provenance.set("statistics_command", command_line(), kCommandNote);
     write_results(options.in_place ? options.file : options.out, results);
   }
-  const std::string text = present_results(results, options.json);
-  std::fwrite(text.data(), 1, text.size(), stdout);
-  return static_cast<int>(ExitCode::kDone);
+  return print(present_results(results, options.json));
 }
 
 }  // namespace
 
 Command add_stats(CLI::App& program) {
   const auto options = std::make_shared<Options>();
-  CLI::App* verb = program.add_subcommand(
-      "stats", "Computes ranking, intervals and de-confounding of a results file anew, without a model");
+  CLI::App* verb = program.add_subcommand("stats", "Computes the statistics of a results file anew, without a model");
   verb->add_option("file", options->file, "Results file (RUN_DIR/results.h5)")->required()->type_name("FILE");
   verb->add_option("--seed", options->seed, "Seed of bootstrap and permutations (default: the file's)")->type_name("N");
   verb->add_option("--top-k", options->top_k,
@@ -60,6 +87,9 @@ Command add_stats(CLI::App& program) {
       ->type_name("K");
   verb->add_option("--resamples", options->n_resamples, "Bootstrap resamples of the examples (default: the file's)")
       ->type_name("N");
+  verb->add_option("--baseline", options->baseline,
+                   "Of an evaluation: pattern that all are compared with besides full (default: the file's)")
+      ->type_name("NAME");
   verb->add_option("--out", options->out, "Write the whole result with the new statistics here (default: only print)")
       ->type_name("FILE");
   verb->add_flag("--in-place", options->in_place,

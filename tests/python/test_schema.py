@@ -43,13 +43,19 @@ def read_schema(title):
 
 
 SCHEMA = read_schema("Results file")
+EVALUATION = read_schema("Results file of an evaluation")["/evaluation"]
 
 
 @pytest.fixture(scope="module")
 def result_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("schema") / "results.h5"
-    subprocess.run([BUILD / "write_example_results", path], check=True)
+    subprocess.run([BUILD / "write_example_results", path, path.with_name("evaluation.h5")], check=True)
     return path
+
+
+@pytest.fixture(scope="module")
+def evaluation_file(result_file):
+    return result_file.with_name("evaluation.h5")
 
 
 def type_of(dataset):
@@ -167,3 +173,34 @@ def test_provenance_is_scalars_with_units(result_file):
             assert dataset.attrs["units"] and dataset.attrs["long_name"], name
         assert len(file["provenance/run_json"][()]) == 100000
         assert file["provenance/warnings"][()] == b""
+
+
+# ---- an evaluation ---------------------------------------------------------------------------------------------------
+
+def test_the_evaluation_holds_what_the_document_says(evaluation_file):
+    with h5py.File(evaluation_file) as file:
+        assert set(file) == {"evaluation", "provenance"}
+        assert set(file.attrs) == set(SCHEMA["/"])
+        found = variables_of(file["evaluation"])
+        assert set(found) == set(EVALUATION)
+        for name, dataset in found.items():
+            entry = EVALUATION[name]
+            assert type_of(dataset) == entry["type"], name
+            assert dimensions_of(dataset) == entry["dimensions"], name
+            assert dataset.attrs["units"] == entry["units"], name
+            assert dataset.attrs["long_name"], name
+            assert dataset.dtype.kind != "f" or np.isfinite(dataset[()]).all(), name
+        section = document_section("Results file of an evaluation")
+        attributes = section.split("Attributes:")[1].split("\n\n")[0]
+        assert set(file["evaluation"].attrs) - NETCDF_ATTRIBUTES == set(re.findall(r"`(\w+)`", attributes)) - {"example"}
+
+
+def test_the_evaluation_through_xarray(evaluation_file):
+    with xr.open_datatree(evaluation_file, engine="h5netcdf") as tree:
+        evaluation = tree["evaluation"].to_dataset()
+        assert set(evaluation.variables) == set(EVALUATION)
+        assert set(evaluation.coords) == {"pattern", "layer", "kv_length"}
+        assert float(evaluation.mean_nll.sel(pattern="full")) == evaluation.nll.sel(pattern="full").values.mean()
+        difference = evaluation.mean_nll - evaluation.mean_nll.sel(pattern="periodic:4@0")
+        np.testing.assert_array_equal(evaluation.nll_minus_baseline.values, difference.values)
+        assert (evaluation.full_attention.sum("layer") == evaluation.full_layers).all()

@@ -1,0 +1,243 @@
+"""winnow evaluate from outside: its figures are those of calibrate where both measure, on any number of ranks, after any
+crash; and what it warns of and refuses."""
+
+import json
+import time
+
+import h5py
+import numpy as np
+import pytest
+import xarray as xr
+
+import launch
+import tiny
+
+LAYERS = 6
+LENGTHS = [300, 260, 340, 280, 310, 250]
+WINDOW = ["--window", 64, "--sinks", 2]
+ALL_BUT = [f"list:{','.join(str(k) for k in range(LAYERS) if k != layer)}" for layer in range(LAYERS)]
+PATTERNS = ["full", "windowed", "periodic:2@0", "list:1,4"]
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("evaluate")
+    tiny.write_checkpoint(directory / "model", layers=LAYERS, hidden=64, heads=4, kv_heads=2, head_dim=16, ffn=128)
+    tiny.write_checkpoint(directory / "other", layers=LAYERS, hidden=64, heads=4, kv_heads=2, head_dim=16, ffn=128,
+                          seed=5)
+    tiny.write_calibration(directory / "test.h5", LENGTHS)
+    tiny.write_calibration(directory / "one.h5", LENGTHS[:1])
+    return directory
+
+
+def arguments(work, out, patterns, *more, data="test.h5", model="model"):
+    flags = [word for pattern in patterns for word in ("--pattern", pattern)]
+    return ["evaluate", "--model", work / model, "--data", work / data, "--out", work / out, *WINDOW, "--threads", 1,
+            *flags, *more]
+
+
+def evaluate(work, out, patterns, *more, ranks=None, **inputs):
+    return launch.run(arguments(work, out, patterns, *more, **inputs), work / "cache", ranks)
+
+
+def shards(work, out):
+    directory = work / out / "shards"
+    return sorted(directory.glob("*.h5")) if directory.is_dir() else []
+
+
+def last_run(work, out):
+    return json.loads((work / out / "run.json").read_text())["informative"]["runs"][-1]
+
+
+@pytest.fixture(scope="module")
+def quiet(work):
+    done = evaluate(work, "quiet", PATTERNS, "--baseline", "periodic:2@0")
+    assert done.returncode == 0, done.stderr
+    return work / "quiet" / "results.h5"
+
+
+@pytest.fixture(scope="module")
+def calibrated(work):
+    done = launch.run(["calibrate", "--model", work / "model", "--data", work / "test.h5", "--out", work / "calibrated",
+                       *WINDOW, "--threads", 1], work / "cache")
+    assert done.returncode == 0, done.stderr
+    return work / "calibrated"
+
+
+@pytest.fixture(scope="module")
+def selection(work, calibrated):
+    path = work / "nll2.json"
+    done = launch.run(["select", calibrated, "--method", "nll", "--keep", 2, "--out", path], work / "cache")
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+def test_one_layer_windowed_is_what_calibrate_measures(work, calibrated):
+    done = evaluate(work, "single", ALL_BUT)
+    assert done.returncode == 0, done.stderr
+    with xr.open_dataset(work / "single" / "results.h5", engine="h5netcdf", group="evaluation") as found, \
+            xr.open_dataset(calibrated / "results.h5", engine="h5netcdf", group="calibration") as expected:
+        assert found.pattern.values.tolist() == ["full", *ALL_BUT]
+        for name in ("nll", "exact_match", "token_accuracy"):
+            np.testing.assert_array_equal(found[name].values[0], expected[f"{name}_base"].values)
+            np.testing.assert_array_equal(found[name].values[1:], expected[name].values.T)
+        assert np.abs(found.nll.values[1:] - found.nll.values[0]).max() > 1e-3
+        assert (found.kl.values[0] == 0).all() and (found.kl.values[1:] > 0).all()
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_tables_do_not_depend_on_ranks(work, quiet, ranks):
+    done = evaluate(work, f"ranks{ranks}", PATTERNS, "--baseline", "periodic:2@0", ranks=ranks)
+    assert done.returncode == 0, done.stderr
+    tiny.assert_same_tables(quiet, work / f"ranks{ranks}" / "results.h5")
+
+
+def test_kill_everything_and_resume(work, quiet):
+    for n_shards in (1, 3):
+        process = launch.start(arguments(work, "killed", PATTERNS, "--baseline", "periodic:2@0"), work / "cache", 2)
+        launch.wait_for(lambda: len(shards(work, "killed")) >= n_shards, process)
+        time.sleep(0.02)  # not to wait for anything: in the middle of a unit
+        launch.kill_all(process)
+        launch.finish(process)
+    done = evaluate(work, "killed", PATTERNS, "--baseline", "periodic:2@0")
+    assert done.returncode == 0, done.stderr
+    tiny.assert_same_tables(quiet, work / "killed" / "results.h5")
+    assert not list((work / "killed").rglob("*.part"))
+
+
+def test_patterns_may_be_added_in_any_order(work, quiet):
+    assert evaluate(work, "grown", ["list:1,4"]).returncode == 0
+    before = len(shards(work, "grown"))
+    done = evaluate(work, "grown", PATTERNS, "--baseline", "periodic:2@0", ranks=2)
+    assert done.returncode == 0, done.stderr
+    assert last_run(work, "grown")["cells_done"] == 2 * len(LENGTHS)  # windowed and periodic: no base, no list:1,4
+    assert len(shards(work, "grown")) > before
+    tiny.assert_same_tables(quiet, work / "grown" / "results.h5")
+    # Fewer again: nothing is measured, and what is known beyond stays on disk.
+    done = evaluate(work, "grown", ["windowed"])
+    assert done.returncode == 0, done.stderr
+    with h5py.File(work / "grown" / "results.h5") as file:
+        assert file["evaluation/pattern"].asstr()[:].tolist() == ["full", "windowed"]
+    assert "run directory" not in done.stderr and not list((work / "grown").rglob("*.bad"))
+
+
+def test_full_alone(work, quiet):
+    done = evaluate(work, "full", ["full"], "--json")
+    assert done.returncode == 0, done.stderr
+    pattern, = json.loads(done.stdout)["patterns"]
+    assert pattern["minus_full"]["nll"] == 0 and pattern["on_front_exact_match"]
+    # Its shards are those of an evaluation: more patterns find the base there.
+    assert evaluate(work, "full", PATTERNS, "--baseline", "periodic:2@0").returncode == 0
+    assert last_run(work, "full")["cells_done"] == 3 * len(LENGTHS)
+    tiny.assert_same_tables(quiet, work / "full" / "results.h5")
+
+
+def test_one_example_has_no_interval(work):
+    done = evaluate(work, "one", PATTERNS, "--json", data="one.h5")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["patterns"][1]["nll_ci_low"] is None and result["spread_status"] == "one example"
+    with h5py.File(work / "one" / "results.h5") as file:
+        assert file["evaluation/nll_ci_low"].attrs["status"] == "one example"
+
+
+def test_costs_follow_the_patterns(quiet):
+    with xr.open_dataset(quiet, engine="h5netcdf", group="evaluation") as found:
+        per_row = 2 * 2 * 16 * 4  # key and value, kv heads, head_dim, float32
+        rows = found.full_layers * found.kv_length + (LAYERS - found.full_layers) * (64 + 2)
+        np.testing.assert_array_equal(found.kv_cache_bytes.values, (rows * per_row).values)
+        np.testing.assert_array_equal(found.full_layers.values, [6, 0, 3, 2])
+        assert (found.prefill_flop.sel(pattern="windowed") < found.prefill_flop.sel(pattern="full")).all()
+
+
+def test_full_decode_saves_no_cache(work):
+    done = evaluate(work, "decode", ["full", "windowed"], "--decode", "full", "--json")
+    assert done.returncode == 0, done.stderr
+    full, windowed = json.loads(done.stdout)["patterns"]
+    assert full["kv_cache_bytes"] == windowed["kv_cache_bytes"]
+    assert full["prefill_flop"]["131072"] > windowed["prefill_flop"]["131072"]
+
+
+def test_a_selection_and_the_set_that_it_was_chosen_on(work, selection):
+    done = evaluate(work, "same", [selection], "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert [pattern["pattern"] for pattern in result["patterns"]] == ["full", "nll:2"]
+    assert result["patterns"][1]["layers"] == json.loads(selection.read_text())["layers"]
+    assert "these very examples" in result["provenance"]["warnings"]
+    assert "these very examples" in done.stderr
+    assert "Warning: the layers of nll:2" in evaluate(work, "same", [selection]).stdout
+    tiny.write_calibration(work / "heldout.h5", LENGTHS, seed=3, prefix="other")
+    done = evaluate(work, "heldout", [selection], "--json", data="heldout.h5")
+    assert done.returncode == 0, done.stderr
+    assert "very examples" not in json.loads(done.stdout)["provenance"]["warnings"]
+
+
+def test_two_selections_of_one_name_are_told_apart(work, selection):
+    other = json.loads(selection.read_text())
+    other["layers"] = [layer for layer in range(LAYERS) if layer not in other["layers"]][:2]
+    (work / "second.json").write_text(json.dumps(other))
+    done = evaluate(work, "two", [selection, work / "second.json"], "--json")
+    assert done.returncode == 0, done.stderr
+    names = [pattern["pattern"] for pattern in json.loads(done.stdout)["patterns"]]
+    assert names == ["full", "nll:2", "nll:2 second.json"]
+
+
+def test_a_selection_of_another_model_is_refused(work, selection):
+    done = evaluate(work, "foreign", [selection], model="other")
+    assert done.returncode == 78, done.stderr
+    line, = launch.error_lines(done.stderr)
+    assert "nll2.json" in line
+    assert not (work / "foreign").exists()
+
+
+@pytest.mark.parametrize("patterns, more, code, words", [
+    (["first:7"], [], 64, ["--pattern", "first:7", "6"]),
+    (["list:1,6"], [], 64, ["--pattern", "layer 6"]),
+    (["periodic:0@0"], [], 64, ["--pattern", "periodic:0@0"]),
+    (["half"], [], 64, ["--pattern", "half"]),
+    (["windowed"], ["--baseline", "last:2"], 64, ["--baseline", "last:2", "windowed"]),
+    (["windowed"], ["--decode", "full", "--tail-rows", 0], 64, ["no row"]),
+    (["nowhere.json"], [], 66, ["nowhere.json"]),
+    ([], [], 64, ["--pattern"]),
+])
+def test_bad_flags(work, patterns, more, code, words):
+    done = evaluate(work, "bad", patterns, *more)
+    assert done.returncode == code, done.stderr
+    line, = launch.error_lines(done.stderr)
+    for word in words:
+        assert word in line
+    assert not (work / "bad").exists()
+
+
+def test_another_verbs_run_directory_is_refused(work, quiet, calibrated):
+    done = launch.run([str(word).replace(str(work / "new"), str(calibrated))
+                       for word in arguments(work, "new", ["windowed"])], work / "cache")
+    assert done.returncode == 78, done.stderr
+    line, = launch.error_lines(done.stderr)
+    assert "kind is calibrate" in line and "evaluate" in line
+
+
+def test_stats_and_inspect_know_an_evaluation(work, quiet, tmp_path):
+    out = tmp_path / "new.h5"
+    done = launch.run(["stats", quiet, "--seed", 4, "--baseline", "list:1,4", "--out", out, "--json"], work / "cache")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["statistics"]["seed"] == 4 and result["baseline"] == "list:1,4"
+    with h5py.File(out) as new, h5py.File(quiet) as old:
+        assert new["evaluation"].attrs["baseline"] == "list:1,4"
+        assert (new["evaluation/nll"][()] == old["evaluation/nll"][()]).all()
+        assert (new["evaluation/nll_minus_baseline"][()] != old["evaluation/nll_minus_baseline"][()]).any()
+    same = launch.run(["stats", quiet, "--json"], work / "cache")
+    assert json.loads(same.stdout) == json.loads(evaluate(work, "quiet", PATTERNS, "--baseline", "periodic:2@0",
+                                                          "--json").stdout)
+    assert launch.run(["stats", quiet, "--top-k", 2], work / "cache").returncode == 64
+    facts = json.loads(launch.run(["inspect", quiet, "--json"], work / "cache").stdout)
+    assert facts["kind"] == "evaluation" and facts["full_attention"]["list:1,4"] == [1, 4]
+
+
+def test_a_dry_run_writes_nothing(work):
+    done = evaluate(work, "dry", PATTERNS, "--dry-run", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["cells_missing"] == len(PATTERNS) * len(LENGTHS)
+    assert not (work / "dry").exists()
