@@ -58,6 +58,9 @@ int64_t predict_generation_bytes(const ModelConfig& config, const Backend& backe
 // The tokens that end a text: eos_token_id, a number or a list, of DIR/generation_config.json, else of DIR/config.json;
 // none where both are without. Throws Error(kBadData) naming file and field.
 std::vector<int32_t> read_stop_tokens(const std::filesystem::path& model_dir, int64_t vocab);
+// The same from a command line: "1,2", "none", or empty for the model's. Throws Error(kUsage) naming `flag`.
+std::vector<int32_t> parse_stop_tokens(const std::string& text, const std::string& flag,
+                                       const std::filesystem::path& model_dir, int64_t vocab);
 
 // Whether a continuation is the reference answer: its first tokens are the answer's, up to the answer's end or its
 // first stop token, behind which a deployed model writes nothing.

@@ -1,4 +1,4 @@
-#include <algorithm>
+#include <charconv>
 #include <nlohmann/json.hpp>
 
 #include "kernels/error.h"
@@ -38,6 +38,26 @@ std::vector<int32_t> read_stop_tokens(const std::filesystem::path& model_dir, in
     return tokens;
   }
   return {};
+}
+
+std::vector<int32_t> parse_stop_tokens(const std::string& text, const std::string& flag,
+                                       const std::filesystem::path& model_dir, int64_t vocab) {
+  if (text.empty()) return read_stop_tokens(model_dir, vocab);
+  if (text == "none") return {};
+  std::vector<int32_t> tokens;
+  const char* at = text.data();
+  const char* const end = at + text.size();
+  while (true) {
+    int32_t token = 0;
+    const auto [next, error] = std::from_chars(at, end, token);
+    if (error != std::errc() || token < 0 || token >= vocab || (next != end && *next != ',')) {
+      fail(ExitCode::kUsage, flag + " is " + quote(text) + ", expected none or token ids below " +
+                                 std::to_string(vocab) + " such as 1,2");
+    }
+    tokens.push_back(token);
+    if (next == end) return tokens;
+    at = next + 1;
+  }
 }
 
 }  // namespace winnow

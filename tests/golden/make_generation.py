@@ -26,7 +26,7 @@ MODEL, DATA = TESTS / "demo" / "model", TESTS / "demo" / "test.h5"
 N_PROMPTS, NEW_TOKENS, SMALLEST_MARGIN = 200, 32, 1e-3
 N_WINDOWED, WINDOW_KEYS, SINKS = 24, 96, 4
 PATTERNS = {"list:1,4,5": [1, 4, 5], "list:1": [1], "windowed": []}  # layers that keep full attention
-EVERY_STEPWISE = 4  # of those prompts with sinks: a pass a token is slow
+EVERY_STEPWISE = 8  # of those prompts with sinks: a pass a token is slow
 
 
 def prompts_of(n_prompts):
