@@ -96,8 +96,10 @@ std::vector<TextBatch> read_batches(const std::filesystem::path& directory, cons
   for (const std::filesystem::path& path : paths) {
     try {
       if (auto batch = read_batch(path, key)) batches.push_back(*std::move(batch));
-    } catch (const std::exception& reason) {  // Error, and nlohmann's
-      notes.push_back(path.string() + ": passed over, its texts are written again: " + one_line(reason.what()));
+    } catch (const Error& reason) {
+      notes.push_back(path.string() + ": passed over, its texts are written again: " + reason.what());
+    } catch (const Json::exception&) {  // its message may quote the file's bytes
+      notes.push_back(path.string() + ": passed over, its texts are written again: not the JSON of texts");
     }
   }
   return batches;

@@ -130,10 +130,8 @@ void write_generated(hdf5::Group& group, const EvaluationTable& table) {
                  {"tokens per second", "prompt tokens that a rank computed in a second"});
   write_variable(group, by_pattern("decode_rate"), generated.decode_rate,
                  {"tokens per second", "new tokens that a rank decoded in a second, texts_together at most at a time"});
-  for (std::size_t p = 0; p < generated.decode_rate.size(); ++p) {
-    if (std::isnan(generated.decode_rate[p])) {
-      group.set_attribute<std::string>("decode_rate", "status", "no token was decoded after the first");
-    }
+  if (std::any_of(generated.decode_rate.begin(), generated.decode_rate.end(), [](double r) { return std::isnan(r); })) {
+    group.set_attribute<std::string>("decode_rate", "status", "no token was decoded after the first");
   }
   write_variable(group, by_pattern("texts_together"), generated.texts_together,
                  {kOne, "texts that a rank decoded at a time, at most"});

@@ -117,18 +117,18 @@ double mean_of(const Table<T>& table, int64_t p) {
 std::string generated_block(const EvaluationResults& results) {
   const GeneratedTable& generated = results.table.generated;
   const PatternFigures& exact_match = results.statistics.generated_exact_match;
-  std::string text = "Free generation, up to " + std::to_string(generated.settings.max_new_tokens) + " tokens\n" +
-                     row("pattern", right("exact match", 12) + right("95 %", 15) + right("tokens", 8) +
-                                        right("stopped", 9) + right("cache", 11) + right("prompt tok/s", 14) +
-                                        right("new tok/s", 11) + right("together", 10));
+  std::string text =
+      "Free generation, up to " + std::to_string(generated.settings.max_new_tokens) + " tokens\n" +
+      row("pattern", right("exact match", 12) + right("95 %", 15) + right("tokens", 7) + right("stopped", 9) +
+                         right("cache", 10) + right("prompt tok/s", 13) + right("new tok/s", 10));
   for (int64_t p = 0; p < results.table.n_patterns(); ++p) {
     const std::size_t i = at(p);
     text += row(
         results.table.pattern[i],
         right(percent(exact_match.mean[i]), 12) + percent_interval(exact_match.ci_low[i], exact_match.ci_high[i], 15) +
-            right(number(mean_of(generated.tokens, p), "%.1f"), 8) + right(percent(mean_of(generated.stopped, p)), 9) +
-            right(bytes_text(mean_of(generated.cache_bytes, p)), 11) + right(number(generated.prefill_rate[i]), 14) +
-            right(number(generated.decode_rate[i]), 11) + right(std::to_string(generated.texts_together[i]), 10));
+            right(number(mean_of(generated.tokens, p), "%.1f"), 7) + right(percent(mean_of(generated.stopped, p)), 9) +
+            right(bytes_text(mean_of(generated.cache_bytes, p)), 10) + right(number(generated.prefill_rate[i]), 13) +
+            right(number(generated.decode_rate[i]), 10));
   }
   return text + wrapped(
                     "What each pattern writes by itself, greedily, with the key-value cache that it needs: a windowed "
