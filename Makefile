@@ -2,16 +2,18 @@
 #
 #   make build                    the program, build/winnow
 #   make demo                     calibrates the demo model and shows the result
+#   make demo-evaluate            selects its layers by several rules and evaluates them on held-out data
 #   make test                     builds, then runs every test
+#   make test-torch               tests in Transformers itself: makes .venv-torch with PyTorch, some GB
 #   make install PREFIX=DIR       the program into DIR/bin
 #   make format                   clang-format over all C++ files
-#   make clean                    removes builds and the demo run; keeps .venv, which needs a network
+#   make clean                    removes builds and the demo run; keeps .venv and .venv-torch, which need a network
 #
 # CMAKE_FLAGS="-DWINNOW_CUDA=OFF" and the like go to the first configuration; `make clean` forgets them.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: build configure demo test install format clean help
+.PHONY: build configure demo demo-evaluate test test-torch install format clean help
 
 PREFIX ?= /usr/local
 CMAKE_FLAGS ?=
@@ -36,10 +38,18 @@ demo: build
 	@jobs/setup.sh python
 	@jobs/demo.sh
 
+demo-evaluate: build
+	@jobs/demo_evaluate.sh
+
 test: build
+	@jobs/setup.sh browser
 	@jobs/setup.sh python
 	@jobs/setup.sh slurm
 	@ctest --test-dir build --output-on-failure --parallel $$(nproc)
+
+test-torch: build
+	@jobs/setup.sh torch
+	@ctest --test-dir build --output-on-failure -L torch
 
 install: build
 	@cmake --install build --prefix "$(PREFIX)"
@@ -52,7 +62,7 @@ format:
 	@git ls-files -z '*.h' '*.cc' '*.cuh' '*.cu' | xargs -0 $(CLANG_FORMAT) -i
 
 clean:
-	@rm -rf build build-debug build-sanitize build-fuzz demo-run
+	@rm -rf build build-debug build-sanitize build-fuzz demo-run demo-evaluate
 
 help:
 	@sed -n '/^#   make/s/^#   //p' Makefile

@@ -18,6 +18,7 @@
 #include "pipeline/shards.h"
 #include "results/evaluation.h"
 #include "results/hdf5.h"
+#include "results/search_results.h"
 #include "results/store.h"
 
 namespace winnow {
@@ -130,8 +131,21 @@ Facts inspect_evaluation(const fs::path& path) {
           {"full_attention", patterns}, {"provenance", provenance_of(results.provenance)}};
 }
 
+Facts inspect_search(const fs::path& path) {
+  Provenance provenance;
+  Facts searches = Facts::object();
+  for (const FoundPatterns& found : read_found(path, provenance)) {
+    Facts best = Facts::object();
+    for (const std::vector<int64_t>& layers : found.full_layers) best[std::to_string(layers.size())] = layers;
+    searches[found.method] = {{"objective", found.objective}, {"patterns", found.n_patterns}};
+    if (!best.empty()) searches[found.method]["full_attention"] = best;
+  }
+  return {{"kind", "search"}, {"searches", searches}, {"provenance", provenance_of(provenance)}};
+}
+
 Facts inspect_results(const fs::path& path) {
   if (is_evaluation(path)) return inspect_evaluation(path);
+  if (is_search(path)) return inspect_search(path);
   const Results results = read_results(path);
   const Ranking& ranking = results.statistics.ranking;
   std::vector<int64_t> kept;

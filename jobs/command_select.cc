@@ -48,19 +48,14 @@ int run_select(const Options& options) {
   std::filesystem::path path = options.results;
   if (std::filesystem::is_directory(path)) path /= "results.h5";
   const SelectInput input = read_select_input(path, options.select.method);
-  Choice choice = choose_layers(input, options.select);
-  const int64_t keep = static_cast<int64_t>(choice.layers.size());
-  Selection selection = make_selection(choice, input.results, path.string());
-  if (selection.tail_rows >= 0) {
-    choice.caveats.push_back("measured with --tail-rows " + std::to_string(selection.tail_rows) +
-                             ", an estimate; winnow evaluate says what the pattern is worth");
-    selection = make_selection(choice, input.results, path.string());
-  }
+  const Choice choice = choose_layers(input, options.select);
+  const Selection selection = make_selection(choice, input, path.string());
   if (!options.out.empty()) write_selection(options.out, selection);
   const std::string text = options.json ? to_json(selection) : to_table(choice, selection);
   std::fwrite(text.data(), 1, text.size(), stdout);
-  for (const std::string& caveat : choice.caveats) std::fprintf(stderr, "winnow: note: %s\n", caveat.c_str());
-  const std::string padding = hybrid_padding_note(keep, selection.n_layers);
+  const std::string caveats = selection.provenance.text("warnings");
+  if (!caveats.empty()) std::fprintf(stderr, "winnow: note: %s\n", one_line(caveats).c_str());
+  const std::string padding = hybrid_padding_note(selection.keep, selection.n_layers);
   if (!padding.empty()) std::fprintf(stderr, "winnow: note: %s\n", padding.c_str());
   return static_cast<int>(ExitCode::kDone);
 }

@@ -10,6 +10,7 @@
 #include "kernels/error.h"
 #include "pipeline/host.h"
 #include "results/evaluation.h"
+#include "results/search_results.h"
 #include "results/store.h"
 
 namespace winnow {
@@ -59,6 +60,11 @@ int run_stats(const Options& options) {
     fail(ExitCode::kUsage, "stats: --seed: expected at least 0, found " + std::to_string(*options.seed));
   }
   if (is_evaluation(options.file)) return run_evaluation(options);
+  if (is_search(options.file)) {
+    fail(ExitCode::kUsage, "stats: " + options.file +
+                               " is of a search, whose figures follow from its run directory; repeat winnow search, "
+                               "with another --seed");
+  }
   if (options.baseline) {
     fail(ExitCode::kUsage, "stats: --baseline is about an evaluation, but " + options.file + " is a calibration");
   }

@@ -17,9 +17,11 @@ struct Command {
 // Each adds its verb to the program. Flags live in an object that `run` shares.
 Command add_calibrate(CLI::App& program);
 Command add_evaluate(CLI::App& program);
+Command add_search(CLI::App& program);
 Command add_stats(CLI::App& program);
 Command add_inspect(CLI::App& program);
 Command add_bench(CLI::App& program);
+Command add_export(CLI::App& program);
 Command add_select(CLI::App& program);
 Command add_selftest(CLI::App& program);
 Command add_sweep(CLI::App& program);

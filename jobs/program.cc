@@ -41,8 +41,8 @@ struct Program {
     app.get_formatter()->column_width(34);
     app.require_subcommand(1);
     app.set_version_flag("--version", std::string("winnow ") + kVersion + " (" + kGitRevision + ")");
-    commands = {add_calibrate(app), add_evaluate(app), add_stats(app),    add_select(app),
-                add_inspect(app),   add_bench(app),    add_selftest(app), add_sweep(app)};
+    commands = {add_calibrate(app), add_search(app),  add_evaluate(app), add_stats(app),    add_select(app),
+                add_export(app),    add_inspect(app), add_bench(app),    add_selftest(app), add_sweep(app)};
     for (const Command& command : commands) {
       if (!command.has_config) continue;
       command.app->add_option("--config")

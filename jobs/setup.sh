@@ -2,7 +2,9 @@
 # Looks for what winnow needs and gets what is missing. Where all is there it touches nothing and needs no network.
 #
 #   jobs/setup.sh system   compilers and libraries: Debian packages, as root or through sudo
+#   jobs/setup.sh browser  Chromium, in which tests open reports; a failure is a warning, in CI an error
 #   jobs/setup.sh python   .venv with the packages that pyproject.toml pins; a failure is a warning, in CI an error
+#   jobs/setup.sh torch    .venv-torch for the tests of label torch: some GB; a failure is an error
 #   jobs/setup.sh slurm    Slurm's programs for the tests of label slurm; none of its services is started. The same
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -147,12 +149,47 @@ setup_slurm() (
   [ -z "${CI:-}" ]
 )
 
+# Tests look for it under the same names (tests/python/test_report_page.py).
+# PyTorch's own index has builds for processors alone, a tenth of the size; where it is not reached PyPI's will do.
+setup_torch() {
+  local python stamp
+  python=$(find_python) || { say "no Python with venv"; exit $kUnavailable; }
+  stamp="$({ "$python" -V && cat pyproject.toml; } | sha256sum)"
+  if [ -f .venv-torch/winnow-stamp ] && [ "$(cat .venv-torch/winnow-stamp)" = "$stamp" ]; then return 0; fi
+  say "making .venv-torch with PyTorch and Transformers"
+  rm -rf .venv-torch
+  "$python" -m venv .venv-torch &&
+    .venv-torch/bin/python -m pip install --quiet --retries 1 --disable-pip-version-check \
+      --extra-index-url https://download.pytorch.org/whl/cpu -r <("$python" -c 'import tomllib
+project = tomllib.load(open("pyproject.toml", "rb"))["project"]
+print(*(line for line in project["dependencies"] if line.startswith(("h5py", "numpy", "transformers"))), sep="\n")
+print(*project["optional-dependencies"]["torch"], sep="\n")
+print(*(line for line in project["optional-dependencies"]["test"] if line.startswith("pytest")), sep="\n")') &&
+    echo "$stamp" >.venv-torch/winnow-stamp && return 0
+  rm -rf .venv-torch
+  say "no .venv-torch: pip could not fetch its packages (no network?)"
+  exit $kUnavailable
+}
+
+setup_browser() {
+  local name
+  for name in chromium chromium-browser google-chrome; do
+    if command -v "$name" >/dev/null; then return 0; fi
+  done
+  # Ubuntu's package of the name is an empty one that asks for snap, so the program is looked for again.
+  if (install_packages chromium) && command -v chromium >/dev/null; then return 0; fi
+  say "no Chromium: tests that open reports in a browser are skipped"
+  [ -z "${CI:-}" ]
+}
+
 case "${1:-}" in
+  browser) setup_browser ;;
   system) setup_system ;;
   python) setup_python ;;
   slurm) setup_slurm ;;
+  torch) setup_torch ;;
   *)
-    say "usage: jobs/setup.sh system|python|slurm"
+    say "usage: jobs/setup.sh system|browser|python|slurm|torch"
     exit 64
     ;;
 esac

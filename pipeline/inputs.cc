@@ -83,10 +83,14 @@ SweepRequest Inputs::request(const MissingCells& cells, std::span<const int64_t>
   request.tokens = corpus.example(cells.example);
   request.answer_start = corpus.answer_start[static_cast<std::size_t>(cells.example)];
   request.window = settings.window_of(request.answer_start);
+  if (data_sets[static_cast<std::size_t>(cells.data_set)].all_rows) request.window.first_row = 0;
   request.base = settings.base;
   for (const int64_t variant : group) request.variants.push_back(variants[static_cast<std::size_t>(variant)]);
   request.per_token = per_token;
   request.with_kl = with_kl;
+  const bool has_prefix = cells.data_set == 0 && !prefixes.place.empty() &&
+                          prefixes.place[static_cast<std::size_t>(cells.example)].has_value();
+  if (has_prefix) request.prefix_rows = cached_rows(config, request, row_tile);
   return request;
 }
 

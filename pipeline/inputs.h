@@ -8,6 +8,7 @@
 #include "kernels/backend.h"
 #include "model/config.h"
 #include "model/safetensors.h"
+#include "pipeline/cached_prefix.h"
 #include "pipeline/corpus.h"
 #include "pipeline/options.h"
 #include "pipeline/placement.h"
@@ -22,6 +23,8 @@ struct DataSet {
   std::string name;  // "calibration" or "control/NAME"
   Corpus corpus;
   int64_t n_examples = 0;  // the first of the corpus, after --limit
+  bool is_wanted = true;   // whether the round at hand measures it
+  bool all_rows = false;   // whether every row obeys the window, whatever --tail-rows says
 
   int64_t n_answer(int64_t e) const {
     return static_cast<int64_t>(corpus.example(e).size()) - corpus.answer_start[static_cast<std::size_t>(e)];
@@ -41,6 +44,8 @@ struct Inputs {
   bool with_kl = false;               // whether KL to the base is measured
   std::vector<DataSet> data_sets;     // the calibration set first
   std::vector<std::string> warnings;  // for the user, and kept in the result
+  PrefixPlan prefixes;                // of the first data set's examples, kept from round to round; empty: none
+  int64_t row_tile = 1;               // of the backend; where there are prefixes
 
   // The sweep that a group of lanes of one example needs.
   SweepRequest request(const MissingCells& cells, std::span<const int64_t> group, bool per_token) const;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <deque>
 #include <optional>
 #include <utility>
 
@@ -22,6 +23,7 @@ class Measurer {
 
   MeasureReport run(std::span<const WorkUnit> units, std::vector<Cells>& cells) {
     units_ = units;
+    find_own();
     while (true) {
       dispatcher_.poll_stop(signals_.kind());
       const std::vector<int64_t> batch = take_batch();
@@ -59,20 +61,39 @@ class Measurer {
     return context_.inputs.request(where, work.variants, context_.per_token);
   }
 
-  std::optional<int64_t> next() { return held_ ? std::exchange(held_, std::nullopt) : dispatcher_.next(); }
+  // Kept prefixes are of use on their own rank only.
+  void find_own() {
+    const std::vector<int64_t>& owner = context_.inputs.prefixes.owner;
+    if (owner.empty() || units_.empty() || units_.front().data_set != 0) return;
+    has_own_ = true;
+    for (std::size_t index = 0; index < units_.size(); ++index) {
+      if (owner[static_cast<std::size_t>(units_[index].example)] != context_.rank) continue;
+      own_.push_back(static_cast<int64_t>(index));
+    }
+  }
+
+  std::optional<int64_t> next() {
+    if (held_) return std::exchange(held_, std::nullopt);
+    if (!has_own_) return dispatcher_.next();
+    if (own_.empty()) return std::nullopt;
+    const int64_t index = own_.front();
+    own_.pop_front();
+    return index;
+  }
 
   // One unit, or as many as fill the backend and fit its memory. No rank takes more than its share of half of them at
   // a time, so that all end together.
   std::vector<int64_t> take_batch() {
     std::vector<int64_t> batch;
     std::vector<SweepRequest> requests;
-    const auto most = std::max<int64_t>(1, static_cast<int64_t>(units_.size()) / (2 * context_.n_ranks));
+    const auto n_units = static_cast<int64_t>(units_.size());
+    const int64_t most = has_own_ ? n_units : std::max<int64_t>(1, n_units / (2 * context_.n_ranks));
     int64_t n_rows = 0;
     while (static_cast<int64_t>(batch.size()) < most) {
       const auto index = next();
       if (!index) break;
       requests.push_back(request_of(unit(*index)));
-      n_rows += static_cast<int64_t>(requests.back().tokens.size());
+      n_rows += static_cast<int64_t>(requests.back().tokens.size()) - requests.back().prefix_rows;
       const int64_t bytes = predicted_bytes(requests);
       if (!batch.empty() && (n_rows > context_.backend.stack_rows() || bytes > context_.max_bytes)) {
         held_ = index;
@@ -105,9 +126,10 @@ class Measurer {
     const ModelConfig& config = context_.inputs.config;
     const double planned = planned_seconds(batch);
     std::size_t culprit = 0;
+    const StopCheck stop = [&] { return must_stop(seconds_since(begin), planned * slowness_); };
     try {
-      std::vector<SweepResult> results = sweep(context_.backend, config, context_.weights, requests,
-                                               [&] { return must_stop(seconds_since(begin), planned * slowness_); });
+      for (std::size_t i = 0; i < batch.size(); ++i) provide_prefix(unit(batch[i]), requests[i], stop);
+      std::vector<SweepResult> results = sweep(context_.backend, config, context_.weights, requests, stop);
       for (; culprit < batch.size(); ++culprit) check_finite(requests[culprit], results[culprit]);
       return results;
     } catch (const Error& error) {
@@ -116,6 +138,12 @@ class Measurer {
       fail(error.code(), data.corpus.path.string() + ": example " + std::to_string(failed.example) + " (id \"" +
                              data.corpus.example_id[static_cast<std::size_t>(failed.example)] + "\"): " + error.what());
     }
+  }
+
+  void provide_prefix(const WorkUnit& work, SweepRequest& request, const StopCheck& stop) {
+    if (request.prefix_rows == 0) return;
+    const auto place = context_.inputs.prefixes.place[static_cast<std::size_t>(work.example)];
+    context_.prefixes->provide(work.example, *place, request, stop);
   }
 
   bool must_stop(double elapsed, double predicted) {
@@ -166,6 +194,8 @@ class Measurer {
   const StopSignals& signals_;
   std::span<const WorkUnit> units_;
   std::optional<int64_t> held_;  // taken, but too large for the batch before
+  bool has_own_ = false;         // whether units are taken by owner
+  std::deque<int64_t> own_;      // of this rank, not taken yet
   MeasureReport report_;
   double planned_seconds_ = 0.0;
   double slowness_ = 1.0;  // real seconds per planned second, on this rank so far

@@ -28,6 +28,8 @@ struct MeasureContext {
   double grace_seconds = 0.0;
   int64_t max_bytes = 0;  // memory of a rank
   int64_t n_ranks = 1;
+  int64_t rank = 0;
+  PrefixCache* prefixes = nullptr;  // of this rank, where inputs.prefixes has any
 };
 
 // What this rank did.
@@ -37,7 +39,8 @@ struct MeasureReport {
   int64_t predicted_bytes = 0;  // of its largest sweep, weights included
 };
 
-// Fills this rank's cells. Throws what the sweep or the disk throws, with the example named.
+// Fills this rank's cells. Where prefixes are kept, units of the first data set are not handed out: each rank takes
+// those of the examples that it owns. Throws what the sweep or the disk throws, with the example named.
 MeasureReport measure_units(const MeasureContext& context, std::span<const WorkUnit> units, Dispatcher& dispatcher,
                             const StopSignals& signals, std::vector<Cells>& cells);
 

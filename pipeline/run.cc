@@ -23,6 +23,8 @@ namespace {
 
 // Of the memory that is free: the rest is for the map of the weights, HDF5 and the host's other needs.
 constexpr double kMemoryShare = 0.8;
+// Of the host's memory, which a GPU's cached keys and values may lock.
+constexpr double kHostShare = 0.5;
 
 // Log lines go to stderr and come from rank 0 alone.
 void start_log(bool is_speaker) {
@@ -167,20 +169,104 @@ bool MeasuringRun::plan() {
     gather_facts();
     return false;
   }
+  prepare();
+  std::vector<int64_t> message;
+  session_.agree_on_root([&] {
+    units_ = plan_units(missing, prices(),
+                        {.n_ranks = session_.size(), .max_bytes = memory_limit_ - inputs_.prefixes.backend_bytes});
+    message = encode_units(units_);
+  });
+  session_.broadcast(message);
+  units_ = decode_units(message);
+  return true;
+}
+
+// Once: the weights, the speed of this machine, the memory.
+void MeasuringRun::prepare() {
+  if (is_prepared_) return;
   load_weights();
   session_.agree([&] {
     rates_ = measure_rates(*backend_, inputs_.config, *weights_);
     backend_->reset_peak();
   });
   memory_limit_ = session_.minimum(options_.max_memory_bytes.value_or(default_memory_limit()));
-  std::vector<int64_t> message;
-  session_.agree_on_root([&] {
-    units_ = plan_units(missing, prices(), {.n_ranks = session_.size(), .max_bytes = memory_limit_});
-    message = encode_units(units_);
-  });
-  session_.broadcast(message);
-  units_ = decode_units(message);
-  return true;
+  if (keeps_prefixes_) plan_prefixes_to_keep();
+  is_prepared_ = true;
+}
+
+// Kept is what is left beside the weights and the largest sweep: one over the tail with a lane for every layer, or one
+// that makes a prefix, or, for an example without room, one over all rows with a single lane.
+void MeasuringRun::plan_prefixes_to_keep() {
+  const ModelConfig& config = inputs_.config;
+  inputs_.row_tile = backend_->row_tile();
+  std::vector<int64_t> sizes;
+  int64_t largest = 0;
+  for (int64_t e = 0; e < inputs_.data_sets.front().n_examples; ++e) {
+    SweepRequest request = inputs_.request({.data_set = 0, .example = e, .base = true, .variants = {}}, {}, false);
+    request.variants = {Pattern(static_cast<std::size_t>(config.n_layers), true)};
+    largest = std::max(largest, predict_sweep_bytes(config, *backend_, std::span(&request, 1)));
+    request.prefix_rows = cached_rows(config, request, inputs_.row_tile);
+    sizes.push_back(CachedPrefix::size_bytes(config, *backend_, request.prefix_rows));
+    if (request.prefix_rows == 0) continue;
+    largest = std::max(
+        largest, CachedPrefix::workspace_bytes(config, *backend_, request.prefix_rows, CachedPrefix::Place::kHost));
+    request.variants.assign(static_cast<std::size_t>(config.n_layers), request.variants.front());
+    largest = std::max(largest, predict_sweep_bytes(config, *backend_, std::span(&request, 1)));
+  }
+  const int64_t taken = ModelWeights::predicted_bytes(config, *inputs_.checkpoint, *backend_) + largest;
+  const bool has_own_memory = backend_->free_bytes().has_value();
+  const auto on_host = static_cast<int64_t>(kHostShare * static_cast<double>(session_.resources().available_bytes));
+  inputs_.prefixes = plan_prefixes(sizes, session_.size(),
+                                   {.backend_bytes = std::max<int64_t>(0, memory_limit_ - taken),
+                                    .host_bytes = session_.minimum(has_own_memory ? on_host : 0)});
+  prefixes_ = std::make_unique<PrefixCache>(*backend_, config, *weights_);
+  const auto count = [&](CachedPrefix::Place place) {
+    return std::count(inputs_.prefixes.place.begin(), inputs_.prefixes.place.end(), std::optional(place));
+  };
+  spdlog::info("keys and values before the tail: kept for {} of {} examples{}, up to {} a rank",
+               count(CachedPrefix::Place::kBackend) + count(CachedPrefix::Place::kHost), sizes.size(),
+               inputs_.prefixes.host_bytes == 0
+                   ? ""
+                   : fmt::format(", for {} of them in the host's memory", count(CachedPrefix::Place::kHost)),
+               format_bytes(inputs_.prefixes.backend_bytes + inputs_.prefixes.host_bytes));
+}
+
+void MeasuringRun::drop_prefixes() {
+  keeps_prefixes_ = false;
+  prefixes_.reset();
+  inputs_.prefixes = {};
+}
+
+double MeasuringRun::predict_round(const Pattern& base, const std::vector<Pattern>& patterns, Rows rows) const {
+  const DataSet& data = inputs_.data_sets.front();
+  double seconds = 0.0;
+  for (int64_t e = 0; e < data.n_examples; ++e) {
+    SweepRequest request = inputs_.request({.data_set = 0, .example = e, .base = true, .variants = {}}, {}, false);
+    request.base = base;
+    request.variants = patterns;
+    if (rows == Rows::kAll) {
+      request.window.first_row = 0;
+      request.prefix_rows = 0;
+    }
+    const SweepPlan plan = plan_sweep(inputs_.config, request, backend_->row_tile());
+    seconds += predict_seconds(rates_, inputs_.config, plan, data.n_answer(e));
+  }
+  return seconds / static_cast<double>(session_.size());
+}
+
+double MeasuringRun::predict_prefixes() const {
+  const DataSet& data = inputs_.data_sets.front();
+  double seconds = 0.0;
+  for (int64_t e = 0; !inputs_.prefixes.place.empty() && e < data.n_examples; ++e) {
+    SweepRequest request = inputs_.request({.data_set = 0, .example = e, .base = true, .variants = {}}, {}, false);
+    if (request.prefix_rows == 0) continue;
+    request.base.assign(request.base.size(), false);
+    request.tokens = request.tokens.first(static_cast<std::size_t>(request.prefix_rows) + 1);
+    request.answer_start = request.prefix_rows;
+    request.prefix_rows = 0;
+    seconds += predict_seconds(rates_, inputs_.config, plan_sweep(inputs_.config, request, backend_->row_tile()), 0);
+  }
+  return seconds / static_cast<double>(session_.size());
 }
 
 // What this rank may use: of the memory that is free, and that it has taken already.
@@ -237,7 +323,7 @@ bool MeasuringRun::measure() {
     const auto n_variants = static_cast<int64_t>(inputs_.wanted.size()) + 1;
     int64_t n_cells = 0;
     int64_t n_missing = 0;
-    for (const DataSet& data : inputs_.data_sets) n_cells += data.n_examples * n_variants;
+    for (const DataSet& data : inputs_.data_sets) n_cells += data.is_wanted ? data.n_examples * n_variants : 0;
     for (const WorkUnit& unit : units_) n_missing += unit.n_cells();
     progress.keep_in(options_.out, n_cells - n_missing, n_cells);
     spdlog::info("{} unit(s), about {}, {} of memory a rank (--max-memory is {})", units_.size(),
@@ -252,8 +338,10 @@ bool MeasuringRun::measure() {
                                .made_by = "rank " + std::to_string(session_.rank()) + " on " + session_.host(),
                                .per_token = options_.per_token,
                                .grace_seconds = options_.grace_seconds,
-                               .max_bytes = memory_limit_,
-                               .n_ranks = session_.size()};
+                               .max_bytes = memory_limit_ - inputs_.prefixes.backend_bytes,
+                               .n_ranks = session_.size(),
+                               .rank = session_.rank(),
+                               .prefixes = prefixes_.get()};
   Dispatcher dispatcher(session_, static_cast<int64_t>(units_.size()), [&](std::optional<int64_t> unit, double) {
     if (unit) {
       progress.done(*unit);
@@ -262,7 +350,11 @@ bool MeasuringRun::measure() {
     }
   });
   try {
-    report_ = measure_units(context, units_, dispatcher, signals_, cells_);
+    const MeasureReport report = measure_units(context, units_, dispatcher, signals_, cells_);
+    report_.units += report.units;
+    report_.busy_seconds += report.busy_seconds;
+    report_.predicted_bytes =
+        std::max(report_.predicted_bytes, report.predicted_bytes + inputs_.prefixes.backend_bytes);
   } catch (...) {
     // The peers are in the middle of their units, which may take long: the job ends here. Alone, the caller returns.
     dispatcher.claim_error();
@@ -372,7 +464,16 @@ void MeasuringRun::note_run() {
   informative["window"] = options_.window;
   informative["target"] = options_.target;
   informative["warnings"] = inputs_.warnings;
-  informative["runs"].push_back(run);
+  nlohmann::json& runs = informative["runs"];
+  if (is_noted_) {
+    for (const char* sum : {"units_done", "cells_done"}) {
+      run[sum] = run[sum].get<int64_t>() + runs.back().value(sum, int64_t{0});
+    }
+    run["wall_seconds"] = run["wall_seconds"].get<double>() + runs.back().value("wall_seconds", 0.0);
+    runs.erase(runs.size() - 1);
+  }
+  runs.push_back(run);
+  is_noted_ = true;
   directory_->write_record();
   begin_ = Clock::now();
 }

@@ -35,9 +35,20 @@ class MeasuringRun {
   // Opens the run directory and takes the cells that are finished. `check` is called on rank 0 before anything is made:
   // it may throw, and sees the checkpoint's hash.
   void open(const std::function<void(const RunIdentity&)>& check = {});
+  // From now on keys and values of the first data set's rows that no pattern changes are kept from round to round, as
+  // far as there is memory. After open(), for runs with tail rows.
+  void keep_prefixes() { keeps_prefixes_ = true; }
+  // Gives their memory back.
+  void drop_prefixes();
   // Plans the cells that are wanted and missing. Loads the weights when there are any, the first time. Whether there
   // are.
   bool plan();
+  // Seconds that sweeps of all examples of the first data set take on these ranks, after a plan() that found work: as
+  // the run measures them, with prefixes where they are kept and made; or with every row under the window.
+  enum class Rows { kAsMeasured, kAll };
+  double predict_round(const Pattern& base, const std::vector<Pattern>& patterns, Rows rows) const;
+  // Seconds until the prefixes are made.
+  double predict_prefixes() const;
   // Prints what the plan takes, for --dry-run.
   ExitCode forecast();
   // Whether all units of the plan are done: else the run was stopped.
@@ -49,6 +60,7 @@ class MeasuringRun {
 
   MpiSession& session() { return session_; }
   Inputs& inputs() { return inputs_; }
+  const Inputs& inputs() const { return inputs_; }
   Backend& backend() { return *backend_; }
   // What work besides the sweeps needs. The weights are loaded the first time: collective.
   ModelWeights& weights() {
@@ -71,6 +83,8 @@ class MeasuringRun {
   void load_weights();
   void log_set_up() const;
   void share_variants();
+  void prepare();
+  void plan_prefixes_to_keep();
   int64_t default_memory_limit() const;
   UnitPrices prices() const;
   int64_t largest_unit_bytes() const;
@@ -96,10 +110,14 @@ class MeasuringRun {
   std::vector<Cells> cells_;                 // by data set
   std::vector<WorkUnit> units_;
   Rates rates_;
+  bool is_prepared_ = false;
+  bool keeps_prefixes_ = false;
+  std::unique_ptr<PrefixCache> prefixes_;  // null unless some are kept
   int64_t memory_limit_ = 0;
-  MeasureReport report_;
+  MeasureReport report_;    // of all rounds
   int64_t units_done_ = 0;  // of units_, with the cells in them
   int64_t cells_done_ = 0;
+  bool is_noted_ = false;             // whether run.json has this run already
   nlohmann::json profile_;            // of rank 0, null unless asked for
   std::vector<RankFacts> all_facts_;  // rank 0
 };

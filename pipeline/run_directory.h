@@ -48,7 +48,7 @@ std::vector<std::string> load_shards(const std::filesystem::path& run_directory,
                                      const std::vector<DataSet>& data_sets, std::vector<Cells>& cells, BadShards bad,
                                      const NumberVariant& number = {});
 
-// What these data sets still lack of these variants, and of the base.
+// What these data sets, those that are wanted, still lack of these variants, and of the base.
 std::vector<MissingCells> find_missing(const std::vector<DataSet>& data_sets, const std::vector<Cells>& cells,
                                        std::span<const int64_t> variants);
 

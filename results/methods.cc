@@ -200,6 +200,12 @@ void require_keep(int64_t keep, int64_t n_layers) {
                              ", the layers of the model");
 }
 
+// The K of the results; a search's have none: a quarter.
+int64_t default_keep(const Results& results, int64_t n_layers) {
+  const int64_t top_k = results.statistics.options.top_k;
+  return top_k > 0 ? top_k : budget_of(n_layers, 4);
+}
+
 void take_first(const SelectOptions& options, const Results& results, int64_t n_layers, Choice& choice) {
   choice.layers = unmeasured_full_layers(results, n_layers);
   const auto fixed = static_cast<int64_t>(choice.layers.size());
@@ -224,7 +230,7 @@ void take_searched(const SelectInput& input, const SelectOptions& options, Choic
     not_measured(options.method, "a search of that name", "search with --method " + options.method);
   }
   const SearchedPatterns& searched = *input.searched;
-  const int64_t keep = options.keep.value_or(input.results.statistics.options.top_k);
+  const int64_t keep = options.keep.value_or(default_keep(input.results, model_layers(input.results)));
   const auto found = std::find(searched.keep.begin(), searched.keep.end(), keep);
   if (found == searched.keep.end()) {
     std::string known;
@@ -233,6 +239,7 @@ void take_searched(const SelectInput& input, const SelectOptions& options, Choic
          "--keep is " + std::to_string(keep) + ", but the search " + options.method + " has K = " + known);
   }
   choice.layers = searched.full_layers[at(found - searched.keep.begin())];
+  if (searched.is_verified) choice.caveats.emplace_back("searched, then verified with every row under the window");
 }
 
 // periodic, first, last, random, list: patterns that look at no figure.
@@ -241,7 +248,7 @@ void take_pattern(const SelectOptions& options, const Results& results, int64_t 
   const std::string kind = method.substr(0, method.find(':'));
   std::string pattern = method;
   if (method == "first" || method == "last" || (kind == "random" && method != "random")) {
-    pattern += ":" + std::to_string(options.keep.value_or(results.statistics.options.top_k));
+    pattern += ":" + std::to_string(options.keep.value_or(default_keep(results, n_layers)));
   } else if (kind != "periodic" && kind != "list") {
     fail(ExitCode::kUsage, "--method is \"" + method + "\", expected one of: " + known_methods());
   }
@@ -295,7 +302,8 @@ Choice choose_layers(const SelectInput& input, const SelectOptions& options) {
   return choice;
 }
 
-Selection make_selection(const Choice& choice, const Results& results, const std::string& origin) {
+Selection make_selection(const Choice& choice, const SelectInput& input, const std::string& origin) {
+  const Results& results = input.results;
   Selection s;
   s.method = choice.method;
   s.layers = choice.layers;
@@ -311,7 +319,7 @@ Selection make_selection(const Choice& choice, const Results& results, const std
   s.model_type = provenance_value<std::string>(results, "model_type", origin);
   s.checkpoint_sha256 = provenance_value<std::string>(results, "checkpoint_sha256", origin);
   s.provenance.set("results", origin, "");
-  s.provenance.set("n_examples", results.calibration.n_examples(), "");
+  s.provenance.set("n_examples", input.searched ? input.searched->n_examples : results.calibration.n_examples(), "");
   for (const char* name : {"data", "data_sha256", "base", "backend", "compute_dtype", "winnow_version", "git_revision",
                            "command", "finished"}) {
     const ProvenanceEntry* entry = results.provenance.find(name);
@@ -319,6 +327,10 @@ Selection make_selection(const Choice& choice, const Results& results, const std
   }
   std::string caveats = results.provenance.text("warnings");
   for (const std::string& caveat : choice.caveats) caveats += (caveats.empty() ? "" : "; ") + caveat;
+  if (s.tail_rows >= 0) {
+    caveats += (caveats.empty() ? "" : "; ") + std::string("measured with --tail-rows ") + std::to_string(s.tail_rows) +
+               ", an estimate where all rows are to be windowed: winnow evaluate says what the pattern is worth";
+  }
   s.provenance.set("warnings", caveats, "");
   return s;
 }

@@ -26,6 +26,8 @@ struct SignalTables {
 struct SearchedPatterns {
   std::vector<int64_t> keep;                      // (steps), K
   std::vector<std::vector<int64_t>> full_layers;  // (steps), rising
+  int64_t n_examples = 0;
+  bool is_verified = false;  // measured again with every row under the window
 };
 
 // Everything that a method may look at.
@@ -70,7 +72,7 @@ SelectInput read_select_input(const std::filesystem::path& path, const std::stri
 Choice choose_layers(const SelectInput& input, const SelectOptions& options);
 
 // The choice with the model and the window from the provenance of the results. `origin` names their file.
-Selection make_selection(const Choice& choice, const Results& results, const std::string& origin);
+Selection make_selection(const Choice& choice, const SelectInput& input, const std::string& origin);
 
 // LightTransfer's vote as SWAA's script takes it: of each example the int(share * layers) columns of the largest ratio
 // get a vote; columns by falling votes, ties by first appearance. Columns without a vote, which the script does not

@@ -1,49 +1,43 @@
 // What `winnow select` reads of a results file beyond results/store.h.
 #include <algorithm>
+#include <functional>
 
 #include "kernels/error.h"
 #include "results/hdf5.h"
 #include "results/methods.h"
 #include "results/store.h"
+#include "results/variables_read.h"
 
 namespace winnow {
 namespace {
 
 // The optional (example, layer) table of that name; empty where it is not there.
 Table<double> read_signal(const hdf5::Group& group, const std::string& name, const Measurement& measurement) {
-  Table<double> table;
-  if (!group.contains(name)) return table;
-  hdf5::Array<double> array = group.read<double>(name, 2);
-  if (array.shape != std::vector<int64_t>{measurement.n_examples(), measurement.n_layers()}) {
-    fail(ExitCode::kBadData, group.where(name) + ": expected " + std::to_string(measurement.n_examples()) +
-                                 " examples and " + std::to_string(measurement.n_layers()) + " layers");
-  }
-  table.rows = array.shape[0];
-  table.cols = array.shape[1];
-  table.values = std::move(array.values);
-  return table;
+  if (!group.contains(name)) return {};
+  return read_table<double>(group, name, measurement.n_examples(), measurement.n_layers());
 }
 
 SearchedPatterns read_searched(const hdf5::Group& group) {
   SearchedPatterns patterns;
   patterns.keep = group.read<int64_t>("keep", 1).values;
   const std::vector<int64_t> layer = group.read<int64_t>("layer", 1).values;
-  const hdf5::Array<uint8_t> full = group.read<uint8_t>("full", 2);
-  if (full.shape !=
-      std::vector<int64_t>{static_cast<int64_t>(patterns.keep.size()), static_cast<int64_t>(layer.size())}) {
-    fail(ExitCode::kBadData, group.where("full") + ": expected a row for each keep and a column for each layer");
-  }
-  for (std::size_t step = 0; step < patterns.keep.size(); ++step) {
+  const auto full = read_table<uint8_t>(group, "full", static_cast<int64_t>(patterns.keep.size()),
+                                        static_cast<int64_t>(layer.size()));
+  for (int64_t step = 0; step < full.rows; ++step) {
     std::vector<int64_t> kept;
-    for (std::size_t c = 0; c < layer.size(); ++c) {
-      if (full.values[step * layer.size() + c] != 0) kept.push_back(layer[c]);
+    for (int64_t c = 0; c < full.cols; ++c) {
+      if (full(step, c) != 0) kept.push_back(layer[static_cast<std::size_t>(c)]);
     }
-    if (static_cast<int64_t>(kept.size()) != patterns.keep[step] || !std::is_sorted(kept.begin(), kept.end())) {
-      fail(ExitCode::kBadData, group.where("full") + ": expected " + std::to_string(patterns.keep[step]) +
-                                   " layers in row " + std::to_string(step) + ", found " + std::to_string(kept.size()));
+    const int64_t keep = patterns.keep[static_cast<std::size_t>(step)];
+    const bool is_rising = std::is_sorted(kept.begin(), kept.end(), std::less_equal<int64_t>());
+    if (static_cast<int64_t>(kept.size()) != keep || !is_rising) {
+      fail(ExitCode::kBadData, group.where("full") + ": expected " + std::to_string(keep) + " rising layers in row " +
+                                   std::to_string(step) + ", found " + std::to_string(kept.size()));
     }
     patterns.full_layers.push_back(std::move(kept));
   }
+  if (group.contains("example_id")) patterns.n_examples = group.shape("example_id").at(0);
+  patterns.is_verified = group.contains("mean_nll_verified");
   return patterns;
 }
 
@@ -51,8 +45,24 @@ SearchedPatterns read_searched(const hdf5::Group& group) {
 
 SelectInput read_select_input(const std::filesystem::path& path, const std::string& method) {
   SelectInput input;
-  input.results = read_results(path);
+  if (is_search_method(method)) {
+    // A search writes no /calibration: what it found and where that comes from is all there is to read.
+    const hdf5::File file = hdf5::File::open(path);
+    hdf5::require_format(file, kResultsFormat, kResultsVersion);
+    const hdf5::Group root = file.root();
+    input.results.provenance = read_provenance(root.group("provenance"));
+    if (root.contains_group("selection") && root.group("selection").contains_group(method)) {
+      input.searched = read_searched(root.group("selection").group(method));
+    }
+    return input;
+  }
   const hdf5::File file = hdf5::File::open(path);
+  if (file.root().contains_group("selection") && !file.root().contains_group("calibration")) {
+    fail(ExitCode::kNoInput, path.string() +
+                                 ": holds searches and no calibration; use --method greedy-forward or "
+                                 "greedy-backward, or the results of winnow calibrate");
+  }
+  input.results = read_results(path);
   const hdf5::Group calibration = file.root().group("calibration");
   const Measurement& m = input.results.calibration;
   input.signals.kl = read_signal(calibration, "kl", m);
@@ -60,10 +70,6 @@ SelectInput read_select_input(const std::filesystem::path& path, const std::stri
   input.signals.attention_mass_outside = read_signal(calibration, "attention_mass_outside", m);
   input.signals.lazy_ratio = read_signal(calibration, "lazy_ratio", m);
   input.signals.lazy_ratio_compat = read_signal(calibration, "lazy_ratio_compat", m);
-  if (is_search_method(method) && file.root().contains_group("selection")) {
-    const hdf5::Group searches = file.root().group("selection");
-    if (searches.contains_group(method)) input.searched = read_searched(searches.group(method));
-  }
   return input;
 }
 

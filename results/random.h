@@ -15,6 +15,7 @@ inline constexpr uint64_t kControlResampleStream = 2;  // bootstrap of calibrati
 inline constexpr uint64_t kPermutationStream = 3;      // permutations of layers
 inline constexpr uint64_t kSplitStream = 4;            // halves of the calibration examples
 inline constexpr uint64_t kSelectionStream = 16;       // layers of a random pattern
+inline constexpr uint64_t kSearchStream = 32;          // examples of a search's intervals, patterns to verify
 
 // SplitMix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators"), started at a hash of its key.
 class RandomStream {

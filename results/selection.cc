@@ -76,7 +76,7 @@ bool is_sha256(const std::string& text) {
 }
 
 // In the file's own order, which the sorted objects of parse_json have lost.
-Provenance read_provenance(const Fields& fields, const std::string& text) {
+Provenance parse_provenance(const Fields& fields, const std::string& text) {
   const char* expected = "an object of strings and numbers";
   if (!fields.value("provenance", expected).is_object()) fields.refuse("provenance", expected);
   const OrderedJson object = OrderedJson::parse(text)["provenance"];
@@ -185,7 +185,7 @@ Selection parse_selection(const std::string& text, const std::string& origin) {
   s.model_type = fields.text("model_type");
   s.checkpoint_sha256 = fields.text("checkpoint_sha256");
   if (!is_sha256(s.checkpoint_sha256)) fields.refuse("checkpoint_sha256", "64 hexadecimal digits");
-  s.provenance = read_provenance(fields, text);
+  s.provenance = parse_provenance(fields, text);
   return s;
 }
 

@@ -11,19 +11,6 @@
 namespace winnow {
 namespace {
 
-void write_figure(hdf5::Group& group, const std::string& name, const Figure& figure, const std::string& long_name) {
-  group.write_scalar<double>(name, figure.value);
-  describe(group, name, {kOne, long_name});
-  if (!figure.defined()) group.set_attribute<std::string>(name, "status", figure.status);
-}
-
-void write_estimate(hdf5::Group& group, const std::string& name, const std::string& interval_prefix,
-                    const Estimate& estimate, const std::string& long_name) {
-  write_figure(group, name, estimate.value, long_name);
-  write_figure(group, interval_prefix + "_ci_low", estimate.ci_low, "lower end of the 95 % interval of " + name);
-  write_figure(group, interval_prefix + "_ci_high", estimate.ci_high, "upper end of the 95 % interval of " + name);
-}
-
 // ---- measurement
 // -----------------------------------------------------------------------------------------------------
 
@@ -158,6 +145,19 @@ void check_fit(const Results& results, const std::string& path) {
 }
 
 }  // namespace
+
+void write_figure(hdf5::Group& group, const std::string& name, const Figure& figure, const std::string& long_name) {
+  group.write_scalar<double>(name, figure.value);
+  describe(group, name, {kOne, long_name});
+  if (!figure.defined()) group.set_attribute<std::string>(name, "status", figure.status);
+}
+
+void write_estimate(hdf5::Group& group, const std::string& name, const std::string& interval_prefix,
+                    const Estimate& estimate, const std::string& long_name) {
+  write_figure(group, name, estimate.value, long_name);
+  write_figure(group, interval_prefix + "_ci_low", estimate.ci_low, "lower end of the 95 % interval of " + name);
+  write_figure(group, interval_prefix + "_ci_high", estimate.ci_high, "upper end of the 95 % interval of " + name);
+}
 
 void write_root(hdf5::Group& root, const std::string& title, const Provenance& provenance) {
   const std::string version = provenance.text("winnow_version");

@@ -54,6 +54,11 @@ void write_coordinate(hdf5::Group& group, const std::string& name, const std::ve
   describe(group, name, description);
 }
 
+// A scalar figure, NaN with the attribute `status` where it is not defined; and one with its interval, whose ends are
+// PREFIX_ci_low and PREFIX_ci_high.
+void write_figure(hdf5::Group& group, const std::string& name, const Figure& figure, const std::string& long_name);
+void write_estimate(hdf5::Group& group, const std::string& name, const std::string& interval_prefix,
+                    const Estimate& estimate, const std::string& long_name);
 // Root attributes of a results file; `title` is its one line.
 void write_root(hdf5::Group& root, const std::string& title, const Provenance& provenance);
 // /provenance.

@@ -207,7 +207,7 @@ TEST(Methods, UnmeasuredLayersStayAsInTheBase) {
 
 TEST(Methods, SearchesGiveTheirOwnBudgets) {
   SelectInput input = small_input();
-  input.searched = SearchedPatterns{{1, 2}, {{3}, {0, 2}}};
+  input.searched = SearchedPatterns{.keep = {1, 2}, .full_layers = {{3}, {0, 2}}};
   EXPECT_EQ(layers_of(input, "greedy-forward", 2), (Layers{0, 2}));
   EXPECT_EQ(layers_of(input, "greedy-backward", 1), (Layers{3}));
   expect_error([&] { layers_of(input, "greedy-forward", 3); }, ExitCode::kUsage, {"--keep is 3", "K = 1, 2"});
@@ -215,7 +215,7 @@ TEST(Methods, SearchesGiveTheirOwnBudgets) {
 
 TEST(Methods, SelectionsCarryTheMeasurement) {
   SelectInput input = small_input();
-  const Selection s = make_selection(choose_layers(input, {.method = "nll", .keep = 2}), input.results, "run/r.h5");
+  const Selection s = make_selection(choose_layers(input, {.method = "nll", .keep = 2}), input, "run/r.h5");
   EXPECT_EQ(s.layers, (Layers{1, 3}));
   EXPECT_EQ(s.n_layers, 4);
   EXPECT_EQ(s.window, 2048);
@@ -224,7 +224,7 @@ TEST(Methods, SelectionsCarryTheMeasurement) {
   EXPECT_EQ(s.provenance.text("results"), "run/r.h5");
   EXPECT_EQ(to_json(parse_selection(to_json(s), "s")), to_json(s));
   input.results.provenance = {};
-  expect_error([&] { make_selection({}, input.results, "run/r.h5"); }, ExitCode::kBadData,
+  expect_error([&] { make_selection({}, input, "run/r.h5"); }, ExitCode::kBadData,
                {"run/r.h5", "/provenance/model_layers"});
 }
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # run_pytest.sh BUILD_DIR FILE...: pytest as ctest runs it. Without .venv (no network when it was to be made) the test
-# counts as skipped, except in CI.
+# counts as skipped, except in CI. Tests of label torch have WINNOW_VENV=.venv-torch, which only make test-torch makes:
+# without it they are skipped, in CI too.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -9,6 +10,13 @@ readonly kNoTests=5   # of pytest
 
 export WINNOW_BUILD=$1
 shift
+if [ "${WINNOW_VENV:-.venv}" = .venv-torch ]; then
+  if ! .venv-torch/bin/python -c 'import pytest, torch' 2>/dev/null; then
+    echo "skipped: there is no .venv-torch with torch; make test-torch makes it and needs a network once"
+    exit $kSkipped
+  fi
+  exec .venv-torch/bin/python -m pytest "$@"
+fi
 if ! .venv/bin/python -c 'import pytest' 2>/dev/null; then
   echo "skipped: there is no .venv with pytest; jobs/setup.sh python makes it and needs a network once"
   if [ -n "${CI:-}" ]; then exit 1; fi

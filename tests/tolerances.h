@@ -25,6 +25,8 @@ inline constexpr double kBf16AttentionTolerance = 1.5e-2;
 
 // NLL of a random model of 4 layers with a bfloat16 residual stream, nats.
 inline constexpr double kBf16NllTolerance = 5e-2;
+// KL of the same, nats: a mean of differences of two log-probabilities, each of which is off as an NLL is.
+inline constexpr double kBf16KlTolerance = 2 * kBf16NllTolerance;
 
 // RMS error of winnow's NLLs on a GPU against float64, relative to that of Transformers in bfloat16 on the same
 // examples: both round the same activations, in different places, so that equal care gives a ratio around 1 with chance

@@ -65,14 +65,13 @@ def report(flags, version):
     with ExitStack() as stack:
         runs, others = read(flags.results, stack)
         compare.name_runs(runs)
-        found = page.figures_of(runs)
         made_by = sorted({str(run.fact("winnow_version")) for run in runs if run.fact("winnow_version")})
         footer = f"Written by winnow-report {version}"
         if made_by:
             footer += f" from results of winnow {', '.join(made_by)}"
         if made_by and made_by != [version]:
             print(f"winnow: note: winnow-report {version} reads results of winnow {', '.join(made_by)}", file=sys.stderr)
-        text = page.build(runs, others, found, footer + ".")
+        text, found = page.within_size(runs, others, footer + ".")
         if flags.figures:
             files = export.write_figures(found, flags.figures, flags.format or "svg")
             print(f"{len(files)} figures in {flags.figures}")

@@ -5,10 +5,12 @@ import pathlib
 import numpy as np
 
 from . import reading
-from .figures import Figure, Grid, draw_grid, step_class, state_of
+from .figures import KEPT_LEGEND, Figure, Grid, draw_grid, step_class, state_of
 from .wording import count, number, percent, ranges
 
 MOST_CELLS_NAMED = 24  # runs in the matrices of agreement
+MOST_COMPARED = 100    # runs of which every pair is compared
+MOST_SQUARES = 5000    # of a drawing of layers side by side
 
 
 def coordinates(run):
@@ -81,7 +83,7 @@ def kept_side_by_side(runs, index):
         share = 1 - (runs[r].rank[c] - 1) / max(n - 1, 1)
         return step_class(share), str(runs[r].rank[c]), f"{runs[r].label}\nlayer {layers[c]}, rank {runs[r].rank[c]}"
 
-    names = [run.label for run in runs]
+    names = [run.label for run in runs[:max(1, MOST_SQUARES // len(layers))]]
     sets = [set(choice.kept) for choice in choices]
     common = set.intersection(*sets)
     any_ = set.union(*sets)
@@ -100,7 +102,8 @@ def kept_side_by_side(runs, index):
                                                          height=height), width)),
                    ("ranks", lambda width: draw_grid(Grid(names, layers.tolist(), rank, "Rank of each layer in each result",
                                                           height=height), width))],
-                  table=(["result", "K", "layers kept"], rows))
+                  "" if len(names) == len(runs) else f"The first {len(names)} of {len(runs):,} are drawn; the table has all.",
+                  KEPT_LEGEND, (["result", "K", "layers kept"], rows))
 
 
 def _kind(a, b):
@@ -117,6 +120,7 @@ def agreement(runs, index):
     """Spearman's rho and Jaccard of the top K of every pair; None for one run."""
     if len(runs) < 2 or len(runs[0].layers) < 2:
         return None
+    n_runs, runs = len(runs), runs[:MOST_COMPARED]
     pairs = {(i, j): reading.pair(runs[i], runs[j]) for i in range(len(runs)) for j in range(i + 1, len(runs))}
     shown = runs[:MOST_CELLS_NAMED]
     names = [run.label for run in shown]
@@ -134,7 +138,8 @@ def agreement(runs, index):
     rows = [(runs[i].label, runs[j].label, rho, shared, ", ".join(_kind(runs[i], runs[j])))
             for (i, j), (rho, shared) in pairs.items()]
     text = _agreement_reading(rows)
-    more = f" The first {len(shown)} of {len(runs)} are drawn; the table has all." if len(shown) < len(runs) else ""
+    more = f" The first {len(shown)} are drawn." if len(shown) < n_runs else ""
+    more += f" The first {len(runs)} of {n_runs:,} are compared." if len(runs) < n_runs else ""
     return Figure(f"agreement-{index}", f"Do the rankings agree? ({count(len(runs[0].layers), 'layer')})", text,
                   [("rho", drawing(0, "rho")), ("Jaccard of the top K", drawing(1, "Jaccard"))],
                   "Spearman's rho over layers between mean deltas; Jaccard of the layers kept." + more,

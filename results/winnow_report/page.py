@@ -11,8 +11,11 @@ from .palette import css_variables
 from .svg import NARROW, WIDE
 from .wording import exact, number, percent, ranges
 
+MOST_BYTES = 6 * 2**20
+SHARES = (1.0, 0.5, 0.2, 0.05)  # of the values per example, tried in this order
 MOST_ROWS = 1000       # of a table in the page
 MOST_DETAILED = 6      # results that get all their figures in one page
+MOST_SHORT_BYTES = 2**21  # of the results that get a section without figures
 MOST_MATRIX_CELLS = 400_000  # of all heat maps of a page
 
 
@@ -29,9 +32,9 @@ def _cell(value):
     return tag("td", value)
 
 
-def table(columns, rows, name):
+def table(columns, rows, name, most_rows=MOST_ROWS):
     """A table with a button that copies it as CSV, in full precision."""
-    shown = rows[:MOST_ROWS]
+    shown = rows[:most_rows]
     head = tag("thead", tag("tr", *(tag("th", column, scope="col") for column in columns)))
     body = tag("tbody", *(tag("tr", *(_cell(value) for value in row)) for row in shown))
     parts = [tag("div", tag("button", "Copy as CSV", type="button", class_="copy", data_copy="csv"), class_="tools"),
@@ -157,7 +160,7 @@ def ranking_table(run):
                           "Intervals are 95 % bootstrap intervals over examples.", table=(columns, rows))
 
 
-def examples_table(run):
+def examples_table(run, prefix, most_rows):
     table_ = run.examples
     columns = ["example", *(["source"] if table_.sources else []), "prompt tokens", "answer tokens", "mean delta NLL",
                "layer that costs most"]
@@ -166,10 +169,11 @@ def examples_table(run):
         lengths = [int(v) if np.isfinite(v) else None for v in (table_.prompt_tokens[i], table_.answer_tokens[i])]
         rows.append((name, *([table_.sources[i]] if table_.sources else []), *lengths, float(table_.delta[i].mean()),
                      int(run.layers[table_.delta[i].argmax()])))
-    return tag("details", tag("summary", f"Examples ({len(rows):,})"), table(columns, rows, "Examples"), class_="figure")
+    return tag("details", tag("summary", f"Examples ({len(rows):,})"), table(columns, rows, "Examples", most_rows), class_="figure",
+               id=f"{prefix}example-list")
 
 
-def provenance(run):
+def provenance(run, prefix=""):
     rows = []
     for name, (value, units, long_name) in run.provenance.items():
         text = exact(value) if isinstance(value, (int, float)) else str(value)
@@ -186,7 +190,8 @@ def provenance(run):
                tag("div", tag("div", tag("button", "Copy as CSV", type="button", class_="copy", data_copy="csv"),
                               class_="tools"),
                    tag("div", tag("table", head, tag("tbody", *rows)), class_="scroll", tabindex="0", role="region",
-                       aria_label="Provenance"), class_="data provenance"), class_="figure")
+                       aria_label="Provenance"), class_="data provenance"), class_="figure",
+               id=f"{prefix}provenance")
 
 
 def run_figures(run, most_cells):
@@ -215,26 +220,29 @@ def about(run):
     return " \u00b7 ".join(part for part in parts if part)
 
 
-def _one(run, found, prefix, heading):
-    parts = [tag("h2", heading), answer(run), tag("h2", "How far to trust it"), bottom_lines(run),
+def _one(run, found, prefix, share):
+    parts = [tag("h2", "The answer"), answer(run), tag("h2", "How far to trust it"), bottom_lines(run),
              tag("h2", "The evidence")]
     parts += [section(figure, prefix) for figure in found]
     if run.examples is not None:
-        parts.append(examples_table(run))
-    return [*parts, provenance(run)]
+        parts.append(examples_table(run, prefix, int(MOST_ROWS * share)))
+    return [*parts, provenance(run, prefix)]
 
 
 def _short(run):
     """A result among many: its answer only."""
     return tag("details", tag("summary", run.label), tag("p", about(run), class_="caption"), answer(run),
-               bottom_lines(run), section(ranking_table(run), run.key + "-"), provenance(run), class_="figure run")
+               bottom_lines(run), section(ranking_table(run), run.key + "-"), provenance(run, run.key + "-"), class_="figure run")
 
 
-def figures_of(runs):
-    """[(prefix of its id, figure)] of all that the page shows in full; `--figures` exports the same."""
+def figures_of(runs, share=1.0):
+    """[(prefix of its id, figure)] of all that the page shows in full; `--figures` exports the same.
+
+    share: of the values per example that a page of full size holds.
+    """
     found = [] if len(runs) == 1 else [("", figure) for figure in compare.figures(runs)]
     detailed = runs if len(runs) <= MOST_DETAILED else []
-    cells = min(figures_examples.MOST_CELLS, MOST_MATRIX_CELLS // max(len(detailed), 1))
+    cells = int(share * min(figures_examples.MOST_CELLS, MOST_MATRIX_CELLS // max(len(detailed), 1)))
     for run in detailed:
         prefix = "" if len(runs) == 1 else run.key + "-"
         found += [(prefix, figure) for figure in run_figures(run, cells)]
@@ -257,12 +265,22 @@ def overview(runs, others):
     return parts
 
 
-def build(runs, others, found, footer):
+def within_size(runs, others, footer):
+    """(page, its figures): in full, or with fewer examples where it would become larger than MOST_BYTES."""
+    for share in SHARES:
+        found = figures_of(runs, share)
+        text = build(runs, others, found, footer, share)
+        if len(text) <= MOST_BYTES:
+            break
+    return text, found
+
+
+def build(runs, others, found, footer, share=1.0):
     """The page as text. runs: named by compare.name_runs; found: figures_of(runs); others: cells without results."""
     if len(runs) == 1:
         run = runs[0]
         heading = "Layers that must keep full attention"
-        body = [tag("p", about(run), class_="about"), lead(run), *_one(run, [figure for _, figure in found], "", "The answer")]
+        body = [tag("p", about(run), class_="about"), lead(run), *_one(run, [figure for _, figure in found], "", share)]
         if others:
             body += overview([], others)[1:]
     else:
@@ -270,13 +288,19 @@ def build(runs, others, found, footer):
         body = [tag("h2", "All results"), *overview(runs, others)]
         body += [section(figure) for prefix, figure in found if not prefix]
         body.append(tag("h2", "Result by result"))
-        for run in runs:
+        size = 0
+        for index, run in enumerate(runs):
             own = [figure for prefix, figure in found if prefix == run.key + "-"]
             if own:
                 body.append(tag("details", tag("summary", run.label), tag("p", about(run), class_="about"),
-                                lead(run), *_one(run, own, run.key + "-", "The answer"), class_="run"))
-            else:
+                                lead(run), *_one(run, own, run.key + "-", share), class_="run"))
+            elif size < MOST_SHORT_BYTES:
                 body.append(_short(run))
+                size += len(body[-1])
+            else:
+                body.append(tag("p", f"The first {index} of {len(runs):,} results have a section; a report on the run "
+                                     "directory of another has all its figures.", class_="caption"))
+                break
     template = Template(asset("page.html"))
     return template.substitute(title=escape(f"winnow report: {runs[0].label if len(runs) == 1 else heading}"),
                                heading=escape(heading), style=Markup(css_variables() + asset("chart.css") + asset("page.css")),

@@ -41,7 +41,7 @@ def _ranking(group, delta, budgets, seed):
     n, n_layers = delta.shape
     _scale(group, "layer", np.arange(n_layers))
     _scale(group, "budget", np.array(budgets))
-    group.attrs["top_k"], group.attrs["seed"] = np.int64(max(1, n_layers // 4)), np.int64(seed)
+    group.attrs["top_k"], group.attrs["seed"] = np.int64(max(1, n_layers // 4)), np.int64(0)
     means = delta.mean(0)
     rank = np.empty(n_layers, int)
     rank[np.argsort(-means, kind="stable")] = np.arange(1, n_layers + 1)

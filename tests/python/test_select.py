@@ -97,6 +97,22 @@ def test_search_results_are_read(results, tmp_path):
     assert "/selection/greedy-forward/full" in result.stderr and result.stderr.count("\n") == 1
 
 
+def test_a_search_ends_in_a_selection(run_directory, tmp_path):
+    model, data, out = (run_directory.parent / name for name in ("model", "data.h5", "search"))
+    result = launch.run(["search", "--model", model, "--data", data, "--window", 8, "--sinks", 2, "--keep", 2,
+                         "--method", "greedy-forward", "--tail-rows", 4, "--out", out], tmp_path)
+    assert result.returncode == 0, result.stderr
+    chosen = select(out, tmp_path, "--method", "greedy-forward", "--keep", 2)
+    with h5py.File(out / "results.h5") as file:
+        group = file["selection/greedy-forward"]
+        full = group["full"][list(group["keep"][:]).index(2)]
+    assert chosen["layers"] == np.flatnonzero(full).tolist()
+    assert chosen["tail_rows"] == 4 and "--tail-rows 4" in chosen["provenance"]["warnings"]
+    assert chosen["provenance"]["n_examples"] == 3
+    result = launch.run(["select", out, "--method", "nll"], tmp_path)
+    assert result.returncode == 66 and "greedy-forward" in result.stderr and result.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("flags, code, words", [
     (["--method", "kl"], 66, ["--signals kl"]),
     (["--method", "ratio"], 66, ["--control"]),

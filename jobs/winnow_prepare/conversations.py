@@ -1,0 +1,248 @@
+"""Rows of the usual data sets to conversations that end with the answer to be scored."""
+
+import dataclasses
+import hashlib
+import json
+
+from winnow_prepare.errors import Unusable
+
+# Columns that are looked for, in this order, unless --field names one.
+COLUMNS = {
+    "messages": ("messages", "conversations", "conversation"),
+    "sessions": ("haystack_sessions",),
+    "prompt": ("prompt", "text"),
+    "context": ("context",),
+    "question": ("question", "instruction"),
+    "answer": ("answer", "output", "completion", "response"),
+    "reasoning": ("reasoning", "reasoning_content"),
+    "system": ("system",),
+    "tools": ("tools",),
+    "id": ("id", "example_id", "question_id", "_id", "uuid"),
+    "source": ("source", "dataset"),
+}
+SHAREGPT_ROLES = {"human": "user", "gpt": "assistant"}
+REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
+LONGEST_ID = 200
+
+
+@dataclasses.dataclass
+class Conversation:
+    messages: list         # role, content and what else the template may read; the last one is the answer
+    tools: list | None     # descriptions for the template
+    reasoning: str         # what the assistant thought before the answer; empty: none given
+    example_id: str
+    source: str
+
+    @property
+    def answer(self):
+        return self.messages[-1]["content"]
+
+    @property
+    def prompt(self):
+        return self.messages[:-1]
+
+    def key(self, salt):
+        """64 bits that depend on the prompt and the salt alone: identical prompts have the same."""
+        return _hash64(salt, _canonical([self.prompt, self.tools]))
+
+    def split_position(self):
+        """In [0, 1), from the first message that is not the system's: all turns of a conversation, and conversations
+        that begin alike, fall on the same side of a split."""
+        first = next(message for message in self.messages if message["role"] != "system")
+        return _hash64("split", str(first.get("content")).strip().encode("utf-8", "replace")) / 2**64
+
+
+class Layouts:
+    """Reads rows. `fields` maps names of COLUMNS to columns; `system` is "keep", "none", or a text with `replace`."""
+
+    def __init__(self, fields, every_turn=False, system=None):
+        self._fields = fields
+        self._every_turn = every_turn
+        self._system = system  # None: kept; "": removed; else instead
+
+    def parse(self, row):
+        """sources.Row -> list of Conversation; raises Unusable."""
+        if row.problem:
+            raise Unusable(row.problem)
+        record = row.payload
+        if isinstance(record, bytes):
+            try:
+                record = json.loads(record)
+            except (ValueError, RecursionError) as error:
+                raise Unusable("not JSON", str(error)) from error
+        if not isinstance(record, dict):
+            raise Unusable("not an object with fields")
+        return self._conversations(record, row)
+
+    def _conversations(self, record, row):
+        messages = self._messages(record)
+        tools = self._get(record, "tools")
+        if isinstance(tools, str):  # Parquet files often hold them as JSON
+            try:
+                tools = json.loads(tools)
+            except ValueError as error:
+                raise Unusable("tools are not JSON", str(error)) from error
+        messages = self._with_system(messages, self._get(record, "system"))
+        ends = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+        ends = [i for i in ends if any(message["role"] != "system" for message in messages[:i])]
+        if not ends:
+            raise Unusable("no turn of the assistant to score")
+        if not self._every_turn:
+            ends = ends[-1:]
+        name = self._name(record, messages)
+        source = self._get(record, "source")
+        source = source if isinstance(source, str) and source else row.source
+        found = []
+        for end in ends:
+            turns = [dict(message) for message in messages[:end + 1]]
+            reasoning = _take_reasoning(turns[-1]) or _text(self._get(record, "reasoning"), "reasoning", optional=True)
+            if self._every_turn and (turns[-1].get("tool_calls") or not (turns[-1]["content"] or "").strip()):
+                continue  # a step on the way to an answer
+            suffix = f"/turn-{end}" if self._every_turn else ""
+            found.append(Conversation(turns, tools or None, reasoning or "", name + suffix, source))
+        if not found:
+            raise Unusable("no turn of the assistant to score")
+        for conversation in found:
+            _check_answer(conversation)
+        return found
+
+    def _messages(self, record):
+        messages = self._get(record, "messages")
+        if messages is not None:
+            return _read_messages(messages, "messages")
+        answer = self._get(record, "answer")
+        if isinstance(answer, list) and answer and isinstance(answer[0], dict):
+            answer = _read_messages(answer, "answer")
+        else:
+            answer = [{"role": "assistant", "content": _text(answer, "answer")}]
+        return self._prompt(record) + answer
+
+    def _prompt(self, record):
+        sessions = self._get(record, "sessions")
+        if sessions is not None:
+            return [{"role": "user", "content": _session_prompt(sessions, record, self._get(record, "question"))}]
+        prompt = self._get(record, "prompt")
+        if isinstance(prompt, list):
+            return _read_messages(prompt, "prompt")
+        if prompt is None:
+            question = _text(self._get(record, "question"), "prompt")
+            context = _text(self._get(record, "context"), "context", optional=True)
+            prompt = f"Context: {context}\n\nQuestion: {question}" if context else question
+        return [{"role": "user", "content": _text(prompt, "prompt")}]
+
+    def _with_system(self, messages, given):
+        if isinstance(given, str) and given and messages[0]["role"] != "system":
+            messages = [{"role": "system", "content": given}, *messages]
+        if self._system is None:
+            return messages
+        messages = [message for message in messages if message["role"] != "system"]
+        return [{"role": "system", "content": self._system}, *messages] if self._system else messages
+
+    def _get(self, record, name):
+        if name in self._fields:
+            value = record
+            for part in self._fields[name].split("."):
+                value = value.get(part) if isinstance(value, dict) else None
+            return value
+        return next((record[column] for column in COLUMNS[name] if record.get(column) is not None), None)
+
+    def _name(self, record, messages):
+        name = self._get(record, "id")
+        if isinstance(name, (str, int)) and not isinstance(name, bool) and str(name).strip():
+            name = "".join(c if c.isprintable() else " " for c in str(name)).strip()[:LONGEST_ID]
+            return name.encode("utf-8", "replace").decode()
+        return f"{_hash64('id', _canonical(messages)):016x}"
+
+
+def _hash64(salt, data):
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8, key=salt.encode()).digest(), "big")
+
+
+def _canonical(value):
+    return json.dumps(value, sort_keys=True, ensure_ascii=True, default=str).encode()
+
+
+def _read_messages(messages, name):
+    if isinstance(messages, str):
+        try:
+            messages = json.loads(messages)
+        except ValueError as error:
+            raise Unusable(f"{name} is not a list of messages", str(error)) from error
+    if not isinstance(messages, list) or not messages:
+        raise Unusable(f"{name} is not a list of messages", "empty" if messages == [] else "")
+    return [_read_message(message, number) for number, message in enumerate(messages)]
+
+
+def _read_message(message, number):
+    if not isinstance(message, dict):
+        raise Unusable("a message is not an object", f"message {number}")
+    # Tables give every message every column: null means that it is not there.
+    message = {key: value for key, value in message.items() if value is not None}
+    if "from" in message and "role" not in message:
+        message = {"role": SHAREGPT_ROLES.get(message["from"], message["from"]), "content": message.get("value")}
+    role, content = message.get("role"), message.get("content")
+    if not isinstance(role, str) or not role:
+        raise Unusable("a message has no role", f"message {number}")
+    if isinstance(content, list):
+        if not all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in content):
+            raise Unusable("a message holds something else than text", f"message {number}")
+        content = "".join(part["text"] for part in content)
+    if content is None and (message.get("tool_calls") or role == "assistant"):
+        content = ""
+    if not isinstance(content, str):
+        raise Unusable("a message has no content", f"message {number}, role {role}")
+    _check_unicode(content)
+    return message | {"role": role, "content": content}
+
+
+def _text(value, name, optional=False):
+    if value is None or value == "":
+        if optional:
+            return ""
+        raise Unusable(f"no field for the {name}" if value is None else f"empty {name}")
+    if isinstance(value, list) and value and all(isinstance(part, (str, int, float)) for part in value):
+        value = ", ".join(map(str, value))
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise Unusable(f"the {name} is not text")
+    _check_unicode(str(value))
+    return str(value)
+
+
+def _check_unicode(text):
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise Unusable("text is not Unicode", str(error)) from error
+
+
+def _take_reasoning(message):
+    """Removes the reasoning from a message and returns it; inline blocks are taken apart by the renderer."""
+    reasoning = ""
+    for key in REASONING_KEYS:
+        value = message.pop(key, None)
+        if isinstance(value, str) and value.strip() and not reasoning:
+            reasoning = value
+    return reasoning
+
+
+def _check_answer(conversation):
+    if conversation.messages[-1].get("tool_calls"):
+        raise Unusable("the answer calls tools")
+    if not conversation.answer.strip():
+        raise Unusable("empty answer")
+
+
+def _session_prompt(sessions, record, question):
+    """The sessions of a chat history with their dates, then the question, as one prompt of the user."""
+    if not isinstance(sessions, list) or not sessions:
+        raise Unusable("sessions are not a list of conversations")
+    dates = record.get("haystack_dates")
+    dates = dates if isinstance(dates, list) and len(dates) == len(sessions) else [None] * len(sessions)
+    parts = ["These are earlier conversations between you and the user."]
+    for number, (session, date) in enumerate(zip(sessions, dates), 1):
+        turns = "\n".join(f"{turn['role']}: {turn['content']}" for turn in _read_messages(session, "a session"))
+        parts.append(f"Conversation {number}" + (f", {date}" if date else "") + f"\n{turns}")
+    asked = record.get("question_date")
+    parts.append((f"Today is {asked}. " if asked else "") + "Answer from these conversations.\n"
+                 f"Question: {_text(question, 'question')}")
+    return "\n\n".join(parts)

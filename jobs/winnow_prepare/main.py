@@ -1,0 +1,249 @@
+"""The program: options, the stream of rows through the workers into the reservoirs, the files, the summary."""
+
+import collections
+import json
+import os
+import signal
+import statistics
+import sys
+
+import numpy
+
+from winnow_prepare import __version__, options as command_line, summary, writer
+from winnow_prepare.conversations import Layouts
+from winnow_prepare.errors import ExitCode, Failure
+from winnow_prepare.pool import Pool
+from winnow_prepare.progress import Progress
+from winnow_prepare.render import RawRenderer, TemplateRenderer, find_template
+from winnow_prepare.selection import Candidate, Limits, Reservoir
+from winnow_prepare.sources import Reader, find_files
+from winnow_prepare.tokenise import Tokeniser, load_tokenizer, tokenizer_sha256, vocabulary_size
+from winnow_prepare.work import Worker
+
+FIRST_ERRORS = 5
+
+
+class _Interrupted(BaseException):
+    """SIGINT or SIGTERM; not an Exception, so that nothing on the way takes it for a failure of its own."""
+
+
+def _make_worker(options, limits):
+    """(Worker, attributes of the file that name tokenizer and template)."""
+    tokenizer = load_tokenizer(options.model)
+    n_vocabulary = vocabulary_size(options.model)
+    attributes = {"tokenizer_sha256": tokenizer_sha256(tokenizer, options.model)}
+    tokeniser = Tokeniser(tokenizer, not options.no_end_of_turn, n_vocabulary)
+    if options.raw:
+        begin = tokenizer.bos_token if tokenizer.bos_token_id in tokenizer("a")["input_ids"][:1] else ""
+        renderer = RawRenderer(begin or "", options.separator, tokenizer.eos_token or "")
+    else:
+        template = find_template(tokenizer, options.template, options.model)
+        attributes["template_sha256"] = writer.sha256(template)
+        renderer = TemplateRenderer(tokenizer, template, options.think, options.template_arg, options.date)
+    system = {"keep": None, "none": ""}.get(options.system, options.system)
+    worker = Worker(layouts=Layouts(options.field, options.every_turn, system), renderer=renderer, tokeniser=tokeniser,
+                    salt=f"draw {options.seed}", split=options.split, held_out_share=options.held_out_share, limits=limits,
+                    min_answer_tokens=options.min_answer_tokens, max_answer_tokens=options.max_answer_tokens,
+                    keeps_conversations=_cuts(options))
+    return worker, attributes
+
+
+def _cuts(options):
+    return options.control_short is not None and options.control_from == "cut"
+
+
+def _limits(options):
+    found = [Limits(options.count, options.min_prompt_tokens, options.max_prompt_tokens, options.length_bins, options.quota)]
+    if options.control_short is not None and options.control_from == "data":
+        found.append(Limits(options.count, options.control_tokens // 2, options.control_tokens))
+    return found
+
+
+class Draw:
+    """The pass over the input: outcomes into reservoirs, counts by reason."""
+
+    def __init__(self, limits, spool, strict):
+        self._limits, self._spool, self._strict = limits, spool, strict
+        self.reservoirs = [Reservoir(limit) for limit in limits]
+        self.left_out = collections.Counter()
+        self.first_errors = []
+        self.n_examples = self.n_tokens = 0
+        self._for_now = 0
+
+    def bounds(self):
+        return [reservoir.bounds() for reservoir in self.reservoirs]
+
+    def take(self, outcome):
+        self.n_examples += 1
+        self.n_tokens += outcome.n_tokenised
+        if not outcome.example:
+            self._leave_out(outcome)
+            return
+        key, name, source, prompt_tokens, answer_tokens, think, end_of_turn = outcome.example
+        number = next(i for i, limit in enumerate(self._limits) if limit.holds(prompt_tokens))
+        position = (*self._spool.append(outcome.tokens), *self._spool.append(outcome.conversation))
+        verdict = self.reservoirs[number].add(Candidate(key, name, source, prompt_tokens, answer_tokens, think, end_of_turn,
+                                                        position))
+        if verdict == "kept":
+            self._for_now += 1
+        else:
+            self.left_out["duplicate prompt" if verdict == "duplicate" else verdict] += 1
+
+    def _leave_out(self, outcome):
+        if outcome.is_error:
+            if self._strict:
+                raise Failure(ExitCode.BAD_DATA, f"{outcome.place}: {outcome.reason}"
+                                                 f"{': ' + outcome.detail if outcome.detail else ''} (without --strict such "
+                                                 "rows are left out and counted)")
+            if len(self.first_errors) < FIRST_ERRORS:
+                self.first_errors.append((outcome.place, outcome.reason, outcome.detail[:200]))
+        self.left_out[outcome.reason] += 1
+
+    def choose(self):
+        """Kept candidates of each reservoir; the others are counted."""
+        chosen = [reservoir.choose() for reservoir in self.reservoirs]
+        others = self._for_now - sum(map(len, chosen))
+        if others:
+            self.left_out["not drawn"] += others
+        return chosen
+
+
+def _examples(candidates, spool):
+    """What writer.write takes; tokens are read when they are written."""
+    return [(name, candidate.source, candidate.spool[1] // 4,
+             lambda spool_place=candidate.spool[:2]: spool.read(*spool_place), candidate.prompt_tokens)
+            for name, candidate in zip(writer.unique_ids(candidates), candidates)]
+
+
+def _cut_examples(pool, candidates, spool, most_tokens):
+    """([examples], {reason: count}): the control that is cut from the same examples, under their ids."""
+    results = pool.cut((spool.read(*candidate.spool[2:]) for candidate in candidates), most_tokens)
+    examples, failed = [], collections.Counter()
+    for name, candidate, (tokens, start, reason) in zip(writer.unique_ids(candidates), candidates, results):
+        if reason:
+            failed[reason] += 1
+        else:
+            examples.append((name, candidate.source, len(tokens) // 4, lambda tokens=tokens: tokens, start))
+    return examples, failed
+
+
+def _report(draw, kept, options, progress):
+    answers = [candidate.answer_tokens for candidate in kept]
+    return {
+        "rows": progress.n_rows, "examples": draw.n_examples, "kept": len(kept), "asked": options.count,
+        "left_out": dict(draw.left_out), "first_errors": draw.first_errors,
+        "lengths": summary.lengths(kept, _limits(options)[0]),
+        "answer_tokens": [min(answers), int(statistics.median(answers)), max(answers)],
+        "end_of_turn": summary.counts(candidate.end_of_turn for candidate in kept),
+        "think": summary.counts(candidate.think for candidate in kept),
+        "sources": summary.counts(candidate.source for candidate in kept),
+        "tokenised": draw.n_tokens, "seconds": progress.seconds, "processes": options.processes,
+    }
+
+
+def _attributes(options, common, report):
+    filters = command_line.settings(options) | {"think_effect": report["think"], "end_of_turn_token": report["end_of_turn"]}
+    return common | {"filters": json.dumps(filters, sort_keys=True, ensure_ascii=False), "seed": options.seed,
+                     "created_by": f"winnow-prepare {__version__}"}
+
+
+def _nothing_kept(draw, options):
+    counted = ", ".join(f"{count} {reason}" for reason, count in draw.left_out.most_common(4))
+    first = f"; first: {draw.first_errors[0][0]}: {draw.first_errors[0][1]}" if draw.first_errors else ""
+    return Failure(ExitCode.BAD_DATA, f"{', '.join(options.input[:3])}: no example is left, nothing was written: "
+                                      f"{counted or 'no rows'}{first}")
+
+
+def prepare(options):
+    outputs = [options.out] + ([options.control_short] if options.control_short else [])
+    for path in outputs:
+        writer.check_output(path, options.force)
+    spool = writer.Spool(options.out.parent)
+    reader = Reader(find_files(options.input))
+    limits = _limits(options)
+    worker, common = _make_worker(options, limits)
+    draw = Draw(limits, spool, options.strict)
+    with Pool(worker, options.processes) as pool:
+        progress = Progress(reader)
+        for outcomes in pool.map(_counted(reader.rows(), progress), draw.bounds):
+            for outcome in outcomes:
+                draw.take(outcome)
+            progress.n_tokens = draw.n_tokens
+            progress.show(len(draw.reservoirs[0]))
+        progress.clear()
+        chosen = draw.choose()
+        if not chosen[0]:
+            raise _nothing_kept(draw, options)
+        report = _report(draw, chosen[0], options, progress)
+        files = {options.out: (_attributes(options, common, report), _examples(chosen[0], spool))}
+        if options.control_short:
+            examples, failed = (_cut_examples(pool, chosen[0], spool, options.control_tokens) if _cuts(options)
+                                else (_examples(chosen[1], spool), {}))
+            if not examples:
+                raise Failure(ExitCode.BAD_DATA, f"no example for the control, nothing was written: no prompt of "
+                                                 f"{options.control_tokens} tokens or fewer"
+                                                 + "".join(f"; {count} {reason}" for reason, count in failed.items()))
+            files[options.control_short] = (files[options.out][0], examples)
+            report["control"] = {"kept": len(examples), "left_out": dict(failed),
+                                 "prompt_tokens": [min(e[4] for e in examples), max(e[4] for e in examples)]}
+    writer.write(files)
+    _print(report, files, worker.tokeniser.backend, options)
+
+
+def _counted(rows, progress):
+    for row in rows:
+        progress.n_rows += 1
+        yield row
+
+
+def _print(report, files, backend, options):
+    if options.json:
+        print(json.dumps(report, ensure_ascii=False))
+        return
+    print(summary.as_text(report))
+    if "control" in report:
+        low, high = report["control"]["prompt_tokens"]
+        print(f"Control: {report['control']['kept']} examples, prompts of {low} to {high} tokens"
+              + "".join(f"; {count} left out: {reason}" for reason, count in report["control"]["left_out"].items()))
+    name, _, _, load, start = files[options.out][1][0]
+    print("\n" + summary.first_example(name, numpy.frombuffer(load(), numpy.int32).tolist(), start, backend))
+    print("\nWritten: " + ", ".join(map(str, files)))
+
+
+def _interrupt(*_):
+    raise _Interrupted
+
+
+def main(arguments=None):
+    """Returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")
+    asked_by = os.environ.get("WINNOW_VERSION", __version__)
+    if asked_by != __version__:
+        print(f"winnow-prepare: is version {__version__}, but winnow is {asked_by}: install both from the same sources",
+              file=sys.stderr)
+    signal.signal(signal.SIGINT, _interrupt)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        prepare(command_line.parse(sys.argv[1:] if arguments is None else arguments))
+    except Failure as failure:
+        _leave(failure.code, failure)
+    except _Interrupted:
+        _leave(ExitCode.INTERRUPTED, "interrupted, nothing was written; the same command begins anew")
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of the summary has gone
+    except MemoryError:
+        _leave(ExitCode.OUT_OF_MEMORY, "out of memory; try fewer --processes")
+    except Exception as error:  # a defect of ours: still one line
+        trace = error.__traceback__
+        while trace.tb_next is not None:
+            trace = trace.tb_next
+        _leave(ExitCode.INTERNAL, f"internal error: {type(error).__name__}: {' '.join(str(error).split())} "
+                                  f"({os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno})")
+    return int(ExitCode.DONE)
+
+
+def _leave(code, message):
+    """Ends the process at once: files are closed or have no name, and workers may have been killed (pool.py)."""
+    print(f"winnow: prepare: {message}", file=sys.stderr, flush=True)
+    os._exit(int(code))

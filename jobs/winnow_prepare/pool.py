@@ -1,0 +1,73 @@
+"""Rows through all cores, results in the order of the input, the same whatever the number of cores."""
+
+import collections
+import concurrent.futures
+import multiprocessing
+import warnings
+
+from winnow_prepare import work
+from winnow_prepare.errors import ExitCode, Failure
+
+BATCH_ROWS = 8
+BATCH_BYTES = 512 * 1024
+# A batch knows what the reservoir held this many batches before. A fixed number: what is tokenised, and so every count of
+# the summary, then depends on the input alone. It is also the most that is in flight, and so bounds the memory.
+LAG = 64
+
+
+class Pool:
+    def __init__(self, worker, processes):
+        self._executor = concurrent.futures.ProcessPoolExecutor(
+            processes, mp_context=multiprocessing.get_context("fork"), initializer=work.start, initargs=(worker,))
+        with warnings.catch_warnings():
+            # Python 3.12 warns of forks beside threads; these are numpy's, which no worker uses.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self.wait(self._executor.submit(work.ready))
+
+    def map(self, rows, bounds):
+        """Yields list after list of Outcome. bounds(): what the reservoirs can no longer take."""
+        pending = collections.deque()
+        for batch in _batches(rows):
+            if len(pending) == LAG:
+                yield self.wait(pending.popleft())
+            pending.append(self._executor.submit(work.process, batch, bounds()))
+        while pending:
+            yield self.wait(pending.popleft())
+
+    def cut(self, conversations, most_tokens):
+        """work.cut of each, in order."""
+        futures = [self._executor.submit(work.cut, data, most_tokens) for data in conversations]
+        return [self.wait(future) for future in futures]
+
+    @staticmethod
+    def wait(future):
+        try:
+            return future.result()
+        except concurrent.futures.process.BrokenProcessPool as error:
+            raise Failure(ExitCode.OUT_OF_MEMORY, "a worker process was killed, perhaps for want of memory; try fewer by "
+                                                  "--processes") from error
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, failure, *_):
+        if failure is None:
+            self._executor.shutdown()
+            return
+        # Nothing of theirs is needed any more. The executor's own end could wait for a lock that one of them holds, so the
+        # program then leaves by os._exit.
+        for process in list((self._executor._processes or {}).values()):
+            process.kill()
+
+
+def _batches(rows):
+    batch, size = [], 0
+    for row in rows:
+        batch.append(row)
+        size += len(row.payload) if isinstance(row.payload, bytes) else sum(
+            len(value) if isinstance(value, str) else 1024 for value in row.payload.values())
+        if len(batch) == BATCH_ROWS or size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

@@ -1,0 +1,169 @@
+"""What the worker processes do: rows in, token ids or reasons out."""
+
+import ctypes
+import dataclasses
+import pickle
+import signal
+
+import numpy
+
+from winnow_prepare.conversations import Conversation
+from winnow_prepare.errors import Unusable
+from winnow_prepare.selection import is_outranked
+
+
+@dataclasses.dataclass
+class Worker:
+    """Everything that turns a row into an example. Made once; the processes inherit it."""
+
+    layouts: object
+    renderer: object
+    tokeniser: object
+    salt: str
+    split: str                # "all", "calibration" or "held-out"
+    held_out_share: float
+    limits: list              # of the calibration set, then perhaps of the control set
+    min_answer_tokens: int
+    max_answer_tokens: int | None
+    keeps_conversations: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    place: str
+    reason: str = ""          # why it is not an example
+    detail: str = ""
+    is_error: bool = False
+    example: tuple = ()       # key, id, source, prompt tokens, answer tokens, think, end of turn
+    tokens: bytes = b""       # int32
+    conversation: bytes = b""
+    n_tokenised: int = 0
+
+
+CUT_PRECISION = 0.98  # a cut prompt has between this share and all of the tokens that it may have
+
+_worker = None
+
+
+def start(worker):
+    """Initializer of a process. An interrupt is the parent's to handle; a parent that dies takes its workers along."""
+    global _worker
+    _worker = worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def ready():
+    return _worker is not None
+
+
+def process(rows, bounds):
+    """list of sources.Row, bounds of each reservoir -> list of Outcome, in order. bounds: what cannot be kept anyway."""
+    outcomes = []
+    for row in rows:
+        try:
+            for conversation in _worker.layouts.parse(row):
+                outcomes.append(_examine(row, conversation, bounds))
+        except Unusable as unusable:
+            outcomes.append(_left_out(row, unusable))
+    return outcomes
+
+
+def _left_out(row, unusable, n_tokenised=0):
+    return Outcome(row.place, unusable.reason, unusable.detail, unusable.is_error, n_tokenised=n_tokenised)
+
+
+def _examine(row, conversation, bounds):
+    n_tokenised = 0
+    try:
+        _check_split(conversation)
+        key = conversation.key(_worker.salt)
+        if all(is_outranked(key, conversation.source, limits.quotas, bound)
+               for limits, bound in zip(_worker.limits, bounds)):
+            raise Unusable("not drawn", is_error=False)
+        rendered = _worker.renderer.render(conversation)
+        shortest = min(limits.min_prompt_tokens for limits in _worker.limits)
+        if _worker.tokeniser.most_tokens(rendered.text) < shortest:
+            raise Unusable(_too_short(), is_error=False)
+        tokens = _worker.tokeniser.encode(rendered)
+        n_tokenised = len(tokens.ids)
+        _check_lengths(tokens)
+    except Unusable as unusable:
+        return _left_out(row, unusable, n_tokenised)
+    example = (key, conversation.example_id, conversation.source, tokens.answer_start, n_tokenised - tokens.answer_start,
+               rendered.think, tokens.end_of_turn)
+    kept = pickle.dumps(dataclasses.asdict(conversation)) if _worker.keeps_conversations else b""
+    return Outcome(row.place, example=example, tokens=numpy.array(tokens.ids, numpy.int32).tobytes(), conversation=kept,
+                   n_tokenised=n_tokenised)
+
+
+def _check_split(conversation):
+    if _worker.split == "all":
+        return
+    is_held_out = conversation.split_position() < _worker.held_out_share
+    if is_held_out != (_worker.split == "held-out"):
+        raise Unusable("in the other split", is_error=False)
+
+
+def _too_short():
+    return f"prompt under {_worker.limits[0].min_prompt_tokens} tokens"
+
+
+def _check_lengths(tokens):
+    if tokens.answer_tokens < _worker.min_answer_tokens:
+        raise Unusable(f"answer under {_worker.min_answer_tokens} tokens", is_error=False)
+    if _worker.max_answer_tokens is not None and tokens.answer_tokens > _worker.max_answer_tokens:
+        raise Unusable(f"answer over {_worker.max_answer_tokens} tokens", is_error=False)
+    if any(limits.holds(tokens.answer_start) for limits in _worker.limits):
+        return
+    if tokens.answer_start < _worker.limits[0].min_prompt_tokens:
+        raise Unusable(_too_short(), is_error=False)
+    raise Unusable(f"prompt over {_worker.limits[0].max_prompt_tokens} tokens", is_error=False)
+
+
+def cut(data, most_tokens):
+    """A kept conversation (bytes) with the middle of its long messages removed, so that the prompt has at most
+    `most_tokens`: head, tail and answer stay. Returns (tokens as bytes, answer_start, "") or (b"", 0, reason)."""
+    conversation = Conversation(**pickle.loads(data))
+    low, high = 0, max(len(message["content"]) for message in conversation.prompt) + 1  # fits perhaps, is too long
+    length, best, reason = min(high - 1, 4 * most_tokens), None, f"cannot be cut to {most_tokens} tokens"
+    while low < high:
+        try:
+            tokens = _worker.tokeniser.encode(_worker.renderer.render(shortened(conversation, length)))
+        except Unusable as unusable:
+            return b"", 0, unusable.reason
+        if tokens.answer_start <= most_tokens:
+            best, low = tokens, length + 1
+        else:
+            high = length
+        if best is not None and best.answer_start > CUT_PRECISION * most_tokens:
+            break
+        # The length that this many characters a token would need; by halves where that is no new knowledge.
+        guess = length * most_tokens // tokens.answer_start
+        length = guess if low < guess < high - 1 else (low + high) // 2
+    if best is None:
+        return b"", 0, reason
+    return numpy.array(best.ids, numpy.int32).tobytes(), best.answer_start, ""
+
+
+def shortened(conversation, length):
+    """Messages of the prompt longer than `length` characters lose their middle, at white space where there is some."""
+    messages = []
+    for message in conversation.prompt:
+        text = message["content"]
+        if len(text) > length:
+            head, tail = text[:(length + 1) // 2], text[len(text) - length // 2:]
+            head = head[:_last_space(head)]
+            tail = tail[len(tail) - _last_space(tail[::-1]):]
+            message = message | {"content": head + "\n" + tail}
+        messages.append(message)
+    return dataclasses.replace(conversation, messages=[*messages, conversation.messages[-1]])
+
+
+def _last_space(text):
+    """Where to end the text so that no word is broken; its end where the last 40 characters have no white space."""
+    for place in range(len(text) - 1, max(-1, len(text) - 41), -1):
+        if text[place].isspace():
+            return place
+    return len(text)

@@ -1,0 +1,104 @@
+"""Calibration files: written whole under a temporary name, then renamed. Equal input gives equal bytes."""
+
+import hashlib
+import os
+import tempfile
+
+import h5py
+import numpy
+
+from winnow_prepare.errors import ExitCode, Failure
+
+
+class Spool:
+    """Tokens (and conversations) of candidates, in a file without a name beside the output: memory stays small, and
+    whatever happens nothing is left."""
+
+    def __init__(self, directory):
+        try:
+            self._file = tempfile.TemporaryFile(dir=directory)
+        except OSError as error:
+            raise Failure(ExitCode.CANNOT_CREATE, f"{directory}: cannot be written to: {error.strerror}") from error
+
+    def append(self, data):
+        """bytes -> (offset, length)."""
+        try:
+            offset = self._file.seek(0, os.SEEK_END)
+            self._file.write(data)
+        except OSError as error:
+            raise Failure(ExitCode.IO_ERROR, f"temporary file beside the output: {error.strerror}") from error
+        return offset, len(data)
+
+    def read(self, offset, length):
+        self._file.seek(offset)
+        return self._file.read(length)
+
+
+def sha256(text):
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def check_output(path, force):
+    """Failure where the file cannot become what is asked for; said before the work, not after it."""
+    if path.is_dir():
+        raise Failure(ExitCode.CANNOT_CREATE, f"{path}: is a directory; name a file")
+    if path.exists() and not force:
+        raise Failure(ExitCode.CANNOT_CREATE, f"{path}: exists already; name another file, or pass --force")
+    if not path.parent.is_dir():
+        raise Failure(ExitCode.CANNOT_CREATE, f"{path}: there is no directory {path.parent}; make it first")
+
+
+def unique_ids(candidates):
+    """Their ids, made unique by the key where two are alike."""
+    seen, names = set(), []
+    for candidate in candidates:
+        name = candidate.example_id
+        if name in seen:
+            name = f"{name}-{candidate.key:016x}"
+        seen.add(name)
+        names.append(name)
+    return names
+
+
+def write(outputs):
+    """outputs: {path: (attributes, examples)}; an example is (id, source, number of tokens, function that gives them as
+    bytes of int32, answer_start). All files or none."""
+    parts = {}
+    try:
+        for path, (attributes, examples) in outputs.items():
+            parts[path] = path.with_name(f".{path.name}.{os.getpid()}.part")
+            _write_one(parts[path], attributes, examples)
+        for path, part in parts.items():
+            os.replace(part, path)
+            _sync(path.parent)
+    except OSError as error:
+        raise Failure(ExitCode.IO_ERROR, f"{path}: cannot be written: {error}") from error
+    finally:
+        for part in parts.values():
+            part.unlink(missing_ok=True)
+
+
+def _write_one(part, attributes, examples):
+    lengths = [length for _, _, length, _, _ in examples]
+    text = h5py.string_dtype("utf-8")
+    with h5py.File(part, "w") as file:
+        for name, value in ({"format": "winnow-calibration", "format_version": 1} | attributes).items():
+            file.attrs[name] = value
+        tokens = file.create_dataset("tokens", (sum(lengths),), numpy.int32, track_times=False)
+        offsets = numpy.concatenate([[0], numpy.cumsum(lengths)]).astype(numpy.int64)
+        for number, (_, _, _, load, _) in enumerate(examples):
+            tokens[offsets[number]:offsets[number + 1]] = numpy.frombuffer(load(), numpy.int32)
+        file.create_dataset("offsets", data=offsets, track_times=False)
+        starts = numpy.array([start for *_, start in examples], numpy.int64)
+        file.create_dataset("answer_start", data=starts, track_times=False)
+        file.create_dataset("example_id", data=[name for name, *_ in examples], dtype=text, track_times=False)
+        file.create_dataset("source", data=[source for _, source, *_ in examples], dtype=text, track_times=False)
+    _sync(part)
+
+
+def _sync(path):
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
