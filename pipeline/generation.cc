@@ -9,6 +9,7 @@
 #include "model/layer.h"
 #include "pipeline/generation_prefill.h"
 #include "pipeline/kv_cache.h"
+#include "pipeline/row_places.h"
 
 namespace winnow {
 
@@ -26,27 +27,10 @@ struct Sequence {
   int64_t at = 0;   // its place in the stack
 };
 
-// One row of each of many sequences, at a place of its own position within a tile: a product's rounding may depend on a
-// row's place in its tile, and the result of a row must not depend on its neighbours. Returns the rows of the stack.
-int64_t place_rows(std::vector<Sequence*>& sequences, int64_t tile) {
-  std::vector<int64_t> n_at(static_cast<std::size_t>(tile), 0);
-  int64_t n_tiles = 0;
-  for (Sequence* sequence : sequences) {
-    const int64_t place = sequence->row % tile;
-    const int64_t used = n_at[static_cast<std::size_t>(place)]++;
-    sequence->at = used * tile + place;
-    n_tiles = std::max(n_tiles, used + 1);
-  }
-  return n_tiles * tile;
-}
-
-// The same for prompts of these lengths, before there are sequences.
-int64_t most_stack_rows(std::span<const GenerationRequest> requests, int64_t tile) {
-  std::vector<int64_t> n_at(static_cast<std::size_t>(tile), 0);
-  for (const GenerationRequest& request : requests) {
-    ++n_at[request.prompt.size() % static_cast<std::size_t>(tile)];
-  }
-  return *std::max_element(n_at.begin(), n_at.end()) * tile;
+std::vector<int64_t> first_new_rows(std::span<const GenerationRequest> requests) {
+  std::vector<int64_t> rows;
+  for (const GenerationRequest& request : requests) rows.push_back(static_cast<int64_t>(request.prompt.size()));
+  return rows;
 }
 
 class Generation {
@@ -62,6 +46,7 @@ class Generation {
   void prefill(const StopCheck& stop);
   void decode_step(const StopCheck& stop);
   void decode_layer(int64_t layer, int64_t n_rows);
+  int64_t place_rows();
   void upload_rows(int64_t n_rows);
   void choose(std::vector<Sequence*>& sequences, int64_t n_rows);
   void drop_finished(std::span<const int32_t> stop_tokens);
@@ -80,6 +65,7 @@ class Generation {
   std::span<const GenerationRequest> requests_;
   DecoderLayer decoder_;
   RotaryTable rotary_;
+  RowPlaces places_;
   std::vector<Sequence> sequences_;
   std::vector<Sequence*> active_;
   GenerationReport report_;
@@ -116,10 +102,11 @@ int64_t longest_rows(std::span<const GenerationRequest> requests) {
 
 int64_t Generation::predicted_bytes(const Backend& backend, const ModelConfig& config,
                                     std::span<const GenerationRequest> requests) {
-  int64_t bytes = DecoderLayer::workspace_bytes(backend, config) + RotaryTable::bytes(config, longest_rows(requests)) +
-                  StackSizes(backend, config, most_stack_rows(requests, backend.row_tile())).total() +
-                  Prefill::predicted_bytes(backend, config, requests) +
-                  backend.workspace_bytes(longest_rows(requests), config.hidden, config.vocab, config.heads);
+  int64_t bytes =
+      DecoderLayer::workspace_bytes(backend, config) + RotaryTable::bytes(config, longest_rows(requests)) +
+      StackSizes(backend, config, RowPlaces::natural(backend.row_tile()).most_rows(first_new_rows(requests))).total() +
+      Prefill::predicted_bytes(backend, config, requests) +
+      backend.workspace_bytes(longest_rows(requests), config.hidden, config.vocab, config.heads);
   for (const GenerationRequest& request : requests) bytes += SequenceCache::predicted_bytes(backend, config, request);
   return bytes;
 }
@@ -131,9 +118,11 @@ Generation::Generation(Backend& backend, const ModelConfig& config, ModelWeights
       weights_(weights),
       requests_(requests),
       decoder_(backend, config),
-      rotary_(backend, config, weights, longest_rows(requests)) {
+      rotary_(backend, config, weights, longest_rows(requests)),
+      // A row that is alone has the place of its position.
+      places_(requests.size() > 1 ? RowPlaces(backend, config, weights) : RowPlaces::natural(backend.row_tile())) {
   report_.texts.resize(requests.size());
-  const StackSizes sizes(backend, config, most_stack_rows(requests, backend.row_tile()));
+  const StackSizes sizes(backend, config, places_.most_rows(first_new_rows(requests)));
   stack_ = backend.allocate(sizes.residual, "the rows of new tokens");
   final_ = backend.allocate(sizes.final, "the final rows");
   q_ = backend.allocate(sizes.query, "the new rows' queries");
@@ -154,7 +143,7 @@ void Generation::prefill(const StopCheck& stop) {
   }
   for (Sequence& sequence : sequences_) active_.push_back(&sequence);
   note_cache_bytes();
-  const int64_t n_rows = place_rows(active_, backend_.row_tile());
+  const int64_t n_rows = place_rows();
   for (const auto& [begin, end] : Prefill::groups(backend_, requests_)) {
     std::vector<const SequenceCache*> caches;
     for (std::size_t i = begin; i < end; ++i) caches.push_back(sequences_[i].cache.get());
@@ -205,6 +194,15 @@ void Generation::drop_finished(std::span<const int32_t> stop_tokens) {
                 active_.end());
 }
 
+// Gives every sequence a place for its row. Returns the rows of the stack.
+int64_t Generation::place_rows() {
+  std::vector<int64_t> rows;
+  for (const Sequence* sequence : active_) rows.push_back(sequence->row);
+  const RowPlaces::Stack stack = places_.stack(rows);
+  for (std::size_t i = 0; i < active_.size(); ++i) active_[i]->at = stack.at[i];
+  return stack.n_rows;
+}
+
 void Generation::note_cache_bytes() {
   int64_t bytes = 0;
   for (const Sequence* sequence : active_) bytes += sequence->cache->size_bytes();
@@ -242,7 +240,7 @@ void Generation::decode_layer(int64_t layer, int64_t n_rows) {
 
 void Generation::decode_step(const StopCheck& stop) {
   for (Sequence* sequence : active_) ++sequence->row;
-  const int64_t n_rows = place_rows(active_, backend_.row_tile());
+  const int64_t n_rows = place_rows();
   upload_rows(n_rows);
   backend_.embed(weights_.embedding(), static_cast<const int32_t*>(tokens_->data()), residual(0), n_rows);
   for (int64_t layer = 0; layer < config_.n_layers; ++layer) {

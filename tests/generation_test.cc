@@ -10,10 +10,12 @@
 #include <fstream>
 #include <memory>
 #include <random>
+#include <set>
 
 #include "kernels/error.h"
 #include "model/random_checkpoint.h"
 #include "model/safetensors.h"
+#include "pipeline/row_places.h"
 
 namespace winnow {
 namespace {
@@ -147,6 +149,7 @@ TEST(Generation, DoesNotDependOnCompanyOrThreads) {
   const Model model;
   std::vector<std::vector<int32_t>> prompts;
   std::vector<GenerationRequest> requests;
+  // Of equal and of different lengths: rows that meet at one place of a tile, and rows that do not.
   for (int64_t i = 0; i < 14; ++i) prompts.push_back(random_tokens(40 + 31 * (i % 7), static_cast<uint32_t>(i)));
   for (std::size_t i = 0; i < prompts.size(); ++i) {
     const WindowCase& c = kCases[i % std::size(kCases)];
@@ -167,6 +170,31 @@ TEST(Generation, DoesNotDependOnCompanyOrThreads) {
   }
   EXPECT_EQ(together.decoded_tokens, n_decoded);
   EXPECT_GT(together.decoded_tokens_per_second(), 0.0);
+}
+
+TEST(RowPlaces, RowsShareATileWhereTheirPlacesAreAlike) {
+  // Places 0 to 4 are alike, 5 and 6 are, 7 is alone.
+  const RowPlaces places(std::vector<int32_t>{3, 3, 3, 3, 3, 1, 1, 8});
+  EXPECT_EQ(places.n_classes(), 3);
+  const std::vector<int64_t> positions = {8, 16, 24, 4, 12, 20, 7, 15, 5, 13};
+  const RowPlaces::Stack stack = places.stack(positions);
+  EXPECT_EQ(stack.n_rows, 16);
+  EXPECT_EQ(stack.at, (std::vector<int64_t>{0, 1, 2, 3, 4, 8, 7, 15, 5, 6}));
+  EXPECT_EQ(places.most_rows({7, 15, 23}), 24);  // at place 7 all three are alone
+  EXPECT_EQ(RowPlaces::natural(8).stack(positions).n_rows, 24);
+  EXPECT_EQ(RowPlaces::natural(8).stack({3}).at, std::vector<int64_t>{3});
+}
+
+TEST(RowPlaces, AreFoundOutWithTheModelsWeights) {
+  const Model model;
+  const RowPlaces places(*model.backend, model.config, *model.weights);
+  EXPECT_GE(places.n_classes(), 1);
+  EXPECT_LE(places.n_classes(), model.backend->row_tile());
+  // Whatever they are here, rows of one class have the same bits: DoesNotDependOnCompanyOrThreads.
+  std::vector<int64_t> positions(100, 17);
+  const RowPlaces::Stack stack = places.stack(positions);
+  EXPECT_LE(stack.n_rows, 100 * model.backend->row_tile());
+  EXPECT_EQ(std::set<int64_t>(stack.at.begin(), stack.at.end()).size(), positions.size());
 }
 
 TEST(Generation, EndsWithAStopToken) {
