@@ -29,6 +29,26 @@ void add_patterns(CLI::App& verb, EvaluateOptions& options) {
       ->group("Statistics");
 }
 
+void add_generation(CLI::App& verb, EvaluateOptions& options) {
+  const char* kGroup = "Free generation";
+  verb.add_option("--generate", options.generate,
+                  "Tokens that every pattern writes at most after each prompt, greedily, with the key-value cache that "
+                  "it would be served with: sinks and a rolling window in windowed layers (default: none)")
+      ->type_name("N")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
+      ->group(kGroup);
+  verb.add_option(
+          "--stop-tokens", options.stop_tokens,
+          "Token ids that end a text, such as 151645,151643, or none (default: eos_token_id of the checkpoint's "
+          "generation_config.json, else of its config.json)")
+      ->type_name("IDS")
+      ->group(kGroup);
+  verb.add_option("--responses", options.responses,
+                  "File for what was written, a line of JSON a text with its token ids (default: none)")
+      ->type_name("FILE.jsonl")
+      ->group(kGroup);
+}
+
 int run(const Flags& flags) {
   EvaluateOptions options = flags.options;
   complete_options(options, flags.max_memory);
@@ -49,6 +69,7 @@ Command add_evaluate(CLI::App& program) {
   add_window_flags(*verb, flags->options);
   add_patterns(*verb, flags->options);
   add_native_window_flag(*verb, flags->options);
+  add_generation(*verb, flags->options);
   add_seed_flag(*verb, flags->options);
   add_machine_flags(*verb, flags->options, flags->max_memory);
   add_printing_flags(*verb, flags->options);

@@ -75,7 +75,8 @@ struct RowAngles {
 };
 
 // One attention call: query rows [first_row, first_row + n_rows) of a sequence. Keys of rows before own.first_row
-// come from `prefix` (the base's), the others from `own`; prefix may be empty when own.first_row is 0.
+// come from `prefix` (the base's), the others from `own`; prefix may be empty when own.first_row is 0, and may end
+// before own.first_row where no row of the call sees a key between the two.
 struct AttentionCall {
   const void* q = nullptr;  // (n_rows, n_heads, head_dim), after RoPE
   void* out = nullptr;      // (n_rows, n_heads, head_dim)
@@ -84,6 +85,37 @@ struct AttentionCall {
   int64_t n_tokens = 0;     // rows of the sequence that are real: rows beyond are padding
   KvRows prefix;
   KvRows own;
+  Window window;
+};
+
+// Rows of keys and values to be moved between two memories that have the layout of KvRows: rows
+// [from_row, from_row + n_rows) of `from`, counted from its first, to row to_row of `to`. Any row, no tiles.
+struct KvCopy {
+  const void* from = nullptr;
+  int64_t from_row = 0;
+  void* to = nullptr;
+  int64_t to_row = 0;
+  int64_t n_rows = 0;
+};
+
+// Where a cache keeps the keys and values of a sequence's rows: a row of the first n_sinks in the slot of its number,
+// row t after them in slot n_sinks + (t - n_sinks) mod n_ring, where it replaces the row n_ring before it. A cache that
+// forgets nothing has as many slots as rows.
+struct KvCache {
+  void* data = nullptr;  // memory of n_sinks + n_ring rows, in the layout of KvRows
+  int64_t n_sinks = 0;
+  int64_t n_ring = 1;
+  WINNOW_HOST_DEVICE int64_t slot(int64_t row) const {
+    return row < n_sinks ? row : n_sinks + (row - n_sinks) % n_ring;
+  }
+};
+
+// Attention of one query row over a cache that holds the row itself and every row that it sees.
+struct DecodeCall {
+  const void* q = nullptr;  // (n_heads, head_dim), after RoPE
+  void* out = nullptr;      // (n_heads, head_dim)
+  int64_t row = 0;          // absolute
+  KvCache cache;
   Window window;
 };
 
@@ -121,6 +153,7 @@ struct TokenScores {
   // Rows without one are left alone. Null: not wanted. Off by the rounding of float32 sums: some 1e-7.
   double* kl_nats = nullptr;
   ReferenceRows reference{};
+  int32_t* argmax = nullptr;     // the most likely token itself, unless null; of no meaning where the NLL is not finite
 };
 
 class Backend {
@@ -190,6 +223,10 @@ class Backend {
   virtual void prepare_attention(std::span<const AttentionCall> calls, const HeadShape& heads) = 0;
   // softmax(q k^T * scale) v over the keys that window.h says each row sees.
   virtual void attention(std::span<const AttentionCall> calls, const HeadShape& heads) = 0;
+  // Moves rows of keys and values. Ranges that are written overlap none that is read or written.
+  virtual void copy_kv(std::span<const KvCopy> copies, const HeadShape& heads) = 0;
+  // attention() of single rows, each over a cache of its own. A row's result follows from its own call.
+  virtual void decode_attention(std::span<const DecodeCall> calls, const HeadShape& heads) = 0;
   // log of the sum over a set's keys of exp(q k^T * scale), natural log; -infinity for an empty set. So a set's weight
   // in the softmax over another one is exp of the difference. Waits for the result.
   virtual void attention_lse(const LseCall& call, const HeadShape& heads) = 0;

@@ -129,6 +129,19 @@ void ProfiledBackend::attention(std::span<const AttentionCall> calls, const Head
   }
 }
 
+void ProfiledBackend::copy_kv(std::span<const KvCopy> copies, const HeadShape& heads) {
+  int64_t n_rows = 0;
+  for (const KvCopy& copy : copies) n_rows += copy.n_rows;
+  time("copy_kv", {.bytes = 4.0 * activation_bytes(n_rows * heads.kv_dim())}, [&] { backend_.copy_kv(copies, heads); });
+}
+
+void ProfiledBackend::decode_attention(std::span<const DecodeCall> calls, const HeadShape& heads) {
+  int64_t n_keys = 0;
+  for (const DecodeCall& call : calls) n_keys += attention_pairs(call.window, call.row, call.row + 1);
+  time("attention decode", {.bytes = 2.0 * activation_bytes(n_keys * heads.kv_dim())},
+       [&] { backend_.decode_attention(calls, heads); });
+}
+
 void ProfiledBackend::attention_lse(const LseCall& call, const HeadShape& heads) {
   // Of the longest set: the sets of a row lie within one another in all uses.
   double pairs = 0.0;

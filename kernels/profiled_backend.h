@@ -88,6 +88,8 @@ class ProfiledBackend final : public Backend {
   void store_kv(void* kv, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles, int64_t n_rows,
                 void* to) override;
   void attention(std::span<const AttentionCall> calls, const HeadShape& heads) override;
+  void copy_kv(std::span<const KvCopy> copies, const HeadShape& heads) override;
+  void decode_attention(std::span<const DecodeCall> calls, const HeadShape& heads) override;
   void attention_lse(const LseCall& call, const HeadShape& heads) override;
   void swiglu(const void* gate_up, void* out, int64_t n_rows, int64_t ffn) override;
   void token_nll(const void* x, const Matrix& head, std::span<const int32_t> targets, int64_t n_rows,

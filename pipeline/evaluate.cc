@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include "pipeline/evaluation_inputs.h"
+#include "pipeline/evaluation_texts.h"
 #include "pipeline/run.h"
 
 namespace winnow {
@@ -11,9 +12,11 @@ namespace {
 ExitCode measure_patterns(MpiSession& session, const EvaluateOptions& options, const EvaluationPresenter& present) {
   MeasuringRun run(session, options);
   std::vector<EvaluatedPattern> patterns;
+  GenerationSettings generation;
   run.set_up([&] {
     EvaluationInputs read = load_evaluation(options);
     patterns = std::move(read.patterns);
+    generation = std::move(read.generation);
     return std::move(read.inputs);
   });
   run.open([&](const RunIdentity& identity) { check_selections(patterns, identity.checkpoint_sha256); });
@@ -23,8 +26,11 @@ ExitCode measure_patterns(MpiSession& session, const EvaluateOptions& options, c
     if (!run.measure()) return run.interrupted();
     run.sum();
   }
+  if (generation.max_new_tokens > 0 && !write_missing_texts(run, options, generation, patterns)) {
+    return ExitCode::kInterrupted;
+  }
   session.agree_on_root([&] {
-    const EvaluationResults results = finish_evaluation(options, patterns, run);
+    const EvaluationResults results = finish_evaluation(options, patterns, generation, run);
     if (is_work) run.show_memory();
     std::fputs(present(results).c_str(), stdout);
   });

@@ -15,6 +15,9 @@ namespace winnow {
 struct EvaluateOptions : RunOptions {
   std::vector<std::string> patterns;  // as results/selection.h parses them, in the order of the result
   std::string baseline;               // one of them by name; empty: none
+  int64_t generate = 0;               // new tokens that every pattern writes freely, at most; 0: none
+  std::string stop_tokens;            // "1,2" or "none"; empty: those of the checkpoint
+  std::filesystem::path responses;    // JSONL file of what was written; empty: none
 };
 
 // What rank 0 prints on stdout for a finished evaluation: the table, or JSON.

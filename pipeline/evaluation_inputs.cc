@@ -6,6 +6,7 @@
 #include "kernels/error.h"
 #include "model/weights.h"
 #include "pipeline/digest.h"
+#include "pipeline/evaluation_texts.h"
 #include "pipeline/finished_results.h"
 
 namespace winnow {
@@ -120,11 +121,12 @@ EvaluationTable table_of(const std::vector<EvaluatedPattern>& patterns, const In
 
 // Hash of everything that decides what is in results.h5.
 std::string results_key(const EvaluateOptions& options, const std::vector<EvaluatedPattern>& patterns,
-                        const RunSummary& summary) {
+                        const GenerationSettings& generation, const RunSummary& summary) {
   const DataSet& data = summary.inputs.data_sets.front();
   nlohmann::json key = {
       {"measurement", summary.identity.hash()}, {"examples", data.n_examples}, {"seed", options.seed},
       {"baseline", options.baseline},           {"program", options.version},  {"warnings", summary.inputs.warnings}};
+  if (generation.max_new_tokens > 0) key["texts"] = texts_key(generation, summary.identity.hash());
   for (const EvaluatedPattern& pattern : patterns) {
     key["patterns"].push_back({pattern.name, pattern_name(pattern.given.windowed)});
   }
@@ -163,6 +165,7 @@ EvaluationInputs load_evaluation(const EvaluateOptions& options) {
   inputs.data_sets.push_back(read_data_set("evaluation", options.data, inputs.config.vocab, options.limit));
   check_data_sets(options, inputs);
   warn_of_selections(read.patterns, inputs);
+  read.generation = generation_settings(options, inputs);
   return read;
 }
 
@@ -180,9 +183,12 @@ EvaluationOptions statistics_options(const EvaluateOptions& options) {
 }
 
 EvaluationResults finish_evaluation(const EvaluateOptions& options, const std::vector<EvaluatedPattern>& patterns,
-                                    MeasuringRun& run) {
+                                    const GenerationSettings& generation, MeasuringRun& run) {
   const std::filesystem::path path = options.out / "results.h5";
-  const std::string key = results_key(options, patterns, run.summary());
+  const std::string key = results_key(options, patterns, generation, run.summary());
+  std::optional<EvaluationTexts> texts;
+  if (generation.max_new_tokens > 0) texts.emplace(read_texts(run, options, generation));
+  if (!options.responses.empty()) texts->write(options.responses, patterns);
   RunRecord& record = run.directory().record();
   if (record.informative().value("results_key", "") == key) {
     const auto is_wanted = [wanted = statistics_options(options)](const EvaluationResults& known) {
@@ -193,6 +199,7 @@ EvaluationResults finish_evaluation(const EvaluateOptions& options, const std::v
   const Inputs& inputs = run.inputs();
   EvaluationResults results;
   results.table = table_of(patterns, inputs, run.cells().front());
+  if (texts) results.table.generated = texts->table(patterns, generation, inputs);
   results.model = served_model(inputs.config);
   results.window = {.keys = inputs.settings.window_keys,
                     .sinks = inputs.settings.sinks,

@@ -21,6 +21,7 @@ struct EvaluatedPattern {
 struct EvaluationInputs {
   Inputs inputs;
   std::vector<EvaluatedPattern> patterns;  // "full" is always among them
+  GenerationSettings generation;
 };
 
 // Reads model, data and patterns; inputs.variants are the patterns that differ from full attention. Throws Error.
@@ -30,8 +31,9 @@ void check_selections(const std::vector<EvaluatedPattern>& patterns, const std::
 // The options of the statistics.
 EvaluationOptions statistics_options(const EvaluateOptions& options);
 
-// RUN_DIR/results.h5 of the finished cells: computed and written, or read where it is up to date. Rank 0 only.
+// RUN_DIR/results.h5 of the finished cells and texts: computed and written, or read where it is up to date. Rank 0
+// only.
 EvaluationResults finish_evaluation(const EvaluateOptions& options, const std::vector<EvaluatedPattern>& patterns,
-                                    MeasuringRun& run);
+                                    const GenerationSettings& generation, MeasuringRun& run);
 
 }  // namespace winnow

@@ -62,6 +62,14 @@ class MeasuringRun {
   Inputs& inputs() { return inputs_; }
   const Inputs& inputs() const { return inputs_; }
   Backend& backend() { return *backend_; }
+  // What work besides the sweeps needs. The weights are loaded the first time: collective.
+  ModelWeights& weights() {
+    load_weights();
+    return *weights_;
+  }
+  const StopSignals& signals() const { return signals_; }
+  const std::string& measurement() const { return measurement_; }
+  int64_t memory_limit() const { return options_.max_memory_bytes.value_or(default_memory_limit()); }
   // Of rank 0, after sum(): by data set.
   const std::vector<Cells>& cells() const { return cells_; }
   RunDirectory& directory() { return *directory_; }  // rank 0

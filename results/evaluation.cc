@@ -134,6 +134,16 @@ void check_table(const EvaluationTable& table, const Table<T>& values, const std
 
 }  // namespace
 
+GeneratedTable::GeneratedTable(int64_t n_patterns, int64_t n_examples, GenerationSettings how)
+    : settings(std::move(how)),
+      exact_match(n_patterns, n_examples),
+      tokens(n_patterns, n_examples),
+      stopped(n_patterns, n_examples),
+      cache_bytes(n_patterns, n_examples),
+      prefill_rate(at(n_patterns)),
+      decode_rate(at(n_patterns)),
+      texts_together(at(n_patterns)) {}
+
 int64_t EvaluationTable::n_full_layers(int64_t p) const {
   const auto begin = full_attention.values.begin() + p * full_attention.cols;
   return std::count(begin, begin + full_attention.cols, uint8_t{1});
@@ -179,6 +189,10 @@ void check_evaluation(const EvaluationTable& table, const std::string& where) {
   check_table(table, table.exact_match, "exact_match", where);
   check_table(table, table.token_accuracy, "token_accuracy", where);
   if (table.kl.rows > 0) check_table(table, table.kl, "kl", where);
+  if (!table.generated.is_empty()) {
+    check_table(table, table.generated.exact_match, "generated_exact_match", where);
+    check_table(table, table.generated.tokens, "generated_tokens", where);
+  }
 }
 
 void require_baseline(const std::string& baseline, const std::vector<std::string>& patterns) {
@@ -203,6 +217,9 @@ EvaluationStatistics compute_evaluation(const EvaluationTable& table, const Eval
   statistics.exact_match = figures_of(exact_match);
   statistics.token_accuracy = figures_of(token_accuracy);
   if (table.kl.rows > 0) statistics.kl = figures_of(column_of(table.kl, options));
+  if (!table.generated.is_empty()) {
+    statistics.generated_exact_match = figures_of(column_of(numbers(table.generated.exact_match), options));
+  }
   const auto compare = [&](int64_t reference) {
     return Comparison{reference, figures_of(nll, reference), figures_of(exact_match, reference),
                       figures_of(token_accuracy, reference), mcnemar_against(table.exact_match, reference)};

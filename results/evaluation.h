@@ -16,6 +16,29 @@ namespace winnow {
 // Lengths at which costs are given, tokens.
 inline constexpr int64_t kServedLengths[] = {8192, 32768, 131072, 1048576};
 
+// How patterns were let write freely.
+struct GenerationSettings {
+  int64_t max_new_tokens = 0;        // 0: not at all
+  std::vector<int32_t> stop_tokens;  // that end a text
+};
+
+// What they wrote. Tables are (patterns, examples), all empty where nothing was generated.
+struct GeneratedTable {
+  GenerationSettings settings;
+  Table<uint8_t> exact_match;  // the text is the answer
+  Table<int64_t> tokens;       // of the text, the stop token included
+  Table<uint8_t> stopped;      // 1: by a stop token, 0: at max_new_tokens
+  Table<int64_t> cache_bytes;  // keys and values that it was written with, as allocated
+  // By pattern. Rates are of all texts that one rank writes together; NaN where there was nothing to decode.
+  std::vector<double> prefill_rate;     // prompt tokens a second
+  std::vector<double> decode_rate;      // new tokens a second
+  std::vector<int64_t> texts_together;  // at most
+
+  GeneratedTable() = default;
+  GeneratedTable(int64_t n_patterns, int64_t n_examples, GenerationSettings how);
+  bool is_empty() const { return exact_match.rows == 0; }
+};
+
 // What was measured. Tables are (patterns, examples).
 struct EvaluationTable {
   std::vector<std::string> pattern;     // (patterns), unique: what the command line or a selection calls them
@@ -28,6 +51,7 @@ struct EvaluationTable {
   Table<uint8_t> exact_match;
   Table<double> token_accuracy;
   Table<double> kl;  // nats per token, of the full model's distributions to the pattern's; or empty
+  GeneratedTable generated;
 
   int64_t n_patterns() const { return static_cast<int64_t>(pattern.size()); }
   int64_t n_examples() const { return static_cast<int64_t>(example_id.size()); }
@@ -61,6 +85,7 @@ struct Comparison {
 struct EvaluationStatistics {
   EvaluationOptions options;
   PatternFigures nll, exact_match, token_accuracy, kl;
+  PatternFigures generated_exact_match;  // empty where nothing was generated
   Comparison full;
   std::optional<Comparison> baseline;
   // 1 where no pattern with as few or fewer layers of full attention is better, and none with fewer is as good.

@@ -1,4 +1,6 @@
 // /evaluation of results.h5. The schema is in README.md in this folder.
+#include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <functional>
 
@@ -60,12 +62,16 @@ void add_comparison(std::vector<FigureColumn>& columns, const std::string& to, C
                                 (to == "full" ? std::string("full attention") : "the " + to)}});
 }
 
-std::vector<FigureColumn> columns_of(EvaluationStatistics& s, bool has_kl) {
+std::vector<FigureColumn> columns_of(EvaluationStatistics& s, const EvaluationTable& table) {
   std::vector<FigureColumn> columns;
   add_figures(columns, "mean_nll", s.nll, {kNats, "mean over examples of nll"});
   add_figures(columns, "mean_exact_match", s.exact_match, {kOne, "mean over examples of exact_match"});
   add_figures(columns, "mean_token_accuracy", s.token_accuracy, {kOne, "mean over examples of token_accuracy"});
-  if (has_kl) add_figures(columns, "mean_kl", s.kl, {kNats, "mean over examples of kl"});
+  if (table.kl.rows > 0) add_figures(columns, "mean_kl", s.kl, {kNats, "mean over examples of kl"});
+  if (!table.generated.is_empty()) {
+    add_figures(columns, "mean_generated_exact_match", s.generated_exact_match,
+                {kOne, "mean over examples of generated_exact_match"});
+  }
   add_comparison(columns, "full", s.full);
   if (s.baseline) add_comparison(columns, "baseline", *s.baseline);
   return columns;
@@ -99,6 +105,38 @@ void write_measured(hdf5::Group& group, const EvaluationTable& table) {
                  {kNats, "mean over answer tokens of KL(full attention || pattern)"});
 }
 
+void write_generated(hdf5::Group& group, const EvaluationTable& table) {
+  const GeneratedTable& generated = table.generated;
+  if (generated.is_empty()) return;
+  const int64_t n_patterns = table.n_patterns();
+  const auto by_cell = [&](const char* name) {
+    return Variable{name, {"pattern", "example"}, {n_patterns, table.n_examples()}};
+  };
+  const auto by_pattern = [&](const char* name) { return Variable{name, {"pattern"}, {n_patterns}}; };
+  group.set_attribute<int64_t>(".", "max_new_tokens", generated.settings.max_new_tokens);
+  std::string stop_tokens;
+  for (const int32_t token : generated.settings.stop_tokens) {
+    stop_tokens += (stop_tokens.empty() ? "" : ",") + std::to_string(token);
+  }
+  group.set_attribute<std::string>(".", "stop_tokens", stop_tokens);
+  write_variable(group, by_cell("generated_exact_match"), generated.exact_match.values,
+                 {kOne, "1 where the text that was generated freely is the answer"});
+  write_variable(group, by_cell("generated_tokens"), generated.tokens.values, {kTokens, "length of that text"});
+  write_variable(group, by_cell("generated_stopped"), generated.stopped.values,
+                 {kOne, "1 where a stop token ended that text, 0 where max_new_tokens did"});
+  write_variable(group, by_cell("generated_cache_bytes"), generated.cache_bytes.values,
+                 {"bytes", "keys and values that it was generated with, as allocated"});
+  write_variable(group, by_pattern("prefill_rate"), generated.prefill_rate,
+                 {"tokens per second", "prompt tokens that a rank computed in a second"});
+  write_variable(group, by_pattern("decode_rate"), generated.decode_rate,
+                 {"tokens per second", "new tokens that a rank decoded in a second, texts_together at most at a time"});
+  if (std::any_of(generated.decode_rate.begin(), generated.decode_rate.end(), [](double r) { return std::isnan(r); })) {
+    group.set_attribute<std::string>("decode_rate", "status", "no token was decoded after the first");
+  }
+  write_variable(group, by_pattern("texts_together"), generated.texts_together,
+                 {kOne, "texts that a rank decoded at a time, at most"});
+}
+
 void write_costs(hdf5::Group& group, const EvaluationResults& results) {
   const EvaluationTable& table = results.table;
   const std::vector<int64_t> lengths(std::begin(kServedLengths), std::end(kServedLengths));
@@ -121,10 +159,10 @@ void write_costs(hdf5::Group& group, const EvaluationResults& results) {
                  {"flop", "floating-point operations of a prompt of that length"});
 }
 
-void write_statistics(hdf5::Group& group, const EvaluationStatistics& statistics, bool has_kl) {
+void write_statistics(hdf5::Group& group, const EvaluationStatistics& statistics, const EvaluationTable& table) {
   EvaluationStatistics s = statistics;
   const auto n_patterns = static_cast<int64_t>(s.nll.mean.size());
-  for (const FigureColumn& column : columns_of(s, has_kl)) {
+  for (const FigureColumn& column : columns_of(s, table)) {
     write_variable(group, {column.name, {"pattern"}, {n_patterns}}, *column.values, column.description);
     if (column.is_spread && !s.spread_status.empty()) {
       group.set_attribute<std::string>(column.name, "status", s.spread_status);
@@ -143,6 +181,31 @@ int64_t read_number(const hdf5::Group& group, const std::string& name) {
   return *value;
 }
 
+GeneratedTable read_generated(const hdf5::Group& group, int64_t n_patterns, int64_t n) {
+  GeneratedTable generated;
+  if (!group.contains("generated_exact_match")) return generated;
+  generated.settings.max_new_tokens = read_number(group, "max_new_tokens");
+  const std::string stop_tokens = group.string_attribute(".", "stop_tokens").value_or("");
+  for (std::size_t at = 0; at < stop_tokens.size();) {
+    const std::size_t comma = std::min(stop_tokens.find(',', at), stop_tokens.size());
+    int32_t token = 0;
+    const auto [end, error] = std::from_chars(stop_tokens.data() + at, stop_tokens.data() + comma, token);
+    if (error != std::errc() || end != stop_tokens.data() + comma) {
+      fail(ExitCode::kBadData, group.where(".") + ": stop_tokens: expected token ids, found \"" + stop_tokens + "\"");
+    }
+    generated.settings.stop_tokens.push_back(token);
+    at = comma + 1;
+  }
+  generated.exact_match = read_table<uint8_t>(group, "generated_exact_match", n_patterns, n);
+  generated.tokens = read_table<int64_t>(group, "generated_tokens", n_patterns, n);
+  generated.stopped = read_table<uint8_t>(group, "generated_stopped", n_patterns, n);
+  generated.cache_bytes = read_table<int64_t>(group, "generated_cache_bytes", n_patterns, n);
+  generated.prefill_rate = read_variable<double>(group, "prefill_rate", {n_patterns});
+  generated.decode_rate = read_variable<double>(group, "decode_rate", {n_patterns});
+  generated.texts_together = read_variable<int64_t>(group, "texts_together", {n_patterns});
+  return generated;
+}
+
 EvaluationTable read_measured(const hdf5::Group& group) {
   EvaluationTable table;
   table.pattern = group.read<std::string>("pattern", 1).values;
@@ -158,6 +221,7 @@ EvaluationTable read_measured(const hdf5::Group& group) {
   table.exact_match = read_table<uint8_t>(group, "exact_match", n_patterns, n);
   table.token_accuracy = read_table<double>(group, "token_accuracy", n_patterns, n);
   if (group.contains("kl")) table.kl = read_table<double>(group, "kl", n_patterns, n);
+  table.generated = read_generated(group, n_patterns, n);
   check_evaluation(table, group.where("."));
   return table;
 }
@@ -185,8 +249,9 @@ void write_evaluation(const std::filesystem::path& path, const EvaluationResults
   group.set_attribute<int64_t>(".", "decode_full", results.window.decode_full ? 1 : 0);
   group.set_attribute<std::string>(".", "baseline", options.baseline);
   write_measured(group, results.table);
+  write_generated(group, results.table);
   write_costs(group, results);
-  write_statistics(group, results.statistics, results.table.kl.rows > 0);
+  write_statistics(group, results.statistics, results.table);
   write_provenance(root.create_group("provenance"), results.provenance);
   file.commit();
 }
@@ -211,7 +276,7 @@ EvaluationResults read_evaluation(const std::filesystem::path& path) {
     s.baseline.emplace().reference = reference_of(group, results.table, s.options.baseline);
   }
   const int64_t n_patterns = results.table.n_patterns();
-  for (const FigureColumn& column : columns_of(s, results.table.kl.rows > 0)) {
+  for (const FigureColumn& column : columns_of(s, results.table)) {
     *column.values = read_variable<double>(group, column.name, {n_patterns});
     if (!column.is_spread) continue;
     s.spread_status = group.string_attribute(column.name, "status").value_or("");

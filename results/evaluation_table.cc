@@ -107,6 +107,36 @@ std::string cost_block(const EvaluationResults& results) {
   return text;
 }
 
+template <typename T>
+double mean_of(const Table<T>& table, int64_t p) {
+  double sum = 0.0;
+  for (int64_t e = 0; e < table.cols; ++e) sum += static_cast<double>(table(p, e));
+  return sum / static_cast<double>(table.cols);
+}
+
+std::string generated_block(const EvaluationResults& results) {
+  const GeneratedTable& generated = results.table.generated;
+  const PatternFigures& exact_match = results.statistics.generated_exact_match;
+  std::string text =
+      "Free generation, up to " + std::to_string(generated.settings.max_new_tokens) + " tokens\n" +
+      row("pattern", right("exact match", 12) + right("95 %", 15) + right("tokens", 7) + right("stopped", 9) +
+                         right("cache", 10) + right("prompt tok/s", 13) + right("new tok/s", 10));
+  for (int64_t p = 0; p < results.table.n_patterns(); ++p) {
+    const std::size_t i = at(p);
+    text += row(
+        results.table.pattern[i],
+        right(percent(exact_match.mean[i]), 12) + percent_interval(exact_match.ci_low[i], exact_match.ci_high[i], 15) +
+            right(number(mean_of(generated.tokens, p), "%.1f"), 7) + right(percent(mean_of(generated.stopped, p)), 9) +
+            right(bytes_text(mean_of(generated.cache_bytes, p)), 10) + right(number(generated.prefill_rate[i]), 13) +
+            right(number(generated.decode_rate[i]), 10));
+  }
+  return text + wrapped(
+                    "What each pattern writes by itself, greedily, with the key-value cache that it needs: a windowed "
+                    "layer holds its window and the sinks only. stopped: texts that a stop token ended. cache: keys "
+                    "and values of a text as allocated, in float32 on a CPU. Rates are of one rank.",
+                    2);
+}
+
 // Most layers first.
 std::string front_line(const EvaluationTable& table, const std::vector<uint8_t>& is_on, const std::string& what,
                        const std::vector<std::string>& shown) {
@@ -162,6 +192,15 @@ Json pattern_object(const EvaluationResults& results, int64_t p) {
   put(object, "exact_match", s.exact_match, i);
   put(object, "token_accuracy", s.token_accuracy, i);
   if (!s.kl.mean.empty()) put(object, "kl", s.kl, i);
+  if (!table.generated.is_empty()) {
+    put(object, "generated_exact_match", s.generated_exact_match, i);
+    object["generated"] = {{"mean_tokens", mean_of(table.generated.tokens, p)},
+                           {"share_stopped", mean_of(table.generated.stopped, p)},
+                           {"mean_cache_bytes", mean_of(table.generated.cache_bytes, p)},
+                           {"prefill_tokens_per_second", number_or_null(table.generated.prefill_rate[i])},
+                           {"decode_tokens_per_second", number_or_null(table.generated.decode_rate[i])},
+                           {"texts_together", table.generated.texts_together[i]}};
+  }
   object["minus_full"] = comparison_object(s.full, i);
   if (s.baseline) object["minus_baseline"] = comparison_object(*s.baseline, i);
   object["kv_cache_bytes"] = Json::object();
@@ -193,6 +232,7 @@ std::string to_table(const EvaluationResults& results) {
   if (!s.spread_status.empty()) text += "Intervals: n/a (" + s.spread_status + ")\n";
   if (table.n_patterns() > 1) text += "\n" + comparison_block(table, s.full);
   if (s.baseline && s.baseline->reference != s.full.reference) text += "\n" + comparison_block(table, *s.baseline);
+  if (!table.generated.is_empty()) text += "\n" + generated_block(results);
   text += "\n" + cost_block(results) + "\n" + front_block(table, s);
   const std::string warnings = results.provenance.text("warnings");
   return warnings.empty() ? text : text + "\n" + wrapped("Warning: " + warnings, 2);

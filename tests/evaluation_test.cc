@@ -189,6 +189,8 @@ TEST(EvaluationFile, ComesBackAsItWasAndWritesTheSameBytes) {
     EXPECT_EQ(read.model, written.model);
     EXPECT_EQ(read.window, written.window);
     EXPECT_EQ(read.table.nll.values, written.table.nll.values);
+    EXPECT_EQ(read.table.generated.tokens.values, written.table.generated.tokens.values);
+    EXPECT_EQ(read.table.generated.settings.stop_tokens, written.table.generated.settings.stop_tokens);
     EXPECT_EQ(read.statistics.options.baseline, written.statistics.options.baseline);
     EXPECT_EQ(to_table(read), to_table(written));
     EXPECT_EQ(to_json(read), to_json(written));

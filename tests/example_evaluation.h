@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cmath>
+#include <limits>
 #include <string>
 
 #include "results/evaluation.h"
@@ -19,7 +20,19 @@ inline EvaluationResults example_evaluation(int64_t n_examples, bool has_baselin
   table.exact_match = Table<uint8_t>(n_patterns, n_examples);
   table.token_accuracy = Table<double>(n_patterns, n_examples);
   table.kl = Table<double>(n_patterns, n_examples);
+  GeneratedTable& generated = table.generated =
+      GeneratedTable(n_patterns, n_examples, {.max_new_tokens = 12, .stop_tokens = {2, 299}});
   for (int64_t p = 0; p < n_patterns; ++p) {
+    generated.prefill_rate[static_cast<std::size_t>(p)] = 1000.0 + static_cast<double>(p);
+    // One pattern that was stopped at once.
+    generated.decode_rate[static_cast<std::size_t>(p)] = p == 1 ? std::numeric_limits<double>::quiet_NaN() : 250.0;
+    generated.texts_together[static_cast<std::size_t>(p)] = n_examples;
+    for (int64_t e = 0; e < n_examples; ++e) {
+      generated.exact_match(p, e) = (p + e) % 3 == 0 ? 0 : 1;
+      generated.tokens(p, e) = p == 1 ? 1 : 5 + e;
+      generated.stopped(p, e) = p == 1 ? 1 : 0;
+      generated.cache_bytes(p, e) = 4096 * (4 - p);
+    }
     for (const int64_t layer : kept[static_cast<std::size_t>(p)]) table.full_attention(p, layer) = 1;
     for (int64_t e = 0; e < n_examples; ++e) {
       const double damage = 0.3 * static_cast<double>(p) * (1.0 + 0.4 * static_cast<double>((e * 5 + p) % 3));

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <numeric>
@@ -295,6 +296,67 @@ TEST_F(AttentionTest, ResultsDoNotDependOnTheNumberOfThreads) {
   EXPECT_EQ(run(s, w, 0, 0), two);
 }
 
+// A single row over a cache of `n_sinks` rows and the last `n_ring`, which were brought there row by row.
+class DecodeTest : public AttentionTest {
+ protected:
+  Floats decode(const Sequence& s, const Window& window, int64_t n_sinks, int64_t n_ring, int64_t row) {
+    Floats angles = identity_angles(s.padded, s.heads.head_dim);
+    const std::vector<int32_t> positions = ascending(0, s.padded);
+    auto rows = backend_->allocate(backend_->kv_bytes(s.padded, s.heads), "rows");
+    Floats kv = s.kv;
+    backend_->store_kv(kv.data(), s.heads, {}, {matrix(angles, s.padded, s.heads.head_dim), positions.data()}, s.padded,
+                       rows->data());
+    auto memory = backend_->allocate(backend_->kv_bytes(round_up(n_sinks + n_ring, tile_), s.heads), "cache");
+    const KvCache cache{memory->data(), n_sinks, n_ring};
+    for (int64_t t = 0; t <= row; ++t) {
+      const KvCopy copy{rows->data(), t, memory->data(), cache.slot(t), 1};
+      backend_->copy_kv({&copy, 1}, s.heads);
+    }
+    Floats out(static_cast<std::size_t>(s.heads.q_dim()), NAN);
+    const DecodeCall call{s.q.data() + row * s.heads.q_dim(), out.data(), row, cache, window};
+    backend_->decode_attention({&call, 1}, s.heads);
+    return out;
+  }
+};
+
+TEST_F(DecodeTest, RowIsThatOfAttentionBitForBit) {
+  for (const HeadShape& heads : {HeadShape{6, 2, 6, 0.3F}, HeadShape{7, 1, 80, 0.1F}, HeadShape{2, 2, 128, 0.1F}}) {
+    const Sequence s(heads, 400, tile_);
+    for (const Window& w : {Window{1, 0}, Window{64, 0}, Window{50, 3}, Window{17, 70}, Window{100, 200}}) {
+      const Floats whole = run(s, w, 0, 0);
+      const Floats full = run(s, full_attention(), 0, 0);
+      for (const int64_t row : {0, 63, 64, 127, 190, 255, 256, 333, 399}) {
+        const auto from = [&](const Floats& rows) {
+          return Floats(rows.begin() + row * heads.q_dim(), rows.begin() + (row + 1) * heads.q_dim());
+        };
+        EXPECT_EQ(decode(s, w, w.sinks, w.keys, row), from(whole))
+            << "W " << w.keys << " S " << w.sinks << " t " << row;
+        EXPECT_EQ(decode(s, w, 0, 400, row), from(whole)) << "a cache that forgets nothing, t " << row;
+        EXPECT_EQ(decode(s, full_attention(), 0, 400, row), from(full)) << "t " << row;
+      }
+    }
+  }
+}
+
+TEST_F(DecodeTest, CopiesOfManyRowsEqualCopiesOfOne) {
+  const HeadShape heads{4, 2, 10, 1.0F};
+  const int64_t bytes = backend_->kv_bytes(4 * tile_, heads);
+  auto from = backend_->allocate(bytes, "rows");
+  Floats values = random_floats(bytes / 4, 31);
+  std::memcpy(from->data(), values.data(), static_cast<std::size_t>(bytes));
+  auto at_once = backend_->allocate(bytes, "copies");
+  auto one_by_one = backend_->allocate(bytes, "copies");
+  const KvCopy many{from->data(), 37, at_once->data(), 5, 150};
+  backend_->copy_kv({&many, 1}, heads);
+  for (int64_t i = 0; i < 150; ++i) {
+    const KvCopy one{from->data(), 37 + i, one_by_one->data(), 5 + i, 1};
+    backend_->copy_kv({&one, 1}, heads);
+  }
+  EXPECT_EQ(std::memcmp(at_once->data(), one_by_one->data(), static_cast<std::size_t>(bytes)), 0);
+  const auto* copied = static_cast<const float*>(at_once->data());
+  EXPECT_GT(std::count_if(copied, copied + bytes / 4, [](float v) { return v != 0.0F; }), 150 * 2 * heads.kv_dim() - 9);
+}
+
 TEST_F(CpuBackendTest, LinearRowIsTheSameAtEveryStackSizeAndThreadCount) {
   constexpr int64_t kIn = 128;
   constexpr int64_t kOut = 1100;
@@ -358,10 +420,13 @@ TEST_F(CpuBackendTest, TokenNllAndArgmaxMatchTheReference) {
     }
     std::vector<double> nll(targets.size(), -1.0);
     std::vector<uint8_t> hit(targets.size(), 9);
-    backend_->token_nll(x.data(), matrix(head, vocab, kHidden), targets, 2 * tile_, {nll.data(), hit.data()});
+    std::vector<int32_t> most_likely(targets.size(), -7);
+    backend_->token_nll(x.data(), matrix(head, vocab, kHidden), targets, 2 * tile_,
+                        {.nll_nats = nll.data(), .is_argmax = hit.data(), .argmax = most_likely.data()});
     for (std::size_t i = 0; i < targets.size(); ++i) {
       if (targets[i] < 0) {
         EXPECT_EQ(nll[i], -1.0);
+        EXPECT_EQ(most_likely[i], -7);
         continue;
       }
       double total = 0.0;
@@ -383,6 +448,7 @@ TEST_F(CpuBackendTest, TokenNllAndArgmaxMatchTheReference) {
       const double expected = std::log(total) - target;
       EXPECT_NEAR(nll[i], expected, kNllTolerance * (1.0 + expected));
       EXPECT_EQ(hit[i], argmax == targets[i] ? 1 : 0);
+      EXPECT_EQ(most_likely[i], argmax);
     }
   }
 }

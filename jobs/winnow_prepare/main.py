@@ -9,7 +9,7 @@ import sys
 
 import numpy
 
-from winnow_prepare import __version__, options as command_line, summary, writer
+from winnow_prepare import __version__, options as command_line, responses, summary, writer
 from winnow_prepare.conversations import Layouts
 from winnow_prepare.errors import ExitCode, Failure
 from winnow_prepare.pool import Pool
@@ -225,7 +225,8 @@ def main(arguments=None):
     signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        prepare(command_line.parse(sys.argv[1:] if arguments is None else arguments))
+        options = command_line.parse(sys.argv[1:] if arguments is None else arguments)
+        (responses.decode if options.decode_responses else prepare)(options)
     except Failure as failure:
         _leave(failure.code, failure)
     except _Interrupted:

@@ -77,6 +77,9 @@ def _files(parser):
     group.add_argument("--input", nargs="+", action="extend", metavar="FILE|DIR",
                        help="JSON Lines (also .gz, .zst) or Parquet, or a directory of them")
     group.add_argument("--out", type=pathlib.Path, metavar="FILE", help="calibration file to write")
+    group.add_argument("--decode-responses", type=pathlib.Path, metavar="FILE",
+                       help="instead of all this: write to --out what winnow evaluate --responses wrote, with a text to "
+                            "each line of token ids")
     group.add_argument("--force", action="store_true", help="replace output files that are there")
     group.add_argument("--config", metavar="FILE", help="YAML file of flags under the same names; flags given here win")
 
@@ -155,9 +158,12 @@ def parse(arguments):
     """list of str -> options; raises Failure."""
     parser = make_parser()
     options = parser.parse_args(_with_config(arguments))
-    for name in ("model", "input", "out"):
+    needed = ("model", "out") if options.decode_responses else ("model", "input", "out")
+    for name in needed:
         if not getattr(options, name):
             raise Failure(ExitCode.USAGE, f"--{name} is missing (see winnow prepare --help)")
+    if options.decode_responses and options.input:
+        raise Failure(ExitCode.USAGE, "--decode-responses and --input exclude each other")
     if options.raw and options.template:
         raise Failure(ExitCode.USAGE, "--raw and --template exclude each other")
     if options.separator and not options.raw:
@@ -231,7 +237,8 @@ def _with_config(arguments):
 
 def settings(options):
     """What decides which tokens are in the file, for its attribute `filters`: paths by name only."""
-    left_out = {"model", "input", "out", "force", "config", "strict", "processes", "json", "seed", "control_short", "template"}
+    left_out = {"model", "input", "out", "force", "config", "strict", "processes", "json", "seed", "control_short", "template",
+                "decode_responses"}
     values = {name: value for name, value in vars(options).items() if name not in left_out}
     values["date"] = options.date.isoformat()
     values["input"] = [pathlib.Path(name).name for name in options.input]

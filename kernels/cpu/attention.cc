@@ -6,61 +6,14 @@
 // the rescaling by exactly 1, do not move.
 
 #include <algorithm>
-#include <limits>
 #include <vector>
 
+#include "kernels/cpu/attention_strip.h"
 #include "kernels/cpu/cpu_backend.h"
-#include "kernels/cpu/simd.h"
 
 namespace winnow::cpu {
 
 namespace {
-
-// Key blocks between two rescalings of the running sums; groups begin at absolute multiples.
-constexpr int64_t kGroupBlocks = 4;
-constexpr int64_t kGroupKeys = kGroupBlocks * kRowTile;
-constexpr float kHidden = -std::numeric_limits<float>::infinity();
-
-// Rows of a register tile of the small products below.
-constexpr int64_t kStripRows = 4;
-
-// c[r, :] (+)= sum over k of a[r, k] * b[k, :] for kStripRows rows and kVecs vectors of columns. Each element is one
-// chain of fused multiply-adds over k, whatever the tile it is computed in.
-template <int kVecs, bool kAccumulate>
-inline void multiply_strip(const float* a, int64_t lda, const float* b, int64_t ldb, float* c, int64_t ldc,
-                           int64_t n_k) {
-  VecF sum[kStripRows][kVecs];
-  for (int r = 0; r < kStripRows; ++r) {
-    for (int v = 0; v < kVecs; ++v) sum[r][v] = kAccumulate ? load(c + r * ldc + v * kVec) : VecF{};
-  }
-  for (int64_t k = 0; k < n_k; ++k) {
-    VecF column[kVecs];
-    for (int v = 0; v < kVecs; ++v) column[v] = load(b + k * ldb + v * kVec);
-    for (int r = 0; r < kStripRows; ++r) {
-      const VecF factor = broadcast(a[r * lda + k]);
-      for (int v = 0; v < kVecs; ++v) sum[r][v] += factor * column[v];
-    }
-  }
-  for (int r = 0; r < kStripRows; ++r) {
-    for (int v = 0; v < kVecs; ++v) store(c + r * ldc + v * kVec, sum[r][v]);
-  }
-}
-
-// The same for any number of columns that is a multiple of 16, kRegisterVecs vectors at a time: as many as leave the
-// accumulators in registers.
-template <bool kAccumulate>
-void multiply_columns(const float* a, int64_t lda, const float* b, int64_t ldb, float* c, int64_t ldc, int64_t n_k,
-                      int64_t n_columns) {
-  constexpr int kRegisterVecs = kVec == 16 ? 4 : 2;
-  int64_t j = 0;
-  for (; j + kRegisterVecs * kVec <= n_columns; j += kRegisterVecs * kVec) {
-    multiply_strip<kRegisterVecs, kAccumulate>(a, lda, b + j, ldb, c + j, ldc, n_k);
-  }
-  for (; j + 2 * kVec <= n_columns; j += 2 * kVec) {
-    multiply_strip<2, kAccumulate>(a, lda, b + j, ldb, c + j, ldc, n_k);
-  }
-  for (; j < n_columns; j += kVec) multiply_strip<1, kAccumulate>(a, lda, b + j, ldb, c + j, ldc, n_k);
-}
 
 // Memory of one thread's task.
 struct Scratch {
@@ -70,14 +23,6 @@ struct Scratch {
 };
 
 int64_t scratch_count(const HeadShape& heads) { return kRowTile * (padded_head_dim(heads.head_dim) * 2 + kGroupKeys); }
-
-// Keys that a strip of rows sees of one block, as a hull [begin, end) within the block, and whether each row of the
-// strip sees all of it.
-struct Hull {
-  int64_t begin = kRowTile;
-  int64_t end = 0;
-  bool whole = true;
-};
 
 struct Task {
   const AttentionCall* call;
@@ -105,8 +50,7 @@ class TileAttention {
     }
     load_queries();
     std::fill_n(scratch_.out, kRowTile * value_stride_, 0.0F);
-    std::fill_n(max_, kRowTile, kHidden);
-    std::fill_n(sum_, kRowTile, 0.0F);
+    std::fill_n(running_, kRowTile, Running{});
     const Needed needed = needed_blocks();
     for (int64_t group = 0; group * kGroupBlocks <= needed.last; ++group) process_group(group, needed);
     write_result();
@@ -209,7 +153,10 @@ class TileAttention {
                                 hull.end - hull.begin);
         if (!hull.whole && hull.begin < hull.end) hide_unseen(row, blocks[i], scores + i * kRowTile);
       }
-      for (int64_t r = row; r < row + kStripRows; ++r) soften(r, hulls, n_blocks);
+      for (int64_t r = row; r < row + kStripRows; ++r) {
+        soften(scratch_.scores + r * kGroupKeys, hulls, n_blocks, running_[r], scratch_.out + r * value_stride_,
+               value_stride_);
+      }
       for (int64_t i = 0; i < n_blocks; ++i) {
         const Hull& hull = hulls[i];
         multiply_columns<true>(scores + i * kRowTile + hull.begin, kGroupKeys,
@@ -219,43 +166,13 @@ class TileAttention {
     }
   }
 
-  // Turns a row's scores of one group into exp2(score - maximum) and rescales what the row has so far.
-  void soften(int64_t r, const Hull* hulls, int64_t n_blocks) {
-    float* scores = scratch_.scores + r * kGroupKeys;
-    VecF highest = broadcast(max_[r]);
-    for (int64_t i = 0; i < n_blocks; ++i) {
-      for (int64_t j = hulls[i].begin; j < hulls[i].end; j += kVec) {
-        highest = max(highest, load(scores + i * kRowTile + j));
-      }
-    }
-    const float new_max = horizontal_max(highest);
-    const float reference = new_max == kHidden ? 0.0F : new_max;
-    VecF sum{};
-    for (int64_t i = 0; i < n_blocks; ++i) {
-      for (int64_t j = hulls[i].begin; j < hulls[i].end; j += kVec) {
-        float* at = scores + i * kRowTile + j;
-        const VecF p = exp2(load(at) - reference);
-        store(at, p);
-        sum += p;
-      }
-    }
-    if (new_max != max_[r]) {
-      const float rescale = exp2(broadcast(max_[r] - reference))[0];
-      sum_[r] *= rescale;
-      float* out = scratch_.out + r * value_stride_;
-      for (int64_t d = 0; d < value_stride_; d += kVec) store(out + d, load(out + d) * rescale);
-    }
-    sum_[r] += horizontal_sum(sum);
-    max_[r] = new_max;
-  }
-
   float* result_row(int64_t r) const {
     return static_cast<float*>(call_.out) + (first_in_call_ + r) * heads_.q_dim() + head_ * heads_.head_dim;
   }
 
   void write_result() const {
     for (int64_t r = 0; r < kRowTile; ++r) {
-      const float inverse = r < n_rows_ ? 1.0F / sum_[r] : 0.0F;
+      const float inverse = r < n_rows_ ? 1.0F / running_[r].sum : 0.0F;
       const float* out = scratch_.out + r * value_stride_;
       for (int64_t d = 0; d < heads_.head_dim; ++d) result_row(r)[d] = r < n_rows_ ? out[d] * inverse : 0.0F;
     }
@@ -273,8 +190,7 @@ class TileAttention {
   int64_t n_rows_;         // that are real
   int64_t value_stride_;
   Scratch scratch_;
-  float max_[kRowTile];  // of the scores, times log2(e)
-  float sum_[kRowTile];  // of exp2(score - max)
+  Running running_[kRowTile];
 };
 
 }  // namespace

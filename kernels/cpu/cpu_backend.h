@@ -65,6 +65,8 @@ class CpuBackend final : public Backend {
                 void* to) override;
   void prepare_attention(std::span<const AttentionCall> /*calls*/, const HeadShape& /*heads*/) override {}
   void attention(std::span<const AttentionCall> calls, const HeadShape& heads) override;
+  void copy_kv(std::span<const KvCopy> copies, const HeadShape& heads) override;
+  void decode_attention(std::span<const DecodeCall> calls, const HeadShape& heads) override;
   void attention_lse(const LseCall& call, const HeadShape& heads) override;
   void swiglu(const void* gate_up, void* out, int64_t n_rows, int64_t ffn) override;
   void token_nll(const void* x, const Matrix& head, std::span<const int32_t> targets, int64_t n_rows,

@@ -170,6 +170,7 @@ void CpuBackend::token_nll(const void* x, const Matrix& head, std::span<const in
     if (target < 0) continue;
     out.nll_nats[i] = std::log(s.softmax.sum) + (static_cast<double>(s.softmax.max) - s.target);
     out.is_argmax[i] = s.argmax == target ? 1 : 0;
+    if (out.argmax != nullptr) out.argmax[i] = static_cast<int32_t>(s.argmax);
     if (out.kl_nats != nullptr && out.reference.tiles[static_cast<std::size_t>(i / kRowTile)] >= 0) {
       out.kl_nats[i] = kl_of(s);
     }

@@ -34,6 +34,9 @@ bool sees_everything(const Window& window) { return window.keys >= kNoLimit; }
 // A lane that is short beside its prefix: cheaper in two halves than with its keys copied behind the prefix.
 bool is_short_lane(const AttentionCall& call) { return 4 * call.own.n_rows <= call.own.first_row; }
 
+// Keys that no row of the call sees are missing between the prefix and its own: only the own kernel steps over them.
+bool has_gap(const AttentionCall& call) { return call.prefix.first_row + call.prefix.n_rows < call.own.first_row; }
+
 // Keys [first_key, first_key + n_keys) of a call.
 struct KeyRange {
   int64_t first_key = 0;
@@ -222,6 +225,7 @@ void CudaBackend::run_pieces(const AttentionCall& call, const HeadShape& heads) 
 CudaBackend::Path CudaBackend::path_of(const AttentionCall& call) const {
   if (!cudnn_) return Path::kOwn;
   if (options_.attention == CudaOptions::Attention::kAuto && call.n_tokens < kCudnnFromTokens) return Path::kOwn;
+  if (has_gap(call)) return Path::kOwn;
   if (!is_short_lane(call)) return Path::kPieces;
   return sees_everything(call.window) ? Path::kStacked : Path::kOwn;
 }
@@ -291,6 +295,11 @@ void CudaBackend::attention(std::span<const AttentionCall> calls, const HeadShap
     }
   }
   run_short_lanes(short_lanes, heads);
+  if (!own.empty() && heads.head_dim > kMaxHeadDim) {
+    fail(ExitCode::kUnavailable, "the own attention kernel, which these rows need, takes head_dim up to " +
+                                     std::to_string(kMaxHeadDim) + ", the model has " + std::to_string(heads.head_dim) +
+                                     "; use --device cpu");
+  }
   own_attention(own, {}, heads, stream_);
 }
 

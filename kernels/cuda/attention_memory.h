@@ -28,6 +28,7 @@ struct AttentionMemory {
   Scratch second_out;  // output of the second half of a merged attention
   Scratch tile_out;    // output of tiles of which a part is wanted
   Scratch lse;         // log-sum-exp of both halves
+  Scratch partial;     // what pieces of single rows' keys give
 };
 
 struct MergeArguments {

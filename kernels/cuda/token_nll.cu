@@ -249,6 +249,7 @@ void CudaBackend::token_nll(const void* x, const Matrix& head, std::span<const i
       const RowState& s = host_states[static_cast<std::size_t>(i)];
       out.nll_nats[row + i] = std::log(s.sum) + (static_cast<double>(s.max) - s.target);
       out.is_argmax[row + i] = s.argmax == target ? 1 : 0;
+      if (out.argmax != nullptr) out.argmax[row + i] = s.argmax;
       if (references) references->finish(i, s, out.kl_nats[row + i]);
     }
   }

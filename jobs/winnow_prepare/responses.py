@@ -1,0 +1,60 @@
+"""The texts of the token ids that `winnow evaluate --responses` wrote, for a judge that reads text."""
+
+import json
+import os
+
+from winnow_prepare import writer
+from winnow_prepare.errors import ExitCode, Failure
+from winnow_prepare.tokenise import load_tokenizer
+
+
+def _lines(path):
+    """(place, object) of each line that is not empty."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    place = f"{path}:{number}"
+                    try:
+                        yield place, json.loads(line)
+                    except (ValueError, RecursionError) as error:
+                        raise Failure(ExitCode.BAD_DATA, f"{place}: not JSON: {str(error)[:100]}") from error
+    except OSError as error:
+        raise Failure(ExitCode.NO_INPUT, f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise Failure(ExitCode.BAD_DATA, f"{path}: not UTF-8: {error.reason} at byte {error.start}") from error
+
+
+def _ids(place, line, n_tokens):
+    ids = line.get("token_ids") if isinstance(line, dict) else None
+    if not isinstance(ids, list):
+        raise Failure(ExitCode.BAD_DATA, f"{place}: expected an object with a list token_ids, as winnow evaluate --responses "
+                                         "writes it")
+    for token in ids:
+        if type(token) is not int or not 0 <= token < n_tokens:
+            raise Failure(ExitCode.BAD_DATA, f"{place}: token_ids: expected tokens below {n_tokens}, found "
+                                             f"{json.dumps(token)[:50]}; is --model the model that wrote them?")
+    return ids
+
+
+def decode(options):
+    """Writes options.out: each line of options.decode_responses with its `text`, special tokens left out."""
+    writer.check_output(options.out, options.force)
+    tokenizer = load_tokenizer(options.model)
+    lines = []
+    for place, line in _lines(options.decode_responses):
+        ids = _ids(place, line, len(tokenizer))
+        text = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        lines.append(json.dumps(line | {"text": text}, ensure_ascii=False) + "\n")
+    part = options.out.with_name(f".{options.out.name}.{os.getpid()}.part")
+    try:
+        with open(part, "w", encoding="utf-8", errors="replace") as file:
+            file.writelines(lines)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, options.out)
+    except OSError as error:
+        raise Failure(ExitCode.IO_ERROR, f"{options.out}: cannot be written: {error}") from error
+    finally:
+        part.unlink(missing_ok=True)
+    print(f"{len(lines)} texts\n\nWritten: {options.out}")
