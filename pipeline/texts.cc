@@ -50,7 +50,8 @@ std::optional<TextBatch> read_batch(const std::filesystem::path& path, const std
   if (head.at("key") != key) return std::nullopt;
   std::stringstream rest;
   rest << file.rdbuf();
-  if (sha256_of(rest.str()) != head.at("content_sha256")) fail(ExitCode::kBadData, "its content is damaged");
+  if (sha256_of(rest.str()) != head.at("content_sha256").get<std::string>())
+    fail(ExitCode::kBadData, "its content is damaged");
   TextBatch batch{.pattern = head.at("pattern").get<std::string>(),
                   .prompt_tokens = head.at("prompt_tokens").get<int64_t>(),
                   .prefill_seconds = head.at("prefill_seconds").get<double>(),

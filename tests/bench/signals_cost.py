@@ -1,11 +1,12 @@
 """What the signals of layers cost beside the NLL: the sweep with and without them, and Transformers, in the same run.
 
     python3 tests/bench/signals_cost.py [--winnow build/winnow] [--repeats 5] [--write]
+    python3 tests/bench/signals_cost.py --shape qwen3-4b [--repeats 2]     # a GPU; random weights, T = 24576
 
 Needs torch, transformers and h5py. The measurement is that of compare_transformers.py, on the demo model. All take turns
 in each repeat, so that a change of the machine's load meets all of them; ratios are medians of the ratios within a
 repeat. Transformers measures NLL, KL and sensitivity: 25 passes an example; mass and lazy ratio, which need its slow
-attention, are left out on its side.
+attention, are left out on its side. With --shape the sweep with NLL alone is the only peer.
 """
 
 import argparse
@@ -24,9 +25,11 @@ import torch
 import transformers
 
 from compare_transformers import BUSY_LOAD, DATA, MODEL, ROOT, SINKS, TOLERANCE, WINDOW_KEYS, Peer
+from random_model import QWEN3_4B, TINY, write_calibration, write_checkpoint
 from reference import drop_one
 from winnow_process import Winnow, WinnowFailed, processor
 
+SHAPES = {"qwen3-4b": QWEN3_4B, "tiny": TINY}
 TARGET = 1.3  # times the sweep with the NLL alone
 TAIL = 32  # rows before the answer that lose the attention
 RUNS = {"NLL alone": "none", "kl": "kl", "sensitivity, tail": "sensitivity", "mass": "mass", "lazy": "lazy",
@@ -71,6 +74,23 @@ class SignalPeer(Peer):
             removed.append([-log_p(patterns[0], (layer, start - TAIL)).gather(1, tokens[start:, None]).mean().item()
                             for layer in range(len(self.layers))])
         return time.perf_counter() - begin, np.array(kl), np.array(removed)
+
+
+def measure_shape(winnow, options):
+    """(seconds an example of every run, provenance) on random weights; all repeats share nothing but the files."""
+    model = Path(options.model_dir or winnow.directory / "model")
+    write_checkpoint(model, SHAPES[options.shape], "cuda" if torch.cuda.is_available() else "cpu")
+    data = write_calibration(winnow.directory / "data.h5", options.tokens, options.answer, options.examples,
+                             SHAPES[options.shape].vocab)
+    seconds = {name: [] for name in RUNS}
+    for repeat in range(options.repeats):
+        for name, signals in RUNS.items():
+            flags = ["--window", 2048, "--signals", signals, *(["--sensitivity", "full"] if name.endswith("full") else [])]
+            run = winnow.calibrate(model, data, flags)
+            # The first example pays for what is planned once a length.
+            seconds[name].append(statistics.median(run.seconds[1:] or run.seconds))
+        print(f"repeat {repeat + 1}: " + ", ".join(f"{name} {s[-1]:.3f} s" for name, s in seconds.items()), flush=True)
+    return seconds, run.provenance
 
 
 def measure(winnow, options):
@@ -125,18 +145,38 @@ def render(options, seconds, largest, provenance):
         f"target: at most {TARGET}.", ""])
 
 
+def render_shape(options, seconds, provenance):
+    rows = [f"| {name} | {statistics.median(values):.3f} | {min(values):.3f} to {max(values):.3f} | "
+            f"{ratio(seconds, name):.3f} |" for name, values in seconds.items()]
+    return "\n".join([
+        f"## {provenance['devices']}", "", f"`python3 {' '.join(['tests/bench/signals_cost.py', *sys.argv[1:]])}`, "
+        f"{datetime.date.today().isoformat()}; winnow {provenance['winnow_version']}", "",
+        f"Shape {options.shape}, random weights, T = {options.tokens}, {options.answer} answer tokens, W = 2048, every "
+        f"layer, attention {provenance['attention_path']}; {options.repeats} alternating repeats.", "",
+        "| signals | seconds an example, median | range | to NLL alone |", "| --- | --- | --- | --- |", *rows, "",
+        f"All signals: {ratio(seconds, 'all'):.3f} times the sweep with the NLL alone, target: at most {TARGET}.", ""])
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--winnow", type=Path, default=ROOT / "build" / "winnow")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--examples", type=int, default=4, help="in each turn (default: 4)")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--shape", choices=SHAPES, help="random weights of that shape (default: the demo model)")
+    parser.add_argument("--model-dir", help="where the random checkpoint is kept")
+    parser.add_argument("--tokens", type=int, default=24576, help="of an example of random tokens")
+    parser.add_argument("--answer", type=int, default=256)
     parser.add_argument("--write", action="store_true", help="write results/benchmarks/signals-DATE.md")
     options = parser.parse_args()
     options.load = os.getloadavg()[0]
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory(prefix="winnow-bench-") as directory:
         try:
+            if options.shape:
+                seconds, provenance = measure_shape(Winnow(options.winnow, directory), options)
+                print("\n" + render_shape(options, seconds, provenance))
+                return
             seconds, largest, provenance = measure(Winnow(options.winnow, directory), options)
         except WinnowFailed as failure:
             sys.exit(f"{failure.command}\n{failure}")
