@@ -20,7 +20,8 @@ say "What each layer costs when it alone is windowed" "${launcher[*]} ${calibrat
 "${launcher[@]}" "${calibrate[@]}" >"$out/calibration.txt"
 
 search=(build/winnow search --model "$demo/model" --data "$demo/long.h5" "${window[@]}" --method greedy-forward
-  --keep "$keep" --objective exact-match --tail-rows 32 --verify 16 --out "$out/search")
+  --keep "$keep" --objective exact-match --tail-rows 32
+  --verify 16 --verify-examples 8 --out "$out/search")
 say "Layers chosen together, step by step" "${launcher[*]} ${search[*]}"
 "${launcher[@]}" "${search[@]}"
 
