@@ -39,7 +39,8 @@ select_layers greedy-forward "$out/search"
 
 evaluate=(build/winnow evaluate --model "$demo/model" --data "$demo/test.h5" "${window[@]}" --out "$out/evaluation"
   --pattern full --pattern windowed --pattern periodic:2@0 --pattern periodic:4@0
-  --pattern "$out/light-transfer.json" --pattern "$out/nll.json" --pattern "$out/exact-match.json" --pattern "$out/greedy-forward.json"
-  --baseline periodic:4@0)
+  --pattern "$out/light-transfer.json" --pattern "$out/nll.json" --pattern "$out/exact-match.json"
+  --pattern "$out/greedy-forward.json"
+  --baseline periodic:4@0 --generate 26)
 say "All of them on examples that no rule has seen" "${launcher[*]} ${evaluate[*]}"
 "${launcher[@]}" "${evaluate[@]}"

@@ -92,8 +92,7 @@ void refuse_gemma3_changes(const Context& context) {
   }
 }
 
-// ---- Transformers
-// ----------------------------------------------------------------------------------------------------
+// ---- Transformers ---------------------------------------------------------------------------------------------------
 
 // What config.json of a Llama or Mistral must say to be read as a Ministral with the same weights: where it leaves a
 // field out, Ministral's default may differ from its own.
@@ -162,8 +161,7 @@ void plan_hf(const Context& context, ExportPlan& plan) {
   }
 }
 
-// ---- vLLM
-// ------------------------------------------------------------------------------------------------------------
+// ---- vLLM -----------------------------------------------------------------------------------------------------------
 
 void plan_vllm(const Context& context, ExportPlan& plan) {
   const std::string& impl = context.options.model_impl;
@@ -194,8 +192,7 @@ void plan_vllm(const Context& context, ExportPlan& plan) {
   }
 }
 
-// ---- TensorRT-LLM, SWAA
-// ----------------------------------------------------------------------------------------------
+// ---- TensorRT-LLM, SWAA ---------------------------------------------------------------------------------------------
 
 void plan_trtllm(const Context& context, ExportPlan& plan) {
   int64_t max_seq_len = 0;
@@ -252,8 +249,7 @@ void plan_swaa(const Context& context, ExportPlan& plan) {
   }
 }
 
-// ---- all engines
-// -----------------------------------------------------------------------------------------------------
+// ---- all engines ----------------------------------------------------------------------------------------------------
 
 // Where the engine's window rules are not those that the selection was measured with.
 void warn_of_semantics(const Context& context, ExportPlan& plan) {

@@ -102,8 +102,7 @@ Handle variable_string_type(H5T_cset_t cset) {
   return type;
 }
 
-// ---- Handle
-// ----------------------------------------------------------------------------------------------------------
+// ---- Handle ---------------------------------------------------------------------------------------------------------
 
 Handle::Handle(Handle&& other) noexcept : id_(std::exchange(other.id_, -1)), close_(other.close_) {}
 
@@ -123,8 +122,7 @@ int Handle::close() {
   return close_(std::exchange(id_, -1));
 }
 
-// ---- Group: writing
-// --------------------------------------------------------------------------------------------------
+// ---- Group: writing -------------------------------------------------------------------------------------------------
 
 std::string Group::where(const std::string& name) const {
   const std::string separator = path_.back() == '/' ? "" : "/";
@@ -228,8 +226,7 @@ void Group::attach_scale(const std::string& dataset, int64_t axis, const std::st
   check_write(H5DSattach_scale(data.get(), along.get(), static_cast<unsigned>(axis)), at, "attach the dimension scale");
 }
 
-// ---- File
-// ------------------------------------------------------------------------------------------------------------
+// ---- File -----------------------------------------------------------------------------------------------------------
 
 // The bytes of a created file, taken from the core driver when the file is closed: only then are they complete.
 // H5Fget_file_image is no way to them: in HDF5 1.10.8 it clears a flag in the superblock's copy and leaves the

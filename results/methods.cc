@@ -40,8 +40,7 @@ std::vector<ScoredLayer> ranked(const Ranking& ranking, const std::vector<double
   return layers;
 }
 
-// ---- methods that rank the measured layers
-// ---------------------------------------------------------------------------
+// ---- methods that rank the measured layers --------------------------------------------------------------------------
 
 std::vector<double> signal_means(const SelectInput& input, const Table<double>& table, const std::string& method,
                                  const std::string& signal) {
@@ -170,8 +169,7 @@ bool rank_layers(const SelectInput& input, const SelectOptions& options, Choice&
   return true;
 }
 
-// ---- budgets
-// ---------------------------------------------------------------------------------------------------------
+// ---- budgets --------------------------------------------------------------------------------------------------------
 
 int64_t model_layers(const Results& results) {
   const ProvenanceEntry* entry = results.provenance.find("model_layers");
