@@ -81,6 +81,17 @@ def test_selection_says_where_it_comes_from(run_directory, tmp_path):
     assert all(f" {layer}" in result.stdout for layer in selection["layers"])
 
 
+def test_inspect_shows_a_selection(run_directory, tmp_path):
+    path = tmp_path / "nll.json"
+    select(run_directory, tmp_path, "--keep", 2, "--out", path)
+    shown = launch.run(["inspect", path, "--json"], tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    assert json.loads(shown.stdout) == {"kind": "selection"} | json.loads(path.read_text())
+    path.write_text("{}")
+    refused = launch.run(["inspect", path], tmp_path)
+    assert refused.returncode == 65 and len(launch.error_lines(refused.stderr)) == 1
+
+
 def test_search_results_are_read(results, tmp_path):
     with h5py.File(results, "a") as file:
         group = file.create_group("selection/greedy-forward")
