@@ -9,6 +9,7 @@ from contextlib import ExitStack
 
 from . import compare, export, opening, page, record
 from .errors import BAD_DATA, INTERNAL, NO_INPUT, USAGE, ReportError
+from .wording import count
 
 EXAMPLE = """\
 Example:
@@ -39,44 +40,45 @@ def parser(version):
 
 
 def read(paths, stack):
-    """(runs, cells without results) of all paths; the files stay open until `stack` closes."""
-    runs, others = [], []
+    """The record.Contents of all paths; the files stay open until `stack` closes."""
+    contents = record.Contents()
     for path in paths:
         file = opening.find(path)
         tree = stack.enter_context(opening.open(file))
         try:
             if opening.format_of(tree)[0] == opening.COLLECTION:
-                more, without = record.read_collection(tree, file)
-                runs += more
-                others += without
+                runs, others = record.read_collection(tree, file)
+                contents.runs += runs
+                contents.others += others
             else:
-                runs.append(record.read_run(tree, file))
+                result = record.read_result(tree, file)
+                (contents.runs if isinstance(result, record.Run) else contents.patterns).append(result)
         except ReportError:
             raise
         except Exception as error:  # whatever a damaged file makes of the libraries' reading
             raise ReportError(BAD_DATA, f"{file}: not readable as a result ({type(error).__name__}: {error}); copy it "
                                         "again, or delete it and repeat the command that wrote it") from error
-    if not runs:
+    if not contents.results:
         raise ReportError(NO_INPUT, f"{paths[0]}: no cell has results yet; winnow sweep submit measures them")
-    return runs, others
+    return contents
 
 
 def report(flags, version):
     with ExitStack() as stack:
-        runs, others = read(flags.results, stack)
-        compare.name_runs(runs)
-        made_by = sorted({str(run.fact("winnow_version")) for run in runs if run.fact("winnow_version")})
+        contents = read(flags.results, stack)
+        compare.name_runs(contents.runs)
+        made_by = sorted({str(one.fact("winnow_version")) for one in contents.results if one.fact("winnow_version")})
         footer = f"Written by winnow-report {version}"
         if made_by:
             footer += f" from results of winnow {', '.join(made_by)}"
         if made_by and made_by != [version]:
             print(f"winnow: note: winnow-report {version} reads results of winnow {', '.join(made_by)}", file=sys.stderr)
-        text, found = page.within_size(runs, others, footer + ".")
+        text, found = page.within_size(contents, footer + ".")
         if flags.figures:
             files = export.write_figures(found, flags.figures, flags.format or "svg")
             print(f"{len(files)} figures in {flags.figures}")
         export.write_whole(flags.out, text.encode("utf-8", "replace"))
-        print(f"{flags.out}: {len(runs)} result{'' if len(runs) == 1 else 's'}, {len(text) / 2**20:.1f} MiB")
+        print(f"{flags.out}: {count(len(contents.results), 'result')}, {len(text) / 2**20:.1f} MiB")
 
 
 def _check(flags):

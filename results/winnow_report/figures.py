@@ -117,10 +117,18 @@ class Grid:
     widest: float = 1000.0  # of a column
 
 
-def draw_grid(grid, width):
-    longest = max((len(str(row)) for row in grid.rows), default=1)
+def _name_column(names, width):
+    """(width of a column of names at the left, characters that fit)."""
     limit = 34 if width > 500 else 12
-    left = min(longest, limit) * 6.4 + 16
+    return min(max((len(str(name)) for name in names), default=1), limit) * 6.4 + 16, limit
+
+
+def _shortened(name, limit):
+    return name if len(name) <= limit else name[:limit - 1] + "\u2026"
+
+
+def draw_grid(grid, width):
+    left, limit = _name_column(grid.rows, width)
     n_rows, n_columns = len(grid.rows), max(len(grid.columns), 1)
     top = 22 if grid.row_axis else 6
     step = min((width - left - 6) / n_columns, grid.widest)
@@ -130,9 +138,8 @@ def draw_grid(grid, width):
     if grid.row_axis:
         canvas.text(2, 14, grid.row_axis, "start", "axis")
     for r, row in enumerate(grid.rows):
-        y, name = top + r * height, str(row)
-        short = name if len(name) <= limit else name[:limit - 1] + "\u2026"
-        canvas.text(left - 8, y + height / 2 + 4, short, "end", "tick")
+        y = top + r * height
+        canvas.text(left - 8, y + height / 2 + 4, _shortened(str(row), limit), "end", "tick")
         for c in range(len(grid.columns)):
             class_, words, tip = grid.cell(r, c)
             canvas.rect(left + c * step + 0.5, y + 0.5, max(step - 1, 0.6 * step), height - 1.5, f"mark {class_}",
@@ -141,6 +148,39 @@ def draw_grid(grid, width):
                 canvas.text(left + (c + 0.5) * step, y + height / 2 + 4, words, "middle", f"on-{class_} under")
     canvas.layer_axis(grid.columns, grid.axis, y=top + n_rows * height)
     return canvas.render(grid.label)
+
+
+@dataclass
+class Intervals:
+    """A row for each name: a figure with its interval."""
+
+    names: list
+    values: np.ndarray
+    low: np.ndarray    # NaN: no interval
+    high: np.ndarray
+    tips: list
+    filled: set        # positions that are drawn filled
+    axis: str
+    label: str
+    form: object = number
+
+
+def draw_intervals(rows, width):
+    left, limit = _name_column(rows.names, width)
+    canvas = Canvas(width, 24 * len(rows.names) + 56, left=left, right=16, top=8, bottom=44)
+    x_left, _, x_right, _ = canvas.plot
+    scale, is_log = value_scale(np.concatenate([rows.values, rows.low, rows.high]), x_left + 8, x_right - 8)
+    canvas.bottom_axis(scale, rows.axis + (" (log)" if is_log else ""), scale.ticks(5 if width > 500 else 3), rows.form)
+    for i, name in enumerate(rows.names):
+        y = 20 + 24 * i
+        canvas.text(left - 8, y + 4, _shortened(str(name), limit), "end", "tick")
+        if not np.isfinite(rows.values[i]):
+            continue
+        is_filled = i in rows.filled
+        if np.isfinite([rows.low[i], rows.high[i]]).all():
+            canvas.line(scale(rows.low[i]), y, scale(rows.high[i]), y, "whisker" if is_filled else "whisker-spare")
+        canvas.dot(scale(rows.values[i]), y, 5, f"mark {'dot-keep' if is_filled else 'dot-spare'}", data_tip=rows.tips[i])
+    return canvas.render(rows.label)
 
 
 def _draw_certainty(run, width, how):

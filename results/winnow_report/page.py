@@ -5,7 +5,7 @@ from string import Template
 
 import numpy as np
 
-from . import compare, figures, figures_examples, further, matrix, reading
+from . import compare, figures, figures_examples, matrix, patterns, reading, signals
 from .markup import Markup, escape, join, script_json, tag
 from .palette import css_variables
 from .svg import NARROW, WIDE
@@ -200,8 +200,7 @@ def run_figures(run, most_cells):
     if run.examples is not None:
         found.append(figures_examples.heat_map(run, max(most_cells, len(run.layers))))
     found += [*figures.controls(run), figures.exact_match(run), figures_examples.tokens(run, max(most_cells // 4, 1)),
-              figures_examples.growth(run), further.signals(run), further.selections(run), further.evaluation(run),
-              ranking_table(run)]
+              figures_examples.growth(run), *signals.figures(run), ranking_table(run)]
     return [figure for figure in found if figure is not None]
 
 
@@ -235,17 +234,21 @@ def _short(run):
                bottom_lines(run), section(ranking_table(run), run.key + "-"), provenance(run, run.key + "-"), class_="figure run")
 
 
-def figures_of(runs, share=1.0):
+def figures_of(contents, share=1.0):
     """[(prefix of its id, figure)] of all that the page shows in full; `--figures` exports the same.
 
     share: of the values per example that a page of full size holds.
     """
-    found = [] if len(runs) == 1 else [("", figure) for figure in compare.figures(runs)]
+    runs = contents.runs
+    found = [] if len(runs) <= 1 else [("", figure) for figure in compare.figures(runs)]
     detailed = runs if len(runs) <= MOST_DETAILED else []
     cells = int(share * min(figures_examples.MOST_CELLS, MOST_MATRIX_CELLS // max(len(detailed), 1)))
     for run in detailed:
         prefix = "" if len(runs) == 1 else run.key + "-"
         found += [(prefix, figure) for figure in run_figures(run, cells)]
+    for index, result in enumerate(contents.patterns[:MOST_DETAILED]):
+        result.key = f"p{index}"
+        found += [(f"p{index}-", figure) for figure in patterns.figures_of(result)]
     return found
 
 
@@ -265,43 +268,74 @@ def overview(runs, others):
     return parts
 
 
-def within_size(runs, others, footer):
+def within_size(contents, footer):
     """(page, its figures): in full, or with fewer examples where it would become larger than MOST_BYTES."""
     for share in SHARES:
-        found = figures_of(runs, share)
-        text = build(runs, others, found, footer, share)
+        found = figures_of(contents, share)
+        text = build(contents, found, footer, share)
         if len(text) <= MOST_BYTES:
             break
     return text, found
 
 
-def build(runs, others, found, footer, share=1.0):
-    """The page as text. runs: named by compare.name_runs; found: figures_of(runs); others: cells without results."""
+def _several(runs, others, found, share):
+    """Runs beside each other, then one by one."""
+    body = [tag("h2", "All results"), *overview(runs, others)]
+    body += [section(figure) for prefix, figure in found if not prefix]
+    body.append(tag("h2", "Result by result"))
+    size = 0
+    for index, run in enumerate(runs):
+        own = [figure for prefix, figure in found if prefix == run.key + "-"]
+        if own:
+            body.append(tag("details", tag("summary", run.label), tag("p", about(run), class_="about"),
+                            lead(run), *_one(run, own, run.key + "-", share), class_="run"))
+        elif size < MOST_SHORT_BYTES:
+            body.append(_short(run))
+            size += len(body[-1])
+        else:
+            body.append(tag("p", f"The first {index} of {len(runs):,} results have a section; a report on the run "
+                                 "directory of another has all its figures.", class_="caption"))
+            break
+    return body
+
+
+def _pattern_sections(results, found, is_alone):
+    """Evaluations and searches, each under its own heading."""
+    body = []
+    for index, result in enumerate(results):
+        if not is_alone:
+            body.append(tag("h2", patterns.title(result)))
+        body += [tag("p", about(result), class_="about"), tag("p", patterns.lead(result), class_="lead")]
+        own = [figure for prefix, figure in found if prefix == f"p{index}-"]
+        if not own:
+            body.append(tag("p", f"Figures are drawn for {MOST_DETAILED} of these results; a report on this one alone has "
+                                 "them.", class_="caption"))
+        warnings = str(result.fact("warnings", "") or "").splitlines()
+        body += [tag("ul", *(tag("li", line) for line in warnings), class_="lines")] if warnings else []
+        body += [tag("h2", "The evidence") if is_alone else "", *(section(figure, f"p{index}-") for figure in own),
+                 provenance(result, f"p{index}-")]
+    return body
+
+
+def build(contents, found, footer, share=1.0):
+    """The page as text. contents.runs: named by compare.name_runs; found: figures_of(contents)."""
+    runs, others = contents.runs, contents.others
+    is_alone = len(contents.results) == 1
+    title = heading = "Layers that must keep full attention"
     if len(runs) == 1:
         run = runs[0]
-        heading = "Layers that must keep full attention"
-        body = [tag("p", about(run), class_="about"), lead(run), *_one(run, [figure for _, figure in found], "", share)]
-        if others:
-            body += overview([], others)[1:]
+        title = run.label
+        body = [tag("p", about(run), class_="about"), lead(run),
+                *_one(run, [figure for prefix, figure in found if not prefix], "", share)]
+        body += overview([], others)[1:] if others else []
+    elif runs:
+        title = heading = f"{len(runs)} results: layers that must keep full attention"
+        body = _several(runs, others, found, share)
     else:
-        heading = f"{len(runs)} results: layers that must keep full attention"
-        body = [tag("h2", "All results"), *overview(runs, others)]
-        body += [section(figure) for prefix, figure in found if not prefix]
-        body.append(tag("h2", "Result by result"))
-        size = 0
-        for index, run in enumerate(runs):
-            own = [figure for prefix, figure in found if prefix == run.key + "-"]
-            if own:
-                body.append(tag("details", tag("summary", run.label), tag("p", about(run), class_="about"),
-                                lead(run), *_one(run, own, run.key + "-", share), class_="run"))
-            elif size < MOST_SHORT_BYTES:
-                body.append(_short(run))
-                size += len(body[-1])
-            else:
-                body.append(tag("p", f"The first {index} of {len(runs):,} results have a section; a report on the run "
-                                     "directory of another has all its figures.", class_="caption"))
-                break
+        title = heading = patterns.title(contents.patterns[0]) if is_alone else "Whole patterns of full and windowed layers"
+        body = []
+    body += _pattern_sections(contents.patterns, found, is_alone)
     template = Template(asset("page.html"))
-    return template.substitute(title=escape(f"winnow report: {runs[0].label if len(runs) == 1 else heading}"),
-                               heading=escape(heading), style=Markup(css_variables() + asset("chart.css") + asset("page.css")),
+    return template.substitute(title=escape(f"winnow report: {title}"), heading=escape(heading),
+                               style=Markup(css_variables() + asset("chart.css") + asset("page.css")),
                                script=Markup(asset("page.js")), body=join(body, "\n"), footer=escape(footer))

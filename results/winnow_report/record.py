@@ -9,20 +9,8 @@ from .agreement import order_of
 from .errors import BAD_DATA, ReportError
 from .markup import clean
 
-CALIBRATION_KNOWN = {"nll", "delta_nll", "exact_match", "token_accuracy", "token_nll"}
-RANKING_KNOWN = {"mean_delta_nll", "median_delta_nll", "standard_error", "ci_low", "ci_high", "rank", "rank_low",
-                 "rank_high", "exact_match_drop", "token_accuracy_drop"}
-BY_LAYER = sorted(RANKING_KNOWN - {"rank"})
-
-
-@dataclass
-class Signal:
-    """A quantity per layer that may rank layers, too."""
-
-    name: str
-    long_name: str
-    units: str
-    values: np.ndarray  # (layer)
+BY_LAYER = ["mean_delta_nll", "median_delta_nll", "standard_error", "ci_low", "ci_high", "rank_low", "rank_high",
+            "exact_match_drop", "token_accuracy_drop"]
 
 
 @dataclass
@@ -39,9 +27,58 @@ class Examples:
     n_left_out: int = 0
 
 
+class Facts:
+    """What every result has: provenance."""
+
+    def fact(self, name, default=None):
+        return self.provenance[name][0] if name in self.provenance else default
+
+
 @dataclass
-class Run:
-    """One result: a results file, or a cell of a collected sweep."""
+class PatternResult(Facts):
+    """The results file of an evaluation or of a search: figures of whole patterns."""
+
+    path: str
+    kind: str                                        # "evaluation" or "search"
+    tree: object
+    provenance: dict = field(default_factory=dict)
+    settings: dict = field(default_factory=dict)     # attributes of /evaluation
+    label: str = ""
+    key: str = "p0"
+    cell: dict = field(default_factory=dict)
+
+    @property
+    def groups(self):
+        """{name: Dataset}: of an evaluation one, of a search one for each method."""
+        names = ["evaluation"] if self.kind == "evaluation" else [f"selection/{m}" for m in children(self.tree, "selection")]
+        return {clean(name.removeprefix("selection/")): dataset(self.tree, name) for name in names}
+
+    @property
+    def layers(self):
+        found = _layers_of(*self.groups.values())
+        return np.arange(int(self.fact("model_layers", 0) or 0)) if found is None else found
+
+    @property
+    def n_examples(self):
+        return max((data.sizes.get("example", 0) for data in self.groups.values()), default=0)
+
+
+@dataclass
+class Contents:
+    """All that a page is about."""
+
+    runs: list = field(default_factory=list)
+    others: list = field(default_factory=list)    # (cell, state, reason) of cells without results
+    patterns: list = field(default_factory=list)  # PatternResult
+
+    @property
+    def results(self):
+        return [*self.runs, *self.patterns]
+
+
+@dataclass
+class Run(Facts):
+    """One result of a calibration: a results file, or a cell of a collected sweep."""
 
     path: str
     layers: np.ndarray                 # (layer): indices of decoder layers
@@ -56,7 +93,6 @@ class Run:
     reliability: dict = field(default_factory=dict)
     settings: dict = field(default_factory=dict)     # attributes of /ranking
     status: dict = field(default_factory=dict)       # figure: why it is not defined
-    signals: list = field(default_factory=list)
     notes: list = field(default_factory=list)
     tree: object = None
     label: str = ""
@@ -75,9 +111,6 @@ class Run:
         """Positions of the k layers that keep full attention."""
         return self.order()[:k]
 
-    def fact(self, name, default=None):
-        return self.provenance[name][0] if name in self.provenance else default
-
 
 def dataset(tree, group):
     """The group as a Dataset, or None."""
@@ -88,7 +121,7 @@ def dataset(tree, group):
     return node.to_dataset(inherit=False) if hasattr(node, "to_dataset") else None
 
 
-def _children(tree, group):
+def children(tree, group):
     try:
         return list(tree[group].children)
     except KeyError:
@@ -210,7 +243,7 @@ def _read_budgets(run, ranking):
 
 
 def _read_controls(run, tree):
-    names = list(dict.fromkeys([*_children(tree, "control"), *_children(tree, "deconfounding")]))
+    names = list(dict.fromkeys([*children(tree, "control"), *children(tree, "deconfounding")]))
     for name in names:
         data = dataset(tree, f"deconfounding/{name}")
         control = scalars(data)
@@ -221,27 +254,24 @@ def _read_controls(run, tree):
         run.controls[clean(name)] = control
 
 
-def _read_signals(run, calibration, ranking):
-    """Every further variable over layers; the drops of exact match and accuracy are signals, too."""
-    n = len(run.layers)
-    found = [Signal("delta_nll", "delta NLL", "nats per token", run.figures["mean_delta_nll"])]
-    for name, words in (("exact_match_drop", "exact-match drop"), ("token_accuracy_drop", "token-accuracy drop")):
-        if np.isfinite(run.figures[name]).any():
-            found.append(Signal(name, words, "1", run.figures[name]))
-    further = []
-    for data, dims, known in ((ranking, ("layer",), RANKING_KNOWN), (calibration, ("example", "layer"), CALIBRATION_KNOWN)):
-        for name in ([] if data is None else data.data_vars):
-            values = None if name in known else numbers(data, name, dims)
-            if values is None or values.shape[-1] != n or any(signal.name == name for signal in further):
-                continue
-            if values.ndim == 2:
-                values = np.array([column[np.isfinite(column)].mean() if np.isfinite(column).any() else np.nan
-                                   for column in values.T])
-            if np.isfinite(values).any():
-                attributes = data[name].attrs
-                further.append(Signal(clean(name), clean(attributes.get("long_name", name)),
-                                      clean(attributes.get("units", "")), values))
-    run.signals = found + further if further else []
+def _read_provenance(tree):
+    """{name: (value, units, long_name)}"""
+    data = dataset(tree, "provenance")
+    return {name: (value, clean(data[name].attrs.get("units", "")), clean(data[name].attrs.get("long_name", "")))
+            for name, value in scalars(data).items()}
+
+
+def read_result(tree, path):
+    """A results file as a Run or a PatternResult. ReportError where there is nothing to report on."""
+    groups = list(tree.children)
+    if "ranking" in groups or "calibration" in groups or not {"evaluation", "selection"} & set(groups):
+        return read_run(tree, path)
+    kind = "evaluation" if "evaluation" in groups else "search"
+    settings = _plain(tree["evaluation"].attrs) if kind == "evaluation" else {}
+    result = PatternResult(str(path), kind, tree, _read_provenance(tree), settings)
+    if not any("pattern" in data.sizes for data in result.groups.values()):
+        raise ReportError(BAD_DATA, f"{path}: its {kind} has no patterns; delete it and repeat the command that wrote it")
+    return result
 
 
 def read_run(tree, path):
@@ -271,11 +301,7 @@ def read_run(tree, path):
     reliability = dataset(tree, "reliability")
     run.reliability = scalars(reliability)
     run.status |= _statuses(reliability)
-    provenance = dataset(tree, "provenance")
-    for name, value in scalars(provenance).items():
-        attributes = provenance[name].attrs
-        run.provenance[name] = (value, clean(attributes.get("units", "")), clean(attributes.get("long_name", "")))
-    _read_signals(run, calibration, ranking)
+    run.provenance = _read_provenance(tree)
     return run
 
 

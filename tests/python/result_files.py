@@ -88,22 +88,18 @@ def write(path, n=16, n_layers=12, seed=0, ids=None, window=2048, model="/models
     return delta
 
 
-def add_more(path, seed=0):
-    """Signals, selections and an evaluation, as later versions of the measurement add them."""
-    random = np.random.default_rng(seed)
-    with h5py.File(path, "a") as file:
-        group = file["calibration"]
-        delta = group["delta_nll"][:]
-        _put(group, "kl", 0.8 * delta + random.normal(0, 0.01, delta.shape), ["example", "layer"], "nats")
-        _put(group, "lazy_ratio", random.random(delta.shape), ["example", "layer"])
-        chosen = file.create_group("selection/exact-match")
-        _scale(chosen, "layer", np.arange(delta.shape[1]))
-        _put(chosen, "keep", (np.arange(delta.shape[1]) % 4 == 1).astype("u1"), ["layer"])
-        evaluation = file.create_group("evaluation")
-        _scale(evaluation, "example", np.zeros(40, "f4"))
-        patterns = ["full", "windowed", "periodic:4@0", "list:1,4,5"]
-        evaluation.create_dataset("pattern", data=patterns, dtype=TEXT).make_scale("pattern")
-        share = np.array([1.0, 0.0, 0.3, 0.8])
-        _put(evaluation, "exact_match", (random.random((4, 40)) < share[:, None]).astype("u1"), ["pattern", "example"])
-        _put(evaluation, "nll", random.random((4, 40)) + 2 * (1 - share[:, None]), ["pattern", "example"])
-        _put(evaluation, "kv_cache_bytes", np.array([100, 12, 34, 33]) * 2**20, ["pattern"], "bytes")
+def run_all_kinds(directory, launch, tiny):
+    """Runs winnow on a tiny model: directory/{calibration,evaluation,search}, with all that each can measure."""
+    tiny.write_checkpoint(directory / "model", layers=5, seed=8)
+    tiny.write_calibration(directory / "long.h5", [60, 50, 70, 40, 64, 48, 52, 66])
+    shared = ["--model", directory / "model", "--data", directory / "long.h5", "--window", 8]
+
+    def winnow(verb, out, *more):
+        done = launch.run([verb, *shared, "--out", directory / out, *more], directory / "cache")
+        assert done.returncode == 0, done.stderr
+
+    winnow("calibrate", "calibration", "--per-token", "--signals", "all", "--lazy-recent", 8, "--lazy-last", 8)
+    patterns = [word for name in ("full", "windowed", "periodic:2@0", "list:1,3") for word in ("--pattern", name)]
+    winnow("evaluate", "evaluation", *patterns, "--baseline", "windowed", "--generate", 3)
+    for method in (["greedy-forward", "--verify", 3, "--verify-examples", 4], ["greedy-backward"], ["pairs"]):
+        winnow("search", "search", "--tail-rows", 4, "--keep", 2, "--method", *method)

@@ -21,6 +21,7 @@ import xarray as xr
 
 import launch
 import result_files
+import tiny
 import winnow_report
 from winnow_report import agreement, command_line, opening, reading, record, wording
 
@@ -41,6 +42,13 @@ def written(tmp_path_factory):
     file = tmp_path_factory.mktemp("written") / "results.h5"
     subprocess.run([launch.WINNOW.parent / "write_example_results", file, file.with_name("evaluation.h5")], check=True)
     return file
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("kinds")
+    result_files.run_all_kinds(directory, launch, tiny)
+    return directory
 
 
 def report(*arguments):
@@ -345,21 +353,100 @@ def test_several_results_are_compared(tmp_path):
     assert "One result is over these layers" in (tmp_path / "page.html").read_text()
 
 
-def test_further_signals_and_an_evaluation_get_figures(tmp_path):
-    result_files.write(tmp_path / "results.h5")
-    result_files.add_more(tmp_path / "results.h5")
-    page = _Page(page_of(tmp_path, tmp_path))
+def numbers_of(rows, column):
+    """The exact values of a column of a table of a page."""
+    at = [cell[0] for cell in rows[0]].index(column)
+    return [float(row[at][1]) for row in rows[1:]]
+
+
+def test_signals_are_those_of_the_file(kinds, tmp_path):
+    page = _Page(page_of(kinds / "calibration", tmp_path))
+    with h5py.File(kinds / "calibration/results.h5") as file:
+        signals = file["signals"]
+        names = [name.decode() for name in signals["signal"][:]]
+        assert len(names) == 7
+        for i, name in enumerate(names):
+            assert numbers_of(page.tables["signals"], name) == signals["value"][i].tolist()
+        for column, name in (("transfer", "transfer"), ("low", "transfer_low"), ("overlap", "transfer_overlap")):
+            np.testing.assert_array_equal(numbers_of(page.tables["transfer"], column), signals[name][:])
+        low = wording.number(signals["spearman_ci_low"][0, 3])
+    assert "KL to the base\nrho" in (tmp_path / "page.html").read_text() and low in (tmp_path / "page.html").read_text()
+
+
+def test_without_signals_the_drops_are_compared(kinds, tmp_path):
+    def remove(file):
+        del file["signals"]
+    text = page_of(damage(kinds / "calibration/results.h5", tmp_path / "results.h5", remove), tmp_path)
+    page = _Page(text)
     with h5py.File(tmp_path / "results.h5") as file:
-        lazy = file["calibration/lazy_ratio"][:].mean(0)
-        match = file["evaluation/exact_match"][:].mean(1)
-    columns, *rows = page.tables["signals"]
-    at = [cell[0] for cell in columns].index("lazy_ratio")
-    assert [float(row[at][1]) for row in rows] == pytest.approx(lazy.tolist(), rel=1e-12)
-    _, *rows = page.tables["evaluation"]
-    at = [cell[0] for cell in page.tables["evaluation"][0]].index("exact match")
-    assert [row[0][0] for row in rows] == ["full", "windowed", "periodic:4@0", "list:1,4,5"]
-    assert [float(row[at][1]) for row in rows] == pytest.approx(match.tolist(), rel=1e-12)
-    assert page.tables["selections"][1][1][0] == "1 5 9"
+        assert numbers_of(page.tables["signals"], "exact-match") == file["ranking/exact_match_drop"][:].tolist()
+    assert "transfer" not in page.tables
+
+
+def test_an_evaluation_is_that_of_the_file(kinds, tmp_path):
+    text = page_of(kinds / "evaluation", tmp_path)
+    page = _Page(text)
+    with h5py.File(kinds / "evaluation/results.h5") as file:
+        data = {name: variable[:] for name, variable in file["evaluation"].items() if variable.ndim}
+    table = page.tables["p0-patterns"]
+    assert [row[0][0] for row in table[1:]] == ["full", "windowed", "periodic:2@0", "list:1,3"]
+    for column, name in (("full layers", "full_layers"), ("exact match", "mean_exact_match"), ("NLL, nats per token", "mean_nll"),
+                         ("nll low", "nll_ci_low"), ("exact match of what it writes", "mean_generated_exact_match")):
+        assert numbers_of(table, column) == data[name].tolist()
+    for at, length in enumerate(data["kv_length"]):
+        assert numbers_of(table, f"kv_cache_bytes at {length}") == data["kv_cache_bytes"][:, at].tolist()
+    for other in ("full", "baseline"):
+        assert numbers_of(page.tables[f"p0-less-{other}"], "NLL, nats per token, difference") == data[f"nll_minus_{other}"].tolist()
+        assert numbers_of(page.tables[f"p0-less-{other}"], "McNemar p") == data[f"mcnemar_p_{other}"].tolist()
+    assert numbers_of(page.tables["p0-written"], "new tokens per second") == data["decode_rate"].tolist()
+    assert "Less windowed" in text
+
+
+@pytest.mark.parametrize("name", ["mean_exact_match", "kv_cache_bytes", "full_layers", "exact_match_minus_full", "on_front_nll",
+                                  "generated_cache_bytes", "kv_length", "mean_nll"])
+def test_an_evaluation_may_lack_variables(kinds, tmp_path, name):
+    def remove(file):
+        del file["evaluation"][name]
+    text = page_of(damage(kinds / "evaluation/results.h5", tmp_path / "results.h5", remove), tmp_path)
+    assert "Whole patterns, measured" in text and "nan" not in text.split("<script")[0].lower().replace("nano", "")
+
+
+def test_a_search_is_that_of_the_file(kinds, tmp_path):
+    page = _Page(page_of(kinds / "search", tmp_path))
+    with h5py.File(kinds / "search/results.h5") as file:
+        for method in ("greedy-forward", "greedy-backward"):
+            data, rows = file[f"selection/{method}"], page.tables[f"p0-{method}-steps"]
+            assert numbers_of(rows, "K") == data["keep"][:].tolist()
+            assert numbers_of(rows, "mean nll") == data["mean_nll"][:].tolist()
+            for row, full in zip(rows[1:], data["full"][:]):
+                assert row[1][0] == " ".join(map(str, np.flatnonzero(full)))
+        pairs = file["selection/pairs"]
+        upper = np.triu_indices(len(pairs["candidate"]), 1)
+        assert numbers_of(page.tables["p0-pairs"], "interaction NLL") == pairs["interaction_nll"][:][upper].tolist()
+
+
+def test_all_kinds_stand_in_one_page(kinds, tmp_path):
+    code, out, err = report(*(kinds / name for name in ("search", "calibration", "evaluation")), "--out", tmp_path / "page.html",
+                            "--figures", tmp_path / "figures")
+    assert code == DONE and "3 results" in out, err
+    page = _Page((tmp_path / "page.html").read_text())
+    assert {"ranking", "signals", "p0-pairs", "p1-patterns"} <= set(page.tables)
+    assert {"deltas-by-layer", "transfer", "p0-pairs", "p1-written"} <= {file.stem for file in (tmp_path / "figures").iterdir()}
+
+
+def test_one_pattern_alone_gets_a_page(tmp_path, kinds):
+    done = launch.run(["evaluate", "--model", kinds / "model", "--data", kinds / "long.h5", "--window", 8, "--limit", 1,
+                       "--pattern", "windowed", "--out", tmp_path / "run"], kinds / "cache")
+    assert done.returncode == 0, done.stderr
+    assert "windowed" in page_of(tmp_path / "run", tmp_path)
+
+
+def test_a_result_without_patterns_is_refused(kinds, tmp_path):
+    def empty(file):
+        del file["evaluation"]
+        file.create_group("evaluation")
+    code, _, err = report(damage(kinds / "evaluation/results.h5", tmp_path / "results.h5", empty), "--out", tmp_path / "page.html")
+    assert code == BAD_DATA and "evaluation has no patterns" in err
 
 
 def test_figures_become_files(work, tmp_path):

@@ -40,7 +40,7 @@ def write_page(sources, out):
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
-    """{name: page}: a real run with per-token NLL, a made-up result with everything, three results together."""
+    """{name: page}: a real run with per-token NLL, a made-up result, three results together, results of all kinds."""
     work = tmp_path_factory.mktemp("pages")
     tiny.write_checkpoint(work / "model", layers=8, seed=8)
     tiny.write_calibration(work / "long.h5", [60, 50, 70, 40, 64, 48, 52, 66, 44])
@@ -50,11 +50,13 @@ def pages(tmp_path_factory):
     assert done.returncode == 0, done.stderr
     ids = [HOSTILE, *(f"example-{i:04d}" for i in range(1, 40))]
     result_files.write(work / "full.h5", 40, 36, ids=ids)
-    result_files.add_more(work / "full.h5")
+    result_files.run_all_kinds(work / "kinds", launch, tiny)
+    kinds = [work / "kinds" / name for name in ("calibration", "evaluation", "search")]
     result_files.write(work / "other.h5", 40, 36, seed=3, window=1024)
     result_files.write(work / "large.h5", 1000, 96)
     return {"run": write_page([work / "run"], work / "run.html"), "full": write_page([work / "full.h5"], work / "full.html"),
             "several": write_page([work / "run", work / "full.h5", work / "other.h5"], work / "several.html"),
+            "kinds": write_page(kinds, work / "kinds.html"), "patterns": write_page(kinds[1:], work / "patterns.html"),
             "large": write_page([work / "large.h5"], work / "large.html"), "work": work}
 
 
@@ -85,7 +87,7 @@ class Opened:
 
 @pytest.mark.parametrize("width", [NARROW, WIDE])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["run", "full", "several", "large"])
+@pytest.mark.parametrize("name", ["run", "full", "several", "kinds", "patterns", "large"])
 def test_every_figure_is_drawn(browser, pages, name, scheme, width):
     with Opened(browser, pages[name], width, scheme) as opened:
         page = opened.page
@@ -111,13 +113,16 @@ def test_every_figure_is_drawn(browser, pages, name, scheme, width):
         opened.check_quiet()
 
 
+@pytest.mark.parametrize("name, wanted", [
+    ("full", ["deltas", "certainty", "examples", "control-0", "exact-match", "stability", "signals"]),
+    ("kinds", ["tokens", "signals", "transfer", "p0-patterns", "p0-less-full", "p0-less-baseline", "p0-written",
+               "p1-greedy-forward-steps", "p1-greedy-forward-gains", "p1-greedy-backward-steps", "p1-pairs"])])
 @pytest.mark.parametrize("width", [NARROW, WIDE])
-def test_every_view_of_every_figure_has_marks(browser, pages, width):
-    with Opened(browser, pages["full"], width) as opened:
+def test_every_view_of_every_figure_has_marks(browser, pages, width, name, wanted):
+    with Opened(browser, pages[name], width) as opened:
         page = opened.page
         ids = page.evaluate("[...document.querySelectorAll('figure.figure')].map(figure => figure.id)")
-        assert {"deltas", "certainty", "examples", "control-0", "exact-match", "stability", "signals", "selections",
-                "evaluation"} <= set(ids)
+        assert set(wanted) <= set(ids)
         for id_ in ids:
             for button in page.query_selector_all(f"#{id_} [data-show]"):
                 button.click()
