@@ -187,7 +187,8 @@ def test_base_models_and_bad_models(prepare, model, tmp_path):
                                                                 "chat_template": template}))
         assert message in prepare("--input", rows, "--out", tmp_path / "x.h5", model=base, expect=code).stderr
     (base / "config.json").write_text("[]")
-    assert "config.json: not a JSON object" in prepare("--input", rows, "--out", tmp_path / "x.h5", model=base, expect=65).stderr
+    refused = prepare("--input", rows, "--out", tmp_path / "x.h5", model=base, expect=65).stderr
+    assert "config.json: not a JSON object" in refused
     (base / "config.json").unlink()
     (base / "tokenizer.json").write_text("{}")
     assert "tokenizer" in prepare("--input", rows, "--out", tmp_path / "x.h5", "--raw", model=base, expect=65).stderr
@@ -329,6 +330,18 @@ def test_interrupted_run_leaves_nothing(model, tmp_path, number):
     assert sorted(os.listdir(tmp_path)) == ["rows.jsonl"]
     launch.wait_for(lambda: not any(os.path.exists(f"/proc/{pid}/cmdline") and open(f"/proc/{pid}/cmdline").read()
                                     for pid in workers))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_while_python_still_imports(model, tmp_path, number):
+    (tmp_path / "numpy.py").write_text(f"import os, time\nos.kill(os.getpid(), {int(number)})\ntime.sleep(60)\n")
+    rows = write_rows(tmp_path / "rows.jsonl", 3)
+    command = launch.command(["prepare", "--model", model, *LIMITS, "--input", rows, "--out", tmp_path / "out.h5"])
+    done = subprocess.run(command, env=launch.environment(tmp_path) | {"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
+                          capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (
+        75, "winnow: prepare: interrupted, nothing was written; the same command begins anew\n")
+    assert sorted(os.listdir(tmp_path)) == ["numpy.py", "rows.jsonl"]
 
 
 def peak_mib(model, rows, out, tmp_path):
