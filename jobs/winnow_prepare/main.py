@@ -17,7 +17,7 @@ from winnow_prepare.progress import Progress
 from winnow_prepare.render import RawRenderer, TemplateRenderer, find_template
 from winnow_prepare.selection import Candidate, Limits, Reservoir
 from winnow_prepare.sources import Reader, find_files
-from winnow_prepare.tokenise import Tokeniser, load_tokenizer, special_prefix, tokenizer_sha256, vocabulary_size
+from winnow_prepare.tokenise import SEAM, Tokeniser, load_tokenizer, special_prefix, tokenizer_sha256, vocabulary_size
 from winnow_prepare.work import Worker
 
 FIRST_ERRORS = 5
@@ -150,8 +150,9 @@ def _attributes(options, common, report):
 def _nothing_kept(draw, options):
     counted = ", ".join(f"{count} {reason}" for reason, count in draw.left_out.most_common(4))
     first = "; first: " + ": ".join(filter(None, draw.first_errors[0])) if draw.first_errors else ""
+    hint = "; --separator says what stands between prompt and answer" if SEAM in draw.left_out and options.raw else ""
     return Failure(ExitCode.BAD_DATA, f"{', '.join(options.input[:3])}: no example is left, nothing was written: "
-                                      f"{counted or 'no rows'}{first}")
+                                      f"{counted or 'no rows'}{first}{hint}")
 
 
 def prepare(options):

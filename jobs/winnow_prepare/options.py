@@ -95,7 +95,8 @@ def _files(parser):
     group = parser.add_argument_group("files")
     group.add_argument("--model", type=pathlib.Path, metavar="DIR", help="checkpoint directory; its tokenizer is used")
     group.add_argument("--input", nargs="+", action="extend", metavar="FILE|DIR",
-                       help="JSON Lines (also .gz, .zst) or Parquet, or a directory of them")
+                       help="JSON Lines (also .gz, .zst, or through a pipe) or Parquet, or a directory of them; hidden files "
+                            "of a directory are left out")
     group.add_argument("--out", type=pathlib.Path, metavar="FILE", help="calibration file to write")
     group.add_argument("--decode-responses", type=pathlib.Path, metavar="FILE",
                        help="instead of all this: write to --out what winnow evaluate --responses wrote, with a text to "

@@ -129,7 +129,8 @@ class TemplateRenderer:
             return head, f"{kind}, by the template"
         if start is None and not (wanted or self._opens_think):
             return head, "no think block: the template puts none"
-        return f"{head[:start]}{opening}\n{wanted}\n{closing}\n\n", f"{kind}, added: the template puts none"
+        effect = "in place of the template's" if block else "added: the template puts none"
+        return f"{head[:start]}{opening}\n{wanted}\n{closing}\n\n", f"{kind}, {effect}"
 
 
 def with_date(template, date):

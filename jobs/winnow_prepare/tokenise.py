@@ -10,6 +10,7 @@ import unicodedata
 
 from winnow_prepare.errors import ExitCode, Failure, Unusable
 
+SEAM = "no token begins where the answer begins"
 NEAR_CHARACTERS = 20000  # how far before the answer an added token is looked for
 PROBE = "It's  a probe:\n\n\t1234 naïve Straße, don't 你好 <x>\n"
 
@@ -133,12 +134,12 @@ class Tokeniser:
         begin = rendered.answer_begin - shift
         start = tail.char_to_token(begin)
         if start is None or tail.token_to_chars(start)[0] != begin:
-            raise Unusable("no token begins where the answer begins")
+            raise Unusable(SEAM)
         if first + start == 0:
             raise Unusable("nothing before the answer")
         before = tail.token_to_chars(start - 1) if start else None
         if before is not None and before[1] > begin:
-            raise Unusable("no token begins where the answer begins")
+            raise Unusable(SEAM)
         self._check(ids, first + start, text[rendered.answer_begin:])
         closing = 0
         if end:

@@ -1,6 +1,7 @@
 """Calibration files: written whole under a temporary name, then renamed. Equal input gives equal bytes."""
 
 import hashlib
+import io
 import os
 import tempfile
 
@@ -97,16 +98,53 @@ def write(outputs):
             os.replace(part, path)
             _sync(path.parent)
     except OSError as error:
-        raise Failure(ExitCode.IO_ERROR, f"{path}: cannot be written: {error}") from error
+        raise Failure(ExitCode.IO_ERROR, f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
         for part in parts.values():
             part.unlink(missing_ok=True)
 
 
+class _Disk(io.FileIO):
+    """The file below HDF5, which cannot close one that does not take its last bytes: h5py raises, or the process crashes.
+    It therefore hears of no failure; `check` tells the first one."""
+
+    def __init__(self, path):
+        super().__init__(path, "w+")
+        self._failure = None
+
+    def write(self, data):
+        rest = memoryview(data).cast("B")
+        size = len(rest)
+        while rest and self._failure is None:
+            try:
+                rest = rest[super().write(rest):]
+            except OSError as error:
+                self._failure = error
+        return size
+
+    def truncate(self, size=None):
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self._failure = self._failure or error
+            return size
+
+    def check(self):
+        if self._failure is not None:
+            raise self._failure
+
+
 def _write_one(part, attributes, examples):
+    with _Disk(part) as disk:
+        _write_to(disk, attributes, examples)
+        disk.check()
+    _sync(part)
+
+
+def _write_to(disk, attributes, examples):
     lengths = [length for _, _, length, _, _ in examples]
     text = h5py.string_dtype("utf-8")
-    with h5py.File(part, "w") as file:
+    with h5py.File(disk, "w") as file:
         for name, value in ({"format": "winnow-calibration", "format_version": 1} | attributes).items():
             file.attrs[name] = value
         tokens = file.create_dataset("tokens", (sum(lengths),), numpy.int32, track_times=False)
@@ -118,7 +156,6 @@ def _write_one(part, attributes, examples):
         file.create_dataset("answer_start", data=starts, track_times=False)
         file.create_dataset("example_id", data=[name for name, *_ in examples], dtype=text, track_times=False)
         file.create_dataset("source", data=[source for _, source, *_ in examples], dtype=text, track_times=False)
-    _sync(part)
 
 
 def _sync(path):

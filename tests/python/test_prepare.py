@@ -179,6 +179,10 @@ def test_base_models_and_bad_models(prepare, model, tmp_path):
     refused = prepare("--input", rows, "--out", out, model=base, expect=64).stderr
     assert "no chat template" in refused and "--template FILE" in refused and "--raw" in refused
     prepare("--input", rows, "--out", out, "--raw", "--separator", "\n", model=base)
+    word = tmp_path / "word.jsonl"
+    word.write_text('{"prompt": "The capital of Fran", "answer": "ce is Paris"}')
+    refused = prepare("--input", word, "--out", tmp_path / "x.h5", "--raw", "--min-prompt-tokens", "1", model=base, expect=65)
+    assert "no token begins where the answer begins" in refused.stderr and "--separator" in refused.stderr
     assert len(read(out)[0]) == 3
     prepare("--input", rows, "--out", out, "--force", "--template", vocabularies.TEMPLATES / "chatml.jinja", model=base)
     assert "template_sha256" in read(out)[1]
@@ -298,10 +302,14 @@ def test_disk_that_is_full(prepare, tmp_path):
     """A limit of the file's size stands in for it: the temporary file, then the output."""
     rows = write_rows(tmp_path / "rows.jsonl", 40, lambda i: 400)
     command = launch.command(["prepare", "--model", prepare.model, *LIMITS, "--input", rows, "--out", tmp_path / "out.h5"])
-    for blocks in (4, 40, 68):
+    prepare("--input", rows, "--out", tmp_path / "out.h5")
+    size = (tmp_path / "out.h5").stat().st_size  # larger than the temporary file
+    (tmp_path / "out.h5").unlink()
+    for blocks in (4, size // 2048, size // 1024):
         done = subprocess.run(["bash", "-c", f"trap '' XFSZ; ulimit -f {blocks}; exec \"$@\"", "bash", *command],
                               env=launch.environment(tmp_path), capture_output=True, text=True)
         assert done.returncode == 74 and len(done.stderr.splitlines()) == 1 and str(tmp_path) in done.stderr, done.stderr
+        assert "File too large" in done.stderr and ("out.h5: cannot be written" in done.stderr) == (blocks == size // 1024)
         assert sorted(os.listdir(tmp_path)) == ["rows.jsonl"]
 
 

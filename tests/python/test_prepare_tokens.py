@@ -252,6 +252,17 @@ def test_think_block_that_the_template_drops_is_added(models, tmp_path):
         assert ("added" in rendered.think) == (think != "none")
 
 
+def test_think_block_of_the_template_is_replaced(models, tmp_path):
+    """A template that always writes an empty block, whatever the reasoning."""
+    template = ("{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}<think>\n\n</think>\n\n"
+                "{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}")
+    made, = Layouts({}).parse(Row("here", {"prompt": "Where?", "answer": "Paris", "reasoning": "I know it."}, "s"))
+    tokenizer = load_tokenizer(models["thinking"])
+    rendered = TemplateRenderer(tokenizer, template, "given", {}, DATE).render(made)
+    assert rendered.text[:rendered.answer_begin].endswith("assistant\n<think>\nI know it.\n</think>\n\n")
+    assert rendered.think == "think block as given, in place of the template's"
+
+
 def test_the_date_is_fixed(models):
     tokenizer = load_tokenizer(models["llama3"])
     template = find_template(tokenizer, None, models["llama3"])
