@@ -1,7 +1,6 @@
 """Calibration files: written whole under a temporary name, then renamed. Equal input gives equal bytes."""
 
 import hashlib
-import io
 import os
 import tempfile
 
@@ -104,58 +103,36 @@ def write(outputs):
             part.unlink(missing_ok=True)
 
 
-class _Disk(io.FileIO):
-    """The file below HDF5, which cannot close one that does not take its last bytes: h5py raises, or the process crashes.
-    It therefore hears of no failure; `check` tells the first one."""
-
-    def __init__(self, path):
-        super().__init__(path, "w+")
-        self._failure = None
-
-    def write(self, data):
-        rest = memoryview(data).cast("B")
-        size = len(rest)
-        while rest and self._failure is None:
-            try:
-                rest = rest[super().write(rest):]
-            except OSError as error:
-                self._failure = error
-        return size
-
-    def truncate(self, size=None):
-        try:
-            return super().truncate(size)
-        except OSError as error:
-            self._failure = self._failure or error
-            return size
-
-    def check(self):
-        if self._failure is not None:
-            raise self._failure
-
-
 def _write_one(part, attributes, examples):
-    with _Disk(part) as disk:
-        _write_to(disk, attributes, examples)
-        disk.check()
+    """The room is reserved first: HDF5 cannot close a file that does not take its last bytes; h5py then raises something
+    else than an OSError, or the process crashes."""
+    tokens = sum(length for _, _, length, _, _ in examples)
+    names = sum(len(name.encode()) + len(source.encode()) for name, source, *_ in examples)
+    text = sum(len(str(value).encode()) for value in attributes.values())
+    with open(part, "w+b", buffering=0) as disk:
+        room = 4 * tokens + 2 * names + 256 * len(examples) + 2 * text + 2**16
+        os.posix_fallocate(disk.fileno(), 0, room)  # fails here
+        os.ftruncate(disk.fileno(), 0)              # HDF5 makes an empty file only into one of its own
+        with h5py.File(disk, "w") as file:
+            os.posix_fallocate(disk.fileno(), 0, room)  # cut to what is used when HDF5 closes it
+            _fill(file, attributes, examples)
     _sync(part)
 
 
-def _write_to(disk, attributes, examples):
+def _fill(file, attributes, examples):
     lengths = [length for _, _, length, _, _ in examples]
     text = h5py.string_dtype("utf-8")
-    with h5py.File(disk, "w") as file:
-        for name, value in ({"format": "winnow-calibration", "format_version": 1} | attributes).items():
-            file.attrs[name] = value
-        tokens = file.create_dataset("tokens", (sum(lengths),), numpy.int32, track_times=False)
-        offsets = numpy.concatenate([[0], numpy.cumsum(lengths)]).astype(numpy.int64)
-        for number, (_, _, _, load, _) in enumerate(examples):
-            tokens[offsets[number]:offsets[number + 1]] = numpy.frombuffer(load(), numpy.int32)
-        file.create_dataset("offsets", data=offsets, track_times=False)
-        starts = numpy.array([start for *_, start in examples], numpy.int64)
-        file.create_dataset("answer_start", data=starts, track_times=False)
-        file.create_dataset("example_id", data=[name for name, *_ in examples], dtype=text, track_times=False)
-        file.create_dataset("source", data=[source for _, source, *_ in examples], dtype=text, track_times=False)
+    for name, value in ({"format": "winnow-calibration", "format_version": 1} | attributes).items():
+        file.attrs[name] = value
+    tokens = file.create_dataset("tokens", (sum(lengths),), numpy.int32, track_times=False)
+    offsets = numpy.concatenate([[0], numpy.cumsum(lengths)]).astype(numpy.int64)
+    for number, (_, _, _, load, _) in enumerate(examples):
+        tokens[offsets[number]:offsets[number + 1]] = numpy.frombuffer(load(), numpy.int32)
+    file.create_dataset("offsets", data=offsets, track_times=False)
+    starts = numpy.array([start for *_, start in examples], numpy.int64)
+    file.create_dataset("answer_start", data=starts, track_times=False)
+    file.create_dataset("example_id", data=[name for name, *_ in examples], dtype=text, track_times=False)
+    file.create_dataset("source", data=[source for _, source, *_ in examples], dtype=text, track_times=False)
 
 
 def _sync(path):
