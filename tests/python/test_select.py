@@ -2,6 +2,7 @@
 
 import collections
 import json
+import os
 import pathlib
 import shutil
 
@@ -138,6 +139,13 @@ def test_refusals_are_one_line(run_directory, tmp_path, flags, code, words):
     result = launch.run(["select", run_directory, *flags], tmp_path)
     assert result.returncode == code, result.stderr
     assert result.stderr.count("\n") == 1 and all(word in result.stderr for word in words), result.stderr
+
+
+def test_a_pipe_is_not_replaced(run_directory, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    result = launch.run(["select", run_directory, "--keep", 2, "--out", tmp_path / "pipe"], tmp_path)
+    assert result.returncode == 73 and "no regular file" in launch.error_lines(result.stderr)[0]
+    assert [path.is_fifo() for path in tmp_path.iterdir()] == [True]
 
 
 def test_foreign_files_are_refused(results, tmp_path):
