@@ -79,7 +79,12 @@ void refuse_gemma3_changes(const Context& context) {
   if (context.config.contains("layer_types") && context.config["layer_types"].is_array()) {
     own = context.config["layer_types"];
   } else {
-    const int64_t period = context.config.value("sliding_window_pattern", int64_t{6});
+    const auto field = context.config.find("sliding_window_pattern");
+    const bool is_given = field != context.config.end() && !field->is_null();
+    if (is_given && !field->is_number_integer()) {
+      context.refuse("sliding_window_pattern: expected a whole number, found " + shown(*field));
+    }
+    const int64_t period = is_given ? field->get<int64_t>() : 6;
     for (int64_t layer = 1; layer <= context.selection.n_layers; ++layer) {
       own.push_back(period > 0 && layer % period == 0 ? "full_attention" : "sliding_attention");
     }

@@ -110,12 +110,6 @@ std::vector<double> nll_minus_generic_scores(const SelectInput& input) {
 }
 
 void light_transfer(const SelectInput& input, const SelectOptions& options, Choice& choice) {
-  if (options.lazy != "compat" && options.lazy != "clean") {
-    fail(ExitCode::kUsage, "--lazy is \"" + options.lazy + "\", expected one of: compat, clean");
-  }
-  if (!(options.lazy_share > 0.0 && options.lazy_share <= 1.0)) {
-    fail(ExitCode::kUsage, "--lazy-share must be above 0 and at most 1");
-  }
   const Table<double>& ratio = options.lazy == "compat" ? input.signals.lazy_ratio_compat : input.signals.lazy_ratio;
   if (ratio.values.empty()) not_measured("light-transfer", "the signal lazy", "calibrate with --signals lazy");
   const LazyVote vote = vote_lazy(ratio, options.lazy_share);
@@ -126,6 +120,15 @@ void light_transfer(const SelectInput& input, const SelectOptions& options, Choi
   for (auto column = vote.order.rbegin(); column != vote.order.rend(); ++column) {
     choice.order.push_back({input.results.calibration.layer[at(*column)],
                             static_cast<double>(vote.votes[at(*column)]) / static_cast<double>(vote.n_examples)});
+  }
+}
+
+// A file that was changed by hand may hold anything; NaN has no place in an order.
+void require_finite(const Ranking& ranking, const std::vector<double>& score) {
+  for (std::size_t c = 0; c < score.size(); ++c) {
+    if (std::isfinite(score[c]) && std::isfinite(ranking.mean_delta_nll[c])) continue;
+    fail(ExitCode::kBadData, "/ranking of the results: a figure of layer " + std::to_string(ranking.layer[c]) +
+                                 " is not finite; compute the statistics anew with winnow stats");
   }
 }
 
@@ -165,6 +168,7 @@ bool rank_layers(const SelectInput& input, const SelectOptions& options, Choice&
   } else {
     return false;
   }
+  require_finite(ranking, score);
   choice.order = ranked(ranking, score);
   return true;
 }
@@ -232,8 +236,8 @@ void take_searched(const SelectInput& input, const SelectOptions& options, Choic
   const int64_t keep = options.keep.value_or(default_keep(input.results, model_layers(input.results)));
   const auto found = std::find(searched.keep.begin(), searched.keep.end(), keep);
   if (found == searched.keep.end()) {
-    fail(ExitCode::kUsage, "--keep is " + std::to_string(keep) + ", but the search " + options.method +
-                               " has K = " + joined(searched.keep));
+    fail(ExitCode::kUsage, "--keep is " + std::to_string(keep) + ", but the search " + options.method + " has K = " +
+                               joined(searched.keep) + "; repeat winnow search with --keep " + std::to_string(keep));
   }
   choice.layers = searched.full_layers[at(found - searched.keep.begin())];
   if (searched.is_verified) choice.caveats.emplace_back("searched, then verified with every row under the window");
@@ -270,6 +274,19 @@ T provenance_value(const Results& results, const char* name, const std::string& 
   return *value;
 }
 
+// Also where the method does not look at them: a word that means nothing was meant for something.
+void check_select_options(const SelectOptions& options) {
+  if (options.lazy != "compat" && options.lazy != "clean") {
+    fail(ExitCode::kUsage, "--lazy is \"" + options.lazy + "\", expected one of: compat, clean");
+  }
+  if (!(options.lazy_share > 0.0 && options.lazy_share <= 1.0)) {
+    fail(ExitCode::kUsage, "--lazy-share must be above 0 and at most 1");
+  }
+  if (!options.control.empty() && options.method != "ratio") {
+    fail(ExitCode::kUsage, "--control is for method ratio, not " + options.method + "; leave it out");
+  }
+}
+
 }  // namespace
 
 std::string known_methods() {
@@ -281,6 +298,7 @@ bool is_search_method(const std::string& method) { return method == "greedy-forw
 
 Choice choose_layers(const SelectInput& input, const SelectOptions& options) {
   const Results& results = input.results;
+  check_select_options(options);
   const int64_t n_layers = model_layers(results);
   if (options.keep) require_keep(*options.keep, n_layers);
   Choice choice;

@@ -172,6 +172,23 @@ TEST(Methods, LightTransferKeepsTheLeastLazy) {
                {"--lazy-share"});
 }
 
+TEST(Methods, RefuseFlagsThatMeanNothing) {
+  const SelectInput input = small_input();
+  expect_error([&] { choose_layers(input, {.method = "nll", .lazy = "x"}); }, ExitCode::kUsage, {"--lazy"});
+  expect_error([&] { choose_layers(input, {.method = "first", .lazy_share = 7.0}); }, ExitCode::kUsage,
+               {"--lazy-share"});
+  expect_error([&] { choose_layers(input, {.method = "nll", .control = "short"}); }, ExitCode::kUsage,
+               {"--control", "ratio", "not nll"});
+}
+
+TEST(Methods, RefuseFiguresThatAreNotFinite) {
+  for (const char* method : {"nll", "exact-match"}) {
+    SelectInput input = small_input();
+    input.results.statistics.ranking.mean_delta_nll[2] = std::numeric_limits<double>::quiet_NaN();
+    expect_error([&] { layers_of(input, method, 1); }, ExitCode::kBadData, {"layer 2", "not finite", "winnow stats"});
+  }
+}
+
 TEST(Methods, PatternsLookAtNoFigure) {
   const SelectInput input = small_input();
   EXPECT_EQ(layers_of(input, "first", 2), (Layers{0, 1}));

@@ -139,7 +139,7 @@ TEST(Config, RefusesWhatIsNoJsonObject) {
   const auto refused = [](const std::string& text, const std::vector<std::string>& parts) {
     expect_error(ExitCode::kBadData, parts, [&] { parse_config(text, "m/config.json"); });
   };
-  refused("", {"m/config.json: not JSON"});
+  refused("", {"m/config.json: not JSON: parse error at line 1"});  // without the name of a C++ exception
   refused("{\"model_type\":", {"m/config.json: not JSON"});
   refused("[1]", {"m/config.json: expected a JSON object, found [1]"});
   refused(R"({"model_type":"llama","model_type":"qwen3"})", {"key \"model_type\" is there twice"});
