@@ -148,6 +148,16 @@ def test_a_pipe_is_not_replaced(run_directory, tmp_path):
     assert [path.is_fifo() for path in tmp_path.iterdir()] == [True]
 
 
+def test_a_result_is_not_replaced_by_its_selection(results, tmp_path):
+    before = results.read_bytes()
+    (tmp_path / "link.h5").symlink_to(results)
+    for out in (results, tmp_path / "link.h5"):
+        done = launch.run(["select", results, "--keep", 2, "--out", out], tmp_path)
+        line, = launch.error_lines(done.stderr)
+        assert done.returncode == 64 and "--out" in line and "another name" in line
+    assert results.read_bytes() == before
+
+
 def test_foreign_files_are_refused(results, tmp_path):
     with h5py.File(results, "a") as file:
         file["calibration/kl"] = np.zeros((3, LAYERS + 1))
