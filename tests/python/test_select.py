@@ -133,6 +133,8 @@ def test_a_search_ends_in_a_selection(run_directory, tmp_path):
     (["--keep", "7"], 64, ["--keep", "0 to 6"]),
     (["--keep", "-1"], 64, ["--keep"]),
     (["--method", "periodic:2@5"], 64, ["periodic"]),
+    (["--method", "random:"], 64, ['"random:"', "random:SEED"]),
+    (["--method", "random:1:2"], 64, ['"random:1:2"', "random:SEED"]),
     (["--out", "/nowhere/s.json"], 73, ["/nowhere/s.json"]),
 ])
 def test_refusals_are_one_line(run_directory, tmp_path, flags, code, words):
@@ -156,6 +158,13 @@ def test_a_result_is_not_replaced_by_its_selection(results, tmp_path):
         line, = launch.error_lines(done.stderr)
         assert done.returncode == 64 and "--out" in line and "another name" in line
     assert results.read_bytes() == before
+
+
+def test_results_cut_short_are_said_to_be(results, tmp_path):
+    os.truncate(results, results.stat().st_size - 10)
+    result = launch.run(["select", results], tmp_path)
+    line, = launch.error_lines(result.stderr)
+    assert result.returncode == 65 and line.endswith("cut short or damaged; copy or make it anew")
 
 
 def test_foreign_files_are_refused(results, tmp_path):
