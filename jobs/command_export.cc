@@ -146,6 +146,7 @@ void check_in_transformers(const ExportPlan& plan, const fs::path& folder, const
 }
 
 int run_export(const Options& options) {
+  if (options.out.empty()) fail(ExitCode::kUsage, "--out is empty; name a new folder");
   const Selection selection = read_selection(options.selection);
   const fs::path model = options.model.empty() ? fs::path(selection.model) : fs::path(options.model);
   const fs::path config = model / "config.json";

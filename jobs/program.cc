@@ -2,6 +2,9 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <array>
+#include <charconv>
+#include <cstdint>
 #include <cstdio>
 #include <iostream>
 #include <memory>
@@ -32,6 +35,27 @@ constexpr const char* kFooter =
     "\nExample:\n"
     "  winnow calibrate --model DIR --data calibration.h5 --window 2048 --out run\n";
 
+// CLI11 reads 010 as 8, an empty word as a flag that was not given, and a number that is too large as the largest.
+std::string refuse_number(std::string& text) {
+  const std::size_t sign = text.starts_with("-") ? 1 : 0;
+  const bool has_padding = text.size() > sign + 1 && text[sign] == '0';
+  int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error == std::errc() && end == text.data() + text.size() && !has_padding) return "";
+  return "expected a whole number, found \"" + text + "\"";
+}
+
+// On all flags of a verb, and of the verbs below it, whose help says that their value is a count.
+void check_whole_numbers(CLI::App& app) {
+  constexpr std::array kCounts = {"B", "K", "M", "N", "S", "W"};
+  for (CLI::Option* option : app.get_options()) {
+    const std::string name = option->get_type_name().substr(0, option->get_type_name().find(':'));
+    if (std::find(kCounts.begin(), kCounts.end(), name) == kCounts.end()) continue;
+    option->transform(CLI::Validator(refuse_number, ""));  // transform() puts it before the checks of ranges
+  }
+  for (CLI::App* below : app.get_subcommands({})) check_whole_numbers(*below);
+}
+
 struct Program {
   CLI::App app{kDescription, "winnow"};
   std::vector<Command> commands;
@@ -49,6 +73,7 @@ struct Program {
           ->description("YAML file of flags under the same names (window: 2048); flags given here win")
           ->type_name("FILE");
     }
+    for (const Command& command : commands) check_whole_numbers(*command.app);
   }
 
   const Command* find(const std::string& verb) const {

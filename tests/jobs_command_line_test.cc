@@ -180,6 +180,21 @@ TEST(CommandLine, RefusesWhatItDoesNotKnow) {
   refused({"stats", "file", "--top-k"}, {"stats:", "--top-k"});
 }
 
+TEST(CommandLine, WholeNumbersAreDecimalAndWhole) {
+  const auto parse = [](const std::string& flag, const std::string& number) {
+    parse_command_line(
+        {"evaluate", "--model", "m", "--data", "d", "--out", "o", "--pattern", "full", "--window", "8", flag, number});
+  };
+  for (const char* flag : {"--sinks", "--limit", "--seed", "--threads", "--generate"}) {
+    EXPECT_NO_THROW(parse(flag, "10"));
+    // Octal, hexadecimal, nothing, and what fits no counter: each was taken for another number, without a word.
+    for (const char* number : {"010", "0x10", "", "99999999999999999999", "+5", " 5", "5 ", "1e3", "-01"}) {
+      expect_error([&] { parse(flag, number); }, ExitCode::kUsage,
+                   {flag, "whole number", "\"" + std::string(number) + "\""});
+    }
+  }
+}
+
 TEST(CommandLine, HelpAndVersionAreNoErrors) {
   EXPECT_NO_THROW(parse_command_line({"--help"}));
   EXPECT_NO_THROW(parse_command_line({"--version"}));
