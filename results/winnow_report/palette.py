@@ -38,6 +38,7 @@ def blend(stops, position):
 
 def _variables(colours, diverging):
     steps = {f"q{i}": "#%02x%02x%02x" % blend(diverging[3:], i / (N_STEPS - 1)) for i in range(N_STEPS)}
+    steps |= {f"m{i}": colour for i, colour in enumerate(diverging)}
     # Text on a step: the ink of whichever scheme stands out more from it.
     for name, colour in list(steps.items()):
         red, green, blue = _channels(colour)

@@ -1,4 +1,4 @@
-"""What a report needs of one result, read from its DataTree, and what to say about what is missing."""
+"""What a report needs of one result of calibrate, read from its DataTree, and what to say about what is missing."""
 
 from dataclasses import dataclass, field
 
@@ -9,20 +9,8 @@ from .agreement import order_of
 from .errors import BAD_DATA, ReportError
 from .markup import clean
 
-CALIBRATION_KNOWN = {"nll", "delta_nll", "exact_match", "token_accuracy", "token_nll"}
-RANKING_KNOWN = {"mean_delta_nll", "median_delta_nll", "standard_error", "ci_low", "ci_high", "rank", "rank_low",
-                 "rank_high", "exact_match_drop", "token_accuracy_drop"}
-BY_LAYER = sorted(RANKING_KNOWN - {"rank"})
-
-
-@dataclass
-class Signal:
-    """A quantity per layer that may rank layers, too."""
-
-    name: str
-    long_name: str
-    units: str
-    values: np.ndarray  # (layer)
+BY_LAYER = ["mean_delta_nll", "median_delta_nll", "standard_error", "ci_low", "ci_high", "rank_low", "rank_high",
+            "exact_match_drop", "token_accuracy_drop"]
 
 
 @dataclass
@@ -39,33 +27,38 @@ class Examples:
     n_left_out: int = 0
 
 
-@dataclass
-class Run:
-    """One result: a results file, or a cell of a collected sweep."""
+@dataclass(kw_only=True)
+class Result:
+    """What results of every kind have."""
 
     path: str
-    layers: np.ndarray                 # (layer): indices of decoder layers
-    budgets: list                      # K
-    top_k: int
-    figures: dict                      # name: (layer) of /ranking, NaN where not defined
-    rank: np.ndarray                   # (layer), from 1
-    p_top_k: dict                      # K: (layer)
+    layers: np.ndarray                               # (layer): indices of decoder layers
+    n_examples: int = 0
     provenance: dict = field(default_factory=dict)   # name: (value, units, long_name)
-    examples: Examples | None = None
-    controls: dict = field(default_factory=dict)     # name: {"means": (layer) or None, figures of /deconfounding}
-    reliability: dict = field(default_factory=dict)
-    settings: dict = field(default_factory=dict)     # attributes of /ranking
+    settings: dict = field(default_factory=dict)     # attributes of the group with the statistics
     status: dict = field(default_factory=dict)       # figure: why it is not defined
-    signals: list = field(default_factory=list)
     notes: list = field(default_factory=list)
     tree: object = None
     label: str = ""
-    key: str = "r0"   # tells the runs of a page apart, in ids
+    key: str = "r0"   # tells the results of a page apart, in ids
     cell: dict = field(default_factory=dict)         # coordinates in a collected sweep
 
-    @property
-    def n_examples(self):
-        return len(self.examples.ids) if self.examples else int(self.fact("n_examples", 0) or 0)
+    def fact(self, name, default=None):
+        return self.provenance[name][0] if name in self.provenance else default
+
+
+@dataclass(kw_only=True)
+class Run(Result):
+    """Layers measured one at a time: a results file of calibrate, or a cell of a collected sweep."""
+
+    budgets: list = field(default_factory=list)      # K
+    top_k: int = 0
+    figures: dict = field(default_factory=dict)      # name: (layer) of /ranking, NaN where not defined
+    rank: np.ndarray = field(default_factory=lambda: np.array([]))  # (layer), from 1
+    p_top_k: dict = field(default_factory=dict)      # K: (layer)
+    examples: Examples | None = None
+    controls: dict = field(default_factory=dict)     # name: {"means": (layer) or None, figures of /deconfounding}
+    reliability: dict = field(default_factory=dict)
 
     def order(self):
         """Positions of the layers by rank."""
@@ -74,9 +67,6 @@ class Run:
     def kept(self, k):
         """Positions of the k layers that keep full attention."""
         return self.order()[:k]
-
-    def fact(self, name, default=None):
-        return self.provenance[name][0] if name in self.provenance else default
 
 
 def dataset(tree, group):
@@ -88,7 +78,7 @@ def dataset(tree, group):
     return node.to_dataset(inherit=False) if hasattr(node, "to_dataset") else None
 
 
-def _children(tree, group):
+def children(tree, group):
     try:
         return list(tree[group].children)
     except KeyError:
@@ -123,23 +113,27 @@ def scalars(data):
     return values
 
 
-def _plain(attributes):
+def _whole(value):
+    return int(value) if isinstance(value, (int, float)) and np.isfinite(value) else 0
+
+
+def plain(attributes):
     """Attributes as numbers and text; arrays as text."""
-    plain = {}
+    values = {}
     for name, value in attributes.items():
         value = value.item() if isinstance(value, np.generic) else value
-        plain[clean(name)] = value if isinstance(value, (int, float)) else clean(value)
-    return plain
+        values[clean(name)] = value if isinstance(value, (int, float)) else clean(value)
+    return values
 
 
-def _statuses(data, prefix=""):
+def statuses(data, prefix=""):
     if data is None:
         return {}
     return {prefix + str(name): clean(variable.attrs["status"]) for name, variable in data.variables.items()
             if "status" in variable.attrs}
 
 
-def _layers_of(*groups):
+def layers_of(*groups):
     for data in groups:
         if data is not None and "layer" in data.sizes:
             if "layer" in data.variables and data["layer"].dtype.kind in "iu":
@@ -210,52 +204,38 @@ def _read_budgets(run, ranking):
 
 
 def _read_controls(run, tree):
-    names = list(dict.fromkeys([*_children(tree, "control"), *_children(tree, "deconfounding")]))
+    names = list(dict.fromkeys([*children(tree, "control"), *children(tree, "deconfounding")]))
     for name in names:
         data = dataset(tree, f"deconfounding/{name}")
         control = scalars(data)
         examples = read_examples(dataset(tree, f"control/{name}"), run.layers)
         control["means"] = examples.delta.mean(0) if examples is not None and examples.ids else None
         control["n_examples"] = len(examples.ids) if examples else 0
-        run.status |= _statuses(data, f"{name}.")
+        run.status |= statuses(data, f"{name}.")
         run.controls[clean(name)] = control
 
 
-def _read_signals(run, calibration, ranking):
-    """Every further variable over layers; the drops of exact match and accuracy are signals, too."""
-    n = len(run.layers)
-    found = [Signal("delta_nll", "delta NLL", "nats per token", run.figures["mean_delta_nll"])]
-    for name, words in (("exact_match_drop", "exact-match drop"), ("token_accuracy_drop", "token-accuracy drop")):
-        if np.isfinite(run.figures[name]).any():
-            found.append(Signal(name, words, "1", run.figures[name]))
-    further = []
-    for data, dims, known in ((ranking, ("layer",), RANKING_KNOWN), (calibration, ("example", "layer"), CALIBRATION_KNOWN)):
-        for name in ([] if data is None else data.data_vars):
-            values = None if name in known else numbers(data, name, dims)
-            if values is None or values.shape[-1] != n or any(signal.name == name for signal in further):
-                continue
-            if values.ndim == 2:
-                values = np.array([column[np.isfinite(column)].mean() if np.isfinite(column).any() else np.nan
-                                   for column in values.T])
-            if np.isfinite(values).any():
-                attributes = data[name].attrs
-                further.append(Signal(clean(name), clean(attributes.get("long_name", name)),
-                                      clean(attributes.get("units", "")), values))
-    run.signals = found + further if further else []
+def read_common(result):
+    """Takes into a result of any kind what all of them have: the version's note and /provenance."""
+    _, version = opening.format_of(result.tree)
+    if version < opening.FORMAT_VERSION:
+        result.notes.append(f"The file is of format version {version}, older than this program's "
+                            f"{opening.FORMAT_VERSION}; shown is what both know.")
+    provenance = dataset(result.tree, "provenance")
+    for name, value in scalars(provenance).items():
+        attributes = provenance[name].attrs
+        result.provenance[name] = (value, clean(attributes.get("units", "")), clean(attributes.get("long_name", "")))
 
 
 def read_run(tree, path):
     """A results file as a Run. ReportError where there is nothing to report on."""
     calibration, ranking = dataset(tree, "calibration"), dataset(tree, "ranking")
-    layers = _layers_of(ranking, calibration)
+    layers = layers_of(ranking, calibration)
     if layers is None or len(layers) == 0:
         raise ReportError(BAD_DATA, f"{path}: it has neither /ranking nor /calibration with layers; delete it and "
                                     "repeat its winnow calibrate command")
-    run = Run(path=str(path), layers=layers, budgets=[], top_k=0, figures={}, rank=np.array([]), p_top_k={}, tree=tree)
-    _, version = opening.format_of(tree)
-    if version < opening.FORMAT_VERSION:
-        run.notes.append(f"The file is of format version {version}, older than this program's "
-                         f"{opening.FORMAT_VERSION}; shown is what both know.")
+    run = Run(path=str(path), layers=layers, tree=tree)
+    read_common(run)
     run.examples = read_examples(calibration, layers)
     if run.examples is None:
         run.notes.append("The file has no table per example; figures that need one are left out.")
@@ -263,19 +243,15 @@ def read_run(tree, path):
         run.notes.append(f"{run.examples.n_left_out} examples with values that are not finite are left out of the "
                          "figures per example.")
         run.examples = run.examples if run.examples.ids else None
-    run.settings = {} if ranking is None else _plain(ranking.attrs)
+    run.settings = {} if ranking is None else plain(ranking.attrs)
     _read_ranking(run, ranking)
     _read_budgets(run, ranking)
-    run.status = _statuses(ranking)
+    run.status = statuses(ranking)
     _read_controls(run, tree)
     reliability = dataset(tree, "reliability")
     run.reliability = scalars(reliability)
-    run.status |= _statuses(reliability)
-    provenance = dataset(tree, "provenance")
-    for name, value in scalars(provenance).items():
-        attributes = provenance[name].attrs
-        run.provenance[name] = (value, clean(attributes.get("units", "")), clean(attributes.get("long_name", "")))
-    _read_signals(run, calibration, ranking)
+    run.status |= statuses(reliability)
+    run.n_examples = len(run.examples.ids) if run.examples else _whole(run.fact("n_examples"))
     return run
 
 
@@ -305,8 +281,7 @@ def _read_cell(tree, row, path, cell):
         return None
     row = row.isel(layer=np.flatnonzero(np.isfinite(means)))
     facts = scalars(row)
-    run = Run(path=str(path), layers=_layers_of(row), budgets=[], top_k=0, figures={}, rank=np.array([]), p_top_k={},
-              label=cell)
+    run = Run(path=str(path), layers=layers_of(row), label=cell)
     run.settings = {"top_k": facts["top_k"]} if np.isfinite(facts.get("top_k", np.nan)) else {}
     _read_ranking(run, row)
     _read_budgets(run, row)
@@ -330,4 +305,5 @@ def _read_cell(tree, row, path, cell):
             for name, value in scalars(one).items():
                 run.provenance.setdefault(name, (value, clean(one[name].attrs.get("units", "")),
                                                  clean(one[name].attrs.get("long_name", ""))))
+    run.n_examples = _whole(run.fact("n_examples"))
     return run

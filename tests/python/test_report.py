@@ -3,7 +3,6 @@
 import base64
 import contextlib
 import csv
-import html.parser
 import io
 import json
 import os
@@ -22,9 +21,10 @@ import xarray as xr
 import launch
 import result_files
 import winnow_report
-from winnow_report import agreement, command_line, opening, reading, record, wording
+from report_pages import DONE, Page, damage, page_of, report
+from winnow_report import agreement, opening, reading, record, wording
 
-USAGE, BAD_DATA, NO_INPUT, CANNOT_CREATE, DONE = 64, 65, 66, 73, 0
+USAGE, BAD_DATA, NO_INPUT, CANNOT_CREATE = 64, 65, 66, 73
 MOST_BYTES = 6 * 2**20
 
 
@@ -41,57 +41,6 @@ def written(tmp_path_factory):
     file = tmp_path_factory.mktemp("written") / "results.h5"
     subprocess.run([launch.WINNOW.parent / "write_example_results", file, file.with_name("evaluation.h5")], check=True)
     return file
-
-
-def report(*arguments):
-    """(exit code, stdout, stderr); never a stack trace, at most one line of error."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = command_line.main([str(argument) for argument in arguments])
-    assert "Traceback" not in err.getvalue()
-    if code != DONE:
-        assert err.getvalue().startswith("winnow: ") and err.getvalue().count("\n") == 1, err.getvalue()
-    return code, out.getvalue(), err.getvalue()
-
-
-def page_of(source, tmp_path):
-    code, _, err = report(source, "--out", tmp_path / "page.html")
-    assert code == DONE, err
-    return (tmp_path / "page.html").read_text()
-
-
-class _Page(html.parser.HTMLParser):
-    """Tables of a page, by the id of their figure: rows of (text, exact value)."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tables, self._figure, self._cell = {}, "", None
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        attributes = dict(attributes)
-        if tag in ("figure", "section", "details") and attributes.get("id"):
-            self._figure = attributes["id"]
-        if tag == "tr":
-            self.tables.setdefault(self._figure, []).append([])
-        if tag in ("td", "th"):
-            self._cell = ["", attributes.get("data-v")]
-            self.tables[self._figure][-1].append(self._cell)
-
-    def handle_endtag(self, tag):
-        if tag in ("td", "th"):
-            self._cell = None
-
-    def handle_data(self, data):
-        if self._cell is not None:
-            self._cell[0] += data
-
-
-def damage(source, target, change):
-    shutil.copy(source, target)
-    with h5py.File(target, "a") as file:
-        change(file)
-    return target
 
 
 # ---- opening --------------------------------------------------------------------------------------------------------
@@ -128,7 +77,7 @@ def test_the_example_of_the_document_runs(work, tmp_path, monkeypatch):
 
 
 def test_numbers_in_the_page_are_those_of_the_file(work, tmp_path):
-    page = _Page(page_of(work, tmp_path))
+    page = Page(page_of(work, tmp_path))
     with h5py.File(work / "results.h5") as file:
         ranking = {name: file["ranking"][name][:] for name in file["ranking"]}
         delta = file["calibration/delta_nll"][:]
@@ -337,29 +286,12 @@ def test_several_results_are_compared(tmp_path):
     result_files.write(tmp_path / "other.h5", n_layers=6, model="/models/Other")
     code, out, err = report(*(tmp_path / name for name in ("r0.h5", "r1.h5", "other.h5")), "--out", tmp_path / "page.html")
     assert code == DONE and "3 results" in out, err
-    page = _Page((tmp_path / "page.html").read_text())
+    page = Page((tmp_path / "page.html").read_text())
     _, row = page.tables["agreement-0"]
     assert "window 1024" in row[0][0] and "window 2048" in row[1][0] and row[4][0] == "window"
     assert float(row[2][1]) == pytest.approx(float(agreement.spearman(*deltas)), abs=1e-12)
     assert float(row[3][1]) == agreement.jaccard(*(agreement.top(delta, 3) for delta in deltas))
     assert "One result is over these layers" in (tmp_path / "page.html").read_text()
-
-
-def test_further_signals_and_an_evaluation_get_figures(tmp_path):
-    result_files.write(tmp_path / "results.h5")
-    result_files.add_more(tmp_path / "results.h5")
-    page = _Page(page_of(tmp_path, tmp_path))
-    with h5py.File(tmp_path / "results.h5") as file:
-        lazy = file["calibration/lazy_ratio"][:].mean(0)
-        match = file["evaluation/exact_match"][:].mean(1)
-    columns, *rows = page.tables["signals"]
-    at = [cell[0] for cell in columns].index("lazy_ratio")
-    assert [float(row[at][1]) for row in rows] == pytest.approx(lazy.tolist(), rel=1e-12)
-    _, *rows = page.tables["evaluation"]
-    at = [cell[0] for cell in page.tables["evaluation"][0]].index("exact match")
-    assert [row[0][0] for row in rows] == ["full", "windowed", "periodic:4@0", "list:1,4,5"]
-    assert [float(row[at][1]) for row in rows] == pytest.approx(match.tolist(), rel=1e-12)
-    assert page.tables["selections"][1][1][0] == "1 5 9"
 
 
 def test_figures_become_files(work, tmp_path):
@@ -437,7 +369,7 @@ def write_collection(path, n_cells, n_layers, states=()):
 def test_a_collected_sweep_is_reported_cell_by_cell(tmp_path):
     means = write_collection(tmp_path / "collected.h5", 5, 8, ["failed"])
     text = page_of(tmp_path, tmp_path)
-    page = _Page(text)
+    page = Page(text)
     assert "4 results" in text and "the node went down" in text
     _, *rows = page.tables["agreement-0"]
     assert len(rows) == 6 and all(row[4][0] == "window" for row in rows)

@@ -50,12 +50,18 @@ def pages(tmp_path_factory):
     assert done.returncode == 0, done.stderr
     ids = [HOSTILE, *(f"example-{i:04d}" for i in range(1, 40))]
     result_files.write(work / "full.h5", 40, 36, ids=ids)
-    result_files.add_more(work / "full.h5")
+    result_files.add_signals(work / "full.h5")
+    result_files.write_evaluation(work / "evaluation.h5")
+    result_files.write_search(work / "search.h5")
     result_files.write(work / "other.h5", 40, 36, seed=3, window=1024)
     result_files.write(work / "large.h5", 1000, 96)
     return {"run": write_page([work / "run"], work / "run.html"), "full": write_page([work / "full.h5"], work / "full.html"),
             "several": write_page([work / "run", work / "full.h5", work / "other.h5"], work / "several.html"),
-            "large": write_page([work / "large.h5"], work / "large.html"), "work": work}
+            "large": write_page([work / "large.h5"], work / "large.html"),
+            "evaluation": write_page([work / "evaluation.h5"], work / "evaluation.html"),
+            "search": write_page([work / "search.h5"], work / "search.html"),
+            "mixed": write_page([work / name for name in ("full.h5", "search.h5", "evaluation.h5")], work / "mixed.html"),
+            "work": work}
 
 
 class Opened:
@@ -85,7 +91,7 @@ class Opened:
 
 @pytest.mark.parametrize("width", [NARROW, WIDE])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["run", "full", "several", "large"])
+@pytest.mark.parametrize("name", ["run", "full", "several", "large", "evaluation", "search", "mixed"])
 def test_every_figure_is_drawn(browser, pages, name, scheme, width):
     with Opened(browser, pages[name], width, scheme) as opened:
         page = opened.page
@@ -100,7 +106,7 @@ def test_every_figure_is_drawn(browser, pages, name, scheme, width):
             charts: [...figure.querySelectorAll('svg.chart')].filter(chart => chart.getBoundingClientRect().width > 0).map(
               chart => [chart.querySelectorAll('.mark').length, chart.getAttribute('aria-label'),
                         chart.getBoundingClientRect().height]) }))""")
-        assert len(figures) >= (6 if name != "several" else 10)
+        assert len(figures) >= {"several": 10, "mixed": 18, "search": 4}.get(name, 6)
         for figure in figures:
             assert figure["reading"].endswith("."), figure
             assert len(figure["charts"]) == 1, figure
@@ -111,13 +117,19 @@ def test_every_figure_is_drawn(browser, pages, name, scheme, width):
         opened.check_quiet()
 
 
+FIGURES = {"full": {"deltas", "certainty", "examples", "control-0", "exact-match", "stability", "signals", "signal-pairs",
+                    "partial-rho", "transfer"},
+           "evaluation": {"front", "minus-full", "minus-baseline", "costs", "generation", "patterns"},
+           "search": {"greedy-forward-kept", "greedy-forward-course", "greedy-forward-verified", "pairs"}}
+
+
 @pytest.mark.parametrize("width", [NARROW, WIDE])
-def test_every_view_of_every_figure_has_marks(browser, pages, width):
-    with Opened(browser, pages["full"], width) as opened:
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_view_of_every_figure_has_marks(browser, pages, name, width):
+    with Opened(browser, pages[name], width) as opened:
         page = opened.page
         ids = page.evaluate("[...document.querySelectorAll('figure.figure')].map(figure => figure.id)")
-        assert {"deltas", "certainty", "examples", "control-0", "exact-match", "stability", "signals", "selections",
-                "evaluation"} <= set(ids)
+        assert FIGURES[name] <= set(ids)
         for id_ in ids:
             for button in page.query_selector_all(f"#{id_} [data-show]"):
                 button.click()
@@ -149,6 +161,26 @@ def test_hover_names_the_example_and_its_value(browser, pages, width):
                 np.testing.assert_allclose(float(value.replace("\u2212", "-")), delta[order[row], column], rtol=6e-3)
                 assert lines[2].startswith("prompt ")
         assert HOSTILE in ids
+        opened.check_quiet()
+
+
+def test_hover_names_the_pattern_and_its_figures(browser, pages):
+    with h5py.File(pages["work"] / "evaluation.h5") as file:
+        names = [text.decode() for text in file["evaluation/pattern"][:]]
+        match = file["evaluation/mean_exact_match"][:]
+        full = file["evaluation/full_layers"][:]
+    with Opened(browser, pages["evaluation"], WIDE) as opened:
+        page = opened.page
+        seen = {}
+        for mark in page.query_selector_all("#front .mark"):
+            if mark.is_visible():
+                mark.hover(force=True)
+                first, second, *_ = page.inner_text("#tip").split("\n")
+                name, _, k = first.rpartition(": ")
+                seen[name] = (int(k.split()[0]), second)
+        assert set(seen) == set(names)
+        for i, name in enumerate(names):
+            assert seen[name][0] == full[i] and seen[name][1].startswith(f"exact match {100 * match[i]:.0f}")
         opened.check_quiet()
 
 
