@@ -260,6 +260,11 @@ def lines(result):
         found.append(text + ".")
     if result.settings.get("tail_rows", -1) not in (-1, None):
         found.append(f"Only {result.settings['tail_rows']} rows before the answer obey the window here, not the whole prompt.")
+    match = result.means.get("exact_match")
+    if match is not None and n > 1 and any(low == high == mean in (0, 1) for mean, low, high in zip(*match)):
+        found.append(f"An interval from 100\u00a0% to 100\u00a0%, or from 0 to 0, says only that all {n:,} examples agree: about "
+                     f"3 / {n:,} = {percent(3 / n)} may still be otherwise." if n > 3 else
+                     f"All {n} examples agree in some patterns, which says little of others.")
     found += [f"{name}: {why}." for name, why in result.status.items()]
     found += str(result.fact("warnings", "") or "").splitlines() + result.notes
     return [clean(line) for line in found if line]

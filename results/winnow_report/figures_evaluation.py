@@ -128,7 +128,7 @@ def difference(result, other):
                               None if metric in ev.SMALL_IS_GOOD else True), width)
 
     rows = []
-    columns = ["pattern", *(f"{metric} {word}" for metric in metrics for word in ("difference", "low", "high"))]
+    columns = ["pattern", *(f"{metric.replace('_', ' ')} {word}" for metric in metrics for word in ("difference", "low", "high"))]
     for i in ranked:
         rows.append((result.patterns[i], *(float(column[i]) for metric in metrics for column in triples[metric]),
                      *([float(p[i])] if p is not None else [])))
@@ -208,7 +208,8 @@ def generation(result):
     most = result.settings.get("max_new_tokens")
     return Figure("generation", "What each pattern writes by itself", text, drawings,
                   f"Greedy decoding{f' of up to {most} tokens' if most else ''} with a cache of window and sinks alone in "
-                  "windowed layers. Rates are of this machine; for a sound comparison give it nothing else to do.",
+                  "windowed layers. Filled: on the front of exact match over the given answer. Rates are those of the machine that "
+                  "measured, while it did nothing else at best.",
                   table=(["pattern", "generated exact match", "low", "high", *(extra[name] for name in found)], rows))
 
 
@@ -239,7 +240,8 @@ def all_numbers(result):
     """Every mean with its interval, a row a pattern."""
     columns = ["pattern", "full layers"]
     for metric in result.means:
-        columns += [f"mean {metric}", f"{metric} low", f"{metric} high"]
+        words = metric.replace("_", " ")
+        columns += [f"mean {words}", f"{words} low", f"{words} high"]
     rows = [(result.patterns[i], int(result.full_layers[i]), *(float(values[i]) for triple in result.means.values()
                                                               for values in triple))
             for i in ev.order(result, range(len(result.patterns)))]

@@ -34,7 +34,7 @@ def kept(method, layers, prefix):
         is_kept = method.full[r, c]
         return ("keep" if is_kept else "spare"), "", (f"K = {method.keep[r]}\nlayer {layers[c]}: "
                                                       f"{'full attention' if is_kept else 'windowed'}")
-    columns = ["K", "layers"] + list(method.means)
+    columns = ["K", "layers", *(name.replace("_", " ") for name in method.means)]
     rows = [(k, " ".join(str(layer) for layer in layers[method.full[i]]), *(float(values[i]) for values in method.means.values()))
             for i, k in enumerate(method.keep)]
     return Figure(f"{prefix}-kept", f"{method.name}: the best pattern of each K", _kept_reading(method, layers),

@@ -60,6 +60,7 @@
     const text = value === 0 ? "0" : size >= 1e-4 && size < 1e5 ? String(Number(value.toPrecision(3))) : value.toExponential(2);
     return (value > 0 ? "+" : "") + text.replace("-", "\u2212");
   }
+  let isPrinting = false;  // its colours are the light ones, and beforeprint still sees those of the screen
   class Matrix {
     constructor(figure, spec) {
       Object.assign(this, {figure, spec, sheet: 0, order: 0, row: 0, column: -1});
@@ -73,7 +74,7 @@
       return column < this.columns ? this.values[this.sheet][this.rows[row] * this.columns + column] : NaN;
     }
     colours() {
-      const stops = getComputedStyle(root).getPropertyValue("--diverging").trim().replace(/"/g, "").split(",")
+      const stops = getComputedStyle(root).getPropertyValue(isPrinting ? "--diverging-light" : "--diverging").trim().replace(/"/g, "").split(",")
         .map(stop => [1, 3, 5].map(i => parseInt(stop.slice(i, i + 2), 16)));
       const table = [];
       for (let i = 0; i <= 254; ++i) {
@@ -200,6 +201,6 @@
     repaint();
   });
   system.addEventListener("change", repaint);
-  addEventListener("beforeprint", repaint);
-  addEventListener("afterprint", repaint);
+  addEventListener("beforeprint", () => { isPrinting = true; repaint(); });
+  addEventListener("afterprint", () => { isPrinting = false; repaint(); });
 })();

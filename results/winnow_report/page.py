@@ -41,7 +41,8 @@ def table(columns, rows, name, most_rows=MOST_ROWS):
     head = tag("thead", tag("tr", *(tag("th", column, scope="col") for column in columns)))
     body = tag("tbody", *(tag("tr", *(_cell(value) for value in row)) for row in shown))
     parts = [tag("div", tag("button", "Copy as CSV", type="button", class_="copy", data_copy="csv"), class_="tools"),
-             tag("div", tag("table", tag("caption", name, class_="sr"), head, body), class_="scroll", tabindex="0",
+             tag("div", tag("table", tag("caption", name, class_="sr"), head, body,
+                                                  style=f"--columns:{len(columns)}"), class_="scroll", tabindex="0",
                  role="region", aria_label=name)]
     if len(rows) > len(shown):
         parts.append(tag("p", f"The first {len(shown):,} of {len(rows):,} rows; the results file has all.", class_="caption"))

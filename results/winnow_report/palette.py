@@ -49,7 +49,8 @@ def _variables(colours, diverging):
 def css_variables():
     """Light by default, dark where the system or the reader's switch says so; paper is white."""
     def block(colours, diverging):
-        pairs = _variables(colours, diverging) | {"diverging": '"' + ",".join(diverging) + '"'}
+        pairs = _variables(colours, diverging) | {"diverging": '"' + ",".join(diverging) + '"',
+                                                    "diverging-light": '"' + ",".join(LIGHT_DIVERGING) + '"'}
         return "".join(f"--{name}:{value};" for name, value in pairs.items())
     light, dark = block(LIGHT, LIGHT_DIVERGING), block(DARK, DARK_DIVERGING)
     return (f":root{{color-scheme:light;{light}}}\n"

@@ -12,7 +12,7 @@ from .wording import correlation, count, interval, listed, number, percent
 
 WORDS = {"nll": "delta NLL", "exact-match": "drop of exact match", "token-accuracy": "drop of token accuracy",
          "kl": "KL to the base", "sensitivity": "generic sensitivity", "mass": "attention mass outside the window",
-         "lazy": "1 - lazy ratio"}
+         "lazy": "1\u00a0\u2212\u00a0lazy ratio"}
 NLL = "nll"
 
 

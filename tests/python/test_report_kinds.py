@@ -122,13 +122,14 @@ def test_numbers_of_an_evaluation_are_those_of_the_file(made, tmp_path):
         i = names.index(row["pattern"][0])
         assert int(row["full layers"][1]) == group["full_layers"][i]
         for metric in ("exact_match", "nll", "token_accuracy", "generated_exact_match"):
-            assert number(row[f"mean {metric}"]) == group[f"mean_{metric}"][i]
-            assert number(row[f"{metric} low"]) == group[f"{metric}_ci_low"][i]
+            words = metric.replace("_", " ")
+            assert number(row[f"mean {words}"]) == group[f"mean_{metric}"][i]
+            assert number(row[f"{words} low"]) == group[f"{metric}_ci_low"][i]
     for other in ("full", "baseline"):
         for row in rows_of(page, f"minus-{other}"):
             i = names.index(row["pattern"][0])
             assert number(row["nll difference"]) == group[f"nll_minus_{other}"][i]
-            assert number(row["exact_match high"]) == group[f"exact_match_minus_{other}_ci_high"][i]
+            assert number(row["exact match high"]) == group[f"exact_match_minus_{other}_ci_high"][i]
             assert number(row["McNemar's p"]) == group[f"mcnemar_p_{other}"][i]
     costs = rows_of(page, "costs")
     assert [number(row["KV cache, bytes"]) for row in costs] == group["kv_cache_bytes"].ravel().tolist()
@@ -227,7 +228,7 @@ def test_numbers_of_a_search_are_those_of_the_file(made, tmp_path):
     for i, row in enumerate(rows):
         assert row["layers"][0] == " ".join(str(layer) for layer in np.flatnonzero(greedy["full"][i]))
         for name in ("mean_nll", "mean_exact_match", "mean_nll_verified"):
-            assert number(row[name]) == greedy[name][i]
+            assert number(row[name.replace("_", " ")]) == greedy[name][i]
     verified = {row["figure"][0]: row for row in rows_of(page, "greedy-forward-verified")}
     assert number(verified["NLL"]["rho"]) == greedy["rho_nll"]
     assert number(verified["exact match"]["high"]) == greedy["rho_exact_match_ci_high"]

@@ -261,3 +261,24 @@ def test_token_view_shows_the_chosen_example(browser, pages):
             page.reload()
         opened.requests = opened.requests[:1]
         opened.check_quiet()
+
+
+@pytest.mark.parametrize("name", ["full", "evaluation", "search"])
+def test_paper_is_light_and_nothing_is_cut(browser, pages, name):
+    paper = 688  # pixels of A4 between margins of 14 mm
+    colours = """window.dispatchEvent(new Event('beforeprint')),
+        [...document.querySelectorAll('image.matrix')].map(image => image.getAttribute('href'))"""
+    heat_maps = []
+    for scheme in ("light", "dark"):
+        with Opened(browser, pages[name], paper, scheme) as opened:
+            page = opened.page
+            page.emulate_media(media="print", color_scheme=scheme)
+            heat_maps.append(page.evaluate(colours))
+            assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+            assert page.evaluate("document.documentElement.scrollWidth") <= paper
+            cut = page.evaluate("""[...document.querySelectorAll('table, svg.chart, p')].filter(one => {
+                const box = one.getBoundingClientRect(); return box.width && box.right > innerWidth + 1; }).length""")
+            assert cut == 0
+            assert page.is_hidden("#theme") and page.query_selector_all("svg.chart") != []
+            opened.check_quiet()
+    assert heat_maps[0] == heat_maps[1]
