@@ -124,6 +124,7 @@
       hideTip();
       Object.assign(this, {row, column});
       const {cols, col_word, what, unit} = this.spec, sheet = this.spec.sheets[this.sheet];
+      const word = sheet.texts && column < sheet.texts.length ? ` ${JSON.stringify(sheet.texts[column])}` : "";
       const at = this.rows[row], value = this.value(row, column);
       const [x, y, width, height] = ["x", "y", "width", "height"].map(name => Number(picture.getAttribute(name)));
       const cursor = document.createElementNS("http://www.w3.org/2000/svg", "rect");
@@ -132,7 +133,7 @@
       for (const [name, number] of Object.entries(place)) cursor.setAttribute(name, number);
       cursor.setAttribute("class", "cursor");
       picture.parentNode.appendChild(cursor);
-      showTip(`${sheet.rows[at]}\n${col_word} ${cols[column]}: ${what} ${short(value)}${Number.isFinite(value) ? " " + unit : ""}\n${sheet.notes[at]}`,
+      showTip(`${sheet.rows[at]}\n${col_word} ${cols[column]}${word}: ${what} ${short(value)}${Number.isFinite(value) ? " " + unit : ""}\n${sheet.notes[at]}`,
               cursor.getBoundingClientRect());
     }
   }

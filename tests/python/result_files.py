@@ -88,6 +88,19 @@ def write(path, n=16, n_layers=12, seed=0, ids=None, window=2048, model="/models
     return delta
 
 
+def add_tokens(path, n_tokens, data):
+    """NLL of each answer token, as --per-token keeps it; data: path of the calibration file."""
+    with h5py.File(path, "a") as file:
+        group = file["calibration"]
+        delta = group["delta_nll"][:]
+        _scale(group, "answer_token", np.zeros(n_tokens, "f4"))
+        base = np.ones((len(delta), n_tokens), "f4")
+        _put(group, "token_nll_base", base, ["example", "answer_token"], "nats")
+        _put(group, "token_nll", base[:, None, :] + delta[:, :, None].astype("f4"), ["example", "layer", "answer_token"], "nats")
+        del file["provenance/data"]
+        _put(file["provenance"], "data", data)
+
+
 SIGNALS = ["nll", "exact-match", "token-accuracy", "kl", "sensitivity", "mass", "lazy"]
 
 

@@ -18,6 +18,7 @@ from winnow_report import command_line
 CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 NARROW, WIDE = 400, 1600
 HOSTILE = "</script><b>example</b>"
+WORDS = [f"</script><b>word-{i}" for i in range(64)]
 
 if CHROMIUM is None and not os.environ.get("CI"):
     pytest.skip("there is no Chromium; jobs/setup.sh browser gets it", allow_module_level=True)
@@ -43,6 +44,7 @@ def pages(tmp_path_factory):
     """{name: page}: a real run with per-token NLL, a made-up result with everything, three results together."""
     work = tmp_path_factory.mktemp("pages")
     tiny.write_checkpoint(work / "model", layers=8, seed=8)
+    tiny.write_tokenizer(work / "model", WORDS)
     tiny.write_calibration(work / "long.h5", [60, 50, 70, 40, 64, 48, 52, 66, 44])
     tiny.write_calibration(work / "short.h5", [20, 24, 22, 21], prefix="short")
     done = launch.run(["calibrate", "--model", work / "model", "--data", work / "long.h5", "--control",
@@ -248,6 +250,9 @@ def test_token_view_shows_the_chosen_example(browser, pages):
         ids = [text.decode() for text in file["calibration/example_id"][:]]
         delta = file["calibration/token_nll"][:].astype(float) - file["calibration/token_nll_base"][:][:, None, :]
         first = int(np.argmin(file["ranking/rank"][:]))
+    with h5py.File(pages["work"] / "long.h5") as file:
+        starts = file["offsets"][:-1] + file["answer_start"][:]
+        words = {name: WORDS[token] for name, token in zip(file["example_id"].asstr()[:], file["tokens"][:][starts])}
     with Opened(browser, pages["run"], WIDE) as opened:
         page = opened.page
         for example in (ids[0], ids[-1]):
@@ -256,7 +261,8 @@ def test_token_view_shows_the_chosen_example(browser, pages):
             page.keyboard.press("ArrowDown")
             lines = page.inner_text("#tip").split("\n")
             assert lines[0] == f"layer {first}" and lines[2] == f"example {example}"
-            shown = re.fullmatch(r"answer token 1: delta NLL (\S+) nats", lines[1]).group(1).replace("\u2212", "-")
+            shown = re.fullmatch(rf'answer token 1 "{words[example]}": delta NLL (\S+) nats', lines[1]).group(1)
+            shown = shown.replace("\u2212", "-")
             np.testing.assert_allclose(float(shown), delta[ids.index(example), first, 0], rtol=6e-3, atol=1e-7)
             page.reload()
         opened.requests = opened.requests[:1]
