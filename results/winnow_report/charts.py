@@ -8,7 +8,8 @@ from .palette import N_STEPS
 from .svg import TEXT_WIDTH, Canvas, place_labels, value_scale
 from .wording import number
 
-MOST_NAMED = 40  # points that get a name
+MOST_NAMED = 40       # points that get a name
+MOST_SQUARES = 2000   # of a grid of layers
 
 
 
@@ -142,6 +143,11 @@ def draw_rows(rows, width):
             canvas.line(scale(rows.low[i]), y, scale(rows.high[i]), y, "whisker" if is_filled else "whisker-spare")
         canvas.dot(scale(rows.values[i]), y, 5, f"mark {'dot-keep' if is_filled else 'dot-spare'}", data_tip=rows.tips[i])
     return canvas.render(rows.label)
+
+
+def evenly(n, most):
+    """At most `most` of the positions 0 ... n - 1, evenly spaced, the first and the last among them."""
+    return list(range(n)) if n <= most else sorted({round(i * (n - 1) / (max(most, 2) - 1)) for i in range(max(most, 2))})
 
 
 def draw_squares(layers, states, tips, label, width):

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from . import record
+from .agreement import paired_interval, resampled_means
 from .errors import BAD_DATA, ReportError
 from .markup import clean
 from .wording import count, interval, number, percent
@@ -12,7 +13,6 @@ from .wording import count, interval, number, percent
 METRICS = {"exact_match": "exact match", "generated_exact_match": "exact match of generated text", "nll": "NLL, nats per token",
            "token_accuracy": "token accuracy", "kl": "KL to full attention, nats per token"}
 SMALL_IS_GOOD = {"nll", "kl"}
-N_DRAWS = 2000  # bootstrap resamples of a difference that the file does not have
 
 
 @dataclass(kw_only=True)
@@ -31,7 +31,7 @@ class Evaluation(record.Result):
     flop: np.ndarray | None = None                   # (pattern, kv_length)
     on_front: dict = field(default_factory=dict)     # metric: (pattern) bool
     generated: dict = field(default_factory=dict)    # figures of free generation: (pattern)
-    median_prompt: float = float("nan")
+    resampled: dict = field(default_factory=dict)    # metric: (resample, pattern), filled by `paired`
 
     @property
     def baseline(self):
@@ -115,9 +115,6 @@ def read(tree, path):
                                     "winnow evaluate command")
     ids = record.texts(data, "example_id")
     result.n_examples = len(ids) if ids else data.sizes.get("example", 0)
-    prompts = record.numbers(data, "prompt_tokens", ("example",))
-    if prompts is not None and np.isfinite(prompts).any():
-        result.median_prompt = float(np.nanmedian(prompts))
     lengths = record.numbers(data, "kv_length", ("kv_length",))
     if lengths is not None and lengths.size:
         result.kv_lengths = [int(length) for length in lengths]
@@ -127,16 +124,13 @@ def read(tree, path):
 
 
 def paired(result, metric, a, b):
-    """(difference a - b of the means, low, high): 95 % bootstrap interval over the same examples."""
+    """(low, high) of the difference a - b of the means: 95 % bootstrap interval over the same examples, else NaN."""
     each = result.examples.get(metric)
-    if each is None or not np.isfinite(each[[a, b]]).all():
-        return float("nan"), float("nan"), float("nan")
-    difference = each[a] - each[b]
-    n = len(difference)
-    if n < 2:
-        return float(difference.mean()), float("nan"), float("nan")
-    drawn = np.random.default_rng(0).integers(0, n, (N_DRAWS, n))
-    return float(difference.mean()), *(float(q) for q in np.quantile(difference[drawn].mean(1), [0.025, 0.975]))
+    if each is None or each.shape[1] < 2 or not np.isfinite(each[[a, b]]).all():
+        return float("nan"), float("nan")
+    if metric not in result.resampled:
+        result.resampled[metric] = resampled_means(each)
+    return paired_interval(result.resampled[metric], a, b)
 
 
 def order(result, positions):
@@ -194,7 +188,7 @@ def rival(result, ranked):
     others = [i for i in ranked[1:] if i not in same]
     near = []
     for i in others:
-        _, low, high = paired(result, metric, best, i)
+        low, high = paired(result, metric, best, i)
         if not np.isfinite([low, high]).all() or low <= 0 <= high:
             near.append(i)
     if near:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from . import evaluation as ev
-from .charts import Grid, Points, Rows, draw_grid, draw_points, draw_rows, shorten, step_class
+from .charts import MOST_SQUARES, Grid, Points, Rows, draw_grid, draw_points, draw_rows, shorten, step_class
 from .figures import Figure
 from .wording import count, listed, number, percent, the_layers
 
@@ -222,6 +222,7 @@ def layers_of_each(result):
         return ("keep" if kept else "spare"), "", (f"{result.patterns[ranked[r]]}\nlayer {result.layers[c]}: "
                                                    f"{'full attention' if kept else 'windowed'}")
 
+    most = max(2, MOST_SQUARES // len(result.layers))
     partial = [i for i in ranked if 0 < result.full_layers[i] < len(result.layers)]
     always = np.logical_and.reduce(result.full[partial]) if partial else np.zeros(len(result.layers), bool)
     text = ("No pattern mixes full and windowed layers." if not partial else
@@ -230,9 +231,10 @@ def layers_of_each(result):
     rows = [(result.patterns[i], int(result.full_layers[i]), " ".join(str(layer) for layer in result.layers[result.full[i]]))
             for i in ranked]
     return Figure("patterns", "Layers of each pattern", text,
-                  [("", lambda width: draw_grid(Grid([result.patterns[i] for i in ranked], result.layers.tolist(), cell,
+                  [("", lambda width: draw_grid(Grid([result.patterns[i] for i in ranked[:most]], result.layers.tolist(), cell,
                                                      "Layers with full attention in each pattern"), width))],
-                  "Best pattern first.", [("keep", "full attention"), ("spare", "windowed")],
+                  "Best pattern first." + (f" The first {most} of {len(ranked)} are drawn; the table has all." if len(ranked) > most
+                                           else ""), [("keep", "full attention"), ("spare", "windowed")],
                   table=(["pattern", "full layers", "layers"], rows))
 
 

@@ -3,12 +3,12 @@
 import numpy as np
 
 from . import search
-from .charts import Grid, Points, draw_grid, draw_points
+from .charts import MOST_SQUARES, Grid, Points, draw_grid, draw_points, evenly
 from .figures import Figure
 from .svg import Canvas, Linear, value_scale
 from .wording import count, interval, number, ranges, signed, the_layers
 
-MOST_DOTS = 1500  # patterns in the course of a search
+MOST_DOTS = 600  # patterns in the course of a search
 _WORDS = {"mean_exact_match": "exact match", "mean_nll": "NLL", "mean_kl": "KL", "mean_token_accuracy": "token accuracy"}
 
 
@@ -30,17 +30,20 @@ def _kept_reading(method, layers):
 
 def kept(method, layers, prefix):
     """A row a K: what it keeps."""
+    shown = evenly(len(method.keep), MOST_SQUARES // len(layers))
+
     def cell(r, c):
-        is_kept = method.full[r, c]
-        return ("keep" if is_kept else "spare"), "", (f"K = {method.keep[r]}\nlayer {layers[c]}: "
+        is_kept = method.full[shown[r], c]
+        return ("keep" if is_kept else "spare"), "", (f"K = {method.keep[shown[r]]}\nlayer {layers[c]}: "
                                                       f"{'full attention' if is_kept else 'windowed'}")
     columns = ["K", "layers", *(name.replace("_", " ") for name in method.means)]
     rows = [(k, " ".join(str(layer) for layer in layers[method.full[i]]), *(float(values[i]) for values in method.means.values()))
             for i, k in enumerate(method.keep)]
     return Figure(f"{prefix}-kept", f"{method.name}: the best pattern of each K", _kept_reading(method, layers),
-                  [("", lambda width: draw_grid(Grid([f"K = {k}" for k in method.keep], layers.tolist(), cell,
+                  [("", lambda width: draw_grid(Grid([f"K = {method.keep[i]}" for i in shown], layers.tolist(), cell,
                                                      "Layers kept at each K"), width))],
-                  f"Chosen by {method.measure[1]}, {count(int(method.scalars.get('beam', 1)), 'pattern')} carried from step to step.",
+                  f"Chosen by {method.measure[1]}, {count(int(method.scalars.get('beam', 1)), 'pattern')} carried from step to step."
+                  + ("" if len(shown) == len(method.keep) else f" {len(shown)} of {len(method.keep)} K are drawn; the table has all."),
                   [("keep", "full attention"), ("spare", "windowed")], table=(columns, rows))
 
 
@@ -57,7 +60,7 @@ def _course_reading(method):
     size, a, b = max(gains)
     if size > 0 and len(good) > 2:
         text += f" The largest step is from K = {method.keep[a]} to {method.keep[b]} ({form(values[a])} to {form(values[b])})."
-    _, low, high = search.step_difference(method, last - 1, last)
+    low, high = search.step_difference(method, last - 1, last)
     if np.isfinite([low, high]).all() and low <= 0 <= high and not low == high == 0:
         text += (f" Between K = {method.keep[last - 1]} and {method.keep[last]} there is not enough evidence of a difference on "
                  "these examples.")
@@ -77,7 +80,7 @@ def _draw_course(method, variable, width):
     x_scale = Linear(min(method.keep) - 0.5, max(method.keep) + 0.5, left, right)
     canvas.bottom_axis(x_scale, "K: layers with full attention",
                        [t for t in x_scale.ticks(8) if t == int(t) and min(method.keep) <= t <= max(method.keep)])
-    for i in range(min(len(other), MOST_DOTS)):
+    for i in evenly(len(other), MOST_DOTS):
         if np.isfinite([other[i], method.pattern_keep[i]]).all():
             canvas.dot(x_scale(method.pattern_keep[i]), scale(other[i]), 2.6, "mark dot-spare",
                        data_tip=f"{method.patterns[i]}\n{_WORDS[variable]} {form(other[i])}")

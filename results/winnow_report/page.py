@@ -1,6 +1,7 @@
 """The page: one HTML file with its style, script and data inside."""
 
 import importlib.resources
+import math
 from string import Template
 
 import numpy as np
@@ -13,7 +14,8 @@ from .svg import NARROW, WIDE
 from .wording import exact, number, ranges
 
 MOST_BYTES = 6 * 2**20
-SHARES = (1.0, 0.5, 0.2, 0.05)  # of the values per example, tried in this order
+# Tried in this order: share of the values per example, and of the results that get all their figures.
+SIZES = ((1.0, 1.0), (0.3, 1.0), (0.05, 1.0), (0.05, 0.5), (0.05, 0.0))
 MOST_ROWS = 1000       # of a table in the page
 MOST_DETAILED = 6      # results that get all their figures in one page
 MOST_OPEN = 3          # of several kinds, whose sections are open
@@ -156,14 +158,14 @@ def _short(result):
                class_="figure run", id=result.key)
 
 
-def figures_of(results, share=1.0):
+def figures_of(results, share=1.0, detail=1.0):
     """[(prefix of its id, figure)] of all that the page shows in full; `--figures` exports the same.
 
-    share: of the values per example that a page of full size holds.
+    share: of the values per example that a page of full size holds; detail: of the results that are shown in full.
     """
     runs = [result for result in results if isinstance(result, Run)]
     found = [] if len(runs) < 2 else [("", figure) for figure in compare.figures(runs)]
-    detailed = results if len(results) <= MOST_DETAILED else []
+    detailed = results[:math.ceil(len(results) * detail)] if len(results) <= MOST_DETAILED else []
     cells = int(share * min(figures_examples.MOST_CELLS, MOST_MATRIX_CELLS // max(len(detailed), 1)))
     for result in detailed:
         prefix = "" if len(results) == 1 else result.key + "-"
@@ -200,9 +202,9 @@ def in_short(results):
 
 
 def within_size(results, others, footer):
-    """(page, its figures): in full, or with fewer examples where it would become larger than MOST_BYTES."""
-    for share in SHARES:
-        found = figures_of(results, share)
+    """(page, its figures): in full, or with fewer examples or figures where it would become larger than MOST_BYTES."""
+    for share, detail in SIZES if len(results) > 1 else SIZES[:3]:
+        found = figures_of(results, share, detail)
         text = build(results, others, found, footer, share)
         if len(text) <= MOST_BYTES:
             break

@@ -232,7 +232,7 @@ def read_run(tree, path):
     calibration, ranking = dataset(tree, "calibration"), dataset(tree, "ranking")
     layers = layers_of(ranking, calibration)
     if layers is None or len(layers) == 0:
-        raise ReportError(BAD_DATA, f"{path}: it has neither /ranking nor /calibration with layers; delete it and "
+        raise ReportError(BAD_DATA, f"{path}: it has no /ranking, /calibration, /selection or /evaluation with layers; delete it and "
                                     "repeat its winnow calibrate command")
     run = Run(path=str(path), layers=layers, tree=tree)
     read_common(run)

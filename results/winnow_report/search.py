@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from . import record
+from .agreement import paired_interval, resampled_means
 from .errors import BAD_DATA, ReportError
 from .markup import clean
 from .wording import correlation, count, interval, number, percent
@@ -171,16 +172,13 @@ def best_position(method, i):
 
 
 def step_difference(method, i, j):
-    """(difference, low, high) of the objective between the best patterns of two K, over the same examples."""
+    """(low, high) of the difference in the objective between the best patterns of two K, over the same examples."""
     name = method.measure[0].removeprefix("mean_") if method.measure[0] else ""
     each = method.examples.get(name)
     a, b = best_position(method, i), best_position(method, j)
     if each is None or a is None or b is None or not np.isfinite(each[[a, b]]).all() or each.shape[1] < 2:
-        return float("nan"), float("nan"), float("nan")
-    difference = each[a] - each[b]
-    n = len(difference)
-    drawn = np.random.default_rng(0).integers(0, n, (2000, n))
-    return float(difference.mean()), *(float(q) for q in np.quantile(difference[drawn].mean(1), [0.025, 0.975]))
+        return float("nan"), float("nan")
+    return paired_interval(resampled_means(each[[a, b]]), 0, 1)
 
 
 def lines(result):

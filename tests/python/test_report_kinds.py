@@ -12,6 +12,7 @@ import tiny
 from report_pages import DONE, Page, damage, page_of, report
 
 BAD_DATA = 65
+MOST_BYTES = 6 * 2**20
 
 
 def rows_of(page, figure):
@@ -308,6 +309,21 @@ def test_results_of_every_kind_share_a_page(made, tmp_path):
     for word in ("Whole patterns on held-out examples", "Joint selection", "Layers one at a time"):
         assert f"{word}: " in text[:places[0]]
     assert {"r0-front-nll.svg", "r1-pairs-nll.svg", "r2-transfer-worth.svg"} <= {file.name for file in (tmp_path / "figures").iterdir()}
+
+
+def test_large_results_of_every_kind_stay_within_the_size(tmp_path):
+    random = np.random.default_rng(0)
+    patterns = {"full": (list(range(96)), 1.0)} | {f"pattern-{i}-{'x' * 40}": (sorted(random.permutation(96)[:24].tolist()), i / 150)
+                                                   for i in range(150)}
+    result_files.write(tmp_path / "c.h5", 1000, 96)
+    result_files.add_signals(tmp_path / "c.h5")
+    result_files.write_search(tmp_path / "s.h5", 96, 64, methods=("greedy-forward", "greedy-backward", "pairs"))
+    result_files.write_evaluation(tmp_path / "e.h5", patterns, 500, 96)
+    code, _, err = report(*(tmp_path / f"{name}.h5" for name in "cse"), "--out", tmp_path / "page.html")
+    assert code == DONE, err
+    assert (tmp_path / "page.html").stat().st_size <= MOST_BYTES
+    page = Page((tmp_path / "page.html").read_text())
+    assert len(page.tables["r0-patterns"]) == 152 and len(page.tables["r1-greedy-forward-kept"]) == 49
 
 
 def test_any_damaged_byte_gives_a_page_or_one_line(made, tmp_path):
