@@ -125,7 +125,7 @@ def shorten(text, limit):
 
 
 def draw_rows(rows, width):
-    names = [shorten(name, 34 if width > 500 else 16) for name in rows.names]
+    names = [shorten(name, 34 if width > 500 else 28) for name in rows.names]
     left = max(len(name) for name in names) * (TEXT_WIDTH + 0.3) + 16
     height = 26 if len(names) <= 40 else 16
     canvas = Canvas(width, height * len(names) + 52, left=left, right=22, top=8, bottom=44)

@@ -67,7 +67,7 @@ def front(result):
 
     return Figure("front", "What full layers buy", _front_reading(result),
                   [(_SHORT[metric], lambda width, metric=metric: draw(metric, width)) for metric in metrics],
-                  "A point is a pattern, its bar the 95 % bootstrap interval over examples. Filled: on the front, none with as "
+                  "A point is a pattern, its bar the 95\u00a0% bootstrap interval over examples. Filled: on the front, none with as "
                   "few or fewer full layers is better (by NLL for NLL and KL, by exact match for the others).",
                   [("keep", "on the front"), ("spare", "behind it")])
 
@@ -134,7 +134,7 @@ def difference(result, other):
                      *([float(p[i])] if p is not None else [])))
     return Figure(f"minus-{other}", f"Against {name}", _difference_reading(result, other, name),
                   [(_SHORT[metric], lambda width, metric=metric: draw(metric, width)) for metric in metrics],
-                  "Differences over the same examples, best pattern first. Bars are 95 % intervals of the paired bootstrap; "
+                  "Differences over the same examples, best pattern first. Bars are 95\u00a0% intervals of the paired bootstrap; "
                   "filled: the interval leaves out 0.",
                   table=([*columns, *(["McNemar's p"] if p is not None else [])], rows))
 
@@ -147,14 +147,17 @@ def costs(result):
     if not tables or at is None or not result.kv_lengths:
         return None
 
+    groups = ev.budgets(result)  # patterns with as many full layers cost the same
+
     def draw(words, table, width):
         def cell(r, c):
-            part = ev.share(table, result, r, c)
-            amount = _bytes(table[r, c]) if words == "KV cache" else f"{number(table[r, c])} FLOP"
-            return step_class(part), percent(part), (f"{result.patterns[r]}\n{result.kv_lengths[c]:,} tokens: {amount}, "
-                                                     f"{percent(part)} of full attention's")
-        return draw_grid(Grid(result.patterns, [f"{length:,}" for length in result.kv_lengths], cell,
-                              f"{words} of each pattern at each length", "tokens"), width)
+            k, ranked = groups[r]
+            part = ev.share(table, result, ranked[0], c)
+            amount = _bytes(table[ranked[0], c]) if words == "KV cache" else f"{number(table[ranked[0], c])} FLOP"
+            return step_class(part), percent(part), (f"{k} of {len(result.layers)} layers full\n{result.kv_lengths[c]:,} tokens: "
+                                                     f"{amount}, {percent(part)} of full attention's")
+        return draw_grid(Grid([f"{k} full" for k, _ in groups], [f"{length:,}" for length in result.kv_lengths], cell,
+                              f"{words} by layers with full attention, at each length", "tokens", "layers"), width)
 
     rows = [(name, length, *(float(table[i, c]) for _, table in tables)) for i, name in enumerate(result.patterns)
             for c, length in enumerate(result.kv_lengths)]

@@ -188,7 +188,7 @@ def interactions(pairs):
             for i in range(n) for j in range(i + 1, n)]
     return Figure("pairs", "How two windowed layers act together", _pairs_reading(pairs), drawings,
                   "Delta of both windowed less the sum of each alone: blue, they hurt more together than apart; orange, less. "
-                  "Grey: the 95 % interval holds 0.",
+                  "Grey: the 95\u00a0% interval holds 0.",
                   table=(["layer", "other layer", "delta NLL of both", "interaction", "low", "high", "interaction of exact match"],
                          rows))
 

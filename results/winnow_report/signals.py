@@ -135,7 +135,7 @@ def agreement_table(found):
     pairs = [(i, j) for i in range(len(found.names)) for j in range(i + 1, len(found.names))]
     rows = [(found.names[i], found.names[j], float(found.rho[i, j]), float(found.low[i, j]), float(found.high[i, j]))
             for i, j in pairs]
-    names = [f"{a} and {b}" for a, b, *_ in rows]
+    names = [f"{a} \u00b7 {b}" for a, b, *_ in rows]
     values, low, high = (np.array([row[i] for row in rows]) for i in (2, 3, 4))
     tips = [f"{name}\nrho {number(v)}" + (f"\n{_ends(a, b)}" if _ends(a, b) else "") for name, v, a, b in
             zip(names, values, low, high)]
@@ -147,7 +147,7 @@ def agreement_table(found):
     chart = Rows(names, values, low, high, "Spearman's rho over layers", tips, "Agreement of every two signals, with intervals",
                  {i for i, row in enumerate(rows) if np.isfinite(row[3]) and row[3] > 0}, is_linear=True)
     return Figure("signal-pairs", "How sure the agreement is", text, [("", lambda width: draw_rows(chart, width))],
-                  "Bars are 95 % bootstrap intervals over examples. Filled: above 0.",
+                  "Bars are 95\u00a0% bootstrap intervals over examples. Filled: above 0.",
                   table=(["signal", "other signal", "rho", "low", "high"], rows))
 
 
@@ -157,9 +157,9 @@ def given_sensitivity(run, found):
     for signal, partial, plain in (("exact match", "partial_rho_exact_match", "rho_exact_match"),
                                    ("token accuracy", "partial_rho_accuracy", "rho_token_accuracy")):
         for words, source, name in ((f"{signal}, as it is", run.reliability, plain),
-                                    (f"{signal}, given sensitivity", found.scalars, partial)):
+                                    (f"{signal}, partial", found.scalars, partial)):
             rows.append((words, *(float(source.get(name + end, np.nan)) for end in ("", "_ci_low", "_ci_high"))))
-    partial = [row for row in rows if "given" in row[0]]
+    partial = [row for row in rows if row[0].endswith("partial")]
     if not any(np.isfinite(row[1]) for row in partial):
         return None
     parts = []
@@ -181,7 +181,7 @@ def given_sensitivity(run, found):
                  "Rho of delta NLL with the drops, as it is and given generic sensitivity", {1, 3}, is_linear=True)
     return Figure("partial-rho", "Is it more than generic sensitivity?", " ".join(parts),
                   [("", lambda width: draw_rows(chart, width))],
-                  "Generic sensitivity: what removing the layer's attention output costs. Filled: partial rho given it.",
+                  "Generic sensitivity: what removing the layer's attention output costs. Filled: partial rho, given it.",
                   table=(["drop", "rho", "low", "high"], rows))
 
 
@@ -226,7 +226,7 @@ def transfer(found):
     return Figure("transfer", "Does the choice hold on unseen examples?", _transfer_reading(found, k),
                   [("worth", lambda width: draw_rows(worth, width)), ("overlap", lambda width: draw_rows(shared, width))],
                   "The examples are halved at random; layers chosen on one half are priced on the other. Bars: the middle "
-                  "95 % of the splits.", table=(["signal", "transfer", "low", "high", "overlap"], rows))
+                  "95\u00a0% of the splits.", table=(["signal", "transfer", "low", "high", "overlap"], rows))
 
 
 def figures(run):

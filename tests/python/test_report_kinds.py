@@ -64,8 +64,8 @@ def test_numbers_of_the_signals_are_those_of_the_file(made, tmp_path):
         assert [number(row[column]) for column in ("transfer", "low", "high", "overlap")] == [
             group[variable][i] for variable in ("transfer", "transfer_low", "transfer_high", "transfer_overlap")]
     given = {row["drop"][0]: row for row in rows_of(page, "partial-rho")}
-    assert number(given["exact match, given sensitivity"]["rho"]) == group["partial_rho_exact_match"]
-    assert number(given["token accuracy, given sensitivity"]["high"]) == group["partial_rho_accuracy_ci_high"]
+    assert number(given["exact match, partial"]["rho"]) == group["partial_rho_exact_match"]
+    assert number(given["token accuracy, partial"]["high"]) == group["partial_rho_accuracy_ci_high"]
     assert np.isnan(number(given["exact match, as it is"]["rho"]))  # there is no /reliability
     # The interval of exact match is above 0, that of token accuracy holds 0.
     words = words_of(text, "partial-rho")
