@@ -320,7 +320,11 @@ File File::open(const std::filesystem::path& path) {
   const htri_t is_hdf5 = H5Fis_hdf5(at.c_str());
   if (is_hdf5 == 0) fail(ExitCode::kBadData, at + ": is not an HDF5 file");
   Handle file(H5Fopen(at.c_str(), H5F_ACC_RDONLY, access.get()), H5Fclose);
-  check_read(file.get(), at, "open the file");
+  if (file.get() < 0) {
+    const StackMessage message = deepest_message();
+    fail(message.os_failure ? ExitCode::kIoError : ExitCode::kBadData,
+         at + ": is damaged or cut short (" + message.text + "); copy it again, or repeat the command that wrote it");
+  }
   return File(path, nullptr, std::move(file));
 }
 
@@ -347,7 +351,8 @@ void require_format(const File& file, const std::string& format, int64_t version
   const std::optional<int64_t> found_version = root.integer_attribute(".", "format_version");
   if (found_version != version) {
     fail(ExitCode::kBadData, at + ": attribute format_version: expected " + std::to_string(version) + ", found " +
-                                 (found_version ? std::to_string(*found_version) : "none"));
+                                 (found_version ? std::to_string(*found_version) : "none") +
+                                 "; use the winnow that wrote it, or write it anew");
   }
 }
 

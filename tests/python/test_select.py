@@ -121,6 +121,7 @@ def test_a_search_ends_in_a_selection(run_directory, tmp_path):
     assert chosen["layers"] == np.flatnonzero(full).tolist()
     assert chosen["tail_rows"] == 4 and "--tail-rows 4" in chosen["provenance"]["warnings"]
     assert chosen["provenance"]["n_examples"] == 3
+    assert select(out, tmp_path, "--method", "periodic:2@1")["layers"] == [1, 3, 5]
     result = launch.run(["select", out, "--method", "nll"], tmp_path)
     assert result.returncode == 66 and "greedy-forward" in result.stderr and result.stderr.count("\n") == 1
 
@@ -133,6 +134,11 @@ def test_a_search_ends_in_a_selection(run_directory, tmp_path):
     (["--keep", "7"], 64, ["--keep", "0 to 6"]),
     (["--keep", "-1"], 64, ["--keep"]),
     (["--method", "periodic:2@5"], 64, ["periodic"]),
+    (["--method", "periodic"], 64, ["expected periodic:K@O"]),
+    (["--method", "random:x"], 64, ["expected random:SEED"]),
+    (["--keep", ""], 64, ["--keep is empty"]),
+    (["--keep="], 64, ["--keep is empty"]),
+    (["--keep", "99999999999999999999"], 64, ["--keep", "64 bits"]),
     (["--out", "/nowhere/s.json"], 73, ["/nowhere/s.json"]),
 ])
 def test_refusals_are_one_line(run_directory, tmp_path, flags, code, words):
