@@ -1,4 +1,5 @@
-// winnow inspect: what is in a checkpoint, a calibration file, a run directory or a results file, in a few lines.
+// winnow inspect: what is in a checkpoint, a calibration file, a run directory, a results file or a selection, in a few
+// lines.
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
@@ -19,6 +20,7 @@
 #include "results/evaluation.h"
 #include "results/hdf5.h"
 #include "results/search_results.h"
+#include "results/selection.h"
 #include "results/store.h"
 
 namespace winnow {
@@ -191,13 +193,19 @@ Facts inspect_hdf5(const fs::path& path) {
                                ", found " + (format.empty() ? "none" : "'" + format + "'"));
 }
 
+Facts inspect_selection(const fs::path& path) {
+  Facts facts = {{"kind", "selection"}};
+  facts.update(Facts::parse(to_json(read_selection(path))));
+  return facts;
+}
+
 Facts inspect(const fs::path& path) {
   std::error_code error;
   const fs::file_status status = fs::status(path, error);
   if (!fs::exists(status)) {
     fail(ExitCode::kNoInput, path.string() + ": " + (error ? error.message() : "No such file or directory"));
   }
-  if (!fs::is_directory(status)) return inspect_hdf5(path);
+  if (!fs::is_directory(status)) return path.extension() == ".json" ? inspect_selection(path) : inspect_hdf5(path);
   if (fs::exists(path / "run.json", error)) return inspect_run(path);
   if (fs::exists(path / "config.json", error)) return inspect_checkpoint(path);
   if (fs::exists(path / "results.h5", error)) return inspect_results(path / "results.h5");
@@ -222,8 +230,8 @@ void print_facts(const Facts& facts, int depth) {
 Command add_inspect(CLI::App& program) {
   const auto options = std::make_shared<Options>();
   CLI::App* verb = program.add_subcommand(
-      "inspect", "Says what is in a checkpoint, a calibration file, a run directory or a results file");
-  verb->add_option("path", options->path, "Checkpoint or run directory, calibration or results file")
+      "inspect", "Says what is in a checkpoint, a calibration file, a run directory, a results file or a selection");
+  verb->add_option("path", options->path, "Checkpoint or run directory; calibration, results or selection file")
       ->required()
       ->type_name("PATH");
   verb->add_flag("--json", options->json, "Print JSON instead of lines (default: lines)");

@@ -44,6 +44,10 @@ void add_search_flags(CLI::App& verb, SearchOptions& options) {
                   "(default: none)")
       ->type_name("N")
       ->group(kGroup);
+  verb.add_option("--verify-examples", options.verify_examples,
+                  "Examples that --verify measures, the first ones: fewer cost less (default: all)")
+      ->type_name("N")
+      ->group(kGroup);
 }
 
 int run(const Flags& flags) {

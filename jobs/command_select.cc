@@ -8,6 +8,7 @@
 #include "jobs/commands.h"
 #include "kernels/error.h"
 #include "results/methods.h"
+#include "results/store.h"
 #include "results/words.h"
 
 namespace winnow {
@@ -45,8 +46,7 @@ std::string to_table(const Choice& choice, const Selection& selection) {
 }
 
 int run_select(const Options& options) {
-  std::filesystem::path path = options.results;
-  if (std::filesystem::is_directory(path)) path /= "results.h5";
+  const std::filesystem::path path = results_file(options.results);
   const SelectInput input = read_select_input(path, options.select.method);
   const Choice choice = choose_layers(input, options.select);
   const Selection selection = make_selection(choice, input, path.string());

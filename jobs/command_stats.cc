@@ -52,7 +52,8 @@ int run_evaluation(const Options& options) {
   return print(options.json ? to_json(results) : to_table(results));
 }
 
-int run_stats(const Options& options) {
+int run_stats(Options options) {
+  options.file = results_file(options.file).string();
   if (options.in_place && !options.out.empty()) {
     fail(ExitCode::kUsage, "stats: --in-place and --out exclude each other; give one of them");
   }
@@ -86,7 +87,7 @@ int run_stats(const Options& options) {
 Command add_stats(CLI::App& program) {
   const auto options = std::make_shared<Options>();
   CLI::App* verb = program.add_subcommand("stats", "Computes the statistics of a results file anew, without a model");
-  verb->add_option("file", options->file, "Results file (RUN_DIR/results.h5)")->required()->type_name("FILE");
+  verb->add_option("file", options->file, "Run directory, or its results.h5")->required()->type_name("RUN_DIR");
   verb->add_option("--seed", options->seed, "Seed of bootstrap and permutations (default: the file's)")->type_name("N");
   verb->add_option("--top-k", options->top_k,
                    "Layers that are to keep full attention; 0: a quarter of those measured (default: the file's)")
@@ -99,12 +100,12 @@ Command add_stats(CLI::App& program) {
   verb->add_option("--out", options->out, "Write the whole result with the new statistics here (default: only print)")
       ->type_name("FILE");
   verb->add_flag("--in-place", options->in_place,
-                 "Put the new statistics into FILE itself, in one atomic step "
+                 "Put the new statistics into the file itself, in one atomic step "
                  "(default: only print)");
   verb->add_flag("--json", options->json, "Print JSON on stdout instead of a table (default: table)");
   verb->footer(
       "\nFigures are in nats per token; layers are counted from 0. The same seed gives the same figures.\n"
-      "\nExample:\n  winnow stats run/results.h5 --top-k 9 --seed 1\n");
+      "\nExample:\n  winnow stats run --top-k 9 --seed 1\n");
   return {verb, [options] { return run_stats(*options); }};
 }
 

@@ -20,7 +20,8 @@ say "What each layer costs when it alone is windowed" "${launcher[*]} ${calibrat
 "${launcher[@]}" "${calibrate[@]}" >"$out/calibration.txt"
 
 search=(build/winnow search --model "$demo/model" --data "$demo/long.h5" "${window[@]}" --method greedy-forward
-  --keep "$keep" --objective exact-match --tail-rows 32 --verify 16 --out "$out/search")
+  --keep "$keep" --objective exact-match --tail-rows 32
+  --verify 16 --verify-examples 8 --out "$out/search")
 say "Layers chosen together, step by step" "${launcher[*]} ${search[*]}"
 "${launcher[@]}" "${search[@]}"
 
@@ -38,7 +39,8 @@ select_layers greedy-forward "$out/search"
 
 evaluate=(build/winnow evaluate --model "$demo/model" --data "$demo/test.h5" "${window[@]}" --out "$out/evaluation"
   --pattern full --pattern windowed --pattern periodic:2@0 --pattern periodic:4@0
-  --pattern "$out/light-transfer.json" --pattern "$out/nll.json" --pattern "$out/exact-match.json" --pattern "$out/greedy-forward.json"
-  --baseline periodic:4@0)
+  --pattern "$out/light-transfer.json" --pattern "$out/nll.json" --pattern "$out/exact-match.json"
+  --pattern "$out/greedy-forward.json"
+  --baseline periodic:4@0 --generate 26)
 say "All of them on examples that no rule has seen" "${launcher[*]} ${evaluate[*]}"
 "${launcher[@]}" "${evaluate[@]}"

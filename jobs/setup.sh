@@ -157,10 +157,12 @@ setup_torch() {
   stamp="$({ "$python" -V && cat pyproject.toml; } | sha256sum)"
   if [ -f .venv-torch/winnow-stamp ] && [ "$(cat .venv-torch/winnow-stamp)" = "$stamp" ]; then return 0; fi
   say "making .venv-torch with PyTorch and Transformers"
+  local index=https://download.pytorch.org/whl/cpu extra=()
+  if "$python" -c 'import sys, urllib.request; urllib.request.urlopen(sys.argv[1], timeout=10)' "$index/torch/" 2>/dev/null
+  then extra=(--extra-index-url "$index"); fi
   rm -rf .venv-torch
   "$python" -m venv .venv-torch &&
-    .venv-torch/bin/python -m pip install --quiet --retries 1 --disable-pip-version-check \
-      --extra-index-url https://download.pytorch.org/whl/cpu -r <("$python" -c 'import tomllib
+    .venv-torch/bin/python -m pip install --quiet --retries 1 --disable-pip-version-check "${extra[@]}" -r <("$python" -c 'import tomllib
 project = tomllib.load(open("pyproject.toml", "rb"))["project"]
 print(*(line for line in project["dependencies"] if line.startswith(("h5py", "numpy", "transformers"))), sep="\n")
 print(*project["optional-dependencies"]["torch"], sep="\n")

@@ -153,7 +153,7 @@ struct TokenScores {
   // Rows without one are left alone. Null: not wanted. Off by the rounding of float32 sums: some 1e-7.
   double* kl_nats = nullptr;
   ReferenceRows reference{};
-  int32_t* argmax = nullptr;     // the most likely token itself, unless null; of no meaning where the NLL is not finite
+  int32_t* argmax = nullptr;  // the most likely token itself, unless null; of no meaning where the NLL is not finite
 };
 
 class Backend {

@@ -26,6 +26,13 @@ std::string cut(std::string text) {
   return text + "...";
 }
 
+// The library's words without the name of its exception in front.
+std::string reason(const Json::exception& error) {
+  const std::string words = error.what();
+  const std::size_t end = words.starts_with('[') ? words.find("] ") : std::string::npos;
+  return cut(end == std::string::npos ? words : words.substr(end + 2));
+}
+
 }  // namespace
 
 Json parse_json(std::string_view text, const std::string& origin) {
@@ -44,7 +51,7 @@ Json parse_json(std::string_view text, const std::string& origin) {
   try {
     return Json::parse(text.begin(), text.end(), check);
   } catch (const Json::exception& error) {
-    fail(ExitCode::kBadData, origin + ": not JSON: " + cut(error.what()));
+    fail(ExitCode::kBadData, origin + ": not JSON: " + reason(error));
   }
 }
 

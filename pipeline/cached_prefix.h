@@ -1,5 +1,5 @@
-// Keys and values of the rows that no pattern changes, kept over many sweeps of the same examples (design sections 3
-// and 8): with tail rows, all rows before the first that obeys a window. A sweep over the tail alone, against these,
+// Keys and values of the rows that no pattern changes, kept over many sweeps of the same examples: with tail
+// rows, all rows before the first that obeys a window. A sweep over the tail alone, against these,
 // gives what a sweep over all rows gives, bit for bit.
 #pragma once
 

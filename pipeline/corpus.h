@@ -1,4 +1,4 @@
-// Calibration file -> examples. The format is in results/README.md (and design section 6).
+// Calibration file -> examples. The format is in results/README.md.
 #pragma once
 
 #include <cstdint>

@@ -18,7 +18,14 @@ bool has_name(const std::vector<EvaluatedPattern>& patterns, const std::string& 
   return std::any_of(patterns.begin(), patterns.end(), [&](const auto& known) { return known.name == name; });
 }
 
-// Two files may hold selections of one method and budget: the second bears its file's name too.
+// A selection whose name is taken bears its file's name too.
+std::string name_with_file(const std::string& name, const std::string& file,
+                           const std::vector<EvaluatedPattern>& patterns) {
+  const std::string shorter = name + " " + std::filesystem::path(file).filename().string();
+  return has_name(patterns, shorter) ? name + " " + file : shorter;
+}
+
+// Two files may hold selections of one method and budget, and what a file calls first:2 may be other layers.
 void add_pattern(NamedPattern given, const std::string& text, std::vector<EvaluatedPattern>& patterns) {
   const auto same = std::find_if(patterns.begin(), patterns.end(), [&](const EvaluatedPattern& known) {
     return known.given.name == given.name && known.given.windowed == given.windowed;
@@ -27,8 +34,11 @@ void add_pattern(NamedPattern given, const std::string& text, std::vector<Evalua
   EvaluatedPattern pattern{.name = given.name, .given = std::move(given), .file = {}};
   if (pattern.given.selection) {
     pattern.file = text;
-    if (has_name(patterns, pattern.name)) pattern.name += " " + std::filesystem::path(text).filename().string();
-    if (has_name(patterns, pattern.name)) pattern.name = pattern.given.name + " " + text;
+    if (has_name(patterns, pattern.name)) pattern.name = name_with_file(pattern.name, text, patterns);
+  } else {
+    for (EvaluatedPattern& known : patterns) {
+      if (known.name == pattern.name) known.name = name_with_file(known.name, known.file, patterns);
+    }
   }
   patterns.push_back(std::move(pattern));
 }
@@ -38,11 +48,9 @@ std::vector<EvaluatedPattern> read_patterns(const EvaluateOptions& options, int6
   // Hashing the checkpoint takes long: selections are compared with it later, on one rank.
   const PatternModel model{.n_layers = n_layers, .checkpoint_sha256 = {}};
   for (const std::string& text : options.patterns) add_pattern(parse_pattern(text, model, kFlag), text, patterns);
-  const bool has_full = std::any_of(patterns.begin(), patterns.end(), [&](const EvaluatedPattern& pattern) {
-    return static_cast<int64_t>(pattern.given.full_layers.size()) == n_layers;
-  });
-  // What every pattern is compared with; its figures come with the base anyway.
-  if (!has_full)
+  // What every pattern is compared with, under this name even where another spells it out; its figures come with the
+  // base anyway.
+  if (!has_name(patterns, "full"))
     patterns.insert(patterns.begin(), {.name = "full", .given = parse_pattern("full", model, kFlag), .file = {}});
   return patterns;
 }

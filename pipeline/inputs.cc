@@ -12,7 +12,7 @@ namespace winnow {
 DataSet read_data_set(const std::string& name, const std::filesystem::path& file, int64_t vocab,
                       const std::optional<int64_t>& limit) {
   DataSet data{.name = name, .corpus = read_corpus(file, vocab), .n_examples = 0};
-  data.n_examples = std::min(data.corpus.size(), limit.value_or(data.corpus.size()));
+  data.n_examples = data.n_wanted = std::min(data.corpus.size(), limit.value_or(data.corpus.size()));
   return data;
 }
 

@@ -24,7 +24,7 @@ struct DataSet {
   std::string name;  // "calibration" or "control/NAME"
   Corpus corpus;
   int64_t n_examples = 0;  // the first of the corpus, after --limit
-  bool is_wanted = true;   // whether the round at hand measures it
+  int64_t n_wanted = 0;    // the first so many are measured in the round at hand
   bool all_rows = false;   // whether every row obeys the window, whatever --tail-rows says
 
   int64_t n_answer(int64_t e) const {

@@ -145,7 +145,7 @@ void norm_and_rotate(Vector& heads, const Vector& norm, const ModelConfig& confi
 }
 
 // Row t of softmax(q k^T / sqrt(head_dim)) v over the keys that it sees, all heads; the model's own definition, written
-// from design section 2: key j iff j <= t and (t - j < W or j < S), where the row obeys the window at all.
+// out again: key j iff j <= t and (t - j < W or j < S), where the row obeys the window at all.
 Vector attend(const ModelConfig& config, const Vector& q, const std::vector<Vector>& k, const std::vector<Vector>& v,
               const Window* window) {
   const auto head_dim = static_cast<std::size_t>(config.heads.head_dim);

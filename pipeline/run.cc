@@ -238,10 +238,11 @@ void MeasuringRun::drop_prefixes() {
   inputs_.prefixes = {};
 }
 
-double MeasuringRun::predict_round(const Pattern& base, const std::vector<Pattern>& patterns, Rows rows) const {
+double MeasuringRun::predict_round(const Pattern& base, const std::vector<Pattern>& patterns, Rows rows,
+                                   int64_t n_examples) const {
   const DataSet& data = inputs_.data_sets.front();
   double seconds = 0.0;
-  for (int64_t e = 0; e < data.n_examples; ++e) {
+  for (int64_t e = 0; e < n_examples; ++e) {
     SweepRequest request = inputs_.request({.data_set = 0, .example = e, .base = true, .variants = {}}, {}, false);
     request.base = base;
     request.variants = patterns;
@@ -324,7 +325,7 @@ bool MeasuringRun::measure() {
     const auto n_variants = static_cast<int64_t>(inputs_.wanted.size()) + 1;
     int64_t n_cells = 0;
     int64_t n_missing = 0;
-    for (const DataSet& data : inputs_.data_sets) n_cells += data.is_wanted ? data.n_examples * n_variants : 0;
+    for (const DataSet& data : inputs_.data_sets) n_cells += data.n_wanted * n_variants;
     for (const WorkUnit& unit : units_) n_missing += unit.n_cells();
     progress.keep_in(options_.out, n_cells - n_missing, n_cells);
     spdlog::info("{} unit(s), about {}, {} of memory a rank (--max-memory is {})", units_.size(),

@@ -43,10 +43,10 @@ class MeasuringRun {
   // Plans the cells that are wanted and missing. Loads the weights when there are any, the first time. Whether there
   // are.
   bool plan();
-  // Seconds that sweeps of all examples of the first data set take on these ranks, after a plan() that found work: as
-  // the run measures them, with prefixes where they are kept and made; or with every row under the window.
+  // Seconds that sweeps of the first n_examples of the first data set take on these ranks, after a plan() that found
+  // work: as the run measures them, with prefixes where they are kept and made; or with every row under the window.
   enum class Rows { kAsMeasured, kAll };
-  double predict_round(const Pattern& base, const std::vector<Pattern>& patterns, Rows rows) const;
+  double predict_round(const Pattern& base, const std::vector<Pattern>& patterns, Rows rows, int64_t n_examples) const;
   // Seconds until the prefixes are made.
   double predict_prefixes() const;
   // Prints what the plan takes, for --dry-run.

@@ -120,8 +120,7 @@ std::vector<MissingCells> find_missing(const std::vector<DataSet>& data_sets, co
                                        std::span<const int64_t> variants) {
   std::vector<MissingCells> missing;
   for (std::size_t d = 0; d < data_sets.size(); ++d) {
-    if (!data_sets[d].is_wanted) continue;
-    for (int64_t e = 0; e < data_sets[d].n_examples; ++e) {
+    for (int64_t e = 0; e < data_sets[d].n_wanted; ++e) {
       MissingCells example{
           .data_set = static_cast<int64_t>(d), .example = e, .base = !cells[d].has(e, kBaseVariant), .variants = {}};
       for (const int64_t variant : variants) {

@@ -43,6 +43,10 @@ void check_search_options(const SearchOptions& options) {
   if (options.exact && options.tail_rows) {
     refuse("--exact windows every row, which contradicts --tail-rows; leave one of them out");
   }
+  if (options.verify_examples.value_or(1) < 1) {
+    refuse("--verify-examples is " + std::to_string(*options.verify_examples) + ", expected at least 1");
+  }
+  if (options.verify_examples && !options.verify) refuse("--verify-examples needs --verify");
   if (options.exact && options.verify) refuse("--exact leaves nothing to verify; leave --verify out");
   if (is_pairs && options.verify) refuse("--verify is for greedy searches; --exact measures pairs exactly");
   if (is_pairs && options.beam != 1) refuse("--beam is for greedy searches, not for pairs");
@@ -75,7 +79,7 @@ Inputs load_search(const SearchOptions& options) {
   // The same examples again, for exact figures.
   DataSet exact = inputs.data_sets.front();
   exact.name = "verify";
-  exact.is_wanted = false;
+  exact.n_wanted = 0;
   exact.all_rows = true;
   inputs.data_sets.push_back(std::move(exact));
   return inputs;
@@ -113,8 +117,13 @@ class SearchRun {
  private:
   void measure_all();
   void verify(const std::vector<SearchStep>& steps);
+  std::vector<Pattern> patterns_to_verify(const std::vector<SearchStep>& steps) const;
   std::vector<PatternMeans> measure(const Pattern& base, const std::vector<Pattern>& patterns);
-  void measure_cells(std::size_t data_set, const std::vector<Pattern>& patterns);
+  void measure_cells(std::size_t data_set, int64_t n_examples, const std::vector<Pattern>& patterns);
+  int64_t n_examples() const { return run_.inputs().data_sets[kSearched].n_examples; }
+  int64_t n_verified_examples() const {
+    return std::min(options_.verify_examples.value_or(n_examples()), n_examples());
+  }
   SearchCost predict() const;
   void announce();
   void note_seconds(double seconds);
@@ -145,7 +154,7 @@ std::vector<PatternMeans> SearchRun::measure(const Pattern& base, const std::vec
   Inputs& inputs = run_.inputs();
   const Pattern full(base.size(), false);
   inputs.settings.base = n_rounds_++ == 0 || inputs.with_kl ? full : base;
-  measure_cells(kSearched, patterns);
+  measure_cells(kSearched, n_examples(), patterns);
   std::vector<int64_t> bits;
   session_.agree_on_root([&] {
     for (const Pattern& pattern : patterns) {
@@ -164,9 +173,12 @@ std::vector<PatternMeans> SearchRun::measure(const Pattern& base, const std::vec
   return means;
 }
 
-void SearchRun::measure_cells(std::size_t data_set, const std::vector<Pattern>& patterns) {
+// Of the first n_examples of a data set.
+void SearchRun::measure_cells(std::size_t data_set, int64_t n_examples, const std::vector<Pattern>& patterns) {
   Inputs& inputs = run_.inputs();
-  for (std::size_t d = 0; d < inputs.data_sets.size(); ++d) inputs.data_sets[d].is_wanted = d == data_set;
+  for (std::size_t d = 0; d < inputs.data_sets.size(); ++d) {
+    inputs.data_sets[d].n_wanted = d == data_set ? n_examples : 0;
+  }
   std::set<int64_t> wanted;
   for (const Pattern& pattern : patterns) {
     // The full pattern's figures are the base's of the first round.
@@ -201,16 +213,21 @@ SearchCost SearchRun::predict() const {
     const bool from_full = is_first || run_.inputs().with_kl;
     is_first = false;
     const Pattern start = from_full ? Pattern(base.size(), false) : base;
-    cost.predicted += run_.predict_round(start, patterns, MeasuringRun::Rows::kAsMeasured);
-    cost.predicted_exact += run_.predict_round(start, patterns, MeasuringRun::Rows::kAll);
+    cost.predicted += run_.predict_round(start, patterns, MeasuringRun::Rows::kAsMeasured, n_examples());
+    cost.predicted_exact += run_.predict_round(start, patterns, MeasuringRun::Rows::kAll, n_examples());
     std::vector<PatternMeans> means(patterns.size());
     for (PatternMeans& m : means) m.nll_nats = m.kl_nats = static_cast<double>(figures.below(1 << 20));
     return means;
   };
   if (plan_.method == SearchMethod::kPairs) {
     pair_search(plan_, play);
-  } else {
-    greedy_search(plan_, play);
+    return cost;
+  }
+  const std::vector<SearchStep> steps = greedy_search(plan_, play);
+  if (options_.verify) {
+    const Pattern full(static_cast<std::size_t>(plan_.n_layers), false);
+    cost.predicted_verification =
+        run_.predict_round(full, patterns_to_verify(steps), MeasuringRun::Rows::kAll, n_verified_examples());
   }
   return cost;
 }
@@ -226,23 +243,32 @@ void SearchRun::announce() {
                    format_duration(cost.predicted), format_duration(cost.predicted_exact),
                    cost.predicted_exact / cost.predicted);
     }
+    if (options_.verify) {
+      spdlog::info("verification of {} example(s): about {} more", n_verified_examples(),
+                   format_duration(cost.predicted_verification));
+    }
     if (options_.dry_run) {
-      const nlohmann::json json = {
+      nlohmann::json json = {
           {"dry_run", true}, {"predicted_seconds", cost.predicted}, {"predicted_seconds_exact", cost.predicted_exact}};
-      const std::string text = "Dry run: nothing is measured or written.\n  whole search  about " +
-                               format_duration(cost.predicted) + "\n  with --exact  about " +
-                               format_duration(cost.predicted_exact) + "\n";
+      std::string text = "Dry run: nothing is measured or written.\n  whole search  about " +
+                         format_duration(cost.predicted) + "\n  with --exact  about " +
+                         format_duration(cost.predicted_exact) + "\n";
+      if (options_.verify) {
+        json["predicted_seconds_verification"] = cost.predicted_verification;
+        text += "  verification  about " + format_duration(cost.predicted_verification) + " more\n";
+      }
       std::fputs(options_.json ? (json.dump(2) + "\n").c_str() : text.c_str(), stdout);
       return;
     }
     nlohmann::json& entry = search_entry(run_, options_);
     entry["predicted_seconds"] = cost.predicted;
     entry["predicted_seconds_exact"] = cost.predicted_exact;
+    entry["predicted_seconds_verification"] = cost.predicted_verification;
   });
 }
 
-// Exact figures of the best of each K and of some of the rejected, all from the full pattern: one round.
-void SearchRun::verify(const std::vector<SearchStep>& steps) {
+// The best of each K and some of the rejected.
+std::vector<Pattern> SearchRun::patterns_to_verify(const std::vector<SearchStep>& steps) const {
   std::vector<Pattern> patterns;
   std::vector<int64_t> best;
   for (const SearchStep& step : steps) {
@@ -254,10 +280,17 @@ void SearchRun::verify(const std::vector<SearchStep>& steps) {
                                              static_cast<uint64_t>(options_.seed))) {
     chosen.push_back(patterns[static_cast<std::size_t>(index)]);
   }
-  run_.inputs().settings.base.assign(patterns.front().size(), false);
+  return chosen;
+}
+
+// Exact figures of these, all from the full pattern: one round.
+void SearchRun::verify(const std::vector<SearchStep>& steps) {
+  const std::vector<Pattern> chosen = patterns_to_verify(steps);
+  run_.inputs().settings.base.assign(static_cast<std::size_t>(plan_.n_layers), false);
   run_.drop_prefixes();
-  spdlog::info("verification: {} patterns with every row under the window", chosen.size());
-  measure_cells(kVerified, chosen);
+  spdlog::info("verification: {} patterns with every row under the window, on {} example(s)", chosen.size(),
+               n_verified_examples());
+  measure_cells(kVerified, n_verified_examples(), chosen);
 }
 
 }  // namespace

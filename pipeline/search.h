@@ -19,9 +19,10 @@ struct SearchOptions : RunOptions {
   std::string method;  // greedy-forward, greedy-backward, pairs
   int64_t keep = 0;    // K; of pairs the number of candidates
   int64_t beam = 1;
-  std::string objective = "nll";  // nll, exact-match, kl
-  bool exact = false;             // every row obeys the window, in every step
-  std::optional<int64_t> verify;  // rejected patterns that are measured exactly, besides the best of each K
+  std::string objective = "nll";           // nll, exact-match, kl
+  bool exact = false;                      // every row obeys the window, in every step
+  std::optional<int64_t> verify;           // rejected patterns that are measured exactly, besides the best of each K
+  std::optional<int64_t> verify_examples;  // the first so many examples serve for that; all
 };
 
 // What rank 0 prints on stdout for a finished search.

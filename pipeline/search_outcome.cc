@@ -15,15 +15,15 @@ constexpr const char* kSearches = "searches";
 // Thrown where a search that the directory remembers asks for a cell that is not there: --limit has grown since.
 struct NotThere {};
 
-// By example; empty unless all of them are there.
-ExampleFigures figures_of(const MeasuringRun& run, std::size_t data_set, const Pattern& pattern) {
+// Of the first n_examples; empty unless all of them are there.
+ExampleFigures figures_of(const MeasuringRun& run, std::size_t data_set, int64_t n_examples, const Pattern& pattern) {
   const Inputs& inputs = run.inputs();
   const DataSet& data = inputs.data_sets[data_set];
   const Cells& cells = run.cells()[data_set];
   const bool is_full = count_full(pattern) == static_cast<int64_t>(pattern.size());
   const std::optional<int64_t> variant = is_full ? kBaseVariant : inputs.find_number(pattern);
   ExampleFigures figures;
-  for (int64_t e = 0; e < data.n_examples; ++e) {
+  for (int64_t e = 0; e < n_examples; ++e) {
     if (!variant || *variant >= cells.n_variants() || !cells.has(e, *variant)) return {};
     const Score score = cells.get(e, *variant, data.n_answer(e));
     figures.nll.push_back(score.nll_nats);
@@ -39,15 +39,17 @@ class Replay {
  public:
   Replay(const MeasuringRun& run, const SearchPlan& plan) : run_(run) { results_.plan = plan; }
 
-  SearchResults play(int64_t n_rejected, uint64_t seed) {
+  // entry: of run.json, see search_entry().
+  SearchResults play(const nlohmann::json& entry, uint64_t seed) {
     const DataSet& data = run_.inputs().data_sets[kSearched];
     const auto begin = data.corpus.example_id.begin();
     results_.example_id.assign(begin, begin + data.n_examples);
-    results_.n_rejected = n_rejected;
-    const MeasurePatterns measure = [this](const Pattern&, const std::vector<Pattern>& patterns) {
+    results_.n_rejected = entry.value("verify", int64_t{-1});
+    results_.n_verified_examples = std::min(entry.value("verify_examples", data.n_examples), data.n_examples);
+    const MeasurePatterns measure = [&](const Pattern&, const std::vector<Pattern>& patterns) {
       std::vector<PatternMeans> means;
       for (const Pattern& pattern : patterns) {
-        const ExampleFigures figures = figures_of(run_, kSearched, pattern);
+        const ExampleFigures figures = figures_of(run_, kSearched, data.n_examples, pattern);
         if (figures.empty()) throw NotThere{};
         means.push_back(figures.means());
         add(pattern, figures);
@@ -59,7 +61,7 @@ class Replay {
       results_.interactions = compute_interactions(results_, pairs.candidates, seed);
     } else {
       order(greedy_search(results_.plan, measure));
-      if (n_rejected >= 0) verify(seed);
+      if (results_.n_rejected >= 0) verify(seed);
     }
     return std::move(results_);
   }
@@ -90,7 +92,7 @@ class Replay {
     const auto n_patterns = static_cast<int64_t>(results_.patterns.size());
     for (const int64_t index : choose_verified(results_.best, n_patterns, results_.n_rejected, seed)) {
       MeasuredPattern& pattern = results_.patterns[static_cast<std::size_t>(index)];
-      pattern.verified = figures_of(run_, kVerified, pattern.windowed);
+      pattern.verified = figures_of(run_, kVerified, results_.n_verified_examples, pattern.windowed);
       if (pattern.verified.empty()) throw NotThere{};
     }
     results_.agreement = compute_agreement(results_, seed);
@@ -113,9 +115,10 @@ std::optional<SearchResults> replay(const MeasuringRun& run, const nlohmann::jso
                                     uint64_t seed) {
   try {
     const SearchPlan plan = plan_of(entry, method, run.inputs().config.n_layers);
-    SearchResults results = Replay(run, plan).play(entry.value("verify", int64_t{-1}), seed);
+    SearchResults results = Replay(run, plan).play(entry, seed);
     results.cost = {.predicted = entry.value("predicted_seconds", 0.0),
                     .predicted_exact = entry.value("predicted_seconds_exact", 0.0),
+                    .predicted_verification = entry.value("predicted_seconds_verification", 0.0),
                     .measured = entry.value("search_seconds", 0.0)};
     return results;
   } catch (const NotThere&) {
@@ -134,7 +137,7 @@ SearchPlan plan_of(const SearchOptions& options, int64_t n_layers) {
 }
 
 PatternMeans means_of(const MeasuringRun& run, std::size_t data_set, const Pattern& pattern) {
-  const ExampleFigures figures = figures_of(run, data_set, pattern);
+  const ExampleFigures figures = figures_of(run, data_set, run.inputs().data_sets[data_set].n_examples, pattern);
   if (figures.empty()) fail(ExitCode::kInternal, "pattern " + pattern_name(pattern) + " was not measured");
   return figures.means();
 }
@@ -145,6 +148,10 @@ nlohmann::json& search_entry(MeasuringRun& run, const SearchOptions& options) {
   entry["keep"] = options.keep;
   entry["beam"] = options.beam;
   entry["verify"] = options.verify.value_or(-1);
+  if (options.verify_examples)
+    entry["verify_examples"] = *options.verify_examples;
+  else
+    entry.erase("verify_examples");
   return entry;
 }
 

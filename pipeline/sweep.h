@@ -1,4 +1,4 @@
-// The layer sweep: one pass over the layers carries the base and every lane (design section 3). Exact, not an
+// The layer sweep: one pass over the layers carries the base and every lane. Exact, not an
 // approximation.
 #pragma once
 

@@ -62,6 +62,12 @@ void sync_directory(const std::filesystem::path& directory) {
 }  // namespace
 
 void write_file_atomically(const std::filesystem::path& path, std::span<const std::byte> bytes) {
+  // A rename would put a regular file in the place of a device or pipe.
+  std::error_code unknown;
+  const std::filesystem::file_status old = std::filesystem::status(path, unknown);
+  if (std::filesystem::exists(old) && !std::filesystem::is_regular_file(old)) {
+    fail(ExitCode::kCannotCreate, path.string() + ": is there already and is no regular file; give another name");
+  }
   const std::filesystem::path part = path.string() + kPartSuffix;
   Descriptor fd(::open(part.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
   if (fd.get() < 0) {

@@ -135,8 +135,7 @@ void write_agreement(hdf5::Group group, const std::vector<CollectedCell>& cells,
                  {kOne, "1 where the two cells are compared and differ in the window and in nothing else"});
 }
 
-// ---- provenance
-// ------------------------------------------------------------------------------------------------------
+// ---- provenance -----------------------------------------------------------------------------------------------------
 
 namespace {
 

@@ -212,8 +212,7 @@ void write_controls(hdf5::Group& group, const std::vector<CollectedCell>& cells,
                               {kText, "SHA-256 of the control's file, empty: not a control of the cell"});
 }
 
-// ---- the groups
-// ----------------------------------------------------------------------------------------------------------
+// ---- the groups -----------------------------------------------------------------------------------------------------
 
 std::string undefined_text(const CollectedCell& cell) {
   std::string text;

@@ -34,8 +34,7 @@ std::string layer_list(const CollectedCell& cell) {
   return text;
 }
 
-// ---- the table of cells
-// -------------------------------------------------------------------------------------------------
+// ---- the table of cells ---------------------------------------------------------------------------------------------
 
 struct Column {
   std::string head;
@@ -113,8 +112,7 @@ std::string reason_block(const std::vector<CollectedCell>& cells) {
   return text;
 }
 
-// ---- agreement
-// ----------------------------------------------------------------------------------------------------------
+// ---- agreement ------------------------------------------------------------------------------------------------------
 
 struct Spread {
   std::vector<double> values;
@@ -169,8 +167,7 @@ std::string agreement_block(const std::vector<CollectedCell>& cells, const Agree
   return text;
 }
 
-// ---- JSON
-// ----------------------------------------------------------------------------------------------------------------
+// ---- JSON -----------------------------------------------------------------------------------------------------------
 
 Json number_or_null(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
 

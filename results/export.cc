@@ -79,7 +79,12 @@ void refuse_gemma3_changes(const Context& context) {
   if (context.config.contains("layer_types") && context.config["layer_types"].is_array()) {
     own = context.config["layer_types"];
   } else {
-    const int64_t period = context.config.value("sliding_window_pattern", int64_t{6});
+    const auto field = context.config.find("sliding_window_pattern");
+    const bool is_given = field != context.config.end() && !field->is_null();
+    if (is_given && !field->is_number_integer()) {
+      context.refuse("sliding_window_pattern: expected a whole number, found " + shown(*field));
+    }
+    const int64_t period = is_given ? field->get<int64_t>() : 6;
     for (int64_t layer = 1; layer <= context.selection.n_layers; ++layer) {
       own.push_back(period > 0 && layer % period == 0 ? "full_attention" : "sliding_attention");
     }
@@ -92,8 +97,7 @@ void refuse_gemma3_changes(const Context& context) {
   }
 }
 
-// ---- Transformers
-// ----------------------------------------------------------------------------------------------------
+// ---- Transformers ---------------------------------------------------------------------------------------------------
 
 // What config.json of a Llama or Mistral must say to be read as a Ministral with the same weights: where it leaves a
 // field out, Ministral's default may differ from its own.
@@ -162,8 +166,7 @@ void plan_hf(const Context& context, ExportPlan& plan) {
   }
 }
 
-// ---- vLLM
-// ------------------------------------------------------------------------------------------------------------
+// ---- vLLM -----------------------------------------------------------------------------------------------------------
 
 void plan_vllm(const Context& context, ExportPlan& plan) {
   const std::string& impl = context.options.model_impl;
@@ -194,8 +197,7 @@ void plan_vllm(const Context& context, ExportPlan& plan) {
   }
 }
 
-// ---- TensorRT-LLM, SWAA
-// ----------------------------------------------------------------------------------------------
+// ---- TensorRT-LLM, SWAA ---------------------------------------------------------------------------------------------
 
 void plan_trtllm(const Context& context, ExportPlan& plan) {
   int64_t max_seq_len = 0;
@@ -252,8 +254,7 @@ void plan_swaa(const Context& context, ExportPlan& plan) {
   }
 }
 
-// ---- all engines
-// -----------------------------------------------------------------------------------------------------
+// ---- all engines ----------------------------------------------------------------------------------------------------
 
 // Where the engine's window rules are not those that the selection was measured with.
 void warn_of_semantics(const Context& context, ExportPlan& plan) {

@@ -102,8 +102,7 @@ Handle variable_string_type(H5T_cset_t cset) {
   return type;
 }
 
-// ---- Handle
-// ----------------------------------------------------------------------------------------------------------
+// ---- Handle ---------------------------------------------------------------------------------------------------------
 
 Handle::Handle(Handle&& other) noexcept : id_(std::exchange(other.id_, -1)), close_(other.close_) {}
 
@@ -123,8 +122,7 @@ int Handle::close() {
   return close_(std::exchange(id_, -1));
 }
 
-// ---- Group: writing
-// --------------------------------------------------------------------------------------------------
+// ---- Group: writing -------------------------------------------------------------------------------------------------
 
 std::string Group::where(const std::string& name) const {
   const std::string separator = path_.back() == '/' ? "" : "/";
@@ -228,8 +226,7 @@ void Group::attach_scale(const std::string& dataset, int64_t axis, const std::st
   check_write(H5DSattach_scale(data.get(), along.get(), static_cast<unsigned>(axis)), at, "attach the dimension scale");
 }
 
-// ---- File
-// ------------------------------------------------------------------------------------------------------------
+// ---- File -----------------------------------------------------------------------------------------------------------
 
 // The bytes of a created file, taken from the core driver when the file is closed: only then are they complete.
 // H5Fget_file_image is no way to them: in HDF5 1.10.8 it clears a flag in the superblock's copy and leaves the
@@ -323,7 +320,11 @@ File File::open(const std::filesystem::path& path) {
   const htri_t is_hdf5 = H5Fis_hdf5(at.c_str());
   if (is_hdf5 == 0) fail(ExitCode::kBadData, at + ": is not an HDF5 file");
   Handle file(H5Fopen(at.c_str(), H5F_ACC_RDONLY, access.get()), H5Fclose);
-  check_read(file.get(), at, "open the file");
+  if (file.get() < 0) {
+    const StackMessage message = deepest_message();
+    fail(message.os_failure ? ExitCode::kIoError : ExitCode::kBadData,
+         at + ": is damaged or cut short (" + message.text + "); copy it again, or repeat the command that wrote it");
+  }
   return File(path, nullptr, std::move(file));
 }
 
@@ -350,7 +351,8 @@ void require_format(const File& file, const std::string& format, int64_t version
   const std::optional<int64_t> found_version = root.integer_attribute(".", "format_version");
   if (found_version != version) {
     fail(ExitCode::kBadData, at + ": attribute format_version: expected " + std::to_string(version) + ", found " +
-                                 (found_version ? std::to_string(*found_version) : "none"));
+                                 (found_version ? std::to_string(*found_version) : "none") +
+                                 "; use the winnow that wrote it, or write it anew");
   }
 }
 

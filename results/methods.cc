@@ -40,8 +40,7 @@ std::vector<ScoredLayer> ranked(const Ranking& ranking, const std::vector<double
   return layers;
 }
 
-// ---- methods that rank the measured layers
-// ---------------------------------------------------------------------------
+// ---- methods that rank the measured layers --------------------------------------------------------------------------
 
 std::vector<double> signal_means(const SelectInput& input, const Table<double>& table, const std::string& method,
                                  const std::string& signal) {
@@ -111,12 +110,6 @@ std::vector<double> nll_minus_generic_scores(const SelectInput& input) {
 }
 
 void light_transfer(const SelectInput& input, const SelectOptions& options, Choice& choice) {
-  if (options.lazy != "compat" && options.lazy != "clean") {
-    fail(ExitCode::kUsage, "--lazy is \"" + options.lazy + "\", expected one of: compat, clean");
-  }
-  if (!(options.lazy_share > 0.0 && options.lazy_share <= 1.0)) {
-    fail(ExitCode::kUsage, "--lazy-share must be above 0 and at most 1");
-  }
   const Table<double>& ratio = options.lazy == "compat" ? input.signals.lazy_ratio_compat : input.signals.lazy_ratio;
   if (ratio.values.empty()) not_measured("light-transfer", "the signal lazy", "calibrate with --signals lazy");
   const LazyVote vote = vote_lazy(ratio, options.lazy_share);
@@ -127,6 +120,15 @@ void light_transfer(const SelectInput& input, const SelectOptions& options, Choi
   for (auto column = vote.order.rbegin(); column != vote.order.rend(); ++column) {
     choice.order.push_back({input.results.calibration.layer[at(*column)],
                             static_cast<double>(vote.votes[at(*column)]) / static_cast<double>(vote.n_examples)});
+  }
+}
+
+// A file that was changed by hand may hold anything; NaN has no place in an order.
+void require_finite(const Ranking& ranking, const std::vector<double>& score) {
+  for (std::size_t c = 0; c < score.size(); ++c) {
+    if (std::isfinite(score[c]) && std::isfinite(ranking.mean_delta_nll[c])) continue;
+    fail(ExitCode::kBadData, "/ranking of the results: a figure of layer " + std::to_string(ranking.layer[c]) +
+                                 " is not finite; compute the statistics anew with winnow stats");
   }
 }
 
@@ -166,12 +168,12 @@ bool rank_layers(const SelectInput& input, const SelectOptions& options, Choice&
   } else {
     return false;
   }
+  require_finite(ranking, score);
   choice.order = ranked(ranking, score);
   return true;
 }
 
-// ---- budgets
-// ---------------------------------------------------------------------------------------------------------
+// ---- budgets --------------------------------------------------------------------------------------------------------
 
 int64_t model_layers(const Results& results) {
   const ProvenanceEntry* entry = results.provenance.find("model_layers");
@@ -234,8 +236,8 @@ void take_searched(const SelectInput& input, const SelectOptions& options, Choic
   const int64_t keep = options.keep.value_or(default_keep(input.results, model_layers(input.results)));
   const auto found = std::find(searched.keep.begin(), searched.keep.end(), keep);
   if (found == searched.keep.end()) {
-    fail(ExitCode::kUsage, "--keep is " + std::to_string(keep) + ", but the search " + options.method +
-                               " has K = " + joined(searched.keep));
+    fail(ExitCode::kUsage, "--keep is " + std::to_string(keep) + ", but the search " + options.method + " has K = " +
+                               joined(searched.keep) + "; repeat winnow search with --keep " + std::to_string(keep));
   }
   choice.layers = searched.full_layers[at(found - searched.keep.begin())];
   if (searched.is_verified) choice.caveats.emplace_back("searched, then verified with every row under the window");
@@ -251,14 +253,18 @@ void take_pattern(const SelectOptions& options, const Results& results, int64_t 
   } else if (kind != "periodic" && kind != "list") {
     fail(ExitCode::kUsage, "--method is \"" + method + "\", expected one of: " + known_methods());
   }
+  if (kind == "random" && parse_number(method.substr(method.find(':') + 1)).value_or(-1) < 0) {
+    fail(ExitCode::kUsage, "--method is \"" + method + "\", expected random:SEED with a SEED of at least 0");
+  }
+  if (method == "periodic") fail(ExitCode::kUsage, "--method is \"periodic\", expected periodic:K@O");
   const NamedPattern named = parse_pattern(pattern, {n_layers, ""}, "--method");
   choice.layers = named.full_layers;
   if (kind == "list") choice.method = named.name;
   const auto n_kept = static_cast<int64_t>(choice.layers.size());
   if (options.keep.value_or(n_kept) == n_kept) return;
   fail(ExitCode::kUsage, "--keep " + std::to_string(*options.keep) + " contradicts --method " + method +
-                             ", which keeps " + std::to_string(n_kept) + " layers of " + std::to_string(n_layers) +
-                             "; leave --keep out");
+                             ", which keeps " + std::to_string(n_kept) + " of " + std::to_string(n_layers) +
+                             " layers; leave --keep out");
 }
 
 template <typename T>
@@ -272,6 +278,19 @@ T provenance_value(const Results& results, const char* name, const std::string& 
   return *value;
 }
 
+// Also where the method does not look at them: a word that means nothing was meant for something.
+void check_select_options(const SelectOptions& options) {
+  if (options.lazy != "compat" && options.lazy != "clean") {
+    fail(ExitCode::kUsage, "--lazy is \"" + options.lazy + "\", expected one of: compat, clean");
+  }
+  if (!(options.lazy_share > 0.0 && options.lazy_share <= 1.0)) {
+    fail(ExitCode::kUsage, "--lazy-share must be above 0 and at most 1");
+  }
+  if (!options.control.empty() && options.method != "ratio") {
+    fail(ExitCode::kUsage, "--control is for method ratio, not " + options.method + "; leave it out");
+  }
+}
+
 }  // namespace
 
 std::string known_methods() {
@@ -279,10 +298,16 @@ std::string known_methods() {
          "periodic:K@O, first, last, random:SEED, greedy-forward, greedy-backward, list:1,4,5";
 }
 
+bool is_pattern_method(const std::string& method) {
+  const std::string kind = method.substr(0, method.find(':'));
+  return kind == "periodic" || kind == "first" || kind == "last" || kind == "random" || kind == "list";
+}
+
 bool is_search_method(const std::string& method) { return method == "greedy-forward" || method == "greedy-backward"; }
 
 Choice choose_layers(const SelectInput& input, const SelectOptions& options) {
   const Results& results = input.results;
+  check_select_options(options);
   const int64_t n_layers = model_layers(results);
   if (options.keep) require_keep(*options.keep, n_layers);
   Choice choice;

@@ -28,7 +28,7 @@ struct MeasuredPattern {
   std::string name;  // "full", "windowed", "list:1,4"
   std::vector<bool> windowed;
   ExampleFigures screened;  // as the search was told to measure
-  ExampleFigures verified;  // every row obeys the window; empty where it was not measured
+  ExampleFigures verified;  // every row obeys the window, of the first examples; empty where it was not measured
 };
 
 // How well the figures of the search agree with exact ones, over the patterns that have both.
@@ -55,14 +55,16 @@ struct Interactions {
 
 // Seconds, 0 where nobody knows them.
 struct SearchCost {
-  double predicted = 0.0;        // for the whole search
-  double predicted_exact = 0.0;  // for the same search with every row under the window
-  double measured = 0.0;         // that the runs took which measured
+  double predicted = 0.0;               // for the whole search
+  double predicted_exact = 0.0;         // for the same search with every row under the window
+  double predicted_verification = 0.0;  // besides; 0 where there is none
+  double measured = 0.0;                // that the runs took which measured
 };
 
 struct SearchResults {
   SearchPlan plan;
   int64_t n_rejected = -1;  // rejected patterns that were to be verified besides the best of each K; -1: none at all
+  int64_t n_verified_examples = 0;  // the first so many serve for that
   SearchCost cost;
   std::vector<std::string> example_id;
   std::vector<MeasuredPattern> patterns;  // greedy: by step, best first; pairs: full, single layers, pairs

@@ -55,7 +55,7 @@ Estimate rho_of(const std::vector<const MeasuredPattern*>& patterns, const Get& 
     }
     return spearman(screened, verified);
   };
-  std::vector<std::size_t> all(get(patterns.front()->screened).size());
+  std::vector<std::size_t> all(get(patterns.front()->verified).size());
   std::iota(all.begin(), all.end(), std::size_t{0});
   Estimate estimate;
   const std::optional<double> value = rho(all);
@@ -125,7 +125,7 @@ Agreement compute_agreement(const SearchResults& results, uint64_t seed, int64_t
   Agreement agreement;
   agreement.n_verified = static_cast<int64_t>(patterns.size());
   if (patterns.empty()) return agreement;
-  const Resamples resamples(static_cast<int64_t>(results.example_id.size()), seed);
+  const Resamples resamples(results.n_verified_examples, seed);
   agreement.rho_nll = rho_of(
       patterns, [](const ExampleFigures& f) -> const auto& { return f.nll; }, resamples, n_resamples);
   agreement.rho_exact_match = rho_of(

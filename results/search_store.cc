@@ -61,7 +61,7 @@ void write_best(hdf5::Group& group, const SearchResults& r) {
   write_means("mean_exact_match_verified", kOne, "mean_exact_match with every row under the window", exact_match, true);
 }
 
-// A table (pattern, example) of one figure; NaN where a pattern has none.
+// A table (pattern, example) of one figure; NaN where a pattern has none for the example.
 template <typename Get>
 void write_cells(hdf5::Group& group, const SearchResults& r, const std::string& name, const Description& description,
                  const Get& get) {
@@ -69,7 +69,7 @@ void write_cells(hdf5::Group& group, const SearchResults& r, const std::string& 
   for (const MeasuredPattern& pattern : r.patterns) {
     const auto& column = get(pattern);
     for (std::size_t e = 0; e < r.example_id.size(); ++e) {
-      values.push_back(column.empty() ? kNan : static_cast<double>(column[e]));
+      values.push_back(e < column.size() ? static_cast<double>(column[e]) : kNan);
     }
   }
   const auto n_patterns = static_cast<int64_t>(r.patterns.size());
@@ -117,8 +117,11 @@ void write_patterns(hdf5::Group& group, const SearchResults& r) {
       [](const MeasuredPattern& p) -> const auto& { return p.verified.exact_match; });
 }
 
-void write_agreement(hdf5::Group& group, const Agreement& agreement) {
+void write_agreement(hdf5::Group& group, const SearchResults& r) {
+  const Agreement& agreement = r.agreement;
   if (agreement.n_verified == 0) return;
+  group.write_scalar<int64_t>("n_verified_examples", r.n_verified_examples);
+  describe(group, "n_verified_examples", {kOne, "examples that they were measured on, the first ones"});
   group.write_scalar<int64_t>("n_verified", agreement.n_verified);
   describe(group, "n_verified", {kOne, "patterns that were measured with every row under the window too"});
   write_estimate(group, "rho_nll", "rho_nll", agreement.rho_nll,
@@ -167,6 +170,10 @@ void write_search(hdf5::Group group, const SearchResults& r) {
   write_seconds("predicted_seconds", r.cost.predicted, "predicted time of the search on its ranks");
   write_seconds("predicted_seconds_exact", r.cost.predicted_exact,
                 "predicted time of the same search with every row under the window");
+  if (r.agreement.n_verified > 0) {
+    write_seconds("predicted_seconds_verification", r.cost.predicted_verification,
+                  "predicted time of the verification, besides");
+  }
   write_seconds("search_seconds", r.cost.measured, "time that the search took");
   std::vector<int64_t> layers;
   for (int64_t layer = 0; layer < r.plan.n_layers; ++layer) layers.push_back(layer);
@@ -177,7 +184,7 @@ void write_search(hdf5::Group group, const SearchResults& r) {
     group.write_scalar<int64_t>("beam", r.plan.beam);
     describe(group, "beam", {kOne, "patterns that each step went on from"});
     write_best(group, r);
-    write_agreement(group, r.agreement);
+    write_agreement(group, r);
   }
   write_patterns(group, r);
 }

@@ -50,9 +50,9 @@ std::string greedy_table(const SearchResults& r, bool tail) {
   }
   if (is_verified) {
     text +=
-        "\nTail figures against exact ones over " + std::to_string(r.agreement.n_verified) + " patterns: rho of NLL " +
-        estimate_text(r.agreement.rho_nll) + ",\n  of exact match " + estimate_text(r.agreement.rho_exact_match) +
-        "; choices that exact figures confirm: " +
+        "\nTail figures against exact ones over " + std::to_string(r.agreement.n_verified) + " patterns and " +
+        std::to_string(r.n_verified_examples) + " examples: rho of NLL " + estimate_text(r.agreement.rho_nll) +
+        ",\n  of exact match " + estimate_text(r.agreement.rho_exact_match) + "; choices that exact figures confirm: " +
         (r.agreement.wins_kept.defined() ? percent(r.agreement.wins_kept.value) : figure_text(r.agreement.wins_kept)) +
         "\n";
   } else if (tail) {
@@ -170,7 +170,9 @@ std::string to_json(const SearchResults& r, const Provenance& provenance) {
                             {"verified", means_json(best.verified)}});
   }
   if (r.agreement.n_verified > 0) {
+    json["predicted_seconds_verification"] = r.cost.predicted_verification;
     json["agreement"] = {{"n_verified", r.agreement.n_verified},
+                         {"n_verified_examples", r.n_verified_examples},
                          {"rho_nll", estimate_json(r.agreement.rho_nll)},
                          {"rho_exact_match", estimate_json(r.agreement.rho_exact_match)},
                          {"wins_kept", number_json(r.agreement.wins_kept.value)}};

@@ -166,6 +166,10 @@ Selection parse_selection(const std::string& text, const std::string& origin) {
   }
   Selection s;
   s.method = fields.text("method");
+  // It is a pattern's name in tables.
+  const bool has_control =
+      std::any_of(s.method.begin(), s.method.end(), [](unsigned char c) { return c < 32 || c == 127; });
+  if (s.method.empty() || has_control) fields.refuse("method", "the name of a method on one line");
   s.n_layers = fields.integer("n_layers", 1, kMaxLayers);
   s.keep = fields.integer("keep", 0, s.n_layers);
   s.layers = read_layers(fields, s.keep, s.n_layers);

@@ -54,8 +54,7 @@ std::string why_no_rho(std::span<const double> x, const char* x_name, std::span<
   return "";
 }
 
-// ---- ranking
-// ---------------------------------------------------------------------------------------------------------
+// ---- ranking --------------------------------------------------------------------------------------------------------
 
 double median_of_column(const Table<double>& table, int64_t column) {
   std::vector<double> values(at(table.rows));
@@ -146,8 +145,7 @@ Ranking compute_ranking(const Measurement& m, const Columns& columns, const Stat
   return ranking;
 }
 
-// ---- reliability
-// -----------------------------------------------------------------------------------------------------
+// ---- reliability ----------------------------------------------------------------------------------------------------
 
 // Spearman-Brown: the reliability of the whole from the correlation of its halves. Undefined at -1.
 std::optional<double> spearman_brown(double rho) {
@@ -203,8 +201,7 @@ Estimate rho_with_drop(const Table<double>& delta, const Table<double>& drop, co
   return spread.around(rho);
 }
 
-// ---- de-confounding
-// --------------------------------------------------------------------------------------------------
+// ---- de-confounding -------------------------------------------------------------------------------------------------
 
 // Examples of two sets in three strata. Shared ones are drawn in pairs, the others within their own set, so sets that
 // hold the same ids, some of them, or none follow one rule and keep their sizes.

@@ -1,4 +1,4 @@
-// Statistics of a run (design: README.md in this folder has every definition): pure functions of the measured tables.
+// Statistics of a run (README.md in this folder has every definition): pure functions of the measured tables.
 // Results depend on the tables and the options only, bit for bit: not on threads, ranks or the standard library.
 #pragma once
 

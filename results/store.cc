@@ -12,8 +12,7 @@
 namespace winnow {
 namespace {
 
-// ---- measurement
-// -----------------------------------------------------------------------------------------------------
+// ---- measurement ----------------------------------------------------------------------------------------------------
 
 std::vector<double> delta_values(const Measurement& m) {
   std::vector<double> values;
@@ -71,8 +70,7 @@ void write_measurement(hdf5::Group group, const Measurement& m) {
   write_signals(group, m);
 }
 
-// ---- statistics
-// ------------------------------------------------------------------------------------------------------
+// ---- statistics -----------------------------------------------------------------------------------------------------
 
 void write_options(hdf5::Group& group, const StatisticsOptions& options) {
   group.set_attribute<int64_t>(".", "seed", static_cast<int64_t>(options.seed));
@@ -176,6 +174,11 @@ void write_provenance(hdf5::Group group, const Provenance& provenance) {
     std::visit([&](const auto& value) { group.write_scalar(entry.name, value); }, entry.value);
     describe(group, entry.name, {entry.units.c_str(), entry.long_name});
   }
+}
+
+std::filesystem::path results_file(const std::filesystem::path& path) {
+  std::error_code unreadable;  // the reader will say so
+  return std::filesystem::is_directory(path, unreadable) ? path / "results.h5" : path;
 }
 
 void write_results(const std::filesystem::path& path, const Results& results) {

@@ -7,6 +7,9 @@
 
 namespace winnow {
 
+// What a command line means by a result: the results.h5 of a run directory, or the file itself.
+std::filesystem::path results_file(const std::filesystem::path& path);
+
 // Writes the file whole or not at all (results/atomic_file.h); replaces one that is there. Throws Error(kIoError |
 // kCannotCreate), and Error(kInternal) for names or tables that do not fit the schema.
 void write_results(const std::filesystem::path& path, const Results& results);

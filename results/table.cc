@@ -62,8 +62,7 @@ std::size_t row_of_budget(const Ranking& ranking, int64_t k) {
   return static_cast<std::size_t>(found - ranking.budget.begin());
 }
 
-// ---- blocks
-// ----------------------------------------------------------------------------------------------------------
+// ---- blocks ---------------------------------------------------------------------------------------------------------
 
 std::string base_block(const Results& results) {
   const Measurement& m = results.calibration;

@@ -163,8 +163,7 @@ TEST(Collection, SummaryKeepsStatisticsAndMeans) {
   EXPECT_DOUBLE_EQ(summary.nll_base, sum / static_cast<double>(results.calibration.n_examples()));
 }
 
-// ---- the file
-// -----------------------------------------------------------------------------------------------------------
+// ---- the file -------------------------------------------------------------------------------------------------------
 
 class CollectionFile : public ::testing::Test {
  protected:
@@ -251,8 +250,7 @@ TEST_F(CollectionFile, OneLabelIsOneCell) {
   EXPECT_FALSE(std::filesystem::exists(path()));
 }
 
-// ---- text
-// -----------------------------------------------------------------------------------------------------------
+// ---- text -----------------------------------------------------------------------------------------------------------
 
 TEST(CollectionText, HasALineForEveryCellAndTheReasons) {
   std::vector<CollectedCell> cells = {falling("a"), cell_of("b", {4, 2, 3, 1}, {1, 3, 2, 4}), failed("c")};

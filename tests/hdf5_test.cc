@@ -287,7 +287,7 @@ TEST_F(Hdf5Test, OutputThatCannotBeCreated) {
   expect_error(ExitCode::kCannotCreate, {"no/such/directory/a.h5.part", "No such file"}, [&] { file.commit(); });
   fs::create_directory(at("taken"));
   hdf5::File over_directory = hdf5::File::create(at("taken"));
-  expect_error(ExitCode::kCannotCreate, {"taken", "cannot be replaced"}, [&] { over_directory.commit(); });
+  expect_error(ExitCode::kCannotCreate, {"taken", "no regular file"}, [&] { over_directory.commit(); });
   EXPECT_EQ(n_files(), 1);
 }
 

@@ -89,8 +89,7 @@ void expect_line(const std::vector<std::string>& lines, const std::string& begin
   EXPECT_TRUE(is_there) << begin << " in\n" << all;
 }
 
-// ---- what is wrong with a file
-// ----------------------------------------------------------------------------------------
+// ---- what is wrong with a file --------------------------------------------------------------------------------------
 
 TEST_F(SweepFolder, MalformedYamlHasAPlace) {
   expect_line(problems("name: [1, 2\nmodels: }"), "2:");
@@ -185,8 +184,7 @@ TEST_F(SweepFolder, ContradictionsAndNothingLeft) {
   expect_line(problems(kGood + "tail_rows: 0\ndecode: [full]\n"), "1:1: model=a");
 }
 
-// ---- cells
-// ------------------------------------------------------------------------------------------------------------
+// ---- cells ----------------------------------------------------------------------------------------------------------
 
 TEST_F(SweepFolder, AllCombinationsWithTheirArguments) {
   const Sweep sweep = read("sinks: [0, 4]\nlimit: 3\nseeds: [0, 5]\ndefaults: {time: 01:00:00, threads: 2}\n");
@@ -274,8 +272,7 @@ TEST_F(SweepFolder, TargetsThatMeanTheSameRunOnce) {
   EXPECT_NE(sweep.cells[2].cell.name.find("-w65-"), std::string::npos);  // swaa-vllm sees one key more
 }
 
-// ---- schema
-// -----------------------------------------------------------------------------------------------------------
+// ---- schema ---------------------------------------------------------------------------------------------------------
 
 TEST(SweepSchema, TheCommittedFileIsThisOne) {
   std::ifstream in(std::string(WINNOW_SOURCE_DIR) + "/jobs/sweep/sweep.schema.json");
@@ -283,8 +280,7 @@ TEST(SweepSchema, TheCommittedFileIsThisOne) {
   EXPECT_EQ(text, json_schema()) << "make it anew: build/winnow sweep schema > jobs/sweep/sweep.schema.json";
 }
 
-// ---- submissions
-// ------------------------------------------------------------------------------------------------------
+// ---- submissions ----------------------------------------------------------------------------------------------------
 
 TEST_F(SweepFolder, ASubmissionReadsBack) {
   const Sweep sweep = read("defaults: {sbatch: ['--comment=a \"b\" $c', --x], memory: 4G, nodes: 2}\nseeds: [3]\n");
@@ -304,8 +300,7 @@ TEST_F(SweepFolder, ASubmissionReadsBack) {
   expect_error([&] { read_submission(submission); }, ExitCode::kBadData, {"cells.json", "submit"});
 }
 
-// ---- states
-// -----------------------------------------------------------------------------------------------------------
+// ---- states ---------------------------------------------------------------------------------------------------------
 
 class CellStates : public SweepFolder {
  protected:
@@ -385,8 +380,7 @@ TEST_F(CellStates, TheErrorIsWinnowsOwnLine) {
   EXPECT_EQ(last_error_line(root() / "none"), "");
 }
 
-// ---- prices
-// -----------------------------------------------------------------------------------------------------------
+// ---- prices ---------------------------------------------------------------------------------------------------------
 
 // The closed form against the plan that the sweep itself follows, with a row tile of 1.
 TEST(SweepPrice, IsThatOfThePlan) {

@@ -172,6 +172,23 @@ TEST(Methods, LightTransferKeepsTheLeastLazy) {
                {"--lazy-share"});
 }
 
+TEST(Methods, RefuseFlagsThatMeanNothing) {
+  const SelectInput input = small_input();
+  expect_error([&] { choose_layers(input, {.method = "nll", .lazy = "x"}); }, ExitCode::kUsage, {"--lazy"});
+  expect_error([&] { choose_layers(input, {.method = "first", .lazy_share = 7.0}); }, ExitCode::kUsage,
+               {"--lazy-share"});
+  expect_error([&] { choose_layers(input, {.method = "nll", .control = "short"}); }, ExitCode::kUsage,
+               {"--control", "ratio", "not nll"});
+}
+
+TEST(Methods, RefuseFiguresThatAreNotFinite) {
+  for (const char* method : {"nll", "exact-match"}) {
+    SelectInput input = small_input();
+    input.results.statistics.ranking.mean_delta_nll[2] = std::numeric_limits<double>::quiet_NaN();
+    expect_error([&] { layers_of(input, method, 1); }, ExitCode::kBadData, {"layer 2", "not finite", "winnow stats"});
+  }
+}
+
 TEST(Methods, PatternsLookAtNoFigure) {
   const SelectInput input = small_input();
   EXPECT_EQ(layers_of(input, "first", 2), (Layers{0, 1}));
@@ -181,7 +198,7 @@ TEST(Methods, PatternsLookAtNoFigure) {
   EXPECT_EQ(layers_of(input, "random:5", 2), random_layers(5, 2, 4));
   EXPECT_EQ(layers_of(input, "list:3,0", {}), (Layers{0, 3}));
   EXPECT_EQ(choose_layers(input, {.method = "list:3,0"}).method, "list:0,3");
-  expect_error([&] { layers_of(input, "periodic:2@1", 3); }, ExitCode::kUsage, {"--keep 3", "2 layers"});
+  expect_error([&] { layers_of(input, "periodic:2@1", 3); }, ExitCode::kUsage, {"--keep 3", "2 of 4 layers"});
   for (const char* bad : {"", "bogus", "periodic", "random", "first:2", "full", "windowed", "list:", "s.json"}) {
     expect_error([&, name = std::string(bad)] { layers_of(input, name, {}); }, ExitCode::kUsage, {"--method"});
   }

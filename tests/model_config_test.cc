@@ -39,8 +39,7 @@ void expect_refused(const Json& json, const std::vector<std::string>& parts) {
   expect_error(ExitCode::kBadData, parts, [&] { parse(json); });
 }
 
-// ---- sizes and switches
-// ----------------------------------------------------------------------------------------------
+// ---- sizes and switches ---------------------------------------------------------------------------------------------
 
 TEST(Config, ReadsSizes) {
   const ModelConfig config = parse(small("llama"));
@@ -134,14 +133,13 @@ TEST(Config, NumbersMayBeWrittenAsFloats) {
   expect_refused(with(small("llama"), {{"hidden_size", 64.5}}), {"hidden_size: expected an integer", "found 64.5"});
 }
 
-// ---- malformed
-// -------------------------------------------------------------------------------------------------------
+// ---- malformed ------------------------------------------------------------------------------------------------------
 
 TEST(Config, RefusesWhatIsNoJsonObject) {
   const auto refused = [](const std::string& text, const std::vector<std::string>& parts) {
     expect_error(ExitCode::kBadData, parts, [&] { parse_config(text, "m/config.json"); });
   };
-  refused("", {"m/config.json: not JSON"});
+  refused("", {"m/config.json: not JSON: parse error at line 1"});  // without the name of a C++ exception
   refused("{\"model_type\":", {"m/config.json: not JSON"});
   refused("[1]", {"m/config.json: expected a JSON object, found [1]"});
   refused(R"({"model_type":"llama","model_type":"qwen3"})", {"key \"model_type\" is there twice"});
@@ -240,8 +238,7 @@ TEST(Config, RefusesWhatChangesTheMathematicsByName) {
   EXPECT_EQ(parse(with(small("llama"), neutral)).n_layers, 4);
 }
 
-// ---- rotary embedding
-// ------------------------------------------------------------------------------------------------
+// ---- rotary embedding -----------------------------------------------------------------------------------------------
 
 const Json kLlama3 = {{"rope_type", "llama3"},
                       {"factor", 32.0},
@@ -312,8 +309,7 @@ TEST(Config, RefusesMalformedRope) {
   refused({{"rope_scaling", {{"type", "default"}, {"mrope_section", {16, 24}}}}}, {"rope_scaling.mrope_section"});
 }
 
-// ---- native windows
-// --------------------------------------------------------------------------------------------------
+// ---- native windows -------------------------------------------------------------------------------------------------
 
 using Layers = std::vector<bool>;
 
@@ -376,8 +372,7 @@ TEST(NativeWindow, RefusesLayerTypesThatTransformersIgnores) {
                  {"layer_types: expected sliding_attention in every layer"});
 }
 
-// ---- files
-// -----------------------------------------------------------------------------------------------------------
+// ---- files ----------------------------------------------------------------------------------------------------------
 
 TEST(Config, ReadsTheFileOfADirectory) {
   const TempDir dir;

@@ -29,8 +29,7 @@ std::string one(const std::string& dtype, const std::string& shape, const std::s
   return R"({"t":{"dtype":)" + dtype + R"(,"shape":)" + shape + R"(,"data_offsets":)" + offsets + "}}";
 }
 
-// ---- well-formed
-// -----------------------------------------------------------------------------------------------------
+// ---- well-formed ----------------------------------------------------------------------------------------------------
 
 TEST(Safetensors, ReadsTensorsInAnyOrderWithMetadataAndPadding) {
   const std::string header =
@@ -66,8 +65,7 @@ TEST(Safetensors, KnowsSubByteTypes) {
   expect_refused(safetensors_image(one(R"("F4")", "[3]", "[0,2]"), "xx"), {"whole bytes of F4", "[3]"});
 }
 
-// ---- malformed
-// -------------------------------------------------------------------------------------------------------
+// ---- malformed ------------------------------------------------------------------------------------------------------
 
 TEST(Safetensors, RefusesAFileShorterThanItsLength) {
   expect_refused("", {"file: expected", "at least 8 bytes", "found 0 bytes"});
@@ -182,8 +180,7 @@ TEST(Safetensors, MessagesStayOneShortLine) {
   expect_refused(safetensors_image(R"({")" + name + R"(":1})", ""), {"a\\nbccc", "..."});
 }
 
-// ---- files
-// -----------------------------------------------------------------------------------------------------------
+// ---- files ----------------------------------------------------------------------------------------------------------
 
 const std::string kIndex = "model.safetensors.index.json";
 

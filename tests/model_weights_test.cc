@@ -186,8 +186,7 @@ void WeightsTest::expect_layer(int64_t index) {
   }
 }
 
-// ---- values
-// ----------------------------------------------------------------------------------------------------------
+// ---- values ---------------------------------------------------------------------------------------------------------
 
 TEST_F(WeightsTest, EveryFamilyAndTypeAtAnyAlignment) {
   for (const Family& family : families()) {
@@ -286,8 +285,7 @@ TEST_F(WeightsTest, RandomCheckpointsOfEveryFamilyLoad) {
   }
 }
 
-// ---- refused
-// ---------------------------------------------------------------------------------------------------------
+// ---- refused --------------------------------------------------------------------------------------------------------
 
 TEST_F(WeightsTest, RefusesAMissingTensor) {
   write(config_of("qwen3"), "BF16", [](Shapes& s) { s.erase("model.layers.1.self_attn.k_norm.weight"); });
@@ -353,8 +351,7 @@ TEST_F(WeightsTest, RefusesALayerThatIsNotThere) {
   }
 }
 
-// ---- hash
-// ------------------------------------------------------------------------------------------------------------
+// ---- hash -----------------------------------------------------------------------------------------------------------
 
 std::string sha256(const std::string& bytes) {
   std::string digest(32, '\0');

@@ -32,7 +32,7 @@ RunIdentity some_identity() {
 
 // Two examples of 6 tokens with answers of 2.
 std::vector<DataSet> some_data() {
-  DataSet data{.name = "calibration", .corpus = {}, .n_examples = 2};
+  DataSet data{.name = "calibration", .corpus = {}, .n_examples = 2, .n_wanted = 2};
   data.corpus.path = "calibration.h5";
   data.corpus.tokens.assign(12, 1);
   data.corpus.offsets = {0, 6, 12};
@@ -279,7 +279,7 @@ TEST_F(RunDirectoryTest, ShardsOfOtherControlsAndBeyondTheLimitAreKept) {
   write(control);
   write(some_shard(1));
   auto data = some_data();
-  data[0].n_examples = 1;
+  data[0].n_examples = data[0].n_wanted = 1;
   std::vector<Cells> cells = {Cells(1, kLayers, 0)};
   EXPECT_TRUE(load_shards(run(), some_identity().hash(), data, cells, BadShards::kSetAside).empty());
   EXPECT_EQ(list_shards(shards()).size(), 2U);

@@ -92,6 +92,7 @@ TEST(Selection, RefusesDamageNamingFileAndKey) {
       {"\"decode\": \"windowed\"", "\"decode\": \"half\"", {"decode", "half"}},
       {"\"target\": \"\"", "\"target\": \"onnx\"", {"target", "onnx", "swaa-vllm"}},
       {"aaaa\"", "aaa\"", {"checkpoint_sha256", "64"}},
+      {"\"method\": \"", "\"method\": \"\\n\\u001b[31m", {"method", "one line"}},
       {"\"n_examples\": 64", "\"n_examples\": [64]", {"provenance"}},
       {"{", "[", {"JSON"}},
   };

@@ -124,8 +124,7 @@ void expect_no_silent_nan(const Statistics& s) {
   expect_no_silent_nan(s.reliability.rho_token_accuracy);
 }
 
-// ---- against scipy
-// ---------------------------------------------------------------------------------------------------
+// ---- against scipy --------------------------------------------------------------------------------------------------
 
 TEST(Random, IsTheDocumentedGenerator) {
   const json& g = golden().at("random");
@@ -252,8 +251,7 @@ TEST(Statistics, ReliabilityIsScipys) {
   expect_in_band(halves(r.split_half.ci_high), g.at("rho_high"), "split-half high");
 }
 
-// ---- definitions and edges
-// -------------------------------------------------------------------------------------------
+// ---- definitions and edges ------------------------------------------------------------------------------------------
 
 TEST(Statistics, SeedsDecideAndNothingElse) {
   const Measurement m = varied_measurement(9, 6);

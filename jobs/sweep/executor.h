@@ -64,8 +64,7 @@ struct CellStatus {
   std::string job;                    // of Slurm, "" when there is none: "1234_5"
 };
 
-// ---- Slurm: defined in slurm_executor.cc
-// ------------------------------------------------------------------------------
+// ---- Slurm: defined in slurm_executor.cc ----------------------------------------------------------------------------
 
 // A cell that squeue knows.
 struct QueueEntry {
@@ -119,7 +118,8 @@ class BatchSystem {
   // Words before `winnow calibrate ...` that start it on the ranks of the cell: "srun", "--mpi=pmix", ...
   virtual std::vector<std::string> launcher(const Cell& cell) = 0;
   // The attempt was interrupted (exit 75, a dead rank) and may be repeated: requeues this job, or queues a successor
-  // where that is refused or the attempt was not told to stop. Returns what it did in one line. Throws Error with Slurm's words where nothing helped.
+  // where that is refused or the attempt was not told to stop. Returns what it did in one line. Throws Error with
+  // Slurm's words where nothing helped.
   virtual std::string again(const Attempt& attempt) = 0;
   // The cell is done, or failed for good: takes a queued successor back.
   virtual void settled(const Attempt& attempt) = 0;

@@ -123,8 +123,7 @@ std::string resources_text(const Resources& resources) {
   return text;
 }
 
-// ---- submissions
-// ------------------------------------------------------------------------------------------------------
+// ---- submissions ----------------------------------------------------------------------------------------------------
 
 // Everything but the coordinates that a cell is started with.
 std::string fingerprint(const Cell& cell) {

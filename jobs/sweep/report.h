@@ -31,8 +31,7 @@ nlohmann::json plan_json(const SweepView& view, const std::vector<Price>& prices
 // Finished cells whose inputs have changed on the disk since, one line each.
 std::vector<std::string> outdated(const SweepView& view);
 
-// ---- what a sweep file was when it was last submitted
-// ------------------------------------------------------------------
+// ---- what a sweep file was when it was last submitted ---------------------------------------------------------------
 
 // For write_submission.
 nlohmann::json submission_record(const Sweep& sweep);

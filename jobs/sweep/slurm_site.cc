@@ -81,8 +81,8 @@ std::string read_template(const YAML::Node& root, const fs::path& site_file, std
   const std::string text = read_text(path);
   for (const char* placeholder : {"@OPTIONS@", "@SETUP@", "@WINNOW@", "@SUBMISSION@", "@FIRST@"}) {
     if (text.find(placeholder) == std::string::npos) {
-      problems.push_back(problem_at(node, path.string() + " has no " + placeholder + "; expected all placeholders of " +
-                                              "slurm/cell.sbatch"));
+      problems.push_back(problem_at(
+          node, path.string() + " has no " + placeholder + "; expected all placeholders of " + "slurm/cell.sbatch"));
     }
   }
   return text;

@@ -1,8 +1,18 @@
 """python -m winnow_prepare"""
 
+import os
+import signal
 import sys
 
-from winnow_prepare.main import main
+
+def _interrupt(*_):
+    """Until main() has its own: the imports take a second, in which an interrupt would print where Python was."""
+    os.write(2, b"winnow: prepare: interrupted, nothing was written; the same command begins anew\n")
+    os._exit(75)  # ExitCode.INTERRUPTED
+
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, _interrupt)
+    signal.signal(signal.SIGTERM, _interrupt)
+    from winnow_prepare.main import main
     sys.exit(main())

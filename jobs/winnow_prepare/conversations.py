@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 
 from winnow_prepare.errors import Unusable
 
@@ -91,7 +92,7 @@ class Layouts:
             ends = ends[-1:]
         name = self._name(record, messages)
         source = self._get(record, "source")
-        source = source if isinstance(source, str) and source else row.source
+        source = (_label(source) if isinstance(source, str) else "") or _label(row.source)
         found = []
         for end in ends:
             turns = [dict(message) for message in messages[:end + 1]]
@@ -143,15 +144,23 @@ class Layouts:
             value = record
             for part in self._fields[name].split("."):
                 value = value.get(part) if isinstance(value, dict) else None
-            return value
-        return next((record[column] for column in COLUMNS[name] if record.get(column) is not None), None)
+            return None if _is_missing(value) else value
+        return next((record[column] for column in COLUMNS[name] if not _is_missing(record.get(column))), None)
 
     def _name(self, record, messages):
         name = self._get(record, "id")
-        if isinstance(name, (str, int)) and not isinstance(name, bool) and str(name).strip():
-            name = "".join(c if c.isprintable() else " " for c in str(name)).strip()[:LONGEST_ID]
-            return name.encode("utf-8", "replace").decode()
-        return f"{_hash64('id', _canonical(messages)):016x}"
+        is_name = isinstance(name, (str, int)) and not isinstance(name, bool)
+        return (_label(name)[:LONGEST_ID] if is_name else "") or f"{_hash64('id', _canonical(messages)):016x}"
+
+
+def _is_missing(value):
+    """Tables write a missing text as null, or as the number NaN."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _label(text):
+    """One line that HDF5 can hold: no control characters, no halves of surrogate pairs (also of file names)."""
+    return "".join(c if c.isprintable() else "\ufffd" if "\ud800" <= c <= "\udfff" else " " for c in str(text)).strip()
 
 
 def _hash64(salt, data):
@@ -191,7 +200,7 @@ def _read_message(message, number):
         content = ""
     if not isinstance(content, str):
         raise Unusable("a message has no content", f"message {number}, role {role}")
-    _check_unicode(content)
+    check_unicode(content)
     return message | {"role": role, "content": content}
 
 
@@ -204,11 +213,12 @@ def _text(value, name, optional=False):
         value = ", ".join(map(str, value))
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise Unusable(f"the {name} is not text")
-    _check_unicode(str(value))
+    check_unicode(str(value))
     return str(value)
 
 
-def _check_unicode(text):
+def check_unicode(text):
+    """Unusable where the text holds half a surrogate pair, which no tokenizer takes."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -240,7 +250,9 @@ def _session_prompt(sessions, record, question):
     dates = dates if isinstance(dates, list) and len(dates) == len(sessions) else [None] * len(sessions)
     parts = ["These are earlier conversations between you and the user."]
     for number, (session, date) in enumerate(zip(sessions, dates), 1):
-        turns = "\n".join(f"{turn['role']}: {turn['content']}" for turn in _read_messages(session, "a session"))
+        # A day without a word has a date all the same.
+        messages = _read_messages(session, "a session") if session != [] else []
+        turns = "\n".join(f"{turn['role']}: {turn['content']}" for turn in messages)
         parts.append(f"Conversation {number}" + (f", {date}" if date else "") + f"\n{turns}")
     asked = record.get("question_date")
     parts.append((f"Today is {asked}. " if asked else "") + "Answer from these conversations.\n"

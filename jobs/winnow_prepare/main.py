@@ -17,7 +17,7 @@ from winnow_prepare.progress import Progress
 from winnow_prepare.render import RawRenderer, TemplateRenderer, find_template
 from winnow_prepare.selection import Candidate, Limits, Reservoir
 from winnow_prepare.sources import Reader, find_files
-from winnow_prepare.tokenise import Tokeniser, load_tokenizer, tokenizer_sha256, vocabulary_size
+from winnow_prepare.tokenise import SEAM, Tokeniser, load_tokenizer, special_prefix, tokenizer_sha256, vocabulary_size
 from winnow_prepare.work import Worker
 
 FIRST_ERRORS = 5
@@ -29,13 +29,13 @@ class _Interrupted(BaseException):
 
 def _make_worker(options, limits):
     """(Worker, attributes of the file that name tokenizer and template)."""
-    tokenizer = load_tokenizer(options.model)
     n_vocabulary = vocabulary_size(options.model)
+    tokenizer = load_tokenizer(options.model)
     attributes = {"tokenizer_sha256": tokenizer_sha256(tokenizer, options.model)}
-    tokeniser = Tokeniser(tokenizer, not options.no_end_of_turn, n_vocabulary)
+    tokeniser = Tokeniser(tokenizer, not options.no_end_of_turn, n_vocabulary,
+                          special_prefix(tokenizer) if options.raw else ())
     if options.raw:
-        begin = tokenizer.bos_token if tokenizer.bos_token_id in tokenizer("a")["input_ids"][:1] else ""
-        renderer = RawRenderer(begin or "", options.separator, tokenizer.eos_token or "")
+        renderer = RawRenderer(options.separator, tokenizer.eos_token or "")
     else:
         template = find_template(tokenizer, options.template, options.model)
         attributes["template_sha256"] = writer.sha256(template)
@@ -149,17 +149,19 @@ def _attributes(options, common, report):
 
 def _nothing_kept(draw, options):
     counted = ", ".join(f"{count} {reason}" for reason, count in draw.left_out.most_common(4))
-    first = f"; first: {draw.first_errors[0][0]}: {draw.first_errors[0][1]}" if draw.first_errors else ""
+    first = "; first: " + ": ".join(filter(None, draw.first_errors[0])) if draw.first_errors else ""
+    hint = "; --separator says what stands between prompt and answer" if SEAM in draw.left_out and options.raw else ""
     return Failure(ExitCode.BAD_DATA, f"{', '.join(options.input[:3])}: no example is left, nothing was written: "
-                                      f"{counted or 'no rows'}{first}")
+                                      f"{counted or 'no rows'}{first}{hint}")
 
 
 def prepare(options):
     outputs = [options.out] + ([options.control_short] if options.control_short else [])
+    inputs = find_files(options.input)
     for path in outputs:
-        writer.check_output(path, options.force)
+        writer.check_output(path, options.force, inputs)
     spool = writer.Spool(options.out.parent)
-    reader = Reader(find_files(options.input))
+    reader = Reader(inputs)
     limits = _limits(options)
     worker, common = _make_worker(options, limits)
     draw = Draw(limits, spool, options.strict)
@@ -187,7 +189,14 @@ def prepare(options):
             report["control"] = {"kept": len(examples), "left_out": dict(failed),
                                  "prompt_tokens": [min(e[4] for e in examples), max(e[4] for e in examples)]}
     writer.write(files)
-    _print(report, files, worker.tokeniser.backend, options)
+    try:
+        _print(report, files, worker.tokeniser.backend, options)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise Failure(ExitCode.IO_ERROR, f"{', '.join(map(str, files))}: written, but not the summary on standard output: "
+                                         f"{error.strerror}") from error
 
 
 def _counted(rows, progress):
@@ -210,14 +219,26 @@ def _print(report, files, backend, options):
     print("\nWritten: " + ", ".join(map(str, files)))
 
 
+def _open_standard_streams():
+    """A stream that the caller closed goes nowhere; without this the next file would get its number, and its text."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+    sys.stdout, sys.stderr = (stream or open(number, "w", encoding="utf-8", closefd=False)
+                              for stream, number in ((sys.stdout, 1), (sys.stderr, 2)))
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")
+
+
 def _interrupt(*_):
     raise _Interrupted
 
 
 def main(arguments=None):
     """Returns the exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")
+    _open_standard_streams()
     asked_by = os.environ.get("WINNOW_VERSION", __version__)
     if asked_by != __version__:
         print(f"winnow-prepare: is version {__version__}, but winnow is {asked_by}: install both from the same sources",

@@ -22,6 +22,11 @@ output, 74 I/O error, 75 interrupted (nothing was written).
 Example:
   winnow prepare --model /models/Qwen3-4B --input LongAlign-10k.jsonl --out long.h5 --control-short short.h5
 """
+LARGEST_SEED = 2**63 - 1
+# What apply_chat_template takes itself.
+RESERVED = {"conversation", "messages", "tools", "chat_template", "add_generation_prompt", "continue_final_message",
+            "sanitize_control_tokens", "tokenize", "padding", "truncation", "max_length", "return_tensors", "return_dict",
+            "return_assistant_tokens_mask", "tokenizer_kwargs"}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -47,6 +52,21 @@ def _at_least(least):
     return parse
 
 
+def _seed(text):
+    value = _at_least(0)(text)
+    if value > LARGEST_SEED:
+        raise argparse.ArgumentTypeError(f"'{text}' is over {LARGEST_SEED}, the largest that the file can hold")
+    return value
+
+
+def _text(text):
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not UTF-8") from error
+    return text
+
+
 def _share(text):
     try:
         value = float(text)
@@ -58,7 +78,7 @@ def _share(text):
 
 
 def _pair(text):
-    name, separator, value = text.partition("=")
+    name, separator, value = _text(text).partition("=")
     if not (name and separator and value):
         raise argparse.ArgumentTypeError(f"'{text}' is not NAME=VALUE")
     return name, value
@@ -75,7 +95,8 @@ def _files(parser):
     group = parser.add_argument_group("files")
     group.add_argument("--model", type=pathlib.Path, metavar="DIR", help="checkpoint directory; its tokenizer is used")
     group.add_argument("--input", nargs="+", action="extend", metavar="FILE|DIR",
-                       help="JSON Lines (also .gz, .zst) or Parquet, or a directory of them")
+                       help="JSON Lines (also .gz, .zst, or through a pipe) or Parquet, or a directory of them; hidden files "
+                            "of a directory are left out")
     group.add_argument("--out", type=pathlib.Path, metavar="FILE", help="calibration file to write")
     group.add_argument("--decode-responses", type=pathlib.Path, metavar="FILE",
                        help="instead of all this: write to --out what winnow evaluate --responses wrote, with a text to "
@@ -90,7 +111,7 @@ def _reading(parser):
                        help=f"where to find a field; NAME is one of {', '.join(COLUMNS)}; COLUMN may be a path a.b")
     group.add_argument("--every-turn", action="store_true",
                        help="each turn of the assistant is an answer (default: the last one)")
-    group.add_argument("--system", metavar="keep|none|TEXT", default="keep",
+    group.add_argument("--system", metavar="keep|none|TEXT", default="keep", type=_text,
                        help="the system's message: as in the data, removed, or this text instead (default keep)")
     group.add_argument("--strict", action="store_true",
                        help="stop at the first row that cannot be used (default: leave it out and count it)")
@@ -102,7 +123,7 @@ def _rendering(parser):
     group.add_argument("--template-arg", type=_pair, action="append", default=[], metavar="NAME=JSON",
                        help="variable of the template, for example enable_thinking=false")
     group.add_argument("--raw", action="store_true", help="no template: prompt and answer as they are (base models)")
-    group.add_argument("--separator", default="", metavar="TEXT", help="with --raw: between prompt and answer")
+    group.add_argument("--separator", default="", type=_text, metavar="TEXT", help="with --raw: between prompt and answer")
     group.add_argument("--think", choices=("empty", "none", "given"), default="empty",
                        help="think block before the answer: empty as the template makes it, none at all, or with the "
                             "reasoning that the data give. It belongs to the prompt and is never scored (default empty)")
@@ -127,7 +148,7 @@ def _choosing(parser):
     group.add_argument("--split", choices=("all", "calibration", "held-out"), default="all",
                        help="only that part of the rows; a hash of the first message decides, so the two never overlap")
     group.add_argument("--held-out-share", type=_share, default=0.5, metavar="X", help="of the rows (default 0.5)")
-    group.add_argument("--seed", type=_at_least(0), default=0, metavar="N", help="of the draw (default 0)")
+    group.add_argument("--seed", type=_seed, default=0, metavar="N", help="of the draw (default 0)")
 
 
 def _control(parser):
@@ -177,13 +198,22 @@ def parse(arguments):
     if options.control_short and options.control_tokens >= options.min_prompt_tokens:
         raise Failure(ExitCode.USAGE, f"--control-tokens {options.control_tokens} is not below --min-prompt-tokens "
                                       f"{options.min_prompt_tokens}: the control would not be shorter")
-    if options.control_short and options.control_short.absolute() == options.out.absolute():
+    if options.count is not None and options.length_bins > options.count:
+        raise Failure(ExitCode.USAGE, f"--length-bins {options.length_bins} is more than --count {options.count}: some would "
+                                      "hold no example")
+    n_lengths = options.max_prompt_tokens - options.min_prompt_tokens + 1
+    if options.length_bins > n_lengths:
+        raise Failure(ExitCode.USAGE, f"--length-bins {options.length_bins} is more than the {n_lengths} lengths from "
+                                      f"--min-prompt-tokens to --max-prompt-tokens")
+    if options.control_short and options.control_short.resolve() == options.out.resolve():
         raise Failure(ExitCode.USAGE, "--out and --control-short name the same file")
     options.field = dict(options.field)
     for name in options.field.keys() - COLUMNS.keys():
         raise Failure(ExitCode.USAGE, f"--field {name}: the names are {', '.join(COLUMNS)}")
     options.quota = {name: _quota(name, value) for name, value in options.quota}
     options.template_arg = {name: _json(name, value) for name, value in options.template_arg}
+    for name in options.template_arg.keys() & RESERVED:
+        raise Failure(ExitCode.USAGE, f"--template-arg {name}: is not the caller's to set")
     return options
 
 
@@ -241,6 +271,6 @@ def settings(options):
                 "decode_responses"}
     values = {name: value for name, value in vars(options).items() if name not in left_out}
     values["date"] = options.date.isoformat()
-    values["input"] = [pathlib.Path(name).name for name in options.input]
+    values["input"] = [pathlib.Path(name).name.encode("utf-8", "replace").decode() for name in options.input]
     values["end_of_turn"] = not values.pop("no_end_of_turn")
     return values

@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import re
 
+from winnow_prepare.conversations import check_unicode
 from winnow_prepare.errors import ExitCode, Failure, Unusable
 
 # Stands where the answer will be; private-use characters that no template trims.
@@ -23,13 +24,13 @@ class Rendered:
 class RawRenderer:
     """No template: prompt, separator, answer, end-of-text token. For base models."""
 
-    def __init__(self, begin, separator, end):
-        self._begin, self._separator, self._end = begin, separator, end
+    def __init__(self, separator, end):
+        self._separator, self._end = separator, end
 
     def render(self, conversation):
         if len(conversation.messages) != 2:
             raise Unusable("--raw takes a prompt and an answer, no conversation")
-        head = self._begin + conversation.messages[0]["content"] + self._separator
+        head = conversation.messages[0]["content"] + self._separator
         end = len(head) + len(conversation.answer)
         return Rendered(head + conversation.answer + self._end, len(head), end, "no template")
 
@@ -42,6 +43,7 @@ class TemplateRenderer:
     """
 
     def __init__(self, tokenizer, template, think, arguments, date):
+        self._tool_template = with_date(_for_tools(tokenizer, template), date)
         template = with_date(template, date)
         self._tokenizer, self._template, self._policy = tokenizer, template, think
         self._arguments = arguments
@@ -50,9 +52,9 @@ class TemplateRenderer:
 
     def _apply(self, messages, tools=None, generate=False):
         try:
-            return self._tokenizer.apply_chat_template(messages, tools=tools, chat_template=self._template,
-                                                       tokenize=False, add_generation_prompt=generate,
-                                                       **self._arguments)
+            return self._tokenizer.apply_chat_template(
+                messages, tools=tools, chat_template=self._tool_template if tools else self._template, tokenize=False,
+                add_generation_prompt=generate, **self._arguments)
         except Exception as error:  # a template can do anything; jinja2 passes on whatever its filters throw
             raise Unusable("the template refuses the conversation", " ".join(str(error).split())) from error
 
@@ -72,6 +74,7 @@ class TemplateRenderer:
             last |= {"reasoning_content": reasoning, "thinking": reasoning}
         messages = [*conversation.prompt, last]
         text = self._apply(messages, conversation.tools)
+        check_unicode(text)  # of tools and reasoning, too
         marked = self._apply([*conversation.prompt, last | {"content": MARKER}], conversation.tools)
         at = marked.rfind(MARKER)
         if at < 0:
@@ -98,9 +101,12 @@ class TemplateRenderer:
         return prompt if head.startswith(prompt) and not head[len(prompt):].strip() else head
 
     def _split_answer(self, conversation):
-        """(answer, reasoning): a think block at the beginning of the answer is taken apart."""
+        """(answer, reasoning): a think block at the beginning of the answer is taken apart.
+
+        Its opening tag may be missing where the generation prompt ends with it; else a closing tag is a word of the answer.
+        """
         answer, reasoning = conversation.answer, conversation.reasoning
-        if self._tags and self._tags[1] in answer:
+        if self._tags and self._tags[1] in answer and (self._opens_think or answer.lstrip().startswith(self._tags[0])):
             block, _, answer = answer.partition(self._tags[1])
             answer = answer.lstrip("\n")
             reasoning = reasoning or block.replace(self._tags[0], "", 1)
@@ -126,7 +132,8 @@ class TemplateRenderer:
             return head, f"{kind}, by the template"
         if start is None and not (wanted or self._opens_think):
             return head, "no think block: the template puts none"
-        return f"{head[:start]}{opening}\n{wanted}\n{closing}\n\n", f"{kind}, added: the template puts none"
+        effect = "in place of the template's" if block else "added: the template puts none"
+        return f"{head[:start]}{opening}\n{wanted}\n{closing}\n\n", f"{kind}, {effect}"
 
 
 def with_date(template, date):
@@ -136,17 +143,31 @@ def with_date(template, date):
     return re.sub(r"strftime_now\(\s*(['\"])(.*?)\1\s*\)", lambda call: call[1] + day.strftime(call[2]) + call[1], template)
 
 
+def _for_tools(tokenizer, template):
+    """The template for conversations with tools: a tokenizer may carry one of its own for them."""
+    named = tokenizer.chat_template
+    is_own = isinstance(named, dict) and named.get("default") == template
+    return named.get("tool_use", template) if is_own else template
+
+
 def find_template(tokenizer, path, model):
     """Text of the chat template: of the file `path`, else the tokenizer's own. Failure where there is none."""
     if path is not None:
         try:
             template = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise Failure(ExitCode.NO_INPUT, f"{path}: the template cannot be read: {error}") from error
+            reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+            raise Failure(ExitCode.NO_INPUT, f"{path}: the template cannot be read: {reason}") from error
     else:
         template = tokenizer.chat_template
         if isinstance(template, dict):
+            names = ", ".join(sorted(template))
             template = template.get("default")
+            if not template:
+                raise Failure(ExitCode.USAGE, f"{model}: its chat templates are named {names} and none is the default; "
+                                              "write the one that is meant to a file and pass --template FILE")
+        if template and not isinstance(template, str):
+            raise Failure(ExitCode.BAD_DATA, f"{model}: the chat template of tokenizer_config.json is not text")
         if not template:
             raise Failure(ExitCode.USAGE, f"{model}: the tokenizer has no chat template, as of a base model; pass "
                                           "--template FILE (a Jinja chat template), or --raw for prompt and answer as "

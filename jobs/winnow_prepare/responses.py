@@ -39,14 +39,14 @@ def _ids(place, line, n_tokens):
 
 def decode(options):
     """Writes options.out: each line of options.decode_responses with its `text`, special tokens left out."""
-    writer.check_output(options.out, options.force)
+    writer.check_output(options.out, options.force, [options.decode_responses] if options.decode_responses.exists() else [])
     tokenizer = load_tokenizer(options.model)
     lines = []
     for place, line in _lines(options.decode_responses):
         ids = _ids(place, line, len(tokenizer))
         text = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         lines.append(json.dumps(line | {"text": text}, ensure_ascii=False) + "\n")
-    part = options.out.with_name(f".{options.out.name}.{os.getpid()}.part")
+    part = writer.part_of(options.out)
     try:
         with open(part, "w", encoding="utf-8", errors="replace") as file:
             file.writelines(lines)

@@ -27,11 +27,13 @@ class Row:
 
 
 def find_files(inputs):
-    """The files that the arguments name, in that order; those of a directory sorted by name."""
+    """The files that the arguments name, in that order; those of a directory sorted by name, without hidden ones, which
+    are what editors, downloads and file systems keep for themselves."""
     files = []
     for argument in map(pathlib.Path, inputs):
         if argument.is_dir():
-            found = sorted(path for path in argument.rglob("*") if path.is_file() and path.name.lower().endswith(SUFFIXES))
+            found = sorted(path for path in argument.rglob("*") if path.is_file() and path.name.lower().endswith(SUFFIXES)
+                           and not any(part.startswith(".") for part in path.relative_to(argument).parts))
             if not found:
                 raise Failure(ExitCode.NO_INPUT, f"{argument}: no file of it ends with {', '.join(SUFFIXES)}")
             files += found
@@ -71,12 +73,14 @@ class Reader:
 
     def _rows_of(self, path):
         with open(path, "rb") as file:
-            start = file.read(4)
-            file.seek(0)
+            start = file.peek(4)[:4]  # a pipe cannot go back
             if start == b"PAR1":
+                if not file.seekable():
+                    raise Failure(ExitCode.BAD_DATA, f"{path}: a Parquet file through a pipe; give the file itself")
                 yield from self._table_rows(path, file)
                 return
-            self._position = file.tell
+            if file.seekable():
+                self._position = file.tell
             compression = next((name for magic, name in COMPRESSIONS.items() if start.startswith(magic)), None)
             if compression is None:
                 yield from self._lines(path, file)
@@ -86,15 +90,16 @@ class Reader:
                 yield from self._lines(path, io.BufferedReader(stream, 2**20))
 
     def _lines(self, path, file):
-        number = 0
+        number, is_first = 0, True
         while line := file.readline(LONGEST_LINE_BYTES):
             number += 1
             place = f"{path}:{number}"
             if number == 1:
                 line = line.removeprefix(BYTE_ORDER_MARK)
-                if line.lstrip().startswith(b"["):
-                    raise Failure(ExitCode.BAD_DATA, f"{path}: a JSON array; one object a line is needed, for example "
-                                                     f"by: jq -c '.[]' {path}")
+            if is_first and line.lstrip().startswith(b"["):
+                raise Failure(ExitCode.BAD_DATA, f"{path}: a JSON array; one object a line is needed, for example by: "
+                                                 f"jq -c '.[]' {path}")
+            is_first = is_first and not line.strip()
             if len(line) == LONGEST_LINE_BYTES and not line.endswith(b"\n"):
                 while line and not line.endswith(b"\n"):
                     line = file.readline(LONGEST_LINE_BYTES)

@@ -10,6 +10,7 @@ import unicodedata
 
 from winnow_prepare.errors import ExitCode, Failure, Unusable
 
+SEAM = "no token begins where the answer begins"
 NEAR_CHARACTERS = 20000  # how far before the answer an added token is looked for
 PROBE = "It's  a probe:\n\n\t1234 naïve Straße, don't 你好 <x>\n"
 
@@ -71,26 +72,39 @@ def tokenizer_sha256(tokenizer, model):
 
 def vocabulary_size(model):
     """vocab_size of config.json; None where it says none."""
+    path = model / "config.json"
     try:
-        config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
         return None
-    except ValueError as error:
-        raise Failure(ExitCode.BAD_DATA, f"{model / 'config.json'}: {error}") from error
-    size = config.get("vocab_size", (config.get("text_config") or {}).get("vocab_size"))
+    except (ValueError, RecursionError) as error:
+        raise Failure(ExitCode.BAD_DATA, f"{path}: {error}") from error
+    if not isinstance(config, dict):
+        raise Failure(ExitCode.BAD_DATA, f"{path}: not a JSON object")
+    text = config.get("text_config")
+    size = config.get("vocab_size", text.get("vocab_size") if isinstance(text, dict) else None)
     return size if isinstance(size, int) else None
 
 
-class Tokeniser:
-    """score_end: whether the end-of-turn token belongs to the scored span; n_vocabulary: ids the model knows, or None."""
+def special_prefix(tokenizer):
+    """Token ids that the tokenizer puts before a text by itself: a beginning-of-text token, or none."""
+    bare = tokenizer("a", add_special_tokens=False)["input_ids"]
+    ids = tokenizer("a")["input_ids"]
+    return next((ids[:at] for at in range(len(ids)) if ids[at:at + len(bare)] == bare), [])
 
-    def __init__(self, tokenizer, score_end, n_vocabulary):
+
+class Tokeniser:
+    """score_end: whether the end-of-turn token belongs to the scored span; n_vocabulary: ids the model knows, or None;
+    prefix: ids before the text. As text they would not do: what follows would no longer be the beginning, where some
+    vocabularies put a word marker."""
+
+    def __init__(self, tokenizer, score_end, n_vocabulary, prefix=()):
         self._backend = tokenizer.backend_tokenizer
         self._backend.no_truncation()
         self._backend.no_padding()
         for part in ("pre_tokenizer", "post_processor"):
             _keep_white_space(self._backend, part)
-        self._score_end, self._n_vocabulary = score_end, n_vocabulary
+        self._score_end, self._n_vocabulary, self._prefix = score_end, n_vocabulary, list(prefix)
         added = [token.content for token in self._backend.get_added_tokens_decoder().values()]
         added += [token for token in (tokenizer.eos_token,) if token]
         longest_first = sorted(map(re.escape, added), key=len, reverse=True)
@@ -105,7 +119,7 @@ class Tokeniser:
 
     def most_tokens(self, text):
         """An upper bound of the number of tokens, without tokenising."""
-        return self._tokens_per_byte * len(text.encode())
+        return len(self._prefix) + self._tokens_per_byte * len(text.encode())
 
     def encode(self, rendered):
         """Rendered -> Tokens; raises Unusable where the answer does not begin at a token."""
@@ -116,15 +130,16 @@ class Tokeniser:
         # kind is never merged with others, so the tokens before are the same with and without what follows.
         text = rendered.text[:end.end() if end else rendered.answer_end]
         ids, tail, first, shift = self._encode_in_parts(text, rendered.answer_begin)
+        ids, first = self._prefix + ids, first + len(self._prefix)
         begin = rendered.answer_begin - shift
         start = tail.char_to_token(begin)
         if start is None or tail.token_to_chars(start)[0] != begin:
-            raise Unusable("no token begins where the answer begins")
+            raise Unusable(SEAM)
         if first + start == 0:
             raise Unusable("nothing before the answer")
         before = tail.token_to_chars(start - 1) if start else None
         if before is not None and before[1] > begin:
-            raise Unusable("no token begins where the answer begins")
+            raise Unusable(SEAM)
         self._check(ids, first + start, text[rendered.answer_begin:])
         closing = 0
         if end:

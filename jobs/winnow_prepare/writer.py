@@ -15,6 +15,7 @@ class Spool:
     whatever happens nothing is left."""
 
     def __init__(self, directory):
+        self._directory = directory
         try:
             self._file = tempfile.TemporaryFile(dir=directory)
         except OSError as error:
@@ -26,26 +27,50 @@ class Spool:
             offset = self._file.seek(0, os.SEEK_END)
             self._file.write(data)
         except OSError as error:
-            raise Failure(ExitCode.IO_ERROR, f"temporary file beside the output: {error.strerror}") from error
+            raise self._failure(error) from error
         return offset, len(data)
 
     def read(self, offset, length):
-        self._file.seek(offset)
-        return self._file.read(length)
+        try:
+            self._file.seek(offset)  # writes what is still buffered
+            return self._file.read(length)
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def _failure(self, error):
+        return Failure(ExitCode.IO_ERROR, f"{self._directory}: temporary file beside the output: {error.strerror}; make room "
+                                          "there, or write to another directory")
 
 
 def sha256(text):
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def check_output(path, force):
-    """Failure where the file cannot become what is asked for; said before the work, not after it."""
-    if path.is_dir():
-        raise Failure(ExitCode.CANNOT_CREATE, f"{path}: is a directory; name a file")
-    if path.exists() and not force:
-        raise Failure(ExitCode.CANNOT_CREATE, f"{path}: exists already; name another file, or pass --force")
-    if not path.parent.is_dir():
-        raise Failure(ExitCode.CANNOT_CREATE, f"{path}: there is no directory {path.parent}; make it first")
+def check_output(path, force, inputs):
+    """Failure where the file cannot become what is asked for; said before the work, not after it. inputs: files that are
+    read, which no output may replace."""
+    try:
+        if path.is_dir():
+            raise Failure(ExitCode.CANNOT_CREATE, f"{path}: is a directory; name a file")
+        if path.exists() and not path.is_file():
+            # Renaming a file to this name would take the device or pipe away from everyone.
+            raise Failure(ExitCode.CANNOT_CREATE, f"{path}: is no regular file; name one")
+        if path.exists() and not force:
+            raise Failure(ExitCode.CANNOT_CREATE, f"{path}: exists already; name another file, or pass --force")
+        if path.exists() and any(path.samefile(read) for read in inputs):
+            raise Failure(ExitCode.CANNOT_CREATE, f"{path}: is one of the files to be read; name another file")
+        if not path.parent.is_dir():
+            raise Failure(ExitCode.CANNOT_CREATE, f"{path}: there is no directory {path.parent}; make it first")
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise Failure(ExitCode.CANNOT_CREATE, f"{path}: cannot be written: {error.strerror}") from error
+
+
+def part_of(path):
+    """Where a file is written before it gets its name. The name does not grow with the file's, which may be the longest
+    that the file system takes."""
+    return path.with_name(f".winnow-{sha256(str(path))[:16]}.{os.getpid()}.part")
 
 
 def unique_ids(candidates):
@@ -66,34 +91,48 @@ def write(outputs):
     parts = {}
     try:
         for path, (attributes, examples) in outputs.items():
-            parts[path] = path.with_name(f".{path.name}.{os.getpid()}.part")
+            parts[path] = part_of(path)
             _write_one(parts[path], attributes, examples)
         for path, part in parts.items():
             os.replace(part, path)
             _sync(path.parent)
     except OSError as error:
-        raise Failure(ExitCode.IO_ERROR, f"{path}: cannot be written: {error}") from error
+        raise Failure(ExitCode.IO_ERROR, f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
         for part in parts.values():
             part.unlink(missing_ok=True)
 
 
 def _write_one(part, attributes, examples):
+    """The room is reserved first: HDF5 cannot close a file that does not take its last bytes; h5py then raises something
+    else than an OSError, or the process crashes."""
+    tokens = sum(length for _, _, length, _, _ in examples)
+    names = sum(len(name.encode()) + len(source.encode()) for name, source, *_ in examples)
+    text = sum(len(str(value).encode()) for value in attributes.values())
+    with open(part, "w+b", buffering=0) as disk:
+        room = 4 * tokens + 2 * names + 256 * len(examples) + 2 * text + 2**16
+        os.posix_fallocate(disk.fileno(), 0, room)  # fails here
+        os.ftruncate(disk.fileno(), 0)              # HDF5 makes an empty file only into one of its own
+        with h5py.File(disk, "w") as file:
+            os.posix_fallocate(disk.fileno(), 0, room)  # cut to what is used when HDF5 closes it
+            _fill(file, attributes, examples)
+    _sync(part)
+
+
+def _fill(file, attributes, examples):
     lengths = [length for _, _, length, _, _ in examples]
     text = h5py.string_dtype("utf-8")
-    with h5py.File(part, "w") as file:
-        for name, value in ({"format": "winnow-calibration", "format_version": 1} | attributes).items():
-            file.attrs[name] = value
-        tokens = file.create_dataset("tokens", (sum(lengths),), numpy.int32, track_times=False)
-        offsets = numpy.concatenate([[0], numpy.cumsum(lengths)]).astype(numpy.int64)
-        for number, (_, _, _, load, _) in enumerate(examples):
-            tokens[offsets[number]:offsets[number + 1]] = numpy.frombuffer(load(), numpy.int32)
-        file.create_dataset("offsets", data=offsets, track_times=False)
-        starts = numpy.array([start for *_, start in examples], numpy.int64)
-        file.create_dataset("answer_start", data=starts, track_times=False)
-        file.create_dataset("example_id", data=[name for name, *_ in examples], dtype=text, track_times=False)
-        file.create_dataset("source", data=[source for _, source, *_ in examples], dtype=text, track_times=False)
-    _sync(part)
+    for name, value in ({"format": "winnow-calibration", "format_version": 1} | attributes).items():
+        file.attrs[name] = value
+    tokens = file.create_dataset("tokens", (sum(lengths),), numpy.int32, track_times=False)
+    offsets = numpy.concatenate([[0], numpy.cumsum(lengths)]).astype(numpy.int64)
+    for number, (_, _, _, load, _) in enumerate(examples):
+        tokens[offsets[number]:offsets[number + 1]] = numpy.frombuffer(load(), numpy.int32)
+    file.create_dataset("offsets", data=offsets, track_times=False)
+    starts = numpy.array([start for *_, start in examples], numpy.int64)
+    file.create_dataset("answer_start", data=starts, track_times=False)
+    file.create_dataset("example_id", data=[name for name, *_ in examples], dtype=text, track_times=False)
+    file.create_dataset("source", data=[source for _, source, *_ in examples], dtype=text, track_times=False)
 
 
 def _sync(path):

@@ -94,8 +94,8 @@ def _check(flags):
     if flags.format and not flags.figures:
         raise ReportError(USAGE, "--format is the format of --figures; give --figures DIR, too")
     out = pathlib.Path(flags.out)
-    if out.is_dir():
-        raise ReportError(USAGE, f"--out {out} is a directory; give the name of a file")
+    if out.exists() and not out.is_file():  # a rename would put the page in the place of a device
+        raise ReportError(USAGE, f"--out {out} is a {'directory' if out.is_dir() else 'device or pipe'}; give the name of a file")
     for path in flags.results:
         if out.exists() and pathlib.Path(path).exists() and os.path.samefile(path, out):
             raise ReportError(USAGE, f"--out {out} is one of the results; give another name")

@@ -13,6 +13,7 @@ from .wording import count, interval, number, percent
 METRICS = {"exact_match": "exact match", "generated_exact_match": "exact match of generated text", "nll": "NLL, nats per token",
            "token_accuracy": "token accuracy", "kl": "KL to full attention, nats per token"}
 SMALL_IS_GOOD = {"nll", "kl"}
+PRICED_LENGTH = 131072  # tokens of the sequence whose cost stands for all
 
 
 @dataclass(kw_only=True)
@@ -32,6 +33,11 @@ class Evaluation(record.Result):
     on_front: dict = field(default_factory=dict)     # metric: (pattern) bool
     generated: dict = field(default_factory=dict)    # figures of free generation: (pattern)
     resampled: dict = field(default_factory=dict)    # metric: (resample, pattern), filled by `paired`
+
+    @property
+    def priced(self):
+        """Column of `cache` and `flop` at PRICED_LENGTH, or what comes nearest; None where the file has no lengths."""
+        return int(np.argmin(np.abs(np.array(self.kv_lengths) - PRICED_LENGTH))) if self.kv_lengths else None
 
     @property
     def baseline(self):
@@ -265,10 +271,10 @@ def lines(result):
 
 
 def caption_of_cost(result, i):
-    """KV cache and prefill of a pattern against full attention's, at the longest length."""
-    if not result.kv_lengths:
+    """KV cache and prefill of a pattern against full attention's."""
+    at = result.priced
+    if at is None:
         return ""
-    at = len(result.kv_lengths) - 1
     cache, flop = share(result.cache, result, i, at), share(result.flop, result, i, at)
     if not np.isfinite(cache):
         return ""

@@ -50,8 +50,8 @@ def _front_reading(result):
 def front(result):
     """Each metric against the number of full layers, and what that costs in KV cache."""
     metrics = [result.metric, *(name for name in ev.METRICS if name in result.means and name != result.metric)]
-    column = len(result.kv_lengths) - 1
-    has_cache = result.cache is not None and column >= 0
+    column = result.priced
+    has_cache = result.cache is not None and column is not None
     x = result.cache[:, column] / 2**20 if has_cache else result.full_layers.astype(float)
     label = f"KV cache at {result.kv_lengths[column]:,} tokens, MiB" if has_cache else "layers with full attention"
 
@@ -161,7 +161,7 @@ def costs(result):
 
     rows = [(name, length, *(float(table[i, c]) for _, table in tables)) for i, name in enumerate(result.patterns)
             for c, length in enumerate(result.kv_lengths)]
-    last = len(result.kv_lengths) - 1
+    last = result.priced
     cheapest = min((i for i in range(len(result.patterns)) if i != at), default=at, key=lambda i: tables[0][1][i, last])
     shares = [f"{percent(ev.share(table, result, cheapest, last))} of the {words}" for words, table in tables]
     text = (f"At {result.kv_lengths[last]:,} tokens {result.patterns[cheapest]} needs the least, {listed(shares)} of full "

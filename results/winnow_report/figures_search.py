@@ -110,8 +110,8 @@ def verification(method, prefix):
     """Tail against exact figures of the verified patterns; None where nothing was verified."""
     pairs = [(words, method.examples.get(name), method.examples.get(name + "_verified"), name)
              for name, words in (("nll", "NLL"), ("exact_match", "exact match"))]
-    pairs = [(words, tail.mean(1), exact.mean(1), name) for words, tail, exact, name in pairs
-             if tail is not None and exact is not None and np.isfinite(exact.mean(1)).any()]
+    pairs = [(words, *search.verified_means(tail, exact), name) for words, tail, exact, name in pairs
+             if tail is not None and exact is not None and np.isfinite(exact).any() and tail.shape == exact.shape]
     if not pairs:
         return None
     best = {position for i in range(len(method.keep)) if (position := search.best_position(method, i)) is not None}

@@ -202,14 +202,23 @@ def lines(result):
             found + str(result.fact("warnings", "") or "").splitlines() + result.notes if line]
 
 
+def verified_means(tail, exact):
+    """(tail, exact) means of each pattern over the examples that were verified; NaN where none was."""
+    known = np.isfinite(exact)
+    with np.errstate(invalid="ignore"):
+        return tuple(np.where(known, table, 0).sum(1) / known.sum(1) for table in (tail, exact))
+
+
 def verified(method):
     """Sentences on how tail and exact figures agree."""
     rho = method.scalars.get("rho_nll", float("nan"))
     if "n_verified" not in method.scalars or not np.isfinite(rho):
         return []
     low, high = (method.scalars.get(f"rho_nll_ci_{end}", float("nan")) for end in ("low", "high"))
-    text = f"{method.name}: over {count(int(method.scalars['n_verified']), 'verified pattern')} tail and exact NLL agree with rho " \
-           f"{correlation(rho)}"
+    n = method.scalars.get("n_verified_examples")
+    text = (f"{method.name}: over {count(int(method.scalars['n_verified']), 'verified pattern')}"
+            + (f" on {count(int(n), 'example')}" if isinstance(n, int) else "")
+            + f" tail and exact NLL agree with rho {correlation(rho)}")
     if np.isfinite([low, high]).all():
         text += f" (95\u00a0% interval {interval(low, high)})"
         text += "" if low > 0 else ": not enough evidence that the short cut ranks patterns as exact figures do"

@@ -101,6 +101,23 @@ def add_tokens(path, n_tokens, data):
         _put(file["provenance"], "data", data)
 
 
+def run_all_kinds(directory, launch, tiny):
+    """Runs winnow on a tiny model: directory/{calibration,evaluation,search}, with all that each can measure."""
+    tiny.write_checkpoint(directory / "model", layers=5, seed=8)
+    tiny.write_calibration(directory / "long.h5", [60, 50, 70, 40, 64, 48, 52, 66])
+    shared = ["--model", directory / "model", "--data", directory / "long.h5", "--window", 8]
+
+    def winnow(verb, out, *more):
+        done = launch.run([verb, *shared, "--out", directory / out, *more], directory / "cache")
+        assert done.returncode == 0, done.stderr
+
+    winnow("calibrate", "calibration", "--per-token", "--signals", "all", "--lazy-recent", 8, "--lazy-last", 8)
+    patterns = [word for name in ("full", "windowed", "periodic:2@0", "list:1,3") for word in ("--pattern", name)]
+    winnow("evaluate", "evaluation", *patterns, "--baseline", "windowed", "--generate", 3)
+    for method in (["greedy-forward", "--verify", 3, "--verify-examples", 4], ["greedy-backward"], ["pairs"]):
+        winnow("search", "search", "--tail-rows", 4, "--keep", 2, "--method", *method)
+
+
 SIGNALS = ["nll", "exact-match", "token-accuracy", "kl", "sensitivity", "mass", "lazy"]
 
 

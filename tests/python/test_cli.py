@@ -180,6 +180,7 @@ def test_paths_that_are_not_what_they_should_be(work, path, code):
 
 
 def test_stats_wants_a_results_file(work):
+    assert winnow(work, "stats", work / "run").stdout == winnow(work, "stats", work / "run" / "results.h5").stdout != ""
     expect_refused(winnow(work, "stats", work / "absent.h5"), NO_INPUT, "absent.h5")
     expect_refused(winnow(work, "stats", work / "text"), BAD_DATA, "text")
     expect_refused(winnow(work, "stats", work / "long.h5"), BAD_DATA, "long.h5", "format")

@@ -241,3 +241,22 @@ def test_a_dry_run_writes_nothing(work):
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["cells_missing"] == len(PATTERNS) * len(LENGTHS)
     assert not (work / "dry").exists()
+
+
+def test_full_is_there_by_name_beside_another_spelling_of_it(work):
+    done = evaluate(work, "spelled", ["list:0-5"], "--baseline", "full")
+    assert done.returncode == 0, done.stderr
+    with h5py.File(work / "spelled" / "results.h5") as file:
+        assert file["evaluation/pattern"].asstr()[:].tolist() == ["full", "list:0,1,2,3,4,5"]
+        np.testing.assert_array_equal(file["evaluation/nll"][0], file["evaluation/nll"][1])
+
+
+def test_a_selection_gives_its_name_up_to_the_pattern_of_that_name(work, selection):
+    changed = work / "changed.json"
+    changed.write_text(json.dumps(json.loads(selection.read_text()) | {"method": "first", "layers": [1, 3]}))
+    for order in ([changed, "first:2"], ["first:2", changed]):
+        done = evaluate(work, "named", order)
+        assert done.returncode == 0, done.stderr
+        with h5py.File(work / "named" / "results.h5") as file:
+            rows = dict(zip(file["evaluation/pattern"].asstr()[:], file["evaluation/full_attention"][:].tolist()))
+        assert rows == {"full": [1] * 6, "first:2": [1, 1, 0, 0, 0, 0], "first:2 changed.json": [0, 1, 0, 1, 0, 0]}

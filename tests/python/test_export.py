@@ -214,6 +214,8 @@ def test_extreme_budgets(checkpoint, tmp_path, keep, target):
     (GEMMA3, "vllm", [], ["layer 1", "rotary"]),
     ({"model_type": "falcon", "num_hidden_layers": LAYERS}, "hf", [], ["falcon", "--target json"]),
     ({"model_type": "qwen3", "num_hidden_layers": LAYERS}, "trtllm", [], ["--max-seq-len"]),
+    (GEMMA3 | {"sliding_window_pattern": "x"}, "hf", [], ["sliding_window_pattern", "whole number"]),
+    (GEMMA3 | {"sliding_window_pattern": None}, "vllm", [], ["rotary"]),
 ])
 def test_refusals_give_the_reason(tmp_path, config, target, flags, words):
     result = export(tmp_path, config_only(tmp_path, config), target, *flags)

@@ -13,7 +13,7 @@ from winnow_prepare.errors import Failure, Unusable
 from winnow_prepare.render import RawRenderer, TemplateRenderer, find_template
 from winnow_prepare.selection import Candidate, Limits, Reservoir
 from winnow_prepare.sources import Row
-from winnow_prepare.tokenise import Tokeniser, load_tokenizer
+from winnow_prepare.tokenise import Tokeniser, load_tokenizer, special_prefix
 
 DATE = datetime.date.today()  # what Transformers' clock says, too
 ANSWERS = ["Paris", "The capital is Paris.\n\nIt lies on the Seine.", "日本の首都は東京です。", "שלום عليكم", "👩‍👩‍👧‍👦 family 🇫🇷",
@@ -151,11 +151,11 @@ def test_seam_inside_a_token_is_refused(prepared, answer):
 
 def test_raw_seam(models):
     tokenizer = load_tokenizer(models["base"])
-    tokeniser = Tokeniser(tokenizer, True, None)
+    tokeniser = Tokeniser(tokenizer, True, None, special_prefix(tokenizer))
 
     def tokens(prompt, answer, separator=""):
         made, = Layouts({}).parse(Row("here", {"prompt": prompt, "answer": answer}, "s"))
-        return tokeniser.encode(RawRenderer("<｜begin▁of▁sentence｜>", separator, "<｜end▁of▁sentence｜>").render(made))
+        return tokeniser.encode(RawRenderer(separator, "<｜end▁of▁sentence｜>").render(made))
 
     good = tokens("The capital of France is", " Paris")
     assert tokeniser.backend.decode(good.ids[good.answer_start:], skip_special_tokens=False) == " Paris<｜end▁of▁sentence｜>"
@@ -164,6 +164,60 @@ def test_raw_seam(models):
         tokens("The capital of Fran", "ce is Paris")
     with pytest.raises(Unusable, match="no token begins"):
         tokens("The capital is", "Paris", separator=" ")
+
+
+def test_raw_ids_are_the_tokenizers(tmp_path):
+    """A vocabulary that puts a word marker at the very beginning, with a beginning-of-text token before it."""
+    from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
+    write_word_marker_tokenizer(tmp_path / "made.json")
+    made = Tokenizer.from_file(str(tmp_path / "made.json"))
+    made.normalizer = normalizers.Sequence([])
+    made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    made.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    made.save(str(tmp_path / "made.json"))
+    model = vocabularies.write_model(tmp_path / "m", tmp_path / "made.json", None, {"bos_token": "<s>", "eos_token": "</s>"})
+    tokenizer = load_tokenizer(model)
+    assert special_prefix(tokenizer) == [1]
+    row = {"prompt": "The capital of France is", "answer": " Paris."}
+    made, = Layouts({}).parse(Row("here", row, "s"))
+    tokens = Tokeniser(tokenizer, True, None, special_prefix(tokenizer)).encode(RawRenderer("", "</s>").render(made))
+    assert tokens.ids == [*tokenizer(row["prompt"] + row["answer"])["input_ids"], tokenizer.eos_token_id]
+    assert tokens.ids[:tokens.answer_start] == tokenizer(row["prompt"])["input_ids"]
+    assert tokenizer.decode(tokens.ids[tokens.answer_start:]) == "Paris.</s>" and tokenizer.convert_ids_to_tokens(1) == "<s>"
+
+
+def test_tokenizers_with_a_template_for_tools(models, tmp_path):
+    own = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>' }}{% endfor %}"
+    named = [{"name": "default", "template": own}, {"name": "tool_use", "template": "TOOLS: {{ tools | tojson }}" + own}]
+    model = vocabularies.write_model(tmp_path / "m", models["chatml"] / "tokenizer.json", None,
+                                     {"eos_token": "<|im_end|>", "chat_template": named})
+    here = Prepared(model)
+    tools = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]
+    messages = conversation("In Paris.")
+    for given in (None, tools):
+        tokens = here.tokens({"messages": messages, "tools": given})
+        assert tokens.ids == here.by_transformers(messages, tools=given)
+        assert here.scored(tokens) == "In Paris.<|im_end|>"
+    other = tmp_path / "t.jinja"
+    other.write_text("O" + own)
+    made, = Layouts({}).parse(Row("here", {"messages": messages, "tools": tools}, "s"))
+    text = TemplateRenderer(here.tokenizer, find_template(here.tokenizer, other, model), "empty", {}, DATE).render(made).text
+    assert text.startswith("O<|im_start|>")
+
+
+@pytest.mark.parametrize("think", ["empty", "given"])
+def test_text_that_no_tokenizer_takes_is_refused(prepared, think):
+    """Also where a template takes it from: tools, calls of them, reasoning."""
+    tools = [{"type": "function", "function": {"name": "\ud800", "parameters": {"type": "object"}}}]
+    messages = conversation("Paris")
+    with pytest.raises(Unusable, match="text is not Unicode"):
+        prepared("thinking", think=think).tokens({"messages": messages, "tools": tools})
+    messages[1]["reasoning_content"] = "\ud800"
+    if think == "given":
+        with pytest.raises(Unusable, match="text is not Unicode"):
+            prepared("thinking", think=think).tokens({"messages": messages})
+    else:
+        assert prepared("thinking", think=think).tokens({"messages": messages}).answer_tokens == 1
 
 
 @pytest.mark.parametrize("think, before, effect", [
@@ -184,6 +238,24 @@ def test_think_block_belongs_to_the_prompt(prepared, think, before, effect, inli
         assert tokens.ids == here.by_transformers(messages)[:len(tokens.ids)]
 
 
+def test_a_closing_tag_within_the_answer_opens_no_block(models):
+    """A hybrid's template takes what stands before it for reasoning: nothing of an answer may be lost."""
+    tokenizer = load_tokenizer(models["thinking"])
+    whole = find_template(tokenizer, None, models["thinking"])
+    hybrid = whole.replace("'<|im_start|>assistant\\n<think>\\n' }}", "'<|im_start|>assistant\\n' }}")
+    assert hybrid != whole
+    renderer = TemplateRenderer(tokenizer, hybrid, "empty", {}, DATE)
+
+    def rendered(answer):
+        made, = Layouts({}).parse(Row("here", {"messages": conversation(answer)}, "source"))
+        return renderer.render(made)
+
+    with pytest.raises(Unusable, match="the template changes the answer"):
+        rendered("Models end it with </think> and go on.")
+    with_block = rendered("<think>\nI know it.\n</think>\n\nParis")
+    assert with_block.text[with_block.answer_begin:with_block.answer_end] == "Paris"
+
+
 def test_think_block_that_the_template_drops_is_added(models, tmp_path):
     template = tmp_path / "t.jinja"
     template.write_text("{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -196,6 +268,17 @@ def test_think_block_that_the_template_drops_is_added(models, tmp_path):
         rendered = TemplateRenderer(tokenizer, text, think, {}, DATE).render(made)
         assert rendered.text[:rendered.answer_begin].endswith("<|im_start|>assistant\n" + block)
         assert ("added" in rendered.think) == (think != "none")
+
+
+def test_think_block_of_the_template_is_replaced(models, tmp_path):
+    """A template that always writes an empty block, whatever the reasoning."""
+    template = ("{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}<think>\n\n</think>\n\n"
+                "{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}")
+    made, = Layouts({}).parse(Row("here", {"prompt": "Where?", "answer": "Paris", "reasoning": "I know it."}, "s"))
+    tokenizer = load_tokenizer(models["thinking"])
+    rendered = TemplateRenderer(tokenizer, template, "given", {}, DATE).render(made)
+    assert rendered.text[:rendered.answer_begin].endswith("assistant\n<think>\nI know it.\n</think>\n\n")
+    assert rendered.think == "think block as given, in place of the template's"
 
 
 def test_the_date_is_fixed(models):
@@ -240,6 +323,7 @@ def test_templates_that_refuse_or_change(prepared, models, tmp_path):
     (b"{", "not JSON"), (b"[1]", "not an object"), (b'{"a": 1}', "no field for the"), (b"[" * 100000, "not JSON"),
     ({"prompt": "Where?", "answer": ""}, "empty answer"), ({"prompt": "Where?", "answer": " \n"}, "empty answer"),
     ({"prompt": "Where?", "answer": None}, "no field for the answer"), ({"prompt": "Where?", "answer": True}, "not text"),
+    (b'{"prompt": "Where?", "answer": NaN}', "no field for the answer"),
     ({"prompt": "Where?", "answer": {"a": 1}}, "not text"), (b'{"prompt": "\\ud800", "answer": "x"}', "not Unicode"),
     ({"messages": []}, "not a list of messages"), ({"messages": "text"}, "not a list of messages"),
     ({"messages": [1]}, "not an object"), ({"messages": [{"content": "x"}]}, "no role"),
@@ -261,6 +345,10 @@ def test_layouts():
                   "question": "Where do I live?", "answer": 7, "question_id": "q1"})
     assert made.answer == "7" and made.example_id == "q1"
     assert "2023/05/01" in made.prompt[0]["content"] and made.prompt[0]["content"].endswith("Where do I live?")
+    made, = read({"haystack_sessions": [[], [{"role": "user", "content": "Hello."}]], "question": "Who?", "answer": "You"})
+    assert "Conversation 2\nuser: Hello." in made.prompt[0]["content"]
+    made, = read({"prompt": "Where?", "answer": float("nan"), "output": "Paris"})
+    assert made.answer == "Paris"
     made, = read({"data": {"q": "Where?"}, "gold": ["a", "b"]}, fields={"prompt": "data.q", "answer": "gold"})
     assert (made.prompt[0]["content"], made.answer) == ("Where?", "a, b")
     made, = read({"context": "Bonn.", "question": "Where?", "answer": "Bonn"})

@@ -1,5 +1,6 @@
 """Reports on signals, evaluations and searches: the numbers in the page are those of the file, and odd files."""
 
+import os
 import re
 
 import h5py
@@ -10,6 +11,7 @@ import launch
 import result_files
 import tiny
 from report_pages import DONE, Page, damage, page_of, report
+from winnow_report import search
 
 BAD_DATA = 65
 MOST_BYTES = 6 * 2**20
@@ -340,24 +342,62 @@ def test_any_damaged_byte_gives_a_page_or_one_line(made, tmp_path):
     assert codes <= {DONE, BAD_DATA}
 
 
-def test_real_runs_of_every_verb_share_a_page(tmp_path):
-    demo = launch.REPOSITORY / "tests/demo"
-    common = ["--model", demo / "model", "--window", 96, "--sinks", 4, "--limit", 2]
-    runs = {"calibration": ["calibrate", "--data", demo / "long.h5", "--signals", "kl", "--layers", "1,4,5"],
-            "search": ["search", "--data", demo / "long.h5", "--method", "greedy-forward", "--keep", 1, "--tail-rows", 32],
-            "evaluation": ["evaluate", "--data", demo / "test.h5", "--pattern", "full", "--pattern", "list:1,4,5"]}
-    for name, words in runs.items():
-        done = launch.run([*words, *common, "--out", tmp_path / name], tmp_path / "cache")
-        assert done.returncode == DONE, done.stderr
-    code, _, err = report(*(tmp_path / name for name in runs), "--out", tmp_path / "page.html")
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("runs")
+    result_files.run_all_kinds(directory, launch, tiny)
+    return directory
+
+
+def test_real_runs_of_every_verb_share_a_page(kinds, tmp_path):
+    code, _, err = report(*(kinds / name for name in ("search", "calibration", "evaluation")), "--out", tmp_path / "page.html")
     assert code == DONE, err
-    page = Page((tmp_path / "page.html").read_text())
-    with h5py.File(tmp_path / "evaluation/results.h5") as file:
-        nll = file["evaluation/mean_nll"][:]
-    assert sorted(number(row["mean nll"]) for row in rows_of(page, "r0-evaluation")) == sorted(nll.tolist())
-    with h5py.File(tmp_path / "search/results.h5") as file:
-        k = file["selection/greedy-forward/keep"][:]
-    assert [int(row["K"][1]) for row in rows_of(page, "r1-greedy-forward-kept")] == k.tolist()
-    with h5py.File(tmp_path / "calibration/results.h5") as file:
-        kl = file["ranking/mean_kl"][:]
-    assert [number(row["kl"]) for row in rows_of(page, "r2-signals")] == pytest.approx(kl.tolist(), rel=1e-12)
+    text = (tmp_path / "page.html").read_text()
+    page = Page(text)
+    assert ">nan" not in text and "nan " not in text
+    with h5py.File(kinds / "evaluation/results.h5") as file:
+        names = [name.decode() for name in file["evaluation/pattern"][:]]
+        rows = {row["pattern"][0]: row for row in rows_of(page, "r0-evaluation")}
+        assert [number(rows[name]["mean nll"]) for name in names] == file["evaluation/mean_nll"][:].tolist()
+        written = {row["pattern"][0]: row for row in rows_of(page, "r0-generation")}
+        assert [number(written[name]["decode, tokens/s"]) for name in names] == file["evaluation/decode_rate"][:].tolist()
+    with h5py.File(kinds / "search/results.h5") as file:
+        for method in ("greedy-forward", "greedy-backward"):
+            group, rows = file[f"selection/{method}"], rows_of(page, f"r1-{method}-kept")
+            assert [int(row["K"][1]) for row in rows] == group["keep"][:].tolist()
+            assert [number(row["mean nll"]) for row in rows] == group["mean_nll"][:].tolist()
+        pairs = file["selection/pairs"]
+        upper = np.triu_indices(len(pairs["candidate"]), 1)
+        assert [number(row["interaction"]) for row in rows_of(page, "r1-pairs")] == pairs["interaction_nll"][:][upper].tolist()
+        forward = file["selection/greedy-forward"]
+        assert f"{forward['n_verified'][()]} verified patterns on {forward['n_verified_examples'][()]} examples" in text
+    with h5py.File(kinds / "calibration/results.h5") as file:
+        for i, name in enumerate(file["signals/signal"].asstr()[:]):
+            assert [number(row[name]) for row in rows_of(page, "r2-signals")] == file["signals/value"][i].tolist()
+
+
+def test_verified_means_are_of_the_verified_examples():
+    tail = np.array([[1.0, 2, 3], [4, 5, 6]])
+    exact = np.array([[1.5, np.nan, 2.5], [np.nan] * 3])
+    found = search.verified_means(tail, exact)
+    assert found[0][0] == 2 and found[1][0] == 2 and np.isnan(found[0][1]) and np.isnan(found[1][1])
+
+
+@pytest.mark.parametrize("name", ["mean_exact_match", "kv_cache_bytes", "full_layers", "exact_match_minus_full", "on_front_nll",
+                                  "generated_cache_bytes", "mean_nll"])
+def test_a_real_evaluation_may_lack_variables(kinds, tmp_path, name):
+    text = page_of(damage(kinds / "evaluation/results.h5", tmp_path / "results.h5", _without("evaluation", name)), tmp_path)
+    assert 'id="front"' in text and ">nan" not in text and "nan " not in text
+
+
+def test_one_pattern_and_one_example_alone_get_a_page(kinds, tmp_path):
+    done = launch.run(["evaluate", "--model", kinds / "model", "--data", kinds / "long.h5", "--window", 8, "--limit", 1,
+                       "--pattern", "windowed", "--out", tmp_path / "run"], kinds / "cache")
+    assert done.returncode == DONE, done.stderr
+    assert "Only 1 example" in page_of(tmp_path / "run", tmp_path)
+
+
+def test_a_pipe_is_not_replaced(made, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    code, _, err = report(made / "search.h5", "--out", tmp_path / "pipe")
+    assert code == 64 and "device or pipe" in err and (tmp_path / "pipe").is_fifo()

@@ -57,7 +57,9 @@ def pages(tmp_path_factory):
     result_files.write_search(work / "search.h5")
     result_files.write(work / "other.h5", 40, 36, seed=3, window=1024)
     result_files.write(work / "large.h5", 1000, 96)
-    return {"run": write_page([work / "run"], work / "run.html"), "full": write_page([work / "full.h5"], work / "full.html"),
+    result_files.run_all_kinds(work / "kinds", launch, tiny)
+    kinds = [work / "kinds" / name for name in ("calibration", "evaluation", "search")]
+    return {"kinds": write_page(kinds, work / "kinds.html"), "run": write_page([work / "run"], work / "run.html"), "full": write_page([work / "full.h5"], work / "full.html"),
             "several": write_page([work / "run", work / "full.h5", work / "other.h5"], work / "several.html"),
             "large": write_page([work / "large.h5"], work / "large.html"),
             "evaluation": write_page([work / "evaluation.h5"], work / "evaluation.html"),
@@ -93,7 +95,7 @@ class Opened:
 
 @pytest.mark.parametrize("width", [NARROW, WIDE])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["run", "full", "several", "large", "evaluation", "search", "mixed"])
+@pytest.mark.parametrize("name", ["run", "full", "several", "large", "evaluation", "search", "mixed", "kinds"])
 def test_every_figure_is_drawn(browser, pages, name, scheme, width):
     with Opened(browser, pages[name], width, scheme) as opened:
         page = opened.page
@@ -108,7 +110,7 @@ def test_every_figure_is_drawn(browser, pages, name, scheme, width):
             charts: [...figure.querySelectorAll('svg.chart')].filter(chart => chart.getBoundingClientRect().width > 0).map(
               chart => [chart.querySelectorAll('.mark').length, chart.getAttribute('aria-label'),
                         chart.getBoundingClientRect().height]) }))""")
-        assert len(figures) >= {"several": 10, "mixed": 18, "search": 4}.get(name, 6)
+        assert len(figures) >= {"several": 10, "mixed": 18, "kinds": 18, "search": 4}.get(name, 6)
         for figure in figures:
             assert figure["reading"].endswith("."), figure
             assert len(figure["charts"]) == 1, figure

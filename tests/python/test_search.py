@@ -154,8 +154,8 @@ def test_kl_is_that_to_the_full_pattern(work):
 
 
 def same_but_for_time(left, right):
-    timed = ["predicted_seconds", "predicted_seconds_exact", "search_seconds"]
-    return left.drop_vars(timed).identical(right.drop_vars(timed))
+    timed = ["predicted_seconds", "predicted_seconds_exact", "predicted_seconds_verification", "search_seconds"]
+    return left.drop_vars(timed, errors="ignore").identical(right.drop_vars(timed, errors="ignore"))
 
 
 @pytest.mark.parametrize("ranks", [2, 3])
@@ -220,6 +220,28 @@ def test_the_cost_of_both_ways_is_told_before_and_kept(work, forward):
     assert not (work / "dry").exists()
     assert 0 < float(forward.predicted_seconds) < float(forward.predicted_seconds_exact)
     assert float(forward.search_seconds) > 0
+
+
+def test_verification_can_take_fewer_examples(work, forward):
+    few = ["--method", "greedy-forward", "--keep", 3, "--verify", 4, "--verify-examples", 2]
+    told = json.loads(succeed(search(work, "few", *few, "--dry-run", "--json")).stdout)
+    whole = json.loads(succeed(search(work, "few", *few[:-2], "--dry-run", "--json")).stdout)
+    assert 0 < told["predicted_seconds_verification"] < whole["predicted_seconds_verification"]
+    told = json.loads(succeed(search(work, "few", *few, "--json")).stdout)
+    found = xr.load_dataset(work / "few" / "results.h5", engine="h5netcdf", group="selection/greedy-forward")
+    assert int(found.n_verified_examples) == 2 == told["agreement"]["n_verified_examples"]
+    measured = np.isfinite(found.nll_verified.values)
+    assert measured.any(axis=1).sum() == int(found.n_verified) == int(forward.n_verified)
+    assert not measured[:, 2:].any()
+    expected = forward.nll_verified.values.copy()
+    expected[:, 2:] = np.nan
+    np.testing.assert_array_equal(found.nll_verified, expected)
+    np.testing.assert_allclose(found.mean_nll_verified, np.nanmean(expected, axis=1)[
+        [list(found.pattern.values).index(name_of(layers(found, keep))) for keep in found.keep.values]])
+    # Then all of them: what is there is not measured again.
+    succeed(search(work, "few", *few[:-2]))
+    found = xr.load_dataset(work / "few" / "results.h5", engine="h5netcdf", group="selection/greedy-forward")
+    np.testing.assert_array_equal(found.nll_verified, forward.nll_verified)
 
 
 def test_the_table_and_json_say_the_same(work, forward):
@@ -289,6 +311,8 @@ GREEDY = ["--method", "greedy-forward"]
     ([*GREEDY, "--keep", 2, "--beam", 1.5], 64, ["--beam"]),
     ([*GREEDY, "--keep", 2, "--exact"], 64, ["--exact", "--tail-rows"]),
     ([*GREEDY, "--keep", 2, "--verify", -1], 64, ["--verify is -1"]),
+    ([*GREEDY, "--keep", 2, "--verify", 1, "--verify-examples", 0], 64, ["--verify-examples is 0"]),
+    ([*GREEDY, "--keep", 2, "--verify-examples", 1], 64, ["--verify-examples needs --verify"]),
     (["--method", "pairs", "--keep", 1], 64, ["--keep is 1", "2 candidates"]),
     (["--method", "pairs", "--keep", 2, "--verify", 1], 64, ["--verify"]),
 ])

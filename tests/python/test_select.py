@@ -2,6 +2,7 @@
 
 import collections
 import json
+import os
 import pathlib
 import shutil
 
@@ -81,6 +82,17 @@ def test_selection_says_where_it_comes_from(run_directory, tmp_path):
     assert all(f" {layer}" in result.stdout for layer in selection["layers"])
 
 
+def test_inspect_shows_a_selection(run_directory, tmp_path):
+    path = tmp_path / "nll.json"
+    select(run_directory, tmp_path, "--keep", 2, "--out", path)
+    shown = launch.run(["inspect", path, "--json"], tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    assert json.loads(shown.stdout) == {"kind": "selection"} | json.loads(path.read_text())
+    path.write_text("{}")
+    refused = launch.run(["inspect", path], tmp_path)
+    assert refused.returncode == 65 and len(launch.error_lines(refused.stderr)) == 1
+
+
 def test_search_results_are_read(results, tmp_path):
     with h5py.File(results, "a") as file:
         group = file.create_group("selection/greedy-forward")
@@ -109,6 +121,7 @@ def test_a_search_ends_in_a_selection(run_directory, tmp_path):
     assert chosen["layers"] == np.flatnonzero(full).tolist()
     assert chosen["tail_rows"] == 4 and "--tail-rows 4" in chosen["provenance"]["warnings"]
     assert chosen["provenance"]["n_examples"] == 3
+    assert select(out, tmp_path, "--method", "periodic:2@1")["layers"] == [1, 3, 5]
     result = launch.run(["select", out, "--method", "nll"], tmp_path)
     assert result.returncode == 66 and "greedy-forward" in result.stderr and result.stderr.count("\n") == 1
 
@@ -121,12 +134,24 @@ def test_a_search_ends_in_a_selection(run_directory, tmp_path):
     (["--keep", "7"], 64, ["--keep", "0 to 6"]),
     (["--keep", "-1"], 64, ["--keep"]),
     (["--method", "periodic:2@5"], 64, ["periodic"]),
+    (["--method", "periodic"], 64, ["expected periodic:K@O"]),
+    (["--method", "random:x"], 64, ["expected random:SEED"]),
+    (["--keep", ""], 64, ["--keep is empty"]),
+    (["--keep="], 64, ["--keep is empty"]),
+    (["--keep", "99999999999999999999"], 64, ["--keep", "64 bits"]),
     (["--out", "/nowhere/s.json"], 73, ["/nowhere/s.json"]),
 ])
 def test_refusals_are_one_line(run_directory, tmp_path, flags, code, words):
     result = launch.run(["select", run_directory, *flags], tmp_path)
     assert result.returncode == code, result.stderr
     assert result.stderr.count("\n") == 1 and all(word in result.stderr for word in words), result.stderr
+
+
+def test_a_pipe_is_not_replaced(run_directory, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    result = launch.run(["select", run_directory, "--keep", 2, "--out", tmp_path / "pipe"], tmp_path)
+    assert result.returncode == 73 and "no regular file" in launch.error_lines(result.stderr)[0]
+    assert [path.is_fifo() for path in tmp_path.iterdir()] == [True]
 
 
 def test_foreign_files_are_refused(results, tmp_path):
