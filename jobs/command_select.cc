@@ -7,6 +7,7 @@
 
 #include "jobs/commands.h"
 #include "kernels/error.h"
+#include "results/atomic_file.h"
 #include "results/methods.h"
 #include "results/store.h"
 #include "results/words.h"
@@ -47,6 +48,7 @@ std::string to_table(const Choice& choice, const Selection& selection) {
 
 int run_select(const Options& options) {
   const std::filesystem::path path = results_file(options.results);
+  if (!options.out.empty()) refuse_to_replace("--out", options.out, {path, path.parent_path() / "run.json"});
   const SelectInput input = read_select_input(path, options.select.method);
   const Choice choice = choose_layers(input, options.select);
   const Selection selection = make_selection(choice, input, path.string());

@@ -1,5 +1,6 @@
 #include "model/json.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <fstream>
@@ -26,11 +27,17 @@ std::string cut(std::string text) {
   return text + "...";
 }
 
-// The library's words without the name of its exception in front.
-std::string reason(const Json::exception& error) {
-  const std::string words = error.what();
-  const std::size_t end = words.starts_with('[') ? words.find("] ") : std::string::npos;
-  return cut(end == std::string::npos ? words : words.substr(end + 2));
+// In own words: the library's repeat what it read last, which need not be text.
+std::string reason(std::string_view text, const Json::exception& error) {
+  const auto* parse_error = dynamic_cast<const Json::parse_error*>(&error);
+  if (parse_error == nullptr) return "a number is out of range";
+  const std::size_t at = std::max(parse_error->byte, std::size_t{1}) - 1;  // of the first byte that does not fit
+  const std::string_view before = text.substr(0, at);
+  const auto line = 1 + std::count(before.begin(), before.end(), '\n');
+  const std::size_t line_break = before.rfind('\n');
+  const std::size_t column = line_break == std::string_view::npos ? before.size() + 1 : before.size() - line_break;
+  return std::string(at < text.size() ? "wrong" : "ends too early,") + " at line " + std::to_string(line) +
+         ", column " + std::to_string(column);
 }
 
 }  // namespace
@@ -51,7 +58,7 @@ Json parse_json(std::string_view text, const std::string& origin) {
   try {
     return Json::parse(text.begin(), text.end(), check);
   } catch (const Json::exception& error) {
-    fail(ExitCode::kBadData, origin + ": not JSON: " + reason(error));
+    fail(ExitCode::kBadData, origin + ": not JSON: " + reason(text, error));
   }
 }
 

@@ -13,6 +13,7 @@
 #include "pipeline/dispatch.h"
 #include "pipeline/generation.h"
 #include "pipeline/progress.h"
+#include "results/atomic_file.h"
 
 namespace winnow {
 namespace {
@@ -241,6 +242,22 @@ class TextWriter {
   std::optional<Clock::time_point> stop_time_;
 };
 
+// --responses replaces what is there, but nothing that this command reads or keeps.
+void check_responses(const EvaluateOptions& options) {
+  namespace fs = std::filesystem;
+  const fs::path& file = options.responses;
+  if (!fs::is_directory(file.has_parent_path() ? file.parent_path() : ".") || file.filename().empty() ||
+      fs::is_directory(file)) {
+    fail(ExitCode::kCannotCreate,
+         "--responses " + file.string() + ": cannot be made; name a file in a directory that is there");
+  }
+  std::vector<fs::path> kept = {options.data};
+  kept.insert(kept.end(), options.patterns.begin(), options.patterns.end());  // selections, and names that are no files
+  for (const char* name : {"results.h5", "run.json", "progress.json"}) kept.push_back(options.out / name);
+  for (const fs::directory_entry& entry : fs::directory_iterator(options.model)) kept.push_back(entry.path());
+  refuse_to_replace("--responses", file, kept);
+}
+
 }  // namespace
 
 GenerationSettings generation_settings(const EvaluateOptions& options, Inputs& inputs) {
@@ -250,12 +267,7 @@ GenerationSettings generation_settings(const EvaluateOptions& options, Inputs& i
     if (!options.stop_tokens.empty()) fail(ExitCode::kUsage, "--stop-tokens needs --generate N");
     return settings;
   }
-  const std::filesystem::path folder = options.responses.has_parent_path() ? options.responses.parent_path() : ".";
-  if (!options.responses.empty() && (!std::filesystem::is_directory(folder) || options.responses.filename().empty() ||
-                                     std::filesystem::is_directory(options.responses))) {
-    fail(ExitCode::kCannotCreate,
-         "--responses " + options.responses.string() + ": cannot be made; name a file in a directory that is there");
-  }
+  if (!options.responses.empty()) check_responses(options);
   settings.stop_tokens = parse_stop_tokens(options.stop_tokens, "--stop-tokens", options.model, inputs.config.vocab);
   const DataSet& data = inputs.data_sets.front();
   int64_t n_longer = 0;

@@ -92,4 +92,16 @@ void write_file_atomically(const std::filesystem::path& path, std::span<const st
   sync_directory(path.has_parent_path() ? path.parent_path() : std::filesystem::path("."));
 }
 
+void refuse_to_replace(const std::string& flag, const std::filesystem::path& output,
+                       const std::vector<std::filesystem::path>& kept) {
+  std::error_code unknown;  // a path that cannot be resolved is empty, and no file that could be replaced
+  const std::filesystem::path resolved = std::filesystem::weakly_canonical(output, unknown);
+  if (resolved.empty()) return;
+  for (const std::filesystem::path& file : kept) {
+    if (std::filesystem::weakly_canonical(file, unknown) != resolved) continue;
+    fail(ExitCode::kUsage,
+         flag + " " + output.string() + ": would replace a file that this command needs" + "; give another name");
+  }
+}
+
 }  // namespace winnow

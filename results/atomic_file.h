@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <filesystem>
 #include <span>
+#include <string>
+#include <vector>
 
 namespace winnow {
 
@@ -15,5 +17,10 @@ inline constexpr const char* kPartSuffix = ".part";
 // removed. Throws Error(kCannotCreate) where the directory does not let a file be created, Error(kIoError) for a full
 // disk and every other failed write.
 void write_file_atomically(const std::filesystem::path& path, std::span<const std::byte> bytes);
+
+// For a file that a command is about to replace: throws Error(kUsage) where `output`, as flag `flag` names it, is one
+// of `kept`, files that the command reads or keeps elsewhere, through whatever links and spellings.
+void refuse_to_replace(const std::string& flag, const std::filesystem::path& output,
+                       const std::vector<std::filesystem::path>& kept);
 
 }  // namespace winnow

@@ -320,11 +320,11 @@ File File::open(const std::filesystem::path& path) {
   const htri_t is_hdf5 = H5Fis_hdf5(at.c_str());
   if (is_hdf5 == 0) fail(ExitCode::kBadData, at + ": is not an HDF5 file");
   Handle file(H5Fopen(at.c_str(), H5F_ACC_RDONLY, access.get()), H5Fclose);
-  if (file.get() < 0) {
-    const StackMessage message = deepest_message();
-    fail(message.os_failure ? ExitCode::kIoError : ExitCode::kBadData,
-         at + ": is damaged or cut short (" + message.text + "); copy it again, or repeat the command that wrote it");
+  if (file.get() < 0 && !deepest_message().os_failure) {
+    fail(ExitCode::kBadData,
+         at + ": is an HDF5 file that was cut short or damaged; copy it again, or repeat the command that wrote it");
   }
+  check_read(file.get(), at, "open the file");
   return File(path, nullptr, std::move(file));
 }
 

@@ -248,13 +248,14 @@ void take_pattern(const SelectOptions& options, const Results& results, int64_t 
   const std::string& method = options.method;
   const std::string kind = method.substr(0, method.find(':'));
   std::string pattern = method;
-  if (method == "first" || method == "last" || (kind == "random" && method != "random")) {
+  if (kind == "random" &&
+      parse_number(std::string_view(method).substr(std::min(method.size(), kind.size() + 1))).value_or(-1) < 0) {
+    fail(ExitCode::kUsage, "--method is \"" + method + "\", expected random:SEED with a whole number of at least 0");
+  }
+  if (method == "first" || method == "last" || kind == "random") {
     pattern += ":" + std::to_string(options.keep.value_or(default_keep(results, n_layers)));
   } else if (kind != "periodic" && kind != "list") {
     fail(ExitCode::kUsage, "--method is \"" + method + "\", expected one of: " + known_methods());
-  }
-  if (kind == "random" && parse_number(method.substr(method.find(':') + 1)).value_or(-1) < 0) {
-    fail(ExitCode::kUsage, "--method is \"" + method + "\", expected random:SEED with a SEED of at least 0");
   }
   if (method == "periodic") fail(ExitCode::kUsage, "--method is \"periodic\", expected periodic:K@O");
   const NamedPattern named = parse_pattern(pattern, {n_layers, ""}, "--method");
@@ -356,6 +357,8 @@ Selection make_selection(const Choice& choice, const SelectInput& input, const s
                ", an estimate where all rows are to be windowed: winnow evaluate says what the pattern is worth";
   }
   s.provenance.set("warnings", caveats, "");
+  // A result may be damaged where nothing else looks; its selection would be refused by whoever reads it.
+  parse_selection(to_json(s), origin + ": /provenance", "use the results.h5 of a run directory as it was written");
   return s;
 }
 

@@ -3,6 +3,7 @@
 #include <functional>
 
 #include "kernels/error.h"
+#include "results/evaluation.h"
 #include "results/hdf5.h"
 #include "results/methods.h"
 #include "results/search_results.h"
@@ -62,6 +63,10 @@ SelectInput read_select_input(const std::filesystem::path& path, const std::stri
     fail(ExitCode::kNoInput, path.string() +
                                  ": holds searches and no calibration; use --method greedy-forward or "
                                  "greedy-backward, or the results of winnow calibrate");
+  }
+  if (is_evaluation(path)) {
+    fail(ExitCode::kNoInput,
+         path.string() + ": is an evaluation of patterns and ranks no layer; use the results of " + "winnow calibrate");
   }
   input.results = read_results(path);
   const hdf5::File file = hdf5::File::open(path);

@@ -21,13 +21,13 @@ constexpr int64_t kMaxLayers = 10'000;  // as model/config.cc
 // The keys of a selection: every refusal names file, key, expected and found.
 class Fields {
  public:
-  Fields(const Json& object, const std::string& origin) : object_(object), origin_(origin) {}
+  Fields(const Json& object, const std::string& origin, const std::string& advice)
+      : object_(object), origin_(origin), advice_(advice) {}
 
   [[noreturn]] void refuse(const char* key, const std::string& expected) const {
     const auto found = object_.find(key);
     fail(ExitCode::kBadData, origin_ + ": " + key + ": expected " + expected + ", found " +
-                                 (found == object_.end() ? "no such key" : shown(*found)) +
-                                 "; write the selection anew with winnow select");
+                                 (found == object_.end() ? "no such key" : shown(*found)) + "; " + advice_);
   }
 
   const Json& value(const char* key, const char* expected) const {
@@ -55,6 +55,7 @@ class Fields {
  private:
   const Json& object_;
   const std::string& origin_;
+  const std::string& advice_;
 };
 
 std::vector<int64_t> read_layers(const Fields& fields, int64_t keep, int64_t n_layers) {
@@ -153,15 +154,16 @@ void write_selection(const std::filesystem::path& path, const Selection& selecti
   write_file_atomically(path, std::as_bytes(std::span(text)));
 }
 
-Selection parse_selection(const std::string& text, const std::string& origin) {
+Selection parse_selection(const std::string& text, const std::string& origin, const std::string& advice) {
   const Json json = parse_json(text, origin);
   if (!json.is_object())
     fail(ExitCode::kBadData, origin + ": expected a selection, a JSON object; found " + shown(json));
-  const Fields fields(json, origin);
+  const Fields fields(json, origin, advice);
   if (!json.contains("format") || json["format"] != kSelectionFormat) {
     fields.refuse("format", quote(kSelectionFormat));
   }
-  if (!json.contains("format_version") || json["format_version"] != kSelectionVersion) {
+  if (!json.contains("format_version") || !json["format_version"].is_number_integer() ||
+      json["format_version"] != kSelectionVersion) {
     fields.refuse("format_version", std::to_string(kSelectionVersion) + " (the one that this winnow reads)");
   }
   Selection s;

@@ -46,8 +46,9 @@ void write_selection(const std::filesystem::path& path, const Selection& selecti
 // Reads it strictly; keys beyond the format are ignored. Throws Error(kNoInput | kBadData) naming file, key, expected
 // and found.
 Selection read_selection(const std::filesystem::path& path);
-// The same for the text of a file; `origin` names it in messages.
-Selection parse_selection(const std::string& text, const std::string& origin);
+// The same for the text of a file; in messages `origin` names it and `advice` says what to do.
+Selection parse_selection(const std::string& text, const std::string& origin,
+                          const std::string& advice = "write the selection anew with winnow select");
 
 // A pattern as the command line names it.
 struct NamedPattern {

@@ -240,6 +240,12 @@ TEST(Methods, SelectionsCarryTheMeasurement) {
   EXPECT_EQ(s.decode, "full");
   EXPECT_EQ(s.provenance.text("results"), "run/r.h5");
   EXPECT_EQ(to_json(parse_selection(to_json(s), "s")), to_json(s));
+  for (const char* name : {"window", "sinks"}) {
+    SelectInput damaged = input;
+    damaged.results.provenance.set(name, int64_t{-5}, "");
+    expect_error([&] { make_selection(choose_layers(damaged, {.method = "first"}), damaged, "run/r.h5"); },
+                 ExitCode::kBadData, {"run/r.h5: /provenance: " + std::string(name), "-5", "run directory"});
+  }
   input.results.provenance = {};
   expect_error([&] { make_selection({}, input, "run/r.h5"); }, ExitCode::kBadData,
                {"run/r.h5", "/provenance/model_layers"});

@@ -139,8 +139,11 @@ TEST(Config, RefusesWhatIsNoJsonObject) {
   const auto refused = [](const std::string& text, const std::vector<std::string>& parts) {
     expect_error(ExitCode::kBadData, parts, [&] { parse_config(text, "m/config.json"); });
   };
-  refused("", {"m/config.json: not JSON: parse error at line 1"});  // without the name of a C++ exception
-  refused("{\"model_type\":", {"m/config.json: not JSON"});
+  // Place and what is wrong, in own words and without the bytes themselves, which need not be text.
+  refused("", {"m/config.json: not JSON: ends too early, at line 1, column 1"});
+  refused("{\n\"model_type\":", {"m/config.json: not JSON: ends too early, at line 2, column 14"});
+  refused("{\n\"a\": \xff\x84}", {"m/config.json: not JSON: wrong at line 2, column 6"});
+  refused("{\"rope_theta\": 1e999}", {"m/config.json: not JSON: a number is out of range"});
   refused("[1]", {"m/config.json: expected a JSON object, found [1]"});
   refused(R"({"model_type":"llama","model_type":"qwen3"})", {"key \"model_type\" is there twice"});
   refused(std::string(100'000, '['), {"nested deeper than 64"});

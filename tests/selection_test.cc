@@ -72,6 +72,7 @@ TEST(Selection, RefusesDamageNamingFileAndKey) {
       {"\"format\": \"winnow-selection\"", "\"format\": \"winnow-results\"", {"format", "winnow-results"}},
       {"\"format\": \"winnow-selection\",", "", {"format", "no such key"}},
       {"\"format_version\": 1", "\"format_version\": 2", {"format_version", "expected 1", "found 2"}},
+      {"\"format_version\": 1", "\"format_version\": 1.0", {"format_version", "found 1.0"}},
       {"\"keep\": 3", "\"keep\": 13", {"keep", "from 0 to 12", "13"}},
       {"\"keep\": 3", "\"keep\": -1", {"keep", "-1"}},
       {"\"keep\": 3", "\"keep\": 3.5", {"keep", "whole number", "3.5"}},

@@ -236,6 +236,12 @@ def test_stats_and_inspect_know_an_evaluation(work, quiet, tmp_path):
     assert facts["kind"] == "evaluation" and facts["full_attention"]["list:1,4"] == [1, 4]
 
 
+def test_select_knows_an_evaluation(work, quiet):
+    done = launch.run(["select", quiet], work / "cache")
+    line, = launch.error_lines(done.stderr)
+    assert done.returncode == 66 and "evaluation" in line and "winnow calibrate" in line
+
+
 def test_a_dry_run_writes_nothing(work):
     done = evaluate(work, "dry", PATTERNS, "--dry-run", "--json")
     assert done.returncode == 0, done.stderr

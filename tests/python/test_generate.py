@@ -180,6 +180,17 @@ def test_bad_flags(work, flags, code, words):
     assert not (work / "bad").exists()
 
 
+@pytest.mark.parametrize("kept", ["random.h5", "model/config.json", "quiet/results.h5", "quiet/run.json"])
+def test_responses_never_replace_what_the_command_needs(work, quiet, kept):
+    before = (work / kept).read_bytes()
+    # Another spelling of the same file.
+    done = launch.run(arguments(work, "quiet", "--responses", work / "model" / ".." / kept), work / "cache")
+    assert done.returncode == 64, done.stderr
+    line, = launch.error_lines(done.stderr)
+    assert "--responses" in line and "another name" in line
+    assert (work / kept).read_bytes() == before
+
+
 @pytest.mark.parametrize("flags", [["--responses", "out.jsonl"], ["--stop-tokens", "1"]])
 def test_flags_that_need_generate(work, flags):
     words = arguments(work, "bad", *flags)

@@ -139,6 +139,8 @@ def test_a_search_ends_in_a_selection(run_directory, tmp_path):
     (["--keep", ""], 64, ["--keep is empty"]),
     (["--keep="], 64, ["--keep is empty"]),
     (["--keep", "99999999999999999999"], 64, ["--keep", "64 bits"]),
+    (["--method", "random:"], 64, ['"random:"', "random:SEED"]),
+    (["--method", "random:1:2"], 64, ['"random:1:2"', "random:SEED"]),
     (["--out", "/nowhere/s.json"], 73, ["/nowhere/s.json"]),
 ])
 def test_refusals_are_one_line(run_directory, tmp_path, flags, code, words):
@@ -152,6 +154,23 @@ def test_a_pipe_is_not_replaced(run_directory, tmp_path):
     result = launch.run(["select", run_directory, "--keep", 2, "--out", tmp_path / "pipe"], tmp_path)
     assert result.returncode == 73 and "no regular file" in launch.error_lines(result.stderr)[0]
     assert [path.is_fifo() for path in tmp_path.iterdir()] == [True]
+
+
+def test_a_result_is_not_replaced_by_its_selection(results, tmp_path):
+    before = results.read_bytes()
+    (tmp_path / "link.h5").symlink_to(results)
+    for out in (results, tmp_path / "link.h5"):
+        done = launch.run(["select", results, "--keep", 2, "--out", out], tmp_path)
+        line, = launch.error_lines(done.stderr)
+        assert done.returncode == 64 and "--out" in line and "another name" in line
+    assert results.read_bytes() == before
+
+
+def test_results_cut_short_are_said_to_be(results, tmp_path):
+    os.truncate(results, results.stat().st_size - 10)
+    result = launch.run(["select", results], tmp_path)
+    line, = launch.error_lines(result.stderr)
+    assert result.returncode == 65 and line.endswith("repeat the command that wrote it")
 
 
 def test_foreign_files_are_refused(results, tmp_path):
