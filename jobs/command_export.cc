@@ -96,12 +96,20 @@ void link_checkpoint(const fs::path& model, const fs::path& folder) {
 
 std::string window_name(const nlohmann::json& keys) { return keys.is_null() ? "full" : keys.dump(); }
 
+void print_requested(const ExportPlan& plan, const std::string& why_no_more) {
+  std::printf("layer  requested\n");
+  for (std::size_t layer = 0; layer < plan.windows.size(); ++layer) {
+    std::printf("%5zu  %9s\n", layer, plan.windows[layer] == 0 ? "full" : std::to_string(plan.windows[layer]).c_str());
+  }
+  std::printf("effective windows not checked: %s\n", why_no_more.c_str());
+}
+
 // What Transformers really does with the export, as a table; throws Error(kBadData) where it is something else.
 void check_in_transformers(const ExportPlan& plan, const fs::path& folder, const fs::path& model) {
   const char* path = std::getenv("PATH");
   const auto program = find_external_verb("check-hf", own_executable().parent_path(), path == nullptr ? "" : path);
   if (!program) {
-    std::printf("effective windows not checked: there is no program winnow-check-hf beside winnow or on PATH\n");
+    print_requested(plan, "there is no program winnow-check-hf beside winnow or on PATH");
     return;
   }
   std::vector<std::string> words = {program->string()};
@@ -115,8 +123,7 @@ void check_in_transformers(const ExportPlan& plan, const fs::path& folder, const
   }
   const auto output = run_program(words);
   if (!output || output->exit_code == static_cast<int>(ExitCode::kUnavailable)) {
-    std::printf("effective windows not checked: %s\n",
-                output ? output->words().c_str() : (words.front() + " cannot be started").c_str());
+    print_requested(plan, output ? output->words() : words.front() + " cannot be started");
     return;
   }
   if (output->exit_code != 0) {
@@ -136,14 +143,6 @@ void check_in_transformers(const ExportPlan& plan, const fs::path& folder, const
   }
   if (!wrong.empty()) fail(ExitCode::kBadData, "Transformers runs other windows than asked for in layers " + wrong);
   std::printf("All %zu layers are as asked for.\n", plan.windows.size());
-}
-
-void print_requested(const ExportPlan& plan) {
-  std::printf("layer  requested\n");
-  for (std::size_t layer = 0; layer < plan.windows.size(); ++layer) {
-    std::printf("%5zu  %9s\n", layer, plan.windows[layer] == 0 ? "full" : std::to_string(plan.windows[layer]).c_str());
-  }
-  std::printf("effective windows not checked: only the engine itself can say\n");
 }
 
 int run_export(const Options& options) {
@@ -173,7 +172,7 @@ int run_export(const Options& options) {
   write_plan(plan, selection, folder.part());
   if (plan.links_checkpoint) link_checkpoint(model, folder.part());
   if (options.check && plan.is_checked_in_transformers) check_in_transformers(plan, folder.part(), model);
-  if (options.check && !plan.is_checked_in_transformers) print_requested(plan);
+  if (options.check && !plan.is_checked_in_transformers) print_requested(plan, "only the engine itself can say");
   folder.commit();
   for (const std::string& warning : plan.warnings) std::fprintf(stderr, "winnow: warning: %s\n", warning.c_str());
   std::printf("%s: %lld of %lld layers keep full attention, the others see %lld keys. Use: %s\n", out.c_str(),

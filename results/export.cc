@@ -254,6 +254,22 @@ void plan_swaa(const Context& context, ExportPlan& plan) {
   }
 }
 
+// Whether the checkpoint windows that layer itself, as Transformers applies it. Qwen says so for each layer, by a list
+// or by the first one; without either its default is 28.
+bool has_own_window(const Context& context, int64_t layer) {
+  const Json& config = context.config;
+  if (!config.contains("sliding_window") || !config["sliding_window"].is_number()) return false;
+  if (config.contains("use_sliding_window") && !context.is_true("use_sliding_window")) return false;
+  if (context.rule.hf == Way::kAsMinistral) return true;
+  const auto index = static_cast<std::size_t>(layer);
+  if (config.contains("layer_types") && config["layer_types"].is_array()) {
+    return index < config["layer_types"].size() && config["layer_types"][index] == "sliding_attention";
+  }
+  if (context.rule.hf != Way::kQwenLayerTypes) return true;
+  const Json first = config.value("max_window_layers", Json());
+  return layer >= (first.is_number_integer() ? first.get<int64_t>() : 28);
+}
+
 // ---- all engines ----------------------------------------------------------------------------------------------------
 
 // Where the engine's window rules are not those that the selection was measured with.
@@ -280,10 +296,9 @@ void warn_of_semantics(const Context& context, ExportPlan& plan) {
     warn("for swaa-vllm, where a window of " + std::to_string(s.window) + " sees " + std::to_string(s.window_keys) +
          " keys; the export asks for " + std::to_string(s.window_keys));
   }
-  const bool has_own_window = context.config.contains("sliding_window") &&
-                              context.config["sliding_window"].is_number() &&
-                              (!context.config.contains("use_sliding_window") || context.is_true("use_sliding_window"));
-  if (has_own_window && context.model_type.rfind("gemma", 0) != 0 && context.model_type != "llama") {
+  const bool goes_beyond =
+      std::any_of(s.layers.begin(), s.layers.end(), [&](int64_t layer) { return has_own_window(context, layer); });
+  if (goes_beyond && context.model_type.rfind("gemma", 0) != 0 && context.model_type != "llama") {
     plan.warnings.push_back("the checkpoint has a window of its own, " + context.config["sliding_window"].dump() +
                             " keys; layers that keep full attention go beyond it");
   }

@@ -108,6 +108,22 @@ def test_llama_and_mistral_become_ministral(tmp_path, config):
     assert ("window of its own" in result.stderr) == (config is MISTRAL)
 
 
+@pytest.mark.parametrize("own, warned", [
+    ({"use_sliding_window": True, "max_window_layers": LAYERS}, False),  # no layer is windowed
+    ({"use_sliding_window": True, "max_window_layers": 4}, True),  # layer 4 is
+    ({"use_sliding_window": True, "max_window_layers": 5}, False),  # layer 5 only, which stays windowed
+    ({"use_sliding_window": True, "layer_types": types([0, 1, 2, 3, 4])}, False),
+    ({"use_sliding_window": True, "layer_types": types([0])}, True),
+    ({"use_sliding_window": False, "max_window_layers": 0}, False),
+])
+def test_own_windows_are_warned_of_where_a_kept_layer_has_one(checkpoint, tmp_path, own, warned):
+    selection, model = checkpoint
+    config = json.loads((model / "config.json").read_text()) | {"sliding_window": 4096} | own
+    (model / "config.json").write_text(json.dumps(config))
+    result = export(tmp_path, selection, "hf")
+    assert result.returncode == 0 and ("window of its own" in result.stderr) == warned, result.stderr
+
+
 def test_vllm_overrides(checkpoint, tmp_path):
     selection, model = checkpoint
     result = export(tmp_path, selection, "vllm")
