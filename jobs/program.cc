@@ -35,7 +35,8 @@ constexpr const char* kFooter =
     "\nExample:\n"
     "  winnow calibrate --model DIR --data calibration.h5 --window 2048 --out run\n";
 
-// CLI11 reads 010 as 8, an empty word as a flag that was not given, and a number that is too large as the largest.
+// CLI11 reads 010 as 8; from a config file also nothing as a flag that was not given, and what is too large as the
+// largest number.
 std::string refuse_number(std::string& text) {
   const std::size_t sign = text.starts_with("-") ? 1 : 0;
   const bool has_padding = text.size() > sign + 1 && text[sign] == '0';
@@ -126,6 +127,27 @@ std::function<int()> print_later(const CLI::App& app, const CLI::ParseError& suc
   };
 }
 
+// What CLI11 would take for no value, or for the largest number.
+void check_words(const std::string& verb, const std::vector<std::string>& words) {
+  std::string before = "the verb";
+  for (const std::string& word : words) {
+    const auto equals = word.starts_with("--") ? word.find('=') : std::string::npos;
+    const std::string value = equals == std::string::npos ? word : word.substr(equals + 1);
+    if (equals != std::string::npos) before = word.substr(0, equals);
+    if (value.empty()) {
+      fail(ExitCode::kUsage, verb + ": the value after " + before + " is empty; an unset shell variable? (see winnow " +
+                                 verb + " --help)");
+    }
+    const std::size_t sign = value.front() == '-' ? 1 : 0;
+    const bool is_whole = value.size() > sign && value.find_first_not_of("0123456789", sign) == std::string::npos;
+    int64_t number = 0;
+    if (is_whole && std::from_chars(value.data(), value.data() + value.size(), number).ec != std::errc()) {
+      fail(ExitCode::kUsage, verb + ": " + before + ": " + value + " is beyond 64 bits");
+    }
+    before = word;
+  }
+}
+
 void parse(CLI::App& app, std::vector<std::string> words) {
   std::reverse(words.begin(), words.end());  // CLI11 takes them from the back
   app.parse(std::move(words));
@@ -156,6 +178,7 @@ std::function<int()> parse_command_line(const std::vector<std::string>& argument
   const Command* command = program->find(verb);
   const std::vector<std::string> flags(words.begin() + 1, words.end());
   if (command == nullptr) run_external_verb(verb, flags, program->verbs());
+  check_words(verb, flags);
   words = command->has_config ? with_config_file(*command->app, flags) : flags;
   words.insert(words.begin(), verb);
   try {

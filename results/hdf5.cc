@@ -321,7 +321,8 @@ File File::open(const std::filesystem::path& path) {
   if (is_hdf5 == 0) fail(ExitCode::kBadData, at + ": is not an HDF5 file");
   Handle file(H5Fopen(at.c_str(), H5F_ACC_RDONLY, access.get()), H5Fclose);
   if (file.get() < 0 && !deepest_message().os_failure) {
-    fail(ExitCode::kBadData, at + ": is an HDF5 file that was cut short or damaged; copy or make it anew");
+    fail(ExitCode::kBadData,
+         at + ": is an HDF5 file that was cut short or damaged; copy it again, or repeat the command that wrote it");
   }
   check_read(file.get(), at, "open the file");
   return File(path, nullptr, std::move(file));
@@ -350,7 +351,8 @@ void require_format(const File& file, const std::string& format, int64_t version
   const std::optional<int64_t> found_version = root.integer_attribute(".", "format_version");
   if (found_version != version) {
     fail(ExitCode::kBadData, at + ": attribute format_version: expected " + std::to_string(version) + ", found " +
-                                 (found_version ? std::to_string(*found_version) : "none"));
+                                 (found_version ? std::to_string(*found_version) : "none") +
+                                 "; use the winnow that wrote it, or write it anew");
   }
 }
 

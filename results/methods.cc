@@ -257,14 +257,15 @@ void take_pattern(const SelectOptions& options, const Results& results, int64_t 
   } else if (kind != "periodic" && kind != "list") {
     fail(ExitCode::kUsage, "--method is \"" + method + "\", expected one of: " + known_methods());
   }
+  if (method == "periodic") fail(ExitCode::kUsage, "--method is \"periodic\", expected periodic:K@O");
   const NamedPattern named = parse_pattern(pattern, {n_layers, ""}, "--method");
   choice.layers = named.full_layers;
   if (kind == "list") choice.method = named.name;
   const auto n_kept = static_cast<int64_t>(choice.layers.size());
   if (options.keep.value_or(n_kept) == n_kept) return;
   fail(ExitCode::kUsage, "--keep " + std::to_string(*options.keep) + " contradicts --method " + method +
-                             ", which keeps " + std::to_string(n_kept) + " layers of " + std::to_string(n_layers) +
-                             "; leave --keep out");
+                             ", which keeps " + std::to_string(n_kept) + " of " + std::to_string(n_layers) +
+                             " layers; leave --keep out");
 }
 
 template <typename T>
@@ -296,6 +297,11 @@ void check_select_options(const SelectOptions& options) {
 std::string known_methods() {
   return "nll, exact-match, token-accuracy, kl, sensitivity, mass, ratio, nll-minus-generic, light-transfer, "
          "periodic:K@O, first, last, random:SEED, greedy-forward, greedy-backward, list:1,4,5";
+}
+
+bool is_pattern_method(const std::string& method) {
+  const std::string kind = method.substr(0, method.find(':'));
+  return kind == "periodic" || kind == "first" || kind == "last" || kind == "random" || kind == "list";
 }
 
 bool is_search_method(const std::string& method) { return method == "greedy-forward" || method == "greedy-backward"; }

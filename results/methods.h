@@ -61,6 +61,8 @@ struct Choice {
 
 // Names of the methods, as messages list them.
 std::string known_methods();
+// "periodic:K@O" and the like: without a look at the figures.
+bool is_pattern_method(const std::string& method);
 // "greedy-forward" and the like: found by `winnow search`.
 bool is_search_method(const std::string& method);
 

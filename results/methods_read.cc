@@ -47,7 +47,8 @@ SearchedPatterns read_searched(const hdf5::Group& group) {
 
 SelectInput read_select_input(const std::filesystem::path& path, const std::string& method) {
   SelectInput input;
-  if (is_search_method(method)) {
+  const bool is_of_search = is_search(path);
+  if (is_search_method(method) || (is_of_search && is_pattern_method(method))) {
     // A search writes no /calibration: what it found and where that comes from is all there is to read.
     const hdf5::File file = hdf5::File::open(path);
     hdf5::require_format(file, kResultsFormat, kResultsVersion);
@@ -58,7 +59,7 @@ SelectInput read_select_input(const std::filesystem::path& path, const std::stri
     }
     return input;
   }
-  if (is_search(path)) {
+  if (is_of_search) {
     fail(ExitCode::kNoInput, path.string() +
                                  ": holds searches and no calibration; use --method greedy-forward or "
                                  "greedy-backward, or the results of winnow calibrate");

@@ -198,7 +198,7 @@ TEST(Methods, PatternsLookAtNoFigure) {
   EXPECT_EQ(layers_of(input, "random:5", 2), random_layers(5, 2, 4));
   EXPECT_EQ(layers_of(input, "list:3,0", {}), (Layers{0, 3}));
   EXPECT_EQ(choose_layers(input, {.method = "list:3,0"}).method, "list:0,3");
-  expect_error([&] { layers_of(input, "periodic:2@1", 3); }, ExitCode::kUsage, {"--keep 3", "2 layers"});
+  expect_error([&] { layers_of(input, "periodic:2@1", 3); }, ExitCode::kUsage, {"--keep 3", "2 of 4 layers"});
   for (const char* bad : {"", "bogus", "periodic", "random", "first:2", "full", "windowed", "list:", "s.json"}) {
     expect_error([&, name = std::string(bad)] { layers_of(input, name, {}); }, ExitCode::kUsage, {"--method"});
   }

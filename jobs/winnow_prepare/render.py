@@ -101,9 +101,12 @@ class TemplateRenderer:
         return prompt if head.startswith(prompt) and not head[len(prompt):].strip() else head
 
     def _split_answer(self, conversation):
-        """(answer, reasoning): a think block at the beginning of the answer is taken apart."""
+        """(answer, reasoning): a think block at the beginning of the answer is taken apart.
+
+        Its opening tag may be missing where the generation prompt ends with it; else a closing tag is a word of the answer.
+        """
         answer, reasoning = conversation.answer, conversation.reasoning
-        if self._tags and self._tags[1] in answer:
+        if self._tags and self._tags[1] in answer and (self._opens_think or answer.lstrip().startswith(self._tags[0])):
             block, _, answer = answer.partition(self._tags[1])
             answer = answer.lstrip("\n")
             reasoning = reasoning or block.replace(self._tags[0], "", 1)

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-N_DRAWS = 200  # random orders of the examples
+N_DRAWS = 200        # random orders of the examples
+N_RESAMPLES = 2000   # of the bootstrap, for differences that a file does not have
 SMALLEST = 8   # examples of the first ranking, where there are twice as many
 
 
@@ -98,3 +99,19 @@ def stability(delta, k):
         if known.size:
             quantiles[i] = np.quantile(known, [0.05, 0.5, 0.95])
     return Stability(sizes, k, ranks, rho, shared, quantiles, np.median([one[1] for one in drawn], axis=0))
+
+
+def resampled_means(table):
+    """Means over bootstrap resamples of the examples, the same for all rows. table: (row, example); -> (resample, row)."""
+    n, random, chunk = table.shape[1], np.random.default_rng(0), 100
+    means = []
+    for _ in range(N_RESAMPLES // chunk):
+        drawn = random.integers(0, n, (chunk, n)) + n * np.arange(chunk)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=chunk * n).reshape(chunk, n)
+        means.append(counts @ table.T / n)
+    return np.concatenate(means)
+
+
+def paired_interval(means, a, b):
+    """(low, high): 95 % interval of row a less row b of `resampled_means`."""
+    return tuple(float(q) for q in np.quantile(means[:, a] - means[:, b], [0.025, 0.975]))

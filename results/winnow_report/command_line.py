@@ -7,13 +7,13 @@ import sys
 import warnings
 from contextlib import ExitStack
 
-from . import compare, export, opening, page, record
+from . import answers, compare, evaluation, export, opening, page, record, search
 from .errors import BAD_DATA, INTERNAL, NO_INPUT, USAGE, ReportError
-from .wording import count
 
 EXAMPLE = """\
 Example:
   winnow report run --out report.html
+  winnow report calibration search evaluation --out choice.html
   winnow report run-1024 run-2048 --out windows.html --figures figures --format png
   winnow report night/collected.h5 --out night.html
 
@@ -31,7 +31,8 @@ def parser(version):
                     description="Writes a report on results as one HTML file: which layers must keep full attention, and "
                                 "how sure that is.")
     flags.add_argument("results", nargs="+", metavar="RESULT",
-                       help="run directory, results.h5, or collected.h5 of a sweep; several are compared")
+                       help="run directory of calibrate, search or evaluate, results.h5, or collected.h5 of a sweep; "
+                            "several share a page, those of calibrate are compared")
     flags.add_argument("--out", default="report.html", metavar="FILE", help="the page (default: %(default)s)")
     flags.add_argument("--figures", metavar="DIR", help="also writes every figure as a file into DIR")
     flags.add_argument("--format", choices=["svg", "png"], default=None, help="of --figures (default: svg)")
@@ -39,46 +40,54 @@ def parser(version):
     return flags
 
 
+def _read_one(tree, file):
+    """(results, cells without results) of one file, of whatever kind its groups are."""
+    if opening.format_of(tree)[0] == opening.COLLECTION:
+        return record.read_collection(tree, file)
+    found = [reader.read(tree, file) for group, reader in (("evaluation", evaluation), ("selection", search))
+             if group in tree.children]
+    if not found or {"calibration", "ranking"} & set(tree.children):
+        found.append(record.read_run(tree, file))
+    return found, []
+
+
 def read(paths, stack):
-    """The record.Contents of all paths; the files stay open until `stack` closes."""
-    contents = record.Contents()
+    """(results, cells without results) of all paths, by kind; the files stay open until `stack` closes."""
+    results, others = [], []
     for path in paths:
         file = opening.find(path)
         tree = stack.enter_context(opening.open(file))
         try:
-            if opening.format_of(tree)[0] == opening.COLLECTION:
-                runs, others = record.read_collection(tree, file)
-                contents.runs += runs
-                contents.others += others
-            else:
-                result = record.read_result(tree, file)
-                (contents.runs if isinstance(result, record.Run) else contents.patterns).append(result)
+            more, without = _read_one(tree, file)
         except ReportError:
             raise
         except Exception as error:  # whatever a damaged file makes of the libraries' reading
             raise ReportError(BAD_DATA, f"{file}: not readable as a result ({type(error).__name__}: {error}); copy it "
                                         "again, or delete it and repeat the command that wrote it") from error
-    if not contents.results:
+        results += more
+        others += without
+    if not results:
         raise ReportError(NO_INPUT, f"{paths[0]}: no cell has results yet; winnow sweep submit measures them")
-    return contents
+    order = list(answers.KINDS)
+    return sorted(results, key=lambda result: order.index(type(result))), others
 
 
 def report(flags, version):
     with ExitStack() as stack:
-        contents = read(flags.results, stack)
-        compare.name_runs(contents.runs)
-        made_by = sorted({str(one.fact("winnow_version")) for one in contents.results if one.fact("winnow_version")})
+        results, others = read(flags.results, stack)
+        compare.name_results(results)
+        made_by = sorted({str(run.fact("winnow_version")) for run in results if run.fact("winnow_version")})
         footer = f"Written by winnow-report {version}"
         if made_by:
             footer += f" from results of winnow {', '.join(made_by)}"
         if made_by and made_by != [version]:
             print(f"winnow: note: winnow-report {version} reads results of winnow {', '.join(made_by)}", file=sys.stderr)
-        text, found = page.within_size(contents, footer + ".")
+        text, found = page.within_size(results, others, footer + ".")
         if flags.figures:
             files = export.write_figures(found, flags.figures, flags.format or "svg")
             print(f"{len(files)} figures in {flags.figures}")
         export.write_whole(flags.out, text.encode("utf-8", "replace"))
-        print(f"{flags.out}: {count(len(contents.results), 'result')}, {len(text) / 2**20:.1f} MiB")
+        print(f"{flags.out}: {len(results)} result{'' if len(results) == 1 else 's'}, {len(text) / 2**20:.1f} MiB")
 
 
 def _check(flags):

@@ -5,7 +5,8 @@ import pathlib
 import numpy as np
 
 from . import reading
-from .figures import KEPT_LEGEND, Figure, Grid, draw_grid, step_class, state_of
+from .charts import Grid, draw_grid, step_class
+from .figures import KEPT_LEGEND, Figure, state_of
 from .wording import count, number, percent, ranges
 
 MOST_CELLS_NAMED = 24  # runs in the matrices of agreement
@@ -35,8 +36,15 @@ _UNITS = {"window": "window {}", "sinks": "sinks {}", "tail_rows": "tail {}", "s
           "base": "base {}", "window_keys": "keys {}"}
 
 
-def name_runs(runs):
-    """Gives every run a label: what tells it from the others; the path where nothing does."""
+def name_results(results):
+    """Gives every result a key, and a label: what tells it from others of its kind; the path where nothing does."""
+    for index, result in enumerate(results):
+        result.key = f"r{index}"
+    for kind in dict.fromkeys(type(result) for result in results):
+        _name([result for result in results if type(result) is kind])
+
+
+def _name(runs):
     all_of_them = [coordinates(run) for run in runs]
     names = list(dict.fromkeys(name for one in all_of_them for name in one))
     # A setting that not every file has does not tell runs apart.
@@ -45,8 +53,7 @@ def name_runs(runs):
     if "window" in differing and "window_keys" in differing:
         differing.remove("window_keys")
     shown = differing or ["model"]
-    for index, (run, one) in enumerate(zip(runs, all_of_them)):
-        run.key = f"r{index}"
+    for run, one in zip(runs, all_of_them):
         run.label = " \u00b7 ".join(_UNITS.get(name, "{}").format(one[name]) for name in shown if name in one)
     for run in runs:
         if not run.label or sum(other.label == run.label for other in runs) > 1:

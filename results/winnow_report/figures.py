@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from . import reading
-from .palette import N_STEPS
-from .svg import WIDE, Canvas, Linear, place_labels, value_scale
+from .charts import Grid, Points, draw_grid, draw_points, draw_squares, step_class
+from .svg import WIDE, Canvas, Linear, value_scale
 from .wording import interval, number, percent, signed
 
 
@@ -41,23 +41,14 @@ def state_of(choice, i):
 
 def strip(run, choice, width):
     """One row of squares, a layer each: what keeps full attention."""
-    n = len(run.layers)
-    cell = (width - 4) / n
-    height = max(14.0, min(cell, 26 if width > 500 else 22))  # of many layers bars, not dots
-    canvas = Canvas(width, height + 22, left=2, right=2, top=2, bottom=20)
     p = run.p_top_k.get(choice.k)
     words = {"keep": "keeps full attention", "open": "keeps full attention, place open",
              "rival": "windowed, could as well be kept", "spare": "windowed"}
-    gap = min(3.0, cell * 0.18)
-    for i, layer in enumerate(run.layers):
-        state = state_of(choice, i)
-        tip = f"layer {layer}: {words[state]}\nrank {run.rank[i]}"
-        if p is not None:
-            tip += f"\nin the top {choice.k} in {percent(p[i])} of the resamples"
-        canvas.rect(2 + i * cell + gap / 2, 2, cell - gap, height - gap / 2, f"mark {state}", rx=min(3.0, cell / 5),
-                    data_tip=tip)
-    canvas.layer_axis(run.layers, "", y=height + 2)
-    return canvas.render(f"Layers kept at K = {choice.k}")
+    states = [state_of(choice, i) for i in range(len(run.layers))]
+    tips = [f"layer {layer}: {words[states[i]]}\nrank {run.rank[i]}"
+            + ("" if p is None else f"\nin the top {choice.k} in {percent(p[i])} of the resamples")
+            for i, layer in enumerate(run.layers)]
+    return draw_squares(run.layers, states, tips, f"Layers kept at K = {choice.k}", width)
 
 
 def _by(run, how):
@@ -96,91 +87,6 @@ def deltas(run):
     return Figure("deltas", "What each layer costs", reading.effect(run), drawings,
                   "Mean rise of NLL when that layer alone is windowed; bars are 95 % bootstrap intervals over examples.",
                   [("keep", f"top {run.top_k}"), ("spare", "the others")])
-
-
-def step_class(share):
-    """Class of a share or correlation from 0 to 1; below 0 as 0."""
-    return "none" if not np.isfinite(share) else f"q{int(round(min(max(share, 0.0), 1.0) * (N_STEPS - 1)))}"
-
-
-@dataclass
-class Grid:
-    """Cells with a value each: rows x columns. `cell(r, c)` gives (class, text in the cell, tip)."""
-
-    rows: list
-    columns: list
-    cell: object
-    label: str
-    axis: str = "layer"
-    row_axis: str = ""
-    height: float = 26.0
-    widest: float = 1000.0  # of a column
-
-
-def _name_column(names, width):
-    """(width of a column of names at the left, characters that fit)."""
-    limit = 34 if width > 500 else 12
-    return min(max((len(str(name)) for name in names), default=1), limit) * 6.4 + 16, limit
-
-
-def _shortened(name, limit):
-    return name if len(name) <= limit else name[:limit - 1] + "\u2026"
-
-
-def draw_grid(grid, width):
-    left, limit = _name_column(grid.rows, width)
-    n_rows, n_columns = len(grid.rows), max(len(grid.columns), 1)
-    top = 22 if grid.row_axis else 6
-    step = min((width - left - 6) / n_columns, grid.widest)
-    height = min(grid.height, max(14.0, step)) if n_columns == n_rows else grid.height
-    canvas = Canvas(width, top + n_rows * height + (38 if grid.axis else 22), left=left,
-                    right=width - left - step * n_columns, top=top, bottom=38 if grid.axis else 22)
-    if grid.row_axis:
-        canvas.text(2, 14, grid.row_axis, "start", "axis")
-    for r, row in enumerate(grid.rows):
-        y = top + r * height
-        canvas.text(left - 8, y + height / 2 + 4, _shortened(str(row), limit), "end", "tick")
-        for c in range(len(grid.columns)):
-            class_, words, tip = grid.cell(r, c)
-            canvas.rect(left + c * step + 0.5, y + 0.5, max(step - 1, 0.6 * step), height - 1.5, f"mark {class_}",
-                        rx=min(2.0, step / 6), data_tip=tip)
-            if words and len(words) * 6.4 < step - 3 and height >= 13:
-                canvas.text(left + (c + 0.5) * step, y + height / 2 + 4, words, "middle", f"on-{class_} under")
-    canvas.layer_axis(grid.columns, grid.axis, y=top + n_rows * height)
-    return canvas.render(grid.label)
-
-
-@dataclass
-class Intervals:
-    """A row for each name: a figure with its interval."""
-
-    names: list
-    values: np.ndarray
-    low: np.ndarray    # NaN: no interval
-    high: np.ndarray
-    tips: list
-    filled: set        # positions that are drawn filled
-    axis: str
-    label: str
-    form: object = number
-
-
-def draw_intervals(rows, width):
-    left, limit = _name_column(rows.names, width)
-    canvas = Canvas(width, 24 * len(rows.names) + 56, left=left, right=16, top=8, bottom=44)
-    x_left, _, x_right, _ = canvas.plot
-    scale, is_log = value_scale(np.concatenate([rows.values, rows.low, rows.high]), x_left + 8, x_right - 8)
-    canvas.bottom_axis(scale, rows.axis + (" (log)" if is_log else ""), scale.ticks(5 if width > 500 else 3), rows.form)
-    for i, name in enumerate(rows.names):
-        y = 20 + 24 * i
-        canvas.text(left - 8, y + 4, _shortened(str(name), limit), "end", "tick")
-        if not np.isfinite(rows.values[i]):
-            continue
-        is_filled = i in rows.filled
-        if np.isfinite([rows.low[i], rows.high[i]]).all():
-            canvas.line(scale(rows.low[i]), y, scale(rows.high[i]), y, "whisker" if is_filled else "whisker-spare")
-        canvas.dot(scale(rows.values[i]), y, 5, f"mark {'dot-keep' if is_filled else 'dot-spare'}", data_tip=rows.tips[i])
-    return canvas.render(rows.label)
 
 
 def _draw_certainty(run, width, how):
@@ -237,45 +143,6 @@ def certainty(run):
     drawings.append(("rank intervals", lambda width: draw_ranks(run, width)))
     return Figure("certainty", "How sure each place is", reading.certainty_of_ranks(run), drawings,
                   "Share of bootstrap resamples in which the layer is among the top K, in per cent.")
-
-
-MOST_NAMED = 40  # points that get a name
-
-
-@dataclass
-class Points:
-    """A scatter: positions of layers by two figures."""
-
-    x: np.ndarray
-    y: np.ndarray
-    x_label: str
-    y_label: str
-    names: list        # of the points
-    tips: list
-    filled: set        # positions that are drawn filled
-    labelled: list     # positions that get their name, the most important first
-    label: str
-    y_form: object = number
-    y_linear: bool | None = None   # None: as the values need
-
-
-def draw_points(points, width):
-    canvas = Canvas(width, 380 if width > 500 else 320, left=62, top=26, bottom=42)
-    left, top, right, bottom = canvas.plot
-    x_scale, x_log = value_scale(points.x, left + 8, right - 8)
-    y_scale, y_log = value_scale(points.y, bottom - 8, top + 8, points.y_linear)
-    canvas.bottom_axis(x_scale, points.x_label + (" (log)" if x_log else ""), x_scale.ticks(5 if width > 500 else 4))
-    canvas.left_axis(y_scale, points.y_label + (" (log)" if y_log else ""), form=points.y_form)
-    places = [(x_scale(x), y_scale(y)) for x, y in zip(points.x, points.y)]
-    good = [i for i in range(len(places)) if np.isfinite(points.x[i]) and np.isfinite(points.y[i])]
-    for i in sorted(good, key=lambda i: i in points.filled):
-        canvas.dot(*places[i], 5, f"mark {'dot-keep' if i in points.filled else 'dot-spare'}", data_tip=points.tips[i])
-    named = [i for i in points.labelled if i in good][:MOST_NAMED]
-    others = [places[i] for i in good if i not in named]
-    for i, spot in zip(named, place_labels([places[i] for i in named] + others, [points.names[i] for i in named])):
-        if spot:
-            canvas.text(spot[0], spot[1], points.names[i], spot[2], "strong under" if i in points.filled else "under")
-    return canvas.render(points.label)
 
 
 PAPER = {"spearman_rho": "0.306", "overlap": "3 of 9", "jaccard": "0.2", "magnitude_ratio": "85.6"}

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from . import matrix, reading
+from . import answer_text, matrix, reading
 from .agreement import stability
 from .figures import Figure
 from .record import dataset
@@ -111,6 +111,10 @@ def tokens(run, most_cells=MOST_TOKEN_CELLS):
                        "data": matrix.encode(values[:, :length])})
     if not sheets:
         return None
+    texts = answer_text.texts(run, {sheet["name"]: sheet["n_cols"] for sheet in sheets})
+    for sheet in sheets:
+        if sheet["name"] in texts:
+            sheet["texts"] = texts[sheet["name"]]
     longest = max(values.shape[1] for values in chosen)
     padded = np.full((len(layers), longest), np.nan)
     padded[:, :chosen[0].shape[1]] = chosen[0]

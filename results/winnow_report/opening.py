@@ -34,9 +34,9 @@ def _find_in(directory):
             return directory / name
     if (directory / "run.json").is_file():
         raise ReportError(NO_INPUT, f"{directory}: the run is not finished: there is no results.h5 yet; give its "
-                                    "winnow calibrate command again, it resumes")
+                                    "command again, it resumes")
     raise ReportError(NO_INPUT, f"{directory}: neither results.h5 nor collected.h5 is in it; give the --out directory "
-                                "of winnow calibrate, or a file")
+                                "of winnow calibrate, search or evaluate, or a file")
 
 
 def _check_header(path):
@@ -53,8 +53,8 @@ def _check_header(path):
         with h5py.File(path) as file:
             kind, version = file.attrs.get("format"), file.attrs.get("format_version", 0)
     except Exception as error:  # HDF5 has many ways to be damaged, and as many exceptions
-        raise ReportError(BAD_DATA, f"{path}: damaged or cut short ({error}); copy it again, or let winnow calibrate "
-                                    "write it anew: delete it and repeat the command") from error
+        raise ReportError(BAD_DATA, f"{path}: damaged or cut short ({error}); copy it again, or have it "
+                                    "written anew: delete it and repeat the command that wrote it") from error
     kind = kind.decode("utf-8", "replace") if isinstance(kind, bytes) else kind
     if not isinstance(kind, str) or kind not in (RESULTS, COLLECTION):
         other = f"a file of the format '{kind}'" if isinstance(kind, str) and kind else "an HDF5 file of another kind"

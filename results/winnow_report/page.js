@@ -60,6 +60,7 @@
     const text = value === 0 ? "0" : size >= 1e-4 && size < 1e5 ? String(Number(value.toPrecision(3))) : value.toExponential(2);
     return (value > 0 ? "+" : "") + text.replace("-", "\u2212");
   }
+  let isPrinting = false;  // its colours are the light ones, and beforeprint still sees those of the screen
   class Matrix {
     constructor(figure, spec) {
       Object.assign(this, {figure, spec, sheet: 0, order: 0, row: 0, column: -1});
@@ -73,7 +74,7 @@
       return column < this.columns ? this.values[this.sheet][this.rows[row] * this.columns + column] : NaN;
     }
     colours() {
-      const stops = getComputedStyle(root).getPropertyValue("--diverging").trim().replace(/"/g, "").split(",")
+      const stops = getComputedStyle(root).getPropertyValue(isPrinting ? "--diverging-light" : "--diverging").trim().replace(/"/g, "").split(",")
         .map(stop => [1, 3, 5].map(i => parseInt(stop.slice(i, i + 2), 16)));
       const table = [];
       for (let i = 0; i <= 254; ++i) {
@@ -123,6 +124,7 @@
       hideTip();
       Object.assign(this, {row, column});
       const {cols, col_word, what, unit} = this.spec, sheet = this.spec.sheets[this.sheet];
+      const word = sheet.texts && column < sheet.texts.length ? ` ${JSON.stringify(sheet.texts[column])}` : "";
       const at = this.rows[row], value = this.value(row, column);
       const [x, y, width, height] = ["x", "y", "width", "height"].map(name => Number(picture.getAttribute(name)));
       const cursor = document.createElementNS("http://www.w3.org/2000/svg", "rect");
@@ -131,7 +133,7 @@
       for (const [name, number] of Object.entries(place)) cursor.setAttribute(name, number);
       cursor.setAttribute("class", "cursor");
       picture.parentNode.appendChild(cursor);
-      showTip(`${sheet.rows[at]}\n${col_word} ${cols[column]}: ${what} ${short(value)}${Number.isFinite(value) ? " " + unit : ""}\n${sheet.notes[at]}`,
+      showTip(`${sheet.rows[at]}\n${col_word} ${cols[column]}${word}: ${what} ${short(value)}${Number.isFinite(value) ? " " + unit : ""}\n${sheet.notes[at]}`,
               cursor.getBoundingClientRect());
     }
   }
@@ -200,6 +202,6 @@
     repaint();
   });
   system.addEventListener("change", repaint);
-  addEventListener("beforeprint", repaint);
-  addEventListener("afterprint", repaint);
+  addEventListener("beforeprint", () => { isPrinting = true; repaint(); });
+  addEventListener("afterprint", () => { isPrinting = false; repaint(); });
 })();

@@ -1,20 +1,25 @@
 """The page: one HTML file with its style, script and data inside."""
 
 import importlib.resources
+import math
 from string import Template
 
 import numpy as np
 
-from . import compare, figures, figures_examples, matrix, patterns, reading, signals
+from . import answers, compare, figures_examples, matrix, reading
 from .markup import Markup, escape, join, script_json, tag
 from .palette import css_variables
+from .record import Run
 from .svg import NARROW, WIDE
-from .wording import exact, number, percent, ranges
+from .wording import exact, number, ranges
 
 MOST_BYTES = 6 * 2**20
-SHARES = (1.0, 0.5, 0.2, 0.05)  # of the values per example, tried in this order
+# Tried in this order: share of the values per example, and of the results that get all their figures.
+SIZES = ((1.0, 1.0), (0.3, 1.0), (0.05, 1.0), (0.05, 0.5), (0.05, 0.0))
 MOST_ROWS = 1000       # of a table in the page
 MOST_DETAILED = 6      # results that get all their figures in one page
+MOST_OPEN = 3          # of several kinds, whose sections are open
+MOST_IN_SHORT = 12     # results whose answer stands at the top
 MOST_SHORT_BYTES = 2**21  # of the results that get a section without figures
 MOST_MATRIX_CELLS = 400_000  # of all heat maps of a page
 
@@ -38,7 +43,8 @@ def table(columns, rows, name, most_rows=MOST_ROWS):
     head = tag("thead", tag("tr", *(tag("th", column, scope="col") for column in columns)))
     body = tag("tbody", *(tag("tr", *(_cell(value) for value in row)) for row in shown))
     parts = [tag("div", tag("button", "Copy as CSV", type="button", class_="copy", data_copy="csv"), class_="tools"),
-             tag("div", tag("table", tag("caption", name, class_="sr"), head, body), class_="scroll", tabindex="0",
+             tag("div", tag("table", tag("caption", name, class_="sr"), head, body,
+                                                  style=f"--columns:{len(columns)}"), class_="scroll", tabindex="0",
                  role="region", aria_label=name)]
     if len(rows) > len(shown):
         parts.append(tag("p", f"The first {len(shown):,} of {len(rows):,} rows; the results file has all.", class_="caption"))
@@ -93,73 +99,6 @@ def section(figure, prefix=""):
     return tag(kind, *parts, id=name, class_="figure", aria_labelledby=f"{name}-title")
 
 
-def lead(run):
-    """The answer at the run's own K, in one sentence."""
-    choice, n = reading.choose(run, run.top_k), len(run.layers)
-    if choice.k == n:
-        return tag("p", f"All {n} measured layers are kept at K = {choice.k}; a smaller --top-k chooses.", class_="lead")
-    kept = run.layers[choice.kept]
-    word = "layer " if choice.k == 1 else "layers "
-    text = ""
-    if choice.is_known:
-        text = (" Every place is settled." if not choice.open else
-                f" {len(choice.settled)} of the {choice.k} places {'is' if len(choice.settled) == 1 else 'are'} settled; "
-                f"for the rest there is not enough evidence to tell close layers apart.")
-    return tag("p", "Keep full attention in ", tag("b", word, ranges(kept), class_="layers"),
-               f" ({choice.k} of {n}) and window the rest.", text, class_="lead")
-
-
-def _word_of_budget(k, n):
-    names = [words for divisor, words in ((8, "1/8"), (4, "1/4"), (2, "1/2")) if k == max(1, n // divisor)]
-    return f"{names[0]} of the layers" if names else "--top-k"
-
-
-def answer(run):
-    """Which layers to keep at each budget, and how sure."""
-    n, cards = len(run.layers), []
-    for k in run.budgets:
-        choice = reading.choose(run, k)
-        kept = run.layers[choice.kept]
-        copied = ",".join(str(layer) for layer in sorted(kept.tolist()))
-        share = reading.cache_share(run, k)
-        memory = [] if share is None else [tag("p", f"KV cache at the median prompt of {share[1]:,.0f} tokens: "
-                                                     f"{percent(share[0])} of full attention's.", class_="caption")]
-        cards.append(tag("div",
-                         tag("div", tag("span", f"{k} of {n}", class_="k"), tag("span", _word_of_budget(k, n), class_="of"),
-                             tag("button", "Copy list", type="button", class_="copy", data_copy=copied), class_="head"),
-                         tag("p", tag("span", "Keep ", class_="keepword"), tag("b", ranges(kept), class_="layers"),
-                             class_="keeplist"),
-                         tag("div", tag("div", figures.strip(run, choice, WIDE), class_="wide"),
-                             tag("div", figures.strip(run, choice, NARROW), class_="narrow")),
-                         tag("p", reading.certainty(run, choice), class_="sure"), *memory, class_="budget",
-                         data_budget=k))
-    legend = tag("p", *(tag("span", tag("i", class_=f"swatch sw-{class_}"), words)
-                        for class_, words in figures.KEPT_LEGEND), class_="legend")
-    return tag("div", *cards, legend, class_="answer")
-
-
-def bottom_lines(run):
-    """How far to trust the answer, in a few sentences."""
-    lines = [reading.too_few(run), reading.base_quality(run), reading.split_half(run) if run.reliability else "",
-             *(reading.control(run, name) for name in run.controls)]
-    if not run.controls:
-        lines.append("There is no control set, so the ranking may be about layers that matter everywhere, not about long "
-                     "context: --control NAME=FILE measures one.")
-    lines += str(run.fact("warnings", "") or "").splitlines() + run.notes
-    return tag("ul", *(tag("li", line) for line in lines if line), class_="lines")
-
-
-def ranking_table(run):
-    columns = ["rank", "layer", "mean delta NLL", "low", "high", "median", "standard error", "rank low", "rank high",
-               "exact-match drop", "token-accuracy drop", *(f"P(top {k})" for k in run.p_top_k)]
-    names = ["mean_delta_nll", "ci_low", "ci_high", "median_delta_nll", "standard_error", "rank_low", "rank_high",
-             "exact_match_drop", "token_accuracy_drop"]
-    rows = [(int(run.rank[i]), int(run.layers[i]), *(float(run.figures[name][i]) for name in names),
-             *(float(p[i]) for p in run.p_top_k.values())) for i in run.order()]
-    return figures.Figure("ranking", "Ranking", "All layers by mean delta NLL, nats per token.", [],
-                          "Intervals are 95 % bootstrap intervals over examples.", table=(columns, rows))
-
-
 def examples_table(run, prefix, most_rows):
     table_ = run.examples
     columns = ["example", *(["source"] if table_.sources else []), "prompt tokens", "answer tokens", "mean delta NLL",
@@ -194,66 +133,48 @@ def provenance(run, prefix=""):
                id=f"{prefix}provenance")
 
 
-def run_figures(run, most_cells):
-    """Every figure that the result has data for, in the order of the page."""
-    found = [figures.deltas(run), figures.certainty(run)]
-    if run.examples is not None:
-        found.append(figures_examples.heat_map(run, max(most_cells, len(run.layers))))
-    found += [*figures.controls(run), figures.exact_match(run), figures_examples.tokens(run, max(most_cells // 4, 1)),
-              figures_examples.growth(run), *signals.figures(run), ranking_table(run)]
-    return [figure for figure in found if figure is not None]
-
-
-def about(run):
-    """One line: what was measured."""
-    words = compare.coordinates(run)
-    parts = [words.get("model", ""), words.get("dataset", ""), f"window {words['window']}" if "window" in words else ""]
-    if words.get("sinks", "0") not in ("0", ""):
-        parts.append(f"{words['sinks']} sinks")
-    parts.append(f"{run.n_examples:,} example{'' if run.n_examples == 1 else 's'}" if run.n_examples else "")
-    parts.append(f"{len(run.layers)} layers")
-    if words.get("base", "full") != "full":
-        parts.append(f"base {words['base']}")
-    if words.get("target"):
-        parts.append(f"for {words['target']}")
-    return " \u00b7 ".join(part for part in parts if part)
-
-
-def _one(run, found, prefix, share):
-    parts = [tag("h2", "The answer"), answer(run), tag("h2", "How far to trust it"), bottom_lines(run),
-             tag("h2", "The evidence")]
+def _one(result, found, prefix, share):
+    """A result in full. share: of the values per example that a page of full size holds."""
+    kind = answers.kind_of(result)
+    answer = kind.answer(result)
+    parts = [tag("h2", "The answer"), answer] if answer else []
+    parts += [tag("h2", "How far to trust it"), _lines(kind.lines(result)), tag("h2", "The evidence")]
     parts += [section(figure, prefix) for figure in found]
-    if run.examples is not None:
-        parts.append(examples_table(run, prefix, int(MOST_ROWS * share)))
-    return [*parts, provenance(run, prefix)]
+    if isinstance(result, Run) and result.examples is not None:
+        parts.append(examples_table(result, prefix, int(MOST_ROWS * share)))
+    return [*parts, provenance(result, prefix)]
 
 
-def _short(run):
+def _lines(lines):
+    return tag("ul", *(tag("li", line) for line in lines), class_="lines") if lines else ""
+
+
+def _short(result):
     """A result among many: its answer only."""
-    return tag("details", tag("summary", run.label), tag("p", about(run), class_="caption"), answer(run),
-               bottom_lines(run), section(ranking_table(run), run.key + "-"), provenance(run, run.key + "-"), class_="figure run")
+    kind, prefix = answers.kind_of(result), result.key + "-"
+    ranking = [section(answers.ranking_table(result), prefix)] if isinstance(result, Run) else []
+    return tag("details", tag("summary", result.label), tag("p", answers.about(result), class_="caption"),
+               kind.answer(result) or kind.lead(result), _lines(kind.lines(result)), *ranking, provenance(result, prefix),
+               class_="figure run", id=result.key)
 
 
-def figures_of(contents, share=1.0):
+def figures_of(results, share=1.0, detail=1.0):
     """[(prefix of its id, figure)] of all that the page shows in full; `--figures` exports the same.
 
-    share: of the values per example that a page of full size holds.
+    share: of the values per example that a page of full size holds; detail: of the results that are shown in full.
     """
-    runs = contents.runs
-    found = [] if len(runs) <= 1 else [("", figure) for figure in compare.figures(runs)]
-    detailed = runs if len(runs) <= MOST_DETAILED else []
+    runs = [result for result in results if isinstance(result, Run)]
+    found = [] if len(runs) < 2 else [("", figure) for figure in compare.figures(runs)]
+    detailed = results[:math.ceil(len(results) * detail)] if len(results) <= MOST_DETAILED else []
     cells = int(share * min(figures_examples.MOST_CELLS, MOST_MATRIX_CELLS // max(len(detailed), 1)))
-    for run in detailed:
-        prefix = "" if len(runs) == 1 else run.key + "-"
-        found += [(prefix, figure) for figure in run_figures(run, cells)]
-    for index, result in enumerate(contents.patterns[:MOST_DETAILED]):
-        result.key = f"p{index}"
-        found += [(f"p{index}-", figure) for figure in patterns.figures_of(result)]
+    for result in detailed:
+        prefix = "" if len(results) == 1 else result.key + "-"
+        found += [(prefix, figure) for figure in answers.kind_of(result).figures(result, cells)]
     return found
 
 
 def overview(runs, others):
-    """Table of all results, and of the cells that have none."""
+    """Table of all results of layers one at a time, and of the cells that have none."""
     columns = ["result", "layers", "examples", "K", "layers kept", "settled", "split-half"]
     rows = []
     for run in runs:
@@ -261,81 +182,77 @@ def overview(runs, others):
         rows.append((run.label, len(run.layers), run.n_examples, run.top_k, ranges(run.layers[choice.kept]),
                      f"{len(choice.settled)} of {choice.k}" if choice.is_known else "n/a",
                      float(run.reliability.get("split_half", float("nan")))))
-    parts = [tag("div", table(columns, rows, "All results"), class_="figure")]
+    parts = [tag("div", table(columns, rows, "All results"), class_="figure")] if rows else []
     if others:
         parts += [tag("h3", f"Not measured ({len(others)})"),
                   tag("div", table(["cell", "state", "reason"], others, "Cells without results"), class_="figure")]
     return parts
 
 
-def within_size(contents, footer):
-    """(page, its figures): in full, or with fewer examples where it would become larger than MOST_BYTES."""
-    for share in SHARES:
-        found = figures_of(contents, share)
-        text = build(contents, found, footer, share)
+def in_short(results):
+    """The answer of every result of a page that holds several kinds, each with a link to its section."""
+    items = [tag("li", tag("a", f"{answers.kind_of(result).word}: {result.label}", href=f"#{result.key}"),
+                 answers.kind_of(result).lead(result)) for result in results[:MOST_IN_SHORT]]
+    checkpoints = {str(result.fact("checkpoint_sha256")) for result in results if result.fact("checkpoint_sha256")}
+    note = [tag("p", "These results are not all of one checkpoint, so they answer different questions.", class_="caption")] \
+        if len(checkpoints) > 1 else []
+    if len(items) < len(results):
+        note.append(tag("p", f"The first {len(items)} of {len(results):,} results.", class_="caption"))
+    return [tag("h2", "In short"), tag("div", tag("ul", *items, class_="lines short"), *note, class_="answer")]
+
+
+def within_size(results, others, footer):
+    """(page, its figures): in full, or with fewer examples or figures where it would become larger than MOST_BYTES."""
+    for share, detail in SIZES if len(results) > 1 else SIZES[:3]:
+        found = figures_of(results, share, detail)
+        text = build(results, others, found, footer, share)
         if len(text) <= MOST_BYTES:
             break
     return text, found
 
 
-def _several(runs, others, found, share):
-    """Runs beside each other, then one by one."""
-    body = [tag("h2", "All results"), *overview(runs, others)]
+def _several(results, others, found, share):
+    """The body of a page about several results."""
+    runs = [result for result in results if isinstance(result, Run)]
+    has_kinds = len(runs) < len(results)
+    body = in_short(results) if has_kinds else []
+    if len(runs) > 1 or others:
+        body += [tag("h2", "Layers one at a time, all results" if has_kinds else "All results"), *overview(runs, others)]
     body += [section(figure) for prefix, figure in found if not prefix]
     body.append(tag("h2", "Result by result"))
     size = 0
-    for index, run in enumerate(runs):
-        own = [figure for prefix, figure in found if prefix == run.key + "-"]
+    for index, result in enumerate(results):
+        own = [figure for prefix, figure in found if prefix == result.key + "-"]
+        kind = answers.kind_of(result)
         if own:
-            body.append(tag("details", tag("summary", run.label), tag("p", about(run), class_="about"),
-                            lead(run), *_one(run, own, run.key + "-", share), class_="run"))
+            words = f"{kind.word}: {result.label}" if has_kinds else result.label
+            body.append(tag("details", tag("summary", words), tag("p", answers.about(result), class_="about"),
+                            kind.lead(result), *_one(result, own, result.key + "-", share), class_="run", id=result.key,
+                            open=has_kinds and len(results) <= MOST_OPEN))
         elif size < MOST_SHORT_BYTES:
-            body.append(_short(run))
+            body.append(_short(result))
             size += len(body[-1])
         else:
-            body.append(tag("p", f"The first {index} of {len(runs):,} results have a section; a report on the run "
+            body.append(tag("p", f"The first {index} of {len(results):,} results have a section; a report on the run "
                                  "directory of another has all its figures.", class_="caption"))
             break
     return body
 
 
-def _pattern_sections(results, found, is_alone):
-    """Evaluations and searches, each under its own heading."""
-    body = []
-    for index, result in enumerate(results):
-        if not is_alone:
-            body.append(tag("h2", patterns.title(result)))
-        body += [tag("p", about(result), class_="about"), tag("p", patterns.lead(result), class_="lead")]
-        own = [figure for prefix, figure in found if prefix == f"p{index}-"]
-        if not own:
-            body.append(tag("p", f"Figures are drawn for {MOST_DETAILED} of these results; a report on this one alone has "
-                                 "them.", class_="caption"))
-        warnings = str(result.fact("warnings", "") or "").splitlines()
-        body += [tag("ul", *(tag("li", line) for line in warnings), class_="lines")] if warnings else []
-        body += [tag("h2", "The evidence") if is_alone else "", *(section(figure, f"p{index}-") for figure in own),
-                 provenance(result, f"p{index}-")]
-    return body
-
-
-def build(contents, found, footer, share=1.0):
-    """The page as text. contents.runs: named by compare.name_runs; found: figures_of(contents)."""
-    runs, others = contents.runs, contents.others
-    is_alone = len(contents.results) == 1
-    title = heading = "Layers that must keep full attention"
-    if len(runs) == 1:
-        run = runs[0]
-        title = run.label
-        body = [tag("p", about(run), class_="about"), lead(run),
-                *_one(run, [figure for prefix, figure in found if not prefix], "", share)]
-        body += overview([], others)[1:] if others else []
-    elif runs:
-        title = heading = f"{len(runs)} results: layers that must keep full attention"
-        body = _several(runs, others, found, share)
+def build(results, others, found, footer, share=1.0):
+    """The page as text. results: named by compare.name_results; found: figures_of(results); others: cells without results."""
+    if len(results) == 1:
+        result = results[0]
+        kind = answers.kind_of(result)
+        heading = kind.heading
+        body = [tag("p", answers.about(result), class_="about"), kind.lead(result),
+                *_one(result, [figure for _, figure in found], "", share)]
+        if others:
+            body += overview([], others)
     else:
-        title = heading = patterns.title(contents.patterns[0]) if is_alone else "Whole patterns of full and windowed layers"
-        body = []
-    body += _pattern_sections(contents.patterns, found, is_alone)
+        heading = f"{len(results)} results: layers that must keep full attention"
+        body = _several(results, others, found, share)
     template = Template(asset("page.html"))
-    return template.substitute(title=escape(f"winnow report: {title}"), heading=escape(heading),
-                               style=Markup(css_variables() + asset("chart.css") + asset("page.css")),
+    return template.substitute(title=escape(f"winnow report: {results[0].label if len(results) == 1 else heading}"),
+                               heading=escape(heading), style=Markup(css_variables() + asset("chart.css") + asset("page.css")),
                                script=Markup(asset("page.js")), body=join(body, "\n"), footer=escape(footer))

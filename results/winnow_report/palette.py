@@ -38,6 +38,7 @@ def blend(stops, position):
 
 def _variables(colours, diverging):
     steps = {f"q{i}": "#%02x%02x%02x" % blend(diverging[3:], i / (N_STEPS - 1)) for i in range(N_STEPS)}
+    steps |= {f"m{i}": colour for i, colour in enumerate(diverging)}
     # Text on a step: the ink of whichever scheme stands out more from it.
     for name, colour in list(steps.items()):
         red, green, blue = _channels(colour)
@@ -48,7 +49,8 @@ def _variables(colours, diverging):
 def css_variables():
     """Light by default, dark where the system or the reader's switch says so; paper is white."""
     def block(colours, diverging):
-        pairs = _variables(colours, diverging) | {"diverging": '"' + ",".join(diverging) + '"'}
+        pairs = _variables(colours, diverging) | {"diverging": '"' + ",".join(diverging) + '"',
+                                                    "diverging-light": '"' + ",".join(LIGHT_DIVERGING) + '"'}
         return "".join(f"--{name}:{value};" for name, value in pairs.items())
     light, dark = block(LIGHT, LIGHT_DIVERGING), block(DARK, DARK_DIVERGING)
     return (f":root{{color-scheme:light;{light}}}\n"

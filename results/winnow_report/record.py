@@ -1,4 +1,4 @@
-"""What a report needs of one result, read from its DataTree, and what to say about what is missing."""
+"""What a report needs of one result of calibrate, read from its DataTree, and what to say about what is missing."""
 
 from dataclasses import dataclass, field
 
@@ -27,81 +27,38 @@ class Examples:
     n_left_out: int = 0
 
 
-class Facts:
-    """What every result has: provenance."""
+@dataclass(kw_only=True)
+class Result:
+    """What results of every kind have."""
+
+    path: str
+    layers: np.ndarray                               # (layer): indices of decoder layers
+    n_examples: int = 0
+    provenance: dict = field(default_factory=dict)   # name: (value, units, long_name)
+    settings: dict = field(default_factory=dict)     # attributes of the group with the statistics
+    status: dict = field(default_factory=dict)       # figure: why it is not defined
+    notes: list = field(default_factory=list)
+    tree: object = None
+    label: str = ""
+    key: str = "r0"   # tells the results of a page apart, in ids
+    cell: dict = field(default_factory=dict)         # coordinates in a collected sweep
 
     def fact(self, name, default=None):
         return self.provenance[name][0] if name in self.provenance else default
 
 
-@dataclass
-class PatternResult(Facts):
-    """The results file of an evaluation or of a search: figures of whole patterns."""
+@dataclass(kw_only=True)
+class Run(Result):
+    """Layers measured one at a time: a results file of calibrate, or a cell of a collected sweep."""
 
-    path: str
-    kind: str                                        # "evaluation" or "search"
-    tree: object
-    provenance: dict = field(default_factory=dict)
-    settings: dict = field(default_factory=dict)     # attributes of /evaluation
-    label: str = ""
-    key: str = "p0"
-    cell: dict = field(default_factory=dict)
-
-    @property
-    def groups(self):
-        """{name: Dataset}: of an evaluation one, of a search one for each method."""
-        names = ["evaluation"] if self.kind == "evaluation" else [f"selection/{m}" for m in children(self.tree, "selection")]
-        return {clean(name.removeprefix("selection/")): dataset(self.tree, name) for name in names}
-
-    @property
-    def layers(self):
-        found = _layers_of(*self.groups.values())
-        return np.arange(int(self.fact("model_layers", 0) or 0)) if found is None else found
-
-    @property
-    def n_examples(self):
-        return max((data.sizes.get("example", 0) for data in self.groups.values()), default=0)
-
-
-@dataclass
-class Contents:
-    """All that a page is about."""
-
-    runs: list = field(default_factory=list)
-    others: list = field(default_factory=list)    # (cell, state, reason) of cells without results
-    patterns: list = field(default_factory=list)  # PatternResult
-
-    @property
-    def results(self):
-        return [*self.runs, *self.patterns]
-
-
-@dataclass
-class Run(Facts):
-    """One result of a calibration: a results file, or a cell of a collected sweep."""
-
-    path: str
-    layers: np.ndarray                 # (layer): indices of decoder layers
-    budgets: list                      # K
-    top_k: int
-    figures: dict                      # name: (layer) of /ranking, NaN where not defined
-    rank: np.ndarray                   # (layer), from 1
-    p_top_k: dict                      # K: (layer)
-    provenance: dict = field(default_factory=dict)   # name: (value, units, long_name)
+    budgets: list = field(default_factory=list)      # K
+    top_k: int = 0
+    figures: dict = field(default_factory=dict)      # name: (layer) of /ranking, NaN where not defined
+    rank: np.ndarray = field(default_factory=lambda: np.array([]))  # (layer), from 1
+    p_top_k: dict = field(default_factory=dict)      # K: (layer)
     examples: Examples | None = None
     controls: dict = field(default_factory=dict)     # name: {"means": (layer) or None, figures of /deconfounding}
     reliability: dict = field(default_factory=dict)
-    settings: dict = field(default_factory=dict)     # attributes of /ranking
-    status: dict = field(default_factory=dict)       # figure: why it is not defined
-    notes: list = field(default_factory=list)
-    tree: object = None
-    label: str = ""
-    key: str = "r0"   # tells the runs of a page apart, in ids
-    cell: dict = field(default_factory=dict)         # coordinates in a collected sweep
-
-    @property
-    def n_examples(self):
-        return len(self.examples.ids) if self.examples else int(self.fact("n_examples", 0) or 0)
 
     def order(self):
         """Positions of the layers by rank."""
@@ -156,23 +113,27 @@ def scalars(data):
     return values
 
 
-def _plain(attributes):
+def _whole(value):
+    return int(value) if isinstance(value, (int, float)) and np.isfinite(value) else 0
+
+
+def plain(attributes):
     """Attributes as numbers and text; arrays as text."""
-    plain = {}
+    values = {}
     for name, value in attributes.items():
         value = value.item() if isinstance(value, np.generic) else value
-        plain[clean(name)] = value if isinstance(value, (int, float)) else clean(value)
-    return plain
+        values[clean(name)] = value if isinstance(value, (int, float)) else clean(value)
+    return values
 
 
-def _statuses(data, prefix=""):
+def statuses(data, prefix=""):
     if data is None:
         return {}
     return {prefix + str(name): clean(variable.attrs["status"]) for name, variable in data.variables.items()
             if "status" in variable.attrs}
 
 
-def _layers_of(*groups):
+def layers_of(*groups):
     for data in groups:
         if data is not None and "layer" in data.sizes:
             if "layer" in data.variables and data["layer"].dtype.kind in "iu":
@@ -250,42 +211,31 @@ def _read_controls(run, tree):
         examples = read_examples(dataset(tree, f"control/{name}"), run.layers)
         control["means"] = examples.delta.mean(0) if examples is not None and examples.ids else None
         control["n_examples"] = len(examples.ids) if examples else 0
-        run.status |= _statuses(data, f"{name}.")
+        run.status |= statuses(data, f"{name}.")
         run.controls[clean(name)] = control
 
 
-def _read_provenance(tree):
-    """{name: (value, units, long_name)}"""
-    data = dataset(tree, "provenance")
-    return {name: (value, clean(data[name].attrs.get("units", "")), clean(data[name].attrs.get("long_name", "")))
-            for name, value in scalars(data).items()}
-
-
-def read_result(tree, path):
-    """A results file as a Run or a PatternResult. ReportError where there is nothing to report on."""
-    groups = list(tree.children)
-    if "ranking" in groups or "calibration" in groups or not {"evaluation", "selection"} & set(groups):
-        return read_run(tree, path)
-    kind = "evaluation" if "evaluation" in groups else "search"
-    settings = _plain(tree["evaluation"].attrs) if kind == "evaluation" else {}
-    result = PatternResult(str(path), kind, tree, _read_provenance(tree), settings)
-    if not any("pattern" in data.sizes for data in result.groups.values()):
-        raise ReportError(BAD_DATA, f"{path}: its {kind} has no patterns; delete it and repeat the command that wrote it")
-    return result
+def read_common(result):
+    """Takes into a result of any kind what all of them have: the version's note and /provenance."""
+    _, version = opening.format_of(result.tree)
+    if version < opening.FORMAT_VERSION:
+        result.notes.append(f"The file is of format version {version}, older than this program's "
+                            f"{opening.FORMAT_VERSION}; shown is what both know.")
+    provenance = dataset(result.tree, "provenance")
+    for name, value in scalars(provenance).items():
+        attributes = provenance[name].attrs
+        result.provenance[name] = (value, clean(attributes.get("units", "")), clean(attributes.get("long_name", "")))
 
 
 def read_run(tree, path):
     """A results file as a Run. ReportError where there is nothing to report on."""
     calibration, ranking = dataset(tree, "calibration"), dataset(tree, "ranking")
-    layers = _layers_of(ranking, calibration)
+    layers = layers_of(ranking, calibration)
     if layers is None or len(layers) == 0:
-        raise ReportError(BAD_DATA, f"{path}: it has neither /ranking nor /calibration with layers; delete it and "
+        raise ReportError(BAD_DATA, f"{path}: it has no /ranking, /calibration, /selection or /evaluation with layers; delete it and "
                                     "repeat its winnow calibrate command")
-    run = Run(path=str(path), layers=layers, budgets=[], top_k=0, figures={}, rank=np.array([]), p_top_k={}, tree=tree)
-    _, version = opening.format_of(tree)
-    if version < opening.FORMAT_VERSION:
-        run.notes.append(f"The file is of format version {version}, older than this program's "
-                         f"{opening.FORMAT_VERSION}; shown is what both know.")
+    run = Run(path=str(path), layers=layers, tree=tree)
+    read_common(run)
     run.examples = read_examples(calibration, layers)
     if run.examples is None:
         run.notes.append("The file has no table per example; figures that need one are left out.")
@@ -293,15 +243,15 @@ def read_run(tree, path):
         run.notes.append(f"{run.examples.n_left_out} examples with values that are not finite are left out of the "
                          "figures per example.")
         run.examples = run.examples if run.examples.ids else None
-    run.settings = {} if ranking is None else _plain(ranking.attrs)
+    run.settings = {} if ranking is None else plain(ranking.attrs)
     _read_ranking(run, ranking)
     _read_budgets(run, ranking)
-    run.status = _statuses(ranking)
+    run.status = statuses(ranking)
     _read_controls(run, tree)
     reliability = dataset(tree, "reliability")
     run.reliability = scalars(reliability)
-    run.status |= _statuses(reliability)
-    run.provenance = _read_provenance(tree)
+    run.status |= statuses(reliability)
+    run.n_examples = len(run.examples.ids) if run.examples else _whole(run.fact("n_examples"))
     return run
 
 
@@ -331,8 +281,7 @@ def _read_cell(tree, row, path, cell):
         return None
     row = row.isel(layer=np.flatnonzero(np.isfinite(means)))
     facts = scalars(row)
-    run = Run(path=str(path), layers=_layers_of(row), budgets=[], top_k=0, figures={}, rank=np.array([]), p_top_k={},
-              label=cell)
+    run = Run(path=str(path), layers=layers_of(row), label=cell)
     run.settings = {"top_k": facts["top_k"]} if np.isfinite(facts.get("top_k", np.nan)) else {}
     _read_ranking(run, row)
     _read_budgets(run, row)
@@ -356,4 +305,5 @@ def _read_cell(tree, row, path, cell):
             for name, value in scalars(one).items():
                 run.provenance.setdefault(name, (value, clean(one[name].attrs.get("units", "")),
                                                  clean(one[name].attrs.get("long_name", ""))))
+    run.n_examples = _whole(run.fact("n_examples"))
     return run

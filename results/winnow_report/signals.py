@@ -1,143 +1,240 @@
-"""Signals side by side: how each ranks the layers, how well they agree, and whether what they choose holds elsewhere."""
+"""Figures of the signals: how each ranks the layers, how they agree, and what a choice by each is worth."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from .agreement import average_ranks, spearman
-from .figures import Figure, Grid, Intervals, draw_grid, draw_intervals, step_class
-from .record import dataset, numbers, scalars, texts
-from .wording import interval, number, percent
+from .charts import Grid, Rows, draw_grid, draw_rows, step_class
+from .figures import Figure
+from .record import dataset, numbers, scalars, statuses, texts
+from .wording import correlation, count, interval, listed, number, percent
 
 WORDS = {"nll": "delta NLL", "exact-match": "drop of exact match", "token-accuracy": "drop of token accuracy",
          "kl": "KL to the base", "sensitivity": "generic sensitivity", "mass": "attention mass outside the window",
-         "lazy": "1 \u2212 lazy ratio"}
+         "lazy": "1\u00a0\u2212\u00a0lazy ratio"}
+NLL = "nll"
 
 
 @dataclass
 class Signals:
-    """Large means "keep full attention". The first is nll."""
+    """Large values mean "keep full attention" for every signal."""
 
     names: list
-    values: np.ndarray  # (signal, layer): mean over examples
-    rho: np.ndarray     # (signal, signal), with its interval
-    low: np.ndarray
+    values: np.ndarray             # (signal, layer)
+    rho: np.ndarray                # (signal, signal): Spearman's over layers
+    low: np.ndarray                # its 95 % interval, NaN where there is none
     high: np.ndarray
-    data: object        # /signals; None where only what every ranking has is compared
+    transfer: dict = field(default_factory=dict)  # transfer, transfer_low, transfer_high, transfer_overlap: (signal)
+    scalars: dict = field(default_factory=dict)   # top_k, partial_rho_*
+    status: dict = field(default_factory=dict)
 
-    def words(self, i):
-        return WORDS.get(self.names[i], self.names[i])
+
+def _from_ranking(run):
+    """What /ranking has where no further signal was measured."""
+    names = {"nll": "mean_delta_nll", "exact-match": "exact_match_drop", "token-accuracy": "token_accuracy_drop"}
+    names = {name: variable for name, variable in names.items() if np.isfinite(run.figures[variable]).any()}
+    values = np.array([run.figures[variable] for variable in names.values()])
+    rho = np.array([[float(spearman(a, b)) for b in values] for a in values])
+    found = Signals(list(names), values, rho, np.full(rho.shape, np.nan), np.full(rho.shape, np.nan))
+    for i, name in enumerate(found.names):
+        figure = {"exact-match": "rho_exact_match", "token-accuracy": "rho_token_accuracy"}.get(name)
+        for ends, end in ((found.low, "_ci_low"), (found.high, "_ci_high")):
+            ends[0, i] = ends[i, 0] = run.reliability.get(f"{figure}{end}", np.nan)
+    return found
 
 
 def read(run):
-    """What /signals has; without it NLL and the drops of both matches, as far as the result has them."""
-    n_layers = len(run.layers)
+    """The signals of a run; None where there are no two of them, or fewer than two layers."""
     data = dataset(run.tree, "signals") if run.tree is not None else None
-    names, values = texts(data, "signal"), numbers(data, "value", ("signal", "layer"))
-    if names and names[0] == "nll" and values is not None and values.shape == (len(names), n_layers):
-        def pairs(name):
-            table = numbers(data, name, ("signal", "signal_other"))
-            return table if table is not None and table.shape == (len(names),) * 2 else np.full((len(names),) * 2, np.nan)
-        return Signals(names, values, pairs("spearman_rho"), pairs("spearman_ci_low"), pairs("spearman_ci_high"), data)
-    found = {"nll": run.figures["mean_delta_nll"], "exact-match": run.figures["exact_match_drop"],
-             "token-accuracy": run.figures["token_accuracy_drop"]}
-    found = {name: column for name, column in found.items() if np.isfinite(column).any()}
-    values = np.array(list(found.values()))
-    rho = np.array([[float(spearman(a, b)) for b in values] for a in values])
-    return Signals(list(found), values, rho, np.full_like(rho, np.nan), np.full_like(rho, np.nan), None)
+    names, n = texts(data, "signal"), len(run.layers)
+    values = numbers(data, "value", ("signal", "layer"))
+    if not names or values is None or values.shape != (len(names), n):
+        found = _from_ranking(run)
+    else:
+        tables = [numbers(data, name, ("signal", "signal_other")) for name in ("spearman_rho", "spearman_ci_low",
+                                                                               "spearman_ci_high")]
+        shape = (len(names), len(names))
+        tables = [table if table is not None and table.shape == shape else np.full(shape, np.nan) for table in tables]
+        transfer = {name: column for name in ("transfer", "transfer_low", "transfer_high", "transfer_overlap")
+                    if (column := numbers(data, name, ("signal",))) is not None}
+        found = Signals(names, values, *tables, transfer, scalars(data), statuses(data))
+    return found if n > 1 and len(found.names) > 1 else None
+
+
+def _of(found, name):
+    return WORDS.get(name, name)
+
+
+def _ends(low, high):
+    return f"95\u00a0% interval {interval(low, high)}" if np.isfinite([low, high]).all() else ""
+
+
+def _with_nll(found):
+    """[(rho, low, high, name)] of the other signals with delta NLL, most alike first."""
+    if NLL not in found.names:
+        return []
+    at = found.names.index(NLL)
+    others = [(found.rho[at, i], found.low[at, i], found.high[at, i], name) for i, name in enumerate(found.names) if i != at]
+    return sorted((one for one in others if np.isfinite(one[0])), key=lambda one: -one[0])
+
+
+def _agreement_reading(found):
+    others = _with_nll(found)
+    if not others:
+        return "No other signal has a defined agreement with delta NLL."
+
+    def said(one):
+        ends = _ends(one[1], one[2])
+        return f"{_of(found, one[3])} (rho {correlation(one[0])}{', ' + ends if ends else ''})"
+
+    text = f"{count(len(others), 'other signal')}: most like delta NLL is {said(others[0])}"
+    if len(others) > 1:
+        best, worst = others[0], others[-1]
+        text += f", least {said(worst)}"
+        if np.isfinite([best[1], worst[2]]).all() and best[1] <= worst[2]:
+            text += "; their intervals overlap, so there is not enough evidence that one is more alike than the other"
+    unsure = [one for one in others if np.isfinite([one[1], one[2]]).all() and one[1] <= 0 <= one[2]]
+    text += "."
+    if unsure:
+        text += f" For {listed(_of(found, one[3]) for one in unsure)} there is not enough evidence of any agreement."
+    return text
+
+
+def side_by_side(run, found):
+    """Ranks by every signal, and the agreement of each two."""
+    n = len(run.layers)
+    # 1 for the layer that the signal puts first, 0 for the last: signals of different units become comparable.
+    place = np.array([(average_ranks(np.where(np.isfinite(row), row, -np.inf)) - 1) / (n - 1) for row in found.values])
+
+    def by_layer(r, c):
+        head, value = f"{_of(found, found.names[r])}\nlayer {run.layers[c]}: ", found.values[r, c]
+        if not np.isfinite(value):
+            return "none", "", head + "not defined"
+        rank = n - place[r, c] * (n - 1)
+        return step_class(place[r, c]), f"{rank:.0f}", f"{head}{number(value)}\nrank {rank:g}"
+
+    def by_pair(r, c):
+        if r == c:
+            return "none", "", _of(found, found.names[r])
+        rho, ends = found.rho[r, c], _ends(found.low[r, c], found.high[r, c])
+        tip = f"{_of(found, found.names[r])} and {_of(found, found.names[c])}\nrho {number(rho)}"
+        return step_class(rho), number(rho, 2), tip + (f"\n{ends}" if ends else "")
+
+    rows = [(int(layer), *(float(row[i]) for row in found.values)) for i, layer in enumerate(run.layers)]
+    return Figure("signals", "Signals side by side", _agreement_reading(found),
+                  [("by layer", lambda width: draw_grid(Grid(found.names, run.layers.tolist(), by_layer, "Layers by signal"), width)),
+                   ("agreement", lambda width: draw_grid(Grid(found.names, found.names, by_pair, "Spearman's rho between signals",
+                                                              "", height=40, widest=84), width))],
+                  "Rank of each layer by each signal, 1 for the largest value; agreement is Spearman's rho over layers.",
+                  table=(["layer", *found.names], rows))
+
+
+def agreement_table(found):
+    """Every two signals, with the interval: the numbers behind the agreement."""
+    pairs = [(i, j) for i in range(len(found.names)) for j in range(i + 1, len(found.names))]
+    rows = [(found.names[i], found.names[j], float(found.rho[i, j]), float(found.low[i, j]), float(found.high[i, j]))
+            for i, j in pairs]
+    names = [f"{a} \u00b7 {b}" for a, b, *_ in rows]
+    values, low, high = (np.array([row[i] for row in rows]) for i in (2, 3, 4))
+    tips = [f"{name}\nrho {number(v)}" + (f"\n{_ends(a, b)}" if _ends(a, b) else "") for name, v, a, b in
+            zip(names, values, low, high)]
+    defined = [row for row in rows if np.isfinite(row[2])]
+    apart = [row for row in defined if np.isfinite(row[3]) and row[3] > 0]
+    text = (f"Of {count(len(rows), 'pair')} of signals {len(apart)} {'agrees' if len(apart) == 1 else 'agree'} with an interval "
+            "above 0" + ("." if len(apart) == len(rows) else "; for the rest there is not enough evidence that they agree, or "
+                                                             "they do not."))
+    chart = Rows(names, values, low, high, "Spearman's rho over layers", tips, "Agreement of every two signals, with intervals",
+                 {i for i, row in enumerate(rows) if np.isfinite(row[3]) and row[3] > 0}, is_linear=True)
+    return Figure("signal-pairs", "How sure the agreement is", text, [("", lambda width: draw_rows(chart, width))],
+                  "Bars are 95\u00a0% bootstrap intervals over examples. Filled: above 0.",
+                  table=(["signal", "other signal", "rho", "low", "high"], rows))
+
+
+def given_sensitivity(run, found):
+    """NLL with the accuracy drops, before and after generic sensitivity is taken out; None where it was not measured."""
+    rows = []
+    for signal, partial, plain in (("exact match", "partial_rho_exact_match", "rho_exact_match"),
+                                   ("token accuracy", "partial_rho_accuracy", "rho_token_accuracy")):
+        for words, source, name in ((f"{signal}, as it is", run.reliability, plain),
+                                    (f"{signal}, partial", found.scalars, partial)):
+            rows.append((words, *(float(source.get(name + end, np.nan)) for end in ("", "_ci_low", "_ci_high"))))
+    partial = [row for row in rows if row[0].endswith("partial")]
+    if not any(np.isfinite(row[1]) for row in partial):
+        return None
+    parts = []
+    for words, rho, low, high in partial:
+        signal = words.partition(",")[0]
+        if not np.isfinite(rho):
+            continue
+        ends = _ends(low, high)
+        text = f"With generic sensitivity taken out, delta NLL and the drop of {signal} agree with rho {correlation(rho)}"
+        text += f" ({ends})" if ends else ""
+        if not ends or low <= 0 <= high:
+            text += ": there is not enough evidence that they agree beyond it."
+        else:
+            text += (": they agree beyond what generic sensitivity explains." if low > 0 else
+                     ": beyond generic sensitivity they disagree.")
+        parts.append(text)
+    chart = Rows([row[0] for row in rows], *(np.array([row[i] for row in rows]) for i in (1, 2, 3)),
+                 "Spearman's rho with delta NLL", [f"{row[0]}\nrho {number(row[1])}\n{_ends(row[2], row[3])}".rstrip() for row in rows],
+                 "Rho of delta NLL with the drops, as it is and given generic sensitivity", {1, 3}, is_linear=True)
+    return Figure("partial-rho", "Is it more than generic sensitivity?", " ".join(parts),
+                  [("", lambda width: draw_rows(chart, width))],
+                  "Generic sensitivity: what removing the layer's attention output costs. Filled: partial rho, given it.",
+                  table=(["drop", "rho", "low", "high"], rows))
+
+
+def _transfer_reading(found, k):
+    value, low, high = (found.transfer.get(name, np.full(len(found.names), np.nan))
+                        for name in ("transfer", "transfer_low", "transfer_high"))
+    order = [int(i) for i in np.argsort(-np.where(np.isfinite(value), value, -np.inf), kind="stable") if np.isfinite(value[i])]
+    if not order:
+        return f"Transfer is not defined: {found.status.get('transfer', 'the file does not have it')}."
+    best = order[0]
+    text = f"The top {k} by {_of(found, found.names[best])}, chosen on half of the examples, {'keeps' if k == 1 else 'keep'} " \
+           f"{percent(value[best])} of what the other half's own best {k} would"
+    behind = [i for i in order[1:] if np.isfinite([high[i], low[best]]).all() and high[i] < low[best]]
+    near = [i for i in order[1:] if i not in behind]
+    text += "."
+    if behind:
+        said = [f"{_of(found, found.names[i])} ({percent(value[i])})" for i in behind]
+        text += f" {listed(said)[:1].upper()}{listed(said)[1:]} {'keeps' if len(behind) == 1 else 'keep'} less."
+    if near:
+        text += (f" Of {listed(_of(found, found.names[i]) for i in near)} the intervals overlap with it: not enough evidence "
+                 "of a difference.")
+    return text
+
+
+def transfer(found):
+    """What a choice by each signal is worth on examples it has not seen; None where the file has no transfer."""
+    if "transfer" not in found.transfer:
+        return None
+    nothing = np.full(len(found.names), np.nan)
+    value, low, high, overlap = (found.transfer.get(name, nothing) for name in ("transfer", "transfer_low", "transfer_high",
+                                                                                "transfer_overlap"))
+    k = found.scalars.get("top_k", "K")
+    tips = [f"{_of(found, name)}\n{percent(value[i])} of the best {k}'s cost is kept\nmiddle 95\u00a0% of the splits: "
+            f"{percent(low[i])} to {percent(high[i])}\nboth halves share {percent(overlap[i])} of the top {k}"
+            for i, name in enumerate(found.names)]
+    best = set(np.flatnonzero(value == np.nanmax(value)).tolist()) if np.isfinite(value).any() else set()
+    worth = Rows(found.names, value, low, high, f"share of the best top {k}'s cost, on the other half", tips,
+                 "Transfer of each signal's choice to the held-out half", best, percent, True)
+    shared = Rows(found.names, overlap, nothing, nothing, f"share of the top {k} that both halves choose", tips,
+                  "Overlap of the choices on two halves", set(), percent, True)
+    rows = [(name, float(value[i]), float(low[i]), float(high[i]), float(overlap[i])) for i, name in enumerate(found.names)]
+    return Figure("transfer", "Does the choice hold on unseen examples?", _transfer_reading(found, k),
+                  [("worth", lambda width: draw_rows(worth, width)), ("overlap", lambda width: draw_rows(shared, width))],
+                  "The examples are halved at random; layers chosen on one half are priced on the other. Bars: the middle "
+                  "95\u00a0% of the splits.", table=(["signal", "transfer", "low", "high", "overlap"], rows))
 
 
 def figures(run):
-    signals = read(run)
-    if len(signals.names) < 2 or signals.names[0] != "nll" or len(run.layers) < 2:
+    """Every figure of the signals that the run has data for."""
+    found = read(run)
+    if found is None:
         return []
-    return [figure for figure in (side_by_side(run, signals), transfer(signals)) if figure is not None]
-
-
-def _rho_text(signals, i, j):
-    ends = signals.low[i, j], signals.high[i, j]
-    return f"rho {number(signals.rho[i, j], 2)}" + (f", {interval(*ends)}" if np.isfinite(ends).all() else "")
-
-
-def side_by_side(run, signals):
-    names, n = signals.names, len(run.layers)
-    # 1 for the layer that the signal puts first, 0 for the last: signals of different units become comparable.
-    place = (average_ranks(np.where(np.isfinite(signals.values), signals.values, -np.inf)) - 1) / (n - 1)
-
-    def by_layer(r, c):
-        value = signals.values[r, c]
-        if not np.isfinite(value):
-            return "none", "", f"{signals.words(r)}\nlayer {run.layers[c]}: not defined"
-        rank = n - place[r, c] * (n - 1)
-        return step_class(place[r, c]), f"{rank:.0f}", f"{signals.words(r)}\nlayer {run.layers[c]}: {number(value)}\nrank {rank:g}"
-
-    def by_pair(r, c):
-        tip = f"{signals.words(r)} and {signals.words(c)}\n{_rho_text(signals, r, c)}"
-        return step_class(signals.rho[r, c]), number(signals.rho[r, c], 2) if r != c else "", tip
-
-    rows = [(int(run.layers[i]), *(float(column[i]) for column in signals.values)) for i in range(n)]
-    ends = " Hovering names the 95 % intervals." if np.isfinite(signals.low).any() else ""
-    return Figure("signals", "Signals side by side", _agreement(signals),
-                  [("by layer", lambda width: draw_grid(Grid(names, run.layers.tolist(), by_layer, "Layers by signal"), width)),
-                   ("agreement", lambda width: draw_grid(Grid(names, names, by_pair, "Spearman's rho between signals", "",
-                                                              height=40, widest=84), width))],
-                  f"Rank of each layer by each signal, 1 for the largest; agreement is Spearman's rho over layers.{ends}",
-                  table=(["layer", *names], rows))
-
-
-def _agreement(signals):
-    others = [i for i in range(1, len(signals.names)) if np.isfinite(signals.rho[0, i])]
-    if not others:
-        return "No other signal has a defined agreement with delta NLL."
-    best, worst = (pick(others, key=lambda i: signals.rho[0, i]) for pick in (max, min))
-    text = f"{signals.words(best)} ranks the layers most like delta NLL ({_rho_text(signals, 0, best)})"
-    text = text[:1].upper() + text[1:]
-    if best != worst:
-        text += f", {signals.words(worst)} least ({_rho_text(signals, 0, worst)})"
-        if signals.high[0, worst] >= signals.low[0, best]:
-            text += "; their intervals overlap, so there is not enough evidence that the two differ"
-    return f"{text}.{_partial(signals)}"
-
-
-def _partial(signals):
-    """Whether delta NLL and exact match agree beyond what removing the layer's attention explains."""
-    facts = scalars(signals.data)
-    rho, low, high = (facts.get(f"partial_rho_exact_match{end}", np.nan) for end in ("", "_ci_low", "_ci_high"))
-    if not np.isfinite(rho):
-        return ""
-    text = f" Given generic sensitivity, delta NLL and the drop of exact match have a partial rho of {number(rho, 2)}"
-    if not np.isfinite([low, high]).all():
-        return f"{text}."
-    end = "so there is not enough evidence that they agree beyond it" if low <= 0 <= high else (
-        "so they agree beyond it" if low > 0 else "so they contradict each other beyond it")
-    return f"{text} ({interval(low, high)}), {end}."
-
-
-def transfer(signals):
-    """What each signal's choice on one half of the examples is worth on the other; None without /signals."""
-    columns = {name: numbers(signals.data, name, ("signal",))
-               for name in ("transfer", "transfer_low", "transfer_high", "transfer_overlap")}
-    value = columns["transfer"]
-    if value is None or not np.isfinite(value).any():
-        return None
-    nan = np.full(len(signals.names), np.nan)
-    low, high, overlap = (nan if columns[name] is None else columns[name]
-                          for name in ("transfer_low", "transfer_high", "transfer_overlap"))
-    k = scalars(signals.data).get("top_k")
-    tips = [f"{signals.words(i)}\n{percent(value[i])} of the best delta NLL\n95 % of the splits {percent(low[i])} to {percent(high[i])}\n"
-            f"layers chosen again on the other half: {percent(overlap[i])}" for i in range(len(value))]
-    order = [i for i in np.argsort(-value, kind="stable") if np.isfinite(value[i])]
-    best, worst = order[0], order[-1]
-    text = (f"The top {k} that {signals.words(best)} chooses on one half of the examples keep {percent(value[best])} of "
-            "what the best choice there keeps of delta NLL")
-    if best != worst:
-        text += f", those of {signals.words(worst)} {percent(value[worst])}"
-        if high[worst] >= low[best]:
-            text += "; their intervals overlap, so there is not enough evidence that one chooses better"
-    rows = [(name, float(value[i]), float(low[i]), float(high[i]), float(overlap[i])) for i, name in enumerate(signals.names)]
-    spec = Intervals(signals.names, value, low, high, tips, {int(best)}, "share of the best delta NLL",
-                     "What each signal's choice is worth on unseen examples", percent)
-    return Figure("transfer", "Does the choice hold on other examples?", f"{text}.",
-                  [("", lambda width: draw_intervals(spec, width))],
-                  "100 %: the layers that NLL itself would choose there. Bars are the middle 95 % of random halves.",
-                  table=(["signal", "transfer", "low", "high", "overlap"], rows))
+    given = [side_by_side(run, found)]
+    if found.scalars and np.isfinite(found.low).any():  # of /signals; the three of /ranking have a figure of their own
+        given.append(agreement_table(found))
+    return [figure for figure in (*given, given_sensitivity(run, found), transfer(found)) if figure is not None]

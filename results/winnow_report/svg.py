@@ -156,8 +156,8 @@ class Canvas:
                           tabindex="0", class_="chart", viewBox=f"0 0 {self.width:g} {self.height:g}"))
 
 
-def place_labels(points, labels, width=TEXT_WIDTH, height=11):
-    """Offsets for labels beside points so that few overlap: tried right, left, above, below, in the order given."""
+def place_labels(points, labels, left=0.0, width=TEXT_WIDTH, height=11):
+    """Offsets for labels beside points so that few overlap, or begin left of `left`: tried right, left, above, below, in the order given."""
     taken = [(x - 3, y - 3, x + 3, y + 3) for x, y in points]
     places = []
     for (x, y), label in zip(points, labels):
@@ -165,9 +165,9 @@ def place_labels(points, labels, width=TEXT_WIDTH, height=11):
         spots = [(x + 6, y + 4, "start", x + 6), (x - 6, y + 4, "end", x - 6 - size), (x, y - 7, "middle", x - size / 2),
                  (x, y + 15, "middle", x - size / 2)]
         def clashes(spot):
-            left, base = spot[3], spot[1]
-            box = (left, base - height + 2, left + size, base + 1)
-            return sum(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken)
+            start, base = spot[3], spot[1]
+            box = (start, base - height + 2, start + size, base + 1)
+            return 2 * (start < left) + sum(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken)
         best = min(spots, key=clashes)
         places.append(None if clashes(best) > (1 if len(labels) <= 20 else 0) else best[:3])
         if places[-1]:

@@ -88,6 +88,19 @@ def write(path, n=16, n_layers=12, seed=0, ids=None, window=2048, model="/models
     return delta
 
 
+def add_tokens(path, n_tokens, data):
+    """NLL of each answer token, as --per-token keeps it; data: path of the calibration file."""
+    with h5py.File(path, "a") as file:
+        group = file["calibration"]
+        delta = group["delta_nll"][:]
+        _scale(group, "answer_token", np.zeros(n_tokens, "f4"))
+        base = np.ones((len(delta), n_tokens), "f4")
+        _put(group, "token_nll_base", base, ["example", "answer_token"], "nats")
+        _put(group, "token_nll", base[:, None, :] + delta[:, :, None].astype("f4"), ["example", "layer", "answer_token"], "nats")
+        del file["provenance/data"]
+        _put(file["provenance"], "data", data)
+
+
 def run_all_kinds(directory, launch, tiny):
     """Runs winnow on a tiny model: directory/{calibration,evaluation,search}, with all that each can measure."""
     tiny.write_checkpoint(directory / "model", layers=5, seed=8)
@@ -103,3 +116,153 @@ def run_all_kinds(directory, launch, tiny):
     winnow("evaluate", "evaluation", *patterns, "--baseline", "windowed", "--generate", 3)
     for method in (["greedy-forward", "--verify", 3, "--verify-examples", 4], ["greedy-backward"], ["pairs"]):
         winnow("search", "search", "--tail-rows", 4, "--keep", 2, "--method", *method)
+
+
+SIGNALS = ["nll", "exact-match", "token-accuracy", "kl", "sensitivity", "mass", "lazy"]
+
+
+def _ends(group, stem, values, dims, width=0.1, units="1"):
+    """`stem`_ci_low and `stem`_ci_high around the values."""
+    for end, sign in (("low", -1), ("high", 1)):
+        _put(group, f"{stem}_ci_{end}", np.asarray(values) + sign * width, dims, units)
+
+
+def _names(group, name, words):
+    group.create_dataset(name, data=list(words), dtype=TEXT).make_scale(name)
+
+
+def add_signals(path, seed=0):
+    """/signals as a run with all signals has it."""
+    random = np.random.default_rng(seed)
+    with h5py.File(path, "a") as file:
+        means = file["ranking/mean_delta_nll"][:]
+        n, n_layers = len(SIGNALS), len(means)
+        group = file.create_group("signals")
+        _names(group, "signal", SIGNALS)
+        _names(group, "signal_other", SIGNALS)
+        _scale(group, "layer", np.arange(n_layers))
+        value = means * np.linspace(1, 0.2, n)[:, None] + random.normal(0, 0.1, (n, n_layers)) * np.arange(n)[:, None]
+        rho = np.clip(1 - 0.2 * np.abs(np.subtract.outer(np.arange(n), np.arange(n))), -1, 1)
+        _put(group, "value", value, ["signal", "layer"])
+        _put(group, "spearman_rho", rho, ["signal", "signal_other"])
+        _ends(group, "spearman", rho, ["signal", "signal_other"])
+        for name, rho in (("partial_rho_exact_match", 0.6), ("partial_rho_accuracy", 0.05)):
+            _put(group, name, rho)
+            _ends(group, name, rho, [])
+        _put(group, "top_k", np.int64(max(1, n_layers // 4)))
+        transfer = np.linspace(0.98, 0.1, n)
+        _put(group, "transfer", transfer, ["signal"])
+        _put(group, "transfer_low", transfer - 0.2, ["signal"])
+        _put(group, "transfer_high", transfer + 0.01, ["signal"])
+        _put(group, "transfer_overlap", transfer / 2, ["signal"])
+
+
+def _facts(file, n_layers, **more):
+    facts = {"model": "/models/Made-Up-4B", "data": "/data/test.h5", "decode": "windowed", "base": "full",
+             "winnow_version": "0.1.0", "warnings": "", "window": np.int64(2048), "window_keys": np.int64(2048),
+             "sinks": np.int64(4), "tail_rows": np.int64(-1), "model_layers": np.int64(n_layers)} | more
+    for name, value in facts.items():
+        _put(file.require_group("provenance"), name, value)
+
+
+def write_evaluation(path, patterns=None, n=40, n_layers=12, generate=True, seed=0):
+    """An evaluation. patterns: {name: (layers with full attention, share of exact matches)}."""
+    random = np.random.default_rng(seed)
+    every = list(range(n_layers))
+    patterns = patterns or {"full": (every, 1.0), "windowed": ([], 0.0), "periodic:4@0": (every[::4], 0.3),
+                            "list:1,4,5": ([1, 4, 5], 0.8), "nll:6": (every[:6], 0.85)}
+    n_patterns = len(patterns)
+    share = np.array([one for _, one in patterns.values()])
+    with h5py.File(path, "w") as file:
+        file.attrs["format"], file.attrs["format_version"] = "winnow-results", np.int64(1)
+        _facts(file, n_layers)
+        group = file.create_group("evaluation")
+        group.attrs["baseline"] = "periodic:4@0" if "periodic:4@0" in patterns else ""
+        for name, value in {"seed": 0, "window_keys": 2048, "tail_rows": -1, "max_new_tokens": 32}.items():
+            group.attrs[name] = np.int64(value)
+        _names(group, "pattern", patterns)
+        _scale(group, "layer", np.arange(n_layers))
+        _scale(group, "kv_length", np.array([8192, 1048576]))
+        _scale(group, "example", np.zeros(n, "f4"))
+        full = np.array([[layer in kept for layer in every] for kept, _ in patterns.values()], "u1")
+        _put(group, "full_attention", full, ["pattern", "layer"])
+        _put(group, "full_layers", full.sum(1).astype("i8"), ["pattern"])
+        _put(group, "example_id", [f"held-out-{i}" for i in range(n)], ["example"])
+        _put(group, "prompt_tokens", random.integers(1000, 2000, n), ["example"], "tokens")
+        tables = {"exact_match": (random.random((n_patterns, n)) < share[:, None]).astype("u1"),
+                  "nll": random.random((n_patterns, n)) * 0.1 + 2 * (1 - share[:, None]),
+                  "token_accuracy": np.clip(share[:, None] + random.random((n_patterns, n)) * 0.1, 0, 1)}
+        if generate:
+            tables["generated_exact_match"] = (random.random((n_patterns, n)) < share[:, None]).astype("u1")
+            _put(group, "generated_cache_bytes", np.full((n_patterns, n), 4096) * (1 + full.sum(1))[:, None], ["pattern", "example"])
+            _put(group, "decode_rate", 100.0 + np.arange(n_patterns), ["pattern"])
+        for name, table in tables.items():
+            mean = table.mean(1)
+            _put(group, name, table, ["pattern", "example"])
+            _put(group, f"mean_{name}", mean, ["pattern"])
+            _ends(group, name, mean, ["pattern"], 0.05)
+            for other in (["full", "baseline"] if name != "generated_exact_match" and group.attrs["baseline"] else []):
+                at = list(patterns).index("full" if other == "full" else group.attrs["baseline"])
+                _put(group, f"{name}_minus_{other}", mean - mean[at], ["pattern"])
+                _ends(group, f"{name}_minus_{other}", mean - mean[at], ["pattern"], 0.05)
+        for other in ("full", "baseline"):
+            _put(group, f"mcnemar_p_{other}", np.linspace(1, 0.001, n_patterns), ["pattern"])
+        rows = full.sum(1)[:, None] * group["kv_length"][:] + (n_layers - full.sum(1))[:, None] * 2052.0
+        _put(group, "kv_cache_bytes", rows * 1024, ["pattern", "kv_length"], "bytes")
+        _put(group, "prefill_flop", rows * 1e6, ["pattern", "kv_length"], "flop")
+        for name in ("exact_match", "nll"):
+            _put(group, f"on_front_{name}", (np.arange(n_patterns) % 2).astype("u1"), ["pattern"])
+
+
+def write_search(path, n_layers=12, n=20, seed=0, methods=("greedy-forward", "pairs")):
+    """A search of greedy methods, verified, and of pairs."""
+    random = np.random.default_rng(seed)
+    with h5py.File(path, "w") as file:
+        file.attrs["format"], file.attrs["format_version"] = "winnow-results", np.int64(1)
+        _facts(file, n_layers, tail_rows=np.int64(32), data="/data/long.h5")
+        for method in methods:
+            group = file.create_group(f"selection/{method}")
+            _scale(group, "layer", np.arange(n_layers))
+            _scale(group, "example", np.zeros(n, "f4"))
+            _put(group, "example_id", [f"e{i}" for i in range(n)], ["example"])
+            for name, value in (("objective", "exact-match"), ("predicted_seconds_exact", 60.0), ("search_seconds", 9.5)):
+                _put(group, name, value)
+            (_pairs if method == "pairs" else _greedy)(group, n_layers, n, random)
+
+
+def _greedy(group, n_layers, n, random):
+    keep = np.arange(max(2, n_layers // 2))
+    added = random.permutation(n_layers)[:len(keep)]
+    full = np.array([[layer in added[:k] for layer in range(n_layers)] for k in keep], "u1")
+    tables = {"nll": random.random((2 * len(keep), n)), "exact_match": (random.random((2 * len(keep), n)) < 0.7).astype("f8")}
+    _scale(group, "keep", keep)
+    _names(group, "pattern", [f"list:{i}" for i in range(2 * len(keep))])
+    _put(group, "full", full, ["keep", "layer"])
+    _put(group, "pattern_keep", np.repeat(keep, 2), ["pattern"])
+    _put(group, "beam", np.int64(1))
+    for name, table in tables.items():
+        exact = table * 0.9
+        exact[1::2] = np.nan
+        for suffix, values in (("", table), ("_verified", exact)):
+            variable = _put(group, name + suffix, values, ["pattern", "example"])
+            if suffix:
+                variable.attrs["status"] = "not measured with every row under the window"
+            _put(group, f"mean_{name}{suffix}", values[::2].mean(1), ["keep"])
+        _put(group, f"rho_{name}", 0.9)
+        _ends(group, f"rho_{name}", 0.9, [], 0.05)
+    _put(group, "n_verified", np.int64(len(keep)))
+    _put(group, "wins_kept", 0.75)
+
+
+def _pairs(group, n_layers, n, random):
+    candidates = np.arange(min(4, n_layers))
+    _scale(group, "candidate", candidates)
+    _scale(group, "other_candidate", candidates)
+    dims, shape = ["candidate", "other_candidate"], (len(candidates), len(candidates))
+    table = np.where(np.eye(len(candidates)), 0, random.normal(0, 1, shape))
+    table = table + table.T
+    _put(group, "delta_nll", random.random(n_layers), ["layer"])
+    _put(group, "delta_nll_pair", table + 1, dims)
+    _put(group, "interaction_nll", table, dims)
+    _ends(group, "interaction_nll", table, dims, 0.5)
+    _put(group, "interaction_exact_match", table / 10, dims)

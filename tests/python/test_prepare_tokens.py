@@ -238,6 +238,24 @@ def test_think_block_belongs_to_the_prompt(prepared, think, before, effect, inli
         assert tokens.ids == here.by_transformers(messages)[:len(tokens.ids)]
 
 
+def test_a_closing_tag_within_the_answer_opens_no_block(models):
+    """A hybrid's template takes what stands before it for reasoning: nothing of an answer may be lost."""
+    tokenizer = load_tokenizer(models["thinking"])
+    whole = find_template(tokenizer, None, models["thinking"])
+    hybrid = whole.replace("'<|im_start|>assistant\\n<think>\\n' }}", "'<|im_start|>assistant\\n' }}")
+    assert hybrid != whole
+    renderer = TemplateRenderer(tokenizer, hybrid, "empty", {}, DATE)
+
+    def rendered(answer):
+        made, = Layouts({}).parse(Row("here", {"messages": conversation(answer)}, "source"))
+        return renderer.render(made)
+
+    with pytest.raises(Unusable, match="the template changes the answer"):
+        rendered("Models end it with </think> and go on.")
+    with_block = rendered("<think>\nI know it.\n</think>\n\nParis")
+    assert with_block.text[with_block.answer_begin:with_block.answer_end] == "Paris"
+
+
 def test_think_block_that_the_template_drops_is_added(models, tmp_path):
     template = tmp_path / "t.jinja"
     template.write_text("{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"

@@ -3,7 +3,6 @@
 import base64
 import contextlib
 import csv
-import html.parser
 import io
 import json
 import os
@@ -21,11 +20,11 @@ import xarray as xr
 
 import launch
 import result_files
-import tiny
 import winnow_report
-from winnow_report import agreement, command_line, opening, reading, record, wording
+from report_pages import DONE, Page, damage, page_of, report
+from winnow_report import agreement, opening, reading, record, wording
 
-USAGE, BAD_DATA, NO_INPUT, CANNOT_CREATE, DONE = 64, 65, 66, 73, 0
+USAGE, BAD_DATA, NO_INPUT, CANNOT_CREATE = 64, 65, 66, 73
 MOST_BYTES = 6 * 2**20
 
 
@@ -42,64 +41,6 @@ def written(tmp_path_factory):
     file = tmp_path_factory.mktemp("written") / "results.h5"
     subprocess.run([launch.WINNOW.parent / "write_example_results", file, file.with_name("evaluation.h5")], check=True)
     return file
-
-
-@pytest.fixture(scope="module")
-def kinds(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("kinds")
-    result_files.run_all_kinds(directory, launch, tiny)
-    return directory
-
-
-def report(*arguments):
-    """(exit code, stdout, stderr); never a stack trace, at most one line of error."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = command_line.main([str(argument) for argument in arguments])
-    assert "Traceback" not in err.getvalue()
-    if code != DONE:
-        assert err.getvalue().startswith("winnow: ") and err.getvalue().count("\n") == 1, err.getvalue()
-    return code, out.getvalue(), err.getvalue()
-
-
-def page_of(source, tmp_path):
-    code, _, err = report(source, "--out", tmp_path / "page.html")
-    assert code == DONE, err
-    return (tmp_path / "page.html").read_text()
-
-
-class _Page(html.parser.HTMLParser):
-    """Tables of a page, by the id of their figure: rows of (text, exact value)."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tables, self._figure, self._cell = {}, "", None
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        attributes = dict(attributes)
-        if tag in ("figure", "section", "details") and attributes.get("id"):
-            self._figure = attributes["id"]
-        if tag == "tr":
-            self.tables.setdefault(self._figure, []).append([])
-        if tag in ("td", "th"):
-            self._cell = ["", attributes.get("data-v")]
-            self.tables[self._figure][-1].append(self._cell)
-
-    def handle_endtag(self, tag):
-        if tag in ("td", "th"):
-            self._cell = None
-
-    def handle_data(self, data):
-        if self._cell is not None:
-            self._cell[0] += data
-
-
-def damage(source, target, change):
-    shutil.copy(source, target)
-    with h5py.File(target, "a") as file:
-        change(file)
-    return target
 
 
 # ---- opening --------------------------------------------------------------------------------------------------------
@@ -136,7 +77,7 @@ def test_the_example_of_the_document_runs(work, tmp_path, monkeypatch):
 
 
 def test_numbers_in_the_page_are_those_of_the_file(work, tmp_path):
-    page = _Page(page_of(work, tmp_path))
+    page = Page(page_of(work, tmp_path))
     with h5py.File(work / "results.h5") as file:
         ranking = {name: file["ranking"][name][:] for name in file["ranking"]}
         delta = file["calibration/delta_nll"][:]
@@ -345,114 +286,12 @@ def test_several_results_are_compared(tmp_path):
     result_files.write(tmp_path / "other.h5", n_layers=6, model="/models/Other")
     code, out, err = report(*(tmp_path / name for name in ("r0.h5", "r1.h5", "other.h5")), "--out", tmp_path / "page.html")
     assert code == DONE and "3 results" in out, err
-    page = _Page((tmp_path / "page.html").read_text())
+    page = Page((tmp_path / "page.html").read_text())
     _, row = page.tables["agreement-0"]
     assert "window 1024" in row[0][0] and "window 2048" in row[1][0] and row[4][0] == "window"
     assert float(row[2][1]) == pytest.approx(float(agreement.spearman(*deltas)), abs=1e-12)
     assert float(row[3][1]) == agreement.jaccard(*(agreement.top(delta, 3) for delta in deltas))
     assert "One result is over these layers" in (tmp_path / "page.html").read_text()
-
-
-def numbers_of(rows, column):
-    """The exact values of a column of a table of a page."""
-    at = [cell[0] for cell in rows[0]].index(column)
-    return [float(row[at][1] or "nan") for row in rows[1:]]
-
-
-def test_signals_are_those_of_the_file(kinds, tmp_path):
-    page = _Page(page_of(kinds / "calibration", tmp_path))
-    with h5py.File(kinds / "calibration/results.h5") as file:
-        signals = file["signals"]
-        names = [name.decode() for name in signals["signal"][:]]
-        assert len(names) == 7
-        for i, name in enumerate(names):
-            np.testing.assert_array_equal(numbers_of(page.tables["signals"], name), signals["value"][i])
-        for column, name in (("transfer", "transfer"), ("low", "transfer_low"), ("overlap", "transfer_overlap")):
-            np.testing.assert_array_equal(numbers_of(page.tables["transfer"], column), signals[name][:])
-        low = wording.number(signals["spearman_ci_low"][0, 3])
-    assert "KL to the base\nrho" in (tmp_path / "page.html").read_text() and low in (tmp_path / "page.html").read_text()
-
-
-def test_without_signals_the_drops_are_compared(kinds, tmp_path):
-    def remove(file):
-        del file["signals"]
-    text = page_of(damage(kinds / "calibration/results.h5", tmp_path / "results.h5", remove), tmp_path)
-    page = _Page(text)
-    with h5py.File(tmp_path / "results.h5") as file:
-        assert numbers_of(page.tables["signals"], "exact-match") == file["ranking/exact_match_drop"][:].tolist()
-    assert "transfer" not in page.tables
-
-
-def test_an_evaluation_is_that_of_the_file(kinds, tmp_path):
-    text = page_of(kinds / "evaluation", tmp_path)
-    page = _Page(text)
-    with h5py.File(kinds / "evaluation/results.h5") as file:
-        data = {name: variable[:] for name, variable in file["evaluation"].items() if variable.ndim}
-    table = page.tables["p0-patterns"]
-    assert [row[0][0] for row in table[1:]] == ["full", "windowed", "periodic:2@0", "list:1,3"]
-    for column, name in (("full layers", "full_layers"), ("exact match", "mean_exact_match"), ("NLL, nats per token", "mean_nll"),
-                         ("nll low", "nll_ci_low"), ("exact match of what it writes", "mean_generated_exact_match")):
-        assert numbers_of(table, column) == data[name].tolist()
-    for at, length in enumerate(data["kv_length"]):
-        assert numbers_of(table, f"kv_cache_bytes at {length}") == data["kv_cache_bytes"][:, at].tolist()
-    for other in ("full", "baseline"):
-        assert numbers_of(page.tables[f"p0-less-{other}"], "NLL, nats per token, difference") == data[f"nll_minus_{other}"].tolist()
-        assert numbers_of(page.tables[f"p0-less-{other}"], "McNemar p") == data[f"mcnemar_p_{other}"].tolist()
-    assert numbers_of(page.tables["p0-written"], "new tokens per second") == data["decode_rate"].tolist()
-    assert "Less windowed" in text
-
-
-@pytest.mark.parametrize("name", ["mean_exact_match", "kv_cache_bytes", "full_layers", "exact_match_minus_full", "on_front_nll",
-                                  "generated_cache_bytes", "mean_nll"])
-def test_an_evaluation_may_lack_variables(kinds, tmp_path, name):
-    def remove(file):
-        del file["evaluation"][name]
-    text = page_of(damage(kinds / "evaluation/results.h5", tmp_path / "results.h5", remove), tmp_path)
-    assert "Whole patterns, measured" in text and ">nan" not in text and "nan " not in text
-
-
-def test_a_search_is_that_of_the_file(kinds, tmp_path):
-    page = _Page(page_of(kinds / "search", tmp_path))
-    with h5py.File(kinds / "search/results.h5") as file:
-        for method in ("greedy-forward", "greedy-backward"):
-            data, rows = file[f"selection/{method}"], page.tables[f"p0-{method}-steps"]
-            assert numbers_of(rows, "K") == data["keep"][:].tolist()
-            assert numbers_of(rows, "mean nll") == data["mean_nll"][:].tolist()
-            for row, full in zip(rows[1:], data["full"][:]):
-                assert row[1][0] == " ".join(map(str, np.flatnonzero(full)))
-        pairs = file["selection/pairs"]
-        upper = np.triu_indices(len(pairs["candidate"]), 1)
-        assert numbers_of(page.tables["p0-pairs"], "interaction NLL") == pairs["interaction_nll"][:][upper].tolist()
-
-
-def test_all_kinds_stand_in_one_page(kinds, tmp_path):
-    code, out, err = report(*(kinds / name for name in ("search", "calibration", "evaluation")), "--out", tmp_path / "page.html",
-                            "--figures", tmp_path / "figures")
-    assert code == DONE and "3 results" in out, err
-    page = _Page((tmp_path / "page.html").read_text())
-    assert {"ranking", "signals", "p0-pairs", "p1-patterns"} <= set(page.tables)
-    assert {"deltas-by-layer", "transfer", "p0-pairs", "p1-written"} <= {file.stem for file in (tmp_path / "figures").iterdir()}
-
-
-def test_one_pattern_alone_gets_a_page(tmp_path, kinds):
-    done = launch.run(["evaluate", "--model", kinds / "model", "--data", kinds / "long.h5", "--window", 8, "--limit", 1,
-                       "--pattern", "windowed", "--out", tmp_path / "run"], kinds / "cache")
-    assert done.returncode == 0, done.stderr
-    assert "windowed" in page_of(tmp_path / "run", tmp_path)
-
-
-def test_a_pipe_is_not_replaced(kinds, tmp_path):
-    os.mkfifo(tmp_path / "pipe")
-    code, _, err = report(kinds / "search", "--out", tmp_path / "pipe")
-    assert code == USAGE and "device or pipe" in err and (tmp_path / "pipe").is_fifo()
-
-
-def test_a_result_without_patterns_is_refused(kinds, tmp_path):
-    def empty(file):
-        del file["evaluation"]
-        file.create_group("evaluation")
-    code, _, err = report(damage(kinds / "evaluation/results.h5", tmp_path / "results.h5", empty), "--out", tmp_path / "page.html")
-    assert code == BAD_DATA and "evaluation has no patterns" in err
 
 
 def test_figures_become_files(work, tmp_path):
@@ -530,7 +369,7 @@ def write_collection(path, n_cells, n_layers, states=()):
 def test_a_collected_sweep_is_reported_cell_by_cell(tmp_path):
     means = write_collection(tmp_path / "collected.h5", 5, 8, ["failed"])
     text = page_of(tmp_path, tmp_path)
-    page = _Page(text)
+    page = Page(text)
     assert "4 results" in text and "the node went down" in text
     _, *rows = page.tables["agreement-0"]
     assert len(rows) == 6 and all(row[4][0] == "window" for row in rows)

@@ -18,6 +18,7 @@ from winnow_report import command_line
 CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 NARROW, WIDE = 400, 1600
 HOSTILE = "</script><b>example</b>"
+WORDS = [f"</script><b>word-{i}" for i in range(64)]
 
 if CHROMIUM is None and not os.environ.get("CI"):
     pytest.skip("there is no Chromium; jobs/setup.sh browser gets it", allow_module_level=True)
@@ -40,9 +41,10 @@ def write_page(sources, out):
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
-    """{name: page}: a real run with per-token NLL, a made-up result, three results together, results of all kinds."""
+    """{name: page}: a real run with per-token NLL, a made-up result with everything, three results together."""
     work = tmp_path_factory.mktemp("pages")
     tiny.write_checkpoint(work / "model", layers=8, seed=8)
+    tiny.write_tokenizer(work / "model", WORDS)
     tiny.write_calibration(work / "long.h5", [60, 50, 70, 40, 64, 48, 52, 66, 44])
     tiny.write_calibration(work / "short.h5", [20, 24, 22, 21], prefix="short")
     done = launch.run(["calibrate", "--model", work / "model", "--data", work / "long.h5", "--control",
@@ -50,14 +52,20 @@ def pages(tmp_path_factory):
     assert done.returncode == 0, done.stderr
     ids = [HOSTILE, *(f"example-{i:04d}" for i in range(1, 40))]
     result_files.write(work / "full.h5", 40, 36, ids=ids)
-    result_files.run_all_kinds(work / "kinds", launch, tiny)
-    kinds = [work / "kinds" / name for name in ("calibration", "evaluation", "search")]
+    result_files.add_signals(work / "full.h5")
+    result_files.write_evaluation(work / "evaluation.h5")
+    result_files.write_search(work / "search.h5")
     result_files.write(work / "other.h5", 40, 36, seed=3, window=1024)
     result_files.write(work / "large.h5", 1000, 96)
-    return {"run": write_page([work / "run"], work / "run.html"), "full": write_page([work / "full.h5"], work / "full.html"),
+    result_files.run_all_kinds(work / "kinds", launch, tiny)
+    kinds = [work / "kinds" / name for name in ("calibration", "evaluation", "search")]
+    return {"kinds": write_page(kinds, work / "kinds.html"), "run": write_page([work / "run"], work / "run.html"), "full": write_page([work / "full.h5"], work / "full.html"),
             "several": write_page([work / "run", work / "full.h5", work / "other.h5"], work / "several.html"),
-            "kinds": write_page(kinds, work / "kinds.html"), "patterns": write_page(kinds[1:], work / "patterns.html"),
-            "large": write_page([work / "large.h5"], work / "large.html"), "work": work}
+            "large": write_page([work / "large.h5"], work / "large.html"),
+            "evaluation": write_page([work / "evaluation.h5"], work / "evaluation.html"),
+            "search": write_page([work / "search.h5"], work / "search.html"),
+            "mixed": write_page([work / name for name in ("full.h5", "search.h5", "evaluation.h5")], work / "mixed.html"),
+            "work": work}
 
 
 class Opened:
@@ -87,7 +95,7 @@ class Opened:
 
 @pytest.mark.parametrize("width", [NARROW, WIDE])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["run", "full", "several", "kinds", "patterns", "large"])
+@pytest.mark.parametrize("name", ["run", "full", "several", "large", "evaluation", "search", "mixed", "kinds"])
 def test_every_figure_is_drawn(browser, pages, name, scheme, width):
     with Opened(browser, pages[name], width, scheme) as opened:
         page = opened.page
@@ -102,7 +110,7 @@ def test_every_figure_is_drawn(browser, pages, name, scheme, width):
             charts: [...figure.querySelectorAll('svg.chart')].filter(chart => chart.getBoundingClientRect().width > 0).map(
               chart => [chart.querySelectorAll('.mark').length, chart.getAttribute('aria-label'),
                         chart.getBoundingClientRect().height]) }))""")
-        assert len(figures) >= (6 if name != "several" else 10)
+        assert len(figures) >= {"several": 10, "mixed": 18, "kinds": 18, "search": 4}.get(name, 6)
         for figure in figures:
             assert figure["reading"].endswith("."), figure
             assert len(figure["charts"]) == 1, figure
@@ -113,16 +121,19 @@ def test_every_figure_is_drawn(browser, pages, name, scheme, width):
         opened.check_quiet()
 
 
-@pytest.mark.parametrize("name, wanted", [
-    ("full", ["deltas", "certainty", "examples", "control-0", "exact-match", "stability", "signals"]),
-    ("kinds", ["tokens", "signals", "transfer", "p0-patterns", "p0-less-full", "p0-less-baseline", "p0-written",
-               "p1-greedy-forward-steps", "p1-greedy-forward-gains", "p1-greedy-backward-steps", "p1-pairs"])])
+FIGURES = {"full": {"deltas", "certainty", "examples", "control-0", "exact-match", "stability", "signals", "signal-pairs",
+                    "partial-rho", "transfer"},
+           "evaluation": {"front", "minus-full", "minus-baseline", "costs", "generation", "patterns"},
+           "search": {"greedy-forward-kept", "greedy-forward-course", "greedy-forward-verified", "pairs"}}
+
+
 @pytest.mark.parametrize("width", [NARROW, WIDE])
-def test_every_view_of_every_figure_has_marks(browser, pages, width, name, wanted):
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_view_of_every_figure_has_marks(browser, pages, name, width):
     with Opened(browser, pages[name], width) as opened:
         page = opened.page
         ids = page.evaluate("[...document.querySelectorAll('figure.figure')].map(figure => figure.id)")
-        assert set(wanted) <= set(ids)
+        assert FIGURES[name] <= set(ids)
         for id_ in ids:
             for button in page.query_selector_all(f"#{id_} [data-show]"):
                 button.click()
@@ -154,6 +165,26 @@ def test_hover_names_the_example_and_its_value(browser, pages, width):
                 np.testing.assert_allclose(float(value.replace("\u2212", "-")), delta[order[row], column], rtol=6e-3)
                 assert lines[2].startswith("prompt ")
         assert HOSTILE in ids
+        opened.check_quiet()
+
+
+def test_hover_names_the_pattern_and_its_figures(browser, pages):
+    with h5py.File(pages["work"] / "evaluation.h5") as file:
+        names = [text.decode() for text in file["evaluation/pattern"][:]]
+        match = file["evaluation/mean_exact_match"][:]
+        full = file["evaluation/full_layers"][:]
+    with Opened(browser, pages["evaluation"], WIDE) as opened:
+        page = opened.page
+        seen = {}
+        for mark in page.query_selector_all("#front .mark"):
+            if mark.is_visible():
+                mark.hover(force=True)
+                first, second, *_ = page.inner_text("#tip").split("\n")
+                name, _, k = first.rpartition(": ")
+                seen[name] = (int(k.split()[0]), second)
+        assert set(seen) == set(names)
+        for i, name in enumerate(names):
+            assert seen[name][0] == full[i] and seen[name][1].startswith(f"exact match {100 * match[i]:.0f}")
         opened.check_quiet()
 
 
@@ -221,6 +252,9 @@ def test_token_view_shows_the_chosen_example(browser, pages):
         ids = [text.decode() for text in file["calibration/example_id"][:]]
         delta = file["calibration/token_nll"][:].astype(float) - file["calibration/token_nll_base"][:][:, None, :]
         first = int(np.argmin(file["ranking/rank"][:]))
+    with h5py.File(pages["work"] / "long.h5") as file:
+        starts = file["offsets"][:-1] + file["answer_start"][:]
+        words = {name: WORDS[token] for name, token in zip(file["example_id"].asstr()[:], file["tokens"][:][starts])}
     with Opened(browser, pages["run"], WIDE) as opened:
         page = opened.page
         for example in (ids[0], ids[-1]):
@@ -229,8 +263,30 @@ def test_token_view_shows_the_chosen_example(browser, pages):
             page.keyboard.press("ArrowDown")
             lines = page.inner_text("#tip").split("\n")
             assert lines[0] == f"layer {first}" and lines[2] == f"example {example}"
-            shown = re.fullmatch(r"answer token 1: delta NLL (\S+) nats", lines[1]).group(1).replace("\u2212", "-")
+            shown = re.fullmatch(rf'answer token 1 "{words[example]}": delta NLL (\S+) nats', lines[1]).group(1)
+            shown = shown.replace("\u2212", "-")
             np.testing.assert_allclose(float(shown), delta[ids.index(example), first, 0], rtol=6e-3, atol=1e-7)
             page.reload()
         opened.requests = opened.requests[:1]
         opened.check_quiet()
+
+
+@pytest.mark.parametrize("name", ["full", "evaluation", "search"])
+def test_paper_is_light_and_nothing_is_cut(browser, pages, name):
+    paper = 688  # pixels of A4 between margins of 14 mm
+    colours = """window.dispatchEvent(new Event('beforeprint')),
+        [...document.querySelectorAll('image.matrix')].map(image => image.getAttribute('href'))"""
+    heat_maps = []
+    for scheme in ("light", "dark"):
+        with Opened(browser, pages[name], paper, scheme) as opened:
+            page = opened.page
+            page.emulate_media(media="print", color_scheme=scheme)
+            heat_maps.append(page.evaluate(colours))
+            assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+            assert page.evaluate("document.documentElement.scrollWidth") <= paper
+            cut = page.evaluate("""[...document.querySelectorAll('table, svg.chart, p')].filter(one => {
+                const box = one.getBoundingClientRect(); return box.width && box.right > innerWidth + 1; }).length""")
+            assert cut == 0
+            assert page.is_hidden("#theme") and page.query_selector_all("svg.chart") != []
+            opened.check_quiet()
+    assert heat_maps[0] == heat_maps[1]

@@ -121,6 +121,7 @@ def test_a_search_ends_in_a_selection(run_directory, tmp_path):
     assert chosen["layers"] == np.flatnonzero(full).tolist()
     assert chosen["tail_rows"] == 4 and "--tail-rows 4" in chosen["provenance"]["warnings"]
     assert chosen["provenance"]["n_examples"] == 3
+    assert select(out, tmp_path, "--method", "periodic:2@1")["layers"] == [1, 3, 5]
     result = launch.run(["select", out, "--method", "nll"], tmp_path)
     assert result.returncode == 66 and "greedy-forward" in result.stderr and result.stderr.count("\n") == 1
 
@@ -133,6 +134,11 @@ def test_a_search_ends_in_a_selection(run_directory, tmp_path):
     (["--keep", "7"], 64, ["--keep", "0 to 6"]),
     (["--keep", "-1"], 64, ["--keep"]),
     (["--method", "periodic:2@5"], 64, ["periodic"]),
+    (["--method", "periodic"], 64, ["expected periodic:K@O"]),
+    (["--method", "random:x"], 64, ["expected random:SEED"]),
+    (["--keep", ""], 64, ["--keep is empty"]),
+    (["--keep="], 64, ["--keep is empty"]),
+    (["--keep", "99999999999999999999"], 64, ["--keep", "64 bits"]),
     (["--method", "random:"], 64, ['"random:"', "random:SEED"]),
     (["--method", "random:1:2"], 64, ['"random:1:2"', "random:SEED"]),
     (["--out", "/nowhere/s.json"], 73, ["/nowhere/s.json"]),
@@ -164,7 +170,7 @@ def test_results_cut_short_are_said_to_be(results, tmp_path):
     os.truncate(results, results.stat().st_size - 10)
     result = launch.run(["select", results], tmp_path)
     line, = launch.error_lines(result.stderr)
-    assert result.returncode == 65 and line.endswith("cut short or damaged; copy or make it anew")
+    assert result.returncode == 65 and line.endswith("repeat the command that wrote it")
 
 
 def test_foreign_files_are_refused(results, tmp_path):

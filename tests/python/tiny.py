@@ -90,6 +90,14 @@ def write_calibration(path, lengths, answer=6, vocab=64, seed=0, prefix="example
     return pathlib.Path(path)
 
 
+def write_tokenizer(directory, words):
+    """A tokenizer.json whose token i is words[i]."""
+    tokenizer = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None,
+                 "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": None, "decoder": None,
+                 "model": {"type": "WordLevel", "vocab": {word: i for i, word in enumerate(words)}, "unk_token": words[0]}}
+    (pathlib.Path(directory) / "tokenizer.json").write_text(json.dumps(tokenizer))
+
+
 def tables(path):
     """Every variable of results.h5 but /provenance: {name: array}, for comparison bit for bit."""
     found = {}

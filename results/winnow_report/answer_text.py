@@ -1,0 +1,49 @@
+"""The text of answer tokens, where the calibration file and the model's tokenizer.json are at hand; nothing otherwise."""
+
+import hashlib
+import pathlib
+
+import h5py
+
+from .markup import clean
+
+LARGEST_TOKENIZER = 2**26  # bytes; those of today's models have 2 to 35 MB
+
+
+def _tokenizer(run, file):
+    path = pathlib.Path(str(run.fact("model", ""))) / "tokenizer.json"
+    if not path.is_file() or path.stat().st_size > LARGEST_TOKENIZER:
+        return None
+    import tokenizers  # takes a moment, so only here
+    data = path.read_bytes()
+    wanted = file.attrs.get("tokenizer_sha256", "")
+    wanted = wanted.decode() if isinstance(wanted, bytes) else str(wanted)
+    if wanted and wanted != hashlib.sha256(data).hexdigest():
+        return None
+    return tokenizers.Tokenizer.from_str(data.decode("utf-8"))
+
+
+def texts(run, lengths):
+    """{example id: [text of each answer token]} of the examples in `lengths` (id: number of answer tokens).
+
+    Examples whose answer has another length in the calibration file are left out: it is another file than was measured.
+    """
+    try:
+        path = pathlib.Path(str(run.fact("data", "")))
+        if not path.is_file():
+            return {}
+        with h5py.File(path) as file:
+            tokenizer = _tokenizer(run, file)
+            if tokenizer is None:
+                return {}
+            offsets, starts, found = file["offsets"][:], file["answer_start"][:], {}
+            for i, name in enumerate(file["example_id"].asstr()[:]):
+                begin, end = int(offsets[i] + starts[i]), int(offsets[i + 1])
+                if lengths.get(clean(name)) == end - begin > 0:
+                    ids = file["tokens"][begin:end].tolist()
+                    found[clean(name)] = [clean(tokenizer.decode([token], skip_special_tokens=False)) for token in ids]
+            return found
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:  # whatever is wrong with files that the page does not need; the tokenizer's panics, too
+        return {}

@@ -1,0 +1,63 @@
+"""Runs winnow report, and reads the tables of its pages."""
+
+import contextlib
+import html.parser
+import io
+import shutil
+
+import h5py
+
+from winnow_report import command_line
+
+DONE = 0
+
+
+def report(*arguments):
+    """(exit code, stdout, stderr); never a stack trace, at most one line of error."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = command_line.main([str(argument) for argument in arguments])
+    assert "Traceback" not in err.getvalue()
+    if code != DONE:
+        assert err.getvalue().startswith("winnow: ") and err.getvalue().count("\n") == 1, err.getvalue()
+    return code, out.getvalue(), err.getvalue()
+
+
+def page_of(source, tmp_path):
+    code, _, err = report(source, "--out", tmp_path / "page.html")
+    assert code == DONE, err
+    return (tmp_path / "page.html").read_text()
+
+
+class Page(html.parser.HTMLParser):
+    """Tables of a page, by the id of their figure: rows of (text, exact value)."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tables, self._figure, self._cell = {}, "", None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        if tag in ("figure", "section", "details") and attributes.get("id"):
+            self._figure = attributes["id"]
+        if tag == "tr":
+            self.tables.setdefault(self._figure, []).append([])
+        if tag in ("td", "th"):
+            self._cell = ["", attributes.get("data-v")]
+            self.tables[self._figure][-1].append(self._cell)
+
+    def handle_endtag(self, tag):
+        if tag in ("td", "th"):
+            self._cell = None
+
+    def handle_data(self, data):
+        if self._cell is not None:
+            self._cell[0] += data
+
+
+def damage(source, target, change):
+    shutil.copy(source, target)
+    with h5py.File(target, "a") as file:
+        change(file)
+    return target
