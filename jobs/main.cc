@@ -1,10 +1,14 @@
 // The program: reads the command line, runs the verb, and turns whatever is thrown into one line and an exit code.
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <exception>
 #include <functional>
+#include <string>
 
 #include "jobs/program.h"
+#include "kernels/error.h"
 #include "pipeline/session.h"
 
 namespace winnow {
@@ -40,12 +44,23 @@ int report_failure() {
   }
 }
 
+// The table or JSON of a verb may be all that it was run for, and a full disk shows only when stdout is flushed.
+int check_output(int code) {
+  const bool is_flushed = std::fflush(stdout) == 0;
+  if (code == 0 && (!is_flushed || std::ferror(stdout) != 0)) {
+    fail(ExitCode::kIoError, std::string("standard output could not be written") +
+                                 (is_flushed ? "" : std::string(": ") + std::strerror(errno)) +
+                                 "; what was printed is incomplete");
+  }
+  return code;
+}
+
 }  // namespace
 }  // namespace winnow
 
 int main(int argc, char** argv) {
   try {
-    return winnow::parse_together({argv + 1, argv + argc})();
+    return winnow::check_output(winnow::parse_together({argv + 1, argv + argc})());
   } catch (...) {
     return winnow::report_failure();
   }

@@ -127,22 +127,15 @@ std::function<int()> print_later(const CLI::App& app, const CLI::ParseError& suc
   };
 }
 
-// What CLI11 would take for no value, or for the largest number.
-void check_words(const std::string& verb, const std::vector<std::string>& words) {
+// CLI11 takes an empty word for a flag that was not given.
+void refuse_empty(const std::string& verb, const std::vector<std::string>& words) {
   std::string before = "the verb";
   for (const std::string& word : words) {
-    const auto equals = word.starts_with("--") ? word.find('=') : std::string::npos;
-    const std::string value = equals == std::string::npos ? word : word.substr(equals + 1);
-    if (equals != std::string::npos) before = word.substr(0, equals);
-    if (value.empty()) {
+    const bool is_empty_value = word.starts_with("--") && word.ends_with("=");
+    if (is_empty_value) before = word.substr(0, word.size() - 1);
+    if (is_empty_value || word.empty()) {
       fail(ExitCode::kUsage, verb + ": the value after " + before + " is empty; an unset shell variable? (see winnow " +
                                  verb + " --help)");
-    }
-    const std::size_t sign = value.front() == '-' ? 1 : 0;
-    const bool is_whole = value.size() > sign && value.find_first_not_of("0123456789", sign) == std::string::npos;
-    int64_t number = 0;
-    if (is_whole && std::from_chars(value.data(), value.data() + value.size(), number).ec != std::errc()) {
-      fail(ExitCode::kUsage, verb + ": " + before + ": " + value + " is beyond 64 bits");
     }
     before = word;
   }
@@ -178,7 +171,7 @@ std::function<int()> parse_command_line(const std::vector<std::string>& argument
   const Command* command = program->find(verb);
   const std::vector<std::string> flags(words.begin() + 1, words.end());
   if (command == nullptr) run_external_verb(verb, flags, program->verbs());
-  check_words(verb, flags);
+  refuse_empty(verb, flags);
   words = command->has_config ? with_config_file(*command->app, flags) : flags;
   words.insert(words.begin(), verb);
   try {

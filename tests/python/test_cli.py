@@ -174,6 +174,15 @@ def test_ranks_speak_once(work, arguments, code):
     assert len(launch.error_lines(done.stderr)) == 1, done.stderr
 
 
+@pytest.mark.parametrize("arguments", [["stats", "run"], ["select", "run", "--json"], ["--help"]])
+def test_a_full_disk_under_stdout_is_no_success(work, arguments):
+    words = [work / word if word == "run" else word for word in arguments]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(launch.command(words), env=launch.environment(work / "cache"), stdout=full,
+                              stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == 74 and "standard output" in launch.error_lines(done.stderr)[-1], done.stderr
+
+
 @pytest.mark.parametrize("path, code", [("absent", NO_INPUT), ("text", BAD_DATA), ("empty", BAD_DATA)])
 def test_paths_that_are_not_what_they_should_be(work, path, code):
     expect_refused(winnow(work, "inspect", work / path), code, path)
