@@ -73,7 +73,7 @@ class NewFolder {
 
 void write_plan(const ExportPlan& plan, const Selection& selection, const fs::path& folder) {
   const auto write = [&](const std::string& name, const std::string& text) {
-    write_file_atomically(folder / name, std::as_bytes(std::span(text)));
+    write_file_atomically(folder / name, text);
   };
   for (const ExportFile& file : plan.files) {
     write(file.name, file.text);

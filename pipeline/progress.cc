@@ -76,7 +76,7 @@ void Progress::write_file() {
                                .dump(2) +
                            "\n";
   try {
-    write_file_atomically(file_, std::as_bytes(std::span<const char>(text)));
+    write_file_atomically(file_, text);
   } catch (const Error&) {
     // It only informs. A full disk stops the run where it matters, at the next shard.
   }

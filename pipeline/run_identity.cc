@@ -3,7 +3,6 @@
 #include <fstream>
 #include <iterator>
 #include <set>
-#include <span>
 
 #include "kernels/error.h"
 #include "pipeline/digest.h"
@@ -111,8 +110,7 @@ void RunRecord::adopt(const RunIdentity& identity, const std::map<std::string, s
 std::string RunRecord::text() const { return json_.dump(2) + "\n"; }
 
 void RunRecord::write(const std::filesystem::path& run_directory) const {
-  const std::string bytes = text();
-  write_file_atomically(record_path(run_directory), std::as_bytes(std::span<const char>(bytes)));
+  write_file_atomically(record_path(run_directory), text());
 }
 
 }  // namespace winnow

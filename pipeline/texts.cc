@@ -4,7 +4,6 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <span>
 #include <sstream>
 
 #include "kernels/error.h"
@@ -21,10 +20,6 @@ constexpr const char* kFormat = "winnow-texts";
 constexpr int64_t kVersion = 1;
 
 std::string dump(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
-
-void write_text(const std::filesystem::path& path, const std::string& text) {
-  write_file_atomically(path, std::as_bytes(std::span(text.data(), text.size())));
-}
 
 Json line_of(const Text& text) {
   return {{"example", text.example},  {"example_id", text.example_id}, {"prompt_tokens", text.prompt_tokens},
@@ -82,7 +77,8 @@ void write_batch(const std::filesystem::path& directory, const std::string& key,
                      {"decode_seconds", batch.decode_seconds},
                      {"content_sha256", sha256_of(lines)}};
   // Named by what is in it: two ranks never write one file.
-  write_text(directory / (sha256_of(key + lines + batch.pattern).substr(0, 24) + ".jsonl"), dump(head) + "\n" + lines);
+  write_file_atomically(directory / (sha256_of(key + lines + batch.pattern).substr(0, 24) + ".jsonl"),
+                        dump(head) + "\n" + lines);
 }
 
 std::vector<TextBatch> read_batches(const std::filesystem::path& directory, const std::string& key,
@@ -118,7 +114,7 @@ void write_responses(const std::filesystem::path& path, const std::vector<NamedT
       lines += dump(line) + "\n";
     }
   }
-  write_text(path, lines);
+  write_file_atomically(path, lines);
 }
 
 }  // namespace winnow

@@ -92,6 +92,10 @@ void write_file_atomically(const std::filesystem::path& path, std::span<const st
   sync_directory(path.has_parent_path() ? path.parent_path() : std::filesystem::path("."));
 }
 
+void write_file_atomically(const std::filesystem::path& path, std::string_view text) {
+  write_file_atomically(path, std::as_bytes(std::span(text)));
+}
+
 void refuse_to_replace(const std::string& flag, const std::filesystem::path& output,
                        const std::vector<std::filesystem::path>& kept) {
   std::error_code unknown;  // a path that cannot be resolved is empty, and no file that could be replaced

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace winnow {
@@ -17,6 +18,7 @@ inline constexpr const char* kPartSuffix = ".part";
 // removed. Throws Error(kCannotCreate) where the directory does not let a file be created, Error(kIoError) for a full
 // disk and every other failed write.
 void write_file_atomically(const std::filesystem::path& path, std::span<const std::byte> bytes);
+void write_file_atomically(const std::filesystem::path& path, std::string_view text);
 
 // For a file that a command is about to replace: throws Error(kUsage) where `output`, as flag `flag` names it, is one
 // of `kept`, files that the command reads or keeps elsewhere, through whatever links and spellings.

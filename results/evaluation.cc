@@ -8,17 +8,13 @@
 
 #include "kernels/error.h"
 #include "results/correlation.h"
-#include "results/random.h"
+#include "results/resampling.h"
 #include "results/words.h"
 
 namespace winnow {
 namespace {
 
-constexpr double kLowQuantile = 0.025;
-constexpr double kHighQuantile = 0.975;
 constexpr int64_t kMaxResamples = 1'000'000;
-
-std::size_t at(int64_t index) { return static_cast<std::size_t>(index); }
 
 // A measured table as numbers to average.
 template <typename T>
@@ -39,10 +35,8 @@ double mean_over(const Table<double>& table, int64_t pattern, std::span<const in
 // figures of all patterns are over the same examples.
 Table<double> resampled_means(const Table<double>& table, const EvaluationOptions& options) {
   Table<double> means(table.rows, options.n_resamples);
-  std::vector<int64_t> draw(at(table.cols));
   for (int64_t r = 0; r < options.n_resamples; ++r) {
-    RandomStream random(options.seed, kResampleStream, static_cast<uint64_t>(r));
-    for (int64_t& example : draw) example = random.below(table.cols);
+    const std::vector<int64_t> draw = draw_rows(table.cols, options.seed, r);
     for (int64_t p = 0; p < table.rows; ++p) means(p, r) = mean_over(table, p, draw);
   }
   return means;
@@ -56,8 +50,7 @@ struct Column {
 
 Column column_of(const Table<double>& table, const EvaluationOptions& options) {
   Column column;
-  std::vector<int64_t> all(at(table.cols));
-  for (int64_t e = 0; e < table.cols; ++e) all[at(e)] = e;
+  const std::vector<int64_t> all = iota(table.cols);
   for (int64_t p = 0; p < table.rows; ++p) column.mean.push_back(mean_over(table, p, all));
   if (table.cols > 1) column.resampled = resampled_means(table, options);
   return column;

@@ -5,6 +5,7 @@
 
 #include "results/correlation.h"
 #include "results/random.h"
+#include "results/resampling.h"
 #include "results/search_results.h"
 
 namespace winnow {
@@ -72,8 +73,8 @@ Estimate rho_of(const std::vector<const MeasuredPattern*>& patterns, const Get& 
     return estimate;
   }
   std::sort(drawn_rho.begin(), drawn_rho.end());
-  estimate.ci_low = Figure::of(quantile(drawn_rho, 0.025));
-  estimate.ci_high = Figure::of(quantile(drawn_rho, 0.975));
+  estimate.ci_low = Figure::of(quantile(drawn_rho, kLowQuantile));
+  estimate.ci_high = Figure::of(quantile(drawn_rho, kHighQuantile));
   return estimate;
 }
 
@@ -177,9 +178,9 @@ Interactions compute_interactions(const SearchResults& results, const std::vecto
       std::sort(means.begin(), means.end());
       const double nan = std::numeric_limits<double>::quiet_NaN();
       found.interaction_nll_ci_low(i, j) = found.interaction_nll_ci_low(j, i) =
-          means.empty() ? nan : quantile(means, 0.025);
+          means.empty() ? nan : quantile(means, kLowQuantile);
       found.interaction_nll_ci_high(i, j) = found.interaction_nll_ci_high(j, i) =
-          means.empty() ? nan : quantile(means, 0.975);
+          means.empty() ? nan : quantile(means, kHighQuantile);
     }
   }
   return found;

@@ -150,8 +150,7 @@ std::string to_json(const Selection& selection) {
 }
 
 void write_selection(const std::filesystem::path& path, const Selection& selection) {
-  const std::string text = to_json(selection);
-  write_file_atomically(path, std::as_bytes(std::span(text)));
+  write_file_atomically(path, to_json(selection));
 }
 
 Selection parse_selection(const std::string& text, const std::string& origin, const std::string& advice) {

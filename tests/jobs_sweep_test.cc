@@ -20,6 +20,7 @@
 #include "jobs/sweep/sweep_schema.h"
 #include "pipeline/lock.h"
 #include "pipeline/sweep.h"
+#include "results/atomic_file.h"
 #include "tests/scratch.h"
 
 namespace winnow {
@@ -296,7 +297,7 @@ TEST_F(SweepFolder, ASubmissionReadsBack) {
   ASSERT_GE(changes.size(), 2u);
   EXPECT_NE(changes[0].find("4 new cells, 4 no longer in it, 4 with other"), std::string::npos) << changes[0];
   expect_error([&] { read_submission(root()); }, ExitCode::kNoInput, {"cells.json"});
-  write_text(submission / "cells.json", "{}");
+  write_file_atomically(submission / "cells.json", "{}");
   expect_error([&] { read_submission(submission); }, ExitCode::kBadData, {"cells.json", "submit"});
 }
 
@@ -318,7 +319,7 @@ class CellStates : public SweepFolder {
     record.started = "now";
     record.exit_code = code;
     if (code) record.ended = "now";
-    write_text(attempt_record(cell_.run_directory, 1), dump_json(record.to_json(), 2));
+    write_file_atomically(attempt_record(cell_.run_directory, 1), dump_json(record.to_json(), 2));
     return state().state;
   }
   void touch(const fs::path& path) const {
@@ -358,7 +359,8 @@ TEST_F(CellStates, TheQueueAndTheLockWin) {
   {
     const RunLock lock(cell_.run_directory, host_name(), "cell.lock");
     EXPECT_EQ(state().state, CellState::kRunning);
-    write_text(cell_.run_directory / "progress.json", R"({"cells_done": 3, "cells_total": 12, "eta_seconds": 8.5})");
+    write_file_atomically(cell_.run_directory / "progress.json",
+                          R"({"cells_done": 3, "cells_total": 12, "eta_seconds": 8.5})");
     EXPECT_DOUBLE_EQ(state().progress, 0.25);
     EXPECT_EQ(state().eta_seconds, 8.5);
   }
@@ -366,8 +368,8 @@ TEST_F(CellStates, TheQueueAndTheLockWin) {
   EXPECT_FALSE(state().eta_seconds.has_value());
   touch(cell_.run_directory / "cell.lock");  // of a process that died
   EXPECT_EQ(state().state, CellState::kInterrupted);
-  write_text(attempt_record(cell_.run_directory, 1), "[1, 2");
-  write_text(cell_.run_directory / "progress.json", "[]");
+  write_file_atomically(attempt_record(cell_.run_directory, 1), "[1, 2");
+  write_file_atomically(cell_.run_directory / "progress.json", "[]");
   EXPECT_EQ(state().state, CellState::kInterrupted);
 }
 

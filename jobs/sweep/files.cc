@@ -3,10 +3,8 @@
 #include <ctime>
 #include <fstream>
 #include <iterator>
-#include <span>
 
 #include "kernels/error.h"
-#include "results/atomic_file.h"
 
 namespace winnow {
 
@@ -17,10 +15,6 @@ void make_directories(const std::filesystem::path& path) {
   fail(error == std::errc::no_space_on_device ? ExitCode::kIoError : ExitCode::kCannotCreate,
        path.string() + ": the directory cannot be created: " + (error ? error.message() : "a file is in its place") +
            "; name an output directory that is writable");
-}
-
-void write_text(const std::filesystem::path& path, const std::string& text) {
-  write_file_atomically(path, std::as_bytes(std::span<const char>(text)));
 }
 
 std::string dump_json(const nlohmann::json& json, int indent) {

@@ -1,4 +1,4 @@
-// Small files of a sweep: text and JSON, whole or absent.
+// Directories and JSON files of a sweep.
 #pragma once
 
 #include <filesystem>
@@ -10,8 +10,6 @@ namespace winnow {
 
 // With its parents. Throws Error(kCannotCreate | kIoError).
 void make_directories(const std::filesystem::path& path);
-// Replaces what is there in one step. Throws Error(kCannotCreate | kIoError).
-void write_text(const std::filesystem::path& path, const std::string& text);
 // With a line feed; bytes that are not UTF-8 (file names may have them) become U+FFFD. indent -1: one line.
 std::string dump_json(const nlohmann::json& json, int indent);
 // None where there is no such file, or where it is no JSON: a reader of a directory that others write to goes on.

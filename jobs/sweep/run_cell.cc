@@ -15,6 +15,7 @@
 #include "kernels/error.h"
 #include "pipeline/host.h"
 #include "pipeline/lock.h"
+#include "results/atomic_file.h"
 #include "results/store.h"
 
 namespace winnow {
@@ -145,7 +146,7 @@ class CellRun {
                          .command = command()};
     const fs::path log = attempt_log(cell_.run_directory, number_);
     const auto write = [&] {
-      write_text(attempt_record(cell_.run_directory, number_), dump_json(record.to_json(), 2));
+      write_file_atomically(attempt_record(cell_.run_directory, number_), dump_json(record.to_json(), 2));
     };
     write();
     int code = 0;

@@ -16,6 +16,7 @@
 #include "jobs/sweep/submission.h"
 #include "kernels/error.h"
 #include "pipeline/lock.h"
+#include "results/atomic_file.h"
 #include "results/words.h"
 
 namespace winnow {
@@ -164,14 +165,14 @@ int queue_arrays(const SlurmSubmission& submission) {
     }
   }
   if (refusals.empty()) {
-    write_text(submission.path / "submitted.json", dump_json({{"jobs", jobs}}, 2));
+    write_file_atomically(submission.path / "submitted.json", dump_json({{"jobs", jobs}}, 2));
     return 0;
   }
   if (jobs.empty()) {
     std::error_code ignored;
     fs::remove_all(submission.path, ignored);
   } else {
-    write_text(submission.path / "submitted.json", dump_json({{"jobs", jobs}}, 2));
+    write_file_atomically(submission.path / "submitted.json", dump_json({{"jobs", jobs}}, 2));
   }
   fail(ExitCode::kUnavailable, refusals +
                                    "; correct the site settings or the sweep's resources (slurm/README.md) and "
@@ -224,7 +225,7 @@ int submit_to_slurm(const std::vector<Cell>& cells, const SubmitOptions& options
   const ScriptContext context{
       .submission = submission.path, .winnow = fs::absolute(options.winnow), .max_parallel = options.max_parallel};
   for (const SlurmArray& array : submission.arrays) {
-    write_text(submission.path / array.script(), slurm_script(array, context, site));
+    write_file_atomically(submission.path / array.script(), slurm_script(array, context, site));
   }
   write_slurm_submission(submission);
   return queue_arrays(submission);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "jobs/sweep/files.h"
+#include "results/atomic_file.h"
 
 namespace winnow {
 namespace fs = std::filesystem;
@@ -18,8 +19,8 @@ void write_slurm_submission(const SlurmSubmission& submission) {
     arrays.push_back(
         {{"name", array.name}, {"job_name", array.job_name}, {"first", array.first}, {"count", array.count}});
   }
-  write_text(submission.path / kFileName,
-             dump_json({{"site", submission.site.run_time_json()}, {"arrays", arrays}}, 2));
+  write_file_atomically(submission.path / kFileName,
+                        dump_json({{"site", submission.site.run_time_json()}, {"arrays", arrays}}, 2));
 }
 
 std::optional<SlurmSubmission> read_slurm_submission(const fs::path& path) {

@@ -7,6 +7,7 @@
 
 #include "jobs/sweep/files.h"
 #include "kernels/error.h"
+#include "results/atomic_file.h"
 
 namespace winnow {
 namespace fs = std::filesystem;
@@ -86,7 +87,7 @@ fs::path write_submission(const fs::path& output, const std::vector<Cell>& cells
   nlohmann::json json = {{"format", kFormat}, {"format_version", kVersion}, {"cells", nlohmann::json::array()}};
   for (const Cell& cell : cells) json["cells"].push_back(cell_json(cell));
   json.update(more);
-  write_text(submission / "cells.json", dump_json(json, 1));
+  write_file_atomically(submission / "cells.json", dump_json(json, 1));
   return submission;
 }
 

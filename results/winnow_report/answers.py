@@ -8,7 +8,7 @@ from .charts import draw_squares
 from .markup import tag
 from .record import Run
 from .svg import NARROW, WIDE
-from .wording import count, percent, ranges
+from .wording import capital, count, percent, ranges
 
 MOST_CARDS = 8  # budgets in the answer of an evaluation
 
@@ -116,7 +116,7 @@ def _run_lines(run):
     if not run.controls:
         lines.append("There is no control set, so the ranking may be about layers that matter everywhere, not about long "
                      "context: --control NAME=FILE measures one.")
-    return [line for line in lines + str(run.fact("warnings", "") or "").splitlines() + run.notes if line]
+    return [line for line in lines if line] + run.remarks()
 
 
 def ranking_table(run):
@@ -166,8 +166,7 @@ def _search_answer(result):
                 continue
             cards.append(_card(f"{k} of {n}", method.name, result.layers[method.full[i]],
                                _pattern_strip(result.layers, method.full[i], f"Layers kept by {method.name} at K = {k}"),
-                               [tag("p", search.figures_said(method, i)[:1].upper() + search.figures_said(method, i)[1:] + ".",
-                                    class_="sure")], k))
+                               [tag("p", capital(search.figures_said(method, i)) + ".", class_="sure")], k))
     return tag("div", *cards, _legend(PATTERN_LEGEND), class_="answer") if cards else ""
 
 
@@ -185,7 +184,7 @@ def _evaluation_answer(result):
     for k, ranked in sorted(groups, key=lambda group: group[0]):
         i = ranked[0]
         words = evaluation.METRICS[metric].partition(",")[0]
-        text = f"{words[:1].upper()}{words[1:]} {evaluation.said(result, metric, i)}"
+        text = f"{capital(words)} {evaluation.said(result, metric, i)}"
         text += f"; {evaluation.loss(result, i)}." if evaluation.loss(result, i) else "."
         caption = evaluation.caption_of_cost(result, i)
         cards.append(_card(f"{k} of {n}", result.patterns[i] + (f", best of {len(ranked)}" if len(ranked) > 1 else ""),

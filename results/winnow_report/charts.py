@@ -12,11 +12,13 @@ MOST_NAMED = 40       # points that get a name
 MOST_SQUARES = 2000   # of a grid of layers
 
 
-
-
 def step_class(share):
     """Class of a share or correlation from 0 to 1; below 0 as 0."""
     return "none" if not np.isfinite(share) else f"q{int(round(min(max(share, 0.0), 1.0) * (N_STEPS - 1)))}"
+
+
+def shorten(text, limit):
+    return text if len(text) <= limit else text[:limit - 1] + "\u2026"
 
 
 @dataclass
@@ -47,8 +49,7 @@ def draw_grid(grid, width):
         canvas.text(2, 14, grid.row_axis, "start", "axis")
     for r, row in enumerate(grid.rows):
         y, name = top + r * height, str(row)
-        short = name if len(name) <= limit else name[:limit - 1] + "\u2026"
-        canvas.text(left - 8, y + height / 2 + 4, short, "end", "tick")
+        canvas.text(left - 8, y + height / 2 + 4, shorten(name, limit), "end", "tick")
         for c in range(len(grid.columns)):
             class_, words, tip = grid.cell(r, c)
             canvas.rect(left + c * step + 0.5, y + 0.5, max(step - 1, 0.6 * step), height - 1.5, f"mark {class_}",
@@ -118,10 +119,6 @@ class Rows:
     filled: set = field(default_factory=set)
     form: object = number
     is_linear: bool | None = None   # None: as the values need
-
-
-def shorten(text, limit):
-    return text if len(text) <= limit else text[:limit - 1] + "\u2026"
 
 
 def draw_rows(rows, width):

@@ -8,11 +8,10 @@ from . import record
 from .agreement import paired_interval, resampled_means
 from .errors import BAD_DATA, ReportError
 from .markup import clean
-from .wording import count, interval, number, percent
+from .wording import count, form_of, interval, is_small_good, number, percent
 
 METRICS = {"exact_match": "exact match", "generated_exact_match": "exact match of generated text", "nll": "NLL, nats per token",
            "token_accuracy": "token accuracy", "kl": "KL to full attention, nats per token"}
-SMALL_IS_GOOD = {"nll", "kl"}
 PRICED_LENGTH = 131072  # tokens of the sequence whose cost stands for all
 
 
@@ -54,13 +53,9 @@ class Evaluation(record.Result):
             next(name for name in ("nll", *METRICS) if name in self.means)
 
 
-def form_of(metric):
-    return number if metric in SMALL_IS_GOOD else percent
-
-
 def gain(metric, values):
     """The values so that large is good."""
-    return -np.asarray(values) if metric in SMALL_IS_GOOD else np.asarray(values)
+    return -np.asarray(values) if is_small_good(metric) else np.asarray(values)
 
 
 def _triple(data, middle, stem):
@@ -230,7 +225,7 @@ def lead(result):
         return f"All {count(len(result.patterns), 'pattern')} keep full attention everywhere: there is nothing to compare."
     triple = result.against.get("full", {}).get(metric)
     if triple is not None:
-        worst = gain(metric, triple[2 if metric not in SMALL_IS_GOOD else 1])  # the kinder end
+        worst = gain(metric, triple[1 if is_small_good(metric) else 2])  # the kinder end
         good = [i for i in candidates if np.isfinite(worst[i]) and worst[i] >= 0]
         if good:
             i = good[0]
@@ -266,8 +261,7 @@ def lines(result):
                      f"3 / {n:,} = {percent(3 / n)} may still be otherwise." if n > 3 else
                      f"All {n} examples agree in some patterns, which says little of others.")
     found += [f"{name}: {why}." for name, why in result.status.items()]
-    found += str(result.fact("warnings", "") or "").splitlines() + result.notes
-    return [clean(line) for line in found if line]
+    return [clean(line) for line in found + result.remarks()]
 
 
 def caption_of_cost(result, i):
@@ -286,7 +280,7 @@ def difference_words(metric, values):
     form = form_of(metric)
     value, low, high = values
     text = ("+" if value > 0 else "") + form(value)
-    return text + (f"\n95\u00a0% interval {interval(low, high) if metric in SMALL_IS_GOOD else f'{form(low)} to {form(high)}'}"
+    return text + (f"\n95\u00a0% interval {interval(low, high) if is_small_good(metric) else f'{form(low)} to {form(high)}'}"
                    if np.isfinite([low, high]).all() else "")
 
 

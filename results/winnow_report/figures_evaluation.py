@@ -5,7 +5,7 @@ import numpy as np
 from . import evaluation as ev
 from .charts import MOST_SQUARES, Grid, Points, Rows, draw_grid, draw_points, draw_rows, shorten, step_class
 from .figures import Figure
-from .wording import count, listed, number, percent, the_layers
+from .wording import count, form_of, is_small_good, listed, number, percent, the_layers
 
 _SHORT = {"exact_match": "exact match", "generated_exact_match": "generated text", "nll": "NLL",
           "token_accuracy": "token accuracy", "kl": "KL"}
@@ -58,12 +58,12 @@ def front(result):
     def draw(metric, width):
         mean, low, high = result.means[metric]
         flags = ev.front(result, metric if metric in result.on_front else
-                         "nll" if metric in ev.SMALL_IS_GOOD else "exact_match")
+                         "nll" if is_small_good(metric) else "exact_match")
         names = [shorten(name, 22) for name in result.patterns]
         labelled = list(dict.fromkeys([*flags, *ev.order(result, range(len(names)))]))
         return draw_points(Points(x, mean, label, _SHORT[metric], names, _tips(result, metric), set(flags), labelled,
-                                  f"{_SHORT[metric]} of each pattern against its KV cache", ev.form_of(metric),
-                                  None if metric in ev.SMALL_IS_GOOD else True, True, low=low, high=high), width)
+                                  f"{_SHORT[metric]} of each pattern against its KV cache", form_of(metric),
+                                  None if is_small_good(metric) else True, True, low=low, high=high), width)
 
     return Figure("front", "What full layers buy", _front_reading(result),
                   [(_SHORT[metric], lambda width, metric=metric: draw(metric, width)) for metric in metrics],
@@ -124,8 +124,8 @@ def difference(result, other):
         sure = {place for place in range(len(ranked)) if np.isfinite([low[place], high[place]]).all()
                 and (low[place] > 0 or high[place] < 0)}
         return draw_rows(Rows([result.patterns[i] for i in ranked], value, low, high, f"{_SHORT[metric]} less that of {name}",
-                              tips, f"{_SHORT[metric]} of each pattern less that of {name}", sure, ev.form_of(metric),
-                              None if metric in ev.SMALL_IS_GOOD else True), width)
+                              tips, f"{_SHORT[metric]} of each pattern less that of {name}", sure, form_of(metric),
+                              None if is_small_good(metric) else True), width)
 
     rows = []
     columns = ["pattern", *(f"{metric.replace('_', ' ')} {word}" for metric in metrics for word in ("difference", "low", "high"))]

@@ -6,7 +6,7 @@ from . import search
 from .charts import MOST_SQUARES, Grid, Points, draw_grid, draw_points, evenly
 from .figures import Figure
 from .svg import Canvas, Linear, value_scale
-from .wording import count, interval, number, ranges, signed, the_layers
+from .wording import capital, count, form_of, interval, is_small_good, number, ranges, signed, the_layers
 
 MOST_DOTS = 600  # patterns in the course of a search
 _WORDS = {"mean_exact_match": "exact match", "mean_nll": "NLL", "mean_kl": "KL", "mean_token_accuracy": "token accuracy"}
@@ -49,10 +49,10 @@ def kept(method, layers, prefix):
 
 def _course_reading(method):
     variable, words = method.measure
-    values, form = method.means[variable], search.form_of(variable)
+    values, form = method.means[variable], form_of(variable)
     good = np.flatnonzero(np.isfinite(values))
     first, last = good[0], good[-1]
-    text = f"{words[:1].upper()}{words[1:]} goes from {form(values[first])} at K = {method.keep[first]} to {form(values[last])} " \
+    text = f"{capital(words)} goes from {form(values[first])} at K = {method.keep[first]} to {form(values[last])} " \
            f"at K = {method.keep[last]}."
     if len(good) < 2:
         return text
@@ -70,12 +70,12 @@ def _course_reading(method):
 def _draw_course(method, variable, width):
     canvas = Canvas(width, 320 if width > 500 else 280, left=62, top=26)
     left, top, right, bottom = canvas.plot
-    means, form = method.means[variable], search.form_of(variable)
+    means, form = method.means[variable], form_of(variable)
     each = method.examples.get(variable.removeprefix("mean_"))
     other = np.array([]) if each is None else each.mean(1)
     verified = method.means.get(variable + "_verified")
     scale, is_log = value_scale(np.concatenate([means, other, [] if verified is None else verified]), bottom, top,
-                                None if search.is_small_good(variable) else True)
+                                None if is_small_good(variable) else True)
     canvas.left_axis(scale, _WORDS[variable] + (" (log)" if is_log else ""), form=form)
     x_scale = Linear(min(method.keep) - 0.5, max(method.keep) + 0.5, left, right)
     canvas.bottom_axis(x_scale, "K: layers with full attention",
@@ -117,11 +117,11 @@ def verification(method, prefix):
     best = {position for i in range(len(method.keep)) if (position := search.best_position(method, i)) is not None}
 
     def draw(words, tail, exact, name, width):
-        form = search.form_of(name)
+        form = form_of(name)
         tips = [f"{pattern}\ntail {form(tail[i])}, exact {form(exact[i])}" for i, pattern in enumerate(method.patterns)]
         # A place and a name for patterns that were verified; the others have NaN and are not drawn.
         labels = sorted(best, key=lambda i: -method.pattern_keep[i])
-        is_linear = not search.is_small_good(name) or not value_scale(np.concatenate([tail, exact]), 0, 1)[1]
+        is_linear = not is_small_good(name) or not value_scale(np.concatenate([tail, exact]), 0, 1)[1]
         return draw_points(Points(np.where(np.isfinite(exact), tail, np.nan), exact, f"{words}, tail rows only",
                                   f"{words}, every row under the window", [f"K = {k:.0f}" for k in method.pattern_keep], tips,
                                   best, labels, f"{words} of tail and exact measurement", form,

@@ -46,6 +46,10 @@ class Result:
     def fact(self, name, default=None):
         return self.provenance[name][0] if name in self.provenance else default
 
+    def remarks(self):
+        """What the measurement warned of, and what was noticed in reading it: a sentence each."""
+        return [line for line in str(self.fact("warnings", "") or "").splitlines() + self.notes if line]
+
 
 @dataclass(kw_only=True)
 class Run(Result):

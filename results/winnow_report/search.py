@@ -8,7 +8,7 @@ from . import record
 from .agreement import paired_interval, resampled_means
 from .errors import BAD_DATA, ReportError
 from .markup import clean
-from .wording import correlation, count, interval, number, percent
+from .wording import correlation, count, form_of, interval, number, percent
 
 OBJECTIVES = {"nll": ("mean_nll", "NLL"), "exact-match": ("mean_exact_match", "exact match"), "kl": ("mean_kl", "KL")}
 PAIRS = "pairs"
@@ -141,14 +141,6 @@ def target(method, n_layers):
     return ks[0] if method.name == "greedy-backward" else ks[-1]
 
 
-def is_small_good(variable):
-    return "nll" in variable or "kl" in variable
-
-
-def form_of(variable):
-    return number if is_small_good(variable) else percent
-
-
 def figures_said(method, i):
     """"exact match 98 % (100 % with every row under the window), NLL 0.06"."""
     parts = []
@@ -198,8 +190,7 @@ def lines(result):
     if result.left_out:
         found.append(f"Not readable, and left out: {', '.join(result.left_out)}.")
     found += [f"{method.name}, {name}: {why}." for method in result.methods for name, why in method.status.items()]
-    return [clean(line) for line in
-            found + str(result.fact("warnings", "") or "").splitlines() + result.notes if line]
+    return [clean(line) for line in found + result.remarks()]
 
 
 def verified_means(tail, exact):

@@ -8,7 +8,7 @@ from .agreement import average_ranks, spearman
 from .charts import Grid, Rows, draw_grid, draw_rows, step_class
 from .figures import Figure
 from .record import dataset, numbers, scalars, statuses, texts
-from .wording import correlation, count, interval, listed, number, percent
+from .wording import capital, correlation, count, interval, listed, number, percent
 
 WORDS = {"nll": "delta NLL", "exact-match": "drop of exact match", "token-accuracy": "drop of token accuracy",
          "kl": "KL to the base", "sensitivity": "generic sensitivity", "mass": "attention mass outside the window",
@@ -62,7 +62,7 @@ def read(run):
     return found if n > 1 and len(found.names) > 1 else None
 
 
-def _of(found, name):
+def _of(name):
     return WORDS.get(name, name)
 
 
@@ -86,7 +86,7 @@ def _agreement_reading(found):
 
     def said(one):
         ends = _ends(one[1], one[2])
-        return f"{_of(found, one[3])} (rho {correlation(one[0])}{', ' + ends if ends else ''})"
+        return f"{_of(one[3])} (rho {correlation(one[0])}{', ' + ends if ends else ''})"
 
     text = f"{count(len(others), 'other signal')}: most like delta NLL is {said(others[0])}"
     if len(others) > 1:
@@ -97,7 +97,7 @@ def _agreement_reading(found):
     unsure = [one for one in others if np.isfinite([one[1], one[2]]).all() and one[1] <= 0 <= one[2]]
     text += "."
     if unsure:
-        text += f" For {listed(_of(found, one[3]) for one in unsure)} there is not enough evidence of any agreement."
+        text += f" For {listed(_of(one[3]) for one in unsure)} there is not enough evidence of any agreement."
     return text
 
 
@@ -108,7 +108,7 @@ def side_by_side(run, found):
     place = np.array([(average_ranks(np.where(np.isfinite(row), row, -np.inf)) - 1) / (n - 1) for row in found.values])
 
     def by_layer(r, c):
-        head, value = f"{_of(found, found.names[r])}\nlayer {run.layers[c]}: ", found.values[r, c]
+        head, value = f"{_of(found.names[r])}\nlayer {run.layers[c]}: ", found.values[r, c]
         if not np.isfinite(value):
             return "none", "", head + "not defined"
         rank = n - place[r, c] * (n - 1)
@@ -116,9 +116,9 @@ def side_by_side(run, found):
 
     def by_pair(r, c):
         if r == c:
-            return "none", "", _of(found, found.names[r])
+            return "none", "", _of(found.names[r])
         rho, ends = found.rho[r, c], _ends(found.low[r, c], found.high[r, c])
-        tip = f"{_of(found, found.names[r])} and {_of(found, found.names[c])}\nrho {number(rho)}"
+        tip = f"{_of(found.names[r])} and {_of(found.names[c])}\nrho {number(rho)}"
         return step_class(rho), number(rho, 2), tip + (f"\n{ends}" if ends else "")
 
     rows = [(int(layer), *(float(row[i]) for row in found.values)) for i, layer in enumerate(run.layers)]
@@ -192,16 +192,16 @@ def _transfer_reading(found, k):
     if not order:
         return f"Transfer is not defined: {found.status.get('transfer', 'the file does not have it')}."
     best = order[0]
-    text = f"The top {k} by {_of(found, found.names[best])}, chosen on half of the examples, {'keeps' if k == 1 else 'keep'} " \
+    text = f"The top {k} by {_of(found.names[best])}, chosen on half of the examples, {'keeps' if k == 1 else 'keep'} " \
            f"{percent(value[best])} of what the other half's own best {k} would"
     behind = [i for i in order[1:] if np.isfinite([high[i], low[best]]).all() and high[i] < low[best]]
     near = [i for i in order[1:] if i not in behind]
     text += "."
     if behind:
-        said = [f"{_of(found, found.names[i])} ({percent(value[i])})" for i in behind]
-        text += f" {listed(said)[:1].upper()}{listed(said)[1:]} {'keeps' if len(behind) == 1 else 'keep'} less."
+        said = [f"{_of(found.names[i])} ({percent(value[i])})" for i in behind]
+        text += f" {capital(listed(said))} {'keeps' if len(behind) == 1 else 'keep'} less."
     if near:
-        text += (f" Of {listed(_of(found, found.names[i]) for i in near)} the intervals overlap with it: not enough evidence "
+        text += (f" Of {listed(_of(found.names[i]) for i in near)} the intervals overlap with it: not enough evidence "
                  "of a difference.")
     return text
 
@@ -214,7 +214,7 @@ def transfer(found):
     value, low, high, overlap = (found.transfer.get(name, nothing) for name in ("transfer", "transfer_low", "transfer_high",
                                                                                 "transfer_overlap"))
     k = found.scalars.get("top_k", "K")
-    tips = [f"{_of(found, name)}\n{percent(value[i])} of the best {k}'s cost is kept\nmiddle 95\u00a0% of the splits: "
+    tips = [f"{_of(name)}\n{percent(value[i])} of the best {k}'s cost is kept\nmiddle 95\u00a0% of the splits: "
             f"{percent(low[i])} to {percent(high[i])}\nboth halves share {percent(overlap[i])} of the top {k}"
             for i, name in enumerate(found.names)]
     best = set(np.flatnonzero(value == np.nanmax(value)).tolist()) if np.isfinite(value).any() else set()

@@ -41,6 +41,16 @@ def correlation(rho):
     return "> 0.99" if 0.995 <= rho < 1 else number(rho, 2)
 
 
+def is_small_good(measure):
+    """Of the name of a measure, such as mean_nll: whether less of it is better."""
+    return "nll" in measure or "kl" in measure
+
+
+def form_of(measure):
+    """How its values are written: nats as numbers, shares in per cent."""
+    return number if is_small_good(measure) else percent
+
+
 def count(value, word, plural=None):
     return f"{value:,} {word if value == 1 else plural or word + 's'}"
 

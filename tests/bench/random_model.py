@@ -56,6 +56,7 @@ class Shape:
 
 QWEN3_4B = Shape(layers=36, hidden=2560, heads=32, kv_heads=8, head_dim=128, ffn=9728, vocab=151936)
 TINY = Shape(layers=3, hidden=64, heads=4, kv_heads=2, head_dim=16, ffn=96, vocab=300)
+SHAPES = {"qwen3-4b": QWEN3_4B, "tiny": TINY}
 
 
 def shards_of(shape):
@@ -107,6 +108,15 @@ def write_calibration(path, n_tokens, n_answer, n_examples, vocab):
         file.create_dataset("example_id", data=[f"random-{e}" for e in range(n_examples)],
                             dtype=h5py.string_dtype("utf-8"))
     return Path(path)
+
+
+def write_inputs(directory, options):
+    """(checkpoint, calibration file): of options.shape, tokens, answer and examples; the checkpoint in options.model_dir
+    where that is given, and made on a GPU where there is one."""
+    shape = SHAPES[options.shape]
+    model = Path(options.model_dir or Path(directory) / "model")
+    write_checkpoint(model, shape, "cuda" if torch.cuda.is_available() else "cpu")
+    return model, write_calibration(Path(directory) / "data.h5", options.tokens, options.answer, options.examples, shape.vocab)
 
 
 def read_calibration(path):

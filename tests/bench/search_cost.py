@@ -21,17 +21,6 @@ TESTS = Path(__file__).resolve().parents[1]
 DEMO = TESTS / "demo"
 
 
-def random_inputs(options, directory):
-    """A checkpoint of that shape, and examples of random tokens."""
-    from random_model import QWEN3_4B, TINY, write_calibration, write_checkpoint
-    import torch
-    shape = {"qwen3-4b": QWEN3_4B, "tiny": TINY}[options.shape]
-    model = Path(options.model_dir or directory / "model")
-    write_checkpoint(model, shape, "cuda" if torch.cuda.is_available() else "cpu")
-    data = write_calibration(directory / "data.h5", options.tokens, options.answer, options.examples, shape.vocab)
-    return model, data, None
-
-
 def flags_of(options, model, data, window):
     flags = ["--model", model, "--data", data, "--window", window, "--sinks", options.sinks, "--device", options.device]
     return flags + (["--limit", options.limit] if options.limit else [])
@@ -93,8 +82,10 @@ def main():
     tail_rows = options.tail_rows if options.tail_rows is not None else (256 if options.shape else 32)
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch)
-        model, data, test = (random_inputs(options, directory) if options.shape
-                             else (DEMO / "model", DEMO / "long.h5", DEMO / "test.h5"))
+        model, data, test = DEMO / "model", DEMO / "long.h5", DEMO / "test.h5"
+        if options.shape:
+            import random_model  # needs torch
+            (model, data), test = random_model.write_inputs(directory, options), None
         winnow = Winnow(options.winnow, directory)
         tail = search(winnow, options, (model, data, window), directory / "tail", ["--tail-rows", tail_rows])
         exact = search(winnow, options, (model, data, window), directory / "exact", ["--exact"])

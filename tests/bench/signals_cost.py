@@ -25,11 +25,10 @@ import torch
 import transformers
 
 from compare_transformers import BUSY_LOAD, DATA, MODEL, ROOT, SINKS, TOLERANCE, WINDOW_KEYS, Peer
-from random_model import QWEN3_4B, TINY, write_calibration, write_checkpoint
+from random_model import SHAPES, write_inputs
 from reference import drop_one
 from winnow_process import Winnow, WinnowFailed, processor
 
-SHAPES = {"qwen3-4b": QWEN3_4B, "tiny": TINY}
 TARGET = 1.3  # times the sweep with the NLL alone
 TAIL = 32  # rows before the answer that lose the attention
 RUNS = {"NLL alone": "none", "kl": "kl", "sensitivity, tail": "sensitivity", "mass": "mass", "lazy": "lazy",
@@ -78,10 +77,7 @@ class SignalPeer(Peer):
 
 def measure_shape(winnow, options):
     """(seconds an example of every run, provenance) on random weights; all repeats share nothing but the files."""
-    model = Path(options.model_dir or winnow.directory / "model")
-    write_checkpoint(model, SHAPES[options.shape], "cuda" if torch.cuda.is_available() else "cpu")
-    data = write_calibration(winnow.directory / "data.h5", options.tokens, options.answer, options.examples,
-                             SHAPES[options.shape].vocab)
+    model, data = write_inputs(winnow.directory, options)
     seconds = {name: [] for name in RUNS}
     for repeat in range(options.repeats):
         for name, signals in RUNS.items():

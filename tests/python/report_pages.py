@@ -6,6 +6,7 @@ import io
 import shutil
 
 import h5py
+import numpy as np
 
 from winnow_report import command_line
 
@@ -27,6 +28,19 @@ def page_of(source, tmp_path):
     code, _, err = report(source, "--out", tmp_path / "page.html")
     assert code == DONE, err
     return (tmp_path / "page.html").read_text()
+
+
+def codes_of_damage(source, n_seeds, n_bytes, tmp_path):
+    """Exit codes of reports on copies of a file with n_bytes bytes changed at random, of n_seeds seeds."""
+    whole, codes = source.read_bytes(), set()
+    for seed in range(n_seeds):
+        random = np.random.default_rng(seed)
+        data = bytearray(whole)
+        for place in random.integers(600, len(data), n_bytes):
+            data[place] = random.integers(256)
+        (tmp_path / "bad.h5").write_bytes(data)
+        codes.add(report(tmp_path / "bad.h5", "--out", tmp_path / "page.html")[0])
+    return codes
 
 
 class Page(html.parser.HTMLParser):

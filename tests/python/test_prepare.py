@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 import launch
-import tiny
 import vocabularies
 
 LIMITS = ["--min-prompt-tokens", "20", "--max-prompt-tokens", "4000", "--min-answer-tokens", "1"]
@@ -22,11 +21,7 @@ LIMITS = ["--min-prompt-tokens", "20", "--max-prompt-tokens", "4000", "--min-ans
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """Qwen's vocabulary, a thinking template, and random weights for it."""
-    folder = tmp_path_factory.mktemp("model")
-    vocabularies.write_qwen_tokenizer(folder / "tokenizer.json.made")
-    tiny.write_checkpoint(folder / "model", layers=3, vocab=151936)
-    return vocabularies.write_model(folder / "model", folder / "tokenizer.json.made", "thinking", {"eos_token": "<|im_end|>"})
+    return vocabularies.write_thinking_model(tmp_path_factory.mktemp("model"), layers=3)
 
 
 @pytest.fixture

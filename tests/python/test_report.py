@@ -21,7 +21,7 @@ import xarray as xr
 import launch
 import result_files
 import winnow_report
-from report_pages import DONE, Page, damage, page_of, report
+from report_pages import DONE, Page, codes_of_damage, damage, page_of, report
 from winnow_report import agreement, opening, reading, record, wording
 
 USAGE, BAD_DATA, NO_INPUT, CANNOT_CREATE = 64, 65, 66, 73
@@ -258,15 +258,7 @@ def test_a_newer_version_is_refused(work, tmp_path):
 
 
 def test_any_damaged_byte_gives_a_page_or_one_line(work, tmp_path):
-    whole = (work / "results.h5").read_bytes()
-    codes = set()
-    for seed in range(12):
-        random = np.random.default_rng(seed)
-        data = bytearray(whole)
-        for place in random.integers(600, len(data), 60):
-            data[place] = random.integers(256)
-        (tmp_path / "bad.h5").write_bytes(data)
-        codes.add(report(tmp_path / "bad.h5", "--out", tmp_path / "page.html")[0])
+    codes = codes_of_damage(work / "results.h5", 12, 60, tmp_path)
     assert codes <= {DONE, BAD_DATA} and BAD_DATA in codes
 
 

@@ -5,7 +5,6 @@ import json
 import pytest
 
 import launch
-import tiny
 import vocabularies
 
 TEXT = "It's 42 «naïve» 你好"
@@ -13,10 +12,7 @@ TEXT = "It's 42 «naïve» 你好"
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    vocabularies.write_qwen_tokenizer(folder / "tokenizer.json.made")
-    tiny.write_checkpoint(folder / "model", layers=1, vocab=151936)
-    return vocabularies.write_model(folder / "model", folder / "tokenizer.json.made", "thinking", {"eos_token": "<|im_end|>"})
+    return vocabularies.write_thinking_model(tmp_path_factory.mktemp("model"), layers=1)
 
 
 def decode(model, tmp_path, lines, *more, expect=0):

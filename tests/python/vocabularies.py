@@ -9,6 +9,7 @@ import shutil
 import pytest
 
 import launch
+import tiny
 
 FOLDER = launch.REPOSITORY / ".venv/vocabularies"
 TEMPLATES = pathlib.Path(__file__).parent / "templates"
@@ -83,6 +84,13 @@ def write_model(directory, tokenizer, template, special, **config):
     if config:
         (directory / "config.json").write_text(json.dumps(config))
     return directory
+
+
+def write_thinking_model(folder, layers):
+    """folder/model: Qwen's vocabulary, a thinking template, and random weights for it."""
+    write_qwen_tokenizer(folder / "tokenizer.json.made")
+    tiny.write_checkpoint(folder / "model", layers=layers, vocab=151936)
+    return write_model(folder / "model", folder / "tokenizer.json.made", "thinking", {"eos_token": "<|im_end|>"})
 
 
 def add_special(tokenizer, path, tokens):
