@@ -15,4 +15,5 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
     from winnow_prepare.main import main
+
     sys.exit(main())

@@ -28,9 +28,9 @@ LONGEST_ID = 200
 
 @dataclasses.dataclass
 class Conversation:
-    messages: list         # role, content and what else the template may read; the last one is the answer
-    tools: list | None     # descriptions for the template
-    reasoning: str         # what the assistant thought before the answer; empty: none given
+    messages: list  # role, content and what else the template may read; the last one is the answer
+    tools: list | None  # descriptions for the template
+    reasoning: str  # what the assistant thought before the answer; empty: none given
     example_id: str
     source: str
 
@@ -95,7 +95,7 @@ class Layouts:
         source = (_label(source) if isinstance(source, str) else "") or _label(row.source)
         found = []
         for end in ends:
-            turns = [dict(message) for message in messages[:end + 1]]
+            turns = [dict(message) for message in messages[: end + 1]]
             reasoning = _take_reasoning(turns[-1]) or _text(self._get(record, "reasoning"), "reasoning", optional=True)
             if self._every_turn and (turns[-1].get("tool_calls") or not (turns[-1]["content"] or "").strip()):
                 continue  # a step on the way to an answer
@@ -255,6 +255,8 @@ def _session_prompt(sessions, record, question):
         turns = "\n".join(f"{turn['role']}: {turn['content']}" for turn in messages)
         parts.append(f"Conversation {number}" + (f", {date}" if date else "") + f"\n{turns}")
     asked = record.get("question_date")
-    parts.append((f"Today is {asked}. " if asked else "") + "Answer from these conversations.\n"
-                 f"Question: {_text(question, 'question')}")
+    parts.append(
+        (f"Today is {asked}. " if asked else "") + "Answer from these conversations.\n"
+        f"Question: {_text(question, 'question')}"
+    )
     return "\n\n".join(parts)

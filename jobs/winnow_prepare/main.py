@@ -9,7 +9,8 @@ import sys
 
 import numpy
 
-from winnow_prepare import __version__, options as command_line, responses, summary, writer
+from winnow_prepare import __version__, responses, summary, writer
+from winnow_prepare import options as command_line
 from winnow_prepare.conversations import Layouts
 from winnow_prepare.errors import ExitCode, Failure
 from winnow_prepare.pool import Pool
@@ -32,8 +33,9 @@ def _make_worker(options, limits):
     n_vocabulary = vocabulary_size(options.model)
     tokenizer = load_tokenizer(options.model)
     attributes = {"tokenizer_sha256": tokenizer_sha256(tokenizer, options.model)}
-    tokeniser = Tokeniser(tokenizer, not options.no_end_of_turn, n_vocabulary,
-                          special_prefix(tokenizer) if options.raw else ())
+    tokeniser = Tokeniser(
+        tokenizer, not options.no_end_of_turn, n_vocabulary, special_prefix(tokenizer) if options.raw else ()
+    )
     if options.raw:
         renderer = RawRenderer(options.separator, tokenizer.eos_token or "")
     else:
@@ -41,10 +43,18 @@ def _make_worker(options, limits):
         attributes["template_sha256"] = writer.sha256(template)
         renderer = TemplateRenderer(tokenizer, template, options.think, options.template_arg, options.date)
     system = {"keep": None, "none": ""}.get(options.system, options.system)
-    worker = Worker(layouts=Layouts(options.field, options.every_turn, system), renderer=renderer, tokeniser=tokeniser,
-                    salt=f"draw {options.seed}", split=options.split, held_out_share=options.held_out_share, limits=limits,
-                    min_answer_tokens=options.min_answer_tokens, max_answer_tokens=options.max_answer_tokens,
-                    keeps_conversations=_cuts(options))
+    worker = Worker(
+        layouts=Layouts(options.field, options.every_turn, system),
+        renderer=renderer,
+        tokeniser=tokeniser,
+        salt=f"draw {options.seed}",
+        split=options.split,
+        held_out_share=options.held_out_share,
+        limits=limits,
+        min_answer_tokens=options.min_answer_tokens,
+        max_answer_tokens=options.max_answer_tokens,
+        keeps_conversations=_cuts(options),
+    )
     return worker, attributes
 
 
@@ -53,7 +63,9 @@ def _cuts(options):
 
 
 def _limits(options):
-    found = [Limits(options.count, options.min_prompt_tokens, options.max_prompt_tokens, options.length_bins, options.quota)]
+    found = [
+        Limits(options.count, options.min_prompt_tokens, options.max_prompt_tokens, options.length_bins, options.quota)
+    ]
     if options.control_short is not None and options.control_from == "data":
         found.append(Limits(options.count, options.control_tokens // 2, options.control_tokens))
     return found
@@ -82,8 +94,9 @@ class Draw:
         key, name, source, prompt_tokens, answer_tokens, think, end_of_turn = outcome.example
         number = next(i for i, limit in enumerate(self._limits) if limit.holds(prompt_tokens))
         position = (*self._spool.append(outcome.tokens), *self._spool.append(outcome.conversation))
-        verdict = self.reservoirs[number].add(Candidate(key, name, source, prompt_tokens, answer_tokens, think, end_of_turn,
-                                                        position))
+        verdict = self.reservoirs[number].add(
+            Candidate(key, name, source, prompt_tokens, answer_tokens, think, end_of_turn, position)
+        )
         if verdict == "kept":
             self._for_now += 1
         else:
@@ -92,9 +105,12 @@ class Draw:
     def _leave_out(self, outcome):
         if outcome.is_error:
             if self._strict:
-                raise Failure(ExitCode.BAD_DATA, f"{outcome.place}: {outcome.reason}"
-                                                 f"{': ' + outcome.detail if outcome.detail else ''} (without --strict such "
-                                                 "rows are left out and counted)")
+                raise Failure(
+                    ExitCode.BAD_DATA,
+                    f"{outcome.place}: {outcome.reason}"
+                    f"{': ' + outcome.detail if outcome.detail else ''} (without --strict such "
+                    "rows are left out and counted)",
+                )
             if len(self.first_errors) < FIRST_ERRORS:
                 self.first_errors.append((outcome.place, outcome.reason, outcome.detail[:200]))
         self.left_out[outcome.reason] += 1
@@ -110,9 +126,16 @@ class Draw:
 
 def _examples(candidates, spool):
     """What writer.write takes; tokens are read when they are written."""
-    return [(name, candidate.source, candidate.spool[1] // 4,
-             lambda spool_place=candidate.spool[:2]: spool.read(*spool_place), candidate.prompt_tokens)
-            for name, candidate in zip(writer.unique_ids(candidates), candidates)]
+    return [
+        (
+            name,
+            candidate.source,
+            candidate.spool[1] // 4,
+            lambda spool_place=candidate.spool[:2]: spool.read(*spool_place),
+            candidate.prompt_tokens,
+        )
+        for name, candidate in zip(writer.unique_ids(candidates), candidates)
+    ]
 
 
 def _cut_examples(pool, candidates, spool, most_tokens):
@@ -130,29 +153,43 @@ def _cut_examples(pool, candidates, spool, most_tokens):
 def _report(draw, kept, options, progress):
     answers = [candidate.answer_tokens for candidate in kept]
     return {
-        "rows": progress.n_rows, "examples": draw.n_examples, "kept": len(kept), "asked": options.count,
-        "left_out": dict(draw.left_out), "first_errors": draw.first_errors,
+        "rows": progress.n_rows,
+        "examples": draw.n_examples,
+        "kept": len(kept),
+        "asked": options.count,
+        "left_out": dict(draw.left_out),
+        "first_errors": draw.first_errors,
         "lengths": summary.lengths(kept, _limits(options)[0]),
         "answer_tokens": [min(answers), int(statistics.median(answers)), max(answers)],
         "end_of_turn": summary.counts(candidate.end_of_turn for candidate in kept),
         "think": summary.counts(candidate.think for candidate in kept),
         "sources": summary.counts(candidate.source for candidate in kept),
-        "tokenised": draw.n_tokens, "seconds": progress.seconds, "processes": options.processes,
+        "tokenised": draw.n_tokens,
+        "seconds": progress.seconds,
+        "processes": options.processes,
     }
 
 
 def _attributes(options, common, report):
-    filters = command_line.settings(options) | {"think_effect": report["think"], "end_of_turn_token": report["end_of_turn"]}
-    return common | {"filters": json.dumps(filters, sort_keys=True, ensure_ascii=False), "seed": options.seed,
-                     "created_by": f"winnow-prepare {__version__}"}
+    filters = command_line.settings(options) | {
+        "think_effect": report["think"],
+        "end_of_turn_token": report["end_of_turn"],
+    }
+    return common | {
+        "filters": json.dumps(filters, sort_keys=True, ensure_ascii=False),
+        "seed": options.seed,
+        "created_by": f"winnow-prepare {__version__}",
+    }
 
 
 def _nothing_kept(draw, options):
     counted = ", ".join(f"{count} {reason}" for reason, count in draw.left_out.most_common(4))
     first = "; first: " + ": ".join(filter(None, draw.first_errors[0])) if draw.first_errors else ""
     hint = "; --separator says what stands between prompt and answer" if SEAM in draw.left_out and options.raw else ""
-    return Failure(ExitCode.BAD_DATA, f"{', '.join(options.input[:3])}: no example is left, nothing was written: "
-                                      f"{counted or 'no rows'}{first}{hint}")
+    return Failure(
+        ExitCode.BAD_DATA,
+        f"{', '.join(options.input[:3])}: no example is left, nothing was written: {counted or 'no rows'}{first}{hint}",
+    )
 
 
 def prepare(options):
@@ -179,15 +216,24 @@ def prepare(options):
         report = _report(draw, chosen[0], options, progress)
         files = {options.out: (_attributes(options, common, report), _examples(chosen[0], spool))}
         if options.control_short:
-            examples, failed = (_cut_examples(pool, chosen[0], spool, options.control_tokens) if _cuts(options)
-                                else (_examples(chosen[1], spool), {}))
+            examples, failed = (
+                _cut_examples(pool, chosen[0], spool, options.control_tokens)
+                if _cuts(options)
+                else (_examples(chosen[1], spool), {})
+            )
             if not examples:
-                raise Failure(ExitCode.BAD_DATA, f"no example for the control, nothing was written: no prompt of "
-                                                 f"{options.control_tokens} tokens or fewer"
-                                                 + "".join(f"; {count} {reason}" for reason, count in failed.items()))
+                raise Failure(
+                    ExitCode.BAD_DATA,
+                    f"no example for the control, nothing was written: no prompt of "
+                    f"{options.control_tokens} tokens or fewer"
+                    + "".join(f"; {count} {reason}" for reason, count in failed.items()),
+                )
             files[options.control_short] = (files[options.out][0], examples)
-            report["control"] = {"kept": len(examples), "left_out": dict(failed),
-                                 "prompt_tokens": [min(e[4] for e in examples), max(e[4] for e in examples)]}
+            report["control"] = {
+                "kept": len(examples),
+                "left_out": dict(failed),
+                "prompt_tokens": [min(e[4] for e in examples), max(e[4] for e in examples)],
+            }
     writer.write(files)
     try:
         _print(report, files, worker.tokeniser.backend, options)
@@ -195,8 +241,10 @@ def prepare(options):
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise Failure(ExitCode.IO_ERROR, f"{', '.join(map(str, files))}: written, but not the summary on standard output: "
-                                         f"{error.strerror}") from error
+        raise Failure(
+            ExitCode.IO_ERROR,
+            f"{', '.join(map(str, files))}: written, but not the summary on standard output: {error.strerror}",
+        ) from error
 
 
 def _counted(rows, progress):
@@ -212,8 +260,10 @@ def _print(report, files, backend, options):
     print(summary.as_text(report))
     if "control" in report:
         low, high = report["control"]["prompt_tokens"]
-        print(f"Control: {report['control']['kept']} examples, prompts of {low} to {high} tokens"
-              + "".join(f"; {count} left out: {reason}" for reason, count in report["control"]["left_out"].items()))
+        print(
+            f"Control: {report['control']['kept']} examples, prompts of {low} to {high} tokens"
+            + "".join(f"; {count} left out: {reason}" for reason, count in report["control"]["left_out"].items())
+        )
     name, _, _, load, start = files[options.out][1][0]
     print("\n" + summary.first_example(name, numpy.frombuffer(load(), numpy.int32).tolist(), start, backend))
     print("\nWritten: " + ", ".join(map(str, files)))
@@ -226,8 +276,10 @@ def _open_standard_streams():
             os.fstat(number)
         except OSError:
             os.dup2(os.open(os.devnull, os.O_RDWR), number)
-    sys.stdout, sys.stderr = (stream or open(number, "w", encoding="utf-8", closefd=False)
-                              for stream, number in ((sys.stdout, 1), (sys.stderr, 2)))
+    sys.stdout, sys.stderr = (
+        stream or open(number, "w", encoding="utf-8", closefd=False)
+        for stream, number in ((sys.stdout, 1), (sys.stderr, 2))
+    )
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")
 
@@ -241,8 +293,10 @@ def main(arguments=None):
     _open_standard_streams()
     asked_by = os.environ.get("WINNOW_VERSION", __version__)
     if asked_by != __version__:
-        print(f"winnow-prepare: is version {__version__}, but winnow is {asked_by}: install both from the same sources",
-              file=sys.stderr)
+        print(
+            f"winnow-prepare: is version {__version__}, but winnow is {asked_by}: install both from the same sources",
+            file=sys.stderr,
+        )
     signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -260,8 +314,11 @@ def main(arguments=None):
         trace = error.__traceback__
         while trace.tb_next is not None:
             trace = trace.tb_next
-        _leave(ExitCode.INTERNAL, f"internal error: {type(error).__name__}: {' '.join(str(error).split())} "
-                                  f"({os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno})")
+        _leave(
+            ExitCode.INTERNAL,
+            f"internal error: {type(error).__name__}: {' '.join(str(error).split())} "
+            f"({os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno})",
+        )
     return int(ExitCode.DONE)
 
 

@@ -24,9 +24,23 @@ Example:
 """
 LARGEST_SEED = 2**63 - 1
 # What apply_chat_template takes itself.
-RESERVED = {"conversation", "messages", "tools", "chat_template", "add_generation_prompt", "continue_final_message",
-            "sanitize_control_tokens", "tokenize", "padding", "truncation", "max_length", "return_tensors", "return_dict",
-            "return_assistant_tokens_mask", "tokenizer_kwargs"}
+RESERVED = {
+    "conversation",
+    "messages",
+    "tools",
+    "chat_template",
+    "add_generation_prompt",
+    "continue_final_message",
+    "sanitize_control_tokens",
+    "tokenize",
+    "padding",
+    "truncation",
+    "max_length",
+    "return_tensors",
+    "return_dict",
+    "return_assistant_tokens_mask",
+    "tokenizer_kwargs",
+}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -49,6 +63,7 @@ def _at_least(least):
         if value < least:
             raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from {least} on")
         return value
+
     return parse
 
 
@@ -94,43 +109,87 @@ def _date(text):
 def _files(parser):
     group = parser.add_argument_group("files")
     group.add_argument("--model", type=pathlib.Path, metavar="DIR", help="checkpoint directory; its tokenizer is used")
-    group.add_argument("--input", nargs="+", action="extend", metavar="FILE|DIR",
-                       help="JSON Lines (also .gz, .zst, or through a pipe) or Parquet, or a directory of them; hidden files "
-                            "of a directory are left out")
+    group.add_argument(
+        "--input",
+        nargs="+",
+        action="extend",
+        metavar="FILE|DIR",
+        help="JSON Lines (also .gz, .zst, or through a pipe) or Parquet, or a directory of them; hidden files "
+        "of a directory are left out",
+    )
     group.add_argument("--out", type=pathlib.Path, metavar="FILE", help="calibration file to write")
-    group.add_argument("--decode-responses", type=pathlib.Path, metavar="FILE",
-                       help="instead of all this: write to --out what winnow evaluate --responses wrote, with a text to "
-                            "each line of token ids")
+    group.add_argument(
+        "--decode-responses",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="instead of all this: write to --out what winnow evaluate --responses wrote, with a text to "
+        "each line of token ids",
+    )
     group.add_argument("--force", action="store_true", help="replace output files that are there")
     group.add_argument("--config", metavar="FILE", help="YAML file of flags under the same names; flags given here win")
 
 
 def _reading(parser):
     group = parser.add_argument_group("reading")
-    group.add_argument("--field", type=_pair, action="append", default=[], metavar="NAME=COLUMN",
-                       help=f"where to find a field; NAME is one of {', '.join(COLUMNS)}; COLUMN may be a path a.b")
-    group.add_argument("--every-turn", action="store_true",
-                       help="each turn of the assistant is an answer (default: the last one)")
-    group.add_argument("--system", metavar="keep|none|TEXT", default="keep", type=_text,
-                       help="the system's message: as in the data, removed, or this text instead (default keep)")
-    group.add_argument("--strict", action="store_true",
-                       help="stop at the first row that cannot be used (default: leave it out and count it)")
+    group.add_argument(
+        "--field",
+        type=_pair,
+        action="append",
+        default=[],
+        metavar="NAME=COLUMN",
+        help=f"where to find a field; NAME is one of {', '.join(COLUMNS)}; COLUMN may be a path a.b",
+    )
+    group.add_argument(
+        "--every-turn", action="store_true", help="each turn of the assistant is an answer (default: the last one)"
+    )
+    group.add_argument(
+        "--system",
+        metavar="keep|none|TEXT",
+        default="keep",
+        type=_text,
+        help="the system's message: as in the data, removed, or this text instead (default keep)",
+    )
+    group.add_argument(
+        "--strict",
+        action="store_true",
+        help="stop at the first row that cannot be used (default: leave it out and count it)",
+    )
 
 
 def _rendering(parser):
     group = parser.add_argument_group("chat template")
-    group.add_argument("--template", type=pathlib.Path, metavar="FILE", help="Jinja chat template instead of the model's")
-    group.add_argument("--template-arg", type=_pair, action="append", default=[], metavar="NAME=JSON",
-                       help="variable of the template, for example enable_thinking=false")
+    group.add_argument(
+        "--template", type=pathlib.Path, metavar="FILE", help="Jinja chat template instead of the model's"
+    )
+    group.add_argument(
+        "--template-arg",
+        type=_pair,
+        action="append",
+        default=[],
+        metavar="NAME=JSON",
+        help="variable of the template, for example enable_thinking=false",
+    )
     group.add_argument("--raw", action="store_true", help="no template: prompt and answer as they are (base models)")
-    group.add_argument("--separator", default="", type=_text, metavar="TEXT", help="with --raw: between prompt and answer")
-    group.add_argument("--think", choices=("empty", "none", "given"), default="empty",
-                       help="think block before the answer: empty as the template makes it, none at all, or with the "
-                            "reasoning that the data give. It belongs to the prompt and is never scored (default empty)")
-    group.add_argument("--no-end-of-turn", action="store_true",
-                       help="do not score the token that ends the answer (default: scored)")
-    group.add_argument("--date", type=_date, default=datetime.date(2024, 7, 26), metavar="YYYY-MM-DD",
-                       help="today, for templates that tell the date (default 2024-07-26, so that tokens never change)")
+    group.add_argument(
+        "--separator", default="", type=_text, metavar="TEXT", help="with --raw: between prompt and answer"
+    )
+    group.add_argument(
+        "--think",
+        choices=("empty", "none", "given"),
+        default="empty",
+        help="think block before the answer: empty as the template makes it, none at all, or with the "
+        "reasoning that the data give. It belongs to the prompt and is never scored (default empty)",
+    )
+    group.add_argument(
+        "--no-end-of-turn", action="store_true", help="do not score the token that ends the answer (default: scored)"
+    )
+    group.add_argument(
+        "--date",
+        type=_date,
+        default=datetime.date(2024, 7, 26),
+        metavar="YYYY-MM-DD",
+        help="today, for templates that tell the date (default 2024-07-26, so that tokens never change)",
+    )
 
 
 def _choosing(parser):
@@ -138,15 +197,31 @@ def _choosing(parser):
     group.add_argument("--count", type=_count, default=64, metavar="N|all", help="examples to keep (default 64)")
     group.add_argument("--min-prompt-tokens", type=_at_least(1), default=16384, metavar="N", help="default 16384")
     group.add_argument("--max-prompt-tokens", type=_at_least(1), default=32768, metavar="N", help="default 32768")
-    group.add_argument("--min-answer-tokens", type=_at_least(1), default=20, metavar="N",
-                       help="end of turn not counted (default 20)")
+    group.add_argument(
+        "--min-answer-tokens", type=_at_least(1), default=20, metavar="N", help="end of turn not counted (default 20)"
+    )
     group.add_argument("--max-answer-tokens", type=_at_least(1), metavar="N", help="default: no limit")
-    group.add_argument("--length-bins", type=_at_least(1), default=1, metavar="N",
-                       help="equal numbers from N equal ranges of prompt length (default 1)")
-    group.add_argument("--quota", type=_pair, action="append", default=[], metavar="SOURCE=N",
-                       help="at most N examples of that source; * means every other one")
-    group.add_argument("--split", choices=("all", "calibration", "held-out"), default="all",
-                       help="only that part of the rows; a hash of the first message decides, so the two never overlap")
+    group.add_argument(
+        "--length-bins",
+        type=_at_least(1),
+        default=1,
+        metavar="N",
+        help="equal numbers from N equal ranges of prompt length (default 1)",
+    )
+    group.add_argument(
+        "--quota",
+        type=_pair,
+        action="append",
+        default=[],
+        metavar="SOURCE=N",
+        help="at most N examples of that source; * means every other one",
+    )
+    group.add_argument(
+        "--split",
+        choices=("all", "calibration", "held-out"),
+        default="all",
+        help="only that part of the rows; a hash of the first message decides, so the two never overlap",
+    )
     group.add_argument("--held-out-share", type=_share, default=0.5, metavar="X", help="of the rows (default 0.5)")
     group.add_argument("--seed", type=_seed, default=0, metavar="N", help="of the draw (default 0)")
 
@@ -154,23 +229,41 @@ def _choosing(parser):
 def _control(parser):
     group = parser.add_argument_group("control set of short prompts")
     group.add_argument("--control-short", type=pathlib.Path, metavar="FILE", help="control file to write as well")
-    group.add_argument("--control-from", choices=("cut", "data"), default="cut",
-                       help="the same examples with the middle of the prompt removed, or short examples of the input "
-                            "(default cut)")
-    group.add_argument("--control-tokens", type=_at_least(16), default=4096, metavar="N",
-                       help="longest prompt of the control, in tokens; longer than the window, or there is nothing to "
-                            "measure. From data: at least half of it (default 4096)")
+    group.add_argument(
+        "--control-from",
+        choices=("cut", "data"),
+        default="cut",
+        help="the same examples with the middle of the prompt removed, or short examples of the input (default cut)",
+    )
+    group.add_argument(
+        "--control-tokens",
+        type=_at_least(16),
+        default=4096,
+        metavar="N",
+        help="longest prompt of the control, in tokens; longer than the window, or there is nothing to "
+        "measure. From data: at least half of it (default 4096)",
+    )
 
 
 def make_parser():
-    parser = _Parser(prog="winnow prepare", description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False,
-                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _Parser(
+        prog="winnow prepare",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--version", action="version", version=f"winnow-prepare {__version__}")
     for add in (_files, _reading, _rendering, _choosing, _control):
         add(parser)
     group = parser.add_argument_group("running")
-    group.add_argument("--processes", type=_at_least(1), default=len(os.sched_getaffinity(0)), metavar="N",
-                       help="worker processes; no influence on the result (default: all cores)")
+    group.add_argument(
+        "--processes",
+        type=_at_least(1),
+        default=len(os.sched_getaffinity(0)),
+        metavar="N",
+        help="worker processes; no influence on the result (default: all cores)",
+    )
     group.add_argument("--json", action="store_true", help="the summary as JSON")
     return parser
 
@@ -190,21 +283,33 @@ def parse(arguments):
     if options.separator and not options.raw:
         raise Failure(ExitCode.USAGE, "--separator needs --raw: a template says itself what stands before the answer")
     if options.max_prompt_tokens < options.min_prompt_tokens:
-        raise Failure(ExitCode.USAGE, f"--max-prompt-tokens {options.max_prompt_tokens} is below --min-prompt-tokens "
-                                      f"{options.min_prompt_tokens}")
+        raise Failure(
+            ExitCode.USAGE,
+            f"--max-prompt-tokens {options.max_prompt_tokens} is below --min-prompt-tokens {options.min_prompt_tokens}",
+        )
     if options.max_answer_tokens is not None and options.max_answer_tokens < options.min_answer_tokens:
-        raise Failure(ExitCode.USAGE, f"--max-answer-tokens {options.max_answer_tokens} is below --min-answer-tokens "
-                                      f"{options.min_answer_tokens}")
+        raise Failure(
+            ExitCode.USAGE,
+            f"--max-answer-tokens {options.max_answer_tokens} is below --min-answer-tokens {options.min_answer_tokens}",
+        )
     if options.control_short and options.control_tokens >= options.min_prompt_tokens:
-        raise Failure(ExitCode.USAGE, f"--control-tokens {options.control_tokens} is not below --min-prompt-tokens "
-                                      f"{options.min_prompt_tokens}: the control would not be shorter")
+        raise Failure(
+            ExitCode.USAGE,
+            f"--control-tokens {options.control_tokens} is not below --min-prompt-tokens "
+            f"{options.min_prompt_tokens}: the control would not be shorter",
+        )
     if options.count is not None and options.length_bins > options.count:
-        raise Failure(ExitCode.USAGE, f"--length-bins {options.length_bins} is more than --count {options.count}: some would "
-                                      "hold no example")
+        raise Failure(
+            ExitCode.USAGE,
+            f"--length-bins {options.length_bins} is more than --count {options.count}: some would hold no example",
+        )
     n_lengths = options.max_prompt_tokens - options.min_prompt_tokens + 1
     if options.length_bins > n_lengths:
-        raise Failure(ExitCode.USAGE, f"--length-bins {options.length_bins} is more than the {n_lengths} lengths from "
-                                      f"--min-prompt-tokens to --max-prompt-tokens")
+        raise Failure(
+            ExitCode.USAGE,
+            f"--length-bins {options.length_bins} is more than the {n_lengths} lengths from "
+            f"--min-prompt-tokens to --max-prompt-tokens",
+        )
     if options.control_short and options.control_short.resolve() == options.out.resolve():
         raise Failure(ExitCode.USAGE, "--out and --control-short name the same file")
     options.field = dict(options.field)
@@ -242,6 +347,7 @@ def _with_config(arguments):
     if path is None:
         return arguments
     import yaml
+
     try:
         with open(path, encoding="utf-8") as file:
             values = yaml.safe_load(file)
@@ -267,8 +373,20 @@ def _with_config(arguments):
 
 def settings(options):
     """What decides which tokens are in the file, for its attribute `filters`: paths by name only."""
-    left_out = {"model", "input", "out", "force", "config", "strict", "processes", "json", "seed", "control_short", "template",
-                "decode_responses"}
+    left_out = {
+        "model",
+        "input",
+        "out",
+        "force",
+        "config",
+        "strict",
+        "processes",
+        "json",
+        "seed",
+        "control_short",
+        "template",
+        "decode_responses",
+    }
     values = {name: value for name, value in vars(options).items() if name not in left_out}
     values["date"] = options.date.isoformat()
     values["input"] = [pathlib.Path(name).name.encode("utf-8", "replace").decode() for name in options.input]

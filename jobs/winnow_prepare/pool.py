@@ -18,7 +18,8 @@ LAG = 64
 class Pool:
     def __init__(self, worker, processes):
         self._executor = concurrent.futures.ProcessPoolExecutor(
-            processes, mp_context=multiprocessing.get_context("fork"), initializer=work.start, initargs=(worker,))
+            processes, mp_context=multiprocessing.get_context("fork"), initializer=work.start, initargs=(worker,)
+        )
         with warnings.catch_warnings():
             # Python 3.12 warns of forks beside threads; these are numpy's, which no worker uses.
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -44,8 +45,10 @@ class Pool:
         try:
             return future.result()
         except concurrent.futures.process.BrokenProcessPool as error:
-            raise Failure(ExitCode.OUT_OF_MEMORY, "a worker process was killed, perhaps for want of memory; try fewer by "
-                                                  "--processes") from error
+            raise Failure(
+                ExitCode.OUT_OF_MEMORY,
+                "a worker process was killed, perhaps for want of memory; try fewer by --processes",
+            ) from error
 
     def __enter__(self):
         return self
@@ -64,8 +67,11 @@ def _batches(rows):
     batch, size = [], 0
     for row in rows:
         batch.append(row)
-        size += len(row.payload) if isinstance(row.payload, bytes) else sum(
-            len(value) if isinstance(value, str) else 1024 for value in row.payload.values())
+        size += (
+            len(row.payload)
+            if isinstance(row.payload, bytes)
+            else sum(len(value) if isinstance(value, str) else 1024 for value in row.payload.values())
+        )
         if len(batch) == BATCH_ROWS or size >= BATCH_BYTES:
             yield batch
             batch, size = [], 0

@@ -24,9 +24,16 @@ class Progress:
         self._last = now
         share = min(1, self._reader.bytes_read / max(1, self._reader.bytes_total))
         left = f", {_duration(self.seconds * (1 - share) / share)} left" if share > 0.01 else ""
-        line = (f"winnow prepare: {self.n_rows} rows, {share:.0%} of {self._reader.bytes_total / 1e6:.0f} MB, {n_kept} kept, "
-                f"{self.n_tokens / 1e6:.1f} M tokens at {self.n_tokens / 1e6 / self.seconds:.2f} M/s{left}")
-        print(f"\r{line}\x1b[K" if self._terminal else line, end="" if self._terminal else "\n", file=sys.stderr, flush=True)
+        line = (
+            f"winnow prepare: {self.n_rows} rows, {share:.0%} of {self._reader.bytes_total / 1e6:.0f} MB, {n_kept} kept, "
+            f"{self.n_tokens / 1e6:.1f} M tokens at {self.n_tokens / 1e6 / self.seconds:.2f} M/s{left}"
+        )
+        print(
+            f"\r{line}\x1b[K" if self._terminal else line,
+            end="" if self._terminal else "\n",
+            file=sys.stderr,
+            flush=True,
+        )
 
     def clear(self):
         if self._terminal:

@@ -9,16 +9,20 @@ from winnow_prepare.errors import ExitCode, Failure, Unusable
 
 # Stands where the answer will be; private-use characters that no template trims.
 MARKER = "\ue0a7winnow-answer\ue0a7"
-THINK_TAGS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"), ("<seed:think>", "</seed:think>"),
-              ("<thought>", "</thought>"))
+THINK_TAGS = (
+    ("<think>", "</think>"),
+    ("[THINK]", "[/THINK]"),
+    ("<seed:think>", "</seed:think>"),
+    ("<thought>", "</thought>"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Rendered:
-    text: str          # the whole conversation
+    text: str  # the whole conversation
     answer_begin: int  # in characters
     answer_end: int
-    think: str         # what stands between the assistant's header and the answer
+    think: str  # what stands between the assistant's header and the answer
 
 
 class RawRenderer:
@@ -53,8 +57,13 @@ class TemplateRenderer:
     def _apply(self, messages, tools=None, generate=False):
         try:
             return self._tokenizer.apply_chat_template(
-                messages, tools=tools, chat_template=self._tool_template if tools else self._template, tokenize=False,
-                add_generation_prompt=generate, **self._arguments)
+                messages,
+                tools=tools,
+                chat_template=self._tool_template if tools else self._template,
+                tokenize=False,
+                add_generation_prompt=generate,
+                **self._arguments,
+            )
         except Exception as error:  # a template can do anything; jinja2 passes on whatever its filters throw
             raise Unusable("the template refuses the conversation", " ".join(str(error).split())) from error
 
@@ -79,13 +88,16 @@ class TemplateRenderer:
         at = marked.rfind(MARKER)
         if at < 0:
             raise Unusable("the template drops the answer")
-        head, tail = marked[:at], marked[at + len(MARKER):]
-        shown = text[len(head):len(text) - len(tail)]
-        if not (text.startswith(head) and text.endswith(tail) and shown in (answer, answer.strip(), answer.lstrip(),
-                                                                            answer.rstrip())):
+        head, tail = marked[:at], marked[at + len(MARKER) :]
+        shown = text[len(head) : len(text) - len(tail)]
+        if not (
+            text.startswith(head)
+            and text.endswith(tail)
+            and shown in (answer, answer.strip(), answer.lstrip(), answer.rstrip())
+        ):
             raise Unusable("the template changes the answer")
         prompt = self._without_leading_space(head, conversation)
-        shown, head = head[len(prompt):] + shown, prompt
+        shown, head = head[len(prompt) :] + shown, prompt
         head, effect = self._with_think_block(head, reasoning)
         return Rendered(head + shown + tail, len(head), len(head) + len(shown), effect)
 
@@ -98,7 +110,7 @@ class TemplateRenderer:
             prompt = self._apply(conversation.prompt, conversation.tools, generate=True)
         except Unusable:
             return head
-        return prompt if head.startswith(prompt) and not head[len(prompt):].strip() else head
+        return prompt if head.startswith(prompt) and not head[len(prompt) :].strip() else head
 
     def _split_answer(self, conversation):
         """(answer, reasoning): a think block at the beginning of the answer is taken apart.
@@ -117,8 +129,11 @@ class TemplateRenderer:
         if self._tags is None:
             return head, "no think block: the template has none"
         opening, closing = self._tags
-        block = re.search(re.escape(opening) + r"((?:(?!" + re.escape(opening) + r").)*?)" + re.escape(closing) + r"\s*\Z",
-                          head[max(0, head.rfind(opening)):], re.DOTALL)
+        block = re.search(
+            re.escape(opening) + r"((?:(?!" + re.escape(opening) + r").)*?)" + re.escape(closing) + r"\s*\Z",
+            head[max(0, head.rfind(opening)) :],
+            re.DOTALL,
+        )
         start = head.rfind(opening) if block or head.rstrip().endswith(opening) else None
         if self._policy == "none":
             if start is None:
@@ -140,7 +155,9 @@ def with_date(template, date):
     """The template with its calls of the clock replaced by the date: the real one would make other tokens every day, and
     Transformers lets no caller replace it."""
     day = datetime.datetime.combine(date, datetime.time())
-    return re.sub(r"strftime_now\(\s*(['\"])(.*?)\1\s*\)", lambda call: call[1] + day.strftime(call[2]) + call[1], template)
+    return re.sub(
+        r"strftime_now\(\s*(['\"])(.*?)\1\s*\)", lambda call: call[1] + day.strftime(call[2]) + call[1], template
+    )
 
 
 def _for_tools(tokenizer, template):
@@ -164,15 +181,22 @@ def find_template(tokenizer, path, model):
             names = ", ".join(sorted(template))
             template = template.get("default")
             if not template:
-                raise Failure(ExitCode.USAGE, f"{model}: its chat templates are named {names} and none is the default; "
-                                              "write the one that is meant to a file and pass --template FILE")
+                raise Failure(
+                    ExitCode.USAGE,
+                    f"{model}: its chat templates are named {names} and none is the default; "
+                    "write the one that is meant to a file and pass --template FILE",
+                )
         if template and not isinstance(template, str):
             raise Failure(ExitCode.BAD_DATA, f"{model}: the chat template of tokenizer_config.json is not text")
         if not template:
-            raise Failure(ExitCode.USAGE, f"{model}: the tokenizer has no chat template, as of a base model; pass "
-                                          "--template FILE (a Jinja chat template), or --raw for prompt and answer as "
-                                          "they are")
+            raise Failure(
+                ExitCode.USAGE,
+                f"{model}: the tokenizer has no chat template, as of a base model; pass "
+                "--template FILE (a Jinja chat template), or --raw for prompt and answer as "
+                "they are",
+            )
     import jinja2
+
     try:
         tokenizer.apply_chat_template([{"role": "user", "content": "Hello"}], chat_template=template, tokenize=False)
     except jinja2.TemplateSyntaxError as error:

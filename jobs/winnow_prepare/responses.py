@@ -28,18 +28,25 @@ def _lines(path):
 def _ids(place, line, n_tokens):
     ids = line.get("token_ids") if isinstance(line, dict) else None
     if not isinstance(ids, list):
-        raise Failure(ExitCode.BAD_DATA, f"{place}: expected an object with a list token_ids, as winnow evaluate --responses "
-                                         "writes it")
+        raise Failure(
+            ExitCode.BAD_DATA,
+            f"{place}: expected an object with a list token_ids, as winnow evaluate --responses writes it",
+        )
     for token in ids:
         if type(token) is not int or not 0 <= token < n_tokens:
-            raise Failure(ExitCode.BAD_DATA, f"{place}: token_ids: expected tokens below {n_tokens}, found "
-                                             f"{json.dumps(token)[:50]}; is --model the model that wrote them?")
+            raise Failure(
+                ExitCode.BAD_DATA,
+                f"{place}: token_ids: expected tokens below {n_tokens}, found "
+                f"{json.dumps(token)[:50]}; is --model the model that wrote them?",
+            )
     return ids
 
 
 def decode(options):
     """Writes options.out: each line of options.decode_responses with its `text`, special tokens left out."""
-    writer.check_output(options.out, options.force, [options.decode_responses] if options.decode_responses.exists() else [])
+    writer.check_output(
+        options.out, options.force, [options.decode_responses] if options.decode_responses.exists() else []
+    )
     tokenizer = load_tokenizer(options.model)
     lines = []
     for place, line in _lines(options.decode_responses):

@@ -14,10 +14,10 @@ class Candidate:
     example_id: str
     source: str
     prompt_tokens: int
-    answer_tokens: int   # scored, end of turn included
+    answer_tokens: int  # scored, end of turn included
     think: str
     end_of_turn: str
-    spool: tuple         # where the tokens are: offset, count; then offset, bytes of the conversation
+    spool: tuple  # where the tokens are: offset, count; then offset, bytes of the conversation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +31,9 @@ class Limits:
     quotas: dict = dataclasses.field(default_factory=dict)
 
     def holds(self, prompt_tokens):
-        return self.min_prompt_tokens <= prompt_tokens and (self.max_prompt_tokens is None
-                                                            or prompt_tokens <= self.max_prompt_tokens)
+        return self.min_prompt_tokens <= prompt_tokens and (
+            self.max_prompt_tokens is None or prompt_tokens <= self.max_prompt_tokens
+        )
 
     def bin_of(self, prompt_tokens):
         width = (self.max_prompt_tokens or 0) + 1 - self.min_prompt_tokens
@@ -53,14 +54,14 @@ class Reservoir:
 
     def __init__(self, limits):
         self._limits = limits
-        self._cells = {}   # (source or None, bin) -> list of Candidate, by key
+        self._cells = {}  # (source or None, bin) -> list of Candidate, by key
         self._keys = set()
 
     def __len__(self):
         return len(self._keys)
 
     def add(self, candidate):
-        """"kept" (for now), "duplicate" or "not drawn"."""
+        """ "kept" (for now), "duplicate" or "not drawn"."""
         if candidate.key in self._keys:
             return "duplicate"
         name = self._cell_source(candidate.source)

@@ -10,8 +10,18 @@ import pyarrow.parquet
 
 from winnow_prepare.errors import ExitCode, Failure
 
-SUFFIXES = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".ndjson.gz", ".json.gz", ".jsonl.zst", ".ndjson.zst",
-            ".json.zst", ".parquet")
+SUFFIXES = (
+    ".jsonl",
+    ".ndjson",
+    ".json",
+    ".jsonl.gz",
+    ".ndjson.gz",
+    ".json.gz",
+    ".jsonl.zst",
+    ".ndjson.zst",
+    ".json.zst",
+    ".parquet",
+)
 LONGEST_LINE_BYTES = 256 * 2**20
 PARQUET_ROWS = 16
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -20,10 +30,10 @@ COMPRESSIONS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    place: str             # "FILE:LINE" or "FILE, row N"
+    place: str  # "FILE:LINE" or "FILE, row N"
     payload: bytes | dict  # one line of JSON, or the row of a table
-    source: str            # name of the file without suffixes
-    problem: str = ""      # why there is no payload
+    source: str  # name of the file without suffixes
+    problem: str = ""  # why there is no payload
 
 
 def find_files(inputs):
@@ -32,8 +42,13 @@ def find_files(inputs):
     files = []
     for argument in map(pathlib.Path, inputs):
         if argument.is_dir():
-            found = sorted(path for path in argument.rglob("*") if path.is_file() and path.name.lower().endswith(SUFFIXES)
-                           and not any(part.startswith(".") for part in path.relative_to(argument).parts))
+            found = sorted(
+                path
+                for path in argument.rglob("*")
+                if path.is_file()
+                and path.name.lower().endswith(SUFFIXES)
+                and not any(part.startswith(".") for part in path.relative_to(argument).parts)
+            )
             if not found:
                 raise Failure(ExitCode.NO_INPUT, f"{argument}: no file of it ends with {', '.join(SUFFIXES)}")
             files += found
@@ -97,8 +112,10 @@ class Reader:
             if number == 1:
                 line = line.removeprefix(BYTE_ORDER_MARK)
             if is_first and line.lstrip().startswith(b"["):
-                raise Failure(ExitCode.BAD_DATA, f"{path}: a JSON array; one object a line is needed, for example by: "
-                                                 f"jq -c '.[]' {path}")
+                raise Failure(
+                    ExitCode.BAD_DATA,
+                    f"{path}: a JSON array; one object a line is needed, for example by: jq -c '.[]' {path}",
+                )
             is_first = is_first and not line.strip()
             if len(line) == LONGEST_LINE_BYTES and not line.endswith(b"\n"):
                 while line and not line.endswith(b"\n"):

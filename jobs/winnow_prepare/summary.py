@@ -23,11 +23,15 @@ def as_text(report):
     for reason, count in sorted(report["left_out"].items(), key=lambda item: (-item[1], item[0])):
         lines.append(f"  {count:>8}  {reason}")
     lines.append(f"  {report['kept']:>8}  kept" + (f" of {report['asked']} asked for" if report["asked"] else ""))
-    lines += [f"  first: {place}: {reason}{': ' + detail if detail else ''}"
-              for place, reason, detail in report["first_errors"]]
+    lines += [
+        f"  first: {place}: {reason}{': ' + detail if detail else ''}"
+        for place, reason, detail in report["first_errors"]
+    ]
     lines += ["", "Prompt lengths, tokens"]
     most = max(count for _, _, count in report["lengths"]) or 1
-    lines += [f"  {low:>7} - {high:<7} {count:>5}  {'█' * (count * BAR // most)}" for low, high, count in report["lengths"]]
+    lines += [
+        f"  {low:>7} - {high:<7} {count:>5}  {'█' * (count * BAR // most)}" for low, high, count in report["lengths"]
+    ]
     low, middle, high = report["answer_tokens"]
     lines += ["", f"Answers: {low} to {high} scored tokens, median {middle}; " + _end_of_turn(report)]
     for kind, count in report["think"].items():
@@ -41,7 +45,9 @@ def as_text(report):
 
 
 def _end_of_turn(report):
-    ends = ", ".join(f"{json.dumps(token) if token else 'none'} ({count})" for token, count in report["end_of_turn"].items())
+    ends = ", ".join(
+        f"{json.dumps(token) if token else 'none'} ({count})" for token, count in report["end_of_turn"].items()
+    )
     return f"end of turn scored: {ends}"
 
 
@@ -62,6 +68,7 @@ def visible(text):
 
 def first_example(name, ids, start, backend):
     """The beginning and the end of the prompt and the scored span, from the tokens of the file itself."""
+
     def spell(part):
         return visible(backend.decode(part, skip_special_tokens=False))
 
@@ -69,15 +76,17 @@ def first_example(name, ids, start, backend):
         return " ".join(repr(backend.decode([token], skip_special_tokens=False)) for token in part)
 
     prompt, answer = ids[:start], ids[start:]
-    head, tail = prompt[:HEAD_TOKENS], prompt[max(HEAD_TOKENS, len(prompt) - TAIL_TOKENS):]
+    head, tail = prompt[:HEAD_TOKENS], prompt[max(HEAD_TOKENS, len(prompt) - TAIL_TOKENS) :]
     between = len(prompt) - len(head) - len(tail)
     scored, more = answer[:ANSWER_TOKENS], len(answer) - ANSWER_TOKENS
-    last = answer[-min(more, 20):] if more > 0 else []
+    last = answer[-min(more, 20) :] if more > 0 else []
     hidden = max(0, more - len(last))
     text = spell(head) + (f"\n[... {between} tokens ...]\n" if between else "") + spell(tail) + "⟦" + spell(scored)
     text += (f"\n[... {hidden} tokens ...]\n" if hidden else "") + (spell(last) if last else "") + "⟧"
-    return (f"First example, {name}: {len(prompt)} tokens of prompt, then ⟦{len(answer)} scored tokens⟧\n{text}\n"
-            f"Tokens at the seam: {pieces(prompt[-SEAM_TOKENS:])} ⟦ {pieces(answer[:SEAM_TOKENS])}")
+    return (
+        f"First example, {name}: {len(prompt)} tokens of prompt, then ⟦{len(answer)} scored tokens⟧\n{text}\n"
+        f"Tokens at the seam: {pieces(prompt[-SEAM_TOKENS:])} ⟦ {pieces(answer[:SEAM_TOKENS])}"
+    )
 
 
 def counts(values):

@@ -18,32 +18,42 @@ PROBE = "It's  a probe:\n\n\t1234 naïve Straße, don't 你好 <x>\n"
 @dataclasses.dataclass(frozen=True)
 class Tokens:
     ids: list
-    answer_start: int   # index of the first scored token
+    answer_start: int  # index of the first scored token
     answer_tokens: int  # scored tokens without the end of turn
-    end_of_turn: str    # the token that ends the answer, if it is scored
+    end_of_turn: str  # the token that ends the answer, if it is scored
 
 
 def load_tokenizer(model):
     """Transformers' tokenizer of a checkpoint directory, without network and without code of the checkpoint's."""
     if not model.is_dir():
-        raise Failure(ExitCode.NO_INPUT, f"{model}: no such directory; --model is a checkpoint as Hugging Face stores it")
-    os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false",
-                      TRANSFORMERS_NO_ADVISORY_WARNINGS="1")
+        raise Failure(
+            ExitCode.NO_INPUT, f"{model}: no such directory; --model is a checkpoint as Hugging Face stores it"
+        )
+    os.environ.update(
+        HF_HUB_OFFLINE="1",
+        TRANSFORMERS_OFFLINE="1",
+        TOKENIZERS_PARALLELISM="false",
+        TRANSFORMERS_NO_ADVISORY_WARNINGS="1",
+    )
     try:
         import transformers
     except ImportError as error:
         raise Failure(ExitCode.UNAVAILABLE, f"{error}; pip install -r requirements.txt") from error
     transformers.logging.set_verbosity(transformers.logging.CRITICAL)
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(str(model), local_files_only=True,
-                                                               trust_remote_code=False)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            str(model), local_files_only=True, trust_remote_code=False
+        )
     except Exception as error:  # of every kind, by the file that is damaged or missing
         text = " ".join(str(error).split())[:300]
         code = ExitCode.BAD_DATA if (model / "tokenizer.json").exists() else ExitCode.NO_INPUT
-        raise Failure(code, f"{model}: no tokenizer that Transformers can load (tokenizer.json, tokenizer_config.json): "
-                            f"{text}") from error
+        raise Failure(
+            code, f"{model}: no tokenizer that Transformers can load (tokenizer.json, tokenizer_config.json): {text}"
+        ) from error
     if not getattr(tokenizer, "is_fast", False):
-        raise Failure(ExitCode.BAD_DATA, f"{model}: the tokenizer gives no character offsets; a tokenizer.json is needed")
+        raise Failure(
+            ExitCode.BAD_DATA, f"{model}: the tokenizer gives no character offsets; a tokenizer.json is needed"
+        )
     _compare_with_file(tokenizer, model / "tokenizer.json")
     return tokenizer
 
@@ -52,6 +62,7 @@ def _compare_with_file(tokenizer, path):
     """Says when Transformers tokenises in another way than tokenizer.json does, as it does where the class named in
     tokenizer_config.json is the wrong one: programs that read the file alone would feed the model other tokens."""
     import tokenizers
+
     if not path.exists():
         return
     try:
@@ -59,8 +70,11 @@ def _compare_with_file(tokenizer, path):
     except Exception as error:  # tokenizers throws plain Exception
         raise Failure(ExitCode.BAD_DATA, f"{path}: {' '.join(str(error).split())[:300]}") from error
     if alone != tokenizer(PROBE, add_special_tokens=False)["input_ids"]:
-        print(f"winnow prepare: warning: Transformers makes other tokens than {path} alone (class "
-              f"{type(tokenizer).__name__}); Transformers' are used", file=sys.stderr)
+        print(
+            f"winnow prepare: warning: Transformers makes other tokens than {path} alone (class "
+            f"{type(tokenizer).__name__}); Transformers' are used",
+            file=sys.stderr,
+        )
 
 
 def tokenizer_sha256(tokenizer, model):
@@ -90,7 +104,7 @@ def special_prefix(tokenizer):
     """Token ids that the tokenizer puts before a text by itself: a beginning-of-text token, or none."""
     bare = tokenizer("a", add_special_tokens=False)["input_ids"]
     ids = tokenizer("a")["input_ids"]
-    return next((ids[:at] for at in range(len(ids)) if ids[at:at + len(bare)] == bare), [])
+    return next((ids[:at] for at in range(len(ids)) if ids[at : at + len(bare)] == bare), [])
 
 
 class Tokeniser:
@@ -128,7 +142,7 @@ class Tokeniser:
             end = None
         # What follows the end of turn (the template's line break, say) is not the model's to predict. A token of this
         # kind is never merged with others, so the tokens before are the same with and without what follows.
-        text = rendered.text[:end.end() if end else rendered.answer_end]
+        text = rendered.text[: end.end() if end else rendered.answer_end]
         ids, tail, first, shift = self._encode_in_parts(text, rendered.answer_begin)
         ids, first = self._prefix + ids, first + len(self._prefix)
         begin = rendered.answer_begin - shift
@@ -140,7 +154,7 @@ class Tokeniser:
         before = tail.token_to_chars(start - 1) if start else None
         if before is not None and before[1] > begin:
             raise Unusable(SEAM)
-        self._check(ids, first + start, text[rendered.answer_begin:])
+        self._check(ids, first + start, text[rendered.answer_begin :])
         closing = 0
         if end:
             closing = len(tail.ids) - (tail.char_to_token(end.start(1) - shift) or len(tail.ids) - 1)
@@ -160,7 +174,7 @@ class Tokeniser:
         if cut:
             ids = self._backend.encode_batch_fast([text], add_special_tokens=False)[0].ids
             tail = self._backend.encode(text[cut:], add_special_tokens=False)
-            if ids[len(ids) - len(tail.ids):] == tail.ids:
+            if ids[len(ids) - len(tail.ids) :] == tail.ids:
                 return ids, tail, len(ids) - len(tail.ids), cut
         encoding = self._backend.encode(text, add_special_tokens=False)
         return encoding.ids, encoding, 0, 0

@@ -20,9 +20,9 @@ class Worker:
     renderer: object
     tokeniser: object
     salt: str
-    split: str                # "all", "calibration" or "held-out"
+    split: str  # "all", "calibration" or "held-out"
     held_out_share: float
-    limits: list              # of the calibration set, then perhaps of the control set
+    limits: list  # of the calibration set, then perhaps of the control set
     min_answer_tokens: int
     max_answer_tokens: int | None
     keeps_conversations: bool
@@ -31,11 +31,11 @@ class Worker:
 @dataclasses.dataclass(frozen=True)
 class Outcome:
     place: str
-    reason: str = ""          # why it is not an example
+    reason: str = ""  # why it is not an example
     detail: str = ""
     is_error: bool = False
-    example: tuple = ()       # key, id, source, prompt tokens, answer tokens, think, end of turn
-    tokens: bytes = b""       # int32
+    example: tuple = ()  # key, id, source, prompt tokens, answer tokens, think, end of turn
+    tokens: bytes = b""  # int32
     conversation: bytes = b""
     n_tokenised: int = 0
 
@@ -79,8 +79,10 @@ def _examine(row, conversation, bounds):
     try:
         _check_split(conversation)
         key = conversation.key(_worker.salt)
-        if all(is_outranked(key, conversation.source, limits.quotas, bound)
-               for limits, bound in zip(_worker.limits, bounds)):
+        if all(
+            is_outranked(key, conversation.source, limits.quotas, bound)
+            for limits, bound in zip(_worker.limits, bounds)
+        ):
             raise Unusable("not drawn", is_error=False)
         rendered = _worker.renderer.render(conversation)
         shortest = min(limits.min_prompt_tokens for limits in _worker.limits)
@@ -91,11 +93,23 @@ def _examine(row, conversation, bounds):
         _check_lengths(tokens)
     except Unusable as unusable:
         return _left_out(row, unusable, n_tokenised)
-    example = (key, conversation.example_id, conversation.source, tokens.answer_start, n_tokenised - tokens.answer_start,
-               rendered.think, tokens.end_of_turn)
+    example = (
+        key,
+        conversation.example_id,
+        conversation.source,
+        tokens.answer_start,
+        n_tokenised - tokens.answer_start,
+        rendered.think,
+        tokens.end_of_turn,
+    )
     kept = pickle.dumps(dataclasses.asdict(conversation)) if _worker.keeps_conversations else b""
-    return Outcome(row.place, example=example, tokens=numpy.array(tokens.ids, numpy.int32).tobytes(), conversation=kept,
-                   n_tokenised=n_tokenised)
+    return Outcome(
+        row.place,
+        example=example,
+        tokens=numpy.array(tokens.ids, numpy.int32).tobytes(),
+        conversation=kept,
+        n_tokenised=n_tokenised,
+    )
 
 
 def _check_split(conversation):
@@ -153,9 +167,9 @@ def shortened(conversation, length):
     for message in conversation.prompt:
         text = message["content"]
         if len(text) > length:
-            head, tail = text[:(length + 1) // 2], text[len(text) - length // 2:]
-            head = head[:_last_space(head)]
-            tail = tail[len(tail) - _last_space(tail[::-1]):]
+            head, tail = text[: (length + 1) // 2], text[len(text) - length // 2 :]
+            head = head[: _last_space(head)]
+            tail = tail[len(tail) - _last_space(tail[::-1]) :]
             message = message | {"content": head + "\n" + tail}
         messages.append(message)
     return dataclasses.replace(conversation, messages=[*messages, conversation.messages[-1]])

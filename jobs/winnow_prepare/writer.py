@@ -38,8 +38,11 @@ class Spool:
             raise self._failure(error) from error
 
     def _failure(self, error):
-        return Failure(ExitCode.IO_ERROR, f"{self._directory}: temporary file beside the output: {error.strerror}; make room "
-                                          "there, or write to another directory")
+        return Failure(
+            ExitCode.IO_ERROR,
+            f"{self._directory}: temporary file beside the output: {error.strerror}; make room "
+            "there, or write to another directory",
+        )
 
 
 def sha256(text):
@@ -112,7 +115,7 @@ def _write_one(part, attributes, examples):
     with open(part, "w+b", buffering=0) as disk:
         room = 4 * tokens + 2 * names + 256 * len(examples) + 2 * text + 2**16
         os.posix_fallocate(disk.fileno(), 0, room)  # fails here
-        os.ftruncate(disk.fileno(), 0)              # HDF5 makes an empty file only into one of its own
+        os.ftruncate(disk.fileno(), 0)  # HDF5 makes an empty file only into one of its own
         with h5py.File(disk, "w") as file:
             os.posix_fallocate(disk.fileno(), 0, room)  # cut to what is used when HDF5 closes it
             _fill(file, attributes, examples)
@@ -127,7 +130,7 @@ def _fill(file, attributes, examples):
     tokens = file.create_dataset("tokens", (sum(lengths),), numpy.int32, track_times=False)
     offsets = numpy.concatenate([[0], numpy.cumsum(lengths)]).astype(numpy.int64)
     for number, (_, _, _, load, _) in enumerate(examples):
-        tokens[offsets[number]:offsets[number + 1]] = numpy.frombuffer(load(), numpy.int32)
+        tokens[offsets[number] : offsets[number + 1]] = numpy.frombuffer(load(), numpy.int32)
     file.create_dataset("offsets", data=offsets, track_times=False)
     starts = numpy.array([start for *_, start in examples], numpy.int64)
     file.create_dataset("answer_start", data=starts, track_times=False)

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-N_DRAWS = 200        # random orders of the examples
-N_RESAMPLES = 2000   # of the bootstrap, for differences that a file does not have
-SMALLEST = 8   # examples of the first ranking, where there are twice as many
+N_DRAWS = 200  # random orders of the examples
+N_RESAMPLES = 2000  # of the bootstrap, for differences that a file does not have
+SMALLEST = 8  # examples of the first ranking, where there are twice as many
 
 
 def average_ranks(values):
@@ -51,12 +51,12 @@ def jaccard(a, b):
 class Stability:
     """Rankings after the first `sizes[i]` examples, compared with that of all."""
 
-    sizes: list          # of examples; the last is all of them
+    sizes: list  # of examples; the last is all of them
     k: int
-    ranks: np.ndarray    # (size, layer): rank from 1, examples in the order of the file
-    rho: np.ndarray      # (size): Spearman's rho with the ranking of all
-    shared: np.ndarray   # (size): layers of the top k that the top k of all has, too
-    drawn_rho: np.ndarray     # (size, 3): 5 %, 50 %, 95 % of the same over random orders of the examples
+    ranks: np.ndarray  # (size, layer): rank from 1, examples in the order of the file
+    rho: np.ndarray  # (size): Spearman's rho with the ranking of all
+    shared: np.ndarray  # (size): layers of the top k that the top k of all has, too
+    drawn_rho: np.ndarray  # (size, 3): 5 %, 50 %, 95 % of the same over random orders of the examples
     drawn_shared: np.ndarray  # (size): median over random orders
 
 

@@ -15,6 +15,7 @@ def _tokenizer(run, file):
     if not path.is_file() or path.stat().st_size > LARGEST_TOKENIZER:
         return None
     import tokenizers  # takes a moment, so only here
+
     data = path.read_bytes()
     wanted = file.attrs.get("tokenizer_sha256", "")
     wanted = wanted.decode() if isinstance(wanted, bytes) else str(wanted)

@@ -2,8 +2,17 @@
 
 from dataclasses import dataclass
 
-from . import (compare, evaluation, figures, figures_evaluation, figures_examples, figures_search, reading, search,
-               signals)
+from . import (
+    compare,
+    evaluation,
+    figures,
+    figures_evaluation,
+    figures_examples,
+    figures_search,
+    reading,
+    search,
+    signals,
+)
 from .charts import draw_squares
 from .markup import tag
 from .record import Run
@@ -17,11 +26,11 @@ MOST_CARDS = 8  # budgets in the answer of an evaluation
 class Kind:
     """The parts of a section; each takes the result, `figures` also the most cells of a heat map."""
 
-    word: str       # names the section where a page has several kinds
-    heading: str    # of a page about one result
-    lead: object    # the answer in a sentence
+    word: str  # names the section where a page has several kinds
+    heading: str  # of a page about one result
+    lead: object  # the answer in a sentence
     answer: object
-    lines: object   # how far to trust it: texts
+    lines: object  # how far to trust it: texts
     figures: object
 
 
@@ -49,18 +58,32 @@ def about(result):
 def _card(head, of, kept, strip, sentences, k):
     """One budget: its layers to copy, drawn, and what to say about them. strip: function of the width."""
     copied = ",".join(str(layer) for layer in sorted(kept.tolist()))
-    return tag("div",
-               tag("div", tag("span", head, class_="k"), tag("span", of, class_="of"),
-                   tag("button", "Copy list", type="button", class_="copy", data_copy=copied), class_="head"),
-               tag("p", tag("span", "Keep ", class_="keepword"), tag("b", ranges(kept) or "none", class_="layers"),
-                   class_="keeplist"),
-               tag("div", tag("div", strip(WIDE), class_="wide"), tag("div", strip(NARROW), class_="narrow")),
-               *sentences, class_="budget", data_budget=k)
+    return tag(
+        "div",
+        tag(
+            "div",
+            tag("span", head, class_="k"),
+            tag("span", of, class_="of"),
+            tag("button", "Copy list", type="button", class_="copy", data_copy=copied),
+            class_="head",
+        ),
+        tag(
+            "p",
+            tag("span", "Keep ", class_="keepword"),
+            tag("b", ranges(kept) or "none", class_="layers"),
+            class_="keeplist",
+        ),
+        tag("div", tag("div", strip(WIDE), class_="wide"), tag("div", strip(NARROW), class_="narrow")),
+        *sentences,
+        class_="budget",
+        data_budget=k,
+    )
 
 
 def _legend(entries):
-    return tag("p", *(tag("span", tag("i", class_=f"swatch sw-{class_}"), words) for class_, words in entries),
-               class_="legend")
+    return tag(
+        "p", *(tag("span", tag("i", class_=f"swatch sw-{class_}"), words) for class_, words in entries), class_="legend"
+    )
 
 
 PATTERN_LEGEND = [("keep", "full attention"), ("spare", "windowed")]
@@ -79,16 +102,27 @@ def _run_lead(run):
     """The answer at the run's own K, in one sentence."""
     choice, n = reading.choose(run, run.top_k), len(run.layers)
     if choice.k == n:
-        return tag("p", f"All {n} measured layers are kept at K = {choice.k}; a smaller --top-k chooses.", class_="lead")
+        return tag(
+            "p", f"All {n} measured layers are kept at K = {choice.k}; a smaller --top-k chooses.", class_="lead"
+        )
     kept = run.layers[choice.kept]
     word = "layer " if choice.k == 1 else "layers "
     text = ""
     if choice.is_known:
-        text = (" Every place is settled." if not choice.open else
-                f" {len(choice.settled)} of the {choice.k} places {'is' if len(choice.settled) == 1 else 'are'} settled; "
-                f"for the rest there is not enough evidence to tell close layers apart.")
-    return tag("p", "Keep full attention in ", tag("b", word, ranges(kept), class_="layers"),
-               f" ({choice.k} of {n}) and window the rest.", text, class_="lead")
+        text = (
+            " Every place is settled."
+            if not choice.open
+            else f" {len(choice.settled)} of the {choice.k} places {'is' if len(choice.settled) == 1 else 'are'} settled; "
+            f"for the rest there is not enough evidence to tell close layers apart."
+        )
+    return tag(
+        "p",
+        "Keep full attention in ",
+        tag("b", word, ranges(kept), class_="layers"),
+        f" ({choice.k} of {n}) and window the rest.",
+        text,
+        class_="lead",
+    )
 
 
 def _word_of_budget(k, n):
@@ -102,32 +136,89 @@ def _run_answer(run):
     for k in run.budgets:
         choice = reading.choose(run, k)
         share = reading.cache_share(run, k)
-        memory = [] if share is None else [tag("p", f"KV cache at the median prompt of {share[1]:,.0f} tokens: "
-                                                     f"{percent(share[0])} of full attention's.", class_="caption")]
-        cards.append(_card(f"{k} of {n}", _word_of_budget(k, n), run.layers[choice.kept],
-                           lambda width, choice=choice: figures.strip(run, choice, width),
-                           [tag("p", reading.certainty(run, choice), class_="sure"), *memory], k))
+        memory = (
+            []
+            if share is None
+            else [
+                tag(
+                    "p",
+                    f"KV cache at the median prompt of {share[1]:,.0f} tokens: "
+                    f"{percent(share[0])} of full attention's.",
+                    class_="caption",
+                )
+            ]
+        )
+        cards.append(
+            _card(
+                f"{k} of {n}",
+                _word_of_budget(k, n),
+                run.layers[choice.kept],
+                lambda width, choice=choice: figures.strip(run, choice, width),
+                [tag("p", reading.certainty(run, choice), class_="sure"), *memory],
+                k,
+            )
+        )
     return tag("div", *cards, _legend(figures.KEPT_LEGEND), class_="answer")
 
 
 def _run_lines(run):
-    lines = [reading.too_few(run), reading.base_quality(run), reading.split_half(run) if run.reliability else "",
-             *(reading.control(run, name) for name in run.controls)]
+    lines = [
+        reading.too_few(run),
+        reading.base_quality(run),
+        reading.split_half(run) if run.reliability else "",
+        *(reading.control(run, name) for name in run.controls),
+    ]
     if not run.controls:
-        lines.append("There is no control set, so the ranking may be about layers that matter everywhere, not about long "
-                     "context: --control NAME=FILE measures one.")
+        lines.append(
+            "There is no control set, so the ranking may be about layers that matter everywhere, not about long "
+            "context: --control NAME=FILE measures one."
+        )
     return [line for line in lines if line] + run.remarks()
 
 
 def ranking_table(run):
-    columns = ["rank", "layer", "mean delta NLL", "low", "high", "median", "standard error", "rank low", "rank high",
-               "exact-match drop", "token-accuracy drop", *(f"P(top {k})" for k in run.p_top_k)]
-    names = ["mean_delta_nll", "ci_low", "ci_high", "median_delta_nll", "standard_error", "rank_low", "rank_high",
-             "exact_match_drop", "token_accuracy_drop"]
-    rows = [(int(run.rank[i]), int(run.layers[i]), *(float(run.figures[name][i]) for name in names),
-             *(float(p[i]) for p in run.p_top_k.values())) for i in run.order()]
-    return figures.Figure("ranking", "Ranking", "All layers by mean delta NLL, nats per token.", [],
-                          "Intervals are 95 % bootstrap intervals over examples.", table=(columns, rows))
+    columns = [
+        "rank",
+        "layer",
+        "mean delta NLL",
+        "low",
+        "high",
+        "median",
+        "standard error",
+        "rank low",
+        "rank high",
+        "exact-match drop",
+        "token-accuracy drop",
+        *(f"P(top {k})" for k in run.p_top_k),
+    ]
+    names = [
+        "mean_delta_nll",
+        "ci_low",
+        "ci_high",
+        "median_delta_nll",
+        "standard_error",
+        "rank_low",
+        "rank_high",
+        "exact_match_drop",
+        "token_accuracy_drop",
+    ]
+    rows = [
+        (
+            int(run.rank[i]),
+            int(run.layers[i]),
+            *(float(run.figures[name][i]) for name in names),
+            *(float(p[i]) for p in run.p_top_k.values()),
+        )
+        for i in run.order()
+    ]
+    return figures.Figure(
+        "ranking",
+        "Ranking",
+        "All layers by mean delta NLL, nats per token.",
+        [],
+        "Intervals are 95 % bootstrap intervals over examples.",
+        table=(columns, rows),
+    )
 
 
 def _run_figures(run, most_cells):
@@ -135,8 +226,14 @@ def _run_figures(run, most_cells):
     found = [figures.deltas(run), figures.certainty(run)]
     if run.examples is not None:
         found.append(figures_examples.heat_map(run, max(most_cells, len(run.layers))))
-    found += [*figures.controls(run), figures.exact_match(run), figures_examples.tokens(run, max(most_cells // 4, 1)),
-              figures_examples.growth(run), *signals.figures(run), ranking_table(run)]
+    found += [
+        *figures.controls(run),
+        figures.exact_match(run),
+        figures_examples.tokens(run, max(most_cells // 4, 1)),
+        figures_examples.growth(run),
+        *signals.figures(run),
+        ranking_table(run),
+    ]
     return [figure for figure in found if figure is not None]
 
 
@@ -147,12 +244,21 @@ def _search_lead(result):
     n, words = len(result.layers), []
     for method in result.methods:
         at = search.target(method, n)
-        words += [f"With {method.keep[at]} of {n} at full attention {method.name} keeps ",
-                  tag("b", "layer " if method.keep[at] == 1 else "layers ", ranges(result.layers[method.full[at]]) or "none",
-                      class_="layers"), f": {search.figures_said(method, at)}. "]
+        words += [
+            f"With {method.keep[at]} of {n} at full attention {method.name} keeps ",
+            tag(
+                "b",
+                "layer " if method.keep[at] == 1 else "layers ",
+                ranges(result.layers[method.full[at]]) or "none",
+                class_="layers",
+            ),
+            f": {search.figures_said(method, at)}. ",
+        ]
     if not result.methods:
-        words = [f"Interactions of {len(result.pairs.layers)} layers: no selection, but what windowing two of them costs beyond "
-                 "the two apart."]
+        words = [
+            f"Interactions of {len(result.pairs.layers)} layers: no selection, but what windowing two of them costs beyond "
+            "the two apart."
+        ]
     return tag("p", *words, class_="lead")
 
 
@@ -164,9 +270,16 @@ def _search_answer(result):
         for i, k in enumerate(method.keep):
             if k not in wanted or (not 0 < k < n and i != at):
                 continue
-            cards.append(_card(f"{k} of {n}", method.name, result.layers[method.full[i]],
-                               _pattern_strip(result.layers, method.full[i], f"Layers kept by {method.name} at K = {k}"),
-                               [tag("p", capital(search.figures_said(method, i)) + ".", class_="sure")], k))
+            cards.append(
+                _card(
+                    f"{k} of {n}",
+                    method.name,
+                    result.layers[method.full[i]],
+                    _pattern_strip(result.layers, method.full[i], f"Layers kept by {method.name} at K = {k}"),
+                    [tag("p", capital(search.figures_said(method, i)) + ".", class_="sure")],
+                    k,
+                )
+            )
     return tag("div", *cards, _legend(PATTERN_LEGEND), class_="answer") if cards else ""
 
 
@@ -187,20 +300,40 @@ def _evaluation_answer(result):
         text = f"{capital(words)} {evaluation.said(result, metric, i)}"
         text += f"; {evaluation.loss(result, i)}." if evaluation.loss(result, i) else "."
         caption = evaluation.caption_of_cost(result, i)
-        cards.append(_card(f"{k} of {n}", result.patterns[i] + (f", best of {len(ranked)}" if len(ranked) > 1 else ""),
-                           result.layers[result.full[i]],
-                           _pattern_strip(result.layers, result.full[i], f"Layers of {result.patterns[i]}"),
-                           [tag("p", text + evaluation.rival(result, ranked), class_="sure"),
-                            *([tag("p", caption, class_="caption")] if caption else [])], k))
+        cards.append(
+            _card(
+                f"{k} of {n}",
+                result.patterns[i] + (f", best of {len(ranked)}" if len(ranked) > 1 else ""),
+                result.layers[result.full[i]],
+                _pattern_strip(result.layers, result.full[i], f"Layers of {result.patterns[i]}"),
+                [
+                    tag("p", text + evaluation.rival(result, ranked), class_="sure"),
+                    *([tag("p", caption, class_="caption")] if caption else []),
+                ],
+                k,
+            )
+        )
     return tag("div", *cards, _legend(PATTERN_LEGEND), class_="answer")
 
 
 KINDS = {
-    evaluation.Evaluation: Kind("Whole patterns on held-out examples", "Patterns of full and windowed layers, measured",
-                                lambda result: tag("p", evaluation.lead(result), class_="lead"), _evaluation_answer,
-                                evaluation.lines, lambda result, _: figures_evaluation.figures(result)),
-    search.Search: Kind("Joint selection", "Layers to keep, chosen together", _search_lead, _search_answer, search.lines,
-                        lambda result, _: figures_search.figures(result)),
-    Run: Kind("Layers one at a time", "Layers that must keep full attention", _run_lead, _run_answer, _run_lines,
-              _run_figures),
+    evaluation.Evaluation: Kind(
+        "Whole patterns on held-out examples",
+        "Patterns of full and windowed layers, measured",
+        lambda result: tag("p", evaluation.lead(result), class_="lead"),
+        _evaluation_answer,
+        evaluation.lines,
+        lambda result, _: figures_evaluation.figures(result),
+    ),
+    search.Search: Kind(
+        "Joint selection",
+        "Layers to keep, chosen together",
+        _search_lead,
+        _search_answer,
+        search.lines,
+        lambda result, _: figures_search.figures(result),
+    ),
+    Run: Kind(
+        "Layers one at a time", "Layers that must keep full attention", _run_lead, _run_answer, _run_lines, _run_figures
+    ),
 }

@@ -8,8 +8,8 @@ from .palette import N_STEPS
 from .svg import TEXT_WIDTH, Canvas, place_labels, value_scale
 from .wording import number
 
-MOST_NAMED = 40       # points that get a name
-MOST_SQUARES = 2000   # of a grid of layers
+MOST_NAMED = 40  # points that get a name
+MOST_SQUARES = 2000  # of a grid of layers
 
 
 def step_class(share):
@@ -18,7 +18,7 @@ def step_class(share):
 
 
 def shorten(text, limit):
-    return text if len(text) <= limit else text[:limit - 1] + "\u2026"
+    return text if len(text) <= limit else text[: limit - 1] + "\u2026"
 
 
 @dataclass
@@ -43,8 +43,14 @@ def draw_grid(grid, width):
     top = 22 if grid.row_axis else 6
     step = min((width - left - 6) / n_columns, grid.widest)
     height = min(grid.height, max(14.0, step)) if n_columns == n_rows else grid.height
-    canvas = Canvas(width, top + n_rows * height + (38 if grid.axis else 22), left=left,
-                    right=width - left - step * n_columns, top=top, bottom=38 if grid.axis else 22)
+    canvas = Canvas(
+        width,
+        top + n_rows * height + (38 if grid.axis else 22),
+        left=left,
+        right=width - left - step * n_columns,
+        top=top,
+        bottom=38 if grid.axis else 22,
+    )
     if grid.row_axis:
         canvas.text(2, 14, grid.row_axis, "start", "axis")
     for r, row in enumerate(grid.rows):
@@ -52,8 +58,15 @@ def draw_grid(grid, width):
         canvas.text(left - 8, y + height / 2 + 4, shorten(name, limit), "end", "tick")
         for c in range(len(grid.columns)):
             class_, words, tip = grid.cell(r, c)
-            canvas.rect(left + c * step + 0.5, y + 0.5, max(step - 1, 0.6 * step), height - 1.5, f"mark {class_}",
-                        rx=min(2.0, step / 6), data_tip=tip)
+            canvas.rect(
+                left + c * step + 0.5,
+                y + 0.5,
+                max(step - 1, 0.6 * step),
+                height - 1.5,
+                f"mark {class_}",
+                rx=min(2.0, step / 6),
+                data_tip=tip,
+            )
             if words and len(words) * 6.4 < step - 3 and height >= 13:
                 canvas.text(left + (c + 0.5) * step, y + height / 2 + 4, words, "middle", f"on-{class_} under")
     canvas.layer_axis(grid.columns, grid.axis, y=top + n_rows * height)
@@ -68,13 +81,13 @@ class Points:
     y: np.ndarray
     x_label: str
     y_label: str
-    names: list        # of the points
+    names: list  # of the points
     tips: list
-    filled: set        # positions that are drawn filled
-    labelled: list     # positions that get their name, the most important first
+    filled: set  # positions that are drawn filled
+    labelled: list  # positions that get their name, the most important first
     label: str
     y_form: object = number
-    y_linear: bool | None = None   # None: as the values need
+    y_linear: bool | None = None  # None: as the values need
     x_linear: bool | None = None
     x_form: object = number
     low: np.ndarray | None = None  # ends of the intervals of y
@@ -87,19 +100,27 @@ def draw_points(points, width):
     x_scale, x_log = value_scale(points.x, left + 8, right - 8, points.x_linear)
     ends = [end for end in (points.low, points.high) if end is not None]
     y_scale, y_log = value_scale(np.concatenate([points.y, *ends]), bottom - 8, top + 8, points.y_linear)
-    canvas.bottom_axis(x_scale, points.x_label + (" (log)" if x_log else ""), x_scale.ticks(5 if width > 500 else 4),
-                       points.x_form)
+    canvas.bottom_axis(
+        x_scale, points.x_label + (" (log)" if x_log else ""), x_scale.ticks(5 if width > 500 else 4), points.x_form
+    )
     canvas.left_axis(y_scale, points.y_label + (" (log)" if y_log else ""), form=points.y_form)
     places = [(x_scale(x), y_scale(y)) for x, y in zip(points.x, points.y)]
     good = [i for i in range(len(places)) if np.isfinite(points.x[i]) and np.isfinite(points.y[i])]
     for i in sorted(good, key=lambda i: i in points.filled):
         if len(ends) == 2 and np.isfinite([points.low[i], points.high[i]]).all():
-            canvas.line(places[i][0], y_scale(points.low[i]), places[i][0], y_scale(points.high[i]),
-                        "whisker" if i in points.filled else "whisker-spare")
+            canvas.line(
+                places[i][0],
+                y_scale(points.low[i]),
+                places[i][0],
+                y_scale(points.high[i]),
+                "whisker" if i in points.filled else "whisker-spare",
+            )
         canvas.dot(*places[i], 5, f"mark {'dot-keep' if i in points.filled else 'dot-spare'}", data_tip=points.tips[i])
     named = [i for i in points.labelled if i in good][:MOST_NAMED]
     others = [places[i] for i in good if i not in named]
-    for i, spot in zip(named, place_labels([places[i] for i in named] + others, [points.names[i] for i in named], left)):
+    for i, spot in zip(
+        named, place_labels([places[i] for i in named] + others, [points.names[i] for i in named], left)
+    ):
         if spot:
             canvas.text(spot[0], spot[1], points.names[i], spot[2], "strong under" if i in points.filled else "under")
     return canvas.render(points.label)
@@ -118,7 +139,7 @@ class Rows:
     label: str
     filled: set = field(default_factory=set)
     form: object = number
-    is_linear: bool | None = None   # None: as the values need
+    is_linear: bool | None = None  # None: as the values need
 
 
 def draw_rows(rows, width):
@@ -127,7 +148,9 @@ def draw_rows(rows, width):
     height = 26 if len(names) <= 40 else 16
     canvas = Canvas(width, height * len(names) + 52, left=left, right=22, top=8, bottom=44)
     plot_left, top, right, _ = canvas.plot
-    scale, is_log = value_scale(np.concatenate([rows.values, rows.low, rows.high]), plot_left + 6, right - 6, rows.is_linear)
+    scale, is_log = value_scale(
+        np.concatenate([rows.values, rows.low, rows.high]), plot_left + 6, right - 6, rows.is_linear
+    )
     canvas.bottom_axis(scale, rows.axis + (" (log)" if is_log else ""), scale.ticks(5 if width > 500 else 3), rows.form)
     for i, name in enumerate(names):
         y = top + (i + 0.5) * height
@@ -138,13 +161,17 @@ def draw_rows(rows, width):
         is_filled = i in rows.filled
         if np.isfinite([rows.low[i], rows.high[i]]).all():
             canvas.line(scale(rows.low[i]), y, scale(rows.high[i]), y, "whisker" if is_filled else "whisker-spare")
-        canvas.dot(scale(rows.values[i]), y, 5, f"mark {'dot-keep' if is_filled else 'dot-spare'}", data_tip=rows.tips[i])
+        canvas.dot(
+            scale(rows.values[i]), y, 5, f"mark {'dot-keep' if is_filled else 'dot-spare'}", data_tip=rows.tips[i]
+        )
     return canvas.render(rows.label)
 
 
 def evenly(n, most):
     """At most `most` of the positions 0 ... n - 1, evenly spaced, the first and the last among them."""
-    return list(range(n)) if n <= most else sorted({round(i * (n - 1) / (max(most, 2) - 1)) for i in range(max(most, 2))})
+    return (
+        list(range(n)) if n <= most else sorted({round(i * (n - 1) / (max(most, 2) - 1)) for i in range(max(most, 2))})
+    )
 
 
 def draw_squares(layers, states, tips, label, width):
@@ -154,7 +181,14 @@ def draw_squares(layers, states, tips, label, width):
     canvas = Canvas(width, height + 22, left=2, right=2, top=2, bottom=20)
     gap = min(3.0, cell * 0.18)
     for i, state in enumerate(states):
-        canvas.rect(2 + i * cell + gap / 2, 2, cell - gap, height - gap / 2, f"mark {state}", rx=min(3.0, cell / 5),
-                    data_tip=tips[i])
+        canvas.rect(
+            2 + i * cell + gap / 2,
+            2,
+            cell - gap,
+            height - gap / 2,
+            f"mark {state}",
+            rx=min(3.0, cell / 5),
+            data_tip=tips[i],
+        )
     canvas.layer_axis(layers, "", y=height + 2)
     return canvas.render(label)

@@ -27,12 +27,20 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser(version):
-    flags = _Parser(prog="winnow report", epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter,
-                    description="Writes a report on results as one HTML file: which layers must keep full attention, and "
-                                "how sure that is.")
-    flags.add_argument("results", nargs="+", metavar="RESULT",
-                       help="run directory of calibrate, search or evaluate, results.h5, or collected.h5 of a sweep; "
-                            "several share a page, those of calibrate are compared")
+    flags = _Parser(
+        prog="winnow report",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Writes a report on results as one HTML file: which layers must keep full attention, and "
+        "how sure that is.",
+    )
+    flags.add_argument(
+        "results",
+        nargs="+",
+        metavar="RESULT",
+        help="run directory of calibrate, search or evaluate, results.h5, or collected.h5 of a sweep; "
+        "several share a page, those of calibrate are compared",
+    )
     flags.add_argument("--out", default="report.html", metavar="FILE", help="the page (default: %(default)s)")
     flags.add_argument("--figures", metavar="DIR", help="also writes every figure as a file into DIR")
     flags.add_argument("--format", choices=["svg", "png"], default=None, help="of --figures (default: svg)")
@@ -44,8 +52,11 @@ def _read_one(tree, file):
     """(results, cells without results) of one file, of whatever kind its groups are."""
     if opening.format_of(tree)[0] == opening.COLLECTION:
         return record.read_collection(tree, file)
-    found = [reader.read(tree, file) for group, reader in (("evaluation", evaluation), ("selection", search))
-             if group in tree.children]
+    found = [
+        reader.read(tree, file)
+        for group, reader in (("evaluation", evaluation), ("selection", search))
+        if group in tree.children
+    ]
     if not found or {"calibration", "ranking"} & set(tree.children):
         found.append(record.read_run(tree, file))
     return found, []
@@ -62,8 +73,11 @@ def read(paths, stack):
         except ReportError:
             raise
         except Exception as error:  # whatever a damaged file makes of the libraries' reading
-            raise ReportError(BAD_DATA, f"{file}: not readable as a result ({type(error).__name__}: {error}); copy it "
-                                        "again, or delete it and repeat the command that wrote it") from error
+            raise ReportError(
+                BAD_DATA,
+                f"{file}: not readable as a result ({type(error).__name__}: {error}); copy it "
+                "again, or delete it and repeat the command that wrote it",
+            ) from error
         results += more
         others += without
     if not results:
@@ -81,7 +95,9 @@ def report(flags, version):
         if made_by:
             footer += f" from results of winnow {', '.join(made_by)}"
         if made_by and made_by != [version]:
-            print(f"winnow: note: winnow-report {version} reads results of winnow {', '.join(made_by)}", file=sys.stderr)
+            print(
+                f"winnow: note: winnow-report {version} reads results of winnow {', '.join(made_by)}", file=sys.stderr
+            )
         text, found = page.within_size(results, others, footer + ".")
         if flags.figures:
             files = export.write_figures(found, flags.figures, flags.format or "svg")
@@ -95,7 +111,9 @@ def _check(flags):
         raise ReportError(USAGE, "--format is the format of --figures; give --figures DIR, too")
     out = pathlib.Path(flags.out)
     if out.exists() and not out.is_file():  # a rename would put the page in the place of a device
-        raise ReportError(USAGE, f"--out {out} is a {'directory' if out.is_dir() else 'device or pipe'}; give the name of a file")
+        raise ReportError(
+            USAGE, f"--out {out} is a {'directory' if out.is_dir() else 'device or pipe'}; give the name of a file"
+        )
     for path in flags.results:
         if out.exists() and pathlib.Path(path).exists() and os.path.samefile(path, out):
             raise ReportError(USAGE, f"--out {out} is one of the results; give another name")
@@ -104,6 +122,7 @@ def _check(flags):
 def main(arguments=None):
     """The exit code: 0, or one of sysexits.h with one line on stderr."""
     from . import __version__
+
     warnings.simplefilter("ignore")  # what the libraries think of a file; ours are lines of the page
     try:
         flags = parser(__version__).parse_args(arguments)
@@ -124,7 +143,10 @@ def main(arguments=None):
         if os.environ.get("WINNOW_TRACE"):
             raise
         words = " ".join(str(error).split())
-        print(f"winnow: internal error in winnow-report: {type(error).__name__}: {words}; please report it, with the "
-              "traceback that WINNOW_TRACE=1 shows", file=sys.stderr)
+        print(
+            f"winnow: internal error in winnow-report: {type(error).__name__}: {words}; please report it, with the "
+            "traceback that WINNOW_TRACE=1 shows",
+            file=sys.stderr,
+        )
         return INTERNAL
     return 0

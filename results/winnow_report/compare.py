@@ -10,8 +10,8 @@ from .figures import KEPT_LEGEND, Figure, state_of
 from .wording import count, number, percent, ranges
 
 MOST_CELLS_NAMED = 24  # runs in the matrices of agreement
-MOST_COMPARED = 100    # runs of which every pair is compared
-MOST_SQUARES = 5000    # of a drawing of layers side by side
+MOST_COMPARED = 100  # runs of which every pair is compared
+MOST_SQUARES = 5000  # of a drawing of layers side by side
 
 
 def coordinates(run):
@@ -19,6 +19,7 @@ def coordinates(run):
     if run.cell:
         given = {name: value for name, value in run.cell.items() if value not in (None, "")}
         return {name: str(value) for name, value in given.items()}
+
     def base(name):
         path = pathlib.PurePath(str(run.fact(name, "") or ""))
         # A hub's cache calls the folder by a hash; the model's name is further up.
@@ -26,14 +27,30 @@ def coordinates(run):
         if hub and name == "model":
             return hub.removeprefix("models--").replace("--", "/")
         return path.name or str(path)
-    found = {"model": base("model"), "dataset": base("data"), "window": run.fact("window", ""),
-             "sinks": run.fact("sinks", ""), "decode": run.fact("decode", ""), "base": run.fact("base", ""),
-             "tail_rows": run.fact("tail_rows", ""), "target": run.fact("target", ""), "seed": run.settings.get("seed", "")}
+
+    found = {
+        "model": base("model"),
+        "dataset": base("data"),
+        "window": run.fact("window", ""),
+        "sinks": run.fact("sinks", ""),
+        "decode": run.fact("decode", ""),
+        "base": run.fact("base", ""),
+        "tail_rows": run.fact("tail_rows", ""),
+        "target": run.fact("target", ""),
+        "seed": run.settings.get("seed", ""),
+    }
     return {name: str(value) for name, value in found.items() if str(value) != ""}
 
 
-_UNITS = {"window": "window {}", "sinks": "sinks {}", "tail_rows": "tail {}", "seed": "seed {}", "decode": "decode {}",
-          "base": "base {}", "window_keys": "keys {}"}
+_UNITS = {
+    "window": "window {}",
+    "sinks": "sinks {}",
+    "tail_rows": "tail {}",
+    "seed": "seed {}",
+    "decode": "decode {}",
+    "base": "base {}",
+    "window_keys": "keys {}",
+}
 
 
 def name_results(results):
@@ -48,8 +65,11 @@ def _name(runs):
     all_of_them = [coordinates(run) for run in runs]
     names = list(dict.fromkeys(name for one in all_of_them for name in one))
     # A setting that not every file has does not tell runs apart.
-    differing = [name for name in names if all(name in one for one in all_of_them)
-                 and len({one[name] for one in all_of_them}) > 1]
+    differing = [
+        name
+        for name in names
+        if all(name in one for one in all_of_them) and len({one[name] for one in all_of_them}) > 1
+    ]
     if "window" in differing and "window_keys" in differing:
         differing.remove("window_keys")
     shown = differing or ["model"]
@@ -90,34 +110,57 @@ def kept_side_by_side(runs, index):
         share = 1 - (runs[r].rank[c] - 1) / max(n - 1, 1)
         return step_class(share), str(runs[r].rank[c]), f"{runs[r].label}\nlayer {layers[c]}, rank {runs[r].rank[c]}"
 
-    names = [run.label for run in runs[:max(1, MOST_SQUARES // len(layers))]]
+    names = [run.label for run in runs[: max(1, MOST_SQUARES // len(layers))]]
     sets = [set(choice.kept) for choice in choices]
     common = set.intersection(*sets)
     any_ = set.union(*sets)
     if len(runs) == 1:
         text = f"One result is over these layers, so there is nothing to compare; it keeps {ranges(layers[sorted(common)])}."
     else:
-        text = (f"Kept in all {len(runs)}: {ranges(layers[sorted(common)])}." if common
-                else f"No layer is kept in all {len(runs)}.")
+        text = (
+            f"Kept in all {len(runs)}: {ranges(layers[sorted(common)])}."
+            if common
+            else f"No layer is kept in all {len(runs)}."
+        )
     if any_ - common:
         text += f" In some only: {ranges(layers[sorted(any_ - common)])}."
-    rows = [(run.label, run.top_k, " ".join(str(layer) for layer in sorted(layers[choice.kept])))
-            for run, choice in zip(runs, choices)]
+    rows = [
+        (run.label, run.top_k, " ".join(str(layer) for layer in sorted(layers[choice.kept])))
+        for run, choice in zip(runs, choices)
+    ]
     height = 24 if len(runs) <= 40 else 12
-    return Figure(f"kept-{index}", f"Layers kept, side by side ({count(len(layers), 'layer')})", text,
-                  [("kept", lambda width: draw_grid(Grid(names, layers.tolist(), kept, "Layers kept by each result",
-                                                         height=height), width)),
-                   ("ranks", lambda width: draw_grid(Grid(names, layers.tolist(), rank, "Rank of each layer in each result",
-                                                          height=height), width))],
-                  "" if len(names) == len(runs) else f"The first {len(names)} of {len(runs):,} are drawn; the table has all.",
-                  KEPT_LEGEND, (["result", "K", "layers kept"], rows))
+    return Figure(
+        f"kept-{index}",
+        f"Layers kept, side by side ({count(len(layers), 'layer')})",
+        text,
+        [
+            (
+                "kept",
+                lambda width: draw_grid(
+                    Grid(names, layers.tolist(), kept, "Layers kept by each result", height=height), width
+                ),
+            ),
+            (
+                "ranks",
+                lambda width: draw_grid(
+                    Grid(names, layers.tolist(), rank, "Rank of each layer in each result", height=height), width
+                ),
+            ),
+        ],
+        "" if len(names) == len(runs) else f"The first {len(names)} of {len(runs):,} are drawn; the table has all.",
+        KEPT_LEGEND,
+        (["result", "K", "layers kept"], rows),
+    )
 
 
 def _kind(a, b):
     """What two runs differ in."""
     one, other = coordinates(a), coordinates(b)
-    return [name for name in dict.fromkeys([*one, *other]) if name in one and name in other
-            and one[name] != other[name] and name != "window_keys"]
+    return [
+        name
+        for name in dict.fromkeys([*one, *other])
+        if name in one and name in other and one[name] != other[name] and name != "window_keys"
+    ]
 
 
 _KINDS = {"model": "models", "dataset": "data sets", "window": "windows", "seed": "seeds"}
@@ -138,19 +181,28 @@ def agreement(runs, index):
                 return "none", "", names[r]
             value = pairs[min(r, c), max(r, c)][which]
             return step_class(value), number(value, 2), f"{names[r]}\n{names[c]}\n{word} {number(value)}"
+
         numbers = [str(i + 1) for i in range(len(shown))]
         labelled = [f"{i + 1} {name}" for i, name in enumerate(names)]
-        return lambda width: draw_grid(Grid(labelled, numbers, cell, f"{word} between results", "", height=36, widest=72), width)
+        return lambda width: draw_grid(
+            Grid(labelled, numbers, cell, f"{word} between results", "", height=36, widest=72), width
+        )
 
-    rows = [(runs[i].label, runs[j].label, rho, shared, ", ".join(_kind(runs[i], runs[j])))
-            for (i, j), (rho, shared) in pairs.items()]
+    rows = [
+        (runs[i].label, runs[j].label, rho, shared, ", ".join(_kind(runs[i], runs[j])))
+        for (i, j), (rho, shared) in pairs.items()
+    ]
     text = _agreement_reading(rows)
     more = f" The first {len(shown)} are drawn." if len(shown) < n_runs else ""
     more += f" The first {len(runs)} of {n_runs:,} are compared." if len(runs) < n_runs else ""
-    return Figure(f"agreement-{index}", f"Do the rankings agree? ({count(len(runs[0].layers), 'layer')})", text,
-                  [("rho", drawing(0, "rho")), ("Jaccard of the top K", drawing(1, "Jaccard"))],
-                  "Spearman's rho over layers between mean deltas; Jaccard of the layers kept." + more,
-                  table=(["result", "other result", "rho", "jaccard", "differ in"], rows))
+    return Figure(
+        f"agreement-{index}",
+        f"Do the rankings agree? ({count(len(runs[0].layers), 'layer')})",
+        text,
+        [("rho", drawing(0, "rho")), ("Jaccard of the top K", drawing(1, "Jaccard"))],
+        "Spearman's rho over layers between mean deltas; Jaccard of the layers kept." + more,
+        table=(["result", "other result", "rho", "jaccard", "differ in"], rows),
+    )
 
 
 def _agreement_reading(rows):
@@ -161,11 +213,15 @@ def _agreement_reading(rows):
     for name, words in _KINDS.items():
         same = [row for row in known if row[4] == name]
         if same:
-            parts.append(f"Between {words}, all else equal: median rho {number(float(np.median([r[2] for r in same])), 2)}, "
-                         f"Jaccard {number(float(np.nanmedian([r[3] for r in same])), 2)} "
-                         f"({count(len(same), 'pair')}).")
+            parts.append(
+                f"Between {words}, all else equal: median rho {number(float(np.median([r[2] for r in same])), 2)}, "
+                f"Jaccard {number(float(np.nanmedian([r[3] for r in same])), 2)} "
+                f"({count(len(same), 'pair')})."
+            )
     if not parts:
-        parts.append(f"Median rho over {count(len(known), 'pair')} {number(float(np.median([r[2] for r in known])), 2)}.")
+        parts.append(
+            f"Median rho over {count(len(known), 'pair')} {number(float(np.median([r[2] for r in known])), 2)}."
+        )
     worst = min(known, key=lambda row: row[2])
     if len(known) > 1:
         parts.append(f"Least alike: {worst[0]} and {worst[1]} (rho {number(worst[2], 2)}).")

@@ -10,8 +10,13 @@ from .errors import BAD_DATA, ReportError
 from .markup import clean
 from .wording import count, form_of, interval, is_small_good, number, percent
 
-METRICS = {"exact_match": "exact match", "generated_exact_match": "exact match of generated text", "nll": "NLL, nats per token",
-           "token_accuracy": "token accuracy", "kl": "KL to full attention, nats per token"}
+METRICS = {
+    "exact_match": "exact match",
+    "generated_exact_match": "exact match of generated text",
+    "nll": "NLL, nats per token",
+    "token_accuracy": "token accuracy",
+    "kl": "KL to full attention, nats per token",
+}
 PRICED_LENGTH = 131072  # tokens of the sequence whose cost stands for all
 
 
@@ -20,18 +25,18 @@ class Evaluation(record.Result):
     """One evaluation. Metrics are keys of METRICS; NaN where the file has none."""
 
     patterns: list = field(default_factory=list)
-    full: np.ndarray | None = None                   # (pattern, layer): bool
-    full_layers: np.ndarray | None = None            # (pattern)
-    means: dict = field(default_factory=dict)        # metric: (mean, low, high), each (pattern)
-    against: dict = field(default_factory=dict)      # "full" or "baseline": {metric: (difference, low, high)}
-    mcnemar: dict = field(default_factory=dict)      # "full" or "baseline": (pattern)
-    examples: dict = field(default_factory=dict)     # metric: (pattern, example)
-    kv_lengths: list = field(default_factory=list)   # tokens
-    cache: np.ndarray | None = None                  # (pattern, kv_length): bytes
-    flop: np.ndarray | None = None                   # (pattern, kv_length)
-    on_front: dict = field(default_factory=dict)     # metric: (pattern) bool
-    generated: dict = field(default_factory=dict)    # figures of free generation: (pattern)
-    resampled: dict = field(default_factory=dict)    # metric: (resample, pattern), filled by `paired`
+    full: np.ndarray | None = None  # (pattern, layer): bool
+    full_layers: np.ndarray | None = None  # (pattern)
+    means: dict = field(default_factory=dict)  # metric: (mean, low, high), each (pattern)
+    against: dict = field(default_factory=dict)  # "full" or "baseline": {metric: (difference, low, high)}
+    mcnemar: dict = field(default_factory=dict)  # "full" or "baseline": (pattern)
+    examples: dict = field(default_factory=dict)  # metric: (pattern, example)
+    kv_lengths: list = field(default_factory=list)  # tokens
+    cache: np.ndarray | None = None  # (pattern, kv_length): bytes
+    flop: np.ndarray | None = None  # (pattern, kv_length)
+    on_front: dict = field(default_factory=dict)  # metric: (pattern) bool
+    generated: dict = field(default_factory=dict)  # figures of free generation: (pattern)
+    resampled: dict = field(default_factory=dict)  # metric: (resample, pattern), filled by `paired`
 
     @property
     def priced(self):
@@ -49,8 +54,11 @@ class Evaluation(record.Result):
     def metric(self):
         """What patterns are compared by first: exact match, unless no pattern answers anything."""
         values = self.means.get("exact_match")
-        return "exact_match" if values is not None and np.isfinite(values[0]).any() and np.nanmax(values[0]) > 0 else \
-            next(name for name in ("nll", *METRICS) if name in self.means)
+        return (
+            "exact_match"
+            if values is not None and np.isfinite(values[0]).any() and np.nanmax(values[0]) > 0
+            else next(name for name in ("nll", *METRICS) if name in self.means)
+        )
 
 
 def gain(metric, values):
@@ -75,8 +83,11 @@ def _read_tables(result, data):
         if each is not None:
             result.examples[metric] = each
     for other in ("full", "baseline"):
-        found = {metric: triple for metric in METRICS
-                 if (triple := _triple(data, f"{metric}_minus_{other}", f"{metric}_minus_{other}")) is not None}
+        found = {
+            metric: triple
+            for metric in METRICS
+            if (triple := _triple(data, f"{metric}_minus_{other}", f"{metric}_minus_{other}")) is not None
+        }
         if found:
             result.against[other] = found
         p = record.numbers(data, f"mcnemar_p_{other}", ("pattern",))
@@ -103,17 +114,23 @@ def read(tree, path):
     full = record.numbers(data, "full_attention", ("pattern", "layer"))
     layers = record.layers_of(data)
     if not names or full is None or layers is None or full.shape[0] != len(names):
-        raise ReportError(BAD_DATA, f"{path}: its /evaluation has no patterns of layers; delete it and repeat its winnow "
-                                    "evaluate command")
-    result = Evaluation(path=str(path), layers=layers, tree=tree, patterns=names, full=full > 0,
-                        full_layers=(full > 0).sum(1))
+        raise ReportError(
+            BAD_DATA,
+            f"{path}: its /evaluation has no patterns of layers; delete it and repeat its winnow evaluate command",
+        )
+    result = Evaluation(
+        path=str(path), layers=layers, tree=tree, patterns=names, full=full > 0, full_layers=(full > 0).sum(1)
+    )
     record.read_common(result)
     result.settings = record.plain(data.attrs)
     result.status = record.statuses(data)
     _read_tables(result, data)
     if not result.means:
-        raise ReportError(BAD_DATA, f"{path}: its /evaluation has no finite mean of any metric; delete it and repeat its "
-                                    "winnow evaluate command")
+        raise ReportError(
+            BAD_DATA,
+            f"{path}: its /evaluation has no finite mean of any metric; delete it and repeat its "
+            "winnow evaluate command",
+        )
     ids = record.texts(data, "example_id")
     result.n_examples = len(ids) if ids else data.sizes.get("example", 0)
     lengths = record.numbers(data, "kv_length", ("kv_length",))
@@ -139,14 +156,18 @@ def order(result, positions):
     metric = result.metric
     nll = result.means["nll"][0] if "nll" in result.means else np.zeros(len(result.patterns))
     values = gain(metric, result.means[metric][0])
-    return sorted(positions, key=lambda i: (-values[i] if np.isfinite(values[i]) else np.inf,
-                                            nll[i] if np.isfinite(nll[i]) else np.inf, i))
+    return sorted(
+        positions,
+        key=lambda i: (-values[i] if np.isfinite(values[i]) else np.inf, nll[i] if np.isfinite(nll[i]) else np.inf, i),
+    )
 
 
 def budgets(result):
     """[(number of full layers, positions best first)], rising."""
-    return [(int(k), order(result, np.flatnonzero(result.full_layers == k).tolist()))
-            for k in sorted(set(result.full_layers.tolist()))]
+    return [
+        (int(k), order(result, np.flatnonzero(result.full_layers == k).tolist()))
+        for k in sorted(set(result.full_layers.tolist()))
+    ]
 
 
 def said(result, metric, i):
@@ -213,8 +234,11 @@ def front(result, metric):
 def share(table, result, i, column):
     """Of a cost: the pattern's as a share of full attention's; NaN where there is no pattern `full`."""
     at = result.position("full")
-    return float("nan") if table is None or at is None or not table[at, column] > 0 else \
-        float(table[i, column] / table[at, column])
+    return (
+        float("nan")
+        if table is None or at is None or not table[at, column] > 0
+        else float(table[i, column] / table[at, column])
+    )
 
 
 def lead(result):
@@ -222,19 +246,25 @@ def lead(result):
     metric, n = result.metric, len(result.layers)
     candidates = [ranked[0] for k, ranked in budgets(result) if k < n]
     if not candidates:
-        return f"All {count(len(result.patterns), 'pattern')} keep full attention everywhere: there is nothing to compare."
+        return (
+            f"All {count(len(result.patterns), 'pattern')} keep full attention everywhere: there is nothing to compare."
+        )
     triple = result.against.get("full", {}).get(metric)
     if triple is not None:
         worst = gain(metric, triple[1 if is_small_good(metric) else 2])  # the kinder end
         good = [i for i in candidates if np.isfinite(worst[i]) and worst[i] >= 0]
         if good:
             i = good[0]
-            return (f"{result.patterns[i]}, with {int(result.full_layers[i])} of {count(n, 'layer')} at full attention, is the "
-                    f"cheapest pattern without a loss that the examples show: {METRICS[metric].partition(',')[0]} "
-                    f"{said(result, metric, i)}, {loss(result, i)}.")
+            return (
+                f"{result.patterns[i]}, with {int(result.full_layers[i])} of {count(n, 'layer')} at full attention, is the "
+                f"cheapest pattern without a loss that the examples show: {METRICS[metric].partition(',')[0]} "
+                f"{said(result, metric, i)}, {loss(result, i)}."
+            )
     i = order(result, candidates)[0]
-    text = (f"The best pattern with fewer than {n} full layers is {result.patterns[i]} ({int(result.full_layers[i])} of {n}): "
-            f"{METRICS[metric].partition(',')[0]} {said(result, metric, i)}")
+    text = (
+        f"The best pattern with fewer than {n} full layers is {result.patterns[i]} ({int(result.full_layers[i])} of {n}): "
+        f"{METRICS[metric].partition(',')[0]} {said(result, metric, i)}"
+    )
     return text + (f", {loss(result, i)}." if loss(result, i) else ".")
 
 
@@ -243,8 +273,10 @@ def lines(result):
     n = result.n_examples
     found = []
     if 0 < n < 16:
-        found.append(f"Only {count(n, 'example')}: " + ("there are no intervals." if n == 1 else
-                                                      "bootstrap intervals come out too narrow with so few."))
+        found.append(
+            f"Only {count(n, 'example')}: "
+            + ("there are no intervals." if n == 1 else "bootstrap intervals come out too narrow with so few.")
+        )
     at = result.position("full")
     if at is None:
         found.append("The pattern full is not among them, so losses against full attention cannot be seen here.")
@@ -254,12 +286,17 @@ def lines(result):
             text += f", exact match {said(result, 'exact_match', at)}"
         found.append(text + ".")
     if result.settings.get("tail_rows", -1) not in (-1, None):
-        found.append(f"Only {result.settings['tail_rows']} rows before the answer obey the window here, not the whole prompt.")
+        found.append(
+            f"Only {result.settings['tail_rows']} rows before the answer obey the window here, not the whole prompt."
+        )
     match = result.means.get("exact_match")
     if match is not None and n > 1 and any(low == high == mean in (0, 1) for mean, low, high in zip(*match)):
-        found.append(f"An interval from 100\u00a0% to 100\u00a0%, or from 0 to 0, says only that all {n:,} examples agree: about "
-                     f"3 / {n:,} = {percent(3 / n)} may still be otherwise." if n > 3 else
-                     f"All {n} examples agree in some patterns, which says little of others.")
+        found.append(
+            f"An interval from 100\u00a0% to 100\u00a0%, or from 0 to 0, says only that all {n:,} examples agree: about "
+            f"3 / {n:,} = {percent(3 / n)} may still be otherwise."
+            if n > 3
+            else f"All {n} examples agree in some patterns, which says little of others."
+        )
     found += [f"{name}: {why}." for name, why in result.status.items()]
     return [clean(line) for line in found + result.remarks()]
 
@@ -280,7 +317,8 @@ def difference_words(metric, values):
     form = form_of(metric)
     value, low, high = values
     text = ("+" if value > 0 else "") + form(value)
-    return text + (f"\n95\u00a0% interval {interval(low, high) if is_small_good(metric) else f'{form(low)} to {form(high)}'}"
-                   if np.isfinite([low, high]).all() else "")
-
-
+    return text + (
+        f"\n95\u00a0% interval {interval(low, high) if is_small_good(metric) else f'{form(low)} to {form(high)}'}"
+        if np.isfinite([low, high]).all()
+        else ""
+    )

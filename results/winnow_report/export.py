@@ -46,15 +46,16 @@ def standalone(svg):
     head = f'width="{width}" height="{height}">'
     paper = f'<rect width="{width}" height="{height}" fill="{LIGHT["panel"]}"/>'
     style = literal(asset("chart.css"))
-    return Markup(svg.replace(">", f' {head}<style>{style}</style>{paper}', 1))
+    return Markup(svg.replace(">", f" {head}<style>{style}</style>{paper}", 1))
 
 
 def _to_png(svg):
     try:
         import vl_convert
     except ImportError as error:
-        raise ReportError(UNAVAILABLE, "--format png needs the Python package vl-convert-python; install it, or use "
-                                       "--format svg") from error
+        raise ReportError(
+            UNAVAILABLE, "--format png needs the Python package vl-convert-python; install it, or use --format svg"
+        ) from error
     return vl_convert.svg_to_png(svg, scale=PNG_SCALE)
 
 
@@ -64,8 +65,9 @@ def write_figures(found, directory, kind):
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ReportError(CANNOT_CREATE, f"{directory}: cannot be created: {error.strerror}; give another --figures") \
-            from error
+        raise ReportError(
+            CANNOT_CREATE, f"{directory}: cannot be created: {error.strerror}; give another --figures"
+        ) from error
     written = []
     for prefix, figure in found:
         for index, (variant, _) in enumerate(figure.drawings):

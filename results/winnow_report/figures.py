@@ -20,15 +20,19 @@ class Figure:
     drawings: list
     caption: str = ""
     legend: list = field(default_factory=list)  # (class of the swatch, words)
-    table: tuple = ()                           # (column names, rows) for a table below the figure
+    table: tuple = ()  # (column names, rows) for a table below the figure
     matrix: dict | None = None
 
     def draw(self, width=WIDE, variant=0):
         return self.drawings[variant][1](width)
 
 
-KEPT_LEGEND = [("keep", "keeps full attention, settled"), ("open", "keeps it, but its place is open"),
-               ("rival", "windowed, but could as well be kept"), ("spare", "windowed")]
+KEPT_LEGEND = [
+    ("keep", "keeps full attention, settled"),
+    ("open", "keeps it, but its place is open"),
+    ("rival", "windowed, but could as well be kept"),
+    ("spare", "windowed"),
+]
 
 
 def state_of(choice, i):
@@ -42,12 +46,18 @@ def state_of(choice, i):
 def strip(run, choice, width):
     """One row of squares, a layer each: what keeps full attention."""
     p = run.p_top_k.get(choice.k)
-    words = {"keep": "keeps full attention", "open": "keeps full attention, place open",
-             "rival": "windowed, could as well be kept", "spare": "windowed"}
+    words = {
+        "keep": "keeps full attention",
+        "open": "keeps full attention, place open",
+        "rival": "windowed, could as well be kept",
+        "spare": "windowed",
+    }
     states = [state_of(choice, i) for i in range(len(run.layers))]
-    tips = [f"layer {layer}: {words[states[i]]}\nrank {run.rank[i]}"
-            + ("" if p is None else f"\nin the top {choice.k} in {percent(p[i])} of the resamples")
-            for i, layer in enumerate(run.layers)]
+    tips = [
+        f"layer {layer}: {words[states[i]]}\nrank {run.rank[i]}"
+        + ("" if p is None else f"\nin the top {choice.k} in {percent(p[i])} of the resamples")
+        for i, layer in enumerate(run.layers)
+    ]
     return draw_squares(run.layers, states, tips, f"Layers kept at K = {choice.k}", width)
 
 
@@ -79,14 +89,21 @@ def draw_deltas(run, width, how, is_linear):
 
 
 def deltas(run):
-    drawings = [("by layer", lambda width: draw_deltas(run, width, "layer", None)),
-                ("by rank", lambda width: draw_deltas(run, width, "rank", None))]
+    drawings = [
+        ("by layer", lambda width: draw_deltas(run, width, "layer", None)),
+        ("by rank", lambda width: draw_deltas(run, width, "rank", None)),
+    ]
     _, is_log = value_scale(run.figures["mean_delta_nll"], 1, 0)
     if is_log:
         drawings.append(("linear scale", lambda width: draw_deltas(run, width, "layer", True)))
-    return Figure("deltas", "What each layer costs", reading.effect(run), drawings,
-                  "Mean rise of NLL when that layer alone is windowed; bars are 95 % bootstrap intervals over examples.",
-                  [("keep", f"top {run.top_k}"), ("spare", "the others")])
+    return Figure(
+        "deltas",
+        "What each layer costs",
+        reading.effect(run),
+        drawings,
+        "Mean rise of NLL when that layer alone is windowed; bars are 95 % bootstrap intervals over examples.",
+        [("keep", f"top {run.top_k}"), ("spare", "the others")],
+    )
 
 
 def _draw_certainty(run, width, how):
@@ -99,9 +116,17 @@ def _draw_certainty(run, width, how):
         words = f"{100 * p:.0f}" if np.isfinite(p) and p >= 0.005 else ""
         return step_class(p), words, f"layer {run.layers[i]}\nP(top {k}) = {percent(p)}\nrank {run.rank[i]}"
 
-    return draw_grid(Grid([f"K = {k}" for k in budgets], run.layers[order].tolist(), cell,
-                          "Probability of being among the top K, per layer and budget",
-                          "layer" if how == "layer" else "layer, by rank", height=30), width)
+    return draw_grid(
+        Grid(
+            [f"K = {k}" for k in budgets],
+            run.layers[order].tolist(),
+            cell,
+            "Probability of being among the top K, per layer and budget",
+            "layer" if how == "layer" else "layer, by rank",
+            height=30,
+        ),
+        width,
+    )
 
 
 def draw_ranks(run, width):
@@ -122,11 +147,13 @@ def draw_ranks(run, width):
     for column, i in enumerate(order):
         tip = f"layer {run.layers[i]}, rank {run.rank[i]}"
         if np.isfinite([low[i], high[i]]).all():
-            canvas.line(x_of(column), scale(low[i]), x_of(column), scale(high[i]),
-                        "whisker" if i in kept else "whisker-spare")
+            canvas.line(
+                x_of(column), scale(low[i]), x_of(column), scale(high[i]), "whisker" if i in kept else "whisker-spare"
+            )
             tip += f"\n95 % interval {low[i]:.0f} to {high[i]:.0f}"
-        canvas.dot(x_of(column), scale(run.rank[i]), radius, f"mark {'dot-keep' if i in kept else 'dot-spare'}",
-                   data_tip=tip)
+        canvas.dot(
+            x_of(column), scale(run.rank[i]), radius, f"mark {'dot-keep' if i in kept else 'dot-spare'}", data_tip=tip
+        )
     return canvas.render("Rank per layer, with 95 % intervals")
 
 
@@ -138,11 +165,18 @@ def _rank_ticks(n):
 def certainty(run):
     drawings = []
     if any(np.isfinite(p).any() for p in run.p_top_k.values()):
-        drawings = [("by layer", lambda width: _draw_certainty(run, width, "layer")),
-                    ("by rank", lambda width: _draw_certainty(run, width, "rank"))]
+        drawings = [
+            ("by layer", lambda width: _draw_certainty(run, width, "layer")),
+            ("by rank", lambda width: _draw_certainty(run, width, "rank")),
+        ]
     drawings.append(("rank intervals", lambda width: draw_ranks(run, width)))
-    return Figure("certainty", "How sure each place is", reading.certainty_of_ranks(run), drawings,
-                  "Share of bootstrap resamples in which the layer is among the top K, in per cent.")
+    return Figure(
+        "certainty",
+        "How sure each place is",
+        reading.certainty_of_ranks(run),
+        drawings,
+        "Share of bootstrap resamples in which the layer is among the top K, in per cent.",
+    )
 
 
 PAPER = {"spearman_rho": "0.306", "overlap": "3 of 9", "jaccard": "0.2", "magnitude_ratio": "85.6"}
@@ -155,14 +189,16 @@ def _few(run):
 
 def _control_rows(figures):
     k = figures.get("top_k")
-    rows = [("Spearman's rho over layers", figures.get("spearman_rho"), PAPER["spearman_rho"]),
-            ("its 95 % interval, lower end", figures.get("spearman_ci_low"), ""),
-            ("its 95 % interval, upper end", figures.get("spearman_ci_high"), ""),
-            ("permutation p", figures.get("spearman_p"), ""),
-            (f"layers shared by both top {k}", figures.get("overlap"), PAPER["overlap"]),
-            (f"Jaccard of both top {k}", figures.get("jaccard"), PAPER["jaccard"]),
-            ("mean |delta|, long / control", figures.get("magnitude_ratio"), PAPER["magnitude_ratio"]),
-            ("examples in both sets", figures.get("n_paired"), "")]
+    rows = [
+        ("Spearman's rho over layers", figures.get("spearman_rho"), PAPER["spearman_rho"]),
+        ("its 95 % interval, lower end", figures.get("spearman_ci_low"), ""),
+        ("its 95 % interval, upper end", figures.get("spearman_ci_high"), ""),
+        ("permutation p", figures.get("spearman_p"), ""),
+        (f"layers shared by both top {k}", figures.get("overlap"), PAPER["overlap"]),
+        (f"Jaccard of both top {k}", figures.get("jaccard"), PAPER["jaccard"]),
+        ("mean |delta|, long / control", figures.get("magnitude_ratio"), PAPER["magnitude_ratio"]),
+        ("examples in both sets", figures.get("n_paired"), ""),
+    ]
     return [row for row in rows if row[1] is not None]
 
 
@@ -173,23 +209,44 @@ def controls(run):
         drawings = []
         if control["means"] is not None:
             drawings = [("", lambda width, name=name, means=control["means"]: _draw_control(run, width, name, means))]
-        figures.append(Figure(f"control-{index}", f"Long prompts against the control {name}", reading.control(run, name), drawings,
-                              f"Mean delta NLL of each layer on {name} and on the calibration set. Filled: top "
-                              f"{run.top_k} on long prompts. The paper's figures are of Qwen3-4B-Thinking, 36 layers."
-                              if drawings else "The paper's figures are of Qwen3-4B-Thinking, 36 layers.",
-                              table=(["figure", "here", "in the paper"], _control_rows(control))))
+        figures.append(
+            Figure(
+                f"control-{index}",
+                f"Long prompts against the control {name}",
+                reading.control(run, name),
+                drawings,
+                f"Mean delta NLL of each layer on {name} and on the calibration set. Filled: top "
+                f"{run.top_k} on long prompts. The paper's figures are of Qwen3-4B-Thinking, 36 layers."
+                if drawings
+                else "The paper's figures are of Qwen3-4B-Thinking, 36 layers.",
+                table=(["figure", "here", "in the paper"], _control_rows(control)),
+            )
+        )
     return figures
 
 
 def _draw_control(run, width, name, means):
     long = run.figures["mean_delta_nll"]
     kept = run.kept(run.top_k).tolist()
-    on_control = np.argsort(-means, kind="stable")[:run.top_k].tolist()
-    tips = [f"layer {layer}\nlong {signed(a)}, {name} {signed(b)} nats per token"
-            for layer, a, b in zip(run.layers, long, means)]
-    return draw_points(Points(means, long, f"delta NLL on {name}", "delta NLL on long prompts",
-                              [str(layer) for layer in run.layers], tips, set(kept),
-                              list(dict.fromkeys(kept + on_control + _few(run))), f"Delta NLL, long prompts against {name}"), width)
+    on_control = np.argsort(-means, kind="stable")[: run.top_k].tolist()
+    tips = [
+        f"layer {layer}\nlong {signed(a)}, {name} {signed(b)} nats per token"
+        for layer, a, b in zip(run.layers, long, means)
+    ]
+    return draw_points(
+        Points(
+            means,
+            long,
+            f"delta NLL on {name}",
+            "delta NLL on long prompts",
+            [str(layer) for layer in run.layers],
+            tips,
+            set(kept),
+            list(dict.fromkeys(kept + on_control + _few(run))),
+            f"Delta NLL, long prompts against {name}",
+        ),
+        width,
+    )
 
 
 def exact_match(run):
@@ -198,19 +255,44 @@ def exact_match(run):
     if not np.isfinite(drop).any():
         return None
     means, kept = run.figures["mean_delta_nll"], run.kept(run.top_k).tolist()
-    tips = [f"layer {layer}\ndelta NLL {signed(a)} nats per token\nexact-match drop {percent(b)}"
-            for layer, a, b in zip(run.layers, means, drop)]
-    by_match = [i for i in np.argsort(-drop, kind="stable")[:run.top_k].tolist() if drop[i] > 0]
-    points = Points(means, drop, "delta NLL, nats per token", "drop of exact match", [str(layer) for layer in run.layers],
-                    tips, set(kept), list(dict.fromkeys(kept + by_match + _few(run))), "Delta NLL against the drop of exact match",
-                    y_form=percent, y_linear=True)
-    names = {"split_half": "split-half reliability (Spearman-Brown)", "rho_exact_match": "rho with exact-match drop",
-             "rho_token_accuracy": "rho with token-accuracy drop"}
-    rows = [(words, run.reliability.get(name), run.reliability.get(name + "_ci_low"),
-             run.reliability.get(name + "_ci_high")) for name, words in names.items() if name in run.reliability]
-    return Figure("exact-match", "NLL against exact match", reading.exact_match(run),
-                  [("", lambda width: draw_points(points, width))],
-                  "Exact match: greedy decoding reproduces the whole answer. Filled: top "
-                  f"{run.top_k} by NLL.", table=(["reliability", "value", "low", "high"], rows))
-
-
+    tips = [
+        f"layer {layer}\ndelta NLL {signed(a)} nats per token\nexact-match drop {percent(b)}"
+        for layer, a, b in zip(run.layers, means, drop)
+    ]
+    by_match = [i for i in np.argsort(-drop, kind="stable")[: run.top_k].tolist() if drop[i] > 0]
+    points = Points(
+        means,
+        drop,
+        "delta NLL, nats per token",
+        "drop of exact match",
+        [str(layer) for layer in run.layers],
+        tips,
+        set(kept),
+        list(dict.fromkeys(kept + by_match + _few(run))),
+        "Delta NLL against the drop of exact match",
+        y_form=percent,
+        y_linear=True,
+    )
+    names = {
+        "split_half": "split-half reliability (Spearman-Brown)",
+        "rho_exact_match": "rho with exact-match drop",
+        "rho_token_accuracy": "rho with token-accuracy drop",
+    }
+    rows = [
+        (
+            words,
+            run.reliability.get(name),
+            run.reliability.get(name + "_ci_low"),
+            run.reliability.get(name + "_ci_high"),
+        )
+        for name, words in names.items()
+        if name in run.reliability
+    ]
+    return Figure(
+        "exact-match",
+        "NLL against exact match",
+        reading.exact_match(run),
+        [("", lambda width: draw_points(points, width))],
+        f"Exact match: greedy decoding reproduces the whole answer. Filled: top {run.top_k} by NLL.",
+        table=(["reliability", "value", "low", "high"], rows),
+    )

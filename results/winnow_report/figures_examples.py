@@ -11,14 +11,14 @@ from .record import dataset
 from .svg import Canvas, Linear, value_scale
 from .wording import count, number, signed
 
-MOST_CELLS = 400_000        # of a heat map: 2.1 MB in the page
-MOST_EXAMPLES = 4000        # of a heat map
+MOST_CELLS = 400_000  # of a heat map: 2.1 MB in the page
+MOST_EXAMPLES = 4000  # of a heat map
 MOST_TOKEN_CELLS = 150_000  # of the token view
 MOST_TOKEN_LAYERS = 24
 
 
 def _shorten(text, limit=10):
-    return text if len(text) <= limit else text[:limit - 1] + "\u2026"
+    return text if len(text) <= limit else text[: limit - 1] + "\u2026"
 
 
 def _orders(table, rows):
@@ -27,8 +27,11 @@ def _orders(table, rows):
     found = [matrix.order("by cost", "mean cost", np.argsort(-total, kind="stable"), [signed(v) for v in total])]
     lengths = table.prompt_tokens[rows]
     if np.isfinite(lengths).all() and len(set(lengths.tolist())) > 1:
-        found.append(matrix.order("by length", "prompt tokens", np.argsort(lengths, kind="stable"),
-                                  [f"{v:,.0f}" for v in lengths]))
+        found.append(
+            matrix.order(
+                "by length", "prompt tokens", np.argsort(lengths, kind="stable"), [f"{v:,.0f}" for v in lengths]
+            )
+        )
     if table.sources and len(set(table.sources)) > 1:
         sources = [table.sources[i] for i in rows]
         by_source = sorted(range(len(rows)), key=lambda i: (sources[i], -total[i]))
@@ -47,34 +50,62 @@ def heat_map(run, most_cells=MOST_CELLS):
     threshold, largest = matrix.scale_of(values)
     notes = []
     for i in rows:
-        words = [f"prompt {table.prompt_tokens[i]:,.0f} tokens" if np.isfinite(table.prompt_tokens[i]) else "",
-                 f"answer {table.answer_tokens[i]:,.0f}" if np.isfinite(table.answer_tokens[i]) else "",
-                 table.sources[i] if table.sources else ""]
+        words = [
+            f"prompt {table.prompt_tokens[i]:,.0f} tokens" if np.isfinite(table.prompt_tokens[i]) else "",
+            f"answer {table.answer_tokens[i]:,.0f}" if np.isfinite(table.answer_tokens[i]) else "",
+            table.sources[i] if table.sources else "",
+        ]
         notes.append(", ".join(word for word in words if word))
-    spec = {"id": f"heat-{run.key}", "cols": run.layers.tolist(), "col_word": "layer", "axis": "layer",
-            "row_axis": "mean cost", "threshold": threshold, "largest": largest, "unit": "nats per token",
-            "what": "delta NLL", "orders": _orders(table, rows), "label": "Delta NLL per example and layer",
-            "height": int(min(520, max(60, 9 * len(rows)))), "values": values, "repeat": matrix.repeat_of(values, 520),
-            "sheets": [{"name": "", "rows": [table.ids[i] for i in rows], "notes": notes, "data": matrix.encode(values)}]}
-    caption = ("A row is an example, a column a layer: blue, windowing the layer costs; orange, it helps. The colour scale "
-               "is logarithmic on both sides of 0.")
+    spec = {
+        "id": f"heat-{run.key}",
+        "cols": run.layers.tolist(),
+        "col_word": "layer",
+        "axis": "layer",
+        "row_axis": "mean cost",
+        "threshold": threshold,
+        "largest": largest,
+        "unit": "nats per token",
+        "what": "delta NLL",
+        "orders": _orders(table, rows),
+        "label": "Delta NLL per example and layer",
+        "height": int(min(520, max(60, 9 * len(rows)))),
+        "values": values,
+        "repeat": matrix.repeat_of(values, 520),
+        "sheets": [{"name": "", "rows": [table.ids[i] for i in rows], "notes": notes, "data": matrix.encode(values)}],
+    }
+    caption = (
+        "A row is an example, a column a layer: blue, windowing the layer costs; orange, it helps. The colour scale "
+        "is logarithmic on both sides of 0."
+    )
     if len(rows) < n:
         caption += f" {len(rows):,} of {n:,} examples are shown, evenly spaced through the file."
-    return Figure("examples", "Example by example", reading.examples(run), [("", lambda width: matrix.draw(spec, width))],
-                  caption, matrix=spec)
+    return Figure(
+        "examples",
+        "Example by example",
+        reading.examples(run),
+        [("", lambda width: matrix.draw(spec, width))],
+        caption,
+        matrix=spec,
+    )
 
 
 def _token_deltas(run):
     """(token deltas of the example rows as a function, windowed in base) where --per-token was kept; else None."""
     data = dataset(run.tree, "calibration") if run.tree is not None else None
-    if run.examples is None or data is None or "token_nll" not in data.variables \
-            or "token_nll_base" not in data.variables:
+    if (
+        run.examples is None
+        or data is None
+        or "token_nll" not in data.variables
+        or "token_nll_base" not in data.variables
+    ):
         return None
     each, base = data["token_nll"], data["token_nll_base"]
     if set(each.dims) != {"example", "layer", "answer_token"} or set(base.dims) != {"example", "answer_token"}:
         return None
     sign = np.ones(len(run.layers))
-    if "layer_windowed_in_base" in data.variables and data["layer_windowed_in_base"].sizes == {"layer": len(run.layers)}:
+    if "layer_windowed_in_base" in data.variables and data["layer_windowed_in_base"].sizes == {
+        "layer": len(run.layers)
+    }:
         sign[data["layer_windowed_in_base"].values.astype(bool)] = -1
     each, base = each.transpose("example", "layer", "answer_token"), base.transpose("example", "answer_token")
 
@@ -97,7 +128,7 @@ def tokens(run, most_cells=MOST_TOKEN_CELLS):
     known = np.isfinite(by_position)
     with np.errstate(invalid="ignore"):
         course = np.where(known, by_position, 0).sum(0) / known.sum(0)
-    spread = np.argsort(-table.delta[:, layers[:run.top_k]].mean(1), kind="stable")
+    spread = np.argsort(-table.delta[:, layers[: run.top_k]].mean(1), kind="stable")
     sheets, chosen, cells = [], [], 0
     for i in spread:
         values = read(row=table.rows[i])[layers]
@@ -106,9 +137,15 @@ def tokens(run, most_cells=MOST_TOKEN_CELLS):
             continue
         cells += values[:, :length].size
         chosen.append(values[:, :length])
-        sheets.append({"name": table.ids[i], "rows": [f"layer {layer}" for layer in run.layers[layers]],
-                       "notes": [f"example {table.ids[i]}"] * len(layers), "n_cols": length,
-                       "data": matrix.encode(values[:, :length])})
+        sheets.append(
+            {
+                "name": table.ids[i],
+                "rows": [f"layer {layer}" for layer in run.layers[layers]],
+                "notes": [f"example {table.ids[i]}"] * len(layers),
+                "n_cols": length,
+                "data": matrix.encode(values[:, :length]),
+            }
+        )
     if not sheets:
         return None
     texts = answer_text.texts(run, {sheet["name"]: sheet["n_cols"] for sheet in sheets})
@@ -117,20 +154,42 @@ def tokens(run, most_cells=MOST_TOKEN_CELLS):
             sheet["texts"] = texts[sheet["name"]]
     longest = max(values.shape[1] for values in chosen)
     padded = np.full((len(layers), longest), np.nan)
-    padded[:, :chosen[0].shape[1]] = chosen[0]
+    padded[:, : chosen[0].shape[1]] = chosen[0]
     threshold, largest = matrix.scale_of(np.concatenate([values.ravel() for values in chosen]))
     names = [f"layer {layer}" for layer in run.layers[layers]]
-    spec = {"id": f"tokens-{run.key}", "cols": list(range(1, longest + 1)), "col_word": "answer token",
-            "axis": "answer token", "row_axis": "layers by rank", "threshold": threshold, "largest": largest,
-            "unit": "nats", "what": "delta NLL", "label": "Delta NLL per answer token and layer",
-            "orders": [matrix.order("", "layers by rank", np.arange(len(layers)), names)],
-            "height": int(min(420, max(40, 18 * len(layers)))), "values": padded, "repeat": 1, "sheets": sheets}
-    some = "" if len(sheets) == len(table.ids) else f" {count(len(sheets), 'example')} of {len(table.ids):,}, those with " \
-                                                   "the largest cost first."
-    return Figure("tokens", "Along the answer", reading.tokens(np.arange(len(course)), course, run.layers[first]),
-                  [("one example", lambda width: matrix.draw(spec, width)),
-                   ("mean over examples", lambda width: _draw_course(run, course, first, width))],
-                  "Cost of each answer token when one layer is windowed, layers by rank." + some, matrix=spec)
+    spec = {
+        "id": f"tokens-{run.key}",
+        "cols": list(range(1, longest + 1)),
+        "col_word": "answer token",
+        "axis": "answer token",
+        "row_axis": "layers by rank",
+        "threshold": threshold,
+        "largest": largest,
+        "unit": "nats",
+        "what": "delta NLL",
+        "label": "Delta NLL per answer token and layer",
+        "orders": [matrix.order("", "layers by rank", np.arange(len(layers)), names)],
+        "height": int(min(420, max(40, 18 * len(layers)))),
+        "values": padded,
+        "repeat": 1,
+        "sheets": sheets,
+    }
+    some = (
+        ""
+        if len(sheets) == len(table.ids)
+        else f" {count(len(sheets), 'example')} of {len(table.ids):,}, those with the largest cost first."
+    )
+    return Figure(
+        "tokens",
+        "Along the answer",
+        reading.tokens(np.arange(len(course)), course, run.layers[first]),
+        [
+            ("one example", lambda width: matrix.draw(spec, width)),
+            ("mean over examples", lambda width: _draw_course(run, course, first, width)),
+        ],
+        "Cost of each answer token when one layer is windowed, layers by rank." + some,
+        matrix=spec,
+    )
 
 
 def _draw_course(run, course, layer, width):
@@ -143,9 +202,14 @@ def _draw_course(run, course, layer, width):
     canvas.bottom_axis(x_scale, "answer token", [t for t in x_scale.ticks() if t >= 1 and t == int(t)])
     canvas.polyline([(x_scale(i + 1), scale(course[i])) for i in good], "path s0")
     for i in good:
-        canvas.dot(x_scale(i + 1), scale(course[i]), 3 if len(good) < 100 else 1.5, "mark f0",
-                   data_tip=f"answer token {i + 1}\nlayer {run.layers[layer]}: {signed(course[i])} nats\n"
-                            "mean over the examples that have it")
+        canvas.dot(
+            x_scale(i + 1),
+            scale(course[i]),
+            3 if len(good) < 100 else 1.5,
+            "mark f0",
+            data_tip=f"answer token {i + 1}\nlayer {run.layers[layer]}: {signed(course[i])} nats\n"
+            "mean over the examples that have it",
+        )
     return canvas.render(f"Mean delta NLL of layer {run.layers[layer]} per answer token")
 
 
@@ -154,17 +218,42 @@ def growth(run):
     found = None if run.examples is None else stability(run.examples.delta, run.top_k)
     if found is None:
         return None
-    rows = [(size, float(found.rho[i]), int(found.shared[i]), *(float(q) for q in found.drawn_rho[i]),
-             float(found.drawn_shared[i])) for i, size in enumerate(found.sizes)]
-    columns = ["examples", "rho with all", f"of the top {found.k}", "rho, 5 % of draws", "rho, median of draws",
-               "rho, 95 % of draws", f"of the top {found.k}, median of draws"]
-    return Figure("stability", "Are there enough examples?", reading.stability(run, found),
-                  [("ranks", lambda width: _draw_ranks(run, found, width)),
-                   ("agreement", lambda width: _draw_agreement(found, width))],
-                  "Rankings of the first examples beside that of all. Draws are 200 random orders of the same examples, so "
-                  "agreement with all of them must end at 1.",
-                  [("keep", f"top {found.k} at every size"), ("change", f"enters or leaves the top {found.k}"),
-                   ("spare", "the others")], table=(columns, rows))
+    rows = [
+        (
+            size,
+            float(found.rho[i]),
+            int(found.shared[i]),
+            *(float(q) for q in found.drawn_rho[i]),
+            float(found.drawn_shared[i]),
+        )
+        for i, size in enumerate(found.sizes)
+    ]
+    columns = [
+        "examples",
+        "rho with all",
+        f"of the top {found.k}",
+        "rho, 5 % of draws",
+        "rho, median of draws",
+        "rho, 95 % of draws",
+        f"of the top {found.k}, median of draws",
+    ]
+    return Figure(
+        "stability",
+        "Are there enough examples?",
+        reading.stability(run, found),
+        [
+            ("ranks", lambda width: _draw_ranks(run, found, width)),
+            ("agreement", lambda width: _draw_agreement(found, width)),
+        ],
+        "Rankings of the first examples beside that of all. Draws are 200 random orders of the same examples, so "
+        "agreement with all of them must end at 1.",
+        [
+            ("keep", f"top {found.k} at every size"),
+            ("change", f"enters or leaves the top {found.k}"),
+            ("spare", "the others"),
+        ],
+        table=(columns, rows),
+    )
 
 
 def _size_axis(canvas, sizes, pad):
@@ -196,8 +285,13 @@ def _draw_ranks(run, found, width):
         canvas.polyline(points, f"path s{kind}" + ("" if is_kept else " dashed") if kind else "path-faint")
         for s, (x, y) in enumerate(points):
             if found.ranks[s, i] <= shown:
-                canvas.dot(x, y, 3.4 if is_kept else 2.6, f"mark f{kind}" if kind else "mark spare",
-                           data_tip=f"layer {run.layers[i]}\nrank {found.ranks[s, i]} after {found.sizes[s]} examples")
+                canvas.dot(
+                    x,
+                    y,
+                    3.4 if is_kept else 2.6,
+                    f"mark f{kind}" if kind else "mark spare",
+                    data_tip=f"layer {run.layers[i]}\nrank {found.ranks[s, i]} after {found.sizes[s]} examples",
+                )
         if last[i] <= shown and (shown <= 24 or last[i] % math.ceil(shown / 24) == 1):
             canvas.text(right + 6, y_scale(last[i]) + 4, str(run.layers[i]), "start", "strong" if is_kept else "tick")
     canvas.text(right + 6, top - 12, "layer", "start", "axis")
@@ -211,14 +305,22 @@ def _draw_agreement(found, width):
     known = [value for value in [*found.rho, *found.drawn_rho.ravel()] if np.isfinite(value)]
     y_scale = Linear(min([0.0, *known]), 1.04, bottom, top)
     canvas.left_axis(y_scale, "Spearman's rho with the ranking of all")
-    band = [(x_scale(i), y_scale(found.drawn_rho[i, 2])) for i in range(len(found.sizes))] + \
-           [(x_scale(i), y_scale(found.drawn_rho[i, 0])) for i in reversed(range(len(found.sizes)))]
+    band = [(x_scale(i), y_scale(found.drawn_rho[i, 2])) for i in range(len(found.sizes))] + [
+        (x_scale(i), y_scale(found.drawn_rho[i, 0])) for i in reversed(range(len(found.sizes)))
+    ]
     if np.isfinite(found.drawn_rho).all():
         canvas.polygon(band, "band")
     canvas.polyline([(x_scale(i), y_scale(v)) for i, v in enumerate(found.rho) if np.isfinite(v)], "path s0")
     for i, size in enumerate(found.sizes):
         if np.isfinite(found.rho[i]):
-            canvas.dot(x_scale(i), y_scale(found.rho[i]), 4, "mark f0", data_tip=(
-                f"first {size} examples\nrho {number(found.rho[i])}, {int(found.shared[i])} of the top {found.k}\n"
-                f"random draws: {number(found.drawn_rho[i, 0])} to {number(found.drawn_rho[i, 2])}"))
+            canvas.dot(
+                x_scale(i),
+                y_scale(found.rho[i]),
+                4,
+                "mark f0",
+                data_tip=(
+                    f"first {size} examples\nrho {number(found.rho[i])}, {int(found.shared[i])} of the top {found.k}\n"
+                    f"random draws: {number(found.drawn_rho[i, 0])} to {number(found.drawn_rho[i, 2])}"
+                ),
+            )
     return canvas.render("Agreement with the ranking of all examples")

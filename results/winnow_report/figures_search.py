@@ -9,7 +9,12 @@ from .svg import Canvas, Linear, value_scale
 from .wording import capital, count, form_of, interval, is_small_good, number, ranges, signed, the_layers
 
 MOST_DOTS = 600  # patterns in the course of a search
-_WORDS = {"mean_exact_match": "exact match", "mean_nll": "NLL", "mean_kl": "KL", "mean_token_accuracy": "token accuracy"}
+_WORDS = {
+    "mean_exact_match": "exact match",
+    "mean_nll": "NLL",
+    "mean_kl": "KL",
+    "mean_token_accuracy": "token accuracy",
+}
 
 
 def _kept_reading(method, layers):
@@ -34,17 +39,43 @@ def kept(method, layers, prefix):
 
     def cell(r, c):
         is_kept = method.full[shown[r], c]
-        return ("keep" if is_kept else "spare"), "", (f"K = {method.keep[shown[r]]}\nlayer {layers[c]}: "
-                                                      f"{'full attention' if is_kept else 'windowed'}")
+        return (
+            ("keep" if is_kept else "spare"),
+            "",
+            (f"K = {method.keep[shown[r]]}\nlayer {layers[c]}: {'full attention' if is_kept else 'windowed'}"),
+        )
+
     columns = ["K", "layers", *(name.replace("_", " ") for name in method.means)]
-    rows = [(k, " ".join(str(layer) for layer in layers[method.full[i]]), *(float(values[i]) for values in method.means.values()))
-            for i, k in enumerate(method.keep)]
-    return Figure(f"{prefix}-kept", f"{method.name}: the best pattern of each K", _kept_reading(method, layers),
-                  [("", lambda width: draw_grid(Grid([f"K = {method.keep[i]}" for i in shown], layers.tolist(), cell,
-                                                     "Layers kept at each K"), width))],
-                  f"Chosen by {method.measure[1]}, {count(int(method.scalars.get('beam', 1)), 'pattern')} carried from step to step."
-                  + ("" if len(shown) == len(method.keep) else f" {len(shown)} of {len(method.keep)} K are drawn; the table has all."),
-                  [("keep", "full attention"), ("spare", "windowed")], table=(columns, rows))
+    rows = [
+        (
+            k,
+            " ".join(str(layer) for layer in layers[method.full[i]]),
+            *(float(values[i]) for values in method.means.values()),
+        )
+        for i, k in enumerate(method.keep)
+    ]
+    return Figure(
+        f"{prefix}-kept",
+        f"{method.name}: the best pattern of each K",
+        _kept_reading(method, layers),
+        [
+            (
+                "",
+                lambda width: draw_grid(
+                    Grid([f"K = {method.keep[i]}" for i in shown], layers.tolist(), cell, "Layers kept at each K"),
+                    width,
+                ),
+            )
+        ],
+        f"Chosen by {method.measure[1]}, {count(int(method.scalars.get('beam', 1)), 'pattern')} carried from step to step."
+        + (
+            ""
+            if len(shown) == len(method.keep)
+            else f" {len(shown)} of {len(method.keep)} K are drawn; the table has all."
+        ),
+        [("keep", "full attention"), ("spare", "windowed")],
+        table=(columns, rows),
+    )
 
 
 def _course_reading(method):
@@ -52,8 +83,10 @@ def _course_reading(method):
     values, form = method.means[variable], form_of(variable)
     good = np.flatnonzero(np.isfinite(values))
     first, last = good[0], good[-1]
-    text = f"{capital(words)} goes from {form(values[first])} at K = {method.keep[first]} to {form(values[last])} " \
-           f"at K = {method.keep[last]}."
+    text = (
+        f"{capital(words)} goes from {form(values[first])} at K = {method.keep[first]} to {form(values[last])} "
+        f"at K = {method.keep[last]}."
+    )
     if len(good) < 2:
         return text
     gains = [(abs(values[b] - values[a]), a, b) for a, b in zip(good, good[1:])]
@@ -62,8 +95,10 @@ def _course_reading(method):
         text += f" The largest step is from K = {method.keep[a]} to {method.keep[b]} ({form(values[a])} to {form(values[b])})."
     low, high = search.step_difference(method, last - 1, last)
     if np.isfinite([low, high]).all() and low <= 0 <= high and not low == high == 0:
-        text += (f" Between K = {method.keep[last - 1]} and {method.keep[last]} there is not enough evidence of a difference on "
-                 "these examples.")
+        text += (
+            f" Between K = {method.keep[last - 1]} and {method.keep[last]} there is not enough evidence of a difference on "
+            "these examples."
+        )
     return text
 
 
@@ -74,44 +109,83 @@ def _draw_course(method, variable, width):
     each = method.examples.get(variable.removeprefix("mean_"))
     other = np.array([]) if each is None else each.mean(1)
     verified = method.means.get(variable + "_verified")
-    scale, is_log = value_scale(np.concatenate([means, other, [] if verified is None else verified]), bottom, top,
-                                None if is_small_good(variable) else True)
+    scale, is_log = value_scale(
+        np.concatenate([means, other, [] if verified is None else verified]),
+        bottom,
+        top,
+        None if is_small_good(variable) else True,
+    )
     canvas.left_axis(scale, _WORDS[variable] + (" (log)" if is_log else ""), form=form)
     x_scale = Linear(min(method.keep) - 0.5, max(method.keep) + 0.5, left, right)
-    canvas.bottom_axis(x_scale, "K: layers with full attention",
-                       [t for t in x_scale.ticks(8) if t == int(t) and min(method.keep) <= t <= max(method.keep)])
+    canvas.bottom_axis(
+        x_scale,
+        "K: layers with full attention",
+        [t for t in x_scale.ticks(8) if t == int(t) and min(method.keep) <= t <= max(method.keep)],
+    )
     for i in evenly(len(other), MOST_DOTS):
         if np.isfinite([other[i], method.pattern_keep[i]]).all():
-            canvas.dot(x_scale(method.pattern_keep[i]), scale(other[i]), 2.6, "mark dot-spare",
-                       data_tip=f"{method.patterns[i]}\n{_WORDS[variable]} {form(other[i])}")
+            canvas.dot(
+                x_scale(method.pattern_keep[i]),
+                scale(other[i]),
+                2.6,
+                "mark dot-spare",
+                data_tip=f"{method.patterns[i]}\n{_WORDS[variable]} {form(other[i])}",
+            )
     good = [i for i in range(len(means)) if np.isfinite(means[i])]
     canvas.polyline([(x_scale(method.keep[i]), scale(means[i])) for i in good], "path s0")
     for i in good:
-        canvas.dot(x_scale(method.keep[i]), scale(means[i]), 5, "mark dot-keep",
-                   data_tip=f"best of K = {method.keep[i]}\n{search.figures_said(method, i)}")
+        canvas.dot(
+            x_scale(method.keep[i]),
+            scale(means[i]),
+            5,
+            "mark dot-keep",
+            data_tip=f"best of K = {method.keep[i]}\n{search.figures_said(method, i)}",
+        )
         if verified is not None and np.isfinite(verified[i]):
-            canvas.dot(x_scale(method.keep[i]) + 9, scale(verified[i]), 4, "mark f1",
-                       data_tip=f"K = {method.keep[i]}, every row under the window\n{_WORDS[variable]} {form(verified[i])}")
+            canvas.dot(
+                x_scale(method.keep[i]) + 9,
+                scale(verified[i]),
+                4,
+                "mark f1",
+                data_tip=f"K = {method.keep[i]}, every row under the window\n{_WORDS[variable]} {form(verified[i])}",
+            )
     return canvas.render(f"{_WORDS[variable]} of the best pattern of each K")
 
 
 def course(method, prefix):
-    variables = [variable for variable in (method.measure[0], "mean_exact_match", "mean_nll", "mean_kl") if variable in method.means]
+    variables = [
+        variable
+        for variable in (method.measure[0], "mean_exact_match", "mean_nll", "mean_kl")
+        if variable in method.means
+    ]
     variables = list(dict.fromkeys(variables))
     legend = [("keep", "best of each K"), ("spare", "others that were measured")]
     if any(name.endswith("_verified") for name in method.means):
         legend.append(("change", "the best, every row under the window"))
-    return Figure(f"{prefix}-course", f"{method.name}: what each further layer buys", _course_reading(method),
-                  [(_WORDS[variable], lambda width, variable=variable: _draw_course(method, variable, width))
-                   for variable in variables], "", legend)
+    return Figure(
+        f"{prefix}-course",
+        f"{method.name}: what each further layer buys",
+        _course_reading(method),
+        [
+            (_WORDS[variable], lambda width, variable=variable: _draw_course(method, variable, width))
+            for variable in variables
+        ],
+        "",
+        legend,
+    )
 
 
 def verification(method, prefix):
     """Tail against exact figures of the verified patterns; None where nothing was verified."""
-    pairs = [(words, method.examples.get(name), method.examples.get(name + "_verified"), name)
-             for name, words in (("nll", "NLL"), ("exact_match", "exact match"))]
-    pairs = [(words, *search.verified_means(tail, exact), name) for words, tail, exact, name in pairs
-             if tail is not None and exact is not None and np.isfinite(exact).any() and tail.shape == exact.shape]
+    pairs = [
+        (words, method.examples.get(name), method.examples.get(name + "_verified"), name)
+        for name, words in (("nll", "NLL"), ("exact_match", "exact match"))
+    ]
+    pairs = [
+        (words, *search.verified_means(tail, exact), name)
+        for words, tail, exact, name in pairs
+        if tail is not None and exact is not None and np.isfinite(exact).any() and tail.shape == exact.shape
+    ]
     if not pairs:
         return None
     best = {position for i in range(len(method.keep)) if (position := search.best_position(method, i)) is not None}
@@ -122,19 +196,47 @@ def verification(method, prefix):
         # A place and a name for patterns that were verified; the others have NaN and are not drawn.
         labels = sorted(best, key=lambda i: -method.pattern_keep[i])
         is_linear = not is_small_good(name) or not value_scale(np.concatenate([tail, exact]), 0, 1)[1]
-        return draw_points(Points(np.where(np.isfinite(exact), tail, np.nan), exact, f"{words}, tail rows only",
-                                  f"{words}, every row under the window", [f"K = {k:.0f}" for k in method.pattern_keep], tips,
-                                  best, labels, f"{words} of tail and exact measurement", form,
-                                  is_linear, is_linear, form), width)
+        return draw_points(
+            Points(
+                np.where(np.isfinite(exact), tail, np.nan),
+                exact,
+                f"{words}, tail rows only",
+                f"{words}, every row under the window",
+                [f"K = {k:.0f}" for k in method.pattern_keep],
+                tips,
+                best,
+                labels,
+                f"{words} of tail and exact measurement",
+                form,
+                is_linear,
+                is_linear,
+                form,
+            ),
+            width,
+        )
 
     rho = {name: method.scalars.get(f"rho_{name}", float("nan")) for *_, name in pairs}
-    rows = [(words, float(rho[name]), *(float(method.scalars.get(f"rho_{name}_ci_{end}", float("nan"))) for end in ("low", "high")))
-            for words, _, _, name in pairs]
+    rows = [
+        (
+            words,
+            float(rho[name]),
+            *(float(method.scalars.get(f"rho_{name}_ci_{end}", float("nan"))) for end in ("low", "high")),
+        )
+        for words, _, _, name in pairs
+    ]
     text = " ".join(search.verified(method)) or "The agreement of tail and exact figures is not defined."
-    return Figure(f"{prefix}-verified", f"{method.name}: does the short cut hold?", text,
-                  [(words, lambda width, one=(words, tail, exact, name): draw(*one, width)) for words, tail, exact, name in pairs],
-                  "A point is a verified pattern. Filled: the best of its K. Wins kept: how many patterns that lost by tail "
-                  "figures are no better exactly.", table=(["figure", "rho", "low", "high"], rows))
+    return Figure(
+        f"{prefix}-verified",
+        f"{method.name}: does the short cut hold?",
+        text,
+        [
+            (words, lambda width, one=(words, tail, exact, name): draw(*one, width))
+            for words, tail, exact, name in pairs
+        ],
+        "A point is a verified pattern. Filled: the best of its K. Wins kept: how many patterns that lost by tail "
+        "figures are no better exactly.",
+        table=(["figure", "rho", "low", "high"], rows),
+    )
 
 
 def _pairs_reading(pairs):
@@ -144,15 +246,19 @@ def _pairs_reading(pairs):
         return "No pair has a defined interaction."
     clear = [(i, j) for i, j in upper if pairs.low[i, j] > 0 or pairs.high[i, j] < 0]
     more = [one for one in clear if pairs.interaction[one] > 0]
-    text = f"Of {count(len(upper), 'pair')} {len(more)} hurt{'s' if len(more) == 1 else ''} more together than apart and " \
-           f"{len(clear) - len(more)} less"
+    text = (
+        f"Of {count(len(upper), 'pair')} {len(more)} hurt{'s' if len(more) == 1 else ''} more together than apart and "
+        f"{len(clear) - len(more)} less"
+    )
     rest = len(upper) - len(clear)
     text += f"; for {rest} there is not enough evidence of an interaction." if rest else "."
     if clear:
         i, j = max(clear, key=lambda one: abs(pairs.interaction[one]))
-        text += (f" The largest is of {the_layers(sorted([pairs.layers[i], pairs.layers[j]]))}: {signed(pairs.interaction[i, j])} nats per token "
-                 f"(95\u00a0% interval {interval(pairs.low[i, j], pairs.high[i, j])}), beside {number(pairs.alone[i])} and "
-                 f"{number(pairs.alone[j])} of each alone.")
+        text += (
+            f" The largest is of {the_layers(sorted([pairs.layers[i], pairs.layers[j]]))}: {signed(pairs.interaction[i, j])} nats per token "
+            f"(95\u00a0% interval {interval(pairs.low[i, j], pairs.high[i, j])}), beside {number(pairs.alone[i])} and "
+            f"{number(pairs.alone[j])} of each alone."
+        )
     return text
 
 
@@ -177,20 +283,48 @@ def interactions(pairs):
             step = int(round(3 + 3 * np.clip(value / largest, -1, 1))) if is_clear else 3
             return (f"m{step}" if is_clear else "none"), number(value, 2), tip
 
-        return draw_grid(Grid(pairs.layers.tolist(), pairs.layers.tolist(), cell, "Interaction of every two candidates",
-                              "layer", "layer", height=40, widest=84), width)
+        return draw_grid(
+            Grid(
+                pairs.layers.tolist(),
+                pairs.layers.tolist(),
+                cell,
+                "Interaction of every two candidates",
+                "layer",
+                "layer",
+                height=40,
+                widest=84,
+            ),
+            width,
+        )
 
     drawings = [("NLL", lambda width: drawing(pairs.interaction, "nats per token", True, width))]
     if np.isfinite(pairs.exact_match).any():
         drawings.append(("exact match", lambda width: drawing(pairs.exact_match, "", False, width)))
-    rows = [(int(pairs.layers[i]), int(pairs.layers[j]), float(pairs.both[i, j]), float(pairs.interaction[i, j]),
-             float(pairs.low[i, j]), float(pairs.high[i, j]), float(pairs.exact_match[i, j]))
-            for i in range(n) for j in range(i + 1, n)]
-    return Figure("pairs", "How two windowed layers act together", _pairs_reading(pairs), drawings,
-                  "Delta of both windowed less the sum of each alone: blue, they hurt more together than apart; orange, less. "
-                  "Grey: the 95\u00a0% interval holds 0.",
-                  table=(["layer", "other layer", "delta NLL of both", "interaction", "low", "high", "interaction of exact match"],
-                         rows))
+    rows = [
+        (
+            int(pairs.layers[i]),
+            int(pairs.layers[j]),
+            float(pairs.both[i, j]),
+            float(pairs.interaction[i, j]),
+            float(pairs.low[i, j]),
+            float(pairs.high[i, j]),
+            float(pairs.exact_match[i, j]),
+        )
+        for i in range(n)
+        for j in range(i + 1, n)
+    ]
+    return Figure(
+        "pairs",
+        "How two windowed layers act together",
+        _pairs_reading(pairs),
+        drawings,
+        "Delta of both windowed less the sum of each alone: blue, they hurt more together than apart; orange, less. "
+        "Grey: the 95\u00a0% interval holds 0.",
+        table=(
+            ["layer", "other layer", "delta NLL of both", "interaction", "low", "high", "interaction of exact match"],
+            rows,
+        ),
+    )
 
 
 def figures(result):
@@ -201,5 +335,3 @@ def figures(result):
     if result.pairs is not None:
         found.append(interactions(result.pairs))
     return [figure for figure in found if figure is not None]
-
-

@@ -4,8 +4,9 @@ import html
 import json
 
 # What XML cannot hold: control characters, and the surrogates that stand for bytes which are not UTF-8.
-_UNPRINTABLE = {code: "\ufffd" for code in [*range(0x20), 0x7F, *range(0xD800, 0xE000), 0xFFFE, 0xFFFF]
-                if chr(code) not in "\n\t"}
+_UNPRINTABLE = {
+    code: "\ufffd" for code in [*range(0x20), 0x7F, *range(0xD800, 0xE000), 0xFFFE, 0xFFFF] if chr(code) not in "\n\t"
+}
 
 
 class Markup(str):

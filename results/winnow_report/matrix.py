@@ -24,9 +24,14 @@ def png(indices, colours):
     """An indexed PNG; indices: (row, column) uint8; index 0 is transparent. colours: [(red, green, blue)]."""
     rows, columns = indices.shape
     raw = np.concatenate([np.zeros((rows, 1), np.uint8), indices], axis=1).tobytes()  # filter "none" before each row
-    return (b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", struct.pack(">IIBBBBB", columns, rows, 8, 3, 0, 0, 0))
-            + _chunk(b"PLTE", b"".join(bytes(colour) for colour in colours)) + _chunk(b"tRNS", b"\x00")
-            + _chunk(b"IDAT", zlib.compress(raw, 6)) + _chunk(b"IEND", b""))
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + _chunk(b"IHDR", struct.pack(">IIBBBBB", columns, rows, 8, 3, 0, 0, 0))
+        + _chunk(b"PLTE", b"".join(bytes(colour) for colour in colours))
+        + _chunk(b"tRNS", b"\x00")
+        + _chunk(b"IDAT", zlib.compress(raw, 6))
+        + _chunk(b"IEND", b"")
+    )
 
 
 def shades(values, threshold, largest):
@@ -66,10 +71,20 @@ def draw(spec, width):
     indices = shades(values[order["rows"]], spec["threshold"], spec["largest"])
     picture = png(np.repeat(indices, spec["repeat"], axis=1), palette)
     canvas.rect(left, top, right - left, bottom - top, "none")
-    canvas.add(tag("image", href="data:image/png;base64," + base64.b64encode(picture).decode(), x=left, y=top,
-                   width=float(right - left), height=float(bottom - top), preserveAspectRatio="none",
-                   style="image-rendering:" + ("pixelated" if spec["repeat"] == 1 else "auto"),
-                   class_="mark matrix", data_matrix=spec["id"]))
+    canvas.add(
+        tag(
+            "image",
+            href="data:image/png;base64," + base64.b64encode(picture).decode(),
+            x=left,
+            y=top,
+            width=float(right - left),
+            height=float(bottom - top),
+            preserveAspectRatio="none",
+            style="image-rendering:" + ("pixelated" if spec["repeat"] == 1 else "auto"),
+            class_="mark matrix",
+            data_matrix=spec["id"],
+        )
+    )
     canvas.rect(left, top, right - left, bottom - top, "edge")
     for slot, (fraction, words) in enumerate(order["ticks"]):
         canvas.text(left - 7, top + fraction * (bottom - top) + 4, words, "end", "tick row-tick", data_slot=slot)
@@ -84,8 +99,10 @@ def _ramp(canvas, spec, name):
     y, width = bottom + 46, min(260.0, right - left - 60)
     start = (left + right - width) / 2
     stops = [tag("stop", offset=f"{100 * i / 6:.1f}%", class_=f"d{i}") for i in range(7)]
-    canvas.add(tag("linearGradient", *stops, id=name),
-               tag("rect", x=start, y=float(y), width=width, height=8.0, fill=f"url(#{name})", rx="2"))
+    canvas.add(
+        tag("linearGradient", *stops, id=name),
+        tag("rect", x=start, y=float(y), width=width, height=8.0, fill=f"url(#{name})", rx="2"),
+    )
     middle = spec["threshold"] * (math.exp(math.log1p(spec["largest"] / spec["threshold"]) / 2) - 1)
     for place, value in ((0, -spec["largest"]), (0.25, -middle), (0.5, 0.0), (0.75, middle), (1, spec["largest"])):
         canvas.text(start + place * width, y + 20, signed(value), "middle", "tick")
@@ -95,8 +112,12 @@ def order(name, axis, rows, words):
     """An order of the rows, with ticks at a few places. words: of each row, in the order of the file."""
     n = len(rows)
     slots = sorted({round(i * (n - 1) / (N_TICKS - 1)) for i in range(N_TICKS)})
-    return {"name": name, "axis": axis, "rows": [int(row) for row in rows],
-            "ticks": [[(slot + 0.5) / n, words[rows[slot]]] for slot in slots]}
+    return {
+        "name": name,
+        "axis": axis,
+        "rows": [int(row) for row in rows],
+        "ticks": [[(slot + 0.5) / n, words[rows[slot]]] for slot in slots],
+    }
 
 
 def repeat_of(values, height):

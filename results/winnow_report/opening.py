@@ -33,10 +33,15 @@ def _find_in(directory):
         if (directory / name).is_file():
             return directory / name
     if (directory / "run.json").is_file():
-        raise ReportError(NO_INPUT, f"{directory}: the run is not finished: there is no results.h5 yet; give its "
-                                    "command again, it resumes")
-    raise ReportError(NO_INPUT, f"{directory}: neither results.h5 nor collected.h5 is in it; give the --out directory "
-                                "of winnow calibrate, search or evaluate, or a file")
+        raise ReportError(
+            NO_INPUT,
+            f"{directory}: the run is not finished: there is no results.h5 yet; give its command again, it resumes",
+        )
+    raise ReportError(
+        NO_INPUT,
+        f"{directory}: neither results.h5 nor collected.h5 is in it; give the --out directory "
+        "of winnow calibrate, search or evaluate, or a file",
+    )
 
 
 def _check_header(path):
@@ -47,14 +52,20 @@ def _check_header(path):
     except OSError as error:
         raise ReportError(IO_ERROR, f"{path}: {error.strerror or error}") from error
     if start != _SIGNATURE:
-        raise ReportError(BAD_DATA, f"{path}: {'empty' if not start else 'not an HDF5 file'}; winnow report takes run "
-                                    "directories, results.h5 and collected.h5")
+        raise ReportError(
+            BAD_DATA,
+            f"{path}: {'empty' if not start else 'not an HDF5 file'}; winnow report takes run "
+            "directories, results.h5 and collected.h5",
+        )
     try:
         with h5py.File(path) as file:
             kind, version = file.attrs.get("format"), file.attrs.get("format_version", 0)
     except Exception as error:  # HDF5 has many ways to be damaged, and as many exceptions
-        raise ReportError(BAD_DATA, f"{path}: damaged or cut short ({error}); copy it again, or have it "
-                                    "written anew: delete it and repeat the command that wrote it") from error
+        raise ReportError(
+            BAD_DATA,
+            f"{path}: damaged or cut short ({error}); copy it again, or have it "
+            "written anew: delete it and repeat the command that wrote it",
+        ) from error
     kind = kind.decode("utf-8", "replace") if isinstance(kind, bytes) else kind
     if not isinstance(kind, str) or kind not in (RESULTS, COLLECTION):
         other = f"a file of the format '{kind}'" if isinstance(kind, str) and kind else "an HDF5 file of another kind"
@@ -64,8 +75,11 @@ def _check_header(path):
     except (TypeError, ValueError):
         version = 0
     if version > FORMAT_VERSION:
-        raise ReportError(BAD_DATA, f"{path}: written in format version {version}, this winnow-report reads "
-                                    f"{FORMAT_VERSION}; use the winnow-report of the winnow that wrote it")
+        raise ReportError(
+            BAD_DATA,
+            f"{path}: written in format version {version}, this winnow-report reads "
+            f"{FORMAT_VERSION}; use the winnow-report of the winnow that wrote it",
+        )
     return kind, version
 
 
@@ -81,8 +95,11 @@ def open(path):  # noqa: A001: callers write winnow_report.open
         # Dimensions without a scale, which a file of another hand may have, get made-up names.
         return xr.open_datatree(path, engine="h5netcdf", phony_dims="sort")
     except Exception as error:
-        raise ReportError(BAD_DATA, f"{path}: not readable as netCDF-4 ({error}); copy it again, or delete it and "
-                                    "repeat the command that wrote it") from error
+        raise ReportError(
+            BAD_DATA,
+            f"{path}: not readable as netCDF-4 ({error}); copy it again, or delete it and "
+            "repeat the command that wrote it",
+        ) from error
 
 
 def format_of(tree):

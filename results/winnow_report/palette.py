@@ -7,16 +7,48 @@ kinds of colour blindness, and every use has a second cue (outline, position or 
 import re
 
 LIGHT = {
-    "paper": "#fcfbf9", "panel": "#ffffff", "ink": "#1c1e21", "muted": "#62656b", "faint": "#8d9097",
-    "line": "#e3e0da", "grid": "#eceae5", "keep": "#1f5fa6", "open": "#8fb8e0", "spare": "#dcd8d0", "rival": "#b7560b",
-    "focus": "#b7560b", "shade": "#f3f1ec", "link": "#1f5fa6",
-    "c0": "#1f5fa6", "c1": "#b7560b", "c2": "#2b8a6f", "c3": "#8e4a97", "c4": "#8a7b1d", "c5": "#5a6472",
+    "paper": "#fcfbf9",
+    "panel": "#ffffff",
+    "ink": "#1c1e21",
+    "muted": "#62656b",
+    "faint": "#8d9097",
+    "line": "#e3e0da",
+    "grid": "#eceae5",
+    "keep": "#1f5fa6",
+    "open": "#8fb8e0",
+    "spare": "#dcd8d0",
+    "rival": "#b7560b",
+    "focus": "#b7560b",
+    "shade": "#f3f1ec",
+    "link": "#1f5fa6",
+    "c0": "#1f5fa6",
+    "c1": "#b7560b",
+    "c2": "#2b8a6f",
+    "c3": "#8e4a97",
+    "c4": "#8a7b1d",
+    "c5": "#5a6472",
 }
 DARK = {
-    "paper": "#15171a", "panel": "#1b1e22", "ink": "#e8e6e1", "muted": "#a3a6ac", "faint": "#7c8087",
-    "line": "#30343a", "grid": "#282c31", "keep": "#74b2f0", "open": "#3d6f9f", "spare": "#3a3e45", "rival": "#f0a35a",
-    "focus": "#f0a35a", "shade": "#22262b", "link": "#8cc0f5",
-    "c0": "#74b2f0", "c1": "#f0a35a", "c2": "#63c7a6", "c3": "#cf97d8", "c4": "#d3c25a", "c5": "#a7b0bd",
+    "paper": "#15171a",
+    "panel": "#1b1e22",
+    "ink": "#e8e6e1",
+    "muted": "#a3a6ac",
+    "faint": "#7c8087",
+    "line": "#30343a",
+    "grid": "#282c31",
+    "keep": "#74b2f0",
+    "open": "#3d6f9f",
+    "spare": "#3a3e45",
+    "rival": "#f0a35a",
+    "focus": "#f0a35a",
+    "shade": "#22262b",
+    "link": "#8cc0f5",
+    "c0": "#74b2f0",
+    "c1": "#f0a35a",
+    "c2": "#63c7a6",
+    "c3": "#cf97d8",
+    "c4": "#d3c25a",
+    "c5": "#a7b0bd",
 }
 # From the largest fall of NLL over none to the largest rise.
 LIGHT_DIVERGING = ["#7a3f05", "#c8741f", "#efc795", "#f6f4ef", "#b4d0ea", "#5a97d0", "#1b4f8c"]
@@ -25,7 +57,7 @@ N_STEPS = 11  # classes q0 ... q10 of a share or a correlation from 0 to 1
 
 
 def _channels(colour):
-    return [int(colour[i:i + 2], 16) for i in (1, 3, 5)]
+    return [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
 
 
 def blend(stops, position):
@@ -48,14 +80,20 @@ def _variables(colours, diverging):
 
 def css_variables():
     """Light by default, dark where the system or the reader's switch says so; paper is white."""
+
     def block(colours, diverging):
-        pairs = _variables(colours, diverging) | {"diverging": '"' + ",".join(diverging) + '"',
-                                                    "diverging-light": '"' + ",".join(LIGHT_DIVERGING) + '"'}
+        pairs = _variables(colours, diverging) | {
+            "diverging": '"' + ",".join(diverging) + '"',
+            "diverging-light": '"' + ",".join(LIGHT_DIVERGING) + '"',
+        }
         return "".join(f"--{name}:{value};" for name, value in pairs.items())
+
     light, dark = block(LIGHT, LIGHT_DIVERGING), block(DARK, DARK_DIVERGING)
-    return (f":root{{color-scheme:light;{light}}}\n"
-            f"@media screen and (prefers-color-scheme:dark){{:root:not([data-theme=light]){{color-scheme:dark;{dark}}}}}\n"
-            f"@media screen{{:root[data-theme=dark]{{color-scheme:dark;{dark}}}}}\n")
+    return (
+        f":root{{color-scheme:light;{light}}}\n"
+        f"@media screen and (prefers-color-scheme:dark){{:root:not([data-theme=light]){{color-scheme:dark;{dark}}}}}\n"
+        f"@media screen{{:root[data-theme=dark]{{color-scheme:dark;{dark}}}}}\n"
+    )
 
 
 def literal(css):

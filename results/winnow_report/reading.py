@@ -7,9 +7,9 @@ import numpy as np
 from .agreement import jaccard, spearman, top
 from .wording import correlation, count, interval, listed, number, percent, the_layers
 
-SURE = 0.95     # P(top K) from which a layer's place counts as settled
-RIVAL = 0.05    # P(top K) from which a layer that is left out could as well be in
-N_NAMED = 6     # layers named in a sentence; more are counted
+SURE = 0.95  # P(top K) from which a layer's place counts as settled
+RIVAL = 0.05  # P(top K) from which a layer that is left out could as well be in
+N_NAMED = 6  # layers named in a sentence; more are counted
 
 
 @dataclass
@@ -19,9 +19,9 @@ class Choice:
     k: int
     kept: list
     settled: list
-    open: list        # kept, but not settled
-    rivals: list      # left out, but not surely
-    is_known: bool    # there is a P(top K)
+    open: list  # kept, but not settled
+    rivals: list  # left out, but not surely
+    is_known: bool  # there is a P(top K)
 
 
 def choose(run, k):
@@ -41,6 +41,7 @@ def _names(run, positions):
 def _with_p(run, positions, p):
     def share(value):  # what is not settled must not read as if it were
         return f"{100 * value:.1f}\u00a0%" if SURE - 0.005 <= value < SURE else percent(value)
+
     return listed(f"layer {run.layers[i]} ({share(p[i])})" for i in positions)
 
 
@@ -53,8 +54,10 @@ def certainty(run, choice):
     if choice.k == len(run.layers):
         return "Every measured layer keeps full attention."
     if not choice.open and not choice.rivals:
-        return (f"Settled: {'each' if choice.k > 1 else 'it'} is among the top {choice.k} in at least {percent(SURE)} of "
-                "the resamples.")
+        return (
+            f"Settled: {'each' if choice.k > 1 else 'it'} is among the top {choice.k} in at least {percent(SURE)} of "
+            "the resamples."
+        )
     p = run.p_top_k[choice.k]
     parts = []
     if choice.settled:
@@ -87,11 +90,15 @@ def border(run, k):
     a, b = run.layers[last], run.layers[first]
     p = run.p_top_k.get(k)
     if low[last] <= high[first] and p is not None and p[last] >= SURE and p[first] < RIVAL:
-        return (f"At K = {k} the intervals of layer {a} and layer {b} overlap, but resample by resample the order is clear: "
-                f"layer {a} is in the top {k} in {percent(p[last])}.")
+        return (
+            f"At K = {k} the intervals of layer {a} and layer {b} overlap, but resample by resample the order is clear: "
+            f"layer {a} is in the top {k} in {percent(p[last])}."
+        )
     if low[last] <= high[first]:
-        return (f"At K = {k} there is not enough evidence to put layer {a} before layer {b}: their intervals overlap "
-                f"({interval(low[last], high[last])}, and {interval(low[first], high[first])}).")
+        return (
+            f"At K = {k} there is not enough evidence to put layer {a} before layer {b}: their intervals overlap "
+            f"({interval(low[last], high[last])}, and {interval(low[first], high[first])})."
+        )
     return f"At K = {k} the border is clear: the intervals of layer {a} and layer {b} do not overlap."
 
 
@@ -106,8 +113,10 @@ def effect(run):
     parts[0] += "."
     if np.isfinite(low).all():
         n = int((low > 0).sum())
-        parts.append(f"{n} of {count(len(means), 'layer')} {'has' if n == 1 else 'have'} an interval above 0"
-                     + ("; of the others there is not enough evidence for any cost." if n < len(means) else "."))
+        parts.append(
+            f"{n} of {count(len(means), 'layer')} {'has' if n == 1 else 'have'} an interval above 0"
+            + ("; of the others there is not enough evidence for any cost." if n < len(means) else ".")
+        )
     if len(means) > run.top_k:
         parts.append(border(run, run.top_k))
     return " ".join(parts)
@@ -117,8 +126,9 @@ def certainty_of_ranks(run):
     known = [choose(run, k) for k in run.budgets if k in run.p_top_k]
     known = [choice for choice in known if choice.is_known]
     if not known:
-        return "There is no P(top K): " + ("one example has no resamples." if run.n_examples == 1 else
-                                          "the file does not have it.")
+        return "There is no P(top K): " + (
+            "one example has no resamples." if run.n_examples == 1 else "the file does not have it."
+        )
     words = [f"{len(choice.settled)} of {choice.k}" for choice in known]
     clearest = "all budgets are settled" if all(not choice.open for choice in known) else None
     text = f"Settled places at K = {listed(choice.k for choice in known)}: {listed(words)}"
@@ -133,8 +143,10 @@ def examples(run):
         return "One example: nothing can be said about how far examples agree."
     first = run.order()[0]
     is_largest = table.delta.argmax(1) == first
-    text = (f"Layer {run.layers[first]} costs most in {int(is_largest.sum()):,} of {n:,} examples, and costs something "
-            f"(delta above 0) in {int((table.delta[:, first] > 0).sum()):,}.")
+    text = (
+        f"Layer {run.layers[first]} costs most in {int(is_largest.sum()):,} of {n:,} examples, and costs something "
+        f"(delta above 0) in {int((table.delta[:, first] > 0).sum()):,}."
+    )
     if n_layers > 1 and n >= 8:
         rho = np.asarray(spearman(table.delta, table.delta.mean(0)))
         rho = rho[np.isfinite(rho)]
@@ -145,10 +157,13 @@ def examples(run):
         rho = float(spearman(lengths, table.delta[:, run.kept(run.top_k)].sum(1)))
         if np.isfinite(rho):
             bound = 1.96 / np.sqrt(n - 1)  # of rho under independence, normal approximation
-            text += (f" Longer prompts cost {'more' if rho > 0 else 'less'} in the top {run.top_k} (rho "
-                     f"{number(rho, 2)} with length)." if abs(rho) > bound else
-                     f" There is not enough evidence that the cost in the top {run.top_k} goes with prompt length (rho "
-                     f"{number(rho, 2)}).")
+            text += (
+                f" Longer prompts cost {'more' if rho > 0 else 'less'} in the top {run.top_k} (rho "
+                f"{number(rho, 2)} with length)."
+                if abs(rho) > bound
+                else f" There is not enough evidence that the cost in the top {run.top_k} goes with prompt length (rho "
+                f"{number(rho, 2)})."
+            )
     return text
 
 
@@ -185,7 +200,7 @@ def exact_match(run):
         return "Windowing a single layer changes no example's exact match, so it cannot be compared with NLL."
     by_nll = set(run.kept(run.top_k).tolist())
     # Ties of exact match are common; the larger delta decides, as in the ranking by exact match.
-    by_match = set(np.lexsort((-run.figures["mean_delta_nll"], -drop))[:run.top_k].tolist())
+    by_match = set(np.lexsort((-run.figures["mean_delta_nll"], -drop))[: run.top_k].tolist())
     text = f"Ranking by exact match keeps {len(by_nll & by_match)} of the same {run.top_k} layers"
     if np.isfinite(rho):
         low, high = (run.reliability.get(f"rho_exact_match_ci_{end}", np.nan) for end in ("low", "high"))
@@ -199,8 +214,10 @@ def exact_match(run):
 def stability(run, found):
     """Of the ranking as examples are added."""
     k, sizes = found.k, found.sizes
-    text = f"In the order of the file, the first {count(sizes[0], 'example')} already give{'s' if sizes[0] == 1 else ''} " \
-           f"{int(found.shared[0])} of the top {k} of all {sizes[-1]:,}"
+    text = (
+        f"In the order of the file, the first {count(sizes[0], 'example')} already give{'s' if sizes[0] == 1 else ''} "
+        f"{int(found.shared[0])} of the top {k} of all {sizes[-1]:,}"
+    )
     since = len(sizes) - 1
     while since > 0 and found.shared[since - 1] == k:
         since -= 1
@@ -244,8 +261,9 @@ def too_few(run):
     n = run.n_examples
     if not 0 < n < FEW:
         return ""
-    return f"Only {count(n, 'example')}: " + ("there are no intervals." if n == 1 else
-                                            "bootstrap intervals come out too narrow with so few.")
+    return f"Only {count(n, 'example')}: " + (
+        "there are no intervals." if n == 1 else "bootstrap intervals come out too narrow with so few."
+    )
 
 
 def base_quality(run):
@@ -273,7 +291,9 @@ def tokens(positions, means, layer):
     rest = float(means[known][1:].mean())
     text = f"Windowing layer {layer} costs most at answer token {where + 1}"
     if rest > 0 and first > 2 * rest:
-        return text + ", and the first token costs more than twice the mean of the others: finding the answer is the loss."
+        return (
+            text + ", and the first token costs more than twice the mean of the others: finding the answer is the loss."
+        )
     if first > 0 and rest > 2 * first:
         return text + "; tokens after the first cost more than twice as much as the first."
     return text + "; the first token and the rest cost about alike."

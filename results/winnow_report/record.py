@@ -9,8 +9,17 @@ from .agreement import order_of
 from .errors import BAD_DATA, ReportError
 from .markup import clean
 
-BY_LAYER = ["mean_delta_nll", "median_delta_nll", "standard_error", "ci_low", "ci_high", "rank_low", "rank_high",
-            "exact_match_drop", "token_accuracy_drop"]
+BY_LAYER = [
+    "mean_delta_nll",
+    "median_delta_nll",
+    "standard_error",
+    "ci_low",
+    "ci_high",
+    "rank_low",
+    "rank_high",
+    "exact_match_drop",
+    "token_accuracy_drop",
+]
 
 
 @dataclass
@@ -18,12 +27,12 @@ class Examples:
     """The per-example tables of one set, rows of undefined values left out."""
 
     ids: list
-    sources: list              # empty where the file has none
+    sources: list  # empty where the file has none
     prompt_tokens: np.ndarray  # (example)
     answer_tokens: np.ndarray  # (example)
-    delta: np.ndarray          # (example, layer), nats per token
-    base: dict                 # mean over examples of nll_base, exact_match_base, token_accuracy_base
-    rows: np.ndarray           # (example): the row of the file
+    delta: np.ndarray  # (example, layer), nats per token
+    base: dict  # mean over examples of nll_base, exact_match_base, token_accuracy_base
+    rows: np.ndarray  # (example): the row of the file
     n_left_out: int = 0
 
 
@@ -32,16 +41,16 @@ class Result:
     """What results of every kind have."""
 
     path: str
-    layers: np.ndarray                               # (layer): indices of decoder layers
+    layers: np.ndarray  # (layer): indices of decoder layers
     n_examples: int = 0
-    provenance: dict = field(default_factory=dict)   # name: (value, units, long_name)
-    settings: dict = field(default_factory=dict)     # attributes of the group with the statistics
-    status: dict = field(default_factory=dict)       # figure: why it is not defined
+    provenance: dict = field(default_factory=dict)  # name: (value, units, long_name)
+    settings: dict = field(default_factory=dict)  # attributes of the group with the statistics
+    status: dict = field(default_factory=dict)  # figure: why it is not defined
     notes: list = field(default_factory=list)
     tree: object = None
     label: str = ""
-    key: str = "r0"   # tells the results of a page apart, in ids
-    cell: dict = field(default_factory=dict)         # coordinates in a collected sweep
+    key: str = "r0"  # tells the results of a page apart, in ids
+    cell: dict = field(default_factory=dict)  # coordinates in a collected sweep
 
     def fact(self, name, default=None):
         return self.provenance[name][0] if name in self.provenance else default
@@ -55,13 +64,13 @@ class Result:
 class Run(Result):
     """Layers measured one at a time: a results file of calibrate, or a cell of a collected sweep."""
 
-    budgets: list = field(default_factory=list)      # K
+    budgets: list = field(default_factory=list)  # K
     top_k: int = 0
-    figures: dict = field(default_factory=dict)      # name: (layer) of /ranking, NaN where not defined
+    figures: dict = field(default_factory=dict)  # name: (layer) of /ranking, NaN where not defined
     rank: np.ndarray = field(default_factory=lambda: np.array([]))  # (layer), from 1
-    p_top_k: dict = field(default_factory=dict)      # K: (layer)
+    p_top_k: dict = field(default_factory=dict)  # K: (layer)
     examples: Examples | None = None
-    controls: dict = field(default_factory=dict)     # name: {"means": (layer) or None, figures of /deconfounding}
+    controls: dict = field(default_factory=dict)  # name: {"means": (layer) or None, figures of /deconfounding}
     reliability: dict = field(default_factory=dict)
 
     def order(self):
@@ -102,8 +111,10 @@ def numbers(data, name, dims):
 def texts(data, name):
     if data is None or name not in data.variables or data[name].ndim != 1:
         return None
-    return [clean(value.decode("utf-8", "replace") if isinstance(value, bytes) else value)
-            for value in data[name].values.tolist()]
+    return [
+        clean(value.decode("utf-8", "replace") if isinstance(value, bytes) else value)
+        for value in data[name].values.tolist()
+    ]
 
 
 def scalars(data):
@@ -133,8 +144,11 @@ def plain(attributes):
 def statuses(data, prefix=""):
     if data is None:
         return {}
-    return {prefix + str(name): clean(variable.attrs["status"]) for name, variable in data.variables.items()
-            if "status" in variable.attrs}
+    return {
+        prefix + str(name): clean(variable.attrs["status"])
+        for name, variable in data.variables.items()
+        if "status" in variable.attrs
+    }
 
 
 def layers_of(*groups):
@@ -162,11 +176,20 @@ def read_examples(data, layers):
         return np.full(n, np.nan) if values is None else values
 
     rows = np.flatnonzero(good)
-    base = {name: float(np.mean(column(name)[rows])) if rows.size else float("nan")
-            for name in ("nll_base", "exact_match_base", "token_accuracy_base")}
-    return Examples([ids[i] for i in rows], [sources[i] for i in rows] if sources else [],
-                    column("prompt_tokens")[rows], column("answer_tokens")[rows], delta[rows], base, rows,
-                    int(n - rows.size))
+    base = {
+        name: float(np.mean(column(name)[rows])) if rows.size else float("nan")
+        for name in ("nll_base", "exact_match_base", "token_accuracy_base")
+    }
+    return Examples(
+        [ids[i] for i in rows],
+        [sources[i] for i in rows] if sources else [],
+        column("prompt_tokens")[rows],
+        column("answer_tokens")[rows],
+        delta[rows],
+        base,
+        rows,
+        int(n - rows.size),
+    )
 
 
 def _read_ranking(run, ranking):
@@ -178,11 +201,16 @@ def _read_ranking(run, ranking):
     means = run.figures["mean_delta_nll"]
     if not np.isfinite(means).any() and run.examples is not None and run.examples.ids:
         run.figures["mean_delta_nll"] = means = run.examples.delta.mean(0)
-        run.notes.append("The file has no ranking; means and order were computed from its examples, without "
-                         "intervals. winnow stats adds them.")
+        run.notes.append(
+            "The file has no ranking; means and order were computed from its examples, without "
+            "intervals. winnow stats adds them."
+        )
     if not np.isfinite(means).any():
-        raise ReportError(BAD_DATA, f"{run.path}: it has no finite mean_delta_nll and no examples to compute it from; "
-                                    "delete it and repeat its winnow calibrate command")
+        raise ReportError(
+            BAD_DATA,
+            f"{run.path}: it has no finite mean_delta_nll and no examples to compute it from; "
+            "delete it and repeat its winnow calibrate command",
+        )
     rank = numbers(ranking, "rank", ("layer",))
     if rank is not None and sorted(rank.tolist()) == list(range(1, n + 1)):
         run.rank = rank.astype(int)
@@ -223,8 +251,10 @@ def read_common(result):
     """Takes into a result of any kind what all of them have: the version's note and /provenance."""
     _, version = opening.format_of(result.tree)
     if version < opening.FORMAT_VERSION:
-        result.notes.append(f"The file is of format version {version}, older than this program's "
-                            f"{opening.FORMAT_VERSION}; shown is what both know.")
+        result.notes.append(
+            f"The file is of format version {version}, older than this program's "
+            f"{opening.FORMAT_VERSION}; shown is what both know."
+        )
     provenance = dataset(result.tree, "provenance")
     for name, value in scalars(provenance).items():
         attributes = provenance[name].attrs
@@ -236,16 +266,21 @@ def read_run(tree, path):
     calibration, ranking = dataset(tree, "calibration"), dataset(tree, "ranking")
     layers = layers_of(ranking, calibration)
     if layers is None or len(layers) == 0:
-        raise ReportError(BAD_DATA, f"{path}: it has no /ranking, /calibration, /selection or /evaluation with layers; delete it and "
-                                    "repeat its winnow calibrate command")
+        raise ReportError(
+            BAD_DATA,
+            f"{path}: it has no /ranking, /calibration, /selection or /evaluation with layers; delete it and "
+            "repeat its winnow calibrate command",
+        )
     run = Run(path=str(path), layers=layers, tree=tree)
     read_common(run)
     run.examples = read_examples(calibration, layers)
     if run.examples is None:
         run.notes.append("The file has no table per example; figures that need one are left out.")
     elif run.examples.n_left_out:
-        run.notes.append(f"{run.examples.n_left_out} examples with values that are not finite are left out of the "
-                         "figures per example.")
+        run.notes.append(
+            f"{run.examples.n_left_out} examples with values that are not finite are left out of the "
+            "figures per example."
+        )
         run.examples = run.examples if run.examples.ids else None
     run.settings = {} if ranking is None else plain(ranking.attrs)
     _read_ranking(run, ranking)
@@ -263,8 +298,9 @@ def read_collection(tree, path):
     """(runs, other cells): one Run for each finished cell; of the others (cell, state, reason)."""
     root = dataset(tree, "/")
     if "cell" not in root.sizes or "layer" not in root.sizes:
-        raise ReportError(BAD_DATA, f"{path}: it has no dimensions cell and layer; collect the sweep anew with winnow "
-                                    "sweep collect")
+        raise ReportError(
+            BAD_DATA, f"{path}: it has no dimensions cell and layer; collect the sweep anew with winnow sweep collect"
+        )
     cells, states = texts(root, "cell") or [], texts(root, "state") or []
     reasons = texts(root, "reason") or [""] * len(cells)
     runs, others = [], []
@@ -292,10 +328,15 @@ def _read_cell(tree, row, path, cell):
     run.p_top_k = {k: p for k, p in run.p_top_k.items() if np.isfinite(p).any()}
     n = len(run.layers)
     run.budgets = sorted({max(1, n // 8), max(1, n // 4), max(1, n // 2), *run.p_top_k})
-    run.cell = {name: facts.get(name) for name in ("model", "dataset", "window", "window_keys", "sinks", "decode",
-                                                   "target", "seed")}
-    run.provenance = {name: (value, row[name].attrs.get("units", ""), clean(row[name].attrs.get("long_name", "")))
-                      for name, value in facts.items() if name not in ("layer",)}
+    run.cell = {
+        name: facts.get(name)
+        for name in ("model", "dataset", "window", "window_keys", "sinks", "decode", "target", "seed")
+    }
+    run.provenance = {
+        name: (value, row[name].attrs.get("units", ""), clean(row[name].attrs.get("long_name", "")))
+        for name, value in facts.items()
+        if name not in ("layer",)
+    }
     run.reliability = {name: value for name, value in facts.items() if name.startswith(("split_half", "rho_"))}
     for i, name in enumerate(texts(row, "control") or []):
         values = scalars(row.isel(control=i))
@@ -307,7 +348,8 @@ def _read_cell(tree, row, path, cell):
         if cell in names:
             one = more.isel(cell=names.index(cell))
             for name, value in scalars(one).items():
-                run.provenance.setdefault(name, (value, clean(one[name].attrs.get("units", "")),
-                                                 clean(one[name].attrs.get("long_name", ""))))
+                run.provenance.setdefault(
+                    name, (value, clean(one[name].attrs.get("units", "")), clean(one[name].attrs.get("long_name", "")))
+                )
     run.n_examples = _whole(run.fact("n_examples"))
     return run

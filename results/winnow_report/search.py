@@ -12,7 +12,14 @@ from .wording import correlation, count, form_of, interval, number, percent
 
 OBJECTIVES = {"nll": ("mean_nll", "NLL"), "exact-match": ("mean_exact_match", "exact match"), "kl": ("mean_kl", "KL")}
 PAIRS = "pairs"
-MEANS = ("mean_nll", "mean_exact_match", "mean_token_accuracy", "mean_kl", "mean_nll_verified", "mean_exact_match_verified")
+MEANS = (
+    "mean_nll",
+    "mean_exact_match",
+    "mean_token_accuracy",
+    "mean_kl",
+    "mean_nll_verified",
+    "mean_exact_match_verified",
+)
 
 
 @dataclass
@@ -21,33 +28,39 @@ class Method:
 
     name: str
     objective: str
-    keep: list                    # K, rising
-    full: np.ndarray              # (keep, layer): bool
-    means: dict                   # name of MEANS: (keep)
+    keep: list  # K, rising
+    full: np.ndarray  # (keep, layer): bool
+    means: dict  # name of MEANS: (keep)
     scalars: dict
     status: dict
-    patterns: list                # every pattern measured
-    pattern_keep: np.ndarray      # (pattern)
-    examples: dict                # nll, exact_match, kl, nll_verified, exact_match_verified: (pattern, example)
+    patterns: list  # every pattern measured
+    pattern_keep: np.ndarray  # (pattern)
+    examples: dict  # nll, exact_match, kl, nll_verified, exact_match_verified: (pattern, example)
 
     @property
     def measure(self):
         """(variable, words) of what was minimised."""
-        return next((found for found in (OBJECTIVES.get(self.objective), OBJECTIVES["nll"], OBJECTIVES["exact-match"])
-                     if found and found[0] in self.means), (None, ""))
+        return next(
+            (
+                found
+                for found in (OBJECTIVES.get(self.objective), OBJECTIVES["nll"], OBJECTIVES["exact-match"])
+                if found and found[0] in self.means
+            ),
+            (None, ""),
+        )
 
 
 @dataclass
 class Pairs:
     """Of every two candidates: what windowing both costs beyond the two apart."""
 
-    layers: np.ndarray            # (candidate)
-    alone: np.ndarray             # (candidate): delta NLL of the layer alone
-    both: np.ndarray              # (candidate, candidate)
-    interaction: np.ndarray       # (candidate, candidate), nats per token
+    layers: np.ndarray  # (candidate)
+    alone: np.ndarray  # (candidate): delta NLL of the layer alone
+    both: np.ndarray  # (candidate, candidate)
+    interaction: np.ndarray  # (candidate, candidate), nats per token
     low: np.ndarray
     high: np.ndarray
-    exact_match: np.ndarray       # (candidate, candidate), NaN where the file has none
+    exact_match: np.ndarray  # (candidate, candidate), NaN where the file has none
     scalars: dict
 
 
@@ -57,7 +70,7 @@ class Search(record.Result):
 
     methods: list = field(default_factory=list)
     pairs: Pairs | None = None
-    left_out: list = field(default_factory=list)   # groups of /selection that could not be read
+    left_out: list = field(default_factory=list)  # groups of /selection that could not be read
 
     @property
     def tail_rows(self):
@@ -75,19 +88,33 @@ def _read_method(data, name, layers):
     full = record.numbers(data, "full", ("keep", "layer"))
     if keep is None or full is None or full.shape != (len(keep), len(layers)) or not len(keep):
         return None
-    means = {mean: values for mean in MEANS if (values := _table(data, mean, ("keep",), keep.shape)) is not None
-             and np.isfinite(values).any()}
+    means = {
+        mean: values
+        for mean in MEANS
+        if (values := _table(data, mean, ("keep",), keep.shape)) is not None and np.isfinite(values).any()
+    }
     if not means:
         return None
     patterns = record.texts(data, "pattern") or []
-    examples = {metric: values for metric in ("nll", "exact_match", "kl", "nll_verified", "exact_match_verified")
-                if (values := record.numbers(data, metric, ("pattern", "example"))) is not None
-                and len(values) == len(patterns)}
+    examples = {
+        metric: values
+        for metric in ("nll", "exact_match", "kl", "nll_verified", "exact_match_verified")
+        if (values := record.numbers(data, metric, ("pattern", "example"))) is not None and len(values) == len(patterns)
+    }
     pattern_keep = _table(data, "pattern_keep", ("pattern",), (len(patterns),))
     scalars = record.scalars(data)
-    return Method(name, str(scalars.get("objective", "")), [int(k) for k in keep], full > 0, means, scalars,
-                  record.statuses(data), patterns, np.full(len(patterns), np.nan) if pattern_keep is None else pattern_keep,
-                  examples)
+    return Method(
+        name,
+        str(scalars.get("objective", "")),
+        [int(k) for k in keep],
+        full > 0,
+        means,
+        scalars,
+        record.statuses(data),
+        patterns,
+        np.full(len(patterns), np.nan) if pattern_keep is None else pattern_keep,
+        examples,
+    )
 
 
 def _read_pairs(data, layers):
@@ -99,8 +126,10 @@ def _read_pairs(data, layers):
     if interaction is None:
         return None
     nothing = np.full(shape, np.nan)
-    others = [_table(data, name, dims, shape) for name in ("delta_nll_pair", "interaction_nll_ci_low",
-                                                           "interaction_nll_ci_high", "interaction_exact_match")]
+    others = [
+        _table(data, name, dims, shape)
+        for name in ("delta_nll_pair", "interaction_nll_ci_low", "interaction_nll_ci_high", "interaction_exact_match")
+    ]
     both, low, high, exact_match = (nothing if table is None else table for table in others)
     alone = _table(data, "delta_nll", ("layer",), layers.shape)
     places = {int(layer): i for i, layer in enumerate(layers)}
@@ -128,8 +157,11 @@ def read(tree, path):
         ids = record.texts(data, "example_id")
         result.n_examples = max(result.n_examples, len(ids) if ids else 0)
     if not result.methods and result.pairs is None:
-        raise ReportError(BAD_DATA, f"{path}: no method in its /selection has patterns with figures; delete it and repeat its "
-                                    "winnow search command")
+        raise ReportError(
+            BAD_DATA,
+            f"{path}: no method in its /selection has patterns with figures; delete it and repeat its "
+            "winnow search command",
+        )
     return result
 
 
@@ -142,7 +174,7 @@ def target(method, n_layers):
 
 
 def figures_said(method, i):
-    """"exact match 98 % (100 % with every row under the window), NLL 0.06"."""
+    """ "exact match 98 % (100 % with every row under the window), NLL 0.06"."""
     parts = []
     for variable, words in (("mean_exact_match", "exact match"), ("mean_nll", "NLL"), ("mean_kl", "KL")):
         values, form = method.means.get(variable), form_of(variable)
@@ -177,16 +209,23 @@ def lines(result):
     """How far to trust it."""
     found = []
     if result.tail_rows is not None:
-        found.append(f"Tail figures: only the answer and {result.tail_rows} rows before it obey the window"
-                     + ("." if any("n_verified" in method.scalars for method in result.methods) else
-                        "; --verify N measures finalists with every row under the window."))
+        found.append(
+            f"Tail figures: only the answer and {result.tail_rows} rows before it obey the window"
+            + (
+                "."
+                if any("n_verified" in method.scalars for method in result.methods)
+                else "; --verify N measures finalists with every row under the window."
+            )
+        )
     for method in result.methods:
         found += verified(method) + cost(method.name, method.scalars)
     if result.pairs is not None:
         found += cost(PAIRS, result.pairs.scalars)
     if result.methods:
-        found.append("Patterns were chosen on these examples, so their figures are better than on others: winnow evaluate "
-                     "measures them on a held-out set.")
+        found.append(
+            "Patterns were chosen on these examples, so their figures are better than on others: winnow evaluate "
+            "measures them on a held-out set."
+        )
     if result.left_out:
         found.append(f"Not readable, and left out: {', '.join(result.left_out)}.")
     found += [f"{method.name}, {name}: {why}." for method in result.methods for name, why in method.status.items()]
@@ -207,9 +246,11 @@ def verified(method):
         return []
     low, high = (method.scalars.get(f"rho_nll_ci_{end}", float("nan")) for end in ("low", "high"))
     n = method.scalars.get("n_verified_examples")
-    text = (f"{method.name}: over {count(int(method.scalars['n_verified']), 'verified pattern')}"
-            + (f" on {count(int(n), 'example')}" if isinstance(n, int) else "")
-            + f" tail and exact NLL agree with rho {correlation(rho)}")
+    text = (
+        f"{method.name}: over {count(int(method.scalars['n_verified']), 'verified pattern')}"
+        + (f" on {count(int(n), 'example')}" if isinstance(n, int) else "")
+        + f" tail and exact NLL agree with rho {correlation(rho)}"
+    )
     if np.isfinite([low, high]).all():
         text += f" (95\u00a0% interval {interval(low, high)})"
         text += "" if low > 0 else ": not enough evidence that the short cut ranks patterns as exact figures do"

@@ -10,9 +10,15 @@ from .figures import Figure
 from .record import dataset, numbers, scalars, statuses, texts
 from .wording import capital, correlation, count, interval, listed, number, percent
 
-WORDS = {"nll": "delta NLL", "exact-match": "drop of exact match", "token-accuracy": "drop of token accuracy",
-         "kl": "KL to the base", "sensitivity": "generic sensitivity", "mass": "attention mass outside the window",
-         "lazy": "1\u00a0\u2212\u00a0lazy ratio"}
+WORDS = {
+    "nll": "delta NLL",
+    "exact-match": "drop of exact match",
+    "token-accuracy": "drop of token accuracy",
+    "kl": "KL to the base",
+    "sensitivity": "generic sensitivity",
+    "mass": "attention mass outside the window",
+    "lazy": "1\u00a0\u2212\u00a0lazy ratio",
+}
 NLL = "nll"
 
 
@@ -21,12 +27,12 @@ class Signals:
     """Large values mean "keep full attention" for every signal."""
 
     names: list
-    values: np.ndarray             # (signal, layer)
-    rho: np.ndarray                # (signal, signal): Spearman's over layers
-    low: np.ndarray                # its 95 % interval, NaN where there is none
+    values: np.ndarray  # (signal, layer)
+    rho: np.ndarray  # (signal, signal): Spearman's over layers
+    low: np.ndarray  # its 95 % interval, NaN where there is none
     high: np.ndarray
     transfer: dict = field(default_factory=dict)  # transfer, transfer_low, transfer_high, transfer_overlap: (signal)
-    scalars: dict = field(default_factory=dict)   # top_k, partial_rho_*
+    scalars: dict = field(default_factory=dict)  # top_k, partial_rho_*
     status: dict = field(default_factory=dict)
 
 
@@ -52,12 +58,17 @@ def read(run):
     if not names or values is None or values.shape != (len(names), n):
         found = _from_ranking(run)
     else:
-        tables = [numbers(data, name, ("signal", "signal_other")) for name in ("spearman_rho", "spearman_ci_low",
-                                                                               "spearman_ci_high")]
+        tables = [
+            numbers(data, name, ("signal", "signal_other"))
+            for name in ("spearman_rho", "spearman_ci_low", "spearman_ci_high")
+        ]
         shape = (len(names), len(names))
         tables = [table if table is not None and table.shape == shape else np.full(shape, np.nan) for table in tables]
-        transfer = {name: column for name in ("transfer", "transfer_low", "transfer_high", "transfer_overlap")
-                    if (column := numbers(data, name, ("signal",))) is not None}
+        transfer = {
+            name: column
+            for name in ("transfer", "transfer_low", "transfer_high", "transfer_overlap")
+            if (column := numbers(data, name, ("signal",))) is not None
+        }
         found = Signals(names, values, *tables, transfer, scalars(data), statuses(data))
     return found if n > 1 and len(found.names) > 1 else None
 
@@ -75,7 +86,9 @@ def _with_nll(found):
     if NLL not in found.names:
         return []
     at = found.names.index(NLL)
-    others = [(found.rho[at, i], found.low[at, i], found.high[at, i], name) for i, name in enumerate(found.names) if i != at]
+    others = [
+        (found.rho[at, i], found.low[at, i], found.high[at, i], name) for i, name in enumerate(found.names) if i != at
+    ]
     return sorted((one for one in others if np.isfinite(one[0])), key=lambda one: -one[0])
 
 
@@ -122,42 +135,84 @@ def side_by_side(run, found):
         return step_class(rho), number(rho, 2), tip + (f"\n{ends}" if ends else "")
 
     rows = [(int(layer), *(float(row[i]) for row in found.values)) for i, layer in enumerate(run.layers)]
-    return Figure("signals", "Signals side by side", _agreement_reading(found),
-                  [("by layer", lambda width: draw_grid(Grid(found.names, run.layers.tolist(), by_layer, "Layers by signal"), width)),
-                   ("agreement", lambda width: draw_grid(Grid(found.names, found.names, by_pair, "Spearman's rho between signals",
-                                                              "", height=40, widest=84), width))],
-                  "Rank of each layer by each signal, 1 for the largest value; agreement is Spearman's rho over layers.",
-                  table=(["layer", *found.names], rows))
+    return Figure(
+        "signals",
+        "Signals side by side",
+        _agreement_reading(found),
+        [
+            (
+                "by layer",
+                lambda width: draw_grid(Grid(found.names, run.layers.tolist(), by_layer, "Layers by signal"), width),
+            ),
+            (
+                "agreement",
+                lambda width: draw_grid(
+                    Grid(found.names, found.names, by_pair, "Spearman's rho between signals", "", height=40, widest=84),
+                    width,
+                ),
+            ),
+        ],
+        "Rank of each layer by each signal, 1 for the largest value; agreement is Spearman's rho over layers.",
+        table=(["layer", *found.names], rows),
+    )
 
 
 def agreement_table(found):
     """Every two signals, with the interval: the numbers behind the agreement."""
     pairs = [(i, j) for i in range(len(found.names)) for j in range(i + 1, len(found.names))]
-    rows = [(found.names[i], found.names[j], float(found.rho[i, j]), float(found.low[i, j]), float(found.high[i, j]))
-            for i, j in pairs]
+    rows = [
+        (found.names[i], found.names[j], float(found.rho[i, j]), float(found.low[i, j]), float(found.high[i, j]))
+        for i, j in pairs
+    ]
     names = [f"{a} \u00b7 {b}" for a, b, *_ in rows]
     values, low, high = (np.array([row[i] for row in rows]) for i in (2, 3, 4))
-    tips = [f"{name}\nrho {number(v)}" + (f"\n{_ends(a, b)}" if _ends(a, b) else "") for name, v, a, b in
-            zip(names, values, low, high)]
+    tips = [
+        f"{name}\nrho {number(v)}" + (f"\n{_ends(a, b)}" if _ends(a, b) else "")
+        for name, v, a, b in zip(names, values, low, high)
+    ]
     defined = [row for row in rows if np.isfinite(row[2])]
     apart = [row for row in defined if np.isfinite(row[3]) and row[3] > 0]
-    text = (f"Of {count(len(rows), 'pair')} of signals {len(apart)} {'agrees' if len(apart) == 1 else 'agree'} with an interval "
-            "above 0" + ("." if len(apart) == len(rows) else "; for the rest there is not enough evidence that they agree, or "
-                                                             "they do not."))
-    chart = Rows(names, values, low, high, "Spearman's rho over layers", tips, "Agreement of every two signals, with intervals",
-                 {i for i, row in enumerate(rows) if np.isfinite(row[3]) and row[3] > 0}, is_linear=True)
-    return Figure("signal-pairs", "How sure the agreement is", text, [("", lambda width: draw_rows(chart, width))],
-                  "Bars are 95\u00a0% bootstrap intervals over examples. Filled: above 0.",
-                  table=(["signal", "other signal", "rho", "low", "high"], rows))
+    text = (
+        f"Of {count(len(rows), 'pair')} of signals {len(apart)} {'agrees' if len(apart) == 1 else 'agree'} with an interval "
+        "above 0"
+        + (
+            "."
+            if len(apart) == len(rows)
+            else "; for the rest there is not enough evidence that they agree, or they do not."
+        )
+    )
+    chart = Rows(
+        names,
+        values,
+        low,
+        high,
+        "Spearman's rho over layers",
+        tips,
+        "Agreement of every two signals, with intervals",
+        {i for i, row in enumerate(rows) if np.isfinite(row[3]) and row[3] > 0},
+        is_linear=True,
+    )
+    return Figure(
+        "signal-pairs",
+        "How sure the agreement is",
+        text,
+        [("", lambda width: draw_rows(chart, width))],
+        "Bars are 95\u00a0% bootstrap intervals over examples. Filled: above 0.",
+        table=(["signal", "other signal", "rho", "low", "high"], rows),
+    )
 
 
 def given_sensitivity(run, found):
     """NLL with the accuracy drops, before and after generic sensitivity is taken out; None where it was not measured."""
     rows = []
-    for signal, partial, plain in (("exact match", "partial_rho_exact_match", "rho_exact_match"),
-                                   ("token accuracy", "partial_rho_accuracy", "rho_token_accuracy")):
-        for words, source, name in ((f"{signal}, as it is", run.reliability, plain),
-                                    (f"{signal}, partial", found.scalars, partial)):
+    for signal, partial, plain in (
+        ("exact match", "partial_rho_exact_match", "rho_exact_match"),
+        ("token accuracy", "partial_rho_accuracy", "rho_token_accuracy"),
+    ):
+        for words, source, name in (
+            (f"{signal}, as it is", run.reliability, plain),
+            (f"{signal}, partial", found.scalars, partial),
+        ):
             rows.append((words, *(float(source.get(name + end, np.nan)) for end in ("", "_ci_low", "_ci_high"))))
     partial = [row for row in rows if row[0].endswith("partial")]
     if not any(np.isfinite(row[1]) for row in partial):
@@ -168,32 +223,55 @@ def given_sensitivity(run, found):
         if not np.isfinite(rho):
             continue
         ends = _ends(low, high)
-        text = f"With generic sensitivity taken out, delta NLL and the drop of {signal} agree with rho {correlation(rho)}"
+        text = (
+            f"With generic sensitivity taken out, delta NLL and the drop of {signal} agree with rho {correlation(rho)}"
+        )
         text += f" ({ends})" if ends else ""
         if not ends or low <= 0 <= high:
             text += ": there is not enough evidence that they agree beyond it."
         else:
-            text += (": they agree beyond what generic sensitivity explains." if low > 0 else
-                     ": beyond generic sensitivity they disagree.")
+            text += (
+                ": they agree beyond what generic sensitivity explains."
+                if low > 0
+                else ": beyond generic sensitivity they disagree."
+            )
         parts.append(text)
-    chart = Rows([row[0] for row in rows], *(np.array([row[i] for row in rows]) for i in (1, 2, 3)),
-                 "Spearman's rho with delta NLL", [f"{row[0]}\nrho {number(row[1])}\n{_ends(row[2], row[3])}".rstrip() for row in rows],
-                 "Rho of delta NLL with the drops, as it is and given generic sensitivity", {1, 3}, is_linear=True)
-    return Figure("partial-rho", "Is it more than generic sensitivity?", " ".join(parts),
-                  [("", lambda width: draw_rows(chart, width))],
-                  "Generic sensitivity: what removing the layer's attention output costs. Filled: partial rho, given it.",
-                  table=(["drop", "rho", "low", "high"], rows))
+    chart = Rows(
+        [row[0] for row in rows],
+        *(np.array([row[i] for row in rows]) for i in (1, 2, 3)),
+        "Spearman's rho with delta NLL",
+        [f"{row[0]}\nrho {number(row[1])}\n{_ends(row[2], row[3])}".rstrip() for row in rows],
+        "Rho of delta NLL with the drops, as it is and given generic sensitivity",
+        {1, 3},
+        is_linear=True,
+    )
+    return Figure(
+        "partial-rho",
+        "Is it more than generic sensitivity?",
+        " ".join(parts),
+        [("", lambda width: draw_rows(chart, width))],
+        "Generic sensitivity: what removing the layer's attention output costs. Filled: partial rho, given it.",
+        table=(["drop", "rho", "low", "high"], rows),
+    )
 
 
 def _transfer_reading(found, k):
-    value, low, high = (found.transfer.get(name, np.full(len(found.names), np.nan))
-                        for name in ("transfer", "transfer_low", "transfer_high"))
-    order = [int(i) for i in np.argsort(-np.where(np.isfinite(value), value, -np.inf), kind="stable") if np.isfinite(value[i])]
+    value, low, high = (
+        found.transfer.get(name, np.full(len(found.names), np.nan))
+        for name in ("transfer", "transfer_low", "transfer_high")
+    )
+    order = [
+        int(i)
+        for i in np.argsort(-np.where(np.isfinite(value), value, -np.inf), kind="stable")
+        if np.isfinite(value[i])
+    ]
     if not order:
         return f"Transfer is not defined: {found.status.get('transfer', 'the file does not have it')}."
     best = order[0]
-    text = f"The top {k} by {_of(found.names[best])}, chosen on half of the examples, {'keeps' if k == 1 else 'keep'} " \
-           f"{percent(value[best])} of what the other half's own best {k} would"
+    text = (
+        f"The top {k} by {_of(found.names[best])}, chosen on half of the examples, {'keeps' if k == 1 else 'keep'} "
+        f"{percent(value[best])} of what the other half's own best {k} would"
+    )
     behind = [i for i in order[1:] if np.isfinite([high[i], low[best]]).all() and high[i] < low[best]]
     near = [i for i in order[1:] if i not in behind]
     text += "."
@@ -201,8 +279,10 @@ def _transfer_reading(found, k):
         said = [f"{_of(found.names[i])} ({percent(value[i])})" for i in behind]
         text += f" {capital(listed(said))} {'keeps' if len(behind) == 1 else 'keep'} less."
     if near:
-        text += (f" Of {listed(_of(found.names[i]) for i in near)} the intervals overlap with it: not enough evidence "
-                 "of a difference.")
+        text += (
+            f" Of {listed(_of(found.names[i]) for i in near)} the intervals overlap with it: not enough evidence "
+            "of a difference."
+        )
     return text
 
 
@@ -211,22 +291,52 @@ def transfer(found):
     if "transfer" not in found.transfer:
         return None
     nothing = np.full(len(found.names), np.nan)
-    value, low, high, overlap = (found.transfer.get(name, nothing) for name in ("transfer", "transfer_low", "transfer_high",
-                                                                                "transfer_overlap"))
+    value, low, high, overlap = (
+        found.transfer.get(name, nothing) for name in ("transfer", "transfer_low", "transfer_high", "transfer_overlap")
+    )
     k = found.scalars.get("top_k", "K")
-    tips = [f"{_of(name)}\n{percent(value[i])} of the best {k}'s cost is kept\nmiddle 95\u00a0% of the splits: "
-            f"{percent(low[i])} to {percent(high[i])}\nboth halves share {percent(overlap[i])} of the top {k}"
-            for i, name in enumerate(found.names)]
+    tips = [
+        f"{_of(name)}\n{percent(value[i])} of the best {k}'s cost is kept\nmiddle 95\u00a0% of the splits: "
+        f"{percent(low[i])} to {percent(high[i])}\nboth halves share {percent(overlap[i])} of the top {k}"
+        for i, name in enumerate(found.names)
+    ]
     best = set(np.flatnonzero(value == np.nanmax(value)).tolist()) if np.isfinite(value).any() else set()
-    worth = Rows(found.names, value, low, high, f"share of the best top {k}'s cost, on the other half", tips,
-                 "Transfer of each signal's choice to the held-out half", best, percent, True)
-    shared = Rows(found.names, overlap, nothing, nothing, f"share of the top {k} that both halves choose", tips,
-                  "Overlap of the choices on two halves", set(), percent, True)
-    rows = [(name, float(value[i]), float(low[i]), float(high[i]), float(overlap[i])) for i, name in enumerate(found.names)]
-    return Figure("transfer", "Does the choice hold on unseen examples?", _transfer_reading(found, k),
-                  [("worth", lambda width: draw_rows(worth, width)), ("overlap", lambda width: draw_rows(shared, width))],
-                  "The examples are halved at random; layers chosen on one half are priced on the other. Bars: the middle "
-                  "95\u00a0% of the splits.", table=(["signal", "transfer", "low", "high", "overlap"], rows))
+    worth = Rows(
+        found.names,
+        value,
+        low,
+        high,
+        f"share of the best top {k}'s cost, on the other half",
+        tips,
+        "Transfer of each signal's choice to the held-out half",
+        best,
+        percent,
+        True,
+    )
+    shared = Rows(
+        found.names,
+        overlap,
+        nothing,
+        nothing,
+        f"share of the top {k} that both halves choose",
+        tips,
+        "Overlap of the choices on two halves",
+        set(),
+        percent,
+        True,
+    )
+    rows = [
+        (name, float(value[i]), float(low[i]), float(high[i]), float(overlap[i])) for i, name in enumerate(found.names)
+    ]
+    return Figure(
+        "transfer",
+        "Does the choice hold on unseen examples?",
+        _transfer_reading(found, k),
+        [("worth", lambda width: draw_rows(worth, width)), ("overlap", lambda width: draw_rows(shared, width))],
+        "The examples are halved at random; layers chosen on one half are priced on the other. Bars: the middle "
+        "95\u00a0% of the splits.",
+        table=(["signal", "transfer", "low", "high", "overlap"], rows),
+    )
 
 
 def figures(run):

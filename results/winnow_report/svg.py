@@ -100,8 +100,17 @@ class Canvas:
         self.add(tag("line", x1=float(x1), y1=float(y1), x2=float(x2), y2=float(y2), class_=class_, **more))
 
     def rect(self, x, y, width, height, class_, **more):
-        self.add(tag("rect", x=float(x), y=float(y), width=float(max(width, 0.3)), height=float(max(height, 0.3)),
-                     class_=class_, **more))
+        self.add(
+            tag(
+                "rect",
+                x=float(x),
+                y=float(y),
+                width=float(max(width, 0.3)),
+                height=float(max(height, 0.3)),
+                class_=class_,
+                **more,
+            )
+        )
 
     def dot(self, x, y, radius, class_, **more):
         self.add(tag("circle", cx=float(x), cy=float(y), r=float(radius), class_=class_, **more))
@@ -152,8 +161,18 @@ class Canvas:
         return lambda i: left + (i + 0.5) * step
 
     def render(self, label):
-        return Markup(tag("svg", *self._parts, xmlns="http://www.w3.org/2000/svg", role="group", aria_label=label,
-                          tabindex="0", class_="chart", viewBox=f"0 0 {self.width:g} {self.height:g}"))
+        return Markup(
+            tag(
+                "svg",
+                *self._parts,
+                xmlns="http://www.w3.org/2000/svg",
+                role="group",
+                aria_label=label,
+                tabindex="0",
+                class_="chart",
+                viewBox=f"0 0 {self.width:g} {self.height:g}",
+            )
+        )
 
 
 def place_labels(points, labels, left=0.0, width=TEXT_WIDTH, height=11):
@@ -162,12 +181,20 @@ def place_labels(points, labels, left=0.0, width=TEXT_WIDTH, height=11):
     places = []
     for (x, y), label in zip(points, labels):
         size = len(str(label)) * width
-        spots = [(x + 6, y + 4, "start", x + 6), (x - 6, y + 4, "end", x - 6 - size), (x, y - 7, "middle", x - size / 2),
-                 (x, y + 15, "middle", x - size / 2)]
+        spots = [
+            (x + 6, y + 4, "start", x + 6),
+            (x - 6, y + 4, "end", x - 6 - size),
+            (x, y - 7, "middle", x - size / 2),
+            (x, y + 15, "middle", x - size / 2),
+        ]
+
         def clashes(spot):
             start, base = spot[3], spot[1]
             box = (start, base - height + 2, start + size, base + 1)
-            return 2 * (start < left) + sum(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken)
+            return 2 * (start < left) + sum(
+                box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken
+            )
+
         best = min(spots, key=clashes)
         places.append(None if clashes(best) > (1 if len(labels) <= 20 else 0) else best[:3])
         if places[-1]:

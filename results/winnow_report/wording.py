@@ -73,7 +73,7 @@ def ranges(layers):
 
 
 def listed(words):
-    """"a, b and c"."""
+    """ "a, b and c"."""
     words = [str(word) for word in words]
     if len(words) < 2:
         return "".join(words)
@@ -81,7 +81,7 @@ def listed(words):
 
 
 def the_layers(layers):
-    """"layer 4", "layers 1 and 4", "layers 1, 4–6"."""
+    """ "layer 4", "layers 1 and 4", "layers 1, 4–6"."""
     layers = list(layers)
     if len(layers) == 1:
         return f"layer {int(layers[0])}"

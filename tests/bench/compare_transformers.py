@@ -59,7 +59,7 @@ class Peer(WindowedModel):
         with h5py.File(DATA) as file:
             offsets = file["offsets"][:]
             for e, start in enumerate(file["answer_start"][:]):
-                tokens = torch.from_numpy(file["tokens"][offsets[e]:offsets[e + 1]].astype(np.int64))
+                tokens = torch.from_numpy(file["tokens"][offsets[e] : offsets[e + 1]].astype(np.int64))
                 self.examples.append((tokens, int(start)))
         self._windowed = {}
 
@@ -87,9 +87,11 @@ class Peer(WindowedModel):
 
 def spearman(x, y):
     """Rank correlation; ties share their mean rank."""
+
     def ranks(values):
         _, inverse, count = np.unique(values, return_inverse=True, return_counts=True)
         return (np.cumsum(count) - (count - 1) / 2)[inverse]
+
     return float(np.corrcoef(ranks(x), ranks(y))[0, 1])
 
 
@@ -139,30 +141,45 @@ def render(options, seconds, run, error, rho, walls):
     def row(what, name):
         return f"| {what} | {median[name]:.3f} | {spread[name]} | {median['transformers'] / median[name]:.2f}x |"
 
-    return "\n".join([
-        "# winnow and Transformers on the CPU", "",
-        f"`python3 {' '.join(map(shlex.quote, ['tests/bench/compare_transformers.py', *sys.argv[1:]]))}`, "
-        f"{datetime.date.today().isoformat()}", "",
-        f"{processor()}, {os.cpu_count()} cores, load before the run {options.load:.1f}; winnow "
-        f"{run['winnow_version']} ({run['git_revision'][:12]}, {run['devices']}); torch {torch.__version__}, "
-        f"transformers {transformers.__version__}; Python {platform.python_version()}.", "",
-        *([] if options.load < BUSY_LOAD else ["**The machine was busy: these figures say little.**", ""]),
-        f"Demo model, T = 1024, W = {WINDOW_KEYS}, S = {SINKS}, every one of 12 layers windowed alone; "
-        f"{options.threads} threads on both sides, {options.examples} examples, {options.repeats} alternating repeats. "
-        "Loading, imports and warm-up are left out on both sides.", "",
-        "| | seconds an example, median | range | ratio |", "| --- | --- | --- | --- |",
-        row("Transformers, 13 passes, sdpa, float32", "transformers"), row("winnow, exact sweep", "exact"),
-        row(f"winnow, tail sweep, M = {TAIL_ROWS}", "tail"), "",
-        f"Largest difference of the two sides' delta NLL: {error:.1e} (1 + |NLL|), {TOLERANCE:.0e} allowed.",
-        f"Tail sweep against the exact one over {options.rho_examples} examples: Spearman rho of the mean deltas "
-        f"{rho_value:.3f}, largest difference {tail_error:.4f} nats.", "",
-        f"One thread a rank, {options.scaling_examples} examples, whole run: {walls[1]:.2f} s on 1 rank, "
-        f"{walls[2]:.2f} s on 2 ranks, {walls[1] / walls[2]:.2f}x.", "",
-        f"Memory of the exact sweep: {mib['predicted_bytes']:.2f} MiB predicted, {mib['peak_allocated_bytes']:.2f} MiB "
-        f"at the peak of winnow's allocations ({run['peak_allocated_bytes'] / run['predicted_bytes'] - 1:+.1%}), "
-        f"{mib['peak_resident_bytes']:.1f} MiB at the peak of the process (libraries and the mapped checkpoint too).",
-        "", "Seconds an example of each repeat:", "",
-        *(f"- {name}: " + ", ".join(f"{value:.3f}" for value in values) for name, values in seconds.items()), ""])
+    return "\n".join(
+        [
+            "# winnow and Transformers on the CPU",
+            "",
+            f"`python3 {' '.join(map(shlex.quote, ['tests/bench/compare_transformers.py', *sys.argv[1:]]))}`, "
+            f"{datetime.date.today().isoformat()}",
+            "",
+            f"{processor()}, {os.cpu_count()} cores, load before the run {options.load:.1f}; winnow "
+            f"{run['winnow_version']} ({run['git_revision'][:12]}, {run['devices']}); torch {torch.__version__}, "
+            f"transformers {transformers.__version__}; Python {platform.python_version()}.",
+            "",
+            *([] if options.load < BUSY_LOAD else ["**The machine was busy: these figures say little.**", ""]),
+            f"Demo model, T = 1024, W = {WINDOW_KEYS}, S = {SINKS}, every one of 12 layers windowed alone; "
+            f"{options.threads} threads on both sides, {options.examples} examples, {options.repeats} alternating repeats. "
+            "Loading, imports and warm-up are left out on both sides.",
+            "",
+            "| | seconds an example, median | range | ratio |",
+            "| --- | --- | --- | --- |",
+            row("Transformers, 13 passes, sdpa, float32", "transformers"),
+            row("winnow, exact sweep", "exact"),
+            row(f"winnow, tail sweep, M = {TAIL_ROWS}", "tail"),
+            "",
+            f"Largest difference of the two sides' delta NLL: {error:.1e} (1 + |NLL|), {TOLERANCE:.0e} allowed.",
+            f"Tail sweep against the exact one over {options.rho_examples} examples: Spearman rho of the mean deltas "
+            f"{rho_value:.3f}, largest difference {tail_error:.4f} nats.",
+            "",
+            f"One thread a rank, {options.scaling_examples} examples, whole run: {walls[1]:.2f} s on 1 rank, "
+            f"{walls[2]:.2f} s on 2 ranks, {walls[1] / walls[2]:.2f}x.",
+            "",
+            f"Memory of the exact sweep: {mib['predicted_bytes']:.2f} MiB predicted, {mib['peak_allocated_bytes']:.2f} MiB "
+            f"at the peak of winnow's allocations ({run['peak_allocated_bytes'] / run['predicted_bytes'] - 1:+.1%}), "
+            f"{mib['peak_resident_bytes']:.1f} MiB at the peak of the process (libraries and the mapped checkpoint too).",
+            "",
+            "Seconds an example of each repeat:",
+            "",
+            *(f"- {name}: " + ", ".join(f"{value:.3f}" for value in values) for name, values in seconds.items()),
+            "",
+        ]
+    )
 
 
 def main():

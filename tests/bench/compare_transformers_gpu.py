@@ -37,7 +37,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-
 from gpu_report import Report, Row
 from random_model import QWEN3_4B, TINY, read_calibration, write_calibration, write_checkpoint
 from transformers_gpu import Peer, WindowRule
@@ -48,10 +47,26 @@ ROOT = TESTS.parent
 DEMO_MODEL, DEMO_DATA = TESTS / "demo" / "model", TESTS / "demo" / "long.h5"
 DEMO_RULE = WindowRule(96, 4)
 # The sizes that --tiny replaces.
-FULL_SIZE = {"window": 2048, "answer": 256, "exact": 24576, "lengths": (16384, 32768), "tail_rows": 256,
-             "long": 131072, "mask": 16384, "bench": ["--shape", "qwen3-4b", "--tokens", "16384", "--window", "2048"]}
-TINY_SIZE = {"window": 48, "answer": 8, "exact": 192, "lengths": (128, 256), "tail_rows": 16, "long": 512, "mask": 128,
-             "bench": ["--shape", "demo", "--tokens", "256", "--window", "64"]}
+FULL_SIZE = {
+    "window": 2048,
+    "answer": 256,
+    "exact": 24576,
+    "lengths": (16384, 32768),
+    "tail_rows": 256,
+    "long": 131072,
+    "mask": 16384,
+    "bench": ["--shape", "qwen3-4b", "--tokens", "16384", "--window", "2048"],
+}
+TINY_SIZE = {
+    "window": 48,
+    "answer": 8,
+    "exact": 192,
+    "lengths": (128, 256),
+    "tail_rows": 16,
+    "long": 512,
+    "mask": 128,
+    "bench": ["--shape", "demo", "--tokens", "256", "--window", "64"],
+}
 SECTIONS = ("exact", "lengths", "tail", "long", "sinks", "attention", "demo", "load")
 PEER_REPEATS = 3
 
@@ -74,8 +89,10 @@ class Benchmark:
             begin = time.perf_counter()
             write_checkpoint(self.model, self.shape, self.options.device)
             self._has["model"] = True
-            self.say(f"checkpoint of {self.shape.size_bytes() / 1e9:.2f} GB at {self.model}, "
-                     f"{time.perf_counter() - begin:.1f} s")
+            self.say(
+                f"checkpoint of {self.shape.size_bytes() / 1e9:.2f} GB at {self.model}, "
+                f"{time.perf_counter() - begin:.1f} s"
+            )
         return self.model
 
     def say(self, text):
@@ -119,8 +136,12 @@ class Benchmark:
         """A run of the random model; the same one again is not run again."""
         key = (n_tokens, n_examples, *flags)
         if key not in self._runs:
-            self._runs[key] = self.measure(self.checkpoint(), self.data(n_tokens, n_examples),
-                                           ["--window", self.size["window"], *flags], f"T = {n_tokens}")
+            self._runs[key] = self.measure(
+                self.checkpoint(),
+                self.data(n_tokens, n_examples),
+                ["--window", self.size["window"], *flags],
+                f"T = {n_tokens}",
+            )
             provenance = self._runs[key].provenance
             if "load_seconds" in provenance:
                 self.load = provenance["load_seconds"], provenance.get("load_bytes", self.shape.size_bytes())
@@ -161,8 +182,10 @@ def gibibytes(run):
 
 def facts_of(run):
     """What a row keeps of a run; the profile is kept as such, and run.json says nothing more."""
-    return {"command": run.command,
-            "provenance": {k: v for k, v in run.provenance.items() if k not in ("run_json", "profile")}}
+    return {
+        "command": run.command,
+        "provenance": {k: v for k, v in run.provenance.items() if k not in ("run_json", "profile")},
+    }
 
 
 def sweep_row(bench, section, work, n_tokens, n_examples, flags=(), with_profile=False):
@@ -173,17 +196,31 @@ def sweep_row(bench, section, work, n_tokens, n_examples, flags=(), with_profile
     forward = statistics.median(before + after) if before else None
     share, idle, profile = None, None, None
     if with_profile:
-        share, idle, profile = bench.profile(bench.checkpoint(), bench.data(n_tokens, n_examples),
-                                             ["--window", bench.size["window"], *flags])
+        share, idle, profile = bench.profile(
+            bench.checkpoint(), bench.data(n_tokens, n_examples), ["--window", bench.size["window"], *flags]
+        )
     n_passes = bench.shape.layers + 1
     remarks = [gibibytes(run)]
     if forward is not None:
         remarks.append(f"base NLL {run.nll[0, 0]:.4f}, Transformers {peer_nll:.4f}")
-    return Row(section, work, winnow_seconds=steady(run), transformers_seconds=forward and n_passes * forward,
-               transformers_how=forward and f"{n_passes} x {1e3 * forward:.0f} ms", share=share, idle=idle,
-               remarks=remarks, raw={"winnow_seconds": run.seconds, "forward_seconds": before + after,
-                                     "base_nll": run.nll[:, 0].tolist(), "transformers_base_nll": peer_nll,
-                                     **facts_of(run), "profile": profile})
+    return Row(
+        section,
+        work,
+        winnow_seconds=steady(run),
+        transformers_seconds=forward and n_passes * forward,
+        transformers_how=forward and f"{n_passes} x {1e3 * forward:.0f} ms",
+        share=share,
+        idle=idle,
+        remarks=remarks,
+        raw={
+            "winnow_seconds": run.seconds,
+            "forward_seconds": before + after,
+            "base_nll": run.nll[:, 0].tolist(),
+            "transformers_base_nll": peer_nll,
+            **facts_of(run),
+            "profile": profile,
+        },
+    )
 
 
 def masked_forward_row(bench):
@@ -192,9 +229,13 @@ def masked_forward_row(bench):
     masked, _ = bench.forward(n_tokens, repeats=1, rule=WindowRule(bench.size["window"])) if plain else ([], None)
     if not masked:
         raise RuntimeError("Transformers' forward failed")
-    return Row("exact", f"information: Transformers' forward, T = {n_tokens}, one layer windowed by a mask",
-               transformers_seconds=masked[0], transformers_how=f"{1e3 * plain[0]:.0f} ms without a mask",
-               raw={"masked_seconds": masked, "plain_seconds": plain})
+    return Row(
+        "exact",
+        f"information: Transformers' forward, T = {n_tokens}, one layer windowed by a mask",
+        transformers_seconds=masked[0],
+        transformers_how=f"{1e3 * plain[0]:.0f} ms without a mask",
+        raw={"masked_seconds": masked, "plain_seconds": plain},
+    )
 
 
 def long_row(bench):
@@ -203,20 +244,34 @@ def long_row(bench):
     seconds, nll = bench.forward(n_tokens, repeats=2)
     forward = statistics.median(seconds) if seconds else None
     comparison = "Transformers' forward failed" if forward is None else f"{steady(run) / forward:.2f} forwards"
-    return Row("long", f"tail sweep, M = {rows}, T = {n_tokens}", winnow_seconds=steady(run),
-               transformers_seconds=forward, transformers_how=forward and "1 forward",
-               remarks=[gibibytes(run), comparison],
-               raw={"winnow_seconds": run.seconds, "forward_seconds": seconds, "base_nll": run.nll[:, 0].tolist(),
-                    "transformers_base_nll": nll, **facts_of(run)})
+    return Row(
+        "long",
+        f"tail sweep, M = {rows}, T = {n_tokens}",
+        winnow_seconds=steady(run),
+        transformers_seconds=forward,
+        transformers_how=forward and "1 forward",
+        remarks=[gibibytes(run), comparison],
+        raw={
+            "winnow_seconds": run.seconds,
+            "forward_seconds": seconds,
+            "base_nll": run.nll[:, 0].tolist(),
+            "transformers_base_nll": nll,
+            **facts_of(run),
+        },
+    )
 
 
 def sinks_row(bench):
     n_tokens = bench.size["exact"]
     without, with_sinks = bench.calibrate(n_tokens, 2), bench.calibrate(n_tokens, 2, ["--sinks", 4])
     change = steady(with_sinks) / steady(without) - 1
-    return Row("sinks", f"exact sweep with 4 sinks, T = {n_tokens}", winnow_seconds=steady(with_sinks),
-               remarks=[f"{steady(without):.3f} s without: {change:+.1%}"],
-               raw={"with_seconds": with_sinks.seconds, "without_seconds": without.seconds, **facts_of(with_sinks)})
+    return Row(
+        "sinks",
+        f"exact sweep with 4 sinks, T = {n_tokens}",
+        winnow_seconds=steady(with_sinks),
+        remarks=[f"{steady(without):.3f} s without: {change:+.1%}"],
+        raw={"with_seconds": with_sinks.seconds, "without_seconds": without.seconds, **facts_of(with_sinks)},
+    )
 
 
 def attention_row(bench):
@@ -228,12 +283,20 @@ def attention_row(bench):
     for path in ("cudnn", "own"):
         chosen = ["--device", "cuda", "--attention", path] if is_gpu else []
         times[path] = bench.report.operations(
-            bench.winnow.run(["bench", *bench.size["bench"], "--layers", "1", "--json", *chosen]))
-        bench.say(f"{path}: " + ", ".join(f"{name} {1e3 * s:.3f} ms" for name, s in times[path].items()
-                                          if name.startswith("attention")))
+            bench.winnow.run(["bench", *bench.size["bench"], "--layers", "1", "--json", *chosen])
+        )
+        bench.say(
+            f"{path}: "
+            + ", ".join(f"{name} {1e3 * s:.3f} ms" for name, s in times[path].items() if name.startswith("attention"))
+        )
     own, cudnn = (times[path]["attention full"] for path in ("own", "cudnn"))
-    return Row("attention", "own attention kernel, full causal, one layer", winnow_seconds=own,
-               remarks=[f"cuDNN {1e3 * cudnn:.3f} ms: own reaches {cudnn / own:.0%} of its speed"], raw=times)
+    return Row(
+        "attention",
+        "own attention kernel, full causal, one layer",
+        winnow_seconds=own,
+        remarks=[f"cuDNN {1e3 * cudnn:.3f} ms: own reaches {cudnn / own:.0%} of its speed"],
+        raw=times,
+    )
 
 
 def demo_size(bench):
@@ -256,14 +319,25 @@ def demo_row(bench):
     after = peer.time_drop_one(examples, DEMO_RULE)
     bench.demo_seconds, each = run.provenance["busy_seconds"], statistics.median(before + after)
     n_passes = len(peer.layers) + 1
-    bench.say(f"Transformers, {n_passes} forwards: {each:.4f} s an example; winnow: "
-              f"{bench.demo_seconds / limit:.4f} s")
+    bench.say(f"Transformers, {n_passes} forwards: {each:.4f} s an example; winnow: {bench.demo_seconds / limit:.4f} s")
     share, idle, profile = bench.profile(DEMO_MODEL, DEMO_DATA, flags)
-    return Row("demo", demo_work(bench), winnow_seconds=bench.demo_seconds, transformers_seconds=limit * each,
-               transformers_how=f"{n_passes} forwards an example, {2 * measured} timings, scaled", share=share,
-               idle=idle, remarks=[f"whole run {run.provenance['wall_seconds']:.2f} s"],
-               raw={"busy_seconds": bench.demo_seconds, "winnow_seconds": run.seconds,
-                    "drop_one_seconds": before + after, **facts_of(run), "profile": profile})
+    return Row(
+        "demo",
+        demo_work(bench),
+        winnow_seconds=bench.demo_seconds,
+        transformers_seconds=limit * each,
+        transformers_how=f"{n_passes} forwards an example, {2 * measured} timings, scaled",
+        share=share,
+        idle=idle,
+        remarks=[f"whole run {run.provenance['wall_seconds']:.2f} s"],
+        raw={
+            "busy_seconds": bench.demo_seconds,
+            "winnow_seconds": run.seconds,
+            "drop_one_seconds": before + after,
+            **facts_of(run),
+            "profile": profile,
+        },
+    )
 
 
 def demo_batch_row(bench):
@@ -272,10 +346,14 @@ def demo_batch_row(bench):
     peer.time_drop_one_batch(examples[:1], DEMO_RULE)
     seconds = peer.time_drop_one_batch(examples, DEMO_RULE)
     peer.release()
-    return Row("demo", f"{demo_work(bench)}, Transformers with the patterns as a batch",
-               winnow_seconds=bench.demo_seconds, transformers_seconds=limit * statistics.median(seconds),
-               transformers_how=f"1 forward of batch {len(peer.layers) + 1} an example, scaled",
-               raw={"batch_seconds": seconds})
+    return Row(
+        "demo",
+        f"{demo_work(bench)}, Transformers with the patterns as a batch",
+        winnow_seconds=bench.demo_seconds,
+        transformers_seconds=limit * statistics.median(seconds),
+        transformers_how=f"1 forward of batch {len(peer.layers) + 1} an example, scaled",
+        raw={"batch_seconds": seconds},
+    )
 
 
 def load_row(bench):
@@ -284,9 +362,13 @@ def load_row(bench):
     if bench.load is None:
         raise WinnowFailed("this winnow does not say load_seconds in /provenance")
     seconds, size_bytes = bench.load
-    return Row("load", f"checkpoint of {size_bytes / 1e9:.2f} GB onto the device", winnow_seconds=seconds,
-               remarks=[f"{size_bytes / 1e9 / max(seconds, 1e-9):.2f} GB/s; files in memory already"],
-               raw={"load_seconds": seconds, "load_bytes": size_bytes})
+    return Row(
+        "load",
+        f"checkpoint of {size_bytes / 1e9:.2f} GB onto the device",
+        winnow_seconds=seconds,
+        remarks=[f"{size_bytes / 1e9 / max(seconds, 1e-9):.2f} GB/s; files in memory already"],
+        raw={"load_seconds": seconds, "load_bytes": size_bytes},
+    )
 
 
 def rows_of(bench, section):
@@ -298,14 +380,17 @@ def rows_of(bench, section):
         kind = "exact sweep" if tail_rows is None else f"tail sweep, M = {tail_rows}"
         return partial(sweep_row, bench, section, f"{kind}, T = {n_tokens}", n_tokens, n_examples, flags, with_profile)
 
-    return {"exact": [sweep(size["exact"], with_profile=True), partial(masked_forward_row, bench)],
-            "lengths": [sweep(n_tokens) for n_tokens in size["lengths"]],
-            # Several examples, so that the median is of more than one.
-            "tail": [sweep(size["exact"], 6, size["tail_rows"], with_profile=True), sweep(size["exact"], 6, 0)],
-            "long": [partial(long_row, bench)], "sinks": [partial(sinks_row, bench)],
-            "attention": [partial(attention_row, bench)],
-            "demo": [partial(demo_row, bench), partial(demo_batch_row, bench)],
-            "load": [partial(load_row, bench)]}[section]
+    return {
+        "exact": [sweep(size["exact"], with_profile=True), partial(masked_forward_row, bench)],
+        "lengths": [sweep(n_tokens) for n_tokens in size["lengths"]],
+        # Several examples, so that the median is of more than one.
+        "tail": [sweep(size["exact"], 6, size["tail_rows"], with_profile=True), sweep(size["exact"], 6, 0)],
+        "long": [partial(long_row, bench)],
+        "sinks": [partial(sinks_row, bench)],
+        "attention": [partial(attention_row, bench)],
+        "demo": [partial(demo_row, bench), partial(demo_batch_row, bench)],
+        "load": [partial(load_row, bench)],
+    }[section]
 
 
 def run_section(bench, section):
@@ -327,13 +412,21 @@ def parse():
     parser.add_argument("--only", default=",".join(SECTIONS), help="sections, with commas between (default: all)")
     parser.add_argument("--winnow", type=Path, default=ROOT / "build" / "winnow")
     parser.add_argument("--winnow-flags", default="", help="more flags for every calibrate, such as '--attention own'")
-    parser.add_argument("--model-dir", type=Path, help="where the random checkpoint (8 GB) is, or is to be written and "
-                        "kept (default: a temporary directory, in /dev/shm if it has room)")
+    parser.add_argument(
+        "--model-dir",
+        type=Path,
+        help="where the random checkpoint (8 GB) is, or is to be written and "
+        "kept (default: a temporary directory, in /dev/shm if it has room)",
+    )
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--tiny", action="store_true", help="tiny shapes: checks this script, measures nothing")
     parser.add_argument("--timeout", type=float, default=240, help="seconds that one winnow run may take")
-    parser.add_argument("--budget", type=float, default=float("inf"),
-                        help="sections that would begin after so many seconds are left out (default: none)")
+    parser.add_argument(
+        "--budget",
+        type=float,
+        default=float("inf"),
+        help="sections that would begin after so many seconds are left out (default: none)",
+    )
     parser.add_argument("--write", action="store_true", help="write results/benchmarks/gpu-DATE.md and .json")
     parser.add_argument("--out", type=Path, metavar="FILE.md", help="with --write: another place")
     options = parser.parse_args()

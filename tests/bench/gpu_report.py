@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, field
 
 import torch
 import transformers
-
 from winnow_process import WinnowFailed, processor
 
 # Operations of a profile that count as products and attention; linear layers have the shape in their names.
@@ -41,10 +40,18 @@ class Row:
     def cells(self):
         def cell(value, form):
             return "-" if value is None else format(value, form)
+
         peer = cell(self.transformers_seconds, ".3f") + (f" ({self.transformers_how})" if self.transformers_how else "")
         ratio = cell(self.ratio, ".2f") + ("" if self.ratio is None else "x")
-        return [self.work, peer, cell(self.winnow_seconds, ".4g"), ratio, cell(self.share, ".1%"),
-                cell(self.idle, ".1%"), "; ".join(self.remarks)]
+        return [
+            self.work,
+            peer,
+            cell(self.winnow_seconds, ".4g"),
+            ratio,
+            cell(self.share, ".1%"),
+            cell(self.idle, ".1%"),
+            "; ".join(self.remarks),
+        ]
 
 
 class Report:
@@ -54,11 +61,17 @@ class Report:
 
     def __init__(self, options, root, winnow):
         self.options, self.rows, self.program = options, [], {}
-        self.date = datetime.datetime.now(datetime.timezone.utc)
+        self.date = datetime.datetime.now(datetime.UTC)
         self.path = options.out or root / "results" / "benchmarks" / f"gpu-{self.date.date().isoformat()}.md"
         self.commands = [shlex.join(["python3", "tests/bench/compare_transformers_gpu.py", *sys.argv[1:]])]
-        self.versions = {"winnow": version_of(winnow), "python": platform.python_version(), "torch": torch.__version__,
-                         "transformers": transformers.__version__, "processor": processor(), **gpu_and_driver(options)}
+        self.versions = {
+            "winnow": version_of(winnow),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "processor": processor(),
+            **gpu_and_driver(options),
+        }
         if options.write:
             self.keep_sections_of(self.path.with_suffix(".json"))
 
@@ -85,9 +98,13 @@ class Report:
         if self.options.write:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.write_text(self.render())
-            raw = {"commands": self.commands, "date": self.date.isoformat(timespec="seconds"),
-                   "versions": self.versions, "winnow": self.program,
-                   "rows": [asdict(row) | {"ratio": row.ratio} for row in self.rows]}
+            raw = {
+                "commands": self.commands,
+                "date": self.date.isoformat(timespec="seconds"),
+                "versions": self.versions,
+                "winnow": self.program,
+                "rows": [asdict(row) | {"ratio": row.ratio} for row in self.rows],
+            }
             self.path.with_suffix(".json").write_text(json.dumps(raw, indent=1) + "\n")
 
     def has_failed(self):
@@ -95,20 +112,26 @@ class Report:
 
     def render(self):
         winnow = self.program
-        lines = ["# winnow and Transformers on a GPU", "",
-                 *(f"`{command}`, {self.date.date().isoformat()}\n" for command in self.commands),
-                 f"{self.versions['device']}, driver {self.versions['driver']}; {self.versions['processor']}; winnow "
-                 f"{winnow.get('winnow_version', '?')} ({winnow.get('git_revision', '?')[:12]}, "
-                 f"{winnow.get('devices', '?')}, attention {winnow.get('attention_path', '?')}); torch "
-                 f"{self.versions['torch']}, transformers {self.versions['transformers']}; Python "
-                 f"{self.versions['python']}.", "",
-                 *(["**Tiny shapes: these figures say nothing about speed.**", ""] if self.options.tiny else []),
-                 "Seconds an example where nothing else is said: on winnow's side the median over the examples after "
-                 "the first, without start and loading; on Transformers' side layers + 1 times the median full forward "
-                 "pass, without masks, after a warm-up. GEMM + attention and idle are shares of a separate run with "
-                 "--profile.", "",
-                 "| " + " | ".join(self.HEAD) + " |", "| " + " | ".join(["---"] * len(self.HEAD)) + " |",
-                 *("| " + " | ".join(row.cells()) + " |" for row in self.rows)]
+        lines = [
+            "# winnow and Transformers on a GPU",
+            "",
+            *(f"`{command}`, {self.date.date().isoformat()}\n" for command in self.commands),
+            f"{self.versions['device']}, driver {self.versions['driver']}; {self.versions['processor']}; winnow "
+            f"{winnow.get('winnow_version', '?')} ({winnow.get('git_revision', '?')[:12]}, "
+            f"{winnow.get('devices', '?')}, attention {winnow.get('attention_path', '?')}); torch "
+            f"{self.versions['torch']}, transformers {self.versions['transformers']}; Python "
+            f"{self.versions['python']}.",
+            "",
+            *(["**Tiny shapes: these figures say nothing about speed.**", ""] if self.options.tiny else []),
+            "Seconds an example where nothing else is said: on winnow's side the median over the examples after "
+            "the first, without start and loading; on Transformers' side layers + 1 times the median full forward "
+            "pass, without masks, after a warm-up. GEMM + attention and idle are shares of a separate run with "
+            "--profile.",
+            "",
+            "| " + " | ".join(self.HEAD) + " |",
+            "| " + " | ".join(["---"] * len(self.HEAD)) + " |",
+            *("| " + " | ".join(row.cells()) + " |" for row in self.rows),
+        ]
         return "\n".join(lines) + "\n"
 
     @staticmethod
@@ -142,8 +165,12 @@ def gpu_and_driver(options):
     if options.device != "cuda":
         return {"device": "CPU", "driver": "none"}
     try:
-        done = subprocess.run(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
-                              capture_output=True, text=True, timeout=30)
+        done = subprocess.run(
+            ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
         driver = (done.stdout.strip().splitlines() or ["unknown"])[0]
     except (OSError, subprocess.TimeoutExpired):
         driver = "unknown"

@@ -29,8 +29,9 @@ CHARACTERS_PER_TOKEN = 3.6
 
 
 def source_text():
-    names = subprocess.run(["git", "ls-files", "*.md", "*.cc", "*.h", "*.py"], cwd=REPOSITORY, capture_output=True, text=True,
-                           check=True).stdout.split()
+    names = subprocess.run(
+        ["git", "ls-files", "*.md", "*.cc", "*.h", "*.py"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    ).stdout.split()
     return [paragraph for name in names for paragraph in (REPOSITORY / name).read_text().split("\n\n")]
 
 
@@ -43,14 +44,17 @@ def write_documents(path, count, tokens):
             while size < tokens * CHARACTERS_PER_TOKEN:
                 parts.append(generator.choice(paragraphs))
                 size += len(parts[-1]) + 2
-            messages = [{"role": "user", "content": "\n\n".join(parts) + "\n\nWhat is this about?"},
-                        {"role": "assistant", "content": generator.choice(paragraphs).strip() or "Nothing."}]
+            messages = [
+                {"role": "user", "content": "\n\n".join(parts) + "\n\nWhat is this about?"},
+                {"role": "assistant", "content": generator.choice(paragraphs).strip() or "Nothing."},
+            ]
             file.write(json.dumps({"messages": messages}) + "\n")
 
 
 def loop(model, path):
     """(ids of every document, seconds, processor seconds, processor seconds of the tokenizer alone on the same texts)."""
     import transformers
+
     tokenizer = transformers.AutoTokenizer.from_pretrained(model)
     start, start_cpu = time.perf_counter(), time.process_time()
     with open(path) as file:
@@ -66,11 +70,33 @@ def loop(model, path):
 
 def prepare(model, path, out, *arguments):
     """(report, processor seconds with the start of the program); the report has the wall time without it."""
-    command = [sys.executable, "-m", "winnow_prepare", "--model", model, "--input", path, "--out", out, "--force", "--json",
-               "--min-prompt-tokens", "1", "--max-prompt-tokens", "10000000", "--min-answer-tokens", "1", *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "winnow_prepare",
+        "--model",
+        model,
+        "--input",
+        path,
+        "--out",
+        out,
+        "--force",
+        "--json",
+        "--min-prompt-tokens",
+        "1",
+        "--max-prompt-tokens",
+        "10000000",
+        "--min-answer-tokens",
+        "1",
+        *arguments,
+    ]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run([str(word) for word in command], env=os.environ | {"PYTHONPATH": str(REPOSITORY / "jobs")},
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [str(word) for word in command],
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY / "jobs")},
+        capture_output=True,
+        text=True,
+    )
     if done.returncode:
         sys.exit(done.stderr)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -80,6 +106,7 @@ def prepare(model, path, out, *arguments):
 def check_same_tokens(ids, out):
     """winnow keeps everything but the template's line break after the end of turn."""
     import h5py
+
     with h5py.File(out) as file:
         tokens, offsets = file["tokens"][:], file["offsets"][:]
     found = sorted(tokens[a:b].tolist() for a, b in zip(offsets, offsets[1:]))
@@ -99,13 +126,18 @@ def compare(folder, model, arguments):
         cpu -= start_cpu
         rows.append((loop_seconds / report["seconds"], loop_cpu / cpu, cpu))
         n_tokens = sum(map(len, ids))
-        print(f"{n_tokens / 1e6:.2f} M tokens; wall: loop {loop_seconds:.2f} s, winnow prepare {report['seconds']:.2f} s on "
-              f"{report['processes']} processes, ratio {rows[-1][0]:.2f}; processor: loop {loop_cpu:.2f} s, winnow prepare "
-              f"{cpu:.2f} s, ratio {rows[-1][1]:.2f} a core; tokenizer alone {tokenizer_cpu:.2f} s; load "
-              f"{os.getloadavg()[0]:.1f}", flush=True)
+        print(
+            f"{n_tokens / 1e6:.2f} M tokens; wall: loop {loop_seconds:.2f} s, winnow prepare {report['seconds']:.2f} s on "
+            f"{report['processes']} processes, ratio {rows[-1][0]:.2f}; processor: loop {loop_cpu:.2f} s, winnow prepare "
+            f"{cpu:.2f} s, ratio {rows[-1][1]:.2f} a core; tokenizer alone {tokenizer_cpu:.2f} s; load "
+            f"{os.getloadavg()[0]:.1f}",
+            flush=True,
+        )
     wall, core, cpu = (statistics.median(column) for column in zip(*rows))
-    print(f"medians: wall ratio {wall:.2f}, {core:.2f} a core; {cpu / n_tokens * 1e6:.2f} processor seconds per million tokens; "
-          "the same tokens")
+    print(
+        f"medians: wall ratio {wall:.2f}, {core:.2f} a core; {cpu / n_tokens * 1e6:.2f} processor seconds per million tokens; "
+        "the same tokens"
+    )
 
 
 def gigabyte(folder, model):
@@ -121,20 +153,28 @@ def gigabyte(folder, model):
             number += 1
     command = [sys.executable, "-m", "winnow_prepare", "--model", model, "--input", path, "--out", folder / "out.h5"]
     start = time.perf_counter()
-    process = subprocess.Popen([str(word) for word in command], env=os.environ | {"PYTHONPATH": str(REPOSITORY / "jobs")})
+    process = subprocess.Popen(
+        [str(word) for word in command], env=os.environ | {"PYTHONPATH": str(REPOSITORY / "jobs")}
+    )
     peak = 0
     while process.poll() is None:
         peaks = []
-        for pid in [process.pid, *subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True,
-                                                 text=True).stdout.split()]:
+        for pid in [
+            process.pid,
+            *subprocess.run(
+                ["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True
+            ).stdout.split(),
+        ]:
             try:
                 peaks += map(int, re.findall(r"VmHWM:\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text()))
             except OSError:
                 pass
         peak = max([peak, *peaks])
         time.sleep(0.2)
-    print(f"{path.stat().st_size / 1e9:.2f} GB, {number} documents: {time.perf_counter() - start:.0f} s, "
-          f"peak of the largest process {peak / 1024:.0f} MiB")
+    print(
+        f"{path.stat().st_size / 1e9:.2f} GB, {number} documents: {time.perf_counter() - start:.0f} s, "
+        f"peak of the largest process {peak / 1024:.0f} MiB"
+    )
 
 
 def main():
@@ -148,8 +188,14 @@ def main():
     with tempfile.TemporaryDirectory() as scratch:
         folder = pathlib.Path(scratch)
         vocabularies.write_qwen_tokenizer(folder / "qwen.json")
-        model = vocabularies.write_model(folder / "model", folder / "qwen.json", "chatml", {"eos_token": "<|im_end|>"},
-                                         model_type="qwen3", vocab_size=151936)
+        model = vocabularies.write_model(
+            folder / "model",
+            folder / "qwen.json",
+            "chatml",
+            {"eos_token": "<|im_end|>"},
+            model_type="qwen3",
+            vocab_size=151936,
+        )
         if arguments.gigabyte:
             gigabyte(folder, model)
         else:

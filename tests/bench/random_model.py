@@ -27,27 +27,47 @@ class Shape:
     vocab: int
 
     def config(self):
-        return {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_act": "silu",
-                "hidden_size": self.hidden, "intermediate_size": self.ffn, "num_hidden_layers": self.layers,
-                "num_attention_heads": self.heads, "num_key_value_heads": self.kv_heads, "head_dim": self.head_dim,
-                "vocab_size": self.vocab, "max_position_embeddings": 262144, "rms_norm_eps": 1e-6,
-                "rope_theta": 5000000.0, "tie_word_embeddings": True, "attention_bias": False,
-                "torch_dtype": "bfloat16", "bos_token_id": None, "eos_token_id": None}
+        return {
+            "architectures": ["Qwen3ForCausalLM"],
+            "model_type": "qwen3",
+            "hidden_act": "silu",
+            "hidden_size": self.hidden,
+            "intermediate_size": self.ffn,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.kv_heads,
+            "head_dim": self.head_dim,
+            "vocab_size": self.vocab,
+            "max_position_embeddings": 262144,
+            "rms_norm_eps": 1e-6,
+            "rope_theta": 5000000.0,
+            "tie_word_embeddings": True,
+            "attention_bias": False,
+            "torch_dtype": "bfloat16",
+            "bos_token_id": None,
+            "eos_token_id": None,
+        }
 
     def tensors(self):
         """Shapes by name; those of one dimension are norms."""
         shapes = {"model.embed_tokens.weight": (self.vocab, self.hidden), "model.norm.weight": (self.hidden,)}
         for layer in range(self.layers):
-            shapes |= {f"model.layers.{layer}.{name}.weight": shape for name, shape in {
-                "input_layernorm": (self.hidden,),
-                "self_attn.q_proj": (self.heads * self.head_dim, self.hidden),
-                "self_attn.k_proj": (self.kv_heads * self.head_dim, self.hidden),
-                "self_attn.v_proj": (self.kv_heads * self.head_dim, self.hidden),
-                "self_attn.o_proj": (self.hidden, self.heads * self.head_dim),
-                "self_attn.q_norm": (self.head_dim,), "self_attn.k_norm": (self.head_dim,),
-                "post_attention_layernorm": (self.hidden,),
-                "mlp.gate_proj": (self.ffn, self.hidden), "mlp.up_proj": (self.ffn, self.hidden),
-                "mlp.down_proj": (self.hidden, self.ffn)}.items()}
+            shapes |= {
+                f"model.layers.{layer}.{name}.weight": shape
+                for name, shape in {
+                    "input_layernorm": (self.hidden,),
+                    "self_attn.q_proj": (self.heads * self.head_dim, self.hidden),
+                    "self_attn.k_proj": (self.kv_heads * self.head_dim, self.hidden),
+                    "self_attn.v_proj": (self.kv_heads * self.head_dim, self.hidden),
+                    "self_attn.o_proj": (self.hidden, self.heads * self.head_dim),
+                    "self_attn.q_norm": (self.head_dim,),
+                    "self_attn.k_norm": (self.head_dim,),
+                    "post_attention_layernorm": (self.hidden,),
+                    "mlp.gate_proj": (self.ffn, self.hidden),
+                    "mlp.up_proj": (self.ffn, self.hidden),
+                    "mlp.down_proj": (self.hidden, self.ffn),
+                }.items()
+            }
         return shapes
 
     def size_bytes(self):
@@ -105,8 +125,9 @@ def write_calibration(path, n_tokens, n_answer, n_examples, vocab):
         file["tokens"] = rng.integers(0, vocab, n_examples * n_tokens, dtype=np.int32)
         file["offsets"] = np.arange(n_examples + 1, dtype=np.int64) * n_tokens
         file["answer_start"] = np.full(n_examples, n_tokens - n_answer, np.int64)
-        file.create_dataset("example_id", data=[f"random-{e}" for e in range(n_examples)],
-                            dtype=h5py.string_dtype("utf-8"))
+        file.create_dataset(
+            "example_id", data=[f"random-{e}" for e in range(n_examples)], dtype=h5py.string_dtype("utf-8")
+        )
     return Path(path)
 
 
@@ -116,12 +137,16 @@ def write_inputs(directory, options):
     shape = SHAPES[options.shape]
     model = Path(options.model_dir or Path(directory) / "model")
     write_checkpoint(model, shape, "cuda" if torch.cuda.is_available() else "cpu")
-    return model, write_calibration(Path(directory) / "data.h5", options.tokens, options.answer, options.examples, shape.vocab)
+    return model, write_calibration(
+        Path(directory) / "data.h5", options.tokens, options.answer, options.examples, shape.vocab
+    )
 
 
 def read_calibration(path):
     """(tokens, answer_start) of each example."""
     with h5py.File(path) as file:
         offsets, tokens = file["offsets"][:], file["tokens"][:].astype(np.int64)
-        return [(torch.from_numpy(tokens[offsets[e]:offsets[e + 1]]), int(start))
-                for e, start in enumerate(file["answer_start"][:])]
+        return [
+            (torch.from_numpy(tokens[offsets[e] : offsets[e + 1]]), int(start))
+            for e, start in enumerate(file["answer_start"][:])
+        ]

@@ -45,19 +45,30 @@ def main():
         seconds = []
         for _ in range(flags.repetitions):
             start = time.perf_counter()
-            subprocess.run([sys.executable, "-m", "winnow_report", source, "--out", page], check=True, env=environment,
-                           stdout=subprocess.DEVNULL)
+            subprocess.run(
+                [sys.executable, "-m", "winnow_report", source, "--out", page],
+                check=True,
+                env=environment,
+                stdout=subprocess.DEVNULL,
+            )
             seconds.append(time.perf_counter() - start)
         size = page.stat().st_size / 2**20
     today = datetime.date.today().isoformat()
-    lines = ["# winnow report", "", f"`.venv/bin/python tests/bench/report_speed.py --write`, {today}", "",
-             f"{processor()}, {os.cpu_count()} cores, load before the run {load:.1f}; Python {platform.python_version()}. "
-             f"One result of {flags.layers} layers x {flags.examples:,} examples with a control, whole process; "
-             f"{flags.repetitions} repetitions.", "",
-             "| | median | range | target |", "| --- | --- | --- | --- |",
-             f"| seconds | {statistics.median(seconds):.2f} | {min(seconds):.2f} to {max(seconds):.2f} | "
-             f"{TARGET_SECONDS:g} |",
-             f"| page, MiB | {size:.2f} | | {TARGET_MIB:g} |"]
+    lines = [
+        "# winnow report",
+        "",
+        f"`.venv/bin/python tests/bench/report_speed.py --write`, {today}",
+        "",
+        f"{processor()}, {os.cpu_count()} cores, load before the run {load:.1f}; Python {platform.python_version()}. "
+        f"One result of {flags.layers} layers x {flags.examples:,} examples with a control, whole process; "
+        f"{flags.repetitions} repetitions.",
+        "",
+        "| | median | range | target |",
+        "| --- | --- | --- | --- |",
+        f"| seconds | {statistics.median(seconds):.2f} | {min(seconds):.2f} to {max(seconds):.2f} | "
+        f"{TARGET_SECONDS:g} |",
+        f"| page, MiB | {size:.2f} | | {TARGET_MIB:g} |",
+    ]
     print("\n".join(lines))
     if flags.write:
         (REPOSITORY / f"results/benchmarks/report-{today}.md").write_text("\n".join(lines) + "\n")

@@ -14,7 +14,6 @@ import tempfile
 from pathlib import Path
 
 import h5py
-
 from winnow_process import Winnow, WinnowFailed
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -29,9 +28,27 @@ def flags_of(options, model, data, window):
 def search(winnow, options, inputs, out, more):
     """The JSON of a search that has ended."""
     model, data, window = inputs
-    return json.loads(winnow.run(["search", *flags_of(options, model, data, window), "--out", out,
-                                  "--method", options.method, "--keep", options.keep, "--beam", options.beam,
-                                  "--objective", options.objective, "--json", *more], options.ranks))
+    return json.loads(
+        winnow.run(
+            [
+                "search",
+                *flags_of(options, model, data, window),
+                "--out",
+                out,
+                "--method",
+                options.method,
+                "--keep",
+                options.keep,
+                "--beam",
+                options.beam,
+                "--objective",
+                options.objective,
+                "--json",
+                *more,
+            ],
+            options.ranks,
+        )
+    )
 
 
 def layers_of(found, keep):
@@ -85,13 +102,16 @@ def main():
         model, data, test = DEMO / "model", DEMO / "long.h5", DEMO / "test.h5"
         if options.shape:
             import random_model  # needs torch
+
             (model, data), test = random_model.write_inputs(directory, options), None
         winnow = Winnow(options.winnow, directory)
         tail = search(winnow, options, (model, data, window), directory / "tail", ["--tail-rows", tail_rows])
         exact = search(winnow, options, (model, data, window), directory / "exact", ["--exact"])
         found = {name: layers_of(result, options.keep) for name, result in (("tail", tail), ("exact", exact))}
-        print(f"{options.method}, {options.objective}, K = {options.keep}, beam {options.beam}: "
-              f"{tail['n_patterns']} patterns, {tail['n_examples']} example(s)")
+        print(
+            f"{options.method}, {options.objective}, K = {options.keep}, beam {options.beam}: "
+            f"{tail['n_patterns']} patterns, {tail['n_examples']} example(s)"
+        )
         print(f"{'search':8}{'seconds':>10}{'predicted':>11}  full attention in layers")
         for name, result in (("tail", tail), ("exact", exact)):
             predicted = result["predicted_seconds" if name == "tail" else "predicted_seconds_exact"]
@@ -99,8 +119,9 @@ def main():
         print(f"cost, exact / tail: {exact['search_seconds'] / tail['search_seconds']:.1f}")
         if test is None:
             return
-        scores = evaluate(winnow, options, (model, test, window), directory / "test",
-                          dict.fromkeys(map(pattern_of, found.values())))
+        scores = evaluate(
+            winnow, options, (model, test, window), directory / "test", dict.fromkeys(map(pattern_of, found.values()))
+        )
         print(f"\n{'on the test set':18}{'exact match':>12}{'NLL':>12}")
         for name, pattern in [("full", "full"), *((name, pattern_of(layers)) for name, layers in found.items())]:
             print(f"{name:18}{100 * scores[pattern][0]:10.1f} %{scores[pattern][1]:12.4g}")

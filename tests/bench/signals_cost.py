@@ -23,7 +23,6 @@ import h5py
 import numpy as np
 import torch
 import transformers
-
 from compare_transformers import BUSY_LOAD, DATA, MODEL, ROOT, SINKS, TOLERANCE, WINDOW_KEYS, Peer
 from random_model import SHAPES, write_inputs
 from reference import drop_one
@@ -31,8 +30,15 @@ from winnow_process import Winnow, WinnowFailed, processor
 
 TARGET = 1.3  # times the sweep with the NLL alone
 TAIL = 32  # rows before the answer that lose the attention
-RUNS = {"NLL alone": "none", "kl": "kl", "sensitivity, tail": "sensitivity", "mass": "mass", "lazy": "lazy",
-        "all": "all", "all, sensitivity full": "all"}
+RUNS = {
+    "NLL alone": "none",
+    "kl": "kl",
+    "sensitivity, tail": "sensitivity",
+    "mass": "mass",
+    "lazy": "lazy",
+    "all": "all",
+    "all, sensitivity full": "all",
+}
 
 
 class SignalPeer(Peer):
@@ -48,8 +54,9 @@ class SignalPeer(Peer):
         def remove(_module, _args, output):
             if self.removed is None or self.removed[0] != index:
                 return output
-            output[0][:, self.removed[1]:] = 0
+            output[0][:, self.removed[1] :] = 0
             return output
+
         return remove
 
     @torch.inference_mode()
@@ -70,8 +77,12 @@ class SignalPeer(Peer):
             patterns = drop_one(len(self.layers))
             base = log_p(patterns[0])
             kl.append([(base.exp() * (base - log_p(pattern))).sum(-1).mean().item() for pattern in patterns[1:]])
-            removed.append([-log_p(patterns[0], (layer, start - TAIL)).gather(1, tokens[start:, None]).mean().item()
-                            for layer in range(len(self.layers))])
+            removed.append(
+                [
+                    -log_p(patterns[0], (layer, start - TAIL)).gather(1, tokens[start:, None]).mean().item()
+                    for layer in range(len(self.layers))
+                ]
+            )
         return time.perf_counter() - begin, np.array(kl), np.array(removed)
 
 
@@ -81,7 +92,13 @@ def measure_shape(winnow, options):
     seconds = {name: [] for name in RUNS}
     for repeat in range(options.repeats):
         for name, signals in RUNS.items():
-            flags = ["--window", 2048, "--signals", signals, *(["--sensitivity", "full"] if name.endswith("full") else [])]
+            flags = [
+                "--window",
+                2048,
+                "--signals",
+                signals,
+                *(["--sensitivity", "full"] if name.endswith("full") else []),
+            ]
             run = winnow.calibrate(model, data, flags)
             # The first example pays for what is planned once a length.
             seconds[name].append(statistics.median(run.seconds[1:] or run.seconds))
@@ -96,8 +113,20 @@ def measure(winnow, options):
     largest = 0.0
     for repeat in range(options.repeats):
         for name, signals in RUNS.items():
-            flags = ["--window", WINDOW_KEYS, "--sinks", SINKS, "--limit", options.examples, "--threads",
-                     options.threads, "--device", "cpu", "--signals", signals]
+            flags = [
+                "--window",
+                WINDOW_KEYS,
+                "--sinks",
+                SINKS,
+                "--limit",
+                options.examples,
+                "--threads",
+                options.threads,
+                "--device",
+                "cpu",
+                "--signals",
+                signals,
+            ]
             flags += ["--sensitivity", "full"] if name.endswith("full") else []
             run = winnow.calibrate(MODEL, DATA, flags)
             seconds[name].append(run.provenance["busy_seconds"] / options.examples)
@@ -120,37 +149,66 @@ def ratio(seconds, name, to="NLL alone"):
 
 
 def render(options, seconds, largest, provenance):
-    rows = [f"| {name} | {statistics.median(values):.3f} | {min(values):.3f} to {max(values):.3f} | "
-            f"{ratio(seconds, name):.2f} | {ratio(seconds, 'Transformers', name):.1f}x |"
-            for name, values in seconds.items()]
-    return "\n".join([
-        "# Cost of the signals of layers", "",
-        f"`python3 {' '.join(['tests/bench/signals_cost.py', *sys.argv[1:]])}`, {datetime.date.today().isoformat()}", "",
-        f"{processor()}, {os.cpu_count()} cores, load before the run {options.load:.1f}; winnow "
-        f"{provenance['winnow_version']} ({provenance['git_revision'][:12]}, {provenance['devices']}); torch "
-        f"{torch.__version__}, transformers {transformers.__version__}; Python {platform.python_version()}.", "",
-        *([] if options.load < BUSY_LOAD else ["**The machine was busy: seconds say little, ratios of a repeat more.**",
-                                               ""]),
-        f"Demo model, T = 1024, W = {WINDOW_KEYS}, S = {SINKS}, every one of 12 layers; {options.threads} threads, "
-        f"{options.examples} examples, {options.repeats} alternating repeats. Sensitivity on the answer and {TAIL} rows "
-        "before it, or on all rows. Transformers: NLL, KL and sensitivity in 25 passes.", "",
-        "| signals | seconds an example, median | range | to NLL alone | Transformers to it |",
-        "| --- | --- | --- | --- | --- |", *rows, "",
-        f"Largest difference of the two sides' KL and NLL without attention: {largest:.1e} (1 + |value|), "
-        f"{TOLERANCE:.0e} allowed. All signals: {ratio(seconds, 'all'):.2f} times the sweep with the NLL alone, "
-        f"target: at most {TARGET}.", ""])
+    rows = [
+        f"| {name} | {statistics.median(values):.3f} | {min(values):.3f} to {max(values):.3f} | "
+        f"{ratio(seconds, name):.2f} | {ratio(seconds, 'Transformers', name):.1f}x |"
+        for name, values in seconds.items()
+    ]
+    return "\n".join(
+        [
+            "# Cost of the signals of layers",
+            "",
+            f"`python3 {' '.join(['tests/bench/signals_cost.py', *sys.argv[1:]])}`, {datetime.date.today().isoformat()}",
+            "",
+            f"{processor()}, {os.cpu_count()} cores, load before the run {options.load:.1f}; winnow "
+            f"{provenance['winnow_version']} ({provenance['git_revision'][:12]}, {provenance['devices']}); torch "
+            f"{torch.__version__}, transformers {transformers.__version__}; Python {platform.python_version()}.",
+            "",
+            *(
+                []
+                if options.load < BUSY_LOAD
+                else ["**The machine was busy: seconds say little, ratios of a repeat more.**", ""]
+            ),
+            f"Demo model, T = 1024, W = {WINDOW_KEYS}, S = {SINKS}, every one of 12 layers; {options.threads} threads, "
+            f"{options.examples} examples, {options.repeats} alternating repeats. Sensitivity on the answer and {TAIL} rows "
+            "before it, or on all rows. Transformers: NLL, KL and sensitivity in 25 passes.",
+            "",
+            "| signals | seconds an example, median | range | to NLL alone | Transformers to it |",
+            "| --- | --- | --- | --- | --- |",
+            *rows,
+            "",
+            f"Largest difference of the two sides' KL and NLL without attention: {largest:.1e} (1 + |value|), "
+            f"{TOLERANCE:.0e} allowed. All signals: {ratio(seconds, 'all'):.2f} times the sweep with the NLL alone, "
+            f"target: at most {TARGET}.",
+            "",
+        ]
+    )
 
 
 def render_shape(options, seconds, provenance):
-    rows = [f"| {name} | {statistics.median(values):.3f} | {min(values):.3f} to {max(values):.3f} | "
-            f"{ratio(seconds, name):.3f} |" for name, values in seconds.items()]
-    return "\n".join([
-        f"## {provenance['devices']}", "", f"`python3 {' '.join(['tests/bench/signals_cost.py', *sys.argv[1:]])}`, "
-        f"{datetime.date.today().isoformat()}; winnow {provenance['winnow_version']}", "",
-        f"Shape {options.shape}, random weights, T = {options.tokens}, {options.answer} answer tokens, W = 2048, every "
-        f"layer, attention {provenance['attention_path']}; {options.repeats} alternating repeats.", "",
-        "| signals | seconds an example, median | range | to NLL alone |", "| --- | --- | --- | --- |", *rows, "",
-        f"All signals: {ratio(seconds, 'all'):.3f} times the sweep with the NLL alone, target: at most {TARGET}.", ""])
+    rows = [
+        f"| {name} | {statistics.median(values):.3f} | {min(values):.3f} to {max(values):.3f} | "
+        f"{ratio(seconds, name):.3f} |"
+        for name, values in seconds.items()
+    ]
+    return "\n".join(
+        [
+            f"## {provenance['devices']}",
+            "",
+            f"`python3 {' '.join(['tests/bench/signals_cost.py', *sys.argv[1:]])}`, "
+            f"{datetime.date.today().isoformat()}; winnow {provenance['winnow_version']}",
+            "",
+            f"Shape {options.shape}, random weights, T = {options.tokens}, {options.answer} answer tokens, W = 2048, every "
+            f"layer, attention {provenance['attention_path']}; {options.repeats} alternating repeats.",
+            "",
+            "| signals | seconds an example, median | range | to NLL alone |",
+            "| --- | --- | --- | --- |",
+            *rows,
+            "",
+            f"All signals: {ratio(seconds, 'all'):.3f} times the sweep with the NLL alone, target: at most {TARGET}.",
+            "",
+        ]
+    )
 
 
 def main():

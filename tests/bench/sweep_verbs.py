@@ -1,6 +1,6 @@
 """Times `winnow sweep plan` and `status` over 2,000 cells in every state. The target is 2 s each.
 
-    .venv/bin/python tests/bench/sweep_verbs.py [--winnow build/winnow] [--cells 2000] [--repetitions 5]
+.venv/bin/python tests/bench/sweep_verbs.py [--winnow build/winnow] [--cells 2000] [--repetitions 5]
 """
 
 import argparse
@@ -26,9 +26,13 @@ def write_sweep(directory, n_cells):
     for data in range(N_DATASETS):
         tiny.write_calibration(directory / f"d{data}.h5", [900 + 7 * data] * 64, seed=data)
     windows = [16 + window for window in range(-(-n_cells // (N_MODELS * N_DATASETS)))]
-    sweep = {"name": "bench", "output": "out", "windows": windows,
-             "models": [{"name": f"m{model}", "path": f"m{model}"} for model in range(N_MODELS)],
-             "datasets": [{"name": f"d{data}", "data": f"d{data}.h5"} for data in range(N_DATASETS)]}
+    sweep = {
+        "name": "bench",
+        "output": "out",
+        "windows": windows,
+        "models": [{"name": f"m{model}", "path": f"m{model}"} for model in range(N_MODELS)],
+        "datasets": [{"name": f"d{data}", "data": f"d{data}.h5"} for data in range(N_DATASETS)],
+    }
     (directory / "sweep.yaml").write_text(json.dumps(sweep, indent=1))
     return directory / "sweep.yaml"
 
@@ -63,8 +67,12 @@ def main():
 
         def run(*words):
             begin = time.monotonic()
-            out = subprocess.run([options.winnow.resolve(), "sweep", words[0], file, *words[1:]], capture_output=True,
-                                 check=True, text=True).stdout
+            out = subprocess.run(
+                [options.winnow.resolve(), "sweep", words[0], file, *words[1:]],
+                capture_output=True,
+                check=True,
+                text=True,
+            ).stdout
             return time.monotonic() - begin, out
 
         cells = json.loads(run("plan", "--json")[1])["cells"]

@@ -67,6 +67,7 @@ class Peer(WindowedModel):
                 for pattern in drop_one(len(self.layers)):
                     self._masks[:] = [mask if is_windowed else None for is_windowed in pattern]
                     self._logits(inputs, len(tokens) - start)
+
             seconds.append(seconds_of(passes, self.device))
         return seconds
 
@@ -78,8 +79,10 @@ class Peer(WindowedModel):
             n_rows, patterns = len(tokens) - 1, drop_one(len(self.layers))
             full = self._additive(torch.ones(n_rows, n_rows, dtype=torch.bool, device=self.device).tril())
             windowed = self._windowed(rule, n_rows, start)
-            self._masks[:] = [torch.cat([windowed if pattern[layer] else full for pattern in patterns])
-                              for layer in range(len(self.layers))]
+            self._masks[:] = [
+                torch.cat([windowed if pattern[layer] else full for pattern in patterns])
+                for layer in range(len(self.layers))
+            ]
             inputs = tokens[None, :-1].to(self.device).expand(len(patterns), -1)
             seconds.append(seconds_of(lambda: self._logits(inputs, len(tokens) - start), self.device))
         return seconds

@@ -44,10 +44,14 @@ def main():
     for ranks, run in runs.items():
         facts = run.provenance
         measuring[ranks] = facts["wall_seconds"] - facts["load_seconds"]
-        print(f"{ranks} ranks: {facts['wall_seconds']:.2f} s, of which loading {facts['load_seconds']:.2f} s; "
-              f"sums by {facts['reduction']}; {facts['devices']}")
-    print(f"tables equal bit for bit; measuring {measuring[1] / measuring[2]:.3f}x, all "
-          f"{runs[1].provenance['wall_seconds'] / runs[2].provenance['wall_seconds']:.3f}x as fast on two")
+        print(
+            f"{ranks} ranks: {facts['wall_seconds']:.2f} s, of which loading {facts['load_seconds']:.2f} s; "
+            f"sums by {facts['reduction']}; {facts['devices']}"
+        )
+    print(
+        f"tables equal bit for bit; measuring {measuring[1] / measuring[2]:.3f}x, all "
+        f"{runs[1].provenance['wall_seconds'] / runs[2].provenance['wall_seconds']:.3f}x as fast on two"
+    )
 
 
 if __name__ == "__main__":

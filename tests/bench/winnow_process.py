@@ -14,8 +14,11 @@ import h5py
 import numpy as np
 
 MPIRUN = ["mpirun", "--oversubscribe", "--bind-to", "none"]
-MPI_ENVIRONMENT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-                   "OMPI_MCA_btl_vader_single_copy_mechanism": "none"}
+MPI_ENVIRONMENT = {
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    "OMPI_MCA_btl_vader_single_copy_mechanism": "none",
+}
 
 
 class WinnowFailed(RuntimeError):
@@ -48,8 +51,9 @@ class Winnow:
         """Standard output of `winnow WORDS`."""
         command = [*([] if ranks is None else [*MPIRUN, "-n", str(ranks)]), str(self.program), *map(str, words)]
         try:
-            done = subprocess.run(command, env=os.environ | MPI_ENVIRONMENT, capture_output=True, text=True,
-                                  timeout=self.timeout_seconds)
+            done = subprocess.run(
+                command, env=os.environ | MPI_ENVIRONMENT, capture_output=True, text=True, timeout=self.timeout_seconds
+            )
         except subprocess.TimeoutExpired:
             raise WinnowFailed(f"no result after {self.timeout_seconds} s", command) from None
         except OSError as error:

@@ -60,7 +60,7 @@ def copies(rng, n, n_words=80, chunk=20, n_chunks=4):
     copied = np.take_along_axis(words, index, axis=1)
     tokens = np.concatenate([np.full((n, 1), BOS, np.int32), words, copied], axis=1)
     is_answer = np.zeros(tokens.shape, bool)
-    is_answer[:, 1 + n_words:] = np.tile(np.arange(chunk) >= KEY_WORDS, n_chunks)
+    is_answer[:, 1 + n_words :] = np.tile(np.arange(chunk) >= KEY_WORDS, n_chunks)
     return Batch(tokens, is_answer, np.empty((n, 0), int), np.empty((n, 0), int), np.empty((n, 0), int))
 
 
@@ -77,20 +77,21 @@ def recall(rng, n, length, n_facts, n_queries):
     facts = np.concatenate([KEY * control, words, SEP * control], axis=2)
     # Filler tokens before each fact, in rising order, place the facts without overlap.
     fact_start = 1 + np.sort(rng.integers(0, n_filler + 1, (n, n_facts)), axis=1) + FACT_TOKENS * np.arange(n_facts)
-    np.put_along_axis(tokens, (fact_start[:, :, None] + np.arange(FACT_TOKENS)).reshape(n, -1),
-                      facts.reshape(n, -1), axis=1)
+    np.put_along_axis(
+        tokens, (fact_start[:, :, None] + np.arange(FACT_TOKENS)).reshape(n, -1), facts.reshape(n, -1), axis=1
+    )
     queried = np.argsort(rng.random((n, n_facts)), axis=1)[:, :n_queries]
     queries = np.take_along_axis(facts, queried[:, :, None], axis=1).reshape(n, -1)
-    tokens[:, 1 + body:] = queries[:, :query_tokens]
+    tokens[:, 1 + body :] = queries[:, :query_tokens]
     answer_start = 1 + body + PROMPT_PART + FACT_TOKENS * np.arange(n_queries)
     is_answer = np.zeros(tokens.shape, bool)
     for start in answer_start:
-        is_answer[:, start:start + VALUE_WORDS] = True
+        is_answer[:, start : start + VALUE_WORDS] = True
     return Batch(tokens, is_answer, fact_start, queried, np.tile(answer_start, (n, 1)))
 
 
 def has_distinct_keys(batch, example):
     """Whether no two facts of that example share their key."""
     starts = batch.fact_start[example]
-    keys = {tuple(batch.tokens[example, s + 1:s + PROMPT_PART]) for s in starts}
+    keys = {tuple(batch.tokens[example, s + 1 : s + PROMPT_PART]) for s in starts}
     return len(keys) == len(starts)

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
-import numpy as np
-
 import language
+import numpy as np
 
 WINDOW_KEYS, SINKS = 96, 4  # what the demo measures with
 EXAMPLES = 64
@@ -59,11 +58,14 @@ def cut(example, rng):
     query_start = example.answer_start - language.PROMPT_PART
     fact_end = example.fact_start + language.FACT_TOKENS
     longest_gap = WINDOW_KEYS - language.FACT_TOKENS - 8
-    gaps = [gap for gap in range(min(longest_gap, query_start - fact_end) + 1)
-            if whole(example, fact_end + gap) == fact_end + gap]
-    stretch = example.tokens[example.fact_start:fact_end + int(rng.choice(gaps))]
+    gaps = [
+        gap
+        for gap in range(min(longest_gap, query_start - fact_end) + 1)
+        if whole(example, fact_end + gap) == fact_end + gap
+    ]
+    stretch = example.tokens[example.fact_start : fact_end + int(rng.choice(gaps))]
     tail = example.tokens[query_start:]
-    head = example.tokens[:whole(example, SHORT_TOKENS - len(stretch) - len(tail))]
+    head = example.tokens[: whole(example, SHORT_TOKENS - len(stretch) - len(tail))]
     answer_start = len(head) + len(stretch) + language.PROMPT_PART
     return Example(np.concatenate([head, stretch, tail]), answer_start, len(head), np.array([len(head)]))
 
@@ -71,9 +73,15 @@ def cut(example, rng):
 def write(path, examples, ids, seed):
     """A calibration file of format version 1 (results/README.md)."""
     with h5py.File(path, "w") as file:
-        file.attrs.update(format="winnow-calibration", format_version=1, seed=seed, created_by="tests/demo/make_data.py")
-        file.create_dataset("tokens", data=np.concatenate([e.tokens for e in examples]).astype(np.int32),
-                            compression="gzip", shuffle=True)
+        file.attrs.update(
+            format="winnow-calibration", format_version=1, seed=seed, created_by="tests/demo/make_data.py"
+        )
+        file.create_dataset(
+            "tokens",
+            data=np.concatenate([e.tokens for e in examples]).astype(np.int32),
+            compression="gzip",
+            shuffle=True,
+        )
         file["offsets"] = np.cumsum([0] + [len(e.tokens) for e in examples], dtype=np.int64)
         file["answer_start"] = np.array([e.answer_start for e in examples], np.int64)
         file.create_dataset("example_id", data=ids, dtype=h5py.string_dtype("utf-8"))
@@ -90,8 +98,9 @@ def main():
     write(out / "long.h5", long, ids, LONG_SEED)
     rng = np.random.default_rng(LONG_SEED)
     write(out / "short.h5", [cut(example, rng) for example in long], ids, LONG_SEED)
-    write(out / "test.h5", long_examples(TEST_SEED, EXAMPLES), [f"held-out-{e:03d}" for e in range(EXAMPLES)],
-          TEST_SEED)
+    write(
+        out / "test.h5", long_examples(TEST_SEED, EXAMPLES), [f"held-out-{e:03d}" for e in range(EXAMPLES)], TEST_SEED
+    )
 
 
 if __name__ == "__main__":

@@ -47,21 +47,38 @@ def mixed_recall(rng, batch_tokens):
 # Copying is learnt first, then recall by key, then recall over long distances. All prompts of the last stage have one
 # length, so the model also learns at which position an answer stands, and answers with confidence nowhere else: the
 # second phase takes that away.
-RECALL = Phase(2e-3, 200, [
-    ("copies", 600, lambda rng, n: language.copies(rng, n // 128)),
-    ("recall, T = 256", 400, lambda rng, n: language.recall(rng, n // 256, 256, n_facts=3, n_queries=2)),
-    ("recall, T = 1024", 1600, lambda rng, n: language.recall(rng, n // 1024, 1024, n_facts=12, n_queries=3)),
-])
+RECALL = Phase(
+    2e-3,
+    200,
+    [
+        ("copies", 600, lambda rng, n: language.copies(rng, n // 128)),
+        ("recall, T = 256", 400, lambda rng, n: language.recall(rng, n // 256, 256, n_facts=3, n_queries=2)),
+        ("recall, T = 1024", 1600, lambda rng, n: language.recall(rng, n // 1024, 1024, n_facts=12, n_queries=3)),
+    ],
+)
 MIXED_LENGTHS = Phase(1e-3, 20, [("recall, mixed lengths", 400, mixed_recall)])
 
 
 def make_model(seed):
     torch.manual_seed(seed)
-    return Qwen3ForCausalLM(Qwen3Config(
-        vocab_size=language.VOCABULARY, hidden_size=128, intermediate_size=384, num_hidden_layers=12,
-        num_attention_heads=4, num_key_value_heads=2, head_dim=32, max_position_embeddings=2048,
-        rope_parameters={"rope_type": "default", "rope_theta": 1e5}, tie_word_embeddings=True,
-        bos_token_id=language.BOS, eos_token_id=None, pad_token_id=0, attn_implementation="sdpa"))
+    return Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=language.VOCABULARY,
+            hidden_size=128,
+            intermediate_size=384,
+            num_hidden_layers=12,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=32,
+            max_position_embeddings=2048,
+            rope_parameters={"rope_type": "default", "rope_theta": 1e5},
+            tie_word_embeddings=True,
+            bos_token_id=language.BOS,
+            eos_token_id=None,
+            pad_token_id=0,
+            attn_implementation="sdpa",
+        )
+    )
 
 
 def learning_rate(phase, step):
@@ -101,8 +118,11 @@ def train(model, phase, rng, batch_tokens):
             recent = recent[-99:] + [answer.detach()]
             step += 1
             if step % 50 == 0 or i == steps - 1:
-                print(f"{time.perf_counter() - began:6.1f} s  {name}, step {i + 1}: answer loss "
-                      f"{torch.stack(recent[-20:]).mean():.4f}, all tokens {all_tokens.detach():.4f}", flush=True)
+                print(
+                    f"{time.perf_counter() - began:6.1f} s  {name}, step {i + 1}: answer loss "
+                    f"{torch.stack(recent[-20:]).mean():.4f}, all tokens {all_tokens.detach():.4f}",
+                    flush=True,
+                )
     return float(torch.stack(recent).mean())
 
 
@@ -113,8 +133,11 @@ def report(directory, device):
     windowed = WindowedModel(model.to(device))
     long = make_data.long_examples(make_data.LONG_SEED, make_data.EXAMPLES)
     rng = np.random.default_rng(make_data.LONG_SEED)
-    sets = {"long": long, "short": [make_data.cut(example, rng) for example in long],
-            "test": make_data.long_examples(make_data.TEST_SEED, make_data.EXAMPLES)}
+    sets = {
+        "long": long,
+        "short": [make_data.cut(example, rng) for example in long],
+        "test": make_data.long_examples(make_data.TEST_SEED, make_data.EXAMPLES),
+    }
     n_layers = len(windowed.layers)
 
     def means(examples, patterns):
@@ -127,8 +150,10 @@ def report(directory, device):
         table = means(examples, drop_one(n_layers))
         print(f"{name}: baseline NLL {table[0, 0]:.5f}, exact match {table[0, 1]:.3f}")
         for layer in range(n_layers):
-            print(f"  layer {layer:2d} windowed: dNLL {table[1 + layer, 0] - table[0, 0]:9.5f}, "
-                  f"exact match {table[1 + layer, 1]:.3f}, token accuracy {table[1 + layer, 2]:.3f}")
+            print(
+                f"  layer {layer:2d} windowed: dNLL {table[1 + layer, 0] - table[0, 0]:9.5f}, "
+                f"exact match {table[1 + layer, 1]:.3f}, token accuracy {table[1 + layer, 2]:.3f}"
+            )
         if deltas is None:
             deltas = table[1:, 0] - table[0, 0]
     best = np.argsort(-deltas)

@@ -39,7 +39,7 @@ SAFETENSORS = {
     "packed": image({"t": {"dtype": "F4", "shape": [2, 2], "data_offsets": [0, 2]}}, b"\0\0"),
     "header-beyond-file": image({}, length=3),
     "header-huge": image({}, length=2**64 - 1),
-    "not-json": image(b"{\"a\":"),
+    "not-json": image(b'{"a":'),
     "list": image([]),
     "key-twice": image(b'{"t":{},"t":{}}'),
     "deep": image(b'{"t":' + b"[" * 100 + b"]" * 100 + b"}"),

@@ -6,18 +6,24 @@
 The bootstrap repeats the draws of results/random.h, so that intervals agree to rounding. Bands of scipy's own draws
 stand beside them: make_statistics.py says what they are. Costs are counted from masks, row by row.
 """
+
 import json
 import pathlib
 
 import numpy as np
 import scipy
+from make_statistics import N_OWN, N_RESAMPLES, RESAMPLE_STREAM, SEED, RandomStream, quantile_band
 from scipy import stats
 
-from make_statistics import N_OWN, N_RESAMPLES, RESAMPLE_STREAM, SEED, RandomStream, quantile_band
-
 FORMAT, VERSION = "winnow-evaluation-golden", 1
-LAYERS = {"full": [0, 1, 2, 3, 4, 5], "periodic:2@0": [0, 2, 4], "nll:2": [1, 4], "exact-match:2": [1, 3],
-          "first:2": [0, 1], "windowed": []}
+LAYERS = {
+    "full": [0, 1, 2, 3, 4, 5],
+    "periodic:2@0": [0, 2, 4],
+    "nll:2": [1, 4],
+    "exact-match:2": [1, 3],
+    "first:2": [0, 1],
+    "windowed": [],
+}
 BASELINE = "periodic:2@0"
 
 
@@ -46,13 +52,16 @@ def figures(mean, resampled):
 
 
 def comparison(tables, means, reference):
-    result = {name: figures(table.mean(axis=1) - table[reference].mean(),
-                            means[name] - means[name][:, [reference]])
-              for name, table in tables.items() if name != "kl"}
+    result = {
+        name: figures(table.mean(axis=1) - table[reference].mean(), means[name] - means[name][:, [reference]])
+        for name, table in tables.items()
+        if name != "kl"
+    }
     hits = tables["exact_match"].astype(bool)
     more, fewer = (hits & ~hits[reference]).sum(axis=1), (~hits & hits[reference]).sum(axis=1)
-    result["mcnemar_p"] = [float(stats.binomtest(int(a), int(a + b), 0.5).pvalue) if a + b else 1.0
-                           for a, b in zip(more, fewer)]
+    result["mcnemar_p"] = [
+        float(stats.binomtest(int(a), int(a + b), 0.5).pvalue) if a + b else 1.0 for a, b in zip(more, fewer)
+    ]
     return result
 
 
@@ -63,15 +72,27 @@ def own_bands(table, reference, rng):
         if p == reference:
             bands.append(None)
             continue
-        sample = stats.bootstrap((table[p], table[reference]), lambda x, y, axis: x.mean(axis) - y.mean(axis),
-                                 paired=True, n_resamples=N_OWN, method="percentile", rng=rng).bootstrap_distribution
+        sample = stats.bootstrap(
+            (table[p], table[reference]),
+            lambda x, y, axis: x.mean(axis) - y.mean(axis),
+            paired=True,
+            n_resamples=N_OWN,
+            method="percentile",
+            rng=rng,
+        ).bootstrap_distribution
         bands.append({"ci_low": quantile_band(sample, 0.025), "ci_high": quantile_band(sample, 0.975)})
     return bands
 
 
 def front(costs, quality):
-    return [int(not any(c <= costs[p] and q >= quality[p] and (c < costs[p] or q > quality[p])
-                        for c, q in zip(costs, quality))) for p in range(len(costs))]
+    return [
+        int(
+            not any(
+                c <= costs[p] and q >= quality[p] and (c < costs[p] or q > quality[p]) for c, q in zip(costs, quality)
+            )
+        )
+        for p in range(len(costs))
+    ]
 
 
 def cost_case(model, window, n_full, n):
@@ -86,9 +107,18 @@ def cost_case(model, window, n_full, n):
     kept = n if window["decode_full"] else int(last.sum())
     n_windowed = model["layers"] - n_full
     q_dim, kv_dim = model["heads"] * model["head_dim"], model["kv_heads"] * model["head_dim"]
-    per_row = sum(2 * rows * cols for rows, cols in [
-        (model["hidden"], q_dim), (model["hidden"], kv_dim), (model["hidden"], kv_dim), (q_dim, model["hidden"]),
-        (model["hidden"], model["ffn"]), (model["hidden"], model["ffn"]), (model["ffn"], model["hidden"])])
+    per_row = sum(
+        2 * rows * cols
+        for rows, cols in [
+            (model["hidden"], q_dim),
+            (model["hidden"], kv_dim),
+            (model["hidden"], kv_dim),
+            (q_dim, model["hidden"]),
+            (model["hidden"], model["ffn"]),
+            (model["hidden"], model["ffn"]),
+            (model["ffn"], model["hidden"]),
+        ]
+    )
     pairs = n_full * int(full.sum()) + n_windowed * int(windowed.sum())
     flop = n * model["layers"] * per_row + pairs * 2 * 2 * q_dim + 2 * model["hidden"] * model["vocab"]
     cache = (n_full * n + n_windowed * kept) * 2 * kv_dim * model["kv_element_bytes"]
@@ -96,11 +126,26 @@ def cost_case(model, window, n_full, n):
 
 
 def costs():
-    model = {"layers": 6, "hidden": 48, "ffn": 100, "vocab": 77, "heads": 4, "kv_heads": 2, "head_dim": 16,
-             "kv_element_bytes": 2}
+    model = {
+        "layers": 6,
+        "hidden": 48,
+        "ffn": 100,
+        "vocab": 77,
+        "heads": 4,
+        "kv_heads": 2,
+        "head_dim": 16,
+        "kv_element_bytes": 2,
+    }
     cases = []
-    for keys, sinks, decode_full, tail in [(8, 0, False, -1), (8, 3, False, -1), (8, 3, True, -1), (9, 2, False, 0),
-                                           (9, 2, False, 5), (9, 2, False, 200), (500, 4, False, -1)]:
+    for keys, sinks, decode_full, tail in [
+        (8, 0, False, -1),
+        (8, 3, False, -1),
+        (8, 3, True, -1),
+        (9, 2, False, 0),
+        (9, 2, False, 5),
+        (9, 2, False, 200),
+        (500, 4, False, -1),
+    ]:
         window = {"keys": keys, "sinks": sinks, "decode_full": decode_full, "tail_rows": tail}
         cases += [cost_case(model, window, full, n) for full in (0, 2, 6) for n in (1, 9, 12, 100)]
     return {"model": model, "cases": cases}
@@ -114,9 +159,16 @@ def main():
     names = list(LAYERS)
     cost = [len(layers) for layers in LAYERS.values()]
     golden = {
-        "format": FORMAT, "version": VERSION, "made_by": "python tests/golden/make_evaluation.py",
-        "numpy": np.__version__, "scipy": scipy.__version__, "seed": SEED, "layers": 6,
-        "pattern": names, "full_layers": list(LAYERS.values()), "baseline": BASELINE,
+        "format": FORMAT,
+        "version": VERSION,
+        "made_by": "python tests/golden/make_evaluation.py",
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+        "seed": SEED,
+        "layers": 6,
+        "pattern": names,
+        "full_layers": list(LAYERS.values()),
+        "baseline": BASELINE,
         "tables": {name: table.tolist() for name, table in tables.items()},
         "figures": {name: figures(table.mean(axis=1), means[name]) for name, table in tables.items()},
         "minus_full": comparison(tables, means, 0),
@@ -124,9 +176,10 @@ def main():
         "own_bands_nll_minus_full": own_bands(tables["nll"], 0, rng),
         "on_front_exact_match": front(cost, tables["exact_match"].mean(axis=1)),
         "on_front_nll": front(cost, -tables["nll"].mean(axis=1)),
-        "mcnemar": [{"only_first": a, "only_second": b,
-                     "p": float(stats.binomtest(a, a + b, 0.5).pvalue) if a + b else 1.0}
-                    for a, b in [(0, 0), (1, 0), (0, 5), (3, 3), (4, 11), (30, 61), (0, 64), (500, 560), (3000, 2900)]],
+        "mcnemar": [
+            {"only_first": a, "only_second": b, "p": float(stats.binomtest(a, a + b, 0.5).pvalue) if a + b else 1.0}
+            for a, b in [(0, 0), (1, 0), (0, 5), (3, 3), (4, 11), (30, 61), (0, 64), (500, 560), (3000, 2900)]
+        ],
         "costs": costs(),
     }
     path = pathlib.Path(__file__).with_name("evaluation.json")

@@ -25,9 +25,8 @@ import h5py
 import numpy as np
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM
-
 from reference import WindowedModel, WindowRule, drop_one
+from transformers import AutoConfig, AutoModelForCausalLM
 
 MAGIC, VERSION = "winnow-golden", 1
 HERE = Path(__file__).resolve().parent
@@ -54,28 +53,73 @@ class Checkpoint:
     bases: list = field(default_factory=lambda: ["full"])
 
 
-LLAMA3_ROPE = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-               "original_max_position_embeddings": 64}
-COMMON = {"vocab_size": VOCABULARY, "hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4,
-          "num_key_value_heads": 2, "intermediate_size": 96, "max_position_embeddings": 512,
-          "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": None}
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+COMMON = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 64,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 96,
+    "max_position_embeddings": 512,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": None,
+}
 CHECKPOINTS = {
     "qwen3": Checkpoint(
-        COMMON | {"model_type": "qwen3", "head_dim": 32, "tie_word_embeddings": True,
-                  "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}},
-        torch.bfloat16, bases=["full", "windowed", "list:1,2"]),
+        COMMON
+        | {
+            "model_type": "qwen3",
+            "head_dim": 32,
+            "tie_word_embeddings": True,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
+        },
+        torch.bfloat16,
+        bases=["full", "windowed", "list:1,2"],
+    ),
     "qwen2": Checkpoint(
-        COMMON | {"model_type": "qwen2", "num_key_value_heads": 1, "tie_word_embeddings": False,
-                  "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}},
-        torch.float16, shard_size="100KB", hub_dialect={"torch_dtype": "float16", "rope_theta": 1e4}),
+        COMMON
+        | {
+            "model_type": "qwen2",
+            "num_key_value_heads": 1,
+            "tie_word_embeddings": False,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
+        },
+        torch.float16,
+        shard_size="100KB",
+        hub_dialect={"torch_dtype": "float16", "rope_theta": 1e4},
+    ),
     "llama": Checkpoint(
-        COMMON | {"model_type": "llama", "num_attention_heads": 8, "tie_word_embeddings": False,
-                  "rope_parameters": LLAMA3_ROPE | {"rope_theta": 5e5}},
-        torch.float32, hub_dialect={"torch_dtype": "float32", "rope_theta": 5e5, "rope_scaling": LLAMA3_ROPE}),
+        COMMON
+        | {
+            "model_type": "llama",
+            "num_attention_heads": 8,
+            "tie_word_embeddings": False,
+            "rope_parameters": LLAMA3_ROPE | {"rope_theta": 5e5},
+        },
+        torch.float32,
+        hub_dialect={"torch_dtype": "float32", "rope_theta": 5e5, "rope_scaling": LLAMA3_ROPE},
+    ),
     "mistral": Checkpoint(
-        COMMON | {"model_type": "mistral", "num_key_value_heads": 4, "head_dim": 24, "tie_word_embeddings": True,
-                  "sliding_window": None, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}},
-        torch.bfloat16, shard_size="150KB"),
+        COMMON
+        | {
+            "model_type": "mistral",
+            "num_key_value_heads": 4,
+            "head_dim": 24,
+            "tie_word_embeddings": True,
+            "sliding_window": None,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
+        },
+        torch.bfloat16,
+        shard_size="150KB",
+    ),
 }
 
 
@@ -125,6 +169,7 @@ def load_reference(directory):
     def norm_in_float64(norm):
         def forward(x):
             return norm.weight * (x * torch.rsqrt(x.square().mean(-1, keepdim=True) + norm.variance_epsilon))
+
         return forward
 
     for module in model.modules():
@@ -150,7 +195,7 @@ def check_reference(reference, directory, examples):
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager").eval()
     for tokens, start in examples:
         with torch.inference_mode():
-            logits = model(torch.tensor([tokens])).logits[0, start - 1:-1].double()
+            logits = model(torch.tensor([tokens])).logits[0, start - 1 : -1].double()
         nll = -torch.log_softmax(logits, -1).gather(1, torch.tensor(tokens[start:])[:, None])[:, 0]
         ours = reference.score(tokens, start, drop_one(len(reference.layers))[:1], WindowRule(len(tokens)))[0].nll
         if not torch.allclose(nll, ours, rtol=1e-3, atol=1e-3):
@@ -169,8 +214,11 @@ def patterns_of(base, n_layers):
 def measure(reference, tokens, start, bases, rules):
     """Scores by (rule, base): one AnswerScores a pattern."""
     n_layers = len(reference.layers)
-    return {(rule, base): reference.score(tokens, start, patterns_of(base, n_layers), rule)
-            for rule in rules for base in bases}
+    return {
+        (rule, base): reference.score(tokens, start, patterns_of(base, n_layers), rule)
+        for rule in rules
+        for base in bases
+    }
 
 
 def is_clear_cut(scores):
@@ -207,17 +255,29 @@ def random_examples(name, reference, directory, bases, rules):
 
 def mean_nll(model, examples, rule, digits):
     """Mean NLL over the answer: lists over examples of lists over patterns, drop-one from full attention."""
-    return [[float(f"{float(scores.nll.double().mean()):.{digits}g}")
-             for scores in model.score(tokens, start, drop_one(len(model.layers)), rule)]
-            for tokens, start in examples]
+    return [
+        [
+            float(f"{float(scores.nll.double().mean()):.{digits}g}")
+            for scores in model.score(tokens, start, drop_one(len(model.layers)), rule)
+        ]
+        for tokens, start in examples
+    ]
 
 
 def bf16_cases(directory, examples, rules):
     """NLLs alone, in float64 and in bfloat16; 7 digits are far below the error of the latter."""
     exact, bf16 = load_reference(directory), load_bf16(directory)
-    return [{"sinks": rule.sinks, "decode": rule.decode, "tail_rows": rule.tail_rows, "base": "full",
-             "nll": mean_nll(exact, examples, rule, 12), "bf16_nll": mean_nll(bf16, examples, rule, 7)}
-            for rule in rules]
+    return [
+        {
+            "sinks": rule.sinks,
+            "decode": rule.decode,
+            "tail_rows": rule.tail_rows,
+            "base": "full",
+            "nll": mean_nll(exact, examples, rule, 12),
+            "bf16_nll": mean_nll(bf16, examples, rule, 7),
+        }
+        for rule in rules
+    ]
 
 
 def to_cases(examples, rules, bases):
@@ -225,9 +285,14 @@ def to_cases(examples, rules, bases):
     cases = []
     for rule, base in itertools.product(rules, bases):
         scores = [example[2][rule, base] for example in examples]
-        case = {"sinks": rule.sinks, "decode": rule.decode, "tail_rows": rule.tail_rows, "base": base,
-                "nll": [[float(s.nll.mean()) for s in patterns] for patterns in scores],
-                "hits": [[int(s.hit.sum()) for s in patterns] for patterns in scores]}
+        case = {
+            "sinks": rule.sinks,
+            "decode": rule.decode,
+            "tail_rows": rule.tail_rows,
+            "base": base,
+            "nll": [[float(s.nll.mean()) for s in patterns] for patterns in scores],
+            "hits": [[int(s.hit.sum()) for s in patterns] for patterns in scores],
+        }
         if rule.tail_rows is None and rule.sinks != 0 and rule.decode == "windowed":
             case["token_nll"] = [[s.nll.tolist() for s in patterns] for patterns in scores[:2]]
         cases.append(case)
@@ -241,12 +306,20 @@ def sha256_of(path):
 def write_golden(name, directory, window_keys, content):
     """content: the examples and cases, and what else the golden has."""
     golden = {
-        "magic": MAGIC, "version": VERSION, "made_by": f"python3 tests/golden/make_goldens.py {name}",
-        "transformers": transformers.__version__, "torch": torch.__version__,
+        "magic": MAGIC,
+        "version": VERSION,
+        "made_by": f"python3 tests/golden/make_goldens.py {name}",
+        "transformers": transformers.__version__,
+        "torch": torch.__version__,
         "checkpoint": str(directory.relative_to(TESTS)),
-        "sha256": {path.name: sha256_of(path)
-                   for path in sorted(directory.iterdir()) if path.suffix in (".json", ".safetensors")},
-        "window_keys": window_keys, **content}
+        "sha256": {
+            path.name: sha256_of(path)
+            for path in sorted(directory.iterdir())
+            if path.suffix in (".json", ".safetensors")
+        },
+        "window_keys": window_keys,
+        **content,
+    }
     lines = json.dumps(golden).replace('{"sinks"', '\n{"sinks"')
     (HERE / f"{name}.json").write_text(lines + "\n")
     deltas = np.array([[np.subtract(row[1:], row[0]) for row in case["nll"]] for case in golden["cases"]])
@@ -269,8 +342,9 @@ def make_random(name):
     bases = CHECKPOINTS[name].bases
     examples = random_examples(name, reference, directory, bases, rules)
     check_reference(reference, directory, [example[:2] for example in examples])
-    write_golden(name, directory, WINDOW_KEYS,
-                 {"examples": with_tokens(examples), "cases": to_cases(examples, rules, bases)})
+    write_golden(
+        name, directory, WINDOW_KEYS, {"examples": with_tokens(examples), "cases": to_cases(examples, rules, bases)}
+    )
 
 
 def make_random_bf16(name):
@@ -283,15 +357,19 @@ def make_random_bf16(name):
         rng = np.random.default_rng([seed_of(f"{name}_bf16"), index])
         start = int(rng.integers(100, 160))
         examples.append((continued(plain, rng.integers(3, VOCABULARY, start).tolist(), BF16_ANSWER), start))
-    write_golden(f"{name}_bf16", directory, WINDOW_KEYS,
-                 {"examples": with_tokens(examples), "cases": bf16_cases(directory, examples, rules)})
+    write_golden(
+        f"{name}_bf16",
+        directory,
+        WINDOW_KEYS,
+        {"examples": with_tokens(examples), "cases": bf16_cases(directory, examples, rules)},
+    )
 
 
 def demo_examples():
     """(tokens, answer_start) of the demo's calibration set."""
     with h5py.File(TESTS / "demo" / "long.h5") as file:
         offsets, tokens = file["offsets"][:], file["tokens"][:].tolist()
-        return [(tokens[offsets[e]:offsets[e + 1]], int(start)) for e, start in enumerate(file["answer_start"][:])]
+        return [(tokens[offsets[e] : offsets[e + 1]], int(start)) for e, start in enumerate(file["answer_start"][:])]
 
 
 def make_demo():
@@ -308,8 +386,12 @@ def make_demo():
         if len(examples) == 3:
             break
     check_reference(reference, directory, [example[:2] for example in examples])
-    write_golden("demo", directory, DEMO_WINDOW_KEYS,
-                 {"examples": with_tokens(examples), "cases": to_cases(examples, rules, ["full"])})
+    write_golden(
+        "demo",
+        directory,
+        DEMO_WINDOW_KEYS,
+        {"examples": with_tokens(examples), "cases": to_cases(examples, rules, ["full"])},
+    )
 
 
 def make_demo_bf16():
@@ -317,10 +399,15 @@ def make_demo_bf16():
     directory, data = TESTS / "demo" / "model", TESTS / "demo" / "long.h5"
     examples = demo_examples()
     cases = bf16_cases(directory, examples, [WindowRule(DEMO_WINDOW_KEYS, DEMO_SINKS)])
-    write_golden("demo_bf16", directory, DEMO_WINDOW_KEYS,
-                 {"data": {"path": str(data.relative_to(TESTS)), "sha256": sha256_of(data),
-                           "n_examples": len(examples)},
-                  "cases": cases})
+    write_golden(
+        "demo_bf16",
+        directory,
+        DEMO_WINDOW_KEYS,
+        {
+            "data": {"path": str(data.relative_to(TESTS)), "sha256": sha256_of(data), "n_examples": len(examples)},
+            "cases": cases,
+        },
+    )
 
 
 def main():

@@ -6,15 +6,24 @@
 The draws of results/random.h are repeated here, so the C++ figures must agree to rounding. Partial rhos are the
 correlation of what is left of two columns of ranks after least squares on a third, not the formula that the C++ code has.
 """
+
 import json
 import pathlib
 
 import numpy as np
 import scipy
+from make_statistics import (
+    N_RESAMPLES,
+    N_SPLITS,
+    RESAMPLE_STREAM,
+    SEED,
+    SPLIT_STREAM,
+    RandomStream,
+    delta_of,
+    drop_of,
+    make_set,
+)
 from scipy import stats
-
-from make_statistics import (N_RESAMPLES, N_SPLITS, RESAMPLE_STREAM, SEED, SPLIT_STREAM, RandomStream, delta_of, drop_of,
-                             make_set)
 
 FORMAT, VERSION = "winnow-signal-statistics-golden", 1
 N_EXAMPLES, TOP_K = 20, 3
@@ -73,15 +82,19 @@ def transfer(signals):
     for split in range(N_SPLITS):
         order = list(range(N_EXAMPLES))
         RandomStream(SEED, SPLIT_STREAM, split).shuffle(order)
-        seen, unseen = order[:N_EXAMPLES // 2], order[N_EXAMPLES // 2:]
+        seen, unseen = order[: N_EXAMPLES // 2], order[N_EXAMPLES // 2 :]
         judge = signals["nll"][unseen].mean(axis=0)
         chosen = [top(means) for means in means_of(signals, seen)]
         again = [top(means) for means in means_of(signals, unseen)]
         shares.append([judge[layers].sum() / judge[top(judge)].sum() for layers in chosen])
         overlaps.append([len(set(a) & set(b)) / TOP_K for a, b in zip(chosen, again)])
     low, high = interval(shares)
-    return {"share": np.mean(shares, axis=0).tolist(), "low": low, "high": high,
-            "overlap": np.mean(overlaps, axis=0).tolist()}
+    return {
+        "share": np.mean(shares, axis=0).tolist(),
+        "low": low,
+        "high": high,
+        "overlap": np.mean(overlaps, axis=0).tolist(),
+    }
 
 
 def main():
@@ -89,21 +102,41 @@ def main():
     data = make_set(rng, [f"example-{i:02d}" for i in range(N_EXAMPLES)], 1.0, LAYER_MEANS)
     delta = delta_of(data)
     kl, removed, mass, lazy = make_signals(rng, delta)
-    signals = {"nll": delta, "exact-match": drop_of(data, "exact_match"), "token-accuracy": drop_of(data, "token_accuracy"),
-               "kl": kl, "sensitivity": removed, "mass": mass, "lazy": 1 - lazy}
+    signals = {
+        "nll": delta,
+        "exact-match": drop_of(data, "exact_match"),
+        "token-accuracy": drop_of(data, "token_accuracy"),
+        "kl": kl,
+        "sensitivity": removed,
+        "mass": mass,
+        "lazy": 1 - lazy,
+    }
     means = means_of(signals, list(range(N_EXAMPLES)))
     rho_interval, partial_interval = bootstrap(signals)
     nll_removed = np.array(data["nll_base"])[:, None] + removed
     golden = {
-        "format": FORMAT, "version": VERSION, "made_by": "python tests/golden/make_signal_statistics.py",
-        "numpy": np.__version__, "scipy": scipy.__version__, "seed": SEED, "top_k": TOP_K, "calibration": data,
-        "kl": kl.tolist(), "nll_removed": nll_removed.tolist(), "mass": mass.tolist(),
+        "format": FORMAT,
+        "version": VERSION,
+        "made_by": "python tests/golden/make_signal_statistics.py",
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+        "seed": SEED,
+        "top_k": TOP_K,
+        "calibration": data,
+        "kl": kl.tolist(),
+        "nll_removed": nll_removed.tolist(),
+        "mass": mass.tolist(),
         "lazy": [None if e in TOO_SHORT else row for e, row in enumerate(lazy.tolist())],
-        "signal": list(signals), "value": [values.tolist() for values in means],
-        "rho": rhos_of(means).tolist(), "rho_ci_low": rho_interval[0], "rho_ci_high": rho_interval[1],
+        "signal": list(signals),
+        "value": [values.tolist() for values in means],
+        "rho": rhos_of(means).tolist(),
+        "rho_ci_low": rho_interval[0],
+        "rho_ci_high": rho_interval[1],
         "partial": [partial_rho(means[0], means[drop], means[list(signals).index("sensitivity")]) for drop in (1, 2)],
-        "partial_ci_low": partial_interval[0], "partial_ci_high": partial_interval[1],
-        "transfer": transfer(signals)}
+        "partial_ci_low": partial_interval[0],
+        "partial_ci_high": partial_interval[1],
+        "transfer": transfer(signals),
+    }
     path = pathlib.Path(__file__).with_name("signal_statistics.json")
     path.write_text(json.dumps(golden, separators=(",", ":")).replace('],"', '],\n"') + "\n")
 

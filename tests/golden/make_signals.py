@@ -13,10 +13,9 @@ import json
 
 import numpy as np
 import torch
-from transformers import AttentionInterface
-
 from make_goldens import CHECKPOINTS, HERE, MAGIC, TESTS, VERSION, load_reference, sha256_of
 from reference import WindowRule
+from transformers import AttentionInterface
 
 WINDOW_KEYS, SINKS, REMOVED_ROWS = 40, 3, 20
 # (sinks, recent, last); with the second the shortest examples have no ratio.
@@ -56,8 +55,9 @@ class Reference:
             if self.removed is None or self.removed[0] != index:
                 return output
             attention = output[0].clone()
-            attention[:, self.removed[1]:] = 0
+            attention[:, self.removed[1] :] = 0
             return (attention, *output[1:])
+
         return remove
 
     @torch.inference_mode()
@@ -70,7 +70,7 @@ class Reference:
         model._masks[:] = [window if layer == windowed_layer else full for layer in range(len(model.layers))]
         self.removed = removed
         logits = model.model(torch.tensor([tokens[:n_rows]]), use_cache=False).logits[0]
-        return torch.log_softmax(logits[start - 1:len(tokens) - 1], -1)
+        return torch.log_softmax(logits[start - 1 : len(tokens) - 1], -1)
 
 
 def logsumexp(values):
@@ -80,7 +80,7 @@ def logsumexp(values):
 
 def share(scores, row, keys):
     """exp(LSE over the keys - LSE over all keys up to the row)."""
-    return np.exp(logsumexp(scores[row, keys]) - logsumexp(scores[row, :row + 1]))
+    return np.exp(logsumexp(scores[row, keys]) - logsumexp(scores[row, : row + 1]))
 
 
 def mass_outside(scores, start, n_tokens):
@@ -121,7 +121,8 @@ def measure(reference, tokens, start):
         "nll_base": float(-base.gather(1, answer).mean()),
         "kl": [float((base.exp() * (base - reference.log_p(tokens, start, layer))).sum(-1).mean()) for layer in layers],
         "nll_removed_tail": [nll_without(layer, max(0, start - REMOVED_ROWS)) for layer in layers],
-        "nll_removed_all": [nll_without(layer, 0) for layer in layers]}
+        "nll_removed_all": [nll_without(layer, 0) for layer in layers],
+    }
     reference.log_p(tokens, start, n_rows=len(tokens))
     scores = [reference.probe.layers[layer] for layer in layers]
     heads = reference.windowed.model.config.num_key_value_heads
@@ -135,12 +136,22 @@ def make(name):
     examples = json.loads((HERE / f"{name}.json").read_text())["examples"]
     reference = Reference(directory)
     golden = {
-        "magic": MAGIC, "version": VERSION, "made_by": f"python3 tests/golden/make_signals.py {name}",
+        "magic": MAGIC,
+        "version": VERSION,
+        "made_by": f"python3 tests/golden/make_signals.py {name}",
         "checkpoint": str(directory.relative_to(TESTS)),
-        "sha256": {path.name: sha256_of(path)
-                   for path in sorted(directory.iterdir()) if path.suffix in (".json", ".safetensors")},
-        "window_keys": WINDOW_KEYS, "sinks": SINKS, "removed_rows": REMOVED_ROWS, "lazy": LAZY, "examples": examples,
-        "figures": [measure(reference, example["tokens"], example["answer_start"]) for example in examples]}
+        "sha256": {
+            path.name: sha256_of(path)
+            for path in sorted(directory.iterdir())
+            if path.suffix in (".json", ".safetensors")
+        },
+        "window_keys": WINDOW_KEYS,
+        "sinks": SINKS,
+        "removed_rows": REMOVED_ROWS,
+        "lazy": LAZY,
+        "examples": examples,
+        "figures": [measure(reference, example["tokens"], example["answer_start"]) for example in examples],
+    }
     (HERE / f"{name}_signals.json").write_text(json.dumps(golden).replace('{"nll_base"', '\n{"nll_base"') + "\n")
     kl = [figures["kl"] for figures in golden["figures"]]
     compat = [ratio[1] for figures in golden["figures"] for setting in figures["lazy"] for ratio in setting if ratio[1]]

@@ -8,6 +8,7 @@ the C++ figure must agree to rounding. "Own draws": scipy draws many more than t
 band in which a Monte-Carlo figure of the C++ code's size must lie: SIGMAS standard errors, for a quantile q taken on
 the distribution at q +- SIGMAS * sqrt(q (1 - q) (1 / n_cpp + 1 / n_scipy)).
 """
+
 import json
 import math
 import pathlib
@@ -86,8 +87,10 @@ def spearman_cases(rng):
         pairs.append((rng.integers(0, 4, n), rng.integers(0, 3, n)))
         x = rng.normal(size=n)
         pairs.append((x, x + rng.normal(size=n)))
-    return [{"x": [float(v) for v in x], "y": [float(v) for v in y],
-             "rho": float(stats.spearmanr(x, y).statistic)} for x, y in pairs]
+    return [
+        {"x": [float(v) for v in x], "y": [float(v) for v in y], "rho": float(stats.spearmanr(x, y).statistic)}
+        for x, y in pairs
+    ]
 
 
 def permutation_cases(cases, rng):
@@ -102,11 +105,25 @@ def permutation_cases(cases, rng):
         def magnitude(a, axis):
             return np.abs(np.sum((a - a.mean(axis=axis, keepdims=True)) * (rank_y - rank_y.mean()), axis=axis)) / scale
 
-        test = stats.permutation_test((rank_x,), magnitude, permutation_type="pairings", vectorized=True,
-                                      alternative="greater", n_resamples=np.inf if exact else 100000, rng=rng)
+        test = stats.permutation_test(
+            (rank_x,),
+            magnitude,
+            permutation_type="pairings",
+            vectorized=True,
+            alternative="greater",
+            n_resamples=np.inf if exact else 100000,
+            rng=rng,
+        )
         n_own = 10**9 if exact else 100000
-        result.append({"x": case["x"], "y": case["y"], "p": float(test.pvalue), "exact": exact,
-                       "tolerance": share_tolerance(float(test.pvalue), N_PERMUTATIONS, n_own)})
+        result.append(
+            {
+                "x": case["x"],
+                "y": case["y"],
+                "p": float(test.pvalue),
+                "exact": exact,
+                "tolerance": share_tolerance(float(test.pvalue), N_PERMUTATIONS, n_own),
+            }
+        )
     return result
 
 
@@ -118,9 +135,15 @@ def make_set(rng, ids, scale, layer_means):
     exact_match = exact_match_base[:, None] * (rng.random((n, n_layers)) < np.exp(-delta.clip(0)))
     token_accuracy_base = np.round(rng.random(n) * 16 + 16) / 32
     token_accuracy = np.round(token_accuracy_base[:, None] * np.exp(-0.5 * delta.clip(0)) * 32) / 32
-    return {"example_id": ids, "nll_base": nll_base.tolist(), "nll": (nll_base[:, None] + delta).tolist(),
-            "exact_match_base": exact_match_base.tolist(), "exact_match": exact_match.tolist(),
-            "token_accuracy_base": token_accuracy_base.tolist(), "token_accuracy": token_accuracy.tolist()}
+    return {
+        "example_id": ids,
+        "nll_base": nll_base.tolist(),
+        "nll": (nll_base[:, None] + delta).tolist(),
+        "exact_match_base": exact_match_base.tolist(),
+        "exact_match": exact_match.tolist(),
+        "token_accuracy_base": token_accuracy_base.tolist(),
+        "token_accuracy": token_accuracy.tolist(),
+    }
 
 
 def delta_of(data):
@@ -148,16 +171,22 @@ def same_draws(delta):
     rank_low, rank_high = np.quantile(ranks, [0.025, 0.975], axis=0, method="inverted_cdf")
     n_layers = delta.shape[1]
     budget = sorted({max(1, n_layers // 8), max(1, n_layers // 4), max(1, n_layers // 2)})
-    return {"ci_low": low.tolist(), "ci_high": high.tolist(), "rank_low": rank_low.tolist(),
-            "rank_high": rank_high.tolist(), "budget": budget,
-            "p_top_k": [(ranks <= k).mean(axis=0).tolist() for k in budget]}
+    return {
+        "ci_low": low.tolist(),
+        "ci_high": high.tolist(),
+        "rank_low": rank_low.tolist(),
+        "rank_high": rank_high.tolist(),
+        "budget": budget,
+        "p_top_k": [(ranks <= k).mean(axis=0).tolist() for k in budget],
+    }
 
 
 def own_draws(delta, rng):
     bands = {"ci_low": [], "ci_high": []}
     for column in delta.T:
-        sample = stats.bootstrap((column,), np.mean, n_resamples=N_OWN, method="percentile",
-                                 rng=rng).bootstrap_distribution
+        sample = stats.bootstrap(
+            (column,), np.mean, n_resamples=N_OWN, method="percentile", rng=rng
+        ).bootstrap_distribution
         bands["ci_low"].append(quantile_band(sample, 0.025))
         bands["ci_high"].append(quantile_band(sample, 0.975))
     return bands
@@ -166,17 +195,22 @@ def own_draws(delta, rng):
 def rho_of_rows(x, y):
     def rho(rows, other_rows=None):
         return stats.spearmanr(x[rows].mean(axis=0), y[rows if other_rows is None else other_rows].mean(axis=0))[0]
+
     return rho
 
 
 def rho_band(x, y, paired, rng):
     """Spearman between column means, examples resampled by scipy.stats.bootstrap."""
     rows = (np.arange(len(x)),) if paired else (np.arange(len(x)), np.arange(len(y)))
-    sample = stats.bootstrap(rows, rho_of_rows(x, y), vectorized=False, n_resamples=N_OWN, method="percentile",
-                             rng=rng).bootstrap_distribution
+    sample = stats.bootstrap(
+        rows, rho_of_rows(x, y), vectorized=False, n_resamples=N_OWN, method="percentile", rng=rng
+    ).bootstrap_distribution
     assert np.isfinite(sample).all()
-    return {"rho": float(stats.spearmanr(x.mean(axis=0), y.mean(axis=0))[0]),
-            "ci_low": quantile_band(sample, 0.025), "ci_high": quantile_band(sample, 0.975)}
+    return {
+        "rho": float(stats.spearmanr(x.mean(axis=0), y.mean(axis=0))[0]),
+        "ci_low": quantile_band(sample, 0.025),
+        "ci_high": quantile_band(sample, 0.975),
+    }
 
 
 def split_half(delta, rng):
@@ -184,11 +218,14 @@ def split_half(delta, rng):
     rhos = []
     for _ in range(N_OWN):
         order = rng.permutation(len(delta))
-        rhos.append(stats.spearmanr(delta[order[:half]].mean(axis=0), delta[order[half:2 * half]].mean(axis=0))[0])
+        rhos.append(stats.spearmanr(delta[order[:half]].mean(axis=0), delta[order[half : 2 * half]].mean(axis=0))[0])
     rhos = np.array(rhos)
-    return {"mean_rho": float(rhos.mean()),
-            "tolerance": SIGMAS * float(rhos.std()) * math.sqrt(1 / N_SPLITS + 1 / N_OWN),
-            "rho_low": band_of_size(rhos, 0.025, N_SPLITS), "rho_high": band_of_size(rhos, 0.975, N_SPLITS)}
+    return {
+        "mean_rho": float(rhos.mean()),
+        "tolerance": SIGMAS * float(rhos.std()) * math.sqrt(1 / N_SPLITS + 1 / N_OWN),
+        "rho_low": band_of_size(rhos, 0.025, N_SPLITS),
+        "rho_high": band_of_size(rhos, 0.975, N_SPLITS),
+    }
 
 
 def deconfounding(long_delta, short_delta, paired, rng):
@@ -196,8 +233,12 @@ def deconfounding(long_delta, short_delta, paired, rng):
     k = max(1, len(long_mean) // 4)
     top, control_top = ({int(i) for i in np.argsort(-m, kind="stable")[:k]} for m in (long_mean, short_mean))
     result = rho_band(long_delta, short_delta, paired, rng)
-    result.update(top_k=k, overlap=len(top & control_top), jaccard=len(top & control_top) / len(top | control_top),
-                  magnitude_ratio=float(np.abs(long_mean).mean() / np.abs(short_mean).mean()))
+    result.update(
+        top_k=k,
+        overlap=len(top & control_top),
+        jaccard=len(top & control_top) / len(top | control_top),
+        magnitude_ratio=float(np.abs(long_mean).mean() / np.abs(short_mean).mean()),
+    )
     return result
 
 
@@ -207,8 +248,15 @@ def random_stream_figures():
     draws = [stream.below(n) for n in (1, 2, 3, 7, 24, 64, 1000, 10**12)]
     values = list(range(9))
     stream.shuffle(values)
-    return {"seed": SEED, "stream": PERMUTATION_STREAM, "index": 5, "words": words, "below":
-            [1, 2, 3, 7, 24, 64, 1000, 10**12], "draws": draws, "shuffled": values}
+    return {
+        "seed": SEED,
+        "stream": PERMUTATION_STREAM,
+        "index": 5,
+        "words": words,
+        "below": [1, 2, 3, 7, 24, 64, 1000, 10**12],
+        "draws": draws,
+        "shuffled": values,
+    }
 
 
 def main():
@@ -222,20 +270,34 @@ def main():
     cases = spearman_cases(rng)
     sample = np.sort(np.round(rng.normal(size=37), 2))
     golden = {
-        "format": FORMAT, "version": VERSION, "made_by": "python tests/golden/make_statistics.py",
-        "numpy": np.__version__, "scipy": scipy.__version__, "seed": SEED,
+        "format": FORMAT,
+        "version": VERSION,
+        "made_by": "python tests/golden/make_statistics.py",
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+        "seed": SEED,
         "random": random_stream_figures(),
         "spearman": cases,
         "permutation": permutation_cases([c for c in cases if len(c["x"]) in (5, 7, 12)], rng),
-        "quantiles": {"sorted": sample.tolist(), "q": [0, 0.025, 0.3, 0.5, 0.975, 1],
-                      "linear": np.quantile(sample, [0, 0.025, 0.3, 0.5, 0.975, 1]).tolist(),
-                      "step": np.quantile(sample, [0, 0.025, 0.3, 0.5, 0.975, 1], method="inverted_cdf").tolist()},
-        "calibration": calibration, "control_same_ids": same_ids, "control_other_ids": other_ids,
-        "ranking": {"mean": delta.mean(axis=0).tolist(), "median": np.median(delta, axis=0).tolist(),
-                    "standard_error": stats.sem(delta, axis=0).tolist(), "rank": ranks_of(delta.mean(axis=0)).tolist(),
-                    "exact_match_drop": drop_of(calibration, "exact_match").mean(axis=0).tolist(),
-                    "token_accuracy_drop": drop_of(calibration, "token_accuracy").mean(axis=0).tolist(),
-                    "same_draws": same_draws(delta), "own_draws": own_draws(delta, rng)},
+        "quantiles": {
+            "sorted": sample.tolist(),
+            "q": [0, 0.025, 0.3, 0.5, 0.975, 1],
+            "linear": np.quantile(sample, [0, 0.025, 0.3, 0.5, 0.975, 1]).tolist(),
+            "step": np.quantile(sample, [0, 0.025, 0.3, 0.5, 0.975, 1], method="inverted_cdf").tolist(),
+        },
+        "calibration": calibration,
+        "control_same_ids": same_ids,
+        "control_other_ids": other_ids,
+        "ranking": {
+            "mean": delta.mean(axis=0).tolist(),
+            "median": np.median(delta, axis=0).tolist(),
+            "standard_error": stats.sem(delta, axis=0).tolist(),
+            "rank": ranks_of(delta.mean(axis=0)).tolist(),
+            "exact_match_drop": drop_of(calibration, "exact_match").mean(axis=0).tolist(),
+            "token_accuracy_drop": drop_of(calibration, "token_accuracy").mean(axis=0).tolist(),
+            "same_draws": same_draws(delta),
+            "own_draws": own_draws(delta, rng),
+        },
         "same_ids": deconfounding(delta, delta_of(same_ids), True, rng),
         "other_ids": deconfounding(delta, delta_of(other_ids), False, rng),
         "rho_exact_match": rho_band(delta, drop_of(calibration, "exact_match"), True, rng),

@@ -55,6 +55,7 @@ class WindowedModel:
     def _hook(self, index):
         def replace_mask(module, args, kwargs):
             return args, {**kwargs, "attention_mask": self._masks[index]}
+
         return replace_mask
 
     def _additive(self, visible):

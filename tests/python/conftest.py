@@ -1,8 +1,7 @@
 """What every Python test needs: the executable."""
 
-import pytest
-
 import launch
+import pytest
 
 
 def pytest_configure():

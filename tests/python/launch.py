@@ -22,18 +22,23 @@ def command(arguments, ranks=None, winnow=WINNOW):
 
 def environment(cache):
     """Two threads at most, and a cache of checkpoint hashes that belongs to the test."""
-    return os.environ | {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-                         "XDG_CACHE_HOME": str(cache)}
+    return os.environ | {
+        "OMPI_ALLOW_RUN_AS_ROOT": "1",
+        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+        "XDG_CACHE_HOME": str(cache),
+    }
 
 
 def run(arguments, cache, ranks=None):
-    return subprocess.run(command(arguments, ranks), env=environment(cache), capture_output=True, text=True,
-                          timeout=TIMEOUT_SECONDS)
+    return subprocess.run(
+        command(arguments, ranks), env=environment(cache), capture_output=True, text=True, timeout=TIMEOUT_SECONDS
+    )
 
 
 def start(arguments, cache, ranks=None):
-    return subprocess.Popen(command(arguments, ranks), env=environment(cache), stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command(arguments, ranks), env=environment(cache), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def finish(process):

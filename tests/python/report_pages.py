@@ -7,7 +7,6 @@ import shutil
 
 import h5py
 import numpy as np
-
 from winnow_report import command_line
 
 DONE = 0

@@ -48,9 +48,14 @@ def _ranking(group, delta, budgets, seed):
     drawn = np.array([delta[random.integers(0, n, n)].mean(0) for _ in range(100)])
     ranks = np.argsort(np.argsort(-drawn, axis=1), axis=1) + 1
     has_spread = n > 1
-    figures = {"mean_delta_nll": means, "median_delta_nll": np.median(delta, 0), "rank": rank,
-               "standard_error": delta.std(0) / np.sqrt(n), "exact_match_drop": (delta > 1).mean(0),
-               "token_accuracy_drop": np.clip(delta, 0, 1).mean(0)}
+    figures = {
+        "mean_delta_nll": means,
+        "median_delta_nll": np.median(delta, 0),
+        "rank": rank,
+        "standard_error": delta.std(0) / np.sqrt(n),
+        "exact_match_drop": (delta > 1).mean(0),
+        "token_accuracy_drop": np.clip(delta, 0, 1).mean(0),
+    }
     for end, percent in (("low", 2.5), ("high", 97.5)):
         figures["ci_" + end] = np.percentile(drawn, percent, 0)
         figures["rank_" + end] = np.percentile(ranks, percent, 0).round()
@@ -66,7 +71,7 @@ def _ranking(group, delta, budgets, seed):
 def write(path, n=16, n_layers=12, seed=0, ids=None, window=2048, model="/models/Made-Up-4B"):
     """A result of n examples; layers differ in effect by powers of ten. Returns its deltas."""
     random = np.random.default_rng(seed)
-    effect = random.permutation(np.sort(random.exponential(0.3, n_layers)**3)[::-1])
+    effect = random.permutation(np.sort(random.exponential(0.3, n_layers) ** 3)[::-1])
     delta = effect * random.gamma(2, 0.5, (n, n_layers)) + random.normal(0, 0.02, (n, n_layers))
     budgets = sorted({max(1, n_layers // 8), max(1, n_layers // 4), max(1, n_layers // 2)})
     ids = ids or [f"example-{i:04d}" for i in range(n)]
@@ -75,14 +80,31 @@ def write(path, n=16, n_layers=12, seed=0, ids=None, window=2048, model="/models
         _set(file.create_group("calibration"), delta, seed, ids)
         _set(file.create_group("control/short"), 0.01 * effect + random.normal(0, 0.01, delta.shape), seed, ids)
         _ranking(file.create_group("ranking"), delta, budgets, seed)
-        figures = {"spearman_rho": 0.25, "spearman_ci_low": 0.1, "spearman_ci_high": 0.4, "spearman_p": 0.03,
-                   "overlap": 1.0, "jaccard": 0.2, "magnitude_ratio": 85.0, "top_k": np.int64(max(1, n_layers // 4)),
-                   "n_paired": np.int64(n)}
+        figures = {
+            "spearman_rho": 0.25,
+            "spearman_ci_low": 0.1,
+            "spearman_ci_high": 0.4,
+            "spearman_p": 0.03,
+            "overlap": 1.0,
+            "jaccard": 0.2,
+            "magnitude_ratio": 85.0,
+            "top_k": np.int64(max(1, n_layers // 4)),
+            "n_paired": np.int64(n),
+        }
         for name, value in figures.items():
             _put(file.require_group("deconfounding/short"), name, value)
-        facts = {"model": model, "data": "/data/long.h5", "decode": "windowed", "base": "full", "winnow_version": "0.1.0",
-                 "warnings": "", "window": np.int64(window), "window_keys": np.int64(window), "sinks": np.int64(4),
-                 "model_layers": np.int64(n_layers)}
+        facts = {
+            "model": model,
+            "data": "/data/long.h5",
+            "decode": "windowed",
+            "base": "full",
+            "winnow_version": "0.1.0",
+            "warnings": "",
+            "window": np.int64(window),
+            "window_keys": np.int64(window),
+            "sinks": np.int64(4),
+            "model_layers": np.int64(n_layers),
+        }
         for name, value in facts.items():
             _put(file.require_group("provenance"), name, value)
     return delta
@@ -96,7 +118,13 @@ def add_tokens(path, n_tokens, data):
         _scale(group, "answer_token", np.zeros(n_tokens, "f4"))
         base = np.ones((len(delta), n_tokens), "f4")
         _put(group, "token_nll_base", base, ["example", "answer_token"], "nats")
-        _put(group, "token_nll", base[:, None, :] + delta[:, :, None].astype("f4"), ["example", "layer", "answer_token"], "nats")
+        _put(
+            group,
+            "token_nll",
+            base[:, None, :] + delta[:, :, None].astype("f4"),
+            ["example", "layer", "answer_token"],
+            "nats",
+        )
         del file["provenance/data"]
         _put(file["provenance"], "data", data)
 
@@ -158,9 +186,19 @@ def add_signals(path, seed=0):
 
 
 def _facts(file, n_layers, **more):
-    facts = {"model": "/models/Made-Up-4B", "data": "/data/test.h5", "decode": "windowed", "base": "full",
-             "winnow_version": "0.1.0", "warnings": "", "window": np.int64(2048), "window_keys": np.int64(2048),
-             "sinks": np.int64(4), "tail_rows": np.int64(-1), "model_layers": np.int64(n_layers)} | more
+    facts = {
+        "model": "/models/Made-Up-4B",
+        "data": "/data/test.h5",
+        "decode": "windowed",
+        "base": "full",
+        "winnow_version": "0.1.0",
+        "warnings": "",
+        "window": np.int64(2048),
+        "window_keys": np.int64(2048),
+        "sinks": np.int64(4),
+        "tail_rows": np.int64(-1),
+        "model_layers": np.int64(n_layers),
+    } | more
     for name, value in facts.items():
         _put(file.require_group("provenance"), name, value)
 
@@ -169,8 +207,13 @@ def write_evaluation(path, patterns=None, n=40, n_layers=12, generate=True, seed
     """An evaluation. patterns: {name: (layers with full attention, share of exact matches)}."""
     random = np.random.default_rng(seed)
     every = list(range(n_layers))
-    patterns = patterns or {"full": (every, 1.0), "windowed": ([], 0.0), "periodic:4@0": (every[::4], 0.3),
-                            "list:1,4,5": ([1, 4, 5], 0.8), "nll:6": (every[:6], 0.85)}
+    patterns = patterns or {
+        "full": (every, 1.0),
+        "windowed": ([], 0.0),
+        "periodic:4@0": (every[::4], 0.3),
+        "list:1,4,5": ([1, 4, 5], 0.8),
+        "nll:6": (every[:6], 0.85),
+    }
     n_patterns = len(patterns)
     share = np.array([one for _, one in patterns.values()])
     with h5py.File(path, "w") as file:
@@ -189,19 +232,26 @@ def write_evaluation(path, patterns=None, n=40, n_layers=12, generate=True, seed
         _put(group, "full_layers", full.sum(1).astype("i8"), ["pattern"])
         _put(group, "example_id", [f"held-out-{i}" for i in range(n)], ["example"])
         _put(group, "prompt_tokens", random.integers(1000, 2000, n), ["example"], "tokens")
-        tables = {"exact_match": (random.random((n_patterns, n)) < share[:, None]).astype("u1"),
-                  "nll": random.random((n_patterns, n)) * 0.1 + 2 * (1 - share[:, None]),
-                  "token_accuracy": np.clip(share[:, None] + random.random((n_patterns, n)) * 0.1, 0, 1)}
+        tables = {
+            "exact_match": (random.random((n_patterns, n)) < share[:, None]).astype("u1"),
+            "nll": random.random((n_patterns, n)) * 0.1 + 2 * (1 - share[:, None]),
+            "token_accuracy": np.clip(share[:, None] + random.random((n_patterns, n)) * 0.1, 0, 1),
+        }
         if generate:
             tables["generated_exact_match"] = (random.random((n_patterns, n)) < share[:, None]).astype("u1")
-            _put(group, "generated_cache_bytes", np.full((n_patterns, n), 4096) * (1 + full.sum(1))[:, None], ["pattern", "example"])
+            _put(
+                group,
+                "generated_cache_bytes",
+                np.full((n_patterns, n), 4096) * (1 + full.sum(1))[:, None],
+                ["pattern", "example"],
+            )
             _put(group, "decode_rate", 100.0 + np.arange(n_patterns), ["pattern"])
         for name, table in tables.items():
             mean = table.mean(1)
             _put(group, name, table, ["pattern", "example"])
             _put(group, f"mean_{name}", mean, ["pattern"])
             _ends(group, name, mean, ["pattern"], 0.05)
-            for other in (["full", "baseline"] if name != "generated_exact_match" and group.attrs["baseline"] else []):
+            for other in ["full", "baseline"] if name != "generated_exact_match" and group.attrs["baseline"] else []:
                 at = list(patterns).index("full" if other == "full" else group.attrs["baseline"])
                 _put(group, f"{name}_minus_{other}", mean - mean[at], ["pattern"])
                 _ends(group, f"{name}_minus_{other}", mean - mean[at], ["pattern"], 0.05)
@@ -225,16 +275,23 @@ def write_search(path, n_layers=12, n=20, seed=0, methods=("greedy-forward", "pa
             _scale(group, "layer", np.arange(n_layers))
             _scale(group, "example", np.zeros(n, "f4"))
             _put(group, "example_id", [f"e{i}" for i in range(n)], ["example"])
-            for name, value in (("objective", "exact-match"), ("predicted_seconds_exact", 60.0), ("search_seconds", 9.5)):
+            for name, value in (
+                ("objective", "exact-match"),
+                ("predicted_seconds_exact", 60.0),
+                ("search_seconds", 9.5),
+            ):
                 _put(group, name, value)
             (_pairs if method == "pairs" else _greedy)(group, n_layers, n, random)
 
 
 def _greedy(group, n_layers, n, random):
     keep = np.arange(max(2, n_layers // 2))
-    added = random.permutation(n_layers)[:len(keep)]
+    added = random.permutation(n_layers)[: len(keep)]
     full = np.array([[layer in added[:k] for layer in range(n_layers)] for k in keep], "u1")
-    tables = {"nll": random.random((2 * len(keep), n)), "exact_match": (random.random((2 * len(keep), n)) < 0.7).astype("f8")}
+    tables = {
+        "nll": random.random((2 * len(keep), n)),
+        "exact_match": (random.random((2 * len(keep), n)) < 0.7).astype("f8"),
+    }
     _scale(group, "keep", keep)
     _names(group, "pattern", [f"list:{i}" for i in range(2 * len(keep))])
     _put(group, "full", full, ["keep", "layer"])

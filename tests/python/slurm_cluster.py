@@ -91,8 +91,10 @@ class SlurmCluster:
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="winnow-slurm-"))
         self.configuration = self.folder / "slurm.conf"
         self.daemons = {}
-        self.environment = os.environ | {"SLURM_CONF": str(self.configuration),
-                                         "PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin"}
+        self.environment = os.environ | {
+            "SLURM_CONF": str(self.configuration),
+            "PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin",
+        }
 
     def __enter__(self):
         try:
@@ -115,11 +117,23 @@ class SlurmCluster:
         key = self.folder / "munge" / "key"
         key.write_bytes(os.urandom(128))
         key.chmod(0o400)
-        self.configuration.write_text(CONFIGURATION.format(folder=self.folder, ports=free_ports(3), cpus=CPUS,
-                                                           user=getpass.getuser()))
+        self.configuration.write_text(
+            CONFIGURATION.format(folder=self.folder, ports=free_ports(3), cpus=CPUS, user=getpass.getuser())
+        )
         munge = self.folder / "munge"
-        self.daemon("munged", ["munged", "--foreground", "--force", f"--key-file={key}", f"--socket={munge}/socket",
-                               f"--pid-file={munge}/pid", f"--log-file={munge}/log", f"--seed-file={munge}/seed"])
+        self.daemon(
+            "munged",
+            [
+                "munged",
+                "--foreground",
+                "--force",
+                f"--key-file={key}",
+                f"--socket={munge}/socket",
+                f"--pid-file={munge}/pid",
+                f"--log-file={munge}/log",
+                f"--seed-file={munge}/seed",
+            ],
+        )
         self.wait_for(lambda: (munge / "socket").exists(), "munged does not start")
         self.start_controller()
         for node in NODES:
@@ -128,8 +142,14 @@ class SlurmCluster:
 
     def daemon(self, name, words, **more):
         with open(self.folder / f"{name}.out", "ab") as log:
-            self.daemons[name] = subprocess.Popen(words, env=self.environment | more, stdin=subprocess.DEVNULL,
-                                                  stdout=log, stderr=log, preexec_fn=end_with_parent)
+            self.daemons[name] = subprocess.Popen(
+                words,
+                env=self.environment | more,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                preexec_fn=end_with_parent,
+            )
 
     def start_controller(self):
         self.daemon("slurmctld", ["slurmctld", "-D", "-f", str(self.configuration)])
@@ -147,8 +167,9 @@ class SlurmCluster:
         """As a power cut does: slurmd, its step daemons and all that they run."""
         self.daemons[node].kill()
         self.daemons[node].wait()
-        self.kill_processes(lambda variables: f"SLURMD_NODENAME={node}" in variables or
-                            f"WINNOW_TEST_NODE={node}" in variables)
+        self.kill_processes(
+            lambda variables: f"SLURMD_NODENAME={node}" in variables or f"WINNOW_TEST_NODE={node}" in variables
+        )
 
     def stop(self):
         for name in ("slurmctld", *NODES, "munged"):
@@ -188,8 +209,9 @@ class SlurmCluster:
     # ---- commands ----------------------------------------------------------------------------------------------------
 
     def command(self, *words, check=True):
-        done = subprocess.run([str(word) for word in words], env=self.environment, capture_output=True, text=True,
-                              timeout=WAIT_SECONDS)
+        done = subprocess.run(
+            [str(word) for word in words], env=self.environment, capture_output=True, text=True, timeout=WAIT_SECONDS
+        )
         assert not check or done.returncode == 0, f"{words}: {done.stderr}"
         return done
 

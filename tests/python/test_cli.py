@@ -8,10 +8,9 @@ import stat
 import subprocess
 
 import h5py
+import launch
 import numpy as np
 import pytest
-
-import launch
 import tiny
 
 USAGE, BAD_DATA, NO_INPUT, INTERNAL, CANNOT_CREATE, CONFIG_MISMATCH = 64, 65, 66, 70, 73, 78
@@ -32,8 +31,15 @@ def work(tmp_path_factory):
 
 def calibrate_arguments(work, out, **changes):
     flags = {"model": work / "model", "data": work / "long.h5", "out": work / out, "window": 16} | changes
-    return ["calibrate", *[word for name, value in flags.items() if value is not None
-                           for word in (f"--{name.replace('_', '-')}", value)]]
+    return [
+        "calibrate",
+        *[
+            word
+            for name, value in flags.items()
+            if value is not None
+            for word in (f"--{name.replace('_', '-')}", value)
+        ],
+    ]
 
 
 def winnow(work, *arguments, ranks=None):
@@ -50,44 +56,50 @@ def expect_refused(done, code, *words):
     assert done.stdout == ""
 
 
-@pytest.mark.parametrize("arguments, words", [
-    ([], ["no verb", "calibrate", "--help"]),
-    (["--verbose"], ["unknown flag --verbose"]),
-    (["calibrat"], ["no verb 'calibrat'", "did you mean calibrate?"]),
-    (["frobnicate"], ["no verb 'frobnicate'", "winnow-frobnicate"]),
-    (["../calibrate"], ["no verb '../calibrate'"]),
-    (["stats"], ["stats:", "winnow stats --help"]),
-    (["stats", "a.h5", "b.h5"], ["unexpected argument 'b.h5'"]),
-    (["stats", "a.h5", "--seed", "-1"], ["stats:", "--seed"]),
-    (["calibrate", "--model", "m", "--data", "d", "--out", "o", "--window", 9, "--seed", -1], ["--seed", "-1"]),
-    (["stats", "a.h5", "--in-place", "--out", "b.h5"], ["--in-place", "--out"]),
-    (["inspect", "--jsn", "x"], ["unknown flag --jsn", "did you mean --json?"]),
-    (["bench"], ["--model", "--shape"]),
-    (["bench", "--shape", "gpt5"], ["--shape", "qwen3-4b", "gpt5"]),
-    (["bench", "--shape", "demo", "--tokens", "10"], ["--tokens", "at least 33", "10"]),
-    (["bench", "--shape", "demo", "--window", "0"], ["--window", "at least 1"]),
-])
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ([], ["no verb", "calibrate", "--help"]),
+        (["--verbose"], ["unknown flag --verbose"]),
+        (["calibrat"], ["no verb 'calibrat'", "did you mean calibrate?"]),
+        (["frobnicate"], ["no verb 'frobnicate'", "winnow-frobnicate"]),
+        (["../calibrate"], ["no verb '../calibrate'"]),
+        (["stats"], ["stats:", "winnow stats --help"]),
+        (["stats", "a.h5", "b.h5"], ["unexpected argument 'b.h5'"]),
+        (["stats", "a.h5", "--seed", "-1"], ["stats:", "--seed"]),
+        (["calibrate", "--model", "m", "--data", "d", "--out", "o", "--window", 9, "--seed", -1], ["--seed", "-1"]),
+        (["stats", "a.h5", "--in-place", "--out", "b.h5"], ["--in-place", "--out"]),
+        (["inspect", "--jsn", "x"], ["unknown flag --jsn", "did you mean --json?"]),
+        (["bench"], ["--model", "--shape"]),
+        (["bench", "--shape", "gpt5"], ["--shape", "qwen3-4b", "gpt5"]),
+        (["bench", "--shape", "demo", "--tokens", "10"], ["--tokens", "at least 33", "10"]),
+        (["bench", "--shape", "demo", "--window", "0"], ["--window", "at least 1"]),
+    ],
+)
 def test_wrong_command_lines(work, arguments, words):
     expect_refused(winnow(work, *arguments), USAGE, *words)
 
 
-@pytest.mark.parametrize("changes, words", [
-    ({"window": None}, ["--window"]),
-    ({"window": 0}, ["window"]),
-    ({"window": "wide"}, ["--window"]),
-    ({"sinks": -1}, ["sinks"]),
-    ({"layers": "0-9"}, ["layers"]),
-    ({"layers": "two"}, ["layers"]),
-    ({"decode": "greedy"}, ["decode"]),
-    ({"target": "vllm", "sinks": 4}, ["target"]),
-    ({"decode": "full", "tail_rows": 0}, ["tail-rows"]),
-    ({"base": "list:99"}, ["base"]),
-    ({"limit": 0}, ["limit"]),
-    ({"wnidow": 16}, ["unknown flag --wnidow", "did you mean --window?"]),
-    ({"control": "short.h5"}, ["control"]),
-    ({"device": "tpu"}, ["device"]),
-    ({"max_memory": "lots"}, ["max-memory"]),
-])
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"window": None}, ["--window"]),
+        ({"window": 0}, ["window"]),
+        ({"window": "wide"}, ["--window"]),
+        ({"sinks": -1}, ["sinks"]),
+        ({"layers": "0-9"}, ["layers"]),
+        ({"layers": "two"}, ["layers"]),
+        ({"decode": "greedy"}, ["decode"]),
+        ({"target": "vllm", "sinks": 4}, ["target"]),
+        ({"decode": "full", "tail_rows": 0}, ["tail-rows"]),
+        ({"base": "list:99"}, ["base"]),
+        ({"limit": 0}, ["limit"]),
+        ({"wnidow": 16}, ["unknown flag --wnidow", "did you mean --window?"]),
+        ({"control": "short.h5"}, ["control"]),
+        ({"device": "tpu"}, ["device"]),
+        ({"max_memory": "lots"}, ["max-memory"]),
+    ],
+)
 def test_wrong_flags_of_calibrate(work, tmp_path, changes, words):
     done = winnow(work, *calibrate_arguments(work, tmp_path / "run", **changes))
     expect_refused(done, USAGE, *words)
@@ -125,23 +137,34 @@ BAD_INPUTS = {
     "zero layers": (lambda d: damage_config(d / "model", num_hidden_layers=0), BAD_DATA, ["num_hidden_layers"]),
     "too many layers": (lambda d: damage_config(d / "model", num_hidden_layers=9), BAD_DATA, ["model.layers.4"]),
     "other width": (lambda d: damage_config(d / "model", intermediate_size=65), BAD_DATA, ["mlp", "65", "64"]),
-    "rope": (lambda d: damage_config(d / "model", rope_scaling={"rope_type": "yarn", "factor": 4.0}), BAD_DATA,
-             ["yarn"]),
-    "quantised": (lambda d: damage_config(d / "model", quantization_config={"quant_method": "fp8"}), BAD_DATA,
-                  ["quantization_config"]),
+    "rope": (
+        lambda d: damage_config(d / "model", rope_scaling={"rope_type": "yarn", "factor": 4.0}),
+        BAD_DATA,
+        ["yarn"],
+    ),
+    "quantised": (
+        lambda d: damage_config(d / "model", quantization_config={"quant_method": "fp8"}),
+        BAD_DATA,
+        ["quantization_config"],
+    ),
     "truncated weights": (lambda d: truncate(d / "model/model.safetensors"), BAD_DATA, ["model.safetensors"]),
     "no data": (lambda d: (d / "long.h5").unlink(), NO_INPUT, ["long.h5"]),
     "data is text": (lambda d: (d / "long.h5").write_text("text"), BAD_DATA, ["long.h5"]),
     "data is a folder": (lambda d: ((d / "long.h5").unlink(), (d / "long.h5").mkdir()), NO_INPUT, ["long.h5"]),
-    "token out of range": (lambda d: damage_data(d / "long.h5", tokens=np.full(150, 64, np.int32)), BAD_DATA,
-                           ["long.h5", "64"]),
+    "token out of range": (
+        lambda d: damage_data(d / "long.h5", tokens=np.full(150, 64, np.int32)),
+        BAD_DATA,
+        ["long.h5", "64"],
+    ),
     "falling offsets": (lambda d: damage_data(d / "long.h5", offsets=np.array([0, 90, 80])), BAD_DATA, ["offsets"]),
-    "leading answer": (lambda d: damage_data(d / "long.h5", answer_start=np.array([0, 5])), BAD_DATA,
-                       ["answer_start"]),
+    "leading answer": (lambda d: damage_data(d / "long.h5", answer_start=np.array([0, 5])), BAD_DATA, ["answer_start"]),
     "wrong dtype": (lambda d: damage_data(d / "long.h5", tokens=np.zeros(150)), BAD_DATA, ["tokens", "float64"]),
     "a format of two lines": (lambda d: rename_format(d / "long.h5", "a\nb"), BAD_DATA, ["format", "a?b"]),
-    "config is a pipe": (lambda d: ((d / "model/config.json").unlink(), os.mkfifo(d / "model/config.json")), NO_INPUT,
-                         ["config.json", "regular file"]),
+    "config is a pipe": (
+        lambda d: ((d / "model/config.json").unlink(), os.mkfifo(d / "model/config.json")),
+        NO_INPUT,
+        ["config.json", "regular file"],
+    ),
 }
 
 
@@ -178,8 +201,14 @@ def test_ranks_speak_once(work, arguments, code):
 def test_a_full_disk_under_stdout_is_no_success(work, arguments):
     words = [work / word if word == "run" else word for word in arguments]
     with open("/dev/full", "w") as full:
-        done = subprocess.run(launch.command(words), env=launch.environment(work / "cache"), stdout=full,
-                              stderr=subprocess.PIPE, text=True, timeout=60)
+        done = subprocess.run(
+            launch.command(words),
+            env=launch.environment(work / "cache"),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
     assert done.returncode == 74 and "standard output" in launch.error_lines(done.stderr)[-1], done.stderr
 
 
@@ -218,16 +247,22 @@ def test_stats_computes_anew_without_a_model(work, tmp_path):
     assert "winnow stats" in winnow(work, "inspect", copy).stdout.replace("'", "").replace(str(launch.WINNOW), "winnow")
 
 
-@pytest.mark.parametrize("path, kind", [("model", "checkpoint"), ("long.h5", "calibration file"),
-                                        ("run", "run directory"), ("run/results.h5", "results")])
+@pytest.mark.parametrize(
+    "path, kind",
+    [("model", "checkpoint"), ("long.h5", "calibration file"), ("run", "run directory"), ("run/results.h5", "results")],
+)
 def test_inspect_says_what_it_is(work, path, kind):
     lines = winnow(work, "inspect", work / path)
     assert lines.returncode == 0, lines.stderr
     assert re.match(rf"kind +{kind}\n", lines.stdout)
     facts = json.loads(winnow(work, "inspect", work / path, "--json").stdout)
     assert facts["kind"] == kind
-    expected = {"model": ("layers", 4), "long.h5": ("examples", 4), "run": ("has_results", True),
-                "run/results.h5": ("layers", 4)}[path]
+    expected = {
+        "model": ("layers", 4),
+        "long.h5": ("examples", 4),
+        "run": ("has_results", True),
+        "run/results.h5": ("layers", 4),
+    }[path]
     assert facts[expected[0]] == expected[1]
 
 
@@ -246,8 +281,23 @@ def test_selftest_in_json(work):
 
 
 def test_bench_finds_sweep_and_passes_equal(work):
-    done = winnow(work, "bench", "--model", work / "model", "--tokens", 130, "--answer-tokens", 8, "--window", 16,
-                  "--sinks", 2, "--repetitions", 1, "--json")
+    done = winnow(
+        work,
+        "bench",
+        "--model",
+        work / "model",
+        "--tokens",
+        130,
+        "--answer-tokens",
+        8,
+        "--window",
+        16,
+        "--sinks",
+        2,
+        "--repetitions",
+        1,
+        "--json",
+    )
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)
     assert facts["sweep"]["equal"] is True
@@ -270,8 +320,13 @@ def test_help_is_something_to_act_on(work, verb):
     assert len(entries) >= 3
     for entry in entries:
         without_default = ("--help", "--config", "--model", "--shape")
-        assert (re.match(rf"(-h,)?({'|'.join(without_default)})", entry) or "default" in entry or "REQUIRED" in entry
-                or re.match(r"--\S+ \S+=\S", entry) or re.match(r"--\S+ \S+ ?\[\S+\]", entry)), entry
+        assert (
+            re.match(rf"(-h,)?({'|'.join(without_default)})", entry)
+            or "default" in entry
+            or "REQUIRED" in entry
+            or re.match(r"--\S+ \S+=\S", entry)
+            or re.match(r"--\S+ \S+ ?\[\S+\]", entry)
+        ), entry
 
 
 def test_help_lists_every_verb(work):
@@ -292,8 +347,9 @@ def test_other_verbs_are_programs(work, tmp_path):
     path = program_on_path(tmp_path, "winnow-greet")
     environment = launch.environment(work / "cache")
     environment["PATH"] = f"{tmp_path}{os.pathsep}{environment['PATH']}"
-    done = subprocess.run([launch.WINNOW, "greet", "--loud", "two words"], env=environment, capture_output=True,
-                          text=True)
+    done = subprocess.run(
+        [launch.WINNOW, "greet", "--loud", "two words"], env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 7
     assert done.stdout == f"program: {path} --loud two words\n"
 
@@ -319,7 +375,9 @@ def test_config_file(work, tmp_path):
 
 def documented_provenance():
     text = (launch.REPOSITORY / "results" / "README.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| (\w+) \|", text.split("### `/provenance`")[1].split("\n## ")[0], flags=re.M)
+    rows = re.findall(
+        r"^\| `(\w+)` \| (\w+) \| (\w+) \|", text.split("### `/provenance`")[1].split("\n## ")[0], flags=re.M
+    )
     return {name: (kind, units) for name, kind, units in rows}
 
 

@@ -9,13 +9,12 @@ import re
 import shutil
 
 import h5py
+import launch
 import numpy as np
 import pytest
-import xarray as xr
-
-import launch
 import test_schema
 import tiny
+import xarray as xr
 
 CANNOT_CREATE = 73
 MODELS = {"small": 8, "large": 10}  # layers
@@ -158,14 +157,25 @@ def test_deconfounding_is_there_for_each_control(work, collected):
 
 
 def test_provenance_and_timings(work, collected):
-    with xr.open_dataset(collected, engine="h5netcdf", group="provenance") as provenance, \
-            xr.open_dataset(collected, engine="h5netcdf") as cells:
+    with (
+        xr.open_dataset(collected, engine="h5netcdf", group="provenance") as provenance,
+        xr.open_dataset(collected, engine="h5netcdf") as cells,
+    ):
         assert list(provenance.cell.values) == list(cells.cell.values)
         for label in cells.cell.values:
             with results_of(work, label) as single:
                 recorded = single["provenance"].to_dataset()
-                for name in ["checkpoint_sha256", "data_sha256", "git_revision", "devices", "hosts", "finished",
-                             "residual_dtype", "ranks", "tail_rows"]:
+                for name in [
+                    "checkpoint_sha256",
+                    "data_sha256",
+                    "git_revision",
+                    "devices",
+                    "hosts",
+                    "finished",
+                    "residual_dtype",
+                    "ranks",
+                    "tail_rows",
+                ]:
                     assert provenance[name].sel(cell=label).values == recorded[name].values, name
                 assert provenance.model_path.sel(cell=label) == recorded.model
                 for name in ["wall_seconds", "busy_seconds", "load_seconds"]:
@@ -193,8 +203,10 @@ def own_agreement(left, right, k):
 
 def test_agreement_is_that_of_an_own_computation(collected):
     n_compared = 0
-    with xr.open_dataset(collected, engine="h5netcdf") as cells, \
-            xr.open_dataset(collected, engine="h5netcdf", group="agreement") as agreement:
+    with (
+        xr.open_dataset(collected, engine="h5netcdf") as cells,
+        xr.open_dataset(collected, engine="h5netcdf", group="agreement") as agreement,
+    ):
         assert set(CELL_COORDINATES + [f"other_{name}" for name in CELL_COORDINATES]) <= set(agreement.coords)
         rho, jaccard = agreement.spearman_rho.values, agreement.jaccard.values
         np.testing.assert_array_equal(rho, rho.T)
@@ -344,8 +356,10 @@ def test_an_unusable_result_is_made_anew(work, partial, tmp_path):
     done = winnow(work, "sweep", "submit", sweep, "--executor", "local")
     assert done.returncode == 0, done.stderr
     collect(work, sweep, tmp_path / "anew.h5")
-    with xr.open_dataset(tmp_path / "anew.h5", engine="h5netcdf") as anew, \
-            xr.open_dataset(work / "collected.h5", engine="h5netcdf") as before:
+    with (
+        xr.open_dataset(tmp_path / "anew.h5", engine="h5netcdf") as anew,
+        xr.open_dataset(work / "collected.h5", engine="h5netcdf") as before,
+    ):
         assert set(anew.state.values) == {"done"}
         np.testing.assert_array_equal(anew.p_top_k, before.p_top_k)
 

@@ -5,12 +5,11 @@ import json
 import time
 
 import h5py
+import launch
 import numpy as np
 import pytest
-import xarray as xr
-
-import launch
 import tiny
+import xarray as xr
 
 LAYERS = 6
 LENGTHS = [300, 260, 340, 280, 310, 250]
@@ -23,8 +22,9 @@ PATTERNS = ["full", "windowed", "periodic:2@0", "list:1,4"]
 def work(tmp_path_factory):
     directory = tmp_path_factory.mktemp("evaluate")
     tiny.write_checkpoint(directory / "model", layers=LAYERS, hidden=64, heads=4, kv_heads=2, head_dim=16, ffn=128)
-    tiny.write_checkpoint(directory / "other", layers=LAYERS, hidden=64, heads=4, kv_heads=2, head_dim=16, ffn=128,
-                          seed=5)
+    tiny.write_checkpoint(
+        directory / "other", layers=LAYERS, hidden=64, heads=4, kv_heads=2, head_dim=16, ffn=128, seed=5
+    )
     tiny.write_calibration(directory / "test.h5", LENGTHS)
     tiny.write_calibration(directory / "one.h5", LENGTHS[:1])
     return directory
@@ -32,8 +32,20 @@ def work(tmp_path_factory):
 
 def arguments(work, out, patterns, *more, data="test.h5", model="model"):
     flags = [word for pattern in patterns for word in ("--pattern", pattern)]
-    return ["evaluate", "--model", work / model, "--data", work / data, "--out", work / out, *WINDOW, "--threads", 1,
-            *flags, *more]
+    return [
+        "evaluate",
+        "--model",
+        work / model,
+        "--data",
+        work / data,
+        "--out",
+        work / out,
+        *WINDOW,
+        "--threads",
+        1,
+        *flags,
+        *more,
+    ]
 
 
 def evaluate(work, out, patterns, *more, ranks=None, **inputs):
@@ -58,8 +70,21 @@ def quiet(work):
 
 @pytest.fixture(scope="module")
 def calibrated(work):
-    done = launch.run(["calibrate", "--model", work / "model", "--data", work / "test.h5", "--out", work / "calibrated",
-                       *WINDOW, "--threads", 1], work / "cache")
+    done = launch.run(
+        [
+            "calibrate",
+            "--model",
+            work / "model",
+            "--data",
+            work / "test.h5",
+            "--out",
+            work / "calibrated",
+            *WINDOW,
+            "--threads",
+            1,
+        ],
+        work / "cache",
+    )
     assert done.returncode == 0, done.stderr
     return work / "calibrated"
 
@@ -75,8 +100,10 @@ def selection(work, calibrated):
 def test_one_layer_windowed_is_what_calibrate_measures(work, calibrated):
     done = evaluate(work, "single", ALL_BUT)
     assert done.returncode == 0, done.stderr
-    with xr.open_dataset(work / "single" / "results.h5", engine="h5netcdf", group="evaluation") as found, \
-            xr.open_dataset(calibrated / "results.h5", engine="h5netcdf", group="calibration") as expected:
+    with (
+        xr.open_dataset(work / "single" / "results.h5", engine="h5netcdf", group="evaluation") as found,
+        xr.open_dataset(calibrated / "results.h5", engine="h5netcdf", group="calibration") as expected,
+    ):
         assert found.pattern.values.tolist() == ["full", *ALL_BUT]
         for name in ("nll", "exact_match", "token_accuracy"):
             np.testing.assert_array_equal(found[name].values[0], expected[f"{name}_base"].values)
@@ -124,7 +151,7 @@ def test_patterns_may_be_added_in_any_order(work, quiet):
 def test_full_alone(work, quiet):
     done = evaluate(work, "full", ["full"], "--json")
     assert done.returncode == 0, done.stderr
-    pattern, = json.loads(done.stdout)["patterns"]
+    (pattern,) = json.loads(done.stdout)["patterns"]
     assert pattern["minus_full"]["nll"] == 0 and pattern["on_front_exact_match"]
     # Its shards are those of an evaluation: more patterns find the base there.
     assert evaluate(work, "full", PATTERNS, "--baseline", "periodic:2@0").returncode == 0
@@ -186,35 +213,40 @@ def test_two_selections_of_one_name_are_told_apart(work, selection):
 def test_a_selection_of_another_model_is_refused(work, selection):
     done = evaluate(work, "foreign", [selection], model="other")
     assert done.returncode == 78, done.stderr
-    line, = launch.error_lines(done.stderr)
+    (line,) = launch.error_lines(done.stderr)
     assert "nll2.json" in line
     assert not (work / "foreign").exists()
 
 
-@pytest.mark.parametrize("patterns, more, code, words", [
-    (["first:7"], [], 64, ["--pattern", "first:7", "6"]),
-    (["list:1,6"], [], 64, ["--pattern", "layer 6"]),
-    (["periodic:0@0"], [], 64, ["--pattern", "periodic:0@0"]),
-    (["half"], [], 64, ["--pattern", "half"]),
-    (["windowed"], ["--baseline", "last:2"], 64, ["--baseline", "last:2", "windowed"]),
-    (["windowed"], ["--decode", "full", "--tail-rows", 0], 64, ["no row"]),
-    (["nowhere.json"], [], 66, ["nowhere.json"]),
-    ([], [], 64, ["--pattern"]),
-])
+@pytest.mark.parametrize(
+    "patterns, more, code, words",
+    [
+        (["first:7"], [], 64, ["--pattern", "first:7", "6"]),
+        (["list:1,6"], [], 64, ["--pattern", "layer 6"]),
+        (["periodic:0@0"], [], 64, ["--pattern", "periodic:0@0"]),
+        (["half"], [], 64, ["--pattern", "half"]),
+        (["windowed"], ["--baseline", "last:2"], 64, ["--baseline", "last:2", "windowed"]),
+        (["windowed"], ["--decode", "full", "--tail-rows", 0], 64, ["no row"]),
+        (["nowhere.json"], [], 66, ["nowhere.json"]),
+        ([], [], 64, ["--pattern"]),
+    ],
+)
 def test_bad_flags(work, patterns, more, code, words):
     done = evaluate(work, "bad", patterns, *more)
     assert done.returncode == code, done.stderr
-    line, = launch.error_lines(done.stderr)
+    (line,) = launch.error_lines(done.stderr)
     for word in words:
         assert word in line
     assert not (work / "bad").exists()
 
 
 def test_another_verbs_run_directory_is_refused(work, quiet, calibrated):
-    done = launch.run([str(word).replace(str(work / "new"), str(calibrated))
-                       for word in arguments(work, "new", ["windowed"])], work / "cache")
+    done = launch.run(
+        [str(word).replace(str(work / "new"), str(calibrated)) for word in arguments(work, "new", ["windowed"])],
+        work / "cache",
+    )
     assert done.returncode == 78, done.stderr
-    line, = launch.error_lines(done.stderr)
+    (line,) = launch.error_lines(done.stderr)
     assert "kind is calibrate" in line and "evaluate" in line
 
 
@@ -229,8 +261,9 @@ def test_stats_and_inspect_know_an_evaluation(work, quiet, tmp_path):
         assert (new["evaluation/nll"][()] == old["evaluation/nll"][()]).all()
         assert (new["evaluation/nll_minus_baseline"][()] != old["evaluation/nll_minus_baseline"][()]).any()
     same = launch.run(["stats", quiet, "--json"], work / "cache")
-    assert json.loads(same.stdout) == json.loads(evaluate(work, "quiet", PATTERNS, "--baseline", "periodic:2@0",
-                                                          "--json").stdout)
+    assert json.loads(same.stdout) == json.loads(
+        evaluate(work, "quiet", PATTERNS, "--baseline", "periodic:2@0", "--json").stdout
+    )
     assert launch.run(["stats", quiet, "--top-k", 2], work / "cache").returncode == 64
     facts = json.loads(launch.run(["inspect", quiet, "--json"], work / "cache").stdout)
     assert facts["kind"] == "evaluation" and facts["full_attention"]["list:1,4"] == [1, 4]
@@ -238,7 +271,7 @@ def test_stats_and_inspect_know_an_evaluation(work, quiet, tmp_path):
 
 def test_select_knows_an_evaluation(work, quiet):
     done = launch.run(["select", quiet], work / "cache")
-    line, = launch.error_lines(done.stderr)
+    (line,) = launch.error_lines(done.stderr)
     assert done.returncode == 66 and "evaluation" in line and "winnow calibrate" in line
 
 

@@ -4,9 +4,8 @@ import json
 import os
 import shlex
 
-import pytest
-
 import launch
+import pytest
 import tiny
 
 LAYERS = 6
@@ -15,19 +14,42 @@ WINDOW = 8
 SHA256 = "0" * 64
 
 QWEN3_MOE = {"model_type": "qwen3_moe", "num_hidden_layers": LAYERS}
-LLAMA = {"model_type": "llama", "num_hidden_layers": LAYERS, "hidden_size": 32, "num_attention_heads": 4,
-         "intermediate_size": 64, "vocab_size": 64, "max_position_embeddings": 4096, "rope_theta": 5e5,
-         "architectures": ["LlamaForCausalLM"], "torch_dtype": "float32"}
+LLAMA = {
+    "model_type": "llama",
+    "num_hidden_layers": LAYERS,
+    "hidden_size": 32,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "vocab_size": 64,
+    "max_position_embeddings": 4096,
+    "rope_theta": 5e5,
+    "architectures": ["LlamaForCausalLM"],
+    "torch_dtype": "float32",
+}
 MISTRAL = LLAMA | {"model_type": "mistral", "sliding_window": 4096}
 # Every sixth layer of a Gemma 3 is full.
 GEMMA3 = {"model_type": "gemma3_text", "num_hidden_layers": LAYERS, "sliding_window": 512}
 
 
 def write_selection(path, model, model_type="qwen3", **changes):
-    selection = {"format": "winnow-selection", "format_version": 1, "method": "nll", "keep": len(KEPT), "layers": KEPT,
-                 "n_layers": LAYERS, "window": WINDOW, "window_keys": WINDOW, "sinks": 0, "decode": "windowed",
-                 "tail_rows": -1, "target": "", "model": str(model), "model_type": model_type,
-                 "checkpoint_sha256": SHA256, "provenance": {}} | changes
+    selection = {
+        "format": "winnow-selection",
+        "format_version": 1,
+        "method": "nll",
+        "keep": len(KEPT),
+        "layers": KEPT,
+        "n_layers": LAYERS,
+        "window": WINDOW,
+        "window_keys": WINDOW,
+        "sinks": 0,
+        "decode": "windowed",
+        "tail_rows": -1,
+        "target": "",
+        "model": str(model),
+        "model_type": model_type,
+        "checkpoint_sha256": SHA256,
+        "provenance": {},
+    } | changes
     if "layers" in changes:
         selection["keep"] = len(changes["layers"])
     path.write_text(json.dumps(selection))
@@ -77,15 +99,16 @@ def test_hf_is_a_checkpoint_with_other_windows(checkpoint, tmp_path):
     before, after = (json.loads((folder / "config.json").read_text()) for folder in (model, out))
     patch = {"use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": LAYERS, "layer_types": types()}
     assert after == before | patch
-    assert list(after)[:len(before)] == list(before)  # what was there stays where it was
+    assert list(after)[: len(before)] == list(before)  # what was there stays where it was
     assert json.loads((out / "config_patch.json").read_text()) == patch
     for name in ("model.safetensors", "tokenizer.json"):
         assert (out / name).is_symlink() and (out / name).samefile(model / name)
     assert not (out / ".hidden").exists()
     record = json.loads((out / "winnow-export.json").read_text())
     assert record["windows"] == [None if layer in KEPT else WINDOW for layer in range(LAYERS)]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["model", "out", "selection.json"] + \
-        (["winnow"] if (tmp_path / "winnow").exists() else [])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model", "out", "selection.json"] + (
+        ["winnow"] if (tmp_path / "winnow").exists() else []
+    )
 
 
 def test_hf_patch_only(checkpoint, tmp_path):
@@ -108,14 +131,17 @@ def test_llama_and_mistral_become_ministral(tmp_path, config):
     assert ("window of its own" in result.stderr) == (config is MISTRAL)
 
 
-@pytest.mark.parametrize("own, warned", [
-    ({"use_sliding_window": True, "max_window_layers": LAYERS}, False),  # no layer is windowed
-    ({"use_sliding_window": True, "max_window_layers": 4}, True),  # layer 4 is
-    ({"use_sliding_window": True, "max_window_layers": 5}, False),  # layer 5 only, which stays windowed
-    ({"use_sliding_window": True, "layer_types": types([0, 1, 2, 3, 4])}, False),
-    ({"use_sliding_window": True, "layer_types": types([0])}, True),
-    ({"use_sliding_window": False, "max_window_layers": 0}, False),
-])
+@pytest.mark.parametrize(
+    "own, warned",
+    [
+        ({"use_sliding_window": True, "max_window_layers": LAYERS}, False),  # no layer is windowed
+        ({"use_sliding_window": True, "max_window_layers": 4}, True),  # layer 4 is
+        ({"use_sliding_window": True, "max_window_layers": 5}, False),  # layer 5 only, which stays windowed
+        ({"use_sliding_window": True, "layer_types": types([0, 1, 2, 3, 4])}, False),
+        ({"use_sliding_window": True, "layer_types": types([0])}, True),
+        ({"use_sliding_window": False, "max_window_layers": 0}, False),
+    ],
+)
 def test_own_windows_are_warned_of_where_a_kept_layer_has_one(checkpoint, tmp_path, own, warned):
     selection, model = checkpoint
     config = json.loads((model / "config.json").read_text()) | {"sliding_window": 4096} | own
@@ -133,8 +159,12 @@ def test_vllm_overrides(checkpoint, tmp_path):
     flags = dict(zip(words[3::2], words[4::2], strict=True))
     assert set(flags) == {"--hf-overrides", "--model-impl"} and flags["--model-impl"] == "transformers"
     # vLLM asserts max_window_layers == num_hidden_layers where layers are of two kinds.
-    assert json.loads(flags["--hf-overrides"]) == {"use_sliding_window": True, "max_window_layers": LAYERS,
-                                                   "sliding_window": WINDOW, "layer_types": types()}
+    assert json.loads(flags["--hf-overrides"]) == {
+        "use_sliding_window": True,
+        "max_window_layers": LAYERS,
+        "sliding_window": WINDOW,
+        "layer_types": types(),
+    }
     assert json.loads((tmp_path / "out" / "hf_overrides.json").read_text()) == json.loads(flags["--hf-overrides"])
 
 
@@ -143,8 +173,10 @@ def test_vllm_runs_llama_itself(tmp_path):
     result = export(tmp_path, selection, "vllm")
     assert result.returncode == 0, result.stderr
     words = served(tmp_path)
-    assert json.loads(words[words.index("--hf-overrides") + 1]) == {"sliding_window": WINDOW,
-                                                                    "layer_types": types([0, 1, 2, 3])}
+    assert json.loads(words[words.index("--hf-overrides") + 1]) == {
+        "sliding_window": WINDOW,
+        "layer_types": types([0, 1, 2, 3]),
+    }
     assert "--model-impl" not in words
     # 4 full and 2 windowed layers make groups of 2: nothing is padded; 5 and 1 neither.
     assert "padding" not in result.stderr and "--disable-hybrid-kv-cache-manager" in result.stderr
@@ -160,8 +192,11 @@ def test_vllm_padding_is_pointed_out(tmp_path):
 def test_trtllm_lists_every_layer(checkpoint, tmp_path):
     result = export(tmp_path, checkpoint[0], "trtllm", "--max-seq-len", 131072)
     assert result.returncode == 0 and "--tail-rows 0" in result.stderr, result.stderr
-    lines = [line for line in (tmp_path / "out" / "llm_api_options.yaml").read_text().splitlines()
-             if not line.startswith("#")]
+    lines = [
+        line
+        for line in (tmp_path / "out" / "llm_api_options.yaml").read_text().splitlines()
+        if not line.startswith("#")
+    ]
     assert lines[:3] == ["max_seq_len: 131072", "kv_cache_config:", "  enable_block_reuse: false"]
     name, value = lines[3].split(": ")
     assert name == "  max_attention_window" and len(lines) == 4
@@ -177,24 +212,35 @@ def test_trtllm_takes_what_was_measured_as_it_runs(checkpoint, tmp_path):
     assert "max_seq_len: 4096" in (tmp_path / "out" / "llm_api_options.yaml").read_text()
 
 
-@pytest.mark.parametrize("target, keys, size", [("swaa-hf", WINDOW, WINDOW), ("swaa-vllm", WINDOW + 1, WINDOW),
-                                                ("", WINDOW, WINDOW)])
+@pytest.mark.parametrize(
+    "target, keys, size", [("swaa-hf", WINDOW, WINDOW), ("swaa-vllm", WINDOW + 1, WINDOW), ("", WINDOW, WINDOW)]
+)
 def test_swaa_settings_list(checkpoint, tmp_path, target, keys, size):
-    selection = write_selection(tmp_path / "swaa.json", checkpoint[1], target=target, window_keys=keys, sinks=4,
-                                decode="full")
+    selection = write_selection(
+        tmp_path / "swaa.json", checkpoint[1], target=target, window_keys=keys, sinks=4, decode="full"
+    )
     result = export(tmp_path, selection, "swaa")
     assert result.returncode == 0, result.stderr
     # The form of Eval/settings_list/*.json.
     assert json.loads((tmp_path / "out" / "swaa_settings.json").read_text()) == [
-        {"swaa_config": {"sliding_window_size": size, "keep_first": 4, "force_fa_decode": True,
-                         "non_sliding_layers": KEPT}, "model_list": [str(checkpoint[1])]}]
+        {
+            "swaa_config": {
+                "sliding_window_size": size,
+                "keep_first": 4,
+                "force_fa_decode": True,
+                "non_sliding_layers": KEPT,
+            },
+            "model_list": [str(checkpoint[1])],
+        }
+    ]
     assert ("sees 9 keys" in result.stderr) == (target != "swaa-vllm")
 
 
 @pytest.mark.parametrize("target", ["hf", "vllm", "trtllm"])
 def test_other_semantics_are_warned_about(checkpoint, tmp_path, target):
-    selection = write_selection(tmp_path / "swaa.json", checkpoint[1], target="swaa-vllm", window_keys=WINDOW + 1,
-                                sinks=4, decode="full")
+    selection = write_selection(
+        tmp_path / "swaa.json", checkpoint[1], target="swaa-vllm", window_keys=WINDOW + 1, sinks=4, decode="full"
+    )
     result = export(tmp_path, selection, target)
     assert result.returncode == 0, result.stderr
     warnings = json.loads((tmp_path / "out" / "winnow-export.json").read_text())["warnings"]
@@ -216,23 +262,30 @@ def test_extreme_budgets(checkpoint, tmp_path, keep, target):
     assert record["windows"] == [None if layer in keep else WINDOW for layer in range(LAYERS)]
 
 
-@pytest.mark.parametrize("config, target, flags, words", [
-    (QWEN3_MOE, "hf", [], ["qwen3_moe", "layer_types", "--target swaa"]),
-    (QWEN3_MOE, "vllm", [], ["qwen3_moe", "--target swaa"]),
-    ({"model_type": "qwen3", "num_hidden_layers": LAYERS}, "vllm", ["--model-impl", "vllm"],
-     ["full attention everywhere", "--model-impl vllm"]),
-    ({"model_type": "qwen2", "num_hidden_layers": LAYERS}, "vllm", ["--model-impl", "vllm"], ["qwen2"]),
-    (LLAMA, "vllm", ["--model-impl", "transformers"], ["llama", "--model-impl transformers"]),
-    (LLAMA | {"attention_bias": True}, "hf", [], ["attention_bias", "Ministral"]),
-    (LLAMA | {"mlp_bias": True}, "hf", [], ["mlp_bias"]),
-    (MISTRAL, "swaa", [], ["SWAA", "mistral"]),
-    (GEMMA3, "hf", [], ["layer 1", "rotary"]),
-    (GEMMA3, "vllm", [], ["layer 1", "rotary"]),
-    ({"model_type": "falcon", "num_hidden_layers": LAYERS}, "hf", [], ["falcon", "--target json"]),
-    ({"model_type": "qwen3", "num_hidden_layers": LAYERS}, "trtllm", [], ["--max-seq-len"]),
-    (GEMMA3 | {"sliding_window_pattern": "x"}, "hf", [], ["sliding_window_pattern", "whole number"]),
-    (GEMMA3 | {"sliding_window_pattern": None}, "vllm", [], ["rotary"]),
-])
+@pytest.mark.parametrize(
+    "config, target, flags, words",
+    [
+        (QWEN3_MOE, "hf", [], ["qwen3_moe", "layer_types", "--target swaa"]),
+        (QWEN3_MOE, "vllm", [], ["qwen3_moe", "--target swaa"]),
+        (
+            {"model_type": "qwen3", "num_hidden_layers": LAYERS},
+            "vllm",
+            ["--model-impl", "vllm"],
+            ["full attention everywhere", "--model-impl vllm"],
+        ),
+        ({"model_type": "qwen2", "num_hidden_layers": LAYERS}, "vllm", ["--model-impl", "vllm"], ["qwen2"]),
+        (LLAMA, "vllm", ["--model-impl", "transformers"], ["llama", "--model-impl transformers"]),
+        (LLAMA | {"attention_bias": True}, "hf", [], ["attention_bias", "Ministral"]),
+        (LLAMA | {"mlp_bias": True}, "hf", [], ["mlp_bias"]),
+        (MISTRAL, "swaa", [], ["SWAA", "mistral"]),
+        (GEMMA3, "hf", [], ["layer 1", "rotary"]),
+        (GEMMA3, "vllm", [], ["layer 1", "rotary"]),
+        ({"model_type": "falcon", "num_hidden_layers": LAYERS}, "hf", [], ["falcon", "--target json"]),
+        ({"model_type": "qwen3", "num_hidden_layers": LAYERS}, "trtllm", [], ["--max-seq-len"]),
+        (GEMMA3 | {"sliding_window_pattern": "x"}, "hf", [], ["sliding_window_pattern", "whole number"]),
+        (GEMMA3 | {"sliding_window_pattern": None}, "vllm", [], ["rotary"]),
+    ],
+)
 def test_refusals_give_the_reason(tmp_path, config, target, flags, words):
     result = export(tmp_path, config_only(tmp_path, config), target, *flags)
     assert result.returncode == 65, (result.returncode, result.stderr)
@@ -243,8 +296,10 @@ def test_refusals_give_the_reason(tmp_path, config, target, flags, words):
 def test_gemma3_may_keep_its_own_pattern(tmp_path):
     result = export(tmp_path, config_only(tmp_path, GEMMA3, layers=[5]), "hf")
     assert result.returncode == 0, result.stderr
-    assert json.loads((tmp_path / "out" / "config_patch.json").read_text()) == {"sliding_window": WINDOW,
-                                                                               "layer_types": types([5])}
+    assert json.loads((tmp_path / "out" / "config_patch.json").read_text()) == {
+        "sliding_window": WINDOW,
+        "layer_types": types([5]),
+    }
 
 
 def test_another_model_is_refused(checkpoint, tmp_path):
@@ -259,17 +314,20 @@ def test_another_model_is_refused(checkpoint, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("flags, code, words", [
-    (["--target", "gguf"], 64, ["gguf", "trtllm"]),
-    (["--target", "hf", "--max-seq-len", "9"], 64, ["--max-seq-len"]),
-    (["--target", "trtllm", "--max-seq-len", "0"], 64, ["--max-seq-len"]),
-    (["--target", "hf", "--model-impl", "vllm"], 64, ["--model-impl"]),
-    (["--target", "vllm", "--model-impl", "x"], 64, ["--model-impl"]),
-    (["--target", "vllm", "--patch-only"], 64, ["--patch-only"]),
-    (["--target", "hf", "--patch-only", "--check"], 64, ["--patch-only"]),
-    (["--target", "hf", "--model", "/nowhere"], 66, ["/nowhere/config.json", "--model"]),
-    (["--target", "hf", "--out", "/nowhere/out"], 73, ["/nowhere/out"]),
-])
+@pytest.mark.parametrize(
+    "flags, code, words",
+    [
+        (["--target", "gguf"], 64, ["gguf", "trtllm"]),
+        (["--target", "hf", "--max-seq-len", "9"], 64, ["--max-seq-len"]),
+        (["--target", "trtllm", "--max-seq-len", "0"], 64, ["--max-seq-len"]),
+        (["--target", "hf", "--model-impl", "vllm"], 64, ["--model-impl"]),
+        (["--target", "vllm", "--model-impl", "x"], 64, ["--model-impl"]),
+        (["--target", "vllm", "--patch-only"], 64, ["--patch-only"]),
+        (["--target", "hf", "--patch-only", "--check"], 64, ["--patch-only"]),
+        (["--target", "hf", "--model", "/nowhere"], 66, ["/nowhere/config.json", "--model"]),
+        (["--target", "hf", "--out", "/nowhere/out"], 73, ["/nowhere/out"]),
+    ],
+)
 def test_bad_flags_are_one_line(checkpoint, tmp_path, flags, code, words):
     if "--out" not in flags:
         flags = [*flags, "--out", str(tmp_path / "out")]
@@ -289,15 +347,23 @@ def test_what_is_there_is_not_touched(checkpoint, tmp_path):
     assert export(tmp_path, checkpoint[0], "hf").returncode == 0  # an empty folder will do
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{\"format\": \"winnow-selection\", \"format_version\": 2}", "{\"a\": 1"])
+@pytest.mark.parametrize("text", ["", "[]", '{"format": "winnow-selection", "format_version": 2}', '{"a": 1'])
 def test_bad_selections_are_one_line(checkpoint, tmp_path, text):
     (tmp_path / "bad.json").write_text(text)
     result = export(tmp_path, tmp_path / "bad.json", "hf")
     assert result.returncode == 65 and "bad.json" in result.stderr and result.stderr.count("\n") == 1, result.stderr
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{\"model_type\": 3}", "{\"model_type\": \"qwen3\", \"model_type\": \"x\"}",
-                                  "{\"model_type\": \"qwen3\", \"num_hidden_layers\": \"six\"}"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        '{"model_type": 3}',
+        '{"model_type": "qwen3", "model_type": "x"}',
+        '{"model_type": "qwen3", "num_hidden_layers": "six"}',
+    ],
+)
 def test_bad_configs_are_one_line(checkpoint, tmp_path, text):
     selection, model = checkpoint
     (model / "config.json").write_text(text)
@@ -308,7 +374,7 @@ def test_bad_configs_are_one_line(checkpoint, tmp_path, text):
 
 def test_model_paths_are_quoted(checkpoint, tmp_path):
     selection, model = checkpoint
-    odd = model.rename(tmp_path / "it's a \"model\" $HOME")
+    odd = model.rename(tmp_path / 'it\'s a "model" $HOME')
     result = export(tmp_path, selection, "vllm", "--model", odd)
     assert result.returncode == 0, result.stderr
     assert served(tmp_path)[2] == str(odd)

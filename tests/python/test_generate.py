@@ -6,10 +6,9 @@ import pathlib
 import time
 
 import h5py
+import launch
 import numpy as np
 import pytest
-
-import launch
 import tiny
 
 LAYERS = 4
@@ -29,8 +28,25 @@ def work(tmp_path_factory):
 
 def arguments(work, out, *more, data="random.h5", generate=ANSWER):
     flags = [word for pattern in PATTERNS for word in ("--pattern", pattern)]
-    return ["evaluate", "--model", work / "model", "--data", work / data, "--out", work / out, "--window", WINDOW,
-            "--sinks", SINKS, "--threads", 1, *flags, "--generate", generate, *more]
+    return [
+        "evaluate",
+        "--model",
+        work / "model",
+        "--data",
+        work / data,
+        "--out",
+        work / out,
+        "--window",
+        WINDOW,
+        "--sinks",
+        SINKS,
+        "--threads",
+        1,
+        *flags,
+        "--generate",
+        generate,
+        *more,
+    ]
 
 
 def evaluate(work, out, *more, ranks=None, **inputs):
@@ -47,8 +63,11 @@ def written(work, out):
     """What does not depend on time."""
     with h5py.File(work / out / "results.h5") as file:
         group = file["evaluation"]
-        return {name: group[name][()].tolist() for name in group
-                if name.startswith(("generated", "mean_generated")) or name in ("exact_match", "token_accuracy")}
+        return {
+            name: group[name][()].tolist()
+            for name in group
+            if name.startswith(("generated", "mean_generated")) or name in ("exact_match", "token_accuracy")
+        }
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +82,7 @@ def answered(work, quiet):
     with h5py.File(work / "random.h5") as file:
         starts, offsets, tokens = file["answer_start"][:], file["offsets"][:], file["tokens"][:].tolist()
     texts = [line["token_ids"] for line in responses(work / "quiet.jsonl") if line["pattern"] == "full"]
-    examples = [tokens[offset:offset + start] + text for offset, start, text in zip(offsets, starts, texts)]
+    examples = [tokens[offset : offset + start] + text for offset, start, text in zip(offsets, starts, texts)]
     with h5py.File(work / "answered.h5", "w") as file:
         file.attrs["format"], file.attrs["format_version"] = "winnow-calibration", 1
         file["tokens"] = np.concatenate(examples).astype("<i4")
@@ -124,7 +143,7 @@ def test_a_damaged_batch_is_written_again(work, quiet):
     text = batches[0].read_text()
     batches[0].write_text(text.replace('"token_ids":[', '"token_ids":[1,', 1))
     batches[1].write_bytes(b"\xff\x00 no JSON")
-    batches[2].write_text(text[:len(text) // 2])
+    batches[2].write_text(text[: len(text) // 2])
     done = evaluate(work, "damaged", "--seed", 1)
     assert done.stderr.count("written again") == 3
     assert written(work, "damaged")["generated_tokens"] == quiet["generated_tokens"]
@@ -145,7 +164,7 @@ def test_stop_tokens(work, quiet):
     first = responses(work / "quiet.jsonl")[0]["token_ids"]
     evaluate(work, "stopped", "--stop-tokens", first[3], "--responses", work / "stopped.jsonl")
     line = responses(work / "stopped.jsonl")[0]
-    assert line["stopped"] and line["token_ids"] == first[:first.index(first[3]) + 1]
+    assert line["stopped"] and line["token_ids"] == first[: first.index(first[3]) + 1]
     config = work / "model" / "generation_config.json"
     config.write_text(json.dumps({"eos_token_id": [first[3]]}))
     try:
@@ -165,17 +184,20 @@ def test_short_texts_are_warned_of(work):
         assert "no token was decoded" in file["evaluation/decode_rate"].attrs["status"]
 
 
-@pytest.mark.parametrize("flags, code, words", [
-    (["--stop-tokens", "64"], 64, ["--stop-tokens", "64"]),
-    (["--stop-tokens", "1,,2"], 64, ["--stop-tokens"]),
-    (["--stop-tokens", "x"], 64, ["--stop-tokens"]),
-    (["--responses", "nowhere/out.jsonl"], 73, ["--responses", "nowhere/out.jsonl"]),
-    (["--responses", "."], 73, ["--responses"]),
-])
+@pytest.mark.parametrize(
+    "flags, code, words",
+    [
+        (["--stop-tokens", "64"], 64, ["--stop-tokens", "64"]),
+        (["--stop-tokens", "1,,2"], 64, ["--stop-tokens"]),
+        (["--stop-tokens", "x"], 64, ["--stop-tokens"]),
+        (["--responses", "nowhere/out.jsonl"], 73, ["--responses", "nowhere/out.jsonl"]),
+        (["--responses", "."], 73, ["--responses"]),
+    ],
+)
 def test_bad_flags(work, flags, code, words):
     done = launch.run(arguments(work, "bad", *flags), work / "cache")
     assert done.returncode == code, done.stderr
-    line, = launch.error_lines(done.stderr)
+    (line,) = launch.error_lines(done.stderr)
     assert all(word in line for word in words)
     assert not (work / "bad").exists()
 
@@ -186,7 +208,7 @@ def test_responses_never_replace_what_the_command_needs(work, quiet, kept):
     # Another spelling of the same file.
     done = launch.run(arguments(work, "quiet", "--responses", work / "model" / ".." / kept), work / "cache")
     assert done.returncode == 64, done.stderr
-    line, = launch.error_lines(done.stderr)
+    (line,) = launch.error_lines(done.stderr)
     assert "--responses" in line and "another name" in line
     assert (work / kept).read_bytes() == before
 
@@ -195,7 +217,7 @@ def test_responses_never_replace_what_the_command_needs(work, quiet, kept):
 def test_flags_that_need_generate(work, flags):
     words = arguments(work, "bad", *flags)
     at = words.index("--generate")
-    done = launch.run(words[:at] + words[at + 2:], work / "cache")
+    done = launch.run(words[:at] + words[at + 2 :], work / "cache")
     assert done.returncode == 64 and "--generate" in done.stderr
     assert not pathlib.Path("out.jsonl").exists()
 

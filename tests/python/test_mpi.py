@@ -4,10 +4,9 @@ import json
 import os
 
 import h5py
+import launch
 import numpy as np
 import pytest
-
-import launch
 import tiny
 
 LENGTHS = [90, 150, 70]
@@ -141,20 +140,23 @@ def test_a_value_that_is_not_finite_ends_the_job(work, ranks):
     assert not (work / out / "results.h5").exists()
 
 
-@pytest.mark.parametrize("more, code, words", [
-    (["--window", 0], 64, ["--window"]),
-    (["--sinks", -1], 64, ["--sinks"]),
-    (["--layers", "0-5"], 64, ["layer 5", "0 to 4"]),
-    (["--decode", "full", "--tail-rows", 0], 64, ["no row"]),
-    (["--target", "hf"], 64, ["--sinks", "hf"]),
-    (["--control", "a b=x"], 64, ["--control"]),
-    (["--device", "cuda"], 69, ["CUDA"]),
-])
+@pytest.mark.parametrize(
+    "more, code, words",
+    [
+        (["--window", 0], 64, ["--window"]),
+        (["--sinks", -1], 64, ["--sinks"]),
+        (["--layers", "0-5"], 64, ["layer 5", "0 to 4"]),
+        (["--decode", "full", "--tail-rows", 0], 64, ["no row"]),
+        (["--target", "hf"], 64, ["--sinks", "hf"]),
+        (["--control", "a b=x"], 64, ["--control"]),
+        (["--device", "cuda"], 69, ["CUDA"]),
+    ],
+)
 def test_bad_flags(work, more, code, words):
     line = arguments(work, "bad")
     for flag in more[::2]:
         if flag in line:
-            del line[line.index(flag):line.index(flag) + 2]
+            del line[line.index(flag) : line.index(flag) + 2]
     done = launch.run([*line, *more], work / "cache")
     assert done.returncode == code, done.stderr
     assert len(launch.error_lines(done.stderr)) == 1, done.stderr
@@ -170,8 +172,19 @@ def test_a_control_that_the_window_never_reaches_is_refused(work):
 
 
 def test_an_output_that_cannot_be_made_is_refused(work):
-    done = launch.run(["calibrate", "--model", work / "model", "--data", work / "long.h5", "--out",
-                       work / "long.h5" / "run", *WINDOW], work / "cache")
+    done = launch.run(
+        [
+            "calibrate",
+            "--model",
+            work / "model",
+            "--data",
+            work / "long.h5",
+            "--out",
+            work / "long.h5" / "run",
+            *WINDOW,
+        ],
+        work / "cache",
+    )
     assert done.returncode == 73, done.stderr
 
 

@@ -10,10 +10,9 @@ import subprocess
 import time
 
 import h5py
+import launch
 import numpy as np
 import pytest
-
-import launch
 import vocabularies
 
 LIMITS = ["--min-prompt-tokens", "20", "--max-prompt-tokens", "4000", "--min-answer-tokens", "1"]
@@ -32,19 +31,24 @@ def prepare(model, tmp_path):
         if expect:
             assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("winnow: "), done.stderr
         return done
+
     run.model = model
     return run
 
 
 def words(seed, count):
     generator = random.Random(seed)
-    return " ".join(generator.choice(["alpha", "beta", "gamma", "delta", "house", "tree", "1234"]) for _ in range(count))
+    return " ".join(
+        generator.choice(["alpha", "beta", "gamma", "delta", "house", "tree", "1234"]) for _ in range(count)
+    )
 
 
 def write_rows(path, count, length=lambda i: 30 + i, start=0):
     with open(path, "w") as file:
         for i in range(start, start + count):
-            file.write(json.dumps({"id": f"row{i}", "prompt": words(i, length(i)), "answer": f"The answer is {i}."}) + "\n")
+            file.write(
+                json.dumps({"id": f"row{i}", "prompt": words(i, length(i)), "answer": f"The answer is {i}."}) + "\n"
+            )
     return path
 
 
@@ -54,8 +58,13 @@ def read(path):
         tokens, offsets, starts = file["tokens"][:], file["offsets"][:], file["answer_start"][:]
         ids, sources = file["example_id"].asstr()[:], file["source"].asstr()[:]
         parts = [tokens[a:b] for a, b in zip(offsets, offsets[1:])]
-        return ([(name, source, part[:start], part[start:]) for name, source, part, start in
-                 zip(ids, sources, parts, starts)], dict(file.attrs))
+        return (
+            [
+                (name, source, part[:start], part[start:])
+                for name, source, part, start in zip(ids, sources, parts, starts)
+            ],
+            dict(file.attrs),
+        )
 
 
 def ids_of(path):
@@ -66,13 +75,22 @@ def test_every_kind_of_file_and_row(prepare, model, tmp_path):
     import pyarrow
     import pyarrow.parquet
     import tokenizers
+
     data = tmp_path / "data"
     data.mkdir()
     chat = {"messages": [{"role": "user", "content": words(1, 50)}, {"role": "assistant", "content": "Paris"}]}
     (data / "longalign.jsonl").write_text("\ufeff" + json.dumps(chat) + "\n\n")
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(
-        [{"prompt": words(2, 60), "answer": "Rome"}, {"prompt": words(3, 60), "answer": "Oslo"}]), data / "fusang.parquet")
-    history = {"haystack_sessions": [[{"role": "user", "content": words(4, 60)}]], "question": "Where?", "answer": "Bonn"}
+    pyarrow.parquet.write_table(
+        pyarrow.Table.from_pylist(
+            [{"prompt": words(2, 60), "answer": "Rome"}, {"prompt": words(3, 60), "answer": "Oslo"}]
+        ),
+        data / "fusang.parquet",
+    )
+    history = {
+        "haystack_sessions": [[{"role": "user", "content": words(4, 60)}]],
+        "question": "Where?",
+        "answer": "Bonn",
+    }
     with gzip.open(data / "history.jsonl.gz", "wt") as file:
         file.write(json.dumps(history) + "\n")
     share = {"conversations": [{"from": "human", "value": words(5, 40)}, {"from": "gpt", "value": "Bern"}]}
@@ -84,14 +102,21 @@ def test_every_kind_of_file_and_row(prepare, model, tmp_path):
     backend = tokenizers.Tokenizer.from_file(str(model / "tokenizer.json"))
     examples, attributes = read(out)
     answers = {source: backend.decode(list(answer), skip_special_tokens=False) for _, source, _, answer in examples}
-    assert answers | {"fusang": ""} == {"longalign": "Paris<|im_end|>", "fusang": "", "history": "Bonn<|im_end|>",
-                                        "share": "Bern<|im_end|>"}
-    assert all(backend.decode(list(prompt), skip_special_tokens=False).endswith("<think>\n\n</think>\n\n")
-               for _, _, prompt, _ in examples)
+    assert answers | {"fusang": ""} == {
+        "longalign": "Paris<|im_end|>",
+        "fusang": "",
+        "history": "Bonn<|im_end|>",
+        "share": "Bern<|im_end|>",
+    }
+    assert all(
+        backend.decode(list(prompt), skip_special_tokens=False).endswith("<think>\n\n</think>\n\n")
+        for _, _, prompt, _ in examples
+    )
     filters = json.loads(attributes["filters"])
     assert filters["think"] == "empty" and filters["end_of_turn"] is True
     assert filters["think_effect"] == {"empty think block, by the template": 5}
     import hashlib
+
     assert attributes["tokenizer_sha256"] == hashlib.sha256((model / "tokenizer.json").read_bytes()).hexdigest()
     assert attributes["created_by"].startswith("winnow-prepare ") and attributes["seed"] == 0
     inspected = launch.run(["inspect", out], tmp_path)
@@ -121,14 +146,18 @@ def test_broken_rows_are_counted_and_strict_stops(prepare, tmp_path):
     lines = path.read_text().splitlines()
     lines[2] = lines[2][:30]
     lines[4] = '{"prompt": "only a prompt"}'
-    lines.append(lines[0])                                            # identical prompt
+    lines.append(lines[0])  # identical prompt
     lines.append(json.dumps({"prompt": "short", "answer": "x"}))
     path.write_text("\n".join(lines))
     out = tmp_path / "out.h5"
     done = prepare("--input", path, "--out", out, "--json")
     report = json.loads(done.stdout)
-    assert report["left_out"] == {"not JSON": 1, "no field for the answer": 1, "duplicate prompt": 1,
-                                  "prompt under 20 tokens": 1}
+    assert report["left_out"] == {
+        "not JSON": 1,
+        "no field for the answer": 1,
+        "duplicate prompt": 1,
+        "prompt under 20 tokens": 1,
+    }
     assert (report["rows"], report["kept"], report["asked"]) == (8, 4, 64)
     assert [place for place, *_ in report["first_errors"]] == [f"{path}:3", f"{path}:5"]
     out.unlink()
@@ -154,9 +183,25 @@ def test_quotas_bins_and_control_from_data(prepare, tmp_path):
     write_rows(tmp_path / "short.jsonl", 30, lambda i: 25 + i % 10, start=300)
     out, control = tmp_path / "out.h5", tmp_path / "control.h5"
     inputs = [tmp_path / name for name in ("a.jsonl", "b.jsonl", "short.jsonl")]
-    done = prepare("--input", *inputs, "--out", out, "--count", "20", "--length-bins", "2", "--quota", "b=6",
-                   "--control-short", control, "--control-from", "data", "--control-tokens", "80",
-                   limits=["--min-prompt-tokens", "160", "--max-prompt-tokens", "330", "--min-answer-tokens", "1"])
+    done = prepare(
+        "--input",
+        *inputs,
+        "--out",
+        out,
+        "--count",
+        "20",
+        "--length-bins",
+        "2",
+        "--quota",
+        "b=6",
+        "--control-short",
+        control,
+        "--control-from",
+        "data",
+        "--control-tokens",
+        "80",
+        limits=["--min-prompt-tokens", "160", "--max-prompt-tokens", "330", "--min-answer-tokens", "1"],
+    )
     examples = read(out)[0]
     lengths = [len(prompt) for _, _, prompt, _ in examples]
     middle = 160 + (331 - 160) / 2
@@ -176,14 +221,17 @@ def test_base_models_and_bad_models(prepare, model, tmp_path):
     prepare("--input", rows, "--out", out, "--raw", "--separator", "\n", model=base)
     word = tmp_path / "word.jsonl"
     word.write_text('{"prompt": "The capital of Fran", "answer": "ce is Paris"}')
-    refused = prepare("--input", word, "--out", tmp_path / "x.h5", "--raw", "--min-prompt-tokens", "1", model=base, expect=65)
+    refused = prepare(
+        "--input", word, "--out", tmp_path / "x.h5", "--raw", "--min-prompt-tokens", "1", model=base, expect=65
+    )
     assert "no token begins where the answer begins" in refused.stderr and "--separator" in refused.stderr
     assert len(read(out)[0]) == 3
     prepare("--input", rows, "--out", out, "--force", "--template", vocabularies.TEMPLATES / "chatml.jinja", model=base)
     assert "template_sha256" in read(out)[1]
     for template, code, message in ([{"name": "rag", "template": "x"}], 64, "named rag"), (5, 65, "not text"):
-        (base / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast",
-                                                                "chat_template": template}))
+        (base / "tokenizer_config.json").write_text(
+            json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": template})
+        )
         assert message in prepare("--input", rows, "--out", tmp_path / "x.h5", model=base, expect=code).stderr
     (base / "config.json").write_text("[]")
     refused = prepare("--input", rows, "--out", tmp_path / "x.h5", model=base, expect=65).stderr
@@ -191,7 +239,10 @@ def test_base_models_and_bad_models(prepare, model, tmp_path):
     (base / "config.json").unlink()
     (base / "tokenizer.json").write_text("{}")
     assert "tokenizer" in prepare("--input", rows, "--out", tmp_path / "x.h5", "--raw", model=base, expect=65).stderr
-    assert "no such directory" in prepare("--input", rows, "--out", tmp_path / "x.h5", model=tmp_path / "no", expect=66).stderr
+    assert (
+        "no such directory"
+        in prepare("--input", rows, "--out", tmp_path / "x.h5", model=tmp_path / "no", expect=66).stderr
+    )
 
 
 def test_bad_command_lines_and_files(prepare, model, tmp_path):
@@ -204,17 +255,20 @@ def test_bad_command_lines_and_files(prepare, model, tmp_path):
     (tmp_path / "indented.json").write_text('\n\n[\n{"prompt": "a"}\n]')
     (tmp_path / "cut.json").write_text('{"prompt": "a"')
     for arguments, code, message in [
-            (["--input", rows], 64, "--out is missing"), (["--input", rows, "--out", out, "--nonsense"], 64, "--nonsense"),
-            (["--input", rows, "--out", out, "--count", "0"], 64, "--count"),
-            (["--input", rows, "--out", out, "--field", "promt=a"], 64, "promt"),
-            (["--input", tmp_path / "no", "--out", out], 66, "no such file"),
-            (["--input", rows, "--out", tmp_path / "no/out.h5"], 73, "no directory"),
-            (["--input", rows, "--out", rows], 73, "exists already"),
-            (["--input", cut, "--out", out], 65, "cut.jsonl.gz"), (["--input", tmp_path / "array.json", "--out", out], 65, "jq"),
-            (["--input", tmp_path / "indented.json", "--out", out], 65, "jq"),
-            (["--input", tmp_path / "cut.json", "--out", out], 65, "cut.json:1: not JSON: Expecting ',' delimiter"),
-            (["--input", tmp_path / "empty.jsonl", "--out", out], 65, "no example is left"),
-            (["--input", rows, "--out", out, "--min-answer-tokens", "500"], 65, "answer under 500 tokens")]:
+        (["--input", rows], 64, "--out is missing"),
+        (["--input", rows, "--out", out, "--nonsense"], 64, "--nonsense"),
+        (["--input", rows, "--out", out, "--count", "0"], 64, "--count"),
+        (["--input", rows, "--out", out, "--field", "promt=a"], 64, "promt"),
+        (["--input", tmp_path / "no", "--out", out], 66, "no such file"),
+        (["--input", rows, "--out", tmp_path / "no/out.h5"], 73, "no directory"),
+        (["--input", rows, "--out", rows], 73, "exists already"),
+        (["--input", cut, "--out", out], 65, "cut.jsonl.gz"),
+        (["--input", tmp_path / "array.json", "--out", out], 65, "jq"),
+        (["--input", tmp_path / "indented.json", "--out", out], 65, "jq"),
+        (["--input", tmp_path / "cut.json", "--out", out], 65, "cut.json:1: not JSON: Expecting ',' delimiter"),
+        (["--input", tmp_path / "empty.jsonl", "--out", out], 65, "no example is left"),
+        (["--input", rows, "--out", out, "--min-answer-tokens", "500"], 65, "answer under 500 tokens"),
+    ]:
         assert message in prepare(*arguments, expect=code).stderr
         assert not out.exists()
 
@@ -227,10 +281,25 @@ def test_outputs_take_nothing_away(prepare, tmp_path):
     (tmp_path / "link").symlink_to(rows)
     assert "no regular file" in prepare("--input", rows, "--out", tmp_path / "pipe", "--force", expect=73).stderr
     for name in ("rows.jsonl", "link"):
-        assert "one of the files to be read" in prepare("--input", rows, "--out", tmp_path / name, "--force", expect=73).stderr
-        assert "one of the files to be read" in prepare(
-            "--input", rows, "--out", tmp_path / "out.h5", "--force", "--control-short", tmp_path / name, "--control-tokens",
-            "16", expect=73).stderr
+        assert (
+            "one of the files to be read"
+            in prepare("--input", rows, "--out", tmp_path / name, "--force", expect=73).stderr
+        )
+        assert (
+            "one of the files to be read"
+            in prepare(
+                "--input",
+                rows,
+                "--out",
+                tmp_path / "out.h5",
+                "--force",
+                "--control-short",
+                tmp_path / name,
+                "--control-tokens",
+                "16",
+                expect=73,
+            ).stderr
+        )
     assert rows.read_bytes() == before and (tmp_path / "link").is_symlink() and (tmp_path / "pipe").is_fifo()
     prepare("--input", rows, "--out", tmp_path / ("n" * 252 + ".h5"))  # the longest name
     assert "cannot be written" in prepare("--input", rows, "--out", tmp_path / ("n" * 260), expect=73).stderr
@@ -239,12 +308,22 @@ def test_outputs_take_nothing_away(prepare, tmp_path):
 
 def test_names_that_no_file_can_hold(prepare, tmp_path):
     rows = tmp_path / os.fsdecode(b"caf\xe9.jsonl")
-    rows.write_text("".join(json.dumps(row) + "\n" for row in [
-        {"prompt": words(1, 30), "answer": "a"}, {"prompt": words(2, 30), "answer": "b", "source": "s\0x\ud800"},
-        {"prompt": words(3, 30), "answer": "c", "id": "\0"}, {"prompt": words(4, 30), "answer": "d", "id": "x\ud800"}]))
+    rows.write_text(
+        "".join(
+            json.dumps(row) + "\n"
+            for row in [
+                {"prompt": words(1, 30), "answer": "a"},
+                {"prompt": words(2, 30), "answer": "b", "source": "s\0x\ud800"},
+                {"prompt": words(3, 30), "answer": "c", "id": "\0"},
+                {"prompt": words(4, 30), "answer": "d", "id": "x\ud800"},
+            ]
+        )
+    )
     prepare("--input", rows, "--out", tmp_path / "out.h5")
     examples = read(tmp_path / "out.h5")[0]
-    assert {source for _, source, *_ in examples} == {"caf\ufffd", "s x\ufffd"} and len({name for name, *_ in examples}) == 4
+    assert {source for _, source, *_ in examples} == {"caf\ufffd", "s x\ufffd"} and len(
+        {name for name, *_ in examples}
+    ) == 4
     assert all(name for name, *_ in examples) and "x\ufffd" in {name for name, *_ in examples}
     assert launch.run(["inspect", tmp_path / "out.h5"], tmp_path).returncode == 0
 
@@ -252,9 +331,12 @@ def test_names_that_no_file_can_hold(prepare, tmp_path):
 def test_values_that_no_file_can_hold(prepare, tmp_path):
     rows = write_rows(tmp_path / "rows.jsonl", 3)
     for arguments, message in [
-            (["--seed", str(2**63)], "--seed"), (["--system", os.fsdecode(b"\xff")], "not UTF-8"),
-            (["--length-bins", "5", "--count", "3"], "more than --count 3"), (["--template-arg", "messages=[]"], "messages"),
-            (["--length-bins", "100000000", "--count", "all"], "--length-bins 100000000 is more than the 3981 lengths")]:
+        (["--seed", str(2**63)], "--seed"),
+        (["--system", os.fsdecode(b"\xff")], "not UTF-8"),
+        (["--length-bins", "5", "--count", "3"], "more than --count 3"),
+        (["--template-arg", "messages=[]"], "messages"),
+        (["--length-bins", "100000000", "--count", "all"], "--length-bins 100000000 is more than the 3981 lengths"),
+    ]:
         assert message in prepare("--input", rows, "--out", tmp_path / "out.h5", *arguments, expect=64).stderr
     prepare("--input", rows, "--out", tmp_path / "out.h5", "--seed", str(2**63 - 1))
     assert read(tmp_path / "out.h5")[1]["seed"] == 2**63 - 1
@@ -264,12 +346,22 @@ def test_standard_streams_that_are_closed_or_full(model, tmp_path):
     rows = write_rows(tmp_path / "rows.jsonl", 3)
     out = tmp_path / "out.h5"
     command = launch.command(["prepare", "--model", model, *LIMITS, "--input", rows, "--out", out, "--force"])
-    for redirection, code, error in ((">&-", 0, ""), (">&- 2>&-", 0, ""), ("| true", 0, ""),
-                                     ("> /dev/full", 74, f"winnow: prepare: {out}: written, but not the summary")):
+    for redirection, code, error in (
+        (">&-", 0, ""),
+        (">&- 2>&-", 0, ""),
+        ("| true", 0, ""),
+        ("> /dev/full", 74, f"winnow: prepare: {out}: written, but not the summary"),
+    ):
         out.unlink(missing_ok=True)
-        done = subprocess.run(["bash", "-o", "pipefail", "-c", f'"$@" {redirection}', "bash", *command],
-                              env=launch.environment(tmp_path), capture_output=True, text=True)
-        assert done.returncode == code and done.stderr.startswith(error) and bool(done.stderr) == bool(error), done.stderr
+        done = subprocess.run(
+            ["bash", "-o", "pipefail", "-c", f'"$@" {redirection}', "bash", *command],
+            env=launch.environment(tmp_path),
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == code and done.stderr.startswith(error) and bool(done.stderr) == bool(error), (
+            done.stderr
+        )
         assert len(read(out)[0]) == 3
     assert sorted(os.listdir(tmp_path)) == ["out.h5", "rows.jsonl"]
 
@@ -282,8 +374,10 @@ def test_pipes_and_hidden_files(prepare, tmp_path):
         hidden.write_bytes(b"\0")
     report = json.loads(prepare("--input", data, "--out", tmp_path / "out.h5", "--json").stdout)
     assert (report["rows"], report["kept"]) == (2, 2)
-    for name, content in (("plain", (data / "rows.jsonl").read_bytes()),
-                          ("gzip", gzip.compress((data / "rows.jsonl").read_bytes()))):
+    for name, content in (
+        ("plain", (data / "rows.jsonl").read_bytes()),
+        ("gzip", gzip.compress((data / "rows.jsonl").read_bytes())),
+    ):
         pipe = tmp_path / name
         os.mkfifo(pipe)
         (tmp_path / "content").write_bytes(content)
@@ -296,22 +390,35 @@ def test_pipes_and_hidden_files(prepare, tmp_path):
 def test_disk_that_is_full(prepare, tmp_path):
     """A limit of the file's size stands in for it: the temporary file, then the output."""
     rows = write_rows(tmp_path / "rows.jsonl", 40, lambda i: 400)
-    command = launch.command(["prepare", "--model", prepare.model, *LIMITS, "--input", rows, "--out", tmp_path / "out.h5"])
+    command = launch.command(
+        ["prepare", "--model", prepare.model, *LIMITS, "--input", rows, "--out", tmp_path / "out.h5"]
+    )
     prepare("--input", rows, "--out", tmp_path / "out.h5")
     size = (tmp_path / "out.h5").stat().st_size  # larger than the temporary file
     (tmp_path / "out.h5").unlink()
     for blocks in (4, size // 2048, size // 1024):
-        done = subprocess.run(["bash", "-c", f"trap '' XFSZ; ulimit -f {blocks}; exec \"$@\"", "bash", *command],
-                              env=launch.environment(tmp_path), capture_output=True, text=True)
-        assert done.returncode == 74 and len(done.stderr.splitlines()) == 1 and str(tmp_path) in done.stderr, done.stderr
-        assert "File too large" in done.stderr and ("out.h5: cannot be written" in done.stderr) == (blocks == size // 1024)
+        done = subprocess.run(
+            ["bash", "-c", f"trap '' XFSZ; ulimit -f {blocks}; exec \"$@\"", "bash", *command],
+            env=launch.environment(tmp_path),
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 74 and len(done.stderr.splitlines()) == 1 and str(tmp_path) in done.stderr, (
+            done.stderr
+        )
+        assert "File too large" in done.stderr and ("out.h5: cannot be written" in done.stderr) == (
+            blocks == size // 1024
+        )
         assert sorted(os.listdir(tmp_path)) == ["rows.jsonl"]
 
 
 def wait_for_workers(process):
     def workers():
-        children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True).stdout
+        children = subprocess.run(
+            ["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True
+        ).stdout
         return children.split()
+
     launch.wait_for(lambda: len(workers()) >= 2, process)
     return workers()
 
@@ -319,8 +426,23 @@ def wait_for_workers(process):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_interrupted_run_leaves_nothing(model, tmp_path, number):
     rows = write_rows(tmp_path / "rows.jsonl", 6000, lambda i: 900)
-    process = launch.start(["prepare", "--model", model, *LIMITS, "--input", rows, "--out", tmp_path / "out.h5", "--count",
-                            "all", "--processes", "2"], tmp_path)
+    process = launch.start(
+        [
+            "prepare",
+            "--model",
+            model,
+            *LIMITS,
+            "--input",
+            rows,
+            "--out",
+            tmp_path / "out.h5",
+            "--count",
+            "all",
+            "--processes",
+            "2",
+        ],
+        tmp_path,
+    )
     workers = wait_for_workers(process)
     assert len(workers) >= 2
     time.sleep(0.3)
@@ -331,8 +453,11 @@ def test_interrupted_run_leaves_nothing(model, tmp_path, number):
     else:
         assert code == 75 and "interrupted, nothing was written" in err and len(err.splitlines()) == 1
     assert sorted(os.listdir(tmp_path)) == ["rows.jsonl"]
-    launch.wait_for(lambda: not any(os.path.exists(f"/proc/{pid}/cmdline") and open(f"/proc/{pid}/cmdline").read()
-                                    for pid in workers))
+    launch.wait_for(
+        lambda: (
+            not any(os.path.exists(f"/proc/{pid}/cmdline") and open(f"/proc/{pid}/cmdline").read() for pid in workers)
+        )
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -340,18 +465,41 @@ def test_interrupt_while_python_still_imports(model, tmp_path, number):
     (tmp_path / "numpy.py").write_text(f"import os, time\nos.kill(os.getpid(), {int(number)})\ntime.sleep(60)\n")
     rows = write_rows(tmp_path / "rows.jsonl", 3)
     command = launch.command(["prepare", "--model", model, *LIMITS, "--input", rows, "--out", tmp_path / "out.h5"])
-    done = subprocess.run(command, env=launch.environment(tmp_path) | {"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        command,
+        env=launch.environment(tmp_path) | {"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+    )
     assert (done.returncode, done.stderr) == (
-        75, "winnow: prepare: interrupted, nothing was written; the same command begins anew\n")
+        75,
+        "winnow: prepare: interrupted, nothing was written; the same command begins anew\n",
+    )
     assert sorted(os.listdir(tmp_path)) == ["numpy.py", "rows.jsonl"]
 
 
 def peak_mib(model, rows, out, tmp_path):
     """Peak memory of the process that reads; the workers hold one batch each."""
-    process = launch.start(["prepare", "--model", model, "--input", rows, "--out", out, "--processes", "2",
-                            "--min-prompt-tokens", "400", "--max-prompt-tokens", "100000", "--min-answer-tokens", "1"],
-                           tmp_path)
+    process = launch.start(
+        [
+            "prepare",
+            "--model",
+            model,
+            "--input",
+            rows,
+            "--out",
+            out,
+            "--processes",
+            "2",
+            "--min-prompt-tokens",
+            "400",
+            "--max-prompt-tokens",
+            "100000",
+            "--min-answer-tokens",
+            "1",
+        ],
+        tmp_path,
+    )
     peak = 0
     while process.poll() is None:
         try:
@@ -374,7 +522,9 @@ def test_memory_does_not_grow_with_the_input(model, tmp_path):
         with open(rows, "w") as file:
             for i in range(copies * 50):
                 long = text * 80 if i % 10 == 0 else text[:60]
-                file.write(json.dumps({"id": i, "prompt": f"{i} {long}", "answer": "Yes.", "unused": "x" * 18000}) + "\n")
+                file.write(
+                    json.dumps({"id": i, "prompt": f"{i} {long}", "answer": "Yes.", "unused": "x" * 18000}) + "\n"
+                )
         assert rows.stat().st_size > copies * 0.9e6
         peak, out = peak_mib(model, rows, tmp_path / f"{name}.h5", tmp_path)
         peaks.append(peak)
@@ -385,14 +535,44 @@ def test_memory_does_not_grow_with_the_input(model, tmp_path):
 def test_calibrates(prepare, model, tmp_path):
     rows = write_rows(tmp_path / "rows.jsonl", 12, lambda i: 100 + 3 * i)
     long, short = tmp_path / "long.h5", tmp_path / "short.h5"
-    prepare("--input", rows, "--out", long, "--count", "4", "--min-prompt-tokens", "120", "--control-short", short,
-            "--control-tokens", "60")
-    done = launch.run(["calibrate", "--model", model, "--data", long, "--control", f"short={short}", "--window", "32", "--out",
-                       tmp_path / "run", "--device", "cpu"], tmp_path)
+    prepare(
+        "--input",
+        rows,
+        "--out",
+        long,
+        "--count",
+        "4",
+        "--min-prompt-tokens",
+        "120",
+        "--control-short",
+        short,
+        "--control-tokens",
+        "60",
+    )
+    done = launch.run(
+        [
+            "calibrate",
+            "--model",
+            model,
+            "--data",
+            long,
+            "--control",
+            f"short={short}",
+            "--window",
+            "32",
+            "--out",
+            tmp_path / "run",
+            "--device",
+            "cpu",
+        ],
+        tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     with h5py.File(tmp_path / "run/results.h5") as results:
         assert list(results["calibration/example_id"].asstr()[:]) == ids_of(long) == ids_of(short)
-        assert results["calibration/delta_nll"].shape == (4, 3) and np.all(np.isfinite(results["calibration/delta_nll"][:]))
+        assert results["calibration/delta_nll"].shape == (4, 3) and np.all(
+            np.isfinite(results["calibration/delta_nll"][:])
+        )
         lengths = [len(prompt) for _, _, prompt, _ in read(long)[0]]
         assert list(results["calibration/prompt_tokens"][:]) == lengths
 
@@ -402,7 +582,9 @@ def test_versions_agree_or_it_is_said(tmp_path):
     done = launch.run(["prepare", "--version"], tmp_path)
     assert done.stdout == f"winnow-prepare {version}\n" and done.stderr == ""
     program = launch.WINNOW.parent / "winnow-prepare"
-    other = subprocess.run([program, "--version"], env=os.environ | {"WINNOW_VERSION": "9.9.9"}, capture_output=True, text=True)
+    other = subprocess.run(
+        [program, "--version"], env=os.environ | {"WINNOW_VERSION": "9.9.9"}, capture_output=True, text=True
+    )
     assert "winnow is 9.9.9: install both from the same sources" in other.stderr
 
 
@@ -421,7 +603,17 @@ def test_installed_program(model, tmp_path):
     prefix, build = tmp_path / "prefix", launch.WINNOW.parent
     subprocess.run(["cmake", "--install", build, "--prefix", prefix], check=True, capture_output=True)
     rows = write_rows(tmp_path / "rows.jsonl", 3)
-    arguments = [prefix / "bin/winnow", "prepare", "--model", model, *LIMITS, "--input", rows, "--out", tmp_path / "out.h5"]
+    arguments = [
+        prefix / "bin/winnow",
+        "prepare",
+        "--model",
+        model,
+        *LIMITS,
+        "--input",
+        rows,
+        "--out",
+        tmp_path / "out.h5",
+    ]
     empty = tmp_path / "bin"
     empty.mkdir()
     (empty / "python3").write_text("#!/bin/sh\nexit 1\n")

@@ -14,13 +14,12 @@ import sys
 import xml.dom.minidom
 
 import h5py
+import launch
 import numpy as np
 import pytest
-import xarray as xr
-
-import launch
 import result_files
 import winnow_report
+import xarray as xr
 from report_pages import DONE, Page, codes_of_damage, damage, page_of, report
 from winnow_report import agreement, opening, reading, record, wording
 
@@ -90,16 +89,24 @@ def test_numbers_in_the_page_are_those_of_the_file(work, tmp_path):
         values = {name: cell[1] for name, cell in zip(names, row)}
         i = int(values["layer"])
         assert int(values["rank"]) == ranking["rank"][i]
-        for name, variable in (("mean delta NLL", "mean_delta_nll"), ("low", "ci_low"), ("high", "ci_high"),
-                               ("median", "median_delta_nll"), ("rank high", "rank_high")):
+        for name, variable in (
+            ("mean delta NLL", "mean_delta_nll"),
+            ("low", "ci_low"),
+            ("high", "ci_high"),
+            ("median", "median_delta_nll"),
+            ("rank high", "rank_high"),
+        ):
             assert float(values[name]) == ranking[variable][i]
         for k, p in zip(ranking["budget"], ranking["p_top_k"][:, i]):
             assert float(values[f"P(top {k})"]) == p
         shown = row[names.index("mean delta NLL")][0].replace("\u2212", "-")
         np.testing.assert_allclose(float(shown), ranking["mean_delta_nll"][i], rtol=6e-3)
     text = (tmp_path / "page.html").read_text()
-    heat = next(spec for spec in map(json.loads, re.findall(r'class="matrix-data">(.*?)</script>', text))
-                if spec["id"].startswith("heat"))
+    heat = next(
+        spec
+        for spec in map(json.loads, re.findall(r'class="matrix-data">(.*?)</script>', text))
+        if spec["id"].startswith("heat")
+    )
     sheet = heat["sheets"][0]
     values = np.frombuffer(base64.b64decode(sheet["data"]), "<f4").reshape(len(sheet["rows"]), -1)
     np.testing.assert_array_equal(values, delta.astype("<f4"))
@@ -186,6 +193,7 @@ def _without(*names):
     def change(file):
         for name in names:
             del file[name]
+
     return change
 
 
@@ -213,13 +221,21 @@ def _huge(file):
     file["ranking/mean_delta_nll"][0] = file["calibration/delta_nll"][0, 0] = 1e300
 
 
-@pytest.mark.parametrize("change,words", [
-    (_without("ranking"), "The file has no ranking"), (_without("calibration"), "no table per example"),
-    (_without("control"), "Long prompts against"), (_without("provenance", "deconfounding", "control"), "no control set"),
-    (_not_finite, "2 examples with values that are not finite"), (_odd_shapes, "are no order of its layers"),
-    (_constant, "The answer"), (_huge, "1.00e300"),
-    (lambda file: file.attrs.__setitem__("format_version", np.int64(0)), "older than this program"),
-], ids=["ranking", "calibration", "control", "provenance", "nan", "shapes", "constant", "huge", "older"])
+@pytest.mark.parametrize(
+    "change,words",
+    [
+        (_without("ranking"), "The file has no ranking"),
+        (_without("calibration"), "no table per example"),
+        (_without("control"), "Long prompts against"),
+        (_without("provenance", "deconfounding", "control"), "no control set"),
+        (_not_finite, "2 examples with values that are not finite"),
+        (_odd_shapes, "are no order of its layers"),
+        (_constant, "The answer"),
+        (_huge, "1.00e300"),
+        (lambda file: file.attrs.__setitem__("format_version", np.int64(0)), "older than this program"),
+    ],
+    ids=["ranking", "calibration", "control", "provenance", "nan", "shapes", "constant", "huge", "older"],
+)
 def test_odd_files_give_a_page_that_says_so(work, tmp_path, change, words):
     text = page_of(damage(work / "results.h5", tmp_path / "odd.h5", change), tmp_path)
     assert words in text
@@ -227,23 +243,33 @@ def test_odd_files_give_a_page_that_says_so(work, tmp_path, change, words):
 
 
 def test_text_of_the_file_is_escaped(tmp_path):
-    ids = ["</script><script>alert(1)</script>", "<img src=x onerror=alert(2)>", "tab\t\x01\x1b[31m", "x" * 3000, "<!--"]
+    ids = [
+        "</script><script>alert(1)</script>",
+        "<img src=x onerror=alert(2)>",
+        "tab\t\x01\x1b[31m",
+        "x" * 3000,
+        "<!--",
+    ]
     result_files.write(tmp_path / "results.h5", 5, 12, ids=ids, model="/m/<script>alert(3)</script>")
     text = page_of(tmp_path, tmp_path)
     assert "alert(1)" in text and "alert(3)" in text
     assert not re.search(r"<script>alert|<img src=x|\x01|\x1b|<!--", text.replace("<!DOCTYPE", ""))
 
 
-@pytest.mark.parametrize("make,code,words", [
-    (lambda f, data: f.write_bytes(data[:len(data) // 2]), BAD_DATA, "damaged or cut short"),
-    (lambda f, data: f.write_bytes(b""), BAD_DATA, "empty"),
-    (lambda f, data: f.write_text("hello"), BAD_DATA, "not an HDF5 file"),
-    (lambda f, data: h5py.File(f, "w").close(), BAD_DATA, "another kind"),
-    (lambda f, data: shutil.copy(launch.REPOSITORY / "tests/demo/long.h5", f), BAD_DATA, "winnow-calibration"),
-    (lambda f, data: f.mkdir(), NO_INPUT, "neither results.h5 nor collected.h5"),
-    (lambda f, data: (f.mkdir(), (f / "run.json").write_text("{}")), NO_INPUT, "not finished"),
-    (lambda f, data: None, NO_INPUT, "no such file"),
-], ids=["cut", "empty", "text", "other", "calibration", "directory", "unfinished", "missing"])
+@pytest.mark.parametrize(
+    "make,code,words",
+    [
+        (lambda f, data: f.write_bytes(data[: len(data) // 2]), BAD_DATA, "damaged or cut short"),
+        (lambda f, data: f.write_bytes(b""), BAD_DATA, "empty"),
+        (lambda f, data: f.write_text("hello"), BAD_DATA, "not an HDF5 file"),
+        (lambda f, data: h5py.File(f, "w").close(), BAD_DATA, "another kind"),
+        (lambda f, data: shutil.copy(launch.REPOSITORY / "tests/demo/long.h5", f), BAD_DATA, "winnow-calibration"),
+        (lambda f, data: f.mkdir(), NO_INPUT, "neither results.h5 nor collected.h5"),
+        (lambda f, data: (f.mkdir(), (f / "run.json").write_text("{}")), NO_INPUT, "not finished"),
+        (lambda f, data: None, NO_INPUT, "no such file"),
+    ],
+    ids=["cut", "empty", "text", "other", "calibration", "directory", "unfinished", "missing"],
+)
 def test_what_is_no_result_is_refused_in_one_line(work, tmp_path, make, code, words):
     make(tmp_path / "bad", (work / "results.h5").read_bytes())
     got, _, err = report(tmp_path / "bad", "--out", tmp_path / "page.html")
@@ -252,7 +278,9 @@ def test_what_is_no_result_is_refused_in_one_line(work, tmp_path, make, code, wo
 
 
 def test_a_newer_version_is_refused(work, tmp_path):
-    newer = damage(work / "results.h5", tmp_path / "new.h5", lambda f: f.attrs.__setitem__("format_version", np.int64(2)))
+    newer = damage(
+        work / "results.h5", tmp_path / "new.h5", lambda f: f.attrs.__setitem__("format_version", np.int64(2))
+    )
     code, _, err = report(newer, "--out", tmp_path / "page.html")
     assert code == BAD_DATA and "format version 2" in err
 
@@ -276,7 +304,9 @@ def test_several_results_are_compared(tmp_path):
     for i, window in enumerate((1024, 2048)):
         deltas.append(result_files.write(tmp_path / f"r{i}.h5", seed=i, window=window).mean(0))
     result_files.write(tmp_path / "other.h5", n_layers=6, model="/models/Other")
-    code, out, err = report(*(tmp_path / name for name in ("r0.h5", "r1.h5", "other.h5")), "--out", tmp_path / "page.html")
+    code, out, err = report(
+        *(tmp_path / name for name in ("r0.h5", "r1.h5", "other.h5")), "--out", tmp_path / "page.html"
+    )
     assert code == DONE and "3 results" in out, err
     page = Page((tmp_path / "page.html").read_text())
     _, row = page.tables["agreement-0"]
@@ -291,7 +321,9 @@ def test_figures_become_files(work, tmp_path):
         code, _, err = report(work, "--out", tmp_path / "page.html", "--figures", tmp_path / kind, "--format", kind)
         assert code == DONE, err
         files = sorted((tmp_path / kind).iterdir())
-        assert {"deltas-by-layer", "certainty-by-rank", "examples", "control-0", "stability-ranks"} <= {f.stem for f in files}
+        assert {"deltas-by-layer", "certainty-by-rank", "examples", "control-0", "stability-ranks"} <= {
+            f.stem for f in files
+        }
         for file in files:
             data = file.read_bytes()
             assert data.startswith(signature) and len(data) > 1500
@@ -310,12 +342,20 @@ def test_usage(work, tmp_path):
 
 
 def test_winnow_report_starts_it(work, tmp_path):
-    done = subprocess.run([launch.WINNOW, "report", work, "--out", tmp_path / "page.html"], capture_output=True, text=True,
-                          env=os.environ | {"WINNOW_PYTHON": sys.executable})
+    done = subprocess.run(
+        [launch.WINNOW, "report", work, "--out", tmp_path / "page.html"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"WINNOW_PYTHON": sys.executable},
+    )
     assert done.returncode == DONE, done.stderr
     assert (tmp_path / "page.html").read_text().startswith("<!DOCTYPE html>")
-    help_text = subprocess.run([launch.WINNOW, "report", "--help"], capture_output=True, text=True,
-                               env=os.environ | {"WINNOW_PYTHON": sys.executable}).stdout
+    help_text = subprocess.run(
+        [launch.WINNOW, "report", "--help"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"WINNOW_PYTHON": sys.executable},
+    ).stdout
     assert "--figures" in help_text and "Example:" in help_text
 
 
@@ -339,15 +379,19 @@ def write_collection(path, n_cells, n_layers, states=()):
     """A collected sweep with what the report reads of it; cells of `states` have no results."""
     random = np.random.default_rng(0)
     means = random.gamma(1, 1, (n_cells, n_layers))
-    means[n_cells - len(states):] = np.nan
+    means[n_cells - len(states) :] = np.nan
     text = h5py.string_dtype()
     with h5py.File(path, "w") as file:
         file.attrs["format"], file.attrs["format_version"] = "winnow-collection", np.int64(1)
         file.create_dataset("cell", data=[f"cell-{i}" for i in range(n_cells)], dtype=text).make_scale("cell")
         file.create_dataset("layer", data=np.arange(n_layers)).make_scale("layer")
         state = ["done"] * (n_cells - len(states)) + list(states)
-        columns = {"model": ["m"] * n_cells, "dataset": ["d"] * n_cells, "state": state,
-                   "reason": ["" if s == "done" else "the node went down" for s in state]}
+        columns = {
+            "model": ["m"] * n_cells,
+            "dataset": ["d"] * n_cells,
+            "state": state,
+            "reason": ["" if s == "done" else "the node went down" for s in state],
+        }
         for name, values in columns.items():
             file.create_dataset(name, data=values, dtype=text).dims[0].attach_scale(file["cell"])
         file["window"] = 1024 * (1 + np.arange(n_cells))

@@ -4,10 +4,9 @@ import os
 import re
 
 import h5py
+import launch
 import numpy as np
 import pytest
-
-import launch
 import result_files
 import tiny
 from report_pages import DONE, Page, codes_of_damage, damage, page_of, report
@@ -64,7 +63,8 @@ def test_numbers_of_the_signals_are_those_of_the_file(made, tmp_path):
         i = names.index(name)
         assert row["signal"][0] == name
         assert [number(row[column]) for column in ("transfer", "low", "high", "overlap")] == [
-            group[variable][i] for variable in ("transfer", "transfer_low", "transfer_high", "transfer_overlap")]
+            group[variable][i] for variable in ("transfer", "transfer_low", "transfer_high", "transfer_overlap")
+        ]
     given = {row["drop"][0]: row for row in rows_of(page, "partial-rho")}
     assert number(given["exact match, partial"]["rho"]) == group["partial_rho_exact_match"]
     assert number(given["token accuracy, partial"]["high"]) == group["partial_rho_accuracy_ci_high"]
@@ -88,7 +88,14 @@ def test_the_drops_of_the_ranking_are_compared_where_no_signal_was_measured(tmp_
 
 
 def _nan_signals(file):
-    for name in ("spearman_rho", "spearman_ci_low", "spearman_ci_high", "transfer", "partial_rho_exact_match", "partial_rho_accuracy"):
+    for name in (
+        "spearman_rho",
+        "spearman_ci_low",
+        "spearman_ci_high",
+        "transfer",
+        "partial_rho_exact_match",
+        "partial_rho_accuracy",
+    ):
         file["signals"][name][...] = np.nan
         file["signals"][name].attrs["status"] = "the same in <all> layers"
 
@@ -97,14 +104,21 @@ def _text_for_numbers(group, name):
     def change(file):
         del file[group][name]
         file[group][name] = "words"
+
     return change
 
 
-@pytest.mark.parametrize("change,figure", [
-    (_nan_signals, "transfer"), (_text_for_numbers("signals", "value"), "signals"),
-    (_text_for_numbers("signals", "transfer"), "signals"), (lambda file: file.__delitem__("signals/spearman_ci_low"), "signals"),
-    (lambda file: file.__delitem__("signals/top_k"), "transfer"),
-], ids=["nan", "value", "transfer", "interval", "top_k"])
+@pytest.mark.parametrize(
+    "change,figure",
+    [
+        (_nan_signals, "transfer"),
+        (_text_for_numbers("signals", "value"), "signals"),
+        (_text_for_numbers("signals", "transfer"), "signals"),
+        (lambda file: file.__delitem__("signals/spearman_ci_low"), "signals"),
+        (lambda file: file.__delitem__("signals/top_k"), "transfer"),
+    ],
+    ids=["nan", "value", "transfer", "interval", "top_k"],
+)
 def test_odd_signals_give_a_page(made, tmp_path, change, figure):
     text = page_of(damage(made / "signals.h5", tmp_path / "odd.h5", change), tmp_path)
     assert f'id="{figure}"' in text and words_of(text, figure)
@@ -142,7 +156,9 @@ def test_numbers_of_an_evaluation_are_those_of_the_file(made, tmp_path):
     assert [number(generated[name]["decode, tokens/s"]) for name in names] == group["decode_rate"].tolist()
     # The best pattern of each number of full layers, and the layers to copy.
     for k in (0, 3, 6):
-        best = max((i for i in range(len(names)) if group["full_layers"][i] == k), key=lambda i: group["mean_exact_match"][i])
+        best = max(
+            (i for i in range(len(names)) if group["full_layers"][i] == k), key=lambda i: group["mean_exact_match"][i]
+        )
         card = re.search(rf'<div class="budget" data-budget="{k}">.*?class="sure"', text, re.DOTALL).group(0)
         assert names[best] in card
         assert f'data-copy="{",".join(str(layer) for layer in np.flatnonzero(group["full_attention"][best]))}"' in card
@@ -156,7 +172,9 @@ def test_readings_of_an_evaluation_follow_the_intervals(made, tmp_path):
             file["evaluation/exact_match_minus_full"][at] = (low + high) / 2
             file["evaluation/exact_match_minus_full_ci_low"][at] = low
             file["evaluation/exact_match_minus_full_ci_high"][at] = high
+
         return write
+
     unsure = page_of(damage(made / "evaluation.h5", tmp_path / "unsure.h5", change(-0.1, 0.05)), tmp_path)
     assert "list:1,4,5, with 3 of 12 layers" in unsure and "without a loss that the examples show" in unsure
     assert "Not enough evidence of a difference: list:1,4,5." in words_of(unsure, "minus-full")
@@ -165,12 +183,18 @@ def test_readings_of_an_evaluation_follow_the_intervals(made, tmp_path):
     assert "list:1,4,5" in words_of(sure, "minus-full").partition("worse than full attention:")[2].partition(".")[0]
 
 
-@pytest.mark.parametrize("patterns,n,n_layers", [
-    ({"full": ([0], 1.0)}, 8, 1), ({"list:1": ([1], 0.5)}, 8, 12), ({"windowed": ([], 0.0)}, 1, 2),
-    ({f"list:{i}": ([i], i / 50) for i in range(40)}, 6, 48),
-    ({f"first:{i}": (list(range(i)), i / 20) for i in range(20)}, 12, 20),
-    ({"<b>x</b>" * 30: ([0, 1], 0.5), "full": ([0, 1, 2], 1.0)}, 4, 3),
-], ids=["one layer", "one pattern", "one example", "many", "budgets", "names"])
+@pytest.mark.parametrize(
+    "patterns,n,n_layers",
+    [
+        ({"full": ([0], 1.0)}, 8, 1),
+        ({"list:1": ([1], 0.5)}, 8, 12),
+        ({"windowed": ([], 0.0)}, 1, 2),
+        ({f"list:{i}": ([i], i / 50) for i in range(40)}, 6, 48),
+        ({f"first:{i}": (list(range(i)), i / 20) for i in range(20)}, 12, 20),
+        ({"<b>x</b>" * 30: ([0, 1], 0.5), "full": ([0, 1, 2], 1.0)}, 4, 3),
+    ],
+    ids=["one layer", "one pattern", "one example", "many", "budgets", "names"],
+)
 def test_small_and_large_evaluations_give_a_page(tmp_path, patterns, n, n_layers):
     result_files.write_evaluation(tmp_path / "results.h5", patterns, n, n_layers, generate=n > 4)
     text = page_of(tmp_path, tmp_path)
@@ -183,6 +207,7 @@ def _without(group, *patterns):
     def change(file):
         for name in [name for name in file[group] if any(re.fullmatch(pattern, name) for pattern in patterns)]:
             del file[group][name]
+
     return change
 
 
@@ -193,26 +218,39 @@ def _undefined(file):
     file["evaluation/mean_nll"][1] = np.nan
 
 
-@pytest.mark.parametrize("change,words", [
-    (_without("evaluation", ".*_minus_.*", "mcnemar.*"), "What full layers buy"),
-    (_without("evaluation", ".*_ci_.*"), "What full layers buy"),
-    (_without("evaluation", "kv_.*", "prefill_flop", "on_front.*"), "layers with full attention"),
-    (_without("evaluation", "nll", "exact_match", "token_accuracy", "example_id"), "not enough evidence that it is better"),
-    (_without("evaluation", "(mean_)?exact_match.*", "generated.*"), "What full layers buy"),
-    (_undefined, "the pattern &lt;full&gt; is not among them"), (_text_for_numbers("evaluation", "kv_cache_bytes"), "prefill"),
-    (_text_for_numbers("evaluation", "mean_nll"), "exact match"), (_without("/", "provenance"), "What full layers buy"),
-], ids=["differences", "intervals", "costs", "examples", "exact match", "nan", "type", "mean", "provenance"])
+@pytest.mark.parametrize(
+    "change,words",
+    [
+        (_without("evaluation", ".*_minus_.*", "mcnemar.*"), "What full layers buy"),
+        (_without("evaluation", ".*_ci_.*"), "What full layers buy"),
+        (_without("evaluation", "kv_.*", "prefill_flop", "on_front.*"), "layers with full attention"),
+        (
+            _without("evaluation", "nll", "exact_match", "token_accuracy", "example_id"),
+            "not enough evidence that it is better",
+        ),
+        (_without("evaluation", "(mean_)?exact_match.*", "generated.*"), "What full layers buy"),
+        (_undefined, "the pattern &lt;full&gt; is not among them"),
+        (_text_for_numbers("evaluation", "kv_cache_bytes"), "prefill"),
+        (_text_for_numbers("evaluation", "mean_nll"), "exact match"),
+        (_without("/", "provenance"), "What full layers buy"),
+    ],
+    ids=["differences", "intervals", "costs", "examples", "exact match", "nan", "type", "mean", "provenance"],
+)
 def test_odd_evaluations_give_a_page(made, tmp_path, change, words):
     assert words in page_of(damage(made / "evaluation.h5", tmp_path / "odd.h5", change), tmp_path)
 
 
-@pytest.mark.parametrize("source,change,words", [
-    ("evaluation.h5", _without("evaluation", "pattern"), "not readable as netCDF-4"),
-    ("evaluation.h5", _text_for_numbers("evaluation", "full_attention"), "no patterns of layers"),
-    ("evaluation.h5", _without("evaluation", "mean_.*"), "no finite mean"),
-    ("search.h5", _without("selection", ".*"), "no method"),
-    ("search.h5", _without("selection/greedy-forward", "keep"), "not readable as netCDF-4"),
-], ids=["pattern", "full_attention", "means", "methods", "keep"])
+@pytest.mark.parametrize(
+    "source,change,words",
+    [
+        ("evaluation.h5", _without("evaluation", "pattern"), "not readable as netCDF-4"),
+        ("evaluation.h5", _text_for_numbers("evaluation", "full_attention"), "no patterns of layers"),
+        ("evaluation.h5", _without("evaluation", "mean_.*"), "no finite mean"),
+        ("search.h5", _without("selection", ".*"), "no method"),
+        ("search.h5", _without("selection/greedy-forward", "keep"), "not readable as netCDF-4"),
+    ],
+    ids=["pattern", "full_attention", "means", "methods", "keep"],
+)
 def test_what_holds_nothing_is_refused_in_one_line(made, tmp_path, source, change, words):
     code, _, err = report(damage(made / source, tmp_path / "odd.h5", change), "--out", tmp_path / "page.html")
     assert code == BAD_DATA and words in err
@@ -239,16 +277,27 @@ def test_numbers_of_a_search_are_those_of_the_file(made, tmp_path):
     assert "75\u00a0% of the wins are kept" in text
     for row in rows_of(page, "pairs"):
         at = int(row["layer"][1]), int(row["other layer"][1])
-        for column, variable in (("interaction", "interaction_nll"), ("low", "interaction_nll_ci_low"),
-                                 ("delta NLL of both", "delta_nll_pair"), ("interaction of exact match", "interaction_exact_match")):
+        for column, variable in (
+            ("interaction", "interaction_nll"),
+            ("low", "interaction_nll_ci_low"),
+            ("delta NLL of both", "delta_nll_pair"),
+            ("interaction of exact match", "interaction_exact_match"),
+        ):
             assert number(row[column]) == pairs[variable][at]
     upper = [(i, j) for i in range(4) for j in range(i + 1, 4)]
     clear = [one for one in upper if pairs["interaction_nll_ci_low"][one] > 0]
     assert f"Of 6 pairs {len(clear)} hurt" in words_of(text, "pairs")
 
 
-@pytest.mark.parametrize("n_layers,methods", [(2, ("greedy-backward",)), (12, ("pairs",)), (1, ("pairs",)),
-                                              (48, ("greedy-forward", "greedy-backward", "pairs"))])
+@pytest.mark.parametrize(
+    "n_layers,methods",
+    [
+        (2, ("greedy-backward",)),
+        (12, ("pairs",)),
+        (1, ("pairs",)),
+        (48, ("greedy-forward", "greedy-backward", "pairs")),
+    ],
+)
 def test_searches_of_other_shapes_give_a_page(tmp_path, n_layers, methods):
     result_files.write_search(tmp_path / "results.h5", n_layers, methods=methods)
     text = page_of(tmp_path, tmp_path)
@@ -256,14 +305,24 @@ def test_searches_of_other_shapes_give_a_page(tmp_path, n_layers, methods):
         assert words_of(text, "pairs" if method == "pairs" else f"{method}-kept")
 
 
-@pytest.mark.parametrize("change,words", [
-    (_without("selection/greedy-forward", ".*_verified", "rho_.*", "wins_kept", "n_verified"), "--verify N"),
-    (_without("selection/greedy-forward", "nll.*", "exact_match.*", "pattern.*", "example_id"), "greedy-forward-kept"),
-    (_without("selection/greedy-forward", "mean_exact_match.*", "objective"), "NLL"),
-    (_text_for_numbers("selection/greedy-forward", "full"), "Not readable, and left out: greedy-forward"),
-    (_without("selection/pairs", ".*_ci_.*", "interaction_exact_match", "delta_nll.*"), "for 6 there is not enough evidence"),
-    (lambda file: file["selection/greedy-forward/mean_nll"].__setitem__(Ellipsis, np.nan), "greedy-forward-kept"),
-], ids=["unverified", "examples", "objective", "type", "pairs", "nan"])
+@pytest.mark.parametrize(
+    "change,words",
+    [
+        (_without("selection/greedy-forward", ".*_verified", "rho_.*", "wins_kept", "n_verified"), "--verify N"),
+        (
+            _without("selection/greedy-forward", "nll.*", "exact_match.*", "pattern.*", "example_id"),
+            "greedy-forward-kept",
+        ),
+        (_without("selection/greedy-forward", "mean_exact_match.*", "objective"), "NLL"),
+        (_text_for_numbers("selection/greedy-forward", "full"), "Not readable, and left out: greedy-forward"),
+        (
+            _without("selection/pairs", ".*_ci_.*", "interaction_exact_match", "delta_nll.*"),
+            "for 6 there is not enough evidence",
+        ),
+        (lambda file: file["selection/greedy-forward/mean_nll"].__setitem__(Ellipsis, np.nan), "greedy-forward-kept"),
+    ],
+    ids=["unverified", "examples", "objective", "type", "pairs", "nan"],
+)
 def test_odd_searches_give_a_page(made, tmp_path, change, words):
     assert words in page_of(damage(made / "search.h5", tmp_path / "odd.h5", change), tmp_path)
 
@@ -271,11 +330,19 @@ def test_odd_searches_give_a_page(made, tmp_path, change, words):
 # ---- the text of answer tokens --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("spoil", [
-    lambda model, data: (model / "tokenizer.json").write_text("{"), lambda model, data: (model / "tokenizer.json").unlink(),
-    lambda model, data: data.write_bytes(b"no HDF5"), lambda model, data: data.unlink(),
-    lambda model, data: _shift(data), lambda model, data: _claim(data), lambda model, data: None,
-], ids=["broken", "no tokenizer", "no data", "missing", "other data", "other tokenizer", "whole"])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda model, data: (model / "tokenizer.json").write_text("{"),
+        lambda model, data: (model / "tokenizer.json").unlink(),
+        lambda model, data: data.write_bytes(b"no HDF5"),
+        lambda model, data: data.unlink(),
+        lambda model, data: _shift(data),
+        lambda model, data: _claim(data),
+        lambda model, data: None,
+    ],
+    ids=["broken", "no tokenizer", "no data", "missing", "other data", "other tokenizer", "whole"],
+)
 def test_the_text_of_tokens_is_left_out_where_it_is_not_sure(tmp_path, spoil, request):
     (tmp_path / "model").mkdir()
     tiny.write_tokenizer(tmp_path / "model", [f"word-{i}" for i in range(64)])
@@ -306,17 +373,22 @@ def test_results_of_every_kind_share_a_page(made, tmp_path):
     code, out, err = report(*sources, "--out", tmp_path / "page.html", "--figures", tmp_path / "figures")
     assert code == DONE and "3 results" in out, err
     text = (tmp_path / "page.html").read_text()
-    places = [text.index(f'id="{name}"') for name in ("r0", "r0-front", "r1", "r1-greedy-forward-kept", "r2", "r2-deltas")]
+    places = [
+        text.index(f'id="{name}"') for name in ("r0", "r0-front", "r1", "r1-greedy-forward-kept", "r2", "r2-deltas")
+    ]
     assert places == sorted(places)
     for word in ("Whole patterns on held-out examples", "Joint selection", "Layers one at a time"):
-        assert f"{word}: " in text[:places[0]]
-    assert {"r0-front-nll.svg", "r1-pairs-nll.svg", "r2-transfer-worth.svg"} <= {file.name for file in (tmp_path / "figures").iterdir()}
+        assert f"{word}: " in text[: places[0]]
+    assert {"r0-front-nll.svg", "r1-pairs-nll.svg", "r2-transfer-worth.svg"} <= {
+        file.name for file in (tmp_path / "figures").iterdir()
+    }
 
 
 def test_large_results_of_every_kind_stay_within_the_size(tmp_path):
     random = np.random.default_rng(0)
-    patterns = {"full": (list(range(96)), 1.0)} | {f"pattern-{i}-{'x' * 40}": (sorted(random.permutation(96)[:24].tolist()), i / 150)
-                                                   for i in range(150)}
+    patterns = {"full": (list(range(96)), 1.0)} | {
+        f"pattern-{i}-{'x' * 40}": (sorted(random.permutation(96)[:24].tolist()), i / 150) for i in range(150)
+    }
     result_files.write(tmp_path / "c.h5", 1000, 96)
     result_files.add_signals(tmp_path / "c.h5")
     result_files.write_search(tmp_path / "s.h5", 96, 64, methods=("greedy-forward", "greedy-backward", "pairs"))
@@ -329,7 +401,9 @@ def test_large_results_of_every_kind_stay_within_the_size(tmp_path):
 
 
 def test_any_damaged_byte_gives_a_page_or_one_line(made, tmp_path):
-    codes = set.union(*(codes_of_damage(made / name, 6, 40, tmp_path) for name in ("signals.h5", "evaluation.h5", "search.h5")))
+    codes = set.union(
+        *(codes_of_damage(made / name, 6, 40, tmp_path) for name in ("signals.h5", "evaluation.h5", "search.h5"))
+    )
     assert codes <= {DONE, BAD_DATA}
 
 
@@ -341,7 +415,9 @@ def kinds(tmp_path_factory):
 
 
 def test_real_runs_of_every_verb_share_a_page(kinds, tmp_path):
-    code, _, err = report(*(kinds / name for name in ("search", "calibration", "evaluation")), "--out", tmp_path / "page.html")
+    code, _, err = report(
+        *(kinds / name for name in ("search", "calibration", "evaluation")), "--out", tmp_path / "page.html"
+    )
     assert code == DONE, err
     text = (tmp_path / "page.html").read_text()
     page = Page(text)
@@ -351,7 +427,9 @@ def test_real_runs_of_every_verb_share_a_page(kinds, tmp_path):
         rows = {row["pattern"][0]: row for row in rows_of(page, "r0-evaluation")}
         assert [number(rows[name]["mean nll"]) for name in names] == file["evaluation/mean_nll"][:].tolist()
         written = {row["pattern"][0]: row for row in rows_of(page, "r0-generation")}
-        assert [number(written[name]["decode, tokens/s"]) for name in names] == file["evaluation/decode_rate"][:].tolist()
+        assert [number(written[name]["decode, tokens/s"]) for name in names] == file["evaluation/decode_rate"][
+            :
+        ].tolist()
     with h5py.File(kinds / "search/results.h5") as file:
         for method in ("greedy-forward", "greedy-backward"):
             group, rows = file[f"selection/{method}"], rows_of(page, f"r1-{method}-kept")
@@ -359,7 +437,9 @@ def test_real_runs_of_every_verb_share_a_page(kinds, tmp_path):
             assert [number(row["mean nll"]) for row in rows] == group["mean_nll"][:].tolist()
         pairs = file["selection/pairs"]
         upper = np.triu_indices(len(pairs["candidate"]), 1)
-        assert [number(row["interaction"]) for row in rows_of(page, "r1-pairs")] == pairs["interaction_nll"][:][upper].tolist()
+        assert [number(row["interaction"]) for row in rows_of(page, "r1-pairs")] == pairs["interaction_nll"][:][
+            upper
+        ].tolist()
         forward = file["selection/greedy-forward"]
         assert f"{forward['n_verified'][()]} verified patterns on {forward['n_verified_examples'][()]} examples" in text
     with h5py.File(kinds / "calibration/results.h5") as file:
@@ -374,16 +454,44 @@ def test_verified_means_are_of_the_verified_examples():
     assert found[0][0] == 2 and found[1][0] == 2 and np.isnan(found[0][1]) and np.isnan(found[1][1])
 
 
-@pytest.mark.parametrize("name", ["mean_exact_match", "kv_cache_bytes", "full_layers", "exact_match_minus_full", "on_front_nll",
-                                  "generated_cache_bytes", "mean_nll"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mean_exact_match",
+        "kv_cache_bytes",
+        "full_layers",
+        "exact_match_minus_full",
+        "on_front_nll",
+        "generated_cache_bytes",
+        "mean_nll",
+    ],
+)
 def test_a_real_evaluation_may_lack_variables(kinds, tmp_path, name):
-    text = page_of(damage(kinds / "evaluation/results.h5", tmp_path / "results.h5", _without("evaluation", name)), tmp_path)
+    text = page_of(
+        damage(kinds / "evaluation/results.h5", tmp_path / "results.h5", _without("evaluation", name)), tmp_path
+    )
     assert 'id="front"' in text and ">nan" not in text and "nan " not in text
 
 
 def test_one_pattern_and_one_example_alone_get_a_page(kinds, tmp_path):
-    done = launch.run(["evaluate", "--model", kinds / "model", "--data", kinds / "long.h5", "--window", 8, "--limit", 1,
-                       "--pattern", "windowed", "--out", tmp_path / "run"], kinds / "cache")
+    done = launch.run(
+        [
+            "evaluate",
+            "--model",
+            kinds / "model",
+            "--data",
+            kinds / "long.h5",
+            "--window",
+            8,
+            "--limit",
+            1,
+            "--pattern",
+            "windowed",
+            "--out",
+            tmp_path / "run",
+        ],
+        kinds / "cache",
+    )
     assert done.returncode == DONE, done.stderr
     assert "Only 1 example" in page_of(tmp_path / "run", tmp_path)
 

@@ -7,15 +7,16 @@ import re
 import shutil
 
 import h5py
+import launch
 import numpy as np
 import pytest
-
-import launch
 import result_files
 import tiny
 from winnow_report import command_line
 
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
 NARROW, WIDE = 400, 1600
 HOSTILE = "</script><b>example</b>"
 WORDS = [f"</script><b>word-{i}" for i in range(64)]
@@ -47,8 +48,23 @@ def pages(tmp_path_factory):
     tiny.write_tokenizer(work / "model", WORDS)
     tiny.write_calibration(work / "long.h5", [60, 50, 70, 40, 64, 48, 52, 66, 44])
     tiny.write_calibration(work / "short.h5", [20, 24, 22, 21], prefix="short")
-    done = launch.run(["calibrate", "--model", work / "model", "--data", work / "long.h5", "--control",
-                       f"short={work / 'short.h5'}", "--window", 8, "--per-token", "--out", work / "run"], work / "cache")
+    done = launch.run(
+        [
+            "calibrate",
+            "--model",
+            work / "model",
+            "--data",
+            work / "long.h5",
+            "--control",
+            f"short={work / 'short.h5'}",
+            "--window",
+            8,
+            "--per-token",
+            "--out",
+            work / "run",
+        ],
+        work / "cache",
+    )
     assert done.returncode == 0, done.stderr
     ids = [HOSTILE, *(f"example-{i:04d}" for i in range(1, 40))]
     result_files.write(work / "full.h5", 40, 36, ids=ids)
@@ -59,13 +75,17 @@ def pages(tmp_path_factory):
     result_files.write(work / "large.h5", 1000, 96)
     result_files.run_all_kinds(work / "kinds", launch, tiny)
     kinds = [work / "kinds" / name for name in ("calibration", "evaluation", "search")]
-    return {"kinds": write_page(kinds, work / "kinds.html"), "run": write_page([work / "run"], work / "run.html"), "full": write_page([work / "full.h5"], work / "full.html"),
-            "several": write_page([work / "run", work / "full.h5", work / "other.h5"], work / "several.html"),
-            "large": write_page([work / "large.h5"], work / "large.html"),
-            "evaluation": write_page([work / "evaluation.h5"], work / "evaluation.html"),
-            "search": write_page([work / "search.h5"], work / "search.html"),
-            "mixed": write_page([work / name for name in ("full.h5", "search.h5", "evaluation.h5")], work / "mixed.html"),
-            "work": work}
+    return {
+        "kinds": write_page(kinds, work / "kinds.html"),
+        "run": write_page([work / "run"], work / "run.html"),
+        "full": write_page([work / "full.h5"], work / "full.html"),
+        "several": write_page([work / "run", work / "full.h5", work / "other.h5"], work / "several.html"),
+        "large": write_page([work / "large.h5"], work / "large.html"),
+        "evaluation": write_page([work / "evaluation.h5"], work / "evaluation.html"),
+        "search": write_page([work / "search.h5"], work / "search.html"),
+        "mixed": write_page([work / name for name in ("full.h5", "search.h5", "evaluation.h5")], work / "mixed.html"),
+        "work": work,
+    }
 
 
 class Opened:
@@ -121,10 +141,22 @@ def test_every_figure_is_drawn(browser, pages, name, scheme, width):
         opened.check_quiet()
 
 
-FIGURES = {"full": {"deltas", "certainty", "examples", "control-0", "exact-match", "stability", "signals", "signal-pairs",
-                    "partial-rho", "transfer"},
-           "evaluation": {"front", "minus-full", "minus-baseline", "costs", "generation", "patterns"},
-           "search": {"greedy-forward-kept", "greedy-forward-course", "greedy-forward-verified", "pairs"}}
+FIGURES = {
+    "full": {
+        "deltas",
+        "certainty",
+        "examples",
+        "control-0",
+        "exact-match",
+        "stability",
+        "signals",
+        "signal-pairs",
+        "partial-rho",
+        "transfer",
+    },
+    "evaluation": {"front", "minus-full", "minus-baseline", "costs", "generation", "patterns"},
+    "search": {"greedy-forward-kept", "greedy-forward-course", "greedy-forward-verified", "pairs"},
+}
 
 
 @pytest.mark.parametrize("width", [NARROW, WIDE])
@@ -157,7 +189,9 @@ def test_hover_names_the_example_and_its_value(browser, pages, width):
             page.get_by_role("button", name=name, exact=True).click()
             box = image.bounding_box()
             for row, column in ((0, 0), (17, 5), (39, 35)):
-                page.mouse.move(box["x"] + (column + 0.5) / 36 * box["width"], box["y"] + (row + 0.5) / 40 * box["height"])
+                page.mouse.move(
+                    box["x"] + (column + 0.5) / 36 * box["width"], box["y"] + (row + 0.5) / 40 * box["height"]
+                )
                 lines = page.inner_text("#tip").split("\n")
                 assert lines[0] == ids[order[row]]
                 layer, value = re.fullmatch(r"layer (\d+): delta NLL (\S+) nats per token", lines[1]).groups()
@@ -243,7 +277,9 @@ def test_tables_are_copied_in_full_precision(browser, pages):
             means, rank = file["ranking/mean_delta_nll"][:], file["ranking/rank"][:]
         assert [int(row["rank"]) for row in rows] == list(range(1, 9))
         for row in rows:
-            assert float(row["mean delta NLL"]) == means[int(row["layer"])] and int(row["rank"]) == rank[int(row["layer"])]
+            assert (
+                float(row["mean delta NLL"]) == means[int(row["layer"])] and int(row["rank"]) == rank[int(row["layer"])]
+            )
         opened.check_quiet()
 
 

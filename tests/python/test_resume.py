@@ -9,9 +9,8 @@ import subprocess
 import time
 
 import h5py
-import pytest
-
 import launch
+import pytest
 import tiny
 
 LENGTHS = [700, 640, 560, 720, 500, 610, 530, 660]
@@ -30,8 +29,19 @@ def work(tmp_path_factory):
 
 
 def arguments(work, out, *more):
-    return ["calibrate", "--model", work / "model", "--data", work / "long.h5", "--out", work / out, *WINDOW,
-            "--threads", 1, *more]
+    return [
+        "calibrate",
+        "--model",
+        work / "model",
+        "--data",
+        work / "long.h5",
+        "--out",
+        work / out,
+        *WINDOW,
+        "--threads",
+        1,
+        *more,
+    ]
 
 
 def calibrate(work, out, *more, ranks=None):
@@ -71,6 +81,7 @@ def resume_and_compare(work, out, quiet, ranks=None):
 
 # ---- crashes ---------------------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("ranks, resumed_ranks, seed", [(None, 2, 1), (2, None, 2), (3, 1, 3), (2, 4, 4)])
 def test_kill_everything_and_resume(work, quiet, ranks, resumed_ranks, seed):
     out = f"killed{seed}"
@@ -102,8 +113,9 @@ def test_a_rank_that_dies_under_a_launcher_that_does_not_mind(work, quiet):
     """srun lets the other tasks of a step live, and so does this mpirun: they find out themselves."""
     command = launch.command(arguments(work, "alone"), 2)
     command.insert(1, "--enable-recovery")
-    process = subprocess.Popen(command, env=launch.environment(work / "cache"), stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, env=launch.environment(work / "cache"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     launch.wait_for(lambda: len(shards(work, "alone")) >= 1, process)
     ranks = launch.rank_processes(process)
     assert len(ranks) == 2
@@ -119,9 +131,18 @@ def test_a_rank_that_dies_under_a_launcher_that_does_not_mind(work, quiet):
 
 # ---- signals ---------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("number, ranks, grace", [
-    (signal.SIGUSR1, None, 240), (signal.SIGUSR1, None, 0), (signal.SIGTERM, None, 240), (signal.SIGINT, None, 240),
-    (signal.SIGUSR1, 2, 240), (signal.SIGUSR1, 3, 0)])
+
+@pytest.mark.parametrize(
+    "number, ranks, grace",
+    [
+        (signal.SIGUSR1, None, 240),
+        (signal.SIGUSR1, None, 0),
+        (signal.SIGTERM, None, 240),
+        (signal.SIGINT, None, 240),
+        (signal.SIGUSR1, 2, 240),
+        (signal.SIGUSR1, 3, 0),
+    ],
+)
 def test_signals_stop_the_run_and_it_resumes(work, quiet, number, ranks, grace):
     out = f"{signal.Signals(number).name}-{ranks}-{grace}"
     process = start_until(work, out, 1, ranks, ["--grace", grace])
@@ -159,6 +180,7 @@ def test_term_under_mpirun_loses_only_units_in_flight(work, quiet):
 
 # ---- damage ----------------------------------------------------------------------------------------------------------
 
+
 def test_damaged_and_foreign_shards_are_measured_again(work, quiet):
     assert calibrate(work, "damaged").returncode == 0
     (work / "damaged" / "results.h5").unlink()
@@ -183,6 +205,7 @@ def test_leftovers_of_a_crash_are_removed(work, quiet):
 
 
 # ---- the same command ------------------------------------------------------------------------------------------------
+
 
 def test_a_finished_run_prints_its_table_and_ends(work):
     first = calibrate(work, "finished", "--limit", 2)
@@ -231,24 +254,33 @@ def test_limit_layers_controls_and_tokens_grow(work, quiet):
     resume_and_compare(work, "grown", quiet)
 
 
-@pytest.mark.parametrize("flag, value, field", [
-    ("--window", 65, "window_keys"), ("--sinks", 3, "sinks"), ("--decode", "full", "decode"),
-    ("--tail-rows", 5, "tail_rows"), ("--base", "windowed", "base"), ("--data", "other.h5", "data_sha256")])
+@pytest.mark.parametrize(
+    "flag, value, field",
+    [
+        ("--window", 65, "window_keys"),
+        ("--sinks", 3, "sinks"),
+        ("--decode", "full", "decode"),
+        ("--tail-rows", 5, "tail_rows"),
+        ("--base", "windowed", "base"),
+        ("--data", "other.h5", "data_sha256"),
+    ],
+)
 def test_other_settings_are_refused(work, flag, value, field):
     if not (work / "mismatch").exists():
         assert calibrate(work, "mismatch", "--limit", 1, "--layers", "0").returncode == 0
     line = arguments(work, "mismatch", "--limit", 1, "--layers", "0")
     if flag in line:
-        del line[line.index(flag):line.index(flag) + 2]
+        del line[line.index(flag) : line.index(flag) + 2]
     done = launch.run([*line, flag, work / value if flag == "--data" else value], work / "cache")
     assert done.returncode == 78, done.stderr
-    message, = launch.error_lines(done.stderr)
+    (message,) = launch.error_lines(done.stderr)
     assert field in message
     if flag != "--data":
         assert str(value) in message
 
 
 # ---- lock ------------------------------------------------------------------------------------------------------------
+
 
 def test_a_second_job_is_locked_out(work, quiet):
     process = start_until(work, "locked", 1)
@@ -257,7 +289,7 @@ def test_a_second_job_is_locked_out(work, quiet):
     try:
         second = calibrate(work, "locked", ranks=2)
         assert second.returncode == 75, second.stderr
-        message, = launch.error_lines(second.stderr)
+        (message,) = launch.error_lines(second.stderr)
         assert f"process {process.pid} on " in message
     finally:
         os.kill(process.pid, signal.SIGKILL)
@@ -268,6 +300,7 @@ def test_a_second_job_is_locked_out(work, quiet):
 
 
 # ---- full disk -------------------------------------------------------------------------------------------------------
+
 
 @pytest.fixture
 def small_disk(tmp_path):
@@ -286,7 +319,7 @@ def test_a_full_disk_keeps_what_is_finished(work, quiet, small_disk, ranks):
     out = pathlib.Path(os.path.relpath(small_disk / "run", work))
     done = calibrate(work, out, ranks=ranks)
     assert done.returncode == 74, done.stderr
-    message, = launch.error_lines(done.stderr)
+    (message,) = launch.error_lines(done.stderr)
     assert "No space left" in message
     kept = len(shards(work, out))
     assert 0 < kept < len(LENGTHS)

@@ -1,4 +1,5 @@
 """The schema in results/README.md against a real results file, in both directions, through h5py and xarray."""
+
 import os
 import pathlib
 import re
@@ -14,9 +15,13 @@ BUILD = pathlib.Path(os.environ.get("WINNOW_BUILD", REPOSITORY / "build"))
 NETCDF_ONLY_DIMENSION = "This is a netCDF dimension but not a netCDF variable."
 NETCDF_ATTRIBUTES = {"CLASS", "NAME", "REFERENCE_LIST", "DIMENSION_LIST"}
 GROUPS = {
-    "calibration": "/calibration", "control/short": "/control/NAME", "control/no-effect_0.1": "/control/NAME",
-    "ranking": "/ranking", "deconfounding/short": "/deconfounding/NAME",
-    "deconfounding/no-effect_0.1": "/deconfounding/NAME", "reliability": "/reliability",
+    "calibration": "/calibration",
+    "control/short": "/control/NAME",
+    "control/no-effect_0.1": "/control/NAME",
+    "ranking": "/ranking",
+    "deconfounding/short": "/deconfounding/NAME",
+    "deconfounding/no-effect_0.1": "/deconfounding/NAME",
+    "reliability": "/reliability",
     "signals": "/signals",
 }
 
@@ -30,8 +35,11 @@ def read_schema(title):
     """{group of the document: {variable: {type, dimensions, units, optional}}} from the tables of that section."""
     schema = {}
     for section in re.split(r"^### ", document_section(title), flags=re.M)[1:]:
-        rows = [[cell.strip() for cell in line.strip("|").split("|")]
-                for line in section.splitlines() if line.startswith("| `")]
+        rows = [
+            [cell.strip() for cell in line.strip("|").split("|")]
+            for line in section.splitlines()
+            if line.startswith("| `")
+        ]
         for group in re.findall(r"`(/[^`]*)`", section.splitlines()[0]):
             schema[group] = {
                 row[0].strip("`"): {
@@ -39,7 +47,9 @@ def read_schema(title):
                     "dimensions": () if row[2] == "scalar" else tuple(re.split(r",\s*", row[2])),
                     "units": row[3] if len(row) > 3 else None,
                     "optional": row[-1].startswith("*optional*"),
-                } for row in rows}
+                }
+                for row in rows
+            }
     return schema
 
 
@@ -107,7 +117,9 @@ def test_variables_through_h5py(result_file, group):
         assert set(found) <= set(documented), "not in results/README.md"
         missing = set(documented) - set(found)
         optional = {name for name, entry in documented.items() if entry["optional"]}
-        assert missing <= (set() if group in {"calibration", "ranking"} else optional), "in results/README.md, not in the file"
+        assert missing <= (set() if group in {"calibration", "ranking"} else optional), (
+            "in results/README.md, not in the file"
+        )
         for name, dataset in found.items():
             entry = documented[name]
             assert type_of(dataset) == entry["type"], name
@@ -136,8 +148,9 @@ def test_the_whole_file_as_a_tree(result_file):
         ranking = tree["ranking"].to_dataset().sortby("rank")
         calibration = tree["calibration"].to_dataset()
         best = int(ranking.layer[0])
-        np.testing.assert_allclose(float(calibration.delta_nll.sel(layer=best).mean("example")),
-                                   float(ranking.mean_delta_nll[0]), rtol=1e-12)
+        np.testing.assert_allclose(
+            float(calibration.delta_nll.sel(layer=best).mean("example")), float(ranking.mean_delta_nll[0]), rtol=1e-12
+        )
         assert float(ranking.mean_delta_nll.max()) == float(ranking.mean_delta_nll[0])
         sign = xr.where(calibration.layer_windowed_in_base == 1, -1.0, 1.0)
         difference = sign * (calibration.nll - calibration.nll_base)
@@ -178,6 +191,7 @@ def test_provenance_is_scalars_with_units(result_file):
 
 # ---- an evaluation ---------------------------------------------------------------------------------------------------
 
+
 def test_the_evaluation_holds_what_the_document_says(evaluation_file):
     with h5py.File(evaluation_file) as file:
         assert set(file) == {"evaluation", "provenance"}
@@ -194,7 +208,9 @@ def test_the_evaluation_holds_what_the_document_says(evaluation_file):
             assert is_defined != ("status" in dataset.attrs), name
         section = document_section("Results file of an evaluation")
         attributes = section.split("Attributes:")[1].split("\n\n")[0]
-        assert set(file["evaluation"].attrs) - NETCDF_ATTRIBUTES == set(re.findall(r"`(\w+)`", attributes)) - {"example"}
+        assert set(file["evaluation"].attrs) - NETCDF_ATTRIBUTES == set(re.findall(r"`(\w+)`", attributes)) - {
+            "example"
+        }
 
 
 def test_the_evaluation_through_xarray(evaluation_file):

@@ -6,13 +6,12 @@ import shutil
 import signal
 
 import h5py
+import launch
 import numpy as np
 import pytest
-import xarray as xr
-
-import launch
 import test_schema
 import tiny
+import xarray as xr
 
 LAYERS = 6
 LENGTHS = [700, 640, 300, 720, 64]
@@ -29,8 +28,19 @@ def work(tmp_path_factory):
 
 
 def arguments(work, out, *more, window=WINDOW):
-    return ["search", "--model", work / "model", "--data", work / "long.h5", "--out", work / out, "--threads", 1,
-            *window, *more]
+    return [
+        "search",
+        "--model",
+        work / "model",
+        "--data",
+        work / "long.h5",
+        "--out",
+        work / out,
+        "--threads",
+        1,
+        *window,
+        *more,
+    ]
 
 
 def search(work, out, *more, ranks=None, window=WINDOW):
@@ -53,8 +63,25 @@ def layers(found, keep):
 def candidates(work, base):
     """{layer: mean NLL of the pattern that differs from the base in that layer}, by calibrate in tail semantics."""
     out = work / ("by-" + base.replace(":", "-").replace(",", "-"))
-    succeed(launch.run(["calibrate", "--model", work / "model", "--data", work / "long.h5", "--out", out,
-                        "--threads", 1, "--base", base, *WINDOW], work / "cache"))
+    succeed(
+        launch.run(
+            [
+                "calibrate",
+                "--model",
+                work / "model",
+                "--data",
+                work / "long.h5",
+                "--out",
+                out,
+                "--threads",
+                1,
+                "--base",
+                base,
+                *WINDOW,
+            ],
+            work / "cache",
+        )
+    )
     table = xr.load_dataset(out / "results.h5", engine="h5netcdf", group="calibration")
     return {int(layer): float(np.mean(table.nll.sel(layer=layer).values)) for layer in table.layer}
 
@@ -95,7 +122,7 @@ def test_greedy_backward_windows_the_layer_that_hurts_least(work):
 def test_a_beam_of_all_subsets_finds_the_optimum(work):
     succeed(search(work, "wide", "--method", "greedy-forward", "--keep", LAYERS, "--beam", 20))
     found = group(work, "wide", "greedy-forward")
-    assert found.sizes["pattern"] == 2 ** LAYERS
+    assert found.sizes["pattern"] == 2**LAYERS
     mean = found.nll.mean("example")
     for keep in range(LAYERS + 1):
         patterns = found.pattern.values[found.pattern_keep.values == keep]
@@ -146,8 +173,25 @@ def test_kl_is_that_to_the_full_pattern(work):
     found = group(work, "kl", "greedy-backward")
     assert float(found.mean_kl.sel(keep=LAYERS)) == 0.0
     assert np.all(found.kl.sel(pattern=[p for p in found.pattern.values if p != "full"]).isel(example=0) > 0)
-    succeed(launch.run(["evaluate", "--model", work / "model", "--data", work / "long.h5",
-                        "--out", work / "kl-evaluated", "--threads", 1, *WINDOW, "--pattern", name_of(layers(found, 3))], work / "cache"))
+    succeed(
+        launch.run(
+            [
+                "evaluate",
+                "--model",
+                work / "model",
+                "--data",
+                work / "long.h5",
+                "--out",
+                work / "kl-evaluated",
+                "--threads",
+                1,
+                *WINDOW,
+                "--pattern",
+                name_of(layers(found, 3)),
+            ],
+            work / "cache",
+        )
+    )
     table = xr.load_dataset(work / "kl-evaluated" / "results.h5", engine="h5netcdf", group="evaluation")
     pattern = name_of(layers(found, 3))
     assert np.allclose(found.kl.sel(pattern=pattern), table.kl.sel(pattern=pattern), atol=1e-12, rtol=1e-9)
@@ -166,8 +210,9 @@ def test_ranks_do_not_change_a_figure(work, forward, ranks):
 
 
 def test_less_memory_computes_the_rows_anew_and_changes_no_figure(work, forward):
-    done = succeed(search(work, "tight", "--method", "greedy-forward", "--keep", 3, "--verify", 4,
-                          "--max-memory", "3M"))
+    done = succeed(
+        search(work, "tight", "--method", "greedy-forward", "--keep", 3, "--verify", 4, "--max-memory", "3M")
+    )
     assert "kept for 5 of 5" not in done.stderr
     assert same_but_for_time(group(work, "tight", "greedy-forward"), forward)
 
@@ -236,8 +281,12 @@ def test_verification_can_take_fewer_examples(work, forward):
     expected = forward.nll_verified.values.copy()
     expected[:, 2:] = np.nan
     np.testing.assert_array_equal(found.nll_verified, expected)
-    np.testing.assert_allclose(found.mean_nll_verified, np.nanmean(expected, axis=1)[
-        [list(found.pattern.values).index(name_of(layers(found, keep))) for keep in found.keep.values]])
+    np.testing.assert_allclose(
+        found.mean_nll_verified,
+        np.nanmean(expected, axis=1)[
+            [list(found.pattern.values).index(name_of(layers(found, keep))) for keep in found.keep.values]
+        ],
+    )
     # Then all of them: what is there is not measured again.
     succeed(search(work, "few", *few[:-2]))
     found = xr.load_dataset(work / "few" / "results.h5", engine="h5netcdf", group="selection/greedy-forward")
@@ -246,8 +295,9 @@ def test_verification_can_take_fewer_examples(work, forward):
 
 def test_the_table_and_json_say_the_same(work, forward):
     table = succeed(search(work, "forward", "--method", "greedy-forward", "--keep", 3, "--verify", 4)).stdout
-    told = json.loads(succeed(search(work, "forward", "--method", "greedy-forward", "--keep", 3, "--verify", 4,
-                                     "--json")).stdout)
+    told = json.loads(
+        succeed(search(work, "forward", "--method", "greedy-forward", "--keep", 3, "--verify", 4, "--json")).stdout
+    )
     assert [entry["layers"] for entry in told["best"]] == [layers(forward, keep) for keep in range(4)]
     assert told["tail"] is True
     for entry in told["best"][1:]:
@@ -260,8 +310,21 @@ def test_the_file_is_as_documented(work, forward, method):
     if method == "pairs" and not (work / "pairs" / "results.h5").exists():
         succeed(search(work, "pairs", "--method", "pairs", "--keep", 3))
     greedy, pairs = SCHEMA["/selection/greedy-forward"], SCHEMA["/selection/pairs"]
-    shared = ["objective", "predicted_seconds", "predicted_seconds_exact", "search_seconds", "layer", "pattern",
-              "pattern_keep", "pattern_full", "example_id", "nll", "exact_match", "token_accuracy", "kl"]
+    shared = [
+        "objective",
+        "predicted_seconds",
+        "predicted_seconds_exact",
+        "search_seconds",
+        "layer",
+        "pattern",
+        "pattern_keep",
+        "pattern_full",
+        "example_id",
+        "nll",
+        "exact_match",
+        "token_accuracy",
+        "kl",
+    ]
     documented = greedy if method == "greedy-forward" else pairs | {name: greedy[name] for name in shared}
     with h5py.File(work / ("forward" if method == "greedy-forward" else "pairs") / "results.h5") as file:
         assert set(file) == {"selection", "provenance"}
@@ -285,8 +348,11 @@ def test_other_verbs_know_the_file(work, forward):
     stats = launch.run(["stats", file], work / "cache")
     assert stats.returncode == 64 and "search" in stats.stderr and len(stats.stderr.strip().splitlines()) == 1
     chosen = work / "chosen.json"
-    succeed(launch.run(["select", work / "forward", "--method", "greedy-forward", "--keep", 2, "--out", chosen],
-                       work / "cache"))
+    succeed(
+        launch.run(
+            ["select", work / "forward", "--method", "greedy-forward", "--keep", 2, "--out", chosen], work / "cache"
+        )
+    )
     selection = json.loads(chosen.read_text())
     assert selection["layers"] == layers(forward, 2)
     assert (selection["method"], selection["window_keys"], selection["tail_rows"]) == ("greedy-forward", 40, 20)
@@ -302,20 +368,23 @@ def test_one_example_has_no_interval(work):
 GREEDY = ["--method", "greedy-forward"]
 
 
-@pytest.mark.parametrize("more,code,words", [
-    ([*GREEDY, "--keep", 7], 64, ["--keep is 7", "6 layers"]),
-    ([*GREEDY, "--keep", -1], 64, ["--keep is -1"]),
-    (["--method", "greedy", "--keep", 2], 64, ["--method", "greedy-forward"]),
-    ([*GREEDY, "--keep", 2, "--objective", "speed"], 64, ["--objective", "exact-match"]),
-    ([*GREEDY, "--keep", 2, "--beam", 0], 64, ["--beam is 0"]),
-    ([*GREEDY, "--keep", 2, "--beam", 1.5], 64, ["--beam"]),
-    ([*GREEDY, "--keep", 2, "--exact"], 64, ["--exact", "--tail-rows"]),
-    ([*GREEDY, "--keep", 2, "--verify", -1], 64, ["--verify is -1"]),
-    ([*GREEDY, "--keep", 2, "--verify", 1, "--verify-examples", 0], 64, ["--verify-examples is 0"]),
-    ([*GREEDY, "--keep", 2, "--verify-examples", 1], 64, ["--verify-examples needs --verify"]),
-    (["--method", "pairs", "--keep", 1], 64, ["--keep is 1", "2 candidates"]),
-    (["--method", "pairs", "--keep", 2, "--verify", 1], 64, ["--verify"]),
-])
+@pytest.mark.parametrize(
+    "more,code,words",
+    [
+        ([*GREEDY, "--keep", 7], 64, ["--keep is 7", "6 layers"]),
+        ([*GREEDY, "--keep", -1], 64, ["--keep is -1"]),
+        (["--method", "greedy", "--keep", 2], 64, ["--method", "greedy-forward"]),
+        ([*GREEDY, "--keep", 2, "--objective", "speed"], 64, ["--objective", "exact-match"]),
+        ([*GREEDY, "--keep", 2, "--beam", 0], 64, ["--beam is 0"]),
+        ([*GREEDY, "--keep", 2, "--beam", 1.5], 64, ["--beam"]),
+        ([*GREEDY, "--keep", 2, "--exact"], 64, ["--exact", "--tail-rows"]),
+        ([*GREEDY, "--keep", 2, "--verify", -1], 64, ["--verify is -1"]),
+        ([*GREEDY, "--keep", 2, "--verify", 1, "--verify-examples", 0], 64, ["--verify-examples is 0"]),
+        ([*GREEDY, "--keep", 2, "--verify-examples", 1], 64, ["--verify-examples needs --verify"]),
+        (["--method", "pairs", "--keep", 1], 64, ["--keep is 1", "2 candidates"]),
+        (["--method", "pairs", "--keep", 2, "--verify", 1], 64, ["--verify"]),
+    ],
+)
 def test_bad_input_is_one_line(work, more, code, words):
     done = search(work, "bad", *more)
     assert done.returncode == code, done.stderr
@@ -327,16 +396,46 @@ def test_bad_input_is_one_line(work, more, code, words):
 
 def test_a_search_of_everything_is_refused(work):
     tiny.write_checkpoint(work / "deep", layers=30, hidden=16, heads=2, kv_heads=1, ffn=16)
-    done = launch.run(["search", "--model", work / "deep", "--data", work / "long.h5", "--out", work / "bad", *WINDOW,
-                       *GREEDY, "--keep", 15, "--beam", 10 ** 9], work / "cache")
+    done = launch.run(
+        [
+            "search",
+            "--model",
+            work / "deep",
+            "--data",
+            work / "long.h5",
+            "--out",
+            work / "bad",
+            *WINDOW,
+            *GREEDY,
+            "--keep",
+            15,
+            "--beam",
+            10**9,
+        ],
+        work / "cache",
+    )
     assert done.returncode == 64 and "--beam" in done.stderr and "patterns" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not (work / "bad").exists()
 
 
 def test_missing_data_are_named(work):
-    done = launch.run(["search", "--model", work / "model", "--data", work / "absent.h5", "--out", work / "bad",
-                       *WINDOW, *GREEDY, "--keep", 2], work / "cache")
+    done = launch.run(
+        [
+            "search",
+            "--model",
+            work / "model",
+            "--data",
+            work / "absent.h5",
+            "--out",
+            work / "bad",
+            *WINDOW,
+            *GREEDY,
+            "--keep",
+            2,
+        ],
+        work / "cache",
+    )
     assert done.returncode == 66 and "absent.h5" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
@@ -346,6 +445,7 @@ def test_another_measurement_in_the_directory_is_refused(work, forward):
     assert other.returncode == 78 and "window_keys is 40" in other.stderr
     kl = search(work, "forward", "--method", "greedy-forward", "--keep", 2, "--objective", "kl")
     assert kl.returncode == 78 and "search" in kl.stderr
-    exact = search(work, "forward", "--method", "greedy-forward", "--keep", 2, "--exact",
-                   window=["--window", 40, "--sinks", 2])
+    exact = search(
+        work, "forward", "--method", "greedy-forward", "--keep", 2, "--exact", window=["--window", 40, "--sinks", 2]
+    )
     assert exact.returncode == 78 and "tail_rows" in exact.stderr

@@ -7,10 +7,9 @@ import pathlib
 import shutil
 
 import h5py
+import launch
 import numpy as np
 import pytest
-
-import launch
 import tiny
 
 LAYERS = 6
@@ -21,8 +20,9 @@ def run_directory(tmp_path_factory):
     base = tmp_path_factory.mktemp("select")
     model = tiny.write_checkpoint(base / "model", layers=LAYERS)
     data = tiny.write_calibration(base / "data.h5", [40, 44, 50])
-    result = launch.run(["calibrate", "--model", model, "--data", data, "--window", 8, "--sinks", 2,
-                         "--out", base / "run"], base)
+    result = launch.run(
+        ["calibrate", "--model", model, "--data", data, "--window", 8, "--sinks", 2, "--out", base / "run"], base
+    )
     assert result.returncode == 0, result.stderr
     return base / "run"
 
@@ -44,7 +44,7 @@ def swaa_lazy_order(ratios, share):
     counts = collections.Counter()
     for row in ratios:
         by_ratio = sorted(dict(enumerate(row.tolist())).items(), key=lambda item: item[1], reverse=True)
-        counts.update(layer for layer, _ in by_ratio[:int(len(by_ratio) * share)])
+        counts.update(layer for layer, _ in by_ratio[: int(len(by_ratio) * share)])
     return [layer for layer, _ in sorted(counts.items(), key=lambda item: item[1], reverse=True)]
 
 
@@ -59,7 +59,7 @@ def test_light_transfer_votes_as_published(results, tmp_path, seed):
     for kind, ratios in (("compat", compat), ("clean", clean)):
         lazy = swaa_lazy_order(ratios, 0.5)
         for keep in range(LAYERS - len(lazy), LAYERS + 1):
-            expected = sorted(set(range(LAYERS)) - set(lazy[:LAYERS - keep]))
+            expected = sorted(set(range(LAYERS)) - set(lazy[: LAYERS - keep]))
             chosen = select(results, tmp_path, "--method", "light-transfer", "--keep", keep, "--lazy", kind)
             assert chosen["layers"] == expected, (kind, keep)
             assert chosen["method"] == "light-transfer"
@@ -111,8 +111,28 @@ def test_search_results_are_read(results, tmp_path):
 
 def test_a_search_ends_in_a_selection(run_directory, tmp_path):
     model, data, out = (run_directory.parent / name for name in ("model", "data.h5", "search"))
-    result = launch.run(["search", "--model", model, "--data", data, "--window", 8, "--sinks", 2, "--keep", 2,
-                         "--method", "greedy-forward", "--tail-rows", 4, "--out", out], tmp_path)
+    result = launch.run(
+        [
+            "search",
+            "--model",
+            model,
+            "--data",
+            data,
+            "--window",
+            8,
+            "--sinks",
+            2,
+            "--keep",
+            2,
+            "--method",
+            "greedy-forward",
+            "--tail-rows",
+            4,
+            "--out",
+            out,
+        ],
+        tmp_path,
+    )
     assert result.returncode == 0, result.stderr
     chosen = select(out, tmp_path, "--method", "greedy-forward", "--keep", 2)
     with h5py.File(out / "results.h5") as file:
@@ -126,23 +146,26 @@ def test_a_search_ends_in_a_selection(run_directory, tmp_path):
     assert result.returncode == 66 and "greedy-forward" in result.stderr and result.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("flags, code, words", [
-    (["--method", "kl"], 66, ["--signals kl"]),
-    (["--method", "ratio"], 66, ["--control"]),
-    (["--method", "greedy-backward"], 66, ["search", "greedy-backward"]),
-    (["--method", "magic"], 64, ["magic", "nll"]),
-    (["--keep", "7"], 64, ["--keep", "0 to 6"]),
-    (["--keep", "-1"], 64, ["--keep"]),
-    (["--method", "periodic:2@5"], 64, ["periodic"]),
-    (["--method", "periodic"], 64, ["expected periodic:K@O"]),
-    (["--method", "random:x"], 64, ["expected random:SEED"]),
-    (["--keep", ""], 64, ["--keep is empty"]),
-    (["--keep="], 64, ["--keep is empty"]),
-    (["--keep", "99999999999999999999"], 64, ["--keep", "expected a whole number"]),
-    (["--method", "random:"], 64, ['"random:"', "random:SEED"]),
-    (["--method", "random:1:2"], 64, ['"random:1:2"', "random:SEED"]),
-    (["--out", "/nowhere/s.json"], 73, ["/nowhere/s.json"]),
-])
+@pytest.mark.parametrize(
+    "flags, code, words",
+    [
+        (["--method", "kl"], 66, ["--signals kl"]),
+        (["--method", "ratio"], 66, ["--control"]),
+        (["--method", "greedy-backward"], 66, ["search", "greedy-backward"]),
+        (["--method", "magic"], 64, ["magic", "nll"]),
+        (["--keep", "7"], 64, ["--keep", "0 to 6"]),
+        (["--keep", "-1"], 64, ["--keep"]),
+        (["--method", "periodic:2@5"], 64, ["periodic"]),
+        (["--method", "periodic"], 64, ["expected periodic:K@O"]),
+        (["--method", "random:x"], 64, ["expected random:SEED"]),
+        (["--keep", ""], 64, ["--keep is empty"]),
+        (["--keep="], 64, ["--keep is empty"]),
+        (["--keep", "99999999999999999999"], 64, ["--keep", "expected a whole number"]),
+        (["--method", "random:"], 64, ['"random:"', "random:SEED"]),
+        (["--method", "random:1:2"], 64, ['"random:1:2"', "random:SEED"]),
+        (["--out", "/nowhere/s.json"], 73, ["/nowhere/s.json"]),
+    ],
+)
 def test_refusals_are_one_line(run_directory, tmp_path, flags, code, words):
     result = launch.run(["select", run_directory, *flags], tmp_path)
     assert result.returncode == code, result.stderr
@@ -161,7 +184,7 @@ def test_a_result_is_not_replaced_by_its_selection(results, tmp_path):
     (tmp_path / "link.h5").symlink_to(results)
     for out in (results, tmp_path / "link.h5"):
         done = launch.run(["select", results, "--keep", 2, "--out", out], tmp_path)
-        line, = launch.error_lines(done.stderr)
+        (line,) = launch.error_lines(done.stderr)
         assert done.returncode == 64 and "--out" in line and "another name" in line
     assert results.read_bytes() == before
 
@@ -169,7 +192,7 @@ def test_a_result_is_not_replaced_by_its_selection(results, tmp_path):
 def test_results_cut_short_are_said_to_be(results, tmp_path):
     os.truncate(results, results.stat().st_size - 10)
     result = launch.run(["select", results], tmp_path)
-    line, = launch.error_lines(result.stderr)
+    (line,) = launch.error_lines(result.stderr)
     assert result.returncode == 65 and line.endswith("repeat the command that wrote it")
 
 

@@ -4,16 +4,22 @@ where a window hides nothing, and what the command line refuses."""
 import json
 
 import h5py
+import launch
 import numpy as np
 import pytest
-
-import launch
 import tiny
 
 LENGTHS = [90, 150, 70]
 ALL = ["--signals", "all", "--lazy-recent", 60, "--lazy-last", 8]
-TABLES = ["kl", "nll_removed", "delta_nll_removed", "attention_mass_outside", "attention_mass_outside_kv_head",
-          "lazy_ratio", "lazy_ratio_compat"]
+TABLES = [
+    "kl",
+    "nll_removed",
+    "delta_nll_removed",
+    "attention_mass_outside",
+    "attention_mass_outside_kv_head",
+    "lazy_ratio",
+    "lazy_ratio_compat",
+]
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +32,26 @@ def work(tmp_path_factory):
 
 
 def calibrate(work, out, *more, ranks=None, window=16):
-    return launch.run(["calibrate", "--model", work / "model", "--data", work / "long.h5", "--control",
-                       f"short={work / 'short.h5'}", "--out", work / out, "--window", window, "--sinks", 2, *more],
-                      work / "cache", ranks)
+    return launch.run(
+        [
+            "calibrate",
+            "--model",
+            work / "model",
+            "--data",
+            work / "long.h5",
+            "--control",
+            f"short={work / 'short.h5'}",
+            "--out",
+            work / out,
+            "--window",
+            window,
+            "--sinks",
+            2,
+            *more,
+        ],
+        work / "cache",
+        ranks,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -48,16 +71,29 @@ def test_every_signal_is_there(alone):
         assert file["provenance/signals"].asstr()[()] == "kl,sensitivity:32,mass,lazy:4:60:8"
         calibration = {name: file["calibration"][name][()] for name in [*TABLES, "nll_base"]}
         assert list(file["signals/signal"].asstr()) == [
-            "nll", "exact-match", "token-accuracy", "kl", "sensitivity", "mass", "lazy"]
-        for name, mean in (("kl", "mean_kl"), ("delta_nll_removed", "mean_delta_nll_removed"),
-                           ("attention_mass_outside", "mean_attention_mass_outside"), ("lazy_ratio", "mean_lazy_ratio")):
+            "nll",
+            "exact-match",
+            "token-accuracy",
+            "kl",
+            "sensitivity",
+            "mass",
+            "lazy",
+        ]
+        for name, mean in (
+            ("kl", "mean_kl"),
+            ("delta_nll_removed", "mean_delta_nll_removed"),
+            ("attention_mass_outside", "mean_attention_mass_outside"),
+            ("lazy_ratio", "mean_lazy_ratio"),
+        ):
             np.testing.assert_allclose(np.nanmean(calibration[name], axis=0), file["ranking"][mean][()], rtol=1e-12)
     assert (calibration["kl"] > 0).all()
     assert ((calibration["attention_mass_outside"] > 0) & (calibration["attention_mass_outside"] < 1)).all()
-    np.testing.assert_allclose(calibration["attention_mass_outside_kv_head"].mean(axis=2),
-                               calibration["attention_mass_outside"], rtol=1e-12)
-    np.testing.assert_array_equal(calibration["nll_removed"] - calibration["nll_base"][:, None],
-                                  calibration["delta_nll_removed"])
+    np.testing.assert_allclose(
+        calibration["attention_mass_outside_kv_head"].mean(axis=2), calibration["attention_mass_outside"], rtol=1e-12
+    )
+    np.testing.assert_array_equal(
+        calibration["nll_removed"] - calibration["nll_base"][:, None], calibration["delta_nll_removed"]
+    )
     # 70 tokens are fewer than 4 + 60 + 10.
     for name in ("lazy_ratio", "lazy_ratio_compat"):
         assert np.isnan(calibration[name][2]).all() and (calibration[name][:2] > 0).all()
@@ -104,8 +140,22 @@ def test_nll_does_not_notice(work, alone):
 
 
 def test_zero_where_the_window_hides_nothing(work):
-    done = launch.run(["calibrate", "--model", work / "model", "--data", work / "long.h5", "--out", work / "wide",
-                       "--window", 150, "--signals", "kl,mass"], work / "cache")
+    done = launch.run(
+        [
+            "calibrate",
+            "--model",
+            work / "model",
+            "--data",
+            work / "long.h5",
+            "--out",
+            work / "wide",
+            "--window",
+            150,
+            "--signals",
+            "kl,mass",
+        ],
+        work / "cache",
+    )
     assert done.returncode == 0, done.stderr
     with h5py.File(work / "wide" / "results.h5") as file:
         for name in ("kl", "attention_mass_outside", "attention_mass_outside_kv_head", "delta_nll"):
@@ -120,12 +170,15 @@ def test_other_signals_are_another_measurement(work, alone):
     assert "signals is kl,sensitivity:32,mass,lazy:4:60:8" in line and "but kl" in line
 
 
-@pytest.mark.parametrize("flags, words", [
-    (["--signals", "gradient"], ["--signals", "gradient", "mass"]),
-    (["--sensitivity", "full"], ["--sensitivity", "--signals sensitivity"]),
-    (["--lazy-recent", 5], ["--lazy-recent", "--signals lazy"]),
-    (["--signals", "lazy", "--lazy-last", 0], ["--lazy-last", "0"]),
-])
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (["--signals", "gradient"], ["--signals", "gradient", "mass"]),
+        (["--sensitivity", "full"], ["--sensitivity", "--signals sensitivity"]),
+        (["--lazy-recent", 5], ["--lazy-recent", "--signals lazy"]),
+        (["--signals", "lazy", "--lazy-last", 0], ["--lazy-last", "0"]),
+    ],
+)
 def test_refusals(work, flags, words):
     done = calibrate(work, "refused", *flags)
     assert done.returncode == 64

@@ -9,9 +9,8 @@ import subprocess
 import time
 
 import h5py
-import pytest
-
 import launch
+import pytest
 import slurm_cluster
 import tiny
 
@@ -24,11 +23,14 @@ LIMIT_MINUTES = 2
 SIGNAL_SECONDS = 70  # before that; Slurm looks at limits twice a minute, and USR1 comes up to 60 s early
 RUNNING = ("RUNNING", "COMPLETING")
 # A folder that no shell may see unquoted.
-AWKWARD = "night's \"run\" $(touch x) #1; é"
+AWKWARD = 'night\'s "run" $(touch x) #1; é'
 
 if slurm_cluster.missing_programs():
-    REASON = ("no Slurm here: " + ", ".join(slurm_cluster.missing_programs()) +
-              " missing; jobs/setup.sh slurm installs Debian's")
+    REASON = (
+        "no Slurm here: "
+        + ", ".join(slurm_cluster.missing_programs())
+        + " missing; jobs/setup.sh slurm installs Debian's"
+    )
     if "CI" in os.environ:
         pytest.exit(REASON, returncode=1)
     pytest.skip(REASON, allow_module_level=True)
@@ -54,15 +56,20 @@ def work(tmp_path_factory, cluster):
     """Models and data; cells take a second or more, so that there is a middle to stop in."""
     directory = tmp_path_factory.mktemp("slurm") / AWKWARD
     for seed, (name, width) in enumerate(zip(MODELS, (96, 128))):
-        tiny.write_checkpoint(directory / name, layers=LAYERS, hidden=width, heads=8, kv_heads=4, head_dim=16,
-                              ffn=2 * width, seed=seed)
+        tiny.write_checkpoint(
+            directory / name, layers=LAYERS, hidden=width, heads=8, kv_heads=4, head_dim=16, ffn=2 * width, seed=seed
+        )
     tiny.write_checkpoint(directory / "corrupt", layers=LAYERS)
     weights = directory / "corrupt" / "model.safetensors"
     os.truncate(weights, weights.stat().st_size // 2)
     tiny.write_calibration(directory / "long.h5", LENGTHS)
     tiny.write_calibration(directory / "code.h5", LENGTHS[::-1], seed=3, prefix="code")
-    cluster.environment |= {"XDG_CACHE_HOME": str(directory / "cache"), "XDG_CONFIG_HOME": str(directory / "none"),
-                            "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    cluster.environment |= {
+        "XDG_CACHE_HOME": str(directory / "cache"),
+        "XDG_CONFIG_HOME": str(directory / "none"),
+        "OMPI_ALLOW_RUN_AS_ROOT": "1",
+        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    }
     return directory
 
 
@@ -75,15 +82,25 @@ class Sweep:
         self.file = work / f"{name}.yaml"
         self.site = work / f"{name}.site.yaml"
         self.site.write_text(site or "{}")
-        content = {"name": name, "output": str(self.output), "device": "cpu", "windows": WINDOWS,
-                   "models": [{"name": MODELS[0], "path": str(work / MODELS[0])}],
-                   "datasets": [{"name": "long", "data": str(work / "long.h5")}],
-                   "defaults": {"ranks_per_node": 2, "threads": 1}} | keys
+        content = {
+            "name": name,
+            "output": str(self.output),
+            "device": "cpu",
+            "windows": WINDOWS,
+            "models": [{"name": MODELS[0], "path": str(work / MODELS[0])}],
+            "datasets": [{"name": "long", "data": str(work / "long.h5")}],
+            "defaults": {"ranks_per_node": 2, "threads": 1},
+        } | keys
         self.file.write_text(json.dumps(content))  # JSON is YAML
 
     def start(self, verb, *more, **environment):
-        return subprocess.Popen([launch.WINNOW, "sweep", verb, self.file, *more], text=True, stdout=subprocess.PIPE,
-                                stderr=subprocess.PIPE, env=self.cluster.environment | environment)
+        return subprocess.Popen(
+            [launch.WINNOW, "sweep", verb, self.file, *more],
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=self.cluster.environment | environment,
+        )
 
     def call(self, verb, *more, **environment):
         process = self.start(verb, *more, **environment)
@@ -145,7 +162,11 @@ def ranks_of(run_directory):
             words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
         except OSError:
             continue
-        if pathlib.Path(words[0]).name == "winnow" and words[1:2] == ["calibrate"] and f"--out={run_directory}" in words:
+        if (
+            pathlib.Path(words[0]).name == "winnow"
+            and words[1:2] == ["calibrate"]
+            and f"--out={run_directory}" in words
+        ):
             found.append(int(entry.name))
     return found
 
@@ -209,8 +230,22 @@ def direct(work, cluster):
     def result(model, dataset, window):
         out = work / "direct" / f"{model}-{dataset}-{window}"
         if out not in made:
-            made[out] = launch.run(["calibrate", "--model", work / model, "--data", work / f"{dataset}.h5", "--out", out,
-                                    "--window", window, "--device", "cpu"], work / "cache")
+            made[out] = launch.run(
+                [
+                    "calibrate",
+                    "--model",
+                    work / model,
+                    "--data",
+                    work / f"{dataset}.h5",
+                    "--out",
+                    out,
+                    "--window",
+                    window,
+                    "--device",
+                    "cpu",
+                ],
+                work / "cache",
+            )
             assert made[out].returncode == 0, made[out].stderr
         return out / "results.h5"
 
@@ -219,16 +254,26 @@ def direct(work, cluster):
 
 # ---- one night -------------------------------------------------------------------------------------------------------
 
+
 def test_a_night(work, cluster, direct):
     """Cancelled, out of time, node lost, controller restarted, corrupt: after a second submit only that one is missing."""
     limited, cancelled, victim = ("small", "long", 64), ("small", "code", 96), ("wide", "code", 96)
-    sweep = Sweep(work, cluster, "night", f"signal_seconds: {SIGNAL_SECONDS}",
-                  models=[{"name": "small", "path": str(work / "small")},
-                          {"name": "wide", "path": str(work / "wide"), "nodes": 2, "ranks_per_node": 1},
-                          {"name": "corrupt", "path": str(work / "corrupt")}],
-                  datasets=[{"name": name, "data": str(work / f"{name}.h5")} for name in ("long", "code")],
-                  overrides=[{"match": dict(zip(("model", "dataset", "window"), limited)), "set": {"time": str(LIMIT_MINUTES)}},
-                             {"match": {"model": "corrupt"}, "set": {"sbatch": ["--nice=1"]}}])
+    sweep = Sweep(
+        work,
+        cluster,
+        "night",
+        f"signal_seconds: {SIGNAL_SECONDS}",
+        models=[
+            {"name": "small", "path": str(work / "small")},
+            {"name": "wide", "path": str(work / "wide"), "nodes": 2, "ranks_per_node": 1},
+            {"name": "corrupt", "path": str(work / "corrupt")},
+        ],
+        datasets=[{"name": name, "data": str(work / f"{name}.h5")} for name in ("long", "code")],
+        overrides=[
+            {"match": dict(zip(("model", "dataset", "window"), limited)), "set": {"time": str(LIMIT_MINUTES)}},
+            {"match": {"model": "corrupt"}, "set": {"sbatch": ["--nice=1"]}},
+        ],
+    )
     directories = {key: pathlib.Path(cell["run_directory"]) for key, cell in sweep.states().items()}
     assert len(directories) == 12
     done = sweep.submit()
@@ -283,6 +328,7 @@ def test_a_night(work, cluster, direct):
 
 # ---- interruptions ---------------------------------------------------------------------------------------------------
 
+
 def one_cell(work, cluster, name, site="", **keys):
     sweep = Sweep(work, cluster, name, site, windows=[WINDOWS[0]], **keys)
     return sweep, sweep.run_directory()
@@ -306,8 +352,9 @@ def test_preemption_that_cancels(work, cluster, direct):
     assert sorted(cluster.queue().values()) == ["PENDING", "RUNNING"]
     again = sweep.submit()
     assert again.returncode == 0 and "1 queued or running" in again.stderr
-    urgent = cluster.command("sbatch", "--parsable", "--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null",
-                             "--wrap=true").stdout.strip()
+    urgent = cluster.command(
+        "sbatch", "--parsable", "--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=true"
+    ).stdout.strip()
     cluster.wait_for(lambda: first not in cluster.queue(), "it is not preempted")
     assert "PREEMPTED" in cluster.command("scontrol", "show", "job", first).stdout
     assert_done_as_directly(sweep, run_directory, direct, 2)
@@ -377,6 +424,7 @@ def test_a_controller_that_is_away_when_a_cell_is_to_be_requeued(work, cluster, 
 
 # ---- submit ----------------------------------------------------------------------------------------------------------
 
+
 def test_two_submits_at_once_queue_each_cell_once(work, cluster):
     sweep = Sweep(work, cluster, "twice", "sbatch: [--hold]", windows=list(range(40, 60)))
     both = [sweep.start("submit", "--executor", "slurm", "--site", sweep.site, "--max-parallel", "3") for _ in range(2)]
@@ -384,7 +432,10 @@ def test_two_submits_at_once_queue_each_cell_once(work, cluster):
     assert [process.returncode for process in both] == [0, 0], said
     assert len(cluster.queue()) == 20
     assert {cell["state"] for cell in sweep.states().values()} == {"queued"}
-    assert "ArrayTaskThrottle=3" in cluster.command("scontrol", "show", "job", next(iter(cluster.queue())).split("_")[0]).stdout
+    assert (
+        "ArrayTaskThrottle=3"
+        in cluster.command("scontrol", "show", "job", next(iter(cluster.queue())).split("_")[0]).stdout
+    )
     assert "20 queued or running, 0 to run" in sweep.submit().stderr
     assert "cancelled 20 cells" in sweep.call("cancel").stdout
     sweep.wait_until_idle(30)
@@ -392,31 +443,60 @@ def test_two_submits_at_once_queue_each_cell_once(work, cluster):
 
 
 def test_a_dry_run_prints_the_scripts(work, cluster):
-    site = ("{partition: main, account: lab, qos: long, gpu_type: h100, modules: [openmpi/5, \"a b\"],"
-            " setup: [\"export X='$Y'\"], sbatch: [--comment=two words], signal_seconds: 90}")
-    sweep = Sweep(work, cluster, "dry", site, defaults={"ranks_per_node": 2, "gpus_per_node": 2, "time": "02:00:00",
-                                                        "memory": "4G", "sbatch": ["--constraint=a&b"]})
+    site = (
+        '{partition: main, account: lab, qos: long, gpu_type: h100, modules: [openmpi/5, "a b"],'
+        " setup: [\"export X='$Y'\"], sbatch: [--comment=two words], signal_seconds: 90}"
+    )
+    sweep = Sweep(
+        work,
+        cluster,
+        "dry",
+        site,
+        defaults={
+            "ranks_per_node": 2,
+            "gpus_per_node": 2,
+            "time": "02:00:00",
+            "memory": "4G",
+            "sbatch": ["--constraint=a&b"],
+        },
+    )
     done = sweep.submit("--dry-run", "--max-parallel", "1")
     assert done.returncode == 0, done.stderr
     assert not sweep.output.exists()
     lines = done.stdout.splitlines()
-    for line in ["#SBATCH --array=0-1%1", "#SBATCH --signal=USR1@90", "#SBATCH --requeue", "#SBATCH --open-mode=append",
-                 "#SBATCH --nodes=1", "#SBATCH --ntasks-per-node=2", "#SBATCH --gres=gpu:h100:2",
-                 "#SBATCH --time=02:00:00", "#SBATCH --mem=4G", "#SBATCH --partition=main", "#SBATCH --account=lab",
-                 "#SBATCH --qos=long", '#SBATCH "--comment=two words"', '#SBATCH "--constraint=a&b"',
-                 "module load 'openmpi/5'", "module load 'a b'", "export X='$Y'"]:
+    for line in [
+        "#SBATCH --array=0-1%1",
+        "#SBATCH --signal=USR1@90",
+        "#SBATCH --requeue",
+        "#SBATCH --open-mode=append",
+        "#SBATCH --nodes=1",
+        "#SBATCH --ntasks-per-node=2",
+        "#SBATCH --gres=gpu:h100:2",
+        "#SBATCH --time=02:00:00",
+        "#SBATCH --mem=4G",
+        "#SBATCH --partition=main",
+        "#SBATCH --account=lab",
+        "#SBATCH --qos=long",
+        '#SBATCH "--comment=two words"',
+        '#SBATCH "--constraint=a&b"',
+        "module load 'openmpi/5'",
+        "module load 'a b'",
+        "export X='$Y'",
+    ]:
         assert line in lines, line
     last = [line for line in lines if line][-1]
     assert last.startswith("exec '") and last.endswith('--task "$((0 + SLURM_ARRAY_TASK_ID))"')
 
 
-@pytest.mark.parametrize("site, words", [
-    ("partition: nowhere", "invalid partition specified"), ("sbatch: [--no-such-option]", "unrecognized option")])
+@pytest.mark.parametrize(
+    "site, words",
+    [("partition: nowhere", "invalid partition specified"), ("sbatch: [--no-such-option]", "unrecognized option")],
+)
 def test_what_sbatch_refuses_is_said_in_its_words(work, cluster, site, words):
     sweep = Sweep(work, cluster, "refused", site)
     done = sweep.submit()
     assert done.returncode == UNAVAILABLE, done.stderr
-    message, = launch.error_lines(done.stderr)[-1:]
+    (message,) = launch.error_lines(done.stderr)[-1:]
     assert "sbatch refused" in message and words in message
     assert not list((sweep.output / "submissions").iterdir())
     assert {cell["state"] for cell in sweep.states().values()} == {"waiting"}
@@ -429,9 +509,16 @@ def test_without_sbatch(work, cluster, tmp_path):
     assert "sbatch" in done.stderr and "--executor local" in done.stderr
 
 
-@pytest.mark.parametrize("site, words", [
-    ("partitoin: gpu", ["1:1", "partitoin", "partition"]), ("requeue: never", ["requeue", "successor"]),
-    ("modules: gcc", ["modules"]), ("signal_seconds: soon", ["signal_seconds"]), ("a: [", ["site.yaml:"])])
+@pytest.mark.parametrize(
+    "site, words",
+    [
+        ("partitoin: gpu", ["1:1", "partitoin", "partition"]),
+        ("requeue: never", ["requeue", "successor"]),
+        ("modules: gcc", ["modules"]),
+        ("signal_seconds: soon", ["signal_seconds"]),
+        ("a: [", ["site.yaml:"]),
+    ],
+)
 def test_bad_site_settings_are_refused(work, cluster, site, words):
     sweep = Sweep(work, cluster, "badsite", site)
     done = sweep.submit()

@@ -7,9 +7,8 @@ import re
 import shutil
 import signal
 
-import pytest
-
 import launch
+import pytest
 import tiny
 
 LENGTHS = [300, 260, 220, 310, 240, 280]
@@ -22,8 +21,9 @@ def inputs(tmp_path_factory):
     directory = tmp_path_factory.mktemp("sweep")
     tiny.write_checkpoint(directory / "models" / "a", layers=3, seed=1)
     tiny.write_checkpoint(directory / "models" / "b", layers=2, seed=2)
-    tiny.write_checkpoint(directory / "models" / "slow", layers=6, hidden=128, heads=8, kv_heads=4, head_dim=16,
-                          ffn=384)
+    tiny.write_checkpoint(
+        directory / "models" / "slow", layers=6, hidden=128, heads=8, kv_heads=4, head_dim=16, ffn=384
+    )
     (directory / "data").mkdir()
     for model in ("a", "b"):
         tiny.write_calibration(directory / "data" / f"{model}-long.h5", LENGTHS, seed=3)
@@ -42,12 +42,21 @@ class Folder:
         path.mkdir(parents=True, exist_ok=True)
 
     def write(self, file="night.yaml", models=("a", "b"), datasets=("long", "code"), **more):
-        sweep = {"name": "night", "output": "out",
-                 "models": [{"name": model, "path": str(self.inputs / "models" / model)} for model in models],
-                 "datasets": [data if isinstance(data, dict) else
-                              {"name": data, "data": str(self.inputs / "data" / ("{model}-" + data + ".h5"))}
-                              for data in datasets],
-                 "windows": [16, 32], "sinks": [2], "device": "cpu", "defaults": {"threads": 1}} | more
+        sweep = {
+            "name": "night",
+            "output": "out",
+            "models": [{"name": model, "path": str(self.inputs / "models" / model)} for model in models],
+            "datasets": [
+                data
+                if isinstance(data, dict)
+                else {"name": data, "data": str(self.inputs / "data" / ("{model}-" + data + ".h5"))}
+                for data in datasets
+            ],
+            "windows": [16, 32],
+            "sinks": [2],
+            "device": "cpu",
+            "defaults": {"threads": 1},
+        } | more
         (self.path / file).write_text(json.dumps(sweep, indent=2))  # which is YAML, too
         return self.path / file
 
@@ -111,14 +120,33 @@ def processes(word):
 
 
 def direct(folder, out, model, data, window, *more):
-    done = launch.run(["calibrate", "--model", folder.inputs / "models" / model, "--data",
-                       folder.inputs / "data" / f"{model}-{data}.h5", "--out", folder.path / out, "--window", window,
-                       "--sinks", 2, "--threads", 1, "--device", "cpu", *more], folder.path / "cache")
+    done = launch.run(
+        [
+            "calibrate",
+            "--model",
+            folder.inputs / "models" / model,
+            "--data",
+            folder.inputs / "data" / f"{model}-{data}.h5",
+            "--out",
+            folder.path / out,
+            "--window",
+            window,
+            "--sinks",
+            2,
+            "--threads",
+            1,
+            "--device",
+            "cpu",
+            *more,
+        ],
+        folder.path / "cache",
+    )
     assert done.returncode == 0, done.stderr
     return folder.path / out / "results.h5"
 
 
 # ---- what runs -------------------------------------------------------------------------------------------------------
+
 
 def test_two_models_two_windows_two_data_sets(folder):
     folder.write(seeds=[0, 7], overrides=[{"match": {"model": "b"}, "set": {"ranks_per_node": 2}}])
@@ -150,8 +178,13 @@ def test_a_finished_cell_is_not_run_again(folder):
     again = folder.submit()
     assert again.returncode == 0 and "4 done, 0 queued or running, 0 to run" in again.stderr
     # Another file with other names, more cells and one more seed: only what is new is run.
-    other = folder.write("other.yaml", models=["a", "b"], name="other", seeds=[0, 3],
-                         exclude=[{"model": "b", "window": 16}, {"model": "b", "dataset": "code"}])
+    other = folder.write(
+        "other.yaml",
+        models=["a", "b"],
+        name="other",
+        seeds=[0, 3],
+        exclude=[{"model": "b", "window": 16}, {"model": "b", "dataset": "code"}],
+    )
     done = folder.submit(file=other)
     assert done.returncode == 0, done.stderr
     assert len(folder.runs()) == 5 and len(folder.attempts()) == 5
@@ -185,8 +218,13 @@ def test_paths_with_spaces_and_quotes(tmp_path, inputs):
     shutil.copytree(inputs / "models" / "a", odd / "models" / "a")
     shutil.copytree(inputs / "data", odd / "data")
     folder = Folder(odd, odd)
-    folder.write(models=["a"], datasets=["long"], defaults={"ranks_per_node": 2, "threads": 1}, output="out $(touch x)",
-                 windows=[16])
+    folder.write(
+        models=["a"],
+        datasets=["long"],
+        defaults={"ranks_per_node": 2, "threads": 1},
+        output="out $(touch x)",
+        windows=[16],
+    )
     done = folder.submit()
     assert done.returncode == 0, done.stderr
     assert states(folder.cells()) == ["done"]
@@ -195,13 +233,17 @@ def test_paths_with_spaces_and_quotes(tmp_path, inputs):
 
 def test_control_sets(folder, inputs):
     data = str(inputs / "data" / "{model}-")
-    folder.write(models=["a"], windows=[16],
-                 datasets=[{"name": "long", "data": f"{data}long.h5", "controls": {"short": f"{data}short.h5"}}])
+    folder.write(
+        models=["a"],
+        windows=[16],
+        datasets=[{"name": "long", "data": f"{data}long.h5", "controls": {"short": f"{data}short.h5"}}],
+    )
     assert folder.submit().returncode == 0
     assert "control/short/nll" in tiny.tables(folder.runs()[0] / "results.h5")
 
 
 # ---- failures --------------------------------------------------------------------------------------------------------
+
 
 def test_one_corrupt_model_fails_and_the_others_are_done(folder, inputs, tmp_path):
     shutil.copytree(inputs / "models" / "a", tmp_path / "broken")
@@ -242,7 +284,7 @@ def test_output_that_cannot_be_written(folder):
     folder.write(models=["a"], output="/proc/nothing")
     done = folder.submit()
     assert done.returncode == 73, done.stderr
-    message, = [line for line in launch.error_lines(done.stderr) if "cells:" not in line]
+    (message,) = [line for line in launch.error_lines(done.stderr) if "cells:" not in line]
     assert "/proc/nothing" in message and "writable" in message
 
 
@@ -266,10 +308,12 @@ def test_slurm_that_is_not_there(folder, tmp_path, monkeypatch):
 
 # ---- stops and crashes -----------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("ranks, jobs", [(1, 1), (2, 1), (1, 2)])
 def test_ctrl_c_and_submit_again(folder, ranks, jobs):
-    folder.write(models=["slow"], datasets=["many"], windows=[64, 32, 16],
-                 defaults={"threads": 1, "ranks_per_node": ranks})
+    folder.write(
+        models=["slow"], datasets=["many"], windows=[64, 32, 16], defaults={"threads": 1, "ranks_per_node": ranks}
+    )
     process = folder.start("--jobs", jobs)
     out = folder.path / "out" / "runs"
     assert launch.wait_for(lambda: len(list(out.glob("*-w64-*/shards/*.h5"))) >= 2, process)
@@ -288,8 +332,10 @@ def test_ctrl_c_and_submit_again(folder, ranks, jobs):
     assert states(folder.cells()) == ["done"] * 3
     assert kept == {path: path.stat().st_mtime_ns for path in kept}  # no finished unit was computed twice
     for cell in folder.cells():
-        tiny.assert_same_tables(direct(folder, f"direct{cell['window']}", "slow", "many", cell["window"]),
-                                pathlib.Path(cell["run_directory"]) / "results.h5")
+        tiny.assert_same_tables(
+            direct(folder, f"direct{cell['window']}", "slow", "many", cell["window"]),
+            pathlib.Path(cell["run_directory"]) / "results.h5",
+        )
 
 
 def test_kill_9_of_a_rank_is_repeated(folder):
@@ -301,25 +347,28 @@ def test_kill_9_of_a_rank_is_repeated(folder):
     code, _, err = launch.finish(process)
     assert code == 0, err
     assert "trying again" in err
-    cell, = folder.cells()
+    (cell,) = folder.cells()
     assert cell["state"] == "done" and cell["attempts"] == 2
-    tiny.assert_same_tables(direct(folder, "direct", "slow", "long", 64),
-                            pathlib.Path(cell["run_directory"]) / "results.h5")
+    tiny.assert_same_tables(
+        direct(folder, "direct", "slow", "long", 64), pathlib.Path(cell["run_directory"]) / "results.h5"
+    )
 
 
 def test_attempts_are_limited(folder):
-    folder.write(models=["slow"], datasets=["long"], windows=[64], max_attempts=2,
-                 defaults={"threads": 1, "ranks_per_node": 2})
+    folder.write(
+        models=["slow"], datasets=["long"], windows=[64], max_attempts=2, defaults={"threads": 1, "ranks_per_node": 2}
+    )
     process = folder.start()
     out = folder.path / "out" / "runs"
     for attempt in (1, 2):
-        assert launch.wait_for(lambda: list(out.glob(f"*/attempts/{attempt}.log"))
-                               and len(processes(f"--out={folder.path}")) >= 2, process)
+        assert launch.wait_for(
+            lambda: list(out.glob(f"*/attempts/{attempt}.log")) and len(processes(f"--out={folder.path}")) >= 2, process
+        )
         os.kill(processes(f"--out={folder.path}")[-1], signal.SIGKILL)
         launch.wait_for(lambda: '"ended": "' in next(out.glob(f"*/attempts/{attempt}.json")).read_text(), process)
     code, text, err = launch.finish(process)
     assert code not in (0, 75), err
-    cell, = folder.cells()
+    (cell,) = folder.cells()
     assert cell["state"] == "failed" and cell["attempts"] == 2
     assert cell["last_error"].startswith("given up after 2 attempts: ")
     assert cell["last_error"] in text
@@ -370,6 +419,7 @@ def test_status_watch_ends_with_the_sweep(folder):
 
 # ---- help and schema -------------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("verb", ["plan", "status", "submit", "cancel", "collect", "report", "run-cell", "schema"])
 def test_help_is_something_to_act_on(folder, verb):
     assert re.search(rf"^  {verb} ", launch.run(["sweep", "--help"], folder.path / "cache").stdout, flags=re.M)
@@ -397,14 +447,31 @@ def test_the_example_of_the_help_is_a_sweep(folder, inputs):
 
 def fits(value, schema):
     """The part of JSON Schema that the sweep's schema uses; an unknown keyword is a failure."""
-    known = {"$schema", "title", "description", "type", "enum", "pattern", "minimum", "minLength", "minItems",
-             "uniqueItems", "items", "anyOf", "properties", "required", "additionalProperties", "propertyNames"}
+    known = {
+        "$schema",
+        "title",
+        "description",
+        "type",
+        "enum",
+        "pattern",
+        "minimum",
+        "minLength",
+        "minItems",
+        "uniqueItems",
+        "items",
+        "anyOf",
+        "properties",
+        "required",
+        "additionalProperties",
+        "propertyNames",
+    }
     assert schema.keys() <= known, schema.keys() - known
     types = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool}
     allowed = schema.get("type", [])
     allowed = [allowed] if isinstance(allowed, str) else allowed
-    if allowed and not any(isinstance(value, types[name]) and (name == "boolean") == isinstance(value, bool)
-                           for name in allowed):
+    if allowed and not any(
+        isinstance(value, types[name]) and (name == "boolean") == isinstance(value, bool) for name in allowed
+    ):
         return False
     if "enum" in schema and value not in schema["enum"]:
         return False
@@ -416,30 +483,58 @@ def fits(value, schema):
         return value >= schema.get("minimum", value)
     if isinstance(value, list):
         is_unique = len({json.dumps(item) for item in value}) == len(value) or not schema.get("uniqueItems", False)
-        return len(value) >= schema.get("minItems", 0) and is_unique and all(
-            fits(item, schema.get("items", {})) for item in value)
+        return (
+            len(value) >= schema.get("minItems", 0)
+            and is_unique
+            and all(fits(item, schema.get("items", {})) for item in value)
+        )
     properties, others = schema.get("properties", {}), schema.get("additionalProperties", {})
     return schema.get("required", []) == [key for key in schema.get("required", []) if key in value] and all(
-        fits(key, schema.get("propertyNames", {})) and
-        (fits(item, properties[key]) if key in properties else others is not False and fits(item, others))
-        for key, item in value.items())
+        fits(key, schema.get("propertyNames", {}))
+        and (fits(item, properties[key]) if key in properties else others is not False and fits(item, others))
+        for key, item in value.items()
+    )
 
 
 def test_the_schema_and_the_parser_agree(folder):
     done = launch.run(["sweep", "schema"], folder.path / "cache")
     schema = json.loads(done.stdout)
-    good = json.loads(folder.write(targets=["hf"], seeds=[1], tail_rows=3, base="list:1,2", layers="0-1",
-                                   exclude=[{"model": "a", "window": 16}], max_parallel=2,
-                                   overrides=[{"match": {"window": [32]}, "set": {"time": "01:00:00"}}],
-                                   sinks=[0]).read_text())
+    good = json.loads(
+        folder.write(
+            targets=["hf"],
+            seeds=[1],
+            tail_rows=3,
+            base="list:1,2",
+            layers="0-1",
+            exclude=[{"model": "a", "window": 16}],
+            max_parallel=2,
+            overrides=[{"match": {"window": [32]}, "set": {"time": "01:00:00"}}],
+            sinks=[0],
+        ).read_text()
+    )
     done = folder.run("plan")
     assert done.returncode == 0, done.stderr
     assert fits(good, schema)
-    for key, value in [("name", "a b"), ("windows", []), ("windows", [0]), ("windows", 5), ("windows", [8, 8]),
-                       ("sinks", ["2"]), ("targets", ["x"]), ("base", "half"), ("layers", "1-"), ("limit", 0),
-                       ("per_token", "yes"), ("exclude", [{"nodel": "a"}]), ("defaults", {"time": "soon"}),
-                       ("unknown", 1), ("models", [{}]), ("overrides", [{"match": {"model": "a"}}]),
-                       ("device", "tpu"), ("max_attempts", -1)]:
+    for key, value in [
+        ("name", "a b"),
+        ("windows", []),
+        ("windows", [0]),
+        ("windows", 5),
+        ("windows", [8, 8]),
+        ("sinks", ["2"]),
+        ("targets", ["x"]),
+        ("base", "half"),
+        ("layers", "1-"),
+        ("limit", 0),
+        ("per_token", "yes"),
+        ("exclude", [{"nodel": "a"}]),
+        ("defaults", {"time": "soon"}),
+        ("unknown", 1),
+        ("models", [{}]),
+        ("overrides", [{"match": {"model": "a"}}]),
+        ("device", "tpu"),
+        ("max_attempts", -1),
+    ]:
         bad = good | {key: value}
         (folder.path / "night.yaml").write_text(json.dumps(bad))
         assert folder.run("plan").returncode == 64, (key, value)

@@ -38,8 +38,9 @@ def write_examples(path, family):
         file.attrs["format"], file.attrs["format_version"] = "winnow-calibration", 1
         file["tokens"] = np.concatenate(tokens).astype(np.int32)
         file["offsets"] = np.cumsum([0, *map(len, tokens)]).astype(np.int64)
-        file["answer_start"] = np.array([1 if i % 2 == 0 else example["answer_start"]
-                                         for i, example in enumerate(examples)], np.int64)
+        file["answer_start"] = np.array(
+            [1 if i % 2 == 0 else example["answer_start"] for i, example in enumerate(examples)], np.int64
+        )
         file.create_dataset("example_id", data=[str(i) for i in range(len(tokens))], dtype=h5py.string_dtype())
     return tokens
 
@@ -51,9 +52,30 @@ class Measured:
         self.model = model
         self.tokens = write_examples(base / "data.h5", family)
         layers = ",".join(map(str, KEPT))
-        result = launch.run(["calibrate", "--model", model, "--data", base / "data.h5", "--base", f"list:{layers}",
-                             "--window", WINDOW, "--target", target, "--layers", "0", "--per-token", "--device", "cpu",
-                             "--out", base / "run", *flags], base)
+        result = launch.run(
+            [
+                "calibrate",
+                "--model",
+                model,
+                "--data",
+                base / "data.h5",
+                "--base",
+                f"list:{layers}",
+                "--window",
+                WINDOW,
+                "--target",
+                target,
+                "--layers",
+                "0",
+                "--per-token",
+                "--device",
+                "cpu",
+                "--out",
+                base / "run",
+                *flags,
+            ],
+            base,
+        )
         assert result.returncode == 0, result.stderr
         with h5py.File(base / "run" / "results.h5") as file:
             nll = file["calibration/token_nll_base"][:]
@@ -70,15 +92,16 @@ class Measured:
 
 
 def load(directory):
-    return transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32,
-                                                             attn_implementation="sdpa").eval()
+    return transformers.AutoModelForCausalLM.from_pretrained(
+        directory, dtype=torch.float32, attn_implementation="sdpa"
+    ).eval()
 
 
 @torch.inference_mode()
 def token_nlls(model, tokens, n_scored):
     logits = model(torch.tensor([tokens]), use_cache=False).logits[0, :-1].double()
     nll = -torch.log_softmax(logits, -1).gather(1, torch.tensor(tokens[1:])[:, None])[:, 0]
-    return nll[len(nll) - n_scored:].numpy()
+    return nll[len(nll) - n_scored :].numpy()
 
 
 @torch.inference_mode()
@@ -128,7 +151,9 @@ def test_vllm_overrides_mean_the_same(family, tmp_path):
     # As vLLM does: set on the configuration after it was built.
     config = transformers.AutoConfig.from_pretrained(GOLDEN / family)
     config.update(json.loads((out / "hf_overrides.json").read_text()))
-    model = transformers.AutoModelForCausalLM.from_pretrained(GOLDEN / family, config=config, dtype=torch.float32).eval()
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        GOLDEN / family, config=config, dtype=torch.float32
+    ).eval()
     assert_same(model, measured)
 
 
@@ -177,12 +202,16 @@ def test_check_finds_what_does_not_run_as_asked(tmp_path):
     program = launch.WINNOW.parent / "winnow-check-hf"
     overrides = tmp_path / "overrides.json"
     overrides.write_text(json.dumps({"sliding_window": WINDOW, "layer_types": ["sliding_attention"] * 4}))
-    result = subprocess.run([sys.executable, program, GOLDEN / "llama", "--overrides", overrides], capture_output=True,
-                            text=True, timeout=120)
+    result = subprocess.run(
+        [sys.executable, program, GOLDEN / "llama", "--overrides", overrides],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert result.returncode == 0, result.stderr
     report = json.loads(result.stdout)
     assert report["attention"] == [None] * 4  # masks nothing
-    assert report["cache"] == [WINDOW] * 4    # and yet forgets in decoding
+    assert report["cache"] == [WINDOW] * 4  # and yet forgets in decoding
     result = subprocess.run([sys.executable, program, tmp_path], capture_output=True, text=True, timeout=120)
     assert result.returncode == 65 and "Traceback" not in result.stderr
 

@@ -23,8 +23,9 @@ def write_safetensors(path, tensors):
             file.write(np.ascontiguousarray(array, dtype="<f4").tobytes())
 
 
-def write_checkpoint(directory, layers=4, hidden=32, heads=4, kv_heads=2, head_dim=8, ffn=64, vocab=64, seed=0,
-                     poison_layer=None):
+def write_checkpoint(
+    directory, layers=4, hidden=32, heads=4, kv_heads=2, head_dim=8, ffn=64, vocab=64, seed=0, poison_layer=None
+):
     """A Qwen3 checkpoint with random weights; poison_layer: that layer's MLP makes values that are not finite."""
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -85,16 +86,25 @@ def write_calibration(path, lengths, answer=6, vocab=64, seed=0, prefix="example
         file["tokens"] = random.integers(0, vocab, sum(lengths)).astype(np.int32)
         file["offsets"] = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         file["answer_start"] = np.array([n - answer for n in lengths], np.int64)
-        file.create_dataset("example_id", data=[f"{prefix}{i}" for i in range(len(lengths))],
-                            dtype=h5py.string_dtype("utf-8"))
+        file.create_dataset(
+            "example_id", data=[f"{prefix}{i}" for i in range(len(lengths))], dtype=h5py.string_dtype("utf-8")
+        )
     return pathlib.Path(path)
 
 
 def write_tokenizer(directory, words):
     """A tokenizer.json whose token i is words[i]."""
-    tokenizer = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None,
-                 "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": None, "decoder": None,
-                 "model": {"type": "WordLevel", "vocab": {word: i for i, word in enumerate(words)}, "unk_token": words[0]}}
+    tokenizer = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [],
+        "normalizer": None,
+        "pre_tokenizer": {"type": "WhitespaceSplit"},
+        "post_processor": None,
+        "decoder": None,
+        "model": {"type": "WordLevel", "vocab": {word: i for i, word in enumerate(words)}, "unk_token": words[0]},
+    }
     (pathlib.Path(directory) / "tokenizer.json").write_text(json.dumps(tokenizer))
 
 

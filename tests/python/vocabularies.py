@@ -6,15 +6,16 @@ import os
 import pathlib
 import shutil
 
-import pytest
-
 import launch
+import pytest
 import tiny
 
 FOLDER = launch.REPOSITORY / ".venv/vocabularies"
 TEMPLATES = pathlib.Path(__file__).parent / "templates"
-QWEN_WORDS = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|"
-              r"\s+(?!\S)|\s+")
+QWEN_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|"
+    r"\s+(?!\S)|\s+"
+)
 QWEN_SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 LLAMA_SPECIAL = ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
 
@@ -38,7 +39,7 @@ def _merges(ranks):
             pairs = [ranks.get(a + b, rank) for a, b in zip(parts, parts[1:])]
             at = min(range(len(pairs)), key=pairs.__getitem__)
             assert pairs[at] < rank
-            parts[at:at + 2] = [parts[at] + parts[at + 1]]
+            parts[at : at + 2] = [parts[at] + parts[at + 1]]
         if len(parts) == 2:
             merges.append(parts)
     return merges
@@ -61,12 +62,18 @@ def write_qwen_tokenizer(path):
     def spell(token):
         return "".join(letter[byte] for byte in token)
 
-    tokenizer = tokenizers.Tokenizer(models.BPE({spell(token): rank for token, rank in ranks.items()},
-                                                [(spell(a), spell(b)) for a, b in _merges(ranks)]))
+    tokenizer = tokenizers.Tokenizer(
+        models.BPE(
+            {spell(token): rank for token, rank in ranks.items()}, [(spell(a), spell(b)) for a, b in _merges(ranks)]
+        )
+    )
     tokenizer.normalizer = normalizers.NFC()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(tokenizers.Regex(QWEN_WORDS), "isolated"),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(tokenizers.Regex(QWEN_WORDS), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(QWEN_SPECIAL)
     tokenizer.add_tokens(["<think>", "</think>", "<tool_call>", "</tool_call>"])
@@ -96,6 +103,7 @@ def write_thinking_model(folder, layers):
 def add_special(tokenizer, path, tokens):
     """A copy of a tokenizer.json with further special tokens."""
     import tokenizers
+
     made = tokenizers.Tokenizer.from_file(str(tokenizer))
     made.add_special_tokens(tokens)
     made.save(str(path))
