@@ -1,7 +1,12 @@
 """Reads results of winnow, and writes reports on them: winnow_report.open(path) gives an xarray DataTree."""
 
+import importlib.metadata
+import pathlib
+
 from .errors import ReportError
 from .opening import open
 
-__version__ = "0.1.0"
+# A source tree and an installation by CMake hold this file; pip keeps the version with the package.
+_file = pathlib.Path(__file__).resolve().parents[2] / "VERSION"
+__version__ = _file.read_text("ascii").strip() if _file.is_file() else importlib.metadata.version("winnow")
 __all__ = ["ReportError", "__version__", "open"]
