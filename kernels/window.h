@@ -1,7 +1,7 @@
 // Which keys a query row of a windowed layer sees: the only definition of the window, for host and device.
 //
-// Design: query t sees key j iff j <= t and (t - j < W or j < S); rows that do not obey the window see all j <= t.
-// W counts the row itself (Transformers' convention: kv > q - W), positions are absolute.
+// Query t sees key j iff j <= t and (t - j < W or j < S); rows that do not obey the window see all j <= t. W counts the
+// row itself (Transformers' convention: kv > q - W), positions are absolute. See ARCHITECTURE.md, "The window".
 #pragma once
 
 #include <cstdint>

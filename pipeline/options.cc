@@ -12,8 +12,8 @@
 namespace winnow {
 namespace {
 
-// What a target fixes. design: hf, vllm and trtllm count the row itself in W and know no sinks; SWAA decodes with full
-// attention, and its vLLM path sees one key more.
+// Fixes the rules of the window that an engine has (ARCHITECTURE.md, "The window"): hf, vllm and trtllm count the row
+// itself in W and know no sinks; SWAA decodes with full attention, and its vLLM path sees one key more.
 struct Target {
   std::string name;
   bool allows_sinks;
