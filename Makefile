@@ -3,29 +3,33 @@
 #   make build                    the program, build/winnow
 #   make demo                     calibrates the demo model and shows the result
 #   make demo-evaluate            selects its layers by several rules and evaluates them on held-out data
-#   make test                     builds, then runs every test
+#   make test                     builds program and tests, then runs every test
+#   make check                    before a commit: compilers with -Werror, layout, lint and types
 #   make test-torch               tests in Transformers itself: makes .venv-torch with PyTorch, some GB
 #   make install PREFIX=DIR       the program into DIR/bin
-#   make format                   clang-format over all C++ files
-#   make clean                    removes builds and the demo run; keeps .venv and .venv-torch, which need a network
+#   make format                   lays out all C++ and Python files
+#   make clean                    removes builds and the demo run; keeps the .venv folders, which need a network
 #
 # CMAKE_FLAGS="-DWINNOW_CUDA=OFF" and the like go to the first configuration; `make clean` forgets them.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: build configure demo demo-evaluate test test-torch install format clean help
+.PHONY: build configure demo demo-evaluate test check check-layout check-python check-compilers check-tidy test-torch \
+  install format clean help
 
 PREFIX ?= /usr/local
 CMAKE_FLAGS ?=
-CLANG_FORMAT ?= clang-format
-CLANG_FORMAT_VERSION := 14
+# Versions on which layout and findings depend: clang's here, those of ruff and mypy in pyproject.toml.
+LLVM_VERSION := 14
+CLANG_FORMAT := clang-format-$(LLVM_VERSION)
+CPP_FILES := git ls-files -z '*.h' '*.cc' '*.cuh' '*.cu'
 
 # A compiler process takes up to 1.5 GB; more of them than fit would swap.
 JOBS ?= $(shell awk -v cores="$$(nproc)" '/MemAvailable/ {n = int($$2 / 1572864); if (n > cores) n = cores; \
   if (n < 1) n = 1; print n}' /proc/meminfo)
 
 build: configure
-	@cmake --build build --parallel $(JOBS)
+	@cmake --build build --parallel $(JOBS) --target winnow
 
 # A build folder that was copied or moved along with the tree names the old place: begin anew there.
 configure:
@@ -41,11 +45,41 @@ demo: build
 demo-evaluate: build
 	@jobs/demo_evaluate.sh
 
-test: build
+test: configure
+	@cmake --build build --parallel $(JOBS)
 	@jobs/setup.sh browser
 	@jobs/setup.sh python
 	@jobs/setup.sh slurm
 	@ctest --test-dir build --output-on-failure --parallel $$(nproc)
+
+# The cheap ones first. Run with one of the four names, it does that part alone.
+check: check-layout check-python check-compilers check-tidy
+
+check-layout:
+	@jobs/setup.sh check
+	@$(CPP_FILES) | xargs -0 $(CLANG_FORMAT) --dry-run --Werror
+	@.venv-tools/bin/ruff format --check --quiet
+
+check-python:
+	@jobs/setup.sh check
+	@jobs/setup.sh python
+	@.venv-tools/bin/ruff check --quiet
+	@.venv-tools/bin/mypy --python-executable .venv/bin/python
+
+check-compilers:
+	@jobs/setup.sh system
+	@jobs/setup.sh check
+	@cmake --preset dev
+	@cmake --build --preset dev --parallel $(JOBS)
+	@cmake --preset dev-clang
+	@cmake --build --preset dev-clang --parallel $(JOBS)
+
+# Reads the precompiled headers and the compile commands of dev-clang.
+check-tidy:
+	@jobs/setup.sh system
+	@jobs/setup.sh check
+	@cmake --preset dev-clang
+	@cmake --build --preset dev-clang --parallel $(JOBS) --target tidy
 
 test-torch: build
 	@jobs/setup.sh torch
@@ -55,14 +89,12 @@ install: build
 	@cmake --install build --prefix "$(PREFIX)"
 
 format:
-	@$(CLANG_FORMAT) --version 2>/dev/null | grep -q "version $(CLANG_FORMAT_VERSION)\." || { \
-	  echo "make format needs clang-format $(CLANG_FORMAT_VERSION), others format differently: apt-get install" \
-	    "clang-format-$(CLANG_FORMAT_VERSION), then make format CLANG_FORMAT=clang-format-$(CLANG_FORMAT_VERSION)" >&2; \
-	  exit 69; }
-	@git ls-files -z '*.h' '*.cc' '*.cuh' '*.cu' | xargs -0 $(CLANG_FORMAT) -i
+	@jobs/setup.sh check
+	@$(CPP_FILES) | xargs -0 $(CLANG_FORMAT) -i
+	@.venv-tools/bin/ruff format --quiet
 
 clean:
-	@rm -rf build build-debug build-sanitize build-fuzz demo-run demo-evaluate
+	@rm -rf build build-* demo-run demo-evaluate
 
 help:
 	@sed -n '/^#   make/s/^#   //p' Makefile

@@ -205,33 +205,33 @@ int run_bench(const Options& options) {
 
 }  // namespace
 
-Command add_bench(CLI::App& program) {
+Command add_bench(const Verb& program) {
   const auto options = std::make_shared<Options>();
-  CLI::App* verb =
+  const Verb verb =
       program.add_subcommand("bench", "Times every operation and the sweep, beside what this machine can do at all");
-  verb->add_option("--model", options->model, "Checkpoint directory (this or --shape)")->type_name("DIR");
-  verb->add_option("--shape", options->shape, "Random weights of this shape: demo, qwen3-0.6b, qwen3-4b or llama3-8b")
-      ->type_name("NAME");
+  verb.add_option("--model", options->model, "Checkpoint directory (this or --shape)").type_name("DIR");
+  verb.add_option("--shape", options->shape, "Random weights of this shape: demo, qwen3-0.6b, qwen3-4b or llama3-8b")
+      .type_name("NAME");
   const auto number = [&](const char* flag, auto& value, const char* description) {
-    verb->add_option(flag, value, description)->capture_default_str()->type_name("N");
+    verb.add_option(flag, value, description).show_default().type_name("N");
   };
   number("--layers", options->n_layers, "Layers of a --shape model");
   number("--tokens", options->n_tokens, "Length of the example, in tokens");
   number("--answer-tokens", options->answer_tokens, "Tokens that are scored, at its end");
   number("--window", options->window, "Keys that a windowed row sees, itself included, in tokens");
   number("--sinks", options->sinks, "First tokens that every row sees besides, in tokens");
-  verb->add_option("--device", options->device, "auto, cpu or cuda")
-      ->capture_default_str()
-      ->type_name("NAME")
-      ->check(CLI::IsMember({"auto", "cpu", "cuda"}));
-  verb->add_option("--attention", options->attention, "Attention on a GPU: auto, cudnn or own")
-      ->capture_default_str()
-      ->type_name("NAME")
-      ->check(CLI::IsMember({"auto", "cudnn", "own"}));
+  verb.add_option("--device", options->device, "auto, cpu or cuda")
+      .show_default()
+      .type_name("NAME")
+      .one_of({"auto", "cpu", "cuda"});
+  verb.add_option("--attention", options->attention, "Attention on a GPU: auto, cudnn or own")
+      .show_default()
+      .type_name("NAME")
+      .one_of({"auto", "cudnn", "own"});
   number("--threads", options->n_threads, "Threads; 0: the cores that this process may use");
   number("--repetitions", options->n_repetitions, "Times that an operation is run; the fastest counts");
-  verb->add_flag("--json", options->json, "Print JSON instead of a table (default: table)");
-  verb->footer(
+  verb.add_flag("--json", options->json, "Print JSON instead of a table (default: table)");
+  verb.footer(
       "\nThe ceilings are a large product (of OpenBLAS on a CPU) and a large copy, measured in the same run; what "
       "stays in the\n"
       "caches can pass the copy's. The sweep and the layers + 1 separate passes that it replaces are run once each.\n"

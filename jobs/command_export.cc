@@ -184,26 +184,25 @@ int run_export(const Options& options) {
 
 }  // namespace
 
-Command add_export(CLI::App& program) {
+Command add_export(const Verb& program) {
   const auto options = std::make_shared<Options>();
-  CLI::App* verb =
+  const Verb verb =
       program.add_subcommand("export", "Writes a selection as a serving engine runs it, or says why it would not");
-  verb->add_option("selection", options->selection, "Selection (winnow select --out)")->required()->type_name("FILE");
-  verb->add_option("--target", options->plan.target, "hf, vllm, trtllm, swaa or json")->required()->type_name("TARGET");
-  verb->add_option("--out", options->out, "New folder for the export")->required()->type_name("DIR");
-  verb->add_option("--model", options->model, "Checkpoint (default: where the selection says it was)")
-      ->type_name("DIR");
-  verb->add_flag("--check", options->check, "Print requested against effective windows; hf is asked by loading it");
-  verb->add_flag("--patch-only", options->patch_only,
-                 "hf: write the fields of config.json alone (default: a folder with the weights linked)");
-  verb->add_option("--model-impl", options->plan.model_impl,
-                   "vllm: auto, transformers or vllm (default: auto, the one that honours windows per layer)")
-      ->type_name("IMPL");
-  verb->add_option("--max-seq-len", options->plan.max_seq_len,
-                   "trtllm: longest sequence to serve, tokens (default: max_position_embeddings)")
-      ->type_name("N");
-  verb->add_flag("--no-hash", options->no_hash, "Do not compare the checkpoint with the one that was measured");
-  verb->footer(
+  verb.add_option("selection", options->selection, "Selection (winnow select --out)").required().type_name("FILE");
+  verb.add_option("--target", options->plan.target, "hf, vllm, trtllm, swaa or json").required().type_name("TARGET");
+  verb.add_option("--out", options->out, "New folder for the export").required().type_name("DIR");
+  verb.add_option("--model", options->model, "Checkpoint (default: where the selection says it was)").type_name("DIR");
+  verb.add_flag("--check", options->check, "Print requested against effective windows; hf is asked by loading it");
+  verb.add_flag("--patch-only", options->patch_only,
+                "hf: write the fields of config.json alone (default: a folder with the weights linked)");
+  verb.add_option("--model-impl", options->plan.model_impl,
+                  "vllm: auto, transformers or vllm (default: auto, the one that honours windows per layer)")
+      .type_name("IMPL");
+  verb.add_option("--max-seq-len", options->plan.max_seq_len,
+                  "trtllm: longest sequence to serve, tokens (default: max_position_embeddings)")
+      .type_name("N");
+  verb.add_flag("--no-hash", options->no_hash, "Do not compare the checkpoint with the one that was measured");
+  verb.footer(
       "\nhf: a checkpoint folder, weights linked. vllm: overrides and serve.sh. trtllm: options with the window of "
       "each\n"
       "layer and serve.sh. swaa: a settings list. json: the window of each layer. All have winnow-export.json.\n"

@@ -227,15 +227,15 @@ void print_facts(const Facts& facts, int depth) {
 
 }  // namespace
 
-Command add_inspect(CLI::App& program) {
+Command add_inspect(const Verb& program) {
   const auto options = std::make_shared<Options>();
-  CLI::App* verb = program.add_subcommand(
+  const Verb verb = program.add_subcommand(
       "inspect", "Says what is in a checkpoint, a calibration file, a run directory, a results file or a selection");
-  verb->add_option("path", options->path, "Checkpoint or run directory; calibration, results or selection file")
-      ->required()
-      ->type_name("PATH");
-  verb->add_flag("--json", options->json, "Print JSON instead of lines (default: lines)");
-  verb->footer(
+  verb.add_option("path", options->path, "Checkpoint or run directory; calibration, results or selection file")
+      .required()
+      .type_name("PATH");
+  verb.add_flag("--json", options->json, "Print JSON instead of lines (default: lines)");
+  verb.footer(
       "\nSizes are in bytes, lengths in tokens.\n\nExamples:\n"
       "  winnow inspect /models/Qwen3-4B\n  winnow inspect run/results.h5 --json\n");
   return {verb, [options] {

@@ -64,26 +64,26 @@ int run_select(const Options& options) {
 
 }  // namespace
 
-Command add_select(CLI::App& program) {
+Command add_select(const Verb& program) {
   const auto options = std::make_shared<Options>();
-  CLI::App* verb =
+  const Verb verb =
       program.add_subcommand("select", "Chooses the layers that keep full attention, by any rule, without a model");
-  verb->add_option("results", options->results, "Run directory, or its results.h5")->required()->type_name("RUN_DIR");
-  verb->add_option("--method", options->select.method, "Rule; see below (default: nll)")->type_name("METHOD");
-  verb->add_option("--keep", options->select.keep,
-                   "Layers that keep full attention, 0 to all (default: the --top-k of the results)")
-      ->type_name("K");
-  verb->add_option("--control", options->select.control, "Control set of method ratio (default: the only one)")
-      ->type_name("NAME");
-  verb->add_option("--lazy", options->select.lazy,
-                   "Ratio of method light-transfer: compat as SWAA's script computes it, or clean (default: compat)")
-      ->type_name("KIND");
-  verb->add_option("--lazy-share", options->select.lazy_share,
-                   "Share of the layers that each example votes lazy in method light-transfer (default: 0.5)")
-      ->type_name("SHARE");
-  verb->add_option("--out", options->out, "Write the selection here, as JSON (default: only print)")->type_name("FILE");
-  verb->add_flag("--json", options->json, "Print the selection itself on stdout instead of a table (default: table)");
-  verb->footer(
+  verb.add_option("results", options->results, "Run directory, or its results.h5").required().type_name("RUN_DIR");
+  verb.add_option("--method", options->select.method, "Rule; see below (default: nll)").type_name("METHOD");
+  verb.add_option("--keep", options->select.keep,
+                  "Layers that keep full attention, 0 to all (default: the --top-k of the results)")
+      .type_name("K");
+  verb.add_option("--control", options->select.control, "Control set of method ratio (default: the only one)")
+      .type_name("NAME");
+  verb.add_option("--lazy", options->select.lazy,
+                  "Ratio of method light-transfer: compat as SWAA's script computes it, or clean (default: compat)")
+      .type_name("KIND");
+  verb.add_option("--lazy-share", options->select.lazy_share,
+                  "Share of the layers that each example votes lazy in method light-transfer (default: 0.5)")
+      .type_name("SHARE");
+  verb.add_option("--out", options->out, "Write the selection here, as JSON (default: only print)").type_name("FILE");
+  verb.add_flag("--json", options->json, "Print the selection itself on stdout instead of a table (default: table)");
+  verb.footer(
       "\nMethods that rank the measured layers: nll (the paper's), exact-match, token-accuracy, kl, sensitivity, "
       "mass,\n"
       "ratio (long / short damage), nll-minus-generic, light-transfer. Found by winnow search: greedy-forward,\n"

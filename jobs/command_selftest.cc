@@ -225,12 +225,12 @@ int run_selftest(const Options& options) {
 
 }  // namespace
 
-Command add_selftest(CLI::App& program) {
+Command add_selftest(const Verb& program) {
   const auto options = std::make_shared<Options>();
-  CLI::App* verb = program.add_subcommand(
+  const Verb verb = program.add_subcommand(
       "selftest", "Checks this build: the sweep of a tiny random model against a plain float64 forward pass");
-  verb->add_flag("--json", options->json, "Print JSON instead of lines (default: lines)");
-  verb->footer(
+  verb.add_flag("--json", options->json, "Print JSON instead of lines (default: lines)");
+  verb.footer(
       "\nOne thread, one second, no input; the model has 5 layers and 150 tokens. The signature hashes the layer\n"
       "ranking and the NLLs in steps of 1e-4 nats per token: it is the same on every machine.\n"
       "\nExample:\n  winnow selftest\n");

@@ -84,26 +84,26 @@ int run_stats(Options options) {
 
 }  // namespace
 
-Command add_stats(CLI::App& program) {
+Command add_stats(const Verb& program) {
   const auto options = std::make_shared<Options>();
-  CLI::App* verb = program.add_subcommand("stats", "Computes the statistics of a results file anew, without a model");
-  verb->add_option("file", options->file, "Run directory, or its results.h5")->required()->type_name("RUN_DIR");
-  verb->add_option("--seed", options->seed, "Seed of bootstrap and permutations (default: the file's)")->type_name("N");
-  verb->add_option("--top-k", options->top_k,
-                   "Layers that are to keep full attention; 0: a quarter of those measured (default: the file's)")
-      ->type_name("K");
-  verb->add_option("--resamples", options->n_resamples, "Bootstrap resamples of the examples (default: the file's)")
-      ->type_name("N");
-  verb->add_option("--baseline", options->baseline,
-                   "Of an evaluation: pattern that all are compared with besides full (default: the file's)")
-      ->type_name("NAME");
-  verb->add_option("--out", options->out, "Write the whole result with the new statistics here (default: only print)")
-      ->type_name("FILE");
-  verb->add_flag("--in-place", options->in_place,
-                 "Put the new statistics into the file itself, in one atomic step "
-                 "(default: only print)");
-  verb->add_flag("--json", options->json, "Print JSON on stdout instead of a table (default: table)");
-  verb->footer(
+  const Verb verb = program.add_subcommand("stats", "Computes the statistics of a results file anew, without a model");
+  verb.add_option("file", options->file, "Run directory, or its results.h5").required().type_name("RUN_DIR");
+  verb.add_option("--seed", options->seed, "Seed of bootstrap and permutations (default: the file's)").type_name("N");
+  verb.add_option("--top-k", options->top_k,
+                  "Layers that are to keep full attention; 0: a quarter of those measured (default: the file's)")
+      .type_name("K");
+  verb.add_option("--resamples", options->n_resamples, "Bootstrap resamples of the examples (default: the file's)")
+      .type_name("N");
+  verb.add_option("--baseline", options->baseline,
+                  "Of an evaluation: pattern that all are compared with besides full (default: the file's)")
+      .type_name("NAME");
+  verb.add_option("--out", options->out, "Write the whole result with the new statistics here (default: only print)")
+      .type_name("FILE");
+  verb.add_flag("--in-place", options->in_place,
+                "Put the new statistics into the file itself, in one atomic step "
+                "(default: only print)");
+  verb.add_flag("--json", options->json, "Print JSON on stdout instead of a table (default: table)");
+  verb.footer(
       "\nFigures are in nats per token; layers are counted from 0. The same seed gives the same figures.\n"
       "\nExample:\n  winnow stats run --top-k 9 --seed 1\n");
   return {verb, [options] { return run_stats(*options); }};

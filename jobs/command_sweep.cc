@@ -206,64 +206,60 @@ int run_or_refuse(const Flags& flags, int (*run)(const Flags&)) {
   }
 }
 
-CLI::App* add_verb(CLI::App& sweep, Flags& flags, const char* name, const char* help, int (*run)(const Flags&)) {
-  CLI::App* verb = sweep.add_subcommand(name, help);
-  verb->callback([&flags, run] { flags.run = [&flags, run] { return run_or_refuse(flags, run); }; });
+Verb add_verb(const Verb& sweep, Flags& flags, const char* name, const char* help, int (*run)(const Flags&)) {
+  const Verb verb = sweep.add_subcommand(name, help);
+  verb.when_named([&flags, run] { flags.run = [&flags, run] { return run_or_refuse(flags, run); }; });
   return verb;
 }
 
-CLI::App* add_file_verb(CLI::App& sweep, Flags& flags, const char* name, const char* help, int (*run)(const Flags&)) {
-  CLI::App* verb = add_verb(sweep, flags, name, help, run);
-  verb->add_option("file", flags.file, "Sweep file")->required()->type_name("FILE");
+Verb add_file_verb(const Verb& sweep, Flags& flags, const char* name, const char* help, int (*run)(const Flags&)) {
+  const Verb verb = add_verb(sweep, flags, name, help, run);
+  verb.add_option("file", flags.file, "Sweep file").required().type_name("FILE");
   return verb;
 }
 
-void add_plan_and_status(CLI::App& sweep, Flags& flags) {
-  CLI::App* plan = add_file_verb(sweep, flags, "plan", "What would run, what is done, and what it takes", run_plan);
-  plan->add_flag("--json", flags.json, "Print JSON on stdout instead of a table (default: table)");
-  CLI::App* status =
+void add_plan_and_status(const Verb& sweep, Flags& flags) {
+  const Verb plan = add_file_verb(sweep, flags, "plan", "What would run, what is done, and what it takes", run_plan);
+  plan.add_flag("--json", flags.json, "Print JSON on stdout instead of a table (default: table)");
+  const Verb status =
       add_file_verb(sweep, flags, "status", "Where every cell stands, from its files and Slurm", run_status);
-  status->add_flag("--json", flags.json, "Print JSON on stdout instead of a table (default: table)");
-  status->add_flag("--watch", flags.watch, "Look again every two seconds until nothing runs (default: once)");
+  status.add_flag("--json", flags.json, "Print JSON on stdout instead of a table (default: table)");
+  status.add_flag("--watch", flags.watch, "Look again every two seconds until nothing runs (default: once)");
 }
 
-void add_submit(CLI::App& sweep, Flags& flags) {
-  CLI::App* verb = add_file_verb(sweep, flags, "submit", "Runs what is missing; the same command goes on", run_submit);
-  verb->add_option("--executor", flags.executor, "local, slurm, or auto: Slurm where sbatch is (default: auto)")
-      ->type_name("NAME")
-      ->check(CLI::IsMember({"auto", "local", "slurm"}));
-  verb->add_option("--jobs", flags.jobs, "Cells that run at once on this machine (default: 1)")
-      ->type_name("N")
-      ->check(CLI::Range(1, 1024));
-  verb->add_option("--max-parallel", flags.submit.max_parallel,
-                   "Cells of a Slurm array that run at once (default: the file's max_parallel)")
-      ->type_name("N")
-      ->check(CLI::Range(1, 1000000));
-  verb->add_option("--site", flags.submit.site_file, "Site settings for Slurm (default: see slurm/README.md)")
-      ->type_name("FILE");
-  verb->add_flag("--dry-run", flags.submit.dry_run, "Print scripts and commands, and start nothing (default: off)");
+void add_submit(const Verb& sweep, Flags& flags) {
+  const Verb verb = add_file_verb(sweep, flags, "submit", "Runs what is missing; the same command goes on", run_submit);
+  verb.add_option("--executor", flags.executor, "local, slurm, or auto: Slurm where sbatch is (default: auto)")
+      .type_name("NAME")
+      .one_of({"auto", "local", "slurm"});
+  verb.add_option("--jobs", flags.jobs, "Cells that run at once on this machine (default: 1)")
+      .type_name("N")
+      .in_range(1, 1024);
+  verb.add_option("--max-parallel", flags.submit.max_parallel,
+                  "Cells of a Slurm array that run at once (default: the file's max_parallel)")
+      .type_name("N")
+      .in_range(1, 1000000);
+  verb.add_option("--site", flags.submit.site_file, "Site settings for Slurm (default: see slurm/README.md)")
+      .type_name("FILE");
+  verb.add_flag("--dry-run", flags.submit.dry_run, "Print scripts and commands, and start nothing (default: off)");
 }
 
-void add_others(CLI::App& sweep, Flags& flags) {
+void add_others(const Verb& sweep, Flags& flags) {
   add_file_verb(sweep, flags, "cancel", "Takes the sweep's jobs out of Slurm; what is finished stays", run_cancel);
-  CLI::App* collect = add_file_verb(sweep, flags, "collect", "Writes one file over all cells", run_collect);
-  collect->add_option("--out", flags.out, "File to write (default: OUTPUT/NAME.h5)")->type_name("FILE");
-  collect->add_flag("--json", flags.json, "Print JSON on stdout instead of a table (default: table)");
-  CLI::App* report = add_file_verb(sweep, flags, "report",
-                                   "Runs winnow-report on the cells that are done; takes its flags", run_report);
-  report->allow_extras();
-  report->callback([&flags, report] {
-    flags.more = report->remaining();
-    flags.run = [&flags] { return run_or_refuse(flags, run_report); };
-  });
-  CLI::App* cell = add_verb(sweep, flags, "run-cell", "Runs one cell of a submission; submit calls it", run_run_cell);
-  cell->add_option("--submission", flags.submission, "OUTPUT/submissions/ID")->required()->type_name("DIR");
-  cell->add_option("--task", flags.task, "Index of the cell in its cells.json")->required()->type_name("N");
-  cell->add_option("--executor", flags.executor, "local: with mpirun also inside a Slurm job (default: auto)")
-      ->type_name("NAME")
-      ->check(CLI::IsMember({"auto", "local"}));
-  CLI::App* schema = sweep.add_subcommand("schema", "Prints the JSON Schema of sweep files, for editors");
-  schema->callback([&flags] {
+  const Verb collect = add_file_verb(sweep, flags, "collect", "Writes one file over all cells", run_collect);
+  collect.add_option("--out", flags.out, "File to write (default: OUTPUT/NAME.h5)").type_name("FILE");
+  collect.add_flag("--json", flags.json, "Print JSON on stdout instead of a table (default: table)");
+  const Verb report = add_file_verb(sweep, flags, "report",
+                                    "Runs winnow-report on the cells that are done; takes its flags", run_report);
+  report.keep_unknown(flags.more);
+  const Verb cell = add_verb(sweep, flags, "run-cell", "Runs one cell of a submission; submit calls it", run_run_cell);
+  cell.add_option("--submission", flags.submission, "OUTPUT/submissions/ID").required().type_name("DIR");
+  cell.add_option("--task", flags.task, "Index of the cell in its cells.json").required().type_name("N");
+  cell.add_option("--executor", flags.executor, "local: with mpirun also inside a Slurm job (default: auto)")
+      .type_name("NAME")
+      .one_of({"auto", "local"});
+  const Verb schema = sweep.add_subcommand("schema", "Prints the JSON Schema of sweep files, for editors");
+  schema.when_named([&flags] {
     flags.run = [] {
       print(json_schema());
       return 0;
@@ -273,16 +269,16 @@ void add_others(CLI::App& sweep, Flags& flags) {
 
 }  // namespace
 
-Command add_sweep(CLI::App& program) {
+Command add_sweep(const Verb& program) {
   const auto flags = std::make_shared<Flags>();
-  CLI::App* sweep = program.add_subcommand("sweep", "Runs many measurements from one YAML file, here or under Slurm");
-  sweep->require_subcommand(1);
-  sweep->footer(kExample);  // its verbs take it over
-  add_plan_and_status(*sweep, *flags);
-  add_submit(*sweep, *flags);
-  add_others(*sweep, *flags);
-  sweep->footer(std::string(kFile) + kExample);
-  return {.app = sweep, .run = [flags] { return flags->run(); }, .has_config = false};
+  const Verb sweep = program.add_subcommand("sweep", "Runs many measurements from one YAML file, here or under Slurm");
+  sweep.require_subcommand();
+  sweep.footer(kExample);  // its verbs take it over
+  add_plan_and_status(sweep, *flags);
+  add_submit(sweep, *flags);
+  add_others(sweep, *flags);
+  sweep.footer(std::string(kFile) + kExample);
+  return {.verb = sweep, .run = [flags] { return flags->run(); }, .has_config = false};
 }
 
 }  // namespace winnow

@@ -27,13 +27,13 @@ std::optional<std::string> config_path(const std::vector<std::string>& arguments
   return std::nullopt;
 }
 
-bool is_given(const CLI::Option& option, const std::vector<std::string>& arguments) {
+bool is_given(const FlagForm& flag, const std::vector<std::string>& arguments) {
   const auto names = [&](const std::string& argument) {
-    return std::any_of(option.get_lnames().begin(), option.get_lnames().end(),
+    return std::any_of(flag.long_names.begin(), flag.long_names.end(),
                        [&](const std::string& name) {
                          return argument == "--" + name || argument.starts_with("--" + name + "=");
                        }) ||
-           std::any_of(option.get_snames().begin(), option.get_snames().end(),
+           std::any_of(flag.short_names.begin(), flag.short_names.end(),
                        [&](const std::string& name) { return argument.starts_with("-" + name); });
   };
   return std::any_of(arguments.begin(), std::find(arguments.begin(), arguments.end(), "--"), names);
@@ -65,34 +65,37 @@ YAML::Node read_map(const std::string& path) {
 // These two make no sense in the file.
 bool is_for_command_line(const std::string& name) { return name == "config" || name == "help"; }
 
-std::vector<std::string> flag_names(const CLI::App& verb) {
+std::vector<std::string> flag_names(const std::vector<FlagForm>& flags) {
   std::vector<std::string> names;
-  for (const CLI::Option* option : verb.get_options()) {
-    for (const std::string& name : option->get_lnames()) {
+  for (const FlagForm& flag : flags) {
+    for (const std::string& name : flag.long_names) {
       if (!is_for_command_line(name)) names.push_back(name);
     }
   }
   return names;
 }
 
-const CLI::Option& find_option(const CLI::App& verb, const std::string& path, const YAML::Node& key) {
+FlagForm find_flag(const Verb& verb, const std::string& path, const YAML::Node& key) {
   if (!key.IsScalar()) refuse(path, key.Mark(), "expected the name of a flag");
   const std::string& name = key.Scalar();
-  const CLI::Option* option = verb.get_option_no_throw("--" + name);
-  if (option == nullptr || is_for_command_line(name)) {
-    const std::vector<std::string> near = near_words(name, flag_names(verb));
+  const std::vector<FlagForm> flags = verb.flags();
+  const auto found = std::find_if(flags.begin(), flags.end(), [&](const FlagForm& flag) {
+    return std::find(flag.long_names.begin(), flag.long_names.end(), name) != flag.long_names.end();
+  });
+  if (found == flags.end() || is_for_command_line(name)) {
+    const std::vector<std::string> near = near_words(name, flag_names(flags));
     refuse(path, key.Mark(),
-           "winnow " + verb.get_name() + " has no flag '" + name + "'" +
+           "winnow " + verb.name() + " has no flag '" + name + "'" +
                (near.empty() ? "" : "; did you mean " + join_or(near) + "?"));
   }
-  return *option;
+  return *found;
 }
 
 // The flag with that value as one or more arguments.
-std::vector<std::string> as_arguments(const CLI::Option& option, const std::string& path, const YAML::Node& key,
+std::vector<std::string> as_arguments(const FlagForm& form, const std::string& path, const YAML::Node& key,
                                       const YAML::Node& value) {
   const std::string flag = "--" + key.Scalar();
-  if (option.get_items_expected_max() == 0) {
+  if (form.max_values == 0) {
     bool is_on = false;
     if (!YAML::convert<bool>::decode(value, is_on)) refuse(path, value.Mark(), key.Scalar() + " is true or false");
     return is_on ? std::vector<std::string>{flag} : std::vector<std::string>{};
@@ -107,7 +110,7 @@ std::vector<std::string> as_arguments(const CLI::Option& option, const std::stri
     items.push_back(item.Scalar());
   }
   std::vector<std::string> arguments;
-  if (option.get_items_expected_max() > 1) {
+  if (form.max_values > 1) {
     for (const std::string& item : items) arguments.push_back(flag + "=" + item);
     return arguments;
   }
@@ -119,18 +122,18 @@ std::vector<std::string> as_arguments(const CLI::Option& option, const std::stri
 
 }  // namespace
 
-std::vector<std::string> with_config_file(const CLI::App& verb, const std::vector<std::string>& arguments) {
+std::vector<std::string> with_config_file(const Verb& verb, const std::vector<std::string>& arguments) {
   const std::optional<std::string> path = config_path(arguments);
   if (!path) return arguments;
   std::vector<std::string> all;
   std::set<std::string> seen;
   const YAML::Node root = read_map(*path);
   for (const auto& entry : root) {
-    const CLI::Option& option = find_option(verb, *path, entry.first);
-    if (!seen.insert(option.get_name()).second)
+    const FlagForm form = find_flag(verb, *path, entry.first);
+    if (!seen.insert(form.long_names.front()).second)
       refuse(*path, entry.first.Mark(), entry.first.Scalar() + " is given twice");
-    const std::vector<std::string> words = as_arguments(option, *path, entry.first, entry.second);
-    if (!is_given(option, arguments)) all.insert(all.end(), words.begin(), words.end());
+    const std::vector<std::string> words = as_arguments(form, *path, entry.first, entry.second);
+    if (!is_given(form, arguments)) all.insert(all.end(), words.begin(), words.end());
   }
   all.insert(all.end(), arguments.begin(), arguments.end());
   return all;

@@ -8,15 +8,16 @@
 // Flags of the command line win. Paths are relative to where the command runs, as they are for flags.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <string>
 #include <vector>
+
+#include "jobs/flags.h"
 
 namespace winnow {
 
 // `arguments` of `verb` (the verb not among them) with the flags of the file that --config names put before them; as
 // they are when none is named. Throws Error(kNoInput) when the file cannot be read, Error(kUsage) with file, line and
 // column for what is no YAML map of flags: an unknown name, one given twice, a value of the wrong kind.
-std::vector<std::string> with_config_file(const CLI::App& verb, const std::vector<std::string>& arguments);
+std::vector<std::string> with_config_file(const Verb& verb, const std::vector<std::string>& arguments);
 
 }  // namespace winnow

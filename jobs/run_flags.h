@@ -1,15 +1,15 @@
 // Flags that all verbs that measure share, under the same names.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <string>
 
+#include "jobs/flags.h"
 #include "kernels/error.h"
 #include "pipeline/options.h"
 
 namespace winnow {
 
-// A check of CLI11 from a parser that throws: its message without the flag, which CLI11 puts before it.
+// A check of a flag from a parser that throws: its message without the flag, which stands before it anyway.
 template <typename Parse>
 auto refusal_of(const std::string& flag, Parse parse) {
   return [flag, parse](const std::string& text) {
@@ -25,15 +25,15 @@ auto refusal_of(const std::string& flag, Parse parse) {
 }
 
 // --model, --data, --out; `data` says what the file is.
-void add_input_flags(CLI::App& verb, RunOptions& options, const std::string& data);
-void add_limit_flag(CLI::App& verb, RunOptions& options);
+void add_input_flags(const Verb& verb, RunOptions& options, const std::string& data);
+void add_limit_flag(const Verb& verb, RunOptions& options);
 // --window, --sinks, --decode, --target, --tail-rows.
-void add_window_flags(CLI::App& verb, RunOptions& options);
-void add_native_window_flag(CLI::App& verb, RunOptions& options);
-void add_seed_flag(CLI::App& verb, RunOptions& options);
+void add_window_flags(const Verb& verb, RunOptions& options);
+void add_native_window_flag(const Verb& verb, RunOptions& options);
+void add_seed_flag(const Verb& verb, RunOptions& options);
 // --max-memory stays text until the verb runs.
-void add_machine_flags(CLI::App& verb, RunOptions& options, std::string& max_memory);
-void add_printing_flags(CLI::App& verb, RunOptions& options);
+void add_machine_flags(const Verb& verb, RunOptions& options, std::string& max_memory);
+void add_printing_flags(const Verb& verb, RunOptions& options);
 
 // What the flags leave open: memory, and what goes to provenance.
 void complete_options(RunOptions& options, const std::string& max_memory);

@@ -4,12 +4,14 @@
 #   jobs/setup.sh system   compilers and libraries: Debian packages, as root or through sudo
 #   jobs/setup.sh browser  Chromium, in which tests open reports; a failure is a warning, in CI an error
 #   jobs/setup.sh python   .venv with the packages that pyproject.toml pins; a failure is a warning, in CI an error
+#   jobs/setup.sh check    clang's tools, and .venv-tools with ruff and mypy, for make check; a failure is an error
 #   jobs/setup.sh torch    .venv-torch for the tests of label torch: some GB; a failure is an error
 #   jobs/setup.sh slurm    Slurm's programs for the tests of label slurm; none of its services is started. The same
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 readonly kUnavailable=69
+readonly kLlvmVersion=14  # as in Makefile
 
 say() { echo "winnow set-up: $*" >&2; }
 
@@ -75,6 +77,12 @@ setup_system() {
   local missing
   mapfile -t missing < <(missing_packages | tr ' ' '\n')
   if [ "${#missing[@]}" -gt 0 ]; then install_packages "${missing[@]}"; fi
+}
+
+# The requirements of one extra of pyproject.toml, one a line.
+extra_requirements() {
+  "$1" -c 'import sys, tomllib
+print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"][sys.argv[1]], sep="\n")' "$2"
 }
 
 # What .venv must hold, one requirement a line.
@@ -149,7 +157,26 @@ setup_slurm() (
   [ -z "${CI:-}" ]
 )
 
-# Tests look for it under the same names (tests/python/test_report_page.py).
+setup_check() {
+  local python stamp program missing=()
+  for program in clang++:clang clang-format:clang-format clang-tidy:clang-tidy; do
+    command -v "${program%%:*}-$kLlvmVersion" >/dev/null || missing+=("${program#*:}-$kLlvmVersion")
+  done
+  if [ "${#missing[@]}" -gt 0 ]; then install_packages "${missing[@]}"; fi
+  python=$(find_python) || { say "no Python with venv"; exit $kUnavailable; }
+  stamp="$({ "$python" -V && extra_requirements "$python" check; } | sha256sum)"
+  if [ -f .venv-tools/winnow-stamp ] && [ "$(cat .venv-tools/winnow-stamp)" = "$stamp" ]; then return 0; fi
+  say "making .venv-tools with ruff and mypy"
+  rm -rf .venv-tools
+  "$python" -m venv .venv-tools &&
+    .venv-tools/bin/python -m pip install --quiet --retries 1 --disable-pip-version-check \
+      -r <(extra_requirements "$python" check) &&
+    echo "$stamp" >.venv-tools/winnow-stamp && return 0
+  rm -rf .venv-tools
+  say "no .venv-tools: pip could not fetch ruff and mypy (no network?)"
+  exit $kUnavailable
+}
+
 # PyTorch's own index has builds for processors alone, a tenth of the size; where it is not reached PyPI's will do.
 setup_torch() {
   local python stamp
@@ -173,6 +200,7 @@ print(*(line for line in project["optional-dependencies"]["test"] if line.starts
   exit $kUnavailable
 }
 
+# Tests look for it under the same names (tests/python/test_report_page.py).
 setup_browser() {
   local name
   for name in chromium chromium-browser google-chrome; do
@@ -186,12 +214,13 @@ setup_browser() {
 
 case "${1:-}" in
   browser) setup_browser ;;
+  check) setup_check ;;
   system) setup_system ;;
   python) setup_python ;;
   slurm) setup_slurm ;;
   torch) setup_torch ;;
   *)
-    say "usage: jobs/setup.sh system|browser|python|slurm|torch"
+    say "usage: jobs/setup.sh system|browser|python|check|slurm|torch"
     exit 64
     ;;
 esac

@@ -90,7 +90,7 @@ class AgreementBuilder {
     result_.between_windows = Table<uint8_t>(n, n);
   }
 
-  Agreement build() {
+  RankAgreement build() {
     Groups groups;
     for (std::size_t i = 0; i < cells_.size(); ++i) {
       if (!cells_[i].summary) continue;
@@ -147,7 +147,7 @@ class AgreementBuilder {
   }
 
   const std::vector<CollectedCell>& cells_;
-  Agreement result_;
+  RankAgreement result_;
   std::set<std::string> spearman_reasons_;
   std::set<std::string> jaccard_reasons_;
 };
@@ -205,6 +205,6 @@ std::vector<std::pair<std::string, std::string>> undefined_figures(const Collect
   return list;
 }
 
-Agreement rank_agreement(const std::vector<CollectedCell>& cells) { return AgreementBuilder(cells).build(); }
+RankAgreement rank_agreement(const std::vector<CollectedCell>& cells) { return AgreementBuilder(cells).build(); }
 
 }  // namespace winnow

@@ -67,7 +67,7 @@ std::vector<std::pair<std::string, std::string>> undefined_figures(const Collect
 
 // How well the rankings of two cells agree: (cells, cells), symmetric. Pairs are compared where both cells have results
 // of one model, measured on the same layers.
-struct Agreement {
+struct RankAgreement {
   Table<double> spearman_rho;       // over layers, between the mean deltas
   Table<double> jaccard;            // of the top K: overlap / (2 K - overlap)
   Table<uint8_t> between_datasets;  // 1: compared, and they differ in the data set and in nothing else
@@ -76,16 +76,16 @@ struct Agreement {
   std::vector<std::string> spearman_status;
   std::vector<std::string> jaccard_status;
 };
-Agreement rank_agreement(const std::vector<CollectedCell>& cells);
+RankAgreement rank_agreement(const std::vector<CollectedCell>& cells);
 
 // Writes the file whole or not at all. Throws Error(kIoError | kCannotCreate), and Error(kInternal) for labels that are
 // not unique.
-void write_collection(const std::filesystem::path& path, const Collection& collection, const Agreement& agreement);
+void write_collection(const std::filesystem::path& path, const Collection& collection, const RankAgreement& agreement);
 
 // One line a cell, then why cells have no results, then how well rankings agree. Ends with a newline.
-std::string to_table(const Collection& collection, const Agreement& agreement);
+std::string to_table(const Collection& collection, const RankAgreement& agreement);
 
 // The same as one JSON object, with the pairs one by one. `file`: where the collection was written.
-std::string to_json(const Collection& collection, const Agreement& agreement, const std::string& file);
+std::string to_json(const Collection& collection, const RankAgreement& agreement, const std::string& file);
 
 }  // namespace winnow

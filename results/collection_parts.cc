@@ -108,7 +108,7 @@ std::function<Figure(const CellSummary&)> recorded(const char* name) {
   };
 }
 
-void write_agreement(hdf5::Group group, const std::vector<CollectedCell>& cells, const Agreement& agreement) {
+void write_agreement(hdf5::Group group, const std::vector<CollectedCell>& cells, const RankAgreement& agreement) {
   constexpr const char* kPairCoordinates =
       "model dataset window window_keys sinks decode target seed other_model other_dataset other_window "
       "other_window_keys other_sinks other_decode other_target other_seed";

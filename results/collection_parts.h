@@ -60,7 +60,7 @@ void write_cell_figures(hdf5::Group& group, const std::vector<CollectedCell>& ce
 // A number of /provenance, of either type.
 std::function<Figure(const CellSummary&)> recorded(const char* name);
 
-void write_agreement(hdf5::Group group, const std::vector<CollectedCell>& cells, const Agreement& agreement);
+void write_agreement(hdf5::Group group, const std::vector<CollectedCell>& cells, const RankAgreement& agreement);
 void write_collected_provenance(hdf5::Group group, const std::vector<CollectedCell>& cells);
 
 }  // namespace winnow

@@ -249,7 +249,7 @@ void write_root(hdf5::Group& root, const std::vector<CollectedCell>& cells) {
 
 }  // namespace
 
-void write_collection(const std::filesystem::path& path, const Collection& collection, const Agreement& agreement) {
+void write_collection(const std::filesystem::path& path, const Collection& collection, const RankAgreement& agreement) {
   std::set<std::string> labels;
   for (const CollectedCell& cell : collection.cells) {
     if (!labels.insert(cell.label).second) {

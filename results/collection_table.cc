@@ -139,7 +139,7 @@ struct PairSpread {
 };
 
 template <typename Visit>
-void for_each_pair(const std::vector<CollectedCell>& cells, const Agreement& agreement, Visit visit) {
+void for_each_pair(const std::vector<CollectedCell>& cells, const RankAgreement& agreement, Visit visit) {
   const auto n = static_cast<int64_t>(cells.size());
   for (int64_t a = 0; a < n; ++a) {
     for (int64_t b = a + 1; b < n; ++b) {
@@ -149,7 +149,7 @@ void for_each_pair(const std::vector<CollectedCell>& cells, const Agreement& agr
   }
 }
 
-std::string agreement_block(const std::vector<CollectedCell>& cells, const Agreement& agreement) {
+std::string agreement_block(const std::vector<CollectedCell>& cells, const RankAgreement& agreement) {
   std::map<std::pair<std::string, std::string>, PairSpread> spreads;
   for_each_pair(cells, agreement, [&](int64_t a, int64_t b, const char* between) {
     PairSpread& spread = spreads[{cells[static_cast<std::size_t>(a)].model, between}];
@@ -218,11 +218,11 @@ Json cell_object(const CollectedCell& cell) {
 
 }  // namespace
 
-std::string to_table(const Collection& collection, const Agreement& agreement) {
+std::string to_table(const Collection& collection, const RankAgreement& agreement) {
   return cell_block(collection.cells) + reason_block(collection.cells) + agreement_block(collection.cells, agreement);
 }
 
-std::string to_json(const Collection& collection, const Agreement& agreement, const std::string& file) {
+std::string to_json(const Collection& collection, const RankAgreement& agreement, const std::string& file) {
   Json object = {{"format", kCollectionFormat},
                  {"format_version", kCollectionVersion},
                  {"sweep", collection.sweep},

@@ -32,7 +32,7 @@ struct MeasuredPattern {
 };
 
 // How well the figures of the search agree with exact ones, over the patterns that have both.
-struct Agreement {
+struct ScreeningAgreement {
   int64_t n_verified = 0;
   Estimate rho_nll;          // Spearman's rho between the mean NLLs
   Estimate rho_exact_match;  // the same of exact match
@@ -69,7 +69,7 @@ struct SearchResults {
   std::vector<std::string> example_id;
   std::vector<MeasuredPattern> patterns;  // greedy: by step, best first; pairs: full, single layers, pairs
   std::vector<int64_t> best;              // greedy: of patterns, by K, rising
-  Agreement agreement;
+  ScreeningAgreement agreement;
   Interactions interactions;  // of pairs
 };
 
@@ -78,7 +78,7 @@ struct SearchResults {
 std::vector<int64_t> choose_verified(const std::vector<int64_t>& best, int64_t n_patterns, int64_t n_rejected,
                                      uint64_t seed);
 // 95 % percentile bootstrap over examples, paired.
-Agreement compute_agreement(const SearchResults& results, uint64_t seed, int64_t n_resamples = 10000);
+ScreeningAgreement compute_agreement(const SearchResults& results, uint64_t seed, int64_t n_resamples = 10000);
 // Of patterns in the order of pair_search().
 Interactions compute_interactions(const SearchResults& results, const std::vector<int64_t>& candidates, uint64_t seed,
                                   int64_t n_resamples = 10000);

@@ -118,12 +118,12 @@ std::vector<int64_t> choose_verified(const std::vector<int64_t>& best, int64_t n
   return others;
 }
 
-Agreement compute_agreement(const SearchResults& results, uint64_t seed, int64_t n_resamples) {
+ScreeningAgreement compute_agreement(const SearchResults& results, uint64_t seed, int64_t n_resamples) {
   std::vector<const MeasuredPattern*> patterns;
   for (const MeasuredPattern& pattern : results.patterns) {
     if (!pattern.verified.empty()) patterns.push_back(&pattern);
   }
-  Agreement agreement;
+  ScreeningAgreement agreement;
   agreement.n_verified = static_cast<int64_t>(patterns.size());
   if (patterns.empty()) return agreement;
   const Resamples resamples(results.n_verified_examples, seed);

@@ -118,7 +118,7 @@ void write_patterns(hdf5::Group& group, const SearchResults& r) {
 }
 
 void write_agreement(hdf5::Group& group, const SearchResults& r) {
-  const Agreement& agreement = r.agreement;
+  const ScreeningAgreement& agreement = r.agreement;
   if (agreement.n_verified == 0) return;
   group.write_scalar<int64_t>("n_verified_examples", r.n_verified_examples);
   describe(group, "n_verified_examples", {kOne, "examples that they were measured on, the first ones"});

@@ -50,10 +50,10 @@ CollectedCell failed(const std::string& label) {
   return cell;
 }
 
-TEST(Agreement, IsTheOneWorkedOutByHand) {
+TEST(RankAgreement, IsTheOneWorkedOutByHand) {
   std::vector<CollectedCell> cells = {falling("a"), cell_of("b", {4, 2, 3, 1}, {1, 3, 2, 4})};
   cells[1].dataset = "e";
-  const Agreement agreement = rank_agreement(cells);
+  const RankAgreement agreement = rank_agreement(cells);
   // d^2 = 0, 1, 1, 0: rho = 1 - 6 * 2 / (4 * 15). The top 2 are {0, 1} and {0, 2}.
   EXPECT_DOUBLE_EQ(agreement.spearman_rho(0, 1), 0.8);
   EXPECT_DOUBLE_EQ(agreement.jaccard(0, 1), 1.0 / 3.0);
@@ -68,21 +68,21 @@ TEST(Agreement, IsTheOneWorkedOutByHand) {
   EXPECT_TRUE(agreement.jaccard_status.empty());
 }
 
-TEST(Agreement, TiesShareTheMeanOfTheirRanks) {
-  const Agreement agreement = rank_agreement({falling("a"), cell_of("b", {3, 3, 2, 1}, {1, 2, 3, 4})});
+TEST(RankAgreement, TiesShareTheMeanOfTheirRanks) {
+  const RankAgreement agreement = rank_agreement({falling("a"), cell_of("b", {3, 3, 2, 1}, {1, 2, 3, 4})});
   // Ranks less their mean: (1.5, 0.5, -0.5, -1.5) and (1, 1, -0.5, -1.5); rho = 4.5 / sqrt(5 * 4.5).
   EXPECT_DOUBLE_EQ(agreement.spearman_rho(0, 1), 4.5 / std::sqrt(22.5));
   EXPECT_EQ(agreement.jaccard(0, 1), 1.0);
 }
 
-TEST(Agreement, OppositeOrdersShareNothing) {
-  const Agreement agreement = rank_agreement({falling("a"), cell_of("b", {1, 2, 3, 4}, {4, 3, 2, 1})});
+TEST(RankAgreement, OppositeOrdersShareNothing) {
+  const RankAgreement agreement = rank_agreement({falling("a"), cell_of("b", {1, 2, 3, 4}, {4, 3, 2, 1})});
   EXPECT_EQ(agreement.spearman_rho(0, 1), -1.0);
   EXPECT_EQ(agreement.jaccard(0, 1), 0.0);
 }
 
-TEST(Agreement, AConstantColumnIsNotDefinedAndSaysSo) {
-  const Agreement agreement = rank_agreement({falling("a"), cell_of("b", {0, 0, 0, 0}, {1, 2, 3, 4})});
+TEST(RankAgreement, AConstantColumnIsNotDefinedAndSaysSo) {
+  const RankAgreement agreement = rank_agreement({falling("a"), cell_of("b", {0, 0, 0, 0}, {1, 2, 3, 4})});
   for (const auto& [a, b] : {std::pair{0, 1}, std::pair{1, 0}, std::pair{1, 1}}) {
     EXPECT_TRUE(std::isnan(agreement.spearman_rho(a, b)));
     EXPECT_TRUE(std::isnan(agreement.jaccard(a, b)));
@@ -93,24 +93,24 @@ TEST(Agreement, AConstantColumnIsNotDefinedAndSaysSo) {
   EXPECT_EQ(agreement.jaccard_status, why);
 }
 
-TEST(Agreement, OneLayerHasATopKButNoOrder) {
-  const Agreement agreement = rank_agreement({cell_of("a", {1}, {1}, 1), cell_of("b", {2}, {1}, 1)});
+TEST(RankAgreement, OneLayerHasATopKButNoOrder) {
+  const RankAgreement agreement = rank_agreement({cell_of("a", {1}, {1}, 1), cell_of("b", {2}, {1}, 1)});
   EXPECT_TRUE(std::isnan(agreement.spearman_rho(0, 1)));
   EXPECT_EQ(agreement.spearman_status, std::vector<std::string>{"one layer"});
   EXPECT_EQ(agreement.jaccard(0, 1), 1.0);
 }
 
-TEST(Agreement, DifferentBudgetsHaveNoJaccard) {
-  const Agreement agreement = rank_agreement({falling("a"), cell_of("b", {4, 3, 2, 1}, {1, 2, 3, 4}, 1)});
+TEST(RankAgreement, DifferentBudgetsHaveNoJaccard) {
+  const RankAgreement agreement = rank_agreement({falling("a"), cell_of("b", {4, 3, 2, 1}, {1, 2, 3, 4}, 1)});
   EXPECT_EQ(agreement.spearman_rho(0, 1), 1.0);
   EXPECT_TRUE(std::isnan(agreement.jaccard(0, 1)));
   EXPECT_EQ(agreement.jaccard_status, std::vector<std::string>{"the cells have different top_k"});
 }
 
-TEST(Agreement, OnlyCellsOfOneModelOnTheSameLayersAreCompared) {
+TEST(RankAgreement, OnlyCellsOfOneModelOnTheSameLayersAreCompared) {
   std::vector<CollectedCell> cells = {falling("a"), falling("b"), cell_of("c", {2, 1}, {1, 2}), failed("d")};
   cells[1].model = "other";
-  const Agreement agreement = rank_agreement(cells);
+  const RankAgreement agreement = rank_agreement(cells);
   for (int64_t i = 0; i < 4; ++i) {
     for (int64_t j = 0; j < 4; ++j) {
       const bool is_compared = i == j && i < 3;
@@ -123,7 +123,7 @@ TEST(Agreement, OnlyCellsOfOneModelOnTheSameLayersAreCompared) {
                                                                  "the cells were measured on different layers"}));
 }
 
-TEST(Agreement, MarksPairsThatDifferInOneThing) {
+TEST(RankAgreement, MarksPairsThatDifferInOneThing) {
   std::vector<CollectedCell> cells(6, falling("a"));
   cells[1].dataset = "e";
   cells[2].window = cells[2].window_keys = 32;
@@ -132,7 +132,7 @@ TEST(Agreement, MarksPairsThatDifferInOneThing) {
   cells[4].seed = 7;
   cells[5].dataset = "f";
   cells[5].summary->provenance.set("base", std::string("windowed"), "base");
-  const Agreement agreement = rank_agreement(cells);
+  const RankAgreement agreement = rank_agreement(cells);
   for (int64_t i = 0; i < 6; ++i) {
     for (int64_t j = 0; j < 6; ++j) {
       EXPECT_EQ(agreement.between_datasets(i, j), i + j == 1 ? 1 : 0) << i << ", " << j;

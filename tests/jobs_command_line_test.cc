@@ -1,6 +1,5 @@
 // The command line's frame: config files, near words, programs as verbs, the check of the processor.
 #include <gtest/gtest.h>
-#include <CLI/CLI.hpp>
 #include <array>
 #include <filesystem>
 #include <fstream>
@@ -9,6 +8,7 @@
 
 #include "jobs/config_file.h"
 #include "jobs/external_verb.h"
+#include "jobs/flags.h"
 #include "jobs/processor.h"
 #include "jobs/program.h"
 #include "jobs/text.h"
@@ -24,11 +24,11 @@ using Words = std::vector<std::string>;
 class ConfigFile : public ::testing::Test {
  protected:
   ConfigFile() {
-    verb_.add_option("--window,-w", window_);
-    verb_.add_option("--layers", layers_);
-    verb_.add_option("--control", controls_)->allow_extra_args(false);
-    verb_.add_flag("--json", json_);
-    verb_.add_option("--config");
+    verb_.add_option("--window,-w", window_, "");
+    verb_.add_option("--layers", layers_, "");
+    verb_.add_option("--control", controls_, "").one_value_each();
+    verb_.add_flag("--json", json_, "");
+    verb_.add_unread("--config", "");
   }
 
   std::string write(const std::string& text) {
@@ -51,7 +51,8 @@ class ConfigFile : public ::testing::Test {
   }
 
   ScratchDirectory scratch_;
-  CLI::App verb_{"", "measure"};
+  CommandLine line_{"", "", "0"};
+  Verb verb_ = line_.program().add_subcommand("measure", "");
   int window_ = 0;
   std::string layers_;
   Words controls_;

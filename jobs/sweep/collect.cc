@@ -127,7 +127,7 @@ Collection collect_results(const Sweep& sweep, const std::vector<CellStatus>& st
 
 std::string collect(const Sweep& sweep, const std::vector<CellStatus>& states, const fs::path& file, bool as_json) {
   const Collection collection = collect_results(sweep, states);
-  const Agreement agreement = rank_agreement(collection.cells);
+  const RankAgreement agreement = rank_agreement(collection.cells);
   write_collection(file, collection, agreement);
   if (as_json) return to_json(collection, agreement, file.string());
   return to_table(collection, agreement) + "\nWritten: " + one_line(file.string()) + "\n";
