@@ -62,7 +62,7 @@ format:
 	@git ls-files -z '*.h' '*.cc' '*.cuh' '*.cu' | xargs -0 $(CLANG_FORMAT) -i
 
 clean:
-	@rm -rf build build-debug build-sanitize build-fuzz demo-run demo-evaluate
+	@rm -rf build build-debug build-sanitize build-tsan build-fuzz demo-run demo-evaluate
 
 help:
 	@sed -n '/^#   make/s/^#   //p' Makefile
