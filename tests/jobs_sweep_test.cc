@@ -276,7 +276,7 @@ TEST_F(SweepFolder, TargetsThatMeanTheSameRunOnce) {
 // ---- schema ---------------------------------------------------------------------------------------------------------
 
 TEST(SweepSchema, TheCommittedFileIsThisOne) {
-  std::ifstream in(std::string(WINNOW_SOURCE_DIR) + "/jobs/sweep/sweep.schema.json");
+  std::ifstream in(std::string(WINNOW_TESTS_DIR) + "/../jobs/sweep/sweep.schema.json");
   const std::string text{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
   EXPECT_EQ(text, json_schema()) << "make it anew: build/winnow sweep schema > jobs/sweep/sweep.schema.json";
 }

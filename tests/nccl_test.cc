@@ -1,30 +1,20 @@
 // Two ranks on one GPU, over NCCL. They are started with mpirun from here: a communicator needs processes of its own.
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 
 #include <chrono>
-#include <cstdlib>
 #include <cstring>
-#include <filesystem>
-#include <fstream>
-#include <sstream>
 #include <string>
 #include <vector>
 
 #include "kernels/backend.h"
 #include "results/store.h"
+#include "tests/ranks.h"
 #include "tests/scratch.h"
 
 namespace winnow {
 namespace {
 
-const std::string kBuild = WINNOW_BUILD_DIR;
 const std::string kDemo = std::string(WINNOW_TESTS_DIR) + "/demo";
-
-struct Outcome {
-  int exit_code = -1;
-  std::string output;  // stdout and stderr
-};
 
 class NcclTest : public ::testing::Test {
  protected:
@@ -32,19 +22,6 @@ class NcclTest : public ::testing::Test {
     if (cuda_device_count() == 0) GTEST_SKIP() << "no CUDA device answers";
   }
 
-  Outcome run(const std::string& command) const {
-    const auto log = scratch_.path() / "log";
-    const int status = std::system((command + " > " + log.string() + " 2>&1").c_str());
-    std::ostringstream text;
-    text << std::ifstream(log).rdbuf();
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, text.str()};
-  }
-  // `ranks` processes of a program of the build, with settings like "NAME=VALUE" before.
-  Outcome run_ranks(int ranks, const std::string& command, const std::string& settings = "") const {
-    const std::string allow_root = "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 ";
-    return run(allow_root + settings + " " + WINNOW_MPIRUN + " -n " + std::to_string(ranks) +
-               " --oversubscribe --bind-to none " + kBuild + "/" + command);
-  }
   std::string calibrate(const std::string& out, const std::string& more = "") const {
     return "winnow calibrate --device cuda --model " + kDemo + "/model --data " + kDemo +
            "/long.h5 --control short=" + kDemo + "/short.h5 --window 96 --sinks 4 --per-token --limit 6 --out " +
@@ -79,7 +56,7 @@ TEST_F(NcclTest, SumsAreThoseOfMpiAndBroadcastsArrive) {
 }
 
 TEST_F(NcclTest, TwoRanksMeasureWhatOneDoes) {
-  const Outcome alone = run(kBuild + "/" + calibrate("alone"));
+  const Outcome alone = run_program(calibrate("alone"));
   ASSERT_EQ(alone.exit_code, 0) << alone.output;
   const Outcome shared = run_ranks(2, calibrate("shared", "--share-gpu"));
   ASSERT_EQ(shared.exit_code, 0) << shared.output;

@@ -9,6 +9,7 @@
 #include <chrono>
 #include <csignal>
 #include <future>
+#include <thread>
 
 namespace winnow {
 namespace {
@@ -51,7 +52,7 @@ TEST(PeerWatch, KnowsTheLivingFromTheDead) {
   EXPECT_TRUE(is_running(sleeper.pid()));
   sleeper.kill();
   // Its parent, this process, has not waited for it: it is there, but does not run.
-  for (int i = 0; i < 1000 && is_running(sleeper.pid()); ++i) usleep(1000);
+  for (int i = 0; i < 100000 && is_running(sleeper.pid()); ++i) usleep(1000);
   EXPECT_FALSE(is_running(sleeper.pid()));
 }
 
@@ -64,7 +65,7 @@ TEST(PeerWatch, TellsOfADeath) {
                         [&](const PeerWatch::Peer& peer) { dead.set_value(peer.rank); });
   EXPECT_EQ(rank.wait_for(std::chrono::milliseconds(1200)), std::future_status::timeout);
   second.kill();
-  ASSERT_EQ(rank.wait_for(std::chrono::seconds(15)), std::future_status::ready);
+  ASSERT_EQ(rank.wait_for(std::chrono::minutes(10)), std::future_status::ready);
   EXPECT_EQ(rank.get(), "7");
 }
 
@@ -78,7 +79,8 @@ TEST(PeerWatch, IsSilentAboutADeathThatItDoesNotOutlive) {
     std::this_thread::sleep_for(std::chrono::milliseconds(1500));
   }
   EXPECT_FALSE(spoke);
-  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::milliseconds(2500));
+  // One that waited for its grace time would have taken a second and three more.
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::milliseconds(3900));
 }
 
 TEST(PeerWatch, LeavesOutWhatItCannotSee) {

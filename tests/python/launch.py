@@ -1,14 +1,29 @@
-"""Runs the winnow executable, alone or under mpirun."""
+"""Runs the winnow executable, alone or under mpirun, and stops it at a chosen state, however busy the machine is."""
 
+import hashlib
 import os
 import pathlib
 import signal
 import subprocess
+import tempfile
 import time
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-WINNOW = pathlib.Path(os.environ.get("WINNOW_BUILD", REPOSITORY / "build")) / "winnow"
-TIMEOUT_SECONDS = 120
+BUILD = pathlib.Path(os.environ.get("WINNOW_BUILD", REPOSITORY / "build"))
+WINNOW = BUILD / "winnow"
+TIMEOUT_SECONDS = 900  # only a hang takes so long, also beside many other processes
+
+
+def made_once(name, sources, make):
+    """A file that takes long to make: build/test-inputs/NAME, made by make(path) again when one of the sources changes."""
+    digest = hashlib.sha256(b"".join(hashlib.sha256(source.read_bytes()).digest() for source in sources)).hexdigest()
+    path = BUILD / "test-inputs" / f"{digest[:16]}-{name}"
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # tests run side by side: whole, or not there
+            make(pathlib.Path(folder) / name)
+            os.replace(pathlib.Path(folder) / name, path)
+    return path
 
 
 def command(arguments, ranks=None, winnow=WINNOW):
@@ -52,29 +67,92 @@ def finish(process):
     return process.returncode, out, err
 
 
-def rank_processes(process):
-    """The winnow processes that an mpirun started."""
-    found = []
+def _stat(path):
+    """The fields of a stat file of /proc behind the name, state first; None where the process is gone."""
+    try:
+        return path.read_text().rsplit(")", 1)[1].split()
+    except (OSError, IndexError):
+        return None
+
+
+def winnow_processes():
+    """{process number: (number of its parent, words of its command line)} of every winnow that runs."""
+    found = {}
     for entry in pathlib.Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         try:
-            fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
-            name = (entry / "comm").read_text().strip()
-        except (OSError, IndexError):
+            is_winnow = (entry / "comm").read_text().strip() == WINNOW.name
+            words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+        except OSError:
             continue
-        if int(fields[1]) == process.pid and name == WINNOW.name:
-            found.append(int(entry.name))
-    return sorted(found)
+        fields = _stat(entry / "stat")
+        if is_winnow and fields is not None and fields[0] not in "ZX":
+            found[int(entry.name)] = (int(fields[1]), words)
+    return found
+
+
+def rank_processes(process):
+    """The winnow processes of a run: those that its mpirun started, or the one that runs without it."""
+    found = winnow_processes()
+    return sorted(pid for pid, (parent, _) in found.items() if process.pid in (pid, parent))
+
+
+def send(pids, number):
+    """A signal to processes, of which some may be gone."""
+    for pid in pids:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            pass
 
 
 def kill_all(process):
     """SIGKILL for the launcher and every rank."""
-    for pid in [*rank_processes(process), process.pid]:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
+    send([*rank_processes(process), process.pid], signal.SIGKILL)
+
+
+def is_frozen(pid):
+    """Whether no thread of it runs: stopped, or ended."""
+    return all((_stat(thread / "stat") or "X")[0] in "TZX" for thread in pathlib.Path(f"/proc/{pid}/task").glob("*"))
+
+
+def freeze(pids):
+    """SIGSTOP; returns when it holds."""
+    send(pids, signal.SIGSTOP)
+    wait_for(lambda: all(is_frozen(pid) for pid in pids))
+
+
+def thaw(pids):
+    send(pids, signal.SIGCONT)
+
+
+def freeze_in_the_middle(begin, n_ranks, has_begun, has_room, find=rank_processes):
+    """(process, its n_ranks processes, all of them frozen) of a run in its middle.
+
+    begin() starts a run from nothing, find(process) are its ranks. They are frozen once has_begun() holds; where
+    has_room() does not hold then, the machine was too busy to look in time: the run is ended, and another is begun.
+    """
+    for _ in range(50):
+        process = begin()
+        wait_for(has_begun, process)
+        pids = find(process)
+        freeze(pids)
+        if process.poll() is None and len(pids) == n_ranks and has_begun() and has_room():
+            return process, pids
+        send(pids, signal.SIGKILL)
+        kill_all(process)
+        finish(process)
+    raise AssertionError("every run was over before it could be stopped")
+
+
+def signals_pending(pid):
+    """Whether a signal was sent to a frozen process, which takes it when it goes on."""
+    try:
+        text = pathlib.Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+    return any(int(line.split()[1], 16) for line in text.splitlines() if line.startswith(("ShdPnd:", "SigPnd:")))
 
 
 def wait_for(condition, process=None):

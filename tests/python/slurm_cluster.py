@@ -17,7 +17,7 @@ import time
 
 NODES = ("node1", "node2")
 CPUS = 6  # of a node, whatever the machine has: what matters is that several jobs fit
-WAIT_SECONDS = 60
+WAIT_SECONDS = 900  # only a hang takes so long, also beside many other processes
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel")
 
 # TmpFS of its own for each node: the two PMIx servers of a step would otherwise meet in one folder.
@@ -227,8 +227,8 @@ class SlurmCluster:
         lines = self.command("squeue", "--noheader", "--array", "--format=%F_%K %T").stdout.splitlines()
         return dict(line.split() for line in lines)
 
-    def wait_for(self, condition, what, seconds=WAIT_SECONDS):
-        deadline = time.monotonic() + seconds
+    def wait_for(self, condition, what):
+        deadline = time.monotonic() + WAIT_SECONDS
         while time.monotonic() < deadline:
             value = condition()
             if value:

@@ -118,8 +118,8 @@ class Sweep:
     def run_directory(self, model="small", dataset="long", window=WINDOWS[0]):
         return pathlib.Path(self.states()[model, dataset, window]["run_directory"])
 
-    def wait_until_idle(self, seconds=240):
-        self.cluster.wait_for(lambda: not self.cluster.queue(), f"the queue of {self.name} does not empty", seconds)
+    def wait_until_idle(self):
+        self.cluster.wait_for(lambda: not self.cluster.queue(), f"the queue of {self.name} does not empty")
 
 
 def shards(run_directory):
@@ -154,29 +154,11 @@ def attempts(run_directory):
 
 def ranks_of(run_directory):
     """Processes of winnow calibrate that work on a run directory."""
-    found = []
-    for entry in pathlib.Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
-        except OSError:
-            continue
-        if (
-            pathlib.Path(words[0]).name == "winnow"
-            and words[1:2] == ["calibrate"]
-            and f"--out={run_directory}" in words
-        ):
-            found.append(int(entry.name))
-    return found
-
-
-def send(pids, number):
-    for pid in pids:
-        try:
-            os.kill(pid, number)
-        except ProcessLookupError:
-            pass
+    return [
+        pid
+        for pid, (_, words) in launch.winnow_processes().items()
+        if words[1:2] == ["calibrate"] and f"--out={run_directory}" in words
+    ]
 
 
 def is_waiting(pid, number):
@@ -192,7 +174,7 @@ def is_waiting(pid, number):
 def freeze_all(cluster, directories):
     """Stops the ranks of these cells, each when it has finished units and has others before it. Returns them."""
     frozen = {}
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + launch.TIMEOUT_SECONDS
     while time.monotonic() < deadline:
         for run_directory in directories:
             if run_directory in frozen or not shards(run_directory):
@@ -200,7 +182,7 @@ def freeze_all(cluster, directories):
             assert not (run_directory / "results.h5").exists(), "the cell was done before it could be stopped"
             ranks = ranks_of(run_directory)
             if len(ranks) == 2:
-                send(ranks, signal.SIGSTOP)
+                launch.send(ranks, signal.SIGSTOP)
                 frozen[run_directory] = ranks
         if len(frozen) == len(directories):
             return [frozen[run_directory] for run_directory in directories]
@@ -295,7 +277,7 @@ def test_a_night(work, cluster, direct):
     cluster.wait_for(lambda: cluster.is_down(other_node), "nobody misses the node")
     cluster.start_node(other_node)
     # Meanwhile time has run out for the one that stood still: Slurm wakes it with USR1.
-    cluster.wait_for(lambda: attempts(directories[limited])[0]["exit_code"] == 75, "it is not told to stop", 120)
+    cluster.wait_for(lambda: attempts(directories[limited])[0]["exit_code"] == 75, "it is not told to stop")
 
     sweep.wait_until_idle()
     states = sweep.states()
@@ -370,7 +352,7 @@ def test_where_requeueing_is_forbidden_a_successor_goes_on(work, cluster, direct
     first = job_of(run_directory)
     cluster.command("scancel", "--signal=USR1", first)
     cluster.wait_for(lambda: all(is_waiting(rank, signal.SIGUSR1) for rank in frozen), "USR1 does not come")
-    send(frozen, signal.SIGCONT)
+    launch.send(frozen, signal.SIGCONT)
     assert_done_as_directly(sweep, run_directory, direct, 2)
     assert job_of(run_directory) != first
     assert attempts(run_directory)[0]["exit_code"] == 75
@@ -384,7 +366,7 @@ def test_the_last_attempt_is_not_repeated(work, cluster, mode):
     assert len(cluster.queue()) == 1
     cluster.command("scancel", "--signal=USR1", job_of(run_directory))
     cluster.wait_for(lambda: all(is_waiting(rank, signal.SIGUSR1) for rank in frozen), "USR1 does not come")
-    send(frozen, signal.SIGCONT)
+    launch.send(frozen, signal.SIGCONT)
     sweep.wait_until_idle()
     cell = sweep.states()["small", "long", WINDOWS[0]]
     assert cell["state"] == "failed" and cell["exit_code"] == 75 and cell["attempts"] == 1, cell
@@ -399,7 +381,7 @@ def test_what_is_cancelled_stays_so(work, cluster, direct, mode):
     assert sweep.states()["small", "long", WINDOWS[0]]["state"] == "running"
     done = sweep.call("cancel")
     assert done.returncode == 0 and "cancelled 1 cells" in done.stdout, done.stderr
-    sweep.wait_until_idle(30)
+    sweep.wait_until_idle()
     assert sweep.states()["small", "long", WINDOWS[0]]["state"] == "interrupted"
     assert sweep.submit().returncode == 0
     assert_done_as_directly(sweep, run_directory, direct, 2)
@@ -412,8 +394,8 @@ def test_a_controller_that_is_away_when_a_cell_is_to_be_requeued(work, cluster, 
     frozen = freeze(cluster, run_directory)
     first = job_of(run_directory)
     cluster.stop_controller()
-    send(frozen, signal.SIGUSR1)
-    send(frozen, signal.SIGCONT)
+    launch.send(frozen, signal.SIGUSR1)
+    launch.send(frozen, signal.SIGCONT)
     cluster.wait_for(lambda: attempts(run_directory)[0]["exit_code"] == 75, "it does not stop")
     note = json.loads(sweep.call("status", "--json").stdout)["note"]
     assert "squeue" in note and "Unable to contact" in note
@@ -438,7 +420,7 @@ def test_two_submits_at_once_queue_each_cell_once(work, cluster):
     )
     assert "20 queued or running, 0 to run" in sweep.submit().stderr
     assert "cancelled 20 cells" in sweep.call("cancel").stdout
-    sweep.wait_until_idle(30)
+    sweep.wait_until_idle()
     assert {cell["state"] for cell in sweep.states().values()} == {"waiting"}
 
 

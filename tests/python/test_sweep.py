@@ -30,7 +30,6 @@ def inputs(tmp_path_factory):
         tiny.write_calibration(directory / "data" / f"{model}-code.h5", LENGTHS[:4], seed=4, prefix="code")
         tiny.write_calibration(directory / "data" / f"{model}-short.h5", [80, 90], seed=5)
     tiny.write_calibration(directory / "data" / "slow-long.h5", SLOW_LENGTHS)
-    tiny.write_calibration(directory / "data" / "slow-many.h5", SLOW_LENGTHS * 3)
     return directory
 
 
@@ -105,18 +104,12 @@ def shards(run):
 
 def processes(word):
     """Processes of winnow whose command line holds the word."""
-    found = []
-    for entry in pathlib.Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            line = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
-            is_winnow = (entry / "comm").read_text().strip() == launch.WINNOW.name
-        except OSError:
-            continue
-        if is_winnow and any(word in part for part in line):
-            found.append(int(entry.name))
-    return sorted(found)
+    return sorted(pid for pid, (_, words) in launch.winnow_processes().items() if any(word in part for part in words))
+
+
+def ranks_of(folder):
+    """Processes of the cells that run, started with mpirun or without it."""
+    return processes(f"--out={folder.path}")
 
 
 def direct(folder, out, model, data, window, *more):
@@ -309,15 +302,49 @@ def test_slurm_that_is_not_there(folder, tmp_path, monkeypatch):
 # ---- stops and crashes -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("ranks, jobs", [(1, 1), (2, 1), (1, 2)])
-def test_ctrl_c_and_submit_again(folder, ranks, jobs):
-    folder.write(
-        models=["slow"], datasets=["many"], windows=[64, 32, 16], defaults={"threads": 1, "ranks_per_node": ranks}
+@pytest.fixture(scope="module")
+def slow_direct(tmp_path_factory, inputs):
+    """results.h5 of the slow model's direct run with a window, made when it is first asked for."""
+    folder = Folder(tmp_path_factory.mktemp("direct"), inputs)
+    made = {}
+
+    def result(window):
+        if window not in made:
+            made[window] = direct(folder, f"{window}", "slow", "long", window)
+        return made[window]
+
+    return result
+
+
+def freeze(folder, n_ranks, *more, n_shards=1, most=len(SLOW_LENGTHS) - 3):
+    """(process, its ranks) of a sweep whose ranks stand still: its first cell has n_shards to `most` units on disk, and
+    its last one waits."""
+
+    def begin():
+        launch.wait_for(lambda: not processes(str(folder.path)))
+        shutil.rmtree(folder.path / "out", ignore_errors=True)
+        return folder.start(*more)
+
+    runs = folder.path / "out" / "runs"
+    return launch.freeze_in_the_middle(
+        begin,
+        n_ranks,
+        lambda: len(list(runs.glob("*-w64-*/shards/*.h5"))) >= n_shards,
+        lambda: len(list(runs.glob("*-w64-*/shards/*.h5"))) <= most and not list(runs.glob("*-w16-*/attempts/*")),
+        lambda process: ranks_of(folder),
     )
-    process = folder.start("--jobs", jobs)
-    out = folder.path / "out" / "runs"
-    assert launch.wait_for(lambda: len(list(out.glob("*-w64-*/shards/*.h5"))) >= 2, process)
+
+
+@pytest.mark.parametrize("ranks, jobs", [(1, 1), (2, 1), (1, 2)])
+def test_ctrl_c_and_submit_again(folder, slow_direct, ranks, jobs):
+    folder.write(
+        models=["slow"], datasets=["long"], windows=[64, 32, 16], defaults={"threads": 1, "ranks_per_node": ranks}
+    )
+    process, frozen = freeze(folder, ranks * jobs, "--jobs", jobs, n_shards=2)
     process.send_signal(signal.SIGINT)
+    # mpirun lets its ranks go on by itself.
+    launch.wait_for(lambda: all(launch.signals_pending(pid) or not launch.is_frozen(pid) for pid in frozen))
+    launch.thaw(frozen)
     code, text, err = launch.finish(process)
     assert code == 75, err
     assert "submit again" in text
@@ -332,26 +359,20 @@ def test_ctrl_c_and_submit_again(folder, ranks, jobs):
     assert states(folder.cells()) == ["done"] * 3
     assert kept == {path: path.stat().st_mtime_ns for path in kept}  # no finished unit was computed twice
     for cell in folder.cells():
-        tiny.assert_same_tables(
-            direct(folder, f"direct{cell['window']}", "slow", "many", cell["window"]),
-            pathlib.Path(cell["run_directory"]) / "results.h5",
-        )
+        tiny.assert_same_tables(slow_direct(cell["window"]), pathlib.Path(cell["run_directory"]) / "results.h5")
 
 
-def test_kill_9_of_a_rank_is_repeated(folder):
+def test_kill_9_of_a_rank_is_repeated(folder, slow_direct):
     folder.write(models=["slow"], datasets=["long"], windows=[64], defaults={"threads": 1, "ranks_per_node": 2})
-    process = folder.start()
-    launch.wait_for(lambda: len(list((folder.path / "out" / "runs").glob("*/shards/*.h5"))) >= 1, process)
-    ranks = [pid for pid in processes(f"--out={folder.path}")]
+    process, ranks = freeze(folder, 2)
     os.kill(ranks[-1], signal.SIGKILL)
+    launch.thaw(ranks)
     code, _, err = launch.finish(process)
     assert code == 0, err
     assert "trying again" in err
     (cell,) = folder.cells()
     assert cell["state"] == "done" and cell["attempts"] == 2
-    tiny.assert_same_tables(
-        direct(folder, "direct", "slow", "long", 64), pathlib.Path(cell["run_directory"]) / "results.h5"
-    )
+    tiny.assert_same_tables(slow_direct(64), pathlib.Path(cell["run_directory"]) / "results.h5")
 
 
 def test_attempts_are_limited(folder):
@@ -362,9 +383,9 @@ def test_attempts_are_limited(folder):
     out = folder.path / "out" / "runs"
     for attempt in (1, 2):
         assert launch.wait_for(
-            lambda: list(out.glob(f"*/attempts/{attempt}.log")) and len(processes(f"--out={folder.path}")) >= 2, process
+            lambda: list(out.glob(f"*/attempts/{attempt}.log")) and len(ranks_of(folder)) >= 2, process
         )
-        os.kill(processes(f"--out={folder.path}")[-1], signal.SIGKILL)
+        os.kill(ranks_of(folder)[-1], signal.SIGKILL)
         launch.wait_for(lambda: '"ended": "' in next(out.glob(f"*/attempts/{attempt}.json")).read_text(), process)
     code, text, err = launch.finish(process)
     assert code not in (0, 75), err

@@ -47,6 +47,11 @@ def _merges(ranks):
 
 def write_qwen_tokenizer(path):
     """tokenizer.json of Qwen's byte-level BPE, from the ranks that dashscope carries."""
+    sources = [vocabulary("qwen.tiktoken"), pathlib.Path(__file__)]
+    shutil.copy(launch.made_once("qwen-tokenizer.json", sources, _make_qwen_tokenizer), path)
+
+
+def _make_qwen_tokenizer(path):
     import tokenizers
     from tokenizers import decoders, models, normalizers, pre_tokenizers
 
