@@ -46,7 +46,7 @@ int test_units(MpiSession& session) {
   int64_t n_own = 0;
   while (const auto unit = dispatcher.next()) {
     dispatcher.poll_stop(StopKind::kNone);
-    std::this_thread::yield();
+    std::this_thread::sleep_for(std::chrono::microseconds(20));
     dispatcher.report_done(*unit, 0.001);
     ++n_own;
   }

@@ -41,8 +41,8 @@ TEST(ThreadPool, DoesEveryTaskOnceInEveryOfManyRuns) {
 }
 
 TEST(ThreadPool, SaysSoWhereThreadsCannotBeStarted) {
-#ifdef __SANITIZE_ADDRESS__
-  GTEST_SKIP() << "the address sanitizer itself needs more memory than the limit";
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "the sanitizer itself needs more memory than the limit";
 #endif
   // In a child, so that nothing else feels the limit.
   EXPECT_EXIT(start_more_threads_than_fit(), testing::ExitedWithCode(static_cast<int>(ExitCode::kOutOfMemory)),

@@ -207,7 +207,7 @@ def test_a_full_disk_under_stdout_is_no_success(work, arguments):
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=60,
+            timeout=launch.TIMEOUT_SECONDS,
         )
     assert done.returncode == 74 and "standard output" in launch.error_lines(done.stderr)[-1], done.stderr
 

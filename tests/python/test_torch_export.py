@@ -206,13 +206,13 @@ def test_check_finds_what_does_not_run_as_asked(tmp_path):
         [sys.executable, program, GOLDEN / "llama", "--overrides", overrides],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=launch.TIMEOUT_SECONDS,
     )
     assert result.returncode == 0, result.stderr
     report = json.loads(result.stdout)
     assert report["attention"] == [None] * 4  # masks nothing
     assert report["cache"] == [WINDOW] * 4  # and yet forgets in decoding
-    result = subprocess.run([sys.executable, program, tmp_path], capture_output=True, text=True, timeout=120)
+    result = subprocess.run([sys.executable, program, tmp_path], capture_output=True, text=True, timeout=launch.TIMEOUT_SECONDS)
     assert result.returncode == 65 and "Traceback" not in result.stderr
 
 
