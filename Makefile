@@ -5,7 +5,8 @@
 #   make demo-evaluate            selects its layers by several rules and evaluates them on held-out data
 #   make test                     builds, then runs every test
 #   make test-torch               tests in Transformers itself: makes .venv-torch with PyTorch, some GB
-#   make install PREFIX=DIR       the program into DIR/bin
+#   make install PREFIX=DIR       the program into DIR/bin, the rest into DIR/share
+#   make package                  build-package/winnow*.deb and .tar.gz, to install where there is no compiler
 #   make format                   clang-format over all C++ files
 #   make clean                    removes builds and the demo run; keeps .venv and .venv-torch, which need a network
 #
@@ -13,7 +14,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: build configure demo demo-evaluate test test-torch install format clean help
+.PHONY: build configure demo demo-evaluate test test-torch install package format clean help
 
 PREFIX ?= /usr/local
 CMAKE_FLAGS ?=
@@ -36,7 +37,8 @@ configure:
 
 demo: build
 	@jobs/setup.sh python
-	@jobs/demo.sh
+	@rm -rf demo-run
+	@build/winnow demo
 
 demo-evaluate: build
 	@jobs/demo_evaluate.sh
@@ -52,7 +54,12 @@ test-torch: build
 	@ctest --test-dir build --output-on-failure -L torch
 
 install: build
+	@cmake --build build --target manual
 	@cmake --install build --prefix "$(PREFIX)"
+
+package:
+	@jobs/setup.sh system
+	@packaging/make_packages.sh $(CMAKE_FLAGS)
 
 format:
 	@$(CLANG_FORMAT) --version 2>/dev/null | grep -q "version $(CLANG_FORMAT_VERSION)\." || { \
@@ -62,7 +69,7 @@ format:
 	@git ls-files -z '*.h' '*.cc' '*.cuh' '*.cu' | xargs -0 $(CLANG_FORMAT) -i
 
 clean:
-	@rm -rf build build-debug build-sanitize build-fuzz demo-run demo-evaluate
+	@rm -rf build build-debug build-sanitize build-fuzz build-package demo-run demo-evaluate
 
 help:
 	@sed -n '/^#   make/s/^#   //p' Makefile
