@@ -136,8 +136,9 @@ def verbatim(lines: list[str]) -> str:
 
 def roff(page: Page, others: list[str], version: str, date: str) -> str:
     """The page as a manual page in roff: NAME, SYNOPSIS, DESCRIPTION, OPTIONS and what else its help says."""
-    sections: dict[str, list[str]] = {name: [] for name in ("SYNOPSIS", "DESCRIPTION", "OPTIONS", "NOTES", "EXIT STATUS",
-                                                           "EXAMPLES")}
+    sections: dict[str, list[str]] = {
+        name: [] for name in ("SYNOPSIS", "DESCRIPTION", "OPTIONS", "NOTES", "EXIT STATUS", "EXAMPLES")
+    }
     for block in blocks(page.help):
         text = "\n".join(block.lines)
         if re.match(r"[Uu]sage: ", text):

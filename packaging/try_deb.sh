@@ -74,6 +74,6 @@ apt_install --reinstall /tmp/winnow.deb man-db python3 python3-venv
 expect 0 "WINNOW-CALIBRATE(1)" as_user man winnow-calibrate
 expect 0 "--length-bins" as_user man winnow-prepare
 
-in_root apt-get -qq purge -y winnow >/dev/null
+in_root apt-get -qq -o DPkg::Use-Pty=0 purge -y winnow >/dev/null
 if [ -n "$(files_of_winnow)" ]; then refuse 1 "FAILED: left behind: $(files_of_winnow)"; fi
 say "ok: nothing is left after apt-get purge winnow"
