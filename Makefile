@@ -6,7 +6,8 @@
 #   make test                     builds program and tests, then runs every test
 #   make check                    before a commit: compilers with -Werror, layout, lint and types
 #   make test-torch               tests in Transformers itself: makes .venv-torch with PyTorch, some GB
-#   make install PREFIX=DIR       the program into DIR/bin
+#   make install PREFIX=DIR       the program into DIR/bin, the rest into DIR/share
+#   make package                  build-package/winnow*.deb and .tar.gz, to install where there is no compiler
 #   make format                   lays out all C++ and Python files
 #   make clean                    removes builds and the demo run; keeps the .venv folders, which need a network
 #
@@ -15,7 +16,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .PHONY: build configure demo demo-evaluate test check check-layout check-python check-compilers check-tidy test-torch \
-  install format clean help
+  install package format clean help
 
 PREFIX ?= /usr/local
 CMAKE_FLAGS ?=
@@ -40,7 +41,8 @@ configure:
 
 demo: build
 	@jobs/setup.sh python
-	@jobs/demo.sh
+	@rm -rf demo-run
+	@build/winnow demo
 
 demo-evaluate: build
 	@jobs/demo_evaluate.sh
@@ -86,7 +88,12 @@ test-torch: build
 	@ctest --test-dir build --output-on-failure -L torch
 
 install: build
+	@cmake --build build --target manual
 	@cmake --install build --prefix "$(PREFIX)"
+
+package:
+	@jobs/setup.sh system
+	@packaging/make_packages.sh $(CMAKE_FLAGS)
 
 format:
 	@jobs/setup.sh check

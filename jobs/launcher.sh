@@ -1,5 +1,6 @@
-# Sets `launcher` to mpirun for two ranks on any machine. Sourced by the demos.
-launcher=(mpirun -n 2)
+# Sets `launcher` to mpirun for two ranks on any machine, to nothing where there is no mpirun. Sourced by the demos.
+launcher=()
+if command -v mpirun >/dev/null; then launcher=(mpirun -n 2); fi
 if mpirun --version 2>/dev/null | grep -q "Open MPI"; then
   # As root in a container, and with a single core, too.
   launcher=(mpirun --oversubscribe --bind-to none -n 2)

@@ -22,9 +22,10 @@ constexpr const char* kDescription =
     "when that layer alone is windowed.\n";
 
 constexpr const char* kFooter =
-    "\nPrograms of their own, in Python:\n"
-    "  prepare                         Conversations to a calibration file\n"
-    "  report                          Results to a page for the browser\n"
+    "\nPrograms of their own:\n"
+    "  prepare                         Conversations to a calibration file; in Python\n"
+    "  report                          Results to a page for the browser; in Python\n"
+    "  demo                            Calibrates a small trained model, to see what a result is\n"
     "Any other verb, too, runs the program winnow-VERB from beside this executable or from PATH.\n"
     "\nExit codes: 0 done, 64 flags, 65 bad data, 66 input missing, 69 machine unfit, 70 internal, 71 out of\n"
     "memory, 73 cannot create output, 74 I/O error, 75 interrupted and resumable, 78 other settings.\n"
