@@ -5,10 +5,15 @@ import os
 import pathlib
 import sys
 import warnings
+from collections.abc import Sequence
 from contextlib import ExitStack
+from typing import NoReturn
+
+import xarray as xr
 
 from . import answers, compare, evaluation, export, opening, page, record, search
 from .errors import BAD_DATA, INTERNAL, NO_INPUT, USAGE, ReportError
+from .record import OtherCell, Result
 
 EXAMPLE = """\
 Example:
@@ -22,11 +27,11 @@ The page needs nothing beside it and asks for nothing from a network. results/RE
 
 
 class _Parser(argparse.ArgumentParser):
-    def error(self, message):
+    def error(self, message: str) -> NoReturn:
         raise ReportError(USAGE, f"{message} (see {self.prog} --help)")
 
 
-def parser(version):
+def parser(version: str) -> argparse.ArgumentParser:
     flags = _Parser(
         prog="winnow report",
         epilog=EXAMPLE,
@@ -48,23 +53,25 @@ def parser(version):
     return flags
 
 
-def _read_one(tree, file):
+def _read_one(tree: xr.DataTree, file: pathlib.Path) -> tuple[list[Result], list[OtherCell]]:
     """(results, cells without results) of one file, of whatever kind its groups are."""
     if opening.format_of(tree)[0] == opening.COLLECTION:
-        return record.read_collection(tree, file)
-    found = [
-        reader.read(tree, file)
-        for group, reader in (("evaluation", evaluation), ("selection", search))
-        if group in tree.children
-    ]
+        runs, others = record.read_collection(tree, file)
+        return [*runs], others
+    found: list[Result] = []
+    if "evaluation" in tree.children:
+        found.append(evaluation.read(tree, file))
+    if "selection" in tree.children:
+        found.append(search.read(tree, file))
     if not found or {"calibration", "ranking"} & set(tree.children):
         found.append(record.read_run(tree, file))
     return found, []
 
 
-def read(paths, stack):
+def read(paths: Sequence[str], stack: ExitStack) -> tuple[list[Result], list[OtherCell]]:
     """(results, cells without results) of all paths, by kind; the files stay open until `stack` closes."""
-    results, others = [], []
+    results: list[Result] = []
+    others: list[OtherCell] = []
     for path in paths:
         file = opening.find(path)
         tree = stack.enter_context(opening.open(file))
@@ -86,7 +93,7 @@ def read(paths, stack):
     return sorted(results, key=lambda result: order.index(type(result))), others
 
 
-def report(flags, version):
+def report(flags: argparse.Namespace, version: str) -> None:
     with ExitStack() as stack:
         results, others = read(flags.results, stack)
         compare.name_results(results)
@@ -106,7 +113,7 @@ def report(flags, version):
         print(f"{flags.out}: {len(results)} result{'' if len(results) == 1 else 's'}, {len(text) / 2**20:.1f} MiB")
 
 
-def _check(flags):
+def _check(flags: argparse.Namespace) -> None:
     if flags.format and not flags.figures:
         raise ReportError(USAGE, "--format is the format of --figures; give --figures DIR, too")
     out = pathlib.Path(flags.out)
@@ -119,7 +126,7 @@ def _check(flags):
             raise ReportError(USAGE, f"--out {out} is one of the results; give another name")
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 0, or one of sysexits.h with one line on stderr."""
     from . import __version__
 

@@ -12,6 +12,6 @@ IO_ERROR = 74
 class ReportError(Exception):
     """One line: what, where, what to do."""
 
-    def __init__(self, code, message):
+    def __init__(self, code: int, message: object) -> None:
         super().__init__(" ".join(str(message).split()))
         self.code = code

@@ -4,8 +4,10 @@ import os
 import pathlib
 import re
 import tempfile
+from collections.abc import Iterable
 
 from .errors import CANNOT_CREATE, IO_ERROR, UNAVAILABLE, ReportError
+from .figures import Figure
 from .markup import Markup
 from .page import asset
 from .palette import LIGHT, literal
@@ -14,7 +16,7 @@ from .svg import WIDE
 PNG_SCALE = 2.0  # pixels to a unit of the drawing
 
 
-def write_whole(path, data):
+def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
     """Writes bytes under a temporary name beside `path`, and renames; an older file of that name is replaced."""
     path = pathlib.Path(path)
     temporary = None
@@ -33,23 +35,25 @@ def write_whole(path, data):
         raise ReportError(CANNOT_CREATE, f"{path}: cannot be created: {error.strerror}; give another --out") from error
 
 
-def _umask():
+def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
 
 
-def standalone(svg):
+def standalone(svg: str) -> Markup:
     """A drawing of the page as an SVG file of its own: light colours inside, nothing that only the page uses."""
     svg = re.sub(r' (data-[a-z]+|tabindex)="[^"]*"', "", svg)
-    width, height = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg).groups()
+    size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
+    assert size is not None  # Canvas.render writes it
+    width, height = size.groups()
     head = f'width="{width}" height="{height}">'
     paper = f'<rect width="{width}" height="{height}" fill="{LIGHT["panel"]}"/>'
     style = literal(asset("chart.css"))
     return Markup(svg.replace(">", f" {head}<style>{style}</style>{paper}", 1))
 
 
-def _to_png(svg):
+def _to_png(svg: str) -> bytes:
     try:
         import vl_convert
     except ImportError as error:
@@ -59,7 +63,9 @@ def _to_png(svg):
     return vl_convert.svg_to_png(svg, scale=PNG_SCALE)
 
 
-def write_figures(found, directory, kind):
+def write_figures(
+    found: Iterable[tuple[str, Figure]], directory: str | os.PathLike[str], kind: str
+) -> list[pathlib.Path]:
     """Each view of each figure as a file; returns their paths. found: [(prefix, Figure)]."""
     directory = pathlib.Path(directory)
     try:

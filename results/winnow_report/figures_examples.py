@@ -1,13 +1,17 @@
 """Figures over examples: the heat map, the course along the answer, stability as examples are added."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
+import xarray as xr
 
 from . import answer_text, matrix, reading
-from .agreement import stability
+from .agreement import Stability, stability
+from .arrays import Floats, Integers
 from .figures import Figure
-from .record import dataset
+from .markup import Markup
+from .record import Examples, Run, dataset
 from .svg import Canvas, Linear, value_scale
 from .wording import count, number, signed
 
@@ -17,11 +21,11 @@ MOST_TOKEN_CELLS = 150_000  # of the token view
 MOST_TOKEN_LAYERS = 24
 
 
-def _shorten(text, limit=10):
+def _shorten(text: str, limit: int = 10) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "\u2026"
 
 
-def _orders(table, rows):
+def _orders(table: Examples, rows: Integers) -> list[matrix.Order]:
     """Orders of the chosen rows: by cost, by length, by source, of the file."""
     total = table.delta[rows].mean(1)
     found = [matrix.order("by cost", "mean cost", np.argsort(-total, kind="stable"), [signed(v) for v in total])]
@@ -40,9 +44,8 @@ def _orders(table, rows):
     return found
 
 
-def heat_map(run, most_cells=MOST_CELLS):
+def heat_map(run: Run, table: Examples, most_cells: int = MOST_CELLS) -> Figure:
     """Delta NLL of every example and layer."""
-    table = run.examples
     n, n_layers = table.delta.shape
     most = min(MOST_EXAMPLES, max(1, most_cells // n_layers))
     rows = np.arange(n) if n <= most else np.linspace(0, n - 1, most).round().astype(int)
@@ -56,7 +59,7 @@ def heat_map(run, most_cells=MOST_CELLS):
             table.sources[i] if table.sources else "",
         ]
         notes.append(", ".join(word for word in words if word))
-    spec = {
+    spec: matrix.Spec = {
         "id": f"heat-{run.key}",
         "cols": run.layers.tolist(),
         "col_word": "layer",
@@ -82,15 +85,33 @@ def heat_map(run, most_cells=MOST_CELLS):
     return Figure(
         "examples",
         "Example by example",
-        reading.examples(run),
+        reading.examples(run, table),
         [("", lambda width: matrix.draw(spec, width))],
         caption,
         matrix=spec,
     )
 
 
-def _token_deltas(run):
-    """(token deltas of the example rows as a function, windowed in base) where --per-token was kept; else None."""
+@dataclass
+class TokenDeltas:
+    """NLL of every answer token with one layer switched less that of the base, in nats; read as it is asked for."""
+
+    each: xr.DataArray  # (example, layer, answer_token)
+    base: xr.DataArray  # (example, answer_token)
+    sign: Floats  # (layer): -1 where the base has the layer windowed
+
+    def of_layer(self, layer: int) -> Floats:
+        """(example, answer_token)."""
+        return self.sign[layer] * (self.each.isel(layer=layer).values.astype(float) - self.base.values)
+
+    def of_example(self, row: int) -> Floats:
+        """(layer, answer_token)."""
+        each, base = self.each.isel(example=row), self.base.isel(example=row)
+        return self.sign[:, None] * (each.values.astype(float) - base.values)
+
+
+def _token_deltas(run: Run) -> TokenDeltas | None:
+    """Where --per-token was kept; else None."""
     data = dataset(run.tree, "calibration") if run.tree is not None else None
     if (
         run.examples is None
@@ -108,30 +129,26 @@ def _token_deltas(run):
     }:
         sign[data["layer_windowed_in_base"].values.astype(bool)] = -1
     each, base = each.transpose("example", "layer", "answer_token"), base.transpose("example", "answer_token")
-
-    def read(row=None, layer=None):
-        if layer is not None:
-            return sign[layer] * (each.isel(layer=layer).values.astype(float) - base.values)
-        return sign[:, None] * (each.isel(example=row).values.astype(float) - base.isel(example=row).values)
-
-    return read
+    return TokenDeltas(each, base, sign)
 
 
-def tokens(run, most_cells=MOST_TOKEN_CELLS):
+def tokens(run: Run, most_cells: int = MOST_TOKEN_CELLS) -> Figure | None:
     """Where in the answer the cost falls; None where token NLL was not kept."""
-    read = _token_deltas(run)
-    if read is None:
+    deltas = _token_deltas(run)
+    if deltas is None or run.examples is None:
         return None
     table, first = run.examples, run.order()[0]
     layers = run.order()[:MOST_TOKEN_LAYERS]
-    by_position = read(layer=first)[table.rows]
+    by_position = deltas.of_layer(first)[table.rows]
     known = np.isfinite(by_position)
     with np.errstate(invalid="ignore"):
         course = np.where(known, by_position, 0).sum(0) / known.sum(0)
     spread = np.argsort(-table.delta[:, layers[: run.top_k]].mean(1), kind="stable")
-    sheets, chosen, cells = [], [], 0
+    sheets: list[matrix.Sheet] = []
+    chosen: list[Floats] = []
+    cells = 0
     for i in spread:
-        values = read(row=table.rows[i])[layers]
+        values = deltas.of_example(table.rows[i])[layers]
         length = int(np.isfinite(values).any(0).sum())
         if length == 0 or (sheets and cells + values[:, :length].size > most_cells):
             continue
@@ -148,7 +165,8 @@ def tokens(run, most_cells=MOST_TOKEN_CELLS):
         )
     if not sheets:
         return None
-    texts = answer_text.texts(run, {sheet["name"]: sheet["n_cols"] for sheet in sheets})
+    lengths = {sheet["name"]: values.shape[1] for sheet, values in zip(sheets, chosen, strict=True)}
+    texts = answer_text.texts(run, lengths)
     for sheet in sheets:
         if sheet["name"] in texts:
             sheet["texts"] = texts[sheet["name"]]
@@ -157,7 +175,7 @@ def tokens(run, most_cells=MOST_TOKEN_CELLS):
     padded[:, : chosen[0].shape[1]] = chosen[0]
     threshold, largest = matrix.scale_of(np.concatenate([values.ravel() for values in chosen]))
     names = [f"layer {layer}" for layer in run.layers[layers]]
-    spec = {
+    spec: matrix.Spec = {
         "id": f"tokens-{run.key}",
         "cols": list(range(1, longest + 1)),
         "col_word": "answer token",
@@ -192,10 +210,10 @@ def tokens(run, most_cells=MOST_TOKEN_CELLS):
     )
 
 
-def _draw_course(run, course, layer, width):
+def _draw_course(run: Run, course: Floats, layer: int, width: int) -> Markup:
     canvas = Canvas(width, 260, left=62, top=26)
     left, top, right, bottom = canvas.plot
-    good = np.flatnonzero(np.isfinite(course))
+    good = np.flatnonzero(np.isfinite(course)).tolist()
     x_scale = Linear(0.5, len(course) + 0.5, left, right)
     scale, is_log = value_scale(course, bottom, top)
     canvas.left_axis(scale, f"delta NLL of layer {run.layers[layer]}, nats" + (" (log)" if is_log else ""))
@@ -213,7 +231,7 @@ def _draw_course(run, course, layer, width):
     return canvas.render(f"Mean delta NLL of layer {run.layers[layer]} per answer token")
 
 
-def growth(run):
+def growth(run: Run) -> Figure | None:
     """The ranking after 8, 16, 32, ... examples; None for one example or one layer."""
     found = None if run.examples is None else stability(run.examples.delta, run.top_k)
     if found is None:
@@ -256,7 +274,7 @@ def growth(run):
     )
 
 
-def _size_axis(canvas, sizes, pad):
+def _size_axis(canvas: Canvas, sizes: list[int], pad: float) -> Linear:
     left, _, right, bottom = canvas.plot
     scale = Linear(0, max(len(sizes) - 1, 1), left + pad, right - pad)
     for i, size in enumerate(sizes):
@@ -265,7 +283,7 @@ def _size_axis(canvas, sizes, pad):
     return scale
 
 
-def _draw_ranks(run, found, width):
+def _draw_ranks(run: Run, found: Stability, width: int) -> Markup:
     """A line a layer: the top K of all examples, layers that were in or out of it with fewer, and the rest faint."""
     n_layers = len(run.layers)
     canvas = Canvas(width, 320 if width > 500 else 290, left=46, right=40, top=26)
@@ -298,7 +316,7 @@ def _draw_ranks(run, found, width):
     return canvas.render("Rank of each layer as examples are added")
 
 
-def _draw_agreement(found, width):
+def _draw_agreement(found: Stability, width: int) -> Markup:
     canvas = Canvas(width, 280, left=46, right=16, top=26)
     _, top, _, bottom = canvas.plot
     x_scale = _size_axis(canvas, found.sizes, 8)

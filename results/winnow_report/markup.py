@@ -2,6 +2,7 @@
 
 import html
 import json
+from collections.abc import Iterable
 
 # What XML cannot hold: control characters, and the surrogates that stand for bytes which are not UTF-8.
 _UNPRINTABLE = {
@@ -12,24 +13,24 @@ _UNPRINTABLE = {
 class Markup(str):
     """Text that is HTML or SVG already."""
 
-    def __add__(self, other):
+    def __add__(self, other: object) -> "Markup":
         return Markup(str.__add__(self, escape(other)))
 
 
-def clean(text):
+def clean(text: object) -> str:
     """The text without characters that HTML and XML cannot hold."""
     return str(text).translate(_UNPRINTABLE)
 
 
-def escape(value):
+def escape(value: object) -> Markup:
     return value if isinstance(value, Markup) else Markup(html.escape(clean(value), quote=True))
 
 
-def join(parts, between=""):
+def join(parts: Iterable[object], between: str = "") -> Markup:
     return Markup(between.join(escape(part) for part in parts))
 
 
-def tag(_name, *children, **attributes):
+def tag(_name: str, *children: object, **attributes: object) -> Markup:
     """<name attribute="...">children</name>. `class_` gives class, `data_tip` data-tip; None and False leave it out."""
     words = [_name]
     for key, value in attributes.items():
@@ -47,7 +48,7 @@ def tag(_name, *children, **attributes):
 _VOID = {"br", "hr", "img", "meta", "link", "rect", "line", "circle", "path", "image", "stop", "polyline", "polygon"}
 
 
-def script_json(value):
+def script_json(value: object) -> Markup:
     """JSON that may stand inside <script>: no text in it can end the element or open a comment."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))

@@ -1,5 +1,6 @@
 """Opens results and collected sweeps as xarray DataTrees, and refuses in one line what is neither."""
 
+import os
 import pathlib
 
 import h5py
@@ -13,7 +14,7 @@ FORMAT_VERSION = 1
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
-def find(path):
+def find(path: str | os.PathLike[str]) -> pathlib.Path:
     """The file that `path` means: a results file, a collected sweep, or a directory with one of them."""
     path = pathlib.Path(path)
     try:
@@ -28,7 +29,7 @@ def find(path):
     return path
 
 
-def _find_in(directory):
+def _find_in(directory: pathlib.Path) -> pathlib.Path:
     for name in ("results.h5", "collected.h5"):
         if (directory / name).is_file():
             return directory / name
@@ -44,7 +45,7 @@ def _find_in(directory):
     )
 
 
-def _check_header(path):
+def _check_header(path: pathlib.Path) -> tuple[str, int]:
     """(format, version) of the file, or an error that says what it is instead."""
     try:
         with path.open("rb") as file:
@@ -83,7 +84,7 @@ def _check_header(path):
     return kind, version
 
 
-def open(path):  # noqa: A001: callers write winnow_report.open
+def open(path: str | os.PathLike[str]) -> xr.DataTree:
     """A result or collected sweep as an xarray DataTree, with the names of results/README.md.
 
     path: a run directory, its results.h5, or the collected.h5 of a sweep. Values are read when they are used; `with`
@@ -102,7 +103,7 @@ def open(path):  # noqa: A001: callers write winnow_report.open
         ) from error
 
 
-def format_of(tree):
+def format_of(tree: xr.DataTree) -> tuple[object, int]:
     """(format, version) of an opened tree; version 0 where the file does not say."""
     kind = tree.attrs.get("format")
     try:

@@ -1,5 +1,6 @@
 """Runs the winnow executable, alone or under mpirun."""
 
+import contextlib
 import os
 import pathlib
 import signal
@@ -48,7 +49,7 @@ def finish(process):
     except subprocess.TimeoutExpired:
         kill_all(process)
         out, err = process.communicate()
-        raise AssertionError(f"the job did not end:\n{out}\n{err}")
+        raise AssertionError(f"the job did not end:\n{out}\n{err}") from None
     return process.returncode, out, err
 
 
@@ -71,10 +72,8 @@ def rank_processes(process):
 def kill_all(process):
     """SIGKILL for the launcher and every rank."""
     for pid in [*rank_processes(process), process.pid]:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
 
 
 def wait_for(condition, process=None):

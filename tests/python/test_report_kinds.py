@@ -19,7 +19,7 @@ MOST_BYTES = 6 * 2**20
 def rows_of(page, figure):
     """[{column: (text, exact value)}] of a figure's table."""
     columns, *rows = page.tables[figure]
-    return [dict(zip((cell[0] for cell in columns), row)) for row in rows]
+    return [dict(zip((cell[0] for cell in columns), row, strict=True)) for row in rows]
 
 
 def number(cell):
@@ -59,7 +59,7 @@ def test_numbers_of_the_signals_are_those_of_the_file(made, tmp_path):
         at = names.index(row["signal"][0]), names.index(row["other signal"][0])
         for column, variable in (("rho", "spearman_rho"), ("low", "spearman_ci_low"), ("high", "spearman_ci_high")):
             assert number(row[column]) == group[variable][at]
-    for row, name in zip(rows_of(page, "transfer"), names):
+    for row, name in zip(rows_of(page, "transfer"), names, strict=True):
         i = names.index(name)
         assert row["signal"][0] == name
         assert [number(row[column]) for column in ("transfer", "low", "high", "overlap")] == [

@@ -1,5 +1,6 @@
 """Sweeps on a real Slurm of two nodes (slurm_cluster.py): a night in which everything happens, and nothing is lost."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -55,7 +56,7 @@ def quiet_afterwards(cluster):
 def work(tmp_path_factory, cluster):
     """Models and data; cells take a second or more, so that there is a middle to stop in."""
     directory = tmp_path_factory.mktemp("slurm") / AWKWARD
-    for seed, (name, width) in enumerate(zip(MODELS, (96, 128))):
+    for seed, (name, width) in enumerate(zip(MODELS, (96, 128), strict=True)):
         tiny.write_checkpoint(
             directory / name, layers=LAYERS, hidden=width, heads=8, kv_heads=4, head_dim=16, ffn=2 * width, seed=seed
         )
@@ -173,10 +174,8 @@ def ranks_of(run_directory):
 
 def send(pids, number):
     for pid in pids:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
-        except ProcessLookupError:
-            pass
 
 
 def is_waiting(pid, number):
@@ -256,7 +255,7 @@ def direct(work, cluster):
 
 
 def test_a_night(work, cluster, direct):
-    """Cancelled, out of time, node lost, controller restarted, corrupt: after a second submit only that one is missing."""
+    """Cancelled, out of time, node lost, controller restarted, corrupt: after a second submit only that is missing."""
     limited, cancelled, victim = ("small", "long", 64), ("small", "code", 96), ("wide", "code", 96)
     sweep = Sweep(
         work,
@@ -270,7 +269,10 @@ def test_a_night(work, cluster, direct):
         ],
         datasets=[{"name": name, "data": str(work / f"{name}.h5")} for name in ("long", "code")],
         overrides=[
-            {"match": dict(zip(("model", "dataset", "window"), limited)), "set": {"time": str(LIMIT_MINUTES)}},
+            {
+                "match": dict(zip(("model", "dataset", "window"), limited, strict=True)),
+                "set": {"time": str(LIMIT_MINUTES)},
+            },
             {"match": {"model": "corrupt"}, "set": {"sbatch": ["--nice=1"]}},
         ],
     )

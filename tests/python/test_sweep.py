@@ -342,7 +342,7 @@ def test_kill_9_of_a_rank_is_repeated(folder):
     folder.write(models=["slow"], datasets=["long"], windows=[64], defaults={"threads": 1, "ranks_per_node": 2})
     process = folder.start()
     launch.wait_for(lambda: len(list((folder.path / "out" / "runs").glob("*/shards/*.h5"))) >= 1, process)
-    ranks = [pid for pid in processes(f"--out={folder.path}")]
+    ranks = list(processes(f"--out={folder.path}"))
     os.kill(ranks[-1], signal.SIGKILL)
     code, _, err = launch.finish(process)
     assert code == 0, err
@@ -362,10 +362,11 @@ def test_attempts_are_limited(folder):
     out = folder.path / "out" / "runs"
     for attempt in (1, 2):
         assert launch.wait_for(
-            lambda: list(out.glob(f"*/attempts/{attempt}.log")) and len(processes(f"--out={folder.path}")) >= 2, process
+            lambda n=attempt: list(out.glob(f"*/attempts/{n}.log")) and len(processes(f"--out={folder.path}")) >= 2,
+            process,
         )
         os.kill(processes(f"--out={folder.path}")[-1], signal.SIGKILL)
-        launch.wait_for(lambda: '"ended": "' in next(out.glob(f"*/attempts/{attempt}.json")).read_text(), process)
+        launch.wait_for(lambda n=attempt: '"ended": "' in next(out.glob(f"*/attempts/{n}.json")).read_text(), process)
     code, text, err = launch.finish(process)
     assert code not in (0, 75), err
     (cell,) = folder.cells()
