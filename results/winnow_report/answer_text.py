@@ -32,13 +32,18 @@ def _tokenizer(run: Run, file: h5py.File) -> "Tokenizer | None":
 def texts(run: Run, lengths: dict[str, int]) -> dict[str, list[str]]:
     """{example id: [text of each answer token]} of the examples in `lengths` (id: number of answer tokens).
 
-    Examples whose answer has another length in the calibration file are left out: it is another file than was measured.
+    Nothing where the calibration file is not, byte for byte, the one that was measured: its words would be others.
     """
     try:
         path = pathlib.Path(str(run.fact("data", "")))
-        if not path.is_file():
+        recorded = run.fact("data_sha256")
+        if not recorded or not path.is_file():
             return {}
-        with h5py.File(path) as file:
+        # One open file for both, so that what is read is what was hashed.
+        with path.open("rb") as whole, h5py.File(whole, "r") as file:
+            whole.seek(0)
+            if hashlib.file_digest(whole, "sha256").hexdigest() != recorded:
+                return {}
             tokenizer = _tokenizer(run, file)
             if tokenizer is None:
                 return {}

@@ -126,7 +126,7 @@ def read(tree: xr.DataTree, path: pathlib.Path) -> Evaluation:
     if data is None or not names or full is None or layers is None or full.shape[0] != len(names):
         raise ReportError(
             BAD_DATA,
-            f"{path}: its /evaluation has no patterns of layers; delete it and repeat its winnow evaluate command",
+            f"{path}: its /evaluation has no patterns of layers; move it away and repeat its winnow evaluate command",
         )
     result = Evaluation(
         path=str(path), layers=layers, tree=tree, patterns=names, full=full > 0, full_layers=(full > 0).sum(1)
@@ -138,7 +138,7 @@ def read(tree: xr.DataTree, path: pathlib.Path) -> Evaluation:
     if not result.means:
         raise ReportError(
             BAD_DATA,
-            f"{path}: its /evaluation has no finite mean of any metric; delete it and repeat its "
+            f"{path}: its /evaluation has no finite mean of any metric; move it away and repeat its "
             "winnow evaluate command",
         )
     ids = record.texts(data, "example_id")

@@ -1,44 +1,19 @@
-"""Figures as SVG or PNG files, and files that appear whole or not at all."""
+"""Figures as SVG or PNG files."""
 
-import os
 import pathlib
 import re
-import tempfile
 from collections.abc import Iterable
 
-from .errors import CANNOT_CREATE, IO_ERROR, UNAVAILABLE, ReportError
+from .errors import CANNOT_CREATE, UNAVAILABLE, ReportError
 from .figures import Figure
 from .markup import Markup
+from .output import write_whole
 from .page import asset
 from .palette import LIGHT, literal
 from .svg import WIDE
 
 PNG_SCALE = 2.0  # pixels to a unit of the drawing
-
-
-def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
-    """Writes bytes under a temporary name beside `path`, and renames; an older file of that name is replaced."""
-    path = pathlib.Path(path)
-    temporary = None
-    try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:60]}.", suffix=".part", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary is not None:
-            pathlib.Path(temporary).unlink(missing_ok=True)
-            raise ReportError(IO_ERROR, f"{path}: {error.strerror}; nothing was written") from error
-        raise ReportError(CANNOT_CREATE, f"{path}: cannot be created: {error.strerror}; give another --out") from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+LONGEST_NAME = 100  # characters of a file's name, without its ending
 
 
 def standalone(svg: str) -> Markup:
@@ -64,23 +39,25 @@ def _to_png(svg: str) -> bytes:
 
 
 def write_figures(
-    found: Iterable[tuple[str, Figure]], directory: str | os.PathLike[str], kind: str
+    found: Iterable[tuple[str, Figure]], directory: pathlib.Path, kind: str, inputs: Iterable[pathlib.Path]
 ) -> list[pathlib.Path]:
-    """Each view of each figure as a file; returns their paths. found: [(prefix, Figure)]."""
-    directory = pathlib.Path(directory)
+    """Each view of each figure as a file; returns their paths. found: (prefix, figure); inputs are not replaced."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ReportError(
             CANNOT_CREATE, f"{directory}: cannot be created: {error.strerror}; give another --figures"
         ) from error
-    written = []
+    written: list[pathlib.Path] = []
     for prefix, figure in found:
         for index, (variant, _) in enumerate(figure.drawings):
             words = re.sub(r"[^a-z0-9]+", "-", variant.lower()).strip("-")
-            name = f"{prefix}{figure.id}" + (f"-{words}" if words and len(figure.drawings) > 1 else "")
+            name = f"{prefix}{figure.id}"[:LONGEST_NAME] + (f"-{words}" if words and len(figure.drawings) > 1 else "")
+            path = directory / f"{name}.{kind}"
+            if path in written:  # methods of a search whose names differ in what a file name cannot hold
+                path = directory / f"{name}-{len(written)}.{kind}"
             svg = standalone(figure.draw(WIDE, index))
             data = svg.encode() if kind == "svg" else _to_png(svg)
-            write_whole(directory / f"{name}.{kind}", data)
-            written.append(directory / f"{name}.{kind}")
+            write_whole(path, data, "--figures", kind, inputs)
+            written.append(path)
     return written

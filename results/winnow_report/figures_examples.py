@@ -11,6 +11,7 @@ from .agreement import Stability, stability
 from .arrays import Floats, Integers
 from .figures import Figure
 from .markup import Markup
+from .opening import values
 from .record import Examples, Run, dataset
 from .svg import Canvas, Linear, value_scale
 from .wording import count, number, signed
@@ -49,8 +50,8 @@ def heat_map(run: Run, table: Examples, most_cells: int = MOST_CELLS) -> Figure:
     n, n_layers = table.delta.shape
     most = min(MOST_EXAMPLES, max(1, most_cells // n_layers))
     rows = np.arange(n) if n <= most else np.linspace(0, n - 1, most).round().astype(int)
-    values = table.delta[rows]
-    threshold, largest = matrix.scale_of(values)
+    delta = table.delta[rows]
+    threshold, largest = matrix.scale_of(delta)
     notes = []
     for i in rows:
         words = [
@@ -72,9 +73,9 @@ def heat_map(run: Run, table: Examples, most_cells: int = MOST_CELLS) -> Figure:
         "orders": _orders(table, rows),
         "label": "Delta NLL per example and layer",
         "height": int(min(520, max(60, 9 * len(rows)))),
-        "values": values,
-        "repeat": matrix.repeat_of(values, 520),
-        "sheets": [{"name": "", "rows": [table.ids[i] for i in rows], "notes": notes, "data": matrix.encode(values)}],
+        "values": delta,
+        "repeat": matrix.repeat_of(delta, 520),
+        "sheets": [{"name": "", "rows": [table.ids[i] for i in rows], "notes": notes, "data": matrix.encode(delta)}],
     }
     caption = (
         "A row is an example, a column a layer: blue, windowing the layer costs; orange, it helps. The colour scale "
@@ -102,12 +103,12 @@ class TokenDeltas:
 
     def of_layer(self, layer: int) -> Floats:
         """(example, answer_token)."""
-        return self.sign[layer] * (self.each.isel(layer=layer).values.astype(float) - self.base.values)
+        return self.sign[layer] * (values(self.each.isel(layer=layer)).astype(float) - values(self.base))
 
     def of_example(self, row: int) -> Floats:
         """(layer, answer_token)."""
         each, base = self.each.isel(example=row), self.base.isel(example=row)
-        return self.sign[:, None] * (each.values.astype(float) - base.values)
+        return self.sign[:, None] * (values(each).astype(float) - values(base))
 
 
 def _token_deltas(run: Run) -> TokenDeltas | None:
@@ -127,7 +128,7 @@ def _token_deltas(run: Run) -> TokenDeltas | None:
     if "layer_windowed_in_base" in data.variables and data["layer_windowed_in_base"].sizes == {
         "layer": len(run.layers)
     }:
-        sign[data["layer_windowed_in_base"].values.astype(bool)] = -1
+        sign[values(data["layer_windowed_in_base"]).astype(bool)] = -1
     each, base = each.transpose("example", "layer", "answer_token"), base.transpose("example", "answer_token")
     return TokenDeltas(each, base, sign)
 
@@ -148,32 +149,33 @@ def tokens(run: Run, most_cells: int = MOST_TOKEN_CELLS) -> Figure | None:
     chosen: list[Floats] = []
     cells = 0
     for i in spread:
-        values = deltas.of_example(table.rows[i])[layers]
-        length = int(np.isfinite(values).any(0).sum())
-        if length == 0 or (sheets and cells + values[:, :length].size > most_cells):
+        each = deltas.of_example(table.rows[i])[layers]
+        length = int(np.isfinite(each).any(0).sum())
+        if length == 0 or (sheets and cells + each[:, :length].size > most_cells):
             continue
-        cells += values[:, :length].size
-        chosen.append(values[:, :length])
+        cells += each[:, :length].size
+        chosen.append(each[:, :length])
         sheets.append(
             {
                 "name": table.ids[i],
                 "rows": [f"layer {layer}" for layer in run.layers[layers]],
                 "notes": [f"example {table.ids[i]}"] * len(layers),
                 "n_cols": length,
-                "data": matrix.encode(values[:, :length]),
+                "data": matrix.encode(each[:, :length]),
             }
         )
     if not sheets:
         return None
-    lengths = {sheet["name"]: values.shape[1] for sheet, values in zip(sheets, chosen, strict=True)}
+    lengths = {sheet["name"]: each.shape[1] for sheet, each in zip(sheets, chosen, strict=True)}
     texts = answer_text.texts(run, lengths)
     for sheet in sheets:
         if sheet["name"] in texts:
             sheet["texts"] = texts[sheet["name"]]
-    longest = max(values.shape[1] for values in chosen)
+    without_words = "" if texts else " Tokens are named where the file that was measured and its tokenizer are at hand."
+    longest = max(each.shape[1] for each in chosen)
     padded = np.full((len(layers), longest), np.nan)
     padded[:, : chosen[0].shape[1]] = chosen[0]
-    threshold, largest = matrix.scale_of(np.concatenate([values.ravel() for values in chosen]))
+    threshold, largest = matrix.scale_of(np.concatenate([each.ravel() for each in chosen]))
     names = [f"layer {layer}" for layer in run.layers[layers]]
     spec: matrix.Spec = {
         "id": f"tokens-{run.key}",
@@ -205,7 +207,7 @@ def tokens(run: Run, most_cells: int = MOST_TOKEN_CELLS) -> Figure | None:
             ("one example", lambda width: matrix.draw(spec, width)),
             ("mean over examples", lambda width: _draw_course(run, course, first, width)),
         ],
-        "Cost of each answer token when one layer is windowed, layers by rank." + some,
+        "Cost of each answer token when one layer is windowed, layers by rank." + some + without_words,
         matrix=spec,
     )
 

@@ -1,17 +1,22 @@
 """Opens results and collected sweeps as xarray DataTrees, and refuses in one line what is neither."""
 
+import errno
 import os
 import pathlib
 
+import h5netcdf  # noqa: F401  (xarray's engine: said to be missing here, not as a fault of the file)
 import h5py
+import numpy as np
 import xarray as xr
 
-from .errors import BAD_DATA, IO_ERROR, NO_INPUT, ReportError
+from . import odd_text
+from .errors import BAD_DATA, IO_ERROR, NO_INPUT, UNAVAILABLE, ReportError
 
 RESULTS = "winnow-results"
 COLLECTION = "winnow-collection"
 FORMAT_VERSION = 1
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
+WRITE_ANEW = "copy it again, or move it away and repeat the command that wrote it"
 
 
 def find(path: str | os.PathLike[str]) -> pathlib.Path:
@@ -45,13 +50,77 @@ def _find_in(directory: pathlib.Path) -> pathlib.Path:
     )
 
 
+def read_only(path: str | os.PathLike[str]) -> h5py.File:
+    """The HDF5 file, without a lock: one that is open elsewhere, or on a file system without locks, is read as well."""
+    return h5py.File(path, "r", locking=False)
+
+
+def _missing_filter(path: pathlib.Path) -> tuple[str, str] | None:
+    """(dataset, filter) of the first dataset in a compression that this HDF5 library lacks; None where it has all."""
+    found: list[tuple[str, str]] = []
+
+    def look(name: str, node: h5py.Group | h5py.Dataset) -> bool | None:
+        if not isinstance(node, h5py.Dataset):
+            return None
+        settings = node.id.get_create_plist()
+        for i in range(settings.get_nfilters()):
+            number, _, _, words = settings.get_filter(i)
+            if not h5py.h5z.filter_avail(number):
+                found.append((name, f"{words.decode('utf-8', 'replace') or 'unnamed'} (number {number})"))
+                return True
+        return None
+
+    try:
+        with read_only(path) as file:
+            file.visititems(look)
+    except Exception:  # a damaged file ends the search; what was wrong at first is the better reason
+        pass
+    return found[0] if found else None
+
+
+def explain(path: str | os.PathLike[str], error: Exception) -> ReportError:
+    """What kept a file from being read: the system, another program, a filter that is not here, or its content."""
+    path = pathlib.Path(path)
+    if isinstance(error, ReportError):
+        return error
+    if isinstance(error, MemoryError):
+        raise error
+    number = error.errno if isinstance(error, OSError) else None
+    if number in (errno.EAGAIN, errno.EWOULDBLOCK) or "already open for" in str(error):
+        return ReportError(
+            IO_ERROR,
+            f"{path}: in use by another program that has it open for writing; close it there, or report on a copy",
+        )
+    if number:
+        return ReportError(IO_ERROR, f"{path}: cannot be read: {os.strerror(number)}; the file itself may be whole")
+    missing = _missing_filter(path)
+    if missing is not None:
+        return ReportError(
+            UNAVAILABLE,
+            f"{path}: {missing[0]} is compressed with the filter {missing[1]}, which this HDF5 library does not have; "
+            "name the folder of its plugin in HDF5_PLUGIN_PATH, or write the file with gzip (h5repack -f GZIP=4)",
+        )
+    return ReportError(BAD_DATA, f"{path}: damaged or cut short ({error or type(error).__name__}); {WRITE_ANEW}")
+
+
+def values(variable: xr.DataArray | xr.Variable) -> np.ndarray:
+    """The values of a variable, which may have to be read. ReportError, one line, where they cannot be."""
+    try:
+        return np.asarray(variable.values)
+    except Exception as error:  # whatever a damaged file makes of the libraries' reading
+        source = variable.encoding.get("source")
+        if source is None:
+            raise
+        raise explain(source, error) from error
+
+
 def _check_header(path: pathlib.Path) -> tuple[str, int]:
     """(format, version) of the file, or an error that says what it is instead."""
     try:
         with path.open("rb") as file:
             start = file.read(8)
     except OSError as error:
-        raise ReportError(IO_ERROR, f"{path}: {error.strerror or error}") from error
+        raise ReportError(IO_ERROR, f"{path}: cannot be read: {error.strerror or error}") from error
     if start != _SIGNATURE:
         raise ReportError(
             BAD_DATA,
@@ -59,14 +128,10 @@ def _check_header(path: pathlib.Path) -> tuple[str, int]:
             "directories, results.h5 and collected.h5",
         )
     try:
-        with h5py.File(path) as file:
+        with read_only(path) as file:
             kind, version = file.attrs.get("format"), file.attrs.get("format_version", 0)
     except Exception as error:  # HDF5 has many ways to be damaged, and as many exceptions
-        raise ReportError(
-            BAD_DATA,
-            f"{path}: damaged or cut short ({error}); copy it again, or have it "
-            "written anew: delete it and repeat the command that wrote it",
-        ) from error
+        raise explain(path, error) from error
     kind = kind.decode("utf-8", "replace") if isinstance(kind, bytes) else kind
     if not isinstance(kind, str) or kind not in (RESULTS, COLLECTION):
         other = f"a file of the format '{kind}'" if isinstance(kind, str) and kind else "an HDF5 file of another kind"
@@ -88,19 +153,26 @@ def open(path: str | os.PathLike[str]) -> xr.DataTree:
     """A result or collected sweep as an xarray DataTree, with the names of results/README.md.
 
     path: a run directory, its results.h5, or the collected.h5 of a sweep. Values are read when they are used; `with`
-    or `.close()` closes the file. ReportError, one line, for what is missing, damaged, or of a newer version.
+    or `.close()` closes the file. It is opened without a lock. ReportError, one line, for what is missing, in use,
+    damaged, or of a newer version.
     """
     path = find(path)
     _check_header(path)
     try:
+        with read_only(path) as file:
+            texts = odd_text.find(file)
         # Dimensions without a scale, which a file of another hand may have, get made-up names.
-        return xr.open_datatree(path, engine="h5netcdf", phony_dims="sort")
+        tree = xr.open_datatree(
+            path,
+            engine="h5netcdf",
+            phony_dims="sort",
+            driver_kwds={"locking": False},
+            drop_variables=[pathlib.PurePosixPath(name).name for name in texts],
+        )
+        odd_text.put(tree, texts)
+        return tree
     except Exception as error:
-        raise ReportError(
-            BAD_DATA,
-            f"{path}: not readable as netCDF-4 ({error}); copy it again, or delete it and "
-            "repeat the command that wrote it",
-        ) from error
+        raise explain(path, error) from error
 
 
 def format_of(tree: xr.DataTree) -> tuple[object, int]:

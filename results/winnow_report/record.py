@@ -127,7 +127,7 @@ def numbers(data: xr.Dataset | None, name: str, dims: Sequence[str]) -> Floats |
     variable = data[name]
     if set(variable.dims) != set(dims) or len(variable.dims) != len(dims) or variable.dtype.kind not in "iufb":
         return None
-    return np.asarray(variable.transpose(*dims).values, float)
+    return np.asarray(opening.values(variable.transpose(*dims)), float)
 
 
 def texts(data: xr.Dataset | None, name: str) -> list[str] | None:
@@ -135,7 +135,7 @@ def texts(data: xr.Dataset | None, name: str) -> list[str] | None:
         return None
     return [
         clean(value.decode("utf-8", "replace") if isinstance(value, bytes) else value)
-        for value in data[name].values.tolist()
+        for value in opening.values(data[name]).tolist()
     ]
 
 
@@ -144,7 +144,7 @@ def scalars(data: xr.Dataset | None) -> dict[str, Scalar]:
     values: dict[str, Scalar] = {}
     for name, variable in ({} if data is None else data.variables).items():
         if variable.ndim == 0:
-            value = variable.values.item()
+            value = opening.values(variable).item()
             value = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
             values[str(name)] = value if isinstance(value, (int, float)) else clean(value)
     return values
@@ -182,7 +182,7 @@ def layers_of(*groups: xr.Dataset | None) -> Integers | None:
     for data in groups:
         if data is not None and "layer" in data.sizes:
             if "layer" in data.variables and data["layer"].dtype.kind in "iu":
-                return data["layer"].values.astype(int)
+                return opening.values(data["layer"]).astype(int)
             return np.arange(data.sizes["layer"])
     return None
 
@@ -236,7 +236,7 @@ def _read_ranking(run: Run, ranking: xr.Dataset | None) -> None:
         raise ReportError(
             BAD_DATA,
             f"{run.path}: it has no finite mean_delta_nll and no examples to compute it from; "
-            "delete it and repeat its winnow calibrate command",
+            "move it away and repeat its winnow calibrate command",
         )
     rank = numbers(ranking, "rank", ("layer",))
     if rank is not None and sorted(rank.tolist()) == list(range(1, n + 1)):
@@ -254,7 +254,7 @@ def _read_budgets(run: Run, ranking: xr.Dataset | None) -> None:
     wanted = sorted({max(1, n // 8), max(1, n // 4), max(1, n // 2)})
     table = numbers(ranking, "p_top_k", ("budget", "layer"))
     if ranking is not None and table is not None and "budget" in ranking.variables and table.shape[1] == n:
-        for k, row in zip(ranking["budget"].values.tolist(), table, strict=True):
+        for k, row in zip(opening.values(ranking["budget"]).tolist(), table, strict=True):
             if isinstance(k, int) and 1 <= k <= n:
                 run.p_top_k[k] = row
     run.budgets = sorted({*wanted, *run.p_top_k})
@@ -301,7 +301,7 @@ def read_run(tree: xr.DataTree, path: pathlib.Path) -> Run:
     if layers is None or len(layers) == 0:
         raise ReportError(
             BAD_DATA,
-            f"{path}: it has no /ranking, /calibration, /selection or /evaluation with layers; delete it and "
+            f"{path}: it has no /ranking, /calibration, /selection or /evaluation with layers; move it away and "
             "repeat its winnow calibrate command",
         )
     run = Run(path=str(path), layers=layers, tree=tree)

@@ -166,7 +166,7 @@ def read(tree: xr.DataTree, path: pathlib.Path) -> Search:
     if not result.methods and result.pairs is None:
         raise ReportError(
             BAD_DATA,
-            f"{path}: no method in its /selection has patterns with figures; delete it and repeat its "
+            f"{path}: no method in its /selection has patterns with figures; move it away and repeat its "
             "winnow search command",
         )
     return result
