@@ -273,7 +273,7 @@ def test_text_of_the_file_is_escaped(tmp_path):
 def test_what_is_no_result_is_refused_in_one_line(work, tmp_path, make, code, words):
     make(tmp_path / "bad", (work / "results.h5").read_bytes())
     got, _, err = report(tmp_path / "bad", "--out", tmp_path / "page.html")
-    assert got == code and words in err and str(tmp_path / "bad") in err
+    assert got == code and words in err and str(tmp_path / "bad") in err and "delete" not in err
     assert not (tmp_path / "page.html").exists()
 
 

@@ -220,20 +220,22 @@ def is_harmful(character):
 def test_hostile_names_stay_text_in_every_figure_and_page(tmp_path, capfd):
     found = {}
     for word, names in (("plain", PLAIN), ("hostile", HOSTILE)):
-        sources = write_named(tmp_path / word, names)
-        for source in sources:
-            drawn = tmp_path / f"{word}-{source.stem}"
-            code, out, err = report(source, "--out", tmp_path / f"{word}.html", "--figures", drawn)
+        sources = {source.stem: [source] for source in write_named(tmp_path / word, names)}
+        result_files.write(tmp_path / word / "other.h5", 8, 4, seed=1, model=f"/models/{names[6]}")
+        sources["together"] = [*(source for one in sources.values() for source in one), tmp_path / word / "other.h5"]
+        for kind, files in sources.items():
+            drawn = tmp_path / f"{word}-{kind}"
+            code, out, err = report(*files, "--out", tmp_path / f"{word}.html", "--figures", drawn)
             assert code == DONE, err
             assert not any(is_harmful(c) for c in out.replace("\n", "")) and err.count("\n") <= 1
             text = (tmp_path / f"{word}.html").read_text()
             assert not any(is_harmful(c) for c in re.sub(r"[\n\t]", "", text))
-            found[word, "page of " + source.stem] = marks_of_page(text)
+            found[word, "page of " + kind] = marks_of_page(text)
             files = sorted(drawn.iterdir())
             assert files and all(os.path.commonpath([file, drawn]) == str(drawn) for file in files)
-            found[word, source.stem] = [marks_of(file.read_bytes()) for file in files]
+            found[word, kind] = [marks_of(file.read_bytes()) for file in files]
             assert not any(is_harmful(c) for file in files for c in re.sub(r"[\n\t]", "", file.read_text()))
-    for kind in ("evaluation", "search", "run"):
+    for kind in ("evaluation", "search", "run", "together"):
         assert found["hostile", f"page of {kind}"] == found["plain", f"page of {kind}"]
         assert set.union(*found["hostile", kind]) == set.union(*found["plain", kind])
         assert len(found["hostile", kind]) == len(found["plain", kind])
