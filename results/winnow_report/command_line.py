@@ -75,11 +75,11 @@ def read(files: Sequence[pathlib.Path], stack: ExitStack) -> tuple[list[Result],
     results: list[Result] = []
     others: list[OtherCell] = []
     for file in files:
-        tree = stack.enter_context(opening.open(file))
+        tree = stack.enter_context(opening.open_without_lock(file))
         try:
             more, without = _read_one(tree, file)
         except Exception as error:  # whatever a damaged file makes of the libraries' reading
-            raise opening.explain(file, error) from error
+            raise opening.explain(file, error, "not readable as a result") from error
         results += more
         others += without
     if not results:

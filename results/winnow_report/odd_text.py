@@ -23,25 +23,29 @@ def _dimensions(dataset: h5py.Dataset) -> list[str]:
     return [pathlib.PurePosixPath(dimension[0].name).name for dimension in dataset.dims]
 
 
+def _variable(dataset: h5py.Dataset, values: list[object]) -> xr.Variable:
+    words = [value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value) for value in values]
+    attributes = {key: dataset.attrs[key] for key in ("units", "long_name", "status") if key in dataset.attrs}
+    return xr.Variable(_dimensions(dataset), np.array(words, object).reshape(dataset.shape), attributes)
+
+
 def find(file: h5py.File) -> dict[str, xr.Variable]:
     """Texts by the path of their dataset, U+FFFD for what is not UTF-8: of every name of which one text is not."""
-    texts: dict[str, xr.Variable] = {}
+    texts: dict[str, list[object]] = {}
     odd: set[str] = set()
 
     def look(path: str, node: h5py.Group | h5py.Dataset) -> None:
         kind = h5py.check_string_dtype(node.dtype) if isinstance(node, h5py.Dataset) else None
         if kind is None or kind.length is not None:
             return
-        raw = np.asarray(node[()], object)
-        values = raw.ravel().tolist()
-        if not _is_utf8(values):
+        texts[path] = np.asarray(node[()], object).ravel().tolist()
+        if not _is_utf8(texts[path]):
             odd.add(pathlib.PurePosixPath(path).name)
-        words = [value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value) for value in values]
-        attributes = {key: node.attrs[key] for key in ("units", "long_name", "status") if key in node.attrs}
-        texts[path] = xr.Variable(_dimensions(node), np.array(words, object).reshape(raw.shape), attributes)
 
     file.visititems(look)
-    return {path: text for path, text in texts.items() if pathlib.PurePosixPath(path).name in odd}
+    return {
+        path: _variable(file[path], values) for path, values in texts.items() if pathlib.PurePosixPath(path).name in odd
+    }
 
 
 def put(tree: xr.DataTree, texts: dict[str, xr.Variable]) -> None:

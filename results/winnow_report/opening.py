@@ -3,6 +3,8 @@
 import errno
 import os
 import pathlib
+from collections.abc import Callable
+from typing import TypeVar
 
 import h5netcdf  # noqa: F401  (xarray's engine: said to be missing here, not as a fault of the file)
 import h5py
@@ -16,6 +18,8 @@ RESULTS = "winnow-results"
 COLLECTION = "winnow-collection"
 FORMAT_VERSION = 1
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_LOCKED = (errno.EAGAIN, errno.EACCES, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+T = TypeVar("T")
 WRITE_ANEW = "copy it again, or move it away and repeat the command that wrote it"
 
 
@@ -50,9 +54,23 @@ def _find_in(directory: pathlib.Path) -> pathlib.Path:
     )
 
 
+def _with_a_lock_that_fits(open_with: Callable[[bool | None], T], choices: tuple[bool | None, bool | None]) -> T:
+    """Opens with the first choice (False: no lock, None: as h5py does by itself), or the second where it is refused.
+
+    A lock is refused where another program writes, or the file system has none; no lock, where this process has the
+    file open with one.
+    """
+    try:
+        return open_with(choices[0])
+    except OSError as error:
+        if error.errno not in _LOCKED and "locking flag" not in str(error):
+            raise
+    return open_with(choices[1])
+
+
 def read_only(path: str | os.PathLike[str]) -> h5py.File:
     """The HDF5 file, without a lock: one that is open elsewhere, or on a file system without locks, is read as well."""
-    return h5py.File(path, "r", locking=False)
+    return _with_a_lock_that_fits(lambda locking: h5py.File(path, "r", locking=locking), (False, None))
 
 
 def _missing_filter(path: pathlib.Path) -> tuple[str, str] | None:
@@ -78,8 +96,11 @@ def _missing_filter(path: pathlib.Path) -> tuple[str, str] | None:
     return found[0] if found else None
 
 
-def explain(path: str | os.PathLike[str], error: Exception) -> ReportError:
-    """What kept a file from being read: the system, another program, a filter that is not here, or its content."""
+def explain(path: str | os.PathLike[str], error: Exception, fault: str = "damaged or cut short") -> ReportError:
+    """What kept a file from being read: the system, another program, a filter that is not here, or its content.
+
+    fault: what the content is, where nothing else was to blame.
+    """
     path = pathlib.Path(path)
     if isinstance(error, ReportError):
         return error
@@ -100,7 +121,7 @@ def explain(path: str | os.PathLike[str], error: Exception) -> ReportError:
             f"{path}: {missing[0]} is compressed with the filter {missing[1]}, which this HDF5 library does not have; "
             "name the folder of its plugin in HDF5_PLUGIN_PATH, or write the file with gzip (h5repack -f GZIP=4)",
         )
-    return ReportError(BAD_DATA, f"{path}: damaged or cut short ({error or type(error).__name__}); {WRITE_ANEW}")
+    return ReportError(BAD_DATA, f"{path}: {fault} ({error or type(error).__name__}); {WRITE_ANEW}")
 
 
 def values(variable: xr.DataArray | xr.Variable) -> np.ndarray:
@@ -149,30 +170,49 @@ def _check_header(path: pathlib.Path) -> tuple[str, int]:
     return kind, version
 
 
+def _odd_texts(path: pathlib.Path) -> dict[str, xr.Variable]:
+    try:
+        with read_only(path) as file:
+            return odd_text.find(file)
+    except Exception:  # of a damaged file xarray says more
+        return {}
+
+
 def open(path: str | os.PathLike[str]) -> xr.DataTree:
     """A result or collected sweep as an xarray DataTree, with the names of results/README.md.
 
     path: a run directory, its results.h5, or the collected.h5 of a sweep. Values are read when they are used; `with`
-    or `.close()` closes the file. It is opened without a lock. ReportError, one line, for what is missing, in use,
-    damaged, or of a newer version.
+    or `.close()` closes the file. It is opened as h5py opens it, so that both can at a time; without a lock where
+    another program has it open for writing. ReportError, one line, for what is missing, in use, damaged, or of a newer
+    version.
     """
-    path = find(path)
+    return _open(find(path), (None, False))
+
+
+def open_without_lock(path: pathlib.Path) -> xr.DataTree:
+    """The same for a program of its own, which nobody else shall have to wait for."""
+    return _open(path, (False, None))
+
+
+def _open(path: pathlib.Path, locks: tuple[bool | None, bool | None]) -> xr.DataTree:
     _check_header(path)
     try:
-        with read_only(path) as file:
-            texts = odd_text.find(file)
+        texts = _odd_texts(path)
         # Dimensions without a scale, which a file of another hand may have, get made-up names.
-        tree = xr.open_datatree(
-            path,
-            engine="h5netcdf",
-            phony_dims="sort",
-            driver_kwds={"locking": False},
-            drop_variables=[pathlib.PurePosixPath(name).name for name in texts],
+        tree = _with_a_lock_that_fits(
+            lambda locking: xr.open_datatree(
+                path,
+                engine="h5netcdf",
+                phony_dims="sort",
+                driver_kwds={"locking": locking},
+                drop_variables=[pathlib.PurePosixPath(name).name for name in texts],
+            ),
+            locks,
         )
         odd_text.put(tree, texts)
         return tree
     except Exception as error:
-        raise explain(path, error) from error
+        raise explain(path, error, "not readable as netCDF-4") from error
 
 
 def format_of(tree: xr.DataTree) -> tuple[object, int]:

@@ -67,6 +67,15 @@ def test_a_file_that_is_open_elsewhere_is_read(held, tmp_path):
         assert np.isfinite(run["ranking"].mean_delta_nll).all()
 
 
+def test_a_file_that_this_process_has_open_is_read_as_well(result, tmp_path):
+    with h5py.File(result) as file:
+        assert page_of(result, tmp_path)
+        with winnow_report.open(result) as run:
+            np.testing.assert_array_equal(run["ranking"]["rank"], file["ranking/rank"][:])
+    with winnow_report.open(result) as run, h5py.File(result) as file:
+        np.testing.assert_array_equal(run["ranking"]["rank"], file["ranking/rank"][:])
+
+
 def test_a_file_that_must_be_locked_is_in_use_and_not_damaged(held, tmp_path):
     done = shell('exec "$@"', held, "--out", tmp_path / "page.html", HDF5_USE_FILE_LOCKING="TRUE")
     assert done.returncode == IO_ERROR and "in use by another program" in done.stderr and done.stderr.count("\n") == 1
