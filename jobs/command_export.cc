@@ -124,8 +124,7 @@ void check_in_transformers(const ExportPlan& plan, const fs::path& folder, const
   }
   const auto output = run_program(words);
   constexpr int kUnknownOption = 2;  // of an interpreter older than 3.11, which has no -P
-  if (!output || output->exit_code == static_cast<int>(ExitCode::kUnavailable) ||
-      output->exit_code == kUnknownOption) {
+  if (!output || output->exit_code == static_cast<int>(ExitCode::kUnavailable) || output->exit_code == kUnknownOption) {
     print_requested(plan, output ? output->words() : words.front() + " cannot be started");
     return;
   }
