@@ -114,7 +114,8 @@ void check_in_transformers(const ExportPlan& plan, const fs::path& folder, const
   }
   std::vector<std::string> words = {program->string()};
   if (const char* python = std::getenv("WINNOW_PYTHON"); python != nullptr && *python != '\0') {
-    words.insert(words.begin(), python);
+    // As the program's first line: no module of the current folder or of PYTHONPATH is run.
+    words.insert(words.begin(), {python, "-E", "-P"});
   }
   if (plan.links_checkpoint) {
     words.push_back(folder.string());
@@ -122,7 +123,8 @@ void check_in_transformers(const ExportPlan& plan, const fs::path& folder, const
     words.insert(words.end(), {model.string(), "--overrides", (folder / kOverridesFile).string()});
   }
   const auto output = run_program(words);
-  if (!output || output->exit_code == static_cast<int>(ExitCode::kUnavailable)) {
+  constexpr int kUnknownOption = 2;  // of an interpreter older than 3.11, which has no -P
+  if (!output || output->exit_code == static_cast<int>(ExitCode::kUnavailable) || output->exit_code == kUnknownOption) {
     print_requested(plan, output ? output->words() : words.front() + " cannot be started");
     return;
   }

@@ -1,16 +1,21 @@
-"""The text of answer tokens, where the calibration file and the model's tokenizer.json are at hand; nothing otherwise."""
+"""The text of answer tokens, where the calibration file and the model's tokenizer.json are at hand; else nothing."""
 
 import hashlib
 import pathlib
+from typing import TYPE_CHECKING
 
 import h5py
 
 from .markup import clean
+from .record import Run
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 LARGEST_TOKENIZER = 2**26  # bytes; those of today's models have 2 to 35 MB
 
 
-def _tokenizer(run, file):
+def _tokenizer(run: Run, file: h5py.File) -> "Tokenizer | None":
     path = pathlib.Path(str(run.fact("model", ""))) / "tokenizer.json"
     if not path.is_file() or path.stat().st_size > LARGEST_TOKENIZER:
         return None
@@ -24,16 +29,21 @@ def _tokenizer(run, file):
     return tokenizers.Tokenizer.from_str(data.decode("utf-8"))
 
 
-def texts(run, lengths):
+def texts(run: Run, lengths: dict[str, int]) -> dict[str, list[str]]:
     """{example id: [text of each answer token]} of the examples in `lengths` (id: number of answer tokens).
 
-    Examples whose answer has another length in the calibration file are left out: it is another file than was measured.
+    Nothing where the calibration file is not, byte for byte, the one that was measured: its words would be others.
     """
     try:
         path = pathlib.Path(str(run.fact("data", "")))
-        if not path.is_file():
+        recorded = run.fact("data_sha256")
+        if not recorded or not path.is_file():
             return {}
-        with h5py.File(path) as file:
+        # One open file for both, so that what is read is what was hashed.
+        with path.open("rb") as whole, h5py.File(whole, "r") as file:
+            whole.seek(0)
+            if hashlib.file_digest(whole, "sha256").hexdigest() != recorded:
+                return {}
             tokenizer = _tokenizer(run, file)
             if tokenizer is None:
                 return {}

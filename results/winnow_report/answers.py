@@ -1,6 +1,9 @@
 """What a page says first about a result of each kind: the answer, how far to trust it, and which figures show it."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 from . import (
     compare,
@@ -13,32 +16,37 @@ from . import (
     search,
     signals,
 )
+from .arrays import Flags, Integers
 from .charts import draw_squares
-from .markup import tag
-from .record import Run
+from .figures import Draw, Figure
+from .markup import Markup, tag
+from .record import Result, Run
 from .svg import NARROW, WIDE
 from .wording import capital, count, percent, ranges
 
 MOST_CARDS = 8  # budgets in the answer of an evaluation
 
 
+R = TypeVar("R", bound=Result)
+
+
 @dataclass
-class Kind:
+class Kind(Generic[R]):
     """The parts of a section; each takes the result, `figures` also the most cells of a heat map."""
 
     word: str  # names the section where a page has several kinds
     heading: str  # of a page about one result
-    lead: object  # the answer in a sentence
-    answer: object
-    lines: object  # how far to trust it: texts
-    figures: object
+    lead: Callable[[R], Markup]  # the answer in a sentence
+    answer: Callable[[R], Markup | None]
+    lines: Callable[[R], list[str]]  # how far to trust it
+    figures: Callable[[R, int], list[Figure]]
 
 
-def kind_of(result):
+def kind_of(result: R) -> Kind[R]:
     return KINDS[type(result)]
 
 
-def about(result):
+def about(result: Result) -> str:
     """One line: what was measured."""
     words = compare.coordinates(result)
     parts = [words.get("model", ""), words.get("dataset", ""), f"window {words['window']}" if "window" in words else ""]
@@ -55,7 +63,7 @@ def about(result):
     return " \u00b7 ".join(part for part in parts if part)
 
 
-def _card(head, of, kept, strip, sentences, k):
+def _card(head: str, of: str, kept: Integers, strip: Draw, sentences: Iterable[Markup], k: int) -> Markup:
     """One budget: its layers to copy, drawn, and what to say about them. strip: function of the width."""
     copied = ",".join(str(layer) for layer in sorted(kept.tolist()))
     return tag(
@@ -80,7 +88,7 @@ def _card(head, of, kept, strip, sentences, k):
     )
 
 
-def _legend(entries):
+def _legend(entries: Iterable[tuple[str, str]]) -> Markup:
     return tag(
         "p", *(tag("span", tag("i", class_=f"swatch sw-{class_}"), words) for class_, words in entries), class_="legend"
     )
@@ -89,16 +97,18 @@ def _legend(entries):
 PATTERN_LEGEND = [("keep", "full attention"), ("spare", "windowed")]
 
 
-def _pattern_strip(layers, mask, label):
+def _pattern_strip(layers: Integers, mask: Flags, label: str) -> Draw:
     states = ["keep" if kept else "spare" for kept in mask]
-    tips = [f"layer {layer}: {'full attention' if kept else 'windowed'}" for layer, kept in zip(layers, mask)]
+    tips = [
+        f"layer {layer}: {'full attention' if kept else 'windowed'}" for layer, kept in zip(layers, mask, strict=True)
+    ]
     return lambda width: draw_squares(layers, states, tips, label, width)
 
 
 # ---- layers one at a time -------------------------------------------------------------------------------------------
 
 
-def _run_lead(run):
+def _run_lead(run: Run) -> Markup:
     """The answer at the run's own K, in one sentence."""
     choice, n = reading.choose(run, run.top_k), len(run.layers)
     if choice.k == n:
@@ -112,8 +122,9 @@ def _run_lead(run):
         text = (
             " Every place is settled."
             if not choice.open
-            else f" {len(choice.settled)} of the {choice.k} places {'is' if len(choice.settled) == 1 else 'are'} settled; "
-            f"for the rest there is not enough evidence to tell close layers apart."
+            else f" {len(choice.settled)} of the {choice.k} places "
+            f"{'is' if len(choice.settled) == 1 else 'are'} settled; for the rest there is not "
+            "enough evidence to tell close layers apart."
         )
     return tag(
         "p",
@@ -125,12 +136,12 @@ def _run_lead(run):
     )
 
 
-def _word_of_budget(k, n):
+def _word_of_budget(k: int, n: int) -> str:
     names = [words for divisor, words in ((8, "1/8"), (4, "1/4"), (2, "1/2")) if k == max(1, n // divisor)]
     return f"{names[0]} of the layers" if names else "--top-k"
 
 
-def _run_answer(run):
+def _run_answer(run: Run) -> Markup:
     """Which layers to keep at each budget, and how sure."""
     n, cards = len(run.layers), []
     for k in run.budgets:
@@ -153,7 +164,7 @@ def _run_answer(run):
                 f"{k} of {n}",
                 _word_of_budget(k, n),
                 run.layers[choice.kept],
-                lambda width, choice=choice: figures.strip(run, choice, width),
+                partial(figures.strip, run, choice),
                 [tag("p", reading.certainty(run, choice), class_="sure"), *memory],
                 k,
             )
@@ -161,7 +172,7 @@ def _run_answer(run):
     return tag("div", *cards, _legend(figures.KEPT_LEGEND), class_="answer")
 
 
-def _run_lines(run):
+def _run_lines(run: Run) -> list[str]:
     lines = [
         reading.too_few(run),
         reading.base_quality(run),
@@ -176,7 +187,7 @@ def _run_lines(run):
     return [line for line in lines if line] + run.remarks()
 
 
-def ranking_table(run):
+def ranking_table(run: Run) -> Figure:
     columns = [
         "rank",
         "layer",
@@ -211,7 +222,7 @@ def ranking_table(run):
         )
         for i in run.order()
     ]
-    return figures.Figure(
+    return Figure(
         "ranking",
         "Ranking",
         "All layers by mean delta NLL, nats per token.",
@@ -221,11 +232,11 @@ def ranking_table(run):
     )
 
 
-def _run_figures(run, most_cells):
+def _run_figures(run: Run, most_cells: int) -> list[Figure]:
     """Every figure that the result has data for, in the order of the page."""
-    found = [figures.deltas(run), figures.certainty(run)]
+    found: list[Figure | None] = [figures.deltas(run), figures.certainty(run)]
     if run.examples is not None:
-        found.append(figures_examples.heat_map(run, max(most_cells, len(run.layers))))
+        found.append(figures_examples.heat_map(run, run.examples, max(most_cells, len(run.layers))))
     found += [
         *figures.controls(run),
         figures.exact_match(run),
@@ -240,8 +251,9 @@ def _run_figures(run, most_cells):
 # ---- joint selection ------------------------------------------------------------------------------------------------
 
 
-def _search_lead(result):
-    n, words = len(result.layers), []
+def _search_lead(result: search.Search) -> Markup:
+    n = len(result.layers)
+    words: list[str] = []
     for method in result.methods:
         at = search.target(method, n)
         words += [
@@ -254,15 +266,15 @@ def _search_lead(result):
             ),
             f": {search.figures_said(method, at)}. ",
         ]
-    if not result.methods:
+    if result.pairs is not None and not result.methods:
         words = [
-            f"Interactions of {len(result.pairs.layers)} layers: no selection, but what windowing two of them costs beyond "
-            "the two apart."
+            f"Interactions of {len(result.pairs.layers)} layers: no selection, but what windowing two of them costs "
+            "beyond the two apart."
         ]
     return tag("p", *words, class_="lead")
 
 
-def _search_answer(result):
+def _search_answer(result: search.Search) -> Markup | None:
     n, cards = len(result.layers), []
     for method in result.methods:
         at = search.target(method, n)
@@ -280,13 +292,13 @@ def _search_answer(result):
                     k,
                 )
             )
-    return tag("div", *cards, _legend(PATTERN_LEGEND), class_="answer") if cards else ""
+    return tag("div", *cards, _legend(PATTERN_LEGEND), class_="answer") if cards else None
 
 
 # ---- whole patterns -------------------------------------------------------------------------------------------------
 
 
-def _evaluation_answer(result):
+def _evaluation_answer(result: evaluation.Evaluation) -> Markup:
     """The best pattern of each number of full layers; of many, those on the front."""
     n, metric = len(result.layers), result.metric
     groups = [(k, ranked) for k, ranked in evaluation.budgets(result) if k < n] or evaluation.budgets(result)
@@ -316,7 +328,7 @@ def _evaluation_answer(result):
     return tag("div", *cards, _legend(PATTERN_LEGEND), class_="answer")
 
 
-KINDS = {
+KINDS: dict[type[Result], Kind[Any]] = {
     evaluation.Evaluation: Kind(
         "Whole patterns on held-out examples",
         "Patterns of full and windowed layers, measured",

@@ -1,9 +1,12 @@
 """Charts that serve several figures: grids of cells, scatters, and rows of values with their intervals."""
 
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from .arrays import Floats, Form
+from .markup import Markup
 from .palette import N_STEPS
 from .svg import TEXT_WIDTH, Canvas, place_labels, value_scale
 from .wording import number
@@ -11,23 +14,25 @@ from .wording import number
 MOST_NAMED = 40  # points that get a name
 MOST_SQUARES = 2000  # of a grid of layers
 
+Cell = tuple[str, str, str]  # class, text inside, tip
 
-def step_class(share):
+
+def step_class(share: float) -> str:
     """Class of a share or correlation from 0 to 1; below 0 as 0."""
     return "none" if not np.isfinite(share) else f"q{int(round(min(max(share, 0.0), 1.0) * (N_STEPS - 1)))}"
 
 
-def shorten(text, limit):
+def shorten(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "\u2026"
 
 
 @dataclass
 class Grid:
-    """Cells with a value each: rows x columns. `cell(r, c)` gives (class, text in the cell, tip)."""
+    """Cells with a value each: rows x columns."""
 
-    rows: list
-    columns: list
-    cell: object
+    rows: Sequence[object]
+    columns: Sequence[object]
+    cell: Callable[[int, int], Cell]  # of a row and a column
     label: str
     axis: str = "layer"
     row_axis: str = ""
@@ -35,7 +40,7 @@ class Grid:
     widest: float = 1000.0  # of a column
 
 
-def draw_grid(grid, width):
+def draw_grid(grid: Grid, width: int) -> Markup:
     longest = max((len(str(row)) for row in grid.rows), default=1)
     limit = 34 if width > 500 else 12
     left = min(longest, limit) * 6.4 + 16
@@ -77,24 +82,24 @@ def draw_grid(grid, width):
 class Points:
     """A scatter: positions of layers by two figures."""
 
-    x: np.ndarray
-    y: np.ndarray
+    x: Floats
+    y: Floats
     x_label: str
     y_label: str
-    names: list  # of the points
-    tips: list
-    filled: set  # positions that are drawn filled
-    labelled: list  # positions that get their name, the most important first
+    names: list[str]  # of the points
+    tips: list[str]
+    filled: set[int]  # positions that are drawn filled
+    labelled: list[int]  # positions that get their name, the most important first
     label: str
-    y_form: object = number
+    y_form: Form = number
     y_linear: bool | None = None  # None: as the values need
     x_linear: bool | None = None
-    x_form: object = number
-    low: np.ndarray | None = None  # ends of the intervals of y
-    high: np.ndarray | None = None
+    x_form: Form = number
+    low: Floats | None = None  # ends of the intervals of y
+    high: Floats | None = None
 
 
-def draw_points(points, width):
+def draw_points(points: Points, width: int) -> Markup:
     canvas = Canvas(width, 380 if width > 500 else 320, left=62, top=26, bottom=42)
     left, top, right, bottom = canvas.plot
     x_scale, x_log = value_scale(points.x, left + 8, right - 8, points.x_linear)
@@ -104,23 +109,22 @@ def draw_points(points, width):
         x_scale, points.x_label + (" (log)" if x_log else ""), x_scale.ticks(5 if width > 500 else 4), points.x_form
     )
     canvas.left_axis(y_scale, points.y_label + (" (log)" if y_log else ""), form=points.y_form)
-    places = [(x_scale(x), y_scale(y)) for x, y in zip(points.x, points.y)]
+    places = [(x_scale(x), y_scale(y)) for x, y in zip(points.x, points.y, strict=True)]
     good = [i for i in range(len(places)) if np.isfinite(points.x[i]) and np.isfinite(points.y[i])]
     for i in sorted(good, key=lambda i: i in points.filled):
-        if len(ends) == 2 and np.isfinite([points.low[i], points.high[i]]).all():
+        if len(ends) == 2 and np.isfinite([end[i] for end in ends]).all():
             canvas.line(
                 places[i][0],
-                y_scale(points.low[i]),
+                y_scale(ends[0][i]),
                 places[i][0],
-                y_scale(points.high[i]),
+                y_scale(ends[1][i]),
                 "whisker" if i in points.filled else "whisker-spare",
             )
         canvas.dot(*places[i], 5, f"mark {'dot-keep' if i in points.filled else 'dot-spare'}", data_tip=points.tips[i])
     named = [i for i in points.labelled if i in good][:MOST_NAMED]
     others = [places[i] for i in good if i not in named]
-    for i, spot in zip(
-        named, place_labels([places[i] for i in named] + others, [points.names[i] for i in named], left)
-    ):
+    spots = place_labels([places[i] for i in named] + others, [points.names[i] for i in named], left)
+    for i, spot in zip(named, spots, strict=True):
         if spot:
             canvas.text(spot[0], spot[1], points.names[i], spot[2], "strong under" if i in points.filled else "under")
     return canvas.render(points.label)
@@ -130,19 +134,19 @@ def draw_points(points, width):
 class Rows:
     """A row each: a value with its interval, along one axis. Rows without a finite value are named, and empty."""
 
-    names: list
-    values: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
+    names: list[str]
+    values: Floats
+    low: Floats
+    high: Floats
     axis: str
-    tips: list
+    tips: list[str]
     label: str
-    filled: set = field(default_factory=set)
-    form: object = number
+    filled: set[int] = field(default_factory=set)
+    form: Form = number
     is_linear: bool | None = None  # None: as the values need
 
 
-def draw_rows(rows, width):
+def draw_rows(rows: Rows, width: int) -> Markup:
     names = [shorten(name, 34 if width > 500 else 28) for name in rows.names]
     left = max(len(name) for name in names) * (TEXT_WIDTH + 0.3) + 16
     height = 26 if len(names) <= 40 else 16
@@ -167,14 +171,14 @@ def draw_rows(rows, width):
     return canvas.render(rows.label)
 
 
-def evenly(n, most):
+def evenly(n: int, most: int) -> list[int]:
     """At most `most` of the positions 0 ... n - 1, evenly spaced, the first and the last among them."""
     return (
         list(range(n)) if n <= most else sorted({round(i * (n - 1) / (max(most, 2) - 1)) for i in range(max(most, 2))})
     )
 
 
-def draw_squares(layers, states, tips, label, width):
+def draw_squares(layers: Collection[int], states: Sequence[str], tips: Sequence[str], label: str, width: int) -> Markup:
     """One row of squares, a layer each; states are classes of marks."""
     cell = (width - 4) / len(layers)
     height = max(14.0, min(cell, 26 if width > 500 else 22))  # of many layers bars, not dots

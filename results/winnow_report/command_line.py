@@ -3,12 +3,16 @@
 import argparse
 import os
 import pathlib
-import sys
 import warnings
+from collections.abc import Sequence
 from contextlib import ExitStack
+from typing import NoReturn
 
-from . import answers, compare, evaluation, export, opening, page, record, search
-from .errors import BAD_DATA, INTERNAL, NO_INPUT, USAGE, ReportError
+import xarray as xr
+
+from . import answers, compare, evaluation, export, opening, output, page, record, search, terminal
+from .errors import INTERNAL, NO_INPUT, OUT_OF_MEMORY, USAGE, ReportError
+from .record import OtherCell, Result
 
 EXAMPLE = """\
 Example:
@@ -22,11 +26,14 @@ The page needs nothing beside it and asks for nothing from a network. results/RE
 
 
 class _Parser(argparse.ArgumentParser):
-    def error(self, message):
+    def error(self, message: str) -> NoReturn:
         raise ReportError(USAGE, f"{message} (see {self.prog} --help)")
 
+    def _print_message(self, message: str, file: object = None) -> None:
+        terminal.say_as_it_is(message)  # help and version; errors go another way
 
-def parser(version):
+
+def parser(version: str) -> argparse.ArgumentParser:
     flags = _Parser(
         prog="winnow report",
         epilog=EXAMPLE,
@@ -48,105 +55,89 @@ def parser(version):
     return flags
 
 
-def _read_one(tree, file):
+def _read_one(tree: xr.DataTree, file: pathlib.Path) -> tuple[list[Result], list[OtherCell]]:
     """(results, cells without results) of one file, of whatever kind its groups are."""
     if opening.format_of(tree)[0] == opening.COLLECTION:
-        return record.read_collection(tree, file)
-    found = [
-        reader.read(tree, file)
-        for group, reader in (("evaluation", evaluation), ("selection", search))
-        if group in tree.children
-    ]
+        runs, others = record.read_collection(tree, file)
+        return [*runs], others
+    found: list[Result] = []
+    if "evaluation" in tree.children:
+        found.append(evaluation.read(tree, file))
+    if "selection" in tree.children:
+        found.append(search.read(tree, file))
     if not found or {"calibration", "ranking"} & set(tree.children):
         found.append(record.read_run(tree, file))
     return found, []
 
 
-def read(paths, stack):
-    """(results, cells without results) of all paths, by kind; the files stay open until `stack` closes."""
-    results, others = [], []
-    for path in paths:
-        file = opening.find(path)
-        tree = stack.enter_context(opening.open(file))
+def read(files: Sequence[pathlib.Path], stack: ExitStack) -> tuple[list[Result], list[OtherCell]]:
+    """(results, cells without results) of all files, by kind; the files stay open until `stack` closes."""
+    results: list[Result] = []
+    others: list[OtherCell] = []
+    for file in files:
+        tree = stack.enter_context(opening.open_without_lock(file))
         try:
             more, without = _read_one(tree, file)
-        except ReportError:
-            raise
         except Exception as error:  # whatever a damaged file makes of the libraries' reading
-            raise ReportError(
-                BAD_DATA,
-                f"{file}: not readable as a result ({type(error).__name__}: {error}); copy it "
-                "again, or delete it and repeat the command that wrote it",
-            ) from error
+            raise opening.explain(file, error, "not readable as a result") from error
         results += more
         others += without
     if not results:
-        raise ReportError(NO_INPUT, f"{paths[0]}: no cell has results yet; winnow sweep submit measures them")
+        raise ReportError(NO_INPUT, f"{files[0]}: no cell has results yet; winnow sweep submit measures them")
     order = list(answers.KINDS)
     return sorted(results, key=lambda result: order.index(type(result))), others
 
 
-def report(flags, version):
+def report(flags: argparse.Namespace, version: str) -> None:
+    """Writes what the flags ask for, then says so."""
+    files = [opening.find(path) for path in flags.results]
+    out = pathlib.Path(flags.out)
+    output.check(out, "--out", "html", files)
     with ExitStack() as stack:
-        results, others = read(flags.results, stack)
+        results, others = read(files, stack)
         compare.name_results(results)
         made_by = sorted({str(run.fact("winnow_version")) for run in results if run.fact("winnow_version")})
         footer = f"Written by winnow-report {version}"
         if made_by:
             footer += f" from results of winnow {', '.join(made_by)}"
         if made_by and made_by != [version]:
-            print(
-                f"winnow: note: winnow-report {version} reads results of winnow {', '.join(made_by)}", file=sys.stderr
-            )
+            terminal.complain(f"note: winnow-report {version} reads results of winnow {', '.join(made_by)}")
         text, found = page.within_size(results, others, footer + ".")
+        said = []
         if flags.figures:
-            files = export.write_figures(found, flags.figures, flags.format or "svg")
-            print(f"{len(files)} figures in {flags.figures}")
-        export.write_whole(flags.out, text.encode("utf-8", "replace"))
-        print(f"{flags.out}: {len(results)} result{'' if len(results) == 1 else 's'}, {len(text) / 2**20:.1f} MiB")
+            written = export.write_figures(found, pathlib.Path(flags.figures), flags.format or "svg", files)
+            said.append(f"{len(written)} figures in {flags.figures}")
+        output.write_whole(out, text.encode("utf-8", "replace"), "--out", "html", files)
+    said.append(f"{out}: {len(results)} result{'' if len(results) == 1 else 's'}, {len(text) / 2**20:.1f} MiB")
+    terminal.say(*said)
 
 
-def _check(flags):
-    if flags.format and not flags.figures:
-        raise ReportError(USAGE, "--format is the format of --figures; give --figures DIR, too")
-    out = pathlib.Path(flags.out)
-    if out.exists() and not out.is_file():  # a rename would put the page in the place of a device
-        raise ReportError(
-            USAGE, f"--out {out} is a {'directory' if out.is_dir() else 'device or pipe'}; give the name of a file"
-        )
-    for path in flags.results:
-        if out.exists() and pathlib.Path(path).exists() and os.path.samefile(path, out):
-            raise ReportError(USAGE, f"--out {out} is one of the results; give another name")
-
-
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 0, or one of sysexits.h with one line on stderr."""
     from . import __version__
 
+    terminal.prepare()
     warnings.simplefilter("ignore")  # what the libraries think of a file; ours are lines of the page
     try:
         flags = parser(__version__).parse_args(arguments)
-        _check(flags)
+        if flags.format and not flags.figures:
+            raise ReportError(USAGE, "--format is the format of --figures; give --figures DIR, too")
         report(flags, __version__)
     except ReportError as error:
-        print(f"winnow: {error}", file=sys.stderr)
+        terminal.complain(error)
         return error.code
-    except BrokenPipeError:
-        return 0
     except KeyboardInterrupt:
-        print("winnow: interrupted; nothing was written", file=sys.stderr)
+        terminal.complain("interrupted; no file is half written")
         return 130
     except MemoryError:
-        print("winnow: out of memory; report on fewer results at once", file=sys.stderr)
-        return 71
+        terminal.complain("out of memory; report on fewer results at once")
+        return OUT_OF_MEMORY
     except Exception as error:  # the last resort: still one line
         if os.environ.get("WINNOW_TRACE"):
             raise
-        words = " ".join(str(error).split())
-        print(
-            f"winnow: internal error in winnow-report: {type(error).__name__}: {words}; please report it, with the "
-            "traceback that WINNOW_TRACE=1 shows",
-            file=sys.stderr,
+        terminal.complain(
+            f"internal error in winnow-report: {type(error).__name__}: {error}; please report it, with the traceback "
+            "that WINNOW_TRACE=1 shows"
         )
         return INTERNAL
     return 0

@@ -1,26 +1,30 @@
 """Several results, or the cells of a sweep, side by side."""
 
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 
 from . import reading
-from .charts import Grid, draw_grid, step_class
-from .figures import KEPT_LEGEND, Figure, state_of
+from .charts import Cell, Grid, draw_grid, step_class
+from .figures import KEPT_LEGEND, Draw, Figure, state_of
+from .record import Result, Run
 from .wording import count, number, percent, ranges
 
 MOST_CELLS_NAMED = 24  # runs in the matrices of agreement
 MOST_COMPARED = 100  # runs of which every pair is compared
 MOST_SQUARES = 5000  # of a drawing of layers side by side
 
+Pair = tuple[str, str, float, float, str]  # two results, rho, Jaccard, what they differ in
 
-def coordinates(run):
+
+def coordinates(run: Result) -> dict[str, str]:
     """{model, dataset, window, ...}: what a run is about, as text."""
     if run.cell:
         given = {name: value for name, value in run.cell.items() if value not in (None, "")}
         return {name: str(value) for name, value in given.items()}
 
-    def base(name):
+    def base(name: str) -> str:
         path = pathlib.PurePath(str(run.fact(name, "") or ""))
         # A hub's cache calls the folder by a hash; the model's name is further up.
         hub = next((part for part in path.parts if part.startswith("models--")), None)
@@ -53,7 +57,7 @@ _UNITS = {
 }
 
 
-def name_results(results):
+def name_results(results: Sequence[Result]) -> None:
     """Gives every result a key, and a label: what tells it from others of its kind; the path where nothing does."""
     for index, result in enumerate(results):
         result.key = f"r{index}"
@@ -61,7 +65,7 @@ def name_results(results):
         _name([result for result in results if type(result) is kind])
 
 
-def _name(runs):
+def _name(runs: Sequence[Result]) -> None:
     all_of_them = [coordinates(run) for run in runs]
     names = list(dict.fromkeys(name for one in all_of_them for name in one))
     # A setting that not every file has does not tell runs apart.
@@ -73,39 +77,39 @@ def _name(runs):
     if "window" in differing and "window_keys" in differing:
         differing.remove("window_keys")
     shown = differing or ["model"]
-    for run, one in zip(runs, all_of_them):
+    for run, one in zip(runs, all_of_them, strict=True):
         run.label = " \u00b7 ".join(_UNITS.get(name, "{}").format(one[name]) for name in shown if name in one)
     for run in runs:
         if not run.label or sum(other.label == run.label for other in runs) > 1:
             parent = pathlib.PurePath(run.path)
             run.label = f"{run.label} ({parent.parent.name or parent.name})".strip() if len(runs) > 1 else run.label
-    seen = {}
+    seen: dict[str, int] = {}
     for run in runs:
         seen[run.label] = seen.get(run.label, 0) + 1
         if seen[run.label] > 1:
             run.label += f" #{seen[run.label]}"
 
 
-def groups(runs):
+def groups(runs: Sequence[Run]) -> list[list[Run]]:
     """Runs over the same layers, together: only these can be compared layer by layer."""
-    found = {}
+    found: dict[tuple[int, ...], list[Run]] = {}
     for run in runs:
         found.setdefault(tuple(run.layers.tolist()), []).append(run)
     return list(found.values())
 
 
-def kept_side_by_side(runs, index):
+def kept_side_by_side(runs: Sequence[Run], index: int) -> Figure:
     """A row a run, a column a layer: what is kept at the run's own K."""
     choices = [reading.choose(run, run.top_k) for run in runs]
     layers = runs[0].layers
 
-    def kept(r, c):
+    def kept(r: int, c: int) -> Cell:
         run, choice = runs[r], choices[r]
         p = run.p_top_k.get(run.top_k)
         tip = f"{run.label}\nlayer {layers[c]}, rank {run.rank[c]}"
         return state_of(choice, c), "", tip + (f"\nP(top {run.top_k}) = {percent(p[c])}" if p is not None else "")
 
-    def rank(r, c):
+    def rank(r: int, c: int) -> Cell:
         n = len(layers)
         share = 1 - (runs[r].rank[c] - 1) / max(n - 1, 1)
         return step_class(share), str(runs[r].rank[c]), f"{runs[r].label}\nlayer {layers[c]}, rank {runs[r].rank[c]}"
@@ -115,7 +119,10 @@ def kept_side_by_side(runs, index):
     common = set.intersection(*sets)
     any_ = set.union(*sets)
     if len(runs) == 1:
-        text = f"One result is over these layers, so there is nothing to compare; it keeps {ranges(layers[sorted(common)])}."
+        text = (
+            "One result is over these layers, so there is nothing to compare; it keeps "
+            f"{ranges(layers[sorted(common)])}."
+        )
     else:
         text = (
             f"Kept in all {len(runs)}: {ranges(layers[sorted(common)])}."
@@ -126,7 +133,7 @@ def kept_side_by_side(runs, index):
         text += f" In some only: {ranges(layers[sorted(any_ - common)])}."
     rows = [
         (run.label, run.top_k, " ".join(str(layer) for layer in sorted(layers[choice.kept])))
-        for run, choice in zip(runs, choices)
+        for run, choice in zip(runs, choices, strict=True)
     ]
     height = 24 if len(runs) <= 40 else 12
     return Figure(
@@ -153,7 +160,7 @@ def kept_side_by_side(runs, index):
     )
 
 
-def _kind(a, b):
+def _kind(a: Run, b: Run) -> list[str]:
     """What two runs differ in."""
     one, other = coordinates(a), coordinates(b)
     return [
@@ -166,7 +173,7 @@ def _kind(a, b):
 _KINDS = {"model": "models", "dataset": "data sets", "window": "windows", "seed": "seeds"}
 
 
-def agreement(runs, index):
+def agreement(runs: Sequence[Run], index: int) -> Figure | None:
     """Spearman's rho and Jaccard of the top K of every pair; None for one run."""
     if len(runs) < 2 or len(runs[0].layers) < 2:
         return None
@@ -175,8 +182,8 @@ def agreement(runs, index):
     shown = runs[:MOST_CELLS_NAMED]
     names = [run.label for run in shown]
 
-    def drawing(which, word):
-        def cell(r, c):
+    def drawing(which: int, word: str) -> Draw:
+        def cell(r: int, c: int) -> Cell:
             if r == c:
                 return "none", "", names[r]
             value = pairs[min(r, c), max(r, c)][which]
@@ -205,7 +212,7 @@ def agreement(runs, index):
     )
 
 
-def _agreement_reading(rows):
+def _agreement_reading(rows: Sequence[Pair]) -> str:
     known = [row for row in rows if np.isfinite(row[2])]
     if not known:
         return "No two results have a defined agreement."
@@ -228,8 +235,8 @@ def _agreement_reading(rows):
     return " ".join(parts)
 
 
-def figures(runs):
-    found = []
+def figures(runs: Sequence[Run]) -> list[Figure]:
+    found: list[Figure | None] = []
     for index, group in enumerate(groups(runs)):
         found.append(kept_side_by_side(group, index))
         found.append(agreement(group, index))

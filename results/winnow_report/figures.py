@@ -1,13 +1,23 @@
 """Figures of one result over its layers: each a title, a sentence, and drawings in two widths."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
 from . import reading
-from .charts import Grid, Points, draw_grid, draw_points, draw_squares, step_class
+from .arrays import Floats, Integers
+from .charts import Cell, Grid, Points, draw_grid, draw_points, draw_squares, step_class
+from .markup import Markup
+from .matrix import Spec
+from .record import Run
 from .svg import WIDE, Canvas, Linear, value_scale
-from .wording import interval, number, percent, signed
+from .wording import interval, percent, signed
+
+Draw = Callable[[int], Markup]  # of the width
+TableCell = str | float | np.integer | np.floating | None
+Row = Sequence[TableCell]
 
 
 @dataclass
@@ -17,13 +27,13 @@ class Figure:
     id: str
     title: str
     reading: str
-    drawings: list
+    drawings: list[tuple[str, Draw]]
     caption: str = ""
-    legend: list = field(default_factory=list)  # (class of the swatch, words)
-    table: tuple = ()  # (column names, rows) for a table below the figure
-    matrix: dict | None = None
+    legend: list[tuple[str, str]] = field(default_factory=list)  # (class of the swatch, words)
+    table: tuple[Sequence[str], Sequence[Row]] | None = None  # (column names, rows) for a table below the figure
+    matrix: Spec | None = None
 
-    def draw(self, width=WIDE, variant=0):
+    def draw(self, width: int = WIDE, variant: int = 0) -> Markup:
         return self.drawings[variant][1](width)
 
 
@@ -35,7 +45,7 @@ KEPT_LEGEND = [
 ]
 
 
-def state_of(choice, i):
+def state_of(choice: reading.Choice, i: int) -> str:
     if i in choice.settled or (not choice.is_known and i in choice.kept):
         return "keep"
     if i in choice.open:
@@ -43,7 +53,7 @@ def state_of(choice, i):
     return "rival" if i in choice.rivals else "spare"
 
 
-def strip(run, choice, width):
+def strip(run: Run, choice: reading.Choice, width: int) -> Markup:
     """One row of squares, a layer each: what keeps full attention."""
     p = run.p_top_k.get(choice.k)
     words = {
@@ -61,11 +71,11 @@ def strip(run, choice, width):
     return draw_squares(run.layers, states, tips, f"Layers kept at K = {choice.k}", width)
 
 
-def _by(run, how):
+def _by(run: Run, how: str) -> Integers:
     return np.arange(len(run.layers)) if how == "layer" else run.order()
 
 
-def draw_deltas(run, width, how, is_linear):
+def draw_deltas(run: Run, width: int, how: str, is_linear: bool | None) -> Markup:
     """Mean delta NLL with its interval, a column a layer."""
     means, low, high = (run.figures[name] for name in ("mean_delta_nll", "ci_low", "ci_high"))
     canvas = Canvas(width, 320 if width > 500 else 270, left=62, top=26)
@@ -88,8 +98,8 @@ def draw_deltas(run, width, how, is_linear):
     return canvas.render("Delta NLL per layer, with 95 % intervals")
 
 
-def deltas(run):
-    drawings = [
+def deltas(run: Run) -> Figure:
+    drawings: list[tuple[str, Draw]] = [
         ("by layer", lambda width: draw_deltas(run, width, "layer", None)),
         ("by rank", lambda width: draw_deltas(run, width, "rank", None)),
     ]
@@ -106,11 +116,11 @@ def deltas(run):
     )
 
 
-def _draw_certainty(run, width, how):
+def _draw_certainty(run: Run, width: int, how: str) -> Markup:
     order = _by(run, how)
     budgets = [k for k in run.budgets if k in run.p_top_k]
 
-    def cell(r, c):
+    def cell(r: int, c: int) -> Cell:
         i, k = order[c], budgets[r]
         p = run.p_top_k[k][i]
         words = f"{100 * p:.0f}" if np.isfinite(p) and p >= 0.005 else ""
@@ -129,7 +139,7 @@ def _draw_certainty(run, width, how):
     )
 
 
-def draw_ranks(run, width):
+def draw_ranks(run: Run, width: int) -> Markup:
     """Rank with its interval: where intervals overlap, the order is open."""
     canvas = Canvas(width, 300 if width > 500 else 260, left=46, top=26)
     left, top, right, bottom = canvas.plot
@@ -157,13 +167,13 @@ def draw_ranks(run, width):
     return canvas.render("Rank per layer, with 95 % intervals")
 
 
-def _rank_ticks(n):
+def _rank_ticks(n: int) -> list[int]:
     step = max(1, int(np.ceil(n / 8)))
     return sorted({1, *range(step, n + 1, step)})
 
 
-def certainty(run):
-    drawings = []
+def certainty(run: Run) -> Figure:
+    drawings: list[tuple[str, Draw]] = []
     if any(np.isfinite(p).any() for p in run.p_top_k.values()):
         drawings = [
             ("by layer", lambda width: _draw_certainty(run, width, "layer")),
@@ -182,12 +192,12 @@ def certainty(run):
 PAPER = {"spearman_rho": "0.306", "overlap": "3 of 9", "jaccard": "0.2", "magnitude_ratio": "85.6"}
 
 
-def _few(run):
+def _few(run: Run) -> list[int]:
     """All layers by rank, where there are few enough to name each."""
     return run.order().tolist() if len(run.layers) <= 40 else []
 
 
-def _control_rows(figures):
+def _control_rows(figures: dict[str, float]) -> list[Row]:
     k = figures.get("top_k")
     rows = [
         ("Spearman's rho over layers", figures.get("spearman_rho"), PAPER["spearman_rho"]),
@@ -202,13 +212,13 @@ def _control_rows(figures):
     return [row for row in rows if row[1] is not None]
 
 
-def controls(run):
+def controls(run: Run) -> list[Figure]:
     """Long against each control; the paper's figures stand beside for orientation."""
     figures = []
     for index, (name, control) in enumerate(run.controls.items()):
-        drawings = []
-        if control["means"] is not None:
-            drawings = [("", lambda width, name=name, means=control["means"]: _draw_control(run, width, name, means))]
+        drawings: list[tuple[str, Draw]] = []
+        if control.means is not None:
+            drawings = [("", partial(_draw_control, run, name, control.means))]
         figures.append(
             Figure(
                 f"control-{index}",
@@ -219,19 +229,19 @@ def controls(run):
                 f"{run.top_k} on long prompts. The paper's figures are of Qwen3-4B-Thinking, 36 layers."
                 if drawings
                 else "The paper's figures are of Qwen3-4B-Thinking, 36 layers.",
-                table=(["figure", "here", "in the paper"], _control_rows(control)),
+                table=(["figure", "here", "in the paper"], _control_rows(control.figures)),
             )
         )
     return figures
 
 
-def _draw_control(run, width, name, means):
+def _draw_control(run: Run, name: str, means: Floats, width: int) -> Markup:
     long = run.figures["mean_delta_nll"]
     kept = run.kept(run.top_k).tolist()
     on_control = np.argsort(-means, kind="stable")[: run.top_k].tolist()
     tips = [
         f"layer {layer}\nlong {signed(a)}, {name} {signed(b)} nats per token"
-        for layer, a, b in zip(run.layers, long, means)
+        for layer, a, b in zip(run.layers, long, means, strict=True)
     ]
     return draw_points(
         Points(
@@ -249,7 +259,7 @@ def _draw_control(run, width, name, means):
     )
 
 
-def exact_match(run):
+def exact_match(run: Run) -> Figure | None:
     """NLL against exact match; None where the file has no exact match."""
     drop = run.figures["exact_match_drop"]
     if not np.isfinite(drop).any():
@@ -257,7 +267,7 @@ def exact_match(run):
     means, kept = run.figures["mean_delta_nll"], run.kept(run.top_k).tolist()
     tips = [
         f"layer {layer}\ndelta NLL {signed(a)} nats per token\nexact-match drop {percent(b)}"
-        for layer, a, b in zip(run.layers, means, drop)
+        for layer, a, b in zip(run.layers, means, drop, strict=True)
     ]
     by_match = [i for i in np.argsort(-drop, kind="stable")[: run.top_k].tolist() if drop[i] > 0]
     points = Points(

@@ -1,10 +1,14 @@
-"""Figures of an evaluation: the front, differences from full attention, costs, free generation, the patterns themselves."""
+"""Figures of an evaluation: the front, differences from full attention, costs, free generation, the patterns."""
+
+from functools import partial
 
 import numpy as np
 
 from . import evaluation as ev
-from .charts import MOST_SQUARES, Grid, Points, Rows, draw_grid, draw_points, draw_rows, shorten, step_class
-from .figures import Figure
+from .arrays import Floats
+from .charts import MOST_SQUARES, Cell, Grid, Points, Rows, draw_grid, draw_points, draw_rows, shorten, step_class
+from .figures import Draw, Figure, Row
+from .markup import Markup
 from .wording import count, form_of, is_small_good, listed, number, percent, the_layers
 
 _SHORT = {
@@ -16,24 +20,26 @@ _SHORT = {
 }
 
 
-def _bytes(value):
+def _bytes(value: float) -> str:
     for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
         if value >= size:
             return f"{number(value / size)} {unit}"
     return f"{number(value)} bytes"
 
 
-def _tips(result, metric):
+def _tips(result: ev.Evaluation, metric: str) -> list[str]:
     tips = []
     for i, name in enumerate(result.patterns):
-        tip = f"{name}: {int(result.full_layers[i])} of {len(result.layers)} layers full\n{_SHORT[metric]} {ev.said(result, metric, i)}"
-        for column, length in enumerate(result.kv_lengths if result.cache is not None else []):
-            tip += f"\n{length:,} tokens: {_bytes(result.cache[i, column])}"
+        tip = f"{name}: {int(result.full_layers[i])} of {len(result.layers)} layers full\n"
+        tip += f"{_SHORT[metric]} {ev.said(result, metric, i)}"
+        if result.cache is not None:
+            for column, length in enumerate(result.kv_lengths):
+                tip += f"\n{length:,} tokens: {_bytes(result.cache[i, column])}"
         tips.append(tip)
     return tips
 
 
-def _front_reading(result):
+def _front_reading(result: ev.Evaluation) -> str:
     metric = result.metric
     on = ev.front(result, metric)
     n, groups = len(result.layers), ev.budgets(result)
@@ -57,15 +63,15 @@ def _front_reading(result):
     return " ".join(parts)
 
 
-def front(result):
+def front(result: ev.Evaluation) -> Figure:
     """Each metric against the number of full layers, and what that costs in KV cache."""
     metrics = [result.metric, *(name for name in ev.METRICS if name in result.means and name != result.metric)]
     column = result.priced
-    has_cache = result.cache is not None and column is not None
-    x = result.cache[:, column] / 2**20 if has_cache else result.full_layers.astype(float)
-    label = f"KV cache at {result.kv_lengths[column]:,} tokens, MiB" if has_cache else "layers with full attention"
+    x, label = result.full_layers.astype(float), "layers with full attention"
+    if result.cache is not None and column is not None:
+        x, label = result.cache[:, column] / 2**20, f"KV cache at {result.kv_lengths[column]:,} tokens, MiB"
 
-    def draw(metric, width):
+    def draw(metric: str, width: int) -> Markup:
         mean, low, high = result.means[metric]
         flags = ev.front(
             result, metric if metric in result.on_front else "nll" if is_small_good(metric) else "exact_match"
@@ -96,17 +102,20 @@ def front(result):
         "front",
         "What full layers buy",
         _front_reading(result),
-        [(_SHORT[metric], lambda width, metric=metric: draw(metric, width)) for metric in metrics],
-        "A point is a pattern, its bar the 95\u00a0% bootstrap interval over examples. Filled: on the front, none with as "
-        "few or fewer full layers is better (by NLL for NLL and KL, by exact match for the others).",
+        [(_SHORT[metric], partial(draw, metric)) for metric in metrics],
+        "A point is a pattern, its bar the 95\u00a0% bootstrap interval over examples. Filled: on the front, none with "
+        "as few or fewer full layers is better (by NLL for NLL and KL, by exact match for the others).",
         [("keep", "on the front"), ("spare", "behind it")],
     )
 
 
-def _difference_reading(result, other, name):
+def _difference_reading(result: ev.Evaluation, other: str, name: str) -> str:
     triples = result.against[other]
     metric = result.metric if result.metric in triples else next(iter(triples))
-    worse, better, open_, same = [], [], [], []
+    worse: list[int] = []
+    better: list[int] = []
+    open_: list[int] = []
+    same: list[int] = []
     at = result.position("full" if other == "full" else result.baseline)
     for i in range(len(result.patterns)):
         value, low, high = (float(column[i]) for column in triples[metric])
@@ -119,7 +128,7 @@ def _difference_reading(result, other, name):
         else:
             (better if ev.gain(metric, value) > 0 else worse).append(i)
 
-    def names(positions):
+    def names(positions: list[int]) -> str:
         return listed(
             [result.patterns[i] for i in positions[:5]] + ([f"{len(positions) - 5} more"] if len(positions) > 5 else [])
         )
@@ -138,7 +147,7 @@ def _difference_reading(result, other, name):
     return " ".join(parts)
 
 
-def difference(result, other):
+def difference(result: ev.Evaluation, other: str) -> Figure | None:
     """Paired differences from full attention or the baseline; None where the file has none."""
     triples = {
         metric: triple for metric, triple in result.against.get(other, {}).items() if np.isfinite(triple[0]).any()
@@ -150,7 +159,7 @@ def difference(result, other):
     ranked = ev.order(result, range(len(result.patterns)))
     metrics = sorted(triples, key=lambda metric: metric != result.metric)
 
-    def draw(metric, width):
+    def draw(metric: str, width: int) -> Markup:
         value, low, high = (column[ranked] for column in triples[metric])
         tips = []
         for place, i in enumerate(ranked):
@@ -179,7 +188,7 @@ def difference(result, other):
             width,
         )
 
-    rows = []
+    rows: list[Row] = []
     columns = [
         "pattern",
         *(f"{metric.replace('_', ' ')} {word}" for metric in metrics for word in ("difference", "low", "high")),
@@ -196,14 +205,14 @@ def difference(result, other):
         f"minus-{other}",
         f"Against {name}",
         _difference_reading(result, other, name),
-        [(_SHORT[metric], lambda width, metric=metric: draw(metric, width)) for metric in metrics],
+        [(_SHORT[metric], partial(draw, metric)) for metric in metrics],
         "Differences over the same examples, best pattern first. Bars are 95\u00a0% intervals of the paired bootstrap; "
         "filled: the interval leaves out 0.",
         table=([*columns, *(["McNemar's p"] if p is not None else [])], rows),
     )
 
 
-def costs(result):
+def costs(result: ev.Evaluation) -> Figure | None:
     """KV cache and prefill at each length, as shares of full attention's; None where the file has no pattern `full`."""
     at = result.position("full")
     tables = [
@@ -211,13 +220,14 @@ def costs(result):
         for words, table in (("KV cache", result.cache), ("prefill", result.flop))
         if table is not None and table.shape == (len(result.patterns), len(result.kv_lengths))
     ]
-    if not tables or at is None or not result.kv_lengths:
+    last = result.priced
+    if not tables or at is None or last is None:
         return None
 
     groups = ev.budgets(result)  # patterns with as many full layers cost the same
 
-    def draw(words, table, width):
-        def cell(r, c):
+    def draw(words: str, table: Floats, width: int) -> Markup:
+        def cell(r: int, c: int) -> Cell:
             k, ranked = groups[r]
             part = ev.share(table, result, ranked[0], c)
             amount = _bytes(table[ranked[0], c]) if words == "KV cache" else f"{number(table[ranked[0], c])} FLOP"
@@ -242,12 +252,11 @@ def costs(result):
             width,
         )
 
-    rows = [
+    rows: list[Row] = [
         (name, length, *(float(table[i, c]) for _, table in tables))
         for i, name in enumerate(result.patterns)
         for c, length in enumerate(result.kv_lengths)
     ]
-    last = result.priced
     cheapest = min((i for i in range(len(result.patterns)) if i != at), default=at, key=lambda i: tables[0][1][i, last])
     shares = [f"{percent(ev.share(table, result, cheapest, last))} of the {words}" for words, table in tables]
     text = (
@@ -260,7 +269,7 @@ def costs(result):
         "costs",
         "What each pattern costs",
         text,
-        [(words, lambda width, words=words, table=table: draw(words, table, width)) for words, table in tables],
+        [(words, partial(draw, words, table)) for words, table in tables],
         "Shares of full attention's, by length of the sequence: computed from the model's shape, not timed.",
         table=(
             [
@@ -273,7 +282,7 @@ def costs(result):
     )
 
 
-def generation(result):
+def generation(result: ev.Evaluation) -> Figure | None:
     """What the patterns wrote by themselves; None where nothing was generated."""
     if "generated_exact_match" not in result.means:
         return None
@@ -301,7 +310,10 @@ def generation(result):
     rate = found.get("decode_rate")
     if rate is not None and at is not None and np.isfinite(rate).all() and rate[at] > 0 and len(rate) > 1:
         fastest = int(np.argmax(rate))
-        text += f" Decoding is fastest with {result.patterns[fastest]}, {number(rate[fastest] / rate[at])} times full attention's rate."
+        text += (
+            f" Decoding is fastest with {result.patterns[fastest]}, {number(rate[fastest] / rate[at])} times full "
+            "attention's rate."
+        )
     tips = [
         f"{name}\ngenerated: {ev.said(result, 'generated_exact_match', i)}\nanswer given: {percent(forced[i])}"
         + "".join(f"\n{words} {number(found[key][i])}" for key, words in extra.items() if key in found)
@@ -319,7 +331,7 @@ def generation(result):
         percent,
         True,
     )
-    drawings = [("exact match", lambda width: draw_rows(chart, width))]
+    drawings: list[tuple[str, Draw]] = [("exact match", partial(draw_rows, chart))]
     nothing = np.full(len(mean), np.nan)
     for key, words in (("decode_rate", "decode rate"), ("generated_cache_bytes", "cache")):
         if key in found and np.isfinite(found[key]).any():
@@ -328,8 +340,8 @@ def generation(result):
             one = Rows(
                 result.patterns, values, nothing, nothing, axis, tips, f"{words} of each pattern", set(), number, True
             )
-            drawings.append((words, lambda width, one=one: draw_rows(one, width)))
-    rows = [
+            drawings.append((words, partial(draw_rows, one)))
+    rows: list[Row] = [
         (name, float(mean[i]), float(low[i]), float(high[i]), *(float(values[i]) for values in found.values()))
         for i, name in enumerate(result.patterns)
     ]
@@ -340,17 +352,17 @@ def generation(result):
         text,
         drawings,
         f"Greedy decoding{f' of up to {most} tokens' if most else ''} with a cache of window and sinks alone in "
-        "windowed layers. Filled: on the front of exact match over the given answer. Rates are those of the machine that "
-        "measured, while it did nothing else at best.",
+        "windowed layers. Filled: on the front of exact match over the given answer. Rates are those of the machine "
+        "that measured, while it did nothing else at best.",
         table=(["pattern", "generated exact match", "low", "high", *(extra[name] for name in found)], rows),
     )
 
 
-def layers_of_each(result):
+def layers_of_each(result: ev.Evaluation) -> Figure:
     """Which layers each pattern keeps."""
     ranked = ev.order(result, range(len(result.patterns)))
 
-    def cell(r, c):
+    def cell(r: int, c: int) -> Cell:
         kept = result.full[ranked[r], c]
         return (
             ("keep" if kept else "spare"),
@@ -401,13 +413,13 @@ def layers_of_each(result):
     )
 
 
-def all_numbers(result):
+def all_numbers(result: ev.Evaluation) -> Figure:
     """Every mean with its interval, a row a pattern."""
     columns = ["pattern", "full layers"]
     for metric in result.means:
         words = metric.replace("_", " ")
         columns += [f"mean {words}", f"{words} low", f"{words} high"]
-    rows = [
+    rows: list[Row] = [
         (
             result.patterns[i],
             int(result.full_layers[i]),
@@ -424,7 +436,7 @@ def all_numbers(result):
     )
 
 
-def figures(result):
+def figures(result: ev.Evaluation) -> list[Figure]:
     found = [
         front(result),
         difference(result, "full"),

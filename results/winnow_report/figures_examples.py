@@ -1,13 +1,18 @@
 """Figures over examples: the heat map, the course along the answer, stability as examples are added."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
+import xarray as xr
 
 from . import answer_text, matrix, reading
-from .agreement import stability
+from .agreement import Stability, stability
+from .arrays import Floats, Integers
 from .figures import Figure
-from .record import dataset
+from .markup import Markup
+from .opening import values
+from .record import Examples, Run, dataset
 from .svg import Canvas, Linear, value_scale
 from .wording import count, number, signed
 
@@ -17,11 +22,11 @@ MOST_TOKEN_CELLS = 150_000  # of the token view
 MOST_TOKEN_LAYERS = 24
 
 
-def _shorten(text, limit=10):
+def _shorten(text: str, limit: int = 10) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "\u2026"
 
 
-def _orders(table, rows):
+def _orders(table: Examples, rows: Integers) -> list[matrix.Order]:
     """Orders of the chosen rows: by cost, by length, by source, of the file."""
     total = table.delta[rows].mean(1)
     found = [matrix.order("by cost", "mean cost", np.argsort(-total, kind="stable"), [signed(v) for v in total])]
@@ -40,14 +45,13 @@ def _orders(table, rows):
     return found
 
 
-def heat_map(run, most_cells=MOST_CELLS):
+def heat_map(run: Run, table: Examples, most_cells: int = MOST_CELLS) -> Figure:
     """Delta NLL of every example and layer."""
-    table = run.examples
     n, n_layers = table.delta.shape
     most = min(MOST_EXAMPLES, max(1, most_cells // n_layers))
     rows = np.arange(n) if n <= most else np.linspace(0, n - 1, most).round().astype(int)
-    values = table.delta[rows]
-    threshold, largest = matrix.scale_of(values)
+    delta = table.delta[rows]
+    threshold, largest = matrix.scale_of(delta)
     notes = []
     for i in rows:
         words = [
@@ -56,7 +60,7 @@ def heat_map(run, most_cells=MOST_CELLS):
             table.sources[i] if table.sources else "",
         ]
         notes.append(", ".join(word for word in words if word))
-    spec = {
+    spec: matrix.Spec = {
         "id": f"heat-{run.key}",
         "cols": run.layers.tolist(),
         "col_word": "layer",
@@ -69,9 +73,9 @@ def heat_map(run, most_cells=MOST_CELLS):
         "orders": _orders(table, rows),
         "label": "Delta NLL per example and layer",
         "height": int(min(520, max(60, 9 * len(rows)))),
-        "values": values,
-        "repeat": matrix.repeat_of(values, 520),
-        "sheets": [{"name": "", "rows": [table.ids[i] for i in rows], "notes": notes, "data": matrix.encode(values)}],
+        "values": delta,
+        "repeat": matrix.repeat_of(delta, 520),
+        "sheets": [{"name": "", "rows": [table.ids[i] for i in rows], "notes": notes, "data": matrix.encode(delta)}],
     }
     caption = (
         "A row is an example, a column a layer: blue, windowing the layer costs; orange, it helps. The colour scale "
@@ -82,15 +86,33 @@ def heat_map(run, most_cells=MOST_CELLS):
     return Figure(
         "examples",
         "Example by example",
-        reading.examples(run),
+        reading.examples(run, table),
         [("", lambda width: matrix.draw(spec, width))],
         caption,
         matrix=spec,
     )
 
 
-def _token_deltas(run):
-    """(token deltas of the example rows as a function, windowed in base) where --per-token was kept; else None."""
+@dataclass
+class TokenDeltas:
+    """NLL of every answer token with one layer switched less that of the base, in nats; read as it is asked for."""
+
+    each: xr.DataArray  # (example, layer, answer_token)
+    base: xr.DataArray  # (example, answer_token)
+    sign: Floats  # (layer): -1 where the base has the layer windowed
+
+    def of_layer(self, layer: int) -> Floats:
+        """(example, answer_token)."""
+        return self.sign[layer] * (values(self.each.isel(layer=layer)).astype(float) - values(self.base))
+
+    def of_example(self, row: int) -> Floats:
+        """(layer, answer_token)."""
+        each, base = self.each.isel(example=row), self.base.isel(example=row)
+        return self.sign[:, None] * (values(each).astype(float) - values(base))
+
+
+def _token_deltas(run: Run) -> TokenDeltas | None:
+    """Where --per-token was kept; else None."""
     data = dataset(run.tree, "calibration") if run.tree is not None else None
     if (
         run.examples is None
@@ -106,58 +128,56 @@ def _token_deltas(run):
     if "layer_windowed_in_base" in data.variables and data["layer_windowed_in_base"].sizes == {
         "layer": len(run.layers)
     }:
-        sign[data["layer_windowed_in_base"].values.astype(bool)] = -1
+        sign[values(data["layer_windowed_in_base"]).astype(bool)] = -1
     each, base = each.transpose("example", "layer", "answer_token"), base.transpose("example", "answer_token")
-
-    def read(row=None, layer=None):
-        if layer is not None:
-            return sign[layer] * (each.isel(layer=layer).values.astype(float) - base.values)
-        return sign[:, None] * (each.isel(example=row).values.astype(float) - base.isel(example=row).values)
-
-    return read
+    return TokenDeltas(each, base, sign)
 
 
-def tokens(run, most_cells=MOST_TOKEN_CELLS):
+def tokens(run: Run, most_cells: int = MOST_TOKEN_CELLS) -> Figure | None:
     """Where in the answer the cost falls; None where token NLL was not kept."""
-    read = _token_deltas(run)
-    if read is None:
+    deltas = _token_deltas(run)
+    if deltas is None or run.examples is None:
         return None
     table, first = run.examples, run.order()[0]
     layers = run.order()[:MOST_TOKEN_LAYERS]
-    by_position = read(layer=first)[table.rows]
+    by_position = deltas.of_layer(first)[table.rows]
     known = np.isfinite(by_position)
     with np.errstate(invalid="ignore"):
         course = np.where(known, by_position, 0).sum(0) / known.sum(0)
     spread = np.argsort(-table.delta[:, layers[: run.top_k]].mean(1), kind="stable")
-    sheets, chosen, cells = [], [], 0
+    sheets: list[matrix.Sheet] = []
+    chosen: list[Floats] = []
+    cells = 0
     for i in spread:
-        values = read(row=table.rows[i])[layers]
-        length = int(np.isfinite(values).any(0).sum())
-        if length == 0 or (sheets and cells + values[:, :length].size > most_cells):
+        each = deltas.of_example(table.rows[i])[layers]
+        length = int(np.isfinite(each).any(0).sum())
+        if length == 0 or (sheets and cells + each[:, :length].size > most_cells):
             continue
-        cells += values[:, :length].size
-        chosen.append(values[:, :length])
+        cells += each[:, :length].size
+        chosen.append(each[:, :length])
         sheets.append(
             {
                 "name": table.ids[i],
                 "rows": [f"layer {layer}" for layer in run.layers[layers]],
                 "notes": [f"example {table.ids[i]}"] * len(layers),
                 "n_cols": length,
-                "data": matrix.encode(values[:, :length]),
+                "data": matrix.encode(each[:, :length]),
             }
         )
     if not sheets:
         return None
-    texts = answer_text.texts(run, {sheet["name"]: sheet["n_cols"] for sheet in sheets})
+    lengths = {sheet["name"]: each.shape[1] for sheet, each in zip(sheets, chosen, strict=True)}
+    texts = answer_text.texts(run, lengths)
     for sheet in sheets:
         if sheet["name"] in texts:
             sheet["texts"] = texts[sheet["name"]]
-    longest = max(values.shape[1] for values in chosen)
+    without_words = "" if texts else " Tokens are named where the file that was measured and its tokenizer are at hand."
+    longest = max(each.shape[1] for each in chosen)
     padded = np.full((len(layers), longest), np.nan)
     padded[:, : chosen[0].shape[1]] = chosen[0]
-    threshold, largest = matrix.scale_of(np.concatenate([values.ravel() for values in chosen]))
+    threshold, largest = matrix.scale_of(np.concatenate([each.ravel() for each in chosen]))
     names = [f"layer {layer}" for layer in run.layers[layers]]
-    spec = {
+    spec: matrix.Spec = {
         "id": f"tokens-{run.key}",
         "cols": list(range(1, longest + 1)),
         "col_word": "answer token",
@@ -187,15 +207,15 @@ def tokens(run, most_cells=MOST_TOKEN_CELLS):
             ("one example", lambda width: matrix.draw(spec, width)),
             ("mean over examples", lambda width: _draw_course(run, course, first, width)),
         ],
-        "Cost of each answer token when one layer is windowed, layers by rank." + some,
+        "Cost of each answer token when one layer is windowed, layers by rank." + some + without_words,
         matrix=spec,
     )
 
 
-def _draw_course(run, course, layer, width):
+def _draw_course(run: Run, course: Floats, layer: int, width: int) -> Markup:
     canvas = Canvas(width, 260, left=62, top=26)
     left, top, right, bottom = canvas.plot
-    good = np.flatnonzero(np.isfinite(course))
+    good = np.flatnonzero(np.isfinite(course)).tolist()
     x_scale = Linear(0.5, len(course) + 0.5, left, right)
     scale, is_log = value_scale(course, bottom, top)
     canvas.left_axis(scale, f"delta NLL of layer {run.layers[layer]}, nats" + (" (log)" if is_log else ""))
@@ -213,7 +233,7 @@ def _draw_course(run, course, layer, width):
     return canvas.render(f"Mean delta NLL of layer {run.layers[layer]} per answer token")
 
 
-def growth(run):
+def growth(run: Run) -> Figure | None:
     """The ranking after 8, 16, 32, ... examples; None for one example or one layer."""
     found = None if run.examples is None else stability(run.examples.delta, run.top_k)
     if found is None:
@@ -256,7 +276,7 @@ def growth(run):
     )
 
 
-def _size_axis(canvas, sizes, pad):
+def _size_axis(canvas: Canvas, sizes: list[int], pad: float) -> Linear:
     left, _, right, bottom = canvas.plot
     scale = Linear(0, max(len(sizes) - 1, 1), left + pad, right - pad)
     for i, size in enumerate(sizes):
@@ -265,7 +285,7 @@ def _size_axis(canvas, sizes, pad):
     return scale
 
 
-def _draw_ranks(run, found, width):
+def _draw_ranks(run: Run, found: Stability, width: int) -> Markup:
     """A line a layer: the top K of all examples, layers that were in or out of it with fewer, and the rest faint."""
     n_layers = len(run.layers)
     canvas = Canvas(width, 320 if width > 500 else 290, left=46, right=40, top=26)
@@ -298,7 +318,7 @@ def _draw_ranks(run, found, width):
     return canvas.render("Rank of each layer as examples are added")
 
 
-def _draw_agreement(found, width):
+def _draw_agreement(found: Stability, width: int) -> Markup:
     canvas = Canvas(width, 280, left=46, right=16, top=26)
     _, top, _, bottom = canvas.plot
     x_scale = _size_axis(canvas, found.sizes, 8)

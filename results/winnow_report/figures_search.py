@@ -1,10 +1,15 @@
 """Figures of a search: layers at each K, the course of the objective, verification, interactions of pairs."""
 
+from functools import partial
+
 import numpy as np
 
 from . import search
-from .charts import MOST_SQUARES, Grid, Points, draw_grid, draw_points, evenly
-from .figures import Figure
+from .arrays import Floats, Integers
+from .charts import MOST_SQUARES, Cell, Grid, Points, draw_grid, draw_points, evenly
+from .figures import Draw, Figure, Row
+from .markup import Markup
+from .search import Method, Pairs, Search
 from .svg import Canvas, Linear, value_scale
 from .wording import capital, count, form_of, interval, is_small_good, number, ranges, signed, the_layers
 
@@ -17,14 +22,17 @@ _WORDS = {
 }
 
 
-def _kept_reading(method, layers):
+def _kept_reading(method: Method, layers: Integers) -> str:
     steps, nested = [], True
     for i in range(1, len(method.keep)):
         new = np.flatnonzero(method.full[i] & ~method.full[i - 1])
         nested &= not (method.full[i - 1] & ~method.full[i]).any() and method.keep[i] == method.keep[i - 1] + 1
         steps += [int(layers[position]) for position in new]
     at = search.target(method, len(layers))
-    text = f"With {method.keep[at]} of {count(len(layers), 'layer')} at full attention: keep {ranges(layers[method.full[at]]) or 'none'}."
+    text = (
+        f"With {method.keep[at]} of {count(len(layers), 'layer')} at full attention: keep "
+        f"{ranges(layers[method.full[at]]) or 'none'}."
+    )
     if len(method.keep) < 2:
         return text
     if nested:
@@ -33,11 +41,11 @@ def _kept_reading(method, layers):
     return text + " The best patterns are not nested: a larger K does not only add layers."
 
 
-def kept(method, layers, prefix):
+def kept(method: Method, layers: Integers, prefix: str) -> Figure:
     """A row a K: what it keeps."""
     shown = evenly(len(method.keep), MOST_SQUARES // len(layers))
 
-    def cell(r, c):
+    def cell(r: int, c: int) -> Cell:
         is_kept = method.full[shown[r], c]
         return (
             ("keep" if is_kept else "spare"),
@@ -46,7 +54,7 @@ def kept(method, layers, prefix):
         )
 
     columns = ["K", "layers", *(name.replace("_", " ") for name in method.means)]
-    rows = [
+    rows: list[Row] = [
         (
             k,
             " ".join(str(layer) for layer in layers[method.full[i]]),
@@ -67,7 +75,8 @@ def kept(method, layers, prefix):
                 ),
             )
         ],
-        f"Chosen by {method.measure[1]}, {count(int(method.scalars.get('beam', 1)), 'pattern')} carried from step to step."
+        f"Chosen by {method.measure[1]}, {count(int(method.scalars.get('beam', 1)), 'pattern')} carried from step to "
+        "step."
         + (
             ""
             if len(shown) == len(method.keep)
@@ -78,7 +87,7 @@ def kept(method, layers, prefix):
     )
 
 
-def _course_reading(method):
+def _course_reading(method: Method) -> str:
     variable, words = method.measure
     values, form = method.means[variable], form_of(variable)
     good = np.flatnonzero(np.isfinite(values))
@@ -89,20 +98,23 @@ def _course_reading(method):
     )
     if len(good) < 2:
         return text
-    gains = [(abs(values[b] - values[a]), a, b) for a, b in zip(good, good[1:])]
+    gains = [(abs(values[b] - values[a]), a, b) for a, b in zip(good, good[1:], strict=False)]
     size, a, b = max(gains)
     if size > 0 and len(good) > 2:
-        text += f" The largest step is from K = {method.keep[a]} to {method.keep[b]} ({form(values[a])} to {form(values[b])})."
+        text += (
+            f" The largest step is from K = {method.keep[a]} to {method.keep[b]} ({form(values[a])} to "
+            f"{form(values[b])})."
+        )
     low, high = search.step_difference(method, last - 1, last)
     if np.isfinite([low, high]).all() and low <= 0 <= high and not low == high == 0:
         text += (
-            f" Between K = {method.keep[last - 1]} and {method.keep[last]} there is not enough evidence of a difference on "
-            "these examples."
+            f" Between K = {method.keep[last - 1]} and {method.keep[last]} there is not enough evidence of a "
+            "difference on these examples."
         )
     return text
 
 
-def _draw_course(method, variable, width):
+def _draw_course(method: Method, variable: str, width: int) -> Markup:
     canvas = Canvas(width, 320 if width > 500 else 280, left=62, top=26)
     left, top, right, bottom = canvas.plot
     means, form = method.means[variable], form_of(variable)
@@ -152,7 +164,7 @@ def _draw_course(method, variable, width):
     return canvas.render(f"{_WORDS[variable]} of the best pattern of each K")
 
 
-def course(method, prefix):
+def course(method: Method, prefix: str) -> Figure:
     variables = [
         variable
         for variable in (method.measure[0], "mean_exact_match", "mean_nll", "mean_kl")
@@ -166,31 +178,28 @@ def course(method, prefix):
         f"{prefix}-course",
         f"{method.name}: what each further layer buys",
         _course_reading(method),
-        [
-            (_WORDS[variable], lambda width, variable=variable: _draw_course(method, variable, width))
-            for variable in variables
-        ],
+        [(_WORDS[variable], partial(_draw_course, method, variable)) for variable in variables],
         "",
         legend,
     )
 
 
-def verification(method, prefix):
+def verification(method: Method, prefix: str) -> Figure | None:
     """Tail against exact figures of the verified patterns; None where nothing was verified."""
-    pairs = [
+    both = [
         (words, method.examples.get(name), method.examples.get(name + "_verified"), name)
         for name, words in (("nll", "NLL"), ("exact_match", "exact match"))
     ]
     pairs = [
         (words, *search.verified_means(tail, exact), name)
-        for words, tail, exact, name in pairs
+        for words, tail, exact, name in both
         if tail is not None and exact is not None and np.isfinite(exact).any() and tail.shape == exact.shape
     ]
     if not pairs:
         return None
     best = {position for i in range(len(method.keep)) if (position := search.best_position(method, i)) is not None}
 
-    def draw(words, tail, exact, name, width):
+    def draw(words: str, tail: Floats, exact: Floats, name: str, width: int) -> Markup:
         form = form_of(name)
         tips = [f"{pattern}\ntail {form(tail[i])}, exact {form(exact[i])}" for i, pattern in enumerate(method.patterns)]
         # A place and a name for patterns that were verified; the others have NaN and are not drawn.
@@ -216,7 +225,7 @@ def verification(method, prefix):
         )
 
     rho = {name: method.scalars.get(f"rho_{name}", float("nan")) for *_, name in pairs}
-    rows = [
+    rows: list[Row] = [
         (
             words,
             float(rho[name]),
@@ -229,17 +238,14 @@ def verification(method, prefix):
         f"{prefix}-verified",
         f"{method.name}: does the short cut hold?",
         text,
-        [
-            (words, lambda width, one=(words, tail, exact, name): draw(*one, width))
-            for words, tail, exact, name in pairs
-        ],
+        [(words, partial(draw, words, tail, exact, name)) for words, tail, exact, name in pairs],
         "A point is a verified pattern. Filled: the best of its K. Wins kept: how many patterns that lost by tail "
         "figures are no better exactly.",
         table=(["figure", "rho", "low", "high"], rows),
     )
 
 
-def _pairs_reading(pairs):
+def _pairs_reading(pairs: Pairs) -> str:
     n = len(pairs.layers)
     upper = [(i, j) for i in range(n) for j in range(i + 1, n) if np.isfinite(pairs.interaction[i, j])]
     if not upper:
@@ -255,22 +261,23 @@ def _pairs_reading(pairs):
     if clear:
         i, j = max(clear, key=lambda one: abs(pairs.interaction[one]))
         text += (
-            f" The largest is of {the_layers(sorted([pairs.layers[i], pairs.layers[j]]))}: {signed(pairs.interaction[i, j])} nats per token "
-            f"(95\u00a0% interval {interval(pairs.low[i, j], pairs.high[i, j])}), beside {number(pairs.alone[i])} and "
+            f" The largest is of {the_layers(sorted([pairs.layers[i], pairs.layers[j]]))}: "
+            f"{signed(pairs.interaction[i, j])} nats per token (95\u00a0% interval "
+            f"{interval(pairs.low[i, j], pairs.high[i, j])}), beside {number(pairs.alone[i])} and "
             f"{number(pairs.alone[j])} of each alone."
         )
     return text
 
 
-def interactions(pairs):
+def interactions(pairs: Pairs) -> Figure:
     """Delta of both windowed less the sum of each alone."""
     n = len(pairs.layers)
 
-    def drawing(table, unit, has_ends, width):
+    def drawing(table: Floats, unit: str, has_ends: bool, width: int) -> Markup:
         finite = np.abs(table[np.isfinite(table)])
         largest = float(finite.max()) if finite.size and finite.max() > 0 else 1.0
 
-        def cell(r, c):
+        def cell(r: int, c: int) -> Cell:
             value = table[r, c]
             if r == c:
                 return "none", "", f"layer {pairs.layers[r]}\nalone {number(pairs.alone[r])} nats per token"
@@ -297,9 +304,9 @@ def interactions(pairs):
             width,
         )
 
-    drawings = [("NLL", lambda width: drawing(pairs.interaction, "nats per token", True, width))]
+    drawings: list[tuple[str, Draw]] = [("NLL", partial(drawing, pairs.interaction, "nats per token", True))]
     if np.isfinite(pairs.exact_match).any():
-        drawings.append(("exact match", lambda width: drawing(pairs.exact_match, "", False, width)))
+        drawings.append(("exact match", partial(drawing, pairs.exact_match, "", False)))
     rows = [
         (
             int(pairs.layers[i]),
@@ -327,7 +334,7 @@ def interactions(pairs):
     )
 
 
-def figures(result):
+def figures(result: Search) -> list[Figure]:
     found = []
     for method in result.methods:
         prefix = "".join(c if c.isalnum() else "-" for c in method.name)

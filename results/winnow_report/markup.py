@@ -2,34 +2,51 @@
 
 import html
 import json
+from collections.abc import Iterable
 
-# What XML cannot hold: control characters, and the surrogates that stand for bytes which are not UTF-8.
+# What XML cannot hold, a terminal would obey, or would make a text read in another order than it has: control
+# characters, separators of lines, marks that turn the direction, surrogates (bytes that are not UTF-8).
 _UNPRINTABLE = {
-    code: "\ufffd" for code in [*range(0x20), 0x7F, *range(0xD800, 0xE000), 0xFFFE, 0xFFFF] if chr(code) not in "\n\t"
+    code: "\ufffd"
+    for first, last in (
+        (0x00, 0x08),
+        (0x0B, 0x1F),
+        (0x7F, 0x9F),
+        (0x2028, 0x202E),
+        (0x2066, 0x2069),
+        (0xD800, 0xDFFF),
+        (0xFFFE, 0xFFFF),
+    )
+    for code in range(first, last + 1)
 }
 
 
 class Markup(str):
     """Text that is HTML or SVG already."""
 
-    def __add__(self, other):
+    def __add__(self, other: object) -> "Markup":
         return Markup(str.__add__(self, escape(other)))
 
 
-def clean(text):
-    """The text without characters that HTML and XML cannot hold."""
+def clean(text: object) -> str:
+    """The text without characters that HTML and XML cannot hold, or that change how the rest is shown."""
     return str(text).translate(_UNPRINTABLE)
 
 
-def escape(value):
+def one_line(text: object) -> str:
+    """The text for a terminal: clean, and without line ends."""
+    return " ".join(clean(text).split())
+
+
+def escape(value: object) -> Markup:
     return value if isinstance(value, Markup) else Markup(html.escape(clean(value), quote=True))
 
 
-def join(parts, between=""):
+def join(parts: Iterable[object], between: str = "") -> Markup:
     return Markup(between.join(escape(part) for part in parts))
 
 
-def tag(_name, *children, **attributes):
+def tag(_name: str, *children: object, **attributes: object) -> Markup:
     """<name attribute="...">children</name>. `class_` gives class, `data_tip` data-tip; None and False leave it out."""
     words = [_name]
     for key, value in attributes.items():
@@ -47,7 +64,7 @@ def tag(_name, *children, **attributes):
 _VOID = {"br", "hr", "img", "meta", "link", "rect", "line", "circle", "path", "image", "stop", "polyline", "polygon"}
 
 
-def script_json(value):
+def script_json(value: object) -> Markup:
     """JSON that may stand inside <script>: no text in it can end the element or open a comment."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))

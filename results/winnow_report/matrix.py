@@ -1,14 +1,18 @@
-"""Pictures of a matrix of signed values: the colours of its cells as a PNG, and the values for page.js to hover over."""
+"""Pictures of a matrix of signed values: the colours of its cells as a PNG, and the values for page.js to show."""
 
 import base64
 import math
 import struct
 import zlib
+from collections.abc import Iterable, Sequence
+from typing import NotRequired, TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
 
-from .markup import tag
-from .palette import LIGHT_DIVERGING, blend
+from .arrays import Floats, Integers
+from .markup import Markup, tag
+from .palette import LIGHT_DIVERGING, Colour, blend
 from .svg import Canvas, threshold_of
 from .wording import signed
 
@@ -16,11 +20,51 @@ N_SHADES = 127  # on either side of 0
 N_TICKS = 6
 
 
-def _chunk(kind, data):
+class Order(TypedDict):
+    """An order of the rows: their positions in the file, and (place from 0 to 1, words) of a few ticks."""
+
+    name: str
+    axis: str
+    rows: list[int]
+    ticks: list[tuple[float, str]]
+
+
+class Sheet(TypedDict):
+    """One table of values; a picture with several of them lets the reader choose."""
+
+    name: str
+    rows: list[str]  # names
+    notes: list[str]  # of the rows
+    data: str  # the values: result of `encode`
+    n_cols: NotRequired[int]
+    texts: NotRequired[list[str]]  # of the columns
+
+
+class Spec(TypedDict):
+    """What page.js gets of a picture, and `values` besides, which `draw` alone needs."""
+
+    id: str
+    cols: list[int]
+    col_word: str
+    axis: str
+    row_axis: str
+    threshold: float
+    largest: float
+    unit: str
+    what: str
+    label: str
+    orders: list[Order]
+    height: int
+    values: Floats  # (row, column) of the first sheet
+    repeat: int  # result of `repeat_of`
+    sheets: list[Sheet]
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def png(indices, colours):
+def png(indices: NDArray[np.uint8], colours: Iterable[Colour]) -> bytes:
     """An indexed PNG; indices: (row, column) uint8; index 0 is transparent. colours: [(red, green, blue)]."""
     rows, columns = indices.shape
     raw = np.concatenate([np.zeros((rows, 1), np.uint8), indices], axis=1).tobytes()  # filter "none" before each row
@@ -34,7 +78,7 @@ def png(indices, colours):
     )
 
 
-def shades(values, threshold, largest):
+def shades(values: Floats, threshold: float, largest: float) -> NDArray[np.uint8]:
     """Values to colour indices 1 ... 2 N_SHADES + 1, symmetric and logarithmic; 0 is NaN."""
     size = np.log1p(np.abs(values) / threshold) / math.log1p(largest / threshold)
     with np.errstate(invalid="ignore"):
@@ -42,24 +86,21 @@ def shades(values, threshold, largest):
     return np.where(np.isfinite(values), index, 0).astype(np.uint8)
 
 
-def scale_of(values):
+def scale_of(values: Floats) -> tuple[float, float]:
     """(threshold, largest) of the colour scale; both above 0."""
     finite = np.abs(values[np.isfinite(values)])
     largest = float(finite.max()) if finite.size and finite.max() > 0 else 1.0
     return min(threshold_of(finite), largest), largest
 
 
-def encode(values):
+def encode(values: Floats) -> str:
     """float32, little endian, base64."""
     most = float(np.finfo("<f4").max)
     return base64.b64encode(np.ascontiguousarray(np.clip(values, -most, most), "<f4").tobytes()).decode()
 
 
-def draw(spec, width):
-    """The first sheet in its first order. spec: the dictionary that page.js gets, with "values" besides: (row, column).
-
-    Keys: id, cols, col_word, axis, row_axis, threshold, largest, unit, sheets, orders (results of `order`), height, repeat (result of `repeat_of`).
-    """
+def draw(spec: Spec, width: int) -> Markup:
+    """The first sheet in its first order."""
     values = spec["values"]
     is_wide = width > 500
     height = spec["height"] if is_wide else min(spec["height"], 320)
@@ -93,7 +134,7 @@ def draw(spec, width):
     return canvas.render(spec["label"])
 
 
-def _ramp(canvas, spec, name):
+def _ramp(canvas: Canvas, spec: Spec, name: str) -> None:
     """The colour scale, with the values at its ends and middle."""
     left, _, right, bottom = canvas.plot
     y, width = bottom + 46, min(260.0, right - left - 60)
@@ -108,7 +149,7 @@ def _ramp(canvas, spec, name):
         canvas.text(start + place * width, y + 20, signed(value), "middle", "tick")
 
 
-def order(name, axis, rows, words):
+def order(name: str, axis: str, rows: Sequence[int] | Integers, words: Sequence[str]) -> Order:
     """An order of the rows, with ticks at a few places. words: of each row, in the order of the file."""
     n = len(rows)
     slots = sorted({round(i * (n - 1) / (N_TICKS - 1)) for i in range(N_TICKS)})
@@ -116,15 +157,15 @@ def order(name, axis, rows, words):
         "name": name,
         "axis": axis,
         "rows": [int(row) for row in rows],
-        "ticks": [[(slot + 0.5) / n, words[rows[slot]]] for slot in slots],
+        "ticks": [((slot + 0.5) / n, words[rows[slot]]) for slot in slots],
     }
 
 
-def repeat_of(values, height):
+def repeat_of(values: Floats, height: int) -> int:
     """How often a column is repeated: rows beyond the height must blend when they are scaled, columns must not."""
     rows, columns = values.shape
     return 1 if rows <= height else max(1, 960 // columns)
 
 
-def for_page(spec):
+def for_page(spec: Spec) -> dict[str, object]:
     return {key: value for key, value in spec.items() if key != "values"}

@@ -2,14 +2,16 @@
 
 import importlib.resources
 import math
+from collections.abc import Iterable, Sequence
 from string import Template
 
 import numpy as np
 
 from . import answers, compare, figures_examples, matrix, reading
+from .figures import Figure, Row, TableCell
 from .markup import Markup, escape, join, script_json, tag
 from .palette import css_variables
-from .record import Run
+from .record import Examples, OtherCell, Result, Run
 from .svg import NARROW, WIDE
 from .wording import exact, number, ranges
 
@@ -23,21 +25,23 @@ MOST_IN_SHORT = 12  # results whose answer stands at the top
 MOST_SHORT_BYTES = 2**21  # of the results that get a section without figures
 MOST_MATRIX_CELLS = 400_000  # of all heat maps of a page
 
+Found = tuple[str, Figure]  # a figure, and the prefix of its id in the page
 
-def asset(name):
+
+def asset(name: str) -> str:
     return importlib.resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
-def _cell(value):
+def _cell(value: TableCell) -> Markup:
     if value is None:
         return tag("td", "n/a", class_="n")
     if isinstance(value, (int, float, np.integer, np.floating)):
         is_whole = isinstance(value, (int, np.integer))
-        return tag("td", f"{value}" if is_whole else number(value), class_="n", data_v=exact(value))
+        return tag("td", f"{value}" if is_whole else number(float(value)), class_="n", data_v=exact(value))
     return tag("td", value)
 
 
-def table(columns, rows, name, most_rows=MOST_ROWS):
+def table(columns: Sequence[str], rows: Sequence[Row], name: str, most_rows: int = MOST_ROWS) -> Markup:
     """A table with a button that copies it as CSV, in full precision."""
     shown = rows[:most_rows]
     head = tag("thead", tag("tr", *(tag("th", column, scope="col") for column in columns)))
@@ -60,7 +64,7 @@ def table(columns, rows, name, most_rows=MOST_ROWS):
     return tag("div", *parts, class_="data")
 
 
-def _variants(figure):
+def _variants(figure: Figure) -> list[Markup]:
     drawings = []
     for index, _ in enumerate(figure.drawings):
         both = [
@@ -70,7 +74,7 @@ def _variants(figure):
     return drawings
 
 
-def _controls(figure):
+def _controls(figure: Figure) -> list[Markup]:
     """Switches above a drawing: its variants, and of a heat map its orders and sheets."""
     parts = []
     if len(figure.drawings) > 1:
@@ -106,7 +110,7 @@ def _controls(figure):
     return [tag("div", *parts, class_="controls")] if parts else []
 
 
-def section(figure, prefix=""):
+def section(figure: Figure, prefix: str = "") -> Markup:
     """A figure with its sentence, switches, legend, and the table behind a fold."""
     name = f"{prefix}{figure.id}"
     parts = [tag("h3", figure.title, id=f"{name}-title"), tag("p", figure.reading, class_="reading")]
@@ -128,26 +132,25 @@ def section(figure, prefix=""):
     return tag(kind, *parts, id=name, class_="figure", aria_labelledby=f"{name}-title")
 
 
-def examples_table(run, prefix, most_rows):
-    table_ = run.examples
+def examples_table(run: Run, prefix: str, examples: Examples, most_rows: int) -> Markup:
     columns = [
         "example",
-        *(["source"] if table_.sources else []),
+        *(["source"] if examples.sources else []),
         "prompt tokens",
         "answer tokens",
         "mean delta NLL",
         "layer that costs most",
     ]
     rows = []
-    for i, name in enumerate(table_.ids):
-        lengths = [int(v) if np.isfinite(v) else None for v in (table_.prompt_tokens[i], table_.answer_tokens[i])]
+    for i, name in enumerate(examples.ids):
+        lengths = [int(v) if np.isfinite(v) else None for v in (examples.prompt_tokens[i], examples.answer_tokens[i])]
         rows.append(
             (
                 name,
-                *([table_.sources[i]] if table_.sources else []),
+                *([examples.sources[i]] if examples.sources else []),
                 *lengths,
-                float(table_.delta[i].mean()),
-                int(run.layers[table_.delta[i].argmax()]),
+                float(examples.delta[i].mean()),
+                int(run.layers[examples.delta[i].argmax()]),
             )
         )
     return tag(
@@ -159,16 +162,16 @@ def examples_table(run, prefix, most_rows):
     )
 
 
-def provenance(run, prefix=""):
+def provenance(run: Result, prefix: str = "") -> Markup:
     rows = []
     for name, (value, units, long_name) in run.provenance.items():
         text = exact(value) if isinstance(value, (int, float)) else str(value)
-        value = tag("pre", text) if "\n" in text or len(text) > 120 else text
+        shown = tag("pre", text) if "\n" in text or len(text) > 120 else text
         rows.append(
             tag(
                 "tr",
                 tag("th", name, scope="row"),
-                tag("td", value, data_v=text),
+                tag("td", shown, data_v=text),
                 tag("td", "" if units in ("text", "1") else units),
                 tag("td", long_name),
             )
@@ -214,7 +217,7 @@ def provenance(run, prefix=""):
     )
 
 
-def _one(result, found, prefix, share):
+def _one(result: Result, found: Iterable[Figure], prefix: str, share: float) -> list[Markup]:
     """A result in full. share: of the values per example that a page of full size holds."""
     kind = answers.kind_of(result)
     answer = kind.answer(result)
@@ -222,15 +225,15 @@ def _one(result, found, prefix, share):
     parts += [tag("h2", "How far to trust it"), _lines(kind.lines(result)), tag("h2", "The evidence")]
     parts += [section(figure, prefix) for figure in found]
     if isinstance(result, Run) and result.examples is not None:
-        parts.append(examples_table(result, prefix, int(MOST_ROWS * share)))
+        parts.append(examples_table(result, prefix, result.examples, int(MOST_ROWS * share)))
     return [*parts, provenance(result, prefix)]
 
 
-def _lines(lines):
-    return tag("ul", *(tag("li", line) for line in lines), class_="lines") if lines else ""
+def _lines(lines: Sequence[str]) -> Markup:
+    return tag("ul", *(tag("li", line) for line in lines), class_="lines") if lines else Markup()
 
 
-def _short(result):
+def _short(result: Result) -> Markup:
     """A result among many: its answer only."""
     kind, prefix = answers.kind_of(result), result.key + "-"
     ranking = [section(answers.ranking_table(result), prefix)] if isinstance(result, Run) else []
@@ -247,8 +250,8 @@ def _short(result):
     )
 
 
-def figures_of(results, share=1.0, detail=1.0):
-    """[(prefix of its id, figure)] of all that the page shows in full; `--figures` exports the same.
+def figures_of(results: Sequence[Result], share: float = 1.0, detail: float = 1.0) -> list[Found]:
+    """All that the page shows in full; `--figures` exports the same.
 
     share: of the values per example that a page of full size holds; detail: of the results that are shown in full.
     """
@@ -262,7 +265,7 @@ def figures_of(results, share=1.0, detail=1.0):
     return found
 
 
-def overview(runs, others):
+def overview(runs: Sequence[Run], others: Sequence[OtherCell]) -> list[Markup]:
     """Table of all results of layers one at a time, and of the cells that have none."""
     columns = ["result", "layers", "examples", "K", "layers kept", "settled", "split-half"]
     rows = []
@@ -288,7 +291,7 @@ def overview(runs, others):
     return parts
 
 
-def in_short(results):
+def in_short(results: Sequence[Result]) -> list[Markup]:
     """The answer of every result of a page that holds several kinds, each with a link to its section."""
     items = [
         tag(
@@ -309,7 +312,7 @@ def in_short(results):
     return [tag("h2", "In short"), tag("div", tag("ul", *items, class_="lines short"), *note, class_="answer")]
 
 
-def within_size(results, others, footer):
+def within_size(results: Sequence[Result], others: Sequence[OtherCell], footer: str) -> tuple[str, list[Found]]:
     """(page, its figures): in full, or with fewer examples or figures where it would become larger than MOST_BYTES."""
     for share, detail in SIZES if len(results) > 1 else SIZES[:3]:
         found = figures_of(results, share, detail)
@@ -319,7 +322,9 @@ def within_size(results, others, footer):
     return text, found
 
 
-def _several(results, others, found, share):
+def _several(
+    results: Sequence[Result], others: Sequence[OtherCell], found: Sequence[Found], share: float
+) -> list[Markup]:
     """The body of a page about several results."""
     runs = [result for result in results if isinstance(result, Run)]
     has_kinds = len(runs) < len(results)
@@ -365,8 +370,13 @@ def _several(results, others, found, share):
     return body
 
 
-def build(results, others, found, footer, share=1.0):
-    """The page as text. results: named by compare.name_results; found: figures_of(results); others: cells without results."""
+def build(
+    results: Sequence[Result], others: Sequence[OtherCell], found: Sequence[Found], footer: str, share: float = 1.0
+) -> str:
+    """The page as text.
+
+    results: named by compare.name_results; found: figures_of(results); others: cells without results.
+    """
     if len(results) == 1:
         result = results[0]
         kind = answers.kind_of(result)

@@ -53,23 +53,25 @@ DARK = {
 # From the largest fall of NLL over none to the largest rise.
 LIGHT_DIVERGING = ["#7a3f05", "#c8741f", "#efc795", "#f6f4ef", "#b4d0ea", "#5a97d0", "#1b4f8c"]
 DARK_DIVERGING = ["#f8c489", "#b87327", "#5d4122", "#22252a", "#244a6f", "#4a8ccb", "#b3daff"]
+Colour = tuple[int, int, int]  # red, green, blue in 0..255
 N_STEPS = 11  # classes q0 ... q10 of a share or a correlation from 0 to 1
 
 
-def _channels(colour):
+def _channels(colour: str) -> list[int]:
     return [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
 
 
-def blend(stops, position):
-    """The colour at `position` in [0, 1] of evenly spaced stops, as (red, green, blue) in 0..255."""
+def blend(stops: list[str], position: float) -> Colour:
+    """The colour at `position` in [0, 1] of evenly spaced stops."""
     place = min(max(position, 0.0), 1.0) * (len(stops) - 1)
     index = min(int(place), len(stops) - 2)
     low, high = _channels(stops[index]), _channels(stops[index + 1])
-    return tuple(round(a + (b - a) * (place - index)) for a, b in zip(low, high))
+    red, green, blue = (round(a + (b - a) * (place - index)) for a, b in zip(low, high, strict=True))
+    return red, green, blue
 
 
-def _variables(colours, diverging):
-    steps = {f"q{i}": "#%02x%02x%02x" % blend(diverging[3:], i / (N_STEPS - 1)) for i in range(N_STEPS)}
+def _variables(colours: dict[str, str], diverging: list[str]) -> dict[str, str]:
+    steps = {f"q{i}": "#" + bytes(blend(diverging[3:], i / (N_STEPS - 1))).hex() for i in range(N_STEPS)}
     steps |= {f"m{i}": colour for i, colour in enumerate(diverging)}
     # Text on a step: the ink of whichever scheme stands out more from it.
     for name, colour in list(steps.items()):
@@ -78,10 +80,10 @@ def _variables(colours, diverging):
     return colours | steps | {f"d{i}": colour for i, colour in enumerate(diverging)}
 
 
-def css_variables():
+def css_variables() -> str:
     """Light by default, dark where the system or the reader's switch says so; paper is white."""
 
-    def block(colours, diverging):
+    def block(colours: dict[str, str], diverging: list[str]) -> str:
         pairs = _variables(colours, diverging) | {
             "diverging": '"' + ",".join(diverging) + '"',
             "diverging-light": '"' + ",".join(LIGHT_DIVERGING) + '"',
@@ -96,7 +98,7 @@ def css_variables():
     )
 
 
-def literal(css):
+def literal(css: str) -> str:
     """The style sheet with the light scheme's colours in place of its variables."""
     values = _variables(LIGHT, LIGHT_DIVERGING)
     return re.sub(r"var\(--([a-z0-9-]+)\)", lambda match: values[match.group(1)], css)

@@ -1,10 +1,13 @@
 """Sentences in plain language, each computed from the numbers of a result."""
 
+from collections.abc import Iterable, Sized
 from dataclasses import dataclass
 
 import numpy as np
 
-from .agreement import jaccard, spearman, top
+from .agreement import Stability, jaccard, spearman, top
+from .arrays import Floats, Integers
+from .record import Examples, Run
 from .wording import correlation, count, interval, listed, number, percent, the_layers
 
 SURE = 0.95  # P(top K) from which a layer's place counts as settled
@@ -17,14 +20,14 @@ class Choice:
     """The layers that keep full attention at one budget, and how sure that is. Positions, not layer indices."""
 
     k: int
-    kept: list
-    settled: list
-    open: list  # kept, but not settled
-    rivals: list  # left out, but not surely
+    kept: list[int]
+    settled: list[int]
+    open: list[int]  # kept, but not settled
+    rivals: list[int]  # left out, but not surely
     is_known: bool  # there is a P(top K)
 
 
-def choose(run, k):
+def choose(run: Run, k: int) -> Choice:
     kept = run.kept(k).tolist()
     p = run.p_top_k.get(k)
     if p is None or not np.isfinite(p).all() or run.n_examples == 1:
@@ -34,18 +37,18 @@ def choose(run, k):
     return Choice(k, kept, settled, [i for i in kept if p[i] < SURE], rivals, True)
 
 
-def _names(run, positions):
+def _names(run: Run, positions: Iterable[int]) -> str:
     return the_layers(run.layers[list(positions)])
 
 
-def _with_p(run, positions, p):
-    def share(value):  # what is not settled must not read as if it were
+def _with_p(run: Run, positions: Iterable[int], p: Floats) -> str:
+    def share(value: float) -> str:  # what is not settled must not read as if it were
         return f"{100 * value:.1f}\u00a0%" if SURE - 0.005 <= value < SURE else percent(value)
 
     return listed(f"layer {run.layers[i]} ({share(p[i])})" for i in positions)
 
 
-def certainty(run, choice):
+def certainty(run: Run, choice: Choice) -> str:
     """How sure the set of one budget is."""
     if not choice.is_known:
         if run.n_examples == 1:
@@ -74,11 +77,11 @@ def certainty(run, choice):
     return " ".join(parts)
 
 
-def _and_more(all_of_them, few):
+def _and_more(all_of_them: Sized, few: Sized) -> str:
     return f" and {len(all_of_them) - len(few)} more" if len(all_of_them) > len(few) else ""
 
 
-def border(run, k):
+def border(run: Run, k: int) -> str:
     """Whether the last layer kept and the first left out can be told apart."""
     order = run.order()
     if k >= len(order):
@@ -91,8 +94,8 @@ def border(run, k):
     p = run.p_top_k.get(k)
     if low[last] <= high[first] and p is not None and p[last] >= SURE and p[first] < RIVAL:
         return (
-            f"At K = {k} the intervals of layer {a} and layer {b} overlap, but resample by resample the order is clear: "
-            f"layer {a} is in the top {k} in {percent(p[last])}."
+            f"At K = {k} the intervals of layer {a} and layer {b} overlap, but resample by resample the order is "
+            f"clear: layer {a} is in the top {k} in {percent(p[last])}."
         )
     if low[last] <= high[first]:
         return (
@@ -102,7 +105,7 @@ def border(run, k):
     return f"At K = {k} the border is clear: the intervals of layer {a} and layer {b} do not overlap."
 
 
-def effect(run):
+def effect(run: Run) -> str:
     """Of delta NLL per layer."""
     means, low = run.figures["mean_delta_nll"], run.figures["ci_low"]
     first = run.order()[0]
@@ -122,7 +125,7 @@ def effect(run):
     return " ".join(parts)
 
 
-def certainty_of_ranks(run):
+def certainty_of_ranks(run: Run) -> str:
     known = [choose(run, k) for k in run.budgets if k in run.p_top_k]
     known = [choice for choice in known if choice.is_known]
     if not known:
@@ -135,9 +138,8 @@ def certainty_of_ranks(run):
     return text + (f"; {clearest}." if clearest else ".")
 
 
-def examples(run):
+def examples(run: Run, table: Examples) -> str:
     """Of the table per example: is the first layer first everywhere, and does length matter?"""
-    table = run.examples
     n, n_layers = table.delta.shape
     if n == 1:
         return "One example: nothing can be said about how far examples agree."
@@ -148,10 +150,11 @@ def examples(run):
         f"(delta above 0) in {int((table.delta[:, first] > 0).sum()):,}."
     )
     if n_layers > 1 and n >= 8:
-        rho = np.asarray(spearman(table.delta, table.delta.mean(0)))
-        rho = rho[np.isfinite(rho)]
-        if rho.size:
-            text += f" A single example ranks the layers like all together with a median rho of {number(np.median(rho), 2)}."
+        each = spearman(table.delta, table.delta.mean(0))
+        each = each[np.isfinite(each)]
+        if each.size:
+            middle = number(float(np.median(each)), 2)
+            text += f" A single example ranks the layers like all together with a median rho of {middle}."
     lengths = table.prompt_tokens
     if n >= 8 and np.isfinite(lengths).all() and len(set(lengths.tolist())) > 1:
         rho = float(spearman(lengths, table.delta[:, run.kept(run.top_k)].sum(1)))
@@ -167,9 +170,9 @@ def examples(run):
     return text
 
 
-def control(run, name):
+def control(run: Run, name: str) -> str:
     """Of the de-confounding against one control set."""
-    figures = run.controls[name]
+    figures = run.controls[name].figures
     rho = figures.get("spearman_rho", float("nan"))
     if not np.isfinite(rho):
         why = run.status.get(f"{name}.spearman_rho", "the file does not have it")
@@ -190,7 +193,7 @@ def control(run, name):
     return text
 
 
-def exact_match(run):
+def exact_match(run: Run) -> str:
     """Of NLL against exact match."""
     rho = run.reliability.get("rho_exact_match", float("nan"))
     drop = run.figures["exact_match_drop"]
@@ -211,7 +214,7 @@ def exact_match(run):
     return text + "."
 
 
-def stability(run, found):
+def stability(run: Run, found: Stability) -> str:
     """Of the ranking as examples are added."""
     k, sizes = found.k, found.sizes
     text = (
@@ -227,11 +230,14 @@ def stability(run, found):
         text += f"; the top {k} still changes between {sizes[-2]:,} and {sizes[-1]:,}: more examples would help."
     middle = found.drawn_rho[-2, 1]
     if np.isfinite(middle):
-        text += f" Any {sizes[-2]:,} of them rank the layers like all with rho {correlation(middle)} (median of random draws)."
+        text += (
+            f" Any {sizes[-2]:,} of them rank the layers like all with rho {correlation(middle)} (median of random "
+            "draws)."
+        )
     return text
 
 
-def split_half(run):
+def split_half(run: Run) -> str:
     value = run.reliability.get("split_half", float("nan"))
     if not np.isfinite(value):
         return f"Split-half reliability is not defined: {run.status.get('split_half', 'the file does not have it')}."
@@ -241,23 +247,23 @@ def split_half(run):
     return f"Split-half reliability of the whole ranking: {number(value)}{ends}, {grade}."
 
 
-def cache_share(run, k):
+def cache_share(run: Run, k: int) -> tuple[float, float] | None:
     """KV-cache bytes with k full layers as a share of all full, at the median prompt; None where it does not apply."""
-    window, sinks = run.fact("window_keys"), run.fact("sinks", 0)
-    if run.examples is None or not isinstance(window, (int, float)) or run.fact("decode") != "windowed":
+    window, sinks = run.number("window_keys"), run.number("sinks")
+    if run.examples is None or not np.isfinite(window) or run.fact("decode") != "windowed":
         return None
     n_layers = run.fact("model_layers", len(run.layers))
     length = float(np.median(run.examples.prompt_tokens))
     if not np.isfinite(length) or length <= 0 or n_layers != len(run.layers) or run.fact("base", "full") != "full":
         return None
-    held = min(length, window + (sinks or 0))
+    held = min(length, window + (sinks if np.isfinite(sinks) else 0))
     return (k * length + (n_layers - k) * held) / (n_layers * length), length
 
 
 FEW = 16  # examples below which bootstrap intervals are known to come out too narrow
 
 
-def too_few(run):
+def too_few(run: Run) -> str:
     n = run.n_examples
     if not 0 < n < FEW:
         return ""
@@ -266,7 +272,7 @@ def too_few(run):
     )
 
 
-def base_quality(run):
+def base_quality(run: Run) -> str:
     """Whether the base model does the task at all."""
     if run.examples is None:
         return ""
@@ -281,7 +287,7 @@ def base_quality(run):
     return text + "."
 
 
-def tokens(positions, means, layer):
+def tokens(positions: Integers, means: Floats, layer: int) -> str:
     """Of the cost by position in the answer; means: (position) of the layer that costs most."""
     known = np.isfinite(means)
     if known.sum() < 2:
@@ -299,7 +305,7 @@ def tokens(positions, means, layer):
     return text + "; the first token and the rest cost about alike."
 
 
-def pair(a, b):
+def pair(a: Run, b: Run) -> tuple[float, float]:
     """Agreement of two runs over the same layers: (rho, jaccard of the top K), NaN where it is not defined."""
     if a.layers.tolist() != b.layers.tolist():
         return float("nan"), float("nan")

@@ -1,11 +1,15 @@
-"""Joint selection: what winnow search found at each number of full layers, and how pairs of windowed layers interact."""
+"""Joint selection: what winnow search found at each number of full layers, and how pairs of layers interact."""
 
+import pathlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import xarray as xr
 
 from . import record
 from .agreement import paired_interval, resampled_means
+from .arrays import Flags, Floats, Integers
 from .errors import BAD_DATA, ReportError
 from .markup import clean
 from .wording import correlation, count, form_of, interval, number, percent
@@ -28,62 +32,56 @@ class Method:
 
     name: str
     objective: str
-    keep: list  # K, rising
-    full: np.ndarray  # (keep, layer): bool
-    means: dict  # name of MEANS: (keep)
-    scalars: dict
-    status: dict
-    patterns: list  # every pattern measured
-    pattern_keep: np.ndarray  # (pattern)
-    examples: dict  # nll, exact_match, kl, nll_verified, exact_match_verified: (pattern, example)
+    keep: list[int]  # K, rising
+    full: Flags  # (keep, layer)
+    means: dict[str, Floats]  # name of MEANS: (keep)
+    scalars: dict[str, float]
+    status: dict[str, str]
+    patterns: list[str]  # every pattern measured
+    pattern_keep: Floats  # (pattern)
+    examples: dict[str, Floats]  # nll, exact_match, kl, nll_verified, exact_match_verified: (pattern, example)
 
     @property
-    def measure(self):
+    def measure(self) -> tuple[str, str]:
         """(variable, words) of what was minimised."""
-        return next(
-            (
-                found
-                for found in (OBJECTIVES.get(self.objective), OBJECTIVES["nll"], OBJECTIVES["exact-match"])
-                if found and found[0] in self.means
-            ),
-            (None, ""),
-        )
+        wanted = OBJECTIVES.get(self.objective, OBJECTIVES["nll"])
+        return next(found for found in (wanted, *OBJECTIVES.values()) if found[0] in self.means)
 
 
 @dataclass
 class Pairs:
     """Of every two candidates: what windowing both costs beyond the two apart."""
 
-    layers: np.ndarray  # (candidate)
-    alone: np.ndarray  # (candidate): delta NLL of the layer alone
-    both: np.ndarray  # (candidate, candidate)
-    interaction: np.ndarray  # (candidate, candidate), nats per token
-    low: np.ndarray
-    high: np.ndarray
-    exact_match: np.ndarray  # (candidate, candidate), NaN where the file has none
-    scalars: dict
+    layers: Integers  # (candidate)
+    alone: Floats  # (candidate): delta NLL of the layer alone
+    both: Floats  # (candidate, candidate)
+    interaction: Floats  # (candidate, candidate), nats per token
+    low: Floats
+    high: Floats
+    exact_match: Floats  # (candidate, candidate), NaN where the file has none
+    scalars: dict[str, float]
 
 
 @dataclass(kw_only=True)
 class Search(record.Result):
     """A result of winnow search."""
 
-    methods: list = field(default_factory=list)
+    methods: list[Method] = field(default_factory=list)
     pairs: Pairs | None = None
-    left_out: list = field(default_factory=list)  # groups of /selection that could not be read
+    left_out: list[str] = field(default_factory=list)  # groups of /selection that could not be read
 
     @property
-    def tail_rows(self):
-        rows = self.fact("tail_rows", -1)
-        return int(rows) if isinstance(rows, (int, float)) and np.isfinite(rows) and rows >= 0 else None
+    def tail_rows(self) -> int | None:
+        rows = self.number("tail_rows")
+        return int(rows) if np.isfinite(rows) and rows >= 0 else None
 
 
-def _table(data, name, dims, shape):
+def _table(data: xr.Dataset | None, name: str, dims: Sequence[str], shape: tuple[int, ...]) -> Floats | None:
     values = record.numbers(data, name, dims)
     return values if values is not None and values.shape == shape else None
 
 
-def _read_method(data, name, layers):
+def _read_method(data: xr.Dataset | None, name: str, layers: Integers) -> Method | None:
     keep = record.numbers(data, "keep", ("keep",))
     full = record.numbers(data, "full", ("keep", "layer"))
     if keep is None or full is None or full.shape != (len(keep), len(layers)) or not len(keep):
@@ -93,7 +91,7 @@ def _read_method(data, name, layers):
         for mean in MEANS
         if (values := _table(data, mean, ("keep",), keep.shape)) is not None and np.isfinite(values).any()
     }
-    if not means:
+    if not any(variable in means for variable, _ in OBJECTIVES.values()):
         return None
     patterns = record.texts(data, "pattern") or []
     examples = {
@@ -109,7 +107,7 @@ def _read_method(data, name, layers):
         [int(k) for k in keep],
         full > 0,
         means,
-        scalars,
+        record.figures_in(scalars),
         record.statuses(data),
         patterns,
         np.full(len(patterns), np.nan) if pattern_keep is None else pattern_keep,
@@ -117,7 +115,7 @@ def _read_method(data, name, layers):
     )
 
 
-def _read_pairs(data, layers):
+def _read_pairs(data: xr.Dataset | None, layers: Integers) -> Pairs | None:
     candidates = record.numbers(data, "candidate", ("candidate",))
     if candidates is None or not len(candidates):
         return None
@@ -134,22 +132,31 @@ def _read_pairs(data, layers):
     alone = _table(data, "delta_nll", ("layer",), layers.shape)
     places = {int(layer): i for i, layer in enumerate(layers)}
     alone = np.array([np.nan if alone is None or int(c) not in places else alone[places[int(c)]] for c in candidates])
-    return Pairs(candidates.astype(int), alone, both, interaction, low, high, exact_match, record.scalars(data))
+    return Pairs(
+        candidates.astype(int),
+        alone,
+        both,
+        interaction,
+        low,
+        high,
+        exact_match,
+        record.figures_in(record.scalars(data)),
+    )
 
 
-def read(tree, path):
+def read(tree: xr.DataTree, path: pathlib.Path) -> Search:
     """The search of a results file. ReportError where no method of it can be read."""
     names = record.children(tree, "selection")
     groups = {name: record.dataset(tree, f"selection/{name}") for name in names}
     layers = record.layers_of(*groups.values())
     result = Search(path=str(path), layers=np.array([], int) if layers is None else layers, tree=tree)
-    record.read_common(result)
+    record.read_common(result, tree)
     for name, data in groups.items():
         own = record.layers_of(data)
-        is_same = own is not None and layers is not None and own.tolist() == layers.tolist()
+        is_same = own is not None and own.tolist() == result.layers.tolist()
         if name == PAIRS and is_same:
-            result.pairs = _read_pairs(data, layers)
-        found = _read_method(data, clean(name), layers) if name != PAIRS and is_same else None
+            result.pairs = _read_pairs(data, result.layers)
+        found = _read_method(data, clean(name), result.layers) if name != PAIRS and is_same else None
         if found is not None:
             result.methods.append(found)
         elif name != PAIRS or result.pairs is None:
@@ -159,13 +166,13 @@ def read(tree, path):
     if not result.methods and result.pairs is None:
         raise ReportError(
             BAD_DATA,
-            f"{path}: no method in its /selection has patterns with figures; delete it and repeat its "
+            f"{path}: no method in its /selection has patterns with figures; move it away and repeat its "
             "winnow search command",
         )
     return result
 
 
-def target(method, n_layers):
+def target(method: Method, n_layers: int) -> int:
     """Position of the K that the search was for: the last step, with neither all layers full nor none."""
     ks = [i for i, k in enumerate(method.keep) if 0 < k < n_layers]
     if not ks:
@@ -173,7 +180,7 @@ def target(method, n_layers):
     return ks[0] if method.name == "greedy-backward" else ks[-1]
 
 
-def figures_said(method, i):
+def figures_said(method: Method, i: int) -> str:
     """ "exact match 98 % (100 % with every row under the window), NLL 0.06"."""
     parts = []
     for variable, words in (("mean_exact_match", "exact match"), ("mean_nll", "NLL"), ("mean_kl", "KL")):
@@ -188,24 +195,23 @@ def figures_said(method, i):
     return ", ".join(parts)
 
 
-def best_position(method, i):
+def best_position(method: Method, i: int) -> int | None:
     """Position among `patterns` of the best pattern of the i-th K; None where it is not among them."""
     k = method.keep[i]
     found = np.flatnonzero(method.pattern_keep == k)
     return int(found[0]) if found.size else None  # by step, best first
 
 
-def step_difference(method, i, j):
+def step_difference(method: Method, i: int, j: int) -> tuple[float, float]:
     """(low, high) of the difference in the objective between the best patterns of two K, over the same examples."""
-    name = method.measure[0].removeprefix("mean_") if method.measure[0] else ""
-    each = method.examples.get(name)
+    each = method.examples.get(method.measure[0].removeprefix("mean_"))
     a, b = best_position(method, i), best_position(method, j)
     if each is None or a is None or b is None or not np.isfinite(each[[a, b]]).all() or each.shape[1] < 2:
         return float("nan"), float("nan")
     return paired_interval(resampled_means(each[[a, b]]), 0, 1)
 
 
-def lines(result):
+def lines(result: Search) -> list[str]:
     """How far to trust it."""
     found = []
     if result.tail_rows is not None:
@@ -232,14 +238,15 @@ def lines(result):
     return [clean(line) for line in found + result.remarks()]
 
 
-def verified_means(tail, exact):
+def verified_means(tail: Floats, exact: Floats) -> tuple[Floats, Floats]:
     """(tail, exact) means of each pattern over the examples that were verified; NaN where none was."""
     known = np.isfinite(exact)
     with np.errstate(invalid="ignore"):
-        return tuple(np.where(known, table, 0).sum(1) / known.sum(1) for table in (tail, exact))
+        over_tail, over_exact = (np.where(known, table, 0).sum(1) / known.sum(1) for table in (tail, exact))
+    return over_tail, over_exact
 
 
-def verified(method):
+def verified(method: Method) -> list[str]:
     """Sentences on how tail and exact figures agree."""
     rho = method.scalars.get("rho_nll", float("nan"))
     if "n_verified" not in method.scalars or not np.isfinite(rho):
@@ -260,7 +267,7 @@ def verified(method):
     return [text + "."]
 
 
-def cost(name, scalars):
+def cost(name: str, scalars: dict[str, float]) -> list[str]:
     seconds = scalars.get("search_seconds", float("nan"))
     if not np.isfinite(seconds):
         return []

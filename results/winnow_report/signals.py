@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .agreement import average_ranks, spearman
-from .charts import Grid, Rows, draw_grid, draw_rows, step_class
+from .arrays import Floats
+from .charts import Cell, Grid, Rows, draw_grid, draw_rows, step_class
 from .figures import Figure
-from .record import dataset, numbers, scalars, statuses, texts
+from .record import Run, dataset, figures_in, numbers, scalars, statuses, texts
 from .wording import capital, correlation, count, interval, listed, number, percent
 
 WORDS = {
@@ -21,25 +22,29 @@ WORDS = {
 }
 NLL = "nll"
 
+Agreement = tuple[float, float, float, str]  # rho, the ends of its interval, name of the signal
+
 
 @dataclass
 class Signals:
     """Large values mean "keep full attention" for every signal."""
 
-    names: list
-    values: np.ndarray  # (signal, layer)
-    rho: np.ndarray  # (signal, signal): Spearman's over layers
-    low: np.ndarray  # its 95 % interval, NaN where there is none
-    high: np.ndarray
-    transfer: dict = field(default_factory=dict)  # transfer, transfer_low, transfer_high, transfer_overlap: (signal)
-    scalars: dict = field(default_factory=dict)  # top_k, partial_rho_*
-    status: dict = field(default_factory=dict)
+    names: list[str]
+    values: Floats  # (signal, layer)
+    rho: Floats  # (signal, signal): Spearman's over layers
+    low: Floats  # its 95 % interval, NaN where there is none
+    high: Floats
+    transfer: dict[str, Floats] = field(
+        default_factory=dict
+    )  # transfer, transfer_low, transfer_high, transfer_overlap: (signal)
+    scalars: dict[str, float] = field(default_factory=dict)  # top_k, partial_rho_*
+    status: dict[str, str] = field(default_factory=dict)
 
 
-def _from_ranking(run):
+def _from_ranking(run: Run) -> Signals:
     """What /ranking has where no further signal was measured."""
-    names = {"nll": "mean_delta_nll", "exact-match": "exact_match_drop", "token-accuracy": "token_accuracy_drop"}
-    names = {name: variable for name, variable in names.items() if np.isfinite(run.figures[variable]).any()}
+    all_of_them = {"nll": "mean_delta_nll", "exact-match": "exact_match_drop", "token-accuracy": "token_accuracy_drop"}
+    names = {name: variable for name, variable in all_of_them.items() if np.isfinite(run.figures[variable]).any()}
     values = np.array([run.figures[variable] for variable in names.values()])
     rho = np.array([[float(spearman(a, b)) for b in values] for a in values])
     found = Signals(list(names), values, rho, np.full(rho.shape, np.nan), np.full(rho.shape, np.nan))
@@ -50,7 +55,7 @@ def _from_ranking(run):
     return found
 
 
-def read(run):
+def read(run: Run) -> Signals | None:
     """The signals of a run; None where there are no two of them, or fewer than two layers."""
     data = dataset(run.tree, "signals") if run.tree is not None else None
     names, n = texts(data, "signal"), len(run.layers)
@@ -58,30 +63,30 @@ def read(run):
     if not names or values is None or values.shape != (len(names), n):
         found = _from_ranking(run)
     else:
-        tables = [
-            numbers(data, name, ("signal", "signal_other"))
-            for name in ("spearman_rho", "spearman_ci_low", "spearman_ci_high")
-        ]
         shape = (len(names), len(names))
-        tables = [table if table is not None and table.shape == shape else np.full(shape, np.nan) for table in tables]
+        rho, low, high = (
+            table if table is not None and table.shape == shape else np.full(shape, np.nan)
+            for name in ("spearman_rho", "spearman_ci_low", "spearman_ci_high")
+            for table in [numbers(data, name, ("signal", "signal_other"))]
+        )
         transfer = {
             name: column
             for name in ("transfer", "transfer_low", "transfer_high", "transfer_overlap")
             if (column := numbers(data, name, ("signal",))) is not None
         }
-        found = Signals(names, values, *tables, transfer, scalars(data), statuses(data))
+        found = Signals(names, values, rho, low, high, transfer, figures_in(scalars(data)), statuses(data))
     return found if n > 1 and len(found.names) > 1 else None
 
 
-def _of(name):
+def _of(name: str) -> str:
     return WORDS.get(name, name)
 
 
-def _ends(low, high):
+def _ends(low: float, high: float) -> str:
     return f"95\u00a0% interval {interval(low, high)}" if np.isfinite([low, high]).all() else ""
 
 
-def _with_nll(found):
+def _with_nll(found: Signals) -> list[Agreement]:
     """[(rho, low, high, name)] of the other signals with delta NLL, most alike first."""
     if NLL not in found.names:
         return []
@@ -92,12 +97,12 @@ def _with_nll(found):
     return sorted((one for one in others if np.isfinite(one[0])), key=lambda one: -one[0])
 
 
-def _agreement_reading(found):
+def _agreement_reading(found: Signals) -> str:
     others = _with_nll(found)
     if not others:
         return "No other signal has a defined agreement with delta NLL."
 
-    def said(one):
+    def said(one: Agreement) -> str:
         ends = _ends(one[1], one[2])
         return f"{_of(one[3])} (rho {correlation(one[0])}{', ' + ends if ends else ''})"
 
@@ -114,20 +119,20 @@ def _agreement_reading(found):
     return text
 
 
-def side_by_side(run, found):
+def side_by_side(run: Run, found: Signals) -> Figure:
     """Ranks by every signal, and the agreement of each two."""
     n = len(run.layers)
     # 1 for the layer that the signal puts first, 0 for the last: signals of different units become comparable.
     place = np.array([(average_ranks(np.where(np.isfinite(row), row, -np.inf)) - 1) / (n - 1) for row in found.values])
 
-    def by_layer(r, c):
+    def by_layer(r: int, c: int) -> Cell:
         head, value = f"{_of(found.names[r])}\nlayer {run.layers[c]}: ", found.values[r, c]
         if not np.isfinite(value):
             return "none", "", head + "not defined"
         rank = n - place[r, c] * (n - 1)
         return step_class(place[r, c]), f"{rank:.0f}", f"{head}{number(value)}\nrank {rank:g}"
 
-    def by_pair(r, c):
+    def by_pair(r: int, c: int) -> Cell:
         if r == c:
             return "none", "", _of(found.names[r])
         rho, ends = found.rho[r, c], _ends(found.low[r, c], found.high[r, c])
@@ -157,7 +162,7 @@ def side_by_side(run, found):
     )
 
 
-def agreement_table(found):
+def agreement_table(found: Signals) -> Figure:
     """Every two signals, with the interval: the numbers behind the agreement."""
     pairs = [(i, j) for i in range(len(found.names)) for j in range(i + 1, len(found.names))]
     rows = [
@@ -165,16 +170,16 @@ def agreement_table(found):
         for i, j in pairs
     ]
     names = [f"{a} \u00b7 {b}" for a, b, *_ in rows]
-    values, low, high = (np.array([row[i] for row in rows]) for i in (2, 3, 4))
+    values, low, high = np.array([row[2:] for row in rows]).T
     tips = [
         f"{name}\nrho {number(v)}" + (f"\n{_ends(a, b)}" if _ends(a, b) else "")
-        for name, v, a, b in zip(names, values, low, high)
+        for name, v, a, b in zip(names, values, low, high, strict=True)
     ]
     defined = [row for row in rows if np.isfinite(row[2])]
     apart = [row for row in defined if np.isfinite(row[3]) and row[3] > 0]
     text = (
-        f"Of {count(len(rows), 'pair')} of signals {len(apart)} {'agrees' if len(apart) == 1 else 'agree'} with an interval "
-        "above 0"
+        f"Of {count(len(rows), 'pair')} of signals {len(apart)} {'agrees' if len(apart) == 1 else 'agree'} with an "
+        "interval above 0"
         + (
             "."
             if len(apart) == len(rows)
@@ -202,18 +207,19 @@ def agreement_table(found):
     )
 
 
-def given_sensitivity(run, found):
-    """NLL with the accuracy drops, before and after generic sensitivity is taken out; None where it was not measured."""
+def given_sensitivity(run: Run, found: Signals) -> Figure | None:
+    """NLL with the accuracy drops, with generic sensitivity and without; None where it was not measured."""
     rows = []
-    for signal, partial, plain in (
+    for signal, given, plain in (
         ("exact match", "partial_rho_exact_match", "rho_exact_match"),
         ("token accuracy", "partial_rho_accuracy", "rho_token_accuracy"),
     ):
         for words, source, name in (
             (f"{signal}, as it is", run.reliability, plain),
-            (f"{signal}, partial", found.scalars, partial),
+            (f"{signal}, partial", found.scalars, given),
         ):
-            rows.append((words, *(float(source.get(name + end, np.nan)) for end in ("", "_ci_low", "_ci_high"))))
+            rho, low, high = (float(source.get(name + end, np.nan)) for end in ("", "_ci_low", "_ci_high"))
+            rows.append((words, rho, low, high))
     partial = [row for row in rows if row[0].endswith("partial")]
     if not any(np.isfinite(row[1]) for row in partial):
         return None
@@ -238,7 +244,9 @@ def given_sensitivity(run, found):
         parts.append(text)
     chart = Rows(
         [row[0] for row in rows],
-        *(np.array([row[i] for row in rows]) for i in (1, 2, 3)),
+        np.array([row[1] for row in rows]),
+        np.array([row[2] for row in rows]),
+        np.array([row[3] for row in rows]),
         "Spearman's rho with delta NLL",
         [f"{row[0]}\nrho {number(row[1])}\n{_ends(row[2], row[3])}".rstrip() for row in rows],
         "Rho of delta NLL with the drops, as it is and given generic sensitivity",
@@ -255,7 +263,7 @@ def given_sensitivity(run, found):
     )
 
 
-def _transfer_reading(found, k):
+def _transfer_reading(found: Signals, k: float | str) -> str:
     value, low, high = (
         found.transfer.get(name, np.full(len(found.names), np.nan))
         for name in ("transfer", "transfer_low", "transfer_high")
@@ -286,7 +294,7 @@ def _transfer_reading(found, k):
     return text
 
 
-def transfer(found):
+def transfer(found: Signals) -> Figure | None:
     """What a choice by each signal is worth on examples it has not seen; None where the file has no transfer."""
     if "transfer" not in found.transfer:
         return None
@@ -339,7 +347,7 @@ def transfer(found):
     )
 
 
-def figures(run):
+def figures(run: Run) -> list[Figure]:
     """Every figure of the signals that the run has data for."""
     found = read(run)
     if found is None:

@@ -30,8 +30,8 @@ TESTS = Path(__file__).resolve().parents[1]
 ROOT = TESTS.parent
 sys.path.insert(0, str(TESTS / "golden"))
 
-from reference import WindowedModel, WindowRule, drop_one
-from winnow_process import Winnow, WinnowFailed, processor
+from reference import WindowedModel, WindowRule, drop_one  # noqa: E402
+from winnow_process import Winnow, WinnowFailed, processor  # noqa: E402
 
 MODEL, DATA = TESTS / "demo" / "model", TESTS / "demo" / "long.h5"
 WINDOW_KEYS, SINKS, TAIL_ROWS = 96, 4, 32
@@ -75,7 +75,7 @@ class Peer(WindowedModel):
         masks = [self.mask(e) for e in range(limit)]
         begin = time.perf_counter()
         table = []
-        for (tokens, start), mask in zip(self.examples, masks):
+        for (tokens, start), mask in zip(self.examples, masks, strict=True):
             row = []
             for pattern in drop_one(len(self.layers)):
                 self._masks[:] = [mask if is_windowed else None for is_windowed in pattern]
@@ -154,8 +154,8 @@ def render(options, seconds, run, error, rho, walls):
             "",
             *([] if options.load < BUSY_LOAD else ["**The machine was busy: these figures say little.**", ""]),
             f"Demo model, T = 1024, W = {WINDOW_KEYS}, S = {SINKS}, every one of 12 layers windowed alone; "
-            f"{options.threads} threads on both sides, {options.examples} examples, {options.repeats} alternating repeats. "
-            "Loading, imports and warm-up are left out on both sides.",
+            f"{options.threads} threads on both sides, {options.examples} examples, {options.repeats} alternating "
+            "repeats. Loading, imports and warm-up are left out on both sides.",
             "",
             "| | seconds an example, median | range | ratio |",
             "| --- | --- | --- | --- |",
@@ -170,9 +170,11 @@ def render(options, seconds, run, error, rho, walls):
             f"One thread a rank, {options.scaling_examples} examples, whole run: {walls[1]:.2f} s on 1 rank, "
             f"{walls[2]:.2f} s on 2 ranks, {walls[1] / walls[2]:.2f}x.",
             "",
-            f"Memory of the exact sweep: {mib['predicted_bytes']:.2f} MiB predicted, {mib['peak_allocated_bytes']:.2f} MiB "
-            f"at the peak of winnow's allocations ({run['peak_allocated_bytes'] / run['predicted_bytes'] - 1:+.1%}), "
-            f"{mib['peak_resident_bytes']:.1f} MiB at the peak of the process (libraries and the mapped checkpoint too).",
+            f"Memory of the exact sweep: {mib['predicted_bytes']:.2f} MiB predicted, "
+            f"{mib['peak_allocated_bytes']:.2f} MiB at the peak of winnow's allocations "
+            f"({run['peak_allocated_bytes'] / run['predicted_bytes'] - 1:+.1%}), "
+            f"{mib['peak_resident_bytes']:.1f} MiB at the peak of the process (libraries and the mapped checkpoint "
+            "too).",
             "",
             "Seconds an example of each repeat:",
             "",

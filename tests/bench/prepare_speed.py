@@ -2,12 +2,14 @@
 
     .venv/bin/python tests/bench/prepare_speed.py [--documents 200] [--tokens 20000] [--repeat 3] [--gigabyte]
 
-Same documents, same run, loop and winnow prepare in turn; the tokens are compared. Besides wall time the processor time of
-each, which other work on the machine changes little, and that of the tokenizer alone. The documents are made from the
-repository's own text, so that words repeat as they do in real text. --gigabyte: peak memory over a file of 1 GB instead.
+Same documents, same run, loop and winnow prepare in turn; the tokens are compared. Besides wall time the processor time
+of each, which other work on the machine changes little, and that of the tokenizer alone. The documents are made from
+the repository's own text, so that words repeat as they do in real text. --gigabyte: peak memory over a file of 1 GB
+instead.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import pathlib
@@ -52,7 +54,7 @@ def write_documents(path, count, tokens):
 
 
 def loop(model, path):
-    """(ids of every document, seconds, processor seconds, processor seconds of the tokenizer alone on the same texts)."""
+    """(ids of every document, seconds, processor seconds, those of the tokenizer alone on the same texts)."""
     import transformers
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(model)
@@ -109,7 +111,7 @@ def check_same_tokens(ids, out):
 
     with h5py.File(out) as file:
         tokens, offsets = file["tokens"][:], file["offsets"][:]
-    found = sorted(tokens[a:b].tolist() for a, b in zip(offsets, offsets[1:]))
+    found = sorted(tokens[a:b].tolist() for a, b in zip(offsets, offsets[1:], strict=False))
     assert found == sorted(document[:-1] for document in ids), "the tokens differ"
 
 
@@ -127,16 +129,16 @@ def compare(folder, model, arguments):
         rows.append((loop_seconds / report["seconds"], loop_cpu / cpu, cpu))
         n_tokens = sum(map(len, ids))
         print(
-            f"{n_tokens / 1e6:.2f} M tokens; wall: loop {loop_seconds:.2f} s, winnow prepare {report['seconds']:.2f} s on "
-            f"{report['processes']} processes, ratio {rows[-1][0]:.2f}; processor: loop {loop_cpu:.2f} s, winnow prepare "
-            f"{cpu:.2f} s, ratio {rows[-1][1]:.2f} a core; tokenizer alone {tokenizer_cpu:.2f} s; load "
+            f"{n_tokens / 1e6:.2f} M tokens; wall: loop {loop_seconds:.2f} s, winnow prepare {report['seconds']:.2f} s "
+            f"on {report['processes']} processes, ratio {rows[-1][0]:.2f}; processor: loop {loop_cpu:.2f} s, winnow "
+            f"prepare {cpu:.2f} s, ratio {rows[-1][1]:.2f} a core; tokenizer alone {tokenizer_cpu:.2f} s; load "
             f"{os.getloadavg()[0]:.1f}",
             flush=True,
         )
-    wall, core, cpu = (statistics.median(column) for column in zip(*rows))
+    wall, core, cpu = (statistics.median(column) for column in zip(*rows, strict=True))
     print(
-        f"medians: wall ratio {wall:.2f}, {core:.2f} a core; {cpu / n_tokens * 1e6:.2f} processor seconds per million tokens; "
-        "the same tokens"
+        f"medians: wall ratio {wall:.2f}, {core:.2f} a core; {cpu / n_tokens * 1e6:.2f} processor seconds per million "
+        "tokens; the same tokens"
     )
 
 
@@ -165,10 +167,8 @@ def gigabyte(folder, model):
                 ["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True
             ).stdout.split(),
         ]:
-            try:
+            with contextlib.suppress(OSError):
                 peaks += map(int, re.findall(r"VmHWM:\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text()))
-            except OSError:
-                pass
         peak = max([peak, *peaks])
         time.sleep(0.2)
     print(

@@ -132,8 +132,10 @@ def write_calibration(path, n_tokens, n_answer, n_examples, vocab):
 
 
 def write_inputs(directory, options):
-    """(checkpoint, calibration file): of options.shape, tokens, answer and examples; the checkpoint in options.model_dir
-    where that is given, and made on a GPU where there is one."""
+    """(checkpoint, calibration file): of options.shape, tokens, answer and examples.
+
+    The checkpoint is in options.model_dir where that is given, and made on a GPU where there is one.
+    """
     shape = SHAPES[options.shape]
     model = Path(options.model_dir or Path(directory) / "model")
     write_checkpoint(model, shape, "cuda" if torch.cuda.is_available() else "cpu")

@@ -69,7 +69,7 @@ def evaluate(winnow, options, inputs, out, patterns):
     with h5py.File(out / "results.h5") as file:
         table = file["evaluation"]
         names = [name.decode() for name in table["pattern"][:]]
-        return dict(zip(names, zip(table["mean_exact_match"][:], table["mean_nll"][:])))
+        return dict(zip(names, zip(table["mean_exact_match"][:], table["mean_nll"][:], strict=True), strict=True))
 
 
 def arguments():

@@ -3,9 +3,9 @@
     python3 tests/bench/signals_cost.py [--winnow build/winnow] [--repeats 5] [--write]
     python3 tests/bench/signals_cost.py --shape qwen3-4b [--repeats 2]     # a GPU; random weights, T = 24576
 
-Needs torch, transformers and h5py. The measurement is that of compare_transformers.py, on the demo model. All take turns
-in each repeat, so that a change of the machine's load meets all of them; ratios are medians of the ratios within a
-repeat. Transformers measures NLL, KL and sensitivity: 25 passes an example; mass and lazy ratio, which need its slow
+Needs torch, transformers and h5py. The measurement is that of compare_transformers.py, on the demo model. All take
+turns in each repeat, so that a change of the machine's load meets all of them; ratios are medians of the ratios within
+a repeat. Transformers measures NLL, KL and sensitivity: 25 passes an example; mass and lazy ratio, which need its slow
 attention, are left out on its side. With --shape the sweep with NLL alone is the only peer.
 """
 
@@ -65,10 +65,10 @@ class SignalPeer(Peer):
         masks = [self.mask(e) for e in range(limit)]
         begin = time.perf_counter()
         kl, removed = [], []
-        for (tokens, start), mask in zip(self.examples, masks):
+        for (tokens, start), mask in zip(self.examples, masks, strict=True):
             n_answer = len(tokens) - start
 
-            def log_p(pattern, without=None):
+            def log_p(pattern, without=None, tokens=tokens, mask=mask, n_answer=n_answer):
                 self._masks[:] = [mask if is_windowed else None for is_windowed in pattern]
                 self.removed = without
                 logits = self.model(tokens[None, :-1], logits_to_keep=n_answer, use_cache=False).logits[0]
@@ -134,7 +134,7 @@ def measure(winnow, options):
                 found = read_signals(winnow.directory / "run" / "results.h5")
         peer_seconds, *expected = peer.measure(options.examples)
         seconds["Transformers"].append(peer_seconds / options.examples)
-        largest = max(largest, *(np.abs((a - b) / (1 + np.abs(b))).max() for a, b in zip(found, expected)))
+        largest = max(largest, *(np.abs((a - b) / (1 + np.abs(b))).max() for a, b in zip(found, expected, strict=True)))
         print(f"repeat {repeat + 1}: " + ", ".join(f"{name} {s[-1]:.3f} s" for name, s in seconds.items()), flush=True)
     return seconds, float(largest), run.provenance
 
@@ -145,7 +145,7 @@ def read_signals(path):
 
 
 def ratio(seconds, name, to="NLL alone"):
-    return statistics.median(a / b for a, b in zip(seconds[name], seconds[to]))
+    return statistics.median(a / b for a, b in zip(seconds[name], seconds[to], strict=True))
 
 
 def render(options, seconds, largest, provenance):
@@ -158,7 +158,8 @@ def render(options, seconds, largest, provenance):
         [
             "# Cost of the signals of layers",
             "",
-            f"`python3 {' '.join(['tests/bench/signals_cost.py', *sys.argv[1:]])}`, {datetime.date.today().isoformat()}",
+            f"`python3 {' '.join(['tests/bench/signals_cost.py', *sys.argv[1:]])}`, "
+            f"{datetime.date.today().isoformat()}",
             "",
             f"{processor()}, {os.cpu_count()} cores, load before the run {options.load:.1f}; winnow "
             f"{provenance['winnow_version']} ({provenance['git_revision'][:12]}, {provenance['devices']}); torch "
@@ -170,8 +171,8 @@ def render(options, seconds, largest, provenance):
                 else ["**The machine was busy: seconds say little, ratios of a repeat more.**", ""]
             ),
             f"Demo model, T = 1024, W = {WINDOW_KEYS}, S = {SINKS}, every one of 12 layers; {options.threads} threads, "
-            f"{options.examples} examples, {options.repeats} alternating repeats. Sensitivity on the answer and {TAIL} rows "
-            "before it, or on all rows. Transformers: NLL, KL and sensitivity in 25 passes.",
+            f"{options.examples} examples, {options.repeats} alternating repeats. Sensitivity on the answer and {TAIL} "
+            "rows before it, or on all rows. Transformers: NLL, KL and sensitivity in 25 passes.",
             "",
             "| signals | seconds an example, median | range | to NLL alone | Transformers to it |",
             "| --- | --- | --- | --- | --- |",
@@ -198,8 +199,8 @@ def render_shape(options, seconds, provenance):
             f"`python3 {' '.join(['tests/bench/signals_cost.py', *sys.argv[1:]])}`, "
             f"{datetime.date.today().isoformat()}; winnow {provenance['winnow_version']}",
             "",
-            f"Shape {options.shape}, random weights, T = {options.tokens}, {options.answer} answer tokens, W = 2048, every "
-            f"layer, attention {provenance['attention_path']}; {options.repeats} alternating repeats.",
+            f"Shape {options.shape}, random weights, T = {options.tokens}, {options.answer} answer tokens, W = 2048, "
+            f"every layer, attention {provenance['attention_path']}; {options.repeats} alternating repeats.",
             "",
             "| signals | seconds an example, median | range | to NLL alone |",
             "| --- | --- | --- | --- |",

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -9,7 +10,8 @@ from transformers import AutoModelForCausalLM
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "golden"))
 
-from reference import WindowedModel, WindowRule, drop_one
+from reference import WindowedModel, drop_one
+from reference import WindowRule as WindowRule  # what compare_transformers_gpu.py takes from here
 
 
 def seconds_of(call, device):
@@ -63,7 +65,7 @@ class Peer(WindowedModel):
             mask = self._windowed(rule, len(tokens) - 1, start)
             inputs = tokens[None, :-1].to(self.device)
 
-            def passes():
+            def passes(tokens=tokens, start=start, mask=mask, inputs=inputs):
                 for pattern in drop_one(len(self.layers)):
                     self._masks[:] = [mask if is_windowed else None for is_windowed in pattern]
                     self._logits(inputs, len(tokens) - start)
@@ -84,7 +86,7 @@ class Peer(WindowedModel):
                 for layer in range(len(self.layers))
             ]
             inputs = tokens[None, :-1].to(self.device).expand(len(patterns), -1)
-            seconds.append(seconds_of(lambda: self._logits(inputs, len(tokens) - start), self.device))
+            seconds.append(seconds_of(partial(self._logits, inputs, len(tokens) - start), self.device))
         return seconds
 
     def release(self):

@@ -2,8 +2,8 @@
 
     python3 tests/bench/two_gpus.py [--winnow build/winnow] [--model-dir DIR] [--examples 6] [--tokens 24576] [--tiny]
 
-A Qwen3-4B shape with random weights (8 GB in --model-dir); needs torch. The exact sweep, after one run that warms the page
-cache. Time is that of the whole measurement, and without the loading of the weights.
+A Qwen3-4B shape with random weights (8 GB in --model-dir); needs torch. The exact sweep, after one run that warms the
+page cache. Time is that of the whole measurement, and without the loading of the weights.
 """
 
 import argparse

@@ -161,7 +161,7 @@ def report(directory, device):
     kept |= {f"periodic 1/{k} @ {offset}": set(range(offset, n_layers, k)) for k in (2, 4) for offset in range(k)}
     kept |= {"all windowed": set(), "full": set(range(n_layers))}
     table = means(sets["test"], [[layer not in keep for layer in range(n_layers)] for keep in kept.values()])
-    for name, row in zip(kept, table):
+    for name, row in zip(kept, table, strict=True):
         print(f"test, {name}: NLL {row[0]:.4f}, exact match {row[1]:.3f}, token accuracy {row[2]:.3f}", flush=True)
 
 

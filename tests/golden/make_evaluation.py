@@ -60,7 +60,8 @@ def comparison(tables, means, reference):
     hits = tables["exact_match"].astype(bool)
     more, fewer = (hits & ~hits[reference]).sum(axis=1), (~hits & hits[reference]).sum(axis=1)
     result["mcnemar_p"] = [
-        float(stats.binomtest(int(a), int(a + b), 0.5).pvalue) if a + b else 1.0 for a, b in zip(more, fewer)
+        float(stats.binomtest(int(a), int(a + b), 0.5).pvalue) if a + b else 1.0
+        for a, b in zip(more, fewer, strict=True)
     ]
     return result
 
@@ -88,7 +89,8 @@ def front(costs, quality):
     return [
         int(
             not any(
-                c <= costs[p] and q >= quality[p] and (c < costs[p] or q > quality[p]) for c, q in zip(costs, quality)
+                c <= costs[p] and q >= quality[p] and (c < costs[p] or q > quality[p])
+                for c, q in zip(costs, quality, strict=True)
             )
         )
         for p in range(len(costs))

@@ -1,12 +1,13 @@
-"""Makes generation.json: what Transformers' own generate() writes, greedily, in float64 on the CPU, with the demo model.
+"""Makes generation.json: what Transformers' own generate() writes, greedily, in float64 on the CPU; the demo model.
 
     python3 tests/golden/make_generation.py
 
-Needs torch and transformers; the test that reads it needs neither. Full attention on 200 prompts: all of the demo's test
-set, and its texts cut at random places. Windowed layers on some of them: as the configuration's own sliding window with
-its cache (no sinks), and with sinks by one forward pass a token over the masks of reference.py.
+Needs torch and transformers; the test that reads it needs neither. Full attention on 200 prompts: all of the demo's
+test set, and its texts cut at random places. Windowed layers on some of them: as the configuration's own sliding window
+with its cache (no sinks), and with sinks by one forward pass a token over the masks of reference.py.
 
-Where the best two tokens are nearer than SMALLEST_MARGIN nats, float32 may choose the other one: a text ends before that.
+Where the best two tokens are nearer than SMALLEST_MARGIN nats, float32 may choose the other one: a text ends before
+that.
 """
 
 import argparse

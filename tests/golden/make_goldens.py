@@ -4,8 +4,8 @@
                                                        with _bf16; default: all
 
 Needs torch and transformers; the tests that read the goldens need neither. Each golden is NAME.json beside this file,
-with the SHA-256 of every file of its checkpoint. The same call on the same versions gives the same bytes, in bfloat16 on
-the same kind of processor.
+with the SHA-256 of every file of its checkpoint. The same call on the same versions gives the same bytes, in bfloat16
+on the same kind of processor.
 
 NAME_bf16.json also has what Transformers itself computes in bfloat16: the measure of what a GPU may be off. Its
 examples are others, many, with answers of one length, and their argmaxes need not be clear-cut: the few of NAME.json,

@@ -4,7 +4,8 @@
     python tests/golden/make_signal_statistics.py
 
 The draws of results/random.h are repeated here, so the C++ figures must agree to rounding. Partial rhos are the
-correlation of what is left of two columns of ranks after least squares on a third, not the formula that the C++ code has.
+correlation of what is left of two columns of ranks after least squares on a third, not the formula that the C++ code
+has.
 """
 
 import json
@@ -87,7 +88,7 @@ def transfer(signals):
         chosen = [top(means) for means in means_of(signals, seen)]
         again = [top(means) for means in means_of(signals, unseen)]
         shares.append([judge[layers].sum() / judge[top(judge)].sum() for layers in chosen])
-        overlaps.append([len(set(a) & set(b)) / TOP_K for a, b in zip(chosen, again)])
+        overlaps.append([len(set(a) & set(b)) / TOP_K for a, b in zip(chosen, again, strict=True)])
     low, high = interval(shares)
     return {
         "share": np.mean(shares, axis=0).tolist(),

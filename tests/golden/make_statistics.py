@@ -102,7 +102,7 @@ def permutation_cases(cases, rng):
         rank_x, rank_y = stats.rankdata(x), stats.rankdata(y)
         scale = np.std(rank_x) * np.std(rank_y) * len(x)
 
-        def magnitude(a, axis):
+        def magnitude(a, axis, rank_y=rank_y, scale=scale):
             return np.abs(np.sum((a - a.mean(axis=axis, keepdims=True)) * (rank_y - rank_y.mean()), axis=axis)) / scale
 
         test = stats.permutation_test(

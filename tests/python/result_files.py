@@ -1,5 +1,8 @@
 """Results as files, written with h5py alone: of any size, and damaged in the ways that users' files are."""
 
+import hashlib
+import pathlib
+
 import h5py
 import numpy as np
 
@@ -127,6 +130,7 @@ def add_tokens(path, n_tokens, data):
         )
         del file["provenance/data"]
         _put(file["provenance"], "data", data)
+        _put(file["provenance"], "data_sha256", hashlib.sha256(pathlib.Path(data).read_bytes()).hexdigest())
 
 
 def run_all_kinds(directory, launch, tiny):

@@ -1,9 +1,10 @@
-"""A private Slurm of two nodes on this machine: own munged, slurmctld and two slurmd, own folders and ports, loopback only.
+"""A private Slurm of two nodes on this machine: own munged, slurmctld and two slurmd, own folders, loopback only.
 
 No service of the system is touched. Everything that it starts is ended by process number, also after a failure, and the
 daemons end with the test when that is killed. Works as root in a container and as any user.
 """
 
+import contextlib
 import ctypes
 import getpass
 import os
@@ -185,10 +186,8 @@ class SlurmCluster:
         for _ in range(20):
             found = [pid for pid, variables in self.processes() if condition(variables)]
             for pid in found:
-                try:
+                with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
             if not found:
                 return
             time.sleep(0.05)

@@ -101,10 +101,12 @@ def test_every_cell_and_seed_is_a_row(work, collected):
     with xr.open_dataset(collected, engine="h5netcdf") as cells:
         assert cells.sizes["cell"] == 2 * 2 * 2 * 2
         assert set(cells.state.values) == {"done"} and set(cells.reason.values) == {""}
-        rows = set(zip(cells.model.values, cells.dataset.values, cells.window.values, cells.seed.values))
+        rows = set(zip(cells.model.values, cells.dataset.values, cells.window.values, cells.seed.values, strict=True))
         assert rows == {(m, d, w, s) for m in MODELS for d in ["long", "code"] for w in [8, 16] for s in [0, 3]}
         assert len(set(cells.name.values)) == 8 and len(set(cells.cell.values)) == 16
-        for label, name, directory in zip(cells.cell.values, cells["name"].values, cells.run_directory.values):
+        for label, name, directory in zip(
+            cells.cell.values, cells["name"].values, cells.run_directory.values, strict=True
+        ):
             assert label.split("/")[0] == name
             assert pathlib.Path(directory) == work / "out" / "runs" / name
         np.testing.assert_array_equal(cells.layer, np.arange(max(MODELS.values())))
@@ -276,7 +278,7 @@ def test_variables_through_xarray(collected, group):
     entries = documented(group)
     with xr.open_dataset(collected, engine="h5netcdf", group=group) as dataset:
         assert set(dataset.variables) == set(entries)
-        assert {name for name in dataset.indexes} == {n for n, e in entries.items() if e["dimensions"] == (n,)}
+        assert set(dataset.indexes) == {n for n, e in entries.items() if e["dimensions"] == (n,)}
         if group == "/":
             assert set(dataset.coords) == {*CELL_COORDINATES, "cell", "layer", "budget", "control"}
         for name, variable in dataset.variables.items():
@@ -319,8 +321,8 @@ def test_the_worked_example_runs(collected, partial):
 def test_cells_without_results_are_listed_with_the_reason(partial):
     file, printed, unusable = partial
     with xr.open_dataset(file, engine="h5netcdf") as cells:
-        state = dict(zip(cells.cell.values, cells.state.values))
-        reason = dict(zip(cells.cell.values, cells.reason.values))
+        state = dict(zip(cells.cell.values, cells.state.values, strict=True))
+        reason = dict(zip(cells.cell.values, cells.reason.values, strict=True))
         assert {label for label, value in state.items() if value == "unusable"} == set(unusable)
         assert "is not an HDF5 file" in reason[unusable[0]]
         assert "format_version: expected 1, found 99" in reason[unusable[1]]

@@ -1,5 +1,5 @@
-"""winnow evaluate from outside: its figures are those of calibrate where both measure, on any number of ranks, after any
-crash; and what it warns of and refuses."""
+"""winnow evaluate from outside: its figures are those of calibrate where both measure, on any number of ranks, after
+any crash; and what it warns of and refuses."""
 
 import json
 import time
@@ -122,7 +122,7 @@ def test_tables_do_not_depend_on_ranks(work, quiet, ranks):
 def test_kill_everything_and_resume(work, quiet):
     for n_shards in (1, 3):
         process = launch.start(arguments(work, "killed", PATTERNS, "--baseline", "periodic:2@0"), work / "cache", 2)
-        launch.wait_for(lambda: len(shards(work, "killed")) >= n_shards, process)
+        launch.wait_for(lambda n=n_shards: len(shards(work, "killed")) >= n, process)
         time.sleep(0.02)  # not to wait for anything: in the middle of a unit
         launch.kill_all(process)
         launch.finish(process)
@@ -297,5 +297,6 @@ def test_a_selection_gives_its_name_up_to_the_pattern_of_that_name(work, selecti
         done = evaluate(work, "named", order)
         assert done.returncode == 0, done.stderr
         with h5py.File(work / "named" / "results.h5") as file:
-            rows = dict(zip(file["evaluation/pattern"].asstr()[:], file["evaluation/full_attention"][:].tolist()))
+            names, masks = file["evaluation/pattern"].asstr()[:], file["evaluation/full_attention"][:].tolist()
+            rows = dict(zip(names, masks, strict=True))
         assert rows == {"full": [1] * 6, "first:2": [1, 1, 0, 0, 0, 0], "first:2 changed.json": [0, 1, 0, 1, 0, 0]}

@@ -82,7 +82,9 @@ def answered(work, quiet):
     with h5py.File(work / "random.h5") as file:
         starts, offsets, tokens = file["answer_start"][:], file["offsets"][:], file["tokens"][:].tolist()
     texts = [line["token_ids"] for line in responses(work / "quiet.jsonl") if line["pattern"] == "full"]
-    examples = [tokens[offset : offset + start] + text for offset, start, text in zip(offsets, starts, texts)]
+    examples = [
+        tokens[offset : offset + start] + text for offset, start, text in zip(offsets, starts, texts, strict=False)
+    ]
     with h5py.File(work / "answered.h5", "w") as file:
         file.attrs["format"], file.attrs["format_version"] = "winnow-calibration", 1
         file["tokens"] = np.concatenate(examples).astype("<i4")

@@ -86,7 +86,7 @@ def test_numbers_in_the_page_are_those_of_the_file(work, tmp_path):
     names = [cell[0] for cell in columns]
     assert len(rows) == len(ranking["rank"])
     for row in rows:
-        values = {name: cell[1] for name, cell in zip(names, row)}
+        values = {name: cell[1] for name, cell in zip(names, row, strict=True)}
         i = int(values["layer"])
         assert int(values["rank"]) == ranking["rank"][i]
         for name, variable in (
@@ -97,7 +97,7 @@ def test_numbers_in_the_page_are_those_of_the_file(work, tmp_path):
             ("rank high", "rank_high"),
         ):
             assert float(values[name]) == ranking[variable][i]
-        for k, p in zip(ranking["budget"], ranking["p_top_k"][:, i]):
+        for k, p in zip(ranking["budget"], ranking["p_top_k"][:, i], strict=True):
             assert float(values[f"P(top {k})"]) == p
         shown = row[names.index("mean delta NLL")][0].replace("\u2212", "-")
         np.testing.assert_allclose(float(shown), ranking["mean_delta_nll"][i], rtol=6e-3)
@@ -166,9 +166,9 @@ def test_readings_say_when_the_evidence_is_not_enough(work):
     assert f"layer {run.layers[last]} (60" in reading.certainty(run, reading.choose(run, k))
     run.figures["ci_low"][last] = 0.3
     assert "the border is clear" in reading.border(run, k)
-    run.controls["short"] |= {"spearman_ci_low": -0.2, "spearman_ci_high": 0.8}
+    run.controls["short"].figures |= {"spearman_ci_low": -0.2, "spearman_ci_high": 0.8}
     assert "not enough evidence" in reading.control(run, "short")
-    run.controls["short"] |= {"spearman_ci_low": 0.7, "spearman_ci_high": 0.9}
+    run.controls["short"].figures |= {"spearman_ci_low": 0.7, "spearman_ci_high": 0.9}
     assert "matter for short prompts, too" in reading.control(run, "short")
 
 
@@ -273,7 +273,7 @@ def test_text_of_the_file_is_escaped(tmp_path):
 def test_what_is_no_result_is_refused_in_one_line(work, tmp_path, make, code, words):
     make(tmp_path / "bad", (work / "results.h5").read_bytes())
     got, _, err = report(tmp_path / "bad", "--out", tmp_path / "page.html")
-    assert got == code and words in err and str(tmp_path / "bad") in err
+    assert got == code and words in err and str(tmp_path / "bad") in err and "delete" not in err
     assert not (tmp_path / "page.html").exists()
 
 

@@ -19,7 +19,7 @@ MOST_BYTES = 6 * 2**20
 def rows_of(page, figure):
     """[{column: (text, exact value)}] of a figure's table."""
     columns, *rows = page.tables[figure]
-    return [dict(zip((cell[0] for cell in columns), row)) for row in rows]
+    return [dict(zip((cell[0] for cell in columns), row, strict=True)) for row in rows]
 
 
 def number(cell):
@@ -59,7 +59,7 @@ def test_numbers_of_the_signals_are_those_of_the_file(made, tmp_path):
         at = names.index(row["signal"][0]), names.index(row["other signal"][0])
         for column, variable in (("rho", "spearman_rho"), ("low", "spearman_ci_low"), ("high", "spearman_ci_high")):
             assert number(row[column]) == group[variable][at]
-    for row, name in zip(rows_of(page, "transfer"), names):
+    for row, name in zip(rows_of(page, "transfer"), names, strict=True):
         i = names.index(name)
         assert row["signal"][0] == name
         assert [number(row[column]) for column in ("transfer", "low", "high", "overlap")] == [
@@ -325,44 +325,6 @@ def test_searches_of_other_shapes_give_a_page(tmp_path, n_layers, methods):
 )
 def test_odd_searches_give_a_page(made, tmp_path, change, words):
     assert words in page_of(damage(made / "search.h5", tmp_path / "odd.h5", change), tmp_path)
-
-
-# ---- the text of answer tokens --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        lambda model, data: (model / "tokenizer.json").write_text("{"),
-        lambda model, data: (model / "tokenizer.json").unlink(),
-        lambda model, data: data.write_bytes(b"no HDF5"),
-        lambda model, data: data.unlink(),
-        lambda model, data: _shift(data),
-        lambda model, data: _claim(data),
-        lambda model, data: None,
-    ],
-    ids=["broken", "no tokenizer", "no data", "missing", "other data", "other tokenizer", "whole"],
-)
-def test_the_text_of_tokens_is_left_out_where_it_is_not_sure(tmp_path, spoil, request):
-    (tmp_path / "model").mkdir()
-    tiny.write_tokenizer(tmp_path / "model", [f"word-{i}" for i in range(64)])
-    data = tiny.write_calibration(tmp_path / "long.h5", [20, 30, 25, 40], prefix="e")
-    result_files.write(tmp_path / "results.h5", 4, 3, ids=[f"e{i}" for i in range(4)], model=str(tmp_path / "model"))
-    result_files.add_tokens(tmp_path / "results.h5", 6, str(data))
-    spoil(tmp_path / "model", data)
-    text = page_of(tmp_path / "results.h5", tmp_path)
-    assert words_of(text, "tokens")
-    assert ('"texts":["word-' in text) == (request.node.callspec.id == "whole")
-
-
-def _shift(data):
-    with h5py.File(data, "a") as file:
-        file["answer_start"][...] -= 1
-
-
-def _claim(data):
-    with h5py.File(data, "a") as file:
-        file.attrs["tokenizer_sha256"] = "0" * 64
 
 
 # ---- several kinds, real runs ---------------------------------------------------------------------------------------

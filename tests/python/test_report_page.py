@@ -1,4 +1,4 @@
-"""The page of winnow report in a real browser: what a reader sees, at a telephone's and a desk's width, light and dark."""
+"""The page of winnow report in a real browser: what a reader sees, on a telephone and on a desk, light and dark."""
 
 import csv
 import io
@@ -126,8 +126,10 @@ def test_every_figure_is_drawn(browser, pages, name, scheme, width):
             return box.width && (box.left < -1 || box.right > innerWidth + 1); }).length""")
         assert beyond == 0
         figures = page.evaluate("""[...document.querySelectorAll('figure.figure')].map(figure => ({
-            id: figure.id, title: figure.querySelector('h3').textContent, reading: figure.querySelector('.reading').textContent,
-            charts: [...figure.querySelectorAll('svg.chart')].filter(chart => chart.getBoundingClientRect().width > 0).map(
+            id: figure.id, title: figure.querySelector('h3').textContent,
+            reading: figure.querySelector('.reading').textContent,
+            charts: [...figure.querySelectorAll('svg.chart')].filter(
+              chart => chart.getBoundingClientRect().width > 0).map(
               chart => [chart.querySelectorAll('.mark').length, chart.getAttribute('aria-label'),
                         chart.getBoundingClientRect().height]) }))""")
         assert len(figures) >= {"several": 10, "mixed": 18, "kinds": 18, "search": 4}.get(name, 6)
@@ -170,7 +172,8 @@ def test_every_view_of_every_figure_has_marks(browser, pages, name, width):
             for button in page.query_selector_all(f"#{id_} [data-show]"):
                 button.click()
                 seen = page.evaluate(f"""[...document.querySelectorAll('#{id_} svg.chart')].filter(
-                    chart => chart.getBoundingClientRect().width > 0).map(chart => chart.querySelectorAll('.mark').length)""")
+                    chart => chart.getBoundingClientRect().width > 0).map(
+                    chart => chart.querySelectorAll('.mark').length)""")
                 assert len(seen) == 1 and seen[0] > 0
                 assert button.get_attribute("aria-pressed") == "true"
         opened.check_quiet()
@@ -290,7 +293,8 @@ def test_token_view_shows_the_chosen_example(browser, pages):
         first = int(np.argmin(file["ranking/rank"][:]))
     with h5py.File(pages["work"] / "long.h5") as file:
         starts = file["offsets"][:-1] + file["answer_start"][:]
-        words = {name: WORDS[token] for name, token in zip(file["example_id"].asstr()[:], file["tokens"][:][starts])}
+        tokens = file["tokens"][:][starts]
+        words = {name: WORDS[token] for name, token in zip(file["example_id"].asstr()[:], tokens, strict=True)}
     with Opened(browser, pages["run"], WIDE) as opened:
         page = opened.page
         for example in (ids[0], ids[-1]):

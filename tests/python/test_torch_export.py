@@ -212,7 +212,9 @@ def test_check_finds_what_does_not_run_as_asked(tmp_path):
     report = json.loads(result.stdout)
     assert report["attention"] == [None] * 4  # masks nothing
     assert report["cache"] == [WINDOW] * 4  # and yet forgets in decoding
-    result = subprocess.run([sys.executable, program, tmp_path], capture_output=True, text=True, timeout=launch.TIMEOUT_SECONDS)
+    result = subprocess.run(
+        [sys.executable, program, tmp_path], capture_output=True, text=True, timeout=launch.TIMEOUT_SECONDS
+    )
     assert result.returncode == 65 and "Traceback" not in result.stderr
 
 
