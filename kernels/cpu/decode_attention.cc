@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "kernels/cpu/attention_strip.h"
+#include "kernels/cpu/cpu_backend.h"
 
 namespace winnow::cpu {
 
@@ -36,8 +36,9 @@ struct ScratchShape {
 
 class RowAttention {
  public:
-  RowAttention(const DecodeCall& call, const HeadShape& heads, int64_t kv_head, float* scratch)
-      : call_(call), heads_(heads), kv_head_(kv_head), n_queries_(heads.n_heads / heads.n_kv_heads) {
+  RowAttention(const VectorKernels& kernels, const DecodeCall& call, const HeadShape& heads, int64_t kv_head,
+               float* scratch)
+      : kernels_(kernels), call_(call), heads_(heads), kv_head_(kv_head), n_queries_(heads.n_heads / heads.n_kv_heads) {
     const ScratchShape shape(heads);
     queries_ = scratch;
     scores_ = queries_ + round_up(shape.queries, 16);
@@ -141,19 +142,29 @@ class RowAttention {
     for (int64_t query = 0; query < n_queries_; query += kStripRows) {
       float* scores = scores_ + query * kGroupKeys;
       for (int64_t i = 0; i < n_blocks; ++i) {
-        multiply_columns<false>(queries_ + query * heads_.head_dim, heads_.head_dim, blocks[i].keys + hulls[i].begin,
-                                kRowTile, scores + i * kRowTile + hulls[i].begin, kGroupKeys, heads_.head_dim,
-                                hulls[i].end - hulls[i].begin);
+        kernels_.multiply_strip({.a = queries_ + query * heads_.head_dim,
+                                 .lda = heads_.head_dim,
+                                 .b = blocks[i].keys + hulls[i].begin,
+                                 .ldb = kRowTile,
+                                 .c = scores + i * kRowTile + hulls[i].begin,
+                                 .ldc = kGroupKeys,
+                                 .n_k = heads_.head_dim,
+                                 .n_columns = hulls[i].end - hulls[i].begin});
         if (!hulls[i].whole) hide_unseen(indices[i] * kRowTile, hulls[i], scores + i * kRowTile);
       }
       for (int64_t r = query; r < query + kStripRows; ++r) {
-        soften(scores_ + r * kGroupKeys, hulls, n_blocks, running_[static_cast<std::size_t>(r)], out_ + r * stride(),
-               stride());
+        kernels_.soften(scores_ + r * kGroupKeys, hulls, n_blocks, running_[static_cast<std::size_t>(r)],
+                        out_ + r * stride(), stride());
       }
       for (int64_t i = 0; i < n_blocks; ++i) {
-        multiply_columns<true>(scores + i * kRowTile + hulls[i].begin, kGroupKeys,
-                               blocks[i].values + hulls[i].begin * stride(), stride(), out_ + query * stride(),
-                               stride(), hulls[i].end - hulls[i].begin, stride());
+        kernels_.add_strip_product({.a = scores + i * kRowTile + hulls[i].begin,
+                                    .lda = kGroupKeys,
+                                    .b = blocks[i].values + hulls[i].begin * stride(),
+                                    .ldb = stride(),
+                                    .c = out_ + query * stride(),
+                                    .ldc = stride(),
+                                    .n_k = hulls[i].end - hulls[i].begin,
+                                    .n_columns = stride()});
       }
     }
   }
@@ -173,6 +184,7 @@ class RowAttention {
     }
   }
 
+  const VectorKernels& kernels_;
   const DecodeCall& call_;
   const HeadShape& heads_;
   int64_t kv_head_;
@@ -192,7 +204,8 @@ void CpuBackend::decode_attention(std::span<const DecodeCall> calls, const HeadS
   const auto memory = allocate(pool_.size() * count * static_cast<int64_t>(sizeof(float)), "rows of attention");
   pool_.run(static_cast<int64_t>(calls.size()) * heads.n_kv_heads, [&](int64_t task, int thread) {
     const DecodeCall& call = calls[static_cast<std::size_t>(task / heads.n_kv_heads)];
-    RowAttention(call, heads, task % heads.n_kv_heads, static_cast<float*>(memory->data()) + thread * count).run();
+    float* scratch = static_cast<float*>(memory->data()) + thread * count;
+    RowAttention(kernels_, call, heads, task % heads.n_kv_heads, scratch).run();
   });
 }
 
