@@ -71,7 +71,6 @@ class RowAttention {
   struct Block {
     const float* keys;    // (head_dim, kRowTile)
     const float* values;  // (kRowTile, padded head_dim)
-    Hull hull;
   };
 
   int64_t stride() const { return padded_head_dim(heads_.head_dim); }
@@ -93,20 +92,17 @@ class RowAttention {
             end == kRowTile && (band == 0 || call_.window.sinks >= first_key + band)};
   }
 
-  Block block(int64_t index, int64_t place) {
-    Block block{nullptr, nullptr, hull_of(index)};
+  // Keys and values of a block, at least those of its hull.
+  Block block(int64_t index, const Hull& hull, int64_t place) {
     const int64_t first = index * kRowTile;
     const bool in_place = call_.cache.n_sinks + call_.cache.n_ring > call_.row;  // nothing is forgotten yet
     if (in_place) {
       const float* at = slot_block(first);
-      block.keys = at + kv_head_ * heads_.head_dim * kRowTile;
-      block.values = at + key_block_count(heads_) + kv_head_ * kRowTile * stride();
-      return block;
+      return {at + kv_head_ * heads_.head_dim * kRowTile,
+              at + key_block_count(heads_) + kv_head_ * kRowTile * stride()};
     }
-    gather(block.hull, first, place);
-    block.keys = keys_ + place * heads_.head_dim * kRowTile;
-    block.values = values_ + place * kRowTile * stride();
-    return block;
+    gather(hull, first, place);
+    return {keys_ + place * heads_.head_dim * kRowTile, values_ + place * kRowTile * stride()};
   }
 
   const float* slot_block(int64_t slot) const {
@@ -136,8 +132,8 @@ class RowAttention {
     Block blocks[kGroupBlocks];
     Hull hulls[kGroupBlocks];
     for (int64_t i = 0; i < n_blocks; ++i) {
-      blocks[i] = block(indices[i], i);
-      hulls[i] = blocks[i].hull;
+      hulls[i] = hull_of(indices[i]);
+      blocks[i] = block(indices[i], hulls[i], i);
     }
     for (int64_t query = 0; query < n_queries_; query += kStripRows) {
       float* scores = scores_ + query * kGroupKeys;
