@@ -137,6 +137,7 @@ void describe_ranks(const RunSummary& run, const nlohmann::json& record, Provena
 nlohmann::json RankFacts::to_json() const {
   return {{"host", host},
           {"processor", processor},
+          {"kernels", kernels},
           {"backend", backend},
           {"threads", threads},
           {"available_bytes", available_bytes},
@@ -153,6 +154,7 @@ nlohmann::json RankFacts::to_json() const {
 RankFacts RankFacts::from_json(const nlohmann::json& json) {
   return {.host = json.value("host", ""),
           .processor = json.value("processor", ""),
+          .kernels = json.value("kernels", ""),
           .backend = json.value("backend", ""),
           .threads = json.value("threads", int64_t{0}),
           .available_bytes = json.value("available_bytes", int64_t{0}),

@@ -414,6 +414,7 @@ ExitCode MeasuringRun::interrupted() const {
 RankFacts MeasuringRun::facts() const {
   return {.host = session_.host(),
           .processor = processor_name(),
+          .kernels = backend_->name() == "cpu" ? cpu_kernels() : "",
           .backend = backend_->description(),
           .threads = n_threads_,
           .available_bytes = session_.resources().available_bytes,
@@ -453,12 +454,19 @@ void MeasuringRun::note_run() {
   for (const RankFacts& rank : all_facts_) run["rank"].push_back(rank.to_json());
   nlohmann::json& informative = directory_->record().informative();
   std::set<std::string> processors;
-  for (const RankFacts& rank : all_facts_) processors.insert(rank.processor);
+  std::set<std::string> kernels;  // a record may be older than the field
+  const auto note = [&](const RankFacts& rank) {
+    processors.insert(rank.processor);
+    if (!rank.kernels.empty()) kernels.insert(rank.kernels);
+  };
+  for (const RankFacts& rank : all_facts_) note(rank);
   for (const nlohmann::json& past : informative["runs"]) {
-    for (const nlohmann::json& rank : past["rank"]) processors.insert(RankFacts::from_json(rank).processor);
+    for (const nlohmann::json& rank : past["rank"]) note(RankFacts::from_json(rank));
   }
-  if (processors.size() > 1) {
-    inputs_.warnings.push_back("measured on processors of different types, whose last bits may differ");
+  if (processors.size() > 1 || kernels.size() > 1) {
+    inputs_.warnings.push_back(processors.size() > 1
+                                   ? "measured on processors of different types, whose last bits may differ"
+                                   : "measured with kernels for different processors, whose last bits differ");
     spdlog::warn("warning: {}", inputs_.warnings.back());
   }
   informative["model"] = options_.model.string();

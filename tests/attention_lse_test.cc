@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/backend.h"
+#include "tests/kernel_variants.h"
 #include "tests/tolerances.h"
 
 namespace winnow {
@@ -20,7 +21,10 @@ std::vector<float> random_floats(int64_t count, uint32_t seed) {
   return values;
 }
 
-TEST(AttentionLse, MatchesSumsOverTheKeysOfEverySet) {
+class AttentionLse : public KernelVariantTest {};
+WINNOW_FOR_EACH_VARIANT(AttentionLse);
+
+TEST_P(AttentionLse, MatchesSumsOverTheKeysOfEverySet) {
   const auto backend = make_cpu_backend({.n_threads = 3});
   constexpr int64_t kRows = 320;
   constexpr int64_t kQueries = 7;

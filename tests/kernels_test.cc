@@ -10,7 +10,8 @@
 #include <vector>
 
 #include "kernels/backend.h"
-#include "kernels/cpu/simd.h"
+#include "kernels/error.h"
+#include "tests/kernel_variants.h"
 #include "tests/tolerances.h"
 
 namespace winnow {
@@ -30,11 +31,12 @@ Matrix matrix(Floats& values, int64_t rows, int64_t cols) { return {values.data(
 
 int64_t round_up(int64_t n, int64_t tile) { return (n + tile - 1) / tile * tile; }
 
-class CpuBackendTest : public ::testing::Test {
+class CpuBackendTest : public KernelVariantTest {
  protected:
   std::unique_ptr<Backend> backend_ = make_cpu_backend({.n_threads = 2});
   const int64_t tile_ = backend_->row_tile();
 };
+WINNOW_FOR_EACH_VARIANT(CpuBackendTest);
 
 TEST(Window, EveryRowSeesWhatTheDefinitionSays) {
   for (const Window& w : {Window{1, 0, 0, kNoLimit}, Window{3, 2, 0, kNoLimit}, Window{4, 9, 5, kNoLimit},
@@ -60,18 +62,51 @@ TEST(Window, FirstAffectedRowIsTight) {
   EXPECT_EQ(first_affected_row(full_attention()), kNoLimit);
 }
 
-TEST(Exp2, IsAccurateAndExactWhereTheRowContractNeedsIt) {
-  for (float x = -126.0F; x < 127.0F; x += 0.0137F) {
-    const double expected = std::exp2(static_cast<double>(x));
-    EXPECT_NEAR(cpu::exp2(cpu::broadcast(x))[0], expected, 2e-7 * expected) << x;
+TEST(KernelVariants, WinnowCpuNamesOneOfThisBuild) {
+  const std::vector<cpu::KernelVariant> variants = cpu::kernel_variants();
+  const auto chosen = [](const char* name) {
+    setenv("WINNOW_CPU", name, 1);
+    return std::string(cpu::chosen_kernels().name);
+  };
+  for (const cpu::KernelVariant& variant : variants) {
+    EXPECT_EQ(chosen(variant.name), variant.name);
+    EXPECT_NE(make_cpu_backend({.n_threads = 1})->description().find(variant.name), std::string::npos);
   }
-  EXPECT_EQ(cpu::exp2(cpu::broadcast(0.0F))[0], 1.0F);
-  EXPECT_EQ(cpu::exp2(cpu::broadcast(-INFINITY))[0], 0.0F);
-  EXPECT_EQ(cpu::exp2(cpu::broadcast(-200.0F))[0], 0.0F);
-  EXPECT_TRUE(std::isnan(cpu::exp2(cpu::broadcast(NAN))[0]));
+  EXPECT_EQ(chosen(""), variants.front().name);
+  try {
+    chosen("x86-64-v9");
+    ADD_FAILURE() << "x86-64-v9 was accepted";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::kUsage);
+    EXPECT_NE(std::string(error.what()).find(variants.back().name), std::string::npos) << error.what();
+  }
+  unsetenv("WINNOW_CPU");
+  EXPECT_EQ(std::string(cpu::chosen_kernels().name), variants.front().name);
 }
 
-TEST_F(CpuBackendTest, LoadConvertsEveryDtypeAtAnyAlignment) {
+class Exp2Test : public KernelVariantTest {
+ protected:
+  // 2^x.
+  static float exp2(float x) {
+    float values[16] = {x};
+    cpu::chosen_kernels().kernels->exp2_row(values, 16, 0.0F);
+    return values[0];
+  }
+};
+WINNOW_FOR_EACH_VARIANT(Exp2Test);
+
+TEST_P(Exp2Test, IsAccurateAndExactWhereTheRowContractNeedsIt) {
+  for (float x = -126.0F; x < 127.0F; x += 0.0137F) {
+    const double expected = std::exp2(static_cast<double>(x));
+    EXPECT_NEAR(exp2(x), expected, 2e-7 * expected) << x;
+  }
+  EXPECT_EQ(exp2(0.0F), 1.0F);
+  EXPECT_EQ(exp2(-INFINITY), 0.0F);
+  EXPECT_EQ(exp2(-200.0F), 0.0F);
+  EXPECT_TRUE(std::isnan(exp2(NAN)));
+}
+
+TEST_P(CpuBackendTest, LoadConvertsEveryDtypeAtAnyAlignment) {
   const float expected[] = {0.0F, -1.5F, 6.1035156e-5F, 5.9604645e-8F, 65504.0F, INFINITY};
   const uint16_t half[] = {0x0000, 0xBE00, 0x0400, 0x0001, 0x7BFF, 0x7C00};
   std::vector<std::byte> bytes(1 + sizeof half);
@@ -88,7 +123,7 @@ TEST_F(CpuBackendTest, LoadConvertsEveryDtypeAtAnyAlignment) {
   EXPECT_EQ(loaded[5], 3.140625F);
 }
 
-TEST_F(CpuBackendTest, RmsNormMatchesTheReference) {
+TEST_P(CpuBackendTest, RmsNormMatchesTheReference) {
   for (const int64_t cols : {1, 7, 16, 33, 128, 1000}) {
     Floats x = random_floats(tile_ * cols, 1);
     Floats weight = random_floats(cols, 2);
@@ -107,7 +142,7 @@ TEST_F(CpuBackendTest, RmsNormMatchesTheReference) {
   }
 }
 
-TEST_F(CpuBackendTest, LinearMatchesTheReferenceWithBiasAndAccumulation) {
+TEST_P(CpuBackendTest, LinearMatchesTheReferenceWithBiasAndAccumulation) {
   for (const auto& [n_out, n_in] : {std::pair<int64_t, int64_t>{1, 1}, {5, 3}, {64, 128}, {1500, 40}}) {
     Floats x = random_floats(2 * tile_ * n_in, 1);
     Floats weight = random_floats(n_out * n_in, 2);
@@ -133,7 +168,7 @@ TEST_F(CpuBackendTest, LinearMatchesTheReferenceWithBiasAndAccumulation) {
   }
 }
 
-TEST_F(CpuBackendTest, SwigluMatchesTheReference) {
+TEST_P(CpuBackendTest, SwigluMatchesTheReference) {
   constexpr int64_t kFfn = 37;
   Floats gate_up = random_floats(tile_ * 2 * kFfn, 5, 20.0F);
   gate_up[0] = -1000.0F;
@@ -238,8 +273,9 @@ class AttentionTest : public CpuBackendTest {
     return out;
   }
 };
+WINNOW_FOR_EACH_VARIANT(AttentionTest);
 
-TEST_F(AttentionTest, MatchesTheReferenceOverOddShapes) {
+TEST_P(AttentionTest, MatchesTheReferenceOverOddShapes) {
   for (const int64_t head_dim : {2, 6, 32, 80, 128}) {
     for (const int64_t group : {1, 4}) {
       for (const int64_t n : {1, 63, 64, 65, 300}) {
@@ -265,7 +301,7 @@ TEST_F(AttentionTest, MatchesTheReferenceOverOddShapes) {
   }
 }
 
-TEST_F(AttentionTest, RowDoesNotDependOnSplitFirstRowNorOnWhatItsNeighboursSee) {
+TEST_P(AttentionTest, RowDoesNotDependOnSplitFirstRowNorOnWhatItsNeighboursSee) {
   const HeadShape heads{4, 2, 32, 0.2F};
   const Sequence s(heads, 500, tile_);
   for (const Window& w : {full_attention(), Window{40, 3, 0, kNoLimit}, Window{40, 3, 333, 450}}) {
@@ -285,7 +321,7 @@ TEST_F(AttentionTest, RowDoesNotDependOnSplitFirstRowNorOnWhatItsNeighboursSee) 
             windowed[static_cast<std::size_t>(333 * heads.q_dim())]);
 }
 
-TEST_F(AttentionTest, ResultsDoNotDependOnTheNumberOfThreads) {
+TEST_P(AttentionTest, ResultsDoNotDependOnTheNumberOfThreads) {
   const HeadShape heads{4, 1, 64, 0.125F};
   const Sequence s(heads, 400, tile_);
   const Window w{100, 4, 0, kNoLimit};
@@ -318,8 +354,9 @@ class DecodeTest : public AttentionTest {
     return out;
   }
 };
+WINNOW_FOR_EACH_VARIANT(DecodeTest);
 
-TEST_F(DecodeTest, RowIsThatOfAttentionBitForBit) {
+TEST_P(DecodeTest, RowIsThatOfAttentionBitForBit) {
   for (const HeadShape& heads : {HeadShape{6, 2, 6, 0.3F}, HeadShape{7, 1, 80, 0.1F}, HeadShape{2, 2, 128, 0.1F}}) {
     const Sequence s(heads, 400, tile_);
     for (const Window& w : {Window{1, 0}, Window{64, 0}, Window{50, 3}, Window{17, 70}, Window{100, 200}}) {
@@ -338,7 +375,7 @@ TEST_F(DecodeTest, RowIsThatOfAttentionBitForBit) {
   }
 }
 
-TEST_F(DecodeTest, CopiesOfManyRowsEqualCopiesOfOne) {
+TEST_P(DecodeTest, CopiesOfManyRowsEqualCopiesOfOne) {
   const HeadShape heads{4, 2, 10, 1.0F};
   const int64_t bytes = backend_->kv_bytes(4 * tile_, heads);
   auto from = backend_->allocate(bytes, "rows");
@@ -357,7 +394,7 @@ TEST_F(DecodeTest, CopiesOfManyRowsEqualCopiesOfOne) {
   EXPECT_GT(std::count_if(copied, copied + bytes / 4, [](float v) { return v != 0.0F; }), 150 * 2 * heads.kv_dim() - 9);
 }
 
-TEST_F(CpuBackendTest, LinearRowIsTheSameAtEveryStackSizeAndThreadCount) {
+TEST_P(CpuBackendTest, LinearRowIsTheSameAtEveryStackSizeAndThreadCount) {
   constexpr int64_t kIn = 128;
   constexpr int64_t kOut = 1100;
   Floats x = random_floats(8 * tile_ * kIn, 1);
@@ -376,7 +413,7 @@ TEST_F(CpuBackendTest, LinearRowIsTheSameAtEveryStackSizeAndThreadCount) {
   }
 }
 
-TEST_F(CpuBackendTest, RopeRotatesByAbsolutePositionAfterTheHeadNorm) {
+TEST_P(CpuBackendTest, RopeRotatesByAbsolutePositionAfterTheHeadNorm) {
   const HeadShape heads{2, 1, 6, 1.0F};
   Floats angles(static_cast<std::size_t>(200 * 6));
   for (int64_t p = 0; p < 200; ++p) {
@@ -408,7 +445,7 @@ TEST_F(CpuBackendTest, RopeRotatesByAbsolutePositionAfterTheHeadNorm) {
   }
 }
 
-TEST_F(CpuBackendTest, TokenNllAndArgmaxMatchTheReference) {
+TEST_P(CpuBackendTest, TokenNllAndArgmaxMatchTheReference) {
   for (const int64_t vocab : {3, 511, 512, 1300}) {
     constexpr int64_t kHidden = 24;
     Floats x = random_floats(2 * tile_ * kHidden, 21);
@@ -467,7 +504,7 @@ std::vector<double> log_probabilities(const float* x, const Floats& head, int64_
   return logits;
 }
 
-TEST_F(CpuBackendTest, KlMatchesTheReferenceAndIsZeroForEqualRows) {
+TEST_P(CpuBackendTest, KlMatchesTheReferenceAndIsZeroForEqualRows) {
   for (const int64_t vocab : {3, 511, 512, 1300}) {
     constexpr int64_t kHidden = 24;
     constexpr int64_t kTiles = 5;
@@ -510,7 +547,7 @@ TEST_F(CpuBackendTest, KlMatchesTheReferenceAndIsZeroForEqualRows) {
   }
 }
 
-TEST_F(CpuBackendTest, AllocationsAreCountedAndZeroed) {
+TEST_P(CpuBackendTest, AllocationsAreCountedAndZeroed) {
   const int64_t before = backend_->allocated_bytes();
   {
     const auto buffer = backend_->allocate(1000, "a test");

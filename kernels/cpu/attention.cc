@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <vector>
 
-#include "kernels/cpu/attention_strip.h"
 #include "kernels/cpu/cpu_backend.h"
 
 namespace winnow::cpu {
@@ -25,6 +24,7 @@ struct Scratch {
 int64_t scratch_count(const HeadShape& heads) { return kRowTile * (padded_head_dim(heads.head_dim) * 2 + kGroupKeys); }
 
 struct Task {
+  const VectorKernels* kernels;
   const AttentionCall* call;
   const HeadShape* heads;
   int64_t tile;  // of query rows, within the call
@@ -34,7 +34,8 @@ struct Task {
 class TileAttention {
  public:
   TileAttention(const Task& task, const Scratch& scratch)
-      : call_(*task.call),
+      : kernels_(*task.kernels),
+        call_(*task.call),
         heads_(*task.heads),
         head_(task.head),
         first_row_(call_.first_row + task.tile * kRowTile),
@@ -148,20 +149,30 @@ class TileAttention {
       for (int64_t i = 0; i < n_blocks; ++i) {
         hulls[i] = hull_of(row, blocks[i]);
         const Hull& hull = hulls[i];
-        multiply_columns<false>(scratch_.q + row * heads_.head_dim, heads_.head_dim, keys(blocks[i]) + hull.begin,
-                                kRowTile, scores + i * kRowTile + hull.begin, kGroupKeys, heads_.head_dim,
-                                hull.end - hull.begin);
+        kernels_.multiply_strip({.a = scratch_.q + row * heads_.head_dim,
+                                 .lda = heads_.head_dim,
+                                 .b = keys(blocks[i]) + hull.begin,
+                                 .ldb = kRowTile,
+                                 .c = scores + i * kRowTile + hull.begin,
+                                 .ldc = kGroupKeys,
+                                 .n_k = heads_.head_dim,
+                                 .n_columns = hull.end - hull.begin});
         if (!hull.whole && hull.begin < hull.end) hide_unseen(row, blocks[i], scores + i * kRowTile);
       }
       for (int64_t r = row; r < row + kStripRows; ++r) {
-        soften(scratch_.scores + r * kGroupKeys, hulls, n_blocks, running_[r], scratch_.out + r * value_stride_,
-               value_stride_);
+        kernels_.soften(scratch_.scores + r * kGroupKeys, hulls, n_blocks, running_[r],
+                        scratch_.out + r * value_stride_, value_stride_);
       }
       for (int64_t i = 0; i < n_blocks; ++i) {
         const Hull& hull = hulls[i];
-        multiply_columns<true>(scores + i * kRowTile + hull.begin, kGroupKeys,
-                               values(blocks[i]) + hull.begin * value_stride_, value_stride_,
-                               scratch_.out + row * value_stride_, value_stride_, hull.end - hull.begin, value_stride_);
+        kernels_.add_strip_product({.a = scores + i * kRowTile + hull.begin,
+                                    .lda = kGroupKeys,
+                                    .b = values(blocks[i]) + hull.begin * value_stride_,
+                                    .ldb = value_stride_,
+                                    .c = scratch_.out + row * value_stride_,
+                                    .ldc = value_stride_,
+                                    .n_k = hull.end - hull.begin,
+                                    .n_columns = value_stride_});
       }
     }
   }
@@ -182,6 +193,7 @@ class TileAttention {
     for (int64_t r = 0; r < kRowTile; ++r) std::fill_n(result_row(r), heads_.head_dim, 0.0F);
   }
 
+  const VectorKernels& kernels_;
   const AttentionCall& call_;
   const HeadShape& heads_;
   int64_t head_;
@@ -203,7 +215,7 @@ void CpuBackend::attention(std::span<const AttentionCall> calls, const HeadShape
   std::vector<Task> tasks;
   for (const AttentionCall& call : calls) {
     for (int64_t tile = call.n_rows / kRowTile - 1; tile >= 0; --tile) {  // the longest rows first
-      for (int64_t head = 0; head < heads.n_heads; ++head) tasks.push_back({&call, &heads, tile, head});
+      for (int64_t head = 0; head < heads.n_heads; ++head) tasks.push_back({&kernels_, &call, &heads, tile, head});
     }
   }
   const auto memory = allocate(attention_bytes(heads, pool_.size()), "tiles of attention");

@@ -9,7 +9,6 @@
 #include <vector>
 
 #include "kernels/cpu/cpu_backend.h"
-#include "kernels/cpu/simd.h"
 
 namespace winnow::cpu {
 
@@ -26,21 +25,13 @@ Part part_of(int64_t begin, int64_t end, int64_t first_key) {
   return {std::clamp<int64_t>(begin - first_key, 0, kRowTile), std::clamp<int64_t>(end - first_key, 0, kRowTile)};
 }
 
-float sum_of(const float* values, const Part& part) {
-  if (part.begin == 0 && part.end == kRowTile) {
-    VecF sum{};
-    for (int64_t j = 0; j < kRowTile; j += kVec) sum += load(values + j);
-    return horizontal_sum(sum);
-  }
-  float sum = 0.0F;
-  for (int64_t j = part.begin; j < part.end; ++j) sum += values[j];
-  return sum;
-}
-
 class RowLse {
  public:
-  RowLse(const LseCall& call, const HeadShape& heads, int64_t row, int64_t head)
-      : call_(call), heads_(heads), sets_(call.sets.subspan(static_cast<std::size_t>(row * call.n_sets))) {
+  RowLse(const VectorKernels& kernels, const LseCall& call, const HeadShape& heads, int64_t row, int64_t head)
+      : kernels_(kernels),
+        call_(call),
+        heads_(heads),
+        sets_(call.sets.subspan(static_cast<std::size_t>(row * call.n_sets))) {
     const auto* q = static_cast<const float*>(call.q) + row * heads.q_dim() + head * heads.head_dim;
     query_.resize(static_cast<std::size_t>(heads.head_dim));
     for (std::size_t d = 0; d < query_.size(); ++d) query_[d] = q[d] * heads.scale * kLog2E;
@@ -73,7 +64,7 @@ class RowLse {
     }
     if (!is_needed) return;
     alignas(64) float scores[kRowTile];
-    multiply(block, scores);
+    kernels_.score_block(query_.data(), keys(block), heads_.head_dim, scores);
     float max = max_;
     for (int64_t s = 0; s < call_.n_sets; ++s) {
       for (const Part& part : parts[static_cast<std::size_t>(s)]) {
@@ -82,7 +73,7 @@ class RowLse {
     }
     for (double& sum : sums_) sum *= sum == 0.0 ? 1.0 : std::exp2(static_cast<double>(max_) - max);
     max_ = max;
-    for (int64_t j = 0; j < kRowTile; j += kVec) store(scores + j, exp2(load(scores + j) - max));
+    kernels_.exp2_row(scores, kRowTile, max);
     for (int64_t s = 0; s < call_.n_sets; ++s) {
       for (const Part& part : parts[static_cast<std::size_t>(s)]) {
         sums_[static_cast<std::size_t>(s)] += static_cast<double>(sum_of(scores, part));
@@ -90,19 +81,19 @@ class RowLse {
     }
   }
 
-  // The row's scores of a block of keys, times log2(e).
-  void multiply(int64_t block, float* scores) const {
-    const float* keys = static_cast<const float*>(call_.keys.data) +
-                        (block - call_.keys.first_row / kRowTile) * kv_block_count(heads_) +
-                        kv_head_ * heads_.head_dim * kRowTile;
-    VecF sum[kRowTile / kVec] = {};
-    for (int64_t d = 0; d < heads_.head_dim; ++d) {
-      const VecF factor = broadcast(query_[static_cast<std::size_t>(d)]);
-      for (int64_t v = 0; v < kRowTile / kVec; ++v) sum[v] += factor * load(keys + d * kRowTile + v * kVec);
-    }
-    for (int64_t v = 0; v < kRowTile / kVec; ++v) store(scores + v * kVec, sum[v]);
+  const float* keys(int64_t block) const {
+    return static_cast<const float*>(call_.keys.data) +
+           (block - call_.keys.first_row / kRowTile) * kv_block_count(heads_) + kv_head_ * heads_.head_dim * kRowTile;
   }
 
+  float sum_of(const float* values, const Part& part) const {
+    if (part.begin == 0 && part.end == kRowTile) return kernels_.sum_row(values, kRowTile);
+    float sum = 0.0F;
+    for (int64_t j = part.begin; j < part.end; ++j) sum += values[j];
+    return sum;
+  }
+
+  const VectorKernels& kernels_;
   const LseCall& call_;
   const HeadShape& heads_;
   std::span<const KeySet> sets_;  // of this row
@@ -118,7 +109,7 @@ void CpuBackend::attention_lse(const LseCall& call, const HeadShape& heads) {
   pool_.run(call.n_rows * heads.n_heads, [&](int64_t task, int) {
     const int64_t row = task / heads.n_heads;
     const int64_t head = task % heads.n_heads;
-    RowLse lse(call, heads, row, head);
+    RowLse lse(kernels_, call, heads, row, head);
     lse.run();
     for (int64_t s = 0; s < call.n_sets; ++s) {
       call.lse[static_cast<std::size_t>((row * call.n_sets + s) * heads.n_heads + head)] = lse.lse(s);

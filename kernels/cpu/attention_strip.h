@@ -1,28 +1,21 @@
-// What the attention of a tile of rows and that of a single row share: products of a strip of rows with a block of keys
-// or values, and the online softmax over groups of blocks. Both do the same arithmetic in the same order, so a row of
-// generated text is, bit for bit, the row of a pass over the whole text.
+// Vector kernels of attention: products of a strip of rows with a block of keys or values, and the online softmax over
+// groups of blocks. The attention of a tile of rows and that of a single row both use them, so a row of generated text
+// is, bit for bit, the row of a pass over the whole text.
 #pragma once
 
-#include <limits>
-
-#include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/simd.h"
+#include "kernels/cpu/vector_kernels.h"
 
 namespace winnow::cpu {
-
-// Key blocks between two rescalings of the running sums; groups begin at absolute multiples.
-inline constexpr int64_t kGroupBlocks = 4;
-inline constexpr int64_t kGroupKeys = kGroupBlocks * kRowTile;
-inline constexpr float kHidden = -std::numeric_limits<float>::infinity();
-
-// Rows of a register tile of the small products below.
-inline constexpr int64_t kStripRows = 4;
+namespace {
 
 // c[r, :] (+)= sum over k of a[r, k] * b[k, :] for kStripRows rows and kVecs vectors of columns. Each element is one
 // chain of fused multiply-adds over k, whatever the tile it is computed in.
 template <int kVecs, bool kAccumulate>
-inline void multiply_strip(const float* a, int64_t lda, const float* b, int64_t ldb, float* c, int64_t ldc,
-                           int64_t n_k) {
+inline void multiply_vectors(const StripProduct& product, int64_t first_column) {
+  const auto& [a, lda, all_b, ldb, all_c, ldc, n_k, n_columns] = product;
+  const float* b = all_b + first_column;
+  float* c = all_c + first_column;
   VecF sum[kStripRows][kVecs];
   for (int r = 0; r < kStripRows; ++r) {
     for (int v = 0; v < kVecs; ++v) sum[r][v] = kAccumulate ? load(c + r * ldc + v * kVec) : VecF{};
@@ -40,38 +33,18 @@ inline void multiply_strip(const float* a, int64_t lda, const float* b, int64_t 
   }
 }
 
-// The same for any number of columns that is a multiple of 16, kRegisterVecs vectors at a time: as many as leave the
-// accumulators in registers.
+// All columns, kRegisterVecs vectors at a time: as many as leave the accumulators in registers.
 template <bool kAccumulate>
-void multiply_columns(const float* a, int64_t lda, const float* b, int64_t ldb, float* c, int64_t ldc, int64_t n_k,
-                      int64_t n_columns) {
+void multiply_columns(const StripProduct& product) {
   constexpr int kRegisterVecs = kVec == 16 ? 4 : 2;
   int64_t j = 0;
-  for (; j + kRegisterVecs * kVec <= n_columns; j += kRegisterVecs * kVec) {
-    multiply_strip<kRegisterVecs, kAccumulate>(a, lda, b + j, ldb, c + j, ldc, n_k);
+  for (; j + kRegisterVecs * kVec <= product.n_columns; j += kRegisterVecs * kVec) {
+    multiply_vectors<kRegisterVecs, kAccumulate>(product, j);
   }
-  for (; j + 2 * kVec <= n_columns; j += 2 * kVec) {
-    multiply_strip<2, kAccumulate>(a, lda, b + j, ldb, c + j, ldc, n_k);
-  }
-  for (; j < n_columns; j += kVec) multiply_strip<1, kAccumulate>(a, lda, b + j, ldb, c + j, ldc, n_k);
+  for (; j + 2 * kVec <= product.n_columns; j += 2 * kVec) multiply_vectors<2, kAccumulate>(product, j);
+  for (; j < product.n_columns; j += kVec) multiply_vectors<1, kAccumulate>(product, j);
 }
 
-// Keys that a strip of rows sees of one block, as a hull [begin, end) within the block, and whether each row of the
-// strip sees all of it.
-struct Hull {
-  int64_t begin = kRowTile;
-  int64_t end = 0;
-  bool whole = true;
-};
-
-// Softmax of one row over the keys so far.
-struct Running {
-  float max = kHidden;  // of the scores, times log2(e)
-  float sum = 0.0F;     // of exp2(score - max)
-};
-
-// Turns a row's scores of one group, (n_blocks, kRowTile), into exp2(score - maximum) and rescales what the row has so
-// far: its sum, and `out` (out_count, whole vectors).
 inline void soften(float* scores, const Hull* hulls, int64_t n_blocks, Running& running, float* out,
                    int64_t out_count) {
   VecF highest = broadcast(running.max);
@@ -100,4 +73,24 @@ inline void soften(float* scores, const Hull* hulls, int64_t n_blocks, Running& 
   running.max = new_max;
 }
 
+inline void score_block(const float* query, const float* keys, int64_t head_dim, float* scores) {
+  VecF sum[kRowTile / kVec] = {};
+  for (int64_t d = 0; d < head_dim; ++d) {
+    const VecF factor = broadcast(query[d]);
+    for (int64_t v = 0; v < kRowTile / kVec; ++v) sum[v] += factor * load(keys + d * kRowTile + v * kVec);
+  }
+  for (int64_t v = 0; v < kRowTile / kVec; ++v) store(scores + v * kVec, sum[v]);
+}
+
+inline void exp2_row(float* x, int64_t n, float shift) {
+  for (int64_t i = 0; i < n; i += kVec) store(x + i, exp2(load(x + i) - shift));
+}
+
+inline float sum_row(const float* x, int64_t n) {
+  VecF sum{};
+  for (int64_t i = 0; i < n; i += kVec) sum += load(x + i);
+  return horizontal_sum(sum);
+}
+
+}  // namespace
 }  // namespace winnow::cpu

@@ -15,6 +15,8 @@ std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options) {
   return std::make_unique<cpu::CpuBackend>(options);
 }
 
+std::string cpu_kernels() { return cpu::chosen_kernels().name; }
+
 namespace cpu {
 
 // Zeroed, 64-byte aligned memory, counted by its backend where there is one.
@@ -54,8 +56,8 @@ CpuBackend::CpuBackend(const CpuOptions& options) : pool_(options.n_threads > 0 
 }
 
 std::string CpuBackend::description() const {
-  return "cpu, float32, " + std::to_string(pool_.size()) + " thread" + (pool_.size() == 1 ? "" : "s") + ", OpenBLAS " +
-         openblas_get_corename();
+  return "cpu, float32, " + std::to_string(pool_.size()) + " thread" + (pool_.size() == 1 ? "" : "s") + ", " +
+         variant_.name + " kernels, OpenBLAS " + openblas_get_corename();
 }
 
 int64_t CpuBackend::kv_bytes(int64_t n_rows, const HeadShape& heads) const {

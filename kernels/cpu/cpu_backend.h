@@ -7,14 +7,10 @@
 #include <vector>
 
 #include "kernels/backend.h"
+#include "kernels/cpu/kernel_variants.h"
 #include "kernels/cpu/thread_pool.h"
 
 namespace winnow::cpu {
-
-// Rows of a tile: every product is computed in tiles of this height at absolute rows, so that a row's rounding does
-// not depend on its neighbours. 64 rows reach 90 % of OpenBLAS's rate of large products (128: 96 %) and keep the
-// padding of the tail sweep's short lanes small. Also the keys of a block of the key-value layout.
-inline constexpr int64_t kRowTile = 64;
 
 // Head dimension as values are stored: padded so that a row is whole vectors on every processor.
 inline constexpr int64_t padded_head_dim(int64_t head_dim) { return (head_dim + 15) / 16 * 16; }
@@ -28,6 +24,7 @@ inline constexpr int64_t kv_block_count(const HeadShape& h) {
 
 class CpuBackend final : public Backend {
  public:
+  // Throws as chosen_kernels() does.
   explicit CpuBackend(const CpuOptions& options);
 
   std::string name() const override { return "cpu"; }
@@ -77,6 +74,8 @@ class CpuBackend final : public Backend {
 
  private:
   friend class CpuBuffer;
+  const KernelVariant variant_ = chosen_kernels();
+  const VectorKernels& kernels_ = *variant_.kernels;
   ThreadPool pool_;
   std::vector<std::chrono::steady_clock::time_point> marks_;
   std::atomic<int64_t> allocated_bytes_ = 0;

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "kernels/cpu/attention_strip.h"
+#include "kernels/cpu/cpu_backend.h"
 
 namespace winnow::cpu {
 
@@ -36,8 +36,9 @@ struct ScratchShape {
 
 class RowAttention {
  public:
-  RowAttention(const DecodeCall& call, const HeadShape& heads, int64_t kv_head, float* scratch)
-      : call_(call), heads_(heads), kv_head_(kv_head), n_queries_(heads.n_heads / heads.n_kv_heads) {
+  RowAttention(const VectorKernels& kernels, const DecodeCall& call, const HeadShape& heads, int64_t kv_head,
+               float* scratch)
+      : kernels_(kernels), call_(call), heads_(heads), kv_head_(kv_head), n_queries_(heads.n_heads / heads.n_kv_heads) {
     const ScratchShape shape(heads);
     queries_ = scratch;
     scores_ = queries_ + round_up(shape.queries, 16);
@@ -70,7 +71,6 @@ class RowAttention {
   struct Block {
     const float* keys;    // (head_dim, kRowTile)
     const float* values;  // (kRowTile, padded head_dim)
-    Hull hull;
   };
 
   int64_t stride() const { return padded_head_dim(heads_.head_dim); }
@@ -92,20 +92,17 @@ class RowAttention {
             end == kRowTile && (band == 0 || call_.window.sinks >= first_key + band)};
   }
 
-  Block block(int64_t index, int64_t place) {
-    Block block{nullptr, nullptr, hull_of(index)};
+  // Keys and values of a block, at least those of its hull.
+  Block block(int64_t index, const Hull& hull, int64_t place) {
     const int64_t first = index * kRowTile;
     const bool in_place = call_.cache.n_sinks + call_.cache.n_ring > call_.row;  // nothing is forgotten yet
     if (in_place) {
       const float* at = slot_block(first);
-      block.keys = at + kv_head_ * heads_.head_dim * kRowTile;
-      block.values = at + key_block_count(heads_) + kv_head_ * kRowTile * stride();
-      return block;
+      return {at + kv_head_ * heads_.head_dim * kRowTile,
+              at + key_block_count(heads_) + kv_head_ * kRowTile * stride()};
     }
-    gather(block.hull, first, place);
-    block.keys = keys_ + place * heads_.head_dim * kRowTile;
-    block.values = values_ + place * kRowTile * stride();
-    return block;
+    gather(hull, first, place);
+    return {keys_ + place * heads_.head_dim * kRowTile, values_ + place * kRowTile * stride()};
   }
 
   const float* slot_block(int64_t slot) const {
@@ -135,25 +132,35 @@ class RowAttention {
     Block blocks[kGroupBlocks];
     Hull hulls[kGroupBlocks];
     for (int64_t i = 0; i < n_blocks; ++i) {
-      blocks[i] = block(indices[i], i);
-      hulls[i] = blocks[i].hull;
+      hulls[i] = hull_of(indices[i]);
+      blocks[i] = block(indices[i], hulls[i], i);
     }
     for (int64_t query = 0; query < n_queries_; query += kStripRows) {
       float* scores = scores_ + query * kGroupKeys;
       for (int64_t i = 0; i < n_blocks; ++i) {
-        multiply_columns<false>(queries_ + query * heads_.head_dim, heads_.head_dim, blocks[i].keys + hulls[i].begin,
-                                kRowTile, scores + i * kRowTile + hulls[i].begin, kGroupKeys, heads_.head_dim,
-                                hulls[i].end - hulls[i].begin);
+        kernels_.multiply_strip({.a = queries_ + query * heads_.head_dim,
+                                 .lda = heads_.head_dim,
+                                 .b = blocks[i].keys + hulls[i].begin,
+                                 .ldb = kRowTile,
+                                 .c = scores + i * kRowTile + hulls[i].begin,
+                                 .ldc = kGroupKeys,
+                                 .n_k = heads_.head_dim,
+                                 .n_columns = hulls[i].end - hulls[i].begin});
         if (!hulls[i].whole) hide_unseen(indices[i] * kRowTile, hulls[i], scores + i * kRowTile);
       }
       for (int64_t r = query; r < query + kStripRows; ++r) {
-        soften(scores_ + r * kGroupKeys, hulls, n_blocks, running_[static_cast<std::size_t>(r)], out_ + r * stride(),
-               stride());
+        kernels_.soften(scores_ + r * kGroupKeys, hulls, n_blocks, running_[static_cast<std::size_t>(r)],
+                        out_ + r * stride(), stride());
       }
       for (int64_t i = 0; i < n_blocks; ++i) {
-        multiply_columns<true>(scores + i * kRowTile + hulls[i].begin, kGroupKeys,
-                               blocks[i].values + hulls[i].begin * stride(), stride(), out_ + query * stride(),
-                               stride(), hulls[i].end - hulls[i].begin, stride());
+        kernels_.add_strip_product({.a = scores + i * kRowTile + hulls[i].begin,
+                                    .lda = kGroupKeys,
+                                    .b = blocks[i].values + hulls[i].begin * stride(),
+                                    .ldb = stride(),
+                                    .c = out_ + query * stride(),
+                                    .ldc = stride(),
+                                    .n_k = hulls[i].end - hulls[i].begin,
+                                    .n_columns = stride()});
       }
     }
   }
@@ -173,6 +180,7 @@ class RowAttention {
     }
   }
 
+  const VectorKernels& kernels_;
   const DecodeCall& call_;
   const HeadShape& heads_;
   int64_t kv_head_;
@@ -192,7 +200,8 @@ void CpuBackend::decode_attention(std::span<const DecodeCall> calls, const HeadS
   const auto memory = allocate(pool_.size() * count * static_cast<int64_t>(sizeof(float)), "rows of attention");
   pool_.run(static_cast<int64_t>(calls.size()) * heads.n_kv_heads, [&](int64_t task, int thread) {
     const DecodeCall& call = calls[static_cast<std::size_t>(task / heads.n_kv_heads)];
-    RowAttention(call, heads, task % heads.n_kv_heads, static_cast<float*>(memory->data()) + thread * count).run();
+    float* scratch = static_cast<float*>(memory->data()) + thread * count;
+    RowAttention(kernels_, call, heads, task % heads.n_kv_heads, scratch).run();
   });
 }
 

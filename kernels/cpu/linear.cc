@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "kernels/cpu/cpu_backend.h"
-#include "kernels/cpu/simd.h"
 
 namespace winnow::cpu {
 
@@ -12,12 +11,6 @@ namespace {
 // Output features of one product: a piece of the weight that the threads share in the last-level cache while they work
 // on different rows, and what there is to share out when the rows are few.
 constexpr int64_t kFeatureChunk = 1024;
-
-void add_bias(const float* bias, int64_t n, float* row) {
-  int64_t i = 0;
-  for (; i + kVec <= n; i += kVec) store(row + i, load(row + i) + load(bias + i));
-  for (; i < n; ++i) row[i] += bias[i];
-}
 
 }  // namespace
 
@@ -40,7 +33,7 @@ void CpuBackend::linear(const void* x, const Matrix& weight, const Matrix& bias,
                 1.0F, from + tile * kRowTile * weight.cols, static_cast<int>(weight.cols), w + feature * weight.cols,
                 static_cast<int>(weight.cols), accumulate ? 1.0F : 0.0F, result, static_cast<int>(weight.rows));
     if (b != nullptr) {
-      for (int64_t row = 0; row < kRowTile; ++row) add_bias(b + feature, n, result + row * weight.rows);
+      for (int64_t row = 0; row < kRowTile; ++row) kernels_.add_row(b + feature, n, result + row * weight.rows);
     }
   });
 }

@@ -1,5 +1,4 @@
 #include "kernels/cpu/cpu_backend.h"
-#include "kernels/cpu/row.h"
 
 namespace winnow::cpu {
 
@@ -10,7 +9,7 @@ void CpuBackend::rms_norm(const void* x, const Matrix& weight, float eps, void* 
   const int64_t cols = weight.rows;
   pool_.run(n_rows / kRowTile, [&](int64_t tile, int) {
     for (int64_t i = tile * kRowTile; i < (tile + 1) * kRowTile; ++i) {
-      rms_norm_row(from + i * cols, scale, cols, eps, to + i * cols);
+      kernels_.rms_norm_row(from + i * cols, scale, cols, eps, to + i * cols);
     }
   });
 }

@@ -1,15 +1,15 @@
 #include <algorithm>
 
 #include "kernels/cpu/cpu_backend.h"
-#include "kernels/cpu/row.h"
 
 namespace winnow::cpu {
 
 namespace {
 
-void norm_and_rotate(float* head, const HeadNorm& norm, const float* angles, int64_t head_dim) {
-  if (norm.weight) rms_norm_row(head, static_cast<const float*>(norm.weight.data), head_dim, norm.eps, head);
-  rotate_row(head, angles, head_dim);
+void norm_and_rotate(const VectorKernels& kernels, const HeadNorm& norm, const float* angles, int64_t head_dim,
+                     float* head) {
+  if (norm.weight) kernels.rms_norm_row(head, static_cast<const float*>(norm.weight.data), head_dim, norm.eps, head);
+  kernels.rotate_row(head, angles, head_dim);
 }
 
 const float* angles_of(const RowAngles& angles, int64_t row) {
@@ -25,7 +25,7 @@ void CpuBackend::rope(void* q, const HeadShape& heads, const HeadNorm& norm, con
     for (int64_t i = tile * kRowTile; i < (tile + 1) * kRowTile; ++i) {
       const float* row_angles = angles_of(angles, i);
       for (int64_t h = 0; h < heads.n_heads; ++h) {
-        norm_and_rotate(data + i * heads.q_dim() + h * heads.head_dim, norm, row_angles, heads.head_dim);
+        norm_and_rotate(kernels_, norm, row_angles, heads.head_dim, data + i * heads.q_dim() + h * heads.head_dim);
       }
     }
   });
@@ -46,7 +46,7 @@ void CpuBackend::store_kv(void* kv, const HeadShape& heads, const HeadNorm& norm
       const float* row_angles = angles_of(angles, row);
       for (int64_t h = 0; h < heads.n_kv_heads; ++h) {
         float* key = data + row * 2 * kv_dim + h * head_dim;
-        norm_and_rotate(key, norm, row_angles, head_dim);
+        norm_and_rotate(kernels_, norm, row_angles, head_dim, key);
         const float* value = key + kv_dim;
         for (int64_t d = 0; d < head_dim; ++d) keys[(h * head_dim + d) * kRowTile + r] = key[d];
         std::copy_n(value, head_dim, values + (h * kRowTile + r) * value_stride);

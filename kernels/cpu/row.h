@@ -1,11 +1,11 @@
-// Operations on one row, shared by the kernels. Each treats its row alone and in a fixed order.
+// Vector kernels over one row: vector_kernels.h says what each of them does.
 #pragma once
 
-#include <cmath>
-
 #include "kernels/cpu/simd.h"
+#include "kernels/cpu/vector_kernels.h"
 
 namespace winnow::cpu {
+namespace {
 
 // 1 / sqrt(mean(x^2) + eps) over n elements.
 inline float inverse_rms(const float* x, int64_t n, float eps) {
@@ -19,10 +19,9 @@ inline float inverse_rms(const float* x, int64_t n, float eps) {
     const VecF v = load_part(x + i, n - i);
     sum += v * v;
   }
-  return 1.0F / std::sqrt(horizontal_sum(sum) / static_cast<float>(n) + eps);
+  return 1.0F / __builtin_sqrtf(horizontal_sum(sum) / static_cast<float>(n) + eps);
 }
 
-// out = x * inverse_rms(x) * weight; out may be x.
 inline void rms_norm_row(const float* x, const float* weight, int64_t n, float eps, float* out) {
   const VecF inverse = broadcast(inverse_rms(x, n, eps));
   int64_t i = 0;
@@ -30,7 +29,6 @@ inline void rms_norm_row(const float* x, const float* weight, int64_t n, float e
   if (i < n) store_part(out + i, load_part(x + i, n - i) * inverse * load_part(weight + i, n - i), n - i);
 }
 
-// Rotate-half RoPE of one head in place; angles: head_dim / 2 cosines, then as many sines.
 inline void rotate_row(float* x, const float* angles, int64_t head_dim) {
   const int64_t half = head_dim / 2;
   for (int64_t i = 0; i < half; i += kVec) {
@@ -44,4 +42,46 @@ inline void rotate_row(float* x, const float* angles, int64_t head_dim) {
   }
 }
 
+// silu(g) * u, silu(g) = g / (1 + exp(-g)). Far below zero the exponential is capped where silu is 0 to float32.
+inline VecF gated(VecF gate, VecF up) { return gate / (1.0F + exp2(min(gate * -kLog2E, broadcast(126.0F)))) * up; }
+
+inline void swiglu_row(const float* gate, const float* up, int64_t n, float* out) {
+  int64_t i = 0;
+  for (; i + kVec <= n; i += kVec) store(out + i, gated(load(gate + i), load(up + i)));
+  if (i < n) store_part(out + i, gated(load_part(gate + i, n - i), load_part(up + i, n - i)), n - i);
+}
+
+inline void add_row(const float* bias, int64_t n, float* row) {
+  int64_t i = 0;
+  for (; i + kVec <= n; i += kVec) store(row + i, load(row + i) + load(bias + i));
+  for (; i < n; ++i) row[i] += bias[i];
+}
+
+inline float exp_sum(const float* logits, int64_t n, float max) {
+  VecF sum{};
+  int64_t i = 0;
+  for (; i + kVec <= n; i += kVec) sum += exp2((load(logits + i) - max) * kLog2E);
+  if (i < n) {
+    const VecF e = exp2((load_part(logits + i, n - i) - max) * kLog2E);
+    for (int64_t j = 0; j < n - i; ++j) sum[j] += e[j];
+  }
+  return horizontal_sum(sum);
+}
+
+inline float weighted_difference(const float* reference, const float* logits, int64_t n, float max) {
+  VecF sum{};
+  int64_t i = 0;
+  for (; i + kVec <= n; i += kVec) {
+    const VecF r = load(reference + i);
+    sum += exp2((r - max) * kLog2E) * (r - load(logits + i));
+  }
+  if (i < n) {
+    const VecF r = load_part(reference + i, n - i);
+    const VecF term = exp2((r - max) * kLog2E) * (r - load_part(logits + i, n - i));
+    for (int64_t j = 0; j < n - i; ++j) sum[j] += term[j];
+  }
+  return horizontal_sum(sum);
+}
+
+}  // namespace
 }  // namespace winnow::cpu

@@ -1,26 +1,30 @@
-// Vectors of the processor that this is built for, through GCC's and clang's vector extensions.
+// Vectors of the processor that a file is compiled for, through GCC's and clang's vector extensions. With internal
+// linkage throughout: vector_kernels.cc says why.
 //
 // Loops over a row are written with these, not left to the auto-vectoriser: it may peel for alignment, and a sum's
 // rounding would then depend on where the row lies in memory (see the row contract in kernels/backend.h).
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 
 namespace winnow::cpu {
+namespace {
 
 #if defined(__AVX512F__)
-inline constexpr int64_t kVec = 16;
+constexpr int64_t kVec = 16;
 #elif defined(__AVX__)
-inline constexpr int64_t kVec = 8;
+constexpr int64_t kVec = 8;
 #else
-inline constexpr int64_t kVec = 4;
+constexpr int64_t kVec = 4;
 #endif
 
 using VecF = float __attribute__((vector_size(kVec * sizeof(float))));
-using VecI = int32_t __attribute__((vector_size(kVec * sizeof(int32_t))));
+using VecU = uint32_t __attribute__((vector_size(kVec * sizeof(uint32_t))));
 
-inline VecF broadcast(float x) { return VecF{} + x; }
+// Subtracted from: x + 0 is not x for -0, so that a compiler would really add.
+inline VecF broadcast(float x) { return x - VecF{}; }
 
 inline VecF load(const float* p) {
   VecF v;
@@ -73,13 +77,16 @@ inline VecF exp2(VecF x) {
   p = p * f + 2.40226507e-1F;
   p = p * f + 6.93147181e-1F;
   p = p * f + 1.0F;
-  const VecI exponent = (__builtin_convertvector(whole, VecI) + 127) << 23;
+  // The low bits of `shifted` are the integer. A conversion of `whole` would be undefined for NaN, and was seen to fold
+  // 2^NaN to 0 and to 1.
+  VecU exponent;
+  std::memcpy(&exponent, &shifted, sizeof exponent);
+  exponent = (exponent + 127U) << 23;
   VecF power;
   std::memcpy(&power, &exponent, sizeof power);
   const VecF result = p * power;
   return x < -126.0F ? VecF{} : result;
 }
 
-inline constexpr float kLog2E = 1.44269504F;
-
+}  // namespace
 }  // namespace winnow::cpu

@@ -9,7 +9,6 @@
 #include <vector>
 
 #include "kernels/cpu/cpu_backend.h"
-#include "kernels/cpu/simd.h"
 
 namespace winnow::cpu {
 
@@ -24,17 +23,11 @@ struct Softmax {
   double sum = 0.0;  // of exp(logit - max)
 
   // Adds n logits, of which `best` is the largest, and returns what sums over the former ones must be multiplied with.
-  double add(const float* logits, int64_t n, float best) {
+  double add(const VectorKernels& kernels, const float* logits, int64_t n, float best) {
     const float new_max = std::max(max, best);
-    VecF part{};
-    int64_t i = 0;
-    for (; i + kVec <= n; i += kVec) part += exp2((load(logits + i) - new_max) * kLog2E);
-    if (i < n) {
-      const VecF e = exp2((load_part(logits + i, n - i) - new_max) * kLog2E);
-      for (int64_t j = 0; j < n - i; ++j) part[j] += e[j];
-    }
+    const float part = kernels.exp_sum(logits, n, new_max);
     const double rescale = sum == 0.0 ? 0.0 : std::exp(static_cast<double>(max) - new_max);
-    sum = (sum == 0.0 ? 0.0 : sum * rescale) + static_cast<double>(horizontal_sum(part));
+    sum = (sum == 0.0 ? 0.0 : sum * rescale) + static_cast<double>(part);
     max = new_max;
     return rescale;
   }
@@ -51,30 +44,28 @@ struct RowState {
   double difference = 0.0;  // sum of exp(reference logit - max) * (reference logit - logit)
 };
 
-void fold_chunk(const float* logits, int64_t first, int64_t n, int32_t target, RowState& state) {
+// Logits of one row of vocabulary entries [first, first + n).
+struct Chunk {
+  const float* logits;
+  int64_t first;
+  int64_t n;
+};
+
+void fold_chunk(const VectorKernels& kernels, const Chunk& chunk, int32_t target, RowState& state) {
+  const auto& [logits, first, n] = chunk;
   const auto best = std::max_element(logits, logits + n);  // the first of equals
   // A NaN logit makes `best` meaningless; the sum is NaN then, and so is the result.
   if (*best > state.softmax.max || state.argmax < 0) state.argmax = first + (best - logits);
-  state.softmax.add(logits, n, *best);
+  state.softmax.add(kernels, logits, n, *best);
   if (target >= first && target < first + n) state.target = logits[target - first];
 }
 
-void fold_reference(const float* reference, const float* logits, int64_t n, RowState& state) {
-  const float best = *std::max_element(reference, reference + n);
+void fold_reference(const VectorKernels& kernels, const float* reference, const Chunk& chunk, RowState& state) {
+  const float best = *std::max_element(reference, reference + chunk.n);
   const float max = std::max(state.reference.max, best);
-  VecF part{};
-  int64_t i = 0;
-  for (; i + kVec <= n; i += kVec) {
-    const VecF r = load(reference + i);
-    part += exp2((r - max) * kLog2E) * (r - load(logits + i));
-  }
-  if (i < n) {
-    const VecF r = load_part(reference + i, n - i);
-    const VecF term = exp2((r - max) * kLog2E) * (r - load_part(logits + i, n - i));
-    for (int64_t j = 0; j < n - i; ++j) part[j] += term[j];
-  }
-  const double rescale = state.reference.add(reference, n, best);
-  state.difference = state.difference * rescale + static_cast<double>(horizontal_sum(part));
+  const float part = kernels.weighted_difference(reference, chunk.logits, chunk.n, max);
+  const double rescale = state.reference.add(kernels, reference, chunk.n, best);
+  state.difference = state.difference * rescale + static_cast<double>(part);
 }
 
 // sum of p_r (log p_r - log p): the logits' mean difference under p_r less the difference of the normalisations.
@@ -158,8 +149,9 @@ void CpuBackend::token_nll(const void* x, const Matrix& head, std::span<const in
         for (int64_t r = 0; r < kRowTile; ++r) {
           const auto row = static_cast<std::size_t>(tile * kRowTile + r);
           if (targets[row] < 0) continue;
-          fold_chunk(logits + r * chunk, first, n, targets[row], states[row]);
-          if (task.reference >= 0) fold_reference(reference + r * chunk, logits + r * chunk, n, states[row]);
+          const Chunk of_row{logits + r * chunk, first, n};
+          fold_chunk(kernels_, of_row, targets[row], states[row]);
+          if (task.reference >= 0) fold_reference(kernels_, reference + r * chunk, of_row, states[row]);
         }
       }
     });
