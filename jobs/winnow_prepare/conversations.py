@@ -4,8 +4,11 @@ import dataclasses
 import hashlib
 import json
 import math
+from collections.abc import Mapping
+from typing import Any, NotRequired, TypedDict, cast
 
 from winnow_prepare.errors import Unusable
+from winnow_prepare.sources import Row
 
 # Columns that are looked for, in this order, unless --field names one.
 COLUMNS = {
@@ -25,28 +28,41 @@ SHAREGPT_ROLES = {"human": "user", "gpt": "assistant"}
 REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 LONGEST_ID = 200
 
+Record = dict[str, Any]  # a row: what JSON can say under the names of its columns
+Tool = dict[str, Any]  # a tool's description, as the template reads it
+
+
+class Message(TypedDict):
+    """What every message has; further keys are kept for the template."""
+
+    role: str
+    content: str
+    tool_calls: NotRequired[list[dict[str, Any]]]
+    reasoning_content: NotRequired[str]
+    thinking: NotRequired[str]
+
 
 @dataclasses.dataclass
 class Conversation:
-    messages: list  # role, content and what else the template may read; the last one is the answer
-    tools: list | None  # descriptions for the template
+    messages: list[Message]  # role, content and what else the template may read; the last one is the answer
+    tools: list[Tool] | None  # descriptions for the template
     reasoning: str  # what the assistant thought before the answer; empty: none given
     example_id: str
     source: str
 
     @property
-    def answer(self):
+    def answer(self) -> str:
         return self.messages[-1]["content"]
 
     @property
-    def prompt(self):
+    def prompt(self) -> list[Message]:
         return self.messages[:-1]
 
-    def key(self, salt):
+    def key(self, salt: str) -> int:
         """64 bits that depend on the prompt and the salt alone: identical prompts have the same."""
         return _hash64(salt, _canonical([self.prompt, self.tools]))
 
-    def split_position(self):
+    def split_position(self) -> float:
         """In [0, 1), from the first message that is not the system's: all turns of a conversation, and conversations
         that begin alike, fall on the same side of a split."""
         first = next(message for message in self.messages if message["role"] != "system")
@@ -56,16 +72,16 @@ class Conversation:
 class Layouts:
     """Reads rows. `fields` maps names of COLUMNS to columns; `system` is "keep", "none", or a text with `replace`."""
 
-    def __init__(self, fields, every_turn=False, system=None):
+    def __init__(self, fields: Mapping[str, str], every_turn: bool = False, system: str | None = None) -> None:
         self._fields = fields
         self._every_turn = every_turn
         self._system = system  # None: kept; "": removed; else instead
 
-    def parse(self, row):
+    def parse(self, row: Row) -> list[Conversation]:
         """sources.Row -> list of Conversation; raises Unusable."""
         if row.problem:
             raise Unusable(row.problem)
-        record = row.payload
+        record: object = row.payload
         if isinstance(record, bytes):
             try:
                 record = json.loads(record)
@@ -75,7 +91,7 @@ class Layouts:
             raise Unusable("not an object with fields")
         return self._conversations(record, row)
 
-    def _conversations(self, record, row):
+    def _conversations(self, record: Record, row: Row) -> list[Conversation]:
         messages = self._messages(record)
         tools = self._get(record, "tools")
         if isinstance(tools, str):  # Parquet files often hold them as JSON
@@ -95,7 +111,7 @@ class Layouts:
         source = (_label(source) if isinstance(source, str) else "") or _label(row.source)
         found = []
         for end in ends:
-            turns = [dict(message) for message in messages[: end + 1]]
+            turns = [message.copy() for message in messages[: end + 1]]
             reasoning = _take_reasoning(turns[-1]) or _text(self._get(record, "reasoning"), "reasoning", optional=True)
             if self._every_turn and (turns[-1].get("tool_calls") or not (turns[-1]["content"] or "").strip()):
                 continue  # a step on the way to an answer
@@ -107,7 +123,7 @@ class Layouts:
             _check_answer(conversation)
         return found
 
-    def _messages(self, record):
+    def _messages(self, record: Record) -> list[Message]:
         messages = self._get(record, "messages")
         if messages is not None:
             return _read_messages(messages, "messages")
@@ -118,7 +134,7 @@ class Layouts:
             answer = [{"role": "assistant", "content": _text(answer, "answer")}]
         return self._prompt(record) + answer
 
-    def _prompt(self, record):
+    def _prompt(self, record: Record) -> list[Message]:
         sessions = self._get(record, "sessions")
         if sessions is not None:
             return [{"role": "user", "content": _session_prompt(sessions, record, self._get(record, "question"))}]
@@ -131,7 +147,7 @@ class Layouts:
             prompt = f"Context: {context}\n\nQuestion: {question}" if context else question
         return [{"role": "user", "content": _text(prompt, "prompt")}]
 
-    def _with_system(self, messages, given):
+    def _with_system(self, messages: list[Message], given: object) -> list[Message]:
         if isinstance(given, str) and given and messages[0]["role"] != "system":
             messages = [{"role": "system", "content": given}, *messages]
         if self._system is None:
@@ -139,39 +155,39 @@ class Layouts:
         messages = [message for message in messages if message["role"] != "system"]
         return [{"role": "system", "content": self._system}, *messages] if self._system else messages
 
-    def _get(self, record, name):
+    def _get(self, record: Record, name: str) -> Any:  # noqa: ANN401 - whatever the column holds
         if name in self._fields:
-            value = record
+            value: object = record
             for part in self._fields[name].split("."):
                 value = value.get(part) if isinstance(value, dict) else None
             return None if _is_missing(value) else value
         return next((record[column] for column in COLUMNS[name] if not _is_missing(record.get(column))), None)
 
-    def _name(self, record, messages):
+    def _name(self, record: Record, messages: list[Message]) -> str:
         name = self._get(record, "id")
         is_name = isinstance(name, (str, int)) and not isinstance(name, bool)
         return (_label(name)[:LONGEST_ID] if is_name else "") or f"{_hash64('id', _canonical(messages)):016x}"
 
 
-def _is_missing(value):
+def _is_missing(value: object) -> bool:
     """Tables write a missing text as null, or as the number NaN."""
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def _label(text):
+def _label(text: object) -> str:
     """One line that HDF5 can hold: no control characters, no halves of surrogate pairs (also of file names)."""
     return "".join(c if c.isprintable() else "\ufffd" if "\ud800" <= c <= "\udfff" else " " for c in str(text)).strip()
 
 
-def _hash64(salt, data):
+def _hash64(salt: str, data: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=8, key=salt.encode()).digest(), "big")
 
 
-def _canonical(value):
+def _canonical(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, ensure_ascii=True, default=str).encode()
 
 
-def _read_messages(messages, name):
+def _read_messages(messages: object, name: str) -> list[Message]:
     if isinstance(messages, str):
         try:
             messages = json.loads(messages)
@@ -182,7 +198,7 @@ def _read_messages(messages, name):
     return [_read_message(message, number) for number, message in enumerate(messages)]
 
 
-def _read_message(message, number):
+def _read_message(message: object, number: int) -> Message:
     if not isinstance(message, dict):
         raise Unusable("a message is not an object", f"message {number}")
     # Tables give every message every column: null means that it is not there.
@@ -201,10 +217,10 @@ def _read_message(message, number):
     if not isinstance(content, str):
         raise Unusable("a message has no content", f"message {number}, role {role}")
     check_unicode(content)
-    return message | {"role": role, "content": content}
+    return cast(Message, message | {"role": role, "content": content})
 
 
-def _text(value, name, optional=False):
+def _text(value: object, name: str, optional: bool = False) -> str:
     if value is None or value == "":
         if optional:
             return ""
@@ -217,7 +233,7 @@ def _text(value, name, optional=False):
     return str(value)
 
 
-def check_unicode(text):
+def check_unicode(text: str) -> None:
     """Unusable where the text holds half a surrogate pair, which no tokenizer takes."""
     try:
         text.encode()
@@ -225,31 +241,31 @@ def check_unicode(text):
         raise Unusable("text is not Unicode", str(error)) from error
 
 
-def _take_reasoning(message):
+def _take_reasoning(message: Message) -> str:
     """Removes the reasoning from a message and returns it; inline blocks are taken apart by the renderer."""
     reasoning = ""
     for key in REASONING_KEYS:
-        value = message.pop(key, None)
+        value = cast(Record, message).pop(key, None)
         if isinstance(value, str) and value.strip() and not reasoning:
             reasoning = value
     return reasoning
 
 
-def _check_answer(conversation):
+def _check_answer(conversation: Conversation) -> None:
     if conversation.messages[-1].get("tool_calls"):
         raise Unusable("the answer calls tools")
     if not conversation.answer.strip():
         raise Unusable("empty answer")
 
 
-def _session_prompt(sessions, record, question):
+def _session_prompt(sessions: object, record: Record, question: object) -> str:
     """The sessions of a chat history with their dates, then the question, as one prompt of the user."""
     if not isinstance(sessions, list) or not sessions:
         raise Unusable("sessions are not a list of conversations")
     dates = record.get("haystack_dates")
     dates = dates if isinstance(dates, list) and len(dates) == len(sessions) else [None] * len(sessions)
     parts = ["These are earlier conversations between you and the user."]
-    for number, (session, date) in enumerate(zip(sessions, dates), 1):
+    for number, (session, date) in enumerate(zip(sessions, dates, strict=True), 1):
         # A day without a word has a date all the same.
         messages = _read_messages(session, "a session") if session != [] else []
         turns = "\n".join(f"{turn['role']}: {turn['content']}" for turn in messages)

@@ -1,11 +1,17 @@
 """The program: options, the stream of rows through the workers into the reservoirs, the files, the summary."""
 
 import collections
+import functools
+import io
 import json
 import os
+import pathlib
 import signal
 import statistics
 import sys
+from collections.abc import Iterable, Iterator, Sequence
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy
 
@@ -13,22 +19,27 @@ from winnow_prepare import __version__, responses, summary, writer
 from winnow_prepare import options as command_line
 from winnow_prepare.conversations import Layouts
 from winnow_prepare.errors import ExitCode, Failure
+from winnow_prepare.options import Options
 from winnow_prepare.pool import Pool
 from winnow_prepare.progress import Progress
-from winnow_prepare.render import RawRenderer, TemplateRenderer, find_template
-from winnow_prepare.selection import Candidate, Limits, Reservoir
-from winnow_prepare.sources import Reader, find_files
+from winnow_prepare.render import RawRenderer, Renderer, TemplateRenderer, find_template
+from winnow_prepare.selection import Bounds, Candidate, Limits, Reservoir
+from winnow_prepare.sources import Reader, Row, find_files
 from winnow_prepare.tokenise import SEAM, Tokeniser, load_tokenizer, special_prefix, tokenizer_sha256, vocabulary_size
-from winnow_prepare.work import Worker
+from winnow_prepare.work import Outcome, Worker
+
+if TYPE_CHECKING:
+    import tokenizers
 
 FIRST_ERRORS = 5
+Files = dict[pathlib.Path, tuple[writer.Attributes, list[writer.Example]]]
 
 
 class _Interrupted(BaseException):
     """SIGINT or SIGTERM; not an Exception, so that nothing on the way takes it for a failure of its own."""
 
 
-def _make_worker(options, limits):
+def _make_worker(options: Options, limits: list[Limits]) -> tuple[Worker, dict[str, str]]:
     """(Worker, attributes of the file that name tokenizer and template)."""
     n_vocabulary = vocabulary_size(options.model)
     tokenizer = load_tokenizer(options.model)
@@ -36,8 +47,9 @@ def _make_worker(options, limits):
     tokeniser = Tokeniser(
         tokenizer, not options.no_end_of_turn, n_vocabulary, special_prefix(tokenizer) if options.raw else ()
     )
+    renderer: Renderer
     if options.raw:
-        renderer = RawRenderer(options.separator, tokenizer.eos_token or "")
+        renderer = RawRenderer(options.separator, str(tokenizer.eos_token or ""))
     else:
         template = find_template(tokenizer, options.template, options.model)
         attributes["template_sha256"] = writer.sha256(template)
@@ -58,11 +70,11 @@ def _make_worker(options, limits):
     return worker, attributes
 
 
-def _cuts(options):
+def _cuts(options: Options) -> bool:
     return options.control_short is not None and options.control_from == "cut"
 
 
-def _limits(options):
+def _limits(options: Options) -> list[Limits]:
     found = [
         Limits(options.count, options.min_prompt_tokens, options.max_prompt_tokens, options.length_bins, options.quota)
     ]
@@ -74,35 +86,32 @@ def _limits(options):
 class Draw:
     """The pass over the input: outcomes into reservoirs, counts by reason."""
 
-    def __init__(self, limits, spool, strict):
+    def __init__(self, limits: Sequence[Limits], spool: writer.Spool, strict: bool) -> None:
         self._limits, self._spool, self._strict = limits, spool, strict
         self.reservoirs = [Reservoir(limit) for limit in limits]
-        self.left_out = collections.Counter()
-        self.first_errors = []
+        self.left_out: collections.Counter[str] = collections.Counter()
+        self.first_errors: list[tuple[str, str, str]] = []
         self.n_examples = self.n_tokens = 0
         self._for_now = 0
 
-    def bounds(self):
+    def bounds(self) -> list[Bounds]:
         return [reservoir.bounds() for reservoir in self.reservoirs]
 
-    def take(self, outcome):
+    def take(self, outcome: Outcome) -> None:
         self.n_examples += 1
         self.n_tokens += outcome.n_tokenised
         if not outcome.example:
             self._leave_out(outcome)
             return
-        key, name, source, prompt_tokens, answer_tokens, think, end_of_turn = outcome.example
-        number = next(i for i, limit in enumerate(self._limits) if limit.holds(prompt_tokens))
+        number = next(i for i, limit in enumerate(self._limits) if limit.holds(outcome.example.prompt_tokens))
         position = (*self._spool.append(outcome.tokens), *self._spool.append(outcome.conversation))
-        verdict = self.reservoirs[number].add(
-            Candidate(key, name, source, prompt_tokens, answer_tokens, think, end_of_turn, position)
-        )
+        verdict = self.reservoirs[number].add(Candidate(*outcome.example, position))
         if verdict == "kept":
             self._for_now += 1
         else:
             self.left_out["duplicate prompt" if verdict == "duplicate" else verdict] += 1
 
-    def _leave_out(self, outcome):
+    def _leave_out(self, outcome: Outcome) -> None:
         if outcome.is_error:
             if self._strict:
                 raise Failure(
@@ -115,7 +124,7 @@ class Draw:
                 self.first_errors.append((outcome.place, outcome.reason, outcome.detail[:200]))
         self.left_out[outcome.reason] += 1
 
-    def choose(self):
+    def choose(self) -> list[list[Candidate]]:
         """Kept candidates of each reservoir; the others are counted."""
         chosen = [reservoir.choose() for reservoir in self.reservoirs]
         others = self._for_now - sum(map(len, chosen))
@@ -124,33 +133,38 @@ class Draw:
         return chosen
 
 
-def _examples(candidates, spool):
-    """What writer.write takes; tokens are read when they are written."""
+def _examples(candidates: Sequence[Candidate], spool: writer.Spool) -> list[writer.Example]:
+    """Tokens are read when they are written."""
     return [
-        (
+        writer.Example(
             name,
             candidate.source,
             candidate.spool[1] // 4,
-            lambda spool_place=candidate.spool[:2]: spool.read(*spool_place),
+            functools.partial(spool.read, *candidate.spool[:2]),
             candidate.prompt_tokens,
         )
-        for name, candidate in zip(writer.unique_ids(candidates), candidates)
+        for name, candidate in zip(writer.unique_ids(candidates), candidates, strict=True)
     ]
 
 
-def _cut_examples(pool, candidates, spool, most_tokens):
+def _cut_examples(
+    pool: Pool, candidates: Sequence[Candidate], spool: writer.Spool, most_tokens: int
+) -> tuple[list[writer.Example], dict[str, int]]:
     """([examples], {reason: count}): the control that is cut from the same examples, under their ids."""
     results = pool.cut((spool.read(*candidate.spool[2:]) for candidate in candidates), most_tokens)
-    examples, failed = [], collections.Counter()
-    for name, candidate, (tokens, start, reason) in zip(writer.unique_ids(candidates), candidates, results):
+    examples: list[writer.Example] = []
+    failed: collections.Counter[str] = collections.Counter()
+    names = writer.unique_ids(candidates)
+    for name, candidate, (tokens, start, reason) in zip(names, candidates, results, strict=True):
         if reason:
             failed[reason] += 1
         else:
-            examples.append((name, candidate.source, len(tokens) // 4, lambda tokens=tokens: tokens, start))
+            load = functools.partial(bytes, tokens)
+            examples.append(writer.Example(name, candidate.source, len(tokens) // 4, load, start))
     return examples, failed
 
 
-def _report(draw, kept, options, progress):
+def _report(draw: Draw, kept: Sequence[Candidate], options: Options, progress: Progress) -> summary.Report:
     answers = [candidate.answer_tokens for candidate in kept]
     return {
         "rows": progress.n_rows,
@@ -170,19 +184,20 @@ def _report(draw, kept, options, progress):
     }
 
 
-def _attributes(options, common, report):
-    filters = command_line.settings(options) | {
+def _attributes(options: Options, common: dict[str, str], report: summary.Report) -> dict[str, str | int]:
+    filters: dict[str, object] = command_line.settings(options) | {
         "think_effect": report["think"],
         "end_of_turn_token": report["end_of_turn"],
     }
-    return common | {
+    return {
+        **common,
         "filters": json.dumps(filters, sort_keys=True, ensure_ascii=False),
         "seed": options.seed,
         "created_by": f"winnow-prepare {__version__}",
     }
 
 
-def _nothing_kept(draw, options):
+def _nothing_kept(draw: Draw, options: Options) -> Failure:
     counted = ", ".join(f"{count} {reason}" for reason, count in draw.left_out.most_common(4))
     first = "; first: " + ": ".join(filter(None, draw.first_errors[0])) if draw.first_errors else ""
     hint = "; --separator says what stands between prompt and answer" if SEAM in draw.left_out and options.raw else ""
@@ -192,7 +207,7 @@ def _nothing_kept(draw, options):
     )
 
 
-def prepare(options):
+def prepare(options: Options) -> None:
     outputs = [options.out] + ([options.control_short] if options.control_short else [])
     inputs = find_files(options.input)
     for path in outputs:
@@ -214,7 +229,8 @@ def prepare(options):
         if not chosen[0]:
             raise _nothing_kept(draw, options)
         report = _report(draw, chosen[0], options, progress)
-        files = {options.out: (_attributes(options, common, report), _examples(chosen[0], spool))}
+        attributes = _attributes(options, common, report)
+        files: Files = {options.out: (attributes, _examples(chosen[0], spool))}
         if options.control_short:
             examples, failed = (
                 _cut_examples(pool, chosen[0], spool, options.control_tokens)
@@ -228,11 +244,11 @@ def prepare(options):
                     f"{options.control_tokens} tokens or fewer"
                     + "".join(f"; {count} {reason}" for reason, count in failed.items()),
                 )
-            files[options.control_short] = (files[options.out][0], examples)
+            files[options.control_short] = (attributes, examples)
             report["control"] = {
                 "kept": len(examples),
                 "left_out": dict(failed),
-                "prompt_tokens": [min(e[4] for e in examples), max(e[4] for e in examples)],
+                "prompt_tokens": [min(e.answer_start for e in examples), max(e.answer_start for e in examples)],
             }
     writer.write(files)
     try:
@@ -247,13 +263,13 @@ def prepare(options):
         ) from error
 
 
-def _counted(rows, progress):
+def _counted(rows: Iterable[Row], progress: Progress) -> Iterator[Row]:
     for row in rows:
         progress.n_rows += 1
         yield row
 
 
-def _print(report, files, backend, options):
+def _print(report: summary.Report, files: Files, backend: "tokenizers.Tokenizer", options: Options) -> None:
     if options.json:
         print(json.dumps(report, ensure_ascii=False))
         return
@@ -264,31 +280,31 @@ def _print(report, files, backend, options):
             f"Control: {report['control']['kept']} examples, prompts of {low} to {high} tokens"
             + "".join(f"; {count} left out: {reason}" for reason, count in report["control"]["left_out"].items())
         )
-    name, _, _, load, start = files[options.out][1][0]
-    print("\n" + summary.first_example(name, numpy.frombuffer(load(), numpy.int32).tolist(), start, backend))
+    first = files[options.out][1][0]
+    ids = numpy.frombuffer(first.load(), numpy.int32).tolist()
+    print("\n" + summary.first_example(first.name, ids, first.answer_start, backend))
     print("\nWritten: " + ", ".join(map(str, files)))
 
 
-def _open_standard_streams():
+def _open_standard_streams() -> None:
     """A stream that the caller closed goes nowhere; without this the next file would get its number, and its text."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
             os.dup2(os.open(os.devnull, os.O_RDWR), number)
-    sys.stdout, sys.stderr = (
-        stream or open(number, "w", encoding="utf-8", closefd=False)
-        for stream, number in ((sys.stdout, 1), (sys.stderr, 2))
-    )
+    sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", encoding="utf-8", closefd=False)
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
-def _interrupt(*_):
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise _Interrupted
 
 
-def main(arguments=None):
+def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code."""
     _open_standard_streams()
     asked_by = os.environ.get("WINNOW_VERSION", __version__)
@@ -301,7 +317,10 @@ def main(arguments=None):
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         options = command_line.parse(sys.argv[1:] if arguments is None else arguments)
-        (responses.decode if options.decode_responses else prepare)(options)
+        if options.decode_responses:
+            responses.decode(options.decode_responses, options)
+        else:
+            prepare(options)
     except Failure as failure:
         _leave(failure.code, failure)
     except _Interrupted:
@@ -312,17 +331,17 @@ def main(arguments=None):
         _leave(ExitCode.OUT_OF_MEMORY, "out of memory; try fewer --processes")
     except Exception as error:  # a defect of ours: still one line
         trace = error.__traceback__
-        while trace.tb_next is not None:
+        while trace is not None and trace.tb_next is not None:
             trace = trace.tb_next
         _leave(
             ExitCode.INTERNAL,
             f"internal error: {type(error).__name__}: {' '.join(str(error).split())} "
-            f"({os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno})",
+            + (f"({os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno})" if trace else ""),
         )
     return int(ExitCode.DONE)
 
 
-def _leave(code, message):
+def _leave(code: ExitCode, message: object) -> NoReturn:
     """Ends the process at once: files are closed or have no name, and workers may have been killed (pool.py)."""
     print(f"winnow: prepare: {message}", file=sys.stderr, flush=True)
     os._exit(int(code))

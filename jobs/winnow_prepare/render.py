@@ -2,10 +2,16 @@
 
 import dataclasses
 import datetime
+import pathlib
 import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
-from winnow_prepare.conversations import check_unicode
+from winnow_prepare.conversations import Conversation, Message, Tool, check_unicode
 from winnow_prepare.errors import ExitCode, Failure, Unusable
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 # Stands where the answer will be; private-use characters that no template trims.
 MARKER = "\ue0a7winnow-answer\ue0a7"
@@ -25,13 +31,18 @@ class Rendered:
     think: str  # what stands between the assistant's header and the answer
 
 
+class Renderer(Protocol):
+    def render(self, conversation: Conversation) -> Rendered:
+        """Raises Unusable."""
+
+
 class RawRenderer:
     """No template: prompt, separator, answer, end-of-text token. For base models."""
 
-    def __init__(self, separator, end):
+    def __init__(self, separator: str, end: str) -> None:
         self._separator, self._end = separator, end
 
-    def render(self, conversation):
+    def render(self, conversation: Conversation) -> Rendered:
         if len(conversation.messages) != 2:
             raise Unusable("--raw takes a prompt and an answer, no conversation")
         head = conversation.messages[0]["content"] + self._separator
@@ -46,7 +57,14 @@ class TemplateRenderer:
     says.
     """
 
-    def __init__(self, tokenizer, template, think, arguments, date):
+    def __init__(
+        self,
+        tokenizer: "PreTrainedTokenizerFast",
+        template: str,
+        think: str,
+        arguments: Mapping[str, object],
+        date: datetime.date,
+    ) -> None:
         self._tool_template = with_date(_for_tools(tokenizer, template), date)
         template = with_date(template, date)
         self._tokenizer, self._template, self._policy = tokenizer, template, think
@@ -54,26 +72,29 @@ class TemplateRenderer:
         self._tags = next((tags for tags in THINK_TAGS if tags[0] in template or tags[1] in template), None)
         self._opens_think = self._tags is not None and self._generation_prompt().endswith(self._tags[0])
 
-    def _apply(self, messages, tools=None, generate=False):
+    def _apply(self, messages: Sequence[Message], tools: list[Tool] | None = None, generate: bool = False) -> str:
+        apply: Any = self._tokenizer.apply_chat_template  # its types leave no room for the template's own variables
         try:
-            return self._tokenizer.apply_chat_template(
-                messages,
-                tools=tools,
-                chat_template=self._tool_template if tools else self._template,
-                tokenize=False,
-                add_generation_prompt=generate,
-                **self._arguments,
+            return str(
+                apply(
+                    list(messages),
+                    tools=tools,
+                    chat_template=self._tool_template if tools else self._template,
+                    tokenize=False,
+                    add_generation_prompt=generate,
+                    **self._arguments,
+                )
             )
         except Exception as error:  # a template can do anything; jinja2 passes on whatever its filters throw
             raise Unusable("the template refuses the conversation", " ".join(str(error).split())) from error
 
-    def _generation_prompt(self):
+    def _generation_prompt(self) -> str:
         try:
             return self._apply([{"role": "user", "content": "Hello"}], generate=True).rstrip()
         except Unusable:
             return ""
 
-    def render(self, conversation):
+    def render(self, conversation: Conversation) -> Rendered:
         """Conversation -> Rendered; raises Unusable."""
         answer, reasoning = self._split_answer(conversation)
         if not answer.strip():
@@ -101,9 +122,9 @@ class TemplateRenderer:
         head, effect = self._with_think_block(head, reasoning)
         return Rendered(head + shown + tail, len(head), len(head) + len(shown), effect)
 
-    def _without_leading_space(self, head, conversation):
-        """The text before the answer, less the white space between the generation prompt and the answer: where a template
-        has such, as Mistral's do, the model writes it itself, in one token with the first word."""
+    def _without_leading_space(self, head: str, conversation: Conversation) -> str:
+        """The text before the answer, less the white space between the generation prompt and the answer: where a
+        template has such, as Mistral's do, the model writes it itself, in one token with the first word."""
         if not head[-1:].isspace():
             return head
         try:
@@ -112,10 +133,11 @@ class TemplateRenderer:
             return head
         return prompt if head.startswith(prompt) and not head[len(prompt) :].strip() else head
 
-    def _split_answer(self, conversation):
+    def _split_answer(self, conversation: Conversation) -> tuple[str, str]:
         """(answer, reasoning): a think block at the beginning of the answer is taken apart.
 
-        Its opening tag may be missing where the generation prompt ends with it; else a closing tag is a word of the answer.
+        Its opening tag may be missing where the generation prompt ends with it; else a closing tag is a word of the
+        answer.
         """
         answer, reasoning = conversation.answer, conversation.reasoning
         if self._tags and self._tags[1] in answer and (self._opens_think or answer.lstrip().startswith(self._tags[0])):
@@ -124,7 +146,7 @@ class TemplateRenderer:
             reasoning = reasoning or block.replace(self._tags[0], "", 1)
         return answer, reasoning.strip("\n")
 
-    def _with_think_block(self, head, reasoning):
+    def _with_think_block(self, head: str, reasoning: str) -> tuple[str, str]:
         """The text before the answer with the think block that the policy asks for, and one phrase on what was done."""
         if self._tags is None:
             return head, "no think block: the template has none"
@@ -151,23 +173,23 @@ class TemplateRenderer:
         return f"{head[:start]}{opening}\n{wanted}\n{closing}\n\n", f"{kind}, {effect}"
 
 
-def with_date(template, date):
-    """The template with its calls of the clock replaced by the date: the real one would make other tokens every day, and
-    Transformers lets no caller replace it."""
+def with_date(template: str, date: datetime.date) -> str:
+    """The template with its calls of the clock replaced by the date: the real one would make other tokens every day,
+    and Transformers lets no caller replace it."""
     day = datetime.datetime.combine(date, datetime.time())
     return re.sub(
         r"strftime_now\(\s*(['\"])(.*?)\1\s*\)", lambda call: call[1] + day.strftime(call[2]) + call[1], template
     )
 
 
-def _for_tools(tokenizer, template):
+def _for_tools(tokenizer: "PreTrainedTokenizerFast", template: str) -> str:
     """The template for conversations with tools: a tokenizer may carry one of its own for them."""
     named = tokenizer.chat_template
     is_own = isinstance(named, dict) and named.get("default") == template
     return named.get("tool_use", template) if is_own else template
 
 
-def find_template(tokenizer, path, model):
+def find_template(tokenizer: "PreTrainedTokenizerFast", path: pathlib.Path | None, model: pathlib.Path) -> str:
     """Text of the chat template: of the file `path`, else the tokenizer's own. Failure where there is none."""
     if path is not None:
         try:
@@ -176,25 +198,7 @@ def find_template(tokenizer, path, model):
             reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
             raise Failure(ExitCode.NO_INPUT, f"{path}: the template cannot be read: {reason}") from error
     else:
-        template = tokenizer.chat_template
-        if isinstance(template, dict):
-            names = ", ".join(sorted(template))
-            template = template.get("default")
-            if not template:
-                raise Failure(
-                    ExitCode.USAGE,
-                    f"{model}: its chat templates are named {names} and none is the default; "
-                    "write the one that is meant to a file and pass --template FILE",
-                )
-        if template and not isinstance(template, str):
-            raise Failure(ExitCode.BAD_DATA, f"{model}: the chat template of tokenizer_config.json is not text")
-        if not template:
-            raise Failure(
-                ExitCode.USAGE,
-                f"{model}: the tokenizer has no chat template, as of a base model; pass "
-                "--template FILE (a Jinja chat template), or --raw for prompt and answer as "
-                "they are",
-            )
+        template = _own_template(tokenizer, model)
     import jinja2
 
     try:
@@ -204,4 +208,27 @@ def find_template(tokenizer, path, model):
         raise Failure(ExitCode.BAD_DATA, f"{where}, line {error.lineno}: {error.message}") from error
     except Exception:  # it may want other messages than this one: each example will tell
         pass
+    return template
+
+
+def _own_template(tokenizer: "PreTrainedTokenizerFast", model: pathlib.Path) -> str:
+    template: object = tokenizer.chat_template
+    if isinstance(template, dict):
+        names = ", ".join(sorted(template))
+        template = template.get("default")
+        if not template:
+            raise Failure(
+                ExitCode.USAGE,
+                f"{model}: its chat templates are named {names} and none is the default; "
+                "write the one that is meant to a file and pass --template FILE",
+            )
+    if not template:
+        raise Failure(
+            ExitCode.USAGE,
+            f"{model}: the tokenizer has no chat template, as of a base model; pass "
+            "--template FILE (a Jinja chat template), or --raw for prompt and answer as "
+            "they are",
+        )
+    if not isinstance(template, str):
+        raise Failure(ExitCode.BAD_DATA, f"{model}: the chat template of tokenizer_config.json is not text")
     return template

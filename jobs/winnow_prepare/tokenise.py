@@ -4,11 +4,19 @@ import dataclasses
 import hashlib
 import json
 import os
+import pathlib
 import re
 import sys
 import unicodedata
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from winnow_prepare.errors import ExitCode, Failure, Unusable
+from winnow_prepare.render import Rendered
+
+if TYPE_CHECKING:
+    import tokenizers
+    from transformers import PreTrainedTokenizerFast
 
 SEAM = "no token begins where the answer begins"
 NEAR_CHARACTERS = 20000  # how far before the answer an added token is looked for
@@ -17,13 +25,13 @@ PROBE = "It's  a probe:\n\n\t1234 naïve Straße, don't 你好 <x>\n"
 
 @dataclasses.dataclass(frozen=True)
 class Tokens:
-    ids: list
+    ids: list[int]
     answer_start: int  # index of the first scored token
     answer_tokens: int  # scored tokens without the end of turn
     end_of_turn: str  # the token that ends the answer, if it is scored
 
 
-def load_tokenizer(model):
+def load_tokenizer(model: pathlib.Path) -> "PreTrainedTokenizerFast":
     """Transformers' tokenizer of a checkpoint directory, without network and without code of the checkpoint's."""
     if not model.is_dir():
         raise Failure(
@@ -41,7 +49,7 @@ def load_tokenizer(model):
         raise Failure(ExitCode.UNAVAILABLE, f"{error}; pip install -r requirements.txt") from error
     transformers.logging.set_verbosity(transformers.logging.CRITICAL)
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
+        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
             str(model), local_files_only=True, trust_remote_code=False
         )
     except Exception as error:  # of every kind, by the file that is damaged or missing
@@ -50,7 +58,7 @@ def load_tokenizer(model):
         raise Failure(
             code, f"{model}: no tokenizer that Transformers can load (tokenizer.json, tokenizer_config.json): {text}"
         ) from error
-    if not getattr(tokenizer, "is_fast", False):
+    if not isinstance(tokenizer, transformers.PreTrainedTokenizerFast):
         raise Failure(
             ExitCode.BAD_DATA, f"{model}: the tokenizer gives no character offsets; a tokenizer.json is needed"
         )
@@ -58,7 +66,7 @@ def load_tokenizer(model):
     return tokenizer
 
 
-def _compare_with_file(tokenizer, path):
+def _compare_with_file(tokenizer: "PreTrainedTokenizerFast", path: pathlib.Path) -> None:
     """Says when Transformers tokenises in another way than tokenizer.json does, as it does where the class named in
     tokenizer_config.json is the wrong one: programs that read the file alone would feed the model other tokens."""
     import tokenizers
@@ -77,14 +85,14 @@ def _compare_with_file(tokenizer, path):
         )
 
 
-def tokenizer_sha256(tokenizer, model):
+def tokenizer_sha256(tokenizer: "PreTrainedTokenizerFast", model: pathlib.Path) -> str:
     """Of tokenizer.json, or of what Transformers made of other files."""
     path = model / "tokenizer.json"
     data = path.read_bytes() if path.exists() else tokenizer.backend_tokenizer.to_str().encode()
     return hashlib.sha256(data).hexdigest()
 
 
-def vocabulary_size(model):
+def vocabulary_size(model: pathlib.Path) -> int | None:
     """vocab_size of config.json; None where it says none."""
     path = model / "config.json"
     try:
@@ -100,7 +108,7 @@ def vocabulary_size(model):
     return size if isinstance(size, int) else None
 
 
-def special_prefix(tokenizer):
+def special_prefix(tokenizer: "PreTrainedTokenizerFast") -> list[int]:
     """Token ids that the tokenizer puts before a text by itself: a beginning-of-text token, or none."""
     bare = tokenizer("a", add_special_tokens=False)["input_ids"]
     ids = tokenizer("a")["input_ids"]
@@ -112,7 +120,13 @@ class Tokeniser:
     prefix: ids before the text. As text they would not do: what follows would no longer be the beginning, where some
     vocabularies put a word marker."""
 
-    def __init__(self, tokenizer, score_end, n_vocabulary, prefix=()):
+    def __init__(
+        self,
+        tokenizer: "PreTrainedTokenizerFast",
+        score_end: bool,
+        n_vocabulary: int | None,
+        prefix: Iterable[int] = (),
+    ) -> None:
         self._backend = tokenizer.backend_tokenizer
         self._backend.no_truncation()
         self._backend.no_padding()
@@ -128,14 +142,14 @@ class Tokeniser:
         self._tokens_per_byte = 1 if self._backend.normalizer is None else 4
 
     @property
-    def backend(self):
+    def backend(self) -> "tokenizers.Tokenizer":
         return self._backend
 
-    def most_tokens(self, text):
+    def most_tokens(self, text: str) -> int:
         """An upper bound of the number of tokens, without tokenising."""
         return len(self._prefix) + self._tokens_per_byte * len(text.encode())
 
-    def encode(self, rendered):
+    def encode(self, rendered: Rendered) -> Tokens:
         """Rendered -> Tokens; raises Unusable where the answer does not begin at a token."""
         end = self._end and self._end.match(rendered.text, rendered.answer_end)
         if not self._score_end:
@@ -147,7 +161,7 @@ class Tokeniser:
         ids, first = self._prefix + ids, first + len(self._prefix)
         begin = rendered.answer_begin - shift
         start = tail.char_to_token(begin)
-        if start is None or tail.token_to_chars(start)[0] != begin:
+        if start is None or (tail.token_to_chars(start) or (None,))[0] != begin:
             raise Unusable(SEAM)
         if first + start == 0:
             raise Unusable("nothing before the answer")
@@ -160,11 +174,11 @@ class Tokeniser:
             closing = len(tail.ids) - (tail.char_to_token(end.start(1) - shift) or len(tail.ids) - 1)
         return Tokens(ids, first + start, len(ids) - first - start - closing, end[1] if end else "")
 
-    def _encode_in_parts(self, text, answer_begin):
+    def _encode_in_parts(self, text: str, answer_begin: int) -> tuple[list[int], "tokenizers.Encoding", int, int]:
         """(ids of the text, encoding with offsets of its end, tokens before that end, characters before it).
 
-        Keeping offsets makes the tokenizer a quarter slower. Only those around the answer are needed, and an added token
-        is where tokenizers cut a text first, so that what follows has the same tokens alone.
+        Keeping offsets makes the tokenizer a quarter slower. Only those around the answer are needed, and an added
+        token is where tokenizers cut a text first, so that what follows has the same tokens alone.
         """
         cut = None
         if self._added is not None:
@@ -179,7 +193,7 @@ class Tokeniser:
         encoding = self._backend.encode(text, add_special_tokens=False)
         return encoding.ids, encoding, 0, 0
 
-    def _check(self, ids, start, answer):
+    def _check(self, ids: list[int], start: int, answer: str) -> None:
         if self._n_vocabulary is not None and max(ids) >= self._n_vocabulary:
             raise Unusable("a token id beyond the model's vocabulary", f"{max(ids)}, vocab_size {self._n_vocabulary}")
         decoded = self._backend.decode(ids[start:], skip_special_tokens=False)
@@ -188,11 +202,11 @@ class Tokeniser:
             raise Unusable("the tokens do not spell the answer", f"{decoded[:60]!r}")
 
 
-def _comparable(text):
+def _comparable(text: str) -> str:
     return unicodedata.normalize("NFKC", text).replace(" ", "")
 
 
-def _keep_white_space(backend, part):
+def _keep_white_space(backend: "tokenizers.Tokenizer", part: str) -> None:
     """Trimmed offsets would leave out a word's leading space, and so hide that a token reaches over the seam."""
     component = getattr(backend, part)
     if component is None:
@@ -203,7 +217,7 @@ def _keep_white_space(backend, part):
     setattr(backend, part, component)
 
 
-def _never_trim(node):
+def _never_trim(node: Any) -> None:  # noqa: ANN401 - any JSON
     if isinstance(node, dict):
         if "trim_offsets" in node:
             node["trim_offsets"] = False

@@ -4,28 +4,45 @@ import ctypes
 import dataclasses
 import pickle
 import signal
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy
 
-from winnow_prepare.conversations import Conversation
+from winnow_prepare.conversations import Conversation, Layouts
 from winnow_prepare.errors import Unusable
-from winnow_prepare.selection import is_outranked
+from winnow_prepare.render import Renderer
+from winnow_prepare.selection import Bounds, Limits, is_outranked
+from winnow_prepare.sources import Row
+from winnow_prepare.tokenise import Tokeniser, Tokens
 
 
 @dataclasses.dataclass
 class Worker:
     """Everything that turns a row into an example. Made once; the processes inherit it."""
 
-    layouts: object
-    renderer: object
-    tokeniser: object
+    layouts: Layouts
+    renderer: Renderer
+    tokeniser: Tokeniser
     salt: str
     split: str  # "all", "calibration" or "held-out"
     held_out_share: float
-    limits: list  # of the calibration set, then perhaps of the control set
+    limits: list[Limits]  # of the calibration set, then perhaps of the control set
     min_answer_tokens: int
     max_answer_tokens: int | None
     keeps_conversations: bool
+
+
+class Example(NamedTuple):
+    """What is told of an example beside its tokens."""
+
+    key: int
+    name: str
+    source: str
+    prompt_tokens: int
+    answer_tokens: int
+    think: str
+    end_of_turn: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +51,7 @@ class Outcome:
     reason: str = ""  # why it is not an example
     detail: str = ""
     is_error: bool = False
-    example: tuple = ()  # key, id, source, prompt tokens, answer tokens, think, end of turn
+    example: Example | None = None
     tokens: bytes = b""  # int32
     conversation: bytes = b""
     n_tokenised: int = 0
@@ -42,10 +59,10 @@ class Outcome:
 
 CUT_PRECISION = 0.98  # a cut prompt has between this share and all of the tokens that it may have
 
-_worker = None
+_worker: Worker
 
 
-def start(worker):
+def start(worker: Worker) -> None:
     """Initializer of a process. An interrupt is the parent's to handle; a parent that dies takes its workers along."""
     global _worker
     _worker = worker
@@ -54,12 +71,12 @@ def start(worker):
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
-def ready():
-    return _worker is not None
+def ready() -> bool:
+    return "_worker" in globals()
 
 
-def process(rows, bounds):
-    """list of sources.Row, bounds of each reservoir -> list of Outcome, in order. bounds: what cannot be kept anyway."""
+def process(rows: Sequence[Row], bounds: Sequence[Bounds]) -> list[Outcome]:
+    """The rows' outcomes, in order. bounds: of each reservoir, what cannot be kept anyway."""
     outcomes = []
     for row in rows:
         try:
@@ -70,18 +87,18 @@ def process(rows, bounds):
     return outcomes
 
 
-def _left_out(row, unusable, n_tokenised=0):
+def _left_out(row: Row, unusable: Unusable, n_tokenised: int = 0) -> Outcome:
     return Outcome(row.place, unusable.reason, unusable.detail, unusable.is_error, n_tokenised=n_tokenised)
 
 
-def _examine(row, conversation, bounds):
+def _examine(row: Row, conversation: Conversation, bounds: Sequence[Bounds]) -> Outcome:
     n_tokenised = 0
     try:
         _check_split(conversation)
         key = conversation.key(_worker.salt)
         if all(
             is_outranked(key, conversation.source, limits.quotas, bound)
-            for limits, bound in zip(_worker.limits, bounds)
+            for limits, bound in zip(_worker.limits, bounds, strict=True)
         ):
             raise Unusable("not drawn", is_error=False)
         rendered = _worker.renderer.render(conversation)
@@ -93,7 +110,7 @@ def _examine(row, conversation, bounds):
         _check_lengths(tokens)
     except Unusable as unusable:
         return _left_out(row, unusable, n_tokenised)
-    example = (
+    example = Example(
         key,
         conversation.example_id,
         conversation.source,
@@ -112,7 +129,7 @@ def _examine(row, conversation, bounds):
     )
 
 
-def _check_split(conversation):
+def _check_split(conversation: Conversation) -> None:
     if _worker.split == "all":
         return
     is_held_out = conversation.split_position() < _worker.held_out_share
@@ -120,11 +137,11 @@ def _check_split(conversation):
         raise Unusable("in the other split", is_error=False)
 
 
-def _too_short():
+def _too_short() -> str:
     return f"prompt under {_worker.limits[0].min_prompt_tokens} tokens"
 
 
-def _check_lengths(tokens):
+def _check_lengths(tokens: Tokens) -> None:
     if tokens.answer_tokens < _worker.min_answer_tokens:
         raise Unusable(f"answer under {_worker.min_answer_tokens} tokens", is_error=False)
     if _worker.max_answer_tokens is not None and tokens.answer_tokens > _worker.max_answer_tokens:
@@ -136,12 +153,13 @@ def _check_lengths(tokens):
     raise Unusable(f"prompt over {_worker.limits[0].max_prompt_tokens} tokens", is_error=False)
 
 
-def cut(data, most_tokens):
+def cut(data: bytes, most_tokens: int) -> tuple[bytes, int, str]:
     """A kept conversation (bytes) with the middle of its long messages removed, so that the prompt has at most
     `most_tokens`: head, tail and answer stay. Returns (tokens as bytes, answer_start, "") or (b"", 0, reason)."""
     conversation = Conversation(**pickle.loads(data))
     low, high = 0, max(len(message["content"]) for message in conversation.prompt) + 1  # fits perhaps, is too long
-    length, best, reason = min(high - 1, 4 * most_tokens), None, f"cannot be cut to {most_tokens} tokens"
+    length, reason = min(high - 1, 4 * most_tokens), f"cannot be cut to {most_tokens} tokens"
+    best: Tokens | None = None
     while low < high:
         try:
             tokens = _worker.tokeniser.encode(_worker.renderer.render(shortened(conversation, length)))
@@ -161,7 +179,7 @@ def cut(data, most_tokens):
     return numpy.array(best.ids, numpy.int32).tobytes(), best.answer_start, ""
 
 
-def shortened(conversation, length):
+def shortened(conversation: Conversation, length: int) -> Conversation:
     """Messages of the prompt longer than `length` characters lose their middle, at white space where there is some."""
     messages = []
     for message in conversation.prompt:
@@ -170,12 +188,13 @@ def shortened(conversation, length):
             head, tail = text[: (length + 1) // 2], text[len(text) - length // 2 :]
             head = head[: _last_space(head)]
             tail = tail[len(tail) - _last_space(tail[::-1]) :]
-            message = message | {"content": head + "\n" + tail}
+            message = message.copy()
+            message["content"] = head + "\n" + tail
         messages.append(message)
     return dataclasses.replace(conversation, messages=[*messages, conversation.messages[-1]])
 
 
-def _last_space(text):
+def _last_space(text: str) -> int:
     """Where to end the text so that no word is broken; its end where the last 40 characters have no white space."""
     for place in range(len(text) - 1, max(-1, len(text) - 41), -1):
         if text[place].isspace():

@@ -32,7 +32,8 @@ DEEPSEEK_ENDS = {"bos_token": "<｜begin▁of▁sentence｜>", "eos_token": "<�
 
 
 def write_word_marker_tokenizer(path):
-    """A small vocabulary that marks beginnings of words, as SentencePiece's do, with bytes for what it does not know."""
+    """A small vocabulary that marks beginnings of words, as SentencePiece's do, with bytes for what it does not
+    know."""
     from tokenizers import Tokenizer, decoders, models, normalizers, trainers
 
     tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
