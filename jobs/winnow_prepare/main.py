@@ -2,36 +2,38 @@
 
 import collections
 import functools
-import io
 import json
 import os
 import pathlib
 import signal
 import statistics
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy
 
-from winnow_prepare import __version__, responses, summary, writer
+from winnow_prepare import __version__, responses, streams, summary, writer
 from winnow_prepare import options as command_line
 from winnow_prepare.conversations import Layouts
 from winnow_prepare.errors import ExitCode, Failure
 from winnow_prepare.options import Options
 from winnow_prepare.pool import Pool
 from winnow_prepare.progress import Progress
-from winnow_prepare.render import RawRenderer, Renderer, TemplateRenderer, find_template
+from winnow_prepare.render import RawRenderer, Renderer, TemplateRenderer
 from winnow_prepare.selection import Bounds, Candidate, Limits, Reservoir
 from winnow_prepare.sources import Reader, Row, find_files
+from winnow_prepare.template import TOO_SLOW, find_template
 from winnow_prepare.tokenise import SEAM, Tokeniser, load_tokenizer, special_prefix, tokenizer_sha256, vocabulary_size
+from winnow_prepare.whole_file import check_output
 from winnow_prepare.work import Outcome, Worker
 
 if TYPE_CHECKING:
     import tokenizers
 
 FIRST_ERRORS = 5
+MOST_SLOW = 3  # rows that the template takes too long for; the next ones would be no faster
 Files = dict[pathlib.Path, tuple[writer.Attributes, list[writer.Example]]]
 
 
@@ -48,15 +50,17 @@ def _make_worker(options: Options, limits: list[Limits]) -> tuple[Worker, dict[s
         tokenizer, not options.no_end_of_turn, n_vocabulary, special_prefix(tokenizer) if options.raw else ()
     )
     renderer: Renderer
+    words: Collection[str] = ()
     if options.raw:
         renderer = RawRenderer(options.separator, str(tokenizer.eos_token or ""))
     else:
         template = find_template(tokenizer, options.template, options.model)
         attributes["template_sha256"] = writer.sha256(template)
         renderer = TemplateRenderer(tokenizer, template, options.think, options.template_arg, options.date)
+        words = renderer.words
     system = {"keep": None, "none": ""}.get(options.system, options.system)
     worker = Worker(
-        layouts=Layouts(options.field, options.every_turn, system),
+        layouts=Layouts(options.field, options.every_turn, system, words),
         renderer=renderer,
         tokeniser=tokeniser,
         salt=f"draw {options.seed}",
@@ -91,6 +95,7 @@ class Draw:
         self.reservoirs = [Reservoir(limit) for limit in limits]
         self.left_out: collections.Counter[str] = collections.Counter()
         self.first_errors: list[tuple[str, str, str]] = []
+        self.unused: collections.Counter[str] = collections.Counter()
         self.n_examples = self.n_tokens = 0
         self._for_now = 0
 
@@ -100,6 +105,7 @@ class Draw:
     def take(self, outcome: Outcome) -> None:
         self.n_examples += 1
         self.n_tokens += outcome.n_tokenised
+        self.unused.update(outcome.unused)
         if not outcome.example:
             self._leave_out(outcome)
             return
@@ -123,6 +129,10 @@ class Draw:
             if len(self.first_errors) < FIRST_ERRORS:
                 self.first_errors.append((outcome.place, outcome.reason, outcome.detail[:200]))
         self.left_out[outcome.reason] += 1
+        if self.left_out[TOO_SLOW] == MOST_SLOW:
+            raise Failure(
+                ExitCode.BAD_DATA, f"{outcome.place}: {TOO_SLOW}, as with {MOST_SLOW - 1} rows before: {outcome.detail}"
+            )
 
     def choose(self) -> list[list[Candidate]]:
         """Kept candidates of each reservoir; the others are counted."""
@@ -177,6 +187,8 @@ def _report(draw: Draw, kept: Sequence[Candidate], options: Options, progress: P
         "answer_tokens": [min(answers), int(statistics.median(answers)), max(answers)],
         "end_of_turn": summary.counts(candidate.end_of_turn for candidate in kept),
         "think": summary.counts(candidate.think for candidate in kept),
+        "tool_calls": summary.counts(candidate.tool_calls for candidate in kept if candidate.tool_calls),
+        "unused_columns": summary.counts(draw.unused.elements()),
         "sources": summary.counts(candidate.source for candidate in kept),
         "tokenised": draw.n_tokens,
         "seconds": progress.seconds,
@@ -187,6 +199,7 @@ def _report(draw: Draw, kept: Sequence[Candidate], options: Options, progress: P
 def _attributes(options: Options, common: dict[str, str], report: summary.Report) -> dict[str, str | int]:
     filters: dict[str, object] = command_line.settings(options) | {
         "think_effect": report["think"],
+        "tool_calls_effect": report["tool_calls"],
         "end_of_turn_token": report["end_of_turn"],
     }
     return {
@@ -211,7 +224,7 @@ def prepare(options: Options) -> None:
     outputs = [options.out] + ([options.control_short] if options.control_short else [])
     inputs = find_files(options.input)
     for path in outputs:
-        writer.check_output(path, options.force, inputs)
+        check_output(path, options.force, [*inputs, *options.other_inputs()], options.model)
     spool = writer.Spool(options.out.parent)
     reader = Reader(inputs)
     limits = _limits(options)
@@ -251,16 +264,7 @@ def prepare(options: Options) -> None:
                 "prompt_tokens": [min(e.answer_start for e in examples), max(e.answer_start for e in examples)],
             }
     writer.write(files)
-    try:
-        _print(report, files, worker.tokeniser.backend, options)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise Failure(
-            ExitCode.IO_ERROR,
-            f"{', '.join(map(str, files))}: written, but not the summary on standard output: {error.strerror}",
-        ) from error
+    streams.say(_as_text(report, files, worker.tokeniser.backend, options), files)
 
 
 def _counted(rows: Iterable[Row], progress: Progress) -> Iterator[Row]:
@@ -269,35 +273,19 @@ def _counted(rows: Iterable[Row], progress: Progress) -> Iterator[Row]:
         yield row
 
 
-def _print(report: summary.Report, files: Files, backend: "tokenizers.Tokenizer", options: Options) -> None:
+def _as_text(report: summary.Report, files: Files, backend: "tokenizers.Tokenizer", options: Options) -> str:
     if options.json:
-        print(json.dumps(report, ensure_ascii=False))
-        return
-    print(summary.as_text(report))
+        return json.dumps(report, ensure_ascii=False)
+    text = summary.as_text(report)
     if "control" in report:
         low, high = report["control"]["prompt_tokens"]
-        print(
-            f"Control: {report['control']['kept']} examples, prompts of {low} to {high} tokens"
-            + "".join(f"; {count} left out: {reason}" for reason, count in report["control"]["left_out"].items())
+        text += f"\nControl: {report['control']['kept']} examples, prompts of {low} to {high} tokens" + "".join(
+            f"; {count} left out: {reason}" for reason, count in report["control"]["left_out"].items()
         )
     first = files[options.out][1][0]
     ids = numpy.frombuffer(first.load(), numpy.int32).tolist()
-    print("\n" + summary.first_example(first.name, ids, first.answer_start, backend))
-    print("\nWritten: " + ", ".join(map(str, files)))
-
-
-def _open_standard_streams() -> None:
-    """A stream that the caller closed goes nowhere; without this the next file would get its number, and its text."""
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_RDWR), number)
-    sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8", closefd=False)
-    sys.stderr = sys.stderr or os.fdopen(2, "w", encoding="utf-8", closefd=False)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    text += "\n\n" + summary.first_example(first.name, ids, first.answer_start, backend)
+    return text + "\n\nWritten: " + ", ".join(map(str, files))
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
@@ -306,12 +294,11 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code."""
-    _open_standard_streams()
+    streams.open_standard_streams()
     asked_by = os.environ.get("WINNOW_VERSION", __version__)
     if asked_by != __version__:
-        print(
-            f"winnow-prepare: is version {__version__}, but winnow is {asked_by}: install both from the same sources",
-            file=sys.stderr,
+        streams.note(
+            f"winnow-prepare: is version {__version__}, but winnow is {asked_by}: install both from the same sources"
         )
     signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
@@ -321,6 +308,12 @@ def main(arguments: list[str] | None = None) -> int:
             responses.decode(options.decode_responses, options)
         else:
             prepare(options)
+    except SystemExit as ended:  # by --help or --version
+        try:
+            streams.flush_output()
+        except OSError as error:
+            _leave(ExitCode.IO_ERROR, f"standard output: {error.strerror}")
+        return int(ended.code or ExitCode.DONE)
     except Failure as failure:
         _leave(failure.code, failure)
     except _Interrupted:
@@ -343,5 +336,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _leave(code: ExitCode, message: object) -> NoReturn:
     """Ends the process at once: files are closed or have no name, and workers may have been killed (pool.py)."""
-    print(f"winnow: prepare: {message}", file=sys.stderr, flush=True)
+    streams.note(f"winnow: prepare: {message}")
     os._exit(int(code))

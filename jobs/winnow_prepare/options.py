@@ -16,8 +16,9 @@ DESCRIPTION = """Conversations to a calibration file: the answers of long prompt
 tokenizer and chat template. Shows exactly which tokens will be scored."""
 
 EPILOG = """Rows are told by their columns: messages (LongAlign; ShareGPT's conversations too), prompt and answer
-(fusang), haystack_sessions, question and answer (LongMemEval), context, question and answer, text and answer. Other
-names: --field.
+(fusang), haystack_sessions, question and answer (LongMemEval), context, question and answer, instruction, input and
+output (Alpaca), text and answer. Other names: --field. What no column is found for is named in the summary; a row whose
+context or input would be left out of the prompt is refused.
 
 Exit codes: 0 done, 64 flags, 65 bad data, 66 input missing, 69 Python packages missing, 71 out of memory, 73 cannot
 create output, 74 I/O error, 75 interrupted (nothing was written).
@@ -35,6 +36,7 @@ RESERVED = {
     "add_generation_prompt",
     "continue_final_message",
     "sanitize_control_tokens",
+    "strftime_now",
     "tokenize",
     "padding",
     "truncation",
@@ -81,6 +83,10 @@ class Options(argparse.Namespace):
     control_tokens: int
     processes: int
     json: bool
+
+    def other_inputs(self) -> list[pathlib.Path]:
+        """Files that are read beside the data and the model."""
+        return [pathlib.Path(path) for path in (self.template, self.config) if path is not None]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -139,6 +145,13 @@ def _pair(text: str) -> tuple[str, str]:
     return name, value
 
 
+def _field(text: str) -> tuple[str, str]:
+    name, separator, column = _text(text).partition("=")
+    if not (name and separator):
+        raise argparse.ArgumentTypeError(f"'{text}' is not NAME=COLUMN")
+    return name, column
+
+
 def _date(text: str) -> datetime.date:
     try:
         return datetime.date.fromisoformat(text)
@@ -173,11 +186,12 @@ def _reading(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("reading")
     group.add_argument(
         "--field",
-        type=_pair,
+        type=_field,
         action="append",
         default=[],
         metavar="NAME=COLUMN",
-        help=f"where to find a field; NAME is one of {', '.join(COLUMNS)}; COLUMN may be a path a.b",
+        help=f"where to find a field; NAME is one of {', '.join(COLUMNS)}; COLUMN may be a path a.b, a.0 the first of "
+        "a list, and nothing (NAME=) means that there is no such field",
     )
     group.add_argument(
         "--every-turn", action="store_true", help="each turn of the assistant is an answer (default: the last one)"
@@ -358,7 +372,7 @@ def parse(arguments: list[str]) -> Options:
     quotas: list[tuple[str, str]] = options.quota  # type: ignore[assignment]  # pairs until here
     template_arguments: list[tuple[str, str]] = options.template_arg  # type: ignore[assignment]
     options.quota = {name: _quota(name, value) for name, value in quotas}
-    options.template_arg = {name: _json(value) for name, value in template_arguments}
+    options.template_arg = {name: _json(name, value) for name, value in template_arguments}
     for name in options.template_arg.keys() & RESERVED:
         raise Failure(ExitCode.USAGE, f"--template-arg {name}: is not the caller's to set")
     return options
@@ -371,11 +385,16 @@ def _quota(name: str, value: str) -> int:
         raise Failure(ExitCode.USAGE, f"--quota {name}: {error}") from error
 
 
-def _json(value: str) -> object:
+def _json(name: str, value: str) -> object:
     try:
-        return json.loads(value)
-    except ValueError:
+        found: object = json.loads(value)
+    except (ValueError, RecursionError):
         return value  # a plain word is a string
+    try:
+        _text(json.dumps(found, ensure_ascii=False))
+    except argparse.ArgumentTypeError as error:
+        raise Failure(ExitCode.USAGE, f"--template-arg {name}: {error}") from error
+    return found
 
 
 def _with_config(arguments: list[str]) -> list[str]:

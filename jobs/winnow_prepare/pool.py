@@ -4,6 +4,7 @@ import collections
 import concurrent.futures
 import concurrent.futures.process
 import multiprocessing
+import signal
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -26,13 +27,18 @@ LAG = 64
 
 class Pool:
     def __init__(self, worker: work.Worker, processes: int) -> None:
+        self._board = work.Board(processes)
         self._executor = concurrent.futures.ProcessPoolExecutor(
-            processes, mp_context=multiprocessing.get_context("fork"), initializer=work.start, initargs=(worker,)
+            processes,
+            mp_context=multiprocessing.get_context("fork"),
+            initializer=work.start,
+            initargs=(worker, self._board),
         )
         with warnings.catch_warnings():
             # Python 3.12 warns of forks beside threads; these are numpy's, which no worker uses.
             warnings.simplefilter("ignore", DeprecationWarning)
             self.wait(self._executor.submit(work.ready))
+        self._processes = list(self._executor._processes.values())
 
     def map(self, rows: Iterable[Row], bounds: Callable[[], Sequence[Bounds]]) -> Iterator[list[work.Outcome]]:
         """Yields the outcomes of batch after batch. bounds(): what the reservoirs can no longer take."""
@@ -49,15 +55,24 @@ class Pool:
         futures = [self._executor.submit(work.cut, data, most_tokens) for data in conversations]
         return [self.wait(future) for future in futures]
 
-    @staticmethod
-    def wait(future: Future[Result]) -> Result:
+    def wait(self, future: Future[Result]) -> Result:
         try:
             return future.result()
         except concurrent.futures.process.BrokenProcessPool as error:
             raise Failure(
                 ExitCode.OUT_OF_MEMORY,
-                "a worker process was killed, perhaps for want of memory; try fewer by --processes",
+                f"a worker process was killed{self._place_of_death()}, perhaps for want of memory; try fewer by "
+                "--processes, or leave that row out",
             ) from error
+
+    def _place_of_death(self) -> str:
+        """Of the process that ended by itself; the executor then ends the others by SIGTERM."""
+        for process in self._processes:
+            process.join(timeout=5)
+            if process.exitcode not in (None, 0, -signal.SIGTERM) and process.pid is not None:
+                place = self._board.place_of(process.pid)
+                return f" at {place}" if place else ""
+        return ""
 
     def __enter__(self) -> "Pool":
         return self

@@ -4,6 +4,7 @@ import sys
 import time
 
 from winnow_prepare.sources import Reader
+from winnow_prepare.streams import note
 
 LOG_SECONDS = 30
 
@@ -30,16 +31,11 @@ class Progress:
             f"winnow prepare: {self.n_rows} rows, {share:.0%} of {self._reader.bytes_total / 1e6:.0f} MB, "
             f"{n_kept} kept, {self.n_tokens / 1e6:.1f} M tokens at {self.n_tokens / 1e6 / self.seconds:.2f} M/s{left}"
         )
-        print(
-            f"\r{line}\x1b[K" if self._terminal else line,
-            end="" if self._terminal else "\n",
-            file=sys.stderr,
-            flush=True,
-        )
+        note(f"\r{line}\x1b[K" if self._terminal else line, end="" if self._terminal else "\n")
 
     def clear(self) -> None:
         if self._terminal:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            note("\r\x1b[K", end="")
 
 
 def _duration(seconds: float) -> str:

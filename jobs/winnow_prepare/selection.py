@@ -18,6 +18,7 @@ class Candidate:
     answer_tokens: int  # scored, end of turn included
     think: str
     end_of_turn: str
+    tool_calls: str
     spool: tuple[int, int, int, int]  # where the tokens are: offset, count; then offset, bytes of the conversation
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 HEAD_TOKENS, TAIL_TOKENS, ANSWER_TOKENS, SEAM_TOKENS = 60, 60, 120, 6
 BAR = 40
+COLUMNS_SHOWN = 12
 
 
 class Control(TypedDict):
@@ -36,6 +37,8 @@ class Report(TypedDict):
     answer_tokens: list[int]  # fewest, median, most
     end_of_turn: dict[str, int]
     think: dict[str, int]
+    tool_calls: dict[str, int]
+    unused_columns: dict[str, int]  # rows whose text in that column is in no example
     sources: dict[str, int]
     tokenised: int
     seconds: float
@@ -72,12 +75,22 @@ def as_text(report: Report) -> str:
     lines += ["", f"Answers: {low} to {high} scored tokens, median {middle}; " + _end_of_turn(report)]
     for kind, count in report["think"].items():
         lines.append(f"Think: {kind} ({count} examples)")
+    for kind, count in report["tool_calls"].items():
+        lines.append(f"Tools: {kind} ({count} examples)")
+    if report["unused_columns"]:
+        lines.append(f"Columns that nothing uses: {_unused(report['unused_columns'])}; --field says otherwise")
     if len(report["sources"]) > 1:
         lines.append("Sources: " + ", ".join(f"{name} {count}" for name, count in report["sources"].items()))
     tokens, seconds = report["tokenised"], report["seconds"]
     cost = f", {seconds / tokens * 1e6:.2f} s per million on {report['processes']} processes" if tokens else ""
     lines.append(f"Tokenised {tokens / 1e6:.2f} M tokens in {seconds:.1f} s{cost}")
     return "\n".join(lines)
+
+
+def _unused(columns: dict[str, int]) -> str:
+    shown = [f"{visible(name)} ({rows} rows)" for name, rows in list(columns.items())[:COLUMNS_SHOWN]]
+    more = len(columns) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")
 
 
 def _end_of_turn(report: Report) -> str:

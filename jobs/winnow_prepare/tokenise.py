@@ -2,17 +2,19 @@
 
 import dataclasses
 import hashlib
+import importlib.metadata
 import json
 import os
 import pathlib
 import re
-import sys
 import unicodedata
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from winnow_prepare.errors import ExitCode, Failure, Unusable
 from winnow_prepare.render import Rendered
+from winnow_prepare.streams import note
+from winnow_prepare.token_bound import TokenBound
 
 if TYPE_CHECKING:
     import tokenizers
@@ -21,6 +23,15 @@ if TYPE_CHECKING:
 SEAM = "no token begins where the answer begins"
 NEAR_CHARACTERS = 20000  # how far before the answer an added token is looked for
 PROBE = "It's  a probe:\n\n\t1234 naïve Straße, don't 你好 <x>\n"
+
+
+# Vocabularies that Transformers converts, and the packages that it needs for them.
+CONVERTIBLE = {
+    "tokenizer.model*": ("sentencepiece", "protobuf"),
+    "*.model": ("sentencepiece", "protobuf"),
+    "tekken.json": ("mistral-common",),
+    "*.tiktoken": ("tiktoken",),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +48,7 @@ def load_tokenizer(model: pathlib.Path) -> "PreTrainedTokenizerFast":
         raise Failure(
             ExitCode.NO_INPUT, f"{model}: no such directory; --model is a checkpoint as Hugging Face stores it"
         )
+    _check_files(model)
     os.environ.update(
         HF_HUB_OFFLINE="1",
         TRANSFORMERS_OFFLINE="1",
@@ -66,6 +78,38 @@ def load_tokenizer(model: pathlib.Path) -> "PreTrainedTokenizerFast":
     return tokenizer
 
 
+def _check_files(model: pathlib.Path) -> None:
+    """Says which file is missing, and what makes it, where Transformers would guess."""
+    if (model / "tokenizer.json").exists():
+        return
+    for pattern, packages in CONVERTIBLE.items():
+        found = next(iter(sorted(model.glob(pattern))), None)
+        missing = [name for name in packages if not _is_installed(name)]
+        if found is not None and missing:
+            wanted = " and ".join(missing)
+            raise Failure(
+                ExitCode.NO_INPUT,
+                f"{model}: there is no tokenizer.json, only {found.name}, which this Python cannot convert: install "
+                f"{wanted}, or make the file where they are: python3 -c 'from transformers import AutoTokenizer as A; "
+                'A.from_pretrained("DIR").save_pretrained("DIR")\'',
+            )
+        if found is not None:
+            return
+    if not ((model / "vocab.json").exists() or (model / "vocab.txt").exists()):
+        raise Failure(
+            ExitCode.NO_INPUT,
+            f"{model}: there is no tokenizer.json, nor another file of a tokenizer; download the checkpoint with it",
+        )
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        importlib.metadata.distribution(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
 def _compare_with_file(tokenizer: "PreTrainedTokenizerFast", path: pathlib.Path) -> None:
     """Says when Transformers tokenises in another way than tokenizer.json does, as it does where the class named in
     tokenizer_config.json is the wrong one: programs that read the file alone would feed the model other tokens."""
@@ -78,10 +122,9 @@ def _compare_with_file(tokenizer: "PreTrainedTokenizerFast", path: pathlib.Path)
     except Exception as error:  # tokenizers throws plain Exception
         raise Failure(ExitCode.BAD_DATA, f"{path}: {' '.join(str(error).split())[:300]}") from error
     if alone != tokenizer(PROBE, add_special_tokens=False)["input_ids"]:
-        print(
+        note(
             f"winnow prepare: warning: Transformers makes other tokens than {path} alone (class "
-            f"{type(tokenizer).__name__}); Transformers' are used",
-            file=sys.stderr,
+            f"{type(tokenizer).__name__}); Transformers' are used"
         )
 
 
@@ -138,6 +181,7 @@ class Tokeniser:
         longest_first = sorted(map(re.escape, added), key=len, reverse=True)
         self._added = re.compile("|".join(longest_first)) if added else None
         self._end = re.compile(r"\s*(" + "|".join(longest_first) + ")") if added else None
+        self.bound = TokenBound(self._backend)
         # At most one token for each byte; a normalizer may make a text longer.
         self._tokens_per_byte = 1 if self._backend.normalizer is None else 4
 

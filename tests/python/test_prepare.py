@@ -357,8 +357,9 @@ def test_standard_streams_that_are_closed_or_full(model, tmp_path):
     out = tmp_path / "out.h5"
     command = launch.command(["prepare", "--model", model, *LIMITS, "--input", rows, "--out", out, "--force"])
     for redirection, code, error in (
-        (">&-", 0, ""),
-        (">&- 2>&-", 0, ""),
+        (">&-", 74, f"winnow: prepare: {out}: written, but not the summary on standard output: it is closed"),
+        (">&- 2>&-", 74, ""),
+        ("> /dev/full 2> /dev/full", 74, ""),
         ("| true", 0, ""),
         ("> /dev/full", 74, f"winnow: prepare: {out}: written, but not the summary"),
     ):
