@@ -3,9 +3,10 @@
 import os
 import signal
 import sys
+from types import FrameType
 
 
-def _interrupt(*_):
+def _interrupt(number: int, frame: FrameType | None) -> None:
     """Until main() has its own: the imports take a second, in which an interrupt would print where Python was."""
     os.write(2, b"winnow: prepare: interrupted, nothing was written; the same command begins anew\n")
     os._exit(75)  # ExitCode.INTERRUPTED

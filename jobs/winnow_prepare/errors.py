@@ -21,7 +21,7 @@ class ExitCode(enum.IntEnum):
 class Failure(Exception):
     """Ends the program: what, where, what to do."""
 
-    def __init__(self, code, message):
+    def __init__(self, code: ExitCode, message: str) -> None:
         super().__init__(message)
         self.code = code
 
@@ -32,7 +32,7 @@ class Unusable(Exception):
     Filters (a prompt that is too short) are no errors: `is_error` False, and --strict lets them pass.
     """
 
-    def __init__(self, reason, detail="", is_error=True):
+    def __init__(self, reason: str, detail: str = "", is_error: bool = True) -> None:
         super().__init__(reason)
         self.reason = reason
         self.detail = detail

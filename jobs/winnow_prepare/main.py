@@ -1,34 +1,47 @@
 """The program: options, the stream of rows through the workers into the reservoirs, the files, the summary."""
 
 import collections
+import functools
 import json
 import os
+import pathlib
 import signal
 import statistics
 import sys
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy
 
-from winnow_prepare import __version__, responses, summary, writer
+from winnow_prepare import __version__, responses, streams, summary, writer
 from winnow_prepare import options as command_line
 from winnow_prepare.conversations import Layouts
 from winnow_prepare.errors import ExitCode, Failure
+from winnow_prepare.options import Options
 from winnow_prepare.pool import Pool
 from winnow_prepare.progress import Progress
-from winnow_prepare.render import RawRenderer, TemplateRenderer, find_template
-from winnow_prepare.selection import Candidate, Limits, Reservoir
-from winnow_prepare.sources import Reader, find_files
+from winnow_prepare.render import RawRenderer, Renderer, TemplateRenderer
+from winnow_prepare.selection import Bounds, Candidate, Limits, Reservoir
+from winnow_prepare.sources import Reader, Row, find_files
+from winnow_prepare.template import TOO_SLOW, find_template
 from winnow_prepare.tokenise import SEAM, Tokeniser, load_tokenizer, special_prefix, tokenizer_sha256, vocabulary_size
-from winnow_prepare.work import Worker
+from winnow_prepare.whole_file import check_output
+from winnow_prepare.work import Outcome, Worker
+
+if TYPE_CHECKING:
+    import tokenizers
 
 FIRST_ERRORS = 5
+MOST_SLOW = 3  # rows that the template takes too long for; the next ones would be no faster
+Files = dict[pathlib.Path, tuple[writer.Attributes, list[writer.Example]]]
 
 
 class _Interrupted(BaseException):
     """SIGINT or SIGTERM; not an Exception, so that nothing on the way takes it for a failure of its own."""
 
 
-def _make_worker(options, limits):
+def _make_worker(options: Options, limits: list[Limits]) -> tuple[Worker, dict[str, str]]:
     """(Worker, attributes of the file that name tokenizer and template)."""
     n_vocabulary = vocabulary_size(options.model)
     tokenizer = load_tokenizer(options.model)
@@ -36,15 +49,18 @@ def _make_worker(options, limits):
     tokeniser = Tokeniser(
         tokenizer, not options.no_end_of_turn, n_vocabulary, special_prefix(tokenizer) if options.raw else ()
     )
+    renderer: Renderer
+    words: Collection[str] = ()
     if options.raw:
-        renderer = RawRenderer(options.separator, tokenizer.eos_token or "")
+        renderer = RawRenderer(options.separator, str(tokenizer.eos_token or ""))
     else:
         template = find_template(tokenizer, options.template, options.model)
         attributes["template_sha256"] = writer.sha256(template)
         renderer = TemplateRenderer(tokenizer, template, options.think, options.template_arg, options.date)
+        words = renderer.words
     system = {"keep": None, "none": ""}.get(options.system, options.system)
     worker = Worker(
-        layouts=Layouts(options.field, options.every_turn, system),
+        layouts=Layouts(options.field, options.every_turn, system, words),
         renderer=renderer,
         tokeniser=tokeniser,
         salt=f"draw {options.seed}",
@@ -58,11 +74,11 @@ def _make_worker(options, limits):
     return worker, attributes
 
 
-def _cuts(options):
+def _cuts(options: Options) -> bool:
     return options.control_short is not None and options.control_from == "cut"
 
 
-def _limits(options):
+def _limits(options: Options) -> list[Limits]:
     found = [
         Limits(options.count, options.min_prompt_tokens, options.max_prompt_tokens, options.length_bins, options.quota)
     ]
@@ -74,35 +90,34 @@ def _limits(options):
 class Draw:
     """The pass over the input: outcomes into reservoirs, counts by reason."""
 
-    def __init__(self, limits, spool, strict):
+    def __init__(self, limits: Sequence[Limits], spool: writer.Spool, strict: bool) -> None:
         self._limits, self._spool, self._strict = limits, spool, strict
         self.reservoirs = [Reservoir(limit) for limit in limits]
-        self.left_out = collections.Counter()
-        self.first_errors = []
+        self.left_out: collections.Counter[str] = collections.Counter()
+        self.first_errors: list[tuple[str, str, str]] = []
+        self.unused: collections.Counter[str] = collections.Counter()
         self.n_examples = self.n_tokens = 0
         self._for_now = 0
 
-    def bounds(self):
+    def bounds(self) -> list[Bounds]:
         return [reservoir.bounds() for reservoir in self.reservoirs]
 
-    def take(self, outcome):
+    def take(self, outcome: Outcome) -> None:
         self.n_examples += 1
         self.n_tokens += outcome.n_tokenised
+        self.unused.update(outcome.unused)
         if not outcome.example:
             self._leave_out(outcome)
             return
-        key, name, source, prompt_tokens, answer_tokens, think, end_of_turn = outcome.example
-        number = next(i for i, limit in enumerate(self._limits) if limit.holds(prompt_tokens))
+        number = next(i for i, limit in enumerate(self._limits) if limit.holds(outcome.example.prompt_tokens))
         position = (*self._spool.append(outcome.tokens), *self._spool.append(outcome.conversation))
-        verdict = self.reservoirs[number].add(
-            Candidate(key, name, source, prompt_tokens, answer_tokens, think, end_of_turn, position)
-        )
+        verdict = self.reservoirs[number].add(Candidate(*outcome.example, position))
         if verdict == "kept":
             self._for_now += 1
         else:
             self.left_out["duplicate prompt" if verdict == "duplicate" else verdict] += 1
 
-    def _leave_out(self, outcome):
+    def _leave_out(self, outcome: Outcome) -> None:
         if outcome.is_error:
             if self._strict:
                 raise Failure(
@@ -114,8 +129,12 @@ class Draw:
             if len(self.first_errors) < FIRST_ERRORS:
                 self.first_errors.append((outcome.place, outcome.reason, outcome.detail[:200]))
         self.left_out[outcome.reason] += 1
+        if self.left_out[TOO_SLOW] == MOST_SLOW:
+            raise Failure(
+                ExitCode.BAD_DATA, f"{outcome.place}: {TOO_SLOW}, as with {MOST_SLOW - 1} rows before: {outcome.detail}"
+            )
 
-    def choose(self):
+    def choose(self) -> list[list[Candidate]]:
         """Kept candidates of each reservoir; the others are counted."""
         chosen = [reservoir.choose() for reservoir in self.reservoirs]
         others = self._for_now - sum(map(len, chosen))
@@ -124,33 +143,38 @@ class Draw:
         return chosen
 
 
-def _examples(candidates, spool):
-    """What writer.write takes; tokens are read when they are written."""
+def _examples(candidates: Sequence[Candidate], spool: writer.Spool) -> list[writer.Example]:
+    """Tokens are read when they are written."""
     return [
-        (
+        writer.Example(
             name,
             candidate.source,
             candidate.spool[1] // 4,
-            lambda spool_place=candidate.spool[:2]: spool.read(*spool_place),
+            functools.partial(spool.read, *candidate.spool[:2]),
             candidate.prompt_tokens,
         )
-        for name, candidate in zip(writer.unique_ids(candidates), candidates)
+        for name, candidate in zip(writer.unique_ids(candidates), candidates, strict=True)
     ]
 
 
-def _cut_examples(pool, candidates, spool, most_tokens):
+def _cut_examples(
+    pool: Pool, candidates: Sequence[Candidate], spool: writer.Spool, most_tokens: int
+) -> tuple[list[writer.Example], dict[str, int]]:
     """([examples], {reason: count}): the control that is cut from the same examples, under their ids."""
     results = pool.cut((spool.read(*candidate.spool[2:]) for candidate in candidates), most_tokens)
-    examples, failed = [], collections.Counter()
-    for name, candidate, (tokens, start, reason) in zip(writer.unique_ids(candidates), candidates, results):
+    examples: list[writer.Example] = []
+    failed: collections.Counter[str] = collections.Counter()
+    names = writer.unique_ids(candidates)
+    for name, candidate, (tokens, start, reason) in zip(names, candidates, results, strict=True):
         if reason:
             failed[reason] += 1
         else:
-            examples.append((name, candidate.source, len(tokens) // 4, lambda tokens=tokens: tokens, start))
+            load = functools.partial(bytes, tokens)
+            examples.append(writer.Example(name, candidate.source, len(tokens) // 4, load, start))
     return examples, failed
 
 
-def _report(draw, kept, options, progress):
+def _report(draw: Draw, kept: Sequence[Candidate], options: Options, progress: Progress) -> summary.Report:
     answers = [candidate.answer_tokens for candidate in kept]
     return {
         "rows": progress.n_rows,
@@ -163,6 +187,8 @@ def _report(draw, kept, options, progress):
         "answer_tokens": [min(answers), int(statistics.median(answers)), max(answers)],
         "end_of_turn": summary.counts(candidate.end_of_turn for candidate in kept),
         "think": summary.counts(candidate.think for candidate in kept),
+        "tool_calls": summary.counts(candidate.tool_calls for candidate in kept if candidate.tool_calls),
+        "unused_columns": summary.counts(draw.unused.elements()),
         "sources": summary.counts(candidate.source for candidate in kept),
         "tokenised": draw.n_tokens,
         "seconds": progress.seconds,
@@ -170,19 +196,21 @@ def _report(draw, kept, options, progress):
     }
 
 
-def _attributes(options, common, report):
-    filters = command_line.settings(options) | {
+def _attributes(options: Options, common: dict[str, str], report: summary.Report) -> dict[str, str | int]:
+    filters: dict[str, object] = command_line.settings(options) | {
         "think_effect": report["think"],
+        "tool_calls_effect": report["tool_calls"],
         "end_of_turn_token": report["end_of_turn"],
     }
-    return common | {
+    return {
+        **common,
         "filters": json.dumps(filters, sort_keys=True, ensure_ascii=False),
         "seed": options.seed,
         "created_by": f"winnow-prepare {__version__}",
     }
 
 
-def _nothing_kept(draw, options):
+def _nothing_kept(draw: Draw, options: Options) -> Failure:
     counted = ", ".join(f"{count} {reason}" for reason, count in draw.left_out.most_common(4))
     first = "; first: " + ": ".join(filter(None, draw.first_errors[0])) if draw.first_errors else ""
     hint = "; --separator says what stands between prompt and answer" if SEAM in draw.left_out and options.raw else ""
@@ -192,11 +220,11 @@ def _nothing_kept(draw, options):
     )
 
 
-def prepare(options):
+def prepare(options: Options) -> None:
     outputs = [options.out] + ([options.control_short] if options.control_short else [])
     inputs = find_files(options.input)
     for path in outputs:
-        writer.check_output(path, options.force, inputs)
+        check_output(path, options.force, [*inputs, *options.other_inputs()], options.model)
     spool = writer.Spool(options.out.parent)
     reader = Reader(inputs)
     limits = _limits(options)
@@ -214,7 +242,8 @@ def prepare(options):
         if not chosen[0]:
             raise _nothing_kept(draw, options)
         report = _report(draw, chosen[0], options, progress)
-        files = {options.out: (_attributes(options, common, report), _examples(chosen[0], spool))}
+        attributes = _attributes(options, common, report)
+        files: Files = {options.out: (attributes, _examples(chosen[0], spool))}
         if options.control_short:
             examples, failed = (
                 _cut_examples(pool, chosen[0], spool, options.control_tokens)
@@ -228,80 +257,63 @@ def prepare(options):
                     f"{options.control_tokens} tokens or fewer"
                     + "".join(f"; {count} {reason}" for reason, count in failed.items()),
                 )
-            files[options.control_short] = (files[options.out][0], examples)
+            files[options.control_short] = (attributes, examples)
             report["control"] = {
                 "kept": len(examples),
                 "left_out": dict(failed),
-                "prompt_tokens": [min(e[4] for e in examples), max(e[4] for e in examples)],
+                "prompt_tokens": [min(e.answer_start for e in examples), max(e.answer_start for e in examples)],
             }
     writer.write(files)
-    try:
-        _print(report, files, worker.tokeniser.backend, options)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise Failure(
-            ExitCode.IO_ERROR,
-            f"{', '.join(map(str, files))}: written, but not the summary on standard output: {error.strerror}",
-        ) from error
+    streams.say(_as_text(report, files, worker.tokeniser.backend, options), files)
 
 
-def _counted(rows, progress):
+def _counted(rows: Iterable[Row], progress: Progress) -> Iterator[Row]:
     for row in rows:
         progress.n_rows += 1
         yield row
 
 
-def _print(report, files, backend, options):
+def _as_text(report: summary.Report, files: Files, backend: "tokenizers.Tokenizer", options: Options) -> str:
     if options.json:
-        print(json.dumps(report, ensure_ascii=False))
-        return
-    print(summary.as_text(report))
+        return json.dumps(report, ensure_ascii=False)
+    text = summary.as_text(report)
     if "control" in report:
         low, high = report["control"]["prompt_tokens"]
-        print(
-            f"Control: {report['control']['kept']} examples, prompts of {low} to {high} tokens"
-            + "".join(f"; {count} left out: {reason}" for reason, count in report["control"]["left_out"].items())
+        text += f"\nControl: {report['control']['kept']} examples, prompts of {low} to {high} tokens" + "".join(
+            f"; {count} left out: {reason}" for reason, count in report["control"]["left_out"].items()
         )
-    name, _, _, load, start = files[options.out][1][0]
-    print("\n" + summary.first_example(name, numpy.frombuffer(load(), numpy.int32).tolist(), start, backend))
-    print("\nWritten: " + ", ".join(map(str, files)))
+    first = files[options.out][1][0]
+    ids = numpy.frombuffer(first.load(), numpy.int32).tolist()
+    text += "\n\n" + summary.first_example(first.name, ids, first.answer_start, backend)
+    return text + "\n\nWritten: " + ", ".join(map(str, files))
 
 
-def _open_standard_streams():
-    """A stream that the caller closed goes nowhere; without this the next file would get its number, and its text."""
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_RDWR), number)
-    sys.stdout, sys.stderr = (
-        stream or open(number, "w", encoding="utf-8", closefd=False)
-        for stream, number in ((sys.stdout, 1), (sys.stderr, 2))
-    )
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")
-
-
-def _interrupt(*_):
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise _Interrupted
 
 
-def main(arguments=None):
+def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code."""
-    _open_standard_streams()
+    streams.open_standard_streams()
     asked_by = os.environ.get("WINNOW_VERSION", __version__)
     if asked_by != __version__:
-        print(
-            f"winnow-prepare: is version {__version__}, but winnow is {asked_by}: install both from the same sources",
-            file=sys.stderr,
+        streams.note(
+            f"winnow-prepare: is version {__version__}, but winnow is {asked_by}: install both from the same sources"
         )
     signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         options = command_line.parse(sys.argv[1:] if arguments is None else arguments)
-        (responses.decode if options.decode_responses else prepare)(options)
+        if options.decode_responses:
+            responses.decode(options.decode_responses, options)
+        else:
+            prepare(options)
+    except SystemExit as ended:  # by --help or --version
+        try:
+            streams.flush_output()
+        except OSError as error:
+            _leave(ExitCode.IO_ERROR, f"standard output: {error.strerror}")
+        return int(ended.code or ExitCode.DONE)
     except Failure as failure:
         _leave(failure.code, failure)
     except _Interrupted:
@@ -312,17 +324,17 @@ def main(arguments=None):
         _leave(ExitCode.OUT_OF_MEMORY, "out of memory; try fewer --processes")
     except Exception as error:  # a defect of ours: still one line
         trace = error.__traceback__
-        while trace.tb_next is not None:
+        while trace is not None and trace.tb_next is not None:
             trace = trace.tb_next
         _leave(
             ExitCode.INTERNAL,
             f"internal error: {type(error).__name__}: {' '.join(str(error).split())} "
-            f"({os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno})",
+            + (f"({os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno})" if trace else ""),
         )
     return int(ExitCode.DONE)
 
 
-def _leave(code, message):
+def _leave(code: ExitCode, message: object) -> NoReturn:
     """Ends the process at once: files are closed or have no name, and workers may have been killed (pool.py)."""
-    print(f"winnow: prepare: {message}", file=sys.stderr, flush=True)
+    streams.note(f"winnow: prepare: {message}")
     os._exit(int(code))

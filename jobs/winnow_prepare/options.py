@@ -5,6 +5,8 @@ import datetime
 import json
 import os
 import pathlib
+from collections.abc import Callable
+from typing import NoReturn
 
 from winnow_prepare import __version__
 from winnow_prepare.conversations import COLUMNS
@@ -13,11 +15,13 @@ from winnow_prepare.errors import ExitCode, Failure
 DESCRIPTION = """Conversations to a calibration file: the answers of long prompts as token ids, by the model's own
 tokenizer and chat template. Shows exactly which tokens will be scored."""
 
-EPILOG = """Rows are told by their columns: messages (LongAlign; ShareGPT's conversations too), prompt and answer (fusang),
-haystack_sessions, question and answer (LongMemEval), context, question and answer, text and answer. Other names: --field.
+EPILOG = """Rows are told by their columns: messages (LongAlign; ShareGPT's conversations too), prompt and answer
+(fusang), haystack_sessions, question and answer (LongMemEval), context, question and answer, instruction, input and
+output (Alpaca), text and answer. Other names: --field. What no column is found for is named in the summary; a row whose
+context or input would be left out of the prompt is refused.
 
-Exit codes: 0 done, 64 flags, 65 bad data, 66 input missing, 69 Python packages missing, 71 out of memory, 73 cannot create
-output, 74 I/O error, 75 interrupted (nothing was written).
+Exit codes: 0 done, 64 flags, 65 bad data, 66 input missing, 69 Python packages missing, 71 out of memory, 73 cannot
+create output, 74 I/O error, 75 interrupted (nothing was written).
 
 Example:
   winnow prepare --model /models/Qwen3-4B --input LongAlign-10k.jsonl --out long.h5 --control-short short.h5
@@ -32,6 +36,7 @@ RESERVED = {
     "add_generation_prompt",
     "continue_final_message",
     "sanitize_control_tokens",
+    "strftime_now",
     "tokenize",
     "padding",
     "truncation",
@@ -43,19 +48,60 @@ RESERVED = {
 }
 
 
+class Options(argparse.Namespace):
+    """The command line, checked."""
+
+    model: pathlib.Path
+    input: list[str]
+    out: pathlib.Path
+    decode_responses: pathlib.Path | None
+    force: bool
+    config: str | None
+    field: dict[str, str]
+    every_turn: bool
+    system: str
+    strict: bool
+    template: pathlib.Path | None
+    template_arg: dict[str, object]
+    raw: bool
+    separator: str
+    think: str
+    no_end_of_turn: bool
+    date: datetime.date
+    count: int | None
+    min_prompt_tokens: int
+    max_prompt_tokens: int
+    min_answer_tokens: int
+    max_answer_tokens: int | None
+    length_bins: int
+    quota: dict[str, int]
+    split: str
+    held_out_share: float
+    seed: int
+    control_short: pathlib.Path | None
+    control_from: str
+    control_tokens: int
+    processes: int
+    json: bool
+
+    def other_inputs(self) -> list[pathlib.Path]:
+        """Files that are read beside the data and the model."""
+        return [pathlib.Path(path) for path in (self.template, self.config) if path is not None]
+
+
 class _Parser(argparse.ArgumentParser):
-    def error(self, message):
+    def error(self, message: str) -> NoReturn:
         raise Failure(ExitCode.USAGE, f"{message} (see {self.prog} --help)")
 
 
-def _count(text):
+def _count(text: str) -> int | None:
     if text == "all":
         return None
     return _at_least(1)(text)
 
 
-def _at_least(least):
-    def parse(text):
+def _at_least(least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
@@ -67,14 +113,14 @@ def _at_least(least):
     return parse
 
 
-def _seed(text):
+def _seed(text: str) -> int:
     value = _at_least(0)(text)
     if value > LARGEST_SEED:
         raise argparse.ArgumentTypeError(f"'{text}' is over {LARGEST_SEED}, the largest that the file can hold")
     return value
 
 
-def _text(text):
+def _text(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -82,7 +128,7 @@ def _text(text):
     return text
 
 
-def _share(text):
+def _share(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
@@ -92,21 +138,28 @@ def _share(text):
     return value
 
 
-def _pair(text):
+def _pair(text: str) -> tuple[str, str]:
     name, separator, value = _text(text).partition("=")
     if not (name and separator and value):
         raise argparse.ArgumentTypeError(f"'{text}' is not NAME=VALUE")
     return name, value
 
 
-def _date(text):
+def _field(text: str) -> tuple[str, str]:
+    name, separator, column = _text(text).partition("=")
+    if not (name and separator):
+        raise argparse.ArgumentTypeError(f"'{text}' is not NAME=COLUMN")
+    return name, column
+
+
+def _date(text: str) -> datetime.date:
     try:
         return datetime.date.fromisoformat(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"'{text}' is not a date such as 2026-11-24") from error
 
 
-def _files(parser):
+def _files(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("files")
     group.add_argument("--model", type=pathlib.Path, metavar="DIR", help="checkpoint directory; its tokenizer is used")
     group.add_argument(
@@ -129,15 +182,16 @@ def _files(parser):
     group.add_argument("--config", metavar="FILE", help="YAML file of flags under the same names; flags given here win")
 
 
-def _reading(parser):
+def _reading(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("reading")
     group.add_argument(
         "--field",
-        type=_pair,
+        type=_field,
         action="append",
         default=[],
         metavar="NAME=COLUMN",
-        help=f"where to find a field; NAME is one of {', '.join(COLUMNS)}; COLUMN may be a path a.b",
+        help=f"where to find a field; NAME is one of {', '.join(COLUMNS)}; COLUMN may be a path a.b, a.0 the first of "
+        "a list, and nothing (NAME=) means that there is no such field",
     )
     group.add_argument(
         "--every-turn", action="store_true", help="each turn of the assistant is an answer (default: the last one)"
@@ -156,7 +210,7 @@ def _reading(parser):
     )
 
 
-def _rendering(parser):
+def _rendering(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("chat template")
     group.add_argument(
         "--template", type=pathlib.Path, metavar="FILE", help="Jinja chat template instead of the model's"
@@ -192,7 +246,7 @@ def _rendering(parser):
     )
 
 
-def _choosing(parser):
+def _choosing(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("choosing")
     group.add_argument("--count", type=_count, default=64, metavar="N|all", help="examples to keep (default 64)")
     group.add_argument("--min-prompt-tokens", type=_at_least(1), default=16384, metavar="N", help="default 16384")
@@ -226,7 +280,7 @@ def _choosing(parser):
     group.add_argument("--seed", type=_seed, default=0, metavar="N", help="of the draw (default 0)")
 
 
-def _control(parser):
+def _control(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("control set of short prompts")
     group.add_argument("--control-short", type=pathlib.Path, metavar="FILE", help="control file to write as well")
     group.add_argument(
@@ -245,7 +299,7 @@ def _control(parser):
     )
 
 
-def make_parser():
+def make_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="winnow prepare",
         description=DESCRIPTION,
@@ -268,10 +322,10 @@ def make_parser():
     return parser
 
 
-def parse(arguments):
-    """list of str -> options; raises Failure."""
+def parse(arguments: list[str]) -> Options:
+    """Raises Failure."""
     parser = make_parser()
-    options = parser.parse_args(_with_config(arguments))
+    options = parser.parse_args(_with_config(arguments), namespace=Options())
     needed = ("model", "out") if options.decode_responses else ("model", "input", "out")
     for name in needed:
         if not getattr(options, name):
@@ -315,28 +369,35 @@ def parse(arguments):
     options.field = dict(options.field)
     for name in options.field.keys() - COLUMNS.keys():
         raise Failure(ExitCode.USAGE, f"--field {name}: the names are {', '.join(COLUMNS)}")
-    options.quota = {name: _quota(name, value) for name, value in options.quota}
-    options.template_arg = {name: _json(name, value) for name, value in options.template_arg}
+    quotas: list[tuple[str, str]] = options.quota  # type: ignore[assignment]  # pairs until here
+    template_arguments: list[tuple[str, str]] = options.template_arg  # type: ignore[assignment]
+    options.quota = {name: _quota(name, value) for name, value in quotas}
+    options.template_arg = {name: _json(name, value) for name, value in template_arguments}
     for name in options.template_arg.keys() & RESERVED:
         raise Failure(ExitCode.USAGE, f"--template-arg {name}: is not the caller's to set")
     return options
 
 
-def _quota(name, value):
+def _quota(name: str, value: str) -> int:
     try:
         return _at_least(0)(value)
     except argparse.ArgumentTypeError as error:
         raise Failure(ExitCode.USAGE, f"--quota {name}: {error}") from error
 
 
-def _json(name, value):
+def _json(name: str, value: str) -> object:
     try:
-        return json.loads(value)
-    except ValueError:
+        found: object = json.loads(value)
+    except (ValueError, RecursionError):
         return value  # a plain word is a string
+    try:
+        _text(json.dumps(found, ensure_ascii=False))
+    except argparse.ArgumentTypeError as error:
+        raise Failure(ExitCode.USAGE, f"--template-arg {name}: {error}") from error
+    return found
 
 
-def _with_config(arguments):
+def _with_config(arguments: list[str]) -> list[str]:
     """Flags of the file that --config names, before those of the command line."""
     path = None
     for number, word in enumerate(arguments):
@@ -371,7 +432,7 @@ def _with_config(arguments):
     return flags + arguments
 
 
-def settings(options):
+def settings(options: Options) -> dict[str, object]:
     """What decides which tokens are in the file, for its attribute `filters`: paths by name only."""
     left_out = {
         "model",

@@ -1,15 +1,18 @@
 """The texts of the token ids that `winnow evaluate --responses` wrote, for a judge that reads text."""
 
 import json
-import os
+import pathlib
+from collections.abc import Iterator
 
-from winnow_prepare import writer
 from winnow_prepare.errors import ExitCode, Failure
-from winnow_prepare.tokenise import load_tokenizer
+from winnow_prepare.options import Options
+from winnow_prepare.streams import say
+from winnow_prepare.tokenise import load_tokenizer, vocabulary_size
+from winnow_prepare.whole_file import WholeFile, check_output
 
 
-def _lines(path):
-    """(place, object) of each line that is not empty."""
+def _lines(path: pathlib.Path) -> Iterator[tuple[str, object]]:
+    """(place, what it says) of each line that is not empty."""
     try:
         with open(path, encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
@@ -25,9 +28,9 @@ def _lines(path):
         raise Failure(ExitCode.BAD_DATA, f"{path}: not UTF-8: {error.reason} at byte {error.start}") from error
 
 
-def _ids(place, line, n_tokens):
+def _ids(place: str, line: object, n_tokens: int) -> tuple[dict[str, object], list[int]]:
     ids = line.get("token_ids") if isinstance(line, dict) else None
-    if not isinstance(ids, list):
+    if not isinstance(line, dict) or not isinstance(ids, list):
         raise Failure(
             ExitCode.BAD_DATA,
             f"{place}: expected an object with a list token_ids, as winnow evaluate --responses writes it",
@@ -39,29 +42,37 @@ def _ids(place, line, n_tokens):
                 f"{place}: token_ids: expected tokens below {n_tokens}, found "
                 f"{json.dumps(token)[:50]}; is --model the model that wrote them?",
             )
-    return ids
+    return line, ids
 
 
-def decode(options):
-    """Writes options.out: each line of options.decode_responses with its `text`, special tokens left out."""
-    writer.check_output(
-        options.out, options.force, [options.decode_responses] if options.decode_responses.exists() else []
-    )
+def decode(path: pathlib.Path, options: Options) -> None:
+    """Writes options.out: each line of `path` with its `text`, special tokens left out. An id that the model knows and
+    the tokenizer has no token for, as of rows that only fill a matrix up, adds nothing to it."""
+    check_output(options.out, options.force, [path, *options.other_inputs()], options.model)
     tokenizer = load_tokenizer(options.model)
+    n_ids = max(len(tokenizer), vocabulary_size(options.model) or 0)
     lines = []
-    for place, line in _lines(options.decode_responses):
-        ids = _ids(place, line, len(tokenizer))
+    for place, found in _lines(path):
+        line, ids = _ids(place, found, n_ids)
         text = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        lines.append(json.dumps(line | {"text": text}, ensure_ascii=False) + "\n")
-    part = writer.part_of(options.out)
+        lines.append(_json(line | {"text": text}).encode() + b"\n")
     try:
-        with open(part, "w", encoding="utf-8", errors="replace") as file:
-            file.writelines(lines)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, options.out)
+        part = WholeFile(options.out)
+        try:
+            part.file.writelines(lines)
+            part.keep()
+        finally:
+            part.discard()
     except OSError as error:
-        raise Failure(ExitCode.IO_ERROR, f"{options.out}: cannot be written: {error}") from error
-    finally:
-        part.unlink(missing_ok=True)
-    print(f"{len(lines)} texts\n\nWritten: {options.out}")
+        raise Failure(ExitCode.IO_ERROR, f"{options.out}: cannot be written: {error.strerror or error}") from error
+    say(f"{len(lines)} texts\n\nWritten: {options.out}", [options.out])
+
+
+def _json(line: dict[str, object]) -> str:
+    """Letters as they are, unless one is half a surrogate pair, which only an escape can write."""
+    text = json.dumps(line, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(line)
+    return text

@@ -4,6 +4,8 @@ import dataclasses
 import io
 import os
 import pathlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, BinaryIO
 
 import pyarrow
 import pyarrow.parquet
@@ -31,15 +33,15 @@ COMPRESSIONS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 @dataclasses.dataclass(frozen=True)
 class Row:
     place: str  # "FILE:LINE" or "FILE, row N"
-    payload: bytes | dict  # one line of JSON, or the row of a table
+    payload: bytes | dict[str, Any]  # one line of JSON, or the row of a table
     source: str  # name of the file without suffixes
     problem: str = ""  # why there is no payload
 
 
-def find_files(inputs):
+def find_files(inputs: Iterable[str]) -> list[pathlib.Path]:
     """The files that the arguments name, in that order; those of a directory sorted by name, without hidden ones, which
     are what editors, downloads and file systems keep for themselves."""
-    files = []
+    files: list[pathlib.Path] = []
     for argument in map(pathlib.Path, inputs):
         if argument.is_dir():
             found = sorted(
@@ -65,17 +67,17 @@ def find_files(inputs):
 class Reader:
     """Reads files row by row. `bytes_total` is known before, `bytes_read` grows: the share that is done."""
 
-    def __init__(self, files):
+    def __init__(self, files: list[pathlib.Path]) -> None:
         self._files = files
         self._bytes_before = 0
-        self._position = lambda: 0
+        self._position: Callable[[], int] = lambda: 0
         self.bytes_total = sum(path.stat().st_size for path in files)
 
     @property
-    def bytes_read(self):
+    def bytes_read(self) -> int:
         return self._bytes_before + self._position()
 
-    def rows(self):
+    def rows(self) -> Iterator[Row]:
         for path in self._files:
             try:
                 yield from self._rows_of(path)
@@ -86,7 +88,7 @@ class Reader:
             self._position = lambda: 0
             self._bytes_before += path.stat().st_size
 
-    def _rows_of(self, path):
+    def _rows_of(self, path: pathlib.Path) -> Iterator[Row]:
         with open(path, "rb") as file:
             start = file.peek(4)[:4]  # a pipe cannot go back
             if start == b"PAR1":
@@ -104,7 +106,7 @@ class Reader:
             with pyarrow.CompressedInputStream(file, compression) as stream:
                 yield from self._lines(path, io.BufferedReader(stream, 2**20))
 
-    def _lines(self, path, file):
+    def _lines(self, path: pathlib.Path, file: BinaryIO | io.BufferedReader) -> Iterator[Row]:
         number, is_first = 0, True
         while line := file.readline(LONGEST_LINE_BYTES):
             number += 1
@@ -124,7 +126,7 @@ class Reader:
             elif line.strip():
                 yield Row(place, line, _stem(path))
 
-    def _table_rows(self, path, file):
+    def _table_rows(self, path: pathlib.Path, file: BinaryIO) -> Iterator[Row]:
         table = pyarrow.parquet.ParquetFile(file, pre_buffer=False)
         number, size = 0, path.stat().st_size
         self._position = lambda: int(size * number / max(1, table.metadata.num_rows))
@@ -134,7 +136,7 @@ class Reader:
                 yield Row(f"{path}, row {number}", row, _stem(path))
 
 
-def _stem(path):
+def _stem(path: pathlib.Path) -> str:
     name = path.name
     while name.lower().endswith((".gz", ".zst", ".jsonl", ".ndjson", ".json", ".parquet")):
         name = name.rpartition(".")[0]

@@ -1,28 +1,45 @@
-"""Calibration files: written whole under a temporary name, then renamed. Equal input gives equal bytes."""
+"""Calibration files. Equal input gives equal bytes."""
 
 import hashlib
 import os
+import pathlib
 import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import BinaryIO, NamedTuple
 
 import h5py
 import numpy
 
 from winnow_prepare.errors import ExitCode, Failure
+from winnow_prepare.selection import Candidate
+from winnow_prepare.whole_file import WholeFile
+
+Attributes = Mapping[str, str | int]
+
+
+class Example(NamedTuple):
+    """One example of a calibration file."""
+
+    name: str
+    source: str
+    n_tokens: int
+    load: Callable[[], bytes]  # gives the token ids, int32
+    answer_start: int
 
 
 class Spool:
     """Tokens (and conversations) of candidates, in a file without a name beside the output: memory stays small, and
     whatever happens nothing is left."""
 
-    def __init__(self, directory):
+    def __init__(self, directory: pathlib.Path) -> None:
         self._directory = directory
         try:
-            self._file = tempfile.TemporaryFile(dir=directory)
+            self._file = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - lives as long as this
         except OSError as error:
             raise Failure(ExitCode.CANNOT_CREATE, f"{directory}: cannot be written to: {error.strerror}") from error
 
-    def append(self, data):
-        """bytes -> (offset, length)."""
+    def append(self, data: bytes) -> tuple[int, int]:
+        """Returns (offset, length)."""
         try:
             offset = self._file.seek(0, os.SEEK_END)
             self._file.write(data)
@@ -30,14 +47,14 @@ class Spool:
             raise self._failure(error) from error
         return offset, len(data)
 
-    def read(self, offset, length):
+    def read(self, offset: int, length: int) -> bytes:
         try:
             self._file.seek(offset)  # writes what is still buffered
             return self._file.read(length)
         except OSError as error:
             raise self._failure(error) from error
 
-    def _failure(self, error):
+    def _failure(self, error: OSError) -> Failure:
         return Failure(
             ExitCode.IO_ERROR,
             f"{self._directory}: temporary file beside the output: {error.strerror}; make room "
@@ -45,40 +62,14 @@ class Spool:
         )
 
 
-def sha256(text):
+def sha256(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def check_output(path, force, inputs):
-    """Failure where the file cannot become what is asked for; said before the work, not after it. inputs: files that are
-    read, which no output may replace."""
-    try:
-        if path.is_dir():
-            raise Failure(ExitCode.CANNOT_CREATE, f"{path}: is a directory; name a file")
-        if path.exists() and not path.is_file():
-            # Renaming a file to this name would take the device or pipe away from everyone.
-            raise Failure(ExitCode.CANNOT_CREATE, f"{path}: is no regular file; name one")
-        if path.exists() and not force:
-            raise Failure(ExitCode.CANNOT_CREATE, f"{path}: exists already; name another file, or pass --force")
-        if path.exists() and any(path.samefile(read) for read in inputs):
-            raise Failure(ExitCode.CANNOT_CREATE, f"{path}: is one of the files to be read; name another file")
-        if not path.parent.is_dir():
-            raise Failure(ExitCode.CANNOT_CREATE, f"{path}: there is no directory {path.parent}; make it first")
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise Failure(ExitCode.CANNOT_CREATE, f"{path}: cannot be written: {error.strerror}") from error
-
-
-def part_of(path):
-    """Where a file is written before it gets its name. The name does not grow with the file's, which may be the longest
-    that the file system takes."""
-    return path.with_name(f".winnow-{sha256(str(path))[:16]}.{os.getpid()}.part")
-
-
-def unique_ids(candidates):
+def unique_ids(candidates: Iterable[Candidate]) -> list[str]:
     """Their ids, made unique by the key where two are alike."""
-    seen, names = set(), []
+    seen: set[str] = set()
+    names: list[str] = []
     for candidate in candidates:
         name = candidate.example_id
         if name in seen:
@@ -88,59 +79,50 @@ def unique_ids(candidates):
     return names
 
 
-def write(outputs):
-    """outputs: {path: (attributes, examples)}; an example is (id, source, number of tokens, function that gives them as
-    bytes of int32, answer_start). All files or none."""
-    parts = {}
+def write(outputs: Mapping[pathlib.Path, tuple[Attributes, Sequence[Example]]]) -> None:
+    """All files or none."""
+    parts: list[WholeFile] = []
+    at = next(iter(outputs))
     try:
         for path, (attributes, examples) in outputs.items():
-            parts[path] = part_of(path)
-            _write_one(parts[path], attributes, examples)
-        for path, part in parts.items():
-            os.replace(part, path)
-            _sync(path.parent)
+            at = path
+            parts.append(WholeFile(path))
+            _write_one(parts[-1].file, attributes, examples)
+        for at, part in zip(outputs, parts, strict=True):  # noqa: B007 - for the message
+            part.keep()
     except OSError as error:
-        raise Failure(ExitCode.IO_ERROR, f"{path}: cannot be written: {error.strerror or error}") from error
+        raise Failure(ExitCode.IO_ERROR, f"{at}: cannot be written: {error.strerror or error}") from error
     finally:
-        for part in parts.values():
-            part.unlink(missing_ok=True)
+        for part in parts:
+            part.discard()
 
 
-def _write_one(part, attributes, examples):
-    """The room is reserved first: HDF5 cannot close a file that does not take its last bytes; h5py then raises something
-    else than an OSError, or the process crashes."""
-    tokens = sum(length for _, _, length, _, _ in examples)
-    names = sum(len(name.encode()) + len(source.encode()) for name, source, *_ in examples)
+def _write_one(disk: BinaryIO, attributes: Attributes, examples: Sequence[Example]) -> None:
+    """The room is reserved first: HDF5 cannot close a file that does not take its last bytes; h5py then raises
+    something else than an OSError, or the process crashes."""
+    tokens = sum(example.n_tokens for example in examples)
+    names = sum(len(example.name.encode()) + len(example.source.encode()) for example in examples)
     text = sum(len(str(value).encode()) for value in attributes.values())
-    with open(part, "w+b", buffering=0) as disk:
-        room = 4 * tokens + 2 * names + 256 * len(examples) + 2 * text + 2**16
-        os.posix_fallocate(disk.fileno(), 0, room)  # fails here
-        os.ftruncate(disk.fileno(), 0)  # HDF5 makes an empty file only into one of its own
-        with h5py.File(disk, "w") as file:
-            os.posix_fallocate(disk.fileno(), 0, room)  # cut to what is used when HDF5 closes it
-            _fill(file, attributes, examples)
-    _sync(part)
+    room = 4 * tokens + 2 * names + 256 * len(examples) + 2 * text + 2**16
+    os.posix_fallocate(disk.fileno(), 0, room)  # fails here
+    os.ftruncate(disk.fileno(), 0)  # HDF5 makes an empty file only into one of its own
+    with h5py.File(disk, "w") as file:
+        os.posix_fallocate(disk.fileno(), 0, room)  # cut to what is used when HDF5 closes it
+        _fill(file, attributes, examples)
 
 
-def _fill(file, attributes, examples):
-    lengths = [length for _, _, length, _, _ in examples]
+def _fill(file: h5py.File, attributes: Attributes, examples: Sequence[Example]) -> None:
+    lengths = [example.n_tokens for example in examples]
     text = h5py.string_dtype("utf-8")
-    for name, value in ({"format": "winnow-calibration", "format_version": 1} | attributes).items():
+    own: Attributes = {"format": "winnow-calibration", "format_version": 1}
+    for name, value in {**own, **attributes}.items():
         file.attrs[name] = value
     tokens = file.create_dataset("tokens", (sum(lengths),), numpy.int32, track_times=False)
     offsets = numpy.concatenate([[0], numpy.cumsum(lengths)]).astype(numpy.int64)
-    for number, (_, _, _, load, _) in enumerate(examples):
-        tokens[offsets[number] : offsets[number + 1]] = numpy.frombuffer(load(), numpy.int32)
+    for number, example in enumerate(examples):
+        tokens[offsets[number] : offsets[number + 1]] = numpy.frombuffer(example.load(), numpy.int32)
     file.create_dataset("offsets", data=offsets, track_times=False)
-    starts = numpy.array([start for *_, start in examples], numpy.int64)
+    starts = numpy.array([example.answer_start for example in examples], numpy.int64)
     file.create_dataset("answer_start", data=starts, track_times=False)
-    file.create_dataset("example_id", data=[name for name, *_ in examples], dtype=text, track_times=False)
-    file.create_dataset("source", data=[source for _, source, *_ in examples], dtype=text, track_times=False)
-
-
-def _sync(path):
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    file.create_dataset("example_id", data=[example.name for example in examples], dtype=text, track_times=False)
+    file.create_dataset("source", data=[example.source for example in examples], dtype=text, track_times=False)

@@ -9,9 +9,10 @@ import pytest
 import vocabularies
 from winnow_prepare.conversations import Layouts
 from winnow_prepare.errors import Failure, Unusable
-from winnow_prepare.render import RawRenderer, TemplateRenderer, find_template
+from winnow_prepare.render import RawRenderer, TemplateRenderer
 from winnow_prepare.selection import Candidate, Limits, Reservoir
 from winnow_prepare.sources import Row
+from winnow_prepare.template import find_template
 from winnow_prepare.tokenise import Tokeniser, load_tokenizer, special_prefix
 
 DATE = datetime.date.today()  # what Transformers' clock says, too
@@ -32,7 +33,8 @@ DEEPSEEK_ENDS = {"bos_token": "<｜begin▁of▁sentence｜>", "eos_token": "<�
 
 
 def write_word_marker_tokenizer(path):
-    """A small vocabulary that marks beginnings of words, as SentencePiece's do, with bytes for what it does not know."""
+    """A small vocabulary that marks beginnings of words, as SentencePiece's do, with bytes for what it does not
+    know."""
     from tokenizers import Tokenizer, decoders, models, normalizers, trainers
 
     tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
@@ -392,7 +394,11 @@ def test_templates_that_refuse_or_change(prepared, models, tmp_path):
         (b'{"prompt": "Where?", "answer": NaN}', "no field for the answer"),
         ({"prompt": "Where?", "answer": {"a": 1}}, "not text"),
         (b'{"prompt": "\\ud800", "answer": "x"}', "not Unicode"),
-        ({"messages": []}, "not a list of messages"),
+        ({"messages": []}, "no field for the answer"),
+        ({"prompt": [], "answer": "x"}, "no field for the prompt"),
+        ({"prompt": "Where?", "answer": ["Rome", "Roma"]}, "several answers"),
+        ({"prompt": ["Where?"], "answer": "x"}, "a message is not an object"),
+        ({"prompt": "Where?", "answer": "x", "tools": "[1]"}, "tools are not a list of objects"),
         ({"messages": "text"}, "not a list of messages"),
         ({"messages": [1]}, "not an object"),
         ({"messages": [{"content": "x"}]}, "no role"),
@@ -429,8 +435,8 @@ def test_layouts():
     assert "Conversation 2\nuser: Hello." in made.prompt[0]["content"]
     (made,) = read({"prompt": "Where?", "answer": float("nan"), "output": "Paris"})
     assert made.answer == "Paris"
-    (made,) = read({"data": {"q": "Where?"}, "gold": ["a", "b"]}, fields={"prompt": "data.q", "answer": "gold"})
-    assert (made.prompt[0]["content"], made.answer) == ("Where?", "a, b")
+    (made,) = read({"data": {"q": "Where?"}, "gold": ["a", "b"]}, fields={"prompt": "data.q", "answer": "gold.0"})
+    assert (made.prompt[0]["content"], made.answer) == ("Where?", "a")
     (made,) = read({"context": "Bonn.", "question": "Where?", "answer": "Bonn"})
     assert made.prompt[0]["content"] == "Context: Bonn.\n\nQuestion: Where?"
     turns = [{"role": "system", "content": "Be brief."}, *conversation("Paris"), *conversation("Rome", "And Italy?")]
@@ -442,7 +448,7 @@ def test_layouts():
 
 
 def candidate(key, tokens=10, source="s"):
-    return Candidate(key, f"id{key}", source, tokens, 1, "", "", ())
+    return Candidate(key, f"id{key}", source, tokens, 1, "", "", "", ())
 
 
 def test_reservoir_equals_a_draw_over_everything():

@@ -1,6 +1,8 @@
-"""Checkpoint directories with the tokenizers of published models, for tests; jobs/setup.sh python fetches the vocabularies."""
+"""Checkpoint directories with the tokenizers of published models, for tests; jobs/setup.sh python fetches the
+vocabularies."""
 
 import base64
+import itertools
 import json
 import os
 import pathlib
@@ -36,7 +38,7 @@ def _merges(ranks):
     for token, rank in sorted(ranks.items(), key=lambda item: item[1]):
         parts = [bytes([byte]) for byte in token]
         while len(parts) > 2:
-            pairs = [ranks.get(a + b, rank) for a, b in zip(parts, parts[1:])]
+            pairs = [ranks.get(a + b, rank) for a, b in itertools.pairwise(parts)]
             at = min(range(len(pairs)), key=pairs.__getitem__)
             assert pairs[at] < rank
             parts[at : at + 2] = [parts[at] + parts[at + 1]]
