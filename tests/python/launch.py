@@ -1,5 +1,6 @@
 """Runs the winnow executable, alone or under mpirun, and stops it at a chosen state, however busy the machine is."""
 
+import contextlib
 import hashlib
 import os
 import pathlib
@@ -15,7 +16,7 @@ TIMEOUT_SECONDS = 900  # only a hang takes so long, also beside many other proce
 
 
 def made_once(name, sources, make):
-    """A file that takes long to make: build/test-inputs/NAME, made by make(path) again when one of the sources changes."""
+    """A file that takes long to make, build/test-inputs/NAME: make(path) makes it again when one of the sources changes."""
     digest = hashlib.sha256(b"".join(hashlib.sha256(source.read_bytes()).digest() for source in sources)).hexdigest()
     path = BUILD / "test-inputs" / f"{digest[:16]}-{name}"
     if not path.exists():
@@ -63,7 +64,7 @@ def finish(process):
     except subprocess.TimeoutExpired:
         kill_all(process)
         out, err = process.communicate()
-        raise AssertionError(f"the job did not end:\n{out}\n{err}")
+        raise AssertionError(f"the job did not end:\n{out}\n{err}") from None
     return process.returncode, out, err
 
 
@@ -101,10 +102,8 @@ def rank_processes(process):
 def send(pids, number):
     """A signal to processes, of which some may be gone."""
     for pid in pids:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
-        except ProcessLookupError:
-            pass
 
 
 def kill_all(process):

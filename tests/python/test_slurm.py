@@ -55,7 +55,7 @@ def quiet_afterwards(cluster):
 def work(tmp_path_factory, cluster):
     """Models and data; cells take a second or more, so that there is a middle to stop in."""
     directory = tmp_path_factory.mktemp("slurm") / AWKWARD
-    for seed, (name, width) in enumerate(zip(MODELS, (96, 128))):
+    for seed, (name, width) in enumerate(zip(MODELS, (96, 128), strict=True)):
         tiny.write_checkpoint(
             directory / name, layers=LAYERS, hidden=width, heads=8, kv_heads=4, head_dim=16, ffn=2 * width, seed=seed
         )
@@ -238,7 +238,7 @@ def direct(work, cluster):
 
 
 def test_a_night(work, cluster, direct):
-    """Cancelled, out of time, node lost, controller restarted, corrupt: after a second submit only that one is missing."""
+    """Cancelled, out of time, node lost, controller restart, corrupt: a second submit leaves that one alone missing."""
     limited, cancelled, victim = ("small", "long", 64), ("small", "code", 96), ("wide", "code", 96)
     sweep = Sweep(
         work,
@@ -252,7 +252,10 @@ def test_a_night(work, cluster, direct):
         ],
         datasets=[{"name": name, "data": str(work / f"{name}.h5")} for name in ("long", "code")],
         overrides=[
-            {"match": dict(zip(("model", "dataset", "window"), limited)), "set": {"time": str(LIMIT_MINUTES)}},
+            {
+                "match": dict(zip(("model", "dataset", "window"), limited, strict=True)),
+                "set": {"time": str(LIMIT_MINUTES)},
+            },
             {"match": {"model": "corrupt"}, "set": {"sbatch": ["--nice=1"]}},
         ],
     )

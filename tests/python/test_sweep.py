@@ -13,6 +13,7 @@ import tiny
 
 LENGTHS = [300, 260, 220, 310, 240, 280]
 SLOW_LENGTHS = [700, 640, 560, 720, 500, 610, 530, 660]
+MOST_SHARDS = len(SLOW_LENGTHS) - 3  # on disk when a test stops a cell in its middle
 
 
 @pytest.fixture(scope="module")
@@ -316,7 +317,7 @@ def slow_direct(tmp_path_factory, inputs):
     return result
 
 
-def freeze(folder, n_ranks, *more, n_shards=1, most=len(SLOW_LENGTHS) - 3):
+def freeze(folder, n_ranks, *more, n_shards=1, most=MOST_SHARDS):
     """(process, its ranks) of a sweep whose ranks stand still: its first cell has n_shards to `most` units on disk, and
     its last one waits."""
 
@@ -385,10 +386,11 @@ def test_attempts_are_limited(folder):
     for attempt in (1, 2):
         os.kill(ranks[-1], signal.SIGKILL)
         launch.thaw(ranks)
-        launch.wait_for(lambda: '"ended": "' in next(out.glob(f"*/attempts/{attempt}.json")).read_text(), process)
+        record = next(out.glob(f"*/attempts/{attempt}.json"))
+        launch.wait_for(lambda record=record: '"ended": "' in record.read_text(), process)
         before = len(list(out.glob("*/shards/*.h5")))
         if attempt == 1:
-            launch.wait_for(lambda: len(list(out.glob("*/shards/*.h5"))) > before, process)
+            launch.wait_for(lambda before=before: len(list(out.glob("*/shards/*.h5"))) > before, process)
             ranks = ranks_of(folder)
     code, text, err = launch.finish(process)
     assert code not in (0, 75), err
