@@ -97,9 +97,10 @@ MappedFile::~MappedFile() {
 void read_ahead(const HostTensor& tensor) {
   const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
   const auto address = reinterpret_cast<uintptr_t>(tensor.data);
-  const uintptr_t begin = address / page * page;
-  const auto size = static_cast<std::size_t>(tensor.count() * size_bytes(tensor.dtype)) + (address - begin);
-  static_cast<void>(madvise(reinterpret_cast<void*>(begin), size, MADV_WILLNEED));  // what it refuses is read later
+  const auto in_page = address % page;
+  const auto size = static_cast<std::size_t>(tensor.count() * size_bytes(tensor.dtype)) + in_page;
+  auto* const begin = const_cast<std::byte*>(reinterpret_cast<const std::byte*>(tensor.data)) - in_page;
+  static_cast<void>(madvise(begin, size, MADV_WILLNEED));  // what it refuses is read later
 }
 
 Checkpoint::Checkpoint(const fs::path& model_dir) : directory_(model_dir) {

@@ -12,9 +12,9 @@ namespace winnow {
 namespace {
 
 // Measured: an HDF5 file of one unit without and with its columns, and results.h5 without its tables.
-constexpr int64_t kShardBytes = 14 * 1024;
+constexpr int64_t kShardBytes = int64_t{14} * 1024;
 constexpr int64_t kBytesPerCell = 25;
-constexpr int64_t kResultsBytes = 300 * 1024;
+constexpr int64_t kResultsBytes = int64_t{300} * 1024;
 constexpr int64_t kResultsBytesPerCell = 40;
 
 // The nearest directory that exists: the run directory may not be there yet.

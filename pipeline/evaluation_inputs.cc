@@ -31,7 +31,8 @@ void add_pattern(NamedPattern given, const std::string& text, std::vector<Evalua
     return known.given.name == given.name && known.given.windowed == given.windowed;
   });
   if (same != patterns.end()) return;
-  EvaluatedPattern pattern{.name = given.name, .given = std::move(given), .file = {}};
+  EvaluatedPattern pattern{.name = given.name, .given = {}, .file = {}};
+  pattern.given = std::move(given);
   if (pattern.given.selection) {
     pattern.file = text;
     if (has_name(patterns, pattern.name)) pattern.name = name_with_file(pattern.name, text, patterns);

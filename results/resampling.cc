@@ -51,7 +51,7 @@ std::vector<int64_t> draw_rows(int64_t n, uint64_t seed, int64_t resample) {
   return rows;
 }
 
-Estimate Spread::around(Figure figure) {
+Estimate Spread::around(const Figure& figure) {
   if (!figure.defined()) return {figure, figure, figure};
   const auto n_undefined = n_ - static_cast<int64_t>(defined_.size());
   if (static_cast<double>(n_undefined) > kMaxUndefinedShare * static_cast<double>(n_)) {

@@ -36,7 +36,7 @@ class Spread {
     if (value) defined_.push_back(*value);
   }
   // Percentile interval around `figure`, which is undefined where the figure is.
-  Estimate around(Figure figure);
+  Estimate around(const Figure& figure);
 
  private:
   int64_t n_ = 0;

@@ -237,8 +237,8 @@ void draw_within(const std::vector<int64_t>& stratum, RandomStream& random, std:
   }
 }
 
-Estimate control_rho(const Table<double>& delta, const Table<double>& control_delta, const Strata& strata, Figure rho,
-                     const StatisticsOptions& options) {
+Estimate control_rho(const Table<double>& delta, const Table<double>& control_delta, const Strata& strata,
+                     const Figure& rho, const StatisticsOptions& options) {
   if (delta.rows < 2) return with_undefined_interval(rho, "one example");
   if (control_delta.rows < 2) return with_undefined_interval(rho, "one example in the control");
   Spread spread;

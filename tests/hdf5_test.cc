@@ -20,8 +20,10 @@
 #include "results/atomic_file.h"
 
 // Under the sanitizer preset: HDF5 itself leaks when it gives up on a damaged file.
-extern "C" const char* __lsan_default_suppressions();
-extern "C" const char* __lsan_default_suppressions() { return "leak:libhdf5"; }
+extern "C" const char* __lsan_default_suppressions();   // NOLINT(bugprone-reserved-identifier): the sanitizer names it
+extern "C" const char* __lsan_default_suppressions() {  // NOLINT(bugprone-reserved-identifier)
+  return "leak:libhdf5";
+}
 
 namespace winnow {
 namespace {
@@ -104,7 +106,7 @@ TEST_F(Hdf5Test, EveryTypeComesBack) {
 
 TEST_F(Hdf5Test, LargeArraysAreCompressedAndExact) {
   std::mt19937_64 random(7);
-  std::vector<double> values(37 * 9001);
+  std::vector<double> values(std::size_t{37} * 9001);
   for (double& value : values) value = static_cast<double>(random() % 5);
   hdf5::File file = hdf5::File::create(at("a.h5"));
   file.root().write<double>("values", values, {37, 9001});

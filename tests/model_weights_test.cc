@@ -246,7 +246,8 @@ TEST_F(WeightsTest, TakesWhatItPredicts) {
   weights.layer(1);
   EXPECT_EQ(backend_->peak_allocated_bytes(), predicted);
   // One layer in float32, not the model.
-  const int64_t layer_count = 2 * kQDim * kHidden + 2 * kKvDim * kHidden + 3 * kFfn * kHidden;
+  const int64_t layer_count =
+      int64_t{2} * kQDim * kHidden + int64_t{2} * kKvDim * kHidden + int64_t{3} * kFfn * kHidden;
   EXPECT_GE(predicted, layer_count * 4);
   EXPECT_LT(predicted, 2 * layer_count * 4 + 12 * 256);
 }
@@ -455,9 +456,9 @@ TEST_F(HashTest, ABrokenCacheIsWrittenAnew) {
   const std::string original = hash();
   const std::string good = content(cache_file());
   const std::vector<std::function<std::string(Json)>> breaks = {
-      [](Json) { return std::string(); },
-      [](Json) { return std::string("{\"version\":"); },
-      [](Json) { return std::string("[1,2]"); },
+      [](const Json&) { return std::string(); },
+      [](const Json&) { return std::string("{\"version\":"); },
+      [](const Json&) { return std::string("[1,2]"); },
       [](Json cache) { return cache["version"] = 99, cache.dump(); },
       [](Json cache) { return cache["sha256"] = "abc", cache.dump(); },
       [](Json cache) { return cache["sha256"] = std::string(64, 'Z'), cache.dump(); },

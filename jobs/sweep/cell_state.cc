@@ -196,7 +196,7 @@ const char* state_name(CellState state) {
 }
 
 std::string last_error_line(const fs::path& log) {
-  constexpr std::streamoff kTail = 64 * 1024;
+  constexpr std::streamoff kTail = std::streamoff{64} * 1024;
   std::ifstream in(log, std::ios::binary);
   if (!in) return "";
   in.seekg(0, std::ios::end);

@@ -50,7 +50,7 @@ QueueByCell queue_by_cell(const fs::path& output) {
     if (!task.is_live() || place == places.end()) continue;
     const auto& [submission, array] = place->second;
     if (!cells.contains(submission)) cells[submission] = read_submission(submissions[submission].path);
-    const auto index = static_cast<std::size_t>(array->first + task.task);
+    const auto index = static_cast<std::size_t>(array->first) + static_cast<std::size_t>(task.task);
     if (index < cells[submission].size()) by_cell[cells[submission][index].name].push_back(task);
   }
   return by_cell;

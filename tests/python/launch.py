@@ -16,7 +16,7 @@ TIMEOUT_SECONDS = 900  # only a hang takes so long, also beside many other proce
 
 
 def made_once(name, sources, make):
-    """A file that takes long to make, build/test-inputs/NAME: make(path) makes it again when one of the sources changes."""
+    """A file that takes long to make, in build/test-inputs. make(path) makes it again when a source changes."""
     digest = hashlib.sha256(b"".join(hashlib.sha256(source.read_bytes()).digest() for source in sources)).hexdigest()
     path = BUILD / "test-inputs" / f"{digest[:16]}-{name}"
     if not path.exists():
