@@ -188,7 +188,7 @@ def _report(draw: Draw, kept: Sequence[Candidate], options: Options, progress: P
         "end_of_turn": summary.counts(candidate.end_of_turn for candidate in kept),
         "think": summary.counts(candidate.think for candidate in kept),
         "tool_calls": summary.counts(candidate.tool_calls for candidate in kept if candidate.tool_calls),
-        "unused_columns": summary.counts(draw.unused.elements()),
+        "unused_columns": dict(draw.unused.most_common()),
         "sources": summary.counts(candidate.source for candidate in kept),
         "tokenised": draw.n_tokens,
         "seconds": progress.seconds,

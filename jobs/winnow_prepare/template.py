@@ -31,8 +31,11 @@ class _TimeIsUp(BaseException):
 def _limited(seconds: float) -> Iterator[None]:
     """Unusable after so many seconds of processor time. Of the main thread alone, as signals are."""
 
+    is_running = True
+
     def end(number: int, frame: FrameType | None) -> None:
-        raise _TimeIsUp
+        if is_running:
+            raise _TimeIsUp
 
     before = signal.signal(signal.SIGPROF, end)
     # Again every second: Python drops what a destructor raises.
@@ -42,6 +45,7 @@ def _limited(seconds: float) -> Iterator[None]:
     except _TimeIsUp:
         raise Unusable(TOO_SLOW, f"over {seconds:.0f} s of processor time; does it loop without end?") from None
     finally:
+        is_running = False
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.signal(signal.SIGPROF, before)
 

@@ -1,6 +1,7 @@
 """winnow prepare --decode-responses: token ids to text."""
 
 import json
+import subprocess
 
 import launch
 import pytest
@@ -76,3 +77,32 @@ def test_flags(model, tmp_path):
         tmp_path,
     )
     assert done.returncode == 66 and "none.jsonl" in done.stderr
+
+
+def test_what_no_text_can_hold(tmp_path):
+    """Half a surrogate pair stays what it was; an id of the model that is no token adds nothing."""
+    byte_model = vocabularies.write_byte_model(tmp_path / "model", "x")
+    (byte_model / "config.json").write_text('{"vocab_size": 300}')
+    lines = [{"example_id": "\ud800é", "token_ids": [39, 299, 40]}, {"example_id": "é", "token_ids": [299]}]
+    found = decode(byte_model, tmp_path, [json.dumps(line) for line in lines])
+    assert found == [lines[0] | {"text": found[0]["text"]}, lines[1] | {"text": ""}] and len(found[0]["text"]) == 2
+    assert "300" in decode(byte_model, tmp_path, ['{"token_ids": [300]}'], "--force", expect=65)
+
+
+def test_a_summary_that_is_lost(model, tmp_path):
+    (tmp_path / "in.jsonl").write_text('{"token_ids": [1]}\n')
+    out = tmp_path / "out.jsonl"
+    command = ["prepare", "--decode-responses", tmp_path / "in.jsonl", "--model", model, "--out", out]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            launch.command(command),
+            env=launch.environment(tmp_path),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=launch.TIMEOUT_SECONDS,
+        )
+    assert (
+        done.returncode == 74 and len(done.stderr.splitlines()) == 1 and "written, but not the summary" in done.stderr
+    )
+    assert out.read_text().endswith("\n")

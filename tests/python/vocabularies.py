@@ -115,3 +115,19 @@ def add_special(tokenizer, path, tokens):
     made.add_special_tokens(tokens)
     made.save(str(path))
     return path
+
+
+def write_byte_model(directory, template):
+    """A checkpoint directory with a token for every byte and ChatML's marks; no weights. template: its text."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    directory.mkdir(parents=True, exist_ok=True)
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    made = Tokenizer(models.BPE(vocab={letter: number for number, letter in enumerate(letters)}, merges=[]))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    made.add_special_tokens(["<|im_start|>", "<|im_end|>"])
+    made.save(str(directory / "tokenizer.json"))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>", "chat_template": template}
+    (directory / "tokenizer_config.json").write_text(json.dumps(settings))
+    return directory
