@@ -81,7 +81,8 @@ check-tidy:
 	@jobs/setup.sh system
 	@jobs/setup.sh check
 	@cmake --preset dev-clang
-	@cmake --build --preset dev-clang --parallel $(JOBS) --target tidy
+	@cmake --build --preset dev-clang --parallel $(JOBS)
+	@cmake --build --preset dev-clang --target tidy
 
 test-torch: build
 	@jobs/setup.sh torch
