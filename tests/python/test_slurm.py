@@ -171,8 +171,16 @@ def is_waiting(pid, number):
     return any(mask >> (number - 1) & 1 for mask in pending)
 
 
+def node_of(pid):
+    variables = pathlib.Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0")
+    return next(word.split("=")[1] for word in variables if word.startswith("SLURMD_NODENAME="))
+
+
 def freeze_all(cluster, directories):
-    """Stops the ranks of these cells, each when it has finished units and has others before it. Returns them."""
+    """Stops the ranks of these cells, each when it has finished units and has others before it.
+
+    Returns (ranks, node of the first one) of each: a time limit may end them before they are asked for it.
+    """
     frozen = {}
     deadline = time.monotonic() + launch.TIMEOUT_SECONDS
     while time.monotonic() < deadline:
@@ -183,7 +191,7 @@ def freeze_all(cluster, directories):
             ranks = ranks_of(run_directory)
             if len(ranks) == 2:
                 launch.send(ranks, signal.SIGSTOP)
-                frozen[run_directory] = ranks
+                frozen[run_directory] = ranks, node_of(ranks[0])
         if len(frozen) == len(directories):
             return [frozen[run_directory] for run_directory in directories]
         time.sleep(0.005)
@@ -191,12 +199,7 @@ def freeze_all(cluster, directories):
 
 
 def freeze(cluster, run_directory):
-    return freeze_all(cluster, [run_directory])[0]
-
-
-def node_of(pid):
-    variables = pathlib.Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0")
-    return next(word.split("=")[1] for word in variables if word.startswith("SLURMD_NODENAME="))
+    return freeze_all(cluster, [run_directory])[0][0]
 
 
 def job_of(run_directory):
@@ -269,7 +272,7 @@ def test_a_night(work, cluster, direct):
     stopped = [directories[key] for key in (limited, cancelled, victim)]
     frozen = freeze_all(cluster, stopped)
     kept = {key: snapshot(directories[key]) for key in (limited, cancelled, victim)}
-    other_node = next(node for node in slurm_cluster.NODES if node != node_of(frozen[0][0]))
+    other_node = next(node for node in slurm_cluster.NODES if node != frozen[0][1])
     job = job_of(directories[cancelled])
     cluster.command("scancel", job)
     cluster.wait_for(lambda: job not in cluster.queue(), "scancel does not end it")
