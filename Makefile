@@ -76,13 +76,11 @@ check-compilers:
 	@cmake --preset dev-clang
 	@cmake --build --preset dev-clang --parallel $(JOBS)
 
-# Reads the precompiled headers and the compile commands of dev-clang.
 check-tidy:
 	@jobs/setup.sh system
 	@jobs/setup.sh check
-	@cmake --preset dev-clang
-	@cmake --build --preset dev-clang --parallel $(JOBS)
-	@cmake --build --preset dev-clang --target tidy
+	@cmake --preset tidy
+	@cmake --build --preset tidy
 
 test-torch: build
 	@jobs/setup.sh torch
