@@ -106,7 +106,7 @@ int64_t weight_chunk_bytes(int64_t hidden, int64_t vocab) {
 
 // Of a tile and of its reference.
 int64_t logit_bytes(int64_t vocab, int n_threads) {
-  return n_threads * 2 * kRowTile * std::min(kVocabChunk, vocab) * static_cast<int64_t>(sizeof(float));
+  return int64_t{2} * n_threads * kRowTile * std::min(kVocabChunk, vocab) * static_cast<int64_t>(sizeof(float));
 }
 
 }  // namespace
@@ -134,7 +134,7 @@ void CpuBackend::token_nll(const void* x, const Matrix& head, std::span<const in
     });
     pool_.run(static_cast<int64_t>(tasks.size()), [&](int64_t index, int thread) {
       const TileTask& task = tasks[static_cast<std::size_t>(index)];
-      float* logits = static_cast<float*>(logit_memory->data()) + thread * 2 * kRowTile * chunk;
+      float* logits = static_cast<float*>(logit_memory->data()) + int64_t{2} * thread * kRowTile * chunk;
       float* reference = logits + kRowTile * chunk;
       const auto multiply = [&](const float* rows, float* to) {
         cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, kRowTile, static_cast<int>(n), static_cast<int>(hidden),

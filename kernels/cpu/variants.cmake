@@ -6,7 +6,7 @@ include(CheckCXXSourceCompiles)
 function(winnow_kernel_variant name)
   set(file ${CMAKE_CURRENT_BINARY_DIR}/kernels_${name}.cc)
   file(CONFIGURE OUTPUT ${file} @ONLY
-    CONTENT "#define WINNOW_KERNELS @name@\n#include \"kernels/cpu/vector_kernels.cc\"\n")
+    CONTENT "#define WINNOW_KERNELS @name@\n#include \"kernels/cpu/vector_kernels.cc\"  // NOLINT(bugprone-suspicious-include)\n")
   target_sources(winnow_kernels PRIVATE ${file})
   set_property(SOURCE ${file} PROPERTY COMPILE_OPTIONS ${ARGN})
 endfunction()

@@ -469,12 +469,17 @@ def test_interrupted_run_leaves_nothing(model, tmp_path, number):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupt_while_python_still_imports(model, tmp_path, number):
-    (tmp_path / "numpy.py").write_text(f"import os, time\nos.kill(os.getpid(), {int(number)})\ntime.sleep(60)\n")
+    shim = tmp_path / "shim"
+    shim.mkdir()
+    (shim / "numpy.py").write_text(f"import os, time\nos.kill(os.getpid(), {int(number)})\ntime.sleep(60)\n")
+    python = shim / "python"  # the launcher's own search for one would not run a module of the environment
+    python.write_text(f'#!/bin/sh\nPYTHONPATH="{shim}:$PYTHONPATH" exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
     rows = write_rows(tmp_path / "rows.jsonl", 3)
     command = launch.command(["prepare", "--model", model, *LIMITS, "--input", rows, "--out", tmp_path / "out.h5"])
     done = subprocess.run(
         command,
-        env=launch.environment(tmp_path) | {"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
+        env=launch.environment(tmp_path) | {"WINNOW_PYTHON": str(python), "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
     )
@@ -482,7 +487,7 @@ def test_interrupt_while_python_still_imports(model, tmp_path, number):
         75,
         "winnow: prepare: interrupted, nothing was written; the same command begins anew\n",
     )
-    assert sorted(os.listdir(tmp_path)) == ["numpy.py", "rows.jsonl"]
+    assert sorted(os.listdir(tmp_path)) == ["rows.jsonl", "shim"]
 
 
 def peak_mib(model, rows, out, tmp_path):
