@@ -42,8 +42,8 @@ __attribute__((constructor(101))) void require_processor() {
   const std::string missing = missing_features(features);
   if (missing.empty()) return;
   const std::string line = "winnow: this processor lacks " + missing +
-                           ", which this executable was built for; build it on this machine, or with "
-                           "-DWINNOW_ARCH=x86-64-v3 for every x86 processor since 2013\n";
+                           ", which this executable was built for; build it with "
+                           "-DWINNOW_ARCH=native on this machine, or with x86-64-v3 for all that have AVX2\n";
   [[maybe_unused]] const auto written = write(STDERR_FILENO, line.data(), line.size());
   _exit(static_cast<int>(ExitCode::kUnavailable));
 }

@@ -2,9 +2,9 @@
 // operations (attention.cc, swiglu.cc and so on) are compiled once and reach these through a table, so that one
 // executable serves a cluster of unlike nodes and still uses AVX-512 where there is some.
 //
-// One source, compiled for each type, and not Highway's dynamic dispatch: attention on a Xeon with AVX-512 takes 1.00
-// to 1.05 times Highway's time with AVX-512 and 0.94 with AVX2, so a library would add a dependency and a second
-// notation for the same speed. Not target_clones either: it leaves the width of the vectors to the whole file.
+// One source, compiled for each type, and not Highway's dynamic dispatch: attention on a Xeon with AVX-512 takes 1.01
+// to 1.05 times Highway's time with AVX-512 and 0.94 to 0.96 with AVX2, so a library would add a dependency and a
+// second notation for the same speed. Not target_clones either: it leaves the width of the vectors to the whole file.
 #pragma once
 
 #include <cstdint>
