@@ -30,7 +30,7 @@ if(WINNOW_ARCH_IS_BELOW_V4)
 endif()
 set_property(SOURCE cpu/kernel_variants.cc PROPERTY COMPILE_DEFINITIONS "${definitions}")
 
-if(WINNOW_TESTS)
+if(WINNOW_TESTS AND NOT WINNOW_SANITIZE AND NOT WINNOW_FUZZ)  # sanitizers add symbols of their own
   # What vector_kernels.cc promises: an object of a variant gives the linker nothing to share.
   add_test(NAME kernel_variants_share_nothing
     COMMAND ${CMAKE_COMMAND} -DNM=${CMAKE_NM} "-DOBJECTS=$<FILTER:$<TARGET_OBJECTS:winnow_kernels>,INCLUDE,/kernels_[^/]*$>"

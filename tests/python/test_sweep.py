@@ -31,6 +31,7 @@ def inputs(tmp_path_factory):
         tiny.write_calibration(directory / "data" / f"{model}-code.h5", LENGTHS[:4], seed=4, prefix="code")
         tiny.write_calibration(directory / "data" / f"{model}-short.h5", [80, 90], seed=5)
     tiny.write_calibration(directory / "data" / "slow-long.h5", SLOW_LENGTHS)
+    tiny.write_calibration(directory / "data" / "slow-many.h5", SLOW_LENGTHS * 3)
     return directory
 
 
@@ -309,10 +310,10 @@ def slow_direct(tmp_path_factory, inputs):
     folder = Folder(tmp_path_factory.mktemp("direct"), inputs)
     made = {}
 
-    def result(window):
-        if window not in made:
-            made[window] = direct(folder, f"{window}", "slow", "long", window)
-        return made[window]
+    def result(window, dataset="long"):
+        if (window, dataset) not in made:
+            made[window, dataset] = direct(folder, f"{dataset}{window}", "slow", dataset, window)
+        return made[window, dataset]
 
     return result
 
@@ -338,8 +339,9 @@ def freeze(folder, n_ranks, *more, n_shards=1, most=MOST_SHARDS):
 
 @pytest.mark.parametrize("ranks, jobs", [(1, 1), (2, 1), (1, 2)])
 def test_ctrl_c_and_submit_again(folder, slow_direct, ranks, jobs):
+    # Many examples: between the signal and the end that mpirun gives its ranks, these go on.
     folder.write(
-        models=["slow"], datasets=["long"], windows=[64, 32, 16], defaults={"threads": 1, "ranks_per_node": ranks}
+        models=["slow"], datasets=["many"], windows=[64, 32, 16], defaults={"threads": 1, "ranks_per_node": ranks}
     )
     process, frozen = freeze(folder, ranks * jobs, "--jobs", jobs, n_shards=2)
     process.send_signal(signal.SIGINT)
@@ -360,7 +362,7 @@ def test_ctrl_c_and_submit_again(folder, slow_direct, ranks, jobs):
     assert states(folder.cells()) == ["done"] * 3
     assert kept == {path: path.stat().st_mtime_ns for path in kept}  # no finished unit was computed twice
     for cell in folder.cells():
-        tiny.assert_same_tables(slow_direct(cell["window"]), pathlib.Path(cell["run_directory"]) / "results.h5")
+        tiny.assert_same_tables(slow_direct(cell["window"], "many"), pathlib.Path(cell["run_directory"]) / "results.h5")
 
 
 def test_kill_9_of_a_rank_is_repeated(folder, slow_direct):
