@@ -249,7 +249,7 @@ TEST_F(WeightsTest, TakesWhatItPredicts) {
   const int64_t layer_count =
       int64_t{2} * kQDim * kHidden + int64_t{2} * kKvDim * kHidden + int64_t{3} * kFfn * kHidden;
   EXPECT_GE(predicted, layer_count * 4);
-  EXPECT_LT(predicted, 2 * layer_count * 4 + 12 * 256);
+  EXPECT_LT(predicted, 2 * layer_count * 4 + int64_t{12} * 256);
 }
 
 TEST_F(WeightsTest, LayersMayHaveDifferentTypes) {
