@@ -391,7 +391,8 @@ TEST_P(DecodeTest, CopiesOfManyRowsEqualCopiesOfOne) {
   }
   EXPECT_EQ(std::memcmp(at_once->data(), one_by_one->data(), static_cast<std::size_t>(bytes)), 0);
   const auto* copied = static_cast<const float*>(at_once->data());
-  EXPECT_GT(std::count_if(copied, copied + bytes / 4, [](float v) { return v != 0.0F; }), int64_t{300} * heads.kv_dim() - 9);
+  EXPECT_GT(std::count_if(copied, copied + bytes / 4, [](float v) { return v != 0.0F; }),
+            int64_t{300} * heads.kv_dim() - 9);
 }
 
 TEST_P(CpuBackendTest, LinearRowIsTheSameAtEveryStackSizeAndThreadCount) {
