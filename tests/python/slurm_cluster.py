@@ -165,12 +165,15 @@ class SlurmCluster:
         self.daemons["slurmctld"].wait(WAIT_SECONDS)
 
     def kill_node(self, node):
-        """As a power cut does: slurmd, its step daemons and all that they run."""
+        """As a power cut does: slurmd, its step daemons and all that they run, and the spool, which such nodes have in
+        memory. Sockets of steps that stayed there would keep a repeated job from starting."""
         self.daemons[node].kill()
         self.daemons[node].wait()
         self.kill_processes(
             lambda variables: f"SLURMD_NODENAME={node}" in variables or f"WINNOW_TEST_NODE={node}" in variables
         )
+        for left in (self.folder / f"spool-{node}").iterdir():
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
 
     def stop(self):
         for name in ("slurmctld", *NODES, "munged"):
