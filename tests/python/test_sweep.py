@@ -380,7 +380,7 @@ def test_kill_9_of_a_rank_is_repeated(folder, slow_direct):
 
 def test_attempts_are_limited(folder):
     folder.write(
-        models=["slow"], datasets=["long"], windows=[64], max_attempts=2, defaults={"threads": 1, "ranks_per_node": 2}
+        models=["slow"], datasets=["many"], windows=[64], max_attempts=2, defaults={"threads": 1, "ranks_per_node": 2}
     )
     # Not before a unit is done: an mpirun whose rank dies while it connects may wait for ever.
     process, ranks = freeze(folder, 2, most=3)
