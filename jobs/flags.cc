@@ -145,10 +145,6 @@ Flag Verb::add_option(const std::string& name, std::optional<std::string>& value
   return Flag(app_->add_option(name, value, description));
 }
 
-Flag Verb::add_option(const std::string& name, std::optional<int>& value, const std::string& description) const {
-  return Flag(app_->add_option(name, value, description));
-}
-
 Flag Verb::add_option(const std::string& name, std::optional<int64_t>& value, const std::string& description) const {
   return Flag(app_->add_option(name, value, description));
 }

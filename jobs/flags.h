@@ -73,7 +73,6 @@ class Verb {
   Flag add_option(const std::string& name, double& value, const std::string& description) const;
   Flag add_option(const std::string& name, std::vector<std::string>& values, const std::string& description) const;
   Flag add_option(const std::string& name, std::optional<std::string>& value, const std::string& description) const;
-  Flag add_option(const std::string& name, std::optional<int>& value, const std::string& description) const;
   Flag add_option(const std::string& name, std::optional<int64_t>& value, const std::string& description) const;
   Flag add_flag(const std::string& name, bool& value, const std::string& description) const;
   // A flag with a value that something else than the parser reads.
