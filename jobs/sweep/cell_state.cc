@@ -9,6 +9,7 @@
 #include <sstream>
 
 #include "jobs/sweep/child.h"
+#include "jobs/sweep/failed_launch.h"
 #include "jobs/sweep/files.h"
 #include "kernels/error.h"
 #include "pipeline/lock.h"
@@ -46,6 +47,13 @@ void judge(const AttemptRecord& record, CellStatus& status) {
                               record.exit_code.value_or(1) == 0;
   if (!is_interrupted) {
     status.state = CellState::kFailed;
+  } else if (record.failed_launches > 0) {
+    const bool is_given_up = record.failed_launches >= kMostFailedLaunches;
+    status.state = is_given_up ? CellState::kFailed : CellState::kInterrupted;
+    if (is_given_up) {
+      status.last_error =
+          "given up after " + std::to_string(record.failed_launches) + " failed launches: " + status.last_error;
+    }
   } else if (!record.is_stopped && record.of_submission >= record.max_attempts && record.exit_code.value_or(1) != 0) {
     status.state = CellState::kFailed;
     status.last_error = "given up after " + std::to_string(record.of_submission) + " attempts: " + status.last_error;
@@ -70,6 +78,7 @@ nlohmann::json AttemptRecord::to_json() const {
           {"exit_code", exit_code ? nlohmann::json(*exit_code) : nlohmann::json()},
           {"error", text_or_null(error)},
           {"is_stopped", is_stopped},
+          {"failed_launches", failed_launches},
           {"slurm_job", text_or_null(slurm_job)},
           {"slurm_task", text_or_null(slurm_task)},
           {"command", command}};
@@ -95,6 +104,7 @@ AttemptRecord AttemptRecord::from_json(const nlohmann::json& json) {
   take("ended", record.ended);
   take("error", record.error);
   take("is_stopped", record.is_stopped);
+  take("failed_launches", record.failed_launches);
   take("slurm_job", record.slurm_job);
   take("slurm_task", record.slurm_task);
   take("command", record.command);

@@ -45,7 +45,7 @@ class SlurmBatch : public BatchSystem {
   }
 
   void begin(const Attempt& attempt) override {
-    if (submission_.site.requeue != RequeueMode::kSuccessor || attempt.is_last) return;
+    if (submission_.site.requeue != RequeueMode::kSuccessor || attempt.is_last || !successor_.empty()) return;
     try {
       successor_ = queue_successor(attempt);
     } catch (const Error& error) {
