@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
@@ -22,6 +23,7 @@
 #include "jobs/sweep/report.h"
 #include "jobs/sweep/run_cell.h"
 #include "jobs/sweep/sweep_schema.h"
+#include "jobs/text.h"
 #include "kernels/error.h"
 
 namespace winnow {
@@ -61,13 +63,23 @@ struct Flags {
 
 void print(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stdout); }
 
+// Lines for people: names of files and words out of logs may hold what a terminal obeys.
+void print_lines(const std::string& text) {
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) print(terminal_line(line) + "\n");
+}
+
+void warn(const char* kind, const std::string& line) {
+  std::fprintf(stderr, "winnow: %s%s\n", kind, terminal_line(line).c_str());
+}
+
 int run_plan(const Flags& flags) {
   const Sweep sweep = read_sweep(flags.file);
   const SweepView view = look_at(sweep);
   Prices prices;
   std::vector<Price> by_cell;
   for (const SweepCell& cell : sweep.cells) by_cell.push_back(prices.of(cell));
-  print(flags.json ? dump_json(plan_json(view, by_cell), 2) : plan_text(view, by_cell));
+  flags.json ? print(dump_json(plan_json(view, by_cell), 2)) : print_lines(plan_text(view, by_cell));
   return 0;
 }
 
@@ -76,7 +88,8 @@ int watch(const Sweep& sweep) {
   const bool is_terminal = isatty(STDOUT_FILENO) != 0;
   for (int idle = 0; idle < 2;) {
     const SweepView view = look_at(sweep);
-    print((is_terminal ? "\033[H\033[2J" : "") + status_text(view) + (is_terminal ? "" : "\n"));
+    if (is_terminal) print("\033[H\033[2J");
+    print_lines(status_text(view) + (is_terminal ? "" : "\n"));
     std::fflush(stdout);
     bool is_busy = false;
     for (const CellStatus& status : view.states) {
@@ -93,7 +106,7 @@ int run_status(const Flags& flags) {
   if (flags.watch && flags.json) fail(ExitCode::kUsage, "sweep status: --watch and --json exclude each other");
   if (flags.watch) return watch(sweep);
   const SweepView view = look_at(sweep);
-  print(flags.json ? dump_json(status_json(view), 2) : status_text(view));
+  flags.json ? print(dump_json(status_json(view), 2)) : print_lines(status_text(view));
   return 0;
 }
 
@@ -119,10 +132,10 @@ std::vector<Cell> missing_cells(const SweepView& view) {
 
 int run_submit(const Flags& flags) {
   const Sweep sweep = read_sweep(flags.file);
-  for (const std::string& line : changes_since_submission(sweep)) std::fprintf(stderr, "winnow: %s\n", line.c_str());
+  for (const std::string& line : changes_since_submission(sweep)) warn("", line);
   const SweepView view = look_at(sweep);
-  for (const std::string& line : outdated(view)) std::fprintf(stderr, "winnow: warning: %s\n", line.c_str());
-  if (!view.note.empty()) std::fprintf(stderr, "winnow: note: %s\n", view.note.c_str());
+  for (const std::string& line : outdated(view)) warn("warning: ", line);
+  if (!view.note.empty()) warn("note: ", view.note);
   const std::vector<Cell> missing = missing_cells(view);
   if (missing.empty()) return 0;
   const fs::path winnow = sweep.file.winnow.empty() ? own_executable() : sweep.file.winnow;
@@ -171,8 +184,8 @@ int run_collect(const Flags& flags) {
   const SweepView view = look_at(sweep);
   const fs::path file = flags.out.empty() ? sweep.file.output / (sweep.file.name + ".h5") : fs::path(flags.out);
   print(collect(sweep, view.states, file, flags.json));
-  for (const std::string& line : outdated(view)) std::fprintf(stderr, "winnow: warning: %s\n", line.c_str());
-  if (!view.note.empty()) std::fprintf(stderr, "winnow: note: %s\n", view.note.c_str());
+  for (const std::string& line : outdated(view)) warn("warning: ", line);
+  if (!view.note.empty()) warn("note: ", view.note);
   return 0;
 }
 

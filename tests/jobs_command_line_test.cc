@@ -104,7 +104,19 @@ TEST_F(ConfigFile, AnUnreadableFileIsAMissingInput) {
       [&] {
         with_config_file(verb_, {"--config", scratch_.path().string()});
       },
-      ExitCode::kNoInput, {"cannot read"});
+      ExitCode::kNoInput, {"cannot be read"});
+}
+
+TEST_F(ConfigFile, HasOneDocumentAndALimit) {
+  const fs::path path = scratch_.path() / "odd.yaml";
+  const auto read = [&](const std::string& text) {
+    std::ofstream(path, std::ios::binary) << text;
+    with_config_file(verb_, {"--config", path.string()});
+  };
+  expect_error([&] { read("{}\n---\na: 5\n"); }, ExitCode::kUsage, {path.string() + ":3:1", "second YAML document"});
+  expect_error([&] { read("a: \x04\n"); }, ExitCode::kUsage, {path.string() + ":1:4", "control character"});
+  expect_error([&] { read("a: " + std::string(10'000'000, 'x')); }, ExitCode::kBadData, {path.string(), "bytes"});
+  expect_error([&] { with_config_file(verb_, {"--config", "/dev/zero"}); }, ExitCode::kNoInput, {"/dev/zero"});
 }
 
 TEST(NearWords, FindsSlipsNearestFirst) {

@@ -45,7 +45,7 @@ class SlurmBatch : public BatchSystem {
   }
 
   void begin(const Attempt& attempt) override {
-    if (submission_.site.requeue != RequeueMode::kSuccessor || attempt.is_last) return;
+    if (submission_.site.requeue != RequeueMode::kSuccessor || attempt.is_last || !successor_.empty()) return;
     try {
       successor_ = queue_successor(attempt);
     } catch (const Error& error) {
@@ -106,9 +106,11 @@ class SlurmBatch : public BatchSystem {
   std::string requeue() const {
     try {
       patiently([this] {
-        const std::optional<ProgramOutput> output = run_program({"scontrol", "requeue", id()});
+        const std::optional<ProgramOutput> output =
+            run_program({"scontrol", "requeue", id()}, {.dropped_prefixes = {}, .kept = {}, .time_limit = kPatience});
         if (!output) fail(ExitCode::kUnavailable, "scontrol is not on PATH");
-        if (output->exit_code != 0 && output->exit_code < kSignalled) fail(ExitCode::kUnavailable, output->words());
+        const bool is_ended_with_this_job = output->exit_code >= kSignalled && !output->is_timed_out;
+        if (output->exit_code != 0 && !is_ended_with_this_job) fail(ExitCode::kUnavailable, output->words());
       });
     } catch (const Error& error) {
       const std::optional<OwnState> state = ask_own_state(id());
@@ -123,9 +125,17 @@ class SlurmBatch : public BatchSystem {
       const int index = attempt.task - array.first;
       if (index < 0 || index >= array.count) continue;
       return patiently([&] {
-        return submit_script(
+        const SbatchAnswer answer = submit_script(
             (submission_.path / array.script()).string(),
             {"--array=" + std::to_string(index), "--dependency=afternotok:" + id(), "--kill-on-invalid-dep=yes"});
+        if (answer.kind == SbatchAnswer::Kind::kQueued) return answer.job;
+        if (answer.kind == SbatchAnswer::Kind::kUnclear) {
+          // Asked for once more, there might be two of them.
+          for (const QueuedTask& task : ask_queue({array.job_name})) {
+            if (task.task == index && task.array_job != job_ && task.is_live()) return task.array_job;
+          }
+        }
+        fail(ExitCode::kUnavailable, "sbatch queues no successor: " + answer.words);
       });
     }
     fail(ExitCode::kInternal, submission_.path.string() + ": no array has task " + std::to_string(attempt.task));
