@@ -105,6 +105,13 @@ TEST_F(ConfigFile, AnUnreadableFileIsAMissingInput) {
         with_config_file(verb_, {"--config", scratch_.path().string()});
       },
       ExitCode::kNoInput, {"cannot read"});
+  expect_error([&] { with_config_file(verb_, {"--config", "/proc/self/mem"}); }, ExitCode::kNoInput, {"cannot read"});
+}
+
+TEST_F(ConfigFile, AnEndlessOrHugeFileIsNone) {
+  expect_error([&] { with_config_file(verb_, {"--config", "/dev/zero"}); }, ExitCode::kBadData, {"/dev/zero", "MiB"});
+  const std::string path = write("target: " + std::string(std::size_t{2} << 20, 'a') + "\n");
+  expect_error([&] { with_config_file(verb_, {"--config", path}); }, ExitCode::kBadData, {path, "MiB"});
 }
 
 TEST(NearWords, FindsSlipsNearestFirst) {

@@ -3,7 +3,9 @@
 
 #include <sys/types.h>
 
+#include <csignal>
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -11,7 +13,8 @@
 namespace winnow {
 
 // Blocks USR1, TERM, INT, CHLD, and HUP unless it is ignored (nohup), so that next() hands them out one by one.
-// Children start with the signals as they were before. One at a time per process.
+// Children start with the signals as they were before. One at a time per process. A stop signal that came before, and
+// was remembered (stop.h), is the first.
 class SignalQueue {
  public:
   SignalQueue();
@@ -25,6 +28,7 @@ class SignalQueue {
  private:
   sigset_t waited_{};
   sigset_t former_{};
+  std::map<int, struct sigaction> former_actions_;
 };
 
 struct ChildOptions {
@@ -40,6 +44,5 @@ std::optional<int> poll_child(pid_t child);
 
 // The running executable.
 std::filesystem::path own_executable();
-std::string host_name();
 
 }  // namespace winnow

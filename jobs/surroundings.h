@@ -1,0 +1,18 @@
+// What the process that a shell, a scheduler or a container has made for the program may lack.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace winnow {
+
+// The first steps of the program, before it opens or starts anything:
+//   - a closed standard file (>&-) gets a stand-in that cannot be read or written, so that no data file takes its
+//   number
+//     and is mistaken for it. Programs that are started from here find it closed;
+//   - a limit of the size of files (ulimit -f) is a failed write, with its exit code, and no signal;
+//   - a verb that can go on where it was stopped remembers a stop signal from now on.
+// Throws Error(kOutOfMemory) where the stack is too small for the program (ulimit -s).
+void prepare_surroundings(const std::vector<std::string>& arguments);
+
+}  // namespace winnow
