@@ -71,7 +71,7 @@ def test_one_rank_needs_nothing_of_the_machine(work, tmp_path, changes):
     done = calibrate(work, tmp_path / "run", changes=changes)
     assert done.returncode == 0, done.stderr
     assert all(line.startswith("winnow ") for line in done.stderr.splitlines()), done.stderr
-    tiny.assert_same_tables(tiny.tables(tmp_path / "run/results.h5"), tiny.tables(work / "done/results.h5"))
+    tiny.assert_same_tables(tmp_path / "run/results.h5", work / "done/results.h5")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else")
@@ -108,7 +108,7 @@ def test_the_limit_of_address_space_is_one_of_memory(work, tmp_path):
 @pytest.mark.parametrize(
     "limits, codes",
     [
-        *[(f"ulimit -n {n}", DOCUMENTED) for n in (4, 6, 8, 12)],
+        *[(f"ulimit -n {n}", DOCUMENTED) for n in (3, 4, 5, 6)],
         ("ulimit -f 0", {CANNOT_CREATE, IO_ERROR}),
         ("ulimit -f 8", {CANNOT_CREATE, IO_ERROR}),
         ("ulimit -s 64", {OUT_OF_MEMORY}),
@@ -116,11 +116,10 @@ def test_the_limit_of_address_space_is_one_of_memory(work, tmp_path):
 )
 def test_small_limits(work, tmp_path, limits, codes):
     done = calibrate(work, tmp_path / "run", before=under_shell(limits))
-    if done.returncode == 0:
-        assert limits == "ulimit -n 12"  # enough, perhaps
-    elif done.returncode != LOADER or "-n" not in limits:
-        expect_one_line(done, codes)
-    assert done.returncode == 0 or not (tmp_path / "run/results.h5").exists()
+    if "-n" in limits and done.returncode in (0, LOADER):
+        return
+    expect_one_line(done, codes)
+    assert not (tmp_path / "run/results.h5").exists()
 
 
 PRINTING = {
@@ -143,7 +142,7 @@ def test_lost_output(work, tmp_path, verb, place):
     assert run(work, *PRINTING[verb](work, seen)).returncode == 0
     assert [path.name for path in lost.iterdir()] == [path.name for path in seen.iterdir()]
     for path in seen.glob("*.h5"):
-        tiny.assert_same_tables(tiny.tables(lost / path.name), tiny.tables(path))
+        tiny.assert_same_tables(lost / path.name, path)
     for path in seen.glob("*.json"):
         assert (lost / path.name).read_text() == path.read_text()
 
@@ -151,15 +150,7 @@ def test_lost_output(work, tmp_path, verb, place):
 def test_closed_files_are_no_data_files(work, tmp_path):
     done = calibrate(work, tmp_path / "run", before=["bash", "-c", 'exec "$@" 0<&- 1>&- 2>&-', "bash"])
     assert done.returncode == IO_ERROR
-    tiny.assert_same_tables(tiny.tables(tmp_path / "run/results.h5"), tiny.tables(work / "done/results.h5"))
-
-
-def catches(process, number):
-    """Whether the process has a handler of the signal."""
-    for line in pathlib.Path(f"/proc/{process.pid}/status").read_text().splitlines():
-        if line.startswith("SigCgt:"):
-            return int(line.split()[1], 16) >> (number - 1) & 1 == 1
-    return False
+    tiny.assert_same_tables(tmp_path / "run/results.h5", work / "done/results.h5")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1], ids=lambda number: number.name)
@@ -168,18 +159,14 @@ def test_a_signal_before_the_run_has_begun(work, tmp_path, number):
     flags = tmp_path / "flags"
     os.mkfifo(flags)
     process = start(work, *arguments(work, tmp_path / "run"), "--config", flags)
-    writer = os.open(flags, os.O_RDWR)
-    try:
-        launch.wait_for(lambda: catches(process, number), process)
+    with flags.open("w") as writer:  # once the program has opened it, too
         process.send_signal(number)
-        os.write(writer, b"limit: 2\n")
-    finally:
-        os.close(writer)
+        writer.write("limit: 2\n")
     code, _, err = launch.finish(process)
     assert code == INTERRUPTED, err
     assert f"stopped by {number.name}" in launch.error_lines(err)[0]
     assert calibrate(work, tmp_path / "run").returncode == 0
-    tiny.assert_same_tables(tiny.tables(tmp_path / "run/results.h5"), tiny.tables(work / "done/results.h5"))
+    tiny.assert_same_tables(tmp_path / "run/results.h5", work / "done/results.h5")
 
 
 def test_a_config_file_may_be_a_pipe(work, tmp_path):
