@@ -8,8 +8,10 @@
 #include <array>
 #include <cerrno>
 #include <csignal>
+#include <cstdlib>
 
 #include "kernels/error.h"
+#include "pipeline/limits.h"
 #include "pipeline/stop.h"
 
 namespace winnow {
@@ -28,6 +30,11 @@ void hold_standard_files() {
   }
 }
 
+void set_search_path() {
+  const char* path = std::getenv("PATH");
+  if (path == nullptr || *path == '\0') setenv("PATH", "/usr/local/bin:/usr/bin:/bin", 1);
+}
+
 void require_stack() {
   struct rlimit limit {};
   if (getrlimit(RLIMIT_STACK, &limit) != 0 || limit.rlim_cur >= kLeastStackBytes) return;
@@ -36,6 +43,16 @@ void require_stack() {
   fail(ExitCode::kOutOfMemory, "the stack is limited to " + std::to_string(limit.rlim_cur >> 10) +
                                    " KiB (ulimit -s), and winnow needs " + std::to_string(kLeastStackBytes >> 10) +
                                    "; raise the limit");
+}
+
+// With less than this, what libraries cannot allocate comes out as other errors, or as none.
+void require_address_space() {
+  constexpr int64_t kLeastBytes = int64_t{32} << 20;
+  const int64_t unused = unused_address_space_bytes();
+  if (unused >= kLeastBytes) return;
+  fail(ExitCode::kOutOfMemory, "the limit of memory (ulimit -v or -d) leaves " + std::to_string(unused >> 20) +
+                                   " MiB beside the program itself, which needs " + std::to_string(kLeastBytes >> 20) +
+                                   " MiB at least; raise it");
 }
 
 // The verbs whose work is resumed by the same command.
@@ -50,9 +67,11 @@ bool is_resumable(const std::vector<std::string>& arguments) {
 
 void prepare_surroundings(const std::vector<std::string>& arguments) {
   hold_standard_files();
+  set_search_path();
   std::signal(SIGXFSZ, SIG_IGN);
   if (is_resumable(arguments)) remember_stop_signals();
   require_stack();
+  require_address_space();
 }
 
 }  // namespace winnow

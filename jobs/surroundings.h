@@ -10,9 +10,10 @@ namespace winnow {
 //   - a closed standard file (>&-) gets a stand-in that cannot be read or written, so that no data file takes its
 //   number
 //     and is mistaken for it. Programs that are started from here find it closed;
+//   - an empty PATH gets the system's folders, for mpirun, Python and the programs of other verbs;
 //   - a limit of the size of files (ulimit -f) is a failed write, with its exit code, and no signal;
 //   - a verb that can go on where it was stopped remembers a stop signal from now on.
-// Throws Error(kOutOfMemory) where the stack is too small for the program (ulimit -s).
+// Throws Error(kOutOfMemory) where stack or address space are too small for the program (ulimit -s, -v, -d).
 void prepare_surroundings(const std::vector<std::string>& arguments);
 
 }  // namespace winnow
