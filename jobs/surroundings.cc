@@ -63,6 +63,14 @@ bool is_resumable(const std::vector<std::string>& arguments) {
   return std::find(kVerbs.begin(), kVerbs.end(), arguments[0]) != kVerbs.end();
 }
 
+// Those that before_main.cc holds, and whatever the parent process held.
+void take_stop_signals() {
+  sigset_t stops;
+  sigemptyset(&stops);
+  for (const int number : {SIGUSR1, SIGTERM, SIGINT, SIGHUP}) sigaddset(&stops, number);
+  pthread_sigmask(SIG_UNBLOCK, &stops, nullptr);
+}
+
 }  // namespace
 
 void prepare_surroundings(const std::vector<std::string>& arguments) {
@@ -70,6 +78,7 @@ void prepare_surroundings(const std::vector<std::string>& arguments) {
   set_search_path();
   std::signal(SIGXFSZ, SIG_IGN);
   if (is_resumable(arguments)) remember_stop_signals();
+  take_stop_signals();
   require_stack();
   require_address_space();
 }

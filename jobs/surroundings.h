@@ -12,7 +12,7 @@ namespace winnow {
 //     and is mistaken for it. Programs that are started from here find it closed;
 //   - an empty PATH gets the system's folders, for mpirun, Python and the programs of other verbs;
 //   - a limit of the size of files (ulimit -f) is a failed write, with its exit code, and no signal;
-//   - a verb that can go on where it was stopped remembers a stop signal from now on.
+//   - stop signals, which waited until now, take effect: a verb that can go on where it was stopped remembers them.
 // Throws Error(kOutOfMemory) where stack or address space are too small for the program (ulimit -s, -v, -d).
 void prepare_surroundings(const std::vector<std::string>& arguments);
 

@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include <array>
-#include <atomic>
 #include <cerrno>
 #include <csignal>
 #include <cstdlib>
@@ -35,33 +34,18 @@ void become(char* const* argv, int log, int null, pid_t parent) {
   execvp(argv[0], argv);
 }
 
-// Threads of libraries that were there before do not block the signals, and one of them may be chosen for one: it hands
-// it on to the thread that waits.
-std::atomic<pthread_t> waiting_thread;
-extern "C" void hand_on(int number) { pthread_kill(waiting_thread, number); }
-
 }  // namespace
 
 SignalQueue::SignalQueue() {
-  waiting_thread = pthread_self();
   sigemptyset(&waited_);
   for (const int number : {SIGUSR1, SIGTERM, SIGINT, SIGCHLD}) sigaddset(&waited_, number);
   struct sigaction hangup {};
   if (sigaction(SIGHUP, nullptr, &hangup) == 0 && hangup.sa_handler != SIG_IGN) sigaddset(&waited_, SIGHUP);
   sigprocmask(SIG_BLOCK, &waited_, &former_);
-  struct sigaction action {};
-  action.sa_handler = hand_on;
-  action.sa_flags = SA_RESTART;
-  for (const int number : {SIGUSR1, SIGTERM, SIGINT, SIGHUP}) {
-    if (sigismember(&waited_, number) == 1) sigaction(number, &action, &former_actions_[number]);
-  }
   if (const int number = take_remembered_signal(); number != 0) raise(number);
 }
 
-SignalQueue::~SignalQueue() {
-  for (const auto& [number, action] : former_actions_) sigaction(number, &action, nullptr);
-  sigprocmask(SIG_SETMASK, &former_, nullptr);
-}
+SignalQueue::~SignalQueue() { sigprocmask(SIG_SETMASK, &former_, nullptr); }
 
 std::optional<int> SignalQueue::next(double seconds) {
   timespec time{};

@@ -3,9 +3,7 @@
 
 #include <sys/types.h>
 
-#include <csignal>
 #include <filesystem>
-#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -28,7 +26,6 @@ class SignalQueue {
  private:
   sigset_t waited_{};
   sigset_t former_{};
-  std::map<int, struct sigaction> former_actions_;
 };
 
 struct ChildOptions {
