@@ -1,24 +1,21 @@
 // The program: reads the command line, runs the verb, and turns whatever is thrown into one line and an exit code.
 #include <cerrno>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "jobs/program.h"
+#include "jobs/surroundings.h"
 #include "kernels/cpu/blas_core.h"
 #include "kernels/error.h"
+#include "pipeline/launch.h"
 #include "pipeline/session.h"
 
 namespace winnow {
 namespace {
-
-bool is_one_of_several() {
-  const char* size = std::getenv("OMPI_COMM_WORLD_SIZE");
-  return size != nullptr && std::strtol(size, nullptr, 10) > 1;
-}
 
 // A command line that cannot be read fails on all ranks of a job alike: they meet in MPI and one of them speaks. A
 // rank that ended without having joined would make mpirun kill the others, perhaps before any has spoken.
@@ -26,7 +23,7 @@ std::function<int()> parse_together(const std::vector<std::string>& arguments) {
   try {
     return parse_command_line(arguments);
   } catch (...) {
-    if (!is_one_of_several()) throw;
+    if (!may_have_peers()) throw;
     MpiSession session;
     session.agree([failure = std::current_exception()] { std::rethrow_exception(failure); });
     throw;
@@ -62,7 +59,9 @@ int check_output(int code) {
 int main(int argc, char** argv) {
   winnow::restart_with_better_blas_core(argv);
   try {
-    return winnow::check_output(winnow::parse_together({argv + 1, argv + argc})());
+    const std::vector<std::string> arguments(argv + 1, argv + argc);
+    winnow::prepare_surroundings(arguments);
+    return winnow::check_output(winnow::parse_together(arguments)());
   } catch (...) {
     return winnow::report_failure();
   }

@@ -15,6 +15,7 @@
 #include "pipeline/dispatch.h"
 #include "pipeline/dry_run.h"
 #include "pipeline/host.h"
+#include "pipeline/limits.h"
 #include "pipeline/profile_report.h"
 #include "pipeline/progress.h"
 
@@ -275,8 +276,9 @@ double MeasuringRun::predict_prefixes() const {
 int64_t MeasuringRun::default_memory_limit() const {
   const std::optional<int64_t> device = backend_->free_bytes();
   const int64_t sharers = std::max(gpu_.n_sharers, 1);
-  const int64_t available =
-      device ? *device / sharers + backend_->allocated_bytes() : session_.resources().available_bytes;
+  // Backend and threads have mapped memory of their own since the session began.
+  const int64_t of_host = std::min(session_.resources().available_bytes, unused_address_space_bytes());
+  const int64_t available = device ? *device / sharers + backend_->allocated_bytes() : of_host;
   return static_cast<int64_t>(kMemoryShare * static_cast<double>(available));
 }
 

@@ -104,10 +104,11 @@ TEST_F(ConfigFile, AnUnreadableFileIsAMissingInput) {
       [&] {
         with_config_file(verb_, {"--config", scratch_.path().string()});
       },
-      ExitCode::kNoInput, {"cannot be read"});
+      ExitCode::kNoInput, {"cannot read"});
+  expect_error([&] { with_config_file(verb_, {"--config", "/proc/self/mem"}); }, ExitCode::kNoInput, {"cannot read"});
 }
 
-TEST_F(ConfigFile, HasOneDocumentAndALimit) {
+TEST_F(ConfigFile, HasOneDocument) {
   const fs::path path = scratch_.path() / "odd.yaml";
   const auto read = [&](const std::string& text) {
     std::ofstream(path, std::ios::binary) << text;
@@ -115,8 +116,12 @@ TEST_F(ConfigFile, HasOneDocumentAndALimit) {
   };
   expect_error([&] { read("{}\n---\na: 5\n"); }, ExitCode::kUsage, {path.string() + ":3:1", "second YAML document"});
   expect_error([&] { read("a: \x04\n"); }, ExitCode::kUsage, {path.string() + ":1:4", "control character"});
-  expect_error([&] { read("a: " + std::string(10'000'000, 'x')); }, ExitCode::kBadData, {path.string(), "bytes"});
-  expect_error([&] { with_config_file(verb_, {"--config", "/dev/zero"}); }, ExitCode::kNoInput, {"/dev/zero"});
+}
+
+TEST_F(ConfigFile, AnEndlessOrHugeFileIsNone) {
+  expect_error([&] { with_config_file(verb_, {"--config", "/dev/zero"}); }, ExitCode::kBadData, {"/dev/zero", "MiB"});
+  const std::string path = write("target: " + std::string(std::size_t{2} << 20, 'a') + "\n");
+  expect_error([&] { with_config_file(verb_, {"--config", path}); }, ExitCode::kBadData, {path, "MiB"});
 }
 
 TEST(NearWords, FindsSlipsNearestFirst) {

@@ -14,6 +14,7 @@
 #include "jobs/sweep/files.h"
 #include "jobs/text.h"
 #include "kernels/error.h"
+#include "pipeline/host.h"
 #include "pipeline/lock.h"
 
 namespace winnow {
@@ -232,6 +233,40 @@ const char* state_name(CellState state) {
   return "unknown";
 }
 
+namespace {
+
+// The messages of Open MPI's launcher, which it frames with rules of dashes: the first paragraph says what is wrong,
+// the last what it thinks of that.
+class FramedMessages {
+ public:
+  void read(const std::string& line) {
+    const bool is_rule = line.size() > 40 && line.find_first_not_of('-') == std::string::npos;
+    if (is_rule) {
+      if (is_inside_ && !paragraph_.empty()) {
+        (paragraph_.find("non-zero") == std::string::npos ? reason_ : news_) = paragraph_;
+      }
+      is_inside_ = !is_inside_;
+      is_first_ = true;
+      paragraph_.clear();
+    } else if (line.empty()) {
+      is_first_ = paragraph_.empty();
+    } else if (is_inside_ && is_first_) {
+      paragraph_ += (paragraph_.empty() ? "" : " ") + line;
+    }
+  }
+  // Of the last message that is more than the news that a process has ended, else of that; "" where there is none.
+  std::string reason() const { return reason_.empty() ? news_ : reason_; }
+
+ private:
+  bool is_inside_ = false;
+  bool is_first_ = true;  // whether the first paragraph is not over
+  std::string paragraph_;
+  std::string reason_;
+  std::string news_;
+};
+
+}  // namespace
+
 std::string last_error_line(const fs::path& log) {
   constexpr std::streamoff kTail = std::streamoff{64} * 1024;
   std::error_code not_there;
@@ -242,6 +277,7 @@ std::string last_error_line(const fs::path& log) {
   in.seekg(std::max<std::streamoff>(0, static_cast<std::streamoff>(in.tellg()) - kTail));
   std::string error;
   std::string lettered;
+  FramedMessages messages;
   for (std::string line; std::getline(in, line);) {
     // A line that a terminal would rewrite: its last state.
     if (const std::size_t rewritten = line.rfind('\r'); rewritten != std::string::npos) line.erase(0, rewritten + 1);
@@ -249,9 +285,11 @@ std::string last_error_line(const fs::path& log) {
     if (has_letter) lettered = line;
     // mpirun may put an own line after ours, which says less.
     if (line.starts_with("winnow: ")) error = line.substr(std::string("winnow: ").size());
+    messages.read(line);
   }
   // It goes to tables on a terminal, and a program may have printed anything.
-  return shortened(error.empty() ? lettered : error);
+  if (!error.empty()) return shortened(error);
+  return shortened(messages.reason().empty() ? lettered : messages.reason());
 }
 
 }  // namespace winnow

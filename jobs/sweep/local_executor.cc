@@ -12,6 +12,7 @@
 #include "jobs/sweep/submission.h"
 #include "kernels/error.h"
 #include "pipeline/host.h"
+#include "pipeline/limits.h"
 #include "pipeline/progress.h"
 #include "results/words.h"
 
@@ -64,7 +65,7 @@ class LocalRun {
     std::vector<std::pair<std::string, std::string>> environment;
     if (options_.jobs == 1) return environment;
     if (!has_threads_) {
-      const double quota = container_cores();
+      const double quota = group_cores();
       auto cores = static_cast<int>(affinity_cores().size());
       if (quota > 0.0) cores = std::min(cores, std::max(1, static_cast<int>(quota)));
       const int threads = std::max(1, cores / (options_.jobs * cell.resources.ranks()));

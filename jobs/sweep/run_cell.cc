@@ -15,6 +15,7 @@
 #include "jobs/sweep/files.h"
 #include "kernels/error.h"
 #include "pipeline/host.h"
+#include "pipeline/launch.h"
 #include "pipeline/lock.h"
 #include "results/atomic_file.h"
 #include "results/store.h"
@@ -160,7 +161,9 @@ class CellRun {
     write();
     int code = 0;
     try {
-      code = wait_for(start_child(record.command, {.log = log, .environment = {}}));
+      const bool is_by_mpirun = batch_ == nullptr && cell_.resources.ranks() > 1;
+      const auto environment = is_by_mpirun ? environment_for_mpirun() : decltype(environment_for_mpirun()){};
+      code = wait_for(start_child(record.command, {.log = log, .environment = environment}));
       judge_end(record, log, code);
     } catch (const Error& error) {
       code = static_cast<int>(error.code());

@@ -16,6 +16,7 @@
 #include "jobs/sweep/slurm_submission.h"
 #include "jobs/sweep/submission.h"
 #include "kernels/error.h"
+#include "pipeline/host.h"
 #include "pipeline/lock.h"
 #include "results/atomic_file.h"
 #include "results/words.h"
