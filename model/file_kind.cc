@@ -56,7 +56,8 @@ std::optional<std::string> file_kind(std::span<const std::byte> bytes) {
   if (page.starts_with("\xef\xbb\xbf")) page.remove_prefix(3);
   page.remove_prefix(static_cast<std::size_t>(std::ranges::find_if_not(page, is_space) - page.begin()));
   if (page.starts_with('<')) return std::string(kPage);
-  if (!text.empty() && std::ranges::all_of(text, [](char c) { return c == '\0'; })) {
+  // Eight of them are the length of an empty header.
+  if (text.size() > 8 && std::ranges::all_of(text, [](char c) { return c == '\0'; })) {
     return "zeros where its content should be, as an interrupted download leaves them: download it again";
   }
   return std::nullopt;

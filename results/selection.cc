@@ -80,7 +80,7 @@ bool is_sha256(const std::string& text) {
 Provenance parse_provenance(const Fields& fields, const std::string& text) {
   const char* expected = "an object of strings and numbers";
   if (!fields.value("provenance", expected).is_object()) fields.refuse("provenance", expected);
-  const OrderedJson object = OrderedJson::parse(text)["provenance"];
+  const OrderedJson object = parse_ordered_json(text, "selection").at("provenance");
   Provenance provenance;
   for (const auto& [name, value] : object.items()) {
     if (value.is_string()) {
