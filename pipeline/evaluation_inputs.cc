@@ -170,7 +170,7 @@ EvaluationInputs load_evaluation(const EvaluateOptions& options) {
     wanted.insert(pattern.variant);
   }
   inputs.wanted.assign(wanted.begin(), wanted.end());
-  inputs.checkpoint = std::make_unique<Checkpoint>(options.model);
+  inputs.open_checkpoint(options.model);
   inputs.data_sets.push_back(read_data_set("evaluation", options.data, inputs.config.vocab, options.limit));
   check_data_sets(options, inputs);
   warn_of_selections(read.patterns, inputs);

@@ -214,6 +214,7 @@ class TextWriter {
                               .stopped = text.stopped,
                               .cache_bytes = text.cache_bytes});
     }
+    run_.watch().require_unchanged();
     write_batch(directory_, key_, result);
     seconds_per_text_ = seconds_since(begin) / static_cast<double>(requests.size());
   }

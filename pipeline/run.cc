@@ -141,6 +141,7 @@ void MeasuringRun::open(const std::function<void(const RunIdentity&)>& check) {
     }
   });
   session_.broadcast(measurement_);
+  watch_ = watch_checkpoint(inputs_, session_, identity_.checkpoint_sha256);
   share_variants();
   // Every rank must see what rank 0 has made: a directory that is local to a host would lose its shards.
   session_.agree([&] {
@@ -337,6 +338,7 @@ bool MeasuringRun::measure() {
   const MeasureContext context{.inputs = inputs_,
                                .backend = options_.profile ? profiled : *backend_,
                                .weights = *weights_,
+                               .watch = *watch_,
                                .shards = shard_directory(options_.out),
                                .measurement = measurement_,
                                .made_by = "rank " + std::to_string(session_.rank()) + " on " + session_.host(),

@@ -71,7 +71,7 @@ Inputs load_search(const SearchOptions& options) {
   if (!options.exact) inputs.settings.tail_rows = options.tail_rows.value_or(kSearchTailRows);
   inputs.settings.base = Pattern(static_cast<std::size_t>(inputs.config.n_layers), false);
   inputs.settings.base_name = pattern_name(inputs.settings.base);
-  inputs.checkpoint = std::make_unique<Checkpoint>(options.model);
+  inputs.open_checkpoint(options.model);
   inputs.data_sets.push_back(read_data_set("calibration", options.data, inputs.config.vocab, options.limit));
   check_data_sets(options, inputs);
   if (options.exact) return inputs;

@@ -154,7 +154,7 @@ Json patched(const Json& config, const Json& patch) {
 
 void plan_hf(const Context& context, ExportPlan& plan) {
   const Json patch = config_patch(context, context.rule.hf);
-  plan.files.push_back({"config.json", patched(context.config, patch).dump(2) + "\n"});
+  plan.files.push_back({"config.json", python_json(patched(context.config, patch)) + "\n"});
   plan.files.push_back({"config_patch.json", patch.dump(2) + "\n"});
   plan.links_checkpoint = true;
   plan.is_checked_in_transformers = true;
@@ -355,8 +355,7 @@ void check_config(const Context& context) {
 ExportPlan plan_export(const Selection& selection, const std::string& config, const std::string& origin,
                        const ExportOptions& options) {
   check_options(options);
-  parse_json(config, origin);  // refuses what is no JSON, too deep, or has a key twice
-  const Json json = Json::parse(config);
+  const Json json = parse_ordered_json(config, origin, JsonDialect::kPython);
   if (!json.is_object()) fail(ExitCode::kBadData, origin + ": expected a JSON object");
   Context context{
       selection, options, json, origin, "", {"", Way::kUnknown, Way::kUnknown, false}, selection.window_keys};

@@ -77,7 +77,7 @@ bool is_sha256(const std::string& text) {
 Provenance parse_provenance(const Fields& fields, const std::string& text) {
   const char* expected = "an object of strings and numbers";
   if (!fields.value("provenance", expected).is_object()) fields.refuse("provenance", expected);
-  const nlohmann::ordered_json object = nlohmann::ordered_json::parse(text)["provenance"];
+  const nlohmann::ordered_json object = parse_ordered_json(text, "selection").at("provenance");
   Provenance provenance;
   for (const auto& [name, value] : object.items()) {
     if (value.is_string()) {

@@ -265,10 +265,9 @@ class CellRun {
 
   // False where a signal came meanwhile.
   bool wait_before_launch() {
-    using Clock = std::chrono::steady_clock;
     const auto doubled = launch_pause_ * (1LL << std::min(failed_launches_ - 1, 10));
-    const auto end = Clock::now() + std::min<std::chrono::milliseconds>(doubled, kLongestPause);
-    for (auto now = Clock::now(); now < end; now = Clock::now()) {
+    const auto end = std::chrono::steady_clock::now() + std::min<std::chrono::milliseconds>(doubled, kLongestPause);
+    for (auto now = std::chrono::steady_clock::now(); now < end; now = std::chrono::steady_clock::now()) {
       const std::optional<int> signal = signals_.next(std::chrono::duration<double>(end - now).count());
       was_told_ = was_told_ || (signal && *signal != SIGCHLD);
       if (was_told_) return false;

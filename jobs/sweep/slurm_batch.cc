@@ -13,9 +13,9 @@ namespace winnow {
 namespace {
 
 // slurmctld may be restarted just now. The time left after USR1 is what there is to wait.
-constexpr auto kPatience = std::chrono::seconds(120);
+constexpr auto kBatchPatience = std::chrono::seconds(120);
 constexpr auto kPause = std::chrono::seconds(2);
-constexpr int kSignalled = 128;  // exit codes from there on are signals
+constexpr int kFirstSignalCode = 128;  // exit codes from there on are signals
 
 std::string variable(const char* name) {
   const char* value = std::getenv(name);
@@ -24,7 +24,7 @@ std::string variable(const char* name) {
 
 template <typename Action>
 auto patiently(const Action& action) {
-  const auto deadline = std::chrono::steady_clock::now() + kPatience;
+  const auto deadline = std::chrono::steady_clock::now() + kBatchPatience;
   while (true) {
     try {
       return action();
@@ -106,10 +106,10 @@ class SlurmBatch : public BatchSystem {
   std::string requeue() const {
     try {
       patiently([this] {
-        const std::optional<ProgramOutput> output =
-            run_program({"scontrol", "requeue", id()}, {.dropped_prefixes = {}, .kept = {}, .time_limit = kPatience});
+        const std::optional<ProgramOutput> output = run_program(
+            {"scontrol", "requeue", id()}, {.dropped_prefixes = {}, .kept = {}, .time_limit = kBatchPatience});
         if (!output) fail(ExitCode::kUnavailable, "scontrol is not on PATH");
-        const bool is_ended_with_this_job = output->exit_code >= kSignalled && !output->is_timed_out;
+        const bool is_ended_with_this_job = output->exit_code >= kFirstSignalCode && !output->is_timed_out;
         if (output->exit_code != 0 && !is_ended_with_this_job) fail(ExitCode::kUnavailable, output->words());
       });
     } catch (const Error& error) {

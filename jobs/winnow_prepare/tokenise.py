@@ -79,7 +79,9 @@ def load_tokenizer(model: pathlib.Path) -> "PreTrainedTokenizerFast":
 
 
 def _check_files(model: pathlib.Path) -> None:
-    """Says which file is missing, and what makes it, where Transformers would guess."""
+    """Says which file is missing, or something else, and what makes it, where Transformers would guess."""
+    for name in ("config.json", "tokenizer_config.json", "tokenizer.json", "tokenizer.model"):
+        _refuse_stand_in(model / name)
     if (model / "tokenizer.json").exists():
         return
     for pattern, packages in CONVERTIBLE.items():
@@ -100,6 +102,24 @@ def _check_files(model: pathlib.Path) -> None:
             ExitCode.NO_INPUT,
             f"{model}: there is no tokenizer.json, nor another file of a tokenizer; download the checkpoint with it",
         )
+
+
+def _refuse_stand_in(path: pathlib.Path) -> None:
+    """Refuses what is often found in place of a file that was to be downloaded, and what has no end."""
+    if path.exists() and not path.is_file():
+        raise Failure(ExitCode.NO_INPUT, f"{path}: cannot be read: not a regular file")
+    try:
+        with open(path, "rb") as file:
+            head = file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")
+    except OSError:
+        return  # whoever needs the file says so
+    if head.startswith(b"version https://git-lfs"):
+        what = "a Git LFS pointer, not the file itself: run git lfs pull where it was cloned, or download it again"
+    elif head.startswith(b"<"):
+        what = "a web page or XML, such as a server's error message: download the file again, with access to it"
+    else:
+        return
+    raise Failure(ExitCode.BAD_DATA, f"{path}: it is {what}")
 
 
 def _is_installed(package: str) -> bool:

@@ -58,6 +58,16 @@ SAFETENSORS = {
     "hole": image({"a": T | {"data_offsets": [1, 5]}}, b"\0" * 5),
     "uncovered": one() + b"\0",
     "truncated": one()[:-1],
+    "many-empty": image({f"t{i}": T | {"shape": [0], "data_offsets": [0, 0]} for i in range(500)}),
+    "not-finite": image(b'{"t":{"dtype":"U8","shape":[NaN],"data_offsets":[0,Infinity]}}'),
+    "lfs-pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:0f\nsize 12\n",
+    "page": b"<!DOCTYPE html>",
+    "error-message": b'{"error":"not found"}',
+    "zip": b"PK\3\4\0\0\10\10",
+    "pickle": b"\x80\2}q\1.______",
+    "gguf": b"GGUF\3\0\0\0",
+    "tar": b"n" * 257 + b"ustar",
+    "zeros": b"\0" * 64,
 }
 
 QWEN3 = {
@@ -121,6 +131,23 @@ CONFIG = {
     "size-1e300": config(hidden_size=1e300),
     "key-twice": b'{"model_type":"qwen3","model_type":"llama"}',
     "deep": b"[" * 100,
+    "not-finite": config(time_step_limit=[0.0, float("inf")], x=float("nan"), y=[-float("inf")]),
+    "not-finite-field": config(rope_theta=float("inf")),
+    "dtype-auto": config(torch_dtype="auto"),
+    "swish": config(hidden_act="swish"),
+    "lfs-pointer": SAFETENSORS["lfs-pointer"],
+}
+
+JSON = {
+    "words": b'[NaN,Infinity,-Infinity,{"NaN":-1.5e-7,"a":"Infinity"}]',
+    "words-joined": b"[1NaN,NaN1,--Infinity,-Infinity-]",
+    "word-alone": b"-Infinity",
+    "string-open": b'{"a":NaN,"b\\',
+    "order": b'{"z":1,"a":{"y":[],"b":{}},"m":null}',
+    "text": b'["\xc3\xa9\\ud83d\\ude00\\u0000"]',
+    "key-twice": b'{"a":{"b":1},"a":2}',
+    "out-of-range": b"[1e999]",
+    "numbers": b"[0,-0,-0.0,18446744073709551615,18446744073709551616,-9223372036854775808,1E+2]",
 }
 
 
@@ -208,7 +235,7 @@ SBATCH = {
 
 
 def main():
-    corpora = {"safetensors": SAFETENSORS, "config": CONFIG, "sweep": SWEEP, "sbatch": SBATCH}
+    corpora = {"safetensors": SAFETENSORS, "config": CONFIG, "json": JSON, "sweep": SWEEP, "sbatch": SBATCH}
     for target, seeds in corpora.items():
         folder = HERE / "corpus" / target
         folder.mkdir(parents=True, exist_ok=True)
