@@ -13,6 +13,7 @@
 #include "jobs/commands.h"
 #include "kernels/error.h"
 #include "model/config.h"
+#include "model/json.h"
 #include "model/safetensors.h"
 #include "pipeline/corpus.h"
 #include "pipeline/run_identity.h"
@@ -215,13 +216,14 @@ Facts inspect(const fs::path& path) {
 void print_facts(const Facts& facts, int depth) {
   for (const auto& [name, value] : facts.items()) {
     const int indent = 2 * depth;
+    const std::string label = one_line(name);
     if (value.is_object() && !value.empty()) {
-      std::printf("%*s%s\n", indent, "", name.c_str());
+      std::printf("%*s%s\n", indent, "", label.c_str());
       print_facts(value, depth + 1);
       continue;
     }
-    const std::string text = value.is_string() ? value.get<std::string>() : value.dump();
-    std::printf("%*s%-*s %s\n", indent, "", std::max(1, 24 - indent), name.c_str(), text.c_str());
+    const std::string text = one_line(value.is_string() ? value.get<std::string>() : json_text(value, -1));
+    std::printf("%*s%-*s %s\n", indent, "", std::max(1, 24 - indent), label.c_str(), text.c_str());
   }
 }
 
@@ -241,7 +243,7 @@ Command add_inspect(const Verb& program) {
   return {verb, [options] {
             const Facts facts = inspect(options->path);
             if (options->json) {
-              std::printf("%s\n", facts.dump(2).c_str());
+              std::printf("%s\n", json_text(facts, 2).c_str());
             } else {
               print_facts(facts, 0);
             }

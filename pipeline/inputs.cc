@@ -95,6 +95,12 @@ SweepRequest Inputs::request(const MissingCells& cells, std::span<const int64_t>
   return request;
 }
 
+ReadPaths Inputs::read_paths(const RunOptions& options) const {
+  ReadPaths read{.files = other_files, .checkpoints = {options.model}};
+  for (const DataSet& data : data_sets) read.files.push_back(data.corpus.path);
+  return read;
+}
+
 int64_t Inputs::number_of(const Pattern& pattern) {
   if (const std::optional<int64_t> known = find_number(pattern)) return *known;
   variant_names.push_back(pattern_name(pattern));

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <span>
 
+#include "model/json.h"
 #include "results/evaluation.h"
 #include "results/table_text.h"
 
@@ -253,7 +254,7 @@ std::string to_json(const EvaluationResults& results) {
   for (const ProvenanceEntry& entry : results.provenance.entries()) {
     std::visit([&](const auto& value) { object["provenance"][entry.name] = value; }, entry.value);
   }
-  return object.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+  return json_text(object, 2) + "\n";
 }
 
 }  // namespace winnow

@@ -1,6 +1,7 @@
 // A search as text, for the terminal and for machines.
 #include <nlohmann/json.hpp>
 
+#include "model/json.h"
 #include "results/search_results.h"
 #include "results/table_text.h"
 
@@ -160,7 +161,7 @@ std::string to_json(const SearchResults& r, const Provenance& provenance) {
                          {"warnings", provenance.text("warnings")}};
   if (r.plan.method == SearchMethod::kPairs) {
     json["pairs"] = pairs_json(r.interactions);
-    return json.dump(2) + "\n";
+    return json_text(json, 2) + "\n";
   }
   for (const int64_t index : r.best) {
     const MeasuredPattern& best = r.patterns[static_cast<std::size_t>(index)];
@@ -177,7 +178,7 @@ std::string to_json(const SearchResults& r, const Provenance& provenance) {
                          {"rho_exact_match", estimate_json(r.agreement.rho_exact_match)},
                          {"wins_kept", number_json(r.agreement.wins_kept.value)}};
   }
-  return json.dump(2) + "\n";
+  return json_text(json, 2) + "\n";
 }
 
 }  // namespace winnow

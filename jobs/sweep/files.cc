@@ -5,6 +5,7 @@
 #include <iterator>
 
 #include "kernels/error.h"
+#include "model/json.h"
 
 namespace winnow {
 
@@ -17,11 +18,11 @@ void make_directories(const std::filesystem::path& path) {
            "; name an output directory that is writable");
 }
 
-std::string dump_json(const nlohmann::json& json, int indent) {
-  return json.dump(indent, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
-}
+std::string dump_json(const nlohmann::json& json, int indent) { return json_text(json, indent) + "\n"; }
 
 std::optional<nlohmann::json> read_json(const std::filesystem::path& path) {
+  std::error_code error;
+  if (!std::filesystem::is_regular_file(path, error)) return std::nullopt;  // a pipe would make us wait
   std::ifstream in(path, std::ios::binary);
   if (!in) return std::nullopt;
   const std::string text{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};

@@ -11,9 +11,10 @@ import unicodedata
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from winnow_files.streams import note
+
 from winnow_prepare.errors import ExitCode, Failure, Unusable
 from winnow_prepare.render import Rendered
-from winnow_prepare.streams import note
 from winnow_prepare.token_bound import TokenBound
 
 if TYPE_CHECKING:

@@ -5,19 +5,21 @@ import pathlib
 import signal
 
 import pytest
+import tiny
 import vocabularies
+from winnow_files.output import WholeFile
 from winnow_prepare import options, pool, work
 from winnow_prepare.errors import ExitCode, Failure
 from winnow_prepare.main import MOST_SLOW, Draw
+from winnow_prepare.outputs import CALIBRATION, check_output
 from winnow_prepare.sources import Row
 from winnow_prepare.template import TOO_SLOW
 from winnow_prepare.tokenise import load_tokenizer
-from winnow_prepare.whole_file import WholeFile, check_output
 
 
 def refused(path, *, inputs=(), model="model"):
     with pytest.raises(Failure) as failure:
-        check_output(pathlib.Path(path), True, inputs, pathlib.Path(model))
+        check_output(pathlib.Path(path), CALIBRATION, True, inputs, pathlib.Path(model))
     assert failure.value.code == ExitCode.CANNOT_CREATE
     return str(failure.value)
 
@@ -32,13 +34,19 @@ def test_nothing_in_the_folder_of_the_model_is_replaced(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("model/config.json", "model/new.h5", "model/sub/new.h5", "folder/new.h5", "other/../model/x", "link"):
         for spelled in (model, "folder", "other/../model"):
-            assert "in the folder of the model" in refused(name, model=spelled)
-    check_output(pathlib.Path("new.h5"), False, [], model)
+            words = refused(name, model=spelled)
+            assert "in the folder of the model" in words or "is one of the files to be read" in words
+    check_output(pathlib.Path("new.h5"), CALIBRATION, False, [], model)
     (tmp_path / "rows.jsonl").write_text("")
     assert "files to be read" in refused("other/../rows.jsonl", inputs=[tmp_path / "rows.jsonl"])
     (tmp_path / "dangling").symlink_to("nowhere")
+    assert "is a link to nowhere" in refused("dangling")
+    (tmp_path / "notes").write_text("notes")
+    assert "is no calibration file" in refused("notes")
+    tiny.write_calibration(tmp_path / "old.h5", [20])
     with pytest.raises(Failure, match="exists already"):
-        check_output(tmp_path / "dangling", False, [], model)
+        check_output(tmp_path / "old.h5", CALIBRATION, False, [], model)
+    check_output(tmp_path / "old.h5", CALIBRATION, True, [], model)
     assert "is no regular file" in refused("/dev/null") and "is a directory" in refused(tmp_path)
 
 
@@ -50,7 +58,7 @@ def test_files_that_the_command_names_are_inputs():
 def test_a_temporary_name_is_nobodys(tmp_path, monkeypatch):
     """Names that are taken, by a link too, are left alone."""
     names = iter(["a", "b", "c"])
-    monkeypatch.setattr("winnow_prepare.whole_file.secrets.token_hex", lambda count: next(names))
+    monkeypatch.setattr("winnow_files.output.secrets.token_hex", lambda count: next(names))
     (tmp_path / "theirs").write_text("theirs")
     (tmp_path / ".winnow-a.part").symlink_to(tmp_path / "theirs")
     (tmp_path / ".winnow-b.part").write_text("b")
