@@ -64,6 +64,19 @@ class NewFolder {
   }
 
   const fs::path& part() const { return part_; }
+  // Runs `step`; what it throws names the folder as it is going to be.
+  template <typename Step>
+  void fill(const Step& step) const {
+    try {
+      step();
+    } catch (const Error& error) {
+      std::string message = error.what();
+      if (const auto at = message.find(part_.string()); at != std::string::npos) {
+        message.replace(at, part_.string().size(), path_.string());
+      }
+      fail(error.code(), message);
+    }
+  }
   void commit() {
     std::error_code error;
     fs::rename(part_, path_, error);
@@ -178,8 +191,10 @@ int run_export(const Options& options) {
   check_outputs({{.flag = "", .path = out, .kind = Output::Kind::kNewFolder}},
                 {.files = {options.selection}, .checkpoints = {model}});
   NewFolder folder(out);
-  write_plan(plan, selection, folder.part());
-  if (plan.links_checkpoint) link_checkpoint(model, folder.part());
+  folder.fill([&] {
+    write_plan(plan, selection, folder.part());
+    if (plan.links_checkpoint) link_checkpoint(model, folder.part());
+  });
   if (options.check && plan.is_checked_in_transformers) check_in_transformers(plan, folder.part(), model);
   if (options.check && !plan.is_checked_in_transformers) print_requested(plan, "only the engine itself can say");
   folder.commit();

@@ -167,14 +167,16 @@ fs::path place_of(const fs::path& path) {
 void check_outputs(const std::vector<Output>& outputs, const ReadPaths& read) {
   std::set<fs::path> places;
   for (const Output& output : outputs) {
+    if (!places.insert(place_of(output.path)).second) {
+      refuse(output, "would replace a file that this command needs, another of its outputs; give another name",
+             ExitCode::kUsage);
+    }
+  }
+  for (const Output& output : outputs) {
     if (output.kind == Output::Kind::kFile) {
       check_file(output, read);
     } else {
       check_folder(output, read);
-    }
-    if (!places.insert(place_of(output.path)).second) {
-      refuse(output, "would replace a file that this command needs, another of its outputs; give another name",
-             ExitCode::kUsage);
     }
   }
 }

@@ -1,6 +1,7 @@
 #include "results/own_files.h"
 
 #include <algorithm>
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "kernels/error.h"
@@ -14,6 +15,7 @@ namespace winnow {
 namespace {
 
 constexpr std::size_t kMaxJsonBytes = std::size_t{1} << 30;
+constexpr std::size_t kMaxLineBytes = std::size_t{64} << 20;
 
 // A discarded value where the file is none, or no JSON.
 nlohmann::json json_of(const std::filesystem::path& path) {
@@ -40,14 +42,11 @@ bool is_own_json(const std::filesystem::path& path, const std::string& format) {
 }
 
 bool is_json_with(const std::filesystem::path& path, const std::vector<std::string>& keys) {
-  nlohmann::json json;
-  try {
-    const std::string text = read_text(path, kMaxJsonBytes);
-    json = nlohmann::json::parse(text, nullptr, false);
-    if (json.is_discarded()) json = nlohmann::json::parse(text.substr(0, text.find('\n')), nullptr, false);
-  } catch (const Error&) {
-    return false;
-  }
+  std::string line;
+  std::ifstream file(path, std::ios::binary);
+  for (char c = 0; file.get(c) && c != '\n' && line.size() < kMaxLineBytes;) line += c;
+  nlohmann::json json = nlohmann::json::parse(line, nullptr, false);
+  if (!json.is_object()) json = json_of(path);
   return json.is_object() && std::all_of(keys.begin(), keys.end(), [&](const auto& key) { return json.contains(key); });
 }
 

@@ -11,7 +11,7 @@ namespace winnow {
 // Whether the file is HDF5 or a JSON object whose `format` is this one. False for what cannot be read.
 bool is_own_hdf5(const std::filesystem::path& path, const std::string& format);
 bool is_own_json(const std::filesystem::path& path, const std::string& format);
-// Whether its first line is a JSON object that has all of `keys`.
+// Whether its first line, or else the whole file, is a JSON object that has all of `keys`.
 bool is_json_with(const std::filesystem::path& path, const std::vector<std::string>& keys);
 
 // Outputs of several verbs, for check_outputs().

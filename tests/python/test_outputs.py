@@ -165,25 +165,44 @@ def test_names_of_others_reach_no_terminal(base, tmp_path):
     folder = tmp_path / "f\x1b[31m\u009b"
     folder.mkdir()
     commands = [
-        ["inspect", tmp_path / "data.h5"],
-        ["inspect", tmp_path / "data.h5", "--json"],
-        ["inspect", tmp_path / "selection.json"],
-        ["inspect", folder / "missing"],
-        calibrate(base, folder / "run", data=tmp_path / "data.h5"),
-        calibrate(base, folder / "evaluation", "evaluate", tmp_path / "data.h5"),
-        ["stats", folder / "evaluation"],
-        ["select", folder / "run", "--keep", 1, "--json"],
-        ["select", folder / "run", "--keep", 1, "--out", folder],
-        ["export", base / "selection.json", "--target", "swaa", "--out", folder / "swaa"],
-        ["prepare", "--model", folder, "--input", folder / "x", "--out", folder / "o"],
-        ["report", folder / "run", "--out", folder / "page.html"],
+        (0, ["inspect", tmp_path / "data.h5"]),
+        (0, ["inspect", tmp_path / "data.h5", "--json"]),
+        (0, ["inspect", tmp_path / "selection.json"]),
+        (66, ["inspect", folder / "missing"]),
+        (0, calibrate(base, folder / "run", data=tmp_path / "data.h5")),
+        (0, calibrate(base, folder / "evaluation", "evaluate", tmp_path / "data.h5")),
+        (0, ["stats", folder / "evaluation"]),
+        (0, ["select", folder / "run", "--keep", 1, "--json"]),
+        (73, ["select", folder / "run", "--keep", 1, "--out", folder]),
+        (0, ["export", base / "selection.json", "--target", "swaa", "--out", folder / "swaa"]),
+        (66, ["prepare", "--model", folder, "--input", folder / "x", "--out", folder / "o"]),
+        (0, ["report", folder / "run", "--out", folder / "page.html"]),
     ]
-    for words in commands:
+    for code, words in commands:
         done = winnow(base, *words)
-        assert done.stdout + done.stderr, words
+        assert done.returncode == code and done.stdout + done.stderr, (words, done.stderr)
         for text in (done.stdout, done.stderr):
             assert not set(text) & set("\x1b\x07\x7f\u009b\u202e"), (words, text)
             assert not any(line.startswith("kind results") for line in text.splitlines()), (words, text)
+
+
+def test_a_sweep_writes_neither_into_a_model_nor_over_its_data(base, tmp_path):
+    sweep = {
+        "name": "night",
+        "output": str(tmp_path / "night"),
+        "models": [{"name": "tiny", "path": str(base / "model")}],
+        "datasets": [{"name": "long", "data": str(base / "data.h5")}],
+        "windows": [8],
+    }
+    before = tree(base)
+    (tmp_path / "sweep.yaml").write_text(json.dumps(sweep))
+    for out, code in ((base / "data.h5", 64), (tmp_path / "sweep.yaml", 64), (base / "selection.json", 73)):
+        refused(winnow(tmp_path, "sweep", "collect", tmp_path / "sweep.yaml", "--out", out), code)
+    done = winnow(tmp_path, "sweep", "collect", tmp_path / "sweep.yaml")
+    assert done.returncode == 0 and (tmp_path / "night" / "night.h5").stat().st_size > 0, done.stderr
+    (tmp_path / "bad.yaml").write_text(json.dumps(sweep | {"output": str(base / "model" / "night")}))
+    refused(winnow(tmp_path, "sweep", "submit", tmp_path / "bad.yaml", "--executor", "local"), 64)
+    assert tree(base) == before
 
 
 # ---- any links -------------------------------------------------------------------------------------------------------
