@@ -1,6 +1,7 @@
 // The one error type: what went wrong, where, what to do, and the exit code that a script sees.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <stdexcept>
 #include <string>
@@ -33,25 +34,33 @@ inline std::size_t terminal_control_bytes(std::string_view text) {
   return is_mark ? 3 : 0;
 }
 
+// Bytes of the UTF-8 character that the text begins with, by its form alone; 0: it begins with none.
+inline std::size_t character_bytes_at(std::string_view text) {
+  const auto lead = static_cast<unsigned char>(text[0]);
+  const std::size_t n = lead < 0x80 ? 1 : lead < 0xC0 ? 0 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : lead < 0xF8 ? 4 : 0;
+  if (n > text.size()) return 0;
+  for (std::size_t i = 1; i < n; ++i) {
+    if ((static_cast<unsigned char>(text[i]) & 0xC0U) != 0x80U) return 0;
+  }
+  return n;
+}
+
 // Text for a terminal: what it would obey, ends of lines excepted, becomes "?". Names out of files may hold anything.
-// Bytes from 0x80 to 0x9F that are no part of UTF-8 are controls of an 8-bit terminal.
+// Bytes from 0x80 to 0x9F that are no part of a character are controls of an 8-bit terminal.
 inline std::string printable(std::string_view text) {
   std::string result;
   result.reserve(text.size());
-  std::size_t continuation = 0;  // bytes of a character that are still to come
   while (!text.empty()) {
     const auto c = static_cast<unsigned char>(text[0]);
     const std::size_t control = terminal_control_bytes(text);
-    const bool is_stray = c >= 0x80 && c < 0xA0 && continuation == 0;
+    const std::size_t n = control > 0 ? control : std::max<std::size_t>(1, character_bytes_at(text));
+    const bool is_stray = n == 1 && c >= 0x80 && c < 0xA0;
     if (control > 0 || is_stray || (c < 0x20 && c != '\n') || c == 0x7f) {
       result += '?';
-      continuation = 0;
-      text.remove_prefix(control > 0 ? control : 1);
-      continue;
+    } else {
+      result += text.substr(0, n);
     }
-    continuation = c >= 0xF0 ? 3 : c >= 0xE0 ? 2 : c >= 0xC0 ? 1 : c >= 0x80 && continuation > 0 ? continuation - 1 : 0;
-    result += text[0];
-    text.remove_prefix(1);
+    text.remove_prefix(n);
   }
   return result;
 }

@@ -195,6 +195,17 @@ TEST(EncodedPath, IsLossless) {
   EXPECT_EQ(decoded_path("%e9"), "\xe9");
 }
 
+TEST(Printable, LeavesNothingThatATerminalObeys) {
+  EXPECT_EQ(printable("a\nb\tc\x1b[2J\x7f"), "a\nb?c?[2J?");
+  EXPECT_EQ(one_line("a\nkind results"), "a?kind results");
+  EXPECT_EQ(one_line("caf\xc3\xa9 \xe9\x9b\x9b \xf0\x9f\x98\x80"), "caf\xc3\xa9 \xe9\x9b\x9b \xf0\x9f\x98\x80");
+  EXPECT_EQ(one_line("\xc2\x9b"
+                     "31m \xe2\x80\xae \xe2\x81\xa6"),
+            "?31m ? ?");
+  // Latin-1, where 0x9b begins an escape: no part of a character.
+  EXPECT_EQ(one_line("caf\xe9\x9b/x \x9b \xe9"), "caf\xe9?/x ? \xe9");
+}
+
 // ---- any names and links
 // ---------------------------------------------------------------------------------------------
 
