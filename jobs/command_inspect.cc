@@ -222,18 +222,19 @@ Facts inspect(const fs::path& path, CheckpointFaults& faults) {
 void print_facts(const Facts& facts, int depth) {
   for (const auto& [name, value] : facts.items()) {
     const int indent = 2 * depth;
+    const std::string label = one_line(name);
     if (value.is_object() && !value.empty()) {
-      std::printf("%*s%s\n", indent, "", one_line(name).c_str());
+      std::printf("%*s%s\n", indent, "", label.c_str());
       print_facts(value, depth + 1);
       continue;
     }
-    const auto print = [&](const char* label, const Facts& fact) {
-      const std::string text = fact.is_string() ? fact.get<std::string>() : fact.dump();
-      std::printf("%*s%-*s %s\n", indent, "", std::max(1, 24 - indent), label, one_line(text).c_str());
+    const auto print = [&](const std::string& head, const Facts& fact) {
+      const std::string text = fact.is_string() ? fact.get<std::string>() : json_text(fact, -1);
+      std::printf("%*s%-*s %s\n", indent, "", std::max(1, 24 - indent), head.c_str(), one_line(text).c_str());
     };
     const bool are_sentences = name == "first" && value.is_array();  // a line for each
-    if (!are_sentences) print(one_line(name).c_str(), value);
-    for (std::size_t i = 0; are_sentences && i < value.size(); ++i) print(i == 0 ? name.c_str() : "", value[i]);
+    if (!are_sentences) print(label, value);
+    for (std::size_t i = 0; are_sentences && i < value.size(); ++i) print(i == 0 ? label : "", value[i]);
   }
 }
 
@@ -241,7 +242,7 @@ int run_inspect(const Options& options) {
   CheckpointFaults faults;
   const Facts facts = inspect(options.path, faults);
   if (options.json) {
-    std::printf("%s\n", facts.dump(2, ' ', false, Facts::error_handler_t::replace).c_str());
+    std::printf("%s\n", json_text(facts, 2).c_str());
   } else {
     print_facts(facts, 0);
   }

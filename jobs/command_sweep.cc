@@ -25,6 +25,7 @@
 #include "jobs/sweep/sweep_schema.h"
 #include "jobs/text.h"
 #include "kernels/error.h"
+#include "results/own_files.h"
 
 namespace winnow {
 namespace fs = std::filesystem;
@@ -61,16 +62,25 @@ struct Flags {
   std::function<int()> run;  // of the verb that was named
 };
 
-void print(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stdout); }
-
-// Lines for people: names of files and words out of logs may hold what a terminal obeys.
-void print_lines(const std::string& text) {
-  std::istringstream lines(text);
-  for (std::string line; std::getline(lines, line);) print(terminal_line(line) + "\n");
+void print(const std::string& text) {
+  const std::string shown = printable(text);
+  std::fwrite(shown.data(), 1, shown.size(), stdout);
 }
 
-void warn(const char* kind, const std::string& line) {
-  std::fprintf(stderr, "winnow: %s%s\n", kind, terminal_line(line).c_str());
+// Lines of notes and warnings quote names out of files.
+void say(const char* kind, const std::string& line) {
+  std::fprintf(stderr, "winnow: %s%s\n", kind, one_line(line).c_str());
+}
+
+// All that the cells of a sweep read.
+ReadPaths read_by(const Sweep& sweep, const std::string& file) {
+  ReadPaths read{.files = {file}, .checkpoints = {}};
+  for (const SweepCell& cell : sweep.cells) {
+    read.checkpoints.push_back(cell.options.model);
+    read.files.push_back(cell.options.data);
+    for (const auto& [name, control] : cell.options.controls) read.files.push_back(control);
+  }
+  return read;
 }
 
 int run_plan(const Flags& flags) {
@@ -79,7 +89,7 @@ int run_plan(const Flags& flags) {
   Prices prices;
   std::vector<Price> by_cell;
   for (const SweepCell& cell : sweep.cells) by_cell.push_back(prices.of(cell));
-  flags.json ? print(dump_json(plan_json(view, by_cell), 2)) : print_lines(plan_text(view, by_cell));
+  flags.json ? print(dump_json(plan_json(view, by_cell), 2)) : print(plan_text(view, by_cell));
   return 0;
 }
 
@@ -88,8 +98,8 @@ int watch(const Sweep& sweep) {
   const bool is_terminal = isatty(STDOUT_FILENO) != 0;
   for (int idle = 0; idle < 2;) {
     const SweepView view = look_at(sweep);
-    if (is_terminal) print("\033[H\033[2J");
-    print_lines(status_text(view) + (is_terminal ? "" : "\n"));
+    if (is_terminal) std::fputs("\033[H\033[2J", stdout);
+    print(status_text(view) + (is_terminal ? "" : "\n"));
     std::fflush(stdout);
     bool is_busy = false;
     for (const CellStatus& status : view.states) {
@@ -106,7 +116,7 @@ int run_status(const Flags& flags) {
   if (flags.watch && flags.json) fail(ExitCode::kUsage, "sweep status: --watch and --json exclude each other");
   if (flags.watch) return watch(sweep);
   const SweepView view = look_at(sweep);
-  flags.json ? print(dump_json(status_json(view), 2)) : print_lines(status_text(view));
+  flags.json ? print(dump_json(status_json(view), 2)) : print(status_text(view));
   return 0;
 }
 
@@ -132,10 +142,14 @@ std::vector<Cell> missing_cells(const SweepView& view) {
 
 int run_submit(const Flags& flags) {
   const Sweep sweep = read_sweep(flags.file);
-  for (const std::string& line : changes_since_submission(sweep)) warn("", line);
+  if (!flags.submit.dry_run) {
+    check_outputs({{.flag = "output:", .path = sweep.file.output, .kind = Output::Kind::kFolder}},
+                  read_by(sweep, flags.file));
+  }
+  for (const std::string& line : changes_since_submission(sweep)) say("", line);
   const SweepView view = look_at(sweep);
-  for (const std::string& line : outdated(view)) warn("warning: ", line);
-  if (!view.note.empty()) warn("note: ", view.note);
+  for (const std::string& line : outdated(view)) say("warning: ", line);
+  if (!view.note.empty()) say("note: ", view.note);
   const std::vector<Cell> missing = missing_cells(view);
   if (missing.empty()) return 0;
   const fs::path winnow = sweep.file.winnow.empty() ? own_executable() : sweep.file.winnow;
@@ -172,8 +186,7 @@ int run_cancel(const Flags& flags) {
                  elsewhere);
   }
   if (queued.empty()) {
-    std::printf("nothing of %s is in a queue%s\n", flags.file.c_str(),
-                view.note.empty() ? "" : (": " + view.note).c_str());
+    print("nothing of " + flags.file + " is in a queue" + (view.note.empty() ? "" : ": " + one_line(view.note)) + "\n");
     return 0;
   }
   return cancel_on_slurm(queued, sweep.file.output);
@@ -183,9 +196,15 @@ int run_collect(const Flags& flags) {
   const Sweep sweep = read_sweep(flags.file);
   const SweepView view = look_at(sweep);
   const fs::path file = flags.out.empty() ? sweep.file.output / (sweep.file.name + ".h5") : fs::path(flags.out);
+  ReadPaths read = read_by(sweep, flags.file);
+  for (const SweepCell& cell : sweep.cells) {
+    for (const uint64_t seed : cell.cell.seeds) read.files.push_back(cell.cell.results(seed));
+  }
+  if (flags.out.empty()) make_directories(sweep.file.output);
+  check_outputs({collection_output(flags.out.empty() ? "" : "--out", file)}, read);
   print(collect(sweep, view.states, file, flags.json));
-  for (const std::string& line : outdated(view)) warn("warning: ", line);
-  if (!view.note.empty()) warn("note: ", view.note);
+  for (const std::string& line : outdated(view)) say("warning: ", line);
+  if (!view.note.empty()) say("note: ", view.note);
   return 0;
 }
 
@@ -214,7 +233,7 @@ int run_or_refuse(const Flags& flags, int (*run)(const Flags&)) {
   try {
     return run(flags);
   } catch (const SweepFileError& error) {
-    for (const std::string& line : error.lines()) std::fprintf(stderr, "winnow: %s\n", line.c_str());
+    for (const std::string& line : error.lines()) say("", line);
     return static_cast<int>(error.code());
   }
 }

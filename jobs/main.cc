@@ -37,7 +37,7 @@ int report_failure() {
     return static_cast<int>(agreed.code);  // its line has been printed
   } catch (...) {
     const CaughtError error = describe_current_exception();
-    std::fprintf(stderr, "winnow: %s\n", error.message.c_str());
+    std::fprintf(stderr, "winnow: %s\n", one_line(error.message).c_str());
     return static_cast<int>(error.code);
   }
 }

@@ -5,7 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
-#include <fstream>
+#include <cstdio>
 #include <thread>
 #include <utility>
 
@@ -133,16 +133,14 @@ void write_cache(const fs::path& path, const Json& files, const std::string& che
   std::error_code error;
   fs::create_directories(path.parent_path(), error);
   const fs::path part = path.string() + "." + std::to_string(getpid()) + ".part";
-  {
-    std::ofstream file(part, std::ios::binary);
-    file << Json{{"version", kCacheVersion}, {"files", files}, {"sha256", checkpoint_digest}}.dump(
-                1, ' ', false, Json::error_handler_t::replace)
-         << '\n';
-    file.close();
-    if (!file) error = std::make_error_code(std::errc::io_error);
-  }
-  if (!error) fs::rename(part, path, error);
-  if (error) fs::remove(part, error);
+  // x: nothing that has this name is opened, no link of it is followed.
+  std::FILE* file = std::fopen(part.c_str(), "wxe");
+  if (file == nullptr) return;
+  const std::string text =
+      json_text(Json{{"version", kCacheVersion}, {"files", files}, {"sha256", checkpoint_digest}}, 1) + "\n";
+  const bool is_written = std::fwrite(text.data(), 1, text.size(), file) == text.size();
+  if (std::fclose(file) == 0 && is_written) fs::rename(part, path, error);
+  if (!is_written || error) fs::remove(part, error);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cmath>
+#include <cstdio>
 #include <cstring>
 #include <fstream>
 #include <limits>
@@ -31,6 +32,28 @@ std::string cut(std::string text) {
   while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0U) == 0x80U) --end;  // not within a character
   text.resize(end);
   return text + "...";
+}
+
+// JSON's writer escapes the controls of ASCII; the others can only stand in strings, too.
+std::string terminal_safe(const std::string& json) {
+  std::string text;
+  for (std::string_view rest = json; !rest.empty();) {
+    const std::size_t n = rest[0] == '\x7f' ? 1 : terminal_control_bytes(rest);
+    if (n == 0) {
+      text += rest[0];
+      rest.remove_prefix(1);
+      continue;
+    }
+    const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(rest[i]); };
+    const unsigned code = n == 1   ? byte(0)
+                          : n == 2 ? (byte(0) & 0x1FU) << 6 | (byte(1) & 0x3FU)
+                                   : (byte(0) & 0x0FU) << 12 | (byte(1) & 0x3FU) << 6 | (byte(2) & 0x3FU);
+    char escape[8];
+    std::snprintf(escape, sizeof escape, "\\u%04x", code);
+    text += escape;
+    rest.remove_prefix(n);
+  }
+  return text;
 }
 
 // In own words: the library's repeat what it read last, which need not be text.
@@ -256,6 +279,14 @@ std::string python_json(const OrderedJson& value) {
   std::string text;
   write(value, 0, text);
   return text;
+}
+
+std::string json_text(const Json& json, int indent) {
+  return terminal_safe(json.dump(indent, ' ', false, Json::error_handler_t::replace));
+}
+
+std::string json_text(const nlohmann::ordered_json& json, int indent) {
+  return terminal_safe(json.dump(indent, ' ', false, Json::error_handler_t::replace));
 }
 
 std::string shown(const Json& value) {

@@ -29,6 +29,11 @@ std::string python_json(const nlohmann::ordered_json& value);
 std::string shown(const nlohmann::json& value);
 std::string quote(std::string_view text);
 
+// The text of JSON for a file or a terminal; indent -1: one line. Never throws: bytes that are not UTF-8 become U+FFFD,
+// and characters that a terminal would obey are escaped.
+std::string json_text(const nlohmann::json& json, int indent);
+std::string json_text(const nlohmann::ordered_json& json, int indent);
+
 // The whole of a text file. Throws Error(kNoInput), and Error(kBadData) beyond max_bytes.
 std::string read_text(const std::filesystem::path& path, std::size_t max_bytes);
 

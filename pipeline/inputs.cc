@@ -99,6 +99,12 @@ void Inputs::open_checkpoint(const std::filesystem::path& model) {
   if (config.checkpoint_dtype == DType::kOther) config.checkpoint_dtype = checkpoint->dtype();
 }
 
+ReadPaths Inputs::read_paths(const RunOptions& options) const {
+  ReadPaths read{.files = other_files, .checkpoints = {options.model}};
+  for (const DataSet& data : data_sets) read.files.push_back(data.corpus.path);
+  return read;
+}
+
 int64_t Inputs::number_of(const Pattern& pattern) {
   if (const std::optional<int64_t> known = find_number(pattern)) return *known;
   variant_names.push_back(pattern_name(pattern));

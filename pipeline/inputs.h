@@ -17,6 +17,7 @@
 #include "pipeline/plan.h"
 #include "pipeline/run_identity.h"
 #include "pipeline/session.h"
+#include "results/output_path.h"
 
 namespace winnow {
 
@@ -42,13 +43,17 @@ struct Inputs {
   std::vector<Pattern> variants;
   // Of those of other verbs, pattern_name(): shards hold the names, as numbers follow from the command.
   std::vector<std::string> variant_names;
-  std::vector<int64_t> wanted;        // numbers that this command measures, ascending, besides the base
-  bool with_kl = false;               // whether KL to the base is measured
-  std::vector<DataSet> data_sets;     // the calibration set first
-  std::vector<std::string> warnings;  // for the user, and kept in the result
-  PrefixPlan prefixes;                // of the first data set's examples, kept from round to round; empty: none
-  int64_t row_tile = 1;               // of the backend; where there are prefixes
+  std::vector<int64_t> wanted;                     // numbers that this command measures, ascending, besides the base
+  bool with_kl = false;                            // whether KL to the base is measured
+  std::vector<DataSet> data_sets;                  // the calibration set first
+  std::vector<std::string> warnings;               // for the user, and kept in the result
+  std::vector<std::filesystem::path> other_files;  // that were read, besides model and data sets
+  std::vector<Output> other_outputs;               // that will be written, besides the run directory
+  PrefixPlan prefixes;   // of the first data set's examples, kept from round to round; empty: none
+  int64_t row_tile = 1;  // of the backend; where there are prefixes
 
+  // All that is read: nothing of it may be written over.
+  ReadPaths read_paths(const RunOptions& options) const;
   // Numbers of a cell for the signals of layers.
   int64_t signal_slots() const { return winnow::signal_slots(settings.signals.layer, config.heads.n_kv_heads); }
   // The sweep that a group of lanes of one example needs.

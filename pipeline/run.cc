@@ -1,6 +1,5 @@
 #include "pipeline/run.h"
 
-#include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
@@ -11,13 +10,17 @@
 #include <set>
 #include <sstream>
 
+#include "kernels/error.h"
 #include "kernels/profiled_backend.h"
+#include "model/json.h"
 #include "pipeline/dispatch.h"
 #include "pipeline/dry_run.h"
 #include "pipeline/host.h"
 #include "pipeline/limits.h"
+#include "pipeline/log.h"
 #include "pipeline/profile_report.h"
 #include "pipeline/progress.h"
+#include "results/utf8.h"
 
 namespace winnow {
 namespace {
@@ -26,14 +29,6 @@ namespace {
 constexpr double kMemoryShare = 0.8;
 // Of the host's memory, which a GPU's cached keys and values may lock.
 constexpr double kHostShare = 0.5;
-
-// Log lines go to stderr and come from rank 0 alone.
-void start_log(bool is_speaker) {
-  auto logger = std::make_shared<spdlog::logger>("winnow", std::make_shared<spdlog::sinks::stderr_sink_mt>());
-  logger->set_pattern("winnow %H:%M:%S %v");
-  logger->set_level(is_speaker ? spdlog::level::info : spdlog::level::off);
-  spdlog::set_default_logger(std::move(logger));
-}
 
 }  // namespace
 
@@ -47,6 +42,7 @@ void MeasuringRun::set_up(const std::function<Inputs()>& load) {
     inputs_ = load();
     n_threads_ = choose_threads(options_, session_.resources());
   });
+  session_.agree_on_root([&] { check_run_outputs(options_.out, inputs_.other_outputs, inputs_.read_paths(options_)); });
   gpu_ = choose_gpu(options_, session_);
   // All that may fail on one rank alone comes before the first step in which ranks wait for each other's weights.
   session_.agree([&] {
@@ -410,7 +406,7 @@ ExitCode MeasuringRun::interrupted() const {
                  "winnow: stopped%s: %lld of %zu units of this run are done and kept in %s; the same command goes on "
                  "from there\n",
                  signal.empty() ? "" : (" by " + signal).c_str(), static_cast<long long>(units_done_), units_.size(),
-                 options_.out.c_str());
+                 one_line(options_.out.string()).c_str());
   }
   return ExitCode::kInterrupted;
 }
@@ -434,7 +430,7 @@ RankFacts MeasuringRun::facts() const {
 
 void MeasuringRun::gather_facts() {
   all_facts_.clear();
-  for (const std::string& text : session_.gather(facts().to_json().dump())) {
+  for (const std::string& text : session_.gather(json_text(facts().to_json(), -1))) {
     all_facts_.push_back(RankFacts::from_json(nlohmann::json::parse(text)));
   }
 }
@@ -473,8 +469,11 @@ void MeasuringRun::note_run() {
                                    : "measured with kernels for different processors, whose last bits differ");
     spdlog::warn("warning: {}", inputs_.warnings.back());
   }
-  informative["model"] = options_.model.string();
-  informative["data"] = options_.data.string();
+  for (const auto& [name, path] :
+       {std::pair("model", options_.model.string()), std::pair("data", options_.data.string())}) {
+    informative[name] = to_utf8(path);
+    if (!is_utf8(path)) informative[std::string(name) + "_encoded"] = encoded_path(path);
+  }
   informative["window"] = options_.window;
   informative["target"] = options_.target;
   informative["warnings"] = inputs_.warnings;

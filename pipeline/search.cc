@@ -8,6 +8,8 @@
 #include <cstdio>
 #include <set>
 
+#include "kernels/error.h"
+#include "model/json.h"
 #include "pipeline/clock.h"
 #include "pipeline/progress.h"
 #include "pipeline/run.h"
@@ -108,7 +110,7 @@ class SearchRun {
       }
       if (has_measured_) run_.show_memory();
       const FinishedSearch finished = finish_search(run_, options_);
-      std::fputs(present(finished.results, finished.provenance).c_str(), stdout);
+      std::fputs(printable(present(finished.results, finished.provenance)).c_str(), stdout);
     });
     return ExitCode::kDone;
   }
@@ -256,7 +258,7 @@ void SearchRun::announce() {
         json["predicted_seconds_verification"] = cost.predicted_verification;
         text += "  verification  about " + format_duration(cost.predicted_verification) + " more\n";
       }
-      std::fputs(options_.json ? (json.dump(2) + "\n").c_str() : text.c_str(), stdout);
+      std::fputs(options_.json ? (json_text(json, 2) + "\n").c_str() : text.c_str(), stdout);
       return;
     }
     nlohmann::json& entry = search_entry(run_, options_);

@@ -37,7 +37,7 @@ void wait_idle(MPI_Request* request) {
 }
 
 void print_error(const std::string& prefix, const std::string& message) {
-  std::fprintf(stderr, "winnow: %s%s\n", prefix.c_str(), message.c_str());
+  std::fprintf(stderr, "winnow: %s%s\n", prefix.c_str(), one_line(message).c_str());
   std::fflush(stderr);
 }
 

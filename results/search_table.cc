@@ -1,6 +1,7 @@
 // A search as text, for the terminal and for machines.
 #include <nlohmann/json.hpp>
 
+#include "model/json.h"
 #include "results/search_results.h"
 #include "results/table_text.h"
 
@@ -163,7 +164,7 @@ std::string to_json(const SearchResults& r, const Provenance& provenance) {
   if (r.plan.method == SearchMethod::kPairs) {
     json["pairs"] = pairs_json(r.interactions);
     if (!r.interactions.spread_status.empty()) json["interval_status"] = r.interactions.spread_status;
-    return json.dump(2) + "\n";
+    return json_text(json, 2) + "\n";
   }
   for (const int64_t index : r.best) {
     const MeasuredPattern& best = r.patterns[static_cast<std::size_t>(index)];
@@ -181,7 +182,7 @@ std::string to_json(const SearchResults& r, const Provenance& provenance) {
                          {"wins_kept", number_json(r.agreement.wins_kept.value)}};
     if (!r.agreement.wins_kept.defined()) json["agreement"]["wins_kept_status"] = r.agreement.wins_kept.status;
   }
-  return json.dump(2) + "\n";
+  return json_text(json, 2) + "\n";
 }
 
 }  // namespace winnow

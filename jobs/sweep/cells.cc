@@ -7,6 +7,7 @@
 
 #include "jobs/yaml_file.h"
 #include "kernels/error.h"
+#include "model/json.h"
 #include "pipeline/digest.h"
 #include "results/words.h"
 
@@ -125,7 +126,7 @@ std::string name_of(const CalibrateOptions& options) {
                                    std::to_string(settings.window_keys) + "-s" + std::to_string(settings.sinks) + "-" +
                                    settings.decode_name());
   // Bytes of a path need not be UTF-8.
-  const std::string text = identity.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  const std::string text = json_text(identity, -1);
   return slug + "-" + sha256_of(text).substr(0, 12);
 }
 

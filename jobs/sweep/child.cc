@@ -63,7 +63,7 @@ pid_t start_child(const std::vector<std::string>& words, const ChildOptions& opt
   for (const auto& [name, value] : options.environment) setenv(name.c_str(), value.c_str(), 1);
   int log = -1;
   if (!options.log.empty()) {
-    log = open(options.log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+    log = open(options.log.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0666);
     if (log < 0) {
       fail(errno == ENOSPC ? ExitCode::kIoError : ExitCode::kCannotCreate,
            options.log.string() + ": cannot be created: " + std::strerror(errno));

@@ -6,6 +6,7 @@
 #include <fstream>
 
 #include "kernels/error.h"
+#include "model/json.h"
 
 namespace winnow {
 
@@ -18,9 +19,7 @@ void make_directories(const std::filesystem::path& path) {
            "; name an output directory that is writable");
 }
 
-std::string dump_json(const nlohmann::json& json, int indent) {
-  return json.dump(indent, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
-}
+std::string dump_json(const nlohmann::json& json, int indent) { return json_text(json, indent) + "\n"; }
 
 std::optional<nlohmann::json> read_json(const std::filesystem::path& path) {
   constexpr std::uintmax_t kLargest = std::uintmax_t{256} << 20;

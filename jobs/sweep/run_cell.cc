@@ -30,7 +30,7 @@ constexpr int kInternalCode = static_cast<int>(ExitCode::kInternal);
 constexpr auto kLongestPause = std::chrono::minutes(1);
 
 void say(const Cell& cell, const std::string& what) {
-  std::fprintf(stderr, "winnow: cell %s: %s\n", cell.name.c_str(), what.c_str());
+  std::fprintf(stderr, "winnow: cell %s: %s\n", one_line(cell.name).c_str(), one_line(what).c_str());
 }
 
 // Null: somebody runs the cell. `status` takes the lock for a moment when it looks, hence several tries.

@@ -80,7 +80,7 @@ class SlurmBatch : public BatchSystem {
     if (submission_.site.requeue == RequeueMode::kRequeue && attempt.was_told) {
       const std::string words = requeue();
       if (words.empty()) return "job " + id() + " is requeued";
-      std::fprintf(stderr, "winnow: scontrol does not requeue job %s: %s\n", id().c_str(), words.c_str());
+      std::fprintf(stderr, "winnow: scontrol does not requeue job %s: %s\n", id().c_str(), one_line(words).c_str());
     }
     return "job " + (successor_ = queue_successor(attempt)) + " goes on";
   }

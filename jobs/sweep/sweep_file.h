@@ -100,7 +100,7 @@ class SweepFileError : public Error {
       : Error(code, lines.front() +
                         (lines.size() == 1 ? "" : " (and " + std::to_string(lines.size() - 1) + " more like this)")),
         lines_(std::move(lines)) {
-    for (std::string& line : lines_) line = one_line(std::move(line));
+    for (std::string& line : lines_) line = one_line(line);
   }
   const std::vector<std::string>& lines() const { return lines_; }  // "FILE:LINE:COLUMN: what; expected ..."
 

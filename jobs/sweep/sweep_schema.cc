@@ -10,6 +10,7 @@
 
 #include "jobs/text.h"
 #include "jobs/yaml_file.h"
+#include "model/json.h"
 
 namespace winnow {
 namespace {
@@ -495,7 +496,7 @@ std::string json_schema() {
       {"title", "winnow sweep file"},
       {"description", "Models, datasets and windows that winnow sweep measures, one cell for each combination"}};
   json.update(object_json(sweep_schema()));
-  return json.dump(2) + "\n";
+  return json_text(json, 2) + "\n";
 }
 
 bool is_integer(const std::string& text) {
