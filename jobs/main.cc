@@ -11,6 +11,7 @@
 #include "kernels/cpu/blas_core.h"
 #include "kernels/error.h"
 #include "pipeline/session.h"
+#include "results/hdf5.h"
 
 namespace winnow {
 namespace {
@@ -60,6 +61,7 @@ int check_output(int code) {
 }  // namespace winnow
 
 int main(int argc, char** argv) {
+  if (const auto code = winnow::hdf5::serve_if_asked(argc, argv)) return *code;
   winnow::restart_with_better_blas_core(argv);
   try {
     return winnow::check_output(winnow::parse_together({argv + 1, argv + argc})());

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import h5py
 
+from . import probe
 from .markup import clean
 from .record import Run
 
@@ -39,6 +40,7 @@ def texts(run: Run, lengths: dict[str, int]) -> dict[str, list[str]]:
         recorded = run.fact("data_sha256")
         if not recorded or not path.is_file():
             return {}
+        probe.check(path)
         # One open file for both, so that what is read is what was hashed.
         with path.open("rb") as whole, h5py.File(whole, "r") as file:
             whole.seek(0)
