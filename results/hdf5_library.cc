@@ -214,8 +214,8 @@ Handle LibraryFile::find(const std::string& path) const {
     H5L_info_t link{};
     check_read(H5Lget_info(object.get(), part.c_str(), &link, H5P_DEFAULT), where(walked), "look at the link");
     if (link.type != H5L_TYPE_HARD) {
-      fail(ExitCode::kBadData, where(walked) + ": only what lies in the file itself is read, and this " +
-                                   link_words(link.type));
+      fail(ExitCode::kBadData,
+           where(walked) + ": only what lies in the file itself is read, and this " + link_words(link.type));
     }
     Handle next(H5Oopen(object.get(), part.c_str(), H5P_DEFAULT), H5Oclose);
     check_read(next.get(), where(walked), "open the object");

@@ -96,8 +96,8 @@ File File::open(const std::filesystem::path& path) {
     fail(ExitCode::kNoInput, at + ": is " + what + ", not an HDF5 file");
   }
   if (status.st_size == 0) fail(ExitCode::kBadData, at + ": is empty, not an HDF5 file");
-  auto reader = std::make_shared<Reader>(std::filesystem::absolute(path).string(), at,
-                                         static_cast<uint64_t>(status.st_size));
+  auto reader =
+      std::make_shared<Reader>(std::filesystem::absolute(path).string(), at, static_cast<uint64_t>(status.st_size));
   return File(path, nullptr, Handle(), std::move(reader));
 }
 

@@ -69,7 +69,7 @@ class Server {
     posix_spawnattr_init(&attributes);
     sigset_t blocked;
     sigfillset(&blocked);
-    for (const int number : {SIGXCPU, SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGILL}) sigdelset(&blocked, number);
+    for (const int number : {SIGPROF, SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGILL}) sigdelset(&blocked, number);
     posix_spawnattr_setsigmask(&attributes, &blocked);
     sigset_t as_usual;
     sigfillset(&as_usual);
@@ -167,7 +167,7 @@ void Reader::fail_dead(const std::string& object) {
   if (status != -1 && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) {
     fail(ExitCode::kOutOfMemory, at + ": the process that reads it was killed, perhaps for want of memory");
   }
-  const bool is_endless = status != -1 && WIFSIGNALED(status) && WTERMSIG(status) == SIGXCPU;
+  const bool is_endless = status != -1 && WIFSIGNALED(status) && WTERMSIG(status) == SIGPROF;
   fail(ExitCode::kBadData, at + ": is damaged: the HDF5 library " +
                                (is_endless ? "comes to no end with it" : "broke down on it") +
                                "; copy the file again, or move it away and repeat the command that wrote it");

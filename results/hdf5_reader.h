@@ -7,8 +7,9 @@
 //
 // A server is started with the first file: by posix_spawn, since a fork of a process with MPI, CUDA and threads is not
 // safe. It is this executable again, so it is there wherever winnow is and never another version. For each file it
-// forks, which is safe there (it has one thread and no MPI), so that no file's damage reaches another's values. Measured
-// on two cores: the server costs 20 to 40 ms, a file 1 ms, and values travel at 2 GB/s, beside 0.3 GB/s of gzip.
+// forks, which is safe there (it has one thread and no MPI), so that no file's damage reaches another's values.
+// Measured on two cores: the server costs 20 to 40 ms, a file 1 ms, and values travel at 2 GB/s, beside 0.3 GB/s of
+// gzip.
 #pragma once
 
 #include <sys/types.h>

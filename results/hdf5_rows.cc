@@ -13,7 +13,8 @@ namespace {
 
 constexpr std::size_t kPieceBytes = std::size_t{16} << 20;
 
-// ---- the guard: a filter that looks at what all others have made of a chunk ------------------------------------------
+// ---- the guard: a filter that looks at what all others have made of a chunk
+// ------------------------------------------
 
 constexpr H5Z_filter_t kGuard = 300;  // of the numbers that HDF5 leaves to tests, so no file's filter has it
 
@@ -72,8 +73,8 @@ Handle properties_of(hid_t dataset, const std::string& where) {
 }
 
 [[noreturn]] void refuse_bytes_elsewhere(const std::string& where, const std::string& what) {
-  fail(ExitCode::kBadData, where + ": only what lies in the file itself is read, and this " + what +
-                               "; copy it in with h5repack -l CONTI");
+  fail(ExitCode::kBadData,
+       where + ": only what lies in the file itself is read, and this " + what + "; copy it in with h5repack -l CONTI");
 }
 
 std::string shape_text(std::span<const hsize_t> shape) {
@@ -101,8 +102,8 @@ void refuse_missing_filters(hid_t dataset, const std::string& where) {
         (abilities & H5Z_FILTER_CONFIG_DECODE_ENABLED) != 0) {
       continue;
     }
-    const std::string name = filter.name.empty() ? std::to_string(filter.id)
-                                                 : filter.name + " (number " + std::to_string(filter.id) + ")";
+    const std::string name =
+        filter.name.empty() ? std::to_string(filter.id) : filter.name + " (number " + std::to_string(filter.id) + ")";
     fail(ExitCode::kBadData, where + ": is compressed with the filter " + name +
                                  ", which this HDF5 library lacks; write it with gzip or uncompressed (h5repack -f "
                                  "GZIP=4), or name the folder of the filter's plugin in HDF5_PLUGIN_PATH");
@@ -114,7 +115,7 @@ void refuse_missing_filters(hid_t dataset, const std::string& where) {
 // HDF5 1.10 itself does not look at the length: it takes what lies in memory behind a short chunk for values.
 struct Rows::Scratch {
   Handle file, dataset;
-  bool skips_filters_at_edges = false;
+  uint32_t skipped = 0;  // filters; HDF5 1.10 keeps those of the first chunk that is written to a place
 };
 
 Rows::Rows(hid_t dataset, std::vector<int64_t> shape, std::optional<hid_t> memory, std::size_t element_bytes,
@@ -141,7 +142,8 @@ Rows::Rows(hid_t dataset, std::vector<int64_t> shape, std::optional<hid_t> memor
   check_read(rank, where_, "read the extents of its chunks");
   chunk_.resize(static_cast<std::size_t>(rank));
   if (chunk_.size() != shape_.size() || std::ranges::count(chunk_, hsize_t{0}) > 0) {
-    fail(ExitCode::kBadData, where_ + ": has the shape " + shape_text(shape_) + ", but chunks of " + shape_text(chunk_));
+    fail(ExitCode::kBadData,
+         where_ + ": has the shape " + shape_text(shape_) + ", but chunks of " + shape_text(chunk_));
   }
 }
 
@@ -213,7 +215,6 @@ void Rows::read_row_by_row(hsize_t begin, hsize_t n_rows, std::vector<std::byte>
 }
 
 void Rows::read_chunks(hsize_t begin, hsize_t n_rows, std::vector<std::byte>& values) {
-  if (scratch_ == nullptr) make_scratch();
   std::vector<hsize_t> offset(shape_.size(), 0);
   for (offset[0] = begin; offset[0] < begin + n_rows;) {
     read_chunk(offset, begin, n_rows, values);
@@ -233,8 +234,8 @@ std::string Rows::at_chunk(const std::vector<hsize_t>& offset) const {
 void Rows::read_chunk(const std::vector<hsize_t>& offset, hsize_t first_row, hsize_t n_rows,
                       std::vector<std::byte>& values) {
   hsize_t stored = 0;
-  check_read(H5Dget_chunk_storage_size(dataset_, offset.data(), &stored), at_chunk(offset), "find it");
-  if (stored == 0) fail(ExitCode::kBadData, at_chunk(offset) + " is not in the file");
+  if (H5Dget_chunk_storage_size(dataset_, offset.data(), &stored) < 0 || stored == 0)
+    fail(ExitCode::kBadData, at_chunk(offset) + " is not in the file");
   if (stored > file_bytes_) fail(ExitCode::kBadData, at_chunk(offset) + " is longer than the file");
   raw_.resize(stored);
   uint32_t skipped = 0;
@@ -245,8 +246,11 @@ void Rows::read_chunk(const std::vector<hsize_t>& offset, hsize_t first_row, hsi
     count[axis] = std::min(chunk_[axis], shape_[axis] - offset[axis]);
     if (count[axis] < chunk_[axis]) is_at_edge = true;
   }
+  unsigned options = 0;
+  check_read(H5Pget_chunk_opts(properties_.get(), &options), where_, "read the properties");
   // Bit i set: filter i was left out when the chunk was written. The guard is filter 0, and is not left out.
-  skipped = is_at_edge && scratch_->skips_filters_at_edges ? ~uint32_t{1} : skipped << 1;
+  skipped = is_at_edge && (options & H5D_CHUNK_DONT_FILTER_PARTIAL_CHUNKS) != 0 ? ~uint32_t{1} : skipped << 1;
+  if (scratch_ == nullptr || scratch_->skipped != skipped) make_scratch(skipped);
   const std::vector<hsize_t> origin(offset.size(), 0);
   check_read(H5Dwrite_chunk(scratch_->dataset.get(), H5P_DEFAULT, skipped, origin.data(), raw_.size(), raw_.data()),
              at_chunk(offset), "hold it");
@@ -272,15 +276,16 @@ void Rows::read_chunk(const std::vector<hsize_t>& offset, hsize_t first_row, hsi
                                 H5P_DEFAULT, values.data());
   const auto expected = std::accumulate(chunk_.begin(), chunk_.end(), stored_bytes_, std::multiplies<std::size_t>());
   if (status < 0 && guarded_bytes != 0 && guarded_bytes != expected) {
-    fail(ExitCode::kBadData, at_chunk(offset) + " holds " + std::to_string(guarded_bytes) + " bytes, expected " +
-                                 std::to_string(expected));
+    fail(ExitCode::kBadData,
+         at_chunk(offset) + " holds " + std::to_string(guarded_bytes) + " bytes, expected " + std::to_string(expected));
   }
   check_read(status, at_chunk(offset), "decompress it");
 }
 
-void Rows::make_scratch() {
+void Rows::make_scratch(uint32_t skipped) {
   register_guard();
   scratch_ = std::make_shared<Scratch>();
+  scratch_->skipped = skipped;
   const Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
   check_read(H5Pset_fapl_core(access.get(), std::size_t{1} << 20, false), where_, "make room for a chunk");
   scratch_->file = Handle(H5Fcreate("chunk", H5F_ACC_TRUNC, H5P_DEFAULT, access.get()), H5Fclose);
@@ -288,9 +293,7 @@ void Rows::make_scratch() {
   // All properties of the dataset, such as the fill value, which some filters encode by. The guard goes before them.
   const Handle properties(H5Pcopy(properties_.get()), H5Pclose);
   const std::vector<Filter> filters = filters_of(properties.get(), where_);
-  unsigned options = 0;
-  check_read(H5Pget_chunk_opts(properties.get(), &options), where_, "read the properties");
-  scratch_->skips_filters_at_edges = (options & H5D_CHUNK_DONT_FILTER_PARTIAL_CHUNKS) != 0;
+  check_read(H5Pset_chunk_opts(properties.get(), 0), where_, "set the chunk");
   check_read(H5Pset_chunk(properties.get(), static_cast<int>(chunk_.size()), chunk_.data()), where_, "set the chunk");
   check_read(H5Pset_fill_time(properties.get(), H5D_FILL_TIME_NEVER), where_, "set the properties");
   if (!memory_) check_read(H5Pset_fill_value(properties.get(), H5T_OPAQUE, nullptr), where_, "set the properties");
@@ -305,8 +308,8 @@ void Rows::make_scratch() {
   }
   const Handle space(H5Screate_simple(static_cast<int>(chunk_.size()), chunk_.data(), nullptr), H5Sclose);
   check_read(space.get(), where_, "make room for a chunk");
-  const Handle type = memory_ ? Handle(H5Dget_type(dataset_), H5Tclose)
-                              : Handle(H5Tcreate(H5T_OPAQUE, element_bytes_), H5Tclose);
+  const Handle type =
+      memory_ ? Handle(H5Dget_type(dataset_), H5Tclose) : Handle(H5Tcreate(H5T_OPAQUE, element_bytes_), H5Tclose);
   scratch_->dataset = Handle(
       H5Dcreate2(scratch_->file.get(), "chunk", type.get(), space.get(), H5P_DEFAULT, properties.get(), H5P_DEFAULT),
       H5Dclose);

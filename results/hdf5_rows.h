@@ -42,8 +42,9 @@ class Rows {
   hsize_t rows_at_a_time() const;
   void read_row_by_row(hsize_t begin, hsize_t n_rows, std::vector<std::byte>& values) const;
   void read_chunks(hsize_t begin, hsize_t n_rows, std::vector<std::byte>& values);
-  void read_chunk(const std::vector<hsize_t>& offset, hsize_t first_row, hsize_t n_rows, std::vector<std::byte>& values);
-  void make_scratch();
+  void read_chunk(const std::vector<hsize_t>& offset, hsize_t first_row, hsize_t n_rows,
+                  std::vector<std::byte>& values);
+  void make_scratch(uint32_t skipped);
   std::string at_chunk(const std::vector<hsize_t>& offset) const;
 
   hid_t dataset_;

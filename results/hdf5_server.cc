@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -22,20 +23,17 @@
 namespace winnow::hdf5 {
 namespace {
 
-// ---- bounds of one file's process: what it needs at most for that many bytes of values -------------------------------
+// ---- bounds of one file's process: what it needs at most for that many bytes of values
+// -------------------------------
 
-// Five seconds for what ought to take milliseconds, and a rate far below that of any decompression. Time on the
-// processor, so that a busy machine or a slow disk ends nothing.
+// A second for what ought to take milliseconds, and a rate far below that of any decompression. Time on the processor
+// from now on, so that a busy machine or a slow disk ends nothing. SIGPROF ends the process.
 void bound_time(uint64_t n_bytes) {
-  constexpr rlim_t kSeconds = 4;
+  constexpr uint64_t kSeconds = 1;
   constexpr uint64_t kBytesPerSecond = uint64_t{16} << 20;
-  rusage used{};
-  getrusage(RUSAGE_SELF, &used);
-  rlimit limit{};
-  getrlimit(RLIMIT_CPU, &limit);
-  limit.rlim_cur = std::min<rlim_t>(
-      limit.rlim_max, used.ru_utime.tv_sec + used.ru_stime.tv_sec + 1 + kSeconds + n_bytes / kBytesPerSecond);
-  setrlimit(RLIMIT_CPU, &limit);
+  itimerval timer{};
+  timer.it_value.tv_sec = static_cast<time_t>(kSeconds + n_bytes / kBytesPerSecond);
+  setitimer(ITIMER_PROF, &timer, nullptr);
 }
 
 // A damaged length may claim anything. Beyond what the process has mapped: a fixed room, and a few copies of the values
@@ -58,7 +56,8 @@ void bound(uint64_t n_bytes) {
   bound_memory(n_bytes);
 }
 
-// ---- one file --------------------------------------------------------------------------------------------------------
+// ---- one file
+// --------------------------------------------------------------------------------------------------------
 
 Message success() {
   Message answer;
@@ -71,8 +70,10 @@ void put_shape(Message& message, const std::vector<int64_t>& shape) {
   for (const int64_t extent : shape) message.put(extent);
 }
 
+// Of an element; of a string what looking it up in the file's heap is worth.
 std::size_t bytes_of(Type type) {
-  return type == Type::kFloat64 || type == Type::kInt64 ? 8 : type == Type::kUint8 ? 1 : type == Type::kString ? 16 : 4;
+  if (type == Type::kString) return 160;
+  return type == Type::kFloat64 || type == Type::kInt64 ? 8 : type == Type::kUint8 ? 1 : 4;
 }
 
 class FileServer {
@@ -186,7 +187,8 @@ class FileServer {
   const Socket& socket_;
 };
 
-// ---- the server ------------------------------------------------------------------------------------------------------
+// ---- the server
+// ------------------------------------------------------------------------------------------------------
 
 int serve() {
   const Socket control(STDIN_FILENO);

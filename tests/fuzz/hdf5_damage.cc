@@ -32,7 +32,8 @@ using Random = std::mt19937_64;
 
 constexpr double kMostSeconds = 120.0;  // beyond any bound of results/hdf5_server.cc on a busy machine
 
-// ---- files to damage -------------------------------------------------------------------------------------------------
+// ---- files to damage
+// -------------------------------------------------------------------------------------------------
 
 void put_numbers(hid_t file, const char* name, hid_t type, const std::vector<int64_t>& values, hid_t properties) {
   const hsize_t length = values.size();
@@ -120,7 +121,8 @@ std::map<std::string, std::string> seeds(const fs::path& directory, const std::v
   return files;
 }
 
-// ---- damage ----------------------------------------------------------------------------------------------------------
+// ---- damage
+// ----------------------------------------------------------------------------------------------------------
 
 // A place to damage: half of the time where the structures of small files are, in the first 4 KiB.
 std::size_t place(const std::string& bytes, Random& random) {
@@ -167,7 +169,8 @@ void damage(std::string& bytes, Random& random) {
   kKinds[random() % std::size(kKinds)](bytes, random);
 }
 
-// ---- reading ---------------------------------------------------------------------------------------------------------
+// ---- reading
+// ---------------------------------------------------------------------------------------------------------
 
 // Everything that is there, by the type that it has; a group that is inside of itself to some depth.
 void read_all(const hdf5::Group& group, int depth, int& n_left) {
