@@ -115,7 +115,7 @@ void refuse_missing_filters(hid_t dataset, const std::string& where) {
 // HDF5 1.10 itself does not look at the length: it takes what lies in memory behind a short chunk for values.
 struct Rows::Scratch {
   Handle file, dataset;
-  uint32_t skipped = 0;  // filters; HDF5 1.10 keeps those of the first chunk that is written to a place
+  uint32_t skipped = 0;  // of its filters; bit i: filter i is not there
 };
 
 Rows::Rows(hid_t dataset, std::vector<int64_t> shape, std::optional<hid_t> memory, std::size_t element_bytes,
@@ -248,11 +248,12 @@ void Rows::read_chunk(const std::vector<hsize_t>& offset, hsize_t first_row, hsi
   }
   unsigned options = 0;
   check_read(H5Pget_chunk_opts(properties_.get(), &options), where_, "read the properties");
-  // Bit i set: filter i was left out when the chunk was written. The guard is filter 0, and is not left out.
-  skipped = is_at_edge && (options & H5D_CHUNK_DONT_FILTER_PARTIAL_CHUNKS) != 0 ? ~uint32_t{1} : skipped << 1;
+  // Filters that were left out when the chunk was written. H5Dwrite_chunk would take them, too, but 1.10.8 forgets
+  // them.
+  if (is_at_edge && (options & H5D_CHUNK_DONT_FILTER_PARTIAL_CHUNKS) != 0) skipped = ~uint32_t{0};
   if (scratch_ == nullptr || scratch_->skipped != skipped) make_scratch(skipped);
   const std::vector<hsize_t> origin(offset.size(), 0);
-  check_read(H5Dwrite_chunk(scratch_->dataset.get(), H5P_DEFAULT, skipped, origin.data(), raw_.size(), raw_.data()),
+  check_read(H5Dwrite_chunk(scratch_->dataset.get(), H5P_DEFAULT, 0, origin.data(), raw_.size(), raw_.data()),
              at_chunk(offset), "hold it");
   const Handle in_chunk(H5Dget_space(scratch_->dataset.get()), H5Sclose);
   check_read(H5Sselect_hyperslab(in_chunk.get(), H5S_SELECT_SET, start.data(), nullptr, count.data(), nullptr), where_,
@@ -302,8 +303,10 @@ void Rows::make_scratch(uint32_t skipped) {
   const auto expected = static_cast<unsigned>(chunk_bytes);
   if (expected != chunk_bytes) fail(ExitCode::kBadData, where_ + ": has chunks of 4 GiB or more");
   check_read(H5Pset_filter(properties.get(), kGuard, H5Z_FLAG_MANDATORY, 1, &expected), where_, "set the filters");
-  for (const Filter& filter : filters) {
-    check_read(H5Pset_filter(properties.get(), filter.id, filter.flags, filter.values.size(), filter.values.data()),
+  for (std::size_t i = 0; i < filters.size(); ++i) {
+    if ((skipped >> i & 1) != 0) continue;
+    check_read(H5Pset_filter(properties.get(), filters[i].id, filters[i].flags, filters[i].values.size(),
+                             filters[i].values.data()),
                where_, "set the filters");
   }
   const Handle space(H5Screate_simple(static_cast<int>(chunk_.size()), chunk_.data(), nullptr), H5Sclose);
