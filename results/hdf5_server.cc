@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <cstring>
 #include <exception>
+#include <filesystem>
 #include <fstream>
 #include <string>
 
@@ -20,26 +21,36 @@
 #include "results/hdf5_messages.h"
 #include "results/hdf5_reader.h"
 
+// The sanitizers map terabytes, so there is no bound on memory under them.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define WINNOW_IS_SANITIZED
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define WINNOW_IS_SANITIZED
+#endif
+#endif
+
 namespace winnow::hdf5 {
 namespace {
 
 // ---- bounds of one file's process: what it needs at most for that many bytes of values
 // -------------------------------
 
-// A second for what ought to take milliseconds, and a rate far below that of any decompression. Time on the processor
-// from now on, so that a busy machine or a slow disk ends nothing. SIGPROF ends the process.
+// Some hundred milliseconds for what ought to take one, and a rate far below that of any decompression. Time on the
+// processor from now on, so that a busy machine or a slow disk ends nothing. SIGPROF ends the process.
 void bound_time(uint64_t n_bytes) {
-  constexpr uint64_t kSeconds = 1;
-  constexpr uint64_t kBytesPerSecond = uint64_t{16} << 20;
+  constexpr uint64_t kMicroseconds = 400'000, kBytesPerMicrosecond = 16, kSecond = 1'000'000;
+  const uint64_t microseconds = kMicroseconds + n_bytes / kBytesPerMicrosecond;
   itimerval timer{};
-  timer.it_value.tv_sec = static_cast<time_t>(kSeconds + n_bytes / kBytesPerSecond);
+  timer.it_value.tv_sec = static_cast<time_t>(microseconds / kSecond);
+  timer.it_value.tv_usec = static_cast<suseconds_t>(microseconds % kSecond);
   setitimer(ITIMER_PROF, &timer, nullptr);
 }
 
 // A damaged length may claim anything. Beyond what the process has mapped: a fixed room, and a few copies of the values
 // (of a chunk as stored, decompressed, converted).
 void bound_memory([[maybe_unused]] uint64_t n_bytes) {
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && !defined(WINNOW_NO_MEMORY_BOUND)
+#ifndef WINNOW_IS_SANITIZED
   constexpr rlim_t kRoomBytes = rlim_t{1} << 30;
   rlim_t n_pages = 0;
   std::ifstream("/proc/self/statm") >> n_pages;
@@ -55,6 +66,9 @@ void bound(uint64_t n_bytes) {
   bound_time(n_bytes);
   bound_memory(n_bytes);
 }
+
+// Groups and attributes can be as many as the file is long.
+void bound_for_structure(uint64_t file_bytes) { bound(std::min(file_bytes, uint64_t{64} << 20)); }
 
 // ---- one file
 // --------------------------------------------------------------------------------------------------------
@@ -87,7 +101,8 @@ class FileServer {
       Message opening;
       if (!opening.receive(socket_)) return;
       const std::string path = opening.take_text();
-      bound(0);
+      std::error_code ignored;
+      bound_for_structure(std::filesystem::file_size(path, ignored));
       file.emplace(path, opening.take_text());
       success().send(socket_);
     });
@@ -95,7 +110,7 @@ class FileServer {
     for (Message message, more; message.receive(socket_) && more.receive(socket_);) {
       guarded([&] {
         const auto request = message.take<Request>();
-        bound(0);
+        bound_for_structure(file->size_bytes());
         answer(*file, request, message.take_text(), more);
       });
     }
