@@ -13,6 +13,7 @@
 #include "kernels/error.h"
 #include "pipeline/launch.h"
 #include "pipeline/session.h"
+#include "results/hdf5.h"
 
 namespace winnow {
 namespace {
@@ -57,6 +58,7 @@ int check_output(int code) {
 }  // namespace winnow
 
 int main(int argc, char** argv) {
+  if (const auto code = winnow::hdf5::serve_if_asked(argc, argv)) return *code;
   winnow::restart_with_better_blas_core(argv);
   try {
     const std::vector<std::string> arguments(argv + 1, argv + argc);

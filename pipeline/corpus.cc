@@ -88,11 +88,13 @@ void check_examples(const Corpus& corpus, int64_t vocab) {
 }  // namespace
 
 Corpus read_corpus(const std::filesystem::path& path, int64_t vocab) {
+  const std::optional<FileStamp> stamp = FileStamp::of(path);
   const hdf5::File file = hdf5::File::open(path);
   hdf5::require_format(file, "winnow-calibration", 1);
   const hdf5::Group root = file.root();
   Corpus corpus;
   corpus.path = path;
+  corpus.stamp = stamp;
   corpus.tokens = root.read<int32_t>("tokens", 1).values;
   corpus.offsets = root.read<int64_t>("offsets", 1).values;
   corpus.answer_start = root.read<int64_t>("answer_start", 1).values;
@@ -103,7 +105,21 @@ Corpus read_corpus(const std::filesystem::path& path, int64_t vocab) {
   check_offsets(corpus);
   check_examples(corpus, vocab);
   corpus.sha256 = sha256_of_file(path);
+  if (FileStamp::of(path) != stamp) {
+    fail(ExitCode::kBadData, path.string() + ": changed while it was read; repeat the command when it is complete");
+  }
   return corpus;
+}
+
+void check_unchanged(const Corpus& corpus) {
+  const std::optional<FileStamp> now = FileStamp::of(corpus.path);
+  if (!now || now == corpus.stamp) return;
+  if (!std::filesystem::is_regular_file(corpus.path) || sha256_of_file(corpus.path) != corpus.sha256) {
+    fail(ExitCode::kBadData, corpus.path.string() +
+                                 ": has changed since this run read it; finished units are kept, and the same command "
+                                 "resumes with the former file; a changed one needs an --out of its own");
+  }
+  corpus.stamp = now;
 }
 
 }  // namespace winnow

@@ -3,9 +3,12 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
+
+#include "model/file_stamp.h"
 
 namespace winnow {
 
@@ -17,6 +20,8 @@ struct Corpus {
   std::vector<std::string> example_id;
   std::vector<std::string> source;  // empty, or (examples)
   std::string sha256;               // of the file's bytes, hex
+  // Of the file when its content was last known to be this. Mutable: another date of the same content is no change.
+  mutable std::optional<FileStamp> stamp;
 
   int64_t size() const { return static_cast<int64_t>(answer_start.size()); }
   std::span<const int32_t> example(int64_t e) const {
@@ -27,5 +32,9 @@ struct Corpus {
 
 // Reads and validates. Throws Error(kNoInput | kBadData) naming file, example and value. `vocab` bounds token ids.
 Corpus read_corpus(const std::filesystem::path& path, int64_t vocab);
+
+// Throws Error(kBadData) where the file has another content by now: the result would name a file that was not measured.
+// A file that is gone has not changed. Costs a look at its status, and a hash where that is another.
+void check_unchanged(const Corpus& corpus);
 
 }  // namespace winnow

@@ -225,6 +225,7 @@ EvaluationResults finish_evaluation(const EvaluateOptions& options, const std::v
                                                       {"selection", pattern.file}};
   }
   describe_run(run.summary(), record, results.provenance);
+  check_unchanged(inputs.data_sets.front().corpus);
   write_evaluation(path, results);
   record.informative()["results_key"] = key;
   run.directory().write_record();

@@ -190,6 +190,7 @@ class Measurer {
       if (!context_.inputs.names_variants()) break;
       shard.names.push_back(variant == kBaseVariant ? "" : names[static_cast<std::size_t>(variant)]);
     }
+    check_unchanged(data.corpus);
     write_shard(context_.shards, shard, {.measurement = context_.measurement, .data_sha256 = data.corpus.sha256});
     for (std::size_t i = 0; i < shard.variants.size(); ++i) cells.put(unit.example, shard.variants[i], shard.scores[i]);
     report_.units += 1;

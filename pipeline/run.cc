@@ -393,6 +393,7 @@ void MeasuringRun::sum() {
     if (!is_consistent || !missing.empty()) {
       fail(ExitCode::kInternal, "the ranks' tables do not add up to the plan; the shards are kept: repeat the command");
     }
+    for (const DataSet& data : inputs_.data_sets) check_unchanged(data.corpus);
   });
   // What is on rank 0 now must not be added once more after another round.
   if (session_.is_root()) return;

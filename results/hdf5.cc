@@ -1,14 +1,10 @@
 #include "results/hdf5.h"
 
-#include <fcntl.h>
 #include <hdf5_hl.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
-#include <cerrno>
 #include <cstdio>
-#include <cstring>
 #include <utility>
 
 #include "kernels/error.h"
@@ -124,10 +120,11 @@ int Handle::close() {
 
 // ---- Group: writing -------------------------------------------------------------------------------------------------
 
-std::string Group::where(const std::string& name) const {
-  const std::string separator = path_.back() == '/' ? "" : "/";
-  return *origin_ + ": " + (name == "." ? path_ : path_ + separator + name);
+std::string Group::path_of(const std::string& name) const {
+  return name == "." ? path_ : path_ + (path_.back() == '/' ? "" : "/") + name;
 }
+
+std::string Group::where(const std::string& name) const { return *origin_ + ": " + path_of(name); }
 
 Group Group::create_group(const std::string& name) {
   const Handle properties(H5Pcreate(H5P_GROUP_CREATE), H5Pclose);
@@ -137,7 +134,7 @@ Group Group::create_group(const std::string& name) {
               "set the properties");
   Handle handle(H5Gcreate2(handle_.get(), name.c_str(), H5P_DEFAULT, properties.get(), H5P_DEFAULT), H5Gclose);
   check_write(handle.get(), where(name), "create the group");
-  return Group(origin_, path_ + (path_.back() == '/' ? "" : "/") + name, std::move(handle));
+  return Group(origin_, path_of(name), std::move(handle), nullptr);
 }
 
 template <typename T>
@@ -266,11 +263,13 @@ std::span<const std::byte> file_bytes(const MemoryImage& image) {
 
 }  // namespace
 
-File::File(std::filesystem::path path, std::shared_ptr<MemoryImage> image, Handle handle)
+File::File(std::filesystem::path path, std::shared_ptr<MemoryImage> image, Handle handle,
+           std::shared_ptr<Reader> reader)
     : path_(std::move(path)),
       origin_(std::make_shared<const std::string>(path_.string())),
       image_(std::move(image)),
-      handle_(std::move(handle)) {}
+      handle_(std::move(handle)),
+      reader_(std::move(reader)) {}
 
 File File::create(const std::filesystem::path& path) {
   silence_error_stack();
@@ -299,61 +298,20 @@ File File::create(const std::filesystem::path& path) {
   const std::string name = at + "#" + std::to_string(n_created++);
   Handle file(H5Fcreate(name.c_str(), H5F_ACC_TRUNC, creation.get(), access.get()), H5Fclose);
   check_write(file.get(), at, "create the file in memory");
-  return File(path, std::move(image), std::move(file));
-}
-
-File File::open(const std::filesystem::path& path) {
-  silence_error_stack();
-  const std::string at = path.string();
-  // HDF5 reports every reason alike; the operating system tells a missing file from one that is no HDF5 file.
-  // O_NONBLOCK: to open a pipe must not wait for its writer.
-  const int fd = ::open(at.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0) fail(ExitCode::kNoInput, at + ": cannot be read: " + std::strerror(errno));
-  ::close(fd);
-  if (std::filesystem::is_directory(path)) fail(ExitCode::kNoInput, at + ": is a directory, not an HDF5 file");
-  if (std::filesystem::is_fifo(path)) fail(ExitCode::kNoInput, at + ": is a pipe, not an HDF5 file");
-  const Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
-  check_read(access.get(), at, "create the properties");
-#if H5_VERSION_GE(1, 10, 7)
-  check_read(H5Pset_file_locking(access.get(), false, true), at, "set the properties");
-#endif
-  const htri_t is_hdf5 = H5Fis_hdf5(at.c_str());
-  if (is_hdf5 == 0) fail(ExitCode::kBadData, at + ": is not an HDF5 file");
-  Handle file(H5Fopen(at.c_str(), H5F_ACC_RDONLY, access.get()), H5Fclose);
-  if (file.get() < 0 && !deepest_message().os_failure) {
-    fail(ExitCode::kBadData,
-         at + ": is an HDF5 file that was cut short or damaged; copy it again, or repeat the command that wrote it");
-  }
-  check_read(file.get(), at, "open the file");
-  return File(path, nullptr, std::move(file));
+  return File(path, std::move(image), std::move(file), nullptr);
 }
 
 Group File::root() const {
+  if (reader_ != nullptr) return Group(origin_, "/", Handle(), reader_);
   Handle handle(H5Gopen2(handle_.get(), "/", H5P_DEFAULT), H5Gclose);
-  check_read(handle.get(), *origin_, "open the root group");
-  return Group(origin_, "/", std::move(handle));
+  check_write(handle.get(), *origin_, "open the root group");
+  return Group(origin_, "/", std::move(handle), nullptr);
 }
 
 void File::commit() {
   if (image_ == nullptr) fail(ExitCode::kInternal, *origin_ + ": was opened for reading");
   check_write(handle_.close(), *origin_, "complete the file");
   write_file_atomically(path_, file_bytes(*image_));
-}
-
-void require_format(const File& file, const std::string& format, int64_t version) {
-  const Group root = file.root();
-  const std::string at = file.path().string();
-  const std::optional<std::string> found = root.string_attribute(".", "format");
-  if (found != format) {
-    fail(ExitCode::kBadData,
-         at + ": attribute format: expected \"" + format + "\", found " + (found ? "\"" + *found + "\"" : "none"));
-  }
-  const std::optional<int64_t> found_version = root.integer_attribute(".", "format_version");
-  if (found_version != version) {
-    fail(ExitCode::kBadData, at + ": attribute format_version: expected " + std::to_string(version) + ", found " +
-                                 (found_version ? std::to_string(*found_version) : "none") +
-                                 "; use the winnow that wrote it, or write it anew");
-  }
 }
 
 #define WINNOW_INSTANTIATE(T)                                                                         \

@@ -5,6 +5,9 @@
 // full disk is met by our own write(), which can report it and clean up, and never by a flush inside HDF5's close. What
 // winnow writes is small (at most some hundred MB with --per-token).
 //
+// A file is read in a process of its own (results/hdf5_reader.h says why), and only what lies in it: no links, virtual
+// datasets or external storage. Every program that reads begins with serve_if_asked.
+//
 // HDF5 is not thread-safe: one thread at a time for everything in this header.
 #pragma once
 
@@ -18,6 +21,10 @@
 #include <vector>
 
 namespace winnow::hdf5 {
+
+// The first thing in main(): in the process that reads HDF5 files, which is this executable again, it serves and
+// returns the exit code. Everywhere else: nothing.
+std::optional<int> serve_if_asked(int argc, char** argv);
 
 // An HDF5 id (hid_t) with one owner. Move only; the destructor never throws.
 class Handle {
@@ -47,10 +54,13 @@ struct Array {
 enum class Type { kFloat64, kFloat32, kInt64, kInt32, kUint8, kString, kOther };
 const char* type_name(Type type);
 
+class Reader;
+
 // A group of a file. T below is one of double, float, int64_t, int32_t, uint8_t, std::string (UTF-8, variable length).
 // Names are single link names, except that a reader may pass a path ("control/short").
 // Errors: writing throws Error(kIoError); reading throws Error(kBadData) that names file, dataset, expected and found,
-// or Error(kIoError) where the operating system failed.
+// or Error(kIoError) where the operating system failed. Links, virtual datasets, external storage, missing filters, and
+// chunks that are missing or too short are refused: Error(kBadData).
 class Group {
  public:
   // ---- writing
@@ -95,14 +105,15 @@ class Group {
 
  private:
   friend class File;
-  Group(std::shared_ptr<const std::string> origin, std::string path, Handle handle)
-      : origin_(std::move(origin)), path_(std::move(path)), handle_(std::move(handle)) {}
-  Handle open_dataset(const std::string& name) const;
-  Handle open_object(const std::string& name) const;
+  Group(std::shared_ptr<const std::string> origin, std::string path, Handle handle, std::shared_ptr<Reader> reader)
+      : origin_(std::move(origin)), path_(std::move(path)), handle_(std::move(handle)), reader_(std::move(reader)) {}
+  std::string path_of(const std::string& name) const;
+  Reader& reader() const;
 
   std::shared_ptr<const std::string> origin_;  // the file's name
   std::string path_;                           // "/control/short"
-  Handle handle_;
+  Handle handle_;                              // in a created file
+  std::shared_ptr<Reader> reader_;             // of an existing one
 };
 
 struct MemoryImage;
@@ -112,7 +123,8 @@ class File {
   // A new file that will be at `path`; nothing is on the disk before commit().
   static File create(const std::filesystem::path& path);
   // An existing file, read-only and without file locks (many cluster file systems have none). Throws Error(kNoInput)
-  // when it is missing or unreadable, Error(kBadData) when it is no HDF5 file or a damaged one.
+  // when it is missing, unreadable or no file (a directory, pipe or device), Error(kBadData) when it is empty, no HDF5
+  // file or a damaged one.
   static File open(const std::filesystem::path& path);
 
   Group root() const;
@@ -122,12 +134,13 @@ class File {
   const std::filesystem::path& path() const { return path_; }
 
  private:
-  File(std::filesystem::path path, std::shared_ptr<MemoryImage> image, Handle handle);
+  File(std::filesystem::path path, std::shared_ptr<MemoryImage> image, Handle handle, std::shared_ptr<Reader> reader);
 
   std::filesystem::path path_;
   std::shared_ptr<const std::string> origin_;
   std::shared_ptr<MemoryImage> image_;  // of a created file; outlives the handle, whose close fills it
   Handle handle_;
+  std::shared_ptr<Reader> reader_;  // of an existing one
 };
 
 // Refuses a file whose root attributes `format` and `format_version` are not these: Error(kBadData).

@@ -1,4 +1,4 @@
-// Statuses and types of the HDF5 C API: shared by the writing and the reading half of results/hdf5.h, private to them.
+// Statuses and types of the HDF5 C API: shared by what writes and what reads, private to them.
 #pragma once
 
 #include <hdf5.h>
@@ -42,16 +42,6 @@ hid_t file_type() {
   if constexpr (std::is_same_v<T, int64_t>) return H5T_STD_I64LE;
   if constexpr (std::is_same_v<T, int32_t>) return H5T_STD_I32LE;
   if constexpr (std::is_same_v<T, uint8_t>) return H5T_STD_U8LE;
-}
-
-template <typename T>
-constexpr Type type_of() {
-  if constexpr (std::is_same_v<T, double>) return Type::kFloat64;
-  if constexpr (std::is_same_v<T, float>) return Type::kFloat32;
-  if constexpr (std::is_same_v<T, int64_t>) return Type::kInt64;
-  if constexpr (std::is_same_v<T, int32_t>) return Type::kInt32;
-  if constexpr (std::is_same_v<T, uint8_t>) return Type::kUint8;
-  if constexpr (std::is_same_v<T, std::string>) return Type::kString;
 }
 
 // A variable-length string type of that character set.

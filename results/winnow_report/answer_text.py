@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import h5py
 from winnow_files.text import clean
 
+from . import probe
 from .record import Run
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def texts(run: Run, lengths: dict[str, int]) -> dict[str, list[str]]:
         recorded = run.fact("data_sha256")
         if not recorded or not path.is_file():
             return {}
+        probe.check(path)
         # One open file for both, so that what is read is what was hashed.
         with path.open("rb") as whole, h5py.File(whole, "r") as file:
             whole.seek(0)

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import xarray as xr
 
-from . import odd_text
+from . import odd_text, probe
 from .errors import BAD_DATA, IO_ERROR, NO_INPUT, UNAVAILABLE, ReportError
 
 RESULTS = "winnow-results"
@@ -31,6 +31,8 @@ def find(path: str | os.PathLike[str]) -> pathlib.Path:
             return _find_in(path)
         if not path.exists():
             raise ReportError(NO_INPUT, f"{path}: no such file or directory; give a run directory or its results.h5")
+        if not path.is_file():
+            raise ReportError(NO_INPUT, f"{path}: is a pipe or device; give a run directory or its results.h5")
     except OSError as error:
         raise ReportError(IO_ERROR, f"{path}: {error.strerror or error}") from error
     if path.suffix in (".yaml", ".yml"):
@@ -148,6 +150,7 @@ def _check_header(path: pathlib.Path) -> tuple[str, int]:
             f"{path}: {'empty' if not start else 'not an HDF5 file'}; winnow report takes run "
             "directories, results.h5 and collected.h5",
         )
+    probe.check(path)
     try:
         with read_only(path) as file:
             kind, version = file.attrs.get("format"), file.attrs.get("format_version", 0)
