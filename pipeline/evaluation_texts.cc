@@ -9,11 +9,11 @@
 #include <optional>
 
 #include "kernels/error.h"
-#include "pipeline/digest.h"
 #include "pipeline/dispatch.h"
 #include "pipeline/generation.h"
 #include "pipeline/progress.h"
 #include "results/atomic_file.h"
+#include "results/digest.h"
 
 namespace winnow {
 namespace {

@@ -1,8 +1,8 @@
 #include "pipeline/outcome.h"
 
 #include "kernels/error.h"
-#include "pipeline/digest.h"
 #include "pipeline/finished_results.h"
+#include "results/digest.h"
 #include "results/store.h"
 
 namespace winnow {

@@ -5,8 +5,8 @@
 #include <cstring>
 
 #include "kernels/error.h"
-#include "pipeline/digest.h"
 #include "results/atomic_file.h"
+#include "results/digest.h"
 #include "results/hdf5.h"
 
 namespace winnow {

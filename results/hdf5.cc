@@ -13,6 +13,7 @@
 
 #include "kernels/error.h"
 #include "results/atomic_file.h"
+#include "results/checksum.h"
 #include "results/hdf5_check.h"
 
 namespace winnow::hdf5 {
@@ -255,22 +256,28 @@ void* same_image(void* image) { return image; }
 
 herr_t release_nothing(void*) { return 0; }
 
-// The file in a memory image that HDF5 has allocated in larger steps: the superblock says where it ends.
-std::span<const std::byte> file_bytes(const MemoryImage& image) {
-  constexpr std::size_t kEndOfFileOffset = 28;  // HDF5 File Format Specification 3.0, II.A, superblock versions 2, 3
+// The file in a memory image that HDF5 has allocated in larger steps, with its checksum behind it.
+std::span<const std::byte> file_with_checksum(MemoryImage& image) {
   const auto* bytes = static_cast<const std::byte*>(image.data);
-  uint64_t size = 0;
-  for (std::size_t i = 8; i-- > 0;) size = (size << 8) | std::to_integer<uint64_t>(bytes[kEndOfFileOffset + i]);
-  return {bytes, static_cast<std::size_t>(size)};
+  const auto size =
+      static_cast<std::size_t>(hdf5_end(std::span<const std::byte, kSuperblockBytes>(bytes, kSuperblockBytes)));
+  if (size == 0) fail(ExitCode::kInternal, "HDF5 has made a file whose superblock is of no known version");
+  const std::string checksum = hdf5_checksum({bytes, size});
+  void* longer = H5resize_memory(image.data, size + checksum.size());
+  if (longer == nullptr) fail(ExitCode::kOutOfMemory, "no memory for the file that is to be written");
+  image.data = longer;
+  std::memcpy(static_cast<std::byte*>(longer) + size, checksum.data(), checksum.size());
+  return {static_cast<const std::byte*>(longer), size + checksum.size()};
 }
 
 }  // namespace
 
-File::File(std::filesystem::path path, std::shared_ptr<MemoryImage> image, Handle handle)
+File::File(std::filesystem::path path, std::shared_ptr<MemoryImage> image, Handle handle, bool has_checksum)
     : path_(std::move(path)),
       origin_(std::make_shared<const std::string>(path_.string())),
       image_(std::move(image)),
-      handle_(std::move(handle)) {}
+      handle_(std::move(handle)),
+      has_checksum_(has_checksum) {}
 
 File File::create(const std::filesystem::path& path) {
   silence_error_stack();
@@ -299,7 +306,7 @@ File File::create(const std::filesystem::path& path) {
   const std::string name = at + "#" + std::to_string(n_created++);
   Handle file(H5Fcreate(name.c_str(), H5F_ACC_TRUNC, creation.get(), access.get()), H5Fclose);
   check_write(file.get(), at, "create the file in memory");
-  return File(path, std::move(image), std::move(file));
+  return File(path, std::move(image), std::move(file), true);
 }
 
 File File::open(const std::filesystem::path& path) {
@@ -312,6 +319,7 @@ File File::open(const std::filesystem::path& path) {
   ::close(fd);
   if (std::filesystem::is_directory(path)) fail(ExitCode::kNoInput, at + ": is a directory, not an HDF5 file");
   if (std::filesystem::is_fifo(path)) fail(ExitCode::kNoInput, at + ": is a pipe, not an HDF5 file");
+  const bool has_checksum = check_hdf5(path) == Checksum::kMatches;
   const Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
   check_read(access.get(), at, "create the properties");
 #if H5_VERSION_GE(1, 10, 7)
@@ -325,7 +333,7 @@ File File::open(const std::filesystem::path& path) {
          at + ": is an HDF5 file that was cut short or damaged; copy it again, or repeat the command that wrote it");
   }
   check_read(file.get(), at, "open the file");
-  return File(path, nullptr, std::move(file));
+  return File(path, nullptr, std::move(file), has_checksum);
 }
 
 Group File::root() const {
@@ -337,7 +345,7 @@ Group File::root() const {
 void File::commit() {
   if (image_ == nullptr) fail(ExitCode::kInternal, *origin_ + ": was opened for reading");
   check_write(handle_.close(), *origin_, "complete the file");
-  write_file_atomically(path_, file_bytes(*image_));
+  write_file_atomically(path_, file_with_checksum(*image_));
 }
 
 void require_format(const File& file, const std::string& format, int64_t version) {

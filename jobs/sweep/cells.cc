@@ -6,7 +6,7 @@
 #include <unordered_map>
 
 #include "kernels/error.h"
-#include "pipeline/digest.h"
+#include "results/digest.h"
 #include "results/words.h"
 
 namespace winnow {
