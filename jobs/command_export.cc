@@ -20,6 +20,7 @@
 #include "model/safetensors.h"
 #include "pipeline/inputs.h"
 #include "results/atomic_file.h"
+#include "results/checksum.h"
 #include "results/export.h"
 #include "results/output_path.h"
 
@@ -167,6 +168,7 @@ void check_in_transformers(const ExportPlan& plan, const fs::path& folder, const
 int run_export(const Options& options) {
   if (options.out.empty()) fail(ExitCode::kUsage, "--out is empty; name a new folder");
   const Selection selection = read_selection(options.selection);
+  if (!selection.has_checksum) note_no_checksum(options.selection);
   const fs::path model = options.model.empty() ? fs::path(selection.model) : fs::path(options.model);
   const fs::path config = model / "config.json";
   std::error_code ignored;

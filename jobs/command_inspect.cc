@@ -19,6 +19,7 @@
 #include "pipeline/corpus.h"
 #include "pipeline/run_identity.h"
 #include "pipeline/shards.h"
+#include "results/checksum.h"
 #include "results/evaluation.h"
 #include "results/hdf5.h"
 #include "results/search_results.h"
@@ -202,7 +203,12 @@ Facts inspect_hdf5(const fs::path& path) {
 
 Facts inspect_selection(const fs::path& path) {
   Facts facts = {{"kind", "selection"}};
-  facts.update(Facts::parse(to_json(read_selection(path))));
+  const Selection selection = read_selection(path);
+  facts.update(Facts::parse(to_json(selection)));
+  if (!selection.has_checksum) {
+    note_no_checksum(path);
+    facts.erase(kChecksumKey);
+  }
   return facts;
 }
 

@@ -18,9 +18,9 @@
 #include "model/random_checkpoint.h"
 #include "model/safetensors.h"
 #include "model/weights.h"
-#include "pipeline/digest.h"
 #include "pipeline/reference.h"
 #include "pipeline/sweep.h"
+#include "results/digest.h"
 #include "results/random.h"
 #include "winnow_version.h"
 

@@ -5,7 +5,7 @@
 
 #include "kernels/error.h"
 #include "model/json.h"
-#include "pipeline/digest.h"
+#include "results/digest.h"
 #include "results/hdf5.h"
 
 namespace winnow {

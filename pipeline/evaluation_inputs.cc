@@ -6,9 +6,10 @@
 #include "kernels/error.h"
 #include "model/json.h"
 #include "model/weights.h"
-#include "pipeline/digest.h"
 #include "pipeline/evaluation_texts.h"
 #include "pipeline/finished_results.h"
+#include "results/checksum.h"
+#include "results/digest.h"
 
 namespace winnow {
 namespace {
@@ -185,6 +186,7 @@ EvaluationInputs load_evaluation(const EvaluateOptions& options) {
 void check_selections(const std::vector<EvaluatedPattern>& patterns, const std::string& checkpoint_sha256) {
   for (const EvaluatedPattern& pattern : patterns) {
     if (!pattern.given.selection) continue;
+    if (!pattern.given.selection->has_checksum) note_no_checksum(pattern.file);
     check_selection_model(
         *pattern.given.selection, pattern.file,
         {.n_layers = static_cast<int64_t>(pattern.given.windowed.size()), .checkpoint_sha256 = checkpoint_sha256});

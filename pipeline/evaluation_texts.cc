@@ -10,10 +10,10 @@
 #include "kernels/error.h"
 #include "model/json.h"
 #include "pipeline/clock.h"
-#include "pipeline/digest.h"
 #include "pipeline/dispatch.h"
 #include "pipeline/generation.h"
 #include "pipeline/progress.h"
+#include "results/digest.h"
 #include "results/own_files.h"
 
 namespace winnow {

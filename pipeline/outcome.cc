@@ -2,8 +2,8 @@
 
 #include "kernels/error.h"
 #include "model/json.h"
-#include "pipeline/digest.h"
 #include "pipeline/finished_results.h"
+#include "results/digest.h"
 #include "results/store.h"
 
 namespace winnow {

@@ -8,8 +8,8 @@
 #include <string>
 
 #include "model/layer.h"
-#include "pipeline/digest.h"
 #include "pipeline/rotary_table.h"
+#include "results/digest.h"
 
 namespace winnow {
 

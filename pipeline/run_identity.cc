@@ -1,26 +1,34 @@
 #include "pipeline/run_identity.h"
 
 #include <set>
+#include <stdexcept>
 
 #include "kernels/error.h"
 #include "model/json.h"
-#include "pipeline/digest.h"
+#include "pipeline/provenance.h"
 #include "results/atomic_file.h"
+#include "results/checksum.h"
+#include "results/digest.h"
+#include "results/search.h"
 
 namespace winnow {
 namespace {
 
 constexpr const char* kRunFormat = "winnow-run";
 constexpr int kRunVersion = 1;
-constexpr std::size_t kMaxBytes = std::size_t{1} << 30;
 constexpr const char* kCalibrate = "calibrate";
+constexpr std::size_t kMaxFileBytes = std::size_t{1} << 30;  // it grows with runs and ranks
+constexpr const char* kAdvice =
+    "move run.json away and repeat the run's own command, which keeps the finished units in shards/, or give another "
+    "--out";
 
 std::filesystem::path record_path(const std::filesystem::path& run_directory) { return run_directory / "run.json"; }
 
-// A value as a user wrote it: text without quotes, "none" for null.
+// A value as a user wrote it: short text without quotes, "none" for null.
 std::string as_written(const nlohmann::json& value) {
   if (value.is_null()) return "none";
-  return value.is_string() ? value.get<std::string>() : json_text(value, -1);
+  const std::string text = shown(value);
+  return value.is_string() && text.size() >= 2 && text.back() == '"' ? text.substr(1, text.size() - 2) : text;
 }
 
 [[noreturn]] void refuse_mismatch(const std::filesystem::path& path, const std::string& field,
@@ -28,6 +36,54 @@ std::string as_written(const nlohmann::json& value) {
   fail(ExitCode::kConfigMismatch, path.string() + ": " + field + " is " + as_written(there) +
                                       " in this run directory, but " + as_written(here) +
                                       " in this command; repeat the run's own command, or give another --out");
+}
+
+nlohmann::json parse_record(const std::string& text, const std::string& origin) {
+  nlohmann::json json;
+  try {
+    json = parse_json(text, origin);
+  } catch (const Error& error) {
+    fail(error.code(), std::string(error.what()) + "; " + kAdvice);
+  }
+  const auto is_object = [&](const char* key) { return json.contains(key) && json[key].is_object(); };
+  const bool is_record = json.is_object() && json.value("format", nlohmann::json()) == kRunFormat &&
+                         json.value("format_version", nlohmann::json()) == kRunVersion && is_object("identity") &&
+                         is_object("controls") && is_object("informative");
+  if (!is_record) fail(ExitCode::kBadData, origin + ": is no run record of this version of winnow; " + kAdvice);
+  return json;
+}
+
+// Takes from the informative part all that this program takes from it, for the types: a record without a checksum may
+// hold anything.
+void check_informative(const nlohmann::json& informative, const std::string& origin) {
+  using Json = nlohmann::json;
+  const auto require = [](bool is_right, const char* what) {
+    if (!is_right) throw std::invalid_argument(what);
+  };
+  try {
+    require(informative.value("results_key", Json("")).is_string(), "results_key");
+    const Json runs = informative.value("runs", Json::array());
+    require(runs.is_array(), "runs");
+    for (const Json& run : runs) {
+      for (const char* count : {"units_done", "cells_done"}) run.value(count, int64_t{0});
+      run.value("wall_seconds", 0.0);
+      require(run.value("rank", Json::array()).is_array(), "rank");
+      for (const Json& rank : run.value("rank", Json::array())) RankFacts::from_json(rank);
+    }
+    const Json searches = informative.value("searches", Json::object());
+    require(searches.is_object(), "searches");
+    for (const auto& [method, search] : searches.items()) {
+      parse_search_method(method);
+      parse_objective(search.value("objective", ""));
+      for (const char* number : {"keep", "beam", "verify", "verify_examples"}) search.value(number, int64_t{1});
+      for (const char* number :
+           {"predicted_seconds", "predicted_seconds_exact", "predicted_seconds_verification", "search_seconds"}) {
+        search.value(number, 0.0);
+      }
+    }
+  } catch (const std::exception&) {  // of the library, of a name that is none, or our own
+    fail(ExitCode::kBadData, origin + ": its informative part has values that this winnow does not write; " + kAdvice);
+  }
 }
 
 }  // namespace
@@ -58,19 +114,15 @@ RunRecord::RunRecord()
 RunRecord RunRecord::read(const std::filesystem::path& run_directory) {
   RunRecord record;
   record.path_ = record_path(run_directory);
-  if (!std::filesystem::exists(record.path_)) return record;
-  const std::string text = read_text(record.path_, kMaxBytes);
-  nlohmann::json json = nlohmann::json::parse(text, nullptr, false);
-  const bool is_record = json.is_object() && json.value("format", nlohmann::json()) == kRunFormat &&
-                         json.value("format_version", nlohmann::json()) == kRunVersion &&
-                         json.value("identity", nlohmann::json()).is_object() &&
-                         json.value("controls", nlohmann::json()).is_object() &&
-                         json.value("informative", nlohmann::json()).is_object();
-  if (!is_record) {
-    fail(ExitCode::kBadData, record.path_.string() +
-                                 ": is no run record of this version of winnow; move the run "
-                                 "directory away, or give another --out");
+  std::error_code unknown;
+  if (std::filesystem::symlink_status(record.path_, unknown).type() == std::filesystem::file_type::not_found) {
+    return record;
   }
+  const std::string origin = record.path_.string();
+  nlohmann::json json = parse_record(read_text(record.path_, kMaxFileBytes), origin);
+  if (check_json(json, origin, kAdvice) == Checksum::kAbsent) note_no_checksum(record.path_);
+  json.erase(kChecksumKey);
+  check_informative(json["informative"], origin);
   record.json_ = std::move(json);
   return record;
 }
@@ -105,7 +157,11 @@ void RunRecord::adopt(const RunIdentity& identity, const std::map<std::string, s
   }
 }
 
-std::string RunRecord::text() const { return json_text(json_, 2) + "\n"; }
+std::string RunRecord::text() const {
+  nlohmann::json json = json_;
+  json[kChecksumKey] = json_checksum(json_);
+  return json_text(json, 2) + "\n";
+}
 
 void RunRecord::write(const std::filesystem::path& run_directory) const {
   write_file_atomically(record_path(run_directory), text());

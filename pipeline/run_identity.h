@@ -35,7 +35,8 @@ struct RunIdentity {
 // RUN_DIR/run.json: the identity, the control sets (which may grow), and what is only informative.
 class RunRecord {
  public:
-  // Reads RUN_DIR/run.json. Absent: an empty record. Throws Error(kBadData) when it is no run record.
+  // Reads RUN_DIR/run.json. Absent: an empty record. Throws Error(kBadData) when it is no run record, or differs from
+  // its checksum, and Error(kNoInput) when it cannot be read. One without a checksum is read with a note on stderr.
   static RunRecord read(const std::filesystem::path& run_directory);
   RunRecord();
 
@@ -45,7 +46,7 @@ class RunRecord {
   // The informative part, free in form: an object.
   nlohmann::json& informative() { return json_["informative"]; }
   void write(const std::filesystem::path& run_directory) const;
-  std::string text() const;  // as written
+  std::string text() const;  // as written, with its checksum
 
  private:
   std::filesystem::path path_;

@@ -103,11 +103,14 @@ class Replay {
 };
 
 SearchPlan plan_of(const nlohmann::json& entry, const std::string& method, int64_t n_layers) {
-  return {.method = parse_search_method(method),
-          .objective = parse_objective(entry.value("objective", "")),
-          .n_layers = n_layers,
-          .keep = entry.value("keep", int64_t{0}),
-          .beam = entry.value("beam", int64_t{1})};
+  const SearchPlan plan = {.method = parse_search_method(method),
+                           .objective = parse_objective(entry.value("objective", "")),
+                           .n_layers = n_layers,
+                           .keep = entry.value("keep", int64_t{0}),
+                           .beam = entry.value("beam", int64_t{1})};
+  const int64_t smallest = plan.method == SearchMethod::kPairs ? 2 : 0;
+  if (plan.keep < smallest || plan.keep > n_layers || plan.beam < 1) throw NotThere{};
+  return plan;
 }
 
 // None where its cells are not all there.

@@ -6,7 +6,7 @@
 #include <regex>
 
 #include "kernels/error.h"
-#include "pipeline/digest.h"
+#include "results/digest.h"
 #include "results/hdf5.h"
 
 namespace winnow {

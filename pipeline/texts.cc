@@ -1,15 +1,15 @@
 #include "pipeline/texts.h"
 
 #include <algorithm>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <sstream>
 
 #include "kernels/error.h"
 #include "model/json.h"
-#include "pipeline/digest.h"
 #include "results/atomic_file.h"
+#include "results/checksum.h"
+#include "results/digest.h"
 
 namespace winnow {
 
@@ -19,6 +19,8 @@ using Json = nlohmann::ordered_json;
 
 constexpr const char* kTextsFormat = "winnow-texts";
 constexpr int64_t kTextsVersion = 1;
+constexpr const char* kHeadChecksum = "head_sha256";
+constexpr std::size_t kMaxFileBytes = std::size_t{1} << 30;  // a batch is some MB
 
 std::string dump(const Json& json) { return json_text(json, -1); }
 
@@ -27,7 +29,7 @@ Json line_of(const Text& text) {
           {"token_ids", text.tokens}, {"stopped", text.stopped},       {"cache_bytes", text.cache_bytes}};
 }
 
-Text text_of(const Json& line) {
+Text text_of(const nlohmann::json& line) {
   return {.example = line.at("example").get<int64_t>(),
           .example_id = line.at("example_id").get<std::string>(),
           .prompt_tokens = line.at("prompt_tokens").get<int64_t>(),
@@ -36,17 +38,25 @@ Text text_of(const Json& line) {
           .cache_bytes = line.at("cache_bytes").get<int64_t>()};
 }
 
-// The file of a batch begins with a line about it, which has the hash of the lines that follow.
-std::optional<TextBatch> read_batch(const std::filesystem::path& path, const std::string& key) {
-  std::ifstream file(path, std::ios::binary);
-  std::string first;
-  if (!std::getline(file, first)) fail(ExitCode::kBadData, "it is empty or cannot be read");
-  const Json head = Json::parse(first);
-  if (head.at("format") != kTextsFormat || head.at("format_version") != kTextsVersion) return std::nullopt;
-  if (head.at("key") != key) return std::nullopt;
-  std::stringstream rest;
-  rest << file.rdbuf();
-  if (sha256_of(rest.str()) != head.at("content_sha256").get<std::string>())
+struct ReadBatch {
+  std::optional<TextBatch> batch;  // nullopt: of another key or version
+  bool has_head_checksum = false;
+};
+
+// The file of a batch begins with a line about it, which has a checksum of its own and one of the lines that follow.
+ReadBatch read_batch(const std::filesystem::path& path, const std::string& key) {
+  const std::string text = read_text(path, kMaxFileBytes);
+  const std::size_t head_end = std::min(text.find('\n'), text.size());
+  const nlohmann::json head = parse_json(text.substr(0, head_end), "its first line");
+  if (!head.is_object()) fail(ExitCode::kBadData, "its first line is no JSON object");
+  // First of all: a key that was damaged must not make the batch one of another run.
+  ReadBatch read;
+  read.has_head_checksum =
+      check_json(head, "its first line", "nothing else is lost", kHeadChecksum) == Checksum::kMatches;
+  if (head.at("format") != kTextsFormat || head.at("format_version") != kTextsVersion || head.at("key") != key)
+    return read;
+  const std::string lines = text.substr(std::min(head_end + 1, text.size()));
+  if (sha256_of(lines) != head.at("content_sha256").get<std::string>())
     fail(ExitCode::kBadData, "its content is damaged");
   TextBatch batch{.pattern = head.at("pattern").get<std::string>(),
                   .prompt_tokens = head.at("prompt_tokens").get<int64_t>(),
@@ -54,8 +64,10 @@ std::optional<TextBatch> read_batch(const std::filesystem::path& path, const std
                   .decoded_tokens = head.at("decoded_tokens").get<int64_t>(),
                   .decode_seconds = head.at("decode_seconds").get<double>(),
                   .texts = {}};
-  for (std::string line; std::getline(rest, line);) batch.texts.push_back(text_of(Json::parse(line)));
-  return batch;
+  std::istringstream rest(lines);
+  for (std::string line; std::getline(rest, line);) batch.texts.push_back(text_of(parse_json(line, "a text")));
+  read.batch = std::move(batch);
+  return read;
 }
 
 }  // namespace
@@ -68,15 +80,16 @@ void write_batch(const std::filesystem::path& directory, const std::string& key,
   if (error) fail(ExitCode::kCannotCreate, directory.string() + ": cannot be made: " + error.message());
   std::string lines;
   for (const Text& text : batch.texts) lines += dump(line_of(text)) + "\n";
-  const Json head = {{"format", kTextsFormat},
-                     {"format_version", kTextsVersion},
-                     {"key", key},
-                     {"pattern", batch.pattern},
-                     {"prompt_tokens", batch.prompt_tokens},
-                     {"prefill_seconds", batch.prefill_seconds},
-                     {"decoded_tokens", batch.decoded_tokens},
-                     {"decode_seconds", batch.decode_seconds},
-                     {"content_sha256", sha256_of(lines)}};
+  Json head = {{"format", kTextsFormat},
+               {"format_version", kTextsVersion},
+               {"key", key},
+               {"pattern", batch.pattern},
+               {"prompt_tokens", batch.prompt_tokens},
+               {"prefill_seconds", batch.prefill_seconds},
+               {"decoded_tokens", batch.decoded_tokens},
+               {"decode_seconds", batch.decode_seconds},
+               {"content_sha256", sha256_of(lines)}};
+  head[kHeadChecksum] = json_checksum(nlohmann::json(head), kHeadChecksum);
   // Named by what is in it: two ranks never write one file.
   write_file_atomically(directory / (sha256_of(key + lines + batch.pattern).substr(0, 24) + ".jsonl"),
                         dump(head) + "\n" + lines);
@@ -93,14 +106,23 @@ std::vector<TextBatch> read_batches(const std::filesystem::path& directory, cons
   }
   std::sort(paths.begin(), paths.end());
   std::vector<TextBatch> batches;
+  int64_t n_without = 0;
   for (const std::filesystem::path& path : paths) {
     try {
-      if (auto batch = read_batch(path, key)) batches.push_back(*std::move(batch));
+      ReadBatch read = read_batch(path, key);
+      if (!read.batch) continue;
+      batches.push_back(*std::move(read.batch));
+      if (!read.has_head_checksum) ++n_without;
     } catch (const Error& reason) {
       notes.push_back(path.string() + ": passed over, its texts are written again: " + reason.what());
     } catch (const Json::exception&) {  // its message may quote the file's bytes
       notes.push_back(path.string() + ": passed over, its texts are written again: not the JSON of texts");
     }
+  }
+  if (n_without > 0) {
+    notes.push_back(directory.string() + ": " + std::to_string(n_without) +
+                    " batch(es) of texts are older and have no checksum over patterns and times: damage there would "
+                    "not be noticed");
   }
   return batches;
 }

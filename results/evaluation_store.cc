@@ -5,6 +5,7 @@
 #include <functional>
 
 #include "kernels/error.h"
+#include "results/checksum.h"
 #include "results/evaluation.h"
 #include "results/variables.h"
 #include "results/variables_read.h"
@@ -284,6 +285,7 @@ EvaluationResults read_evaluation(const std::filesystem::path& path) {
   s.on_front_exact_match = read_variable<uint8_t>(group, "on_front_exact_match", {n_patterns});
   s.on_front_nll = read_variable<uint8_t>(group, "on_front_nll", {n_patterns});
   results.provenance = read_provenance(root.group("provenance"));
+  if (!file.has_checksum()) note_no_checksum(path);
   return results;
 }
 

@@ -9,6 +9,7 @@
 
 #include "kernels/error.h"
 #include "results/atomic_file.h"
+#include "results/checksum.h"
 #include "results/hdf5_check.h"
 
 namespace winnow::hdf5 {
@@ -252,24 +253,30 @@ void* same_image(void* image) { return image; }
 
 herr_t release_nothing(void*) { return 0; }
 
-// The file in a memory image that HDF5 has allocated in larger steps: the superblock says where it ends.
-std::span<const std::byte> file_bytes(const MemoryImage& image) {
-  constexpr std::size_t kEndOfFileOffset = 28;  // HDF5 File Format Specification 3.0, II.A, superblock versions 2, 3
+// The file in a memory image that HDF5 has allocated in larger steps, with its checksum behind it.
+std::span<const std::byte> file_with_checksum(MemoryImage& image) {
   const auto* bytes = static_cast<const std::byte*>(image.data);
-  uint64_t size = 0;
-  for (std::size_t i = 8; i-- > 0;) size = (size << 8) | std::to_integer<uint64_t>(bytes[kEndOfFileOffset + i]);
-  return {bytes, static_cast<std::size_t>(size)};
+  const auto size =
+      static_cast<std::size_t>(hdf5_end(std::span<const std::byte, kSuperblockBytes>(bytes, kSuperblockBytes)));
+  if (size == 0) fail(ExitCode::kInternal, "HDF5 has made a file whose superblock is of no known version");
+  const std::string checksum = hdf5_checksum({bytes, size});
+  void* longer = H5resize_memory(image.data, size + checksum.size());
+  if (longer == nullptr) fail(ExitCode::kOutOfMemory, "no memory for the file that is to be written");
+  image.data = longer;
+  std::memcpy(static_cast<std::byte*>(longer) + size, checksum.data(), checksum.size());
+  return {static_cast<const std::byte*>(longer), size + checksum.size()};
 }
 
 }  // namespace
 
 File::File(std::filesystem::path path, std::shared_ptr<MemoryImage> image, Handle handle,
-           std::shared_ptr<Reader> reader)
+           std::shared_ptr<Reader> reader, bool has_checksum)
     : path_(std::move(path)),
       origin_(std::make_shared<const std::string>(path_.string())),
       image_(std::move(image)),
       handle_(std::move(handle)),
-      reader_(std::move(reader)) {}
+      reader_(std::move(reader)),
+      has_checksum_(has_checksum) {}
 
 File File::create(const std::filesystem::path& path) {
   silence_error_stack();
@@ -298,7 +305,7 @@ File File::create(const std::filesystem::path& path) {
   const std::string name = at + "#" + std::to_string(n_created++);
   Handle file(H5Fcreate(name.c_str(), H5F_ACC_TRUNC, creation.get(), access.get()), H5Fclose);
   check_write(file.get(), at, "create the file in memory");
-  return File(path, std::move(image), std::move(file), nullptr);
+  return File(path, std::move(image), std::move(file), nullptr, true);
 }
 
 Group File::root() const {
@@ -311,7 +318,7 @@ Group File::root() const {
 void File::commit() {
   if (image_ == nullptr) fail(ExitCode::kInternal, *origin_ + ": was opened for reading");
   check_write(handle_.close(), *origin_, "complete the file");
-  write_file_atomically(path_, file_bytes(*image_));
+  write_file_atomically(path_, file_with_checksum(*image_));
 }
 
 #define WINNOW_INSTANTIATE(T)                                                                         \

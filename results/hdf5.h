@@ -124,23 +124,29 @@ class File {
   static File create(const std::filesystem::path& path);
   // An existing file, read-only and without file locks (many cluster file systems have none). Throws Error(kNoInput)
   // when it is missing, unreadable or no file (a directory, pipe or device), Error(kBadData) when it is empty, no HDF5
-  // file or a damaged one.
+  // file or a damaged one: one that differs from its checksum
+  // (results/checksum.h) is refused before anything in it is read.
   static File open(const std::filesystem::path& path);
 
   Group root() const;
-  // Writes a created file to the disk: whole, synced, under its final name (results/atomic_file.h). Its groups are of
-  // no use afterwards. Throws Error(kIoError | kCannotCreate), and may then be repeated. Not committed: dropped.
+  // Writes a created file to the disk, with its checksum: whole, synced, under its final name (results/atomic_file.h).
+  // Its groups are of no use afterwards. Throws Error(kIoError | kCannotCreate), and may then be repeated. Not
+  // committed: dropped.
   void commit();
   const std::filesystem::path& path() const { return path_; }
+  // Whether the file has one, which then has been found right.
+  bool has_checksum() const { return has_checksum_; }
 
  private:
-  File(std::filesystem::path path, std::shared_ptr<MemoryImage> image, Handle handle, std::shared_ptr<Reader> reader);
+  File(std::filesystem::path path, std::shared_ptr<MemoryImage> image, Handle handle, std::shared_ptr<Reader> reader,
+       bool has_checksum);
 
   std::filesystem::path path_;
   std::shared_ptr<const std::string> origin_;
   std::shared_ptr<MemoryImage> image_;  // of a created file; outlives the handle, whose close fills it
   Handle handle_;
   std::shared_ptr<Reader> reader_;  // of an existing one
+  bool has_checksum_ = false;
 };
 
 // Refuses a file whose root attributes `format` and `format_version` are not these: Error(kBadData).

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "kernels/error.h"
+#include "results/checksum.h"
 #include "results/hdf5.h"
 #include "results/hdf5_library.h"
 #include "results/hdf5_reader.h"
@@ -96,9 +97,10 @@ File File::open(const std::filesystem::path& path) {
     fail(ExitCode::kNoInput, at + ": is " + what + ", not an HDF5 file");
   }
   if (status.st_size == 0) fail(ExitCode::kBadData, at + ": is empty, not an HDF5 file");
+  const bool has_checksum = check_hdf5(path) == Checksum::kMatches;
   auto reader =
       std::make_shared<Reader>(std::filesystem::absolute(path).string(), at, static_cast<uint64_t>(status.st_size));
-  return File(path, nullptr, Handle(), std::move(reader));
+  return File(path, nullptr, Handle(), std::move(reader), has_checksum);
 }
 
 void require_format(const File& file, const std::string& format, int64_t version) {

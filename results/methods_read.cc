@@ -3,6 +3,7 @@
 #include <functional>
 
 #include "kernels/error.h"
+#include "results/checksum.h"
 #include "results/evaluation.h"
 #include "results/hdf5.h"
 #include "results/methods.h"
@@ -57,6 +58,7 @@ SelectInput read_select_input(const std::filesystem::path& path, const std::stri
     if (root.contains_group("selection") && root.group("selection").contains_group(method)) {
       input.searched = read_searched(root.group("selection").group(method));
     }
+    if (!file.has_checksum()) note_no_checksum(path);
     return input;
   }
   if (is_of_search) {

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include "results/checksum.h"
 #include "results/hdf5.h"
 #include "results/search_results.h"
 #include "results/variables.h"
@@ -240,6 +241,7 @@ std::vector<FoundPatterns> read_found(const std::filesystem::path& path, Provena
     }
     searches.push_back(std::move(found));
   }
+  if (!file.has_checksum()) note_no_checksum(path);
   return searches;
 }
 

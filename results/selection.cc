@@ -7,6 +7,7 @@
 #include "kernels/error.h"
 #include "model/json.h"
 #include "results/atomic_file.h"
+#include "results/checksum.h"
 #include "results/utf8.h"
 
 namespace winnow {
@@ -129,6 +130,7 @@ std::string to_json(const Selection& selection) {
   for (const ProvenanceEntry& entry : selection.provenance.entries()) {
     std::visit([&](const auto& value) { object["provenance"][entry.name] = value; }, entry.value);
   }
+  object[kChecksumKey] = json_checksum(nlohmann::json(object));
   const auto dump = [](const nlohmann::ordered_json& value) { return json_text(value, -1); };
   std::string text = "{";
   for (const auto& [key, value] : object.items()) {
@@ -189,6 +191,9 @@ Selection parse_selection(const std::string& text, const std::string& origin, co
   s.checkpoint_sha256 = fields.text("checkpoint_sha256");
   if (!is_sha256(s.checkpoint_sha256)) fields.refuse("checkpoint_sha256", "64 hexadecimal digits");
   s.provenance = parse_provenance(fields, text);
+  // Last: of a value that cannot be, its key says more.
+  s.has_checksum =
+      check_json(json, origin, advice + "; after a change on purpose, delete that key") == Checksum::kMatches;
   return s;
 }
 

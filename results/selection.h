@@ -34,17 +34,18 @@ struct Selection {
   std::string model_type;         // family, as config.json names it
   std::string checkpoint_sha256;  // over config.json and the weights
   Provenance provenance;          // strings and numbers; units and long names are not kept
+  bool has_checksum = true;       // of one that was read: whether the file has one, which then has been found right
 
   // (n_layers): whether the layer is windowed.
   std::vector<bool> windowed() const;
 };
 
-// The text of the file: one key a line, so that diff shows what differs.
+// The text of the file, with its checksum: one key a line, so that diff shows what differs.
 std::string to_json(const Selection& selection);
 // Writes it whole or not at all. Throws Error(kIoError | kCannotCreate).
 void write_selection(const std::filesystem::path& path, const Selection& selection);
-// Reads it strictly; keys beyond the format are ignored. Throws Error(kNoInput | kBadData) naming file, key, expected
-// and found.
+// Reads it strictly; keys beyond the format are ignored, but the checksum covers them. Throws Error(kNoInput |
+// kBadData) naming file, key, expected and found.
 Selection read_selection(const std::filesystem::path& path);
 // The same for the text of a file; in messages `origin` names it and `advice` says what to do.
 Selection parse_selection(const std::string& text, const std::string& origin,

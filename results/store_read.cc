@@ -1,4 +1,5 @@
 #include "kernels/error.h"
+#include "results/checksum.h"
 #include "results/hdf5.h"
 #include "results/signals_store.h"
 #include "results/store.h"
@@ -150,6 +151,7 @@ Results read_results(const std::filesystem::path& path) {
   results.statistics.reliability = read_reliability(root.group("reliability"));
   if (root.contains_group("signals")) results.statistics.signals = read_comparison(root.group("signals"));
   results.provenance = read_provenance(root.group("provenance"));
+  if (!file.has_checksum()) note_no_checksum(path);
   return results;
 }
 

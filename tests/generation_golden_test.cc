@@ -7,8 +7,8 @@
 
 #include "model/safetensors.h"
 #include "pipeline/corpus.h"
-#include "pipeline/digest.h"
 #include "pipeline/generation.h"
+#include "results/digest.h"
 
 namespace winnow {
 namespace {

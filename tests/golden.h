@@ -11,9 +11,9 @@
 
 #include "model/config.h"
 #include "pipeline/corpus.h"
-#include "pipeline/digest.h"
 #include "pipeline/options.h"
 #include "pipeline/sweep.h"
+#include "results/digest.h"
 
 namespace winnow {
 

@@ -178,7 +178,7 @@ TEST_F(RunDirectoryTest, DamagedShardsAreSetAside) {
   const std::string bytes{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
   // Cut at several places, empty, and with one flipped bit in the NLL of the second cell.
   std::vector<std::string> damaged;
-  for (const int64_t cut : {int64_t{0}, int64_t{7}, size / 3, size / 2, size - 1}) {
+  for (const int64_t cut : {int64_t{0}, int64_t{7}, size / 3, size / 2, size - 100, size - 1}) {
     damaged.push_back(bytes.substr(0, static_cast<std::size_t>(cut)));
   }
   const double nll = std::nextafter(1.25, 2.0);
@@ -198,7 +198,7 @@ TEST_F(RunDirectoryTest, DamagedShardsAreSetAside) {
   }
   EXPECT_TRUE(list_shards(shards()).empty());
   EXPECT_TRUE(fs::exists(whole.string() + ".bad"));
-  EXPECT_TRUE(fs::exists(whole.string() + ".6.bad"));
+  EXPECT_TRUE(fs::exists(whole.string() + ".7.bad"));
 }
 
 TEST_F(RunDirectoryTest, ForeignShardsAreSetAside) {

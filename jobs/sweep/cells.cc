@@ -8,7 +8,7 @@
 #include "jobs/yaml_file.h"
 #include "kernels/error.h"
 #include "model/json.h"
-#include "pipeline/digest.h"
+#include "results/digest.h"
 #include "results/words.h"
 
 namespace winnow {

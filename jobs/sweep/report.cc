@@ -8,8 +8,8 @@
 #include "jobs/sweep/cell_state.h"
 #include "jobs/sweep/files.h"
 #include "jobs/text.h"
-#include "pipeline/digest.h"
 #include "pipeline/progress.h"
+#include "results/digest.h"
 
 namespace winnow {
 namespace fs = std::filesystem;

@@ -11,7 +11,7 @@ from typing import NoReturn
 import xarray as xr
 from winnow_files.streams import open_standard_streams
 
-from . import answers, compare, evaluation, export, opening, output, page, record, search, terminal
+from . import answers, checksum, compare, evaluation, export, opening, output, page, record, search, terminal
 from .errors import INTERNAL, NO_INPUT, OUT_OF_MEMORY, USAGE, ReportError
 from .record import OtherCell, Result
 
@@ -24,6 +24,9 @@ Example:
 
 The page needs nothing beside it and asks for nothing from a network. results/README.md explains its figures.
 """
+NO_CHECKSUM = (
+    "The file has no checksum (it is older, or another program has written to it): damage would not be noticed."
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -79,6 +82,10 @@ def read(files: Sequence[pathlib.Path], stack: ExitStack) -> tuple[list[Result],
         tree = stack.enter_context(opening.open_without_lock(file))
         try:
             more, without = _read_one(tree, file)
+            if not checksum.is_there(file):
+                terminal.complain(f"note: {checksum.note(file)}")
+                for result in more[:1]:  # of a sweep, one line for all cells
+                    result.notes.append(NO_CHECKSUM)
         except Exception as error:  # whatever a damaged file makes of the libraries' reading
             raise opening.explain(file, error, "not readable as a result") from error
         results += more

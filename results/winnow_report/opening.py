@@ -3,6 +3,7 @@
 import errno
 import os
 import pathlib
+import warnings
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -11,7 +12,7 @@ import h5py
 import numpy as np
 import xarray as xr
 
-from . import odd_text, probe
+from . import checksum, odd_text, probe
 from .errors import BAD_DATA, IO_ERROR, NO_INPUT, UNAVAILABLE, ReportError
 
 RESULTS = "winnow-results"
@@ -152,6 +153,10 @@ def _check_header(path: pathlib.Path) -> tuple[str, int]:
         )
     probe.check(path)
     try:
+        checksum.check(path)
+    except OSError as error:
+        raise explain(path, error) from error
+    try:
         with read_only(path) as file:
             kind, version = file.attrs.get("format"), file.attrs.get("format_version", 0)
     except Exception as error:  # HDF5 has many ways to be damaged, and as many exceptions
@@ -187,9 +192,13 @@ def open(path: str | os.PathLike[str]) -> xr.DataTree:
     path: a run directory, its results.h5, or the collected.h5 of a sweep. Values are read when they are used; `with`
     or `.close()` closes the file. It is opened as h5py opens it, so that both can at a time; without a lock where
     another program has it open for writing. ReportError, one line, for what is missing, in use, damaged, or of a newer
-    version.
+    version; a warning for a file without a checksum.
     """
-    return _open(find(path), (None, False))
+    file = find(path)
+    tree = _open(file, (None, False))
+    if not checksum.is_there(file):
+        warnings.warn(checksum.note(file), stacklevel=2)
+    return tree
 
 
 def open_without_lock(path: pathlib.Path) -> xr.DataTree:

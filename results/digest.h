@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <span>
 #include <string>
@@ -11,7 +12,7 @@ namespace winnow {
 // Hex, 64 characters.
 std::string sha256_of(std::span<const std::byte> bytes);
 std::string sha256_of(const std::string& text);
-// Of a file's bytes. Throws Error(kNoInput) when it cannot be read.
-std::string sha256_of_file(const std::filesystem::path& path);
+// Of a file's bytes, the first n_bytes of them. Throws Error(kNoInput) when it cannot be read.
+std::string sha256_of_file(const std::filesystem::path& path, int64_t n_bytes = INT64_MAX);
 
 }  // namespace winnow

@@ -1,7 +1,8 @@
-#include "pipeline/digest.h"
+#include "results/digest.h"
 
 #include <openssl/evp.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -54,13 +55,16 @@ std::string sha256_of(std::span<const std::byte> bytes) {
 
 std::string sha256_of(const std::string& text) { return sha256_of(std::as_bytes(std::span<const char>(text))); }
 
-std::string sha256_of_file(const std::filesystem::path& path) {
+std::string sha256_of_file(const std::filesystem::path& path, int64_t n_bytes) {
   std::ifstream in(path, std::ios::binary);
   if (!in) fail(ExitCode::kNoInput, path.string() + ": cannot be read: " + std::strerror(errno));
   Sha256 hash;
   std::vector<char> block(std::size_t{1} << 20);
-  while (in.read(block.data(), static_cast<std::streamsize>(block.size())) || in.gcount() > 0) {
+  while (n_bytes > 0) {
+    in.read(block.data(), std::min<int64_t>(n_bytes, static_cast<int64_t>(block.size())));
+    if (in.gcount() == 0) break;
     hash.update(block.data(), static_cast<std::size_t>(in.gcount()));
+    n_bytes -= in.gcount();
   }
   if (in.bad()) fail(ExitCode::kNoInput, path.string() + ": cannot be read to its end");
   return hash.finish();

@@ -1,0 +1,48 @@
+// Checksums of the files that winnow writes: what a disk or a copy has changed is noticed before a figure is shown.
+// They are made against accidents. Whoever changes a file on purpose can give it another checksum.
+//
+// An HDF5 file has its checksum behind its end, over every byte before it. Readers of HDF5 stop at the end that the
+// superblock states, and programs that write to the file cut off what is behind it. So nothing is parsed before it is
+// known to be whole, and a file that somebody has changed on purpose has no checksum rather than a wrong one.
+//
+// A JSON object has its checksum among its keys, over the compact text of all others in the order of their names. So it
+// may be indented in another way, or be written again by another program.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <span>
+#include <string>
+
+namespace winnow {
+
+// Absent: of an older winnow, or of a file that another program has written to.
+enum class Checksum { kAbsent, kMatches };
+
+// ---- HDF5
+inline constexpr std::size_t kChecksumBytes = 80;
+// What goes behind the content: a line break, "winnow sha256 ", 64 digits, a line break. kChecksumBytes long.
+std::string hdf5_checksum(std::span<const std::byte> content);
+// Where the superblock, the first bytes of a file, says that it ends, in bytes; 0 where it is none, or of another
+// version than winnow's (2 or 3).
+inline constexpr std::size_t kSuperblockBytes = 48;
+uint64_t hdf5_end(std::span<const std::byte, kSuperblockBytes> superblock);
+// Throws Error(kBadData) for a file whose bytes differ from its checksum, or that was cut off within it, and
+// Error(kNoInput) where reading fails. What is no regular file, or cannot be opened, has none.
+Checksum check_hdf5(const std::filesystem::path& path);
+
+// ---- JSON
+inline constexpr const char* kChecksumKey = "content_sha256";
+std::string json_checksum(const nlohmann::json& object, const std::string& key = kChecksumKey);
+// Throws Error(kBadData) for an object that differs from its checksum. In the message `origin` names the file and
+// `advice` says what to do.
+Checksum check_json(const nlohmann::json& object, const std::string& origin, const std::string& advice,
+                    const std::string& key = kChecksumKey);
+
+// The one line on a file without a checksum, and the same on stderr.
+std::string no_checksum_note(const std::string& file);
+void note_no_checksum(const std::filesystem::path& file);
+
+}  // namespace winnow
