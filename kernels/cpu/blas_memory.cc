@@ -20,7 +20,7 @@ __attribute__((weak)) void blas_memory_free(void* buffer);
 namespace winnow::cpu {
 namespace {
 
-// The size of a buffer on every x86-64 and ARM processor, and a little for what goes along with it.
+// The size of a buffer, unless OpenBLAS was built otherwise, and a little for what goes along with it.
 constexpr std::size_t kBufferBytes = std::size_t{128} << 20;
 constexpr std::size_t kSpareBytes = std::size_t{32} << 20;
 // OpenBLAS has a table of them, of twice its number of threads; so many threads hardly compute products all at once.
