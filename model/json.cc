@@ -125,10 +125,10 @@ PlainText without_words(std::string_view text) {
 
 // ---- parsing --------------------------------------------------------------------------------------------------------
 
-// A name of an object, and where its value goes. An object that keeps its order is a list of pairs, in which the
-// library would look for each new name from the beginning.
+// Moves a name into an object and says where its value goes; nullptr, and the name stays, where it is there. An object
+// that keeps its order is a list of pairs, in which the library would look for each new name from the beginning.
 Json* add_member(Json& object, std::string& name, std::set<std::string>& /*names*/) {
-  const auto [place, is_new] = object.get_ref<Json::object_t&>().emplace(std::move(name), nullptr);
+  const auto [place, is_new] = object.get_ref<Json::object_t&>().try_emplace(std::move(name), nullptr);
   return is_new ? &place->second : nullptr;
 }
 OrderedJson* add_member(OrderedJson& object, std::string& name, std::set<std::string>& names) {
@@ -167,11 +167,10 @@ class Builder final : public nlohmann::json_sax<J> {
   bool end_array() override { return close(); }
 
   bool key(string_t& name) override {
-    const std::string shown_name = quote(name);
     member_ = add_member(*open_.back().value, name, open_.back().names);
     if (member_ == nullptr) {
       fail(ExitCode::kBadData,
-           origin_ + ": JSON key " + shown_name + " is there twice, expected once; remove the one that is wrong");
+           origin_ + ": JSON key " + quote(name) + " is there twice, expected once; remove the one that is wrong");
     }
     return true;
   }

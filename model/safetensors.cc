@@ -108,16 +108,16 @@ Entry parse_entry(const std::string& name, const Json& info, const std::string& 
   entry.shape = parse_shape(shape, entry.label);
 
   const Json& offsets = field(info, "data_offsets", entry.label);
-  const std::string where = entry.label + ", data_offsets";
+  const auto where = [&] { return entry.label + ", data_offsets"; };
   if (!offsets.is_array() || offsets.size() != 2 || !as_count(offsets[0]) || !as_count(offsets[1])) {
-    refuse(where, "two integers from 0 to 2^63 - 1", shown(offsets));
+    refuse(where(), "two integers from 0 to 2^63 - 1", shown(offsets));
   }
   entry.begin = *as_count(offsets[0]);
   entry.end = *as_count(offsets[1]);
-  if (entry.end < entry.begin) refuse(where, "begin <= end", shown(offsets));
+  if (entry.end < entry.begin) refuse(where(), "begin <= end", shown(offsets));
   const uint64_t bytes = expected_bytes(entry, shape);
   if (entry.end - entry.begin != bytes) {
-    refuse(where, std::to_string(bytes) + " bytes for shape " + shown(shape) + " of " + std::string(entry.type->name),
+    refuse(where(), std::to_string(bytes) + " bytes for shape " + shown(shape) + " of " + std::string(entry.type->name),
            std::to_string(entry.end - entry.begin) + " bytes");
   }
   return entry;

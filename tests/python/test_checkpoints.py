@@ -171,3 +171,29 @@ def test_a_missing_blob_of_the_hubs_cache_is_said(work):
     expect_line(
         launch.run(["inspect", model], work / "cache"), 66, "model.safetensors", "link to a file that is not there"
     )
+
+
+def can_mount():
+    return os.geteuid() == 0 and subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode == 0
+
+
+@pytest.mark.skipif(not can_mount(), reason="only root can give one rank another view of the files")
+def test_hosts_may_have_copies_of_one_checkpoint(work, tmp_path):
+    same = changed(work, "same")
+    other = tiny.write_checkpoint(work / "other", seed=1)
+    for copy, expected in [(same, 0), (other, 65)]:
+        words = ["calibrate", "--model", work / "model", "--data", work / "long.h5", "--window", 8]
+        words += ["--out", tmp_path / copy.name, "--device", "cpu"]
+        alone = launch.command(words)
+        mounted = f'mount --bind "{copy}" "{work / "model"}" && exec "$@"'
+        second = [":", "-n", "1", "unshare", "--mount", "sh", "-c", mounted, "sh", *alone]
+        done = subprocess.run(
+            [*launch.command(words, 1), *second],
+            env=launch.environment(work / "cache"),
+            capture_output=True,
+            text=True,
+            timeout=launch.TIMEOUT_SECONDS,
+        )
+        assert done.returncode == expected, done.stderr
+        (line,) = launch.error_lines(done.stderr) or [""]
+        assert ("holds another checkpoint here than for rank 0" in line) == (expected != 0), done.stderr
