@@ -129,8 +129,7 @@ RunDirectory::RunDirectory(const std::filesystem::path& path, const std::string&
   record_ = RunRecord::read(path);
   record_.adopt(identity, control_hashes(data_sets));
   make_directory(shard_directory(path));
-  remove_leftovers(path);
-  remove_leftovers(shard_directory(path));
+  for (const std::filesystem::path& folder : {path, shard_directory(path), path / "texts"}) remove_leftovers(folder);
   record_.write(path);
 }
 
