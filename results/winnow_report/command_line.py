@@ -82,7 +82,6 @@ def read(files: Sequence[pathlib.Path], stack: ExitStack) -> tuple[list[Result],
         try:
             more, without = _read_one(tree, file)
             if not checksum.is_there(file):
-                terminal.complain(f"note: {checksum.note(file)}")
                 for result in more[:1]:  # of a sweep, one line for all cells
                     result.notes.append(NO_CHECKSUM)
         except Exception as error:  # whatever a damaged file makes of the libraries' reading
@@ -115,6 +114,9 @@ def report(flags: argparse.Namespace, version: str) -> None:
             written = export.write_figures(found, pathlib.Path(flags.figures), flags.format or "svg", files)
             said.append(f"{len(written)} figures in {flags.figures}")
         output.write_whole(out, text.encode("utf-8", "replace"), "--out", "html", files)
+    for file in files:
+        if not checksum.is_there(file):
+            terminal.complain(f"note: {checksum.note(file)}")
     said.append(f"{out}: {len(results)} result{'' if len(results) == 1 else 's'}, {len(text) / 2**20:.1f} MiB")
     terminal.say(*said)
 
