@@ -114,11 +114,12 @@ def report(flags: argparse.Namespace, version: str) -> None:
             written = export.write_figures(found, pathlib.Path(flags.figures), flags.format or "svg", files)
             said.append(f"{len(written)} figures in {flags.figures}")
         output.write_whole(out, text.encode("utf-8", "replace"), "--out", "html", files)
-    for file in files:
-        if not checksum.is_there(file):
-            terminal.complain(f"note: {checksum.note(file)}")
     said.append(f"{out}: {len(results)} result{'' if len(results) == 1 else 's'}, {len(text) / 2**20:.1f} MiB")
     terminal.say(*said)
+    without = [file for file in files if not checksum.is_there(file)]
+    if without:
+        more = f" and {len(without) - 1} more" if len(without) > 1 else ""
+        terminal.complain(f"note: {checksum.note(f'{without[0]}{more}')}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
