@@ -83,7 +83,6 @@ def read(files: Sequence[pathlib.Path], stack: ExitStack) -> tuple[list[Result],
         try:
             more, without = _read_one(tree, file)
             if not checksum.is_there(file):
-                terminal.complain(f"note: {checksum.note(file)}")
                 for result in more[:1]:  # of a sweep, one line for all cells
                     result.notes.append(NO_CHECKSUM)
         except Exception as error:  # whatever a damaged file makes of the libraries' reading
@@ -118,6 +117,10 @@ def report(flags: argparse.Namespace, version: str) -> None:
         output.write_whole(out, text.encode("utf-8", "replace"), "--out", "html", files)
     said.append(f"{out}: {len(results)} result{'' if len(results) == 1 else 's'}, {len(text) / 2**20:.1f} MiB")
     terminal.say(*said)
+    without = [file for file in files if not checksum.is_there(file)]
+    if without:
+        more = f" and {len(without) - 1} more" if len(without) > 1 else ""
+        terminal.complain(f"note: {checksum.note(f'{without[0]}{more}')}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

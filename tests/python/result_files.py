@@ -9,6 +9,12 @@ import numpy as np
 TEXT = h5py.string_dtype()
 
 
+def seal(path):
+    """Gives a file the checksum that winnow's own have. The last thing to do: h5py takes it away again."""
+    content = pathlib.Path(path).read_bytes()
+    pathlib.Path(path).write_bytes(content + b"\nwinnow sha256 " + hashlib.sha256(content).hexdigest().encode() + b"\n")
+
+
 def _put(group, name, data, dims=(), units="1"):
     text = isinstance(data, (str, list))
     variable = group.create_dataset(name, data=data, dtype=TEXT if text else None)
