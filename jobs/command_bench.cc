@@ -15,6 +15,7 @@
 #include "jobs/text.h"
 #include "kernels/backend.h"
 #include "kernels/error.h"
+#include "model/json.h"
 #include "model/random_checkpoint.h"
 #include "pipeline/host.h"
 #include "pipeline/options.h"
@@ -192,7 +193,7 @@ int run_bench(const Options& options) {
   report.operations = time_operations(*backend, config, weights, size);
   report.sweep = time_sweep(*backend, config, weights, size);
   if (options.json) {
-    std::printf("%s\n", to_json(report, options).dump(2).c_str());
+    std::printf("%s\n", json_text(to_json(report, options), 2).c_str());
   } else {
     print(report);
   }

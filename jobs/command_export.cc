@@ -1,6 +1,10 @@
 // winnow export: from a selection to files that a serving engine runs as asked, or a refusal.
+#include <sys/stat.h>
+
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -17,6 +21,7 @@
 #include "pipeline/inputs.h"
 #include "results/atomic_file.h"
 #include "results/export.h"
+#include "results/output_path.h"
 
 namespace winnow {
 namespace fs = std::filesystem;
@@ -38,18 +43,18 @@ struct Options {
 class NewFolder {
  public:
   explicit NewFolder(const fs::path& path) : path_(path) {
-    std::error_code error;
-    if (fs::exists(path_, error) && !(fs::is_directory(path_, error) && fs::is_empty(path_, error))) {
-      fail(ExitCode::kCannotCreate, path_.string() + ": exists; choose another --out, or remove it");
+    const fs::path parent = path_.has_parent_path() ? path_.parent_path() : fs::path(".");
+    const fs::path part = parent / new_temporary_name();
+    if (mkdir(part.c_str(), 0777) != 0) {
+      const bool is_full = errno == ENOSPC || errno == EDQUOT;
+      fail(is_full ? ExitCode::kIoError : ExitCode::kCannotCreate,
+           path_.string() + ": cannot be created: " + std::strerror(errno) +
+               "; choose a folder whose parent exists and is writable");
     }
-    std::string name = path_.string() + kPartSuffix + "-XXXXXX";
-    if (mkdtemp(name.data()) == nullptr) {
-      fail(ExitCode::kCannotCreate,
-           path_.string() + ": cannot be created; choose a folder whose parent exists and is writable");
-    }
-    part_ = name;
-    fs::permissions(part_, fs::perms::owner_all | fs::perms::group_read | fs::perms::group_exec |
-                               fs::perms::others_read | fs::perms::others_exec);
+    part_ = part;
+    // An empty folder that is there passes its permissions on.
+    struct stat old {};
+    if (stat(path_.c_str(), &old) == 0) chmod(part_.c_str(), old.st_mode & 0777);
   }
   NewFolder(const NewFolder&) = delete;
   NewFolder& operator=(const NewFolder&) = delete;
@@ -59,6 +64,19 @@ class NewFolder {
   }
 
   const fs::path& part() const { return part_; }
+  // Runs `step`; what it throws names the folder as it is going to be.
+  template <typename Step>
+  void fill(const Step& step) const {
+    try {
+      step();
+    } catch (const Error& error) {
+      std::string message = error.what();
+      if (const auto at = message.find(part_.string()); at != std::string::npos) {
+        message.replace(at, part_.string().size(), path_.string());
+      }
+      fail(error.code(), message);
+    }
+  }
   void commit() {
     std::error_code error;
     fs::rename(part_, path_, error);
@@ -72,14 +90,13 @@ class NewFolder {
 };
 
 void write_plan(const ExportPlan& plan, const Selection& selection, const fs::path& folder) {
-  const auto write = [&](const std::string& name, const std::string& text) {
-    write_file_atomically(folder / name, text);
+  const auto write = [&](const std::string& name, const std::string& text, FileUse use) {
+    write_file_atomically(folder / name, text, use);
   };
   for (const ExportFile& file : plan.files) {
-    write(file.name, file.text);
-    if (file.is_program) fs::permissions(folder / file.name, fs::perms(0755));
+    write(file.name, file.text, file.is_program ? FileUse::kProgram : FileUse::kData);
   }
-  write(kExportRecord, export_record(plan, selection));
+  write(kExportRecord, export_record(plan, selection), FileUse::kData);
 }
 
 // Links to everything of the checkpoint that the folder does not have, hidden files left out.
@@ -88,20 +105,20 @@ void link_checkpoint(const fs::path& model, const fs::path& folder) {
   for (const fs::directory_entry& entry : fs::directory_iterator(model)) {
     const fs::path name = entry.path().filename();
     const fs::path to = folder / name;
-    if (name.string().starts_with(".") || name.extension() == kPartSuffix || fs::exists(to)) continue;
+    if (name.string().starts_with(".") || name.extension() == ".part" || fs::exists(to)) continue;
     fs::create_symlink(fs::absolute(entry.path()), to, error);
     if (error) fail(ExitCode::kCannotCreate, to.string() + ": cannot be linked: " + error.message());
   }
 }
 
-std::string window_name(const nlohmann::json& keys) { return keys.is_null() ? "full" : keys.dump(); }
+std::string window_name(const nlohmann::json& keys) { return keys.is_null() ? "full" : json_text(keys, -1); }
 
 void print_requested(const ExportPlan& plan, const std::string& why_no_more) {
   std::printf("layer  requested\n");
   for (std::size_t layer = 0; layer < plan.windows.size(); ++layer) {
     std::printf("%5zu  %9s\n", layer, plan.windows[layer] == 0 ? "full" : std::to_string(plan.windows[layer]).c_str());
   }
-  std::printf("effective windows not checked: %s\n", why_no_more.c_str());
+  std::printf("effective windows not checked: %s\n", one_line(why_no_more).c_str());
 }
 
 // What Transformers really does with the export, as a table; throws Error(kBadData) where it is something else.
@@ -133,7 +150,7 @@ void check_in_transformers(const ExportPlan& plan, const fs::path& folder, const
   }
   const nlohmann::json report = parse_json(output->out, program->string());
   std::printf("layer  requested  attention  cache   (Transformers %s)\n",
-              report.at("transformers").get<std::string>().c_str());
+              one_line(report.at("transformers").get<std::string>()).c_str());
   std::string wrong;
   for (std::size_t layer = 0; layer < plan.windows.size(); ++layer) {
     const nlohmann::json requested = plan.windows[layer] == 0 ? nlohmann::json() : nlohmann::json(plan.windows[layer]);
@@ -171,16 +188,23 @@ int run_export(const Options& options) {
   }
   fs::path out = fs::path(options.out).lexically_normal();
   if (!out.has_filename()) out = out.parent_path();
+  check_outputs({{.flag = "", .path = out, .kind = Output::Kind::kNewFolder}},
+                {.files = {options.selection}, .checkpoints = {model}});
   NewFolder folder(out);
-  write_plan(plan, selection, folder.part());
-  if (plan.links_checkpoint) link_checkpoint(model, folder.part());
+  folder.fill([&] {
+    write_plan(plan, selection, folder.part());
+    if (plan.links_checkpoint) link_checkpoint(model, folder.part());
+  });
   if (options.check && plan.is_checked_in_transformers) check_in_transformers(plan, folder.part(), model);
   if (options.check && !plan.is_checked_in_transformers) print_requested(plan, "only the engine itself can say");
   folder.commit();
-  for (const std::string& warning : plan.warnings) std::fprintf(stderr, "winnow: warning: %s\n", warning.c_str());
-  std::printf("%s: %lld of %lld layers keep full attention, the others see %lld keys. Use: %s\n", out.c_str(),
-              static_cast<long long>(selection.keep), static_cast<long long>(selection.n_layers),
-              static_cast<long long>(selection.window_keys), plan.command.c_str());
+  for (const std::string& warning : plan.warnings) {
+    std::fprintf(stderr, "winnow: warning: %s\n", one_line(warning).c_str());
+  }
+  std::printf("%s: %lld of %lld layers keep full attention, the others see %lld keys. Use: %s\n",
+              one_line(out.string()).c_str(), static_cast<long long>(selection.keep),
+              static_cast<long long>(selection.n_layers), static_cast<long long>(selection.window_keys),
+              one_line(plan.command).c_str());
   return static_cast<int>(ExitCode::kDone);
 }
 

@@ -12,7 +12,9 @@
 
 #include "jobs/commands.h"
 #include "kernels/error.h"
+#include "model/checkpoint_check.h"
 #include "model/config.h"
+#include "model/json.h"
 #include "model/safetensors.h"
 #include "pipeline/corpus.h"
 #include "pipeline/run_identity.h"
@@ -30,6 +32,8 @@ namespace {
 // Names and values in the order in which they are printed.
 using Facts = nlohmann::ordered_json;
 
+constexpr std::size_t kMostFaults = 20;  // that are shown
+
 struct Options {
   std::string path;
   bool json = false;
@@ -44,9 +48,10 @@ std::string rope_name(const RopeConfig& rope) {
   return text;
 }
 
-Facts inspect_checkpoint(const fs::path& directory) {
+Facts inspect_checkpoint(const fs::path& directory, CheckpointFaults& faults) {
   const ModelConfig config = read_config(directory);
   const Checkpoint checkpoint(directory);
+  const DType dtype = config.checkpoint_dtype == DType::kOther ? checkpoint.dtype() : config.checkpoint_dtype;
   int64_t n_parameters = 0;
   std::map<std::string, int64_t> dtypes;
   for (const auto& [name, tensor] : checkpoint.tensors()) {
@@ -65,7 +70,7 @@ Facts inspect_checkpoint(const fs::path& directory) {
                  {"tied_embeddings", config.tied_embeddings},
                  {"rope", rope_name(config.rope)},
                  {"max_positions", config.max_positions},
-                 {"dtype", dtype_name(config.checkpoint_dtype)},
+                 {"dtype", dtype_name(dtype)},
                  {"files", checkpoint.files().size()},
                  {"size_bytes", checkpoint.size_bytes()},
                  {"tensors", checkpoint.tensors().size()},
@@ -76,6 +81,8 @@ Facts inspect_checkpoint(const fs::path& directory) {
     facts["native_window"] = *config.native_window;
     facts["native_window_layers"] = windowed;
   }
+  faults = find_faults(config, checkpoint, kMostFaults);
+  if (faults.count > 0) facts["faults"] = {{"count", faults.count}, {"first", faults.lines}};
   return facts;
 }
 
@@ -170,7 +177,7 @@ Facts inspect_results(const fs::path& path) {
 }
 
 Facts inspect_run(const fs::path& directory) {
-  const auto run = nlohmann::ordered_json::parse(RunRecord::read(directory).text());
+  const auto run = parse_ordered_json(RunRecord::read(directory).text(), (directory / "run.json").string());
   const fs::path shards = directory / "shards";
   std::error_code ignored;
   const int64_t n_shards = fs::is_directory(shards, ignored)
@@ -199,7 +206,7 @@ Facts inspect_selection(const fs::path& path) {
   return facts;
 }
 
-Facts inspect(const fs::path& path) {
+Facts inspect(const fs::path& path, CheckpointFaults& faults) {
   std::error_code error;
   const fs::file_status status = fs::status(path, error);
   if (!fs::exists(status)) {
@@ -207,7 +214,7 @@ Facts inspect(const fs::path& path) {
   }
   if (!fs::is_directory(status)) return path.extension() == ".json" ? inspect_selection(path) : inspect_hdf5(path);
   if (fs::exists(path / "run.json", error)) return inspect_run(path);
-  if (fs::exists(path / "config.json", error)) return inspect_checkpoint(path);
+  if (fs::exists(path / "config.json", error)) return inspect_checkpoint(path, faults);
   if (fs::exists(path / "results.h5", error)) return inspect_results(path / "results.h5");
   fail(ExitCode::kBadData, path.string() + ": expected a checkpoint (config.json) or a run directory (run.json)");
 }
@@ -215,14 +222,35 @@ Facts inspect(const fs::path& path) {
 void print_facts(const Facts& facts, int depth) {
   for (const auto& [name, value] : facts.items()) {
     const int indent = 2 * depth;
+    const std::string label = one_line(name);
     if (value.is_object() && !value.empty()) {
-      std::printf("%*s%s\n", indent, "", name.c_str());
+      std::printf("%*s%s\n", indent, "", label.c_str());
       print_facts(value, depth + 1);
       continue;
     }
-    const std::string text = value.is_string() ? value.get<std::string>() : value.dump();
-    std::printf("%*s%-*s %s\n", indent, "", std::max(1, 24 - indent), name.c_str(), text.c_str());
+    const auto print = [&](const std::string& head, const Facts& fact) {
+      const std::string text = fact.is_string() ? fact.get<std::string>() : json_text(fact, -1);
+      std::printf("%*s%-*s %s\n", indent, "", std::max(1, 24 - indent), head.c_str(), one_line(text).c_str());
+    };
+    const bool are_sentences = name == "first" && value.is_array();  // a line for each
+    if (!are_sentences) print(label, value);
+    for (std::size_t i = 0; are_sentences && i < value.size(); ++i) print(i == 0 ? label : "", value[i]);
   }
+}
+
+int run_inspect(const Options& options) {
+  CheckpointFaults faults;
+  const Facts facts = inspect(options.path, faults);
+  if (options.json) {
+    std::printf("%s\n", json_text(facts, 2).c_str());
+  } else {
+    print_facts(facts, 0);
+  }
+  if (faults.count > 0) {
+    fail(ExitCode::kBadData,
+         faults.lines.front() + " (" + std::to_string(faults.count) + " fault(s) in this checkpoint)");
+  }
+  return static_cast<int>(ExitCode::kDone);
 }
 
 }  // namespace
@@ -236,17 +264,11 @@ Command add_inspect(const Verb& program) {
       .type_name("PATH");
   verb.add_flag("--json", options->json, "Print JSON instead of lines (default: lines)");
   verb.footer(
-      "\nSizes are in bytes, lengths in tokens.\n\nExamples:\n"
+      "\nSizes are in bytes, lengths in tokens. A checkpoint that lacks a tensor of its model, or has another, is "
+      "shown with\n"
+      "its faults; the exit code is then 65.\n\nExamples:\n"
       "  winnow inspect /models/Qwen3-4B\n  winnow inspect run/results.h5 --json\n");
-  return {verb, [options] {
-            const Facts facts = inspect(options->path);
-            if (options->json) {
-              std::printf("%s\n", facts.dump(2).c_str());
-            } else {
-              print_facts(facts, 0);
-            }
-            return static_cast<int>(ExitCode::kDone);
-          }};
+  return {verb, [options] { return run_inspect(*options); }};
 }
 
 }  // namespace winnow

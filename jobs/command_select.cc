@@ -7,8 +7,8 @@
 
 #include "jobs/commands.h"
 #include "kernels/error.h"
-#include "results/atomic_file.h"
 #include "results/methods.h"
+#include "results/own_files.h"
 #include "results/store.h"
 #include "results/words.h"
 
@@ -48,12 +48,15 @@ std::string to_table(const Choice& choice, const Selection& selection) {
 
 int run_select(const Options& options) {
   const std::filesystem::path path = results_file(options.results);
-  if (!options.out.empty()) refuse_to_replace("--out", options.out, {path, path.parent_path() / "run.json"});
+  if (!options.out.empty()) {
+    check_outputs({selection_output("--out", options.out)},
+                  {.files = {path, path.parent_path() / "run.json"}, .checkpoints = {}});
+  }
   const SelectInput input = read_select_input(path, options.select.method);
   const Choice choice = choose_layers(input, options.select);
   const Selection selection = make_selection(choice, input, path.string());
   if (!options.out.empty()) write_selection(options.out, selection);
-  const std::string text = options.json ? to_json(selection) : to_table(choice, selection);
+  const std::string text = printable(options.json ? to_json(selection) : to_table(choice, selection));
   std::fwrite(text.data(), 1, text.size(), stdout);
   const std::string caveats = selection.provenance.text("warnings");
   if (!caveats.empty()) std::fprintf(stderr, "winnow: note: %s\n", one_line(caveats).c_str());

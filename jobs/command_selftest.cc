@@ -14,6 +14,7 @@
 #include "kernels/backend.h"
 #include "kernels/error.h"
 #include "model/config.h"
+#include "model/json.h"
 #include "model/random_checkpoint.h"
 #include "model/safetensors.h"
 #include "model/weights.h"
@@ -212,7 +213,7 @@ int run_selftest(const Options& options) {
     json["passed"] = outcome.passed();
     json["signature"] = signature(outcome);
     json["version"] = kVersion;
-    std::printf("%s\n", json.dump(2).c_str());
+    std::printf("%s\n", json_text(json, 2).c_str());
   } else {
     for (const Check& check : outcome.checks) {
       std::printf("%s  %s (%s)\n", check.passed ? "PASS" : "FAIL", check.name.c_str(), check.detail.c_str());

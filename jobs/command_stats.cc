@@ -10,6 +10,7 @@
 #include "kernels/error.h"
 #include "pipeline/host.h"
 #include "results/evaluation.h"
+#include "results/own_files.h"
 #include "results/search_results.h"
 #include "results/store.h"
 
@@ -30,9 +31,19 @@ struct Options {
 
 constexpr const char* kCommandNote = "command line that computed the statistics anew";
 
-int print(const std::string& text) {
+int print(const std::string& found) {
+  const std::string text = printable(found);
   std::fwrite(text.data(), 1, text.size(), stdout);
   return static_cast<int>(ExitCode::kDone);
+}
+
+// In place the file is its own output: it may be no link, but it is a result, as the reader sees.
+void check_output(const Options& options) {
+  if (options.in_place) check_outputs({results_output("--in-place", options.file)}, {});
+  if (options.out.empty()) return;
+  const std::filesystem::path file = options.file;
+  check_outputs({results_output("--out", options.out)},
+                {.files = {file, file.parent_path() / "run.json"}, .checkpoints = {}});
 }
 
 int run_evaluation(const Options& options) {
@@ -40,6 +51,7 @@ int run_evaluation(const Options& options) {
     fail(ExitCode::kUsage, "stats: --top-k is about a calibration, but " + options.file + " is an evaluation");
   }
   EvaluationResults results = read_evaluation(options.file);
+  check_output(options);
   EvaluationOptions settings = results.statistics.options;
   if (options.seed) settings.seed = static_cast<uint64_t>(*options.seed);
   settings.n_resamples = options.n_resamples.value_or(settings.n_resamples);
@@ -70,6 +82,7 @@ int run_stats(Options options) {
     fail(ExitCode::kUsage, "stats: --baseline is about an evaluation, but " + options.file + " is a calibration");
   }
   Results results = read_results(options.file);
+  check_output(options);
   StatisticsOptions settings = results.statistics.options;
   if (options.seed) settings.seed = static_cast<uint64_t>(*options.seed);
   settings.top_k = options.top_k.value_or(settings.top_k);

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
@@ -22,7 +23,9 @@
 #include "jobs/sweep/report.h"
 #include "jobs/sweep/run_cell.h"
 #include "jobs/sweep/sweep_schema.h"
+#include "jobs/text.h"
 #include "kernels/error.h"
+#include "results/own_files.h"
 
 namespace winnow {
 namespace fs = std::filesystem;
@@ -59,7 +62,26 @@ struct Flags {
   std::function<int()> run;  // of the verb that was named
 };
 
-void print(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stdout); }
+void print(const std::string& text) {
+  const std::string shown = printable(text);
+  std::fwrite(shown.data(), 1, shown.size(), stdout);
+}
+
+// Lines of notes and warnings quote names out of files.
+void say(const char* kind, const std::string& line) {
+  std::fprintf(stderr, "winnow: %s%s\n", kind, one_line(line).c_str());
+}
+
+// All that the cells of a sweep read.
+ReadPaths read_by(const Sweep& sweep, const std::string& file) {
+  ReadPaths read{.files = {file}, .checkpoints = {}};
+  for (const SweepCell& cell : sweep.cells) {
+    read.checkpoints.push_back(cell.options.model);
+    read.files.push_back(cell.options.data);
+    for (const auto& [name, control] : cell.options.controls) read.files.push_back(control);
+  }
+  return read;
+}
 
 int run_plan(const Flags& flags) {
   const Sweep sweep = read_sweep(flags.file);
@@ -67,7 +89,7 @@ int run_plan(const Flags& flags) {
   Prices prices;
   std::vector<Price> by_cell;
   for (const SweepCell& cell : sweep.cells) by_cell.push_back(prices.of(cell));
-  print(flags.json ? dump_json(plan_json(view, by_cell), 2) : plan_text(view, by_cell));
+  flags.json ? print(dump_json(plan_json(view, by_cell), 2)) : print(plan_text(view, by_cell));
   return 0;
 }
 
@@ -76,7 +98,8 @@ int watch(const Sweep& sweep) {
   const bool is_terminal = isatty(STDOUT_FILENO) != 0;
   for (int idle = 0; idle < 2;) {
     const SweepView view = look_at(sweep);
-    print((is_terminal ? "\033[H\033[2J" : "") + status_text(view) + (is_terminal ? "" : "\n"));
+    if (is_terminal) std::fputs("\033[H\033[2J", stdout);
+    print(status_text(view) + (is_terminal ? "" : "\n"));
     std::fflush(stdout);
     bool is_busy = false;
     for (const CellStatus& status : view.states) {
@@ -93,7 +116,7 @@ int run_status(const Flags& flags) {
   if (flags.watch && flags.json) fail(ExitCode::kUsage, "sweep status: --watch and --json exclude each other");
   if (flags.watch) return watch(sweep);
   const SweepView view = look_at(sweep);
-  print(flags.json ? dump_json(status_json(view), 2) : status_text(view));
+  flags.json ? print(dump_json(status_json(view), 2)) : print(status_text(view));
   return 0;
 }
 
@@ -119,10 +142,14 @@ std::vector<Cell> missing_cells(const SweepView& view) {
 
 int run_submit(const Flags& flags) {
   const Sweep sweep = read_sweep(flags.file);
-  for (const std::string& line : changes_since_submission(sweep)) std::fprintf(stderr, "winnow: %s\n", line.c_str());
+  if (!flags.submit.dry_run) {
+    check_outputs({{.flag = "output:", .path = sweep.file.output, .kind = Output::Kind::kFolder}},
+                  read_by(sweep, flags.file));
+  }
+  for (const std::string& line : changes_since_submission(sweep)) say("", line);
   const SweepView view = look_at(sweep);
-  for (const std::string& line : outdated(view)) std::fprintf(stderr, "winnow: warning: %s\n", line.c_str());
-  if (!view.note.empty()) std::fprintf(stderr, "winnow: note: %s\n", view.note.c_str());
+  for (const std::string& line : outdated(view)) say("warning: ", line);
+  if (!view.note.empty()) say("note: ", view.note);
   const std::vector<Cell> missing = missing_cells(view);
   if (missing.empty()) return 0;
   const fs::path winnow = sweep.file.winnow.empty() ? own_executable() : sweep.file.winnow;
@@ -159,8 +186,7 @@ int run_cancel(const Flags& flags) {
                  elsewhere);
   }
   if (queued.empty()) {
-    std::printf("nothing of %s is in a queue%s\n", flags.file.c_str(),
-                view.note.empty() ? "" : (": " + view.note).c_str());
+    print("nothing of " + flags.file + " is in a queue" + (view.note.empty() ? "" : ": " + one_line(view.note)) + "\n");
     return 0;
   }
   return cancel_on_slurm(queued, sweep.file.output);
@@ -170,9 +196,15 @@ int run_collect(const Flags& flags) {
   const Sweep sweep = read_sweep(flags.file);
   const SweepView view = look_at(sweep);
   const fs::path file = flags.out.empty() ? sweep.file.output / (sweep.file.name + ".h5") : fs::path(flags.out);
+  ReadPaths read = read_by(sweep, flags.file);
+  for (const SweepCell& cell : sweep.cells) {
+    for (const uint64_t seed : cell.cell.seeds) read.files.push_back(cell.cell.results(seed));
+  }
+  if (flags.out.empty()) make_directories(sweep.file.output);
+  check_outputs({collection_output(flags.out.empty() ? "" : "--out", file)}, read);
   print(collect(sweep, view.states, file, flags.json));
-  for (const std::string& line : outdated(view)) std::fprintf(stderr, "winnow: warning: %s\n", line.c_str());
-  if (!view.note.empty()) std::fprintf(stderr, "winnow: note: %s\n", view.note.c_str());
+  for (const std::string& line : outdated(view)) say("warning: ", line);
+  if (!view.note.empty()) say("note: ", view.note);
   return 0;
 }
 
@@ -201,7 +233,7 @@ int run_or_refuse(const Flags& flags, int (*run)(const Flags&)) {
   try {
     return run(flags);
   } catch (const SweepFileError& error) {
-    for (const std::string& line : error.lines()) std::fprintf(stderr, "winnow: %s\n", line.c_str());
+    for (const std::string& line : error.lines()) say("", line);
     return static_cast<int>(error.code());
   }
 }

@@ -1,16 +1,20 @@
 #include "jobs/config_file.h"
 
+#include <fcntl.h>
+#include <poll.h>
+#include <unistd.h>
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
-#include <filesystem>
-#include <fstream>
-#include <iterator>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <memory>
 #include <optional>
 #include <set>
-#include <system_error>
 
 #include "jobs/text.h"
+#include "jobs/yaml_file.h"
 #include "kernels/error.h"
 
 namespace winnow {
@@ -39,24 +43,49 @@ bool is_given(const FlagForm& flag, const std::vector<std::string>& arguments) {
   return std::any_of(arguments.begin(), std::find(arguments.begin(), arguments.end(), "--"), names);
 }
 
+[[noreturn]] void refuse(const std::string& path, int line, int column, const std::string& message) {
+  fail(ExitCode::kUsage, path + ":" + std::to_string(line) + ":" + std::to_string(column) + ": " + message);
+}
+
 // An empty file has no mark: -1, which becomes the first line and column.
 [[noreturn]] void refuse(const std::string& path, const YAML::Mark& mark, const std::string& message) {
-  fail(ExitCode::kUsage, path + ":" + std::to_string(std::max(mark.line, 0) + 1) + ":" +
-                             std::to_string(std::max(mark.column, 0) + 1) + ": " + message);
+  refuse(path, std::max(mark.line, 0) + 1, std::max(mark.column, 0) + 1, message);
+}
+
+// The content of the file, which may also be a pipe (<(...) of a shell): of no more than flags take, and not waited for
+// longer than a program needs to write them.
+std::string read_text(const std::string& path) {
+  constexpr std::size_t kMostBytes = std::size_t{1} << 20;
+  constexpr int kWaitMilliseconds = 5000;
+  const auto refuse_read = [&](const std::string& why) {
+    fail(ExitCode::kNoInput, "--config: cannot read the file " + path + ": " + why);
+  };
+  const int file = open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+  if (file < 0) refuse_read(std::strerror(errno));
+  const std::unique_ptr<const int, void (*)(const int*)> closer(&file, [](const int* number) { close(*number); });
+  std::string text;
+  std::array<char, 1 << 14> part{};
+  while (text.size() <= kMostBytes) {
+    pollfd readable{.fd = file, .events = POLLIN, .revents = 0};
+    const int n_ready = poll(&readable, 1, kWaitMilliseconds);
+    if (n_ready == 0) refuse_read("nothing came for " + std::to_string(kWaitMilliseconds / 1000) + " seconds");
+    if (n_ready < 0 && errno == EINTR) continue;
+    const ssize_t n_read = read(file, part.data(), part.size());
+    if (n_read == 0) return text;
+    if (n_read < 0 && (errno == EINTR || errno == EAGAIN)) continue;
+    if (n_read < 0) refuse_read(std::strerror(errno));
+    text.append(part.data(), static_cast<std::size_t>(n_read));
+  }
+  fail(ExitCode::kBadData, "--config: " + path + " holds more than " + std::to_string(kMostBytes >> 20) +
+                               " MiB, which is no file of flags");
 }
 
 YAML::Node read_map(const std::string& path) {
-  std::ifstream file(path);
-  std::error_code ignored;
-  if (!file || std::filesystem::is_directory(path, ignored)) {
-    fail(ExitCode::kNoInput, "--config: cannot read the file " + path);
-  }
-  const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
   YAML::Node root;
   try {
-    root = YAML::Load(text);
-  } catch (const YAML::Exception& error) {
-    refuse(path, error.mark, "this is not YAML: " + error.msg);
+    root = parse_yaml(read_text(path));
+  } catch (const YamlError& error) {
+    refuse(path, error.line(), error.column(), error.what());
   }
   if (!root.IsMap()) refuse(path, root.Mark(), "expected lines of the form NAME: VALUE");
   return root;
@@ -85,7 +114,7 @@ FlagForm find_flag(const Verb& verb, const std::string& path, const YAML::Node& 
   if (found == flags.end() || is_for_command_line(name)) {
     const std::vector<std::string> near = near_words(name, flag_names(flags));
     refuse(path, key.Mark(),
-           "winnow " + verb.name() + " has no flag '" + name + "'" +
+           "winnow " + verb.name() + " has no flag '" + shown_value(name) + "'" +
                (near.empty() ? "" : "; did you mean " + join_or(near) + "?"));
   }
   return *found;
@@ -131,7 +160,7 @@ std::vector<std::string> with_config_file(const Verb& verb, const std::vector<st
   for (const auto& entry : root) {
     const FlagForm form = find_flag(verb, *path, entry.first);
     if (!seen.insert(form.long_names.front()).second)
-      refuse(*path, entry.first.Mark(), entry.first.Scalar() + " is given twice");
+      refuse(*path, entry.first.Mark(), shown_value(entry.first.Scalar()) + " is given twice");
     const std::vector<std::string> words = as_arguments(form, *path, entry.first, entry.second);
     if (!is_given(form, arguments)) all.insert(all.end(), words.begin(), words.end());
   }

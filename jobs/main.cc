@@ -1,25 +1,22 @@
 // The program: reads the command line, runs the verb, and turns whatever is thrown into one line and an exit code.
 #include <cerrno>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "jobs/program.h"
+#include "jobs/surroundings.h"
 #include "kernels/cpu/blas_core.h"
 #include "kernels/error.h"
+#include "pipeline/launch.h"
 #include "pipeline/session.h"
 #include "results/hdf5.h"
 
 namespace winnow {
 namespace {
-
-bool is_one_of_several() {
-  const char* size = std::getenv("OMPI_COMM_WORLD_SIZE");
-  return size != nullptr && std::strtol(size, nullptr, 10) > 1;
-}
 
 // A command line that cannot be read fails on all ranks of a job alike: they meet in MPI and one of them speaks. A
 // rank that ended without having joined would make mpirun kill the others, perhaps before any has spoken.
@@ -27,7 +24,7 @@ std::function<int()> parse_together(const std::vector<std::string>& arguments) {
   try {
     return parse_command_line(arguments);
   } catch (...) {
-    if (!is_one_of_several()) throw;
+    if (!may_have_peers()) throw;
     MpiSession session;
     session.agree([failure = std::current_exception()] { std::rethrow_exception(failure); });
     throw;
@@ -41,7 +38,7 @@ int report_failure() {
     return static_cast<int>(agreed.code);  // its line has been printed
   } catch (...) {
     const CaughtError error = describe_current_exception();
-    std::fprintf(stderr, "winnow: %s\n", error.message.c_str());
+    std::fprintf(stderr, "winnow: %s\n", one_line(error.message).c_str());
     return static_cast<int>(error.code);
   }
 }
@@ -64,7 +61,9 @@ int main(int argc, char** argv) {
   if (const auto code = winnow::hdf5::serve_if_asked(argc, argv)) return *code;
   winnow::restart_with_better_blas_core(argv);
   try {
-    return winnow::check_output(winnow::parse_together({argv + 1, argv + argc})());
+    const std::vector<std::string> arguments(argv + 1, argv + argc);
+    winnow::prepare_surroundings(arguments);
+    return winnow::check_output(winnow::parse_together(arguments)());
   } catch (...) {
     return winnow::report_failure();
   }

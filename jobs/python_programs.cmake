@@ -33,6 +33,9 @@ foreach(folder jobs/winnow_prepare results/winnow_report)
   install(DIRECTORY ${PROJECT_SOURCE_DIR}/${folder} DESTINATION ${CMAKE_INSTALL_DATADIR}/winnow/${parent}
     PATTERN __pycache__ EXCLUDE)
 endforeach()
+# What both packages share.
+install(DIRECTORY ${PROJECT_SOURCE_DIR}/results/winnow_files DESTINATION ${CMAKE_INSTALL_DATADIR}/winnow/results
+  PATTERN __pycache__ EXCLUDE)
 # The packages read VERSION from two folders above their own, here as in the source tree.
 install(FILES ${PROJECT_BINARY_DIR}/requirements.txt ${PROJECT_SOURCE_DIR}/VERSION ${PROJECT_SOURCE_DIR}/LICENSE
   DESTINATION ${CMAKE_INSTALL_DATADIR}/winnow)

@@ -1,12 +1,8 @@
 // Files and shards of a checkpoint directory.
-#include <fcntl.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <set>
 #include <utility>
 
@@ -23,34 +19,31 @@ using Json = nlohmann::json;
 
 constexpr const char* kSingleFile = "model.safetensors";
 constexpr const char* kIndexFile = "model.safetensors.index.json";
+const std::string kPrefix = "model.";
+const std::string kFirst = "embed_tokens.weight";  // of every model, whatever its layers are
 constexpr std::size_t kMaxIndexBytes = std::size_t{100} << 20;
 
-[[noreturn]] void cannot_read(const fs::path& path, const char* reason) {
-  fail(ExitCode::kNoInput, path.string() + ": cannot be read: " + reason);
-}
-
-// A file descriptor, closed at the end of its scope.
-class Descriptor {
- public:
-  // O_NONBLOCK: to open a pipe must not wait for its writer.
-  explicit Descriptor(const fs::path& path) : fd_(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {}
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  ~Descriptor() {
-    if (fd_ >= 0) close(fd_);
+// Whether a file is there. One that a link leads to in vain, or that lies where winnow must not look, is not simply
+// absent.
+bool is_there(const fs::path& path) {
+  std::error_code error;
+  const fs::file_status status = fs::status(path, error);
+  if (fs::exists(status)) return true;
+  if (status.type() != fs::file_type::not_found) {
+    fail(ExitCode::kNoInput, path.string() + ": cannot be read: " + error.message());
   }
-  int get() const { return fd_; }
-
- private:
-  int fd_;
-};
+  if (fs::is_symlink(fs::symlink_status(path, error))) {
+    fail(ExitCode::kNoInput, path.string() + ": is a link to a file that is not there: the download is incomplete");
+  }
+  return false;
+}
 
 std::string shape_text(const std::vector<int64_t>& shape) { return shown(Json(shape)); }
 
 // The shard that each tensor of the index is in. Names of shards are plain file names: an index is no way out of its
 // directory. (The file may be a link, as in the hub's cache.)
 std::map<std::string, std::string> read_index(const fs::path& path) {
-  const Json index = parse_json(read_text(path, kMaxIndexBytes), path.string());
+  const Json index = parse_json(read_text(path, kMaxIndexBytes), path.string(), JsonDialect::kPython);
   const auto refuse = [&](const std::string& where, const std::string& expected, const Json& found) {
     fail(ExitCode::kBadData, path.string() + ": " + where + ": expected " + expected + ", found " + shown(found));
   };
@@ -72,28 +65,6 @@ std::map<std::string, std::string> read_index(const fs::path& path) {
 
 }  // namespace
 
-MappedFile::MappedFile(const fs::path& path) : path_(path) {
-  const Descriptor file(path);
-  if (file.get() < 0) cannot_read(path, std::strerror(errno));
-  struct stat status {};
-  if (fstat(file.get(), &status) != 0) cannot_read(path, std::strerror(errno));
-  if (!S_ISREG(status.st_mode)) cannot_read(path, "not a regular file");
-  size_ = static_cast<std::size_t>(status.st_size);
-  if (size_ == 0) return;  // mmap refuses it
-  void* data = mmap(nullptr, size_, PROT_READ, MAP_SHARED, file.get(), 0);
-  if (data == MAP_FAILED) cannot_read(path, std::strerror(errno));
-  data_ = static_cast<const std::byte*>(data);
-}
-
-MappedFile::MappedFile(MappedFile&& other) noexcept
-    : path_(std::move(other.path_)),
-      data_(std::exchange(other.data_, nullptr)),
-      size_(std::exchange(other.size_, std::size_t{0})) {}
-
-MappedFile::~MappedFile() {
-  if (data_ != nullptr) munmap(const_cast<std::byte*>(data_), size_);
-}
-
 void read_ahead(const HostTensor& tensor) {
   const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
   const auto address = reinterpret_cast<uintptr_t>(tensor.data);
@@ -114,8 +85,8 @@ Checkpoint::Checkpoint(const fs::path& model_dir) : directory_(model_dir) {
   }
   std::map<std::string, std::string> index;
   std::set<std::string> names = {kSingleFile};
-  if (!fs::exists(model_dir / kSingleFile, error)) {
-    if (!fs::exists(model_dir / kIndexFile, error)) {
+  if (!is_there(model_dir / kSingleFile)) {
+    if (!is_there(model_dir / kIndexFile)) {
       const bool has_pickle = fs::exists(model_dir / "pytorch_model.bin", error) ||
                               fs::exists(model_dir / "pytorch_model.bin.index.json", error);
       fail(ExitCode::kNoInput, model_dir.string() + ": expected " + kSingleFile + " or " + kIndexFile + ", found " +
@@ -133,11 +104,11 @@ Checkpoint::Checkpoint(const fs::path& model_dir) : directory_(model_dir) {
                                  quote(shard) + ", found " +
                                  (found == shards_.end() ? "in no shard" : "in " + quote(found->second)));
   }
+  change_prefix();
 }
 
 void Checkpoint::add_file(const fs::path& path, bool is_shard) {
-  std::error_code error;
-  if (is_shard && !fs::exists(path, error)) {
+  if (is_shard && !is_there(path)) {
     fail(ExitCode::kNoInput, path.string() + ": expected this shard, which " + std::string(kIndexFile) +
                                  " names, found nothing of that name: the download is incomplete");
   }
@@ -152,14 +123,60 @@ void Checkpoint::add_file(const fs::path& path, bool is_shard) {
   }
 }
 
+// What Transformers does when it loads a base model's checkpoint into a causal language model, or one that was wrapped
+// in another: "layers.0..." and "model.model.layers.0..." become "model.layers.0...".
+void Checkpoint::change_prefix() {
+  const bool is_usual = contains(kPrefix + kFirst);
+  const bool is_bare = !is_usual && contains(kFirst);
+  const bool is_double = !is_usual && !is_bare && contains(kPrefix + kPrefix + kFirst);
+  if (!is_bare && !is_double) return;
+  std::map<std::string, HostTensor> tensors;
+  for (auto& [name, tensor] : tensors_) {
+    std::string known = name;
+    if (is_bare && (name == kFirst || name.starts_with("layers.") || name == "norm.weight")) known = kPrefix + name;
+    if (is_double && name.starts_with(kPrefix)) known = name.substr(kPrefix.size());
+    tensors.emplace(std::move(known), std::move(tensor));
+  }
+  tensors_ = std::move(tensors);
+}
+
+std::string Checkpoint::found_instead(const std::string& name) const {
+  const std::string stem = name.substr(0, name.rfind('.'));
+  if (contains(stem + ".qweight") || contains(stem + ".weight_packed")) {
+    return "no such tensor but packed weights: quantised checkpoints are not supported";
+  }
+  const std::string none = "no such tensor";
+  if (tensors_.empty()) return none + ", and no other: the file is empty";
+  // The names of another program begin, or go on after "model.", with a word of its own.
+  const std::string last = name.starts_with(kPrefix) ? name.substr(kPrefix.size()) : name;
+  for (const auto& [other, tensor] : tensors_) {
+    const std::string& end = other.ends_with("." + name) ? name : last;
+    if (contains(kPrefix + kFirst) || !other.ends_with("." + end)) continue;
+    const std::string prefix = other.substr(0, other.size() - end.size());
+    const auto n_with = std::ranges::count_if(tensors_, [&](const auto& e) { return e.first.starts_with(prefix); });
+    return none + " but " + quote(other) + "; " + std::to_string(n_with) + " of " + std::to_string(tensors_.size()) +
+           " names begin with " + quote(prefix) + ", which Transformers would not find either: save the model anew " +
+           "with the names of its Transformers class";
+  }
+  // The shortest that tells one model's names from another's: a few from the beginning, in the middle and at the end.
+  std::string names;
+  const std::size_t n = tensors_.size();
+  for (const std::size_t i : std::set<std::size_t>{0, n / 2, n - 1}) {
+    names += (names.empty() ? "" : ", ") + quote(std::next(tensors_.begin(), static_cast<std::ptrdiff_t>(i))->first);
+  }
+  return none + " among " + std::to_string(n) + ", such as " + names;
+}
+
+bool Checkpoint::has(const std::string& name, const std::vector<int64_t>& shape) const {
+  const auto found = tensors_.find(name);
+  return found != tensors_.end() && found->second.dtype != DType::kOther && found->second.shape == shape;
+}
+
 const HostTensor& Checkpoint::get(const std::string& name, const std::vector<int64_t>& shape) const {
   const auto found = tensors_.find(name);
   if (found == tensors_.end()) {
-    const std::string stem = name.substr(0, name.rfind('.'));
-    const bool is_packed = contains(stem + ".qweight") || contains(stem + ".weight_packed");
     fail(ExitCode::kBadData, directory_.string() + ": tensor " + quote(name) + ": expected shape " + shape_text(shape) +
-                                 ", found no such tensor" +
-                                 (is_packed ? " but packed weights: quantised checkpoints are not supported" : ""));
+                                 ", found " + found_instead(name));
   }
   const HostTensor& tensor = found->second;
   if (tensor.dtype == DType::kOther) {
@@ -171,6 +188,13 @@ const HostTensor& Checkpoint::get(const std::string& name, const std::vector<int
          tensor.name + ": expected shape " + shape_text(shape) + ", found " + shape_text(tensor.shape));
   }
   return tensor;
+}
+
+DType Checkpoint::dtype() const {
+  for (const auto& [name, tensor] : tensors_) {
+    if (tensor.dtype != DType::kOther) return tensor.dtype;
+  }
+  return DType::kF32;
 }
 
 int64_t Checkpoint::size_bytes() const {

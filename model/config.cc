@@ -108,7 +108,9 @@ void refuse_unsupported(const ConfigFields& fields, const Family& family) {
     if (is_neutral(fields.value(field.key), field.neutral)) continue;
     fields.refuse(field.key, "none: it changes the mathematics and winnow does not support it");
   }
-  if (fields.text("hidden_act", "silu") != "silu") fields.refuse("hidden_act", "\"silu\"");
+  // Two names of one function in Transformers.
+  const std::string activation = fields.text("hidden_act", "silu");
+  if (activation != "silu" && activation != "swish") fields.refuse("hidden_act", "\"silu\"");
 }
 
 const Family& read_family(const ConfigFields& fields) {
@@ -171,14 +173,15 @@ void read_switches(const ConfigFields& fields, ModelConfig& config) {
 DType read_dtype(const ConfigFields& fields) {
   // Transformers 5 writes dtype and lets it win; the hub's files have torch_dtype.
   const char* key = fields.has("dtype") ? "dtype" : "torch_dtype";
-  // PyTorch's own default where neither is there.
-  if (!fields.has(key)) return DType::kF32;
+  // Transformers then takes the type of the weights.
+  if (!fields.has(key)) return DType::kOther;
   std::string name = fields.text(key, "");
   if (name.starts_with("torch.")) name = name.substr(6);
+  if (name == "auto") return DType::kOther;
   if (name == "bfloat16") return DType::kBf16;
-  if (name == "float16") return DType::kF16;
-  if (name == "float32") return DType::kF32;
-  fields.refuse(key, "bfloat16, float16 or float32");
+  if (name == "float16" || name == "half") return DType::kF16;
+  if (name == "float32" || name == "float") return DType::kF32;
+  fields.refuse(key, "bfloat16, float16, float32 or auto");
 }
 
 void read_llama3(const ConfigFields& fields, const ConfigFields& table, RopeConfig& rope, int64_t max_positions) {
@@ -288,7 +291,7 @@ void read_native_window(const ConfigFields& fields, ModelConfig& config) {
 }  // namespace
 
 ModelConfig parse_config(const std::string& text, const std::string& origin) {
-  const Json json = parse_json(text, origin);
+  const Json json = parse_json(text, origin, JsonDialect::kPython);
   if (!json.is_object()) {
     fail(ExitCode::kBadData, origin + ": expected a JSON object, found " + shown(json));
   }
@@ -296,6 +299,7 @@ ModelConfig parse_config(const std::string& text, const std::string& origin) {
   ModelConfig config;
   config.family = &read_family(fields);
   config.model_type = config.family->model_type;
+  config.text = text;
   refuse_unsupported(fields, *config.family);
   read_dimensions(fields, config);
   read_switches(fields, config);

@@ -40,7 +40,8 @@ struct ModelConfig {
   bool o_bias = false;
   bool mlp_bias = false;
   bool qk_norm = false;
-  // torch_dtype / dtype: what the residual stream has when served. Float32, PyTorch's default, where neither is there.
+  // torch_dtype / dtype: what the residual stream has when served. kOther where config.json leaves it to the weights:
+  // Checkpoint::dtype().
   DType checkpoint_dtype = DType::kBf16;
   RopeConfig rope;
   // A window that the checkpoint itself sets, per layer (empty: none), as Transformers would apply it: keys that a row
@@ -48,6 +49,7 @@ struct ModelConfig {
   std::optional<int64_t> native_window;
   std::vector<bool> native_window_layers;
   std::string model_type;  // as written
+  std::string text;        // the whole config.json: part of the checkpoint's identity
 };
 
 // Reads DIR/config.json. Throws Error(kNoInput | kBadData) naming file and field.

@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "kernels/error.h"
+#include "model/file_kind.h"
 #include "model/json.h"
 
 namespace winnow {
@@ -150,12 +151,27 @@ void check_layout(std::vector<Entry>& entries, uint64_t data_bytes, const std::s
   }
 }
 
+// What is often found in place of weights is named. For a file that cannot be read: its first bytes could also be the
+// length of a header.
+void refuse_other_kind(std::span<const std::byte> bytes, const std::string& origin) {
+  if (const auto kind = file_kind(bytes)) refuse(origin, "a safetensors file", *kind);
+  if (!bytes.empty() && std::to_integer<char>(bytes[0]) == '{') {
+    refuse(origin, "a safetensors file", "a text of JSON, such as a server's error message: download the file again");
+  }
+}
+
 std::string_view header_text(std::span<const std::byte> bytes, const std::string& origin) {
+  uint64_t length = 0;
+  for (uint64_t i = 0; i < kLengthBytes && i < bytes.size(); ++i) {
+    length |= std::to_integer<uint64_t>(bytes[i]) << (8 * i);
+  }
+  const bool has_header = bytes.size() >= kLengthBytes && length <= kMaxHeaderBytes &&
+                          length <= bytes.size() - kLengthBytes && length > 0 &&
+                          std::to_integer<char>(bytes[kLengthBytes]) == '{';
+  if (!has_header) refuse_other_kind(bytes, origin);
   if (bytes.size() < kLengthBytes) {
     refuse(origin, "a safetensors file of at least 8 bytes", std::to_string(bytes.size()) + " bytes");
   }
-  uint64_t length = 0;
-  for (uint64_t i = 0; i < kLengthBytes; ++i) length |= std::to_integer<uint64_t>(bytes[i]) << (8 * i);
   if (length > kMaxHeaderBytes) {
     refuse(origin, "a header of at most " + std::to_string(kMaxHeaderBytes) + " bytes", std::to_string(length));
   }

@@ -10,34 +10,22 @@
 #include <vector>
 
 #include "kernels/tensor.h"
+#include "model/mapped_file.h"
 
 namespace winnow {
 
-// A file mapped read-only. Move only.
-class MappedFile {
- public:
-  explicit MappedFile(const std::filesystem::path& path);  // throws Error(kNoInput)
-  MappedFile(MappedFile&& other) noexcept;
-  MappedFile& operator=(MappedFile&&) = delete;
-  ~MappedFile();
-  std::span<const std::byte> bytes() const { return {data_, size_}; }
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-  const std::byte* data_ = nullptr;
-  std::size_t size_ = 0;
-};
-
-// Parses one safetensors image. Views point into `bytes`. Refuses what the format forbids: a header that is no JSON or
-// has a key twice, unknown dtypes, offsets that do not match shape x dtype, overlap, holes, bytes that no tensor
-// covers. Throws Error(kBadData) naming `origin` and the tensor. This is the fuzz target.
+// Parses one safetensors image of n tensors in O(n log n). Views point into `bytes`. Refuses what the format forbids: a
+// header that is no JSON or has a key twice, unknown dtypes, offsets that do not match shape x dtype, overlap, holes,
+// bytes that no tensor covers; and by name what is a file of another kind. Throws Error(kBadData) naming `origin` and
+// the tensor. This is the fuzz target.
 std::map<std::string, HostTensor> parse_safetensors(std::span<const std::byte> bytes, const std::string& origin);
 
 // Asks the system to bring a tensor's pages into memory while other work goes on. A hint: it cannot fail.
 void read_ahead(const HostTensor& tensor);
 
-// All tensors of a checkpoint directory: model.safetensors, or model.safetensors.index.json with its shards.
+// All tensors of a checkpoint directory: model.safetensors, or model.safetensors.index.json with its shards. Names are
+// those of a causal language model, "model.layers.0...": where a file has them without "model.", or with one more of
+// it, the names are changed, as Transformers does. No other prefix is taken off.
 class Checkpoint {
  public:
   // Throws Error(kNoInput) for what is missing or unreadable, a shard too, and Error(kBadData) for what is malformed, a
@@ -45,6 +33,8 @@ class Checkpoint {
   explicit Checkpoint(const std::filesystem::path& model_dir);
 
   bool contains(const std::string& name) const { return tensors_.count(name) != 0; }
+  // Whether get() finds it.
+  bool has(const std::string& name, const std::vector<int64_t>& shape) const;
   // The tensor, which must have that shape and a floating dtype that winnow reads; throws Error(kBadData) with the
   // resolved name, the file, expected and found.
   const HostTensor& get(const std::string& name, const std::vector<int64_t>& shape) const;
@@ -52,9 +42,14 @@ class Checkpoint {
   const std::vector<std::unique_ptr<MappedFile>>& files() const { return files_; }
   const std::filesystem::path& directory() const { return directory_; }
   int64_t size_bytes() const;  // of all files
+  // The type of the first tensor, by name, that winnow computes with: what a model has whose config.json names none.
+  DType dtype() const;
 
  private:
   void add_file(const std::filesystem::path& path, bool is_shard);
+  void change_prefix();
+  // What is there in place of a tensor that is not, as the end of a sentence.
+  std::string found_instead(const std::string& name) const;
 
   std::filesystem::path directory_;
   std::vector<std::unique_ptr<MappedFile>> files_;  // in name order

@@ -1,10 +1,10 @@
 #include "model/weights.h"
 
 #include <algorithm>
-#include <cstring>
-#include <set>
 
 #include "kernels/error.h"
+#include "model/checkpoint_check.h"
+#include "model/declared_tensors.h"
 #include "model/rope.h"
 
 namespace winnow {
@@ -14,70 +14,7 @@ namespace {
 // Alignment of a matrix in a backend's memory, bytes: enough for vector loads and for cuBLASLt.
 constexpr int64_t kAlignment = 256;
 
-constexpr const char* kEmbedding = "model.embed_tokens.weight";
-constexpr const char* kFinalNorm = "model.norm.weight";
-constexpr const char* kHead = "lm_head.weight";
-
 int64_t align(int64_t size_bytes) { return (size_bytes + kAlignment - 1) / kAlignment * kAlignment; }
-
-struct TensorSpec {
-  std::string name;
-  std::vector<int64_t> shape;
-};
-
-// Tensors that become one matrix, one under the other.
-struct MatrixSpec {
-  Matrix& (*target)(LayerWeights&);
-  WeightUse use;
-  std::vector<TensorSpec> parts;
-};
-
-// The tensors of one decoder layer, by the names that all four families share.
-std::vector<MatrixSpec> declare_layer(const ModelConfig& config, int64_t layer) {
-  const std::string prefix = "model.layers." + std::to_string(layer) + ".";
-  const int64_t hidden = config.hidden;
-  const int64_t ffn = config.ffn;
-  const int64_t q_dim = config.heads.q_dim();
-  const int64_t kv_dim = config.heads.kv_dim();
-  const auto weight = [&](const char* name, int64_t out, int64_t in) {
-    return TensorSpec{prefix + name + ".weight", {out, in}};
-  };
-  const auto norm = [&](const char* name, int64_t n) { return TensorSpec{prefix + name + ".weight", {n}}; };
-  const auto bias = [&](const char* name, int64_t n) { return TensorSpec{prefix + name + ".bias", {n}}; };
-  constexpr WeightUse kLinear = WeightUse::kLinear;
-  constexpr WeightUse kVector = WeightUse::kVector;
-
-  std::vector<MatrixSpec> specs;
-  const auto add = [&](Matrix& (*target)(LayerWeights&), WeightUse use, std::vector<TensorSpec> parts) {
-    specs.push_back({target, use, std::move(parts)});
-  };
-  using L = LayerWeights;
-  add([](L& l) -> Matrix& { return l.input_norm; }, kVector, {norm("input_layernorm", hidden)});
-  add([](L& l) -> Matrix& { return l.q; }, kLinear, {weight("self_attn.q_proj", q_dim, hidden)});
-  add([](L& l) -> Matrix& { return l.kv; }, kLinear,
-      {weight("self_attn.k_proj", kv_dim, hidden), weight("self_attn.v_proj", kv_dim, hidden)});
-  if (config.qkv_bias) {
-    add([](L& l) -> Matrix& { return l.q_bias; }, kVector, {bias("self_attn.q_proj", q_dim)});
-    add([](L& l) -> Matrix& { return l.kv_bias; }, kVector,
-        {bias("self_attn.k_proj", kv_dim), bias("self_attn.v_proj", kv_dim)});
-  }
-  if (config.qk_norm) {
-    add([](L& l) -> Matrix& { return l.q_norm.weight; }, kVector, {norm("self_attn.q_norm", config.heads.head_dim)});
-    add([](L& l) -> Matrix& { return l.k_norm.weight; }, kVector, {norm("self_attn.k_norm", config.heads.head_dim)});
-  }
-  add([](L& l) -> Matrix& { return l.o; }, kLinear, {weight("self_attn.o_proj", hidden, q_dim)});
-  if (config.o_bias) add([](L& l) -> Matrix& { return l.o_bias; }, kVector, {bias("self_attn.o_proj", hidden)});
-  add([](L& l) -> Matrix& { return l.post_norm; }, kVector, {norm("post_attention_layernorm", hidden)});
-  add([](L& l) -> Matrix& { return l.gate_up; }, kLinear,
-      {weight("mlp.gate_proj", ffn, hidden), weight("mlp.up_proj", ffn, hidden)});
-  add([](L& l) -> Matrix& { return l.down; }, kLinear, {weight("mlp.down_proj", hidden, ffn)});
-  if (config.mlp_bias) {
-    add([](L& l) -> Matrix& { return l.gate_up_bias; }, kVector,
-        {bias("mlp.gate_proj", ffn), bias("mlp.up_proj", ffn)});
-    add([](L& l) -> Matrix& { return l.down_bias; }, kVector, {bias("mlp.down_proj", hidden)});
-  }
-  return specs;
-}
 
 // Backend memory of one matrix, and of all of a layer, bytes.
 int64_t matrix_bytes(const MatrixSpec& spec, const Checkpoint& checkpoint, const Backend& backend) {
@@ -116,31 +53,10 @@ SharedTensors shared_tensors(const ModelConfig& config, const Checkpoint& checkp
   return shared;
 }
 
-bool same_bytes(const HostTensor& a, const HostTensor& b) {
-  return a.dtype == b.dtype &&
-         std::memcmp(a.data, b.data, static_cast<std::size_t>(a.count() * size_bytes(a.dtype))) == 0;
-}
-
 int64_t shared_bytes(const SharedTensors& shared, bool is_tied, const Backend& backend) {
   const int64_t head = is_tied ? 0 : align(backend.weight_bytes(*shared.head, WeightUse::kVocabulary));
   return align(backend.weight_bytes(*shared.embedding, WeightUse::kVocabulary)) +
          align(backend.weight_bytes(*shared.final_norm, WeightUse::kVector)) + head;
-}
-
-void refuse_undeclared(const ModelConfig& config, const Checkpoint& checkpoint) {
-  std::set<std::string> declared = {kEmbedding, kFinalNorm, kHead};
-  for (int64_t layer = 0; layer < config.n_layers; ++layer) {
-    for (const MatrixSpec& spec : declare_layer(config, layer)) {
-      for (const TensorSpec& part : spec.parts) declared.insert(part.name);
-    }
-  }
-  for (const auto& [name, tensor] : checkpoint.tensors()) {
-    const bool is_of_model = name.starts_with("model.") || name.starts_with("lm_head.");
-    // Old Llama checkpoints carry the rotary frequencies, which config.json determines.
-    if (!is_of_model || declared.contains(name) || name.ends_with("rotary_emb.inv_freq")) continue;
-    fail(ExitCode::kBadData, tensor.name + ": expected none of that name in family " + config.model_type + " with " +
-                                 std::to_string(config.n_layers) + " layers, found one: winnow would leave it out");
-  }
 }
 
 }  // namespace
@@ -152,14 +68,7 @@ ModelWeights::ModelWeights(const ModelConfig& config, const Checkpoint& checkpoi
       layer_bytes_(largest_layer_bytes(config, checkpoint, backend)),
       slots_(static_cast<std::size_t>(backend.kept_layers(config.n_layers))) {
   const SharedTensors shared = shared_tensors(config, checkpoint);
-  refuse_undeclared(config, checkpoint);
-  // With both there Transformers 5 unties them, older versions and vLLM take the embedding: where they differ nobody
-  // can say which model is meant.
-  if (config.tied_embeddings && !same_bytes(*shared.embedding, *shared.head)) {
-    fail(ExitCode::kBadData, shared.head->name + ": expected the values of " + kEmbedding +
-                                 ", as config.json says tie_word_embeddings, found others; remove this tensor or set "
-                                 "tie_word_embeddings to false");
-  }
+  require_model(config, checkpoint);
   layer_storage_ = backend.allocate(layer_bytes_ * static_cast<int64_t>(slots_.size()), "the weights of the layers");
   shared_storage_ = backend.allocate(shared_bytes(shared, config.tied_embeddings, backend), "embedding and head");
   if (loading == Loading::kNow) load_shared(nullptr);
@@ -259,6 +168,13 @@ std::span<const float> ModelWeights::rotary_table(int64_t n_positions) {
     rotary_table_ = rope_table(config_.rope, head_dim, n_positions);
   }
   return rotary_table_;
+}
+
+std::string ModelWeights::why_not_finite() const {
+  if (const auto found = find_not_finite(config_, checkpoint_)) {
+    return *found + ": the checkpoint is broken, get it again";
+  }
+  return "all weights are finite: the model itself goes beyond the range of its numbers here";
 }
 
 int64_t ModelWeights::predicted_bytes(const ModelConfig& config, const Checkpoint& checkpoint, const Backend& backend) {

@@ -1,4 +1,4 @@
-// The tensors of a model, declared with their shapes, and their way into a backend.
+// The weights of a model and their way into a backend.
 #pragma once
 
 #include <memory>
@@ -72,6 +72,10 @@ class ModelWeights {
   // call.
   std::span<const float> rotary_table(int64_t n_positions);
 
+  // Why a result is not finite, as far as the weights tell: the tensor that is broken, or that none is. Reads all of
+  // them.
+  std::string why_not_finite() const;
+
   // Backend memory that this class takes, in bytes, known before anything is loaded.
   static int64_t predicted_bytes(const ModelConfig& config, const Checkpoint& checkpoint, const Backend& backend);
 
@@ -97,11 +101,5 @@ class ModelWeights {
   Matrix embedding_, final_norm_, head_;
   std::vector<float> rotary_table_;
 };
-
-// The checkpoint's identity, 64 hex digits. With H = SHA-256: H(H(file 1) ... H(file n) H(config.json)), files in name
-// order, where H(file) = H(H(chunk 1) H(chunk 2) ...) over chunks of 64 MiB, so that threads share one file's work.
-// Cached under `cache_dir` (empty: no cache) by path, inode, size and modification time of every file; a cache that is
-// broken, stale or cannot be written is no error. Throws Error(kNoInput) for an unreadable config.json.
-std::string checkpoint_sha256(const Checkpoint& checkpoint, const std::filesystem::path& cache_dir);
 
 }  // namespace winnow

@@ -2,6 +2,7 @@
 
 #include <cstdio>
 
+#include "kernels/error.h"
 #include "pipeline/outcome.h"
 #include "pipeline/run.h"
 
@@ -21,7 +22,7 @@ ExitCode measure_layers(MpiSession& session, const CalibrateOptions& options, co
   session.agree_on_root([&] {
     const Results results = finish_run({options, run.summary(), run.cells()}, run.directory());
     if (is_work) run.show_memory();
-    std::fputs(present(results).c_str(), stdout);
+    std::fputs(printable(present(results)).c_str(), stdout);
   });
   return ExitCode::kDone;
 }

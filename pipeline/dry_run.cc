@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <map>
 
+#include "model/json.h"
 #include "pipeline/host.h"
 #include "pipeline/progress.h"
 
@@ -59,7 +60,7 @@ std::string forecast_text(const Forecast& forecast, const std::vector<RankFacts>
                              {"free_disk_bytes", forecast.free_disk_bytes},
                              {"ranks", nlohmann::json::array()}};
     for (const RankFacts& rank : ranks) object["ranks"].push_back(rank.to_json());
-    return object.dump(2) + "\n";
+    return json_text(object, 2) + "\n";
   }
   std::string text = "Dry run: nothing is measured or written.\n";
   std::map<std::string, std::vector<const RankFacts*>> by_host;

@@ -2,6 +2,7 @@
 
 #include <cstdio>
 
+#include "kernels/error.h"
 #include "pipeline/evaluation_inputs.h"
 #include "pipeline/evaluation_texts.h"
 #include "pipeline/run.h"
@@ -32,7 +33,7 @@ ExitCode measure_patterns(MpiSession& session, const EvaluateOptions& options, c
   session.agree_on_root([&] {
     const EvaluationResults results = finish_evaluation(options, patterns, generation, run);
     if (is_work) run.show_memory();
-    std::fputs(present(results).c_str(), stdout);
+    std::fputs(printable(present(results)).c_str(), stdout);
   });
   return ExitCode::kDone;
 }

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "kernels/error.h"
+#include "model/json.h"
 #include "model/weights.h"
 #include "pipeline/digest.h"
 #include "pipeline/evaluation_texts.h"
@@ -139,7 +140,7 @@ std::string results_key(const EvaluateOptions& options, const std::vector<Evalua
   for (const EvaluatedPattern& pattern : patterns) {
     key["patterns"].push_back({pattern.name, pattern_name(pattern.given.windowed)});
   }
-  return sha256_of(key.dump());
+  return sha256_of(json_text(key, -1));
 }
 
 bool has_settings(const EvaluationOptions& used, const EvaluationOptions& wanted) {
@@ -170,7 +171,10 @@ EvaluationInputs load_evaluation(const EvaluateOptions& options) {
     wanted.insert(pattern.variant);
   }
   inputs.wanted.assign(wanted.begin(), wanted.end());
-  inputs.checkpoint = std::make_unique<Checkpoint>(options.model);
+  for (const EvaluatedPattern& pattern : read.patterns) {
+    if (!pattern.file.empty()) inputs.other_files.emplace_back(pattern.file);
+  }
+  inputs.open_checkpoint(options.model);
   inputs.data_sets.push_back(read_data_set("evaluation", options.data, inputs.config.vocab, options.limit));
   check_data_sets(options, inputs);
   warn_of_selections(read.patterns, inputs);

@@ -8,12 +8,13 @@
 #include <optional>
 
 #include "kernels/error.h"
+#include "model/json.h"
 #include "pipeline/clock.h"
 #include "pipeline/digest.h"
 #include "pipeline/dispatch.h"
 #include "pipeline/generation.h"
 #include "pipeline/progress.h"
-#include "results/atomic_file.h"
+#include "results/own_files.h"
 
 namespace winnow {
 namespace {
@@ -171,7 +172,7 @@ class TextWriter {
       std::fprintf(stderr,
                    "winnow: stopped: %lld of %zu batches of texts are done and kept in %s; the same command goes on "
                    "from there\n",
-                   static_cast<long long>(done[0]), batches_.size(), options_.out.c_str());
+                   static_cast<long long>(done[0]), batches_.size(), one_line(options_.out.string()).c_str());
     }
     return is_complete;
   }
@@ -214,6 +215,7 @@ class TextWriter {
                               .stopped = text.stopped,
                               .cache_bytes = text.cache_bytes});
     }
+    run_.watch().require_unchanged();
     write_batch(directory_, key_, result);
     seconds_per_text_ = seconds_since(begin) / static_cast<double>(requests.size());
   }
@@ -238,22 +240,6 @@ class TextWriter {
   std::optional<Clock::time_point> stop_time_;
 };
 
-// --responses replaces what is there, but nothing that this command reads or keeps.
-void check_responses(const EvaluateOptions& options) {
-  namespace fs = std::filesystem;
-  const fs::path& file = options.responses;
-  if (!fs::is_directory(file.has_parent_path() ? file.parent_path() : ".") || file.filename().empty() ||
-      fs::is_directory(file)) {
-    fail(ExitCode::kCannotCreate,
-         "--responses " + file.string() + ": cannot be made; name a file in a directory that is there");
-  }
-  std::vector<fs::path> kept = {options.data};
-  kept.insert(kept.end(), options.patterns.begin(), options.patterns.end());  // selections, and names that are no files
-  for (const char* name : {"results.h5", "run.json", "progress.json"}) kept.push_back(options.out / name);
-  for (const fs::directory_entry& entry : fs::directory_iterator(options.model)) kept.push_back(entry.path());
-  refuse_to_replace("--responses", file, kept);
-}
-
 }  // namespace
 
 GenerationSettings generation_settings(const EvaluateOptions& options, Inputs& inputs) {
@@ -263,7 +249,7 @@ GenerationSettings generation_settings(const EvaluateOptions& options, Inputs& i
     if (!options.stop_tokens.empty()) fail(ExitCode::kUsage, "--stop-tokens needs --generate N");
     return settings;
   }
-  if (!options.responses.empty()) check_responses(options);
+  if (!options.responses.empty()) inputs.other_outputs.push_back(responses_output("--responses", options.responses));
   settings.stop_tokens = parse_stop_tokens(options.stop_tokens, "--stop-tokens", options.model, inputs.config.vocab);
   const DataSet& data = inputs.data_sets.front();
   int64_t n_longer = 0;
@@ -343,9 +329,10 @@ void EvaluationTexts::write(const std::filesystem::path& path, const std::vector
 }
 
 std::string texts_key(const GenerationSettings& settings, const std::string& measurement) {
-  return sha256_of(nlohmann::json{
-      {"measurement", measurement}, {"max_new_tokens", settings.max_new_tokens}, {"stop_tokens", settings.stop_tokens}}
-                       .dump());
+  return sha256_of(json_text(nlohmann::json{{"measurement", measurement},
+                                            {"max_new_tokens", settings.max_new_tokens},
+                                            {"stop_tokens", settings.stop_tokens}},
+                             -1));
 }
 
 bool write_missing_texts(MeasuringRun& run, const EvaluateOptions& options, const GenerationSettings& settings,

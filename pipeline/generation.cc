@@ -173,7 +173,7 @@ void Generation::choose(std::vector<Sequence*>& sequences, int64_t n_rows) {
     const auto at = static_cast<std::size_t>(sequence->at);
     if (!std::isfinite(nll[at])) {
       fail(ExitCode::kBadData, sequence->request->name + ": the logits of row " + std::to_string(sequence->row) +
-                                   " are not finite; look for broken weights in the checkpoint");
+                                   " are not finite; " + weights_.why_not_finite());
     }
     sequence->text->tokens.push_back(argmax[at]);
   }

@@ -3,35 +3,16 @@
 #include <sched.h>
 #include <sys/resource.h>
 #include <sys/statvfs.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <fstream>
-#include <sstream>
+
+#include "pipeline/limits.h"
 
 namespace winnow {
-namespace {
-
-// "Key:   123 kB" of a /proc file, in bytes; -1 when absent.
-int64_t proc_kilobytes(const char* path, const std::string& key) {
-  std::ifstream in(path);
-  for (std::string line; std::getline(in, line);) {
-    if (line.rfind(key + ":", 0) != 0) continue;
-    std::istringstream fields(line.substr(key.size() + 1));
-    int64_t value = 0;
-    if (fields >> value) return value * 1024;
-  }
-  return -1;
-}
-
-// The one number of a cgroup file; -1 when absent or "max".
-int64_t cgroup_number(const char* path) {
-  std::ifstream in(path);
-  int64_t value = 0;
-  return in >> value ? value : -1;
-}
-
-}  // namespace
 
 std::vector<int> affinity_cores() {
   std::vector<int> cores;
@@ -46,23 +27,16 @@ std::vector<int> affinity_cores() {
   return cores;
 }
 
-double container_cores() {
-  std::ifstream in("/sys/fs/cgroup/cpu.max");
-  std::string quota;
-  double period = 0.0;
-  if (!(in >> quota >> period) || quota == "max" || period <= 0.0) return 0.0;
-  return std::strtod(quota.c_str(), nullptr) / period;
+std::string host_name() {
+  std::array<char, 256> name{};
+  gethostname(name.data(), name.size() - 1);
+  return name.data();
 }
 
 int64_t available_memory_bytes() {
-  int64_t available = proc_kilobytes("/proc/meminfo", "MemAvailable");
-  const int64_t limit = cgroup_number("/sys/fs/cgroup/memory.max");
-  const int64_t used = cgroup_number("/sys/fs/cgroup/memory.current");
-  if (limit > 0 && used >= 0) {
-    const int64_t left = std::max<int64_t>(0, limit - used);
-    available = available < 0 ? left : std::min(available, left);
-  }
-  return std::max<int64_t>(0, available);
+  const int64_t of_host = proc_kilobytes("/proc/meminfo", "MemAvailable");
+  const int64_t of_groups = group_memory_bytes();
+  return std::max<int64_t>(0, of_host < 0 && of_groups < kUnlimited ? of_groups : std::min(of_host, of_groups));
 }
 
 int64_t peak_resident_bytes() {

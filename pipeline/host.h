@@ -9,9 +9,8 @@ namespace winnow {
 
 // Cores that this process may run on, by number.
 std::vector<int> affinity_cores();
-// Processor quota of the container (cgroup), in cores; 0: none.
-double container_cores();
-// Memory that is free for use, bytes: the smaller of the host's and of what the container's limit leaves.
+std::string host_name();
+// Memory that is free for use, bytes: the least of the host's and of what the process's control groups leave.
 int64_t available_memory_bytes();
 // Most memory that this process has had resident, bytes.
 int64_t peak_resident_bytes();

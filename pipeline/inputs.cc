@@ -5,7 +5,6 @@
 #include <sstream>
 
 #include "kernels/error.h"
-#include "model/weights.h"
 
 namespace winnow {
 
@@ -95,6 +94,17 @@ SweepRequest Inputs::request(const MissingCells& cells, std::span<const int64_t>
   return request;
 }
 
+void Inputs::open_checkpoint(const std::filesystem::path& model) {
+  checkpoint = std::make_unique<Checkpoint>(model);
+  if (config.checkpoint_dtype == DType::kOther) config.checkpoint_dtype = checkpoint->dtype();
+}
+
+ReadPaths Inputs::read_paths(const RunOptions& options) const {
+  ReadPaths read{.files = other_files, .checkpoints = {options.model}};
+  for (const DataSet& data : data_sets) read.files.push_back(data.corpus.path);
+  return read;
+}
+
 int64_t Inputs::number_of(const Pattern& pattern) {
   if (const std::optional<int64_t> known = find_number(pattern)) return *known;
   variant_names.push_back(pattern_name(pattern));
@@ -135,7 +145,7 @@ Inputs load_inputs(const CalibrateOptions& options) {
   }
   inputs.wanted = inputs.settings.layers;
   inputs.with_kl = inputs.settings.signals.kl;
-  inputs.checkpoint = std::make_unique<Checkpoint>(options.model);
+  inputs.open_checkpoint(options.model);
   inputs.data_sets.push_back(read_data_set("calibration", options.data, inputs.config.vocab, options.limit));
   for (const auto& [name, file] : options.controls) {
     inputs.data_sets.push_back(read_data_set("control/" + name, file, inputs.config.vocab, options.limit));
@@ -196,6 +206,29 @@ std::string hash_checkpoint(const Checkpoint& checkpoint) {
     cache = std::filesystem::path(home) / ".cache" / "winnow";
   }
   return checkpoint_sha256(checkpoint, cache);
+}
+
+std::unique_ptr<CheckpointWatch> watch_checkpoint(const Inputs& inputs, MpiSession& session, std::string sha256) {
+  const Checkpoint& checkpoint = *inputs.checkpoint;
+  // Without the device's number, which hosts give out each for itself.
+  std::string stamps;
+  for (const auto& file : checkpoint.files()) {
+    const FileStamp& stamp = file->stamp();
+    stamps += std::to_string(stamp.inode) + " " + std::to_string(stamp.size_bytes) + " " +
+              std::to_string(stamp.changed_ns) + "\n";
+  }
+  std::string of_root = stamps;
+  session.broadcast(of_root);
+  session.broadcast(sha256);
+  std::unique_ptr<CheckpointWatch> watch;
+  session.agree([&] {
+    if (stamps != of_root && hash_checkpoint(checkpoint) != sha256) {
+      fail(ExitCode::kBadData, checkpoint.directory().string() +
+                                   ": holds another checkpoint here than for rank 0; bring the same one to all hosts");
+    }
+    watch = std::make_unique<CheckpointWatch>(inputs.config, checkpoint, sha256);
+  });
+  return watch;
 }
 
 RunIdentity identity_of(const Inputs& inputs, Backend& backend, const std::string& checkpoint_sha256) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/backend.h"
+#include "model/checkpoint_identity.h"
 #include "model/config.h"
 #include "model/safetensors.h"
 #include "pipeline/cached_prefix.h"
@@ -16,6 +17,7 @@
 #include "pipeline/plan.h"
 #include "pipeline/run_identity.h"
 #include "pipeline/session.h"
+#include "results/output_path.h"
 
 namespace winnow {
 
@@ -41,17 +43,23 @@ struct Inputs {
   std::vector<Pattern> variants;
   // Of those of other verbs, pattern_name(): shards hold the names, as numbers follow from the command.
   std::vector<std::string> variant_names;
-  std::vector<int64_t> wanted;        // numbers that this command measures, ascending, besides the base
-  bool with_kl = false;               // whether KL to the base is measured
-  std::vector<DataSet> data_sets;     // the calibration set first
-  std::vector<std::string> warnings;  // for the user, and kept in the result
-  PrefixPlan prefixes;                // of the first data set's examples, kept from round to round; empty: none
-  int64_t row_tile = 1;               // of the backend; where there are prefixes
+  std::vector<int64_t> wanted;                     // numbers that this command measures, ascending, besides the base
+  bool with_kl = false;                            // whether KL to the base is measured
+  std::vector<DataSet> data_sets;                  // the calibration set first
+  std::vector<std::string> warnings;               // for the user, and kept in the result
+  std::vector<std::filesystem::path> other_files;  // that were read, besides model and data sets
+  std::vector<Output> other_outputs;               // that will be written, besides the run directory
+  PrefixPlan prefixes;   // of the first data set's examples, kept from round to round; empty: none
+  int64_t row_tile = 1;  // of the backend; where there are prefixes
 
+  // All that is read: nothing of it may be written over.
+  ReadPaths read_paths(const RunOptions& options) const;
   // Numbers of a cell for the signals of layers.
   int64_t signal_slots() const { return winnow::signal_slots(settings.signals.layer, config.heads.n_kv_heads); }
   // The sweep that a group of lanes of one example needs.
   SweepRequest request(const MissingCells& cells, std::span<const int64_t> group, bool per_token) const;
+  // Opens the checkpoint. Where config.json names no type, the model has that of its weights.
+  void open_checkpoint(const std::filesystem::path& model);
   bool names_variants() const { return kind != "calibrate"; }
   std::optional<int64_t> find_number(const Pattern& pattern) const;
   // The number of a named variant, which is the next free one where the pattern is new.
@@ -79,8 +87,11 @@ GpuChoice choose_gpu(const RunOptions& options, MpiSession& session);
 std::unique_ptr<Backend> make_backend(const RunOptions& options, const GpuChoice& gpu, int n_threads,
                                       DType checkpoint_dtype);
 
-// checkpoint_sha256 of model/weights.h with the cache in the user's cache directory.
+// checkpoint_sha256 of model/checkpoint_identity.h with the cache in the user's cache directory.
 std::string hash_checkpoint(const Checkpoint& checkpoint);
+// What this rank needs to notice that its weights change. `sha256` is rank 0's. Throws where this rank has another
+// checkpoint than rank 0, as hosts with a copy of their own may. Collective.
+std::unique_ptr<CheckpointWatch> watch_checkpoint(const Inputs& inputs, MpiSession& session, std::string sha256);
 RunIdentity identity_of(const Inputs& inputs, Backend& backend, const std::string& checkpoint_sha256);
 
 }  // namespace winnow

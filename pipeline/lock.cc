@@ -43,13 +43,28 @@ int64_t start_of(int64_t pid) {
   return start;
 }
 
-Holder read_holder(int fd) {
+std::string read_start(int fd) {
   std::array<char, 512> text{};
-  const ssize_t n = ::pread(fd, text.data(), text.size() - 1, 0);
+  const ssize_t n = ::pread(fd, text.data(), text.size(), 0);
+  return {text.data(), n > 0 ? static_cast<std::size_t>(n) : 0};
+}
+
+Holder parse_holder(const std::string& text) {
   Holder holder;
-  std::istringstream fields(std::string(text.data(), n > 0 ? static_cast<std::size_t>(n) : 0));
+  std::istringstream fields(text);
   fields >> holder.host >> holder.pid >> holder.start;
   return holder;
+}
+
+Holder read_holder(int fd) { return parse_holder(read_start(fd)); }
+
+// Whether the open file is one that RunLock made: with one name, and with a holder in it, or with nothing, as a full
+// disk leaves it.
+bool is_lock_file(int fd) {
+  struct stat status {};
+  if (::fstat(fd, &status) != 0 || !S_ISREG(status.st_mode) || status.st_nlink > 1) return false;
+  const std::string text = read_start(fd);
+  return text.empty() || text == parse_holder(text).text();
 }
 
 bool is_dead(const Holder& holder, const std::string& host) {
@@ -81,7 +96,14 @@ RunLock::RunLock(const std::filesystem::path& run_directory, const std::string& 
 }
 
 bool RunLock::try_take(const std::string& host) {
-  fd_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+  // O_NONBLOCK: a pipe in its place must not make us wait.
+  fd_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0666);
+  const bool is_link = fd_ < 0 && errno == ELOOP;
+  // A file whose last name was just removed by its holder is no stranger: the caller tries again.
+  if (is_link || (fd_ >= 0 && has_name() && !is_lock_file(fd_))) {
+    fail(ExitCode::kCannotCreate, path_.string() + ": is no lock file of winnow's" + (is_link ? ", but a link" : "") +
+                                      "; move it away, or give another --out");
+  }
   if (fd_ < 0) {
     const ExitCode code = errno == ENOSPC || errno == EDQUOT ? ExitCode::kIoError : ExitCode::kCannotCreate;
     fail(code,
@@ -92,10 +114,7 @@ bool RunLock::try_take(const std::string& host) {
     const Holder holder = read_holder(fd_);
     if (is_held || !is_dead(holder, host)) refuse(path_, holder);
   }
-  struct stat opened {
-  }, named{};
-  if (::fstat(fd_, &opened) != 0 || ::stat(path_.c_str(), &named) != 0) return false;
-  if (opened.st_ino != named.st_ino || opened.st_dev != named.st_dev) return false;
+  if (!has_name()) return false;
   const std::string text = Holder{host, static_cast<int64_t>(::getpid()), start_of(::getpid())}.text();
   // On a full disk the lock itself holds; only its text is missing, and a second job is told of "another process".
   const bool is_named = ::ftruncate(fd_, 0) == 0 && ::pwrite(fd_, text.data(), text.size(), 0) > 0;
@@ -103,15 +122,22 @@ bool RunLock::try_take(const std::string& host) {
   return true;
 }
 
+bool RunLock::has_name() const {
+  struct stat opened {
+  }, named{};
+  return ::fstat(fd_, &opened) == 0 && ::lstat(path_.c_str(), &named) == 0 && opened.st_ino == named.st_ino &&
+         opened.st_dev == named.st_dev;
+}
+
 RunLock::~RunLock() {
-  ::unlink(path_.c_str());
+  if (has_name()) ::unlink(path_.c_str());
   ::close(fd_);
 }
 
 bool is_locked(const std::filesystem::path& lock_file, const std::string& host) {
-  const int fd = ::open(lock_file.c_str(), O_RDONLY | O_CLOEXEC);
+  const int fd = ::open(lock_file.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
   if (fd < 0) return false;
-  const bool is_taken = ::flock(fd, LOCK_SH | LOCK_NB) != 0;
+  const bool is_taken = is_lock_file(fd) && ::flock(fd, LOCK_SH | LOCK_NB) != 0;
   const bool is_held = is_taken && (errno == EWOULDBLOCK || !is_dead(read_holder(fd), host));
   ::close(fd);
   return is_held;

@@ -12,15 +12,17 @@ namespace winnow {
 // another host cannot be asked, so it is believed.
 class RunLock {
  public:
-  // Throws Error(kInterrupted) naming the holder; Error(kCannotCreate) when the file cannot be made.
+  // Throws Error(kInterrupted) naming the holder; Error(kCannotCreate) when the file cannot be made, or when something
+  // else than such a file has its name: a link, a file with other content or with other names.
   // `name`: of the file, for other locks on the same directory.
   RunLock(const std::filesystem::path& run_directory, const std::string& host, const std::string& name = "lock");
   RunLock(const RunLock&) = delete;
   RunLock& operator=(const RunLock&) = delete;
-  ~RunLock();  // removes the file
+  ~RunLock();  // removes the file, unless another has its name by now
 
  private:
   bool try_take(const std::string& host);
+  bool has_name() const;
 
   std::filesystem::path path_;
   int fd_ = -1;

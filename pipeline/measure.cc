@@ -121,19 +121,31 @@ class Measurer {
     for (const int64_t index : batch) requests.push_back(request_of(unit(index)));
     const ModelConfig& config = context_.inputs.config;
     const double planned = planned_seconds(batch);
-    std::size_t culprit = 0;
     const StopCheck stop = [&] { return must_stop(seconds_since(begin), planned * slowness_); };
+    std::vector<SweepResult> results;
     try {
       for (std::size_t i = 0; i < batch.size(); ++i) provide_prefix(unit(batch[i]), requests[i], stop);
-      std::vector<SweepResult> results = sweep(context_.backend, config, context_.weights, requests, stop);
-      for (; culprit < batch.size(); ++culprit) check_finite(requests[culprit], results[culprit]);
-      return results;
+      results = sweep(context_.backend, config, context_.weights, requests, stop);
     } catch (const Error& error) {
-      const WorkUnit& failed = unit(batch[culprit]);
-      const DataSet& data = context_.inputs.data_sets[static_cast<std::size_t>(failed.data_set)];
-      fail(error.code(), data.corpus.path.string() + ": example " + std::to_string(failed.example) + " (id \"" +
-                             data.corpus.example_id[static_cast<std::size_t>(failed.example)] + "\"): " + error.what());
+      fail(error.code(), name_of(batch.front()) + error.what());
     }
+    context_.watch.require_unchanged();
+    for (std::size_t i = 0; i < batch.size(); ++i) {
+      try {
+        check_finite(requests[i], results[i]);
+      } catch (const Error& error) {
+        fail(error.code(), name_of(batch[i]) + error.what() + "; " + context_.weights.why_not_finite());
+      }
+    }
+    return results;
+  }
+
+  // "c.h5: example 3 (id "a7"): "
+  std::string name_of(int64_t index) const {
+    const WorkUnit& work = unit(index);
+    const DataSet& data = context_.inputs.data_sets[static_cast<std::size_t>(work.data_set)];
+    return data.corpus.path.string() + ": example " + std::to_string(work.example) + " (id \"" +
+           data.corpus.example_id[static_cast<std::size_t>(work.example)] + "\"): ";
   }
 
   void provide_prefix(const WorkUnit& work, SweepRequest& request, const StopCheck& stop) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/backend.h"
+#include "model/checkpoint_identity.h"
 #include "model/weights.h"
 #include "pipeline/cells.h"
 #include "pipeline/dispatch.h"
@@ -21,6 +22,7 @@ struct MeasureContext {
   const Inputs& inputs;
   Backend& backend;
   ModelWeights& weights;
+  CheckpointWatch& watch;
   std::filesystem::path shards;  // directory
   std::string measurement;       // identity hash
   std::string made_by;           // "rank 1 on node07"
@@ -40,7 +42,8 @@ struct MeasureReport {
 };
 
 // Fills this rank's cells. Where prefixes are kept, units of the first data set are not handed out: each rank takes
-// those of the examples that it owns. Throws what the sweep or the disk throws, with the example named.
+// those of the examples that it owns. Throws what the sweep or the disk throws, with the example named; and
+// Error(kBadData) where the weights are others than when the run began: what was computed since is not kept.
 MeasureReport measure_units(const MeasureContext& context, std::span<const WorkUnit> units, Dispatcher& dispatcher,
                             const StopSignals& signals, std::vector<Cells>& cells);
 

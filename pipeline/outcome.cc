@@ -1,6 +1,7 @@
 #include "pipeline/outcome.h"
 
 #include "kernels/error.h"
+#include "model/json.h"
 #include "pipeline/digest.h"
 #include "pipeline/finished_results.h"
 #include "results/store.h"
@@ -21,7 +22,7 @@ std::string results_key(const FinishedRun& run) {
   for (const DataSet& data : run.summary.inputs.data_sets) {
     key["data_sets"].push_back({data.name, data.corpus.sha256, data.n_examples});
   }
-  return sha256_of(key.dump());
+  return sha256_of(json_text(key, -1));
 }
 
 bool has_settings(const StatisticsOptions& used, const StatisticsOptions& wanted) {

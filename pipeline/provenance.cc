@@ -5,7 +5,9 @@
 #include <ctime>
 #include <set>
 
+#include "model/json.h"
 #include "pipeline/check.h"
+#include "results/utf8.h"
 
 namespace winnow {
 namespace {
@@ -48,11 +50,15 @@ void describe_program(const RunSummary& run, Provenance& provenance) {
 void describe_measurement(const RunSummary& run, Provenance& provenance) {
   const Settings& settings = run.inputs.settings;
   const RunIdentity& identity = run.identity;
-  provenance.set("model", run.options.model.string(), "checkpoint directory");
+  const auto set_path = [&](const std::string& name, const std::string& path, const std::string& what) {
+    provenance.set(name, path, what);
+    if (!is_utf8(path)) provenance.set(name + "_encoded", encoded_path(path), "bytes of " + name + ", percent-encoded");
+  };
+  set_path("model", run.options.model.string(), "checkpoint directory");
   provenance.set("model_type", run.inputs.config.model_type, "family, as config.json names it");
   provenance.set("model_layers", run.inputs.config.n_layers, "layers of the model");
   provenance.set("checkpoint_sha256", identity.checkpoint_sha256, "SHA-256 over config.json and the weights");
-  provenance.set("data", run.options.data.string(), "calibration file");
+  set_path("data", run.options.data.string(), "calibration file");
   provenance.set("data_sha256", identity.data_sha256, "SHA-256 of the calibration file");
   for (const auto& [name, sha256] : control_hashes(run.inputs.data_sets)) {
     provenance.set("control_sha256." + name, sha256, "SHA-256 of the file of control " + name);
@@ -94,7 +100,7 @@ void describe_ranks(const RunSummary& run, const nlohmann::json& record, Provena
     for (const nlohmann::json& rank : runs->back().value("rank", nlohmann::json::array())) {
       ranks.push_back(RankFacts::from_json(rank));
     }
-    if (runs->back().contains("profile")) profile = runs->back()["profile"].dump();
+    if (runs->back().contains("profile")) profile = json_text(runs->back()["profile"], -1);
     for (const nlohmann::json& past : *runs) {
       wall_seconds += past.value("wall_seconds", 0.0);
       cells += past.value("cells_done", int64_t{0});

@@ -1,6 +1,5 @@
 #include "pipeline/run.h"
 
-#include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
@@ -11,12 +10,17 @@
 #include <set>
 #include <sstream>
 
+#include "kernels/error.h"
 #include "kernels/profiled_backend.h"
+#include "model/json.h"
 #include "pipeline/dispatch.h"
 #include "pipeline/dry_run.h"
 #include "pipeline/host.h"
+#include "pipeline/limits.h"
+#include "pipeline/log.h"
 #include "pipeline/profile_report.h"
 #include "pipeline/progress.h"
+#include "results/utf8.h"
 
 namespace winnow {
 namespace {
@@ -25,14 +29,6 @@ namespace {
 constexpr double kMemoryShare = 0.8;
 // Of the host's memory, which a GPU's cached keys and values may lock.
 constexpr double kHostShare = 0.5;
-
-// Log lines go to stderr and come from rank 0 alone.
-void start_log(bool is_speaker) {
-  auto logger = std::make_shared<spdlog::logger>("winnow", std::make_shared<spdlog::sinks::stderr_sink_mt>());
-  logger->set_pattern("winnow %H:%M:%S %v");
-  logger->set_level(is_speaker ? spdlog::level::info : spdlog::level::off);
-  spdlog::set_default_logger(std::move(logger));
-}
 
 }  // namespace
 
@@ -46,6 +42,7 @@ void MeasuringRun::set_up(const std::function<Inputs()>& load) {
     inputs_ = load();
     n_threads_ = choose_threads(options_, session_.resources());
   });
+  session_.agree_on_root([&] { check_run_outputs(options_.out, inputs_.other_outputs, inputs_.read_paths(options_)); });
   gpu_ = choose_gpu(options_, session_);
   // All that may fail on one rank alone comes before the first step in which ranks wait for each other's weights.
   session_.agree([&] {
@@ -140,6 +137,7 @@ void MeasuringRun::open(const std::function<void(const RunIdentity&)>& check) {
     }
   });
   session_.broadcast(measurement_);
+  watch_ = watch_checkpoint(inputs_, session_, identity_.checkpoint_sha256);
   share_variants();
   // Every rank must see what rank 0 has made: a directory that is local to a host would lose its shards.
   session_.agree([&] {
@@ -275,8 +273,9 @@ double MeasuringRun::predict_prefixes() const {
 int64_t MeasuringRun::default_memory_limit() const {
   const std::optional<int64_t> device = backend_->free_bytes();
   const int64_t sharers = std::max(gpu_.n_sharers, 1);
-  const int64_t available =
-      device ? *device / sharers + backend_->allocated_bytes() : session_.resources().available_bytes;
+  // Backend and threads have mapped memory of their own since the session began.
+  const int64_t of_host = std::min(session_.resources().available_bytes, unused_address_space_bytes());
+  const int64_t available = device ? *device / sharers + backend_->allocated_bytes() : of_host;
   return static_cast<int64_t>(kMemoryShare * static_cast<double>(available));
 }
 
@@ -335,6 +334,7 @@ bool MeasuringRun::measure() {
   const MeasureContext context{.inputs = inputs_,
                                .backend = options_.profile ? profiled : *backend_,
                                .weights = *weights_,
+                               .watch = *watch_,
                                .shards = shard_directory(options_.out),
                                .measurement = measurement_,
                                .made_by = "rank " + std::to_string(session_.rank()) + " on " + session_.host(),
@@ -407,7 +407,7 @@ ExitCode MeasuringRun::interrupted() const {
                  "winnow: stopped%s: %lld of %zu units of this run are done and kept in %s; the same command goes on "
                  "from there\n",
                  signal.empty() ? "" : (" by " + signal).c_str(), static_cast<long long>(units_done_), units_.size(),
-                 options_.out.c_str());
+                 one_line(options_.out.string()).c_str());
   }
   return ExitCode::kInterrupted;
 }
@@ -431,7 +431,7 @@ RankFacts MeasuringRun::facts() const {
 
 void MeasuringRun::gather_facts() {
   all_facts_.clear();
-  for (const std::string& text : session_.gather(facts().to_json().dump())) {
+  for (const std::string& text : session_.gather(json_text(facts().to_json(), -1))) {
     all_facts_.push_back(RankFacts::from_json(nlohmann::json::parse(text)));
   }
 }
@@ -470,8 +470,11 @@ void MeasuringRun::note_run() {
                                    : "measured with kernels for different processors, whose last bits differ");
     spdlog::warn("warning: {}", inputs_.warnings.back());
   }
-  informative["model"] = options_.model.string();
-  informative["data"] = options_.data.string();
+  for (const auto& [name, path] :
+       {std::pair("model", options_.model.string()), std::pair("data", options_.data.string())}) {
+    informative[name] = to_utf8(path);
+    if (!is_utf8(path)) informative[std::string(name) + "_encoded"] = encoded_path(path);
+  }
   informative["window"] = options_.window;
   informative["target"] = options_.target;
   informative["warnings"] = inputs_.warnings;

@@ -68,6 +68,8 @@ class MeasuringRun {
     return *weights_;
   }
   const StopSignals& signals() const { return signals_; }
+  // After open().
+  CheckpointWatch& watch() { return *watch_; }
   const std::string& measurement() const { return measurement_; }
   int64_t memory_limit() const { return options_.max_memory_bytes.value_or(default_memory_limit()); }
   // Of rank 0, after sum(): by data set.
@@ -104,8 +106,9 @@ class MeasuringRun {
   std::unique_ptr<Exchange> exchange_;  // null until there is work
   LoadReport loaded_;
   int n_threads_ = 1;
-  RunIdentity identity_;                     // rank 0
-  std::string measurement_;                  // its hash
+  RunIdentity identity_;     // rank 0
+  std::string measurement_;  // its hash
+  std::unique_ptr<CheckpointWatch> watch_;
   std::unique_ptr<RunDirectory> directory_;  // rank 0; null in a dry run
   std::vector<Cells> cells_;                 // by data set
   std::vector<WorkUnit> units_;

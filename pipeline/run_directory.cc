@@ -3,6 +3,8 @@
 #include <algorithm>
 
 #include "kernels/error.h"
+#include "results/atomic_file.h"
+#include "results/own_files.h"
 
 namespace winnow {
 namespace {
@@ -61,6 +63,53 @@ void take_cells(const Shard& shard, int64_t n_examples, Cells& cells) {
 }
 
 }  // namespace
+
+std::vector<Output> run_outputs(const std::filesystem::path& run_directory) {
+  const std::filesystem::path record = run_directory / "run.json";
+  std::vector<Output> outputs = {{.flag = "--out", .path = run_directory, .kind = Output::Kind::kFolder}};
+  std::error_code error;
+  if (!std::filesystem::is_directory(run_directory, error)) return outputs;
+  Output results = results_output("", run_directory / "results.h5");
+  // One that cannot be read any more is ours where the record says that we wrote one.
+  results.is_own = [record, is_result = results.is_own](const std::filesystem::path& old) {
+    return is_result(old) || is_json_with(record, {"format", "identity", "informative"});
+  };
+  outputs.push_back(std::move(results));
+  outputs.push_back({.flag = "", .path = record, .what = "a run record", .is_own = [](const auto& old) {
+                       return is_own_json(old, "winnow-run");
+                     }});
+  outputs.push_back(
+      {.flag = "", .path = run_directory / "progress.json", .what = "a run's progress", .is_own = [](const auto& old) {
+         return is_json_with(old, {"units_done", "cells_total"});
+       }});
+  outputs.push_back({.flag = "", .path = run_directory / "lock"});  // RunLock looks into it
+  for (const std::filesystem::path& folder : {shard_directory(run_directory), run_directory / "texts"}) {
+    outputs.push_back({.flag = "", .path = folder, .kind = Output::Kind::kOwnFolder});
+  }
+  return outputs;
+}
+
+void check_run_outputs(const std::filesystem::path& run_directory, const std::vector<Output>& others,
+                       const ReadPaths& read) {
+  std::vector<Output> outputs = run_outputs(run_directory);
+  outputs.insert(outputs.end(), others.begin(), others.end());
+  check_outputs(outputs, read);
+  const auto refuse_inside = [&](const std::filesystem::path& path, const char* what) {
+    std::error_code error;
+    const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : ".";
+    for (const std::filesystem::path& own : {shard_directory(run_directory), run_directory / "texts"}) {
+      if (!std::filesystem::equivalent(folder, own, error) || error) continue;
+      fail(ExitCode::kUsage, path.string() + ": " + what + " is in a folder that the run directory keeps for itself, " +
+                                 own.string() + "; name it elsewhere");
+    }
+    const bool is_beside = std::filesystem::equivalent(folder, run_directory, error) && !error;
+    if (is_beside && is_temporary_name(path.filename().string())) {
+      fail(ExitCode::kUsage, path.string() + ": " + what + " has the name of a temporary file; rename it");
+    }
+  };
+  for (const std::filesystem::path& file : read.files) refuse_inside(file, "a file that is read");
+  for (const Output& output : others) refuse_inside(output.path, "an output");
+}
 
 std::filesystem::path shard_directory(const std::filesystem::path& run_directory) { return run_directory / "shards"; }
 

@@ -1,10 +1,9 @@
 #include "pipeline/run_identity.h"
 
-#include <fstream>
-#include <iterator>
 #include <set>
 
 #include "kernels/error.h"
+#include "model/json.h"
 #include "pipeline/digest.h"
 #include "results/atomic_file.h"
 
@@ -13,6 +12,7 @@ namespace {
 
 constexpr const char* kRunFormat = "winnow-run";
 constexpr int kRunVersion = 1;
+constexpr std::size_t kMaxBytes = std::size_t{1} << 30;
 constexpr const char* kCalibrate = "calibrate";
 
 std::filesystem::path record_path(const std::filesystem::path& run_directory) { return run_directory / "run.json"; }
@@ -20,7 +20,7 @@ std::filesystem::path record_path(const std::filesystem::path& run_directory) { 
 // A value as a user wrote it: text without quotes, "none" for null.
 std::string as_written(const nlohmann::json& value) {
   if (value.is_null()) return "none";
-  return value.is_string() ? value.get<std::string>() : value.dump();
+  return value.is_string() ? value.get<std::string>() : json_text(value, -1);
 }
 
 [[noreturn]] void refuse_mismatch(const std::filesystem::path& path, const std::string& field,
@@ -50,7 +50,7 @@ nlohmann::json RunIdentity::to_json() const {
   return json;
 }
 
-std::string RunIdentity::hash() const { return sha256_of(to_json().dump()); }
+std::string RunIdentity::hash() const { return sha256_of(json_text(to_json(), -1)); }
 
 RunRecord::RunRecord()
     : json_({{"format", kRunFormat}, {"format_version", kRunVersion}, {"informative", nlohmann::json::object()}}) {}
@@ -59,9 +59,7 @@ RunRecord RunRecord::read(const std::filesystem::path& run_directory) {
   RunRecord record;
   record.path_ = record_path(run_directory);
   if (!std::filesystem::exists(record.path_)) return record;
-  std::ifstream in(record.path_, std::ios::binary);
-  if (!in) fail(ExitCode::kNoInput, record.path_.string() + ": cannot be read");
-  const std::string text{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+  const std::string text = read_text(record.path_, kMaxBytes);
   nlohmann::json json = nlohmann::json::parse(text, nullptr, false);
   const bool is_record = json.is_object() && json.value("format", nlohmann::json()) == kRunFormat &&
                          json.value("format_version", nlohmann::json()) == kRunVersion &&
@@ -107,7 +105,7 @@ void RunRecord::adopt(const RunIdentity& identity, const std::map<std::string, s
   }
 }
 
-std::string RunRecord::text() const { return json_.dump(2) + "\n"; }
+std::string RunRecord::text() const { return json_text(json_, 2) + "\n"; }
 
 void RunRecord::write(const std::filesystem::path& run_directory) const {
   write_file_atomically(record_path(run_directory), text());

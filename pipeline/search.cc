@@ -8,6 +8,8 @@
 #include <cstdio>
 #include <set>
 
+#include "kernels/error.h"
+#include "model/json.h"
 #include "pipeline/clock.h"
 #include "pipeline/progress.h"
 #include "pipeline/run.h"
@@ -71,7 +73,7 @@ Inputs load_search(const SearchOptions& options) {
   if (!options.exact) inputs.settings.tail_rows = options.tail_rows.value_or(kSearchTailRows);
   inputs.settings.base = Pattern(static_cast<std::size_t>(inputs.config.n_layers), false);
   inputs.settings.base_name = pattern_name(inputs.settings.base);
-  inputs.checkpoint = std::make_unique<Checkpoint>(options.model);
+  inputs.open_checkpoint(options.model);
   inputs.data_sets.push_back(read_data_set("calibration", options.data, inputs.config.vocab, options.limit));
   check_data_sets(options, inputs);
   if (options.exact) return inputs;
@@ -108,7 +110,7 @@ class SearchRun {
       }
       if (has_measured_) run_.show_memory();
       const FinishedSearch finished = finish_search(run_, options_);
-      std::fputs(present(finished.results, finished.provenance).c_str(), stdout);
+      std::fputs(printable(present(finished.results, finished.provenance)).c_str(), stdout);
     });
     return ExitCode::kDone;
   }
@@ -256,7 +258,7 @@ void SearchRun::announce() {
         json["predicted_seconds_verification"] = cost.predicted_verification;
         text += "  verification  about " + format_duration(cost.predicted_verification) + " more\n";
       }
-      std::fputs(options_.json ? (json.dump(2) + "\n").c_str() : text.c_str(), stdout);
+      std::fputs(options_.json ? (json_text(json, 2) + "\n").c_str() : text.c_str(), stdout);
       return;
     }
     nlohmann::json& entry = search_entry(run_, options_);

@@ -1,17 +1,17 @@
 #include "pipeline/session.h"
 
 #include <algorithm>
-#include <array>
 #include <chrono>
 #include <climits>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <exception>
 #include <new>
 #include <thread>
 
 #include "pipeline/host.h"
+#include "pipeline/launch.h"
+#include "pipeline/limits.h"
 
 namespace winnow {
 namespace {
@@ -37,15 +37,8 @@ void wait_idle(MPI_Request* request) {
 }
 
 void print_error(const std::string& prefix, const std::string& message) {
-  std::fprintf(stderr, "winnow: %s%s\n", prefix.c_str(), message.c_str());
+  std::fprintf(stderr, "winnow: %s%s\n", prefix.c_str(), one_line(message).c_str());
   std::fflush(stderr);
-}
-
-std::string processor_host() {
-  std::array<char, MPI_MAX_PROCESSOR_NAME> name{};
-  int length = 0;
-  WINNOW_MPI(MPI_Get_processor_name(name.data(), &length));
-  return {name.data(), static_cast<std::size_t>(length)};
 }
 
 template <typename T>
@@ -83,16 +76,21 @@ CaughtError describe_current_exception() {
   }
 }
 
-MpiSession::MpiSession() : under_mpirun_(std::getenv("OMPI_COMM_WORLD_SIZE") != nullptr) {
+MpiSession::MpiSession() : under_mpirun_(is_under_mpirun()), host_(host_name()) {
+  if (!may_have_peers()) {
+    find_resources();
+    return;
+  }
+  setenv("HOME", home_of_user().c_str(), 0);  // PMIx dies where it finds neither
   int provided = MPI_THREAD_SINGLE;
   if (MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided) != MPI_SUCCESS) {
-    fail(ExitCode::kInternal, "MPI cannot start; check the MPI installation with: mpirun -n 1 hostname");
+    fail(ExitCode::kInternal, "MPI cannot start; check the MPI installation with: mpirun -n 2 hostname");
   }
+  has_mpi_ = true;
   try {
     WINNOW_MPI(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN));
     WINNOW_MPI(MPI_Comm_rank(MPI_COMM_WORLD, &rank_));
     WINNOW_MPI(MPI_Comm_size(MPI_COMM_WORLD, &size_));
-    host_ = processor_host();
     if (provided < MPI_THREAD_MULTIPLE) {
       fail(ExitCode::kInternal, "this MPI gives thread level " + std::to_string(provided) +
                                     ", but MPI_THREAD_MULTIPLE is needed; use an Open MPI built with it (the default)");
@@ -109,6 +107,7 @@ MpiSession::MpiSession() : under_mpirun_(std::getenv("OMPI_COMM_WORLD_SIZE") != 
 
 MpiSession::~MpiSession() {
   peers_.reset();  // from here on a peer may end
+  if (!has_mpi_) return;
   if (host_comm_ != MPI_COMM_NULL) MPI_Comm_free(&host_comm_);
   int finalized = 0;
   if (MPI_Finalized(&finalized) == MPI_SUCCESS && finalized == 0) MPI_Finalize();
@@ -144,20 +143,18 @@ void MpiSession::find_resources() {
   // Masks as bytes, one per possible core, from every rank of the host.
   constexpr int kMaxCores = 4096;
   const std::vector<int> cores = affinity_cores();
-  std::vector<unsigned char> mine(kMaxCores, 0);
+  std::string mine(kMaxCores, '\0');
   for (const int core : cores) {
     if (core < kMaxCores) mine[static_cast<std::size_t>(core)] = 1;
   }
-  std::vector<unsigned char> all(static_cast<std::size_t>(local_size_) * kMaxCores, 0);
-  WINNOW_MPI(
-      MPI_Allgather(mine.data(), kMaxCores, MPI_UNSIGNED_CHAR, all.data(), kMaxCores, MPI_UNSIGNED_CHAR, host_comm_));
+  const std::vector<std::string> all = gather_on_host(mine);
 
   std::vector<std::vector<int>> masks(static_cast<std::size_t>(local_size_));
   int host_cores = 0;
   for (int core = 0; core < kMaxCores; ++core) {
     bool used = false;
     for (int r = 0; r < local_size_; ++r) {
-      if (all[static_cast<std::size_t>(r) * kMaxCores + static_cast<std::size_t>(core)] == 0) continue;
+      if (all[static_cast<std::size_t>(r)][static_cast<std::size_t>(core)] == 0) continue;
       masks[static_cast<std::size_t>(r)].push_back(core);
       used = true;
     }
@@ -165,8 +162,8 @@ void MpiSession::find_resources() {
   }
   resources_.n_cores = static_cast<int>(cores.size());
   resources_.host_cores = host_cores;
-  resources_.n_threads = share_of_cores(masks, local_rank_, container_cores());
-  resources_.available_bytes = available_memory_bytes() / local_size_;
+  resources_.n_threads = share_of_cores(masks, local_rank_, group_cores());
+  resources_.available_bytes = std::min(available_memory_bytes() / local_size_, unused_address_space_bytes());
 }
 
 std::string MpiSession::prefix() const {
@@ -209,6 +206,7 @@ ExitCode MpiSession::end_job() const {
 }
 
 void MpiSession::broadcast(std::vector<int64_t>& values) {
+  if (size_ == 1) return;
   int64_t count = static_cast<int64_t>(values.size());
   MPI_Request request = MPI_REQUEST_NULL;
   WINNOW_MPI(MPI_Ibcast(&count, 1, MPI_INT64_T, 0, MPI_COMM_WORLD, &request));
@@ -219,6 +217,7 @@ void MpiSession::broadcast(std::vector<int64_t>& values) {
 }
 
 void MpiSession::broadcast(std::string& text) {
+  if (size_ == 1) return;
   std::vector<int64_t> values(text.begin(), text.end());
   broadcast(values);
   text.clear();
@@ -226,6 +225,7 @@ void MpiSession::broadcast(std::string& text) {
 }
 
 std::vector<std::string> MpiSession::gather(const std::string& text) {
+  if (size_ == 1) return {text};
   const int mine = static_cast<int>(text.size());
   std::vector<int> sizes(static_cast<std::size_t>(size_), 0);
   WINNOW_MPI(MPI_Gather(&mine, 1, MPI_INT, sizes.data(), 1, MPI_INT, 0, MPI_COMM_WORLD));
@@ -243,6 +243,7 @@ std::vector<std::string> MpiSession::gather(const std::string& text) {
 }
 
 std::vector<double> MpiSession::gather(double value) {
+  if (size_ == 1) return {value};
   std::vector<double> values(static_cast<std::size_t>(size_), 0.0);
   MPI_Request request = MPI_REQUEST_NULL;
   WINNOW_MPI(MPI_Iallgather(&value, 1, MPI_DOUBLE, values.data(), 1, MPI_DOUBLE, MPI_COMM_WORLD, &request));
@@ -251,6 +252,7 @@ std::vector<double> MpiSession::gather(double value) {
 }
 
 std::vector<std::string> MpiSession::gather_on_host(const std::string& text) {
+  if (local_size_ == 1) return {text};
   const int mine = static_cast<int>(text.size());
   std::vector<int> sizes(static_cast<std::size_t>(local_size_), 0);
   WINNOW_MPI(MPI_Allgather(&mine, 1, MPI_INT, sizes.data(), 1, MPI_INT, host_comm_));
@@ -267,22 +269,30 @@ std::vector<std::string> MpiSession::gather_on_host(const std::string& text) {
 }
 
 void MpiSession::broadcast(RankGroup group, std::span<std::byte> bytes) {
+  if (size(group) == 1) return;
   const MPI_Comm comm = group == RankGroup::kJob ? MPI_COMM_WORLD : host_comm_;
   WINNOW_MPI(MPI_Bcast(bytes.data(), static_cast<int>(bytes.size()), MPI_BYTE, 0, comm));
 }
 
 int64_t MpiSession::minimum(int64_t value) {
+  if (size_ == 1) return value;
   WINNOW_MPI(MPI_Allreduce(MPI_IN_PLACE, &value, 1, MPI_INT64_T, MPI_MIN, MPI_COMM_WORLD));
   return value;
 }
 
 int64_t MpiSession::maximum(int64_t value) {
+  if (size_ == 1) return value;
   WINNOW_MPI(MPI_Allreduce(MPI_IN_PLACE, &value, 1, MPI_INT64_T, MPI_MAX, MPI_COMM_WORLD));
   return value;
 }
 
-void MpiSession::reduce_to_root(std::span<double> values) { reduce_sum(values, MPI_DOUBLE, is_root()); }
-void MpiSession::reduce_to_root(std::span<float> values) { reduce_sum(values, MPI_FLOAT, is_root()); }
+void MpiSession::reduce_to_root(std::span<double> values) {
+  if (size_ > 1) reduce_sum(values, MPI_DOUBLE, is_root());
+}
+
+void MpiSession::reduce_to_root(std::span<float> values) {
+  if (size_ > 1) reduce_sum(values, MPI_FLOAT, is_root());
+}
 
 ExitCode in_session(const std::function<ExitCode(MpiSession&)>& run) {
   MpiSession session;

@@ -20,7 +20,8 @@ struct RankResources {
   int n_threads = 1;            // share of the cores without oversubscription
   int n_cores = 1;              // in this rank's affinity mask, or its share of a container's processor quota
   int host_cores = 1;           // that the ranks of this host may use together
-  int64_t available_bytes = 0;  // memory of the host (or its container) that is free now / ranks on the host
+  int64_t available_bytes = 0;  // memory that this rank may still take: its share of what is free on the host and in
+                                // its control groups, and what the limits of the process leave
 };
 
 enum class RankGroup {
@@ -34,8 +35,13 @@ struct AgreedFailure {
   ExitCode code = ExitCode::kInternal;
 };
 
-// MPI_COMM_WORLD, with MPI_THREAD_MULTIPLE and MPI_ERRORS_RETURN. Works without mpirun (one rank). One per process;
-// the destructor finalizes, so it is the last thing of a run to go.
+// The ranks of a run: MPI_COMM_WORLD, with MPI_THREAD_MULTIPLE and MPI_ERRORS_RETURN. One per process; the destructor
+// finalizes, so it is the last thing of a run to go.
+//
+// A process that no launcher started, or as the only rank, does without MPI, and each collective hands back what it
+// was given. MPI alone would need more of the machine than the run: Open MPI starts a daemon for it, with the help of
+// ssh, a folder for temporary files, shared memory and a user with a name, and ends the process itself where one of
+// them is missing.
 //
 // A peer that dies without a word (kill -9, out of memory) must not leave the others waiting, for in MPI they would
 // wait for ever:
@@ -47,7 +53,8 @@ struct AgreedFailure {
 class MpiSession {
  public:
   // Throws Error(kInternal) when MPI cannot start or lacks threads, Error(kUsage) where a launcher started several
-  // processes that MPI does not see as one job.
+  // processes that MPI does not see as one job. Most failures of Open MPI's own start end the process, with its lines
+  // and exit code 1.
   MpiSession();
   MpiSession(const MpiSession&) = delete;
   MpiSession& operator=(const MpiSession&) = delete;
@@ -103,6 +110,7 @@ class MpiSession {
   int local_rank_ = 0;
   int local_size_ = 1;
   bool under_mpirun_ = false;
+  bool has_mpi_ = false;  // whether MPI was started
   std::string host_;
   RankResources resources_;
   MPI_Comm host_comm_ = MPI_COMM_NULL;  // the ranks of this host, by rank

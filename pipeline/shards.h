@@ -44,10 +44,9 @@ struct ShardFile {
 };
 ShardFile read_shard(const std::filesystem::path& file);
 
-// All *.h5 files of the directory in the order of their names.
+// The files of the directory that have a shard's name, in the order of their names. Whatever else is there, links too,
+// is somebody else's.
 std::vector<std::filesystem::path> list_shards(const std::filesystem::path& directory);
-// Removes what dead writers left (*.part). Only under the run directory's lock.
-void remove_leftovers(const std::filesystem::path& directory);
 // Renames a shard that cannot be used to FILE.bad (FILE.2.bad ... when that exists) and returns the new name.
 std::filesystem::path set_shard_aside(const std::filesystem::path& file);
 

@@ -24,19 +24,27 @@ void install(int number, void (*handler)(int), struct sigaction* former) {
 
 }  // namespace
 
-StopSignals::StopSignals(bool under_mpirun) : under_mpirun_(under_mpirun) {
+void remember_stop_signals() {
+  for (const int number : {SIGUSR1, SIGTERM, SIGINT}) install(number, remember_signal, nullptr);
+}
+
+int take_remembered_signal() {
+  const int number = received_signal;
   received_signal = 0;
+  return number;
+}
+
+StopSignals::StopSignals(bool under_mpirun) : under_mpirun_(under_mpirun) {
   install(SIGUSR1, remember_signal, &usr1_);
   install(SIGTERM, remember_signal, &term_);
   install(SIGINT, remember_signal, &int_);
-  install(SIGXFSZ, SIG_IGN, &xfsz_);
 }
 
 StopSignals::~StopSignals() {
   sigaction(SIGUSR1, &usr1_, nullptr);
   sigaction(SIGTERM, &term_, nullptr);
   sigaction(SIGINT, &int_, nullptr);
-  sigaction(SIGXFSZ, &xfsz_, nullptr);
+  received_signal = 0;
 }
 
 StopKind StopSignals::kind() const {

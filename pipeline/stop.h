@@ -15,8 +15,14 @@ enum class StopKind : int {
   kNow = 2,    // drop the unit at the next layer
 };
 
-// Installs handlers of SIGUSR1, SIGTERM and SIGINT that only set a flag, and ignores SIGXFSZ (a file size limit then is
-// a failed write, with its exit code). The former handlers come back on destruction. One at a time per process.
+// From here on SIGUSR1, SIGTERM and SIGINT are remembered, for the StopSignals or the SignalQueue that comes: the first
+// steps of a program that can be resumed must not die by them.
+void remember_stop_signals();
+// The signal that was remembered last, 0 where there was none; it counts as handled from then on.
+int take_remembered_signal();
+
+// Installs handlers of SIGUSR1, SIGTERM and SIGINT that only set a flag. The former handlers come back on destruction.
+// One at a time per process. A signal that was remembered before is one of this object's.
 //
 // USR1 asks with grace. TERM does so too, except under mpirun, which kills the job a few seconds after it. INT (Ctrl-C)
 // means now.
@@ -33,7 +39,7 @@ class StopSignals {
  private:
   bool under_mpirun_;
   struct sigaction usr1_ {
-  }, term_{}, int_{}, xfsz_{};
+  }, term_{}, int_{};
 };
 
 // When a unit must be dropped: a pure function of times, in seconds.

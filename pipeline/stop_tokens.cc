@@ -27,7 +27,7 @@ std::vector<int32_t> read_stop_tokens(const std::filesystem::path& model_dir, in
   for (const char* name : {"generation_config.json", "config.json"}) {
     const std::filesystem::path path = model_dir / name;
     if (!std::filesystem::exists(path)) continue;
-    const nlohmann::json config = parse_json(read_text(path, kMaxConfigBytes), path.string());
+    const nlohmann::json config = parse_json(read_text(path, kMaxConfigBytes), path.string(), JsonDialect::kPython);
     if (!config.is_object())
       fail(ExitCode::kBadData, path.string() + ": expected a JSON object, found " + shown(config));
     const auto field = config.find("eos_token_id");

@@ -7,6 +7,7 @@
 #include <sstream>
 
 #include "kernels/error.h"
+#include "model/json.h"
 #include "pipeline/digest.h"
 #include "results/atomic_file.h"
 
@@ -19,7 +20,7 @@ using Json = nlohmann::ordered_json;
 constexpr const char* kTextsFormat = "winnow-texts";
 constexpr int64_t kTextsVersion = 1;
 
-std::string dump(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
+std::string dump(const Json& json) { return json_text(json, -1); }
 
 Json line_of(const Text& text) {
   return {{"example", text.example},  {"example_id", text.example_id}, {"prompt_tokens", text.prompt_tokens},
@@ -86,7 +87,9 @@ std::vector<TextBatch> read_batches(const std::filesystem::path& directory, cons
   std::vector<std::filesystem::path> paths;
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator(directory, error)) {
-    if (entry.path().extension() == ".jsonl") paths.push_back(entry.path());
+    std::error_code gone;
+    const bool is_file = std::filesystem::is_regular_file(entry.symlink_status(gone));
+    if (is_file && entry.path().extension() == ".jsonl") paths.push_back(entry.path());
   }
   std::sort(paths.begin(), paths.end());
   std::vector<TextBatch> batches;

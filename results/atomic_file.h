@@ -1,4 +1,6 @@
 // A file that is there whole or not at all: written under a temporary name in the same directory, synced, renamed.
+//
+// Whether a path may be written is asked before the work, of results/output_path.h.
 #pragma once
 
 #include <cstddef>
@@ -6,23 +8,33 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <vector>
 
 namespace winnow {
 
-// Suffix of the temporary name. Whoever finds such a file may delete it: its writer died.
-inline constexpr const char* kPartSuffix = ".part";
+// ".winnow-", 16 hexadecimal digits, ".part": what nobody else calls a file. The length does not grow with the final
+// name, which may be the longest that the file system takes.
+std::string new_temporary_name();
+bool is_temporary_name(const std::string& name);
 
-// Writes `bytes` to `path` + kPartSuffix, syncs it, renames it to `path` (replacing what is there) and syncs the
-// directory, so that a crash at any moment leaves the old file or the new one. On failure the temporary file is
-// removed. Throws Error(kCannotCreate) where the directory does not let a file be created, Error(kIoError) for a full
-// disk and every other failed write.
-void write_file_atomically(const std::filesystem::path& path, std::span<const std::byte> bytes);
-void write_file_atomically(const std::filesystem::path& path, std::string_view text);
+// Whether a new file may be executed.
+enum class FileUse { kData, kProgram };
 
-// For a file that a command is about to replace: throws Error(kUsage) where `output`, as flag `flag` names it, is one
-// of `kept`, files that the command reads or keeps elsewhere, through whatever links and spellings.
-void refuse_to_replace(const std::string& flag, const std::filesystem::path& output,
-                       const std::vector<std::filesystem::path>& kept);
+// Writes `bytes` to a new file beside `path`, syncs it, renames it to `path` (replacing a regular file that is there)
+// and syncs the directory, so that a crash at any moment leaves the old file or the new one. The new file has the
+// permissions of the one that it replaces, and its owner where the system allows that; else those that the umask gives.
+// On failure nothing is left. No link is followed. Throws Error(kCannotCreate) where the directory does not let a file
+// be created or something else than a regular file has the name, Error(kIoError) for a full disk and every other failed
+// write.
+void write_file_atomically(const std::filesystem::path& path, std::span<const std::byte> bytes,
+                           FileUse use = FileUse::kData);
+void write_file_atomically(const std::filesystem::path& path, std::string_view text, FileUse use = FileUse::kData);
+
+// Throws Error as write_file_atomically would where no file can be created in that directory, which stays as it is.
+// `path` is what messages name.
+void require_room_for_files(const std::filesystem::path& directory, const std::filesystem::path& path);
+
+// Removes the temporary files of dead writers: regular files of this user with such a name that nobody holds open to
+// write. Whatever else is there stays.
+void remove_leftovers(const std::filesystem::path& directory);
 
 }  // namespace winnow

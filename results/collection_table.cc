@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "model/json.h"
 #include "results/collection.h"
 #include "results/json_values.h"
 #include "results/table.h"
@@ -230,7 +231,7 @@ std::string to_json(const Collection& collection, const RankAgreement& agreement
                                    {"spearman_rho", number_or_null(agreement.spearman_rho(a, b))},
                                    {"jaccard", number_or_null(agreement.jaccard(a, b))}});
   });
-  return object.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+  return json_text(object, 2) + "\n";
 }
 
 }  // namespace winnow

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <span>
 
+#include "model/json.h"
 #include "results/evaluation.h"
 #include "results/json_values.h"
 #include "results/resampling.h"
@@ -250,7 +251,7 @@ std::string to_json(const EvaluationResults& results) {
   for (const ProvenanceEntry& entry : results.provenance.entries()) {
     std::visit([&](const auto& value) { object["provenance"][entry.name] = value; }, entry.value);
   }
-  return object.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+  return json_text(object, 2) + "\n";
 }
 
 }  // namespace winnow

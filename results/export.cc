@@ -154,8 +154,8 @@ Json patched(const Json& config, const Json& patch) {
 
 void plan_hf(const Context& context, ExportPlan& plan) {
   const Json patch = config_patch(context, context.rule.hf);
-  plan.files.push_back({"config.json", patched(context.config, patch).dump(2) + "\n"});
-  plan.files.push_back({"config_patch.json", patch.dump(2) + "\n"});
+  plan.files.push_back({"config.json", python_json(patched(context.config, patch)) + "\n"});
+  plan.files.push_back({"config_patch.json", json_text(patch, 2) + "\n"});
   plan.links_checkpoint = true;
   plan.is_checked_in_transformers = true;
   plan.command = "transformers.AutoModelForCausalLM.from_pretrained(\".\")";
@@ -181,9 +181,10 @@ void plan_vllm(const Context& context, ExportPlan& plan) {
   }
   const Json overrides = config_patch(context, context.rule.vllm);
   const std::string serve =
-      "vllm serve " + shell_word(context.options.model_path) + " --hf-overrides " + shell_word(overrides.dump()) +
+      "vllm serve " + shell_word(context.options.model_path) + " --hf-overrides " +
+      shell_word(json_text(overrides, -1)) +
       (uses_transformers ? " --model-impl transformers" : (impl == "vllm" ? " --model-impl vllm" : ""));
-  plan.files.push_back({kOverridesFile, overrides.dump(2) + "\n"});
+  plan.files.push_back({kOverridesFile, json_text(overrides, 2) + "\n"});
   plan.files.push_back(
       {"serve.sh", "#!/bin/sh\n# Further flags of vLLM may follow.\nexec " + serve + " \"$@\"\n", true});
   plan.is_checked_in_transformers = uses_transformers;
@@ -211,10 +212,10 @@ void plan_trtllm(const Context& context, ExportPlan& plan) {
   Json windows = Json::array();
   for (const int64_t keys : plan.windows) windows.push_back(keys == 0 ? max_seq_len : std::min(keys, max_seq_len));
   plan.files.push_back(
-      {"llm_api_options.yaml",
-       "# Keys that each layer holds; " + std::to_string(max_seq_len) +
-           " is full attention. From the first layer to the last.\nmax_seq_len: " + std::to_string(max_seq_len) +
-           "\nkv_cache_config:\n  enable_block_reuse: false\n" + "  max_attention_window: " + windows.dump() + "\n"});
+      {"llm_api_options.yaml", "# Keys that each layer holds; " + std::to_string(max_seq_len) +
+                                   " is full attention. From the first layer to the last.\nmax_seq_len: " +
+                                   std::to_string(max_seq_len) + "\nkv_cache_config:\n  enable_block_reuse: false\n" +
+                                   "  max_attention_window: " + json_text(windows, -1) + "\n"});
   plan.files.push_back({"serve.sh",
                         "#!/bin/sh\n# Further flags of trtllm-serve may follow.\nexec trtllm-serve " +
                             shell_word(context.options.model_path) +
@@ -243,7 +244,7 @@ void plan_swaa(const Context& context, ExportPlan& plan) {
                           {"force_fa_decode", s.decode == "full"},
                           {"non_sliding_layers", s.layers}}},
                         {"model_list", Json::array({to_utf8(context.options.model_path)})}};
-  plan.files.push_back({"swaa_settings.json", Json::array({setting}).dump(2) + "\n"});
+  plan.files.push_back({"swaa_settings.json", json_text(Json::array({setting}), 2) + "\n"});
   plan.command =
       "SWAAConfig(**setting[\"swaa_config\"]) for each setting of swaa_settings.json, as its eval_swaa.py does";
   if (s.target != "swaa-vllm") {
@@ -298,7 +299,8 @@ void warn_of_semantics(const Context& context, ExportPlan& plan) {
   const bool goes_beyond =
       std::any_of(s.layers.begin(), s.layers.end(), [&](int64_t layer) { return has_own_window(context, layer); });
   if (goes_beyond && context.model_type.rfind("gemma", 0) != 0 && context.model_type != "llama") {
-    plan.warnings.push_back("the checkpoint has a window of its own, " + context.config["sliding_window"].dump() +
+    plan.warnings.push_back("the checkpoint has a window of its own, " +
+                            json_text(context.config["sliding_window"], -1) +
                             " keys; layers that keep full attention go beyond it");
   }
 }
@@ -335,8 +337,7 @@ void check_family(const Context& context) {
 
 void check_config(const Context& context) {
   const auto field = [&](const char* key) {
-    return context.config.contains(key) ? context.config[key].dump(-1, ' ', false, Json::error_handler_t::replace)
-                                        : std::string("none");
+    return context.config.contains(key) ? json_text(context.config[key], -1) : std::string("none");
   };
   if (context.config.contains("num_hidden_layers") &&
       context.config["num_hidden_layers"] != context.selection.n_layers) {
@@ -355,8 +356,7 @@ void check_config(const Context& context) {
 ExportPlan plan_export(const Selection& selection, const std::string& config, const std::string& origin,
                        const ExportOptions& options) {
   check_options(options);
-  parse_json(config, origin);  // refuses what is no JSON, too deep, or has a key twice
-  const Json json = Json::parse(config);
+  const Json json = parse_ordered_json(config, origin, JsonDialect::kPython);
   if (!json.is_object()) fail(ExitCode::kBadData, origin + ": expected a JSON object");
   Context context{
       selection, options, json, origin, "", {"", Way::kUnknown, Way::kUnknown, false}, selection.window_keys};
@@ -397,7 +397,7 @@ std::string export_record(const ExportPlan& plan, const Selection& selection) {
   for (const ExportFile& file : plan.files) record["files"].push_back(file.name);
   record["command"] = plan.command;
   record["warnings"] = plan.warnings;
-  return record.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+  return json_text(record, 2) + "\n";
 }
 
 }  // namespace winnow

@@ -1,6 +1,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "model/json.h"
 #include "results/table.h"
 
 #include "results/json_values.h"
@@ -125,7 +126,7 @@ std::string to_json(const Results& results) {
   for (const ProvenanceEntry& entry : results.provenance.entries()) {
     std::visit([&](const auto& value) { object["provenance"][entry.name] = value; }, entry.value);
   }
-  return object.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+  return json_text(object, 2) + "\n";
 }
 
 }  // namespace winnow

@@ -7,6 +7,7 @@
 
 #include "kernels/error.h"
 #include "results/resampling.h"
+#include "results/utf8.h"
 #include "results/words.h"
 
 namespace winnow {
@@ -340,6 +341,8 @@ Selection make_selection(const Choice& choice, const SelectInput& input, const s
   s.decode = provenance_value<std::string>(results, "decode", origin);
   s.tail_rows = provenance_value<int64_t>(results, "tail_rows", origin);
   s.model = provenance_value<std::string>(results, "model", origin);
+  const std::string encoded = results.provenance.text("model_encoded");
+  if (!encoded.empty()) s.model = decoded_path(encoded);
   s.model_type = provenance_value<std::string>(results, "model_type", origin);
   s.checkpoint_sha256 = provenance_value<std::string>(results, "checkpoint_sha256", origin);
   s.provenance.set("results", origin, "");

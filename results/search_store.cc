@@ -1,4 +1,5 @@
 // /selection/METHOD of results.h5. The schema is in README.md in this folder.
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -18,6 +19,12 @@ const MeasuredPattern& pattern_at(const SearchResults& r, int64_t index) {
   return r.patterns[static_cast<std::size_t>(index)];
 }
 bool has_kl(const SearchResults& r) { return !r.patterns.front().screened.kl.empty(); }
+
+// Only the verification leaves anything out.
+void explain_nan(hdf5::Group& group, const std::string& name, const std::vector<double>& values) {
+  if (std::none_of(values.begin(), values.end(), [](double value) { return std::isnan(value); })) return;
+  group.set_attribute<std::string>(name, "status", "not among the patterns and examples that were verified");
+}
 
 // The best pattern of each K.
 void write_best(hdf5::Group& group, const SearchResults& r) {
@@ -45,6 +52,7 @@ void write_best(hdf5::Group& group, const SearchResults& r) {
       values.push_back(figures.empty() ? kNan : get(figures.means()));
     }
     write_variable(group, by_keep(name), values, {units, what});
+    explain_nan(group, name, values);
   };
   const Get nll = [](const PatternMeans& m) { return m.nll_nats; };
   const Get exact_match = [](const PatternMeans& m) { return m.exact_match; };
@@ -63,7 +71,7 @@ void write_best(hdf5::Group& group, const SearchResults& r) {
   write_means("mean_exact_match_verified", kOne, "mean_exact_match with every row under the window", exact_match, true);
 }
 
-// A table (pattern, example) of one figure; NaN where a pattern has none for the example.
+// A table (pattern, example) of one figure; NaN, with a status, where a pattern has none for the example.
 template <typename Get>
 void write_cells(hdf5::Group& group, const SearchResults& r, const std::string& name, const Description& description,
                  const Get& get) {
@@ -77,6 +85,7 @@ void write_cells(hdf5::Group& group, const SearchResults& r, const std::string& 
   const auto n_patterns = static_cast<int64_t>(r.patterns.size());
   write_variable(group, {name, {"pattern", "example"}, {n_patterns, static_cast<int64_t>(r.example_id.size())}}, values,
                  description);
+  explain_nan(group, name, values);
 }
 
 void write_patterns(hdf5::Group& group, const SearchResults& r) {

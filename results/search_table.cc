@@ -1,6 +1,7 @@
 // A search as text, for the terminal and for machines.
 #include <nlohmann/json.hpp>
 
+#include "model/json.h"
 #include "results/search_results.h"
 #include "results/table_text.h"
 
@@ -26,7 +27,8 @@ std::string figure_text(const Figure& figure) {
 }
 
 std::string estimate_text(const Estimate& e) {
-  if (!e.value.defined() || !e.ci_low.defined()) return figure_text(e.value);
+  if (!e.value.defined()) return figure_text(e.value);
+  if (!e.ci_low.defined()) return figure_text(e.value) + " (interval n/a: " + e.ci_low.status + ")";
   return figure_text(e.value) + " " + bracketed(figure_text(e.ci_low), figure_text(e.ci_high));
 }
 
@@ -79,6 +81,7 @@ std::string pairs_table(const SearchResults& r) {
               "\n";
     }
   }
+  if (!found.spread_status.empty()) text += "Intervals: n/a (" + found.spread_status + ")\n";
   return text + "interaction: delta NLL of both windowed less the sum of each alone; above 0 they hurt more together\n";
 }
 
@@ -98,7 +101,7 @@ nlohmann::json estimate_json(const Estimate& e) {
   nlohmann::json json = {{"value", number_json(e.value.value)},
                          {"ci_low", number_json(e.ci_low.value)},
                          {"ci_high", number_json(e.ci_high.value)}};
-  if (!e.value.defined()) json["status"] = e.value.status;
+  if (!e.value.defined() || !e.ci_low.defined()) json["status"] = (e.value.defined() ? e.ci_low : e.value).status;
   return json;
 }
 
@@ -160,7 +163,8 @@ std::string to_json(const SearchResults& r, const Provenance& provenance) {
                          {"warnings", provenance.text("warnings")}};
   if (r.plan.method == SearchMethod::kPairs) {
     json["pairs"] = pairs_json(r.interactions);
-    return json.dump(2) + "\n";
+    if (!r.interactions.spread_status.empty()) json["interval_status"] = r.interactions.spread_status;
+    return json_text(json, 2) + "\n";
   }
   for (const int64_t index : r.best) {
     const MeasuredPattern& best = r.patterns[static_cast<std::size_t>(index)];
@@ -176,8 +180,9 @@ std::string to_json(const SearchResults& r, const Provenance& provenance) {
                          {"rho_nll", estimate_json(r.agreement.rho_nll)},
                          {"rho_exact_match", estimate_json(r.agreement.rho_exact_match)},
                          {"wins_kept", number_json(r.agreement.wins_kept.value)}};
+    if (!r.agreement.wins_kept.defined()) json["agreement"]["wins_kept_status"] = r.agreement.wins_kept.status;
   }
-  return json.dump(2) + "\n";
+  return json_text(json, 2) + "\n";
 }
 
 }  // namespace winnow

@@ -77,7 +77,7 @@ bool is_sha256(const std::string& text) {
 Provenance parse_provenance(const Fields& fields, const std::string& text) {
   const char* expected = "an object of strings and numbers";
   if (!fields.value("provenance", expected).is_object()) fields.refuse("provenance", expected);
-  const nlohmann::ordered_json object = nlohmann::ordered_json::parse(text)["provenance"];
+  const nlohmann::ordered_json object = parse_ordered_json(text, "selection").at("provenance");
   Provenance provenance;
   for (const auto& [name, value] : object.items()) {
     if (value.is_string()) {
@@ -122,15 +122,14 @@ std::string to_json(const Selection& selection) {
   object["tail_rows"] = selection.tail_rows;
   object["target"] = selection.target;
   object["model"] = to_utf8(selection.model);
+  if (!is_utf8(selection.model)) object["model_encoded"] = encoded_path(selection.model);
   object["model_type"] = selection.model_type;
   object["checkpoint_sha256"] = selection.checkpoint_sha256;
   object["provenance"] = nlohmann::ordered_json::object();
   for (const ProvenanceEntry& entry : selection.provenance.entries()) {
     std::visit([&](const auto& value) { object["provenance"][entry.name] = value; }, entry.value);
   }
-  const auto dump = [](const nlohmann::ordered_json& value) {
-    return value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-  };
+  const auto dump = [](const nlohmann::ordered_json& value) { return json_text(value, -1); };
   std::string text = "{";
   for (const auto& [key, value] : object.items()) {
     text += std::string(text.size() > 1 ? "," : "") + "\n  " + dump(key) + ": ";
@@ -185,7 +184,7 @@ Selection parse_selection(const std::string& text, const std::string& origin, co
   if (s.window_keys != window_keys) {
     fields.refuse("window_keys", std::to_string(window_keys) + " for this window and target");
   }
-  s.model = fields.text("model");
+  s.model = json.contains("model_encoded") ? decoded_path(fields.text("model_encoded")) : fields.text("model");
   s.model_type = fields.text("model_type");
   s.checkpoint_sha256 = fields.text("checkpoint_sha256");
   if (!is_sha256(s.checkpoint_sha256)) fields.refuse("checkpoint_sha256", "64 hexadecimal digits");

@@ -30,7 +30,7 @@ struct Selection {
   std::string decode;             // "windowed" or "full": whether answer rows obey the window
   int64_t tail_rows = -1;         // rows before the answer that obey the window; -1: all rows
   std::string target;             // "", hf, vllm, trtllm, swaa-hf, swaa-vllm
-  std::string model;              // checkpoint directory
+  std::string model;              // checkpoint directory, which need not be UTF-8
   std::string model_type;         // family, as config.json names it
   std::string checkpoint_sha256;  // over config.json and the weights
   Provenance provenance;          // strings and numbers; units and long names are not kept

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <string>
 
+#include "kernels/error.h"
 #include "results/table.h"
 
 namespace winnow {
@@ -19,12 +20,15 @@ inline std::string number(double value, const char* format = "%.3g") {
 // Rounded first, so that a tiny negative share is not printed as -0.0 %.
 inline std::string percent(double share) { return number(std::round(1000.0 * share) / 10.0 + 0.0, "%.1f %%"); }
 
-inline std::string left(std::string text, std::size_t width) {
+// Names out of files are padded: they stay on their line.
+inline std::string left(const std::string& name, std::size_t width) {
+  std::string text = one_line(name);
   if (text.size() < width) text.append(width - text.size(), ' ');
   return text;
 }
 
-inline std::string right(const std::string& text, std::size_t width) {
+inline std::string right(const std::string& name, std::size_t width) {
+  const std::string text = one_line(name);
   return text.size() < width ? std::string(width - text.size(), ' ') + text : text;
 }
 

@@ -38,6 +38,36 @@ bool is_utf8(std::string_view text) {
   return true;
 }
 
+std::string encoded_path(std::string_view path) {
+  constexpr const char* kDigits = "0123456789ABCDEF";
+  constexpr std::string_view kPlain = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/";
+  std::string text;
+  for (const char c : path) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (kPlain.find(c) != std::string_view::npos) {
+      text += c;
+    } else {
+      text.append({'%', kDigits[byte >> 4], kDigits[byte & 15]});
+    }
+  }
+  return text;
+}
+
+std::string decoded_path(std::string_view text) {
+  const auto digit = [](char c) {
+    if (c >= '0' && c <= '9') return c - '0';
+    if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+  };
+  std::string path;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const bool is_code = text[i] == '%' && i + 2 < text.size() && digit(text[i + 1]) >= 0 && digit(text[i + 2]) >= 0;
+    path += is_code ? static_cast<char>(16 * digit(text[i + 1]) + digit(text[i + 2])) : text[i];
+    if (is_code) i += 2;
+  }
+  return path;
+}
+
 std::string to_utf8(std::string_view text) {
   std::string result;
   while (!text.empty()) {

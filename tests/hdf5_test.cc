@@ -275,7 +275,7 @@ TEST_F(Hdf5Test, AFailedWriteIsAnIoErrorAndKeepsTheOldFile) {
   const rlimit limit{4096, old_limit.rlim_max};
   const auto old_handler = std::signal(SIGXFSZ, SIG_IGN);
   ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &limit), 0);
-  expect_error(ExitCode::kIoError, {"a.h5.part", "write failed"}, [&] { file.commit(); });
+  expect_error(ExitCode::kIoError, {"a.h5: write failed"}, [&] { file.commit(); });
   ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &old_limit), 0);
   std::signal(SIGXFSZ, old_handler);
   EXPECT_EQ(n_files(), 1);
@@ -286,7 +286,8 @@ TEST_F(Hdf5Test, AFailedWriteIsAnIoErrorAndKeepsTheOldFile) {
 
 TEST_F(Hdf5Test, OutputThatCannotBeCreated) {
   hdf5::File file = hdf5::File::create(at("no/such/directory/a.h5"));
-  expect_error(ExitCode::kCannotCreate, {"no/such/directory/a.h5.part", "No such file"}, [&] { file.commit(); });
+  expect_error(ExitCode::kCannotCreate, {"no/such/directory/a.h5: cannot be created", "No such file"},
+               [&] { file.commit(); });
   fs::create_directory(at("taken"));
   hdf5::File over_directory = hdf5::File::create(at("taken"));
   expect_error(ExitCode::kCannotCreate, {"taken", "no regular file"}, [&] { over_directory.commit(); });

@@ -105,6 +105,23 @@ TEST_F(ConfigFile, AnUnreadableFileIsAMissingInput) {
         with_config_file(verb_, {"--config", scratch_.path().string()});
       },
       ExitCode::kNoInput, {"cannot read"});
+  expect_error([&] { with_config_file(verb_, {"--config", "/proc/self/mem"}); }, ExitCode::kNoInput, {"cannot read"});
+}
+
+TEST_F(ConfigFile, HasOneDocument) {
+  const fs::path path = scratch_.path() / "odd.yaml";
+  const auto read = [&](const std::string& text) {
+    std::ofstream(path, std::ios::binary) << text;
+    with_config_file(verb_, {"--config", path.string()});
+  };
+  expect_error([&] { read("{}\n---\na: 5\n"); }, ExitCode::kUsage, {path.string() + ":3:1", "second YAML document"});
+  expect_error([&] { read("a: \x04\n"); }, ExitCode::kUsage, {path.string() + ":1:4", "control character"});
+}
+
+TEST_F(ConfigFile, AnEndlessOrHugeFileIsNone) {
+  expect_error([&] { with_config_file(verb_, {"--config", "/dev/zero"}); }, ExitCode::kBadData, {"/dev/zero", "MiB"});
+  const std::string path = write("target: " + std::string(std::size_t{2} << 20, 'a') + "\n");
+  expect_error([&] { with_config_file(verb_, {"--config", path}); }, ExitCode::kBadData, {path, "MiB"});
 }
 
 TEST(NearWords, FindsSlipsNearestFirst) {

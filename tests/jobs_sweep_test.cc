@@ -18,6 +18,7 @@
 #include "jobs/sweep/report.h"
 #include "jobs/sweep/submission.h"
 #include "jobs/sweep/sweep_schema.h"
+#include "pipeline/host.h"
 #include "pipeline/lock.h"
 #include "pipeline/sweep.h"
 #include "results/atomic_file.h"
@@ -380,6 +381,22 @@ TEST_F(CellStates, TheErrorIsWinnowsOwnLine) {
   std::ofstream(log) << "slots are missing\n-----\n";
   EXPECT_EQ(last_error_line(log), "slots are missing");
   EXPECT_EQ(last_error_line(root() / "none"), "");
+}
+
+TEST_F(CellStates, TheErrorOfALauncherIsWhatItSaysFirst) {
+  const fs::path log = root() / "log";
+  const std::string rule = std::string(74, '-') + "\n";
+  const std::string refusal = rule + "mpirun has detected an attempt to run\nas root.\n\nRunning as root is bad.\n\n" +
+                              "We reiterate our advice against doing so.\n" + rule;
+  const std::string news = rule + "One process returned a non-zero exit code.\n" + rule;
+  std::ofstream(log) << refusal;
+  EXPECT_EQ(last_error_line(log), "mpirun has detected an attempt to run as root.");
+  std::ofstream(log) << news << refusal << news;
+  EXPECT_EQ(last_error_line(log), "mpirun has detected an attempt to run as root.");
+  std::ofstream(log) << "what a program says\n" << news;
+  EXPECT_EQ(last_error_line(log), "One process returned a non-zero exit code.");
+  std::ofstream(log) << refusal << "winnow: bad weights\n" << news;
+  EXPECT_EQ(last_error_line(log), "bad weights");
 }
 
 // ---- prices ---------------------------------------------------------------------------------------------------------

@@ -65,6 +65,27 @@ TEST(Safetensors, KnowsSubByteTypes) {
   expect_refused(safetensors_image(one(R"("F4")", "[3]", "[0,2]"), "xx"), {"whole bytes of F4", "[3]"});
 }
 
+// ---- other files ----------------------------------------------------------------------------------------------------
+
+TEST(Safetensors, NamesFilesOfOtherKinds) {
+  const std::string more(1000, 'x');
+  expect_refused("version https://git-lfs.github.com/spec/v1\noid sha256:0f0f\nsize 3087467144\n",
+                 {"file: expected a safetensors file, found a Git LFS pointer", "git lfs pull"});
+  expect_refused("<!DOCTYPE html>\n<html>" + more, {"found a web page"});
+  expect_refused("\n  <?xml version=\"1.0\"?><Error>" + more, {"found a web page or XML"});
+  expect_refused("GGUF" + std::string("\3\0\0\0", 4) + more, {"GGUF", "llama.cpp"});
+  expect_refused(std::string("PK\3\4\0\0\10\10", 8) + more, {"zip", "pickle", "safetensors"});
+  expect_refused("\x80\2}q\1(X" + more, {"pickle"});
+  expect_refused("\x1f\x8b\10" + more, {"compressed", "unpack"});
+  expect_refused("(\xb5/\xfd" + more, {"compressed"});
+  expect_refused(std::string(257, 'n') + "ustar" + more, {"tar file"});
+  expect_refused(std::string("\x89HDF\r\n\x1a\n", 8) + more, {"HDF5"});
+  expect_refused(R"({"error":"Access to model is restricted"})", {"JSON", "download"});
+  expect_refused(std::string(4096, '\0'), {"zeros", "interrupted download"});
+  // A header may begin as another file does: its length alone is then "<" and zeros.
+  EXPECT_EQ(parse(safetensors_image("{}" + std::string('<' - 2, ' '), "")).size(), 0U);
+}
+
 // ---- malformed ------------------------------------------------------------------------------------------------------
 
 TEST(Safetensors, RefusesAFileShorterThanItsLength) {
@@ -229,6 +250,55 @@ TEST(Checkpoint, ReadsShards) {
   EXPECT_TRUE(checkpoint.contains("unlisted"));
 }
 
+// As in Transformers: a base model's names have no "model.", and one that was wrapped has two.
+TEST(Checkpoint, ReadsNamesWithOneMoreOrLess) {
+  const TempDir dir;
+  const auto read = [&](const std::string& prefix, const std::string& head) {
+    dir.write("model.safetensors", safetensors_image({{prefix + "embed_tokens.weight", "F32", {2, 3}},
+                                                      {prefix + "layers.0.mlp.up_proj.weight", "F32", {4}},
+                                                      {prefix + "norm.weight", "F32", {3}},
+                                                      {head + "lm_head.weight", "F32", {5}},
+                                                      {"extra", "F32", {1}}}));
+    const Checkpoint checkpoint(dir.path());
+    EXPECT_EQ(checkpoint.get("model.embed_tokens.weight", {2, 3}).count(), 6);
+    EXPECT_EQ(checkpoint.get("model.layers.0.mlp.up_proj.weight", {4}).count(), 4);
+    EXPECT_EQ(checkpoint.get("model.norm.weight", {3}).count(), 3);
+    EXPECT_EQ(checkpoint.get("lm_head.weight", {5}).count(), 5);
+    EXPECT_TRUE(checkpoint.contains("extra"));
+    // Messages keep the name that the file has.
+    EXPECT_NE(checkpoint.get("model.norm.weight", {3}).name.find("\"" + prefix + "norm.weight\""), std::string::npos);
+  };
+  read("model.", "");
+  read("", "");
+  read("model.model.", "model.");
+}
+
+TEST(Checkpoint, ShowsAPrefixThatIsNotTakenOff) {
+  const TempDir dir;
+  for (const std::string prefix : {"_orig_mod.model.", "module.model.", "language_model.model.",
+                                   "model.language_model.", "language_model.", "transformer.", "model._orig_mod."}) {
+    dir.write("model.safetensors", safetensors_image({{prefix + "embed_tokens.weight", "F32", {2, 3}},
+                                                      {prefix + "layers.0.mlp.up_proj.weight", "F32", {4}},
+                                                      {"vision.weight", "F32", {1}}}));
+    const Checkpoint checkpoint(dir.path());
+    const std::string shown = prefix.ends_with(".model.") ? prefix.substr(0, prefix.size() - 6) : prefix;
+    expect_error(ExitCode::kBadData,
+                 {"tensor \"model.layers.0.mlp.up_proj.weight\"", "expected shape [4]", "no such tensor but",
+                  "\"" + prefix + "layers.0.mlp.up_proj.weight\"", "2 of 3 names begin with \"" + shown + "\""},
+                 [&] { checkpoint.get("model.layers.0.mlp.up_proj.weight", {4}); });
+  }
+  dir.write("model.safetensors", safetensors_image({{"h.0.attn.c_attn.weight", "F32", {2}}, {"wte", "F32", {1}}}));
+  const Checkpoint other(dir.path());
+  expect_error(ExitCode::kBadData, {"no such tensor among 2, such as \"h.0.attn.c_attn.weight\", \"wte\""},
+               [&] { other.get("model.norm.weight", {3}); });
+}
+
+TEST(Checkpoint, TakesTheTypeOfTheFirstTensorThatItComputesWith) {
+  const TempDir dir;
+  dir.write("model.safetensors", safetensors_image({{"a", "I8", {4}}, {"b", "BF16", {1}}, {"c", "F32", {1}}}));
+  EXPECT_EQ(Checkpoint(dir.path()).dtype(), DType::kBf16);
+}
+
 TEST(Checkpoint, FollowsLinksAsTheHubsCacheHasThem) {
   const TempDir dir;
   std::filesystem::create_directories(dir.path() / "blobs");
@@ -255,6 +325,12 @@ TEST(Checkpoint, RefusesMissingInput) {
   expect_checkpoint_error(dir, ExitCode::kNoInput, {"pytorch_model.bin"});
   std::filesystem::create_directories(dir.path() / "model.safetensors");
   expect_checkpoint_error(dir, ExitCode::kNoInput, {"model.safetensors", "not a regular file"});
+  std::filesystem::remove(dir.path() / "model.safetensors");
+  std::filesystem::create_symlink("blobs/absent", dir.path() / "model.safetensors");
+  expect_checkpoint_error(dir, ExitCode::kNoInput, {"model.safetensors", "link to a file that is not there"});
+  std::filesystem::remove(dir.path() / "model.safetensors");
+  std::filesystem::create_symlink("model.safetensors", dir.path() / "model.safetensors");
+  expect_checkpoint_error(dir, ExitCode::kNoInput, {"model.safetensors", "cannot be read", "symbolic links"});
 }
 
 TEST(Checkpoint, RefusesAnUnreadableFile) {
@@ -313,22 +389,6 @@ TEST(Checkpoint, RefusesATensorInTwoShards) {
   dir.write(kIndex, index_of(R"({"x":"a.safetensors","y":"b.safetensors"})"));
   expect_checkpoint_error(dir, ExitCode::kBadData,
                           {"b.safetensors: tensor \"x\"", "expected in one shard", "\"a.safetensors\""});
-}
-
-TEST(MappedFile, MovesItsMap) {
-  const TempDir dir;
-  MappedFile first(dir.write("f", "abc"));
-  const MappedFile second(std::move(first));
-  EXPECT_EQ(second.bytes().size(), 3U);
-  EXPECT_EQ(std::to_integer<char>(second.bytes()[2]), 'c');
-}
-
-TEST(Json, BoundsTheSizeOfATextFile) {
-  const TempDir dir;
-  const auto file = dir.write("f", std::string(100'000, ' '));
-  EXPECT_EQ(read_text(file, 100'000).size(), 100'000U);
-  expect_error(ExitCode::kBadData, {"expected at most"}, [&] { read_text(file, 99'999); });
-  expect_error(ExitCode::kNoInput, {"cannot be read", "not a regular file"}, [&] { read_text(dir.path(), 10); });
 }
 
 }  // namespace

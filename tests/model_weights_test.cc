@@ -1,4 +1,4 @@
-// Weights: from files of every type into the backend's matrices, and the checkpoint's hash.
+// Weights: from files of every type into the backend's matrices.
 
 #include "model/weights.h"
 
@@ -10,6 +10,7 @@
 #include <cstring>
 #include <map>
 
+#include "model/checkpoint_check.h"
 #include "model/families.h"
 #include "model/random_checkpoint.h"
 #include "tests/model_files.h"
@@ -344,144 +345,60 @@ TEST_F(WeightsTest, RefusesQuantisedWeights) {
   expect_refused({"tensor \"model.layers.0.mlp.down_proj.weight\"", "expected dtype BF16, F16 or F32", "F8_E4M3"});
 }
 
+TEST_F(WeightsTest, FindsAllFaultsOfACheckpoint) {
+  write(config_of("qwen3"), "BF16");
+  EXPECT_EQ(find_faults(config_, *checkpoint_, 5).count, 0);
+  write(config_of("qwen3"), "BF16", [](Shapes& shapes) {
+    shapes.erase("model.layers.1.mlp.up_proj.weight");
+    shapes["model.norm.weight"] = {kHidden + 1};
+    shapes["model.layers.0.self_attn.q_proj.bias"] = {kQDim};
+    shapes["vision.weight"] = {2};
+  });
+  const CheckpointFaults faults = find_faults(config_, *checkpoint_, 2);
+  EXPECT_EQ(faults.count, 3);
+  ASSERT_EQ(faults.lines.size(), 2U);
+  EXPECT_NE(faults.lines[0].find("\"model.layers.1.mlp.up_proj.weight\": expected shape [10,6], found no such tensor"),
+            std::string::npos)
+      << faults.lines[0];
+  EXPECT_NE(faults.lines[1].find("\"model.norm.weight\": expected shape [6], found [7]"), std::string::npos)
+      << faults.lines[1];
+  expect_error(ExitCode::kBadData, {"model.layers.1.mlp.up_proj.weight"},
+               [&] { require_model(config_, *checkpoint_); });
+}
+
+TEST_F(WeightsTest, FindsTheTensorThatIsNotFinite) {
+  const std::map<std::string, std::pair<std::string, std::string>> broken = {
+      {"F32", {std::string("\0\0\x80\x7f", 4), std::string("\1\0\xc0\xff", 4)}},
+      {"BF16", {std::string("\x80\xff", 2), std::string("\x81\x7f", 2)}},
+      {"F16", {std::string("\0\x7c", 2), std::string("\1\xfc", 2)}}};
+  for (const auto& [dtype, bytes] : broken) {
+    write(config_of("qwen3"), dtype);
+    EXPECT_FALSE(find_not_finite(config_, *checkpoint_)) << dtype;
+    EXPECT_NE(load().why_not_finite().find("all weights are finite"), std::string::npos);
+    const HostTensor& tensor = checkpoint_->get("model.layers.1.mlp.down_proj.weight", {kHidden, kFfn});
+    const auto path = checkpoint_->files()[0]->path();
+    const auto begin = tensor.data - checkpoint_->files()[0]->bytes().data();
+    for (const auto& [value, word] : {std::pair(bytes.first, "infinite"), std::pair(bytes.second, "NaN")}) {
+      std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+      file.seekp(begin + 3 * static_cast<std::streamoff>(value.size()));
+      file.write(value.data(), static_cast<std::streamsize>(value.size()));
+      file.close();
+      const auto found = find_not_finite(config_, *checkpoint_);
+      ASSERT_TRUE(found) << dtype;
+      EXPECT_NE(found->find("tensor \"model.layers.1.mlp.down_proj.weight\": element 3 of 60 is " + std::string(word)),
+                std::string::npos)
+          << *found;
+      EXPECT_NE(load().why_not_finite().find("the checkpoint is broken"), std::string::npos);
+    }
+  }
+}
+
 TEST_F(WeightsTest, RefusesALayerThatIsNotThere) {
   write(config_of("qwen3"), "BF16");
   ModelWeights& weights = load();
   for (const int64_t index : {int64_t{-1}, int64_t{2}}) {
     expect_error(ExitCode::kInternal, {"layer " + std::to_string(index) + " of 2"}, [&] { weights.layer(index); });
   }
-}
-
-// ---- hash -----------------------------------------------------------------------------------------------------------
-
-std::string sha256(const std::string& bytes) {
-  std::string digest(32, '\0');
-  EVP_Digest(bytes.data(), bytes.size(), reinterpret_cast<unsigned char*>(digest.data()), nullptr, EVP_sha256(),
-             nullptr);
-  return digest;
-}
-
-std::string hex(const std::string& bytes) {
-  std::string text;
-  for (const char c : bytes) {
-    char digits[3];
-    std::snprintf(digits, sizeof digits, "%02x", static_cast<unsigned char>(c));
-    text += digits;
-  }
-  return text;
-}
-
-std::string content(const std::filesystem::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-}
-
-class HashTest : public ::testing::Test {
- protected:
-  HashTest() {
-    dir_.write("config.json", "{}");
-    dir_.write("model.safetensors", safetensors_image({{"x", "F32", {3}}}));
-    std::filesystem::create_directories(cache_);
-  }
-  std::string hash(bool cached = true) const {
-    return checkpoint_sha256(Checkpoint(dir_.path()), cached ? cache_ : std::filesystem::path());
-  }
-  // The one file in the cache.
-  std::filesystem::path cache_file() const {
-    std::vector<std::filesystem::path> files;
-    for (const auto& entry : std::filesystem::directory_iterator(cache_)) files.push_back(entry.path());
-    EXPECT_EQ(files.size(), 1U);
-    return files.at(0);
-  }
-  // Puts another hash, or other text, into the cache.
-  void rewrite_cache(const std::function<std::string(Json)>& change) const {
-    const auto path = cache_file();
-    const std::string text = change(Json::parse(content(path)));
-    std::ofstream(path) << text;
-  }
-
-  TempDir dir_;
-  std::filesystem::path cache_ = dir_.path() / "cache" / "deeper";
-};
-
-TEST_F(HashTest, IsWhatTheHeaderDefines) {
-  const std::string file = content(dir_.path() / "model.safetensors");
-  EXPECT_EQ(hash(false), hex(sha256(sha256(sha256(file)) + sha256("{}"))));
-}
-
-TEST_F(HashTest, FilesOfManyChunks) {
-  // 68 MiB of zeros, sparse on disk, are 64 MiB and the rest.
-  constexpr int64_t kCount = 17 << 20;
-  const std::string header = R"({"x":{"dtype":"F32","shape":[17825792],"data_offsets":[0,71303168]}})";
-  const auto path = dir_.write("model.safetensors", safetensors_image(header, ""));
-  std::filesystem::resize_file(path, 8 + header.size() + 4 * kCount);
-  const std::string bytes = content(path);
-  constexpr std::size_t kChunk = 64U << 20;
-  const std::string digests = sha256(bytes.substr(0, kChunk)) + sha256(bytes.substr(kChunk));
-  EXPECT_EQ(hash(false), hex(sha256(sha256(digests) + sha256("{}"))));
-}
-
-TEST_F(HashTest, ChangesWithEveryByteOfWeightsAndConfig) {
-  const std::string original = hash(false);
-  dir_.write("config.json", "{ }");
-  const std::string other_config = hash(false);
-  EXPECT_NE(original, other_config);
-  std::string image = content(dir_.path() / "model.safetensors");
-  image.back() = 1;
-  dir_.write("model.safetensors", image);
-  EXPECT_NE(hash(false), other_config);
-}
-
-TEST_F(HashTest, IsCachedUntilAFileChanges) {
-  const std::string original = hash();
-  const std::string other(64, 'a');
-  rewrite_cache([&](Json cache) {
-    cache["sha256"] = other;
-    return cache.dump();
-  });
-  EXPECT_EQ(hash(), other);
-  EXPECT_EQ(hash(false), original);
-  const auto path = dir_.path() / "model.safetensors";
-  std::filesystem::last_write_time(path, std::filesystem::last_write_time(path) + std::chrono::seconds(2));
-  EXPECT_EQ(hash(), original);
-  rewrite_cache([&](Json cache) {
-    cache["sha256"] = other;
-    return cache.dump();
-  });
-  dir_.write("config.json", "{\n\n}");
-  EXPECT_NE(hash(), other);
-}
-
-TEST_F(HashTest, ABrokenCacheIsWrittenAnew) {
-  const std::string original = hash();
-  const std::string good = content(cache_file());
-  const std::vector<std::function<std::string(Json)>> breaks = {
-      [](const Json&) { return std::string(); },
-      [](const Json&) { return std::string("{\"version\":"); },
-      [](const Json&) { return std::string("[1,2]"); },
-      [](Json cache) { return cache["version"] = 99, cache.dump(); },
-      [](Json cache) { return cache["sha256"] = "abc", cache.dump(); },
-      [](Json cache) { return cache["sha256"] = std::string(64, 'Z'), cache.dump(); },
-      [](Json cache) { return cache["sha256"] = 3, cache.dump(); },
-      [](Json cache) { return cache.erase("files"), cache.dump(); },
-      [](Json cache) { return cache["files"][0]["inode"] = 1, cache.dump(); },
-      [](Json cache) { return cache["files"].erase(1), cache.dump(); },
-  };
-  for (std::size_t i = 0; i < breaks.size(); ++i) {
-    rewrite_cache(breaks[i]);
-    EXPECT_EQ(hash(), original) << i;
-    EXPECT_EQ(content(cache_file()), good) << i;
-  }
-}
-
-TEST_F(HashTest, ACacheThatCannotBeWrittenIsNoError) {
-  const std::filesystem::path below_a_file = dir_.write("file", "") / "cache";
-  EXPECT_EQ(checkpoint_sha256(Checkpoint(dir_.path()), below_a_file), hash(false));
-}
-
-TEST_F(HashTest, NeedsAConfig) {
-  std::filesystem::remove(dir_.path() / "config.json");
-  expect_error(ExitCode::kNoInput, {"config.json", "cannot be read"}, [&] { hash(); });
 }
 
 }  // namespace

@@ -225,6 +225,20 @@ TEST(Stop, SignalsSetAFlagAndHandlersComeBack) {
   EXPECT_EQ(now.sa_handler, SIG_DFL);
 }
 
+TEST(Stop, ASignalThatCameBeforeIsRemembered) {
+  remember_stop_signals();
+  ASSERT_EQ(::raise(SIGUSR1), 0);
+  {
+    const StopSignals signals(false);
+    EXPECT_EQ(signals.kind(), StopKind::kGrace);
+  }
+  EXPECT_EQ(StopSignals(false).kind(), StopKind::kNone);  // it was the other's
+  ASSERT_EQ(::raise(SIGUSR1), 0);
+  EXPECT_EQ(take_remembered_signal(), SIGUSR1);
+  EXPECT_EQ(take_remembered_signal(), 0);
+  for (const int number : {SIGUSR1, SIGTERM, SIGINT}) ::signal(number, SIG_DFL);
+}
+
 TEST(Host, CoresAreSharedWithoutOversubscription) {
   const std::vector<int> all = {0, 1, 2, 3, 4, 5, 6, 7};
   EXPECT_EQ(share_of_cores({all}, 0, 0.0), 8);

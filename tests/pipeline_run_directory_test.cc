@@ -1,5 +1,6 @@
 #include "pipeline/run_directory.h"
 
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -7,6 +8,8 @@
 #include <fstream>
 
 #include "pipeline/shards.h"
+#include "results/atomic_file.h"
+#include "results/own_files.h"
 #include "tests/scratch.h"
 
 namespace winnow {
@@ -286,19 +289,117 @@ TEST_F(RunDirectoryTest, ShardsOfOtherControlsAndBeyondTheLimitAreKept) {
 }
 
 TEST_F(RunDirectoryTest, ADryRunLeavesBadShardsWhereTheyAre) {
-  std::ofstream(shards() / "calibration.e000000.x.h5") << "no HDF5";
+  std::ofstream(shards() / "calibration.e000000.0123456789ab.h5") << "no HDF5";
   auto cells = empty_cells();
   const auto notes = load_shards(run(), some_identity().hash(), some_data(), cells, BadShards::kLeave);
   EXPECT_EQ(notes.size(), 1U);
   EXPECT_EQ(list_shards(shards()).size(), 1U);
 }
 
-TEST_F(RunDirectoryTest, OpeningRemovesLeftoversOfDeadWriters) {
-  std::ofstream(shards() / "calibration.e000000.x.h5.part") << "half";
-  std::ofstream(run() / "results.h5.part") << "half";
+TEST_F(RunDirectoryTest, OpeningRemovesLeftoversOfDeadWritersAlone) {
+  std::ofstream(shards() / new_temporary_name()) << "half";
+  std::ofstream(run() / new_temporary_name()) << "half";
+  const std::vector<fs::path> foreign = {run() / "movie.iso.part", run() / "results.h5.part",
+                                         shards() / "calibration.e000000.0123456789ab.h5.part"};
+  for (const fs::path& file : foreign) std::ofstream(file) << "theirs";
   const RunDirectory directory(run(), "here", some_identity(), some_data());
-  EXPECT_TRUE(fs::is_empty(shards()));
-  EXPECT_FALSE(fs::exists(run() / "results.h5.part"));
+  for (const fs::path& file : foreign) EXPECT_EQ(fs::file_size(file), 6U) << file;
+  EXPECT_EQ(std::distance(fs::directory_iterator(shards()), {}), 1);
+  EXPECT_EQ(std::distance(fs::directory_iterator(run()), {}), 5);  // two of them, lock, run.json, shards
+}
+
+TEST_F(RunDirectoryTest, FilesOfOthersAmongTheShardsAreLeftAlone) {
+  write(some_shard(0));
+  const std::vector<std::string> foreign = {"long.h5", "calibration.e0.h5", "calibration.e000000.0123456789AB.h5",
+                                            "calibration.e000000.0123456789ab.h5.bad"};
+  for (const std::string& name : foreign) std::ofstream(shards() / name) << "theirs";
+  fs::create_symlink(shards() / "long.h5", shards() / "calibration.e000001.0123456789ab.h5");
+  fs::create_symlink("nowhere", shards() / "calibration.e000002.0123456789ab.h5.bad");
+  std::ofstream(shards() / "calibration.e000002.0123456789ab.h5") << "ours, damaged";
+  auto cells = empty_cells();
+  const auto notes = load(cells);
+  ASSERT_EQ(notes.size(), 1U);
+  EXPECT_NE(notes.front().find("calibration.e000002.0123456789ab.h5.2.bad"), std::string::npos) << notes.front();
+  for (const std::string& name : foreign) EXPECT_EQ(fs::file_size(shards() / name), 6U) << name;
+  EXPECT_TRUE(fs::is_symlink(shards() / "calibration.e000001.0123456789ab.h5"));
+  EXPECT_TRUE(fs::is_symlink(shards() / "calibration.e000002.0123456789ab.h5.bad"));
+}
+
+TEST_F(RunDirectoryTest, WhatIsInTheWayIsRefusedBeforeAnythingIsMeasured) {
+  check_run_outputs(run(), {}, {});
+  check_run_outputs(scratch_.path() / "new" / "run", {}, {});
+  const auto refused = [&](const fs::path& place, const std::vector<std::string>& words) {
+    SCOPED_TRACE(place.string());
+    expect_error([&] { check_run_outputs(run(), {}, {}); }, ExitCode::kCannotCreate, words);
+    fs::remove(place);
+  };
+  std::ofstream(scratch_.path() / "victim") << "precious";
+  for (const char* name : {"results.h5", "run.json", "progress.json"}) {
+    std::ofstream(run() / name) << "theirs";
+    refused(run() / name, {name, "of winnow's"});
+    fs::create_directory(run() / name);
+    refused(run() / name, {name, "is a directory"});
+    ASSERT_EQ(::mkfifo((run() / name).c_str(), 0600), 0);
+    refused(run() / name, {name, "no regular file"});
+    fs::create_symlink(scratch_.path() / "victim", run() / name);
+    refused(run() / name, {name, "is a link"});
+  }
+  for (const char* name : {"shards", "texts"}) {
+    fs::remove_all(run() / name);
+    std::ofstream(run() / name) << "theirs";
+    expect_error([&] { check_run_outputs(run(), {}, {}); }, ExitCode::kCannotCreate, {name, "a file is in its place"});
+    fs::remove(run() / name);
+    fs::create_directory_symlink(scratch_.path(), run() / name);
+    expect_error([&] { check_run_outputs(run(), {}, {}); }, ExitCode::kCannotCreate, {name, "is a link"});
+    fs::remove(run() / name);
+    fs::create_directory(run() / name);
+  }
+}
+
+TEST_F(RunDirectoryTest, InputsAreNotWrittenOver) {
+  for (const char* name : {"results.h5", "run.json", "progress.json", "lock"}) {
+    std::ofstream(run() / name) << "data";
+    expect_error([&] { check_run_outputs(run(), {}, {.files = {run() / name}, .checkpoints = {}}); }, ExitCode::kUsage,
+                 {name, "this command needs"});
+    fs::remove(run() / name);
+  }
+  expect_error([&] { check_run_outputs(run(), {}, {.files = {shards() / "x.h5"}, .checkpoints = {}}); },
+               ExitCode::kUsage, {"keeps for itself"});
+  const fs::path temporary = run() / new_temporary_name();
+  expect_error([&] { check_run_outputs(run(), {}, {.files = {temporary}, .checkpoints = {}}); }, ExitCode::kUsage,
+               {"a temporary file"});
+  expect_error([&] { check_run_outputs(run(), {responses_output("--responses", run() / "lock")}, {}); },
+               ExitCode::kUsage, {"another of its outputs"});
+  expect_error([&] { check_run_outputs(run(), {responses_output("--responses", shards() / "x")}, {}); },
+               ExitCode::kUsage, {"keeps for itself"});
+}
+
+TEST_F(RunDirectoryTest, NoLinkAndNoFileOfOthersIsTakenForTheLock) {
+  const fs::path victim = scratch_.path() / "victim";
+  std::ofstream(victim) << "precious";
+  const auto refused = [&] {
+    expect_error([&] { const RunLock lock(run(), "here"); }, ExitCode::kCannotCreate, {"lock", "no lock file"});
+    EXPECT_FALSE(is_locked(run() / "lock", "here"));
+    EXPECT_EQ(fs::file_size(victim), 8U);
+    EXPECT_TRUE(fs::exists(fs::symlink_status(run() / "lock")));
+    fs::remove(run() / "lock");
+  };
+  fs::create_symlink(victim, run() / "lock");
+  refused();
+  fs::create_symlink("nowhere", run() / "lock");
+  refused();
+  fs::create_hard_link(victim, run() / "lock");
+  refused();
+  std::ofstream(run() / "lock") << "somebody's notes";
+  refused();
+  ASSERT_EQ(::mkfifo((run() / "lock").c_str(), 0600), 0);
+  refused();
+  fs::create_directory(run() / "lock");
+  expect_error([&] { const RunLock lock(run(), "here"); }, ExitCode::kCannotCreate, {"lock"});
+  fs::remove(run() / "lock");
+  std::ofstream(run() / "lock") << "elsewhere 1 2\n";  // of a dead job
+  { const RunLock lock(run(), "here"); }
+  EXPECT_FALSE(fs::exists(run() / "lock"));
 }
 
 TEST_F(RunDirectoryTest, OtherSettingsAreRefusedByName) {

@@ -16,7 +16,7 @@ namespace winnow {
 struct AttemptRecord {
   int attempt = 1;         // N: of all submissions
   std::string submission;  // ID
-  int of_submission = 1;   // of this submission
+  int of_submission = 1;   // of this submission; failed launches are not counted
   int max_attempts = 5;
   std::string host;
   std::string started;  // UTC
@@ -24,6 +24,7 @@ struct AttemptRecord {
   std::optional<int> exit_code;
   std::string error;        // last line of the log that says why, "" for none
   bool is_stopped = false;  // a user stopped it: no fault of the cell
+  int failed_launches = 0;  // of this submission, up to this one; 0 where a rank began (launch.h)
   std::string slurm_job;
   std::string slurm_task;
   std::vector<std::string> command;

@@ -5,7 +5,9 @@
 #include <nlohmann/json.hpp>
 #include <unordered_map>
 
+#include "jobs/yaml_file.h"
 #include "kernels/error.h"
+#include "model/json.h"
 #include "pipeline/digest.h"
 #include "results/words.h"
 
@@ -16,6 +18,7 @@ namespace {
 // A layer list is made canonical without looking at the model; no model has more layers.
 constexpr int64_t kMostLayers = 4096;
 constexpr std::size_t kLongestSlug = 80;
+constexpr double kMostCells = 100'000;
 
 // What a cell is run with, after defaults, the model's own values and overrides.
 struct CellSettings {
@@ -123,7 +126,7 @@ std::string name_of(const CalibrateOptions& options) {
                                    std::to_string(settings.window_keys) + "-s" + std::to_string(settings.sinks) + "-" +
                                    settings.decode_name());
   // Bytes of a path need not be UTF-8.
-  const std::string text = identity.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  const std::string text = json_text(identity, -1);
   return slug + "-" + sha256_of(text).substr(0, 12);
 }
 
@@ -159,6 +162,16 @@ class Expansion {
   Expansion(Sweep& sweep, std::vector<Problem>& problems) : sweep_(sweep), file_(sweep.file), problems_(problems) {}
 
   void run() {
+    const double n_cells = static_cast<double>(file_.models.size()) * static_cast<double>(file_.datasets.size()) *
+                           static_cast<double>(file_.windows.size()) * static_cast<double>(file_.sinks.size()) *
+                           static_cast<double>(file_.rules.size());
+    if (n_cells > kMostCells) {
+      report({},
+             "there are more than " + std::to_string(static_cast<int>(kMostCells)) +
+                 " combinations; expected several smaller sweeps",
+             false);
+      return;
+    }
     for (const SweepModel& model : file_.models) {
       for (const SweepDataset& dataset : file_.datasets) {
         for (const int64_t window : file_.windows) {
@@ -289,10 +302,12 @@ std::string describe(const Cell& cell) {
 
 void expand(Sweep& sweep, std::vector<Problem>& problems) { Expansion(sweep, problems).run(); }
 
-Sweep read_sweep(const fs::path& path) {
+Sweep read_sweep(const fs::path& path) { return parse_sweep(path, read_yaml_text(path, "the sweep file")); }
+
+Sweep parse_sweep(const fs::path& path, const std::string& text) {
   Sweep sweep;
   std::vector<Problem> problems;
-  sweep.file = read_sweep_file(path, problems);
+  sweep.file = parse_sweep_file(path, text, problems);
   // With a wrong value somewhere cells cannot be made; missing files are looked for all the same.
   const bool has_other =
       std::any_of(problems.begin(), problems.end(), [](const Problem& p) { return !p.is_missing_input; });

@@ -23,8 +23,10 @@ struct Sweep {
 };
 
 // Reads the file and expands it. Nothing is written. Throws Error(kUsage | kNoInput) with all that is wrong, each with
-// line and column.
+// line and column; Error(kNoInput | kBadData) for a file that cannot be read.
 Sweep read_sweep(const std::filesystem::path& path);
+// The same of a text in place of the file's.
+Sweep parse_sweep(const std::filesystem::path& path, const std::string& text);
 
 // Appends to `problems` what cannot be run: missing files, contradictions.
 void expand(Sweep& sweep, std::vector<Problem>& problems);

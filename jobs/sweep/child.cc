@@ -12,6 +12,7 @@
 #include <cstring>
 
 #include "kernels/error.h"
+#include "pipeline/stop.h"
 
 namespace winnow {
 namespace fs = std::filesystem;
@@ -41,6 +42,7 @@ SignalQueue::SignalQueue() {
   struct sigaction hangup {};
   if (sigaction(SIGHUP, nullptr, &hangup) == 0 && hangup.sa_handler != SIG_IGN) sigaddset(&waited_, SIGHUP);
   sigprocmask(SIG_BLOCK, &waited_, &former_);
+  if (const int number = take_remembered_signal(); number != 0) raise(number);
 }
 
 SignalQueue::~SignalQueue() { sigprocmask(SIG_SETMASK, &former_, nullptr); }
@@ -61,7 +63,7 @@ pid_t start_child(const std::vector<std::string>& words, const ChildOptions& opt
   for (const auto& [name, value] : options.environment) setenv(name.c_str(), value.c_str(), 1);
   int log = -1;
   if (!options.log.empty()) {
-    log = open(options.log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+    log = open(options.log.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0666);
     if (log < 0) {
       fail(errno == ENOSPC ? ExitCode::kIoError : ExitCode::kCannotCreate,
            options.log.string() + ": cannot be created: " + std::strerror(errno));
@@ -111,12 +113,6 @@ fs::path own_executable() {
   const fs::path self = fs::read_symlink("/proc/self/exe", error);
   if (error) fail(ExitCode::kInternal, "/proc/self/exe cannot be read: " + error.message());
   return self;
-}
-
-std::string host_name() {
-  std::array<char, 256> name{};
-  gethostname(name.data(), name.size() - 1);
-  return name.data();
 }
 
 }  // namespace winnow

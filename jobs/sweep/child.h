@@ -11,7 +11,8 @@
 namespace winnow {
 
 // Blocks USR1, TERM, INT, CHLD, and HUP unless it is ignored (nohup), so that next() hands them out one by one.
-// Children start with the signals as they were before. One at a time per process.
+// Children start with the signals as they were before. One at a time per process. A stop signal that came before, and
+// was remembered (stop.h), is the first.
 class SignalQueue {
  public:
   SignalQueue();
@@ -40,6 +41,5 @@ std::optional<int> poll_child(pid_t child);
 
 // The running executable.
 std::filesystem::path own_executable();
-std::string host_name();
 
 }  // namespace winnow

@@ -1,10 +1,12 @@
 #include "jobs/sweep/files.h"
 
+#include <array>
+#include <cstdint>
 #include <ctime>
 #include <fstream>
-#include <iterator>
 
 #include "kernels/error.h"
+#include "model/json.h"
 
 namespace winnow {
 
@@ -17,14 +19,21 @@ void make_directories(const std::filesystem::path& path) {
            "; name an output directory that is writable");
 }
 
-std::string dump_json(const nlohmann::json& json, int indent) {
-  return json.dump(indent, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
-}
+std::string dump_json(const nlohmann::json& json, int indent) { return json_text(json, indent) + "\n"; }
 
 std::optional<nlohmann::json> read_json(const std::filesystem::path& path) {
+  constexpr std::uintmax_t kLargest = std::uintmax_t{256} << 20;
+  std::error_code error;
+  // A pipe would be waited for.
+  if (!std::filesystem::is_regular_file(path, error)) return std::nullopt;
+  if (std::filesystem::file_size(path, error) > kLargest) return std::nullopt;
   std::ifstream in(path, std::ios::binary);
   if (!in) return std::nullopt;
-  const std::string text{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+  std::string text;
+  std::array<char, 65536> buffer{};
+  while (in.read(buffer.data(), buffer.size()) || in.gcount() > 0) {
+    text.append(buffer.data(), static_cast<std::size_t>(in.gcount()));
+  }
   nlohmann::json json = nlohmann::json::parse(text, nullptr, false);
   if (json.is_discarded()) return std::nullopt;
   return json;

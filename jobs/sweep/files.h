@@ -12,7 +12,8 @@ namespace winnow {
 void make_directories(const std::filesystem::path& path);
 // With a line feed; bytes that are not UTF-8 (file names may have them) become U+FFFD. indent -1: one line.
 std::string dump_json(const nlohmann::json& json, int indent);
-// None where there is no such file, or where it is no JSON: a reader of a directory that others write to goes on.
+// None where there is no such file, or where it is no JSON or not worth reading: a reader of a directory that others
+// write to goes on.
 std::optional<nlohmann::json> read_json(const std::filesystem::path& path);
 // "2026-01-31T12:00:00Z", now.
 std::string utc_now();

@@ -12,6 +12,7 @@
 #include "jobs/sweep/submission.h"
 #include "kernels/error.h"
 #include "pipeline/host.h"
+#include "pipeline/limits.h"
 #include "pipeline/progress.h"
 #include "results/words.h"
 
@@ -54,7 +55,7 @@ class LocalRun {
     const std::vector<std::string> words = {
         options_.winnow.string(), "sweep",  "run-cell",           "--executor", "local", "--submission",
         submission_.string(),     "--task", std::to_string(index)};
-    std::fprintf(stderr, "winnow: [%zu/%zu] %s\n", index + 1, cells_.size(), describe(cells_[index]).c_str());
+    std::fprintf(stderr, "winnow: [%zu/%zu] %s\n", index + 1, cells_.size(), one_line(describe(cells_[index])).c_str());
     slots_[slot] = {start_child(words, {.log = {}, .environment = environment_of(slot, cells_[index])}), index,
                     Clock::now()};
   }
@@ -64,7 +65,7 @@ class LocalRun {
     std::vector<std::pair<std::string, std::string>> environment;
     if (options_.jobs == 1) return environment;
     if (!has_threads_) {
-      const double quota = container_cores();
+      const double quota = group_cores();
       auto cores = static_cast<int>(affinity_cores().size());
       if (quota > 0.0) cores = std::min(cores, std::max(1, static_cast<int>(quota)));
       const int threads = std::max(1, cores / (options_.jobs * cell.resources.ranks()));
@@ -100,7 +101,8 @@ class LocalRun {
     const Cell& cell = cells_[slot.cell];
     const double seconds = std::chrono::duration<double>(Clock::now() - slot.begin).count();
     std::fprintf(stderr, "winnow: [%zu/%zu] %s after %s: %s\n", slot.cell + 1, cells_.size(),
-                 state_name(cell_status(cell, {}).state), format_duration(seconds).c_str(), describe(cell).c_str());
+                 state_name(cell_status(cell, {}).state), format_duration(seconds).c_str(),
+                 one_line(describe(cell)).c_str());
   }
 
   int conclude() const {
@@ -116,8 +118,8 @@ class LocalRun {
         ++elsewhere;
       } else if (status.state == CellState::kFailed) {
         if (code == 0) code = status.exit_code.value_or(first_code_);
-        std::printf("failed: %s: %s (log: %s)\n", describe(cell).c_str(), status.last_error.c_str(),
-                    status.log.c_str());
+        std::printf("failed: %s: %s (log: %s)\n", one_line(describe(cell)).c_str(), one_line(status.last_error).c_str(),
+                    one_line(status.log.string()).c_str());
       } else {
         ++interrupted;
       }
@@ -151,7 +153,7 @@ int submit_locally(const std::vector<Cell>& cells, const LocalOptions& options, 
       std::vector<std::string> words = {options.winnow.string()};
       if (cell.resources.ranks() > 1) words = {"mpirun", "-n", std::to_string(cell.resources.ranks()), words.front()};
       words.insert(words.end(), cell.calibrate_arguments.begin(), cell.calibrate_arguments.end());
-      std::printf("%s\n", quoted(words).c_str());
+      std::printf("%s\n", one_line(quoted(words)).c_str());
     }
     return 0;
   }

@@ -21,7 +21,10 @@ extern char** environ;
 namespace winnow {
 namespace {
 
-constexpr std::size_t kMaxWords = 400;  // characters of a program's message that an error quotes
+using Clock = std::chrono::steady_clock;
+
+constexpr std::size_t kMaxWords = 400;                     // characters of a program's message that an error quotes
+constexpr std::size_t kMaxOutput = std::size_t{64} << 20;  // bytes of each stream that are kept
 
 class Pipe {
  public:
@@ -46,7 +49,7 @@ class Pipe {
 };
 
 // How the child begins: nothing to read, its output into the pipes, no signal blocked (run-cell blocks those it waits
-// for).
+// for). In a process group of its own, so that a wrapper can be ended with what it has started.
 class SpawnSettings {
  public:
   SpawnSettings(const Pipe& out, const Pipe& err) {
@@ -58,7 +61,8 @@ class SpawnSettings {
     sigset_t none;
     sigemptyset(&none);
     posix_spawnattr_setsigmask(&attributes_, &none);
-    posix_spawnattr_setflags(&attributes_, POSIX_SPAWN_SETSIGMASK);
+    posix_spawnattr_setpgroup(&attributes_, 0);
+    posix_spawnattr_setflags(&attributes_, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETPGROUP);
   }
   SpawnSettings(const SpawnSettings&) = delete;
   SpawnSettings& operator=(const SpawnSettings&) = delete;
@@ -81,52 +85,64 @@ std::vector<char*> pointers(std::vector<std::string>& words) {
   return result;
 }
 
-std::vector<std::string> filtered_environment(const ProgramEnvironment& environment) {
+std::vector<std::string> filtered_environment(const ProgramOptions& options) {
   std::vector<std::string> result;
   for (char** entry = environ; *entry != nullptr; ++entry) {
     const std::string text = *entry;
     const std::string name = text.substr(0, text.find('='));
-    const bool is_dropped = !environment.dropped_prefix.empty() && name.starts_with(environment.dropped_prefix);
-    const bool is_kept = std::find(environment.kept.begin(), environment.kept.end(), name) != environment.kept.end();
+    const bool is_dropped = std::any_of(options.dropped_prefixes.begin(), options.dropped_prefixes.end(),
+                                        [&](const std::string& prefix) { return name.starts_with(prefix); });
+    const bool is_kept = std::find(options.kept.begin(), options.kept.end(), name) != options.kept.end();
     if (!is_dropped || is_kept) result.push_back(text);
   }
   return result;
 }
 
-// Both pipes at once: a program that fills one while nobody reads it would wait for ever.
-void read_both(const Pipe& out, const Pipe& err, ProgramOutput& result) {
+// Both pipes at once: a program that fills one while nobody reads it would wait for ever. False where the deadline
+// came.
+bool read_both(const Pipe& out, const Pipe& err, std::optional<Clock::time_point> deadline, ProgramOutput& result) {
   std::array<pollfd, 2> waited{pollfd{out.read_end(), POLLIN, 0}, pollfd{err.read_end(), POLLIN, 0}};
   const std::array<std::string*, 2> texts{&result.out, &result.err};
   std::array<char, 65536> buffer{};
   while (waited[0].fd >= 0 || waited[1].fd >= 0) {
-    if (poll(waited.data(), waited.size(), -1) < 0 && errno != EINTR) return;
+    int wait_ms = -1;
+    if (deadline) {
+      const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(*deadline - Clock::now());
+      if (left.count() <= 0) return false;
+      wait_ms = static_cast<int>(left.count()) + 1;
+    }
+    if (poll(waited.data(), waited.size(), wait_ms) < 0 && errno != EINTR) return true;
     for (std::size_t i = 0; i < waited.size(); ++i) {
       if (waited[i].fd < 0 || waited[i].revents == 0) continue;
       const ssize_t n = read(waited[i].fd, buffer.data(), buffer.size());
       if (n > 0) {
-        texts[i]->append(buffer.data(), static_cast<std::size_t>(n));
+        const std::size_t kept = std::min(static_cast<std::size_t>(n), kMaxOutput - texts[i]->size());
+        texts[i]->append(buffer.data(), kept);
+        result.is_cut = result.is_cut || kept < static_cast<std::size_t>(n);
       } else if (n == 0 || errno != EINTR) {
         waited[i].fd = -1;  // poll passes over it
       }
     }
   }
+  return true;
 }
 
 }  // namespace
 
 std::string ProgramOutput::words() const {
   std::string text;
-  std::istringstream lines(err);
+  std::istringstream lines(err.empty() ? out.substr(0, 4 * kMaxWords) : err);
   for (std::string line; std::getline(lines, line);) {
     if (!line.empty()) text += (text.empty() ? "" : "; ") + line;
   }
   if (text.size() > kMaxWords) text = text.substr(0, kMaxWords) + "...";
+  if (is_timed_out) return "it did not end in time" + (text.empty() ? "" : ": " + text);
   return text.empty() ? "it said nothing, exit code " + std::to_string(exit_code) : text;
 }
 
-std::optional<ProgramOutput> run_program(const std::vector<std::string>& words, const ProgramEnvironment& environment) {
+std::optional<ProgramOutput> run_program(const std::vector<std::string>& words, const ProgramOptions& options) {
   std::vector<std::string> arguments = words;
-  std::vector<std::string> variables = filtered_environment(environment);
+  std::vector<std::string> variables = filtered_environment(options);
   ProgramOutput result;
   Pipe out, err;
   pid_t child = 0;
@@ -139,7 +155,10 @@ std::optional<ProgramOutput> run_program(const std::vector<std::string>& words, 
   }
   out.close_write_end();
   err.close_write_end();
-  read_both(out, err, result);
+  std::optional<Clock::time_point> deadline;
+  if (options.time_limit.count() > 0) deadline = Clock::now() + options.time_limit;
+  result.is_timed_out = !read_both(out, err, deadline, result);
+  if (result.is_timed_out) kill(-child, SIGKILL);
   int status = 0;
   while (waitpid(child, &status, 0) < 0) {
     if (errno != EINTR) fail(ExitCode::kInternal, words.front() + ": waitpid: " + std::strerror(errno));

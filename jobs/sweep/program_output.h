@@ -1,6 +1,7 @@
 // Runs a short program and keeps what it says. Arguments go as they are: no shell is between.
 #pragma once
 
+#include <chrono>
 #include <optional>
 #include <string>
 #include <vector>
@@ -11,20 +12,22 @@ struct ProgramOutput {
   int exit_code = 0;  // 128 + signal where a signal ended it
   std::string out;
   std::string err;
+  bool is_timed_out = false;  // it was killed, with all that it had started
+  bool is_cut = false;        // it printed more than is kept
 
-  // stderr in one line, at most a few hundred characters: the program's own words, for a message.
+  // stderr, else stdout, in one line, at most a few hundred characters: the program's own words, for a message.
   std::string words() const;
 };
 
-// Waits for its end. None where there is no such program. `dropped_prefix`: environment variables that begin so are not
-// passed on, but for those in `kept`.
-struct ProgramEnvironment {
-  std::string dropped_prefix;
-  std::vector<std::string> kept;
+struct ProgramOptions {
+  std::vector<std::string> dropped_prefixes;  // environment variables that begin so are not passed on
+  std::vector<std::string> kept;              // but these are
+  std::chrono::seconds time_limit{0};         // 0: none
 };
-// Throws Error(kInternal) where the system has no process or pipe left.
-std::optional<ProgramOutput> run_program(const std::vector<std::string>& words,
-                                         const ProgramEnvironment& environment = {});
+
+// Waits for its end. None where there is no such program. Throws Error(kInternal) where the system has no process or
+// pipe left.
+std::optional<ProgramOutput> run_program(const std::vector<std::string>& words, const ProgramOptions& options = {});
 
 // Whether PATH has it.
 bool has_program(const std::string& name);

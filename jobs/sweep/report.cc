@@ -7,6 +7,7 @@
 
 #include "jobs/sweep/cell_state.h"
 #include "jobs/sweep/files.h"
+#include "jobs/text.h"
 #include "pipeline/digest.h"
 #include "pipeline/progress.h"
 
@@ -132,6 +133,17 @@ std::string fingerprint(const Cell& cell) {
   return sha256_of(dump_json(json, -1)).substr(0, 12);
 }
 
+// Of what somebody may have edited; "" where it is no text.
+std::string text_of(const nlohmann::json& json, const char* name) {
+  const auto found = json.is_object() ? json.find(name) : json.end();
+  return found != json.end() && found->is_string() ? found->get<std::string>() : "";
+}
+
+std::string what_of(const std::string& name, const nlohmann::json& cell) {
+  const std::string what = text_of(cell, "what");
+  return terminal_line(what.empty() ? name : what);
+}
+
 std::optional<nlohmann::json> newest_submission(const Sweep& sweep, std::string& id) {
   std::vector<fs::path> directories;
   std::error_code error;
@@ -144,7 +156,7 @@ std::optional<nlohmann::json> newest_submission(const Sweep& sweep, std::string&
     const auto json = read_json(directory / "cells.json");
     if (!json || !json->is_object() || !json->contains("sweep")) continue;
     const nlohmann::json& record = (*json)["sweep"];
-    if (!record.is_object() || record.value("name", "") != sweep.file.name || !record.contains("cells")) continue;
+    if (!record.is_object() || text_of(record, "name") != sweep.file.name || !record.contains("cells")) continue;
     id = directory.filename().string();
     return record["cells"];
   }
@@ -294,16 +306,16 @@ std::vector<std::string> changes_since_submission(const Sweep& sweep) {
     const auto former = before->find(name);
     if (former == before->end()) {
       ++added;
-      details.push_back("  new: " + cell.value("what", name));
-    } else if (former->value("settings", "") != cell.value("settings", "")) {
+      details.push_back("  new: " + what_of(name, cell));
+    } else if (text_of(*former, "settings") != text_of(cell, "settings")) {
       ++altered;
-      details.push_back("  other resources, seeds or flags: " + cell.value("what", name));
+      details.push_back("  other resources, seeds or flags: " + what_of(name, cell));
     }
   }
   for (const auto& [name, cell] : before->items()) {
     if (now.contains(name)) continue;
     ++removed;
-    details.push_back("  no longer in it: " + cell.value("what", name) + " (what it has in " +
+    details.push_back("  no longer in it: " + what_of(name, cell) + " (what it has in " +
                       (sweep.file.output / "runs" / name).string() + " stays)");
   }
   if (details.empty()) return {};

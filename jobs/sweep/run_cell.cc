@@ -11,9 +11,11 @@
 
 #include "jobs/sweep/cell_state.h"
 #include "jobs/sweep/child.h"
+#include "jobs/sweep/failed_launch.h"
 #include "jobs/sweep/files.h"
 #include "kernels/error.h"
 #include "pipeline/host.h"
+#include "pipeline/launch.h"
 #include "pipeline/lock.h"
 #include "results/atomic_file.h"
 #include "results/store.h"
@@ -24,9 +26,11 @@ namespace {
 
 constexpr const char* kLockName = "cell.lock";
 constexpr int kInterruptedCode = static_cast<int>(ExitCode::kInterrupted);
+constexpr int kInternalCode = static_cast<int>(ExitCode::kInternal);
+constexpr auto kLongestPause = std::chrono::minutes(1);
 
 void say(const Cell& cell, const std::string& what) {
-  std::fprintf(stderr, "winnow: cell %s: %s\n", cell.name.c_str(), what.c_str());
+  std::fprintf(stderr, "winnow: cell %s: %s\n", one_line(cell.name).c_str(), one_line(what).c_str());
 }
 
 // Null: somebody runs the cell. `status` takes the lock for a moment when it looks, hence several tries.
@@ -61,8 +65,12 @@ void write_seeds(const Cell& cell) {
 
 class CellRun {
  public:
-  CellRun(fs::path submission, int task, Cell cell, BatchSystem* batch)
-      : submission_(std::move(submission)), task_(task), cell_(std::move(cell)), batch_(batch) {
+  CellRun(fs::path submission, int task, Cell cell, BatchSystem* batch, std::chrono::milliseconds launch_pause)
+      : submission_(std::move(submission)),
+        task_(task),
+        cell_(std::move(cell)),
+        batch_(batch),
+        launch_pause_(launch_pause) {
     make_directories(cell_.run_directory / "attempts");
   }
 
@@ -75,16 +83,15 @@ class CellRun {
     }
     const std::vector<int> attempts = list_attempts(cell_.run_directory);
     number_ = attempts.empty() ? 0 : attempts.back();
-    of_submission_ = count_of_submission(attempts);
+    count_of_submission(attempts);
     while (!is_done(cell_)) {
       if (fs::exists(cell_.results(0))) {
         write_seeds(cell_);
         continue;
       }
-      if (of_submission_ >= cell_.max_attempts) return give_up();
+      if (of_submission_ >= cell_.max_attempts || failed_launches_ >= kMostFailedLaunches) return give_up();
       const int code = attempt();
       if (code == 0) {
-        if (!fs::exists(cell_.results(0))) return missing_result();
         write_seeds(cell_);
         break;
       }
@@ -96,13 +103,15 @@ class CellRun {
   }
 
  private:
-  int count_of_submission(const std::vector<int>& attempts) const {
-    int count = 0;
+  void count_of_submission(const std::vector<int>& attempts) {
     for (const int number : attempts) {
       const auto json = read_json(attempt_record(cell_.run_directory, number));
-      if (json && AttemptRecord::from_json(*json).submission == submission_.filename().string()) ++count;
+      if (!json) continue;
+      const AttemptRecord record = AttemptRecord::from_json(*json);
+      if (record.submission == submission_.filename().string()) {
+        ++(record.failed_launches > 0 ? failed_launches_ : of_submission_);
+      }
     }
-    return count;
   }
 
   Attempt this_attempt() const {
@@ -126,7 +135,7 @@ class CellRun {
     return words;
   }
 
-  // Returns its exit code; what cannot be started counts as an attempt, too.
+  // Returns its exit code, 0 only where the result is there; what cannot be started counts as an attempt, too.
   int attempt() {
     ++number_;
     ++of_submission_;
@@ -141,6 +150,7 @@ class CellRun {
                          .exit_code = std::nullopt,
                          .error = "",
                          .is_stopped = false,
+                         .failed_launches = 0,
                          .slurm_job = batch_ == nullptr ? "" : batch_->job(),
                          .slurm_task = batch_ == nullptr ? "" : batch_->task(),
                          .command = command()};
@@ -151,8 +161,10 @@ class CellRun {
     write();
     int code = 0;
     try {
-      code = wait_for(start_child(record.command, {.log = log, .environment = {}}));
-      if (code != 0) record.error = last_error_line(log);
+      const bool is_by_mpirun = batch_ == nullptr && cell_.resources.ranks() > 1;
+      const auto environment = is_by_mpirun ? environment_for_mpirun() : decltype(environment_for_mpirun()){};
+      code = wait_for(start_child(record.command, {.log = log, .environment = environment}));
+      judge_end(record, log, code);
     } catch (const Error& error) {
       code = static_cast<int>(error.code());
       record.error = error.what();
@@ -163,7 +175,28 @@ class CellRun {
     write();
     error_ = record.error;
     code_ = code;
+    is_failed_launch_ = record.failed_launches > 0;
     return code;
+  }
+
+  // Says why an attempt that has no result ended, and takes a failed launch out of the count. srun returns 0 for some
+  // of them, which is no success.
+  void judge_end(AttemptRecord& record, const fs::path& log, int& code) {
+    if (code == 0 && fs::exists(cell_.results(0))) return;
+    const LaunchReport launch = read_launch(log);
+    const std::string launcher = fs::path(record.command.front()).filename().string();
+    record.error = last_error_line(log);
+    if (code == 0) {
+      record.error = launcher + " ended with exit code 0, but " + cell_.results(0).string() + " is missing" +
+                     (record.error.empty() || launch.has_begun ? "" : ": " + record.error);
+    }
+    if (is_failed_launch(launch, code)) {
+      record.failed_launches = ++failed_launches_;
+      record.of_submission = --of_submission_;
+      ++failed_launches_here_;
+      if (!launch.last_refusal.empty()) record.error = launch.last_refusal;
+    }
+    if (code == 0 || record.failed_launches > 0) code = kInternalCode;
   }
 
   // In a batch job a signal is the scheduler's, and the cell goes on in a later job.
@@ -196,6 +229,7 @@ class CellRun {
     const bool is_last = of_submission_ >= cell_.max_attempts;
     const std::string what = error_.empty() ? "exit code " + std::to_string(code) : error_;
     if (is_stopped() && is_end_of_stop(code)) return kInterruptedCode;
+    if (is_failed_launch_) return after_failed_launch(what);
     if (!is_repeatable(code) || is_last) {
       if (batch_ != nullptr) batch_->settled(this_attempt());
       say(cell_,
@@ -212,41 +246,69 @@ class CellRun {
     return std::nullopt;
   }
 
+  // The next step of this job has another number than the one that could not start, and a moment may be all that is
+  // missing; where that does not help, another job is.
+  std::optional<int> after_failed_launch(const std::string& what) {
+    const std::string which = "launch " + std::to_string(failed_launches_) + " failed (" + what + ")";
+    if (failed_launches_ >= kMostFailedLaunches) {
+      if (batch_ != nullptr) batch_->settled(this_attempt());
+      say(cell_, "given up: " + which + "; log: " + attempt_log(cell_.run_directory, number_).string());
+      return kInternalCode;
+    }
+    if (!was_told_ && (batch_ == nullptr || failed_launches_here_ < kMostFailedLaunchesOfAJob)) {
+      say(cell_, which + ", trying again");
+      if (wait_before_launch()) return std::nullopt;
+    }
+    if (batch_ != nullptr) say(cell_, which + ": " + batch_->again(this_attempt()));
+    return kInterruptedCode;
+  }
+
+  // False where a signal came meanwhile.
+  bool wait_before_launch() {
+    const auto doubled = launch_pause_ * (1LL << std::min(failed_launches_ - 1, 10));
+    const auto end = std::chrono::steady_clock::now() + std::min<std::chrono::milliseconds>(doubled, kLongestPause);
+    for (auto now = std::chrono::steady_clock::now(); now < end; now = std::chrono::steady_clock::now()) {
+      const std::optional<int> signal = signals_.next(std::chrono::duration<double>(end - now).count());
+      was_told_ = was_told_ || (signal && *signal != SIGCHLD);
+      if (was_told_) return false;
+    }
+    return true;
+  }
+
   int give_up() {
     if (batch_ != nullptr) batch_->settled(this_attempt());
     const auto json = read_json(attempt_record(cell_.run_directory, number_));
     const int code = json ? AttemptRecord::from_json(*json).exit_code.value_or(kInterruptedCode) : kInterruptedCode;
-    say(cell_, "given up after " + std::to_string(of_submission_) + " attempts; submit the sweep again to go on");
+    say(cell_, "given up after " + std::to_string(of_submission_) + " attempts and " +
+                   std::to_string(failed_launches_) + " failed launches; submit the sweep again to go on");
     return code == 0 ? kInterruptedCode : code;
-  }
-
-  int missing_result() {
-    if (batch_ != nullptr) batch_->settled(this_attempt());
-    say(cell_, "winnow calibrate said it is done, but " + cell_.results(0).string() + " is missing here");
-    return static_cast<int>(ExitCode::kInternal);
   }
 
   fs::path submission_;
   int task_;
   Cell cell_;
   BatchSystem* batch_;
+  std::chrono::milliseconds launch_pause_;
   SignalQueue signals_;
-  int number_ = 0;         // of the last attempt, all submissions together
-  int of_submission_ = 0;  // attempts of this one
-  bool was_told_ = false;  // a signal came
-  std::string error_;      // of the last attempt
-  int code_ = 0;           // its exit code
+  int number_ = 0;                 // of the last attempt, all submissions together
+  int of_submission_ = 0;          // attempts of this one, without failed launches
+  int failed_launches_ = 0;        // of this submission
+  int failed_launches_here_ = 0;   // of this process
+  bool was_told_ = false;          // a signal came
+  std::string error_;              // of the last attempt
+  int code_ = 0;                   // its exit code
+  bool is_failed_launch_ = false;  // no rank of it began
 };
 
 }  // namespace
 
-int run_cell(const fs::path& submission, int task, BatchSystem* batch) {
+int run_cell(const fs::path& submission, int task, BatchSystem* batch, std::chrono::milliseconds launch_pause) {
   const std::vector<Cell> cells = read_submission(submission);
   if (task < 0 || task >= static_cast<int>(cells.size())) {
     fail(ExitCode::kUsage, submission.string() + ": there is no task " + std::to_string(task) + "; tasks are 0 to " +
                                std::to_string(static_cast<int>(cells.size()) - 1));
   }
-  return CellRun(fs::absolute(submission), task, cells[static_cast<std::size_t>(task)], batch).run();
+  return CellRun(fs::absolute(submission), task, cells[static_cast<std::size_t>(task)], batch, launch_pause).run();
 }
 
 }  // namespace winnow

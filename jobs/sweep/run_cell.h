@@ -1,6 +1,7 @@
 // Runs one cell: attempts of `winnow calibrate` on the cell's ranks until it is done or has failed for good.
 #pragma once
 
+#include <chrono>
 #include <filesystem>
 
 #include "jobs/sweep/executor.h"
@@ -14,6 +15,11 @@ namespace winnow {
 //
 // `batch`: the batch system around this process, which starts the ranks and repeats an interrupted attempt in a later
 // job. Null: mpirun starts them, and attempts are repeated at once.
-int run_cell(const std::filesystem::path& submission, int task, BatchSystem* batch);
+//
+// An attempt in which no rank began is repeated too, in the same job at first, since a later step has another number,
+// and is counted apart from the others. `launch_pause`: before the first such repetition; each further one waits twice
+// as long, up to a minute.
+int run_cell(const std::filesystem::path& submission, int task, BatchSystem* batch,
+             std::chrono::milliseconds launch_pause = std::chrono::seconds(5));
 
 }  // namespace winnow

@@ -14,12 +14,26 @@ namespace {
 
 constexpr int kDefaultMaxArraySize = 1001;   // of Slurm
 constexpr std::size_t kTasksPerCall = 1000;  // a command line has an end
+constexpr std::size_t kLongestWord = 65536;  // and so has one word of it, in bytes
 
-// A submission from within a job must not hand on what that job was given.
-const ProgramEnvironment kWithoutJob = {.dropped_prefix = "SLURM_", .kept = {"SLURM_CONF", "SLURM_CLUSTERS"}};
+// A controller that is busy answers late; one that is away, not at all.
+constexpr std::chrono::seconds kPatience{180};
 
-ProgramOutput call(const std::vector<std::string>& words, const ProgramEnvironment& environment = {}) {
-  const std::optional<ProgramOutput> output = run_program(words, environment);
+// A submission from within a job must not hand on what that job was given. Variables win over the script's own options:
+// with another name the job would not be found again, and with SBATCH_WAIT sbatch would wait for its end.
+ProgramOptions sbatch_options() {
+  return {.dropped_prefixes = {"SLURM_", "SBATCH_JOB_NAME", "SBATCH_ARRAY_INX", "SBATCH_WAIT"},
+          .kept = {"SLURM_CONF", "SLURM_CLUSTERS", "SBATCH_WAIT_ALL_NODES"},
+          .time_limit = kPatience};
+}
+
+// A user's own filters (SQUEUE_STATES, SQUEUE_USERS, ...) would hide jobs, and a hidden one is queued a second time.
+ProgramOptions squeue_options() { return {.dropped_prefixes = {"SQUEUE_"}, .kept = {}, .time_limit = kPatience}; }
+
+ProgramOptions scancel_options() { return {.dropped_prefixes = {"SCANCEL_"}, .kept = {}, .time_limit = kPatience}; }
+
+ProgramOutput call(const std::vector<std::string>& words, const ProgramOptions& options) {
+  const std::optional<ProgramOutput> output = run_program(words, options);
   if (!output) {
     fail(ExitCode::kUnavailable, words.front() +
                                      " is not on PATH: there is no Slurm here; log in to a node that has it "
@@ -79,31 +93,23 @@ std::vector<QueuedTask> parse_queue(const std::string& text) {
 }
 
 std::vector<QueuedTask> ask_queue(const std::vector<std::string>& job_names) {
-  if (job_names.empty()) return {};
-  const ProgramOutput output = call(
-      {"squeue", "--noheader", "--array", "--name=" + joined(job_names, ","), std::string("--format=") + kQueueFormat});
-  if (output.exit_code != 0) {
-    fail(ExitCode::kUnavailable, "squeue does not answer: " + output.words() + "; try again when Slurm is back");
+  std::vector<QueuedTask> tasks;
+  for (std::size_t begin = 0; begin < job_names.size();) {
+    std::string names;
+    for (; begin < job_names.size() && (names.empty() || names.size() + job_names[begin].size() < kLongestWord);
+         ++begin) {
+      names += (names.empty() ? "" : ",") + job_names[begin];
+    }
+    const ProgramOutput output =
+        call({"squeue", "--noheader", "--array", "--name=" + names, std::string("--format=") + kQueueFormat},
+             squeue_options());
+    if (output.exit_code != 0 || output.is_timed_out || output.is_cut) {
+      fail(ExitCode::kUnavailable, "squeue does not answer: " + output.words() + "; try again when Slurm is back");
+    }
+    const std::vector<QueuedTask> more = parse_queue(output.out);
+    tasks.insert(tasks.end(), more.begin(), more.end());
   }
-  return parse_queue(output.out);
-}
-
-std::map<std::string, std::string> parse_accounting(const std::string& text) {
-  std::map<std::string, std::string> states;
-  std::istringstream lines(text);
-  for (std::string line; std::getline(lines, line);) {
-    const std::vector<std::string> fields = split(line, '|', 2);
-    if (fields.size() == 2 && !fields[1].empty()) states[fields[0]] = fields[1];
-  }
-  return states;
-}
-
-std::map<std::string, std::string> ask_accounting(const std::vector<std::string>& tasks) {
-  if (tasks.empty()) return {};
-  const std::optional<ProgramOutput> output = run_program(
-      {"sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID,State", "--jobs=" + joined(tasks, ",")});
-  if (!output || output->exit_code != 0) return {};
-  return parse_accounting(output->out);
+  return tasks;
 }
 
 std::optional<OwnState> parse_own_state(const std::string& line) {
@@ -116,13 +122,14 @@ std::optional<OwnState> parse_own_state(const std::string& line) {
 
 std::optional<OwnState> ask_own_state(const std::string& job) {
   const std::optional<ProgramOutput> output =
-      run_program({"squeue", "--noheader", "--jobs=" + job, "--format=%T|%M|%l"});
+      run_program({"squeue", "--noheader", "--jobs=" + job, "--format=%T|%M|%l"}, squeue_options());
   if (!output || output->exit_code != 0) return std::nullopt;
   return parse_own_state(output->out);
 }
 
 int max_array_size() {
-  const std::optional<ProgramOutput> output = run_program({"scontrol", "show", "config"});
+  const std::optional<ProgramOutput> output =
+      run_program({"scontrol", "show", "config"}, {.dropped_prefixes = {}, .kept = {}, .time_limit = kPatience});
   if (!output) return kDefaultMaxArraySize;
   std::istringstream lines(output->out);
   for (std::string line; std::getline(lines, line);) {
@@ -134,17 +141,11 @@ int max_array_size() {
   return kDefaultMaxArraySize;
 }
 
-std::string submit_script(const std::string& script, const std::vector<std::string>& options) {
+SbatchAnswer submit_script(const std::string& script, const std::vector<std::string>& options) {
   std::vector<std::string> words = {"sbatch", "--parsable"};
   words.insert(words.end(), options.begin(), options.end());
   words.push_back(script);
-  const ProgramOutput output = call(words, kWithoutJob);
-  // "1234", or "1234;cluster".
-  const std::string job = output.out.substr(0, output.out.find_first_of(";\n"));
-  if (output.exit_code != 0 || !number(job)) {
-    fail(ExitCode::kUnavailable, "sbatch refused " + script + ": " + output.words());
-  }
-  return job;
+  return read_sbatch_answer(call(words, sbatch_options()));
 }
 
 void cancel_tasks(const std::vector<std::string>& pending, const std::vector<std::string>& others) {
@@ -154,7 +155,7 @@ void cancel_tasks(const std::vector<std::string>& pending, const std::vector<std
       std::vector<std::string> words = {"scancel", "--quiet"};
       words.insert(words.end(), tasks->begin() + static_cast<std::ptrdiff_t>(begin),
                    tasks->begin() + static_cast<std::ptrdiff_t>(end));
-      const ProgramOutput output = call(words);
+      const ProgramOutput output = call(words, scancel_options());
       if (output.exit_code != 0) {
         fail(ExitCode::kUnavailable, "scancel: " + output.words() + "; squeue shows what is left");
       }

@@ -1,12 +1,11 @@
 // Slurm's commands: what is asked of them, and how their answers are read. One call each, however many cells.
 #pragma once
 
-#include <map>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "jobs/sweep/program_output.h"
+#include "jobs/sweep/sbatch_answer.h"
 
 namespace winnow {
 
@@ -30,11 +29,6 @@ std::vector<QueuedTask> parse_queue(const std::string& text);
 // The tasks of jobs with these names, in one call. Throws Error(kUnavailable) with squeue's words.
 std::vector<QueuedTask> ask_queue(const std::vector<std::string>& job_names);
 
-// Lines of `sacct --parsable2 --format=JobID,State`: the last state of each task, "TIMEOUT", "CANCELLED by 1000".
-std::map<std::string, std::string> parse_accounting(const std::string& text);
-// How these tasks ("1234_5") ended, in one call; empty where there is no accounting, or it does not answer.
-std::map<std::string, std::string> ask_accounting(const std::vector<std::string>& tasks);
-
 // What a running job is told of itself.
 struct OwnState {
   std::string state;          // "RUNNING"; "COMPLETING" when it is being ended
@@ -47,9 +41,9 @@ std::optional<OwnState> parse_own_state(const std::string& line);
 // Tasks that an array may have: MaxArraySize. Slurm's default where scontrol does not say.
 int max_array_size();
 
-// The job's number. `options` come before the script and win over those in it. Throws Error(kUnavailable) with sbatch's
-// own words when it refuses.
-std::string submit_script(const std::string& script, const std::vector<std::string>& options);
+// Calls sbatch. `options` come before the script and win over those in it. Throws Error(kUnavailable) where there is no
+// sbatch.
+SbatchAnswer submit_script(const std::string& script, const std::vector<std::string>& options);
 // Pending tasks first: a successor must not start when what it waits for is gone. Throws Error(kUnavailable).
 void cancel_tasks(const std::vector<std::string>& pending, const std::vector<std::string>& others);
 

@@ -13,9 +13,9 @@ namespace winnow {
 namespace {
 
 // slurmctld may be restarted just now. The time left after USR1 is what there is to wait.
-constexpr auto kPatience = std::chrono::seconds(120);
+constexpr auto kBatchPatience = std::chrono::seconds(120);
 constexpr auto kPause = std::chrono::seconds(2);
-constexpr int kSignalled = 128;  // exit codes from there on are signals
+constexpr int kFirstSignalCode = 128;  // exit codes from there on are signals
 
 std::string variable(const char* name) {
   const char* value = std::getenv(name);
@@ -24,7 +24,7 @@ std::string variable(const char* name) {
 
 template <typename Action>
 auto patiently(const Action& action) {
-  const auto deadline = std::chrono::steady_clock::now() + kPatience;
+  const auto deadline = std::chrono::steady_clock::now() + kBatchPatience;
   while (true) {
     try {
       return action();
@@ -45,7 +45,7 @@ class SlurmBatch : public BatchSystem {
   }
 
   void begin(const Attempt& attempt) override {
-    if (submission_.site.requeue != RequeueMode::kSuccessor || attempt.is_last) return;
+    if (submission_.site.requeue != RequeueMode::kSuccessor || attempt.is_last || !successor_.empty()) return;
     try {
       successor_ = queue_successor(attempt);
     } catch (const Error& error) {
@@ -80,7 +80,7 @@ class SlurmBatch : public BatchSystem {
     if (submission_.site.requeue == RequeueMode::kRequeue && attempt.was_told) {
       const std::string words = requeue();
       if (words.empty()) return "job " + id() + " is requeued";
-      std::fprintf(stderr, "winnow: scontrol does not requeue job %s: %s\n", id().c_str(), words.c_str());
+      std::fprintf(stderr, "winnow: scontrol does not requeue job %s: %s\n", id().c_str(), one_line(words).c_str());
     }
     return "job " + (successor_ = queue_successor(attempt)) + " goes on";
   }
@@ -106,9 +106,11 @@ class SlurmBatch : public BatchSystem {
   std::string requeue() const {
     try {
       patiently([this] {
-        const std::optional<ProgramOutput> output = run_program({"scontrol", "requeue", id()});
+        const std::optional<ProgramOutput> output = run_program(
+            {"scontrol", "requeue", id()}, {.dropped_prefixes = {}, .kept = {}, .time_limit = kBatchPatience});
         if (!output) fail(ExitCode::kUnavailable, "scontrol is not on PATH");
-        if (output->exit_code != 0 && output->exit_code < kSignalled) fail(ExitCode::kUnavailable, output->words());
+        const bool is_ended_with_this_job = output->exit_code >= kFirstSignalCode && !output->is_timed_out;
+        if (output->exit_code != 0 && !is_ended_with_this_job) fail(ExitCode::kUnavailable, output->words());
       });
     } catch (const Error& error) {
       const std::optional<OwnState> state = ask_own_state(id());
@@ -123,9 +125,17 @@ class SlurmBatch : public BatchSystem {
       const int index = attempt.task - array.first;
       if (index < 0 || index >= array.count) continue;
       return patiently([&] {
-        return submit_script(
+        const SbatchAnswer answer = submit_script(
             (submission_.path / array.script()).string(),
             {"--array=" + std::to_string(index), "--dependency=afternotok:" + id(), "--kill-on-invalid-dep=yes"});
+        if (answer.kind == SbatchAnswer::Kind::kQueued) return answer.job;
+        if (answer.kind == SbatchAnswer::Kind::kUnclear) {
+          // Asked for once more, there might be two of them.
+          for (const QueuedTask& task : ask_queue({array.job_name})) {
+            if (task.task == index && task.array_job != job_ && task.is_live()) return task.array_job;
+          }
+        }
+        fail(ExitCode::kUnavailable, "sbatch queues no successor: " + answer.words);
       });
     }
     fail(ExitCode::kInternal, submission_.path.string() + ": no array has task " + std::to_string(attempt.task));

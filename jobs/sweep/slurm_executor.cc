@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <ctime>
 #include <map>
 #include <thread>
 
@@ -15,6 +16,7 @@
 #include "jobs/sweep/slurm_submission.h"
 #include "jobs/sweep/submission.h"
 #include "kernels/error.h"
+#include "pipeline/host.h"
 #include "pipeline/lock.h"
 #include "results/atomic_file.h"
 #include "results/words.h"
@@ -25,8 +27,57 @@ namespace {
 
 constexpr int kLockSeconds = 120;  // that one submit waits for another
 
-// Jobs by cell name. A cell may have several: one that runs, and its successor.
-using QueueByCell = std::map<std::string, std::vector<QueuedTask>>;
+// What Slurm has of a cell: one job that runs, and its successor. None, where it is not clear whether sbatch took the
+// job.
+struct QueuedCell {
+  std::vector<QueuedTask> tasks;
+  int64_t unclear_since = 0;  // seconds since 1970, where there are no tasks
+};
+using QueueByCell = std::map<std::string, QueuedCell>;
+
+int64_t now_seconds() { return static_cast<int64_t>(std::time(nullptr)); }
+
+// Whether the cell was begun by that submission: its job was in the queue, whatever sbatch said.
+bool has_begun(const Cell& cell, const fs::path& submission) {
+  const std::vector<int> attempts = list_attempts(cell.run_directory);
+  return std::any_of(attempts.rbegin(), attempts.rend(), [&](int number) {
+    const auto json = read_json(attempt_record(cell.run_directory, number));
+    return json && AttemptRecord::from_json(*json).submission == submission.filename().string();
+  });
+}
+
+// Reads the cells of a submission once: few are asked for, and their files are large.
+class SubmittedCells {
+ public:
+  explicit SubmittedCells(const std::vector<SlurmSubmission>& submissions) : submissions_(submissions) {}
+
+  // Null where the array has no such task.
+  const Cell* of(std::size_t submission, const SlurmArray& array, int task) {
+    if (!cells_.contains(submission)) cells_[submission] = read_submission(submissions_[submission].path);
+    const auto index = static_cast<std::size_t>(array.first) + static_cast<std::size_t>(task);
+    return task < 0 || index >= cells_[submission].size() ? nullptr : &cells_[submission][index];
+  }
+
+ private:
+  const std::vector<SlurmSubmission>& submissions_;
+  std::map<std::size_t, std::vector<Cell>> cells_;
+};
+
+void add_unclear(const std::vector<SlurmSubmission>& submissions, SubmittedCells& cells, QueueByCell& by_cell) {
+  for (std::size_t i = 0; i < submissions.size(); ++i) {
+    const SubmittedArrays submitted = read_submitted(submissions[i].path);
+    for (const SlurmArray& array : submissions[i].arrays) {
+      const auto since = submitted.unclear_since.find(array.name);
+      if (since == submitted.unclear_since.end() || !is_unclear(since->second, now_seconds())) continue;
+      for (int task = 0; task < array.count; ++task) {
+        const Cell* cell = cells.of(i, array, task);
+        if (cell == nullptr) break;
+        if (by_cell.contains(cell->name) || has_begun(*cell, submissions[i].path)) continue;
+        by_cell[cell->name].unclear_since = since->second;
+      }
+    }
+  }
+}
 
 // Throws Error(kUnavailable) where squeue does not answer.
 QueueByCell queue_by_cell(const fs::path& output) {
@@ -44,15 +95,14 @@ QueueByCell queue_by_cell(const fs::path& output) {
     }
   }
   QueueByCell by_cell;
-  std::map<std::size_t, std::vector<Cell>> cells;  // of submissions that have something in the queue: few, large files
+  SubmittedCells cells(submissions);
   for (const QueuedTask& task : ask_queue(names)) {
     const auto place = places.find(task.name);
     if (!task.is_live() || place == places.end()) continue;
-    const auto& [submission, array] = place->second;
-    if (!cells.contains(submission)) cells[submission] = read_submission(submissions[submission].path);
-    const auto index = static_cast<std::size_t>(array->first) + static_cast<std::size_t>(task.task);
-    if (index < cells[submission].size()) by_cell[cells[submission][index].name].push_back(task);
+    const Cell* cell = cells.of(place->second.submission, *place->second.array, task.task);
+    if (cell != nullptr) by_cell[cell->name].tasks.push_back(task);
   }
+  add_unclear(submissions, cells, by_cell);
   return by_cell;
 }
 
@@ -151,33 +201,77 @@ void describe(const SlurmArray& array, const std::string& job) {
   std::fflush(stdout);
 }
 
-// One sbatch per array. One that is refused does not keep back the others.
-int queue_arrays(const SlurmSubmission& submission) {
-  nlohmann::json jobs = nlohmann::json::object();
-  std::string refusals;
-  for (const SlurmArray& array : submission.arrays) {
+// The number of an array of which sbatch gave none; "" where squeue does not show it or does not answer.
+std::string look_for(const SlurmArray& array) {
+  for (int look = 0; look < 3; ++look) {
+    std::this_thread::sleep_for(std::chrono::seconds(look));
     try {
-      const std::string job = submit_script((submission.path / array.script()).string(), {});
-      jobs[array.name] = job;
-      describe(array, job);
-    } catch (const Error& error) {
-      refusals += (refusals.empty() ? "" : "; ") + std::string(error.what());
+      for (const QueuedTask& task : ask_queue({array.job_name})) return task.array_job;
+    } catch (const Error&) {  // said by the caller
     }
   }
-  if (refusals.empty()) {
-    write_file_atomically(submission.path / "submitted.json", dump_json({{"jobs", jobs}}, 2));
+  return "";
+}
+
+// One sbatch per array. One that is refused does not keep back the others. What sbatch was asked for is on disk before
+// it is asked: whatever happens then, no second submit forgets it.
+class Queueing {
+ public:
+  explicit Queueing(const SlurmSubmission& submission) : submission_(submission) {}
+
+  int run() {
+    for (const SlurmArray& array : submission_.arrays) queue(array);
+    if (!refusals_.empty()) {
+      if (submitted_.jobs.empty() && submitted_.unclear_since.empty()) {
+        std::error_code ignored;
+        fs::remove_all(submission_.path, ignored);
+      }
+      add(unclear_,
+          refusals_ + "; correct the site settings or the sweep's resources (slurm/README.md) and submit again");
+    }
+    if (!unclear_.empty()) fail(ExitCode::kUnavailable, unclear_);
     return 0;
   }
-  if (jobs.empty()) {
-    std::error_code ignored;
-    fs::remove_all(submission.path, ignored);
-  } else {
-    write_file_atomically(submission.path / "submitted.json", dump_json({{"jobs", jobs}}, 2));
+
+ private:
+  void queue(const SlurmArray& array) {
+    submitted_.unclear_since[array.name] = now_seconds();
+    write_submitted(submission_.path, submitted_);
+    SbatchAnswer answer;
+    const std::string script = (submission_.path / array.script()).string();
+    try {
+      answer = submit_script(script, {});
+    } catch (const Error& error) {  // there is no sbatch any more
+      answer = {SbatchAnswer::Kind::kRefused, "", error.what()};
+    }
+    if (answer.kind == SbatchAnswer::Kind::kUnclear) {
+      answer.job = look_for(array);
+      if (!answer.job.empty()) answer.kind = SbatchAnswer::Kind::kQueued;
+    }
+    if (answer.kind == SbatchAnswer::Kind::kUnclear) {
+      add(unclear_, "sbatch does not say whether it took " + script + " (" + answer.words +
+                        "), and squeue does not show it; its cells count as queued for " +
+                        std::to_string(kUnclearSeconds / 60) +
+                        " minutes: look at winnow sweep status, then submit again");
+      return;
+    }
+    submitted_.unclear_since.erase(array.name);
+    if (answer.kind == SbatchAnswer::Kind::kQueued) {
+      submitted_.jobs[array.name] = answer.job;
+      describe(array, answer.job);
+    } else {
+      add(refusals_, "sbatch refused " + script + ": " + answer.words);
+    }
+    write_submitted(submission_.path, submitted_);
   }
-  fail(ExitCode::kUnavailable, refusals +
-                                   "; correct the site settings or the sweep's resources (slurm/README.md) and "
-                                   "submit again");
-}
+
+  static void add(std::string& text, const std::string& more) { text += (text.empty() ? "" : "; ") + more; }
+
+  const SlurmSubmission& submission_;
+  SubmittedArrays submitted_;
+  std::string refusals_;
+  std::string unclear_;
+};
 
 }  // namespace
 
@@ -186,7 +280,17 @@ bool has_slurm() { return has_program("sbatch"); }
 std::map<std::string, QueueEntry> slurm_queue(const fs::path& output, std::string* note) {
   std::map<std::string, QueueEntry> entries;
   try {
-    for (const auto& [name, tasks] : queue_by_cell(output)) {
+    for (const auto& [name, cell] : queue_by_cell(output)) {
+      const std::vector<QueuedTask>& tasks = cell.tasks;
+      if (tasks.empty()) {
+        entries[name] = {
+            .state = CellState::kQueued,
+            .job = "",
+            .reason = "sbatch did not say whether it took the job; it counts as queued for " +
+                      std::to_string(std::max<int64_t>(1, cell.unclear_since + kUnclearSeconds - now_seconds())) +
+                      " s"};
+        continue;
+      }
       const auto running = std::find_if(tasks.begin(), tasks.end(), [](const auto& task) { return task.is_running(); });
       const QueuedTask& task = running == tasks.end() ? tasks.front() : *running;
       entries[name] = {.state = running == tasks.end() ? CellState::kQueued : CellState::kRunning,
@@ -228,7 +332,7 @@ int submit_to_slurm(const std::vector<Cell>& cells, const SubmitOptions& options
     write_file_atomically(submission.path / array.script(), slurm_script(array, context, site));
   }
   write_slurm_submission(submission);
-  return queue_arrays(submission);
+  return Queueing(submission).run();
 }
 
 int cancel_on_slurm(const std::vector<Cell>& cells, const fs::path& output) {
@@ -239,9 +343,9 @@ int cancel_on_slurm(const std::vector<Cell>& cells, const fs::path& output) {
   int n_cells = 0;
   for (const Cell& cell : cells) {
     const auto entry = queue.find(cell.name);
-    if (entry == queue.end()) continue;
+    if (entry == queue.end() || entry->second.tasks.empty()) continue;
     ++n_cells;
-    for (const QueuedTask& task : entry->second) (task.is_running() ? running : pending).push_back(task.id());
+    for (const QueuedTask& task : entry->second.tasks) (task.is_running() ? running : pending).push_back(task.id());
   }
   cancel_tasks(pending, running);
   std::printf("cancelled %d cells: %zu waiting and %zu running jobs; what is finished of them stays\n", n_cells,

@@ -3,12 +3,11 @@
 #include <yaml-cpp/yaml.h>
 
 #include <cstdlib>
-#include <fstream>
-#include <iterator>
 
 #include "jobs/sweep/child.h"
 #include "jobs/sweep/sweep_file.h"
 #include "jobs/sweep/sweep_schema.h"
+#include "jobs/yaml_file.h"
 #include "kernels/error.h"
 #include "slurm_template.h"
 
@@ -56,14 +55,6 @@ fs::path default_file() {
   return "";
 }
 
-std::string read_text(const fs::path& file) {
-  std::ifstream in(file, std::ios::binary);
-  if (!in || fs::is_directory(file)) {
-    fail(ExitCode::kNoInput, file.string() + ": cannot be read; see slurm/README.md for the site settings");
-  }
-  return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
-}
-
 void take(const YAML::Node& root, const char* key, std::string& value) {
   if (const YAML::Node node = root[key]) value = node.Scalar();
 }
@@ -78,7 +69,7 @@ std::string read_template(const YAML::Node& root, const fs::path& site_file, std
   const YAML::Node node = root["template"];
   if (!node) return kSlurmTemplate;
   const fs::path path = fs::absolute(site_file).parent_path() / node.Scalar();
-  const std::string text = read_text(path);
+  const std::string text = read_yaml_text(path, "the template of the site settings");
   for (const char* placeholder : {"@OPTIONS@", "@SETUP@", "@WINNOW@", "@SUBMISSION@", "@FIRST@"}) {
     if (text.find(placeholder) == std::string::npos) {
       problems.push_back(problem_at(
@@ -96,9 +87,9 @@ SlurmSite parse_slurm_site(const fs::path& file) {
   std::vector<Problem> problems;
   YAML::Node root;
   try {
-    root = YAML::Load(read_text(file));
-  } catch (const YAML::Exception& error) {
-    problems.push_back({error.mark.line + 1, error.mark.column + 1, error.msg + "; expected YAML"});
+    root = parse_yaml(read_yaml_text(file, "the file of site settings (slurm/README.md)"));
+  } catch (const YamlError& error) {
+    problems.push_back({.line = error.line(), .column = error.column(), .message = error.what()});
   }
   if (root.IsNull()) {
     refuse_problems(file, problems);

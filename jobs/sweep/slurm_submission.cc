@@ -10,6 +10,7 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr const char* kFileName = "slurm.json";
+constexpr const char* kSubmittedName = "submitted.json";
 
 }  // namespace
 
@@ -40,6 +41,32 @@ std::optional<SlurmSubmission> read_slurm_submission(const fs::path& path) {
     return std::nullopt;
   }
 }
+
+void write_submitted(const fs::path& submission, const SubmittedArrays& submitted) {
+  nlohmann::json json = {{"jobs", submitted.jobs}};
+  if (!submitted.unclear_since.empty()) json["unclear_since"] = submitted.unclear_since;
+  write_file_atomically(submission / kSubmittedName, dump_json(json, 2));
+}
+
+SubmittedArrays read_submitted(const fs::path& submission) {
+  SubmittedArrays submitted;
+  const std::optional<nlohmann::json> json = read_json(submission / kSubmittedName);
+  if (!json || !json->is_object()) return submitted;
+  const auto each = [&](const char* name, const auto& take) {
+    const auto found = json->find(name);
+    if (found == json->end() || !found->is_object()) return;
+    for (const auto& [array, value] : found->items()) take(array, value);
+  };
+  each("jobs", [&](const std::string& array, const nlohmann::json& value) {
+    if (value.is_string()) submitted.jobs[array] = value.get<std::string>();
+  });
+  each("unclear_since", [&](const std::string& array, const nlohmann::json& value) {
+    if (value.is_number_integer()) submitted.unclear_since[array] = value.get<int64_t>();
+  });
+  return submitted;
+}
+
+bool is_unclear(int64_t since, int64_t now) { return since > now - kUnclearSeconds && since < now + kUnclearSeconds; }
 
 std::vector<SlurmSubmission> list_slurm_submissions(const fs::path& output) {
   std::vector<SlurmSubmission> submissions;

@@ -1,5 +1,6 @@
 #include "jobs/sweep/submission.h"
 
+#include <algorithm>
 #include <ctime>
 #include <fstream>
 #include <iterator>
@@ -8,6 +9,7 @@
 #include "jobs/sweep/files.h"
 #include "kernels/error.h"
 #include "results/atomic_file.h"
+#include "results/utf8.h"
 
 namespace winnow {
 namespace fs = std::filesystem;
@@ -50,18 +52,25 @@ Resources resources_from_json(const nlohmann::json& json) {
 }  // namespace
 
 nlohmann::json cell_json(const Cell& cell) {
-  return {{"name", cell.name},
-          {"run_directory", cell.run_directory.string()},
-          {"calibrate_arguments", cell.calibrate_arguments},
-          {"seeds", cell.seeds},
-          {"resources", resources_json(cell.resources)},
-          {"max_attempts", cell.max_attempts},
-          {"model", cell.model},
-          {"dataset", cell.dataset},
-          {"window", cell.window},
-          {"sinks", cell.sinks},
-          {"decode", cell.decode},
-          {"target", cell.target}};
+  nlohmann::json json = {{"name", cell.name},
+                         {"run_directory", cell.run_directory.string()},
+                         {"calibrate_arguments", cell.calibrate_arguments},
+                         {"seeds", cell.seeds},
+                         {"resources", resources_json(cell.resources)},
+                         {"max_attempts", cell.max_attempts},
+                         {"model", cell.model},
+                         {"dataset", cell.dataset},
+                         {"window", cell.window},
+                         {"sinks", cell.sinks},
+                         {"decode", cell.decode},
+                         {"target", cell.target}};
+  // Paths among them that are not UTF-8 are read back from these.
+  const std::vector<std::string>& words = cell.calibrate_arguments;
+  if (!is_utf8(cell.run_directory.string()) || !std::all_of(words.begin(), words.end(), is_utf8)) {
+    json["run_directory_encoded"] = encoded_path(cell.run_directory.string());
+    for (const std::string& word : words) json["calibrate_arguments_encoded"].push_back(encoded_path(word));
+  }
+  return json;
 }
 
 Cell cell_from_json(const nlohmann::json& json) {
@@ -69,6 +78,13 @@ Cell cell_from_json(const nlohmann::json& json) {
   cell.name = json.at("name");
   cell.run_directory = json.at("run_directory").get<std::string>();
   cell.calibrate_arguments = json.at("calibrate_arguments").get<std::vector<std::string>>();
+  if (json.contains("run_directory_encoded")) {
+    cell.run_directory = decoded_path(json.at("run_directory_encoded").get<std::string>());
+    cell.calibrate_arguments.clear();
+    for (const nlohmann::json& word : json.at("calibrate_arguments_encoded")) {
+      cell.calibrate_arguments.push_back(decoded_path(word.get<std::string>()));
+    }
+  }
   cell.seeds = json.at("seeds").get<std::vector<uint64_t>>();
   cell.resources = resources_from_json(json.at("resources"));
   cell.max_attempts = json.at("max_attempts");

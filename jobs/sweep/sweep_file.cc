@@ -3,16 +3,17 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <fstream>
-#include <iterator>
 #include <set>
 
 #include "jobs/text.h"
+#include "jobs/yaml_file.h"
 #include "kernels/error.h"
 
 namespace winnow {
 namespace fs = std::filesystem;
 namespace {
+
+constexpr std::size_t kMostProblems = 200;  // nobody reads more of them at once
 
 Place place_of(const YAML::Node& node) {
   const Problem at = problem_at(node, "");
@@ -29,6 +30,7 @@ std::vector<std::string> words_of(const YAML::Node& node) {
   if (!node.IsSequence()) return words;
   for (const YAML::Node& item : node) {
     if (item.IsScalar()) words.push_back(item.Scalar());
+    if (words.size() == kMostItems) break;
   }
   return words;
 }
@@ -48,6 +50,7 @@ std::vector<YAML::Node> maps_of(const YAML::Node& node) {
   if (!node || !node.IsSequence()) return maps;
   for (const YAML::Node& item : node) {
     if (item.IsMap()) maps.push_back(item);
+    if (maps.size() == kMostItems) break;
   }
   return maps;
 }
@@ -128,11 +131,12 @@ class Reader {
                  "; expected a checkpoint directory",
              true);
     }
-    const fs::path canonical = fs::weakly_canonical(model.path, error);
-    for (const SweepModel& other : file_.models) {
-      if (!model.path.empty() && fs::weakly_canonical(other.path, error) == canonical) {
+    if (!model.path.empty()) {
+      const auto [other, is_new] =
+          model_directories_.try_emplace(fs::weakly_canonical(model.path, error).string(), model.name);
+      if (!is_new) {
         report(get(node, "path"),
-               "models " + other.name + " and " + model.name + " are the same directory; expected one");
+               "models " + other->second + " and " + model.name + " are the same directory; expected one");
       }
     }
     file_.models.push_back(std::move(model));
@@ -184,12 +188,21 @@ class Reader {
       for (const std::string& word : words_of(entry.second)) {
         selector.keys[key].push_back(word);
         if (std::find(known.begin(), known.end(), word) != known.end()) continue;
-        report(entry.second, "no cell has " + key + " " + word + "; expected " +
-                                 (known.empty() ? "targets to be given" : join_or(known)));
+        report(entry.second, "no cell has " + key + " " + shown_value(word) + "; expected " +
+                                 (known.empty() ? "targets to be given" : join_some(known)));
       }
     }
     if (node.size() == 0) report(node, "an empty selection fits every cell; expected a key such as model");
     return selector;
+  }
+
+  static std::string join_some(std::vector<std::string> words) {
+    constexpr std::size_t kMost = 20;
+    if (words.size() <= kMost) return join_or(words);
+    const std::size_t n_others = words.size() - kMost;
+    words.resize(kMost);
+    words.push_back(std::to_string(n_others) + " others");
+    return join_or(words);
   }
 
   std::vector<std::string> known_values(const std::string& key) const {
@@ -216,16 +229,8 @@ class Reader {
 
   SweepFile& file_;
   std::vector<Problem>& problems_;
+  std::map<std::string, std::string> model_directories_;  // names of models by canonical path
 };
-
-std::string read_text(const fs::path& path) {
-  std::ifstream file(path);
-  std::error_code ignored;
-  if (!file || fs::is_directory(path, ignored)) {
-    fail(ExitCode::kNoInput, path.string() + ": the sweep file cannot be read; give the name of a YAML file");
-  }
-  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-}
 
 }  // namespace
 
@@ -246,18 +251,15 @@ bool Selector::matches(const std::map<std::string, std::string>& coordinates) co
   });
 }
 
-SweepFile read_sweep_file(const fs::path& path, std::vector<Problem>& problems) {
+SweepFile parse_sweep_file(const fs::path& path, const std::string& text, std::vector<Problem>& problems) {
   SweepFile file;
   file.path = path;
   file.directory = fs::absolute(path).parent_path();
-  const std::string text = read_text(path);
   YAML::Node root;
   try {
-    root = YAML::Load(text);
-  } catch (const YAML::Exception& error) {
-    problems.push_back({.line = std::max(error.mark.line, 0) + 1,
-                        .column = std::max(error.mark.column, 0) + 1,
-                        .message = "this is not YAML: " + error.msg + "; expected lines of the form KEY: VALUE"});
+    root = parse_yaml(text);
+  } catch (const YamlError& error) {
+    problems.push_back({.line = error.line(), .column = error.column(), .message = error.what()});
     return file;
   }
   try {
@@ -282,7 +284,9 @@ void refuse_problems(const fs::path& path, std::vector<Problem> problems) {
   for (const Problem& problem : problems) {
     const std::string line = path.string() + ":" + std::to_string(problem.line) + ":" + std::to_string(problem.column) +
                              ": " + problem.message;
-    if (said.insert(line).second) lines.push_back(line);
+    if (!said.insert(line).second) continue;
+    lines.push_back(line);
+    if (lines.size() == kMostProblems) break;
   }
   throw SweepFileError(only_missing ? ExitCode::kNoInput : ExitCode::kUsage, std::move(lines));
 }

@@ -90,8 +90,8 @@ struct SweepFile {
 };
 
 // Reads what can be read and appends all that is wrong to `problems`; with any, the result is of no use but for finding
-// more of them. Throws Error(kNoInput) for a file that cannot be read.
-SweepFile read_sweep_file(const std::filesystem::path& path, std::vector<Problem>& problems);
+// more of them. `path`: of the file with that text; paths in it begin in its folder.
+SweepFile parse_sweep_file(const std::filesystem::path& path, const std::string& text, std::vector<Problem>& problems);
 
 // All that is wrong with a sweep file; as an Error it tells of the first.
 class SweepFileError : public Error {
@@ -100,7 +100,7 @@ class SweepFileError : public Error {
       : Error(code, lines.front() +
                         (lines.size() == 1 ? "" : " (and " + std::to_string(lines.size() - 1) + " more like this)")),
         lines_(std::move(lines)) {
-    for (std::string& line : lines_) line = one_line(std::move(line));
+    for (std::string& line : lines_) line = one_line(line);
   }
   const std::vector<std::string>& lines() const { return lines_; }  // "FILE:LINE:COLUMN: what; expected ..."
 

@@ -2,12 +2,15 @@
 
 #include <algorithm>
 #include <array>
+#include <initializer_list>
 #include <limits>
 #include <optional>
-#include <regex>
 #include <set>
+#include <string_view>
 
 #include "jobs/text.h"
+#include "jobs/yaml_file.h"
+#include "model/json.h"
 
 namespace winnow {
 namespace {
@@ -215,27 +218,94 @@ std::vector<Key> top_keys() {
 
 // ---- values ---------------------------------------------------------------------------------------------------------
 
+bool is_digit(char c) { return c >= '0' && c <= '9'; }
+
+bool is_name_character(char c) {
+  return is_digit(c) || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '_' || c == '.' || c == '-';
+}
+
+// Takes the digits that a text begins with off it; false where there is none.
+bool take_digits(std::string_view& text) {
+  const std::string_view all = text;
+  while (!text.empty() && is_digit(text.front())) text.remove_prefix(1);
+  return text.size() < all.size();
+}
+
+bool take(std::string_view& text, char mark) {
+  if (text.empty() || text.front() != mark) return false;
+  text.remove_prefix(1);
+  return true;
+}
+
+// A dash in front would make it a flag of some command.
+bool is_name(std::string_view text) {
+  return !text.empty() && text.front() != '-' && text.front() != '.' &&
+         std::all_of(text.begin(), text.end(), is_name_character);
+}
+
+bool is_time(std::string_view text) {
+  if (!take_digits(text)) return false;
+  if (take(text, '-') && !take_digits(text)) return false;
+  for (int i = 0; i < 2 && !text.empty(); ++i) {
+    if (!take(text, ':') || text.size() < 2 || !is_digit(text[0]) || !is_digit(text[1])) return false;
+    text.remove_prefix(2);
+  }
+  return text.empty();
+}
+
+// Digits and one of these endings, or none.
+bool is_size(std::string_view text, std::initializer_list<std::string_view> endings) {
+  constexpr std::string_view kUnits = "KMGT";
+  if (!take_digits(text)) return false;
+  if (text.empty()) return true;
+  if (kUnits.find(text.front()) == std::string_view::npos) return false;
+  return std::find(endings.begin(), endings.end(), text.substr(1)) != endings.end();
+}
+
+bool is_memory(std::string_view text) { return is_size(text, {""}); }
+bool is_byte_size(std::string_view text) { return is_size(text, {"", "B", "iB"}); }
+
+bool is_layer_list(std::string_view text) {
+  do {
+    if (!take_digits(text) || (take(text, '-') && !take_digits(text))) return false;
+  } while (take(text, ','));
+  return text.empty();
+}
+
+bool is_base(std::string_view text) {
+  constexpr std::string_view kList = "list:";
+  if (text == "full" || text == "windowed") return true;
+  return text.starts_with(kList) && is_layer_list(text.substr(kList.size()));
+}
+
+bool is_anything(std::string_view) { return true; }
+
+// The same twice: matched by hand, since std::regex recurses once for each character of a value, and as the pattern of
+// the JSON Schema. `longest`: bytes.
 struct TextRule {
-  const char* pattern;   // for std::regex and JSON Schema alike; "": anything but nothing
+  bool (*fits)(std::string_view text);
+  const char* pattern;
   const char* expected;  // for messages
+  std::size_t longest;
 };
 
 TextRule rule_of(ValueType type) {
   switch (type) {
     case ValueType::kName:
-      return {"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$", "letters, digits, _ . -"};
+      return {is_name, "^[A-Za-z0-9_][A-Za-z0-9_.-]*$", "letters, digits, _ . -, and no dash or dot in front", 128};
     case ValueType::kTime:
-      return {"^([0-9]+-)?[0-9]+(:[0-9]{2}){0,2}$", "a time limit such as 02:00:00 or 1-12:00:00"};
+      return {is_time, "^([0-9]+-)?[0-9]+(:[0-9]{2}){0,2}$", "a time limit such as 02:00:00 or 1-12:00:00", 32};
     case ValueType::kMemory:
-      return {"^[0-9]+[KMGT]?$", "a size such as 64G"};
+      return {is_memory, "^[0-9]+[KMGT]?$", "a size such as 64G", 16};
     case ValueType::kSize:
-      return {"^[0-9]+([KMGT](i?B)?)?$", "a size such as 8G"};
+      return {is_byte_size, "^[0-9]+([KMGT](i?B)?)?$", "a size such as 8G", 16};
     case ValueType::kLayers:
-      return {"^[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*$", "layers such as 0-11,20"};
+      return {is_layer_list, "^[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*$", "layers such as 0-11,20", 32768};
     case ValueType::kBase:
-      return {"^(full|windowed|list:[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*)$", "full, windowed or list:1,4"};
+      return {is_base, "^(full|windowed|list:[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*)$", "full, windowed or list:1,4",
+              32768};
     default:
-      return {"", "text"};
+      return {is_anything, "", "text without control characters", 4096};
   }
 }
 
@@ -250,7 +320,7 @@ std::string shown(const YAML::Node& node) {
   if (node.IsNull()) return "nothing";
   if (node.IsSequence()) return "a list";
   if (node.IsMap()) return "a map";
-  return "'" + node.Scalar() + "'";
+  return "'" + shown_value(node.Scalar()) + "'";
 }
 
 void check_scalar(const YAML::Node& node, const Key& key, std::vector<Problem>& problems) {
@@ -276,9 +346,12 @@ void check_scalar(const YAML::Node& node, const Key& key, std::vector<Problem>& 
     return;
   }
   const TextRule rule = rule_of(key.type);
-  const bool fits = node.IsScalar() && !node.Scalar().empty() && node.Scalar().find('\n') == std::string::npos &&
-                    (*rule.pattern == '\0' || std::regex_match(node.Scalar(), std::regex(rule.pattern)));
-  if (!fits) refuse(rule.expected);
+  const bool is_too_long = node.IsScalar() && node.Scalar().size() > rule.longest;
+  // Control characters come in by escapes ("\e"). terminal_line() changes them and nothing else.
+  const bool fits = node.IsScalar() && !node.Scalar().empty() && !is_too_long &&
+                    terminal_line(node.Scalar()) == node.Scalar() && rule.fits(node.Scalar());
+  if (fits) return;
+  refuse(rule.expected + (is_too_long ? ", at most " + std::to_string(rule.longest) + " characters" : std::string()));
 }
 
 void check_files(const YAML::Node& node, const Key& key, std::vector<Problem>& problems) {
@@ -286,14 +359,21 @@ void check_files(const YAML::Node& node, const Key& key, std::vector<Problem>& p
     problems.push_back(problem_at(node, key.name + " is " + shown(node) + "; expected a map from names to files"));
     return;
   }
+  if (node.size() > kMostItems) {
+    problems.push_back(problem_at(node, key.name + " has " + std::to_string(node.size()) + " files; expected at most " +
+                                            std::to_string(kMostItems)));
+    return;
+  }
   static const Key kName{.name = "a control's name", .type = ValueType::kName, .help = ""};
   std::set<std::string> seen;
   for (const auto& entry : node) {
     check_scalar(entry.first, kName, problems);
-    check_scalar(entry.second, {.name = entry.first.IsScalar() ? entry.first.Scalar() : "control", .help = ""},
+    check_scalar(entry.second,
+                 {.name = entry.first.IsScalar() ? shown_value(entry.first.Scalar()) : "control", .help = ""},
                  problems);
     if (entry.first.IsScalar() && !seen.insert(entry.first.Scalar()).second) {
-      problems.push_back(problem_at(entry.first, "control " + entry.first.Scalar() + " is given twice; expected once"));
+      problems.push_back(
+          problem_at(entry.first, "control " + shown_value(entry.first.Scalar()) + " is given twice; expected once"));
     }
   }
 }
@@ -325,6 +405,11 @@ void check_value(const YAML::Node& key_node, const YAML::Node& node, const Key& 
     problems.push_back(problem_at(node, key.name + " is " + shown(node) + "; expected a list"));
     return;
   }
+  if (node.size() > kMostItems) {
+    problems.push_back(problem_at(node, key.name + " has " + std::to_string(node.size()) + " items; expected at most " +
+                                            std::to_string(kMostItems)));
+    return;
+  }
   if (node.size() == 0) problems.push_back(problem_at(node, key.name + " is an empty list; expected an item or more"));
   std::set<std::string> seen;
   for (const YAML::Node& item : node) {
@@ -351,13 +436,17 @@ Json one_json(const Key& key) {
       return object_json(*key.object);
     case ValueType::kFiles:
       return {{"type", "object"},
-              {"propertyNames", {{"pattern", rule_of(ValueType::kName).pattern}}},
-              {"additionalProperties", {{"type", "string"}, {"minLength", 1}}}};
+              {"propertyNames",
+               {{"pattern", rule_of(ValueType::kName).pattern}, {"maxLength", rule_of(ValueType::kName).longest}}},
+              {"additionalProperties",
+               {{"type", "string"}, {"minLength", 1}, {"maxLength", rule_of(ValueType::kText).longest}}}};
     case ValueType::kText:
-      return {{"type", "string"}, {"minLength", 1}};
+      return {{"type", "string"}, {"minLength", 1}, {"maxLength", rule_of(key.type).longest}};
     default:
       // Some of these look like numbers to YAML: 90 (minutes), layer 4.
-      return {{"type", {"string", "integer"}}, {"pattern", rule_of(key.type).pattern}};
+      return {{"type", {"string", "integer"}},
+              {"pattern", rule_of(key.type).pattern},
+              {"maxLength", rule_of(key.type).longest}};
   }
 }
 
@@ -407,12 +496,14 @@ std::string json_schema() {
       {"title", "winnow sweep file"},
       {"description", "Models, datasets and windows that winnow sweep measures, one cell for each combination"}};
   json.update(object_json(sweep_schema()));
-  return json.dump(2) + "\n";
+  return json_text(json, 2) + "\n";
 }
 
 bool is_integer(const std::string& text) {
-  static const std::regex kInteger("-?(0|[1-9][0-9]{0,17})");
-  return std::regex_match(text, kInteger);
+  constexpr std::size_t kMostDigits = 18;
+  const std::string_view digits = std::string_view(text).substr(text.starts_with('-') ? 1 : 0);
+  return !digits.empty() && digits.size() <= kMostDigits && (digits.size() == 1 || digits.front() != '0') &&
+         std::all_of(digits.begin(), digits.end(), is_digit);
 }
 
 Problem problem_at(const YAML::Node& node, std::string message) {
@@ -433,8 +524,8 @@ void check_against_schema(const YAML::Node& node, const ObjectSchema& schema, st
     const Key* key = schema.find(name);
     if (key == nullptr) {
       const std::vector<std::string> near = near_words(name, names);
-      problems.push_back(problem_at(entry.first, "unknown key '" + name + "' in " + schema.what + "; expected " +
-                                                     join_or(near.empty() ? names : near)));
+      problems.push_back(problem_at(entry.first, "unknown key '" + shown_value(name) + "' in " + schema.what +
+                                                     "; expected " + join_or(near.empty() ? names : near)));
     } else if (!seen.insert(name).second) {
       problems.push_back(problem_at(entry.first, name + " is given twice; expected once"));
     } else {

@@ -4,6 +4,7 @@
 
 #include <yaml-cpp/yaml.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -25,6 +26,9 @@ enum class ValueType {
   kObject,  // see Key::object
   kFiles,   // a map from names to paths
 };
+
+// Items of any list.
+inline constexpr std::size_t kMostItems = 2000;
 
 enum class ValueForm { kOne, kList, kOneOrList };
 

@@ -13,8 +13,10 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy
+from winnow_files import streams
+from winnow_files.text import clean, json_for_terminal, one_line
 
-from winnow_prepare import __version__, responses, streams, summary, writer
+from winnow_prepare import __version__, outputs, responses, summary, writer
 from winnow_prepare import options as command_line
 from winnow_prepare.conversations import Layouts
 from winnow_prepare.errors import ExitCode, Failure
@@ -26,7 +28,6 @@ from winnow_prepare.selection import Bounds, Candidate, Limits, Reservoir
 from winnow_prepare.sources import Reader, Row, find_files
 from winnow_prepare.template import TOO_SLOW, find_template
 from winnow_prepare.tokenise import SEAM, Tokeniser, load_tokenizer, special_prefix, tokenizer_sha256, vocabulary_size
-from winnow_prepare.whole_file import check_output
 from winnow_prepare.work import Outcome, Worker
 
 if TYPE_CHECKING:
@@ -221,10 +222,12 @@ def _nothing_kept(draw: Draw, options: Options) -> Failure:
 
 
 def prepare(options: Options) -> None:
-    outputs = [options.out] + ([options.control_short] if options.control_short else [])
+    paths = [options.out] + ([options.control_short] if options.control_short else [])
     inputs = find_files(options.input)
-    for path in outputs:
-        check_output(path, options.force, [*inputs, *options.other_inputs()], options.model)
+    for path in paths:
+        outputs.check_output(
+            path, outputs.CALIBRATION, options.force, [*inputs, *options.other_inputs()], options.model
+        )
     spool = writer.Spool(options.out.parent)
     reader = Reader(inputs)
     limits = _limits(options)
@@ -264,7 +267,7 @@ def prepare(options: Options) -> None:
                 "prompt_tokens": [min(e.answer_start for e in examples), max(e.answer_start for e in examples)],
             }
     writer.write(files)
-    streams.say(_as_text(report, files, worker.tokeniser.backend, options), files)
+    outputs.say(_as_text(report, files, worker.tokeniser.backend, options), files)
 
 
 def _counted(rows: Iterable[Row], progress: Progress) -> Iterator[Row]:
@@ -275,7 +278,7 @@ def _counted(rows: Iterable[Row], progress: Progress) -> Iterator[Row]:
 
 def _as_text(report: summary.Report, files: Files, backend: "tokenizers.Tokenizer", options: Options) -> str:
     if options.json:
-        return json.dumps(report, ensure_ascii=False)
+        return json_for_terminal(json.dumps(report, ensure_ascii=False))
     text = summary.as_text(report)
     if "control" in report:
         low, high = report["control"]["prompt_tokens"]
@@ -285,7 +288,7 @@ def _as_text(report: summary.Report, files: Files, backend: "tokenizers.Tokenize
     first = files[options.out][1][0]
     ids = numpy.frombuffer(first.load(), numpy.int32).tolist()
     text += "\n\n" + summary.first_example(first.name, ids, first.answer_start, backend)
-    return text + "\n\nWritten: " + ", ".join(map(str, files))
+    return clean(text + "\n\nWritten: " + ", ".join(map(one_line, files)))
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
@@ -318,8 +321,6 @@ def main(arguments: list[str] | None = None) -> int:
         _leave(failure.code, failure)
     except _Interrupted:
         _leave(ExitCode.INTERRUPTED, "interrupted, nothing was written; the same command begins anew")
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of the summary has gone
     except MemoryError:
         _leave(ExitCode.OUT_OF_MEMORY, "out of memory; try fewer --processes")
     except Exception as error:  # a defect of ours: still one line
@@ -336,5 +337,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _leave(code: ExitCode, message: object) -> NoReturn:
     """Ends the process at once: files are closed or have no name, and workers may have been killed (pool.py)."""
-    streams.note(f"winnow: prepare: {message}")
+    streams.note(f"winnow: prepare: {one_line(message)}")
     os._exit(int(code))

@@ -178,7 +178,7 @@ def _files(parser: argparse.ArgumentParser) -> None:
         help="instead of all this: write to --out what winnow evaluate --responses wrote, with a text to "
         "each line of token ids",
     )
-    group.add_argument("--force", action="store_true", help="replace output files that are there")
+    group.add_argument("--force", action="store_true", help="replace older outputs of winnow prepare")
     group.add_argument("--config", metavar="FILE", help="YAML file of flags under the same names; flags given here win")
 
 

@@ -3,8 +3,9 @@
 import sys
 import time
 
+from winnow_files.streams import note
+
 from winnow_prepare.sources import Reader
-from winnow_prepare.streams import note
 
 LOG_SECONDS = 30
 

@@ -4,11 +4,13 @@ import json
 import pathlib
 from collections.abc import Iterator
 
+from winnow_files.output import write_whole
+from winnow_files.text import one_line
+
 from winnow_prepare.errors import ExitCode, Failure
 from winnow_prepare.options import Options
-from winnow_prepare.streams import say
+from winnow_prepare.outputs import TEXTS, check_output, say
 from winnow_prepare.tokenise import load_tokenizer, vocabulary_size
-from winnow_prepare.whole_file import WholeFile, check_output
 
 
 def _lines(path: pathlib.Path) -> Iterator[tuple[str, object]]:
@@ -48,7 +50,7 @@ def _ids(place: str, line: object, n_tokens: int) -> tuple[dict[str, object], li
 def decode(path: pathlib.Path, options: Options) -> None:
     """Writes options.out: each line of `path` with its `text`, special tokens left out. An id that the model knows and
     the tokenizer has no token for, as of rows that only fill a matrix up, adds nothing to it."""
-    check_output(options.out, options.force, [path, *options.other_inputs()], options.model)
+    check_output(options.out, TEXTS, options.force, [path, *options.other_inputs()], options.model)
     tokenizer = load_tokenizer(options.model)
     n_ids = max(len(tokenizer), vocabulary_size(options.model) or 0)
     lines = []
@@ -57,15 +59,10 @@ def decode(path: pathlib.Path, options: Options) -> None:
         text = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         lines.append(_json(line | {"text": text}).encode() + b"\n")
     try:
-        part = WholeFile(options.out)
-        try:
-            part.file.writelines(lines)
-            part.keep()
-        finally:
-            part.discard()
+        write_whole(options.out, b"".join(lines))
     except OSError as error:
         raise Failure(ExitCode.IO_ERROR, f"{options.out}: cannot be written: {error.strerror or error}") from error
-    say(f"{len(lines)} texts\n\nWritten: {options.out}", [options.out])
+    say(f"{len(lines)} texts\n\nWritten: {one_line(options.out)}", [options.out])
 
 
 def _json(line: dict[str, object]) -> str:

@@ -1,5 +1,6 @@
 """Rendered conversations to token ids, with the answer beginning at a token."""
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
@@ -8,12 +9,13 @@ import os
 import pathlib
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
+
+from winnow_files.streams import note
 
 from winnow_prepare.errors import ExitCode, Failure, Unusable
 from winnow_prepare.render import Rendered
-from winnow_prepare.streams import note
 from winnow_prepare.token_bound import TokenBound
 
 if TYPE_CHECKING:
@@ -61,9 +63,10 @@ def load_tokenizer(model: pathlib.Path) -> "PreTrainedTokenizerFast":
         raise Failure(ExitCode.UNAVAILABLE, f"{error}; pip install -r requirements.txt") from error
     transformers.logging.set_verbosity(transformers.logging.CRITICAL)
     try:
-        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
-            str(model), local_files_only=True, trust_remote_code=False
-        )
+        with _in_utf8(model) as name:
+            tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
+                name, local_files_only=True, trust_remote_code=False
+            )
     except Exception as error:  # of every kind, by the file that is damaged or missing
         text = " ".join(str(error).split())[:300]
         code = ExitCode.BAD_DATA if (model / "tokenizer.json").exists() else ExitCode.NO_INPUT
@@ -78,8 +81,25 @@ def load_tokenizer(model: pathlib.Path) -> "PreTrainedTokenizerFast":
     return tokenizer
 
 
+@contextlib.contextmanager
+def _in_utf8(folder: pathlib.Path) -> Iterator[str]:
+    """A name of the folder that is UTF-8, as tokenizers takes no other: that of its open descriptor, if need be."""
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            yield f"/proc/self/fd/{descriptor}"
+        finally:
+            os.close(descriptor)
+    else:
+        yield str(folder)
+
+
 def _check_files(model: pathlib.Path) -> None:
-    """Says which file is missing, and what makes it, where Transformers would guess."""
+    """Says which file is missing, or something else, and what makes it, where Transformers would guess."""
+    for name in ("config.json", "tokenizer_config.json", "tokenizer.json", "tokenizer.model"):
+        _refuse_stand_in(model / name)
     if (model / "tokenizer.json").exists():
         return
     for pattern, packages in CONVERTIBLE.items():
@@ -102,6 +122,24 @@ def _check_files(model: pathlib.Path) -> None:
         )
 
 
+def _refuse_stand_in(path: pathlib.Path) -> None:
+    """Refuses what is often found in place of a file that was to be downloaded, and what has no end."""
+    if path.exists() and not path.is_file():
+        raise Failure(ExitCode.NO_INPUT, f"{path}: cannot be read: not a regular file")
+    try:
+        with open(path, "rb") as file:
+            head = file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")
+    except OSError:
+        return  # whoever needs the file says so
+    if head.startswith(b"version https://git-lfs"):
+        what = "a Git LFS pointer, not the file itself: run git lfs pull where it was cloned, or download it again"
+    elif head.startswith(b"<"):
+        what = "a web page or XML, such as a server's error message: download the file again, with access to it"
+    else:
+        return
+    raise Failure(ExitCode.BAD_DATA, f"{path}: it is {what}")
+
+
 def _is_installed(package: str) -> bool:
     try:
         importlib.metadata.distribution(package)
@@ -118,7 +156,7 @@ def _compare_with_file(tokenizer: "PreTrainedTokenizerFast", path: pathlib.Path)
     if not path.exists():
         return
     try:
-        alone = tokenizers.Tokenizer.from_file(str(path)).encode(PROBE, add_special_tokens=False).ids
+        alone = tokenizers.Tokenizer.from_buffer(path.read_bytes()).encode(PROBE, add_special_tokens=False).ids
     except Exception as error:  # tokenizers throws plain Exception
         raise Failure(ExitCode.BAD_DATA, f"{path}: {' '.join(str(error).split())[:300]}") from error
     if alone != tokenizer(PROBE, add_special_tokens=False)["input_ids"]:

@@ -9,10 +9,10 @@ from typing import BinaryIO, NamedTuple
 
 import h5py
 import numpy
+from winnow_files.output import WholeFile
 
 from winnow_prepare.errors import ExitCode, Failure
 from winnow_prepare.selection import Candidate
-from winnow_prepare.whole_file import WholeFile
 
 Attributes = Mapping[str, str | int]
 

@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "kernels/cpu/blas_memory.h"
 #include "kernels/error.h"
 
 namespace winnow {
@@ -53,6 +54,7 @@ class CpuBuffer final : public Buffer {
 CpuBackend::CpuBackend(const CpuOptions& options) : pool_(options.n_threads > 0 ? options.n_threads : usable_cores()) {
   // Our threads run over tiles; a product inside a tile is one thread's, or its rounding would follow their number.
   openblas_set_num_threads(1);
+  map_blas_buffers(pool_.size());
 }
 
 std::string CpuBackend::description() const {

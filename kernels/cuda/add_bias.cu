@@ -6,10 +6,10 @@ namespace winnow::cuda {
 
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kAddBiasThreads = 256;
 
 __global__ void add_bias_kernel(Float8* x, const Bf16x8* bias, int64_t n, int n_vectors) {
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * kAddBiasThreads + threadIdx.x;
   if (i >= n) return;
   float v[8];
   float b[8];
@@ -24,7 +24,7 @@ __global__ void add_bias_kernel(Float8* x, const Bf16x8* bias, int64_t n, int n_
 
 void add_bias(void* x, const void* bias, int64_t n_rows, int64_t n_cols, cudaStream_t stream) {
   const int64_t n = n_rows * (n_cols / 8);
-  add_bias_kernel<<<static_cast<unsigned>((n + kThreads - 1) / kThreads), kThreads, 0, stream>>>(
+  add_bias_kernel<<<static_cast<unsigned>((n + kAddBiasThreads - 1) / kAddBiasThreads), kAddBiasThreads, 0, stream>>>(
       static_cast<Float8*>(x), static_cast<const Bf16x8*>(bias), n, static_cast<int>(n_cols / 8));
   WINNOW_CHECK_LAUNCH();
 }

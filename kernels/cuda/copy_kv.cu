@@ -8,7 +8,7 @@ namespace winnow::cuda {
 
 namespace {
 
-constexpr int kThreads = 128;
+constexpr int kCopyKvThreads = 128;
 
 // Copies of one launch: its parameters must stay below 4 KiB.
 constexpr int kCopiesPerLaunch = 128;
@@ -23,10 +23,10 @@ struct LaunchArguments {
   Copy copy[kCopiesPerLaunch];
 };
 
-__global__ void __launch_bounds__(kThreads) copy_kernel(const __grid_constant__ LaunchArguments launch) {
+__global__ void __launch_bounds__(kCopyKvThreads) copy_kernel(const __grid_constant__ LaunchArguments launch) {
   const Copy& copy = launch.copy[blockIdx.y];
-  const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads;
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < copy.n_vectors; i += step) {
+  const int64_t step = static_cast<int64_t>(gridDim.x) * kCopyKvThreads;
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kCopyKvThreads + threadIdx.x; i < copy.n_vectors; i += step) {
     copy.to[i] = copy.from[i];
   }
 }
@@ -47,8 +47,8 @@ void CudaBackend::copy_kv(std::span<const KvCopy> copies, const HeadShape& heads
       most = std::max(most, launch.copy[i].n_vectors);
     }
     if (most == 0) continue;
-    const int64_t blocks = std::min<int64_t>((most + kThreads - 1) / kThreads, 1024);
-    copy_kernel<<<dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(n)), kThreads, 0, stream_>>>(launch);
+    const int64_t blocks = std::min<int64_t>((most + kCopyKvThreads - 1) / kCopyKvThreads, 1024);
+    copy_kernel<<<dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(n)), kCopyKvThreads, 0, stream_>>>(launch);
     WINNOW_CHECK_LAUNCH();
   }
 }

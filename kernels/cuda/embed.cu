@@ -6,13 +6,13 @@ namespace winnow::cuda {
 
 namespace {
 
-constexpr int kThreads = 128;
+constexpr int kEmbedThreads = 128;
 
 template <typename Vector>
 __global__ void embed_kernel(const Bf16x8* table, const int32_t* tokens, Vector* out, int n_vectors) {
   const int64_t row = blockIdx.x;
   const int32_t token = tokens[row];
-  for (int i = threadIdx.x; i < n_vectors; i += kThreads) {
+  for (int i = threadIdx.x; i < n_vectors; i += kEmbedThreads) {
     float v[8] = {};
     if (token >= 0) table[static_cast<int64_t>(token) * n_vectors + i].to_float(v);
     out[row * n_vectors + i] = Vector::from_float(v);
@@ -24,7 +24,7 @@ __global__ void embed_kernel(const Bf16x8* table, const int32_t* tokens, Vector*
 void CudaBackend::embed(const Matrix& table, const int32_t* tokens, void* out, int64_t n_rows) {
   if (n_rows == 0) return;
   const auto launch = [&](auto* rows) {
-    embed_kernel<<<static_cast<unsigned>(n_rows), kThreads, 0, stream_>>>(
+    embed_kernel<<<static_cast<unsigned>(n_rows), kEmbedThreads, 0, stream_>>>(
         static_cast<const Bf16x8*>(table.data), tokens, rows, static_cast<int>(table.cols / 8));
   };
   if (options_.residual == DType::kF32) {

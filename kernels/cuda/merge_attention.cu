@@ -6,11 +6,11 @@ namespace winnow::cuda {
 
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kMergeThreads = 256;
 
 __global__ void merge_kernel(MergeArguments a) {
   const int pieces = static_cast<int>(a.head_dim / 8);
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * kMergeThreads + threadIdx.x;
   if (i >= a.n_rows * a.n_heads * pieces) return;
   const int64_t row_head = i / pieces;
   const int64_t at = row_head % a.n_heads * a.n_rows + row_head / a.n_heads;
@@ -31,7 +31,7 @@ __global__ void merge_kernel(MergeArguments a) {
 
 void merge_attention(const MergeArguments& arguments, cudaStream_t stream) {
   const int64_t n = arguments.n_rows * arguments.n_heads * (arguments.head_dim / 8);
-  merge_kernel<<<static_cast<unsigned>((n + kThreads - 1) / kThreads), kThreads, 0, stream>>>(arguments);
+  merge_kernel<<<static_cast<unsigned>((n + kMergeThreads - 1) / kMergeThreads), kMergeThreads, 0, stream>>>(arguments);
   WINNOW_CHECK_LAUNCH();
 }
 

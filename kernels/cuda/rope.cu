@@ -8,7 +8,7 @@ namespace winnow::cuda {
 
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kRopeThreads = 256;
 
 struct HeadArguments {
   const Bf16x4* norm;  // (head_dim), or null
@@ -69,8 +69,9 @@ __device__ void norm_and_rotate(const Bf16x4* from, Bf16x4* to, const HeadArgume
 
 // Heads are counted over all rows. A warp's threads stay together, also beyond the last head: they shuffle.
 template <int kLanes>
-__global__ void __launch_bounds__(kThreads) rope_kernel(Bf16x4* q, HeadArguments args, int n_heads, int64_t n_rows) {
-  const int64_t task = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) / kLanes;
+__global__ void __launch_bounds__(kRopeThreads)
+    rope_kernel(Bf16x4* q, HeadArguments args, int n_heads, int64_t n_rows) {
+  const int64_t task = (static_cast<int64_t>(blockIdx.x) * kRopeThreads + threadIdx.x) / kLanes;
   const int64_t head = min(task, n_rows * n_heads - 1);
   Bf16x4* at = q + head * 2 * args.half_vectors;
   if (task != head) args.half_vectors = 0;
@@ -79,9 +80,9 @@ __global__ void __launch_bounds__(kThreads) rope_kernel(Bf16x4* q, HeadArguments
 
 // kv and to: (n_rows, 2 * kv_dim), a row's keys and then its values.
 template <int kLanes>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kRopeThreads)
     store_kv_kernel(const Bf16x4* kv, Bf16x4* to, HeadArguments args, int n_kv_heads, int64_t n_rows) {
-  const int64_t task = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) / kLanes;
+  const int64_t task = (static_cast<int64_t>(blockIdx.x) * kRopeThreads + threadIdx.x) / kLanes;
   const int64_t head = min(task, n_rows * n_kv_heads - 1);
   const int vectors = 2 * args.half_vectors;
   if (task != head) args.half_vectors = 0;
@@ -104,7 +105,9 @@ HeadArguments arguments(const HeadShape& heads, const HeadNorm& norm, const RowA
 // Calls `launch` with the number of threads of a head as a constant, and the blocks for n heads.
 template <typename Launch>
 void with_lanes(const HeadShape& heads, int64_t n, Launch launch) {
-  const auto blocks = [&](int64_t lanes) { return static_cast<unsigned>((n * lanes + kThreads - 1) / kThreads); };
+  const auto blocks = [&](int64_t lanes) {
+    return static_cast<unsigned>((n * lanes + kRopeThreads - 1) / kRopeThreads);
+  };
   switch (std::bit_ceil(static_cast<uint64_t>(heads.head_dim / 8))) {
     case 1:
       launch(std::integral_constant<int, 1>(), blocks(1));
@@ -133,8 +136,8 @@ void with_lanes(const HeadShape& heads, int64_t n, Launch launch) {
 void CudaBackend::rope(void* q, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles, int64_t n_rows) {
   if (n_rows == 0) return;
   with_lanes(heads, n_rows * heads.n_heads, [&](auto lanes, unsigned blocks) {
-    rope_kernel<lanes()><<<blocks, kThreads, 0, stream_>>>(static_cast<Bf16x4*>(q), arguments(heads, norm, angles),
-                                                           static_cast<int>(heads.n_heads), n_rows);
+    rope_kernel<lanes()><<<blocks, kRopeThreads, 0, stream_>>>(static_cast<Bf16x4*>(q), arguments(heads, norm, angles),
+                                                               static_cast<int>(heads.n_heads), n_rows);
   });
 }
 
@@ -142,9 +145,9 @@ void CudaBackend::store_kv(void* kv, const HeadShape& heads, const HeadNorm& nor
                            int64_t n_rows, void* to) {
   if (n_rows == 0) return;
   with_lanes(heads, n_rows * heads.n_kv_heads, [&](auto lanes, unsigned blocks) {
-    store_kv_kernel<lanes()><<<blocks, kThreads, 0, stream_>>>(static_cast<const Bf16x4*>(kv), static_cast<Bf16x4*>(to),
-                                                               arguments(heads, norm, angles),
-                                                               static_cast<int>(heads.n_kv_heads), n_rows);
+    store_kv_kernel<lanes()><<<blocks, kRopeThreads, 0, stream_>>>(
+        static_cast<const Bf16x4*>(kv), static_cast<Bf16x4*>(to), arguments(heads, norm, angles),
+        static_cast<int>(heads.n_kv_heads), n_rows);
   });
 }
 

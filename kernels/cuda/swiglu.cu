@@ -6,10 +6,10 @@ namespace winnow::cuda {
 
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kSwigluThreads = 256;
 
 __global__ void swiglu_kernel(const Bf16x8* gate_up, Bf16x8* out, int64_t n_rows, int ffn_vectors) {
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * kSwigluThreads + threadIdx.x;
   if (i >= n_rows * ffn_vectors) return;
   const int64_t row = i / ffn_vectors;
   const Bf16x8* gate = gate_up + i + row * ffn_vectors;
@@ -27,7 +27,7 @@ __global__ void swiglu_kernel(const Bf16x8* gate_up, Bf16x8* out, int64_t n_rows
 void CudaBackend::swiglu(const void* gate_up, void* out, int64_t n_rows, int64_t ffn) {
   if (n_rows == 0) return;
   const int64_t vectors = n_rows * (ffn / 8);
-  swiglu_kernel<<<static_cast<unsigned>((vectors + kThreads - 1) / kThreads), kThreads, 0, stream_>>>(
+  swiglu_kernel<<<static_cast<unsigned>((vectors + kSwigluThreads - 1) / kSwigluThreads), kSwigluThreads, 0, stream_>>>(
       static_cast<const Bf16x8*>(gate_up), static_cast<Bf16x8*>(out), n_rows, static_cast<int>(ffn / 8));
   WINNOW_CHECK_LAUNCH();
 }

@@ -1,13 +1,15 @@
 """The text of answer tokens, where the calibration file and the model's tokenizer.json are at hand; else nothing."""
 
 import hashlib
+import os
 import pathlib
+import urllib.parse
 from typing import TYPE_CHECKING
 
 import h5py
+from winnow_files.text import clean
 
 from . import probe
-from .markup import clean
 from .record import Run
 
 if TYPE_CHECKING:
@@ -16,8 +18,16 @@ if TYPE_CHECKING:
 LARGEST_TOKENIZER = 2**26  # bytes; those of today's models have 2 to 35 MB
 
 
+def _path(run: Run, name: str) -> pathlib.Path:
+    """A path of the provenance; one that is not UTF-8 has its bytes beside it."""
+    encoded = run.fact(f"{name}_encoded", "")
+    if encoded:
+        return pathlib.Path(os.fsdecode(urllib.parse.unquote_to_bytes(str(encoded))))
+    return pathlib.Path(str(run.fact(name, "")))
+
+
 def _tokenizer(run: Run, file: h5py.File) -> "Tokenizer | None":
-    path = pathlib.Path(str(run.fact("model", ""))) / "tokenizer.json"
+    path = _path(run, "model") / "tokenizer.json"
     if not path.is_file() or path.stat().st_size > LARGEST_TOKENIZER:
         return None
     import tokenizers  # takes a moment, so only here
@@ -36,7 +46,7 @@ def texts(run: Run, lengths: dict[str, int]) -> dict[str, list[str]]:
     Nothing where the calibration file is not, byte for byte, the one that was measured: its words would be others.
     """
     try:
-        path = pathlib.Path(str(run.fact("data", "")))
+        path = _path(run, "data")
         recorded = run.fact("data_sha256")
         if not recorded or not path.is_file():
             return {}

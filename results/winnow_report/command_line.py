@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from typing import NoReturn
 
 import xarray as xr
+from winnow_files.streams import open_standard_streams
 
 from . import answers, compare, evaluation, export, opening, output, page, record, search, terminal
 from .errors import INTERNAL, NO_INPUT, OUT_OF_MEMORY, USAGE, ReportError
@@ -116,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 0, or one of sysexits.h with one line on stderr."""
     from . import __version__
 
-    terminal.prepare()
+    open_standard_streams()
     warnings.simplefilter("ignore")  # what the libraries think of a file; ours are lines of the page
     try:
         flags = parser(__version__).parse_args(arguments)

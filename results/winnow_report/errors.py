@@ -1,6 +1,6 @@
 """The one error of the package: a line for the user and an exit code of sysexits.h."""
 
-from .markup import one_line
+from winnow_files.text import one_line
 
 USAGE = 64
 BAD_DATA = 65

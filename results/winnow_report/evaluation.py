@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike
+from winnow_files.text import clean
 
 from . import record
 from .agreement import paired_interval, resampled_means
 from .arrays import Flags, Floats, Integers
 from .errors import BAD_DATA, ReportError
-from .markup import clean
 from .wording import count, form_of, interval, is_small_good, number, percent
 
 METRICS = {

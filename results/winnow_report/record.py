@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from winnow_files.text import clean
 
 from . import opening
 from .agreement import order_of
 from .arrays import Floats, Integers, Scalar
 from .errors import BAD_DATA, ReportError
-from .markup import clean
 
 BY_LAYER = [
     "mean_delta_nll",

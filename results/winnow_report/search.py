@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import xarray as xr
+from winnow_files.text import clean
 
 from . import record
 from .agreement import paired_interval, resampled_means
 from .arrays import Flags, Floats, Integers
 from .errors import BAD_DATA, ReportError
-from .markup import clean
 from .wording import correlation, count, form_of, interval, number, percent
 
 OBJECTIVES = {"nll": ("mean_nll", "NLL"), "exact-match": ("mean_exact_match", "exact match"), "kl": ("mean_kl", "KL")}

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the seeds of the fuzz corpus: corpus/safetensors and corpus/config, one small file per rule of the parsers.
+"""Writes the seeds of the fuzz corpus: one folder of corpus/ for each parser, one small file per rule of it.
 
 Files named found-* beside them came out of the fuzzers and are left alone.
 """
@@ -58,6 +58,16 @@ SAFETENSORS = {
     "hole": image({"a": T | {"data_offsets": [1, 5]}}, b"\0" * 5),
     "uncovered": one() + b"\0",
     "truncated": one()[:-1],
+    "many-empty": image({f"t{i}": T | {"shape": [0], "data_offsets": [0, 0]} for i in range(500)}),
+    "not-finite": image(b'{"t":{"dtype":"U8","shape":[NaN],"data_offsets":[0,Infinity]}}'),
+    "lfs-pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:0f\nsize 12\n",
+    "page": b"<!DOCTYPE html>",
+    "error-message": b'{"error":"not found"}',
+    "zip": b"PK\3\4\0\0\10\10",
+    "pickle": b"\x80\2}q\1.______",
+    "gguf": b"GGUF\3\0\0\0",
+    "tar": b"n" * 257 + b"ustar",
+    "zeros": b"\0" * 64,
 }
 
 QWEN3 = {
@@ -121,11 +131,112 @@ CONFIG = {
     "size-1e300": config(hidden_size=1e300),
     "key-twice": b'{"model_type":"qwen3","model_type":"llama"}',
     "deep": b"[" * 100,
+    "not-finite": config(time_step_limit=[0.0, float("inf")], x=float("nan"), y=[-float("inf")]),
+    "not-finite-field": config(rope_theta=float("inf")),
+    "dtype-auto": config(torch_dtype="auto"),
+    "swish": config(hidden_act="swish"),
+    "lfs-pointer": SAFETENSORS["lfs-pointer"],
+}
+
+JSON = {
+    "words": b'[NaN,Infinity,-Infinity,{"NaN":-1.5e-7,"a":"Infinity"}]',
+    "words-joined": b"[1NaN,NaN1,--Infinity,-Infinity-]",
+    "word-alone": b"-Infinity",
+    "string-open": b'{"a":NaN,"b\\',
+    "order": b'{"z":1,"a":{"y":[],"b":{}},"m":null}',
+    "text": b'["\xc3\xa9\\ud83d\\ude00\\u0000"]',
+    "key-twice": b'{"a":{"b":1},"a":2}',
+    "out-of-range": b"[1e999]",
+    "numbers": b"[0,-0,-0.0,18446744073709551615,18446744073709551616,-9223372036854775808,1E+2]",
+}
+
+
+GOOD_SWEEP = b"""name: night
+output: out
+models:
+- {name: a, path: models/a, ranks_per_node: 2, time: 1-02:00:00, memory: 64G, sbatch: [--x]}
+- {name: b, path: models/b}
+datasets:
+- {name: long, data: 'data/{model}/long.h5', controls: {short: short.h5}}
+windows: [64, 128]
+sinks: [0, 4]
+targets: [swaa-hf]
+seeds: [0, 7]
+layers: 0-11,20
+base: list:1,4
+limit: 3
+per_token: true
+max_memory: 8GiB
+defaults: {threads: 1}
+exclude: [{model: a, window: [64]}]
+overrides: [{match: {model: b}, set: {limit: 2}}]
+max_parallel: 2
+"""
+
+
+def bomb(levels, width):
+    """Aliases of aliases, which stand for width ** levels values."""
+    lines = ["a0: &a0 [" + ", ".join(["x"] * width) + "]"]
+    lines += [f"a{i}: &a{i} [" + ", ".join([f"*a{i - 1}"] * width) + "]" for i in range(1, levels)]
+    return "\n".join([*lines, f"models: *a{levels - 1}", ""]).encode()
+
+
+SWEEP = {
+    "empty-file": b"",
+    "good": GOOD_SWEEP,
+    "two-documents": GOOD_SWEEP + b"---\nwindows: [1]\n",
+    "empty-second-document": GOOD_SWEEP + b"---\n",
+    "bomb": bomb(9, 9),
+    "alias-within-itself": b"models: &a [*a]\n",
+    "aliases-as-a-chain": b"\n".join([b"a0: &a0 []"] + [b"a%d: &a%d [*a%d]" % (i, i, i - 1) for i in range(1, 99)]),
+    "deep": b"[" * 2000,
+    "deep-maps": b"{a: " * 2000,
+    "deep-blocks": b"".join(b" " * i + b"a:\n" for i in range(200)),
+    "not-utf8": b"name: n\xe9\n",
+    "overlong": b"name: \xc0\xaf\n",
+    "utf16": "\ufeffname: night\n".encode("utf-16-le"),
+    "byte-order-mark": b"\xef\xbb\xbf" + GOOD_SWEEP,
+    "end-of-text": b"name: a\n\x04\nwindows: [1]\n",
+    "escapes": b'name: "\\e[31m"\noutput: "a\\nb\\x00"\n',
+    "dashes": b"name: -x\nmodels: [{name: -y, path: -z}]\n",
+    "long-name": b"name: " + b"a" * 5000 + b"\n",
+    "long-digits": b"tail_rows: " + b"1" * 5000 + b"\nlayers: 0" + b",0" * 20000 + b"\n",
+    "long-list": b"windows: [" + b"8," * 5000 + b"]\n",
+    "long-key": b"n" * 5000 + b": 1\n",
+    "merge-key": b"a: &a {name: x}\nmodels:\n- <<: *a\n",
+    "key-of-a-list": b"? [a, b]\n: c\n",
+    "tags": b"name: !!binary aGVsbG8=\nwindows: !!set {8}\n",
+    "carriage-returns": GOOD_SWEEP.replace(b"\n", b"\r\n"),
+}
+
+
+def sbatch(exit_code, out, err=b""):
+    return bytes([exit_code, len(out)]) + out + err
+
+
+SBATCH = {
+    "parsable": sbatch(0, b"5001\n"),
+    "cluster": sbatch(0, b"5001;east\n"),
+    "announced": sbatch(0, b"Submitted batch job 5001 on cluster east\n"),
+    "on-stderr": sbatch(0, b"", b"sbatch: Submitted batch job 5001\n"),
+    "colours": sbatch(0, b"\x1b[1;32m5001\x1b[0m\r\n\x1b]0;title\x07"),
+    "chatter": sbatch(0, b"-----\nWelcome, 42 users\n-----\n5001\nbye\n"),
+    "two-numbers": sbatch(0, b"5001\n5002\n"),
+    "number-too-long": sbatch(0, b"50015001500150015001\n"),
+    "zero": sbatch(0, b"0\n"),
+    "nothing": sbatch(0, b""),
+    "cut-escape": sbatch(0, b"5001\n\x1b[", b"\x1b]"),
+    "refused": sbatch(1, b"", b"sbatch: error: invalid partition specified: nowhere\n"),
+    "timed-out": sbatch(
+        1, b"", b"sbatch: error: Batch job submission failed: Socket timed out on send/recv operation\n"
+    ),
+    "killed": sbatch(137, b"5001\n"),
 }
 
 
 def main():
-    for target, seeds in {"safetensors": SAFETENSORS, "config": CONFIG}.items():
+    corpora = {"safetensors": SAFETENSORS, "config": CONFIG, "json": JSON, "sweep": SWEEP, "sbatch": SBATCH}
+    for target, seeds in corpora.items():
         folder = HERE / "corpus" / target
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in seeds.items():

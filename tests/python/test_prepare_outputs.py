@@ -1,23 +1,29 @@
 """winnow-prepare from inside: files that it writes, and what it says of workers, templates and tokenizers that fail."""
 
+import collections
 import os
 import pathlib
+import random
 import signal
+import stat
 
 import pytest
+import tiny
 import vocabularies
+from winnow_files.output import Kind, Refused, WholeFile, write_whole
+from winnow_files.output import check_output as check_files
 from winnow_prepare import options, pool, work
 from winnow_prepare.errors import ExitCode, Failure
 from winnow_prepare.main import MOST_SLOW, Draw
+from winnow_prepare.outputs import CALIBRATION, check_output
 from winnow_prepare.sources import Row
 from winnow_prepare.template import TOO_SLOW
 from winnow_prepare.tokenise import load_tokenizer
-from winnow_prepare.whole_file import WholeFile, check_output
 
 
 def refused(path, *, inputs=(), model="model"):
     with pytest.raises(Failure) as failure:
-        check_output(pathlib.Path(path), True, inputs, pathlib.Path(model))
+        check_output(pathlib.Path(path), CALIBRATION, True, inputs, pathlib.Path(model))
     assert failure.value.code == ExitCode.CANNOT_CREATE
     return str(failure.value)
 
@@ -32,13 +38,19 @@ def test_nothing_in_the_folder_of_the_model_is_replaced(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("model/config.json", "model/new.h5", "model/sub/new.h5", "folder/new.h5", "other/../model/x", "link"):
         for spelled in (model, "folder", "other/../model"):
-            assert "in the folder of the model" in refused(name, model=spelled)
-    check_output(pathlib.Path("new.h5"), False, [], model)
+            words = refused(name, model=spelled)
+            assert "in the folder of the model" in words or "is one of the files to be read" in words
+    check_output(pathlib.Path("new.h5"), CALIBRATION, False, [], model)
     (tmp_path / "rows.jsonl").write_text("")
     assert "files to be read" in refused("other/../rows.jsonl", inputs=[tmp_path / "rows.jsonl"])
     (tmp_path / "dangling").symlink_to("nowhere")
+    assert "is a link to nowhere" in refused("dangling")
+    (tmp_path / "notes").write_text("notes")
+    assert "is no calibration file" in refused("notes")
+    tiny.write_calibration(tmp_path / "old.h5", [20])
     with pytest.raises(Failure, match="exists already"):
-        check_output(tmp_path / "dangling", False, [], model)
+        check_output(tmp_path / "old.h5", CALIBRATION, False, [], model)
+    check_output(tmp_path / "old.h5", CALIBRATION, True, [], model)
     assert "is no regular file" in refused("/dev/null") and "is a directory" in refused(tmp_path)
 
 
@@ -50,7 +62,7 @@ def test_files_that_the_command_names_are_inputs():
 def test_a_temporary_name_is_nobodys(tmp_path, monkeypatch):
     """Names that are taken, by a link too, are left alone."""
     names = iter(["a", "b", "c"])
-    monkeypatch.setattr("winnow_prepare.whole_file.secrets.token_hex", lambda count: next(names))
+    monkeypatch.setattr("winnow_files.output.secrets.token_hex", lambda count: next(names))
     (tmp_path / "theirs").write_text("theirs")
     (tmp_path / ".winnow-a.part").symlink_to(tmp_path / "theirs")
     (tmp_path / ".winnow-b.part").write_text("b")
@@ -130,3 +142,65 @@ def test_a_tokenizer_that_must_be_converted(tmp_path, monkeypatch):
         with pytest.raises(Failure, match=f"no tokenizer.json, only {name}, .* install {packages}, or make"):
             load_tokenizer(model)
         (model / name).unlink()
+
+
+def plant(folder, draw):
+    """(places that are there, an input, the model) of a random tree of files, links, hard links, pipes and folders."""
+    model, other = folder / "model", folder / os.fsdecode(b"d\xe9")
+    model.mkdir()
+    other.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (model / name).write_text("theirs")
+    places = [model / "config.json", model / "model.safetensors"]
+    for _ in range(12):
+        name = draw.choice(["a", "page.html", "x.part", ".page.html.part", os.fsdecode(b"x\xff")])
+        place, target = draw.choice([folder, model, other]) / name, draw.choice(places)
+        if os.path.lexists(place):
+            continue
+        kind = draw.randrange(6)
+        if kind == 0:
+            place.symlink_to(draw.choice([target, folder / "nowhere", other]))
+        elif kind == 1 and target.is_file():
+            os.link(target, place, follow_symlinks=False)
+        elif kind == 2:
+            os.mkfifo(place)
+        else:
+            place.write_text(draw.choice(["<!doctype html>ours", "theirs", ""]))
+        places.append(place)
+    return places, draw.choice(places), model
+
+
+def tree(folder):
+    found = {}
+    for path in folder.rglob("*"):
+        mode = path.lstat().st_mode
+        what = os.readlink(path) if path.is_symlink() else path.read_bytes() if stat.S_ISREG(mode) else b""
+        found[path] = (stat.S_IFMT(mode), what)
+    return found
+
+
+def test_random_trees_keep_all_but_own_files(tmp_path):
+    page = Kind("page", lambda file: file.read(9) == b"<!doctype")
+    counts = collections.Counter()
+    for seed in range(300):
+        draw = random.Random(seed)
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        places, read, model = plant(folder, draw)
+        out = draw.choice([*places, folder / "new", model / "new", model.parent / "model" / ".." / "new"])
+        before = tree(folder)
+        try:
+            check_files(out, page, [read], [model], "--out")
+        except Refused as refused:
+            assert str(out) in str(refused)
+            counts["refused"] += 1
+        else:
+            assert tree(folder) == before, seed
+            write_whole(out, b"<!doctype html>new")
+            there = out.parent.resolve() / out.name
+            assert tree(folder).pop(there) == (stat.S_IFREG, b"<!doctype html>new"), seed
+            assert before.pop(there, (0, b""))[1] in (b"", b"<!doctype html>ours"), seed
+            counts["written"] += 1
+            before[there] = (stat.S_IFREG, b"<!doctype html>new")
+        assert tree(folder) == before, seed
+    assert counts["written"] > 20 and counts["refused"] > 20

@@ -309,9 +309,9 @@ def _hard_link(result, place):
 @pytest.mark.parametrize(
     "make,words",
     [
-        (_link, "is one of the results"),
-        (_chain, "is one of the results"),
-        (_hard_link, "is one of the results"),
+        (_link, "is one of the files to be read"),
+        (_chain, "is one of the files to be read"),
+        (_hard_link, "is one of the files to be read"),
         (lambda result, place: place.mkdir(), "is a directory"),
         (lambda result, place: os.mkfifo(place), "is a device or pipe"),
         (lambda result, place: place.symlink_to("/dev/null"), "is a device or pipe"),
@@ -338,7 +338,7 @@ def test_out_is_not_the_file_in_the_run_directory_however_it_is_spelled(result):
     before = result.read_bytes()
     for out in (result, result.parent / ".." / result.parent.name / "results.h5"):
         code, _, err = report(result.parent, "--out", out)
-        assert code == USAGE and "is one of the results" in err
+        assert code == USAGE and "is one of the files to be read" in err
     assert result.read_bytes() == before and os.listdir(result.parent) == ["results.h5"]
 
 
@@ -346,7 +346,8 @@ def test_figures_replace_drawings_only(result, tmp_path):
     (tmp_path / "deltas-by-layer.svg").symlink_to(result)
     before = result.read_bytes()
     code, _, err = report(result, "--out", tmp_path / "page.html", "--figures", tmp_path)
-    assert code == USAGE and "deltas-by-layer.svg is one of the results" in err and result.read_bytes() == before
+    assert code == USAGE and "deltas-by-layer.svg: is one of the files to be read" in err
+    assert result.read_bytes() == before
     (tmp_path / "deltas-by-layer.svg").unlink()
     (tmp_path / "deltas-by-layer.svg").write_text("my notes")
     code, _, err = report(result, "--out", tmp_path / "page.html", "--figures", tmp_path)
@@ -371,13 +372,15 @@ def test_a_replaced_page_keeps_its_permissions_and_a_new_one_has_those_of_the_um
 
 
 def test_a_link_that_waits_for_the_page_is_not_followed(result, tmp_path):
-    """Neither one in its place nor ones with likely temporary names."""
+    """Ones with likely temporary names are left alone, one in its place is refused."""
     (tmp_path / "other.html").write_text("<!DOCTYPE html>somebody's page")
-    for name in ("page.html", "page.html.part", ".page.html.part"):
+    for name in ("link.html", "page.html.part", ".page.html.part"):
         (tmp_path / name).symlink_to("other.html")
     assert report(result, "--out", tmp_path / "page.html")[0] == DONE
+    code, _, err = report(result, "--out", tmp_path / "link.html")
+    assert code == USAGE and "is a link to other.html" in err
     assert (tmp_path / "other.html").read_text() == "<!DOCTYPE html>somebody's page"
-    assert not (tmp_path / "page.html").is_symlink() and (tmp_path / "page.html.part").is_symlink()
+    assert (tmp_path / "link.html").is_symlink() and (tmp_path / "page.html.part").is_symlink()
 
 
 def test_a_full_disk_leaves_the_older_page(result, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """winnow prepare --decode-responses: token ids to text."""
 
 import json
+import os
 import subprocess
 
 import launch
@@ -87,6 +88,20 @@ def test_what_no_text_can_hold(tmp_path):
     found = decode(byte_model, tmp_path, [json.dumps(line) for line in lines])
     assert found == [lines[0] | {"text": found[0]["text"]}, lines[1] | {"text": ""}] and len(found[0]["text"]) == 2
     assert "300" in decode(byte_model, tmp_path, ['{"token_ids": [300]}'], "--force", expect=65)
+
+
+def test_what_stands_in_for_a_file_is_named(tmp_path):
+    byte_model = vocabularies.write_byte_model(tmp_path / "model", "x")
+    for name, text, words in [
+        ("tokenizer.json", "version https://git-lfs.github.com/spec/v1\noid sha256:0f\nsize 7\n", "a Git LFS pointer"),
+        ("config.json", "\n<!DOCTYPE html>", "a web page"),
+    ]:
+        (byte_model / name).write_text(text)
+        message = decode(byte_model, tmp_path, [], expect=65)
+        assert words in message and name in message
+    (byte_model / "config.json").unlink()
+    os.mkfifo(byte_model / "config.json")
+    assert "config.json: cannot be read: not a regular file" in decode(byte_model, tmp_path, [], expect=66)
 
 
 def test_a_summary_that_is_lost(model, tmp_path):

@@ -223,8 +223,10 @@ def test_damaged_and_foreign_shards_are_measured_again(work, quiet):
 
 def test_leftovers_of_a_crash_are_removed(work, quiet):
     assert calibrate(work, "leftovers", "--limit", 2).returncode == 0
-    (work / "leftovers" / "shards" / "calibration.e000003.abc.h5.part").write_bytes(b"half")
+    leftover = work / "leftovers" / "shards" / f".winnow-{0x1234567890ABCDEF:016x}.part"
+    leftover.write_bytes(b"half")
     resume_and_compare(work, "leftovers", quiet)
+    assert not leftover.exists()
 
 
 # ---- the same command ------------------------------------------------------------------------------------------------

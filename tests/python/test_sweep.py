@@ -484,6 +484,7 @@ def fits(value, schema):
         "pattern",
         "minimum",
         "minLength",
+        "maxLength",
         "minItems",
         "uniqueItems",
         "items",
@@ -506,7 +507,10 @@ def fits(value, schema):
     if "anyOf" in schema and not any(fits(value, one) for one in schema["anyOf"]):
         return False
     if isinstance(value, str):
-        return len(value) >= schema.get("minLength", 0) and re.search(schema.get("pattern", ""), value) is not None
+        is_short = len(value) <= schema.get("maxLength", len(value))
+        return (
+            is_short and len(value) >= schema.get("minLength", 0) and bool(re.search(schema.get("pattern", ""), value))
+        )
     if isinstance(value, int):
         return value >= schema.get("minimum", value)
     if isinstance(value, list):
@@ -545,6 +549,10 @@ def test_the_schema_and_the_parser_agree(folder):
     assert fits(good, schema)
     for key, value in [
         ("name", "a b"),
+        ("name", "-x"),
+        ("name", "a" * 200),
+        ("layers", "0," * 20000 + "0"),
+        ("output", "o" * 5000),
         ("windows", []),
         ("windows", [0]),
         ("windows", 5),

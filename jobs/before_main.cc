@@ -1,0 +1,69 @@
+// What must be done before the constructors of the libraries run: some of them start threads.
+//
+// Stop signals wait until main has decided what they mean (surroundings.h). Threads that libraries start do not take
+// them then, and none is lost when the program starts itself again.
+//
+// OpenBLAS must not start threads of its own where address space is limited. It starts one for each core, which winnow
+// never uses: products run on winnow's own threads. Each takes 128 MiB of address space and a stack. Where the limit
+// refuses the first, the thread asks again for ever, and the process cannot even end, as it waits for the thread; where
+// it refuses the stack, OpenBLAS ends the process by SIGINT. A variable of the environment prevents all that, so the
+// program starts itself once more with it. It costs some 50 ms, hence only where there is a limit.
+//
+// This file, like processor.cc, is compiled for the oldest processor.
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstddef>
+#include <cstring>
+
+namespace winnow {
+namespace {
+
+// Nothing is there yet but the C library: no constructor has run, neither of a sanitizer. So these functions call none
+// of C++'s, which a sanitizer would have instrumented.
+#define WINNOW_BEFORE_ALL __attribute__((no_sanitize("address", "thread", "undefined")))
+
+WINNOW_BEFORE_ALL void hold_stop_signals() {
+  sigset_t stops;
+  sigemptyset(&stops);
+  const int numbers[] = {SIGUSR1, SIGTERM, SIGINT, SIGHUP};
+  for (const int number : numbers) sigaddset(&stops, number);
+  sigprocmask(SIG_BLOCK, &stops, nullptr);
+}
+
+WINNOW_BEFORE_ALL bool is_limited(__rlimit_resource_t resource) {
+  static struct rlimit limit {};
+  return getrlimit(resource, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY;
+}
+
+WINNOW_BEFORE_ALL void restrain_openblas(char** argv, char** environment) {
+  constexpr std::size_t kMostVariables = 8190;
+  static char* extended[kMostVariables + 2];
+  static char program[4096];
+  static char setting[] = "OPENBLAS_NUM_THREADS=1";
+  constexpr std::size_t kNameLength = sizeof "OPENBLAS_NUM_THREADS=" - 1;
+
+  if (!is_limited(RLIMIT_AS) && !is_limited(RLIMIT_DATA)) return;
+  std::size_t n = 0;
+  for (; environment[n] != nullptr && n < kMostVariables; ++n) {
+    if (std::strncmp(environment[n], setting, kNameLength) == 0) return;
+    extended[n] = environment[n];
+  }
+  if (environment[n] != nullptr) return;
+  extended[n] = setting;
+  // By its name: as /proc/self/exe it would be "exe" in lists of processes.
+  if (readlink("/proc/self/exe", program, sizeof program - 1) <= 0) return;
+  execve(program, argv, extended);
+  // It cannot be started again: it goes on as it is.
+}
+
+WINNOW_BEFORE_ALL void prepare(int /*argc*/, char** argv, char** environment) {
+  hold_stop_signals();
+  restrain_openblas(argv, environment);
+}
+
+__attribute__((section(".preinit_array"), used)) void (*const before_main)(int, char**, char**) = prepare;
+
+}  // namespace
+}  // namespace winnow

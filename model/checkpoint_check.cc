@@ -1,0 +1,119 @@
+#include "model/checkpoint_check.h"
+
+#include <cstring>
+#include <set>
+
+#include "kernels/error.h"
+#include "model/declared_tensors.h"
+
+namespace winnow {
+
+namespace {
+
+bool same_bytes(const HostTensor& a, const HostTensor& b) {
+  return a.dtype == b.dtype &&
+         std::memcmp(a.data, b.data, static_cast<std::size_t>(a.count() * size_bytes(a.dtype))) == 0;
+}
+
+void find_undeclared(const ModelConfig& config, const Checkpoint& checkpoint, const std::set<std::string>& declared,
+                     const auto& add) {
+  for (const auto& [name, tensor] : checkpoint.tensors()) {
+    const bool is_of_model = name.starts_with("model.") || name.starts_with("lm_head.");
+    // Old Llama checkpoints carry the rotary frequencies, which config.json determines.
+    if (!is_of_model || declared.contains(name) || name.ends_with("rotary_emb.inv_freq")) continue;
+    add([&, label = tensor.name] {
+      return label + ": expected none of that name in family " + config.model_type + " with " +
+             std::to_string(config.n_layers) + " layers, found one: winnow would leave it out";
+    });
+  }
+}
+
+// The bits of an element's exponent, all of which are set in infinity and NaN alone; and those of its fraction.
+template <class Bits>
+struct Format {
+  Bits exponent;
+  Bits fraction;
+};
+
+template <class Bits>
+std::optional<std::string> not_finite(const HostTensor& tensor, Format<Bits> format) {
+  const int64_t n = tensor.count();
+  for (int64_t i = 0; i < n; ++i) {
+    Bits bits = 0;
+    std::memcpy(&bits, tensor.data + i * static_cast<int64_t>(sizeof(Bits)), sizeof(Bits));
+    if ((bits & format.exponent) != format.exponent) continue;
+    const char* value = (bits & format.fraction) == 0 ? "infinite" : "NaN";
+    return tensor.name + ": element " + std::to_string(i) + " of " + std::to_string(n) + " is " + value;
+  }
+  return std::nullopt;
+}
+
+std::optional<std::string> not_finite(const HostTensor& tensor) {
+  switch (tensor.dtype) {
+    case DType::kF32:
+      return not_finite<uint32_t>(tensor, {0x7F800000U, 0x007FFFFFU});
+    case DType::kBf16:
+      return not_finite<uint16_t>(tensor, {0x7F80U, 0x007FU});
+    case DType::kF16:
+      return not_finite<uint16_t>(tensor, {0x7C00U, 0x03FFU});
+    case DType::kOther:
+      break;
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+CheckpointFaults find_faults(const ModelConfig& config, const Checkpoint& checkpoint, std::size_t most) {
+  CheckpointFaults faults;
+  const auto add = [&](const auto& line) {
+    if (faults.lines.size() < most) faults.lines.push_back(one_line(line()));
+    ++faults.count;
+  };
+  std::set<std::string> declared = {kHead};
+  const auto require = [&](const TensorSpec& spec) {
+    if (checkpoint.has(spec.name, spec.shape)) return;
+    add([&] {
+      try {
+        checkpoint.get(spec.name, spec.shape);
+      } catch (const Error& error) {
+        return std::string(error.what());
+      }
+      return std::string();
+    });
+  };
+  for (const TensorSpec& spec : declared_tensors(config)) {
+    require(spec);
+    declared.insert(spec.name);
+  }
+  const bool has_both = config.tied_embeddings && checkpoint.contains(kHead);
+  if (has_both) require({kHead, {config.vocab, config.hidden}});
+  find_undeclared(config, checkpoint, declared, add);
+  // With both there Transformers 5 unties them, older versions and vLLM take the embedding: where they differ nobody
+  // can say which model is meant.
+  if (has_both && faults.count == 0) {
+    const HostTensor& head = checkpoint.get(kHead, {config.vocab, config.hidden});
+    if (!same_bytes(checkpoint.get(kEmbedding, {config.vocab, config.hidden}), head)) {
+      add([&] {
+        return head.name + ": expected the values of " + kEmbedding +
+               ", as config.json says tie_word_embeddings, found others; remove this tensor or set "
+               "tie_word_embeddings to false";
+      });
+    }
+  }
+  return faults;
+}
+
+void require_model(const ModelConfig& config, const Checkpoint& checkpoint) {
+  const CheckpointFaults faults = find_faults(config, checkpoint, 1);
+  if (!faults.lines.empty()) fail(ExitCode::kBadData, faults.lines.front());
+}
+
+std::optional<std::string> find_not_finite(const ModelConfig& config, const Checkpoint& checkpoint) {
+  for (const TensorSpec& spec : declared_tensors(config)) {
+    if (auto found = not_finite(checkpoint.get(spec.name, spec.shape))) return found;
+  }
+  return std::nullopt;
+}
+
+}  // namespace winnow

@@ -1,0 +1,200 @@
+#include "model/checkpoint_identity.h"
+
+#include <openssl/evp.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdio>
+#include <thread>
+#include <utility>
+
+#include "kernels/cpu/thread_pool.h"
+#include "kernels/error.h"
+#include "model/json.h"
+
+namespace winnow {
+
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::json;
+using Bytes = std::span<const std::byte>;
+
+constexpr std::size_t kDigestBytes = 32;
+constexpr std::size_t kChunkBytes = std::size_t{64} << 20;
+constexpr std::size_t kMaxCacheBytes = std::size_t{1} << 20;
+constexpr std::size_t kMaxConfigBytes = std::size_t{16} << 20;
+constexpr int kCacheVersion = 2;
+constexpr int kMostReadings = 3;  // of files that somebody may be writing
+
+// Into to[0 .. 32). False where the library fails.
+bool digest(Bytes bytes, char* to) {
+  return EVP_Digest(bytes.data(), bytes.size(), reinterpret_cast<unsigned char*>(to), nullptr, EVP_sha256(), nullptr) ==
+         1;
+}
+
+std::string sha256(const std::string& text) {
+  std::string result(kDigestBytes, '\0');
+  if (!digest(std::as_bytes(std::span(text)), result.data())) {
+    fail(ExitCode::kInternal, "OpenSSL cannot compute SHA-256");
+  }
+  return result;
+}
+
+std::string hex(const std::string& bytes) {
+  constexpr const char* kDigits = "0123456789abcdef";
+  std::string text;
+  for (const char c : bytes) {
+    const auto value = static_cast<unsigned char>(c);
+    text += kDigits[value >> 4];
+    text += kDigits[value & 15];
+  }
+  return text;
+}
+
+std::string sha256_of_file(Bytes bytes) {
+  const std::size_t n_chunks = (bytes.size() + kChunkBytes - 1) / kChunkBytes;
+  std::string digests(n_chunks * kDigestBytes, '\0');
+  std::atomic<std::size_t> next = 0;
+  std::atomic<bool> is_good = true;  // an exception must not leave a thread
+  const auto work = [&] {
+    for (std::size_t i = next++; i < n_chunks; i = next++) {
+      const Bytes chunk = bytes.subspan(i * kChunkBytes, std::min(kChunkBytes, bytes.size() - i * kChunkBytes));
+      if (!digest(chunk, digests.data() + i * kDigestBytes)) is_good = false;
+    }
+  };
+  {
+    std::vector<std::jthread> others;  // joined at the end of this scope
+    const std::size_t n_threads = std::min<std::size_t>(n_chunks, std::thread::hardware_concurrency());
+    for (std::size_t i = 1; i < n_threads; ++i) others.emplace_back(work);
+    work();
+  }
+  if (!is_good) fail(ExitCode::kInternal, "OpenSSL cannot compute SHA-256");
+  return sha256(digests);
+}
+
+std::string sha256_of_weights_and(const std::string& config_text, const Checkpoint& checkpoint) {
+  std::string digests;
+  for (const auto& file : checkpoint.files()) digests += sha256_of_file(file->bytes());
+  digests += sha256(config_text);
+  return hex(sha256(digests));
+}
+
+using Stamps = std::vector<std::optional<FileStamp>>;
+
+fs::path config_path(const Checkpoint& checkpoint) { return checkpoint.directory() / "config.json"; }
+
+// As the files are now: the weights', then config.json's.
+Stamps current_stamps(const Checkpoint& checkpoint) {
+  Stamps stamps;
+  for (const auto& file : checkpoint.files()) stamps.push_back(FileStamp::of(file->path()));
+  stamps.push_back(FileStamp::of(config_path(checkpoint)));
+  return stamps;
+}
+
+// Whether the names still lead to the files that are in the map.
+bool are_mapped(const Stamps& stamps, const Checkpoint& checkpoint) {
+  const auto is_mapped = [](const auto& file, const auto& stamp) { return stamp == file->stamp(); };
+  return std::equal(checkpoint.files().begin(), checkpoint.files().end(), stamps.begin(), is_mapped);
+}
+
+Json to_json(const Stamps& stamps, const Checkpoint& checkpoint) {
+  Json files = Json::array();
+  for (std::size_t i = 0; i < stamps.size(); ++i) {
+    const fs::path path = i < checkpoint.files().size() ? checkpoint.files()[i]->path() : config_path(checkpoint);
+    const FileStamp stamp = stamps[i].value_or(FileStamp{});
+    // A path need not be UTF-8, as JSON is.
+    files.push_back({{"path", shown(fs::absolute(path).string())},
+                     {"path_sha256", hex(sha256(fs::absolute(path).string()))},
+                     {"device", stamp.device},
+                     {"inode", stamp.inode},
+                     {"size_bytes", stamp.size_bytes},
+                     {"changed_ns", stamp.changed_ns}});
+  }
+  return files;
+}
+
+std::optional<std::string> read_cache(const fs::path& path, const Json& files) {
+  try {
+    const Json cache = parse_json(read_text(path, kMaxCacheBytes), path.string());
+    if (cache.at("version") != kCacheVersion || cache.at("files") != files) return std::nullopt;
+    auto found = cache.at("sha256").get<std::string>();
+    const bool is_hex = found.find_first_not_of("0123456789abcdef") == std::string::npos;
+    if (is_hex && found.size() == 2 * kDigestBytes) return found;
+  } catch (const Error&) {  // none there, or broken: written anew
+  } catch (const Json::exception&) {
+  }
+  return std::nullopt;
+}
+
+// Whole or not at all, as several processes may do it at once. Failing is no error: the next run hashes again.
+void write_cache(const fs::path& path, const Json& files, const std::string& checkpoint_digest) {
+  std::error_code error;
+  fs::create_directories(path.parent_path(), error);
+  const fs::path part = path.string() + "." + std::to_string(getpid()) + ".part";
+  // x: nothing that has this name is opened, no link of it is followed.
+  std::FILE* file = std::fopen(part.c_str(), "wxe");
+  if (file == nullptr) return;
+  const std::string text =
+      json_text(Json{{"version", kCacheVersion}, {"files", files}, {"sha256", checkpoint_digest}}, 1) + "\n";
+  const bool is_written = std::fwrite(text.data(), 1, text.size(), file) == text.size();
+  if (std::fclose(file) == 0 && is_written) fs::rename(part, path, error);
+  if (!is_written || error) fs::remove(part, error);
+}
+
+}  // namespace
+
+std::string checkpoint_sha256(const Checkpoint& checkpoint, const fs::path& cache_dir) {
+  const std::string key = hex(sha256(fs::absolute(checkpoint.directory()).string())).substr(0, 16);
+  const fs::path cache = cache_dir / ("checkpoint-" + key + ".json");
+  for (int reading = 0; reading < kMostReadings; ++reading) {
+    const Stamps stamps = current_stamps(checkpoint);
+    const bool has_cache = !cache_dir.empty() && are_mapped(stamps, checkpoint);
+    const Json files = to_json(stamps, checkpoint);
+    if (has_cache) {
+      if (const auto known = read_cache(cache, files)) return *known;
+    }
+    const std::string config_text = read_text(config_path(checkpoint), kMaxConfigBytes);
+    const std::string result = sha256_of_weights_and(config_text, checkpoint);
+    if (current_stamps(checkpoint) != stamps) continue;
+    const bool is_settled = std::ranges::all_of(stamps, [](const auto& stamp) { return stamp && stamp->is_settled(); });
+    if (has_cache && is_settled) write_cache(cache, files, result);
+    return result;
+  }
+  fail(ExitCode::kBadData, checkpoint.directory().string() +
+                               ": its files change while winnow reads them; repeat the command when they are complete");
+}
+
+CheckpointWatch::CheckpointWatch(const ModelConfig& config, const Checkpoint& checkpoint, std::string sha256)
+    : config_(config), checkpoint_(checkpoint), sha256_(std::move(sha256)) {
+  const fs::path path = config_path(checkpoint);
+  if (read_text(path, kMaxConfigBytes) != config.text) {
+    fail(ExitCode::kBadData, path.string() + ": was changed while winnow read it; repeat the command");
+  }
+  // A stamp of just now could be that of a later change, too.
+  for (const auto& file : checkpoint.files()) {
+    known_.push_back(file->stamp().is_settled() ? std::optional(file->stamp()) : std::nullopt);
+  }
+}
+
+void CheckpointWatch::require_unchanged() {
+  std::vector<std::optional<FileStamp>> now;
+  std::size_t first = known_.size();
+  for (std::size_t i = 0; i < known_.size(); ++i) {
+    now.push_back(FileStamp::of(checkpoint_.files()[i]->path()));
+    const bool is_known = known_[i] && now[i] == known_[i];
+    if (!is_known && first == known_.size()) first = i;
+  }
+  if (first == known_.size()) return;
+  if (sha256_of_weights_and(config_.text, checkpoint_) != sha256_) {
+    fail(ExitCode::kBadData, checkpoint_.files()[first]->path().string() +
+                                 ": was changed while this run used it; put the former weights back and repeat the "
+                                 "command, or measure the new ones with another --out");
+  }
+  for (std::size_t i = 0; i < known_.size(); ++i) {
+    known_[i] = now[i] && now[i]->is_settled() ? now[i] : std::nullopt;
+  }
+}
+
+}  // namespace winnow

@@ -1,0 +1,35 @@
+// Which tensors a model is made of: names and shapes.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "kernels/backend.h"
+#include "model/config.h"
+#include "model/weights.h"
+
+namespace winnow {
+
+inline constexpr const char* kEmbedding = "model.embed_tokens.weight";
+inline constexpr const char* kFinalNorm = "model.norm.weight";
+inline constexpr const char* kHead = "lm_head.weight";
+
+struct TensorSpec {
+  std::string name;
+  std::vector<int64_t> shape;
+};
+
+// Tensors that become one matrix, one under the other.
+struct MatrixSpec {
+  Matrix& (*target)(LayerWeights&);
+  WeightUse use;
+  std::vector<TensorSpec> parts;
+};
+
+// The tensors of one decoder layer, by the names that all four families share.
+std::vector<MatrixSpec> declare_layer(const ModelConfig& config, int64_t layer);
+
+// All tensors of a model, layer by layer, then those that its layers share. The head is among them unless it is tied.
+std::vector<TensorSpec> declared_tensors(const ModelConfig& config);
+
+}  // namespace winnow
