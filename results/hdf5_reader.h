@@ -7,9 +7,9 @@
 //
 // A server is started with the first file: by posix_spawn, since a fork of a process with MPI, CUDA and threads is not
 // safe. It is this executable again, so it is there wherever winnow is and never another version. For each file it
-// forks, which is safe there (it has one thread and no MPI), so that no file's damage reaches another's values.
-// Measured on two cores: the server costs 20 to 40 ms, a file 1 ms, and values travel at 2 GB/s, beside 0.3 GB/s of
-// gzip.
+// forks, which is safe there (it has one thread and no MPI), so that no file's damage reaches another's values. Measured
+// on two busy cores: the server costs 20 ms, a file 7 ms; 190 MiB of plain tokens take 0.7 s, as they would without, and
+// under gzip 1.8 s instead of 1.6 s, for the look at every chunk's length.
 #pragma once
 
 #include <sys/types.h>
@@ -33,7 +33,7 @@ class Reader {
   Reader& operator=(const Reader&) = delete;
 
   // Sends `request` about `object` and returns the answer. An error over there is thrown here as it is; the end of
-  // the process is Error(kBadData), or Error(kOutOfMemory) where the system ended it. `words` goes along.
+  // the process is Error(kBadData), or Error(kOutOfMemory) where the system ended it. `more` goes along.
   Message ask(Request request, const std::string& object, const Message& more = {});
   // After the answer to kRead: the rest of it, piece by piece.
   Message answer(const std::string& object);

@@ -186,6 +186,24 @@ std::vector<BadCase> bad_cases() {
   };
 }
 
+TEST(Corpus, AChangeOfTheContentIsFoundAndNoOther) {
+  const ScratchDirectory scratch;
+  Draft draft;
+  const auto path = draft.write(scratch.path() / "c.h5");
+  const Corpus corpus = read_corpus(path, kVocab);
+  EXPECT_NO_THROW(check_unchanged(corpus));
+  std::filesystem::last_write_time(path, std::filesystem::file_time_type::clock::now());
+  EXPECT_NO_THROW(check_unchanged(corpus));
+  std::filesystem::copy_file(path, scratch.path() / "copy.h5");
+  std::filesystem::rename(scratch.path() / "copy.h5", path);
+  EXPECT_NO_THROW(check_unchanged(corpus));
+  draft.tokens.front() = 7;
+  draft.write(path);
+  expect_error([&] { check_unchanged(corpus); }, ExitCode::kBadData, {path.string(), "has changed"});
+  std::filesystem::remove(path);
+  EXPECT_NO_THROW(check_unchanged(corpus));
+}
+
 TEST(Corpus, RefusesEveryMalformedFileAndNamesThePlace) {
   const ScratchDirectory scratch;
   for (const BadCase& bad : bad_cases()) {

@@ -74,7 +74,7 @@ def check(path: str | os.PathLike[str]) -> None:
     if code == -signal.SIGKILL:
         raise ReportError(OUT_OF_MEMORY, f"{path}: the process that reads it was killed, perhaps for want of memory")
     if code:
-        what = "comes to no end with it" if code == -signal.SIGXCPU else "broke down on it"
+        what = "comes to no end with it" if code == -signal.SIGPROF else "broke down on it"
         raise ReportError(
             BAD_DATA,
             f"{path}: damaged: the HDF5 library {what}; copy the file again, or move it away and repeat the command "

@@ -1,8 +1,9 @@
-"""Looks at all of an HDF5 file, in a process that may break down over it: started by probe.py, with a fork for each file.
+"""Looks at all of an HDF5 file, in a process that may break down over it: started by probe.py, forked for each file.
 
-Refused is what the HDF5 library passes over in silence: bytes of other files (links, virtual datasets, external storage:
-the hash of a file does not stand for them), groups that are inside of themselves, and chunks that are shorter than their
-shape, behind whose end the library reads on. Everything is read once; errors of that are for the reader to explain.
+Refused is what the HDF5 library passes over in silence: bytes of other files (links, virtual datasets, external
+storage: the hash of a file does not stand for them), groups that are inside of themselves, and chunks that are shorter
+than their shape, behind whose end the library reads on. Everything is read once; errors of that are for the reader to
+explain.
 """
 
 import json
@@ -17,7 +18,7 @@ import h5py
 import numpy as np
 
 _ROOM = 2**31  # bytes beyond what is mapped and four times the file
-_SECONDS = 5
+_SECONDS = 1.5  # for what ought to take some hundredths
 _BYTES_PER_SECOND = 2**23  # far below the slowest decompression, read twice
 _PIECE = 2**24  # bytes that are read at a time
 _DEEPEST = 32  # groups in groups
@@ -151,14 +152,11 @@ def _look_at(node: h5py.Group | h5py.Dataset, seen: set[int], depth: int = 0) ->
 
 
 def _bound(file_size: int) -> None:
-    """What looking takes at most: processor time, so that a busy machine ends nothing, and memory."""
+    """What looking takes at most: processor time, so that a busy machine ends nothing, and memory. SIGPROF ends it."""
     with open("/proc/self/statm", "rb") as file:
         mapped = int(file.read().split()[0]) * resource.getpagesize()
-    for number, bound in (
-        (resource.RLIMIT_CPU, _SECONDS + file_size // _BYTES_PER_SECOND),
-        (resource.RLIMIT_AS, mapped + _ROOM + 4 * file_size),
-        (resource.RLIMIT_CORE, 0),
-    ):
+    signal.setitimer(signal.ITIMER_PROF, _SECONDS + file_size / _BYTES_PER_SECOND)
+    for number, bound in ((resource.RLIMIT_AS, mapped + _ROOM + 4 * file_size), (resource.RLIMIT_CORE, 0)):
         _, hard = resource.getrlimit(number)
         resource.setrlimit(number, (bound if hard == resource.RLIM_INFINITY else min(bound, hard), hard))
 

@@ -1,7 +1,7 @@
-// hdf5_damage COUNT [FILE...]: damages HDF5 files COUNT times and reads each as the verbs do. Whatever the HDF5 library
-// makes of it in its own process, here there are values or an Error of one line, within a time. Files are damaged in
-// turn: those that are made here, of all formats that HDF5 libraries write, and the given ones. Trial N is the same in
-// every run.
+// hdf5_damage COUNT [FIRST [FILE...]]: damages HDF5 files in the trials FIRST (0) and so on and reads each as the verbs
+// do. Whatever the HDF5 library makes of it in its own process, here there are values or an Error of one line, within a
+// time. Files are damaged in turn: those that are made here, of all formats that HDF5 libraries write, and the given
+// ones. Trial N is the same in every run.
 #include <hdf5.h>
 #include <unistd.h>
 
@@ -265,19 +265,17 @@ class Trials {
   bool is_right_ = true;
 };
 
-int run(int64_t n_trials, const std::vector<fs::path>& given) {
+int run(int64_t n_trials, int64_t first, const std::vector<fs::path>& given) {
   std::string name = (fs::temp_directory_path() / "winnow-damage-XXXXXX").string();
   if (::mkdtemp(name.data()) == nullptr) return 1;
   const fs::path directory = name;
   const auto files = seeds(directory, given);
   Trials trials(directory / "damaged.h5");
-  auto seed = files.begin();
-  for (int64_t trial = 0; trial < n_trials; ++trial) {
+  for (int64_t trial = first; trial < first + n_trials; ++trial) {
     Random random(static_cast<uint64_t>(trial));
-    std::string bytes = seed->second;
+    std::string bytes = std::next(files.begin(), trial % std::ssize(files))->second;
     damage(bytes, random);
     trials.run(bytes);
-    if (++seed == files.end()) seed = files.begin();
   }
   fs::remove_all(directory);
   return trials.report(n_trials) ? 0 : 1;
@@ -289,8 +287,8 @@ int run(int64_t n_trials, const std::vector<fs::path>& given) {
 int main(int argc, char** argv) {
   if (const auto code = winnow::hdf5::serve_if_asked(argc, argv)) return *code;
   if (argc < 2) {
-    std::fprintf(stderr, "usage: hdf5_damage COUNT [FILE...]\n");
+    std::fprintf(stderr, "usage: hdf5_damage COUNT [FIRST [FILE...]]\n");
     return 64;
   }
-  return winnow::run(std::atoll(argv[1]), {argv + 2, argv + argc});
+  return winnow::run(std::atoll(argv[1]), argc > 2 ? std::atoll(argv[2]) : 0, {argv + std::min(argc, 3), argv + argc});
 }
