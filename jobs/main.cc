@@ -8,6 +8,7 @@
 #include <string>
 
 #include "jobs/program.h"
+#include "kernels/cpu/blas_core.h"
 #include "kernels/error.h"
 #include "pipeline/session.h"
 
@@ -59,6 +60,7 @@ int check_output(int code) {
 }  // namespace winnow
 
 int main(int argc, char** argv) {
+  winnow::restart_with_better_blas_core(argv);
   try {
     return winnow::check_output(winnow::parse_together({argv + 1, argv + argc})());
   } catch (...) {

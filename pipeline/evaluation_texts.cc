@@ -3,12 +3,12 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <limits>
 #include <optional>
 
 #include "kernels/error.h"
+#include "pipeline/clock.h"
 #include "pipeline/digest.h"
 #include "pipeline/dispatch.h"
 #include "pipeline/generation.h"
@@ -18,13 +18,9 @@
 namespace winnow {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
 // Texts of one batch: enough to share out the weights' reading, and what a kill costs at most.
 constexpr int64_t kMostTogether = 64;
 constexpr double kSecondsBetweenLines = 10.0;
-
-double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
 
 // One batch of work: examples that one pattern continues.
 struct Batch {

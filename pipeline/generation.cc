@@ -1,12 +1,12 @@
 #include "pipeline/generation.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <memory>
 
 #include "kernels/error.h"
 #include "model/layer.h"
+#include "pipeline/clock.h"
 #include "pipeline/generation_prefill.h"
 #include "pipeline/kv_cache.h"
 #include "pipeline/row_places.h"
@@ -14,10 +14,6 @@
 namespace winnow {
 
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 struct Sequence {
   const GenerationRequest* request = nullptr;

@@ -2,12 +2,11 @@
 
 #include <algorithm>
 
+#include "pipeline/sweep_layout.h"
+
 namespace winnow {
 
 namespace {
-
-int64_t round_down(int64_t row, int64_t tile) { return row / tile * tile; }
-int64_t round_up(int64_t row, int64_t tile) { return (row + tile - 1) / tile * tile; }
 
 int64_t padded_rows(const GenerationRequest& request, int64_t tile) {
   return round_up(static_cast<int64_t>(request.prompt.size()), tile);

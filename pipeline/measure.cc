@@ -1,20 +1,16 @@
 #include "pipeline/measure.h"
 
 #include <algorithm>
-#include <chrono>
 #include <deque>
 #include <optional>
 #include <utility>
 
 #include "kernels/error.h"
+#include "pipeline/clock.h"
 #include "pipeline/shards.h"
 
 namespace winnow {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
 
 class Measurer {
  public:

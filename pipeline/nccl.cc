@@ -18,11 +18,11 @@
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/error.h"
+#include "pipeline/clock.h"
 
 namespace winnow {
 namespace {
 
-using Clock = std::chrono::steady_clock;
 using std::chrono::seconds;
 
 constexpr seconds kDefaultDeadline{120};

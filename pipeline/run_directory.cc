@@ -23,28 +23,28 @@ const DataSet* find_data_set(const std::vector<DataSet>& data_sets, const std::s
   return found == data_sets.end() ? nullptr : &*found;
 }
 
-[[noreturn]] void refuse(const std::string& what) { fail(ExitCode::kBadData, what); }
+[[noreturn]] void reject(const std::string& what) { fail(ExitCode::kBadData, what); }
 
 // Throws Error(kBadData) with the reason when the shard does not belong to this measurement of this data set.
 void check_shard(const ShardFile& file, const std::string& measurement, const DataSet& data, int64_t n_variants) {
   const Shard& shard = file.shard;
-  if (file.identity.measurement != measurement) refuse("it belongs to a measurement with other settings");
-  if (file.identity.data_sha256 != data.corpus.sha256) refuse("it was measured on other data");
+  if (file.identity.measurement != measurement) reject("it belongs to a measurement with other settings");
+  if (file.identity.data_sha256 != data.corpus.sha256) reject("it was measured on other data");
   if (shard.example < 0 || shard.example >= data.corpus.size() ||
       data.corpus.example_id[static_cast<std::size_t>(shard.example)] != shard.example_id) {
-    refuse("its example " + std::to_string(shard.example) + " (" + shard.example_id + ") is not in the data");
+    reject("its example " + std::to_string(shard.example) + " (" + shard.example_id + ") is not in the data");
   }
-  if (shard.n_tokens != data.n_answer(shard.example)) refuse("its number of answer tokens is not the example's");
+  if (shard.n_tokens != data.n_answer(shard.example)) reject("its number of answer tokens is not the example's");
   for (const int64_t variant : shard.variants) {
     if (variant < kBaseVariant || variant >= n_variants) {
-      refuse("variant " + std::to_string(variant) + " does not exist");
+      reject("variant " + std::to_string(variant) + " does not exist");
     }
   }
 }
 
 // Gives the variants of a shard the numbers that their names have in this command.
 void renumber(Shard& shard, const NumberVariant& number, Cells& cells) {
-  if (shard.names.empty() != !number) refuse("it does not say which patterns it holds, as its kind of run does");
+  if (shard.names.empty() != !number) reject("it does not say which patterns it holds, as its kind of run does");
   for (std::size_t i = 0; i < shard.names.size(); ++i) {
     shard.variants[i] = shard.names[i].empty() ? kBaseVariant : number(shard.names[i]);
     cells.grow(shard.variants[i] + 1);
@@ -96,7 +96,7 @@ std::vector<std::string> load_shards(const std::filesystem::path& run_directory,
       ShardFile file = read_shard(path);
       const DataSet* data = find_data_set(data_sets, file.shard.data_set);
       if (data == nullptr && file.identity.measurement == measurement) continue;
-      if (data == nullptr) refuse("it belongs to a measurement with other settings");
+      if (data == nullptr) reject("it belongs to a measurement with other settings");
       Cells& table = cells[static_cast<std::size_t>(data - data_sets.data())];
       if (file.identity.measurement == measurement) renumber(file.shard, number, table);
       check_shard(file, measurement, *data, table.n_variants());

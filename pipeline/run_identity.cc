@@ -11,22 +11,22 @@
 namespace winnow {
 namespace {
 
-constexpr const char* kFormat = "winnow-run";
-constexpr int kVersion = 1;
+constexpr const char* kRunFormat = "winnow-run";
+constexpr int kRunVersion = 1;
 constexpr const char* kCalibrate = "calibrate";
 
 std::filesystem::path record_path(const std::filesystem::path& run_directory) { return run_directory / "run.json"; }
 
 // A value as a user wrote it: text without quotes, "none" for null.
-std::string shown(const nlohmann::json& value) {
+std::string as_written(const nlohmann::json& value) {
   if (value.is_null()) return "none";
   return value.is_string() ? value.get<std::string>() : value.dump();
 }
 
 [[noreturn]] void refuse_mismatch(const std::filesystem::path& path, const std::string& field,
                                   const nlohmann::json& there, const nlohmann::json& here) {
-  fail(ExitCode::kConfigMismatch, path.string() + ": " + field + " is " + shown(there) +
-                                      " in this run directory, but " + shown(here) +
+  fail(ExitCode::kConfigMismatch, path.string() + ": " + field + " is " + as_written(there) +
+                                      " in this run directory, but " + as_written(here) +
                                       " in this command; repeat the run's own command, or give another --out");
 }
 
@@ -53,7 +53,7 @@ nlohmann::json RunIdentity::to_json() const {
 std::string RunIdentity::hash() const { return sha256_of(to_json().dump()); }
 
 RunRecord::RunRecord()
-    : json_({{"format", kFormat}, {"format_version", kVersion}, {"informative", nlohmann::json::object()}}) {}
+    : json_({{"format", kRunFormat}, {"format_version", kRunVersion}, {"informative", nlohmann::json::object()}}) {}
 
 RunRecord RunRecord::read(const std::filesystem::path& run_directory) {
   RunRecord record;
@@ -63,8 +63,8 @@ RunRecord RunRecord::read(const std::filesystem::path& run_directory) {
   if (!in) fail(ExitCode::kNoInput, record.path_.string() + ": cannot be read");
   const std::string text{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
   nlohmann::json json = nlohmann::json::parse(text, nullptr, false);
-  const bool is_record = json.is_object() && json.value("format", nlohmann::json()) == kFormat &&
-                         json.value("format_version", nlohmann::json()) == kVersion &&
+  const bool is_record = json.is_object() && json.value("format", nlohmann::json()) == kRunFormat &&
+                         json.value("format_version", nlohmann::json()) == kRunVersion &&
                          json.value("identity", nlohmann::json()).is_object() &&
                          json.value("controls", nlohmann::json()).is_object() &&
                          json.value("informative", nlohmann::json()).is_object();

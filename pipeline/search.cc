@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <set>
 
+#include "pipeline/clock.h"
 #include "pipeline/progress.h"
 #include "pipeline/run.h"
 #include "pipeline/search_outcome.h"
@@ -15,8 +16,6 @@
 
 namespace winnow {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 // A search of more would be none, and its tables would fill the memory.
 constexpr int64_t kMostPatterns = 100'000;

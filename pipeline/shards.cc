@@ -12,8 +12,8 @@
 namespace winnow {
 namespace {
 
-constexpr const char* kFormat = "winnow-shard";
-constexpr int64_t kVersion = 1;
+constexpr const char* kShardFormat = "winnow-shard";
+constexpr int64_t kShardVersion = 1;
 
 // The columns of a shard as they are stored.
 struct Columns {
@@ -144,8 +144,8 @@ void write_shard(const std::filesystem::path& directory, const Shard& shard, con
     if (!columns.kl.empty()) root.write<double>("kl", columns.kl, {n});
     if (shard.n_signals > 0) root.write<double>("layer_signals", columns.layer_signals, {n, shard.n_signals});
     if (!columns.token_nll.empty()) root.write<float>("token_nll", columns.token_nll, {n, shard.n_tokens});
-    root.set_attribute<std::string>(".", "format", kFormat);
-    root.set_attribute<int64_t>(".", "format_version", kVersion);
+    root.set_attribute<std::string>(".", "format", kShardFormat);
+    root.set_attribute<int64_t>(".", "format_version", kShardVersion);
     root.set_attribute<std::string>(".", "measurement", identity.measurement);
     root.set_attribute<std::string>(".", "data_sha256", identity.data_sha256);
     root.set_attribute<std::string>(".", "data_set", shard.data_set);
@@ -161,7 +161,7 @@ void write_shard(const std::filesystem::path& directory, const Shard& shard, con
 
 ShardFile read_shard(const std::filesystem::path& file) {
   const hdf5::File opened = hdf5::File::open(file);
-  hdf5::require_format(opened, kFormat, kVersion);
+  hdf5::require_format(opened, kShardFormat, kShardVersion);
   const hdf5::Group root = opened.root();
   const auto text = [&](const char* name) {
     const auto value = root.string_attribute(".", name);

@@ -11,9 +11,6 @@ namespace winnow {
 
 namespace {
 
-int64_t round_down(int64_t row, int64_t tile) { return row / tile * tile; }
-int64_t round_up(int64_t row, int64_t tile) { return (row + tile - 1) / tile * tile; }
-
 void check(const ModelConfig& config, const SweepRequest& request) {
   const auto n_layers = static_cast<std::size_t>(config.n_layers);
   bool sizes_match = request.base.size() == n_layers;

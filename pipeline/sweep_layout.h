@@ -11,6 +11,10 @@
 
 namespace winnow {
 
+// The tile's first row at or below `row`, and the first tile's row at or above it.
+inline int64_t round_down(int64_t row, int64_t tile) { return row / tile * tile; }
+inline int64_t round_up(int64_t row, int64_t tile) { return (row + tile - 1) / tile * tile; }
+
 // First layer in which a variant's window differs from the base's, or n_layers.
 int64_t birth_layer(const Pattern& base, const Pattern& variant);
 

@@ -16,8 +16,8 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr const char* kFormat = "winnow-texts";
-constexpr int64_t kVersion = 1;
+constexpr const char* kTextsFormat = "winnow-texts";
+constexpr int64_t kTextsVersion = 1;
 
 std::string dump(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
 
@@ -41,7 +41,7 @@ std::optional<TextBatch> read_batch(const std::filesystem::path& path, const std
   std::string first;
   if (!std::getline(file, first)) fail(ExitCode::kBadData, "it is empty or cannot be read");
   const Json head = Json::parse(first);
-  if (head.at("format") != kFormat || head.at("format_version") != kVersion) return std::nullopt;
+  if (head.at("format") != kTextsFormat || head.at("format_version") != kTextsVersion) return std::nullopt;
   if (head.at("key") != key) return std::nullopt;
   std::stringstream rest;
   rest << file.rdbuf();
@@ -67,8 +67,8 @@ void write_batch(const std::filesystem::path& directory, const std::string& key,
   if (error) fail(ExitCode::kCannotCreate, directory.string() + ": cannot be made: " + error.message());
   std::string lines;
   for (const Text& text : batch.texts) lines += dump(line_of(text)) + "\n";
-  const Json head = {{"format", kFormat},
-                     {"format_version", kVersion},
+  const Json head = {{"format", kTextsFormat},
+                     {"format_version", kTextsVersion},
                      {"key", key},
                      {"pattern", batch.pattern},
                      {"prompt_tokens", batch.prompt_tokens},

@@ -8,14 +8,10 @@
 #include <tuple>
 
 #include "results/correlation.h"
+#include "results/resampling.h"
 
 namespace winnow {
 namespace {
-
-template <typename T>
-double mean_of(const std::vector<T>& values) {
-  return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
-}
 
 std::string number_text(const Provenance& provenance, std::string_view name) {
   const ProvenanceEntry* entry = provenance.find(name);
@@ -57,7 +53,7 @@ Comparable comparable(const CollectedCell& cell) {
   return result;
 }
 
-constexpr const char* kNoResults = "a cell has no results (see state and reason)";
+constexpr const char* kCellWithoutResults = "a cell has no results (see state and reason)";
 constexpr const char* kConstant = "the mean delta of a cell is equal in all layers";
 
 Figure rho_between(const Comparable& a, const Comparable& b) {
@@ -137,7 +133,7 @@ class AgreementBuilder {
 
   void explain_gaps(const Groups& groups) {
     const auto has_none = [](const CollectedCell& cell) { return !cell.summary; };
-    if (std::any_of(cells_.begin(), cells_.end(), has_none)) add_reason(kNoResults);
+    if (std::any_of(cells_.begin(), cells_.end(), has_none)) add_reason(kCellWithoutResults);
     std::map<std::string, int> n_groups;
     for (const auto& [key, rows] : groups) ++n_groups[key.first];
     if (n_groups.size() > 1) add_reason("the cells are of different models");

@@ -15,7 +15,7 @@ std::vector<int64_t> integers_of(const std::vector<CollectedCell>& cells,
 
 }  // namespace
 
-std::string joined(const std::set<std::string>& reasons) {
+std::string joined_reasons(const std::set<std::string>& reasons) {
   std::string text;
   std::size_t n = 0;
   for (const std::string& reason : reasons) {
@@ -79,7 +79,7 @@ void FigureVariable::write(hdf5::Group& group, const char* coordinates) const {
   write_variable<double>(group, variable_, values_, description_);
   group.set_attribute<double>(variable_.name, "_FillValue", kNan);
   if (coordinates != nullptr) group.set_attribute<std::string>(variable_.name, "coordinates", coordinates);
-  if (!reasons_.empty()) group.set_attribute<std::string>(variable_.name, "status", joined(reasons_));
+  if (!reasons_.empty()) group.set_attribute<std::string>(variable_.name, "status", joined_reasons(reasons_));
 }
 
 void write_cell_figures(hdf5::Group& group, const std::vector<CollectedCell>& cells,
@@ -121,7 +121,7 @@ void write_agreement(hdf5::Group group, const std::vector<CollectedCell>& cells,
     write_variable(group, square(name), table.values, {kOne, long_name});
     group.set_attribute<double>(name, "_FillValue", kNan);
     group.set_attribute<std::string>(name, "coordinates", kPairCoordinates);
-    const std::string status = joined({reasons.begin(), reasons.end()});
+    const std::string status = joined_reasons({reasons.begin(), reasons.end()});
     if (!status.empty()) group.set_attribute<std::string>(name, "status", status);
   };
   write_matrix("spearman_rho", agreement.spearman_rho,

@@ -20,7 +20,7 @@ inline constexpr const char* kNoResults = "the cell has no results (see state an
 inline constexpr const char* kCoordinates = "model dataset window window_keys sinks decode target seed";
 
 // Reasons in one line, the first few: an attribute ends at 64 KiB.
-std::string joined(const std::set<std::string>& reasons);
+std::string joined_reasons(const std::set<std::string>& reasons);
 
 // A string for each cell.
 std::vector<std::string> texts_of(const std::vector<CollectedCell>& cells,

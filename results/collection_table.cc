@@ -6,22 +6,17 @@
 #include <set>
 
 #include "results/collection.h"
+#include "results/json_values.h"
 #include "results/table.h"
+#include "results/table_text.h"
 
 namespace winnow {
 namespace {
 
-using Json = nlohmann::ordered_json;
-
 // Longest list of layers in the table; the file and --json have all of them.
 constexpr std::size_t kMostLayers = 12;
 
-std::string number(double value, const char* format = "%.3f") {
-  if (std::isnan(value)) return "n/a";
-  char text[40];
-  std::snprintf(text, sizeof(text), format, value);
-  return text;
-}
+std::string fixed(double value) { return number(value, "%.3f"); }
 
 std::string layer_list(const CollectedCell& cell) {
   if (!cell.summary) return "-";
@@ -36,7 +31,7 @@ std::string layer_list(const CollectedCell& cell) {
 
 // ---- the table of cells ---------------------------------------------------------------------------------------------
 
-struct Column {
+struct TableColumn {
   std::string head;
   bool is_number;
   std::vector<std::string> lines;
@@ -54,44 +49,44 @@ struct Column {
 };
 
 template <typename Get>
-Column column_of(const std::vector<CollectedCell>& cells, std::string head, bool is_number, Get get) {
-  Column column{std::move(head), is_number, {}};
+TableColumn table_column(const std::vector<CollectedCell>& cells, std::string head, bool is_number, Get get) {
+  TableColumn column{std::move(head), is_number, {}};
   for (const CollectedCell& cell : cells) column.lines.push_back(get(cell));
   return column;
 }
 
-std::vector<Column> columns_of(const std::vector<CollectedCell>& cells) {
+std::vector<TableColumn> table_columns(const std::vector<CollectedCell>& cells) {
   using C = const CollectedCell&;
-  std::vector<Column> columns = {
-      column_of(cells, "model", false, [](C c) { return c.model; }),
-      column_of(cells, "dataset", false, [](C c) { return c.dataset; }),
-      column_of(cells, "window", true, [](C c) { return std::to_string(c.window); }),
-      column_of(cells, "sinks", true, [](C c) { return std::to_string(c.sinks); }),
+  std::vector<TableColumn> columns = {
+      table_column(cells, "model", false, [](C c) { return c.model; }),
+      table_column(cells, "dataset", false, [](C c) { return c.dataset; }),
+      table_column(cells, "window", true, [](C c) { return std::to_string(c.window); }),
+      table_column(cells, "sinks", true, [](C c) { return std::to_string(c.sinks); }),
   };
   // Most sweeps have one of each: no column then.
-  for (Column& column :
-       std::vector<Column>{column_of(cells, "decode", false, [](C c) { return c.decode; }),
-                           column_of(cells, "target", false, [](C c) { return c.target.empty() ? "-" : c.target; }),
-                           column_of(cells, "seed", true, [](C c) { return std::to_string(c.seed); })}) {
+  for (TableColumn& column : std::vector<TableColumn>{
+           table_column(cells, "decode", false, [](C c) { return c.decode; }),
+           table_column(cells, "target", false, [](C c) { return c.target.empty() ? "-" : c.target; }),
+           table_column(cells, "seed", true, [](C c) { return std::to_string(c.seed); })}) {
     if (column.varies()) columns.push_back(std::move(column));
   }
-  columns.push_back(column_of(cells, "state", false, [](C c) { return c.state; }));
-  columns.push_back(column_of(cells, "keep full", false, layer_list));
+  columns.push_back(table_column(cells, "state", false, [](C c) { return c.state; }));
+  columns.push_back(table_column(cells, "keep full", false, layer_list));
   for (const std::string& control : axes_of(cells).controls) {
-    columns.push_back(column_of(cells, "rho " + control, true, [&](C c) -> std::string {
+    columns.push_back(table_column(cells, "rho " + control, true, [&](C c) -> std::string {
       if (!c.summary || !c.summary->statistics.deconfounding.contains(control)) return "-";
-      return number(c.summary->statistics.deconfounding.at(control).spearman_rho.value.value);
+      return fixed(c.summary->statistics.deconfounding.at(control).spearman_rho.value.value);
     }));
   }
   return columns;
 }
 
 std::string cell_block(const std::vector<CollectedCell>& cells) {
-  const std::vector<Column> columns = columns_of(cells);
+  const std::vector<TableColumn> columns = table_columns(cells);
   std::string text;
   for (std::size_t line = 0; line <= cells.size(); ++line) {
     std::string row;
-    for (const Column& column : columns) {
+    for (const TableColumn& column : columns) {
       row += (row.empty() ? "" : "  ") + column.padded(line == 0 ? column.head : column.lines[line - 1]);
     }
     text += row.substr(0, row.find_last_not_of(' ') + 1) + "\n";
@@ -114,7 +109,7 @@ std::string reason_block(const std::vector<CollectedCell>& cells) {
 
 // ---- agreement ------------------------------------------------------------------------------------------------------
 
-struct Spread {
+struct Range {
   std::vector<double> values;
 
   void add(double value) {
@@ -127,15 +122,15 @@ struct Spread {
     std::sort(sorted.begin(), sorted.end());
     const std::size_t n = sorted.size();
     const double median = (sorted[(n - 1) / 2] + sorted[n / 2]) / 2.0;
-    return number(median) + " (" + number(sorted.front()) + " to " + number(sorted.back()) + ")";
+    return fixed(median) + " (" + fixed(sorted.front()) + " to " + fixed(sorted.back()) + ")";
   }
 };
 
 // Over the pairs of one model.
 struct PairSpread {
   int64_t n = 0;
-  Spread rho;
-  Spread jaccard;
+  Range rho;
+  Range jaccard;
 };
 
 template <typename Visit>
@@ -168,8 +163,6 @@ std::string agreement_block(const std::vector<CollectedCell>& cells, const RankA
 }
 
 // ---- JSON -----------------------------------------------------------------------------------------------------------
-
-Json number_or_null(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
 
 Json summary_object(const CellSummary& summary) {
   const Statistics& statistics = summary.statistics;

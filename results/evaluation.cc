@@ -43,13 +43,13 @@ Table<double> resampled_means(const Table<double>& table, const EvaluationOption
 }
 
 // One measured table with its means.
-struct Column {
+struct ResampledColumn {
   std::vector<double> mean;  // (patterns)
   Table<double> resampled;   // (patterns, resamples); empty for one example
 };
 
-Column column_of(const Table<double>& table, const EvaluationOptions& options) {
-  Column column;
+ResampledColumn resampled_column(const Table<double>& table, const EvaluationOptions& options) {
+  ResampledColumn column;
   const std::vector<int64_t> all = iota(table.cols);
   for (int64_t p = 0; p < table.rows; ++p) column.mean.push_back(mean_over(table, p, all));
   if (table.cols > 1) column.resampled = resampled_means(table, options);
@@ -57,7 +57,7 @@ Column column_of(const Table<double>& table, const EvaluationOptions& options) {
 }
 
 // Of each pattern, or of each pattern less the reference.
-PatternFigures figures_of(const Column& column, std::optional<int64_t> reference = std::nullopt) {
+PatternFigures figures_of(const ResampledColumn& column, std::optional<int64_t> reference = std::nullopt) {
   const auto n_patterns = static_cast<int64_t>(column.mean.size());
   const int64_t n_resamples = column.resampled.cols;
   constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
@@ -203,15 +203,15 @@ EvaluationStatistics compute_evaluation(const EvaluationTable& table, const Eval
   if (!full) fail(ExitCode::kBadData, "evaluation: none of its patterns has full attention in every layer");
   EvaluationStatistics statistics;
   statistics.options = options;
-  const Column nll = column_of(table.nll, options);
-  const Column exact_match = column_of(numbers(table.exact_match), options);
-  const Column token_accuracy = column_of(table.token_accuracy, options);
+  const ResampledColumn nll = resampled_column(table.nll, options);
+  const ResampledColumn exact_match = resampled_column(numbers(table.exact_match), options);
+  const ResampledColumn token_accuracy = resampled_column(table.token_accuracy, options);
   statistics.nll = figures_of(nll);
   statistics.exact_match = figures_of(exact_match);
   statistics.token_accuracy = figures_of(token_accuracy);
-  if (table.kl.rows > 0) statistics.kl = figures_of(column_of(table.kl, options));
+  if (table.kl.rows > 0) statistics.kl = figures_of(resampled_column(table.kl, options));
   if (!table.generated.is_empty()) {
-    statistics.generated_exact_match = figures_of(column_of(numbers(table.generated.exact_match), options));
+    statistics.generated_exact_match = figures_of(resampled_column(numbers(table.generated.exact_match), options));
   }
   const auto compare = [&](int64_t reference) {
     return Comparison{reference, figures_of(nll, reference), figures_of(exact_match, reference),

@@ -6,18 +6,16 @@
 #include <span>
 
 #include "results/evaluation.h"
+#include "results/json_values.h"
+#include "results/resampling.h"
 #include "results/table_text.h"
 
 namespace winnow {
 namespace {
 
-using Json = nlohmann::ordered_json;
-
 constexpr std::size_t kNameColumns = 19;
 // Costs are shown for all of kServedLengths, operations for those from here on.
 constexpr std::size_t kFirstFlopLength = 1;
-
-std::size_t at(int64_t index) { return static_cast<std::size_t>(index); }
 
 std::string interval(double low, double high, std::size_t width) {
   return right(std::isnan(low) ? "n/a" : bracketed(number(low), number(high)), width);
@@ -108,7 +106,7 @@ std::string cost_block(const EvaluationResults& results) {
 }
 
 template <typename T>
-double mean_of(const Table<T>& table, int64_t p) {
+double mean_of_pattern(const Table<T>& table, int64_t p) {
   double sum = 0.0;
   for (int64_t e = 0; e < table.cols; ++e) sum += static_cast<double>(table(p, e));
   return sum / static_cast<double>(table.cols);
@@ -123,12 +121,13 @@ std::string generated_block(const EvaluationResults& results) {
                          right("cache", 10) + right("prompt tok/s", 13) + right("new tok/s", 10));
   for (int64_t p = 0; p < results.table.n_patterns(); ++p) {
     const std::size_t i = at(p);
-    text += row(
-        results.table.pattern[i],
-        right(percent(exact_match.mean[i]), 12) + percent_interval(exact_match.ci_low[i], exact_match.ci_high[i], 15) +
-            right(number(mean_of(generated.tokens, p), "%.1f"), 7) + right(percent(mean_of(generated.stopped, p)), 9) +
-            right(bytes_text(mean_of(generated.cache_bytes, p)), 10) + right(number(generated.prefill_rate[i]), 13) +
-            right(number(generated.decode_rate[i]), 10));
+    text += row(results.table.pattern[i], right(percent(exact_match.mean[i]), 12) +
+                                              percent_interval(exact_match.ci_low[i], exact_match.ci_high[i], 15) +
+                                              right(number(mean_of_pattern(generated.tokens, p), "%.1f"), 7) +
+                                              right(percent(mean_of_pattern(generated.stopped, p)), 9) +
+                                              right(bytes_text(mean_of_pattern(generated.cache_bytes, p)), 10) +
+                                              right(number(generated.prefill_rate[i]), 13) +
+                                              right(number(generated.decode_rate[i]), 10));
   }
   return text + wrapped(
                     "What each pattern writes by itself, greedily, with the key-value cache that it needs: a windowed "
@@ -162,8 +161,6 @@ std::string front_block(const EvaluationTable& table, const EvaluationStatistics
          front_line(table, s.on_front_nll, "NLL and layers", nll);
 }
 
-Json number_or_null(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
-
 void put(Json& object, const std::string& name, const PatternFigures& figures, std::size_t i) {
   object[name] = figures.mean[i];
   object[name + "_ci_low"] = number_or_null(figures.ci_low[i]);
@@ -194,9 +191,9 @@ Json pattern_object(const EvaluationResults& results, int64_t p) {
   if (!s.kl.mean.empty()) put(object, "kl", s.kl, i);
   if (!table.generated.is_empty()) {
     put(object, "generated_exact_match", s.generated_exact_match, i);
-    object["generated"] = {{"mean_tokens", mean_of(table.generated.tokens, p)},
-                           {"share_stopped", mean_of(table.generated.stopped, p)},
-                           {"mean_cache_bytes", mean_of(table.generated.cache_bytes, p)},
+    object["generated"] = {{"mean_tokens", mean_of_pattern(table.generated.tokens, p)},
+                           {"share_stopped", mean_of_pattern(table.generated.stopped, p)},
+                           {"mean_cache_bytes", mean_of_pattern(table.generated.cache_bytes, p)},
                            {"prefill_tokens_per_second", number_or_null(table.generated.prefill_rate[i])},
                            {"decode_tokens_per_second", number_or_null(table.generated.decode_rate[i])},
                            {"texts_together", table.generated.texts_together[i]}};

@@ -6,14 +6,13 @@
 
 #include "kernels/error.h"
 #include "model/json.h"
+#include "results/json_values.h"
 #include "results/methods.h"
 #include "results/utf8.h"
 #include "results/words.h"
 
 namespace winnow {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 // How an engine gives single layers of a family a window.
 enum class Way {

@@ -3,12 +3,10 @@
 
 #include "results/table.h"
 
+#include "results/json_values.h"
+
 namespace winnow {
 namespace {
-
-using Json = nlohmann::ordered_json;
-
-Json number_or_null(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
 
 void put(Json& object, const std::string& name, const Figure& figure) {
   object[name] = figure.defined() ? Json(figure.value) : Json(nullptr);

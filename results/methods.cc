@@ -6,12 +6,11 @@
 #include <tuple>
 
 #include "kernels/error.h"
+#include "results/resampling.h"
 #include "results/words.h"
 
 namespace winnow {
 namespace {
-
-std::size_t at(int64_t index) { return static_cast<std::size_t>(index); }
 
 [[noreturn]] void not_measured(const std::string& method, const std::string& what, const std::string& flag) {
   fail(ExitCode::kNoInput, "method " + method + " needs " + what + ", which these results do not have; repeat winnow " +

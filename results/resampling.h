@@ -16,6 +16,14 @@ inline constexpr double kHighQuantile = 0.975;
 
 inline std::size_t at(int64_t index) { return static_cast<std::size_t>(index); }
 
+// NaN for no values.
+template <typename T>
+double mean_of(const std::vector<T>& values) {
+  double sum = 0.0;
+  for (const T value : values) sum += static_cast<double>(value);
+  return sum / static_cast<double>(values.size());
+}
+
 // Mean of the given rows (with repeats), per column. Rows that begin with NaN have no figures and are passed over; NaN
 // where no row is left.
 std::vector<double> mean_of_rows(const Table<double>& table, std::span<const int64_t> rows);

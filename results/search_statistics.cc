@@ -14,13 +14,6 @@ namespace {
 // More resamples without a figure than this share: the interval says nothing.
 constexpr double kMostUndefined = 0.05;
 
-template <typename T>
-double mean_of(const std::vector<T>& values) {
-  double sum = 0.0;
-  for (const T value : values) sum += static_cast<double>(value);
-  return sum / static_cast<double>(values.size());
-}
-
 // Examples of each resample, drawn with replacement.
 class Resamples {
  public:

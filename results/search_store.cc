@@ -14,7 +14,9 @@ constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
 using Get = double (*)(const PatternMeans&);
 
-const MeasuredPattern& at(const SearchResults& r, int64_t index) { return r.patterns[static_cast<std::size_t>(index)]; }
+const MeasuredPattern& pattern_at(const SearchResults& r, int64_t index) {
+  return r.patterns[static_cast<std::size_t>(index)];
+}
 bool has_kl(const SearchResults& r) { return !r.patterns.front().screened.kl.empty(); }
 
 // The best pattern of each K.
@@ -25,7 +27,7 @@ void write_best(hdf5::Group& group, const SearchResults& r) {
   std::vector<uint8_t> full;
   std::vector<double> objective;
   for (const int64_t index : r.best) {
-    const MeasuredPattern& best = at(r, index);
+    const MeasuredPattern& best = pattern_at(r, index);
     keep.push_back(count_full(best.windowed));
     for (const bool windowed : best.windowed) full.push_back(windowed ? 0 : 1);
     objective.push_back(objective_value(r.plan.objective, best.screened.means()));
@@ -39,7 +41,7 @@ void write_best(hdf5::Group& group, const SearchResults& r) {
                                bool is_verified) {
     std::vector<double> values;
     for (const int64_t index : r.best) {
-      const ExampleFigures& figures = is_verified ? at(r, index).verified : at(r, index).screened;
+      const ExampleFigures& figures = is_verified ? pattern_at(r, index).verified : pattern_at(r, index).screened;
       values.push_back(figures.empty() ? kNan : get(figures.means()));
     }
     write_variable(group, by_keep(name), values, {units, what});

@@ -12,16 +12,13 @@
 namespace winnow {
 namespace {
 
-using Json = nlohmann::json;
-using OrderedJson = nlohmann::ordered_json;
-
 constexpr std::size_t kMaxFileBytes = std::size_t{4} << 20;
 constexpr int64_t kMaxLayers = 10'000;  // as model/config.cc
 
 // The keys of a selection: every refusal names file, key, expected and found.
 class Fields {
  public:
-  Fields(const Json& object, const std::string& origin, const std::string& advice)
+  Fields(const nlohmann::json& object, const std::string& origin, const std::string& advice)
       : object_(object), origin_(origin), advice_(advice) {}
 
   [[noreturn]] void refuse(const char* key, const std::string& expected) const {
@@ -30,21 +27,21 @@ class Fields {
                                  (found == object_.end() ? "no such key" : shown(*found)) + "; " + advice_);
   }
 
-  const Json& value(const char* key, const char* expected) const {
+  const nlohmann::json& value(const char* key, const char* expected) const {
     const auto found = object_.find(key);
     if (found == object_.end()) refuse(key, expected);
     return *found;
   }
 
   std::string text(const char* key) const {
-    const Json& json = value(key, "a string");
+    const nlohmann::json& json = value(key, "a string");
     if (!json.is_string()) refuse(key, "a string");
     return json.get<std::string>();
   }
 
   int64_t integer(const char* key, int64_t low, int64_t high) const {
     const std::string expected = "a whole number from " + std::to_string(low) + " to " + std::to_string(high);
-    const Json& json = value(key, expected.c_str());
+    const nlohmann::json& json = value(key, expected.c_str());
     const bool is_small_enough = !json.is_number_unsigned() || json.get<uint64_t>() <= static_cast<uint64_t>(high);
     if (!json.is_number_integer() || !is_small_enough) refuse(key, expected);
     const auto number = json.get<int64_t>();
@@ -53,7 +50,7 @@ class Fields {
   }
 
  private:
-  const Json& object_;
+  const nlohmann::json& object_;
   const std::string& origin_;
   const std::string& advice_;
 };
@@ -61,10 +58,10 @@ class Fields {
 std::vector<int64_t> read_layers(const Fields& fields, int64_t keep, int64_t n_layers) {
   const std::string expected =
       std::to_string(keep) + " rising layer indices from 0 to " + std::to_string(n_layers - 1) + " (keep, n_layers)";
-  const Json& list = fields.value("layers", expected.c_str());
+  const nlohmann::json& list = fields.value("layers", expected.c_str());
   if (!list.is_array() || list.size() != static_cast<std::size_t>(keep)) fields.refuse("layers", expected);
   std::vector<int64_t> layers;
-  for (const Json& item : list) {
+  for (const nlohmann::json& item : list) {
     const bool is_layer = item.is_number_unsigned() && item.get<uint64_t>() < static_cast<uint64_t>(n_layers);
     if (!is_layer || (!layers.empty() && item.get<int64_t>() <= layers.back())) fields.refuse("layers", expected);
     layers.push_back(item.get<int64_t>());
@@ -80,7 +77,7 @@ bool is_sha256(const std::string& text) {
 Provenance parse_provenance(const Fields& fields, const std::string& text) {
   const char* expected = "an object of strings and numbers";
   if (!fields.value("provenance", expected).is_object()) fields.refuse("provenance", expected);
-  const OrderedJson object = OrderedJson::parse(text)["provenance"];
+  const nlohmann::ordered_json object = nlohmann::ordered_json::parse(text)["provenance"];
   Provenance provenance;
   for (const auto& [name, value] : object.items()) {
     if (value.is_string()) {
@@ -113,7 +110,7 @@ std::vector<bool> Selection::windowed() const {
 }
 
 std::string to_json(const Selection& selection) {
-  OrderedJson object = {{"format", kSelectionFormat}, {"format_version", kSelectionVersion}};
+  nlohmann::ordered_json object = {{"format", kSelectionFormat}, {"format_version", kSelectionVersion}};
   object["method"] = selection.method;
   object["keep"] = selection.keep;
   object["layers"] = selection.layers;
@@ -127,11 +124,13 @@ std::string to_json(const Selection& selection) {
   object["model"] = to_utf8(selection.model);
   object["model_type"] = selection.model_type;
   object["checkpoint_sha256"] = selection.checkpoint_sha256;
-  object["provenance"] = OrderedJson::object();
+  object["provenance"] = nlohmann::ordered_json::object();
   for (const ProvenanceEntry& entry : selection.provenance.entries()) {
     std::visit([&](const auto& value) { object["provenance"][entry.name] = value; }, entry.value);
   }
-  const auto dump = [](const OrderedJson& value) { return value.dump(-1, ' ', false, Json::error_handler_t::replace); };
+  const auto dump = [](const nlohmann::ordered_json& value) {
+    return value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  };
   std::string text = "{";
   for (const auto& [key, value] : object.items()) {
     text += std::string(text.size() > 1 ? "," : "") + "\n  " + dump(key) + ": ";
@@ -154,7 +153,7 @@ void write_selection(const std::filesystem::path& path, const Selection& selecti
 }
 
 Selection parse_selection(const std::string& text, const std::string& origin, const std::string& advice) {
-  const Json json = parse_json(text, origin);
+  const nlohmann::json json = parse_json(text, origin);
   if (!json.is_object())
     fail(ExitCode::kBadData, origin + ": expected a selection, a JSON object; found " + shown(json));
   const Fields fields(json, origin, advice);

@@ -10,6 +10,7 @@
 #include "results/correlation.h"
 #include "results/random.h"
 #include "results/resampling.h"
+#include "results/words.h"
 
 namespace winnow {
 namespace {
@@ -46,10 +47,6 @@ std::vector<Signal> signals_of(const Measurement& m) {
   return signals;
 }
 
-bool has_nan(const std::vector<double>& values) {
-  return std::any_of(values.begin(), values.end(), [](double value) { return std::isnan(value); });
-}
-
 // Ranks of a column of means; without any where the signal has no figure.
 CentredRanks ranks_of_means(const std::vector<double>& means) {
   return has_nan(means) ? CentredRanks{} : centred_ranks(means);
@@ -82,16 +79,10 @@ std::string why_no_ranks(const SignalComparison& c, int64_t signal) {
   return all_equal(means) ? name + " is equal in all layers" : "";
 }
 
-std::string joined(const std::set<std::string>& reasons) {
-  std::string text;
-  for (const std::string& reason : reasons) text += (text.empty() ? "" : "; ") + reason;
-  return text;
-}
-
 // Everything that needs bootstrap resamples, from the same ones.
-class Comparison {
+class SignalsInPairs {
  public:
-  Comparison(const std::vector<Signal>& signals, const StatisticsOptions& options, SignalComparison& result)
+  SignalsInPairs(const std::vector<Signal>& signals, const StatisticsOptions& options, SignalComparison& result)
       : signals_(signals), options_(options), result_(result), n_(static_cast<int64_t>(signals.size())) {}
 
   void run() {
@@ -143,7 +134,7 @@ class Comparison {
         result_.rho_ci_high(a, b) = result_.rho_ci_high(b, a) = estimate.ci_high.value;
       }
     }
-    result_.rho_status = joined(reasons);
+    result_.rho_status = joined(std::vector<std::string>(reasons.begin(), reasons.end()), "; ");
   }
 
   Estimate partial(int64_t drop, int64_t generic, int64_t n_examples, Spread& spread) const {
@@ -243,10 +234,14 @@ void fill_transfer(const std::vector<Signal>& signals, const StatisticsOptions& 
     result.transfer_overlap.push_back(n_overlaps == 0 ? nan : overlap / static_cast<double>(n_overlaps));
     if (n_overlaps == 0 && n_examples > 1) reasons.insert(signal.name + ": a half has no figure");
   }
-  result.transfer_status = joined(reasons);
+  result.transfer_status = joined(std::vector<std::string>(reasons.begin(), reasons.end()), "; ");
 }
 
 }  // namespace
+
+bool has_nan(std::span<const double> values) {
+  return std::ranges::any_of(values, [](double value) { return std::isnan(value); });
+}
 
 Table<double> removal_deltas(const Measurement& m) {
   if (m.nll_removed.rows == 0) return {};
@@ -265,7 +260,7 @@ std::optional<SignalComparison> compare_signals(const Measurement& m, const Stat
     const std::vector<double> means = mean_of_rows(signals[s].values, iota(m.n_examples()));
     for (int64_t l = 0; l < m.n_layers(); ++l) result.value(static_cast<int64_t>(s), l) = means[at(l)];
   }
-  Comparison(signals, options, result).run();
+  SignalsInPairs(signals, options, result).run();
   fill_transfer(signals, options, result);
   return result;
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <optional>
+#include <span>
 
 #include "results/measurement.h"
 #include "results/statistics.h"
@@ -14,5 +15,8 @@ Table<double> removal_deltas(const Measurement& measurement);
 
 // none where no signal besides NLL and matches was measured.
 std::optional<SignalComparison> compare_signals(const Measurement& measurement, const StatisticsOptions& options);
+
+// True where one of the values is not a number.
+bool has_nan(std::span<const double> values);
 
 }  // namespace winnow

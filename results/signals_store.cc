@@ -51,10 +51,6 @@ const std::array<MeanVariable, 4>& means() {
   return kMeans;
 }
 
-bool has_nan(const std::vector<double>& values) {
-  return std::any_of(values.begin(), values.end(), [](double value) { return std::isnan(value); });
-}
-
 // Tables of /signals: along signal, or signal and another axis.
 struct ComparisonVariable {
   const char* name;

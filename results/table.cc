@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <numeric>
 
+#include "results/resampling.h"
 #include "results/table_text.h"
 #include "results/words.h"
 
@@ -44,11 +45,6 @@ std::string bar(double value, double largest, const TableStyle& style) {
     text += static_cast<char>(0x90 - eighths % 8);
   }
   return text;
-}
-
-template <typename T>
-double mean_of(const std::vector<T>& values) {
-  return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
 }
 
 std::string count_of_examples(const Measurement& m) {

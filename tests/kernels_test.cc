@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kernels/backend.h"
+#include "kernels/cpu/blas_core.h"
 #include "kernels/error.h"
 #include "tests/kernel_variants.h"
 #include "tests/tolerances.h"
@@ -82,6 +83,18 @@ TEST(KernelVariants, WinnowCpuNamesOneOfThisBuild) {
   }
   unsetenv("WINNOW_CPU");
   EXPECT_EQ(std::string(cpu::chosen_kernels().name), variants.front().name);
+}
+
+TEST(BlasCore, OfAProcessorThatOpenBlasDoesNotKnow) {
+  constexpr VectorSupport kAvx512{.avx2 = true, .avx512 = true};
+  constexpr VectorSupport kAvx2{.avx2 = true, .avx512 = false};
+  EXPECT_EQ(better_blas_core("Prescott", kAvx512), "SkylakeX");
+  EXPECT_EQ(better_blas_core("Prescott", kAvx2), "Haswell");
+  EXPECT_EQ(better_blas_core("Sandybridge", kAvx2), "Haswell");
+  EXPECT_EQ(better_blas_core("Prescott", {}), "");
+  for (const char* known : {"Haswell", "Zen", "SkylakeX", "Cooperlake", "Sapphirerapids", "neoversen1"}) {
+    EXPECT_EQ(better_blas_core(known, kAvx512), "") << known;
+  }
 }
 
 class Exp2Test : public KernelVariantTest {

@@ -11,14 +11,13 @@
 #include "jobs/sweep/child.h"
 #include "jobs/sweep/submission.h"
 #include "kernels/error.h"
+#include "pipeline/clock.h"
 #include "pipeline/host.h"
 #include "pipeline/progress.h"
 #include "results/words.h"
 
 namespace winnow {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 class LocalRun {
  public:

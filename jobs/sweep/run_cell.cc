@@ -14,6 +14,7 @@
 #include "jobs/sweep/failed_launch.h"
 #include "jobs/sweep/files.h"
 #include "kernels/error.h"
+#include "pipeline/clock.h"
 #include "pipeline/host.h"
 #include "pipeline/lock.h"
 #include "results/atomic_file.h"
@@ -262,7 +263,6 @@ class CellRun {
 
   // False where a signal came meanwhile.
   bool wait_before_launch() {
-    using Clock = std::chrono::steady_clock;
     const auto doubled = launch_pause_ * (1LL << std::min(failed_launches_ - 1, 10));
     const auto end = Clock::now() + std::min<std::chrono::milliseconds>(doubled, kLongestPause);
     for (auto now = Clock::now(); now < end; now = Clock::now()) {

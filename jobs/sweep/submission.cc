@@ -13,8 +13,8 @@ namespace winnow {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr const char* kFormat = "winnow-submission";
-constexpr int kVersion = 1;
+constexpr const char* kRecordFormat = "winnow-submission";
+constexpr int kRecordVersion = 1;
 
 std::string new_id() {
   const std::time_t now = std::time(nullptr);
@@ -84,7 +84,8 @@ Cell cell_from_json(const nlohmann::json& json) {
 fs::path write_submission(const fs::path& output, const std::vector<Cell>& cells, const nlohmann::json& more) {
   const fs::path submission = output / "submissions" / new_id();
   make_directories(submission);
-  nlohmann::json json = {{"format", kFormat}, {"format_version", kVersion}, {"cells", nlohmann::json::array()}};
+  nlohmann::json json = {
+      {"format", kRecordFormat}, {"format_version", kRecordVersion}, {"cells", nlohmann::json::array()}};
   for (const Cell& cell : cells) json["cells"].push_back(cell_json(cell));
   json.update(more);
   write_file_atomically(submission / "cells.json", dump_json(json, 1));
@@ -98,7 +99,7 @@ std::vector<Cell> read_submission(const fs::path& submission) {
     fail(ExitCode::kNoInput, path.string() + ": cannot be read; name a directory that winnow sweep submit made");
   }
   try {
-    if (json->at("format") != kFormat || json->at("format_version") != kVersion)
+    if (json->at("format") != kRecordFormat || json->at("format_version") != kRecordVersion)
       throw std::runtime_error("other format");
     std::vector<Cell> cells;
     for (const nlohmann::json& cell : json->at("cells")) cells.push_back(cell_from_json(cell));

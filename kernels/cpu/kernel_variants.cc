@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <string>
 
+#include "kernels/cpu/blas_core.h"
 #include "kernels/error.h"
 
 namespace winnow::cpu {
@@ -24,20 +25,10 @@ struct Candidate {
   bool is_runnable;
 };
 
-#if defined(WINNOW_HAS_X86_64_V4)
-// The feature names of x86-64-v4 beyond v3: that a level has a name is news to clang 14.
-bool runs_x86_64_v4() {
-  __builtin_cpu_init();
-  return __builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512bw") != 0 &&
-         __builtin_cpu_supports("avx512cd") != 0 && __builtin_cpu_supports("avx512dq") != 0 &&
-         __builtin_cpu_supports("avx512vl") != 0;
-}
-#endif
-
 std::vector<Candidate> candidates() {
   return {
 #if defined(WINNOW_HAS_X86_64_V4)
-    {{"x86-64-v4", &x86_64_v4::kernels}, runs_x86_64_v4()},
+    {{"x86-64-v4", &x86_64_v4::kernels}, vector_support().avx512},
 #endif
         {{WINNOW_BASE_ARCH, &base::kernels}, true},
   };

@@ -5,8 +5,8 @@ set(WINNOW_HAS_CUDA OFF)
 set(WINNOW_HAS_CUDNN OFF)
 set(WINNOW_HAS_NCCL OFF)
 option(WINNOW_NCCL "NCCL between the ranks of a CUDA build, where it is found" ON)
-set(WINNOW_CUDA_ARCHITECTURES "80-real;89-real;90-real;90-virtual" CACHE STRING
-  "GPU architectures: A100, RTX 4090, H100 and H200, and PTX for what comes after")
+set(WINNOW_CUDA_ARCHITECTURES "80-real;90-real;90-virtual" CACHE STRING
+  "GPU architectures: A100 (RTX 3090 and 4090 run its code), H100 and H200, and PTX for what comes after")
 set(NCCL_ROOT "" CACHE PATH "Prefix of an NCCL outside the CUDA toolkit (include/nccl.h, lib/libnccl.so.2)")
 set(CUDNN_ROOT "" CACHE PATH "Prefix of a cuDNN outside the CUDA toolkit (include/cudnn.h, lib/libcudnn.so)")
 

@@ -75,7 +75,7 @@ class Peer(WindowedModel):
         masks = [self.mask(e) for e in range(limit)]
         begin = time.perf_counter()
         table = []
-        for (tokens, start), mask in zip(self.examples, masks, strict=True):
+        for (tokens, start), mask in zip(self.examples[:limit], masks, strict=True):
             row = []
             for pattern in drop_one(len(self.layers)):
                 self._masks[:] = [mask if is_windowed else None for is_windowed in pattern]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import re
 import shutil
 import stat
@@ -278,6 +279,23 @@ def test_selftest_in_json(work):
     assert facts["passed"] is True
     assert all(check["passed"] for check in facts["checks"])
     assert re.fullmatch("[0-9a-f]{16}", facts["signature"])
+
+
+def test_openblas_knows_the_processor_or_is_told(work, monkeypatch):
+    """An OpenBLAS that is older than the processor would multiply as on a Pentium 4; what a user says is done."""
+    flags = pathlib.Path("/proc/cpuinfo").read_text().split()
+
+    def core(out):
+        done = launch.run(calibrate_arguments(work, out), work / "cache")
+        assert done.returncode == 0, done.stderr
+        with h5py.File(work / out / "results.h5") as file:
+            return re.search(r"OpenBLAS (\w+)", str(file["provenance/devices"][()])).group(1)
+
+    monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)
+    if {"avx2", "fma"} <= set(flags):
+        assert core("blas-chosen") not in ("Prescott", "Core2", "Nehalem", "Sandybridge")
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Nehalem")
+    assert core("blas-told") == "Nehalem"
 
 
 def test_bench_finds_sweep_and_passes_equal(work):

@@ -1,0 +1,14 @@
+// JSON as the verbs print it.
+#pragma once
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+namespace winnow {
+
+using Json = nlohmann::ordered_json;  // keys in the order in which they are written
+
+// JSON has no NaN and no infinity.
+inline Json number_or_null(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
+
+}  // namespace winnow
