@@ -47,7 +47,7 @@ TEST(SbatchAnswer, IsUnclearUnlessSbatchSaysWhatItDid) {
                             "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect "
                             "failure)\n",
                             "sbatch: unrecognized option '--no-such-option'\n"}) {
-    EXPECT_EQ(answer(1, "", words).kind, Kind::kRefused) << words;
+    for (const int code : {1, 2, 255}) EXPECT_EQ(answer(code, "", words).kind, Kind::kRefused) << words;
   }
   EXPECT_EQ(answer(0, "done\n", "").kind, Kind::kUnclear);
   EXPECT_EQ(answer(0, "", "").kind, Kind::kUnclear);

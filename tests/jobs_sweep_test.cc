@@ -1,5 +1,6 @@
 // Sweeps without running one: what a sweep file says and what is wrong with it, cells and their names, states, prices.
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -374,6 +375,47 @@ TEST_F(CellStates, TheQueueAndTheLockWin) {
   EXPECT_EQ(state().state, CellState::kInterrupted);
 }
 
+// Somebody edited them, a disk was full, another program uses the names: one cell of many, and never a reason to stop.
+TEST_F(CellStates, FilesOfAnyShapeAreNoReasonToStop) {
+  const std::vector<std::string> shapes = {
+      "",
+      "null",
+      "[]",
+      "3",
+      "\"text\"",
+      "{",
+      "\xff",
+      "{\"attempt\": []}",
+      std::string(5000, '['),
+      R"({"cells_done": "3", "cells_total": {}, "eta_seconds": []})",
+      R"({"cells_done": 1e308, "cells_total": 1e-308})",
+      R"({"exit_code": 1e30, "ended": 5, "error": {"a": 1}, "of_submission": "x", "command": "y"})",
+      R"({"exit_code": 99999999999999999999, "of_submission": -99999999999, "failed_launches": 18446744073709551615, "ended": "now"})"};
+  for (const std::string& shape : shapes) {
+    write_file_atomically(attempt_record(cell_.run_directory, 1), shape);
+    write_file_atomically(cell_.run_directory / "progress.json", shape);
+    const CellStatus status = state();
+    EXPECT_TRUE(status.state == CellState::kInterrupted || status.state == CellState::kFailed) << shape;
+    EXPECT_FALSE(status.last_error.empty()) << shape;
+    EXPECT_GE(status.progress, 0.0);
+    EXPECT_LE(status.progress, 1.0);
+  }
+  write_file_atomically(attempt_record(cell_.run_directory, 1), "[1]");
+  EXPECT_NE(state().last_error.find("1.json is no record of an attempt"), std::string::npos) << state().last_error;
+  write_file_atomically(attempt_record(cell_.run_directory, 1),
+                        R"({"ended": "now", "exit_code": 65, "error": "a\u001b[31mred\n\u202eb"})");
+  EXPECT_EQ(state().last_error, "a?[31mred????b");
+  // Names that are no numbers of attempts, and what is no file.
+  for (const char* name : {"-3.json", "0.json", "99999999999.json", "2147483647.json", "x.json"}) {
+    write_file_atomically(cell_.run_directory / "attempts" / name, "{}");
+  }
+  fs::create_directories(cell_.run_directory / "attempts/2.json");
+  ASSERT_EQ(::mkfifo((cell_.run_directory / "attempts/2.log").c_str(), 0600), 0);
+  EXPECT_EQ(list_attempts(cell_.run_directory), (std::vector<int>{1, 2}));
+  EXPECT_EQ(state().attempts, 2);
+  EXPECT_EQ(last_error_line(cell_.run_directory / "attempts/2.log"), "");
+}
+
 TEST_F(CellStates, TheErrorIsWinnowsOwnLine) {
   const fs::path log = root() / "log";
   std::ofstream(log) << "winnow 10:00:00 starting\nwinnow: rank 0: bad weights\n--------\nmpirun has exited\n";
@@ -381,6 +423,9 @@ TEST_F(CellStates, TheErrorIsWinnowsOwnLine) {
   std::ofstream(log) << "slots are missing\n-----\n";
   EXPECT_EQ(last_error_line(log), "slots are missing");
   EXPECT_EQ(last_error_line(root() / "none"), "");
+  std::ofstream(log) << "winnow: \x1b]0;title\x07" << std::string(10'000, 'a') << "\n";
+  EXPECT_TRUE(last_error_line(log).starts_with("?]0;title?aaa"));
+  EXPECT_LT(last_error_line(log).size(), 1100u);
 }
 
 TEST_F(CellStates, TheErrorOfALauncherIsWhatItSaysFirst) {

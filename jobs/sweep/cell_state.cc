@@ -31,6 +31,7 @@ bool is_there(const fs::path& path) {
 // A whole number that fits, at most kMostAttempts either way: nothing here is larger.
 std::optional<int> int_of(const nlohmann::json& json) {
   if (!json.is_number_integer()) return std::nullopt;
+  if (json.is_number_unsigned() && json.get<uint64_t>() > kMostAttempts) return std::nullopt;
   const auto value = json.get<int64_t>();
   if (value > kMostAttempts || value < -kMostAttempts) return std::nullopt;
   return static_cast<int>(value);

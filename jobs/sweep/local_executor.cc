@@ -11,6 +11,7 @@
 #include "jobs/sweep/child.h"
 #include "jobs/sweep/submission.h"
 #include "kernels/error.h"
+#include "pipeline/clock.h"
 #include "pipeline/host.h"
 #include "pipeline/limits.h"
 #include "pipeline/progress.h"
@@ -18,8 +19,6 @@
 
 namespace winnow {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 class LocalRun {
  public:

@@ -15,13 +15,12 @@
 #include <sstream>
 
 #include "kernels/error.h"
+#include "pipeline/clock.h"
 
 extern char** environ;
 
 namespace winnow {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 constexpr std::size_t kMaxWords = 400;                     // characters of a program's message that an error quotes
 constexpr std::size_t kMaxOutput = std::size_t{64} << 20;  // bytes of each stream that are kept

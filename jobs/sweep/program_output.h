@@ -8,6 +8,9 @@
 
 namespace winnow {
 
+// Whether a signal ended it, or what a shell ran for it. 255 is no signal: many programs end so when they refuse.
+inline bool is_signalled(int exit_code) { return exit_code > 128 && exit_code <= 128 + 64; }
+
 struct ProgramOutput {
   int exit_code = 0;  // 128 + signal where a signal ended it
   std::string out;

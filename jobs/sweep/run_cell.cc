@@ -14,6 +14,7 @@
 #include "jobs/sweep/failed_launch.h"
 #include "jobs/sweep/files.h"
 #include "kernels/error.h"
+#include "pipeline/clock.h"
 #include "pipeline/host.h"
 #include "pipeline/launch.h"
 #include "pipeline/lock.h"

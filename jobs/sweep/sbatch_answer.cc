@@ -11,10 +11,7 @@
 namespace winnow {
 namespace {
 
-constexpr int kSignalled = 128;  // exit codes from there on are signals
 constexpr std::size_t kMostDigits = 10;
-
-bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
 // Without escape sequences and other control characters; a line feed stays.
 std::string plain_text(const std::string& text) {
@@ -45,7 +42,7 @@ std::string_view trimmed(std::string_view text) {
 
 // The digits that a text begins with, where they are a job's number.
 std::string leading_number(std::string_view text) {
-  const std::size_t n = static_cast<std::size_t>(std::find_if_not(text.begin(), text.end(), is_digit) - text.begin());
+  const std::size_t n = std::min(text.find_first_not_of("0123456789"), text.size());
   return n == 0 || n > kMostDigits || text[0] == '0' ? "" : std::string(text.substr(0, n));
 }
 
@@ -106,7 +103,7 @@ SbatchAnswer read_sbatch_answer(const ProgramOutput& output) {
   const std::string words = output.words();
   // Also of one that ended in time, but left something behind that kept its output open.
   if (output.exit_code == 0 && job) return {SbatchAnswer::Kind::kQueued, *job, ""};
-  if (output.is_timed_out || output.exit_code >= kSignalled) return {SbatchAnswer::Kind::kUnclear, "", words};
+  if (output.is_timed_out || is_signalled(output.exit_code)) return {SbatchAnswer::Kind::kUnclear, "", words};
   if (output.exit_code == 0) return {SbatchAnswer::Kind::kUnclear, "", "it names no job: " + words};
   // A failure that names a job: one of a wrapper's, behind sbatch.
   const bool is_unclear = job || output.err.empty() || may_have_arrived(words);

@@ -17,20 +17,20 @@ constexpr std::size_t kTasksPerCall = 1000;  // a command line has an end
 constexpr std::size_t kLongestWord = 65536;  // and so has one word of it, in bytes
 
 // A controller that is busy answers late; one that is away, not at all.
-constexpr std::chrono::seconds kPatience{180};
+constexpr std::chrono::seconds kTimeLimit{180};
 
 // A submission from within a job must not hand on what that job was given. Variables win over the script's own options:
 // with another name the job would not be found again, and with SBATCH_WAIT sbatch would wait for its end.
 ProgramOptions sbatch_options() {
   return {.dropped_prefixes = {"SLURM_", "SBATCH_JOB_NAME", "SBATCH_ARRAY_INX", "SBATCH_WAIT"},
           .kept = {"SLURM_CONF", "SLURM_CLUSTERS", "SBATCH_WAIT_ALL_NODES"},
-          .time_limit = kPatience};
+          .time_limit = kTimeLimit};
 }
 
 // A user's own filters (SQUEUE_STATES, SQUEUE_USERS, ...) would hide jobs, and a hidden one is queued a second time.
-ProgramOptions squeue_options() { return {.dropped_prefixes = {"SQUEUE_"}, .kept = {}, .time_limit = kPatience}; }
+ProgramOptions squeue_options() { return {.dropped_prefixes = {"SQUEUE_"}, .kept = {}, .time_limit = kTimeLimit}; }
 
-ProgramOptions scancel_options() { return {.dropped_prefixes = {"SCANCEL_"}, .kept = {}, .time_limit = kPatience}; }
+ProgramOptions scancel_options() { return {.dropped_prefixes = {"SCANCEL_"}, .kept = {}, .time_limit = kTimeLimit}; }
 
 ProgramOutput call(const std::vector<std::string>& words, const ProgramOptions& options) {
   const std::optional<ProgramOutput> output = run_program(words, options);
@@ -129,7 +129,7 @@ std::optional<OwnState> ask_own_state(const std::string& job) {
 
 int max_array_size() {
   const std::optional<ProgramOutput> output =
-      run_program({"scontrol", "show", "config"}, {.dropped_prefixes = {}, .kept = {}, .time_limit = kPatience});
+      run_program({"scontrol", "show", "config"}, {.dropped_prefixes = {}, .kept = {}, .time_limit = kTimeLimit});
   if (!output) return kDefaultMaxArraySize;
   std::istringstream lines(output->out);
   for (std::string line; std::getline(lines, line);) {

@@ -15,7 +15,6 @@ namespace {
 // slurmctld may be restarted just now. The time left after USR1 is what there is to wait.
 constexpr auto kBatchPatience = std::chrono::seconds(120);
 constexpr auto kPause = std::chrono::seconds(2);
-constexpr int kFirstSignalCode = 128;  // exit codes from there on are signals
 
 std::string variable(const char* name) {
   const char* value = std::getenv(name);
@@ -109,7 +108,7 @@ class SlurmBatch : public BatchSystem {
         const std::optional<ProgramOutput> output = run_program(
             {"scontrol", "requeue", id()}, {.dropped_prefixes = {}, .kept = {}, .time_limit = kBatchPatience});
         if (!output) fail(ExitCode::kUnavailable, "scontrol is not on PATH");
-        const bool is_ended_with_this_job = output->exit_code >= kFirstSignalCode && !output->is_timed_out;
+        const bool is_ended_with_this_job = is_signalled(output->exit_code) && !output->is_timed_out;
         if (output->exit_code != 0 && !is_ended_with_this_job) fail(ExitCode::kUnavailable, output->words());
       });
     } catch (const Error& error) {

@@ -26,7 +26,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, std::size_t size) {
   const SbatchAnswer answer = winnow::read_sbatch_answer(output);
   require((answer.kind == SbatchAnswer::Kind::kQueued) != answer.job.empty());
   require(answer.kind != SbatchAnswer::Kind::kQueued || output.exit_code == 0);
-  require(answer.kind != SbatchAnswer::Kind::kRefused || (output.exit_code > 0 && output.exit_code < 128));
+  require(answer.kind != SbatchAnswer::Kind::kRefused ||
+          (output.exit_code != 0 && !winnow::is_signalled(output.exit_code)));
   require((answer.kind == SbatchAnswer::Kind::kQueued) == answer.words.empty());
   if (answer.kind != SbatchAnswer::Kind::kQueued) return 0;
   require(answer.job.size() <= 10 && answer.job[0] != '0');
