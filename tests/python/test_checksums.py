@@ -6,6 +6,7 @@ import random
 import re
 import shutil
 import subprocess
+import sys
 import warnings
 
 import h5py
@@ -84,6 +85,17 @@ def test_a_file_that_another_program_wrote_to_is_read_with_a_note(results, tmp_p
     content = results.read_bytes()
     assert content[-80:] == b"\nwinnow sha256 " + hashlib.sha256(content[:-80]).hexdigest().encode() + b"\n"
     assert launch.run(["stats", results], tmp_path).stderr == ""
+
+
+def test_a_file_that_is_open_elsewhere_is_not_called_damaged(results, tmp_path):
+    code = "import h5py, sys; file = h5py.File(sys.argv[1], 'r+'); print('open', flush=True); sys.stdin.read()"
+    words = [sys.executable, "-c", code, results]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "open\n"
+        shown = launch.run(["stats", results], tmp_path)
+        assert shown.returncode == 0, shown.stderr
+        assert report(results, "--out", tmp_path / "page.html")[0] == DONE
+        holder.stdin.close()
 
 
 def test_a_selection_of_an_older_winnow_is_read_with_a_note(run, tmp_path):

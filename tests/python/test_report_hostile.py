@@ -32,6 +32,7 @@ def result(tmp_path_factory):
     file = tmp_path_factory.mktemp("hostile") / "run" / "results.h5"
     file.parent.mkdir()
     result_files.write(file, 8, 4)
+    result_files.seal(file)
     return file
 
 
@@ -50,14 +51,16 @@ def shell(line, *words, **more):
 
 
 @pytest.fixture
-def held(result):
+def held(result, tmp_path):
     """The file while another program has it open for writing."""
+    file = tmp_path / "held.h5"
+    result_files.write(file, 8, 4)
     code = "import h5py, sys; file = h5py.File(sys.argv[1], 'r+'); print('open', flush=True); sys.stdin.read()"
     with subprocess.Popen(
-        [sys.executable, "-c", code, result], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, file], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as holder:
         assert holder.stdout.readline() == "open\n"
-        yield result
+        yield file
         holder.communicate()
 
 
