@@ -33,8 +33,12 @@ class RunFilesTest : public ::testing::Test {
   // A record as a run leaves it.
   Json write_record() const {
     RunRecord made;
-    made.adopt({.checkpoint_sha256 = "c0ffee", .data_sha256 = "da7a", .window_keys = 96, .decode = "windowed"},
-               {{"short", "5407"}});
+    RunIdentity identity;
+    identity.checkpoint_sha256 = "c0ffee";
+    identity.data_sha256 = "da7a";
+    identity.window_keys = 96;
+    identity.decode = "windowed";
+    made.adopt(identity, {{"short", "5407"}});
     made.informative() = {
         {"results_key", "abc"},
         {"runs",
