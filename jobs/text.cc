@@ -41,26 +41,6 @@ std::vector<std::string> near_words(const std::string& word, const std::vector<s
   return words;
 }
 
-std::string terminal_line(std::string text) {
-  const auto byte = [&](std::size_t i) -> unsigned {
-    return i < text.size() ? static_cast<unsigned char>(text[i]) : 0;
-  };
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    const unsigned first = byte(i);
-    const unsigned second = byte(i + 1);
-    const unsigned third = byte(i + 2);
-    std::size_t n = 0;
-    if (first < 0x20 || first == 0x7f) n = 1;
-    if (first == 0xc2 && second >= 0x80 && second < 0xa0) n = 2;                     // U+0080 to U+009F
-    if (first == 0xe2 && second == 0x80 && (third == 0x8e || third == 0x8f)) n = 3;  // U+200E, U+200F
-    if (first == 0xe2 && second == 0x80 && third >= 0xa8 && third <= 0xae) n = 3;    // U+2028 to U+202E
-    if (first == 0xe2 && second == 0x81 && third >= 0xa6 && third <= 0xa9) n = 3;    // U+2066 to U+2069
-    for (std::size_t j = i; j < i + n; ++j) text[j] = '?';
-    if (n > 0) i += n - 1;
-  }
-  return text;
-}
-
 std::string join_or(const std::vector<std::string>& words) {
   std::string text;
   for (std::size_t i = 0; i < words.size(); ++i) {

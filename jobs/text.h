@@ -9,10 +9,6 @@ namespace winnow {
 // Those of `candidates` that `word` may be a slip of (few letters differ, or one begins with the other), nearest first.
 std::vector<std::string> near_words(const std::string& word, const std::vector<std::string>& candidates);
 
-// The text in one line that a terminal shows and does not obey: control characters, those beyond ASCII too, and marks
-// that turn the direction of text become question marks, one for each byte.
-std::string terminal_line(std::string text);
-
 // "a", "a or b", "a, b or c".
 std::string join_or(const std::vector<std::string>& words);
 

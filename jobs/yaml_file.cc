@@ -11,7 +11,6 @@
 #include <cstring>
 #include <vector>
 
-#include "jobs/text.h"
 #include "kernels/error.h"
 
 namespace winnow {
@@ -151,7 +150,7 @@ YAML::Node parse_yaml(const std::string& text) {
 }
 
 std::string shown_value(const std::string& value) {
-  std::string text = terminal_line(value.substr(0, kLongestShown));
+  std::string text = one_line(value.substr(0, kLongestShown));
   if (value.size() <= kLongestShown) return text;
   // Whole characters only.
   while (!text.empty() && (static_cast<unsigned char>(text.back()) & 0xc0) == 0x80) text.pop_back();

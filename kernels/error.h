@@ -24,12 +24,13 @@ enum class ExitCode : int {
   kConfigMismatch = 78,  // the run directory was made with other settings
 };
 
-// Whether a terminal obeys these bytes, or shows the rest of a line in another order: U+0080 to U+009F, U+2028 to
-// U+202E, U+2066 to U+2069 in UTF-8. Returns how many bytes it has, 0 where it is none of them.
+// Whether a terminal obeys these bytes, or shows the rest of a line in another order: U+0080 to U+009F, U+200E, U+200F,
+// U+2028 to U+202E, U+2066 to U+2069 in UTF-8. Returns how many bytes it has, 0 where it is none of them.
 inline std::size_t terminal_control_bytes(std::string_view text) {
   const auto byte = [&](std::size_t i) { return i < text.size() ? static_cast<unsigned char>(text[i]) : 0U; };
   if (byte(0) == 0xC2 && byte(1) >= 0x80 && byte(1) < 0xA0) return 2;
-  const bool is_mark = byte(0) == 0xE2 && ((byte(1) == 0x80 && byte(2) >= 0xA8 && byte(2) <= 0xAE) ||
+  const bool is_mark = byte(0) == 0xE2 && ((byte(1) == 0x80 && (byte(2) == 0x8E || byte(2) == 0x8F)) ||
+                                           (byte(1) == 0x80 && byte(2) >= 0xA8 && byte(2) <= 0xAE) ||
                                            (byte(1) == 0x81 && byte(2) >= 0xA6 && byte(2) <= 0xA9));
   return is_mark ? 3 : 0;
 }

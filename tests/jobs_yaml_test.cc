@@ -11,8 +11,8 @@
 
 #include "jobs/sweep/cells.h"
 #include "jobs/sweep/slurm_site.h"
-#include "jobs/text.h"
 #include "jobs/yaml_file.h"
+#include "kernels/error.h"
 #include "tests/scratch.h"
 
 namespace winnow {
@@ -49,7 +49,7 @@ class OddSweep : public ::testing::Test {
     } catch (const SweepFileError& error) {
       for (const std::string& line : error.lines()) {
         EXPECT_TRUE(line.starts_with((root() / "s.yaml").string() + ":")) << line;
-        EXPECT_EQ(terminal_line(line), line);
+        EXPECT_EQ(one_line(line), line);
         EXPECT_LT(line.size(), 3000u);
       }
       return error.lines();

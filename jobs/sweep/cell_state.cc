@@ -12,7 +12,6 @@
 #include "jobs/sweep/child.h"
 #include "jobs/sweep/failed_launch.h"
 #include "jobs/sweep/files.h"
-#include "jobs/text.h"
 #include "kernels/error.h"
 #include "pipeline/host.h"
 #include "pipeline/lock.h"
@@ -40,7 +39,7 @@ std::optional<int> int_of(const nlohmann::json& json) {
 // One line of a size that a table can show.
 std::string shortened(const std::string& text) {
   constexpr std::size_t kLongest = 1000;
-  return terminal_line(text.size() <= kLongest ? text : text.substr(0, kLongest) + "...");
+  return one_line(text.size() <= kLongest ? text : text.substr(0, kLongest) + "...");
 }
 
 // Why an attempt ended, for a table.

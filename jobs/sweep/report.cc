@@ -7,7 +7,7 @@
 
 #include "jobs/sweep/cell_state.h"
 #include "jobs/sweep/files.h"
-#include "jobs/text.h"
+#include "kernels/error.h"
 #include "pipeline/progress.h"
 #include "results/digest.h"
 
@@ -141,7 +141,7 @@ std::string text_of(const nlohmann::json& json, const char* name) {
 
 std::string what_of(const std::string& name, const nlohmann::json& cell) {
   const std::string what = text_of(cell, "what");
-  return terminal_line(what.empty() ? name : what);
+  return one_line(what.empty() ? name : what);
 }
 
 std::optional<nlohmann::json> newest_submission(const Sweep& sweep, std::string& id) {

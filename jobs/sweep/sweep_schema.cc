@@ -2,14 +2,15 @@
 
 #include <algorithm>
 #include <array>
-#include <initializer_list>
 #include <limits>
 #include <optional>
 #include <set>
 #include <string_view>
 
+#include "jobs/sweep/text_rules.h"
 #include "jobs/text.h"
 #include "jobs/yaml_file.h"
+#include "kernels/error.h"
 #include "model/json.h"
 
 namespace winnow {
@@ -218,97 +219,6 @@ std::vector<Key> top_keys() {
 
 // ---- values ---------------------------------------------------------------------------------------------------------
 
-bool is_digit(char c) { return c >= '0' && c <= '9'; }
-
-bool is_name_character(char c) {
-  return is_digit(c) || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '_' || c == '.' || c == '-';
-}
-
-// Takes the digits that a text begins with off it; false where there is none.
-bool take_digits(std::string_view& text) {
-  const std::string_view all = text;
-  while (!text.empty() && is_digit(text.front())) text.remove_prefix(1);
-  return text.size() < all.size();
-}
-
-bool take(std::string_view& text, char mark) {
-  if (text.empty() || text.front() != mark) return false;
-  text.remove_prefix(1);
-  return true;
-}
-
-// A dash in front would make it a flag of some command.
-bool is_name(std::string_view text) {
-  return !text.empty() && text.front() != '-' && text.front() != '.' &&
-         std::all_of(text.begin(), text.end(), is_name_character);
-}
-
-bool is_time(std::string_view text) {
-  if (!take_digits(text)) return false;
-  if (take(text, '-') && !take_digits(text)) return false;
-  for (int i = 0; i < 2 && !text.empty(); ++i) {
-    if (!take(text, ':') || text.size() < 2 || !is_digit(text[0]) || !is_digit(text[1])) return false;
-    text.remove_prefix(2);
-  }
-  return text.empty();
-}
-
-// Digits and one of these endings, or none.
-bool is_size(std::string_view text, std::initializer_list<std::string_view> endings) {
-  constexpr std::string_view kUnits = "KMGT";
-  if (!take_digits(text)) return false;
-  if (text.empty()) return true;
-  if (kUnits.find(text.front()) == std::string_view::npos) return false;
-  return std::find(endings.begin(), endings.end(), text.substr(1)) != endings.end();
-}
-
-bool is_memory(std::string_view text) { return is_size(text, {""}); }
-bool is_byte_size(std::string_view text) { return is_size(text, {"", "B", "iB"}); }
-
-bool is_layer_list(std::string_view text) {
-  do {
-    if (!take_digits(text) || (take(text, '-') && !take_digits(text))) return false;
-  } while (take(text, ','));
-  return text.empty();
-}
-
-bool is_base(std::string_view text) {
-  constexpr std::string_view kList = "list:";
-  if (text == "full" || text == "windowed") return true;
-  return text.starts_with(kList) && is_layer_list(text.substr(kList.size()));
-}
-
-bool is_anything(std::string_view) { return true; }
-
-// The same twice: matched by hand, since std::regex recurses once for each character of a value, and as the pattern of
-// the JSON Schema. `longest`: bytes.
-struct TextRule {
-  bool (*fits)(std::string_view text);
-  const char* pattern;
-  const char* expected;  // for messages
-  std::size_t longest;
-};
-
-TextRule rule_of(ValueType type) {
-  switch (type) {
-    case ValueType::kName:
-      return {is_name, "^[A-Za-z0-9_][A-Za-z0-9_.-]*$", "letters, digits, _ . -, and no dash or dot in front", 128};
-    case ValueType::kTime:
-      return {is_time, "^([0-9]+-)?[0-9]+(:[0-9]{2}){0,2}$", "a time limit such as 02:00:00 or 1-12:00:00", 32};
-    case ValueType::kMemory:
-      return {is_memory, "^[0-9]+[KMGT]?$", "a size such as 64G", 16};
-    case ValueType::kSize:
-      return {is_byte_size, "^[0-9]+([KMGT](i?B)?)?$", "a size such as 8G", 16};
-    case ValueType::kLayers:
-      return {is_layer_list, "^[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*$", "layers such as 0-11,20", 32768};
-    case ValueType::kBase:
-      return {is_base, "^(full|windowed|list:[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*)$", "full, windowed or list:1,4",
-              32768};
-    default:
-      return {is_anything, "", "text without control characters", 4096};
-  }
-}
-
 std::optional<int64_t> integer_of(const YAML::Node& node) {
   // A quoted number is text, for an editor's schema too.
   if (!node.IsScalar() || node.Tag() == "!") return std::nullopt;
@@ -347,9 +257,9 @@ void check_scalar(const YAML::Node& node, const Key& key, std::vector<Problem>& 
   }
   const TextRule rule = rule_of(key.type);
   const bool is_too_long = node.IsScalar() && node.Scalar().size() > rule.longest;
-  // Control characters come in by escapes ("\e"). terminal_line() changes them and nothing else.
+  // Control characters come in by escapes ("\e"). one_line() changes them and nothing else.
   const bool fits = node.IsScalar() && !node.Scalar().empty() && !is_too_long &&
-                    terminal_line(node.Scalar()) == node.Scalar() && rule.fits(node.Scalar());
+                    one_line(node.Scalar()) == node.Scalar() && rule.fits(node.Scalar());
   if (fits) return;
   refuse(rule.expected + (is_too_long ? ", at most " + std::to_string(rule.longest) + " characters" : std::string()));
 }
@@ -503,7 +413,7 @@ bool is_integer(const std::string& text) {
   constexpr std::size_t kMostDigits = 18;
   const std::string_view digits = std::string_view(text).substr(text.starts_with('-') ? 1 : 0);
   return !digits.empty() && digits.size() <= kMostDigits && (digits.size() == 1 || digits.front() != '0') &&
-         std::all_of(digits.begin(), digits.end(), is_digit);
+         std::ranges::all_of(digits, [](char c) { return c >= '0' && c <= '9'; });
 }
 
 Problem problem_at(const YAML::Node& node, std::string message) {

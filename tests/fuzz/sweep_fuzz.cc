@@ -5,7 +5,6 @@
 #include <string>
 
 #include "jobs/sweep/cells.h"
-#include "jobs/text.h"
 #include "kernels/error.h"
 
 namespace {
@@ -17,7 +16,7 @@ void require(bool holds) {
 // "FILE:LINE:COLUMN: ...", without anything that a terminal obeys.
 void check_line(const std::string& line) {
   const std::string file = "/none/input.yaml:";
-  require(line.starts_with(file) && winnow::terminal_line(line) == line);
+  require(line.starts_with(file) && winnow::one_line(line) == line);
   std::size_t at = file.size();
   for (int i = 0; i < 2; ++i) {
     const std::size_t begin = at;
