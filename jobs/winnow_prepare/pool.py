@@ -5,6 +5,7 @@ import concurrent.futures
 import concurrent.futures.process
 import multiprocessing
 import signal
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -67,11 +68,16 @@ class Pool:
 
     def _place_of_death(self) -> str:
         """Of the process that ended by itself; the executor then ends the others by SIGTERM."""
-        for process in self._processes:
-            process.join(timeout=5)
-            if process.exitcode not in (None, 0, -signal.SIGTERM) and process.pid is not None:
-                place = self._board.place_of(process.pid)
-                return f" at {place}" if place else ""
+        deadline = time.monotonic() + 5
+        # The executor waits for them, too. Of two that wait for one process the later sees an exit code after a while.
+        while time.monotonic() < deadline:
+            for process in self._processes:
+                process.join(timeout=0.05)
+                if process.exitcode not in (None, 0, -signal.SIGTERM) and process.pid is not None:
+                    place = self._board.place_of(process.pid)
+                    return f" at {place}" if place else ""
+            if all(process.exitcode is not None for process in self._processes):
+                break
         return ""
 
     def __enter__(self) -> "Pool":
