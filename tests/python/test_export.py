@@ -1,5 +1,6 @@
 """winnow export without an engine: the files against the engines' documented forms, warnings, refusals."""
 
+import hashlib
 import json
 import os
 import shlex
@@ -52,6 +53,9 @@ def write_selection(path, model, model_type="qwen3", **changes):
     } | changes
     if "layers" in changes:
         selection["keep"] = len(changes["layers"])
+    # results/README.md, "Checksums".
+    text = json.dumps(selection, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    selection["content_sha256"] = hashlib.sha256(text.encode()).hexdigest()
     path.write_text(json.dumps(selection))
     return path
 
