@@ -8,7 +8,7 @@ namespace winnow {
 
 namespace {
 
-using std::string_view_literals::operator""sv;
+using namespace std::string_view_literals;  // marks have zeros within
 
 struct Kind {
   std::size_t at;  // of the mark in the file

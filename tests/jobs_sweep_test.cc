@@ -404,7 +404,7 @@ TEST_F(CellStates, FilesOfAnyShapeAreNoReasonToStop) {
   EXPECT_NE(state().last_error.find("1.json is no record of an attempt"), std::string::npos) << state().last_error;
   write_file_atomically(attempt_record(cell_.run_directory, 1),
                         R"({"ended": "now", "exit_code": 65, "error": "a\u001b[31mred\n\u202eb"})");
-  EXPECT_EQ(state().last_error, "a?[31mred????b");
+  EXPECT_EQ(state().last_error, "a?[31mred??b");
   // Names that are no numbers of attempts, and what is no file.
   for (const char* name : {"-3.json", "0.json", "99999999999.json", "2147483647.json", "x.json"}) {
     write_file_atomically(cell_.run_directory / "attempts" / name, "{}");

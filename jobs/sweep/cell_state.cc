@@ -46,7 +46,8 @@ std::string shortened(const std::string& text) {
 std::string reason_of(const AttemptRecord& record) {
   if (!record.error.empty()) return shortened(record.error);
   if (record.ended.empty()) return "run-cell on " + shortened(record.host) + " was killed or lost its node";
-  return record.exit_code.value_or(0) == 0 ? "" : "exit code " + std::to_string(*record.exit_code);
+  if (!record.exit_code) return "ended with an exit code that its record does not tell";
+  return *record.exit_code == 0 ? "" : "exit code " + std::to_string(*record.exit_code);
 }
 
 void read_progress(const Cell& cell, CellStatus& status) {
