@@ -15,7 +15,6 @@
 namespace winnow {
 namespace {
 
-namespace fs = std::filesystem;
 using Kind = SbatchAnswer::Kind;
 
 TEST(JobNumber, IsFoundInWhateverIsPrinted) {

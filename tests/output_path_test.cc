@@ -6,6 +6,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <fstream>
+#include <random>
+
 #include "results/atomic_file.h"
 #include "results/own_files.h"
 #include "results/utf8.h"
