@@ -10,15 +10,16 @@ import stat
 import pytest
 import tiny
 import vocabularies
-from winnow_files.output import Kind, Refused, WholeFile, write_whole
-from winnow_files.output import check_output as check_files
-from winnow_prepare import options, pool, work
-from winnow_prepare.errors import ExitCode, Failure
-from winnow_prepare.main import MOST_SLOW, Draw
-from winnow_prepare.outputs import CALIBRATION, check_output
-from winnow_prepare.sources import Row
-from winnow_prepare.template import TOO_SLOW
-from winnow_prepare.tokenise import load_tokenizer
+
+from winnow.common.output import Kind, Refused, WholeFile, write_whole
+from winnow.common.output import check_output as check_files
+from winnow.prepare import options, pool, work
+from winnow.prepare.errors import ExitCode, Failure
+from winnow.prepare.main import MOST_SLOW, Draw
+from winnow.prepare.outputs import CALIBRATION, check_output
+from winnow.prepare.sources import Row
+from winnow.prepare.template import TOO_SLOW
+from winnow.prepare.tokenise import load_tokenizer
 
 
 def refused(path, *, inputs=(), model="model"):
@@ -62,7 +63,7 @@ def test_files_that_the_command_names_are_inputs():
 def test_a_temporary_name_is_nobodys(tmp_path, monkeypatch):
     """Names that are taken, by a link too, are left alone."""
     names = iter(["a", "b", "c"])
-    monkeypatch.setattr("winnow_files.output.secrets.token_hex", lambda count: next(names))
+    monkeypatch.setattr("winnow.common.output.secrets.token_hex", lambda count: next(names))
     (tmp_path / "theirs").write_text("theirs")
     (tmp_path / ".winnow-a.part").symlink_to(tmp_path / "theirs")
     (tmp_path / ".winnow-b.part").write_text("b")
@@ -132,7 +133,7 @@ def test_a_tokenizer_that_must_be_converted(tmp_path, monkeypatch):
     with pytest.raises(Failure, match="there is no tokenizer.json, nor another file of a tokenizer") as failure:
         load_tokenizer(model)
     assert failure.value.code == ExitCode.NO_INPUT
-    monkeypatch.setattr("winnow_prepare.tokenise._is_installed", lambda package: False)
+    monkeypatch.setattr("winnow.prepare.tokenise._is_installed", lambda package: False)
     for name, packages in (
         ("tokenizer.model", "sentencepiece and protobuf"),
         ("tekken.json", "mistral-common"),

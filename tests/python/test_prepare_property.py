@@ -6,11 +6,12 @@ import random
 
 import pytest
 import vocabularies
-from winnow_prepare.conversations import Layouts
-from winnow_prepare.errors import Unusable
-from winnow_prepare.render import TemplateRenderer
-from winnow_prepare.sources import Row
-from winnow_prepare.tokenise import load_tokenizer
+
+from winnow.prepare.conversations import Layouts
+from winnow.prepare.errors import Unusable
+from winnow.prepare.render import TemplateRenderer
+from winnow.prepare.sources import Row
+from winnow.prepare.tokenise import load_tokenizer
 
 CASES = 120  # of each template
 TEXTS = [

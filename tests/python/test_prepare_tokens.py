@@ -7,13 +7,14 @@ import unicodedata
 
 import pytest
 import vocabularies
-from winnow_prepare.conversations import Layouts
-from winnow_prepare.errors import Failure, Unusable
-from winnow_prepare.render import RawRenderer, TemplateRenderer
-from winnow_prepare.selection import Candidate, Limits, Reservoir
-from winnow_prepare.sources import Row
-from winnow_prepare.template import find_template
-from winnow_prepare.tokenise import Tokeniser, load_tokenizer, special_prefix
+
+from winnow.prepare.conversations import Layouts
+from winnow.prepare.errors import Failure, Unusable
+from winnow.prepare.render import RawRenderer, TemplateRenderer
+from winnow.prepare.selection import Candidate, Limits, Reservoir
+from winnow.prepare.sources import Row
+from winnow.prepare.template import find_template
+from winnow.prepare.tokenise import Tokeniser, load_tokenizer, special_prefix
 
 DATE = datetime.date.today()  # what Transformers' clock says, too
 ANSWERS = [
@@ -490,7 +491,7 @@ def test_cut_keeps_head_tail_and_answer(prepared):
     import dataclasses
     import pickle
 
-    from winnow_prepare import work
+    from winnow.prepare import work
 
     here = prepared("chatml")
     prompt = "BEGIN " + "word and word " * 3000 + "What was the first word? END"

@@ -9,9 +9,10 @@ import h5py
 import numpy as np
 import pytest
 import result_files
-import winnow_report
-from winnow_report import probe
-from winnow_report.errors import BAD_DATA, NO_INPUT, OUT_OF_MEMORY, UNAVAILABLE
+
+import winnow.report as winnow_report
+from winnow.report import probe
+from winnow.report.errors import BAD_DATA, NO_INPUT, OUT_OF_MEMORY, UNAVAILABLE
 
 LENGTH = 4  # layers
 

@@ -17,13 +17,14 @@ import numpy as np
 import pytest
 import result_files
 import tiny
-import winnow_report
 from report_pages import DONE, page_of, report
-from winnow_report import errors, opening
+
+import winnow.report as winnow_report
+from winnow.report import errors, opening
 
 USAGE, BAD_DATA, UNAVAILABLE, CANNOT_CREATE, IO_ERROR = 64, 65, 69, 73, 74
-MODULE = [sys.executable, "-P", "-m", "winnow_report"]
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(launch.REPOSITORY / "results")}
+MODULE = [sys.executable, "-P", "-m", "winnow.report"]
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(launch.REPOSITORY / "python")}
 LZF, UNKNOWN_FILTER = 32000, 32099
 
 
@@ -411,6 +412,7 @@ MODULES = [
     "re",
     "importlib",
     "sitecustomize",
+    "winnow",
     "winnow_report",
     "torch",
 ]
