@@ -22,7 +22,9 @@ import xarray as xr
 from report_pages import DONE, Page, codes_of_damage, damage, page_of, report
 
 import winnow.report as winnow_report
-from winnow.report import agreement, opening, reading, record, wording
+from winnow.report import agreement, wording
+from winnow.report.figures import sentences
+from winnow.report.reading import opening, record
 
 USAGE, BAD_DATA, NO_INPUT, CANNOT_CREATE = 64, 65, 66, 73
 MOST_BYTES = 6 * 2**20
@@ -163,14 +165,14 @@ def test_readings_say_when_the_evidence_is_not_enough(work):
     last, first = order[k - 1], order[k]
     run.figures["ci_low"][last], run.figures["ci_high"][first] = 0.1, 0.2
     run.p_top_k[k][last], run.p_top_k[k][first] = 0.6, 0.4
-    assert "not enough evidence" in reading.border(run, k)
-    assert f"layer {run.layers[last]} (60" in reading.certainty(run, reading.choose(run, k))
+    assert "not enough evidence" in sentences.border(run, k)
+    assert f"layer {run.layers[last]} (60" in sentences.certainty(run, sentences.choose(run, k))
     run.figures["ci_low"][last] = 0.3
-    assert "the border is clear" in reading.border(run, k)
+    assert "the border is clear" in sentences.border(run, k)
     run.controls["short"].figures |= {"spearman_ci_low": -0.2, "spearman_ci_high": 0.8}
-    assert "not enough evidence" in reading.control(run, "short")
+    assert "not enough evidence" in sentences.control(run, "short")
     run.controls["short"].figures |= {"spearman_ci_low": 0.7, "spearman_ci_high": 0.9}
-    assert "matter for short prompts, too" in reading.control(run, "short")
+    assert "matter for short prompts, too" in sentences.control(run, "short")
 
 
 def test_numbers_in_words():

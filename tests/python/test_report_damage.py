@@ -11,8 +11,8 @@ import pytest
 import result_files
 
 import winnow.report as winnow_report
-from winnow.report import probe
 from winnow.report.errors import BAD_DATA, NO_INPUT, OUT_OF_MEMORY, UNAVAILABLE
+from winnow.report.reading import opening, probe
 
 LENGTH = 4  # layers
 
@@ -153,7 +153,7 @@ def test_damage_is_a_line_or_other_values(result, tmp_path):
             with winnow_report.open(file) as tree:
                 for node in tree.subtree:
                     for variable in node.to_dataset(inherit=False).variables.values():
-                        winnow_report.opening.values(variable)
+                        opening.values(variable)
         except winnow_report.ReportError as error:
             refused += 1
             assert error.code in (BAD_DATA, NO_INPUT, UNAVAILABLE, OUT_OF_MEMORY), str(error)

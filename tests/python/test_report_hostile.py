@@ -20,7 +20,8 @@ import tiny
 from report_pages import DONE, page_of, report
 
 import winnow.report as winnow_report
-from winnow.report import errors, opening
+from winnow.report import errors
+from winnow.report.reading import opening
 
 USAGE, BAD_DATA, UNAVAILABLE, CANNOT_CREATE, IO_ERROR = 64, 65, 69, 73, 74
 MODULE = [sys.executable, "-P", "-m", "winnow.report"]

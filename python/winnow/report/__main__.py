@@ -2,10 +2,10 @@
 
 import sys
 
-from .errors import UNAVAILABLE
+from winnow.report.errors import UNAVAILABLE
 
 try:
-    from .command_line import main
+    from winnow.report.command_line import main
 except ImportError as error:
     words = " ".join(str(error).split())
     print(f"winnow: a package that winnow-report needs does not load in {sys.executable}: {words}", file=sys.stderr)

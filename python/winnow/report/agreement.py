@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .arrays import Floats, Integers
+from winnow.report.arrays import Floats, Integers
 
 N_DRAWS = 200  # random orders of the examples
 N_RESAMPLES = 2000  # of the bootstrap, for differences that a file does not have

@@ -11,10 +11,13 @@ from typing import NoReturn
 import xarray as xr
 
 from winnow.common.streams import open_standard_streams
-
-from . import answers, checksum, compare, evaluation, export, opening, output, page, record, search, terminal
-from .errors import INTERNAL, NO_INPUT, OUT_OF_MEMORY, USAGE, ReportError
-from .record import OtherCell, Result
+from winnow.report import export, output, terminal
+from winnow.report.errors import INTERNAL, NO_INPUT, OUT_OF_MEMORY, USAGE, ReportError
+from winnow.report.figures import compare
+from winnow.report.page import answers
+from winnow.report.page import document as page
+from winnow.report.reading import checksum, evaluation, opening, record, search
+from winnow.report.reading.record import OtherCell, Result
 
 EXAMPLE = """\
 Example:
@@ -126,7 +129,7 @@ def report(flags: argparse.Namespace, version: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 0, or one of sysexits.h with one line on stderr."""
-    from . import __version__
+    from winnow.report import __version__
 
     open_standard_streams()
     warnings.simplefilter("ignore")  # what the libraries think of a file; ours are lines of the page

@@ -4,13 +4,12 @@ import pathlib
 import re
 from collections.abc import Iterable
 
-from .errors import CANNOT_CREATE, UNAVAILABLE, ReportError
-from .figures import Figure
-from .markup import Markup
-from .output import write_whole
-from .page import asset
-from .palette import LIGHT, literal
-from .svg import WIDE
+from winnow.report.drawing.palette import LIGHT, chart_style, literal
+from winnow.report.drawing.svg import WIDE
+from winnow.report.errors import CANNOT_CREATE, UNAVAILABLE, ReportError
+from winnow.report.figures.figure import Figure
+from winnow.report.markup import Markup
+from winnow.report.output import write_whole
 
 PNG_SCALE = 2.0  # pixels to a unit of the drawing
 LONGEST_NAME = 100  # characters of a file's name, without its ending
@@ -24,7 +23,7 @@ def standalone(svg: str) -> Markup:
     width, height = size.groups()
     head = f'width="{width}" height="{height}">'
     paper = f'<rect width="{width}" height="{height}" fill="{LIGHT["panel"]}"/>'
-    style = literal(asset("chart.css"))
+    style = literal(chart_style())
     return Markup(svg.replace(">", f" {head}<style>{style}</style>{paper}", 1))
 
 

@@ -5,8 +5,7 @@ from collections.abc import Iterable
 from typing import BinaryIO
 
 import winnow.common.output as files
-
-from .errors import CANNOT_CREATE, IO_ERROR, USAGE, ReportError
+from winnow.report.errors import CANNOT_CREATE, IO_ERROR, USAGE, ReportError
 
 # How what we write begins, without regard to case.
 _BEGINNINGS = {"html": b"<!doctype html", "svg": b"<svg", "png": b"\x89png"}

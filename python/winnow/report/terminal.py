@@ -2,8 +2,7 @@
 
 from winnow.common import streams
 from winnow.common.text import one_line
-
-from .errors import IO_ERROR, ReportError
+from winnow.report.errors import IO_ERROR, ReportError
 
 
 def say(*lines: object) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from .arrays import Form
+from winnow.report.arrays import Form
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -4,6 +4,7 @@ Blue stands for "keep full attention" and for harm, orange for the opposite sign
 kinds of colour blindness, and every use has a second cue (outline, position or number) besides.
 """
 
+import importlib.resources
 import re
 
 LIGHT = {
@@ -96,6 +97,11 @@ def css_variables() -> str:
         f"@media screen and (prefers-color-scheme:dark){{:root:not([data-theme=light]){{color-scheme:dark;{dark}}}}}\n"
         f"@media screen{{:root[data-theme=dark]{{color-scheme:dark;{dark}}}}}\n"
     )
+
+
+def chart_style() -> str:
+    """The style sheet of every drawing, whose colours are variables."""
+    return importlib.resources.files(__package__).joinpath("chart.css").read_text(encoding="utf-8")
 
 
 def literal(css: str) -> str:

@@ -5,24 +5,18 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from . import (
-    compare,
-    evaluation,
-    figures,
-    figures_evaluation,
-    figures_examples,
-    figures_search,
-    reading,
-    search,
-    signals,
-)
-from .arrays import Flags, Integers
-from .charts import draw_squares
-from .figures import Draw, Figure
-from .markup import Markup, tag
-from .record import Result, Run
-from .svg import NARROW, WIDE
-from .wording import capital, count, percent, ranges
+from winnow.report.arrays import Flags, Integers
+from winnow.report.drawing.charts import draw_squares
+from winnow.report.drawing.svg import NARROW, WIDE
+from winnow.report.figures import compare, layers, sentences, signals
+from winnow.report.figures import evaluation as evaluation_figures
+from winnow.report.figures import examples as example_figures
+from winnow.report.figures import search as search_figures
+from winnow.report.figures.figure import Draw, Figure
+from winnow.report.markup import Markup, tag
+from winnow.report.reading import evaluation, search
+from winnow.report.reading.record import Result, Run
+from winnow.report.wording import capital, count, percent, ranges
 
 MOST_CARDS = 8  # budgets in the answer of an evaluation
 
@@ -110,7 +104,7 @@ def _pattern_strip(layers: Integers, mask: Flags, label: str) -> Draw:
 
 def _run_lead(run: Run) -> Markup:
     """The answer at the run's own K, in one sentence."""
-    choice, n = reading.choose(run, run.top_k), len(run.layers)
+    choice, n = sentences.choose(run, run.top_k), len(run.layers)
     if choice.k == n:
         return tag(
             "p", f"All {n} measured layers are kept at K = {choice.k}; a smaller --top-k chooses.", class_="lead"
@@ -145,8 +139,8 @@ def _run_answer(run: Run) -> Markup:
     """Which layers to keep at each budget, and how sure."""
     n, cards = len(run.layers), []
     for k in run.budgets:
-        choice = reading.choose(run, k)
-        share = reading.cache_share(run, k)
+        choice = sentences.choose(run, k)
+        share = sentences.cache_share(run, k)
         memory = (
             []
             if share is None
@@ -164,20 +158,20 @@ def _run_answer(run: Run) -> Markup:
                 f"{k} of {n}",
                 _word_of_budget(k, n),
                 run.layers[choice.kept],
-                partial(figures.strip, run, choice),
-                [tag("p", reading.certainty(run, choice), class_="sure"), *memory],
+                partial(layers.strip, run, choice),
+                [tag("p", sentences.certainty(run, choice), class_="sure"), *memory],
                 k,
             )
         )
-    return tag("div", *cards, _legend(figures.KEPT_LEGEND), class_="answer")
+    return tag("div", *cards, _legend(layers.KEPT_LEGEND), class_="answer")
 
 
 def _run_lines(run: Run) -> list[str]:
     lines = [
-        reading.too_few(run),
-        reading.base_quality(run),
-        reading.split_half(run) if run.reliability else "",
-        *(reading.control(run, name) for name in run.controls),
+        sentences.too_few(run),
+        sentences.base_quality(run),
+        sentences.split_half(run) if run.reliability else "",
+        *(sentences.control(run, name) for name in run.controls),
     ]
     if not run.controls:
         lines.append(
@@ -234,14 +228,14 @@ def ranking_table(run: Run) -> Figure:
 
 def _run_figures(run: Run, most_cells: int) -> list[Figure]:
     """Every figure that the result has data for, in the order of the page."""
-    found: list[Figure | None] = [figures.deltas(run), figures.certainty(run)]
+    found: list[Figure | None] = [layers.deltas(run), layers.certainty(run)]
     if run.examples is not None:
-        found.append(figures_examples.heat_map(run, run.examples, max(most_cells, len(run.layers))))
+        found.append(example_figures.heat_map(run, run.examples, max(most_cells, len(run.layers))))
     found += [
-        *figures.controls(run),
-        figures.exact_match(run),
-        figures_examples.tokens(run, max(most_cells // 4, 1)),
-        figures_examples.growth(run),
+        *layers.controls(run),
+        layers.exact_match(run),
+        example_figures.tokens(run, max(most_cells // 4, 1)),
+        example_figures.growth(run),
         *signals.figures(run),
         ranking_table(run),
     ]
@@ -335,7 +329,7 @@ KINDS: dict[type[Result], Kind[Any]] = {
         lambda result: tag("p", evaluation.lead(result), class_="lead"),
         _evaluation_answer,
         evaluation.lines,
-        lambda result, _: figures_evaluation.figures(result),
+        lambda result, _: evaluation_figures.figures(result),
     ),
     search.Search: Kind(
         "Joint selection",
@@ -343,7 +337,7 @@ KINDS: dict[type[Result], Kind[Any]] = {
         _search_lead,
         _search_answer,
         search.lines,
-        lambda result, _: figures_search.figures(result),
+        lambda result, _: search_figures.figures(result),
     ),
     Run: Kind(
         "Layers one at a time", "Layers that must keep full attention", _run_lead, _run_answer, _run_lines, _run_figures

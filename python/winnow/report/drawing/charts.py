@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .arrays import Floats, Form
-from .markup import Markup
-from .palette import N_STEPS
-from .svg import TEXT_WIDTH, Canvas, place_labels, value_scale
-from .wording import number
+from winnow.report.arrays import Floats, Form
+from winnow.report.drawing.palette import N_STEPS
+from winnow.report.drawing.svg import TEXT_WIDTH, Canvas, place_labels, value_scale
+from winnow.report.markup import Markup
+from winnow.report.wording import number
 
 MOST_NAMED = 40  # points that get a name
 MOST_SQUARES = 2000  # of a grid of layers

@@ -7,13 +7,16 @@ from string import Template
 
 import numpy as np
 
-from . import answers, compare, figures_examples, matrix, reading
-from .figures import Figure, Row, TableCell
-from .markup import Markup, escape, join, script_json, tag
-from .palette import css_variables
-from .record import Examples, OtherCell, Result, Run
-from .svg import NARROW, WIDE
-from .wording import exact, number, ranges
+from winnow.report.drawing import matrix
+from winnow.report.drawing.palette import chart_style, css_variables
+from winnow.report.drawing.svg import NARROW, WIDE
+from winnow.report.figures import compare, sentences
+from winnow.report.figures import examples as example_figures
+from winnow.report.figures.figure import Figure, Row, TableCell
+from winnow.report.markup import Markup, escape, join, script_json, tag
+from winnow.report.page import answers
+from winnow.report.reading.record import Examples, OtherCell, Result, Run
+from winnow.report.wording import exact, number, ranges
 
 MOST_BYTES = 6 * 2**20
 # Tried in this order: share of the values per example, and of the results that get all their figures.
@@ -28,7 +31,7 @@ MOST_MATRIX_CELLS = 400_000  # of all heat maps of a page
 Found = tuple[str, Figure]  # a figure, and the prefix of its id in the page
 
 
-def asset(name: str) -> str:
+def _asset(name: str) -> str:
     return importlib.resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
@@ -258,7 +261,7 @@ def figures_of(results: Sequence[Result], share: float = 1.0, detail: float = 1.
     runs = [result for result in results if isinstance(result, Run)]
     found = [] if len(runs) < 2 else [("", figure) for figure in compare.figures(runs)]
     detailed = results[: math.ceil(len(results) * detail)] if len(results) <= MOST_DETAILED else []
-    cells = int(share * min(figures_examples.MOST_CELLS, MOST_MATRIX_CELLS // max(len(detailed), 1)))
+    cells = int(share * min(example_figures.MOST_CELLS, MOST_MATRIX_CELLS // max(len(detailed), 1)))
     for result in detailed:
         prefix = "" if len(results) == 1 else result.key + "-"
         found += [(prefix, figure) for figure in answers.kind_of(result).figures(result, cells)]
@@ -270,7 +273,7 @@ def overview(runs: Sequence[Run], others: Sequence[OtherCell]) -> list[Markup]:
     columns = ["result", "layers", "examples", "K", "layers kept", "settled", "split-half"]
     rows = []
     for run in runs:
-        choice = reading.choose(run, run.top_k)
+        choice = sentences.choose(run, run.top_k)
         rows.append(
             (
                 run.label,
@@ -391,12 +394,12 @@ def build(
     else:
         heading = f"{len(results)} results: layers that must keep full attention"
         body = _several(results, others, found, share)
-    template = Template(asset("page.html"))
+    template = Template(_asset("page.html"))
     return template.substitute(
         title=escape(f"winnow report: {results[0].label if len(results) == 1 else heading}"),
         heading=escape(heading),
-        style=Markup(css_variables() + asset("chart.css") + asset("page.css")),
-        script=Markup(asset("page.js")),
+        style=Markup(css_variables() + chart_style() + _asset("page.css")),
+        script=Markup(_asset("page.js")),
         body=join(body, "\n"),
         footer=escape(footer),
     )

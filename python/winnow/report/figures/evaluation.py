@@ -4,12 +4,23 @@ from functools import partial
 
 import numpy as np
 
-from . import evaluation as ev
-from .arrays import Floats
-from .charts import MOST_SQUARES, Cell, Grid, Points, Rows, draw_grid, draw_points, draw_rows, shorten, step_class
-from .figures import Draw, Figure, Row
-from .markup import Markup
-from .wording import count, form_of, is_small_good, listed, number, percent, the_layers
+from winnow.report.arrays import Floats
+from winnow.report.drawing.charts import (
+    MOST_SQUARES,
+    Cell,
+    Grid,
+    Points,
+    Rows,
+    draw_grid,
+    draw_points,
+    draw_rows,
+    shorten,
+    step_class,
+)
+from winnow.report.figures.figure import Draw, Figure, Row
+from winnow.report.markup import Markup
+from winnow.report.reading import evaluation as ev
+from winnow.report.wording import count, form_of, is_small_good, listed, number, percent, the_layers
 
 _SHORT = {
     "exact_match": "exact match",

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from . import reading
-from .charts import Cell, Grid, draw_grid, step_class
-from .figures import KEPT_LEGEND, Draw, Figure, state_of
-from .record import Result, Run
-from .wording import count, number, percent, ranges
+from winnow.report.drawing.charts import Cell, Grid, draw_grid, step_class
+from winnow.report.figures import sentences
+from winnow.report.figures.figure import Draw, Figure
+from winnow.report.figures.layers import KEPT_LEGEND, state_of
+from winnow.report.reading.record import Result, Run
+from winnow.report.wording import count, number, percent, ranges
 
 MOST_CELLS_NAMED = 24  # runs in the matrices of agreement
 MOST_COMPARED = 100  # runs of which every pair is compared
@@ -100,7 +101,7 @@ def groups(runs: Sequence[Run]) -> list[list[Run]]:
 
 def kept_side_by_side(runs: Sequence[Run], index: int) -> Figure:
     """A row a run, a column a layer: what is kept at the run's own K."""
-    choices = [reading.choose(run, run.top_k) for run in runs]
+    choices = [sentences.choose(run, run.top_k) for run in runs]
     layers = runs[0].layers
 
     def kept(r: int, c: int) -> Cell:
@@ -178,7 +179,7 @@ def agreement(runs: Sequence[Run], index: int) -> Figure | None:
     if len(runs) < 2 or len(runs[0].layers) < 2:
         return None
     n_runs, runs = len(runs), runs[:MOST_COMPARED]
-    pairs = {(i, j): reading.pair(runs[i], runs[j]) for i in range(len(runs)) for j in range(i + 1, len(runs))}
+    pairs = {(i, j): sentences.pair(runs[i], runs[j]) for i in range(len(runs)) for j in range(i + 1, len(runs))}
     shown = runs[:MOST_CELLS_NAMED]
     names = [run.label for run in shown]
 

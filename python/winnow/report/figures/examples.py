@@ -6,15 +6,17 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from . import answer_text, matrix, reading
-from .agreement import Stability, stability
-from .arrays import Floats, Integers
-from .figures import Figure
-from .markup import Markup
-from .opening import values
-from .record import Examples, Run, dataset
-from .svg import Canvas, Linear, value_scale
-from .wording import count, number, signed
+from winnow.report.agreement import Stability, stability
+from winnow.report.arrays import Floats, Integers
+from winnow.report.drawing import matrix
+from winnow.report.drawing.svg import Canvas, Linear, value_scale
+from winnow.report.figures import sentences
+from winnow.report.figures.figure import Figure
+from winnow.report.markup import Markup
+from winnow.report.reading import answer_text
+from winnow.report.reading.opening import values
+from winnow.report.reading.record import Examples, Run, dataset
+from winnow.report.wording import count, number, signed
 
 MOST_CELLS = 400_000  # of a heat map: 2.1 MB in the page
 MOST_EXAMPLES = 4000  # of a heat map
@@ -86,7 +88,7 @@ def heat_map(run: Run, table: Examples, most_cells: int = MOST_CELLS) -> Figure:
     return Figure(
         "examples",
         "Example by example",
-        reading.examples(run, table),
+        sentences.examples(run, table),
         [("", lambda width: matrix.draw(spec, width))],
         caption,
         matrix=spec,
@@ -202,7 +204,7 @@ def tokens(run: Run, most_cells: int = MOST_TOKEN_CELLS) -> Figure | None:
     return Figure(
         "tokens",
         "Along the answer",
-        reading.tokens(np.arange(len(course)), course, run.layers[first]),
+        sentences.tokens(np.arange(len(course)), course, run.layers[first]),
         [
             ("one example", lambda width: matrix.draw(spec, width)),
             ("mean over examples", lambda width: _draw_course(run, course, first, width)),
@@ -260,7 +262,7 @@ def growth(run: Run) -> Figure | None:
     return Figure(
         "stability",
         "Are there enough examples?",
-        reading.stability(run, found),
+        sentences.stability(run, found),
         [
             ("ranks", lambda width: _draw_ranks(run, found, width)),
             ("agreement", lambda width: _draw_agreement(found, width)),

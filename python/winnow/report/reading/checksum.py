@@ -5,7 +5,7 @@ import os
 import pathlib
 import struct
 
-from .errors import BAD_DATA, ReportError
+from winnow.report.errors import BAD_DATA, ReportError
 
 _MARK = b"\nwinnow sha256 "
 _SIZE = len(_MARK) + 64 + 1

@@ -1,41 +1,17 @@
 """Figures of one result over its layers: each a title, a sentence, and drawings in two widths."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 
-from . import reading
-from .arrays import Floats, Integers
-from .charts import Cell, Grid, Points, draw_grid, draw_points, draw_squares, step_class
-from .markup import Markup
-from .matrix import Spec
-from .record import Run
-from .svg import WIDE, Canvas, Linear, value_scale
-from .wording import interval, percent, signed
-
-Draw = Callable[[int], Markup]  # of the width
-TableCell = str | float | np.integer | np.floating | None
-Row = Sequence[TableCell]
-
-
-@dataclass
-class Figure:
-    """`drawings`: (name of the variant, function of the width that returns SVG). `matrix`: data for page.js."""
-
-    id: str
-    title: str
-    reading: str
-    drawings: list[tuple[str, Draw]]
-    caption: str = ""
-    legend: list[tuple[str, str]] = field(default_factory=list)  # (class of the swatch, words)
-    table: tuple[Sequence[str], Sequence[Row]] | None = None  # (column names, rows) for a table below the figure
-    matrix: Spec | None = None
-
-    def draw(self, width: int = WIDE, variant: int = 0) -> Markup:
-        return self.drawings[variant][1](width)
-
+from winnow.report.arrays import Floats, Integers
+from winnow.report.drawing.charts import Cell, Grid, Points, draw_grid, draw_points, draw_squares, step_class
+from winnow.report.drawing.svg import Canvas, Linear, value_scale
+from winnow.report.figures import sentences
+from winnow.report.figures.figure import Draw, Figure, Row
+from winnow.report.markup import Markup
+from winnow.report.reading.record import Run
+from winnow.report.wording import interval, percent, signed
 
 KEPT_LEGEND = [
     ("keep", "keeps full attention, settled"),
@@ -45,7 +21,7 @@ KEPT_LEGEND = [
 ]
 
 
-def state_of(choice: reading.Choice, i: int) -> str:
+def state_of(choice: sentences.Choice, i: int) -> str:
     if i in choice.settled or (not choice.is_known and i in choice.kept):
         return "keep"
     if i in choice.open:
@@ -53,7 +29,7 @@ def state_of(choice: reading.Choice, i: int) -> str:
     return "rival" if i in choice.rivals else "spare"
 
 
-def strip(run: Run, choice: reading.Choice, width: int) -> Markup:
+def strip(run: Run, choice: sentences.Choice, width: int) -> Markup:
     """One row of squares, a layer each: what keeps full attention."""
     p = run.p_top_k.get(choice.k)
     words = {
@@ -109,7 +85,7 @@ def deltas(run: Run) -> Figure:
     return Figure(
         "deltas",
         "What each layer costs",
-        reading.effect(run),
+        sentences.effect(run),
         drawings,
         "Mean rise of NLL when that layer alone is windowed; bars are 95 % bootstrap intervals over examples.",
         [("keep", f"top {run.top_k}"), ("spare", "the others")],
@@ -183,7 +159,7 @@ def certainty(run: Run) -> Figure:
     return Figure(
         "certainty",
         "How sure each place is",
-        reading.certainty_of_ranks(run),
+        sentences.certainty_of_ranks(run),
         drawings,
         "Share of bootstrap resamples in which the layer is among the top K, in per cent.",
     )
@@ -223,7 +199,7 @@ def controls(run: Run) -> list[Figure]:
             Figure(
                 f"control-{index}",
                 f"Long prompts against the control {name}",
-                reading.control(run, name),
+                sentences.control(run, name),
                 drawings,
                 f"Mean delta NLL of each layer on {name} and on the calibration set. Filled: top "
                 f"{run.top_k} on long prompts. The paper's figures are of Qwen3-4B-Thinking, 36 layers."
@@ -301,7 +277,7 @@ def exact_match(run: Run) -> Figure | None:
     return Figure(
         "exact-match",
         "NLL against exact match",
-        reading.exact_match(run),
+        sentences.exact_match(run),
         [("", lambda width: draw_points(points, width))],
         f"Exact match: greedy decoding reproduces the whole answer. Filled: top {run.top_k} by NLL.",
         table=(["reliability", "value", "low", "high"], rows),

@@ -10,11 +10,11 @@ from typing import NotRequired, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import Floats, Integers
-from .markup import Markup, tag
-from .palette import LIGHT_DIVERGING, Colour, blend
-from .svg import Canvas, threshold_of
-from .wording import signed
+from winnow.report.arrays import Floats, Integers
+from winnow.report.drawing.palette import LIGHT_DIVERGING, Colour, blend
+from winnow.report.drawing.svg import Canvas, threshold_of
+from winnow.report.markup import Markup, tag
+from winnow.report.wording import signed
 
 N_SHADES = 127  # on either side of 0
 N_TICKS = 6

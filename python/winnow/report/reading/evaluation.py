@@ -9,12 +9,11 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from winnow.common.text import clean
-
-from . import record
-from .agreement import paired_interval, resampled_means
-from .arrays import Flags, Floats, Integers
-from .errors import BAD_DATA, ReportError
-from .wording import count, form_of, interval, is_small_good, number, percent
+from winnow.report.agreement import paired_interval, resampled_means
+from winnow.report.arrays import Flags, Floats, Integers
+from winnow.report.errors import BAD_DATA, ReportError
+from winnow.report.reading import record
+from winnow.report.wording import count, form_of, interval, is_small_good, number, percent
 
 METRICS = {
     "exact_match": "exact match",

@@ -12,8 +12,8 @@ import h5py
 import numpy as np
 import xarray as xr
 
-from . import checksum, odd_text, probe
-from .errors import BAD_DATA, IO_ERROR, NO_INPUT, UNAVAILABLE, ReportError
+from winnow.report.errors import BAD_DATA, IO_ERROR, NO_INPUT, UNAVAILABLE, ReportError
+from winnow.report.reading import checksum, odd_text, probe
 
 RESULTS = "winnow-results"
 COLLECTION = "winnow-collection"

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 import h5py
 
 from winnow.common.text import clean
-
-from . import probe
-from .record import Run
+from winnow.report.reading import probe
+from winnow.report.reading.record import Run
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -8,12 +8,11 @@ import numpy as np
 import xarray as xr
 
 from winnow.common.text import clean
-
-from . import record
-from .agreement import paired_interval, resampled_means
-from .arrays import Flags, Floats, Integers
-from .errors import BAD_DATA, ReportError
-from .wording import correlation, count, form_of, interval, number, percent
+from winnow.report.agreement import paired_interval, resampled_means
+from winnow.report.arrays import Flags, Floats, Integers
+from winnow.report.errors import BAD_DATA, ReportError
+from winnow.report.reading import record
+from winnow.report.wording import correlation, count, form_of, interval, number, percent
 
 OBJECTIVES = {"nll": ("mean_nll", "NLL"), "exact-match": ("mean_exact_match", "exact match"), "kl": ("mean_kl", "KL")}
 PAIRS = "pairs"

@@ -9,11 +9,10 @@ import numpy as np
 import xarray as xr
 
 from winnow.common.text import clean
-
-from . import opening
-from .agreement import order_of
-from .arrays import Floats, Integers, Scalar
-from .errors import BAD_DATA, ReportError
+from winnow.report.agreement import order_of
+from winnow.report.arrays import Floats, Integers, Scalar
+from winnow.report.errors import BAD_DATA, ReportError
+from winnow.report.reading import opening
 
 BY_LAYER = [
     "mean_delta_nll",

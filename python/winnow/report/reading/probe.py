@@ -12,9 +12,9 @@ import signal
 import subprocess
 import sys
 
-from .errors import BAD_DATA, OUT_OF_MEMORY, ReportError
+from winnow.report.errors import BAD_DATA, OUT_OF_MEMORY, ReportError
 
-_START = "import sys; sys.path[:] = sys.argv[1:]; from winnow.report.structure import serve; serve()"
+_START = "import sys; sys.path[:] = sys.argv[1:]; from winnow.report.reading.structure import serve; serve()"
 _server: subprocess.Popen[bytes] | None = None
 _looked_at: dict[str, tuple[int, ...]] = {}
 

@@ -9,9 +9,9 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .arrays import Form
-from .markup import Markup, tag
-from .wording import number
+from winnow.report.arrays import Form
+from winnow.report.markup import Markup, tag
+from winnow.report.wording import number
 
 WIDE = 920
 NARROW = 360

@@ -4,14 +4,14 @@ from functools import partial
 
 import numpy as np
 
-from . import search
-from .arrays import Floats, Integers
-from .charts import MOST_SQUARES, Cell, Grid, Points, draw_grid, draw_points, evenly
-from .figures import Draw, Figure, Row
-from .markup import Markup
-from .search import Method, Pairs, Search
-from .svg import Canvas, Linear, value_scale
-from .wording import capital, count, form_of, interval, is_small_good, number, ranges, signed, the_layers
+from winnow.report.arrays import Floats, Integers
+from winnow.report.drawing.charts import MOST_SQUARES, Cell, Grid, Points, draw_grid, draw_points, evenly
+from winnow.report.drawing.svg import Canvas, Linear, value_scale
+from winnow.report.figures.figure import Draw, Figure, Row
+from winnow.report.markup import Markup
+from winnow.report.reading import search
+from winnow.report.reading.search import Method, Pairs, Search
+from winnow.report.wording import capital, count, form_of, interval, is_small_good, number, ranges, signed, the_layers
 
 MOST_DOTS = 600  # patterns in the course of a search
 _WORDS = {

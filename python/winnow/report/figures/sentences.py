@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .agreement import Stability, jaccard, spearman, top
-from .arrays import Floats, Integers
-from .record import Examples, Run
-from .wording import correlation, count, interval, listed, number, percent, the_layers
+from winnow.report.agreement import Stability, jaccard, spearman, top
+from winnow.report.arrays import Floats, Integers
+from winnow.report.reading.record import Examples, Run
+from winnow.report.wording import correlation, count, interval, listed, number, percent, the_layers
 
 SURE = 0.95  # P(top K) from which a layer's place counts as settled
 RIVAL = 0.05  # P(top K) from which a layer that is left out could as well be in

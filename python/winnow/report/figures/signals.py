@@ -4,12 +4,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .agreement import average_ranks, spearman
-from .arrays import Floats
-from .charts import Cell, Grid, Rows, draw_grid, draw_rows, step_class
-from .figures import Figure
-from .record import Run, dataset, figures_in, numbers, scalars, statuses, texts
-from .wording import capital, correlation, count, interval, listed, number, percent
+from winnow.report.agreement import average_ranks, spearman
+from winnow.report.arrays import Floats
+from winnow.report.drawing.charts import Cell, Grid, Rows, draw_grid, draw_rows, step_class
+from winnow.report.figures.figure import Figure
+from winnow.report.reading.record import Run, dataset, figures_in, numbers, scalars, statuses, texts
+from winnow.report.wording import capital, correlation, count, interval, listed, number, percent
 
 WORDS = {
     "nll": "delta NLL",
