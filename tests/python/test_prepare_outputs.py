@@ -17,9 +17,9 @@ from winnow.prepare import options, pool, work
 from winnow.prepare.errors import ExitCode, Failure
 from winnow.prepare.main import MOST_SLOW, Draw
 from winnow.prepare.outputs import CALIBRATION, check_output
-from winnow.prepare.sources import Row
-from winnow.prepare.template import TOO_SLOW
-from winnow.prepare.tokenise import load_tokenizer
+from winnow.prepare.rendering.template import TOO_SLOW
+from winnow.prepare.rows.sources import Row
+from winnow.prepare.tokens.tokenise import load_tokenizer
 
 
 def refused(path, *, inputs=(), model="model"):
@@ -133,7 +133,7 @@ def test_a_tokenizer_that_must_be_converted(tmp_path, monkeypatch):
     with pytest.raises(Failure, match="there is no tokenizer.json, nor another file of a tokenizer") as failure:
         load_tokenizer(model)
     assert failure.value.code == ExitCode.NO_INPUT
-    monkeypatch.setattr("winnow.prepare.tokenise._is_installed", lambda package: False)
+    monkeypatch.setattr("winnow.prepare.tokens.tokenise._is_installed", lambda package: False)
     for name, packages in (
         ("tokenizer.model", "sentencepiece and protobuf"),
         ("tekken.json", "mistral-common"),

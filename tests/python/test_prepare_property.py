@@ -7,11 +7,11 @@ import random
 import pytest
 import vocabularies
 
-from winnow.prepare.conversations import Layouts
 from winnow.prepare.errors import Unusable
-from winnow.prepare.render import TemplateRenderer
-from winnow.prepare.sources import Row
-from winnow.prepare.tokenise import load_tokenizer
+from winnow.prepare.rendering.render import TemplateRenderer
+from winnow.prepare.rows.conversations import Layouts
+from winnow.prepare.rows.sources import Row
+from winnow.prepare.tokens.tokenise import load_tokenizer
 
 CASES = 120  # of each template
 TEXTS = [

@@ -18,16 +18,23 @@ from winnow.common import streams
 from winnow.common.text import clean, json_for_terminal, one_line
 from winnow.prepare import __version__, outputs, responses, summary, writer
 from winnow.prepare import options as command_line
-from winnow.prepare.conversations import Layouts
 from winnow.prepare.errors import ExitCode, Failure
 from winnow.prepare.options import Options
 from winnow.prepare.pool import Pool
 from winnow.prepare.progress import Progress
-from winnow.prepare.render import RawRenderer, Renderer, TemplateRenderer
+from winnow.prepare.rendering.render import RawRenderer, Renderer, TemplateRenderer
+from winnow.prepare.rendering.template import TOO_SLOW, find_template
+from winnow.prepare.rows.conversations import Layouts
+from winnow.prepare.rows.sources import Reader, Row, find_files
 from winnow.prepare.selection import Bounds, Candidate, Limits, Reservoir
-from winnow.prepare.sources import Reader, Row, find_files
-from winnow.prepare.template import TOO_SLOW, find_template
-from winnow.prepare.tokenise import SEAM, Tokeniser, load_tokenizer, special_prefix, tokenizer_sha256, vocabulary_size
+from winnow.prepare.tokens.tokenise import (
+    SEAM,
+    Tokeniser,
+    load_tokenizer,
+    special_prefix,
+    tokenizer_sha256,
+    vocabulary_size,
+)
 from winnow.prepare.work import Outcome, Worker
 
 if TYPE_CHECKING:

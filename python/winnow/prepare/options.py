@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from winnow.prepare import __version__
-from winnow.prepare.conversations import COLUMNS
 from winnow.prepare.errors import ExitCode, Failure
+from winnow.prepare.rows.conversations import COLUMNS
 
 DESCRIPTION = """Conversations to a calibration file: the answers of long prompts as token ids, by the model's own
 tokenizer and chat template. Shows exactly which tokens will be scored."""

@@ -14,8 +14,8 @@ from typing import TypeVar
 
 from winnow.prepare import work
 from winnow.prepare.errors import ExitCode, Failure
+from winnow.prepare.rows.sources import Row
 from winnow.prepare.selection import Bounds
-from winnow.prepare.sources import Row
 
 Result = TypeVar("Result")
 

@@ -4,7 +4,7 @@ import sys
 import time
 
 from winnow.common.streams import note
-from winnow.prepare.sources import Reader
+from winnow.prepare.rows.sources import Reader
 
 LOG_SECONDS = 30
 

@@ -9,7 +9,7 @@ from winnow.common.text import one_line
 from winnow.prepare.errors import ExitCode, Failure
 from winnow.prepare.options import Options
 from winnow.prepare.outputs import TEXTS, check_output, say
-from winnow.prepare.tokenise import load_tokenizer, vocabulary_size
+from winnow.prepare.tokens.tokenise import load_tokenizer, vocabulary_size
 
 
 def _lines(path: pathlib.Path) -> Iterator[tuple[str, object]]:

@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 import numpy
 
-from winnow.prepare.conversations import Conversation, Layouts
 from winnow.prepare.errors import Unusable
-from winnow.prepare.render import Rendered, Renderer
+from winnow.prepare.rendering.render import Rendered, Renderer
+from winnow.prepare.rows.conversations import Conversation, Layouts
+from winnow.prepare.rows.sources import Row
 from winnow.prepare.selection import Bounds, Limits, is_outranked
-from winnow.prepare.sources import Row
-from winnow.prepare.tokenise import Tokeniser, Tokens
+from winnow.prepare.tokens.tokenise import Tokeniser, Tokens
 
 
 @dataclasses.dataclass

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from winnow.common.streams import note
 from winnow.prepare.errors import ExitCode, Failure, Unusable
-from winnow.prepare.render import Rendered
-from winnow.prepare.token_bound import TokenBound
+from winnow.prepare.rendering.render import Rendered
+from winnow.prepare.tokens.token_bound import TokenBound
 
 if TYPE_CHECKING:
     import tokenizers

@@ -11,7 +11,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from winnow.prepare.errors import ExitCode, Failure, Unusable
-from winnow.prepare.messages import Message
+from winnow.prepare.rows.messages import Message
 
 if TYPE_CHECKING:
     import jinja2
