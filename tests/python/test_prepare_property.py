@@ -7,11 +7,11 @@ import random
 import pytest
 import vocabularies
 
-from winnow.prepare.errors import Unusable
 from winnow.prepare.rendering.render import TemplateRenderer
 from winnow.prepare.rows.conversations import Layouts
 from winnow.prepare.rows.sources import Row
 from winnow.prepare.tokens.tokenise import load_tokenizer
+from winnow.prepare.unusable import Unusable
 
 CASES = 120  # of each template
 TEXTS = [

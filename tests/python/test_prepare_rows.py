@@ -6,13 +6,14 @@ import json
 import pytest
 import vocabularies
 
-from winnow.prepare.errors import Failure, Unusable
+from winnow.common.errors import Failure
 from winnow.prepare.rendering.render import TemplateRenderer
 from winnow.prepare.rendering.template import Template, find_template
 from winnow.prepare.rows.conversations import Layouts
 from winnow.prepare.rows.sources import Row
 from winnow.prepare.tokens import token_bound
 from winnow.prepare.tokens.tokenise import load_tokenizer
+from winnow.prepare.unusable import Unusable
 
 DATE = datetime.date(2024, 7, 26)
 CALL = {"name": "look_up", "arguments": {"river": "Elm"}}

@@ -8,13 +8,14 @@ import unicodedata
 import pytest
 import vocabularies
 
-from winnow.prepare.errors import Failure, Unusable
+from winnow.common.errors import Failure
 from winnow.prepare.rendering.render import RawRenderer, TemplateRenderer
 from winnow.prepare.rendering.template import find_template
 from winnow.prepare.rows.conversations import Layouts
 from winnow.prepare.rows.sources import Row
 from winnow.prepare.selection import Candidate, Limits, Reservoir
 from winnow.prepare.tokens.tokenise import Tokeniser, load_tokenizer, special_prefix
+from winnow.prepare.unusable import Unusable
 
 DATE = datetime.date.today()  # what Transformers' clock says, too
 ANSWERS = [

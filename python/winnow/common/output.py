@@ -6,7 +6,6 @@ folder, or what a link leads to.
 """
 
 import contextlib
-import enum
 import errno
 import fcntl
 import os
@@ -14,25 +13,13 @@ import pathlib
 import secrets
 import stat
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from winnow.common.errors import ExitCode, Failure
+
 ATTEMPTS = 100
-
-
-class Reason(enum.Enum):
-    INPUT = "it, or its folder, is read"
-    TAKEN = "something else is there"
-    IMPOSSIBLE = "the system does not let it be created"
-
-
-class Refused(Exception):
-    """An output that may not be written: one line, what and what to do."""
-
-    def __init__(self, reason: Reason, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -50,14 +37,16 @@ def check_output(
     inputs: Iterable[pathlib.Path],
     checkpoints: Iterable[pathlib.Path] = (),
     flag: str = "",
+    taken: ExitCode = ExitCode.CANNOT_CREATE,
 ) -> None:
-    """Refused where `path` may not be written. inputs: files that are read. checkpoints: folders of models."""
+    """Failure where `path` may not be written. inputs: files that are read. checkpoints: folders of models. taken: the
+    exit code where the name is that of something else; where the system refuses, it is CANNOT_CREATE."""
     name = f"{flag} {path}".lstrip()
     try:
-        _check(path, name, kind, inputs, checkpoints)
+        _check(path, name, kind, inputs, checkpoints, taken)
     except OSError as error:
         why = error.strerror or error
-        raise Refused(Reason.IMPOSSIBLE, f"{name}: cannot be created: {why}; give another name") from error
+        raise Failure(ExitCode.CANNOT_CREATE, f"{name}: cannot be created: {why}; give another name") from error
 
 
 def _check(
@@ -66,41 +55,42 @@ def _check(
     kind: Kind,
     inputs: Iterable[pathlib.Path],
     checkpoints: Iterable[pathlib.Path],
+    taken: ExitCode,
 ) -> None:
     folders = list(checkpoints)
     for read in (*inputs, *_inside(folders)):
         if _is_same(path, read):
-            raise Refused(Reason.INPUT, f"{name}: is one of the files to be read; name another file")
+            raise Failure(taken, f"{name}: is one of the files to be read; name another file")
     parent = path.parent.resolve()
     for folder in (parent, *parent.parents, *path.resolve().parents):
         if any(_is_same(folder, model) for model in folders):
-            raise Refused(Reason.INPUT, f"{name}: is in the folder of the model, {folder}; name a file elsewhere")
+            raise Failure(taken, f"{name}: is in the folder of the model, {folder}; name a file elsewhere")
     if _is_checkpoint(parent):
-        raise Refused(Reason.INPUT, f"{name}: is in the folder of a checkpoint, {parent}; name a file elsewhere")
+        raise Failure(taken, f"{name}: is in the folder of a checkpoint, {parent}; name a file elsewhere")
     if not path.parent.is_dir():
-        raise Refused(Reason.IMPOSSIBLE, f"{name}: there is no directory {path.parent}; make it first")
+        raise Failure(ExitCode.CANNOT_CREATE, f"{name}: there is no directory {path.parent}; make it first")
     with contextlib.suppress(FileNotFoundError):
-        _check_older(path, name, kind, path.lstat())
+        _check_older(path, name, kind, path.lstat(), taken)
     with tempfile.TemporaryFile(dir=path.parent):
         pass
 
 
-def _check_older(path: pathlib.Path, name: str, kind: Kind, old: os.stat_result) -> None:
+def _check_older(path: pathlib.Path, name: str, kind: Kind, old: os.stat_result, taken: ExitCode) -> None:
     if stat.S_ISDIR(old.st_mode):
-        raise Refused(Reason.TAKEN, f"{name}: is a directory; name a file")
+        raise Failure(taken, f"{name}: is a directory; name a file")
     if stat.S_ISLNK(old.st_mode):
         if path.exists() and not path.is_file():  # a rename would put a file in the place of a device's name
-            raise Refused(Reason.TAKEN, f"{name}: is a device or pipe, or a directory, behind a link; name a file")
-        raise Refused(
-            Reason.TAKEN, f"{name}: is a link to {os.readlink(path)}, which is not followed; name a file, or remove it"
+            raise Failure(taken, f"{name}: is a device or pipe, or a directory, behind a link; name a file")
+        raise Failure(
+            taken, f"{name}: is a link to {os.readlink(path)}, which is not followed; name a file, or remove it"
         )
     if not stat.S_ISREG(old.st_mode):
-        raise Refused(Reason.TAKEN, f"{name}: is a device or pipe and is no regular file; name a file")
+        raise Failure(taken, f"{name}: is a device or pipe and is no regular file; name a file")
     if old.st_size > 0:
         with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             if not kind.is_own(file):
-                raise Refused(
-                    Reason.TAKEN, f"{name}: is there already and is no {kind.name}; give another name, or move it away"
+                raise Failure(
+                    taken, f"{name}: is there already and is no {kind.name}; give another name, or move it away"
                 )
 
 
@@ -164,14 +154,34 @@ class WholeFile:
         self._part.unlink(missing_ok=True)
 
 
-def write_whole(path: pathlib.Path, data: bytes) -> None:
-    """All bytes, or nothing under this name. Raises OSError."""
-    part = WholeFile(path)
+def write_whole(
+    contents: Mapping[pathlib.Path, bytes | Callable[[BinaryIO], object]], fault: str = "cannot be written: {}"
+) -> None:
+    """All files or none: of each its bytes, or what writes them. Failure where the system does not take them; fault:
+    what it says of the file, with the system's reason."""
+    parts: list[WholeFile] = []
+    at = next(iter(contents))
     try:
-        part.file.write(data)
-        part.keep()
+        for at, content in contents.items():
+            parts.append(WholeFile(at))
+            if callable(content):
+                content(parts[-1].file)
+            else:
+                _write_all(parts[-1].file, content)
+        for at, part in zip(contents, parts, strict=True):  # noqa: B007 - for the message
+            part.keep()
+    except OSError as error:
+        raise Failure(ExitCode.IO_ERROR, f"{at}: {fault.format(error.strerror or error)}") from error
     finally:
-        part.discard()
+        for part in parts:
+            part.discard()
+
+
+def _write_all(file: BinaryIO, data: bytes) -> None:
+    """A file without a buffer takes as much as fits on the disk at first, and says only then what was wrong."""
+    left = memoryview(data)
+    while left:
+        left = left[file.write(left) :]
 
 
 def _create_beside(path: pathlib.Path) -> tuple[pathlib.Path, BinaryIO]:

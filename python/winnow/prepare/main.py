@@ -9,16 +9,17 @@ import signal
 import statistics
 import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import numpy
 
+from winnow import __version__
 from winnow.common import streams
+from winnow.common.errors import ExitCode, Failure
+from winnow.common.program import Program
 from winnow.common.text import clean, json_for_terminal, one_line
-from winnow.prepare import __version__, outputs, responses, summary, writer
 from winnow.prepare import options as command_line
-from winnow.prepare.errors import ExitCode, Failure
+from winnow.prepare import outputs, responses, summary, writer
 from winnow.prepare.options import Options
 from winnow.prepare.pool import Pool
 from winnow.prepare.progress import Progress
@@ -45,8 +46,12 @@ MOST_SLOW = 3  # rows that the template takes too long for; the next ones would 
 Files = dict[pathlib.Path, tuple[writer.Attributes, list[writer.Example]]]
 
 
-class _Interrupted(BaseException):
-    """SIGINT or SIGTERM; not an Exception, so that nothing on the way takes it for a failure of its own."""
+PROGRAM = Program(
+    name="winnow-prepare",
+    prefix="winnow: prepare: ",
+    interrupted=(ExitCode.INTERRUPTED, "interrupted, nothing was written; the same command begins anew"),
+    out_of_memory="try fewer --processes",
+)
 
 
 def _make_worker(options: Options, limits: list[Limits]) -> tuple[Worker, dict[str, str]]:
@@ -298,8 +303,12 @@ def _as_text(report: summary.Report, files: Files, backend: "tokenizers.Tokenize
     return clean(text + "\n\nWritten: " + ", ".join(map(one_line, files)))
 
 
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    raise _Interrupted
+def _run(arguments: list[str]) -> None:
+    options = command_line.parse(arguments)
+    if options.decode_responses:
+        responses.decode(options.decode_responses, options)
+    else:
+        prepare(options)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -310,39 +319,9 @@ def main(arguments: list[str] | None = None) -> int:
         streams.note(
             f"winnow-prepare: is version {__version__}, but winnow is {asked_by}: install both from the same sources"
         )
-    signal.signal(signal.SIGINT, _interrupt)
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        options = command_line.parse(sys.argv[1:] if arguments is None else arguments)
-        if options.decode_responses:
-            responses.decode(options.decode_responses, options)
-        else:
-            prepare(options)
-    except SystemExit as ended:  # by --help or --version
-        try:
-            streams.flush_output()
-        except OSError as error:
-            _leave(ExitCode.IO_ERROR, f"standard output: {error.strerror}")
-        return int(ended.code or ExitCode.DONE)
-    except Failure as failure:
-        _leave(failure.code, failure)
-    except _Interrupted:
-        _leave(ExitCode.INTERRUPTED, "interrupted, nothing was written; the same command begins anew")
-    except MemoryError:
-        _leave(ExitCode.OUT_OF_MEMORY, "out of memory; try fewer --processes")
-    except Exception as error:  # a defect of ours: still one line
-        trace = error.__traceback__
-        while trace is not None and trace.tb_next is not None:
-            trace = trace.tb_next
-        _leave(
-            ExitCode.INTERNAL,
-            f"internal error: {type(error).__name__}: {' '.join(str(error).split())} "
-            + (f"({os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno})" if trace else ""),
-        )
-    return int(ExitCode.DONE)
-
-
-def _leave(code: ExitCode, message: object) -> NoReturn:
-    """Ends the process at once: files are closed or have no name, and workers may have been killed (pool.py)."""
-    streams.note(f"winnow: prepare: {one_line(message)}")
-    os._exit(int(code))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)  # raises KeyboardInterrupt
+    code = PROGRAM.run(lambda: _run(sys.argv[1:] if arguments is None else arguments))
+    if code != ExitCode.DONE:
+        os._exit(code)  # at once: files are closed or have no name, and workers may have been killed (pool.py)
+    return code

@@ -6,10 +6,11 @@ import json
 import os
 import pathlib
 from collections.abc import Callable
-from typing import NoReturn
 
-from winnow.prepare import __version__
-from winnow.prepare.errors import ExitCode, Failure
+from winnow import __version__
+from winnow.common import streams
+from winnow.common.errors import ExitCode, Failure
+from winnow.common.program import Parser
 from winnow.prepare.rows.conversations import COLUMNS
 
 DESCRIPTION = """Conversations to a calibration file: the answers of long prompts as token ids, by the model's own
@@ -89,9 +90,11 @@ class Options(argparse.Namespace):
         return [pathlib.Path(path) for path in (self.template, self.config) if path is not None]
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise Failure(ExitCode.USAGE, f"{message} (see {self.prog} --help)")
+def _print(text: str) -> None:
+    try:
+        streams.say(text.rstrip("\n"))
+    except OSError as error:
+        raise Failure(ExitCode.IO_ERROR, f"standard output: {error.strerror}") from error
 
 
 def _count(text: str) -> int | None:
@@ -300,12 +303,12 @@ def _control(parser: argparse.ArgumentParser) -> None:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
+        say=_print,
         prog="winnow prepare",
         description=DESCRIPTION,
         epilog=EPILOG,
         allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"winnow-prepare {__version__}")
     for add in (_files, _reading, _rendering, _choosing, _control):

@@ -1,4 +1,4 @@
-"""Files that this program writes: which names may be, and its errors."""
+"""Files that this program writes: which names may be."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import h5py
 
 import winnow.common.output as files
 from winnow.common import streams
-from winnow.prepare.errors import ExitCode, Failure
+from winnow.common.errors import ExitCode, Failure
 
 
 def _is_calibration(file: BinaryIO) -> bool:
@@ -38,10 +38,7 @@ def check_output(
 ) -> None:
     """Failure where the file cannot become what is asked for; said before the work, not after it. inputs: files that
     are read. model: its folder. force: an older file of the kind is replaced."""
-    try:
-        files.check_output(path, kind, inputs, [model])
-    except files.Refused as refused:
-        raise Failure(ExitCode.CANNOT_CREATE, str(refused)) from refused
+    files.check_output(path, kind, inputs, [model])
     if os.path.lexists(path) and not force:
         raise Failure(ExitCode.CANNOT_CREATE, f"{path}: exists already; name another file, or pass --force")
 

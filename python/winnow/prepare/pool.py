@@ -12,8 +12,8 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import TypeVar
 
+from winnow.common.errors import ExitCode, Failure
 from winnow.prepare import work
-from winnow.prepare.errors import ExitCode, Failure
 from winnow.prepare.rows.sources import Row
 from winnow.prepare.selection import Bounds
 

@@ -4,9 +4,9 @@ import json
 import pathlib
 from collections.abc import Iterator
 
+from winnow.common.errors import ExitCode, Failure
 from winnow.common.output import write_whole
 from winnow.common.text import one_line
-from winnow.prepare.errors import ExitCode, Failure
 from winnow.prepare.options import Options
 from winnow.prepare.outputs import TEXTS, check_output, say
 from winnow.prepare.tokens.tokenise import load_tokenizer, vocabulary_size
@@ -57,10 +57,7 @@ def decode(path: pathlib.Path, options: Options) -> None:
         line, ids = _ids(place, found, n_ids)
         text = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         lines.append(_json(line | {"text": text}).encode() + b"\n")
-    try:
-        write_whole(options.out, b"".join(lines))
-    except OSError as error:
-        raise Failure(ExitCode.IO_ERROR, f"{options.out}: cannot be written: {error.strerror or error}") from error
+    write_whole({options.out: b"".join(lines)})
     say(f"{len(lines)} texts\n\nWritten: {one_line(options.out)}", [options.out])
 
 

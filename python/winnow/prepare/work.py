@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 import numpy
 
-from winnow.prepare.errors import Unusable
 from winnow.prepare.rendering.render import Rendered, Renderer
 from winnow.prepare.rows.conversations import Conversation, Layouts
 from winnow.prepare.rows.sources import Row
 from winnow.prepare.selection import Bounds, Limits, is_outranked
 from winnow.prepare.tokens.tokenise import Tokeniser, Tokens
+from winnow.prepare.unusable import Unusable
 
 
 @dataclasses.dataclass

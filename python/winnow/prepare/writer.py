@@ -1,5 +1,6 @@
 """Calibration files. Equal input gives equal bytes."""
 
+import functools
 import hashlib
 import os
 import pathlib
@@ -10,8 +11,8 @@ from typing import BinaryIO, NamedTuple
 import h5py
 import numpy
 
-from winnow.common.output import WholeFile
-from winnow.prepare.errors import ExitCode, Failure
+from winnow.common.errors import ExitCode, Failure
+from winnow.common.output import write_whole
 from winnow.prepare.selection import Candidate
 
 Attributes = Mapping[str, str | int]
@@ -81,23 +82,10 @@ def unique_ids(candidates: Iterable[Candidate]) -> list[str]:
 
 def write(outputs: Mapping[pathlib.Path, tuple[Attributes, Sequence[Example]]]) -> None:
     """All files or none."""
-    parts: list[WholeFile] = []
-    at = next(iter(outputs))
-    try:
-        for path, (attributes, examples) in outputs.items():
-            at = path
-            parts.append(WholeFile(path))
-            _write_one(parts[-1].file, attributes, examples)
-        for at, part in zip(outputs, parts, strict=True):  # noqa: B007 - for the message
-            part.keep()
-    except OSError as error:
-        raise Failure(ExitCode.IO_ERROR, f"{at}: cannot be written: {error.strerror or error}") from error
-    finally:
-        for part in parts:
-            part.discard()
+    write_whole({path: functools.partial(_write_one, *content) for path, content in outputs.items()})
 
 
-def _write_one(disk: BinaryIO, attributes: Attributes, examples: Sequence[Example]) -> None:
+def _write_one(attributes: Attributes, examples: Sequence[Example], disk: BinaryIO) -> None:
     """The room is reserved first: HDF5 cannot close a file that does not take its last bytes; h5py then raises
     something else than an OSError, or the process crashes."""
     tokens = sum(example.n_tokens for example in examples)

@@ -1,18 +1,18 @@
 """winnow report: the command line."""
 
 import argparse
-import os
 import pathlib
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import NoReturn
 
 import xarray as xr
 
+from winnow import __version__
+from winnow.common.errors import ExitCode, Failure
+from winnow.common.program import Parser, Program
 from winnow.common.streams import open_standard_streams
 from winnow.report import export, output, terminal
-from winnow.report.errors import INTERNAL, NO_INPUT, OUT_OF_MEMORY, USAGE, ReportError
 from winnow.report.figures import compare
 from winnow.report.page import answers
 from winnow.report.page import document as page
@@ -33,19 +33,19 @@ NO_CHECKSUM = (
 )
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ReportError(USAGE, f"{message} (see {self.prog} --help)")
-
-    def _print_message(self, message: str, file: object = None) -> None:
-        terminal.say_as_it_is(message)  # help and version; errors go another way
+PROGRAM = Program(
+    name="winnow-report",
+    prefix="winnow: ",
+    interrupted=(130, "interrupted; no file is half written"),
+    out_of_memory="report on fewer results at once",
+)
 
 
 def parser(version: str) -> argparse.ArgumentParser:
-    flags = _Parser(
+    flags = Parser(
+        say=terminal.say_as_it_is,
         prog="winnow report",
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Writes a report on results as one HTML file: which layers must keep full attention, and "
         "how sure that is.",
     )
@@ -94,7 +94,7 @@ def read(files: Sequence[pathlib.Path], stack: ExitStack) -> tuple[list[Result],
         results += more
         others += without
     if not results:
-        raise ReportError(NO_INPUT, f"{files[0]}: no cell has results yet; winnow sweep submit measures them")
+        raise Failure(ExitCode.NO_INPUT, f"{files[0]}: no cell has results yet; winnow sweep submit measures them")
     order = list(answers.KINDS)
     return sorted(results, key=lambda result: order.index(type(result))), others
 
@@ -112,7 +112,7 @@ def report(flags: argparse.Namespace, version: str) -> None:
         if made_by:
             footer += f" from results of winnow {', '.join(made_by)}"
         if made_by and made_by != [version]:
-            terminal.complain(f"note: winnow-report {version} reads results of winnow {', '.join(made_by)}")
+            PROGRAM.complain(f"note: winnow-report {version} reads results of winnow {', '.join(made_by)}")
         text, found = page.within_size(results, others, footer + ".")
         said = []
         if flags.figures:
@@ -124,35 +124,18 @@ def report(flags: argparse.Namespace, version: str) -> None:
     without = [file for file in files if not checksum.is_there(file)]
     if without:
         more = f" and {len(without) - 1} more" if len(without) > 1 else ""
-        terminal.complain(f"note: {checksum.note(f'{without[0]}{more}')}")
+        PROGRAM.complain(f"note: {checksum.note(f'{without[0]}{more}')}")
+
+
+def _run(arguments: Sequence[str] | None) -> None:
+    warnings.simplefilter("ignore")  # what the libraries think of a file; ours are lines of the page
+    flags = parser(__version__).parse_args(arguments)
+    if flags.format and not flags.figures:
+        raise Failure(ExitCode.USAGE, "--format is the format of --figures; give --figures DIR, too")
+    report(flags, __version__)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 0, or one of sysexits.h with one line on stderr."""
-    from winnow.report import __version__
-
     open_standard_streams()
-    warnings.simplefilter("ignore")  # what the libraries think of a file; ours are lines of the page
-    try:
-        flags = parser(__version__).parse_args(arguments)
-        if flags.format and not flags.figures:
-            raise ReportError(USAGE, "--format is the format of --figures; give --figures DIR, too")
-        report(flags, __version__)
-    except ReportError as error:
-        terminal.complain(error)
-        return error.code
-    except KeyboardInterrupt:
-        terminal.complain("interrupted; no file is half written")
-        return 130
-    except MemoryError:
-        terminal.complain("out of memory; report on fewer results at once")
-        return OUT_OF_MEMORY
-    except Exception as error:  # the last resort: still one line
-        if os.environ.get("WINNOW_TRACE"):
-            raise
-        terminal.complain(
-            f"internal error in winnow-report: {type(error).__name__}: {error}; please report it, with the traceback "
-            "that WINNOW_TRACE=1 shows"
-        )
-        return INTERNAL
-    return 0
+    return PROGRAM.run(lambda: _run(arguments))

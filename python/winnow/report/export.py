@@ -4,9 +4,9 @@ import pathlib
 import re
 from collections.abc import Iterable
 
+from winnow.common.errors import ExitCode, Failure
 from winnow.report.drawing.palette import LIGHT, chart_style, literal
 from winnow.report.drawing.svg import WIDE
-from winnow.report.errors import CANNOT_CREATE, UNAVAILABLE, ReportError
 from winnow.report.figures.figure import Figure
 from winnow.report.markup import Markup
 from winnow.report.output import write_whole
@@ -31,8 +31,9 @@ def _to_png(svg: str) -> bytes:
     try:
         import vl_convert
     except ImportError as error:
-        raise ReportError(
-            UNAVAILABLE, "--format png needs the Python package vl-convert-python; install it, or use --format svg"
+        raise Failure(
+            ExitCode.UNAVAILABLE,
+            "--format png needs the Python package vl-convert-python; install it, or use --format svg",
         ) from error
     return vl_convert.svg_to_png(svg, scale=PNG_SCALE)
 
@@ -44,8 +45,8 @@ def write_figures(
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ReportError(
-            CANNOT_CREATE, f"{directory}: cannot be created: {error.strerror}; give another --figures"
+        raise Failure(
+            ExitCode.CANNOT_CREATE, f"{directory}: cannot be created: {error.strerror}; give another --figures"
         ) from error
     written: list[pathlib.Path] = []
     for prefix, figure in found:

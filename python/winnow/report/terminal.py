@@ -1,12 +1,12 @@
-"""What the program says: results on stdout, notes and errors on stderr, a line each, whatever the names in it hold."""
+"""What the program says on standard output, whatever the names in it hold."""
 
 from winnow.common import streams
+from winnow.common.errors import ExitCode, Failure
 from winnow.common.text import one_line
-from winnow.report.errors import IO_ERROR, ReportError
 
 
 def say(*lines: object) -> None:
-    """Lines on stdout. ReportError where it is closed or full."""
+    """Lines on stdout. Failure where it is closed or full."""
     say_as_it_is("\n".join(one_line(line) for line in lines))
 
 
@@ -16,9 +16,4 @@ def say_as_it_is(text: str) -> None:
         streams.say(text.rstrip("\n"))
     except OSError as error:
         why = error.strerror or error
-        raise ReportError(IO_ERROR, f"standard output could not be written: {why}; files are whole") from error
-
-
-def complain(text: object) -> None:
-    """A line on stderr."""
-    streams.note(f"winnow: {one_line(text)}")
+        raise Failure(ExitCode.IO_ERROR, f"standard output could not be written: {why}; files are whole") from error

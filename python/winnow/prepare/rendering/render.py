@@ -6,11 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from winnow.prepare.errors import Unusable
 from winnow.prepare.rendering.template import Template, for_tools
 from winnow.prepare.rendering.tool_calls import with_arguments
 from winnow.prepare.rows.conversations import Conversation, Tool
 from winnow.prepare.rows.messages import Message, check_unicode
+from winnow.prepare.unusable import Unusable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from winnow.prepare.errors import ExitCode, Failure, Unusable
+from winnow.common.errors import ExitCode, Failure
 from winnow.prepare.rows.messages import Message
+from winnow.prepare.unusable import Unusable
 
 if TYPE_CHECKING:
     import jinja2

@@ -4,10 +4,10 @@ import functools
 import json
 from collections.abc import Callable, Sequence
 
-from winnow.prepare.errors import Unusable
 from winnow.prepare.rendering.template import Template
 from winnow.prepare.rows.conversations import Tool
 from winnow.prepare.rows.messages import Call, Message
+from winnow.prepare.unusable import Unusable
 
 NAME, KEY, VALUE = "winnow_probe", "winnow_key", "winnow value"
 # Forms of a template.

@@ -7,9 +7,9 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from winnow.prepare.errors import Unusable
 from winnow.prepare.rows.messages import Message, as_rows, check_unicode, read_messages, read_objects, take_reasoning
 from winnow.prepare.rows.sources import Row
+from winnow.prepare.unusable import Unusable
 
 # Columns that are looked for, in this order, unless --field names one.
 COLUMNS = {

@@ -4,7 +4,7 @@ import json
 from collections.abc import Collection
 from typing import Any, NotRequired, TypedDict, cast
 
-from winnow.prepare.errors import Unusable
+from winnow.prepare.unusable import Unusable
 
 Call = dict[str, Any]  # of a tool: {"type": "function", "function": {"name": ..., "arguments": ...}}
 ROLES = ("system", "user", "assistant", "tool")

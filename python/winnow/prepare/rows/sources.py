@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import pyarrow
 import pyarrow.parquet
 
-from winnow.prepare.errors import ExitCode, Failure
+from winnow.common.errors import ExitCode, Failure
 
 SUFFIXES = (
     ".jsonl",

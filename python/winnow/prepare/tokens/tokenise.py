@@ -12,10 +12,11 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from winnow.common.errors import ExitCode, Failure
 from winnow.common.streams import note
-from winnow.prepare.errors import ExitCode, Failure, Unusable
 from winnow.prepare.rendering.render import Rendered
 from winnow.prepare.tokens.token_bound import TokenBound
+from winnow.prepare.unusable import Unusable
 
 if TYPE_CHECKING:
     import tokenizers
