@@ -15,16 +15,16 @@ PNG_SCALE = 2.0  # pixels to a unit of the drawing
 LONGEST_NAME = 100  # characters of a file's name, without its ending
 
 
-def standalone(svg: str) -> Markup:
+def standalone(svg: Markup) -> Markup:
     """A drawing of the page as an SVG file of its own: light colours inside, nothing that only the page uses."""
-    svg = re.sub(r' (data-[a-z]+|tabindex)="[^"]*"', "", svg)
-    size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
+    text = re.sub(r' (data-[a-z]+|tabindex)="[^"]*"', "", str(svg))
+    size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text)
     assert size is not None  # Canvas.render writes it
     width, height = size.groups()
     head = f'width="{width}" height="{height}">'
     paper = f'<rect width="{width}" height="{height}" fill="{LIGHT["panel"]}"/>'
     style = literal(chart_style())
-    return Markup(svg.replace(">", f" {head}<style>{style}</style>{paper}", 1))
+    return Markup(text.replace(">", f" {head}<style>{style}</style>{paper}", 1))
 
 
 def _to_png(svg: str) -> bytes:

@@ -1,21 +1,16 @@
 """Elements of HTML and SVG as text. Whatever is not markup already is escaped: names come from files of others."""
 
-import html
 import json
 from collections.abc import Iterable
+
+import markupsafe
+from markupsafe import Markup
 
 from winnow.common.text import clean
 
 
-class Markup(str):
-    """Text that is HTML or SVG already."""
-
-    def __add__(self, other: object) -> "Markup":
-        return Markup(str.__add__(self, escape(other)))
-
-
 def escape(value: object) -> Markup:
-    return value if isinstance(value, Markup) else Markup(html.escape(clean(value), quote=True))
+    return value if isinstance(value, Markup) else markupsafe.escape(clean(value))
 
 
 def join(parts: Iterable[object], between: str = "") -> Markup:
