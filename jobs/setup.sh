@@ -206,7 +206,7 @@ print(*(line for line in project["optional-dependencies"]["test"] if line.starts
   exit $kUnavailable
 }
 
-# Tests look for it under the same names (tests/python/test_report_page.py).
+# Tests look for it under the same names (tests/python/report/test_page.py).
 setup_browser() {
   local name
   for name in chromium chromium-browser google-chrome; do

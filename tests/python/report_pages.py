@@ -3,14 +3,20 @@
 import contextlib
 import html.parser
 import io
+import os
 import shutil
+import sys
 
 import h5py
+import launch
 import numpy as np
 
 from winnow.report import command_line
 
 DONE = 0
+# The program in a process of its own.
+MODULE = [sys.executable, "-P", "-m", "winnow.report"]
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(launch.REPOSITORY / "python")}
 
 
 def report(*arguments):

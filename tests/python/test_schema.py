@@ -1,18 +1,16 @@
 """The schema in results/README.md against a real results file, in both directions, through h5py and xarray."""
 
-import os
-import pathlib
 import re
 import subprocess
 
 import h5py
+import launch
 import numpy as np
 import pytest
 import xarray as xr
+from manual_tables import dimensions_of, document_section, read_schema, type_of, variables_of
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-BUILD = pathlib.Path(os.environ.get("WINNOW_BUILD", REPOSITORY / "build"))
-NETCDF_ONLY_DIMENSION = "This is a netCDF dimension but not a netCDF variable."
+BUILD = launch.WINNOW.parent
 NETCDF_ATTRIBUTES = {"CLASS", "NAME", "REFERENCE_LIST", "DIMENSION_LIST"}
 GROUPS = {
     "calibration": "/calibration",
@@ -24,33 +22,6 @@ GROUPS = {
     "reliability": "/reliability",
     "signals": "/signals",
 }
-
-
-def document_section(title):
-    text = (REPOSITORY / "results" / "README.md").read_text(encoding="utf-8")
-    return text.split(f"\n## {title}\n")[1].split("\n## ")[0]
-
-
-def read_schema(title):
-    """{group of the document: {variable: {type, dimensions, units, optional}}} from the tables of that section."""
-    schema = {}
-    for section in re.split(r"^### ", document_section(title), flags=re.M)[1:]:
-        rows = [
-            [cell.strip() for cell in line.strip("|").split("|")]
-            for line in section.splitlines()
-            if line.startswith("| `")
-        ]
-        for group in re.findall(r"`(/[^`]*)`", section.splitlines()[0]):
-            schema[group] = {
-                row[0].strip("`"): {
-                    "type": row[1],
-                    "dimensions": () if row[2] == "scalar" else tuple(re.split(r",\s*", row[2])),
-                    "units": row[3] if len(row) > 3 else None,
-                    "optional": row[-1].startswith("*optional*"),
-                }
-                for row in rows
-            }
-    return schema
 
 
 SCHEMA = read_schema("Results file")
@@ -67,27 +38,6 @@ def result_file(tmp_path_factory):
 @pytest.fixture(scope="module")
 def evaluation_file(result_file):
     return result_file.with_name("evaluation.h5")
-
-
-def type_of(dataset):
-    return "string" if h5py.check_string_dtype(dataset.dtype) is not None else str(dataset.dtype)
-
-
-def is_variable(dataset):
-    name = dataset.attrs.get("NAME", b"")
-    return not (name.decode() if isinstance(name, bytes) else str(name)).startswith(NETCDF_ONLY_DIMENSION)
-
-
-def variables_of(group):
-    return {name: item for name, item in group.items() if isinstance(item, h5py.Dataset) and is_variable(item)}
-
-
-def dimensions_of(dataset):
-    """Names of the attached dimension scales; a coordinate is its own scale."""
-    if dataset.attrs.get("CLASS") == b"DIMENSION_SCALE":
-        return (dataset.name.rsplit("/", 1)[1],)
-    assert all(len(axis) == 1 for axis in dataset.dims), f"{dataset.name}: an axis without a dimension scale"
-    return tuple(axis[0].name.rsplit("/", 1)[1] for axis in dataset.dims)
 
 
 def test_the_document_has_every_group():

@@ -3,7 +3,6 @@
 import errno
 import html.parser
 import os
-import pathlib
 import re
 import shutil
 import subprocess
@@ -17,25 +16,14 @@ import numpy as np
 import pytest
 import result_files
 import tiny
-from report_pages import DONE, page_of, report
+from report_pages import DONE, ENVIRONMENT, MODULE, page_of, report
 
 import winnow.report as winnow_report
 from winnow.common.errors import ExitCode
 from winnow.report.reading import opening
 
 USAGE, BAD_DATA, UNAVAILABLE, CANNOT_CREATE, IO_ERROR = 64, 65, 69, 73, 74
-MODULE = [sys.executable, "-P", "-m", "winnow.report"]
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(launch.REPOSITORY / "python")}
 LZF, UNKNOWN_FILTER = 32000, 32099
-
-
-@pytest.fixture(scope="module")
-def result(tmp_path_factory):
-    file = tmp_path_factory.mktemp("hostile") / "run" / "results.h5"
-    file.parent.mkdir()
-    result_files.write(file, 8, 4)
-    result_files.seal(file)
-    return file
 
 
 def shell(line, *words, **more):
@@ -400,100 +388,3 @@ def test_a_full_disk_leaves_the_older_page(result, tmp_path, monkeypatch):
     code, _, err = report(result, "--out", page)
     assert code == IO_ERROR and "No space left on device" in err
     assert page.read_bytes() == before and os.listdir(tmp_path) == ["page.html"]
-
-
-# ---- starting Python ------------------------------------------------------------------------------------------------
-
-MODULES = [
-    "json",
-    "numpy",
-    "random",
-    "statistics",
-    "h5py",
-    "re",
-    "importlib",
-    "sitecustomize",
-    "winnow",
-    "winnow_report",
-    "torch",
-]
-
-
-@pytest.fixture
-def trap(tmp_path):
-    """A folder whose modules say that they were run, and fail."""
-    folder = tmp_path / "trap"
-    folder.mkdir()
-    for name in MODULES:
-        (folder / f"{name}.py").write_text(
-            f"open({str(tmp_path / 'was-run')!r}, 'a').write({name!r})\nraise SystemExit(9)\n"
-        )
-    return folder
-
-
-@pytest.mark.parametrize("path", [None, "", ":", ".", "TRAP", "/nowhere:TRAP"])
-def test_modules_of_the_folder_and_of_the_callers_path_are_not_run(result, trap, path):
-    variables = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "WINNOW_PYTHON")}
-    if path is not None:
-        variables["PYTHONPATH"] = path.replace("TRAP", str(trap))
-    programs = [
-        [launch.WINNOW, "report", result, "--out", trap / "page.html"],
-        [launch.WINNOW, "prepare", "--help"],
-        [launch.WINNOW.parent / "winnow-check-hf", "--help"],
-    ]
-    for words in programs:
-        for more in ({}, {"WINNOW_PYTHON": sys.executable}):
-            done = subprocess.run(words, cwd=trap, env=variables | more, capture_output=True, text=True, timeout=120)
-            assert done.returncode == DONE, done.stderr
-            assert not trap.with_name("was-run").exists(), trap.with_name("was-run").read_text()
-
-
-def test_a_python_that_is_too_old_or_none_is_refused_in_a_line(result, tmp_path):
-    old = tmp_path / "python"
-    old.write_text('#!/bin/sh\necho "Unknown option: -P" >&2\necho usage >&2\nexit 2\n')
-    old.chmod(0o755)
-    for python in (old, tmp_path / "missing"):
-        done = subprocess.run(
-            [launch.WINNOW, "report", result, "--out", tmp_path / "page.html"],
-            env=os.environ | {"WINNOW_PYTHON": str(python)},
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == UNAVAILABLE and done.stderr.count("\n") == 1 and str(python) in done.stderr
-
-
-def test_a_package_that_does_not_load_is_named(result, tmp_path):
-    (tmp_path / "xarray.py").write_text("raise ImportError('libhdf5.so.310: cannot open shared object file')\n")
-    done = subprocess.run(
-        [*MODULE, result, "--out", tmp_path / "page.html"],
-        env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ENVIRONMENT['PYTHONPATH']}"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == UNAVAILABLE and done.stderr.count("\n") == 1
-    assert "libhdf5.so.310: cannot open" in done.stderr and "damaged" not in done.stderr
-
-
-def test_export_starts_its_check_without_the_callers_modules(tmp_path):
-    """The interpreter that WINNOW_PYTHON names is asked for isolation before the program's name."""
-    model = tiny.write_checkpoint(tmp_path / "model", layers=4, seed=8)
-    tiny.write_calibration(tmp_path / "long.h5", [40, 50, 30])
-    done = launch.run(
-        ["calibrate", "--model", model, "--data", tmp_path / "long.h5", "--window", 8, "--out", tmp_path / "run"],
-        tmp_path / "cache",
-    )
-    assert done.returncode == DONE, done.stderr
-    done = launch.run(["select", tmp_path / "run", "--keep", 1, "--out", tmp_path / "s.json"], tmp_path / "cache")
-    assert done.returncode == DONE, done.stderr
-    python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >{tmp_path}/words\nexit 69\n')
-    python.chmod(0o755)
-    done = subprocess.run(
-        [launch.WINNOW, "export", tmp_path / "s.json", "--target", "hf", "--out", tmp_path / "hybrid", "--check"],
-        env=launch.environment(tmp_path / "cache") | {"WINNOW_PYTHON": str(python)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == DONE and "not checked" in done.stdout, done.stderr
-    words = (tmp_path / "words").read_text().splitlines()
-    assert words[:2] == ["-E", "-P"] and pathlib.Path(words[2]).name == "winnow-check-hf"

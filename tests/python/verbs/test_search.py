@@ -7,16 +7,16 @@ import signal
 
 import h5py
 import launch
+import manual_tables
 import numpy as np
 import pytest
-import test_schema
 import tiny
 import xarray as xr
 
 LAYERS = 6
 LENGTHS = [700, 640, 300, 720, 64]
 WINDOW = ["--window", 40, "--sinks", 2, "--tail-rows", 20]
-SCHEMA = test_schema.read_schema("Results file of a search")
+SCHEMA = manual_tables.read_schema("Results file of a search")
 
 
 @pytest.fixture(scope="module")
@@ -333,13 +333,13 @@ def test_the_file_is_as_documented(work, forward, method):
     with h5py.File(work / ("forward" if method == "greedy-forward" else "pairs") / "results.h5") as file:
         assert set(file) == {"selection", "provenance"}
         assert file.attrs["format"] == "winnow-results"
-        found = test_schema.variables_of(file["selection"][method])
+        found = manual_tables.variables_of(file["selection"][method])
         assert set(found) <= set(documented), "not in results/README.md"
         missing = set(documented) - set(found)
         assert missing == {name for name in documented if name in ("kl", "mean_kl")}
         for name, dataset in found.items():
-            assert test_schema.type_of(dataset) == documented[name]["type"], name
-            assert test_schema.dimensions_of(dataset) == documented[name]["dimensions"], name
+            assert manual_tables.type_of(dataset) == documented[name]["type"], name
+            assert manual_tables.dimensions_of(dataset) == documented[name]["dimensions"], name
             assert dataset.attrs["units"] == documented[name]["units"], name
             assert dataset.attrs["long_name"], name
 

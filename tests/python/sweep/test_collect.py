@@ -10,9 +10,9 @@ import shutil
 
 import h5py
 import launch
+import manual_tables
 import numpy as np
 import pytest
-import test_schema
 import tiny
 import xarray as xr
 
@@ -244,11 +244,11 @@ def documented(group):
     return {name: entry for name, entry in entries.items() if entry["dimensions"] and entry["units"]}
 
 
-SCHEMA = test_schema.read_schema("Collected file")
+SCHEMA = manual_tables.read_schema("Collected file")
 
 
 def test_attributes_are_documented(collected):
-    section = test_schema.document_section("Collected file").split("| variable |")[0]
+    section = manual_tables.document_section("Collected file").split("| variable |")[0]
     attributes = set(re.findall(r"^\| `(\w+)` \| (?:string|int64) \|", section, flags=re.M))
     with h5py.File(collected) as file:
         assert set(file.attrs) == attributes
@@ -262,11 +262,11 @@ def test_attributes_are_documented(collected):
 def test_variables_through_h5py(collected, group):
     entries = documented(group)
     with h5py.File(collected) as file:
-        found = test_schema.variables_of(file[group])
+        found = manual_tables.variables_of(file[group])
         assert set(found) == set(entries)
         for name, dataset in found.items():
-            assert test_schema.type_of(dataset) == entries[name]["type"], name
-            assert test_schema.dimensions_of(dataset) == entries[name]["dimensions"], name
+            assert manual_tables.type_of(dataset) == entries[name]["type"], name
+            assert manual_tables.dimensions_of(dataset) == entries[name]["dimensions"], name
             assert dataset.attrs["units"] == entries[name]["units"], name
             assert dataset.attrs["long_name"], name
             if dataset.dtype == np.float64:
@@ -294,7 +294,7 @@ def test_the_whole_file_as_a_tree(collected):
 
 def run_example(directory):
     """Runs the worked example of the document there, and returns what it prints."""
-    example = re.search(r"```python\n(.*?)```", test_schema.document_section("Collected file"), flags=re.S).group(1)
+    example = re.search(r"```python\n(.*?)```", manual_tables.document_section("Collected file"), flags=re.S).group(1)
     before = pathlib.Path.cwd()
     os.chdir(directory)
     try:
