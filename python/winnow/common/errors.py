@@ -2,8 +2,6 @@
 
 import enum
 
-from winnow.common.text import one_line
-
 
 class ExitCode(enum.IntEnum):
     """As in sysexits.h; the same as the executable's."""
@@ -21,8 +19,8 @@ class ExitCode(enum.IntEnum):
 
 
 class Failure(Exception):
-    """Ends the program with one line: what, where, what to do."""
+    """Ends the program with one line: what, where, what to do. Program.run makes it fit for a terminal."""
 
     def __init__(self, code: ExitCode, message: object) -> None:
-        super().__init__(one_line(message))
+        super().__init__(message)
         self.code = code

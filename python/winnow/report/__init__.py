@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from winnow import __version__
-from winnow.common.errors import Failure as ReportError
+from winnow.report.errors import ReportError
 
 if TYPE_CHECKING:
     from winnow.report.reading.opening import open

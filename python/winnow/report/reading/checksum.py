@@ -5,7 +5,8 @@ import os
 import pathlib
 import struct
 
-from winnow.common.errors import ExitCode, Failure
+from winnow.common.errors import ExitCode
+from winnow.report.errors import ReportError
 
 _MARK = b"\nwinnow sha256 "
 _SIZE = len(_MARK) + 64 + 1
@@ -33,7 +34,7 @@ def _end(head: bytes) -> int:
 
 
 def check(path: str | os.PathLike[str]) -> None:
-    """Failure for a file that differs from its checksum or was cut off within it. One without a checksum passes."""
+    """ReportError for a file that differs from its checksum or was cut off within it. One without a checksum passes."""
     path = pathlib.Path(path)
     tail = _tail(path)
     with path.open("rb") as file:
@@ -46,7 +47,7 @@ def check(path: str | os.PathLike[str]) -> None:
         file.seek(0)
         if not tail.startswith(_MARK):
             if 0 < end < size <= end + _SIZE:
-                raise Failure(
+                raise ReportError(
                     ExitCode.BAD_DATA,
                     f"{path}: cut short or damaged: what stands in the place of its checksum is none; {_WRITE_ANEW}",
                 )
@@ -56,7 +57,7 @@ def check(path: str | os.PathLike[str]) -> None:
             digest.update(block)
             left -= len(block)
     if tail != _MARK + digest.hexdigest().encode() + b"\n":
-        raise Failure(
+        raise ReportError(
             ExitCode.BAD_DATA, f"{path}: damaged: its content does not match the checksum at its end; {_WRITE_ANEW}"
         )
 

@@ -8,10 +8,11 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike
 
-from winnow.common.errors import ExitCode, Failure
+from winnow.common.errors import ExitCode
 from winnow.common.text import clean
 from winnow.report.agreement import paired_interval, resampled_means
 from winnow.report.arrays import Flags, Floats, Integers
+from winnow.report.errors import ReportError
 from winnow.report.reading import record
 from winnow.report.wording import count, form_of, interval, is_small_good, number, percent
 
@@ -118,13 +119,13 @@ def _read_tables(result: Evaluation, data: xr.Dataset) -> None:
 
 
 def read(tree: xr.DataTree, path: pathlib.Path) -> Evaluation:
-    """The evaluation of a results file. Failure where it holds no pattern with figures."""
+    """The evaluation of a results file. ReportError where it holds no pattern with figures."""
     data = record.dataset(tree, "evaluation")
     names = record.texts(data, "pattern")
     full = record.numbers(data, "full_attention", ("pattern", "layer"))
     layers = record.layers_of(data)
     if data is None or not names or full is None or layers is None or full.shape[0] != len(names):
-        raise Failure(
+        raise ReportError(
             ExitCode.BAD_DATA,
             f"{path}: its /evaluation has no patterns of layers; move it away and repeat its winnow evaluate command",
         )
@@ -136,7 +137,7 @@ def read(tree: xr.DataTree, path: pathlib.Path) -> Evaluation:
     result.status = record.statuses(data)
     _read_tables(result, data)
     if not result.means:
-        raise Failure(
+        raise ReportError(
             ExitCode.BAD_DATA,
             f"{path}: its /evaluation has no finite mean of any metric; move it away and repeat its "
             "winnow evaluate command",

@@ -12,7 +12,8 @@ import h5py
 import numpy as np
 import xarray as xr
 
-from winnow.common.errors import ExitCode, Failure
+from winnow.common.errors import ExitCode
+from winnow.report.errors import ReportError
 from winnow.report.reading import checksum, odd_text, probe
 
 RESULTS = "winnow-results"
@@ -31,15 +32,15 @@ def find(path: str | os.PathLike[str]) -> pathlib.Path:
         if path.is_dir():
             return _find_in(path)
         if not path.exists():
-            raise Failure(
+            raise ReportError(
                 ExitCode.NO_INPUT, f"{path}: no such file or directory; give a run directory or its results.h5"
             )
         if not path.is_file():
-            raise Failure(ExitCode.NO_INPUT, f"{path}: is a pipe or device; give a run directory or its results.h5")
+            raise ReportError(ExitCode.NO_INPUT, f"{path}: is a pipe or device; give a run directory or its results.h5")
     except OSError as error:
-        raise Failure(ExitCode.IO_ERROR, f"{path}: {error.strerror or error}") from error
+        raise ReportError(ExitCode.IO_ERROR, f"{path}: {error.strerror or error}") from error
     if path.suffix in (".yaml", ".yml"):
-        raise Failure(ExitCode.NO_INPUT, f"{path}: a sweep file; winnow sweep report {path} reports on its cells")
+        raise ReportError(ExitCode.NO_INPUT, f"{path}: a sweep file; winnow sweep report {path} reports on its cells")
     return path
 
 
@@ -48,11 +49,11 @@ def _find_in(directory: pathlib.Path) -> pathlib.Path:
         if (directory / name).is_file():
             return directory / name
     if (directory / "run.json").is_file():
-        raise Failure(
+        raise ReportError(
             ExitCode.NO_INPUT,
             f"{directory}: the run is not finished: there is no results.h5 yet; give its command again, it resumes",
         )
-    raise Failure(
+    raise ReportError(
         ExitCode.NO_INPUT,
         f"{directory}: neither results.h5 nor collected.h5 is in it; give the --out directory "
         "of winnow calibrate, search or evaluate, or a file",
@@ -101,38 +102,38 @@ def _missing_filter(path: pathlib.Path) -> tuple[str, str] | None:
     return found[0] if found else None
 
 
-def explain(path: str | os.PathLike[str], error: Exception, fault: str = "damaged or cut short") -> Failure:
+def explain(path: str | os.PathLike[str], error: Exception, fault: str = "damaged or cut short") -> ReportError:
     """What kept a file from being read: the system, another program, a filter that is not here, or its content.
 
     fault: what the content is, where nothing else was to blame.
     """
     path = pathlib.Path(path)
-    if isinstance(error, Failure):
+    if isinstance(error, ReportError):
         return error
     if isinstance(error, MemoryError):
         raise error
     number = error.errno if isinstance(error, OSError) else None
     if number in (errno.EAGAIN, errno.EWOULDBLOCK) or "already open for" in str(error):
-        return Failure(
+        return ReportError(
             ExitCode.IO_ERROR,
             f"{path}: in use by another program that has it open for writing; close it there, or report on a copy",
         )
     if number:
-        return Failure(
+        return ReportError(
             ExitCode.IO_ERROR, f"{path}: cannot be read: {os.strerror(number)}; the file itself may be whole"
         )
     missing = _missing_filter(path)
     if missing is not None:
-        return Failure(
+        return ReportError(
             ExitCode.UNAVAILABLE,
             f"{path}: {missing[0]} is compressed with the filter {missing[1]}, which this HDF5 library does not have; "
             "name the folder of its plugin in HDF5_PLUGIN_PATH, or write the file with gzip (h5repack -f GZIP=4)",
         )
-    return Failure(ExitCode.BAD_DATA, f"{path}: {fault} ({error or type(error).__name__}); {WRITE_ANEW}")
+    return ReportError(ExitCode.BAD_DATA, f"{path}: {fault} ({error or type(error).__name__}); {WRITE_ANEW}")
 
 
 def values(variable: xr.DataArray | xr.Variable) -> np.ndarray:
-    """The values of a variable, which may have to be read. Failure, one line, where they cannot be."""
+    """The values of a variable, which may have to be read. ReportError, one line, where they cannot be."""
     try:
         return np.asarray(variable.values)
     except Exception as error:  # whatever a damaged file makes of the libraries' reading
@@ -148,9 +149,9 @@ def _check_header(path: pathlib.Path) -> tuple[str, int]:
         with path.open("rb") as file:
             start = file.read(8)
     except OSError as error:
-        raise Failure(ExitCode.IO_ERROR, f"{path}: cannot be read: {error.strerror or error}") from error
+        raise ReportError(ExitCode.IO_ERROR, f"{path}: cannot be read: {error.strerror or error}") from error
     if start != _SIGNATURE:
-        raise Failure(
+        raise ReportError(
             ExitCode.BAD_DATA,
             f"{path}: {'empty' if not start else 'not an HDF5 file'}; winnow report takes run "
             "directories, results.h5 and collected.h5",
@@ -168,13 +169,13 @@ def _check_header(path: pathlib.Path) -> tuple[str, int]:
     kind = kind.decode("utf-8", "replace") if isinstance(kind, bytes) else kind
     if not isinstance(kind, str) or kind not in (RESULTS, COLLECTION):
         other = f"a file of the format '{kind}'" if isinstance(kind, str) and kind else "an HDF5 file of another kind"
-        raise Failure(ExitCode.BAD_DATA, f"{path}: {other}, neither a result nor a collected sweep of winnow")
+        raise ReportError(ExitCode.BAD_DATA, f"{path}: {other}, neither a result nor a collected sweep of winnow")
     try:
         version = int(version)
     except (TypeError, ValueError):
         version = 0
     if version > FORMAT_VERSION:
-        raise Failure(
+        raise ReportError(
             ExitCode.BAD_DATA,
             f"{path}: written in format version {version}, this winnow-report reads "
             f"{FORMAT_VERSION}; use the winnow-report of the winnow that wrote it",
@@ -195,7 +196,7 @@ def open(path: str | os.PathLike[str]) -> xr.DataTree:
 
     path: a run directory, its results.h5, or the collected.h5 of a sweep. Values are read when they are used; `with`
     or `.close()` closes the file. It is opened as h5py opens it, so that both can at a time; without a lock where
-    another program has it open for writing. Failure, one line, for what is missing, in use, damaged, or of a newer
+    another program has it open for writing. ReportError, one line, for what is missing, in use, damaged, or of a newer
     version; a warning for a file without a checksum.
     """
     file = find(path)

@@ -12,7 +12,8 @@ import signal
 import subprocess
 import sys
 
-from winnow.common.errors import ExitCode, Failure
+from winnow.common.errors import ExitCode
+from winnow.report.errors import ReportError
 
 _START = "import sys; sys.path[:] = sys.argv[1:]; from winnow.report.reading.structure import serve; serve()"
 _server: subprocess.Popen[bytes] | None = None
@@ -59,7 +60,7 @@ def _ask(path: str) -> tuple[int, str]:
 
 
 def check(path: str | os.PathLike[str]) -> None:
-    """Raises Failure where the file breaks the HDF5 library down, or holds what is not its own."""
+    """Raises ReportError where the file breaks the HDF5 library down, or holds what is not its own."""
     place = str(pathlib.Path(path).absolute())
     try:
         status = os.stat(path)
@@ -70,14 +71,14 @@ def check(path: str | os.PathLike[str]) -> None:
         return
     code, refusal = _ask(place)
     if refusal:
-        raise Failure(ExitCode.BAD_DATA, f"{path}: {refusal}")
+        raise ReportError(ExitCode.BAD_DATA, f"{path}: {refusal}")
     if code == -signal.SIGKILL:
-        raise Failure(
+        raise ReportError(
             ExitCode.OUT_OF_MEMORY, f"{path}: the process that reads it was killed, perhaps for want of memory"
         )
     if code:
         what = "comes to no end with it" if code == -signal.SIGPROF else "broke down on it"
-        raise Failure(
+        raise ReportError(
             ExitCode.BAD_DATA,
             f"{path}: damaged: the HDF5 library {what}; copy the file again, or move it away and repeat the command "
             "that wrote it",

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from winnow.common.errors import ExitCode, Failure
+from winnow.common.errors import ExitCode
 from winnow.common.text import clean
 from winnow.report.agreement import order_of
 from winnow.report.arrays import Floats, Integers, Scalar
+from winnow.report.errors import ReportError
 from winnow.report.reading import opening
 
 BY_LAYER = [
@@ -233,7 +234,7 @@ def _read_ranking(run: Run, ranking: xr.Dataset | None) -> None:
             "intervals. winnow stats adds them."
         )
     if not np.isfinite(means).any():
-        raise Failure(
+        raise ReportError(
             ExitCode.BAD_DATA,
             f"{run.path}: it has no finite mean_delta_nll and no examples to compute it from; "
             "move it away and repeat its winnow calibrate command",
@@ -295,11 +296,11 @@ def _facts(data: xr.Dataset | None) -> dict[str, Fact]:
 
 
 def read_run(tree: xr.DataTree, path: pathlib.Path) -> Run:
-    """A results file as a Run. Failure where there is nothing to report on."""
+    """A results file as a Run. ReportError where there is nothing to report on."""
     calibration, ranking = dataset(tree, "calibration"), dataset(tree, "ranking")
     layers = layers_of(ranking, calibration)
     if layers is None or len(layers) == 0:
-        raise Failure(
+        raise ReportError(
             ExitCode.BAD_DATA,
             f"{path}: it has no /ranking, /calibration, /selection or /evaluation with layers; move it away and "
             "repeat its winnow calibrate command",
@@ -331,7 +332,7 @@ def read_collection(tree: xr.DataTree, path: pathlib.Path) -> tuple[list[Run], l
     """(runs, other cells): one Run for each finished cell; of the others (cell, state, reason)."""
     root = dataset(tree, "/")
     if root is None or "cell" not in root.sizes or "layer" not in root.sizes:
-        raise Failure(
+        raise ReportError(
             ExitCode.BAD_DATA,
             f"{path}: it has no dimensions cell and layer; collect the sweep anew with winnow sweep collect",
         )

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import xarray as xr
 
-from winnow.common.errors import ExitCode, Failure
+from winnow.common.errors import ExitCode
 from winnow.common.text import clean
 from winnow.report.agreement import paired_interval, resampled_means
 from winnow.report.arrays import Flags, Floats, Integers
+from winnow.report.errors import ReportError
 from winnow.report.reading import record
 from winnow.report.wording import correlation, count, form_of, interval, number, percent
 
@@ -145,7 +146,7 @@ def _read_pairs(data: xr.Dataset | None, layers: Integers) -> Pairs | None:
 
 
 def read(tree: xr.DataTree, path: pathlib.Path) -> Search:
-    """The search of a results file. Failure where no method of it can be read."""
+    """The search of a results file. ReportError where no method of it can be read."""
     names = record.children(tree, "selection")
     groups = {name: record.dataset(tree, f"selection/{name}") for name in names}
     layers = record.layers_of(*groups.values())
@@ -164,7 +165,7 @@ def read(tree: xr.DataTree, path: pathlib.Path) -> Search:
         ids = record.texts(data, "example_id")
         result.n_examples = max(result.n_examples, len(ids) if ids else 0)
     if not result.methods and result.pairs is None:
-        raise Failure(
+        raise ReportError(
             ExitCode.BAD_DATA,
             f"{path}: no method in its /selection has patterns with figures; move it away and repeat its "
             "winnow search command",
