@@ -14,6 +14,8 @@
 #include "jobs/temporary_directory.h"
 #include "jobs/text.h"
 #include "kernels/backend.h"
+#include "kernels/cpu/cpu.h"
+#include "kernels/cuda/cuda.h"
 #include "kernels/error.h"
 #include "model/json.h"
 #include "model/random_checkpoint.h"

@@ -12,6 +12,7 @@
 #include "jobs/commands.h"
 #include "jobs/temporary_directory.h"
 #include "kernels/backend.h"
+#include "kernels/cpu/cpu.h"
 #include "kernels/error.h"
 #include "model/config.h"
 #include "model/json.h"

@@ -11,6 +11,7 @@
 #include "pipeline/host.h"
 #include "results/evaluation.h"
 #include "results/own_files.h"
+#include "results/own_hdf5.h"
 #include "results/search_results.h"
 #include "results/store.h"
 

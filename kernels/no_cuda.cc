@@ -1,6 +1,7 @@
 // What a build without CUDA answers.
 
 #include "kernels/backend.h"
+#include "kernels/cuda/cuda.h"
 #include "kernels/error.h"
 
 namespace winnow {

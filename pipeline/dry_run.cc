@@ -7,7 +7,7 @@
 
 #include "model/json.h"
 #include "pipeline/host.h"
-#include "pipeline/progress.h"
+#include "results/words.h"
 
 namespace winnow {
 namespace {

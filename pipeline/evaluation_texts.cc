@@ -12,9 +12,9 @@
 #include "pipeline/clock.h"
 #include "pipeline/dispatch.h"
 #include "pipeline/generation.h"
-#include "pipeline/progress.h"
 #include "results/digest.h"
 #include "results/own_files.h"
+#include "results/words.h"
 
 namespace winnow {
 namespace {

@@ -4,6 +4,8 @@
 #include <cstdlib>
 #include <sstream>
 
+#include "kernels/cpu/cpu.h"
+#include "kernels/cuda/cuda.h"
 #include "kernels/error.h"
 
 namespace winnow {

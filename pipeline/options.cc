@@ -5,6 +5,7 @@
 #include <set>
 #include <sstream>
 
+#include "kernels/cuda/cuda.h"
 #include "kernels/error.h"
 #include "results/selection.h"
 #include "results/words.h"

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/backend.h"
+#include "kernels/cuda/cuda.h"
 #include "kernels/window.h"
 #include "model/config.h"
 #include "pipeline/sweep.h"

@@ -7,7 +7,7 @@
 #include <tuple>
 
 #include "kernels/error.h"
-#include "pipeline/progress.h"
+#include "results/words.h"
 
 namespace winnow {
 namespace {

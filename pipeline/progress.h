@@ -56,9 +56,4 @@ class Progress {
   Clock::time_point last_written_ = begin_;
 };
 
-// "12 s", "3 min 20 s", "2 h 05 min".
-std::string format_duration(double seconds);
-// "512 B", "1.50 MiB", "3.20 GiB".
-std::string format_bytes(int64_t bytes);
-
 }  // namespace winnow

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/cpu/cpu.h"
 #include "pipeline/inputs.h"
 #include "pipeline/run_directory.h"
 #include "results/schema.h"

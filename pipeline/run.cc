@@ -10,6 +10,7 @@
 #include <set>
 #include <sstream>
 
+#include "kernels/cpu/cpu.h"
 #include "kernels/error.h"
 #include "kernels/profiled_backend.h"
 #include "model/json.h"
@@ -21,6 +22,7 @@
 #include "pipeline/profile_report.h"
 #include "pipeline/progress.h"
 #include "results/utf8.h"
+#include "results/words.h"
 
 namespace winnow {
 namespace {

@@ -5,6 +5,7 @@
 #include "kernels/error.h"
 #include "results/atomic_file.h"
 #include "results/own_files.h"
+#include "results/own_hdf5.h"
 
 namespace winnow {
 namespace {

@@ -11,10 +11,10 @@
 #include "kernels/error.h"
 #include "model/json.h"
 #include "pipeline/clock.h"
-#include "pipeline/progress.h"
 #include "pipeline/run.h"
 #include "pipeline/search_outcome.h"
 #include "results/random.h"
+#include "results/words.h"
 
 namespace winnow {
 namespace {

@@ -8,6 +8,7 @@
 #include <tuple>
 
 #include "results/correlation.h"
+#include "results/own_hdf5.h"
 #include "results/resampling.h"
 
 namespace winnow {
@@ -202,5 +203,11 @@ std::vector<std::pair<std::string, std::string>> undefined_figures(const Collect
 }
 
 RankAgreement rank_agreement(const std::vector<CollectedCell>& cells) { return AgreementBuilder(cells).build(); }
+
+Output collection_output(const std::string& flag, const std::filesystem::path& path) {
+  return {.flag = flag, .path = path, .what = "a collection", .is_own = [](const std::filesystem::path& old) {
+            return is_own_hdf5(old, kCollectionFormat);
+          }};
+}
 
 }  // namespace winnow

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "results/output_path.h"
 #include "results/schema.h"
 
 namespace winnow {
@@ -87,5 +88,8 @@ std::string to_table(const Collection& collection, const RankAgreement& agreemen
 
 // The same as one JSON object, with the pairs one by one. `file`: where the collection was written.
 std::string to_json(const Collection& collection, const RankAgreement& agreement, const std::string& file);
+
+// A collection as an output, for check_outputs().
+Output collection_output(const std::string& flag, const std::filesystem::path& path);
 
 }  // namespace winnow

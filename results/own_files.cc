@@ -6,10 +6,6 @@
 
 #include "kernels/error.h"
 #include "model/json.h"
-#include "results/collection.h"
-#include "results/hdf5.h"
-#include "results/schema.h"
-#include "results/selection.h"
 
 namespace winnow {
 namespace {
@@ -28,14 +24,6 @@ nlohmann::json json_of(const std::filesystem::path& path) {
 
 }  // namespace
 
-bool is_own_hdf5(const std::filesystem::path& path, const std::string& format) {
-  try {
-    return hdf5::File::open(path).root().string_attribute(".", "format") == format;
-  } catch (const Error&) {
-    return false;
-  }
-}
-
 bool is_own_json(const std::filesystem::path& path, const std::string& format) {
   const nlohmann::json json = json_of(path);
   return json.is_object() && json.contains("format") && json["format"] == format;
@@ -48,24 +36,6 @@ bool is_json_with(const std::filesystem::path& path, const std::vector<std::stri
   nlohmann::json json = nlohmann::json::parse(line, nullptr, false);
   if (!json.is_object()) json = json_of(path);
   return json.is_object() && std::all_of(keys.begin(), keys.end(), [&](const auto& key) { return json.contains(key); });
-}
-
-Output results_output(const std::string& flag, const std::filesystem::path& path) {
-  return {.flag = flag, .path = path, .what = "a result", .is_own = [](const std::filesystem::path& old) {
-            return is_own_hdf5(old, kResultsFormat);
-          }};
-}
-
-Output selection_output(const std::string& flag, const std::filesystem::path& path) {
-  return {.flag = flag, .path = path, .what = "a selection", .is_own = [](const std::filesystem::path& old) {
-            return is_own_json(old, kSelectionFormat);
-          }};
-}
-
-Output collection_output(const std::string& flag, const std::filesystem::path& path) {
-  return {.flag = flag, .path = path, .what = "a collection", .is_own = [](const std::filesystem::path& old) {
-            return is_own_hdf5(old, kCollectionFormat);
-          }};
 }
 
 Output responses_output(const std::string& flag, const std::filesystem::path& path) {

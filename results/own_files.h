@@ -8,16 +8,12 @@
 
 namespace winnow {
 
-// Whether the file is HDF5 or a JSON object whose `format` is this one. False for what cannot be read.
-bool is_own_hdf5(const std::filesystem::path& path, const std::string& format);
+// Whether the file is a JSON object whose `format` is this one. False for what cannot be read.
 bool is_own_json(const std::filesystem::path& path, const std::string& format);
 // Whether its first line, or else the whole file, is a JSON object that has all of `keys`.
 bool is_json_with(const std::filesystem::path& path, const std::vector<std::string>& keys);
 
-// Outputs of several verbs, for check_outputs().
-Output results_output(const std::string& flag, const std::filesystem::path& path);
-Output selection_output(const std::string& flag, const std::filesystem::path& path);
-Output collection_output(const std::string& flag, const std::filesystem::path& path);
+// Generated answers: one JSON object a line.
 Output responses_output(const std::string& flag, const std::filesystem::path& path);
 
 }  // namespace winnow

@@ -6,8 +6,8 @@
 #include <span>
 #include <vector>
 
-#include "results/measurement.h"
-#include "results/statistics.h"
+#include "results/figure.h"
+#include "results/tables.h"
 
 namespace winnow {
 

@@ -8,6 +8,7 @@
 #include "model/json.h"
 #include "results/atomic_file.h"
 #include "results/checksum.h"
+#include "results/own_files.h"
 #include "results/utf8.h"
 
 namespace winnow {
@@ -211,6 +212,12 @@ void check_selection_model(const Selection& selection, const std::string& origin
   fail(ExitCode::kConfigMismatch,
        origin + ": made for the checkpoint with SHA-256 " + selection.checkpoint_sha256.substr(0, 16) + "... (" +
            selection.model + "), this one has " + model.checkpoint_sha256.substr(0, 16) + "...; select for this model");
+}
+
+Output selection_output(const std::string& flag, const std::filesystem::path& path) {
+  return {.flag = flag, .path = path, .what = "a selection", .is_own = [](const std::filesystem::path& old) {
+            return is_own_json(old, kSelectionFormat);
+          }};
 }
 
 }  // namespace winnow

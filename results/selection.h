@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "results/output_path.h"
 #include "results/schema.h"
 
 namespace winnow {
@@ -81,5 +82,8 @@ std::vector<int64_t> parse_layers(const std::string& text, int64_t n_layers, con
 std::vector<int64_t> random_layers(uint64_t seed, int64_t keep, int64_t n_layers);
 // Layers i with i mod period = offset.
 std::vector<int64_t> periodic_layers(int64_t period, int64_t offset, int64_t n_layers);
+
+// A selection as an output, for check_outputs().
+Output selection_output(const std::string& flag, const std::filesystem::path& path);
 
 }  // namespace winnow

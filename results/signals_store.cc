@@ -93,19 +93,6 @@ const std::array<TransferVariable, 4>& transfers() {
 
 }  // namespace
 
-Figure read_figure(const hdf5::Group& group, const std::string& name) {
-  const auto value = group.read_scalar<double>(name);
-  const std::optional<std::string> status = group.string_attribute(name, "status");
-  if (status) return Figure::undefined(*status);
-  if (value != value) fail(ExitCode::kBadData, group.where(name) + ": is NaN without an attribute status");
-  return Figure::of(value);
-}
-
-Estimate read_estimate(const hdf5::Group& group, const std::string& name, const std::string& interval_prefix) {
-  return {read_figure(group, name), read_figure(group, interval_prefix + "_ci_low"),
-          read_figure(group, interval_prefix + "_ci_high")};
-}
-
 void write_signals(hdf5::Group& group, const Measurement& m) {
   const std::vector<int64_t> per_cell = {m.n_examples(), m.n_layers()};
   for (const SignalVariable& variable : variables()) {

@@ -1,4 +1,4 @@
-// The signals of layers in a results file, and how its figures with a status are read.
+// The signals of layers in a results file.
 #pragma once
 
 #include <string>
@@ -7,9 +7,6 @@
 #include "results/schema.h"
 
 namespace winnow {
-
-Figure read_figure(const hdf5::Group& group, const std::string& name);
-Estimate read_estimate(const hdf5::Group& group, const std::string& name, const std::string& interval_prefix);
 
 // The optional variables of /calibration and /control/NAME, whose dimensions must be there.
 void write_signals(hdf5::Group& group, const Measurement& measurement);

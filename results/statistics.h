@@ -3,32 +3,16 @@
 #pragma once
 
 #include <cstdint>
-#include <limits>
 #include <map>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "results/figure.h"
 #include "results/measurement.h"
+#include "results/tables.h"
 
 namespace winnow {
-
-// A number, or NaN and the reason why it is not defined. Never NaN without a reason.
-struct Figure {
-  double value = std::numeric_limits<double>::quiet_NaN();
-  std::string status = "not computed";
-
-  static Figure of(double value) { return {value, ""}; }
-  static Figure undefined(std::string why) { return {std::numeric_limits<double>::quiet_NaN(), std::move(why)}; }
-  bool defined() const { return status.empty(); }
-};
-
-// A figure with its 95 % interval; the interval may be undefined where the figure is not.
-struct Estimate {
-  Figure value;
-  Figure ci_low;
-  Figure ci_high;
-};
 
 struct StatisticsOptions {
   uint64_t seed = 0;

@@ -107,29 +107,6 @@ Reliability read_reliability(const hdf5::Group& group) {
 
 }  // namespace
 
-Provenance read_provenance(const hdf5::Group& group) {
-  Provenance provenance;
-  for (const std::string& name : group.names()) {
-    ProvenanceValue value;
-    switch (group.type(name)) {
-      case hdf5::Type::kString:
-        value = group.read_scalar<std::string>(name);
-        break;
-      case hdf5::Type::kInt64:
-        value = group.read_scalar<int64_t>(name);
-        break;
-      case hdf5::Type::kFloat64:
-        value = group.read_scalar<double>(name);
-        break;
-      default:
-        fail(ExitCode::kBadData, group.where(name) + ": expected a string, int64 or float64");
-    }
-    provenance.set(name, std::move(value), group.string_attribute(name, "long_name").value_or(""),
-                   group.string_attribute(name, "units").value_or(""));
-  }
-  return provenance;
-}
-
 Results read_results(const std::filesystem::path& path) {
   const hdf5::File file = hdf5::File::open(path);
   hdf5::require_format(file, kResultsFormat, kResultsVersion);

@@ -7,9 +7,6 @@
 
 namespace winnow {
 
-// Columns that the table keeps to.
-inline constexpr int kTableColumns = 100;
-
 struct TableStyle {
   bool utf8_bars = false;  // bars of block characters; else '#', and then the whole text is ASCII
 };

@@ -6,9 +6,11 @@
 #include <string>
 
 #include "kernels/error.h"
-#include "results/table.h"
 
 namespace winnow {
+
+// Columns that tables keep to.
+inline constexpr int kTableColumns = 100;
 
 inline std::string number(double value, const char* format = "%.3g") {
   if (std::isnan(value)) return "n/a";

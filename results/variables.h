@@ -6,10 +6,15 @@
 #include <string>
 #include <vector>
 
+#include "results/figure.h"
 #include "results/hdf5.h"
-#include "results/schema.h"
+#include "results/provenance.h"
 
 namespace winnow {
+
+// Files of results of one model: of calibrate, search and evaluate.
+inline constexpr const char* kResultsFormat = "winnow-results";
+inline constexpr int64_t kResultsVersion = 1;
 
 inline constexpr const char* kNats = "nats per token";
 inline constexpr const char* kOne = "1";

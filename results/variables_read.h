@@ -7,9 +7,10 @@
 #include <vector>
 
 #include "kernels/error.h"
+#include "results/figure.h"
 #include "results/hdf5.h"
-#include "results/measurement.h"
-#include "results/schema.h"
+#include "results/provenance.h"
+#include "results/tables.h"
 
 namespace winnow {
 
@@ -40,6 +41,10 @@ Table<T> read_table(const hdf5::Group& group, const std::string& name, int64_t r
   return table;
 }
 
+// A scalar figure, and one with its interval, as write_figure() and write_estimate() leave them. Throws Error(kBadData)
+// for NaN without a status.
+Figure read_figure(const hdf5::Group& group, const std::string& name);
+Estimate read_estimate(const hdf5::Group& group, const std::string& name, const std::string& interval_prefix);
 // /provenance. Throws Error(kBadData) for a type that is none of its own.
 Provenance read_provenance(const hdf5::Group& group);
 

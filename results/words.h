@@ -26,4 +26,9 @@ std::string shell_quoted(const std::string& word);
 // The same, in quotes only where it needs them: for lines that people read.
 std::string shell_word(const std::string& word);
 
+// "12 s", "3 min 20 s", "2 h 05 min".
+std::string format_duration(double seconds);
+// "512 B", "1.50 MiB", "3.20 GiB".
+std::string format_bytes(int64_t bytes);
+
 }  // namespace winnow

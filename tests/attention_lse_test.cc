@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/backend.h"
+#include "kernels/cpu/cpu.h"
 #include "tests/kernel_variants.h"
 #include "tests/tolerances.h"
 

@@ -1,6 +1,7 @@
 // Sweeps over the tail rows against cached keys and values equal sweeps over all rows, bit for bit.
 
 #include "pipeline/cached_prefix.h"
+#include "kernels/cpu/cpu.h"
 
 #include <gtest/gtest.h>
 

@@ -4,6 +4,7 @@
 #include <numeric>
 #include <tuple>
 
+#include "kernels/cuda/cuda.h"
 #include "tests/cuda_twins.h"
 #include "tests/tolerances.h"
 

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <numeric>
 
+#include "kernels/cuda/cuda.h"
 #include "model/random_checkpoint.h"
 #include "model/safetensors.h"
 #include "pipeline/generation.h"

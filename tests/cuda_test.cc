@@ -1,5 +1,7 @@
 // Every row-wise operation of the CUDA backend against its CPU twin, and whole sweeps. Skipped where there is no GPU.
 
+#include "kernels/cuda/cuda.h"
+#include "kernels/cpu/cpu.h"
 #include "pipeline/cached_prefix.h"
 #include "pipeline/sweep.h"
 #include "tests/cuda_twins.h"

@@ -11,6 +11,8 @@
 #include <vector>
 
 #include "kernels/backend.h"
+#include "kernels/cpu/cpu.h"
+#include "kernels/cuda/cuda.h"
 
 namespace winnow {
 

@@ -5,6 +5,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "kernels/cpu/cpu.h"
 #include "model/safetensors.h"
 #include "pipeline/corpus.h"
 #include "pipeline/generation.h"

@@ -2,6 +2,7 @@
 // in memory of the size that it should have.
 
 #include "pipeline/generation.h"
+#include "kernels/cpu/cpu.h"
 
 #include <gtest/gtest.h>
 #include <unistd.h>

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "kernels/backend.h"
+#include "kernels/cuda/cuda.h"
 #include "model/safetensors.h"
 #include "model/weights.h"
 #include "pipeline/sweep.h"

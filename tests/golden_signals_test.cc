@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/cpu/cpu.h"
 #include "model/safetensors.h"
 #include "model/weights.h"
 #include "pipeline/sweep.h"

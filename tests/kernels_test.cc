@@ -11,6 +11,7 @@
 
 #include "kernels/backend.h"
 #include "kernels/cpu/blas_core.h"
+#include "kernels/cpu/cpu.h"
 #include "kernels/error.h"
 #include "tests/kernel_variants.h"
 #include "tests/tolerances.h"

@@ -1,5 +1,6 @@
 // Weights: from files of every type into the backend's matrices.
 
+#include "kernels/cpu/cpu.h"
 #include "model/weights.h"
 
 #include <gtest/gtest.h>

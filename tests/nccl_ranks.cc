@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "kernels/cuda/check.h"
+#include "kernels/cuda/cuda.h"
 #include "kernels/cuda/cuda_backend.h"
 #include "pipeline/exchange.h"
 #include "pipeline/nccl.h"

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/backend.h"
+#include "kernels/cuda/cuda.h"
 #include "results/store.h"
 #include "tests/ranks.h"
 #include "tests/scratch.h"

@@ -11,6 +11,7 @@
 
 #include "results/atomic_file.h"
 #include "results/own_files.h"
+#include "results/own_hdf5.h"
 #include "results/utf8.h"
 #include "tests/scratch.h"
 

@@ -1,6 +1,7 @@
 // Searches over patterns: what they measure and take, on tables of figures and on a model of six layers.
 
 #include "results/search.h"
+#include "kernels/cpu/cpu.h"
 
 #include <gtest/gtest.h>
 

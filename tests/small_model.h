@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/cpu/cpu.h"
 #include "model/random_checkpoint.h"
 #include "model/safetensors.h"
 #include "pipeline/sweep.h"

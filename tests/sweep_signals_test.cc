@@ -7,6 +7,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "kernels/cpu/cpu.h"
 #include "kernels/error.h"
 #include "model/layer.h"
 #include "pipeline/sweep.h"

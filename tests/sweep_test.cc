@@ -1,6 +1,7 @@
 // Properties of the layer sweep on the CPU that hold bit for bit.
 
 #include "pipeline/sweep.h"
+#include "kernels/cpu/cpu.h"
 
 #include <gtest/gtest.h>
 #include <memory>

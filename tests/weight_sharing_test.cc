@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/cpu/cpu.h"
 #include "model/random_checkpoint.h"
 #include "model/weights.h"
 #include "tests/scratch.h"

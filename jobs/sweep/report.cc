@@ -8,8 +8,8 @@
 #include "jobs/sweep/cell_state.h"
 #include "jobs/sweep/files.h"
 #include "kernels/error.h"
-#include "pipeline/progress.h"
 #include "results/digest.h"
+#include "results/words.h"
 
 namespace winnow {
 namespace fs = std::filesystem;

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "kernels/cpu/blas_memory.h"
+#include "kernels/cpu/cpu.h"
 #include "kernels/error.h"
 
 namespace winnow {

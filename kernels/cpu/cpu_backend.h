@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/backend.h"
+#include "kernels/cpu/cpu.h"
 #include "kernels/cpu/kernel_variants.h"
 #include "kernels/cpu/thread_pool.h"
 

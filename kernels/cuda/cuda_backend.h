@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "kernels/backend.h"
+#include "kernels/cuda/cuda.h"
 #include "kernels/cuda/product.h"
 
 namespace winnow::cuda {

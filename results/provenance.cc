@@ -1,4 +1,4 @@
-#include "results/schema.h"
+#include "results/provenance.h"
 
 #include <algorithm>
 
