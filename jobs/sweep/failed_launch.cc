@@ -4,8 +4,6 @@
 #include <array>
 #include <fstream>
 
-#include "jobs/sweep/slurm.h"
-
 namespace winnow {
 namespace {
 
@@ -52,6 +50,14 @@ LaunchReport read_launch(const std::filesystem::path& log) {
 
 bool is_failed_launch(const LaunchReport& report, int exit_code) {
   return !report.has_begun && (exit_code == 0 || !report.last_refusal.empty());
+}
+
+bool is_controller_silent(const std::string& words) {
+  constexpr std::array<const char*, 6> kSilences = {
+      "Unable to contact slurm controller", "Socket timed out",     "Connection refused",
+      "Zero Bytes were transmitted",        "Connection timed out", "Unexpected message received"};
+  return std::any_of(kSilences.begin(), kSilences.end(),
+                     [&](const char* silence) { return words.find(silence) != std::string::npos; });
 }
 
 }  // namespace winnow

@@ -22,4 +22,7 @@ LaunchReport read_launch(const std::filesystem::path& log);
 // the cell and may succeed on other nodes or a moment later. srun returns 0 for some of them.
 bool is_failed_launch(const LaunchReport& report, int exit_code);
 
+// Whether these are the words of a command of Slurm that failed because slurmctld did not answer, which passes.
+bool is_controller_silent(const std::string& words);
+
 }  // namespace winnow

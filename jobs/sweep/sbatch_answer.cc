@@ -6,6 +6,7 @@
 #include <sstream>
 #include <string_view>
 
+#include "jobs/sweep/failed_launch.h"
 #include "jobs/sweep/slurm.h"
 
 namespace winnow {

@@ -163,14 +163,6 @@ void cancel_tasks(const std::vector<std::string>& pending, const std::vector<std
   }
 }
 
-bool is_controller_silent(const std::string& words) {
-  constexpr std::array<const char*, 6> kSilences = {
-      "Unable to contact slurm controller", "Socket timed out",     "Connection refused",
-      "Zero Bytes were transmitted",        "Connection timed out", "Unexpected message received"};
-  return std::any_of(kSilences.begin(), kSilences.end(),
-                     [&](const char* silence) { return words.find(silence) != std::string::npos; });
-}
-
 // "minutes", "minutes:seconds", "hours:minutes:seconds", "days-hours", "days-hours:minutes[:seconds]".
 std::optional<long> slurm_seconds(const std::string& time) {
   const std::size_t dash = time.find('-');

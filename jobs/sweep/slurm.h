@@ -47,9 +47,6 @@ SbatchAnswer submit_script(const std::string& script, const std::vector<std::str
 // Pending tasks first: a successor must not start when what it waits for is gone. Throws Error(kUnavailable).
 void cancel_tasks(const std::vector<std::string>& pending, const std::vector<std::string>& others);
 
-// Whether a command failed because slurmctld did not answer, which passes.
-bool is_controller_silent(const std::string& words);
-
 // Seconds of a time limit as Slurm reads it ("90", "1:30:00", "2-12"); none for what is no number.
 std::optional<long> slurm_seconds(const std::string& time);
 

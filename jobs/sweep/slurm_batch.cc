@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "jobs/sweep/executor.h"
+#include "jobs/sweep/failed_launch.h"
 #include "jobs/sweep/slurm.h"
 #include "jobs/sweep/slurm_submission.h"
 #include "kernels/error.h"
