@@ -22,6 +22,8 @@
 #include "jobs/sweep/local_executor.h"
 #include "jobs/sweep/report.h"
 #include "jobs/sweep/run_cell.h"
+#include "jobs/sweep/slurm_batch.h"
+#include "jobs/sweep/slurm_executor.h"
 #include "jobs/sweep/sweep_schema.h"
 #include "jobs/text.h"
 #include "kernels/error.h"
@@ -85,7 +87,7 @@ ReadPaths read_by(const Sweep& sweep, const std::string& file) {
 
 int run_plan(const Flags& flags) {
   const Sweep sweep = read_sweep(flags.file);
-  const SweepView view = look_at(sweep);
+  const SweepView view = look(sweep);
   Prices prices;
   std::vector<Price> by_cell;
   for (const SweepCell& cell : sweep.cells) by_cell.push_back(prices.of(cell));
@@ -93,11 +95,17 @@ int run_plan(const Flags& flags) {
   return 0;
 }
 
+SweepView look(const Sweep& sweep) {
+  std::string note;
+  const std::map<std::string, QueueEntry> queue = slurm_queue(sweep.file.output, &note);
+  return look_at(sweep, queue, note);
+}
+
 // Until nothing runs or waits in a queue, at two looks: between two cells of the local executor there is a moment.
 int watch(const Sweep& sweep) {
   const bool is_terminal = isatty(STDOUT_FILENO) != 0;
   for (int idle = 0; idle < 2;) {
-    const SweepView view = look_at(sweep);
+    const SweepView view = look(sweep);
     if (is_terminal) std::fputs("\033[H\033[2J", stdout);
     print(status_text(view) + (is_terminal ? "" : "\n"));
     std::fflush(stdout);
@@ -115,7 +123,7 @@ int run_status(const Flags& flags) {
   const Sweep sweep = read_sweep(flags.file);
   if (flags.watch && flags.json) fail(ExitCode::kUsage, "sweep status: --watch and --json exclude each other");
   if (flags.watch) return watch(sweep);
-  const SweepView view = look_at(sweep);
+  const SweepView view = look(sweep);
   flags.json ? print(dump_json(status_json(view), 2)) : print(status_text(view));
   return 0;
 }
@@ -147,7 +155,7 @@ int run_submit(const Flags& flags) {
                   read_by(sweep, flags.file));
   }
   for (const std::string& line : changes_since_submission(sweep)) say("", line);
-  const SweepView view = look_at(sweep);
+  const SweepView view = look(sweep);
   for (const std::string& line : outdated(view)) say("warning: ", line);
   if (!view.note.empty()) say("note: ", view.note);
   const std::vector<Cell> missing = missing_cells(view);
@@ -170,7 +178,7 @@ int run_submit(const Flags& flags) {
 
 int run_cancel(const Flags& flags) {
   const Sweep sweep = read_sweep(flags.file);
-  const SweepView view = look_at(sweep);
+  const SweepView view = look(sweep);
   std::vector<Cell> queued;
   int elsewhere = 0;
   for (std::size_t i = 0; i < view.states.size(); ++i) {
@@ -194,7 +202,7 @@ int run_cancel(const Flags& flags) {
 
 int run_collect(const Flags& flags) {
   const Sweep sweep = read_sweep(flags.file);
-  const SweepView view = look_at(sweep);
+  const SweepView view = look(sweep);
   const fs::path file = flags.out.empty() ? sweep.file.output / (sweep.file.name + ".h5") : fs::path(flags.out);
   ReadPaths read = read_by(sweep, flags.file);
   for (const SweepCell& cell : sweep.cells) {

@@ -183,9 +183,8 @@ fs::file_time_type changed(const fs::path& path, std::map<std::string, fs::file_
 
 }  // namespace
 
-SweepView look_at(const Sweep& sweep) {
-  SweepView view{.sweep = sweep, .states = {}, .note = ""};
-  const std::map<std::string, QueueEntry> queue = slurm_queue(sweep.file.output, &view.note);
+SweepView look_at(const Sweep& sweep, const std::map<std::string, QueueEntry>& queue, const std::string& note) {
+  SweepView view{.sweep = sweep, .states = {}, .note = note};
   view.states.reserve(sweep.cells.size());
   for (const SweepCell& cell : sweep.cells) view.states.push_back(cell_status(cell.cell, queue));
   return view;

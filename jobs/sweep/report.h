@@ -19,7 +19,8 @@ struct SweepView {
   std::string note;                // of Slurm, one line; "" for none
 };
 
-SweepView look_at(const Sweep& sweep);
+// `queue`: what is known of cells in queues, by name; `note`: what is to be said about it, "" for nothing.
+SweepView look_at(const Sweep& sweep, const std::map<std::string, QueueEntry>& queue, const std::string& note);
 
 std::string status_text(const SweepView& view);
 nlohmann::json status_json(const SweepView& view);

@@ -1,10 +1,11 @@
+#include "jobs/sweep/slurm_batch.h"
+
 // What run-cell asks of Slurm from inside a job (executor.h).
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <thread>
 
-#include "jobs/sweep/executor.h"
 #include "jobs/sweep/failed_launch.h"
 #include "jobs/sweep/slurm.h"
 #include "jobs/sweep/slurm_submission.h"

@@ -1,3 +1,5 @@
+#include "jobs/sweep/slurm_executor.h"
+
 // submit, status and cancel under Slurm (executor.h).
 #include <algorithm>
 #include <chrono>
@@ -8,7 +10,6 @@
 
 #include "jobs/sweep/cell_state.h"
 #include "jobs/sweep/child.h"
-#include "jobs/sweep/executor.h"
 #include "jobs/sweep/files.h"
 #include "jobs/sweep/slurm.h"
 #include "jobs/sweep/slurm_script.h"
