@@ -85,6 +85,12 @@ ReadPaths read_by(const Sweep& sweep, const std::string& file) {
   return read;
 }
 
+SweepView look(const Sweep& sweep) {
+  std::string note;
+  const std::map<std::string, QueueEntry> queue = slurm_queue(sweep.file.output, &note);
+  return look_at(sweep, queue, note);
+}
+
 int run_plan(const Flags& flags) {
   const Sweep sweep = read_sweep(flags.file);
   const SweepView view = look(sweep);
@@ -93,12 +99,6 @@ int run_plan(const Flags& flags) {
   for (const SweepCell& cell : sweep.cells) by_cell.push_back(prices.of(cell));
   flags.json ? print(dump_json(plan_json(view, by_cell), 2)) : print(plan_text(view, by_cell));
   return 0;
-}
-
-SweepView look(const Sweep& sweep) {
-  std::string note;
-  const std::map<std::string, QueueEntry> queue = slurm_queue(sweep.file.output, &note);
-  return look_at(sweep, queue, note);
 }
 
 // Until nothing runs or waits in a queue, at two looks: between two cells of the local executor there is a moment.

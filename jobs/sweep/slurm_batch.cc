@@ -1,6 +1,5 @@
 #include "jobs/sweep/slurm_batch.h"
 
-// What run-cell asks of Slurm from inside a job (executor.h).
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
