@@ -7,13 +7,13 @@
 #include <string>
 #include <vector>
 
+#include "base/error.h"
+#include "jobs/cli/surroundings.h"
 #include "jobs/program.h"
-#include "jobs/surroundings.h"
 #include "kernels/cpu/blas_core.h"
-#include "kernels/error.h"
-#include "pipeline/launch.h"
-#include "pipeline/session.h"
-#include "results/hdf5.h"
+#include "pipeline/runtime/launch.h"
+#include "pipeline/runtime/session.h"
+#include "results/storage/hdf5.h"
 
 namespace winnow {
 namespace {

@@ -5,12 +5,12 @@
 #include <iostream>
 #include <memory>
 
-#include "jobs/commands.h"
-#include "jobs/config_file.h"
-#include "jobs/external_verb.h"
-#include "jobs/flags.h"
-#include "jobs/text.h"
-#include "kernels/error.h"
+#include "base/error.h"
+#include "base/near_words.h"
+#include "jobs/cli/commands/commands.h"
+#include "jobs/cli/config_file.h"
+#include "jobs/cli/external_verb.h"
+#include "jobs/cli/flags.h"
 #include "winnow_version.h"
 
 namespace winnow {

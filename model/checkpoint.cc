@@ -6,8 +6,8 @@
 #include <set>
 #include <utility>
 
-#include "kernels/error.h"
-#include "model/json.h"
+#include "base/error.h"
+#include "base/json.h"
 #include "model/safetensors.h"
 
 namespace winnow {

@@ -3,7 +3,7 @@
 #include <cstring>
 #include <set>
 
-#include "kernels/error.h"
+#include "base/error.h"
 #include "model/declared_tensors.h"
 
 namespace winnow {

@@ -9,9 +9,9 @@
 #include <thread>
 #include <utility>
 
-#include "kernels/cpu/thread_pool.h"
-#include "kernels/error.h"
-#include "model/json.h"
+#include "base/error.h"
+#include "base/json.h"
+#include "base/thread_pool.h"
 
 namespace winnow {
 

@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <cmath>
 
-#include "kernels/error.h"
+#include "base/error.h"
+#include "base/json.h"
 #include "model/config_fields.h"
 #include "model/families.h"
-#include "model/json.h"
 
 namespace winnow {
 

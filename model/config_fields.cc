@@ -3,8 +3,8 @@
 #include <cmath>
 #include <limits>
 
-#include "kernels/error.h"
-#include "model/json.h"
+#include "base/error.h"
+#include "base/json.h"
 
 namespace winnow {
 

@@ -17,7 +17,7 @@ inline const void* row_pointer(const void* data, DType dtype, int64_t row, int64
   return static_cast<const std::byte*>(data) + row * cols * size_bytes(dtype);
 }
 
-// Attention itself is not here: which keys a row sees, and whose, is the sweep's matter (pipeline/sweep.cc).
+// Attention itself is not here: which keys a row sees, and whose, is the sweep's matter (pipeline/engine/sweep.cc).
 class DecoderLayer {
  public:
   // All references must outlive this.

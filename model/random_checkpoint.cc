@@ -7,7 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
-#include "kernels/error.h"
+#include "base/error.h"
 #include "model/families.h"
 
 namespace winnow {

@@ -7,9 +7,9 @@
 #include <optional>
 #include <string_view>
 
-#include "kernels/error.h"
-#include "model/file_kind.h"
-#include "model/json.h"
+#include "base/error.h"
+#include "base/file_kind.h"
+#include "base/json.h"
 
 namespace winnow {
 

@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "base/mapped_file.h"
 #include "kernels/tensor.h"
-#include "model/mapped_file.h"
 
 namespace winnow {
 

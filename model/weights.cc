@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "kernels/error.h"
+#include "base/error.h"
 #include "model/checkpoint_check.h"
 #include "model/declared_tensors.h"
 #include "model/rope.h"

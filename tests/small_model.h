@@ -14,7 +14,7 @@
 #include "kernels/cpu/cpu.h"
 #include "model/random_checkpoint.h"
 #include "model/safetensors.h"
-#include "pipeline/sweep.h"
+#include "pipeline/engine/sweep.h"
 
 namespace winnow {
 

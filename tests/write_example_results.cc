@@ -3,9 +3,9 @@
 #include <cstdio>
 #include <exception>
 
-#include "results/store.h"
-#include "tests/example_evaluation.h"
-#include "tests/example_results.h"
+#include "results/calibration/store.h"
+#include "tests/results/calibration/example_results.h"
+#include "tests/results/evaluation/example_evaluation.h"
 
 int main(int argc, char** argv) {
   if (argc != 3) {

@@ -9,12 +9,12 @@
 #include <sstream>
 #include <type_traits>
 
+#include "base/error.h"
+#include "base/node.h"
 #include "jobs/sweep/child.h"
 #include "jobs/sweep/failed_launch.h"
 #include "jobs/sweep/files.h"
-#include "kernels/error.h"
-#include "pipeline/host.h"
-#include "pipeline/lock.h"
+#include "pipeline/runtime/lock.h"
 
 namespace winnow {
 namespace fs = std::filesystem;

@@ -5,11 +5,11 @@
 #include <nlohmann/json.hpp>
 #include <unordered_map>
 
-#include "jobs/yaml_file.h"
-#include "kernels/error.h"
-#include "model/json.h"
-#include "results/digest.h"
-#include "results/words.h"
+#include "base/error.h"
+#include "base/json.h"
+#include "base/sha256.h"
+#include "base/strings.h"
+#include "base/yaml_file.h"
 
 namespace winnow {
 namespace fs = std::filesystem;

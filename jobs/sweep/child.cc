@@ -11,8 +11,8 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "kernels/error.h"
-#include "pipeline/stop.h"
+#include "base/error.h"
+#include "pipeline/runtime/stop.h"
 
 namespace winnow {
 namespace fs = std::filesystem;

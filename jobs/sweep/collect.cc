@@ -4,9 +4,9 @@
 #include <exception>
 #include <optional>
 
+#include "base/error.h"
 #include "jobs/sweep/cell_state.h"
-#include "kernels/error.h"
-#include "results/store.h"
+#include "results/calibration/store.h"
 #include "winnow_version.h"
 
 namespace winnow {

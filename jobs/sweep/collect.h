@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "jobs/sweep/cells.h"
-#include "results/collection.h"
+#include "results/campaign/collection.h"
 
 namespace winnow {
 

@@ -5,8 +5,8 @@
 #include <ctime>
 #include <fstream>
 
-#include "kernels/error.h"
-#include "model/json.h"
+#include "base/error.h"
+#include "base/json.h"
 
 namespace winnow {
 

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 
-#include "kernels/error.h"
+#include "base/error.h"
 #include "kernels/window.h"
-#include "results/hdf5.h"
+#include "results/storage/hdf5.h"
 
 namespace winnow {
 namespace {

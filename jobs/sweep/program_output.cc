@@ -14,8 +14,8 @@
 #include <cstring>
 #include <sstream>
 
-#include "kernels/error.h"
-#include "pipeline/clock.h"
+#include "base/clock.h"
+#include "base/error.h"
 
 extern char** environ;
 

@@ -5,11 +5,11 @@
 #include <algorithm>
 #include <set>
 
+#include "base/error.h"
+#include "base/sha256.h"
+#include "base/strings.h"
 #include "jobs/sweep/cell_state.h"
 #include "jobs/sweep/files.h"
-#include "kernels/error.h"
-#include "results/digest.h"
-#include "results/words.h"
 
 namespace winnow {
 namespace fs = std::filesystem;

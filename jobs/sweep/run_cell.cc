@@ -9,17 +9,17 @@
 #include <optional>
 #include <thread>
 
+#include "base/atomic_file.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/node.h"
 #include "jobs/sweep/cell_state.h"
 #include "jobs/sweep/child.h"
 #include "jobs/sweep/failed_launch.h"
 #include "jobs/sweep/files.h"
-#include "kernels/error.h"
-#include "pipeline/clock.h"
-#include "pipeline/host.h"
-#include "pipeline/launch.h"
-#include "pipeline/lock.h"
-#include "results/atomic_file.h"
-#include "results/store.h"
+#include "pipeline/runtime/launch.h"
+#include "pipeline/runtime/lock.h"
+#include "results/calibration/store.h"
 
 namespace winnow {
 namespace fs = std::filesystem;

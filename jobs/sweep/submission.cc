@@ -6,10 +6,10 @@
 #include <iterator>
 #include <random>
 
+#include "base/atomic_file.h"
+#include "base/error.h"
+#include "base/utf8.h"
 #include "jobs/sweep/files.h"
-#include "kernels/error.h"
-#include "results/atomic_file.h"
-#include "results/utf8.h"
 
 namespace winnow {
 namespace fs = std::filesystem;

@@ -5,9 +5,9 @@
 #include <algorithm>
 #include <set>
 
-#include "jobs/text.h"
-#include "jobs/yaml_file.h"
-#include "kernels/error.h"
+#include "base/error.h"
+#include "base/near_words.h"
+#include "base/yaml_file.h"
 
 namespace winnow {
 namespace fs = std::filesystem;

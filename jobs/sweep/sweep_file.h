@@ -15,8 +15,8 @@
 #include <utility>
 #include <vector>
 
+#include "base/error.h"
 #include "jobs/sweep/sweep_schema.h"
-#include "kernels/error.h"
 
 namespace winnow {
 

@@ -7,11 +7,11 @@
 #include <set>
 #include <string_view>
 
+#include "base/error.h"
+#include "base/json.h"
+#include "base/near_words.h"
+#include "base/yaml_file.h"
 #include "jobs/sweep/text_rules.h"
-#include "jobs/text.h"
-#include "jobs/yaml_file.h"
-#include "kernels/error.h"
-#include "model/json.h"
 
 namespace winnow {
 namespace {

@@ -7,9 +7,9 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "base/error.h"
 #include "kernels/cpu/blas_memory.h"
 #include "kernels/cpu/cpu.h"
-#include "kernels/error.h"
 
 namespace winnow {
 

@@ -6,10 +6,10 @@
 #include <chrono>
 #include <vector>
 
+#include "base/thread_pool.h"
 #include "kernels/backend.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/kernel_variants.h"
-#include "kernels/cpu/thread_pool.h"
 
 namespace winnow::cpu {
 

@@ -5,10 +5,10 @@
 #include <cfloat>
 #include <cmath>
 
+#include "base/error.h"
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/cuda/vector.cuh"
-#include "kernels/error.h"
 
 namespace winnow::cuda {
 

@@ -4,12 +4,12 @@
 #include <cstring>
 #include <vector>
 
+#include "base/error.h"
 #include "kernels/cuda/attention_memory.h"
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/cudnn_attention.h"
 #include "kernels/cuda/staging.h"
-#include "kernels/error.h"
 
 namespace winnow {
 

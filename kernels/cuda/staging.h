@@ -6,7 +6,7 @@
 #include <array>
 #include <cstdint>
 
-#include "kernels/cpu/thread_pool.h"
+#include "base/thread_pool.h"
 #include "kernels/tensor.h"
 
 namespace winnow::cuda {

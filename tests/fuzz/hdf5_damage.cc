@@ -18,11 +18,11 @@
 #include <string>
 #include <vector>
 
-#include "kernels/error.h"
-#include "pipeline/corpus.h"
-#include "results/hdf5.h"
-#include "results/store.h"
-#include "tests/example_results.h"
+#include "base/error.h"
+#include "pipeline/run/corpus.h"
+#include "results/calibration/store.h"
+#include "results/storage/hdf5.h"
+#include "tests/results/calibration/example_results.h"
 
 namespace winnow {
 namespace {
@@ -30,7 +30,7 @@ namespace {
 namespace fs = std::filesystem;
 using Random = std::mt19937_64;
 
-constexpr double kMostSeconds = 120.0;  // beyond any bound of results/hdf5_server.cc on a busy machine
+constexpr double kMostSeconds = 120.0;  // beyond any bound of results/storage/hdf5_server.cc on a busy machine
 
 // ---- files to damage
 // -------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 #include <cstdlib>
 #include <string>
 
-#include "jobs/sweep/sbatch_answer.h"
+#include "jobs/sweep/executors/slurm/sbatch_answer.h"
 
 namespace {
 

@@ -4,8 +4,8 @@
 #include <cstdlib>
 #include <string>
 
+#include "base/error.h"
 #include "jobs/sweep/cells.h"
-#include "kernels/error.h"
 
 namespace {
 
