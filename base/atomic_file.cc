@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/file_descriptor.h"
 
 namespace winnow {
 namespace {
@@ -24,27 +25,6 @@ constexpr std::string_view kPrefix = ".winnow-";
 constexpr std::string_view kSuffix = ".part";
 constexpr std::size_t kDigits = 16;
 constexpr int kAttempts = 100;
-
-// An open descriptor with one owner.
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  ~Descriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  int get() const { return fd_; }
-  // Explicit, because some file systems report a failed write only here.
-  int close() {
-    const int status = ::close(fd_);
-    fd_ = -1;
-    return status;
-  }
-
- private:
-  int fd_;
-};
 
 bool is_storage_failure(int error) { return error == ENOSPC || error == EDQUOT || error == EIO || error == EFBIG; }
 
@@ -74,7 +54,7 @@ void write_all(int fd, std::span<const std::byte> bytes, const fs::path& path) {
 }
 
 void sync_directory(const fs::path& directory) {
-  const Descriptor fd(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  const FileDescriptor fd(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   // Some network file systems cannot sync a directory (EINVAL); there the rename is as durable as it gets.
   if (fd.get() >= 0 && ::fsync(fd.get()) != 0 && is_storage_failure(errno)) fail_write(directory, "fsync", errno);
 }
@@ -131,8 +111,8 @@ void write_file_atomically(const fs::path& path, std::span<const std::byte> byte
                                       " and is no regular file; give another name");
   }
   fs::path part;
-  Descriptor fd(create_beside(path, use == FileUse::kProgram ? 0777 : 0666, part));
-  const Descriptor lock_holder(::dup(fd.get()));  // the lock lasts until the file has its name
+  FileDescriptor fd(create_beside(path, use == FileUse::kProgram ? 0777 : 0666, part));
+  const FileDescriptor lock_holder(::dup(fd.get()));  // the lock lasts until the file has its name
   try {
     if (is_there) take_over(fd.get(), old, path);
     write_all(fd.get(), bytes, path);
@@ -175,7 +155,7 @@ void remove_leftovers(const fs::path& directory) {
   }
   for (const fs::path& path : found) {
     struct stat status {};
-    const Descriptor fd(::open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
+    const FileDescriptor fd(::open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
     const bool is_own = fd.get() >= 0 && ::fstat(fd.get(), &status) == 0 && S_ISREG(status.st_mode) &&
                         status.st_uid == ::geteuid() && status.st_nlink == 1;
     if (is_own && ::flock(fd.get(), LOCK_EX | LOCK_NB) == 0) ::unlink(path.c_str());

@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 
 #include "base/error.h"
+#include "base/file_descriptor.h"
 
 namespace winnow {
 
@@ -36,22 +37,6 @@ namespace fs = std::filesystem;
   fail(ExitCode::kNoInput, path.string() + ": cannot be read: " + reason);
 }
 
-// A file descriptor, closed at the end of its scope.
-class Descriptor {
- public:
-  // O_NONBLOCK: to open a pipe must not wait for its writer.
-  explicit Descriptor(const fs::path& path) : fd_(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {}
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  ~Descriptor() {
-    if (fd_ >= 0) close(fd_);
-  }
-  int get() const { return fd_; }
-
- private:
-  int fd_;
-};
-
 // What the handler looks up. It runs in the middle of anything, so there is no lock, and no list that grows: files
 // beyond these are mapped all the same, and a fault in them is nobody's.
 struct KnownMap {
@@ -71,7 +56,7 @@ void say(const std::string& line) {
   const char* at = line.data();
   std::size_t left = line.size();
   while (left > 0) {
-    const ssize_t n = write(STDERR_FILENO, at, left);
+    const ssize_t n = ::write(STDERR_FILENO, at, left);
     if (n <= 0) return;
     at += n;
     left -= static_cast<std::size_t>(n);
@@ -109,7 +94,8 @@ void watch_for_bus_errors() {
 
 MappedFile::MappedFile(const fs::path& path) : map_(std::make_unique<Map>()) {
   map_->path = path;
-  const Descriptor file(path);
+  // O_NONBLOCK: to open a pipe must not wait for its writer.
+  const FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (file.get() < 0) cannot_read(path, std::strerror(errno));
   const auto stamp = FileStamp::of_descriptor(file.get());
   struct stat status {};

@@ -37,7 +37,7 @@ fs::path plain(const fs::path& path) {
   return path.has_filename() || !path.has_parent_path() ? path : path.parent_path();
 }
 
-fs::path directory_of(const fs::path& path) { return path.has_parent_path() ? path.parent_path() : fs::path("."); }
+fs::path folder_of(const fs::path& path) { return path.has_parent_path() ? path.parent_path() : fs::path("."); }
 
 // The deepest folder of the path that is there, without links and "..".
 fs::path existing_folder(const Output& output, const fs::path& path) {
@@ -50,7 +50,7 @@ fs::path existing_folder(const Output& output, const fs::path& path) {
     if (fs::is_symlink(fs::symlink_status(folder, error))) {
       refuse(output, "cannot be created: " + folder.string() + " is a link that leads nowhere; give another name");
     }
-    const fs::path parent = directory_of(plain(folder));
+    const fs::path parent = folder_of(plain(folder));
     if (parent == folder) break;
     folder = parent;
   }
@@ -110,7 +110,7 @@ void refuse_inputs(const Output& output, const fs::path& path, const ReadPaths& 
 
 void check_file(const Output& output, const ReadPaths& read) {
   if (!output.path.has_filename()) refuse(output, "is a directory; name a file");
-  const fs::path parent = directory_of(output.path);
+  const fs::path parent = folder_of(output.path);
   std::error_code error;
   if (!fs::is_directory(parent, error)) {
     refuse(output, "cannot be made; name a file in a directory that is there");
@@ -146,20 +146,20 @@ void check_folder(const Output& output, const ReadPaths& read) {
     refuse(output, "is a link, and no such link is followed; remove it, or give another name");
   }
   refuse_inputs(output, path, read);
-  if (is_new && !fs::is_directory(directory_of(path), error)) {
+  if (is_new && !fs::is_directory(folder_of(path), error)) {
     refuse(output, "cannot be created; choose a folder whose parent exists and is writable");
   }
   const fs::path existing = existing_folder(output, path);
   refuse_checkpoint(output, existing, read);
-  require_room_for_files(is_new ? directory_of(path) : existing, path);
+  require_room_for_files(is_new ? folder_of(path) : existing, path);
 }
 
 // Two names of one place, whether anything is there or not.
 fs::path place_of(const fs::path& path) {
   std::error_code error;
   const fs::path name = plain(path);
-  const fs::path folder = fs::weakly_canonical(directory_of(name), error);
-  return (error ? directory_of(name) : folder) / name.filename();
+  const fs::path folder = fs::weakly_canonical(folder_of(name), error);
+  return (error ? folder_of(name) : folder) / name.filename();
 }
 
 }  // namespace

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <charconv>
 
+#include <spdlog/fmt/fmt.h>
+
 #include "base/error.h"
 
 namespace winnow {

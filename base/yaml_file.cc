@@ -12,26 +12,12 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/file_descriptor.h"
 
 namespace winnow {
 namespace {
 
 constexpr std::size_t kLongestShown = 80;  // bytes of a value in a message
-
-class OpenFile {
- public:
-  // Does not wait for the other end of a pipe.
-  explicit OpenFile(const std::filesystem::path& path) : fd_(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC)) {}
-  OpenFile(const OpenFile&) = delete;
-  OpenFile& operator=(const OpenFile&) = delete;
-  ~OpenFile() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  int get() const { return fd_; }
-
- private:
-  int fd_;
-};
 
 // Length of the UTF-8 sequence at `at`, 0 where there is none: overlong forms, surrogates and what is beyond U+10FFFF
 // are none.
@@ -115,7 +101,8 @@ std::string read_yaml_text(const std::filesystem::path& path, const std::string&
   if (::stat(path.c_str(), &status) != 0) refuse(ExitCode::kNoInput, std::strerror(errno));
   if (S_ISDIR(status.st_mode)) refuse(ExitCode::kNoInput, "it is a directory");
   if (!S_ISREG(status.st_mode)) refuse(ExitCode::kNoInput, "it is a pipe, socket or device");
-  const OpenFile file(path);
+  // O_NONBLOCK: not to wait for the other end of a pipe.
+  const FileDescriptor file(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
   if (file.get() < 0) refuse(ExitCode::kNoInput, std::strerror(errno));
   if (::fstat(file.get(), &status) != 0 || !S_ISREG(status.st_mode)) refuse(ExitCode::kNoInput, "it is no file");
   std::string text;

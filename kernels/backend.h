@@ -22,7 +22,7 @@
 #include "kernels/tensor.h"
 #include "kernels/window.h"
 
-namespace winnow {
+namespace winnow::kernels {
 
 // Memory of the backend, owned. Movable; freed on destruction and counted by Backend::allocated_bytes().
 class Buffer {
@@ -245,4 +245,4 @@ class Backend {
   virtual double seconds_between(int64_t first, int64_t second) = 0;
 };
 
-}  // namespace winnow
+}  // namespace winnow::kernels

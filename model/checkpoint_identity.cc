@@ -13,7 +13,7 @@
 #include "base/json.h"
 #include "base/thread_pool.h"
 
-namespace winnow {
+namespace winnow::model {
 
 namespace {
 
@@ -197,4 +197,4 @@ void CheckpointWatch::require_unchanged() {
   }
 }
 
-}  // namespace winnow
+}  // namespace winnow::model

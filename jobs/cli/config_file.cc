@@ -17,7 +17,7 @@
 #include "base/near_words.h"
 #include "base/yaml_file.h"
 
-namespace winnow {
+namespace winnow::cli {
 namespace {
 
 const std::string kConfigFlag = "--config";
@@ -168,4 +168,4 @@ std::vector<std::string> with_config_file(const Verb& verb, const std::vector<st
   return all;
 }
 
-}  // namespace winnow
+}  // namespace winnow::cli

@@ -13,7 +13,7 @@
 
 #include "jobs/cli/flags.h"
 
-namespace winnow {
+namespace winnow::cli {
 
 // `arguments` of `verb` (the verb not among them) with the flags of the file that --config names put before them; as
 // they are when none is named. Throws Error(kNoInput) when the file cannot be read, Error(kBadData) when it is larger
@@ -21,4 +21,4 @@ namespace winnow {
 // twice, a value of the wrong kind.
 std::vector<std::string> with_config_file(const Verb& verb, const std::vector<std::string>& arguments);
 
-}  // namespace winnow
+}  // namespace winnow::cli

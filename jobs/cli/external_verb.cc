@@ -12,7 +12,7 @@
 #include "base/near_words.h"
 #include "winnow_version.h"
 
-namespace winnow {
+namespace winnow::cli {
 namespace fs = std::filesystem;
 namespace {
 
@@ -69,4 +69,4 @@ void run_external_verb(const std::string& verb, const std::vector<std::string>& 
   fail(ExitCode::kUnavailable, program->string() + " cannot be started: " + std::strerror(errno));
 }
 
-}  // namespace winnow
+}  // namespace winnow::cli

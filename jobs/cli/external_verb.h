@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-namespace winnow {
+namespace winnow::cli {
 
 // The executable winnow-VERB in `own_directory`, else in a directory of `search_path` (as PATH: separated by colons).
 std::optional<std::filesystem::path> find_external_verb(const std::string& verb,
@@ -19,4 +19,4 @@ std::optional<std::filesystem::path> find_external_verb(const std::string& verb,
 [[noreturn]] void run_external_verb(const std::string& verb, const std::vector<std::string>& arguments,
                                     const std::vector<std::string>& built_in_verbs);
 
-}  // namespace winnow
+}  // namespace winnow::cli

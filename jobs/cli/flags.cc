@@ -7,7 +7,7 @@
 #include <sstream>
 #include <utility>
 
-namespace winnow {
+namespace winnow::cli {
 namespace {
 
 // CLI11 reads 010 as 8; from a config file also nothing as a flag that was not given, and what is too large as the
@@ -191,4 +191,4 @@ Parsed CommandLine::parse(const std::vector<std::string>& words) {
   return {};
 }
 
-}  // namespace winnow
+}  // namespace winnow::cli

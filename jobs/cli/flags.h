@@ -15,7 +15,7 @@ class App;
 class Option;
 }  // namespace CLI
 
-namespace winnow {
+namespace winnow::cli {
 
 // A flag, or an argument that has a place instead of a name. A handle: the verb owns it.
 class Flag {
@@ -117,4 +117,4 @@ class CommandLine {
   std::unique_ptr<CLI::App> app_;
 };
 
-}  // namespace winnow
+}  // namespace winnow::cli

@@ -4,7 +4,7 @@
 
 #include "results/calibration/table.h"
 
-namespace winnow {
+namespace winnow::cli {
 namespace {
 
 // By the environment and not by asking whether stdout is a terminal: under mpirun it never is.
@@ -20,8 +20,8 @@ bool locale_is_utf8() {
 
 }  // namespace
 
-std::string present_results(const Results& results, bool as_json) {
-  return as_json ? to_json(results) : to_table(results, {.utf8_bars = locale_is_utf8()});
+std::string present_results(const calibration::Results& results, bool as_json) {
+  return as_json ? calibration::to_json(results) : calibration::to_table(results, {.utf8_bars = locale_is_utf8()});
 }
 
-}  // namespace winnow
+}  // namespace winnow::cli

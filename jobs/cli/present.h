@@ -5,9 +5,9 @@
 
 #include "results/calibration/results.h"
 
-namespace winnow {
+namespace winnow::cli {
 
 // JSON, or the table; its bars are block characters where the locale of the environment is a UTF-8 one, else ASCII.
-std::string present_results(const Results& results, bool as_json);
+std::string present_results(const calibration::Results& results, bool as_json);
 
-}  // namespace winnow
+}  // namespace winnow::cli

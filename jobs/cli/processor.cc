@@ -6,7 +6,7 @@
 
 #include "base/error.h"
 
-namespace winnow {
+namespace winnow::cli {
 
 std::string missing_features(std::span<const ProcessorFeature> features) {
   std::string missing;
@@ -51,4 +51,4 @@ __attribute__((constructor(101))) void require_processor() {
 }  // namespace
 #endif
 
-}  // namespace winnow
+}  // namespace winnow::cli

@@ -4,7 +4,7 @@
 #include <span>
 #include <string>
 
-namespace winnow {
+namespace winnow::cli {
 
 struct ProcessorFeature {
   const char* name = "";  // as /proc/cpuinfo has it
@@ -15,4 +15,4 @@ struct ProcessorFeature {
 // Names of the needed features that are not present, "avx2, fma"; "" when all are.
 std::string missing_features(std::span<const ProcessorFeature> features);
 
-}  // namespace winnow
+}  // namespace winnow::cli

@@ -3,9 +3,9 @@
 #include "base/node.h"
 #include "winnow_version.h"
 
-namespace winnow {
+namespace winnow::cli {
 
-void add_input_flags(const Verb& verb, RunOptions& options, const std::string& data) {
+void add_input_flags(const Verb& verb, run::RunOptions& options, const std::string& data) {
   verb.add_option("--model", options.model, "Checkpoint directory: config.json and safetensors")
       .required()
       .type_name("DIR")
@@ -17,13 +17,13 @@ void add_input_flags(const Verb& verb, RunOptions& options, const std::string& d
       .group("Inputs and output");
 }
 
-void add_limit_flag(const Verb& verb, RunOptions& options) {
+void add_limit_flag(const Verb& verb, run::RunOptions& options) {
   verb.add_option("--limit", options.limit, "Examples taken from every set, the first ones (default: all)")
       .type_name("N")
       .group("Inputs and output");
 }
 
-void add_window_flags(const Verb& verb, RunOptions& options) {
+void add_window_flags(const Verb& verb, run::RunOptions& options) {
   const char* kGroup = "What is measured";
   verb.add_option("--window", options.window, "Window of a windowed layer, tokens, a row itself included")
       .required()
@@ -46,19 +46,19 @@ void add_window_flags(const Verb& verb, RunOptions& options) {
       .group(kGroup);
 }
 
-void add_native_window_flag(const Verb& verb, RunOptions& options) {
+void add_native_window_flag(const Verb& verb, run::RunOptions& options) {
   verb.add_flag("--ignore-native-window", options.ignore_native_window,
                 "Measure a checkpoint that sets a window itself as if it did not (default: refuse)")
       .group("What is measured");
 }
 
-void add_seed_flag(const Verb& verb, RunOptions& options) {
+void add_seed_flag(const Verb& verb, run::RunOptions& options) {
   verb.add_option("--seed", options.seed, "Seed of bootstrap and permutations (default: 0)")
       .type_name("N")
       .group("Statistics");
 }
 
-void add_machine_flags(const Verb& verb, RunOptions& options, std::string& max_memory) {
+void add_machine_flags(const Verb& verb, run::RunOptions& options, std::string& max_memory) {
   const char* kGroup = "Machine";
   verb.add_option("--device", options.device, "auto, cpu or cuda (default: auto)").type_name("NAME").group(kGroup);
   verb.add_option("--residual", options.residual,
@@ -78,7 +78,7 @@ void add_machine_flags(const Verb& verb, RunOptions& options, std::string& max_m
                   "Memory of a rank, bytes or such as 8G; less runs fewer layers together (default: 80 % of what is "
                   "free, shared by the ranks of a host)")
       .type_name("SIZE")
-      .check(refusal_of("--max-memory", [](const std::string& text) { parse_bytes(text, "--max-memory"); }))
+      .check(refusal_of("--max-memory", [](const std::string& text) { run::parse_bytes(text, "--max-memory"); }))
       .group(kGroup);
   verb.add_option("--grace", options.grace_seconds,
                   "Seconds in which USR1 or TERM let a unit finish before it is dropped (default: 240)")
@@ -87,7 +87,7 @@ void add_machine_flags(const Verb& verb, RunOptions& options, std::string& max_m
   verb.add_flag("--share-gpu", options.share_gpu, "Let several ranks use one GPU (default: refuse)").group(kGroup);
 }
 
-void add_printing_flags(const Verb& verb, RunOptions& options) {
+void add_printing_flags(const Verb& verb, run::RunOptions& options) {
   verb.add_flag("--profile", options.profile,
                 "Time every operation, print a table and keep it in the result; costs a little speed (default: off)")
       .group("Printing");
@@ -97,11 +97,11 @@ void add_printing_flags(const Verb& verb, RunOptions& options) {
   verb.add_flag("--json", options.json, "Print JSON on stdout instead of a table (default: table)").group("Printing");
 }
 
-void complete_options(RunOptions& options, const std::string& max_memory) {
-  if (!max_memory.empty()) options.max_memory_bytes = parse_bytes(max_memory, "--max-memory");
+void complete_options(run::RunOptions& options, const std::string& max_memory) {
+  if (!max_memory.empty()) options.max_memory_bytes = run::parse_bytes(max_memory, "--max-memory");
   options.command = command_line();
   options.version = kVersion;
   options.git_revision = kGitRevision;
 }
 
-}  // namespace winnow
+}  // namespace winnow::cli

@@ -7,7 +7,7 @@
 #include "jobs/cli/flags.h"
 #include "pipeline/run/options.h"
 
-namespace winnow {
+namespace winnow::cli {
 
 // A check of a flag from a parser that throws: its message without the flag, which stands before it anyway.
 template <typename Parse>
@@ -25,17 +25,17 @@ auto refusal_of(const std::string& flag, Parse parse) {
 }
 
 // --model, --data, --out; `data` says what the file is.
-void add_input_flags(const Verb& verb, RunOptions& options, const std::string& data);
-void add_limit_flag(const Verb& verb, RunOptions& options);
+void add_input_flags(const Verb& verb, run::RunOptions& options, const std::string& data);
+void add_limit_flag(const Verb& verb, run::RunOptions& options);
 // --window, --sinks, --decode, --target, --tail-rows.
-void add_window_flags(const Verb& verb, RunOptions& options);
-void add_native_window_flag(const Verb& verb, RunOptions& options);
-void add_seed_flag(const Verb& verb, RunOptions& options);
+void add_window_flags(const Verb& verb, run::RunOptions& options);
+void add_native_window_flag(const Verb& verb, run::RunOptions& options);
+void add_seed_flag(const Verb& verb, run::RunOptions& options);
 // --max-memory stays text until the verb runs.
-void add_machine_flags(const Verb& verb, RunOptions& options, std::string& max_memory);
-void add_printing_flags(const Verb& verb, RunOptions& options);
+void add_machine_flags(const Verb& verb, run::RunOptions& options, std::string& max_memory);
+void add_printing_flags(const Verb& verb, run::RunOptions& options);
 
 // What the flags leave open: memory, and what goes to provenance.
-void complete_options(RunOptions& options, const std::string& max_memory);
+void complete_options(run::RunOptions& options, const std::string& max_memory);
 
-}  // namespace winnow
+}  // namespace winnow::cli

@@ -14,7 +14,7 @@
 #include "base/memory_limits.h"
 #include "pipeline/runtime/stop.h"
 
-namespace winnow {
+namespace winnow::cli {
 namespace {
 
 // Threads get a stack of the same size. HDF5 and YAML alone have frames of tens of KiB.
@@ -77,10 +77,10 @@ void prepare_surroundings(const std::vector<std::string>& arguments) {
   hold_standard_files();
   set_search_path();
   std::signal(SIGXFSZ, SIG_IGN);
-  if (is_resumable(arguments)) remember_stop_signals();
+  if (is_resumable(arguments)) runtime::remember_stop_signals();
   take_stop_signals();
   require_stack();
   require_address_space();
 }
 
-}  // namespace winnow
+}  // namespace winnow::cli

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-namespace winnow {
+namespace winnow::cli {
 
 // The first steps of the program, before it opens or starts anything:
 //   - a closed standard file (>&-) gets a stand-in that cannot be read or written, so that no data file takes its
@@ -16,4 +16,4 @@ namespace winnow {
 // Throws Error(kOutOfMemory) where stack or address space are too small for the program (ulimit -s, -v, -d).
 void prepare_surroundings(const std::vector<std::string>& arguments);
 
-}  // namespace winnow
+}  // namespace winnow::cli

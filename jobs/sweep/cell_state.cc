@@ -16,7 +16,7 @@
 #include "jobs/sweep/files.h"
 #include "pipeline/runtime/lock.h"
 
-namespace winnow {
+namespace winnow::sweep {
 namespace fs = std::filesystem;
 namespace {
 
@@ -201,7 +201,7 @@ CellStatus cell_status(const Cell& cell, const std::map<std::string, QueueEntry>
   if (entry != queue.end()) status.job = entry->second.job;
   // run-cell holds the lock from its first step to its last, on whatever host it is.
   const bool is_held =
-      is_there(cell.run_directory / "cell.lock") && is_locked(cell.run_directory / "cell.lock", host_name());
+      is_there(cell.run_directory / "cell.lock") && runtime::is_locked(cell.run_directory / "cell.lock", host_name());
   if (is_held || (entry != queue.end() && entry->second.state == CellState::kRunning)) {
     status.state = CellState::kRunning;
     if (last.ended.empty()) status.last_error.clear();
@@ -293,4 +293,4 @@ std::string last_error_line(const fs::path& log) {
   return shortened(messages.reason().empty() ? lettered : messages.reason());
 }
 
-}  // namespace winnow
+}  // namespace winnow::sweep

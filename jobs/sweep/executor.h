@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-namespace winnow {
+namespace winnow::sweep {
 
 // What one cell asks of a machine. Cells with equal resources go to Slurm together, in one array.
 struct Resources {
@@ -105,4 +105,4 @@ class BatchSystem {
   virtual std::string task() const = 0;
 };
 
-}  // namespace winnow
+}  // namespace winnow::sweep

@@ -4,7 +4,7 @@
 #include <array>
 #include <fstream>
 
-namespace winnow {
+namespace winnow::sweep {
 namespace {
 
 // Lines that srun prints before any task runs, and that another try may not meet: a node that has just been lost or is
@@ -60,4 +60,4 @@ bool is_controller_silent(const std::string& words) {
                      [&](const char* silence) { return words.find(silence) != std::string::npos; });
 }
 
-}  // namespace winnow
+}  // namespace winnow::sweep

@@ -19,7 +19,7 @@
 
 extern char** environ;
 
-namespace winnow {
+namespace winnow::sweep {
 namespace {
 
 constexpr std::size_t kMaxWords = 400;                     // characters of a program's message that an error quotes
@@ -175,4 +175,4 @@ bool has_program(const std::string& name) {
   return false;
 }
 
-}  // namespace winnow
+}  // namespace winnow::sweep

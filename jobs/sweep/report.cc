@@ -11,7 +11,7 @@
 #include "jobs/sweep/cell_state.h"
 #include "jobs/sweep/files.h"
 
-namespace winnow {
+namespace winnow::sweep {
 namespace fs = std::filesystem;
 namespace {
 
@@ -331,4 +331,4 @@ std::vector<std::string> changes_since_submission(const Sweep& sweep) {
   return lines;
 }
 
-}  // namespace winnow
+}  // namespace winnow::sweep

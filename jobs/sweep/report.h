@@ -10,7 +10,7 @@
 #include "jobs/sweep/price.h"
 #include "jobs/sweep/submission.h"
 
-namespace winnow {
+namespace winnow::sweep {
 
 // A sweep with the states of its cells, as they are now.
 struct SweepView {
@@ -40,4 +40,4 @@ nlohmann::json submission_record(const Sweep& sweep);
 // none or nothing has.
 std::vector<std::string> changes_since_submission(const Sweep& sweep);
 
-}  // namespace winnow
+}  // namespace winnow::sweep

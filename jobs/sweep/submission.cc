@@ -11,7 +11,7 @@
 #include "base/utf8.h"
 #include "jobs/sweep/files.h"
 
-namespace winnow {
+namespace winnow::sweep {
 namespace fs = std::filesystem;
 namespace {
 
@@ -126,4 +126,4 @@ std::vector<Cell> read_submission(const fs::path& submission) {
   }
 }
 
-}  // namespace winnow
+}  // namespace winnow::sweep

@@ -9,7 +9,7 @@
 #include "base/near_words.h"
 #include "base/yaml_file.h"
 
-namespace winnow {
+namespace winnow::sweep {
 namespace fs = std::filesystem;
 namespace {
 
@@ -291,4 +291,4 @@ void refuse_problems(const fs::path& path, std::vector<Problem> problems) {
   throw SweepFileError(only_missing ? ExitCode::kNoInput : ExitCode::kUsage, std::move(lines));
 }
 
-}  // namespace winnow
+}  // namespace winnow::sweep

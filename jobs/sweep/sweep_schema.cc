@@ -13,7 +13,7 @@
 #include "base/yaml_file.h"
 #include "jobs/sweep/text_rules.h"
 
-namespace winnow {
+namespace winnow::sweep {
 namespace {
 
 using Json = nlohmann::ordered_json;
@@ -449,4 +449,4 @@ void check_against_schema(const YAML::Node& node, const ObjectSchema& schema, st
   }
 }
 
-}  // namespace winnow
+}  // namespace winnow::sweep

@@ -6,9 +6,9 @@
 #include "model/layer.h"
 #include "pipeline/engine/sweep_layout.h"
 
-namespace winnow {
+namespace winnow::engine {
 
-int64_t cached_rows(const ModelConfig& config, const SweepRequest& request, int64_t row_tile) {
+int64_t cached_rows(const model::ModelConfig& config, const SweepRequest& request, int64_t row_tile) {
   SweepRequest plain = request;
   plain.base.assign(static_cast<std::size_t>(config.n_layers), false);
   plain.variants.clear();
@@ -17,7 +17,7 @@ int64_t cached_rows(const ModelConfig& config, const SweepRequest& request, int6
   return std::min(range.lane_first_row, range.padded_rows - row_tile);
 }
 
-int64_t CachedPrefix::size_bytes(const ModelConfig& config, const Backend& backend, int64_t n_rows) {
+int64_t CachedPrefix::size_bytes(const model::ModelConfig& config, const kernels::Backend& backend, int64_t n_rows) {
   return config.n_layers * backend.kv_bytes(n_rows, config.heads);
 }
 
@@ -25,54 +25,57 @@ int64_t CachedPrefix::size_bytes(const ModelConfig& config, const Backend& backe
 // predict answer tokens are wanted, and most often there are none.
 class CachedPrefix::Pass {
  public:
-  Pass(Backend& backend, const ModelConfig& config, ModelWeights& weights, const SweepRequest& request);
+  Pass(kernels::Backend& backend, const model::ModelConfig& config, model::ModelWeights& weights,
+       const SweepRequest& request);
   // Calls `keep` with the keys and values of each layer.
   template <typename Keep>
   void run(const Keep& keep, const StopCheck& stop);
   // Scores of rows [a - 1, n_rows). After run().
   std::vector<RowScore> scores();
 
-  static int64_t workspace_bytes(const ModelConfig& config, const Backend& backend, int64_t n_rows);
+  static int64_t workspace_bytes(const model::ModelConfig& config, const kernels::Backend& backend, int64_t n_rows);
 
  private:
-  void run_attention(const LayerWeights& weights, void* kv, int64_t first_row);
+  void run_attention(const model::LayerWeights& weights, void* kv, int64_t first_row);
   void* residual(int64_t row) const {
-    return row_pointer(stack_->data(), backend_.residual_dtype(), row, config_.hidden);
+    return model::row_pointer(stack_->data(), backend_.residual_dtype(), row, config_.hidden);
   }
   bool is_scored() const { return request_.answer_start - 1 < n_rows_; }
 
-  Backend& backend_;
-  const ModelConfig& config_;
-  ModelWeights& weights_;
+  kernels::Backend& backend_;
+  const model::ModelConfig& config_;
+  model::ModelWeights& weights_;
   const SweepRequest& request_;
   int64_t n_rows_;
   int64_t first_tile_;  // first row of the tile that holds row a - 1
-  DecoderLayer decoder_;
-  std::unique_ptr<Buffer> rope_memory_;
-  std::unique_ptr<Buffer> positions_;
-  std::unique_ptr<Buffer> tokens_;
-  std::unique_ptr<Buffer> stack_;      // (n_rows, hidden) residual
-  std::unique_ptr<Buffer> q_;          // (n_rows, q_dim)
-  std::unique_ptr<Buffer> attention_;  // (n_rows, q_dim)
-  RowAngles angles_;
+  model::DecoderLayer decoder_;
+  std::unique_ptr<kernels::Buffer> rope_memory_;
+  std::unique_ptr<kernels::Buffer> positions_;
+  std::unique_ptr<kernels::Buffer> tokens_;
+  std::unique_ptr<kernels::Buffer> stack_;      // (n_rows, hidden) residual
+  std::unique_ptr<kernels::Buffer> q_;          // (n_rows, q_dim)
+  std::unique_ptr<kernels::Buffer> attention_;  // (n_rows, q_dim)
+  kernels::RowAngles angles_;
 };
 
-int64_t CachedPrefix::Pass::workspace_bytes(const ModelConfig& config, const Backend& backend, int64_t n_rows) {
-  const HeadShape& heads = config.heads;
-  const int64_t row = config.hidden * winnow::size_bytes(backend.residual_dtype()) +
-                      2 * heads.q_dim() * winnow::size_bytes(backend.activation_dtype()) +
+int64_t CachedPrefix::Pass::workspace_bytes(const model::ModelConfig& config, const kernels::Backend& backend,
+                                            int64_t n_rows) {
+  const kernels::HeadShape& heads = config.heads;
+  const int64_t row = config.hidden * winnow::kernels::size_bytes(backend.residual_dtype()) +
+                      2 * heads.q_dim() * winnow::kernels::size_bytes(backend.activation_dtype()) +
                       heads.head_dim * static_cast<int64_t>(sizeof(float)) + 2 * static_cast<int64_t>(sizeof(int32_t));
-  return n_rows * row + DecoderLayer::workspace_bytes(backend, config) +
-         backend.chunk_rows() * config.hidden * winnow::size_bytes(backend.activation_dtype()) +
+  return n_rows * row + model::DecoderLayer::workspace_bytes(backend, config) +
+         backend.chunk_rows() * config.hidden * winnow::kernels::size_bytes(backend.activation_dtype()) +
          backend.workspace_bytes(n_rows, config.hidden, config.vocab, heads);
 }
 
-int64_t CachedPrefix::workspace_bytes(const ModelConfig& config, const Backend& backend, int64_t n_rows, Place place) {
+int64_t CachedPrefix::workspace_bytes(const model::ModelConfig& config, const kernels::Backend& backend, int64_t n_rows,
+                                      Place place) {
   return Pass::workspace_bytes(config, backend, n_rows) +
          (place == Place::kHost ? backend.kv_bytes(n_rows, config.heads) : 0);
 }
 
-CachedPrefix::Pass::Pass(Backend& backend, const ModelConfig& config, ModelWeights& weights,
+CachedPrefix::Pass::Pass(kernels::Backend& backend, const model::ModelConfig& config, model::ModelWeights& weights,
                          const SweepRequest& request)
     : backend_(backend),
       config_(config),
@@ -81,37 +84,39 @@ CachedPrefix::Pass::Pass(Backend& backend, const ModelConfig& config, ModelWeigh
       n_rows_(request.prefix_rows),
       first_tile_((request.answer_start - 1) / backend.row_tile() * backend.row_tile()),
       decoder_(backend, config) {
-  const HeadShape& heads = config.heads;
+  const kernels::HeadShape& heads = config.heads;
   const std::span<const float> table = weights.rotary_table(n_rows_);
-  const HostTensor host{
-      reinterpret_cast<const std::byte*>(table.data()), DType::kF32, {n_rows_, heads.head_dim}, "rotary table"};
+  const kernels::HostTensor host{reinterpret_cast<const std::byte*>(table.data()),
+                                 kernels::DType::kF32,
+                                 {n_rows_, heads.head_dim},
+                                 "rotary table"};
   rope_memory_ = backend.allocate(host.count() * static_cast<int64_t>(sizeof(float)), "the rotary table");
-  angles_.cos_sin = backend.load(host, WeightUse::kTable, rope_memory_->data());
+  angles_.cos_sin = backend.load(host, kernels::WeightUse::kTable, rope_memory_->data());
   std::vector<int32_t> positions(static_cast<std::size_t>(n_rows_));
   for (std::size_t r = 0; r < positions.size(); ++r) positions[r] = static_cast<int32_t>(r);
   positions_ = backend.upload(positions, "the rows' positions");
   angles_.positions = static_cast<const int32_t*>(positions_->data());
   tokens_ = backend.upload(request.tokens.first(positions.size()), "token ids");
-  const int64_t query_bytes = n_rows_ * heads.q_dim() * winnow::size_bytes(backend.activation_dtype());
-  stack_ =
-      backend.allocate(n_rows_ * config.hidden * winnow::size_bytes(backend.residual_dtype()), "the prefix's rows");
+  const int64_t query_bytes = n_rows_ * heads.q_dim() * winnow::kernels::size_bytes(backend.activation_dtype());
+  stack_ = backend.allocate(n_rows_ * config.hidden * winnow::kernels::size_bytes(backend.residual_dtype()),
+                            "the prefix's rows");
   q_ = backend.allocate(query_bytes, "the prefix's queries");
   attention_ = backend.allocate(query_bytes, "attention's output");
 }
 
 // The rest of a layer for the rows from first_row on, whose queries are there.
-void CachedPrefix::Pass::run_attention(const LayerWeights& weights, void* kv, int64_t first_row) {
-  const auto rows_of = [&](const std::unique_ptr<Buffer>& buffer) {
-    return row_pointer(buffer->data(), backend_.activation_dtype(), first_row, config_.heads.q_dim());
+void CachedPrefix::Pass::run_attention(const model::LayerWeights& weights, void* kv, int64_t first_row) {
+  const auto rows_of = [&](const std::unique_ptr<kernels::Buffer>& buffer) {
+    return model::row_pointer(buffer->data(), backend_.activation_dtype(), first_row, config_.heads.q_dim());
   };
-  const AttentionCall call{.q = rows_of(q_),
-                           .out = rows_of(attention_),
-                           .first_row = first_row,
-                           .n_rows = n_rows_ - first_row,
-                           .n_tokens = n_rows_,
-                           .prefix = {},
-                           .own = {kv, 0, n_rows_},
-                           .window = full_attention()};
+  const kernels::AttentionCall call{.q = rows_of(q_),
+                                    .out = rows_of(attention_),
+                                    .first_row = first_row,
+                                    .n_rows = n_rows_ - first_row,
+                                    .n_tokens = n_rows_,
+                                    .prefix = {},
+                                    .own = {kv, 0, n_rows_},
+                                    .window = kernels::full_attention()};
   backend_.attention({&call, 1}, config_.heads);
   decoder_.finish(weights, call.out, residual(first_row), call.n_rows);
 }
@@ -120,14 +125,14 @@ template <typename Keep>
 void CachedPrefix::Pass::run(const Keep& keep, const StopCheck& stop) {
   backend_.embed(weights_.embedding(), static_cast<const int32_t*>(tokens_->data()), stack_->data(), n_rows_);
   for (int64_t layer = 0; layer < config_.n_layers; ++layer) {
-    const LayerWeights& weights = weights_.layer(layer);
+    const model::LayerWeights& weights = weights_.layer(layer);
     const bool is_last = layer == config_.n_layers - 1;
     keep(layer, [&](void* kv) {
       decoder_.attention_input(weights, stack_->data(), angles_, n_rows_, kv, is_last ? nullptr : q_->data());
       if (!is_last) {
         run_attention(weights, kv, 0);
       } else if (is_scored()) {
-        void* q = row_pointer(q_->data(), backend_.activation_dtype(), first_tile_, config_.heads.q_dim());
+        void* q = model::row_pointer(q_->data(), backend_.activation_dtype(), first_tile_, config_.heads.q_dim());
         decoder_.attention_input(weights, residual(first_tile_), angles_.from(first_tile_), n_rows_ - first_tile_,
                                  nullptr, q);
         run_attention(weights, kv, first_tile_);
@@ -148,8 +153,8 @@ std::vector<RowScore> CachedPrefix::Pass::scores() {
   std::vector<double> nll(n_rows, 0.0);
   std::vector<uint8_t> hits(n_rows, 0);
   const int64_t chunk = backend_.chunk_rows();
-  const auto normed = backend_.allocate(chunk * config_.hidden * winnow::size_bytes(backend_.activation_dtype()),
-                                        "the prefix's final rows");
+  const auto normed = backend_.allocate(
+      chunk * config_.hidden * winnow::kernels::size_bytes(backend_.activation_dtype()), "the prefix's final rows");
   for (int64_t at = 0; at < n_rows_ - first_tile_; at += chunk) {
     const int64_t n = std::min(chunk, n_rows_ - first_tile_ - at);
     backend_.rms_norm(residual(first_tile_ + at), weights_.final_norm(), config_.rms_eps, normed->data(), n);
@@ -165,7 +170,7 @@ std::vector<RowScore> CachedPrefix::Pass::scores() {
   return scores;
 }
 
-CachedPrefix::CachedPrefix(Backend& backend, const ModelConfig& config, ModelWeights& weights,
+CachedPrefix::CachedPrefix(kernels::Backend& backend, const model::ModelConfig& config, model::ModelWeights& weights,
                            const SweepRequest& request, Place place, const StopCheck& stop)
     : n_rows_(request.prefix_rows),
       layer_bytes_(backend.kv_bytes(request.prefix_rows, config.heads)),
@@ -177,7 +182,8 @@ CachedPrefix::CachedPrefix(Backend& backend, const ModelConfig& config, ModelWei
   const int64_t total = size_bytes(config, backend, n_rows_);
   memory_ = is_on_host() ? backend.allocate_host(total, "cached keys and values")
                          : backend.allocate(total, "cached keys and values");
-  const std::unique_ptr<Buffer> staged = is_on_host() ? backend.allocate(layer_bytes_, "a layer of keys") : nullptr;
+  const std::unique_ptr<kernels::Buffer> staged =
+      is_on_host() ? backend.allocate(layer_bytes_, "a layer of keys") : nullptr;
   Pass pass(backend, config, weights, request);
   pass.run(
       [&](int64_t index, const auto& compute) {
@@ -230,4 +236,4 @@ void PrefixCache::provide(int64_t example, CachedPrefix::Place place, SweepReque
   request.prefix = prefix.get();
 }
 
-}  // namespace winnow
+}  // namespace winnow::engine

@@ -15,11 +15,11 @@
 #include "model/weights.h"
 #include "pipeline/engine/sweep.h"
 
-namespace winnow {
+namespace winnow::engine {
 
 // Rows of a request that a cached prefix can hold: those before R, the first row of a lane, but never all of them.
 // 0: none. Uses nothing of the request but its tokens, answer and window.
-int64_t cached_rows(const ModelConfig& config, const SweepRequest& request, int64_t row_tile);
+int64_t cached_rows(const model::ModelConfig& config, const SweepRequest& request, int64_t row_tile);
 
 struct RowScore {
   double nll_nats = 0.0;
@@ -33,12 +33,13 @@ class CachedPrefix {
   enum class Place { kBackend, kHost };  // whose memory
 
   // Runs the rows with full attention. request.prefix_rows of them; Throws Interrupted, Error(kOutOfMemory).
-  CachedPrefix(Backend& backend, const ModelConfig& config, ModelWeights& weights, const SweepRequest& request,
-               Place place, const StopCheck& stop);
+  CachedPrefix(kernels::Backend& backend, const model::ModelConfig& config, model::ModelWeights& weights,
+               const SweepRequest& request, Place place, const StopCheck& stop);
   // Memory that it keeps, of the backend or of the host, bytes.
-  static int64_t size_bytes(const ModelConfig& config, const Backend& backend, int64_t n_rows);
+  static int64_t size_bytes(const model::ModelConfig& config, const kernels::Backend& backend, int64_t n_rows);
   // Memory of the backend that making it takes besides what it keeps there, bytes.
-  static int64_t workspace_bytes(const ModelConfig& config, const Backend& backend, int64_t n_rows, Place place);
+  static int64_t workspace_bytes(const model::ModelConfig& config, const kernels::Backend& backend, int64_t n_rows,
+                                 Place place);
 
   int64_t n_rows() const { return n_rows_; }
   int64_t layer_bytes() const { return layer_bytes_; }
@@ -54,9 +55,9 @@ class CachedPrefix {
   int64_t n_rows_;
   int64_t layer_bytes_;
   Place place_;
-  std::unique_ptr<Buffer> memory_;  // (n_layers, keys and values of n_rows)
-  int64_t first_score_row_;         // a - 1
-  std::vector<RowScore> scores_;    // of rows [first_score_row, n_rows)
+  std::unique_ptr<kernels::Buffer> memory_;  // (n_layers, keys and values of n_rows)
+  int64_t first_score_row_;                  // a - 1
+  std::vector<RowScore> scores_;             // of rows [first_score_row, n_rows)
 };
 
 // Who keeps what: every example belongs to one rank, which keeps its prefix in the backend's memory while there is
@@ -78,7 +79,7 @@ PrefixPlan plan_prefixes(std::span<const int64_t> sizes, int64_t n_ranks, const 
 // The prefixes of a rank's examples.
 class PrefixCache {
  public:
-  PrefixCache(Backend& backend, const ModelConfig& config, ModelWeights& weights)
+  PrefixCache(kernels::Backend& backend, const model::ModelConfig& config, model::ModelWeights& weights)
       : backend_(backend), config_(config), weights_(weights) {}
 
   // Gives the request the prefix of its example, which is made when it is asked for first, and leaves it as it is where
@@ -86,10 +87,10 @@ class PrefixCache {
   void provide(int64_t example, CachedPrefix::Place place, SweepRequest& request, const StopCheck& stop);
 
  private:
-  Backend& backend_;
-  const ModelConfig& config_;
-  ModelWeights& weights_;
+  kernels::Backend& backend_;
+  const model::ModelConfig& config_;
+  model::ModelWeights& weights_;
   std::map<int64_t, std::unique_ptr<CachedPrefix>> prefixes_;  // by example
 };
 
-}  // namespace winnow
+}  // namespace winnow::engine

@@ -11,7 +11,7 @@
 #include "pipeline/engine/kv_cache.h"
 #include "pipeline/engine/row_places.h"
 
-namespace winnow {
+namespace winnow::engine {
 
 namespace {
 
@@ -31,11 +31,11 @@ std::vector<int64_t> first_new_rows(std::span<const GenerationRequest> requests)
 
 class Generation {
  public:
-  Generation(Backend& backend, const ModelConfig& config, ModelWeights& weights,
+  Generation(kernels::Backend& backend, const model::ModelConfig& config, model::ModelWeights& weights,
              std::span<const GenerationRequest> requests);
   GenerationReport run(std::span<const int32_t> stop_tokens, const StopCheck& stop);
 
-  static int64_t predicted_bytes(const Backend& backend, const ModelConfig& config,
+  static int64_t predicted_bytes(const kernels::Backend& backend, const model::ModelConfig& config,
                                  std::span<const GenerationRequest> requests);
 
  private:
@@ -49,37 +49,37 @@ class Generation {
   void note_cache_bytes();
 
   void* residual(int64_t at) const {
-    return row_pointer(stack_->data(), backend_.residual_dtype(), at, config_.hidden);
+    return model::row_pointer(stack_->data(), backend_.residual_dtype(), at, config_.hidden);
   }
-  void* queries(const std::unique_ptr<Buffer>& buffer, int64_t row) const {
-    return row_pointer(buffer->data(), backend_.activation_dtype(), row, config_.heads.q_dim());
+  void* queries(const std::unique_ptr<kernels::Buffer>& buffer, int64_t row) const {
+    return model::row_pointer(buffer->data(), backend_.activation_dtype(), row, config_.heads.q_dim());
   }
 
-  Backend& backend_;
-  const ModelConfig& config_;
-  ModelWeights& weights_;
+  kernels::Backend& backend_;
+  const model::ModelConfig& config_;
+  model::ModelWeights& weights_;
   std::span<const GenerationRequest> requests_;
-  DecoderLayer decoder_;
+  model::DecoderLayer decoder_;
   RotaryTable rotary_;
   RowPlaces places_;
   std::vector<Sequence> sequences_;
   std::vector<Sequence*> active_;
   GenerationReport report_;
-  std::unique_ptr<Buffer> stack_;      // (stack rows, hidden) residual
-  std::unique_ptr<Buffer> final_;      // (chunk, hidden), normed
-  std::unique_ptr<Buffer> q_;          // (stack rows, q_dim)
-  std::unique_ptr<Buffer> attention_;  // (stack rows, q_dim)
-  std::unique_ptr<Buffer> kv_;         // of the stack rows, on their way to the caches
-  std::unique_ptr<Buffer> positions_;  // (stack rows) int32
-  std::unique_ptr<Buffer> tokens_;     // (stack rows) int32, -1 where nobody is
+  std::unique_ptr<kernels::Buffer> stack_;      // (stack rows, hidden) residual
+  std::unique_ptr<kernels::Buffer> final_;      // (chunk, hidden), normed
+  std::unique_ptr<kernels::Buffer> q_;          // (stack rows, q_dim)
+  std::unique_ptr<kernels::Buffer> attention_;  // (stack rows, q_dim)
+  std::unique_ptr<kernels::Buffer> kv_;         // of the stack rows, on their way to the caches
+  std::unique_ptr<kernels::Buffer> positions_;  // (stack rows) int32
+  std::unique_ptr<kernels::Buffer> tokens_;     // (stack rows) int32, -1 where nobody is
 };
 
 // Bytes of the buffers of a stack of single rows.
 struct StackSizes {
   int64_t residual, final, query, kv, integers;
-  StackSizes(const Backend& backend, const ModelConfig& config, int64_t n_rows) {
-    const int64_t element = size_bytes(backend.activation_dtype());
-    residual = n_rows * config.hidden * size_bytes(backend.residual_dtype());
+  StackSizes(const kernels::Backend& backend, const model::ModelConfig& config, int64_t n_rows) {
+    const int64_t element = kernels::size_bytes(backend.activation_dtype());
+    residual = n_rows * config.hidden * kernels::size_bytes(backend.residual_dtype());
     final = std::min(n_rows, backend.chunk_rows()) * config.hidden * element;
     query = n_rows * config.heads.q_dim() * element;
     kv = backend.kv_bytes(n_rows, config.heads);
@@ -96,10 +96,10 @@ int64_t longest_rows(std::span<const GenerationRequest> requests) {
   return longest;
 }
 
-int64_t Generation::predicted_bytes(const Backend& backend, const ModelConfig& config,
+int64_t Generation::predicted_bytes(const kernels::Backend& backend, const model::ModelConfig& config,
                                     std::span<const GenerationRequest> requests) {
   int64_t bytes =
-      DecoderLayer::workspace_bytes(backend, config) + RotaryTable::bytes(config, longest_rows(requests)) +
+      model::DecoderLayer::workspace_bytes(backend, config) + RotaryTable::bytes(config, longest_rows(requests)) +
       StackSizes(backend, config, RowPlaces::natural(backend.row_tile()).most_rows(first_new_rows(requests))).total() +
       Prefill::predicted_bytes(backend, config, requests) +
       backend.workspace_bytes(longest_rows(requests), config.hidden, config.vocab, config.heads);
@@ -107,7 +107,7 @@ int64_t Generation::predicted_bytes(const Backend& backend, const ModelConfig& c
   return bytes;
 }
 
-Generation::Generation(Backend& backend, const ModelConfig& config, ModelWeights& weights,
+Generation::Generation(kernels::Backend& backend, const model::ModelConfig& config, model::ModelWeights& weights,
                        std::span<const GenerationRequest> requests)
     : backend_(backend),
       config_(config),
@@ -218,16 +218,16 @@ void Generation::upload_rows(int64_t n_rows) {
 }
 
 void Generation::decode_layer(int64_t layer, int64_t n_rows) {
-  const LayerWeights& weights = weights_.layer(layer);
+  const model::LayerWeights& weights = weights_.layer(layer);
   decoder_.attention_input(weights, residual(0), rotary_.angles(*positions_), n_rows, kv_->data(), q_->data());
-  std::vector<KvCopy> copies;
-  std::vector<DecodeCall> calls;
+  std::vector<kernels::KvCopy> copies;
+  std::vector<kernels::DecodeCall> calls;
   for (const Sequence* sequence : active_) {
-    const KvCache cache = sequence->cache->layer(layer);
+    const kernels::KvCache cache = sequence->cache->layer(layer);
     copies.push_back({kv_->data(), sequence->at, cache.data, cache.slot(sequence->row), 1});
     const bool is_windowed = sequence->request->windowed[static_cast<std::size_t>(layer)];
     calls.push_back({queries(q_, sequence->at), queries(attention_, sequence->at), sequence->row, cache,
-                     is_windowed ? sequence->request->window : full_attention()});
+                     is_windowed ? sequence->request->window : kernels::full_attention()});
   }
   backend_.copy_kv(copies, config_.heads);
   backend_.decode_attention(calls, config_.heads);
@@ -259,7 +259,7 @@ GenerationReport Generation::run(std::span<const int32_t> stop_tokens, const Sto
   return std::move(report_);
 }
 
-void check(const ModelConfig& config, const GenerationRequest& request) {
+void check(const model::ModelConfig& config, const GenerationRequest& request) {
   const bool fits = request.windowed.size() == static_cast<std::size_t>(config.n_layers) && !request.prompt.empty() &&
                     request.max_new_tokens >= 1 && request.window.keys >= 1 && request.window.sinks >= 0;
   if (!fits) fail(ExitCode::kInternal, "generation: request does not fit the model");
@@ -267,12 +267,12 @@ void check(const ModelConfig& config, const GenerationRequest& request) {
 
 }  // namespace
 
-int64_t predict_generation_bytes(const ModelConfig& config, const Backend& backend,
+int64_t predict_generation_bytes(const model::ModelConfig& config, const kernels::Backend& backend,
                                  std::span<const GenerationRequest> requests) {
   return requests.empty() ? 0 : Generation::predicted_bytes(backend, config, requests);
 }
 
-GenerationReport generate(Backend& backend, const ModelConfig& config, ModelWeights& weights,
+GenerationReport generate(kernels::Backend& backend, const model::ModelConfig& config, model::ModelWeights& weights,
                           std::span<const GenerationRequest> requests, std::span<const int32_t> stop_tokens,
                           const StopCheck& stop) {
   if (requests.empty()) return {};
@@ -289,4 +289,4 @@ bool matches_answer(std::span<const int32_t> generated, std::span<const int32_t>
   return true;
 }
 
-}  // namespace winnow
+}  // namespace winnow::engine

@@ -17,11 +17,11 @@
 #include "model/weights.h"
 #include "pipeline/engine/sweep.h"
 
-namespace winnow {
+namespace winnow::engine {
 
 struct GenerationRequest {
   std::span<const int32_t> prompt;  // at least one token; row prompt.size() - 1 chooses the first new one
-  Window window;                    // of a windowed layer; rows from prompt.size() on are those of new tokens
+  kernels::Window window;           // of a windowed layer; rows from prompt.size() on are those of new tokens
   Pattern windowed;                 // (n_layers)
   int64_t max_new_tokens = 0;       // >= 1
   std::string name;                 // for messages
@@ -48,11 +48,11 @@ struct GenerationReport {
 
 // Continues all prompts, together. Throws Error(kBadData), naming the request, where a logit is not finite;
 // Interrupted.
-GenerationReport generate(Backend& backend, const ModelConfig& config, ModelWeights& weights,
+GenerationReport generate(kernels::Backend& backend, const model::ModelConfig& config, model::ModelWeights& weights,
                           std::span<const GenerationRequest> requests, std::span<const int32_t> stop_tokens,
                           const StopCheck& stop);
 // Backend memory of that without the weights, bytes, at most.
-int64_t predict_generation_bytes(const ModelConfig& config, const Backend& backend,
+int64_t predict_generation_bytes(const model::ModelConfig& config, const kernels::Backend& backend,
                                  std::span<const GenerationRequest> requests);
 
 // The tokens that end a text: eos_token_id, a number or a list, of DIR/generation_config.json, else of DIR/config.json;
@@ -67,4 +67,4 @@ std::vector<int32_t> parse_stop_tokens(const std::string& text, const std::strin
 bool matches_answer(std::span<const int32_t> generated, std::span<const int32_t> answer,
                     std::span<const int32_t> stop_tokens);
 
-}  // namespace winnow
+}  // namespace winnow::engine

@@ -4,7 +4,7 @@
 
 #include "pipeline/engine/sweep_layout.h"
 
-namespace winnow {
+namespace winnow::engine {
 
 namespace {
 
@@ -13,15 +13,15 @@ int64_t padded_rows(const GenerationRequest& request, int64_t tile) {
 }
 
 // Whether the prompt has rows that see everything although new tokens do not.
-bool sees_all_at_first(const GenerationRequest& request) { return !obeys(request.window, 0); }
+bool sees_all_at_first(const GenerationRequest& request) { return !kernels::obeys(request.window, 0); }
 
 // Rows of keys that the layer's cache has no room for while a chunk is computed.
-int64_t outside_rows(const Backend& backend, const GenerationRequest& request, int64_t layer) {
+int64_t outside_rows(const kernels::Backend& backend, const GenerationRequest& request, int64_t layer) {
   if (!cache_shape(request, layer).forgets) return 0;
   const int64_t tile = backend.row_tile();
   const int64_t whole = padded_rows(request, tile);
   if (sees_all_at_first(request)) return whole;
-  const Window& window = request.window;
+  const kernels::Window& window = request.window;
   const int64_t chunk = round_up(window.sinks, tile) + round_up(window.keys, tile) + tile + backend.chunk_rows();
   return std::min(whole, chunk);
 }
@@ -34,7 +34,8 @@ struct Prefill::Sizes {
   int64_t residual = 0;
   int64_t query = 0;
   int64_t keys = 0;
-  Sizes(const Backend& backend, const ModelConfig& config, std::span<const GenerationRequest> requests) {
+  Sizes(const kernels::Backend& backend, const model::ModelConfig& config,
+        std::span<const GenerationRequest> requests) {
     int64_t n_rows = 0;
     int64_t longest = 0;
     int64_t outside = 0;
@@ -47,14 +48,15 @@ struct Prefill::Sizes {
       }
     }
     integers = n_rows * static_cast<int64_t>(sizeof(int32_t));
-    residual = n_rows * config.hidden * size_bytes(backend.residual_dtype());
-    query = std::min(longest, backend.chunk_rows()) * config.heads.q_dim() * size_bytes(backend.activation_dtype());
+    residual = n_rows * config.hidden * kernels::size_bytes(backend.residual_dtype());
+    query = std::min(longest, backend.chunk_rows()) * config.heads.q_dim() *
+            kernels::size_bytes(backend.activation_dtype());
     keys = backend.kv_bytes(outside, config.heads);
   }
   int64_t total() const { return 2 * integers + residual + 2 * query + keys; }
 };
 
-std::vector<std::pair<std::size_t, std::size_t>> Prefill::groups(const Backend& backend,
+std::vector<std::pair<std::size_t, std::size_t>> Prefill::groups(const kernels::Backend& backend,
                                                                  std::span<const GenerationRequest> requests) {
   std::vector<std::pair<std::size_t, std::size_t>> groups;
   int64_t n_rows = 0;
@@ -70,7 +72,7 @@ std::vector<std::pair<std::size_t, std::size_t>> Prefill::groups(const Backend& 
   return groups;
 }
 
-int64_t Prefill::predicted_bytes(const Backend& backend, const ModelConfig& config,
+int64_t Prefill::predicted_bytes(const kernels::Backend& backend, const model::ModelConfig& config,
                                  std::span<const GenerationRequest> requests) {
   int64_t most = 0;
   for (const auto& [begin, end] : groups(backend, requests)) {
@@ -82,7 +84,7 @@ int64_t Prefill::predicted_bytes(const Backend& backend, const ModelConfig& conf
 Prefill::Prefill(const PrefillContext& context, std::span<const GenerationRequest> requests,
                  std::span<const SequenceCache* const> caches)
     : context_(context) {
-  Backend& backend = context_.backend;
+  kernels::Backend& backend = context_.backend;
   for (std::size_t i = 0; i < requests.size(); ++i) {
     Prompt prompt{&requests[i], caches[i], static_cast<int64_t>(requests[i].prompt.size()),
                   padded_rows(requests[i], backend.row_tile()), stack_rows_};
@@ -109,7 +111,7 @@ void Prefill::make_tables() {
 }
 
 void* Prefill::residual(int64_t at) const {
-  return row_pointer(stack_->data(), context_.backend.residual_dtype(), at, context_.config.hidden);
+  return model::row_pointer(stack_->data(), context_.backend.residual_dtype(), at, context_.config.hidden);
 }
 
 const void* Prefill::last_row(std::size_t prompt) const {
@@ -120,7 +122,7 @@ void Prefill::run(const StopCheck& stop) {
   context_.backend.embed(context_.weights.embedding(), static_cast<const int32_t*>(tokens_->data()), stack_->data(),
                          stack_rows_);
   for (int64_t layer = 0; layer < context_.config.n_layers; ++layer) {
-    const LayerWeights& weights = context_.weights.layer(layer);
+    const model::LayerWeights& weights = context_.weights.layer(layer);
     for (const Prompt& prompt : prompts_) {
       run_prompt(prompt, layer, weights);
       if (stop && stop()) throw Interrupted{};
@@ -128,7 +130,7 @@ void Prefill::run(const StopCheck& stop) {
   }
 }
 
-void Prefill::run_prompt(const Prompt& prompt, int64_t layer, const LayerWeights& weights) {
+void Prefill::run_prompt(const Prompt& prompt, int64_t layer, const model::LayerWeights& weights) {
   for (int64_t row = 0; row < prompt.padded_rows; row += context_.backend.chunk_rows()) {
     const Chunk chunk = place_chunk(prompt, layer, row);
     run_chunk(prompt, chunk, layer, weights);
@@ -138,9 +140,9 @@ void Prefill::run_prompt(const Prompt& prompt, int64_t layer, const LayerWeights
 
 // Decides where the keys of a chunk and of the rows before go, and brings those there that the chunk sees.
 Prefill::Chunk Prefill::place_chunk(const Prompt& prompt, int64_t layer, int64_t first_row) {
-  const Backend& backend = context_.backend;
-  const Window& window = prompt.request->window;
-  const KvCache cache = prompt.cache->layer(layer);
+  const kernels::Backend& backend = context_.backend;
+  const kernels::Window& window = prompt.request->window;
+  const kernels::KvCache cache = prompt.cache->layer(layer);
   Chunk chunk{first_row, std::min(first_row + backend.chunk_rows(), prompt.padded_rows), {}, {}};
   if (!prompt.cache->shape(layer).forgets) {
     chunk.own = {cache.data, 0, chunk.end_row};
@@ -151,7 +153,7 @@ Prefill::Chunk Prefill::place_chunk(const Prompt& prompt, int64_t layer, int64_t
     return chunk;
   }
   const int64_t sink_rows = round_up(window.sinks, backend.row_tile());
-  int64_t first_seen = round_down(band_start(window, first_row), backend.row_tile());
+  int64_t first_seen = round_down(kernels::band_start(window, first_row), backend.row_tile());
   if (first_seen <= sink_rows) {
     first_seen = 0;
   } else {
@@ -163,25 +165,26 @@ Prefill::Chunk Prefill::place_chunk(const Prompt& prompt, int64_t layer, int64_t
   return chunk;
 }
 
-void Prefill::load_seen(const KvCache& cache, const Window& window, const Chunk& chunk) {
-  std::vector<KvCopy> copies;
+void Prefill::load_seen(const kernels::KvCache& cache, const kernels::Window& window, const Chunk& chunk) {
+  std::vector<kernels::KvCopy> copies;
   const int64_t end = chunk.first_row;
   const bool has_prefix = chunk.own.first_row > 0;
   load_rows(cache, 0, std::min(window.sinks, end), has_prefix ? chunk.prefix.data : chunk.own.data, 0, copies);
-  load_rows(cache, std::max(window.sinks, band_start(window, end)), end, chunk.own.data, chunk.own.first_row, copies);
+  load_rows(cache, std::max(window.sinks, kernels::band_start(window, end)), end, chunk.own.data, chunk.own.first_row,
+            copies);
   context_.backend.copy_kv(copies, context_.config.heads);
 }
 
-void Prefill::run_chunk(const Prompt& prompt, const Chunk& chunk, int64_t layer, const LayerWeights& weights) {
-  Backend& backend = context_.backend;
-  const ModelConfig& config = context_.config;
-  const RowAngles angles = context_.rotary.angles(*positions_).from(prompt.at);
+void Prefill::run_chunk(const Prompt& prompt, const Chunk& chunk, int64_t layer, const model::LayerWeights& weights) {
+  kernels::Backend& backend = context_.backend;
+  const model::ModelConfig& config = context_.config;
+  const kernels::RowAngles angles = context_.rotary.angles(*positions_).from(prompt.at);
   auto* kv =
       static_cast<std::byte*>(chunk.own.data) + backend.kv_bytes(chunk.first_row - chunk.own.first_row, config.heads);
   const bool is_last = layer == config.n_layers - 1;
   context_.decoder.attention_input(weights, residual(prompt.at + chunk.first_row), angles.from(chunk.first_row),
                                    chunk.end_row - chunk.first_row, kv, is_last ? nullptr : q_->data());
-  AttentionCall call;
+  kernels::AttentionCall call;
   call.first_row = chunk.first_row;
   if (is_last) {
     // Behind the last layer one row is wanted.
@@ -197,7 +200,7 @@ void Prefill::run_chunk(const Prompt& prompt, const Chunk& chunk, int64_t layer,
   call.prefix = chunk.prefix;
   call.own = chunk.own;
   const bool is_windowed = prompt.request->windowed[static_cast<std::size_t>(layer)];
-  call.window = is_windowed ? prompt.request->window : full_attention();
+  call.window = is_windowed ? prompt.request->window : kernels::full_attention();
   backend.attention(std::span(&call, 1), config.heads);
   context_.decoder.finish(weights, attention_->data(), residual(prompt.at + call.first_row), call.n_rows);
 }
@@ -211,12 +214,12 @@ void Prefill::keep(const Prompt& prompt, const Chunk& chunk, int64_t layer) {
   if (is_whole && chunk.end_row < prompt.padded_rows) return;
   const int64_t first_row = is_whole ? 0 : chunk.first_row;
   const int64_t end_row = std::min(chunk.end_row, prompt.n_rows);
-  const KvCache cache = prompt.cache->layer(layer);
-  std::vector<KvCopy> copies;
+  const kernels::KvCache cache = prompt.cache->layer(layer);
+  std::vector<kernels::KvCopy> copies;
   store_rows(cache, first_row, std::min(shape.n_sinks, end_row), chunk.own.data, chunk.own.first_row, copies);
   store_rows(cache, std::max({first_row, shape.n_sinks, end_row - shape.n_ring}), end_row, chunk.own.data,
              chunk.own.first_row, copies);
   context_.backend.copy_kv(copies, context_.config.heads);
 }
 
-}  // namespace winnow
+}  // namespace winnow::engine

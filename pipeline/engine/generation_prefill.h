@@ -15,13 +15,13 @@
 #include "pipeline/engine/kv_cache.h"
 #include "pipeline/engine/rotary_table.h"
 
-namespace winnow {
+namespace winnow::engine {
 
 struct PrefillContext {
-  Backend& backend;
-  const ModelConfig& config;
-  ModelWeights& weights;
-  DecoderLayer& decoder;
+  kernels::Backend& backend;
+  const model::ModelConfig& config;
+  model::ModelWeights& weights;
+  model::DecoderLayer& decoder;
   const RotaryTable& rotary;
 };
 
@@ -38,10 +38,10 @@ class Prefill {
   const void* last_row(std::size_t prompt) const;
 
   // Ranges of requests whose rows go together: as many as the backend likes to stack.
-  static std::vector<std::pair<std::size_t, std::size_t>> groups(const Backend& backend,
+  static std::vector<std::pair<std::size_t, std::size_t>> groups(const kernels::Backend& backend,
                                                                  std::span<const GenerationRequest> requests);
   // Backend memory of the largest of those groups, bytes.
-  static int64_t predicted_bytes(const Backend& backend, const ModelConfig& config,
+  static int64_t predicted_bytes(const kernels::Backend& backend, const model::ModelConfig& config,
                                  std::span<const GenerationRequest> requests);
 
  private:
@@ -57,28 +57,28 @@ class Prefill {
   struct Chunk {
     int64_t first_row = 0;
     int64_t end_row = 0;
-    KvRows prefix;  // the sinks, where they are apart
-    KvRows own;     // from the first row that the chunk sees to its end
+    kernels::KvRows prefix;  // the sinks, where they are apart
+    kernels::KvRows own;     // from the first row that the chunk sees to its end
   };
   struct Sizes;
 
   void make_tables();
-  void run_prompt(const Prompt& prompt, int64_t layer, const LayerWeights& weights);
-  void run_chunk(const Prompt& prompt, const Chunk& chunk, int64_t layer, const LayerWeights& weights);
+  void run_prompt(const Prompt& prompt, int64_t layer, const model::LayerWeights& weights);
+  void run_chunk(const Prompt& prompt, const Chunk& chunk, int64_t layer, const model::LayerWeights& weights);
   Chunk place_chunk(const Prompt& prompt, int64_t layer, int64_t first_row);
-  void load_seen(const KvCache& cache, const Window& window, const Chunk& chunk);
+  void load_seen(const kernels::KvCache& cache, const kernels::Window& window, const Chunk& chunk);
   void keep(const Prompt& prompt, const Chunk& chunk, int64_t layer);
   void* residual(int64_t at) const;
 
   PrefillContext context_;
   std::vector<Prompt> prompts_;
   int64_t stack_rows_ = 0;
-  std::unique_ptr<Buffer> tokens_;     // (stack rows) int32, -1 where padded
-  std::unique_ptr<Buffer> positions_;  // (stack rows) int32
-  std::unique_ptr<Buffer> stack_;      // (stack rows, hidden) residual
-  std::unique_ptr<Buffer> q_;          // (chunk, q_dim)
-  std::unique_ptr<Buffer> attention_;  // (chunk, q_dim)
-  std::unique_ptr<Buffer> keys_;       // of a chunk and what it sees, where the cache has no room for them
+  std::unique_ptr<kernels::Buffer> tokens_;     // (stack rows) int32, -1 where padded
+  std::unique_ptr<kernels::Buffer> positions_;  // (stack rows) int32
+  std::unique_ptr<kernels::Buffer> stack_;      // (stack rows, hidden) residual
+  std::unique_ptr<kernels::Buffer> q_;          // (chunk, q_dim)
+  std::unique_ptr<kernels::Buffer> attention_;  // (chunk, q_dim)
+  std::unique_ptr<kernels::Buffer> keys_;       // of a chunk and what it sees, where the cache has no room for them
 };
 
-}  // namespace winnow
+}  // namespace winnow::engine

@@ -10,7 +10,7 @@
 #include "model/config.h"
 #include "pipeline/engine/generation.h"
 
-namespace winnow {
+namespace winnow::engine {
 
 // Rows of a sequence in one layer's cache.
 struct CacheShape {
@@ -27,11 +27,12 @@ CacheShape cache_shape(const GenerationRequest& request, int64_t layer);
 // Keys and values of one sequence in all layers: one piece of memory, freed with this.
 class SequenceCache {
  public:
-  SequenceCache(Backend& backend, const ModelConfig& config, const GenerationRequest& request);
-  static int64_t predicted_bytes(const Backend& backend, const ModelConfig& config, const GenerationRequest& request);
+  SequenceCache(kernels::Backend& backend, const model::ModelConfig& config, const GenerationRequest& request);
+  static int64_t predicted_bytes(const kernels::Backend& backend, const model::ModelConfig& config,
+                                 const GenerationRequest& request);
 
   const CacheShape& shape(int64_t layer) const { return layers_[static_cast<std::size_t>(layer)].shape; }
-  KvCache layer(int64_t layer) const;
+  kernels::KvCache layer(int64_t layer) const;
   int64_t size_bytes() const { return memory_->size_bytes(); }
 
  private:
@@ -40,15 +41,15 @@ class SequenceCache {
     int64_t at_bytes = 0;
   };
   std::vector<Layer> layers_;
-  std::unique_ptr<Buffer> memory_;
+  std::unique_ptr<kernels::Buffer> memory_;
 };
 
 // Appends the copies that bring rows [begin, end) of a sequence, of which `from` holds those from from_first on, into
 // their slots; no more rows than the ring has.
-void store_rows(const KvCache& cache, int64_t begin, int64_t end, const void* from, int64_t from_first,
-                std::vector<KvCopy>& copies);
+void store_rows(const kernels::KvCache& cache, int64_t begin, int64_t end, const void* from, int64_t from_first,
+                std::vector<kernels::KvCopy>& copies);
 // The other way.
-void load_rows(const KvCache& cache, int64_t begin, int64_t end, void* to, int64_t to_first,
-               std::vector<KvCopy>& copies);
+void load_rows(const kernels::KvCache& cache, int64_t begin, int64_t end, void* to, int64_t to_first,
+               std::vector<kernels::KvCopy>& copies);
 
-}  // namespace winnow
+}  // namespace winnow::engine

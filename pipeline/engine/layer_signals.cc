@@ -5,28 +5,29 @@
 
 #include "model/layer.h"
 
-namespace winnow {
+namespace winnow::engine {
 
 namespace {
 
 // exp(lse of set `part` - lse of set `whole`), summed over rows and heads of a key head; (n_kv_heads).
 class Shares {
  public:
-  Shares(Backend& backend, const HeadShape& heads, const LayerAttention& attention, int64_t first_row, int64_t end_row)
+  Shares(kernels::Backend& backend, const kernels::HeadShape& heads, const LayerAttention& attention, int64_t first_row,
+         int64_t end_row)
       : backend_(backend), heads_(heads), attention_(attention), first_row_(first_row), n_rows_(end_row - first_row) {}
 
   // sets: those of one row after another, n_sets each.
-  void compute(const std::vector<KeySet>& sets) {
+  void compute(const std::vector<kernels::KeySet>& sets) {
     n_sets_ = static_cast<int64_t>(sets.size()) / n_rows_;
     lse_.resize(sets.size() * static_cast<std::size_t>(heads_.n_heads));
-    backend_.attention_lse(
-        {.q = row_pointer(attention_.q, backend_.activation_dtype(), first_row_ - attention_.first_row, heads_.q_dim()),
-         .keys = attention_.keys,
-         .n_rows = n_rows_,
-         .n_sets = n_sets_,
-         .sets = sets,
-         .lse = lse_},
-        heads_);
+    backend_.attention_lse({.q = model::row_pointer(attention_.q, backend_.activation_dtype(),
+                                                    first_row_ - attention_.first_row, heads_.q_dim()),
+                            .keys = attention_.keys,
+                            .n_rows = n_rows_,
+                            .n_sets = n_sets_,
+                            .sets = sets,
+                            .lse = lse_},
+                           heads_);
   }
   // Mean over the rows and the query heads of each key head.
   std::vector<double> means(int64_t part, int64_t whole) const {
@@ -51,8 +52,8 @@ class Shares {
     return lse_[static_cast<std::size_t>((row * n_sets_ + set) * heads_.n_heads + head)];
   }
 
-  Backend& backend_;
-  const HeadShape& heads_;
+  kernels::Backend& backend_;
+  const kernels::HeadShape& heads_;
   const LayerAttention& attention_;
   int64_t first_row_;
   int64_t n_rows_;
@@ -60,12 +61,12 @@ class Shares {
   std::vector<double> lse_;  // (rows, sets, heads)
 };
 
-KeySet key_set(int64_t sinks, int64_t begin, int64_t end) {
+kernels::KeySet key_set(int64_t sinks, int64_t begin, int64_t end) {
   return {static_cast<int32_t>(sinks), static_cast<int32_t>(begin), static_cast<int32_t>(std::max(begin, end))};
 }
 
 // Keys up to row t: the sinks, and the band from `begin` on.
-KeySet sinks_and_band(int64_t sinks, int64_t begin, int64_t t) {
+kernels::KeySet sinks_and_band(int64_t sinks, int64_t begin, int64_t t) {
   const int64_t first = std::min(sinks, t + 1);
   return key_set(first, std::max(begin, first), t + 1);
 }
@@ -106,14 +107,14 @@ LayerSignals from_slots(std::span<const double> slots) {
   return signals;
 }
 
-void measure_attention(Backend& backend, const HeadShape& heads, const LayerAttention& attention, const Window& window,
-                       const LayerSignalOptions& options, LayerSignals& signals) {
+void measure_attention(kernels::Backend& backend, const kernels::HeadShape& heads, const LayerAttention& attention,
+                       const kernels::Window& window, const LayerSignalOptions& options, LayerSignals& signals) {
   if (options.mass) {
     // The window itself, also where tail rows or full decode spare some rows: what it would cost them.
-    const Window everywhere{.keys = window.keys, .sinks = window.sinks};
-    std::vector<KeySet> sets;
+    const kernels::Window everywhere{.keys = window.keys, .sinks = window.sinks};
+    std::vector<kernels::KeySet> sets;
     for (int64_t t = attention.answer_start - 1; t < attention.n_tokens - 1; ++t) {
-      sets.push_back(key_set(0, std::min(window.sinks, t + 1), band_start(everywhere, t)));
+      sets.push_back(key_set(0, std::min(window.sinks, t + 1), kernels::band_start(everywhere, t)));
       sets.push_back(key_set(0, 0, t + 1));
     }
     Shares shares(backend, heads, attention, attention.answer_start - 1, attention.n_tokens - 1);
@@ -124,7 +125,7 @@ void measure_attention(Backend& backend, const HeadShape& heads, const LayerAtte
   const LazyWindow& lazy = *options.lazy;
   const int64_t end = attention.n_tokens;
   const int64_t first = std::max<int64_t>(0, end - lazy.last);
-  std::vector<KeySet> sets;
+  std::vector<kernels::KeySet> sets;
   for (int64_t t = first; t < end; ++t) {
     sets.push_back(sinks_and_band(lazy.sinks, t - lazy.recent + 1, t));
     sets.push_back(key_set(lazy.sinks, end - lazy.recent, end));
@@ -136,4 +137,4 @@ void measure_attention(Backend& backend, const HeadShape& heads, const LayerAtte
   signals.lazy_ratio_compat = shares.mean(1, 2);
 }
 
-}  // namespace winnow
+}  // namespace winnow::engine

@@ -11,7 +11,7 @@
 
 #include "kernels/backend.h"
 
-namespace winnow {
+namespace winnow::engine {
 
 // LightTransfer's lazy ratio: the share of the last queries' attention that stays on sinks and recent keys.
 struct LazyWindow {
@@ -24,7 +24,7 @@ struct LazyWindow {
 
 struct LayerSignalOptions {
   // The layer's attention output is removed from this many rows before the answer on; kAllRows: from row 0 on.
-  static constexpr int64_t kAllRows = kNoLimit;
+  static constexpr int64_t kAllRows = kernels::kNoLimit;
   std::optional<int64_t> removed_rows;
   bool mass = false;
   std::optional<LazyWindow> lazy;
@@ -60,13 +60,13 @@ LayerSignals from_slots(std::span<const double> slots);
 struct LayerAttention {
   const void* q = nullptr;  // from row first_row on, after RoPE
   int64_t first_row = 0;
-  KvRows keys;           // from row 0 on
+  kernels::KvRows keys;  // from row 0 on
   int64_t n_tokens = 0;  // T: the last one, which predicts nothing, has a row where a lazy ratio is wanted
   int64_t answer_start = 0;
 };
 
 // Fills mass_outside and the lazy ratios, as `options` wants them.
-void measure_attention(Backend& backend, const HeadShape& heads, const LayerAttention& attention, const Window& window,
-                       const LayerSignalOptions& options, LayerSignals& signals);
+void measure_attention(kernels::Backend& backend, const kernels::HeadShape& heads, const LayerAttention& attention,
+                       const kernels::Window& window, const LayerSignalOptions& options, LayerSignals& signals);
 
-}  // namespace winnow
+}  // namespace winnow::engine

@@ -6,7 +6,7 @@
 #include "model/weights.h"
 #include "pipeline/engine/sweep.h"
 
-namespace winnow {
+namespace winnow::engine {
 
 // Seconds per piece of work. Only for predictions and for the order of units: no result depends on them.
 struct Rates {
@@ -18,16 +18,16 @@ struct Rates {
 
 // Times each kind of work for at least a few milliseconds. Takes well under a second for small models, about 2 s for
 // one of 4B parameters.
-Rates measure_rates(Backend& backend, const ModelConfig& config, ModelWeights& weights);
+Rates measure_rates(kernels::Backend& backend, const model::ModelConfig& config, model::ModelWeights& weights);
 
 // What the device reaches at best: a large product of the backend's, and a large copy, bytes read and written.
 struct Ceilings {
   double flop_per_second = 0.0;
   double bytes_per_second = 0.0;
 };
-Ceilings measure_ceilings(Backend& backend);
+Ceilings measure_ceilings(kernels::Backend& backend);
 
 // Seconds of a sweep with that plan, for n_answer scored tokens.
-double predict_seconds(const Rates& rates, const ModelConfig& config, const SweepPlan& plan, int64_t n_answer);
+double predict_seconds(const Rates& rates, const model::ModelConfig& config, const SweepPlan& plan, int64_t n_answer);
 
-}  // namespace winnow
+}  // namespace winnow::engine

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-namespace winnow {
+namespace winnow::engine {
 namespace {
 
 using Vector = std::vector<double>;
@@ -27,17 +27,17 @@ double bfloat16_to_double(uint16_t bits) {
   return static_cast<double>(value);
 }
 
-Vector to_double(const HostTensor& tensor) {
+Vector to_double(const kernels::HostTensor& tensor) {
   Vector values(static_cast<std::size_t>(tensor.count()));
   for (std::size_t i = 0; i < values.size(); ++i) {
-    if (tensor.dtype == DType::kF32) {
+    if (tensor.dtype == kernels::DType::kF32) {
       float value = 0.F;
       std::memcpy(&value, tensor.data + 4 * i, sizeof(value));
       values[i] = static_cast<double>(value);
     } else {
       uint16_t bits = 0;
       std::memcpy(&bits, tensor.data + 2 * i, sizeof(bits));
-      values[i] = tensor.dtype == DType::kF16 ? half_to_double(bits) : bfloat16_to_double(bits);
+      values[i] = tensor.dtype == kernels::DType::kF16 ? half_to_double(bits) : bfloat16_to_double(bits);
     }
   }
   return values;
@@ -59,7 +59,7 @@ struct Linear {
 };
 
 struct Reader {
-  const Checkpoint& checkpoint;
+  const model::Checkpoint& checkpoint;
 
   Vector vector(const std::string& name, int64_t n) const { return to_double(checkpoint.get(name, {n})); }
   Linear linear(const std::string& name, int64_t out_features, int64_t in_features, bool has_bias) const {
@@ -75,7 +75,7 @@ struct Layer {
   Linear q, k, v, o, gate, up, down;
 };
 
-Layer read_layer(const ModelConfig& config, const Reader& read, int64_t index) {
+Layer read_layer(const model::ModelConfig& config, const Reader& read, int64_t index) {
   const std::string prefix = "model.layers." + std::to_string(index) + ".";
   const std::string attention = prefix + "self_attn.";
   const int64_t q_dim = config.heads.q_dim();
@@ -111,7 +111,7 @@ Vector rms_normed(Vector values, const Vector& weight, double eps) {
 }
 
 // Source: Transformers modeling_rope_utils.py, _compute_llama3_parameters.
-double llama3_frequency(const RopeConfig& rope, double frequency) {
+double llama3_frequency(const model::RopeConfig& rope, double frequency) {
   const double wavelength = 2.0 * std::numbers::pi / frequency;
   const auto original = static_cast<double>(rope.original_max_position);
   if (wavelength < original / rope.high_freq_factor) return frequency;
@@ -122,12 +122,12 @@ double llama3_frequency(const RopeConfig& rope, double frequency) {
 
 // Rotates one head at values[begin, begin + head_dim): pairs (i, i + head_dim / 2). The angle is a float32 product, as
 // the models are served.
-void rotate(Vector& values, std::size_t begin, const RopeConfig& rope, std::size_t head_dim, int64_t position) {
+void rotate(Vector& values, std::size_t begin, const model::RopeConfig& rope, std::size_t head_dim, int64_t position) {
   const std::size_t half = head_dim / 2;
   for (std::size_t i = 0; i < half; ++i) {
     double frequency = std::pow(rope.theta, -2.0 * static_cast<double>(i) / static_cast<double>(head_dim));
-    if (rope.type == RopeConfig::Type::kLinear) frequency /= rope.factor;
-    if (rope.type == RopeConfig::Type::kLlama3) frequency = llama3_frequency(rope, frequency);
+    if (rope.type == model::RopeConfig::Type::kLinear) frequency /= rope.factor;
+    if (rope.type == model::RopeConfig::Type::kLlama3) frequency = llama3_frequency(rope, frequency);
     const double angle = static_cast<double>(static_cast<float>(frequency) * static_cast<float>(position));
     const double first = values[begin + i];
     const double second = values[begin + half + i];
@@ -136,7 +136,7 @@ void rotate(Vector& values, std::size_t begin, const RopeConfig& rope, std::size
   }
 }
 
-void norm_and_rotate(Vector& heads, const Vector& norm, const ModelConfig& config, int64_t position) {
+void norm_and_rotate(Vector& heads, const Vector& norm, const model::ModelConfig& config, int64_t position) {
   const auto head_dim = static_cast<std::size_t>(config.heads.head_dim);
   for (std::size_t begin = 0; begin < heads.size(); begin += head_dim) {
     if (!norm.empty()) rms_norm(heads, begin, norm, static_cast<double>(config.rms_eps));
@@ -146,8 +146,8 @@ void norm_and_rotate(Vector& heads, const Vector& norm, const ModelConfig& confi
 
 // Row t of softmax(q k^T / sqrt(head_dim)) v over the keys that it sees, all heads; the model's own definition, written
 // out again: key j iff j <= t and (t - j < W or j < S), where the row obeys the window at all.
-Vector attend(const ModelConfig& config, const Vector& q, const std::vector<Vector>& k, const std::vector<Vector>& v,
-              const Window* window) {
+Vector attend(const model::ModelConfig& config, const Vector& q, const std::vector<Vector>& k,
+              const std::vector<Vector>& v, const kernels::Window* window) {
   const auto head_dim = static_cast<std::size_t>(config.heads.head_dim);
   const auto group = static_cast<std::size_t>(config.heads.n_heads / config.heads.n_kv_heads);
   const auto t = static_cast<int64_t>(k.size()) - 1;
@@ -178,7 +178,8 @@ void add(Vector& to, const Vector& from) {
 }
 
 // One decoder layer on all rows, in place; window: nullptr for full attention.
-void run_layer(const ModelConfig& config, const Layer& layer, std::vector<Vector>& rows, const Window* window) {
+void run_layer(const model::ModelConfig& config, const Layer& layer, std::vector<Vector>& rows,
+               const kernels::Window* window) {
   const auto eps = static_cast<double>(config.rms_eps);
   std::vector<Vector> keys;
   std::vector<Vector> values;
@@ -210,8 +211,9 @@ std::pair<double, bool> token_nll(const Vector& logits, int32_t target) {
 
 }  // namespace
 
-Score reference_score(const ModelConfig& config, const Checkpoint& checkpoint, std::span<const int32_t> tokens,
-                      int64_t answer_start, const Window& window, const Pattern& windowed) {
+Score reference_score(const model::ModelConfig& config, const model::Checkpoint& checkpoint,
+                      std::span<const int32_t> tokens, int64_t answer_start, const kernels::Window& window,
+                      const Pattern& windowed) {
   const Reader read{checkpoint};
   const Vector embedding = to_double(checkpoint.get("model.embed_tokens.weight", {config.vocab, config.hidden}));
   std::vector<Vector> rows;
@@ -242,4 +244,4 @@ Score reference_score(const ModelConfig& config, const Checkpoint& checkpoint, s
   return score;
 }
 
-}  // namespace winnow
+}  // namespace winnow::engine

@@ -11,7 +11,7 @@
 #include "model/layer.h"
 #include "pipeline/engine/rotary_table.h"
 
-namespace winnow {
+namespace winnow::engine {
 
 namespace {
 
@@ -24,7 +24,7 @@ using Outcomes = std::vector<std::string>;
 
 class Trial {
  public:
-  Trial(Backend& backend, const ModelConfig& config, ModelWeights& weights)
+  Trial(kernels::Backend& backend, const model::ModelConfig& config, model::ModelWeights& weights)
       : backend_(backend),
         config_(config),
         weights_(weights),
@@ -45,7 +45,7 @@ class Trial {
     const std::vector<int32_t> tokens(static_cast<std::size_t>(n_), token);
     const auto device_tokens = backend_.upload(tokens, "tokens of a trial");
     backend_.embed(weights_.embedding(), static_cast<const int32_t*>(device_tokens->data()), residual_->data(), n_);
-    const LayerWeights& layer = weights_.layer(0);
+    const model::LayerWeights& layer = weights_.layer(0);
     decoder_.attention_input(layer, residual_->data(), rotary_.angles(*positions_), n_, kv_->data(), q_->data());
     append_rows(*q_, query_bytes(), outcomes);
     append_keys(outcomes);
@@ -64,14 +64,14 @@ class Trial {
   int64_t residual_bytes() const { return config_.hidden * size_bytes(backend_.residual_dtype()); }
   int64_t query_bytes() const { return config_.heads.q_dim() * size_bytes(backend_.activation_dtype()); }
 
-  std::string download(Buffer& from, int64_t size_bytes) {
+  std::string download(kernels::Buffer& from, int64_t size_bytes) {
     const auto host = backend_.allocate_host(size_bytes, "a trial");
     backend_.transfer(from.data(), host->data(), size_bytes);
     backend_.synchronize();
     return {static_cast<const char*>(host->data()), static_cast<std::size_t>(size_bytes)};
   }
 
-  void append_rows(Buffer& rows, int64_t row_bytes, Outcomes& outcomes) {
+  void append_rows(kernels::Buffer& rows, int64_t row_bytes, Outcomes& outcomes) {
     const std::string bytes = download(rows, row_bytes * n_);
     const auto size = static_cast<std::size_t>(row_bytes);
     for (std::size_t place = 0; place < outcomes.size(); ++place) outcomes[place] += bytes.substr(place * size, size);
@@ -80,24 +80,24 @@ class Trial {
   // The layout of keys is the backend's: each place's are brought to the first row of a block that is empty else.
   void append_keys(Outcomes& outcomes) {
     for (std::size_t place = 0; place < outcomes.size(); ++place) {
-      const KvCopy copy{kv_->data(), static_cast<int64_t>(place), one_kv_->data(), 0, 1};
+      const kernels::KvCopy copy{kv_->data(), static_cast<int64_t>(place), one_kv_->data(), 0, 1};
       backend_.copy_kv({&copy, 1}, config_.heads);
       outcomes[place] += sha256_of(download(*one_kv_, one_kv_->size_bytes()));
     }
   }
 
-  Backend& backend_;
-  const ModelConfig& config_;
-  ModelWeights& weights_;
-  DecoderLayer decoder_;
+  kernels::Backend& backend_;
+  const model::ModelConfig& config_;
+  model::ModelWeights& weights_;
+  model::DecoderLayer decoder_;
   RotaryTable rotary_;
   int64_t n_;
-  std::unique_ptr<Buffer> positions_, residual_, q_, kv_, one_kv_, final_;
+  std::unique_ptr<kernels::Buffer> positions_, residual_, q_, kv_, one_kv_, final_;
 };
 
 }  // namespace
 
-RowPlaces::RowPlaces(Backend& backend, const ModelConfig& config, ModelWeights& weights) {
+RowPlaces::RowPlaces(kernels::Backend& backend, const model::ModelConfig& config, model::ModelWeights& weights) {
   Outcomes outcomes(static_cast<std::size_t>(backend.row_tile()));
   Trial trial(backend, config, weights);
   // Several tokens: one row may be rounded alike by chance, or be all zeros.
@@ -151,4 +151,4 @@ RowPlaces::Stack RowPlaces::stack(const std::vector<int64_t>& positions) const {
   return stack;
 }
 
-}  // namespace winnow
+}  // namespace winnow::engine

@@ -8,7 +8,7 @@
 #include "model/config.h"
 #include "model/weights.h"
 
-namespace winnow {
+namespace winnow::engine {
 
 // A row may lie at its own position's place of a tile (its position modulo row_tile()), as it does in a pass over the
 // whole text, without any doubt. Elsewhere a product may round otherwise: some kernels of OpenBLAS compute the last
@@ -17,7 +17,7 @@ namespace winnow {
 class RowPlaces {
  public:
   // Computes one tile in which all rows are the same, and compares the rows that come out.
-  RowPlaces(Backend& backend, const ModelConfig& config, ModelWeights& weights);
+  RowPlaces(kernels::Backend& backend, const model::ModelConfig& config, model::ModelWeights& weights);
   // Of a tile in which the place of each row has the given class: rows of one class may change places.
   explicit RowPlaces(const std::vector<int32_t>& class_of_place);
   // Every row at the place of its position.
@@ -41,4 +41,4 @@ class RowPlaces {
   std::vector<std::vector<int64_t>> places_;  // by class, rising
 };
 
-}  // namespace winnow
+}  // namespace winnow::engine

@@ -5,7 +5,7 @@
 #include "base/json.h"
 #include "pipeline/engine/generation.h"
 
-namespace winnow {
+namespace winnow::engine {
 
 namespace {
 
@@ -60,4 +60,4 @@ std::vector<int32_t> parse_stop_tokens(const std::string& text, const std::strin
   }
 }
 
-}  // namespace winnow
+}  // namespace winnow::engine

@@ -7,17 +7,17 @@
 #include "pipeline/engine/cached_prefix.h"
 #include "pipeline/engine/sweep_pass.h"
 
-namespace winnow {
+namespace winnow::engine {
 
 namespace {
 
 // Bytes of every buffer of a sweep, in the order in which they are taken.
 struct BufferSizes {
   int64_t rope, positions, tokens, stack, scored, final, reference, base_q, base_kv, group_q, group_kv, attention;
-  BufferSizes(const Backend& backend, const ModelConfig& config, const SweepLayout& layout) {
-    const HeadShape& heads = config.heads;
-    const int64_t residual_row = config.hidden * size_bytes(backend.residual_dtype());
-    const int64_t element = size_bytes(backend.activation_dtype());
+  BufferSizes(const kernels::Backend& backend, const model::ModelConfig& config, const SweepLayout& layout) {
+    const kernels::HeadShape& heads = config.heads;
+    const int64_t residual_row = config.hidden * kernels::size_bytes(backend.residual_dtype());
+    const int64_t element = kernels::size_bytes(backend.activation_dtype());
     const int64_t query_row = heads.q_dim() * element;
     rope = layout.longest_rows * heads.head_dim * static_cast<int64_t>(sizeof(float));
     positions = (layout.stack_rows + layout.scored_rows) * static_cast<int64_t>(sizeof(int32_t));
@@ -40,13 +40,14 @@ struct BufferSizes {
 
 }  // namespace
 
-int64_t SweepPass::predicted_bytes(const Backend& backend, const ModelConfig& config, const SweepLayout& layout) {
-  return BufferSizes(backend, config, layout).total() + DecoderLayer::workspace_bytes(backend, config) +
+int64_t SweepPass::predicted_bytes(const kernels::Backend& backend, const model::ModelConfig& config,
+                                   const SweepLayout& layout) {
+  return BufferSizes(backend, config, layout).total() + model::DecoderLayer::workspace_bytes(backend, config) +
          backend.workspace_bytes(std::max(layout.longest_rows, layout.group_rows), config.hidden, config.vocab,
                                  config.heads);
 }
 
-SweepPass::SweepPass(Backend& backend, const ModelConfig& config, ModelWeights& weights,
+SweepPass::SweepPass(kernels::Backend& backend, const model::ModelConfig& config, model::ModelWeights& weights,
                      std::span<const SweepRequest> requests)
     : backend_(backend),
       config_(config),
@@ -82,12 +83,12 @@ SweepPass::SweepPass(Backend& backend, const ModelConfig& config, ModelWeights& 
 void SweepPass::make_tables() {
   const int64_t n_positions = layout_.longest_rows;
   const std::span<const float> angles = weights_.rotary_table(n_positions);
-  const HostTensor table{reinterpret_cast<const std::byte*>(angles.data()),
-                         DType::kF32,
-                         {n_positions, config_.heads.head_dim},
-                         "rotary table"};
+  const kernels::HostTensor table{reinterpret_cast<const std::byte*>(angles.data()),
+                                  kernels::DType::kF32,
+                                  {n_positions, config_.heads.head_dim},
+                                  "rotary table"};
   rope_memory_ = backend_.allocate(table.count() * static_cast<int64_t>(sizeof(float)), "the rotary table");
-  angles_.cos_sin = backend_.load(table, WeightUse::kTable, rope_memory_->data());
+  angles_.cos_sin = backend_.load(table, kernels::WeightUse::kTable, rope_memory_->data());
 
   std::vector<int32_t> positions;
   const auto add_positions = [&](const Rows& rows) {
@@ -127,12 +128,12 @@ void SweepPass::give_birth(int64_t layer) {
   }
 }
 
-void SweepPass::run_bases(const LayerWeights& weights, int64_t layer) {
-  std::vector<AttentionCall> calls;
+void SweepPass::run_bases(const model::LayerWeights& weights, int64_t layer) {
+  std::vector<kernels::AttentionCall> calls;
   int64_t n_rows = 0;
   for (const Segment& base : bases()) {
     const Rows& out = layout_.outgoing(base, layer);
-    AttentionCall call = layout_.call(base, layer, requests_[base.request]);
+    kernels::AttentionCall call = layout_.call(base, layer, requests_[base.request]);
     call.q = queries(base_q_, out.at);
     call.out = queries(attention_, out.at);
     call.own.data = keys(base_kv_, base.residual.at);
@@ -145,10 +146,10 @@ void SweepPass::run_bases(const LayerWeights& weights, int64_t layer) {
 }
 
 // Segments [begin, end) of the lanes through one layer, together.
-void SweepPass::run_lanes(const LayerWeights& weights, int64_t layer, std::size_t begin, std::size_t end) {
+void SweepPass::run_lanes(const model::LayerWeights& weights, int64_t layer, std::size_t begin, std::size_t end) {
   const Segment& first = layout_.segments[begin];
   const int64_t first_out = layout_.outgoing(first, layer).at;
-  std::vector<AttentionCall> calls;
+  std::vector<kernels::AttentionCall> calls;
   int64_t n_own_rows = 0;
   int64_t n_own_scored = 0;
   for (std::size_t i = begin; i < end; ++i) {
@@ -156,7 +157,7 @@ void SweepPass::run_lanes(const LayerWeights& weights, int64_t layer, std::size_
     const Segment& base = layout_.base_of(lane);
     const Rows& out = layout_.outgoing(lane, layer);
     const Rows& base_out = layout_.outgoing(base, layer);
-    AttentionCall call = layout_.call(lane, layer, requests_[lane.request]);
+    kernels::AttentionCall call = layout_.call(lane, layer, requests_[lane.request]);
     call.out = queries(attention_, out.at - first_out);
     if (SweepLayout::has_own_keys(lane, layer)) {
       n_own_rows = lane.residual.end() - first.residual.at;
@@ -200,7 +201,7 @@ void SweepPass::fetch_prefixes(int64_t layer) {
 }
 
 void SweepPass::run_layer(int64_t layer) {
-  const LayerWeights& weights = weights_.layer(layer);
+  const model::LayerWeights& weights = weights_.layer(layer);
   fetch_prefixes(layer);
   decoder_.attention_input(weights, residual(0), residual_angles(0), layout_.base_rows, base_kv_->data(),
                            is_last(layer) ? nullptr : base_q_->data());
@@ -224,7 +225,7 @@ void SweepPass::run_layer(int64_t layer) {
 
 // Segments [begin, end), which are born here without the attention of this layer: only its MLP is left to do, and rows
 // before the first without attention are the base's.
-void SweepPass::run_removed(const LayerWeights& weights, int64_t layer, std::size_t begin, std::size_t end) {
+void SweepPass::run_removed(const model::LayerWeights& weights, int64_t layer, std::size_t begin, std::size_t end) {
   if (begin == end) return;
   const Segment& first = layout_.segments[begin];
   const int64_t n_rows = layout_.outgoing(layout_.segments[end - 1], layer).end() - layout_.outgoing(first, layer).at;
@@ -236,7 +237,7 @@ void SweepPass::run_removed(const LayerWeights& weights, int64_t layer, std::siz
     const int64_t n_of_base = std::min(lane.removed_row - rows.first_row, rows.n_rows);
     if (n_of_base <= 0) continue;
     const int64_t at = rows.first_row - layout_.outgoing(base, layer).first_row;
-    void* from = row_pointer(outgoing(base, layer), backend_.residual_dtype(), at, config_.hidden);
+    void* from = model::row_pointer(outgoing(base, layer), backend_.residual_dtype(), at, config_.hidden);
     backend_.copy(from, outgoing(lane, layer), n_of_base, config_.hidden);
   }
 }
@@ -270,7 +271,8 @@ std::vector<SweepResult> SweepPass::run(const StopCheck& stop) {
   return results_of(scores);
 }
 
-int64_t predict_sweep_bytes(const ModelConfig& config, const Backend& backend, std::span<const SweepRequest> requests) {
+int64_t predict_sweep_bytes(const model::ModelConfig& config, const kernels::Backend& backend,
+                            std::span<const SweepRequest> requests) {
   int64_t fetched = 0;
   for (const SweepRequest& request : requests) {
     if (request.prefix != nullptr && request.prefix->is_on_host()) fetched += request.prefix->layer_bytes();
@@ -278,16 +280,17 @@ int64_t predict_sweep_bytes(const ModelConfig& config, const Backend& backend, s
   return SweepPass::predicted_bytes(backend, config, SweepLayout(config, requests, backend)) + fetched;
 }
 
-std::vector<SweepResult> sweep(Backend& backend, const ModelConfig& config, ModelWeights& weights,
-                               std::span<const SweepRequest> requests, const StopCheck& stop) {
+std::vector<SweepResult> sweep(kernels::Backend& backend, const model::ModelConfig& config,
+                               model::ModelWeights& weights, std::span<const SweepRequest> requests,
+                               const StopCheck& stop) {
   return SweepPass(backend, config, weights, requests).run(stop);
 }
 
-SweepResult sweep(Backend& backend, const ModelConfig& config, ModelWeights& weights, const SweepRequest& request,
-                  const StopCheck& stop) {
+SweepResult sweep(kernels::Backend& backend, const model::ModelConfig& config, model::ModelWeights& weights,
+                  const SweepRequest& request, const StopCheck& stop) {
   SweepResult result = std::move(sweep(backend, config, weights, std::span(&request, 1), stop).front());
   check_finite(request, result);
   return result;
 }
 
-}  // namespace winnow
+}  // namespace winnow::engine

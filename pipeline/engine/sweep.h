@@ -12,7 +12,7 @@
 #include "model/weights.h"
 #include "pipeline/engine/layer_signals.h"
 
-namespace winnow {
+namespace winnow::engine {
 
 // Which layers are windowed; (n_layers).
 using Pattern = std::vector<bool>;
@@ -34,7 +34,7 @@ struct Score {
 struct SweepRequest {
   std::span<const int32_t> tokens;  // (T), answer included
   int64_t answer_start = 0;         // a: first scored token, 1 <= a < T
-  Window window;                    // of a windowed layer, for this example
+  kernels::Window window;           // of a windowed layer, for this example
   Pattern base;
   std::vector<Pattern> variants;
   bool per_token = false;
@@ -65,20 +65,23 @@ struct SweepPlan {
   int64_t row_layers = 0;       // sum over layers of rows computed
   int64_t attention_pairs = 0;  // sum over layers of (row, key) pairs computed
 };
-SweepPlan plan_sweep(const ModelConfig& config, const SweepRequest& request, int64_t row_tile);
+SweepPlan plan_sweep(const model::ModelConfig& config, const SweepRequest& request, int64_t row_tile);
 // Backend memory of one sweep over all of the requests, without the weights, bytes.
-int64_t predict_sweep_bytes(const ModelConfig& config, const Backend& backend, std::span<const SweepRequest> requests);
+int64_t predict_sweep_bytes(const model::ModelConfig& config, const kernels::Backend& backend,
+                            std::span<const SweepRequest> requests);
 // The different attention calls that a sweep over the request makes, without pointers: Backend::prepare_attention.
-std::vector<AttentionCall> attention_shapes(const ModelConfig& config, const SweepRequest& request, int64_t row_tile);
+std::vector<kernels::AttentionCall> attention_shapes(const model::ModelConfig& config, const SweepRequest& request,
+                                                     int64_t row_tile);
 
 // Sweeps all requests together: their rows are stacked, their results are what each alone would give, bit for bit.
 // Throws Interrupted.
-std::vector<SweepResult> sweep(Backend& backend, const ModelConfig& config, ModelWeights& weights,
-                               std::span<const SweepRequest> requests, const StopCheck& stop);
+std::vector<SweepResult> sweep(kernels::Backend& backend, const model::ModelConfig& config,
+                               model::ModelWeights& weights, std::span<const SweepRequest> requests,
+                               const StopCheck& stop);
 // One request. Throws Error(kBadData) when an NLL is not finite, naming the layer; Interrupted.
-SweepResult sweep(Backend& backend, const ModelConfig& config, ModelWeights& weights, const SweepRequest& request,
-                  const StopCheck& stop);
+SweepResult sweep(kernels::Backend& backend, const model::ModelConfig& config, model::ModelWeights& weights,
+                  const SweepRequest& request, const StopCheck& stop);
 // Throws Error(kBadData) when an NLL is not finite, naming the layer.
 void check_finite(const SweepRequest& request, const SweepResult& result);
 
-}  // namespace winnow
+}  // namespace winnow::engine

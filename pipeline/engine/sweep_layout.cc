@@ -7,11 +7,11 @@
 
 #include "base/error.h"
 
-namespace winnow {
+namespace winnow::engine {
 
 namespace {
 
-void check(const ModelConfig& config, const SweepRequest& request) {
+void check(const model::ModelConfig& config, const SweepRequest& request) {
   const auto n_layers = static_cast<std::size_t>(config.n_layers);
   bool sizes_match = request.base.size() == n_layers;
   for (const Pattern& variant : request.variants) sizes_match = sizes_match && variant.size() == n_layers;
@@ -36,7 +36,7 @@ int64_t birth_layer(const Pattern& base, const Pattern& variant) {
   return difference.first - base.begin();
 }
 
-RowRange row_range(const ModelConfig& config, const SweepRequest& request, int64_t row_tile) {
+RowRange row_range(const model::ModelConfig& config, const SweepRequest& request, int64_t row_tile) {
   check(config, request);
   RowRange range;
   const LayerSignalOptions& signals = request.signals;
@@ -46,7 +46,7 @@ RowRange row_range(const ModelConfig& config, const SweepRequest& request, int64
   const auto first_row_of_lane = [&](int64_t row) {
     return row >= n_predicting ? range.padded_rows : round_down(row, row_tile);
   };
-  range.lane_first_row = first_row_of_lane(first_affected_row(request.window));
+  range.lane_first_row = first_row_of_lane(kernels::first_affected_row(request.window));
   range.removed_row = std::max<int64_t>(0, request.answer_start - signals.removed_rows.value_or(0));
   range.removed_first_row = signals.removed_rows ? first_row_of_lane(range.removed_row) : range.padded_rows;
   range.base_first_row = request.prefix_rows;
@@ -63,7 +63,8 @@ RowRange row_range(const ModelConfig& config, const SweepRequest& request, int64
   return range;
 }
 
-SweepLayout::SweepLayout(const ModelConfig& config, std::span<const SweepRequest> requests, const Backend& backend)
+SweepLayout::SweepLayout(const model::ModelConfig& config, std::span<const SweepRequest> requests,
+                         const kernels::Backend& backend)
     : n_bases(static_cast<int64_t>(requests.size())), n_layers(config.n_layers) {
   std::vector<RowRange> ranges;
   std::vector<Segment> lanes;
@@ -125,10 +126,10 @@ int64_t SweepLayout::n_attending(int64_t layer) const {
   return end - segments.begin();
 }
 
-AttentionCall SweepLayout::call(const Segment& segment, int64_t layer, const SweepRequest& request) const {
+kernels::AttentionCall SweepLayout::call(const Segment& segment, int64_t layer, const SweepRequest& request) const {
   const Rows& out = outgoing(segment, layer);
   const Rows& base = base_of(segment).residual;
-  AttentionCall call;
+  kernels::AttentionCall call;
   call.first_row = out.first_row;
   call.n_rows = out.n_rows;
   call.n_tokens = segment.n_tokens;
@@ -138,11 +139,12 @@ AttentionCall SweepLayout::call(const Segment& segment, int64_t layer, const Swe
     if (base.first_row == 0) call.prefix = call.own;
     call.own = {nullptr, segment.residual.first_row, segment.residual.n_rows};
   }
-  call.window = (*segment.pattern)[static_cast<std::size_t>(layer)] ? request.window : full_attention();
+  call.window = (*segment.pattern)[static_cast<std::size_t>(layer)] ? request.window : kernels::full_attention();
   return call;
 }
 
-std::vector<AttentionCall> attention_shapes(const ModelConfig& config, const SweepRequest& request, int64_t row_tile) {
+std::vector<kernels::AttentionCall> attention_shapes(const model::ModelConfig& config, const SweepRequest& request,
+                                                     int64_t row_tile) {
   const RowRange range = row_range(config, request, row_tile);
   // A call's rows follow from the first row of its segment, from whose keys it has, from whether the layer is the last,
   // and from the window.
@@ -162,12 +164,12 @@ std::vector<AttentionCall> attention_shapes(const ModelConfig& config, const Swe
       }
     }
   }
-  std::vector<AttentionCall> calls;
-  const KvRows base{nullptr, range.base_first_row, range.padded_rows - range.base_first_row};
-  const KvRows before{nullptr, 0, range.base_first_row};
+  std::vector<kernels::AttentionCall> calls;
+  const kernels::KvRows base{nullptr, range.base_first_row, range.padded_rows - range.base_first_row};
+  const kernels::KvRows before{nullptr, 0, range.base_first_row};
   for (const auto& [keys, first_row, is_last, is_windowed] : kinds) {
     const int64_t first_scored = keys == Keys::kBase ? range.first_score_row : range.first_score_row_of(first_row);
-    AttentionCall call;
+    kernels::AttentionCall call;
     call.first_row = is_last ? first_scored : first_row;
     call.n_rows = range.padded_rows - call.first_row;
     call.n_tokens = range.n_rows;
@@ -177,10 +179,10 @@ std::vector<AttentionCall> attention_shapes(const ModelConfig& config, const Swe
       if (before.n_rows == 0) call.prefix = base;
       call.own = {nullptr, first_row, range.padded_rows - first_row};
     }
-    call.window = is_windowed ? request.window : full_attention();
+    call.window = is_windowed ? request.window : kernels::full_attention();
     calls.push_back(call);
   }
   return calls;
 }
 
-}  // namespace winnow
+}  // namespace winnow::engine

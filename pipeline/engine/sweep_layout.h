@@ -9,7 +9,7 @@
 #include "model/config.h"
 #include "pipeline/engine/sweep.h"
 
-namespace winnow {
+namespace winnow::engine {
 
 // The tile's first row at or below `row`, and the first tile's row at or above it.
 inline int64_t round_down(int64_t row, int64_t tile) { return row / tile * tile; }
@@ -32,7 +32,7 @@ struct RowRange {
   int64_t first_score_row_of(int64_t first_row) const { return first_row > answer_row ? first_row : answer_row; }
 };
 // Throws Error(kInternal) for a request that does not fit the model.
-RowRange row_range(const ModelConfig& config, const SweepRequest& request, int64_t row_tile);
+RowRange row_range(const model::ModelConfig& config, const SweepRequest& request, int64_t row_tile);
 
 // Rows [first_row, first_row + n_rows) of a sequence, from row `at` of a stack on.
 struct Rows {
@@ -60,7 +60,8 @@ struct Segment {
 // The bases of all requests in their order, then the lanes in the order of their birth, so that the segments alive at a
 // layer are the front part of the stack; of those born at one layer the ones without attention there come last.
 struct SweepLayout {
-  SweepLayout(const ModelConfig& config, std::span<const SweepRequest> requests, const Backend& backend);
+  SweepLayout(const model::ModelConfig& config, std::span<const SweepRequest> requests,
+              const kernels::Backend& backend);
 
   std::vector<Segment> segments;
   int64_t n_bases = 0;
@@ -84,7 +85,7 @@ struct SweepLayout {
   // Whether a segment has its own queries, keys and values in a layer; in that of its birth they are the base's.
   static bool has_own_keys(const Segment& segment, int64_t layer) { return segment.birth < layer; }
   // Its attention call in a layer, without pointers.
-  AttentionCall call(const Segment& segment, int64_t layer, const SweepRequest& request) const;
+  kernels::AttentionCall call(const Segment& segment, int64_t layer, const SweepRequest& request) const;
 };
 
-}  // namespace winnow
+}  // namespace winnow::engine

@@ -10,7 +10,7 @@
 #include "pipeline/engine/sweep.h"
 #include "pipeline/engine/sweep_layout.h"
 
-namespace winnow {
+namespace winnow::engine {
 
 // One pass over the layers. The stack holds the bases and then the lanes in the order of their birth. At layer l
 //   - the bases and the lanes born before run the layer, each with its pattern's window for l;
@@ -19,11 +19,13 @@ namespace winnow {
 // After the last layer only the rows that predict answer tokens are wanted: they are gathered into `scored_` first.
 class SweepPass {
  public:
-  SweepPass(Backend& backend, const ModelConfig& config, ModelWeights& weights, std::span<const SweepRequest> requests);
+  SweepPass(kernels::Backend& backend, const model::ModelConfig& config, model::ModelWeights& weights,
+            std::span<const SweepRequest> requests);
   std::vector<SweepResult> run(const StopCheck& stop);
 
   // Backend memory that a sweep of such a layout takes, bytes, but for the cached prefixes that it fetches.
-  static int64_t predicted_bytes(const Backend& backend, const ModelConfig& config, const SweepLayout& layout);
+  static int64_t predicted_bytes(const kernels::Backend& backend, const model::ModelConfig& config,
+                                 const SweepLayout& layout);
 
  private:
   struct RowScores {
@@ -33,9 +35,9 @@ class SweepPass {
   };
 
   void run_layer(int64_t layer);
-  void run_bases(const LayerWeights& weights, int64_t layer);
-  void run_lanes(const LayerWeights& weights, int64_t layer, std::size_t begin, std::size_t end);
-  void run_removed(const LayerWeights& weights, int64_t layer, std::size_t begin, std::size_t end);
+  void run_bases(const model::LayerWeights& weights, int64_t layer);
+  void run_lanes(const model::LayerWeights& weights, int64_t layer, std::size_t begin, std::size_t end);
+  void run_removed(const model::LayerWeights& weights, int64_t layer, std::size_t begin, std::size_t end);
   void measure_attention_of(int64_t layer);
   std::size_t group_end(std::size_t begin, std::size_t n_alive) const;
   void give_birth(int64_t layer);
@@ -51,51 +53,53 @@ class SweepPass {
   std::span<const Segment> bases() const { return std::span(layout_.segments).first(requests_.size()); }
   // Residual rows of the stack, or of the rows that leave the last layer.
   void* residual(int64_t at) const {
-    return row_pointer(stack_->data(), backend_.residual_dtype(), at, config_.hidden);
+    return model::row_pointer(stack_->data(), backend_.residual_dtype(), at, config_.hidden);
   }
-  void* scored(int64_t at) const { return row_pointer(scored_->data(), backend_.residual_dtype(), at, config_.hidden); }
+  void* scored(int64_t at) const {
+    return model::row_pointer(scored_->data(), backend_.residual_dtype(), at, config_.hidden);
+  }
   // Where the rows that leave a layer are.
   void* outgoing(const Segment& segment, int64_t layer) const {
     return is_last(layer) ? scored(segment.scored.at) : residual(segment.residual.at);
   }
-  void* queries(const std::unique_ptr<Buffer>& buffer, int64_t row) const {
-    return row_pointer(buffer->data(), backend_.activation_dtype(), row, config_.heads.q_dim());
+  void* queries(const std::unique_ptr<kernels::Buffer>& buffer, int64_t row) const {
+    return model::row_pointer(buffer->data(), backend_.activation_dtype(), row, config_.heads.q_dim());
   }
-  void* keys(const std::unique_ptr<Buffer>& buffer, int64_t row) const {
+  void* keys(const std::unique_ptr<kernels::Buffer>& buffer, int64_t row) const {
     return static_cast<std::byte*>(buffer->data()) + backend_.kv_bytes(row, config_.heads);
   }
-  RowAngles residual_angles(int64_t at) const { return angles_.from(at); }
-  RowAngles scored_angles(int64_t at) const { return angles_.from(layout_.stack_rows + at); }
+  kernels::RowAngles residual_angles(int64_t at) const { return angles_.from(at); }
+  kernels::RowAngles scored_angles(int64_t at) const { return angles_.from(layout_.stack_rows + at); }
 
   void make_tables();
   // Keys of the rows before the base's own, of the layer at hand.
   void fetch_prefixes(int64_t layer);
-  void set_prefix(AttentionCall& call, std::size_t request) const {
+  void set_prefix(kernels::AttentionCall& call, std::size_t request) const {
     if (call.prefix.n_rows > 0) call.prefix.data = prefix_keys_[request];
   }
 
-  Backend& backend_;
-  const ModelConfig& config_;
-  ModelWeights& weights_;
+  kernels::Backend& backend_;
+  const model::ModelConfig& config_;
+  model::ModelWeights& weights_;
   std::span<const SweepRequest> requests_;
   const SweepLayout layout_;
-  std::unique_ptr<Buffer> rope_memory_;
-  std::unique_ptr<Buffer> positions_;  // (stack rows + scored rows) int32
-  std::unique_ptr<Buffer> tokens_;     // (base rows) int32, -1 where padded
-  RowAngles angles_;                   // of the stack's rows, then of the scored rows
-  DecoderLayer decoder_;
-  std::unique_ptr<Buffer> stack_;                   // (stack rows, hidden) residual
-  std::unique_ptr<Buffer> scored_;                  // (scored rows, hidden) residual
-  std::unique_ptr<Buffer> final_;                   // (chunk of scored rows, hidden), normed
-  std::unique_ptr<Buffer> reference_;               // (the bases' scored rows, hidden), normed; for KL only
-  std::unique_ptr<Buffer> base_q_;                  // (base rows, q_dim)
-  std::unique_ptr<Buffer> base_kv_;                 // keys and values of the bases' rows
-  std::unique_ptr<Buffer> group_q_;                 // (group rows, q_dim)
-  std::unique_ptr<Buffer> group_kv_;                // keys and values of the group's rows
-  std::unique_ptr<Buffer> attention_;               // (rows of the bases or of a group, q_dim)
-  std::vector<std::vector<LayerSignals>> signals_;  // (requests, n_layers), of attention; as far as asked for
-  std::vector<void*> prefix_keys_;                  // by request, null without a prefix
-  std::vector<std::unique_ptr<Buffer>> fetched_;    // by request, null unless its prefix is in the host's memory
+  std::unique_ptr<kernels::Buffer> rope_memory_;
+  std::unique_ptr<kernels::Buffer> positions_;  // (stack rows + scored rows) int32
+  std::unique_ptr<kernels::Buffer> tokens_;     // (base rows) int32, -1 where padded
+  kernels::RowAngles angles_;                   // of the stack's rows, then of the scored rows
+  model::DecoderLayer decoder_;
+  std::unique_ptr<kernels::Buffer> stack_;                 // (stack rows, hidden) residual
+  std::unique_ptr<kernels::Buffer> scored_;                // (scored rows, hidden) residual
+  std::unique_ptr<kernels::Buffer> final_;                 // (chunk of scored rows, hidden), normed
+  std::unique_ptr<kernels::Buffer> reference_;             // (the bases' scored rows, hidden), normed; for KL only
+  std::unique_ptr<kernels::Buffer> base_q_;                // (base rows, q_dim)
+  std::unique_ptr<kernels::Buffer> base_kv_;               // keys and values of the bases' rows
+  std::unique_ptr<kernels::Buffer> group_q_;               // (group rows, q_dim)
+  std::unique_ptr<kernels::Buffer> group_kv_;              // keys and values of the group's rows
+  std::unique_ptr<kernels::Buffer> attention_;             // (rows of the bases or of a group, q_dim)
+  std::vector<std::vector<LayerSignals>> signals_;         // (requests, n_layers), of attention; as far as asked for
+  std::vector<void*> prefix_keys_;                         // by request, null without a prefix
+  std::vector<std::unique_ptr<kernels::Buffer>> fetched_;  // by request, null unless its prefix is in the host's memory
 };
 
-}  // namespace winnow
+}  // namespace winnow::engine

@@ -6,7 +6,7 @@
 #include "pipeline/engine/sweep.h"
 #include "pipeline/engine/sweep_layout.h"
 
-namespace winnow {
+namespace winnow::engine {
 
 namespace {
 
@@ -14,9 +14,9 @@ namespace {
 struct Pairs {
   int64_t full;
   int64_t windowed;
-  Pairs(const Window& window, int64_t first_row, int64_t n_rows)
-      : full(attention_pairs(full_attention(), first_row, n_rows)),
-        windowed(attention_pairs(window, first_row, n_rows)) {}
+  Pairs(const kernels::Window& window, int64_t first_row, int64_t n_rows)
+      : full(kernels::attention_pairs(kernels::full_attention(), first_row, n_rows)),
+        windowed(kernels::attention_pairs(window, first_row, n_rows)) {}
   int64_t of(bool is_windowed) const { return is_windowed ? windowed : full; }
 };
 
@@ -32,7 +32,7 @@ int64_t signal_pairs(const SweepRequest& request) {
 
 }  // namespace
 
-SweepPlan plan_sweep(const ModelConfig& config, const SweepRequest& request, int64_t row_tile) {
+SweepPlan plan_sweep(const model::ModelConfig& config, const SweepRequest& request, int64_t row_tile) {
   const RowRange range = row_range(config, request, row_tile);
   SweepPlan plan{.n_rows = range.n_rows,
                  .padded_rows = range.padded_rows,
@@ -62,4 +62,4 @@ SweepPlan plan_sweep(const ModelConfig& config, const SweepRequest& request, int
   return plan;
 }
 
-}  // namespace winnow
+}  // namespace winnow::engine

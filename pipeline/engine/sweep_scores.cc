@@ -8,7 +8,7 @@
 #include "pipeline/engine/cached_prefix.h"
 #include "pipeline/engine/sweep_pass.h"
 
-namespace winnow {
+namespace winnow::engine {
 
 namespace {
 
@@ -94,7 +94,7 @@ void SweepPass::keep_base_rows() {
   for (int64_t row = 0; row < layout_.base_scored_rows; row += backend_.chunk_rows()) {
     const int64_t n = std::min(backend_.chunk_rows(), layout_.base_scored_rows - row);
     backend_.rms_norm(scored(row), weights_.final_norm(), config_.rms_eps,
-                      row_pointer(reference_->data(), backend_.activation_dtype(), row, config_.hidden), n);
+                      model::row_pointer(reference_->data(), backend_.activation_dtype(), row, config_.hidden), n);
   }
 }
 
@@ -111,7 +111,7 @@ SweepPass::RowScores SweepPass::score_rows() {
   for (int64_t row = 0; row < layout_.scored_rows; row += backend_.chunk_rows()) {
     const int64_t n = std::min(backend_.chunk_rows(), layout_.scored_rows - row);
     backend_.rms_norm(scored(row), weights_.final_norm(), config_.rms_eps, final_->data(), n);
-    TokenScores out{scores.nll.data() + row, scores.hits.data() + row};
+    kernels::TokenScores out{scores.nll.data() + row, scores.hits.data() + row};
     if (layout_.with_kl) {
       out.kl_nats = scores.kl.data() + row;
       out.reference = {reference_->data(),
@@ -160,4 +160,4 @@ void check_finite(const SweepRequest& request, const SweepResult& result) {
   }
 }
 
-}  // namespace winnow
+}  // namespace winnow::engine

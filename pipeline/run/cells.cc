@@ -7,7 +7,7 @@
 
 #include "base/error.h"
 
-namespace winnow {
+namespace winnow::run {
 namespace {
 
 // Statistics of a cell. The first is 1 in a filled cell, so that a cell filled twice shows after the sum.
@@ -37,7 +37,7 @@ std::size_t Cells::index(int64_t example, int64_t variant) const {
   return static_cast<std::size_t>(example * (1 + n_variants_) + 1 + variant);
 }
 
-void Cells::put(int64_t example, int64_t variant, const Score& score) {
+void Cells::put(int64_t example, int64_t variant, const engine::Score& score) {
   const std::size_t cell = index(example, variant);
   double* statistics = &statistics_[cell * cell_size_];
   if (statistics[kFilled] != 0.0) {
@@ -50,7 +50,7 @@ void Cells::put(int64_t example, int64_t variant, const Score& score) {
   statistics[kTokenAccuracy] = score.token_accuracy + 0.0;
   statistics[kKl] = score.kl_nats + 0.0;
   if (signal_slots_ > 0) {
-    const std::vector<double> slots = to_slots(score.layer, signal_slots_);
+    const std::vector<double> slots = engine::to_slots(score.layer, signal_slots_);
     for (std::size_t i = 0; i < slots.size(); ++i) statistics[kStatistics + i] = slots[i] + 0.0;
   }
   if (token_slots_ == 0) return;
@@ -88,15 +88,16 @@ bool Cells::has(int64_t example, int64_t variant) const {
   return statistics_[index(example, variant) * cell_size_ + kFilled] != 0.0;
 }
 
-Score Cells::get(int64_t example, int64_t variant, int64_t n_tokens) const {
+engine::Score Cells::get(int64_t example, int64_t variant, int64_t n_tokens) const {
   const std::size_t cell = index(example, variant);
   const double* statistics = &statistics_[cell * cell_size_];
-  Score score;
+  engine::Score score;
   score.nll_nats = statistics[kNll];
   score.exact_match = statistics[kExactMatch] != 0.0;
   score.token_accuracy = statistics[kTokenAccuracy];
   score.kl_nats = statistics[kKl];
-  if (signal_slots_ > 0) score.layer = from_slots({statistics + kStatistics, static_cast<std::size_t>(signal_slots_)});
+  if (signal_slots_ > 0)
+    score.layer = engine::from_slots({statistics + kStatistics, static_cast<std::size_t>(signal_slots_)});
   if (token_slots_ > 0) {
     const float* tokens = &tokens_[cell * static_cast<std::size_t>(token_slots_)];
     score.token_nll_nats.assign(tokens, tokens + n_tokens);
@@ -113,23 +114,23 @@ bool Cells::is_consistent() const {
 
 namespace {
 
-void copy_tokens(const Score& score, Table<float>& table, int64_t row) {
+void copy_tokens(const engine::Score& score, stats::Table<float>& table, int64_t row) {
   if (table.values.empty()) return;
   std::copy(score.token_nll_nats.begin(), score.token_nll_nats.end(), &table(row, 0));
 }
 
 // The tables of the signals, empty where not measured.
-void make_signal_tables(const Signals& signals, int64_t n_kv_heads, Measurement& m) {
-  const Table<double> by_cell(m.nll.rows, m.nll.cols);
+void make_signal_tables(const engine::Signals& signals, int64_t n_kv_heads, calibration::Measurement& m) {
+  const stats::Table<double> by_cell(m.nll.rows, m.nll.cols);
   if (signals.kl) m.kl = by_cell;
   if (signals.layer.removed_rows) m.nll_removed = by_cell;
   if (signals.layer.lazy) m.lazy_ratio = m.lazy_ratio_compat = by_cell;
   if (!signals.layer.mass) return;
   m.attention_mass_outside = by_cell;
-  m.attention_mass_outside_kv_head = Table<double>(m.nll.rows * m.nll.cols, n_kv_heads);
+  m.attention_mass_outside_kv_head = stats::Table<double>(m.nll.rows * m.nll.cols, n_kv_heads);
 }
 
-void put_signals(const Score& score, int64_t e, int64_t column, Measurement& m) {
+void put_signals(const engine::Score& score, int64_t e, int64_t column, calibration::Measurement& m) {
   if (m.kl.rows > 0) m.kl(e, column) = score.kl_nats;
   if (m.nll_removed.rows > 0) m.nll_removed(e, column) = score.layer.nll_removed;
   if (m.lazy_ratio.rows > 0) {
@@ -146,22 +147,23 @@ void put_signals(const Score& score, int64_t e, int64_t column, Measurement& m) 
 
 }  // namespace
 
-Measurement to_measurement(const Cells& cells, const Corpus& corpus, int64_t n_examples,
-                           std::span<const int64_t> layers, const Pattern& base, const Signals& signals) {
+calibration::Measurement to_measurement(const Cells& cells, const Corpus& corpus, int64_t n_examples,
+                                        std::span<const int64_t> layers, const engine::Pattern& base,
+                                        const engine::Signals& signals) {
   const auto n_layers = static_cast<int64_t>(layers.size());
-  Measurement m;
+  calibration::Measurement m;
   m.layer.assign(layers.begin(), layers.end());
   for (const int64_t layer : layers) m.layer_windowed_in_base.push_back(base[static_cast<std::size_t>(layer)]);
-  m.nll = Table<double>(n_examples, n_layers);
-  m.exact_match = Table<uint8_t>(n_examples, n_layers);
-  m.token_accuracy = Table<double>(n_examples, n_layers);
+  m.nll = stats::Table<double>(n_examples, n_layers);
+  m.exact_match = stats::Table<uint8_t>(n_examples, n_layers);
+  m.token_accuracy = stats::Table<double>(n_examples, n_layers);
   make_signal_tables(signals, cells.n_signal_heads(), m);
   int64_t longest = 0;
   for (int64_t e = 0; e < n_examples; ++e) longest = std::max(longest, answer_tokens(corpus, e));
   if (cells.keeps_tokens()) {
     constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
-    m.token_nll_base = Table<float>(n_examples, longest, kNan);
-    m.token_nll = Table<float>(n_examples * n_layers, longest, kNan);
+    m.token_nll_base = stats::Table<float>(n_examples, longest, kNan);
+    m.token_nll = stats::Table<float>(n_examples * n_layers, longest, kNan);
   }
   for (int64_t e = 0; e < n_examples; ++e) {
     const auto index = static_cast<std::size_t>(e);
@@ -170,13 +172,13 @@ Measurement to_measurement(const Cells& cells, const Corpus& corpus, int64_t n_e
     if (!corpus.source.empty()) m.source.push_back(corpus.source[index]);
     m.answer_tokens.push_back(n_tokens);
     m.prompt_tokens.push_back(corpus.answer_start[index]);
-    const Score base_score = cells.get(e, kBaseVariant, n_tokens);
+    const engine::Score base_score = cells.get(e, kBaseVariant, n_tokens);
     m.nll_base.push_back(base_score.nll_nats);
     m.exact_match_base.push_back(base_score.exact_match ? 1 : 0);
     m.token_accuracy_base.push_back(base_score.token_accuracy);
     copy_tokens(base_score, m.token_nll_base, e);
     for (int64_t column = 0; column < n_layers; ++column) {
-      const Score score = cells.get(e, layers[static_cast<std::size_t>(column)], n_tokens);
+      const engine::Score score = cells.get(e, layers[static_cast<std::size_t>(column)], n_tokens);
       m.nll(e, column) = score.nll_nats;
       m.exact_match(e, column) = score.exact_match ? 1 : 0;
       m.token_accuracy(e, column) = score.token_accuracy;
@@ -187,4 +189,4 @@ Measurement to_measurement(const Cells& cells, const Corpus& corpus, int64_t n_e
   return m;
 }
 
-}  // namespace winnow
+}  // namespace winnow::run

@@ -10,7 +10,7 @@
 #include "pipeline/run/corpus.h"
 #include "results/calibration/measurement.h"
 
-namespace winnow {
+namespace winnow::run {
 
 // Names the base in a list of variants, where the others are numbered from 0: a calibration's by layer, those of other
 // runs in the order in which run.json lists them.
@@ -28,9 +28,9 @@ class Cells {
   bool keeps_tokens() const { return token_slots_ > 0; }
   int64_t n_signal_heads() const { return signal_slots_ > 0 ? signal_slots_ - 3 : 0; }  // key heads
   // Fills a cell; -0.0 becomes 0.0. A cell may be filled once. Token NLLs are needed where they are kept.
-  void put(int64_t example, int64_t variant, const Score& score);
+  void put(int64_t example, int64_t variant, const engine::Score& score);
   bool has(int64_t example, int64_t variant) const;
-  Score get(int64_t example, int64_t variant, int64_t n_tokens) const;
+  engine::Score get(int64_t example, int64_t variant, int64_t n_tokens) const;
 
   // Makes room for more variants; what is filled stays.
   void grow(int64_t n_variants);
@@ -58,7 +58,8 @@ class Cells {
 
 // The cells of `layers`, which are their variants' numbers, for the first n_examples examples of the corpus, which must
 // all be there.
-Measurement to_measurement(const Cells& cells, const Corpus& corpus, int64_t n_examples,
-                           std::span<const int64_t> layers, const Pattern& base, const Signals& signals);
+calibration::Measurement to_measurement(const Cells& cells, const Corpus& corpus, int64_t n_examples,
+                                        std::span<const int64_t> layers, const engine::Pattern& base,
+                                        const engine::Signals& signals);
 
-}  // namespace winnow
+}  // namespace winnow::run

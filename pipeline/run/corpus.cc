@@ -8,7 +8,7 @@
 #include "base/sha256.h"
 #include "results/storage/hdf5.h"
 
-namespace winnow {
+namespace winnow::run {
 namespace {
 
 [[noreturn]] void refuse(const Corpus& corpus, const std::string& what) {
@@ -89,9 +89,9 @@ void check_examples(const Corpus& corpus, int64_t vocab) {
 
 Corpus read_corpus(const std::filesystem::path& path, int64_t vocab) {
   const std::optional<FileStamp> stamp = FileStamp::of(path);
-  const hdf5::File file = hdf5::File::open(path);
-  hdf5::require_format(file, "winnow-calibration", 1);
-  const hdf5::Group root = file.root();
+  const storage::File file = storage::File::open(path);
+  storage::require_format(file, "winnow-calibration", 1);
+  const storage::Group root = file.root();
   Corpus corpus;
   corpus.path = path;
   corpus.stamp = stamp;
@@ -122,4 +122,4 @@ void check_unchanged(const Corpus& corpus) {
   corpus.stamp = now;
 }
 
-}  // namespace winnow
+}  // namespace winnow::run

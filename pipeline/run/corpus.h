@@ -10,7 +10,7 @@
 
 #include "base/file_stamp.h"
 
-namespace winnow {
+namespace winnow::run {
 
 struct Corpus {
   std::filesystem::path path;
@@ -37,4 +37,4 @@ Corpus read_corpus(const std::filesystem::path& path, int64_t vocab);
 // A file that is gone has not changed. Costs a look at its status, and a hash where that is another.
 void check_unchanged(const Corpus& corpus);
 
-}  // namespace winnow
+}  // namespace winnow::run

@@ -9,7 +9,7 @@
 #include "base/node.h"
 #include "base/strings.h"
 
-namespace winnow {
+namespace winnow::run {
 namespace {
 
 // Measured: an HDF5 file of one unit without and with its columns, and results.h5 without its tables.
@@ -85,4 +85,4 @@ std::string forecast_text(const Forecast& forecast, const std::vector<RankFacts>
   return text;
 }
 
-}  // namespace winnow
+}  // namespace winnow::run

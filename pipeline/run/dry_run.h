@@ -9,7 +9,7 @@
 #include "pipeline/run/plan.h"
 #include "pipeline/run/provenance.h"
 
-namespace winnow {
+namespace winnow::run {
 
 struct Forecast {
   int64_t n_units = 0;
@@ -28,4 +28,4 @@ Forecast make_forecast(const Inputs& inputs, std::span<const WorkUnit> units, co
 // Lines for people, or JSON, each with a line feed at its end.
 std::string forecast_text(const Forecast& forecast, const std::vector<RankFacts>& ranks, bool json);
 
-}  // namespace winnow
+}  // namespace winnow::run

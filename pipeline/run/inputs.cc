@@ -8,7 +8,7 @@
 #include "kernels/cpu/cpu.h"
 #include "kernels/cuda/cuda.h"
 
-namespace winnow {
+namespace winnow::run {
 
 DataSet read_data_set(const std::string& name, const std::filesystem::path& file, int64_t vocab,
                       const std::optional<int64_t>& limit) {
@@ -30,7 +30,7 @@ int64_t longest(const DataSet& data) {
 // A window that the checkpoint itself sets changes the model on examples that are longer: measuring it with full
 // attention would measure another model than the one that is served.
 void check_native_window(const RunOptions& options, Inputs& inputs) {
-  const ModelConfig& config = inputs.config;
+  const model::ModelConfig& config = inputs.config;
   if (!config.native_window) return;
   for (const DataSet& data : inputs.data_sets) {
     if (longest(data) <= *config.native_window) continue;
@@ -78,9 +78,9 @@ void check_reach(Inputs& inputs) {
 
 }  // namespace
 
-SweepRequest Inputs::request(const MissingCells& cells, std::span<const int64_t> group, bool per_token) const {
+engine::SweepRequest Inputs::request(const MissingCells& cells, std::span<const int64_t> group, bool per_token) const {
   const Corpus& corpus = data_sets[static_cast<std::size_t>(cells.data_set)].corpus;
-  SweepRequest request;
+  engine::SweepRequest request;
   request.tokens = corpus.example(cells.example);
   request.answer_start = corpus.answer_start[static_cast<std::size_t>(cells.example)];
   request.window = settings.window_of(request.answer_start);
@@ -92,13 +92,13 @@ SweepRequest Inputs::request(const MissingCells& cells, std::span<const int64_t>
   request.signals = settings.signals.layer;
   const bool has_prefix = cells.data_set == 0 && !prefixes.place.empty() &&
                           prefixes.place[static_cast<std::size_t>(cells.example)].has_value();
-  if (has_prefix) request.prefix_rows = cached_rows(config, request, row_tile);
+  if (has_prefix) request.prefix_rows = engine::cached_rows(config, request, row_tile);
   return request;
 }
 
 void Inputs::open_checkpoint(const std::filesystem::path& model) {
-  checkpoint = std::make_unique<Checkpoint>(model);
-  if (config.checkpoint_dtype == DType::kOther) config.checkpoint_dtype = checkpoint->dtype();
+  checkpoint = std::make_unique<model::Checkpoint>(model);
+  if (config.checkpoint_dtype == kernels::DType::kOther) config.checkpoint_dtype = checkpoint->dtype();
 }
 
 ReadPaths Inputs::read_paths(const RunOptions& options) const {
@@ -107,21 +107,21 @@ ReadPaths Inputs::read_paths(const RunOptions& options) const {
   return read;
 }
 
-int64_t Inputs::number_of(const Pattern& pattern) {
+int64_t Inputs::number_of(const engine::Pattern& pattern) {
   if (const std::optional<int64_t> known = find_number(pattern)) return *known;
   variant_names.push_back(pattern_name(pattern));
   variants.push_back(pattern);
   return static_cast<int64_t>(variants.size()) - 1;
 }
 
-std::optional<int64_t> Inputs::find_number(const Pattern& pattern) const {
+std::optional<int64_t> Inputs::find_number(const engine::Pattern& pattern) const {
   const auto found = std::find(variants.begin(), variants.end(), pattern);
   if (found == variants.end()) return std::nullopt;
   return found - variants.begin();
 }
 
 int64_t Inputs::number_of_name(const std::string& name) {
-  std::optional<Pattern> pattern;
+  std::optional<engine::Pattern> pattern;
   try {
     pattern = pattern_of_name(name, config.n_layers, "a pattern");
   } catch (const Error& error) {
@@ -140,7 +140,7 @@ void check_data_sets(const RunOptions& options, Inputs& inputs) {
 Inputs load_inputs(const CalibrateOptions& options) {
   check_options(options);
   Inputs inputs;
-  inputs.config = read_config(options.model);
+  inputs.config = model::read_config(options.model);
   inputs.settings = resolve_settings(options, inputs.config.n_layers);
   for (int64_t layer = 0; layer < inputs.config.n_layers; ++layer) {
     inputs.variants.push_back(inputs.settings.variant(layer));
@@ -156,7 +156,7 @@ Inputs load_inputs(const CalibrateOptions& options) {
   return inputs;
 }
 
-int choose_threads(const RunOptions& options, const RankResources& resources) {
+int choose_threads(const RunOptions& options, const runtime::RankResources& resources) {
   if (options.threads > 0) return options.threads;
   if (const char* text = std::getenv("OMP_NUM_THREADS")) {
     if (const long n = std::strtol(text, nullptr, 10); n > 0 && n <= 4096) return static_cast<int>(n);
@@ -164,10 +164,10 @@ int choose_threads(const RunOptions& options, const RankResources& resources) {
   return resources.n_threads;
 }
 
-GpuChoice choose_gpu(const RunOptions& options, MpiSession& session) {
+runtime::GpuChoice choose_gpu(const RunOptions& options, runtime::MpiSession& session) {
   std::string mine;
   if (options.device != "cpu") {
-    for (const std::string& uuid : cuda_device_uuids()) mine += uuid + "\n";
+    for (const std::string& uuid : cuda::cuda_device_uuids()) mine += uuid + "\n";
   }
   std::vector<std::vector<std::string>> visible;
   for (const std::string& list : session.gather_on_host(mine)) {
@@ -175,30 +175,30 @@ GpuChoice choose_gpu(const RunOptions& options, MpiSession& session) {
     std::istringstream lines(list);
     for (std::string uuid; std::getline(lines, uuid);) uuids.push_back(uuid);
   }
-  return choose_gpus(visible)[static_cast<std::size_t>(session.local_rank())];
+  return runtime::choose_gpus(visible)[static_cast<std::size_t>(session.local_rank())];
 }
 
-std::unique_ptr<Backend> make_backend(const RunOptions& options, const GpuChoice& gpu, int n_threads,
-                                      DType checkpoint_dtype) {
+std::unique_ptr<kernels::Backend> make_backend(const RunOptions& options, const runtime::GpuChoice& gpu, int n_threads,
+                                               kernels::DType checkpoint_dtype) {
   if (options.device == "cpu" || (options.device == "auto" && gpu.device < 0)) {
     if (options.attention != "auto") {
       fail(ExitCode::kUnavailable, "--attention " + options.attention + " needs a GPU, and none answers here");
     }
-    return make_cpu_backend({.n_threads = n_threads});
+    return cpu::make_cpu_backend({.n_threads = n_threads});
   }
   if (gpu.is_shared() && !options.share_gpu) {
     fail(ExitCode::kUnavailable, std::to_string(gpu.host_ranks) + " ranks on a host where they see " +
                                      std::to_string(gpu.host_gpus) +
                                      " GPU(s): start as many ranks as GPUs, or give --share-gpu or --device cpu");
   }
-  const bool is_wide = options.residual == "fp32" || checkpoint_dtype == DType::kF32;
+  const bool is_wide = options.residual == "fp32" || checkpoint_dtype == kernels::DType::kF32;
   // A rank that sees no GPU asks for the first, and is told why there is none.
-  return make_cuda_backend({.device = std::max(gpu.device, 0),
-                            .attention = parse_attention(options.attention),
-                            .residual = is_wide ? DType::kF32 : DType::kBf16});
+  return cuda::make_cuda_backend({.device = std::max(gpu.device, 0),
+                                  .attention = parse_attention(options.attention),
+                                  .residual = is_wide ? kernels::DType::kF32 : kernels::DType::kBf16});
 }
 
-std::string hash_checkpoint(const Checkpoint& checkpoint) {
+std::string hash_checkpoint(const model::Checkpoint& checkpoint) {
   std::filesystem::path cache;
   const char* xdg = std::getenv("XDG_CACHE_HOME");
   const char* home = std::getenv("HOME");
@@ -210,8 +210,9 @@ std::string hash_checkpoint(const Checkpoint& checkpoint) {
   return checkpoint_sha256(checkpoint, cache);
 }
 
-std::unique_ptr<CheckpointWatch> watch_checkpoint(const Inputs& inputs, MpiSession& session, std::string sha256) {
-  const Checkpoint& checkpoint = *inputs.checkpoint;
+std::unique_ptr<model::CheckpointWatch> watch_checkpoint(const Inputs& inputs, runtime::MpiSession& session,
+                                                         std::string sha256) {
+  const model::Checkpoint& checkpoint = *inputs.checkpoint;
   // Without the device's number, which hosts give out each for itself.
   std::string stamps;
   for (const auto& file : checkpoint.files()) {
@@ -222,18 +223,18 @@ std::unique_ptr<CheckpointWatch> watch_checkpoint(const Inputs& inputs, MpiSessi
   std::string of_root = stamps;
   session.broadcast(of_root);
   session.broadcast(sha256);
-  std::unique_ptr<CheckpointWatch> watch;
+  std::unique_ptr<model::CheckpointWatch> watch;
   session.agree([&] {
     if (stamps != of_root && hash_checkpoint(checkpoint) != sha256) {
       fail(ExitCode::kBadData, checkpoint.directory().string() +
                                    ": holds another checkpoint here than for rank 0; bring the same one to all hosts");
     }
-    watch = std::make_unique<CheckpointWatch>(inputs.config, checkpoint, sha256);
+    watch = std::make_unique<model::CheckpointWatch>(inputs.config, checkpoint, sha256);
   });
   return watch;
 }
 
-RunIdentity identity_of(const Inputs& inputs, Backend& backend, const std::string& checkpoint_sha256) {
+RunIdentity identity_of(const Inputs& inputs, kernels::Backend& backend, const std::string& checkpoint_sha256) {
   RunIdentity identity;
   identity.kind = inputs.kind;
   identity.checkpoint_sha256 = checkpoint_sha256;
@@ -244,11 +245,11 @@ RunIdentity identity_of(const Inputs& inputs, Backend& backend, const std::strin
   identity.tail_rows = inputs.settings.tail_rows;
   identity.base = inputs.settings.base_name;
   identity.signals = inputs.settings.signals.name();
-  identity.residual_dtype = dtype_name(backend.residual_dtype());
-  identity.compute_dtype = dtype_name(backend.activation_dtype());
+  identity.residual_dtype = kernels::dtype_name(backend.residual_dtype());
+  identity.compute_dtype = kernels::dtype_name(backend.activation_dtype());
   identity.backend = backend.name();
   identity.attention_path = backend.attention_path(inputs.config.heads);
   return identity;
 }
 
-}  // namespace winnow
+}  // namespace winnow::run

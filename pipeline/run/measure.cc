@@ -9,12 +9,12 @@
 #include "base/error.h"
 #include "pipeline/run/shards.h"
 
-namespace winnow {
+namespace winnow::run {
 namespace {
 
 class Measurer {
  public:
-  Measurer(const MeasureContext& context, Dispatcher& dispatcher, const StopSignals& signals)
+  Measurer(const MeasureContext& context, runtime::Dispatcher& dispatcher, const runtime::StopSignals& signals)
       : context_(context), dispatcher_(dispatcher), signals_(signals) {}
 
   MeasureReport run(std::span<const WorkUnit> units, std::vector<Cells>& cells) {
@@ -25,11 +25,11 @@ class Measurer {
       const std::vector<int64_t> batch = take_batch();
       if (batch.empty()) return report_;
       // A stop that came while this rank waited for its answer: the units stay undone.
-      if (dispatcher_.poll_stop(signals_.kind()) != StopKind::kNone) continue;
+      if (dispatcher_.poll_stop(signals_.kind()) != runtime::StopKind::kNone) continue;
       prepare_next(batch.back() + context_.n_ranks);
       const auto begin = Clock::now();
       try {
-        const std::vector<SweepResult> results = sweep_batch(batch, begin);
+        const std::vector<engine::SweepResult> results = sweep_batch(batch, begin);
         const double seconds = seconds_since(begin);
         for (std::size_t i = 0; i < batch.size(); ++i) {
           const WorkUnit& done = unit(batch[i]);
@@ -37,7 +37,7 @@ class Measurer {
           keep(done, results[i], share, cells[static_cast<std::size_t>(done.data_set)]);
           dispatcher_.report_done(batch[i], share);
         }
-      } catch (const Interrupted&) {
+      } catch (const engine::Interrupted&) {
       }
     }
   }
@@ -51,7 +51,7 @@ class Measurer {
     return seconds;
   }
 
-  SweepRequest request_of(const WorkUnit& work) const {
+  engine::SweepRequest request_of(const WorkUnit& work) const {
     const MissingCells where{
         .data_set = work.data_set, .example = work.example, .base = work.keeps_base, .variants = {}};
     return context_.inputs.request(where, work.variants, context_.per_token);
@@ -81,7 +81,7 @@ class Measurer {
   // a time, so that all end together.
   std::vector<int64_t> take_batch() {
     std::vector<int64_t> batch;
-    std::vector<SweepRequest> requests;
+    std::vector<engine::SweepRequest> requests;
     const auto n_units = static_cast<int64_t>(units_.size());
     const int64_t most = has_own_ ? n_units : std::max<int64_t>(1, n_units / (2 * context_.n_ranks));
     int64_t n_rows = 0;
@@ -102,37 +102,37 @@ class Measurer {
     return batch;
   }
 
-  int64_t predicted_bytes(std::span<const SweepRequest> requests) const {
-    const ModelConfig& config = context_.inputs.config;
-    return ModelWeights::predicted_bytes(config, *context_.inputs.checkpoint, context_.backend) +
-           predict_sweep_bytes(config, context_.backend, requests);
+  int64_t predicted_bytes(std::span<const engine::SweepRequest> requests) const {
+    const model::ModelConfig& config = context_.inputs.config;
+    return model::ModelWeights::predicted_bytes(config, *context_.inputs.checkpoint, context_.backend) +
+           engine::predict_sweep_bytes(config, context_.backend, requests);
   }
 
   // Units are handed out in order, so this rank's next one is likely to be about this one.
   void prepare_next(int64_t index) {
     if (index >= static_cast<int64_t>(units_.size())) return;
-    const ModelConfig& config = context_.inputs.config;
-    context_.backend.prepare_attention(attention_shapes(config, request_of(unit(index)), context_.backend.row_tile()),
-                                       config.heads);
+    const model::ModelConfig& config = context_.inputs.config;
+    context_.backend.prepare_attention(
+        engine::attention_shapes(config, request_of(unit(index)), context_.backend.row_tile()), config.heads);
   }
 
-  std::vector<SweepResult> sweep_batch(std::span<const int64_t> batch, Clock::time_point begin) {
-    std::vector<SweepRequest> requests;
+  std::vector<engine::SweepResult> sweep_batch(std::span<const int64_t> batch, Clock::time_point begin) {
+    std::vector<engine::SweepRequest> requests;
     for (const int64_t index : batch) requests.push_back(request_of(unit(index)));
-    const ModelConfig& config = context_.inputs.config;
+    const model::ModelConfig& config = context_.inputs.config;
     const double planned = planned_seconds(batch);
-    const StopCheck stop = [&] { return must_stop(seconds_since(begin), planned * slowness_); };
-    std::vector<SweepResult> results;
+    const engine::StopCheck stop = [&] { return must_stop(seconds_since(begin), planned * slowness_); };
+    std::vector<engine::SweepResult> results;
     try {
       for (std::size_t i = 0; i < batch.size(); ++i) provide_prefix(unit(batch[i]), requests[i], stop);
-      results = sweep(context_.backend, config, context_.weights, requests, stop);
+      results = engine::sweep(context_.backend, config, context_.weights, requests, stop);
     } catch (const Error& error) {
       fail(error.code(), name_of(batch.front()) + error.what());
     }
     context_.watch.require_unchanged();
     for (std::size_t i = 0; i < batch.size(); ++i) {
       try {
-        check_finite(requests[i], results[i]);
+        engine::check_finite(requests[i], results[i]);
       } catch (const Error& error) {
         fail(error.code(), name_of(batch[i]) + error.what() + "; " + context_.weights.why_not_finite());
       }
@@ -148,23 +148,23 @@ class Measurer {
            data.corpus.example_id[static_cast<std::size_t>(work.example)] + "\"): ";
   }
 
-  void provide_prefix(const WorkUnit& work, SweepRequest& request, const StopCheck& stop) {
+  void provide_prefix(const WorkUnit& work, engine::SweepRequest& request, const engine::StopCheck& stop) {
     if (request.prefix_rows == 0) return;
     const auto place = context_.inputs.prefixes.place[static_cast<std::size_t>(work.example)];
     context_.prefixes->provide(work.example, *place, request, stop);
   }
 
   bool must_stop(double elapsed, double predicted) {
-    const StopKind kind = dispatcher_.poll_stop(signals_.kind());
-    if (kind == StopKind::kNone) return false;
+    const runtime::StopKind kind = dispatcher_.poll_stop(signals_.kind());
+    if (kind == runtime::StopKind::kNone) return false;
     if (!stop_seen_) {
       stop_seen_ = true;
       stop_time_ = Clock::now();
     }
-    return must_drop_unit(kind, context_.grace_seconds - seconds_since(stop_time_), elapsed, predicted);
+    return runtime::must_drop_unit(kind, context_.grace_seconds - seconds_since(stop_time_), elapsed, predicted);
   }
 
-  void keep(const WorkUnit& unit, const SweepResult& result, double seconds, Cells& cells) {
+  void keep(const WorkUnit& unit, const engine::SweepResult& result, double seconds, Cells& cells) {
     const DataSet& data = context_.inputs.data_sets[static_cast<std::size_t>(unit.data_set)];
     Shard shard{.data_set = data.name,
                 .example = unit.example,
@@ -200,8 +200,8 @@ class Measurer {
   }
 
   const MeasureContext& context_;
-  Dispatcher& dispatcher_;
-  const StopSignals& signals_;
+  runtime::Dispatcher& dispatcher_;
+  const runtime::StopSignals& signals_;
   std::span<const WorkUnit> units_;
   std::optional<int64_t> held_;  // taken, but too large for the batch before
   bool has_own_ = false;         // whether units are taken by owner
@@ -215,9 +215,10 @@ class Measurer {
 
 }  // namespace
 
-MeasureReport measure_units(const MeasureContext& context, std::span<const WorkUnit> units, Dispatcher& dispatcher,
-                            const StopSignals& signals, std::vector<Cells>& cells) {
+MeasureReport measure_units(const MeasureContext& context, std::span<const WorkUnit> units,
+                            runtime::Dispatcher& dispatcher, const runtime::StopSignals& signals,
+                            std::vector<Cells>& cells) {
   return Measurer(context, dispatcher, signals).run(units, cells);
 }
 
-}  // namespace winnow
+}  // namespace winnow::run

@@ -16,13 +16,13 @@
 #include "pipeline/runtime/dispatch.h"
 #include "pipeline/runtime/stop.h"
 
-namespace winnow {
+namespace winnow::run {
 
 struct MeasureContext {
   const Inputs& inputs;
-  Backend& backend;
-  ModelWeights& weights;
-  CheckpointWatch& watch;
+  kernels::Backend& backend;
+  model::ModelWeights& weights;
+  model::CheckpointWatch& watch;
   std::filesystem::path shards;  // directory
   std::string measurement;       // identity hash
   std::string made_by;           // "rank 1 on node07"
@@ -31,7 +31,7 @@ struct MeasureContext {
   int64_t max_bytes = 0;  // memory of a rank
   int64_t n_ranks = 1;
   int64_t rank = 0;
-  PrefixCache* prefixes = nullptr;  // of this rank, where inputs.prefixes has any
+  engine::PrefixCache* prefixes = nullptr;  // of this rank, where inputs.prefixes has any
 };
 
 // What this rank did.
@@ -44,7 +44,8 @@ struct MeasureReport {
 // Fills this rank's cells. Where prefixes are kept, units of the first data set are not handed out: each rank takes
 // those of the examples that it owns. Throws what the sweep or the disk throws, with the example named; and
 // Error(kBadData) where the weights are others than when the run began: what was computed since is not kept.
-MeasureReport measure_units(const MeasureContext& context, std::span<const WorkUnit> units, Dispatcher& dispatcher,
-                            const StopSignals& signals, std::vector<Cells>& cells);
+MeasureReport measure_units(const MeasureContext& context, std::span<const WorkUnit> units,
+                            runtime::Dispatcher& dispatcher, const runtime::StopSignals& signals,
+                            std::vector<Cells>& cells);
 
-}  // namespace winnow
+}  // namespace winnow::run

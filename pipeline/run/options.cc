@@ -10,7 +10,7 @@
 #include "kernels/cuda/cuda.h"
 #include "results/selection/selection.h"
 
-namespace winnow {
+namespace winnow::run {
 namespace {
 
 // Fixes the rules of the window that an engine has (ARCHITECTURE.md, "The window"): hf, vllm and trtllm count the row
@@ -74,7 +74,7 @@ void check_controls(const CalibrateOptions& options) {
 
 }  // namespace
 
-std::string pattern_name(const Pattern& pattern) {
+std::string pattern_name(const engine::Pattern& pattern) {
   if (std::none_of(pattern.begin(), pattern.end(), [](bool windowed) { return windowed; })) return "full";
   std::string list;
   for (std::size_t layer = 0; layer < pattern.size(); ++layer) {
@@ -83,36 +83,36 @@ std::string pattern_name(const Pattern& pattern) {
   return list.empty() ? "windowed" : list;
 }
 
-Pattern pattern_of_name(const std::string& name, int64_t n_layers, const std::string& flag) {
-  if (name == "full") return Pattern(static_cast<std::size_t>(n_layers), false);
-  Pattern pattern(static_cast<std::size_t>(n_layers), true);
+engine::Pattern pattern_of_name(const std::string& name, int64_t n_layers, const std::string& flag) {
+  if (name == "full") return engine::Pattern(static_cast<std::size_t>(n_layers), false);
+  engine::Pattern pattern(static_cast<std::size_t>(n_layers), true);
   if (name == "windowed") return pattern;
   const std::string prefix = "list:";
   if (name.rfind(prefix, 0) != 0) {
     refuse(flag + " is \"" + name + "\", expected full, windowed or list: with layers, such as list:1,4,5");
   }
-  for (const int64_t layer : parse_layers(name.substr(prefix.size()), n_layers, flag)) {
+  for (const int64_t layer : selection::parse_layers(name.substr(prefix.size()), n_layers, flag)) {
     pattern[static_cast<std::size_t>(layer)] = false;
   }
   return pattern;
 }
 
-Window Settings::window_of(int64_t answer_start) const {
-  Window window{.keys = window_keys, .sinks = sinks};
+kernels::Window Settings::window_of(int64_t answer_start) const {
+  kernels::Window window{.keys = window_keys, .sinks = sinks};
   if (tail_rows) window.first_row = answer_start - *tail_rows;
   if (decode_full) window.end_row = answer_start;
   return window;
 }
 
-Pattern Settings::variant(int64_t layer) const {
-  Pattern pattern = base;
+engine::Pattern Settings::variant(int64_t layer) const {
+  engine::Pattern pattern = base;
   pattern[static_cast<std::size_t>(layer)] = !pattern[static_cast<std::size_t>(layer)];
   return pattern;
 }
 
 bool Settings::affects(int64_t n_tokens, int64_t answer_start) const {
   // The last token predicts nothing: its row is not computed.
-  return first_affected_row(window_of(answer_start)) < n_tokens - 1;
+  return kernels::first_affected_row(window_of(answer_start)) < n_tokens - 1;
 }
 
 void check_run_options(const RunOptions& options) {
@@ -133,7 +133,7 @@ void check_run_options(const RunOptions& options) {
   if (!(options.grace_seconds >= 0.0)) refuse("--grace must be 0 or more seconds");
   require_one_of("--device", options.device, {"auto", "cpu", "cuda"});
   require_one_of("--residual", options.residual, {"checkpoint", "fp32"});
-  if (parse_attention(options.attention) != CudaOptions::Attention::kAuto && options.device == "cpu") {
+  if (parse_attention(options.attention) != cuda::CudaOptions::Attention::kAuto && options.device == "cpu") {
     refuse("--attention " + options.attention +
            " chooses between kernels of a GPU, but --device is cpu; leave one out");
   }
@@ -155,15 +155,15 @@ void check_options(const CalibrateOptions& options) {
 Settings resolve_window(const RunOptions& options) {
   Settings settings;
   const Target* target = find_target(options.target);
-  settings.window_keys = std::min(options.window, kNoLimit / 4) + (target != nullptr ? target->extra_keys : 0);
-  settings.sinks = std::min(options.sinks.value_or(0), kNoLimit / 4);
+  settings.window_keys = std::min(options.window, kernels::kNoLimit / 4) + (target != nullptr ? target->extra_keys : 0);
+  settings.sinks = std::min(options.sinks.value_or(0), kernels::kNoLimit / 4);
   settings.decode_full = decodes_full(options);
   settings.tail_rows = options.tail_rows;
   return settings;
 }
 
-Signals resolve_signals(const CalibrateOptions& options) {
-  Signals signals;
+engine::Signals resolve_signals(const CalibrateOptions& options) {
+  engine::Signals signals;
   std::stringstream list(options.signals);
   const std::vector<std::string> known = {"kl", "sensitivity", "mass", "lazy", "all", "none"};
   for (std::string name; std::getline(list, name, ',');) {
@@ -172,22 +172,22 @@ Signals resolve_signals(const CalibrateOptions& options) {
     if (is_all || name == "kl") signals.kl = true;
     if (is_all || name == "sensitivity") signals.layer.removed_rows = options.tail_rows.value_or(kSensitivityTail);
     if (is_all || name == "mass") signals.layer.mass = true;
-    if (is_all || name == "lazy") signals.layer.lazy = LazyWindow{};
+    if (is_all || name == "lazy") signals.layer.lazy = engine::LazyWindow{};
   }
   require_one_of("--sensitivity", options.sensitivity.value_or("tail"), {"tail", "full"});
   if (options.sensitivity && !signals.layer.removed_rows) {
     refuse("--sensitivity needs the signal sensitivity; give --signals sensitivity, or leave it out");
   }
-  if (options.sensitivity == "full") signals.layer.removed_rows = LayerSignalOptions::kAllRows;
+  if (options.sensitivity == "full") signals.layer.removed_rows = engine::LayerSignalOptions::kAllRows;
   const auto set_lazy = [&](const std::string& flag, const std::optional<int64_t>& value, int64_t least, auto member) {
     if (!value) return;
     if (!signals.layer.lazy) refuse(flag + " needs the signal lazy; give --signals lazy, or leave it out");
     require_at_least(flag, *value, least);
-    (*signals.layer.lazy).*member = std::min(*value, kNoLimit / 4);
+    (*signals.layer.lazy).*member = std::min(*value, kernels::kNoLimit / 4);
   };
-  set_lazy("--lazy-sinks", options.lazy_sinks, 0, &LazyWindow::sinks);
-  set_lazy("--lazy-recent", options.lazy_recent, 1, &LazyWindow::recent);
-  set_lazy("--lazy-last", options.lazy_last, 1, &LazyWindow::last);
+  set_lazy("--lazy-sinks", options.lazy_sinks, 0, &engine::LazyWindow::sinks);
+  set_lazy("--lazy-recent", options.lazy_recent, 1, &engine::LazyWindow::recent);
+  set_lazy("--lazy-last", options.lazy_last, 1, &engine::LazyWindow::last);
   return signals;
 }
 
@@ -196,8 +196,8 @@ Settings resolve_settings(const CalibrateOptions& options, int64_t n_layers) {
   settings.base = pattern_of_name(options.base, n_layers, "--base");
   settings.base_name = pattern_name(settings.base);
   settings.signals = resolve_signals(options);
-  settings.layers =
-      parse_layers(options.layers.empty() ? "0-" + std::to_string(n_layers - 1) : options.layers, n_layers, "--layers");
+  settings.layers = selection::parse_layers(
+      options.layers.empty() ? "0-" + std::to_string(n_layers - 1) : options.layers, n_layers, "--layers");
   if (options.top_k && *options.top_k > static_cast<int64_t>(settings.layers.size())) {
     refuse("--top-k is " + std::to_string(*options.top_k) + ", but only " + std::to_string(settings.layers.size()) +
            " layers are measured");
@@ -205,10 +205,10 @@ Settings resolve_settings(const CalibrateOptions& options, int64_t n_layers) {
   return settings;
 }
 
-CudaOptions::Attention parse_attention(const std::string& name) {
+cuda::CudaOptions::Attention parse_attention(const std::string& name) {
   require_one_of("--attention", name, {"auto", "cudnn", "own"});
-  if (name == "cudnn") return CudaOptions::Attention::kCudnn;
-  return name == "own" ? CudaOptions::Attention::kOwn : CudaOptions::Attention::kAuto;
+  if (name == "cudnn") return cuda::CudaOptions::Attention::kCudnn;
+  return name == "own" ? cuda::CudaOptions::Attention::kOwn : cuda::CudaOptions::Attention::kAuto;
 }
 
 int64_t parse_bytes(const std::string& text, const std::string& flag) {
@@ -237,4 +237,4 @@ std::pair<std::string, std::filesystem::path> parse_control(const std::string& t
   return {name, text.substr(equals + 1)};
 }
 
-}  // namespace winnow
+}  // namespace winnow::run

@@ -14,7 +14,7 @@
 #include "model/config.h"
 #include "pipeline/engine/sweep.h"
 
-namespace winnow {
+namespace winnow::run {
 
 // The flags that all verbs that measure share. Empty or absent: not given.
 struct RunOptions {
@@ -63,22 +63,22 @@ struct Settings {
   int64_t sinks = 0;
   bool decode_full = false;
   std::optional<int64_t> tail_rows;
-  Pattern base;                 // (n_layers)
+  engine::Pattern base;         // (n_layers)
   std::string base_name;        // canonical: "full", "windowed" or "list:1,4"
   std::vector<int64_t> layers;  // ascending
-  Signals signals;              // besides NLL and matches
+  engine::Signals signals;      // besides NLL and matches
 
   // Window of a windowed layer for an example whose answer starts at that token.
-  Window window_of(int64_t answer_start) const;
+  kernels::Window window_of(int64_t answer_start) const;
   // The base with one layer flipped.
-  Pattern variant(int64_t layer) const;
+  engine::Pattern variant(int64_t layer) const;
   // Whether the window changes any row that is computed for an example of n_tokens.
   bool affects(int64_t n_tokens, int64_t answer_start) const;
   std::string decode_name() const { return decode_full ? "full" : "windowed"; }
 };
 
 // auto, cudnn or own. Throws Error(kUsage) for others.
-CudaOptions::Attention parse_attention(const std::string& name);
+cuda::CudaOptions::Attention parse_attention(const std::string& name);
 // What can be refused without looking at a file: ranges, combinations, targets. Throws Error(kUsage).
 void check_run_options(const RunOptions& options);
 void check_options(const CalibrateOptions& options);
@@ -88,18 +88,18 @@ Settings resolve_window(const RunOptions& options);
 // their lanes are short then, and enough to reach the answer through the layers above.
 inline constexpr int64_t kSensitivityTail = 32;
 // Signals of --signals and what belongs to it. Throws Error(kUsage).
-Signals resolve_signals(const CalibrateOptions& options);
+engine::Signals resolve_signals(const CalibrateOptions& options);
 // Throws Error(kUsage) for layers that the model does not have.
 Settings resolve_settings(const CalibrateOptions& options, int64_t n_layers);
 
 // The one name of a pattern: "full", "windowed" or "list:1,4" with the layers that keep full attention; and back.
 // pattern_of_name takes any list of layers. Throws Error(kUsage); `flag` names the flag in messages.
-std::string pattern_name(const Pattern& pattern);
-Pattern pattern_of_name(const std::string& name, int64_t n_layers, const std::string& flag);
+std::string pattern_name(const engine::Pattern& pattern);
+engine::Pattern pattern_of_name(const std::string& name, int64_t n_layers, const std::string& flag);
 
 // "8G", "512M", "1024": bytes, powers of 1024. Throws Error(kUsage).
 int64_t parse_bytes(const std::string& text, const std::string& flag);
 // "NAME=FILE"; NAME has letters, digits, _ . -. Throws Error(kUsage).
 std::pair<std::string, std::filesystem::path> parse_control(const std::string& text);
 
-}  // namespace winnow
+}  // namespace winnow::run

@@ -9,7 +9,7 @@
 #include "base/error.h"
 #include "base/strings.h"
 
-namespace winnow {
+namespace winnow::run {
 namespace {
 
 using Groups = std::vector<std::vector<int64_t>>;
@@ -214,4 +214,4 @@ std::vector<WorkUnit> decode_units(std::span<const int64_t> numbers) {
   return units;
 }
 
-}  // namespace winnow
+}  // namespace winnow::run

@@ -7,7 +7,7 @@
 #include <span>
 #include <vector>
 
-namespace winnow {
+namespace winnow::run {
 
 // What one example still needs: its base's cell, or not, and the cells of these variants (ascending ids).
 struct MissingCells {
@@ -52,4 +52,4 @@ double predict_makespan(std::span<const WorkUnit> units, int64_t n_ranks);
 std::vector<int64_t> encode_units(std::span<const WorkUnit> units);
 std::vector<WorkUnit> decode_units(std::span<const int64_t> numbers);
 
-}  // namespace winnow
+}  // namespace winnow::run

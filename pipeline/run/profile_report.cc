@@ -2,15 +2,15 @@
 
 #include <spdlog/fmt/fmt.h>
 
-namespace winnow {
+namespace winnow::run {
 
-nlohmann::json profile_json(const Profile& profile, const Ceilings& ceilings) {
+nlohmann::json profile_json(const kernels::Profile& profile, const engine::Ceilings& ceilings) {
   nlohmann::json json = {{"total_seconds", profile.total_seconds},
                          {"idle_seconds", profile.idle_seconds},
                          {"ceiling_flop_per_second", ceilings.flop_per_second},
                          {"ceiling_bytes_per_second", ceilings.bytes_per_second},
                          {"operations", nlohmann::json::array()}};
-  for (const OperationProfile& operation : profile.operations) {
+  for (const kernels::OperationProfile& operation : profile.operations) {
     json["operations"].push_back({{"name", operation.name},
                                   {"calls", operation.calls},
                                   {"seconds", operation.seconds},
@@ -20,11 +20,11 @@ nlohmann::json profile_json(const Profile& profile, const Ceilings& ceilings) {
   return json;
 }
 
-std::string profile_table(const Profile& profile, const Ceilings& ceilings) {
+std::string profile_table(const kernels::Profile& profile, const engine::Ceilings& ceilings) {
   const double total = profile.total_seconds > 0.0 ? profile.total_seconds : 1.0;
   std::string table = fmt::format("{:<20} {:>9} {:>11} {:>7} {:>16} {:>11}\n", "operation", "calls", "seconds", "share",
                                   "rate", "of ceiling");
-  for (const OperationProfile& operation : profile.operations) {
+  for (const kernels::OperationProfile& operation : profile.operations) {
     const bool computes = operation.flop > 0.0;
     const double rate = (computes ? operation.flop : operation.bytes) / operation.seconds;
     const double ceiling = computes ? ceilings.flop_per_second : ceilings.bytes_per_second;
@@ -39,4 +39,4 @@ std::string profile_table(const Profile& profile, const Ceilings& ceilings) {
   return table;
 }
 
-}  // namespace winnow
+}  // namespace winnow::run

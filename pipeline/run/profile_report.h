@@ -7,12 +7,12 @@
 #include "kernels/profiled_backend.h"
 #include "pipeline/engine/rates.h"
 
-namespace winnow {
+namespace winnow::run {
 
 // {operations: [{name, calls, seconds, flop, bytes}], total_seconds, idle_seconds, ceiling_flop_per_second,
 // ceiling_bytes_per_second}
-nlohmann::json profile_json(const Profile& profile, const Ceilings& ceilings);
+nlohmann::json profile_json(const kernels::Profile& profile, const engine::Ceilings& ceilings);
 // One line an operation: time, share of the total, TFLOP/s or GB/s and how much of the ceiling that is.
-std::string profile_table(const Profile& profile, const Ceilings& ceilings);
+std::string profile_table(const kernels::Profile& profile, const engine::Ceilings& ceilings);
 
-}  // namespace winnow
+}  // namespace winnow::run

@@ -14,7 +14,7 @@
 #include "base/atomic_file.h"
 #include "base/error.h"
 
-namespace winnow {
+namespace winnow::run {
 
 Progress::Progress(std::span<const WorkUnit> units, double expected_seconds)
     : expected_seconds_(expected_seconds), is_terminal_(isatty(STDERR_FILENO) != 0) {
@@ -102,4 +102,4 @@ void Progress::tick() {
   }
 }
 
-}  // namespace winnow
+}  // namespace winnow::run

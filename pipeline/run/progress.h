@@ -10,7 +10,7 @@
 
 #include "pipeline/run/plan.h"
 
-namespace winnow {
+namespace winnow::run {
 
 // Not thread-safe: the dispatcher calls it under its lock.
 class Progress {
@@ -56,4 +56,4 @@ class Progress {
   Clock::time_point last_written_ = begin_;
 };
 
-}  // namespace winnow
+}  // namespace winnow::run

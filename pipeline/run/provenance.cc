@@ -9,7 +9,7 @@
 #include "base/utf8.h"
 #include "pipeline/runtime/mpi_check.h"
 
-namespace winnow {
+namespace winnow::run {
 namespace {
 
 std::string utc_now() {
@@ -37,7 +37,7 @@ std::string unique_list(const std::vector<RankFacts>& ranks, Get get) {
   return list;
 }
 
-void describe_program(const RunSummary& run, Provenance& provenance) {
+void describe_program(const RunSummary& run, storage::Provenance& provenance) {
   const RunOptions& options = run.options;
   provenance.set("winnow_version", options.version, "version of winnow");
   provenance.set("git_revision", options.git_revision, "revision of winnow's sources");
@@ -47,7 +47,7 @@ void describe_program(const RunSummary& run, Provenance& provenance) {
   provenance.set("compiler", std::string(__VERSION__), "compiler of the program");
 }
 
-void describe_measurement(const RunSummary& run, Provenance& provenance) {
+void describe_measurement(const RunSummary& run, storage::Provenance& provenance) {
   const Settings& settings = run.inputs.settings;
   const RunIdentity& identity = run.identity;
   const auto set_path = [&](const std::string& name, const std::string& path, const std::string& what) {
@@ -90,7 +90,7 @@ void describe_measurement(const RunSummary& run, Provenance& provenance) {
 }
 
 // Of the last run that measured cells: a later one that only computes statistics knows nothing of it.
-void describe_ranks(const RunSummary& run, const nlohmann::json& record, Provenance& provenance) {
+void describe_ranks(const RunSummary& run, const nlohmann::json& record, storage::Provenance& provenance) {
   std::vector<RankFacts> ranks = run.ranks;
   std::string profile;
   double wall_seconds = 0.0;
@@ -184,11 +184,11 @@ RankFacts largest_memory(const std::vector<RankFacts>& ranks) {
   return most;
 }
 
-void describe_run(const RunSummary& run, RunRecord& record, Provenance& provenance) {
+void describe_run(const RunSummary& run, RunRecord& record, storage::Provenance& provenance) {
   describe_program(run, provenance);
   describe_measurement(run, provenance);
   describe_ranks(run, record.informative(), provenance);
   provenance.set("run_json", record.text(), "run.json of the run directory");
 }
 
-}  // namespace winnow
+}  // namespace winnow::run

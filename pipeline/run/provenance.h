@@ -10,7 +10,7 @@
 #include "pipeline/run/run_directory.h"
 #include "results/calibration/results.h"
 
-namespace winnow {
+namespace winnow::run {
 
 // What one rank is and did; gathered from all of them for logs and provenance.
 struct RankFacts {
@@ -45,6 +45,6 @@ struct RunSummary {
 };
 
 // Program, measurement, ranks and run.json of the run, in that order. Rank 0 only.
-void describe_run(const RunSummary& run, RunRecord& record, Provenance& provenance);
+void describe_run(const RunSummary& run, RunRecord& record, storage::Provenance& provenance);
 
-}  // namespace winnow
+}  // namespace winnow::run

@@ -24,7 +24,7 @@
 #include "pipeline/run/progress.h"
 #include "pipeline/runtime/dispatch.h"
 
-namespace winnow {
+namespace winnow::run {
 namespace {
 
 // Of the memory that is free: the rest is for the map of the weights, HDF5 and the host's other needs.
@@ -34,7 +34,7 @@ constexpr double kHostShare = 0.5;
 
 }  // namespace
 
-MeasuringRun::MeasuringRun(MpiSession& session, const RunOptions& options)
+MeasuringRun::MeasuringRun(runtime::MpiSession& session, const RunOptions& options)
     : session_(session), options_(options), signals_(session.under_mpirun()) {
   start_log(session.is_root());
 }
@@ -50,12 +50,14 @@ void MeasuringRun::set_up(const std::function<Inputs()>& load) {
   session_.agree([&] {
     backend_ = make_backend(options_, gpu_, n_threads_, inputs_.config.checkpoint_dtype);
     backend_->require_shape(inputs_.config.hidden, inputs_.config.ffn, inputs_.config.heads);
-    if (backend_->activation_dtype() == DType::kBf16 && inputs_.config.checkpoint_dtype != DType::kBf16) {
+    if (backend_->activation_dtype() == kernels::DType::kBf16 &&
+        inputs_.config.checkpoint_dtype != kernels::DType::kBf16) {
       inputs_.warnings.push_back(
           "the checkpoint is not bfloat16: the GPU computes with its weights rounded to bfloat16");
     }
     prepare_attention();
-    weights_ = std::make_unique<ModelWeights>(inputs_.config, *inputs_.checkpoint, *backend_, Loading::kLater);
+    weights_ =
+        std::make_unique<model::ModelWeights>(inputs_.config, *inputs_.checkpoint, *backend_, model::Loading::kLater);
     for (const DataSet& data : inputs_.data_sets) {
       int64_t token_slots = 0;
       for (int64_t e = 0; options_.per_token && e < data.n_examples; ++e) {
@@ -80,13 +82,14 @@ void MeasuringRun::prepare_attention() {
       longest = {.data_set = static_cast<int64_t>(d), .example = e, .base = true, .variants = {}};
     }
   }
-  const SweepRequest request = inputs_.request(longest, inputs_.wanted, options_.per_token);
-  backend_->prepare_attention(attention_shapes(inputs_.config, request, backend_->row_tile()), inputs_.config.heads);
+  const engine::SweepRequest request = inputs_.request(longest, inputs_.wanted, options_.per_token);
+  backend_->prepare_attention(engine::attention_shapes(inputs_.config, request, backend_->row_tile()),
+                              inputs_.config.heads);
 }
 
 void MeasuringRun::load_weights() {
   if (exchange_) return;
-  exchange_ = std::make_unique<Exchange>(session_, *backend_, gpu_);
+  exchange_ = std::make_unique<runtime::Exchange>(session_, *backend_, gpu_);
   if (session_.size() > 1) spdlog::info("ranks exchange weights and sums over {}", exchange_->reduction());
   loaded_ = exchange_->load(*weights_);
   if (backend_->kept_layers(inputs_.config.n_layers) < inputs_.config.n_layers) return;  // read as they are needed
@@ -100,7 +103,7 @@ void MeasuringRun::log_set_up() const {
   const Settings& settings = inputs_.settings;
   spdlog::info("{}: {} layers, {}", options_.model.string(), inputs_.config.n_layers, backend_->description());
   spdlog::info("attention: {}; residual stream: {}", backend_->attention_path(inputs_.config.heads),
-               dtype_name(backend_->residual_dtype()));
+               kernels::dtype_name(backend_->residual_dtype()));
   for (const DataSet& data : inputs_.data_sets) {
     spdlog::info("{}: {} examples of {}", data.name, data.n_examples, data.corpus.path.string());
   }
@@ -187,7 +190,7 @@ void MeasuringRun::prepare() {
   if (is_prepared_) return;
   load_weights();
   session_.agree([&] {
-    rates_ = measure_rates(*backend_, inputs_.config, *weights_);
+    rates_ = engine::measure_rates(*backend_, inputs_.config, *weights_);
     backend_->reset_peak();
   });
   memory_limit_ = session_.minimum(options_.max_memory_bytes.value_or(default_memory_limit()));
@@ -198,37 +201,38 @@ void MeasuringRun::prepare() {
 // Kept is what is left beside the weights and the largest sweep: one over the tail with a lane for every layer, or one
 // that makes a prefix, or, for an example without room, one over all rows with a single lane.
 void MeasuringRun::plan_prefixes_to_keep() {
-  const ModelConfig& config = inputs_.config;
+  const model::ModelConfig& config = inputs_.config;
   inputs_.row_tile = backend_->row_tile();
   std::vector<int64_t> sizes;
   int64_t largest = 0;
   for (int64_t e = 0; e < inputs_.data_sets.front().n_examples; ++e) {
-    SweepRequest request = inputs_.request({.data_set = 0, .example = e, .base = true, .variants = {}}, {}, false);
-    request.variants = {Pattern(static_cast<std::size_t>(config.n_layers), true)};
-    largest = std::max(largest, predict_sweep_bytes(config, *backend_, std::span(&request, 1)));
-    request.prefix_rows = cached_rows(config, request, inputs_.row_tile);
-    sizes.push_back(CachedPrefix::size_bytes(config, *backend_, request.prefix_rows));
+    engine::SweepRequest request =
+        inputs_.request({.data_set = 0, .example = e, .base = true, .variants = {}}, {}, false);
+    request.variants = {engine::Pattern(static_cast<std::size_t>(config.n_layers), true)};
+    largest = std::max(largest, engine::predict_sweep_bytes(config, *backend_, std::span(&request, 1)));
+    request.prefix_rows = engine::cached_rows(config, request, inputs_.row_tile);
+    sizes.push_back(engine::CachedPrefix::size_bytes(config, *backend_, request.prefix_rows));
     if (request.prefix_rows == 0) continue;
-    largest = std::max(
-        largest, CachedPrefix::workspace_bytes(config, *backend_, request.prefix_rows, CachedPrefix::Place::kHost));
+    largest = std::max(largest, engine::CachedPrefix::workspace_bytes(config, *backend_, request.prefix_rows,
+                                                                      engine::CachedPrefix::Place::kHost));
     request.variants.assign(static_cast<std::size_t>(config.n_layers), request.variants.front());
-    largest = std::max(largest, predict_sweep_bytes(config, *backend_, std::span(&request, 1)));
+    largest = std::max(largest, engine::predict_sweep_bytes(config, *backend_, std::span(&request, 1)));
   }
-  const int64_t taken = ModelWeights::predicted_bytes(config, *inputs_.checkpoint, *backend_) + largest;
+  const int64_t taken = model::ModelWeights::predicted_bytes(config, *inputs_.checkpoint, *backend_) + largest;
   const bool has_own_memory = backend_->free_bytes().has_value();
   const auto on_host = static_cast<int64_t>(kHostShare * static_cast<double>(session_.resources().available_bytes));
-  inputs_.prefixes = plan_prefixes(sizes, session_.size(),
-                                   {.backend_bytes = std::max<int64_t>(0, memory_limit_ - taken),
-                                    .host_bytes = session_.minimum(has_own_memory ? on_host : 0)});
-  prefixes_ = std::make_unique<PrefixCache>(*backend_, config, *weights_);
-  const auto count = [&](CachedPrefix::Place place) {
+  inputs_.prefixes = engine::plan_prefixes(sizes, session_.size(),
+                                           {.backend_bytes = std::max<int64_t>(0, memory_limit_ - taken),
+                                            .host_bytes = session_.minimum(has_own_memory ? on_host : 0)});
+  prefixes_ = std::make_unique<engine::PrefixCache>(*backend_, config, *weights_);
+  const auto count = [&](engine::CachedPrefix::Place place) {
     return std::count(inputs_.prefixes.place.begin(), inputs_.prefixes.place.end(), std::optional(place));
   };
   spdlog::info("keys and values before the tail: kept for {} of {} examples{}, up to {} a rank",
-               count(CachedPrefix::Place::kBackend) + count(CachedPrefix::Place::kHost), sizes.size(),
+               count(engine::CachedPrefix::Place::kBackend) + count(engine::CachedPrefix::Place::kHost), sizes.size(),
                inputs_.prefixes.host_bytes == 0
                    ? ""
-                   : fmt::format(", for {} of them in the host's memory", count(CachedPrefix::Place::kHost)),
+                   : fmt::format(", for {} of them in the host's memory", count(engine::CachedPrefix::Place::kHost)),
                format_bytes(inputs_.prefixes.backend_bytes + inputs_.prefixes.host_bytes));
 }
 
@@ -238,20 +242,21 @@ void MeasuringRun::drop_prefixes() {
   inputs_.prefixes = {};
 }
 
-double MeasuringRun::predict_round(const Pattern& base, const std::vector<Pattern>& patterns, Rows rows,
+double MeasuringRun::predict_round(const engine::Pattern& base, const std::vector<engine::Pattern>& patterns, Rows rows,
                                    int64_t n_examples) const {
   const DataSet& data = inputs_.data_sets.front();
   double seconds = 0.0;
   for (int64_t e = 0; e < n_examples; ++e) {
-    SweepRequest request = inputs_.request({.data_set = 0, .example = e, .base = true, .variants = {}}, {}, false);
+    engine::SweepRequest request =
+        inputs_.request({.data_set = 0, .example = e, .base = true, .variants = {}}, {}, false);
     request.base = base;
     request.variants = patterns;
     if (rows == Rows::kAll) {
       request.window.first_row = 0;
       request.prefix_rows = 0;
     }
-    const SweepPlan plan = plan_sweep(inputs_.config, request, backend_->row_tile());
-    seconds += predict_seconds(rates_, inputs_.config, plan, data.n_answer(e));
+    const engine::SweepPlan plan = engine::plan_sweep(inputs_.config, request, backend_->row_tile());
+    seconds += engine::predict_seconds(rates_, inputs_.config, plan, data.n_answer(e));
   }
   return seconds / static_cast<double>(session_.size());
 }
@@ -260,13 +265,15 @@ double MeasuringRun::predict_prefixes() const {
   const DataSet& data = inputs_.data_sets.front();
   double seconds = 0.0;
   for (int64_t e = 0; !inputs_.prefixes.place.empty() && e < data.n_examples; ++e) {
-    SweepRequest request = inputs_.request({.data_set = 0, .example = e, .base = true, .variants = {}}, {}, false);
+    engine::SweepRequest request =
+        inputs_.request({.data_set = 0, .example = e, .base = true, .variants = {}}, {}, false);
     if (request.prefix_rows == 0) continue;
     request.base.assign(request.base.size(), false);
     request.tokens = request.tokens.first(static_cast<std::size_t>(request.prefix_rows) + 1);
     request.answer_start = request.prefix_rows;
     request.prefix_rows = 0;
-    seconds += predict_seconds(rates_, inputs_.config, plan_sweep(inputs_.config, request, backend_->row_tile()), 0);
+    seconds += engine::predict_seconds(rates_, inputs_.config,
+                                       engine::plan_sweep(inputs_.config, request, backend_->row_tile()), 0);
   }
   return seconds / static_cast<double>(session_.size());
 }
@@ -283,18 +290,19 @@ int64_t MeasuringRun::default_memory_limit() const {
 
 UnitPrices MeasuringRun::prices() const {
   const auto plan_of = [this](const MissingCells& cells, std::span<const int64_t> group) {
-    return plan_sweep(inputs_.config, inputs_.request(cells, group, options_.per_token), backend_->row_tile());
+    return engine::plan_sweep(inputs_.config, inputs_.request(cells, group, options_.per_token), backend_->row_tile());
   };
-  const int64_t weights = ModelWeights::predicted_bytes(inputs_.config, *inputs_.checkpoint, *backend_);
+  const int64_t weights = model::ModelWeights::predicted_bytes(inputs_.config, *inputs_.checkpoint, *backend_);
   return {.seconds =
               [this, plan_of](const MissingCells& cells, std::span<const int64_t> group) {
                 const DataSet& data = inputs_.data_sets[static_cast<std::size_t>(cells.data_set)];
-                return predict_seconds(rates_, inputs_.config, plan_of(cells, group), data.n_answer(cells.example));
+                return engine::predict_seconds(rates_, inputs_.config, plan_of(cells, group),
+                                               data.n_answer(cells.example));
               },
           .bytes =
               [this, weights](const MissingCells& cells, std::span<const int64_t> group) {
-                const SweepRequest request = inputs_.request(cells, group, options_.per_token);
-                return weights + predict_sweep_bytes(inputs_.config, *backend_, std::span(&request, 1));
+                const engine::SweepRequest request = inputs_.request(cells, group, options_.per_token);
+                return weights + engine::predict_sweep_bytes(inputs_.config, *backend_, std::span(&request, 1));
               }};
 }
 
@@ -332,7 +340,7 @@ bool MeasuringRun::measure() {
     spdlog::info("{} unit(s), about {}, {} of memory a rank (--max-memory is {})", units_.size(),
                  format_duration(expected), format_bytes(largest_unit_bytes()), format_bytes(memory_limit_));
   }
-  ProfiledBackend profiled(*backend_);
+  kernels::ProfiledBackend profiled(*backend_);
   const MeasureContext context{.inputs = inputs_,
                                .backend = options_.profile ? profiled : *backend_,
                                .weights = *weights_,
@@ -346,13 +354,14 @@ bool MeasuringRun::measure() {
                                .n_ranks = session_.size(),
                                .rank = session_.rank(),
                                .prefixes = prefixes_.get()};
-  Dispatcher dispatcher(session_, static_cast<int64_t>(units_.size()), [&](std::optional<int64_t> unit, double) {
-    if (unit) {
-      progress.done(*unit);
-    } else {
-      progress.tick();
-    }
-  });
+  runtime::Dispatcher dispatcher(session_, static_cast<int64_t>(units_.size()),
+                                 [&](std::optional<int64_t> unit, double) {
+                                   if (unit) {
+                                     progress.done(*unit);
+                                   } else {
+                                     progress.tick();
+                                   }
+                                 });
   try {
     const MeasureReport report = measure_units(context, units_, dispatcher, signals_, cells_);
     report_.units += report.units;
@@ -362,7 +371,7 @@ bool MeasuringRun::measure() {
   } catch (...) {
     // The peers are in the middle of their units, which may take long: the job ends here. Alone, the caller returns.
     dispatcher.claim_error();
-    throw AgreedFailure{session_.end_job()};
+    throw runtime::AgreedFailure{session_.end_job()};
   }
   dispatcher.finish();
   std::vector<int64_t> done{progress.units_done(), progress.cells_done()};
@@ -373,8 +382,8 @@ bool MeasuringRun::measure() {
   gather_facts();
   session_.agree_on_root([&] {
     if (options_.profile) {
-      const Ceilings ceilings = measure_ceilings(*backend_);
-      const Profile profile = profiled.profile();
+      const engine::Ceilings ceilings = engine::measure_ceilings(*backend_);
+      const kernels::Profile profile = profiled.profile();
       profile_ = profile_json(profile, ceilings);
       std::fputs(profile_table(profile, ceilings).c_str(), stderr);
     }
@@ -417,7 +426,7 @@ ExitCode MeasuringRun::interrupted() const {
 RankFacts MeasuringRun::facts() const {
   return {.host = session_.host(),
           .processor = processor_name(),
-          .kernels = backend_->name() == "cpu" ? cpu_kernels() : "",
+          .kernels = backend_->name() == "cpu" ? cpu::cpu_kernels() : "",
           .backend = backend_->description(),
           .threads = n_threads_,
           .available_bytes = session_.resources().available_bytes,
@@ -494,4 +503,4 @@ void MeasuringRun::note_run() {
   begin_ = Clock::now();
 }
 
-}  // namespace winnow
+}  // namespace winnow::run

@@ -18,7 +18,7 @@
 #include "pipeline/runtime/session.h"
 #include "pipeline/runtime/stop.h"
 
-namespace winnow {
+namespace winnow::run {
 
 // All methods are collective and in this order: set_up, open, then plan, measure and sum, as often as there is more to
 // measure: between the rounds inputs().wanted, number_of() for new patterns and settings.base may change, on all ranks
@@ -26,7 +26,7 @@ namespace winnow {
 class MeasuringRun {
  public:
   // Log lines go to stderr from here on, and come from rank 0 alone.
-  MeasuringRun(MpiSession& session, const RunOptions& options);
+  MeasuringRun(runtime::MpiSession& session, const RunOptions& options);
   MeasuringRun(const MeasuringRun&) = delete;
   MeasuringRun& operator=(const MeasuringRun&) = delete;
 
@@ -46,7 +46,8 @@ class MeasuringRun {
   // Seconds that sweeps of the first n_examples of the first data set take on these ranks, after a plan() that found
   // work: as the run measures them, with prefixes where they are kept and made; or with every row under the window.
   enum class Rows { kAsMeasured, kAll };
-  double predict_round(const Pattern& base, const std::vector<Pattern>& patterns, Rows rows, int64_t n_examples) const;
+  double predict_round(const engine::Pattern& base, const std::vector<engine::Pattern>& patterns, Rows rows,
+                       int64_t n_examples) const;
   // Seconds until the prefixes are made.
   double predict_prefixes() const;
   // Prints what the plan takes, for --dry-run.
@@ -58,18 +59,18 @@ class MeasuringRun {
   // Puts all cells together on rank 0.
   void sum();
 
-  MpiSession& session() { return session_; }
+  runtime::MpiSession& session() { return session_; }
   Inputs& inputs() { return inputs_; }
   const Inputs& inputs() const { return inputs_; }
-  Backend& backend() { return *backend_; }
+  kernels::Backend& backend() { return *backend_; }
   // What work besides the sweeps needs. The weights are loaded the first time: collective.
-  ModelWeights& weights() {
+  model::ModelWeights& weights() {
     load_weights();
     return *weights_;
   }
-  const StopSignals& signals() const { return signals_; }
+  const runtime::StopSignals& signals() const { return signals_; }
   // After open().
-  CheckpointWatch& watch() { return *watch_; }
+  model::CheckpointWatch& watch() { return *watch_; }
   const std::string& measurement() const { return measurement_; }
   int64_t memory_limit() const { return options_.max_memory_bytes.value_or(default_memory_limit()); }
   // Of rank 0, after sum(): by data set.
@@ -94,28 +95,28 @@ class MeasuringRun {
   void gather_facts();
   void note_run();
 
-  MpiSession& session_;
+  runtime::MpiSession& session_;
   const RunOptions& options_;
-  StopSignals signals_;
+  runtime::StopSignals signals_;
   Clock::time_point begin_ = Clock::now();
   Inputs inputs_;
-  GpuChoice gpu_;
+  runtime::GpuChoice gpu_;
   // In this order: what goes first uses what goes after it.
-  std::unique_ptr<Backend> backend_;
-  std::unique_ptr<ModelWeights> weights_;
-  std::unique_ptr<Exchange> exchange_;  // null until there is work
-  LoadReport loaded_;
+  std::unique_ptr<kernels::Backend> backend_;
+  std::unique_ptr<model::ModelWeights> weights_;
+  std::unique_ptr<runtime::Exchange> exchange_;  // null until there is work
+  runtime::LoadReport loaded_;
   int n_threads_ = 1;
   RunIdentity identity_;     // rank 0
   std::string measurement_;  // its hash
-  std::unique_ptr<CheckpointWatch> watch_;
+  std::unique_ptr<model::CheckpointWatch> watch_;
   std::unique_ptr<RunDirectory> directory_;  // rank 0; null in a dry run
   std::vector<Cells> cells_;                 // by data set
   std::vector<WorkUnit> units_;
-  Rates rates_;
+  engine::Rates rates_;
   bool is_prepared_ = false;
   bool keeps_prefixes_ = false;
-  std::unique_ptr<PrefixCache> prefixes_;  // null unless some are kept
+  std::unique_ptr<engine::PrefixCache> prefixes_;  // null unless some are kept
   int64_t memory_limit_ = 0;
   MeasureReport report_;    // of all rounds
   int64_t units_done_ = 0;  // of units_, with the cells in them
@@ -125,4 +126,4 @@ class MeasuringRun {
   std::vector<RankFacts> all_facts_;  // rank 0
 };
 
-}  // namespace winnow
+}  // namespace winnow::run

@@ -7,7 +7,7 @@
 #include "base/own_files.h"
 #include "results/storage/own_hdf5.h"
 
-namespace winnow {
+namespace winnow::run {
 namespace {
 
 void make_directory(const std::filesystem::path& path) {
@@ -70,7 +70,7 @@ std::vector<Output> run_outputs(const std::filesystem::path& run_directory) {
   std::vector<Output> outputs = {{.flag = "--out", .path = run_directory, .kind = Output::Kind::kFolder}};
   std::error_code error;
   if (!std::filesystem::is_directory(run_directory, error)) return outputs;
-  Output results = results_output("", run_directory / "results.h5");
+  Output results = storage::results_output("", run_directory / "results.h5");
   // One that cannot be read any more is ours where the record says that we wrote one.
   results.is_own = [record, is_result = results.is_own](const std::filesystem::path& old) {
     return is_result(old) || is_json_with(record, {"format", "identity", "informative"});
@@ -126,7 +126,7 @@ RunDirectory::RunDirectory(const std::filesystem::path& path, const std::string&
                            const std::vector<DataSet>& data_sets)
     : path_(path) {
   make_directory(path);
-  lock_ = std::make_unique<RunLock>(path, host);
+  lock_ = std::make_unique<runtime::RunLock>(path, host);
   record_ = RunRecord::read(path);
   record_.adopt(identity, control_hashes(data_sets));
   make_directory(shard_directory(path));
@@ -181,4 +181,4 @@ std::vector<MissingCells> find_missing(const std::vector<DataSet>& data_sets, co
   return missing;
 }
 
-}  // namespace winnow
+}  // namespace winnow::run

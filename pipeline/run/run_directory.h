@@ -15,7 +15,7 @@
 #include "pipeline/run/shards.h"
 #include "pipeline/runtime/lock.h"
 
-namespace winnow {
+namespace winnow::run {
 
 // What a run writes in RUN_DIR and besides it, for check_outputs().
 std::vector<Output> run_outputs(const std::filesystem::path& run_directory);
@@ -37,7 +37,7 @@ class RunDirectory {
 
  private:
   std::filesystem::path path_;
-  std::unique_ptr<RunLock> lock_;
+  std::unique_ptr<runtime::RunLock> lock_;
   RunRecord record_;
 };
 
@@ -60,4 +60,4 @@ std::vector<std::string> load_shards(const std::filesystem::path& run_directory,
 std::vector<MissingCells> find_missing(const std::vector<DataSet>& data_sets, const std::vector<Cells>& cells,
                                        std::span<const int64_t> variants);
 
-}  // namespace winnow
+}  // namespace winnow::run

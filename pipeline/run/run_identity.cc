@@ -11,13 +11,13 @@
 #include "pipeline/run/provenance.h"
 #include "results/search/search.h"
 
-namespace winnow {
+namespace winnow::run {
 namespace {
 
 constexpr const char* kRunFormat = "winnow-run";
 constexpr int kRunVersion = 1;
 constexpr const char* kCalibrate = "calibrate";
-constexpr std::size_t kMaxFileBytes = std::size_t{1} << 30;  // it grows with runs and ranks
+constexpr std::size_t kMaxRecordBytes = std::size_t{1} << 30;  // it grows with runs and ranks
 constexpr const char* kAdvice =
     "move run.json away and repeat the run's own command, which keeps the finished units in shards/, or give another "
     "--out";
@@ -73,8 +73,8 @@ void check_informative(const nlohmann::json& informative, const std::string& ori
     const Json searches = informative.value("searches", Json::object());
     require(searches.is_object(), "searches");
     for (const auto& [method, search] : searches.items()) {
-      parse_search_method(method);
-      parse_objective(search.value("objective", ""));
+      search::parse_search_method(method);
+      search::parse_objective(search.value("objective", ""));
       for (const char* number : {"keep", "beam", "verify", "verify_examples"}) search.value(number, int64_t{1});
       for (const char* number :
            {"predicted_seconds", "predicted_seconds_exact", "predicted_seconds_verification", "search_seconds"}) {
@@ -119,7 +119,7 @@ RunRecord RunRecord::read(const std::filesystem::path& run_directory) {
     return record;
   }
   const std::string origin = record.path_.string();
-  nlohmann::json json = parse_record(read_text(record.path_, kMaxFileBytes), origin);
+  nlohmann::json json = parse_record(read_text(record.path_, kMaxRecordBytes), origin);
   if (check_json(json, origin, kAdvice) == Checksum::kAbsent) note_no_checksum(record.path_);
   json.erase(kChecksumKey);
   check_informative(json["informative"], origin);
@@ -167,4 +167,4 @@ void RunRecord::write(const std::filesystem::path& run_directory) const {
   write_file_atomically(record_path(run_directory), text());
 }
 
-}  // namespace winnow
+}  // namespace winnow::run

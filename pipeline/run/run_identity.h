@@ -9,7 +9,7 @@
 #include <optional>
 #include <string>
 
-namespace winnow {
+namespace winnow::run {
 
 struct RunIdentity {
   std::string kind = "calibrate";  // the verb
@@ -53,4 +53,4 @@ class RunRecord {
   nlohmann::json json_;
 };
 
-}  // namespace winnow
+}  // namespace winnow::run

@@ -9,7 +9,7 @@
 #include "base/sha256.h"
 #include "results/storage/hdf5.h"
 
-namespace winnow {
+namespace winnow::run {
 namespace {
 
 constexpr const char* kShardFormat = "winnow-shard";
@@ -31,13 +31,13 @@ Columns columns_of(const Shard& shard) {
   Columns columns;
   columns.variant = shard.variants;
   columns.name = shard.names;
-  for (const Score& score : shard.scores) {
+  for (const engine::Score& score : shard.scores) {
     columns.nll.push_back(score.nll_nats);
     columns.exact_match.push_back(score.exact_match ? 1 : 0);
     columns.token_accuracy.push_back(score.token_accuracy);
     if (shard.has_kl) columns.kl.push_back(score.kl_nats);
     if (shard.n_signals > 0) {
-      const std::vector<double> slots = to_slots(score.layer, shard.n_signals);
+      const std::vector<double> slots = engine::to_slots(score.layer, shard.n_signals);
       columns.layer_signals.insert(columns.layer_signals.end(), slots.begin(), slots.end());
     }
     columns.token_nll.insert(columns.token_nll.end(), score.token_nll_nats.begin(), score.token_nll_nats.end());
@@ -91,7 +91,7 @@ bool is_shard_name(const std::string& name) {
   fail(ExitCode::kBadData, file.string() + ": " + what);
 }
 
-Columns read_columns(const std::filesystem::path& file, const hdf5::Group& root, int64_t n_tokens) {
+Columns read_columns(const std::filesystem::path& file, const storage::Group& root, int64_t n_tokens) {
   Columns columns;
   columns.variant = root.read<int64_t>("variant", 1).values;
   if (root.contains("name")) columns.name = root.read<std::string>("name", 1).values;
@@ -119,12 +119,12 @@ void fill_scores(const Columns& columns, Shard& shard) {
   const std::size_t n_signals = columns.layer_signals.size() / columns.variant.size();
   shard.n_signals = static_cast<int64_t>(n_signals);
   for (std::size_t i = 0; i < columns.variant.size(); ++i) {
-    Score score;
+    engine::Score score;
     score.nll_nats = columns.nll[i];
     score.exact_match = columns.exact_match[i] != 0;
     score.token_accuracy = columns.token_accuracy[i];
     if (shard.has_kl) score.kl_nats = columns.kl[i];
-    if (n_signals >= 3) score.layer = from_slots({&columns.layer_signals[i * n_signals], n_signals});
+    if (n_signals >= 3) score.layer = engine::from_slots({&columns.layer_signals[i * n_signals], n_signals});
     if (!columns.token_nll.empty()) {
       const float* tokens = &columns.token_nll[i * static_cast<std::size_t>(shard.n_tokens)];
       score.token_nll_nats.assign(tokens, tokens + shard.n_tokens);
@@ -137,9 +137,9 @@ void fill_scores(const Columns& columns, Shard& shard) {
 
 void write_shard(const std::filesystem::path& directory, const Shard& shard, const ShardIdentity& identity) {
   const Columns columns = columns_of(shard);
-  hdf5::File file = hdf5::File::create(directory / file_name(shard));
+  storage::File file = storage::File::create(directory / file_name(shard));
   {
-    hdf5::Group root = file.root();
+    storage::Group root = file.root();
     const auto n = static_cast<int64_t>(columns.variant.size());
     root.write<int64_t>("variant", columns.variant, {n});
     if (!columns.name.empty()) root.write<std::string>("name", columns.name, {n});
@@ -165,9 +165,9 @@ void write_shard(const std::filesystem::path& directory, const Shard& shard, con
 }
 
 ShardFile read_shard(const std::filesystem::path& file) {
-  const hdf5::File opened = hdf5::File::open(file);
-  hdf5::require_format(opened, kShardFormat, kShardVersion);
-  const hdf5::Group root = opened.root();
+  const storage::File opened = storage::File::open(file);
+  storage::require_format(opened, kShardFormat, kShardVersion);
+  const storage::Group root = opened.root();
   const auto text = [&](const char* name) {
     const auto value = root.string_attribute(".", name);
     if (!value) refuse(file, std::string("attribute ") + name + " is missing");
@@ -217,4 +217,4 @@ std::filesystem::path set_shard_aside(const std::filesystem::path& file) {
   return aside;
 }
 
-}  // namespace winnow
+}  // namespace winnow::run

@@ -9,7 +9,7 @@
 
 #include "pipeline/engine/sweep.h"
 
-namespace winnow {
+namespace winnow::run {
 
 // The cells of one finished unit.
 struct Shard {
@@ -19,12 +19,12 @@ struct Shard {
   std::vector<int64_t> variants;  // kBaseVariant or a number (pipeline/run/cells.h)
   // Of named variants, one per variant, "" for the base: what counts, as numbers differ between commands. Else empty.
   std::vector<std::string> names;
-  std::vector<Score> scores;  // one per variant
-  bool has_kl = false;        // whether the scores' KL was measured
-  int64_t n_signals = 0;      // numbers of LayerSignals that the scores have (pipeline/engine/layer_signals.h), or 0
-  int64_t n_tokens = 0;       // answer tokens; token NLLs have that many entries, or none
-  double seconds = 0.0;       // that the unit took
-  std::string made_by;        // rank and host, for whoever reads the file
+  std::vector<engine::Score> scores;  // one per variant
+  bool has_kl = false;                // whether the scores' KL was measured
+  int64_t n_signals = 0;  // numbers of LayerSignals that the scores have (pipeline/engine/layer_signals.h), or 0
+  int64_t n_tokens = 0;   // answer tokens; token NLLs have that many entries, or none
+  double seconds = 0.0;   // that the unit took
+  std::string made_by;    // rank and host, for whoever reads the file
 };
 
 // What a shard must have been measured with.
@@ -50,4 +50,4 @@ std::vector<std::filesystem::path> list_shards(const std::filesystem::path& dire
 // Renames a shard that cannot be used to FILE.bad (FILE.2.bad ... when that exists) and returns the new name.
 std::filesystem::path set_shard_aside(const std::filesystem::path& file);
 
-}  // namespace winnow
+}  // namespace winnow::run

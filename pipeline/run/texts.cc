@@ -11,7 +11,7 @@
 #include "base/json.h"
 #include "base/sha256.h"
 
-namespace winnow {
+namespace winnow::run {
 
 namespace {
 
@@ -20,7 +20,7 @@ using Json = nlohmann::ordered_json;
 constexpr const char* kTextsFormat = "winnow-texts";
 constexpr int64_t kTextsVersion = 1;
 constexpr const char* kHeadChecksum = "head_sha256";
-constexpr std::size_t kMaxFileBytes = std::size_t{1} << 30;  // a batch is some MB
+constexpr std::size_t kMaxBatchBytes = std::size_t{1} << 30;  // a batch is some MB
 
 std::string dump(const Json& json) { return json_text(json, -1); }
 
@@ -45,7 +45,7 @@ struct ReadBatch {
 
 // The file of a batch begins with a line about it, which has a checksum of its own and one of the lines that follow.
 ReadBatch read_batch(const std::filesystem::path& path, const std::string& key) {
-  const std::string text = read_text(path, kMaxFileBytes);
+  const std::string text = read_text(path, kMaxBatchBytes);
   const std::size_t head_end = std::min(text.find('\n'), text.size());
   const nlohmann::json head = parse_json(text.substr(0, head_end), "its first line");
   if (!head.is_object()) fail(ExitCode::kBadData, "its first line is no JSON object");
@@ -142,4 +142,4 @@ void write_responses(const std::filesystem::path& path, const std::vector<NamedT
   write_file_atomically(path, lines);
 }
 
-}  // namespace winnow
+}  // namespace winnow::run

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-namespace winnow {
+namespace winnow::run {
 
 struct Text {
   int64_t example = 0;  // in the data set
@@ -44,4 +44,4 @@ struct NamedTexts {
 // Throws Error(kCannotCreate | kIoError).
 void write_responses(const std::filesystem::path& path, const std::vector<NamedTexts>& patterns);
 
-}  // namespace winnow
+}  // namespace winnow::run

@@ -6,7 +6,7 @@
 
 #include "pipeline/runtime/mpi_check.h"
 
-namespace winnow {
+namespace winnow::runtime {
 namespace {
 
 // Messages to rank 0 are two numbers: what, and a unit or a StopKind; then seconds in milliseconds. Answers are one.
@@ -182,4 +182,4 @@ bool Dispatcher::serve_one() {
   return true;
 }
 
-}  // namespace winnow
+}  // namespace winnow::runtime

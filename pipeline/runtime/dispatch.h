@@ -16,7 +16,7 @@
 #include "pipeline/runtime/session.h"
 #include "pipeline/runtime/stop.h"
 
-namespace winnow {
+namespace winnow::runtime {
 
 class Dispatcher {
  public:
@@ -61,4 +61,4 @@ class Dispatcher {
   std::thread server_;
 };
 
-}  // namespace winnow
+}  // namespace winnow::runtime

@@ -5,11 +5,11 @@
 
 #include "base/error.h"
 
-namespace winnow {
+namespace winnow::runtime {
 namespace {
 
 // Of a host's ranks the first reads.
-class NcclSharing final : public WeightSharing {
+class NcclSharing final : public model::WeightSharing {
  public:
   NcclSharing(NcclComm& comm, bool reads) : comm_(comm), reads_(reads) {}
   bool reads() const override { return reads_; }
@@ -35,7 +35,7 @@ void set_nccl_environment(MpiSession& session, const GpuChoice& gpu) {
 
 }  // namespace
 
-Exchange::Exchange(MpiSession& session, Backend& backend, const GpuChoice& gpu) : session_(session) {
+Exchange::Exchange(MpiSession& session, kernels::Backend& backend, const GpuChoice& gpu) : session_(session) {
   if (session.size() == 1) {
     reduction_ = "none";
     return;
@@ -59,7 +59,7 @@ Exchange::Exchange(MpiSession& session, Backend& backend, const GpuChoice& gpu) 
   });
 }
 
-LoadReport Exchange::load(ModelWeights& weights) {
+LoadReport Exchange::load(model::ModelWeights& weights) {
   const auto begin = std::chrono::steady_clock::now();
   LoadReport report;
   if (!job_) {
@@ -98,4 +98,4 @@ void Exchange::sum(std::span<float> values) {
   }
 }
 
-}  // namespace winnow
+}  // namespace winnow::runtime

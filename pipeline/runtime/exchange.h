@@ -11,7 +11,7 @@
 #include "pipeline/runtime/placement.h"
 #include "pipeline/runtime/session.h"
 
-namespace winnow {
+namespace winnow::runtime {
 
 // How this rank came by its weights.
 struct LoadReport {
@@ -26,13 +26,13 @@ class Exchange {
  public:
   // Connects the ranks, and tries the connection: a network that does not work shows here, and not after hours of
   // measuring. Collective. Throws AgreedFailure.
-  Exchange(MpiSession& session, Backend& backend, const GpuChoice& gpu);
+  Exchange(MpiSession& session, kernels::Backend& backend, const GpuChoice& gpu);
 
   // "nccl 2.28.9", "mpi", or "none" for a single rank; for logs and provenance.
   const std::string& reduction() const { return reduction_; }
   // Loads weights that were made with Loading::kLater. With NCCL the first rank of each host reads the checkpoint and
   // the others are sent each layer while it reads the next. Collective. Throws AgreedFailure.
-  LoadReport load(ModelWeights& weights);
+  LoadReport load(model::ModelWeights& weights);
   // Sums over the ranks, in place, right on rank 0. Collective. Throws AgreedFailure.
   void sum(std::span<double> values);
   void sum(std::span<float> values);
@@ -44,4 +44,4 @@ class Exchange {
   std::unique_ptr<NcclComm> host_;  // of several hosts, until the weights are there; null for a rank alone on its own
 };
 
-}  // namespace winnow
+}  // namespace winnow::runtime

@@ -8,7 +8,7 @@
 #include <array>
 #include <cstdlib>
 
-namespace winnow {
+namespace winnow::runtime {
 namespace {
 
 // Where launchers leave the number of ranks.
@@ -82,4 +82,4 @@ std::optional<std::string> writable_temporary_directory(const Lookup& lookup) {
   return std::nullopt;
 }
 
-}  // namespace winnow
+}  // namespace winnow::runtime

@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-namespace winnow {
+namespace winnow::runtime {
 
 // The environment, by name; none where the variable is not set.
 using Lookup = std::function<std::optional<std::string>(const char* name)>;
@@ -34,4 +34,4 @@ std::vector<std::pair<std::string, std::string>> environment_for_mpirun();
 // /dev/shm; none where it can in none of them.
 std::optional<std::string> writable_temporary_directory(const Lookup& lookup = environment_value);
 
-}  // namespace winnow
+}  // namespace winnow::runtime

@@ -15,7 +15,7 @@
 
 #include "base/error.h"
 
-namespace winnow {
+namespace winnow::runtime {
 namespace {
 
 // Who wrote the lock file: "host pid start", start in clock ticks since boot, which tells a process from a later one
@@ -143,4 +143,4 @@ bool is_locked(const std::filesystem::path& lock_file, const std::string& host) 
   return is_held;
 }
 
-}  // namespace winnow
+}  // namespace winnow::runtime

@@ -4,7 +4,7 @@
 #include <filesystem>
 #include <string>
 
-namespace winnow {
+namespace winnow::runtime {
 
 // RUN_DIR/lock, held by an advisory lock of the kernel on the open file, which ends with the process however it ends:
 // a crash leaves a file, never a lock. Network file systems pass such locks on to other hosts. Where the file system
@@ -32,4 +32,4 @@ class RunLock {
 // once.
 bool is_locked(const std::filesystem::path& lock_file, const std::string& host);
 
-}  // namespace winnow
+}  // namespace winnow::runtime

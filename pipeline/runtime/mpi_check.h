@@ -9,7 +9,7 @@
 
 #include "base/error.h"
 
-namespace winnow {
+namespace winnow::runtime {
 
 inline void check_mpi(int status, const char* call, const char* file, int line) {
   if (status == MPI_SUCCESS) return;
@@ -23,6 +23,6 @@ inline void check_mpi(int status, const char* call, const char* file, int line) 
            std::to_string(status) + ", " + place + "); a peer may have died: repeat the command to resume");
 }
 
-}  // namespace winnow
+}  // namespace winnow::runtime
 
-#define WINNOW_MPI(call) ::winnow::check_mpi((call), #call, __FILE__, __LINE__)
+#define WINNOW_MPI(call) ::winnow::runtime::check_mpi((call), #call, __FILE__, __LINE__)

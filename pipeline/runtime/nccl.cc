@@ -20,7 +20,7 @@
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/cuda_backend.h"
 
-namespace winnow {
+namespace winnow::runtime {
 namespace {
 
 using std::chrono::seconds;
@@ -92,7 +92,7 @@ Event make_event() {
 // Broadcasts and sums have a stream of their own, which follows the backend's: if they stood in the backend's, the copy
 // of the next weights would wait behind a peer that may never answer, in a wait that has no deadline.
 struct NcclComm::State {
-  explicit State(Backend& with) : backend(dynamic_cast<cuda::CudaBackend&>(with)) {}
+  explicit State(kernels::Backend& with) : backend(dynamic_cast<cuda::CudaBackend&>(with)) {}
   State(const State&) = delete;
   State& operator=(const State&) = delete;
   ~State() {
@@ -104,7 +104,7 @@ struct NcclComm::State {
   Event backend_is_there = make_event();
   std::array<Event, 2> broadcast_is_over{make_event(), make_event()};
   int64_t n_broadcasts = 0;
-  std::unique_ptr<Buffer> sum_buffer;
+  std::unique_ptr<kernels::Buffer> sum_buffer;
   ncclComm_t comm = nullptr;
 
   // Leaves the communicator. What it may still use when that takes too long is not freed: the process ends soon.
@@ -211,7 +211,7 @@ std::string NcclComm::version() {
   return std::to_string(code / 10000) + "." + std::to_string(code / 100 % 100) + "." + std::to_string(code % 100);
 }
 
-std::unique_ptr<NcclComm> NcclComm::make(MpiSession& session, RankGroup group, Backend& backend) {
+std::unique_ptr<NcclComm> NcclComm::make(MpiSession& session, RankGroup group, kernels::Backend& backend) {
   const bool is_alone = session.size(group) == 1;
   ncclUniqueId id{};
   session.agree([&] {
@@ -264,4 +264,4 @@ void NcclComm::sum(std::span<float> values) {
   state_->sum(values, ncclFloat32);
 }
 
-}  // namespace winnow
+}  // namespace winnow::runtime

@@ -14,7 +14,7 @@
 #include "kernels/backend.h"
 #include "pipeline/runtime/session.h"
 
-namespace winnow {
+namespace winnow::runtime {
 
 class NcclComm {
  public:
@@ -24,7 +24,7 @@ class NcclComm {
   static std::string version();
   // The communicator of a group of ranks that all compute on the GPU. Collective over the job: a rank that is alone in
   // its group gets none. The environment of nccl_environment() (placement.h) must be set. Throws AgreedFailure.
-  static std::unique_ptr<NcclComm> make(MpiSession& session, RankGroup group, Backend& backend);
+  static std::unique_ptr<NcclComm> make(MpiSession& session, RankGroup group, kernels::Backend& backend);
 
   // Frees it in agreement with the group, which must destroy theirs too; after a failure, or while an exception is on
   // its way, without. Returns within seconds either way. To go before the backend, and before MPI.
@@ -50,4 +50,4 @@ class NcclComm {
   std::unique_ptr<State> state_;
 };
 
-}  // namespace winnow
+}  // namespace winnow::runtime

@@ -2,7 +2,7 @@
 #include "base/error.h"
 #include "pipeline/runtime/nccl.h"
 
-namespace winnow {
+namespace winnow::runtime {
 
 struct NcclComm::State {};
 
@@ -10,7 +10,7 @@ bool NcclComm::is_built() { return false; }
 
 std::string NcclComm::version() { return ""; }
 
-std::unique_ptr<NcclComm> NcclComm::make(MpiSession& /*session*/, RankGroup /*group*/, Backend& /*backend*/) {
+std::unique_ptr<NcclComm> NcclComm::make(MpiSession& /*session*/, RankGroup /*group*/, kernels::Backend& /*backend*/) {
   fail(ExitCode::kInternal, "this winnow was built without NCCL");
 }
 
@@ -21,4 +21,4 @@ void NcclComm::finish() {}
 void NcclComm::sum(std::span<double> /*values*/) {}
 void NcclComm::sum(std::span<float> /*values*/) {}
 
-}  // namespace winnow
+}  // namespace winnow::runtime

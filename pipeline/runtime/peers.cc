@@ -8,7 +8,7 @@
 #include <fstream>
 #include <utility>
 
-namespace winnow {
+namespace winnow::runtime {
 namespace {
 
 using std::chrono::milliseconds;
@@ -76,4 +76,4 @@ void PeerWatch::watch() {
   }
 }
 
-}  // namespace winnow
+}  // namespace winnow::runtime

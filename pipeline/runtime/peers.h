@@ -10,7 +10,7 @@
 #include <thread>
 #include <vector>
 
-namespace winnow {
+namespace winnow::runtime {
 
 // A process, as others of the same host may know it.
 struct ProcessId {
@@ -53,4 +53,4 @@ class PeerWatch {
   std::thread thread_;
 };
 
-}  // namespace winnow
+}  // namespace winnow::runtime

@@ -3,7 +3,7 @@
 #include <map>
 #include <set>
 
-namespace winnow {
+namespace winnow::runtime {
 
 std::vector<GpuChoice> choose_gpus(const std::vector<std::vector<std::string>>& visible) {
   std::vector<GpuChoice> choices(visible.size());
@@ -48,4 +48,4 @@ std::vector<std::pair<std::string, std::string>> nccl_environment(const NcclPlac
   return settings;
 }
 
-}  // namespace winnow
+}  // namespace winnow::runtime

@@ -5,7 +5,7 @@
 #include <utility>
 #include <vector>
 
-namespace winnow {
+namespace winnow::runtime {
 
 // The GPU of one rank.
 struct GpuChoice {
@@ -34,4 +34,4 @@ struct NcclPlace {
 };
 std::vector<std::pair<std::string, std::string>> nccl_environment(const NcclPlace& place);
 
-}  // namespace winnow
+}  // namespace winnow::runtime

@@ -13,7 +13,7 @@
 #include "base/node.h"
 #include "pipeline/runtime/launch.h"
 
-namespace winnow {
+namespace winnow::runtime {
 namespace {
 
 // Elements of one reduction: counts are int, and a step of this size costs nothing.
@@ -305,4 +305,4 @@ ExitCode in_session(const std::function<ExitCode(MpiSession&)>& run) {
   }
 }
 
-}  // namespace winnow
+}  // namespace winnow::runtime

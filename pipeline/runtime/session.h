@@ -13,7 +13,7 @@
 #include "pipeline/runtime/mpi_check.h"
 #include "pipeline/runtime/peers.h"
 
-namespace winnow {
+namespace winnow::runtime {
 
 // What this rank may use of its host.
 struct RankResources {
@@ -128,4 +128,4 @@ CaughtError describe_current_exception();
 // that of what it throws, whose line is printed. Without peers nothing ends the job.
 ExitCode in_session(const std::function<ExitCode(MpiSession&)>& run);
 
-}  // namespace winnow
+}  // namespace winnow::runtime

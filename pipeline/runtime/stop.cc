@@ -4,7 +4,7 @@
 
 #include "base/error.h"
 
-namespace winnow {
+namespace winnow::runtime {
 namespace {
 
 // The only thing a handler may touch. The last signal wins, except that nothing takes back a stop.
@@ -79,4 +79,4 @@ bool must_drop_unit(StopKind kind, double remaining_grace, double elapsed, doubl
   return std::max(0.0, predicted - elapsed) > remaining_grace;
 }
 
-}  // namespace winnow
+}  // namespace winnow::runtime

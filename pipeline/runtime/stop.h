@@ -6,7 +6,7 @@
 #include <optional>
 #include <string>
 
-namespace winnow {
+namespace winnow::runtime {
 
 // How urgently a run must stop. Sent between ranks as an integer, so the values are fixed.
 enum class StopKind : int {
@@ -50,4 +50,4 @@ class StopSignals {
 // prediction goes on until the grace time is over.
 bool must_drop_unit(StopKind kind, double remaining_grace, double elapsed, double predicted);
 
-}  // namespace winnow
+}  // namespace winnow::runtime

@@ -6,12 +6,12 @@
 #include "pipeline/run/run.h"
 #include "pipeline/verbs/outcome.h"
 
-namespace winnow {
+namespace winnow::verbs {
 namespace {
 
-ExitCode measure_layers(MpiSession& session, const CalibrateOptions& options, const Presenter& present) {
-  MeasuringRun run(session, options);
-  run.set_up([&] { return load_inputs(options); });
+ExitCode measure_layers(runtime::MpiSession& session, const run::CalibrateOptions& options, const Presenter& present) {
+  run::MeasuringRun run(session, options);
+  run.set_up([&] { return run::load_inputs(options); });
   run.open();
   const bool is_work = run.plan();
   if (options.dry_run) return run.forecast();
@@ -20,7 +20,7 @@ ExitCode measure_layers(MpiSession& session, const CalibrateOptions& options, co
     run.sum();
   }
   session.agree_on_root([&] {
-    const Results results = finish_run({options, run.summary(), run.cells()}, run.directory());
+    const calibration::Results results = finish_run({options, run.summary(), run.cells()}, run.directory());
     if (is_work) run.show_memory();
     std::fputs(printable(present(results)).c_str(), stdout);
   });
@@ -29,8 +29,8 @@ ExitCode measure_layers(MpiSession& session, const CalibrateOptions& options, co
 
 }  // namespace
 
-ExitCode calibrate(const CalibrateOptions& options, const Presenter& present) {
-  return in_session([&](MpiSession& session) { return measure_layers(session, options, present); });
+ExitCode calibrate(const run::CalibrateOptions& options, const Presenter& present) {
+  return runtime::in_session([&](runtime::MpiSession& session) { return measure_layers(session, options, present); });
 }
 
-}  // namespace winnow
+}  // namespace winnow::verbs

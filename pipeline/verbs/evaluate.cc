@@ -7,20 +7,21 @@
 #include "pipeline/verbs/evaluation_inputs.h"
 #include "pipeline/verbs/evaluation_texts.h"
 
-namespace winnow {
+namespace winnow::verbs {
 namespace {
 
-ExitCode measure_patterns(MpiSession& session, const EvaluateOptions& options, const EvaluationPresenter& present) {
-  MeasuringRun run(session, options);
+ExitCode measure_patterns(runtime::MpiSession& session, const EvaluateOptions& options,
+                          const EvaluationPresenter& present) {
+  run::MeasuringRun run(session, options);
   std::vector<EvaluatedPattern> patterns;
-  GenerationSettings generation;
+  evaluation::GenerationSettings generation;
   run.set_up([&] {
     EvaluationInputs read = load_evaluation(options);
     patterns = std::move(read.patterns);
     generation = std::move(read.generation);
     return std::move(read.inputs);
   });
-  run.open([&](const RunIdentity& identity) { check_selections(patterns, identity.checkpoint_sha256); });
+  run.open([&](const run::RunIdentity& identity) { check_selections(patterns, identity.checkpoint_sha256); });
   const bool is_work = run.plan();
   if (options.dry_run) return run.forecast();
   if (is_work) {
@@ -31,7 +32,7 @@ ExitCode measure_patterns(MpiSession& session, const EvaluateOptions& options, c
     return ExitCode::kInterrupted;
   }
   session.agree_on_root([&] {
-    const EvaluationResults results = finish_evaluation(options, patterns, generation, run);
+    const evaluation::EvaluationResults results = finish_evaluation(options, patterns, generation, run);
     if (is_work) run.show_memory();
     std::fputs(printable(present(results)).c_str(), stdout);
   });
@@ -41,7 +42,7 @@ ExitCode measure_patterns(MpiSession& session, const EvaluateOptions& options, c
 }  // namespace
 
 ExitCode evaluate(const EvaluateOptions& options, const EvaluationPresenter& present) {
-  return in_session([&](MpiSession& session) { return measure_patterns(session, options, present); });
+  return runtime::in_session([&](runtime::MpiSession& session) { return measure_patterns(session, options, present); });
 }
 
-}  // namespace winnow
+}  // namespace winnow::verbs

@@ -11,7 +11,7 @@
 #include "pipeline/verbs/evaluation_texts.h"
 #include "pipeline/verbs/finished_results.h"
 
-namespace winnow {
+namespace winnow::verbs {
 namespace {
 
 constexpr const char* kFlag = "--pattern";
@@ -28,7 +28,7 @@ std::string name_with_file(const std::string& name, const std::string& file,
 }
 
 // Two files may hold selections of one method and budget, and what a file calls first:2 may be other layers.
-void add_pattern(NamedPattern given, const std::string& text, std::vector<EvaluatedPattern>& patterns) {
+void add_pattern(selection::NamedPattern given, const std::string& text, std::vector<EvaluatedPattern>& patterns) {
   const auto same = std::find_if(patterns.begin(), patterns.end(), [&](const EvaluatedPattern& known) {
     return known.given.name == given.name && known.given.windowed == given.windowed;
   });
@@ -49,19 +49,21 @@ void add_pattern(NamedPattern given, const std::string& text, std::vector<Evalua
 std::vector<EvaluatedPattern> read_patterns(const EvaluateOptions& options, int64_t n_layers) {
   std::vector<EvaluatedPattern> patterns;
   // Hashing the checkpoint takes long: selections are compared with it later, on one rank.
-  const PatternModel model{.n_layers = n_layers, .checkpoint_sha256 = {}};
-  for (const std::string& text : options.patterns) add_pattern(parse_pattern(text, model, kFlag), text, patterns);
+  const selection::PatternModel model{.n_layers = n_layers, .checkpoint_sha256 = {}};
+  for (const std::string& text : options.patterns)
+    add_pattern(selection::parse_pattern(text, model, kFlag), text, patterns);
   // What every pattern is compared with, under this name even where another spells it out; its figures come with the
   // base anyway.
   if (!has_name(patterns, "full"))
-    patterns.insert(patterns.begin(), {.name = "full", .given = parse_pattern("full", model, kFlag), .file = {}});
+    patterns.insert(patterns.begin(),
+                    {.name = "full", .given = selection::parse_pattern("full", model, kFlag), .file = {}});
   return patterns;
 }
 
 void check_baseline(const std::string& baseline, const std::vector<EvaluatedPattern>& patterns) {
   std::vector<std::string> names;
   for (const EvaluatedPattern& pattern : patterns) names.push_back(pattern.name);
-  if (!baseline.empty()) require_baseline(baseline, names);
+  if (!baseline.empty()) evaluation::require_baseline(baseline, names);
 }
 
 std::string window_text(int64_t keys, int64_t sinks, const std::string& decode, int64_t tail_rows) {
@@ -69,12 +71,12 @@ std::string window_text(int64_t keys, int64_t sinks, const std::string& decode, 
          (tail_rows < 0 ? "" : ", tail rows " + std::to_string(tail_rows));
 }
 
-void warn_of_selections(const std::vector<EvaluatedPattern>& patterns, Inputs& inputs) {
-  const Settings& settings = inputs.settings;
+void warn_of_selections(const std::vector<EvaluatedPattern>& patterns, run::Inputs& inputs) {
+  const run::Settings& settings = inputs.settings;
   const std::string here = window_text(settings.window_keys, settings.sinks, settings.decode_name(), -1);
   for (const EvaluatedPattern& pattern : patterns) {
     if (!pattern.given.selection) continue;
-    const Selection& selection = *pattern.given.selection;
+    const selection::Selection& selection = *pattern.given.selection;
     if (selection.provenance.text("data_sha256") == inputs.data_sets.front().corpus.sha256) {
       inputs.warnings.push_back("the layers of " + pattern.name + " (" + pattern.file +
                                 ") were chosen on these very examples, so its figures are better than on others: "
@@ -88,7 +90,7 @@ void warn_of_selections(const std::vector<EvaluatedPattern>& patterns, Inputs& i
   }
 }
 
-ServedModel served_model(const ModelConfig& config) {
+evaluation::ServedModel served_model(const model::ModelConfig& config) {
   return {.n_layers = config.n_layers,
           .hidden = config.hidden,
           .ffn = config.ffn,
@@ -96,18 +98,19 @@ ServedModel served_model(const ModelConfig& config) {
           .n_heads = config.heads.n_heads,
           .n_kv_heads = config.heads.n_kv_heads,
           .head_dim = config.heads.head_dim,
-          .kv_element_bytes = size_bytes(config.checkpoint_dtype)};
+          .kv_element_bytes = kernels::size_bytes(config.checkpoint_dtype)};
 }
 
-EvaluationTable table_of(const std::vector<EvaluatedPattern>& patterns, const Inputs& inputs, const Cells& cells) {
-  const DataSet& data = inputs.data_sets.front();
-  EvaluationTable table;
+evaluation::EvaluationTable table_of(const std::vector<EvaluatedPattern>& patterns, const run::Inputs& inputs,
+                                     const run::Cells& cells) {
+  const run::DataSet& data = inputs.data_sets.front();
+  evaluation::EvaluationTable table;
   const auto n_patterns = static_cast<int64_t>(patterns.size());
-  table.full_attention = Table<uint8_t>(n_patterns, inputs.config.n_layers);
-  table.nll = Table<double>(n_patterns, data.n_examples);
-  table.exact_match = Table<uint8_t>(n_patterns, data.n_examples);
-  table.token_accuracy = Table<double>(n_patterns, data.n_examples);
-  table.kl = Table<double>(n_patterns, data.n_examples);
+  table.full_attention = stats::Table<uint8_t>(n_patterns, inputs.config.n_layers);
+  table.nll = stats::Table<double>(n_patterns, data.n_examples);
+  table.exact_match = stats::Table<uint8_t>(n_patterns, data.n_examples);
+  table.token_accuracy = stats::Table<double>(n_patterns, data.n_examples);
+  table.kl = stats::Table<double>(n_patterns, data.n_examples);
   for (int64_t e = 0; e < data.n_examples; ++e) {
     const auto index = static_cast<std::size_t>(e);
     table.example_id.push_back(data.corpus.example_id[index]);
@@ -120,7 +123,7 @@ EvaluationTable table_of(const std::vector<EvaluatedPattern>& patterns, const In
     table.pattern.push_back(pattern.name);
     for (const int64_t layer : pattern.given.full_layers) table.full_attention(p, layer) = 1;
     for (int64_t e = 0; e < data.n_examples; ++e) {
-      const Score score = cells.get(e, pattern.variant, data.n_answer(e));
+      const engine::Score score = cells.get(e, pattern.variant, data.n_answer(e));
       table.nll(p, e) = score.nll_nats;
       table.exact_match(p, e) = score.exact_match ? 1 : 0;
       table.token_accuracy(p, e) = score.token_accuracy;
@@ -132,37 +135,37 @@ EvaluationTable table_of(const std::vector<EvaluatedPattern>& patterns, const In
 
 // Hash of everything that decides what is in results.h5.
 std::string results_key(const EvaluateOptions& options, const std::vector<EvaluatedPattern>& patterns,
-                        const GenerationSettings& generation, const RunSummary& summary) {
-  const DataSet& data = summary.inputs.data_sets.front();
+                        const evaluation::GenerationSettings& generation, const run::RunSummary& summary) {
+  const run::DataSet& data = summary.inputs.data_sets.front();
   nlohmann::json key = {
       {"measurement", summary.identity.hash()}, {"examples", data.n_examples}, {"seed", options.seed},
       {"baseline", options.baseline},           {"program", options.version},  {"warnings", summary.inputs.warnings}};
   if (generation.max_new_tokens > 0) key["texts"] = texts_key(generation, summary.identity.hash());
   for (const EvaluatedPattern& pattern : patterns) {
-    key["patterns"].push_back({pattern.name, pattern_name(pattern.given.windowed)});
+    key["patterns"].push_back({pattern.name, run::pattern_name(pattern.given.windowed)});
   }
   return sha256_of(json_text(key, -1));
 }
 
-bool has_settings(const EvaluationOptions& used, const EvaluationOptions& wanted) {
+bool has_settings(const evaluation::EvaluationOptions& used, const evaluation::EvaluationOptions& wanted) {
   return used.seed == wanted.seed && used.n_resamples == wanted.n_resamples && used.baseline == wanted.baseline;
 }
 
 }  // namespace
 
 EvaluationInputs load_evaluation(const EvaluateOptions& options) {
-  check_run_options(options);
+  run::check_run_options(options);
   if (options.patterns.empty()) {
     fail(ExitCode::kUsage, "no --pattern is given; name at least one, such as --pattern periodic:4@0");
   }
   EvaluationInputs read;
-  Inputs& inputs = read.inputs;
+  run::Inputs& inputs = read.inputs;
   inputs.kind = "evaluate";
   inputs.with_kl = true;
-  inputs.config = read_config(options.model);
-  inputs.settings = resolve_window(options);
-  inputs.settings.base = Pattern(static_cast<std::size_t>(inputs.config.n_layers), false);
-  inputs.settings.base_name = pattern_name(inputs.settings.base);
+  inputs.config = model::read_config(options.model);
+  inputs.settings = run::resolve_window(options);
+  inputs.settings.base = engine::Pattern(static_cast<std::size_t>(inputs.config.n_layers), false);
+  inputs.settings.base_name = run::pattern_name(inputs.settings.base);
   read.patterns = read_patterns(options, inputs.config.n_layers);
   check_baseline(options.baseline, read.patterns);
   std::set<int64_t> wanted;
@@ -176,8 +179,8 @@ EvaluationInputs load_evaluation(const EvaluateOptions& options) {
     if (!pattern.file.empty()) inputs.other_files.emplace_back(pattern.file);
   }
   inputs.open_checkpoint(options.model);
-  inputs.data_sets.push_back(read_data_set("evaluation", options.data, inputs.config.vocab, options.limit));
-  check_data_sets(options, inputs);
+  inputs.data_sets.push_back(run::read_data_set("evaluation", options.data, inputs.config.vocab, options.limit));
+  run::check_data_sets(options, inputs);
   warn_of_selections(read.patterns, inputs);
   read.generation = generation_settings(options, inputs);
   return read;
@@ -187,32 +190,34 @@ void check_selections(const std::vector<EvaluatedPattern>& patterns, const std::
   for (const EvaluatedPattern& pattern : patterns) {
     if (!pattern.given.selection) continue;
     if (!pattern.given.selection->has_checksum) note_no_checksum(pattern.file);
-    check_selection_model(
+    selection::check_selection_model(
         *pattern.given.selection, pattern.file,
         {.n_layers = static_cast<int64_t>(pattern.given.windowed.size()), .checkpoint_sha256 = checkpoint_sha256});
   }
 }
 
-EvaluationOptions statistics_options(const EvaluateOptions& options) {
+evaluation::EvaluationOptions statistics_options(const EvaluateOptions& options) {
   return {.seed = static_cast<uint64_t>(options.seed), .baseline = options.baseline};
 }
 
-EvaluationResults finish_evaluation(const EvaluateOptions& options, const std::vector<EvaluatedPattern>& patterns,
-                                    const GenerationSettings& generation, MeasuringRun& run) {
+evaluation::EvaluationResults finish_evaluation(const EvaluateOptions& options,
+                                                const std::vector<EvaluatedPattern>& patterns,
+                                                const evaluation::GenerationSettings& generation,
+                                                run::MeasuringRun& run) {
   const std::filesystem::path path = options.out / "results.h5";
   const std::string key = results_key(options, patterns, generation, run.summary());
   std::optional<EvaluationTexts> texts;
   if (generation.max_new_tokens > 0) texts.emplace(read_texts(run, options, generation));
   if (!options.responses.empty()) texts->write(options.responses, patterns);
-  RunRecord& record = run.directory().record();
+  run::RunRecord& record = run.directory().record();
   if (record.informative().value("results_key", "") == key) {
-    const auto is_wanted = [wanted = statistics_options(options)](const EvaluationResults& known) {
+    const auto is_wanted = [wanted = statistics_options(options)](const evaluation::EvaluationResults& known) {
       return has_settings(known.statistics.options, wanted);
     };
-    if (auto known = finished_results(path, read_evaluation, is_wanted)) return *std::move(known);
+    if (auto known = finished_results(path, evaluation::read_evaluation, is_wanted)) return *std::move(known);
   }
-  const Inputs& inputs = run.inputs();
-  EvaluationResults results;
+  const run::Inputs& inputs = run.inputs();
+  evaluation::EvaluationResults results;
   results.table = table_of(patterns, inputs, run.cells().front());
   if (texts) results.table.generated = texts->table(patterns, generation, inputs);
   results.model = served_model(inputs.config);
@@ -220,18 +225,18 @@ EvaluationResults finish_evaluation(const EvaluateOptions& options, const std::v
                     .sinks = inputs.settings.sinks,
                     .decode_full = inputs.settings.decode_full,
                     .tail_rows = inputs.settings.tail_rows.value_or(-1)};
-  results.statistics = compute_evaluation(results.table, statistics_options(options));
+  results.statistics = evaluation::compute_evaluation(results.table, statistics_options(options));
   record.informative()["patterns"] = nlohmann::json::object();
   for (const EvaluatedPattern& pattern : patterns) {
     record.informative()["patterns"][pattern.name] = {{"full_attention", pattern.given.full_layers},
                                                       {"selection", pattern.file}};
   }
-  describe_run(run.summary(), record, results.provenance);
-  check_unchanged(inputs.data_sets.front().corpus);
-  write_evaluation(path, results);
+  run::describe_run(run.summary(), record, results.provenance);
+  run::check_unchanged(inputs.data_sets.front().corpus);
+  evaluation::write_evaluation(path, results);
   record.informative()["results_key"] = key;
   run.directory().write_record();
   return results;
 }
 
-}  // namespace winnow
+}  // namespace winnow::verbs

@@ -16,7 +16,7 @@
 #include "pipeline/engine/generation.h"
 #include "pipeline/runtime/dispatch.h"
 
-namespace winnow {
+namespace winnow::verbs {
 namespace {
 
 // Texts of one batch: enough to share out the weights' reading, and what a kill costs at most.
@@ -53,13 +53,13 @@ std::vector<Batch> decode(const std::vector<int64_t>& message) {
 // The texts of one rank, and on rank 0 the plan for all.
 class TextWriter {
  public:
-  TextWriter(MeasuringRun& run, const EvaluateOptions& options, const GenerationSettings& settings,
+  TextWriter(run::MeasuringRun& run, const EvaluateOptions& options, const evaluation::GenerationSettings& settings,
              const std::vector<EvaluatedPattern>& patterns)
       : run_(run),
         options_(options),
         settings_(settings),
         patterns_(patterns),
-        directory_(text_directory(options.out)),
+        directory_(run::text_directory(options.out)),
         key_(texts_key(settings, run.measurement())) {}
 
   bool run() {
@@ -77,13 +77,13 @@ class TextWriter {
   }
 
  private:
-  const DataSet& data() const { return run_.inputs().data_sets.front(); }
+  const run::DataSet& data() const { return run_.inputs().data_sets.front(); }
   std::string name_of(int64_t pattern) const {
-    return pattern_name(patterns_[static_cast<std::size_t>(pattern)].given.windowed);
+    return run::pattern_name(patterns_[static_cast<std::size_t>(pattern)].given.windowed);
   }
 
-  GenerationRequest request(int64_t pattern, int64_t example) const {
-    const Corpus& corpus = data().corpus;
+  engine::GenerationRequest request(int64_t pattern, int64_t example) const {
+    const run::Corpus& corpus = data().corpus;
     const int64_t start = corpus.answer_start[static_cast<std::size_t>(example)];
     return {.prompt = corpus.example(example).first(static_cast<std::size_t>(start)),
             .window = run_.inputs().settings.window_of(start),
@@ -94,15 +94,15 @@ class TextWriter {
                     patterns_[static_cast<std::size_t>(pattern)].name};
   }
 
-  int64_t bytes_of(const std::vector<GenerationRequest>& requests) const {
-    const Inputs& inputs = run_.inputs();
-    return ModelWeights::predicted_bytes(inputs.config, *inputs.checkpoint, run_.backend()) +
-           predict_generation_bytes(inputs.config, run_.backend(), requests);
+  int64_t bytes_of(const std::vector<engine::GenerationRequest>& requests) const {
+    const run::Inputs& inputs = run_.inputs();
+    return model::ModelWeights::predicted_bytes(inputs.config, *inputs.checkpoint, run_.backend()) +
+           engine::predict_generation_bytes(inputs.config, run_.backend(), requests);
   }
 
   std::vector<Batch> plan() {
     std::vector<std::string> notes;
-    const EvaluationTexts known(read_batches(directory_, key_, notes));
+    const EvaluationTexts known(run::read_batches(directory_, key_, notes));
     for (const std::string& note : notes) spdlog::warn("{}", note);
     std::vector<Batch> missing;
     int64_t n_missing = 0;
@@ -129,7 +129,7 @@ class TextWriter {
 
   // Cuts a pattern's examples into batches of at most `most` that fit the memory.
   void cut(const Batch& all, int64_t most, std::vector<Batch>& batches) const {
-    std::vector<GenerationRequest> requests;
+    std::vector<engine::GenerationRequest> requests;
     for (const int64_t example : all.examples) {
       requests.push_back(request(all.pattern, example));
       if (requests.size() > 1 && (static_cast<int64_t>(requests.size()) > most || bytes_of(requests) > limit_)) {
@@ -150,7 +150,7 @@ class TextWriter {
   bool write_all() {
     int64_t n_done = 0;
     auto last_line = Clock::now();
-    Dispatcher dispatcher(run_.session(), static_cast<int64_t>(batches_.size()), [&](auto unit, double) {
+    runtime::Dispatcher dispatcher(run_.session(), static_cast<int64_t>(batches_.size()), [&](auto unit, double) {
       if (unit) ++n_done;
       if (seconds_since(last_line) < kSecondsBetweenLines) return;
       last_line = Clock::now();
@@ -161,7 +161,7 @@ class TextWriter {
     } catch (...) {
       // The peers are in the middle of their batches: the job ends here. Alone, the caller returns.
       dispatcher.claim_error();
-      throw AgreedFailure{run_.session().end_job()};
+      throw runtime::AgreedFailure{run_.session().end_job()};
     }
     dispatcher.finish();
     run_.session().agree([] {});
@@ -177,36 +177,36 @@ class TextWriter {
     return is_complete;
   }
 
-  void work(Dispatcher& dispatcher) {
+  void work(runtime::Dispatcher& dispatcher) {
     while (true) {
       dispatcher.poll_stop(run_.signals().kind());
       const auto index = dispatcher.next();
       if (!index) return;
-      if (dispatcher.poll_stop(run_.signals().kind()) != StopKind::kNone) continue;
+      if (dispatcher.poll_stop(run_.signals().kind()) != runtime::StopKind::kNone) continue;
       const auto begin = Clock::now();
       try {
         write(batches_[static_cast<std::size_t>(*index)], dispatcher, begin);
         dispatcher.report_done(*index, seconds_since(begin));
-      } catch (const Interrupted&) {
+      } catch (const engine::Interrupted&) {
       }
     }
   }
 
-  void write(const Batch& batch, Dispatcher& dispatcher, Clock::time_point begin) {
-    std::vector<GenerationRequest> requests;
+  void write(const Batch& batch, runtime::Dispatcher& dispatcher, Clock::time_point begin) {
+    std::vector<engine::GenerationRequest> requests;
     for (const int64_t example : batch.examples) requests.push_back(request(batch.pattern, example));
     const double predicted = seconds_per_text_ * static_cast<double>(requests.size());
-    const GenerationReport report =
-        generate(run_.backend(), run_.inputs().config, *weights_, requests, settings_.stop_tokens,
-                 [&] { return must_stop(dispatcher, seconds_since(begin), predicted); });
-    TextBatch result{.pattern = name_of(batch.pattern),
-                     .prompt_tokens = report.prompt_tokens,
-                     .prefill_seconds = report.prefill_seconds,
-                     .decoded_tokens = report.decoded_tokens,
-                     .decode_seconds = report.decode_seconds,
-                     .texts = {}};
+    const engine::GenerationReport report =
+        engine::generate(run_.backend(), run_.inputs().config, *weights_, requests, settings_.stop_tokens,
+                         [&] { return must_stop(dispatcher, seconds_since(begin), predicted); });
+    run::TextBatch result{.pattern = name_of(batch.pattern),
+                          .prompt_tokens = report.prompt_tokens,
+                          .prefill_seconds = report.prefill_seconds,
+                          .decoded_tokens = report.decoded_tokens,
+                          .decode_seconds = report.decode_seconds,
+                          .texts = {}};
     for (std::size_t i = 0; i < requests.size(); ++i) {
-      const Generated& text = report.texts[i];
+      const engine::Generated& text = report.texts[i];
       const auto example = static_cast<std::size_t>(batch.examples[i]);
       result.texts.push_back({.example = batch.examples[i],
                               .example_id = data().corpus.example_id[example],
@@ -216,42 +216,43 @@ class TextWriter {
                               .cache_bytes = text.cache_bytes});
     }
     run_.watch().require_unchanged();
-    write_batch(directory_, key_, result);
+    run::write_batch(directory_, key_, result);
     seconds_per_text_ = seconds_since(begin) / static_cast<double>(requests.size());
   }
 
-  bool must_stop(Dispatcher& dispatcher, double elapsed, double predicted) {
-    const StopKind kind = dispatcher.poll_stop(run_.signals().kind());
-    if (kind == StopKind::kNone) return false;
+  bool must_stop(runtime::Dispatcher& dispatcher, double elapsed, double predicted) {
+    const runtime::StopKind kind = dispatcher.poll_stop(run_.signals().kind());
+    if (kind == runtime::StopKind::kNone) return false;
     if (!stop_time_) stop_time_ = Clock::now();
-    return must_drop_unit(kind, options_.grace_seconds - seconds_since(*stop_time_), elapsed, predicted);
+    return runtime::must_drop_unit(kind, options_.grace_seconds - seconds_since(*stop_time_), elapsed, predicted);
   }
 
-  MeasuringRun& run_;
+  run::MeasuringRun& run_;
   const EvaluateOptions& options_;
-  const GenerationSettings& settings_;
+  const evaluation::GenerationSettings& settings_;
   const std::vector<EvaluatedPattern>& patterns_;
   std::filesystem::path directory_;
   std::string key_;
   int64_t limit_ = 0;
   std::vector<Batch> batches_;
-  ModelWeights* weights_ = nullptr;
+  model::ModelWeights* weights_ = nullptr;
   double seconds_per_text_ = 0.0;  // of this rank's last batch
   std::optional<Clock::time_point> stop_time_;
 };
 
 }  // namespace
 
-GenerationSettings generation_settings(const EvaluateOptions& options, Inputs& inputs) {
-  GenerationSettings settings{.max_new_tokens = options.generate, .stop_tokens = {}};
+evaluation::GenerationSettings generation_settings(const EvaluateOptions& options, run::Inputs& inputs) {
+  evaluation::GenerationSettings settings{.max_new_tokens = options.generate, .stop_tokens = {}};
   if (options.generate == 0) {
     if (!options.responses.empty()) fail(ExitCode::kUsage, "--responses needs --generate N, which writes them");
     if (!options.stop_tokens.empty()) fail(ExitCode::kUsage, "--stop-tokens needs --generate N");
     return settings;
   }
   if (!options.responses.empty()) inputs.other_outputs.push_back(responses_output("--responses", options.responses));
-  settings.stop_tokens = parse_stop_tokens(options.stop_tokens, "--stop-tokens", options.model, inputs.config.vocab);
-  const DataSet& data = inputs.data_sets.front();
+  settings.stop_tokens =
+      engine::parse_stop_tokens(options.stop_tokens, "--stop-tokens", options.model, inputs.config.vocab);
+  const run::DataSet& data = inputs.data_sets.front();
   int64_t n_longer = 0;
   int64_t longest = 0;
   for (int64_t e = 0; e < data.n_examples; ++e) {
@@ -270,37 +271,38 @@ GenerationSettings generation_settings(const EvaluateOptions& options, Inputs& i
   return settings;
 }
 
-EvaluationTexts::EvaluationTexts(std::vector<TextBatch> batches) : batches_(std::move(batches)) {
-  for (const TextBatch& batch : batches_) {
-    for (const Text& text : batch.texts) texts_.try_emplace({batch.pattern, text.example}, &text);
+EvaluationTexts::EvaluationTexts(std::vector<run::TextBatch> batches) : batches_(std::move(batches)) {
+  for (const run::TextBatch& batch : batches_) {
+    for (const run::Text& text : batch.texts) texts_.try_emplace({batch.pattern, text.example}, &text);
   }
 }
 
-const Text* EvaluationTexts::find(const std::string& pattern, int64_t example) const {
+const run::Text* EvaluationTexts::find(const std::string& pattern, int64_t example) const {
   const auto found = texts_.find({pattern, example});
   return found == texts_.end() ? nullptr : found->second;
 }
 
-GeneratedTable EvaluationTexts::table(const std::vector<EvaluatedPattern>& patterns, const GenerationSettings& settings,
-                                      const Inputs& inputs) const {
-  const DataSet& data = inputs.data_sets.front();
-  GeneratedTable table(static_cast<int64_t>(patterns.size()), data.n_examples, settings);
+evaluation::GeneratedTable EvaluationTexts::table(const std::vector<EvaluatedPattern>& patterns,
+                                                  const evaluation::GenerationSettings& settings,
+                                                  const run::Inputs& inputs) const {
+  const run::DataSet& data = inputs.data_sets.front();
+  evaluation::GeneratedTable table(static_cast<int64_t>(patterns.size()), data.n_examples, settings);
   for (int64_t p = 0; p < static_cast<int64_t>(patterns.size()); ++p) {
-    const std::string name = pattern_name(patterns[static_cast<std::size_t>(p)].given.windowed);
+    const std::string name = run::pattern_name(patterns[static_cast<std::size_t>(p)].given.windowed);
     for (int64_t e = 0; e < data.n_examples; ++e) {
-      const Text* text = find(name, e);
+      const run::Text* text = find(name, e);
       if (text == nullptr) {
         fail(ExitCode::kInternal, "a text of pattern " + name + " is missing; the others are kept: repeat the command");
       }
       const auto answer = data.corpus.example(e).subspan(
           static_cast<std::size_t>(data.corpus.answer_start[static_cast<std::size_t>(e)]));
-      table.exact_match(p, e) = matches_answer(text->tokens, answer, settings.stop_tokens) ? 1 : 0;
+      table.exact_match(p, e) = engine::matches_answer(text->tokens, answer, settings.stop_tokens) ? 1 : 0;
       table.tokens(p, e) = static_cast<int64_t>(text->tokens.size());
       table.stopped(p, e) = text->stopped ? 1 : 0;
       table.cache_bytes(p, e) = text->cache_bytes;
     }
     double prefill_seconds = 0.0, decode_seconds = 0.0, prompt_tokens = 0.0, decoded_tokens = 0.0;
-    for (const TextBatch& batch : batches_) {
+    for (const run::TextBatch& batch : batches_) {
       if (batch.pattern != name) continue;
       prefill_seconds += batch.prefill_seconds;
       prompt_tokens += static_cast<double>(batch.prompt_tokens);
@@ -317,33 +319,35 @@ GeneratedTable EvaluationTexts::table(const std::vector<EvaluatedPattern>& patte
 }
 
 void EvaluationTexts::write(const std::filesystem::path& path, const std::vector<EvaluatedPattern>& patterns) const {
-  std::vector<NamedTexts> named;
+  std::vector<run::NamedTexts> named;
   for (const EvaluatedPattern& pattern : patterns) {
-    const std::string name = pattern_name(pattern.given.windowed);
+    const std::string name = run::pattern_name(pattern.given.windowed);
     named.push_back({pattern.name, {}});
     for (const auto& [place, text] : texts_) {
       if (place.first == name) named.back().texts.push_back(text);  // by example
     }
   }
-  write_responses(path, named);
+  run::write_responses(path, named);
 }
 
-std::string texts_key(const GenerationSettings& settings, const std::string& measurement) {
+std::string texts_key(const evaluation::GenerationSettings& settings, const std::string& measurement) {
   return sha256_of(json_text(nlohmann::json{{"measurement", measurement},
                                             {"max_new_tokens", settings.max_new_tokens},
                                             {"stop_tokens", settings.stop_tokens}},
                              -1));
 }
 
-bool write_missing_texts(MeasuringRun& run, const EvaluateOptions& options, const GenerationSettings& settings,
+bool write_missing_texts(run::MeasuringRun& run, const EvaluateOptions& options,
+                         const evaluation::GenerationSettings& settings,
                          const std::vector<EvaluatedPattern>& patterns) {
   return TextWriter(run, options, settings, patterns).run();
 }
 
-EvaluationTexts read_texts(const MeasuringRun& run, const EvaluateOptions& options,
-                           const GenerationSettings& settings) {
+EvaluationTexts read_texts(const run::MeasuringRun& run, const EvaluateOptions& options,
+                           const evaluation::GenerationSettings& settings) {
   std::vector<std::string> notes;
-  return EvaluationTexts(read_batches(text_directory(options.out), texts_key(settings, run.measurement()), notes));
+  return EvaluationTexts(
+      run::read_batches(run::text_directory(options.out), texts_key(settings, run.measurement()), notes));
 }
 
-}  // namespace winnow
+}  // namespace winnow::verbs

@@ -12,36 +12,37 @@
 #include "pipeline/verbs/evaluation_inputs.h"
 #include "results/evaluation/evaluation.h"
 
-namespace winnow {
+namespace winnow::verbs {
 
 // What --generate, --stop-tokens and --responses mean for one model. Throws Error(kUsage | kBadData | kCannotCreate).
-GenerationSettings generation_settings(const EvaluateOptions& options, Inputs& inputs);
+evaluation::GenerationSettings generation_settings(const EvaluateOptions& options, run::Inputs& inputs);
 
 // All texts of an evaluation, rank 0 only.
 class EvaluationTexts {
  public:
   // Batches of one key: read_batches().
-  explicit EvaluationTexts(std::vector<TextBatch> batches);
+  explicit EvaluationTexts(std::vector<run::TextBatch> batches);
   EvaluationTexts(EvaluationTexts&&) = default;
   EvaluationTexts(const EvaluationTexts&) = delete;
   // Null where it is not written yet.
-  const Text* find(const std::string& pattern, int64_t example) const;
+  const run::Text* find(const std::string& pattern, int64_t example) const;
   // Their place in the result. Throws Error(kInternal) where one is missing.
-  GeneratedTable table(const std::vector<EvaluatedPattern>& patterns, const GenerationSettings& settings,
-                       const Inputs& inputs) const;
+  evaluation::GeneratedTable table(const std::vector<EvaluatedPattern>& patterns,
+                                   const evaluation::GenerationSettings& settings, const run::Inputs& inputs) const;
   void write(const std::filesystem::path& path, const std::vector<EvaluatedPattern>& patterns) const;
 
  private:
-  std::vector<TextBatch> batches_;
-  std::map<std::pair<std::string, int64_t>, const Text*> texts_;
+  std::vector<run::TextBatch> batches_;
+  std::map<std::pair<std::string, int64_t>, const run::Text*> texts_;
 };
 
 // Hash of all that decides what is written.
-std::string texts_key(const GenerationSettings& settings, const std::string& measurement);
+std::string texts_key(const evaluation::GenerationSettings& settings, const std::string& measurement);
 // Writes the texts that are missing. False where the run was stopped. Collective.
-bool write_missing_texts(MeasuringRun& run, const EvaluateOptions& options, const GenerationSettings& settings,
-                         const std::vector<EvaluatedPattern>& patterns);
+bool write_missing_texts(run::MeasuringRun& run, const EvaluateOptions& options,
+                         const evaluation::GenerationSettings& settings, const std::vector<EvaluatedPattern>& patterns);
 // On rank 0, once all are there.
-EvaluationTexts read_texts(const MeasuringRun& run, const EvaluateOptions& options, const GenerationSettings& settings);
+EvaluationTexts read_texts(const run::MeasuringRun& run, const EvaluateOptions& options,
+                           const evaluation::GenerationSettings& settings);
 
-}  // namespace winnow
+}  // namespace winnow::verbs

@@ -8,7 +8,7 @@
 
 #include "base/error.h"
 
-namespace winnow {
+namespace winnow::verbs {
 
 // What `read` makes of the file, where that is there and `is_wanted`: `winnow stats --in-place` may have changed it
 // since. A damaged one counts as none, with a warning: it is made anew from the shards. Throws Error other than
@@ -27,4 +27,4 @@ auto finished_results(const std::filesystem::path& path, const Read& read, const
   return std::nullopt;
 }
 
-}  // namespace winnow
+}  // namespace winnow::verbs

@@ -6,10 +6,10 @@
 #include "pipeline/verbs/finished_results.h"
 #include "results/calibration/store.h"
 
-namespace winnow {
+namespace winnow::verbs {
 namespace {
 
-StatisticsOptions statistics_options(const CalibrateOptions& options) {
+calibration::StatisticsOptions statistics_options(const run::CalibrateOptions& options) {
   return {.seed = static_cast<uint64_t>(options.seed), .top_k = options.top_k.value_or(0)};
 }
 
@@ -19,48 +19,50 @@ std::string results_key(const FinishedRun& run) {
   nlohmann::json key = {{"measurement", run.summary.identity.hash()}, {"layers", run.summary.inputs.settings.layers},
                         {"per_token", run.options.per_token},         {"seed", run.options.seed},
                         {"top_k", run.options.top_k.value_or(0)},     {"program", run.options.version}};
-  for (const DataSet& data : run.summary.inputs.data_sets) {
+  for (const run::DataSet& data : run.summary.inputs.data_sets) {
     key["data_sets"].push_back({data.name, data.corpus.sha256, data.n_examples});
   }
   return sha256_of(json_text(key, -1));
 }
 
-bool has_settings(const StatisticsOptions& used, const StatisticsOptions& wanted) {
+bool has_settings(const calibration::StatisticsOptions& used, const calibration::StatisticsOptions& wanted) {
   return used.seed == wanted.seed && (wanted.top_k == 0 || used.top_k == wanted.top_k) &&
          used.n_resamples == wanted.n_resamples;
 }
 
 }  // namespace
 
-Results finish_run(const FinishedRun& run, RunDirectory& directory) {
+calibration::Results finish_run(const FinishedRun& run, run::RunDirectory& directory) {
   const std::filesystem::path path = run.options.out / "results.h5";
   const std::string key = results_key(run);
   nlohmann::json& informative = directory.record().informative();
   if (informative.value("results_key", "") == key) {
-    const auto is_wanted = [wanted = statistics_options(run.options)](const Results& known) {
+    const auto is_wanted = [wanted = statistics_options(run.options)](const calibration::Results& known) {
       return has_settings(known.statistics.options, wanted);
     };
-    if (auto known = finished_results(path, read_results, is_wanted)) return *std::move(known);
+    if (auto known = finished_results(path, calibration::read_results, is_wanted)) return *std::move(known);
   }
 
-  const Inputs& inputs = run.summary.inputs;
-  Results results;
+  const run::Inputs& inputs = run.summary.inputs;
+  calibration::Results results;
   for (std::size_t d = 0; d < inputs.data_sets.size(); ++d) {
-    const DataSet& data = inputs.data_sets[d];
-    Measurement measurement = to_measurement(run.cells[d], data.corpus, data.n_examples, inputs.settings.layers,
-                                             inputs.settings.base, inputs.settings.signals);
+    const run::DataSet& data = inputs.data_sets[d];
+    calibration::Measurement measurement =
+        run::to_measurement(run.cells[d], data.corpus, data.n_examples, inputs.settings.layers, inputs.settings.base,
+                            inputs.settings.signals);
     if (d == 0) {
       results.calibration = std::move(measurement);
     } else {
       results.controls.emplace(data.name.substr(data.name.find('/') + 1), std::move(measurement));
     }
   }
-  results.statistics = compute_statistics(results.calibration, results.controls, statistics_options(run.options));
-  describe_run(run.summary, directory.record(), results.provenance);
-  write_results(path, results);
+  results.statistics =
+      calibration::compute_statistics(results.calibration, results.controls, statistics_options(run.options));
+  run::describe_run(run.summary, directory.record(), results.provenance);
+  calibration::write_results(path, results);
   informative["results_key"] = key;
   directory.write_record();
   return results;
 }
 
-}  // namespace winnow
+}  // namespace winnow::verbs

@@ -8,16 +8,16 @@
 #include "pipeline/run/run_directory.h"
 #include "results/calibration/results.h"
 
-namespace winnow {
+namespace winnow::verbs {
 
 struct FinishedRun {
-  const CalibrateOptions& options;
-  RunSummary summary;
-  const std::vector<Cells>& cells;  // by data set, all there
+  const run::CalibrateOptions& options;
+  run::RunSummary summary;
+  const std::vector<run::Cells>& cells;  // by data set, all there
 };
 
 // RUN_DIR/results.h5 of these cells and statistics settings: computed and written, or read where the record says that
 // it is up to date. Throws Error.
-Results finish_run(const FinishedRun& run, RunDirectory& directory);
+calibration::Results finish_run(const FinishedRun& run, run::RunDirectory& directory);
 
-}  // namespace winnow
+}  // namespace winnow::verbs

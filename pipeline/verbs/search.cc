@@ -16,7 +16,7 @@
 #include "pipeline/run/run.h"
 #include "pipeline/verbs/search_outcome.h"
 
-namespace winnow {
+namespace winnow::verbs {
 namespace {
 
 // A search of more would be none, and its tables would fill the memory.
@@ -27,10 +27,10 @@ struct Stopped {};     // by a signal; everything finished is kept
 struct Forecasted {};  // the answer to --dry-run is printed
 
 void check_search_options(const SearchOptions& options) {
-  check_run_options(options);
-  const SearchMethod method = parse_search_method(options.method);
-  parse_objective(options.objective);
-  const bool is_pairs = method == SearchMethod::kPairs;
+  run::check_run_options(options);
+  const search::SearchMethod method = search::parse_search_method(options.method);
+  search::parse_objective(options.objective);
+  const bool is_pairs = method == search::SearchMethod::kPairs;
   const int64_t least = is_pairs ? 2 : 0;
   const auto refuse = [](const std::string& what) { fail(ExitCode::kUsage, what); };
   if (options.keep < least) {
@@ -53,32 +53,32 @@ void check_search_options(const SearchOptions& options) {
   if (is_pairs && options.beam != 1) refuse("--beam is for greedy searches, not for pairs");
 }
 
-Inputs load_search(const SearchOptions& options) {
+run::Inputs load_search(const SearchOptions& options) {
   check_search_options(options);
-  Inputs inputs;
-  inputs.with_kl = parse_objective(options.objective) == Objective::kKl;
+  run::Inputs inputs;
+  inputs.with_kl = search::parse_objective(options.objective) == search::Objective::kKl;
   inputs.kind = inputs.with_kl ? "search with KL" : "search";
-  inputs.config = read_config(options.model);
+  inputs.config = model::read_config(options.model);
   if (options.keep > inputs.config.n_layers) {
     fail(ExitCode::kUsage, "--keep is " + std::to_string(options.keep) + ", but the model has " +
                                std::to_string(inputs.config.n_layers) + " layers");
   }
-  const int64_t n_patterns = most_patterns(plan_of(options, inputs.config.n_layers));
-  if (options.method != search_method_name(SearchMethod::kPairs) && n_patterns > kMostPatterns) {
+  const int64_t n_patterns = search::most_patterns(plan_of(options, inputs.config.n_layers));
+  if (options.method != search::search_method_name(search::SearchMethod::kPairs) && n_patterns > kMostPatterns) {
     fail(ExitCode::kUsage, "--beam " + std::to_string(options.beam) + " with --keep " + std::to_string(options.keep) +
                                " may measure " + std::to_string(n_patterns) + " patterns, more than " +
                                std::to_string(kMostPatterns) + "; use a smaller --beam");
   }
-  inputs.settings = resolve_window(options);
+  inputs.settings = run::resolve_window(options);
   if (!options.exact) inputs.settings.tail_rows = options.tail_rows.value_or(kSearchTailRows);
-  inputs.settings.base = Pattern(static_cast<std::size_t>(inputs.config.n_layers), false);
-  inputs.settings.base_name = pattern_name(inputs.settings.base);
+  inputs.settings.base = engine::Pattern(static_cast<std::size_t>(inputs.config.n_layers), false);
+  inputs.settings.base_name = run::pattern_name(inputs.settings.base);
   inputs.open_checkpoint(options.model);
-  inputs.data_sets.push_back(read_data_set("calibration", options.data, inputs.config.vocab, options.limit));
-  check_data_sets(options, inputs);
+  inputs.data_sets.push_back(run::read_data_set("calibration", options.data, inputs.config.vocab, options.limit));
+  run::check_data_sets(options, inputs);
   if (options.exact) return inputs;
   // The same examples again, for exact figures.
-  DataSet exact = inputs.data_sets.front();
+  run::DataSet exact = inputs.data_sets.front();
   exact.name = "verify";
   exact.n_wanted = 0;
   exact.all_rows = true;
@@ -88,7 +88,7 @@ Inputs load_search(const SearchOptions& options) {
 
 class SearchRun {
  public:
-  SearchRun(MpiSession& session, const SearchOptions& options)
+  SearchRun(runtime::MpiSession& session, const SearchOptions& options)
       : session_(session), options_(options), run_(session, options) {}
 
   ExitCode run(const SearchPresenter& present) {
@@ -117,56 +117,58 @@ class SearchRun {
 
  private:
   void measure_all();
-  void verify(const std::vector<SearchStep>& steps);
-  std::vector<Pattern> patterns_to_verify(const std::vector<SearchStep>& steps) const;
-  std::vector<PatternMeans> measure(const Pattern& base, const std::vector<Pattern>& patterns);
-  void measure_cells(std::size_t data_set, int64_t n_examples, const std::vector<Pattern>& patterns);
+  void verify(const std::vector<search::SearchStep>& steps);
+  std::vector<engine::Pattern> patterns_to_verify(const std::vector<search::SearchStep>& steps) const;
+  std::vector<search::PatternMeans> measure(const engine::Pattern& base, const std::vector<engine::Pattern>& patterns);
+  void measure_cells(std::size_t data_set, int64_t n_examples, const std::vector<engine::Pattern>& patterns);
   int64_t n_examples() const { return run_.inputs().data_sets[kSearched].n_examples; }
   int64_t n_verified_examples() const {
     return std::min(options_.verify_examples.value_or(n_examples()), n_examples());
   }
-  SearchCost predict() const;
+  search::SearchCost predict() const;
   void announce();
   void note_seconds(double seconds);
 
-  MpiSession& session_;
+  runtime::MpiSession& session_;
   const SearchOptions& options_;
-  MeasuringRun run_;
-  SearchPlan plan_;
+  run::MeasuringRun run_;
+  search::SearchPlan plan_;
   int64_t n_rounds_ = 0;
   bool has_measured_ = false;
 };
 
 void SearchRun::measure_all() {
-  const MeasurePatterns by_rounds = [this](const Pattern& base, const std::vector<Pattern>& patterns) {
+  const search::MeasurePatterns by_rounds = [this](const engine::Pattern& base,
+                                                   const std::vector<engine::Pattern>& patterns) {
     return measure(base, patterns);
   };
-  if (plan_.method == SearchMethod::kPairs) {
-    pair_search(plan_, by_rounds);
+  if (plan_.method == search::SearchMethod::kPairs) {
+    search::pair_search(plan_, by_rounds);
     return;
   }
-  const std::vector<SearchStep> steps = greedy_search(plan_, by_rounds);
+  const std::vector<search::SearchStep> steps = search::greedy_search(plan_, by_rounds);
   if (options_.verify) verify(steps);
 }
 
 // One round: what is missing of these patterns is measured by sweeps from `base`, and every rank learns the means.
 // The first round, and KL, which is a distance from full attention, have the full pattern as their base.
-std::vector<PatternMeans> SearchRun::measure(const Pattern& base, const std::vector<Pattern>& patterns) {
-  Inputs& inputs = run_.inputs();
-  const Pattern full(base.size(), false);
+std::vector<search::PatternMeans> SearchRun::measure(const engine::Pattern& base,
+                                                     const std::vector<engine::Pattern>& patterns) {
+  run::Inputs& inputs = run_.inputs();
+  const engine::Pattern full(base.size(), false);
   inputs.settings.base = n_rounds_++ == 0 || inputs.with_kl ? full : base;
   measure_cells(kSearched, n_examples(), patterns);
   std::vector<int64_t> bits;
   session_.agree_on_root([&] {
-    for (const Pattern& pattern : patterns) {
-      const PatternMeans means = means_of(run_, kSearched, pattern);
+    for (const engine::Pattern& pattern : patterns) {
+      const search::PatternMeans means = means_of(run_, kSearched, pattern);
       for (const double value : {means.nll_nats, means.exact_match, means.token_accuracy, means.kl_nats}) {
         bits.push_back(std::bit_cast<int64_t>(value));
       }
     }
   });
   session_.broadcast(bits);
-  std::vector<PatternMeans> means;
+  std::vector<search::PatternMeans> means;
   for (std::size_t i = 0; i + 3 < bits.size(); i += 4) {
     const auto value = [&](std::size_t k) { return std::bit_cast<double>(bits[i + k]); };
     means.push_back({value(0), value(1), value(2), value(3)});
@@ -175,15 +177,15 @@ std::vector<PatternMeans> SearchRun::measure(const Pattern& base, const std::vec
 }
 
 // Of the first n_examples of a data set.
-void SearchRun::measure_cells(std::size_t data_set, int64_t n_examples, const std::vector<Pattern>& patterns) {
-  Inputs& inputs = run_.inputs();
+void SearchRun::measure_cells(std::size_t data_set, int64_t n_examples, const std::vector<engine::Pattern>& patterns) {
+  run::Inputs& inputs = run_.inputs();
   for (std::size_t d = 0; d < inputs.data_sets.size(); ++d) {
     inputs.data_sets[d].n_wanted = d == data_set ? n_examples : 0;
   }
   std::set<int64_t> wanted;
-  for (const Pattern& pattern : patterns) {
+  for (const engine::Pattern& pattern : patterns) {
     // The full pattern's figures are the base's of the first round.
-    if (count_full(pattern) < inputs.config.n_layers) wanted.insert(inputs.number_of(pattern));
+    if (search::count_full(pattern) < inputs.config.n_layers) wanted.insert(inputs.number_of(pattern));
   }
   inputs.wanted.assign(wanted.begin(), wanted.end());
   const auto begin = Clock::now();
@@ -206,29 +208,29 @@ void SearchRun::note_seconds(double seconds) {
 
 // Of the whole search: played with made-up figures, as the patterns that it will measure depend on the real ones. What
 // a step costs depends little on which they are.
-SearchCost SearchRun::predict() const {
-  SearchCost cost{.predicted = run_.predict_prefixes()};
+search::SearchCost SearchRun::predict() const {
+  search::SearchCost cost{.predicted = run_.predict_prefixes()};
   bool is_first = true;
   RandomStream figures(0, kSearchStream, 0);
-  const MeasurePatterns play = [&](const Pattern& base, const std::vector<Pattern>& patterns) {
+  const search::MeasurePatterns play = [&](const engine::Pattern& base, const std::vector<engine::Pattern>& patterns) {
     const bool from_full = is_first || run_.inputs().with_kl;
     is_first = false;
-    const Pattern start = from_full ? Pattern(base.size(), false) : base;
-    cost.predicted += run_.predict_round(start, patterns, MeasuringRun::Rows::kAsMeasured, n_examples());
-    cost.predicted_exact += run_.predict_round(start, patterns, MeasuringRun::Rows::kAll, n_examples());
-    std::vector<PatternMeans> means(patterns.size());
-    for (PatternMeans& m : means) m.nll_nats = m.kl_nats = static_cast<double>(figures.below(1 << 20));
+    const engine::Pattern start = from_full ? engine::Pattern(base.size(), false) : base;
+    cost.predicted += run_.predict_round(start, patterns, run::MeasuringRun::Rows::kAsMeasured, n_examples());
+    cost.predicted_exact += run_.predict_round(start, patterns, run::MeasuringRun::Rows::kAll, n_examples());
+    std::vector<search::PatternMeans> means(patterns.size());
+    for (search::PatternMeans& m : means) m.nll_nats = m.kl_nats = static_cast<double>(figures.below(1 << 20));
     return means;
   };
-  if (plan_.method == SearchMethod::kPairs) {
-    pair_search(plan_, play);
+  if (plan_.method == search::SearchMethod::kPairs) {
+    search::pair_search(plan_, play);
     return cost;
   }
-  const std::vector<SearchStep> steps = greedy_search(plan_, play);
+  const std::vector<search::SearchStep> steps = search::greedy_search(plan_, play);
   if (options_.verify) {
-    const Pattern full(static_cast<std::size_t>(plan_.n_layers), false);
+    const engine::Pattern full(static_cast<std::size_t>(plan_.n_layers), false);
     cost.predicted_verification =
-        run_.predict_round(full, patterns_to_verify(steps), MeasuringRun::Rows::kAll, n_verified_examples());
+        run_.predict_round(full, patterns_to_verify(steps), run::MeasuringRun::Rows::kAll, n_verified_examples());
   }
   return cost;
 }
@@ -236,7 +238,7 @@ SearchCost SearchRun::predict() const {
 // What the search will take, before it starts.
 void SearchRun::announce() {
   session_.agree_on_root([&] {
-    const SearchCost cost = predict();
+    const search::SearchCost cost = predict();
     if (options_.exact) {
       spdlog::info("search: about {} with every row under the window", format_duration(cost.predicted_exact));
     } else {
@@ -269,24 +271,24 @@ void SearchRun::announce() {
 }
 
 // The best of each K and some of the rejected.
-std::vector<Pattern> SearchRun::patterns_to_verify(const std::vector<SearchStep>& steps) const {
-  std::vector<Pattern> patterns;
+std::vector<engine::Pattern> SearchRun::patterns_to_verify(const std::vector<search::SearchStep>& steps) const {
+  std::vector<engine::Pattern> patterns;
   std::vector<int64_t> best;
-  for (const SearchStep& step : steps) {
+  for (const search::SearchStep& step : steps) {
     best.push_back(static_cast<int64_t>(patterns.size()));
-    for (const ScoredPattern& scored : step.ranked) patterns.push_back(scored.windowed);
+    for (const search::ScoredPattern& scored : step.ranked) patterns.push_back(scored.windowed);
   }
-  std::vector<Pattern> chosen;
-  for (const int64_t index : choose_verified(best, static_cast<int64_t>(patterns.size()), *options_.verify,
-                                             static_cast<uint64_t>(options_.seed))) {
+  std::vector<engine::Pattern> chosen;
+  for (const int64_t index : search::choose_verified(best, static_cast<int64_t>(patterns.size()), *options_.verify,
+                                                     static_cast<uint64_t>(options_.seed))) {
     chosen.push_back(patterns[static_cast<std::size_t>(index)]);
   }
   return chosen;
 }
 
 // Exact figures of these, all from the full pattern: one round.
-void SearchRun::verify(const std::vector<SearchStep>& steps) {
-  const std::vector<Pattern> chosen = patterns_to_verify(steps);
+void SearchRun::verify(const std::vector<search::SearchStep>& steps) {
+  const std::vector<engine::Pattern> chosen = patterns_to_verify(steps);
   run_.inputs().settings.base.assign(static_cast<std::size_t>(plan_.n_layers), false);
   run_.drop_prefixes();
   spdlog::info("verification: {} patterns with every row under the window, on {} example(s)", chosen.size(),
@@ -297,7 +299,7 @@ void SearchRun::verify(const std::vector<SearchStep>& steps) {
 }  // namespace
 
 ExitCode search(const SearchOptions& options, const SearchPresenter& present) {
-  return in_session([&](MpiSession& session) { return SearchRun(session, options).run(present); });
+  return runtime::in_session([&](runtime::MpiSession& session) { return SearchRun(session, options).run(present); });
 }
 
-}  // namespace winnow
+}  // namespace winnow::verbs

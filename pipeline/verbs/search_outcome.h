@@ -4,24 +4,24 @@
 #include "pipeline/run/run.h"
 #include "pipeline/verbs/search.h"
 
-namespace winnow {
+namespace winnow::verbs {
 
 // Data sets of a search: the calibration set as the search measures it, and the same examples with every row under the
 // window.
 inline constexpr std::size_t kSearched = 0;
 inline constexpr std::size_t kVerified = 1;
 
-SearchPlan plan_of(const SearchOptions& options, int64_t n_layers);
+search::SearchPlan plan_of(const SearchOptions& options, int64_t n_layers);
 // Means of patterns over the examples of a data set, all of whose cells must be there.
-PatternMeans means_of(const MeasuringRun& run, std::size_t data_set, const Pattern& pattern);
+search::PatternMeans means_of(const run::MeasuringRun& run, std::size_t data_set, const engine::Pattern& pattern);
 
 // RUN_DIR/run.json remembers the searches of the directory: `entry` of it is this command's.
-nlohmann::json& search_entry(MeasuringRun& run, const SearchOptions& options);
+nlohmann::json& search_entry(run::MeasuringRun& run, const SearchOptions& options);
 // Writes all searches of the directory to results.h5 and returns that of this command.
 struct FinishedSearch {
-  SearchResults results;
-  Provenance provenance;
+  search::SearchResults results;
+  storage::Provenance provenance;
 };
-FinishedSearch finish_search(MeasuringRun& run, const SearchOptions& options);
+FinishedSearch finish_search(run::MeasuringRun& run, const SearchOptions& options);
 
-}  // namespace winnow
+}  // namespace winnow::verbs

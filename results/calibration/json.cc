@@ -5,16 +5,17 @@
 #include "results/calibration/table.h"
 
 #include "base/json_values.h"
+#include "results/storage/variables.h"
 
-namespace winnow {
+namespace winnow::calibration {
 namespace {
 
-void put(Json& object, const std::string& name, const Figure& figure) {
+void put(Json& object, const std::string& name, const stats::Figure& figure) {
   object[name] = figure.defined() ? Json(figure.value) : Json(nullptr);
   if (!figure.defined()) object[name + "_status"] = figure.status;
 }
 
-void put(Json& object, const std::string& name, const std::string& interval_prefix, const Estimate& estimate) {
+void put(Json& object, const std::string& name, const std::string& interval_prefix, const stats::Estimate& estimate) {
   put(object, name, estimate.value);
   put(object, interval_prefix + "_ci_low", estimate.ci_low);
   put(object, interval_prefix + "_ci_high", estimate.ci_high);
@@ -107,7 +108,7 @@ Json base_object(const Measurement& m) {
 
 std::string to_json(const Results& results) {
   const Statistics& s = results.statistics;
-  Json object = {{"format", kResultsFormat}, {"format_version", kResultsVersion}};
+  Json object = {{"format", storage::kResultsFormat}, {"format_version", storage::kResultsVersion}};
   object["top_k"] = s.options.top_k;
   object["keep_full_attention"] = layers_to_keep(s);
   object["base"] = base_object(results.calibration);
@@ -123,10 +124,10 @@ std::string to_json(const Results& results) {
                           {"n_permutations", s.options.n_permutations},
                           {"n_splits", s.options.n_splits}};
   object["provenance"] = Json::object();
-  for (const ProvenanceEntry& entry : results.provenance.entries()) {
+  for (const storage::ProvenanceEntry& entry : results.provenance.entries()) {
     std::visit([&](const auto& value) { object["provenance"][entry.name] = value; }, entry.value);
   }
   return json_text(object, 2) + "\n";
 }
 
-}  // namespace winnow
+}  // namespace winnow::calibration

@@ -4,7 +4,7 @@
 
 #include "base/error.h"
 
-namespace winnow {
+namespace winnow::calibration {
 namespace {
 
 void check_size(const std::string& name, const char* what, std::size_t found, int64_t expected) {
@@ -14,7 +14,7 @@ void check_size(const std::string& name, const char* what, std::size_t found, in
 }
 
 template <typename T>
-void check_table(const std::string& name, const char* what, const Table<T>& table, const Measurement& m) {
+void check_table(const std::string& name, const char* what, const stats::Table<T>& table, const Measurement& m) {
   if (table.rows != m.n_examples() || table.cols != m.n_layers()) {
     fail(ExitCode::kBadData, name + ": " + what + " has the shape [" + std::to_string(table.rows) + ", " +
                                  std::to_string(table.cols) + "], expected [" + std::to_string(m.n_examples()) +
@@ -25,7 +25,7 @@ void check_table(const std::string& name, const char* what, const Table<T>& tabl
 
 // Optional tables: of the right shape where they are there, finite but where NaN says that there is no figure.
 void check_signals(const std::string& name, const Measurement& m) {
-  const auto check = [&](const char* what, const Table<double>& table, bool may_lack) {
+  const auto check = [&](const char* what, const stats::Table<double>& table, bool may_lack) {
     if (table.values.empty()) return;
     check_table(name, what, table, m);
     for (int64_t e = 0; e < m.n_examples(); ++e) {
@@ -43,7 +43,7 @@ void check_signals(const std::string& name, const Measurement& m) {
   check("attention_mass_outside", m.attention_mass_outside, false);
   check("lazy_ratio", m.lazy_ratio, true);
   check("lazy_ratio_compat", m.lazy_ratio_compat, true);
-  const Table<double>& by_head = m.attention_mass_outside_kv_head;
+  const stats::Table<double>& by_head = m.attention_mass_outside_kv_head;
   if (!by_head.values.empty()) {
     check_size(name, "attention_mass_outside_kv_head", by_head.values.size(),
                m.n_examples() * m.n_layers() * by_head.cols);
@@ -85,4 +85,4 @@ void check_measurement(const Measurement& m, const std::string& name) {
   check_signals(name, m);
 }
 
-}  // namespace winnow
+}  // namespace winnow::calibration

@@ -7,7 +7,7 @@
 
 #include "results/stats/table.h"
 
-namespace winnow {
+namespace winnow::calibration {
 
 // One set of examples under the base and under every variant "layer l windowed against full, all else as in the base".
 struct Measurement {
@@ -22,21 +22,21 @@ struct Measurement {
   std::vector<uint8_t> exact_match_base;    // (examples)
   std::vector<double> token_accuracy_base;  // (examples)
   // Of the pattern that differs from the base in that one layer, (examples, layers).
-  Table<double> nll;
-  Table<uint8_t> exact_match;
-  Table<double> token_accuracy;
+  stats::Table<double> nll;
+  stats::Table<uint8_t> exact_match;
+  stats::Table<double> token_accuracy;
   // With --per-token, else empty: (examples, answer_token) and (examples * layers, answer_token), NaN-padded.
-  Table<float> token_nll_base;
-  Table<float> token_nll;
+  stats::Table<float> token_nll_base;
+  stats::Table<float> token_nll;
 
   // Signals of a layer, (examples, layers), empty where they were not measured.
-  Table<double> kl;                              // nats per token: KL(p_base || p), mean over the answer tokens
-  Table<double> nll_removed;                     // nats per token: with the layer's attention output removed
-  Table<double> attention_mass_outside;          // share of attention beyond window and sinks
-  Table<double> attention_mass_outside_kv_head;  // (examples * layers, key heads)
+  stats::Table<double> kl;                              // nats per token: KL(p_base || p), mean over the answer tokens
+  stats::Table<double> nll_removed;                     // nats per token: with the layer's attention output removed
+  stats::Table<double> attention_mass_outside;          // share of attention beyond window and sinks
+  stats::Table<double> attention_mass_outside_kv_head;  // (examples * layers, key heads)
   // LightTransfer's ratios, clean and as SWAA's script has it; NaN for examples that are too short.
-  Table<double> lazy_ratio;
-  Table<double> lazy_ratio_compat;
+  stats::Table<double> lazy_ratio;
+  stats::Table<double> lazy_ratio_compat;
 
   int64_t n_examples() const { return static_cast<int64_t>(example_id.size()); }
   int64_t n_layers() const { return static_cast<int64_t>(layer.size()); }
@@ -56,4 +56,4 @@ struct Measurement {
 // finite: Error(kBadData) naming the set, the variable, example and layer.
 void check_measurement(const Measurement& measurement, const std::string& name);
 
-}  // namespace winnow
+}  // namespace winnow::calibration

@@ -9,13 +9,13 @@
 #include "results/calibration/statistics.h"
 #include "results/storage/provenance.h"
 
-namespace winnow {
+namespace winnow::calibration {
 
 struct Results {
   Measurement calibration;
   std::map<std::string, Measurement> controls;  // by NAME: letters, digits, _ . -
   Statistics statistics;
-  Provenance provenance;
+  storage::Provenance provenance;
 };
 
-}  // namespace winnow
+}  // namespace winnow::calibration

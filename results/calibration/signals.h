@@ -8,10 +8,10 @@
 #include "results/calibration/measurement.h"
 #include "results/calibration/statistics.h"
 
-namespace winnow {
+namespace winnow::calibration {
 
 // delta_nll_removed as a table (examples, layers); empty where it was not measured.
-Table<double> removal_deltas(const Measurement& measurement);
+stats::Table<double> removal_deltas(const Measurement& measurement);
 
 // none where no signal besides NLL and matches was measured.
 std::optional<SignalComparison> compare_signals(const Measurement& measurement, const StatisticsOptions& options);
@@ -19,4 +19,4 @@ std::optional<SignalComparison> compare_signals(const Measurement& measurement, 
 // True where one of the values is not a number.
 bool has_nan(std::span<const double> values);
 
-}  // namespace winnow
+}  // namespace winnow::calibration

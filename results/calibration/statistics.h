@@ -12,7 +12,7 @@
 #include "results/stats/figure.h"
 #include "results/stats/table.h"
 
-namespace winnow {
+namespace winnow::calibration {
 
 struct StatisticsOptions {
   uint64_t seed = 0;
@@ -39,7 +39,7 @@ struct Ranking {
   std::vector<double> mean_attention_mass_outside;  // share
   std::vector<double> mean_lazy_ratio;              // of the examples that have one; NaN: none
   std::vector<int64_t> budget;                      // (budgets), K, rising
-  Table<double> p_top_k;  // (budgets, layers): share of resamples with the layer among the top K
+  stats::Table<double> p_top_k;  // (budgets, layers): share of resamples with the layer among the top K
   // Why standard_error, ci_*, rank_low, rank_high and p_top_k are NaN (one example); empty where they are not.
   std::string spread_status;
 
@@ -49,19 +49,19 @@ struct Ranking {
 
 // Against one control set (short prompts): is a layer's delta about long context at all?
 struct Deconfounding {
-  Estimate spearman_rho;   // between the two sets' mean deltas, over layers
-  Figure spearman_p;       // two-sided, permutations of layers
-  int64_t n_paired = 0;    // examples that both sets hold, by example_id: resampled together
-  int64_t top_k = 0;       // K
-  Figure overlap;          // layers that both top K hold
-  Figure jaccard;          // overlap / union
-  Figure magnitude_ratio;  // mean over layers of |mean delta|, calibration / control
+  stats::Estimate spearman_rho;   // between the two sets' mean deltas, over layers
+  stats::Figure spearman_p;       // two-sided, permutations of layers
+  int64_t n_paired = 0;           // examples that both sets hold, by example_id: resampled together
+  int64_t top_k = 0;              // K
+  stats::Figure overlap;          // layers that both top K hold
+  stats::Figure jaccard;          // overlap / union
+  stats::Figure magnitude_ratio;  // mean over layers of |mean delta|, calibration / control
 };
 
 struct Reliability {
-  Estimate split_half;          // of the ranking, Spearman-Brown corrected; interval = spread over the splits
-  Estimate rho_exact_match;     // Spearman over layers of mean delta NLL with exact_match_drop
-  Estimate rho_token_accuracy;  // the same with token_accuracy_drop
+  stats::Estimate split_half;          // of the ranking, Spearman-Brown corrected; interval = spread over the splits
+  stats::Estimate rho_exact_match;     // Spearman over layers of mean delta NLL with exact_match_drop
+  stats::Estimate rho_token_accuracy;  // the same with token_accuracy_drop
 };
 
 // How the signals agree, over layers. All are taken so that large means "keep full attention".
@@ -69,12 +69,13 @@ struct SignalComparison {
   std::vector<std::string>
       signal;  // nll, exact-match, token-accuracy, then those measured of kl, sensitivity, mass, lazy
   std::vector<int64_t> layer;
-  Table<double> value;                         // (signals, layers), means over examples; lazy: 1 - lazy_ratio
-  Table<double> rho, rho_ci_low, rho_ci_high;  // (signals, signals), Spearman's rho over layers; NaN: not defined
-  std::string rho_status;                      // why some are not, empty where all are
+  stats::Table<double> value;  // (signals, layers), means over examples; lazy: 1 - lazy_ratio
+  stats::Table<double> rho, rho_ci_low,
+      rho_ci_high;         // (signals, signals), Spearman's rho over layers; NaN: not defined
+  std::string rho_status;  // why some are not, empty where all are
   // Spearman's partial rho over layers of the mean delta NLL with a drop, given generic sensitivity.
-  Estimate partial_rho_exact_match;
-  Estimate partial_rho_accuracy;
+  stats::Estimate partial_rho_exact_match;
+  stats::Estimate partial_rho_accuracy;
   int64_t top_k = 0;  // K of transfer
   // (signals): the top K by the signal on one half of the examples, judged on the other: their mean delta NLL over that
   // of the other half's own top K. Mean over random halves and the middle 95 % of them.
@@ -99,4 +100,4 @@ int64_t budget_of(int64_t n_layers, int64_t divisor);
 Statistics compute_statistics(const Measurement& calibration, const std::map<std::string, Measurement>& controls,
                               const StatisticsOptions& options);
 
-}  // namespace winnow
+}  // namespace winnow::calibration

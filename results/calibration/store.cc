@@ -9,7 +9,7 @@
 #include "results/storage/hdf5.h"
 #include "results/storage/variables.h"
 
-namespace winnow {
+namespace winnow::calibration {
 namespace {
 
 // ---- measurement ----------------------------------------------------------------------------------------------------
@@ -23,56 +23,63 @@ std::vector<double> delta_values(const Measurement& m) {
   return values;
 }
 
-void write_token_nll(hdf5::Group& group, const Measurement& m) {
+void write_token_nll(storage::Group& group, const Measurement& m) {
   if (m.token_nll_base.values.empty()) return;
   const int64_t n_tokens = m.token_nll_base.cols;
   const float fill = std::numeric_limits<float>::quiet_NaN();
   group.make_dimension("answer_token", n_tokens);
-  write_variable<float>(group, {"token_nll_base", {"example", "answer_token"}, {m.n_examples(), n_tokens}},
-                        m.token_nll_base.values, {"nats", "NLL of each answer token under the base; NaN-padded"});
+  storage::write_variable<float>(group, {"token_nll_base", {"example", "answer_token"}, {m.n_examples(), n_tokens}},
+                                 m.token_nll_base.values,
+                                 {"nats", "NLL of each answer token under the base; NaN-padded"});
   group.set_attribute<float>("token_nll_base", "_FillValue", fill);
-  write_variable<float>(
+  storage::write_variable<float>(
       group, {"token_nll", {"example", "layer", "answer_token"}, {m.n_examples(), m.n_layers(), n_tokens}},
       m.token_nll.values, {"nats", "NLL of each answer token with that one layer switched; NaN-padded"});
   group.set_attribute<float>("token_nll", "_FillValue", fill);
 }
 
-void write_measurement(hdf5::Group group, const Measurement& m) {
+void write_measurement(storage::Group group, const Measurement& m) {
   const int64_t n = m.n_examples();
   const std::vector<int64_t> per_example = {n};
   const std::vector<int64_t> per_cell = {n, m.n_layers()};
-  const auto by_example = [&](const char* name) { return Variable{name, {"example"}, per_example}; };
-  const auto by_cell = [&](const char* name) { return Variable{name, {"example", "layer"}, per_cell}; };
+  const auto by_example = [&](const char* name) { return storage::Variable{name, {"example"}, per_example}; };
+  const auto by_cell = [&](const char* name) { return storage::Variable{name, {"example", "layer"}, per_cell}; };
   group.make_dimension("example", n);
-  write_coordinate(group, "layer", m.layer, {kOne, "index of the decoder layer"});
-  write_variable(group, by_example("example_id"), m.example_id, {kText, "identifier of the example"});
+  storage::write_coordinate(group, "layer", m.layer, {storage::kOne, "index of the decoder layer"});
+  storage::write_variable(group, by_example("example_id"), m.example_id, {storage::kText, "identifier of the example"});
   if (!m.source.empty()) {
-    write_variable(group, by_example("source"), m.source, {kText, "data set that the example comes from"});
+    storage::write_variable(group, by_example("source"), m.source,
+                            {storage::kText, "data set that the example comes from"});
   }
-  write_variable(group, by_example("prompt_tokens"), m.prompt_tokens, {kTokens, "length of the prompt"});
-  write_variable(group, by_example("answer_tokens"), m.answer_tokens, {kTokens, "length of the scored answer"});
+  storage::write_variable(group, by_example("prompt_tokens"), m.prompt_tokens,
+                          {storage::kTokens, "length of the prompt"});
+  storage::write_variable(group, by_example("answer_tokens"), m.answer_tokens,
+                          {storage::kTokens, "length of the scored answer"});
   const std::vector<uint8_t> windowed(m.layer_windowed_in_base.begin(), m.layer_windowed_in_base.end());
-  write_variable(group, {"layer_windowed_in_base", {"layer"}, {m.n_layers()}}, windowed,
-                 {kOne, "1 where the base pattern has a window in the layer, 0 where it has full attention"});
-  write_variable(group, by_example("nll_base"), m.nll_base, {kNats, "mean NLL of the answer under the base"});
-  write_variable(group, by_cell("nll"), m.nll.values, {kNats, "mean NLL of the answer with that one layer switched"});
-  write_variable(group, by_cell("delta_nll"), delta_values(m),
-                 {kNats, "NLL with the layer windowed less NLL with the layer full"});
-  write_variable(group, by_example("exact_match_base"), m.exact_match_base,
-                 {kOne, "1 where greedy decoding under the base gives the answer"});
-  write_variable(group, by_cell("exact_match"), m.exact_match.values,
-                 {kOne, "1 where greedy decoding with that one layer switched gives the answer"});
-  write_variable(group, by_example("token_accuracy_base"), m.token_accuracy_base,
-                 {kOne, "share of answer tokens that are the argmax under the base"});
-  write_variable(group, by_cell("token_accuracy"), m.token_accuracy.values,
-                 {kOne, "share of answer tokens that are the argmax with that one layer switched"});
+  storage::write_variable(
+      group, {"layer_windowed_in_base", {"layer"}, {m.n_layers()}}, windowed,
+      {storage::kOne, "1 where the base pattern has a window in the layer, 0 where it has full attention"});
+  storage::write_variable(group, by_example("nll_base"), m.nll_base,
+                          {storage::kNats, "mean NLL of the answer under the base"});
+  storage::write_variable(group, by_cell("nll"), m.nll.values,
+                          {storage::kNats, "mean NLL of the answer with that one layer switched"});
+  storage::write_variable(group, by_cell("delta_nll"), delta_values(m),
+                          {storage::kNats, "NLL with the layer windowed less NLL with the layer full"});
+  storage::write_variable(group, by_example("exact_match_base"), m.exact_match_base,
+                          {storage::kOne, "1 where greedy decoding under the base gives the answer"});
+  storage::write_variable(group, by_cell("exact_match"), m.exact_match.values,
+                          {storage::kOne, "1 where greedy decoding with that one layer switched gives the answer"});
+  storage::write_variable(group, by_example("token_accuracy_base"), m.token_accuracy_base,
+                          {storage::kOne, "share of answer tokens that are the argmax under the base"});
+  storage::write_variable(group, by_cell("token_accuracy"), m.token_accuracy.values,
+                          {storage::kOne, "share of answer tokens that are the argmax with that one layer switched"});
   write_token_nll(group, m);
   write_signals(group, m);
 }
 
 // ---- statistics -----------------------------------------------------------------------------------------------------
 
-void write_options(hdf5::Group& group, const StatisticsOptions& options) {
+void write_options(storage::Group& group, const StatisticsOptions& options) {
   group.set_attribute<int64_t>(".", "seed", static_cast<int64_t>(options.seed));
   group.set_attribute<int64_t>(".", "top_k", options.top_k);
   group.set_attribute<int64_t>(".", "n_resamples", options.n_resamples);
@@ -80,27 +87,37 @@ void write_options(hdf5::Group& group, const StatisticsOptions& options) {
   group.set_attribute<int64_t>(".", "n_splits", options.n_splits);
 }
 
-void write_ranking(hdf5::Group group, const Statistics& statistics) {
+void write_ranking(storage::Group group, const Statistics& statistics) {
   const Ranking& r = statistics.ranking;
   const auto n_layers = static_cast<int64_t>(r.layer.size());
-  const auto by_layer = [&](const char* name) { return Variable{name, {"layer"}, {n_layers}}; };
+  const auto by_layer = [&](const char* name) { return storage::Variable{name, {"layer"}, {n_layers}}; };
   write_options(group, statistics.options);
-  write_coordinate(group, "layer", r.layer, {kOne, "index of the decoder layer"});
-  write_coordinate(group, "budget", r.budget, {kOne, "K: number of layers that keep full attention"});
-  write_variable(group, by_layer("mean_delta_nll"), r.mean_delta_nll, {kNats, "mean over examples of delta_nll"});
-  write_variable(group, by_layer("median_delta_nll"), r.median_delta_nll, {kNats, "median over examples of delta_nll"});
-  write_variable(group, by_layer("standard_error"), r.standard_error, {kNats, "standard error of mean_delta_nll"});
-  write_variable(group, by_layer("ci_low"), r.ci_low, {kNats, "lower end of the 95 % interval of mean_delta_nll"});
-  write_variable(group, by_layer("ci_high"), r.ci_high, {kNats, "upper end of the 95 % interval of mean_delta_nll"});
-  write_variable(group, by_layer("rank"), r.rank, {kOne, "rank by mean_delta_nll: 1 keeps full attention first"});
-  write_variable(group, by_layer("rank_low"), r.rank_low, {kOne, "lower end of the 95 % interval of rank"});
-  write_variable(group, by_layer("rank_high"), r.rank_high, {kOne, "upper end of the 95 % interval of rank"});
-  write_variable(group, by_layer("exact_match_drop"), r.exact_match_drop,
-                 {kOne, "mean over examples of exact match with the layer full less with the layer windowed"});
-  write_variable(group, by_layer("token_accuracy_drop"), r.token_accuracy_drop,
-                 {kOne, "mean over examples of token accuracy with the layer full less with the layer windowed"});
-  write_variable(group, {"p_top_k", {"budget", "layer"}, {r.p_top_k.rows, r.p_top_k.cols}}, r.p_top_k.values,
-                 {kOne, "share of bootstrap resamples in which the layer is among the top K"});
+  storage::write_coordinate(group, "layer", r.layer, {storage::kOne, "index of the decoder layer"});
+  storage::write_coordinate(group, "budget", r.budget, {storage::kOne, "K: number of layers that keep full attention"});
+  storage::write_variable(group, by_layer("mean_delta_nll"), r.mean_delta_nll,
+                          {storage::kNats, "mean over examples of delta_nll"});
+  storage::write_variable(group, by_layer("median_delta_nll"), r.median_delta_nll,
+                          {storage::kNats, "median over examples of delta_nll"});
+  storage::write_variable(group, by_layer("standard_error"), r.standard_error,
+                          {storage::kNats, "standard error of mean_delta_nll"});
+  storage::write_variable(group, by_layer("ci_low"), r.ci_low,
+                          {storage::kNats, "lower end of the 95 % interval of mean_delta_nll"});
+  storage::write_variable(group, by_layer("ci_high"), r.ci_high,
+                          {storage::kNats, "upper end of the 95 % interval of mean_delta_nll"});
+  storage::write_variable(group, by_layer("rank"), r.rank,
+                          {storage::kOne, "rank by mean_delta_nll: 1 keeps full attention first"});
+  storage::write_variable(group, by_layer("rank_low"), r.rank_low,
+                          {storage::kOne, "lower end of the 95 % interval of rank"});
+  storage::write_variable(group, by_layer("rank_high"), r.rank_high,
+                          {storage::kOne, "upper end of the 95 % interval of rank"});
+  storage::write_variable(
+      group, by_layer("exact_match_drop"), r.exact_match_drop,
+      {storage::kOne, "mean over examples of exact match with the layer full less with the layer windowed"});
+  storage::write_variable(
+      group, by_layer("token_accuracy_drop"), r.token_accuracy_drop,
+      {storage::kOne, "mean over examples of token accuracy with the layer full less with the layer windowed"});
+  storage::write_variable(group, {"p_top_k", {"budget", "layer"}, {r.p_top_k.rows, r.p_top_k.cols}}, r.p_top_k.values,
+                          {storage::kOne, "share of bootstrap resamples in which the layer is among the top K"});
   write_signal_means(group, r);
   if (r.spread_status.empty()) return;
   for (const char* name : {"standard_error", "ci_low", "ci_high", "rank_low", "rank_high", "p_top_k"}) {
@@ -108,37 +125,38 @@ void write_ranking(hdf5::Group group, const Statistics& statistics) {
   }
 }
 
-void write_deconfounding(hdf5::Group group, const Deconfounding& d) {
-  write_estimate(group, "spearman_rho", "spearman", d.spearman_rho,
-                 "Spearman's rho over layers between the mean deltas of the calibration and the control set");
-  write_figure(group, "spearman_p", d.spearman_p, "two-sided permutation p of spearman_rho");
+void write_deconfounding(storage::Group group, const Deconfounding& d) {
+  storage::write_estimate(group, "spearman_rho", "spearman", d.spearman_rho,
+                          "Spearman's rho over layers between the mean deltas of the calibration and the control set");
+  storage::write_figure(group, "spearman_p", d.spearman_p, "two-sided permutation p of spearman_rho");
   group.write_scalar<int64_t>("n_paired", d.n_paired);
-  describe(group, "n_paired", {kOne, "examples that both sets hold, resampled in pairs"});
+  storage::describe(group, "n_paired", {storage::kOne, "examples that both sets hold, resampled in pairs"});
   group.write_scalar<int64_t>("top_k", d.top_k);
-  describe(group, "top_k", {kOne, "K of overlap and jaccard"});
-  write_figure(group, "overlap", d.overlap, "number of layers in the top K of both sets");
-  write_figure(group, "jaccard", d.jaccard, "overlap over the number of layers in either top K");
-  write_figure(group, "magnitude_ratio", d.magnitude_ratio,
-               "mean over layers of |mean delta|, calibration over control");
+  storage::describe(group, "top_k", {storage::kOne, "K of overlap and jaccard"});
+  storage::write_figure(group, "overlap", d.overlap, "number of layers in the top K of both sets");
+  storage::write_figure(group, "jaccard", d.jaccard, "overlap over the number of layers in either top K");
+  storage::write_figure(group, "magnitude_ratio", d.magnitude_ratio,
+                        "mean over layers of |mean delta|, calibration over control");
 }
 
-void write_reliability(hdf5::Group group, const Reliability& r) {
-  write_estimate(group, "split_half", "split_half", r.split_half,
-                 "split-half reliability of the ranking, Spearman-Brown corrected");
-  write_estimate(group, "rho_exact_match", "rho_exact_match", r.rho_exact_match,
-                 "Spearman's rho over layers of mean_delta_nll with exact_match_drop");
-  write_estimate(group, "rho_token_accuracy", "rho_token_accuracy", r.rho_token_accuracy,
-                 "Spearman's rho over layers of mean_delta_nll with token_accuracy_drop");
+void write_reliability(storage::Group group, const Reliability& r) {
+  storage::write_estimate(group, "split_half", "split_half", r.split_half,
+                          "split-half reliability of the ranking, Spearman-Brown corrected");
+  storage::write_estimate(group, "rho_exact_match", "rho_exact_match", r.rho_exact_match,
+                          "Spearman's rho over layers of mean_delta_nll with exact_match_drop");
+  storage::write_estimate(group, "rho_token_accuracy", "rho_token_accuracy", r.rho_token_accuracy,
+                          "Spearman's rho over layers of mean_delta_nll with token_accuracy_drop");
 }
 
 void check_fit(const Results& results, const std::string& path) {
   check_measurement(results.calibration, path + ": calibration");
   for (const auto& [name, control] : results.controls) {
-    if (!is_valid_name(name)) fail(ExitCode::kInternal, path + ": control \"" + name + "\" is no valid name");
+    if (!storage::is_valid_name(name)) fail(ExitCode::kInternal, path + ": control \"" + name + "\" is no valid name");
     check_measurement(control, path + ": control " + name);
   }
-  for (const ProvenanceEntry& entry : results.provenance.entries()) {
-    if (!is_valid_name(entry.name)) fail(ExitCode::kInternal, path + ": \"" + entry.name + "\" is no valid name");
+  for (const storage::ProvenanceEntry& entry : results.provenance.entries()) {
+    if (!storage::is_valid_name(entry.name))
+      fail(ExitCode::kInternal, path + ": \"" + entry.name + "\" is no valid name");
   }
   if (results.statistics.ranking.layer != results.calibration.layer) {
     fail(ExitCode::kInternal, path + ": the statistics are of other layers than the measurement");
@@ -154,21 +172,21 @@ std::filesystem::path results_file(const std::filesystem::path& path) {
 
 void write_results(const std::filesystem::path& path, const Results& results) {
   check_fit(results, path.string());
-  hdf5::File file = hdf5::File::create(path);
-  hdf5::Group root = file.root();
-  write_root(root, "Which layers must keep full attention: NLL per windowed layer", results.provenance);
+  storage::File file = storage::File::create(path);
+  storage::Group root = file.root();
+  storage::write_root(root, "Which layers must keep full attention: NLL per windowed layer", results.provenance);
   write_measurement(root.create_group("calibration"), results.calibration);
-  hdf5::Group controls = root.create_group("control");
+  storage::Group controls = root.create_group("control");
   for (const auto& [name, control] : results.controls) write_measurement(controls.create_group(name), control);
   write_ranking(root.create_group("ranking"), results.statistics);
-  hdf5::Group deconfounding = root.create_group("deconfounding");
+  storage::Group deconfounding = root.create_group("deconfounding");
   for (const auto& [name, figures] : results.statistics.deconfounding) {
     write_deconfounding(deconfounding.create_group(name), figures);
   }
   write_reliability(root.create_group("reliability"), results.statistics.reliability);
   if (results.statistics.signals) write_comparison(root.create_group("signals"), *results.statistics.signals);
-  write_provenance(root.create_group("provenance"), results.provenance);
+  storage::write_provenance(root.create_group("provenance"), results.provenance);
   file.commit();
 }
 
-}  // namespace winnow
+}  // namespace winnow::calibration

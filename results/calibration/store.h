@@ -5,7 +5,7 @@
 
 #include "results/calibration/results.h"
 
-namespace winnow {
+namespace winnow::calibration {
 
 // What a command line means by a result: the results.h5 of a run directory, or the file itself.
 std::filesystem::path results_file(const std::filesystem::path& path);
@@ -18,4 +18,4 @@ void write_results(const std::filesystem::path& path, const Results& results);
 // kIoError) naming file, variable, expected and found. Groups and variables beyond the schema are ignored.
 Results read_results(const std::filesystem::path& path);
 
-}  // namespace winnow
+}  // namespace winnow::calibration

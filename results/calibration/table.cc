@@ -9,7 +9,7 @@
 #include "base/terminal_table.h"
 #include "results/stats/resampling.h"
 
-namespace winnow {
+namespace winnow::calibration {
 namespace {
 
 constexpr int kBarColumns = 11;
@@ -20,11 +20,11 @@ constexpr const char* kPaperOverlap = "3 of 9";
 constexpr const char* kPaperJaccard = "0.2";
 constexpr const char* kPaperMagnitude = "85.6x";
 
-std::string text_of(const Figure& figure, const char* format = "%.3f") {
+std::string text_of(const stats::Figure& figure, const char* format = "%.3f") {
   return figure.defined() ? number(figure.value, format) : "n/a (" + figure.status + ")";
 }
 
-std::string text_of(const Estimate& estimate) {
+std::string text_of(const stats::Estimate& estimate) {
   if (!estimate.value.defined()) return text_of(estimate.value);
   const std::string value = text_of(estimate.value);
   if (!estimate.ci_low.defined()) return value + ", interval n/a (" + estimate.ci_low.status + ")";
@@ -51,7 +51,7 @@ std::string count_of_examples(const Measurement& m) {
   return std::to_string(m.n_examples()) + (m.n_examples() == 1 ? " example" : " examples");
 }
 
-bool exact_match_is_near_zero(const Measurement& m) { return mean_of(m.exact_match_base) < kNearZeroExactMatch; }
+bool exact_match_is_near_zero(const Measurement& m) { return stats::mean_of(m.exact_match_base) < kNearZeroExactMatch; }
 
 std::size_t row_of_budget(const Ranking& ranking, int64_t k) {
   const auto found = std::find(ranking.budget.begin(), ranking.budget.end(), k);
@@ -62,10 +62,11 @@ std::size_t row_of_budget(const Ranking& ranking, int64_t k) {
 
 std::string base_block(const Results& results) {
   const Measurement& m = results.calibration;
-  std::string text = wrapped("Base: NLL " + number(mean_of(m.nll_base), "%.4g") + " nats per token, exact match " +
-                                 percent(mean_of(m.exact_match_base)) + ", token accuracy " +
-                                 percent(mean_of(m.token_accuracy_base)) + " (" + count_of_examples(m) + ")",
-                             2);
+  std::string text =
+      wrapped("Base: NLL " + number(stats::mean_of(m.nll_base), "%.4g") + " nats per token, exact match " +
+                  percent(stats::mean_of(m.exact_match_base)) + ", token accuracy " +
+                  percent(stats::mean_of(m.token_accuracy_base)) + " (" + count_of_examples(m) + ")",
+              2);
   if (exact_match_is_near_zero(m)) {
     text += wrapped(
         "Exact match is near 0 under the base already (long free answers?), so its drop says little about a "
@@ -200,4 +201,4 @@ std::string to_table(const Results& results, const TableStyle& style) {
   return statistics.signals ? text + "\n" + signals_block(*statistics.signals) : text;
 }
 
-}  // namespace winnow
+}  // namespace winnow::calibration

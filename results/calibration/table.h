@@ -5,7 +5,7 @@
 
 #include "results/calibration/results.h"
 
-namespace winnow {
+namespace winnow::calibration {
 
 struct TableStyle {
   bool utf8_bars = false;  // bars of block characters; else '#', and then the whole text is ASCII
@@ -25,4 +25,4 @@ std::vector<int64_t> layers_to_keep(const Statistics& statistics);
 // reason under the same name + "_status" (per layer: "spread_status" of the object). Names are those of the file.
 std::string to_json(const Results& results);
 
-}  // namespace winnow
+}  // namespace winnow::calibration

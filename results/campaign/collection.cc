@@ -11,11 +11,11 @@
 #include "results/stats/resampling.h"
 #include "results/storage/own_hdf5.h"
 
-namespace winnow {
+namespace winnow::campaign {
 namespace {
 
-std::string number_text(const Provenance& provenance, std::string_view name) {
-  const ProvenanceEntry* entry = provenance.find(name);
+std::string number_text(const storage::Provenance& provenance, std::string_view name) {
+  const storage::ProvenanceEntry* entry = provenance.find(name);
   const int64_t* value = entry != nullptr ? std::get_if<int64_t>(&entry->value) : nullptr;
   return value != nullptr ? std::to_string(*value) : "";
 }
@@ -23,7 +23,7 @@ std::string number_text(const Provenance& provenance, std::string_view name) {
 // What must be equal in two cells of one model for them to differ in the data set or in the window only.
 using Settings = std::tuple<int64_t, std::string, int64_t, std::string, std::string, std::string>;
 Settings settings_of(const CollectedCell& cell) {
-  const Provenance& provenance = cell.summary->provenance;
+  const storage::Provenance& provenance = cell.summary->provenance;
   return {cell.sinks,
           cell.decode,
           cell.seed,
@@ -36,18 +36,18 @@ Settings settings_of(const CollectedCell& cell) {
 struct Comparable {
   const CollectedCell* cell = nullptr;
   Settings settings;
-  CentredRanks ranks;
+  stats::CentredRanks ranks;
   std::vector<bool> in_top_k;  // by column
   int64_t top_k = 0;
   bool is_constant = false;  // the layer index alone decides the ranking
 };
 
 Comparable comparable(const CollectedCell& cell) {
-  const Statistics& statistics = cell.summary->statistics;
+  const calibration::Statistics& statistics = cell.summary->statistics;
   Comparable result;
   result.cell = &cell;
   result.settings = settings_of(cell);
-  result.ranks = centred_ranks(statistics.ranking.mean_delta_nll);
+  result.ranks = stats::centred_ranks(statistics.ranking.mean_delta_nll);
   result.top_k = statistics.options.top_k;
   for (const int64_t rank : statistics.ranking.rank) result.in_top_k.push_back(rank <= result.top_k);
   result.is_constant = result.ranks.sum_of_squares == 0;
@@ -57,20 +57,20 @@ Comparable comparable(const CollectedCell& cell) {
 constexpr const char* kCellWithoutResults = "a cell has no results (see state and reason)";
 constexpr const char* kConstant = "the mean delta of a cell is equal in all layers";
 
-Figure rho_between(const Comparable& a, const Comparable& b) {
-  if (a.in_top_k.size() < 2) return Figure::undefined("one layer");
-  if (a.is_constant || b.is_constant) return Figure::undefined(kConstant);
-  return Figure::of(spearman(a.ranks, b.ranks).value());
+stats::Figure rho_between(const Comparable& a, const Comparable& b) {
+  if (a.in_top_k.size() < 2) return stats::Figure::undefined("one layer");
+  if (a.is_constant || b.is_constant) return stats::Figure::undefined(kConstant);
+  return stats::Figure::of(stats::spearman(a.ranks, b.ranks).value());
 }
 
 // As the Jaccard of de-confounding.
-Figure jaccard_between(const Comparable& a, const Comparable& b) {
-  if (a.top_k != b.top_k) return Figure::undefined("the cells have different top_k");
+stats::Figure jaccard_between(const Comparable& a, const Comparable& b) {
+  if (a.top_k != b.top_k) return stats::Figure::undefined("the cells have different top_k");
   const bool all_in = a.top_k == static_cast<int64_t>(a.in_top_k.size());
-  if (!all_in && (a.is_constant || b.is_constant)) return Figure::undefined(kConstant);
+  if (!all_in && (a.is_constant || b.is_constant)) return stats::Figure::undefined(kConstant);
   int64_t n_both = 0;
   for (std::size_t l = 0; l < a.in_top_k.size(); ++l) n_both += a.in_top_k[l] && b.in_top_k[l] ? 1 : 0;
-  return Figure::of(static_cast<double>(n_both) / static_cast<double>(2 * a.top_k - n_both));
+  return stats::Figure::of(static_cast<double>(n_both) / static_cast<double>(2 * a.top_k - n_both));
 }
 
 // Cells that can be compared: rows of one model with results on the same layers.
@@ -81,10 +81,10 @@ class AgreementBuilder {
   explicit AgreementBuilder(const std::vector<CollectedCell>& cells) : cells_(cells) {
     const auto n = static_cast<int64_t>(cells.size());
     const double nan = std::numeric_limits<double>::quiet_NaN();
-    result_.spearman_rho = Table<double>(n, n, nan);
-    result_.jaccard = Table<double>(n, n, nan);
-    result_.between_datasets = Table<uint8_t>(n, n);
-    result_.between_windows = Table<uint8_t>(n, n);
+    result_.spearman_rho = stats::Table<double>(n, n, nan);
+    result_.jaccard = stats::Table<double>(n, n, nan);
+    result_.between_datasets = stats::Table<uint8_t>(n, n);
+    result_.between_windows = stats::Table<uint8_t>(n, n);
   }
 
   RankAgreement build() {
@@ -113,7 +113,8 @@ class AgreementBuilder {
     }
   }
 
-  static void put(Table<double>& table, int64_t a, int64_t b, const Figure& figure, std::set<std::string>& reasons) {
+  static void put(stats::Table<double>& table, int64_t a, int64_t b, const stats::Figure& figure,
+                  std::set<std::string>& reasons) {
     table(a, b) = table(b, a) = figure.value;
     if (!figure.defined()) reasons.insert(figure.status);
   }
@@ -122,7 +123,7 @@ class AgreementBuilder {
     if (a.settings != b.settings) return;
     const bool same_dataset = a.cell->dataset == b.cell->dataset;
     const bool same_window = a.cell->window_keys == b.cell->window_keys;
-    const auto set = [&](Table<uint8_t>& table) { table(row_a, row_b) = table(row_b, row_a) = 1; };
+    const auto set = [&](stats::Table<uint8_t>& table) { table(row_a, row_b) = table(row_b, row_a) = 1; };
     if (!same_dataset && same_window) set(result_.between_datasets);
     if (same_dataset && !same_window) set(result_.between_windows);
   }
@@ -151,14 +152,14 @@ class AgreementBuilder {
 
 }  // namespace
 
-CellSummary summarize(const Results& results) {
+CellSummary summarize(const calibration::Results& results) {
   CellSummary summary;
   summary.statistics = results.statistics;
   summary.provenance = results.provenance;
   summary.n_examples = results.calibration.n_examples();
-  summary.nll_base = mean_of(results.calibration.nll_base);
-  summary.exact_match_base = mean_of(results.calibration.exact_match_base);
-  summary.token_accuracy_base = mean_of(results.calibration.token_accuracy_base);
+  summary.nll_base = stats::mean_of(results.calibration.nll_base);
+  summary.exact_match_base = stats::mean_of(results.calibration.exact_match_base);
+  summary.token_accuracy_base = stats::mean_of(results.calibration.token_accuracy_base);
   return summary;
 }
 
@@ -167,7 +168,7 @@ CollectionAxes axes_of(const std::vector<CollectedCell>& cells) {
   std::set<std::string> controls;
   for (const CollectedCell& cell : cells) {
     if (!cell.summary) continue;
-    const Statistics& statistics = cell.summary->statistics;
+    const calibration::Statistics& statistics = cell.summary->statistics;
     layers.insert(statistics.ranking.layer.begin(), statistics.ranking.layer.end());
     budgets.insert(statistics.ranking.budget.begin(), statistics.ranking.budget.end());
     for (const auto& [name, figures] : statistics.deconfounding) controls.insert(name);
@@ -178,11 +179,12 @@ CollectionAxes axes_of(const std::vector<CollectedCell>& cells) {
 std::vector<std::pair<std::string, std::string>> undefined_figures(const CollectedCell& cell) {
   std::vector<std::pair<std::string, std::string>> list;
   if (!cell.summary) return list;
-  const Statistics& statistics = cell.summary->statistics;
-  const auto look_at = [&](const std::string& name, const Figure& figure) {
+  const calibration::Statistics& statistics = cell.summary->statistics;
+  const auto look_at = [&](const std::string& name, const stats::Figure& figure) {
     if (!figure.defined()) list.emplace_back(name, figure.status);
   };
-  const auto look_at_estimate = [&](const std::string& name, const std::string& interval, const Estimate& estimate) {
+  const auto look_at_estimate = [&](const std::string& name, const std::string& interval,
+                                    const stats::Estimate& estimate) {
     look_at(name, estimate.value);
     look_at(interval + "_ci", estimate.ci_low.defined() ? estimate.ci_high : estimate.ci_low);
   };
@@ -206,8 +208,8 @@ RankAgreement rank_agreement(const std::vector<CollectedCell>& cells) { return A
 
 Output collection_output(const std::string& flag, const std::filesystem::path& path) {
   return {.flag = flag, .path = path, .what = "a collection", .is_own = [](const std::filesystem::path& old) {
-            return is_own_hdf5(old, kCollectionFormat);
+            return storage::is_own_hdf5(old, kCollectionFormat);
           }};
 }
 
-}  // namespace winnow
+}  // namespace winnow::campaign

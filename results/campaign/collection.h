@@ -12,7 +12,7 @@
 #include "base/output_path.h"
 #include "results/calibration/results.h"
 
-namespace winnow {
+namespace winnow::campaign {
 
 inline constexpr const char* kCollectionFormat = "winnow-collection";
 inline constexpr int64_t kCollectionVersion = 1;
@@ -21,14 +21,14 @@ inline constexpr const char* kStateDone = "done";
 
 // What is kept of one results file: everything but the tables per example.
 struct CellSummary {
-  Statistics statistics;
-  Provenance provenance;
+  calibration::Statistics statistics;
+  storage::Provenance provenance;
   int64_t n_examples = 0;
   double nll_base = 0.0;             // nats per token, mean over examples
   double exact_match_base = 0.0;     // mean over examples
   double token_accuracy_base = 0.0;  // mean over examples
 };
-CellSummary summarize(const Results& results);
+CellSummary summarize(const calibration::Results& results);
 
 // One row: a cell of the sweep with one seed of the statistics.
 struct CollectedCell {
@@ -69,10 +69,10 @@ std::vector<std::pair<std::string, std::string>> undefined_figures(const Collect
 // How well the rankings of two cells agree: (cells, cells), symmetric. Pairs are compared where both cells have results
 // of one model, measured on the same layers.
 struct RankAgreement {
-  Table<double> spearman_rho;       // over layers, between the mean deltas
-  Table<double> jaccard;            // of the top K: overlap / (2 K - overlap)
-  Table<uint8_t> between_datasets;  // 1: compared, and they differ in the data set and in nothing else
-  Table<uint8_t> between_windows;   // 1: the same for the window
+  stats::Table<double> spearman_rho;       // over layers, between the mean deltas
+  stats::Table<double> jaccard;            // of the top K: overlap / (2 K - overlap)
+  stats::Table<uint8_t> between_datasets;  // 1: compared, and they differ in the data set and in nothing else
+  stats::Table<uint8_t> between_windows;   // 1: the same for the window
   // Distinct reasons for NaN, sorted; empty where there is none.
   std::vector<std::string> spearman_status;
   std::vector<std::string> jaccard_status;
@@ -92,4 +92,4 @@ std::string to_json(const Collection& collection, const RankAgreement& agreement
 // A collection as an output, for check_outputs().
 Output collection_output(const std::string& flag, const std::filesystem::path& path);
 
-}  // namespace winnow
+}  // namespace winnow::campaign

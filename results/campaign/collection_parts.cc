@@ -1,6 +1,6 @@
 #include "results/campaign/collection_parts.h"
 
-namespace winnow {
+namespace winnow::campaign {
 namespace {
 
 // Every cell's own reasons are in undefined_figures.
@@ -32,93 +32,94 @@ std::vector<std::string> texts_of(const std::vector<CollectedCell>& cells,
   return values;
 }
 
-void write_cell_dimension(hdf5::Group& group, const std::vector<CollectedCell>& cells, const std::string& prefix) {
-  write_coordinate<std::string>(group, prefix + "cell", texts_of(cells, [](const auto& c) { return c.label; }),
-                                {kText, "folder of the results below the runs of the sweep"});
+void write_cell_dimension(storage::Group& group, const std::vector<CollectedCell>& cells, const std::string& prefix) {
+  storage::write_coordinate<std::string>(group, prefix + "cell", texts_of(cells, [](const auto& c) { return c.label; }),
+                                         {storage::kText, "folder of the results below the runs of the sweep"});
 }
 
-void write_cells(hdf5::Group& group, const std::vector<CollectedCell>& cells, const std::string& prefix) {
+void write_cells(storage::Group& group, const std::vector<CollectedCell>& cells, const std::string& prefix) {
   const std::string dimension = prefix + "cell";
   const std::string of = prefix.empty() ? "" : " of the other cell";
   const std::vector<int64_t> shape = {static_cast<int64_t>(cells.size())};
   const auto text = [&](const char* name, const std::string& long_name,
                         const std::function<std::string(const CollectedCell&)>& get) {
-    write_variable<std::string>(group, {prefix + name, {dimension}, shape}, texts_of(cells, get),
-                                {kText, long_name + of});
+    storage::write_variable<std::string>(group, {prefix + name, {dimension}, shape}, texts_of(cells, get),
+                                         {storage::kText, long_name + of});
   };
-  const auto integer = [&](const char* name, const Description& description,
+  const auto integer = [&](const char* name, const storage::Description& description,
                            const std::function<int64_t(const CollectedCell&)>& get) {
-    write_variable<int64_t>(group, {prefix + name, {dimension}, shape}, integers_of(cells, get),
-                            {description.units, description.long_name + of});
+    storage::write_variable<int64_t>(group, {prefix + name, {dimension}, shape}, integers_of(cells, get),
+                                     {description.units, description.long_name + of});
   };
   write_cell_dimension(group, cells, prefix);
   text("model", "model, as the sweep names it", [](const auto& c) { return c.model; });
   text("dataset", "data set, as the sweep names it", [](const auto& c) { return c.dataset; });
-  integer("window", {kTokens, "window as given"}, [](const auto& c) { return c.window; });
-  integer("window_keys", {kTokens, "keys that a row of a windowed layer sees, itself included"},
+  integer("window", {storage::kTokens, "window as given"}, [](const auto& c) { return c.window; });
+  integer("window_keys", {storage::kTokens, "keys that a row of a windowed layer sees, itself included"},
           [](const auto& c) { return c.window_keys; });
-  integer("sinks", {kTokens, "first tokens that every row sees besides"}, [](const auto& c) { return c.sinks; });
+  integer("sinks", {storage::kTokens, "first tokens that every row sees besides"},
+          [](const auto& c) { return c.sinks; });
   text("decode", "whether answer rows obey the window", [](const auto& c) { return c.decode; });
   text("target", "engine whose window rules were used, empty: none named", [](const auto& c) { return c.target; });
-  integer("seed", {kOne, "seed of bootstrap and permutations"}, [](const auto& c) { return c.seed; });
+  integer("seed", {storage::kOne, "seed of bootstrap and permutations"}, [](const auto& c) { return c.seed; });
 }
 
-FigureVariable::FigureVariable(Variable variable, Description description)
+FigureVariable::FigureVariable(storage::Variable variable, storage::Description description)
     : variable_(std::move(variable)), description_(std::move(description)) {
   int64_t count = 1;
   for (const int64_t extent : variable_.shape) count *= extent;
   values_.assign(static_cast<std::size_t>(count), kNan);
 }
 
-void FigureVariable::put(int64_t index, const Figure& figure) {
+void FigureVariable::put(int64_t index, const stats::Figure& figure) {
   put(index, figure.value);
   if (!figure.defined()) explain(figure.status);
 }
 
-void FigureVariable::write(hdf5::Group& group, const char* coordinates) const {
-  write_variable<double>(group, variable_, values_, description_);
+void FigureVariable::write(storage::Group& group, const char* coordinates) const {
+  storage::write_variable<double>(group, variable_, values_, description_);
   group.set_attribute<double>(variable_.name, "_FillValue", kNan);
   if (coordinates != nullptr) group.set_attribute<std::string>(variable_.name, "coordinates", coordinates);
   if (!reasons_.empty()) group.set_attribute<std::string>(variable_.name, "status", joined_reasons(reasons_));
 }
 
-void write_cell_figures(hdf5::Group& group, const std::vector<CollectedCell>& cells,
+void write_cell_figures(storage::Group& group, const std::vector<CollectedCell>& cells,
                         const std::vector<CellFigure>& figures, const char* coordinates) {
   const auto n_cells = static_cast<int64_t>(cells.size());
   for (const CellFigure& figure : figures) {
     FigureVariable variable({figure.name, {"cell"}, {n_cells}}, figure.description);
     for (int64_t c = 0; c < n_cells; ++c) {
       const std::optional<CellSummary>& summary = cells[static_cast<std::size_t>(c)].summary;
-      variable.put(c, summary ? figure.get(*summary) : Figure::undefined(kNoResults));
+      variable.put(c, summary ? figure.get(*summary) : stats::Figure::undefined(kNoResults));
     }
     variable.write(group, coordinates);
   }
 }
 
-std::function<Figure(const CellSummary&)> recorded(const char* name) {
+std::function<stats::Figure(const CellSummary&)> recorded(const char* name) {
   return [name](const CellSummary& summary) {
-    const ProvenanceEntry* entry = summary.provenance.find(name);
+    const storage::ProvenanceEntry* entry = summary.provenance.find(name);
     if (entry != nullptr && std::holds_alternative<double>(entry->value)) {
-      return Figure::of(std::get<double>(entry->value));
+      return stats::Figure::of(std::get<double>(entry->value));
     }
     if (entry != nullptr && std::holds_alternative<int64_t>(entry->value)) {
-      return Figure::of(static_cast<double>(std::get<int64_t>(entry->value)));
+      return stats::Figure::of(static_cast<double>(std::get<int64_t>(entry->value)));
     }
-    return Figure::undefined("not recorded by the run");
+    return stats::Figure::undefined("not recorded by the run");
   };
 }
 
-void write_agreement(hdf5::Group group, const std::vector<CollectedCell>& cells, const RankAgreement& agreement) {
+void write_agreement(storage::Group group, const std::vector<CollectedCell>& cells, const RankAgreement& agreement) {
   constexpr const char* kPairCoordinates =
       "model dataset window window_keys sinks decode target seed other_model other_dataset other_window "
       "other_window_keys other_sinks other_decode other_target other_seed";
   const auto n = static_cast<int64_t>(cells.size());
-  const auto square = [&](const char* name) { return Variable{name, {"cell", "other_cell"}, {n, n}}; };
+  const auto square = [&](const char* name) { return storage::Variable{name, {"cell", "other_cell"}, {n, n}}; };
   write_cells(group, cells, "");
   write_cells(group, cells, "other_");
-  const auto write_matrix = [&](const char* name, const Table<double>& table, const char* long_name,
+  const auto write_matrix = [&](const char* name, const stats::Table<double>& table, const char* long_name,
                                 const std::vector<std::string>& reasons) {
-    write_variable(group, square(name), table.values, {kOne, long_name});
+    storage::write_variable(group, square(name), table.values, {storage::kOne, long_name});
     group.set_attribute<double>(name, "_FillValue", kNan);
     group.set_attribute<std::string>(name, "coordinates", kPairCoordinates);
     const std::string status = joined_reasons({reasons.begin(), reasons.end()});
@@ -129,10 +130,12 @@ void write_agreement(hdf5::Group group, const std::vector<CollectedCell>& cells,
                agreement.spearman_status);
   write_matrix("jaccard", agreement.jaccard, "layers in the top K of both cells over layers in either top K",
                agreement.jaccard_status);
-  write_variable(group, square("between_datasets"), agreement.between_datasets.values,
-                 {kOne, "1 where the two cells are compared and differ in the data set and in nothing else"});
-  write_variable(group, square("between_windows"), agreement.between_windows.values,
-                 {kOne, "1 where the two cells are compared and differ in the window and in nothing else"});
+  storage::write_variable(
+      group, square("between_datasets"), agreement.between_datasets.values,
+      {storage::kOne, "1 where the two cells are compared and differ in the data set and in nothing else"});
+  storage::write_variable(
+      group, square("between_windows"), agreement.between_windows.values,
+      {storage::kOne, "1 where the two cells are compared and differ in the window and in nothing else"});
 }
 
 // ---- provenance -----------------------------------------------------------------------------------------------------
@@ -172,41 +175,43 @@ constexpr RecordedText kRecordedTexts[] = {
 
 std::vector<CellFigure> recorded_numbers() {
   std::vector<CellFigure> figures;
-  const auto add = [&](const char* name, const Description& description) {
+  const auto add = [&](const char* name, const storage::Description& description) {
     figures.push_back({name, description, recorded(name)});
   };
-  const auto add_option = [&](const char* name, const char* long_name, int64_t StatisticsOptions::*option) {
+  const auto add_option = [&](const char* name, const char* long_name,
+                              int64_t calibration::StatisticsOptions::*option) {
     const auto get = [option](const CellSummary& summary) {
-      return Figure::of(static_cast<double>(summary.statistics.options.*option));
+      return stats::Figure::of(static_cast<double>(summary.statistics.options.*option));
     };
-    figures.push_back({name, {kOne, long_name}, get});
+    figures.push_back({name, {storage::kOne, long_name}, get});
   };
-  add("model_layers", {kOne, "layers of the model"});
-  add("tail_rows", {kTokens, "rows before the answer that obey the window; -1: all rows"});
-  add("ranks", {kOne, "MPI ranks of the last run that measured"});
-  add("threads_per_rank", {kOne, "threads of a rank, the most of any"});
+  add("model_layers", {storage::kOne, "layers of the model"});
+  add("tail_rows", {storage::kTokens, "rows before the answer that obey the window; -1: all rows"});
+  add("ranks", {storage::kOne, "MPI ranks of the last run that measured"});
+  add("threads_per_rank", {storage::kOne, "threads of a rank, the most of any"});
   add("load_bytes", {kBytes, "weights read into the backends' memory, over the ranks"});
   add("predicted_bytes", {kBytes, "memory predicted for the largest unit of a rank"});
   add("peak_allocated_bytes", {kBytes, "peak of winnow's own allocations on a rank"});
   add("peak_resident_bytes", {kBytes, "peak of a rank's process"});
-  add_option("n_resamples", "bootstrap resamples", &StatisticsOptions::n_resamples);
-  add_option("n_permutations", "permutations of spearman_p", &StatisticsOptions::n_permutations);
-  add_option("n_splits", "splits of split_half", &StatisticsOptions::n_splits);
+  add_option("n_resamples", "bootstrap resamples", &calibration::StatisticsOptions::n_resamples);
+  add_option("n_permutations", "permutations of spearman_p", &calibration::StatisticsOptions::n_permutations);
+  add_option("n_splits", "splits of split_half", &calibration::StatisticsOptions::n_splits);
   return figures;
 }
 
 }  // namespace
 
-void write_collected_provenance(hdf5::Group group, const std::vector<CollectedCell>& cells) {
+void write_collected_provenance(storage::Group group, const std::vector<CollectedCell>& cells) {
   const std::vector<int64_t> shape = {static_cast<int64_t>(cells.size())};
   write_cell_dimension(group, cells, "");
   for (const RecordedText& text : kRecordedTexts) {
     const auto get = [&](const CollectedCell& cell) {
       return cell.summary ? cell.summary->provenance.text(text.source) : "";
     };
-    write_variable<std::string>(group, {text.name, {"cell"}, shape}, texts_of(cells, get), {kText, text.long_name});
+    storage::write_variable<std::string>(group, {text.name, {"cell"}, shape}, texts_of(cells, get),
+                                         {storage::kText, text.long_name});
   }
   write_cell_figures(group, cells, recorded_numbers(), nullptr);
 }
 
-}  // namespace winnow
+}  // namespace winnow::campaign

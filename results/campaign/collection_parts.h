@@ -10,7 +10,7 @@
 #include "results/campaign/collection.h"
 #include "results/storage/variables.h"
 
-namespace winnow {
+namespace winnow::campaign {
 
 inline constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 inline constexpr const char* kSeconds = "s";
@@ -27,23 +27,23 @@ std::vector<std::string> texts_of(const std::vector<CollectedCell>& cells,
                                   const std::function<std::string(const CollectedCell&)>& get);
 
 // The dimension prefix + "cell" of a group, with its coordinate.
-void write_cell_dimension(hdf5::Group& group, const std::vector<CollectedCell>& cells, const std::string& prefix);
+void write_cell_dimension(storage::Group& group, const std::vector<CollectedCell>& cells, const std::string& prefix);
 // The same, and which cell is which: kCoordinates, each with the prefix.
-void write_cells(hdf5::Group& group, const std::vector<CollectedCell>& cells, const std::string& prefix);
+void write_cells(storage::Group& group, const std::vector<CollectedCell>& cells, const std::string& prefix);
 
 // A variable of figures: float64, NaN until put. `shape` begins with the cells.
 class FigureVariable {
  public:
-  FigureVariable(Variable variable, Description description);
+  FigureVariable(storage::Variable variable, storage::Description description);
   void put(int64_t index, double value) { values_[static_cast<std::size_t>(index)] = value; }
-  void put(int64_t index, const Figure& figure);
+  void put(int64_t index, const stats::Figure& figure);
   void explain(const std::string& reason) { reasons_.insert(reason); }  // of a NaN that is no padding
   // `coordinates` may be null.
-  void write(hdf5::Group& group, const char* coordinates) const;
+  void write(storage::Group& group, const char* coordinates) const;
 
  private:
-  Variable variable_;
-  Description description_;
+  storage::Variable variable_;
+  storage::Description description_;
   std::vector<double> values_;
   std::set<std::string> reasons_;
 };
@@ -51,16 +51,16 @@ class FigureVariable {
 // What of a cell goes into a variable [cell].
 struct CellFigure {
   const char* name;
-  Description description;
-  std::function<Figure(const CellSummary&)> get;
+  storage::Description description;
+  std::function<stats::Figure(const CellSummary&)> get;
 };
-void write_cell_figures(hdf5::Group& group, const std::vector<CollectedCell>& cells,
+void write_cell_figures(storage::Group& group, const std::vector<CollectedCell>& cells,
                         const std::vector<CellFigure>& figures, const char* coordinates);
 
 // A number of /provenance, of either type.
-std::function<Figure(const CellSummary&)> recorded(const char* name);
+std::function<stats::Figure(const CellSummary&)> recorded(const char* name);
 
-void write_agreement(hdf5::Group group, const std::vector<CollectedCell>& cells, const RankAgreement& agreement);
-void write_collected_provenance(hdf5::Group group, const std::vector<CollectedCell>& cells);
+void write_agreement(storage::Group group, const std::vector<CollectedCell>& cells, const RankAgreement& agreement);
+void write_collected_provenance(storage::Group group, const std::vector<CollectedCell>& cells);
 
-}  // namespace winnow
+}  // namespace winnow::campaign

@@ -11,7 +11,7 @@
 #include "results/calibration/table.h"
 #include "results/campaign/collection.h"
 
-namespace winnow {
+namespace winnow::campaign {
 namespace {
 
 // Longest list of layers in the table; the file and --json have all of them.
@@ -21,7 +21,7 @@ std::string fixed(double value) { return number(value, "%.3f"); }
 
 std::string layer_list(const CollectedCell& cell) {
   if (!cell.summary) return "-";
-  const std::vector<int64_t> keep = layers_to_keep(cell.summary->statistics);
+  const std::vector<int64_t> keep = calibration::layers_to_keep(cell.summary->statistics);
   std::string text;
   for (std::size_t i = 0; i < keep.size(); ++i) {
     if (i == kMostLayers) return text + ",... (" + std::to_string(keep.size()) + ")";
@@ -166,10 +166,10 @@ std::string agreement_block(const std::vector<CollectedCell>& cells, const RankA
 // ---- JSON -----------------------------------------------------------------------------------------------------------
 
 Json summary_object(const CellSummary& summary) {
-  const Statistics& statistics = summary.statistics;
+  const calibration::Statistics& statistics = summary.statistics;
   Json object = {{"n_examples", summary.n_examples},
                  {"top_k", statistics.options.top_k},
-                 {"keep_full_attention", layers_to_keep(statistics)},
+                 {"keep_full_attention", calibration::layers_to_keep(statistics)},
                  {"nll_base", summary.nll_base},
                  {"exact_match_base", summary.exact_match_base},
                  {"token_accuracy_base", summary.token_accuracy_base}};
@@ -234,4 +234,4 @@ std::string to_json(const Collection& collection, const RankAgreement& agreement
   return json_text(object, 2) + "\n";
 }
 
-}  // namespace winnow
+}  // namespace winnow::campaign

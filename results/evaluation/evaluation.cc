@@ -11,32 +11,32 @@
 #include "results/stats/correlation.h"
 #include "results/stats/resampling.h"
 
-namespace winnow {
+namespace winnow::evaluation {
 namespace {
 
 constexpr int64_t kMaxResamples = 1'000'000;
 
 // A measured table as numbers to average.
 template <typename T>
-Table<double> numbers(const Table<T>& table) {
-  Table<double> result(table.rows, table.cols);
+stats::Table<double> numbers(const stats::Table<T>& table) {
+  stats::Table<double> result(table.rows, table.cols);
   std::copy(table.values.begin(), table.values.end(), result.values.begin());
   return result;
 }
 
-double mean_over(const Table<double>& table, int64_t pattern, std::span<const int64_t> examples) {
-  const double* row = &table.values[at(pattern * table.cols)];
+double mean_over(const stats::Table<double>& table, int64_t pattern, std::span<const int64_t> examples) {
+  const double* row = &table.values[stats::at(pattern * table.cols)];
   double sum = 0.0;
-  for (const int64_t e : examples) sum += row[at(e)];
+  for (const int64_t e : examples) sum += row[stats::at(e)];
   return sum / static_cast<double>(examples.size());
 }
 
 // Means of every pattern over the resamples, (patterns, resamples). The draws follow from the seed alone, so that all
 // figures of all patterns are over the same examples.
-Table<double> resampled_means(const Table<double>& table, const EvaluationOptions& options) {
-  Table<double> means(table.rows, options.n_resamples);
+stats::Table<double> resampled_means(const stats::Table<double>& table, const EvaluationOptions& options) {
+  stats::Table<double> means(table.rows, options.n_resamples);
   for (int64_t r = 0; r < options.n_resamples; ++r) {
-    const std::vector<int64_t> draw = draw_rows(table.cols, options.seed, r);
+    const std::vector<int64_t> draw = stats::draw_rows(table.cols, options.seed, r);
     for (int64_t p = 0; p < table.rows; ++p) means(p, r) = mean_over(table, p, draw);
   }
   return means;
@@ -44,13 +44,13 @@ Table<double> resampled_means(const Table<double>& table, const EvaluationOption
 
 // One measured table with its means.
 struct ResampledColumn {
-  std::vector<double> mean;  // (patterns)
-  Table<double> resampled;   // (patterns, resamples); empty for one example
+  std::vector<double> mean;        // (patterns)
+  stats::Table<double> resampled;  // (patterns, resamples); empty for one example
 };
 
-ResampledColumn resampled_column(const Table<double>& table, const EvaluationOptions& options) {
+ResampledColumn resampled_column(const stats::Table<double>& table, const EvaluationOptions& options) {
   ResampledColumn column;
-  const std::vector<int64_t> all = iota(table.cols);
+  const std::vector<int64_t> all = stats::iota(table.cols);
   for (int64_t p = 0; p < table.rows; ++p) column.mean.push_back(mean_over(table, p, all));
   if (table.cols > 1) column.resampled = resampled_means(table, options);
   return column;
@@ -61,23 +61,23 @@ PatternFigures figures_of(const ResampledColumn& column, std::optional<int64_t> 
   const auto n_patterns = static_cast<int64_t>(column.mean.size());
   const int64_t n_resamples = column.resampled.cols;
   constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
-  PatternFigures figures{column.mean, std::vector<double>(at(n_patterns), kNan),
-                         std::vector<double>(at(n_patterns), kNan)};
-  std::vector<double> values(at(n_resamples));
+  PatternFigures figures{column.mean, std::vector<double>(stats::at(n_patterns), kNan),
+                         std::vector<double>(stats::at(n_patterns), kNan)};
+  std::vector<double> values(stats::at(n_resamples));
   for (int64_t p = 0; p < n_patterns; ++p) {
-    if (reference) figures.mean[at(p)] = column.mean[at(p)] - column.mean[at(*reference)];
+    if (reference) figures.mean[stats::at(p)] = column.mean[stats::at(p)] - column.mean[stats::at(*reference)];
     if (n_resamples == 0) continue;
     for (int64_t r = 0; r < n_resamples; ++r) {
-      values[at(r)] = column.resampled(p, r) - (reference ? column.resampled(*reference, r) : 0.0);
+      values[stats::at(r)] = column.resampled(p, r) - (reference ? column.resampled(*reference, r) : 0.0);
     }
     std::sort(values.begin(), values.end());
-    figures.ci_low[at(p)] = quantile(values, kLowQuantile);
-    figures.ci_high[at(p)] = quantile(values, kHighQuantile);
+    figures.ci_low[stats::at(p)] = stats::quantile(values, stats::kLowQuantile);
+    figures.ci_high[stats::at(p)] = stats::quantile(values, stats::kHighQuantile);
   }
   return figures;
 }
 
-std::vector<double> mcnemar_against(const Table<uint8_t>& exact_match, int64_t reference) {
+std::vector<double> mcnemar_against(const stats::Table<uint8_t>& exact_match, int64_t reference) {
   std::vector<double> p_values;
   for (int64_t p = 0; p < exact_match.rows; ++p) {
     int64_t only_this = 0;
@@ -99,8 +99,8 @@ std::vector<uint8_t> front(const EvaluationTable& table, std::span<const double>
     bool is_dominated = false;
     for (int64_t q = 0; q < table.n_patterns(); ++q) {
       const int64_t other = table.n_full_layers(q);
-      const bool is_no_worse = other <= cost && quality[at(q)] >= quality[at(p)];
-      is_dominated = is_dominated || (is_no_worse && (other < cost || quality[at(q)] > quality[at(p)]));
+      const bool is_no_worse = other <= cost && quality[stats::at(q)] >= quality[stats::at(p)];
+      is_dominated = is_dominated || (is_no_worse && (other < cost || quality[stats::at(q)] > quality[stats::at(p)]));
     }
     is_on.push_back(is_dominated ? 0 : 1);
   }
@@ -108,7 +108,7 @@ std::vector<uint8_t> front(const EvaluationTable& table, std::span<const double>
 }
 
 template <typename T>
-void check_table(const EvaluationTable& table, const Table<T>& values, const std::string& name,
+void check_table(const EvaluationTable& table, const stats::Table<T>& values, const std::string& name,
                  const std::string& where) {
   if (values.rows != table.n_patterns() || values.cols != table.n_examples()) {
     fail(ExitCode::kBadData, where + ": " + name + " has " + std::to_string(values.rows) + " x " +
@@ -119,7 +119,7 @@ void check_table(const EvaluationTable& table, const Table<T>& values, const std
   for (int64_t p = 0; p < values.rows; ++p) {
     for (int64_t e = 0; e < values.cols; ++e) {
       if (std::isfinite(static_cast<double>(values(p, e)))) continue;
-      fail(ExitCode::kBadData, where + ": " + name + " of pattern " + table.pattern[at(p)] + " on example " +
+      fail(ExitCode::kBadData, where + ": " + name + " of pattern " + table.pattern[stats::at(p)] + " on example " +
                                    std::to_string(e) + " is not finite");
     }
   }
@@ -133,9 +133,9 @@ GeneratedTable::GeneratedTable(int64_t n_patterns, int64_t n_examples, Generatio
       tokens(n_patterns, n_examples),
       stopped(n_patterns, n_examples),
       cache_bytes(n_patterns, n_examples),
-      prefill_rate(at(n_patterns)),
-      decode_rate(at(n_patterns)),
-      texts_together(at(n_patterns)) {}
+      prefill_rate(stats::at(n_patterns)),
+      decode_rate(stats::at(n_patterns)),
+      texts_together(stats::at(n_patterns)) {}
 
 int64_t EvaluationTable::n_full_layers(int64_t p) const {
   const auto begin = full_attention.values.begin() + p * full_attention.cols;
@@ -170,7 +170,7 @@ void check_evaluation(const EvaluationTable& table, const std::string& where) {
   if (table.n_patterns() == 0 || table.n_examples() == 0 || table.n_layers() == 0) {
     fail(ExitCode::kBadData, where + ": there is no pattern, no example or no layer in it");
   }
-  const auto n = at(table.n_examples());
+  const auto n = stats::at(table.n_examples());
   if (table.full_attention.rows != table.n_patterns() || table.answer_tokens.size() != n ||
       table.prompt_tokens.size() != n || (!table.source.empty() && table.source.size() != n)) {
     fail(ExitCode::kBadData, where + ": the lengths of its tables do not agree");
@@ -230,4 +230,4 @@ EvaluationStatistics compute_evaluation(const EvaluationTable& table, const Eval
   return statistics;
 }
 
-}  // namespace winnow
+}  // namespace winnow::evaluation

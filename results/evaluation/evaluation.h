@@ -11,7 +11,7 @@
 #include "results/calibration/results.h"
 #include "results/evaluation/serving_cost.h"
 
-namespace winnow {
+namespace winnow::evaluation {
 
 // Lengths at which costs are given, tokens.
 inline constexpr int64_t kServedLengths[] = {8192, 32768, 131072, 1048576};
@@ -25,10 +25,10 @@ struct GenerationSettings {
 // What they wrote. Tables are (patterns, examples), all empty where nothing was generated.
 struct GeneratedTable {
   GenerationSettings settings;
-  Table<uint8_t> exact_match;  // the text is the answer
-  Table<int64_t> tokens;       // of the text, the stop token included
-  Table<uint8_t> stopped;      // 1: by a stop token, 0: at max_new_tokens
-  Table<int64_t> cache_bytes;  // keys and values that it was written with, as allocated
+  stats::Table<uint8_t> exact_match;  // the text is the answer
+  stats::Table<int64_t> tokens;       // of the text, the stop token included
+  stats::Table<uint8_t> stopped;      // 1: by a stop token, 0: at max_new_tokens
+  stats::Table<int64_t> cache_bytes;  // keys and values that it was written with, as allocated
   // By pattern. Rates are of all texts that one rank writes together; NaN where there was nothing to decode.
   std::vector<double> prefill_rate;     // prompt tokens a second
   std::vector<double> decode_rate;      // new tokens a second
@@ -41,16 +41,16 @@ struct GeneratedTable {
 
 // What was measured. Tables are (patterns, examples).
 struct EvaluationTable {
-  std::vector<std::string> pattern;     // (patterns), unique: what the command line or a selection calls them
-  Table<uint8_t> full_attention;        // (patterns, model layers): 1 where the layer keeps full attention
-  std::vector<std::string> example_id;  // (examples)
-  std::vector<std::string> source;      // (examples), empty when the data have none
-  std::vector<int64_t> answer_tokens;   // (examples)
-  std::vector<int64_t> prompt_tokens;   // (examples)
-  Table<double> nll;                    // nats per token
-  Table<uint8_t> exact_match;
-  Table<double> token_accuracy;
-  Table<double> kl;  // nats per token, of the full model's distributions to the pattern's; or empty
+  std::vector<std::string> pattern;      // (patterns), unique: what the command line or a selection calls them
+  stats::Table<uint8_t> full_attention;  // (patterns, model layers): 1 where the layer keeps full attention
+  std::vector<std::string> example_id;   // (examples)
+  std::vector<std::string> source;       // (examples), empty when the data have none
+  std::vector<int64_t> answer_tokens;    // (examples)
+  std::vector<int64_t> prompt_tokens;    // (examples)
+  stats::Table<double> nll;              // nats per token
+  stats::Table<uint8_t> exact_match;
+  stats::Table<double> token_accuracy;
+  stats::Table<double> kl;  // nats per token, of the full model's distributions to the pattern's; or empty
   GeneratedTable generated;
 
   int64_t n_patterns() const { return static_cast<int64_t>(pattern.size()); }
@@ -99,7 +99,7 @@ struct EvaluationResults {
   ServedModel model;
   ServedWindow window;
   EvaluationStatistics statistics;
-  Provenance provenance;
+  storage::Provenance provenance;
 };
 
 // Exact McNemar test on pairs that differ: `only_first` pairs are hits of the first alone, `only_second` of the second.
@@ -125,4 +125,4 @@ std::string to_table(const EvaluationResults& results);
 // The same content as one JSON object; figures that are not defined are null.
 std::string to_json(const EvaluationResults& results);
 
-}  // namespace winnow
+}  // namespace winnow::evaluation

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-namespace winnow {
+namespace winnow::evaluation {
 namespace {
 
 // Sum over rows begin to end - 1 of the keys that row t sees: min(t + 1, most).
@@ -37,4 +37,4 @@ double prefill_flop(const ServedModel& model, const ServedWindow& window, int64_
          2.0 * hidden * static_cast<double>(model.vocab);
 }
 
-}  // namespace winnow
+}  // namespace winnow::evaluation

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-namespace winnow {
+namespace winnow::evaluation {
 
 // Dimensions of a dense decoder-only model with grouped-query attention and a gated MLP.
 struct ServedModel {
@@ -35,4 +35,4 @@ double kv_cache_bytes(const ServedModel& model, const ServedWindow& window, int6
 // queries with keys, probabilities with values, and the logits of the last row. Pairs outside the mask cost nothing.
 double prefill_flop(const ServedModel& model, const ServedWindow& window, int64_t n_full_layers, int64_t n_tokens);
 
-}  // namespace winnow
+}  // namespace winnow::evaluation

@@ -10,8 +10,9 @@
 #include "base/terminal_table.h"
 #include "results/evaluation/evaluation.h"
 #include "results/stats/resampling.h"
+#include "results/storage/variables.h"
 
-namespace winnow {
+namespace winnow::evaluation {
 namespace {
 
 constexpr std::size_t kNameColumns = 19;
@@ -53,7 +54,7 @@ std::string pattern_block(const EvaluationResults& results) {
       row("pattern", right("full", 5) + right("exact match", 12) + right("95 %", 15) + right("token acc", 10) +
                          right("NLL", 9) + right("95 %", 21) + (has_kl ? right("KL", 9) : ""));
   for (int64_t p = 0; p < table.n_patterns(); ++p) {
-    const std::size_t i = at(p);
+    const std::size_t i = stats::at(p);
     text += row(table.pattern[i],
                 right(std::to_string(table.n_full_layers(p)), 5) + right(percent(s.exact_match.mean[i]), 12) +
                     percent_interval(s.exact_match.ci_low[i], s.exact_match.ci_high[i], 15) +
@@ -67,12 +68,12 @@ std::string pattern_block(const EvaluationResults& results) {
 }
 
 std::string comparison_block(const EvaluationTable& table, const Comparison& c) {
-  const std::size_t reference = at(c.reference);
+  const std::size_t reference = stats::at(c.reference);
   std::string text = "Less " + table.pattern[reference] + "\n" +
                      row("pattern", right("exact match", 17) + right("95 %", 17) + right("McNemar p", 11) +
                                         right("NLL", 12) + right("95 %", 23));
   for (int64_t p = 0; p < table.n_patterns(); ++p) {
-    const std::size_t i = at(p);
+    const std::size_t i = stats::at(p);
     if (p == c.reference) continue;
     text += row(table.pattern[i], right(percent(c.exact_match.mean[i]), 17) +
                                       percent_interval(c.exact_match.ci_low[i], c.exact_match.ci_high[i], 17) +
@@ -98,7 +99,7 @@ std::string cost_block(const EvaluationResults& results) {
     for (const int64_t length : std::span(kServedLengths).subspan(kFirstFlopLength)) {
       figures += right(number(prefill_flop(results.model, results.window, n_full, length), "%.2g"), 12);
     }
-    text += row(results.table.pattern[at(p)], figures);
+    text += row(results.table.pattern[stats::at(p)], figures);
   }
   if (results.window.decode_full) {
     text += "Answers are decoded with full attention: no key can be dropped, so the cache is that of the full model.\n";
@@ -107,7 +108,7 @@ std::string cost_block(const EvaluationResults& results) {
 }
 
 template <typename T>
-double mean_of_pattern(const Table<T>& table, int64_t p) {
+double mean_of_pattern(const stats::Table<T>& table, int64_t p) {
   double sum = 0.0;
   for (int64_t e = 0; e < table.cols; ++e) sum += static_cast<double>(table(p, e));
   return sum / static_cast<double>(table.cols);
@@ -121,7 +122,7 @@ std::string generated_block(const EvaluationResults& results) {
       row("pattern", right("exact match", 12) + right("95 %", 15) + right("tokens", 7) + right("stopped", 9) +
                          right("cache", 10) + right("prompt tok/s", 13) + right("new tok/s", 10));
   for (int64_t p = 0; p < results.table.n_patterns(); ++p) {
-    const std::size_t i = at(p);
+    const std::size_t i = stats::at(p);
     text += row(results.table.pattern[i], right(percent(exact_match.mean[i]), 12) +
                                               percent_interval(exact_match.ci_low[i], exact_match.ci_high[i], 15) +
                                               right(number(mean_of_pattern(generated.tokens, p), "%.1f"), 7) +
@@ -142,14 +143,14 @@ std::string front_line(const EvaluationTable& table, const std::vector<uint8_t>&
                        const std::vector<std::string>& shown) {
   std::vector<int64_t> members;
   for (int64_t p = 0; p < table.n_patterns(); ++p) {
-    if (is_on[at(p)] != 0) members.push_back(p);
+    if (is_on[stats::at(p)] != 0) members.push_back(p);
   }
   std::stable_sort(members.begin(), members.end(),
                    [&](int64_t a, int64_t b) { return table.n_full_layers(a) > table.n_full_layers(b); });
   std::string line = "Front of " + what + ":";
   for (const int64_t p : members) {
-    line += (p == members.front() ? " " : "; ") + table.pattern[at(p)] + " (" + std::to_string(table.n_full_layers(p)) +
-            " full, " + shown[at(p)] + ")";
+    line += (p == members.front() ? " " : "; ") + table.pattern[stats::at(p)] + " (" +
+            std::to_string(table.n_full_layers(p)) + " full, " + shown[stats::at(p)] + ")";
   }
   return wrapped(line, 2);
 }
@@ -180,7 +181,7 @@ Json comparison_object(const Comparison& c, std::size_t i) {
 Json pattern_object(const EvaluationResults& results, int64_t p) {
   const EvaluationTable& table = results.table;
   const EvaluationStatistics& s = results.statistics;
-  const std::size_t i = at(p);
+  const std::size_t i = stats::at(p);
   Json layers = Json::array();
   for (int64_t l = 0; l < table.n_layers(); ++l) {
     if (table.full_attention(p, l) != 0) layers.push_back(l);
@@ -238,7 +239,8 @@ std::string to_table(const EvaluationResults& results) {
 
 std::string to_json(const EvaluationResults& results) {
   const EvaluationStatistics& s = results.statistics;
-  Json object = {{"format", kResultsFormat}, {"format_version", kResultsVersion}, {"kind", "evaluation"}};
+  Json object = {
+      {"format", storage::kResultsFormat}, {"format_version", storage::kResultsVersion}, {"kind", "evaluation"}};
   object["examples"] = results.table.n_examples();
   object["baseline"] = s.options.baseline.empty() ? Json(nullptr) : Json(s.options.baseline);
   object["patterns"] = Json::array();
@@ -248,10 +250,10 @@ std::string to_json(const EvaluationResults& results) {
   if (!s.spread_status.empty()) object["spread_status"] = s.spread_status;
   object["statistics"] = {{"seed", s.options.seed}, {"n_resamples", s.options.n_resamples}};
   object["provenance"] = Json::object();
-  for (const ProvenanceEntry& entry : results.provenance.entries()) {
+  for (const storage::ProvenanceEntry& entry : results.provenance.entries()) {
     std::visit([&](const auto& value) { object["provenance"][entry.name] = value; }, entry.value);
   }
   return json_text(object, 2) + "\n";
 }
 
-}  // namespace winnow
+}  // namespace winnow::evaluation

@@ -11,7 +11,7 @@
 #include "results/calibration/statistics.h"
 #include "results/search/search.h"
 
-namespace winnow {
+namespace winnow::search {
 
 // Figures by example; NLL and KL in nats per token.
 struct ExampleFigures {
@@ -34,11 +34,11 @@ struct MeasuredPattern {
 // How well the figures of the search agree with exact ones, over the patterns that have both.
 struct ScreeningAgreement {
   int64_t n_verified = 0;
-  Estimate rho_nll;          // Spearman's rho between the mean NLLs
-  Estimate rho_exact_match;  // the same of exact match
+  stats::Estimate rho_nll;          // Spearman's rho between the mean NLLs
+  stats::Estimate rho_exact_match;  // the same of exact match
   // Of the pairs of a K's best pattern and a verified one of the same K: the share in which the best one's exact
   // objective is as good or better.
-  Figure wins_kept;
+  stats::Figure wins_kept;
 };
 
 // Tables are (candidates, candidates), symmetric; 0 on the diagonal.
@@ -46,11 +46,11 @@ struct Interactions {
   std::vector<double> delta_nll;         // (n_layers): NLL with that layer windowed alone less NLL with all full
   std::vector<double> exact_match_drop;  // (n_layers): exact match with all full less with that layer windowed alone
   std::vector<int64_t> candidates;
-  Table<double> delta_nll_pair;  // both windowed, less all full
+  stats::Table<double> delta_nll_pair;  // both windowed, less all full
   // delta of both less the deltas of each: above 0 they hurt more together than apart.
-  Table<double> interaction_nll, interaction_nll_ci_low, interaction_nll_ci_high;
-  Table<double> interaction_exact_match;  // the same of the drops
-  std::string spread_status;              // why the intervals are NaN; empty where they are not
+  stats::Table<double> interaction_nll, interaction_nll_ci_low, interaction_nll_ci_high;
+  stats::Table<double> interaction_exact_match;  // the same of the drops
+  std::string spread_status;                     // why the intervals are NaN; empty where they are not
 };
 
 // Seconds, 0 where nobody knows them.
@@ -85,7 +85,7 @@ Interactions compute_interactions(const SearchResults& results, const std::vecto
 
 // RUN_DIR/results.h5 of searches, whole or not at all: a group each. Throws as write_results does.
 void write_searches(const std::filesystem::path& path, const std::vector<SearchResults>& searches,
-                    const Provenance& provenance);
+                    const storage::Provenance& provenance);
 // What a file of searches found, for who only wants to know that: by method, the objective and the layers with full
 // attention of the best pattern of each K (none of pairs).
 struct FoundPatterns {
@@ -94,12 +94,12 @@ struct FoundPatterns {
   int64_t n_patterns = 0;                           // that were measured
   std::vector<std::vector<int64_t>> full_layers{};  // by rising K
 };
-std::vector<FoundPatterns> read_found(const std::filesystem::path& path, Provenance& provenance);
+std::vector<FoundPatterns> read_found(const std::filesystem::path& path, storage::Provenance& provenance);
 // Whether a results file is one of searches. Throws Error(kNoInput | kBadData | kIoError) where it is no such file.
 bool is_search(const std::filesystem::path& path);
 
 // For the terminal, ends with a newline; and for machines.
-std::string to_table(const SearchResults& results, const Provenance& provenance);
-std::string to_json(const SearchResults& results, const Provenance& provenance);
+std::string to_table(const SearchResults& results, const storage::Provenance& provenance);
+std::string to_json(const SearchResults& results, const storage::Provenance& provenance);
 
-}  // namespace winnow
+}  // namespace winnow::search

@@ -9,7 +9,7 @@
 #include "base/error.h"
 #include "base/strings.h"
 
-namespace winnow {
+namespace winnow::search {
 namespace {
 
 using Patterns = std::vector<std::vector<bool>>;
@@ -157,4 +157,4 @@ PairSearch pair_search(const SearchPlan& plan, const MeasurePatterns& measure) {
   return search;
 }
 
-}  // namespace winnow
+}  // namespace winnow::search

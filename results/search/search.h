@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-namespace winnow {
+namespace winnow::search {
 
 // What a pattern costs: means over the examples.
 struct PatternMeans {
@@ -76,4 +76,4 @@ PairSearch pair_search(const SearchPlan& plan, const MeasurePatterns& measure);
 std::vector<bool> windowed_layers(int64_t n_layers, const std::vector<int64_t>& layers);
 int64_t count_full(const std::vector<bool>& windowed);
 
-}  // namespace winnow
+}  // namespace winnow::search

@@ -8,7 +8,7 @@
 #include "results/stats/correlation.h"
 #include "results/stats/resampling.h"
 
-namespace winnow {
+namespace winnow::search {
 namespace {
 
 // More resamples without a figure than this share: the interval says nothing.
@@ -39,22 +39,22 @@ double mean_over(const std::vector<T>& values, std::span<const std::size_t> draw
 
 // rho between two columns of figures of the verified patterns, with its interval.
 template <typename Get>
-Estimate rho_of(const std::vector<const MeasuredPattern*>& patterns, const Get& get, const Resamples& resamples,
-                int64_t n_resamples) {
+stats::Estimate rho_of(const std::vector<const MeasuredPattern*>& patterns, const Get& get, const Resamples& resamples,
+                       int64_t n_resamples) {
   const auto rho = [&](std::span<const std::size_t> drawn) {
     std::vector<double> screened, verified;
     for (const MeasuredPattern* pattern : patterns) {
       screened.push_back(mean_over(get(pattern->screened), drawn));
       verified.push_back(mean_over(get(pattern->verified), drawn));
     }
-    return spearman(screened, verified);
+    return stats::spearman(screened, verified);
   };
   std::vector<std::size_t> all(get(patterns.front()->verified).size());
   std::iota(all.begin(), all.end(), std::size_t{0});
-  Estimate estimate;
+  stats::Estimate estimate;
   const std::optional<double> value = rho(all);
   const std::string constant = patterns.size() < 2 ? "fewer than two patterns" : "the same in all verified patterns";
-  estimate.value = value ? Figure::of(*value) : Figure::undefined(constant);
+  estimate.value = value ? stats::Figure::of(*value) : stats::Figure::undefined(constant);
   std::vector<double> drawn_rho;
   for (int64_t r = 0; value && all.size() > 1 && r < n_resamples; ++r) {
     if (const auto resampled = rho(resamples.draw(r))) drawn_rho.push_back(*resampled);
@@ -62,16 +62,16 @@ Estimate rho_of(const std::vector<const MeasuredPattern*>& patterns, const Get& 
   const double share = static_cast<double>(drawn_rho.size()) / static_cast<double>(n_resamples);
   if (!value || all.size() < 2 || share < 1.0 - kMostUndefined) {
     const std::string why = !value ? constant : all.size() < 2 ? "one example" : "not defined in many resamples";
-    estimate.ci_low = estimate.ci_high = Figure::undefined(why);
+    estimate.ci_low = estimate.ci_high = stats::Figure::undefined(why);
     return estimate;
   }
   std::sort(drawn_rho.begin(), drawn_rho.end());
-  estimate.ci_low = Figure::of(quantile(drawn_rho, kLowQuantile));
-  estimate.ci_high = Figure::of(quantile(drawn_rho, kHighQuantile));
+  estimate.ci_low = stats::Figure::of(stats::quantile(drawn_rho, stats::kLowQuantile));
+  estimate.ci_high = stats::Figure::of(stats::quantile(drawn_rho, stats::kHighQuantile));
   return estimate;
 }
 
-Figure wins_kept(const SearchResults& results) {
+stats::Figure wins_kept(const SearchResults& results) {
   int64_t n_pairs = 0;
   int64_t n_kept = 0;
   for (const int64_t index : results.best) {
@@ -85,16 +85,16 @@ Figure wins_kept(const SearchResults& results) {
       n_kept += best_value <= objective_value(results.plan.objective, other.verified.means()) ? 1 : 0;
     }
   }
-  if (n_pairs == 0) return Figure::undefined("no rejected pattern was verified");
-  return Figure::of(static_cast<double>(n_kept) / static_cast<double>(n_pairs));
+  if (n_pairs == 0) return stats::Figure::undefined("no rejected pattern was verified");
+  return stats::Figure::of(static_cast<double>(n_kept) / static_cast<double>(n_pairs));
 }
 
 }  // namespace
 
 PatternMeans ExampleFigures::means() const {
-  PatternMeans means{.nll_nats = mean_of(nll), .exact_match = mean_of(exact_match)};
-  means.token_accuracy = mean_of(token_accuracy);
-  if (!kl.empty()) means.kl_nats = mean_of(kl);
+  PatternMeans means{.nll_nats = stats::mean_of(nll), .exact_match = stats::mean_of(exact_match)};
+  means.token_accuracy = stats::mean_of(token_accuracy);
+  if (!kl.empty()) means.kl_nats = stats::mean_of(kl);
   return means;
 }
 
@@ -138,12 +138,12 @@ Interactions compute_interactions(const SearchResults& results, const std::vecto
   Interactions found;
   found.candidates = candidates;
   for (int64_t layer = 0; layer < results.plan.n_layers; ++layer) {
-    found.delta_nll.push_back(mean_of(single(layer).nll) - mean_of(full.nll));
-    found.exact_match_drop.push_back(mean_of(full.exact_match) - mean_of(single(layer).exact_match));
+    found.delta_nll.push_back(stats::mean_of(single(layer).nll) - stats::mean_of(full.nll));
+    found.exact_match_drop.push_back(stats::mean_of(full.exact_match) - stats::mean_of(single(layer).exact_match));
   }
-  for (Table<double>* table : {&found.delta_nll_pair, &found.interaction_nll, &found.interaction_nll_ci_low,
-                               &found.interaction_nll_ci_high, &found.interaction_exact_match}) {
-    *table = Table<double>(n, n);
+  for (stats::Table<double>* table : {&found.delta_nll_pair, &found.interaction_nll, &found.interaction_nll_ci_low,
+                                      &found.interaction_nll_ci_high, &found.interaction_exact_match}) {
+    *table = stats::Table<double>(n, n);
   }
   const Resamples resamples(static_cast<int64_t>(results.example_id.size()), seed);
   if (results.example_id.size() < 2) found.spread_status = "one example";
@@ -162,8 +162,8 @@ Interactions compute_interactions(const SearchResults& results, const std::vecto
         exact_match -=
             static_cast<double>(both.exact_match[e] - a.exact_match[e] - b.exact_match[e] + full.exact_match[e]);
       }
-      found.delta_nll_pair(i, j) = found.delta_nll_pair(j, i) = mean_of(both.nll) - mean_of(full.nll);
-      found.interaction_nll(i, j) = found.interaction_nll(j, i) = mean_of(nll);
+      found.delta_nll_pair(i, j) = found.delta_nll_pair(j, i) = stats::mean_of(both.nll) - stats::mean_of(full.nll);
+      found.interaction_nll(i, j) = found.interaction_nll(j, i) = stats::mean_of(nll);
       found.interaction_exact_match(i, j) = found.interaction_exact_match(j, i) =
           exact_match / static_cast<double>(nll.size());
       std::vector<double> means;
@@ -171,12 +171,12 @@ Interactions compute_interactions(const SearchResults& results, const std::vecto
       std::sort(means.begin(), means.end());
       const double nan = std::numeric_limits<double>::quiet_NaN();
       found.interaction_nll_ci_low(i, j) = found.interaction_nll_ci_low(j, i) =
-          means.empty() ? nan : quantile(means, kLowQuantile);
+          means.empty() ? nan : stats::quantile(means, stats::kLowQuantile);
       found.interaction_nll_ci_high(i, j) = found.interaction_nll_ci_high(j, i) =
-          means.empty() ? nan : quantile(means, kHighQuantile);
+          means.empty() ? nan : stats::quantile(means, stats::kHighQuantile);
     }
   }
   return found;
 }
 
-}  // namespace winnow
+}  // namespace winnow::search

@@ -5,7 +5,7 @@
 #include "base/terminal_table.h"
 #include "results/search/results.h"
 
-namespace winnow {
+namespace winnow::search {
 namespace {
 
 std::string layer_list(const std::vector<bool>& windowed) {
@@ -16,17 +16,17 @@ std::string layer_list(const std::vector<bool>& windowed) {
   return list.empty() ? "none" : list;
 }
 
-bool is_tail(const Provenance& provenance) {
-  const ProvenanceEntry* entry = provenance.find("tail_rows");
+bool is_tail(const storage::Provenance& provenance) {
+  const storage::ProvenanceEntry* entry = provenance.find("tail_rows");
   const auto* rows = entry == nullptr ? nullptr : std::get_if<int64_t>(&entry->value);
   return rows != nullptr && *rows >= 0;
 }
 
-std::string figure_text(const Figure& figure) {
+std::string figure_text(const stats::Figure& figure) {
   return figure.defined() ? number(figure.value, "%.3f") : "n/a (" + figure.status + ")";
 }
 
-std::string estimate_text(const Estimate& e) {
+std::string estimate_text(const stats::Estimate& e) {
   if (!e.value.defined()) return figure_text(e.value);
   if (!e.ci_low.defined()) return figure_text(e.value) + " (interval n/a: " + e.ci_low.status + ")";
   return figure_text(e.value) + " " + bracketed(figure_text(e.ci_low), figure_text(e.ci_high));
@@ -97,7 +97,7 @@ nlohmann::json means_json(const ExampleFigures& figures) {
   return json;
 }
 
-nlohmann::json estimate_json(const Estimate& e) {
+nlohmann::json estimate_json(const stats::Estimate& e) {
   nlohmann::json json = {{"value", number_json(e.value.value)},
                          {"ci_low", number_json(e.ci_low.value)},
                          {"ci_high", number_json(e.ci_high.value)}};
@@ -132,7 +132,7 @@ nlohmann::json pairs_json(const Interactions& found) {
 
 }  // namespace
 
-std::string to_table(const SearchResults& r, const Provenance& provenance) {
+std::string to_table(const SearchResults& r, const storage::Provenance& provenance) {
   const bool tail = is_tail(provenance);
   std::string text = std::string(search_method_name(r.plan.method)) + ", objective " +
                      objective_name(r.plan.objective) + ", " + std::to_string(r.patterns.size()) + " patterns, " +
@@ -150,7 +150,7 @@ std::string to_table(const SearchResults& r, const Provenance& provenance) {
   return text;
 }
 
-std::string to_json(const SearchResults& r, const Provenance& provenance) {
+std::string to_json(const SearchResults& r, const storage::Provenance& provenance) {
   nlohmann::json json = {{"method", search_method_name(r.plan.method)},
                          {"objective", objective_name(r.plan.objective)},
                          {"beam", r.plan.beam},
@@ -185,4 +185,4 @@ std::string to_json(const SearchResults& r, const Provenance& provenance) {
   return json_text(json, 2) + "\n";
 }
 
-}  // namespace winnow
+}  // namespace winnow::search

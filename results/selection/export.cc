@@ -11,7 +11,7 @@
 #include "base/utf8.h"
 #include "results/selection/methods.h"
 
-namespace winnow {
+namespace winnow::selection {
 namespace {
 
 // How an engine gives single layers of a family a window.
@@ -400,4 +400,4 @@ std::string export_record(const ExportPlan& plan, const Selection& selection) {
   return json_text(record, 2) + "\n";
 }
 
-}  // namespace winnow
+}  // namespace winnow::selection

@@ -13,7 +13,7 @@
 
 #include "results/selection/selection.h"
 
-namespace winnow {
+namespace winnow::selection {
 
 struct ExportOptions {
   std::string target;                  // hf, vllm, trtllm, swaa, json
@@ -52,4 +52,4 @@ ExportPlan plan_export(const Selection& selection, const std::string& config, co
 // Text of kExportRecord: the selection, the windows, the warnings, the files.
 std::string export_record(const ExportPlan& plan, const Selection& selection);
 
-}  // namespace winnow
+}  // namespace winnow::selection

@@ -10,7 +10,7 @@
 #include "base/utf8.h"
 #include "results/stats/resampling.h"
 
-namespace winnow {
+namespace winnow::selection {
 namespace {
 
 [[noreturn]] void not_measured(const std::string& method, const std::string& what, const std::string& flag) {
@@ -18,31 +18,31 @@ namespace {
                                flag + " and select again");
 }
 
-std::vector<double> column_means(const Table<double>& table) {
-  std::vector<double> mean(at(table.cols), 0.0);
+std::vector<double> column_means(const stats::Table<double>& table) {
+  std::vector<double> mean(stats::at(table.cols), 0.0);
   for (int64_t row = 0; row < table.rows; ++row) {
-    for (int64_t col = 0; col < table.cols; ++col) mean[at(col)] += table(row, col);
+    for (int64_t col = 0; col < table.cols; ++col) mean[stats::at(col)] += table(row, col);
   }
   for (double& value : mean) value /= static_cast<double>(table.rows);
   return mean;
 }
 
 // Columns by falling score; ties by falling mean delta NLL, then by layer.
-std::vector<ScoredLayer> ranked(const Ranking& ranking, const std::vector<double>& score) {
+std::vector<ScoredLayer> ranked(const calibration::Ranking& ranking, const std::vector<double>& score) {
   std::vector<int64_t> order(score.size());
   std::iota(order.begin(), order.end(), int64_t{0});
   const auto key = [&](int64_t c) {
-    return std::tuple(-score[at(c)], -ranking.mean_delta_nll[at(c)], ranking.layer[at(c)]);
+    return std::tuple(-score[stats::at(c)], -ranking.mean_delta_nll[stats::at(c)], ranking.layer[stats::at(c)]);
   };
   std::sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return key(a) < key(b); });
   std::vector<ScoredLayer> layers;
-  for (const int64_t c : order) layers.push_back({ranking.layer[at(c)], score[at(c)]});
+  for (const int64_t c : order) layers.push_back({ranking.layer[stats::at(c)], score[stats::at(c)]});
   return layers;
 }
 
 // ---- methods that rank the measured layers --------------------------------------------------------------------------
 
-std::vector<double> signal_means(const SelectInput& input, const Table<double>& table, const std::string& method,
+std::vector<double> signal_means(const SelectInput& input, const stats::Table<double>& table, const std::string& method,
                                  const std::string& signal) {
   if (table.values.empty()) not_measured(method, "the signal " + signal, "calibrate with --signals " + signal);
   std::vector<double> mean = column_means(table);
@@ -64,7 +64,7 @@ std::vector<double> kl_scores(const SelectInput& input) {
   return signal_means(input, input.signals.kl, "kl", "kl");
 }
 
-const Measurement& control_of(const Results& results, const std::string& name) {
+const calibration::Measurement& control_of(const calibration::Results& results, const std::string& name) {
   if (results.controls.empty()) {
     not_measured("ratio", "a control set of short prompts", "calibrate with --control NAME=FILE");
   }
@@ -77,15 +77,15 @@ const Measurement& control_of(const Results& results, const std::string& name) {
                              ", expected one of: " + names);
 }
 
-std::vector<double> ratio_scores(const Results& results, const std::string& control_name) {
-  const Measurement& control = control_of(results, control_name);
-  std::vector<double> shorts(at(control.n_layers()), 0.0);
+std::vector<double> ratio_scores(const calibration::Results& results, const std::string& control_name) {
+  const calibration::Measurement& control = control_of(results, control_name);
+  std::vector<double> shorts(stats::at(control.n_layers()), 0.0);
   double scale = 0.0;
   for (int64_t c = 0; c < control.n_layers(); ++c) {
     double sum = 0.0;
     for (int64_t e = 0; e < control.n_examples(); ++e) sum += control.delta_nll(e, c);
-    shorts[at(c)] = sum / static_cast<double>(control.n_examples());
-    scale += std::abs(shorts[at(c)]) / static_cast<double>(control.n_layers());
+    shorts[stats::at(c)] = sum / static_cast<double>(control.n_examples());
+    scale += std::abs(shorts[stats::at(c)]) / static_cast<double>(control.n_layers());
   }
   if (scale == 0.0) {
     fail(ExitCode::kBadData,
@@ -110,7 +110,8 @@ std::vector<double> nll_minus_generic_scores(const SelectInput& input) {
 }
 
 void light_transfer(const SelectInput& input, const SelectOptions& options, Choice& choice) {
-  const Table<double>& ratio = options.lazy == "compat" ? input.signals.lazy_ratio_compat : input.signals.lazy_ratio;
+  const stats::Table<double>& ratio =
+      options.lazy == "compat" ? input.signals.lazy_ratio_compat : input.signals.lazy_ratio;
   if (ratio.values.empty()) not_measured("light-transfer", "the signal lazy", "calibrate with --signals lazy");
   const LazyVote vote = vote_lazy(ratio, options.lazy_share);
   if (vote.n_examples == 0) {
@@ -118,13 +119,14 @@ void light_transfer(const SelectInput& input, const SelectOptions& options, Choi
   }
   choice.score_name = "share of votes as lazy";
   for (auto column = vote.order.rbegin(); column != vote.order.rend(); ++column) {
-    choice.order.push_back({input.results.calibration.layer[at(*column)],
-                            static_cast<double>(vote.votes[at(*column)]) / static_cast<double>(vote.n_examples)});
+    choice.order.push_back(
+        {input.results.calibration.layer[stats::at(*column)],
+         static_cast<double>(vote.votes[stats::at(*column)]) / static_cast<double>(vote.n_examples)});
   }
 }
 
 // A file that was changed by hand may hold anything; NaN has no place in an order.
-void require_finite(const Ranking& ranking, const std::vector<double>& score) {
+void require_finite(const calibration::Ranking& ranking, const std::vector<double>& score) {
   for (std::size_t c = 0; c < score.size(); ++c) {
     if (std::isfinite(score[c]) && std::isfinite(ranking.mean_delta_nll[c])) continue;
     fail(ExitCode::kBadData, "/ranking of the results: a figure of layer " + std::to_string(ranking.layer[c]) +
@@ -134,7 +136,7 @@ void require_finite(const Ranking& ranking, const std::vector<double>& score) {
 
 // Fills order and score_name; false: the method ranks nothing.
 bool rank_layers(const SelectInput& input, const SelectOptions& options, Choice& choice) {
-  const Ranking& ranking = input.results.statistics.ranking;
+  const calibration::Ranking& ranking = input.results.statistics.ranking;
   const SignalTables& signals = input.signals;
   const std::string& method = options.method;
   std::vector<double> score;
@@ -175,8 +177,8 @@ bool rank_layers(const SelectInput& input, const SelectOptions& options, Choice&
 
 // ---- budgets --------------------------------------------------------------------------------------------------------
 
-int64_t model_layers(const Results& results) {
-  const ProvenanceEntry* entry = results.provenance.find("model_layers");
+int64_t model_layers(const calibration::Results& results) {
+  const storage::ProvenanceEntry* entry = results.provenance.find("model_layers");
   const auto* value = entry == nullptr ? nullptr : std::get_if<int64_t>(&entry->value);
   if (value == nullptr || *value < results.calibration.n_layers()) {
     fail(ExitCode::kBadData,
@@ -187,7 +189,7 @@ int64_t model_layers(const Results& results) {
 }
 
 // Layers that were not measured stay as the base has them: these have full attention there.
-std::vector<int64_t> unmeasured_full_layers(const Results& results, int64_t n_layers) {
+std::vector<int64_t> unmeasured_full_layers(const calibration::Results& results, int64_t n_layers) {
   const std::string base = results.provenance.text("base");
   const std::vector<int64_t>& measured = results.calibration.layer;
   std::vector<int64_t> layers;
@@ -204,12 +206,12 @@ void require_keep(int64_t keep, int64_t n_layers) {
 }
 
 // The K of the results; a search's have none: a quarter.
-int64_t default_keep(const Results& results, int64_t n_layers) {
+int64_t default_keep(const calibration::Results& results, int64_t n_layers) {
   const int64_t top_k = results.statistics.options.top_k;
-  return top_k > 0 ? top_k : budget_of(n_layers, 4);
+  return top_k > 0 ? top_k : calibration::budget_of(n_layers, 4);
 }
 
-void take_first(const SelectOptions& options, const Results& results, int64_t n_layers, Choice& choice) {
+void take_first(const SelectOptions& options, const calibration::Results& results, int64_t n_layers, Choice& choice) {
   choice.layers = unmeasured_full_layers(results, n_layers);
   const auto fixed = static_cast<int64_t>(choice.layers.size());
   const int64_t keep = options.keep.value_or(fixed + results.statistics.options.top_k);
@@ -220,7 +222,7 @@ void take_first(const SelectOptions& options, const Results& results, int64_t n_
                                std::to_string(n_layers) +
                                " layers were measured, the others stay as in the base; calibrate without --layers");
   }
-  for (int64_t i = 0; i < keep - fixed; ++i) choice.layers.push_back(choice.order[at(i)].layer);
+  for (int64_t i = 0; i < keep - fixed; ++i) choice.layers.push_back(choice.order[stats::at(i)].layer);
   std::sort(choice.layers.begin(), choice.layers.end());
   if (n_ranked < n_layers) {
     choice.caveats.push_back("only " + std::to_string(n_ranked) + " of " + std::to_string(n_layers) +
@@ -239,12 +241,12 @@ void take_searched(const SelectInput& input, const SelectOptions& options, Choic
     fail(ExitCode::kUsage, "--keep is " + std::to_string(keep) + ", but the search " + options.method + " has K = " +
                                joined(searched.keep) + "; repeat winnow search with --keep " + std::to_string(keep));
   }
-  choice.layers = searched.full_layers[at(found - searched.keep.begin())];
+  choice.layers = searched.full_layers[stats::at(found - searched.keep.begin())];
   if (searched.is_verified) choice.caveats.emplace_back("searched, then verified with every row under the window");
 }
 
 // periodic, first, last, random, list: patterns that look at no figure.
-void take_pattern(const SelectOptions& options, const Results& results, int64_t n_layers, Choice& choice) {
+void take_pattern(const SelectOptions& options, const calibration::Results& results, int64_t n_layers, Choice& choice) {
   const std::string& method = options.method;
   const std::string kind = method.substr(0, method.find(':'));
   std::string pattern = method;
@@ -269,8 +271,8 @@ void take_pattern(const SelectOptions& options, const Results& results, int64_t 
 }
 
 template <typename T>
-T provenance_value(const Results& results, const char* name, const std::string& origin) {
-  const ProvenanceEntry* entry = results.provenance.find(name);
+T provenance_value(const calibration::Results& results, const char* name, const std::string& origin) {
+  const storage::ProvenanceEntry* entry = results.provenance.find(name);
   const T* value = entry == nullptr ? nullptr : std::get_if<T>(&entry->value);
   if (value == nullptr) {
     fail(ExitCode::kBadData,
@@ -307,7 +309,7 @@ bool is_pattern_method(const std::string& method) {
 bool is_search_method(const std::string& method) { return method == "greedy-forward" || method == "greedy-backward"; }
 
 Choice choose_layers(const SelectInput& input, const SelectOptions& options) {
-  const Results& results = input.results;
+  const calibration::Results& results = input.results;
   check_select_options(options);
   const int64_t n_layers = model_layers(results);
   if (options.keep) require_keep(*options.keep, n_layers);
@@ -328,7 +330,7 @@ Choice choose_layers(const SelectInput& input, const SelectOptions& options) {
 }
 
 Selection make_selection(const Choice& choice, const SelectInput& input, const std::string& origin) {
-  const Results& results = input.results;
+  const calibration::Results& results = input.results;
   Selection s;
   s.method = choice.method;
   s.layers = choice.layers;
@@ -349,7 +351,7 @@ Selection make_selection(const Choice& choice, const SelectInput& input, const s
   s.provenance.set("n_examples", input.searched ? input.searched->n_examples : results.calibration.n_examples(), "");
   for (const char* name : {"data", "data_sha256", "base", "backend", "compute_dtype", "winnow_version", "git_revision",
                            "command", "finished"}) {
-    const ProvenanceEntry* entry = results.provenance.find(name);
+    const storage::ProvenanceEntry* entry = results.provenance.find(name);
     if (entry != nullptr) s.provenance.set(name, entry->value, "");
   }
   std::string caveats = results.provenance.text("warnings");
@@ -364,32 +366,33 @@ Selection make_selection(const Choice& choice, const SelectInput& input, const s
   return s;
 }
 
-LazyVote vote_lazy(const Table<double>& ratio, double share) {
+LazyVote vote_lazy(const stats::Table<double>& ratio, double share) {
   const int64_t n_columns = ratio.cols;
   const auto n_lazy = static_cast<int64_t>(static_cast<double>(n_columns) * share);
   LazyVote vote;
-  vote.votes.assign(at(n_columns), 0);
-  std::vector<double> sum(at(n_columns), 0.0);
-  std::vector<int64_t> by_ratio(at(n_columns));
+  vote.votes.assign(stats::at(n_columns), 0);
+  std::vector<double> sum(stats::at(n_columns), 0.0);
+  std::vector<int64_t> by_ratio(stats::at(n_columns));
   for (int64_t e = 0; e < ratio.rows; ++e) {
-    const double* row = &ratio.values[at(e * n_columns)];
+    const double* row = &ratio.values[stats::at(e * n_columns)];
     if (std::any_of(row, row + n_columns, [](double value) { return std::isnan(value); })) continue;
     ++vote.n_examples;
-    for (int64_t c = 0; c < n_columns; ++c) sum[at(c)] += row[c];
+    for (int64_t c = 0; c < n_columns; ++c) sum[stats::at(c)] += row[c];
     std::iota(by_ratio.begin(), by_ratio.end(), int64_t{0});
     std::stable_sort(by_ratio.begin(), by_ratio.end(), [&](int64_t a, int64_t b) { return row[a] > row[b]; });
     for (int64_t i = 0; i < n_lazy; ++i) {
-      const int64_t column = by_ratio[at(i)];
-      if (vote.votes[at(column)]++ == 0) vote.order.push_back(column);
+      const int64_t column = by_ratio[stats::at(i)];
+      if (vote.votes[stats::at(column)]++ == 0) vote.order.push_back(column);
     }
   }
   std::stable_sort(vote.order.begin(), vote.order.end(),
-                   [&](int64_t a, int64_t b) { return vote.votes[at(a)] > vote.votes[at(b)]; });
+                   [&](int64_t a, int64_t b) { return vote.votes[stats::at(a)] > vote.votes[stats::at(b)]; });
   std::vector<int64_t> rest;
   for (int64_t c = 0; c < n_columns; ++c) {
-    if (vote.votes[at(c)] == 0) rest.push_back(c);
+    if (vote.votes[stats::at(c)] == 0) rest.push_back(c);
   }
-  std::stable_sort(rest.begin(), rest.end(), [&](int64_t a, int64_t b) { return sum[at(a)] > sum[at(b)]; });
+  std::stable_sort(rest.begin(), rest.end(),
+                   [&](int64_t a, int64_t b) { return sum[stats::at(a)] > sum[stats::at(b)]; });
   vote.order.insert(vote.order.end(), rest.begin(), rest.end());
   return vote;
 }
@@ -433,4 +436,4 @@ std::string hybrid_padding_note(int64_t keep, int64_t n_layers) {
          (below > 0 ? ", nor does K = " + std::to_string(below) : "");
 }
 
-}  // namespace winnow
+}  // namespace winnow::selection

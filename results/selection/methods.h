@@ -11,15 +11,15 @@
 #include "results/calibration/results.h"
 #include "results/selection/selection.h"
 
-namespace winnow {
+namespace winnow::selection {
 
 // The signals of /calibration that a run may have besides NLL and matches, (examples, layers); empty: not measured.
 struct SignalTables {
-  Table<double> kl;                      // nats per token
-  Table<double> delta_nll_removed;       // nats per token: the layer's attention output removed
-  Table<double> attention_mass_outside;  // share of attention beyond window and sinks
-  Table<double> lazy_ratio;              // LightTransfer's, causal; NaN: the example is too short for it
-  Table<double> lazy_ratio_compat;       // as SWAA's script computes it
+  stats::Table<double> kl;                      // nats per token
+  stats::Table<double> delta_nll_removed;       // nats per token: the layer's attention output removed
+  stats::Table<double> attention_mass_outside;  // share of attention beyond window and sinks
+  stats::Table<double> lazy_ratio;              // LightTransfer's, causal; NaN: the example is too short for it
+  stats::Table<double> lazy_ratio_compat;       // as SWAA's script computes it
 };
 
 // Best patterns that a joint search found.
@@ -32,7 +32,7 @@ struct SearchedPatterns {
 
 // Everything that a method may look at.
 struct SelectInput {
-  Results results;
+  calibration::Results results;
   SignalTables signals;
   std::optional<SearchedPatterns> searched;  // of the method asked for
 };
@@ -84,7 +84,7 @@ struct LazyVote {
   std::vector<int64_t> votes;  // by column
   int64_t n_examples = 0;      // that voted
 };
-LazyVote vote_lazy(const Table<double>& ratio, double share);
+LazyVote vote_lazy(const stats::Table<double>& ratio, double share);
 
 // Residuals of y after least squares on x and a constant. none: all x are equal, or fewer than three values.
 std::optional<std::vector<double>> residuals(const std::vector<double>& y, const std::vector<double>& x);
@@ -95,4 +95,4 @@ int64_t hybrid_padding_layers(int64_t n_full, int64_t n_windowed);
 // One line on that for a budget, with the next budgets that waste nothing; "": nothing is wasted.
 std::string hybrid_padding_note(int64_t keep, int64_t n_layers);
 
-}  // namespace winnow
+}  // namespace winnow::selection

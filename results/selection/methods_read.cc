@@ -9,23 +9,25 @@
 #include "results/search/results.h"
 #include "results/selection/methods.h"
 #include "results/storage/hdf5.h"
+#include "results/storage/variables.h"
 #include "results/storage/variables_read.h"
 
-namespace winnow {
+namespace winnow::selection {
 namespace {
 
 // The optional (example, layer) table of that name; empty where it is not there.
-Table<double> read_signal(const hdf5::Group& group, const std::string& name, const Measurement& measurement) {
+stats::Table<double> read_signal(const storage::Group& group, const std::string& name,
+                                 const calibration::Measurement& measurement) {
   if (!group.contains(name)) return {};
-  return read_table<double>(group, name, measurement.n_examples(), measurement.n_layers());
+  return storage::read_table<double>(group, name, measurement.n_examples(), measurement.n_layers());
 }
 
-SearchedPatterns read_searched(const hdf5::Group& group) {
+SearchedPatterns read_searched(const storage::Group& group) {
   SearchedPatterns patterns;
   patterns.keep = group.read<int64_t>("keep", 1).values;
   const std::vector<int64_t> layer = group.read<int64_t>("layer", 1).values;
-  const auto full = read_table<uint8_t>(group, "full", static_cast<int64_t>(patterns.keep.size()),
-                                        static_cast<int64_t>(layer.size()));
+  const auto full = storage::read_table<uint8_t>(group, "full", static_cast<int64_t>(patterns.keep.size()),
+                                                 static_cast<int64_t>(layer.size()));
   for (int64_t step = 0; step < full.rows; ++step) {
     std::vector<int64_t> kept;
     for (int64_t c = 0; c < full.cols; ++c) {
@@ -48,13 +50,13 @@ SearchedPatterns read_searched(const hdf5::Group& group) {
 
 SelectInput read_select_input(const std::filesystem::path& path, const std::string& method) {
   SelectInput input;
-  const bool is_of_search = is_search(path);
+  const bool is_of_search = search::is_search(path);
   if (is_search_method(method) || (is_of_search && is_pattern_method(method))) {
     // A search writes no /calibration: what it found and where that comes from is all there is to read.
-    const hdf5::File file = hdf5::File::open(path);
-    hdf5::require_format(file, kResultsFormat, kResultsVersion);
-    const hdf5::Group root = file.root();
-    input.results.provenance = read_provenance(root.group("provenance"));
+    const storage::File file = storage::File::open(path);
+    storage::require_format(file, storage::kResultsFormat, storage::kResultsVersion);
+    const storage::Group root = file.root();
+    input.results.provenance = storage::read_provenance(root.group("provenance"));
     if (root.contains_group("selection") && root.group("selection").contains_group(method)) {
       input.searched = read_searched(root.group("selection").group(method));
     }
@@ -66,14 +68,14 @@ SelectInput read_select_input(const std::filesystem::path& path, const std::stri
                                  ": holds searches and no calibration; use --method greedy-forward or "
                                  "greedy-backward, or the results of winnow calibrate");
   }
-  if (is_evaluation(path)) {
+  if (evaluation::is_evaluation(path)) {
     fail(ExitCode::kNoInput,
          path.string() + ": is an evaluation of patterns and ranks no layer; use the results of " + "winnow calibrate");
   }
-  input.results = read_results(path);
-  const hdf5::File file = hdf5::File::open(path);
-  const hdf5::Group calibration = file.root().group("calibration");
-  const Measurement& m = input.results.calibration;
+  input.results = calibration::read_results(path);
+  const storage::File file = storage::File::open(path);
+  const storage::Group calibration = file.root().group("calibration");
+  const calibration::Measurement& m = input.results.calibration;
   input.signals.kl = read_signal(calibration, "kl", m);
   input.signals.delta_nll_removed = read_signal(calibration, "delta_nll_removed", m);
   input.signals.attention_mass_outside = read_signal(calibration, "attention_mass_outside", m);
@@ -82,4 +84,4 @@ SelectInput read_select_input(const std::filesystem::path& path, const std::stri
   return input;
 }
 
-}  // namespace winnow
+}  // namespace winnow::selection

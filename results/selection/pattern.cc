@@ -8,7 +8,7 @@
 #include "base/strings.h"
 #include "results/selection/selection.h"
 
-namespace winnow {
+namespace winnow::selection {
 namespace {
 
 constexpr const char* kForms =
@@ -129,4 +129,4 @@ NamedPattern parse_pattern(const std::string& text, const PatternModel& model, c
   return pattern;
 }
 
-}  // namespace winnow
+}  // namespace winnow::selection

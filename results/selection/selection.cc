@@ -11,7 +11,7 @@
 #include "base/own_files.h"
 #include "base/utf8.h"
 
-namespace winnow {
+namespace winnow::selection {
 namespace {
 
 constexpr std::size_t kMaxFileBytes = std::size_t{4} << 20;
@@ -76,11 +76,11 @@ bool is_sha256(const std::string& text) {
 }
 
 // In the file's own order, which the sorted objects of parse_json have lost.
-Provenance parse_provenance(const Fields& fields, const std::string& text) {
+storage::Provenance parse_provenance(const Fields& fields, const std::string& text) {
   const char* expected = "an object of strings and numbers";
   if (!fields.value("provenance", expected).is_object()) fields.refuse("provenance", expected);
   const nlohmann::ordered_json object = parse_ordered_json(text, "selection").at("provenance");
-  Provenance provenance;
+  storage::Provenance provenance;
   for (const auto& [name, value] : object.items()) {
     if (value.is_string()) {
       provenance.set(name, value.get<std::string>(), "");
@@ -128,7 +128,7 @@ std::string to_json(const Selection& selection) {
   object["model_type"] = selection.model_type;
   object["checkpoint_sha256"] = selection.checkpoint_sha256;
   object["provenance"] = nlohmann::ordered_json::object();
-  for (const ProvenanceEntry& entry : selection.provenance.entries()) {
+  for (const storage::ProvenanceEntry& entry : selection.provenance.entries()) {
     std::visit([&](const auto& value) { object["provenance"][entry.name] = value; }, entry.value);
   }
   object[kChecksumKey] = json_checksum(nlohmann::json(object));
@@ -220,4 +220,4 @@ Output selection_output(const std::string& flag, const std::filesystem::path& pa
           }};
 }
 
-}  // namespace winnow
+}  // namespace winnow::selection

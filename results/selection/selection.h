@@ -12,7 +12,7 @@
 #include "base/output_path.h"
 #include "results/calibration/results.h"
 
-namespace winnow {
+namespace winnow::selection {
 
 inline constexpr const char* kSelectionFormat = "winnow-selection";
 inline constexpr int64_t kSelectionVersion = 1;
@@ -25,17 +25,17 @@ struct Selection {
   std::vector<int64_t> layers;  // (keep), rising
   int64_t n_layers = 0;         // of the model
   // What the figures behind the selection were measured with.
-  int64_t window = 0;             // tokens, as given
-  int64_t window_keys = 0;        // keys that a row of a windowed layer sees, itself included
-  int64_t sinks = 0;              // first tokens of the sequence that a row sees besides
-  std::string decode;             // "windowed" or "full": whether answer rows obey the window
-  int64_t tail_rows = -1;         // rows before the answer that obey the window; -1: all rows
-  std::string target;             // "", hf, vllm, trtllm, swaa-hf, swaa-vllm
-  std::string model;              // checkpoint directory, which need not be UTF-8
-  std::string model_type;         // family, as config.json names it
-  std::string checkpoint_sha256;  // over config.json and the weights
-  Provenance provenance;          // strings and numbers; units and long names are not kept
-  bool has_checksum = true;       // of one that was read: whether the file has one, which then has been found right
+  int64_t window = 0;              // tokens, as given
+  int64_t window_keys = 0;         // keys that a row of a windowed layer sees, itself included
+  int64_t sinks = 0;               // first tokens of the sequence that a row sees besides
+  std::string decode;              // "windowed" or "full": whether answer rows obey the window
+  int64_t tail_rows = -1;          // rows before the answer that obey the window; -1: all rows
+  std::string target;              // "", hf, vllm, trtllm, swaa-hf, swaa-vllm
+  std::string model;               // checkpoint directory, which need not be UTF-8
+  std::string model_type;          // family, as config.json names it
+  std::string checkpoint_sha256;   // over config.json and the weights
+  storage::Provenance provenance;  // strings and numbers; units and long names are not kept
+  bool has_checksum = true;        // of one that was read: whether the file has one, which then has been found right
 
   // (n_layers): whether the layer is windowed.
   std::vector<bool> windowed() const;
@@ -86,4 +86,4 @@ std::vector<int64_t> periodic_layers(int64_t period, int64_t offset, int64_t n_l
 // A selection as an output, for check_outputs().
 Output selection_output(const std::string& flag, const std::filesystem::path& path);
 
-}  // namespace winnow
+}  // namespace winnow::selection

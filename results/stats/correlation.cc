@@ -7,7 +7,7 @@
 
 #include "base/random.h"
 
-namespace winnow {
+namespace winnow::stats {
 namespace {
 
 int64_t dot(std::span<const int64_t> x, std::span<const int64_t> y) {
@@ -82,4 +82,4 @@ double quantile_step(std::span<const double> sorted, double q) {
   return sorted[static_cast<std::size_t>(std::clamp<int64_t>(position, 0, static_cast<int64_t>(sorted.size()) - 1))];
 }
 
-}  // namespace winnow
+}  // namespace winnow::stats

@@ -6,7 +6,7 @@
 #include <span>
 #include <vector>
 
-namespace winnow {
+namespace winnow::stats {
 
 // Twice the average rank (1 = smallest) of each value: ties share the mean of their ranks, so twice it is an integer.
 std::vector<int64_t> doubled_average_ranks(std::span<const double> values);
@@ -33,4 +33,4 @@ double quantile(std::span<const double> sorted, double q);
 // Smallest of the sorted values that at least a share q of them does not exceed (type 1): always one of the values.
 double quantile_step(std::span<const double> sorted, double q);
 
-}  // namespace winnow
+}  // namespace winnow::stats

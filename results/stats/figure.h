@@ -5,7 +5,7 @@
 #include <string>
 #include <utility>
 
-namespace winnow {
+namespace winnow::stats {
 
 // A number, or NaN and the reason why it is not defined. Never NaN without a reason.
 struct Figure {
@@ -24,4 +24,4 @@ struct Estimate {
   Figure ci_high;
 };
 
-}  // namespace winnow
+}  // namespace winnow::stats

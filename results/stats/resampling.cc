@@ -8,7 +8,7 @@
 #include "base/random.h"
 #include "results/stats/correlation.h"
 
-namespace winnow {
+namespace winnow::stats {
 namespace {
 
 // An interval stands on the resamples in which its figure is defined; with more than this share of them undefined it
@@ -71,4 +71,4 @@ Estimate with_undefined_interval(const Figure& figure, const std::string& why) {
   return {figure, Figure::undefined(why), Figure::undefined(why)};
 }
 
-}  // namespace winnow
+}  // namespace winnow::stats

@@ -9,7 +9,7 @@
 #include "results/stats/figure.h"
 #include "results/stats/table.h"
 
-namespace winnow {
+namespace winnow::stats {
 
 inline constexpr double kLowQuantile = 0.025;
 inline constexpr double kHighQuantile = 0.975;
@@ -55,4 +55,4 @@ bool all_equal(std::span<const double> values);
 
 Estimate with_undefined_interval(const Figure& figure, const std::string& why);
 
-}  // namespace winnow
+}  // namespace winnow::stats

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-namespace winnow {
+namespace winnow::stats {
 
 // Row-major table (rows, cols). float64 unless said.
 template <typename T>
@@ -21,4 +21,4 @@ struct Table {
   const T& operator()(int64_t row, int64_t col) const { return values[static_cast<std::size_t>(row * cols + col)]; }
 };
 
-}  // namespace winnow
+}  // namespace winnow::stats

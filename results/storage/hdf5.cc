@@ -12,7 +12,7 @@
 #include "base/error.h"
 #include "results/storage/hdf5_check.h"
 
-namespace winnow::hdf5 {
+namespace winnow::storage {
 namespace {
 
 constexpr int64_t kCompressFromBytes = 64 << 10;  // smaller datasets cost more in filter bookkeeping than they save
@@ -333,4 +333,4 @@ WINNOW_INSTANTIATE(uint8_t)
 WINNOW_INSTANTIATE(std::string)
 #undef WINNOW_INSTANTIATE
 
-}  // namespace winnow::hdf5
+}  // namespace winnow::storage

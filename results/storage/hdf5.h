@@ -20,7 +20,7 @@
 #include <string_view>
 #include <vector>
 
-namespace winnow::hdf5 {
+namespace winnow::storage {
 
 // The first thing in main(): in the process that reads HDF5 files, which is this executable again, it serves and
 // returns the exit code. Everywhere else: nothing.
@@ -152,4 +152,4 @@ class File {
 // Refuses a file whose root attributes `format` and `format_version` are not these: Error(kBadData).
 void require_format(const File& file, const std::string& format, int64_t version);
 
-}  // namespace winnow::hdf5
+}  // namespace winnow::storage

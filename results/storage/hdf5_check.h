@@ -9,7 +9,7 @@
 
 #include "results/storage/hdf5.h"
 
-namespace winnow::hdf5 {
+namespace winnow::storage {
 
 static_assert(std::is_same_v<hid_t, int64_t> && std::is_same_v<herr_t, int>, "the header states ids as int64_t");
 
@@ -47,4 +47,4 @@ hid_t file_type() {
 // A variable-length string type of that character set.
 Handle variable_string_type(H5T_cset_t cset);
 
-}  // namespace winnow::hdf5
+}  // namespace winnow::storage

@@ -11,7 +11,7 @@
 #include "results/storage/hdf5_check.h"
 #include "results/storage/hdf5_rows.h"
 
-namespace winnow::hdf5 {
+namespace winnow::storage {
 namespace {
 
 Type classify(hid_t type) {
@@ -339,4 +339,4 @@ std::optional<int64_t> LibraryFile::integer_attribute(const std::string& path, c
   return value;
 }
 
-}  // namespace winnow::hdf5
+}  // namespace winnow::storage

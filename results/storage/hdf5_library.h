@@ -17,7 +17,7 @@
 
 #include "results/storage/hdf5.h"
 
-namespace winnow::hdf5 {
+namespace winnow::storage {
 
 enum class Kind : uint8_t { kNothing, kGroup, kDataset, kOther };
 
@@ -55,4 +55,4 @@ class LibraryFile {
   uint64_t file_bytes_ = 0;
 };
 
-}  // namespace winnow::hdf5
+}  // namespace winnow::storage

@@ -11,7 +11,7 @@
 
 #include "base/error.h"
 
-namespace winnow::hdf5 {
+namespace winnow::storage {
 namespace {
 
 // Where a standard stream was closed, a new descriptor takes its number, and what is printed there would go into it.
@@ -148,4 +148,4 @@ bool Message::receive(const Socket& socket) {
   return true;
 }
 
-}  // namespace winnow::hdf5
+}  // namespace winnow::storage

@@ -8,7 +8,7 @@
 #include <string>
 #include <type_traits>
 
-namespace winnow::hdf5 {
+namespace winnow::storage {
 
 // A socket with one owner. Move only.
 class Socket {
@@ -63,4 +63,4 @@ class Message {
   std::size_t taken_ = 0;
 };
 
-}  // namespace winnow::hdf5
+}  // namespace winnow::storage

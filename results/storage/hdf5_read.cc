@@ -13,7 +13,7 @@
 #include "results/storage/hdf5_library.h"
 #include "results/storage/hdf5_reader.h"
 
-namespace winnow::hdf5 {
+namespace winnow::storage {
 namespace {
 
 // The words for what is no file; nothing for a file.
@@ -215,4 +215,4 @@ WINNOW_INSTANTIATE(uint8_t)
 WINNOW_INSTANTIATE(std::string)
 #undef WINNOW_INSTANTIATE
 
-}  // namespace winnow::hdf5
+}  // namespace winnow::storage

@@ -20,7 +20,7 @@
 
 extern char** environ;  // NOLINT(readability-redundant-declaration): POSIX wants it declared
 
-namespace winnow::hdf5 {
+namespace winnow::storage {
 namespace {
 
 // Set in the server: a program that reads files but does not begin with serve_if_asked would start itself for ever.
@@ -53,7 +53,7 @@ class Server {
  public:
   Server() {
     if (std::getenv(kServerVariable) != nullptr) {
-      fail(ExitCode::kInternal, "this program does not begin with hdf5::serve_if_asked, so it cannot read HDF5 files");
+      fail(ExitCode::kInternal, "this program does not begin with serve_if_asked, so it cannot read HDF5 files");
     }
     Socket theirs;
     Socket::connect(socket_, theirs);
@@ -198,4 +198,4 @@ uint64_t Reader::max_bytes() const {
   return file_bytes_ > (uint64_t{1} << 50) ? file_bytes_ : file_bytes_ * kMaxDeflateRatio;
 }
 
-}  // namespace winnow::hdf5
+}  // namespace winnow::storage

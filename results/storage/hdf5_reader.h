@@ -19,7 +19,7 @@
 
 #include "results/storage/hdf5_messages.h"
 
-namespace winnow::hdf5 {
+namespace winnow::storage {
 
 enum class Request : uint8_t { kKind, kNames, kType, kShape, kRead, kStringAttribute, kIntegerAttribute };
 
@@ -51,4 +51,4 @@ class Reader {
   pid_t process_ = -1;
 };
 
-}  // namespace winnow::hdf5
+}  // namespace winnow::storage

@@ -8,7 +8,7 @@
 #include "base/error.h"
 #include "results/storage/hdf5_check.h"
 
-namespace winnow::hdf5 {
+namespace winnow::storage {
 namespace {
 
 constexpr std::size_t kPieceBytes = std::size_t{16} << 20;
@@ -319,4 +319,4 @@ void Rows::make_scratch(uint32_t skipped) {
   check_read(scratch_->dataset.get(), where_, "make room for a chunk");
 }
 
-}  // namespace winnow::hdf5
+}  // namespace winnow::storage

@@ -15,7 +15,7 @@
 
 #include "results/storage/hdf5.h"
 
-namespace winnow::hdf5 {
+namespace winnow::storage {
 
 // Refuses a dataset whose bytes lie in other files: Error(kBadData).
 void refuse_foreign_bytes(hid_t dataset, const std::string& where);
@@ -61,4 +61,4 @@ class Rows {
   std::shared_ptr<Scratch> scratch_;
 };
 
-}  // namespace winnow::hdf5
+}  // namespace winnow::storage

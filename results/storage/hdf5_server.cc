@@ -30,7 +30,7 @@
 #endif
 #endif
 
-namespace winnow::hdf5 {
+namespace winnow::storage {
 namespace {
 
 // ---- bounds of one file's process: what it needs at most for that many bytes of values
@@ -248,4 +248,4 @@ std::optional<int> serve_if_asked(int argc, char** argv) {
   }
 }
 
-}  // namespace winnow::hdf5
+}  // namespace winnow::storage

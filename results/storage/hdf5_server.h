@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-namespace winnow::hdf5 {
+namespace winnow::storage {
 
 // The argument by which the executable is started as the server. Its socket is standard input.
 constexpr const char* kServerArgument = "--hdf5-server";
@@ -13,4 +13,4 @@ enum class ServerRequest : uint8_t {
   kWait,  // for that process; answered with its status, as of waitpid
 };
 
-}  // namespace winnow::hdf5
+}  // namespace winnow::storage

@@ -4,11 +4,11 @@
 #include "results/storage/hdf5.h"
 #include "results/storage/variables.h"
 
-namespace winnow {
+namespace winnow::storage {
 
 bool is_own_hdf5(const std::filesystem::path& path, const std::string& format) {
   try {
-    return hdf5::File::open(path).root().string_attribute(".", "format") == format;
+    return File::open(path).root().string_attribute(".", "format") == format;
   } catch (const Error&) {
     return false;
   }
@@ -20,4 +20,4 @@ Output results_output(const std::string& flag, const std::filesystem::path& path
           }};
 }
 
-}  // namespace winnow
+}  // namespace winnow::storage

@@ -6,7 +6,7 @@
 
 #include "base/output_path.h"
 
-namespace winnow {
+namespace winnow::storage {
 
 // Whether the file is HDF5 whose root has this attribute `format`. False for what cannot be read.
 bool is_own_hdf5(const std::filesystem::path& path, const std::string& format);
@@ -14,4 +14,4 @@ bool is_own_hdf5(const std::filesystem::path& path, const std::string& format);
 // A file of results of one model, for check_outputs().
 Output results_output(const std::string& flag, const std::filesystem::path& path);
 
-}  // namespace winnow
+}  // namespace winnow::storage

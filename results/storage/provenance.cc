@@ -4,7 +4,7 @@
 
 #include "base/utf8.h"
 
-namespace winnow {
+namespace winnow::storage {
 
 void Provenance::set(const std::string& name, ProvenanceValue value, const std::string& long_name,
                      const std::string& units) {
@@ -39,4 +39,4 @@ bool is_valid_name(std::string_view name) {
   return !name.empty() && name != "." && name != ".." && std::all_of(name.begin(), name.end(), is_valid);
 }
 
-}  // namespace winnow
+}  // namespace winnow::storage

@@ -8,7 +8,7 @@
 #include <variant>
 #include <vector>
 
-namespace winnow {
+namespace winnow::storage {
 
 using ProvenanceValue = std::variant<std::string, int64_t, double>;
 
@@ -39,4 +39,4 @@ class Provenance {
 // Whether a name may stand in /control and /provenance.
 bool is_valid_name(std::string_view name);
 
-}  // namespace winnow
+}  // namespace winnow::storage

@@ -10,7 +10,7 @@
 #include "results/storage/hdf5.h"
 #include "results/storage/provenance.h"
 
-namespace winnow {
+namespace winnow::storage {
 
 // Files of results of one model: of calibrate, search and evaluate.
 inline constexpr const char* kResultsFormat = "winnow-results";
@@ -26,7 +26,7 @@ struct Description {
   std::string long_name;
 };
 
-inline void describe(hdf5::Group& group, const std::string& name, const Description& description) {
+inline void describe(Group& group, const std::string& name, const Description& description) {
   group.set_attribute<std::string>(name, "units", description.units);
   group.set_attribute<std::string>(name, "long_name", description.long_name);
 }
@@ -39,7 +39,7 @@ struct Variable {
 };
 
 template <typename T>
-void write_variable(hdf5::Group& group, const Variable& variable, const std::vector<T>& values,
+void write_variable(Group& group, const Variable& variable, const std::vector<T>& values,
                     const Description& description) {
   group.write<T>(variable.name, values, variable.shape);
   for (std::size_t axis = 0; axis < variable.dimensions.size(); ++axis) {
@@ -52,7 +52,7 @@ void write_variable(hdf5::Group& group, const Variable& variable, const std::vec
 
 // A dimension with its coordinate variable.
 template <typename T>
-void write_coordinate(hdf5::Group& group, const std::string& name, const std::vector<T>& values,
+void write_coordinate(Group& group, const std::string& name, const std::vector<T>& values,
                       const Description& description) {
   group.write<T>(name, values, {static_cast<int64_t>(values.size())});
   group.make_scale(name);
@@ -61,12 +61,12 @@ void write_coordinate(hdf5::Group& group, const std::string& name, const std::ve
 
 // A scalar figure, NaN with the attribute `status` where it is not defined; and one with its interval, whose ends are
 // PREFIX_ci_low and PREFIX_ci_high.
-void write_figure(hdf5::Group& group, const std::string& name, const Figure& figure, const std::string& long_name);
-void write_estimate(hdf5::Group& group, const std::string& name, const std::string& interval_prefix,
-                    const Estimate& estimate, const std::string& long_name);
+void write_figure(Group& group, const std::string& name, const stats::Figure& figure, const std::string& long_name);
+void write_estimate(Group& group, const std::string& name, const std::string& interval_prefix,
+                    const stats::Estimate& estimate, const std::string& long_name);
 // Root attributes of a results file; `title` is its one line.
-void write_root(hdf5::Group& root, const std::string& title, const Provenance& provenance);
+void write_root(Group& root, const std::string& title, const Provenance& provenance);
 // /provenance.
-void write_provenance(hdf5::Group group, const Provenance& provenance);
+void write_provenance(Group group, const Provenance& provenance);
 
-}  // namespace winnow
+}  // namespace winnow::storage

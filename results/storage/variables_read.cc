@@ -4,33 +4,33 @@
 #include <string>
 #include <utility>
 
-namespace winnow {
+namespace winnow::storage {
 
-Figure read_figure(const hdf5::Group& group, const std::string& name) {
+stats::Figure read_figure(const Group& group, const std::string& name) {
   const auto value = group.read_scalar<double>(name);
   const std::optional<std::string> status = group.string_attribute(name, "status");
-  if (status) return Figure::undefined(*status);
+  if (status) return stats::Figure::undefined(*status);
   if (value != value) fail(ExitCode::kBadData, group.where(name) + ": is NaN without an attribute status");
-  return Figure::of(value);
+  return stats::Figure::of(value);
 }
 
-Estimate read_estimate(const hdf5::Group& group, const std::string& name, const std::string& interval_prefix) {
+stats::Estimate read_estimate(const Group& group, const std::string& name, const std::string& interval_prefix) {
   return {read_figure(group, name), read_figure(group, interval_prefix + "_ci_low"),
           read_figure(group, interval_prefix + "_ci_high")};
 }
 
-Provenance read_provenance(const hdf5::Group& group) {
+Provenance read_provenance(const Group& group) {
   Provenance provenance;
   for (const std::string& name : group.names()) {
     ProvenanceValue value;
     switch (group.type(name)) {
-      case hdf5::Type::kString:
+      case Type::kString:
         value = group.read_scalar<std::string>(name);
         break;
-      case hdf5::Type::kInt64:
+      case Type::kInt64:
         value = group.read_scalar<int64_t>(name);
         break;
-      case hdf5::Type::kFloat64:
+      case Type::kFloat64:
         value = group.read_scalar<double>(name);
         break;
       default:
@@ -42,4 +42,4 @@ Provenance read_provenance(const hdf5::Group& group) {
   return provenance;
 }
 
-}  // namespace winnow
+}  // namespace winnow::storage

@@ -33,19 +33,23 @@ std::string bytes_of(const fs::path& path) {
 
 void write_bytes(const fs::path& path, const std::string& bytes) { std::ofstream(path, std::ios::binary) << bytes; }
 
-Results small_results() {
-  Results results = example_results();
+calibration::Results small_results() {
+  calibration::Results results = example_results();
   results.provenance.set("run_json", std::string(100, 'j'), "run.json as text");
   return results;
 }
 
-SearchResults some_search() {
+search::SearchResults some_search() {
   const auto figures = [](double nll) {
-    return ExampleFigures{.nll = {nll - 0.25, nll + 0.25}, .exact_match = {1, 0}, .token_accuracy = {1, 0.5}, .kl = {}};
+    return search::ExampleFigures{
+        .nll = {nll - 0.25, nll + 0.25}, .exact_match = {1, 0}, .token_accuracy = {1, 0.5}, .kl = {}};
   };
-  SearchResults results;
-  results.plan = {
-      .method = SearchMethod::kGreedyForward, .objective = Objective::kNll, .n_layers = 3, .keep = 2, .beam = 1};
+  search::SearchResults results;
+  results.plan = {.method = search::SearchMethod::kGreedyForward,
+                  .objective = search::Objective::kNll,
+                  .n_layers = 3,
+                  .keep = 2,
+                  .beam = 1};
   results.example_id = {"first", "second"};
   results.patterns = {{"list:0", {false, true, true}, figures(1), {}},
                       {"list:1", {true, false, true}, figures(2), {}},
@@ -54,12 +58,12 @@ SearchResults some_search() {
   return results;
 }
 
-Collection some_collection() {
-  CollectedCell cell;
+campaign::Collection some_collection() {
+  campaign::CollectedCell cell;
   cell.label = cell.name = "m-d";
   cell.decode = "windowed";
   cell.window = cell.window_keys = 64;
-  cell.summary = summarize(small_results());
+  cell.summary = campaign::summarize(small_results());
   return {.sweep = "night", .version = "1.2", .cells = {cell}};
 }
 
@@ -77,40 +81,41 @@ class ChecksumTest : public ::testing::Test {
 };
 
 TEST_F(ChecksumTest, OfHdf5IsTheSha256OfAllBytesBeforeIt) {
-  write_results(at("a.h5"), small_results());
+  calibration::write_results(at("a.h5"), small_results());
   const std::string bytes = bytes_of(at("a.h5"));
   const std::string content = bytes.substr(0, bytes.size() - kChecksumBytes);
   EXPECT_EQ(bytes.substr(content.size()), "\nwinnow sha256 " + sha256_of(content) + "\n");
 }
 
 TEST_F(ChecksumTest, NoticesEveryFlipInAResult) {
-  write_results(at("a.h5"), small_results());
-  expect_all_refused(at("a.h5"), [&] { return to_json(read_results(at("a.h5"))); });
+  calibration::write_results(at("a.h5"), small_results());
+  expect_all_refused(at("a.h5"), [&] { return to_json(calibration::read_results(at("a.h5"))); });
 }
 
 TEST_F(ChecksumTest, NoticesEveryFlipInAnEvaluation) {
-  write_evaluation(at("a.h5"), example_evaluation(9, true));
-  expect_all_refused(at("a.h5"), [&] { return to_json(read_evaluation(at("a.h5"))); });
+  evaluation::write_evaluation(at("a.h5"), example_evaluation(9, true));
+  expect_all_refused(at("a.h5"), [&] { return to_json(evaluation::read_evaluation(at("a.h5"))); });
 }
 
 TEST_F(ChecksumTest, NoticesEveryFlipInASearch) {
-  write_searches(at("a.h5"), {some_search()}, small_results().provenance);
+  search::write_searches(at("a.h5"), {some_search()}, small_results().provenance);
   expect_all_refused(at("a.h5"), [&] {
-    Provenance provenance;
-    return std::to_string(read_found(at("a.h5"), provenance).front().full_layers.size()) + provenance.text("command");
+    storage::Provenance provenance;
+    return std::to_string(search::read_found(at("a.h5"), provenance).front().full_layers.size()) +
+           provenance.text("command");
   });
 }
 
 TEST_F(ChecksumTest, NoticesEveryFlipInACollection) {
-  const Collection collection = some_collection();
-  write_collection(at("a.h5"), collection, rank_agreement(collection.cells));
+  const campaign::Collection collection = some_collection();
+  campaign::write_collection(at("a.h5"), collection, campaign::rank_agreement(collection.cells));
   expect_all_refused(at("a.h5"), [&] {
-    return std::to_string(hdf5::File::open(at("a.h5")).root().read<double>("mean_delta_nll", 2).values.front());
+    return std::to_string(storage::File::open(at("a.h5")).root().read<double>("mean_delta_nll", 2).values.front());
   });
 }
 
 TEST_F(ChecksumTest, NoticesAFlipInASelection) {
-  Selection selection;
+  selection::Selection selection;
   selection.method = "nll";
   selection.keep = 3;
   selection.layers = {1, 4, 5};
@@ -123,14 +128,15 @@ TEST_F(ChecksumTest, NoticesAFlipInASelection) {
   selection.checkpoint_sha256 = std::string(64, 'a');
   selection.provenance.set("share", 0.1, "");
   selection.provenance.set("n_examples", int64_t{64}, "");
-  write_selection(at("s.json"), selection);
+  selection::write_selection(at("s.json"), selection);
   const auto size = static_cast<int64_t>(fs::file_size(at("s.json")));
   // All its bits: it is small.
-  EXPECT_GT(flip_bits(at("s.json"), 0, size, [&] { return to_json(read_selection(at("s.json"))); }), 7 * size);
+  EXPECT_GT(flip_bits(at("s.json"), 0, size, [&] { return to_json(selection::read_selection(at("s.json"))); }),
+            7 * size);
 }
 
 TEST_F(ChecksumTest, OfASelectionDoesNotDependOnItsLayout) {
-  Selection selection;
+  selection::Selection selection;
   selection.method = "list:0";
   selection.keep = 1;
   selection.layers = {0};
@@ -139,22 +145,22 @@ TEST_F(ChecksumTest, OfASelectionDoesNotDependOnItsLayout) {
   selection.decode = "full";
   selection.checkpoint_sha256 = std::string(64, '0');
   auto json = nlohmann::json::parse(to_json(selection));
-  EXPECT_TRUE(parse_selection(json.dump(), "s").has_checksum) << "sorted, on one line";
+  EXPECT_TRUE(selection::parse_selection(json.dump(), "s").has_checksum) << "sorted, on one line";
   json["note"] = "of another program";
-  expect_error([&] { parse_selection(json.dump(), "s.json"); }, ExitCode::kBadData,
+  expect_error([&] { selection::parse_selection(json.dump(), "s.json"); }, ExitCode::kBadData,
                {"s.json", "does not match its content_sha256", "delete that key"});
   json.erase(kChecksumKey);
-  EXPECT_FALSE(parse_selection(json.dump(), "s").has_checksum);
+  EXPECT_FALSE(selection::parse_selection(json.dump(), "s").has_checksum);
   json[kChecksumKey] = 5;
-  expect_error([&] { parse_selection(json.dump(), "s.json"); }, ExitCode::kBadData, {"content_sha256"});
+  expect_error([&] { selection::parse_selection(json.dump(), "s.json"); }, ExitCode::kBadData, {"content_sha256"});
 }
 
 TEST_F(ChecksumTest, ACutFileIsRefusedAndOneWithoutAChecksumIsRead) {
-  write_results(at("a.h5"), small_results());
+  calibration::write_results(at("a.h5"), small_results());
   const std::string bytes = bytes_of(at("a.h5"));
   const auto read = [&](std::size_t size) {
     write_bytes(at("b.h5"), bytes.substr(0, size));
-    return read_results(at("b.h5"));
+    return calibration::read_results(at("b.h5"));
   };
   for (std::size_t cut = 1; cut < kChecksumBytes; ++cut) {
     SCOPED_TRACE(cut);
@@ -171,16 +177,16 @@ TEST_F(ChecksumTest, ACutFileIsRefusedAndOneWithoutAChecksumIsRead) {
 
 // As h5py does it in mode "r+": such a file has no checksum rather than a wrong one.
 TEST_F(ChecksumTest, AnotherProgramThatWritesToTheFileTakesTheChecksumAway) {
-  write_results(at("a.h5"), small_results());
+  calibration::write_results(at("a.h5"), small_results());
   const hid_t file = H5Fopen(at("a.h5").c_str(), H5F_ACC_RDWR, H5P_DEFAULT);
   ASSERT_GE(file, 0);
   const hid_t group = H5Gcreate2(file, "notes", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
   H5Gclose(group);
   ASSERT_GE(H5Fclose(file), 0);
   EXPECT_EQ(check_hdf5(at("a.h5")), Checksum::kAbsent);
-  const Results read = read_results(at("a.h5"));
+  const calibration::Results read = calibration::read_results(at("a.h5"));
   EXPECT_EQ(to_json(read), to_json(small_results()));
-  write_results(at("a.h5"), read);
+  calibration::write_results(at("a.h5"), read);
   EXPECT_EQ(check_hdf5(at("a.h5")), Checksum::kMatches);
 }
 

@@ -73,7 +73,7 @@ TEST(Json, ReadsHeadersOfManyTensorsInLinearTime) {
     const std::string entry = R"({"dtype":"F32","shape":[0],"data_offsets":[0,0]})";
     const std::string image = safetensors_image("{" + members(n, entry) + "}", "");
     return [image, n] {
-      const auto tensors = parse_safetensors(std::as_bytes(std::span(image)), "f");
+      const auto tensors = model::parse_safetensors(std::as_bytes(std::span(image)), "f");
       EXPECT_EQ(tensors.size(), static_cast<std::size_t>(n));
     };
   });
@@ -87,7 +87,7 @@ TEST(Json, ReadsIndicesOfManyTensorsInLinearTime) {
     std::filesystem::create_directories(model);
     dir.write(std::to_string(n) + "/a", safetensors_image("{" + members(n, entry) + "}", ""));
     dir.write(std::to_string(n) + "/model.safetensors.index.json", R"({"weight_map":{)" + members(n, "\"a\"") + "}}");
-    return [model, n] { EXPECT_EQ(Checkpoint(model).tensors().size(), static_cast<std::size_t>(n)); };
+    return [model, n] { EXPECT_EQ(model::Checkpoint(model).tensors().size(), static_cast<std::size_t>(n)); };
   });
 }
 

@@ -1,5 +1,6 @@
 // What may be written where: links, hard links, pipes, folders, inputs, checkpoints, files of others.
 #include "base/output_path.h"
+#include "results/selection/selection.h"
 
 #include <fcntl.h>
 #include <sys/file.h>
@@ -46,7 +47,7 @@ class OutputPathTest : public testing::Test {
   fs::path root() const { return scratch_.path(); }
   fs::path model() const { return root() / "model"; }
   ReadPaths read() const { return {.files = {root() / "data"}, .checkpoints = {model()}}; }
-  void check(const fs::path& path) const { check_outputs({selection_output("--out", path)}, read()); }
+  void check(const fs::path& path) const { check_outputs({selection::selection_output("--out", path)}, read()); }
   void refused(const fs::path& path, ExitCode code, const std::string& words) const {
     expect_error([&] { check(path); }, code, {"--out", words});
   }
@@ -76,7 +77,7 @@ TEST_F(OutputPathTest, NothingIsWrittenIntoACheckpointsFolder) {
         ExitCode::kUsage, {"in the folder of a checkpoint"});
   }
   // Nor into that of another one.
-  expect_error([&] { check_outputs({selection_output("--out", model() / "new")}, {}); }, ExitCode::kUsage,
+  expect_error([&] { check_outputs({selection::selection_output("--out", model() / "new")}, {}); }, ExitCode::kUsage,
                {"in the folder of a checkpoint"});
 }
 
@@ -134,7 +135,9 @@ TEST_F(OutputPathTest, TwoOutputsAreTwoFiles) {
   fs::create_directory_symlink(root(), root() / "again");
   expect_error(
       [&] {
-        check_outputs({selection_output("--out", root() / "x"), results_output("", root() / "again/x")}, read());
+        check_outputs(
+            {selection::selection_output("--out", root() / "x"), storage::results_output("", root() / "again/x")},
+            read());
       },
       ExitCode::kUsage, {"another of its outputs"});
 }
@@ -310,7 +313,7 @@ TEST(RandomTrees, NothingButOwnFilesChangesAndWhatIsNotRefusedIsWritten) {
     const std::string wanted = std::string(kOwn).insert(1, "\"n\": " + std::to_string(seed) + ", ");
     std::string place;
     try {
-      check_outputs({selection_output("--out", output)}, tree.read());
+      check_outputs({selection::selection_output("--out", output)}, tree.read());
       EXPECT_EQ(snapshot_of(scratch.path()).files, before.files) << "the check itself changed something";
       write_file_atomically(output, wanted);
       place = fs::relative(output, scratch.path()).string();

@@ -45,8 +45,8 @@ class OddSweep : public ::testing::Test {
   // The lines of the refusal; empty for a plan.
   std::vector<std::string> problems(const std::string& text) const {
     try {
-      parse_sweep(root() / "s.yaml", text);
-    } catch (const SweepFileError& error) {
+      sweep::parse_sweep(root() / "s.yaml", text);
+    } catch (const sweep::SweepFileError& error) {
       for (const std::string& line : error.lines()) {
         EXPECT_TRUE(line.starts_with((root() / "s.yaml").string() + ":")) << line;
         EXPECT_EQ(one_line(line), line);
@@ -153,18 +153,19 @@ TEST_F(OddSweep, WhatIsNoFileIsNotReadForEver) {
   const fs::path pipe = root() / "pipe";
   ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
   for (const fs::path& path : {pipe, root(), fs::path("/dev/zero"), fs::path("/dev/null"), root() / "none"}) {
-    expect_error([&] { read_sweep(path); }, ExitCode::kNoInput, {path.string(), "sweep file", "YAML"});
-    expect_error([&] { parse_slurm_site(path); }, ExitCode::kNoInput, {path.string(), "slurm/README.md"});
+    expect_error([&] { sweep::read_sweep(path); }, ExitCode::kNoInput, {path.string(), "sweep file", "YAML"});
+    expect_error([&] { slurm::parse_slurm_site(path); }, ExitCode::kNoInput, {path.string(), "slurm/README.md"});
   }
-  expect_error([&] { read_sweep("/proc/self/mem"); }, ExitCode::kNoInput, {"/proc/self/mem"});
+  expect_error([&] { sweep::read_sweep("/proc/self/mem"); }, ExitCode::kNoInput, {"/proc/self/mem"});
   std::ofstream(root() / "large") << std::string(kLargestYamlFile + 1, '#');
-  expect_error([&] { read_sweep(root() / "large"); }, ExitCode::kBadData, {"large", std::to_string(kLargestYamlFile)});
+  expect_error([&] { sweep::read_sweep(root() / "large"); }, ExitCode::kBadData,
+               {"large", std::to_string(kLargestYamlFile)});
 }
 
 TEST_F(OddSweep, SiteSettingsKeepTheSameRules) {
   const auto site = [&](const std::string& text) {
     std::ofstream(root() / "site.yaml", std::ios::binary) << text;
-    parse_slurm_site(root() / "site.yaml");
+    slurm::parse_slurm_site(root() / "site.yaml");
   };
   site("partition: gpu\n");
   const std::string place = (root() / "site.yaml").string();

@@ -11,7 +11,7 @@
 #include "tests/kernels/kernel_variants.h"
 #include "tests/tolerances.h"
 
-namespace winnow {
+namespace winnow::kernels {
 namespace {
 
 std::vector<float> random_floats(int64_t count, uint32_t seed) {
@@ -26,7 +26,7 @@ class AttentionLse : public KernelVariantTest {};
 WINNOW_FOR_EACH_VARIANT(AttentionLse);
 
 TEST_P(AttentionLse, MatchesSumsOverTheKeysOfEverySet) {
-  const auto backend = make_cpu_backend({.n_threads = 3});
+  const auto backend = cpu::make_cpu_backend({.n_threads = 3});
   constexpr int64_t kRows = 320;
   constexpr int64_t kQueries = 7;
   for (const int64_t head_dim : {24, 64}) {
@@ -95,4 +95,4 @@ TEST_P(AttentionLse, MatchesSumsOverTheKeysOfEverySet) {
 }
 
 }  // namespace
-}  // namespace winnow
+}  // namespace winnow::kernels

@@ -8,7 +8,7 @@
 #include "tests/kernels/cuda_twins.h"
 #include "tests/tolerances.h"
 
-namespace winnow {
+namespace winnow::kernels {
 namespace {
 
 struct Sequence {
@@ -100,7 +100,7 @@ Floats to_floats(const std::vector<uint16_t>& bits) {
 class CudaAttention : public ::testing::TestWithParam<Attention> {
  protected:
   void SetUp() override {
-    if (cuda_device_count() == 0) GTEST_SKIP() << "no CUDA device answers";
+    if (cuda::cuda_device_count() == 0) GTEST_SKIP() << "no CUDA device answers";
   }
 };
 
@@ -218,7 +218,7 @@ INSTANTIATE_TEST_SUITE_P(Paths, CudaAttention, ::testing::Values(Attention::kCud
                          [](const auto& tested) { return tested.param == Attention::kOwn ? "own" : "cudnn"; });
 
 TEST(CudaAttentionLse, MatchesItsTwin) {
-  if (cuda_device_count() == 0) GTEST_SKIP() << "no GPU answers";
+  if (cuda::cuda_device_count() == 0) GTEST_SKIP() << "no GPU answers";
   Twins t;
   constexpr int64_t kRows = 384;
   constexpr int64_t kQueries = 37;
@@ -272,4 +272,4 @@ TEST(CudaAttentionLse, MatchesItsTwin) {
 }
 
 }  // namespace
-}  // namespace winnow
+}  // namespace winnow::kernels

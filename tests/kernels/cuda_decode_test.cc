@@ -13,13 +13,13 @@
 #include "tests/kernels/cuda_twins.h"
 #include "tests/tolerances.h"
 
-namespace winnow {
+namespace winnow::kernels {
 namespace {
 
 class CudaDecodeTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (cuda_device_count() == 0) GTEST_SKIP() << "no CUDA device answers";
+    if (cuda::cuda_device_count() == 0) GTEST_SKIP() << "no CUDA device answers";
   }
 };
 
@@ -136,14 +136,14 @@ TEST_F(CudaDecodeTest, TheArgmaxIsThatOfTheTwin) {
 // A random model on disk.
 struct Model {
   std::filesystem::path directory;
-  ModelConfig config;
-  std::unique_ptr<Checkpoint> checkpoint;
+  model::ModelConfig config;
+  std::unique_ptr<model::Checkpoint> checkpoint;
   Model() : directory(std::filesystem::temp_directory_path() / ("winnow-cuda-decode-" + std::to_string(getpid()))) {
-    write_random_checkpoint(
+    model::write_random_checkpoint(
         directory,
         {.n_layers = 3, .hidden = 128, .n_heads = 8, .n_kv_heads = 2, .head_dim = 64, .ffn = 256, .vocab = 500});
-    config = read_config(directory);
-    checkpoint = std::make_unique<Checkpoint>(directory);
+    config = model::read_config(directory);
+    checkpoint = std::make_unique<model::Checkpoint>(directory);
   }
   ~Model() { std::filesystem::remove_all(directory); }
 };
@@ -151,10 +151,10 @@ struct Model {
 TEST_F(CudaDecodeTest, GenerationIsTheSameInAnyCompanyAndFollowsTheSweep) {
   const Model model;
   for (const Attention attention : {Attention::kAuto, Attention::kOwn}) {
-    const auto gpu = make_cuda_backend({.device = 0, .attention = attention});
-    ModelWeights weights(model.config, *model.checkpoint, *gpu);
+    const auto gpu = cuda::make_cuda_backend({.device = 0, .attention = attention});
+    model::ModelWeights weights(model.config, *model.checkpoint, *gpu);
     std::vector<std::vector<int32_t>> prompts;
-    std::vector<GenerationRequest> requests;
+    std::vector<engine::GenerationRequest> requests;
     const Window windows[] = {{96, 0}, {96, 4}, {40, 200}, {3000, 4}, {96, 4}};
     for (std::size_t i = 0; i < 10; ++i) {
       prompts.emplace_back();
@@ -170,22 +170,23 @@ TEST_F(CudaDecodeTest, GenerationIsTheSameInAnyCompanyAndFollowsTheSweep) {
                           .max_new_tokens = 24,
                           .name = "prompt " + std::to_string(i)});
     }
-    const GenerationReport together = generate(*gpu, model.config, weights, requests, {}, {});
+    const engine::GenerationReport together = engine::generate(*gpu, model.config, weights, requests, {}, {});
     int64_t n_hits = 0;
     for (std::size_t i = 0; i < requests.size(); ++i) {
       const std::vector<int32_t>& tokens = together.texts[i].tokens;
       ASSERT_EQ(tokens.size(), 24U);
-      const GenerationReport alone = generate(*gpu, model.config, weights, std::span(&requests[i], 1), {}, {});
+      const engine::GenerationReport alone =
+          engine::generate(*gpu, model.config, weights, std::span(&requests[i], 1), {}, {});
       EXPECT_EQ(alone.texts[0].tokens, tokens) << requests[i].name;
       std::vector<int32_t> all = prompts[i];
       all.insert(all.end(), tokens.begin(), tokens.end());
-      const SweepRequest sweep_request{.tokens = all,
-                                       .answer_start = static_cast<int64_t>(prompts[i].size()),
-                                       .window = requests[i].window,
-                                       .base = requests[i].windowed,
-                                       .variants = {},
-                                       .per_token = false};
-      const Score score = sweep(*gpu, model.config, weights, sweep_request, {}).base;
+      const engine::SweepRequest sweep_request{.tokens = all,
+                                               .answer_start = static_cast<int64_t>(prompts[i].size()),
+                                               .window = requests[i].window,
+                                               .base = requests[i].windowed,
+                                               .variants = {},
+                                               .per_token = false};
+      const engine::Score score = engine::sweep(*gpu, model.config, weights, sweep_request, {}).base;
       n_hits += std::lround(score.token_accuracy * 24.0);
     }
     // Attention of single rows adds up in another order: bfloat16 may decide a close race otherwise.
@@ -194,4 +195,4 @@ TEST_F(CudaDecodeTest, GenerationIsTheSameInAnyCompanyAndFollowsTheSweep) {
 }
 
 }  // namespace
-}  // namespace winnow
+}  // namespace winnow::kernels

@@ -8,10 +8,10 @@
 #include "tests/small_model.h"
 #include "tests/tolerances.h"
 
-namespace winnow {
+namespace winnow::kernels {
 namespace {
 
-RandomCheckpoint shape_of(const char* family, int64_t head_dim, uint64_t seed) {
+model::RandomCheckpoint shape_of(const char* family, int64_t head_dim, uint64_t seed) {
   return {.model_type = family,
           .n_layers = 4,
           .hidden = 128,
@@ -26,7 +26,7 @@ RandomCheckpoint shape_of(const char* family, int64_t head_dim, uint64_t seed) {
 class CudaTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (cuda_device_count() == 0) GTEST_SKIP() << "no CUDA device answers";
+    if (cuda::cuda_device_count() == 0) GTEST_SKIP() << "no CUDA device answers";
   }
 };
 
@@ -194,39 +194,40 @@ TEST_F(CudaTest, KlMatchesItsTwin) {
 TEST_F(CudaTest, SweepAgreesWithTheCpu) {
   for (const char* family : {"qwen3", "qwen2", "llama", "mistral"}) {
     const Model model(shape_of(family, 32, 3));
-    const ModelConfig& config = model.config;
-    const Checkpoint& checkpoint = *model.checkpoint;
+    const model::ModelConfig& config = model.config;
+    const model::Checkpoint& checkpoint = *model.checkpoint;
     const std::vector<int32_t> tokens = random_tokens(1100, 512, 5);
     for (const Window& w : {Window{100, 4, 0, kNoLimit}, Window{100, 0, 1060 - 32, kNoLimit}}) {
-      SweepRequest request{.tokens = tokens,
-                           .answer_start = 1060,
-                           .window = w,
-                           .base = Pattern(4, false),
-                           .variants = {},
-                           .per_token = false,
-                           .with_kl = true,
-                           .signals = {.removed_rows = 32, .mass = true, .lazy = LazyWindow{.recent = 200}}};
+      engine::SweepRequest request{
+          .tokens = tokens,
+          .answer_start = 1060,
+          .window = w,
+          .base = engine::Pattern(4, false),
+          .variants = {},
+          .per_token = false,
+          .with_kl = true,
+          .signals = {.removed_rows = 32, .mass = true, .lazy = engine::LazyWindow{.recent = 200}}};
       for (std::size_t l = 0; l < 4; ++l) {
         request.variants.push_back(request.base);
         request.variants.back()[l] = true;
       }
-      const auto run = [&](Backend& backend, const SweepRequest& what) {
-        ModelWeights weights(config, checkpoint, backend);
-        return sweep(backend, config, weights, what, {});
+      const auto run = [&](Backend& backend, const engine::SweepRequest& what) {
+        model::ModelWeights weights(config, checkpoint, backend);
+        return engine::sweep(backend, config, weights, what, {});
       };
-      const auto cpu = make_cpu_backend({.n_threads = 0});
-      const auto gpu = make_cuda_backend({});
-      const SweepResult expected = run(*cpu, request);
-      const SweepResult found = run(*gpu, request);
-      const SweepResult again = run(*gpu, request);
+      const auto cpu = cpu::make_cpu_backend({.n_threads = 0});
+      const auto gpu = cuda::make_cuda_backend({});
+      const engine::SweepResult expected = run(*cpu, request);
+      const engine::SweepResult found = run(*gpu, request);
+      const engine::SweepResult again = run(*gpu, request);
       EXPECT_NEAR(found.base.nll_nats, expected.base.nll_nats, kBf16NllTolerance) << family;
       for (std::size_t l = 0; l < 4; ++l) {
         EXPECT_NEAR(found.variants[l].nll_nats, expected.variants[l].nll_nats, kBf16NllTolerance) << family << l;
         EXPECT_EQ(found.variants[l].nll_nats, again.variants[l].nll_nats) << family << l;
         EXPECT_NEAR(found.variants[l].kl_nats, expected.variants[l].kl_nats, kBf16KlTolerance) << family << l;
         EXPECT_EQ(found.variants[l].kl_nats, again.variants[l].kl_nats) << family << l;
-        const LayerSignals& a = found.variants[l].layer;
-        const LayerSignals& b = expected.variants[l].layer;
+        const engine::LayerSignals& a = found.variants[l].layer;
+        const engine::LayerSignals& b = expected.variants[l].layer;
         EXPECT_NEAR(a.nll_removed, b.nll_removed, kBf16NllTolerance) << family << l;
         EXPECT_EQ(a.nll_removed, again.variants[l].layer.nll_removed) << family << l;
         EXPECT_NEAR(a.lazy_ratio, b.lazy_ratio, kBf16AttentionTolerance) << family << l;
@@ -234,9 +235,9 @@ TEST_F(CudaTest, SweepAgreesWithTheCpu) {
         for (std::size_t h = 0; h < b.mass_outside.size(); ++h) {
           EXPECT_NEAR(a.mass_outside.at(h), b.mass_outside[h], kBf16AttentionTolerance) << family << l;
         }
-        SweepRequest alone = request;
+        engine::SweepRequest alone = request;
         alone.variants = {request.variants[l]};
-        const Score by_itself = run(*gpu, alone).variants[0];
+        const engine::Score by_itself = run(*gpu, alone).variants[0];
         EXPECT_EQ(by_itself.nll_nats, found.variants[l].nll_nats) << family << l;
         EXPECT_EQ(by_itself.kl_nats, found.variants[l].kl_nats) << family << l;
         EXPECT_EQ(by_itself.layer.nll_removed, a.nll_removed) << family << l;
@@ -249,17 +250,17 @@ TEST_F(CudaTest, SweepAgreesWithTheCpu) {
 // A long tail sweep of the kind that stacks its lanes, several short requests together, and both types of the residual.
 TEST_F(CudaTest, StackedSweepsGiveWhatEachAloneGives) {
   const Model model(shape_of("qwen3", 64, 4));
-  const ModelConfig& config = model.config;
-  const Checkpoint& checkpoint = *model.checkpoint;
+  const model::ModelConfig& config = model.config;
+  const model::Checkpoint& checkpoint = *model.checkpoint;
   const std::vector<int32_t> tokens = random_tokens(5000, 512, 6);
-  std::vector<SweepRequest> requests;
+  std::vector<engine::SweepRequest> requests;
   for (const int64_t length : {300, 5000, 1025, 129}) {
     const int64_t start = length - 40;
     for (const Window& w : {Window{100, 4, 0, kNoLimit}, Window{100, 0, start - 32, kNoLimit}}) {
       requests.push_back({.tokens = std::span(tokens).first(static_cast<std::size_t>(length)),
                           .answer_start = start,
                           .window = w,
-                          .base = Pattern(4, false),
+                          .base = engine::Pattern(4, false),
                           .variants = {},
                           .per_token = true});
       for (std::size_t l = 0; l < 4; ++l) {
@@ -269,15 +270,15 @@ TEST_F(CudaTest, StackedSweepsGiveWhatEachAloneGives) {
     }
   }
   for (const DType residual : {DType::kBf16, DType::kF32}) {
-    const auto gpu = make_cuda_backend({.residual = residual});
-    const auto cpu = make_cpu_backend({.n_threads = 0});
-    ModelWeights weights(config, checkpoint, *gpu);
-    ModelWeights cpu_weights(config, checkpoint, *cpu);
-    const std::vector<SweepResult> together = sweep(*gpu, config, weights, requests, {});
+    const auto gpu = cuda::make_cuda_backend({.residual = residual});
+    const auto cpu = cpu::make_cpu_backend({.n_threads = 0});
+    model::ModelWeights weights(config, checkpoint, *gpu);
+    model::ModelWeights cpu_weights(config, checkpoint, *cpu);
+    const std::vector<engine::SweepResult> together = engine::sweep(*gpu, config, weights, requests, {});
     for (std::size_t r = 0; r < requests.size(); ++r) {
-      const SweepResult alone = sweep(*gpu, config, weights, requests[r], {});
+      const engine::SweepResult alone = engine::sweep(*gpu, config, weights, requests[r], {});
       EXPECT_EQ(alone.base.token_nll_nats, together[r].base.token_nll_nats) << r;
-      const SweepResult expected = sweep(*cpu, config, cpu_weights, requests[r], {});
+      const engine::SweepResult expected = engine::sweep(*cpu, config, cpu_weights, requests[r], {});
       for (std::size_t v = 0; v < 4; ++v) {
         EXPECT_EQ(alone.variants[v].token_nll_nats, together[r].variants[v].token_nll_nats) << r << " " << v;
         EXPECT_NEAR(together[r].variants[v].nll_nats, expected.variants[v].nll_nats, kBf16NllTolerance) << r;
@@ -285,8 +286,8 @@ TEST_F(CudaTest, StackedSweepsGiveWhatEachAloneGives) {
     }
     gpu->reset_peak();
     const int64_t before = gpu->allocated_bytes();
-    sweep(*gpu, config, weights, requests, {});
-    EXPECT_LE(gpu->peak_allocated_bytes() - before, predict_sweep_bytes(config, *gpu, requests));
+    engine::sweep(*gpu, config, weights, requests, {});
+    EXPECT_LE(gpu->peak_allocated_bytes() - before, engine::predict_sweep_bytes(config, *gpu, requests));
   }
 }
 
@@ -314,26 +315,27 @@ TEST_F(CudaTest, TransferBringsBytesToTheHostAndBackAsItsTwinDoes) {
 // for how attention is cut into pieces.
 TEST_F(CudaTest, TailSweepsAgainstACachedPrefixAgreeWithWholeOnes) {
   const Model model(shape_of("qwen3", 64, 4));
-  const ModelConfig& config = model.config;
-  const Checkpoint& checkpoint = *model.checkpoint;
-  const auto gpu = make_cuda_backend({});
-  ModelWeights weights(config, checkpoint, *gpu);
+  const model::ModelConfig& config = model.config;
+  const model::Checkpoint& checkpoint = *model.checkpoint;
+  const auto gpu = cuda::make_cuda_backend({});
+  model::ModelWeights weights(config, checkpoint, *gpu);
   const std::vector<int32_t> tokens = random_tokens(5000, 512, 6);
   for (const int64_t length : {300, 5000}) {
-    SweepRequest request{.tokens = std::span(tokens).first(static_cast<std::size_t>(length)),
-                         .answer_start = length - 40,
-                         .window = {100, 4, length - 72, kNoLimit},
-                         .base = {true, false, true, true},
-                         .variants = {{true, true, true, true}, {false, false, true, true}, {true, false, true, false}},
-                         .per_token = true};
-    const SweepResult whole = sweep(*gpu, config, weights, request, {});
-    request.prefix_rows = cached_rows(config, request, gpu->row_tile());
-    const CachedPrefix near(*gpu, config, weights, request, CachedPrefix::Place::kBackend, {});
-    const CachedPrefix far(*gpu, config, weights, request, CachedPrefix::Place::kHost, {});
+    engine::SweepRequest request{
+        .tokens = std::span(tokens).first(static_cast<std::size_t>(length)),
+        .answer_start = length - 40,
+        .window = {100, 4, length - 72, kNoLimit},
+        .base = {true, false, true, true},
+        .variants = {{true, true, true, true}, {false, false, true, true}, {true, false, true, false}},
+        .per_token = true};
+    const engine::SweepResult whole = engine::sweep(*gpu, config, weights, request, {});
+    request.prefix_rows = engine::cached_rows(config, request, gpu->row_tile());
+    const engine::CachedPrefix near(*gpu, config, weights, request, engine::CachedPrefix::Place::kBackend, {});
+    const engine::CachedPrefix far(*gpu, config, weights, request, engine::CachedPrefix::Place::kHost, {});
     request.prefix = &near;
-    const SweepResult tail = sweep(*gpu, config, weights, request, {});
+    const engine::SweepResult tail = engine::sweep(*gpu, config, weights, request, {});
     request.prefix = &far;
-    const SweepResult fetched = sweep(*gpu, config, weights, request, {});
+    const engine::SweepResult fetched = engine::sweep(*gpu, config, weights, request, {});
     EXPECT_NEAR(tail.base.nll_nats, whole.base.nll_nats, kBf16NllTolerance) << length;
     EXPECT_EQ(tail.base.token_nll_nats, fetched.base.token_nll_nats) << length;
     for (std::size_t v = 0; v < 3; ++v) {
@@ -344,4 +346,4 @@ TEST_F(CudaTest, TailSweepsAgainstACachedPrefixAgreeWithWholeOnes) {
 }
 
 }  // namespace
-}  // namespace winnow
+}  // namespace winnow::kernels

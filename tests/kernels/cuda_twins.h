@@ -17,7 +17,7 @@
 namespace winnow {
 
 using Floats = std::vector<float>;
-using Attention = CudaOptions::Attention;
+using Attention = cuda::CudaOptions::Attention;
 
 inline float round_to_bf16(float x) {
   const auto bits = std::bit_cast<uint32_t>(x);
@@ -37,12 +37,12 @@ inline int64_t round_up(int64_t n, int64_t tile) { return (n + tile - 1) / tile 
 // Activations on both sides: float32 on the CPU, bfloat16 on the GPU.
 class Twins {
  public:
-  explicit Twins(Attention attention = Attention::kAuto, DType residual = DType::kBf16)
-      : cpu_(make_cpu_backend({.n_threads = 0})),
-        gpu_(make_cuda_backend({.device = 0, .attention = attention, .residual = residual})) {}
+  explicit Twins(Attention attention = Attention::kAuto, kernels::DType residual = kernels::DType::kBf16)
+      : cpu_(cpu::make_cpu_backend({.n_threads = 0})),
+        gpu_(cuda::make_cuda_backend({.device = 0, .attention = attention, .residual = residual})) {}
 
-  Backend& cpu() { return *cpu_; }
-  Backend& gpu() { return *gpu_; }
+  kernels::Backend& cpu() { return *cpu_; }
+  kernels::Backend& gpu() { return *gpu_; }
 
   void* upload(const Floats& values) {
     std::vector<uint16_t> bits;
@@ -68,15 +68,17 @@ class Twins {
     for (const uint16_t b : bits(data, count)) values.push_back(std::bit_cast<float>(static_cast<uint32_t>(b) << 16));
     return values;
   }
-  Matrix matrix(const Floats& values, int64_t rows, int64_t cols) { return {upload(values), DType::kBf16, rows, cols}; }
-  static Matrix host_matrix(Floats& values, int64_t rows, int64_t cols) {
-    return {values.data(), DType::kF32, rows, cols};
+  kernels::Matrix matrix(const Floats& values, int64_t rows, int64_t cols) {
+    return {upload(values), kernels::DType::kBf16, rows, cols};
+  }
+  static kernels::Matrix host_matrix(Floats& values, int64_t rows, int64_t cols) {
+    return {values.data(), kernels::DType::kF32, rows, cols};
   }
 
  private:
-  std::unique_ptr<Backend> cpu_;
-  std::unique_ptr<Backend> gpu_;
-  std::vector<std::unique_ptr<Buffer>> buffers_;
+  std::unique_ptr<kernels::Backend> cpu_;
+  std::unique_ptr<kernels::Backend> gpu_;
+  std::vector<std::unique_ptr<kernels::Buffer>> buffers_;
 };
 
 // Root mean square of the difference over that of the reference.

@@ -16,7 +16,7 @@
 #include "tests/kernels/kernel_variants.h"
 #include "tests/tolerances.h"
 
-namespace winnow {
+namespace winnow::kernels {
 namespace {
 
 using Floats = std::vector<float>;
@@ -35,7 +35,7 @@ int64_t round_up(int64_t n, int64_t tile) { return (n + tile - 1) / tile * tile;
 
 class CpuBackendTest : public KernelVariantTest {
  protected:
-  std::unique_ptr<Backend> backend_ = make_cpu_backend({.n_threads = 2});
+  std::unique_ptr<Backend> backend_ = cpu::make_cpu_backend({.n_threads = 2});
   const int64_t tile_ = backend_->row_tile();
 };
 WINNOW_FOR_EACH_VARIANT(CpuBackendTest);
@@ -72,7 +72,7 @@ TEST(KernelVariants, WinnowCpuNamesOneOfThisBuild) {
   };
   for (const cpu::KernelVariant& variant : variants) {
     EXPECT_EQ(chosen(variant.name), variant.name);
-    EXPECT_NE(make_cpu_backend({.n_threads = 1})->description().find(variant.name), std::string::npos);
+    EXPECT_NE(cpu::make_cpu_backend({.n_threads = 1})->description().find(variant.name), std::string::npos);
   }
   EXPECT_EQ(chosen(""), variants.front().name);
   try {
@@ -87,14 +87,14 @@ TEST(KernelVariants, WinnowCpuNamesOneOfThisBuild) {
 }
 
 TEST(BlasCore, OfAProcessorThatOpenBlasDoesNotKnow) {
-  constexpr VectorSupport kAvx512{.avx2 = true, .avx512 = true};
-  constexpr VectorSupport kAvx2{.avx2 = true, .avx512 = false};
-  EXPECT_EQ(better_blas_core("Prescott", kAvx512), "SkylakeX");
-  EXPECT_EQ(better_blas_core("Prescott", kAvx2), "Haswell");
-  EXPECT_EQ(better_blas_core("Sandybridge", kAvx2), "Haswell");
-  EXPECT_EQ(better_blas_core("Prescott", {}), "");
+  constexpr cpu::VectorSupport kAvx512{.avx2 = true, .avx512 = true};
+  constexpr cpu::VectorSupport kAvx2{.avx2 = true, .avx512 = false};
+  EXPECT_EQ(cpu::better_blas_core("Prescott", kAvx512), "SkylakeX");
+  EXPECT_EQ(cpu::better_blas_core("Prescott", kAvx2), "Haswell");
+  EXPECT_EQ(cpu::better_blas_core("Sandybridge", kAvx2), "Haswell");
+  EXPECT_EQ(cpu::better_blas_core("Prescott", {}), "");
   for (const char* known : {"Haswell", "Zen", "SkylakeX", "Cooperlake", "Sapphirerapids", "neoversen1"}) {
-    EXPECT_EQ(better_blas_core(known, kAvx512), "") << known;
+    EXPECT_EQ(cpu::better_blas_core(known, kAvx512), "") << known;
   }
 }
 
@@ -340,9 +340,9 @@ TEST_P(AttentionTest, ResultsDoNotDependOnTheNumberOfThreads) {
   const Sequence s(heads, 400, tile_);
   const Window w{100, 4, 0, kNoLimit};
   const Floats two = run(s, w, 0, 0);
-  backend_ = make_cpu_backend({.n_threads = 1});
+  backend_ = cpu::make_cpu_backend({.n_threads = 1});
   EXPECT_EQ(run(s, w, 0, 0), two);
-  backend_ = make_cpu_backend({.n_threads = 5});
+  backend_ = cpu::make_cpu_backend({.n_threads = 5});
   EXPECT_EQ(run(s, w, 0, 0), two);
 }
 
@@ -417,7 +417,7 @@ TEST_P(CpuBackendTest, LinearRowIsTheSameAtEveryStackSizeAndThreadCount) {
   Floats whole(static_cast<std::size_t>(8 * tile_ * kOut));
   backend_->linear(x.data(), matrix(weight, kOut, kIn), {}, whole.data(), 8 * tile_, false);
   for (const int threads : {1, 3}) {
-    const auto other = make_cpu_backend({.n_threads = threads});
+    const auto other = cpu::make_cpu_backend({.n_threads = threads});
     for (int64_t first = 0; first < 8; ++first) {
       for (const int64_t n : {int64_t{1}, 8 - first}) {
         Floats part(static_cast<std::size_t>(n * tile_ * kOut));
@@ -574,4 +574,4 @@ TEST_P(CpuBackendTest, AllocationsAreCountedAndZeroed) {
 }
 
 }  // namespace
-}  // namespace winnow
+}  // namespace winnow::kernels

@@ -12,7 +12,7 @@
 
 #include "tests/model/model_files.h"
 
-namespace winnow {
+namespace winnow::model {
 namespace {
 
 using Json = nlohmann::ordered_json;
@@ -265,4 +265,4 @@ TEST(MappedFileDeathTest, ABusErrorOfOthersIsLeftToThem) {
 }
 
 }  // namespace
-}  // namespace winnow
+}  // namespace winnow::model

@@ -6,7 +6,7 @@
 #include "model/families.h"
 #include "tests/model/model_files.h"
 
-namespace winnow {
+namespace winnow::model {
 namespace {
 
 using Json = nlohmann::json;
@@ -78,7 +78,7 @@ TEST(Config, OmittedFieldsHaveTheFamilysDefaults) {
   EXPECT_EQ(qwen3.max_positions, 32768);
   EXPECT_FLOAT_EQ(qwen3.rms_eps, 1e-6F);
   EXPECT_EQ(qwen3.rope.theta, 10000.0);
-  EXPECT_EQ(qwen3.checkpoint_dtype, DType::kOther);  // the weights say it
+  EXPECT_EQ(qwen3.checkpoint_dtype, kernels::DType::kOther);  // the weights say it
   EXPECT_FALSE(qwen3.native_window);
   EXPECT_EQ(parse({{"model_type", "qwen2"}}).ffn, 22016);
 
@@ -117,15 +117,16 @@ TEST(Config, BiasesAndNormsByFamily) {
 
 TEST(Config, DtypeInBothDialects) {
   const Json base = without(small("llama"), "torch_dtype");
-  EXPECT_EQ(parse(with(base, {{"torch_dtype", "float16"}})).checkpoint_dtype, DType::kF16);
-  EXPECT_EQ(parse(with(base, {{"dtype", "torch.bfloat16"}})).checkpoint_dtype, DType::kBf16);
-  EXPECT_EQ(parse(with(base, {{"dtype", "float32"}, {"torch_dtype", "float16"}})).checkpoint_dtype, DType::kF32);
-  EXPECT_EQ(parse(with(base, {{"dtype", nullptr}, {"torch_dtype", "float16"}})).checkpoint_dtype, DType::kF16);
-  EXPECT_EQ(parse(with(base, {{"torch_dtype", "half"}})).checkpoint_dtype, DType::kF16);
-  EXPECT_EQ(parse(with(base, {{"torch_dtype", "float"}})).checkpoint_dtype, DType::kF32);
+  EXPECT_EQ(parse(with(base, {{"torch_dtype", "float16"}})).checkpoint_dtype, kernels::DType::kF16);
+  EXPECT_EQ(parse(with(base, {{"dtype", "torch.bfloat16"}})).checkpoint_dtype, kernels::DType::kBf16);
+  EXPECT_EQ(parse(with(base, {{"dtype", "float32"}, {"torch_dtype", "float16"}})).checkpoint_dtype,
+            kernels::DType::kF32);
+  EXPECT_EQ(parse(with(base, {{"dtype", nullptr}, {"torch_dtype", "float16"}})).checkpoint_dtype, kernels::DType::kF16);
+  EXPECT_EQ(parse(with(base, {{"torch_dtype", "half"}})).checkpoint_dtype, kernels::DType::kF16);
+  EXPECT_EQ(parse(with(base, {{"torch_dtype", "float"}})).checkpoint_dtype, kernels::DType::kF32);
   // The weights say it.
-  EXPECT_EQ(parse(base).checkpoint_dtype, DType::kOther);
-  EXPECT_EQ(parse(with(base, {{"torch_dtype", "auto"}})).checkpoint_dtype, DType::kOther);
+  EXPECT_EQ(parse(base).checkpoint_dtype, kernels::DType::kOther);
+  EXPECT_EQ(parse(with(base, {{"torch_dtype", "auto"}})).checkpoint_dtype, kernels::DType::kOther);
   expect_refused(with(base, {{"torch_dtype", "float8_e4m3fn"}}), {"torch_dtype", "bfloat16, float16, float32 or auto"});
   expect_refused(with(base, {{"dtype", 3}}), {"config.json: dtype: expected a string, found 3"});
 }
@@ -420,4 +421,4 @@ TEST(Config, ReadsTheFileOfADirectory) {
 }
 
 }  // namespace
-}  // namespace winnow
+}  // namespace winnow::model

@@ -10,7 +10,7 @@
 
 #include "model/config.h"
 
-namespace winnow {
+namespace winnow::model {
 namespace {
 
 using Json = nlohmann::json;
@@ -108,4 +108,4 @@ TEST(Rope, Llama3KeepsShortWavesAndStretchesLongOnes) {
 }
 
 }  // namespace
-}  // namespace winnow
+}  // namespace winnow::model

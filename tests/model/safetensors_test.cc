@@ -9,14 +9,14 @@
 #include "model/safetensors.h"
 #include "tests/model/model_files.h"
 
-namespace winnow {
+namespace winnow::model {
 namespace {
 
 using testing::expect_error;
 using testing::safetensors_image;
 using testing::TempDir;
 
-std::map<std::string, HostTensor> parse(const std::string& image) {
+std::map<std::string, kernels::HostTensor> parse(const std::string& image) {
   return parse_safetensors(std::as_bytes(std::span(image)), "file");
 }
 
@@ -42,18 +42,18 @@ TEST(Safetensors, ReadsTensorsInAnyOrderWithMetadataAndPadding) {
   const std::string image = safetensors_image(header, data);
   const auto tensors = parse(image);
   ASSERT_EQ(tensors.size(), 4U);
-  const HostTensor& b = tensors.at("b");
-  EXPECT_EQ(b.dtype, DType::kF32);
+  const kernels::HostTensor& b = tensors.at("b");
+  EXPECT_EQ(b.dtype, kernels::DType::kF32);
   EXPECT_EQ(b.shape, (std::vector<int64_t>{1, 2}));
   EXPECT_EQ(b.name, "file: tensor \"b\"");
   float read[2];
   std::memcpy(read, b.data, sizeof read);  // not aligned: the data begin at an odd offset
   EXPECT_EQ(read[0], 1.5F);
   EXPECT_EQ(read[1], -2.0F);
-  EXPECT_EQ(tensors.at("a").dtype, DType::kBf16);
-  EXPECT_EQ(tensors.at("e").dtype, DType::kF16);
+  EXPECT_EQ(tensors.at("a").dtype, kernels::DType::kBf16);
+  EXPECT_EQ(tensors.at("e").dtype, kernels::DType::kF16);
   EXPECT_EQ(tensors.at("e").count(), 0);
-  EXPECT_EQ(tensors.at("i").dtype, DType::kOther);
+  EXPECT_EQ(tensors.at("i").dtype, kernels::DType::kOther);
   EXPECT_EQ(tensors.at("i").dtype_name, "I64");
   EXPECT_EQ(tensors.at("i").count(), 1);
 }
@@ -61,7 +61,7 @@ TEST(Safetensors, ReadsTensorsInAnyOrderWithMetadataAndPadding) {
 TEST(Safetensors, ReadsAFileWithoutTensors) { EXPECT_TRUE(parse(safetensors_image("{}", "")).empty()); }
 
 TEST(Safetensors, KnowsSubByteTypes) {
-  EXPECT_EQ(parse(safetensors_image(one(R"("F4")", "[4]", "[0,2]"), "xx")).at("t").dtype, DType::kOther);
+  EXPECT_EQ(parse(safetensors_image(one(R"("F4")", "[4]", "[0,2]"), "xx")).at("t").dtype, kernels::DType::kOther);
   expect_refused(safetensors_image(one(R"("F4")", "[3]", "[0,2]"), "xx"), {"whole bytes of F4", "[3]"});
 }
 
@@ -245,8 +245,8 @@ TEST(Checkpoint, ReadsShards) {
   const Checkpoint checkpoint(dir.path());
   ASSERT_EQ(checkpoint.files().size(), 2U);
   EXPECT_EQ(checkpoint.files()[0]->path().filename(), "a.safetensors");
-  EXPECT_EQ(checkpoint.get("x", {2}).dtype, DType::kF32);
-  EXPECT_EQ(checkpoint.get("y", {3}).dtype, DType::kBf16);
+  EXPECT_EQ(checkpoint.get("x", {2}).dtype, kernels::DType::kF32);
+  EXPECT_EQ(checkpoint.get("y", {3}).dtype, kernels::DType::kBf16);
   EXPECT_TRUE(checkpoint.contains("unlisted"));
 }
 
@@ -296,7 +296,7 @@ TEST(Checkpoint, ShowsAPrefixThatIsNotTakenOff) {
 TEST(Checkpoint, TakesTheTypeOfTheFirstTensorThatItComputesWith) {
   const TempDir dir;
   dir.write("model.safetensors", safetensors_image({{"a", "I8", {4}}, {"b", "BF16", {1}}, {"c", "F32", {1}}}));
-  EXPECT_EQ(Checkpoint(dir.path()).dtype(), DType::kBf16);
+  EXPECT_EQ(Checkpoint(dir.path()).dtype(), kernels::DType::kBf16);
 }
 
 TEST(Checkpoint, FollowsLinksAsTheHubsCacheHasThem) {
@@ -392,4 +392,4 @@ TEST(Checkpoint, RefusesATensorInTwoShards) {
 }
 
 }  // namespace
-}  // namespace winnow
+}  // namespace winnow::model

@@ -11,7 +11,7 @@
 #include "model/weights.h"
 #include "tests/scratch.h"
 
-namespace winnow {
+namespace winnow::model {
 namespace {
 
 // Two ranks of one host in one process: what the first shares is kept, and given to the second.
@@ -51,7 +51,7 @@ class Pieces {
 
 class WeightSharingTest : public ::testing::Test {
  protected:
-  void expect_equal(const Matrix& found, const Matrix& expected) {
+  void expect_equal(const kernels::Matrix& found, const kernels::Matrix& expected) {
     ASSERT_EQ(static_cast<bool>(found), static_cast<bool>(expected));
     EXPECT_EQ(found.dtype, expected.dtype);
     EXPECT_EQ(found.rows, expected.rows);
@@ -65,7 +65,7 @@ class WeightSharingTest : public ::testing::Test {
     EXPECT_EQ(found.k_norm.eps, expected.k_norm.eps);
     expect_equal(found.q_norm.weight, expected.q_norm.weight);
     expect_equal(found.k_norm.weight, expected.k_norm.weight);
-    using Member = Matrix LayerWeights::*;
+    using Member = kernels::Matrix LayerWeights::*;
     for (const Member member :
          {&LayerWeights::input_norm, &LayerWeights::q, &LayerWeights::q_bias, &LayerWeights::kv, &LayerWeights::kv_bias,
           &LayerWeights::o, &LayerWeights::o_bias, &LayerWeights::post_norm, &LayerWeights::gate_up,
@@ -75,7 +75,7 @@ class WeightSharingTest : public ::testing::Test {
   }
 
   ScratchDirectory directory_;
-  std::unique_ptr<Backend> backend_ = make_cpu_backend({.n_threads = 2});
+  std::unique_ptr<kernels::Backend> backend_ = cpu::make_cpu_backend({.n_threads = 2});
 };
 
 TEST_F(WeightSharingTest, WhoDoesNotReadHasTheSameWeights) {
@@ -118,4 +118,4 @@ TEST_F(WeightSharingTest, LoadingLaterIsLoading) {
 }
 
 }  // namespace
-}  // namespace winnow
+}  // namespace winnow::model

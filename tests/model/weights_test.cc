@@ -16,7 +16,7 @@
 #include "model/random_checkpoint.h"
 #include "tests/model/model_files.h"
 
-namespace winnow {
+namespace winnow::model {
 namespace {
 
 using Json = nlohmann::ordered_json;
@@ -133,9 +133,10 @@ class WeightsTest : public ::testing::Test {
   void expect_refused(const std::vector<std::string>& parts) {
     expect_error(ExitCode::kBadData, parts, [&] { load(); });
   }
-  static void expect_values(const Matrix& matrix, const std::vector<std::string>& parts, int64_t rows, int64_t cols) {
+  static void expect_values(const kernels::Matrix& matrix, const std::vector<std::string>& parts, int64_t rows,
+                            int64_t cols) {
     ASSERT_TRUE(matrix) << parts.front();
-    EXPECT_EQ(matrix.dtype, DType::kF32);
+    EXPECT_EQ(matrix.dtype, kernels::DType::kF32);
     EXPECT_EQ(matrix.rows, rows);
     EXPECT_EQ(matrix.cols, cols);
     const auto* data = static_cast<const float*>(matrix.data);
@@ -149,7 +150,7 @@ class WeightsTest : public ::testing::Test {
   TempDir dir_;
   ModelConfig config_;
   std::unique_ptr<Checkpoint> checkpoint_;
-  std::unique_ptr<Backend> backend_ = make_cpu_backend({.n_threads = 2});
+  std::unique_ptr<kernels::Backend> backend_ = cpu::make_cpu_backend({.n_threads = 2});
   std::unique_ptr<ModelWeights> weights_;
 };
 
@@ -376,7 +377,7 @@ TEST_F(WeightsTest, FindsTheTensorThatIsNotFinite) {
     write(config_of("qwen3"), dtype);
     EXPECT_FALSE(find_not_finite(config_, *checkpoint_)) << dtype;
     EXPECT_NE(load().why_not_finite().find("all weights are finite"), std::string::npos);
-    const HostTensor& tensor = checkpoint_->get("model.layers.1.mlp.down_proj.weight", {kHidden, kFfn});
+    const kernels::HostTensor& tensor = checkpoint_->get("model.layers.1.mlp.down_proj.weight", {kHidden, kFfn});
     const auto path = checkpoint_->files()[0]->path();
     const auto begin = tensor.data - checkpoint_->files()[0]->bytes().data();
     for (const auto& [value, word] : {std::pair(bytes.first, "infinite"), std::pair(bytes.second, "NaN")}) {
@@ -403,4 +404,4 @@ TEST_F(WeightsTest, RefusesALayerThatIsNotThere) {
 }
 
 }  // namespace
-}  // namespace winnow
+}  // namespace winnow::model

@@ -24,7 +24,7 @@
 #include "pipeline/run/options.h"
 #include "winnow_version.h"
 
-namespace winnow {
+namespace winnow::commands {
 namespace {
 
 struct Options {
@@ -45,7 +45,7 @@ struct Options {
 // Shapes of published models; the number of layers is --layers.
 struct Preset {
   std::string_view name;
-  RandomCheckpoint shape;
+  model::RandomCheckpoint shape;
 };
 
 const std::vector<Preset>& presets() {
@@ -65,12 +65,12 @@ const std::vector<Preset>& presets() {
   return all;
 }
 
-RandomCheckpoint find_shape(const Options& options) {
+model::RandomCheckpoint find_shape(const Options& options) {
   std::vector<std::string> names;
   for (const Preset& preset : presets()) {
     names.emplace_back(preset.name);
     if (preset.name != options.shape) continue;
-    RandomCheckpoint shape = preset.shape;
+    model::RandomCheckpoint shape = preset.shape;
     shape.n_layers = options.n_layers;
     return shape;
   }
@@ -163,21 +163,21 @@ int run_bench(const Options& options) {
   check(options);
   const int n_threads =
       options.n_threads > 0 ? options.n_threads : std::max(1, static_cast<int>(affinity_cores().size()));
-  const bool is_gpu = options.device == "cuda" || (options.device == "auto" && cuda_device_count() > 0);
-  const auto backend = is_gpu ? make_cuda_backend({.attention = parse_attention(options.attention)})
-                              : make_cpu_backend({.n_threads = n_threads});
+  const bool is_gpu = options.device == "cuda" || (options.device == "auto" && cuda::cuda_device_count() > 0);
+  const auto backend = is_gpu ? cuda::make_cuda_backend({.attention = run::parse_attention(options.attention)})
+                              : cpu::make_cpu_backend({.n_threads = n_threads});
   std::optional<TemporaryDirectory> directory;
   std::filesystem::path model = options.model;
   if (options.model.empty()) {
-    const RandomCheckpoint shape = find_shape(options);
+    const model::RandomCheckpoint shape = find_shape(options);
     model = directory.emplace().path();
     std::fprintf(stderr, "winnow: writing random weights of shape %s, %lld layers\n", options.shape.c_str(),
                  static_cast<long long>(shape.n_layers));
-    write_random_checkpoint(model, shape);
+    model::write_random_checkpoint(model, shape);
   }
-  const ModelConfig config = read_config(model);
-  const Checkpoint checkpoint(model);
-  ModelWeights weights(config, checkpoint, *backend);
+  const model::ModelConfig config = model::read_config(model);
+  const model::Checkpoint checkpoint(model);
+  model::ModelWeights weights(config, checkpoint, *backend);
   const BenchmarkSize size = {.n_tokens = options.n_tokens,
                               .answer_tokens = options.answer_tokens,
                               .window = {.keys = options.window, .sinks = options.sinks},
@@ -185,7 +185,7 @@ int run_bench(const Options& options) {
   Report report;
   report.device = backend->description();
   if (is_gpu) {
-    const Ceilings ceilings = measure_ceilings(*backend);
+    const engine::Ceilings ceilings = engine::measure_ceilings(*backend);
     report.product = {"large product", 1.0, ceilings.flop_per_second, 0.0};
     report.copy = {"memory copy", 1.0, 0.0, ceilings.bytes_per_second};
   } else {
@@ -208,9 +208,9 @@ int run_bench(const Options& options) {
 
 }  // namespace
 
-Command add_bench(const Verb& program) {
+Command add_bench(const cli::Verb& program) {
   const auto options = std::make_shared<Options>();
-  const Verb verb =
+  const cli::Verb verb =
       program.add_subcommand("bench", "Times every operation and the sweep, beside what this machine can do at all");
   verb.add_option("--model", options->model, "Checkpoint directory (this or --shape)").type_name("DIR");
   verb.add_option("--shape", options->shape, "Random weights of this shape: demo, qwen3-0.6b, qwen3-4b or llama3-8b")
@@ -242,4 +242,4 @@ Command add_bench(const Verb& program) {
   return {verb, [options] { return run_bench(*options); }};
 }
 
-}  // namespace winnow
+}  // namespace winnow::commands

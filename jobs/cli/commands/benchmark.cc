@@ -18,7 +18,7 @@
 #include "model/rope.h"
 #include "pipeline/engine/sweep.h"
 
-namespace winnow {
+namespace winnow::commands {
 namespace {
 
 // Streams of the random numbers here; any two that differ.
@@ -48,7 +48,7 @@ std::vector<int32_t> random_tokens(int64_t n, int64_t vocab) {
 // The operations of one model, on rows of random activations.
 class OperationTimer {
  public:
-  OperationTimer(Backend& backend, const ModelConfig& config, const BenchmarkSize& size)
+  OperationTimer(kernels::Backend& backend, const model::ModelConfig& config, const BenchmarkSize& size)
       : backend_(backend),
         config_(config),
         size_(size),
@@ -60,18 +60,18 @@ class OperationTimer {
     fill(*in_, n_rows_ * wide_);
   }
 
-  void linear(const char* name, const Matrix& weight) {
+  void linear(const char* name, const kernels::Matrix& weight) {
     const double flop = 2.0 * n() * static_cast<double>(weight.rows * weight.cols);
     time(name, flop, 0.0, [&] { backend_.linear(in_->data(), weight, {}, out_->data(), n_rows_, false); });
   }
 
-  void row_operations(const LayerWeights& layer, const Matrix& embedding) {
+  void row_operations(const model::LayerWeights& layer, const kernels::Matrix& embedding) {
     const std::vector<int32_t> tokens = random_tokens(size_.n_tokens, config_.vocab);
     const auto hidden = static_cast<double>(config_.hidden);
     std::vector<int32_t> padded = tokens;
     padded.resize(static_cast<std::size_t>(n_rows_), -1);
     const auto ids = backend_.upload(padded, "token ids");
-    time("embed", 0.0, n() * hidden * (static_cast<double>(size_bytes(embedding.dtype)) + element()),
+    time("embed", 0.0, n() * hidden * (static_cast<double>(kernels::size_bytes(embedding.dtype)) + element()),
          [&] { backend_.embed(embedding, static_cast<const int32_t*>(ids->data()), out_->data(), n_rows_); });
     time("copy", 0.0, 2.0 * n() * hidden * element(),
          [&] { backend_.copy(in_->data(), out_->data(), n_rows_, config_.hidden); });
@@ -82,19 +82,19 @@ class OperationTimer {
   }
 
   // Rotates a copy, so that repetitions start from the same values.
-  void rotary(const LayerWeights& layer) {
-    const std::vector<float> angles = rope_table(config_.rope, config_.heads.head_dim, n_rows_);
+  void rotary(const model::LayerWeights& layer) {
+    const std::vector<float> angles = model::rope_table(config_.rope, config_.heads.head_dim, n_rows_);
     const auto memory = backend_.allocate(static_cast<int64_t>(angles.size() * sizeof(float)), "the rotary table");
-    const HostTensor host{reinterpret_cast<const std::byte*>(angles.data()),
-                          DType::kF32,
-                          {n_rows_, config_.heads.head_dim},
-                          "rotary table",
-                          "F32"};
+    const kernels::HostTensor host{reinterpret_cast<const std::byte*>(angles.data()),
+                                   kernels::DType::kF32,
+                                   {n_rows_, config_.heads.head_dim},
+                                   "rotary table",
+                                   "F32"};
     std::vector<int32_t> rows(static_cast<std::size_t>(n_rows_));
     std::iota(rows.begin(), rows.end(), 0);
     const auto positions = backend_.upload(rows, "the rows' positions");
-    const RowAngles row_angles{backend_.load(host, WeightUse::kTable, memory->data()),
-                               static_cast<const int32_t*>(positions->data())};
+    const kernels::RowAngles row_angles{backend_.load(host, kernels::WeightUse::kTable, memory->data()),
+                                        static_cast<const int32_t*>(positions->data())};
     const auto kv_dim = static_cast<double>(config_.heads.kv_dim());
     backend_.copy(in_->data(), out_->data(), n_rows_, wide_);
     time("rope", 0.0, 2.0 * n() * static_cast<double>(config_.heads.q_dim()) * element(),
@@ -103,20 +103,20 @@ class OperationTimer {
          [&] { backend_.store_kv(out_->data(), config_.heads, layer.k_norm, row_angles, n_rows_, kv_->data()); });
   }
 
-  void attention(const char* name, const Window& window) {
-    AttentionCall call;
+  void attention(const char* name, const kernels::Window& window) {
+    kernels::AttentionCall call;
     call.q = in_->data();
     call.out = out_->data();
     call.n_rows = n_rows_;
     call.n_tokens = size_.n_tokens;
     call.own = {kv_->data(), 0, n_rows_};
     call.window = window;
-    const double flop = 4.0 * static_cast<double>(attention_pairs(window, 0, size_.n_tokens)) *
+    const double flop = 4.0 * static_cast<double>(kernels::attention_pairs(window, 0, size_.n_tokens)) *
                         static_cast<double>(config_.heads.q_dim());
     time(name, flop, 0.0, [&] { backend_.attention(std::span(&call, 1), config_.heads); });
   }
 
-  void token_nll(const Matrix& head) {
+  void token_nll(const kernels::Matrix& head) {
     std::vector<int32_t> targets = random_tokens(size_.answer_tokens, config_.vocab);
     const int64_t tile = backend_.row_tile();
     targets.resize(static_cast<std::size_t>((size_.answer_tokens + tile - 1) / tile * tile), -1);
@@ -132,23 +132,23 @@ class OperationTimer {
   std::vector<OperationTime> take() { return std::move(times_); }
 
  private:
-  double element() const { return static_cast<double>(size_bytes(backend_.activation_dtype())); }
+  double element() const { return static_cast<double>(kernels::size_bytes(backend_.activation_dtype())); }
   // Random values, the same ones again and again.
-  void fill(Buffer& buffer, int64_t count) {
+  void fill(kernels::Buffer& buffer, int64_t count) {
     RandomStream random(0, kActivations, 0);
     std::vector<float> values(static_cast<std::size_t>(std::min<int64_t>(count, 1 << 20)));
     for (float& value : values) value = uniform(random);
     for (int64_t at = 0; at < count; at += static_cast<int64_t>(values.size())) {
       const int64_t n = std::min<int64_t>(count - at, static_cast<int64_t>(values.size()));
-      const HostTensor host{
-          reinterpret_cast<const std::byte*>(values.data()), DType::kF32, {n}, "random values", "F32"};
-      backend_.load(host, WeightUse::kLinear,
-                    static_cast<std::byte*>(buffer.data()) + at * size_bytes(backend_.activation_dtype()));
+      const kernels::HostTensor host{
+          reinterpret_cast<const std::byte*>(values.data()), kernels::DType::kF32, {n}, "random values", "F32"};
+      backend_.load(host, kernels::WeightUse::kLinear,
+                    static_cast<std::byte*>(buffer.data()) + at * kernels::size_bytes(backend_.activation_dtype()));
     }
   }
   double n() const { return static_cast<double>(size_.n_tokens); }
-  std::unique_ptr<Buffer> rows(int64_t cols, const char* what) {
-    return backend_.allocate(n_rows_ * cols * size_bytes(backend_.activation_dtype()), what);
+  std::unique_ptr<kernels::Buffer> rows(int64_t cols, const char* what) {
+    return backend_.allocate(n_rows_ * cols * kernels::size_bytes(backend_.activation_dtype()), what);
   }
   void time(const char* name, double flop, double bytes, const std::function<void()>& step) {
     const double seconds = best_seconds(size_.n_repetitions, [&] {
@@ -158,14 +158,14 @@ class OperationTimer {
     times_.push_back({name, seconds, flop, bytes});
   }
 
-  Backend& backend_;
-  const ModelConfig& config_;
+  kernels::Backend& backend_;
+  const model::ModelConfig& config_;
   const BenchmarkSize& size_;
   const int64_t n_rows_;
   const int64_t wide_;
-  std::unique_ptr<Buffer> in_;   // (n_rows, wide)
-  std::unique_ptr<Buffer> out_;  // (n_rows, wide)
-  std::unique_ptr<Buffer> kv_;
+  std::unique_ptr<kernels::Buffer> in_;   // (n_rows, wide)
+  std::unique_ptr<kernels::Buffer> out_;  // (n_rows, wide)
+  std::unique_ptr<kernels::Buffer> kv_;
   std::vector<OperationTime> times_;
 };
 
@@ -183,17 +183,17 @@ class BlasThreads {
 
 }  // namespace
 
-std::vector<OperationTime> time_operations(Backend& backend, const ModelConfig& config, ModelWeights& weights,
-                                           const BenchmarkSize& size) {
+std::vector<OperationTime> time_operations(kernels::Backend& backend, const model::ModelConfig& config,
+                                           model::ModelWeights& weights, const BenchmarkSize& size) {
   OperationTimer timer(backend, config, size);
-  const LayerWeights& layer = weights.layer(0);
+  const model::LayerWeights& layer = weights.layer(0);
   timer.linear("linear q", layer.q);
   timer.linear("linear kv", layer.kv);
   timer.linear("linear o", layer.o);
   timer.linear("linear gate+up", layer.gate_up);
   timer.linear("linear down", layer.down);
   timer.rotary(layer);
-  timer.attention("attention full", full_attention());
+  timer.attention("attention full", kernels::full_attention());
   timer.attention("attention window", size.window);
   timer.row_operations(layer, weights.embedding());
   timer.token_nll(weights.head());
@@ -227,14 +227,15 @@ OperationTime time_memory_copy(int n_threads, int n_repetitions) {
   return {"memory copy", seconds, 0.0, 2.0 * static_cast<double>(kBytes)};
 }
 
-SweepTimes time_sweep(Backend& backend, const ModelConfig& config, ModelWeights& weights, const BenchmarkSize& size) {
+SweepTimes time_sweep(kernels::Backend& backend, const model::ModelConfig& config, model::ModelWeights& weights,
+                      const BenchmarkSize& size) {
   const std::vector<int32_t> tokens = random_tokens(size.n_tokens, config.vocab);
-  SweepRequest request;
+  engine::SweepRequest request;
   request.tokens = tokens;
   request.answer_start = size.n_tokens - size.answer_tokens;
   request.window = size.window;
-  request.base = Pattern(static_cast<std::size_t>(config.n_layers), false);
-  std::vector<Pattern> all = {request.base};
+  request.base = engine::Pattern(static_cast<std::size_t>(config.n_layers), false);
+  std::vector<engine::Pattern> all = {request.base};
   for (std::size_t l = 0; l < request.base.size(); ++l) {
     all.push_back(request.base);
     all.back()[l] = true;
@@ -244,14 +245,14 @@ SweepTimes time_sweep(Backend& backend, const ModelConfig& config, ModelWeights&
   times.n_passes = static_cast<int64_t>(all.size());
   std::vector<double> separate;
   const auto start = std::chrono::steady_clock::now();
-  for (const Pattern& pattern : all) {
+  for (const engine::Pattern& pattern : all) {
     request.base = pattern;
-    separate.push_back(sweep(backend, config, weights, request, {}).base.nll_nats);
+    separate.push_back(engine::sweep(backend, config, weights, request, {}).base.nll_nats);
   }
   const auto middle = std::chrono::steady_clock::now();
   request.base = all.front();
   request.variants.assign(all.begin() + 1, all.end());
-  const SweepResult swept = sweep(backend, config, weights, request, {});
+  const engine::SweepResult swept = engine::sweep(backend, config, weights, request, {});
   const auto end = std::chrono::steady_clock::now();
 
   times.separate_seconds = std::chrono::duration<double>(middle - start).count();
@@ -264,4 +265,4 @@ SweepTimes time_sweep(Backend& backend, const ModelConfig& config, ModelWeights&
   return times;
 }
 
-}  // namespace winnow
+}  // namespace winnow::commands

@@ -9,7 +9,7 @@
 #include "model/config.h"
 #include "model/weights.h"
 
-namespace winnow {
+namespace winnow::commands {
 
 // One operation on one call's rows. Work is what the mathematics needs: padding and skipped tiles do not count.
 struct OperationTime {
@@ -22,13 +22,13 @@ struct OperationTime {
 struct BenchmarkSize {
   int64_t n_tokens = 0;       // rows of a call
   int64_t answer_tokens = 0;  // rows that are scored
-  Window window;
+  kernels::Window window;
   int n_repetitions = 3;
 };
 
 // Of all operations that a layer and the scoring use, with layer 0's weights.
-std::vector<OperationTime> time_operations(Backend& backend, const ModelConfig& config, ModelWeights& weights,
-                                           const BenchmarkSize& size);
+std::vector<OperationTime> time_operations(kernels::Backend& backend, const model::ModelConfig& config,
+                                           model::ModelWeights& weights, const BenchmarkSize& size);
 
 // What the machine reaches with n_threads: one product of large matrices (OpenBLAS), one copy of a large array.
 OperationTime time_large_sgemm(int n_threads, int n_repetitions);
@@ -41,6 +41,7 @@ struct SweepTimes {
   int64_t n_passes = 0;
   double largest_difference = 0.0;  // of an NLL, nats
 };
-SweepTimes time_sweep(Backend& backend, const ModelConfig& config, ModelWeights& weights, const BenchmarkSize& size);
+SweepTimes time_sweep(kernels::Backend& backend, const model::ModelConfig& config, model::ModelWeights& weights,
+                      const BenchmarkSize& size);
 
-}  // namespace winnow
+}  // namespace winnow::commands

@@ -9,33 +9,33 @@
 #include "jobs/cli/run_flags.h"
 #include "pipeline/verbs/calibrate.h"
 
-namespace winnow {
+namespace winnow::commands {
 namespace {
 
 // Flags that need more than the parser of flags to be understood are kept as text until the verb runs.
 struct Flags {
-  CalibrateOptions options;
+  run::CalibrateOptions options;
   std::vector<std::string> controls;
   std::string max_memory;
 };
 
-void add_inputs(const Verb& verb, Flags& flags) {
-  CalibrateOptions& o = flags.options;
-  add_input_flags(verb, o, "Calibration file (winnow prepare makes one)");
+void add_inputs(const cli::Verb& verb, Flags& flags) {
+  run::CalibrateOptions& o = flags.options;
+  cli::add_input_flags(verb, o, "Calibration file (winnow prepare makes one)");
   verb.add_option(
           "--control", flags.controls,
           "Control set of short prompts, to tell long context from sensitivity; may be repeated (default: none)")
       .type_name("NAME=FILE")
-      .check(refusal_of("--control", [](const std::string& text) { parse_control(text); }))
+      .check(cli::refusal_of("--control", [](const std::string& text) { run::parse_control(text); }))
       .one_value_each()
       .group("Inputs and output");
-  add_limit_flag(verb, o);
+  cli::add_limit_flag(verb, o);
 }
 
-void add_measurement(const Verb& verb, Flags& flags) {
+void add_measurement(const cli::Verb& verb, Flags& flags) {
   const char* kGroup = "What is measured";
-  CalibrateOptions& o = flags.options;
-  add_window_flags(verb, o);
+  run::CalibrateOptions& o = flags.options;
+  cli::add_window_flags(verb, o);
   verb.add_option("--layers", o.layers, "Layers to measure, such as 0-11,20 (default: all)")
       .type_name("LIST")
       .group(kGroup);
@@ -45,12 +45,12 @@ void add_measurement(const Verb& verb, Flags& flags) {
       .type_name("PATTERN")
       .group(kGroup);
   verb.add_flag("--per-token", o.per_token, "Keep the NLL of every answer token too (default: off)").group(kGroup);
-  add_native_window_flag(verb, o);
+  cli::add_native_window_flag(verb, o);
 }
 
-void add_signals(const Verb& verb, Flags& flags) {
+void add_signals(const cli::Verb& verb, Flags& flags) {
   const char* kGroup = "Signals besides NLL and matches";
-  CalibrateOptions& o = flags.options;
+  run::CalibrateOptions& o = flags.options;
   verb.add_option("--signals", o.signals,
                   "kl (KL to the base), sensitivity (NLL without the layer's attention), mass (attention beyond the "
                   "window), lazy (LightTransfer's ratio), several with commas, or all (default: none)")
@@ -72,34 +72,36 @@ void add_signals(const Verb& verb, Flags& flags) {
       .group(kGroup);
 }
 
-void add_statistics(const Verb& verb, Flags& flags) {
-  CalibrateOptions& o = flags.options;
+void add_statistics(const cli::Verb& verb, Flags& flags) {
+  run::CalibrateOptions& o = flags.options;
   verb.add_option("--top-k", o.top_k, "Layers that are to keep full attention, of those measured (default: a quarter)")
       .type_name("K")
       .group("Statistics");
-  add_seed_flag(verb, o);
+  cli::add_seed_flag(verb, o);
 }
 
 int run(const Flags& flags) {
-  CalibrateOptions options = flags.options;
-  for (const std::string& control : flags.controls) options.controls.push_back(parse_control(control));
-  complete_options(options, flags.max_memory);
-  const Presenter present = [&options](const Results& results) { return present_results(results, options.json); };
-  return static_cast<int>(calibrate(options, present));
+  run::CalibrateOptions options = flags.options;
+  for (const std::string& control : flags.controls) options.controls.push_back(run::parse_control(control));
+  cli::complete_options(options, flags.max_memory);
+  const verbs::Presenter present = [&options](const calibration::Results& results) {
+    return cli::present_results(results, options.json);
+  };
+  return static_cast<int>(verbs::calibrate(options, present));
 }
 
 }  // namespace
 
-Command add_calibrate(const Verb& program) {
+Command add_calibrate(const cli::Verb& program) {
   const auto flags = std::make_shared<Flags>();
-  const Verb verb = program.add_subcommand(
+  const cli::Verb verb = program.add_subcommand(
       "calibrate", "Measures how much worse the model predicts the answers when one layer alone is windowed");
   add_inputs(verb, *flags);
   add_measurement(verb, *flags);
   add_signals(verb, *flags);
   add_statistics(verb, *flags);
-  add_machine_flags(verb, flags->options, flags->max_memory);
-  add_printing_flags(verb, flags->options);
+  cli::add_machine_flags(verb, flags->options, flags->max_memory);
+  cli::add_printing_flags(verb, flags->options);
   verb.footer(
       "\nAlone or under mpirun / srun: ranks share the examples. The result is RUN_DIR/results.h5.\n\nExample:\n"
       "  mpirun -n 2 winnow calibrate --model Qwen3-4B --data calibration.h5 --control short=short.h5 \\\n"
@@ -107,4 +109,4 @@ Command add_calibrate(const Verb& program) {
   return {verb, [flags] { return run(*flags); }};
 }
 
-}  // namespace winnow
+}  // namespace winnow::commands

@@ -6,15 +6,15 @@
 #include "jobs/cli/run_flags.h"
 #include "pipeline/verbs/evaluate.h"
 
-namespace winnow {
+namespace winnow::commands {
 namespace {
 
 struct Flags {
-  EvaluateOptions options;
+  verbs::EvaluateOptions options;
   std::string max_memory;
 };
 
-void add_patterns(const Verb& verb, EvaluateOptions& options) {
+void add_patterns(const cli::Verb& verb, verbs::EvaluateOptions& options) {
   verb.add_option("--pattern", options.patterns,
                   "Pattern to evaluate: full, windowed, periodic:K@O (layers i with i mod K = O keep full attention), "
                   "first:K, last:K, random:SEED:K, list:1,4,5, or a selection FILE.json of winnow select; may be "
@@ -29,7 +29,7 @@ void add_patterns(const Verb& verb, EvaluateOptions& options) {
       .group("Statistics");
 }
 
-void add_generation(const Verb& verb, EvaluateOptions& options) {
+void add_generation(const cli::Verb& verb, verbs::EvaluateOptions& options) {
   const char* kGroup = "Free generation";
   verb.add_option("--generate", options.generate,
                   "Tokens that every pattern writes at most after each prompt, greedily, with the key-value cache that "
@@ -50,29 +50,29 @@ void add_generation(const Verb& verb, EvaluateOptions& options) {
 }
 
 int run(const Flags& flags) {
-  EvaluateOptions options = flags.options;
-  complete_options(options, flags.max_memory);
-  const EvaluationPresenter present = [&options](const EvaluationResults& results) {
-    return options.json ? to_json(results) : to_table(results);
+  verbs::EvaluateOptions options = flags.options;
+  cli::complete_options(options, flags.max_memory);
+  const verbs::EvaluationPresenter present = [&options](const evaluation::EvaluationResults& results) {
+    return options.json ? evaluation::to_json(results) : evaluation::to_table(results);
   };
-  return static_cast<int>(evaluate(options, present));
+  return static_cast<int>(verbs::evaluate(options, present));
 }
 
 }  // namespace
 
-Command add_evaluate(const Verb& program) {
+Command add_evaluate(const cli::Verb& program) {
   const auto flags = std::make_shared<Flags>();
-  const Verb verb = program.add_subcommand(
+  const cli::Verb verb = program.add_subcommand(
       "evaluate", "Measures how well whole patterns of full and windowed layers answer on a held-out set");
-  add_input_flags(verb, flags->options, "Held-out set in the format of a calibration file");
-  add_limit_flag(verb, flags->options);
-  add_window_flags(verb, flags->options);
+  cli::add_input_flags(verb, flags->options, "Held-out set in the format of a calibration file");
+  cli::add_limit_flag(verb, flags->options);
+  cli::add_window_flags(verb, flags->options);
   add_patterns(verb, flags->options);
-  add_native_window_flag(verb, flags->options);
+  cli::add_native_window_flag(verb, flags->options);
   add_generation(verb, flags->options);
-  add_seed_flag(verb, flags->options);
-  add_machine_flags(verb, flags->options, flags->max_memory);
-  add_printing_flags(verb, flags->options);
+  cli::add_seed_flag(verb, flags->options);
+  cli::add_machine_flags(verb, flags->options, flags->max_memory);
+  cli::add_printing_flags(verb, flags->options);
   verb.footer(
       "\nAlone or under mpirun / srun: ranks share the examples. The result is RUN_DIR/results.h5, group /evaluation.\n"
       "Repeating the command resumes; patterns may be added, and what is measured is not measured again.\n\nExample:\n"
@@ -81,4 +81,4 @@ Command add_evaluate(const Verb& program) {
   return {verb, [flags] { return run(*flags); }};
 }
 
-}  // namespace winnow
+}  // namespace winnow::commands

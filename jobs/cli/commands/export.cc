@@ -24,7 +24,7 @@
 #include "pipeline/run/inputs.h"
 #include "results/selection/export.h"
 
-namespace winnow {
+namespace winnow::commands {
 namespace fs = std::filesystem;
 namespace {
 
@@ -37,7 +37,7 @@ struct Options {
   bool patch_only = false;
   bool check = false;
   bool no_hash = false;
-  ExportOptions plan;
+  selection::ExportOptions plan;
 };
 
 // A folder that is there whole under its name or not at all: filled beside it, then renamed.
@@ -90,14 +90,14 @@ class NewFolder {
   fs::path part_;
 };
 
-void write_plan(const ExportPlan& plan, const Selection& selection, const fs::path& folder) {
+void write_plan(const selection::ExportPlan& plan, const selection::Selection& selection, const fs::path& folder) {
   const auto write = [&](const std::string& name, const std::string& text, FileUse use) {
     write_file_atomically(folder / name, text, use);
   };
-  for (const ExportFile& file : plan.files) {
+  for (const selection::ExportFile& file : plan.files) {
     write(file.name, file.text, file.is_program ? FileUse::kProgram : FileUse::kData);
   }
-  write(kExportRecord, export_record(plan, selection), FileUse::kData);
+  write(selection::kExportRecord, selection::export_record(plan, selection), FileUse::kData);
 }
 
 // Links to everything of the checkpoint that the folder does not have, hidden files left out.
@@ -114,7 +114,7 @@ void link_checkpoint(const fs::path& model, const fs::path& folder) {
 
 std::string window_name(const nlohmann::json& keys) { return keys.is_null() ? "full" : json_text(keys, -1); }
 
-void print_requested(const ExportPlan& plan, const std::string& why_no_more) {
+void print_requested(const selection::ExportPlan& plan, const std::string& why_no_more) {
   std::printf("layer  requested\n");
   for (std::size_t layer = 0; layer < plan.windows.size(); ++layer) {
     std::printf("%5zu  %9s\n", layer, plan.windows[layer] == 0 ? "full" : std::to_string(plan.windows[layer]).c_str());
@@ -123,9 +123,10 @@ void print_requested(const ExportPlan& plan, const std::string& why_no_more) {
 }
 
 // What Transformers really does with the export, as a table; throws Error(kBadData) where it is something else.
-void check_in_transformers(const ExportPlan& plan, const fs::path& folder, const fs::path& model) {
+void check_in_transformers(const selection::ExportPlan& plan, const fs::path& folder, const fs::path& model) {
   const char* path = std::getenv("PATH");
-  const auto program = find_external_verb("check-hf", own_executable().parent_path(), path == nullptr ? "" : path);
+  const auto program =
+      cli::find_external_verb("check-hf", sweep::own_executable().parent_path(), path == nullptr ? "" : path);
   if (!program) {
     print_requested(plan, "there is no program winnow-check-hf beside winnow or on PATH");
     return;
@@ -138,9 +139,9 @@ void check_in_transformers(const ExportPlan& plan, const fs::path& folder, const
   if (plan.links_checkpoint) {
     words.push_back(folder.string());
   } else {
-    words.insert(words.end(), {model.string(), "--overrides", (folder / kOverridesFile).string()});
+    words.insert(words.end(), {model.string(), "--overrides", (folder / selection::kOverridesFile).string()});
   }
-  const auto output = run_program(words);
+  const auto output = sweep::run_program(words);
   constexpr int kUnknownOption = 2;  // of an interpreter older than 3.11, which has no -P
   if (!output || output->exit_code == static_cast<int>(ExitCode::kUnavailable) || output->exit_code == kUnknownOption) {
     print_requested(plan, output ? output->words() : words.front() + " cannot be started");
@@ -167,7 +168,7 @@ void check_in_transformers(const ExportPlan& plan, const fs::path& folder, const
 
 int run_export(const Options& options) {
   if (options.out.empty()) fail(ExitCode::kUsage, "--out is empty; name a new folder");
-  const Selection selection = read_selection(options.selection);
+  const selection::Selection selection = selection::read_selection(options.selection);
   if (!selection.has_checksum) note_no_checksum(options.selection);
   const fs::path model = options.model.empty() ? fs::path(selection.model) : fs::path(options.model);
   const fs::path config = model / "config.json";
@@ -175,17 +176,19 @@ int run_export(const Options& options) {
   if (!fs::exists(config, ignored)) {
     fail(ExitCode::kNoInput, config.string() + ": not there; give the checkpoint with --model DIR");
   }
-  ExportOptions wanted = options.plan;
+  selection::ExportOptions wanted = options.plan;
   wanted.model_path = fs::absolute(model).lexically_normal().string();
-  ExportPlan plan = plan_export(selection, read_text(config, kMaxConfigBytes), config.string(), wanted);
+  selection::ExportPlan plan =
+      selection::plan_export(selection, read_text(config, kMaxConfigBytes), config.string(), wanted);
   if (!options.no_hash) {
-    check_selection_model(selection, options.selection, {selection.n_layers, hash_checkpoint(Checkpoint(model))});
+    selection::check_selection_model(selection, options.selection,
+                                     {selection.n_layers, run::hash_checkpoint(model::Checkpoint(model))});
   }
   if (options.patch_only) {
     if (plan.target != "hf") fail(ExitCode::kUsage, "--patch-only is for --target hf, not " + plan.target);
     if (options.check) fail(ExitCode::kUsage, "--check needs the whole export; leave out --patch-only");
     plan.links_checkpoint = false;
-    std::erase_if(plan.files, [](const ExportFile& file) { return file.name == "config.json"; });
+    std::erase_if(plan.files, [](const selection::ExportFile& file) { return file.name == "config.json"; });
     plan.command = "merge config_patch.json into the config.json of the checkpoint";
   }
   fs::path out = fs::path(options.out).lexically_normal();
@@ -212,9 +215,9 @@ int run_export(const Options& options) {
 
 }  // namespace
 
-Command add_export(const Verb& program) {
+Command add_export(const cli::Verb& program) {
   const auto options = std::make_shared<Options>();
-  const Verb verb =
+  const cli::Verb verb =
       program.add_subcommand("export", "Writes a selection as a serving engine runs it, or says why it would not");
   verb.add_option("selection", options->selection, "Selection (winnow select --out)").required().type_name("FILE");
   verb.add_option("--target", options->plan.target, "hf, vllm, trtllm, swaa or json").required().type_name("TARGET");
@@ -238,4 +241,4 @@ Command add_export(const Verb& program) {
   return {verb, [options] { return run_export(*options); }};
 }
 
-}  // namespace winnow
+}  // namespace winnow::commands

@@ -25,8 +25,9 @@
 #include "results/search/results.h"
 #include "results/selection/selection.h"
 #include "results/storage/hdf5.h"
+#include "results/storage/variables.h"
 
-namespace winnow {
+namespace winnow::commands {
 namespace fs = std::filesystem;
 namespace {
 
@@ -40,24 +41,25 @@ struct Options {
   bool json = false;
 };
 
-std::string rope_name(const RopeConfig& rope) {
+std::string rope_name(const model::RopeConfig& rope) {
   char text[96];
-  const char* type = rope.type == RopeConfig::Type::kLlama3   ? "llama3"
-                     : rope.type == RopeConfig::Type::kLinear ? "linear"
-                                                              : "default";
+  const char* type = rope.type == model::RopeConfig::Type::kLlama3   ? "llama3"
+                     : rope.type == model::RopeConfig::Type::kLinear ? "linear"
+                                                                     : "default";
   std::snprintf(text, sizeof(text), "%s, theta %g, factor %g", type, rope.theta, rope.factor);
   return text;
 }
 
-Facts inspect_checkpoint(const fs::path& directory, CheckpointFaults& faults) {
-  const ModelConfig config = read_config(directory);
-  const Checkpoint checkpoint(directory);
-  const DType dtype = config.checkpoint_dtype == DType::kOther ? checkpoint.dtype() : config.checkpoint_dtype;
+Facts inspect_checkpoint(const fs::path& directory, model::CheckpointFaults& faults) {
+  const model::ModelConfig config = model::read_config(directory);
+  const model::Checkpoint checkpoint(directory);
+  const kernels::DType dtype =
+      config.checkpoint_dtype == kernels::DType::kOther ? checkpoint.dtype() : config.checkpoint_dtype;
   int64_t n_parameters = 0;
   std::map<std::string, int64_t> dtypes;
   for (const auto& [name, tensor] : checkpoint.tensors()) {
     n_parameters += tensor.count();
-    ++dtypes[dtype_name(tensor.dtype)];
+    ++dtypes[kernels::dtype_name(tensor.dtype)];
   }
   Facts facts = {{"kind", "checkpoint"},
                  {"family", config.model_type},
@@ -71,7 +73,7 @@ Facts inspect_checkpoint(const fs::path& directory, CheckpointFaults& faults) {
                  {"tied_embeddings", config.tied_embeddings},
                  {"rope", rope_name(config.rope)},
                  {"max_positions", config.max_positions},
-                 {"dtype", dtype_name(dtype)},
+                 {"dtype", kernels::dtype_name(dtype)},
                  {"files", checkpoint.files().size()},
                  {"size_bytes", checkpoint.size_bytes()},
                  {"tensors", checkpoint.tensors().size()},
@@ -82,7 +84,7 @@ Facts inspect_checkpoint(const fs::path& directory, CheckpointFaults& faults) {
     facts["native_window"] = *config.native_window;
     facts["native_window_layers"] = windowed;
   }
-  faults = find_faults(config, checkpoint, kMostFaults);
+  faults = model::find_faults(config, checkpoint, kMostFaults);
   if (faults.count > 0) facts["faults"] = {{"count", faults.count}, {"first", faults.lines}};
   return facts;
 }
@@ -95,7 +97,7 @@ Facts spread(std::vector<int64_t> values) {
 
 Facts inspect_calibration(const fs::path& path) {
   // Without a model every token id is possible.
-  const Corpus corpus = read_corpus(path, std::numeric_limits<int32_t>::max());
+  const run::Corpus corpus = run::read_corpus(path, std::numeric_limits<int32_t>::max());
   std::vector<int64_t> prompt_tokens;
   std::vector<int64_t> answer_tokens;
   for (int64_t e = 0; e < corpus.size(); ++e) {
@@ -116,9 +118,9 @@ Facts inspect_calibration(const fs::path& path) {
   return facts;
 }
 
-Facts provenance_of(const Provenance& entries) {
+Facts provenance_of(const storage::Provenance& entries) {
   Facts provenance = Facts::object();
-  for (const ProvenanceEntry& entry : entries.entries()) {
+  for (const storage::ProvenanceEntry& entry : entries.entries()) {
     if (entry.name == "run_json") continue;  // a text of many lines, shown by `winnow inspect RUN_DIR`
     std::visit([&](const auto& value) { provenance[entry.name] = value; }, entry.value);
   }
@@ -126,8 +128,8 @@ Facts provenance_of(const Provenance& entries) {
 }
 
 Facts inspect_evaluation(const fs::path& path) {
-  const EvaluationResults results = read_evaluation(path);
-  const EvaluationTable& table = results.table;
+  const evaluation::EvaluationResults results = evaluation::read_evaluation(path);
+  const evaluation::EvaluationTable& table = results.table;
   Facts patterns = Facts::object();
   for (int64_t p = 0; p < table.n_patterns(); ++p) {
     std::vector<int64_t> layers;
@@ -142,9 +144,9 @@ Facts inspect_evaluation(const fs::path& path) {
 }
 
 Facts inspect_search(const fs::path& path) {
-  Provenance provenance;
+  storage::Provenance provenance;
   Facts searches = Facts::object();
-  for (const FoundPatterns& found : read_found(path, provenance)) {
+  for (const search::FoundPatterns& found : search::read_found(path, provenance)) {
     Facts best = Facts::object();
     for (const std::vector<int64_t>& layers : found.full_layers) best[std::to_string(layers.size())] = layers;
     searches[found.method] = {{"objective", found.objective}, {"patterns", found.n_patterns}};
@@ -154,10 +156,10 @@ Facts inspect_search(const fs::path& path) {
 }
 
 Facts inspect_results(const fs::path& path) {
-  if (is_evaluation(path)) return inspect_evaluation(path);
-  if (is_search(path)) return inspect_search(path);
-  const Results results = read_results(path);
-  const Ranking& ranking = results.statistics.ranking;
+  if (evaluation::is_evaluation(path)) return inspect_evaluation(path);
+  if (search::is_search(path)) return inspect_search(path);
+  const calibration::Results results = calibration::read_results(path);
+  const calibration::Ranking& ranking = results.statistics.ranking;
   std::vector<int64_t> kept;
   const auto top_k = static_cast<std::size_t>(results.statistics.options.top_k);
   for (const int64_t column : ranking.order()) {
@@ -178,7 +180,7 @@ Facts inspect_results(const fs::path& path) {
 }
 
 Facts inspect_run(const fs::path& directory) {
-  const auto run = parse_ordered_json(RunRecord::read(directory).text(), (directory / "run.json").string());
+  const auto run = parse_ordered_json(run::RunRecord::read(directory).text(), (directory / "run.json").string());
   const fs::path shards = directory / "shards";
   std::error_code ignored;
   const int64_t n_shards = fs::is_directory(shards, ignored)
@@ -194,16 +196,16 @@ Facts inspect_run(const fs::path& directory) {
 }
 
 Facts inspect_hdf5(const fs::path& path) {
-  const std::string format = hdf5::File::open(path).root().string_attribute(".", "format").value_or("");
+  const std::string format = storage::File::open(path).root().string_attribute(".", "format").value_or("");
   if (format == "winnow-calibration") return inspect_calibration(path);
-  if (format == kResultsFormat) return inspect_results(path);
-  fail(ExitCode::kBadData, path.string() + ": attribute format: expected winnow-calibration or " + kResultsFormat +
-                               ", found " + (format.empty() ? "none" : "'" + format + "'"));
+  if (format == storage::kResultsFormat) return inspect_results(path);
+  fail(ExitCode::kBadData, path.string() + ": attribute format: expected winnow-calibration or " +
+                               storage::kResultsFormat + ", found " + (format.empty() ? "none" : "'" + format + "'"));
 }
 
 Facts inspect_selection(const fs::path& path) {
   Facts facts = {{"kind", "selection"}};
-  const Selection selection = read_selection(path);
+  const selection::Selection selection = selection::read_selection(path);
   facts.update(Facts::parse(to_json(selection)));
   if (!selection.has_checksum) {
     note_no_checksum(path);
@@ -212,7 +214,7 @@ Facts inspect_selection(const fs::path& path) {
   return facts;
 }
 
-Facts inspect(const fs::path& path, CheckpointFaults& faults) {
+Facts inspect(const fs::path& path, model::CheckpointFaults& faults) {
   std::error_code error;
   const fs::file_status status = fs::status(path, error);
   if (!fs::exists(status)) {
@@ -245,7 +247,7 @@ void print_facts(const Facts& facts, int depth) {
 }
 
 int run_inspect(const Options& options) {
-  CheckpointFaults faults;
+  model::CheckpointFaults faults;
   const Facts facts = inspect(options.path, faults);
   if (options.json) {
     std::printf("%s\n", json_text(facts, 2).c_str());
@@ -261,9 +263,9 @@ int run_inspect(const Options& options) {
 
 }  // namespace
 
-Command add_inspect(const Verb& program) {
+Command add_inspect(const cli::Verb& program) {
   const auto options = std::make_shared<Options>();
-  const Verb verb = program.add_subcommand(
+  const cli::Verb verb = program.add_subcommand(
       "inspect", "Says what is in a checkpoint, a calibration file, a run directory, a results file or a selection");
   verb.add_option("path", options->path, "Checkpoint or run directory; calibration, results or selection file")
       .required()
@@ -277,4 +279,4 @@ Command add_inspect(const Verb& program) {
   return {verb, [options] { return run_inspect(*options); }};
 }
 
-}  // namespace winnow
+}  // namespace winnow::commands

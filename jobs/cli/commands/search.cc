@@ -6,15 +6,15 @@
 #include "jobs/cli/run_flags.h"
 #include "pipeline/verbs/search.h"
 
-namespace winnow {
+namespace winnow::commands {
 namespace {
 
 struct Flags {
-  SearchOptions options;
+  verbs::SearchOptions options;
   std::string max_memory;
 };
 
-void add_search_flags(const Verb& verb, SearchOptions& options) {
+void add_search_flags(const cli::Verb& verb, verbs::SearchOptions& options) {
   const char* kGroup = "Search";
   verb.add_option("--method", options.method,
                   "greedy-forward (from all windowed, gives one more layer full attention in each step), "
@@ -51,30 +51,31 @@ void add_search_flags(const Verb& verb, SearchOptions& options) {
 }
 
 int run(const Flags& flags) {
-  SearchOptions options = flags.options;
-  complete_options(options, flags.max_memory);
-  const SearchPresenter present = [&options](const SearchResults& results, const Provenance& provenance) {
-    return options.json ? to_json(results, provenance) : to_table(results, provenance);
+  verbs::SearchOptions options = flags.options;
+  cli::complete_options(options, flags.max_memory);
+  const verbs::SearchPresenter present = [&options](const search::SearchResults& results,
+                                                    const storage::Provenance& provenance) {
+    return options.json ? search::to_json(results, provenance) : search::to_table(results, provenance);
   };
-  return static_cast<int>(search(options, present));
+  return static_cast<int>(verbs::search(options, present));
 }
 
 }  // namespace
 
-Command add_search(const Verb& program) {
+Command add_search(const cli::Verb& program) {
   const auto flags = std::make_shared<Flags>();
-  const Verb verb = program.add_subcommand(
+  const cli::Verb verb = program.add_subcommand(
       "search", "Searches layers that keep full attention together, each step measured on the model");
-  add_input_flags(verb, flags->options, "Calibration file (winnow prepare makes one)");
-  add_limit_flag(verb, flags->options);
+  cli::add_input_flags(verb, flags->options, "Calibration file (winnow prepare makes one)");
+  cli::add_limit_flag(verb, flags->options);
   add_search_flags(verb, flags->options);
-  add_window_flags(verb, flags->options);
+  cli::add_window_flags(verb, flags->options);
   verb.flag("--tail-rows")
       .description("Rows before the answer that obey the window, besides the answer (default: 256; see --exact)");
-  add_native_window_flag(verb, flags->options);
-  add_seed_flag(verb, flags->options);
-  add_machine_flags(verb, flags->options, flags->max_memory);
-  add_printing_flags(verb, flags->options);
+  cli::add_native_window_flag(verb, flags->options);
+  cli::add_seed_flag(verb, flags->options);
+  cli::add_machine_flags(verb, flags->options, flags->max_memory);
+  cli::add_printing_flags(verb, flags->options);
   verb.footer(
       "\nA step sweeps the tail of every example against cached keys and values: a small part of a forward pass for a\n"
       "pattern. The result is RUN_DIR/results.h5, group /selection/METHOD; winnow select reads it. Repeating the\n"
@@ -85,4 +86,4 @@ Command add_search(const Verb& program) {
   return {verb, [flags] { return run(*flags); }};
 }
 
-}  // namespace winnow
+}  // namespace winnow::commands

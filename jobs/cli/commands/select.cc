@@ -12,14 +12,14 @@
 #include "results/calibration/store.h"
 #include "results/selection/methods.h"
 
-namespace winnow {
+namespace winnow::commands {
 namespace {
 
 struct Options {
   std::string results;
   std::string out;
   bool json = false;
-  SelectOptions select;
+  selection::SelectOptions select;
 };
 
 std::string list_of(const std::vector<int64_t>& layers) {
@@ -27,11 +27,11 @@ std::string list_of(const std::vector<int64_t>& layers) {
   return (layers.size() == 1 ? "layer " : "layers ") + joined(layers);
 }
 
-std::string to_table(const Choice& choice, const Selection& selection) {
+std::string to_table(const selection::Choice& choice, const selection::Selection& selection) {
   std::string text;
   if (!choice.order.empty()) text += "rank  layer  kept  " + choice.score_name + "\n";
   for (std::size_t i = 0; i < choice.order.size(); ++i) {
-    const ScoredLayer& scored = choice.order[i];
+    const selection::ScoredLayer& scored = choice.order[i];
     const bool is_kept = std::find(choice.layers.begin(), choice.layers.end(), scored.layer) != choice.layers.end();
     char line[96];
     std::snprintf(line, sizeof line, "%4zu  %5lld  %s  %12.4g\n", i + 1, static_cast<long long>(scored.layer),
@@ -47,29 +47,29 @@ std::string to_table(const Choice& choice, const Selection& selection) {
 }
 
 int run_select(const Options& options) {
-  const std::filesystem::path path = results_file(options.results);
+  const std::filesystem::path path = calibration::results_file(options.results);
   if (!options.out.empty()) {
-    check_outputs({selection_output("--out", options.out)},
+    check_outputs({selection::selection_output("--out", options.out)},
                   {.files = {path, path.parent_path() / "run.json"}, .checkpoints = {}});
   }
-  const SelectInput input = read_select_input(path, options.select.method);
-  const Choice choice = choose_layers(input, options.select);
-  const Selection selection = make_selection(choice, input, path.string());
-  if (!options.out.empty()) write_selection(options.out, selection);
-  const std::string text = printable(options.json ? to_json(selection) : to_table(choice, selection));
+  const selection::SelectInput input = selection::read_select_input(path, options.select.method);
+  const selection::Choice choice = selection::choose_layers(input, options.select);
+  const selection::Selection selection = selection::make_selection(choice, input, path.string());
+  if (!options.out.empty()) selection::write_selection(options.out, selection);
+  const std::string text = printable(options.json ? selection::to_json(selection) : to_table(choice, selection));
   std::fwrite(text.data(), 1, text.size(), stdout);
   const std::string caveats = selection.provenance.text("warnings");
   if (!caveats.empty()) std::fprintf(stderr, "winnow: note: %s\n", one_line(caveats).c_str());
-  const std::string padding = hybrid_padding_note(selection.keep, selection.n_layers);
+  const std::string padding = selection::hybrid_padding_note(selection.keep, selection.n_layers);
   if (!padding.empty()) std::fprintf(stderr, "winnow: note: %s\n", padding.c_str());
   return static_cast<int>(ExitCode::kDone);
 }
 
 }  // namespace
 
-Command add_select(const Verb& program) {
+Command add_select(const cli::Verb& program) {
   const auto options = std::make_shared<Options>();
-  const Verb verb =
+  const cli::Verb verb =
       program.add_subcommand("select", "Chooses the layers that keep full attention, by any rule, without a model");
   verb.add_option("results", options->results, "Run directory, or its results.h5").required().type_name("RUN_DIR");
   verb.add_option("--method", options->select.method, "Rule; see below (default: nll)").type_name("METHOD");
@@ -96,4 +96,4 @@ Command add_select(const Verb& program) {
   return {verb, [options] { return run_select(*options); }};
 }
 
-}  // namespace winnow
+}  // namespace winnow::commands

@@ -25,7 +25,7 @@
 #include "pipeline/engine/sweep.h"
 #include "winnow_version.h"
 
-namespace winnow {
+namespace winnow::commands {
 namespace {
 
 // The model and the tokens come from this seed. Chosen so that no NLL lies near the edge of a rounding step of the
@@ -43,7 +43,7 @@ struct Options {
 
 struct Case {
   std::string name;
-  Window window;
+  kernels::Window window;
 };
 
 // Every kind of row rule: plain, with sinks, with a fully attended answer, with tail rows.
@@ -82,9 +82,9 @@ std::string number(const char* format, double value) {
 class Tester {
  public:
   explicit Tester(const std::filesystem::path& directory)
-      : config_(read_config(directory)),
+      : config_(model::read_config(directory)),
         checkpoint_(directory),
-        backend_(make_cpu_backend({.n_threads = 1})),
+        backend_(cpu::make_cpu_backend({.n_threads = 1})),
         weights_(config_, checkpoint_, *backend_) {
     RandomStream random(kSeed, 0, 0);
     for (int64_t t = 0; t < kTokens; ++t) tokens_.push_back(static_cast<int32_t>(random.below(config_.vocab)));
@@ -94,7 +94,7 @@ class Tester {
     Outcome outcome;
     std::vector<double> delta(static_cast<std::size_t>(config_.n_layers), 0.0);
     for (const Case& c : cases()) {
-      const SweepResult swept = sweep_all(c.window);
+      const engine::SweepResult swept = sweep_all(c.window);
       outcome.checks.push_back(against_reference(c, swept));
       outcome.checks.push_back(against_separate_passes(c, swept));
       outcome.nlls.push_back(swept.base.nll_nats);
@@ -108,39 +108,40 @@ class Tester {
   }
 
  private:
-  Pattern only(std::size_t layer) const {
-    Pattern pattern(static_cast<std::size_t>(config_.n_layers), false);
+  engine::Pattern only(std::size_t layer) const {
+    engine::Pattern pattern(static_cast<std::size_t>(config_.n_layers), false);
     pattern[layer] = true;
     return pattern;
   }
 
-  SweepRequest request(const Window& window) const {
-    SweepRequest request;
+  engine::SweepRequest request(const kernels::Window& window) const {
+    engine::SweepRequest request;
     request.tokens = tokens_;
     request.answer_start = kTokens - kAnswerTokens;
     request.window = window;
-    request.base = Pattern(static_cast<std::size_t>(config_.n_layers), false);
+    request.base = engine::Pattern(static_cast<std::size_t>(config_.n_layers), false);
     return request;
   }
 
-  SweepResult sweep_all(const Window& window) {
-    SweepRequest all = request(window);
+  engine::SweepResult sweep_all(const kernels::Window& window) {
+    engine::SweepRequest all = request(window);
     for (std::size_t l = 0; l < all.base.size(); ++l) all.variants.push_back(only(l));
-    return sweep(*backend_, config_, weights_, all, {});
+    return engine::sweep(*backend_, config_, weights_, all, {});
   }
 
-  Score one_pass(const Window& window, const Pattern& pattern) {
-    SweepRequest single = request(window);
+  engine::Score one_pass(const kernels::Window& window, const engine::Pattern& pattern) {
+    engine::SweepRequest single = request(window);
     single.base = pattern;
-    return sweep(*backend_, config_, weights_, single, {}).base;
+    return engine::sweep(*backend_, config_, weights_, single, {}).base;
   }
 
-  Check against_reference(const Case& c, const SweepResult& swept) const {
-    const SweepRequest r = request(c.window);
+  Check against_reference(const Case& c, const engine::SweepResult& swept) const {
+    const engine::SweepRequest r = request(c.window);
     double worst = 0.0;
     bool hits_equal = true;
-    const auto compare = [&](const Score& score, const Pattern& pattern) {
-      const Score exact = reference_score(config_, checkpoint_, r.tokens, r.answer_start, c.window, pattern);
+    const auto compare = [&](const engine::Score& score, const engine::Pattern& pattern) {
+      const engine::Score exact =
+          engine::reference_score(config_, checkpoint_, r.tokens, r.answer_start, c.window, pattern);
       worst = std::max(worst, std::abs(score.nll_nats - exact.nll_nats) / (1.0 + std::abs(exact.nll_nats)));
       hits_equal = hits_equal && score.token_accuracy == exact.token_accuracy && score.exact_match == exact.exact_match;
     };
@@ -151,7 +152,7 @@ class Tester {
                 (hits_equal ? "" : "; token accuracy differs")};
   }
 
-  Check against_separate_passes(const Case& c, const SweepResult& swept) {
+  Check against_separate_passes(const Case& c, const engine::SweepResult& swept) {
     int64_t n_different = 0;
     for (std::size_t l = 0; l < swept.variants.size(); ++l) {
       if (one_pass(c.window, only(l)).nll_nats != swept.variants[l].nll_nats) ++n_different;
@@ -171,10 +172,10 @@ class Tester {
     }
   }
 
-  ModelConfig config_;
-  Checkpoint checkpoint_;
-  std::unique_ptr<Backend> backend_;
-  ModelWeights weights_;
+  model::ModelConfig config_;
+  model::Checkpoint checkpoint_;
+  std::unique_ptr<kernels::Backend> backend_;
+  model::ModelWeights weights_;
   std::vector<int32_t> tokens_;
 };
 
@@ -199,10 +200,10 @@ std::string signature(const Outcome& outcome) {
 
 int run_selftest(const Options& options) {
   const TemporaryDirectory directory;
-  RandomCheckpoint shape;
+  model::RandomCheckpoint shape;
   shape.n_layers = 5;
   shape.seed = kSeed;
-  write_random_checkpoint(directory.path(), shape);
+  model::write_random_checkpoint(directory.path(), shape);
   Outcome outcome = Tester(directory.path()).run();
   outcome.checks.push_back(rounding_is_clear(outcome));
 
@@ -227,9 +228,9 @@ int run_selftest(const Options& options) {
 
 }  // namespace
 
-Command add_selftest(const Verb& program) {
+Command add_selftest(const cli::Verb& program) {
   const auto options = std::make_shared<Options>();
-  const Verb verb = program.add_subcommand(
+  const cli::Verb verb = program.add_subcommand(
       "selftest", "Checks this build: the sweep of a tiny random model against a plain float64 forward pass");
   verb.add_flag("--json", options->json, "Print JSON instead of lines (default: lines)");
   verb.footer(
@@ -239,4 +240,4 @@ Command add_selftest(const Verb& program) {
   return {verb, [options] { return run_selftest(*options); }};
 }
 
-}  // namespace winnow
+}  // namespace winnow::commands

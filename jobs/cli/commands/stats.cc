@@ -15,7 +15,7 @@
 #include "results/search/results.h"
 #include "results/storage/own_hdf5.h"
 
-namespace winnow {
+namespace winnow::commands {
 namespace {
 
 struct Options {
@@ -40,10 +40,10 @@ int print(const std::string& found) {
 
 // In place the file is its own output: it may be no link, but it is a result, as the reader sees.
 void check_output(const Options& options) {
-  if (options.in_place) check_outputs({results_output("--in-place", options.file)}, {});
+  if (options.in_place) check_outputs({storage::results_output("--in-place", options.file)}, {});
   if (options.out.empty()) return;
   const std::filesystem::path file = options.file;
-  check_outputs({results_output("--out", options.out)},
+  check_outputs({storage::results_output("--out", options.out)},
                 {.files = {file, file.parent_path() / "run.json"}, .checkpoints = {}});
 }
 
@@ -51,30 +51,30 @@ int run_evaluation(const Options& options) {
   if (options.top_k) {
     fail(ExitCode::kUsage, "stats: --top-k is about a calibration, but " + options.file + " is an evaluation");
   }
-  EvaluationResults results = read_evaluation(options.file);
+  evaluation::EvaluationResults results = evaluation::read_evaluation(options.file);
   check_output(options);
-  EvaluationOptions settings = results.statistics.options;
+  evaluation::EvaluationOptions settings = results.statistics.options;
   if (options.seed) settings.seed = static_cast<uint64_t>(*options.seed);
   settings.n_resamples = options.n_resamples.value_or(settings.n_resamples);
   settings.baseline = options.baseline.value_or(settings.baseline);
-  results.statistics = compute_evaluation(results.table, settings);
+  results.statistics = evaluation::compute_evaluation(results.table, settings);
   if (options.in_place || !options.out.empty()) {
     results.provenance.set("statistics_command", command_line(), kCommandNote);
-    write_evaluation(options.in_place ? options.file : options.out, results);
+    evaluation::write_evaluation(options.in_place ? options.file : options.out, results);
   }
   return print(options.json ? to_json(results) : to_table(results));
 }
 
 int run_stats(Options options) {
-  options.file = results_file(options.file).string();
+  options.file = calibration::results_file(options.file).string();
   if (options.in_place && !options.out.empty()) {
     fail(ExitCode::kUsage, "stats: --in-place and --out exclude each other; give one of them");
   }
   if (options.seed.value_or(0) < 0) {
     fail(ExitCode::kUsage, "stats: --seed: expected at least 0, found " + std::to_string(*options.seed));
   }
-  if (is_evaluation(options.file)) return run_evaluation(options);
-  if (is_search(options.file)) {
+  if (evaluation::is_evaluation(options.file)) return run_evaluation(options);
+  if (search::is_search(options.file)) {
     fail(ExitCode::kUsage, "stats: " + options.file +
                                " is of a search, whose figures follow from its run directory; repeat winnow search, "
                                "with another --seed");
@@ -82,25 +82,26 @@ int run_stats(Options options) {
   if (options.baseline) {
     fail(ExitCode::kUsage, "stats: --baseline is about an evaluation, but " + options.file + " is a calibration");
   }
-  Results results = read_results(options.file);
+  calibration::Results results = calibration::read_results(options.file);
   check_output(options);
-  StatisticsOptions settings = results.statistics.options;
+  calibration::StatisticsOptions settings = results.statistics.options;
   if (options.seed) settings.seed = static_cast<uint64_t>(*options.seed);
   settings.top_k = options.top_k.value_or(settings.top_k);
   settings.n_resamples = options.n_resamples.value_or(settings.n_resamples);
-  results.statistics = compute_statistics(results.calibration, results.controls, settings);
+  results.statistics = calibration::compute_statistics(results.calibration, results.controls, settings);
   if (options.in_place || !options.out.empty()) {
     results.provenance.set("statistics_command", command_line(), kCommandNote);
-    write_results(options.in_place ? options.file : options.out, results);
+    calibration::write_results(options.in_place ? options.file : options.out, results);
   }
-  return print(present_results(results, options.json));
+  return print(cli::present_results(results, options.json));
 }
 
 }  // namespace
 
-Command add_stats(const Verb& program) {
+Command add_stats(const cli::Verb& program) {
   const auto options = std::make_shared<Options>();
-  const Verb verb = program.add_subcommand("stats", "Computes the statistics of a results file anew, without a model");
+  const cli::Verb verb =
+      program.add_subcommand("stats", "Computes the statistics of a results file anew, without a model");
   verb.add_option("file", options->file, "Run directory, or its results.h5").required().type_name("RUN_DIR");
   verb.add_option("--seed", options->seed, "Seed of bootstrap and permutations (default: the file's)").type_name("N");
   verb.add_option("--top-k", options->top_k,
@@ -123,4 +124,4 @@ Command add_stats(const Verb& program) {
   return {verb, [options] { return run_stats(*options); }};
 }
 
-}  // namespace winnow
+}  // namespace winnow::commands

@@ -9,7 +9,7 @@
 
 #include "base/error.h"
 
-namespace winnow {
+namespace winnow::commands {
 
 class TemporaryDirectory {
  public:
@@ -34,4 +34,4 @@ class TemporaryDirectory {
   std::filesystem::path path_;
 };
 
-}  // namespace winnow
+}  // namespace winnow::commands

@@ -14,7 +14,7 @@
 #include "jobs/program.h"
 #include "tests/scratch.h"
 
-namespace winnow {
+namespace winnow::cli {
 namespace {
 
 namespace fs = std::filesystem;
@@ -186,7 +186,7 @@ TEST(Processor, NamesWhatIsNeededAndNotThere) {
 
 TEST(CommandLine, RefusesWhatItDoesNotKnow) {
   const auto refused = [](const Words& arguments, const Words& words) {
-    expect_error([&] { parse_command_line(arguments); }, ExitCode::kUsage, words);
+    expect_error([&] { program::parse_command_line(arguments); }, ExitCode::kUsage, words);
   };
   refused({}, {"no verb", "calibrate", "winnow --help"});
   refused({"stat", "x"}, {"no verb 'stat'", "did you mean stats?"});
@@ -200,7 +200,7 @@ TEST(CommandLine, RefusesWhatItDoesNotKnow) {
 
 TEST(CommandLine, WholeNumbersAreDecimalAndWhole) {
   const auto parse = [](const std::string& flag, const std::string& number) {
-    parse_command_line(
+    program::parse_command_line(
         {"evaluate", "--model", "m", "--data", "d", "--out", "o", "--pattern", "full", "--window", "8", flag, number});
   };
   for (const char* flag : {"--sinks", "--limit", "--seed", "--threads", "--generate"}) {
@@ -214,12 +214,12 @@ TEST(CommandLine, WholeNumbersAreDecimalAndWhole) {
 }
 
 TEST(CommandLine, HelpAndVersionAreNoErrors) {
-  EXPECT_NO_THROW(parse_command_line({"--help"}));
-  EXPECT_NO_THROW(parse_command_line({"--version"}));
-  EXPECT_NO_THROW(parse_command_line({"help"}));
-  EXPECT_NO_THROW(parse_command_line({"help", "stats"}));
-  EXPECT_NO_THROW(parse_command_line({"calibrate", "--help"}));
+  EXPECT_NO_THROW(program::parse_command_line({"--help"}));
+  EXPECT_NO_THROW(program::parse_command_line({"--version"}));
+  EXPECT_NO_THROW(program::parse_command_line({"help"}));
+  EXPECT_NO_THROW(program::parse_command_line({"help", "stats"}));
+  EXPECT_NO_THROW(program::parse_command_line({"calibrate", "--help"}));
 }
 
 }  // namespace
-}  // namespace winnow
+}  // namespace winnow::cli

@@ -14,7 +14,7 @@
 #include "jobs/sweep/submission.h"
 #include "tests/scratch.h"
 
-namespace winnow {
+namespace winnow::sweep {
 namespace {
 
 namespace fs = std::filesystem;
@@ -173,4 +173,4 @@ TEST(Launch, IsFailedWhereSlurmSaysSoAndNoRankHasSpoken) {
 }
 
 }  // namespace
-}  // namespace winnow
+}  // namespace winnow::sweep

@@ -12,10 +12,10 @@
 #include "jobs/sweep/program_output.h"
 #include "tests/scratch.h"
 
-namespace winnow {
+namespace winnow::sweep {
 namespace {
 
-using Kind = SbatchAnswer::Kind;
+using Kind = slurm::SbatchAnswer::Kind;
 
 TEST(JobNumber, IsFoundInWhateverIsPrinted) {
   for (const char* text :
@@ -24,17 +24,17 @@ TEST(JobNumber, IsFoundInWhateverIsPrinted) {
         "\x1b]0;a title\x07\x1b[32mSubmitted batch job \x1b[1m5001\x1b[0m\n",
         "Welcome, 42 users today\n----\n5001\nHave a nice day\n", "quota 17 of 100 GB\n5001;east\n",
         "7\nSubmitted batch job 5001\n9\n", "5001\n5001;east\n"}) {
-    EXPECT_EQ(find_job_number(text).value_or("none"), "5001") << text;
+    EXPECT_EQ(slurm::find_job_number(text).value_or("none"), "5001") << text;
   }
   for (const char* text :
        {"", "\n", "no number", "5001 jobs", "job 5001 is queued", "5001\n5002\n", "0", "05001", "50015001500", "-5001",
         "5001;", "5001;two words", "Submitted batch job 5001x", "Submitted batch job", "\x1b[", "\x1b]5001"}) {
-    EXPECT_FALSE(find_job_number(text).has_value()) << text;
+    EXPECT_FALSE(slurm::find_job_number(text).has_value()) << text;
   }
 }
 
-SbatchAnswer answer(int exit_code, const std::string& out, const std::string& err, bool is_timed_out = false) {
-  return read_sbatch_answer(
+slurm::SbatchAnswer answer(int exit_code, const std::string& out, const std::string& err, bool is_timed_out = false) {
+  return slurm::read_sbatch_answer(
       {.exit_code = exit_code, .out = out, .err = err, .is_timed_out = is_timed_out, .is_cut = false});
 }
 
@@ -84,7 +84,7 @@ TEST(RunProgram, DropsVariablesThatChangeWhatItDoes) {
 }
 
 TEST(Queue, OtherLinesArePassedOver) {
-  const std::vector<QueuedTask> tasks = parse_queue(
+  const std::vector<slurm::QueuedTask> tasks = slurm::parse_queue(
       "Welcome\n5001|0|PENDING|night.a.group-1|Priority\n5001|N/A|PENDING|other|None\n|||||\n"
       "5001|1|RUNNING|night.a.group-1|a|b\nx|0|RUNNING|y|z\n");
   ASSERT_EQ(tasks.size(), 2u);
@@ -95,26 +95,26 @@ TEST(Queue, OtherLinesArePassedOver) {
 
 TEST(Submitted, ReadsBackAndOddFilesAreNothing) {
   const ScratchDirectory scratch;
-  const SubmittedArrays written{.jobs = {{"group-1", "5001"}}, .unclear_since = {{"group-2", 1'800'000'000}}};
-  write_submitted(scratch.path(), written);
-  const SubmittedArrays read = read_submitted(scratch.path());
+  const slurm::SubmittedArrays written{.jobs = {{"group-1", "5001"}}, .unclear_since = {{"group-2", 1'800'000'000}}};
+  slurm::write_submitted(scratch.path(), written);
+  const slurm::SubmittedArrays read = slurm::read_submitted(scratch.path());
   EXPECT_EQ(read.jobs, written.jobs);
   EXPECT_EQ(read.unclear_since, written.unclear_since);
   for (const char* text : {"", "[]", "null", "{\"jobs\": 3, \"unclear_since\": []}", "{\"jobs\": {\"a\": 1}}",
                            "{\"unclear_since\": {\"a\": \"b\", \"c\": 1.5, \"d\": null}}"}) {
     std::ofstream(scratch.path() / "submitted.json") << text;
-    const SubmittedArrays odd = read_submitted(scratch.path());
+    const slurm::SubmittedArrays odd = slurm::read_submitted(scratch.path());
     EXPECT_TRUE(odd.jobs.empty() && odd.unclear_since.empty()) << text;
   }
 }
 
 TEST(Submitted, IsClearAfterAWhile) {
-  EXPECT_TRUE(is_unclear(1000, 1000));
-  EXPECT_TRUE(is_unclear(1000, 1000 + kUnclearSeconds - 1));
-  EXPECT_FALSE(is_unclear(1000, 1000 + kUnclearSeconds));
-  EXPECT_TRUE(is_unclear(1000, 990));  // another host's clock
-  EXPECT_FALSE(is_unclear(1'000'000, 1000));
+  EXPECT_TRUE(slurm::is_unclear(1000, 1000));
+  EXPECT_TRUE(slurm::is_unclear(1000, 1000 + slurm::kUnclearSeconds - 1));
+  EXPECT_FALSE(slurm::is_unclear(1000, 1000 + slurm::kUnclearSeconds));
+  EXPECT_TRUE(slurm::is_unclear(1000, 990));  // another host's clock
+  EXPECT_FALSE(slurm::is_unclear(1'000'000, 1000));
 }
 
 }  // namespace
-}  // namespace winnow
+}  // namespace winnow::sweep

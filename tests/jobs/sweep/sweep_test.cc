@@ -25,7 +25,7 @@
 #include "pipeline/runtime/lock.h"
 #include "tests/scratch.h"
 
-namespace winnow {
+namespace winnow::sweep {
 namespace {
 
 namespace fs = std::filesystem;
@@ -359,7 +359,7 @@ TEST_F(CellStates, TheQueueAndTheLockWin) {
   EXPECT_EQ(state({{"cell", {CellState::kRunning, "12_0", ""}}}).job, "12_0");
   after(std::nullopt);
   {
-    const RunLock lock(cell_.run_directory, host_name(), "cell.lock");
+    const runtime::RunLock lock(cell_.run_directory, host_name(), "cell.lock");
     EXPECT_EQ(state().state, CellState::kRunning);
     write_file_atomically(cell_.run_directory / "progress.json",
                           R"({"cells_done": 3, "cells_total": 12, "eta_seconds": 8.5})");
@@ -448,24 +448,24 @@ TEST_F(CellStates, TheErrorOfALauncherIsWhatItSaysFirst) {
 
 // The closed form against the plan that the sweep itself follows, with a row tile of 1.
 TEST(SweepPrice, IsThatOfThePlan) {
-  ModelConfig config;
+  model::ModelConfig config;
   config.n_layers = 6;
   config.hidden = 32;
   config.ffn = 64;
   config.vocab = 50;
   config.heads = {.n_heads = 4, .n_kv_heads = 2, .head_dim = 8};
-  CalibrateOptions options;
+  run::CalibrateOptions options;
   options.window = 100;
-  const Settings settings = resolve_settings(options, config.n_layers);
+  const run::Settings settings = run::resolve_settings(options, config.n_layers);
   const std::vector<int32_t> tokens(1000, 0);
-  SweepRequest request{.tokens = tokens,
-                       .answer_start = 980,
-                       .window = settings.window_of(980),
-                       .base = settings.base,
-                       .variants = {},
-                       .per_token = false};
+  engine::SweepRequest request{.tokens = tokens,
+                               .answer_start = 980,
+                               .window = settings.window_of(980),
+                               .base = settings.base,
+                               .variants = {},
+                               .per_token = false};
   for (const int64_t layer : settings.layers) request.variants.push_back(settings.variant(layer));
-  const SweepPlan plan = plan_sweep(config, request, 1);
+  const engine::SweepPlan plan = engine::plan_sweep(config, request, 1);
   const double planned = static_cast<double>(plan.row_layers) * 2.0 * 32 * (2 * 32 + 2 * 16 + 3 * 64) +
                          static_cast<double>(plan.attention_pairs) * 4.0 * 32;
   const double price = sweep_flops(config, settings, 1000, 980);
@@ -473,7 +473,9 @@ TEST(SweepPrice, IsThatOfThePlan) {
   EXPECT_LT(price, 1.6 * planned);
 }
 
-TEST(Quoted, AShellReadsItBack) { EXPECT_EQ(quoted({"a", "b c", "it's", "", "$x"}), "a 'b c' 'it'\\''s' '' '$x'"); }
+TEST(Quoted, AShellReadsItBack) {
+  EXPECT_EQ(local::quoted({"a", "b c", "it's", "", "$x"}), "a 'b c' 'it'\\''s' '' '$x'");
+}
 
 }  // namespace
-}  // namespace winnow
+}  // namespace winnow::sweep

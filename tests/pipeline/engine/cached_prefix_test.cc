@@ -11,7 +11,7 @@
 #include "base/error.h"
 #include "tests/small_model.h"
 
-namespace winnow {
+namespace winnow::engine {
 namespace {
 
 // A base in the middle of a search, and variants that differ from it in one layer or in more.
@@ -34,7 +34,8 @@ struct Case {
 
 SweepRequest request_of(const Case& c, const std::vector<int32_t>& tokens) {
   const int64_t a = c.n_tokens - c.answer_tokens;
-  SweepRequest request = drop_one(tokens, a, {c.keys, c.sinks, a - c.tail_rows, c.decode_full ? a : kNoLimit}, 4);
+  SweepRequest request =
+      drop_one(tokens, a, {c.keys, c.sinks, a - c.tail_rows, c.decode_full ? a : kernels::kNoLimit}, 4);
   set_patterns(request);
   return request;
 }
@@ -46,8 +47,8 @@ TEST_P(PrefixCases, GivesWhatTheWholeSweepGives) {
   const Model model({.n_layers = 4, .seed = 7});
   const auto tokens = random_tokens(c.n_tokens, 128, 3);
   SweepRequest request = request_of(c, tokens);
-  const auto backend = make_cpu_backend({.n_threads = 2});
-  ModelWeights weights(model.config, *model.checkpoint, *backend);
+  const auto backend = cpu::make_cpu_backend({.n_threads = 2});
+  model::ModelWeights weights(model.config, *model.checkpoint, *backend);
   const SweepResult whole = sweep(*backend, model.config, weights, request, {});
 
   request.prefix_rows = cached_rows(model.config, request, backend->row_tile());
@@ -92,9 +93,9 @@ INSTANTIATE_TEST_SUITE_P(
 TEST(CachedPrefix, AShortExampleHasNone) {
   const Model model({.n_layers = 4, .seed = 7});
   const auto tokens = random_tokens(60, 128, 3);
-  const auto backend = make_cpu_backend({.n_threads = 1});
-  ModelWeights weights(model.config, *model.checkpoint, *backend);
-  SweepRequest request = drop_one(tokens, 50, {10, 0, 50, kNoLimit}, 4);
+  const auto backend = cpu::make_cpu_backend({.n_threads = 1});
+  model::ModelWeights weights(model.config, *model.checkpoint, *backend);
+  SweepRequest request = drop_one(tokens, 50, {10, 0, 50, kernels::kNoLimit}, 4);
   EXPECT_EQ(cached_rows(model.config, request, backend->row_tile()), 0);
   PrefixCache cache(*backend, model.config, weights);
   cache.provide(0, CachedPrefix::Place::kBackend, request, {});
@@ -103,14 +104,14 @@ TEST(CachedPrefix, AShortExampleHasNone) {
 
 TEST(CachedPrefix, StackedRequestsWithAndWithoutGiveWhatEachAloneGives) {
   const Model model({.n_layers = 4, .seed = 7});
-  const auto backend = make_cpu_backend({.n_threads = 2});
-  ModelWeights weights(model.config, *model.checkpoint, *backend);
+  const auto backend = cpu::make_cpu_backend({.n_threads = 2});
+  model::ModelWeights weights(model.config, *model.checkpoint, *backend);
   std::vector<std::vector<int32_t>> tokens;
   for (const int64_t n : {300, 411, 350, 64}) tokens.push_back(random_tokens(n, 128, static_cast<uint32_t>(n)));
   std::vector<SweepRequest> requests;
   for (const auto& t : tokens) {
     const auto n = static_cast<int64_t>(t.size());
-    requests.push_back(drop_one(t, n - 10, {30, 2, n - 14, kNoLimit}, 4));
+    requests.push_back(drop_one(t, n - 10, {30, 2, n - 14, kernels::kNoLimit}, 4));
     set_patterns(requests.back());
   }
   std::vector<SweepResult> whole;
@@ -168,7 +169,7 @@ TEST(PrefixPlan, SharesExamplesOutBySize) {
 TEST(CachedPrefix, SavesTheRowsBeforeTheTail) {
   const Model model({.n_layers = 4, .seed = 7});
   const auto tokens = random_tokens(1025, 128, 3);
-  SweepRequest request = drop_one(tokens, 1000, {96, 4, 1000 - 32, kNoLimit}, 4);
+  SweepRequest request = drop_one(tokens, 1000, {96, 4, 1000 - 32, kernels::kNoLimit}, 4);
   const SweepPlan whole = plan_sweep(model.config, request, 64);
   request.prefix_rows = cached_rows(model.config, request, 64);
   EXPECT_EQ(request.prefix_rows, 960);
@@ -180,9 +181,9 @@ TEST(CachedPrefix, SavesTheRowsBeforeTheTail) {
 TEST(CachedPrefix, StopsBetweenLayersAndRefusesAnother) {
   const Model model({.n_layers = 4, .seed = 7});
   const auto tokens = random_tokens(300, 128, 3);
-  const auto backend = make_cpu_backend({.n_threads = 1});
-  ModelWeights weights(model.config, *model.checkpoint, *backend);
-  SweepRequest request = drop_one(tokens, 280, {20, 0, 270, kNoLimit}, 4);
+  const auto backend = cpu::make_cpu_backend({.n_threads = 1});
+  model::ModelWeights weights(model.config, *model.checkpoint, *backend);
+  SweepRequest request = drop_one(tokens, 280, {20, 0, 270, kernels::kNoLimit}, 4);
   PrefixCache cache(*backend, model.config, weights);
   int layers = 0;
   SweepRequest stopped = request;
@@ -192,4 +193,4 @@ TEST(CachedPrefix, StopsBetweenLayersAndRefusesAnother) {
 }
 
 }  // namespace
-}  // namespace winnow
+}  // namespace winnow::engine

@@ -18,7 +18,7 @@
 #include "model/safetensors.h"
 #include "pipeline/engine/row_places.h"
 
-namespace winnow {
+namespace winnow::engine {
 namespace {
 
 namespace fs = std::filesystem;
@@ -28,25 +28,25 @@ constexpr int64_t kVocab = 300;
 // A random model on disk, loaded.
 struct Model {
   fs::path directory;
-  ModelConfig config;
-  std::unique_ptr<Checkpoint> checkpoint;
-  std::unique_ptr<Backend> backend;
-  std::unique_ptr<ModelWeights> weights;
+  model::ModelConfig config;
+  std::unique_ptr<model::Checkpoint> checkpoint;
+  std::unique_ptr<kernels::Backend> backend;
+  std::unique_ptr<model::ModelWeights> weights;
 
   explicit Model(const std::string& family = "qwen3", int n_threads = 2)
       : directory(fs::temp_directory_path() / ("winnow-generation-test-" + std::to_string(getpid()))) {
-    write_random_checkpoint(directory, {.model_type = family,
-                                        .n_layers = 3,
-                                        .hidden = 64,
-                                        .n_heads = 6,
-                                        .n_kv_heads = 2,
-                                        .head_dim = 24,
-                                        .ffn = 96,
-                                        .vocab = kVocab});
-    config = read_config(directory);
-    checkpoint = std::make_unique<Checkpoint>(directory);
-    backend = make_cpu_backend({.n_threads = n_threads});
-    weights = std::make_unique<ModelWeights>(config, *checkpoint, *backend);
+    model::write_random_checkpoint(directory, {.model_type = family,
+                                               .n_layers = 3,
+                                               .hidden = 64,
+                                               .n_heads = 6,
+                                               .n_kv_heads = 2,
+                                               .head_dim = 24,
+                                               .ffn = 96,
+                                               .vocab = kVocab});
+    config = model::read_config(directory);
+    checkpoint = std::make_unique<model::Checkpoint>(directory);
+    backend = cpu::make_cpu_backend({.n_threads = n_threads});
+    weights = std::make_unique<model::ModelWeights>(config, *checkpoint, *backend);
   }
   Model(const Model&) = delete;
   Model& operator=(const Model&) = delete;
@@ -88,8 +88,8 @@ constexpr WindowCase kCases[] = {
     {"reached while decoding", 420, 2, false, -1},
 };
 
-Window window_of(const WindowCase& c, int64_t n_prompt) {
-  Window window{.keys = c.keys, .sinks = c.sinks};
+kernels::Window window_of(const WindowCase& c, int64_t n_prompt) {
+  kernels::Window window{.keys = c.keys, .sinks = c.sinks};
   if (c.tail_rows >= 0) window.first_row = n_prompt - c.tail_rows;
   if (c.decodes_full) window.end_row = n_prompt;
   return window;
@@ -341,4 +341,4 @@ TEST_F(StopTokens, RefusesWhatIsNoToken) {
 }
 
 }  // namespace
-}  // namespace winnow
+}  // namespace winnow::engine

@@ -13,7 +13,7 @@
 #include "pipeline/engine/sweep.h"
 #include "tests/small_model.h"
 
-namespace winnow {
+namespace winnow::engine {
 namespace {
 
 SweepRequest with_signals(SweepRequest request) {
@@ -42,58 +42,58 @@ class PlainPass {
   PlainPass(const Model& model, const SweepRequest& request)
       : model_(model),
         request_(request),
-        backend_(make_cpu_backend({.n_threads = 2})),
+        backend_(cpu::make_cpu_backend({.n_threads = 2})),
         weights_(model.config, *model.checkpoint, *backend_),
         decoder_(*backend_, model.config),
         n_(static_cast<int64_t>(request.tokens.size()) - 1),
         rows_((n_ + backend_->row_tile() - 1) / backend_->row_tile() * backend_->row_tile()) {}
 
   double nll_without(int64_t removed, int64_t first_row) {
-    const HeadShape& heads = model_.config.heads;
+    const kernels::HeadShape& heads = model_.config.heads;
     const auto x = allocate(model_.config.hidden);
     const auto without = allocate(model_.config.hidden);
     const auto q = allocate(heads.q_dim());
     const auto out = allocate(heads.q_dim());
     const auto kv = backend_->allocate(backend_->kv_bytes(rows_, heads), "a test");
     const auto table = weights_.rotary_table(rows_);
-    const HostTensor host{
-        reinterpret_cast<const std::byte*>(table.data()), DType::kF32, {rows_, heads.head_dim}, "angles"};
+    const kernels::HostTensor host{
+        reinterpret_cast<const std::byte*>(table.data()), kernels::DType::kF32, {rows_, heads.head_dim}, "angles"};
     const auto angle_memory = allocate(heads.head_dim);
     std::vector<int32_t> positions(static_cast<std::size_t>(rows_));
     std::iota(positions.begin(), positions.end(), 0);
     const auto positions_memory = backend_->upload(positions, "a test");
-    const RowAngles angles{backend_->load(host, WeightUse::kTable, angle_memory->data()),
-                           static_cast<const int32_t*>(positions_memory->data())};
+    const kernels::RowAngles angles{backend_->load(host, kernels::WeightUse::kTable, angle_memory->data()),
+                                    static_cast<const int32_t*>(positions_memory->data())};
     std::vector<int32_t> tokens(request_.tokens.begin(), request_.tokens.end() - 1);
     tokens.resize(static_cast<std::size_t>(rows_), -1);
     const auto token_memory = backend_->upload(tokens, "a test");
     backend_->embed(weights_.embedding(), static_cast<const int32_t*>(token_memory->data()), x->data(), rows_);
     for (int64_t layer = 0; layer < model_.config.n_layers; ++layer) {
-      const LayerWeights& weights = weights_.layer(layer);
+      const model::LayerWeights& weights = weights_.layer(layer);
       decoder_.attention_input(weights, x->data(), angles, rows_, kv->data(), q->data());
       const bool is_windowed = request_.base[static_cast<std::size_t>(layer)];
-      const AttentionCall call{.q = q->data(),
-                               .out = out->data(),
-                               .first_row = 0,
-                               .n_rows = rows_,
-                               .n_tokens = n_,
-                               .prefix = {},
-                               .own = {kv->data(), 0, rows_},
-                               .window = is_windowed ? request_.window : full_attention()};
+      const kernels::AttentionCall call{.q = q->data(),
+                                        .out = out->data(),
+                                        .first_row = 0,
+                                        .n_rows = rows_,
+                                        .n_tokens = n_,
+                                        .prefix = {},
+                                        .own = {kv->data(), 0, rows_},
+                                        .window = is_windowed ? request_.window : kernels::full_attention()};
       backend_->attention(std::span(&call, 1), heads);
       backend_->copy(x->data(), without->data(), rows_, model_.config.hidden);
       decoder_.finish(weights, out->data(), x->data(), rows_);
       if (layer != removed) continue;
       decoder_.finish(weights, nullptr, without->data(), rows_);
-      backend_->copy(row_pointer(without->data(), DType::kF32, first_row, model_.config.hidden),
-                     row_pointer(x->data(), DType::kF32, first_row, model_.config.hidden), rows_ - first_row,
-                     model_.config.hidden);
+      backend_->copy(model::row_pointer(without->data(), kernels::DType::kF32, first_row, model_.config.hidden),
+                     model::row_pointer(x->data(), kernels::DType::kF32, first_row, model_.config.hidden),
+                     rows_ - first_row, model_.config.hidden);
     }
     return score(x->data());
   }
 
  private:
-  std::unique_ptr<Buffer> allocate(int64_t cols) { return backend_->allocate(rows_ * cols * 4, "a test"); }
+  std::unique_ptr<kernels::Buffer> allocate(int64_t cols) { return backend_->allocate(rows_ * cols * 4, "a test"); }
 
   double score(void* x) {
     std::vector<int32_t> targets(static_cast<std::size_t>(rows_), -1);
@@ -110,9 +110,9 @@ class PlainPass {
 
   const Model& model_;
   const SweepRequest& request_;
-  std::unique_ptr<Backend> backend_;
-  ModelWeights weights_;
-  DecoderLayer decoder_;
+  std::unique_ptr<kernels::Backend> backend_;
+  model::ModelWeights weights_;
+  model::DecoderLayer decoder_;
   int64_t n_;
   int64_t rows_;
 };
@@ -126,7 +126,8 @@ TEST(SweepSignals, LanesWithoutAttentionEqualAPlainPassBitForBit) {
   for (const Case& c : {Case{300, 20, 20}, Case{300, 44, 0}, Case{300, 20, 150}, Case{300, 20, 1000}, Case{129, 1, 0},
                         Case{200, 190, 3}, Case{90, 4, 64}}) {
     const auto tokens = random_tokens(c.n_tokens, 128, 3);
-    SweepRequest request = with_signals(drop_one(tokens, c.n_tokens - c.answer_tokens, {40, 3, 0, kNoLimit}, 4));
+    SweepRequest request =
+        with_signals(drop_one(tokens, c.n_tokens - c.answer_tokens, {40, 3, 0, kernels::kNoLimit}, 4));
     request.base[2] = true;
     for (Pattern& variant : request.variants) variant[2] = !variant[2];
     request.signals.removed_rows = c.removed_rows;
@@ -149,7 +150,7 @@ TEST(SweepSignals, ChangeNoOtherFigureNorDependOnWhatIsMeasuredBeside) {
   // T - 1 rows fill whole tiles: the row of the last token, which a lazy ratio needs, begins another one.
   for (const int64_t n_tokens : {333, 321}) {
     const auto tokens = random_tokens(n_tokens, 128, 4);
-    const SweepRequest plain = drop_one(tokens, 300, {50, 2, 0, kNoLimit}, 4);
+    const SweepRequest plain = drop_one(tokens, 300, {50, 2, 0, kernels::kNoLimit}, 4);
     const SweepRequest all = with_signals(plain);
     const SweepResult without = model.run(plain);
     const SweepResult reference = model.run(all);
@@ -173,12 +174,12 @@ TEST(SweepSignals, StackedRequestsGiveWhatEachAloneGivesAndTakeThePredictedMemor
   const auto first = random_tokens(300, 128, 1);
   const auto second = random_tokens(64, 128, 2);
   const auto third = random_tokens(411, 128, 4);
-  std::vector<SweepRequest> requests = {with_signals(drop_one(first, 280, {60, 3, 0, kNoLimit}, 4)),
-                                        with_signals(drop_one(second, 63, {60, 3, 0, kNoLimit}, 4)),
+  std::vector<SweepRequest> requests = {with_signals(drop_one(first, 280, {60, 3, 0, kernels::kNoLimit}, 4)),
+                                        with_signals(drop_one(second, 63, {60, 3, 0, kernels::kNoLimit}, 4)),
                                         drop_one(third, 400, {60, 3, 380, 400}, 4)};
   requests[1].signals.removed_rows = LayerSignalOptions::kAllRows;
-  const auto backend = make_cpu_backend({.n_threads = 2});
-  ModelWeights weights(model.config, *model.checkpoint, *backend);
+  const auto backend = cpu::make_cpu_backend({.n_threads = 2});
+  model::ModelWeights weights(model.config, *model.checkpoint, *backend);
   backend->reset_peak();
   const int64_t before = backend->allocated_bytes();
   const std::vector<SweepResult> together = sweep(*backend, model.config, weights, requests, {});
@@ -197,8 +198,9 @@ TEST(SweepSignals, StackedRequestsGiveWhatEachAloneGivesAndTakeThePredictedMemor
 TEST(SweepSignals, AreExactlyZeroWhereTheWindowHidesNothing) {
   const Model model({.n_layers = 3, .seed = 5});
   const auto tokens = random_tokens(200, 128, 3);
-  for (const Window& window :
-       {Window{200, 0, 0, kNoLimit}, Window{kNoLimit, 0, 0, kNoLimit}, Window{150, 50, 0, kNoLimit}}) {
+  for (const kernels::Window& window :
+       {kernels::Window{200, 0, 0, kernels::kNoLimit}, kernels::Window{kernels::kNoLimit, 0, 0, kernels::kNoLimit},
+        kernels::Window{150, 50, 0, kernels::kNoLimit}}) {
     const SweepResult result = model.run(with_signals(drop_one(tokens, 180, window, 3)));
     for (const Score& variant : result.variants) {
       EXPECT_EQ(variant.kl_nats, 0.0);
@@ -212,7 +214,7 @@ TEST(SweepSignals, AreExactlyZeroWhereTheWindowHidesNothing) {
 TEST(SweepSignals, RatiosOfLongRecencyAreOneAndShortSequencesHaveNone) {
   const Model model({.n_layers = 2, .seed = 5});
   const auto tokens = random_tokens(120, 128, 3);
-  SweepRequest request = with_signals(drop_one(tokens, 100, {40, 3, 0, kNoLimit}, 2));
+  SweepRequest request = with_signals(drop_one(tokens, 100, {40, 3, 0, kernels::kNoLimit}, 2));
   request.signals.lazy = LazyWindow{.sinks = 0, .recent = 110, .last = 1};
   for (const Score& variant : model.run(request).variants) {
     EXPECT_GT(variant.layer.lazy_ratio, 0.5);
@@ -228,7 +230,7 @@ TEST(SweepSignals, RatiosOfLongRecencyAreOneAndShortSequencesHaveNone) {
 TEST(SweepSignals, PlanCountsTheirLanes) {
   const Model model({.n_layers = 4, .seed = 7});
   const auto tokens = random_tokens(1024, 128, 3);
-  SweepRequest request = drop_one(tokens, 1000, {96, 4, 0, kNoLimit}, 4);
+  SweepRequest request = drop_one(tokens, 1000, {96, 4, 0, kernels::kNoLimit}, 4);
   request.signals.removed_rows = 32;
   const SweepPlan plan = plan_sweep(model.config, request, 64);
   EXPECT_EQ(plan.n_lanes, 8);
@@ -237,4 +239,4 @@ TEST(SweepSignals, PlanCountsTheirLanes) {
 }
 
 }  // namespace
-}  // namespace winnow
+}  // namespace winnow::engine

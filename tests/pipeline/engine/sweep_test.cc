@@ -9,7 +9,7 @@
 #include "base/error.h"
 #include "tests/small_model.h"
 
-namespace winnow {
+namespace winnow::engine {
 namespace {
 
 // The same where both were measured beside the same base.
@@ -40,9 +40,10 @@ struct Case {
   bool decode_full;
 };
 
-Window window_of(const Case& c) {
+kernels::Window window_of(const Case& c) {
   const int64_t answer_start = c.n_tokens - c.answer_tokens;
-  return {c.keys, c.sinks, c.tail_rows < 0 ? 0 : answer_start - c.tail_rows, c.decode_full ? answer_start : kNoLimit};
+  return {c.keys, c.sinks, c.tail_rows < 0 ? 0 : answer_start - c.tail_rows,
+          c.decode_full ? answer_start : kernels::kNoLimit};
 }
 
 class SweepCases : public ::testing::TestWithParam<Case> {};
@@ -76,15 +77,16 @@ INSTANTIATE_TEST_SUITE_P(
 TEST(Sweep, WindowsChangeTheNllWhereRowsAreHidden) {
   const Model model({.n_layers = 3, .seed = 5});
   const auto tokens = random_tokens(300, 128, 3);
-  const SweepResult result = model.run(drop_one(tokens, 280, {40, 3, 0, kNoLimit}, 3));
+  const SweepResult result = model.run(drop_one(tokens, 280, {40, 3, 0, kernels::kNoLimit}, 3));
   for (const Score& variant : result.variants) EXPECT_NE(variant.nll_nats, result.base.nll_nats);
 }
 
 TEST(Sweep, DeltaIsExactlyZeroWhereTheWindowHidesNothing) {
   const Model model({.n_layers = 3, .seed = 5});
   const auto tokens = random_tokens(200, 128, 3);
-  for (const Window& window : {Window{200, 0, 0, kNoLimit}, Window{1000, 0, 0, kNoLimit}, Window{150, 50, 0, kNoLimit},
-                               Window{199, 0, 0, kNoLimit}}) {
+  for (const kernels::Window& window :
+       {kernels::Window{200, 0, 0, kernels::kNoLimit}, kernels::Window{1000, 0, 0, kernels::kNoLimit},
+        kernels::Window{150, 50, 0, kernels::kNoLimit}, kernels::Window{199, 0, 0, kernels::kNoLimit}}) {
     const SweepResult result = model.run(drop_one(tokens, 180, window, 3));
     for (const Score& variant : result.variants) expect_same(variant, result.base, std::to_string(window.keys));
   }
@@ -93,7 +95,7 @@ TEST(Sweep, DeltaIsExactlyZeroWhereTheWindowHidesNothing) {
 TEST(Sweep, DoesNotDependOnThreadsNorOnGroupingNorOnTheRun) {
   const Model model({.n_layers = 4, .hidden = 96, .ffn = 1100, .seed = 9});
   const auto tokens = random_tokens(333, 128, 4);
-  SweepRequest all = drop_one(tokens, 300, {50, 2, 0, kNoLimit}, 4);
+  SweepRequest all = drop_one(tokens, 300, {50, 2, 0, kernels::kNoLimit}, 4);
   all.with_kl = true;
   const SweepResult reference = model.run(all, 2);
   for (const int threads : {1, 2, 5}) {
@@ -115,7 +117,7 @@ TEST(Sweep, DoesNotDependOnThreadsNorOnGroupingNorOnTheRun) {
 TEST(Sweep, KlIsPositiveWhereRowsAreHiddenAndExactlyZeroElsewhere) {
   const Model model({.n_layers = 3, .seed = 5});
   const auto tokens = random_tokens(300, 128, 3);
-  SweepRequest request = drop_one(tokens, 280, {40, 3, 0, kNoLimit}, 3);
+  SweepRequest request = drop_one(tokens, 280, {40, 3, 0, kernels::kNoLimit}, 3);
   request.with_kl = true;
   request.variants.push_back(request.base);
   const SweepResult result = model.run(request);
@@ -133,7 +135,7 @@ TEST(Sweep, KlIsPositiveWhereRowsAreHiddenAndExactlyZeroElsewhere) {
 TEST(Sweep, TakesAnyBaseAndVariantsThatDifferInSeveralLayers) {
   const Model model({.n_layers = 4, .seed = 11});
   const auto tokens = random_tokens(260, 128, 5);
-  SweepRequest request = drop_one(tokens, 240, {30, 2, 0, kNoLimit}, 4);
+  SweepRequest request = drop_one(tokens, 240, {30, 2, 0, kernels::kNoLimit}, 4);
   request.base = {true, false, true, true};
   request.variants = {{true, false, true, true},     // the base itself
                       {true, true, false, true},     // two layers
@@ -154,10 +156,10 @@ TEST(Sweep, EveryFamilyAndHeadWorks) {
                          .n_heads = 4,
                          .head_dim = 16,
                          .tied_embeddings = tied,
-                         .dtype = DType::kF32,
+                         .dtype = kernels::DType::kF32,
                          .seed = 13});
       const auto tokens = random_tokens(150, 128, 6);
-      expect_equals_separate_passes(model, drop_one(tokens, 140, {30, 1, 0, kNoLimit}, 2), family);
+      expect_equals_separate_passes(model, drop_one(tokens, 140, {30, 1, 0, kernels::kNoLimit}, 2), family);
     }
   }
 }
@@ -166,13 +168,13 @@ TEST(Sweep, PredictsItsAllocations) {
   const Model model({.n_layers = 4, .seed = 7});
   const auto tokens = random_tokens(700, 128, 3);
   for (const int64_t tail : {-1, 0, 32}) {
-    const Window window{60, 3, tail < 0 ? 0 : 680 - tail, kNoLimit};
+    const kernels::Window window{60, 3, tail < 0 ? 0 : 680 - tail, kernels::kNoLimit};
     SweepRequest request = drop_one(tokens, 680, window, 4);
     request.with_kl = tail == 0;
-    const auto backend = make_cpu_backend({.n_threads = 2});
-    ModelWeights weights(model.config, *model.checkpoint, *backend);
+    const auto backend = cpu::make_cpu_backend({.n_threads = 2});
+    model::ModelWeights weights(model.config, *model.checkpoint, *backend);
     const int64_t before = backend->allocated_bytes();
-    EXPECT_EQ(before, ModelWeights::predicted_bytes(model.config, *model.checkpoint, *backend));
+    EXPECT_EQ(before, model::ModelWeights::predicted_bytes(model.config, *model.checkpoint, *backend));
     sweep(*backend, model.config, weights, request, {});
     EXPECT_EQ(backend->peak_allocated_bytes() - before,
               predict_sweep_bytes(model.config, *backend, std::span(&request, 1)));
@@ -188,12 +190,12 @@ TEST(Sweep, StackedRequestsGiveWhatEachAloneGives) {
   const auto third = random_tokens(50, 128, 3);
   const auto fourth = random_tokens(411, 128, 4);
   std::vector<SweepRequest> requests = {
-      drop_one(first, 280, {60, 3, 0, kNoLimit}, 4), drop_one(second, 63, {60, 3, 0, kNoLimit}, 4),
-      drop_one(third, 40, {60, 3, 0, kNoLimit}, 4), drop_one(fourth, 400, {60, 3, 380, 400}, 4)};
+      drop_one(first, 280, {60, 3, 0, kernels::kNoLimit}, 4), drop_one(second, 63, {60, 3, 0, kernels::kNoLimit}, 4),
+      drop_one(third, 40, {60, 3, 0, kernels::kNoLimit}, 4), drop_one(fourth, 400, {60, 3, 380, 400}, 4)};
   requests[0].base[2] = true;
   for (const std::size_t r : {0U, 2U, 3U}) requests[r].with_kl = true;
-  const auto backend = make_cpu_backend({.n_threads = 2});
-  ModelWeights weights(model.config, *model.checkpoint, *backend);
+  const auto backend = cpu::make_cpu_backend({.n_threads = 2});
+  model::ModelWeights weights(model.config, *model.checkpoint, *backend);
   backend->reset_peak();
   const int64_t before = backend->allocated_bytes();
   const std::vector<SweepResult> together = sweep(*backend, model.config, weights, requests, {});
@@ -213,9 +215,9 @@ TEST(Sweep, StackedRequestsGiveWhatEachAloneGives) {
 TEST(Sweep, StopsBetweenLayersWhenAsked) {
   const Model model({.n_layers = 4, .seed = 7});
   const auto tokens = random_tokens(200, 128, 3);
-  const SweepRequest request = drop_one(tokens, 180, {60, 3, 0, kNoLimit}, 4);
-  const auto backend = make_cpu_backend({.n_threads = 1});
-  ModelWeights weights(model.config, *model.checkpoint, *backend);
+  const SweepRequest request = drop_one(tokens, 180, {60, 3, 0, kernels::kNoLimit}, 4);
+  const auto backend = cpu::make_cpu_backend({.n_threads = 1});
+  model::ModelWeights weights(model.config, *model.checkpoint, *backend);
   int layers = 0;
   EXPECT_THROW(sweep(*backend, model.config, weights, request, [&] { return ++layers == 2; }), Interrupted);
   EXPECT_EQ(layers, 2);
@@ -224,17 +226,17 @@ TEST(Sweep, StopsBetweenLayersWhenAsked) {
 TEST(SweepPlan, LanesBeginAtTheFirstTileThatCanDiffer) {
   const Model model({.n_layers = 4, .seed = 7});
   const auto tokens = random_tokens(1024, 128, 3);
-  const auto plan = [&](const Window& window) {
+  const auto plan = [&](const kernels::Window& window) {
     return plan_sweep(model.config, drop_one(tokens, 1000, window, 4), 64);
   };
-  EXPECT_EQ(plan({96, 4, 0, kNoLimit}).lane_first_row, 64);
-  EXPECT_EQ(plan({124, 4, 0, kNoLimit}).lane_first_row, 128);
-  EXPECT_EQ(plan({96, 4, 1000 - 32, kNoLimit}).lane_first_row, 960);
-  EXPECT_EQ(plan({96, 4, 0, kNoLimit}).n_lanes, 4);
-  EXPECT_EQ(plan({1024, 0, 0, kNoLimit}).n_lanes, 0);
+  EXPECT_EQ(plan({96, 4, 0, kernels::kNoLimit}).lane_first_row, 64);
+  EXPECT_EQ(plan({124, 4, 0, kernels::kNoLimit}).lane_first_row, 128);
+  EXPECT_EQ(plan({96, 4, 1000 - 32, kernels::kNoLimit}).lane_first_row, 960);
+  EXPECT_EQ(plan({96, 4, 0, kernels::kNoLimit}).n_lanes, 4);
+  EXPECT_EQ(plan({1024, 0, 0, kernels::kNoLimit}).n_lanes, 0);
   // 4 layers of the base, and lanes that live 4, 3, 2 and 1 layers.
-  EXPECT_EQ(plan({96, 4, 0, kNoLimit}).row_layers, 4 * 1024 + 10 * (1024 - 64));
+  EXPECT_EQ(plan({96, 4, 0, kernels::kNoLimit}).row_layers, 4 * 1024 + 10 * (1024 - 64));
 }
 
 }  // namespace
-}  // namespace winnow
+}  // namespace winnow::engine

@@ -7,7 +7,7 @@
 #include "results/storage/hdf5.h"
 #include "tests/scratch.h"
 
-namespace winnow {
+namespace winnow::run {
 namespace {
 
 constexpr int64_t kVocab = 100;
@@ -26,7 +26,7 @@ struct Draft {
   bool two_dimensional = false;
 
   template <typename T>
-  void put(hdf5::Group& root, const std::string& name, const std::vector<T>& values) const {
+  void put(storage::Group& root, const std::string& name, const std::vector<T>& values) const {
     const auto n = static_cast<int64_t>(values.size());
     if (name == left_out) return;
     if (name == wrong_type) {
@@ -37,9 +37,9 @@ struct Draft {
   }
 
   std::filesystem::path write(const std::filesystem::path& path) const {
-    hdf5::File file = hdf5::File::create(path);
+    storage::File file = storage::File::create(path);
     {
-      hdf5::Group root = file.root();
+      storage::Group root = file.root();
       if (format) root.set_attribute<std::string>(".", "format", *format);
       root.set_attribute<int64_t>(".", "format_version", version);
       if (two_dimensional) {
@@ -229,4 +229,4 @@ TEST(Corpus, RefusesWhatIsNoHdf5) {
 }
 
 }  // namespace
-}  // namespace winnow
+}  // namespace winnow::run

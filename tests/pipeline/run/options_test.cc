@@ -9,7 +9,7 @@
 #include "results/selection/selection.h"
 #include "tests/scratch.h"
 
-namespace winnow {
+namespace winnow::run {
 namespace {
 
 CalibrateOptions some_options() {
@@ -140,15 +140,15 @@ TEST(Options, WindowsOfExamples) {
   Settings settings;
   settings.window_keys = 10;
   settings.sinks = 2;
-  EXPECT_TRUE(obeys(settings.window_of(50), 0));
-  EXPECT_TRUE(obeys(settings.window_of(50), 70));
+  EXPECT_TRUE(kernels::obeys(settings.window_of(50), 0));
+  EXPECT_TRUE(kernels::obeys(settings.window_of(50), 70));
   settings.tail_rows = 3;
-  EXPECT_FALSE(obeys(settings.window_of(50), 46));
-  EXPECT_TRUE(obeys(settings.window_of(50), 47));
-  EXPECT_TRUE(obeys(settings.window_of(50), 50));
+  EXPECT_FALSE(kernels::obeys(settings.window_of(50), 46));
+  EXPECT_TRUE(kernels::obeys(settings.window_of(50), 47));
+  EXPECT_TRUE(kernels::obeys(settings.window_of(50), 50));
   settings.decode_full = true;
-  EXPECT_TRUE(obeys(settings.window_of(50), 49));
-  EXPECT_FALSE(obeys(settings.window_of(50), 50));
+  EXPECT_TRUE(kernels::obeys(settings.window_of(50), 49));
+  EXPECT_FALSE(kernels::obeys(settings.window_of(50), 50));
 }
 
 TEST(Options, ReachIsExact) {
@@ -170,16 +170,16 @@ TEST(Options, BaseHasOneNamePerPattern) {
   EXPECT_EQ(base("list:0-3").base_name, "full");
   EXPECT_EQ(base("windowed").base_name, "windowed");
   EXPECT_EQ(base("list:2,0").base_name, "list:0,2");
-  EXPECT_EQ(base("list:2,0").base, (Pattern{false, true, false, true}));
-  EXPECT_EQ(base("list:2,0").variant(0), (Pattern{true, true, false, true}));
-  EXPECT_EQ(base("list:2,0").variant(1), (Pattern{false, false, false, true}));
+  EXPECT_EQ(base("list:2,0").base, (engine::Pattern{false, true, false, true}));
+  EXPECT_EQ(base("list:2,0").variant(0), (engine::Pattern{true, true, false, true}));
+  EXPECT_EQ(base("list:2,0").variant(1), (engine::Pattern{false, false, false, true}));
 }
 
 TEST(Options, ParsesLayersSizesAndControls) {
-  EXPECT_EQ(parse_layers("5,0-2,1", 8, "--layers"), (std::vector<int64_t>{0, 1, 2, 5}));
+  EXPECT_EQ(selection::parse_layers("5,0-2,1", 8, "--layers"), (std::vector<int64_t>{0, 1, 2, 5}));
   for (const char* bad : {"", ",", "1,", "a", "3-1", "-1", "1-", "1--2", "1 2", "99999999999999999999"}) {
     SCOPED_TRACE(bad);
-    expect_error([&] { parse_layers(bad, 8, "--layers"); }, ExitCode::kUsage, {"--layers"});
+    expect_error([&] { selection::parse_layers(bad, 8, "--layers"); }, ExitCode::kUsage, {"--layers"});
   }
   EXPECT_EQ(parse_bytes("1024", "--max-memory"), 1024);
   EXPECT_EQ(parse_bytes("3K", "--max-memory"), 3072);
@@ -196,29 +196,29 @@ TEST(Options, ParsesLayersSizesAndControls) {
 }
 
 TEST(Stop, AUnitIsFinishedOnlyWhenItFitsTheGraceTime) {
-  EXPECT_FALSE(must_drop_unit(StopKind::kNone, -1.0, 100.0, 1.0));
-  EXPECT_TRUE(must_drop_unit(StopKind::kNow, 100.0, 0.0, 0.0));
-  EXPECT_FALSE(must_drop_unit(StopKind::kGrace, 100.0, 20.0, 110.0));
-  EXPECT_TRUE(must_drop_unit(StopKind::kGrace, 100.0, 20.0, 130.0));
-  EXPECT_FALSE(must_drop_unit(StopKind::kGrace, 1.0, 200.0, 110.0));
-  EXPECT_TRUE(must_drop_unit(StopKind::kGrace, 0.0, 20.0, 110.0));
+  EXPECT_FALSE(runtime::must_drop_unit(runtime::StopKind::kNone, -1.0, 100.0, 1.0));
+  EXPECT_TRUE(runtime::must_drop_unit(runtime::StopKind::kNow, 100.0, 0.0, 0.0));
+  EXPECT_FALSE(runtime::must_drop_unit(runtime::StopKind::kGrace, 100.0, 20.0, 110.0));
+  EXPECT_TRUE(runtime::must_drop_unit(runtime::StopKind::kGrace, 100.0, 20.0, 130.0));
+  EXPECT_FALSE(runtime::must_drop_unit(runtime::StopKind::kGrace, 1.0, 200.0, 110.0));
+  EXPECT_TRUE(runtime::must_drop_unit(runtime::StopKind::kGrace, 0.0, 20.0, 110.0));
 }
 
 TEST(Stop, SignalsSetAFlagAndHandlersComeBack) {
   {
-    const StopSignals signals(false);
-    EXPECT_EQ(signals.kind(), StopKind::kNone);
+    const runtime::StopSignals signals(false);
+    EXPECT_EQ(signals.kind(), runtime::StopKind::kNone);
     ASSERT_EQ(::raise(SIGUSR1), 0);
-    EXPECT_EQ(signals.kind(), StopKind::kGrace);
+    EXPECT_EQ(signals.kind(), runtime::StopKind::kGrace);
     EXPECT_EQ(signals.name(), "SIGUSR1");
     ASSERT_EQ(::raise(SIGTERM), 0);
-    EXPECT_EQ(signals.kind(), StopKind::kGrace);
+    EXPECT_EQ(signals.kind(), runtime::StopKind::kGrace);
   }
   {
-    const StopSignals signals(true);
-    EXPECT_EQ(signals.kind(), StopKind::kNone);
+    const runtime::StopSignals signals(true);
+    EXPECT_EQ(signals.kind(), runtime::StopKind::kNone);
     ASSERT_EQ(::raise(SIGTERM), 0);
-    EXPECT_EQ(signals.kind(), StopKind::kNow);
+    EXPECT_EQ(signals.kind(), runtime::StopKind::kNow);
   }
   struct sigaction now {};
   ASSERT_EQ(::sigaction(SIGTERM, nullptr, &now), 0);
@@ -226,16 +226,16 @@ TEST(Stop, SignalsSetAFlagAndHandlersComeBack) {
 }
 
 TEST(Stop, ASignalThatCameBeforeIsRemembered) {
-  remember_stop_signals();
+  runtime::remember_stop_signals();
   ASSERT_EQ(::raise(SIGUSR1), 0);
   {
-    const StopSignals signals(false);
-    EXPECT_EQ(signals.kind(), StopKind::kGrace);
+    const runtime::StopSignals signals(false);
+    EXPECT_EQ(signals.kind(), runtime::StopKind::kGrace);
   }
-  EXPECT_EQ(StopSignals(false).kind(), StopKind::kNone);  // it was the other's
+  EXPECT_EQ(runtime::StopSignals(false).kind(), runtime::StopKind::kNone);  // it was the other's
   ASSERT_EQ(::raise(SIGUSR1), 0);
-  EXPECT_EQ(take_remembered_signal(), SIGUSR1);
-  EXPECT_EQ(take_remembered_signal(), 0);
+  EXPECT_EQ(runtime::take_remembered_signal(), SIGUSR1);
+  EXPECT_EQ(runtime::take_remembered_signal(), 0);
   for (const int number : {SIGUSR1, SIGTERM, SIGINT}) ::signal(number, SIG_DFL);
 }
 
@@ -287,4 +287,4 @@ TEST(Cells, AddUpExactlyAndRefuseASecondValue) {
 }
 
 }  // namespace
-}  // namespace winnow
+}  // namespace winnow::run

@@ -7,7 +7,7 @@
 
 #include "tests/scratch.h"
 
-namespace winnow {
+namespace winnow::run {
 namespace {
 
 constexpr int64_t kLayers = 12;
@@ -157,4 +157,4 @@ TEST(Plan, UnitsSurviveTheirMessage) {
 }
 
 }  // namespace
-}  // namespace winnow
+}  // namespace winnow::run

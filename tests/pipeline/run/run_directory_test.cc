@@ -12,7 +12,7 @@
 #include "pipeline/run/shards.h"
 #include "tests/scratch.h"
 
-namespace winnow {
+namespace winnow::run {
 namespace {
 
 namespace fs = std::filesystem;
@@ -112,7 +112,7 @@ TEST_F(RunDirectoryTest, SignalsComeBackBitForBit) {
   write(shard);
   std::vector<Cells> cells = {Cells(2, kLayers, 0, 5)};
   EXPECT_TRUE(load_shards(run(), own_identity().measurement, some_data(), cells, BadShards::kSetAside).empty());
-  const Score score = cells[0].get(0, 2, 2);
+  const engine::Score score = cells[0].get(0, 2, 2);
   EXPECT_EQ(score.kl_nats, shard.scores[1].kl_nats);
   EXPECT_EQ(score.layer.nll_removed, 2.5);
   EXPECT_EQ(score.layer.mass_outside, shard.scores[1].layer.mass_outside);
@@ -378,8 +378,9 @@ TEST_F(RunDirectoryTest, NoLinkAndNoFileOfOthersIsTakenForTheLock) {
   const fs::path victim = scratch_.path() / "victim";
   std::ofstream(victim) << "precious";
   const auto refused = [&] {
-    expect_error([&] { const RunLock lock(run(), "here"); }, ExitCode::kCannotCreate, {"lock", "no lock file"});
-    EXPECT_FALSE(is_locked(run() / "lock", "here"));
+    expect_error([&] { const runtime::RunLock lock(run(), "here"); }, ExitCode::kCannotCreate,
+                 {"lock", "no lock file"});
+    EXPECT_FALSE(runtime::is_locked(run() / "lock", "here"));
     EXPECT_EQ(fs::file_size(victim), 8U);
     EXPECT_TRUE(fs::exists(fs::symlink_status(run() / "lock")));
     fs::remove(run() / "lock");
@@ -395,10 +396,10 @@ TEST_F(RunDirectoryTest, NoLinkAndNoFileOfOthersIsTakenForTheLock) {
   ASSERT_EQ(::mkfifo((run() / "lock").c_str(), 0600), 0);
   refused();
   fs::create_directory(run() / "lock");
-  expect_error([&] { const RunLock lock(run(), "here"); }, ExitCode::kCannotCreate, {"lock"});
+  expect_error([&] { const runtime::RunLock lock(run(), "here"); }, ExitCode::kCannotCreate, {"lock"});
   fs::remove(run() / "lock");
   std::ofstream(run() / "lock") << "elsewhere 1 2\n";  // of a dead job
-  { const RunLock lock(run(), "here"); }
+  { const runtime::RunLock lock(run(), "here"); }
   EXPECT_FALSE(fs::exists(run() / "lock"));
 }
 
@@ -454,12 +455,12 @@ TEST_F(RunDirectoryTest, AFileInPlaceOfTheDirectoryIsRefused) {
 
 TEST_F(RunDirectoryTest, TheLockKeepsOthersOutAndNamesItsHolder) {
   {
-    const RunLock lock(run(), "here");
-    expect_error([&] { const RunLock second(run(), "here"); }, ExitCode::kInterrupted,
+    const runtime::RunLock lock(run(), "here");
+    expect_error([&] { const runtime::RunLock second(run(), "here"); }, ExitCode::kInterrupted,
                  {"in use", "here", std::to_string(::getpid())});
   }
   EXPECT_FALSE(fs::exists(run() / "lock"));
-  const RunLock again(run(), "here");
+  const runtime::RunLock again(run(), "here");
 }
 
 TEST_F(RunDirectoryTest, TheLockOfAKilledProcessIsFree) {
@@ -467,7 +468,7 @@ TEST_F(RunDirectoryTest, TheLockOfAKilledProcessIsFree) {
   ASSERT_EQ(::pipe(ready), 0);
   const pid_t child = ::fork();
   if (child == 0) {
-    const RunLock lock(run(), "here");
+    const runtime::RunLock lock(run(), "here");
     const char byte = 1;
     if (::write(ready[1], &byte, 1) != 1) ::_exit(1);
     ::pause();
@@ -475,14 +476,14 @@ TEST_F(RunDirectoryTest, TheLockOfAKilledProcessIsFree) {
   }
   char byte = 0;
   ASSERT_EQ(::read(ready[0], &byte, 1), 1);
-  expect_error([&] { const RunLock second(run(), "here"); }, ExitCode::kInterrupted, {std::to_string(child)});
+  expect_error([&] { const runtime::RunLock second(run(), "here"); }, ExitCode::kInterrupted, {std::to_string(child)});
   ASSERT_EQ(::kill(child, SIGKILL), 0);
   ASSERT_EQ(::waitpid(child, nullptr, 0), child);
   EXPECT_TRUE(fs::exists(run() / "lock"));
-  const RunLock again(run(), "here");
+  const runtime::RunLock again(run(), "here");
   ::close(ready[0]);
   ::close(ready[1]);
 }
 
 }  // namespace
-}  // namespace winnow
+}  // namespace winnow::run

@@ -12,7 +12,7 @@
 #include "tests/bit_flips.h"
 #include "tests/scratch.h"
 
-namespace winnow {
+namespace winnow::run {
 namespace {
 
 namespace fs = std::filesystem;
@@ -216,4 +216,4 @@ TEST_F(RunFilesTest, ABatchOfAnOlderWinnowIsReadWithANote) {
 }
 
 }  // namespace
-}  // namespace winnow
+}  // namespace winnow::run

@@ -13,7 +13,7 @@
 
 #include "pipeline/runtime/dispatch.h"
 
-namespace winnow {
+namespace winnow::runtime {
 namespace {
 
 constexpr int kWrong = 1;
@@ -112,6 +112,6 @@ int run(const std::string& test) {
 }
 
 }  // namespace
-}  // namespace winnow
+}  // namespace winnow::runtime
 
-int main(int argc, char** argv) { return argc == 2 ? winnow::run(argv[1]) : 64; }
+int main(int argc, char** argv) { return argc == 2 ? winnow::runtime::run(argv[1]) : 64; }

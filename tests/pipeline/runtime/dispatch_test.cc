@@ -5,7 +5,7 @@
 
 #include "tests/pipeline/runtime/ranks.h"
 
-namespace winnow {
+namespace winnow::runtime {
 namespace {
 
 class DispatchRanks : public ::testing::TestWithParam<int> {};
@@ -32,4 +32,4 @@ TEST(Dispatch, OneOfManyFailuresIsSaid) {
 }
 
 }  // namespace
-}  // namespace winnow
+}  // namespace winnow::runtime

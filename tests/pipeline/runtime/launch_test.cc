@@ -7,7 +7,7 @@
 
 #include "tests/scratch.h"
 
-namespace winnow {
+namespace winnow::runtime {
 namespace {
 
 Lookup of(const std::map<std::string, std::string>& environment) {
@@ -49,4 +49,4 @@ TEST(Launch, TemporaryFilesGoWhereTheyCanBeWritten) {
 }
 
 }  // namespace
-}  // namespace winnow
+}  // namespace winnow::runtime

@@ -20,7 +20,7 @@
 #include "pipeline/runtime/nccl.h"
 #include "pipeline/runtime/session.h"
 
-namespace winnow {
+namespace winnow::runtime {
 namespace {
 
 constexpr int kWrong = 1;
@@ -52,7 +52,7 @@ bool sums_are_equal(MpiSession& session, Exchange& exchange, std::size_t count) 
 }
 
 // Pieces of sizes that are no round numbers, several on their way at a time.
-bool broadcasts_arrive(MpiSession& session, NcclComm& comm, Backend& backend) {
+bool broadcasts_arrive(MpiSession& session, NcclComm& comm, kernels::Backend& backend) {
   constexpr int64_t kSize = (int64_t{1} << 20) + 3;
   constexpr int kPieces = 5;
   const auto buffer = backend.allocate(kSize * kPieces, "a test");
@@ -76,7 +76,7 @@ bool broadcasts_arrive(MpiSession& session, NcclComm& comm, Backend& backend) {
   return found == expected;
 }
 
-int test_sums(MpiSession& session, Backend& backend, const GpuChoice& gpu) {
+int test_sums(MpiSession& session, kernels::Backend& backend, const GpuChoice& gpu) {
   Exchange exchange(session, backend, gpu);
   if (!exchange.reduction().starts_with("nccl")) {
     std::fprintf(stderr, "sums go over %s\n", exchange.reduction().c_str());
@@ -96,7 +96,7 @@ int test_sums(MpiSession& session, Backend& backend, const GpuChoice& gpu) {
   return session.minimum(is_right) == 1 ? 0 : kWrong;
 }
 
-int test_silence(MpiSession& session, Backend& backend, const GpuChoice& gpu) {
+int test_silence(MpiSession& session, kernels::Backend& backend, const GpuChoice& gpu) {
   Exchange exchange(session, backend, gpu);
   if (session.rank() == 1) std::raise(SIGSTOP);
   std::vector<double> values(10, 1.0);
@@ -106,10 +106,10 @@ int test_silence(MpiSession& session, Backend& backend, const GpuChoice& gpu) {
 
 int run(const std::string& test) {
   MpiSession session;
-  if (cuda_device_count() == 0 || !NcclComm::is_built() || session.size() == 1) return kNothingToTest;
+  if (cuda::cuda_device_count() == 0 || !NcclComm::is_built() || session.size() == 1) return kNothingToTest;
   try {
     const GpuChoice gpu{.device = 0, .n_sharers = session.size(), .host_ranks = session.size(), .host_gpus = 1};
-    const auto backend = make_cuda_backend({.device = 0});
+    const auto backend = cuda::make_cuda_backend({.device = 0});
     return test == "silent" ? test_silence(session, *backend, gpu) : test_sums(session, *backend, gpu);
   } catch (const AgreedFailure& failure) {
     return static_cast<int>(failure.code);
@@ -119,6 +119,6 @@ int run(const std::string& test) {
 }
 
 }  // namespace
-}  // namespace winnow
+}  // namespace winnow::runtime
 
-int main(int argc, char** argv) { return argc == 2 ? winnow::run(argv[1]) : 64; }
+int main(int argc, char** argv) { return argc == 2 ? winnow::runtime::run(argv[1]) : 64; }

@@ -12,7 +12,7 @@
 #include "tests/pipeline/runtime/ranks.h"
 #include "tests/scratch.h"
 
-namespace winnow {
+namespace winnow::runtime {
 namespace {
 
 const std::string kDemo = std::string(WINNOW_TESTS_DIR) + "/demo";
@@ -20,7 +20,7 @@ const std::string kDemo = std::string(WINNOW_TESTS_DIR) + "/demo";
 class NcclTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (cuda_device_count() == 0) GTEST_SKIP() << "no CUDA device answers";
+    if (cuda::cuda_device_count() == 0) GTEST_SKIP() << "no CUDA device answers";
   }
 
   std::string calibrate(const std::string& out, const std::string& more = "") const {
@@ -28,7 +28,9 @@ class NcclTest : public ::testing::Test {
            "/long.h5 --control short=" + kDemo + "/short.h5 --window 96 --sinks 4 --per-token --limit 6 --out " +
            (scratch_.path() / out).string() + " " + more;
   }
-  Results results(const std::string& out) const { return read_results(scratch_.path() / out / "results.h5"); }
+  calibration::Results results(const std::string& out) const {
+    return calibration::read_results(scratch_.path() / out / "results.h5");
+  }
 
   ScratchDirectory scratch_;
 };
@@ -40,7 +42,7 @@ void expect_same_bits(const std::vector<T>& found, const std::vector<T>& expecte
   EXPECT_EQ(std::memcmp(found.data(), expected.data(), found.size() * sizeof(T)), 0) << what;
 }
 
-void expect_same(const Measurement& found, const Measurement& expected) {
+void expect_same(const calibration::Measurement& found, const calibration::Measurement& expected) {
   EXPECT_EQ(found.example_id, expected.example_id);
   expect_same_bits(found.nll_base, expected.nll_base, "nll_base");
   expect_same_bits(found.nll.values, expected.nll.values, "nll");
@@ -61,8 +63,8 @@ TEST_F(NcclTest, TwoRanksMeasureWhatOneDoes) {
   ASSERT_EQ(alone.exit_code, 0) << alone.output;
   const Outcome shared = run_ranks(2, calibrate("shared", "--share-gpu"));
   ASSERT_EQ(shared.exit_code, 0) << shared.output;
-  const Results one = results("alone");
-  const Results two = results("shared");
+  const calibration::Results one = results("alone");
+  const calibration::Results two = results("shared");
   expect_same(two.calibration, one.calibration);
   ASSERT_EQ(two.controls.size(), 1U);
   expect_same(two.controls.at("short"), one.controls.at("short"));
@@ -85,4 +87,4 @@ TEST_F(NcclTest, ARankThatDoesNotAnswerEndsTheJobAtTheDeadline) {
 }
 
 }  // namespace
-}  // namespace winnow
+}  // namespace winnow::runtime

@@ -11,7 +11,7 @@
 #include <future>
 #include <thread>
 
-namespace winnow {
+namespace winnow::runtime {
 namespace {
 
 // A process that sleeps until it is killed; ended and looked at on destruction.
@@ -91,4 +91,4 @@ TEST(PeerWatch, LeavesOutWhatItCannotSee) {
 }
 
 }  // namespace
-}  // namespace winnow
+}  // namespace winnow::runtime

@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-namespace winnow {
+namespace winnow::runtime {
 namespace {
 
 using Visible = std::vector<std::vector<std::string>>;
@@ -95,4 +95,4 @@ TEST(NcclEnvironment, LeavesTheNetworkAloneWhereItIsNeededOrGiven) {
 }
 
 }  // namespace
-}  // namespace winnow
+}  // namespace winnow::runtime

@@ -12,13 +12,14 @@
 namespace winnow {
 
 // Deltas of very different size per layer; `scale` multiplies them all. scale 0: every delta is 0.
-inline Measurement example_measurement(int64_t n_examples, int64_t n_layers, double scale, bool per_token) {
-  Measurement m;
+inline calibration::Measurement example_measurement(int64_t n_examples, int64_t n_layers, double scale,
+                                                    bool per_token) {
+  calibration::Measurement m;
   const auto n = static_cast<std::size_t>(n_examples);
   constexpr int64_t kAnswerTokens = 5;
-  m.nll = Table<double>(n_examples, n_layers);
-  m.exact_match = Table<uint8_t>(n_examples, n_layers);
-  m.token_accuracy = Table<double>(n_examples, n_layers);
+  m.nll = stats::Table<double>(n_examples, n_layers);
+  m.exact_match = stats::Table<uint8_t>(n_examples, n_layers);
+  m.token_accuracy = stats::Table<double>(n_examples, n_layers);
   for (int64_t l = 0; l < n_layers; ++l) m.layer.push_back(2 * l);
   m.layer_windowed_in_base.assign(m.layer.size(), false);
   m.layer_windowed_in_base.back() = true;
@@ -42,8 +43,8 @@ inline Measurement example_measurement(int64_t n_examples, int64_t n_layers, dou
   if (!per_token) return m;
   // What a run with all signals has. The second example is too short for a lazy ratio.
   m.kl = m.nll_removed = m.attention_mass_outside = m.lazy_ratio = m.lazy_ratio_compat =
-      Table<double>(n_examples, n_layers);
-  m.attention_mass_outside_kv_head = Table<double>(n_examples * n_layers, 2);
+      stats::Table<double>(n_examples, n_layers);
+  m.attention_mass_outside_kv_head = stats::Table<double>(n_examples * n_layers, 2);
   for (int64_t e = 0; e < n_examples; ++e) {
     for (int64_t l = 0; l < n_layers; ++l) {
       m.kl(e, l) = 0.5 * std::abs(m.nll(e, l) - m.nll_base[static_cast<std::size_t>(e)]);
@@ -57,8 +58,8 @@ inline Measurement example_measurement(int64_t n_examples, int64_t n_layers, dou
     }
   }
   const float nan = std::numeric_limits<float>::quiet_NaN();
-  m.token_nll_base = Table<float>(n_examples, kAnswerTokens, nan);
-  m.token_nll = Table<float>(n_examples * n_layers, kAnswerTokens, nan);
+  m.token_nll_base = stats::Table<float>(n_examples, kAnswerTokens, nan);
+  m.token_nll = stats::Table<float>(n_examples * n_layers, kAnswerTokens, nan);
   for (std::size_t e = 0; e < n; ++e) {
     for (int64_t t = 0; t < m.answer_tokens[e]; ++t) {
       m.token_nll_base(static_cast<int64_t>(e), t) = 0.25F * static_cast<float>(t);
@@ -70,13 +71,13 @@ inline Measurement example_measurement(int64_t n_examples, int64_t n_layers, dou
   return m;
 }
 
-inline Results example_results() {
-  Results results;
+inline calibration::Results example_results() {
+  calibration::Results results;
   results.calibration = example_measurement(8, 12, 1.0, true);
   results.controls["short"] = example_measurement(8, 12, 0.01, false);
   results.controls["no-effect_0.1"] = example_measurement(3, 12, 0.0, false);
   results.controls["no-effect_0.1"].source.clear();
-  results.statistics = compute_statistics(results.calibration, results.controls, {.seed = 7});
+  results.statistics = calibration::compute_statistics(results.calibration, results.controls, {.seed = 7});
   results.provenance.set("winnow_version", std::string("0.0.0-example"), "version of winnow");
   results.provenance.set("command",
                          std::string("winnow calibrate --model M\xC3\xB6"

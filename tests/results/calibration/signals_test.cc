@@ -13,7 +13,7 @@
 #include <string>
 #include <vector>
 
-namespace winnow {
+namespace winnow::calibration {
 namespace {
 
 using nlohmann::json;
@@ -21,11 +21,11 @@ using nlohmann::json;
 // Sums of at most 10,000 numbers of the order of 1 in another order; a partial rho divides by what is left of them.
 constexpr double kRounding = 1e-11;
 
-Table<double> table_of(const json& rows) {
+stats::Table<double> table_of(const json& rows) {
   const double nan = std::numeric_limits<double>::quiet_NaN();
   std::size_t n_cols = 0;
   for (const json& row : rows) n_cols = std::max(n_cols, row.size());
-  Table<double> table(static_cast<int64_t>(rows.size()), static_cast<int64_t>(n_cols), nan);
+  stats::Table<double> table(static_cast<int64_t>(rows.size()), static_cast<int64_t>(n_cols), nan);
   for (int64_t r = 0; r < table.rows; ++r) {
     const json& row = rows.at(static_cast<std::size_t>(r));
     for (int64_t c = 0; c < table.cols && !row.is_null(); ++c)
@@ -52,8 +52,8 @@ Measurement measurement_of(const json& golden) {
   m.nll_base = data.at("nll_base").get<std::vector<double>>();
   m.nll = table_of(data.at("nll"));
   m.exact_match_base = data.at("exact_match_base").get<std::vector<uint8_t>>();
-  m.exact_match = Table<uint8_t>(m.nll.rows, m.nll.cols);
-  const Table<double> matches = table_of(data.at("exact_match"));
+  m.exact_match = stats::Table<uint8_t>(m.nll.rows, m.nll.cols);
+  const stats::Table<double> matches = table_of(data.at("exact_match"));
   std::transform(matches.values.begin(), matches.values.end(), m.exact_match.values.begin(),
                  [](double match) { return match != 0.0 ? 1 : 0; });
   m.token_accuracy_base = data.at("token_accuracy_base").get<std::vector<double>>();
@@ -94,7 +94,7 @@ TEST(Signals, EqualScipy) {
   expect_near(c->rho_ci_low.values, golden.at("rho_ci_low"), "lower end of rho");
   expect_near(c->rho_ci_high.values, golden.at("rho_ci_high"), "upper end of rho");
   EXPECT_EQ(c->rho_status, "");
-  const Estimate* partials[] = {&c->partial_rho_exact_match, &c->partial_rho_accuracy};
+  const stats::Estimate* partials[] = {&c->partial_rho_exact_match, &c->partial_rho_accuracy};
   for (std::size_t i = 0; i < 2; ++i) {
     EXPECT_NEAR(partials[i]->value.value, golden.at("partial").at(i).get<double>(), kRounding);
     EXPECT_NEAR(partials[i]->ci_low.value, golden.at("partial_ci_low").at(i).get<double>(), kRounding);
@@ -134,12 +134,12 @@ TEST(Signals, SayWhyAFigureIsNotDefined) {
 
 TEST(Signals, OneExampleHasRhosWithoutIntervals) {
   Measurement m = measurement_of(read());
-  const auto first_row = [](Table<double>& table) {
+  const auto first_row = [](stats::Table<double>& table) {
     table.rows = 1;
     table.values.resize(static_cast<std::size_t>(table.cols));
   };
   m.example_id.resize(1);
-  for (Table<double>* table :
+  for (stats::Table<double>* table :
        {&m.nll, &m.token_accuracy, &m.kl, &m.nll_removed, &m.attention_mass_outside, &m.lazy_ratio}) {
     first_row(*table);
   }
@@ -154,4 +154,4 @@ TEST(Signals, OneExampleHasRhosWithoutIntervals) {
 }
 
 }  // namespace
-}  // namespace winnow
+}  // namespace winnow::calibration

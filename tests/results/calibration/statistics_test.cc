@@ -12,9 +12,9 @@
 #include "base/error.h"
 #include "base/random.h"
 #include "results/stats/correlation.h"
-#include "tests/pipeline/engine/golden_tables.h"
+#include "tests/pipeline/run/golden_tables.h"
 
-namespace winnow {
+namespace winnow::calibration {
 namespace {
 
 using nlohmann::json;
@@ -56,9 +56,9 @@ Measurement plain_measurement(int64_t n_examples, int64_t n_layers) {
   m.nll_base.assign(n, 1.0);
   m.exact_match_base.assign(n, 1);
   m.token_accuracy_base.assign(n, 1.0);
-  m.nll = Table<double>(n_examples, n_layers, 1.0);
-  m.exact_match = Table<uint8_t>(n_examples, n_layers, 1);
-  m.token_accuracy = Table<double>(n_examples, n_layers, 1.0);
+  m.nll = stats::Table<double>(n_examples, n_layers, 1.0);
+  m.exact_match = stats::Table<uint8_t>(n_examples, n_layers, 1);
+  m.token_accuracy = stats::Table<double>(n_examples, n_layers, 1.0);
   return m;
 }
 
@@ -88,16 +88,16 @@ void expect_in_band(double value, const json& band, const char* what) {
   EXPECT_LE(value, band.at(1).get<double>() + kRounding) << what;
 }
 
-void expect_undefined(const Figure& figure, const std::string& why) {
+void expect_undefined(const stats::Figure& figure, const std::string& why) {
   EXPECT_TRUE(std::isnan(figure.value));
   EXPECT_NE(figure.status.find(why), std::string::npos) << "status: " << figure.status;
 }
 
-void expect_no_silent_nan(const Figure& figure) {
+void expect_no_silent_nan(const stats::Figure& figure) {
   EXPECT_EQ(std::isfinite(figure.value), figure.status.empty()) << figure.value << " / " << figure.status;
 }
 
-void expect_no_silent_nan(const Estimate& estimate) {
+void expect_no_silent_nan(const stats::Estimate& estimate) {
   expect_no_silent_nan(estimate.value);
   expect_no_silent_nan(estimate.ci_low);
   expect_no_silent_nan(estimate.ci_high);
@@ -117,7 +117,7 @@ void expect_no_silent_nan(const Statistics& s) {
   for (const double p : s.ranking.p_top_k.values) EXPECT_EQ(std::isfinite(p), s.ranking.spread_status.empty());
   for (const auto& [name, d] : s.deconfounding) {
     expect_no_silent_nan(d.spearman_rho);
-    for (const Figure* f : {&d.spearman_p, &d.overlap, &d.jaccard, &d.magnitude_ratio}) expect_no_silent_nan(*f);
+    for (const stats::Figure* f : {&d.spearman_p, &d.overlap, &d.jaccard, &d.magnitude_ratio}) expect_no_silent_nan(*f);
   }
   expect_no_silent_nan(s.reliability.split_half);
   expect_no_silent_nan(s.reliability.rho_exact_match);
@@ -149,23 +149,23 @@ TEST(Random, BoundedIntegersAreUniform) {
 TEST(Correlation, SpearmanIsScipys) {
   ASSERT_GE(golden().at("spearman").size(), 10U);
   for (const json& c : golden().at("spearman")) {
-    const auto rho = spearman(c.at("x").get<Doubles>(), c.at("y").get<Doubles>());
+    const auto rho = stats::spearman(c.at("x").get<Doubles>(), c.at("y").get<Doubles>());
     ASSERT_TRUE(rho.has_value()) << c;
     EXPECT_NEAR(*rho, c.at("rho").get<double>(), kRounding) << c;
   }
 }
 
 TEST(Correlation, TiesShareTheMeanOfTheirRanks) {
-  EXPECT_EQ(doubled_average_ranks(Doubles{3, 1, 3, 2}), (std::vector<int64_t>{7, 2, 7, 4}));
-  EXPECT_EQ(spearman(Doubles{1, 1}, Doubles{1, 2}), std::nullopt);
-  EXPECT_EQ(spearman(Doubles{1}, Doubles{2}), std::nullopt);
-  EXPECT_EQ(spearman_permutation_p(Doubles{1, 1}, Doubles{1, 2}, 10, 0), std::nullopt);
+  EXPECT_EQ(stats::doubled_average_ranks(Doubles{3, 1, 3, 2}), (std::vector<int64_t>{7, 2, 7, 4}));
+  EXPECT_EQ(stats::spearman(Doubles{1, 1}, Doubles{1, 2}), std::nullopt);
+  EXPECT_EQ(stats::spearman(Doubles{1}, Doubles{2}), std::nullopt);
+  EXPECT_EQ(stats::spearman_permutation_p(Doubles{1, 1}, Doubles{1, 2}, 10, 0), std::nullopt);
 }
 
 TEST(Correlation, PermutationPIsScipysWithinMonteCarloError) {
   ASSERT_GE(golden().at("permutation").size(), 6U);
   for (const json& c : golden().at("permutation")) {
-    const auto p = spearman_permutation_p(c.at("x").get<Doubles>(), c.at("y").get<Doubles>(), 10000, 3);
+    const auto p = stats::spearman_permutation_p(c.at("x").get<Doubles>(), c.at("y").get<Doubles>(), 10000, 3);
     ASSERT_TRUE(p.has_value());
     EXPECT_NEAR(*p, c.at("p").get<double>(), c.at("tolerance").get<double>()) << c;
     EXPECT_GE(*p, 1.0 / 10001);
@@ -176,11 +176,11 @@ TEST(Correlation, QuantilesAreNumpys) {
   const json& g = golden().at("quantiles");
   const auto sorted = g.at("sorted").get<Doubles>();
   for (std::size_t i = 0; i < g.at("q").size(); ++i) {
-    EXPECT_NEAR(quantile(sorted, g.at("q")[i]), g.at("linear")[i].get<double>(), kRounding);
-    EXPECT_EQ(quantile_step(sorted, g.at("q")[i]), g.at("step")[i].get<double>());
+    EXPECT_NEAR(stats::quantile(sorted, g.at("q")[i]), g.at("linear")[i].get<double>(), kRounding);
+    EXPECT_EQ(stats::quantile_step(sorted, g.at("q")[i]), g.at("step")[i].get<double>());
   }
-  EXPECT_EQ(quantile(Doubles{4.0}, 0.975), 4.0);
-  EXPECT_EQ(quantile_step(Doubles{4.0}, 0.025), 4.0);
+  EXPECT_EQ(stats::quantile(Doubles{4.0}, 0.975), 4.0);
+  EXPECT_EQ(stats::quantile_step(Doubles{4.0}, 0.025), 4.0);
 }
 
 TEST(Statistics, RankingIsScipys) {
@@ -245,7 +245,7 @@ TEST(Statistics, ReliabilityIsScipys) {
     expect_in_band(estimate.ci_high.value, g.at("ci_high"), name);
   }
   const json& g = golden().at("split_half");
-  const auto halves = [](const Figure& f) { return f.value / (2.0 - f.value); };  // undoes Spearman-Brown
+  const auto halves = [](const stats::Figure& f) { return f.value / (2.0 - f.value); };  // undoes Spearman-Brown
   EXPECT_NEAR(halves(r.split_half.value), g.at("mean_rho").get<double>(), g.at("tolerance").get<double>());
   expect_in_band(halves(r.split_half.ci_low), g.at("rho_low"), "split-half low");
   expect_in_band(halves(r.split_half.ci_high), g.at("rho_high"), "split-half high");
@@ -353,7 +353,7 @@ TEST(Statistics, AControlWithoutAnyEffect) {
 
 TEST(Statistics, AConstantDropHasNoRho) {
   Measurement m = varied_measurement(4, 6);
-  m.exact_match = Table<uint8_t>(4, 6, 1);
+  m.exact_match = stats::Table<uint8_t>(4, 6, 1);
   const Statistics s = compute_statistics(m, {}, {});
   expect_no_silent_nan(s);
   expect_undefined(s.reliability.rho_exact_match.value, "exact-match drop is equal in all layers");
@@ -363,9 +363,9 @@ TEST(Statistics, AConstantDropHasNoRho) {
 TEST(Statistics, ARhoThatMostResamplesLackHasNoInterval) {
   // One example of eight fails in one layer: a share of (7/8)^8 = 34 % of the resamples never draws it.
   Measurement m = varied_measurement(8, 6);
-  m.exact_match = Table<uint8_t>(8, 6, 1);
+  m.exact_match = stats::Table<uint8_t>(8, 6, 1);
   m.exact_match(3, 2) = 0;
-  const Estimate rho = compute_statistics(m, {}, {}).reliability.rho_exact_match;
+  const stats::Estimate rho = compute_statistics(m, {}, {}).reliability.rho_exact_match;
   EXPECT_TRUE(rho.value.defined());
   expect_undefined(rho.ci_low, "of 10000 draws");
 }
@@ -442,4 +442,4 @@ TEST(Statistics, BadTablesAreRefusedByName) {
 }
 
 }  // namespace
-}  // namespace winnow
+}  // namespace winnow::calibration

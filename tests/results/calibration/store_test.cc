@@ -10,9 +10,10 @@
 
 #include "base/error.h"
 #include "results/storage/hdf5.h"
+#include "results/storage/variables.h"
 #include "tests/results/calibration/example_results.h"
 
-namespace winnow {
+namespace winnow::calibration {
 namespace {
 
 namespace fs = std::filesystem;
@@ -42,7 +43,7 @@ bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
 }
 
 template <typename T>
-bool same_bits(const Table<T>& a, const Table<T>& b) {
+bool same_bits(const stats::Table<T>& a, const stats::Table<T>& b) {
   return a.rows == b.rows && a.cols == b.cols && same_bits(a.values, b.values);
 }
 
@@ -132,7 +133,7 @@ TEST_F(StoreTest, OneExampleWithoutControls) {
 TEST_F(StoreTest, DeltaIsStoredWithItsSign) {
   const Results results = example_results();
   write_results(at("a.h5"), results);
-  const hdf5::Array<double> delta = hdf5::File::open(at("a.h5")).root().read<double>("calibration/delta_nll", 2);
+  const storage::Array<double> delta = storage::File::open(at("a.h5")).root().read<double>("calibration/delta_nll", 2);
   const int64_t last = results.calibration.n_layers() - 1;  // windowed in the base
   EXPECT_EQ(delta.shape, (std::vector<int64_t>{8, 12}));
   EXPECT_EQ(delta.values[static_cast<std::size_t>(last)],
@@ -142,13 +143,13 @@ TEST_F(StoreTest, DeltaIsStoredWithItsSign) {
 
 TEST_F(StoreTest, WhatIsNoResultIsRefused) {
   expect_refused(at("absent.h5"), ExitCode::kNoInput, {"absent.h5"});
-  hdf5::File file = hdf5::File::create(at("other.h5"));
+  storage::File file = storage::File::create(at("other.h5"));
   file.root().set_attribute<std::string>(".", "format", "winnow-calibration");
   file.commit();
   expect_refused(at("other.h5"), ExitCode::kBadData, {"other.h5", "\"winnow-results\"", "\"winnow-calibration\""});
-  hdf5::File bare = hdf5::File::create(at("bare.h5"));
-  bare.root().set_attribute<std::string>(".", "format", kResultsFormat);
-  bare.root().set_attribute<int64_t>(".", "format_version", kResultsVersion);
+  storage::File bare = storage::File::create(at("bare.h5"));
+  bare.root().set_attribute<std::string>(".", "format", storage::kResultsFormat);
+  bare.root().set_attribute<int64_t>(".", "format_version", storage::kResultsVersion);
   bare.commit();
   expect_refused(at("bare.h5"), ExitCode::kBadData, {"/calibration", "expected a group"});
 }
@@ -167,7 +168,7 @@ TEST_F(StoreTest, NamesAndTablesThatDoNotFitAreNotWritten) {
 }
 
 TEST(Provenance, KeepsOrderAndReplacesInPlace) {
-  Provenance p;
+  storage::Provenance p;
   p.set("b", int64_t{1}, "first");
   p.set("a", std::string("x"), "second");
   p.set("b", 2.5, "third", "s");
@@ -182,9 +183,9 @@ TEST(Provenance, KeepsOrderAndReplacesInPlace) {
 }
 
 TEST(Names, AreSafeInPaths) {
-  for (const char* name : {"short", "a.b-C_9", "..."}) EXPECT_TRUE(is_valid_name(name)) << name;
-  for (const char* name : {"", ".", "..", "a/b", "a b", "\xC3\xA9"}) EXPECT_FALSE(is_valid_name(name)) << name;
+  for (const char* name : {"short", "a.b-C_9", "..."}) EXPECT_TRUE(storage::is_valid_name(name)) << name;
+  for (const char* name : {"", ".", "..", "a/b", "a b", "\xC3\xA9"}) EXPECT_FALSE(storage::is_valid_name(name)) << name;
 }
 
 }  // namespace
-}  // namespace winnow
+}  // namespace winnow::calibration

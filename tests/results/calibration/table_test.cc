@@ -1,5 +1,6 @@
 // Results as text: what a reader of the terminal and a program that reads the JSON see.
 #include "results/calibration/table.h"
+#include "base/terminal_table.h"
 
 #include <gtest/gtest.h>
 
@@ -10,7 +11,7 @@
 #include "base/utf8.h"
 #include "tests/results/calibration/example_results.h"
 
-namespace winnow {
+namespace winnow::calibration {
 namespace {
 
 using nlohmann::json;
@@ -182,4 +183,4 @@ TEST(Utf8, IsCheckedAndRepaired) {
 }
 
 }  // namespace
-}  // namespace winnow
+}  // namespace winnow::calibration

@@ -11,7 +11,7 @@
 #include "tests/results/calibration/example_results.h"
 #include "tests/scratch.h"
 
-namespace winnow {
+namespace winnow::campaign {
 namespace {
 
 // A cell of which only the mean deltas are known, on layers 0, 1, ...; rank by rank as `ranks` says.
@@ -24,7 +24,7 @@ CollectedCell cell_of(const std::string& label, const std::vector<double>& mean,
   cell.window = cell.window_keys = 64;
   cell.decode = "windowed";
   CellSummary summary;
-  Ranking& r = summary.statistics.ranking;
+  calibration::Ranking& r = summary.statistics.ranking;
   const auto n = static_cast<int64_t>(mean.size());
   for (int64_t l = 0; l < n; ++l) r.layer.push_back(l);
   r.mean_delta_nll = r.median_delta_nll = r.standard_error = r.ci_low = r.ci_high = mean;
@@ -33,7 +33,7 @@ CollectedCell cell_of(const std::string& label, const std::vector<double>& mean,
   r.rank_high = r.rank_low;
   r.exact_match_drop = r.token_accuracy_drop = std::vector<double>(mean.size(), 0.0);
   r.budget = {top_k};
-  r.p_top_k = Table<double>(1, n, 0.5);
+  r.p_top_k = stats::Table<double>(1, n, 0.5);
   summary.statistics.options.top_k = top_k;
   summary.n_examples = 3;
   cell.summary = summary;
@@ -153,7 +153,7 @@ TEST(Collection, AxesAreUnions) {
 }
 
 TEST(Collection, SummaryKeepsStatisticsAndMeans) {
-  const Results results = example_results();
+  const calibration::Results results = example_results();
   const CellSummary summary = summarize(results);
   EXPECT_EQ(summary.n_examples, results.calibration.n_examples());
   EXPECT_EQ(summary.statistics.ranking.rank, results.statistics.ranking.rank);
@@ -172,7 +172,7 @@ class CollectionFile : public ::testing::Test {
     write_collection(path(), collection, rank_agreement(cells));
   }
   std::filesystem::path path() const { return scratch_.path() / "collected.h5"; }
-  hdf5::Group root() const { return hdf5::File::open(path()).root(); }
+  storage::Group root() const { return storage::File::open(path()).root(); }
 
  private:
   ScratchDirectory scratch_;
@@ -182,7 +182,7 @@ TEST_F(CollectionFile, PadsWhatACellDoesNotHave) {
   std::vector<CollectedCell> cells = {falling("a"), cell_of("b", {2, 1}, {1, 2}, 1), failed("c")};
   cells[1].summary->statistics.ranking.layer = {1, 3};
   write(cells);
-  const hdf5::Array<double> rank = root().read<double>("rank", 2);
+  const storage::Array<double> rank = root().read<double>("rank", 2);
   ASSERT_EQ(rank.shape, (std::vector<int64_t>{3, 4}));
   const double expected[] = {1, 2, 3, 4, NAN, 1, NAN, 2, NAN, NAN, NAN, NAN};
   for (std::size_t i = 0; i < 12; ++i) {
@@ -190,7 +190,7 @@ TEST_F(CollectionFile, PadsWhatACellDoesNotHave) {
     if (std::isnan(expected[i])) continue;
     EXPECT_EQ(rank.values[i], expected[i]) << i;
   }
-  const hdf5::Array<double> p = root().read<double>("p_top_k", 3);
+  const storage::Array<double> p = root().read<double>("p_top_k", 3);
   ASSERT_EQ(p.shape, (std::vector<int64_t>{3, 2, 4}));
   for (std::size_t i = 0; i < 24; ++i) {
     const std::size_t c = i / 8, budget = i / 4 % 2, layer = i % 4;
@@ -211,8 +211,8 @@ TEST_F(CollectionFile, PaddingAloneIsNoStatus) {
 TEST_F(CollectionFile, SaysWhyFiguresOfACellAreNotDefined) {
   std::vector<CollectedCell> cells = {falling("a"), falling("b")};
   cells[0].summary->statistics.ranking.spread_status = "one example";
-  cells[1].summary->statistics.deconfounding["short"].jaccard = Figure::undefined("all layers are equal");
-  cells[1].summary->statistics.deconfounding["short"].spearman_p = Figure::of(0.25);
+  cells[1].summary->statistics.deconfounding["short"].jaccard = stats::Figure::undefined("all layers are equal");
+  cells[1].summary->statistics.deconfounding["short"].spearman_p = stats::Figure::of(0.25);
   write(cells);
   EXPECT_EQ(root().string_attribute("ci_low", "status"), "one example");
   EXPECT_EQ(root().string_attribute("p_top_k", "status"), "one example");
@@ -256,7 +256,7 @@ TEST(CollectionText, HasALineForEveryCellAndTheReasons) {
   std::vector<CollectedCell> cells = {falling("a"), cell_of("b", {4, 2, 3, 1}, {1, 3, 2, 4}), failed("c")};
   cells[1].dataset = "e";
   cells[2].dataset = "f";
-  cells[0].summary->statistics.deconfounding["short"].spearman_rho.value = Figure::of(0.5);
+  cells[0].summary->statistics.deconfounding["short"].spearman_rho.value = stats::Figure::of(0.5);
   const Collection collection{.sweep = "night", .version = "", .cells = cells};
   EXPECT_EQ(
       to_table(collection, rank_agreement(cells)),
@@ -298,4 +298,4 @@ TEST(CollectionText, JsonHasEveryCellAndPair) {
 }
 
 }  // namespace
-}  // namespace winnow
+}  // namespace winnow::campaign

@@ -9,11 +9,11 @@
 #include <vector>
 
 #include "results/calibration/store.h"
-#include "tests/pipeline/engine/golden_tables.h"
+#include "tests/pipeline/run/golden_tables.h"
 #include "tests/results/evaluation/example_evaluation.h"
 #include "tests/scratch.h"
 
-namespace winnow {
+namespace winnow::evaluation {
 namespace {
 
 using nlohmann::json;
@@ -31,7 +31,7 @@ const json& golden() {
 EvaluationTable golden_table() {
   EvaluationTable table;
   table.pattern = golden().at("pattern").get<std::vector<std::string>>();
-  table.full_attention = Table<uint8_t>(table.n_patterns(), golden().at("layers").get<int64_t>());
+  table.full_attention = stats::Table<uint8_t>(table.n_patterns(), golden().at("layers").get<int64_t>());
   for (int64_t p = 0; p < table.n_patterns(); ++p) {
     for (const json& layer : golden().at("full_layers").at(static_cast<std::size_t>(p))) {
       table.full_attention(p, layer.get<int64_t>()) = 1;
@@ -197,7 +197,8 @@ TEST(EvaluationFile, ComesBackAsItWasAndWritesTheSameBytes) {
     write_evaluation(scratch.path() / "b.h5", read);
     EXPECT_EQ(bytes_of(scratch.path() / "a.h5"), bytes_of(scratch.path() / "b.h5"));
     // The other reader says what is missing instead of giving half a result.
-    expect_error([&] { read_results(scratch.path() / "a.h5"); }, ExitCode::kBadData, {"a.h5", "calibration"});
+    expect_error([&] { calibration::read_results(scratch.path() / "a.h5"); }, ExitCode::kBadData,
+                 {"a.h5", "calibration"});
   }
 }
 
@@ -218,4 +219,4 @@ TEST(EvaluationTableText, KeepsToItsColumns) {
 }
 
 }  // namespace
-}  // namespace winnow
+}  // namespace winnow::evaluation

@@ -9,19 +9,19 @@
 
 namespace winnow {
 
-inline EvaluationResults example_evaluation(int64_t n_examples, bool has_baseline) {
-  EvaluationResults results;
-  EvaluationTable& table = results.table;
+inline evaluation::EvaluationResults example_evaluation(int64_t n_examples, bool has_baseline) {
+  evaluation::EvaluationResults results;
+  evaluation::EvaluationTable& table = results.table;
   table.pattern = {"full", "periodic:4@0", "nll:2", "a selection with a rather long name:2", "windowed"};
   const std::vector<std::vector<int64_t>> kept = {{0, 1, 2, 3, 4, 5, 6, 7}, {0, 4}, {1, 5}, {2, 5}, {}};
   const int64_t n_patterns = table.n_patterns();
-  table.full_attention = Table<uint8_t>(n_patterns, 8);
-  table.nll = Table<double>(n_patterns, n_examples);
-  table.exact_match = Table<uint8_t>(n_patterns, n_examples);
-  table.token_accuracy = Table<double>(n_patterns, n_examples);
-  table.kl = Table<double>(n_patterns, n_examples);
-  GeneratedTable& generated = table.generated =
-      GeneratedTable(n_patterns, n_examples, {.max_new_tokens = 12, .stop_tokens = {2, 299}});
+  table.full_attention = stats::Table<uint8_t>(n_patterns, 8);
+  table.nll = stats::Table<double>(n_patterns, n_examples);
+  table.exact_match = stats::Table<uint8_t>(n_patterns, n_examples);
+  table.token_accuracy = stats::Table<double>(n_patterns, n_examples);
+  table.kl = stats::Table<double>(n_patterns, n_examples);
+  evaluation::GeneratedTable& generated = table.generated =
+      evaluation::GeneratedTable(n_patterns, n_examples, {.max_new_tokens = 12, .stop_tokens = {2, 299}});
   for (int64_t p = 0; p < n_patterns; ++p) {
     generated.prefill_rate[static_cast<std::size_t>(p)] = 1000.0 + static_cast<double>(p);
     // One pattern that was stopped at once.
@@ -57,8 +57,8 @@ inline EvaluationResults example_evaluation(int64_t n_examples, bool has_baselin
                    .head_dim = 16,
                    .kv_element_bytes = 2};
   results.window = {.keys = 96, .sinks = 4};
-  results.statistics =
-      compute_evaluation(table, {.seed = 3, .n_resamples = 200, .baseline = has_baseline ? "periodic:4@0" : ""});
+  results.statistics = evaluation::compute_evaluation(
+      table, {.seed = 3, .n_resamples = 200, .baseline = has_baseline ? "periodic:4@0" : ""});
   results.provenance.set("winnow_version", std::string("0.0.0"), "version of winnow");
   results.provenance.set("warnings", std::string(), "what a reader should know");
   results.provenance.set("ranks", int64_t{2}, "MPI ranks");

@@ -3,7 +3,7 @@
 
 #include "results/search/results.h"
 
-namespace winnow {
+namespace winnow::search {
 namespace {
 
 // Two examples whose NLLs are the given mean -+ 0.25.
@@ -53,4 +53,4 @@ TEST(ScreeningAgreement, OnePatternHasNoOrderAndSaysSo) {
 }
 
 }  // namespace
-}  // namespace winnow
+}  // namespace winnow::search

@@ -7,14 +7,14 @@
 #include "tests/results/calibration/example_results.h"
 #include "tests/scratch.h"
 
-namespace winnow {
+namespace winnow::selection {
 namespace {
 
 using Layers = std::vector<int64_t>;
 
 // 4 layers, 2 examples. Mean deltas 0.1, 0.4, 0.2, 0.4; exact match falls in layers 2 and 3.
-Measurement small_measurement(double scale = 1.0) {
-  Measurement m;
+calibration::Measurement small_measurement(double scale = 1.0) {
+  calibration::Measurement m;
   m.example_id = {"a", "b"};
   m.answer_tokens = {4, 4};
   m.prompt_tokens = {100, 100};
@@ -23,9 +23,9 @@ Measurement small_measurement(double scale = 1.0) {
   m.nll_base = {1.0, 1.0};
   m.exact_match_base = {1, 1};
   m.token_accuracy_base = {1.0, 1.0};
-  m.nll = Table<double>(2, 4);
-  m.exact_match = Table<uint8_t>(2, 4, 1);
-  m.token_accuracy = Table<double>(2, 4, 1.0);
+  m.nll = stats::Table<double>(2, 4);
+  m.exact_match = stats::Table<uint8_t>(2, 4, 1);
+  m.token_accuracy = stats::Table<double>(2, 4, 1.0);
   const double deltas[2][4] = {{0.0, 0.25, 0.25, 0.5}, {0.25, 0.5, 0.125, 0.25}};
   for (int64_t e = 0; e < 2; ++e) {
     for (int64_t l = 0; l < 4; ++l) m.nll(e, l) = 1.0 + scale * deltas[e][l];
@@ -39,8 +39,8 @@ SelectInput small_input() {
   SelectInput input;
   input.results.calibration = small_measurement();
   input.results.controls["short"] = small_measurement(0.5);
-  input.results.statistics = compute_statistics(input.results.calibration, input.results.controls, {});
-  Provenance& p = input.results.provenance;
+  input.results.statistics = calibration::compute_statistics(input.results.calibration, input.results.controls, {});
+  storage::Provenance& p = input.results.provenance;
   p.set("model", std::string("/models/m"), "");
   p.set("model_type", std::string("qwen3"), "");
   p.set("model_layers", int64_t{4}, "");
@@ -54,8 +54,8 @@ SelectInput small_input() {
   return input;
 }
 
-Table<double> table(int64_t rows, int64_t cols, std::vector<double> values) {
-  Table<double> t(rows, cols);
+stats::Table<double> table(int64_t rows, int64_t cols, std::vector<double> values) {
+  stats::Table<double> t(rows, cols);
   t.values = std::move(values);
   return t;
 }
@@ -112,7 +112,7 @@ TEST(Methods, NllMinusGenericIsTheResidual) {
 TEST(Methods, RatioDividesByTheControl) {
   SelectInput input = small_input();
   // Layer 1 costs as much on short prompts, layer 3 little.
-  Measurement& control = input.results.controls["short"];
+  calibration::Measurement& control = input.results.controls["short"];
   for (int64_t e = 0; e < 2; ++e) control.nll(e, 3) = 1.0;
   const Choice choice = choose_layers(input, {.method = "ratio"});
   // Control means 0.0625, 0.1875, 0.09375, 0: their mean size is 0.0859375.
@@ -272,4 +272,4 @@ TEST(HybridCache, PadsGroupsOfOneSize) {
 }
 
 }  // namespace
-}  // namespace winnow
+}  // namespace winnow::selection

@@ -6,7 +6,7 @@
 
 #include "tests/scratch.h"
 
-namespace winnow {
+namespace winnow::selection {
 namespace {
 
 using Layers = std::vector<int64_t>;
@@ -209,4 +209,4 @@ TEST(Pattern, ReadsSelections) {
 }
 
 }  // namespace
-}  // namespace winnow
+}  // namespace winnow::selection

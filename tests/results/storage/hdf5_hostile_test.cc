@@ -12,7 +12,7 @@
 #include "results/storage/hdf5.h"
 #include "tests/scratch.h"
 
-namespace winnow {
+namespace winnow::storage {
 namespace {
 
 namespace fs = std::filesystem;
@@ -28,7 +28,7 @@ class Hdf5HostileTest : public ::testing::Test {
     return at(name);
   }
   void expect_refusal(const fs::path& path, const std::vector<std::string>& words) const {
-    expect_error([&] { hdf5::File::open(path).root().read<int32_t>("x", 1); }, ExitCode::kBadData, words);
+    expect_error([&] { File::open(path).root().read<int32_t>("x", 1); }, ExitCode::kBadData, words);
   }
 
   ScratchDirectory scratch_;
@@ -80,7 +80,7 @@ TEST_F(Hdf5HostileTest, BytesOfOtherFilesAreRefusedByName) {
     H5Pclose(properties);
   });
   expect_refusal(virtual_file, {"virtual.h5: /x", "virtual dataset", "h5repack"});
-  const auto look = [&] { hdf5::File::open(virtual_file).root().shape("x"); };
+  const auto look = [&] { File::open(virtual_file).root().shape("x"); };
   expect_error(look, ExitCode::kBadData, {"virtual dataset"});
   const fs::path soft = write("soft.h5", [&](hid_t file) {
     put(file, H5T_STD_I32LE, {8}, H5P_DEFAULT, values);
@@ -93,7 +93,7 @@ TEST_F(Hdf5HostileTest, BytesOfOtherFilesAreRefusedByName) {
     H5Lcreate_external(plain.c_str(), "/", file, "group", H5P_DEFAULT, H5P_DEFAULT);
   });
   expect_refusal(linked, {"linked.h5: /x", "link to another file", "h5copy"});
-  const auto through = [&] { hdf5::File::open(linked).root().contains("group/x"); };
+  const auto through = [&] { File::open(linked).root().contains("group/x"); };
   expect_error(through, ExitCode::kBadData, {"linked.h5: /group", "link to another file"});
 }
 
@@ -113,10 +113,10 @@ TEST_F(Hdf5HostileTest, WhatIsNoFileIsSaid) {
   const std::vector<std::pair<std::string, std::string>> others = {
       {at("pipe").string(), "a pipe"}, {"/dev/zero", "a device"}, {scratch_.path().string(), "a directory"}};
   for (const auto& [path, words] : others) {
-    expect_error([&, name = path] { hdf5::File::open(name); }, ExitCode::kNoInput, {path, words});
+    expect_error([&, name = path] { File::open(name); }, ExitCode::kNoInput, {path, words});
   }
   std::ofstream(at("empty.h5")).flush();
-  expect_error([&] { hdf5::File::open(at("empty.h5")); }, ExitCode::kBadData, {"empty.h5", "is empty"});
+  expect_error([&] { File::open(at("empty.h5")); }, ExitCode::kBadData, {"empty.h5", "is empty"});
 }
 
 // A filter that this program knows and the process that reads does not.
@@ -161,7 +161,7 @@ TEST_F(Hdf5HostileTest, ChunksOfAllKindsAreReadExactly) {
         put(file, type, {7, 11, 5}, properties, values);
         H5Pclose(properties);
       });
-      const hdf5::Array<int32_t> read = hdf5::File::open(path).root().read<int32_t>("x", 3);
+      const Array<int32_t> read = File::open(path).root().read<int32_t>("x", 3);
       EXPECT_EQ(read.shape, (std::vector<int64_t>{7, 11, 5}));
       EXPECT_EQ(read.values, values);
     }
@@ -176,10 +176,10 @@ TEST_F(Hdf5HostileTest, LongDatasetsComeInPieces) {
     put(file, H5T_STD_I32LE, {values.size()}, properties, values);
     H5Pclose(properties);
   });
-  EXPECT_EQ(hdf5::File::open(path).root().read<int32_t>("x", 1).values, values);
+  EXPECT_EQ(File::open(path).root().read<int32_t>("x", 1).values, values);
   const fs::path plain =
       write("plain.h5", [&](hid_t file) { put(file, H5T_STD_I32LE, {values.size()}, H5P_DEFAULT, values); });
-  EXPECT_EQ(hdf5::File::open(plain).root().read<int32_t>("x", 1).values, values);
+  EXPECT_EQ(File::open(plain).root().read<int32_t>("x", 1).values, values);
 }
 
 TEST_F(Hdf5HostileTest, TextInChunks) {
@@ -208,7 +208,7 @@ TEST_F(Hdf5HostileTest, TextInChunks) {
     for (const hid_t id : {type, fixed}) H5Tclose(id);
     H5Sclose(space);
   });
-  const hdf5::File file = hdf5::File::open(path);
+  const File file = File::open(path);
   EXPECT_EQ(file.root().read<std::string>("x", 1).values, (std::vector<std::string>(texts.begin(), texts.end())));
   EXPECT_EQ(file.root().read<std::string>("words", 1).values, (std::vector<std::string>{"abc", "de", "", "xyz", "q"}));
 }
@@ -278,7 +278,7 @@ TEST_F(Hdf5HostileTest, ABrokenHeapIsOneLineAndHarmsNoOtherFile) {
     H5Sclose(space);
     H5Tclose(type);
   };
-  const hdf5::File whole = hdf5::File::open(write("whole.h5", text_file));
+  const File whole = File::open(write("whole.h5", text_file));
   std::ifstream in(at("whole.h5"), std::ios::binary);
   const std::string bytes{std::istreambuf_iterator<char>(in), {}};
   const std::size_t heap = bytes.find("GCOL") + 16;  // the first object: index, references, reserved, size
@@ -290,7 +290,7 @@ TEST_F(Hdf5HostileTest, ABrokenHeapIsOneLineAndHarmsNoOtherFile) {
       damaged[heap + byte] = static_cast<char>(damaged[heap + byte] ^ (1 << bit));
       std::ofstream(at("damaged.h5"), std::ios::binary) << damaged;
       try {
-        hdf5::File::open(at("damaged.h5")).root().read<std::string>("x", 1);
+        File::open(at("damaged.h5")).root().read<std::string>("x", 1);
       } catch (const Error& error) {
         ++n_refused;
         EXPECT_EQ(error.code(), ExitCode::kBadData) << error.what();
@@ -305,9 +305,9 @@ TEST_F(Hdf5HostileTest, AFileThatIsOpenElsewhereIsRead) {
   const fs::path path = write("open.h5", [&](hid_t file) { put(file, H5T_STD_I32LE, {8}, H5P_DEFAULT, numbers(8)); });
   const hid_t held = H5Fopen(path.c_str(), H5F_ACC_RDWR, H5P_DEFAULT);
   ASSERT_GE(held, 0);
-  EXPECT_EQ(hdf5::File::open(path).root().read<int32_t>("x", 1).values, numbers(8));
+  EXPECT_EQ(File::open(path).root().read<int32_t>("x", 1).values, numbers(8));
   H5Fclose(held);
 }
 
 }  // namespace
-}  // namespace winnow
+}  // namespace winnow::storage

@@ -26,7 +26,7 @@ extern "C" const char* __lsan_default_suppressions() {  // NOLINT(bugprone-reser
   return "leak:libhdf5";
 }
 
-namespace winnow {
+namespace winnow::storage {
 namespace {
 
 namespace fs = std::filesystem;
@@ -61,7 +61,7 @@ void expect_error(ExitCode code, const std::vector<std::string>& words, Action a
 }
 
 template <typename T>
-void write_vector(hdf5::Group group, const std::string& name, const std::vector<T>& values,
+void write_vector(Group group, const std::string& name, const std::vector<T>& values,
                   const std::vector<int64_t>& shape) {
   group.write<T>(name, values, shape);
 }
@@ -70,23 +70,23 @@ TEST_F(Hdf5Test, EveryTypeComesBack) {
   const std::vector<double> doubles = {1.5, -0.0, std::numeric_limits<double>::denorm_min(), 1e300, 2.0, 3.0};
   const std::vector<std::string> strings = {"", "plain", "ünï ‹→› 漢", "with space "};
   {
-    hdf5::File file = hdf5::File::create(at("a.h5"));
-    hdf5::Group root = file.root();
+    File file = File::create(at("a.h5"));
+    Group root = file.root();
     root.write<double>("doubles", doubles, {2, 3});
     root.write<float>("floats", std::vector<float>{1.F, std::numeric_limits<float>::quiet_NaN()}, {2, 1, 1});
     root.write<int64_t>("longs", std::vector<int64_t>{std::numeric_limits<int64_t>::min(), 7}, {2});
     root.write<int32_t>("ints", std::vector<int32_t>{-1}, {1});
     root.write<uint8_t>("bytes", std::vector<uint8_t>{0, 255}, {2});
-    hdf5::Group inner = root.create_group("inner").create_group("deep");
+    Group inner = root.create_group("inner").create_group("deep");
     inner.write<std::string>("strings", strings, {4});
     inner.write_scalar<std::string>("text", std::string(200000, 'x'));
     inner.write_scalar<double>("number", 0.1);
     inner.write<double>("none", std::vector<double>{}, {0, 5});
     file.commit();
   }
-  const hdf5::File file = hdf5::File::open(at("a.h5"));
-  const hdf5::Group root = file.root();
-  const hdf5::Array<double> read = root.read<double>("doubles", 2);
+  const File file = File::open(at("a.h5"));
+  const Group root = file.root();
+  const Array<double> read = root.read<double>("doubles", 2);
   EXPECT_EQ(read.shape, (std::vector<int64_t>{2, 3}));
   EXPECT_EQ(std::memcmp(read.values.data(), doubles.data(), sizeof(double) * doubles.size()), 0);
   EXPECT_TRUE(std::isnan(root.read<float>("floats", 3).values[1]));
@@ -94,11 +94,11 @@ TEST_F(Hdf5Test, EveryTypeComesBack) {
   EXPECT_EQ(root.read<int32_t>("ints", 1).values, std::vector<int32_t>{-1});
   EXPECT_EQ(root.read<uint8_t>("bytes", 1).values, (std::vector<uint8_t>{0, 255}));
   EXPECT_EQ(root.read<std::string>("inner/deep/strings", 1).values, strings);
-  const hdf5::Group deep = root.group("inner").group("deep");
+  const Group deep = root.group("inner").group("deep");
   EXPECT_EQ(deep.read_scalar<std::string>("text").size(), 200000U);
   EXPECT_EQ(deep.read_scalar<double>("number"), 0.1);
   EXPECT_EQ(deep.read<double>("none", 2).shape, (std::vector<int64_t>{0, 5}));
-  EXPECT_EQ(deep.type("text"), hdf5::Type::kString);
+  EXPECT_EQ(deep.type("text"), Type::kString);
   EXPECT_EQ(root.names(), (std::vector<std::string>{"doubles", "floats", "longs", "ints", "bytes", "inner"}));
   EXPECT_TRUE(root.contains_group("inner/deep"));
   EXPECT_FALSE(root.contains_group("doubles"));
@@ -109,16 +109,16 @@ TEST_F(Hdf5Test, LargeArraysAreCompressedAndExact) {
   std::mt19937_64 random(7);
   std::vector<double> values(std::size_t{37} * 9001);
   for (double& value : values) value = static_cast<double>(random() % 5);
-  hdf5::File file = hdf5::File::create(at("a.h5"));
+  File file = File::create(at("a.h5"));
   file.root().write<double>("values", values, {37, 9001});
   file.commit();
   EXPECT_LT(fs::file_size(at("a.h5")), values.size() * sizeof(double) / 4);
-  EXPECT_EQ(hdf5::File::open(at("a.h5")).root().read<double>("values", 2).values, values);
+  EXPECT_EQ(File::open(at("a.h5")).root().read<double>("values", 2).values, values);
 }
 
 TEST_F(Hdf5Test, EqualContentIsAnEqualFile) {
   for (const char* name : {"a.h5", "b.h5"}) {
-    hdf5::File file = hdf5::File::create(at(name));
+    File file = File::create(at(name));
     write_vector<double>(file.root(), "x", {1, 2, 3}, {3});
     file.root().make_scale("x");
     file.root().set_attribute<std::string>("x", "units", "nats");
@@ -131,13 +131,13 @@ TEST_F(Hdf5Test, EqualContentIsAnEqualFile) {
 }
 
 TEST_F(Hdf5Test, AttributesOfGroupsAndDatasets) {
-  hdf5::File created = hdf5::File::create(at("a.h5"));
+  File created = File::create(at("a.h5"));
   created.root().set_attribute<std::string>(".", "format", "winnow-test");
   created.root().set_attribute<int32_t>(".", "format_version", 3);
   created.root().write_scalar<double>("x", 1.0);
   created.root().set_attribute<double>("x", "_FillValue", 1.5);
   created.commit();
-  const hdf5::File file = hdf5::File::open(at("a.h5"));
+  const File file = File::open(at("a.h5"));
   EXPECT_EQ(file.root().string_attribute(".", "format"), "winnow-test");
   EXPECT_EQ(file.root().integer_attribute(".", "format_version"), 3);
   EXPECT_EQ(file.root().string_attribute("x", "absent"), std::nullopt);
@@ -145,21 +145,21 @@ TEST_F(Hdf5Test, AttributesOfGroupsAndDatasets) {
                [&] { file.root().string_attribute("x", "_FillValue"); });
   expect_error(ExitCode::kBadData, {"attribute format", "expected an integer", "string"},
                [&] { file.root().integer_attribute(".", "format"); });
-  EXPECT_NO_THROW(hdf5::require_format(file, "winnow-test", 3));
+  EXPECT_NO_THROW(require_format(file, "winnow-test", 3));
   expect_error(ExitCode::kBadData, {"a.h5", "format_version: expected 4, found 3"},
-               [&] { hdf5::require_format(file, "winnow-test", 4); });
+               [&] { require_format(file, "winnow-test", 4); });
   expect_error(ExitCode::kBadData, {"a.h5", "expected \"other\", found \"winnow-test\""},
-               [&] { hdf5::require_format(file, "other", 3); });
+               [&] { require_format(file, "other", 3); });
 }
 
 TEST_F(Hdf5Test, WrongTypeOrRankIsRefusedByName) {
-  hdf5::File created = hdf5::File::create(at("a.h5"));
+  File created = File::create(at("a.h5"));
   write_vector<int64_t>(created.root(), "tokens", {1, 2}, {2});
   write_vector<float>(created.root(), "weights", {1, 2}, {1, 2});
   created.root().create_group("group");
   created.commit();
-  const hdf5::File file = hdf5::File::open(at("a.h5"));
-  const hdf5::Group root = file.root();
+  const File file = File::open(at("a.h5"));
+  const Group root = file.root();
   expect_error(ExitCode::kBadData, {"a.h5: /tokens", "expected int32 of rank 1", "found int64 [2]"},
                [&] { root.read<int32_t>("tokens", 1); });
   expect_error(ExitCode::kBadData, {"/tokens", "expected int64 of rank 2"}, [&] { root.read<int64_t>("tokens", 2); });
@@ -190,47 +190,47 @@ TEST_F(Hdf5Test, ForeignTypes) {
   const std::vector<uint16_t> shorts = {1, 2};
   write_foreign(at("u16.h5"), H5T_NATIVE_UINT16, {2}, shorts.data());
   expect_error(ExitCode::kBadData, {"found uint16 [2]"},
-               [&] { hdf5::File::open(at("u16.h5")).root().read<uint8_t>("x", 1); });
+               [&] { File::open(at("u16.h5")).root().read<uint8_t>("x", 1); });
   const std::vector<int32_t> swapped = {0x01000000, 0x02000000};
   write_foreign(at("be.h5"), H5T_STD_I32BE, {2}, swapped.data());
-  EXPECT_EQ(hdf5::File::open(at("be.h5")).root().read<int32_t>("x", 1).values, (std::vector<int32_t>{1, 2}));
+  EXPECT_EQ(File::open(at("be.h5")).root().read<int32_t>("x", 1).values, (std::vector<int32_t>{1, 2}));
   const hid_t fixed = H5Tcopy(H5T_C_S1);
   H5Tset_size(fixed, 4);
   write_foreign(at("fixed.h5"), fixed, {2}, "abcdx\0\0\0");
-  EXPECT_EQ(hdf5::File::open(at("fixed.h5")).root().read<std::string>("x", 1).values,
+  EXPECT_EQ(File::open(at("fixed.h5")).root().read<std::string>("x", 1).values,
             (std::vector<std::string>{"abcd", "x"}));
   write_foreign(at("latin1.h5"), fixed, {1}, "\xE9\x74\xE9");
   H5Tclose(fixed);
   expect_error(ExitCode::kBadData, {"latin1.h5: /x[0]", "not UTF-8"},
-               [&] { hdf5::File::open(at("latin1.h5")).root().read<std::string>("x", 1); });
+               [&] { File::open(at("latin1.h5")).root().read<std::string>("x", 1); });
 }
 
 TEST_F(Hdf5Test, AClaimedSizeThatTheFileCannotHoldIsRefusedBeforeAllocating) {
   write_foreign(at("huge.h5"), H5T_NATIVE_DOUBLE, {hsize_t{1} << 40, 1 << 10}, nullptr);
   expect_error(ExitCode::kBadData, {"/x", "claims the shape [1099511627776, 1024]", "0 bytes"},
-               [&] { hdf5::File::open(at("huge.h5")).root().read<double>("x", 2); });
+               [&] { File::open(at("huge.h5")).root().read<double>("x", 2); });
 }
 
 TEST_F(Hdf5Test, MissingForeignAndDamagedFiles) {
-  expect_error(ExitCode::kNoInput, {"absent.h5", "No such file"}, [&] { hdf5::File::open(at("absent.h5")); });
-  expect_error(ExitCode::kNoInput, {"directory"}, [&] { hdf5::File::open(directory_); });
+  expect_error(ExitCode::kNoInput, {"absent.h5", "No such file"}, [&] { File::open(at("absent.h5")); });
+  expect_error(ExitCode::kNoInput, {"directory"}, [&] { File::open(directory_); });
   ASSERT_EQ(::mkfifo(at("pipe.h5").c_str(), 0600), 0);
-  expect_error(ExitCode::kNoInput, {"pipe.h5", "is a pipe"}, [&] { hdf5::File::open(at("pipe.h5")); });
+  expect_error(ExitCode::kNoInput, {"pipe.h5", "is a pipe"}, [&] { File::open(at("pipe.h5")); });
   std::ofstream(at("text.h5")) << "just some text, longer than a signature would be";
-  expect_error(ExitCode::kBadData, {"text.h5", "not an HDF5 file"}, [&] { hdf5::File::open(at("text.h5")); });
+  expect_error(ExitCode::kBadData, {"text.h5", "not an HDF5 file"}, [&] { File::open(at("text.h5")); });
   std::ofstream(at("empty.h5")).flush();
-  expect_error(ExitCode::kBadData, {"empty.h5", "not an HDF5 file"}, [&] { hdf5::File::open(at("empty.h5")); });
+  expect_error(ExitCode::kBadData, {"empty.h5", "not an HDF5 file"}, [&] { File::open(at("empty.h5")); });
 
-  hdf5::File file = hdf5::File::create(at("cut.h5"));
+  File file = File::create(at("cut.h5"));
   write_vector<double>(file.root(), "x", std::vector<double>(1000, 0.25), {1000});
   file.commit();
   fs::resize_file(at("cut.h5"), fs::file_size(at("cut.h5")) / 2);
-  expect_error(ExitCode::kBadData, {"cut.h5", "cut short"}, [&] { hdf5::File::open(at("cut.h5")); });
+  expect_error(ExitCode::kBadData, {"cut.h5", "cut short"}, [&] { File::open(at("cut.h5")); });
 }
 
 // Damage anywhere gives the values, other values, or an Error: never a crash and never another exception.
 TEST_F(Hdf5Test, FlippedBytesNeverCrash) {
-  hdf5::File file = hdf5::File::create(at("good.h5"));
+  File file = File::create(at("good.h5"));
   write_vector<std::string>(file.root(), "names", {"a", "bcd"}, {2});
   write_vector<double>(file.root().create_group("g"), "x", std::vector<double>(40, 0.5), {40});
   file.commit();
@@ -245,7 +245,7 @@ TEST_F(Hdf5Test, FlippedBytesNeverCrash) {
     bad[random() % 2048] = static_cast<char>(random());
     std::ofstream(at("bad.h5"), std::ios::binary) << bad;
     try {
-      const hdf5::File damaged = hdf5::File::open(at("bad.h5"));
+      const File damaged = File::open(at("bad.h5"));
       damaged.root().read<double>("g/x", 1);
       damaged.root().read<std::string>("names", 1);
     } catch (const Error& error) {
@@ -258,11 +258,11 @@ TEST_F(Hdf5Test, FlippedBytesNeverCrash) {
 
 TEST_F(Hdf5Test, NothingIsOnTheDiskBeforeCommitAndNoPartAfter) {
   {
-    hdf5::File file = hdf5::File::create(at("a.h5"));
+    File file = File::create(at("a.h5"));
     write_vector<double>(file.root(), "x", {1}, {1});
   }
   EXPECT_EQ(n_files(), 0);
-  hdf5::File file = hdf5::File::create(at("a.h5"));
+  File file = File::create(at("a.h5"));
   write_vector<double>(file.root(), "x", {1}, {1});
   file.commit();
   EXPECT_EQ(n_files(), 1);
@@ -270,7 +270,7 @@ TEST_F(Hdf5Test, NothingIsOnTheDiskBeforeCommitAndNoPartAfter) {
 
 TEST_F(Hdf5Test, AFailedWriteIsAnIoErrorAndKeepsTheOldFile) {
   std::ofstream(at("a.h5")) << "old";
-  hdf5::File file = hdf5::File::create(at("a.h5"));
+  File file = File::create(at("a.h5"));
   write_vector<double>(file.root(), "x", std::vector<double>(5000, 1.0), {5000});
   // A limit on the size of files stands for the full disk: both fail inside write().
   rlimit old_limit{};
@@ -284,21 +284,21 @@ TEST_F(Hdf5Test, AFailedWriteIsAnIoErrorAndKeepsTheOldFile) {
   EXPECT_EQ(n_files(), 1);
   EXPECT_EQ(fs::file_size(at("a.h5")), 3U);
   file.commit();
-  EXPECT_EQ(hdf5::File::open(at("a.h5")).root().read<double>("x", 1).values.size(), 5000U);
+  EXPECT_EQ(File::open(at("a.h5")).root().read<double>("x", 1).values.size(), 5000U);
 }
 
 TEST_F(Hdf5Test, OutputThatCannotBeCreated) {
-  hdf5::File file = hdf5::File::create(at("no/such/directory/a.h5"));
+  File file = File::create(at("no/such/directory/a.h5"));
   expect_error(ExitCode::kCannotCreate, {"no/such/directory/a.h5: cannot be created", "No such file"},
                [&] { file.commit(); });
   fs::create_directory(at("taken"));
-  hdf5::File over_directory = hdf5::File::create(at("taken"));
+  File over_directory = File::create(at("taken"));
   expect_error(ExitCode::kCannotCreate, {"taken", "no regular file"}, [&] { over_directory.commit(); });
   EXPECT_EQ(n_files(), 1);
 }
 
 TEST_F(Hdf5Test, ShapeAndValuesMustAgree) {
-  hdf5::File file = hdf5::File::create(at("a.h5"));
+  File file = File::create(at("a.h5"));
   expect_error(ExitCode::kInternal, {"/x", "holds 6 elements, but 2"}, [&] {
     write_vector<double>(file.root(), "x", {1, 2}, {2, 3});
   });
@@ -309,4 +309,4 @@ TEST_F(Hdf5Test, ShapeAndValuesMustAgree) {
 }
 
 }  // namespace
-}  // namespace winnow
+}  // namespace winnow::storage

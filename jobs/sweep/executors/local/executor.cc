@@ -17,17 +17,17 @@
 #include "jobs/sweep/submission.h"
 #include "pipeline/run/progress.h"
 
-namespace winnow {
+namespace winnow::local {
 namespace {
 
 class LocalRun {
  public:
-  LocalRun(const std::vector<Cell>& cells, const LocalOptions& options, std::filesystem::path submission)
+  LocalRun(const std::vector<sweep::Cell>& cells, const LocalOptions& options, std::filesystem::path submission)
       : cells_(cells),
         options_(options),
         submission_(std::move(submission)),
         slots_(static_cast<std::size_t>(options.jobs)) {
-    for (const Cell& cell : cells_) most_gpus_ = std::max(most_gpus_, cell.resources.gpus_per_node);
+    for (const sweep::Cell& cell : cells_) most_gpus_ = std::max(most_gpus_, cell.resources.gpus_per_node);
   }
 
   int run() {
@@ -54,13 +54,14 @@ class LocalRun {
     const std::vector<std::string> words = {
         options_.winnow.string(), "sweep",  "run-cell",           "--executor", "local", "--submission",
         submission_.string(),     "--task", std::to_string(index)};
-    std::fprintf(stderr, "winnow: [%zu/%zu] %s\n", index + 1, cells_.size(), one_line(describe(cells_[index])).c_str());
-    slots_[slot] = {start_child(words, {.log = {}, .environment = environment_of(slot, cells_[index])}), index,
+    std::fprintf(stderr, "winnow: [%zu/%zu] %s\n", index + 1, cells_.size(),
+                 one_line(sweep::describe(cells_[index])).c_str());
+    slots_[slot] = {sweep::start_child(words, {.log = {}, .environment = environment_of(slot, cells_[index])}), index,
                     Clock::now()};
   }
 
   // Cells that run at once share the cores, and have GPUs of their own.
-  std::vector<std::pair<std::string, std::string>> environment_of(std::size_t slot, const Cell& cell) const {
+  std::vector<std::pair<std::string, std::string>> environment_of(std::size_t slot, const sweep::Cell& cell) const {
     std::vector<std::pair<std::string, std::string>> environment;
     if (options_.jobs == 1) return environment;
     if (!has_threads_) {
@@ -93,15 +94,15 @@ class LocalRun {
 
   void look_after(Slot& slot) {
     if (slot.child == 0) return;
-    const std::optional<int> code = poll_child(slot.child);
+    const std::optional<int> code = sweep::poll_child(slot.child);
     if (!code) return;
     slot.child = 0;
     if (*code != 0 && first_code_ == 0) first_code_ = *code;
-    const Cell& cell = cells_[slot.cell];
+    const sweep::Cell& cell = cells_[slot.cell];
     const double seconds = std::chrono::duration<double>(Clock::now() - slot.begin).count();
     std::fprintf(stderr, "winnow: [%zu/%zu] %s after %s: %s\n", slot.cell + 1, cells_.size(),
-                 state_name(cell_status(cell, {}).state), format_duration(seconds).c_str(),
-                 one_line(describe(cell)).c_str());
+                 sweep::state_name(sweep::cell_status(cell, {}).state), format_duration(seconds).c_str(),
+                 one_line(sweep::describe(cell)).c_str());
   }
 
   int conclude() const {
@@ -109,16 +110,16 @@ class LocalRun {
     int code = 0;
     int interrupted = 0;
     int elsewhere = 0;
-    for (const Cell& cell : cells_) {
-      const CellStatus status = cell_status(cell, {});
-      if (status.state == CellState::kDone) {
+    for (const sweep::Cell& cell : cells_) {
+      const sweep::CellStatus status = sweep::cell_status(cell, {});
+      if (status.state == sweep::CellState::kDone) {
         ++done;
-      } else if (status.state == CellState::kRunning) {
+      } else if (status.state == sweep::CellState::kRunning) {
         ++elsewhere;
-      } else if (status.state == CellState::kFailed) {
+      } else if (status.state == sweep::CellState::kFailed) {
         if (code == 0) code = status.exit_code.value_or(first_code_);
-        std::printf("failed: %s: %s (log: %s)\n", one_line(describe(cell)).c_str(), one_line(status.last_error).c_str(),
-                    one_line(status.log.string()).c_str());
+        std::printf("failed: %s: %s (log: %s)\n", one_line(sweep::describe(cell)).c_str(),
+                    one_line(status.last_error).c_str(), one_line(status.log.string()).c_str());
       } else {
         ++interrupted;
       }
@@ -131,10 +132,10 @@ class LocalRun {
     return code;
   }
 
-  const std::vector<Cell>& cells_;
+  const std::vector<sweep::Cell>& cells_;
   const LocalOptions& options_;
   const std::filesystem::path submission_;
-  SignalQueue signals_;
+  sweep::SignalQueue signals_;
   std::vector<Slot> slots_;
   std::size_t next_ = 0;
   int most_gpus_ = 0;
@@ -146,9 +147,9 @@ class LocalRun {
 
 }  // namespace
 
-int submit_locally(const std::vector<Cell>& cells, const LocalOptions& options, const nlohmann::json& record) {
+int submit_locally(const std::vector<sweep::Cell>& cells, const LocalOptions& options, const nlohmann::json& record) {
   if (options.dry_run) {
-    for (const Cell& cell : cells) {
+    for (const sweep::Cell& cell : cells) {
       std::vector<std::string> words = {options.winnow.string()};
       if (cell.resources.ranks() > 1) words = {"mpirun", "-n", std::to_string(cell.resources.ranks()), words.front()};
       words.insert(words.end(), cell.calibrate_arguments.begin(), cell.calibrate_arguments.end());
@@ -157,7 +158,7 @@ int submit_locally(const std::vector<Cell>& cells, const LocalOptions& options, 
     return 0;
   }
   if (cells.empty()) return 0;
-  return LocalRun(cells, options, write_submission(options.output, cells, record)).run();
+  return LocalRun(cells, options, sweep::write_submission(options.output, cells, record)).run();
 }
 
 std::string quoted(const std::vector<std::string>& words) {
@@ -166,4 +167,4 @@ std::string quoted(const std::vector<std::string>& words) {
   return joined(as_read, " ");
 }
 
-}  // namespace winnow
+}  // namespace winnow::local

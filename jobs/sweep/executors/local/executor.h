@@ -7,7 +7,7 @@
 
 #include "jobs/sweep/executor.h"
 
-namespace winnow {
+namespace winnow::local {
 
 struct LocalOptions {
   std::filesystem::path output;
@@ -20,9 +20,9 @@ struct LocalOptions {
 // TERM, INT (Ctrl-C) and HUP stop the cells that run, which keep what they finished, and start no other. `record` goes
 // into the submission. Returns 0 where every cell is done, 75 where some are interrupted or run by somebody else, else
 // the exit code of the first that failed. Throws Error.
-int submit_locally(const std::vector<Cell>& cells, const LocalOptions& options, const nlohmann::json& record);
+int submit_locally(const std::vector<sweep::Cell>& cells, const LocalOptions& options, const nlohmann::json& record);
 
 // Words as a shell would read them back, for printing.
 std::string quoted(const std::vector<std::string>& words);
 
-}  // namespace winnow
+}  // namespace winnow::local

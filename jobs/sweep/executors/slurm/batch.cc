@@ -10,7 +10,7 @@
 #include "jobs/sweep/executors/slurm/submission.h"
 #include "jobs/sweep/failed_launch.h"
 
-namespace winnow {
+namespace winnow::slurm {
 namespace {
 
 // slurmctld may be restarted just now. The time left after USR1 is what there is to wait.
@@ -29,13 +29,13 @@ auto patiently(const Action& action) {
     try {
       return action();
     } catch (const Error& error) {
-      if (!is_controller_silent(error.what()) || std::chrono::steady_clock::now() > deadline) throw;
+      if (!sweep::is_controller_silent(error.what()) || std::chrono::steady_clock::now() > deadline) throw;
     }
     std::this_thread::sleep_for(kPause);
   }
 }
 
-class SlurmBatch : public BatchSystem {
+class SlurmBatch : public sweep::BatchSystem {
  public:
   explicit SlurmBatch(SlurmSubmission submission)
       : submission_(std::move(submission)),
@@ -44,7 +44,7 @@ class SlurmBatch : public BatchSystem {
     if (job_.empty()) job_ = variable("SLURM_JOB_ID");
   }
 
-  void begin(const Attempt& attempt) override {
+  void begin(const sweep::Attempt& attempt) override {
     if (submission_.site.requeue != RequeueMode::kSuccessor || attempt.is_last || !successor_.empty()) return;
     try {
       successor_ = queue_successor(attempt);
@@ -54,8 +54,8 @@ class SlurmBatch : public BatchSystem {
     }
   }
 
-  std::vector<std::string> launcher(const Cell& cell) override {
-    const Resources& asked = cell.resources;
+  std::vector<std::string> launcher(const sweep::Cell& cell) override {
+    const sweep::Resources& asked = cell.resources;
     std::vector<std::string> words = {"srun",
                                       "--mpi=" + submission_.site.mpi,
                                       "--kill-on-bad-exit=1",
@@ -70,7 +70,7 @@ class SlurmBatch : public BatchSystem {
     return words;
   }
 
-  std::string again(const Attempt& attempt) override {
+  std::string again(const sweep::Attempt& attempt) override {
     if (!successor_.empty()) return "job " + successor_ + " goes on";
     // A job that is being cancelled can be requeued, too: that is not what scancel was for.
     const std::optional<OwnState> state = ask_own_state(id());
@@ -85,7 +85,7 @@ class SlurmBatch : public BatchSystem {
     return "job " + (successor_ = queue_successor(attempt)) + " goes on";
   }
 
-  void settled(const Attempt&) override {
+  void settled(const sweep::Attempt&) override {
     if (successor_.empty()) return;
     try {
       patiently([this] { cancel_tasks({successor_}, {}); });
@@ -106,10 +106,10 @@ class SlurmBatch : public BatchSystem {
   std::string requeue() const {
     try {
       patiently([this] {
-        const std::optional<ProgramOutput> output = run_program(
+        const std::optional<sweep::ProgramOutput> output = sweep::run_program(
             {"scontrol", "requeue", id()}, {.dropped_prefixes = {}, .kept = {}, .time_limit = kBatchPatience});
         if (!output) fail(ExitCode::kUnavailable, "scontrol is not on PATH");
-        const bool is_ended_with_this_job = is_signalled(output->exit_code) && !output->is_timed_out;
+        const bool is_ended_with_this_job = sweep::is_signalled(output->exit_code) && !output->is_timed_out;
         if (output->exit_code != 0 && !is_ended_with_this_job) fail(ExitCode::kUnavailable, output->words());
       });
     } catch (const Error& error) {
@@ -120,7 +120,7 @@ class SlurmBatch : public BatchSystem {
   }
 
   // The same script, one task of it, once this job has failed in whatever way.
-  std::string queue_successor(const Attempt& attempt) const {
+  std::string queue_successor(const sweep::Attempt& attempt) const {
     for (const SlurmArray& array : submission_.arrays) {
       const int index = attempt.task - array.first;
       if (index < 0 || index >= array.count) continue;
@@ -149,11 +149,11 @@ class SlurmBatch : public BatchSystem {
 
 }  // namespace
 
-std::unique_ptr<BatchSystem> batch_system_here(const std::filesystem::path& submission) {
+std::unique_ptr<sweep::BatchSystem> batch_system_here(const std::filesystem::path& submission) {
   if (variable("SLURM_JOB_ID").empty()) return nullptr;
   std::optional<SlurmSubmission> found = read_slurm_submission(std::filesystem::absolute(submission));
   if (!found) return nullptr;
   return std::make_unique<SlurmBatch>(std::move(*found));
 }
 
-}  // namespace winnow
+}  // namespace winnow::slurm

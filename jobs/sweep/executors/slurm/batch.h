@@ -6,9 +6,9 @@
 
 #include "jobs/sweep/executor.h"
 
-namespace winnow {
+namespace winnow::slurm {
 
 // The batch system around this process; null outside of a job. Reads the site file that the submission names.
-std::unique_ptr<BatchSystem> batch_system_here(const std::filesystem::path& submission);
+std::unique_ptr<sweep::BatchSystem> batch_system_here(const std::filesystem::path& submission);
 
-}  // namespace winnow
+}  // namespace winnow::slurm

@@ -9,7 +9,7 @@
 #include "base/error.h"
 #include "base/strings.h"
 
-namespace winnow {
+namespace winnow::slurm {
 namespace {
 
 constexpr int kDefaultMaxArraySize = 1001;   // of Slurm
@@ -21,19 +21,23 @@ constexpr std::chrono::seconds kTimeLimit{180};
 
 // A submission from within a job must not hand on what that job was given. Variables win over the script's own options:
 // with another name the job would not be found again, and with SBATCH_WAIT sbatch would wait for its end.
-ProgramOptions sbatch_options() {
+sweep::ProgramOptions sbatch_options() {
   return {.dropped_prefixes = {"SLURM_", "SBATCH_JOB_NAME", "SBATCH_ARRAY_INX", "SBATCH_WAIT"},
           .kept = {"SLURM_CONF", "SLURM_CLUSTERS", "SBATCH_WAIT_ALL_NODES"},
           .time_limit = kTimeLimit};
 }
 
 // A user's own filters (SQUEUE_STATES, SQUEUE_USERS, ...) would hide jobs, and a hidden one is queued a second time.
-ProgramOptions squeue_options() { return {.dropped_prefixes = {"SQUEUE_"}, .kept = {}, .time_limit = kTimeLimit}; }
+sweep::ProgramOptions squeue_options() {
+  return {.dropped_prefixes = {"SQUEUE_"}, .kept = {}, .time_limit = kTimeLimit};
+}
 
-ProgramOptions scancel_options() { return {.dropped_prefixes = {"SCANCEL_"}, .kept = {}, .time_limit = kTimeLimit}; }
+sweep::ProgramOptions scancel_options() {
+  return {.dropped_prefixes = {"SCANCEL_"}, .kept = {}, .time_limit = kTimeLimit};
+}
 
-ProgramOutput call(const std::vector<std::string>& words, const ProgramOptions& options) {
-  const std::optional<ProgramOutput> output = run_program(words, options);
+sweep::ProgramOutput call(const std::vector<std::string>& words, const sweep::ProgramOptions& options) {
+  const std::optional<sweep::ProgramOutput> output = sweep::run_program(words, options);
   if (!output) {
     fail(ExitCode::kUnavailable, words.front() +
                                      " is not on PATH: there is no Slurm here; log in to a node that has it "
@@ -100,7 +104,7 @@ std::vector<QueuedTask> ask_queue(const std::vector<std::string>& job_names) {
          ++begin) {
       names += (names.empty() ? "" : ",") + job_names[begin];
     }
-    const ProgramOutput output =
+    const sweep::ProgramOutput output =
         call({"squeue", "--noheader", "--array", "--name=" + names, std::string("--format=") + kQueueFormat},
              squeue_options());
     if (output.exit_code != 0 || output.is_timed_out || output.is_cut) {
@@ -121,15 +125,15 @@ std::optional<OwnState> parse_own_state(const std::string& line) {
 }
 
 std::optional<OwnState> ask_own_state(const std::string& job) {
-  const std::optional<ProgramOutput> output =
-      run_program({"squeue", "--noheader", "--jobs=" + job, "--format=%T|%M|%l"}, squeue_options());
+  const std::optional<sweep::ProgramOutput> output =
+      sweep::run_program({"squeue", "--noheader", "--jobs=" + job, "--format=%T|%M|%l"}, squeue_options());
   if (!output || output->exit_code != 0) return std::nullopt;
   return parse_own_state(output->out);
 }
 
 int max_array_size() {
-  const std::optional<ProgramOutput> output =
-      run_program({"scontrol", "show", "config"}, {.dropped_prefixes = {}, .kept = {}, .time_limit = kTimeLimit});
+  const std::optional<sweep::ProgramOutput> output = sweep::run_program(
+      {"scontrol", "show", "config"}, {.dropped_prefixes = {}, .kept = {}, .time_limit = kTimeLimit});
   if (!output) return kDefaultMaxArraySize;
   std::istringstream lines(output->out);
   for (std::string line; std::getline(lines, line);) {
@@ -155,7 +159,7 @@ void cancel_tasks(const std::vector<std::string>& pending, const std::vector<std
       std::vector<std::string> words = {"scancel", "--quiet"};
       words.insert(words.end(), tasks->begin() + static_cast<std::ptrdiff_t>(begin),
                    tasks->begin() + static_cast<std::ptrdiff_t>(end));
-      const ProgramOutput output = call(words, scancel_options());
+      const sweep::ProgramOutput output = call(words, scancel_options());
       if (output.exit_code != 0) {
         fail(ExitCode::kUnavailable, "scancel: " + output.words() + "; squeue shows what is left");
       }
@@ -195,4 +199,4 @@ std::string sbatch_quoted(const std::string& word) {
   return text + '"';
 }
 
-}  // namespace winnow
+}  // namespace winnow::slurm

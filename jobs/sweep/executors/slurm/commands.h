@@ -7,7 +7,7 @@
 
 #include "jobs/sweep/executors/slurm/sbatch_answer.h"
 
-namespace winnow {
+namespace winnow::slurm {
 
 // One task of an array as squeue shows it.
 struct QueuedTask {
@@ -54,4 +54,4 @@ std::optional<long> slurm_seconds(const std::string& time);
 // marks. Throws Error(kUsage) for a line feed, which has no form there.
 std::string sbatch_quoted(const std::string& word);
 
-}  // namespace winnow
+}  // namespace winnow::slurm

@@ -22,7 +22,7 @@
 #include "jobs/sweep/submission.h"
 #include "pipeline/runtime/lock.h"
 
-namespace winnow {
+namespace winnow::slurm {
 namespace fs = std::filesystem;
 namespace {
 
@@ -39,11 +39,11 @@ using QueueByCell = std::map<std::string, QueuedCell>;
 int64_t now_seconds() { return static_cast<int64_t>(std::time(nullptr)); }
 
 // Whether the cell was begun by that submission: its job was in the queue, whatever sbatch said.
-bool has_begun(const Cell& cell, const fs::path& submission) {
-  const std::vector<int> attempts = list_attempts(cell.run_directory);
+bool has_begun(const sweep::Cell& cell, const fs::path& submission) {
+  const std::vector<int> attempts = sweep::list_attempts(cell.run_directory);
   return std::any_of(attempts.rbegin(), attempts.rend(), [&](int number) {
-    const auto json = read_json(attempt_record(cell.run_directory, number));
-    return json && AttemptRecord::from_json(*json).submission == submission.filename().string();
+    const auto json = sweep::read_json(sweep::attempt_record(cell.run_directory, number));
+    return json && sweep::AttemptRecord::from_json(*json).submission == submission.filename().string();
   });
 }
 
@@ -53,15 +53,15 @@ class SubmittedCells {
   explicit SubmittedCells(const std::vector<SlurmSubmission>& submissions) : submissions_(submissions) {}
 
   // Null where the array has no such task.
-  const Cell* of(std::size_t submission, const SlurmArray& array, int task) {
-    if (!cells_.contains(submission)) cells_[submission] = read_submission(submissions_[submission].path);
+  const sweep::Cell* of(std::size_t submission, const SlurmArray& array, int task) {
+    if (!cells_.contains(submission)) cells_[submission] = sweep::read_submission(submissions_[submission].path);
     const auto index = static_cast<std::size_t>(array.first) + static_cast<std::size_t>(task);
     return task < 0 || index >= cells_[submission].size() ? nullptr : &cells_[submission][index];
   }
 
  private:
   const std::vector<SlurmSubmission>& submissions_;
-  std::map<std::size_t, std::vector<Cell>> cells_;
+  std::map<std::size_t, std::vector<sweep::Cell>> cells_;
 };
 
 void add_unclear(const std::vector<SlurmSubmission>& submissions, SubmittedCells& cells, QueueByCell& by_cell) {
@@ -71,7 +71,7 @@ void add_unclear(const std::vector<SlurmSubmission>& submissions, SubmittedCells
       const auto since = submitted.unclear_since.find(array.name);
       if (since == submitted.unclear_since.end() || !is_unclear(since->second, now_seconds())) continue;
       for (int task = 0; task < array.count; ++task) {
-        const Cell* cell = cells.of(i, array, task);
+        const sweep::Cell* cell = cells.of(i, array, task);
         if (cell == nullptr) break;
         if (by_cell.contains(cell->name) || has_begun(*cell, submissions[i].path)) continue;
         by_cell[cell->name].unclear_since = since->second;
@@ -100,7 +100,7 @@ QueueByCell queue_by_cell(const fs::path& output) {
   for (const QueuedTask& task : ask_queue(names)) {
     const auto place = places.find(task.name);
     if (!task.is_live() || place == places.end()) continue;
-    const Cell* cell = cells.of(place->second.submission, *place->second.array, task.task);
+    const sweep::Cell* cell = cells.of(place->second.submission, *place->second.array, task.task);
     if (cell != nullptr) by_cell[cell->name].tasks.push_back(task);
   }
   add_unclear(submissions, cells, by_cell);
@@ -108,12 +108,12 @@ QueueByCell queue_by_cell(const fs::path& output) {
 }
 
 // Two submits at once: the second one sees what the first has queued.
-std::unique_ptr<RunLock> lock_output(const fs::path& output) {
-  make_directories(output);
+std::unique_ptr<runtime::RunLock> lock_output(const fs::path& output) {
+  sweep::make_directories(output);
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(kLockSeconds);
   while (true) {
     try {
-      return std::make_unique<RunLock>(output, host_name(), "submit.lock");
+      return std::make_unique<runtime::RunLock>(output, host_name(), "submit.lock");
     } catch (const Error& error) {
       if (error.code() != ExitCode::kInterrupted) throw;
       if (std::chrono::steady_clock::now() > deadline) {
@@ -127,13 +127,13 @@ std::unique_ptr<RunLock> lock_output(const fs::path& output) {
 }
 
 // Without those that were finished, queued or begun since the caller looked.
-std::vector<Cell> still_missing(const std::vector<Cell>& cells, const fs::path& output) {
+std::vector<sweep::Cell> still_missing(const std::vector<sweep::Cell>& cells, const fs::path& output) {
   const QueueByCell queue = queue_by_cell(output);
-  std::vector<Cell> missing;
+  std::vector<sweep::Cell> missing;
   int n_taken = 0;
-  for (const Cell& cell : cells) {
-    if (is_done(cell)) continue;
-    if (queue.contains(cell.name) || is_locked(cell.run_directory / "cell.lock", host_name())) {
+  for (const sweep::Cell& cell : cells) {
+    if (sweep::is_done(cell)) continue;
+    if (queue.contains(cell.name) || runtime::is_locked(cell.run_directory / "cell.lock", host_name())) {
       ++n_taken;
     } else {
       missing.push_back(cell);
@@ -144,11 +144,12 @@ std::vector<Cell> still_missing(const std::vector<Cell>& cells, const fs::path& 
 }
 
 // Sorts the cells, so that those with equal resources lie together, and cuts them into arrays.
-std::vector<SlurmArray> make_arrays(std::vector<Cell>& cells, int max_count) {
-  std::stable_sort(cells.begin(), cells.end(), [](const Cell& a, const Cell& b) { return a.resources < b.resources; });
+std::vector<SlurmArray> make_arrays(std::vector<sweep::Cell>& cells, int max_count) {
+  std::stable_sort(cells.begin(), cells.end(),
+                   [](const sweep::Cell& a, const sweep::Cell& b) { return a.resources < b.resources; });
   std::vector<SlurmArray> arrays;
   for (std::size_t i = 0; i < cells.size(); ++i) {
-    const Resources& resources = cells[i].resources;
+    const sweep::Resources& resources = cells[i].resources;
     if (arrays.empty() || arrays.back().resources != resources || arrays.back().count == max_count) {
       arrays.push_back({.name = "group-" + std::to_string(arrays.size() + 1),
                         .job_name = "",
@@ -194,7 +195,7 @@ int print_scripts(std::vector<SlurmArray> arrays, const SubmitOptions& options, 
 }
 
 void describe(const SlurmArray& array, const std::string& job) {
-  const Resources& asked = array.resources;
+  const sweep::Resources& asked = array.resources;
   std::printf("job %s: %s, %d cells, each on %d node%s with %d rank%s", job.c_str(), array.name.c_str(), array.count,
               asked.nodes, asked.nodes == 1 ? "" : "s", asked.ranks_per_node, asked.ranks_per_node == 1 ? "" : "s");
   if (asked.gpus_per_node > 0) std::printf(" and %d GPU%s", asked.gpus_per_node, asked.gpus_per_node == 1 ? "" : "s");
@@ -276,16 +277,16 @@ class Queueing {
 
 }  // namespace
 
-bool has_slurm() { return has_program("sbatch"); }
+bool has_slurm() { return sweep::has_program("sbatch"); }
 
-std::map<std::string, QueueEntry> slurm_queue(const fs::path& output, std::string* note) {
-  std::map<std::string, QueueEntry> entries;
+std::map<std::string, sweep::QueueEntry> slurm_queue(const fs::path& output, std::string* note) {
+  std::map<std::string, sweep::QueueEntry> entries;
   try {
     for (const auto& [name, cell] : queue_by_cell(output)) {
       const std::vector<QueuedTask>& tasks = cell.tasks;
       if (tasks.empty()) {
         entries[name] = {
-            .state = CellState::kQueued,
+            .state = sweep::CellState::kQueued,
             .job = "",
             .reason = "sbatch did not say whether it took the job; it counts as queued for " +
                       std::to_string(std::max<int64_t>(1, cell.unclear_since + kUnclearSeconds - now_seconds())) +
@@ -294,7 +295,7 @@ std::map<std::string, QueueEntry> slurm_queue(const fs::path& output, std::strin
       }
       const auto running = std::find_if(tasks.begin(), tasks.end(), [](const auto& task) { return task.is_running(); });
       const QueuedTask& task = running == tasks.end() ? tasks.front() : *running;
-      entries[name] = {.state = running == tasks.end() ? CellState::kQueued : CellState::kRunning,
+      entries[name] = {.state = running == tasks.end() ? sweep::CellState::kQueued : sweep::CellState::kRunning,
                        .job = task.id(),
                        .reason = task.reason};
     }
@@ -304,9 +305,9 @@ std::map<std::string, QueueEntry> slurm_queue(const fs::path& output, std::strin
   return entries;
 }
 
-int submit_to_slurm(const std::vector<Cell>& cells, const SubmitOptions& options) {
+int submit_to_slurm(const std::vector<sweep::Cell>& cells, const SubmitOptions& options) {
   const SlurmSite site = read_slurm_site(options.site_file);
-  std::vector<Cell> missing = cells;
+  std::vector<sweep::Cell> missing = cells;
   if (options.dry_run) {
     const std::vector<SlurmArray> arrays = make_arrays(missing, max_array_size());
     warn_of_short_limits(arrays, site);
@@ -317,7 +318,7 @@ int submit_to_slurm(const std::vector<Cell>& cells, const SubmitOptions& options
          "sbatch is not on PATH: there is no Slurm here; log in to a node that has it (module "
          "load slurm?), or run the sweep with --executor local");
   }
-  const std::unique_ptr<RunLock> lock = lock_output(options.output);
+  const std::unique_ptr<runtime::RunLock> lock = lock_output(options.output);
   missing = still_missing(cells, options.output);
   if (missing.empty()) {
     std::printf("nothing to submit\n");
@@ -325,7 +326,7 @@ int submit_to_slurm(const std::vector<Cell>& cells, const SubmitOptions& options
   }
   SlurmSubmission submission{.path = {}, .site = site, .arrays = make_arrays(missing, max_array_size())};
   warn_of_short_limits(submission.arrays, site);
-  submission.path = fs::absolute(write_submission(options.output, missing, options.record));
+  submission.path = fs::absolute(sweep::write_submission(options.output, missing, options.record));
   name_jobs(submission.arrays, options.sweep_name, submission.path);
   const ScriptContext context{
       .submission = submission.path, .winnow = fs::absolute(options.winnow), .max_parallel = options.max_parallel};
@@ -336,13 +337,13 @@ int submit_to_slurm(const std::vector<Cell>& cells, const SubmitOptions& options
   return Queueing(submission).run();
 }
 
-int cancel_on_slurm(const std::vector<Cell>& cells, const fs::path& output) {
+int cancel_on_slurm(const std::vector<sweep::Cell>& cells, const fs::path& output) {
   // The lock: a submit that is at work would queue cells that have just been cancelled.
-  const std::unique_ptr<RunLock> lock = lock_output(output);
+  const std::unique_ptr<runtime::RunLock> lock = lock_output(output);
   const QueueByCell queue = queue_by_cell(output);
   std::vector<std::string> pending, running;
   int n_cells = 0;
-  for (const Cell& cell : cells) {
+  for (const sweep::Cell& cell : cells) {
     const auto entry = queue.find(cell.name);
     if (entry == queue.end() || entry->second.tasks.empty()) continue;
     ++n_cells;
@@ -354,4 +355,4 @@ int cancel_on_slurm(const std::vector<Cell>& cells, const fs::path& output) {
   return 0;
 }
 
-}  // namespace winnow
+}  // namespace winnow::slurm

@@ -10,7 +10,7 @@
 
 #include "jobs/sweep/executor.h"
 
-namespace winnow {
+namespace winnow::slurm {
 
 struct SubmitOptions {
   std::filesystem::path output;                      // OUT of the sweep
@@ -26,11 +26,11 @@ struct SubmitOptions {
 bool has_slurm();
 // By cell name, what the submissions in OUT have in Slurm's queue. Empty where there is no Slurm or no submission.
 // Never throws for a Slurm that does not answer: `note` then says so in one line.
-std::map<std::string, QueueEntry> slurm_queue(const std::filesystem::path& output, std::string* note);
+std::map<std::string, sweep::QueueEntry> slurm_queue(const std::filesystem::path& output, std::string* note);
 // Writes a submission (submission.h) and calls sbatch once for each group of equal resources. `cells` are those that
 // are missing and not in the queue. Prints what it did; returns the exit code. Throws Error.
-int submit_to_slurm(const std::vector<Cell>& cells, const SubmitOptions& options);
+int submit_to_slurm(const std::vector<sweep::Cell>& cells, const SubmitOptions& options);
 // Cancels the jobs of these cells, all of them in the queue. Prints; returns the exit code. Throws Error.
-int cancel_on_slurm(const std::vector<Cell>& cells, const std::filesystem::path& output);
+int cancel_on_slurm(const std::vector<sweep::Cell>& cells, const std::filesystem::path& output);
 
-}  // namespace winnow
+}  // namespace winnow::slurm

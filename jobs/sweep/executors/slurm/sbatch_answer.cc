@@ -9,7 +9,7 @@
 #include "jobs/sweep/executors/slurm/commands.h"
 #include "jobs/sweep/failed_launch.h"
 
-namespace winnow {
+namespace winnow::slurm {
 namespace {
 
 constexpr std::size_t kMostDigits = 10;
@@ -83,7 +83,7 @@ bool may_have_arrived(const std::string& words) {
   if (words.find("connect failure") != std::string::npos || words.find("Connection refused") != std::string::npos) {
     return false;
   }
-  return is_controller_silent(words);
+  return sweep::is_controller_silent(words);
 }
 
 }  // namespace
@@ -98,17 +98,17 @@ std::optional<std::string> find_job_number(const std::string& text) {
   return std::nullopt;
 }
 
-SbatchAnswer read_sbatch_answer(const ProgramOutput& output) {
+SbatchAnswer read_sbatch_answer(const sweep::ProgramOutput& output) {
   std::optional<std::string> job = find_job_number(output.out);
   if (!job) job = find_job_number(output.err);
   const std::string words = output.words();
   // Also of one that ended in time, but left something behind that kept its output open.
   if (output.exit_code == 0 && job) return {SbatchAnswer::Kind::kQueued, *job, ""};
-  if (output.is_timed_out || is_signalled(output.exit_code)) return {SbatchAnswer::Kind::kUnclear, "", words};
+  if (output.is_timed_out || sweep::is_signalled(output.exit_code)) return {SbatchAnswer::Kind::kUnclear, "", words};
   if (output.exit_code == 0) return {SbatchAnswer::Kind::kUnclear, "", "it names no job: " + words};
   // A failure that names a job: one of a wrapper's, behind sbatch.
   const bool is_unclear = job || output.err.empty() || may_have_arrived(words);
   return {is_unclear ? SbatchAnswer::Kind::kUnclear : SbatchAnswer::Kind::kRefused, "", words};
 }
 
-}  // namespace winnow
+}  // namespace winnow::slurm

@@ -6,7 +6,7 @@
 #include "base/strings.h"
 #include "jobs/sweep/executors/slurm/commands.h"
 
-namespace winnow {
+namespace winnow::slurm {
 namespace {
 
 // Slurm mixes up percent signs and backslashes of a log's folder with its own patterns.
@@ -15,7 +15,7 @@ bool can_hold_log(const std::filesystem::path& folder) {
 }
 
 std::vector<std::string> options(const SlurmArray& array, const ScriptContext& context, const SlurmSite& site) {
-  const Resources& asked = array.resources;
+  const sweep::Resources& asked = array.resources;
   std::vector<std::string> result = {
       "--job-name=" + array.job_name,
       "--array=0-" + std::to_string(array.count - 1) +
@@ -86,4 +86,4 @@ std::string slurm_script(const SlurmArray& array, const ScriptContext& context, 
                                      {"@FIRST@", std::to_string(array.first)}});
 }
 
-}  // namespace winnow
+}  // namespace winnow::slurm

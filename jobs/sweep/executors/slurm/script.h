@@ -7,7 +7,7 @@
 #include "jobs/sweep/executor.h"
 #include "jobs/sweep/executors/slurm/site.h"
 
-namespace winnow {
+namespace winnow::slurm {
 
 // Cells first to first + count - 1 of a submission, all with equal resources.
 struct SlurmArray {
@@ -15,7 +15,7 @@ struct SlurmArray {
   std::string job_name;  // unique: squeue is asked for it. A successor has it, too
   int first = 0;
   int count = 0;
-  Resources resources;
+  sweep::Resources resources;
 
   std::string script() const { return name + ".sbatch"; }
 };
@@ -30,4 +30,4 @@ struct ScriptContext {
 // Error(kUsage) for one that has no form there.
 std::string slurm_script(const SlurmArray& array, const ScriptContext& context, const SlurmSite& site);
 
-}  // namespace winnow
+}  // namespace winnow::slurm

@@ -11,37 +11,37 @@
 #include "jobs/sweep/sweep_schema.h"
 #include "slurm_template.h"
 
-namespace winnow {
+namespace winnow::slurm {
 namespace fs = std::filesystem;
 namespace {
 
 constexpr int64_t kMaxSignalSeconds = 65535;  // of sbatch
 
-const ObjectSchema& site_schema() {
-  static const ObjectSchema schema = {
+const sweep::ObjectSchema& site_schema() {
+  static const sweep::ObjectSchema schema = {
       .what = "site settings",
       .keys = {{.name = "partition", .help = "sbatch --partition"},
                {.name = "account", .help = "sbatch --account"},
                {.name = "qos", .help = "sbatch --qos"},
                {.name = "gpu_type", .help = "sbatch --gres=gpu:TYPE:N"},
-               {.name = "sbatch", .help = "other options of sbatch", .form = ValueForm::kList},
-               {.name = "modules", .help = "module load", .form = ValueForm::kList},
-               {.name = "setup", .help = "lines of bash before winnow", .form = ValueForm::kList},
+               {.name = "sbatch", .help = "other options of sbatch", .form = sweep::ValueForm::kList},
+               {.name = "modules", .help = "module load", .form = sweep::ValueForm::kList},
+               {.name = "setup", .help = "lines of bash before winnow", .form = sweep::ValueForm::kList},
                {.name = "mpi", .help = "srun --mpi"},
-               {.name = "srun", .help = "other options of srun", .form = ValueForm::kList},
-               {.name = "container", .help = "words before winnow on the ranks", .form = ValueForm::kList},
+               {.name = "srun", .help = "other options of srun", .form = sweep::ValueForm::kList},
+               {.name = "container", .help = "words before winnow on the ranks", .form = sweep::ValueForm::kList},
                {.name = "requeue",
-                .type = ValueType::kChoice,
+                .type = sweep::ValueType::kChoice,
                 .help = "how an interrupted cell comes back",
                 .choices = {"requeue", "successor"}},
-               {.name = "signal_seconds", .type = ValueType::kInteger, .help = "from USR1 to the time limit"},
+               {.name = "signal_seconds", .type = sweep::ValueType::kInteger, .help = "from USR1 to the time limit"},
                {.name = "template", .help = "instead of slurm/cell.sbatch"}}};
   return schema;
 }
 
 fs::path default_file() {
   if (const char* named = std::getenv("WINNOW_SITE"); named != nullptr && *named != '\0') return named;
-  const fs::path prefix = own_executable().parent_path().parent_path();
+  const fs::path prefix = sweep::own_executable().parent_path().parent_path();
   std::vector<fs::path> places = {prefix / "slurm" / "site.yaml", prefix / "etc" / "winnow" / "site.yaml"};
   if (const char* folder = std::getenv("XDG_CONFIG_HOME"); folder != nullptr && *folder != '\0') {
     places.push_back(fs::path(folder) / "winnow" / "site.yaml");
@@ -65,14 +65,14 @@ void take(const YAML::Node& root, const char* key, std::vector<std::string>& val
   }
 }
 
-std::string read_template(const YAML::Node& root, const fs::path& site_file, std::vector<Problem>& problems) {
+std::string read_template(const YAML::Node& root, const fs::path& site_file, std::vector<sweep::Problem>& problems) {
   const YAML::Node node = root["template"];
   if (!node) return kSlurmTemplate;
   const fs::path path = fs::absolute(site_file).parent_path() / node.Scalar();
   const std::string text = read_yaml_text(path, "the template of the site settings");
   for (const char* placeholder : {"@OPTIONS@", "@SETUP@", "@WINNOW@", "@SUBMISSION@", "@FIRST@"}) {
     if (text.find(placeholder) == std::string::npos) {
-      problems.push_back(problem_at(
+      problems.push_back(sweep::problem_at(
           node, path.string() + " has no " + placeholder + "; expected all placeholders of " + "slurm/cell.sbatch"));
     }
   }
@@ -84,7 +84,7 @@ std::string read_template(const YAML::Node& root, const fs::path& site_file, std
 SlurmSite parse_slurm_site(const fs::path& file) {
   SlurmSite site;
   site.script_template = kSlurmTemplate;
-  std::vector<Problem> problems;
+  std::vector<sweep::Problem> problems;
   YAML::Node root;
   try {
     root = parse_yaml(read_yaml_text(file, "the file of site settings (slurm/README.md)"));
@@ -92,11 +92,11 @@ SlurmSite parse_slurm_site(const fs::path& file) {
     problems.push_back({.line = error.line(), .column = error.column(), .message = error.what()});
   }
   if (root.IsNull()) {
-    refuse_problems(file, problems);
+    sweep::refuse_problems(file, problems);
     return site;
   }
-  check_against_schema(root, site_schema(), problems);
-  refuse_problems(file, problems);
+  sweep::check_against_schema(root, site_schema(), problems);
+  sweep::refuse_problems(file, problems);
   take(root, "partition", site.partition);
   take(root, "account", site.account);
   take(root, "qos", site.qos);
@@ -111,14 +111,14 @@ SlurmSite parse_slurm_site(const fs::path& file) {
   if (const YAML::Node seconds = root["signal_seconds"]) {
     const auto value = seconds.as<int64_t>();
     if (value > kMaxSignalSeconds) {
-      problems.push_back(problem_at(seconds, "signal_seconds is " + seconds.Scalar() + "; expected at most " +
-                                                 std::to_string(kMaxSignalSeconds)));
+      problems.push_back(sweep::problem_at(seconds, "signal_seconds is " + seconds.Scalar() + "; expected at most " +
+                                                        std::to_string(kMaxSignalSeconds)));
     } else {
       site.signal_seconds = static_cast<int>(value);
     }
   }
   site.script_template = read_template(root, file, problems);
-  refuse_problems(file, problems);
+  sweep::refuse_problems(file, problems);
   return site;
 }
 
@@ -146,4 +146,4 @@ SlurmSite SlurmSite::from_run_time_json(const nlohmann::json& json) {
   return site;
 }
 
-}  // namespace winnow
+}  // namespace winnow::slurm

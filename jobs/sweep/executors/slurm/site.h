@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-namespace winnow {
+namespace winnow::slurm {
 
 // How an interrupted cell comes back.
 enum class RequeueMode {
@@ -40,4 +40,4 @@ struct SlurmSite {
 SlurmSite read_slurm_site(const std::filesystem::path& file);
 SlurmSite parse_slurm_site(const std::filesystem::path& file);
 
-}  // namespace winnow
+}  // namespace winnow::slurm

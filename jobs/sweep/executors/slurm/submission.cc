@@ -5,7 +5,7 @@
 #include "base/atomic_file.h"
 #include "jobs/sweep/files.h"
 
-namespace winnow {
+namespace winnow::slurm {
 namespace fs = std::filesystem;
 namespace {
 
@@ -21,11 +21,11 @@ void write_slurm_submission(const SlurmSubmission& submission) {
         {{"name", array.name}, {"job_name", array.job_name}, {"first", array.first}, {"count", array.count}});
   }
   write_file_atomically(submission.path / kFileName,
-                        dump_json({{"site", submission.site.run_time_json()}, {"arrays", arrays}}, 2));
+                        sweep::dump_json({{"site", submission.site.run_time_json()}, {"arrays", arrays}}, 2));
 }
 
 std::optional<SlurmSubmission> read_slurm_submission(const fs::path& path) {
-  const std::optional<nlohmann::json> json = read_json(path / kFileName);
+  const std::optional<nlohmann::json> json = sweep::read_json(path / kFileName);
   if (!json) return std::nullopt;
   try {
     SlurmSubmission submission{.path = path, .site = SlurmSite::from_run_time_json(json->at("site")), .arrays = {}};
@@ -45,12 +45,12 @@ std::optional<SlurmSubmission> read_slurm_submission(const fs::path& path) {
 void write_submitted(const fs::path& submission, const SubmittedArrays& submitted) {
   nlohmann::json json = {{"jobs", submitted.jobs}};
   if (!submitted.unclear_since.empty()) json["unclear_since"] = submitted.unclear_since;
-  write_file_atomically(submission / kSubmittedName, dump_json(json, 2));
+  write_file_atomically(submission / kSubmittedName, sweep::dump_json(json, 2));
 }
 
 SubmittedArrays read_submitted(const fs::path& submission) {
   SubmittedArrays submitted;
-  const std::optional<nlohmann::json> json = read_json(submission / kSubmittedName);
+  const std::optional<nlohmann::json> json = sweep::read_json(submission / kSubmittedName);
   if (!json || !json->is_object()) return submitted;
   const auto each = [&](const char* name, const auto& take) {
     const auto found = json->find(name);
@@ -79,4 +79,4 @@ std::vector<SlurmSubmission> list_slurm_submissions(const fs::path& output) {
   return submissions;
 }
 
-}  // namespace winnow
+}  // namespace winnow::slurm

@@ -13,7 +13,7 @@
 #include "jobs/sweep/executors/slurm/script.h"
 #include "jobs/sweep/executors/slurm/site.h"
 
-namespace winnow {
+namespace winnow::slurm {
 
 struct SlurmSubmission {
   std::filesystem::path path;
@@ -44,4 +44,4 @@ bool is_unclear(int64_t since, int64_t now);
 // All in OUT.
 std::vector<SlurmSubmission> list_slurm_submissions(const std::filesystem::path& output);
 
-}  // namespace winnow
+}  // namespace winnow::slurm

@@ -53,7 +53,7 @@ struct GoldenExample {
 inline std::vector<GoldenExample> examples_of(const nlohmann::json& golden, int64_t vocab) {
   std::vector<GoldenExample> examples;
   if (golden.contains("data")) {
-    const Corpus corpus = read_corpus(kTests / golden.at("data").at("path").get<std::string>(), vocab);
+    const run::Corpus corpus = run::read_corpus(kTests / golden.at("data").at("path").get<std::string>(), vocab);
     for (int64_t e = 0; e < golden.at("data").at("n_examples").get<int64_t>(); ++e) {
       const auto tokens = corpus.example(e);
       examples.push_back({{tokens.begin(), tokens.end()}, corpus.answer_start.at(static_cast<std::size_t>(e))});
@@ -66,24 +66,24 @@ inline std::vector<GoldenExample> examples_of(const nlohmann::json& golden, int6
   return examples;
 }
 
-inline Settings settings_of(const nlohmann::json& golden, const nlohmann::json& expected, int64_t n_layers) {
-  CalibrateOptions options;
+inline run::Settings settings_of(const nlohmann::json& golden, const nlohmann::json& expected, int64_t n_layers) {
+  run::CalibrateOptions options;
   options.window = golden.at("window_keys").get<int64_t>();
   options.sinks = expected.at("sinks").get<int64_t>();
   options.decode = expected.at("decode").get<std::string>();
   options.base = expected.at("base").get<std::string>();
   if (!expected.at("tail_rows").is_null()) options.tail_rows = expected.at("tail_rows").get<int64_t>();
-  return resolve_settings(options, n_layers);
+  return run::resolve_settings(options, n_layers);
 }
 
 // Every layer flipped alone. The request points into the example's tokens.
-inline SweepRequest request_of(const GoldenExample& example, const Settings& settings, int64_t n_layers) {
-  SweepRequest request{.tokens = example.tokens,
-                       .answer_start = example.answer_start,
-                       .window = settings.window_of(example.answer_start),
-                       .base = settings.base,
-                       .variants = {},
-                       .per_token = true};
+inline engine::SweepRequest request_of(const GoldenExample& example, const run::Settings& settings, int64_t n_layers) {
+  engine::SweepRequest request{.tokens = example.tokens,
+                               .answer_start = example.answer_start,
+                               .window = settings.window_of(example.answer_start),
+                               .base = settings.base,
+                               .variants = {},
+                               .per_token = true};
   for (int64_t layer = 0; layer < n_layers; ++layer) request.variants.push_back(settings.variant(layer));
   return request;
 }

@@ -23,8 +23,8 @@ inline nlohmann::json read_golden_tables(const std::string& name) {
 
 // A list of equally long rows.
 template <typename T>
-Table<T> table_of(const nlohmann::json& rows) {
-  Table<T> table(static_cast<int64_t>(rows.size()), static_cast<int64_t>(rows.at(0).size()));
+stats::Table<T> table_of(const nlohmann::json& rows) {
+  stats::Table<T> table(static_cast<int64_t>(rows.size()), static_cast<int64_t>(rows.at(0).size()));
   for (int64_t r = 0; r < table.rows; ++r) {
     for (int64_t c = 0; c < table.cols; ++c) {
       table(r, c) = rows.at(static_cast<std::size_t>(r)).at(static_cast<std::size_t>(c)).get<T>();

@@ -18,14 +18,14 @@
 #include "model/safetensors.h"
 #include "model/weights.h"
 #include "pipeline/engine/sweep.h"
-#include "tests/pipeline/engine/golden.h"
+#include "tests/pipeline/run/golden.h"
 #include "tests/tolerances.h"
 
-namespace winnow {
+namespace winnow::run {
 namespace {
 
 using nlohmann::json;
-using Attention = CudaOptions::Attention;
+using Attention = cuda::CudaOptions::Attention;
 using Table = std::vector<std::vector<double>>;  // (examples, 1 + layers): the base, then each layer flipped
 
 class RootMeanSquare {
@@ -45,11 +45,11 @@ class RootMeanSquare {
 // Runs the cases of a golden that Transformers has computed in bfloat16 too.
 class GoldenSweeps {
  public:
-  GoldenSweeps(const std::string& name, Backend& backend)
+  GoldenSweeps(const std::string& name, kernels::Backend& backend)
       : backend_(backend),
         golden_(read_golden(name + "_bf16")),
         directory_(kTests / golden_.at("checkpoint").get<std::string>()),
-        config_(read_config(directory_)),
+        config_(model::read_config(directory_)),
         checkpoint_(directory_),
         weights_(config_, checkpoint_, backend_),
         examples_(examples_of(golden_, config_.vocab)) {}
@@ -60,9 +60,10 @@ class GoldenSweeps {
     const Settings settings = settings_of(golden_, expected, config_.n_layers);
     Table table;
     for (const GoldenExample& example : examples_) {
-      const SweepResult found = sweep(backend_, config_, weights_, request_of(example, settings, config_.n_layers), {});
+      const engine::SweepResult found =
+          engine::sweep(backend_, config_, weights_, request_of(example, settings, config_.n_layers), {});
       std::vector<double>& row = table.emplace_back(1, found.base.nll_nats);
-      for (const Score& score : found.variants) row.push_back(score.nll_nats);
+      for (const engine::Score& score : found.variants) row.push_back(score.nll_nats);
     }
     return table;
   }
@@ -70,12 +71,12 @@ class GoldenSweeps {
   std::string attention_path() { return backend_.attention_path(config_.heads); }
 
  private:
-  Backend& backend_;
+  kernels::Backend& backend_;
   json golden_;
   std::filesystem::path directory_;
-  ModelConfig config_;
-  Checkpoint checkpoint_;
-  ModelWeights weights_;
+  model::ModelConfig config_;
+  model::Checkpoint checkpoint_;
+  model::ModelWeights weights_;
   std::vector<GoldenExample> examples_;
 };
 
@@ -112,13 +113,13 @@ std::string path_name(Attention attention) { return attention == Attention::kOwn
 class GoldenCuda : public ::testing::TestWithParam<std::tuple<const char*, Attention>> {
  protected:
   void SetUp() override {
-    if (cuda_device_count() == 0) GTEST_SKIP() << "no CUDA device answers";
+    if (cuda::cuda_device_count() == 0) GTEST_SKIP() << "no CUDA device answers";
   }
 };
 
 TEST_P(GoldenCuda, ErrorIsNotLargerThanThatOfTransformersInBf16) {
   const auto& [name, attention] = GetParam();
-  const auto backend = make_cuda_backend({.device = 0, .attention = attention});
+  const auto backend = cuda::make_cuda_backend({.device = 0, .attention = attention});
   GoldenSweeps sweeps(name, *backend);
   ASSERT_FALSE(sweeps.cases().empty());
   RootMeanSquare winnow;
@@ -151,4 +152,4 @@ INSTANTIATE_TEST_SUITE_P(Checkpoints, GoldenCuda,
                          });
 
 }  // namespace
-}  // namespace winnow
+}  // namespace winnow::run

@@ -11,7 +11,7 @@
 #include "pipeline/engine/generation.h"
 #include "pipeline/run/corpus.h"
 
-namespace winnow {
+namespace winnow::run {
 namespace {
 
 const std::filesystem::path kTests = WINNOW_TESTS_DIR;
@@ -29,12 +29,13 @@ class GenerationGolden : public ::testing::Test {
  protected:
   // Every text of a case: all of the golden's tokens, which end where the choice was not clear-cut. Returns how many.
   int64_t compare(const nlohmann::json& expected, int64_t new_tokens) {
-    Pattern windowed(static_cast<std::size_t>(config_.n_layers), true);
+    engine::Pattern windowed(static_cast<std::size_t>(config_.n_layers), true);
     for (const auto& layer : expected.at("full_layers")) windowed[layer.get<std::size_t>()] = false;
-    std::vector<GenerationRequest> requests;
+    std::vector<engine::GenerationRequest> requests;
     for (const auto& text : expected.at("texts")) {
       const auto n_prompt = text.at("prompt_tokens").get<int64_t>();
-      Window window{.keys = expected.at("window_keys").get<int64_t>(), .sinks = expected.at("sinks").get<int64_t>()};
+      kernels::Window window{.keys = expected.at("window_keys").get<int64_t>(),
+                             .sinks = expected.at("sinks").get<int64_t>()};
       if (expected.at("decode") == "full") window.end_row = n_prompt;
       requests.push_back(
           {.prompt = corpus_.example(text.at("example").get<int64_t>()).first(static_cast<std::size_t>(n_prompt)),
@@ -43,7 +44,7 @@ class GenerationGolden : public ::testing::Test {
            .max_new_tokens = new_tokens,
            .name = expected.at("name")});
     }
-    const GenerationReport report = generate(*backend_, config_, weights_, requests, {}, {});
+    const engine::GenerationReport report = engine::generate(*backend_, config_, weights_, requests, {}, {});
     int64_t n_tokens = 0;
     for (std::size_t i = 0; i < requests.size(); ++i) {
       const auto tokens = expected.at("texts")[i].at("tokens").get<std::vector<int32_t>>();
@@ -57,11 +58,11 @@ class GenerationGolden : public ::testing::Test {
 
   const nlohmann::json golden_ = read_golden();
   const std::filesystem::path directory_ = kTests / "demo" / "model";
-  const ModelConfig config_ = read_config(directory_);
-  const Checkpoint checkpoint_{directory_};
+  const model::ModelConfig config_ = model::read_config(directory_);
+  const model::Checkpoint checkpoint_{directory_};
   const Corpus corpus_ = read_corpus(kTests / "demo" / "test.h5", config_.vocab);
-  const std::unique_ptr<Backend> backend_ = make_cpu_backend({.n_threads = 2});
-  ModelWeights weights_{config_, checkpoint_, *backend_};
+  const std::unique_ptr<kernels::Backend> backend_ = cpu::make_cpu_backend({.n_threads = 2});
+  model::ModelWeights weights_{config_, checkpoint_, *backend_};
 };
 
 TEST_F(GenerationGolden, FullAttentionWritesWhatTransformersWrites) {
@@ -79,4 +80,4 @@ TEST_F(GenerationGolden, WindowedLayersWriteWhatTransformersWrites) {
 }
 
 }  // namespace
-}  // namespace winnow
+}  // namespace winnow::run

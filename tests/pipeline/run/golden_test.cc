@@ -15,10 +15,10 @@
 #include "model/safetensors.h"
 #include "model/weights.h"
 #include "pipeline/engine/sweep.h"
-#include "tests/pipeline/engine/golden.h"
+#include "tests/pipeline/run/golden.h"
 #include "tests/tolerances.h"
 
-namespace winnow {
+namespace winnow::run {
 namespace {
 
 using nlohmann::json;
@@ -38,7 +38,7 @@ class Comparison {
   double largest_ = 0.0;
 };
 
-void compare_score(const Score& found, int64_t expected_hits, int64_t n_answer, const std::string& what) {
+void compare_score(const engine::Score& found, int64_t expected_hits, int64_t n_answer, const std::string& what) {
   EXPECT_EQ(found.exact_match, expected_hits == n_answer) << what;
   EXPECT_EQ(std::llround(found.token_accuracy * static_cast<double>(n_answer)), expected_hits) << what;
 }
@@ -48,10 +48,10 @@ class Golden : public ::testing::TestWithParam<const char*> {};
 TEST_P(Golden, SweepEqualsTransformers) {
   const json golden = read_golden(GetParam());
   const std::filesystem::path directory = kTests / golden.at("checkpoint").get<std::string>();
-  const ModelConfig config = read_config(directory);
-  const Checkpoint checkpoint(directory);
-  const auto backend = make_cpu_backend({.n_threads = 2});
-  ModelWeights weights(config, checkpoint, *backend);
+  const model::ModelConfig config = model::read_config(directory);
+  const model::Checkpoint checkpoint(directory);
+  const auto backend = cpu::make_cpu_backend({.n_threads = 2});
+  model::ModelWeights weights(config, checkpoint, *backend);
 
   Comparison comparison;
   const std::vector<GoldenExample> examples = examples_of(golden, config.vocab);
@@ -59,15 +59,15 @@ TEST_P(Golden, SweepEqualsTransformers) {
   for (const json& expected : golden.at("cases")) {
     const Settings settings = settings_of(golden, expected, config.n_layers);
     for (std::size_t e = 0; e < examples.size(); ++e) {
-      const SweepRequest request = request_of(examples[e], settings, config.n_layers);
-      const SweepResult found = sweep(*backend, config, weights, request, {});
+      const engine::SweepRequest request = request_of(examples[e], settings, config.n_layers);
+      const engine::SweepResult found = engine::sweep(*backend, config, weights, request, {});
 
       const auto nll = expected.at("nll").at(e).get<std::vector<double>>();
       const auto hits = expected.at("hits").at(e).get<std::vector<int64_t>>();
       ASSERT_EQ(nll.size(), found.variants.size() + 1);
       const int64_t n_answer = static_cast<int64_t>(examples[e].tokens.size()) - request.answer_start;
       for (std::size_t v = 0; v < nll.size(); ++v) {
-        const Score& score = v == 0 ? found.base : found.variants[v - 1];
+        const engine::Score& score = v == 0 ? found.base : found.variants[v - 1];
         const std::string what = describe(expected) + ", example " + std::to_string(e) +
                                  (v == 0 ? ", base" : ", layer " + std::to_string(v - 1) + " flipped");
         comparison.nll(score.nll_nats, nll[v], nll[v], what);
@@ -119,4 +119,4 @@ TEST(GoldenFile, CoversWhatItClaims) {
 }
 
 }  // namespace
-}  // namespace winnow
+}  // namespace winnow::run
