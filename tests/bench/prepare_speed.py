@@ -75,7 +75,7 @@ def prepare(model, path, out, *arguments):
     command = [
         sys.executable,
         "-m",
-        "winnow_prepare",
+        "winnow.prepare",
         "--model",
         model,
         "--input",
@@ -95,7 +95,7 @@ def prepare(model, path, out, *arguments):
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [str(word) for word in command],
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY / "jobs")},
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY / "python")},
         capture_output=True,
         text=True,
     )
@@ -153,10 +153,10 @@ def gigabyte(folder, model):
             row["messages"][0]["content"] = f"{number} " + row["messages"][0]["content"]
             file.write(json.dumps(row) + "\n")
             number += 1
-    command = [sys.executable, "-m", "winnow_prepare", "--model", model, "--input", path, "--out", folder / "out.h5"]
+    command = [sys.executable, "-m", "winnow.prepare", "--model", model, "--input", path, "--out", folder / "out.h5"]
     start = time.perf_counter()
     process = subprocess.Popen(
-        [str(word) for word in command], env=os.environ | {"PYTHONPATH": str(REPOSITORY / "jobs")}
+        [str(word) for word in command], env=os.environ | {"PYTHONPATH": str(REPOSITORY / "python")}
     )
     peak = 0
     while process.poll() is None:

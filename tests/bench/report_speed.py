@@ -37,7 +37,7 @@ def main():
     flags.add_argument("--repetitions", type=int, default=5)
     flags.add_argument("--write", action="store_true")
     flags = flags.parse_args()
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY / "results")}
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY / "python")}
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as directory:
         source, page = pathlib.Path(directory, "results.h5"), pathlib.Path(directory, "page.html")
@@ -46,7 +46,7 @@ def main():
         for _ in range(flags.repetitions):
             start = time.perf_counter()
             subprocess.run(
-                [sys.executable, "-m", "winnow_report", source, "--out", page],
+                [sys.executable, "-m", "winnow.report", source, "--out", page],
                 check=True,
                 env=environment,
                 stdout=subprocess.DEVNULL,

@@ -7,7 +7,8 @@ import shutil
 
 import h5py
 import numpy as np
-from winnow_report import command_line
+
+from winnow.report import command_line
 
 DONE = 0
 

@@ -13,8 +13,9 @@ import h5py
 import launch
 import pytest
 import tiny
-import winnow_report
 from report_pages import DONE, report
+
+import winnow.report as winnow_report
 
 BAD_DATA = 65
 N_FLIPS = 200

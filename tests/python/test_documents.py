@@ -5,8 +5,9 @@ import subprocess
 
 import launch
 import pytest
-import winnow_prepare
-import winnow_report
+
+import winnow.prepare as winnow_prepare
+import winnow.report as winnow_report
 
 DOCUMENTS = sorted(launch.REPOSITORY.glob("*.md"))
 SOURCES = (".h", ".cc", ".cuh", ".cu", ".py", ".cmake", ".sh", ".txt")
@@ -29,7 +30,7 @@ def anchors(path):
 def sections_named_by_comments():
     """(file, section) of every comment that points into ARCHITECTURE.md, however its lines are wrapped."""
     found = []
-    for folder in ("jobs", "kernels", "model", "pipeline", "results", "slurm", "tests"):
+    for folder in ("jobs", "kernels", "model", "pipeline", "python", "results", "slurm", "tests"):
         for path in sorted((launch.REPOSITORY / folder).rglob("*")):
             if path.suffix in SOURCES and path.name != "test_documents.py":
                 text = re.sub(r"\s*\n\s*(//|#)?\s*", " ", path.read_text())

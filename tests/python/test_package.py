@@ -135,8 +135,8 @@ def test_installed_files(installed):
     demo = {f"usr/share/winnow/demo/{name}" for name in ("model/config.json", "model/model.safetensors", "long.h5")}
     pages = {f"usr/share/man/man1/{name}.1.gz" for name in ("winnow", "winnow-calibrate", "winnow-prepare")}
     assert programs | demo | pages | {"usr/share/winnow/requirements.txt"} <= found
-    assert any(name.endswith("winnow_prepare/__main__.py") for name in found)
-    assert any(name.endswith("winnow_report/__main__.py") for name in found)
+    assert any(name.endswith("share/winnow/python/winnow/prepare/__main__.py") for name in found)
+    assert any(name.endswith("share/winnow/python/winnow/report/__main__.py") for name in found)
     if (launch.REPOSITORY / "LICENSE").exists():
         assert "usr/share/doc/winnow/copyright" in found
     assert not [name for name in found if "__pycache__" in name or not name.startswith("usr/")]

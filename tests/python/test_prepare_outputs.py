@@ -4,21 +4,23 @@ import collections
 import os
 import pathlib
 import random
+import resource
 import signal
 import stat
 
 import pytest
 import tiny
 import vocabularies
-from winnow_files.output import Kind, Refused, WholeFile, write_whole
-from winnow_files.output import check_output as check_files
-from winnow_prepare import options, pool, work
-from winnow_prepare.errors import ExitCode, Failure
-from winnow_prepare.main import MOST_SLOW, Draw
-from winnow_prepare.outputs import CALIBRATION, check_output
-from winnow_prepare.sources import Row
-from winnow_prepare.template import TOO_SLOW
-from winnow_prepare.tokenise import load_tokenizer
+
+from winnow.common.errors import ExitCode, Failure
+from winnow.common.output import Kind, WholeFile, write_whole
+from winnow.common.output import check_output as check_files
+from winnow.prepare import options, pool, work
+from winnow.prepare.main import MOST_SLOW, Draw
+from winnow.prepare.outputs import CALIBRATION, check_output
+from winnow.prepare.rendering.template import TOO_SLOW
+from winnow.prepare.rows.sources import Row
+from winnow.prepare.tokens.tokenise import load_tokenizer
 
 
 def refused(path, *, inputs=(), model="model"):
@@ -62,7 +64,7 @@ def test_files_that_the_command_names_are_inputs():
 def test_a_temporary_name_is_nobodys(tmp_path, monkeypatch):
     """Names that are taken, by a link too, are left alone."""
     names = iter(["a", "b", "c"])
-    monkeypatch.setattr("winnow_files.output.secrets.token_hex", lambda count: next(names))
+    monkeypatch.setattr("winnow.common.output.secrets.token_hex", lambda count: next(names))
     (tmp_path / "theirs").write_text("theirs")
     (tmp_path / ".winnow-a.part").symlink_to(tmp_path / "theirs")
     (tmp_path / ".winnow-b.part").write_text("b")
@@ -93,6 +95,20 @@ def test_a_file_that_is_not_kept_leaves_the_old_one(tmp_path):
     part = WholeFile(tmp_path / "out")
     part.file.write(b"new")
     part.discard()
+    assert os.listdir(tmp_path) == ["out"] and (tmp_path / "out").read_text() == "old"
+
+
+def test_a_file_that_does_not_fit_is_not_kept(tmp_path):
+    """The system takes what fits at first, and refuses only the rest."""
+    (tmp_path / "out").write_text("old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(Failure, match="out: cannot be written: File too large") as failure:
+            write_whole({tmp_path / "first": b"1", tmp_path / "out": b"x" * 5000})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert failure.value.code == ExitCode.IO_ERROR
     assert os.listdir(tmp_path) == ["out"] and (tmp_path / "out").read_text() == "old"
 
 
@@ -132,7 +148,7 @@ def test_a_tokenizer_that_must_be_converted(tmp_path, monkeypatch):
     with pytest.raises(Failure, match="there is no tokenizer.json, nor another file of a tokenizer") as failure:
         load_tokenizer(model)
     assert failure.value.code == ExitCode.NO_INPUT
-    monkeypatch.setattr("winnow_prepare.tokenise._is_installed", lambda package: False)
+    monkeypatch.setattr("winnow.prepare.tokens.tokenise._is_installed", lambda package: False)
     for name, packages in (
         ("tokenizer.model", "sentencepiece and protobuf"),
         ("tekken.json", "mistral-common"),
@@ -191,12 +207,12 @@ def test_random_trees_keep_all_but_own_files(tmp_path):
         before = tree(folder)
         try:
             check_files(out, page, [read], [model], "--out")
-        except Refused as refused:
+        except Failure as refused:
             assert str(out) in str(refused)
             counts["refused"] += 1
         else:
             assert tree(folder) == before, seed
-            write_whole(out, b"<!doctype html>new")
+            write_whole({out: b"<!doctype html>new"})
             there = out.parent.resolve() / out.name
             assert tree(folder).pop(there) == (stat.S_IFREG, b"<!doctype html>new"), seed
             assert before.pop(there, (0, b""))[1] in (b"", b"<!doctype html>ours"), seed

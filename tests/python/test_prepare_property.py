@@ -6,11 +6,12 @@ import random
 
 import pytest
 import vocabularies
-from winnow_prepare.conversations import Layouts
-from winnow_prepare.errors import Unusable
-from winnow_prepare.render import TemplateRenderer
-from winnow_prepare.sources import Row
-from winnow_prepare.tokenise import load_tokenizer
+
+from winnow.prepare.rendering.render import TemplateRenderer
+from winnow.prepare.rows.conversations import Layouts
+from winnow.prepare.rows.sources import Row
+from winnow.prepare.tokens.tokenise import load_tokenizer
+from winnow.prepare.unusable import Unusable
 
 CASES = 120  # of each template
 TEXTS = [

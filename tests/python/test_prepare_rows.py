@@ -5,13 +5,15 @@ import json
 
 import pytest
 import vocabularies
-from winnow_prepare import token_bound
-from winnow_prepare.conversations import Layouts
-from winnow_prepare.errors import Failure, Unusable
-from winnow_prepare.render import TemplateRenderer
-from winnow_prepare.sources import Row
-from winnow_prepare.template import Template, find_template
-from winnow_prepare.tokenise import load_tokenizer
+
+from winnow.common.errors import Failure
+from winnow.prepare.rendering.render import TemplateRenderer
+from winnow.prepare.rendering.template import Template, find_template
+from winnow.prepare.rows.conversations import Layouts
+from winnow.prepare.rows.sources import Row
+from winnow.prepare.tokens import token_bound
+from winnow.prepare.tokens.tokenise import load_tokenizer
+from winnow.prepare.unusable import Unusable
 
 DATE = datetime.date(2024, 7, 26)
 CALL = {"name": "look_up", "arguments": {"river": "Elm"}}
@@ -177,7 +179,7 @@ def test_the_clock_stands_still_however_it_is_reached(tokenizer, clock):
     ],
 )
 def test_templates_without_end_are_ended(tokenizer, tmp_path, monkeypatch, endless):
-    monkeypatch.setattr("winnow_prepare.template.RENDER_SECONDS", 0.3)
+    monkeypatch.setattr("winnow.prepare.rendering.template.RENDER_SECONDS", 0.3)
     with pytest.raises(Unusable, match="the template takes too long"):
         Template(tokenizer, endless, {}, DATE).render([{"role": "user", "content": "Hello"}])
     (tmp_path / "t.jinja").write_text(endless)

@@ -7,13 +7,15 @@ import unicodedata
 
 import pytest
 import vocabularies
-from winnow_prepare.conversations import Layouts
-from winnow_prepare.errors import Failure, Unusable
-from winnow_prepare.render import RawRenderer, TemplateRenderer
-from winnow_prepare.selection import Candidate, Limits, Reservoir
-from winnow_prepare.sources import Row
-from winnow_prepare.template import find_template
-from winnow_prepare.tokenise import Tokeniser, load_tokenizer, special_prefix
+
+from winnow.common.errors import Failure
+from winnow.prepare.rendering.render import RawRenderer, TemplateRenderer
+from winnow.prepare.rendering.template import find_template
+from winnow.prepare.rows.conversations import Layouts
+from winnow.prepare.rows.sources import Row
+from winnow.prepare.selection import Candidate, Limits, Reservoir
+from winnow.prepare.tokens.tokenise import Tokeniser, load_tokenizer, special_prefix
+from winnow.prepare.unusable import Unusable
 
 DATE = datetime.date.today()  # what Transformers' clock says, too
 ANSWERS = [
@@ -490,7 +492,7 @@ def test_cut_keeps_head_tail_and_answer(prepared):
     import dataclasses
     import pickle
 
-    from winnow_prepare import work
+    from winnow.prepare import work
 
     here = prepared("chatml")
     prompt = "BEGIN " + "word and word " * 3000 + "What was the first word? END"

@@ -18,10 +18,13 @@ import launch
 import numpy as np
 import pytest
 import result_files
-import winnow_report
 import xarray as xr
 from report_pages import DONE, Page, codes_of_damage, damage, page_of, report
-from winnow_report import agreement, opening, reading, record, wording
+
+import winnow.report as winnow_report
+from winnow.report import agreement, wording
+from winnow.report.figures import sentences
+from winnow.report.reading import opening, record
 
 USAGE, BAD_DATA, NO_INPUT, CANNOT_CREATE = 64, 65, 66, 73
 MOST_BYTES = 6 * 2**20
@@ -57,7 +60,7 @@ def test_open_gives_the_documented_tree(written):
 
 def test_the_example_of_the_document_runs(work, tmp_path, monkeypatch):
     text = (launch.REPOSITORY / "results/README.md").read_text()
-    code = re.search(r"```python\n(import winnow_report\n.*?)```", text, re.DOTALL).group(1)
+    code = re.search(r"```python\n(import winnow\.report\n.*?)```", text, re.DOTALL).group(1)
     monkeypatch.chdir(tmp_path)
     shutil.copytree(work, tmp_path / "RUN_DIR")
     out = io.StringIO()
@@ -162,14 +165,14 @@ def test_readings_say_when_the_evidence_is_not_enough(work):
     last, first = order[k - 1], order[k]
     run.figures["ci_low"][last], run.figures["ci_high"][first] = 0.1, 0.2
     run.p_top_k[k][last], run.p_top_k[k][first] = 0.6, 0.4
-    assert "not enough evidence" in reading.border(run, k)
-    assert f"layer {run.layers[last]} (60" in reading.certainty(run, reading.choose(run, k))
+    assert "not enough evidence" in sentences.border(run, k)
+    assert f"layer {run.layers[last]} (60" in sentences.certainty(run, sentences.choose(run, k))
     run.figures["ci_low"][last] = 0.3
-    assert "the border is clear" in reading.border(run, k)
+    assert "the border is clear" in sentences.border(run, k)
     run.controls["short"].figures |= {"spearman_ci_low": -0.2, "spearman_ci_high": 0.8}
-    assert "not enough evidence" in reading.control(run, "short")
+    assert "not enough evidence" in sentences.control(run, "short")
     run.controls["short"].figures |= {"spearman_ci_low": 0.7, "spearman_ci_high": 0.9}
-    assert "matter for short prompts, too" in reading.control(run, "short")
+    assert "matter for short prompts, too" in sentences.control(run, "short")
 
 
 def test_numbers_in_words():
@@ -362,7 +365,18 @@ def test_winnow_report_starts_it(work, tmp_path):
 def test_versions_agree():
     text = subprocess.run([launch.WINNOW, "--version"], capture_output=True, text=True).stdout
     assert winnow_report.__version__ in text
-    assert opening.FORMAT_VERSION == 1 and pathlib.Path(winnow_report.__file__).parent.name == "winnow_report"
+    assert opening.FORMAT_VERSION == 1 and pathlib.Path(winnow_report.__file__).parent.name == "report"
+
+
+def test_the_former_name_of_the_package_is_still_one():
+    code = "import winnow_report as r, winnow.report; assert r is winnow.report; print(callable(r.open))"
+    environment = os.environ | {"PYTHONPATH": str(launch.REPOSITORY / "python")}
+    for words, said in (
+        (["-c", code], "True"),
+        (["-m", "winnow_report", "--version"], "winnow-report "),
+    ):
+        done = subprocess.run([sys.executable, "-P", *words], env=environment, capture_output=True, text=True)
+        assert done.returncode == DONE and done.stdout.startswith(said), done.stderr
 
 
 def test_csv_of_exact_values_reads_back():

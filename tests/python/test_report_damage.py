@@ -9,9 +9,10 @@ import h5py
 import numpy as np
 import pytest
 import result_files
-import winnow_report
-from winnow_report import probe
-from winnow_report.errors import BAD_DATA, NO_INPUT, OUT_OF_MEMORY, UNAVAILABLE
+
+import winnow.report as winnow_report
+from winnow.common.errors import ExitCode
+from winnow.report.reading import opening, probe
 
 LENGTH = 4  # layers
 
@@ -84,7 +85,7 @@ def test_what_is_not_in_the_file_is_refused_by_name(result, tmp_path, change, wo
         change(changed)
     with pytest.raises(winnow_report.ReportError) as refused:
         winnow_report.open(tmp_path)
-    assert refused.value.code == BAD_DATA
+    assert refused.value.code == ExitCode.BAD_DATA
     for word in (str(file), *words):
         assert word in str(refused.value)
     assert "\n" not in str(refused.value) and "delete" not in str(refused.value)
@@ -109,7 +110,7 @@ def test_a_pipe_is_said(tmp_path):
     os.mkfifo(tmp_path / "pipe.h5")
     with pytest.raises(winnow_report.ReportError) as refused:
         winnow_report.open(tmp_path / "pipe.h5")
-    assert refused.value.code == NO_INPUT and "pipe" in str(refused.value)
+    assert refused.value.code == ExitCode.NO_INPUT and "pipe" in str(refused.value)
 
 
 def test_a_file_is_looked_at_again_when_it_has_changed(result, tmp_path):
@@ -152,10 +153,11 @@ def test_damage_is_a_line_or_other_values(result, tmp_path):
             with winnow_report.open(file) as tree:
                 for node in tree.subtree:
                     for variable in node.to_dataset(inherit=False).variables.values():
-                        winnow_report.opening.values(variable)
+                        opening.values(variable)
         except winnow_report.ReportError as error:
             refused += 1
-            assert error.code in (BAD_DATA, NO_INPUT, UNAVAILABLE, OUT_OF_MEMORY), str(error)
+            code = ExitCode
+            assert error.code in (code.BAD_DATA, code.NO_INPUT, code.UNAVAILABLE, code.OUT_OF_MEMORY), str(error)
             assert "\n" not in str(error)
         file.unlink()
     assert refused > 3

@@ -17,13 +17,15 @@ import numpy as np
 import pytest
 import result_files
 import tiny
-import winnow_report
 from report_pages import DONE, page_of, report
-from winnow_report import errors, opening
+
+import winnow.report as winnow_report
+from winnow.common.errors import ExitCode
+from winnow.report.reading import opening
 
 USAGE, BAD_DATA, UNAVAILABLE, CANNOT_CREATE, IO_ERROR = 64, 65, 69, 73, 74
-MODULE = [sys.executable, "-P", "-m", "winnow_report"]
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(launch.REPOSITORY / "results")}
+MODULE = [sys.executable, "-P", "-m", "winnow.report"]
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(launch.REPOSITORY / "python")}
 LZF, UNKNOWN_FILTER = 32000, 32099
 
 
@@ -257,7 +259,7 @@ def test_hostile_names_stay_text_in_every_figure_and_page(tmp_path, capfd):
 def test_messages_are_one_line_whatever_is_in_a_path(tmp_path):
     name = "no\x1b[2J\u202e\nsuch\x9bfile\udcff"
     code, _, err = report(tmp_path / name, "--out", tmp_path / "page.html")
-    assert code == errors.NO_INPUT and err.count("\n") == 1 and not any(is_harmful(c) for c in err.rstrip("\n"))
+    assert code == ExitCode.NO_INPUT and err.count("\n") == 1 and not any(is_harmful(c) for c in err.rstrip("\n"))
     result_files.write(tmp_path / "results.h5", 8, 4)
     done = shell('exec "$@"', tmp_path / "results.h5", "--out", tmp_path / "p\udcff\x1b.html", PYTHONIOENCODING="ascii")
     assert done.returncode == DONE and "1 result" in done.stdout and "\x1b" not in done.stdout, done.stderr
@@ -285,7 +287,7 @@ def test_lost_streams_of_other_calls(result, tmp_path):
     done = shell('exec "$@" 1>/dev/full', "--help")
     assert done.returncode == IO_ERROR and done.stderr.count("\n") == 1
     done = shell('exec "$@" 2>/dev/full', tmp_path / "missing")
-    assert done.returncode == errors.NO_INPUT and done.stdout == ""
+    assert done.returncode == ExitCode.NO_INPUT and done.stdout == ""
     done = shell('exec "$@" 2>/dev/full', result, "--out", tmp_path / "page.html")
     assert done.returncode == DONE and "1 result" in done.stdout
     # A reader that has seen enough is no error.
@@ -411,6 +413,7 @@ MODULES = [
     "re",
     "importlib",
     "sitecustomize",
+    "winnow",
     "winnow_report",
     "torch",
 ]

@@ -10,7 +10,8 @@ import pytest
 import result_files
 import tiny
 from report_pages import DONE, Page, codes_of_damage, damage, page_of, report
-from winnow_report import search
+
+from winnow.report.reading import search
 
 BAD_DATA = 65
 MOST_BYTES = 6 * 2**20

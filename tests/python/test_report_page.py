@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import result_files
 import tiny
-from winnow_report import command_line
+
+from winnow.report import command_line
 
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None

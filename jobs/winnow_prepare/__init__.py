@@ -1,8 +1,0 @@
-"""winnow-prepare: conversations to the calibration files that `winnow calibrate` reads."""
-
-import importlib.metadata
-import pathlib
-
-# A source tree and an installation by CMake hold this file; pip keeps the version with the package.
-_file = pathlib.Path(__file__).resolve().parents[2] / "VERSION"
-__version__ = _file.read_text("ascii").strip() if _file.is_file() else importlib.metadata.version("winnow")

@@ -1,0 +1,8 @@
+"""The Python programs of winnow: `winnow prepare` and `winnow report`, and what both share (common)."""
+
+import importlib.metadata
+import pathlib
+
+# A source tree and an installation by CMake hold this file; pip keeps the version with the package.
+_file = pathlib.Path(__file__).resolve().parents[2] / "VERSION"
+__version__ = _file.read_text("ascii").strip() if _file.is_file() else importlib.metadata.version("winnow")

@@ -1,0 +1,460 @@
+"""Figures of an evaluation: the front, differences from full attention, costs, free generation, the patterns."""
+
+from functools import partial
+
+import numpy as np
+
+from winnow.report.arrays import Floats
+from winnow.report.drawing.charts import (
+    MOST_SQUARES,
+    Cell,
+    Grid,
+    Points,
+    Rows,
+    draw_grid,
+    draw_points,
+    draw_rows,
+    shorten,
+    step_class,
+)
+from winnow.report.figures.figure import Draw, Figure, Row
+from winnow.report.markup import Markup
+from winnow.report.reading import evaluation as ev
+from winnow.report.wording import count, form_of, is_small_good, listed, number, percent, the_layers
+
+_SHORT = {
+    "exact_match": "exact match",
+    "generated_exact_match": "generated text",
+    "nll": "NLL",
+    "token_accuracy": "token accuracy",
+    "kl": "KL",
+}
+
+
+def _bytes(value: float) -> str:
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if value >= size:
+            return f"{number(value / size)} {unit}"
+    return f"{number(value)} bytes"
+
+
+def _tips(result: ev.Evaluation, metric: str) -> list[str]:
+    tips = []
+    for i, name in enumerate(result.patterns):
+        tip = f"{name}: {int(result.full_layers[i])} of {len(result.layers)} layers full\n"
+        tip += f"{_SHORT[metric]} {ev.said(result, metric, i)}"
+        if result.cache is not None:
+            for column, length in enumerate(result.kv_lengths):
+                tip += f"\n{length:,} tokens: {_bytes(result.cache[i, column])}"
+        tips.append(tip)
+    return tips
+
+
+def _front_reading(result: ev.Evaluation) -> str:
+    metric = result.metric
+    on = ev.front(result, metric)
+    n, groups = len(result.layers), ev.budgets(result)
+    parts = []
+    if on:
+        parts.append(
+            f"On the front of {_SHORT[metric]}: {listed(result.patterns[i] for i in on[:6])}"
+            + (f" and {len(on) - 6} more" if len(on) > 6 else "")
+            + "."
+        )
+    best = [ranked[0] for k, ranked in groups]
+    values = ev.gain(metric, result.means[metric][0])
+    worse = [(groups[j][0], groups[j + 1][0]) for j in range(len(best) - 1) if values[best[j + 1]] < values[best[j]]]
+    parts.append(
+        f"{count(len(result.patterns), 'pattern')} at {count(len(groups), 'budget')} from {groups[0][0]} to "
+        f"{groups[-1][0]} of {n} full layers."
+    )
+    if worse:
+        a, b = worse[0]
+        parts.append(f"More full layers are not better by themselves: the best of {b} is behind the best of {a}.")
+    return " ".join(parts)
+
+
+def front(result: ev.Evaluation) -> Figure:
+    """Each metric against the number of full layers, and what that costs in KV cache."""
+    metrics = [result.metric, *(name for name in ev.METRICS if name in result.means and name != result.metric)]
+    column = result.priced
+    x, label = result.full_layers.astype(float), "layers with full attention"
+    if result.cache is not None and column is not None:
+        x, label = result.cache[:, column] / 2**20, f"KV cache at {result.kv_lengths[column]:,} tokens, MiB"
+
+    def draw(metric: str, width: int) -> Markup:
+        mean, low, high = result.means[metric]
+        flags = ev.front(
+            result, metric if metric in result.on_front else "nll" if is_small_good(metric) else "exact_match"
+        )
+        names = [shorten(name, 22) for name in result.patterns]
+        labelled = list(dict.fromkeys([*flags, *ev.order(result, range(len(names)))]))
+        return draw_points(
+            Points(
+                x,
+                mean,
+                label,
+                _SHORT[metric],
+                names,
+                _tips(result, metric),
+                set(flags),
+                labelled,
+                f"{_SHORT[metric]} of each pattern against its KV cache",
+                form_of(metric),
+                None if is_small_good(metric) else True,
+                True,
+                low=low,
+                high=high,
+            ),
+            width,
+        )
+
+    return Figure(
+        "front",
+        "What full layers buy",
+        _front_reading(result),
+        [(_SHORT[metric], partial(draw, metric)) for metric in metrics],
+        "A point is a pattern, its bar the 95\u00a0% bootstrap interval over examples. Filled: on the front, none with "
+        "as few or fewer full layers is better (by NLL for NLL and KL, by exact match for the others).",
+        [("keep", "on the front"), ("spare", "behind it")],
+    )
+
+
+def _difference_reading(result: ev.Evaluation, other: str, name: str) -> str:
+    triples = result.against[other]
+    metric = result.metric if result.metric in triples else next(iter(triples))
+    worse: list[int] = []
+    better: list[int] = []
+    open_: list[int] = []
+    same: list[int] = []
+    at = result.position("full" if other == "full" else result.baseline)
+    for i in range(len(result.patterns)):
+        value, low, high = (float(column[i]) for column in triples[metric])
+        if i == at or not np.isfinite(value):
+            continue
+        if not np.isfinite([low, high]).all() or (low <= 0 <= high and not low == high == 0):
+            open_.append(i)
+        elif low == high == 0:
+            same.append(i)
+        else:
+            (better if ev.gain(metric, value) > 0 else worse).append(i)
+
+    def names(positions: list[int]) -> str:
+        return listed(
+            [result.patterns[i] for i in positions[:5]] + ([f"{len(positions) - 5} more"] if len(positions) > 5 else [])
+        )
+
+    parts = [
+        f"By {_SHORT[metric]}, worse than {name}: {names(worse)}."
+        if worse
+        else f"By {_SHORT[metric]} none is shown to be worse than {name}."
+    ]
+    if better:
+        parts.append(f"Better: {names(better)}.")
+    if same:
+        parts.append(f"The same in every example: {names(same)}.")
+    if open_:
+        parts.append(f"Not enough evidence of a difference: {names(open_)}.")
+    return " ".join(parts)
+
+
+def difference(result: ev.Evaluation, other: str) -> Figure | None:
+    """Paired differences from full attention or the baseline; None where the file has none."""
+    triples = {
+        metric: triple for metric, triple in result.against.get(other, {}).items() if np.isfinite(triple[0]).any()
+    }
+    name = "full attention" if other == "full" else f"the baseline {result.baseline}"
+    if not triples:
+        return None
+    p = result.mcnemar.get(other)
+    ranked = ev.order(result, range(len(result.patterns)))
+    metrics = sorted(triples, key=lambda metric: metric != result.metric)
+
+    def draw(metric: str, width: int) -> Markup:
+        value, low, high = (column[ranked] for column in triples[metric])
+        tips = []
+        for place, i in enumerate(ranked):
+            tip = f"{result.patterns[i]}\n{ev.difference_words(metric, (value[place], low[place], high[place]))}"
+            if metric == "exact_match" and p is not None and np.isfinite(p[i]):
+                tip += f"\nMcNemar's exact p {number(p[i])}"
+            tips.append(tip)
+        sure = {
+            place
+            for place in range(len(ranked))
+            if np.isfinite([low[place], high[place]]).all() and (low[place] > 0 or high[place] < 0)
+        }
+        return draw_rows(
+            Rows(
+                [result.patterns[i] for i in ranked],
+                value,
+                low,
+                high,
+                f"{_SHORT[metric]} less that of {name}",
+                tips,
+                f"{_SHORT[metric]} of each pattern less that of {name}",
+                sure,
+                form_of(metric),
+                None if is_small_good(metric) else True,
+            ),
+            width,
+        )
+
+    rows: list[Row] = []
+    columns = [
+        "pattern",
+        *(f"{metric.replace('_', ' ')} {word}" for metric in metrics for word in ("difference", "low", "high")),
+    ]
+    for i in ranked:
+        rows.append(
+            (
+                result.patterns[i],
+                *(float(column[i]) for metric in metrics for column in triples[metric]),
+                *([float(p[i])] if p is not None else []),
+            )
+        )
+    return Figure(
+        f"minus-{other}",
+        f"Against {name}",
+        _difference_reading(result, other, name),
+        [(_SHORT[metric], partial(draw, metric)) for metric in metrics],
+        "Differences over the same examples, best pattern first. Bars are 95\u00a0% intervals of the paired bootstrap; "
+        "filled: the interval leaves out 0.",
+        table=([*columns, *(["McNemar's p"] if p is not None else [])], rows),
+    )
+
+
+def costs(result: ev.Evaluation) -> Figure | None:
+    """KV cache and prefill at each length, as shares of full attention's; None where the file has no pattern `full`."""
+    at = result.position("full")
+    tables = [
+        (words, table)
+        for words, table in (("KV cache", result.cache), ("prefill", result.flop))
+        if table is not None and table.shape == (len(result.patterns), len(result.kv_lengths))
+    ]
+    last = result.priced
+    if not tables or at is None or last is None:
+        return None
+
+    groups = ev.budgets(result)  # patterns with as many full layers cost the same
+
+    def draw(words: str, table: Floats, width: int) -> Markup:
+        def cell(r: int, c: int) -> Cell:
+            k, ranked = groups[r]
+            part = ev.share(table, result, ranked[0], c)
+            amount = _bytes(table[ranked[0], c]) if words == "KV cache" else f"{number(table[ranked[0], c])} FLOP"
+            return (
+                step_class(part),
+                percent(part),
+                (
+                    f"{k} of {len(result.layers)} layers full\n{result.kv_lengths[c]:,} tokens: "
+                    f"{amount}, {percent(part)} of full attention's"
+                ),
+            )
+
+        return draw_grid(
+            Grid(
+                [f"{k} full" for k, _ in groups],
+                [f"{length:,}" for length in result.kv_lengths],
+                cell,
+                f"{words} by layers with full attention, at each length",
+                "tokens",
+                "layers",
+            ),
+            width,
+        )
+
+    rows: list[Row] = [
+        (name, length, *(float(table[i, c]) for _, table in tables))
+        for i, name in enumerate(result.patterns)
+        for c, length in enumerate(result.kv_lengths)
+    ]
+    cheapest = min((i for i in range(len(result.patterns)) if i != at), default=at, key=lambda i: tables[0][1][i, last])
+    shares = [f"{percent(ev.share(table, result, cheapest, last))} of the {words}" for words, table in tables]
+    text = (
+        f"At {result.kv_lengths[last]:,} tokens {result.patterns[cheapest]} needs the least, {listed(shares)} of full "
+        "attention; at shorter lengths a window saves less."
+        if cheapest != at
+        else "Only full attention was measured."
+    )
+    return Figure(
+        "costs",
+        "What each pattern costs",
+        text,
+        [(words, partial(draw, words, table)) for words, table in tables],
+        "Shares of full attention's, by length of the sequence: computed from the model's shape, not timed.",
+        table=(
+            [
+                "pattern",
+                "tokens",
+                *(("KV cache, bytes" if words == "KV cache" else "prefill, FLOP") for words, _ in tables),
+            ],
+            rows,
+        ),
+    )
+
+
+def generation(result: ev.Evaluation) -> Figure | None:
+    """What the patterns wrote by themselves; None where nothing was generated."""
+    if "generated_exact_match" not in result.means:
+        return None
+    mean, low, high = result.means["generated_exact_match"]
+    forced = result.means["exact_match"][0] if "exact_match" in result.means else np.full(len(mean), np.nan)
+    differ = [i for i in range(len(mean)) if np.isfinite([mean[i], forced[i]]).all() and mean[i] != forced[i]]
+    best = int(np.nanargmax(mean))
+    text = f"Writing by itself, {result.patterns[best]} gives the answer in {percent(mean[best])} of the examples."
+    text += (
+        f" In {count(len(differ), 'pattern')} this is not what exact match over the given answer says "
+        f"({listed(f'{result.patterns[i]} {percent(mean[i])} and {percent(forced[i])}' for i in differ[:3])})."
+        if differ
+        else " Exact match over the given answer says the same for every pattern."
+    )
+    extra = {
+        "generated_tokens": "tokens, mean",
+        "generated_stopped": "stopped",
+        "generated_cache_bytes": "cache, bytes",
+        "prefill_rate": "prefill, tokens/s",
+        "decode_rate": "decode, tokens/s",
+        "texts_together": "texts at a time",
+    }
+    found = {name: result.generated[name] for name in extra if name in result.generated}
+    at = result.position("full")
+    rate = found.get("decode_rate")
+    if rate is not None and at is not None and np.isfinite(rate).all() and rate[at] > 0 and len(rate) > 1:
+        fastest = int(np.argmax(rate))
+        text += (
+            f" Decoding is fastest with {result.patterns[fastest]}, {number(rate[fastest] / rate[at])} times full "
+            "attention's rate."
+        )
+    tips = [
+        f"{name}\ngenerated: {ev.said(result, 'generated_exact_match', i)}\nanswer given: {percent(forced[i])}"
+        + "".join(f"\n{words} {number(found[key][i])}" for key, words in extra.items() if key in found)
+        for i, name in enumerate(result.patterns)
+    ]
+    chart = Rows(
+        result.patterns,
+        mean,
+        low,
+        high,
+        "exact match of generated text",
+        tips,
+        "Exact match of what each pattern wrote",
+        set(ev.front(result, "exact_match")),
+        percent,
+        True,
+    )
+    drawings: list[tuple[str, Draw]] = [("exact match", partial(draw_rows, chart))]
+    nothing = np.full(len(mean), np.nan)
+    for key, words in (("decode_rate", "decode rate"), ("generated_cache_bytes", "cache")):
+        if key in found and np.isfinite(found[key]).any():
+            values = found[key] / (2**20 if "bytes" in key else 1)
+            axis = "largest cache of a text, MiB" if "bytes" in key else "new tokens per second"
+            one = Rows(
+                result.patterns, values, nothing, nothing, axis, tips, f"{words} of each pattern", set(), number, True
+            )
+            drawings.append((words, partial(draw_rows, one)))
+    rows: list[Row] = [
+        (name, float(mean[i]), float(low[i]), float(high[i]), *(float(values[i]) for values in found.values()))
+        for i, name in enumerate(result.patterns)
+    ]
+    most = result.settings.get("max_new_tokens")
+    return Figure(
+        "generation",
+        "What each pattern writes by itself",
+        text,
+        drawings,
+        f"Greedy decoding{f' of up to {most} tokens' if most else ''} with a cache of window and sinks alone in "
+        "windowed layers. Filled: on the front of exact match over the given answer. Rates are those of the machine "
+        "that measured, while it did nothing else at best.",
+        table=(["pattern", "generated exact match", "low", "high", *(extra[name] for name in found)], rows),
+    )
+
+
+def layers_of_each(result: ev.Evaluation) -> Figure:
+    """Which layers each pattern keeps."""
+    ranked = ev.order(result, range(len(result.patterns)))
+
+    def cell(r: int, c: int) -> Cell:
+        kept = result.full[ranked[r], c]
+        return (
+            ("keep" if kept else "spare"),
+            "",
+            (f"{result.patterns[ranked[r]]}\nlayer {result.layers[c]}: {'full attention' if kept else 'windowed'}"),
+        )
+
+    most = max(2, MOST_SQUARES // len(result.layers))
+    partial = [i for i in ranked if 0 < result.full_layers[i] < len(result.layers)]
+    always = np.logical_and.reduce(result.full[partial]) if partial else np.zeros(len(result.layers), bool)
+    text = (
+        "No pattern mixes full and windowed layers."
+        if not partial
+        else f"Of {count(len(partial), 'pattern')} that mix both kinds, all keep {the_layers(result.layers[always])}."
+        if always.any()
+        else f"No layer is kept by all {count(len(partial), 'pattern')} that mix both kinds."
+    )
+    rows = [
+        (
+            result.patterns[i],
+            int(result.full_layers[i]),
+            " ".join(str(layer) for layer in result.layers[result.full[i]]),
+        )
+        for i in ranked
+    ]
+    return Figure(
+        "patterns",
+        "Layers of each pattern",
+        text,
+        [
+            (
+                "",
+                lambda width: draw_grid(
+                    Grid(
+                        [result.patterns[i] for i in ranked[:most]],
+                        result.layers.tolist(),
+                        cell,
+                        "Layers with full attention in each pattern",
+                    ),
+                    width,
+                ),
+            )
+        ],
+        "Best pattern first."
+        + (f" The first {most} of {len(ranked)} are drawn; the table has all." if len(ranked) > most else ""),
+        [("keep", "full attention"), ("spare", "windowed")],
+        table=(["pattern", "full layers", "layers"], rows),
+    )
+
+
+def all_numbers(result: ev.Evaluation) -> Figure:
+    """Every mean with its interval, a row a pattern."""
+    columns = ["pattern", "full layers"]
+    for metric in result.means:
+        words = metric.replace("_", " ")
+        columns += [f"mean {words}", f"{words} low", f"{words} high"]
+    rows: list[Row] = [
+        (
+            result.patterns[i],
+            int(result.full_layers[i]),
+            *(float(values[i]) for triple in result.means.values() for values in triple),
+        )
+        for i in ev.order(result, range(len(result.patterns)))
+    ]
+    return Figure(
+        "evaluation",
+        "All patterns",
+        "Means over examples with 95\u00a0% bootstrap intervals, best pattern first.",
+        [],
+        table=(columns, rows),
+    )
+
+
+def figures(result: ev.Evaluation) -> list[Figure]:
+    found = [
+        front(result),
+        difference(result, "full"),
+        difference(result, "baseline") if result.baseline else None,
+        costs(result),
+        generation(result),
+        layers_of_each(result),
+        all_numbers(result),
+    ]
+    return [figure for figure in found if figure is not None]
