@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes evaluation.json: inputs and numpy's and scipy's figures for results/evaluation/evaluation.h and results/evaluation/serving_cost.h.
+"""Makes evaluation.json: inputs and numpy's and scipy's figures for results/evaluation/ (evaluation.h, serving_cost.h).
 
     python tests/golden/make_evaluation.py
 

@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""Makes signal_statistics.json: signals of layers and scipy's figures for results/calibration/signals.h. Needs numpy and scipy.
+"""Makes signal_statistics.json: signals of layers and scipy's figures for results/calibration/signals.h.
+
+Needs numpy and scipy.
 
     python tests/golden/make_signal_statistics.py
 
