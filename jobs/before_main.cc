@@ -17,7 +17,7 @@
 #include <cstddef>
 #include <cstring>
 
-namespace winnow {
+namespace winnow::program {
 namespace {
 
 // Nothing is there yet but the C library: no constructor has run, neither of a sanitizer. So these functions call none
@@ -66,4 +66,4 @@ WINNOW_BEFORE_ALL void prepare(int /*argc*/, char** argv, char** environment) {
 __attribute__((section(".preinit_array"), used)) void (*const before_main)(int, char**, char**) = prepare;
 
 }  // namespace
-}  // namespace winnow
+}  // namespace winnow::program

@@ -7,15 +7,15 @@
 #include <string>
 #include <vector>
 
+#include "base/error.h"
+#include "jobs/cli/surroundings.h"
 #include "jobs/program.h"
-#include "jobs/surroundings.h"
 #include "kernels/cpu/blas_core.h"
-#include "kernels/error.h"
-#include "pipeline/launch.h"
-#include "pipeline/session.h"
-#include "results/hdf5.h"
+#include "pipeline/runtime/launch.h"
+#include "pipeline/runtime/session.h"
+#include "results/storage/hdf5.h"
 
-namespace winnow {
+namespace winnow::program {
 namespace {
 
 // A command line that cannot be read fails on all ranks of a job alike: they meet in MPI and one of them speaks. A
@@ -24,8 +24,8 @@ std::function<int()> parse_together(const std::vector<std::string>& arguments) {
   try {
     return parse_command_line(arguments);
   } catch (...) {
-    if (!may_have_peers()) throw;
-    MpiSession session;
+    if (!runtime::may_have_peers()) throw;
+    runtime::MpiSession session;
     session.agree([failure = std::current_exception()] { std::rethrow_exception(failure); });
     throw;
   }
@@ -34,10 +34,10 @@ std::function<int()> parse_together(const std::vector<std::string>& arguments) {
 int report_failure() {
   try {
     throw;
-  } catch (const AgreedFailure& agreed) {
+  } catch (const runtime::AgreedFailure& agreed) {
     return static_cast<int>(agreed.code);  // its line has been printed
   } catch (...) {
-    const CaughtError error = describe_current_exception();
+    const runtime::CaughtError error = runtime::describe_current_exception();
     std::fprintf(stderr, "winnow: %s\n", one_line(error.message).c_str());
     return static_cast<int>(error.code);
   }
@@ -55,16 +55,16 @@ int check_output(int code) {
 }
 
 }  // namespace
-}  // namespace winnow
+}  // namespace winnow::program
 
 int main(int argc, char** argv) {
-  if (const auto code = winnow::hdf5::serve_if_asked(argc, argv)) return *code;
-  winnow::restart_with_better_blas_core(argv);
+  if (const auto code = winnow::storage::serve_if_asked(argc, argv)) return *code;
+  winnow::cpu::restart_with_better_blas_core(argv);
   try {
     const std::vector<std::string> arguments(argv + 1, argv + argc);
-    winnow::prepare_surroundings(arguments);
-    return winnow::check_output(winnow::parse_together(arguments)());
+    winnow::cli::prepare_surroundings(arguments);
+    return winnow::program::check_output(winnow::program::parse_together(arguments)());
   } catch (...) {
-    return winnow::report_failure();
+    return winnow::program::report_failure();
   }
 }

@@ -1,4 +1,4 @@
-# Which instruction sets of x86 the compiler uses under -march=ARCH, as definitions for jobs/processor.cc:
+# Which instruction sets of x86 the compiler uses under -march=ARCH, as definitions for jobs/cli/processor.cc:
 # processor_feature_definitions(ARCH OUT) sets OUT to "WINNOW_NEEDS_AVX2=1;WINNOW_NEEDS_FMA=1;...".
 function(processor_feature_definitions arch out)
   execute_process(COMMAND ${CMAKE_CXX_COMPILER} -march=${arch} -dM -E -x c++ /dev/null

@@ -5,15 +5,15 @@
 #include <iostream>
 #include <memory>
 
-#include "jobs/commands.h"
-#include "jobs/config_file.h"
-#include "jobs/external_verb.h"
-#include "jobs/flags.h"
-#include "jobs/text.h"
-#include "kernels/error.h"
+#include "base/error.h"
+#include "base/near_words.h"
+#include "jobs/cli/commands/commands.h"
+#include "jobs/cli/config_file.h"
+#include "jobs/cli/external_verb.h"
+#include "jobs/cli/flags.h"
 #include "winnow_version.h"
 
-namespace winnow {
+namespace winnow::program {
 namespace {
 
 constexpr const char* kDescription =
@@ -33,14 +33,16 @@ constexpr const char* kFooter =
     "  winnow calibrate --model DIR --data calibration.h5 --window 2048 --out run\n";
 
 struct Program {
-  CommandLine line{kDescription, kFooter, std::string("winnow ") + kVersion + " (" + kGitRevision + ")"};
-  std::vector<Command> commands;
+  cli::CommandLine line{kDescription, kFooter, std::string("winnow ") + kVersion + " (" + kGitRevision + ")"};
+  std::vector<commands::Command> commands;
 
   Program() {
-    const Verb app = line.program();
-    commands = {add_calibrate(app), add_search(app),  add_evaluate(app), add_stats(app),    add_select(app),
-                add_export(app),    add_inspect(app), add_bench(app),    add_selftest(app), add_sweep(app)};
-    for (const Command& command : commands) {
+    const cli::Verb app = line.program();
+    commands = {commands::add_calibrate(app), commands::add_search(app), commands::add_evaluate(app),
+                commands::add_stats(app),     commands::add_select(app), commands::add_export(app),
+                commands::add_inspect(app),   commands::add_bench(app),  commands::add_selftest(app),
+                commands::add_sweep(app)};
+    for (const commands::Command& command : commands) {
       if (!command.has_config) continue;
       command.verb
           .add_unread("--config", "YAML file of flags under the same names (window: 2048); flags given here win")
@@ -48,21 +50,21 @@ struct Program {
     }
   }
 
-  const Command* find(const std::string& verb) const {
-    const auto same = [&](const Command& command) { return command.verb.name() == verb; };
+  const commands::Command* find(const std::string& verb) const {
+    const auto same = [&](const commands::Command& command) { return command.verb.name() == verb; };
     const auto found = std::find_if(commands.begin(), commands.end(), same);
     return found == commands.end() ? nullptr : &*found;
   }
 
   std::vector<std::string> verbs() const {
     std::vector<std::string> names;
-    for (const Command& command : commands) names.push_back(command.verb.name());
+    for (const commands::Command& command : commands) names.push_back(command.verb.name());
     return names;
   }
 };
 
 // The parser's own message, or a better one for a flag that nobody knows; one line.
-std::string explain(const Refusal& refusal) {
+std::string explain(const cli::Refusal& refusal) {
   const std::string hint = " (see winnow " + refusal.verb + " --help)";
   if (refusal.unknown.empty()) return refusal.verb + ": " + refusal.message + hint;
   const std::string word = refusal.unknown.substr(0, refusal.unknown.find('='));
@@ -105,22 +107,22 @@ std::function<int()> parse_command_line(const std::vector<std::string>& argument
   if (words.empty())
     fail(ExitCode::kUsage, "no verb given; verbs: " + join_or(program->verbs()) + " (see winnow --help)");
   if (words.front().starts_with("-")) {
-    const Parsed parsed = program->line.parse(words);
+    const cli::Parsed parsed = program->line.parse(words);
     if (parsed.text) return print_later(*parsed.text);
     fail(ExitCode::kUsage, "unknown flag " + words.front() + " before the verb (see winnow --help)");
   }
 
   const std::string verb = words.front();
-  const Command* command = program->find(verb);
+  const commands::Command* command = program->find(verb);
   const std::vector<std::string> flags(words.begin() + 1, words.end());
-  if (command == nullptr) run_external_verb(verb, flags, program->verbs());
+  if (command == nullptr) cli::run_external_verb(verb, flags, program->verbs());
   refuse_empty(verb, flags);
-  words = command->has_config ? with_config_file(command->verb, flags) : flags;
+  words = command->has_config ? cli::with_config_file(command->verb, flags) : flags;
   words.insert(words.begin(), verb);
-  const Parsed parsed = program->line.parse(words);
+  const cli::Parsed parsed = program->line.parse(words);
   if (parsed.text) return print_later(*parsed.text);
   if (parsed.refusal) fail(ExitCode::kUsage, explain(*parsed.refusal));
   return [program, command] { return command->run(); };
 }
 
-}  // namespace winnow
+}  // namespace winnow::program

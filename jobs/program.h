@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-namespace winnow {
+namespace winnow::program {
 
 // Finds the verb in `arguments` (the program's name not among them), reads its flags, --config file included, and
 // returns what to run. Help and version are printed by what comes back, which then returns 0. A verb that is not built
@@ -13,4 +13,4 @@ namespace winnow {
 // not parse, Error(kNoInput) for an unreadable config file.
 std::function<int()> parse_command_line(const std::vector<std::string>& arguments);
 
-}  // namespace winnow
+}  // namespace winnow::program

@@ -22,7 +22,7 @@
 #include "kernels/tensor.h"
 #include "kernels/window.h"
 
-namespace winnow {
+namespace winnow::kernels {
 
 // Memory of the backend, owned. Movable; freed on destruction and counted by Backend::allocated_bytes().
 class Buffer {
@@ -245,29 +245,4 @@ class Backend {
   virtual double seconds_between(int64_t first, int64_t second) = 0;
 };
 
-struct CpuOptions {
-  int n_threads = 0;  // 0: the cores this process may run on
-};
-// Throws Error(kUsage | kUnavailable) where the environment variable WINNOW_CPU asks for kernels that this build does
-// not have, or that the processor cannot run.
-std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options);
-// The type of processor that the CPU backend's kernels are made for, "x86-64-v4": the best that this processor runs, or
-// what WINNOW_CPU names. Two types differ in the last bits. Throws as make_cpu_backend does.
-std::string cpu_kernels();
-
-struct CudaOptions {
-  // Which kernels compute attention: cuDNN's where it has a plan for the model, cuDNN's or an error, the own one.
-  enum class Attention { kAuto, kCudnn, kOwn };
-  int device = 0;
-  Attention attention = Attention::kAuto;
-  DType residual = DType::kBf16;  // kBf16 or kF32
-};
-// Usable devices: 0 also where this build has no CUDA.
-int cuda_device_count();
-// Their UUIDs, in the order of device numbers: two processes that see the same UUID see the same GPU. Empty where
-// cuda_device_count() is 0 or a device does not answer.
-std::vector<std::string> cuda_device_uuids();
-// Throws Error(kUnavailable) with the reason where there is no usable device.
-std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options);
-
-}  // namespace winnow
+}  // namespace winnow::kernels

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-namespace winnow {
+namespace winnow::kernels {
 
 namespace {
 
@@ -170,4 +170,4 @@ void ProfiledBackend::token_nll(const void* x, const Matrix& head, std::span<con
        [&] { backend_.token_nll(x, head, targets, n_rows, out); });
 }
 
-}  // namespace winnow
+}  // namespace winnow::kernels

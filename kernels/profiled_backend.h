@@ -10,7 +10,7 @@
 
 #include "kernels/backend.h"
 
-namespace winnow {
+namespace winnow::kernels {
 
 // All calls of one operation at one shape of weight. Work is what the mathematics needs: padding does not count.
 struct OperationProfile {
@@ -116,4 +116,4 @@ class ProfiledBackend final : public Backend {
 // (row, key) pairs of rows [first, end) under a window.
 int64_t attention_pairs(const Window& window, int64_t first, int64_t end);
 
-}  // namespace winnow
+}  // namespace winnow::kernels

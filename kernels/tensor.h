@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-namespace winnow {
+namespace winnow::kernels {
 
 enum class DType : int { kF32, kBf16, kF16, kOther };  // kOther: present in a file, not computed with
 
@@ -46,4 +46,4 @@ struct Matrix {
   explicit operator bool() const { return data != nullptr; }
 };
 
-}  // namespace winnow
+}  // namespace winnow::kernels

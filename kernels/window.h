@@ -13,7 +13,7 @@
 #define WINNOW_HOST_DEVICE
 #endif
 
-namespace winnow {
+namespace winnow::kernels {
 
 // Largest row index a window can name; also "no window": a row never has that many keys before it.
 inline constexpr int64_t kNoLimit = std::numeric_limits<int64_t>::max() / 4;
@@ -49,4 +49,4 @@ inline constexpr int64_t first_affected_row(const Window& w) {
   return first < w.end_row ? first : kNoLimit;
 }
 
-}  // namespace winnow
+}  // namespace winnow::kernels

@@ -6,11 +6,11 @@
 #include <set>
 #include <utility>
 
-#include "kernels/error.h"
-#include "model/json.h"
+#include "base/error.h"
+#include "base/json.h"
 #include "model/safetensors.h"
 
-namespace winnow {
+namespace winnow::model {
 
 namespace {
 
@@ -65,7 +65,7 @@ std::map<std::string, std::string> read_index(const fs::path& path) {
 
 }  // namespace
 
-void read_ahead(const HostTensor& tensor) {
+void read_ahead(const kernels::HostTensor& tensor) {
   const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
   const auto address = reinterpret_cast<uintptr_t>(tensor.data);
   const auto in_page = address % page;
@@ -130,7 +130,7 @@ void Checkpoint::change_prefix() {
   const bool is_bare = !is_usual && contains(kFirst);
   const bool is_double = !is_usual && !is_bare && contains(kPrefix + kPrefix + kFirst);
   if (!is_bare && !is_double) return;
-  std::map<std::string, HostTensor> tensors;
+  std::map<std::string, kernels::HostTensor> tensors;
   for (auto& [name, tensor] : tensors_) {
     std::string known = name;
     if (is_bare && (name == kFirst || name.starts_with("layers.") || name == "norm.weight")) known = kPrefix + name;
@@ -169,17 +169,17 @@ std::string Checkpoint::found_instead(const std::string& name) const {
 
 bool Checkpoint::has(const std::string& name, const std::vector<int64_t>& shape) const {
   const auto found = tensors_.find(name);
-  return found != tensors_.end() && found->second.dtype != DType::kOther && found->second.shape == shape;
+  return found != tensors_.end() && found->second.dtype != kernels::DType::kOther && found->second.shape == shape;
 }
 
-const HostTensor& Checkpoint::get(const std::string& name, const std::vector<int64_t>& shape) const {
+const kernels::HostTensor& Checkpoint::get(const std::string& name, const std::vector<int64_t>& shape) const {
   const auto found = tensors_.find(name);
   if (found == tensors_.end()) {
     fail(ExitCode::kBadData, directory_.string() + ": tensor " + quote(name) + ": expected shape " + shape_text(shape) +
                                  ", found " + found_instead(name));
   }
-  const HostTensor& tensor = found->second;
-  if (tensor.dtype == DType::kOther) {
+  const kernels::HostTensor& tensor = found->second;
+  if (tensor.dtype == kernels::DType::kOther) {
     fail(ExitCode::kBadData, tensor.name + ": expected dtype BF16, F16 or F32, found " + tensor.dtype_name +
                                  ": quantised and other types are not supported");
   }
@@ -190,11 +190,11 @@ const HostTensor& Checkpoint::get(const std::string& name, const std::vector<int
   return tensor;
 }
 
-DType Checkpoint::dtype() const {
+kernels::DType Checkpoint::dtype() const {
   for (const auto& [name, tensor] : tensors_) {
-    if (tensor.dtype != DType::kOther) return tensor.dtype;
+    if (tensor.dtype != kernels::DType::kOther) return tensor.dtype;
   }
-  return DType::kF32;
+  return kernels::DType::kF32;
 }
 
 int64_t Checkpoint::size_bytes() const {
@@ -203,4 +203,4 @@ int64_t Checkpoint::size_bytes() const {
   return total;
 }
 
-}  // namespace winnow
+}  // namespace winnow::model

@@ -3,16 +3,16 @@
 #include <cstring>
 #include <set>
 
-#include "kernels/error.h"
+#include "base/error.h"
 #include "model/declared_tensors.h"
 
-namespace winnow {
+namespace winnow::model {
 
 namespace {
 
-bool same_bytes(const HostTensor& a, const HostTensor& b) {
+bool same_bytes(const kernels::HostTensor& a, const kernels::HostTensor& b) {
   return a.dtype == b.dtype &&
-         std::memcmp(a.data, b.data, static_cast<std::size_t>(a.count() * size_bytes(a.dtype))) == 0;
+         std::memcmp(a.data, b.data, static_cast<std::size_t>(a.count() * kernels::size_bytes(a.dtype))) == 0;
 }
 
 void find_undeclared(const ModelConfig& config, const Checkpoint& checkpoint, const std::set<std::string>& declared,
@@ -36,7 +36,7 @@ struct Format {
 };
 
 template <class Bits>
-std::optional<std::string> not_finite(const HostTensor& tensor, Format<Bits> format) {
+std::optional<std::string> not_finite(const kernels::HostTensor& tensor, Format<Bits> format) {
   const int64_t n = tensor.count();
   for (int64_t i = 0; i < n; ++i) {
     Bits bits = 0;
@@ -48,15 +48,15 @@ std::optional<std::string> not_finite(const HostTensor& tensor, Format<Bits> for
   return std::nullopt;
 }
 
-std::optional<std::string> not_finite(const HostTensor& tensor) {
+std::optional<std::string> not_finite(const kernels::HostTensor& tensor) {
   switch (tensor.dtype) {
-    case DType::kF32:
+    case kernels::DType::kF32:
       return not_finite<uint32_t>(tensor, {0x7F800000U, 0x007FFFFFU});
-    case DType::kBf16:
+    case kernels::DType::kBf16:
       return not_finite<uint16_t>(tensor, {0x7F80U, 0x007FU});
-    case DType::kF16:
+    case kernels::DType::kF16:
       return not_finite<uint16_t>(tensor, {0x7C00U, 0x03FFU});
-    case DType::kOther:
+    case kernels::DType::kOther:
       break;
   }
   return std::nullopt;
@@ -92,7 +92,7 @@ CheckpointFaults find_faults(const ModelConfig& config, const Checkpoint& checkp
   // With both there Transformers 5 unties them, older versions and vLLM take the embedding: where they differ nobody
   // can say which model is meant.
   if (has_both && faults.count == 0) {
-    const HostTensor& head = checkpoint.get(kHead, {config.vocab, config.hidden});
+    const kernels::HostTensor& head = checkpoint.get(kHead, {config.vocab, config.hidden});
     if (!same_bytes(checkpoint.get(kEmbedding, {config.vocab, config.hidden}), head)) {
       add([&] {
         return head.name + ": expected the values of " + kEmbedding +
@@ -116,4 +116,4 @@ std::optional<std::string> find_not_finite(const ModelConfig& config, const Chec
   return std::nullopt;
 }
 
-}  // namespace winnow
+}  // namespace winnow::model

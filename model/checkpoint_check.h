@@ -9,7 +9,7 @@
 #include "model/config.h"
 #include "model/safetensors.h"
 
-namespace winnow {
+namespace winnow::model {
 
 // What is wrong: tensors that are missing, of another shape or type, that the model does not have (a bias or a gate
 // would silently be left out), or that contradict config.json. The first `most` as lines that name file, tensor,
@@ -26,4 +26,4 @@ void require_model(const ModelConfig& config, const Checkpoint& checkpoint);
 // Nothing where all are finite.
 std::optional<std::string> find_not_finite(const ModelConfig& config, const Checkpoint& checkpoint);
 
-}  // namespace winnow
+}  // namespace winnow::model

@@ -9,11 +9,11 @@
 #include <thread>
 #include <utility>
 
-#include "kernels/cpu/thread_pool.h"
-#include "kernels/error.h"
-#include "model/json.h"
+#include "base/error.h"
+#include "base/json.h"
+#include "base/thread_pool.h"
 
-namespace winnow {
+namespace winnow::model {
 
 namespace {
 
@@ -197,4 +197,4 @@ void CheckpointWatch::require_unchanged() {
   }
 }
 
-}  // namespace winnow
+}  // namespace winnow::model

@@ -9,7 +9,7 @@
 #include "model/config.h"
 #include "model/safetensors.h"
 
-namespace winnow {
+namespace winnow::model {
 
 // The checkpoint's identity, 64 hex digits. With H = SHA-256: H(H(file 1) ... H(file n) H(config.json)), files in name
 // order, where H(file) = H(H(chunk 1) H(chunk 2) ...) over chunks of 64 MiB, so that threads share one file's work.
@@ -37,4 +37,4 @@ class CheckpointWatch {
   std::vector<std::optional<FileStamp>> known_;  // by file: with this stamp the bytes are the right ones
 };
 
-}  // namespace winnow
+}  // namespace winnow::model

@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <cmath>
 
-#include "kernels/error.h"
+#include "base/error.h"
+#include "base/json.h"
 #include "model/config_fields.h"
 #include "model/families.h"
-#include "model/json.h"
 
-namespace winnow {
+namespace winnow::model {
 
 namespace {
 
@@ -134,7 +134,7 @@ void read_dimensions(const ConfigFields& fields, ModelConfig& config) {
   config.vocab = fields.size("vocab_size", defaults.vocab);
   config.max_positions = fields.size("max_position_embeddings", defaults.max_positions);
 
-  HeadShape& heads = config.heads;
+  kernels::HeadShape& heads = config.heads;
   heads.n_heads = fields.size("num_attention_heads", defaults.n_heads);
   // null is a value of its own in Transformers: as many as there are query heads.
   const bool kv_is_null = !fields.is_absent("num_key_value_heads") && !fields.has("num_key_value_heads");
@@ -170,17 +170,17 @@ void read_switches(const ConfigFields& fields, ModelConfig& config) {
   config.mlp_bias = family.reads_mlp_bias && fields.boolean("mlp_bias", false);
 }
 
-DType read_dtype(const ConfigFields& fields) {
+kernels::DType read_dtype(const ConfigFields& fields) {
   // Transformers 5 writes dtype and lets it win; the hub's files have torch_dtype.
   const char* key = fields.has("dtype") ? "dtype" : "torch_dtype";
   // Transformers then takes the type of the weights.
-  if (!fields.has(key)) return DType::kOther;
+  if (!fields.has(key)) return kernels::DType::kOther;
   std::string name = fields.text(key, "");
   if (name.starts_with("torch.")) name = name.substr(6);
-  if (name == "auto") return DType::kOther;
-  if (name == "bfloat16") return DType::kBf16;
-  if (name == "float16" || name == "half") return DType::kF16;
-  if (name == "float32" || name == "float") return DType::kF32;
+  if (name == "auto") return kernels::DType::kOther;
+  if (name == "bfloat16") return kernels::DType::kBf16;
+  if (name == "float16" || name == "half") return kernels::DType::kF16;
+  if (name == "float32" || name == "float") return kernels::DType::kF32;
   fields.refuse(key, "bfloat16, float16, float32 or auto");
 }
 
@@ -314,4 +314,4 @@ ModelConfig read_config(const std::filesystem::path& model_dir) {
   return parse_config(read_text(path, kMaxConfigBytes), path.string());
 }
 
-}  // namespace winnow
+}  // namespace winnow::model

@@ -10,7 +10,7 @@
 
 #include "kernels/backend.h"
 
-namespace winnow {
+namespace winnow::model {
 
 struct Family;  // model/families.h
 
@@ -33,7 +33,7 @@ struct ModelConfig {
   int64_t ffn = 0;
   int64_t vocab = 0;
   int64_t max_positions = 0;  // max_position_embeddings
-  HeadShape heads;
+  kernels::HeadShape heads;
   float rms_eps = 0.F;
   bool tied_embeddings = false;
   bool qkv_bias = false;
@@ -42,7 +42,7 @@ struct ModelConfig {
   bool qk_norm = false;
   // torch_dtype / dtype: what the residual stream has when served. kOther where config.json leaves it to the weights:
   // Checkpoint::dtype().
-  DType checkpoint_dtype = DType::kBf16;
+  kernels::DType checkpoint_dtype = kernels::DType::kBf16;
   RopeConfig rope;
   // A window that the checkpoint itself sets, per layer (empty: none), as Transformers would apply it: keys that a row
   // sees, itself included. Used to refuse or warn, never applied.
@@ -57,4 +57,4 @@ ModelConfig read_config(const std::filesystem::path& model_dir);
 // The same for the text of a config.json; `origin` names it in messages. This is the fuzz target.
 ModelConfig parse_config(const std::string& text, const std::string& origin);
 
-}  // namespace winnow
+}  // namespace winnow::model

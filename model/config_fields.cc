@@ -3,10 +3,10 @@
 #include <cmath>
 #include <limits>
 
-#include "kernels/error.h"
-#include "model/json.h"
+#include "base/error.h"
+#include "base/json.h"
 
-namespace winnow {
+namespace winnow::model {
 
 ConfigFields::ConfigFields(const Json& object, std::string origin, std::string prefix)
     : object_(object), origin_(std::move(origin)), prefix_(std::move(prefix)) {}
@@ -60,4 +60,4 @@ std::string ConfigFields::text(const char* key, const std::string& fallback) con
   return value(key).get<std::string>();
 }
 
-}  // namespace winnow
+}  // namespace winnow::model

@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
-namespace winnow {
+namespace winnow::model {
 
 class ConfigFields {
  public:
@@ -40,4 +40,4 @@ class ConfigFields {
   std::string prefix_;
 };
 
-}  // namespace winnow
+}  // namespace winnow::model

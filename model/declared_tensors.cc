@@ -1,6 +1,6 @@
 #include "model/declared_tensors.h"
 
-namespace winnow {
+namespace winnow::model {
 
 std::vector<MatrixSpec> declare_layer(const ModelConfig& config, int64_t layer) {
   const std::string prefix = "model.layers." + std::to_string(layer) + ".";
@@ -13,37 +13,41 @@ std::vector<MatrixSpec> declare_layer(const ModelConfig& config, int64_t layer) 
   };
   const auto norm = [&](const char* name, int64_t n) { return TensorSpec{prefix + name + ".weight", {n}}; };
   const auto bias = [&](const char* name, int64_t n) { return TensorSpec{prefix + name + ".bias", {n}}; };
-  constexpr WeightUse kLinear = WeightUse::kLinear;
-  constexpr WeightUse kVector = WeightUse::kVector;
+  constexpr kernels::WeightUse kLinear = kernels::WeightUse::kLinear;
+  constexpr kernels::WeightUse kVector = kernels::WeightUse::kVector;
 
   std::vector<MatrixSpec> specs;
-  const auto add = [&](Matrix& (*target)(LayerWeights&), WeightUse use, std::vector<TensorSpec> parts) {
+  const auto add = [&](kernels::Matrix& (*target)(LayerWeights&), kernels::WeightUse use,
+                       std::vector<TensorSpec> parts) {
     specs.push_back({target, use, std::move(parts)});
   };
   using L = LayerWeights;
-  add([](L& l) -> Matrix& { return l.input_norm; }, kVector, {norm("input_layernorm", hidden)});
-  add([](L& l) -> Matrix& { return l.q; }, kLinear, {weight("self_attn.q_proj", q_dim, hidden)});
-  add([](L& l) -> Matrix& { return l.kv; }, kLinear,
+  add([](L& l) -> kernels::Matrix& { return l.input_norm; }, kVector, {norm("input_layernorm", hidden)});
+  add([](L& l) -> kernels::Matrix& { return l.q; }, kLinear, {weight("self_attn.q_proj", q_dim, hidden)});
+  add([](L& l) -> kernels::Matrix& { return l.kv; }, kLinear,
       {weight("self_attn.k_proj", kv_dim, hidden), weight("self_attn.v_proj", kv_dim, hidden)});
   if (config.qkv_bias) {
-    add([](L& l) -> Matrix& { return l.q_bias; }, kVector, {bias("self_attn.q_proj", q_dim)});
-    add([](L& l) -> Matrix& { return l.kv_bias; }, kVector,
+    add([](L& l) -> kernels::Matrix& { return l.q_bias; }, kVector, {bias("self_attn.q_proj", q_dim)});
+    add([](L& l) -> kernels::Matrix& { return l.kv_bias; }, kVector,
         {bias("self_attn.k_proj", kv_dim), bias("self_attn.v_proj", kv_dim)});
   }
   if (config.qk_norm) {
-    add([](L& l) -> Matrix& { return l.q_norm.weight; }, kVector, {norm("self_attn.q_norm", config.heads.head_dim)});
-    add([](L& l) -> Matrix& { return l.k_norm.weight; }, kVector, {norm("self_attn.k_norm", config.heads.head_dim)});
+    add([](L& l) -> kernels::Matrix& { return l.q_norm.weight; }, kVector,
+        {norm("self_attn.q_norm", config.heads.head_dim)});
+    add([](L& l) -> kernels::Matrix& { return l.k_norm.weight; }, kVector,
+        {norm("self_attn.k_norm", config.heads.head_dim)});
   }
-  add([](L& l) -> Matrix& { return l.o; }, kLinear, {weight("self_attn.o_proj", hidden, q_dim)});
-  if (config.o_bias) add([](L& l) -> Matrix& { return l.o_bias; }, kVector, {bias("self_attn.o_proj", hidden)});
-  add([](L& l) -> Matrix& { return l.post_norm; }, kVector, {norm("post_attention_layernorm", hidden)});
-  add([](L& l) -> Matrix& { return l.gate_up; }, kLinear,
+  add([](L& l) -> kernels::Matrix& { return l.o; }, kLinear, {weight("self_attn.o_proj", hidden, q_dim)});
+  if (config.o_bias)
+    add([](L& l) -> kernels::Matrix& { return l.o_bias; }, kVector, {bias("self_attn.o_proj", hidden)});
+  add([](L& l) -> kernels::Matrix& { return l.post_norm; }, kVector, {norm("post_attention_layernorm", hidden)});
+  add([](L& l) -> kernels::Matrix& { return l.gate_up; }, kLinear,
       {weight("mlp.gate_proj", ffn, hidden), weight("mlp.up_proj", ffn, hidden)});
-  add([](L& l) -> Matrix& { return l.down; }, kLinear, {weight("mlp.down_proj", hidden, ffn)});
+  add([](L& l) -> kernels::Matrix& { return l.down; }, kLinear, {weight("mlp.down_proj", hidden, ffn)});
   if (config.mlp_bias) {
-    add([](L& l) -> Matrix& { return l.gate_up_bias; }, kVector,
+    add([](L& l) -> kernels::Matrix& { return l.gate_up_bias; }, kVector,
         {bias("mlp.gate_proj", ffn), bias("mlp.up_proj", ffn)});
-    add([](L& l) -> Matrix& { return l.down_bias; }, kVector, {bias("mlp.down_proj", hidden)});
+    add([](L& l) -> kernels::Matrix& { return l.down_bias; }, kVector, {bias("mlp.down_proj", hidden)});
   }
   return specs;
 }
@@ -61,4 +65,4 @@ std::vector<TensorSpec> declared_tensors(const ModelConfig& config) {
   return tensors;
 }
 
-}  // namespace winnow
+}  // namespace winnow::model

@@ -8,7 +8,7 @@
 #include "model/config.h"
 #include "model/weights.h"
 
-namespace winnow {
+namespace winnow::model {
 
 inline constexpr const char* kEmbedding = "model.embed_tokens.weight";
 inline constexpr const char* kFinalNorm = "model.norm.weight";
@@ -21,8 +21,8 @@ struct TensorSpec {
 
 // Tensors that become one matrix, one under the other.
 struct MatrixSpec {
-  Matrix& (*target)(LayerWeights&);
-  WeightUse use;
+  kernels::Matrix& (*target)(LayerWeights&);
+  kernels::WeightUse use;
   std::vector<TensorSpec> parts;
 };
 
@@ -32,4 +32,4 @@ std::vector<MatrixSpec> declare_layer(const ModelConfig& config, int64_t layer);
 // All tensors of a model, layer by layer, then those that its layers share. The head is among them unless it is tied.
 std::vector<TensorSpec> declared_tensors(const ModelConfig& config);
 
-}  // namespace winnow
+}  // namespace winnow::model

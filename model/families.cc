@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-namespace winnow {
+namespace winnow::model {
 
 namespace {
 
@@ -73,4 +73,4 @@ const Family* find_family(std::string_view model_type) {
   return found == std::end(kFamilies) ? nullptr : found;
 }
 
-}  // namespace winnow
+}  // namespace winnow::model

@@ -6,7 +6,7 @@
 #include <span>
 #include <string_view>
 
-namespace winnow {
+namespace winnow::model {
 
 // How a family's Transformers model decides which layers have a sliding window of their own.
 enum class NativeWindow {
@@ -43,4 +43,4 @@ struct Family {
 std::span<const Family> families();
 const Family* find_family(std::string_view model_type);  // nullptr: unknown
 
-}  // namespace winnow
+}  // namespace winnow::model

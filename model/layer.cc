@@ -2,32 +2,32 @@
 
 #include <algorithm>
 
-namespace winnow {
+namespace winnow::model {
 
 namespace {
 
 int64_t wide_cols(const ModelConfig& config) { return std::max(2 * config.heads.kv_dim(), 2 * config.ffn); }
 
-int64_t chunk_bytes(const Backend& backend, int64_t cols) {
-  return backend.chunk_rows() * cols * size_bytes(backend.activation_dtype());
+int64_t chunk_bytes(const kernels::Backend& backend, int64_t cols) {
+  return backend.chunk_rows() * cols * kernels::size_bytes(backend.activation_dtype());
 }
 
 }  // namespace
 
-DecoderLayer::DecoderLayer(Backend& backend, const ModelConfig& config)
+DecoderLayer::DecoderLayer(kernels::Backend& backend, const ModelConfig& config)
     : backend_(backend),
       config_(config),
       normed_(backend.allocate(chunk_bytes(backend, config.hidden), "normed rows")),
       wide_(backend.allocate(chunk_bytes(backend, wide_cols(config)), "projected rows")),
       gated_(backend.allocate(chunk_bytes(backend, config.ffn), "gated rows")) {}
 
-int64_t DecoderLayer::workspace_bytes(const Backend& backend, const ModelConfig& config) {
+int64_t DecoderLayer::workspace_bytes(const kernels::Backend& backend, const ModelConfig& config) {
   return chunk_bytes(backend, config.hidden + wide_cols(config) + config.ffn);
 }
 
-void DecoderLayer::attention_input(const LayerWeights& weights, const void* x, const RowAngles& angles, int64_t n_rows,
-                                   void* kv, void* q) {
-  const HeadShape& heads = config_.heads;
+void DecoderLayer::attention_input(const LayerWeights& weights, const void* x, const kernels::RowAngles& angles,
+                                   int64_t n_rows, void* kv, void* q) {
+  const kernels::HeadShape& heads = config_.heads;
   for (int64_t row = 0; row < n_rows; row += backend_.chunk_rows()) {
     const int64_t n = std::min(backend_.chunk_rows(), n_rows - row);
     backend_.rms_norm(row_pointer(x, backend_.residual_dtype(), row, config_.hidden), weights.input_norm,
@@ -60,4 +60,4 @@ void DecoderLayer::finish(const LayerWeights& weights, const void* attention, vo
   }
 }
 
-}  // namespace winnow
+}  // namespace winnow::model

@@ -7,38 +7,38 @@
 #include "model/config.h"
 #include "model/weights.h"
 
-namespace winnow {
+namespace winnow::model {
 
 // Pointer to row `row` of values of a type with `cols` columns.
-inline void* row_pointer(void* data, DType dtype, int64_t row, int64_t cols) {
-  return static_cast<std::byte*>(data) + row * cols * size_bytes(dtype);
+inline void* row_pointer(void* data, kernels::DType dtype, int64_t row, int64_t cols) {
+  return static_cast<std::byte*>(data) + row * cols * kernels::size_bytes(dtype);
 }
-inline const void* row_pointer(const void* data, DType dtype, int64_t row, int64_t cols) {
-  return static_cast<const std::byte*>(data) + row * cols * size_bytes(dtype);
+inline const void* row_pointer(const void* data, kernels::DType dtype, int64_t row, int64_t cols) {
+  return static_cast<const std::byte*>(data) + row * cols * kernels::size_bytes(dtype);
 }
 
-// Attention itself is not here: which keys a row sees, and whose, is the sweep's matter (pipeline/sweep.cc).
+// Attention itself is not here: which keys a row sees, and whose, is the sweep's matter (pipeline/engine/sweep.cc).
 class DecoderLayer {
  public:
   // All references must outlive this.
-  DecoderLayer(Backend& backend, const ModelConfig& config);
+  DecoderLayer(kernels::Backend& backend, const ModelConfig& config);
   // Backend memory that this takes, bytes.
-  static int64_t workspace_bytes(const Backend& backend, const ModelConfig& config);
+  static int64_t workspace_bytes(const kernels::Backend& backend, const ModelConfig& config);
 
   // From n_rows residual rows x (n_rows, hidden): keys and values into `kv` unless it is null, queries into q
   // (n_rows, n_heads, head_dim) unless it is null.
-  void attention_input(const LayerWeights& weights, const void* x, const RowAngles& angles, int64_t n_rows, void* kv,
-                       void* q);
+  void attention_input(const LayerWeights& weights, const void* x, const kernels::RowAngles& angles, int64_t n_rows,
+                       void* kv, void* q);
   // The rest of the layer: x += W_o attention, then x += MLP(norm(x)); attention (n_rows, q_dim), x (n_rows, hidden).
   // Null attention: nothing is added, as if the layer had none.
   void finish(const LayerWeights& weights, const void* attention, void* x, int64_t n_rows);
 
  private:
-  Backend& backend_;
+  kernels::Backend& backend_;
   const ModelConfig& config_;
-  std::unique_ptr<Buffer> normed_;  // (chunk, hidden)
-  std::unique_ptr<Buffer> wide_;    // (chunk, max(2 * kv_dim, 2 * ffn))
-  std::unique_ptr<Buffer> gated_;   // (chunk, ffn)
+  std::unique_ptr<kernels::Buffer> normed_;  // (chunk, hidden)
+  std::unique_ptr<kernels::Buffer> wide_;    // (chunk, max(2 * kv_dim, 2 * ffn))
+  std::unique_ptr<kernels::Buffer> gated_;   // (chunk, ffn)
 };
 
-}  // namespace winnow
+}  // namespace winnow::model

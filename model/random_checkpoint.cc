@@ -7,10 +7,10 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
-#include "kernels/error.h"
+#include "base/error.h"
 #include "model/families.h"
 
-namespace winnow {
+namespace winnow::model {
 
 namespace {
 
@@ -99,15 +99,15 @@ Json config_json(const RandomCheckpoint& s) {
           {"rope_theta", 10000.0},
           {"sliding_window", nullptr},
           {"max_position_embeddings", 1 << 20},
-          {"torch_dtype", s.dtype == DType::kBf16 ? "bfloat16" : "float32"}};
+          {"torch_dtype", s.dtype == kernels::DType::kBf16 ? "bfloat16" : "float32"}};
 }
 
-void write_tensor(std::ofstream& file, const Tensor& tensor, int64_t count, DType dtype, Random& random) {
-  std::vector<char> bytes(static_cast<std::size_t>(count * size_bytes(dtype)));
+void write_tensor(std::ofstream& file, const Tensor& tensor, int64_t count, kernels::DType dtype, Random& random) {
+  std::vector<char> bytes(static_cast<std::size_t>(count * kernels::size_bytes(dtype)));
   for (int64_t i = 0; i < count; ++i) {
     const auto bits = std::bit_cast<uint32_t>(tensor.center + tensor.spread * random.next());
     // bfloat16 is the upper half of float32; truncated, as any value in the range will do.
-    if (dtype == DType::kBf16) {
+    if (dtype == kernels::DType::kBf16) {
       const auto upper = static_cast<uint16_t>(bits >> 16);
       std::memcpy(bytes.data() + 2 * i, &upper, sizeof upper);
     } else {
@@ -132,8 +132,8 @@ void write_random_checkpoint(const std::filesystem::path& directory, const Rando
     int64_t count = 1;
     for (const int64_t extent : tensor.shape) count *= extent;
     counts.push_back(count);
-    const int64_t end = offset + count * size_bytes(shape.dtype);
-    header[tensor.name] = {{"dtype", shape.dtype == DType::kBf16 ? "BF16" : "F32"},
+    const int64_t end = offset + count * kernels::size_bytes(shape.dtype);
+    header[tensor.name] = {{"dtype", shape.dtype == kernels::DType::kBf16 ? "BF16" : "F32"},
                            {"shape", tensor.shape},
                            {"data_offsets", {offset, end}}};
     offset = end;
@@ -152,4 +152,4 @@ void write_random_checkpoint(const std::filesystem::path& directory, const Rando
   if (!file) fail(ExitCode::kCannotCreate, "cannot write a checkpoint to " + directory.string());
 }
 
-}  // namespace winnow
+}  // namespace winnow::model

@@ -7,7 +7,7 @@
 
 #include "kernels/tensor.h"
 
-namespace winnow {
+namespace winnow::model {
 
 struct RandomCheckpoint {
   std::string model_type = "qwen3";  // a family of model/families.h
@@ -19,7 +19,7 @@ struct RandomCheckpoint {
   int64_t ffn = 96;
   int64_t vocab = 128;
   bool tied_embeddings = true;
-  DType dtype = DType::kBf16;
+  kernels::DType dtype = kernels::DType::kBf16;
   uint64_t seed = 1;
 };
 
@@ -27,4 +27,4 @@ struct RandomCheckpoint {
 // 1 / in_features, norms are near 1. The same argument gives the same bytes everywhere. Throws Error(kCannotCreate).
 void write_random_checkpoint(const std::filesystem::path& directory, const RandomCheckpoint& shape);
 
-}  // namespace winnow
+}  // namespace winnow::model

@@ -3,7 +3,7 @@
 #include <cmath>
 #include <numbers>
 
-namespace winnow {
+namespace winnow::model {
 
 namespace {
 
@@ -60,4 +60,4 @@ std::vector<float> rope_table(const RopeConfig& rope, int64_t head_dim, int64_t 
   return table;
 }
 
-}  // namespace winnow
+}  // namespace winnow::model

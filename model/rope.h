@@ -5,7 +5,7 @@
 
 #include "model/config.h"
 
-namespace winnow {
+namespace winnow::model {
 
 // Inverse frequencies of a head, (head_dim / 2), radians per position, after the scaling of the rope type. Every step
 // is rounded to float32 in the order of Transformers: one unit in the last place of a frequency is 1e-3 rad at position
@@ -17,4 +17,4 @@ std::vector<float> inverse_frequencies(const RopeConfig& rope, int64_t head_dim)
 // 24k the rounding of that product is 1e-3 rad, and it is what the model is served with. Its cosine is then exact.
 std::vector<float> rope_table(const RopeConfig& rope, int64_t head_dim, int64_t n_positions);
 
-}  // namespace winnow
+}  // namespace winnow::model

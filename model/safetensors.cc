@@ -7,11 +7,11 @@
 #include <optional>
 #include <string_view>
 
-#include "kernels/error.h"
-#include "model/file_kind.h"
-#include "model/json.h"
+#include "base/error.h"
+#include "base/file_kind.h"
+#include "base/json.h"
 
-namespace winnow {
+namespace winnow::model {
 
 namespace {
 
@@ -24,18 +24,21 @@ constexpr std::string_view kMetadata = "__metadata__";
 struct StoredType {
   std::string_view name;
   uint64_t bits;
-  DType dtype;
+  kernels::DType dtype;
 };
 
 constexpr StoredType kStoredTypes[] = {
-    {"F32", 32, DType::kF32},      {"BF16", 16, DType::kBf16},        {"F16", 16, DType::kF16},
-    {"F64", 64, DType::kOther},    {"I64", 64, DType::kOther},        {"U64", 64, DType::kOther},
-    {"C64", 64, DType::kOther},    {"I32", 32, DType::kOther},        {"U32", 32, DType::kOther},
-    {"I16", 16, DType::kOther},    {"U16", 16, DType::kOther},        {"I8", 8, DType::kOther},
-    {"U8", 8, DType::kOther},      {"BOOL", 8, DType::kOther},        {"F8_E4M3", 8, DType::kOther},
-    {"F8_E5M2", 8, DType::kOther}, {"F8_E8M0", 8, DType::kOther},     {"F8_E4M3FNUZ", 8, DType::kOther},
-    {"F6_E2M3", 6, DType::kOther}, {"F8_E5M2FNUZ", 8, DType::kOther}, {"F6_E3M2", 6, DType::kOther},
-    {"F4", 4, DType::kOther},
+    {"F32", 32, kernels::DType::kF32},      {"BF16", 16, kernels::DType::kBf16},
+    {"F16", 16, kernels::DType::kF16},      {"F64", 64, kernels::DType::kOther},
+    {"I64", 64, kernels::DType::kOther},    {"U64", 64, kernels::DType::kOther},
+    {"C64", 64, kernels::DType::kOther},    {"I32", 32, kernels::DType::kOther},
+    {"U32", 32, kernels::DType::kOther},    {"I16", 16, kernels::DType::kOther},
+    {"U16", 16, kernels::DType::kOther},    {"I8", 8, kernels::DType::kOther},
+    {"U8", 8, kernels::DType::kOther},      {"BOOL", 8, kernels::DType::kOther},
+    {"F8_E4M3", 8, kernels::DType::kOther}, {"F8_E5M2", 8, kernels::DType::kOther},
+    {"F8_E8M0", 8, kernels::DType::kOther}, {"F8_E4M3FNUZ", 8, kernels::DType::kOther},
+    {"F6_E2M3", 6, kernels::DType::kOther}, {"F8_E5M2FNUZ", 8, kernels::DType::kOther},
+    {"F6_E3M2", 6, kernels::DType::kOther}, {"F4", 4, kernels::DType::kOther},
 };
 
 const StoredType* find_type(std::string_view name) {
@@ -186,7 +189,8 @@ std::string_view header_text(std::span<const std::byte> bytes, const std::string
 
 }  // namespace
 
-std::map<std::string, HostTensor> parse_safetensors(std::span<const std::byte> bytes, const std::string& origin) {
+std::map<std::string, kernels::HostTensor> parse_safetensors(std::span<const std::byte> bytes,
+                                                             const std::string& origin) {
   const std::string_view text = header_text(bytes, origin);
   const std::span<const std::byte> data = bytes.subspan(kLengthBytes + text.size());
   const Json header = parse_json(text, origin + ": header");
@@ -200,9 +204,9 @@ std::map<std::string, HostTensor> parse_safetensors(std::span<const std::byte> b
   }
   check_layout(entries, data.size(), origin);
 
-  std::map<std::string, HostTensor> tensors;
+  std::map<std::string, kernels::HostTensor> tensors;
   for (Entry& entry : entries) {
-    HostTensor& tensor = tensors[entry.name];
+    kernels::HostTensor& tensor = tensors[entry.name];
     tensor.data = data.data() + entry.begin;
     tensor.dtype = entry.type->dtype;
     tensor.shape = std::move(entry.shape);
@@ -212,4 +216,4 @@ std::map<std::string, HostTensor> parse_safetensors(std::span<const std::byte> b
   return tensors;
 }
 
-}  // namespace winnow
+}  // namespace winnow::model

@@ -9,19 +9,20 @@
 #include <string>
 #include <vector>
 
+#include "base/mapped_file.h"
 #include "kernels/tensor.h"
-#include "model/mapped_file.h"
 
-namespace winnow {
+namespace winnow::model {
 
 // Parses one safetensors image of n tensors in O(n log n). Views point into `bytes`. Refuses what the format forbids: a
 // header that is no JSON or has a key twice, unknown dtypes, offsets that do not match shape x dtype, overlap, holes,
 // bytes that no tensor covers; and by name what is a file of another kind. Throws Error(kBadData) naming `origin` and
 // the tensor. This is the fuzz target.
-std::map<std::string, HostTensor> parse_safetensors(std::span<const std::byte> bytes, const std::string& origin);
+std::map<std::string, kernels::HostTensor> parse_safetensors(std::span<const std::byte> bytes,
+                                                             const std::string& origin);
 
 // Asks the system to bring a tensor's pages into memory while other work goes on. A hint: it cannot fail.
-void read_ahead(const HostTensor& tensor);
+void read_ahead(const kernels::HostTensor& tensor);
 
 // All tensors of a checkpoint directory: model.safetensors, or model.safetensors.index.json with its shards. Names are
 // those of a causal language model, "model.layers.0...": where a file has them without "model.", or with one more of
@@ -37,13 +38,13 @@ class Checkpoint {
   bool has(const std::string& name, const std::vector<int64_t>& shape) const;
   // The tensor, which must have that shape and a floating dtype that winnow reads; throws Error(kBadData) with the
   // resolved name, the file, expected and found.
-  const HostTensor& get(const std::string& name, const std::vector<int64_t>& shape) const;
-  const std::map<std::string, HostTensor>& tensors() const { return tensors_; }
+  const kernels::HostTensor& get(const std::string& name, const std::vector<int64_t>& shape) const;
+  const std::map<std::string, kernels::HostTensor>& tensors() const { return tensors_; }
   const std::vector<std::unique_ptr<MappedFile>>& files() const { return files_; }
   const std::filesystem::path& directory() const { return directory_; }
   int64_t size_bytes() const;  // of all files
   // The type of the first tensor, by name, that winnow computes with: what a model has whose config.json names none.
-  DType dtype() const;
+  kernels::DType dtype() const;
 
  private:
   void add_file(const std::filesystem::path& path, bool is_shard);
@@ -54,7 +55,7 @@ class Checkpoint {
   std::filesystem::path directory_;
   std::vector<std::unique_ptr<MappedFile>> files_;  // in name order
   std::map<std::string, std::string> shards_;       // tensor -> name of its file
-  std::map<std::string, HostTensor> tensors_;
+  std::map<std::string, kernels::HostTensor> tensors_;
 };
 
-}  // namespace winnow
+}  // namespace winnow::model

@@ -2,12 +2,12 @@
 
 #include <algorithm>
 
-#include "kernels/error.h"
+#include "base/error.h"
 #include "model/checkpoint_check.h"
 #include "model/declared_tensors.h"
 #include "model/rope.h"
 
-namespace winnow {
+namespace winnow::model {
 
 namespace {
 
@@ -17,7 +17,7 @@ constexpr int64_t kAlignment = 256;
 int64_t align(int64_t size_bytes) { return (size_bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
 // Backend memory of one matrix, and of all of a layer, bytes.
-int64_t matrix_bytes(const MatrixSpec& spec, const Checkpoint& checkpoint, const Backend& backend) {
+int64_t matrix_bytes(const MatrixSpec& spec, const Checkpoint& checkpoint, const kernels::Backend& backend) {
   int64_t total = 0;
   for (const TensorSpec& part : spec.parts) {
     total += backend.weight_bytes(checkpoint.get(part.name, part.shape), spec.use);
@@ -25,7 +25,7 @@ int64_t matrix_bytes(const MatrixSpec& spec, const Checkpoint& checkpoint, const
   return align(total);
 }
 
-int64_t largest_layer_bytes(const ModelConfig& config, const Checkpoint& checkpoint, const Backend& backend) {
+int64_t largest_layer_bytes(const ModelConfig& config, const Checkpoint& checkpoint, const kernels::Backend& backend) {
   int64_t largest = 0;
   for (int64_t layer = 0; layer < config.n_layers; ++layer) {
     int64_t total = 0;
@@ -37,9 +37,9 @@ int64_t largest_layer_bytes(const ModelConfig& config, const Checkpoint& checkpo
 
 // Tensors outside the layers. The head is the embedding where they are tied.
 struct SharedTensors {
-  const HostTensor* embedding;
-  const HostTensor* final_norm;
-  const HostTensor* head;
+  const kernels::HostTensor* embedding;
+  const kernels::HostTensor* final_norm;
+  const kernels::HostTensor* head;
 };
 
 SharedTensors shared_tensors(const ModelConfig& config, const Checkpoint& checkpoint) {
@@ -53,15 +53,16 @@ SharedTensors shared_tensors(const ModelConfig& config, const Checkpoint& checkp
   return shared;
 }
 
-int64_t shared_bytes(const SharedTensors& shared, bool is_tied, const Backend& backend) {
-  const int64_t head = is_tied ? 0 : align(backend.weight_bytes(*shared.head, WeightUse::kVocabulary));
-  return align(backend.weight_bytes(*shared.embedding, WeightUse::kVocabulary)) +
-         align(backend.weight_bytes(*shared.final_norm, WeightUse::kVector)) + head;
+int64_t shared_bytes(const SharedTensors& shared, bool is_tied, const kernels::Backend& backend) {
+  const int64_t head = is_tied ? 0 : align(backend.weight_bytes(*shared.head, kernels::WeightUse::kVocabulary));
+  return align(backend.weight_bytes(*shared.embedding, kernels::WeightUse::kVocabulary)) +
+         align(backend.weight_bytes(*shared.final_norm, kernels::WeightUse::kVector)) + head;
 }
 
 }  // namespace
 
-ModelWeights::ModelWeights(const ModelConfig& config, const Checkpoint& checkpoint, Backend& backend, Loading loading)
+ModelWeights::ModelWeights(const ModelConfig& config, const Checkpoint& checkpoint, kernels::Backend& backend,
+                           Loading loading)
     : config_(config),
       checkpoint_(checkpoint),
       backend_(backend),
@@ -76,7 +77,8 @@ ModelWeights::ModelWeights(const ModelConfig& config, const Checkpoint& checkpoi
 
 ModelWeights::~ModelWeights() = default;
 
-Matrix ModelWeights::place(const HostTensor& source, WeightUse use, std::byte* at, bool reads) {
+kernels::Matrix ModelWeights::place(const kernels::HostTensor& source, kernels::WeightUse use, std::byte* at,
+                                    bool reads) {
   // What takes no memory of the backend is read from the map by everyone.
   if (reads || backend_.weight_bytes(source, use) == 0) return backend_.load(source, use, at);
   return {at, backend_.activation_dtype(), source.rows(), source.cols()};
@@ -87,17 +89,17 @@ int64_t ModelWeights::load_shared(WeightSharing* sharing) {
   const bool reads = sharing == nullptr || sharing->reads();
   auto* at = static_cast<std::byte*>(shared_storage_->data());
   int64_t total = 0;
-  const auto take = [&](const HostTensor& tensor, WeightUse use) {
+  const auto take = [&](const kernels::HostTensor& tensor, kernels::WeightUse use) {
     const int64_t size = align(backend_.weight_bytes(tensor, use));
-    const Matrix matrix = place(tensor, use, at, reads);
+    const kernels::Matrix matrix = place(tensor, use, at, reads);
     if (sharing != nullptr) sharing->share(at, size);
     at += size;
     total += size;
     return matrix;
   };
-  embedding_ = take(*shared.embedding, WeightUse::kVocabulary);
-  final_norm_ = take(*shared.final_norm, WeightUse::kVector);
-  head_ = config_.tied_embeddings ? embedding_ : take(*shared.head, WeightUse::kVocabulary);
+  embedding_ = take(*shared.embedding, kernels::WeightUse::kVocabulary);
+  final_norm_ = take(*shared.final_norm, kernels::WeightUse::kVector);
+  head_ = config_.tied_embeddings ? embedding_ : take(*shared.head, kernels::WeightUse::kVocabulary);
   return total;
 }
 
@@ -113,11 +115,11 @@ int64_t ModelWeights::load_layer(int64_t index, bool reads) {
   std::byte* const begin = layer_slot(index);
   std::byte* storage = begin;
   for (const MatrixSpec& spec : declare_layer(config_, index)) {
-    Matrix& target = spec.target(slot.weights);
+    kernels::Matrix& target = spec.target(slot.weights);
     std::byte* at = storage;
     for (const TensorSpec& part : spec.parts) {
-      const HostTensor& source = checkpoint_.get(part.name, part.shape);
-      const Matrix loaded = place(source, spec.use, at, reads);
+      const kernels::HostTensor& source = checkpoint_.get(part.name, part.shape);
+      const kernels::Matrix loaded = place(source, spec.use, at, reads);
       if (target) {
         target.rows += loaded.rows;
       } else {
@@ -177,9 +179,10 @@ std::string ModelWeights::why_not_finite() const {
   return "all weights are finite: the model itself goes beyond the range of its numbers here";
 }
 
-int64_t ModelWeights::predicted_bytes(const ModelConfig& config, const Checkpoint& checkpoint, const Backend& backend) {
+int64_t ModelWeights::predicted_bytes(const ModelConfig& config, const Checkpoint& checkpoint,
+                                      const kernels::Backend& backend) {
   return largest_layer_bytes(config, checkpoint, backend) * backend.kept_layers(config.n_layers) +
          shared_bytes(shared_tensors(config, checkpoint), config.tied_embeddings, backend);
 }
 
-}  // namespace winnow
+}  // namespace winnow::model

@@ -10,24 +10,24 @@
 #include "model/config.h"
 #include "model/safetensors.h"
 
-namespace winnow {
+namespace winnow::model {
 
 // One decoder layer in the backend's compute type. Empty matrices are absent in this family.
 struct LayerWeights {
-  Matrix input_norm;  // (hidden)
-  Matrix q;           // (q_dim, hidden)
-  Matrix q_bias;      // (q_dim)
-  Matrix kv;          // (2 * kv_dim, hidden): k, then v
-  Matrix kv_bias;     // (2 * kv_dim)
-  HeadNorm q_norm;    // (head_dim)
-  HeadNorm k_norm;    // (head_dim)
-  Matrix o;           // (hidden, q_dim)
-  Matrix o_bias;      // (hidden)
-  Matrix post_norm;   // (hidden), before the MLP
-  Matrix gate_up;     // (2 * ffn, hidden): gate, then up
-  Matrix gate_up_bias;
-  Matrix down;  // (hidden, ffn)
-  Matrix down_bias;
+  kernels::Matrix input_norm;  // (hidden)
+  kernels::Matrix q;           // (q_dim, hidden)
+  kernels::Matrix q_bias;      // (q_dim)
+  kernels::Matrix kv;          // (2 * kv_dim, hidden): k, then v
+  kernels::Matrix kv_bias;     // (2 * kv_dim)
+  kernels::HeadNorm q_norm;    // (head_dim)
+  kernels::HeadNorm k_norm;    // (head_dim)
+  kernels::Matrix o;           // (hidden, q_dim)
+  kernels::Matrix o_bias;      // (hidden)
+  kernels::Matrix post_norm;   // (hidden), before the MLP
+  kernels::Matrix gate_up;     // (2 * ffn, hidden): gate, then up
+  kernels::Matrix gate_up_bias;
+  kernels::Matrix down;  // (hidden, ffn)
+  kernels::Matrix down_bias;
 };
 
 // How ranks that hold the same weights come by them: one reads the checkpoint, the others are sent what it read. Every
@@ -55,7 +55,7 @@ class ModelWeights {
   // gate that the family does not have would silently be left out) and takes its memory; then, unless that is for
   // later, loads what all layers share. Throws Error(kBadData) naming the tensor, Error(kOutOfMemory). All references
   // must outlive this.
-  ModelWeights(const ModelConfig& config, const Checkpoint& checkpoint, Backend& backend,
+  ModelWeights(const ModelConfig& config, const Checkpoint& checkpoint, kernels::Backend& backend,
                Loading loading = Loading::kNow);
   ~ModelWeights();
 
@@ -65,9 +65,9 @@ class ModelWeights {
   int64_t load(WeightSharing* sharing = nullptr);
   // Layer `index` in [0, n_layers), converted unless it is kept from before. Valid until the next call.
   const LayerWeights& layer(int64_t index);
-  const Matrix& embedding() const { return embedding_; }    // (vocab, hidden)
-  const Matrix& final_norm() const { return final_norm_; }  // (hidden)
-  const Matrix& head() const { return head_; }              // (vocab, hidden)
+  const kernels::Matrix& embedding() const { return embedding_; }    // (vocab, hidden)
+  const kernels::Matrix& final_norm() const { return final_norm_; }  // (hidden)
+  const kernels::Matrix& head() const { return head_; }              // (vocab, hidden)
   // model/rope.h's table of at least n_positions, in host memory, computed when it must grow. Valid until the next
   // call.
   std::span<const float> rotary_table(int64_t n_positions);
@@ -77,20 +77,21 @@ class ModelWeights {
   std::string why_not_finite() const;
 
   // Backend memory that this class takes, in bytes, known before anything is loaded.
-  static int64_t predicted_bytes(const ModelConfig& config, const Checkpoint& checkpoint, const Backend& backend);
+  static int64_t predicted_bytes(const ModelConfig& config, const Checkpoint& checkpoint,
+                                 const kernels::Backend& backend);
 
  private:
   // Brings a tensor to `at`, or only says what will be there when another rank reads it.
-  Matrix place(const HostTensor& source, WeightUse use, std::byte* at, bool reads);
+  kernels::Matrix place(const kernels::HostTensor& source, kernels::WeightUse use, std::byte* at, bool reads);
   int64_t load_shared(WeightSharing* sharing);
   int64_t load_layer(int64_t index, bool reads);
   std::byte* layer_slot(int64_t index);
 
   const ModelConfig& config_;
   const Checkpoint& checkpoint_;
-  Backend& backend_;
-  std::unique_ptr<Buffer> layer_storage_;  // slots of the largest layer's size
-  std::unique_ptr<Buffer> shared_storage_;
+  kernels::Backend& backend_;
+  std::unique_ptr<kernels::Buffer> layer_storage_;  // slots of the largest layer's size
+  std::unique_ptr<kernels::Buffer> shared_storage_;
   int64_t layer_bytes_ = 0;
   // Layer i is in slot i modulo their number: the backend says how many layers are kept.
   struct Slot {
@@ -98,8 +99,8 @@ class ModelWeights {
     LayerWeights weights;
   };
   std::vector<Slot> slots_;
-  Matrix embedding_, final_norm_, head_;
+  kernels::Matrix embedding_, final_norm_, head_;
   std::vector<float> rotary_table_;
 };
 
-}  // namespace winnow
+}  // namespace winnow::model

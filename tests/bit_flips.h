@@ -8,7 +8,7 @@
 #include <random>
 #include <string>
 
-#include "kernels/error.h"
+#include "base/error.h"
 
 namespace winnow {
 

@@ -11,32 +11,33 @@
 #include <string>
 #include <vector>
 
+#include "kernels/cpu/cpu.h"
 #include "model/random_checkpoint.h"
 #include "model/safetensors.h"
-#include "pipeline/sweep.h"
+#include "pipeline/engine/sweep.h"
 
 namespace winnow {
 
 // A random model on disk, loaded.
 struct Model {
   std::filesystem::path directory;
-  ModelConfig config;
-  std::unique_ptr<Checkpoint> checkpoint;
+  model::ModelConfig config;
+  std::unique_ptr<model::Checkpoint> checkpoint;
 
-  explicit Model(const RandomCheckpoint& shape)
+  explicit Model(const model::RandomCheckpoint& shape)
       : directory(std::filesystem::temp_directory_path() / ("winnow-small-model-" + std::to_string(getpid()))) {
-    write_random_checkpoint(directory, shape);
-    config = read_config(directory);
-    checkpoint = std::make_unique<Checkpoint>(directory);
+    model::write_random_checkpoint(directory, shape);
+    config = model::read_config(directory);
+    checkpoint = std::make_unique<model::Checkpoint>(directory);
   }
   Model(const Model&) = delete;
   Model& operator=(const Model&) = delete;
   ~Model() { std::filesystem::remove_all(directory); }
 
-  SweepResult run(const SweepRequest& request, int n_threads = 2) const {
-    const auto backend = make_cpu_backend({.n_threads = n_threads});
-    ModelWeights weights(config, *checkpoint, *backend);
-    return sweep(*backend, config, weights, request, {});
+  engine::SweepResult run(const engine::SweepRequest& request, int n_threads = 2) const {
+    const auto backend = cpu::make_cpu_backend({.n_threads = n_threads});
+    model::ModelWeights weights(config, *checkpoint, *backend);
+    return engine::sweep(*backend, config, weights, request, {});
   }
 };
 
@@ -48,7 +49,7 @@ inline std::vector<int32_t> random_tokens(int64_t n, int32_t vocab, uint32_t see
 }
 
 // All that does not depend on the base, bit for bit.
-inline void expect_same(const Score& a, const Score& b, const std::string& what) {
+inline void expect_same(const engine::Score& a, const engine::Score& b, const std::string& what) {
   EXPECT_EQ(a.nll_nats, b.nll_nats) << what;
   EXPECT_EQ(a.token_nll_nats, b.token_nll_nats) << what;
   EXPECT_EQ(a.exact_match, b.exact_match) << what;
@@ -56,9 +57,9 @@ inline void expect_same(const Score& a, const Score& b, const std::string& what)
 }
 
 // Each layer windowed alone, in a base with full attention.
-inline SweepRequest drop_one(const std::vector<int32_t>& tokens, int64_t answer_start, const Window& window,
-                             int64_t n_layers) {
-  SweepRequest request{
+inline engine::SweepRequest drop_one(const std::vector<int32_t>& tokens, int64_t answer_start,
+                                     const kernels::Window& window, int64_t n_layers) {
+  engine::SweepRequest request{
       .tokens = tokens, .answer_start = answer_start, .window = window, .base = {}, .variants = {}, .per_token = true};
   request.base.assign(static_cast<std::size_t>(n_layers), false);
   for (std::size_t layer = 0; layer < request.base.size(); ++layer) {

@@ -3,9 +3,9 @@
 #include <cstdio>
 #include <exception>
 
-#include "results/store.h"
-#include "tests/example_evaluation.h"
-#include "tests/example_results.h"
+#include "results/calibration/store.h"
+#include "tests/results/calibration/example_results.h"
+#include "tests/results/evaluation/example_evaluation.h"
 
 int main(int argc, char** argv) {
   if (argc != 3) {
@@ -13,8 +13,8 @@ int main(int argc, char** argv) {
     return 64;
   }
   try {
-    winnow::write_results(argv[1], winnow::example_results());
-    winnow::write_evaluation(argv[2], winnow::example_evaluation(9, true));
+    winnow::calibration::write_results(argv[1], winnow::example_results());
+    winnow::evaluation::write_evaluation(argv[2], winnow::example_evaluation(9, true));
   } catch (const std::exception& error) {
     std::fprintf(stderr, "write_example_results: %s\n", error.what());
     return 74;

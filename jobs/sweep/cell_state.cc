@@ -9,14 +9,14 @@
 #include <sstream>
 #include <type_traits>
 
+#include "base/error.h"
+#include "base/node.h"
 #include "jobs/sweep/child.h"
 #include "jobs/sweep/failed_launch.h"
 #include "jobs/sweep/files.h"
-#include "kernels/error.h"
-#include "pipeline/host.h"
-#include "pipeline/lock.h"
+#include "pipeline/runtime/lock.h"
 
-namespace winnow {
+namespace winnow::sweep {
 namespace fs = std::filesystem;
 namespace {
 
@@ -201,7 +201,7 @@ CellStatus cell_status(const Cell& cell, const std::map<std::string, QueueEntry>
   if (entry != queue.end()) status.job = entry->second.job;
   // run-cell holds the lock from its first step to its last, on whatever host it is.
   const bool is_held =
-      is_there(cell.run_directory / "cell.lock") && is_locked(cell.run_directory / "cell.lock", host_name());
+      is_there(cell.run_directory / "cell.lock") && runtime::is_locked(cell.run_directory / "cell.lock", host_name());
   if (is_held || (entry != queue.end() && entry->second.state == CellState::kRunning)) {
     status.state = CellState::kRunning;
     if (last.ended.empty()) status.last_error.clear();
@@ -293,4 +293,4 @@ std::string last_error_line(const fs::path& log) {
   return shortened(messages.reason().empty() ? lettered : messages.reason());
 }
 
-}  // namespace winnow
+}  // namespace winnow::sweep

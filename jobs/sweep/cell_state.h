@@ -10,7 +10,7 @@
 
 #include "jobs/sweep/executor.h"
 
-namespace winnow {
+namespace winnow::sweep {
 
 // RUN_DIR/attempts/N.json.
 struct AttemptRecord {
@@ -49,4 +49,4 @@ const char* state_name(CellState state);
 // Of a log: the last line that is an error of winnow, else the last that has a letter; "" for none. Reads its end only.
 std::string last_error_line(const std::filesystem::path& log);
 
-}  // namespace winnow
+}  // namespace winnow::sweep

@@ -5,13 +5,13 @@
 #include <nlohmann/json.hpp>
 #include <unordered_map>
 
-#include "jobs/yaml_file.h"
-#include "kernels/error.h"
-#include "model/json.h"
-#include "results/digest.h"
-#include "results/words.h"
+#include "base/error.h"
+#include "base/json.h"
+#include "base/sha256.h"
+#include "base/strings.h"
+#include "base/yaml_file.h"
 
-namespace winnow {
+namespace winnow::sweep {
 namespace fs = std::filesystem;
 namespace {
 
@@ -22,7 +22,7 @@ constexpr double kMostCells = 100'000;
 
 // What a cell is run with, after defaults, the model's own values and overrides.
 struct CellSettings {
-  CalibrateOptions options;
+  run::CalibrateOptions options;
   Resources resources;
   std::string max_memory;
   int max_attempts = 5;
@@ -33,7 +33,7 @@ struct CellSettings {
 int to_int(const std::string& word) { return static_cast<int>(std::min<long long>(std::stoll(word), 1'000'000'000)); }
 
 void assign(const std::string& key, const std::vector<std::string>& words, CellSettings& settings) {
-  CalibrateOptions& options = settings.options;
+  run::CalibrateOptions& options = settings.options;
   Resources& resources = settings.resources;
   const std::string& word = words.front();
   if (key == "tail_rows") options.tail_rows = std::stoll(word);
@@ -101,10 +101,10 @@ std::string slug_of(const std::string& text) {
 
 // The name of a run directory is a function of what decides the measurement, and of nothing else, so that every sweep
 // file finds the same one: neither names of the sweep file nor seeds are in it.
-std::string name_of(const CalibrateOptions& options) {
-  CalibrateOptions some_layers = options;
+std::string name_of(const run::CalibrateOptions& options) {
+  run::CalibrateOptions some_layers = options;
   if (options.layers.empty()) some_layers.layers = "0";  // only the other settings are wanted
-  const winnow::Settings settings = resolve_settings(some_layers, kMostLayers);
+  const winnow::run::Settings settings = run::resolve_settings(some_layers, kMostLayers);
   nlohmann::json controls = nlohmann::json::object();
   for (const auto& [name, path] : options.controls) controls[name] = path.string();
   const nlohmann::json identity = {
@@ -131,7 +131,7 @@ std::string name_of(const CalibrateOptions& options) {
 }
 
 std::vector<std::string> arguments_of(const CellSettings& settings, const fs::path& run_directory) {
-  const CalibrateOptions& o = settings.options;
+  const run::CalibrateOptions& o = settings.options;
   // --flag=VALUE: a value that begins with a dash is none of CLI11's flags then.
   std::vector<std::string> words = {"calibrate", "--model=" + o.model.string(), "--data=" + o.data.string(),
                                     "--out=" + run_directory.string(), "--window=" + std::to_string(o.window)};
@@ -211,7 +211,7 @@ class Expansion {
     for (const Override& change : file_.overrides) {
       if (fits(change.match)) apply(change.set, settings);
     }
-    CalibrateOptions& options = settings.options;
+    run::CalibrateOptions& options = settings.options;
     options.model = paths_.of(model.path);
     options.window = window;
     if (sinks != 0) options.sinks = sinks;
@@ -222,7 +222,7 @@ class Expansion {
   }
 
   // Whether all of them are there.
-  bool set_files(const SweepModel& model, const SweepDataset& dataset, CalibrateOptions& options) {
+  bool set_files(const SweepModel& model, const SweepDataset& dataset, run::CalibrateOptions& options) {
     bool is_complete = true;
     const auto take = [&](const SweepDataset::File& file) {
       const fs::path path = dataset.file_for(file, model.name, file_.directory);
@@ -245,15 +245,16 @@ class Expansion {
   }
 
   void finish(Cell cell, CellSettings settings) {
-    CalibrateOptions& options = settings.options;
+    run::CalibrateOptions& options = settings.options;
     Resources& resources = settings.resources;
     if (resources.gpus_per_node > 0) {
       if (!settings.names_ranks) resources.ranks_per_node = resources.gpus_per_node;
       if (!settings.names_device) options.device = "cuda";
     }
     try {
-      check_options(options);
-      if (!settings.max_memory.empty()) options.max_memory_bytes = parse_bytes(settings.max_memory, "--max-memory");
+      run::check_options(options);
+      if (!settings.max_memory.empty())
+        options.max_memory_bytes = run::parse_bytes(settings.max_memory, "--max-memory");
       cell.name = name_of(options);
     } catch (const Error& error) {
       report(file_.sinks_place, describe(cell) + ": " + error.what() + "; expected it in exclude, or other values",
@@ -332,4 +333,4 @@ Sweep parse_sweep(const fs::path& path, const std::string& text) {
   return sweep;
 }
 
-}  // namespace winnow
+}  // namespace winnow::sweep

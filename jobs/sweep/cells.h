@@ -6,14 +6,14 @@
 
 #include "jobs/sweep/executor.h"
 #include "jobs/sweep/sweep_file.h"
-#include "pipeline/options.h"
+#include "pipeline/run/options.h"
 
-namespace winnow {
+namespace winnow::sweep {
 
 // A cell with what `winnow calibrate` is asked for, for the price.
 struct SweepCell {
   Cell cell;
-  CalibrateOptions options;
+  run::CalibrateOptions options;
 };
 
 struct Sweep {
@@ -36,4 +36,4 @@ std::map<std::string, std::string> coordinates_of(const Cell& cell);
 // "model=a dataset=long window=64 sinks=2 decode=windowed".
 std::string describe(const Cell& cell);
 
-}  // namespace winnow
+}  // namespace winnow::sweep

@@ -11,10 +11,10 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "kernels/error.h"
-#include "pipeline/stop.h"
+#include "base/error.h"
+#include "pipeline/runtime/stop.h"
 
-namespace winnow {
+namespace winnow::sweep {
 namespace fs = std::filesystem;
 namespace {
 
@@ -42,7 +42,7 @@ SignalQueue::SignalQueue() {
   struct sigaction hangup {};
   if (sigaction(SIGHUP, nullptr, &hangup) == 0 && hangup.sa_handler != SIG_IGN) sigaddset(&waited_, SIGHUP);
   sigprocmask(SIG_BLOCK, &waited_, &former_);
-  if (const int number = take_remembered_signal(); number != 0) raise(number);
+  if (const int number = runtime::take_remembered_signal(); number != 0) raise(number);
 }
 
 SignalQueue::~SignalQueue() { sigprocmask(SIG_SETMASK, &former_, nullptr); }
@@ -115,4 +115,4 @@ fs::path own_executable() {
   return self;
 }
 
-}  // namespace winnow
+}  // namespace winnow::sweep

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-namespace winnow {
+namespace winnow::sweep {
 
 // Blocks USR1, TERM, INT, CHLD, and HUP unless it is ignored (nohup), so that next() hands them out one by one.
 // Children start with the signals as they were before. One at a time per process. A stop signal that came before, and
@@ -42,4 +42,4 @@ std::optional<int> poll_child(pid_t child);
 // The running executable.
 std::filesystem::path own_executable();
 
-}  // namespace winnow
+}  // namespace winnow::sweep

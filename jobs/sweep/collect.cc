@@ -4,12 +4,12 @@
 #include <exception>
 #include <optional>
 
+#include "base/error.h"
 #include "jobs/sweep/cell_state.h"
-#include "kernels/error.h"
-#include "results/store.h"
+#include "results/calibration/store.h"
 #include "winnow_version.h"
 
-namespace winnow {
+namespace winnow::sweep {
 namespace fs = std::filesystem;
 namespace {
 
@@ -17,10 +17,10 @@ constexpr const char* kStateUnusable = "unusable";
 
 // A window's keys do not depend on the model, so none is opened: the settings of a model of one layer.
 int64_t window_keys_of(const SweepCell& cell) {
-  CalibrateOptions options = cell.options;
+  run::CalibrateOptions options = cell.options;
   options.layers = "0";
   options.base = "full";
-  return resolve_settings(options, 1).window_keys;
+  return run::resolve_settings(options, 1).window_keys;
 }
 
 // Folder of the results below OUT/runs: one for each cell and seed.
@@ -29,13 +29,13 @@ std::string label_of(const Cell& cell, uint64_t seed) {
 }
 
 // Why a results file is not that of the row; empty where it is. Such a file was put there or changed by hand.
-std::string misfit(const CollectedCell& row) {
-  const CellSummary& summary = *row.summary;
+std::string misfit(const campaign::CollectedCell& row) {
+  const campaign::CellSummary& summary = *row.summary;
   const auto differs = [](const std::string& what, const std::string& found, const std::string& expected) {
     return "has " + what + " " + found + ", but the sweep asks for " + expected;
   };
   const auto number_of = [&](const char* name) -> std::optional<int64_t> {
-    const ProvenanceEntry* entry = summary.provenance.find(name);
+    const storage::ProvenanceEntry* entry = summary.provenance.find(name);
     if (entry == nullptr || !std::holds_alternative<int64_t>(entry->value)) return std::nullopt;
     return std::get<int64_t>(entry->value);
   };
@@ -53,10 +53,10 @@ std::string misfit(const CollectedCell& row) {
 }
 
 // Reads the results of the row; an empty row.summary and a reason where they cannot be used.
-void read_row(const fs::path& path, CollectedCell& row) {
+void read_row(const fs::path& path, campaign::CollectedCell& row) {
   std::string reason;
   try {
-    row.summary = summarize(read_results(path));
+    row.summary = campaign::summarize(calibration::read_results(path));
     reason = misfit(row);
     if (!reason.empty()) reason = path.string() + ": " + reason;
   } catch (const std::exception& error) {  // one cell of many: whatever it is, the others are collected
@@ -88,9 +88,9 @@ std::string reason_of(const CellStatus& status) {
   return reason;
 }
 
-CollectedCell row_of(const SweepCell& sweep_cell, uint64_t seed, const CellStatus& status) {
+campaign::CollectedCell row_of(const SweepCell& sweep_cell, uint64_t seed, const CellStatus& status) {
   const Cell& cell = sweep_cell.cell;
-  CollectedCell row;
+  campaign::CollectedCell row;
   row.label = label_of(cell, seed);
   row.name = cell.name;
   row.model = cell.model;
@@ -115,8 +115,8 @@ CollectedCell row_of(const SweepCell& sweep_cell, uint64_t seed, const CellStatu
 
 }  // namespace
 
-Collection collect_results(const Sweep& sweep, const std::vector<CellStatus>& states) {
-  Collection collection{.sweep = sweep.file.name, .version = kVersion, .cells = {}};
+campaign::Collection collect_results(const Sweep& sweep, const std::vector<CellStatus>& states) {
+  campaign::Collection collection{.sweep = sweep.file.name, .version = kVersion, .cells = {}};
   for (std::size_t i = 0; i < sweep.cells.size(); ++i) {
     for (const uint64_t seed : sweep.cells[i].cell.seeds) {
       collection.cells.push_back(row_of(sweep.cells[i], seed, states[i]));
@@ -126,11 +126,11 @@ Collection collect_results(const Sweep& sweep, const std::vector<CellStatus>& st
 }
 
 std::string collect(const Sweep& sweep, const std::vector<CellStatus>& states, const fs::path& file, bool as_json) {
-  const Collection collection = collect_results(sweep, states);
-  const RankAgreement agreement = rank_agreement(collection.cells);
-  write_collection(file, collection, agreement);
-  if (as_json) return to_json(collection, agreement, file.string());
-  return to_table(collection, agreement) + "\nWritten: " + one_line(file.string()) + "\n";
+  const campaign::Collection collection = collect_results(sweep, states);
+  const campaign::RankAgreement agreement = campaign::rank_agreement(collection.cells);
+  campaign::write_collection(file, collection, agreement);
+  if (as_json) return campaign::to_json(collection, agreement, file.string());
+  return campaign::to_table(collection, agreement) + "\nWritten: " + one_line(file.string()) + "\n";
 }
 
-}  // namespace winnow
+}  // namespace winnow::sweep

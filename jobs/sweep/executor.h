@@ -1,5 +1,5 @@
-// What the parts of a sweep say to each other: cells, their states, and what the local and the Slurm executor are asked
-// for. No logic here.
+// What the parts of a sweep say to each other: cells, their states, and what run-cell asks of a batch system. No logic
+// here.
 #pragma once
 
 #include <compare>
@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-namespace winnow {
+namespace winnow::sweep {
 
 // What one cell asks of a machine. Cells with equal resources go to Slurm together, in one array.
 struct Resources {
@@ -64,35 +64,12 @@ struct CellStatus {
   std::string job;                    // of Slurm, "" when there is none: "1234_5"
 };
 
-// ---- Slurm: defined in slurm_executor.cc ----------------------------------------------------------------------------
-
-// A cell that squeue knows.
+// A cell that a queue knows.
 struct QueueEntry {
   CellState state = CellState::kQueued;  // kQueued or kRunning
   std::string job;                       // "1234_5"
   std::string reason;                    // why it waits, in Slurm's words: "Resources", "Dependency"
 };
-
-struct SubmitOptions {
-  std::filesystem::path output;                      // OUT of the sweep
-  std::string sweep_name;                            // becomes part of the job's name
-  std::filesystem::path winnow;                      // executable that the nodes start
-  int max_parallel = 0;                              // cells of an array that run at once; 0: as many as Slurm lets
-  bool dry_run = false;                              // print the scripts and the sbatch calls, and start nothing
-  std::filesystem::path site_file;                   // "": the default place, where there is one
-  nlohmann::json record = nlohmann::json::object();  // goes to write_submission as it is, beside what Slurm needs
-};
-
-// Whether sbatch is on PATH: what `--executor auto` asks.
-bool has_slurm();
-// By cell name, what the submissions in OUT have in Slurm's queue. Empty where there is no Slurm or no submission.
-// Never throws for a Slurm that does not answer: `note` then says so in one line.
-std::map<std::string, QueueEntry> slurm_queue(const std::filesystem::path& output, std::string* note);
-// Writes a submission (submission.h) and calls sbatch once for each group of equal resources. `cells` are those that
-// are missing and not in the queue. Prints what it did; returns the exit code. Throws Error.
-int submit_to_slurm(const std::vector<Cell>& cells, const SubmitOptions& options);
-// Cancels the jobs of these cells, all of them in the queue. Prints; returns the exit code. Throws Error.
-int cancel_on_slurm(const std::vector<Cell>& cells, const std::filesystem::path& output);
 
 // One attempt of run-cell.
 struct Attempt {
@@ -128,7 +105,4 @@ class BatchSystem {
   virtual std::string task() const = 0;
 };
 
-// The batch system around this process; null outside of a job. Reads the site file that the submission names.
-std::unique_ptr<BatchSystem> batch_system_here(const std::filesystem::path& submission);
-
-}  // namespace winnow
+}  // namespace winnow::sweep

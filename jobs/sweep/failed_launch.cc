@@ -4,9 +4,7 @@
 #include <array>
 #include <fstream>
 
-#include "jobs/sweep/slurm.h"
-
-namespace winnow {
+namespace winnow::sweep {
 namespace {
 
 // Lines that srun prints before any task runs, and that another try may not meet: a node that has just been lost or is
@@ -54,4 +52,12 @@ bool is_failed_launch(const LaunchReport& report, int exit_code) {
   return !report.has_begun && (exit_code == 0 || !report.last_refusal.empty());
 }
 
-}  // namespace winnow
+bool is_controller_silent(const std::string& words) {
+  constexpr std::array<const char*, 6> kSilences = {
+      "Unable to contact slurm controller", "Socket timed out",     "Connection refused",
+      "Zero Bytes were transmitted",        "Connection timed out", "Unexpected message received"};
+  return std::any_of(kSilences.begin(), kSilences.end(),
+                     [&](const char* silence) { return words.find(silence) != std::string::npos; });
+}
+
+}  // namespace winnow::sweep

@@ -4,7 +4,7 @@
 #include <filesystem>
 #include <string>
 
-namespace winnow {
+namespace winnow::sweep {
 
 // Launches of a cell that may fail in one submission before it is given up, and those of them in one batch job.
 inline constexpr int kMostFailedLaunches = 10;
@@ -22,4 +22,7 @@ LaunchReport read_launch(const std::filesystem::path& log);
 // the cell and may succeed on other nodes or a moment later. srun returns 0 for some of them.
 bool is_failed_launch(const LaunchReport& report, int exit_code);
 
-}  // namespace winnow
+// Whether these are the words of a command of Slurm that failed because slurmctld did not answer, which passes.
+bool is_controller_silent(const std::string& words);
+
+}  // namespace winnow::sweep

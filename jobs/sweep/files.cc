@@ -5,10 +5,10 @@
 #include <ctime>
 #include <fstream>
 
-#include "kernels/error.h"
-#include "model/json.h"
+#include "base/error.h"
+#include "base/json.h"
 
-namespace winnow {
+namespace winnow::sweep {
 
 void make_directories(const std::filesystem::path& path) {
   std::error_code error;
@@ -48,4 +48,4 @@ std::string utc_now() {
   return text;
 }
 
-}  // namespace winnow
+}  // namespace winnow::sweep

@@ -6,7 +6,7 @@
 #include <optional>
 #include <string>
 
-namespace winnow {
+namespace winnow::sweep {
 
 // With its parents. Throws Error(kCannotCreate | kIoError).
 void make_directories(const std::filesystem::path& path);
@@ -18,4 +18,4 @@ std::optional<nlohmann::json> read_json(const std::filesystem::path& path);
 // "2026-01-31T12:00:00Z", now.
 std::string utc_now();
 
-}  // namespace winnow
+}  // namespace winnow::sweep

@@ -2,11 +2,11 @@
 
 #include <algorithm>
 
-#include "kernels/error.h"
+#include "base/error.h"
 #include "kernels/window.h"
-#include "results/hdf5.h"
+#include "results/storage/hdf5.h"
 
-namespace winnow {
+namespace winnow::sweep {
 namespace {
 
 // What a rank reaches over a whole sweep. Of a GPU: measured on an H100, attention and products together. Of a rank on
@@ -16,11 +16,12 @@ constexpr double kCpuFlopPerSecond = 150e9;
 
 }  // namespace
 
-double sweep_flops(const ModelConfig& config, const Settings& settings, int64_t n_tokens, int64_t answer_start) {
+double sweep_flops(const model::ModelConfig& config, const run::Settings& settings, int64_t n_tokens,
+                   int64_t answer_start) {
   const auto layers = static_cast<double>(config.n_layers);
   const auto rows = static_cast<double>(n_tokens - 1);
-  const auto first =
-      static_cast<double>(std::clamp<int64_t>(first_affected_row(settings.window_of(answer_start)), 0, n_tokens - 1));
+  const auto first = static_cast<double>(
+      std::clamp<int64_t>(kernels::first_affected_row(settings.window_of(answer_start)), 0, n_tokens - 1));
   // A lane of layer l has its own rows through the layers after l, and attention in l itself.
   double lane_layers = 0.0;
   for (const int64_t layer : settings.layers) lane_layers += layers - 1.0 - static_cast<double>(layer);
@@ -41,7 +42,7 @@ const Prices::Model& Prices::model(const std::filesystem::path& path) {
   const auto [entry, is_new] = models_.try_emplace(path.string());
   if (is_new) {
     try {
-      entry->second.config = read_config(path);
+      entry->second.config = model::read_config(path);
     } catch (const Error& error) {
       entry->second.error = error.what();
     }
@@ -54,8 +55,8 @@ const Prices::Lengths& Prices::lengths(const std::filesystem::path& path) {
   if (!is_new) return entry->second;
   Lengths& lengths = entry->second;
   try {
-    const hdf5::File file = hdf5::File::open(path);
-    hdf5::require_format(file, "winnow-calibration", 1);
+    const storage::File file = storage::File::open(path);
+    storage::require_format(file, "winnow-calibration", 1);
     const std::vector<int64_t> offsets = file.root().read<int64_t>("offsets", 1).values;
     const std::vector<int64_t> starts = file.root().read<int64_t>("answer_start", 1).values;
     if (offsets.size() != starts.size() + 1)
@@ -70,12 +71,12 @@ const Prices::Lengths& Prices::lengths(const std::filesystem::path& path) {
 }
 
 Price Prices::of(const SweepCell& cell) {
-  const CalibrateOptions& options = cell.options;
+  const run::CalibrateOptions& options = cell.options;
   const Model& checkpoint = model(options.model);
   if (!checkpoint.config) return {.unknown = checkpoint.error};
   Price price;
   try {
-    const Settings settings = resolve_settings(options, checkpoint.config->n_layers);
+    const run::Settings settings = run::resolve_settings(options, checkpoint.config->n_layers);
     double flops = 0.0;
     const auto add = [&](const std::filesystem::path& file) {
       const Lengths& data = lengths(file);
@@ -96,4 +97,4 @@ Price Prices::of(const SweepCell& cell) {
   return price;
 }
 
-}  // namespace winnow
+}  // namespace winnow::sweep

@@ -11,7 +11,7 @@
 #include "jobs/sweep/cells.h"
 #include "model/config.h"
 
-namespace winnow {
+namespace winnow::sweep {
 
 struct Price {
   double rank_hours = 0.0;  // hours of one GPU, or of one rank on a CPU
@@ -25,7 +25,7 @@ class Prices {
 
  private:
   struct Model {
-    std::optional<ModelConfig> config;
+    std::optional<model::ModelConfig> config;
     std::string error;
   };
   struct Lengths {
@@ -40,6 +40,7 @@ class Prices {
 };
 
 // Floating-point operations of the sweep over one example, in closed form: plan_sweep without padding to row tiles.
-double sweep_flops(const ModelConfig& config, const Settings& settings, int64_t n_tokens, int64_t answer_start);
+double sweep_flops(const model::ModelConfig& config, const run::Settings& settings, int64_t n_tokens,
+                   int64_t answer_start);
 
-}  // namespace winnow
+}  // namespace winnow::sweep

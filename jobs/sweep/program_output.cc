@@ -14,12 +14,12 @@
 #include <cstring>
 #include <sstream>
 
-#include "kernels/error.h"
-#include "pipeline/clock.h"
+#include "base/clock.h"
+#include "base/error.h"
 
 extern char** environ;
 
-namespace winnow {
+namespace winnow::sweep {
 namespace {
 
 constexpr std::size_t kMaxWords = 400;                     // characters of a program's message that an error quotes
@@ -175,4 +175,4 @@ bool has_program(const std::string& name) {
   return false;
 }
 
-}  // namespace winnow
+}  // namespace winnow::sweep

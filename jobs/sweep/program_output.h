@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-namespace winnow {
+namespace winnow::sweep {
 
 // Whether a signal ended it, or what a shell ran for it. 255 is no signal: many programs end so when they refuse.
 inline bool is_signalled(int exit_code) { return exit_code > 128 && exit_code <= 128 + 64; }
@@ -35,4 +35,4 @@ std::optional<ProgramOutput> run_program(const std::vector<std::string>& words, 
 // Whether PATH has it.
 bool has_program(const std::string& name);
 
-}  // namespace winnow
+}  // namespace winnow::sweep

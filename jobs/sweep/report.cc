@@ -5,13 +5,13 @@
 #include <algorithm>
 #include <set>
 
+#include "base/error.h"
+#include "base/sha256.h"
+#include "base/strings.h"
 #include "jobs/sweep/cell_state.h"
 #include "jobs/sweep/files.h"
-#include "kernels/error.h"
-#include "pipeline/progress.h"
-#include "results/digest.h"
 
-namespace winnow {
+namespace winnow::sweep {
 namespace fs = std::filesystem;
 namespace {
 
@@ -183,9 +183,8 @@ fs::file_time_type changed(const fs::path& path, std::map<std::string, fs::file_
 
 }  // namespace
 
-SweepView look_at(const Sweep& sweep) {
-  SweepView view{.sweep = sweep, .states = {}, .note = ""};
-  const std::map<std::string, QueueEntry> queue = slurm_queue(sweep.file.output, &view.note);
+SweepView look_at(const Sweep& sweep, const std::map<std::string, QueueEntry>& queue, const std::string& note) {
+  SweepView view{.sweep = sweep, .states = {}, .note = note};
   view.states.reserve(sweep.cells.size());
   for (const SweepCell& cell : sweep.cells) view.states.push_back(cell_status(cell.cell, queue));
   return view;
@@ -332,4 +331,4 @@ std::vector<std::string> changes_since_submission(const Sweep& sweep) {
   return lines;
 }
 
-}  // namespace winnow
+}  // namespace winnow::sweep

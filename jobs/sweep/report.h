@@ -10,7 +10,7 @@
 #include "jobs/sweep/price.h"
 #include "jobs/sweep/submission.h"
 
-namespace winnow {
+namespace winnow::sweep {
 
 // A sweep with the states of its cells, as they are now.
 struct SweepView {
@@ -19,7 +19,8 @@ struct SweepView {
   std::string note;                // of Slurm, one line; "" for none
 };
 
-SweepView look_at(const Sweep& sweep);
+// `queue`: what is known of cells in queues, by name; `note`: what is to be said about it, "" for nothing.
+SweepView look_at(const Sweep& sweep, const std::map<std::string, QueueEntry>& queue, const std::string& note);
 
 std::string status_text(const SweepView& view);
 nlohmann::json status_json(const SweepView& view);
@@ -39,4 +40,4 @@ nlohmann::json submission_record(const Sweep& sweep);
 // none or nothing has.
 std::vector<std::string> changes_since_submission(const Sweep& sweep);
 
-}  // namespace winnow
+}  // namespace winnow::sweep

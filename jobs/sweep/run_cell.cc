@@ -9,19 +9,19 @@
 #include <optional>
 #include <thread>
 
+#include "base/atomic_file.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/node.h"
 #include "jobs/sweep/cell_state.h"
 #include "jobs/sweep/child.h"
 #include "jobs/sweep/failed_launch.h"
 #include "jobs/sweep/files.h"
-#include "kernels/error.h"
-#include "pipeline/clock.h"
-#include "pipeline/host.h"
-#include "pipeline/launch.h"
-#include "pipeline/lock.h"
-#include "results/atomic_file.h"
-#include "results/store.h"
+#include "pipeline/runtime/launch.h"
+#include "pipeline/runtime/lock.h"
+#include "results/calibration/store.h"
 
-namespace winnow {
+namespace winnow::sweep {
 namespace fs = std::filesystem;
 namespace {
 
@@ -35,10 +35,10 @@ void say(const Cell& cell, const std::string& what) {
 }
 
 // Null: somebody runs the cell. `status` takes the lock for a moment when it looks, hence several tries.
-std::unique_ptr<RunLock> lock_cell(const Cell& cell, std::string& holder) {
+std::unique_ptr<runtime::RunLock> lock_cell(const Cell& cell, std::string& holder) {
   for (int i = 0; i < 10; ++i) {
     try {
-      return std::make_unique<RunLock>(cell.run_directory, host_name(), kLockName);
+      return std::make_unique<runtime::RunLock>(cell.run_directory, host_name(), kLockName);
     } catch (const Error& error) {
       if (error.code() != ExitCode::kInterrupted) throw;
       holder = error.what();
@@ -50,17 +50,17 @@ std::unique_ptr<RunLock> lock_cell(const Cell& cell, std::string& holder) {
 
 // Statistics with other seeds than the measurement's 0: the measurement is read, not repeated.
 void write_seeds(const Cell& cell) {
-  std::optional<Results> results;
+  std::optional<calibration::Results> results;
   for (const uint64_t seed : cell.seeds) {
     const fs::path path = cell.results(seed);
     if (seed == 0 || fs::exists(path)) continue;
-    if (!results) results = read_results(cell.results(0));
-    StatisticsOptions settings = results->statistics.options;
+    if (!results) results = calibration::read_results(cell.results(0));
+    calibration::StatisticsOptions settings = results->statistics.options;
     settings.seed = seed;
-    results->statistics = compute_statistics(results->calibration, results->controls, settings);
+    results->statistics = calibration::compute_statistics(results->calibration, results->controls, settings);
     results->provenance.set("statistics_command", command_line(), "command line that computed the statistics anew");
     make_directories(path.parent_path());
-    write_results(path, *results);
+    calibration::write_results(path, *results);
   }
 }
 
@@ -77,7 +77,7 @@ class CellRun {
 
   int run() {
     std::string holder;
-    const std::unique_ptr<RunLock> lock = lock_cell(cell_, holder);
+    const std::unique_ptr<runtime::RunLock> lock = lock_cell(cell_, holder);
     if (!lock) {
       say(cell_, "is being run already: " + holder);
       return 0;
@@ -163,7 +163,8 @@ class CellRun {
     int code = 0;
     try {
       const bool is_by_mpirun = batch_ == nullptr && cell_.resources.ranks() > 1;
-      const auto environment = is_by_mpirun ? environment_for_mpirun() : decltype(environment_for_mpirun()){};
+      const auto environment =
+          is_by_mpirun ? runtime::environment_for_mpirun() : decltype(runtime::environment_for_mpirun()){};
       code = wait_for(start_child(record.command, {.log = log, .environment = environment}));
       judge_end(record, log, code);
     } catch (const Error& error) {
@@ -312,4 +313,4 @@ int run_cell(const fs::path& submission, int task, BatchSystem* batch, std::chro
   return CellRun(fs::absolute(submission), task, cells[static_cast<std::size_t>(task)], batch, launch_pause).run();
 }
 
-}  // namespace winnow
+}  // namespace winnow::sweep

@@ -7,7 +7,7 @@
 #include "jobs/sweep/executor.h"
 #include "jobs/sweep/submission.h"
 
-namespace winnow {
+namespace winnow::sweep {
 
 // The cell with that index in the submission's cells.json. Locks it; a cell that somebody else runs, or that is done,
 // is no error: 0. Signals: USR1, TERM, INT and HUP go to the ranks, and the cell is then left interrupted (75). Returns
@@ -22,4 +22,4 @@ namespace winnow {
 int run_cell(const std::filesystem::path& submission, int task, BatchSystem* batch,
              std::chrono::milliseconds launch_pause = std::chrono::seconds(5));
 
-}  // namespace winnow
+}  // namespace winnow::sweep

@@ -6,12 +6,12 @@
 #include <iterator>
 #include <random>
 
+#include "base/atomic_file.h"
+#include "base/error.h"
+#include "base/utf8.h"
 #include "jobs/sweep/files.h"
-#include "kernels/error.h"
-#include "results/atomic_file.h"
-#include "results/utf8.h"
 
-namespace winnow {
+namespace winnow::sweep {
 namespace fs = std::filesystem;
 namespace {
 
@@ -126,4 +126,4 @@ std::vector<Cell> read_submission(const fs::path& submission) {
   }
 }
 
-}  // namespace winnow
+}  // namespace winnow::sweep

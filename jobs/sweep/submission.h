@@ -7,7 +7,7 @@
 
 #include "jobs/sweep/executor.h"
 
-namespace winnow {
+namespace winnow::sweep {
 
 nlohmann::json cell_json(const Cell& cell);
 // Throws nlohmann::json::exception for what is no cell.
@@ -20,4 +20,4 @@ std::filesystem::path write_submission(const std::filesystem::path& output, cons
 // Throws Error(kNoInput | kBadData).
 std::vector<Cell> read_submission(const std::filesystem::path& submission);
 
-}  // namespace winnow
+}  // namespace winnow::sweep

@@ -5,11 +5,11 @@
 #include <algorithm>
 #include <set>
 
-#include "jobs/text.h"
-#include "jobs/yaml_file.h"
-#include "kernels/error.h"
+#include "base/error.h"
+#include "base/near_words.h"
+#include "base/yaml_file.h"
 
-namespace winnow {
+namespace winnow::sweep {
 namespace fs = std::filesystem;
 namespace {
 
@@ -291,4 +291,4 @@ void refuse_problems(const fs::path& path, std::vector<Problem> problems) {
   throw SweepFileError(only_missing ? ExitCode::kNoInput : ExitCode::kUsage, std::move(lines));
 }
 
-}  // namespace winnow
+}  // namespace winnow::sweep

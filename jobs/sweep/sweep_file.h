@@ -15,10 +15,10 @@
 #include <utility>
 #include <vector>
 
+#include "base/error.h"
 #include "jobs/sweep/sweep_schema.h"
-#include "kernels/error.h"
 
-namespace winnow {
+namespace winnow::sweep {
 
 // Values by key as they were written, checked against settings_schema(): a scalar is a list of one.
 using Assignments = std::map<std::string, std::vector<std::string>>;
@@ -112,4 +112,4 @@ class SweepFileError : public Error {
 // kUsage. Returns where there is none.
 void refuse_problems(const std::filesystem::path& path, std::vector<Problem> problems);
 
-}  // namespace winnow
+}  // namespace winnow::sweep

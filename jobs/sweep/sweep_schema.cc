@@ -7,13 +7,13 @@
 #include <set>
 #include <string_view>
 
+#include "base/error.h"
+#include "base/json.h"
+#include "base/near_words.h"
+#include "base/yaml_file.h"
 #include "jobs/sweep/text_rules.h"
-#include "jobs/text.h"
-#include "jobs/yaml_file.h"
-#include "kernels/error.h"
-#include "model/json.h"
 
-namespace winnow {
+namespace winnow::sweep {
 namespace {
 
 using Json = nlohmann::ordered_json;
@@ -449,4 +449,4 @@ void check_against_schema(const YAML::Node& node, const ObjectSchema& schema, st
   }
 }
 
-}  // namespace winnow
+}  // namespace winnow::sweep

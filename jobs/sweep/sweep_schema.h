@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-namespace winnow {
+namespace winnow::sweep {
 
 enum class ValueType {
   kText,
@@ -74,4 +74,4 @@ bool is_integer(const std::string& text);
 void check_against_schema(const YAML::Node& node, const ObjectSchema& schema, std::vector<Problem>& problems);
 Problem problem_at(const YAML::Node& node, std::string message);
 
-}  // namespace winnow
+}  // namespace winnow::sweep

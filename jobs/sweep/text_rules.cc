@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <initializer_list>
 
-namespace winnow {
+namespace winnow::sweep {
 namespace {
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
@@ -90,4 +90,4 @@ TextRule rule_of(ValueType type) {
   }
 }
 
-}  // namespace winnow
+}  // namespace winnow::sweep

@@ -6,7 +6,7 @@
 
 #include "jobs/sweep/sweep_schema.h"
 
-namespace winnow {
+namespace winnow::sweep {
 
 // The same twice: matched by hand, since std::regex recurses once for each character of a value, and as the pattern of
 // the JSON Schema. `longest`: bytes.
@@ -20,4 +20,4 @@ struct TextRule {
 // Of a key of that type; for one that is no text, the rule of plain text.
 TextRule rule_of(ValueType type);
 
-}  // namespace winnow
+}  // namespace winnow::sweep

@@ -21,12 +21,14 @@ struct Scratch {
   float* out;     // (kRowTile, padded head_dim)
 };
 
-int64_t scratch_count(const HeadShape& heads) { return kRowTile * (padded_head_dim(heads.head_dim) * 2 + kGroupKeys); }
+int64_t scratch_count(const kernels::HeadShape& heads) {
+  return kRowTile * (padded_head_dim(heads.head_dim) * 2 + kGroupKeys);
+}
 
 struct Task {
   const VectorKernels* kernels;
-  const AttentionCall* call;
-  const HeadShape* heads;
+  const kernels::AttentionCall* call;
+  const kernels::HeadShape* heads;
   int64_t tile;  // of query rows, within the call
   int64_t head;
 };
@@ -70,8 +72,8 @@ class TileAttention {
     int64_t band = first_row_ + n_rows_;
     bool any_obeys = false;
     for (int64_t r = 0; r < n_rows_; ++r) {
-      band = std::min(band, band_start(call_.window, first_row_ + r));
-      any_obeys = any_obeys || obeys(call_.window, first_row_ + r);
+      band = std::min(band, kernels::band_start(call_.window, first_row_ + r));
+      any_obeys = any_obeys || kernels::obeys(call_.window, first_row_ + r);
     }
     const int64_t sinks = any_obeys ? std::min(call_.window.sinks, first_row_ + n_rows_) : 0;
     return {(sinks + kRowTile - 1) / kRowTile, band / kRowTile, (first_row_ + n_rows_ - 1) / kRowTile};
@@ -79,7 +81,7 @@ class TileAttention {
 
   const float* block(int64_t index) const {
     const int64_t row = index * kRowTile;
-    const KvRows& rows = row < call_.own.first_row ? call_.prefix : call_.own;
+    const kernels::KvRows& rows = row < call_.own.first_row ? call_.prefix : call_.own;
     return static_cast<const float*>(rows.data) + (row - rows.first_row) / kRowTile * kv_block_count(heads_);
   }
 
@@ -110,7 +112,7 @@ class TileAttention {
       }
       const int64_t t = first_row_ + r;
       const int64_t end = std::clamp<int64_t>(t + 1 - first_key, 0, kRowTile);
-      const int64_t band = std::clamp<int64_t>(band_start(call_.window, t) - first_key, 0, kRowTile);
+      const int64_t band = std::clamp<int64_t>(kernels::band_start(call_.window, t) - first_key, 0, kRowTile);
       const bool sees_sinks = call_.window.sinks > first_key;
       const int64_t begin = sees_sinks ? 0 : band;
       if (begin < end) {
@@ -131,7 +133,7 @@ class TileAttention {
       const int64_t t = first_row_ + r;
       float* s = scores + (r - row) * kGroupKeys;
       for (int64_t j = 0; j < kRowTile; ++j) {
-        if (r >= n_rows_ || !sees(call_.window, t, first_key + j)) s[j] = kHidden;
+        if (r >= n_rows_ || !kernels::sees(call_.window, t, first_key + j)) s[j] = kHidden;
       }
     }
   }
@@ -194,8 +196,8 @@ class TileAttention {
   }
 
   const VectorKernels& kernels_;
-  const AttentionCall& call_;
-  const HeadShape& heads_;
+  const kernels::AttentionCall& call_;
+  const kernels::HeadShape& heads_;
   int64_t head_;
   int64_t first_row_;      // absolute, of this tile
   int64_t first_in_call_;  // the same row within the call
@@ -207,13 +209,13 @@ class TileAttention {
 
 }  // namespace
 
-int64_t attention_bytes(const HeadShape& heads, int n_threads) {
+int64_t attention_bytes(const kernels::HeadShape& heads, int n_threads) {
   return n_threads * scratch_count(heads) * static_cast<int64_t>(sizeof(float));
 }
 
-void CpuBackend::attention(std::span<const AttentionCall> calls, const HeadShape& heads) {
+void CpuBackend::attention(std::span<const kernels::AttentionCall> calls, const kernels::HeadShape& heads) {
   std::vector<Task> tasks;
-  for (const AttentionCall& call : calls) {
+  for (const kernels::AttentionCall& call : calls) {
     for (int64_t tile = call.n_rows / kRowTile - 1; tile >= 0; --tile) {  // the longest rows first
       for (int64_t head = 0; head < heads.n_heads; ++head) tasks.push_back({&kernels_, &call, &heads, tile, head});
     }

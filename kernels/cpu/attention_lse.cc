@@ -27,7 +27,8 @@ Part part_of(int64_t begin, int64_t end, int64_t first_key) {
 
 class RowLse {
  public:
-  RowLse(const VectorKernels& kernels, const LseCall& call, const HeadShape& heads, int64_t row, int64_t head)
+  RowLse(const VectorKernels& kernels, const kernels::LseCall& call, const kernels::HeadShape& heads, int64_t row,
+         int64_t head)
       : kernels_(kernels),
         call_(call),
         heads_(heads),
@@ -51,11 +52,11 @@ class RowLse {
   }
 
  private:
-  const KeySet& set(int64_t s) const { return sets_[static_cast<std::size_t>(s)]; }
+  const kernels::KeySet& set(int64_t s) const { return sets_[static_cast<std::size_t>(s)]; }
 
   void add_block(int64_t block) {
     const int64_t first_key = block * kRowTile;
-    std::array<std::array<Part, 2>, kMaxKeySets> parts;
+    std::array<std::array<Part, 2>, kernels::kMaxKeySets> parts;
     bool is_needed = false;
     for (int64_t s = 0; s < call_.n_sets; ++s) {
       auto& of_set = parts[static_cast<std::size_t>(s)];
@@ -94,18 +95,18 @@ class RowLse {
   }
 
   const VectorKernels& kernels_;
-  const LseCall& call_;
-  const HeadShape& heads_;
-  std::span<const KeySet> sets_;  // of this row
+  const kernels::LseCall& call_;
+  const kernels::HeadShape& heads_;
+  std::span<const kernels::KeySet> sets_;  // of this row
   int64_t kv_head_ = 0;
   std::vector<float> query_;  // times scale * log2(e)
   float max_ = -std::numeric_limits<float>::infinity();
-  std::array<double, kMaxKeySets> sums_{};  // of exp2(score - max)
+  std::array<double, kernels::kMaxKeySets> sums_{};  // of exp2(score - max)
 };
 
 }  // namespace
 
-void CpuBackend::attention_lse(const LseCall& call, const HeadShape& heads) {
+void CpuBackend::attention_lse(const kernels::LseCall& call, const kernels::HeadShape& heads) {
   pool_.run(call.n_rows * heads.n_heads, [&](int64_t task, int) {
     const int64_t row = task / heads.n_heads;
     const int64_t head = task % heads.n_heads;

@@ -7,7 +7,7 @@
 #include <array>
 #include <cstdlib>
 
-namespace winnow {
+namespace winnow::cpu {
 namespace {
 
 constexpr const char* kCoreType = "OPENBLAS_CORETYPE";
@@ -62,4 +62,4 @@ void restart_with_better_blas_core(char** argv) {
   unsetenv(kCoreType);
 }
 
-}  // namespace winnow
+}  // namespace winnow::cpu

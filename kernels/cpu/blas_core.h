@@ -5,7 +5,7 @@
 #include <string>
 #include <string_view>
 
-namespace winnow {
+namespace winnow::cpu {
 
 // What a processor can execute.
 struct VectorSupport {
@@ -25,4 +25,4 @@ std::string better_blas_core(std::string_view core, VectorSupport support);
 // inherit the variable, because they may run on another type of processor. To be called first in main().
 void restart_with_better_blas_core(char** argv);
 
-}  // namespace winnow
+}  // namespace winnow::cpu

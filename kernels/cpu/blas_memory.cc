@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels/error.h"
+#include "base/error.h"
 
 // OpenBLAS's own, of every version and build: what a product takes and gives back. Null in another BLAS.
 extern "C" {

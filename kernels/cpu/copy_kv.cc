@@ -15,7 +15,7 @@ struct BlockRows {
   int64_t count;
 };
 
-void copy_block(const BlockRows& rows, const HeadShape& heads) {
+void copy_block(const BlockRows& rows, const kernels::HeadShape& heads) {
   for (int64_t d = 0; d < heads.kv_dim(); ++d) {
     std::copy_n(rows.from + d * kRowTile + rows.from_row, rows.count, rows.to + d * kRowTile + rows.to_row);
   }
@@ -28,9 +28,9 @@ void copy_block(const BlockRows& rows, const HeadShape& heads) {
 
 }  // namespace
 
-void CpuBackend::copy_kv(std::span<const KvCopy> copies, const HeadShape& heads) {
+void CpuBackend::copy_kv(std::span<const kernels::KvCopy> copies, const kernels::HeadShape& heads) {
   pool_.run(static_cast<int64_t>(copies.size()), [&](int64_t task, int) {
-    const KvCopy& copy = copies[static_cast<std::size_t>(task)];
+    const kernels::KvCopy& copy = copies[static_cast<std::size_t>(task)];
     for (int64_t done = 0; done < copy.n_rows;) {
       const int64_t from = copy.from_row + done;
       const int64_t to = copy.to_row + done;

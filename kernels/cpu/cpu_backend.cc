@@ -7,21 +7,20 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "base/error.h"
 #include "kernels/cpu/blas_memory.h"
-#include "kernels/error.h"
+#include "kernels/cpu/cpu.h"
 
-namespace winnow {
+namespace winnow::cpu {
 
-std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options) {
-  return std::make_unique<cpu::CpuBackend>(options);
+std::unique_ptr<kernels::Backend> make_cpu_backend(const CpuOptions& options) {
+  return std::make_unique<CpuBackend>(options);
 }
 
-std::string cpu_kernels() { return cpu::chosen_kernels().name; }
-
-namespace cpu {
+std::string cpu_kernels() { return chosen_kernels().name; }
 
 // Zeroed, 64-byte aligned memory, counted by its backend where there is one.
-class CpuBuffer final : public Buffer {
+class CpuBuffer final : public kernels::Buffer {
  public:
   CpuBuffer(CpuBackend* backend, int64_t size_bytes, const char* what) : backend_(backend), size_bytes_(size_bytes) {
     constexpr std::size_t kAlignment = 64;
@@ -62,30 +61,31 @@ std::string CpuBackend::description() const {
          variant_.name + " kernels, OpenBLAS " + openblas_get_corename();
 }
 
-int64_t CpuBackend::kv_bytes(int64_t n_rows, const HeadShape& heads) const {
+int64_t CpuBackend::kv_bytes(int64_t n_rows, const kernels::HeadShape& heads) const {
   return n_rows / kRowTile * kv_block_count(heads) * static_cast<int64_t>(sizeof(float));
 }
 
-int64_t CpuBackend::workspace_bytes(int64_t /*n_rows*/, int64_t hidden, int64_t vocab, const HeadShape& heads) const {
+int64_t CpuBackend::workspace_bytes(int64_t /*n_rows*/, int64_t hidden, int64_t vocab,
+                                    const kernels::HeadShape& heads) const {
   return std::max(token_nll_bytes(hidden, vocab, pool_.size()), attention_bytes(heads, pool_.size()));
 }
 
-std::unique_ptr<Buffer> CpuBackend::allocate(int64_t size_bytes, const char* what) {
+std::unique_ptr<kernels::Buffer> CpuBackend::allocate(int64_t size_bytes, const char* what) {
   return std::make_unique<CpuBuffer>(this, size_bytes, what);
 }
 
-std::unique_ptr<Buffer> CpuBackend::allocate_host(int64_t size_bytes, const char* what) {
+std::unique_ptr<kernels::Buffer> CpuBackend::allocate_host(int64_t size_bytes, const char* what) {
   return std::make_unique<CpuBuffer>(nullptr, size_bytes, what);
 }
 
-int64_t CpuBackend::weight_bytes(const HostTensor& source, WeightUse use) const {
-  return use == WeightUse::kVocabulary ? 0 : source.count() * static_cast<int64_t>(sizeof(float));
+int64_t CpuBackend::weight_bytes(const kernels::HostTensor& source, kernels::WeightUse use) const {
+  return use == kernels::WeightUse::kVocabulary ? 0 : source.count() * static_cast<int64_t>(sizeof(float));
 }
 
-Matrix CpuBackend::load(const HostTensor& source, WeightUse use, void* storage) {
-  if (use == WeightUse::kVocabulary) {
+kernels::Matrix CpuBackend::load(const kernels::HostTensor& source, kernels::WeightUse use, void* storage) {
+  if (use == kernels::WeightUse::kVocabulary) {
     // Stays in the map, which is read-only; nothing writes through a vocabulary matrix.
-    return Matrix{const_cast<std::byte*>(source.data), source.dtype, source.rows(), source.cols()};
+    return kernels::Matrix{const_cast<std::byte*>(source.data), source.dtype, source.rows(), source.cols()};
   }
   auto* to = static_cast<float*>(storage);
   const int64_t count = source.count();
@@ -95,10 +95,10 @@ Matrix CpuBackend::load(const HostTensor& source, WeightUse use, void* storage) 
     const int64_t n = std::min(kChunk, count - at);
     to_float32(source.data + at * size_bytes(source.dtype), source.dtype, n, to + at);
   });
-  return Matrix{to, DType::kF32, source.rows(), source.cols()};
+  return kernels::Matrix{to, kernels::DType::kF32, source.rows(), source.cols()};
 }
 
-std::unique_ptr<Buffer> CpuBackend::upload(std::span<const int32_t> values, const char* what) {
+std::unique_ptr<kernels::Buffer> CpuBackend::upload(std::span<const int32_t> values, const char* what) {
   auto buffer = allocate(static_cast<int64_t>(values.size_bytes()), what);
   std::memcpy(buffer->data(), values.data(), values.size_bytes());
   return buffer;
@@ -140,12 +140,12 @@ inline float half_to_float(uint16_t h) {
 
 }  // namespace
 
-void to_float32(const std::byte* from, DType dtype, int64_t count, float* to) {
-  if (dtype == DType::kF32) {
+void to_float32(const std::byte* from, kernels::DType dtype, int64_t count, float* to) {
+  if (dtype == kernels::DType::kF32) {
     std::memcpy(to, from, static_cast<std::size_t>(count) * sizeof(float));
     return;
   }
-  const bool is_bf16 = dtype == DType::kBf16;
+  const bool is_bf16 = dtype == kernels::DType::kBf16;
   for (int64_t i = 0; i < count; ++i) {
     uint16_t bits;
     std::memcpy(&bits, from + 2 * i, sizeof bits);
@@ -153,5 +153,4 @@ void to_float32(const std::byte* from, DType dtype, int64_t count, float* to) {
   }
 }
 
-}  // namespace cpu
-}  // namespace winnow
+}  // namespace winnow::cpu

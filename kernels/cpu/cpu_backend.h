@@ -6,9 +6,10 @@
 #include <chrono>
 #include <vector>
 
+#include "base/thread_pool.h"
 #include "kernels/backend.h"
+#include "kernels/cpu/cpu.h"
 #include "kernels/cpu/kernel_variants.h"
-#include "kernels/cpu/thread_pool.h"
 
 namespace winnow::cpu {
 
@@ -17,57 +18,60 @@ inline constexpr int64_t padded_head_dim(int64_t head_dim) { return (head_dim + 
 
 // Keys and values of one block of kRowTile rows: keys transposed, (n_kv_heads, head_dim, kRowTile), then values,
 // (n_kv_heads, kRowTile, padded_head_dim). Counts are floats.
-inline constexpr int64_t key_block_count(const HeadShape& h) { return h.n_kv_heads * h.head_dim * kRowTile; }
-inline constexpr int64_t kv_block_count(const HeadShape& h) {
+inline constexpr int64_t key_block_count(const kernels::HeadShape& h) { return h.n_kv_heads * h.head_dim * kRowTile; }
+inline constexpr int64_t kv_block_count(const kernels::HeadShape& h) {
   return key_block_count(h) + h.n_kv_heads * kRowTile * padded_head_dim(h.head_dim);
 }
 
-class CpuBackend final : public Backend {
+class CpuBackend final : public kernels::Backend {
  public:
   // Throws as chosen_kernels() does.
   explicit CpuBackend(const CpuOptions& options);
 
   std::string name() const override { return "cpu"; }
   std::string description() const override;
-  std::string attention_path(const HeadShape& /*heads*/) override { return "cpu-blocked"; }
-  void require_shape(int64_t /*hidden*/, int64_t /*ffn*/, const HeadShape& /*heads*/) const override {}
+  std::string attention_path(const kernels::HeadShape& /*heads*/) override { return "cpu-blocked"; }
+  void require_shape(int64_t /*hidden*/, int64_t /*ffn*/, const kernels::HeadShape& /*heads*/) const override {}
   int64_t row_tile() const override { return kRowTile; }
   int64_t chunk_rows() const override { return 2 * kRowTile * pool_.size(); }
   int64_t stack_rows() const override { return chunk_rows(); }  // a tile or more for every thread
-  DType activation_dtype() const override { return DType::kF32; }
-  DType residual_dtype() const override { return DType::kF32; }
-  int64_t kv_bytes(int64_t n_rows, const HeadShape& heads) const override;
-  int64_t workspace_bytes(int64_t n_rows, int64_t hidden, int64_t vocab, const HeadShape& heads) const override;
+  kernels::DType activation_dtype() const override { return kernels::DType::kF32; }
+  kernels::DType residual_dtype() const override { return kernels::DType::kF32; }
+  int64_t kv_bytes(int64_t n_rows, const kernels::HeadShape& heads) const override;
+  int64_t workspace_bytes(int64_t n_rows, int64_t hidden, int64_t vocab,
+                          const kernels::HeadShape& heads) const override;
 
-  std::unique_ptr<Buffer> allocate(int64_t size_bytes, const char* what) override;
-  std::unique_ptr<Buffer> allocate_host(int64_t size_bytes, const char* what) override;
+  std::unique_ptr<kernels::Buffer> allocate(int64_t size_bytes, const char* what) override;
+  std::unique_ptr<kernels::Buffer> allocate_host(int64_t size_bytes, const char* what) override;
   std::optional<int64_t> free_bytes() const override { return std::nullopt; }
   int64_t allocated_bytes() const override { return allocated_bytes_; }
   int64_t peak_allocated_bytes() const override { return peak_allocated_bytes_; }
   void reset_peak() override { peak_allocated_bytes_ = allocated_bytes_.load(); }
 
   int64_t kept_layers(int64_t /*n_layers*/) const override { return 1; }
-  int64_t weight_bytes(const HostTensor& source, WeightUse use) const override;
-  Matrix load(const HostTensor& source, WeightUse use, void* storage) override;
+  int64_t weight_bytes(const kernels::HostTensor& source, kernels::WeightUse use) const override;
+  kernels::Matrix load(const kernels::HostTensor& source, kernels::WeightUse use, void* storage) override;
 
-  std::unique_ptr<Buffer> upload(std::span<const int32_t> values, const char* what) override;
+  std::unique_ptr<kernels::Buffer> upload(std::span<const int32_t> values, const char* what) override;
   void copy(const void* from, void* to, int64_t n_rows, int64_t cols) override;
   void transfer(const void* from, void* to, int64_t size_bytes) override;
-  void embed(const Matrix& table, const int32_t* tokens, void* out, int64_t n_rows) override;
-  void rms_norm(const void* x, const Matrix& weight, float eps, void* out, int64_t n_rows) override;
-  void linear(const void* x, const Matrix& weight, const Matrix& bias, void* out, int64_t n_rows,
+  void embed(const kernels::Matrix& table, const int32_t* tokens, void* out, int64_t n_rows) override;
+  void rms_norm(const void* x, const kernels::Matrix& weight, float eps, void* out, int64_t n_rows) override;
+  void linear(const void* x, const kernels::Matrix& weight, const kernels::Matrix& bias, void* out, int64_t n_rows,
               bool accumulate) override;
-  void rope(void* q, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles, int64_t n_rows) override;
-  void store_kv(void* kv, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles, int64_t n_rows,
-                void* to) override;
-  void prepare_attention(std::span<const AttentionCall> /*calls*/, const HeadShape& /*heads*/) override {}
-  void attention(std::span<const AttentionCall> calls, const HeadShape& heads) override;
-  void copy_kv(std::span<const KvCopy> copies, const HeadShape& heads) override;
-  void decode_attention(std::span<const DecodeCall> calls, const HeadShape& heads) override;
-  void attention_lse(const LseCall& call, const HeadShape& heads) override;
+  void rope(void* q, const kernels::HeadShape& heads, const kernels::HeadNorm& norm, const kernels::RowAngles& angles,
+            int64_t n_rows) override;
+  void store_kv(void* kv, const kernels::HeadShape& heads, const kernels::HeadNorm& norm,
+                const kernels::RowAngles& angles, int64_t n_rows, void* to) override;
+  void prepare_attention(std::span<const kernels::AttentionCall> /*calls*/,
+                         const kernels::HeadShape& /*heads*/) override {}
+  void attention(std::span<const kernels::AttentionCall> calls, const kernels::HeadShape& heads) override;
+  void copy_kv(std::span<const kernels::KvCopy> copies, const kernels::HeadShape& heads) override;
+  void decode_attention(std::span<const kernels::DecodeCall> calls, const kernels::HeadShape& heads) override;
+  void attention_lse(const kernels::LseCall& call, const kernels::HeadShape& heads) override;
   void swiglu(const void* gate_up, void* out, int64_t n_rows, int64_t ffn) override;
-  void token_nll(const void* x, const Matrix& head, std::span<const int32_t> targets, int64_t n_rows,
-                 const TokenScores& out) override;
+  void token_nll(const void* x, const kernels::Matrix& head, std::span<const int32_t> targets, int64_t n_rows,
+                 const kernels::TokenScores& out) override;
   void synchronize() override {}
   void mark(int64_t n) override;
   double seconds_between(int64_t first, int64_t second) override;
@@ -84,9 +88,9 @@ class CpuBackend final : public Backend {
 
 // What the two operations with memory of their own take, bytes.
 int64_t token_nll_bytes(int64_t hidden, int64_t vocab, int n_threads);
-int64_t attention_bytes(const HeadShape& heads, int n_threads);
+int64_t attention_bytes(const kernels::HeadShape& heads, int n_threads);
 
 // Converts count elements of a checkpoint's type, at any alignment, to float32.
-void to_float32(const std::byte* from, DType dtype, int64_t count, float* to);
+void to_float32(const std::byte* from, kernels::DType dtype, int64_t count, float* to);
 
 }  // namespace winnow::cpu

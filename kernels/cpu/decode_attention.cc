@@ -20,7 +20,7 @@ struct ScratchShape {
   int64_t out;      // (strips, padded head_dim)
   int64_t keys;     // (head_dim, kRowTile) of kGroupBlocks blocks
   int64_t values;   // (kRowTile, padded head_dim) of kGroupBlocks blocks
-  explicit ScratchShape(const HeadShape& heads) {
+  explicit ScratchShape(const kernels::HeadShape& heads) {
     const int64_t rows = round_up(heads.n_heads / heads.n_kv_heads, kStripRows);
     queries = rows * heads.head_dim;
     scores = rows * kGroupKeys;
@@ -36,8 +36,8 @@ struct ScratchShape {
 
 class RowAttention {
  public:
-  RowAttention(const VectorKernels& kernels, const DecodeCall& call, const HeadShape& heads, int64_t kv_head,
-               float* scratch)
+  RowAttention(const VectorKernels& kernels, const kernels::DecodeCall& call, const kernels::HeadShape& heads,
+               int64_t kv_head, float* scratch)
       : kernels_(kernels), call_(call), heads_(heads), kv_head_(kv_head), n_queries_(heads.n_heads / heads.n_kv_heads) {
     const ScratchShape shape(heads);
     queries_ = scratch;
@@ -51,9 +51,9 @@ class RowAttention {
 
   void run() {
     load_queries();
-    const Window& window = call_.window;
-    const int64_t band = band_start(window, call_.row);
-    const int64_t n_sinks = obeys(window, call_.row) ? std::min(window.sinks, call_.row + 1) : 0;
+    const kernels::Window& window = call_.window;
+    const int64_t band = kernels::band_start(window, call_.row);
+    const int64_t n_sinks = kernels::obeys(window, call_.row) ? std::min(window.sinks, call_.row + 1) : 0;
     const int64_t sink_end = (n_sinks + kRowTile - 1) / kRowTile;
     const int64_t last = call_.row / kRowTile;
     for (int64_t group = 0; group * kGroupBlocks <= last; ++group) {
@@ -86,7 +86,7 @@ class RowAttention {
   Hull hull_of(int64_t index) const {
     const int64_t first_key = index * kRowTile;
     const int64_t end = std::clamp<int64_t>(call_.row + 1 - first_key, 0, kRowTile);
-    const int64_t band = std::clamp<int64_t>(band_start(call_.window, call_.row) - first_key, 0, kRowTile);
+    const int64_t band = std::clamp<int64_t>(kernels::band_start(call_.window, call_.row) - first_key, 0, kRowTile);
     const int64_t begin = call_.window.sinks > first_key ? 0 : band;
     return {begin / 16 * 16, (end + 15) / 16 * 16,
             end == kRowTile && (band == 0 || call_.window.sinks >= first_key + band)};
@@ -114,7 +114,7 @@ class RowAttention {
     float* keys = keys_ + place * heads_.head_dim * kRowTile;
     float* values = values_ + place * kRowTile * stride();
     for (int64_t j = hull.begin; j < hull.end; ++j) {
-      if (!sees(call_.window, call_.row, first + j)) {
+      if (!kernels::sees(call_.window, call_.row, first + j)) {
         for (int64_t d = 0; d < heads_.head_dim; ++d) keys[d * kRowTile + j] = 0.0F;
         std::fill_n(values + j * stride(), stride(), 0.0F);
         continue;
@@ -167,7 +167,7 @@ class RowAttention {
 
   void hide_unseen(int64_t first_key, const Hull& hull, float* scores) const {
     for (int64_t j = hull.begin; j < hull.end; ++j) {
-      if (sees(call_.window, call_.row, first_key + j)) continue;
+      if (kernels::sees(call_.window, call_.row, first_key + j)) continue;
       for (int64_t r = 0; r < kStripRows; ++r) scores[r * kGroupKeys + j] = kHidden;
     }
   }
@@ -181,8 +181,8 @@ class RowAttention {
   }
 
   const VectorKernels& kernels_;
-  const DecodeCall& call_;
-  const HeadShape& heads_;
+  const kernels::DecodeCall& call_;
+  const kernels::HeadShape& heads_;
   int64_t kv_head_;
   int64_t n_queries_;  // heads of queries that share the head of keys: the rows of the strips
   float* queries_;     // (strips, head_dim), scaled by scale * log2(e)
@@ -195,11 +195,11 @@ class RowAttention {
 
 }  // namespace
 
-void CpuBackend::decode_attention(std::span<const DecodeCall> calls, const HeadShape& heads) {
+void CpuBackend::decode_attention(std::span<const kernels::DecodeCall> calls, const kernels::HeadShape& heads) {
   const int64_t count = ScratchShape(heads).total();
   const auto memory = allocate(pool_.size() * count * static_cast<int64_t>(sizeof(float)), "rows of attention");
   pool_.run(static_cast<int64_t>(calls.size()) * heads.n_kv_heads, [&](int64_t task, int thread) {
-    const DecodeCall& call = calls[static_cast<std::size_t>(task / heads.n_kv_heads)];
+    const kernels::DecodeCall& call = calls[static_cast<std::size_t>(task / heads.n_kv_heads)];
     float* scratch = static_cast<float*>(memory->data()) + thread * count;
     RowAttention(kernels_, call, heads, task % heads.n_kv_heads, scratch).run();
   });

@@ -4,10 +4,10 @@
 
 namespace winnow::cpu {
 
-void CpuBackend::embed(const Matrix& table, const int32_t* tokens, void* out, int64_t n_rows) {
+void CpuBackend::embed(const kernels::Matrix& table, const int32_t* tokens, void* out, int64_t n_rows) {
   const auto* from = static_cast<const std::byte*>(table.data);
   auto* to = static_cast<float*>(out);
-  const int64_t row_bytes = table.cols * size_bytes(table.dtype);
+  const int64_t row_bytes = table.cols * kernels::size_bytes(table.dtype);
   pool_.run(n_rows / kRowTile, [&](int64_t tile, int) {
     for (int64_t i = tile * kRowTile; i < (tile + 1) * kRowTile; ++i) {
       float* row = to + i * table.cols;

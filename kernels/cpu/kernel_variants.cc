@@ -3,8 +3,8 @@
 #include <cstdlib>
 #include <string>
 
+#include "base/error.h"
 #include "kernels/cpu/blas_core.h"
-#include "kernels/error.h"
 
 namespace winnow::cpu {
 

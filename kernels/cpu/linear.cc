@@ -14,8 +14,8 @@ constexpr int64_t kFeatureChunk = 1024;
 
 }  // namespace
 
-void CpuBackend::linear(const void* x, const Matrix& weight, const Matrix& bias, void* out, int64_t n_rows,
-                        bool accumulate) {
+void CpuBackend::linear(const void* x, const kernels::Matrix& weight, const kernels::Matrix& bias, void* out,
+                        int64_t n_rows, bool accumulate) {
   const auto* from = static_cast<const float*>(x);
   auto* to = static_cast<float*>(out);
   const auto* w = static_cast<const float*>(weight.data);

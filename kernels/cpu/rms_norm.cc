@@ -2,7 +2,7 @@
 
 namespace winnow::cpu {
 
-void CpuBackend::rms_norm(const void* x, const Matrix& weight, float eps, void* out, int64_t n_rows) {
+void CpuBackend::rms_norm(const void* x, const kernels::Matrix& weight, float eps, void* out, int64_t n_rows) {
   const auto* from = static_cast<const float*>(x);
   auto* to = static_cast<float*>(out);
   const auto* scale = static_cast<const float*>(weight.data);

@@ -6,20 +6,21 @@ namespace winnow::cpu {
 
 namespace {
 
-void norm_and_rotate(const VectorKernels& kernels, const HeadNorm& norm, const float* angles, int64_t head_dim,
+void norm_and_rotate(const VectorKernels& kernels, const kernels::HeadNorm& norm, const float* angles, int64_t head_dim,
                      float* head) {
   if (norm.weight) kernels.rms_norm_row(head, static_cast<const float*>(norm.weight.data), head_dim, norm.eps, head);
   kernels.rotate_row(head, angles, head_dim);
 }
 
-const float* angles_of(const RowAngles& angles, int64_t row) {
+const float* angles_of(const kernels::RowAngles& angles, int64_t row) {
   const int64_t position = std::min<int64_t>(angles.positions[row], angles.cos_sin.rows - 1);
   return static_cast<const float*>(angles.cos_sin.data) + position * angles.cos_sin.cols;
 }
 
 }  // namespace
 
-void CpuBackend::rope(void* q, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles, int64_t n_rows) {
+void CpuBackend::rope(void* q, const kernels::HeadShape& heads, const kernels::HeadNorm& norm,
+                      const kernels::RowAngles& angles, int64_t n_rows) {
   auto* data = static_cast<float*>(q);
   pool_.run(n_rows / kRowTile, [&](int64_t tile, int) {
     for (int64_t i = tile * kRowTile; i < (tile + 1) * kRowTile; ++i) {
@@ -31,8 +32,8 @@ void CpuBackend::rope(void* q, const HeadShape& heads, const HeadNorm& norm, con
   });
 }
 
-void CpuBackend::store_kv(void* kv, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles,
-                          int64_t n_rows, void* to) {
+void CpuBackend::store_kv(void* kv, const kernels::HeadShape& heads, const kernels::HeadNorm& norm,
+                          const kernels::RowAngles& angles, int64_t n_rows, void* to) {
   auto* data = static_cast<float*>(kv);
   const int64_t kv_dim = heads.kv_dim();
   const int64_t head_dim = heads.head_dim;

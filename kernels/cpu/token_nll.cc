@@ -80,7 +80,7 @@ struct TileTask {
   std::vector<int64_t> tiles;
 };
 
-std::vector<TileTask> group_tiles(std::span<const int32_t> targets, const TokenScores& out) {
+std::vector<TileTask> group_tiles(std::span<const int32_t> targets, const kernels::TokenScores& out) {
   constexpr std::size_t kMostTiles = 2;  // so that all threads have work
   std::map<int32_t, TileTask> open;
   std::vector<TileTask> tasks;
@@ -115,8 +115,8 @@ int64_t token_nll_bytes(int64_t hidden, int64_t vocab, int n_threads) {
   return weight_chunk_bytes(hidden, vocab) + logit_bytes(vocab, n_threads);
 }
 
-void CpuBackend::token_nll(const void* x, const Matrix& head, std::span<const int32_t> targets, int64_t n_rows,
-                           const TokenScores& out) {
+void CpuBackend::token_nll(const void* x, const kernels::Matrix& head, std::span<const int32_t> targets, int64_t n_rows,
+                           const kernels::TokenScores& out) {
   const auto* from = static_cast<const float*>(x);
   const int64_t hidden = head.cols;
   const std::vector<TileTask> tasks = group_tiles(targets.first(static_cast<std::size_t>(n_rows)), out);
@@ -129,7 +129,8 @@ void CpuBackend::token_nll(const void* x, const Matrix& head, std::span<const in
     const int64_t n = std::min(chunk, head.rows - first);
     pool_.run((n + kRowTile - 1) / kRowTile, [&](int64_t task, int) {
       const int64_t v = task * kRowTile;
-      const auto* rows = static_cast<const std::byte*>(head.data) + (first + v) * hidden * size_bytes(head.dtype);
+      const auto* rows =
+          static_cast<const std::byte*>(head.data) + (first + v) * hidden * kernels::size_bytes(head.dtype);
       to_float32(rows, head.dtype, std::min(kRowTile, n - v) * hidden, weight + v * hidden);
     });
     pool_.run(static_cast<int64_t>(tasks.size()), [&](int64_t index, int thread) {

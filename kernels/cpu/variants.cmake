@@ -1,4 +1,4 @@
-# Compiles kernels/cpu/vector_kernels.cc for every type of processor that this build serves, into winnow_kernels: once
+# Compiles kernels/cpu/vector_kernels.cc for every type of processor that this build serves, into winnow_cpu: once
 # for WINNOW_ARCH, and once more for x86-64-v4 where that lacks AVX-512.
 include(CheckCXXSourceCompiles)
 
@@ -7,7 +7,7 @@ function(winnow_kernel_variant name)
   set(file ${CMAKE_CURRENT_BINARY_DIR}/kernels_${name}.cc)
   file(CONFIGURE OUTPUT ${file} @ONLY
     CONTENT "#define WINNOW_KERNELS @name@\n#include \"kernels/cpu/vector_kernels.cc\"  // NOLINT(bugprone-suspicious-include)\n")
-  target_sources(winnow_kernels PRIVATE ${file})
+  target_sources(winnow_cpu PRIVATE ${file})
   set_property(SOURCE ${file} PROPERTY COMPILE_OPTIONS ${ARGN})
 endfunction()
 
@@ -33,7 +33,7 @@ set_property(SOURCE cpu/kernel_variants.cc PROPERTY COMPILE_DEFINITIONS "${defin
 if(WINNOW_TESTS AND NOT WINNOW_SANITIZE AND NOT WINNOW_FUZZ)  # sanitizers add symbols of their own
   # What vector_kernels.cc promises: an object of a variant gives the linker nothing to share.
   add_test(NAME kernel_variants_share_nothing
-    COMMAND ${CMAKE_COMMAND} -DNM=${CMAKE_NM} "-DOBJECTS=$<FILTER:$<TARGET_OBJECTS:winnow_kernels>,INCLUDE,/kernels_[^/]*$>"
+    COMMAND ${CMAKE_COMMAND} -DNM=${CMAKE_NM} "-DOBJECTS=$<FILTER:$<TARGET_OBJECTS:winnow_cpu>,INCLUDE,/kernels_[^/]*$>"
             -P ${CMAKE_CURRENT_SOURCE_DIR}/cpu/check_symbols.cmake)
   set_tests_properties(kernel_variants_share_nothing PROPERTIES LABELS cpu)
 endif()

@@ -6,6 +6,7 @@
 
 #include "kernels/cuda/attention_memory.h"
 #include "kernels/cuda/check.h"
+#include "kernels/cuda/cuda.h"
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/cuda/cudnn_attention.h"
 #include "kernels/cuda/own_attention.cuh"
@@ -29,13 +30,15 @@ constexpr int64_t kCudnnFromTokens = 2048;
 // Short lanes that go through cuDNN together: powers of two up to this, so that the plans are few.
 constexpr int64_t kMostStacked = 16;
 
-bool sees_everything(const Window& window) { return window.keys >= kNoLimit; }
+bool sees_everything(const kernels::Window& window) { return window.keys >= kernels::kNoLimit; }
 
 // A lane that is short beside its prefix: cheaper in two halves than with its keys copied behind the prefix.
-bool is_short_lane(const AttentionCall& call) { return 4 * call.own.n_rows <= call.own.first_row; }
+bool is_short_lane(const kernels::AttentionCall& call) { return 4 * call.own.n_rows <= call.own.first_row; }
 
 // Keys that no row of the call sees are missing between the prefix and its own: only the own kernel steps over them.
-bool has_gap(const AttentionCall& call) { return call.prefix.first_row + call.prefix.n_rows < call.own.first_row; }
+bool has_gap(const kernels::AttentionCall& call) {
+  return call.prefix.first_row + call.prefix.n_rows < call.own.first_row;
+}
 
 // Keys [first_key, first_key + n_keys) of a call.
 struct KeyRange {
@@ -45,17 +48,18 @@ struct KeyRange {
   int64_t window = 0;  // 0: all
 };
 
-bool is_windowed_row(const Window& w, int64_t t) { return obeys(w, t) && t - w.keys + 1 > w.sinks; }
+bool is_windowed_row(const kernels::Window& w, int64_t t) { return kernels::obeys(w, t) && t - w.keys + 1 > w.sinks; }
 
 // The largest first. Padding rows go with the last real one.
-std::vector<Piece> pieces_of(const AttentionCall& call) {
+std::vector<Piece> pieces_of(const kernels::AttentionCall& call) {
   const int64_t end = call.first_row + call.n_rows;
   std::vector<Piece> pieces;
   for (int64_t row = call.first_row; row < end;) {
     // Kinds change where the window begins to hide keys, and where rows begin or end to obey it.
     const bool is_windowed = is_windowed_row(call.window, std::min(row, call.n_tokens - 1));
     int64_t next = end;
-    for (const int64_t border : {call.window.first_row, call.window.end_row, first_affected_row(call.window)}) {
+    for (const int64_t border :
+         {call.window.first_row, call.window.end_row, kernels::first_affected_row(call.window)}) {
       if (border > row && border < std::min(next, call.n_tokens)) next = border;
     }
     if (!pieces.empty() && pieces.back().is_windowed == is_windowed) {
@@ -77,7 +81,7 @@ Piece hull_of(const Piece& piece) {
 }
 
 // The one or two attentions, merged, that cuDNN computes a piece of whole tiles with.
-std::vector<KeyRange> ranges_of(const Piece& piece, const Window& window) {
+std::vector<KeyRange> ranges_of(const Piece& piece, const kernels::Window& window) {
   using Mask = AttentionShape::Mask;
   if (!piece.is_windowed) return {{0, piece.end_row, Mask::kBottomRight, 0}};
   // From the first key of the first row's band on: fewer shapes, and no tiles to pass over.
@@ -87,7 +91,7 @@ std::vector<KeyRange> ranges_of(const Piece& piece, const Window& window) {
   return ranges;
 }
 
-AttentionShape shape_of(int64_t n_queries, const KeyRange& range, const HeadShape& heads) {
+AttentionShape shape_of(int64_t n_queries, const KeyRange& range, const kernels::HeadShape& heads) {
   return {.n_queries = n_queries,
           .n_keys = range.n_keys,
           .n_heads = heads.n_heads,
@@ -98,7 +102,7 @@ AttentionShape shape_of(int64_t n_queries, const KeyRange& range, const HeadShap
 }
 
 // Whether b's rows lie behind a's and attend to the same keys of the same prefix.
-bool stacks_on(const AttentionCall& a, const AttentionCall& b, int64_t q_dim) {
+bool stacks_on(const kernels::AttentionCall& a, const kernels::AttentionCall& b, int64_t q_dim) {
   const int64_t bytes = a.n_rows * q_dim * 2;
   return a.prefix.data == b.prefix.data && a.own.first_row == b.own.first_row && a.n_rows == b.n_rows &&
          static_cast<const std::byte*>(a.q) + bytes == b.q && static_cast<std::byte*>(a.out) + bytes == b.out;
@@ -107,7 +111,7 @@ bool stacks_on(const AttentionCall& a, const AttentionCall& b, int64_t q_dim) {
 }  // namespace
 
 // Keys and values of rows [0, end of own) in one piece, for a call that has them in two.
-KvRows CudaBackend::join_keys(const AttentionCall& call, const HeadShape& heads) {
+kernels::KvRows CudaBackend::join_keys(const kernels::AttentionCall& call, const kernels::HeadShape& heads) {
   const int64_t n_rows = call.own.first_row + call.own.n_rows;
   attention_memory_->joined.reserve(*this, kv_bytes(n_rows, heads), "joined keys and values");
   auto* to = static_cast<std::byte*>(attention_memory_->joined.data());
@@ -121,7 +125,8 @@ KvRows CudaBackend::join_keys(const AttentionCall& call, const HeadShape& heads)
 }
 
 // A piece of whole tiles over the keys of one buffer: q and out are its rows.
-void CudaBackend::run_piece(const Piece& piece, const PieceRows& rows, const Window& window, const HeadShape& heads) {
+void CudaBackend::run_piece(const Piece& piece, const PieceRows& rows, const kernels::Window& window,
+                            const kernels::HeadShape& heads) {
   AttentionMemory& memory = *attention_memory_;
   const std::vector<KeyRange> ranges = ranges_of(piece, window);
   const int64_t lse_count = heads.n_heads * piece.n_rows();
@@ -147,9 +152,9 @@ void CudaBackend::run_piece(const Piece& piece, const PieceRows& rows, const Win
 
 // Short lanes that see everything and lie one after another: all of their rows against the prefix in one call, each
 // lane's own keys beside it, and a merge.
-void CudaBackend::run_stacked(std::span<const AttentionCall> lanes, const HeadShape& heads) {
+void CudaBackend::run_stacked(std::span<const kernels::AttentionCall> lanes, const kernels::HeadShape& heads) {
   AttentionMemory& memory = *attention_memory_;
-  const AttentionCall& first = lanes.front();
+  const kernels::AttentionCall& first = lanes.front();
   const auto n_lanes = static_cast<int64_t>(lanes.size());
   const int64_t n_rows = n_lanes * first.n_rows;
   const int64_t lse_count = heads.n_heads * n_rows;
@@ -161,10 +166,10 @@ void CudaBackend::run_stacked(std::span<const AttentionCall> lanes, const HeadSh
               {first.q, first.prefix.data, first.out, lse}, heads.scale);
 
   // The own keys as a sequence of their own, which begins at the split.
-  std::vector<AttentionCall> own;
+  std::vector<kernels::AttentionCall> own;
   std::vector<LseRows> own_lse;
   for (int64_t i = 0; i < n_lanes; ++i) {
-    AttentionCall call = lanes[static_cast<std::size_t>(i)];
+    kernels::AttentionCall call = lanes[static_cast<std::size_t>(i)];
     call.out = static_cast<std::byte*>(memory.second_out.data()) + i * call.n_rows * heads.q_dim() * 2;
     call.first_row -= split;
     call.n_tokens -= split;
@@ -184,7 +189,7 @@ void CudaBackend::run_stacked(std::span<const AttentionCall> lanes, const HeadSh
                   stream_);
 }
 
-void CudaBackend::run_short_lanes(std::span<const AttentionCall> lanes, const HeadShape& heads) {
+void CudaBackend::run_short_lanes(std::span<const kernels::AttentionCall> lanes, const kernels::HeadShape& heads) {
   while (!lanes.empty()) {
     std::size_t n = 1;
     while (n < lanes.size() && stacks_on(lanes[n - 1], lanes[n], heads.q_dim())) ++n;
@@ -200,8 +205,8 @@ void CudaBackend::run_short_lanes(std::span<const AttentionCall> lanes, const He
 
 // A call through cuDNN. It computes whole tiles: the largest piece writes them where they belong, also rows of its
 // neighbours, which come after it and bring theirs by way of scratch memory.
-void CudaBackend::run_pieces(const AttentionCall& call, const HeadShape& heads) {
-  const KvRows keys = call.own.first_row == 0 ? call.own : join_keys(call, heads);
+void CudaBackend::run_pieces(const kernels::AttentionCall& call, const kernels::HeadShape& heads) {
+  const kernels::KvRows keys = call.own.first_row == 0 ? call.own : join_keys(call, heads);
   const int64_t row_bytes = heads.q_dim() * 2;
   bool is_first = true;
   for (const Piece& piece : pieces_of(call)) {
@@ -222,7 +227,7 @@ void CudaBackend::run_pieces(const AttentionCall& call, const HeadShape& heads) 
   }
 }
 
-CudaBackend::Path CudaBackend::path_of(const AttentionCall& call) const {
+CudaBackend::Path CudaBackend::path_of(const kernels::AttentionCall& call) const {
   if (!cudnn_) return Path::kOwn;
   if (options_.attention == CudaOptions::Attention::kAuto && call.n_tokens < kCudnnFromTokens) return Path::kOwn;
   if (has_gap(call)) return Path::kOwn;
@@ -230,9 +235,9 @@ CudaBackend::Path CudaBackend::path_of(const AttentionCall& call) const {
   return sees_everything(call.window) ? Path::kStacked : Path::kOwn;
 }
 
-void CudaBackend::prepare_attention(std::span<const AttentionCall> calls, const HeadShape& heads) {
+void CudaBackend::prepare_attention(std::span<const kernels::AttentionCall> calls, const kernels::HeadShape& heads) {
   choose_attention(heads);
-  for (const AttentionCall& call : calls) {
+  for (const kernels::AttentionCall& call : calls) {
     if (path_of(call) == Path::kStacked) {
       for (int64_t n = 1; n <= kMostStacked; n *= 2) {
         cudnn_->prepare(shape_of(n * call.n_rows, {0, call.own.first_row, AttentionShape::Mask::kNone, 0}, heads));
@@ -249,7 +254,7 @@ void CudaBackend::prepare_attention(std::span<const AttentionCall> calls, const 
 }
 
 // Decided once, by the first call: a model's attention is computed by one library from its first row to its last.
-void CudaBackend::choose_attention(const HeadShape& heads) {
+void CudaBackend::choose_attention(const kernels::HeadShape& heads) {
   if (is_attention_chosen_) return;
   is_attention_chosen_ = true;
   if (options_.attention != CudaOptions::Attention::kOwn) {
@@ -269,7 +274,7 @@ void CudaBackend::choose_attention(const HeadShape& heads) {
   }
 }
 
-std::string CudaBackend::attention_path(const HeadShape& heads) {
+std::string CudaBackend::attention_path(const kernels::HeadShape& heads) {
   choose_attention(heads);
   if (!cudnn_) return "cuda-own";
   const std::string path = "cuda-cudnn-" + cudnn_->version();
@@ -277,11 +282,11 @@ std::string CudaBackend::attention_path(const HeadShape& heads) {
   return is_auto ? path + "-own-below-" + std::to_string(kCudnnFromTokens) : path;
 }
 
-void CudaBackend::attention(std::span<const AttentionCall> calls, const HeadShape& heads) {
+void CudaBackend::attention(std::span<const kernels::AttentionCall> calls, const kernels::HeadShape& heads) {
   choose_attention(heads);
-  std::vector<AttentionCall> own;
-  std::vector<AttentionCall> short_lanes;
-  for (const AttentionCall& call : calls) {
+  std::vector<kernels::AttentionCall> own;
+  std::vector<kernels::AttentionCall> short_lanes;
+  for (const kernels::AttentionCall& call : calls) {
     switch (path_of(call)) {
       case Path::kOwn:
         own.push_back(call);

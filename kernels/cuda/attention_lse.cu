@@ -5,10 +5,10 @@
 #include <cfloat>
 #include <cmath>
 
+#include "base/error.h"
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/cuda/vector.cuh"
-#include "kernels/error.h"
 
 namespace winnow::cuda {
 
@@ -16,15 +16,15 @@ namespace {
 
 constexpr int kThreads = 128;
 constexpr int kQueries = 8;  // of a block: rows times heads of a group
-constexpr int kSets = static_cast<int>(kMaxKeySets);
+constexpr int kSets = static_cast<int>(kernels::kMaxKeySets);
 constexpr int kMostHeadDim = 256;
 constexpr int64_t kRowChunk = 1024;  // rows whose results are held at a time
 
 struct LseArguments {
-  const Bf16* q;       // (n_rows, n_heads, head_dim)
-  const Bf16* kv;      // (keys, 2 * n_kv_heads * head_dim), a row's keys and then its values
-  const KeySet* sets;  // (n_rows, n_sets)
-  double* lse;         // (n_rows, n_sets, n_heads)
+  const Bf16* q;                // (n_rows, n_heads, head_dim)
+  const Bf16* kv;               // (keys, 2 * n_kv_heads * head_dim), a row's keys and then its values
+  const kernels::KeySet* sets;  // (n_rows, n_sets)
+  double* lse;                  // (n_rows, n_sets, n_heads)
   float scale;
   int n_rows, n_sets, n_heads, n_kv_heads, head_dim;
   int heads_of_block;  // of a group, at most kQueries
@@ -37,11 +37,13 @@ struct Sums {
   float of_set[kSets];
 };
 
-__device__ bool holds(const KeySet& set, int key) { return key < set.sinks || (key >= set.begin && key < set.end); }
+__device__ bool holds(const kernels::KeySet& set, int key) {
+  return key < set.sinks || (key >= set.begin && key < set.end);
+}
 
 __global__ void __launch_bounds__(kThreads) lse_kernel(LseArguments args) {
   __shared__ float queries[kQueries][kMostHeadDim];
-  __shared__ KeySet sets[kQueries][kSets];
+  __shared__ kernels::KeySet sets[kQueries][kSets];
   __shared__ Sums partial[kThreads];
   __shared__ int end_key;
   const int group = args.n_heads / args.n_kv_heads;
@@ -67,7 +69,7 @@ __global__ void __launch_bounds__(kThreads) lse_kernel(LseArguments args) {
   if (threadIdx.x < kQueries * kSets) {
     const int i = threadIdx.x / kSets;
     const int s = threadIdx.x % kSets;
-    KeySet set{0, 0, 0};
+    kernels::KeySet set{0, 0, 0};
     if (is_query(i) && s < args.n_sets) set = args.sets[static_cast<int64_t>(row_of(i)) * args.n_sets + s];
     sets[i][s] = set;
     atomicMax(&end_key, max(set.sinks, set.begin < set.end ? set.end : 0));  // of integers: the order does not matter
@@ -136,14 +138,14 @@ __global__ void __launch_bounds__(kThreads) lse_kernel(LseArguments args) {
 
 }  // namespace
 
-int64_t attention_lse_bytes(const HeadShape& heads) {
+int64_t attention_lse_bytes(const kernels::HeadShape& heads) {
   return kRowChunk * kSets *
-         static_cast<int64_t>(sizeof(KeySet) + static_cast<std::size_t>(heads.n_heads) * sizeof(double));
+         static_cast<int64_t>(sizeof(kernels::KeySet) + static_cast<std::size_t>(heads.n_heads) * sizeof(double));
 }
 
-void CudaBackend::attention_lse(const LseCall& call, const HeadShape& heads) {
+void CudaBackend::attention_lse(const kernels::LseCall& call, const kernels::HeadShape& heads) {
   if (call.keys.first_row != 0) fail(ExitCode::kInternal, "attention_lse: keys must begin at row 0");
-  const auto sets = allocate(kRowChunk * call.n_sets * static_cast<int64_t>(sizeof(KeySet)), "sets of keys");
+  const auto sets = allocate(kRowChunk * call.n_sets * static_cast<int64_t>(sizeof(kernels::KeySet)), "sets of keys");
   const auto lse =
       allocate(kRowChunk * call.n_sets * heads.n_heads * static_cast<int64_t>(sizeof(double)), "log-sum-exps");
   const auto group = static_cast<int>(heads.n_heads / heads.n_kv_heads);
@@ -157,7 +159,7 @@ void CudaBackend::attention_lse(const LseCall& call, const HeadShape& heads) {
     WINNOW_CHECK(cudaMemcpyAsync(sets->data(), of_rows.data(), of_rows.size_bytes(), cudaMemcpyHostToDevice, stream_));
     const LseArguments args{.q = static_cast<const Bf16*>(call.q) + row * heads.q_dim(),
                             .kv = static_cast<const Bf16*>(call.keys.data),
-                            .sets = static_cast<const KeySet*>(sets->data()),
+                            .sets = static_cast<const kernels::KeySet*>(sets->data()),
                             .lse = static_cast<double*>(lse->data()),
                             .scale = heads.scale,
                             .n_rows = static_cast<int>(n),

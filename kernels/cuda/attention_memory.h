@@ -12,7 +12,7 @@ namespace winnow::cuda {
 // Memory that grows to what was asked for most.
 class Scratch {
  public:
-  void reserve(Backend& backend, int64_t size_bytes, const char* what) {
+  void reserve(kernels::Backend& backend, int64_t size_bytes, const char* what) {
     if (buffer_ && buffer_->size_bytes() >= size_bytes) return;
     buffer_.reset();
     buffer_ = backend.allocate(size_bytes, what);
@@ -20,7 +20,7 @@ class Scratch {
   void* data() const { return buffer_->data(); }
 
  private:
-  std::unique_ptr<Buffer> buffer_;
+  std::unique_ptr<kernels::Buffer> buffer_;
 };
 
 struct AttentionMemory {

@@ -4,13 +4,14 @@
 #include <cstring>
 #include <vector>
 
+#include "base/error.h"
 #include "kernels/cuda/attention_memory.h"
 #include "kernels/cuda/check.h"
+#include "kernels/cuda/cuda.h"
 #include "kernels/cuda/cudnn_attention.h"
 #include "kernels/cuda/staging.h"
-#include "kernels/error.h"
 
-namespace winnow {
+namespace winnow::cuda {
 
 int cuda_device_count() {
   int count = 0;
@@ -36,7 +37,7 @@ std::vector<std::string> cuda_device_uuids() {
   return uuids;
 }
 
-std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options) {
+std::unique_ptr<kernels::Backend> make_cuda_backend(const CudaOptions& options) {
   int count = 0;
   if (const cudaError_t status = cudaGetDeviceCount(&count); status != cudaSuccess || count == 0) {
     fail(ExitCode::kUnavailable, std::string("no usable GPU: ") +
@@ -46,11 +47,9 @@ std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options) {
   return std::make_unique<cuda::CudaBackend>(options);
 }
 
-namespace cuda {
-
 // Zeroed device memory, counted by its backend. It comes from CUDA's pool in the order of the stream, so that the
 // buffers of one sweep are those of the one before and nothing waits.
-class DeviceBuffer final : public Buffer {
+class DeviceBuffer final : public kernels::Buffer {
  public:
   DeviceBuffer(CudaBackend& backend, int64_t size_bytes, const char* what)
       : backend_(backend), size_bytes_(size_bytes) {
@@ -87,7 +86,7 @@ class DeviceBuffer final : public Buffer {
 };
 
 // Page-locked memory of the host: the device copies from and to it on its own.
-class HostBuffer final : public Buffer {
+class HostBuffer final : public kernels::Buffer {
  public:
   HostBuffer(CudaBackend& backend, int64_t size_bytes, const char* what) : backend_(backend), size_bytes_(size_bytes) {
     const cudaError_t status = cudaMallocHost(&data_, static_cast<std::size_t>(std::max<int64_t>(size_bytes, 1)));
@@ -144,7 +143,7 @@ std::string CudaBackend::description() const {
          no_cudnn;
 }
 
-void CudaBackend::require_shape(int64_t hidden, int64_t ffn, const HeadShape& heads) const {
+void CudaBackend::require_shape(int64_t hidden, int64_t ffn, const kernels::HeadShape& heads) const {
   const auto require = [](bool holds, const char* what, int64_t value) {
     if (holds) return;
     fail(ExitCode::kUnavailable, std::string("the GPU backend takes ") + what + ", the model has " +
@@ -174,18 +173,21 @@ void CudaBackend::release_unused() {
   WINNOW_CHECK(cudaMemPoolTrimTo(pool_, 0));
 }
 
-int64_t CudaBackend::kv_bytes(int64_t n_rows, const HeadShape& heads) const { return n_rows * 2 * heads.kv_dim() * 2; }
+int64_t CudaBackend::kv_bytes(int64_t n_rows, const kernels::HeadShape& heads) const {
+  return n_rows * 2 * heads.kv_dim() * 2;
+}
 
-int64_t CudaBackend::workspace_bytes(int64_t n_rows, int64_t /*hidden*/, int64_t vocab, const HeadShape& heads) const {
+int64_t CudaBackend::workspace_bytes(int64_t n_rows, int64_t /*hidden*/, int64_t vocab,
+                                     const kernels::HeadShape& heads) const {
   const int64_t attention = kv_bytes(n_rows, heads) + n_rows * (heads.q_dim() * 2 + 2 * heads.n_heads * 4);
   return kProductWorkspaceBytes + token_nll_bytes(vocab) + attention + attention_lse_bytes(heads);
 }
 
-std::unique_ptr<Buffer> CudaBackend::allocate(int64_t size_bytes, const char* what) {
+std::unique_ptr<kernels::Buffer> CudaBackend::allocate(int64_t size_bytes, const char* what) {
   return std::make_unique<DeviceBuffer>(*this, size_bytes, what);
 }
 
-std::unique_ptr<Buffer> CudaBackend::upload(std::span<const int32_t> values, const char* what) {
+std::unique_ptr<kernels::Buffer> CudaBackend::upload(std::span<const int32_t> values, const char* what) {
   auto buffer = allocate(static_cast<int64_t>(values.size_bytes()), what);
   // From pageable memory: the call returns when the values have been taken over.
   WINNOW_CHECK(cudaMemcpyAsync(buffer->data(), values.data(), values.size_bytes(), cudaMemcpyHostToDevice, stream_));
@@ -193,11 +195,12 @@ std::unique_ptr<Buffer> CudaBackend::upload(std::span<const int32_t> values, con
 }
 
 void CudaBackend::copy(const void* from, void* to, int64_t n_rows, int64_t cols) {
-  WINNOW_CHECK(cudaMemcpyAsync(to, from, static_cast<std::size_t>(n_rows * cols * winnow::size_bytes(residual_dtype())),
+  WINNOW_CHECK(cudaMemcpyAsync(to, from,
+                               static_cast<std::size_t>(n_rows * cols * winnow::kernels::size_bytes(residual_dtype())),
                                cudaMemcpyDeviceToDevice, stream_));
 }
 
-std::unique_ptr<Buffer> CudaBackend::allocate_host(int64_t size_bytes, const char* what) {
+std::unique_ptr<kernels::Buffer> CudaBackend::allocate_host(int64_t size_bytes, const char* what) {
   return std::make_unique<HostBuffer>(*this, size_bytes, what);
 }
 
@@ -221,5 +224,4 @@ double CudaBackend::seconds_between(int64_t first, int64_t second) {
   return 1e-3 * static_cast<double>(milliseconds);
 }
 
-}  // namespace cuda
-}  // namespace winnow
+}  // namespace winnow::cuda

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "kernels/backend.h"
+#include "kernels/cuda/cuda.h"
 #include "kernels/cuda/product.h"
 
 namespace winnow::cuda {
@@ -29,54 +30,56 @@ class Staging;
 
 // Memory of token_nll and attention_lse, bytes.
 int64_t token_nll_bytes(int64_t vocab);
-int64_t attention_lse_bytes(const HeadShape& heads);
+int64_t attention_lse_bytes(const kernels::HeadShape& heads);
 
-class CudaBackend final : public Backend {
+class CudaBackend final : public kernels::Backend {
  public:
   explicit CudaBackend(const CudaOptions& options);
   ~CudaBackend() override;
 
   std::string name() const override { return "cuda"; }
   std::string description() const override;
-  std::string attention_path(const HeadShape& heads) override;
-  void require_shape(int64_t hidden, int64_t ffn, const HeadShape& heads) const override;
+  std::string attention_path(const kernels::HeadShape& heads) override;
+  void require_shape(int64_t hidden, int64_t ffn, const kernels::HeadShape& heads) const override;
   int64_t row_tile() const override { return kRowTile; }
   int64_t chunk_rows() const override { return 8192; }
   int64_t stack_rows() const override { return 16384; }
-  DType activation_dtype() const override { return DType::kBf16; }
-  DType residual_dtype() const override { return options_.residual; }
-  int64_t kv_bytes(int64_t n_rows, const HeadShape& heads) const override;
-  int64_t workspace_bytes(int64_t n_rows, int64_t hidden, int64_t vocab, const HeadShape& heads) const override;
+  kernels::DType activation_dtype() const override { return kernels::DType::kBf16; }
+  kernels::DType residual_dtype() const override { return options_.residual; }
+  int64_t kv_bytes(int64_t n_rows, const kernels::HeadShape& heads) const override;
+  int64_t workspace_bytes(int64_t n_rows, int64_t hidden, int64_t vocab,
+                          const kernels::HeadShape& heads) const override;
 
-  std::unique_ptr<Buffer> allocate(int64_t size_bytes, const char* what) override;
-  std::unique_ptr<Buffer> allocate_host(int64_t size_bytes, const char* what) override;
+  std::unique_ptr<kernels::Buffer> allocate(int64_t size_bytes, const char* what) override;
+  std::unique_ptr<kernels::Buffer> allocate_host(int64_t size_bytes, const char* what) override;
   std::optional<int64_t> free_bytes() const override;
   int64_t allocated_bytes() const override { return allocated_bytes_; }
   int64_t peak_allocated_bytes() const override { return peak_allocated_bytes_; }
   void reset_peak() override { peak_allocated_bytes_ = allocated_bytes_; }
 
   int64_t kept_layers(int64_t n_layers) const override { return n_layers; }
-  int64_t weight_bytes(const HostTensor& source, WeightUse use) const override;
-  Matrix load(const HostTensor& source, WeightUse use, void* storage) override;
+  int64_t weight_bytes(const kernels::HostTensor& source, kernels::WeightUse use) const override;
+  kernels::Matrix load(const kernels::HostTensor& source, kernels::WeightUse use, void* storage) override;
 
-  std::unique_ptr<Buffer> upload(std::span<const int32_t> values, const char* what) override;
+  std::unique_ptr<kernels::Buffer> upload(std::span<const int32_t> values, const char* what) override;
   void copy(const void* from, void* to, int64_t n_rows, int64_t cols) override;
   void transfer(const void* from, void* to, int64_t size_bytes) override;
-  void embed(const Matrix& table, const int32_t* tokens, void* out, int64_t n_rows) override;
-  void rms_norm(const void* x, const Matrix& weight, float eps, void* out, int64_t n_rows) override;
-  void linear(const void* x, const Matrix& weight, const Matrix& bias, void* out, int64_t n_rows,
+  void embed(const kernels::Matrix& table, const int32_t* tokens, void* out, int64_t n_rows) override;
+  void rms_norm(const void* x, const kernels::Matrix& weight, float eps, void* out, int64_t n_rows) override;
+  void linear(const void* x, const kernels::Matrix& weight, const kernels::Matrix& bias, void* out, int64_t n_rows,
               bool accumulate) override;
-  void rope(void* q, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles, int64_t n_rows) override;
-  void store_kv(void* kv, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles, int64_t n_rows,
-                void* to) override;
-  void prepare_attention(std::span<const AttentionCall> calls, const HeadShape& heads) override;
-  void attention(std::span<const AttentionCall> calls, const HeadShape& heads) override;
-  void copy_kv(std::span<const KvCopy> copies, const HeadShape& heads) override;
-  void decode_attention(std::span<const DecodeCall> calls, const HeadShape& heads) override;
-  void attention_lse(const LseCall& call, const HeadShape& heads) override;
+  void rope(void* q, const kernels::HeadShape& heads, const kernels::HeadNorm& norm, const kernels::RowAngles& angles,
+            int64_t n_rows) override;
+  void store_kv(void* kv, const kernels::HeadShape& heads, const kernels::HeadNorm& norm,
+                const kernels::RowAngles& angles, int64_t n_rows, void* to) override;
+  void prepare_attention(std::span<const kernels::AttentionCall> calls, const kernels::HeadShape& heads) override;
+  void attention(std::span<const kernels::AttentionCall> calls, const kernels::HeadShape& heads) override;
+  void copy_kv(std::span<const kernels::KvCopy> copies, const kernels::HeadShape& heads) override;
+  void decode_attention(std::span<const kernels::DecodeCall> calls, const kernels::HeadShape& heads) override;
+  void attention_lse(const kernels::LseCall& call, const kernels::HeadShape& heads) override;
   void swiglu(const void* gate_up, void* out, int64_t n_rows, int64_t ffn) override;
-  void token_nll(const void* x, const Matrix& head, std::span<const int32_t> targets, int64_t n_rows,
-                 const TokenScores& out) override;
+  void token_nll(const void* x, const kernels::Matrix& head, std::span<const int32_t> targets, int64_t n_rows,
+                 const kernels::TokenScores& out) override;
   void synchronize() override;
   void mark(int64_t n) override;
   double seconds_between(int64_t first, int64_t second) override;
@@ -93,29 +96,30 @@ class CudaBackend final : public Backend {
     kPieces,   // cuDNN, row range by row range
     kStacked,  // cuDNN over the prefix together with its neighbours, the own kernel over its own keys
   };
-  void choose_attention(const HeadShape& heads);
-  Path path_of(const AttentionCall& call) const;
-  KvRows join_keys(const AttentionCall& call, const HeadShape& heads);
+  void choose_attention(const kernels::HeadShape& heads);
+  Path path_of(const kernels::AttentionCall& call) const;
+  kernels::KvRows join_keys(const kernels::AttentionCall& call, const kernels::HeadShape& heads);
   struct PieceRows {
     const void* q;
     const void* kv;
     void* out;
   };
-  void run_piece(const Piece& piece, const PieceRows& rows, const Window& window, const HeadShape& heads);
-  void run_pieces(const AttentionCall& call, const HeadShape& heads);
-  void run_stacked(std::span<const AttentionCall> lanes, const HeadShape& heads);
-  void run_short_lanes(std::span<const AttentionCall> lanes, const HeadShape& heads);
+  void run_piece(const Piece& piece, const PieceRows& rows, const kernels::Window& window,
+                 const kernels::HeadShape& heads);
+  void run_pieces(const kernels::AttentionCall& call, const kernels::HeadShape& heads);
+  void run_stacked(std::span<const kernels::AttentionCall> lanes, const kernels::HeadShape& heads);
+  void run_short_lanes(std::span<const kernels::AttentionCall> lanes, const kernels::HeadShape& heads);
 
   void release_unused();
-  void multiply(const void* x, const Matrix& weight, const void* bias, void* out, int64_t n_rows, bool accumulate,
-                bool float_output);
+  void multiply(const void* x, const kernels::Matrix& weight, const void* bias, void* out, int64_t n_rows,
+                bool accumulate, bool float_output);
 
   CudaOptions options_;
   bool is_attention_chosen_ = false;
   cudaStream_t stream_ = nullptr;
   cudaMemPool_t pool_ = nullptr;
   cublasLtHandle_t cublas_ = nullptr;
-  std::unique_ptr<Buffer> cublas_workspace_;
+  std::unique_ptr<kernels::Buffer> cublas_workspace_;
   std::unique_ptr<Staging> staging_;
   std::map<std::vector<int64_t>, std::unique_ptr<Product>> products_;
   std::unique_ptr<CudnnAttention> cudnn_;  // null: the own kernel does everything

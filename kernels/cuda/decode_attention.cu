@@ -26,7 +26,7 @@ struct RowArguments {
   const Bf16* q;
   Bf16* out;
   const Bf16* kv;
-  KvCache cache;  // its slots; `kv` is its data
+  kernels::KvCache cache;  // its slots; `kv` is its data
   int64_t n_sinks;
   int64_t band_start;
   int64_t n_keys;
@@ -165,7 +165,7 @@ __global__ void __launch_bounds__(kThreads) merge_kernel(const __grid_constant__
   }
 }
 
-RowArguments arguments(const DecodeCall& call) {
+RowArguments arguments(const kernels::DecodeCall& call) {
   const int64_t band = band_start(call.window, call.row);
   const int64_t sinks = std::min(call.window.sinks, band);  // 0 where the row sees everything
   return {.q = static_cast<const Bf16*>(call.q),
@@ -192,7 +192,7 @@ void launch_pieces(const LaunchArguments& launch, const dim3& grid, cudaStream_t
 
 }  // namespace
 
-void CudaBackend::decode_attention(std::span<const DecodeCall> calls, const HeadShape& heads) {
+void CudaBackend::decode_attention(std::span<const kernels::DecodeCall> calls, const kernels::HeadShape& heads) {
   LaunchArguments launch{};
   launch.n_heads = static_cast<int>(heads.n_heads);
   launch.n_kv_heads = static_cast<int>(heads.n_kv_heads);

@@ -27,8 +27,8 @@ uint16_t to_bfloat16(float value) {
   return static_cast<uint16_t>((bits + 0x7FFFU + ((bits >> 16) & 1U)) >> 16);
 }
 
-void convert(const std::byte* from, DType dtype, int64_t count, uint16_t* to) {
-  if (dtype == DType::kBf16) {
+void convert(const std::byte* from, kernels::DType dtype, int64_t count, uint16_t* to) {
+  if (dtype == kernels::DType::kBf16) {
     std::memcpy(to, from, static_cast<std::size_t>(count) * 2);
     return;
   }
@@ -36,7 +36,7 @@ void convert(const std::byte* from, DType dtype, int64_t count, uint16_t* to) {
   float values[kPiece];
   for (int64_t at = 0; at < count; at += kPiece) {
     const int64_t n = std::min(kPiece, count - at);
-    cpu::to_float32(from + at * size_bytes(dtype), dtype, n, values);
+    cpu::to_float32(from + at * kernels::size_bytes(dtype), dtype, n, values);
     for (int64_t i = 0; i < n; ++i) to[at + i] = to_bfloat16(values[i]);
   }
 }
@@ -68,7 +68,7 @@ void Staging::release() {
   }
 }
 
-void Staging::upload(const HostTensor& source, bool as_float32, void* to, cudaStream_t stream) {
+void Staging::upload(const kernels::HostTensor& source, bool as_float32, void* to, cudaStream_t stream) {
   const int64_t element = as_float32 ? 4 : 2;
   const int64_t piece = kSlotBytes / element;
   for (int64_t at = 0; at < source.count(); at += piece) {
@@ -79,7 +79,7 @@ void Staging::upload(const HostTensor& source, bool as_float32, void* to, cudaSt
     pool_.run((n + kTaskElements - 1) / kTaskElements, [&](int64_t task, int) {
       const int64_t first = task * kTaskElements;
       const int64_t count = std::min(kTaskElements, n - first);
-      const std::byte* from = source.data + (at + first) * size_bytes(source.dtype);
+      const std::byte* from = source.data + (at + first) * kernels::size_bytes(source.dtype);
       if (as_float32) {
         cpu::to_float32(from, source.dtype, count, static_cast<float*>(slot.data) + first);
       } else {
@@ -92,14 +92,15 @@ void Staging::upload(const HostTensor& source, bool as_float32, void* to, cudaSt
   }
 }
 
-int64_t CudaBackend::weight_bytes(const HostTensor& source, WeightUse use) const {
-  return source.count() * (use == WeightUse::kTable ? 4 : 2);
+int64_t CudaBackend::weight_bytes(const kernels::HostTensor& source, kernels::WeightUse use) const {
+  return source.count() * (use == kernels::WeightUse::kTable ? 4 : 2);
 }
 
-Matrix CudaBackend::load(const HostTensor& source, WeightUse use, void* storage) {
+kernels::Matrix CudaBackend::load(const kernels::HostTensor& source, kernels::WeightUse use, void* storage) {
   if (!staging_) staging_ = std::make_unique<Staging>();
-  staging_->upload(source, use == WeightUse::kTable, storage, stream_);
-  return {storage, use == WeightUse::kTable ? DType::kF32 : DType::kBf16, source.rows(), source.cols()};
+  staging_->upload(source, use == kernels::WeightUse::kTable, storage, stream_);
+  return {storage, use == kernels::WeightUse::kTable ? kernels::DType::kF32 : kernels::DType::kBf16, source.rows(),
+          source.cols()};
 }
 
 }  // namespace winnow::cuda

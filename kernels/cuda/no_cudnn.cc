@@ -1,6 +1,6 @@
 // What a build without cuDNN's headers answers: the own kernel does everything.
+#include "base/error.h"
 #include "kernels/cuda/cudnn_attention.h"
-#include "kernels/error.h"
 
 namespace winnow::cuda {
 

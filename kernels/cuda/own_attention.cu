@@ -41,7 +41,7 @@ struct CallArguments {
   int64_t first_row;
   int64_t n_rows;
   int64_t n_tokens;
-  Window window;
+  kernels::Window window;
 };
 
 struct LaunchArguments {
@@ -115,11 +115,11 @@ struct TileRange {
   __device__ int tile(int i) const { return i < sink_end ? i : band_begin + i - sink_end; }
 };
 
-__device__ inline TileRange tiles_of(const Window& w, int64_t first, int64_t last) {
+__device__ inline TileRange tiles_of(const kernels::Window& w, int64_t first, int64_t last) {
   // Where rows that obey and rows that do not share a block, the ones that do not see everything.
-  const bool all_obey = obeys(w, first) && obeys(w, last);
+  const bool all_obey = kernels::obeys(w, first) && kernels::obeys(w, last);
   const bool none_obeys = last < w.first_row || first >= w.end_row;
-  const int64_t band = all_obey ? band_start(w, first) : 0;
+  const int64_t band = all_obey ? kernels::band_start(w, first) : 0;
   const int64_t sinks = none_obeys ? 0 : min(w.sinks, last + 1);
   const int band_begin = static_cast<int>(band / kKeyTile);
   const int sink_end = min(static_cast<int>((sinks + kKeyTile - 1) / kKeyTile), band_begin);
@@ -243,7 +243,7 @@ class Block {
       }
     }
     const int64_t first_key = static_cast<int64_t>(tile) * kKeyTile;
-    const Window& w = call_.window;
+    const kernels::Window& w = call_.window;
     // Seen whole by every row: the last key is not in the first row's future, and the first key is in every band.
     const bool whole = first_key + kKeyTile - 1 <= first &&
                        (first_key >= latest_band_start(first, last) || first_key + kKeyTile <= w.sinks);
@@ -255,7 +255,7 @@ class Block {
 
   // At least the latest band start of the block's rows.
   __device__ int64_t latest_band_start(int64_t first, int64_t last) const {
-    const Window& w = call_.window;
+    const kernels::Window& w = call_.window;
     const bool none_obeys = last < w.first_row || first >= w.end_row;
     return none_obeys ? 0 : max(int64_t{0}, last - w.keys + 1);
   }
@@ -269,7 +269,7 @@ class Block {
         for (int e = 0; e < 4; ++e) {
           const int64_t t = call_.first_row + row_of(m, e >> 1);
           const int64_t j = first_key + c * 8 + (lane() % 4) * 2 + (e & 1);
-          if (!sees(call_.window, t, j)) scores[m][c][e] = -INFINITY;
+          if (!kernels::sees(call_.window, t, j)) scores[m][c][e] = -INFINITY;
         }
       }
     }
@@ -389,7 +389,7 @@ void launch_kernel(const LaunchArguments& launch, const dim3& grid, cudaStream_t
   WINNOW_CHECK_LAUNCH();
 }
 
-CallArguments arguments(const AttentionCall& call, const LseRows& lse) {
+CallArguments arguments(const kernels::AttentionCall& call, const LseRows& lse) {
   return {.q = static_cast<const Bf16*>(call.q),
           .out = static_cast<Bf16*>(call.out),
           .lse = lse.data,
@@ -405,8 +405,8 @@ CallArguments arguments(const AttentionCall& call, const LseRows& lse) {
 
 }  // namespace
 
-void own_attention(std::span<const AttentionCall> calls, std::span<const LseRows> lse, const HeadShape& heads,
-                   cudaStream_t stream) {
+void own_attention(std::span<const kernels::AttentionCall> calls, std::span<const LseRows> lse,
+                   const kernels::HeadShape& heads, cudaStream_t stream) {
   LaunchArguments launch{};
   launch.n_heads = static_cast<int>(heads.n_heads);
   launch.n_kv_heads = static_cast<int>(heads.n_kv_heads);

@@ -77,11 +77,11 @@ void choose_and_launch(const Vector* x, const NormArguments& a, cudaStream_t str
 
 }  // namespace
 
-void CudaBackend::rms_norm(const void* x, const Matrix& weight, float eps, void* out, int64_t n_rows) {
+void CudaBackend::rms_norm(const void* x, const kernels::Matrix& weight, float eps, void* out, int64_t n_rows) {
   if (n_rows == 0) return;
   const NormArguments a{static_cast<const Bf16x8*>(weight.data), eps, static_cast<Bf16x8*>(out),
                         static_cast<int>(weight.rows / 8), n_rows};
-  if (options_.residual == DType::kF32) {
+  if (options_.residual == kernels::DType::kF32) {
     choose_and_launch(static_cast<const Float8*>(x), a, stream_);
   } else {
     choose_and_launch(static_cast<const Bf16x8*>(x), a, stream_);

@@ -93,7 +93,8 @@ __global__ void __launch_bounds__(kRopeThreads)
   for (int i = threadIdx.x % kLanes; i < 2 * args.half_vectors; i += kLanes) to[value + i] = kv[value + i];
 }
 
-HeadArguments arguments(const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles) {
+HeadArguments arguments(const kernels::HeadShape& heads, const kernels::HeadNorm& norm,
+                        const kernels::RowAngles& angles) {
   return {.norm = static_cast<const Bf16x4*>(norm.weight.data),
           .eps = norm.eps,
           .angles = static_cast<const Float4*>(angles.cos_sin.data),
@@ -104,7 +105,7 @@ HeadArguments arguments(const HeadShape& heads, const HeadNorm& norm, const RowA
 
 // Calls `launch` with the number of threads of a head as a constant, and the blocks for n heads.
 template <typename Launch>
-void with_lanes(const HeadShape& heads, int64_t n, Launch launch) {
+void with_lanes(const kernels::HeadShape& heads, int64_t n, Launch launch) {
   const auto blocks = [&](int64_t lanes) {
     return static_cast<unsigned>((n * lanes + kRopeThreads - 1) / kRopeThreads);
   };
@@ -133,7 +134,8 @@ void with_lanes(const HeadShape& heads, int64_t n, Launch launch) {
 
 }  // namespace
 
-void CudaBackend::rope(void* q, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles, int64_t n_rows) {
+void CudaBackend::rope(void* q, const kernels::HeadShape& heads, const kernels::HeadNorm& norm,
+                       const kernels::RowAngles& angles, int64_t n_rows) {
   if (n_rows == 0) return;
   with_lanes(heads, n_rows * heads.n_heads, [&](auto lanes, unsigned blocks) {
     rope_kernel<lanes()><<<blocks, kRopeThreads, 0, stream_>>>(static_cast<Bf16x4*>(q), arguments(heads, norm, angles),
@@ -141,8 +143,8 @@ void CudaBackend::rope(void* q, const HeadShape& heads, const HeadNorm& norm, co
   });
 }
 
-void CudaBackend::store_kv(void* kv, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles,
-                           int64_t n_rows, void* to) {
+void CudaBackend::store_kv(void* kv, const kernels::HeadShape& heads, const kernels::HeadNorm& norm,
+                           const kernels::RowAngles& angles, int64_t n_rows, void* to) {
   if (n_rows == 0) return;
   with_lanes(heads, n_rows * heads.n_kv_heads, [&](auto lanes, unsigned blocks) {
     store_kv_kernel<lanes()><<<blocks, kRopeThreads, 0, stream_>>>(

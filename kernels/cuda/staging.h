@@ -6,7 +6,7 @@
 #include <array>
 #include <cstdint>
 
-#include "kernels/cpu/thread_pool.h"
+#include "base/thread_pool.h"
 #include "kernels/tensor.h"
 
 namespace winnow::cuda {
@@ -20,7 +20,7 @@ class Staging {
 
   // Queues the copy of a whole tensor to device memory `to`, as float32 or as bfloat16. Returns when the source has
   // been read; the copy itself is in the order of the stream.
-  void upload(const HostTensor& source, bool as_float32, void* to, cudaStream_t stream);
+  void upload(const kernels::HostTensor& source, bool as_float32, void* to, cudaStream_t stream);
 
  private:
   // A piece is a slot's worth. Small enough that the first copy begins early, large enough that handing out its tasks

@@ -155,7 +155,7 @@ ReferenceChunk reference_chunk(std::span<const int32_t> tiles_of_rows, std::span
 // The divergence of a chunk of rows from their references, on the device.
 class CudaBackend::ReferenceFold {
  public:
-  ReferenceFold(CudaBackend& backend, const Matrix& head, const ReferenceRows& reference)
+  ReferenceFold(CudaBackend& backend, const kernels::Matrix& head, const kernels::ReferenceRows& reference)
       : backend_(backend),
         reference_(reference),
         hidden_(head.cols),
@@ -174,7 +174,7 @@ class CudaBackend::ReferenceFold {
   }
 
   // A piece of the vocabulary, whose logits of the chunk's rows are there.
-  void fold(const Matrix& piece, bool is_first, const float* logits) {
+  void fold(const kernels::Matrix& piece, bool is_first, const float* logits) {
     if (chunk_.tiles.empty()) return;
     auto* reference_logits = static_cast<float*>(logits_->data());
     for (std::size_t slot = 0; slot < chunk_.tiles.size(); ++slot) {
@@ -200,11 +200,11 @@ class CudaBackend::ReferenceFold {
 
  private:
   CudaBackend& backend_;
-  const ReferenceRows& reference_;
+  const kernels::ReferenceRows& reference_;
   int64_t hidden_;
-  std::unique_ptr<Buffer> logits_;  // (kRowChunk, piece of the vocabulary)
-  std::unique_ptr<Buffer> rows_;    // (kRowChunk) int32
-  std::unique_ptr<Buffer> states_;  // (kRowChunk)
+  std::unique_ptr<kernels::Buffer> logits_;  // (kRowChunk, piece of the vocabulary)
+  std::unique_ptr<kernels::Buffer> rows_;    // (kRowChunk) int32
+  std::unique_ptr<kernels::Buffer> states_;  // (kRowChunk)
   std::vector<ReferenceState> host_states_;
   ReferenceChunk chunk_;
 };
@@ -214,8 +214,8 @@ int64_t token_nll_bytes(int64_t vocab) {
          kRowChunk * static_cast<int64_t>(sizeof(RowState) + sizeof(ReferenceState) + 2 * sizeof(int32_t));
 }
 
-void CudaBackend::token_nll(const void* x, const Matrix& head, std::span<const int32_t> targets, int64_t n_rows,
-                            const TokenScores& out) {
+void CudaBackend::token_nll(const void* x, const kernels::Matrix& head, std::span<const int32_t> targets,
+                            int64_t n_rows, const kernels::TokenScores& out) {
   const auto logits = allocate(logit_bytes(head.rows), "logits");
   const auto states = allocate(kRowChunk * static_cast<int64_t>(sizeof(RowState)), "softmax statistics");
   const auto device_targets = allocate(kRowChunk * static_cast<int64_t>(sizeof(int32_t)), "targets");
@@ -231,7 +231,7 @@ void CudaBackend::token_nll(const void* x, const Matrix& head, std::span<const i
     if (references) references->begin(row, targets.subspan(begin, static_cast<std::size_t>(n)));
     for (int64_t first = 0; first < head.rows; first += kVocabChunk) {
       const int64_t n_columns = std::min(kVocabChunk, head.rows - first);
-      const Matrix piece{static_cast<Bf16*>(head.data) + first * head.cols, head.dtype, n_columns, head.cols};
+      const kernels::Matrix piece{static_cast<Bf16*>(head.data) + first * head.cols, head.dtype, n_columns, head.cols};
       multiply(rows, piece, nullptr, logits->data(), n, false, true);
       fold_kernel<<<static_cast<unsigned>(n), kThreads, 0, stream_>>>(
           static_cast<const float*>(logits->data()), n_columns, static_cast<int32_t>(first),

@@ -4,7 +4,7 @@
 #include <cstdlib>
 #include <string>
 
-#include "kernels/error.h"
+#include "base/error.h"
 #include "model/config.h"
 #include "model/rope.h"
 
@@ -14,8 +14,8 @@ void require(bool holds) {
   if (!holds) std::abort();
 }
 
-void check(const winnow::ModelConfig& config) {
-  const winnow::HeadShape& heads = config.heads;
+void check(const winnow::model::ModelConfig& config) {
+  const winnow::kernels::HeadShape& heads = config.heads;
   require(config.family != nullptr && !config.model_type.empty());
   require(config.n_layers > 0 && config.hidden > 0 && config.ffn > 0 && config.vocab > 0 && config.max_positions > 0);
   require(heads.n_heads > 0 && heads.n_kv_heads > 0 && heads.n_heads % heads.n_kv_heads == 0);
@@ -27,14 +27,14 @@ void check(const winnow::ModelConfig& config) {
     require(static_cast<int64_t>(config.native_window_layers.size()) == config.n_layers);
   }
   if (heads.head_dim > 1024) return;
-  require(static_cast<int64_t>(winnow::rope_table(config.rope, heads.head_dim, 3).size()) == 3 * heads.head_dim);
+  require(static_cast<int64_t>(winnow::model::rope_table(config.rope, heads.head_dim, 3).size()) == 3 * heads.head_dim);
 }
 
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, std::size_t size) {
   try {
-    check(winnow::parse_config(std::string(reinterpret_cast<const char*>(data), size), "input"));
+    check(winnow::model::parse_config(std::string(reinterpret_cast<const char*>(data), size), "input"));
   } catch (const winnow::Error& error) {
     require(error.code() == winnow::ExitCode::kBadData);
   }

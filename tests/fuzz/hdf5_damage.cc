@@ -18,11 +18,11 @@
 #include <string>
 #include <vector>
 
-#include "kernels/error.h"
-#include "pipeline/corpus.h"
-#include "results/hdf5.h"
-#include "results/store.h"
-#include "tests/example_results.h"
+#include "base/error.h"
+#include "pipeline/run/corpus.h"
+#include "results/calibration/store.h"
+#include "results/storage/hdf5.h"
+#include "tests/results/calibration/example_results.h"
 
 namespace winnow {
 namespace {
@@ -30,7 +30,7 @@ namespace {
 namespace fs = std::filesystem;
 using Random = std::mt19937_64;
 
-constexpr double kMostSeconds = 120.0;  // beyond any bound of results/hdf5_server.cc on a busy machine
+constexpr double kMostSeconds = 120.0;  // beyond any bound of results/storage/hdf5_server.cc on a busy machine
 
 // ---- files to damage
 // -------------------------------------------------------------------------------------------------
@@ -115,7 +115,7 @@ std::map<std::string, std::string> seeds(const fs::path& directory, const std::v
       files["calibration, " + format_name + ", " + packing_name] = bytes_of(directory / "seed.h5");
     }
   }
-  write_results(directory / "results.h5", example_results());
+  calibration::write_results(directory / "results.h5", example_results());
   files["results"] = bytes_of(directory / "results.h5");
   for (const fs::path& path : given) files[path.filename().string()] = bytes_of(path);
   return files;
@@ -173,7 +173,7 @@ void damage(std::string& bytes, Random& random) {
 // ---------------------------------------------------------------------------------------------------------
 
 // Everything that is there, by the type that it has; a group that is inside of itself to some depth.
-void read_all(const hdf5::Group& group, int depth, int& n_left) {
+void read_all(const storage::Group& group, int depth, int& n_left) {
   for (const std::string& name : group.names()) {
     if (--n_left < 0) return;
     if (group.contains_group(name)) {
@@ -182,25 +182,25 @@ void read_all(const hdf5::Group& group, int depth, int& n_left) {
     }
     const auto rank = static_cast<int64_t>(group.shape(name).size());
     switch (group.type(name)) {
-      case hdf5::Type::kFloat64:
+      case storage::Type::kFloat64:
         group.read<double>(name, rank);
         break;
-      case hdf5::Type::kFloat32:
+      case storage::Type::kFloat32:
         group.read<float>(name, rank);
         break;
-      case hdf5::Type::kInt64:
+      case storage::Type::kInt64:
         group.read<int64_t>(name, rank);
         break;
-      case hdf5::Type::kInt32:
+      case storage::Type::kInt32:
         group.read<int32_t>(name, rank);
         break;
-      case hdf5::Type::kUint8:
+      case storage::Type::kUint8:
         group.read<uint8_t>(name, rank);
         break;
-      case hdf5::Type::kString:
+      case storage::Type::kString:
         group.read<std::string>(name, rank);
         break;
-      case hdf5::Type::kOther:
+      case storage::Type::kOther:
         break;
     }
   }
@@ -214,10 +214,10 @@ class Trials {
     std::ofstream(file_, std::ios::binary) << bytes;
     attempt([&] {
       int n_left = 500;
-      read_all(hdf5::File::open(file_).root(), 4, n_left);
+      read_all(storage::File::open(file_).root(), 4, n_left);
     });
-    attempt([&] { read_corpus(file_, 1000); });
-    attempt([&] { read_results(file_); });
+    attempt([&] { run::read_corpus(file_, 1000); });
+    attempt([&] { calibration::read_results(file_); });
   }
 
   // The figures; whether all was as it should be.
@@ -265,7 +265,7 @@ class Trials {
   bool is_right_ = true;
 };
 
-int run(int64_t n_trials, int64_t first, const std::vector<fs::path>& given) {
+int damage_files(int64_t n_trials, int64_t first, const std::vector<fs::path>& given) {
   std::string name = (fs::temp_directory_path() / "winnow-damage-XXXXXX").string();
   if (::mkdtemp(name.data()) == nullptr) return 1;
   const fs::path directory = name;
@@ -285,10 +285,11 @@ int run(int64_t n_trials, int64_t first, const std::vector<fs::path>& given) {
 }  // namespace winnow
 
 int main(int argc, char** argv) {
-  if (const auto code = winnow::hdf5::serve_if_asked(argc, argv)) return *code;
+  if (const auto code = winnow::storage::serve_if_asked(argc, argv)) return *code;
   if (argc < 2) {
     std::fprintf(stderr, "usage: hdf5_damage COUNT [FIRST [FILE...]]\n");
     return 64;
   }
-  return winnow::run(std::atoll(argv[1]), argc > 2 ? std::atoll(argv[2]) : 0, {argv + std::min(argc, 3), argv + argc});
+  return winnow::damage_files(std::atoll(argv[1]), argc > 2 ? std::atoll(argv[2]) : 0,
+                              {argv + std::min(argc, 3), argv + argc});
 }

@@ -4,8 +4,8 @@
 #include <optional>
 #include <string>
 
-#include "kernels/error.h"
-#include "model/json.h"
+#include "base/error.h"
+#include "base/json.h"
 
 namespace {
 

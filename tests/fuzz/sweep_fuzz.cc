@@ -4,8 +4,8 @@
 #include <cstdlib>
 #include <string>
 
+#include "base/error.h"
 #include "jobs/sweep/cells.h"
-#include "kernels/error.h"
 
 namespace {
 
@@ -30,10 +30,10 @@ void check_line(const std::string& line) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, std::size_t size) {
   try {
-    const winnow::Sweep sweep =
-        winnow::parse_sweep("/none/input.yaml", std::string(reinterpret_cast<const char*>(data), size));
+    const winnow::sweep::Sweep sweep =
+        winnow::sweep::parse_sweep("/none/input.yaml", std::string(reinterpret_cast<const char*>(data), size));
     require(!sweep.cells.empty());
-  } catch (const winnow::SweepFileError& error) {
+  } catch (const winnow::sweep::SweepFileError& error) {
     require(!error.lines().empty());
     for (const std::string& line : error.lines()) check_line(line);
   }

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Makes evaluation.json: inputs and numpy's and scipy's figures for results/evaluation.h and results/serving_cost.h.
+"""Makes evaluation.json: inputs and numpy's and scipy's figures for results/evaluation/ (evaluation.h, serving_cost.h).
 
     python tests/golden/make_evaluation.py
 
-The bootstrap repeats the draws of results/random.h, so that intervals agree to rounding. Bands of scipy's own draws
+The bootstrap repeats the draws of base/random.h, so that intervals agree to rounding. Bands of scipy's own draws
 stand beside them: make_statistics.py says what they are. Costs are counted from masks, row by row.
 """
 

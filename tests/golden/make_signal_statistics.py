@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Makes signal_statistics.json: signals of layers and scipy's figures for results/signals.h. Needs numpy and scipy.
+"""Makes signal_statistics.json: signals of layers and scipy's figures for results/calibration/signals.h.
+
+Needs numpy and scipy.
 
     python tests/golden/make_signal_statistics.py
 
-The draws of results/random.h are repeated here, so the C++ figures must agree to rounding. Partial rhos are the
+The draws of base/random.h are repeated here, so the C++ figures must agree to rounding. Partial rhos are the
 correlation of what is left of two columns of ranks after least squares on a third, not the formula that the C++ code
 has.
 """

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Makes statistics.json: inputs and scipy's figures for results/statistics.h. Needs numpy and scipy.
+"""Makes statistics.json: inputs and scipy's figures for results/calibration/statistics.h. Needs numpy and scipy.
 
     python tests/golden/make_statistics.py
 
-Figures that depend on random draws are of two kinds. "Same draws": the draws of results/random.h are repeated here, so
+Figures that depend on random draws are of two kinds. "Same draws": the draws of base/random.h are repeated here, so
 the C++ figure must agree to rounding. "Own draws": scipy draws many more than the C++ code does, and the file holds the
 band in which a Monte-Carlo figure of the C++ code's size must lie: SIGMAS standard errors, for a quantile q taken on
 the distribution at q +- SIGMAS * sqrt(q (1 - q) (1 / n_cpp + 1 / n_scipy)).
@@ -34,7 +34,7 @@ def mix(z):
 
 
 class RandomStream:
-    """results/random.h, word for word."""
+    """base/random.h, word for word."""
 
     def __init__(self, seed, stream, index):
         self.state = 0

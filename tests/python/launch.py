@@ -45,9 +45,14 @@ def environment(cache):
     }
 
 
-def run(arguments, cache, ranks=None):
+def run(arguments, cache, ranks=None, cwd=None):
     return subprocess.run(
-        command(arguments, ranks), env=environment(cache), capture_output=True, text=True, timeout=TIMEOUT_SECONDS
+        command(arguments, ranks),
+        env=environment(cache),
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_SECONDS,
     )
 
 

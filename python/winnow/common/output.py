@@ -1,6 +1,6 @@
 """Output files: checked before the work, written whole under a temporary name, then renamed.
 
-What may be written is decided here for all of winnow's Python programs, as results/output_path.h decides it for the
+What may be written is decided here for all of winnow's Python programs, as base/output_path.h decides it for the
 others: only an older file of the same kind, or an empty one, is ever replaced; never an input, a file in a checkpoint's
 folder, or what a link leads to.
 """
@@ -186,7 +186,7 @@ def _write_all(file: BinaryIO, data: bytes) -> None:
 
 def _create_beside(path: pathlib.Path) -> tuple[pathlib.Path, BinaryIO]:
     """A new file, never one that is there or that a link leads to. Its name does not grow with the other's, which may
-    be the longest that the file system takes. Its lock says that its writer lives: results/atomic_file.h removes the
+    be the longest that the file system takes. Its lock says that its writer lives: base/atomic_file.h removes the
     leftovers of dead ones."""
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     for _ in range(ATTEMPTS):

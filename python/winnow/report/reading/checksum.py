@@ -1,4 +1,4 @@
-"""Checksums behind the end of HDF5 files of winnow, over every byte before them (results/checksum.h)."""
+"""Checksums behind the end of HDF5 files of winnow, over every byte before them (base/checksum.h)."""
 
 import hashlib
 import os

@@ -1,0 +1,268 @@
+#include "jobs/cli/commands/benchmark.h"
+
+#include <cblas.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+#include <functional>
+#include <limits>
+#include <memory>
+#include <numeric>
+#include <thread>
+#include <utility>
+
+#include "base/random.h"
+#include "kernels/profiled_backend.h"
+#include "model/rope.h"
+#include "pipeline/engine/sweep.h"
+
+namespace winnow::commands {
+namespace {
+
+// Streams of the random numbers here; any two that differ.
+constexpr uint64_t kActivations = 1;
+constexpr uint64_t kTokens = 2;
+
+double best_seconds(int n_repetitions, const std::function<void()>& step) {
+  step();  // pages touched, caches and threads warm
+  double best = std::numeric_limits<double>::infinity();
+  for (int i = 0; i < n_repetitions; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    step();
+    best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  }
+  return best;
+}
+
+float uniform(RandomStream& random) { return static_cast<float>(random.next() >> 40) * 0x1p-23F - 1.0F; }
+
+std::vector<int32_t> random_tokens(int64_t n, int64_t vocab) {
+  RandomStream random(0, kTokens, 0);
+  std::vector<int32_t> tokens(static_cast<std::size_t>(n));
+  for (int32_t& token : tokens) token = static_cast<int32_t>(random.below(vocab));
+  return tokens;
+}
+
+// The operations of one model, on rows of random activations.
+class OperationTimer {
+ public:
+  OperationTimer(kernels::Backend& backend, const model::ModelConfig& config, const BenchmarkSize& size)
+      : backend_(backend),
+        config_(config),
+        size_(size),
+        n_rows_((size.n_tokens + backend.row_tile() - 1) / backend.row_tile() * backend.row_tile()),
+        wide_(std::max({config.hidden, config.heads.q_dim(), 2 * config.heads.kv_dim(), 2 * config.ffn})),
+        in_(rows(wide_, "the inputs")),
+        out_(rows(wide_, "the outputs")),
+        kv_(backend.allocate(backend.kv_bytes(n_rows_, config.heads), "keys and values")) {
+    fill(*in_, n_rows_ * wide_);
+  }
+
+  void linear(const char* name, const kernels::Matrix& weight) {
+    const double flop = 2.0 * n() * static_cast<double>(weight.rows * weight.cols);
+    time(name, flop, 0.0, [&] { backend_.linear(in_->data(), weight, {}, out_->data(), n_rows_, false); });
+  }
+
+  void row_operations(const model::LayerWeights& layer, const kernels::Matrix& embedding) {
+    const std::vector<int32_t> tokens = random_tokens(size_.n_tokens, config_.vocab);
+    const auto hidden = static_cast<double>(config_.hidden);
+    std::vector<int32_t> padded = tokens;
+    padded.resize(static_cast<std::size_t>(n_rows_), -1);
+    const auto ids = backend_.upload(padded, "token ids");
+    time("embed", 0.0, n() * hidden * (static_cast<double>(kernels::size_bytes(embedding.dtype)) + element()),
+         [&] { backend_.embed(embedding, static_cast<const int32_t*>(ids->data()), out_->data(), n_rows_); });
+    time("copy", 0.0, 2.0 * n() * hidden * element(),
+         [&] { backend_.copy(in_->data(), out_->data(), n_rows_, config_.hidden); });
+    time("rms_norm", 0.0, 2.0 * n() * hidden * element(),
+         [&] { backend_.rms_norm(in_->data(), layer.input_norm, config_.rms_eps, out_->data(), n_rows_); });
+    time("swiglu", 0.0, 3.0 * n() * static_cast<double>(config_.ffn) * element(),
+         [&] { backend_.swiglu(in_->data(), out_->data(), n_rows_, config_.ffn); });
+  }
+
+  // Rotates a copy, so that repetitions start from the same values.
+  void rotary(const model::LayerWeights& layer) {
+    const std::vector<float> angles = model::rope_table(config_.rope, config_.heads.head_dim, n_rows_);
+    const auto memory = backend_.allocate(static_cast<int64_t>(angles.size() * sizeof(float)), "the rotary table");
+    const kernels::HostTensor host{reinterpret_cast<const std::byte*>(angles.data()),
+                                   kernels::DType::kF32,
+                                   {n_rows_, config_.heads.head_dim},
+                                   "rotary table",
+                                   "F32"};
+    std::vector<int32_t> rows(static_cast<std::size_t>(n_rows_));
+    std::iota(rows.begin(), rows.end(), 0);
+    const auto positions = backend_.upload(rows, "the rows' positions");
+    const kernels::RowAngles row_angles{backend_.load(host, kernels::WeightUse::kTable, memory->data()),
+                                        static_cast<const int32_t*>(positions->data())};
+    const auto kv_dim = static_cast<double>(config_.heads.kv_dim());
+    backend_.copy(in_->data(), out_->data(), n_rows_, wide_);
+    time("rope", 0.0, 2.0 * n() * static_cast<double>(config_.heads.q_dim()) * element(),
+         [&] { backend_.rope(out_->data(), config_.heads, layer.q_norm, row_angles, n_rows_); });
+    time("store_kv", 0.0, 4.0 * n() * kv_dim * element(),
+         [&] { backend_.store_kv(out_->data(), config_.heads, layer.k_norm, row_angles, n_rows_, kv_->data()); });
+  }
+
+  void attention(const char* name, const kernels::Window& window) {
+    kernels::AttentionCall call;
+    call.q = in_->data();
+    call.out = out_->data();
+    call.n_rows = n_rows_;
+    call.n_tokens = size_.n_tokens;
+    call.own = {kv_->data(), 0, n_rows_};
+    call.window = window;
+    const double flop = 4.0 * static_cast<double>(kernels::attention_pairs(window, 0, size_.n_tokens)) *
+                        static_cast<double>(config_.heads.q_dim());
+    time(name, flop, 0.0, [&] { backend_.attention(std::span(&call, 1), config_.heads); });
+  }
+
+  void token_nll(const kernels::Matrix& head) {
+    std::vector<int32_t> targets = random_tokens(size_.answer_tokens, config_.vocab);
+    const int64_t tile = backend_.row_tile();
+    targets.resize(static_cast<std::size_t>((size_.answer_tokens + tile - 1) / tile * tile), -1);
+    std::vector<double> nll(targets.size());
+    std::vector<uint8_t> hits(targets.size());
+    const double flop =
+        2.0 * static_cast<double>(size_.answer_tokens) * static_cast<double>(config_.vocab * config_.hidden);
+    time("token_nll", flop, 0.0, [&] {
+      backend_.token_nll(in_->data(), head, targets, static_cast<int64_t>(targets.size()), {nll.data(), hits.data()});
+    });
+  }
+
+  std::vector<OperationTime> take() { return std::move(times_); }
+
+ private:
+  double element() const { return static_cast<double>(kernels::size_bytes(backend_.activation_dtype())); }
+  // Random values, the same ones again and again.
+  void fill(kernels::Buffer& buffer, int64_t count) {
+    RandomStream random(0, kActivations, 0);
+    std::vector<float> values(static_cast<std::size_t>(std::min<int64_t>(count, 1 << 20)));
+    for (float& value : values) value = uniform(random);
+    for (int64_t at = 0; at < count; at += static_cast<int64_t>(values.size())) {
+      const int64_t n = std::min<int64_t>(count - at, static_cast<int64_t>(values.size()));
+      const kernels::HostTensor host{
+          reinterpret_cast<const std::byte*>(values.data()), kernels::DType::kF32, {n}, "random values", "F32"};
+      backend_.load(host, kernels::WeightUse::kLinear,
+                    static_cast<std::byte*>(buffer.data()) + at * kernels::size_bytes(backend_.activation_dtype()));
+    }
+  }
+  double n() const { return static_cast<double>(size_.n_tokens); }
+  std::unique_ptr<kernels::Buffer> rows(int64_t cols, const char* what) {
+    return backend_.allocate(n_rows_ * cols * kernels::size_bytes(backend_.activation_dtype()), what);
+  }
+  void time(const char* name, double flop, double bytes, const std::function<void()>& step) {
+    const double seconds = best_seconds(size_.n_repetitions, [&] {
+      step();
+      backend_.synchronize();
+    });
+    times_.push_back({name, seconds, flop, bytes});
+  }
+
+  kernels::Backend& backend_;
+  const model::ModelConfig& config_;
+  const BenchmarkSize& size_;
+  const int64_t n_rows_;
+  const int64_t wide_;
+  std::unique_ptr<kernels::Buffer> in_;   // (n_rows, wide)
+  std::unique_ptr<kernels::Buffer> out_;  // (n_rows, wide)
+  std::unique_ptr<kernels::Buffer> kv_;
+  std::vector<OperationTime> times_;
+};
+
+// OpenBLAS's own threads for as long as this lives.
+class BlasThreads {
+ public:
+  explicit BlasThreads(int n) : former_(openblas_get_num_threads()) { openblas_set_num_threads(n); }
+  BlasThreads(const BlasThreads&) = delete;
+  BlasThreads& operator=(const BlasThreads&) = delete;
+  ~BlasThreads() { openblas_set_num_threads(former_); }
+
+ private:
+  int former_;
+};
+
+}  // namespace
+
+std::vector<OperationTime> time_operations(kernels::Backend& backend, const model::ModelConfig& config,
+                                           model::ModelWeights& weights, const BenchmarkSize& size) {
+  OperationTimer timer(backend, config, size);
+  const model::LayerWeights& layer = weights.layer(0);
+  timer.linear("linear q", layer.q);
+  timer.linear("linear kv", layer.kv);
+  timer.linear("linear o", layer.o);
+  timer.linear("linear gate+up", layer.gate_up);
+  timer.linear("linear down", layer.down);
+  timer.rotary(layer);
+  timer.attention("attention full", kernels::full_attention());
+  timer.attention("attention window", size.window);
+  timer.row_operations(layer, weights.embedding());
+  timer.token_nll(weights.head());
+  return timer.take();
+}
+
+OperationTime time_large_sgemm(int n_threads, int n_repetitions) {
+  constexpr int kSide = 2048;
+  const std::vector<float> a(std::size_t{kSide} * kSide, 0.5F);
+  std::vector<float> c(a.size());
+  const BlasThreads threads(n_threads);
+  const double seconds = best_seconds(n_repetitions, [&] {
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, kSide, kSide, kSide, 1.0F, a.data(), kSide, a.data(), kSide,
+                0.0F, c.data(), kSide);
+  });
+  return {"large sgemm", seconds, 2.0 * kSide * kSide * kSide, 0.0};
+}
+
+OperationTime time_memory_copy(int n_threads, int n_repetitions) {
+  constexpr std::size_t kBytes = std::size_t{256} << 20;  // beyond every cache
+  const std::vector<char> from(kBytes, 1);
+  std::vector<char> to(kBytes);
+  const std::size_t share = kBytes / static_cast<std::size_t>(n_threads);
+  const double seconds = best_seconds(n_repetitions, [&] {
+    std::vector<std::jthread> threads;
+    for (std::size_t begin = 0; begin < kBytes; begin += share) {
+      const std::size_t count = std::min(share, kBytes - begin);
+      threads.emplace_back([&from, &to, begin, count] { std::memcpy(&to[begin], &from[begin], count); });
+    }
+  });
+  return {"memory copy", seconds, 0.0, 2.0 * static_cast<double>(kBytes)};
+}
+
+SweepTimes time_sweep(kernels::Backend& backend, const model::ModelConfig& config, model::ModelWeights& weights,
+                      const BenchmarkSize& size) {
+  const std::vector<int32_t> tokens = random_tokens(size.n_tokens, config.vocab);
+  engine::SweepRequest request;
+  request.tokens = tokens;
+  request.answer_start = size.n_tokens - size.answer_tokens;
+  request.window = size.window;
+  request.base = engine::Pattern(static_cast<std::size_t>(config.n_layers), false);
+  std::vector<engine::Pattern> all = {request.base};
+  for (std::size_t l = 0; l < request.base.size(); ++l) {
+    all.push_back(request.base);
+    all.back()[l] = true;
+  }
+
+  SweepTimes times;
+  times.n_passes = static_cast<int64_t>(all.size());
+  std::vector<double> separate;
+  const auto start = std::chrono::steady_clock::now();
+  for (const engine::Pattern& pattern : all) {
+    request.base = pattern;
+    separate.push_back(engine::sweep(backend, config, weights, request, {}).base.nll_nats);
+  }
+  const auto middle = std::chrono::steady_clock::now();
+  request.base = all.front();
+  request.variants.assign(all.begin() + 1, all.end());
+  const engine::SweepResult swept = engine::sweep(backend, config, weights, request, {});
+  const auto end = std::chrono::steady_clock::now();
+
+  times.separate_seconds = std::chrono::duration<double>(middle - start).count();
+  times.sweep_seconds = std::chrono::duration<double>(end - middle).count();
+  times.largest_difference = std::abs(swept.base.nll_nats - separate.front());
+  for (std::size_t v = 0; v < swept.variants.size(); ++v) {
+    times.largest_difference =
+        std::max(times.largest_difference, std::abs(swept.variants[v].nll_nats - separate[v + 1]));
+  }
+  return times;
+}
+
+}  // namespace winnow::commands

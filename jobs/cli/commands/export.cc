@@ -1,0 +1,244 @@
+// winnow export: from a selection to files that a serving engine runs as asked, or a refusal.
+#include <sys/stat.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <system_error>
+
+#include "base/atomic_file.h"
+#include "base/checksum.h"
+#include "base/error.h"
+#include "base/json.h"
+#include "base/output_path.h"
+#include "jobs/cli/commands/commands.h"
+#include "jobs/cli/external_verb.h"
+#include "jobs/sweep/child.h"
+#include "jobs/sweep/program_output.h"
+#include "model/safetensors.h"
+#include "pipeline/run/inputs.h"
+#include "results/selection/export.h"
+
+namespace winnow::commands {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr std::size_t kMaxConfigBytes = std::size_t{16} << 20;
+
+struct Options {
+  std::string selection;
+  std::string out;
+  std::string model;  // "": the selection's
+  bool patch_only = false;
+  bool check = false;
+  bool no_hash = false;
+  selection::ExportOptions plan;
+};
+
+// A folder that is there whole under its name or not at all: filled beside it, then renamed.
+class NewFolder {
+ public:
+  explicit NewFolder(const fs::path& path) : path_(path) {
+    const fs::path parent = path_.has_parent_path() ? path_.parent_path() : fs::path(".");
+    const fs::path part = parent / new_temporary_name();
+    if (mkdir(part.c_str(), 0777) != 0) {
+      const bool is_full = errno == ENOSPC || errno == EDQUOT;
+      fail(is_full ? ExitCode::kIoError : ExitCode::kCannotCreate,
+           path_.string() + ": cannot be created: " + std::strerror(errno) +
+               "; choose a folder whose parent exists and is writable");
+    }
+    part_ = part;
+    // An empty folder that is there passes its permissions on.
+    struct stat old {};
+    if (stat(path_.c_str(), &old) == 0) chmod(part_.c_str(), old.st_mode & 0777);
+  }
+  NewFolder(const NewFolder&) = delete;
+  NewFolder& operator=(const NewFolder&) = delete;
+  ~NewFolder() {
+    std::error_code ignored;
+    if (!part_.empty()) fs::remove_all(part_, ignored);
+  }
+
+  const fs::path& part() const { return part_; }
+  // Runs `step`; what it throws names the folder as it is going to be.
+  template <typename Step>
+  void fill(const Step& step) const {
+    try {
+      step();
+    } catch (const Error& error) {
+      std::string message = error.what();
+      if (const auto at = message.find(part_.string()); at != std::string::npos) {
+        message.replace(at, part_.string().size(), path_.string());
+      }
+      fail(error.code(), message);
+    }
+  }
+  void commit() {
+    std::error_code error;
+    fs::rename(part_, path_, error);
+    if (error) fail(ExitCode::kCannotCreate, path_.string() + ": cannot be created: " + error.message());
+    part_.clear();
+  }
+
+ private:
+  fs::path path_;
+  fs::path part_;
+};
+
+void write_plan(const selection::ExportPlan& plan, const selection::Selection& selection, const fs::path& folder) {
+  const auto write = [&](const std::string& name, const std::string& text, FileUse use) {
+    write_file_atomically(folder / name, text, use);
+  };
+  for (const selection::ExportFile& file : plan.files) {
+    write(file.name, file.text, file.is_program ? FileUse::kProgram : FileUse::kData);
+  }
+  write(selection::kExportRecord, selection::export_record(plan, selection), FileUse::kData);
+}
+
+// Links to everything of the checkpoint that the folder does not have, hidden files left out.
+void link_checkpoint(const fs::path& model, const fs::path& folder) {
+  std::error_code error;
+  for (const fs::directory_entry& entry : fs::directory_iterator(model)) {
+    const fs::path name = entry.path().filename();
+    const fs::path to = folder / name;
+    if (name.string().starts_with(".") || name.extension() == ".part" || fs::exists(to)) continue;
+    fs::create_symlink(fs::absolute(entry.path()), to, error);
+    if (error) fail(ExitCode::kCannotCreate, to.string() + ": cannot be linked: " + error.message());
+  }
+}
+
+std::string window_name(const nlohmann::json& keys) { return keys.is_null() ? "full" : json_text(keys, -1); }
+
+void print_requested(const selection::ExportPlan& plan, const std::string& why_no_more) {
+  std::printf("layer  requested\n");
+  for (std::size_t layer = 0; layer < plan.windows.size(); ++layer) {
+    std::printf("%5zu  %9s\n", layer, plan.windows[layer] == 0 ? "full" : std::to_string(plan.windows[layer]).c_str());
+  }
+  std::printf("effective windows not checked: %s\n", one_line(why_no_more).c_str());
+}
+
+// What Transformers really does with the export, as a table; throws Error(kBadData) where it is something else.
+void check_in_transformers(const selection::ExportPlan& plan, const fs::path& folder, const fs::path& model) {
+  const char* path = std::getenv("PATH");
+  const auto program =
+      cli::find_external_verb("check-hf", sweep::own_executable().parent_path(), path == nullptr ? "" : path);
+  if (!program) {
+    print_requested(plan, "there is no program winnow-check-hf beside winnow or on PATH");
+    return;
+  }
+  std::vector<std::string> words = {program->string()};
+  if (const char* python = std::getenv("WINNOW_PYTHON"); python != nullptr && *python != '\0') {
+    // As the program's first line: no module of the current folder or of PYTHONPATH is run.
+    words.insert(words.begin(), {python, "-E", "-P"});
+  }
+  if (plan.links_checkpoint) {
+    words.push_back(folder.string());
+  } else {
+    words.insert(words.end(), {model.string(), "--overrides", (folder / selection::kOverridesFile).string()});
+  }
+  const auto output = sweep::run_program(words);
+  constexpr int kUnknownOption = 2;  // of an interpreter older than 3.11, which has no -P
+  if (!output || output->exit_code == static_cast<int>(ExitCode::kUnavailable) || output->exit_code == kUnknownOption) {
+    print_requested(plan, output ? output->words() : words.front() + " cannot be started");
+    return;
+  }
+  if (output->exit_code != 0) {
+    fail(ExitCode::kBadData, "Transformers does not load the export: " + output->words());
+  }
+  const nlohmann::json report = parse_json(output->out, program->string());
+  std::printf("layer  requested  attention  cache   (Transformers %s)\n",
+              one_line(report.at("transformers").get<std::string>()).c_str());
+  std::string wrong;
+  for (std::size_t layer = 0; layer < plan.windows.size(); ++layer) {
+    const nlohmann::json requested = plan.windows[layer] == 0 ? nlohmann::json() : nlohmann::json(plan.windows[layer]);
+    const nlohmann::json attention = report.at("attention").at(layer);
+    const nlohmann::json cache = report.at("cache").at(layer);
+    std::printf("%5zu  %9s  %9s  %5s\n", layer, window_name(requested).c_str(), window_name(attention).c_str(),
+                window_name(cache).c_str());
+    if (attention != requested || cache != requested) wrong += (wrong.empty() ? "" : ", ") + std::to_string(layer);
+  }
+  if (!wrong.empty()) fail(ExitCode::kBadData, "Transformers runs other windows than asked for in layers " + wrong);
+  std::printf("All %zu layers are as asked for.\n", plan.windows.size());
+}
+
+int run_export(const Options& options) {
+  if (options.out.empty()) fail(ExitCode::kUsage, "--out is empty; name a new folder");
+  const selection::Selection selection = selection::read_selection(options.selection);
+  if (!selection.has_checksum) note_no_checksum(options.selection);
+  const fs::path model = options.model.empty() ? fs::path(selection.model) : fs::path(options.model);
+  const fs::path config = model / "config.json";
+  std::error_code ignored;
+  if (!fs::exists(config, ignored)) {
+    fail(ExitCode::kNoInput, config.string() + ": not there; give the checkpoint with --model DIR");
+  }
+  selection::ExportOptions wanted = options.plan;
+  wanted.model_path = fs::absolute(model).lexically_normal().string();
+  selection::ExportPlan plan =
+      selection::plan_export(selection, read_text(config, kMaxConfigBytes), config.string(), wanted);
+  if (!options.no_hash) {
+    selection::check_selection_model(selection, options.selection,
+                                     {selection.n_layers, run::hash_checkpoint(model::Checkpoint(model))});
+  }
+  if (options.patch_only) {
+    if (plan.target != "hf") fail(ExitCode::kUsage, "--patch-only is for --target hf, not " + plan.target);
+    if (options.check) fail(ExitCode::kUsage, "--check needs the whole export; leave out --patch-only");
+    plan.links_checkpoint = false;
+    std::erase_if(plan.files, [](const selection::ExportFile& file) { return file.name == "config.json"; });
+    plan.command = "merge config_patch.json into the config.json of the checkpoint";
+  }
+  fs::path out = fs::path(options.out).lexically_normal();
+  if (!out.has_filename()) out = out.parent_path();
+  check_outputs({{.flag = "", .path = out, .kind = Output::Kind::kNewFolder}},
+                {.files = {options.selection}, .checkpoints = {model}});
+  NewFolder folder(out);
+  folder.fill([&] {
+    write_plan(plan, selection, folder.part());
+    if (plan.links_checkpoint) link_checkpoint(model, folder.part());
+  });
+  if (options.check && plan.is_checked_in_transformers) check_in_transformers(plan, folder.part(), model);
+  if (options.check && !plan.is_checked_in_transformers) print_requested(plan, "only the engine itself can say");
+  folder.commit();
+  for (const std::string& warning : plan.warnings) {
+    std::fprintf(stderr, "winnow: warning: %s\n", one_line(warning).c_str());
+  }
+  std::printf("%s: %lld of %lld layers keep full attention, the others see %lld keys. Use: %s\n",
+              one_line(out.string()).c_str(), static_cast<long long>(selection.keep),
+              static_cast<long long>(selection.n_layers), static_cast<long long>(selection.window_keys),
+              one_line(plan.command).c_str());
+  return static_cast<int>(ExitCode::kDone);
+}
+
+}  // namespace
+
+Command add_export(const cli::Verb& program) {
+  const auto options = std::make_shared<Options>();
+  const cli::Verb verb =
+      program.add_subcommand("export", "Writes a selection as a serving engine runs it, or says why it would not");
+  verb.add_option("selection", options->selection, "Selection (winnow select --out)").required().type_name("FILE");
+  verb.add_option("--target", options->plan.target, "hf, vllm, trtllm, swaa or json").required().type_name("TARGET");
+  verb.add_option("--out", options->out, "New folder for the export").required().type_name("DIR");
+  verb.add_option("--model", options->model, "Checkpoint (default: where the selection says it was)").type_name("DIR");
+  verb.add_flag("--check", options->check, "Print requested against effective windows; hf is asked by loading it");
+  verb.add_flag("--patch-only", options->patch_only,
+                "hf: write the fields of config.json alone (default: a folder with the weights linked)");
+  verb.add_option("--model-impl", options->plan.model_impl,
+                  "vllm: auto, transformers or vllm (default: auto, the one that honours windows per layer)")
+      .type_name("IMPL");
+  verb.add_option("--max-seq-len", options->plan.max_seq_len,
+                  "trtllm: longest sequence to serve, tokens (default: max_position_embeddings)")
+      .type_name("N");
+  verb.add_flag("--no-hash", options->no_hash, "Do not compare the checkpoint with the one that was measured");
+  verb.footer(
+      "\nhf: a checkpoint folder, weights linked. vllm: overrides and serve.sh. trtllm: options with the window of "
+      "each\n"
+      "layer and serve.sh. swaa: a settings list. json: the window of each layer. All have winnow-export.json.\n"
+      "\nExample:\n  winnow export selection.json --target hf --out hybrid --check\n");
+  return {verb, [options] { return run_export(*options); }};
+}
+
+}  // namespace winnow::commands

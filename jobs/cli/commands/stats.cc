@@ -1,0 +1,127 @@
+// winnow stats: computes the statistics of a results file anew, without a model.
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/error.h"
+#include "base/node.h"
+#include "base/own_files.h"
+#include "jobs/cli/commands/commands.h"
+#include "jobs/cli/present.h"
+#include "results/calibration/store.h"
+#include "results/evaluation/evaluation.h"
+#include "results/search/results.h"
+#include "results/storage/own_hdf5.h"
+
+namespace winnow::commands {
+namespace {
+
+struct Options {
+  std::string file;
+  std::string out;
+  bool in_place = false;
+  bool json = false;
+  // Absent: what the file was made with.
+  std::optional<int64_t> seed;
+  std::optional<int64_t> top_k;
+  std::optional<int64_t> n_resamples;
+  std::optional<std::string> baseline;
+};
+
+constexpr const char* kCommandNote = "command line that computed the statistics anew";
+
+int print(const std::string& found) {
+  const std::string text = printable(found);
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  return static_cast<int>(ExitCode::kDone);
+}
+
+// In place the file is its own output: it may be no link, but it is a result, as the reader sees.
+void check_output(const Options& options) {
+  if (options.in_place) check_outputs({storage::results_output("--in-place", options.file)}, {});
+  if (options.out.empty()) return;
+  const std::filesystem::path file = options.file;
+  check_outputs({storage::results_output("--out", options.out)},
+                {.files = {file, file.parent_path() / "run.json"}, .checkpoints = {}});
+}
+
+int run_evaluation(const Options& options) {
+  if (options.top_k) {
+    fail(ExitCode::kUsage, "stats: --top-k is about a calibration, but " + options.file + " is an evaluation");
+  }
+  evaluation::EvaluationResults results = evaluation::read_evaluation(options.file);
+  check_output(options);
+  evaluation::EvaluationOptions settings = results.statistics.options;
+  if (options.seed) settings.seed = static_cast<uint64_t>(*options.seed);
+  settings.n_resamples = options.n_resamples.value_or(settings.n_resamples);
+  settings.baseline = options.baseline.value_or(settings.baseline);
+  results.statistics = evaluation::compute_evaluation(results.table, settings);
+  if (options.in_place || !options.out.empty()) {
+    results.provenance.set("statistics_command", command_line(), kCommandNote);
+    evaluation::write_evaluation(options.in_place ? options.file : options.out, results);
+  }
+  return print(options.json ? to_json(results) : to_table(results));
+}
+
+int run_stats(Options options) {
+  options.file = calibration::results_file(options.file).string();
+  if (options.in_place && !options.out.empty()) {
+    fail(ExitCode::kUsage, "stats: --in-place and --out exclude each other; give one of them");
+  }
+  if (options.seed.value_or(0) < 0) {
+    fail(ExitCode::kUsage, "stats: --seed: expected at least 0, found " + std::to_string(*options.seed));
+  }
+  if (evaluation::is_evaluation(options.file)) return run_evaluation(options);
+  if (search::is_search(options.file)) {
+    fail(ExitCode::kUsage, "stats: " + options.file +
+                               " is of a search, whose figures follow from its run directory; repeat winnow search, "
+                               "with another --seed");
+  }
+  if (options.baseline) {
+    fail(ExitCode::kUsage, "stats: --baseline is about an evaluation, but " + options.file + " is a calibration");
+  }
+  calibration::Results results = calibration::read_results(options.file);
+  check_output(options);
+  calibration::StatisticsOptions settings = results.statistics.options;
+  if (options.seed) settings.seed = static_cast<uint64_t>(*options.seed);
+  settings.top_k = options.top_k.value_or(settings.top_k);
+  settings.n_resamples = options.n_resamples.value_or(settings.n_resamples);
+  results.statistics = calibration::compute_statistics(results.calibration, results.controls, settings);
+  if (options.in_place || !options.out.empty()) {
+    results.provenance.set("statistics_command", command_line(), kCommandNote);
+    calibration::write_results(options.in_place ? options.file : options.out, results);
+  }
+  return print(cli::present_results(results, options.json));
+}
+
+}  // namespace
+
+Command add_stats(const cli::Verb& program) {
+  const auto options = std::make_shared<Options>();
+  const cli::Verb verb =
+      program.add_subcommand("stats", "Computes the statistics of a results file anew, without a model");
+  verb.add_option("file", options->file, "Run directory, or its results.h5").required().type_name("RUN_DIR");
+  verb.add_option("--seed", options->seed, "Seed of bootstrap and permutations (default: the file's)").type_name("N");
+  verb.add_option("--top-k", options->top_k,
+                  "Layers that are to keep full attention; 0: a quarter of those measured (default: the file's)")
+      .type_name("K");
+  verb.add_option("--resamples", options->n_resamples, "Bootstrap resamples of the examples (default: the file's)")
+      .type_name("N");
+  verb.add_option("--baseline", options->baseline,
+                  "Of an evaluation: pattern that all are compared with besides full (default: the file's)")
+      .type_name("NAME");
+  verb.add_option("--out", options->out, "Write the whole result with the new statistics here (default: only print)")
+      .type_name("FILE");
+  verb.add_flag("--in-place", options->in_place,
+                "Put the new statistics into the file itself, in one atomic step "
+                "(default: only print)");
+  verb.add_flag("--json", options->json, "Print JSON on stdout instead of a table (default: table)");
+  verb.footer(
+      "\nFigures are in nats per token; layers are counted from 0. The same seed gives the same figures.\n"
+      "\nExample:\n  winnow stats run --top-k 9 --seed 1\n");
+  return {verb, [options] { return run_stats(*options); }};
+}
+
+}  // namespace winnow::commands

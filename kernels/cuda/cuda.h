@@ -1,0 +1,27 @@
+// NVIDIA GPUs as devices. A build without CUDA answers that there are none (no_cuda.cc).
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernels/backend.h"
+
+namespace winnow::cuda {
+
+struct CudaOptions {
+  // Which kernels compute attention: cuDNN's where it has a plan for the model, cuDNN's or an error, the own one.
+  enum class Attention { kAuto, kCudnn, kOwn };
+  int device = 0;
+  Attention attention = Attention::kAuto;
+  kernels::DType residual = kernels::DType::kBf16;  // kBf16 or kF32
+};
+// Usable devices: 0 also where this build has no CUDA.
+int cuda_device_count();
+// Their UUIDs, in the order of device numbers: two processes that see the same UUID see the same GPU. Empty where
+// cuda_device_count() is 0 or a device does not answer.
+std::vector<std::string> cuda_device_uuids();
+// Throws Error(kUnavailable) with the reason where there is no usable device.
+std::unique_ptr<kernels::Backend> make_cuda_backend(const CudaOptions& options);
+
+}  // namespace winnow::cuda

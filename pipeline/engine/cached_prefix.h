@@ -1,0 +1,96 @@
+// Keys and values of the rows that no pattern changes, kept over many sweeps of the same examples: with tail
+// rows, all rows before the first that obeys a window. A sweep over the tail alone, against these,
+// gives what a sweep over all rows gives, bit for bit.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "kernels/backend.h"
+#include "model/config.h"
+#include "model/weights.h"
+#include "pipeline/engine/sweep.h"
+
+namespace winnow::engine {
+
+// Rows of a request that a cached prefix can hold: those before R, the first row of a lane, but never all of them.
+// 0: none. Uses nothing of the request but its tokens, answer and window.
+int64_t cached_rows(const model::ModelConfig& config, const SweepRequest& request, int64_t row_tile);
+
+struct RowScore {
+  double nll_nats = 0.0;
+  bool is_argmax = false;
+};
+
+// The rows [0, n_rows) of one example: their keys and values in every layer, and the scores of those that predict
+// answer tokens.
+class CachedPrefix {
+ public:
+  enum class Place { kBackend, kHost };  // whose memory
+
+  // Runs the rows with full attention. request.prefix_rows of them; Throws Interrupted, Error(kOutOfMemory).
+  CachedPrefix(kernels::Backend& backend, const model::ModelConfig& config, model::ModelWeights& weights,
+               const SweepRequest& request, Place place, const StopCheck& stop);
+  // Memory that it keeps, of the backend or of the host, bytes.
+  static int64_t size_bytes(const model::ModelConfig& config, const kernels::Backend& backend, int64_t n_rows);
+  // Memory of the backend that making it takes besides what it keeps there, bytes.
+  static int64_t workspace_bytes(const model::ModelConfig& config, const kernels::Backend& backend, int64_t n_rows,
+                                 Place place);
+
+  int64_t n_rows() const { return n_rows_; }
+  int64_t layer_bytes() const { return layer_bytes_; }
+  bool is_on_host() const { return place_ == Place::kHost; }
+  // The layer's keys and values, laid out as Backend::store_kv does, in memory of `place`.
+  void* layer(int64_t layer) const { return static_cast<std::byte*>(memory_->data()) + layer * layer_bytes_; }
+  // Of row a - 1 <= row < n_rows.
+  RowScore score(int64_t row) const { return scores_[static_cast<std::size_t>(row - first_score_row_)]; }
+
+ private:
+  class Pass;
+
+  int64_t n_rows_;
+  int64_t layer_bytes_;
+  Place place_;
+  std::unique_ptr<kernels::Buffer> memory_;  // (n_layers, keys and values of n_rows)
+  int64_t first_score_row_;                  // a - 1
+  std::vector<RowScore> scores_;             // of rows [first_score_row, n_rows)
+};
+
+// Who keeps what: every example belongs to one rank, which keeps its prefix in the backend's memory while there is
+// room, then in the host's, then nowhere: there the rows are computed anew each time.
+struct PrefixPlan {
+  std::vector<int64_t> owner;                             // rank, by example
+  std::vector<std::optional<CachedPrefix::Place>> place;  // by example
+  int64_t backend_bytes = 0;                              // of the rank that keeps most there
+  int64_t host_bytes = 0;
+};
+struct PrefixLimits {
+  int64_t backend_bytes = 0;  // of each rank
+  int64_t host_bytes = 0;
+};
+// sizes: of each example's prefix, bytes; 0 where there is none to keep. Examples are shared out by size, the largest
+// first. Pure.
+PrefixPlan plan_prefixes(std::span<const int64_t> sizes, int64_t n_ranks, const PrefixLimits& limits);
+
+// The prefixes of a rank's examples.
+class PrefixCache {
+ public:
+  PrefixCache(kernels::Backend& backend, const model::ModelConfig& config, model::ModelWeights& weights)
+      : backend_(backend), config_(config), weights_(weights) {}
+
+  // Gives the request the prefix of its example, which is made when it is asked for first, and leaves it as it is where
+  // there are no rows to keep. Throws Interrupted, Error.
+  void provide(int64_t example, CachedPrefix::Place place, SweepRequest& request, const StopCheck& stop);
+
+ private:
+  kernels::Backend& backend_;
+  const model::ModelConfig& config_;
+  model::ModelWeights& weights_;
+  std::map<int64_t, std::unique_ptr<CachedPrefix>> prefixes_;  // by example
+};
+
+}  // namespace winnow::engine

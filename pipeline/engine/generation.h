@@ -1,0 +1,70 @@
+// Greedy generation with the cache that a pattern would be deployed with: a layer with full attention keeps the keys
+// and values of all rows, a windowed one those of its window and of the sinks, in memory of that size.
+//
+// Arithmetic is the sweep's: on a CPU a generated token is, bit for bit, the argmax of the sweep over the same tokens.
+// What one sequence gives does not depend on those that are generated beside it.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kernels/backend.h"
+#include "model/config.h"
+#include "model/weights.h"
+#include "pipeline/engine/sweep.h"
+
+namespace winnow::engine {
+
+struct GenerationRequest {
+  std::span<const int32_t> prompt;  // at least one token; row prompt.size() - 1 chooses the first new one
+  kernels::Window window;           // of a windowed layer; rows from prompt.size() on are those of new tokens
+  Pattern windowed;                 // (n_layers)
+  int64_t max_new_tokens = 0;       // >= 1
+  std::string name;                 // for messages
+};
+
+// One continuation.
+struct Generated {
+  std::vector<int32_t> tokens;  // the stop token, if any, is the last
+  bool stopped = false;         // by a stop token; else max_new_tokens was reached
+  int64_t cache_bytes = 0;      // keys and values of all layers
+};
+
+struct GenerationReport {
+  std::vector<Generated> texts;  // in the order of the requests
+  int64_t prompt_tokens = 0;     // computed together: all prompts
+  double prefill_seconds = 0.0;
+  int64_t decoded_tokens = 0;  // those after the first of each continuation: the first is the prefill's
+  double decode_seconds = 0.0;
+  int64_t peak_cache_bytes = 0;  // of all sequences together
+  double decoded_tokens_per_second() const {
+    return decode_seconds > 0.0 ? static_cast<double>(decoded_tokens) / decode_seconds : 0.0;
+  }
+};
+
+// Continues all prompts, together. Throws Error(kBadData), naming the request, where a logit is not finite;
+// Interrupted.
+GenerationReport generate(kernels::Backend& backend, const model::ModelConfig& config, model::ModelWeights& weights,
+                          std::span<const GenerationRequest> requests, std::span<const int32_t> stop_tokens,
+                          const StopCheck& stop);
+// Backend memory of that without the weights, bytes, at most.
+int64_t predict_generation_bytes(const model::ModelConfig& config, const kernels::Backend& backend,
+                                 std::span<const GenerationRequest> requests);
+
+// The tokens that end a text: eos_token_id, a number or a list, of DIR/generation_config.json, else of DIR/config.json;
+// none where both are without. Throws Error(kBadData) naming file and field.
+std::vector<int32_t> read_stop_tokens(const std::filesystem::path& model_dir, int64_t vocab);
+// The same from a command line: "1,2", "none", or empty for the model's. Throws Error(kUsage) naming `flag`.
+std::vector<int32_t> parse_stop_tokens(const std::string& text, const std::string& flag,
+                                       const std::filesystem::path& model_dir, int64_t vocab);
+
+// Whether a continuation is the reference answer: its first tokens are the answer's, up to the answer's end or its
+// first stop token, behind which a deployed model writes nothing.
+bool matches_answer(std::span<const int32_t> generated, std::span<const int32_t> answer,
+                    std::span<const int32_t> stop_tokens);
+
+}  // namespace winnow::engine

@@ -1,0 +1,225 @@
+#include "pipeline/engine/generation_prefill.h"
+
+#include <algorithm>
+
+#include "pipeline/engine/sweep_layout.h"
+
+namespace winnow::engine {
+
+namespace {
+
+int64_t padded_rows(const GenerationRequest& request, int64_t tile) {
+  return round_up(static_cast<int64_t>(request.prompt.size()), tile);
+}
+
+// Whether the prompt has rows that see everything although new tokens do not.
+bool sees_all_at_first(const GenerationRequest& request) { return !kernels::obeys(request.window, 0); }
+
+// Rows of keys that the layer's cache has no room for while a chunk is computed.
+int64_t outside_rows(const kernels::Backend& backend, const GenerationRequest& request, int64_t layer) {
+  if (!cache_shape(request, layer).forgets) return 0;
+  const int64_t tile = backend.row_tile();
+  const int64_t whole = padded_rows(request, tile);
+  if (sees_all_at_first(request)) return whole;
+  const kernels::Window& window = request.window;
+  const int64_t chunk = round_up(window.sinks, tile) + round_up(window.keys, tile) + tile + backend.chunk_rows();
+  return std::min(whole, chunk);
+}
+
+}  // namespace
+
+// Bytes of the buffers of a group.
+struct Prefill::Sizes {
+  int64_t integers = 0;
+  int64_t residual = 0;
+  int64_t query = 0;
+  int64_t keys = 0;
+  Sizes(const kernels::Backend& backend, const model::ModelConfig& config,
+        std::span<const GenerationRequest> requests) {
+    int64_t n_rows = 0;
+    int64_t longest = 0;
+    int64_t outside = 0;
+    for (const GenerationRequest& request : requests) {
+      const int64_t padded = padded_rows(request, backend.row_tile());
+      n_rows += padded;
+      longest = std::max(longest, padded);
+      for (int64_t layer = 0; layer < config.n_layers; ++layer) {
+        outside = std::max(outside, outside_rows(backend, request, layer));
+      }
+    }
+    integers = n_rows * static_cast<int64_t>(sizeof(int32_t));
+    residual = n_rows * config.hidden * kernels::size_bytes(backend.residual_dtype());
+    query = std::min(longest, backend.chunk_rows()) * config.heads.q_dim() *
+            kernels::size_bytes(backend.activation_dtype());
+    keys = backend.kv_bytes(outside, config.heads);
+  }
+  int64_t total() const { return 2 * integers + residual + 2 * query + keys; }
+};
+
+std::vector<std::pair<std::size_t, std::size_t>> Prefill::groups(const kernels::Backend& backend,
+                                                                 std::span<const GenerationRequest> requests) {
+  std::vector<std::pair<std::size_t, std::size_t>> groups;
+  int64_t n_rows = 0;
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    const int64_t padded = padded_rows(requests[i], backend.row_tile());
+    if (groups.empty() || n_rows + padded > backend.stack_rows()) {
+      groups.emplace_back(i, i);
+      n_rows = 0;
+    }
+    n_rows += padded;
+    groups.back().second = i + 1;
+  }
+  return groups;
+}
+
+int64_t Prefill::predicted_bytes(const kernels::Backend& backend, const model::ModelConfig& config,
+                                 std::span<const GenerationRequest> requests) {
+  int64_t most = 0;
+  for (const auto& [begin, end] : groups(backend, requests)) {
+    most = std::max(most, Sizes(backend, config, requests.subspan(begin, end - begin)).total());
+  }
+  return most;
+}
+
+Prefill::Prefill(const PrefillContext& context, std::span<const GenerationRequest> requests,
+                 std::span<const SequenceCache* const> caches)
+    : context_(context) {
+  kernels::Backend& backend = context_.backend;
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    Prompt prompt{&requests[i], caches[i], static_cast<int64_t>(requests[i].prompt.size()),
+                  padded_rows(requests[i], backend.row_tile()), stack_rows_};
+    stack_rows_ += prompt.padded_rows;
+    prompts_.push_back(prompt);
+  }
+  make_tables();
+  const Sizes sizes(backend, context_.config, requests);
+  stack_ = backend.allocate(sizes.residual, "the prompts' rows");
+  q_ = backend.allocate(sizes.query, "a chunk's queries");
+  attention_ = backend.allocate(sizes.query, "attention's output");
+  keys_ = backend.allocate(sizes.keys, "a chunk's keys and values");
+}
+
+void Prefill::make_tables() {
+  std::vector<int32_t> tokens(static_cast<std::size_t>(stack_rows_), -1);
+  std::vector<int32_t> positions;
+  for (const Prompt& prompt : prompts_) {
+    std::copy(prompt.request->prompt.begin(), prompt.request->prompt.end(), tokens.begin() + prompt.at);
+    for (int64_t row = 0; row < prompt.padded_rows; ++row) positions.push_back(static_cast<int32_t>(row));
+  }
+  tokens_ = context_.backend.upload(tokens, "the prompts' tokens");
+  positions_ = context_.backend.upload(positions, "the prompts' positions");
+}
+
+void* Prefill::residual(int64_t at) const {
+  return model::row_pointer(stack_->data(), context_.backend.residual_dtype(), at, context_.config.hidden);
+}
+
+const void* Prefill::last_row(std::size_t prompt) const {
+  return residual(prompts_[prompt].at + prompts_[prompt].n_rows - 1);
+}
+
+void Prefill::run(const StopCheck& stop) {
+  context_.backend.embed(context_.weights.embedding(), static_cast<const int32_t*>(tokens_->data()), stack_->data(),
+                         stack_rows_);
+  for (int64_t layer = 0; layer < context_.config.n_layers; ++layer) {
+    const model::LayerWeights& weights = context_.weights.layer(layer);
+    for (const Prompt& prompt : prompts_) {
+      run_prompt(prompt, layer, weights);
+      if (stop && stop()) throw Interrupted{};
+    }
+  }
+}
+
+void Prefill::run_prompt(const Prompt& prompt, int64_t layer, const model::LayerWeights& weights) {
+  for (int64_t row = 0; row < prompt.padded_rows; row += context_.backend.chunk_rows()) {
+    const Chunk chunk = place_chunk(prompt, layer, row);
+    run_chunk(prompt, chunk, layer, weights);
+    keep(prompt, chunk, layer);
+  }
+}
+
+// Decides where the keys of a chunk and of the rows before go, and brings those there that the chunk sees.
+Prefill::Chunk Prefill::place_chunk(const Prompt& prompt, int64_t layer, int64_t first_row) {
+  const kernels::Backend& backend = context_.backend;
+  const kernels::Window& window = prompt.request->window;
+  const kernels::KvCache cache = prompt.cache->layer(layer);
+  Chunk chunk{first_row, std::min(first_row + backend.chunk_rows(), prompt.padded_rows), {}, {}};
+  if (!prompt.cache->shape(layer).forgets) {
+    chunk.own = {cache.data, 0, chunk.end_row};
+    return chunk;
+  }
+  if (sees_all_at_first(*prompt.request)) {
+    chunk.own = {keys_->data(), 0, chunk.end_row};
+    return chunk;
+  }
+  const int64_t sink_rows = round_up(window.sinks, backend.row_tile());
+  int64_t first_seen = round_down(kernels::band_start(window, first_row), backend.row_tile());
+  if (first_seen <= sink_rows) {
+    first_seen = 0;
+  } else {
+    chunk.prefix = {keys_->data(), 0, sink_rows};
+  }
+  auto* own = static_cast<std::byte*>(keys_->data()) + backend.kv_bytes(chunk.prefix.n_rows, context_.config.heads);
+  chunk.own = {own, first_seen, chunk.end_row - first_seen};
+  load_seen(cache, window, chunk);
+  return chunk;
+}
+
+void Prefill::load_seen(const kernels::KvCache& cache, const kernels::Window& window, const Chunk& chunk) {
+  std::vector<kernels::KvCopy> copies;
+  const int64_t end = chunk.first_row;
+  const bool has_prefix = chunk.own.first_row > 0;
+  load_rows(cache, 0, std::min(window.sinks, end), has_prefix ? chunk.prefix.data : chunk.own.data, 0, copies);
+  load_rows(cache, std::max(window.sinks, kernels::band_start(window, end)), end, chunk.own.data, chunk.own.first_row,
+            copies);
+  context_.backend.copy_kv(copies, context_.config.heads);
+}
+
+void Prefill::run_chunk(const Prompt& prompt, const Chunk& chunk, int64_t layer, const model::LayerWeights& weights) {
+  kernels::Backend& backend = context_.backend;
+  const model::ModelConfig& config = context_.config;
+  const kernels::RowAngles angles = context_.rotary.angles(*positions_).from(prompt.at);
+  auto* kv =
+      static_cast<std::byte*>(chunk.own.data) + backend.kv_bytes(chunk.first_row - chunk.own.first_row, config.heads);
+  const bool is_last = layer == config.n_layers - 1;
+  context_.decoder.attention_input(weights, residual(prompt.at + chunk.first_row), angles.from(chunk.first_row),
+                                   chunk.end_row - chunk.first_row, kv, is_last ? nullptr : q_->data());
+  kernels::AttentionCall call;
+  call.first_row = chunk.first_row;
+  if (is_last) {
+    // Behind the last layer one row is wanted.
+    if (chunk.end_row < prompt.padded_rows) return;
+    call.first_row = prompt.last_tile(backend.row_tile());
+    context_.decoder.attention_input(weights, residual(prompt.at + call.first_row), angles.from(call.first_row),
+                                     backend.row_tile(), nullptr, q_->data());
+  }
+  call.q = q_->data();
+  call.out = attention_->data();
+  call.n_rows = chunk.end_row - call.first_row;
+  call.n_tokens = prompt.n_rows;
+  call.prefix = chunk.prefix;
+  call.own = chunk.own;
+  const bool is_windowed = prompt.request->windowed[static_cast<std::size_t>(layer)];
+  call.window = is_windowed ? prompt.request->window : kernels::full_attention();
+  backend.attention(std::span(&call, 1), config.heads);
+  context_.decoder.finish(weights, attention_->data(), residual(prompt.at + call.first_row), call.n_rows);
+}
+
+// Brings the rows of a chunk that will be seen again into a cache that keeps some only.
+void Prefill::keep(const Prompt& prompt, const Chunk& chunk, int64_t layer) {
+  const CacheShape& shape = prompt.cache->shape(layer);
+  if (!shape.forgets) return;
+  // Where the chunk's keys lie behind those of all rows before, once at the end is enough.
+  const bool is_whole = sees_all_at_first(*prompt.request);
+  if (is_whole && chunk.end_row < prompt.padded_rows) return;
+  const int64_t first_row = is_whole ? 0 : chunk.first_row;
+  const int64_t end_row = std::min(chunk.end_row, prompt.n_rows);
+  const kernels::KvCache cache = prompt.cache->layer(layer);
+  std::vector<kernels::KvCopy> copies;
+  store_rows(cache, first_row, std::min(shape.n_sinks, end_row), chunk.own.data, chunk.own.first_row, copies);
+  store_rows(cache, std::max({first_row, shape.n_sinks, end_row - shape.n_ring}), end_row, chunk.own.data,
+             chunk.own.first_row, copies);
+  context_.backend.copy_kv(copies, context_.config.heads);
+}
+
+}  // namespace winnow::engine

@@ -1,0 +1,84 @@
+// The prompts of a generation: their rows through all layers, and what their caches keep.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "kernels/backend.h"
+#include "model/config.h"
+#include "model/layer.h"
+#include "model/weights.h"
+#include "pipeline/engine/generation.h"
+#include "pipeline/engine/kv_cache.h"
+#include "pipeline/engine/rotary_table.h"
+
+namespace winnow::engine {
+
+struct PrefillContext {
+  kernels::Backend& backend;
+  const model::ModelConfig& config;
+  model::ModelWeights& weights;
+  model::DecoderLayer& decoder;
+  const RotaryTable& rotary;
+};
+
+// Some prompts, layer after layer. Within a layer a prompt goes in chunks of rows, so that a windowed layer holds the
+// keys of its window, of the sinks and of one chunk, never of the whole prompt; with tail rows, whose prompt sees
+// everything, one layer at a time does.
+class Prefill {
+ public:
+  Prefill(const PrefillContext& context, std::span<const GenerationRequest> requests,
+          std::span<const SequenceCache* const> caches);
+  // Fills the caches. Throws Interrupted.
+  void run(const StopCheck& stop);
+  // Residual row that left the last layer at a prompt's last token.
+  const void* last_row(std::size_t prompt) const;
+
+  // Ranges of requests whose rows go together: as many as the backend likes to stack.
+  static std::vector<std::pair<std::size_t, std::size_t>> groups(const kernels::Backend& backend,
+                                                                 std::span<const GenerationRequest> requests);
+  // Backend memory of the largest of those groups, bytes.
+  static int64_t predicted_bytes(const kernels::Backend& backend, const model::ModelConfig& config,
+                                 std::span<const GenerationRequest> requests);
+
+ private:
+  struct Prompt {
+    const GenerationRequest* request = nullptr;
+    const SequenceCache* cache = nullptr;
+    int64_t n_rows = 0;
+    int64_t padded_rows = 0;
+    int64_t at = 0;  // in the stack
+    int64_t last_tile(int64_t tile) const { return padded_rows - tile; }
+  };
+  // Rows [first_row, end_row) of a prompt, and where their keys are for a layer.
+  struct Chunk {
+    int64_t first_row = 0;
+    int64_t end_row = 0;
+    kernels::KvRows prefix;  // the sinks, where they are apart
+    kernels::KvRows own;     // from the first row that the chunk sees to its end
+  };
+  struct Sizes;
+
+  void make_tables();
+  void run_prompt(const Prompt& prompt, int64_t layer, const model::LayerWeights& weights);
+  void run_chunk(const Prompt& prompt, const Chunk& chunk, int64_t layer, const model::LayerWeights& weights);
+  Chunk place_chunk(const Prompt& prompt, int64_t layer, int64_t first_row);
+  void load_seen(const kernels::KvCache& cache, const kernels::Window& window, const Chunk& chunk);
+  void keep(const Prompt& prompt, const Chunk& chunk, int64_t layer);
+  void* residual(int64_t at) const;
+
+  PrefillContext context_;
+  std::vector<Prompt> prompts_;
+  int64_t stack_rows_ = 0;
+  std::unique_ptr<kernels::Buffer> tokens_;     // (stack rows) int32, -1 where padded
+  std::unique_ptr<kernels::Buffer> positions_;  // (stack rows) int32
+  std::unique_ptr<kernels::Buffer> stack_;      // (stack rows, hidden) residual
+  std::unique_ptr<kernels::Buffer> q_;          // (chunk, q_dim)
+  std::unique_ptr<kernels::Buffer> attention_;  // (chunk, q_dim)
+  std::unique_ptr<kernels::Buffer> keys_;       // of a chunk and what it sees, where the cache has no room for them
+};
+
+}  // namespace winnow::engine

@@ -1,0 +1,76 @@
+#include "pipeline/engine/kv_cache.h"
+
+#include <algorithm>
+
+namespace winnow::engine {
+
+namespace {
+
+int64_t padded_bytes(const kernels::Backend& backend, const model::ModelConfig& config, const CacheShape& shape) {
+  const int64_t tile = backend.row_tile();
+  return backend.kv_bytes((shape.rows() + tile - 1) / tile * tile, config.heads);
+}
+
+// Calls body(row, slot, n) for ranges of rows that lie one after another in the cache too.
+template <typename Body>
+void for_ranges(const kernels::KvCache& cache, int64_t begin, int64_t end, Body body) {
+  while (begin < end) {
+    const int64_t slot = cache.slot(begin);
+    const int64_t border = begin < cache.n_sinks ? cache.n_sinks : cache.n_sinks + cache.n_ring;
+    const int64_t n = std::min(end - begin, border - slot);
+    body(begin, slot, n);
+    begin += n;
+  }
+}
+
+}  // namespace
+
+CacheShape cache_shape(const GenerationRequest& request, int64_t layer) {
+  const auto n_prompt = static_cast<int64_t>(request.prompt.size());
+  const int64_t n_rows = n_prompt + request.max_new_tokens - 1;  // the last token is not read again
+  const kernels::Window& window = request.window;
+  const bool all_obey = kernels::obeys(window, n_prompt) && kernels::obeys(window, std::max(n_prompt, n_rows - 1));
+  const bool is_windowed = request.windowed[static_cast<std::size_t>(layer)];
+  if (!is_windowed || !all_obey || window.keys >= n_rows - window.sinks) return {0, n_rows, false};
+  return {window.sinks, window.keys, true};
+}
+
+SequenceCache::SequenceCache(kernels::Backend& backend, const model::ModelConfig& config,
+                             const GenerationRequest& request) {
+  int64_t at = 0;
+  for (int64_t layer = 0; layer < config.n_layers; ++layer) {
+    layers_.push_back({cache_shape(request, layer), at});
+    at += padded_bytes(backend, config, layers_.back().shape);
+  }
+  memory_ = backend.allocate(at, "a sequence's keys and values");
+}
+
+int64_t SequenceCache::predicted_bytes(const kernels::Backend& backend, const model::ModelConfig& config,
+                                       const GenerationRequest& request) {
+  int64_t bytes = 0;
+  for (int64_t layer = 0; layer < config.n_layers; ++layer) {
+    bytes += padded_bytes(backend, config, cache_shape(request, layer));
+  }
+  return bytes;
+}
+
+kernels::KvCache SequenceCache::layer(int64_t layer) const {
+  const Layer& l = layers_[static_cast<std::size_t>(layer)];
+  return {static_cast<std::byte*>(memory_->data()) + l.at_bytes, l.shape.n_sinks, l.shape.n_ring};
+}
+
+void store_rows(const kernels::KvCache& cache, int64_t begin, int64_t end, const void* from, int64_t from_first,
+                std::vector<kernels::KvCopy>& copies) {
+  for_ranges(cache, begin, end, [&](int64_t row, int64_t slot, int64_t n) {
+    copies.push_back({from, row - from_first, cache.data, slot, n});
+  });
+}
+
+void load_rows(const kernels::KvCache& cache, int64_t begin, int64_t end, void* to, int64_t to_first,
+               std::vector<kernels::KvCopy>& copies) {
+  for_ranges(cache, begin, end, [&](int64_t row, int64_t slot, int64_t n) {
+    copies.push_back({cache.data, slot, to, row - to_first, n});
+  });
+}
+
+}  // namespace winnow::engine

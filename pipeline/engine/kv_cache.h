@@ -1,0 +1,55 @@
+// How much a sequence's cache keeps in a layer, and where its rows go.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "kernels/backend.h"
+#include "model/config.h"
+#include "pipeline/engine/generation.h"
+
+namespace winnow::engine {
+
+// Rows of a sequence in one layer's cache.
+struct CacheShape {
+  int64_t n_sinks = 0;
+  int64_t n_ring = 1;
+  bool forgets = false;  // whether it has fewer slots than the sequence will have rows
+  int64_t rows() const { return n_sinks + n_ring; }
+};
+
+// A layer keeps all rows where one that is generated sees them all, and where they fit into window and sinks anyway;
+// else the sinks and the last window.keys rows.
+CacheShape cache_shape(const GenerationRequest& request, int64_t layer);
+
+// Keys and values of one sequence in all layers: one piece of memory, freed with this.
+class SequenceCache {
+ public:
+  SequenceCache(kernels::Backend& backend, const model::ModelConfig& config, const GenerationRequest& request);
+  static int64_t predicted_bytes(const kernels::Backend& backend, const model::ModelConfig& config,
+                                 const GenerationRequest& request);
+
+  const CacheShape& shape(int64_t layer) const { return layers_[static_cast<std::size_t>(layer)].shape; }
+  kernels::KvCache layer(int64_t layer) const;
+  int64_t size_bytes() const { return memory_->size_bytes(); }
+
+ private:
+  struct Layer {
+    CacheShape shape;
+    int64_t at_bytes = 0;
+  };
+  std::vector<Layer> layers_;
+  std::unique_ptr<kernels::Buffer> memory_;
+};
+
+// Appends the copies that bring rows [begin, end) of a sequence, of which `from` holds those from from_first on, into
+// their slots; no more rows than the ring has.
+void store_rows(const kernels::KvCache& cache, int64_t begin, int64_t end, const void* from, int64_t from_first,
+                std::vector<kernels::KvCopy>& copies);
+// The other way.
+void load_rows(const kernels::KvCache& cache, int64_t begin, int64_t end, void* to, int64_t to_first,
+               std::vector<kernels::KvCopy>& copies);
+
+}  // namespace winnow::engine

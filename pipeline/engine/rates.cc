@@ -1,0 +1,147 @@
+#include "pipeline/engine/rates.h"
+
+#include <chrono>
+#include <functional>
+#include <numeric>
+#include <vector>
+
+#include "model/layer.h"
+#include "model/rope.h"
+
+namespace winnow::engine {
+namespace {
+
+// Seconds of one call: repeated until the clock can tell, after one call that warms up, unless that took long.
+double seconds_of(kernels::Backend& backend, const std::function<void()>& work) {
+  constexpr double kEnough = 0.01;
+  constexpr double kLong = 0.5;
+  using Clock = std::chrono::steady_clock;
+  const auto time = [&](int repeats) {
+    const auto begin = Clock::now();
+    for (int i = 0; i < repeats; ++i) work();
+    backend.synchronize();
+    return std::chrono::duration<double>(Clock::now() - begin).count();
+  };
+  // The first call warms up: it may build a plan or load code.
+  double seconds = time(1);
+  if (seconds > kLong) return seconds;
+  for (int repeats = 1; repeats <= 1 << 16; repeats *= 4) {
+    seconds = time(repeats);
+    if (seconds >= kEnough) return seconds / repeats;
+  }
+  return seconds / (1 << 16);
+}
+
+// Keys before the rows whose attention is timed: near the diagonal half a tile is masked, which long sequences hardly
+// notice.
+constexpr int64_t kEarlierKeys = 1024;
+
+// Wide enough for residual rows too.
+std::unique_ptr<kernels::Buffer> allocate_rows(kernels::Backend& backend, int64_t n_rows, int64_t cols) {
+  return backend.allocate(n_rows * cols * kernels::size_bytes(backend.residual_dtype()), "a measurement of speed");
+}
+
+double time_score_row(kernels::Backend& backend, const model::ModelConfig& config, model::ModelWeights& weights) {
+  const int64_t n_rows = backend.row_tile();
+  const auto x = allocate_rows(backend, n_rows, config.hidden);
+  const std::vector<int32_t> targets(static_cast<std::size_t>(n_rows), 0);
+  std::vector<double> nll(static_cast<std::size_t>(n_rows));
+  std::vector<uint8_t> hits(static_cast<std::size_t>(n_rows));
+  return seconds_of(backend,
+                    [&] {
+                      backend.token_nll(x->data(), weights.head(), targets, n_rows, {nll.data(), hits.data()});
+                    }) /
+         static_cast<double>(n_rows);
+}
+
+}  // namespace
+
+Rates measure_rates(kernels::Backend& backend, const model::ModelConfig& config, model::ModelWeights& weights) {
+  const kernels::HeadShape& heads = config.heads;
+  const int64_t n_rows = backend.chunk_rows();
+  const auto angles = model::rope_table(config.rope, heads.head_dim, n_rows);
+  const auto rope = backend.allocate(static_cast<int64_t>(angles.size() * sizeof(float)), "the rotary table");
+  const kernels::HostTensor table{.data = reinterpret_cast<const std::byte*>(angles.data()),
+                                  .dtype = kernels::DType::kF32,
+                                  .shape = {n_rows, heads.head_dim},
+                                  .name = "rotary table"};
+  const auto x = allocate_rows(backend, n_rows, config.hidden);
+  const auto q = allocate_rows(backend, n_rows, heads.q_dim());
+  const auto out = allocate_rows(backend, n_rows, heads.q_dim());
+  const int64_t first_row = (kEarlierKeys + backend.row_tile() - 1) / backend.row_tile() * backend.row_tile();
+  const int64_t n_keys = first_row + n_rows;
+  const auto kv = backend.allocate(backend.kv_bytes(n_keys, heads), "keys and values");
+  const kernels::KvRows keys{.data = kv->data(), .first_row = 0, .n_rows = n_keys};
+  std::vector<int32_t> rows(static_cast<std::size_t>(n_rows));
+  std::iota(rows.begin(), rows.end(), 0);
+  const auto positions = backend.upload(rows, "the rows' positions");
+  const kernels::RowAngles row_angles{backend.load(table, kernels::WeightUse::kTable, rope->data()),
+                                      static_cast<const int32_t*>(positions->data())};
+  model::DecoderLayer decoder(backend, config);
+
+  Rates rates;
+  int64_t index = 0;
+  // Another layer each time: the one in place is not loaded again.
+  rates.per_layer_load = seconds_of(backend, [&] { weights.layer(index++ % config.n_layers); });
+  if (config.n_layers == 1) rates.per_layer_load = 0.0;
+  const model::LayerWeights& layer = weights.layer(0);
+  rates.per_row_layer =
+      seconds_of(backend,
+                 [&] {
+                   decoder.attention_input(layer, x->data(), row_angles, n_rows, kv->data(), q->data());
+                   decoder.finish(layer, q->data(), x->data(), n_rows);
+                 }) /
+      static_cast<double>(n_rows);
+  const kernels::AttentionCall call{.q = q->data(),
+                                    .out = out->data(),
+                                    .first_row = first_row,
+                                    .n_rows = n_rows,
+                                    .n_tokens = n_keys,
+                                    .prefix = {},
+                                    .own = keys,
+                                    .window = kernels::full_attention()};
+  const double pairs =
+      static_cast<double>(n_rows) * (static_cast<double>(first_row) + 0.5 * static_cast<double>(n_rows + 1));
+  rates.per_attention_pair = seconds_of(backend, [&] { backend.attention({&call, 1}, heads); }) / pairs;
+  rates.per_score_row = time_score_row(backend, config, weights);
+  return rates;
+}
+
+Ceilings measure_ceilings(kernels::Backend& backend) {
+  // A GPU needs large matrices, which would keep a CPU busy for long.
+  const int64_t side = backend.free_bytes() ? 8192 : 1024;
+  const int64_t bytes = side * side * kernels::size_bytes(backend.activation_dtype());
+  const auto x = backend.allocate(bytes, "a measurement of speed");
+  const auto weight = backend.allocate(bytes, "a measurement of speed");
+  const auto out = backend.allocate(bytes, "a measurement of speed");
+  // Zeros would run faster than real values.
+  std::vector<float> values(static_cast<std::size_t>(side * side));
+  uint32_t state = 1;
+  for (float& value : values) {
+    state = state * 1664525U + 1013904223U;
+    value = static_cast<float>(static_cast<int32_t>(state >> 8) - (1 << 23)) * 0x1p-23F;
+  }
+  const kernels::HostTensor host{.data = reinterpret_cast<const std::byte*>(values.data()),
+                                 .dtype = kernels::DType::kF32,
+                                 .shape = {side, side},
+                                 .name = "random values"};
+  backend.load(host, kernels::WeightUse::kLinear, x->data());
+  const kernels::Matrix matrix = backend.load(host, kernels::WeightUse::kLinear, weight->data());
+  Ceilings ceilings;
+  const double product = seconds_of(backend, [&] { backend.linear(x->data(), matrix, {}, out->data(), side, false); });
+  ceilings.flop_per_second = 2.0 * static_cast<double>(side * side * side) / product;
+  const int64_t rows =
+      side * kernels::size_bytes(backend.activation_dtype()) / kernels::size_bytes(backend.residual_dtype());
+  const double copy = seconds_of(backend, [&] { backend.copy(x->data(), out->data(), rows, side); });
+  ceilings.bytes_per_second = 2.0 * static_cast<double>(bytes) / copy;
+  return ceilings;
+}
+
+double predict_seconds(const Rates& rates, const model::ModelConfig& config, const SweepPlan& plan, int64_t n_answer) {
+  return rates.per_layer_load * static_cast<double>(config.n_layers) +
+         rates.per_row_layer * static_cast<double>(plan.row_layers) +
+         rates.per_attention_pair * static_cast<double>(plan.attention_pairs) +
+         rates.per_score_row * static_cast<double>(n_answer * (1 + plan.n_lanes));
+}
+
+}  // namespace winnow::engine

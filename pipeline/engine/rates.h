@@ -1,0 +1,33 @@
+// How fast this rank is, measured in a moment, and what a sweep will take at that speed.
+#pragma once
+
+#include "kernels/backend.h"
+#include "model/config.h"
+#include "model/weights.h"
+#include "pipeline/engine/sweep.h"
+
+namespace winnow::engine {
+
+// Seconds per piece of work. Only for predictions and for the order of units: no result depends on them.
+struct Rates {
+  double per_layer_load = 0.0;      // weights of one layer into the backend
+  double per_row_layer = 0.0;       // one row through everything of one layer but attention
+  double per_attention_pair = 0.0;  // one (row, key) pair, all heads
+  double per_score_row = 0.0;       // one answer row through the head
+};
+
+// Times each kind of work for at least a few milliseconds. Takes well under a second for small models, about 2 s for
+// one of 4B parameters.
+Rates measure_rates(kernels::Backend& backend, const model::ModelConfig& config, model::ModelWeights& weights);
+
+// What the device reaches at best: a large product of the backend's, and a large copy, bytes read and written.
+struct Ceilings {
+  double flop_per_second = 0.0;
+  double bytes_per_second = 0.0;
+};
+Ceilings measure_ceilings(kernels::Backend& backend);
+
+// Seconds of a sweep with that plan, for n_answer scored tokens.
+double predict_seconds(const Rates& rates, const model::ModelConfig& config, const SweepPlan& plan, int64_t n_answer);
+
+}  // namespace winnow::engine

@@ -1,0 +1,29 @@
+// The rotary table of all positions that a computation needs, in the backend's memory.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "kernels/backend.h"
+#include "model/config.h"
+#include "model/weights.h"
+
+namespace winnow::engine {
+
+class RotaryTable {
+ public:
+  RotaryTable(kernels::Backend& backend, const model::ModelConfig& config, model::ModelWeights& weights,
+              int64_t n_positions);
+  static int64_t bytes(const model::ModelConfig& config, int64_t n_positions);
+
+  // Of rows at these positions, (rows) int32 in the backend's memory.
+  kernels::RowAngles angles(kernels::Buffer& positions) const {
+    return {cos_sin_, static_cast<const int32_t*>(positions.data())};
+  }
+
+ private:
+  std::unique_ptr<kernels::Buffer> memory_;
+  kernels::Matrix cos_sin_;  // (n_positions, head_dim)
+};
+
+}  // namespace winnow::engine

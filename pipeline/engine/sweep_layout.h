@@ -1,0 +1,91 @@
+// Which rows a sweep computes and where they lie: pure arithmetic, no memory.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "kernels/backend.h"
+#include "model/config.h"
+#include "pipeline/engine/sweep.h"
+
+namespace winnow::engine {
+
+// The tile's first row at or below `row`, and the first tile's row at or above it.
+inline int64_t round_down(int64_t row, int64_t tile) { return row / tile * tile; }
+inline int64_t round_up(int64_t row, int64_t tile) { return (row + tile - 1) / tile * tile; }
+
+// First layer in which a variant's window differs from the base's, or n_layers.
+int64_t birth_layer(const Pattern& base, const Pattern& variant);
+
+// Rows of one request. The base has [base_first_row, padded_rows), a lane those from its first row on.
+struct RowRange {
+  int64_t n_rows = 0;             // T - 1, or T where the last queries' attention is wanted; not padded
+  int64_t padded_rows = 0;        // multiple of the row tile
+  int64_t base_first_row = 0;     // behind the cached prefix; that of the lanes where there are both
+  int64_t lane_first_row = 0;     // R; padded_rows when no row of a windowed lane differs from the base
+  int64_t removed_row = 0;        // first row without attention in the lanes that have it removed, not rounded
+  int64_t removed_first_row = 0;  // first row of these lanes, its tile; padded_rows when there are none
+  int64_t first_score_row = 0;    // of the base: the first that is wanted of the last layer, its tile
+  int64_t answer_row = 0;         // tile that holds row a - 1
+  // Of a lane that begins at first_row.
+  int64_t first_score_row_of(int64_t first_row) const { return first_row > answer_row ? first_row : answer_row; }
+};
+// Throws Error(kInternal) for a request that does not fit the model.
+RowRange row_range(const model::ModelConfig& config, const SweepRequest& request, int64_t row_tile);
+
+// Rows [first_row, first_row + n_rows) of a sequence, from row `at` of a stack on.
+struct Rows {
+  int64_t first_row = 0;
+  int64_t n_rows = 0;
+  int64_t at = 0;
+  int64_t end() const { return at + n_rows; }
+};
+
+// One residual stream: the base of a request or one of its lanes.
+struct Segment {
+  static constexpr int64_t kBase = -1;
+  std::size_t request = 0;
+  int64_t variant = kBase;           // index in the request, or kBase
+  int64_t birth = kBase;             // layer of its first own rows; the base has them from the start
+  const Pattern* pattern = nullptr;  // (n_layers)
+  int64_t removed_row = kBase;       // first row without attention in the layer of birth; kBase: none is without
+  int64_t n_tokens = 0;              // rows of the sequence that are real
+  Rows residual;                     // in the stack
+  Rows scored;                       // in the rows that leave the last layer
+  bool is_base() const { return variant == kBase; }
+  bool is_removed() const { return removed_row != kBase; }
+};
+
+// The bases of all requests in their order, then the lanes in the order of their birth, so that the segments alive at a
+// layer are the front part of the stack; of those born at one layer the ones without attention there come last.
+struct SweepLayout {
+  SweepLayout(const model::ModelConfig& config, std::span<const SweepRequest> requests,
+              const kernels::Backend& backend);
+
+  std::vector<Segment> segments;
+  int64_t n_bases = 0;
+  int64_t n_layers = 0;
+  int64_t base_rows = 0;         // in the stack
+  int64_t stack_rows = 0;        // in all
+  int64_t scored_rows = 0;       // in all
+  int64_t base_scored_rows = 0;  // the bases', which come first
+  bool with_kl = false;          // of any request
+  int64_t group_rows = 0;        // of lanes that go through attention together, at most
+  int64_t longest_rows = 0;      // of a sequence, padded
+
+  bool is_last(int64_t layer) const { return layer == n_layers - 1; }
+  int64_t n_alive(int64_t layer) const;      // segments
+  int64_t n_attending(int64_t layer) const;  // of them: all but those without attention in this layer
+  // Rows of a segment that leave a layer.
+  const Rows& outgoing(const Segment& segment, int64_t layer) const {
+    return is_last(layer) ? segment.scored : segment.residual;
+  }
+  const Segment& base_of(const Segment& segment) const { return segments[segment.request]; }
+  // Whether a segment has its own queries, keys and values in a layer; in that of its birth they are the base's.
+  static bool has_own_keys(const Segment& segment, int64_t layer) { return segment.birth < layer; }
+  // Its attention call in a layer, without pointers.
+  kernels::AttentionCall call(const Segment& segment, int64_t layer, const SweepRequest& request) const;
+};
+
+}  // namespace winnow::engine

@@ -1,0 +1,192 @@
+#include "pipeline/run/cells.h"
+
+#include <algorithm>
+#include <limits>
+#include <string>
+#include <utility>
+
+#include "base/error.h"
+
+namespace winnow::run {
+namespace {
+
+// Statistics of a cell. The first is 1 in a filled cell, so that a cell filled twice shows after the sum.
+enum Statistic : std::size_t { kFilled, kNll, kExactMatch, kTokenAccuracy, kKl, kStatistics };
+
+int64_t answer_tokens(const Corpus& corpus, int64_t e) {
+  const auto index = static_cast<std::size_t>(e);
+  return corpus.offsets[index + 1] - corpus.offsets[index] - corpus.answer_start[index];
+}
+
+}  // namespace
+
+Cells::Cells(int64_t n_examples, int64_t n_variants, int64_t token_slots, int64_t signal_slots)
+    : n_examples_(n_examples),
+      n_variants_(n_variants),
+      token_slots_(token_slots),
+      signal_slots_(signal_slots),
+      cell_size_(kStatistics + static_cast<std::size_t>(signal_slots)),
+      statistics_(static_cast<std::size_t>(n_examples * (1 + n_variants)) * cell_size_, 0.0),
+      tokens_(static_cast<std::size_t>(n_examples * (1 + n_variants) * token_slots), 0.F) {}
+
+std::size_t Cells::index(int64_t example, int64_t variant) const {
+  if (example < 0 || example >= n_examples_ || variant < kBaseVariant || variant >= n_variants_) {
+    fail(ExitCode::kInternal,
+         "no cell for example " + std::to_string(example) + ", variant " + std::to_string(variant));
+  }
+  return static_cast<std::size_t>(example * (1 + n_variants_) + 1 + variant);
+}
+
+void Cells::put(int64_t example, int64_t variant, const engine::Score& score) {
+  const std::size_t cell = index(example, variant);
+  double* statistics = &statistics_[cell * cell_size_];
+  if (statistics[kFilled] != 0.0) {
+    fail(ExitCode::kInternal,
+         "cell of example " + std::to_string(example) + ", variant " + std::to_string(variant) + " was filled twice");
+  }
+  statistics[kFilled] = 1.0;
+  statistics[kNll] = score.nll_nats + 0.0;
+  statistics[kExactMatch] = score.exact_match ? 1.0 : 0.0;
+  statistics[kTokenAccuracy] = score.token_accuracy + 0.0;
+  statistics[kKl] = score.kl_nats + 0.0;
+  if (signal_slots_ > 0) {
+    const std::vector<double> slots = engine::to_slots(score.layer, signal_slots_);
+    for (std::size_t i = 0; i < slots.size(); ++i) statistics[kStatistics + i] = slots[i] + 0.0;
+  }
+  if (token_slots_ == 0) return;
+  const auto n = static_cast<int64_t>(score.token_nll_nats.size());
+  if (n == 0 || n > token_slots_) {
+    fail(ExitCode::kInternal, "cell of example " + std::to_string(example) + " has " + std::to_string(n) +
+                                  " token NLLs, expected 1 to " + std::to_string(token_slots_));
+  }
+  float* tokens = &tokens_[cell * static_cast<std::size_t>(token_slots_)];
+  for (std::size_t i = 0; i < score.token_nll_nats.size(); ++i) tokens[i] = score.token_nll_nats[i] + 0.F;
+}
+
+void Cells::grow(int64_t n_variants) {
+  if (n_variants <= n_variants_) return;
+  Cells grown(n_examples_, n_variants, token_slots_, signal_slots_);
+  const auto widen = [&](auto& from, auto& to, std::size_t cell_size) {
+    const std::size_t row = static_cast<std::size_t>(1 + n_variants_) * cell_size;
+    const std::size_t wide_row = static_cast<std::size_t>(1 + n_variants) * cell_size;
+    for (std::size_t e = 0; e < static_cast<std::size_t>(n_examples_); ++e) {
+      std::copy_n(from.begin() + static_cast<std::ptrdiff_t>(e * row), row,
+                  to.begin() + static_cast<std::ptrdiff_t>(e * wide_row));
+    }
+  };
+  widen(statistics_, grown.statistics_, cell_size_);
+  widen(tokens_, grown.tokens_, static_cast<std::size_t>(token_slots_));
+  *this = std::move(grown);
+}
+
+void Cells::clear() {
+  std::fill(statistics_.begin(), statistics_.end(), 0.0);
+  std::fill(tokens_.begin(), tokens_.end(), 0.F);
+}
+
+bool Cells::has(int64_t example, int64_t variant) const {
+  return statistics_[index(example, variant) * cell_size_ + kFilled] != 0.0;
+}
+
+engine::Score Cells::get(int64_t example, int64_t variant, int64_t n_tokens) const {
+  const std::size_t cell = index(example, variant);
+  const double* statistics = &statistics_[cell * cell_size_];
+  engine::Score score;
+  score.nll_nats = statistics[kNll];
+  score.exact_match = statistics[kExactMatch] != 0.0;
+  score.token_accuracy = statistics[kTokenAccuracy];
+  score.kl_nats = statistics[kKl];
+  if (signal_slots_ > 0)
+    score.layer = engine::from_slots({statistics + kStatistics, static_cast<std::size_t>(signal_slots_)});
+  if (token_slots_ > 0) {
+    const float* tokens = &tokens_[cell * static_cast<std::size_t>(token_slots_)];
+    score.token_nll_nats.assign(tokens, tokens + n_tokens);
+  }
+  return score;
+}
+
+bool Cells::is_consistent() const {
+  for (std::size_t i = 0; i < statistics_.size(); i += cell_size_) {
+    if (statistics_[i + kFilled] != 0.0 && statistics_[i + kFilled] != 1.0) return false;
+  }
+  return true;
+}
+
+namespace {
+
+void copy_tokens(const engine::Score& score, stats::Table<float>& table, int64_t row) {
+  if (table.values.empty()) return;
+  std::copy(score.token_nll_nats.begin(), score.token_nll_nats.end(), &table(row, 0));
+}
+
+// The tables of the signals, empty where not measured.
+void make_signal_tables(const engine::Signals& signals, int64_t n_kv_heads, calibration::Measurement& m) {
+  const stats::Table<double> by_cell(m.nll.rows, m.nll.cols);
+  if (signals.kl) m.kl = by_cell;
+  if (signals.layer.removed_rows) m.nll_removed = by_cell;
+  if (signals.layer.lazy) m.lazy_ratio = m.lazy_ratio_compat = by_cell;
+  if (!signals.layer.mass) return;
+  m.attention_mass_outside = by_cell;
+  m.attention_mass_outside_kv_head = stats::Table<double>(m.nll.rows * m.nll.cols, n_kv_heads);
+}
+
+void put_signals(const engine::Score& score, int64_t e, int64_t column, calibration::Measurement& m) {
+  if (m.kl.rows > 0) m.kl(e, column) = score.kl_nats;
+  if (m.nll_removed.rows > 0) m.nll_removed(e, column) = score.layer.nll_removed;
+  if (m.lazy_ratio.rows > 0) {
+    m.lazy_ratio(e, column) = score.layer.lazy_ratio;
+    m.lazy_ratio_compat(e, column) = score.layer.lazy_ratio_compat;
+  }
+  if (m.attention_mass_outside.rows == 0) return;
+  const std::vector<double>& mass = score.layer.mass_outside;
+  for (std::size_t head = 0; head < mass.size(); ++head) {
+    m.attention_mass_outside_kv_head(e * m.n_layers() + column, static_cast<int64_t>(head)) = mass[head];
+    m.attention_mass_outside(e, column) += mass[head] / static_cast<double>(mass.size());
+  }
+}
+
+}  // namespace
+
+calibration::Measurement to_measurement(const Cells& cells, const Corpus& corpus, int64_t n_examples,
+                                        std::span<const int64_t> layers, const engine::Pattern& base,
+                                        const engine::Signals& signals) {
+  const auto n_layers = static_cast<int64_t>(layers.size());
+  calibration::Measurement m;
+  m.layer.assign(layers.begin(), layers.end());
+  for (const int64_t layer : layers) m.layer_windowed_in_base.push_back(base[static_cast<std::size_t>(layer)]);
+  m.nll = stats::Table<double>(n_examples, n_layers);
+  m.exact_match = stats::Table<uint8_t>(n_examples, n_layers);
+  m.token_accuracy = stats::Table<double>(n_examples, n_layers);
+  make_signal_tables(signals, cells.n_signal_heads(), m);
+  int64_t longest = 0;
+  for (int64_t e = 0; e < n_examples; ++e) longest = std::max(longest, answer_tokens(corpus, e));
+  if (cells.keeps_tokens()) {
+    constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+    m.token_nll_base = stats::Table<float>(n_examples, longest, kNan);
+    m.token_nll = stats::Table<float>(n_examples * n_layers, longest, kNan);
+  }
+  for (int64_t e = 0; e < n_examples; ++e) {
+    const auto index = static_cast<std::size_t>(e);
+    const int64_t n_tokens = answer_tokens(corpus, e);
+    m.example_id.push_back(corpus.example_id[index]);
+    if (!corpus.source.empty()) m.source.push_back(corpus.source[index]);
+    m.answer_tokens.push_back(n_tokens);
+    m.prompt_tokens.push_back(corpus.answer_start[index]);
+    const engine::Score base_score = cells.get(e, kBaseVariant, n_tokens);
+    m.nll_base.push_back(base_score.nll_nats);
+    m.exact_match_base.push_back(base_score.exact_match ? 1 : 0);
+    m.token_accuracy_base.push_back(base_score.token_accuracy);
+    copy_tokens(base_score, m.token_nll_base, e);
+    for (int64_t column = 0; column < n_layers; ++column) {
+      const engine::Score score = cells.get(e, layers[static_cast<std::size_t>(column)], n_tokens);
+      m.nll(e, column) = score.nll_nats;
+      m.exact_match(e, column) = score.exact_match ? 1 : 0;
+      m.token_accuracy(e, column) = score.token_accuracy;
+      copy_tokens(score, m.token_nll, e * n_layers + column);
+      put_signals(score, e, column, m);
+    }
+  }
+  return m;
+}
+
+}  // namespace winnow::run

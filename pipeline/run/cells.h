@@ -1,0 +1,65 @@
+// The table that a run fills: one cell per (example, variant), zero until measured, so that the tables of all ranks
+// add up to the whole one exactly.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "pipeline/engine/sweep.h"
+#include "pipeline/run/corpus.h"
+#include "results/calibration/measurement.h"
+
+namespace winnow::run {
+
+// Names the base in a list of variants, where the others are numbered from 0: a calibration's by layer, those of other
+// runs in the order in which run.json lists them.
+inline constexpr int64_t kBaseVariant = -1;
+
+// Cells of one data set: variant kBaseVariant, or the number of another.
+class Cells {
+ public:
+  // token_slots: entries kept per cell for the NLL of single tokens (0: none are kept); signal_slots: for the signals
+  // of layers (pipeline/engine/layer_signals.h).
+  Cells(int64_t n_examples, int64_t n_variants, int64_t token_slots, int64_t signal_slots = 0);
+
+  int64_t n_examples() const { return n_examples_; }
+  int64_t n_variants() const { return n_variants_; }
+  bool keeps_tokens() const { return token_slots_ > 0; }
+  int64_t n_signal_heads() const { return signal_slots_ > 0 ? signal_slots_ - 3 : 0; }  // key heads
+  // Fills a cell; -0.0 becomes 0.0. A cell may be filled once. Token NLLs are needed where they are kept.
+  void put(int64_t example, int64_t variant, const engine::Score& score);
+  bool has(int64_t example, int64_t variant) const;
+  engine::Score get(int64_t example, int64_t variant, int64_t n_tokens) const;
+
+  // Makes room for more variants; what is filled stays.
+  void grow(int64_t n_variants);
+  // Empties every cell.
+  void clear();
+
+  // For the sum over ranks: (examples, 1 + variants, statistics and signal_slots) and (examples, 1 + variants,
+  // token_slots).
+  std::span<double> statistics() { return statistics_; }
+  std::span<float> tokens() { return tokens_; }
+  // After the sum: whether every cell was filled by at most one rank.
+  bool is_consistent() const;
+
+ private:
+  std::size_t index(int64_t example, int64_t variant) const;
+
+  int64_t n_examples_;
+  int64_t n_variants_;
+  int64_t token_slots_;
+  int64_t signal_slots_;
+  std::size_t cell_size_;  // statistics and signals
+  std::vector<double> statistics_;
+  std::vector<float> tokens_;
+};
+
+// The cells of `layers`, which are their variants' numbers, for the first n_examples examples of the corpus, which must
+// all be there.
+calibration::Measurement to_measurement(const Cells& cells, const Corpus& corpus, int64_t n_examples,
+                                        std::span<const int64_t> layers, const engine::Pattern& base,
+                                        const engine::Signals& signals);
+
+}  // namespace winnow::run

@@ -1,0 +1,40 @@
+// Calibration file -> examples. The format is in results/README.md.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/file_stamp.h"
+
+namespace winnow::run {
+
+struct Corpus {
+  std::filesystem::path path;
+  std::vector<int32_t> tokens;        // (total)
+  std::vector<int64_t> offsets;       // (examples + 1)
+  std::vector<int64_t> answer_start;  // (examples)
+  std::vector<std::string> example_id;
+  std::vector<std::string> source;  // empty, or (examples)
+  std::string sha256;               // of the file's bytes, hex
+  // Of the file when its content was last known to be this. Mutable: another date of the same content is no change.
+  mutable std::optional<FileStamp> stamp;
+
+  int64_t size() const { return static_cast<int64_t>(answer_start.size()); }
+  std::span<const int32_t> example(int64_t e) const {
+    return std::span<const int32_t>(tokens).subspan(static_cast<std::size_t>(offsets[e]),
+                                                    static_cast<std::size_t>(offsets[e + 1] - offsets[e]));
+  }
+};
+
+// Reads and validates. Throws Error(kNoInput | kBadData) naming file, example and value. `vocab` bounds token ids.
+Corpus read_corpus(const std::filesystem::path& path, int64_t vocab);
+
+// Throws Error(kBadData) where the file has another content by now: the result would name a file that was not measured.
+// A file that is gone has not changed. Costs a look at its status, and a hash where that is another.
+void check_unchanged(const Corpus& corpus);
+
+}  // namespace winnow::run

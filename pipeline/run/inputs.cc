@@ -1,0 +1,255 @@
+#include "pipeline/run/inputs.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <sstream>
+
+#include "base/error.h"
+#include "kernels/cpu/cpu.h"
+#include "kernels/cuda/cuda.h"
+
+namespace winnow::run {
+
+DataSet read_data_set(const std::string& name, const std::filesystem::path& file, int64_t vocab,
+                      const std::optional<int64_t>& limit) {
+  DataSet data{.name = name, .corpus = read_corpus(file, vocab), .n_examples = 0};
+  data.n_examples = data.n_wanted = std::min(data.corpus.size(), limit.value_or(data.corpus.size()));
+  return data;
+}
+
+namespace {
+
+int64_t longest(const DataSet& data) {
+  int64_t n_tokens = 0;
+  for (int64_t e = 0; e < data.n_examples; ++e) {
+    n_tokens = std::max(n_tokens, static_cast<int64_t>(data.corpus.example(e).size()));
+  }
+  return n_tokens;
+}
+
+// A window that the checkpoint itself sets changes the model on examples that are longer: measuring it with full
+// attention would measure another model than the one that is served.
+void check_native_window(const RunOptions& options, Inputs& inputs) {
+  const model::ModelConfig& config = inputs.config;
+  if (!config.native_window) return;
+  for (const DataSet& data : inputs.data_sets) {
+    if (longest(data) <= *config.native_window) continue;
+    const std::string what = "the checkpoint sets a window of " + std::to_string(*config.native_window) +
+                             " tokens itself, and " + data.corpus.path.string() + " has examples of up to " +
+                             std::to_string(longest(data)) + " tokens";
+    if (!options.ignore_native_window) {
+      fail(ExitCode::kBadData, (options.model / "config.json").string() + ": sliding_window: " + what +
+                                   "; give --ignore-native-window to measure with full attention all the same");
+    }
+    inputs.warnings.push_back(what + "; ignored as asked");
+  }
+}
+
+void check_positions(Inputs& inputs) {
+  for (const DataSet& data : inputs.data_sets) {
+    if (longest(data) <= inputs.config.max_positions) continue;
+    inputs.warnings.push_back(data.name + " has examples of up to " + std::to_string(longest(data)) +
+                              " tokens, more than the model's max_position_embeddings of " +
+                              std::to_string(inputs.config.max_positions));
+  }
+}
+
+// An example that the window does not reach has deltas of exactly 0.
+void check_reach(Inputs& inputs) {
+  for (const DataSet& data : inputs.data_sets) {
+    int64_t n_reached = 0;
+    for (int64_t e = 0; e < data.n_examples; ++e) {
+      const auto n_tokens = static_cast<int64_t>(data.corpus.example(e).size());
+      if (inputs.settings.affects(n_tokens, data.corpus.answer_start[static_cast<std::size_t>(e)])) ++n_reached;
+    }
+    if (n_reached == data.n_examples) continue;
+    const std::string span = std::to_string(inputs.settings.window_keys + inputs.settings.sinks) + " keys (window " +
+                             std::to_string(inputs.settings.window_keys) + " + sinks " +
+                             std::to_string(inputs.settings.sinks) + ")";
+    if (n_reached == 0 && &data != &inputs.data_sets.front()) {
+      fail(ExitCode::kBadData, data.corpus.path.string() + ": " + data.name + " has no example longer than the " +
+                                   span + ": all its deltas would be 0; use longer examples or a smaller --window");
+    }
+    inputs.warnings.push_back(std::to_string(data.n_examples - n_reached) + " of " + std::to_string(data.n_examples) +
+                              " examples of " + data.name + " are not longer than the " + span +
+                              ": their deltas are 0");
+  }
+}
+
+}  // namespace
+
+engine::SweepRequest Inputs::request(const MissingCells& cells, std::span<const int64_t> group, bool per_token) const {
+  const Corpus& corpus = data_sets[static_cast<std::size_t>(cells.data_set)].corpus;
+  engine::SweepRequest request;
+  request.tokens = corpus.example(cells.example);
+  request.answer_start = corpus.answer_start[static_cast<std::size_t>(cells.example)];
+  request.window = settings.window_of(request.answer_start);
+  if (data_sets[static_cast<std::size_t>(cells.data_set)].all_rows) request.window.first_row = 0;
+  request.base = settings.base;
+  for (const int64_t variant : group) request.variants.push_back(variants[static_cast<std::size_t>(variant)]);
+  request.per_token = per_token;
+  request.with_kl = with_kl;
+  request.signals = settings.signals.layer;
+  const bool has_prefix = cells.data_set == 0 && !prefixes.place.empty() &&
+                          prefixes.place[static_cast<std::size_t>(cells.example)].has_value();
+  if (has_prefix) request.prefix_rows = engine::cached_rows(config, request, row_tile);
+  return request;
+}
+
+void Inputs::open_checkpoint(const std::filesystem::path& model) {
+  checkpoint = std::make_unique<model::Checkpoint>(model);
+  if (config.checkpoint_dtype == kernels::DType::kOther) config.checkpoint_dtype = checkpoint->dtype();
+}
+
+ReadPaths Inputs::read_paths(const RunOptions& options) const {
+  ReadPaths read{.files = other_files, .checkpoints = {options.model}};
+  for (const DataSet& data : data_sets) read.files.push_back(data.corpus.path);
+  return read;
+}
+
+int64_t Inputs::number_of(const engine::Pattern& pattern) {
+  if (const std::optional<int64_t> known = find_number(pattern)) return *known;
+  variant_names.push_back(pattern_name(pattern));
+  variants.push_back(pattern);
+  return static_cast<int64_t>(variants.size()) - 1;
+}
+
+std::optional<int64_t> Inputs::find_number(const engine::Pattern& pattern) const {
+  const auto found = std::find(variants.begin(), variants.end(), pattern);
+  if (found == variants.end()) return std::nullopt;
+  return found - variants.begin();
+}
+
+int64_t Inputs::number_of_name(const std::string& name) {
+  std::optional<engine::Pattern> pattern;
+  try {
+    pattern = pattern_of_name(name, config.n_layers, "a pattern");
+  } catch (const Error& error) {
+    fail(ExitCode::kBadData, error.what());
+  }
+  if (pattern_name(*pattern) != name) fail(ExitCode::kBadData, "a pattern is \"" + name + "\", not in its usual form");
+  return number_of(*pattern);
+}
+
+void check_data_sets(const RunOptions& options, Inputs& inputs) {
+  check_native_window(options, inputs);
+  check_positions(inputs);
+  check_reach(inputs);
+}
+
+Inputs load_inputs(const CalibrateOptions& options) {
+  check_options(options);
+  Inputs inputs;
+  inputs.config = model::read_config(options.model);
+  inputs.settings = resolve_settings(options, inputs.config.n_layers);
+  for (int64_t layer = 0; layer < inputs.config.n_layers; ++layer) {
+    inputs.variants.push_back(inputs.settings.variant(layer));
+  }
+  inputs.wanted = inputs.settings.layers;
+  inputs.with_kl = inputs.settings.signals.kl;
+  inputs.open_checkpoint(options.model);
+  inputs.data_sets.push_back(read_data_set("calibration", options.data, inputs.config.vocab, options.limit));
+  for (const auto& [name, file] : options.controls) {
+    inputs.data_sets.push_back(read_data_set("control/" + name, file, inputs.config.vocab, options.limit));
+  }
+  check_data_sets(options, inputs);
+  return inputs;
+}
+
+int choose_threads(const RunOptions& options, const runtime::RankResources& resources) {
+  if (options.threads > 0) return options.threads;
+  if (const char* text = std::getenv("OMP_NUM_THREADS")) {
+    if (const long n = std::strtol(text, nullptr, 10); n > 0 && n <= 4096) return static_cast<int>(n);
+  }
+  return resources.n_threads;
+}
+
+runtime::GpuChoice choose_gpu(const RunOptions& options, runtime::MpiSession& session) {
+  std::string mine;
+  if (options.device != "cpu") {
+    for (const std::string& uuid : cuda::cuda_device_uuids()) mine += uuid + "\n";
+  }
+  std::vector<std::vector<std::string>> visible;
+  for (const std::string& list : session.gather_on_host(mine)) {
+    std::vector<std::string>& uuids = visible.emplace_back();
+    std::istringstream lines(list);
+    for (std::string uuid; std::getline(lines, uuid);) uuids.push_back(uuid);
+  }
+  return runtime::choose_gpus(visible)[static_cast<std::size_t>(session.local_rank())];
+}
+
+std::unique_ptr<kernels::Backend> make_backend(const RunOptions& options, const runtime::GpuChoice& gpu, int n_threads,
+                                               kernels::DType checkpoint_dtype) {
+  if (options.device == "cpu" || (options.device == "auto" && gpu.device < 0)) {
+    if (options.attention != "auto") {
+      fail(ExitCode::kUnavailable, "--attention " + options.attention + " needs a GPU, and none answers here");
+    }
+    return cpu::make_cpu_backend({.n_threads = n_threads});
+  }
+  if (gpu.is_shared() && !options.share_gpu) {
+    fail(ExitCode::kUnavailable, std::to_string(gpu.host_ranks) + " ranks on a host where they see " +
+                                     std::to_string(gpu.host_gpus) +
+                                     " GPU(s): start as many ranks as GPUs, or give --share-gpu or --device cpu");
+  }
+  const bool is_wide = options.residual == "fp32" || checkpoint_dtype == kernels::DType::kF32;
+  // A rank that sees no GPU asks for the first, and is told why there is none.
+  return cuda::make_cuda_backend({.device = std::max(gpu.device, 0),
+                                  .attention = parse_attention(options.attention),
+                                  .residual = is_wide ? kernels::DType::kF32 : kernels::DType::kBf16});
+}
+
+std::string hash_checkpoint(const model::Checkpoint& checkpoint) {
+  std::filesystem::path cache;
+  const char* xdg = std::getenv("XDG_CACHE_HOME");
+  const char* home = std::getenv("HOME");
+  if (xdg != nullptr && *xdg != '\0') {
+    cache = std::filesystem::path(xdg) / "winnow";
+  } else if (home != nullptr && *home != '\0') {
+    cache = std::filesystem::path(home) / ".cache" / "winnow";
+  }
+  return checkpoint_sha256(checkpoint, cache);
+}
+
+std::unique_ptr<model::CheckpointWatch> watch_checkpoint(const Inputs& inputs, runtime::MpiSession& session,
+                                                         std::string sha256) {
+  const model::Checkpoint& checkpoint = *inputs.checkpoint;
+  // Without the device's number, which hosts give out each for itself.
+  std::string stamps;
+  for (const auto& file : checkpoint.files()) {
+    const FileStamp& stamp = file->stamp();
+    stamps += std::to_string(stamp.inode) + " " + std::to_string(stamp.size_bytes) + " " +
+              std::to_string(stamp.changed_ns) + "\n";
+  }
+  std::string of_root = stamps;
+  session.broadcast(of_root);
+  session.broadcast(sha256);
+  std::unique_ptr<model::CheckpointWatch> watch;
+  session.agree([&] {
+    if (stamps != of_root && hash_checkpoint(checkpoint) != sha256) {
+      fail(ExitCode::kBadData, checkpoint.directory().string() +
+                                   ": holds another checkpoint here than for rank 0; bring the same one to all hosts");
+    }
+    watch = std::make_unique<model::CheckpointWatch>(inputs.config, checkpoint, sha256);
+  });
+  return watch;
+}
+
+RunIdentity identity_of(const Inputs& inputs, kernels::Backend& backend, const std::string& checkpoint_sha256) {
+  RunIdentity identity;
+  identity.kind = inputs.kind;
+  identity.checkpoint_sha256 = checkpoint_sha256;
+  identity.data_sha256 = inputs.data_sets.front().corpus.sha256;
+  identity.window_keys = inputs.settings.window_keys;
+  identity.sinks = inputs.settings.sinks;
+  identity.decode = inputs.settings.decode_name();
+  identity.tail_rows = inputs.settings.tail_rows;
+  identity.base = inputs.settings.base_name;
+  identity.signals = inputs.settings.signals.name();
+  identity.residual_dtype = kernels::dtype_name(backend.residual_dtype());
+  identity.compute_dtype = kernels::dtype_name(backend.activation_dtype());
+  identity.backend = backend.name();
+  identity.attention_path = backend.attention_path(inputs.config.heads);
+  return identity;
+}
+
+}  // namespace winnow::run

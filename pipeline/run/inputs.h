@@ -1,0 +1,98 @@
+// Everything that a run reads before it measures: the checkpoint, the data sets, the settings they give.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/output_path.h"
+#include "kernels/backend.h"
+#include "model/checkpoint_identity.h"
+#include "model/config.h"
+#include "model/safetensors.h"
+#include "pipeline/engine/cached_prefix.h"
+#include "pipeline/run/corpus.h"
+#include "pipeline/run/options.h"
+#include "pipeline/run/plan.h"
+#include "pipeline/run/run_identity.h"
+#include "pipeline/runtime/placement.h"
+#include "pipeline/runtime/session.h"
+
+namespace winnow::run {
+
+// The calibration set or a control.
+struct DataSet {
+  std::string name;  // "calibration" or "control/NAME"
+  Corpus corpus;
+  int64_t n_examples = 0;  // the first of the corpus, after --limit
+  int64_t n_wanted = 0;    // the first so many are measured in the round at hand
+  bool all_rows = false;   // whether every row obeys the window, whatever --tail-rows says
+
+  int64_t n_answer(int64_t e) const {
+    return static_cast<int64_t>(corpus.example(e).size()) - corpus.answer_start[static_cast<std::size_t>(e)];
+  }
+};
+
+struct Inputs {
+  std::string kind = "calibrate";  // the verb
+  model::ModelConfig config;
+  std::unique_ptr<model::Checkpoint> checkpoint;
+  Settings settings;
+  // By number: what cells, units and shards mean by a variant. A calibration's number l has layer l switched.
+  std::vector<engine::Pattern> variants;
+  // Of those of other verbs, pattern_name(): shards hold the names, as numbers follow from the command.
+  std::vector<std::string> variant_names;
+  std::vector<int64_t> wanted;                     // numbers that this command measures, ascending, besides the base
+  bool with_kl = false;                            // whether KL to the base is measured
+  std::vector<DataSet> data_sets;                  // the calibration set first
+  std::vector<std::string> warnings;               // for the user, and kept in the result
+  std::vector<std::filesystem::path> other_files;  // that were read, besides model and data sets
+  std::vector<Output> other_outputs;               // that will be written, besides the run directory
+  engine::PrefixPlan prefixes;  // of the first data set's examples, kept from round to round; empty: none
+  int64_t row_tile = 1;         // of the backend; where there are prefixes
+
+  // All that is read: nothing of it may be written over.
+  ReadPaths read_paths(const RunOptions& options) const;
+  // Numbers of a cell for the signals of layers.
+  int64_t signal_slots() const { return winnow::engine::signal_slots(settings.signals.layer, config.heads.n_kv_heads); }
+  // The sweep that a group of lanes of one example needs.
+  engine::SweepRequest request(const MissingCells& cells, std::span<const int64_t> group, bool per_token) const;
+  // Opens the checkpoint. Where config.json names no type, the model has that of its weights.
+  void open_checkpoint(const std::filesystem::path& model);
+  bool names_variants() const { return kind != "calibrate"; }
+  std::optional<int64_t> find_number(const engine::Pattern& pattern) const;
+  // The number of a named variant, which is the next free one where the pattern is new.
+  int64_t number_of(const engine::Pattern& pattern);
+  // Throws Error(kBadData) for what is not the one name of a pattern of this model.
+  int64_t number_of_name(const std::string& name);
+};
+
+// Reads and validates all that calibrate needs. Throws Error(kUsage | kNoInput | kBadData).
+Inputs load_inputs(const CalibrateOptions& options);
+// The parts of it that other verbs share. read_data_set: the first examples of a file, as --limit says.
+DataSet read_data_set(const std::string& name, const std::filesystem::path& file, int64_t vocab,
+                      const std::optional<int64_t>& limit);
+// Checks data sets against model and window, once they are all there: adds warnings, or throws Error(kBadData).
+void check_data_sets(const RunOptions& options, Inputs& inputs);
+
+// Threads of this rank: --threads, else OMP_NUM_THREADS, else its share of the cores.
+int choose_threads(const RunOptions& options, const runtime::RankResources& resources);
+// The GPU that this rank takes, unless --device cpu says that it takes none. Collective over the host; fails on no
+// rank.
+runtime::GpuChoice choose_gpu(const RunOptions& options, runtime::MpiSession& session);
+// The backend of --device for this rank. Throws Error(kUnavailable) with the reason, also for a GPU that another rank
+// takes too, unless --share-gpu says that they may.
+// The residual stream has the checkpoint's type unless --residual says fp32; float16 becomes bfloat16.
+std::unique_ptr<kernels::Backend> make_backend(const RunOptions& options, const runtime::GpuChoice& gpu, int n_threads,
+                                               kernels::DType checkpoint_dtype);
+
+// checkpoint_sha256 of model/checkpoint_identity.h with the cache in the user's cache directory.
+std::string hash_checkpoint(const model::Checkpoint& checkpoint);
+// What this rank needs to notice that its weights change. `sha256` is rank 0's. Throws where this rank has another
+// checkpoint than rank 0, as hosts with a copy of their own may. Collective.
+std::unique_ptr<model::CheckpointWatch> watch_checkpoint(const Inputs& inputs, runtime::MpiSession& session,
+                                                         std::string sha256);
+RunIdentity identity_of(const Inputs& inputs, kernels::Backend& backend, const std::string& checkpoint_sha256);
+
+}  // namespace winnow::run

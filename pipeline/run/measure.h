@@ -1,0 +1,51 @@
+// The measuring phase of one rank: take a unit, or several short ones together, sweep, put each on disk, until nothing
+// is left or the run stops.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "kernels/backend.h"
+#include "model/checkpoint_identity.h"
+#include "model/weights.h"
+#include "pipeline/run/cells.h"
+#include "pipeline/run/inputs.h"
+#include "pipeline/run/plan.h"
+#include "pipeline/runtime/dispatch.h"
+#include "pipeline/runtime/stop.h"
+
+namespace winnow::run {
+
+struct MeasureContext {
+  const Inputs& inputs;
+  kernels::Backend& backend;
+  model::ModelWeights& weights;
+  model::CheckpointWatch& watch;
+  std::filesystem::path shards;  // directory
+  std::string measurement;       // identity hash
+  std::string made_by;           // "rank 1 on node07"
+  bool per_token = false;
+  double grace_seconds = 0.0;
+  int64_t max_bytes = 0;  // memory of a rank
+  int64_t n_ranks = 1;
+  int64_t rank = 0;
+  engine::PrefixCache* prefixes = nullptr;  // of this rank, where inputs.prefixes has any
+};
+
+// What this rank did.
+struct MeasureReport {
+  int64_t units = 0;
+  double busy_seconds = 0.0;
+  int64_t predicted_bytes = 0;  // of its largest sweep, weights included
+};
+
+// Fills this rank's cells. Where prefixes are kept, units of the first data set are not handed out: each rank takes
+// those of the examples that it owns. Throws what the sweep or the disk throws, with the example named; and
+// Error(kBadData) where the weights are others than when the run began: what was computed since is not kept.
+MeasureReport measure_units(const MeasureContext& context, std::span<const WorkUnit> units,
+                            runtime::Dispatcher& dispatcher, const runtime::StopSignals& signals,
+                            std::vector<Cells>& cells);
+
+}  // namespace winnow::run

@@ -1,0 +1,240 @@
+#include "pipeline/run/options.h"
+
+#include <algorithm>
+#include <array>
+#include <set>
+#include <sstream>
+
+#include "base/error.h"
+#include "base/strings.h"
+#include "kernels/cuda/cuda.h"
+#include "results/selection/selection.h"
+
+namespace winnow::run {
+namespace {
+
+// Fixes the rules of the window that an engine has (ARCHITECTURE.md, "The window"): hf, vllm and trtllm count the row
+// itself in W and know no sinks; SWAA decodes with full attention, and its vLLM path sees one key more.
+struct Target {
+  std::string name;
+  bool allows_sinks;
+  bool decode_full;
+  int64_t extra_keys;
+};
+const std::array<Target, 5>& targets() {
+  static const std::array<Target, 5> kTargets = {{{"hf", false, false, 0},
+                                                  {"vllm", false, false, 0},
+                                                  {"trtllm", false, false, 0},
+                                                  {"swaa-hf", true, true, 0},
+                                                  {"swaa-vllm", true, true, 1}}};
+  return kTargets;
+}
+
+const Target* find_target(const std::string& name) {
+  const auto found =
+      std::find_if(targets().begin(), targets().end(), [&](const Target& target) { return target.name == name; });
+  return found == targets().end() ? nullptr : &*found;
+}
+
+[[noreturn]] void refuse(const std::string& what) { fail(ExitCode::kUsage, what); }
+
+void require_at_least(const std::string& flag, int64_t value, int64_t least) {
+  if (value >= least) return;
+  refuse(flag + " is " + std::to_string(value) + ", expected at least " + std::to_string(least));
+}
+
+bool decodes_full(const RunOptions& options) {
+  if (const Target* target = find_target(options.target)) return target->decode_full;
+  return options.decode.value_or("windowed") == "full";
+}
+
+void check_target(const RunOptions& options) {
+  if (options.target.empty()) return;
+  std::vector<std::string> names;
+  for (const Target& target : targets()) names.push_back(target.name);
+  require_one_of("--target", options.target, names);
+  const Target& target = *find_target(options.target);
+  if (!target.allows_sinks && options.sinks.value_or(0) != 0) {
+    refuse("--sinks " + std::to_string(*options.sinks) + " contradicts --target " + target.name +
+           ", which has no sink tokens; leave one of them out");
+  }
+  const std::string decode = target.decode_full ? "full" : "windowed";
+  if (options.decode && *options.decode != decode) {
+    refuse("--decode " + *options.decode + " contradicts --target " + target.name + ", which decodes " + decode +
+           "; leave one of them out");
+  }
+}
+
+void check_controls(const CalibrateOptions& options) {
+  std::set<std::string> names;
+  for (const auto& [name, file] : options.controls) {
+    if (!names.insert(name).second) refuse("--control " + name + " is given twice; names must differ");
+  }
+}
+
+}  // namespace
+
+std::string pattern_name(const engine::Pattern& pattern) {
+  if (std::none_of(pattern.begin(), pattern.end(), [](bool windowed) { return windowed; })) return "full";
+  std::string list;
+  for (std::size_t layer = 0; layer < pattern.size(); ++layer) {
+    if (!pattern[layer]) list += (list.empty() ? "list:" : ",") + std::to_string(layer);
+  }
+  return list.empty() ? "windowed" : list;
+}
+
+engine::Pattern pattern_of_name(const std::string& name, int64_t n_layers, const std::string& flag) {
+  if (name == "full") return engine::Pattern(static_cast<std::size_t>(n_layers), false);
+  engine::Pattern pattern(static_cast<std::size_t>(n_layers), true);
+  if (name == "windowed") return pattern;
+  const std::string prefix = "list:";
+  if (name.rfind(prefix, 0) != 0) {
+    refuse(flag + " is \"" + name + "\", expected full, windowed or list: with layers, such as list:1,4,5");
+  }
+  for (const int64_t layer : selection::parse_layers(name.substr(prefix.size()), n_layers, flag)) {
+    pattern[static_cast<std::size_t>(layer)] = false;
+  }
+  return pattern;
+}
+
+kernels::Window Settings::window_of(int64_t answer_start) const {
+  kernels::Window window{.keys = window_keys, .sinks = sinks};
+  if (tail_rows) window.first_row = answer_start - *tail_rows;
+  if (decode_full) window.end_row = answer_start;
+  return window;
+}
+
+engine::Pattern Settings::variant(int64_t layer) const {
+  engine::Pattern pattern = base;
+  pattern[static_cast<std::size_t>(layer)] = !pattern[static_cast<std::size_t>(layer)];
+  return pattern;
+}
+
+bool Settings::affects(int64_t n_tokens, int64_t answer_start) const {
+  // The last token predicts nothing: its row is not computed.
+  return kernels::first_affected_row(window_of(answer_start)) < n_tokens - 1;
+}
+
+void check_run_options(const RunOptions& options) {
+  require_at_least("--window", options.window, 1);
+  require_at_least("--sinks", options.sinks.value_or(0), 0);
+  require_one_of("--decode", options.decode.value_or("windowed"), {"windowed", "full"});
+  check_target(options);
+  require_at_least("--tail-rows", options.tail_rows.value_or(0), 0);
+  if (decodes_full(options) && options.tail_rows && *options.tail_rows == 0) {
+    refuse(
+        "--tail-rows 0 with answers decoded by full attention windows no row at all; use --tail-rows 1 or more, or "
+        "--decode windowed");
+  }
+  require_at_least("--limit", options.limit.value_or(1), 1);
+  require_at_least("--seed", options.seed, 0);
+  require_at_least("--threads", options.threads, 0);
+  require_at_least("--max-memory", options.max_memory_bytes.value_or(1), 1);
+  if (!(options.grace_seconds >= 0.0)) refuse("--grace must be 0 or more seconds");
+  require_one_of("--device", options.device, {"auto", "cpu", "cuda"});
+  require_one_of("--residual", options.residual, {"checkpoint", "fp32"});
+  if (parse_attention(options.attention) != cuda::CudaOptions::Attention::kAuto && options.device == "cpu") {
+    refuse("--attention " + options.attention +
+           " chooses between kernels of a GPU, but --device is cpu; leave one out");
+  }
+  if (options.share_gpu && options.device == "cpu") {
+    refuse("--share-gpu contradicts --device cpu; leave one of them out");
+  }
+}
+
+void check_options(const CalibrateOptions& options) {
+  check_run_options(options);
+  require_at_least("--top-k", options.top_k.value_or(1), 1);
+  if (options.base != "full" && options.base != "windowed" && options.base.rfind("list:", 0) != 0) {
+    refuse("--base is \"" + options.base + "\", expected full, windowed or list: with layers, such as list:1,4,5");
+  }
+  check_controls(options);
+  resolve_signals(options);
+}
+
+Settings resolve_window(const RunOptions& options) {
+  Settings settings;
+  const Target* target = find_target(options.target);
+  settings.window_keys = std::min(options.window, kernels::kNoLimit / 4) + (target != nullptr ? target->extra_keys : 0);
+  settings.sinks = std::min(options.sinks.value_or(0), kernels::kNoLimit / 4);
+  settings.decode_full = decodes_full(options);
+  settings.tail_rows = options.tail_rows;
+  return settings;
+}
+
+engine::Signals resolve_signals(const CalibrateOptions& options) {
+  engine::Signals signals;
+  std::stringstream list(options.signals);
+  const std::vector<std::string> known = {"kl", "sensitivity", "mass", "lazy", "all", "none"};
+  for (std::string name; std::getline(list, name, ',');) {
+    require_one_of("--signals", name, known);
+    const bool is_all = name == "all";
+    if (is_all || name == "kl") signals.kl = true;
+    if (is_all || name == "sensitivity") signals.layer.removed_rows = options.tail_rows.value_or(kSensitivityTail);
+    if (is_all || name == "mass") signals.layer.mass = true;
+    if (is_all || name == "lazy") signals.layer.lazy = engine::LazyWindow{};
+  }
+  require_one_of("--sensitivity", options.sensitivity.value_or("tail"), {"tail", "full"});
+  if (options.sensitivity && !signals.layer.removed_rows) {
+    refuse("--sensitivity needs the signal sensitivity; give --signals sensitivity, or leave it out");
+  }
+  if (options.sensitivity == "full") signals.layer.removed_rows = engine::LayerSignalOptions::kAllRows;
+  const auto set_lazy = [&](const std::string& flag, const std::optional<int64_t>& value, int64_t least, auto member) {
+    if (!value) return;
+    if (!signals.layer.lazy) refuse(flag + " needs the signal lazy; give --signals lazy, or leave it out");
+    require_at_least(flag, *value, least);
+    (*signals.layer.lazy).*member = std::min(*value, kernels::kNoLimit / 4);
+  };
+  set_lazy("--lazy-sinks", options.lazy_sinks, 0, &engine::LazyWindow::sinks);
+  set_lazy("--lazy-recent", options.lazy_recent, 1, &engine::LazyWindow::recent);
+  set_lazy("--lazy-last", options.lazy_last, 1, &engine::LazyWindow::last);
+  return signals;
+}
+
+Settings resolve_settings(const CalibrateOptions& options, int64_t n_layers) {
+  Settings settings = resolve_window(options);
+  settings.base = pattern_of_name(options.base, n_layers, "--base");
+  settings.base_name = pattern_name(settings.base);
+  settings.signals = resolve_signals(options);
+  settings.layers = selection::parse_layers(
+      options.layers.empty() ? "0-" + std::to_string(n_layers - 1) : options.layers, n_layers, "--layers");
+  if (options.top_k && *options.top_k > static_cast<int64_t>(settings.layers.size())) {
+    refuse("--top-k is " + std::to_string(*options.top_k) + ", but only " + std::to_string(settings.layers.size()) +
+           " layers are measured");
+  }
+  return settings;
+}
+
+cuda::CudaOptions::Attention parse_attention(const std::string& name) {
+  require_one_of("--attention", name, {"auto", "cudnn", "own"});
+  if (name == "cudnn") return cuda::CudaOptions::Attention::kCudnn;
+  return name == "own" ? cuda::CudaOptions::Attention::kOwn : cuda::CudaOptions::Attention::kAuto;
+}
+
+int64_t parse_bytes(const std::string& text, const std::string& flag) {
+  const std::size_t digits = std::min(text.find_first_not_of("0123456789"), text.size());
+  const auto number = parse_number(text.substr(0, digits));
+  const std::string unit = text.substr(digits);
+  const std::array<std::pair<std::string, int>, 5> units = {{{"", 0}, {"K", 10}, {"M", 20}, {"G", 30}, {"T", 40}}};
+  for (const auto& [name, shift] : units) {
+    const bool matches = unit == name || (shift > 0 && (unit == name + "B" || unit == name + "iB"));
+    if (!matches || !number || *number > (int64_t{1} << (62 - shift))) continue;
+    return *number << shift;
+  }
+  refuse(flag + ": \"" + text + "\" is no size; expected bytes or for example 512M, 8G (powers of 1024)");
+}
+
+std::pair<std::string, std::filesystem::path> parse_control(const std::string& text) {
+  const std::size_t equals = text.find('=');
+  const std::string name = text.substr(0, equals);
+  const bool is_name =
+      name.find_first_not_of('.') != std::string::npos && std::all_of(name.begin(), name.end(), [](unsigned char c) {
+        return std::isalnum(c) != 0 || c == '_' || c == '.' || c == '-';
+      });
+  if (equals == std::string::npos || equals + 1 == text.size() || !is_name) {
+    refuse("--control: \"" + text + "\" is not NAME=FILE with a NAME of letters, digits, _ . -");
+  }
+  return {name, text.substr(equals + 1)};
+}
+
+}  // namespace winnow::run

@@ -1,0 +1,105 @@
+// What the verbs that measure were asked for, as flags say it, and what it means for a model.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "kernels/backend.h"
+#include "kernels/cuda/cuda.h"
+#include "kernels/window.h"
+#include "model/config.h"
+#include "pipeline/engine/sweep.h"
+
+namespace winnow::run {
+
+// The flags that all verbs that measure share. Empty or absent: not given.
+struct RunOptions {
+  std::filesystem::path model;        // checkpoint directory
+  std::filesystem::path data;         // calibration file
+  std::filesystem::path out;          // run directory
+  int64_t window = 0;                 // tokens; see target
+  std::optional<int64_t> sinks;       // tokens, default 0
+  std::optional<std::string> decode;  // "windowed" (default) or "full"
+  std::string target;                 // "", hf, vllm, trtllm, swaa-hf, swaa-vllm
+  std::optional<int64_t> tail_rows;   // rows before the answer that obey the window; none: all
+  std::optional<int64_t> limit;       // examples of every data set
+  bool ignore_native_window = false;
+  bool per_token = false;
+  std::string device = "auto";          // auto, cpu, cuda
+  std::string residual = "checkpoint";  // checkpoint, fp32
+  std::string attention = "auto";       // on a GPU: auto, cudnn, own
+  bool share_gpu = false;
+  std::optional<int64_t> max_memory_bytes;  // per rank
+  int threads = 0;                          // per rank; 0: OMP_NUM_THREADS, else a share of the cores
+  double grace_seconds = 240.0;             // after USR1 or TERM
+  int64_t seed = 0;                         // of bootstrap and permutations
+  bool profile = false;
+  bool dry_run = false;
+  bool json = false;
+  // For provenance: what was typed, and which program it was.
+  std::string command;
+  std::string version;
+  std::string git_revision;
+};
+
+// The flags of calibrate besides.
+struct CalibrateOptions : RunOptions {
+  std::vector<std::pair<std::string, std::filesystem::path>> controls;  // NAME=FILE
+  std::string base = "full";               // "full", "windowed", "list:1,4,5": layers that keep full attention
+  std::string layers;                      // "0-11,20"; "": all
+  std::optional<int64_t> top_k;            // budget besides L/8, L/4 and L/2
+  std::string signals;                     // "kl,sensitivity,mass,lazy", "all" or "none"; "": none
+  std::optional<std::string> sensitivity;  // "tail" (default) or "full"
+  std::optional<int64_t> lazy_sinks, lazy_recent, lazy_last;
+};
+
+// The measurement that the options mean, for one model.
+struct Settings {
+  int64_t window_keys = 0;  // keys that a row sees, itself included
+  int64_t sinks = 0;
+  bool decode_full = false;
+  std::optional<int64_t> tail_rows;
+  engine::Pattern base;         // (n_layers)
+  std::string base_name;        // canonical: "full", "windowed" or "list:1,4"
+  std::vector<int64_t> layers;  // ascending
+  engine::Signals signals;      // besides NLL and matches
+
+  // Window of a windowed layer for an example whose answer starts at that token.
+  kernels::Window window_of(int64_t answer_start) const;
+  // The base with one layer flipped.
+  engine::Pattern variant(int64_t layer) const;
+  // Whether the window changes any row that is computed for an example of n_tokens.
+  bool affects(int64_t n_tokens, int64_t answer_start) const;
+  std::string decode_name() const { return decode_full ? "full" : "windowed"; }
+};
+
+// auto, cudnn or own. Throws Error(kUsage) for others.
+cuda::CudaOptions::Attention parse_attention(const std::string& name);
+// What can be refused without looking at a file: ranges, combinations, targets. Throws Error(kUsage).
+void check_run_options(const RunOptions& options);
+void check_options(const CalibrateOptions& options);
+// The part of the settings that all verbs share: window, sinks, decode, tail rows.
+Settings resolve_window(const RunOptions& options);
+// Rows before the answer that lose a layer's attention, besides the answer, where --tail-rows does not say: few, as
+// their lanes are short then, and enough to reach the answer through the layers above.
+inline constexpr int64_t kSensitivityTail = 32;
+// Signals of --signals and what belongs to it. Throws Error(kUsage).
+engine::Signals resolve_signals(const CalibrateOptions& options);
+// Throws Error(kUsage) for layers that the model does not have.
+Settings resolve_settings(const CalibrateOptions& options, int64_t n_layers);
+
+// The one name of a pattern: "full", "windowed" or "list:1,4" with the layers that keep full attention; and back.
+// pattern_of_name takes any list of layers. Throws Error(kUsage); `flag` names the flag in messages.
+std::string pattern_name(const engine::Pattern& pattern);
+engine::Pattern pattern_of_name(const std::string& name, int64_t n_layers, const std::string& flag);
+
+// "8G", "512M", "1024": bytes, powers of 1024. Throws Error(kUsage).
+int64_t parse_bytes(const std::string& text, const std::string& flag);
+// "NAME=FILE"; NAME has letters, digits, _ . -. Throws Error(kUsage).
+std::pair<std::string, std::filesystem::path> parse_control(const std::string& text);
+
+}  // namespace winnow::run

@@ -1,0 +1,129 @@
+// A run over a set of variants: what the verbs that measure share. Set-up on every rank, the run directory and its
+// finished cells, a plan for the missing ones, measuring, sums.
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "model/weights.h"
+#include "pipeline/engine/rates.h"
+#include "pipeline/run/inputs.h"
+#include "pipeline/run/measure.h"
+#include "pipeline/run/provenance.h"
+#include "pipeline/run/run_directory.h"
+#include "pipeline/runtime/exchange.h"
+#include "pipeline/runtime/session.h"
+#include "pipeline/runtime/stop.h"
+
+namespace winnow::run {
+
+// All methods are collective and in this order: set_up, open, then plan, measure and sum, as often as there is more to
+// measure: between the rounds inputs().wanted, number_of() for new patterns and settings.base may change, on all ranks
+// alike. A failure has been agreed on or has ended the job: what is thrown is AgreedFailure.
+class MeasuringRun {
+ public:
+  // Log lines go to stderr from here on, and come from rank 0 alone.
+  MeasuringRun(runtime::MpiSession& session, const RunOptions& options);
+  MeasuringRun(const MeasuringRun&) = delete;
+  MeasuringRun& operator=(const MeasuringRun&) = delete;
+
+  // Reads the inputs by `load`, on every rank, and makes the backend.
+  void set_up(const std::function<Inputs()>& load);
+  // Opens the run directory and takes the cells that are finished. `check` is called on rank 0 before anything is made:
+  // it may throw, and sees the checkpoint's hash.
+  void open(const std::function<void(const RunIdentity&)>& check = {});
+  // From now on keys and values of the first data set's rows that no pattern changes are kept from round to round, as
+  // far as there is memory. After open(), for runs with tail rows.
+  void keep_prefixes() { keeps_prefixes_ = true; }
+  // Gives their memory back.
+  void drop_prefixes();
+  // Plans the cells that are wanted and missing. Loads the weights when there are any, the first time. Whether there
+  // are.
+  bool plan();
+  // Seconds that sweeps of the first n_examples of the first data set take on these ranks, after a plan() that found
+  // work: as the run measures them, with prefixes where they are kept and made; or with every row under the window.
+  enum class Rows { kAsMeasured, kAll };
+  double predict_round(const engine::Pattern& base, const std::vector<engine::Pattern>& patterns, Rows rows,
+                       int64_t n_examples) const;
+  // Seconds until the prefixes are made.
+  double predict_prefixes() const;
+  // Prints what the plan takes, for --dry-run.
+  ExitCode forecast();
+  // Whether all units of the plan are done: else the run was stopped.
+  bool measure();
+  // Says on stderr how far the run is that was stopped.
+  ExitCode interrupted() const;
+  // Puts all cells together on rank 0.
+  void sum();
+
+  runtime::MpiSession& session() { return session_; }
+  Inputs& inputs() { return inputs_; }
+  const Inputs& inputs() const { return inputs_; }
+  kernels::Backend& backend() { return *backend_; }
+  // What work besides the sweeps needs. The weights are loaded the first time: collective.
+  model::ModelWeights& weights() {
+    load_weights();
+    return *weights_;
+  }
+  const runtime::StopSignals& signals() const { return signals_; }
+  // After open().
+  model::CheckpointWatch& watch() { return *watch_; }
+  const std::string& measurement() const { return measurement_; }
+  int64_t memory_limit() const { return options_.max_memory_bytes.value_or(default_memory_limit()); }
+  // Of rank 0, after sum(): by data set.
+  const std::vector<Cells>& cells() const { return cells_; }
+  RunDirectory& directory() { return *directory_; }  // rank 0
+  RunSummary summary() const { return {options_, inputs_, identity_, all_facts_}; }
+  void show_memory() const;
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  void prepare_attention();
+  void load_weights();
+  void log_set_up() const;
+  void share_variants();
+  void prepare();
+  void plan_prefixes_to_keep();
+  int64_t default_memory_limit() const;
+  UnitPrices prices() const;
+  int64_t largest_unit_bytes() const;
+  RankFacts facts() const;
+  void gather_facts();
+  void note_run();
+
+  runtime::MpiSession& session_;
+  const RunOptions& options_;
+  runtime::StopSignals signals_;
+  Clock::time_point begin_ = Clock::now();
+  Inputs inputs_;
+  runtime::GpuChoice gpu_;
+  // In this order: what goes first uses what goes after it.
+  std::unique_ptr<kernels::Backend> backend_;
+  std::unique_ptr<model::ModelWeights> weights_;
+  std::unique_ptr<runtime::Exchange> exchange_;  // null until there is work
+  runtime::LoadReport loaded_;
+  int n_threads_ = 1;
+  RunIdentity identity_;     // rank 0
+  std::string measurement_;  // its hash
+  std::unique_ptr<model::CheckpointWatch> watch_;
+  std::unique_ptr<RunDirectory> directory_;  // rank 0; null in a dry run
+  std::vector<Cells> cells_;                 // by data set
+  std::vector<WorkUnit> units_;
+  engine::Rates rates_;
+  bool is_prepared_ = false;
+  bool keeps_prefixes_ = false;
+  std::unique_ptr<engine::PrefixCache> prefixes_;  // null unless some are kept
+  int64_t memory_limit_ = 0;
+  MeasureReport report_;    // of all rounds
+  int64_t units_done_ = 0;  // of units_, with the cells in them
+  int64_t cells_done_ = 0;
+  bool is_noted_ = false;             // whether run.json has this run already
+  nlohmann::json profile_;            // of rank 0, null unless asked for
+  std::vector<RankFacts> all_facts_;  // rank 0
+};
+
+}  // namespace winnow::run

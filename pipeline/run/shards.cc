@@ -1,0 +1,220 @@
+#include "pipeline/run/shards.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <regex>
+
+#include "base/error.h"
+#include "base/sha256.h"
+#include "results/storage/hdf5.h"
+
+namespace winnow::run {
+namespace {
+
+constexpr const char* kShardFormat = "winnow-shard";
+constexpr int64_t kShardVersion = 1;
+
+// The columns of a shard as they are stored.
+struct Columns {
+  std::vector<int64_t> variant;
+  std::vector<std::string> name;  // empty, or one per variant
+  std::vector<double> nll;
+  std::vector<uint8_t> exact_match;
+  std::vector<double> token_accuracy;
+  std::vector<double> kl;             // empty, or one per variant
+  std::vector<double> layer_signals;  // (variants, n_signals), or empty
+  std::vector<float> token_nll;       // (variants, n_tokens), or empty
+};
+
+Columns columns_of(const Shard& shard) {
+  Columns columns;
+  columns.variant = shard.variants;
+  columns.name = shard.names;
+  for (const engine::Score& score : shard.scores) {
+    columns.nll.push_back(score.nll_nats);
+    columns.exact_match.push_back(score.exact_match ? 1 : 0);
+    columns.token_accuracy.push_back(score.token_accuracy);
+    if (shard.has_kl) columns.kl.push_back(score.kl_nats);
+    if (shard.n_signals > 0) {
+      const std::vector<double> slots = engine::to_slots(score.layer, shard.n_signals);
+      columns.layer_signals.insert(columns.layer_signals.end(), slots.begin(), slots.end());
+    }
+    columns.token_nll.insert(columns.token_nll.end(), score.token_nll_nats.begin(), score.token_nll_nats.end());
+  }
+  return columns;
+}
+
+template <typename T>
+void append(std::string& bytes, const std::vector<T>& values) {
+  const std::size_t begin = bytes.size();
+  bytes.resize(begin + values.size() * sizeof(T));
+  if (!values.empty()) std::memcpy(bytes.data() + begin, values.data(), values.size() * sizeof(T));
+}
+
+// Over everything that a resume takes from the file: HDF5 notices a truncated file, but no flipped bit.
+std::string content_sha256(const Shard& shard, const ShardIdentity& identity, const Columns& columns) {
+  std::string bytes = identity.measurement + '\n' + identity.data_sha256 + '\n' + shard.data_set + '\n' +
+                      shard.example_id + '\n' + std::to_string(shard.example) + '\n' + std::to_string(shard.n_tokens) +
+                      '\n';
+  append(bytes, columns.variant);
+  for (const std::string& name : columns.name) bytes += name + '\n';
+  append(bytes, columns.nll);
+  append(bytes, columns.exact_match);
+  append(bytes, columns.token_accuracy);
+  append(bytes, columns.kl);
+  append(bytes, columns.layer_signals);
+  append(bytes, columns.token_nll);
+  return sha256_of(bytes);
+}
+
+// "calibration.e000012.5f0c93ab12de.h5": the same cells of the same example always get the same name.
+std::string file_name(const Shard& shard) {
+  std::string key = shard.data_set + ' ' + std::to_string(shard.example);
+  for (std::size_t i = 0; i < shard.variants.size(); ++i) {
+    key += ' ' + (shard.names.empty() ? std::to_string(shard.variants[i]) : shard.names[i]);
+  }
+  key += shard.scores.front().token_nll_nats.empty() ? "" : " tokens";
+  std::string set = shard.data_set;
+  std::replace(set.begin(), set.end(), '/', '.');
+  std::string number = std::to_string(shard.example);
+  number.insert(0, number.size() < 6 ? 6 - number.size() : 0, '0');
+  return set + ".e" + number + "." + sha256_of(key).substr(0, 12) + ".h5";
+}
+
+bool is_shard_name(const std::string& name) {
+  static const std::regex pattern(R"([A-Za-z0-9_.-]+\.e[0-9]{6,19}\.[0-9a-f]{12}\.h5)");
+  return name.size() < 512 && std::regex_match(name, pattern);
+}
+
+[[noreturn]] void refuse(const std::filesystem::path& file, const std::string& what) {
+  fail(ExitCode::kBadData, file.string() + ": " + what);
+}
+
+Columns read_columns(const std::filesystem::path& file, const storage::Group& root, int64_t n_tokens) {
+  Columns columns;
+  columns.variant = root.read<int64_t>("variant", 1).values;
+  if (root.contains("name")) columns.name = root.read<std::string>("name", 1).values;
+  columns.nll = root.read<double>("nll", 1).values;
+  columns.exact_match = root.read<uint8_t>("exact_match", 1).values;
+  columns.token_accuracy = root.read<double>("token_accuracy", 1).values;
+  if (root.contains("kl")) columns.kl = root.read<double>("kl", 1).values;
+  if (root.contains("layer_signals")) columns.layer_signals = root.read<double>("layer_signals", 2).values;
+  if (root.contains("token_nll")) columns.token_nll = root.read<float>("token_nll", 2).values;
+  const std::size_t n = columns.variant.size();
+  const bool tokens_fit =
+      columns.token_nll.empty() || columns.token_nll.size() == n * static_cast<std::size_t>(n_tokens);
+  if (n == 0 || columns.nll.size() != n || columns.exact_match.size() != n || columns.token_accuracy.size() != n ||
+      n_tokens < 1 || !tokens_fit || columns.layer_signals.size() % n != 0 ||
+      (!columns.kl.empty() && columns.kl.size() != n) || (!columns.name.empty() && columns.name.size() != n)) {
+    refuse(file, "the lengths of its tables do not agree");
+  }
+  return columns;
+}
+
+void fill_scores(const Columns& columns, Shard& shard) {
+  shard.variants = columns.variant;
+  shard.names = columns.name;
+  shard.has_kl = !columns.kl.empty();
+  const std::size_t n_signals = columns.layer_signals.size() / columns.variant.size();
+  shard.n_signals = static_cast<int64_t>(n_signals);
+  for (std::size_t i = 0; i < columns.variant.size(); ++i) {
+    engine::Score score;
+    score.nll_nats = columns.nll[i];
+    score.exact_match = columns.exact_match[i] != 0;
+    score.token_accuracy = columns.token_accuracy[i];
+    if (shard.has_kl) score.kl_nats = columns.kl[i];
+    if (n_signals >= 3) score.layer = engine::from_slots({&columns.layer_signals[i * n_signals], n_signals});
+    if (!columns.token_nll.empty()) {
+      const float* tokens = &columns.token_nll[i * static_cast<std::size_t>(shard.n_tokens)];
+      score.token_nll_nats.assign(tokens, tokens + shard.n_tokens);
+    }
+    shard.scores.push_back(std::move(score));
+  }
+}
+
+}  // namespace
+
+void write_shard(const std::filesystem::path& directory, const Shard& shard, const ShardIdentity& identity) {
+  const Columns columns = columns_of(shard);
+  storage::File file = storage::File::create(directory / file_name(shard));
+  {
+    storage::Group root = file.root();
+    const auto n = static_cast<int64_t>(columns.variant.size());
+    root.write<int64_t>("variant", columns.variant, {n});
+    if (!columns.name.empty()) root.write<std::string>("name", columns.name, {n});
+    root.write<double>("nll", columns.nll, {n});
+    root.write<uint8_t>("exact_match", columns.exact_match, {n});
+    root.write<double>("token_accuracy", columns.token_accuracy, {n});
+    if (!columns.kl.empty()) root.write<double>("kl", columns.kl, {n});
+    if (shard.n_signals > 0) root.write<double>("layer_signals", columns.layer_signals, {n, shard.n_signals});
+    if (!columns.token_nll.empty()) root.write<float>("token_nll", columns.token_nll, {n, shard.n_tokens});
+    root.set_attribute<std::string>(".", "format", kShardFormat);
+    root.set_attribute<int64_t>(".", "format_version", kShardVersion);
+    root.set_attribute<std::string>(".", "measurement", identity.measurement);
+    root.set_attribute<std::string>(".", "data_sha256", identity.data_sha256);
+    root.set_attribute<std::string>(".", "data_set", shard.data_set);
+    root.set_attribute<int64_t>(".", "example", shard.example);
+    root.set_attribute<std::string>(".", "example_id", shard.example_id);
+    root.set_attribute<int64_t>(".", "answer_tokens", shard.n_tokens);
+    root.set_attribute<double>(".", "seconds", shard.seconds);
+    root.set_attribute<std::string>(".", "made_by", shard.made_by);
+    root.set_attribute<std::string>(".", "content_sha256", content_sha256(shard, identity, columns));
+  }
+  file.commit();
+}
+
+ShardFile read_shard(const std::filesystem::path& file) {
+  const storage::File opened = storage::File::open(file);
+  storage::require_format(opened, kShardFormat, kShardVersion);
+  const storage::Group root = opened.root();
+  const auto text = [&](const char* name) {
+    const auto value = root.string_attribute(".", name);
+    if (!value) refuse(file, std::string("attribute ") + name + " is missing");
+    return *value;
+  };
+  const auto number = [&](const char* name) {
+    const auto value = root.integer_attribute(".", name);
+    if (!value) refuse(file, std::string("attribute ") + name + " is missing");
+    return *value;
+  };
+  ShardFile read;
+  read.identity = {text("measurement"), text("data_sha256")};
+  read.shard.data_set = text("data_set");
+  read.shard.example = number("example");
+  read.shard.example_id = text("example_id");
+  read.shard.n_tokens = number("answer_tokens");
+  const Columns columns = read_columns(file, root, read.shard.n_tokens);
+  fill_scores(columns, read.shard);
+  if (content_sha256(read.shard, read.identity, columns) != text("content_sha256")) {
+    refuse(file, "its content does not match its checksum");
+  }
+  return read;
+}
+
+std::vector<std::filesystem::path> list_shards(const std::filesystem::path& directory) {
+  std::vector<std::filesystem::path> shards;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(directory, error)) {
+    if (!is_shard_name(entry.path().filename().string())) continue;
+    std::error_code gone;
+    if (std::filesystem::is_regular_file(entry.symlink_status(gone))) shards.push_back(entry.path());
+  }
+  if (error) fail(ExitCode::kIoError, directory.string() + ": cannot be listed: " + error.message());
+  std::sort(shards.begin(), shards.end());
+  return shards;
+}
+
+std::filesystem::path set_shard_aside(const std::filesystem::path& file) {
+  std::error_code error;
+  const auto is_taken = [&](const std::filesystem::path& name) {  // by a link that leads nowhere, too
+    return std::filesystem::exists(std::filesystem::symlink_status(name, error));
+  };
+  std::filesystem::path aside = file.string() + ".bad";
+  for (int n = 2; is_taken(aside); ++n) aside = file.string() + "." + std::to_string(n) + ".bad";
+  std::filesystem::rename(file, aside, error);
+  if (error) fail(ExitCode::kIoError, file.string() + ": cannot be set aside: " + error.message());
+  return aside;
+}
+
+}  // namespace winnow::run

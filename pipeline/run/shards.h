@@ -1,0 +1,53 @@
+// Finished units on disk: one small HDF5 file per unit, complete or absent. Resume trusts only whole shards of the same
+// measurement; every other one is set aside and its cells are measured again.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "pipeline/engine/sweep.h"
+
+namespace winnow::run {
+
+// The cells of one finished unit.
+struct Shard {
+  std::string data_set;  // "calibration" or "control/NAME"
+  int64_t example = 0;   // index in the calibration file
+  std::string example_id;
+  std::vector<int64_t> variants;  // kBaseVariant or a number (pipeline/run/cells.h)
+  // Of named variants, one per variant, "" for the base: what counts, as numbers differ between commands. Else empty.
+  std::vector<std::string> names;
+  std::vector<engine::Score> scores;  // one per variant
+  bool has_kl = false;                // whether the scores' KL was measured
+  int64_t n_signals = 0;  // numbers of LayerSignals that the scores have (pipeline/engine/layer_signals.h), or 0
+  int64_t n_tokens = 0;   // answer tokens; token NLLs have that many entries, or none
+  double seconds = 0.0;   // that the unit took
+  std::string made_by;    // rank and host, for whoever reads the file
+};
+
+// What a shard must have been measured with.
+struct ShardIdentity {
+  std::string measurement;  // hash of the measurement identity (pipeline/run/run_identity.h)
+  std::string data_sha256;  // of the calibration file of its data set
+};
+
+// Writes RUN_DIR/shards/DATASET.eEXAMPLE.HASH.h5 atomically and synced. Throws Error(kIoError | kCannotCreate).
+void write_shard(const std::filesystem::path& directory, const Shard& shard, const ShardIdentity& identity);
+
+// Reads one. Throws Error(kBadData | kIoError | kNoInput) when it is damaged or not of that format. `identity_of` of
+// the caller decides whether it belongs: the shard's own identity comes back beside it.
+struct ShardFile {
+  Shard shard;
+  ShardIdentity identity;
+};
+ShardFile read_shard(const std::filesystem::path& file);
+
+// The files of the directory that have a shard's name, in the order of their names. Whatever else is there, links too,
+// is somebody else's.
+std::vector<std::filesystem::path> list_shards(const std::filesystem::path& directory);
+// Renames a shard that cannot be used to FILE.bad (FILE.2.bad ... when that exists) and returns the new name.
+std::filesystem::path set_shard_aside(const std::filesystem::path& file);
+
+}  // namespace winnow::run

@@ -1,0 +1,56 @@
+// Notices that a process of this host has died.
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace winnow::runtime {
+
+// A process, as others of the same host may know it.
+struct ProcessId {
+  int64_t number = 0;
+  std::string name_space;  // of process numbers, "" when unknown: equal ones number processes alike
+
+  static ProcessId own();
+  std::string to_text() const;
+  static ProcessId from_text(const std::string& text);
+};
+
+// Whether the process runs: one that ended, and that its parent has not looked at yet, does not.
+bool is_running(int64_t process);
+
+// A thread that looks at other processes every second.
+class PeerWatch {
+ public:
+  struct Peer {
+    std::string rank;
+    int64_t process = 0;
+  };
+  // Calls on_death once, from its thread, kGrace after a peer has died; the others are not looked at any more. Peers
+  // that cannot be seen now are left out. With `turn` the watches of several processes speak one after another: the
+  // first of them ends the job.
+  PeerWatch(std::vector<Peer> peers, int turn, std::function<void(const Peer&)> on_death);
+  PeerWatch(const PeerWatch&) = delete;
+  PeerWatch& operator=(const PeerWatch&) = delete;
+  ~PeerWatch();
+
+ private:
+  void watch();
+  bool wait(std::chrono::milliseconds time);  // whether the watch goes on after it
+
+  std::vector<Peer> peers_;
+  const int turn_;
+  std::function<void(const Peer&)> on_death_;
+  std::mutex mutex_;
+  std::condition_variable stopped_;
+  bool stop_ = false;
+  std::thread thread_;
+};
+
+}  // namespace winnow::runtime

@@ -1,0 +1,36 @@
+#include "pipeline/verbs/calibrate.h"
+
+#include <cstdio>
+
+#include "base/error.h"
+#include "pipeline/run/run.h"
+#include "pipeline/verbs/outcome.h"
+
+namespace winnow::verbs {
+namespace {
+
+ExitCode measure_layers(runtime::MpiSession& session, const run::CalibrateOptions& options, const Presenter& present) {
+  run::MeasuringRun run(session, options);
+  run.set_up([&] { return run::load_inputs(options); });
+  run.open();
+  const bool is_work = run.plan();
+  if (options.dry_run) return run.forecast();
+  if (is_work) {
+    if (!run.measure()) return run.interrupted();
+    run.sum();
+  }
+  session.agree_on_root([&] {
+    const calibration::Results results = finish_run({options, run.summary(), run.cells()}, run.directory());
+    if (is_work) run.show_memory();
+    std::fputs(printable(present(results)).c_str(), stdout);
+  });
+  return ExitCode::kDone;
+}
+
+}  // namespace
+
+ExitCode calibrate(const run::CalibrateOptions& options, const Presenter& present) {
+  return runtime::in_session([&](runtime::MpiSession& session) { return measure_layers(session, options, present); });
+}
+
+}  // namespace winnow::verbs

@@ -1,0 +1,242 @@
+#include "pipeline/verbs/evaluation_inputs.h"
+
+#include <algorithm>
+#include <set>
+
+#include "base/checksum.h"
+#include "base/error.h"
+#include "base/json.h"
+#include "base/sha256.h"
+#include "model/weights.h"
+#include "pipeline/verbs/evaluation_texts.h"
+#include "pipeline/verbs/finished_results.h"
+
+namespace winnow::verbs {
+namespace {
+
+constexpr const char* kFlag = "--pattern";
+
+bool has_name(const std::vector<EvaluatedPattern>& patterns, const std::string& name) {
+  return std::any_of(patterns.begin(), patterns.end(), [&](const auto& known) { return known.name == name; });
+}
+
+// A selection whose name is taken bears its file's name too.
+std::string name_with_file(const std::string& name, const std::string& file,
+                           const std::vector<EvaluatedPattern>& patterns) {
+  const std::string shorter = name + " " + std::filesystem::path(file).filename().string();
+  return has_name(patterns, shorter) ? name + " " + file : shorter;
+}
+
+// Two files may hold selections of one method and budget, and what a file calls first:2 may be other layers.
+void add_pattern(selection::NamedPattern given, const std::string& text, std::vector<EvaluatedPattern>& patterns) {
+  const auto same = std::find_if(patterns.begin(), patterns.end(), [&](const EvaluatedPattern& known) {
+    return known.given.name == given.name && known.given.windowed == given.windowed;
+  });
+  if (same != patterns.end()) return;
+  EvaluatedPattern pattern{.name = given.name, .given = {}, .file = {}};
+  pattern.given = std::move(given);
+  if (pattern.given.selection) {
+    pattern.file = text;
+    if (has_name(patterns, pattern.name)) pattern.name = name_with_file(pattern.name, text, patterns);
+  } else {
+    for (EvaluatedPattern& known : patterns) {
+      if (known.name == pattern.name) known.name = name_with_file(known.name, known.file, patterns);
+    }
+  }
+  patterns.push_back(std::move(pattern));
+}
+
+std::vector<EvaluatedPattern> read_patterns(const EvaluateOptions& options, int64_t n_layers) {
+  std::vector<EvaluatedPattern> patterns;
+  // Hashing the checkpoint takes long: selections are compared with it later, on one rank.
+  const selection::PatternModel model{.n_layers = n_layers, .checkpoint_sha256 = {}};
+  for (const std::string& text : options.patterns)
+    add_pattern(selection::parse_pattern(text, model, kFlag), text, patterns);
+  // What every pattern is compared with, under this name even where another spells it out; its figures come with the
+  // base anyway.
+  if (!has_name(patterns, "full"))
+    patterns.insert(patterns.begin(),
+                    {.name = "full", .given = selection::parse_pattern("full", model, kFlag), .file = {}});
+  return patterns;
+}
+
+void check_baseline(const std::string& baseline, const std::vector<EvaluatedPattern>& patterns) {
+  std::vector<std::string> names;
+  for (const EvaluatedPattern& pattern : patterns) names.push_back(pattern.name);
+  if (!baseline.empty()) evaluation::require_baseline(baseline, names);
+}
+
+std::string window_text(int64_t keys, int64_t sinks, const std::string& decode, int64_t tail_rows) {
+  return std::to_string(keys) + " keys, " + std::to_string(sinks) + " sinks, decode " + decode +
+         (tail_rows < 0 ? "" : ", tail rows " + std::to_string(tail_rows));
+}
+
+void warn_of_selections(const std::vector<EvaluatedPattern>& patterns, run::Inputs& inputs) {
+  const run::Settings& settings = inputs.settings;
+  const std::string here = window_text(settings.window_keys, settings.sinks, settings.decode_name(), -1);
+  for (const EvaluatedPattern& pattern : patterns) {
+    if (!pattern.given.selection) continue;
+    const selection::Selection& selection = *pattern.given.selection;
+    if (selection.provenance.text("data_sha256") == inputs.data_sets.front().corpus.sha256) {
+      inputs.warnings.push_back("the layers of " + pattern.name + " (" + pattern.file +
+                                ") were chosen on these very examples, so its figures are better than on others: "
+                                "evaluate on a held-out set");
+    }
+    const std::string there = window_text(selection.window_keys, selection.sinks, selection.decode, -1);
+    if (there != here) {
+      inputs.warnings.push_back("the layers of " + pattern.name + " (" + pattern.file + ") were chosen with " + there +
+                                ", and are evaluated with " + here);
+    }
+  }
+}
+
+evaluation::ServedModel served_model(const model::ModelConfig& config) {
+  return {.n_layers = config.n_layers,
+          .hidden = config.hidden,
+          .ffn = config.ffn,
+          .vocab = config.vocab,
+          .n_heads = config.heads.n_heads,
+          .n_kv_heads = config.heads.n_kv_heads,
+          .head_dim = config.heads.head_dim,
+          .kv_element_bytes = kernels::size_bytes(config.checkpoint_dtype)};
+}
+
+evaluation::EvaluationTable table_of(const std::vector<EvaluatedPattern>& patterns, const run::Inputs& inputs,
+                                     const run::Cells& cells) {
+  const run::DataSet& data = inputs.data_sets.front();
+  evaluation::EvaluationTable table;
+  const auto n_patterns = static_cast<int64_t>(patterns.size());
+  table.full_attention = stats::Table<uint8_t>(n_patterns, inputs.config.n_layers);
+  table.nll = stats::Table<double>(n_patterns, data.n_examples);
+  table.exact_match = stats::Table<uint8_t>(n_patterns, data.n_examples);
+  table.token_accuracy = stats::Table<double>(n_patterns, data.n_examples);
+  table.kl = stats::Table<double>(n_patterns, data.n_examples);
+  for (int64_t e = 0; e < data.n_examples; ++e) {
+    const auto index = static_cast<std::size_t>(e);
+    table.example_id.push_back(data.corpus.example_id[index]);
+    if (!data.corpus.source.empty()) table.source.push_back(data.corpus.source[index]);
+    table.answer_tokens.push_back(data.n_answer(e));
+    table.prompt_tokens.push_back(data.corpus.answer_start[index]);
+  }
+  for (int64_t p = 0; p < n_patterns; ++p) {
+    const EvaluatedPattern& pattern = patterns[static_cast<std::size_t>(p)];
+    table.pattern.push_back(pattern.name);
+    for (const int64_t layer : pattern.given.full_layers) table.full_attention(p, layer) = 1;
+    for (int64_t e = 0; e < data.n_examples; ++e) {
+      const engine::Score score = cells.get(e, pattern.variant, data.n_answer(e));
+      table.nll(p, e) = score.nll_nats;
+      table.exact_match(p, e) = score.exact_match ? 1 : 0;
+      table.token_accuracy(p, e) = score.token_accuracy;
+      table.kl(p, e) = score.kl_nats;
+    }
+  }
+  return table;
+}
+
+// Hash of everything that decides what is in results.h5.
+std::string results_key(const EvaluateOptions& options, const std::vector<EvaluatedPattern>& patterns,
+                        const evaluation::GenerationSettings& generation, const run::RunSummary& summary) {
+  const run::DataSet& data = summary.inputs.data_sets.front();
+  nlohmann::json key = {
+      {"measurement", summary.identity.hash()}, {"examples", data.n_examples}, {"seed", options.seed},
+      {"baseline", options.baseline},           {"program", options.version},  {"warnings", summary.inputs.warnings}};
+  if (generation.max_new_tokens > 0) key["texts"] = texts_key(generation, summary.identity.hash());
+  for (const EvaluatedPattern& pattern : patterns) {
+    key["patterns"].push_back({pattern.name, run::pattern_name(pattern.given.windowed)});
+  }
+  return sha256_of(json_text(key, -1));
+}
+
+bool has_settings(const evaluation::EvaluationOptions& used, const evaluation::EvaluationOptions& wanted) {
+  return used.seed == wanted.seed && used.n_resamples == wanted.n_resamples && used.baseline == wanted.baseline;
+}
+
+}  // namespace
+
+EvaluationInputs load_evaluation(const EvaluateOptions& options) {
+  run::check_run_options(options);
+  if (options.patterns.empty()) {
+    fail(ExitCode::kUsage, "no --pattern is given; name at least one, such as --pattern periodic:4@0");
+  }
+  EvaluationInputs read;
+  run::Inputs& inputs = read.inputs;
+  inputs.kind = "evaluate";
+  inputs.with_kl = true;
+  inputs.config = model::read_config(options.model);
+  inputs.settings = run::resolve_window(options);
+  inputs.settings.base = engine::Pattern(static_cast<std::size_t>(inputs.config.n_layers), false);
+  inputs.settings.base_name = run::pattern_name(inputs.settings.base);
+  read.patterns = read_patterns(options, inputs.config.n_layers);
+  check_baseline(options.baseline, read.patterns);
+  std::set<int64_t> wanted;
+  for (EvaluatedPattern& pattern : read.patterns) {
+    if (pattern.given.windowed == inputs.settings.base) continue;
+    pattern.variant = inputs.number_of(pattern.given.windowed);
+    wanted.insert(pattern.variant);
+  }
+  inputs.wanted.assign(wanted.begin(), wanted.end());
+  for (const EvaluatedPattern& pattern : read.patterns) {
+    if (!pattern.file.empty()) inputs.other_files.emplace_back(pattern.file);
+  }
+  inputs.open_checkpoint(options.model);
+  inputs.data_sets.push_back(run::read_data_set("evaluation", options.data, inputs.config.vocab, options.limit));
+  run::check_data_sets(options, inputs);
+  warn_of_selections(read.patterns, inputs);
+  read.generation = generation_settings(options, inputs);
+  return read;
+}
+
+void check_selections(const std::vector<EvaluatedPattern>& patterns, const std::string& checkpoint_sha256) {
+  for (const EvaluatedPattern& pattern : patterns) {
+    if (!pattern.given.selection) continue;
+    if (!pattern.given.selection->has_checksum) note_no_checksum(pattern.file);
+    selection::check_selection_model(
+        *pattern.given.selection, pattern.file,
+        {.n_layers = static_cast<int64_t>(pattern.given.windowed.size()), .checkpoint_sha256 = checkpoint_sha256});
+  }
+}
+
+evaluation::EvaluationOptions statistics_options(const EvaluateOptions& options) {
+  return {.seed = static_cast<uint64_t>(options.seed), .baseline = options.baseline};
+}
+
+evaluation::EvaluationResults finish_evaluation(const EvaluateOptions& options,
+                                                const std::vector<EvaluatedPattern>& patterns,
+                                                const evaluation::GenerationSettings& generation,
+                                                run::MeasuringRun& run) {
+  const std::filesystem::path path = options.out / "results.h5";
+  const std::string key = results_key(options, patterns, generation, run.summary());
+  std::optional<EvaluationTexts> texts;
+  if (generation.max_new_tokens > 0) texts.emplace(read_texts(run, options, generation));
+  if (!options.responses.empty()) texts->write(options.responses, patterns);
+  run::RunRecord& record = run.directory().record();
+  if (record.informative().value("results_key", "") == key) {
+    const auto is_wanted = [wanted = statistics_options(options)](const evaluation::EvaluationResults& known) {
+      return has_settings(known.statistics.options, wanted);
+    };
+    if (auto known = finished_results(path, evaluation::read_evaluation, is_wanted)) return *std::move(known);
+  }
+  const run::Inputs& inputs = run.inputs();
+  evaluation::EvaluationResults results;
+  results.table = table_of(patterns, inputs, run.cells().front());
+  if (texts) results.table.generated = texts->table(patterns, generation, inputs);
+  results.model = served_model(inputs.config);
+  results.window = {.keys = inputs.settings.window_keys,
+                    .sinks = inputs.settings.sinks,
+                    .decode_full = inputs.settings.decode_full,
+                    .tail_rows = inputs.settings.tail_rows.value_or(-1)};
+  results.statistics = evaluation::compute_evaluation(results.table, statistics_options(options));
+  record.informative()["patterns"] = nlohmann::json::object();
+  for (const EvaluatedPattern& pattern : patterns) {
+    record.informative()["patterns"][pattern.name] = {{"full_attention", pattern.given.full_layers},
+                                                      {"selection", pattern.file}};
+  }
+  run::describe_run(run.summary(), record, results.provenance);
+  run::check_unchanged(inputs.data_sets.front().corpus);
+  evaluation::write_evaluation(path, results);
+  record.informative()["results_key"] = key;
+  run.directory().write_record();
+  return results;
+}
+
+}  // namespace winnow::verbs

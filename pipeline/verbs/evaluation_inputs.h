@@ -1,0 +1,41 @@
+// What evaluate reads before it measures, and what becomes of the cells afterwards.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "pipeline/run/run.h"
+#include "pipeline/verbs/evaluate.h"
+#include "results/selection/selection.h"
+
+namespace winnow::verbs {
+
+// A pattern of the result, and where its figures are.
+struct EvaluatedPattern {
+  std::string name;  // unique
+  selection::NamedPattern given;
+  std::string file;                     // of a selection
+  int64_t variant = run::kBaseVariant;  // number of its cells: the base has full attention everywhere
+};
+
+struct EvaluationInputs {
+  run::Inputs inputs;
+  std::vector<EvaluatedPattern> patterns;  // "full" is always among them
+  evaluation::GenerationSettings generation;
+};
+
+// Reads model, data and patterns; inputs.variants are the patterns that differ from full attention. Throws Error.
+EvaluationInputs load_evaluation(const EvaluateOptions& options);
+// Once the checkpoint's hash is known: throws Error(kConfigMismatch) for a selection of another model.
+void check_selections(const std::vector<EvaluatedPattern>& patterns, const std::string& checkpoint_sha256);
+// The options of the statistics.
+evaluation::EvaluationOptions statistics_options(const EvaluateOptions& options);
+
+// RUN_DIR/results.h5 of the finished cells and texts: computed and written, or read where it is up to date. Rank 0
+// only.
+evaluation::EvaluationResults finish_evaluation(const EvaluateOptions& options,
+                                                const std::vector<EvaluatedPattern>& patterns,
+                                                const evaluation::GenerationSettings& generation,
+                                                run::MeasuringRun& run);
+
+}  // namespace winnow::verbs

@@ -1,0 +1,353 @@
+#include "pipeline/verbs/evaluation_texts.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <limits>
+#include <optional>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/json.h"
+#include "base/own_files.h"
+#include "base/sha256.h"
+#include "base/strings.h"
+#include "pipeline/engine/generation.h"
+#include "pipeline/runtime/dispatch.h"
+
+namespace winnow::verbs {
+namespace {
+
+// Texts of one batch: enough to share out the weights' reading, and what a kill costs at most.
+constexpr int64_t kMostTogether = 64;
+constexpr double kSecondsBetweenLines = 10.0;
+
+// One batch of work: examples that one pattern continues.
+struct Batch {
+  int64_t pattern = 0;  // index
+  std::vector<int64_t> examples;
+};
+
+std::vector<int64_t> encode(const std::vector<Batch>& batches) {
+  std::vector<int64_t> message;
+  for (const Batch& batch : batches) {
+    message.push_back(batch.pattern);
+    message.push_back(static_cast<int64_t>(batch.examples.size()));
+    message.insert(message.end(), batch.examples.begin(), batch.examples.end());
+  }
+  return message;
+}
+
+std::vector<Batch> decode(const std::vector<int64_t>& message) {
+  std::vector<Batch> batches;
+  for (auto at = message.begin(); at != message.end();) {
+    const int64_t pattern = *at++;
+    const int64_t n = *at++;
+    batches.push_back({pattern, {at, at + n}});
+    at += n;
+  }
+  return batches;
+}
+
+// The texts of one rank, and on rank 0 the plan for all.
+class TextWriter {
+ public:
+  TextWriter(run::MeasuringRun& run, const EvaluateOptions& options, const evaluation::GenerationSettings& settings,
+             const std::vector<EvaluatedPattern>& patterns)
+      : run_(run),
+        options_(options),
+        settings_(settings),
+        patterns_(patterns),
+        directory_(run::text_directory(options.out)),
+        key_(texts_key(settings, run.measurement())) {}
+
+  bool run() {
+    limit_ = run_.session().minimum(run_.memory_limit());
+    std::vector<int64_t> message;
+    run_.session().agree_on_root([&] {
+      batches_ = plan();
+      message = encode(batches_);
+    });
+    run_.session().broadcast(message);
+    batches_ = decode(message);
+    if (batches_.empty()) return true;
+    weights_ = &run_.weights();
+    return write_all();
+  }
+
+ private:
+  const run::DataSet& data() const { return run_.inputs().data_sets.front(); }
+  std::string name_of(int64_t pattern) const {
+    return run::pattern_name(patterns_[static_cast<std::size_t>(pattern)].given.windowed);
+  }
+
+  engine::GenerationRequest request(int64_t pattern, int64_t example) const {
+    const run::Corpus& corpus = data().corpus;
+    const int64_t start = corpus.answer_start[static_cast<std::size_t>(example)];
+    return {.prompt = corpus.example(example).first(static_cast<std::size_t>(start)),
+            .window = run_.inputs().settings.window_of(start),
+            .windowed = patterns_[static_cast<std::size_t>(pattern)].given.windowed,
+            .max_new_tokens = settings_.max_new_tokens,
+            .name = corpus.path.string() + ": example " + std::to_string(example) + " (id \"" +
+                    corpus.example_id[static_cast<std::size_t>(example)] + "\"), pattern " +
+                    patterns_[static_cast<std::size_t>(pattern)].name};
+  }
+
+  int64_t bytes_of(const std::vector<engine::GenerationRequest>& requests) const {
+    const run::Inputs& inputs = run_.inputs();
+    return model::ModelWeights::predicted_bytes(inputs.config, *inputs.checkpoint, run_.backend()) +
+           engine::predict_generation_bytes(inputs.config, run_.backend(), requests);
+  }
+
+  std::vector<Batch> plan() {
+    std::vector<std::string> notes;
+    const EvaluationTexts known(run::read_batches(directory_, key_, notes));
+    for (const std::string& note : notes) spdlog::warn("{}", note);
+    std::vector<Batch> missing;
+    int64_t n_missing = 0;
+    for (std::size_t p = 0; p < patterns_.size(); ++p) {
+      const auto same = [&](const Batch& other) { return name_of(other.pattern) == name_of(static_cast<int64_t>(p)); };
+      if (std::any_of(missing.begin(), missing.end(), same)) continue;
+      Batch batch{static_cast<int64_t>(p), {}};
+      for (int64_t e = 0; e < data().n_examples; ++e) {
+        if (known.find(name_of(batch.pattern), e) == nullptr) batch.examples.push_back(e);
+      }
+      n_missing += static_cast<int64_t>(batch.examples.size());
+      missing.push_back(std::move(batch));
+    }
+    const int64_t n_ranks = run_.session().size();
+    const int64_t most = std::clamp<int64_t>(n_missing / (2 * n_ranks), 1, kMostTogether);
+    std::vector<Batch> batches;
+    for (const Batch& all : missing) cut(all, most, batches);
+    if (!batches.empty()) {
+      spdlog::info("free generation: up to {} tokens after {} prompts, in {} batch(es)", settings_.max_new_tokens,
+                   n_missing, batches.size());
+    }
+    return batches;
+  }
+
+  // Cuts a pattern's examples into batches of at most `most` that fit the memory.
+  void cut(const Batch& all, int64_t most, std::vector<Batch>& batches) const {
+    std::vector<engine::GenerationRequest> requests;
+    for (const int64_t example : all.examples) {
+      requests.push_back(request(all.pattern, example));
+      if (requests.size() > 1 && (static_cast<int64_t>(requests.size()) > most || bytes_of(requests) > limit_)) {
+        requests.erase(requests.begin(), requests.end() - 1);
+      }
+      if (requests.size() == 1) {
+        if (const int64_t bytes = bytes_of(requests); bytes > limit_) {
+          fail(ExitCode::kOutOfMemory, requests.front().name + ": writing its text needs " + format_bytes(bytes) +
+                                           " of memory, --max-memory is " + format_bytes(limit_) +
+                                           "; lower --generate or leave the example out");
+        }
+        batches.push_back({all.pattern, {}});
+      }
+      batches.back().examples.push_back(example);
+    }
+  }
+
+  bool write_all() {
+    int64_t n_done = 0;
+    auto last_line = Clock::now();
+    runtime::Dispatcher dispatcher(run_.session(), static_cast<int64_t>(batches_.size()), [&](auto unit, double) {
+      if (unit) ++n_done;
+      if (seconds_since(last_line) < kSecondsBetweenLines) return;
+      last_line = Clock::now();
+      spdlog::info("free generation: {} of {} batches", n_done, batches_.size());
+    });
+    try {
+      work(dispatcher);
+    } catch (...) {
+      // The peers are in the middle of their batches: the job ends here. Alone, the caller returns.
+      dispatcher.claim_error();
+      throw runtime::AgreedFailure{run_.session().end_job()};
+    }
+    dispatcher.finish();
+    run_.session().agree([] {});
+    std::vector<int64_t> done{n_done};
+    run_.session().broadcast(done);
+    const bool is_complete = done[0] == static_cast<int64_t>(batches_.size());
+    if (!is_complete && run_.session().is_root()) {
+      std::fprintf(stderr,
+                   "winnow: stopped: %lld of %zu batches of texts are done and kept in %s; the same command goes on "
+                   "from there\n",
+                   static_cast<long long>(done[0]), batches_.size(), one_line(options_.out.string()).c_str());
+    }
+    return is_complete;
+  }
+
+  void work(runtime::Dispatcher& dispatcher) {
+    while (true) {
+      dispatcher.poll_stop(run_.signals().kind());
+      const auto index = dispatcher.next();
+      if (!index) return;
+      if (dispatcher.poll_stop(run_.signals().kind()) != runtime::StopKind::kNone) continue;
+      const auto begin = Clock::now();
+      try {
+        write(batches_[static_cast<std::size_t>(*index)], dispatcher, begin);
+        dispatcher.report_done(*index, seconds_since(begin));
+      } catch (const engine::Interrupted&) {
+      }
+    }
+  }
+
+  void write(const Batch& batch, runtime::Dispatcher& dispatcher, Clock::time_point begin) {
+    std::vector<engine::GenerationRequest> requests;
+    for (const int64_t example : batch.examples) requests.push_back(request(batch.pattern, example));
+    const double predicted = seconds_per_text_ * static_cast<double>(requests.size());
+    const engine::GenerationReport report =
+        engine::generate(run_.backend(), run_.inputs().config, *weights_, requests, settings_.stop_tokens,
+                         [&] { return must_stop(dispatcher, seconds_since(begin), predicted); });
+    run::TextBatch result{.pattern = name_of(batch.pattern),
+                          .prompt_tokens = report.prompt_tokens,
+                          .prefill_seconds = report.prefill_seconds,
+                          .decoded_tokens = report.decoded_tokens,
+                          .decode_seconds = report.decode_seconds,
+                          .texts = {}};
+    for (std::size_t i = 0; i < requests.size(); ++i) {
+      const engine::Generated& text = report.texts[i];
+      const auto example = static_cast<std::size_t>(batch.examples[i]);
+      result.texts.push_back({.example = batch.examples[i],
+                              .example_id = data().corpus.example_id[example],
+                              .prompt_tokens = static_cast<int64_t>(requests[i].prompt.size()),
+                              .tokens = text.tokens,
+                              .stopped = text.stopped,
+                              .cache_bytes = text.cache_bytes});
+    }
+    run_.watch().require_unchanged();
+    run::write_batch(directory_, key_, result);
+    seconds_per_text_ = seconds_since(begin) / static_cast<double>(requests.size());
+  }
+
+  bool must_stop(runtime::Dispatcher& dispatcher, double elapsed, double predicted) {
+    const runtime::StopKind kind = dispatcher.poll_stop(run_.signals().kind());
+    if (kind == runtime::StopKind::kNone) return false;
+    if (!stop_time_) stop_time_ = Clock::now();
+    return runtime::must_drop_unit(kind, options_.grace_seconds - seconds_since(*stop_time_), elapsed, predicted);
+  }
+
+  run::MeasuringRun& run_;
+  const EvaluateOptions& options_;
+  const evaluation::GenerationSettings& settings_;
+  const std::vector<EvaluatedPattern>& patterns_;
+  std::filesystem::path directory_;
+  std::string key_;
+  int64_t limit_ = 0;
+  std::vector<Batch> batches_;
+  model::ModelWeights* weights_ = nullptr;
+  double seconds_per_text_ = 0.0;  // of this rank's last batch
+  std::optional<Clock::time_point> stop_time_;
+};
+
+}  // namespace
+
+evaluation::GenerationSettings generation_settings(const EvaluateOptions& options, run::Inputs& inputs) {
+  evaluation::GenerationSettings settings{.max_new_tokens = options.generate, .stop_tokens = {}};
+  if (options.generate == 0) {
+    if (!options.responses.empty()) fail(ExitCode::kUsage, "--responses needs --generate N, which writes them");
+    if (!options.stop_tokens.empty()) fail(ExitCode::kUsage, "--stop-tokens needs --generate N");
+    return settings;
+  }
+  if (!options.responses.empty()) inputs.other_outputs.push_back(responses_output("--responses", options.responses));
+  settings.stop_tokens =
+      engine::parse_stop_tokens(options.stop_tokens, "--stop-tokens", options.model, inputs.config.vocab);
+  const run::DataSet& data = inputs.data_sets.front();
+  int64_t n_longer = 0;
+  int64_t longest = 0;
+  for (int64_t e = 0; e < data.n_examples; ++e) {
+    if (data.n_answer(e) > options.generate) ++n_longer;
+    longest = std::max(longest, data.corpus.answer_start[static_cast<std::size_t>(e)] + options.generate);
+  }
+  if (n_longer > 0) {
+    inputs.warnings.push_back(std::to_string(n_longer) + " of " + std::to_string(data.n_examples) +
+                              " answers are longer than the " + std::to_string(options.generate) +
+                              " tokens of --generate: no text can match them");
+  }
+  if (longest > inputs.config.max_positions) {
+    inputs.warnings.push_back("texts may reach " + std::to_string(longest) + " tokens, max_position_embeddings is " +
+                              std::to_string(inputs.config.max_positions));
+  }
+  return settings;
+}
+
+EvaluationTexts::EvaluationTexts(std::vector<run::TextBatch> batches) : batches_(std::move(batches)) {
+  for (const run::TextBatch& batch : batches_) {
+    for (const run::Text& text : batch.texts) texts_.try_emplace({batch.pattern, text.example}, &text);
+  }
+}
+
+const run::Text* EvaluationTexts::find(const std::string& pattern, int64_t example) const {
+  const auto found = texts_.find({pattern, example});
+  return found == texts_.end() ? nullptr : found->second;
+}
+
+evaluation::GeneratedTable EvaluationTexts::table(const std::vector<EvaluatedPattern>& patterns,
+                                                  const evaluation::GenerationSettings& settings,
+                                                  const run::Inputs& inputs) const {
+  const run::DataSet& data = inputs.data_sets.front();
+  evaluation::GeneratedTable table(static_cast<int64_t>(patterns.size()), data.n_examples, settings);
+  for (int64_t p = 0; p < static_cast<int64_t>(patterns.size()); ++p) {
+    const std::string name = run::pattern_name(patterns[static_cast<std::size_t>(p)].given.windowed);
+    for (int64_t e = 0; e < data.n_examples; ++e) {
+      const run::Text* text = find(name, e);
+      if (text == nullptr) {
+        fail(ExitCode::kInternal, "a text of pattern " + name + " is missing; the others are kept: repeat the command");
+      }
+      const auto answer = data.corpus.example(e).subspan(
+          static_cast<std::size_t>(data.corpus.answer_start[static_cast<std::size_t>(e)]));
+      table.exact_match(p, e) = engine::matches_answer(text->tokens, answer, settings.stop_tokens) ? 1 : 0;
+      table.tokens(p, e) = static_cast<int64_t>(text->tokens.size());
+      table.stopped(p, e) = text->stopped ? 1 : 0;
+      table.cache_bytes(p, e) = text->cache_bytes;
+    }
+    double prefill_seconds = 0.0, decode_seconds = 0.0, prompt_tokens = 0.0, decoded_tokens = 0.0;
+    for (const run::TextBatch& batch : batches_) {
+      if (batch.pattern != name) continue;
+      prefill_seconds += batch.prefill_seconds;
+      prompt_tokens += static_cast<double>(batch.prompt_tokens);
+      decode_seconds += batch.decode_seconds;
+      decoded_tokens += static_cast<double>(batch.decoded_tokens);
+      auto& most = table.texts_together[static_cast<std::size_t>(p)];
+      most = std::max(most, static_cast<int64_t>(batch.texts.size()));
+    }
+    table.prefill_rate[static_cast<std::size_t>(p)] = prompt_tokens / prefill_seconds;
+    table.decode_rate[static_cast<std::size_t>(p)] =
+        decoded_tokens > 0.0 ? decoded_tokens / decode_seconds : std::numeric_limits<double>::quiet_NaN();
+  }
+  return table;
+}
+
+void EvaluationTexts::write(const std::filesystem::path& path, const std::vector<EvaluatedPattern>& patterns) const {
+  std::vector<run::NamedTexts> named;
+  for (const EvaluatedPattern& pattern : patterns) {
+    const std::string name = run::pattern_name(pattern.given.windowed);
+    named.push_back({pattern.name, {}});
+    for (const auto& [place, text] : texts_) {
+      if (place.first == name) named.back().texts.push_back(text);  // by example
+    }
+  }
+  run::write_responses(path, named);
+}
+
+std::string texts_key(const evaluation::GenerationSettings& settings, const std::string& measurement) {
+  return sha256_of(json_text(nlohmann::json{{"measurement", measurement},
+                                            {"max_new_tokens", settings.max_new_tokens},
+                                            {"stop_tokens", settings.stop_tokens}},
+                             -1));
+}
+
+bool write_missing_texts(run::MeasuringRun& run, const EvaluateOptions& options,
+                         const evaluation::GenerationSettings& settings,
+                         const std::vector<EvaluatedPattern>& patterns) {
+  return TextWriter(run, options, settings, patterns).run();
+}
+
+EvaluationTexts read_texts(const run::MeasuringRun& run, const EvaluateOptions& options,
+                           const evaluation::GenerationSettings& settings) {
+  std::vector<std::string> notes;
+  return EvaluationTexts(
+      run::read_batches(run::text_directory(options.out), texts_key(settings, run.measurement()), notes));
+}
+
+}  // namespace winnow::verbs

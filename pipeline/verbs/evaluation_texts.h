@@ -1,0 +1,48 @@
+// Free generation in an evaluation: every pattern continues every prompt, on all ranks, resumable by batches.
+#pragma once
+
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "pipeline/run/run.h"
+#include "pipeline/run/texts.h"
+#include "pipeline/verbs/evaluate.h"
+#include "pipeline/verbs/evaluation_inputs.h"
+#include "results/evaluation/evaluation.h"
+
+namespace winnow::verbs {
+
+// What --generate, --stop-tokens and --responses mean for one model. Throws Error(kUsage | kBadData | kCannotCreate).
+evaluation::GenerationSettings generation_settings(const EvaluateOptions& options, run::Inputs& inputs);
+
+// All texts of an evaluation, rank 0 only.
+class EvaluationTexts {
+ public:
+  // Batches of one key: read_batches().
+  explicit EvaluationTexts(std::vector<run::TextBatch> batches);
+  EvaluationTexts(EvaluationTexts&&) = default;
+  EvaluationTexts(const EvaluationTexts&) = delete;
+  // Null where it is not written yet.
+  const run::Text* find(const std::string& pattern, int64_t example) const;
+  // Their place in the result. Throws Error(kInternal) where one is missing.
+  evaluation::GeneratedTable table(const std::vector<EvaluatedPattern>& patterns,
+                                   const evaluation::GenerationSettings& settings, const run::Inputs& inputs) const;
+  void write(const std::filesystem::path& path, const std::vector<EvaluatedPattern>& patterns) const;
+
+ private:
+  std::vector<run::TextBatch> batches_;
+  std::map<std::pair<std::string, int64_t>, const run::Text*> texts_;
+};
+
+// Hash of all that decides what is written.
+std::string texts_key(const evaluation::GenerationSettings& settings, const std::string& measurement);
+// Writes the texts that are missing. False where the run was stopped. Collective.
+bool write_missing_texts(run::MeasuringRun& run, const EvaluateOptions& options,
+                         const evaluation::GenerationSettings& settings, const std::vector<EvaluatedPattern>& patterns);
+// On rank 0, once all are there.
+EvaluationTexts read_texts(const run::MeasuringRun& run, const EvaluateOptions& options,
+                           const evaluation::GenerationSettings& settings);
+
+}  // namespace winnow::verbs

@@ -1,0 +1,68 @@
+#include "pipeline/verbs/outcome.h"
+
+#include "base/error.h"
+#include "base/json.h"
+#include "base/sha256.h"
+#include "pipeline/verbs/finished_results.h"
+#include "results/calibration/store.h"
+
+namespace winnow::verbs {
+namespace {
+
+calibration::StatisticsOptions statistics_options(const run::CalibrateOptions& options) {
+  return {.seed = static_cast<uint64_t>(options.seed), .top_k = options.top_k.value_or(0)};
+}
+
+// Hash of everything that decides what is in results.h5: the measurement, which of its cells, and the statistics'
+// settings.
+std::string results_key(const FinishedRun& run) {
+  nlohmann::json key = {{"measurement", run.summary.identity.hash()}, {"layers", run.summary.inputs.settings.layers},
+                        {"per_token", run.options.per_token},         {"seed", run.options.seed},
+                        {"top_k", run.options.top_k.value_or(0)},     {"program", run.options.version}};
+  for (const run::DataSet& data : run.summary.inputs.data_sets) {
+    key["data_sets"].push_back({data.name, data.corpus.sha256, data.n_examples});
+  }
+  return sha256_of(json_text(key, -1));
+}
+
+bool has_settings(const calibration::StatisticsOptions& used, const calibration::StatisticsOptions& wanted) {
+  return used.seed == wanted.seed && (wanted.top_k == 0 || used.top_k == wanted.top_k) &&
+         used.n_resamples == wanted.n_resamples;
+}
+
+}  // namespace
+
+calibration::Results finish_run(const FinishedRun& run, run::RunDirectory& directory) {
+  const std::filesystem::path path = run.options.out / "results.h5";
+  const std::string key = results_key(run);
+  nlohmann::json& informative = directory.record().informative();
+  if (informative.value("results_key", "") == key) {
+    const auto is_wanted = [wanted = statistics_options(run.options)](const calibration::Results& known) {
+      return has_settings(known.statistics.options, wanted);
+    };
+    if (auto known = finished_results(path, calibration::read_results, is_wanted)) return *std::move(known);
+  }
+
+  const run::Inputs& inputs = run.summary.inputs;
+  calibration::Results results;
+  for (std::size_t d = 0; d < inputs.data_sets.size(); ++d) {
+    const run::DataSet& data = inputs.data_sets[d];
+    calibration::Measurement measurement =
+        run::to_measurement(run.cells[d], data.corpus, data.n_examples, inputs.settings.layers, inputs.settings.base,
+                            inputs.settings.signals);
+    if (d == 0) {
+      results.calibration = std::move(measurement);
+    } else {
+      results.controls.emplace(data.name.substr(data.name.find('/') + 1), std::move(measurement));
+    }
+  }
+  results.statistics =
+      calibration::compute_statistics(results.calibration, results.controls, statistics_options(run.options));
+  run::describe_run(run.summary, directory.record(), results.provenance);
+  calibration::write_results(path, results);
+  informative["results_key"] = key;
+  directory.write_record();
+  return results;
+}
+
+}  // namespace winnow::verbs

@@ -1,0 +1,23 @@
+// What is left when all cells are there: tables, statistics, results.h5. Rank 0 only.
+#pragma once
+
+#include <vector>
+
+#include "pipeline/run/cells.h"
+#include "pipeline/run/provenance.h"
+#include "pipeline/run/run_directory.h"
+#include "results/calibration/results.h"
+
+namespace winnow::verbs {
+
+struct FinishedRun {
+  const run::CalibrateOptions& options;
+  run::RunSummary summary;
+  const std::vector<run::Cells>& cells;  // by data set, all there
+};
+
+// RUN_DIR/results.h5 of these cells and statistics settings: computed and written, or read where the record says that
+// it is up to date. Throws Error.
+calibration::Results finish_run(const FinishedRun& run, run::RunDirectory& directory);
+
+}  // namespace winnow::verbs

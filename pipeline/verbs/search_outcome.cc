@@ -1,0 +1,186 @@
+#include "pipeline/verbs/search_outcome.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <optional>
+
+#include "pipeline/run/provenance.h"
+
+namespace winnow::verbs {
+namespace {
+
+constexpr const char* kSearches = "searches";
+
+// Thrown where a search that the directory remembers asks for a cell that is not there: --limit has grown since.
+struct NotThere {};
+
+// Of the first n_examples; empty unless all of them are there.
+search::ExampleFigures figures_of(const run::MeasuringRun& run, std::size_t data_set, int64_t n_examples,
+                                  const engine::Pattern& pattern) {
+  const run::Inputs& inputs = run.inputs();
+  const run::DataSet& data = inputs.data_sets[data_set];
+  const run::Cells& cells = run.cells()[data_set];
+  const bool is_full = search::count_full(pattern) == static_cast<int64_t>(pattern.size());
+  const std::optional<int64_t> variant = is_full ? run::kBaseVariant : inputs.find_number(pattern);
+  search::ExampleFigures figures;
+  for (int64_t e = 0; e < n_examples; ++e) {
+    if (!variant || *variant >= cells.n_variants() || !cells.has(e, *variant)) return {};
+    const engine::Score score = cells.get(e, *variant, data.n_answer(e));
+    figures.nll.push_back(score.nll_nats);
+    figures.exact_match.push_back(score.exact_match ? 1 : 0);
+    figures.token_accuracy.push_back(score.token_accuracy);
+    if (inputs.with_kl) figures.kl.push_back(score.kl_nats);
+  }
+  return figures;
+}
+
+// Plays one search again on the cells that are there.
+class Replay {
+ public:
+  Replay(const run::MeasuringRun& run, const search::SearchPlan& plan) : run_(run) { results_.plan = plan; }
+
+  // entry: of run.json, see search_entry().
+  search::SearchResults play(const nlohmann::json& entry, uint64_t seed) {
+    const run::DataSet& data = run_.inputs().data_sets[kSearched];
+    const auto begin = data.corpus.example_id.begin();
+    results_.example_id.assign(begin, begin + data.n_examples);
+    results_.n_rejected = entry.value("verify", int64_t{-1});
+    results_.n_verified_examples = std::min(entry.value("verify_examples", data.n_examples), data.n_examples);
+    const search::MeasurePatterns measure = [&](const engine::Pattern&, const std::vector<engine::Pattern>& patterns) {
+      std::vector<search::PatternMeans> means;
+      for (const engine::Pattern& pattern : patterns) {
+        const search::ExampleFigures figures = figures_of(run_, kSearched, data.n_examples, pattern);
+        if (figures.empty()) throw NotThere{};
+        means.push_back(figures.means());
+        add(pattern, figures);
+      }
+      return means;
+    };
+    if (results_.plan.method == search::SearchMethod::kPairs) {
+      const search::PairSearch pairs = search::pair_search(results_.plan, measure);
+      results_.interactions = search::compute_interactions(results_, pairs.candidates, seed);
+    } else {
+      order(search::greedy_search(results_.plan, measure));
+      if (results_.n_rejected >= 0) verify(seed);
+    }
+    return std::move(results_);
+  }
+
+ private:
+  void add(const engine::Pattern& pattern, const search::ExampleFigures& figures) {
+    results_.patterns.push_back(
+        {.name = run::pattern_name(pattern), .windowed = pattern, .screened = figures, .verified = {}});
+  }
+
+  // By step, best first; the best of each K by rising K.
+  void order(const std::vector<search::SearchStep>& steps) {
+    std::vector<search::MeasuredPattern> measured = std::move(results_.patterns);
+    results_.patterns.clear();
+    for (const search::SearchStep& step : steps) {
+      results_.best.push_back(static_cast<int64_t>(results_.patterns.size()));
+      for (const search::ScoredPattern& scored : step.ranked) {
+        const auto found = std::find_if(measured.begin(), measured.end(), [&](const search::MeasuredPattern& m) {
+          return m.windowed == scored.windowed;
+        });
+        results_.patterns.push_back(std::move(*found));
+        measured.erase(found);
+      }
+    }
+    if (steps.front().keep > steps.back().keep) std::reverse(results_.best.begin(), results_.best.end());
+  }
+
+  void verify(uint64_t seed) {
+    const auto n_patterns = static_cast<int64_t>(results_.patterns.size());
+    for (const int64_t index : search::choose_verified(results_.best, n_patterns, results_.n_rejected, seed)) {
+      search::MeasuredPattern& pattern = results_.patterns[static_cast<std::size_t>(index)];
+      pattern.verified = figures_of(run_, kVerified, results_.n_verified_examples, pattern.windowed);
+      if (pattern.verified.empty()) throw NotThere{};
+    }
+    results_.agreement = search::compute_agreement(results_, seed);
+  }
+
+  const run::MeasuringRun& run_;
+  search::SearchResults results_;
+};
+
+search::SearchPlan plan_of(const nlohmann::json& entry, const std::string& method, int64_t n_layers) {
+  const search::SearchPlan plan = {.method = search::parse_search_method(method),
+                                   .objective = search::parse_objective(entry.value("objective", "")),
+                                   .n_layers = n_layers,
+                                   .keep = entry.value("keep", int64_t{0}),
+                                   .beam = entry.value("beam", int64_t{1})};
+  const int64_t smallest = plan.method == search::SearchMethod::kPairs ? 2 : 0;
+  if (plan.keep < smallest || plan.keep > n_layers || plan.beam < 1) throw NotThere{};
+  return plan;
+}
+
+// None where its cells are not all there.
+std::optional<search::SearchResults> replay(const run::MeasuringRun& run, const nlohmann::json& entry,
+                                            const std::string& method, uint64_t seed) {
+  try {
+    const search::SearchPlan plan = plan_of(entry, method, run.inputs().config.n_layers);
+    search::SearchResults results = Replay(run, plan).play(entry, seed);
+    results.cost = {.predicted = entry.value("predicted_seconds", 0.0),
+                    .predicted_exact = entry.value("predicted_seconds_exact", 0.0),
+                    .predicted_verification = entry.value("predicted_seconds_verification", 0.0),
+                    .measured = entry.value("search_seconds", 0.0)};
+    return results;
+  } catch (const NotThere&) {
+    return std::nullopt;
+  }
+}
+
+}  // namespace
+
+search::SearchPlan plan_of(const SearchOptions& options, int64_t n_layers) {
+  return {.method = search::parse_search_method(options.method),
+          .objective = search::parse_objective(options.objective),
+          .n_layers = n_layers,
+          .keep = options.keep,
+          .beam = options.beam};
+}
+
+search::PatternMeans means_of(const run::MeasuringRun& run, std::size_t data_set, const engine::Pattern& pattern) {
+  const search::ExampleFigures figures =
+      figures_of(run, data_set, run.inputs().data_sets[data_set].n_examples, pattern);
+  if (figures.empty()) fail(ExitCode::kInternal, "pattern " + run::pattern_name(pattern) + " was not measured");
+  return figures.means();
+}
+
+nlohmann::json& search_entry(run::MeasuringRun& run, const SearchOptions& options) {
+  nlohmann::json& entry = run.directory().record().informative()[kSearches][options.method];
+  entry["objective"] = options.objective;
+  entry["keep"] = options.keep;
+  entry["beam"] = options.beam;
+  entry["verify"] = options.verify.value_or(-1);
+  if (options.verify_examples)
+    entry["verify_examples"] = *options.verify_examples;
+  else
+    entry.erase("verify_examples");
+  return entry;
+}
+
+FinishedSearch finish_search(run::MeasuringRun& run, const SearchOptions& options) {
+  search_entry(run, options);
+  std::vector<search::SearchResults> searches;
+  FinishedSearch finished;
+  const nlohmann::json& entries = run.directory().record().informative()[kSearches];
+  for (const auto& [method, entry] : entries.items()) {
+    std::optional<search::SearchResults> results = replay(run, entry, method, static_cast<uint64_t>(options.seed));
+    if (!results && method == options.method) fail(ExitCode::kInternal, "not all cells of the search are there");
+    if (!results) {
+      spdlog::warn("{}: the search {} is not finished for these examples and is left out of results.h5",
+                   options.out.string(), method);
+      continue;
+    }
+    if (method == options.method) finished.results = *results;
+    searches.push_back(*std::move(results));
+  }
+  run::describe_run(run.summary(), run.directory().record(), finished.provenance);
+  search::write_searches(options.out / "results.h5", searches, finished.provenance);
+  run.directory().write_record();
+  return finished;
+}
+
+}  // namespace winnow::verbs

@@ -1,0 +1,133 @@
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "base/json.h"
+#include "results/calibration/table.h"
+
+#include "base/json_values.h"
+#include "results/storage/variables.h"
+
+namespace winnow::calibration {
+namespace {
+
+void put(Json& object, const std::string& name, const stats::Figure& figure) {
+  object[name] = figure.defined() ? Json(figure.value) : Json(nullptr);
+  if (!figure.defined()) object[name + "_status"] = figure.status;
+}
+
+void put(Json& object, const std::string& name, const std::string& interval_prefix, const stats::Estimate& estimate) {
+  put(object, name, estimate.value);
+  put(object, interval_prefix + "_ci_low", estimate.ci_low);
+  put(object, interval_prefix + "_ci_high", estimate.ci_high);
+}
+
+Json layer_object(const Ranking& r, int64_t column) {
+  const auto c = static_cast<std::size_t>(column);
+  Json p_top_k = Json::object();
+  for (std::size_t b = 0; b < r.budget.size(); ++b) {
+    p_top_k[std::to_string(r.budget[b])] = number_or_null(r.p_top_k(static_cast<int64_t>(b), column));
+  }
+  Json object = {{"rank", r.rank[c]},
+                 {"layer", r.layer[c]},
+                 {"mean_delta_nll", r.mean_delta_nll[c]},
+                 {"median_delta_nll", r.median_delta_nll[c]},
+                 {"standard_error", number_or_null(r.standard_error[c])},
+                 {"ci_low", number_or_null(r.ci_low[c])},
+                 {"ci_high", number_or_null(r.ci_high[c])},
+                 {"rank_low", number_or_null(r.rank_low[c])},
+                 {"rank_high", number_or_null(r.rank_high[c])},
+                 {"exact_match_drop", r.exact_match_drop[c]},
+                 {"token_accuracy_drop", r.token_accuracy_drop[c]},
+                 {"p_top_k", std::move(p_top_k)}};
+  const auto put_mean = [&](const char* name, const std::vector<double>& values) {
+    if (!values.empty()) object[name] = number_or_null(values[c]);
+  };
+  put_mean("mean_kl", r.mean_kl);
+  put_mean("mean_delta_nll_removed", r.mean_delta_nll_removed);
+  put_mean("mean_attention_mass_outside", r.mean_attention_mass_outside);
+  put_mean("mean_lazy_ratio", r.mean_lazy_ratio);
+  return object;
+}
+
+// rho and transfer by name of the signal.
+Json signals_object(const SignalComparison& c) {
+  Json object = {{"top_k", c.top_k}, {"spearman", Json::object()}, {"transfer", Json::object()}};
+  for (std::size_t a = 0; a < c.signal.size(); ++a) {
+    const auto row = static_cast<int64_t>(a);
+    for (std::size_t b = 0; b < c.signal.size(); ++b) {
+      const auto col = static_cast<int64_t>(b);
+      object["spearman"][c.signal[a]][c.signal[b]] = {{"rho", number_or_null(c.rho(row, col))},
+                                                      {"ci_low", number_or_null(c.rho_ci_low(row, col))},
+                                                      {"ci_high", number_or_null(c.rho_ci_high(row, col))}};
+    }
+    object["transfer"][c.signal[a]] = {{"share", number_or_null(c.transfer[a])},
+                                       {"low", number_or_null(c.transfer_low[a])},
+                                       {"high", number_or_null(c.transfer_high[a])},
+                                       {"overlap", number_or_null(c.transfer_overlap[a])}};
+  }
+  if (!c.rho_status.empty()) object["spearman_status"] = c.rho_status;
+  if (!c.transfer_status.empty()) object["transfer_status"] = c.transfer_status;
+  put(object, "partial_rho_exact_match", "partial_rho_exact_match", c.partial_rho_exact_match);
+  put(object, "partial_rho_accuracy", "partial_rho_accuracy", c.partial_rho_accuracy);
+  return object;
+}
+
+Json deconfounding_object(const Deconfounding& d) {
+  Json object;
+  put(object, "spearman_rho", "spearman", d.spearman_rho);
+  put(object, "spearman_p", d.spearman_p);
+  object["n_paired"] = d.n_paired;
+  object["top_k"] = d.top_k;
+  put(object, "overlap", d.overlap);
+  put(object, "jaccard", d.jaccard);
+  put(object, "magnitude_ratio", d.magnitude_ratio);
+  return object;
+}
+
+Json reliability_object(const Reliability& r) {
+  Json object;
+  put(object, "split_half", "split_half", r.split_half);
+  put(object, "rho_exact_match", "rho_exact_match", r.rho_exact_match);
+  put(object, "rho_token_accuracy", "rho_token_accuracy", r.rho_token_accuracy);
+  return object;
+}
+
+Json base_object(const Measurement& m) {
+  const auto mean = [](const auto& values) {
+    double sum = 0.0;
+    for (const auto value : values) sum += value;
+    return sum / static_cast<double>(values.size());
+  };
+  return {{"n_examples", m.n_examples()},
+          {"nll", mean(m.nll_base)},
+          {"exact_match", mean(m.exact_match_base)},
+          {"token_accuracy", mean(m.token_accuracy_base)}};
+}
+
+}  // namespace
+
+std::string to_json(const Results& results) {
+  const Statistics& s = results.statistics;
+  Json object = {{"format", storage::kResultsFormat}, {"format_version", storage::kResultsVersion}};
+  object["top_k"] = s.options.top_k;
+  object["keep_full_attention"] = layers_to_keep(s);
+  object["base"] = base_object(results.calibration);
+  object["layers"] = Json::array();
+  for (const int64_t column : s.ranking.order()) object["layers"].push_back(layer_object(s.ranking, column));
+  if (!s.ranking.spread_status.empty()) object["spread_status"] = s.ranking.spread_status;
+  object["deconfounding"] = Json::object();
+  for (const auto& [name, figures] : s.deconfounding) object["deconfounding"][name] = deconfounding_object(figures);
+  object["reliability"] = reliability_object(s.reliability);
+  if (s.signals) object["signals"] = signals_object(*s.signals);
+  object["statistics"] = {{"seed", s.options.seed},
+                          {"n_resamples", s.options.n_resamples},
+                          {"n_permutations", s.options.n_permutations},
+                          {"n_splits", s.options.n_splits}};
+  object["provenance"] = Json::object();
+  for (const storage::ProvenanceEntry& entry : results.provenance.entries()) {
+    std::visit([&](const auto& value) { object["provenance"][entry.name] = value; }, entry.value);
+  }
+  return json_text(object, 2) + "\n";
+}
+
+}  // namespace winnow::calibration

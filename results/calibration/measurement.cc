@@ -1,0 +1,88 @@
+#include "results/calibration/measurement.h"
+
+#include <cmath>
+
+#include "base/error.h"
+
+namespace winnow::calibration {
+namespace {
+
+void check_size(const std::string& name, const char* what, std::size_t found, int64_t expected) {
+  if (static_cast<int64_t>(found) == expected) return;
+  fail(ExitCode::kBadData,
+       name + ": " + what + " has " + std::to_string(found) + " entries, expected " + std::to_string(expected));
+}
+
+template <typename T>
+void check_table(const std::string& name, const char* what, const stats::Table<T>& table, const Measurement& m) {
+  if (table.rows != m.n_examples() || table.cols != m.n_layers()) {
+    fail(ExitCode::kBadData, name + ": " + what + " has the shape [" + std::to_string(table.rows) + ", " +
+                                 std::to_string(table.cols) + "], expected [" + std::to_string(m.n_examples()) +
+                                 " examples, " + std::to_string(m.n_layers()) + " layers]");
+  }
+  check_size(name, what, table.values.size(), table.rows * table.cols);
+}
+
+// Optional tables: of the right shape where they are there, finite but where NaN says that there is no figure.
+void check_signals(const std::string& name, const Measurement& m) {
+  const auto check = [&](const char* what, const stats::Table<double>& table, bool may_lack) {
+    if (table.values.empty()) return;
+    check_table(name, what, table, m);
+    for (int64_t e = 0; e < m.n_examples(); ++e) {
+      for (int64_t c = 0; c < m.n_layers(); ++c) {
+        const double value = table(e, c);
+        if (std::isfinite(value) || (may_lack && std::isnan(value))) continue;
+        fail(ExitCode::kBadData, name + ": " + what + " of example " + m.example_id[static_cast<std::size_t>(e)] +
+                                     ", layer " + std::to_string(m.layer[static_cast<std::size_t>(c)]) +
+                                     " is not finite");
+      }
+    }
+  };
+  check("kl", m.kl, false);
+  check("nll_removed", m.nll_removed, false);
+  check("attention_mass_outside", m.attention_mass_outside, false);
+  check("lazy_ratio", m.lazy_ratio, true);
+  check("lazy_ratio_compat", m.lazy_ratio_compat, true);
+  const stats::Table<double>& by_head = m.attention_mass_outside_kv_head;
+  if (!by_head.values.empty()) {
+    check_size(name, "attention_mass_outside_kv_head", by_head.values.size(),
+               m.n_examples() * m.n_layers() * by_head.cols);
+  }
+}
+
+void check_finite(const std::string& name, const Measurement& m) {
+  const auto bad = [&](const char* what, int64_t e, const std::string& where) {
+    fail(ExitCode::kBadData,
+         name + ": " + what + " of example " + m.example_id[static_cast<std::size_t>(e)] + where + " is not finite");
+  };
+  for (int64_t e = 0; e < m.n_examples(); ++e) {
+    if (!std::isfinite(m.nll_base[static_cast<std::size_t>(e)])) bad("nll_base", e, "");
+    if (!std::isfinite(m.token_accuracy_base[static_cast<std::size_t>(e)])) bad("token_accuracy_base", e, "");
+    for (int64_t c = 0; c < m.n_layers(); ++c) {
+      const std::string layer = ", layer " + std::to_string(m.layer[static_cast<std::size_t>(c)]);
+      if (!std::isfinite(m.nll(e, c))) bad("nll", e, layer);
+      if (!std::isfinite(m.token_accuracy(e, c))) bad("token_accuracy", e, layer);
+    }
+  }
+}
+
+}  // namespace
+
+void check_measurement(const Measurement& m, const std::string& name) {
+  if (m.n_examples() == 0) fail(ExitCode::kBadData, name + ": holds no example");
+  if (m.n_layers() == 0) fail(ExitCode::kBadData, name + ": holds no layer");
+  if (!m.source.empty()) check_size(name, "source", m.source.size(), m.n_examples());
+  check_size(name, "answer_tokens", m.answer_tokens.size(), m.n_examples());
+  check_size(name, "prompt_tokens", m.prompt_tokens.size(), m.n_examples());
+  check_size(name, "layer_windowed_in_base", m.layer_windowed_in_base.size(), m.n_layers());
+  check_size(name, "nll_base", m.nll_base.size(), m.n_examples());
+  check_size(name, "exact_match_base", m.exact_match_base.size(), m.n_examples());
+  check_size(name, "token_accuracy_base", m.token_accuracy_base.size(), m.n_examples());
+  check_table(name, "nll", m.nll, m);
+  check_table(name, "exact_match", m.exact_match, m);
+  check_table(name, "token_accuracy", m.token_accuracy, m);
+  check_finite(name, m);
+  check_signals(name, m);
+}
+
+}  // namespace winnow::calibration

@@ -1,0 +1,21 @@
+// The signals of layers in a results file.
+#pragma once
+
+#include <string>
+
+#include "results/calibration/results.h"
+#include "results/storage/hdf5.h"
+
+namespace winnow::calibration {
+
+// The optional variables of /calibration and /control/NAME, whose dimensions must be there.
+void write_signals(storage::Group& group, const Measurement& measurement);
+void read_signals(const storage::Group& group, Measurement& measurement);
+// Those of /ranking.
+void write_signal_means(storage::Group& group, const Ranking& ranking);
+void read_signal_means(const storage::Group& group, Ranking& ranking);
+// /signals.
+void write_comparison(storage::Group group, const SignalComparison& comparison);
+SignalComparison read_comparison(const storage::Group& group);
+
+}  // namespace winnow::calibration

@@ -1,0 +1,103 @@
+// Statistics of a run (README.md in this folder has every definition): pure functions of the measured tables.
+// Results depend on the tables and the options only, bit for bit: not on threads, ranks or the standard library.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "results/calibration/measurement.h"
+#include "results/stats/figure.h"
+#include "results/stats/table.h"
+
+namespace winnow::calibration {
+
+struct StatisticsOptions {
+  uint64_t seed = 0;
+  int64_t top_k = 0;  // layers that keep full attention, <= measured layers; 0: max(1, floor(layers / 4))
+  int64_t n_resamples = 10000;
+  int64_t n_permutations = 10000;
+  int64_t n_splits = 1000;
+};
+
+// Per layer, in the order of the measurement's columns.
+struct Ranking {
+  std::vector<int64_t> layer;
+  std::vector<double> mean_delta_nll;       // nats per token, over examples
+  std::vector<double> median_delta_nll;     // nats per token
+  std::vector<double> standard_error;       // nats per token; sample standard deviation / sqrt(examples)
+  std::vector<double> ci_low, ci_high;      // nats per token; 95 % percentile bootstrap interval of the mean
+  std::vector<int64_t> rank;                // 1 = keep full attention first; by mean, ties by layer index
+  std::vector<double> rank_low, rank_high;  // 95 % of the resamples' ranks; whole numbers
+  std::vector<double> exact_match_drop;     // mean over examples of exact match (layer full) - (layer windowed)
+  std::vector<double> token_accuracy_drop;  // the same of token accuracy
+  // Means over examples of the signals (results/calibration/measurement.h); empty where not measured.
+  std::vector<double> mean_kl;                      // nats per token
+  std::vector<double> mean_delta_nll_removed;       // nats per token
+  std::vector<double> mean_attention_mass_outside;  // share
+  std::vector<double> mean_lazy_ratio;              // of the examples that have one; NaN: none
+  std::vector<int64_t> budget;                      // (budgets), K, rising
+  stats::Table<double> p_top_k;  // (budgets, layers): share of resamples with the layer among the top K
+  // Why standard_error, ci_*, rank_low, rank_high and p_top_k are NaN (one example); empty where they are not.
+  std::string spread_status;
+
+  // Columns in order of rank: order()[0] is the column of rank 1.
+  std::vector<int64_t> order() const;
+};
+
+// Against one control set (short prompts): is a layer's delta about long context at all?
+struct Deconfounding {
+  stats::Estimate spearman_rho;   // between the two sets' mean deltas, over layers
+  stats::Figure spearman_p;       // two-sided, permutations of layers
+  int64_t n_paired = 0;           // examples that both sets hold, by example_id: resampled together
+  int64_t top_k = 0;              // K
+  stats::Figure overlap;          // layers that both top K hold
+  stats::Figure jaccard;          // overlap / union
+  stats::Figure magnitude_ratio;  // mean over layers of |mean delta|, calibration / control
+};
+
+struct Reliability {
+  stats::Estimate split_half;          // of the ranking, Spearman-Brown corrected; interval = spread over the splits
+  stats::Estimate rho_exact_match;     // Spearman over layers of mean delta NLL with exact_match_drop
+  stats::Estimate rho_token_accuracy;  // the same with token_accuracy_drop
+};
+
+// How the signals agree, over layers. All are taken so that large means "keep full attention".
+struct SignalComparison {
+  std::vector<std::string>
+      signal;  // nll, exact-match, token-accuracy, then those measured of kl, sensitivity, mass, lazy
+  std::vector<int64_t> layer;
+  stats::Table<double> value;  // (signals, layers), means over examples; lazy: 1 - lazy_ratio
+  stats::Table<double> rho, rho_ci_low,
+      rho_ci_high;         // (signals, signals), Spearman's rho over layers; NaN: not defined
+  std::string rho_status;  // why some are not, empty where all are
+  // Spearman's partial rho over layers of the mean delta NLL with a drop, given generic sensitivity.
+  stats::Estimate partial_rho_exact_match;
+  stats::Estimate partial_rho_accuracy;
+  int64_t top_k = 0;  // K of transfer
+  // (signals): the top K by the signal on one half of the examples, judged on the other: their mean delta NLL over that
+  // of the other half's own top K. Mean over random halves and the middle 95 % of them.
+  std::vector<double> transfer, transfer_low, transfer_high;
+  std::vector<double> transfer_overlap;  // (signals): share of the K that both halves choose by the signal
+  std::string transfer_status;           // why some are NaN, empty where none is
+};
+
+struct Statistics {
+  StatisticsOptions options;  // as used: top_k is never 0
+  Ranking ranking;
+  std::map<std::string, Deconfounding> deconfounding;  // by control
+  Reliability reliability;
+  std::optional<SignalComparison> signals;  // where a signal besides NLL and matches was measured
+};
+
+// K = max(1, floor(n_layers / divisor)).
+int64_t budget_of(int64_t n_layers, int64_t divisor);
+
+// Computes all of it. Throws Error(kBadData) for an empty or inconsistent table, a value that is not finite (naming
+// set, example and layer) or a control measured on other layers, Error(kUsage) for options out of range.
+Statistics compute_statistics(const Measurement& calibration, const std::map<std::string, Measurement>& controls,
+                              const StatisticsOptions& options);
+
+}  // namespace winnow::calibration

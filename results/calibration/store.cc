@@ -1,0 +1,192 @@
+#include "results/calibration/store.h"
+
+#include <cmath>
+#include <optional>
+#include <span>
+
+#include "base/error.h"
+#include "results/calibration/signals_store.h"
+#include "results/storage/hdf5.h"
+#include "results/storage/variables.h"
+
+namespace winnow::calibration {
+namespace {
+
+// ---- measurement ----------------------------------------------------------------------------------------------------
+
+std::vector<double> delta_values(const Measurement& m) {
+  std::vector<double> values;
+  values.reserve(m.nll.values.size());
+  for (int64_t e = 0; e < m.n_examples(); ++e) {
+    for (int64_t l = 0; l < m.n_layers(); ++l) values.push_back(m.delta_nll(e, l));
+  }
+  return values;
+}
+
+void write_token_nll(storage::Group& group, const Measurement& m) {
+  if (m.token_nll_base.values.empty()) return;
+  const int64_t n_tokens = m.token_nll_base.cols;
+  const float fill = std::numeric_limits<float>::quiet_NaN();
+  group.make_dimension("answer_token", n_tokens);
+  storage::write_variable<float>(group, {"token_nll_base", {"example", "answer_token"}, {m.n_examples(), n_tokens}},
+                                 m.token_nll_base.values,
+                                 {"nats", "NLL of each answer token under the base; NaN-padded"});
+  group.set_attribute<float>("token_nll_base", "_FillValue", fill);
+  storage::write_variable<float>(
+      group, {"token_nll", {"example", "layer", "answer_token"}, {m.n_examples(), m.n_layers(), n_tokens}},
+      m.token_nll.values, {"nats", "NLL of each answer token with that one layer switched; NaN-padded"});
+  group.set_attribute<float>("token_nll", "_FillValue", fill);
+}
+
+void write_measurement(storage::Group group, const Measurement& m) {
+  const int64_t n = m.n_examples();
+  const std::vector<int64_t> per_example = {n};
+  const std::vector<int64_t> per_cell = {n, m.n_layers()};
+  const auto by_example = [&](const char* name) { return storage::Variable{name, {"example"}, per_example}; };
+  const auto by_cell = [&](const char* name) { return storage::Variable{name, {"example", "layer"}, per_cell}; };
+  group.make_dimension("example", n);
+  storage::write_coordinate(group, "layer", m.layer, {storage::kOne, "index of the decoder layer"});
+  storage::write_variable(group, by_example("example_id"), m.example_id, {storage::kText, "identifier of the example"});
+  if (!m.source.empty()) {
+    storage::write_variable(group, by_example("source"), m.source,
+                            {storage::kText, "data set that the example comes from"});
+  }
+  storage::write_variable(group, by_example("prompt_tokens"), m.prompt_tokens,
+                          {storage::kTokens, "length of the prompt"});
+  storage::write_variable(group, by_example("answer_tokens"), m.answer_tokens,
+                          {storage::kTokens, "length of the scored answer"});
+  const std::vector<uint8_t> windowed(m.layer_windowed_in_base.begin(), m.layer_windowed_in_base.end());
+  storage::write_variable(
+      group, {"layer_windowed_in_base", {"layer"}, {m.n_layers()}}, windowed,
+      {storage::kOne, "1 where the base pattern has a window in the layer, 0 where it has full attention"});
+  storage::write_variable(group, by_example("nll_base"), m.nll_base,
+                          {storage::kNats, "mean NLL of the answer under the base"});
+  storage::write_variable(group, by_cell("nll"), m.nll.values,
+                          {storage::kNats, "mean NLL of the answer with that one layer switched"});
+  storage::write_variable(group, by_cell("delta_nll"), delta_values(m),
+                          {storage::kNats, "NLL with the layer windowed less NLL with the layer full"});
+  storage::write_variable(group, by_example("exact_match_base"), m.exact_match_base,
+                          {storage::kOne, "1 where greedy decoding under the base gives the answer"});
+  storage::write_variable(group, by_cell("exact_match"), m.exact_match.values,
+                          {storage::kOne, "1 where greedy decoding with that one layer switched gives the answer"});
+  storage::write_variable(group, by_example("token_accuracy_base"), m.token_accuracy_base,
+                          {storage::kOne, "share of answer tokens that are the argmax under the base"});
+  storage::write_variable(group, by_cell("token_accuracy"), m.token_accuracy.values,
+                          {storage::kOne, "share of answer tokens that are the argmax with that one layer switched"});
+  write_token_nll(group, m);
+  write_signals(group, m);
+}
+
+// ---- statistics -----------------------------------------------------------------------------------------------------
+
+void write_options(storage::Group& group, const StatisticsOptions& options) {
+  group.set_attribute<int64_t>(".", "seed", static_cast<int64_t>(options.seed));
+  group.set_attribute<int64_t>(".", "top_k", options.top_k);
+  group.set_attribute<int64_t>(".", "n_resamples", options.n_resamples);
+  group.set_attribute<int64_t>(".", "n_permutations", options.n_permutations);
+  group.set_attribute<int64_t>(".", "n_splits", options.n_splits);
+}
+
+void write_ranking(storage::Group group, const Statistics& statistics) {
+  const Ranking& r = statistics.ranking;
+  const auto n_layers = static_cast<int64_t>(r.layer.size());
+  const auto by_layer = [&](const char* name) { return storage::Variable{name, {"layer"}, {n_layers}}; };
+  write_options(group, statistics.options);
+  storage::write_coordinate(group, "layer", r.layer, {storage::kOne, "index of the decoder layer"});
+  storage::write_coordinate(group, "budget", r.budget, {storage::kOne, "K: number of layers that keep full attention"});
+  storage::write_variable(group, by_layer("mean_delta_nll"), r.mean_delta_nll,
+                          {storage::kNats, "mean over examples of delta_nll"});
+  storage::write_variable(group, by_layer("median_delta_nll"), r.median_delta_nll,
+                          {storage::kNats, "median over examples of delta_nll"});
+  storage::write_variable(group, by_layer("standard_error"), r.standard_error,
+                          {storage::kNats, "standard error of mean_delta_nll"});
+  storage::write_variable(group, by_layer("ci_low"), r.ci_low,
+                          {storage::kNats, "lower end of the 95 % interval of mean_delta_nll"});
+  storage::write_variable(group, by_layer("ci_high"), r.ci_high,
+                          {storage::kNats, "upper end of the 95 % interval of mean_delta_nll"});
+  storage::write_variable(group, by_layer("rank"), r.rank,
+                          {storage::kOne, "rank by mean_delta_nll: 1 keeps full attention first"});
+  storage::write_variable(group, by_layer("rank_low"), r.rank_low,
+                          {storage::kOne, "lower end of the 95 % interval of rank"});
+  storage::write_variable(group, by_layer("rank_high"), r.rank_high,
+                          {storage::kOne, "upper end of the 95 % interval of rank"});
+  storage::write_variable(
+      group, by_layer("exact_match_drop"), r.exact_match_drop,
+      {storage::kOne, "mean over examples of exact match with the layer full less with the layer windowed"});
+  storage::write_variable(
+      group, by_layer("token_accuracy_drop"), r.token_accuracy_drop,
+      {storage::kOne, "mean over examples of token accuracy with the layer full less with the layer windowed"});
+  storage::write_variable(group, {"p_top_k", {"budget", "layer"}, {r.p_top_k.rows, r.p_top_k.cols}}, r.p_top_k.values,
+                          {storage::kOne, "share of bootstrap resamples in which the layer is among the top K"});
+  write_signal_means(group, r);
+  if (r.spread_status.empty()) return;
+  for (const char* name : {"standard_error", "ci_low", "ci_high", "rank_low", "rank_high", "p_top_k"}) {
+    group.set_attribute<std::string>(name, "status", r.spread_status);
+  }
+}
+
+void write_deconfounding(storage::Group group, const Deconfounding& d) {
+  storage::write_estimate(group, "spearman_rho", "spearman", d.spearman_rho,
+                          "Spearman's rho over layers between the mean deltas of the calibration and the control set");
+  storage::write_figure(group, "spearman_p", d.spearman_p, "two-sided permutation p of spearman_rho");
+  group.write_scalar<int64_t>("n_paired", d.n_paired);
+  storage::describe(group, "n_paired", {storage::kOne, "examples that both sets hold, resampled in pairs"});
+  group.write_scalar<int64_t>("top_k", d.top_k);
+  storage::describe(group, "top_k", {storage::kOne, "K of overlap and jaccard"});
+  storage::write_figure(group, "overlap", d.overlap, "number of layers in the top K of both sets");
+  storage::write_figure(group, "jaccard", d.jaccard, "overlap over the number of layers in either top K");
+  storage::write_figure(group, "magnitude_ratio", d.magnitude_ratio,
+                        "mean over layers of |mean delta|, calibration over control");
+}
+
+void write_reliability(storage::Group group, const Reliability& r) {
+  storage::write_estimate(group, "split_half", "split_half", r.split_half,
+                          "split-half reliability of the ranking, Spearman-Brown corrected");
+  storage::write_estimate(group, "rho_exact_match", "rho_exact_match", r.rho_exact_match,
+                          "Spearman's rho over layers of mean_delta_nll with exact_match_drop");
+  storage::write_estimate(group, "rho_token_accuracy", "rho_token_accuracy", r.rho_token_accuracy,
+                          "Spearman's rho over layers of mean_delta_nll with token_accuracy_drop");
+}
+
+void check_fit(const Results& results, const std::string& path) {
+  check_measurement(results.calibration, path + ": calibration");
+  for (const auto& [name, control] : results.controls) {
+    if (!storage::is_valid_name(name)) fail(ExitCode::kInternal, path + ": control \"" + name + "\" is no valid name");
+    check_measurement(control, path + ": control " + name);
+  }
+  for (const storage::ProvenanceEntry& entry : results.provenance.entries()) {
+    if (!storage::is_valid_name(entry.name))
+      fail(ExitCode::kInternal, path + ": \"" + entry.name + "\" is no valid name");
+  }
+  if (results.statistics.ranking.layer != results.calibration.layer) {
+    fail(ExitCode::kInternal, path + ": the statistics are of other layers than the measurement");
+  }
+}
+
+}  // namespace
+
+std::filesystem::path results_file(const std::filesystem::path& path) {
+  std::error_code unreadable;  // the reader will say so
+  return std::filesystem::is_directory(path, unreadable) ? path / "results.h5" : path;
+}
+
+void write_results(const std::filesystem::path& path, const Results& results) {
+  check_fit(results, path.string());
+  storage::File file = storage::File::create(path);
+  storage::Group root = file.root();
+  storage::write_root(root, "Which layers must keep full attention: NLL per windowed layer", results.provenance);
+  write_measurement(root.create_group("calibration"), results.calibration);
+  storage::Group controls = root.create_group("control");
+  for (const auto& [name, control] : results.controls) write_measurement(controls.create_group(name), control);
+  write_ranking(root.create_group("ranking"), results.statistics);
+  storage::Group deconfounding = root.create_group("deconfounding");
+  for (const auto& [name, figures] : results.statistics.deconfounding) {
+    write_deconfounding(deconfounding.create_group(name), figures);
+  }
+  write_reliability(root.create_group("reliability"), results.statistics.reliability);
+  if (results.statistics.signals) write_comparison(root.create_group("signals"), *results.statistics.signals);
+  storage::write_provenance(root.create_group("provenance"), results.provenance);
+  file.commit();
+}
+
+}  // namespace winnow::calibration

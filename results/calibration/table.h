@@ -1,0 +1,28 @@
+// A result as text: for the terminal, and as JSON for machines.
+#pragma once
+
+#include <string>
+
+#include "results/calibration/results.h"
+
+namespace winnow::calibration {
+
+struct TableStyle {
+  bool utf8_bars = false;  // bars of block characters; else '#', and then the whole text is ASCII
+};
+
+// Below this mean exact match under the base, exact match says little about a layer and token accuracy leads.
+inline constexpr double kNearZeroExactMatch = 0.05;
+
+// The ranking (one line a layer, by rank), the answer in one line, de-confounding against every control with the
+// paper's figures beside it, and reliability. `n/a (why)` where a figure is not defined. Ends with a newline.
+std::string to_table(const Results& results, const TableStyle& style);
+
+// The layers that keep full attention for the result's top_k, as indices, rising.
+std::vector<int64_t> layers_to_keep(const Statistics& statistics);
+
+// The same content as one JSON object, UTF-8, indented, ending with a newline. Undefined figures are null, with the
+// reason under the same name + "_status" (per layer: "spread_status" of the object). Names are those of the file.
+std::string to_json(const Results& results);
+
+}  // namespace winnow::calibration

@@ -1,0 +1,233 @@
+#include "results/evaluation/evaluation.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <set>
+#include <span>
+
+#include "base/error.h"
+#include "base/strings.h"
+#include "results/stats/correlation.h"
+#include "results/stats/resampling.h"
+
+namespace winnow::evaluation {
+namespace {
+
+constexpr int64_t kMaxResamples = 1'000'000;
+
+// A measured table as numbers to average.
+template <typename T>
+stats::Table<double> numbers(const stats::Table<T>& table) {
+  stats::Table<double> result(table.rows, table.cols);
+  std::copy(table.values.begin(), table.values.end(), result.values.begin());
+  return result;
+}
+
+double mean_over(const stats::Table<double>& table, int64_t pattern, std::span<const int64_t> examples) {
+  const double* row = &table.values[stats::at(pattern * table.cols)];
+  double sum = 0.0;
+  for (const int64_t e : examples) sum += row[stats::at(e)];
+  return sum / static_cast<double>(examples.size());
+}
+
+// Means of every pattern over the resamples, (patterns, resamples). The draws follow from the seed alone, so that all
+// figures of all patterns are over the same examples.
+stats::Table<double> resampled_means(const stats::Table<double>& table, const EvaluationOptions& options) {
+  stats::Table<double> means(table.rows, options.n_resamples);
+  for (int64_t r = 0; r < options.n_resamples; ++r) {
+    const std::vector<int64_t> draw = stats::draw_rows(table.cols, options.seed, r);
+    for (int64_t p = 0; p < table.rows; ++p) means(p, r) = mean_over(table, p, draw);
+  }
+  return means;
+}
+
+// One measured table with its means.
+struct ResampledColumn {
+  std::vector<double> mean;        // (patterns)
+  stats::Table<double> resampled;  // (patterns, resamples); empty for one example
+};
+
+ResampledColumn resampled_column(const stats::Table<double>& table, const EvaluationOptions& options) {
+  ResampledColumn column;
+  const std::vector<int64_t> all = stats::iota(table.cols);
+  for (int64_t p = 0; p < table.rows; ++p) column.mean.push_back(mean_over(table, p, all));
+  if (table.cols > 1) column.resampled = resampled_means(table, options);
+  return column;
+}
+
+// Of each pattern, or of each pattern less the reference.
+PatternFigures figures_of(const ResampledColumn& column, std::optional<int64_t> reference = std::nullopt) {
+  const auto n_patterns = static_cast<int64_t>(column.mean.size());
+  const int64_t n_resamples = column.resampled.cols;
+  constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+  PatternFigures figures{column.mean, std::vector<double>(stats::at(n_patterns), kNan),
+                         std::vector<double>(stats::at(n_patterns), kNan)};
+  std::vector<double> values(stats::at(n_resamples));
+  for (int64_t p = 0; p < n_patterns; ++p) {
+    if (reference) figures.mean[stats::at(p)] = column.mean[stats::at(p)] - column.mean[stats::at(*reference)];
+    if (n_resamples == 0) continue;
+    for (int64_t r = 0; r < n_resamples; ++r) {
+      values[stats::at(r)] = column.resampled(p, r) - (reference ? column.resampled(*reference, r) : 0.0);
+    }
+    std::sort(values.begin(), values.end());
+    figures.ci_low[stats::at(p)] = stats::quantile(values, stats::kLowQuantile);
+    figures.ci_high[stats::at(p)] = stats::quantile(values, stats::kHighQuantile);
+  }
+  return figures;
+}
+
+std::vector<double> mcnemar_against(const stats::Table<uint8_t>& exact_match, int64_t reference) {
+  std::vector<double> p_values;
+  for (int64_t p = 0; p < exact_match.rows; ++p) {
+    int64_t only_this = 0;
+    int64_t only_reference = 0;
+    for (int64_t e = 0; e < exact_match.cols; ++e) {
+      if (exact_match(p, e) > exact_match(reference, e)) ++only_this;
+      if (exact_match(p, e) < exact_match(reference, e)) ++only_reference;
+    }
+    p_values.push_back(mcnemar_p(only_this, only_reference));
+  }
+  return p_values;
+}
+
+// `quality`: large is good.
+std::vector<uint8_t> front(const EvaluationTable& table, std::span<const double> quality) {
+  std::vector<uint8_t> is_on;
+  for (int64_t p = 0; p < table.n_patterns(); ++p) {
+    const int64_t cost = table.n_full_layers(p);
+    bool is_dominated = false;
+    for (int64_t q = 0; q < table.n_patterns(); ++q) {
+      const int64_t other = table.n_full_layers(q);
+      const bool is_no_worse = other <= cost && quality[stats::at(q)] >= quality[stats::at(p)];
+      is_dominated = is_dominated || (is_no_worse && (other < cost || quality[stats::at(q)] > quality[stats::at(p)]));
+    }
+    is_on.push_back(is_dominated ? 0 : 1);
+  }
+  return is_on;
+}
+
+template <typename T>
+void check_table(const EvaluationTable& table, const stats::Table<T>& values, const std::string& name,
+                 const std::string& where) {
+  if (values.rows != table.n_patterns() || values.cols != table.n_examples()) {
+    fail(ExitCode::kBadData, where + ": " + name + " has " + std::to_string(values.rows) + " x " +
+                                 std::to_string(values.cols) + " values, expected " +
+                                 std::to_string(table.n_patterns()) + " patterns x " +
+                                 std::to_string(table.n_examples()) + " examples");
+  }
+  for (int64_t p = 0; p < values.rows; ++p) {
+    for (int64_t e = 0; e < values.cols; ++e) {
+      if (std::isfinite(static_cast<double>(values(p, e)))) continue;
+      fail(ExitCode::kBadData, where + ": " + name + " of pattern " + table.pattern[stats::at(p)] + " on example " +
+                                   std::to_string(e) + " is not finite");
+    }
+  }
+}
+
+}  // namespace
+
+GeneratedTable::GeneratedTable(int64_t n_patterns, int64_t n_examples, GenerationSettings how)
+    : settings(std::move(how)),
+      exact_match(n_patterns, n_examples),
+      tokens(n_patterns, n_examples),
+      stopped(n_patterns, n_examples),
+      cache_bytes(n_patterns, n_examples),
+      prefill_rate(stats::at(n_patterns)),
+      decode_rate(stats::at(n_patterns)),
+      texts_together(stats::at(n_patterns)) {}
+
+int64_t EvaluationTable::n_full_layers(int64_t p) const {
+  const auto begin = full_attention.values.begin() + p * full_attention.cols;
+  return std::count(begin, begin + full_attention.cols, uint8_t{1});
+}
+
+std::optional<int64_t> EvaluationTable::full() const {
+  for (int64_t p = 0; p < n_patterns(); ++p) {
+    if (n_full_layers(p) == n_layers()) return p;
+  }
+  return std::nullopt;
+}
+
+std::optional<int64_t> EvaluationTable::find(const std::string& name) const {
+  const auto found = std::find(pattern.begin(), pattern.end(), name);
+  if (found == pattern.end()) return std::nullopt;
+  return found - pattern.begin();
+}
+
+double mcnemar_p(int64_t only_first, int64_t only_second) {
+  const int64_t n = only_first + only_second;
+  const int64_t fewer = std::min(only_first, only_second);
+  double tail = 0.0;
+  for (int64_t k = 0; k <= fewer; ++k) {
+    const auto count = [](int64_t value) { return std::lgamma(static_cast<double>(value) + 1.0); };
+    tail += std::exp(count(n) - count(k) - count(n - k) - static_cast<double>(n) * std::log(2.0));
+  }
+  return std::min(1.0, 2.0 * tail);
+}
+
+void check_evaluation(const EvaluationTable& table, const std::string& where) {
+  if (table.n_patterns() == 0 || table.n_examples() == 0 || table.n_layers() == 0) {
+    fail(ExitCode::kBadData, where + ": there is no pattern, no example or no layer in it");
+  }
+  const auto n = stats::at(table.n_examples());
+  if (table.full_attention.rows != table.n_patterns() || table.answer_tokens.size() != n ||
+      table.prompt_tokens.size() != n || (!table.source.empty() && table.source.size() != n)) {
+    fail(ExitCode::kBadData, where + ": the lengths of its tables do not agree");
+  }
+  if (std::set<std::string>(table.pattern.begin(), table.pattern.end()).size() != table.pattern.size()) {
+    fail(ExitCode::kBadData, where + ": two of its patterns have the same name");
+  }
+  check_table(table, table.nll, "nll", where);
+  check_table(table, table.exact_match, "exact_match", where);
+  check_table(table, table.token_accuracy, "token_accuracy", where);
+  if (table.kl.rows > 0) check_table(table, table.kl, "kl", where);
+  if (!table.generated.is_empty()) {
+    check_table(table, table.generated.exact_match, "generated_exact_match", where);
+    check_table(table, table.generated.tokens, "generated_tokens", where);
+  }
+}
+
+void require_baseline(const std::string& baseline, const std::vector<std::string>& patterns) {
+  if (std::find(patterns.begin(), patterns.end(), baseline) != patterns.end()) return;
+  fail(ExitCode::kUsage, "--baseline is \"" + baseline + "\", expected one of the patterns: " + joined(patterns));
+}
+
+EvaluationStatistics compute_evaluation(const EvaluationTable& table, const EvaluationOptions& options) {
+  check_evaluation(table, "evaluation");
+  if (options.n_resamples < 1 || options.n_resamples > kMaxResamples) {
+    fail(ExitCode::kUsage,
+         "--resamples is " + std::to_string(options.n_resamples) + ", expected 1 to " + std::to_string(kMaxResamples));
+  }
+  const std::optional<int64_t> full = table.full();
+  if (!full) fail(ExitCode::kBadData, "evaluation: none of its patterns has full attention in every layer");
+  EvaluationStatistics statistics;
+  statistics.options = options;
+  const ResampledColumn nll = resampled_column(table.nll, options);
+  const ResampledColumn exact_match = resampled_column(numbers(table.exact_match), options);
+  const ResampledColumn token_accuracy = resampled_column(table.token_accuracy, options);
+  statistics.nll = figures_of(nll);
+  statistics.exact_match = figures_of(exact_match);
+  statistics.token_accuracy = figures_of(token_accuracy);
+  if (table.kl.rows > 0) statistics.kl = figures_of(resampled_column(table.kl, options));
+  if (!table.generated.is_empty()) {
+    statistics.generated_exact_match = figures_of(resampled_column(numbers(table.generated.exact_match), options));
+  }
+  const auto compare = [&](int64_t reference) {
+    return Comparison{reference, figures_of(nll, reference), figures_of(exact_match, reference),
+                      figures_of(token_accuracy, reference), mcnemar_against(table.exact_match, reference)};
+  };
+  statistics.full = compare(*full);
+  if (!options.baseline.empty()) {
+    require_baseline(options.baseline, table.pattern);
+    statistics.baseline = compare(*table.find(options.baseline));
+  }
+  std::vector<double> likelihood = nll.mean;
+  for (double& value : likelihood) value = -value;
+  statistics.on_front_exact_match = front(table, exact_match.mean);
+  statistics.on_front_nll = front(table, likelihood);
+  if (table.n_examples() == 1) statistics.spread_status = "one example";
+  return statistics;
+}
+
+}  // namespace winnow::evaluation

@@ -1,0 +1,128 @@
+// Whole patterns on a held-out set: what was measured, and its statistics. Plain data and pure functions of it.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "results/calibration/measurement.h"
+#include "results/calibration/results.h"
+#include "results/evaluation/serving_cost.h"
+
+namespace winnow::evaluation {
+
+// Lengths at which costs are given, tokens.
+inline constexpr int64_t kServedLengths[] = {8192, 32768, 131072, 1048576};
+
+// How patterns were let write freely.
+struct GenerationSettings {
+  int64_t max_new_tokens = 0;        // 0: not at all
+  std::vector<int32_t> stop_tokens;  // that end a text
+};
+
+// What they wrote. Tables are (patterns, examples), all empty where nothing was generated.
+struct GeneratedTable {
+  GenerationSettings settings;
+  stats::Table<uint8_t> exact_match;  // the text is the answer
+  stats::Table<int64_t> tokens;       // of the text, the stop token included
+  stats::Table<uint8_t> stopped;      // 1: by a stop token, 0: at max_new_tokens
+  stats::Table<int64_t> cache_bytes;  // keys and values that it was written with, as allocated
+  // By pattern. Rates are of all texts that one rank writes together; NaN where there was nothing to decode.
+  std::vector<double> prefill_rate;     // prompt tokens a second
+  std::vector<double> decode_rate;      // new tokens a second
+  std::vector<int64_t> texts_together;  // at most
+
+  GeneratedTable() = default;
+  GeneratedTable(int64_t n_patterns, int64_t n_examples, GenerationSettings how);
+  bool is_empty() const { return exact_match.rows == 0; }
+};
+
+// What was measured. Tables are (patterns, examples).
+struct EvaluationTable {
+  std::vector<std::string> pattern;      // (patterns), unique: what the command line or a selection calls them
+  stats::Table<uint8_t> full_attention;  // (patterns, model layers): 1 where the layer keeps full attention
+  std::vector<std::string> example_id;   // (examples)
+  std::vector<std::string> source;       // (examples), empty when the data have none
+  std::vector<int64_t> answer_tokens;    // (examples)
+  std::vector<int64_t> prompt_tokens;    // (examples)
+  stats::Table<double> nll;              // nats per token
+  stats::Table<uint8_t> exact_match;
+  stats::Table<double> token_accuracy;
+  stats::Table<double> kl;  // nats per token, of the full model's distributions to the pattern's; or empty
+  GeneratedTable generated;
+
+  int64_t n_patterns() const { return static_cast<int64_t>(pattern.size()); }
+  int64_t n_examples() const { return static_cast<int64_t>(example_id.size()); }
+  int64_t n_layers() const { return full_attention.cols; }
+  int64_t n_full_layers(int64_t p) const;
+  // The first pattern in which every layer keeps full attention.
+  std::optional<int64_t> full() const;
+  std::optional<int64_t> find(const std::string& name) const;
+};
+
+struct EvaluationOptions {
+  uint64_t seed = 0;
+  int64_t n_resamples = 10000;
+  std::string baseline;  // pattern that all are compared with besides full; empty: none
+};
+
+// By pattern: a mean over examples with its 95 % percentile bootstrap interval, NaN where there is one example.
+struct PatternFigures {
+  std::vector<double> mean, ci_low, ci_high;
+};
+
+// Pattern less reference, the same examples drawn for both.
+struct Comparison {
+  int64_t reference = 0;  // a pattern
+  PatternFigures nll;     // nats per token
+  PatternFigures exact_match;
+  PatternFigures token_accuracy;
+  std::vector<double> mcnemar_p;  // of exact match: exact, two-sided
+};
+
+struct EvaluationStatistics {
+  EvaluationOptions options;
+  PatternFigures nll, exact_match, token_accuracy, kl;
+  PatternFigures generated_exact_match;  // empty where nothing was generated
+  Comparison full;
+  std::optional<Comparison> baseline;
+  // 1 where no pattern with as few or fewer layers of full attention is better, and none with fewer is as good.
+  std::vector<uint8_t> on_front_exact_match, on_front_nll;
+  std::string spread_status;  // why the intervals are NaN; empty where they are not
+};
+
+// What RUN_DIR/results.h5 of an evaluation holds.
+struct EvaluationResults {
+  EvaluationTable table;
+  ServedModel model;
+  ServedWindow window;
+  EvaluationStatistics statistics;
+  storage::Provenance provenance;
+};
+
+// Exact McNemar test on pairs that differ: `only_first` pairs are hits of the first alone, `only_second` of the second.
+// Two-sided p: of a fair coin, doubled, at most 1; 1 where no pair differs.
+double mcnemar_p(int64_t only_first, int64_t only_second);
+
+// Refuses tables that do not fit together or hold a value that is not finite: Error(kBadData) naming `where`.
+void check_evaluation(const EvaluationTable& table, const std::string& where);
+// Throws Error(kBadData) as check_evaluation does and for a table without the full pattern, Error(kUsage) for a
+// baseline that is none of the patterns or resamples out of range.
+EvaluationStatistics compute_evaluation(const EvaluationTable& table, const EvaluationOptions& options);
+// Throws Error(kUsage) for a --baseline that is none of the patterns.
+void require_baseline(const std::string& baseline, const std::vector<std::string>& patterns);
+
+// RUN_DIR/results.h5 of an evaluation: whole or not at all. Throws as write_results and read_results do.
+void write_evaluation(const std::filesystem::path& path, const EvaluationResults& results);
+EvaluationResults read_evaluation(const std::filesystem::path& path);
+// Whether a results file is an evaluation's. Throws Error(kNoInput | kBadData | kIoError) where it is no such file.
+bool is_evaluation(const std::filesystem::path& path);
+
+// For the terminal: a line a pattern, comparisons, costs, the front. Ends with a newline.
+std::string to_table(const EvaluationResults& results);
+// The same content as one JSON object; figures that are not defined are null.
+std::string to_json(const EvaluationResults& results);
+
+}  // namespace winnow::evaluation

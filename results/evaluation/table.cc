@@ -1,0 +1,259 @@
+// An evaluation as text: for the terminal, and as JSON.
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <span>
+
+#include "base/json.h"
+#include "base/json_values.h"
+#include "base/terminal_table.h"
+#include "results/evaluation/evaluation.h"
+#include "results/stats/resampling.h"
+#include "results/storage/variables.h"
+
+namespace winnow::evaluation {
+namespace {
+
+constexpr std::size_t kNameColumns = 19;
+// Costs are shown for all of kServedLengths, operations for those from here on.
+constexpr std::size_t kFirstFlopLength = 1;
+
+std::string interval(double low, double high, std::size_t width) {
+  return right(std::isnan(low) ? "n/a" : bracketed(number(low), number(high)), width);
+}
+
+// Percentage points, without the sign of %.
+std::string percent_interval(double low, double high, std::size_t width) {
+  const auto points = [](double share) { return number(std::round(1000.0 * share) / 10.0 + 0.0, "%.1f"); };
+  return right(std::isnan(low) ? "n/a" : bracketed(points(low), points(high)), width);
+}
+
+// "  name       ..."; a name that is too wide has a line of its own.
+std::string row(const std::string& name, const std::string& figures) {
+  const std::string lead = name.size() < kNameColumns ? left(name, kNameColumns) : name + "\n" + left("", kNameColumns);
+  return lead + figures + "\n";
+}
+
+std::string bytes_text(double bytes) {
+  constexpr std::array<const char*, 5> kUnits = {"B", "KiB", "MiB", "GiB", "TiB"};
+  std::size_t unit = 0;
+  for (; bytes >= 1024.0 && unit + 1 < kUnits.size(); ++unit) bytes /= 1024.0;
+  return number(bytes, bytes < 10.0 ? "%.2f " : bytes < 100.0 ? "%.1f " : "%.0f ") + kUnits[unit];
+}
+
+std::string length_text(int64_t tokens) {
+  return tokens < (int64_t{1} << 20) ? std::to_string(tokens >> 10) + "k" : std::to_string(tokens >> 20) + "M";
+}
+
+std::string pattern_block(const EvaluationResults& results) {
+  const EvaluationTable& table = results.table;
+  const EvaluationStatistics& s = results.statistics;
+  const bool has_kl = !s.kl.mean.empty();
+  std::string text =
+      row("pattern", right("full", 5) + right("exact match", 12) + right("95 %", 15) + right("token acc", 10) +
+                         right("NLL", 9) + right("95 %", 21) + (has_kl ? right("KL", 9) : ""));
+  for (int64_t p = 0; p < table.n_patterns(); ++p) {
+    const std::size_t i = stats::at(p);
+    text += row(table.pattern[i],
+                right(std::to_string(table.n_full_layers(p)), 5) + right(percent(s.exact_match.mean[i]), 12) +
+                    percent_interval(s.exact_match.ci_low[i], s.exact_match.ci_high[i], 15) +
+                    right(percent(s.token_accuracy.mean[i]), 10) + right(number(s.nll.mean[i]), 9) +
+                    interval(s.nll.ci_low[i], s.nll.ci_high[i], 21) + (has_kl ? right(number(s.kl.mean[i]), 9) : ""));
+  }
+  return text + wrapped(std::string("full: layers that keep full attention. NLL in nats per token") +
+                            (has_kl ? ", KL of full attention's distributions to the pattern's too" : "") +
+                            ". 95 %: bootstrap intervals over examples.",
+                        2);
+}
+
+std::string comparison_block(const EvaluationTable& table, const Comparison& c) {
+  const std::size_t reference = stats::at(c.reference);
+  std::string text = "Less " + table.pattern[reference] + "\n" +
+                     row("pattern", right("exact match", 17) + right("95 %", 17) + right("McNemar p", 11) +
+                                        right("NLL", 12) + right("95 %", 23));
+  for (int64_t p = 0; p < table.n_patterns(); ++p) {
+    const std::size_t i = stats::at(p);
+    if (p == c.reference) continue;
+    text += row(table.pattern[i], right(percent(c.exact_match.mean[i]), 17) +
+                                      percent_interval(c.exact_match.ci_low[i], c.exact_match.ci_high[i], 17) +
+                                      right(number(c.mcnemar_p[i], "%.2g"), 11) + right(number(c.nll.mean[i]), 12) +
+                                      interval(c.nll.ci_low[i], c.nll.ci_high[i], 23));
+  }
+  return text;
+}
+
+std::string cost_block(const EvaluationResults& results) {
+  std::string head, text;
+  for (const int64_t length : kServedLengths) head += right("KV " + length_text(length), 11);
+  for (const int64_t length : std::span(kServedLengths).subspan(kFirstFlopLength)) {
+    head += right("FLOP " + length_text(length), 12);
+  }
+  text = "Cost of one sequence: keys and values in the cache, operations of the prompt\n" + row("pattern", head);
+  for (int64_t p = 0; p < results.table.n_patterns(); ++p) {
+    const int64_t n_full = results.table.n_full_layers(p);
+    std::string figures;
+    for (const int64_t length : kServedLengths) {
+      figures += right(bytes_text(kv_cache_bytes(results.model, results.window, n_full, length)), 11);
+    }
+    for (const int64_t length : std::span(kServedLengths).subspan(kFirstFlopLength)) {
+      figures += right(number(prefill_flop(results.model, results.window, n_full, length), "%.2g"), 12);
+    }
+    text += row(results.table.pattern[stats::at(p)], figures);
+  }
+  if (results.window.decode_full) {
+    text += "Answers are decoded with full attention: no key can be dropped, so the cache is that of the full model.\n";
+  }
+  return text;
+}
+
+template <typename T>
+double mean_of_pattern(const stats::Table<T>& table, int64_t p) {
+  double sum = 0.0;
+  for (int64_t e = 0; e < table.cols; ++e) sum += static_cast<double>(table(p, e));
+  return sum / static_cast<double>(table.cols);
+}
+
+std::string generated_block(const EvaluationResults& results) {
+  const GeneratedTable& generated = results.table.generated;
+  const PatternFigures& exact_match = results.statistics.generated_exact_match;
+  std::string text =
+      "Free generation, up to " + std::to_string(generated.settings.max_new_tokens) + " tokens\n" +
+      row("pattern", right("exact match", 12) + right("95 %", 15) + right("tokens", 7) + right("stopped", 9) +
+                         right("cache", 10) + right("prompt tok/s", 13) + right("new tok/s", 10));
+  for (int64_t p = 0; p < results.table.n_patterns(); ++p) {
+    const std::size_t i = stats::at(p);
+    text += row(results.table.pattern[i], right(percent(exact_match.mean[i]), 12) +
+                                              percent_interval(exact_match.ci_low[i], exact_match.ci_high[i], 15) +
+                                              right(number(mean_of_pattern(generated.tokens, p), "%.1f"), 7) +
+                                              right(percent(mean_of_pattern(generated.stopped, p)), 9) +
+                                              right(bytes_text(mean_of_pattern(generated.cache_bytes, p)), 10) +
+                                              right(number(generated.prefill_rate[i]), 13) +
+                                              right(number(generated.decode_rate[i]), 10));
+  }
+  return text + wrapped(
+                    "What each pattern writes by itself, greedily, with the key-value cache that it needs: a windowed "
+                    "layer holds its window and the sinks only. stopped: texts that a stop token ended. cache: keys "
+                    "and values of a text as allocated, in float32 on a CPU. Rates are of one rank.",
+                    2);
+}
+
+// Most layers first.
+std::string front_line(const EvaluationTable& table, const std::vector<uint8_t>& is_on, const std::string& what,
+                       const std::vector<std::string>& shown) {
+  std::vector<int64_t> members;
+  for (int64_t p = 0; p < table.n_patterns(); ++p) {
+    if (is_on[stats::at(p)] != 0) members.push_back(p);
+  }
+  std::stable_sort(members.begin(), members.end(),
+                   [&](int64_t a, int64_t b) { return table.n_full_layers(a) > table.n_full_layers(b); });
+  std::string line = "Front of " + what + ":";
+  for (const int64_t p : members) {
+    line += (p == members.front() ? " " : "; ") + table.pattern[stats::at(p)] + " (" +
+            std::to_string(table.n_full_layers(p)) + " full, " + shown[stats::at(p)] + ")";
+  }
+  return wrapped(line, 2);
+}
+
+std::string front_block(const EvaluationTable& table, const EvaluationStatistics& s) {
+  std::vector<std::string> exact_match, nll;
+  for (const double value : s.exact_match.mean) exact_match.push_back(percent(value));
+  for (const double value : s.nll.mean) nll.push_back(number(value));
+  return front_line(table, s.on_front_exact_match, "exact match and layers", exact_match) +
+         front_line(table, s.on_front_nll, "NLL and layers", nll);
+}
+
+void put(Json& object, const std::string& name, const PatternFigures& figures, std::size_t i) {
+  object[name] = figures.mean[i];
+  object[name + "_ci_low"] = number_or_null(figures.ci_low[i]);
+  object[name + "_ci_high"] = number_or_null(figures.ci_high[i]);
+}
+
+Json comparison_object(const Comparison& c, std::size_t i) {
+  Json object;
+  put(object, "nll", c.nll, i);
+  put(object, "exact_match", c.exact_match, i);
+  put(object, "token_accuracy", c.token_accuracy, i);
+  object["mcnemar_p"] = c.mcnemar_p[i];
+  return object;
+}
+
+Json pattern_object(const EvaluationResults& results, int64_t p) {
+  const EvaluationTable& table = results.table;
+  const EvaluationStatistics& s = results.statistics;
+  const std::size_t i = stats::at(p);
+  Json layers = Json::array();
+  for (int64_t l = 0; l < table.n_layers(); ++l) {
+    if (table.full_attention(p, l) != 0) layers.push_back(l);
+  }
+  Json object = {{"pattern", table.pattern[i]}, {"full_layers", table.n_full_layers(p)}, {"layers", layers}};
+  put(object, "nll", s.nll, i);
+  put(object, "exact_match", s.exact_match, i);
+  put(object, "token_accuracy", s.token_accuracy, i);
+  if (!s.kl.mean.empty()) put(object, "kl", s.kl, i);
+  if (!table.generated.is_empty()) {
+    put(object, "generated_exact_match", s.generated_exact_match, i);
+    object["generated"] = {{"mean_tokens", mean_of_pattern(table.generated.tokens, p)},
+                           {"share_stopped", mean_of_pattern(table.generated.stopped, p)},
+                           {"mean_cache_bytes", mean_of_pattern(table.generated.cache_bytes, p)},
+                           {"prefill_tokens_per_second", number_or_null(table.generated.prefill_rate[i])},
+                           {"decode_tokens_per_second", number_or_null(table.generated.decode_rate[i])},
+                           {"texts_together", table.generated.texts_together[i]}};
+  }
+  object["minus_full"] = comparison_object(s.full, i);
+  if (s.baseline) object["minus_baseline"] = comparison_object(*s.baseline, i);
+  object["kv_cache_bytes"] = Json::object();
+  object["prefill_flop"] = Json::object();
+  for (const int64_t length : kServedLengths) {
+    const int64_t n_full = table.n_full_layers(p);
+    object["kv_cache_bytes"][std::to_string(length)] = kv_cache_bytes(results.model, results.window, n_full, length);
+    object["prefill_flop"][std::to_string(length)] = prefill_flop(results.model, results.window, n_full, length);
+  }
+  object["on_front_exact_match"] = s.on_front_exact_match[i] != 0;
+  object["on_front_nll"] = s.on_front_nll[i] != 0;
+  return object;
+}
+
+}  // namespace
+
+std::string to_table(const EvaluationResults& results) {
+  const EvaluationTable& table = results.table;
+  const EvaluationStatistics& s = results.statistics;
+  std::string text =
+      wrapped(std::to_string(table.n_examples()) + " example(s); a windowed layer sees " +
+                  std::to_string(results.window.keys) + " keys and " + std::to_string(results.window.sinks) + " sinks" +
+                  (results.window.decode_full ? ", answers decode with full attention" : "") +
+                  (results.window.tail_rows < 0
+                       ? ""
+                       : ", last " + std::to_string(results.window.tail_rows) + " prompt rows only"),
+              2) +
+      "\n" + pattern_block(results);
+  if (!s.spread_status.empty()) text += "Intervals: n/a (" + s.spread_status + ")\n";
+  if (table.n_patterns() > 1) text += "\n" + comparison_block(table, s.full);
+  if (s.baseline && s.baseline->reference != s.full.reference) text += "\n" + comparison_block(table, *s.baseline);
+  if (!table.generated.is_empty()) text += "\n" + generated_block(results);
+  text += "\n" + cost_block(results) + "\n" + front_block(table, s);
+  const std::string warnings = results.provenance.text("warnings");
+  return warnings.empty() ? text : text + "\n" + wrapped("Warning: " + warnings, 2);
+}
+
+std::string to_json(const EvaluationResults& results) {
+  const EvaluationStatistics& s = results.statistics;
+  Json object = {
+      {"format", storage::kResultsFormat}, {"format_version", storage::kResultsVersion}, {"kind", "evaluation"}};
+  object["examples"] = results.table.n_examples();
+  object["baseline"] = s.options.baseline.empty() ? Json(nullptr) : Json(s.options.baseline);
+  object["patterns"] = Json::array();
+  for (int64_t p = 0; p < results.table.n_patterns(); ++p) {
+    object["patterns"].push_back(pattern_object(results, p));
+  }
+  if (!s.spread_status.empty()) object["spread_status"] = s.spread_status;
+  object["statistics"] = {{"seed", s.options.seed}, {"n_resamples", s.options.n_resamples}};
+  object["provenance"] = Json::object();
+  for (const storage::ProvenanceEntry& entry : results.provenance.entries()) {
+    std::visit([&](const auto& value) { object["provenance"][entry.name] = value; }, entry.value);
+  }
+  return json_text(object, 2) + "\n";
+}
+
+}  // namespace winnow::evaluation

@@ -1,0 +1,105 @@
+// What a search found, as /selection/METHOD of results.h5 holds it: figures of every pattern it measured, the best of
+// each K, how well screened and exact figures agree, interactions of pairs. Plain data and pure functions of it.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "results/calibration/results.h"
+#include "results/calibration/statistics.h"
+#include "results/search/search.h"
+
+namespace winnow::search {
+
+// Figures by example; NLL and KL in nats per token.
+struct ExampleFigures {
+  std::vector<double> nll;
+  std::vector<uint8_t> exact_match;
+  std::vector<double> token_accuracy;
+  std::vector<double> kl;  // empty where it was not measured
+
+  bool empty() const { return nll.empty(); }
+  PatternMeans means() const;
+};
+
+struct MeasuredPattern {
+  std::string name;  // "full", "windowed", "list:1,4"
+  std::vector<bool> windowed;
+  ExampleFigures screened;  // as the search was told to measure
+  ExampleFigures verified;  // every row obeys the window, of the first examples; empty where it was not measured
+};
+
+// How well the figures of the search agree with exact ones, over the patterns that have both.
+struct ScreeningAgreement {
+  int64_t n_verified = 0;
+  stats::Estimate rho_nll;          // Spearman's rho between the mean NLLs
+  stats::Estimate rho_exact_match;  // the same of exact match
+  // Of the pairs of a K's best pattern and a verified one of the same K: the share in which the best one's exact
+  // objective is as good or better.
+  stats::Figure wins_kept;
+};
+
+// Tables are (candidates, candidates), symmetric; 0 on the diagonal.
+struct Interactions {
+  std::vector<double> delta_nll;         // (n_layers): NLL with that layer windowed alone less NLL with all full
+  std::vector<double> exact_match_drop;  // (n_layers): exact match with all full less with that layer windowed alone
+  std::vector<int64_t> candidates;
+  stats::Table<double> delta_nll_pair;  // both windowed, less all full
+  // delta of both less the deltas of each: above 0 they hurt more together than apart.
+  stats::Table<double> interaction_nll, interaction_nll_ci_low, interaction_nll_ci_high;
+  stats::Table<double> interaction_exact_match;  // the same of the drops
+  std::string spread_status;                     // why the intervals are NaN; empty where they are not
+};
+
+// Seconds, 0 where nobody knows them.
+struct SearchCost {
+  double predicted = 0.0;               // for the whole search
+  double predicted_exact = 0.0;         // for the same search with every row under the window
+  double predicted_verification = 0.0;  // besides; 0 where there is none
+  double measured = 0.0;                // that the runs took which measured
+};
+
+struct SearchResults {
+  SearchPlan plan;
+  int64_t n_rejected = -1;  // rejected patterns that were to be verified besides the best of each K; -1: none at all
+  int64_t n_verified_examples = 0;  // the first so many serve for that
+  SearchCost cost;
+  std::vector<std::string> example_id;
+  std::vector<MeasuredPattern> patterns;  // greedy: by step, best first; pairs: full, single layers, pairs
+  std::vector<int64_t> best;              // greedy: of patterns, by K, rising
+  ScreeningAgreement agreement;
+  Interactions interactions;  // of pairs
+};
+
+// Patterns that a search of that plan is verified with: the best of every K and n_rejected of the others, drawn.
+// Indices of patterns, rising. `best`: see SearchResults.
+std::vector<int64_t> choose_verified(const std::vector<int64_t>& best, int64_t n_patterns, int64_t n_rejected,
+                                     uint64_t seed);
+// 95 % percentile bootstrap over examples, paired.
+ScreeningAgreement compute_agreement(const SearchResults& results, uint64_t seed, int64_t n_resamples = 10000);
+// Of patterns in the order of pair_search().
+Interactions compute_interactions(const SearchResults& results, const std::vector<int64_t>& candidates, uint64_t seed,
+                                  int64_t n_resamples = 10000);
+
+// RUN_DIR/results.h5 of searches, whole or not at all: a group each. Throws as write_results does.
+void write_searches(const std::filesystem::path& path, const std::vector<SearchResults>& searches,
+                    const storage::Provenance& provenance);
+// What a file of searches found, for who only wants to know that: by method, the objective and the layers with full
+// attention of the best pattern of each K (none of pairs).
+struct FoundPatterns {
+  std::string method;
+  std::string objective;
+  int64_t n_patterns = 0;                           // that were measured
+  std::vector<std::vector<int64_t>> full_layers{};  // by rising K
+};
+std::vector<FoundPatterns> read_found(const std::filesystem::path& path, storage::Provenance& provenance);
+// Whether a results file is one of searches. Throws Error(kNoInput | kBadData | kIoError) where it is no such file.
+bool is_search(const std::filesystem::path& path);
+
+// For the terminal, ends with a newline; and for machines.
+std::string to_table(const SearchResults& results, const storage::Provenance& provenance);
+std::string to_json(const SearchResults& results, const storage::Provenance& provenance);
+
+}  // namespace winnow::search

@@ -1,0 +1,79 @@
+// Joint selection: searches over patterns of layers by their measured figures. Pure: who measures is a callback.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace winnow::search {
+
+// What a pattern costs: means over the examples.
+struct PatternMeans {
+  double nll_nats = 0.0;        // nats per token
+  double exact_match = 0.0;     // share of examples
+  double token_accuracy = 0.0;  // share of tokens
+  double kl_nats = 0.0;         // KL(full || pattern), nats per token; only where it is measured
+};
+
+enum class Objective { kNll, kExactMatch, kKl };
+// "nll", "exact-match" or "kl"; and back. parse_objective throws Error(kUsage).
+const char* objective_name(Objective objective);
+Objective parse_objective(const std::string& name);
+// The figure that a search minimises: NLL, KL, or -(exact match).
+double objective_value(Objective objective, const PatternMeans& means);
+
+enum class SearchMethod { kGreedyForward, kGreedyBackward, kPairs };
+const char* search_method_name(SearchMethod method);
+SearchMethod parse_search_method(const std::string& name);  // throws Error(kUsage)
+
+struct SearchPlan {
+  SearchMethod method = SearchMethod::kGreedyForward;
+  Objective objective = Objective::kNll;
+  int64_t n_layers = 0;
+  int64_t keep = 0;  // K: greedy-forward ends there, greedy-backward too; pairs: number of candidates
+  int64_t beam = 1;  // patterns that each step goes on from
+};
+
+struct ScoredPattern {
+  std::vector<bool> windowed;  // (n_layers)
+  PatternMeans means;
+};
+
+// All patterns with `keep` full layers that the search measured, best first. The first `beam` of them are the parents
+// of the next step's.
+struct SearchStep {
+  int64_t keep = 0;
+  std::vector<ScoredPattern> ranked;
+};
+
+// Means of the patterns, in their order. `base` is a pattern that most of them differ from in one layer: a sweep from
+// there is cheapest.
+using MeasurePatterns = std::function<std::vector<PatternMeans>(const std::vector<bool>& base,
+                                                                const std::vector<std::vector<bool>>& patterns)>;
+
+// Greedy-forward starts from all layers windowed and gives one more layer full attention in each step; greedy-backward
+// starts from all full and windows one more. A step measures every child of the `beam` best patterns of the step
+// before, each pattern once, and ranks them by objective; where that is equal by NLL, and where that is equal too the
+// pattern comes first whose full layers are the lower ones (in lexical order). Steps are in the order of the search;
+// the first has one pattern. A beam as wide as all subsets finds the best pattern of every K.
+std::vector<SearchStep> greedy_search(const SearchPlan& plan, const MeasurePatterns& measure);
+
+// Patterns that a greedy search measures at most. Saturates at INT64_MAX.
+int64_t most_patterns(const SearchPlan& plan);
+
+// What pairs needs: `full` is measured, each layer windowed alone, then every two of the candidates together.
+struct PairSearch {
+  PatternMeans full;
+  std::vector<PatternMeans> single;  // (n_layers): that layer windowed alone
+  std::vector<int64_t> candidates;   // (keep): the layers that cost most alone, in rising order
+  // (keep, keep), symmetric: the two together; the diagonal is the layer alone.
+  std::vector<PatternMeans> pair;
+};
+PairSearch pair_search(const SearchPlan& plan, const MeasurePatterns& measure);
+
+// Patterns with these layers windowed, all others full.
+std::vector<bool> windowed_layers(int64_t n_layers, const std::vector<int64_t>& layers);
+int64_t count_full(const std::vector<bool>& windowed);
+
+}  // namespace winnow::search

@@ -1,0 +1,98 @@
+// From measured signals to the layers that keep full attention: every rule that `winnow select` knows. Pure functions
+// of the tables; README.md in this folder defines each.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "results/calibration/results.h"
+#include "results/selection/selection.h"
+
+namespace winnow::selection {
+
+// The signals of /calibration that a run may have besides NLL and matches, (examples, layers); empty: not measured.
+struct SignalTables {
+  stats::Table<double> kl;                      // nats per token
+  stats::Table<double> delta_nll_removed;       // nats per token: the layer's attention output removed
+  stats::Table<double> attention_mass_outside;  // share of attention beyond window and sinks
+  stats::Table<double> lazy_ratio;              // LightTransfer's, causal; NaN: the example is too short for it
+  stats::Table<double> lazy_ratio_compat;       // as SWAA's script computes it
+};
+
+// Best patterns that a joint search found.
+struct SearchedPatterns {
+  std::vector<int64_t> keep;                      // (steps), K
+  std::vector<std::vector<int64_t>> full_layers;  // (steps), rising
+  int64_t n_examples = 0;
+  bool is_verified = false;  // measured again with every row under the window
+};
+
+// Everything that a method may look at.
+struct SelectInput {
+  calibration::Results results;
+  SignalTables signals;
+  std::optional<SearchedPatterns> searched;  // of the method asked for
+};
+
+struct SelectOptions {
+  std::string method = "nll";
+  std::optional<int64_t> keep = {};  // K; none: what the method itself says, else the top K of the results
+  std::string control = "";          // for ratio; "": the only one
+  std::string lazy = "compat";       // for light-transfer: compat or clean
+  double lazy_share = 0.5;           // for light-transfer: share of layers that an example votes lazy
+};
+
+// A layer with what the method thinks of it; NaN where it has no figure for it.
+struct ScoredLayer {
+  int64_t layer = 0;
+  double score = 0.0;
+};
+
+struct Choice {
+  std::string method;                // canonical: "nll", "random:7", "periodic:4@1"
+  std::vector<int64_t> layers;       // that keep full attention, rising
+  std::vector<ScoredLayer> order;    // candidates, the first to keep full attention first; empty: no ranking
+  std::string score_name;            // of the column of scores, with its unit
+  std::vector<std::string> caveats;  // what a reader of the choice should know, a line each
+};
+
+// Names of the methods, as messages list them.
+std::string known_methods();
+// "periodic:K@O" and the like: without a look at the figures.
+bool is_pattern_method(const std::string& method);
+// "greedy-forward" and the like: found by `winnow search`.
+bool is_search_method(const std::string& method);
+
+// Reads the results file and what the method needs of it. Throws Error(kNoInput | kBadData) naming file and variable.
+SelectInput read_select_input(const std::filesystem::path& path, const std::string& method);
+
+// Throws Error(kUsage) for an unknown method and a K out of range, Error(kNoInput) for a signal that was not measured
+// (naming the flag that measures it), Error(kBadData) where the method is not defined for these figures.
+Choice choose_layers(const SelectInput& input, const SelectOptions& options);
+
+// The choice with the model and the window from the provenance of the results. `origin` names their file.
+Selection make_selection(const Choice& choice, const SelectInput& input, const std::string& origin);
+
+// LightTransfer's vote as SWAA's script takes it: of each example the int(share * layers) columns of the largest ratio
+// get a vote; columns by falling votes, ties by first appearance. Columns without a vote, which the script does not
+// know, follow by falling mean ratio. Examples whose ratios are NaN do not vote. The first is the laziest.
+struct LazyVote {
+  std::vector<int64_t> order;  // columns
+  std::vector<int64_t> votes;  // by column
+  int64_t n_examples = 0;      // that voted
+};
+LazyVote vote_lazy(const stats::Table<double>& ratio, double share);
+
+// Residuals of y after least squares on x and a constant. none: all x are equal, or fewer than three values.
+std::optional<std::vector<double>> residuals(const std::vector<double>& y, const std::vector<double>& x);
+
+// vLLM's hybrid KV cache manager cuts the layers of each kind into groups of one size and pads the last group of each:
+// layers that get memory and hold nothing. Source: vllm/v1/core/kv_cache_utils.py, group sizes of hybrid models.
+int64_t hybrid_padding_layers(int64_t n_full, int64_t n_windowed);
+// One line on that for a budget, with the next budgets that waste nothing; "": nothing is wasted.
+std::string hybrid_padding_note(int64_t keep, int64_t n_layers);
+
+}  // namespace winnow::selection

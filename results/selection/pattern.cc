@@ -1,0 +1,132 @@
+// Patterns of layers as a command line names them (results/selection/selection.h).
+#include <algorithm>
+#include <numeric>
+#include <set>
+
+#include "base/error.h"
+#include "base/random.h"
+#include "base/strings.h"
+#include "results/selection/selection.h"
+
+namespace winnow::selection {
+namespace {
+
+constexpr const char* kForms =
+    "full, windowed, periodic:K@O, first:K, last:K, random:SEED:K, list:1,4,5 or a selection FILE.json";
+
+[[noreturn]] void refuse(const std::string& what) { fail(ExitCode::kUsage, what); }
+
+std::vector<int64_t> range(int64_t begin, int64_t end) {
+  std::vector<int64_t> layers(static_cast<std::size_t>(end - begin));
+  std::iota(layers.begin(), layers.end(), begin);
+  return layers;
+}
+
+// One pattern of the command line: its text cut at the first colon.
+struct Words {
+  std::string kind;
+  std::string rest;
+  std::string text;
+  std::string flag;
+
+  [[noreturn]] void refuse_form(const std::string& expected) const {
+    refuse(flag + ": \"" + text + "\" is no pattern; expected " + expected);
+  }
+  int64_t number(std::string_view part, int64_t low, int64_t high, const std::string& expected) const {
+    const auto value = parse_number(part);
+    if (!value || *value < low || *value > high) refuse_form(expected);
+    return *value;
+  }
+};
+
+std::vector<int64_t> parse_periodic(const Words& words, int64_t n_layers) {
+  const std::string expected =
+      "periodic:K@O with a period K from 1 to " + std::to_string(n_layers) + " and an offset O from 0 to K - 1";
+  const std::size_t at = words.rest.find('@');
+  if (at == std::string::npos) words.refuse_form(expected);
+  const int64_t period = words.number(words.rest.substr(0, at), 1, n_layers, expected);
+  return periodic_layers(period, words.number(words.rest.substr(at + 1), 0, period - 1, expected), n_layers);
+}
+
+std::vector<int64_t> parse_random(const Words& words, int64_t n_layers) {
+  const std::string expected =
+      "random:SEED:K with a SEED of at least 0 and K from 0 to " + std::to_string(n_layers) + " layers";
+  const std::size_t colon = words.rest.find(':');
+  if (colon == std::string::npos) words.refuse_form(expected);
+  const int64_t seed = words.number(words.rest.substr(0, colon), 0, INT64_MAX, expected);
+  const int64_t keep = words.number(words.rest.substr(colon + 1), 0, n_layers, expected);
+  return random_layers(static_cast<uint64_t>(seed), keep, n_layers);
+}
+
+std::vector<int64_t> parse_built_in(const Words& words, int64_t n_layers) {
+  const std::string count = words.kind + ":K with K from 0 to " + std::to_string(n_layers) + " layers";
+  if (words.kind == "periodic") return parse_periodic(words, n_layers);
+  if (words.kind == "random") return parse_random(words, n_layers);
+  if (words.kind == "first") return range(0, words.number(words.rest, 0, n_layers, count));
+  if (words.kind == "last") return range(n_layers - words.number(words.rest, 0, n_layers, count), n_layers);
+  if (words.kind == "list") return parse_layers(words.rest, n_layers, words.flag);
+  words.refuse_form(kForms);
+}
+
+}  // namespace
+
+std::vector<int64_t> periodic_layers(int64_t period, int64_t offset, int64_t n_layers) {
+  std::vector<int64_t> layers;
+  for (int64_t layer = offset; layer < n_layers; layer += period) layers.push_back(layer);
+  return layers;
+}
+
+std::vector<int64_t> random_layers(uint64_t seed, int64_t keep, int64_t n_layers) {
+  std::vector<int64_t> layers = range(0, n_layers);
+  RandomStream random(seed, kSelectionStream, 0);
+  random.shuffle(std::span<int64_t>(layers));
+  layers.resize(static_cast<std::size_t>(keep));
+  std::sort(layers.begin(), layers.end());
+  return layers;
+}
+
+std::vector<int64_t> parse_layers(const std::string& text, int64_t n_layers, const std::string& flag) {
+  std::set<int64_t> layers;
+  std::size_t begin = 0;
+  while (begin <= text.size()) {
+    const std::size_t end = std::min(text.find(',', begin), text.size());
+    const std::string item = text.substr(begin, end - begin);
+    const std::size_t dash = item.find('-', 1);
+    const auto first = parse_number(item.substr(0, dash));
+    const auto last = dash == std::string::npos ? first : parse_number(item.substr(dash + 1));
+    if (!first || !last || *first < 0 || *last < *first) {
+      refuse(flag + ": \"" + item + "\" is no layer or range of layers; expected for example 0-11,20");
+    }
+    if (*last >= n_layers) {
+      refuse(flag + ": layer " + std::to_string(*last) + " is out of range; the model has layers 0 to " +
+             std::to_string(n_layers - 1));
+    }
+    for (int64_t layer = *first; layer <= *last; ++layer) layers.insert(layer);
+    begin = end + 1;
+  }
+  return {layers.begin(), layers.end()};
+}
+
+NamedPattern parse_pattern(const std::string& text, const PatternModel& model, const std::string& flag) {
+  NamedPattern pattern;
+  pattern.name = text;
+  if (text.ends_with(".json")) {
+    pattern.selection = read_selection(text);
+    check_selection_model(*pattern.selection, text, model);
+    pattern.full_layers = pattern.selection->layers;
+    pattern.name = pattern.selection->method + ":" + std::to_string(pattern.selection->keep);
+  } else if (text == "full") {
+    pattern.full_layers = range(0, model.n_layers);
+  } else if (text != "windowed") {
+    const std::size_t colon = text.find(':');
+    const Words words{text.substr(0, colon), colon == std::string::npos ? "" : text.substr(colon + 1), text, flag};
+    if (colon == std::string::npos) words.refuse_form(kForms);
+    pattern.full_layers = parse_built_in(words, model.n_layers);
+    if (words.kind == "list") pattern.name = "list:" + joined(pattern.full_layers, ",");
+  }
+  pattern.windowed.assign(static_cast<std::size_t>(model.n_layers), true);
+  for (const int64_t layer : pattern.full_layers) pattern.windowed[static_cast<std::size_t>(layer)] = false;
+  return pattern;
+}
+
+}  // namespace winnow::selection

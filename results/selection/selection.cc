@@ -1,0 +1,223 @@
+#include "results/selection/selection.h"
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "base/atomic_file.h"
+#include "base/checksum.h"
+#include "base/error.h"
+#include "base/json.h"
+#include "base/own_files.h"
+#include "base/utf8.h"
+
+namespace winnow::selection {
+namespace {
+
+constexpr std::size_t kMaxFileBytes = std::size_t{4} << 20;
+constexpr int64_t kMaxLayers = 10'000;  // as model/config.cc
+
+// The keys of a selection: every refusal names file, key, expected and found.
+class Fields {
+ public:
+  Fields(const nlohmann::json& object, const std::string& origin, const std::string& advice)
+      : object_(object), origin_(origin), advice_(advice) {}
+
+  [[noreturn]] void refuse(const char* key, const std::string& expected) const {
+    const auto found = object_.find(key);
+    fail(ExitCode::kBadData, origin_ + ": " + key + ": expected " + expected + ", found " +
+                                 (found == object_.end() ? "no such key" : shown(*found)) + "; " + advice_);
+  }
+
+  const nlohmann::json& value(const char* key, const char* expected) const {
+    const auto found = object_.find(key);
+    if (found == object_.end()) refuse(key, expected);
+    return *found;
+  }
+
+  std::string text(const char* key) const {
+    const nlohmann::json& json = value(key, "a string");
+    if (!json.is_string()) refuse(key, "a string");
+    return json.get<std::string>();
+  }
+
+  int64_t integer(const char* key, int64_t low, int64_t high) const {
+    const std::string expected = "a whole number from " + std::to_string(low) + " to " + std::to_string(high);
+    const nlohmann::json& json = value(key, expected.c_str());
+    const bool is_small_enough = !json.is_number_unsigned() || json.get<uint64_t>() <= static_cast<uint64_t>(high);
+    if (!json.is_number_integer() || !is_small_enough) refuse(key, expected);
+    const auto number = json.get<int64_t>();
+    if (number < low || number > high) refuse(key, expected);
+    return number;
+  }
+
+ private:
+  const nlohmann::json& object_;
+  const std::string& origin_;
+  const std::string& advice_;
+};
+
+std::vector<int64_t> read_layers(const Fields& fields, int64_t keep, int64_t n_layers) {
+  const std::string expected =
+      std::to_string(keep) + " rising layer indices from 0 to " + std::to_string(n_layers - 1) + " (keep, n_layers)";
+  const nlohmann::json& list = fields.value("layers", expected.c_str());
+  if (!list.is_array() || list.size() != static_cast<std::size_t>(keep)) fields.refuse("layers", expected);
+  std::vector<int64_t> layers;
+  for (const nlohmann::json& item : list) {
+    const bool is_layer = item.is_number_unsigned() && item.get<uint64_t>() < static_cast<uint64_t>(n_layers);
+    if (!is_layer || (!layers.empty() && item.get<int64_t>() <= layers.back())) fields.refuse("layers", expected);
+    layers.push_back(item.get<int64_t>());
+  }
+  return layers;
+}
+
+bool is_sha256(const std::string& text) {
+  return text.size() == 64 && text.find_first_not_of("0123456789abcdef") == std::string::npos;
+}
+
+// In the file's own order, which the sorted objects of parse_json have lost.
+storage::Provenance parse_provenance(const Fields& fields, const std::string& text) {
+  const char* expected = "an object of strings and numbers";
+  if (!fields.value("provenance", expected).is_object()) fields.refuse("provenance", expected);
+  const nlohmann::ordered_json object = parse_ordered_json(text, "selection").at("provenance");
+  storage::Provenance provenance;
+  for (const auto& [name, value] : object.items()) {
+    if (value.is_string()) {
+      provenance.set(name, value.get<std::string>(), "");
+    } else if (value.is_number_integer()) {
+      provenance.set(name, value.get<int64_t>(), "");
+    } else if (value.is_number()) {
+      provenance.set(name, value.get<double>(), "");
+    } else {
+      fields.refuse("provenance", expected);
+    }
+  }
+  return provenance;
+}
+
+void require_one_of(const Fields& fields, const char* key, const std::string& value,
+                    std::initializer_list<const char*> allowed) {
+  if (std::find(allowed.begin(), allowed.end(), value) != allowed.end()) return;
+  std::string list;
+  for (const char* name : allowed) list += (list.empty() ? "\"" : ", \"") + std::string(name) + "\"";
+  fields.refuse(key, "one of " + list);
+}
+
+}  // namespace
+
+std::vector<bool> Selection::windowed() const {
+  std::vector<bool> pattern(static_cast<std::size_t>(n_layers), true);
+  for (const int64_t layer : layers) pattern[static_cast<std::size_t>(layer)] = false;
+  return pattern;
+}
+
+std::string to_json(const Selection& selection) {
+  nlohmann::ordered_json object = {{"format", kSelectionFormat}, {"format_version", kSelectionVersion}};
+  object["method"] = selection.method;
+  object["keep"] = selection.keep;
+  object["layers"] = selection.layers;
+  object["n_layers"] = selection.n_layers;
+  object["window"] = selection.window;
+  object["window_keys"] = selection.window_keys;
+  object["sinks"] = selection.sinks;
+  object["decode"] = selection.decode;
+  object["tail_rows"] = selection.tail_rows;
+  object["target"] = selection.target;
+  object["model"] = to_utf8(selection.model);
+  if (!is_utf8(selection.model)) object["model_encoded"] = encoded_path(selection.model);
+  object["model_type"] = selection.model_type;
+  object["checkpoint_sha256"] = selection.checkpoint_sha256;
+  object["provenance"] = nlohmann::ordered_json::object();
+  for (const storage::ProvenanceEntry& entry : selection.provenance.entries()) {
+    std::visit([&](const auto& value) { object["provenance"][entry.name] = value; }, entry.value);
+  }
+  object[kChecksumKey] = json_checksum(nlohmann::json(object));
+  const auto dump = [](const nlohmann::ordered_json& value) { return json_text(value, -1); };
+  std::string text = "{";
+  for (const auto& [key, value] : object.items()) {
+    text += std::string(text.size() > 1 ? "," : "") + "\n  " + dump(key) + ": ";
+    // Objects are the only values that may be long: a line for each of their members.
+    if (!value.is_object() || value.empty()) {
+      text += dump(value);
+      continue;
+    }
+    std::string members;
+    for (const auto& [name, member] : value.items()) {
+      members += std::string(members.empty() ? "{" : ",") + "\n    " + dump(name) + ": " + dump(member);
+    }
+    text += members + "\n  }";
+  }
+  return text + "\n}\n";
+}
+
+void write_selection(const std::filesystem::path& path, const Selection& selection) {
+  write_file_atomically(path, to_json(selection));
+}
+
+Selection parse_selection(const std::string& text, const std::string& origin, const std::string& advice) {
+  const nlohmann::json json = parse_json(text, origin);
+  if (!json.is_object())
+    fail(ExitCode::kBadData, origin + ": expected a selection, a JSON object; found " + shown(json));
+  const Fields fields(json, origin, advice);
+  if (!json.contains("format") || json["format"] != kSelectionFormat) {
+    fields.refuse("format", quote(kSelectionFormat));
+  }
+  if (!json.contains("format_version") || !json["format_version"].is_number_integer() ||
+      json["format_version"] != kSelectionVersion) {
+    fields.refuse("format_version", std::to_string(kSelectionVersion) + " (the one that this winnow reads)");
+  }
+  Selection s;
+  s.method = fields.text("method");
+  // It is a pattern's name in tables.
+  const bool has_control =
+      std::any_of(s.method.begin(), s.method.end(), [](unsigned char c) { return c < 32 || c == 127; });
+  if (s.method.empty() || has_control) fields.refuse("method", "the name of a method on one line");
+  s.n_layers = fields.integer("n_layers", 1, kMaxLayers);
+  s.keep = fields.integer("keep", 0, s.n_layers);
+  s.layers = read_layers(fields, s.keep, s.n_layers);
+  s.window = fields.integer("window", 1, kLargestWindow);
+  s.window_keys = fields.integer("window_keys", 1, kLargestWindow + 1);
+  s.sinks = fields.integer("sinks", 0, kLargestWindow);
+  s.decode = fields.text("decode");
+  require_one_of(fields, "decode", s.decode, {"windowed", "full"});
+  s.tail_rows = fields.integer("tail_rows", -1, INT64_MAX);
+  s.target = fields.text("target");
+  require_one_of(fields, "target", s.target, {"", "hf", "vllm", "trtllm", "swaa-hf", "swaa-vllm"});
+  const int64_t window_keys = s.window + (s.target == "swaa-vllm" ? 1 : 0);
+  if (s.window_keys != window_keys) {
+    fields.refuse("window_keys", std::to_string(window_keys) + " for this window and target");
+  }
+  s.model = json.contains("model_encoded") ? decoded_path(fields.text("model_encoded")) : fields.text("model");
+  s.model_type = fields.text("model_type");
+  s.checkpoint_sha256 = fields.text("checkpoint_sha256");
+  if (!is_sha256(s.checkpoint_sha256)) fields.refuse("checkpoint_sha256", "64 hexadecimal digits");
+  s.provenance = parse_provenance(fields, text);
+  // Last: of a value that cannot be, its key says more.
+  s.has_checksum =
+      check_json(json, origin, advice + "; after a change on purpose, delete that key") == Checksum::kMatches;
+  return s;
+}
+
+Selection read_selection(const std::filesystem::path& path) {
+  return parse_selection(read_text(path, kMaxFileBytes), path.string());
+}
+
+void check_selection_model(const Selection& selection, const std::string& origin, const PatternModel& model) {
+  if (selection.n_layers != model.n_layers) {
+    fail(ExitCode::kConfigMismatch, origin + ": made for a model of " + std::to_string(selection.n_layers) +
+                                        " layers (" + selection.model + "), this one has " +
+                                        std::to_string(model.n_layers) + "; select for this model");
+  }
+  if (model.checkpoint_sha256.empty() || selection.checkpoint_sha256 == model.checkpoint_sha256) return;
+  fail(ExitCode::kConfigMismatch,
+       origin + ": made for the checkpoint with SHA-256 " + selection.checkpoint_sha256.substr(0, 16) + "... (" +
+           selection.model + "), this one has " + model.checkpoint_sha256.substr(0, 16) + "...; select for this model");
+}
+
+Output selection_output(const std::string& flag, const std::filesystem::path& path) {
+  return {.flag = flag, .path = path, .what = "a selection", .is_own = [](const std::filesystem::path& old) {
+            return is_own_json(old, kSelectionFormat);
+          }};
+}
+
+}  // namespace winnow::selection

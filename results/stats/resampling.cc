@@ -1,0 +1,74 @@
+#include "results/stats/resampling.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <string>
+
+#include "base/random.h"
+#include "results/stats/correlation.h"
+
+namespace winnow::stats {
+namespace {
+
+// An interval stands on the resamples in which its figure is defined; with more than this share of them undefined it
+// would describe another population.
+constexpr double kMaxUndefinedShare = 0.05;
+
+}  // namespace
+
+std::vector<double> mean_of_rows(const Table<double>& table, std::span<const int64_t> rows) {
+  std::vector<double> sum(at(table.cols), 0.0);
+  int64_t n_rows = 0;
+  for (const int64_t row : rows) {
+    const double* values = &table.values[at(row * table.cols)];
+    if (std::isnan(values[0])) continue;
+    ++n_rows;
+    for (std::size_t c = 0; c < sum.size(); ++c) sum[c] += values[c];
+  }
+  for (double& value : sum) value /= static_cast<double>(n_rows);
+  return sum;
+}
+
+std::vector<int64_t> iota(int64_t n) {
+  std::vector<int64_t> values(at(n));
+  std::iota(values.begin(), values.end(), int64_t{0});
+  return values;
+}
+
+std::vector<int64_t> order_of(std::span<const double> mean, std::span<const int64_t> layer) {
+  std::vector<int64_t> order = iota(static_cast<int64_t>(mean.size()));
+  std::sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
+    return mean[at(a)] != mean[at(b)] ? mean[at(a)] > mean[at(b)] : layer[at(a)] < layer[at(b)];
+  });
+  return order;
+}
+
+std::vector<int64_t> draw_rows(int64_t n, uint64_t seed, int64_t resample) {
+  RandomStream random(seed, kResampleStream, static_cast<uint64_t>(resample));
+  std::vector<int64_t> rows(at(n));
+  for (int64_t& row : rows) row = random.below(n);
+  return rows;
+}
+
+Estimate Spread::around(const Figure& figure) {
+  if (!figure.defined()) return {figure, figure, figure};
+  const auto n_undefined = n_ - static_cast<int64_t>(defined_.size());
+  if (static_cast<double>(n_undefined) > kMaxUndefinedShare * static_cast<double>(n_)) {
+    const Figure none = Figure::undefined("not defined in " + std::to_string(n_undefined) + " of " +
+                                          std::to_string(n_) + " draws: all values are equal there");
+    return {figure, none, none};
+  }
+  std::sort(defined_.begin(), defined_.end());
+  return {figure, Figure::of(quantile(defined_, kLowQuantile)), Figure::of(quantile(defined_, kHighQuantile))};
+}
+
+bool all_equal(std::span<const double> values) {
+  return std::all_of(values.begin(), values.end(), [&](double value) { return value == values.front(); });
+}
+
+Estimate with_undefined_interval(const Figure& figure, const std::string& why) {
+  return {figure, Figure::undefined(why), Figure::undefined(why)};
+}
+
+}  // namespace winnow::stats

@@ -1,0 +1,16 @@
+// The other side of results/storage/hdf5_reader.h: what runs in the process that reads HDF5 files.
+#pragma once
+
+#include <cstdint>
+
+namespace winnow::storage {
+
+// The argument by which the executable is started as the server. Its socket is standard input.
+constexpr const char* kServerArgument = "--hdf5-server";
+
+enum class ServerRequest : uint8_t {
+  kFork,  // a file's socket follows; answered with the number of its process
+  kWait,  // for that process; answered with its status, as of waitpid
+};
+
+}  // namespace winnow::storage

@@ -1,0 +1,45 @@
+#include "results/storage/variables_read.h"
+
+#include <optional>
+#include <string>
+#include <utility>
+
+namespace winnow::storage {
+
+stats::Figure read_figure(const Group& group, const std::string& name) {
+  const auto value = group.read_scalar<double>(name);
+  const std::optional<std::string> status = group.string_attribute(name, "status");
+  if (status) return stats::Figure::undefined(*status);
+  if (value != value) fail(ExitCode::kBadData, group.where(name) + ": is NaN without an attribute status");
+  return stats::Figure::of(value);
+}
+
+stats::Estimate read_estimate(const Group& group, const std::string& name, const std::string& interval_prefix) {
+  return {read_figure(group, name), read_figure(group, interval_prefix + "_ci_low"),
+          read_figure(group, interval_prefix + "_ci_high")};
+}
+
+Provenance read_provenance(const Group& group) {
+  Provenance provenance;
+  for (const std::string& name : group.names()) {
+    ProvenanceValue value;
+    switch (group.type(name)) {
+      case Type::kString:
+        value = group.read_scalar<std::string>(name);
+        break;
+      case Type::kInt64:
+        value = group.read_scalar<int64_t>(name);
+        break;
+      case Type::kFloat64:
+        value = group.read_scalar<double>(name);
+        break;
+      default:
+        fail(ExitCode::kBadData, group.where(name) + ": expected a string, int64 or float64");
+    }
+    provenance.set(name, std::move(value), group.string_attribute(name, "long_name").value_or(""),
+                   group.string_attribute(name, "units").value_or(""));
+  }
+  return provenance;
+}
+
+}  // namespace winnow::storage

@@ -1,0 +1,51 @@
+// Variables of a declared shape, and what every reader of a results file shares.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/error.h"
+#include "results/stats/figure.h"
+#include "results/stats/table.h"
+#include "results/storage/hdf5.h"
+#include "results/storage/provenance.h"
+
+namespace winnow::storage {
+
+[[noreturn]] inline void refuse_shape(const Group& group, const std::string& name, const std::vector<int64_t>& expected,
+                                      const std::vector<int64_t>& found) {
+  const auto text = [](const std::vector<int64_t>& shape) {
+    std::string line = "[";
+    for (const int64_t extent : shape) line += (line.size() > 1 ? ", " : "") + std::to_string(extent);
+    return line + "]";
+  };
+  fail(ExitCode::kBadData, group.where(name) + ": expected the shape " + text(expected) + ", found " + text(found));
+}
+
+// The values of a variable of exactly that shape.
+template <typename T>
+std::vector<T> read_variable(const Group& group, const std::string& name, const std::vector<int64_t>& shape) {
+  Array<T> array = group.read<T>(name, static_cast<int64_t>(shape.size()));
+  if (array.shape != shape) refuse_shape(group, name, shape, array.shape);
+  return std::move(array.values);
+}
+
+template <typename T>
+stats::Table<T> read_table(const Group& group, const std::string& name, int64_t rows, int64_t cols) {
+  stats::Table<T> table;
+  table.rows = rows;
+  table.cols = cols;
+  table.values = read_variable<T>(group, name, {rows, cols});
+  return table;
+}
+
+// A scalar figure, and one with its interval, as write_figure() and write_estimate() leave them. Throws Error(kBadData)
+// for NaN without a status.
+stats::Figure read_figure(const Group& group, const std::string& name);
+stats::Estimate read_estimate(const Group& group, const std::string& name, const std::string& interval_prefix);
+// /provenance. Throws Error(kBadData) for a type that is none of its own.
+Provenance read_provenance(const Group& group);
+
+}  // namespace winnow::storage

@@ -1,0 +1,275 @@
+// Attention of the CUDA backend, cuDNN's and the own kernel, against the CPU's and against each other. Skipped where
+// there is no GPU.
+
+#include <numeric>
+#include <tuple>
+
+#include "kernels/cuda/cuda.h"
+#include "tests/kernels/cuda_twins.h"
+#include "tests/tolerances.h"
+
+namespace winnow::kernels {
+namespace {
+
+struct Sequence {
+  HeadShape heads;
+  int64_t n_tokens;
+  Floats q;
+  Floats kv;
+  Floats norm;
+  Floats angles;
+  std::vector<int32_t> positions;
+  Sequence(const HeadShape& shape, int64_t n, int64_t padded)
+      : heads(shape),
+        n_tokens(n),
+        q(random_values(padded * shape.q_dim(), 11)),
+        kv(random_values(padded * 2 * shape.kv_dim(), 12)),
+        norm(random_values(shape.head_dim, 13)),
+        angles(static_cast<std::size_t>(padded * shape.head_dim)),
+        positions(static_cast<std::size_t>(padded)) {
+    std::iota(positions.begin(), positions.end(), 0);
+    for (int64_t p = 0; p < padded; ++p) {
+      for (int64_t i = 0; i < shape.head_dim / 2; ++i) {
+        const double angle =
+            static_cast<double>(p) * std::pow(1e4, -2.0 * static_cast<double>(i) / static_cast<double>(shape.head_dim));
+        angles[static_cast<std::size_t>(p * shape.head_dim + i)] = static_cast<float>(std::cos(angle));
+        angles[static_cast<std::size_t>(p * shape.head_dim + shape.head_dim / 2 + i)] =
+            static_cast<float>(std::sin(angle));
+      }
+    }
+  }
+};
+
+// Rope, stored keys and attention of rows [first_row, padded) with the keys before `split` elsewhere.
+Floats cpu_attention(Backend& backend, const Sequence& s, const Window& window, int64_t padded) {
+  Floats q = s.q;
+  Floats kv = s.kv;
+  Floats norm = s.norm;
+  Floats angles = s.angles;
+  const Matrix table{angles.data(), DType::kF32, padded, s.heads.head_dim};
+  const HeadNorm head_norm{{norm.data(), DType::kF32, s.heads.head_dim, 1}, 1e-6F};
+  const RowAngles row_angles{table, s.positions.data()};
+  backend.rope(q.data(), s.heads, head_norm, row_angles, padded);
+  auto memory = backend.allocate(backend.kv_bytes(padded, s.heads), "keys");
+  const KvRows keys{memory->data(), 0, padded};
+  backend.store_kv(kv.data(), s.heads, head_norm, row_angles, padded, memory->data());
+  Floats out(static_cast<std::size_t>(padded * s.heads.q_dim()));
+  const AttentionCall call{q.data(), out.data(), 0, padded, s.n_tokens, {}, keys, window};
+  backend.attention({&call, 1}, s.heads);
+  return out;
+}
+
+std::vector<uint16_t> gpu_attention(Twins& t, const Sequence& s, const Window& window, int64_t padded, int64_t first,
+                                    int64_t split) {
+  Backend& backend = t.gpu();
+  void* q = t.upload(s.q);
+  const Matrix table{t.upload_bytes(s.angles.data(), s.angles.size() * 4), DType::kF32, padded, s.heads.head_dim};
+  const HeadNorm head_norm{t.matrix(s.norm, s.heads.head_dim, 1), 1e-6F};
+  const auto positions = backend.upload(s.positions, "positions");
+  const RowAngles row_angles{table, static_cast<const int32_t*>(positions->data())};
+  backend.rope(q, s.heads, head_norm, row_angles, padded);
+  auto prefix = backend.allocate(backend.kv_bytes(padded, s.heads), "keys");
+  auto own = backend.allocate(backend.kv_bytes(padded - split, s.heads), "keys");
+  const KvRows prefix_rows{prefix->data(), 0, padded};
+  const KvRows own_rows{own->data(), split, padded - split};
+  void* kv = t.upload(s.kv);
+  backend.store_kv(kv, s.heads, head_norm, row_angles, padded, prefix->data());
+  kv = t.upload(s.kv);  // the call before overwrote it
+  backend.store_kv(static_cast<std::byte*>(kv) + split * 4 * s.heads.kv_dim(), s.heads, head_norm,
+                   row_angles.from(split), padded - split, own->data());
+  const int64_t count = (padded - first) * s.heads.q_dim();
+  void* out = t.poisoned(count);
+  const AttentionCall call{static_cast<std::byte*>(q) + first * s.heads.q_dim() * 2,
+                           out,
+                           first,
+                           padded - first,
+                           s.n_tokens,
+                           prefix_rows,
+                           own_rows,
+                           window};
+  backend.attention({&call, 1}, s.heads);
+  return t.bits(out, count);
+}
+
+Floats to_floats(const std::vector<uint16_t>& bits) {
+  Floats values;
+  for (const uint16_t b : bits) values.push_back(std::bit_cast<float>(static_cast<uint32_t>(b) << 16));
+  return values;
+}
+
+class CudaAttention : public ::testing::TestWithParam<Attention> {
+ protected:
+  void SetUp() override {
+    if (cuda::cuda_device_count() == 0) GTEST_SKIP() << "no CUDA device answers";
+  }
+};
+
+TEST_P(CudaAttention, MatchesItsTwinOverOddShapes) {
+  Twins t(GetParam());
+  for (const int64_t head_dim : {8, 24, 32, 64, 96, 128}) {
+    for (const int64_t group : {1, 4, 8}) {
+      Twins fresh(GetParam());
+      for (const int64_t n : {1, 127, 128, 129, 1000}) {
+        if ((group == 8 || head_dim < 32) && n != 1000) continue;
+        const int64_t padded = round_up(n, 128);
+        const HeadShape heads{2 * group, 2, head_dim, 1.0F / std::sqrt(static_cast<float>(head_dim))};
+        const Sequence s(heads, n, padded);
+        for (const Window& w : {full_attention(), Window{1, 0, 0, kNoLimit}, Window{64, 1, 0, kNoLimit},
+                                Window{std::max<int64_t>(1, n - 1), 0, 0, kNoLimit}, Window{n, 0, 0, kNoLimit},
+                                Window{100, 4, 0, kNoLimit}, Window{64, 100, 0, kNoLimit},
+                                Window{50, 4, n - 20, kNoLimit}, Window{50, 0, 0, n - 7}}) {
+          const Floats expected = cpu_attention(fresh.cpu(), s, w, padded);
+          Floats found = to_floats(gpu_attention(fresh, s, w, padded, 0, 0));
+          const auto real = static_cast<std::size_t>(n * heads.q_dim());
+          found.resize(real);
+          EXPECT_LT(relative_error(found, Floats(expected.begin(), expected.begin() + static_cast<int64_t>(real))),
+                    kBf16AttentionTolerance)
+              << "n " << n << " head_dim " << head_dim << " group " << group << " W " << w.keys << " S " << w.sinks
+              << " rows " << w.first_row << " to " << w.end_row;
+        }
+      }
+    }
+  }
+}
+
+TEST_P(CudaAttention, SplitKeysGiveTheSame) {
+  Twins t(GetParam());
+  const HeadShape heads{8, 2, 128, 0.088F};
+  const Sequence s(heads, 1408, 1408);
+  for (const Window& w : {full_attention(), Window{200, 4, 0, kNoLimit}}) {
+    const std::vector<uint16_t> whole = gpu_attention(t, s, w, 1408, 0, 0);
+    for (const int64_t first : {int64_t{256}, int64_t{1280}}) {
+      const std::vector<uint16_t> part = gpu_attention(t, s, w, 1408, first, first);
+      const Floats expected = to_floats({whole.begin() + first * heads.q_dim(), whole.end()});
+      EXPECT_LT(relative_error(to_floats(part), expected), kBf16AttentionTolerance) << first;
+      // A short lane is computed in two halves, else the same kernel sees the same keys.
+      if (first == 256 || GetParam() == Attention::kOwn) {
+        EXPECT_TRUE(std::equal(part.begin(), part.end(), whole.begin() + first * heads.q_dim())) << first;
+      }
+    }
+  }
+}
+
+// Short lanes side by side: each is what it is alone, whatever the number of its neighbours.
+TEST_P(CudaAttention, StackedShortLanesGiveTheSame) {
+  Twins t(GetParam());
+  Backend& backend = t.gpu();
+  const HeadShape heads{8, 2, 128, 0.088F};
+  constexpr int64_t kLaneRows = 256;
+  constexpr int64_t kSplit = 2048;
+  constexpr std::size_t kLanes = 21;
+  const Sequence base(heads, kSplit + kLaneRows - 9, kSplit + kLaneRows);
+  const KvRows prefix{t.upload(base.kv), 0, kSplit + kLaneRows};
+  void* q = t.upload(random_values(kLanes * kLaneRows * heads.q_dim(), 21));
+  void* kv = t.upload(random_values(kLanes * kLaneRows * 2 * heads.kv_dim(), 22));
+  const int64_t count = kLaneRows * heads.q_dim();
+  void* together = t.poisoned(kLanes * count);
+  void* alone = t.poisoned(kLanes * count);
+  const auto call_of = [&](std::size_t lane, void* out) {
+    const auto rows = static_cast<int64_t>(lane);
+    return AttentionCall{static_cast<std::byte*>(q) + rows * count * 2,
+                         static_cast<std::byte*>(out) + rows * count * 2,
+                         kSplit,
+                         kLaneRows,
+                         base.n_tokens,
+                         prefix,
+                         {static_cast<std::byte*>(kv) + backend.kv_bytes(rows * kLaneRows, heads), kSplit, kLaneRows},
+                         full_attention()};
+  };
+  std::vector<AttentionCall> calls;
+  for (std::size_t lane = 0; lane < kLanes; ++lane) calls.push_back(call_of(lane, together));
+  backend.attention(calls, heads);
+  for (std::size_t lane = 0; lane < kLanes; ++lane) {
+    const AttentionCall call = call_of(lane, alone);
+    backend.attention({&call, 1}, heads);
+  }
+  EXPECT_EQ(t.bits(together, kLanes * count), t.bits(alone, kLanes * count));
+  // Against the own kernel in one pass, which other tests hold to the CPU.
+  Twins own(Attention::kOwn);
+  backend.synchronize();
+  void* expected = t.poisoned(kLanes * count);
+  for (AttentionCall& call : calls) {
+    call.out =
+        static_cast<std::byte*>(expected) + (static_cast<std::byte*>(call.out) - static_cast<std::byte*>(together));
+  }
+  own.gpu().attention(calls, heads);
+  own.gpu().synchronize();
+  const auto real_rows = static_cast<std::ptrdiff_t>((kLaneRows - 9) * heads.q_dim());
+  for (std::size_t lane = 0; lane < kLanes; ++lane) {
+    Floats found = t.download(static_cast<std::byte*>(together) + static_cast<int64_t>(lane) * count * 2, real_rows);
+    Floats wanted = t.download(static_cast<std::byte*>(expected) + static_cast<int64_t>(lane) * count * 2, real_rows);
+    EXPECT_LT(relative_error(found, wanted), kBf16AttentionTolerance) << lane;
+  }
+}
+
+// Plans that were built ahead compute what those built on demand do.
+TEST_P(CudaAttention, PreparedCallsGiveTheSame) {
+  const HeadShape heads{8, 2, 128, 0.088F};
+  const Sequence s(heads, 2300, 2304);
+  const Window w{200, 4, 0, kNoLimit};
+  Twins on_demand(GetParam());
+  Twins prepared(GetParam());
+  const AttentionCall shape{nullptr, nullptr, 0, 2304, 2300, {}, {nullptr, 0, 2304}, w};
+  prepared.gpu().prepare_attention({&shape, 1}, heads);
+  EXPECT_EQ(gpu_attention(prepared, s, w, 2304, 0, 0), gpu_attention(on_demand, s, w, 2304, 0, 0));
+}
+
+INSTANTIATE_TEST_SUITE_P(Paths, CudaAttention, ::testing::Values(Attention::kCudnn, Attention::kOwn),
+                         [](const auto& tested) { return tested.param == Attention::kOwn ? "own" : "cudnn"; });
+
+TEST(CudaAttentionLse, MatchesItsTwin) {
+  if (cuda::cuda_device_count() == 0) GTEST_SKIP() << "no GPU answers";
+  Twins t;
+  constexpr int64_t kRows = 384;
+  constexpr int64_t kQueries = 37;
+  for (const auto& [n_heads, n_kv_heads, head_dim] :
+       {std::tuple(4, 2, 64), std::tuple(8, 1, 32), std::tuple(24, 2, 128), std::tuple(3, 3, 40),
+        std::tuple(2, 2, 256)}) {
+    const HeadShape heads{.n_heads = n_heads, .n_kv_heads = n_kv_heads, .head_dim = head_dim, .scale = 0.1F};
+    const Floats q = random_values(kQueries * heads.q_dim(), 1, 2.0F);
+    Floats kv_values = random_values(kRows * 2 * heads.kv_dim(), 2);
+    Floats angles(static_cast<std::size_t>(kRows * head_dim), 0.0F);
+    for (int64_t r = 0; r < kRows; ++r) std::fill_n(angles.begin() + r * head_dim, head_dim / 2, 1.0F);
+    const std::vector<int32_t> positions(kRows, 0);
+    // Angles of 0: keys are stored as they are.
+    const auto gpu_positions = t.gpu().upload(positions, "a test");
+    const auto gpu_kv = t.gpu().allocate(t.gpu().kv_bytes(kRows, heads), "a test");
+    const Matrix gpu_angles{t.upload_bytes(angles.data(), angles.size() * sizeof(float)), DType::kF32, kRows, head_dim};
+    t.gpu().store_kv(t.upload(kv_values), heads, {}, {gpu_angles, static_cast<const int32_t*>(gpu_positions->data())},
+                     kRows, gpu_kv->data());
+    const auto cpu_kv = t.cpu().allocate(t.cpu().kv_bytes(kRows, heads), "a test");
+    t.cpu().store_kv(kv_values.data(), heads, {}, {{angles.data(), DType::kF32, kRows, head_dim}, positions.data()},
+                     kRows, cpu_kv->data());
+    std::vector<KeySet> sets;
+    for (int32_t row = 0; row < kQueries; ++row) {
+      sets.push_back({0, 0, 340 + row});
+      sets.push_back({row % 5, 200 + row, 300});
+      sets.push_back({0, 7, 7});
+    }
+    std::vector<double> expected(static_cast<std::size_t>(kQueries * 3 * n_heads));
+    std::vector<double> found(expected.size());
+    t.cpu().attention_lse({q.data(), {cpu_kv->data(), 0, kRows}, kQueries, 3, sets, expected}, heads);
+    void* gpu_q = t.upload(q);
+    t.gpu().attention_lse({gpu_q, {gpu_kv->data(), 0, kRows}, kQueries, 3, sets, found}, heads);
+    for (std::size_t i = 0; i < expected.size(); ++i) {
+      if (std::isinf(expected[i])) {
+        EXPECT_EQ(found[i], expected[i]) << i;
+      } else {
+        EXPECT_NEAR(found[i], expected[i], kAttentionTolerance * (1.0 + std::abs(expected[i]))) << i;
+      }
+    }
+    // A row alone gets the same bits.
+    std::vector<double> alone(static_cast<std::size_t>(3 * n_heads));
+    t.gpu().attention_lse({static_cast<std::byte*>(gpu_q) + 5 * heads.q_dim() * 2,
+                           {gpu_kv->data(), 0, kRows},
+                           1,
+                           3,
+                           std::span(sets).subspan(15, 3),
+                           alone},
+                          heads);
+    EXPECT_TRUE(std::equal(alone.begin(), alone.end(), found.begin() + 15 * n_heads)) << n_heads;
+  }
+}
+
+}  // namespace
+}  // namespace winnow::kernels

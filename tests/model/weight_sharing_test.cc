@@ -1,0 +1,121 @@
+// Weights that one rank reads and another is sent.
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernels/cpu/cpu.h"
+#include "model/random_checkpoint.h"
+#include "model/weights.h"
+#include "tests/scratch.h"
+
+namespace winnow::model {
+namespace {
+
+// Two ranks of one host in one process: what the first shares is kept, and given to the second.
+class Pieces {
+ public:
+  class Rank final : public WeightSharing {
+   public:
+    Rank(Pieces& pieces, bool reads) : pieces_(pieces), reads_(reads) {}
+    bool reads() const override { return reads_; }
+    void share(void* data, int64_t size_bytes) override {
+      const auto size = static_cast<std::size_t>(size_bytes);
+      if (reads_) {
+        const auto* bytes = static_cast<const char*>(data);
+        pieces_.kept_.emplace_back(bytes, bytes + size);
+        return;
+      }
+      ASSERT_LT(n_taken_, pieces_.kept_.size());
+      const std::vector<char>& piece = pieces_.kept_[n_taken_++];
+      ASSERT_EQ(piece.size(), size);
+      if (size != 0) std::memcpy(data, piece.data(), size);
+    }
+    void finish() override { is_finished_ = true; }
+    bool is_finished() const { return is_finished_; }
+    std::size_t n_taken() const { return n_taken_; }
+
+   private:
+    Pieces& pieces_;
+    bool reads_;
+    bool is_finished_ = false;
+    std::size_t n_taken_ = 0;
+  };
+  std::size_t size() const { return kept_.size(); }
+
+ private:
+  std::vector<std::vector<char>> kept_;
+};
+
+class WeightSharingTest : public ::testing::Test {
+ protected:
+  void expect_equal(const kernels::Matrix& found, const kernels::Matrix& expected) {
+    ASSERT_EQ(static_cast<bool>(found), static_cast<bool>(expected));
+    EXPECT_EQ(found.dtype, expected.dtype);
+    EXPECT_EQ(found.rows, expected.rows);
+    EXPECT_EQ(found.cols, expected.cols);
+    if (!found) return;
+    const auto size = static_cast<std::size_t>(found.rows * found.cols * size_bytes(found.dtype));
+    EXPECT_EQ(std::memcmp(found.data, expected.data, size), 0);
+  }
+  void expect_equal(const LayerWeights& found, const LayerWeights& expected) {
+    EXPECT_EQ(found.q_norm.eps, expected.q_norm.eps);
+    EXPECT_EQ(found.k_norm.eps, expected.k_norm.eps);
+    expect_equal(found.q_norm.weight, expected.q_norm.weight);
+    expect_equal(found.k_norm.weight, expected.k_norm.weight);
+    using Member = kernels::Matrix LayerWeights::*;
+    for (const Member member :
+         {&LayerWeights::input_norm, &LayerWeights::q, &LayerWeights::q_bias, &LayerWeights::kv, &LayerWeights::kv_bias,
+          &LayerWeights::o, &LayerWeights::o_bias, &LayerWeights::post_norm, &LayerWeights::gate_up,
+          &LayerWeights::gate_up_bias, &LayerWeights::down, &LayerWeights::down_bias}) {
+      expect_equal(found.*member, expected.*member);
+    }
+  }
+
+  ScratchDirectory directory_;
+  std::unique_ptr<kernels::Backend> backend_ = cpu::make_cpu_backend({.n_threads = 2});
+};
+
+TEST_F(WeightSharingTest, WhoDoesNotReadHasTheSameWeights) {
+  for (const char* family : {"qwen3", "qwen2"}) {
+    for (const bool tied : {true, false}) {
+      // The CPU keeps one layer: a model of one layer is kept whole, as every model is on a GPU.
+      const auto path = directory_.path() / (std::string(family) + (tied ? "-tied" : ""));
+      write_random_checkpoint(path, {.model_type = family, .n_layers = 1, .tied_embeddings = tied});
+      const ModelConfig config = read_config(path);
+      const Checkpoint checkpoint(path);
+      Pieces pieces;
+      Pieces::Rank reader(pieces, true);
+      Pieces::Rank other(pieces, false);
+      ModelWeights expected(config, checkpoint, *backend_);
+      ModelWeights read(config, checkpoint, *backend_, Loading::kLater);
+      ModelWeights sent(config, checkpoint, *backend_, Loading::kLater);
+      const int64_t predicted = ModelWeights::predicted_bytes(config, checkpoint, *backend_);
+      EXPECT_EQ(read.load(&reader), predicted);
+      EXPECT_EQ(sent.load(&other), predicted);
+      EXPECT_EQ(other.n_taken(), pieces.size());
+      EXPECT_TRUE(reader.is_finished() && other.is_finished());
+      expect_equal(read.layer(0), expected.layer(0));
+      expect_equal(sent.layer(0), expected.layer(0));
+      expect_equal(sent.embedding(), expected.embedding());
+      expect_equal(sent.final_norm(), expected.final_norm());
+      expect_equal(sent.head(), expected.head());
+    }
+  }
+}
+
+TEST_F(WeightSharingTest, LoadingLaterIsLoading) {
+  write_random_checkpoint(directory_.path(), {.model_type = "llama"});
+  const ModelConfig config = read_config(directory_.path());
+  const Checkpoint checkpoint(directory_.path());
+  ModelWeights expected(config, checkpoint, *backend_);
+  ModelWeights later(config, checkpoint, *backend_, Loading::kLater);
+  EXPECT_GT(later.load(), 0);
+  expect_equal(later.final_norm(), expected.final_norm());
+  for (const int64_t index : {2, 0, 1}) expect_equal(later.layer(index), expected.layer(index));
+}
+
+}  // namespace
+}  // namespace winnow::model

@@ -1,0 +1,242 @@
+// The signals of layers in a sweep on the CPU: lanes without a layer's attention equal a plain pass bit for bit,
+// nothing depends on what is measured beside it, and where a window hides nothing the figures are exactly 0.
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "base/error.h"
+#include "kernels/cpu/cpu.h"
+#include "model/layer.h"
+#include "pipeline/engine/sweep.h"
+#include "tests/small_model.h"
+
+namespace winnow::engine {
+namespace {
+
+SweepRequest with_signals(SweepRequest request) {
+  request.with_kl = true;
+  request.signals = {.removed_rows = 20, .mass = true, .lazy = LazyWindow{.sinks = 3, .recent = 50, .last = 32}};
+  return request;
+}
+
+void expect_same_signals(const Score& a, const Score& b, const std::string& what) {
+  EXPECT_EQ(a.nll_nats, b.nll_nats) << what;
+  EXPECT_EQ(a.kl_nats, b.kl_nats) << what;
+  EXPECT_EQ(a.token_nll_nats, b.token_nll_nats) << what;
+  EXPECT_EQ(a.layer.nll_removed, b.layer.nll_removed) << what;
+  EXPECT_EQ(a.layer.mass_outside, b.layer.mass_outside) << what;
+  EXPECT_TRUE(a.layer.lazy_ratio == b.layer.lazy_ratio ||
+              (std::isnan(a.layer.lazy_ratio) && std::isnan(b.layer.lazy_ratio)))
+      << what;
+  EXPECT_TRUE(a.layer.lazy_ratio_compat == b.layer.lazy_ratio_compat ||
+              (std::isnan(a.layer.lazy_ratio_compat) && std::isnan(b.layer.lazy_ratio_compat)))
+      << what;
+}
+
+// One pass over all rows of the base, layer after layer, without the attention of `removed` from first_row on.
+class PlainPass {
+ public:
+  PlainPass(const Model& model, const SweepRequest& request)
+      : model_(model),
+        request_(request),
+        backend_(cpu::make_cpu_backend({.n_threads = 2})),
+        weights_(model.config, *model.checkpoint, *backend_),
+        decoder_(*backend_, model.config),
+        n_(static_cast<int64_t>(request.tokens.size()) - 1),
+        rows_((n_ + backend_->row_tile() - 1) / backend_->row_tile() * backend_->row_tile()) {}
+
+  double nll_without(int64_t removed, int64_t first_row) {
+    const kernels::HeadShape& heads = model_.config.heads;
+    const auto x = allocate(model_.config.hidden);
+    const auto without = allocate(model_.config.hidden);
+    const auto q = allocate(heads.q_dim());
+    const auto out = allocate(heads.q_dim());
+    const auto kv = backend_->allocate(backend_->kv_bytes(rows_, heads), "a test");
+    const auto table = weights_.rotary_table(rows_);
+    const kernels::HostTensor host{
+        reinterpret_cast<const std::byte*>(table.data()), kernels::DType::kF32, {rows_, heads.head_dim}, "angles"};
+    const auto angle_memory = allocate(heads.head_dim);
+    std::vector<int32_t> positions(static_cast<std::size_t>(rows_));
+    std::iota(positions.begin(), positions.end(), 0);
+    const auto positions_memory = backend_->upload(positions, "a test");
+    const kernels::RowAngles angles{backend_->load(host, kernels::WeightUse::kTable, angle_memory->data()),
+                                    static_cast<const int32_t*>(positions_memory->data())};
+    std::vector<int32_t> tokens(request_.tokens.begin(), request_.tokens.end() - 1);
+    tokens.resize(static_cast<std::size_t>(rows_), -1);
+    const auto token_memory = backend_->upload(tokens, "a test");
+    backend_->embed(weights_.embedding(), static_cast<const int32_t*>(token_memory->data()), x->data(), rows_);
+    for (int64_t layer = 0; layer < model_.config.n_layers; ++layer) {
+      const model::LayerWeights& weights = weights_.layer(layer);
+      decoder_.attention_input(weights, x->data(), angles, rows_, kv->data(), q->data());
+      const bool is_windowed = request_.base[static_cast<std::size_t>(layer)];
+      const kernels::AttentionCall call{.q = q->data(),
+                                        .out = out->data(),
+                                        .first_row = 0,
+                                        .n_rows = rows_,
+                                        .n_tokens = n_,
+                                        .prefix = {},
+                                        .own = {kv->data(), 0, rows_},
+                                        .window = is_windowed ? request_.window : kernels::full_attention()};
+      backend_->attention(std::span(&call, 1), heads);
+      backend_->copy(x->data(), without->data(), rows_, model_.config.hidden);
+      decoder_.finish(weights, out->data(), x->data(), rows_);
+      if (layer != removed) continue;
+      decoder_.finish(weights, nullptr, without->data(), rows_);
+      backend_->copy(model::row_pointer(without->data(), kernels::DType::kF32, first_row, model_.config.hidden),
+                     model::row_pointer(x->data(), kernels::DType::kF32, first_row, model_.config.hidden),
+                     rows_ - first_row, model_.config.hidden);
+    }
+    return score(x->data());
+  }
+
+ private:
+  std::unique_ptr<kernels::Buffer> allocate(int64_t cols) { return backend_->allocate(rows_ * cols * 4, "a test"); }
+
+  double score(void* x) {
+    std::vector<int32_t> targets(static_cast<std::size_t>(rows_), -1);
+    for (int64_t row = request_.answer_start - 1; row < n_; ++row) {
+      targets[static_cast<std::size_t>(row)] = request_.tokens[static_cast<std::size_t>(row + 1)];
+    }
+    std::vector<double> nll(targets.size(), 0.0);
+    std::vector<uint8_t> hits(targets.size());
+    const auto normed = allocate(model_.config.hidden);
+    backend_->rms_norm(x, weights_.final_norm(), model_.config.rms_eps, normed->data(), rows_);
+    backend_->token_nll(normed->data(), weights_.head(), targets, rows_, {nll.data(), hits.data()});
+    return std::accumulate(nll.begin(), nll.end(), 0.0) / static_cast<double>(n_ - request_.answer_start + 1);
+  }
+
+  const Model& model_;
+  const SweepRequest& request_;
+  std::unique_ptr<kernels::Backend> backend_;
+  model::ModelWeights weights_;
+  model::DecoderLayer decoder_;
+  int64_t n_;
+  int64_t rows_;
+};
+
+TEST(SweepSignals, LanesWithoutAttentionEqualAPlainPassBitForBit) {
+  const Model model({.n_layers = 4, .seed = 7});
+  struct Case {
+    int64_t n_tokens, answer_tokens, removed_rows;
+  };
+  // Inside a tile, at its edge, in the answer's own tile and before it, all rows, one row, none before the answer.
+  for (const Case& c : {Case{300, 20, 20}, Case{300, 44, 0}, Case{300, 20, 150}, Case{300, 20, 1000}, Case{129, 1, 0},
+                        Case{200, 190, 3}, Case{90, 4, 64}}) {
+    const auto tokens = random_tokens(c.n_tokens, 128, 3);
+    SweepRequest request =
+        with_signals(drop_one(tokens, c.n_tokens - c.answer_tokens, {40, 3, 0, kernels::kNoLimit}, 4));
+    request.base[2] = true;
+    for (Pattern& variant : request.variants) variant[2] = !variant[2];
+    request.signals.removed_rows = c.removed_rows;
+    const SweepResult result = model.run(request);
+    PlainPass plain(model, request);
+    const int64_t first_row = std::max<int64_t>(0, request.answer_start - c.removed_rows);
+    for (int64_t layer = 0; layer < 4; ++layer) {
+      const double expected = first_row < c.n_tokens - 1 ? plain.nll_without(layer, first_row) : result.base.nll_nats;
+      EXPECT_EQ(result.variants[static_cast<std::size_t>(layer)].layer.nll_removed, expected)
+          << c.n_tokens << " tokens, " << c.removed_rows << " rows, layer " << layer;
+      if (first_row < c.n_tokens - 1) {
+        EXPECT_NE(expected, result.base.nll_nats);
+      }
+    }
+  }
+}
+
+TEST(SweepSignals, ChangeNoOtherFigureNorDependOnWhatIsMeasuredBeside) {
+  const Model model({.n_layers = 4, .hidden = 96, .ffn = 1100, .seed = 9});
+  // T - 1 rows fill whole tiles: the row of the last token, which a lazy ratio needs, begins another one.
+  for (const int64_t n_tokens : {333, 321}) {
+    const auto tokens = random_tokens(n_tokens, 128, 4);
+    const SweepRequest plain = drop_one(tokens, 300, {50, 2, 0, kernels::kNoLimit}, 4);
+    const SweepRequest all = with_signals(plain);
+    const SweepResult without = model.run(plain);
+    const SweepResult reference = model.run(all);
+    EXPECT_EQ(reference.base.token_nll_nats, without.base.token_nll_nats);
+    for (std::size_t v = 0; v < 4; ++v) {
+      EXPECT_EQ(reference.variants[v].token_nll_nats, without.variants[v].token_nll_nats);
+      EXPECT_EQ(reference.variants[v].nll_nats, without.variants[v].nll_nats);
+      SweepRequest alone = all;
+      alone.variants = {all.variants[v]};
+      expect_same_signals(model.run(alone, 1).variants[0], reference.variants[v], "alone, one thread");
+    }
+    SweepRequest reversed = all;
+    std::reverse(reversed.variants.begin(), reversed.variants.end());
+    const SweepResult backwards = model.run(reversed, 5);
+    for (std::size_t v = 0; v < 4; ++v) expect_same_signals(backwards.variants[3 - v], reference.variants[v], "order");
+  }
+}
+
+TEST(SweepSignals, StackedRequestsGiveWhatEachAloneGivesAndTakeThePredictedMemory) {
+  const Model model({.n_layers = 4, .seed = 7});
+  const auto first = random_tokens(300, 128, 1);
+  const auto second = random_tokens(64, 128, 2);
+  const auto third = random_tokens(411, 128, 4);
+  std::vector<SweepRequest> requests = {with_signals(drop_one(first, 280, {60, 3, 0, kernels::kNoLimit}, 4)),
+                                        with_signals(drop_one(second, 63, {60, 3, 0, kernels::kNoLimit}, 4)),
+                                        drop_one(third, 400, {60, 3, 380, 400}, 4)};
+  requests[1].signals.removed_rows = LayerSignalOptions::kAllRows;
+  const auto backend = cpu::make_cpu_backend({.n_threads = 2});
+  model::ModelWeights weights(model.config, *model.checkpoint, *backend);
+  backend->reset_peak();
+  const int64_t before = backend->allocated_bytes();
+  const std::vector<SweepResult> together = sweep(*backend, model.config, weights, requests, {});
+  EXPECT_EQ(backend->peak_allocated_bytes() - before, predict_sweep_bytes(model.config, *backend, requests));
+  for (std::size_t r = 0; r < requests.size(); ++r) {
+    backend->reset_peak();
+    const SweepResult alone = sweep(*backend, model.config, weights, requests[r], {});
+    EXPECT_EQ(backend->peak_allocated_bytes() - before,
+              predict_sweep_bytes(model.config, *backend, std::span(&requests[r], 1)));
+    for (std::size_t v = 0; v < 4; ++v) {
+      expect_same_signals(together[r].variants[v], alone.variants[v], "request " + std::to_string(r));
+    }
+  }
+}
+
+TEST(SweepSignals, AreExactlyZeroWhereTheWindowHidesNothing) {
+  const Model model({.n_layers = 3, .seed = 5});
+  const auto tokens = random_tokens(200, 128, 3);
+  for (const kernels::Window& window :
+       {kernels::Window{200, 0, 0, kernels::kNoLimit}, kernels::Window{kernels::kNoLimit, 0, 0, kernels::kNoLimit},
+        kernels::Window{150, 50, 0, kernels::kNoLimit}}) {
+    const SweepResult result = model.run(with_signals(drop_one(tokens, 180, window, 3)));
+    for (const Score& variant : result.variants) {
+      EXPECT_EQ(variant.kl_nats, 0.0);
+      EXPECT_EQ(variant.layer.mass_outside, std::vector<double>(variant.layer.mass_outside.size(), 0.0));
+      EXPECT_EQ(variant.nll_nats, result.base.nll_nats);
+      EXPECT_NE(variant.layer.nll_removed, result.base.nll_nats) << "its attention is needed all the same";
+    }
+  }
+}
+
+TEST(SweepSignals, RatiosOfLongRecencyAreOneAndShortSequencesHaveNone) {
+  const Model model({.n_layers = 2, .seed = 5});
+  const auto tokens = random_tokens(120, 128, 3);
+  SweepRequest request = with_signals(drop_one(tokens, 100, {40, 3, 0, kernels::kNoLimit}, 2));
+  request.signals.lazy = LazyWindow{.sinks = 0, .recent = 110, .last = 1};
+  for (const Score& variant : model.run(request).variants) {
+    EXPECT_GT(variant.layer.lazy_ratio, 0.5);
+    EXPECT_LT(variant.layer.lazy_ratio, 1.0);
+    EXPECT_EQ(variant.layer.lazy_ratio_compat, variant.layer.lazy_ratio) << "of the last query both are the same";
+  }
+  request.signals.lazy = LazyWindow{.sinks = 1, .recent = 110, .last = 200};
+  for (const Score& variant : model.run(request).variants) {
+    EXPECT_TRUE(std::isnan(variant.layer.lazy_ratio) && std::isnan(variant.layer.lazy_ratio_compat));
+  }
+}
+
+TEST(SweepSignals, PlanCountsTheirLanes) {
+  const Model model({.n_layers = 4, .seed = 7});
+  const auto tokens = random_tokens(1024, 128, 3);
+  SweepRequest request = drop_one(tokens, 1000, {96, 4, 0, kernels::kNoLimit}, 4);
+  request.signals.removed_rows = 32;
+  const SweepPlan plan = plan_sweep(model.config, request, 64);
+  EXPECT_EQ(plan.n_lanes, 8);
+  // Lanes that live 4, 3, 2 and 1 layers, of each kind; those without attention begin at the tile of row 968.
+  EXPECT_EQ(plan.row_layers, 4 * 1024 + 10 * (1024 - 64) + 10 * (1024 - 960));
+}
+
+}  // namespace
+}  // namespace winnow::engine

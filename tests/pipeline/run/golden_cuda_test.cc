@@ -1,0 +1,155 @@
+// Whole sweeps on the GPU against Transformers (golden/*.json, made by golden/make_goldens.py): winnow may be off from
+// float64 by as much as Transformers itself is in bfloat16, and a half more. Skipped where there is no GPU.
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <numeric>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "kernels/backend.h"
+#include "kernels/cuda/cuda.h"
+#include "model/safetensors.h"
+#include "model/weights.h"
+#include "pipeline/engine/sweep.h"
+#include "tests/pipeline/run/golden.h"
+#include "tests/tolerances.h"
+
+namespace winnow::run {
+namespace {
+
+using nlohmann::json;
+using Attention = cuda::CudaOptions::Attention;
+using Table = std::vector<std::vector<double>>;  // (examples, 1 + layers): the base, then each layer flipped
+
+class RootMeanSquare {
+ public:
+  void add(double error) {
+    sum_ += error * error;
+    count_ += 1;
+  }
+  double value() const { return std::sqrt(sum_ / static_cast<double>(count_)); }
+  int64_t count() const { return count_; }
+
+ private:
+  double sum_ = 0.0;
+  int64_t count_ = 0;
+};
+
+// Runs the cases of a golden that Transformers has computed in bfloat16 too.
+class GoldenSweeps {
+ public:
+  GoldenSweeps(const std::string& name, kernels::Backend& backend)
+      : backend_(backend),
+        golden_(read_golden(name + "_bf16")),
+        directory_(kTests / golden_.at("checkpoint").get<std::string>()),
+        config_(model::read_config(directory_)),
+        checkpoint_(directory_),
+        weights_(config_, checkpoint_, backend_),
+        examples_(examples_of(golden_, config_.vocab)) {}
+
+  const json& cases() const { return golden_.at("cases"); }
+
+  Table measure(const json& expected) {
+    const Settings settings = settings_of(golden_, expected, config_.n_layers);
+    Table table;
+    for (const GoldenExample& example : examples_) {
+      const engine::SweepResult found =
+          engine::sweep(backend_, config_, weights_, request_of(example, settings, config_.n_layers), {});
+      std::vector<double>& row = table.emplace_back(1, found.base.nll_nats);
+      for (const engine::Score& score : found.variants) row.push_back(score.nll_nats);
+    }
+    return table;
+  }
+
+  std::string attention_path() { return backend_.attention_path(config_.heads); }
+
+ private:
+  kernels::Backend& backend_;
+  json golden_;
+  std::filesystem::path directory_;
+  model::ModelConfig config_;
+  model::Checkpoint checkpoint_;
+  model::ModelWeights weights_;
+  std::vector<GoldenExample> examples_;
+};
+
+// Layers by mean delta over the examples, falling; ties by index.
+std::vector<int64_t> ranking(const Table& nll) {
+  std::vector<double> delta(nll.at(0).size() - 1, 0.0);
+  for (const std::vector<double>& row : nll) {
+    for (std::size_t l = 0; l < delta.size(); ++l) delta[l] += row.at(l + 1) - row.at(0);
+  }
+  std::vector<int64_t> layers(delta.size());
+  std::iota(layers.begin(), layers.end(), 0);
+  std::stable_sort(layers.begin(), layers.end(), [&](int64_t a, int64_t b) {
+    return delta[static_cast<std::size_t>(a)] > delta[static_cast<std::size_t>(b)];
+  });
+  return layers;
+}
+
+std::vector<int64_t> top(const Table& nll, int64_t k) {
+  std::vector<int64_t> layers = ranking(nll);
+  layers.resize(static_cast<std::size_t>(k));
+  return layers;
+}
+
+void add_errors(const Table& found, const Table& expected, RootMeanSquare& error) {
+  ASSERT_EQ(found.size(), expected.size());
+  for (std::size_t e = 0; e < found.size(); ++e) {
+    ASSERT_EQ(found[e].size(), expected[e].size()) << "example " << e;
+    for (std::size_t v = 0; v < found[e].size(); ++v) error.add(found[e][v] - expected[e][v]);
+  }
+}
+
+std::string path_name(Attention attention) { return attention == Attention::kOwn ? "own" : "auto"; }
+
+class GoldenCuda : public ::testing::TestWithParam<std::tuple<const char*, Attention>> {
+ protected:
+  void SetUp() override {
+    if (cuda::cuda_device_count() == 0) GTEST_SKIP() << "no CUDA device answers";
+  }
+};
+
+TEST_P(GoldenCuda, ErrorIsNotLargerThanThatOfTransformersInBf16) {
+  const auto& [name, attention] = GetParam();
+  const auto backend = cuda::make_cuda_backend({.device = 0, .attention = attention});
+  GoldenSweeps sweeps(name, *backend);
+  ASSERT_FALSE(sweeps.cases().empty());
+  RootMeanSquare winnow;
+  RootMeanSquare transformers;
+  for (const json& expected : sweeps.cases()) {
+    SCOPED_TRACE(describe(expected));
+    const Table exact = expected.at("nll").get<Table>();
+    const Table bf16 = expected.at("bf16_nll").get<Table>();
+    const Table found = sweeps.measure(expected);
+    add_errors(found, exact, winnow);
+    add_errors(bf16, exact, transformers);
+    // Only the demo's layers differ enough for a ranking over a few examples to mean something.
+    if (std::string(name) == "demo") {
+      EXPECT_EQ(top(found, 4), top(exact, 4)) << "by mean delta";
+    }
+  }
+  std::cout << name << ", attention " << sweeps.attention_path() << ": RMS error against float64 over "
+            << winnow.count() << " NLLs: winnow " << winnow.value() << " nats, Transformers in bfloat16 "
+            << transformers.value() << " nats, ratio " << winnow.value() / transformers.value() << "\n";
+  RecordProperty("winnow_rms_nats", std::to_string(winnow.value()));
+  RecordProperty("transformers_bf16_rms_nats", std::to_string(transformers.value()));
+  EXPECT_LE(winnow.value(), kBf16ErrorRatio * transformers.value());
+}
+
+INSTANTIATE_TEST_SUITE_P(Checkpoints, GoldenCuda,
+                         ::testing::Combine(::testing::Values("qwen3", "qwen2", "llama", "mistral", "demo"),
+                                            ::testing::Values(Attention::kAuto, Attention::kOwn)),
+                         [](const auto& tested) {
+                           return std::string(std::get<0>(tested.param)) + "_" + path_name(std::get<1>(tested.param));
+                         });
+
+}  // namespace
+}  // namespace winnow::run

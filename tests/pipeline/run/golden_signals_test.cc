@@ -1,0 +1,119 @@
+// The signals of layers on the CPU against Transformers in float64 (golden/*_signals.json, made by
+// golden/make_signals.py).
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "kernels/cpu/cpu.h"
+#include "model/safetensors.h"
+#include "model/weights.h"
+#include "pipeline/engine/sweep.h"
+#include "tests/pipeline/run/golden.h"
+#include "tests/tolerances.h"
+
+namespace winnow::run {
+namespace {
+
+using nlohmann::json;
+
+class GoldenSignals : public ::testing::TestWithParam<const char*> {
+ protected:
+  void SetUp() override {
+    golden_ = read_golden(std::string(GetParam()) + "_signals");
+    const std::filesystem::path directory = kTests / golden_.at("checkpoint").get<std::string>();
+    config_ = model::read_config(directory);
+    checkpoint_ = std::make_unique<model::Checkpoint>(directory);
+    backend_ = cpu::make_cpu_backend({.n_threads = 2});
+    weights_ = std::make_unique<model::ModelWeights>(config_, *checkpoint_, *backend_);
+    examples_ = examples_of(golden_, config_.vocab);
+  }
+
+  // Every layer windowed alone, with all signals; setting: which lazy window.
+  engine::SweepResult measure(std::size_t example, int64_t removed_rows, std::size_t setting) const {
+    CalibrateOptions options;
+    options.window = golden_.at("window_keys").get<int64_t>();
+    options.sinks = golden_.at("sinks").get<int64_t>();
+    const Settings settings = resolve_settings(options, config_.n_layers);
+    engine::SweepRequest request = request_of(examples_[example], settings, config_.n_layers);
+    const json& lazy = golden_.at("lazy").at(setting);
+    request.with_kl = true;
+    request.signals = {
+        .removed_rows = removed_rows,
+        .mass = true,
+        .lazy = engine::LazyWindow{lazy.at(0).get<int64_t>(), lazy.at(1).get<int64_t>(), lazy.at(2).get<int64_t>()}};
+    return engine::sweep(*backend_, config_, *weights_, request, {});
+  }
+  static void expect_near(double found, double expected, const std::string& what) {
+    EXPECT_NEAR(found, expected, kNllTolerance * (1.0 + std::abs(expected))) << what;
+  }
+
+  json golden_;
+  model::ModelConfig config_;
+  std::unique_ptr<model::Checkpoint> checkpoint_;
+  std::unique_ptr<kernels::Backend> backend_;
+  std::unique_ptr<model::ModelWeights> weights_;
+  std::vector<GoldenExample> examples_;
+};
+
+TEST_P(GoldenSignals, EqualTransformers) {
+  ASSERT_GE(examples_.size(), 3U);
+  for (std::size_t e = 0; e < examples_.size(); ++e) {
+    const json& expected = golden_.at("figures").at(e);
+    const auto removed_rows = golden_.at("removed_rows").get<int64_t>();
+    const engine::SweepResult tail = measure(e, removed_rows, 0);
+    const engine::SweepResult all = measure(e, engine::LayerSignalOptions::kAllRows, 1);
+    expect_near(tail.base.nll_nats, expected.at("nll_base").get<double>(), "base");
+    for (std::size_t layer = 0; layer < tail.variants.size(); ++layer) {
+      const std::string what = "example " + std::to_string(e) + ", layer " + std::to_string(layer);
+      const engine::Score& score = tail.variants[layer];
+      const engine::LayerSignals& signals = score.layer;
+      expect_near(score.kl_nats, expected.at("kl").at(layer).get<double>(), what + ", KL");
+      expect_near(signals.nll_removed, expected.at("nll_removed_tail").at(layer).get<double>(), what + ", tail");
+      expect_near(all.variants[layer].layer.nll_removed, expected.at("nll_removed_all").at(layer).get<double>(),
+                  what + ", all rows");
+      const auto mass = expected.at("mass_outside").at(layer).get<std::vector<double>>();
+      ASSERT_EQ(mass.size(), signals.mass_outside.size()) << what;
+      for (std::size_t head = 0; head < mass.size(); ++head) expect_near(signals.mass_outside[head], mass[head], what);
+      for (const std::size_t setting : {0U, 1U}) {
+        const engine::LayerSignals& found = setting == 0 ? signals : all.variants[layer].layer;
+        const json& ratios = expected.at("lazy").at(setting).at(layer);
+        ASSERT_EQ(ratios.at(0).is_null(), std::isnan(found.lazy_ratio)) << what;
+        ASSERT_EQ(ratios.at(1).is_null(), std::isnan(found.lazy_ratio_compat)) << what;
+        if (ratios.at(0).is_null()) continue;
+        expect_near(found.lazy_ratio, ratios.at(0).get<double>(), what + ", lazy");
+        expect_near(found.lazy_ratio_compat, ratios.at(1).get<double>(), what + ", lazy, compat");
+      }
+    }
+  }
+}
+
+// The examples have figures of every kind: a compat ratio beyond 1, one that there is not, mass on both sides.
+TEST_P(GoldenSignals, CoverWhatTheyClaim) {
+  bool exceeds = false;
+  bool lacks = false;
+  double largest_mass = 0.0;
+  for (const json& figures : golden_.at("figures")) {
+    for (const json& of_setting : figures.at("lazy")) {
+      for (const json& ratio : of_setting) {
+        lacks = lacks || ratio.at(1).is_null();
+        exceeds = exceeds || (!ratio.at(1).is_null() && ratio.at(1).get<double>() > 1.0);
+      }
+    }
+    for (const json& heads : figures.at("mass_outside")) {
+      for (const json& mass : heads) largest_mass = std::max(largest_mass, mass.get<double>());
+    }
+  }
+  EXPECT_TRUE(exceeds && lacks);
+  EXPECT_GT(largest_mass, 0.2);
+}
+
+INSTANTIATE_TEST_SUITE_P(Checkpoints, GoldenSignals, ::testing::Values("qwen3", "qwen2", "llama", "mistral"),
+                         [](const auto& tested) { return std::string(tested.param); });
+
+}  // namespace
+}  // namespace winnow::run
