@@ -293,6 +293,31 @@ def costs(result: ev.Evaluation) -> Figure | None:
     )
 
 
+_GENERATED = {
+    "generated_tokens": "tokens, mean",
+    "generated_stopped": "stopped",
+    "generated_cache_bytes": "cache, bytes",
+    "prefill_rate": "prefill, tokens/s",
+    "decode_rate": "decode, tokens/s",
+    "texts_together": "texts at a time",
+}
+
+
+def _measured(result: ev.Evaluation, found: dict[str, Floats], tips: list[str]) -> list[tuple[str, Draw]]:
+    """The rate and the cache of each pattern, where they were measured."""
+    drawings: list[tuple[str, Draw]] = []
+    nothing = np.full(len(result.patterns), np.nan)
+    for key, words in (("decode_rate", "decode rate"), ("generated_cache_bytes", "cache")):
+        if key in found and np.isfinite(found[key]).any():
+            values = found[key] / (2**20 if "bytes" in key else 1)
+            axis = "largest cache of a text, MiB" if "bytes" in key else "new tokens per second"
+            one = Rows(
+                result.patterns, values, nothing, nothing, axis, tips, f"{words} of each pattern", set(), number, True
+            )
+            drawings.append((words, partial(draw_rows, one)))
+    return drawings
+
+
 def generation(result: ev.Evaluation) -> Figure | None:
     """What the patterns wrote by themselves; None where nothing was generated."""
     if "generated_exact_match" not in result.means:
@@ -308,15 +333,7 @@ def generation(result: ev.Evaluation) -> Figure | None:
         if differ
         else " Exact match over the given answer says the same for every pattern."
     )
-    extra = {
-        "generated_tokens": "tokens, mean",
-        "generated_stopped": "stopped",
-        "generated_cache_bytes": "cache, bytes",
-        "prefill_rate": "prefill, tokens/s",
-        "decode_rate": "decode, tokens/s",
-        "texts_together": "texts at a time",
-    }
-    found = {name: result.generated[name] for name in extra if name in result.generated}
+    found = {name: result.generated[name] for name in _GENERATED if name in result.generated}
     at = result.position("full")
     rate = found.get("decode_rate")
     if rate is not None and at is not None and np.isfinite(rate).all() and rate[at] > 0 and len(rate) > 1:
@@ -327,7 +344,7 @@ def generation(result: ev.Evaluation) -> Figure | None:
         )
     tips = [
         f"{name}\ngenerated: {ev.said(result, 'generated_exact_match', i)}\nanswer given: {percent(forced[i])}"
-        + "".join(f"\n{words} {number(found[key][i])}" for key, words in extra.items() if key in found)
+        + "".join(f"\n{words} {number(found[key][i])}" for key, words in _GENERATED.items() if key in found)
         for i, name in enumerate(result.patterns)
     ]
     chart = Rows(
@@ -343,15 +360,7 @@ def generation(result: ev.Evaluation) -> Figure | None:
         True,
     )
     drawings: list[tuple[str, Draw]] = [("exact match", partial(draw_rows, chart))]
-    nothing = np.full(len(mean), np.nan)
-    for key, words in (("decode_rate", "decode rate"), ("generated_cache_bytes", "cache")):
-        if key in found and np.isfinite(found[key]).any():
-            values = found[key] / (2**20 if "bytes" in key else 1)
-            axis = "largest cache of a text, MiB" if "bytes" in key else "new tokens per second"
-            one = Rows(
-                result.patterns, values, nothing, nothing, axis, tips, f"{words} of each pattern", set(), number, True
-            )
-            drawings.append((words, partial(draw_rows, one)))
+    drawings += _measured(result, found, tips)
     rows: list[Row] = [
         (name, float(mean[i]), float(low[i]), float(high[i]), *(float(values[i]) for values in found.values()))
         for i, name in enumerate(result.patterns)
@@ -365,7 +374,7 @@ def generation(result: ev.Evaluation) -> Figure | None:
         f"Greedy decoding{f' of up to {most} tokens' if most else ''} with a cache of window and sinks alone in "
         "windowed layers. Filled: on the front of exact match over the given answer. Rates are those of the machine "
         "that measured, while it did nothing else at best.",
-        table=(["pattern", "generated exact match", "low", "high", *(extra[name] for name in found)], rows),
+        table=(["pattern", "generated exact match", "low", "high", *(_GENERATED[name] for name in found)], rows),
     )
 
 

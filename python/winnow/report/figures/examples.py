@@ -135,22 +135,14 @@ def _token_deltas(run: Run) -> TokenDeltas | None:
     return TokenDeltas(each, base, sign)
 
 
-def tokens(run: Run, most_cells: int = MOST_TOKEN_CELLS) -> Figure | None:
-    """Where in the answer the cost falls; None where token NLL was not kept."""
-    deltas = _token_deltas(run)
-    if deltas is None or run.examples is None:
-        return None
-    table, first = run.examples, run.order()[0]
-    layers = run.order()[:MOST_TOKEN_LAYERS]
-    by_position = deltas.of_layer(first)[table.rows]
-    known = np.isfinite(by_position)
-    with np.errstate(invalid="ignore"):
-        course = np.where(known, by_position, 0).sum(0) / known.sum(0)
-    spread = np.argsort(-table.delta[:, layers[: run.top_k]].mean(1), kind="stable")
+def _token_sheets(
+    deltas: TokenDeltas, run: Run, table: Examples, layers: Integers, examples: Integers, most_cells: int
+) -> tuple[list[matrix.Sheet], list[Floats]]:
+    """(sheets, their values) of the first examples that together have at most so many cells; one in any case."""
     sheets: list[matrix.Sheet] = []
     chosen: list[Floats] = []
     cells = 0
-    for i in spread:
+    for i in examples:
         each = deltas.of_example(table.rows[i])[layers]
         length = int(np.isfinite(each).any(0).sum())
         if length == 0 or (sheets and cells + each[:, :length].size > most_cells):
@@ -166,6 +158,22 @@ def tokens(run: Run, most_cells: int = MOST_TOKEN_CELLS) -> Figure | None:
                 "data": matrix.encode(each[:, :length]),
             }
         )
+    return sheets, chosen
+
+
+def tokens(run: Run, most_cells: int = MOST_TOKEN_CELLS) -> Figure | None:
+    """Where in the answer the cost falls; None where token NLL was not kept."""
+    deltas = _token_deltas(run)
+    if deltas is None or run.examples is None:
+        return None
+    table, first = run.examples, run.order()[0]
+    layers = run.order()[:MOST_TOKEN_LAYERS]
+    by_position = deltas.of_layer(first)[table.rows]
+    known = np.isfinite(by_position)
+    with np.errstate(invalid="ignore"):
+        course = np.where(known, by_position, 0).sum(0) / known.sum(0)
+    spread = np.argsort(-table.delta[:, layers[: run.top_k]].mean(1), kind="stable")
+    sheets, chosen = _token_sheets(deltas, run, table, layers, spread, most_cells)
     if not sheets:
         return None
     lengths = {sheet["name"]: each.shape[1] for sheet, each in zip(sheets, chosen, strict=True)}
