@@ -7,7 +7,7 @@
 
 #include "base/error.h"
 
-namespace winnow::cpu {
+namespace winnow {
 
 namespace {
 
@@ -102,4 +102,4 @@ void ThreadPool::run_erased(int64_t n_tasks, Function function, void* context) {
   }
 }
 
-}  // namespace winnow::cpu
+}  // namespace winnow

@@ -12,7 +12,7 @@
 #include <type_traits>
 #include <vector>
 
-namespace winnow::cpu {
+namespace winnow {
 
 // Cores that this process may run on.
 int usable_cores();
@@ -58,4 +58,4 @@ class ThreadPool {
   std::vector<std::thread> workers_;
 };
 
-}  // namespace winnow::cpu
+}  // namespace winnow

@@ -43,7 +43,7 @@ void convert(const std::byte* from, kernels::DType dtype, int64_t count, uint16_
 
 }  // namespace
 
-Staging::Staging() : pool_(std::min(kMaxThreads, cpu::usable_cores())) {
+Staging::Staging() : pool_(std::min(kMaxThreads, usable_cores())) {
   try {
     for (Slot& slot : slots_) {
       WINNOW_CHECK(cudaMallocHost(&slot.data, kSlotBytes));

@@ -37,7 +37,7 @@ class Staging {
 
   std::array<Slot, kSlots> slots_;
   std::size_t next_slot_ = 0;
-  cpu::ThreadPool pool_;
+  ThreadPool pool_;
 };
 
 }  // namespace winnow::cuda

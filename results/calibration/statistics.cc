@@ -16,8 +16,6 @@
 namespace winnow::calibration {
 namespace {
 
-constexpr int64_t kMaxDraws = 1'000'000;  // 16 bytes a layer and resample are held
-
 // The three columns that layers are compared by, (examples, layers), all with large = keep full attention.
 struct Columns {
   stats::Table<double> delta_nll;
@@ -102,11 +100,11 @@ void fill_spread(Ranking& ranking, const stats::Table<double>& delta, const Stat
   for (int64_t l = 0; l < n_layers; ++l) {
     const std::span<double> mean(&means(l, 0), stats::at(options.n_resamples));
     const std::span<double> rank(&ranks(l, 0), stats::at(options.n_resamples));
-    std::sort(mean.begin(), mean.end());
     std::sort(rank.begin(), rank.end());
     ranking.standard_error[stats::at(l)] = standard_error_of_column(delta, l, ranking.mean_delta_nll[stats::at(l)]);
-    ranking.ci_low[stats::at(l)] = stats::quantile(mean, stats::kLowQuantile);
-    ranking.ci_high[stats::at(l)] = stats::quantile(mean, stats::kHighQuantile);
+    const stats::Interval interval = stats::percentile_interval(mean);
+    ranking.ci_low[stats::at(l)] = interval.low;
+    ranking.ci_high[stats::at(l)] = interval.high;
     ranking.rank_low[stats::at(l)] = stats::quantile_step(rank, stats::kLowQuantile);
     ranking.rank_high[stats::at(l)] = stats::quantile_step(rank, stats::kHighQuantile);
   }
@@ -322,8 +320,8 @@ StatisticsOptions checked(StatisticsOptions options, int64_t n_layers) {
                                "), found " + std::to_string(options.top_k));
   }
   for (const int64_t n_draws : {options.n_resamples, options.n_permutations, options.n_splits}) {
-    if (n_draws >= 1 && n_draws <= kMaxDraws) continue;
-    fail(ExitCode::kUsage, "resamples, permutations and splits: expected 1 to " + std::to_string(kMaxDraws) +
+    if (n_draws >= 1 && n_draws <= stats::kMaxDraws) continue;
+    fail(ExitCode::kUsage, "resamples, permutations and splits: expected 1 to " + std::to_string(stats::kMaxDraws) +
                                " of each, found " + std::to_string(n_draws));
   }
   if (options.top_k == 0) options.top_k = budget_of(n_layers, 4);

@@ -8,13 +8,10 @@
 
 #include "base/error.h"
 #include "base/strings.h"
-#include "results/stats/correlation.h"
 #include "results/stats/resampling.h"
 
 namespace winnow::evaluation {
 namespace {
-
-constexpr int64_t kMaxResamples = 1'000'000;
 
 // A measured table as numbers to average.
 template <typename T>
@@ -25,10 +22,7 @@ stats::Table<double> numbers(const stats::Table<T>& table) {
 }
 
 double mean_over(const stats::Table<double>& table, int64_t pattern, std::span<const int64_t> examples) {
-  const double* row = &table.values[stats::at(pattern * table.cols)];
-  double sum = 0.0;
-  for (const int64_t e : examples) sum += row[stats::at(e)];
-  return sum / static_cast<double>(examples.size());
+  return stats::mean_of(&table.values[stats::at(pattern * table.cols)], examples);
 }
 
 // Means of every pattern over the resamples, (patterns, resamples). The draws follow from the seed alone, so that all
@@ -70,9 +64,9 @@ PatternFigures figures_of(const ResampledColumn& column, std::optional<int64_t> 
     for (int64_t r = 0; r < n_resamples; ++r) {
       values[stats::at(r)] = column.resampled(p, r) - (reference ? column.resampled(*reference, r) : 0.0);
     }
-    std::sort(values.begin(), values.end());
-    figures.ci_low[stats::at(p)] = stats::quantile(values, stats::kLowQuantile);
-    figures.ci_high[stats::at(p)] = stats::quantile(values, stats::kHighQuantile);
+    const stats::Interval interval = stats::percentile_interval(values);
+    figures.ci_low[stats::at(p)] = interval.low;
+    figures.ci_high[stats::at(p)] = interval.high;
   }
   return figures;
 }
@@ -195,9 +189,9 @@ void require_baseline(const std::string& baseline, const std::vector<std::string
 
 EvaluationStatistics compute_evaluation(const EvaluationTable& table, const EvaluationOptions& options) {
   check_evaluation(table, "evaluation");
-  if (options.n_resamples < 1 || options.n_resamples > kMaxResamples) {
-    fail(ExitCode::kUsage,
-         "--resamples is " + std::to_string(options.n_resamples) + ", expected 1 to " + std::to_string(kMaxResamples));
+  if (options.n_resamples < 1 || options.n_resamples > stats::kMaxDraws) {
+    fail(ExitCode::kUsage, "--resamples is " + std::to_string(options.n_resamples) + ", expected 1 to " +
+                               std::to_string(stats::kMaxDraws));
   }
   const std::optional<int64_t> full = table.full();
   if (!full) fail(ExitCode::kBadData, "evaluation: none of its patterns has full attention in every layer");

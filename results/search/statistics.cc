@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <numeric>
 #include <optional>
 #include <span>
 
@@ -11,64 +10,29 @@
 namespace winnow::search {
 namespace {
 
-// More resamples without a figure than this share: the interval says nothing.
-constexpr double kMostUndefined = 0.05;
-
-// Examples of each resample, drawn with replacement.
-class Resamples {
- public:
-  Resamples(int64_t n_examples, uint64_t seed) : n_examples_(n_examples), seed_(seed) {}
-  std::vector<std::size_t> draw(int64_t resample) const {
-    RandomStream stream(seed_, kSearchStream, static_cast<uint64_t>(resample));
-    std::vector<std::size_t> drawn(static_cast<std::size_t>(n_examples_));
-    for (std::size_t& e : drawn) e = static_cast<std::size_t>(stream.below(n_examples_));
-    return drawn;
-  }
-
- private:
-  int64_t n_examples_;
-  uint64_t seed_;
-};
-
-template <typename T>
-double mean_over(const std::vector<T>& values, std::span<const std::size_t> drawn) {
-  double sum = 0.0;
-  for (const std::size_t e : drawn) sum += static_cast<double>(values[e]);
-  return sum / static_cast<double>(drawn.size());
-}
-
-// rho between two columns of figures of the verified patterns, with its interval.
+// rho between two columns of figures of the verified patterns, with its interval over resampled examples.
 template <typename Get>
-stats::Estimate rho_of(const std::vector<const MeasuredPattern*>& patterns, const Get& get, const Resamples& resamples,
-                       int64_t n_resamples) {
-  const auto rho = [&](std::span<const std::size_t> drawn) {
+stats::Estimate rho_of(const std::vector<const MeasuredPattern*>& patterns, const Get& get, int64_t n_examples,
+                       uint64_t seed, int64_t n_resamples) {
+  const auto rho = [&](std::span<const int64_t> drawn) {
     std::vector<double> screened, verified;
     for (const MeasuredPattern* pattern : patterns) {
-      screened.push_back(mean_over(get(pattern->screened), drawn));
-      verified.push_back(mean_over(get(pattern->verified), drawn));
+      screened.push_back(stats::mean_of(get(pattern->screened), drawn));
+      verified.push_back(stats::mean_of(get(pattern->verified), drawn));
     }
     return stats::spearman(screened, verified);
   };
-  std::vector<std::size_t> all(get(patterns.front()->verified).size());
-  std::iota(all.begin(), all.end(), std::size_t{0});
-  stats::Estimate estimate;
-  const std::optional<double> value = rho(all);
-  const std::string constant = patterns.size() < 2 ? "fewer than two patterns" : "the same in all verified patterns";
-  estimate.value = value ? stats::Figure::of(*value) : stats::Figure::undefined(constant);
-  std::vector<double> drawn_rho;
-  for (int64_t r = 0; value && all.size() > 1 && r < n_resamples; ++r) {
-    if (const auto resampled = rho(resamples.draw(r))) drawn_rho.push_back(*resampled);
+  const std::optional<double> value = rho(stats::iota(n_examples));
+  if (!value) {
+    const auto none =
+        stats::Figure::undefined(patterns.size() < 2 ? "fewer than two patterns" : "the same in all verified patterns");
+    return {none, none, none};
   }
-  const double share = static_cast<double>(drawn_rho.size()) / static_cast<double>(n_resamples);
-  if (!value || all.size() < 2 || share < 1.0 - kMostUndefined) {
-    const std::string why = !value ? constant : all.size() < 2 ? "one example" : "not defined in many resamples";
-    estimate.ci_low = estimate.ci_high = stats::Figure::undefined(why);
-    return estimate;
-  }
-  std::sort(drawn_rho.begin(), drawn_rho.end());
-  estimate.ci_low = stats::Figure::of(stats::quantile(drawn_rho, stats::kLowQuantile));
-  estimate.ci_high = stats::Figure::of(stats::quantile(drawn_rho, stats::kHighQuantile));
-  return estimate;
+  const auto figure = stats::Figure::of(*value);
+  if (n_examples < 2) return stats::with_undefined_interval(figure, "one example");
+  stats::Spread spread;
+  for (int64_t r = 0; r < n_resamples; ++r) spread.add(rho(stats::draw_rows(n_examples, seed, r, kSearchStream)));
+  return spread.around(figure, "not defined in many resamples");
 }
 
 stats::Figure wins_kept(const SearchResults& results) {
@@ -119,11 +83,11 @@ ScreeningAgreement compute_agreement(const SearchResults& results, uint64_t seed
   ScreeningAgreement agreement;
   agreement.n_verified = static_cast<int64_t>(patterns.size());
   if (patterns.empty()) return agreement;
-  const Resamples resamples(results.n_verified_examples, seed);
-  agreement.rho_nll = rho_of(
-      patterns, [](const ExampleFigures& f) -> const auto& { return f.nll; }, resamples, n_resamples);
-  agreement.rho_exact_match = rho_of(
-      patterns, [](const ExampleFigures& f) -> const auto& { return f.exact_match; }, resamples, n_resamples);
+  const auto rho = [&](const auto& get) {
+    return rho_of(patterns, get, results.n_verified_examples, seed, n_resamples);
+  };
+  agreement.rho_nll = rho([](const ExampleFigures& f) -> const auto& { return f.nll; });
+  agreement.rho_exact_match = rho([](const ExampleFigures& f) -> const auto& { return f.exact_match; });
   agreement.wins_kept = wins_kept(results);
   return agreement;
 }
@@ -145,7 +109,7 @@ Interactions compute_interactions(const SearchResults& results, const std::vecto
                                       &found.interaction_nll_ci_high, &found.interaction_exact_match}) {
     *table = stats::Table<double>(n, n);
   }
-  const Resamples resamples(static_cast<int64_t>(results.example_id.size()), seed);
+  const auto n_examples = static_cast<int64_t>(results.example_id.size());
   if (results.example_id.size() < 2) found.spread_status = "one example";
   auto pattern = results.patterns.begin() + 1 + results.plan.n_layers;
   for (int64_t i = 0; i < n; ++i) {
@@ -167,13 +131,13 @@ Interactions compute_interactions(const SearchResults& results, const std::vecto
       found.interaction_exact_match(i, j) = found.interaction_exact_match(j, i) =
           exact_match / static_cast<double>(nll.size());
       std::vector<double> means;
-      for (int64_t r = 0; nll.size() > 1 && r < n_resamples; ++r) means.push_back(mean_over(nll, resamples.draw(r)));
-      std::sort(means.begin(), means.end());
+      for (int64_t r = 0; nll.size() > 1 && r < n_resamples; ++r) {
+        means.push_back(stats::mean_of(nll, stats::draw_rows(n_examples, seed, r, kSearchStream)));
+      }
       const double nan = std::numeric_limits<double>::quiet_NaN();
-      found.interaction_nll_ci_low(i, j) = found.interaction_nll_ci_low(j, i) =
-          means.empty() ? nan : stats::quantile(means, stats::kLowQuantile);
-      found.interaction_nll_ci_high(i, j) = found.interaction_nll_ci_high(j, i) =
-          means.empty() ? nan : stats::quantile(means, stats::kHighQuantile);
+      const auto [low, high] = means.empty() ? stats::Interval{nan, nan} : stats::percentile_interval(means);
+      found.interaction_nll_ci_low(i, j) = found.interaction_nll_ci_low(j, i) = low;
+      found.interaction_nll_ci_high(i, j) = found.interaction_nll_ci_high(j, i) = high;
     }
   }
   return found;

@@ -5,7 +5,6 @@
 #include <numeric>
 #include <string>
 
-#include "base/random.h"
 #include "results/stats/correlation.h"
 
 namespace winnow::stats {
@@ -44,23 +43,29 @@ std::vector<int64_t> order_of(std::span<const double> mean, std::span<const int6
   return order;
 }
 
-std::vector<int64_t> draw_rows(int64_t n, uint64_t seed, int64_t resample) {
-  RandomStream random(seed, kResampleStream, static_cast<uint64_t>(resample));
+std::vector<int64_t> draw_rows(int64_t n, uint64_t seed, int64_t resample, uint64_t stream) {
+  RandomStream random(seed, stream, static_cast<uint64_t>(resample));
   std::vector<int64_t> rows(at(n));
   for (int64_t& row : rows) row = random.below(n);
   return rows;
 }
 
-Estimate Spread::around(const Figure& figure) {
+Interval percentile_interval(std::span<double> values) {
+  std::sort(values.begin(), values.end());
+  return {quantile(values, kLowQuantile), quantile(values, kHighQuantile)};
+}
+
+Estimate Spread::around(const Figure& figure, const std::string& too_many) {
   if (!figure.defined()) return {figure, figure, figure};
   const auto n_undefined = n_ - static_cast<int64_t>(defined_.size());
   if (static_cast<double>(n_undefined) > kMaxUndefinedShare * static_cast<double>(n_)) {
-    const Figure none = Figure::undefined("not defined in " + std::to_string(n_undefined) + " of " +
-                                          std::to_string(n_) + " draws: all values are equal there");
-    return {figure, none, none};
+    return with_undefined_interval(figure, too_many.empty()
+                                               ? "not defined in " + std::to_string(n_undefined) + " of " +
+                                                     std::to_string(n_) + " draws: all values are equal there"
+                                               : too_many);
   }
-  std::sort(defined_.begin(), defined_.end());
-  return {figure, Figure::of(quantile(defined_, kLowQuantile)), Figure::of(quantile(defined_, kHighQuantile))};
+  const Interval interval = percentile_interval(defined_);
+  return {figure, Figure::of(interval.low), Figure::of(interval.high)};
 }
 
 bool all_equal(std::span<const double> values) {

@@ -1,11 +1,13 @@
 // Means over drawn examples, and the intervals that figures get from many draws: what the statistics of a run share.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <span>
 #include <vector>
 
+#include "base/random.h"
 #include "results/stats/figure.h"
 #include "results/stats/table.h"
 
@@ -13,6 +15,8 @@ namespace winnow::stats {
 
 inline constexpr double kLowQuantile = 0.025;
 inline constexpr double kHighQuantile = 0.975;
+// Most draws that a command may ask for: a figure of each is held.
+inline constexpr int64_t kMaxDraws = 1'000'000;
 
 inline std::size_t at(int64_t index) { return static_cast<std::size_t>(index); }
 
@@ -24,7 +28,15 @@ double mean_of(const std::vector<T>& values) {
   return sum / static_cast<double>(values.size());
 }
 
-// Mean of the given rows (with repeats), per column. Rows that begin with NaN have no figures and are passed over; NaN
+// Mean of values[row] over the given rows (with repeats), at least one.
+template <typename Values>
+double mean_of(const Values& values, std::span<const int64_t> rows) {
+  double sum = 0.0;
+  for (const int64_t row : rows) sum += static_cast<double>(values[at(row)]);
+  return sum / static_cast<double>(rows.size());
+}
+
+// The same of every column of a table: rows that begin with NaN have no figures and are passed over; NaN
 // where no row is left.
 std::vector<double> mean_of_rows(const Table<double>& table, std::span<const int64_t> rows);
 
@@ -33,8 +45,16 @@ std::vector<int64_t> iota(int64_t n);
 // Columns by falling mean, ties by layer index.
 std::vector<int64_t> order_of(std::span<const double> mean, std::span<const int64_t> layer);
 
-// Rows of one bootstrap resample.
-std::vector<int64_t> draw_rows(int64_t n, uint64_t seed, int64_t resample);
+// The n rows of one bootstrap resample, each in [0, n), drawn with replacement. They follow from the arguments alone:
+// all figures of a result that are resampled with one seed and stream are over the same rows.
+std::vector<int64_t> draw_rows(int64_t n, uint64_t seed, int64_t resample, uint64_t stream = kResampleStream);
+
+// The interval between the quantiles above, of values in any order, at least one. Sorts them.
+struct Interval {
+  double low;
+  double high;
+};
+Interval percentile_interval(std::span<double> values);
 
 // Values of a figure over resamples or splits, of which some may not have it.
 class Spread {
@@ -43,8 +63,9 @@ class Spread {
     ++n_;
     if (value) defined_.push_back(*value);
   }
-  // Percentile interval around `figure`, which is undefined where the figure is.
-  Estimate around(const Figure& figure);
+  // Percentile interval around `figure`: undefined where the figure is, and where too many draws have no value.
+  // `too_many`: the reason in the second case, in other words than that all values are equal there.
+  Estimate around(const Figure& figure, const std::string& too_many = "");
 
  private:
   int64_t n_ = 0;

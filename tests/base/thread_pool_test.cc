@@ -16,7 +16,7 @@ namespace {
 
 TEST(ThreadPool, DoesEveryTaskOnceInEveryOfManyRuns) {
   for (const int n_threads : {1, 2, 3, 9}) {
-    cpu::ThreadPool pool(n_threads);
+    ThreadPool pool(n_threads);
     ASSERT_EQ(pool.size(), n_threads);
     for (int run = 0; run < 3000; ++run) {
       const int64_t n = run % 17;
@@ -32,7 +32,7 @@ TEST(ThreadPool, DoesEveryTaskOnceInEveryOfManyRuns) {
   limit.rlim_cur = limit.rlim_max = rlim_t{1} << 30;  // the stacks of 4000 threads take more
   setrlimit(RLIMIT_AS, &limit);
   try {
-    cpu::ThreadPool pool(4000);
+    ThreadPool pool(4000);
   } catch (const Error& error) {
     std::fprintf(stderr, "%s", error.what());
     std::exit(static_cast<int>(error.code()));
@@ -50,7 +50,7 @@ TEST(ThreadPool, SaysSoWhereThreadsCannotBeStarted) {
 }
 
 TEST(ThreadPool, NeverGivesOneThreadNumberToTwoTasksAtOnce) {
-  cpu::ThreadPool pool(4);
+  ThreadPool pool(4);
   std::vector<std::atomic<int>> inside(4);
   std::atomic<int> clashes = 0;
   for (int run = 0; run < 200; ++run) {
@@ -65,7 +65,7 @@ TEST(ThreadPool, NeverGivesOneThreadNumberToTwoTasksAtOnce) {
 }
 
 TEST(ThreadPool, ShowsEachRunWhatTheOneBeforeWrote) {
-  cpu::ThreadPool pool(3);
+  ThreadPool pool(3);
   std::vector<int64_t> before(100, 0);
   std::vector<int64_t> after(100, 0);
   for (int64_t run = 1; run <= 2000; ++run) {

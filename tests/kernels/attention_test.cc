@@ -1,0 +1,221 @@
+// Attention and decoding attention of the CPU backend against a plain float64 reference, and the row contract of
+// kernels/backend.h.
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "tests/kernels/cpu_backend_test.h"
+#include "tests/tolerances.h"
+
+namespace winnow::kernels {
+namespace {
+
+// Queries, keys and values of one sequence, and a float64 attention over them.
+struct Sequence {
+  HeadShape heads;
+  int64_t n_tokens;
+  int64_t padded;
+  Floats q, kv;
+
+  Sequence(const HeadShape& shape, int64_t n, int64_t tile)
+      : heads(shape),
+        n_tokens(n),
+        padded(round_up(n, tile)),
+        q(random_floats(padded * shape.q_dim(), 11)),
+        kv(random_floats(padded * 2 * shape.kv_dim(), 12)) {}
+
+  double score(int64_t t, int64_t head, int64_t j) const {
+    const int64_t kv_head = head / (heads.n_heads / heads.n_kv_heads);
+    double sum = 0.0;
+    for (int64_t d = 0; d < heads.head_dim; ++d) {
+      sum += static_cast<double>(q[static_cast<std::size_t>(t * heads.q_dim() + head * heads.head_dim + d)]) *
+             kv[static_cast<std::size_t>(j * 2 * heads.kv_dim() + kv_head * heads.head_dim + d)];
+    }
+    return sum * heads.scale;
+  }
+  std::vector<double> reference(int64_t t, int64_t head, const Window& window) const {
+    std::vector<double> out(static_cast<std::size_t>(heads.head_dim), 0.0);
+    double total = 0.0;
+    const int64_t kv_head = head / (heads.n_heads / heads.n_kv_heads);
+    for (int64_t j = 0; j <= t; ++j) {
+      if (!sees(window, t, j)) continue;
+      const double p = std::exp(score(t, head, j));
+      total += p;
+      for (int64_t d = 0; d < heads.head_dim; ++d) {
+        out[static_cast<std::size_t>(d)] +=
+            p * kv[static_cast<std::size_t>(j * 2 * heads.kv_dim() + heads.kv_dim() + kv_head * heads.head_dim + d)];
+      }
+    }
+    for (double& o : out) o /= total;
+    return out;
+  }
+};
+
+// Angle zero everywhere: RoPE that changes nothing.
+Floats identity_angles(int64_t n, int64_t head_dim) {
+  Floats angles(static_cast<std::size_t>(n * head_dim), 0.0F);
+  for (int64_t i = 0; i < n; ++i) std::fill_n(angles.begin() + i * head_dim, head_dim / 2, 1.0F);
+  return angles;
+}
+
+class AttentionTest : public CpuBackendTest {
+ protected:
+  // Attention of rows [first_row, padded) with the keys before `split` in another buffer.
+  Floats run(const Sequence& s, const Window& window, int64_t first_row, int64_t split) {
+    Floats angles = identity_angles(s.padded, s.heads.head_dim);
+    const Matrix table = matrix(angles, s.padded, s.heads.head_dim);
+    auto prefix = backend_->allocate(backend_->kv_bytes(s.padded, s.heads), "prefix");
+    auto own = backend_->allocate(backend_->kv_bytes(s.padded - split, s.heads), "own");
+    const KvRows prefix_rows{prefix->data(), 0, s.padded};
+    const KvRows own_rows{own->data(), split, s.padded - split};
+    Floats kv = s.kv;
+    const std::vector<int32_t> positions = ascending(0, s.padded);
+    const RowAngles row_angles{table, positions.data()};
+    backend_->store_kv(kv.data(), s.heads, {}, row_angles, s.padded, prefix->data());
+    kv = s.kv;
+    backend_->store_kv(kv.data() + split * 2 * s.heads.kv_dim(), s.heads, {}, row_angles.from(split), s.padded - split,
+                       own->data());
+    // The prefix must not be read from the split on.
+    std::memset(static_cast<std::byte*>(prefix->data()) + backend_->kv_bytes(split, s.heads), 0x7F,
+                static_cast<std::size_t>(backend_->kv_bytes(s.padded - split, s.heads)));
+    Floats out(static_cast<std::size_t>((s.padded - first_row) * s.heads.q_dim()), NAN);
+    const AttentionCall call{.q = s.q.data() + first_row * s.heads.q_dim(),
+                             .out = out.data(),
+                             .first_row = first_row,
+                             .n_rows = s.padded - first_row,
+                             .n_tokens = s.n_tokens,
+                             .prefix = prefix_rows,
+                             .own = own_rows,
+                             .window = window};
+    backend_->attention({&call, 1}, s.heads);
+    return out;
+  }
+};
+WINNOW_FOR_EACH_VARIANT(AttentionTest);
+
+TEST_P(AttentionTest, MatchesTheReferenceOverOddShapes) {
+  for (const int64_t head_dim : {2, 6, 32, 80, 128}) {
+    for (const int64_t group : {1, 4}) {
+      for (const int64_t n : {1, 63, 64, 65, 300}) {
+        const HeadShape heads{2 * group, 2, head_dim, 0.3F};
+        const Sequence s(heads, n, tile_);
+        for (const Window& w : {full_attention(), Window{1, 0, 0, kNoLimit}, Window{64, 3, 0, kNoLimit},
+                                Window{n, 0, 0, kNoLimit}, Window{17, 70, 0, kNoLimit}, Window{30, 2, n - 20, kNoLimit},
+                                Window{30, 0, 0, n - 7}, Window{5, 1000, 0, kNoLimit}}) {
+          const Floats out = run(s, w, 0, 0);
+          for (int64_t t = 0; t < n; t += 1 + t / 16) {
+            for (int64_t h = 0; h < heads.n_heads; ++h) {
+              const std::vector<double> expected = s.reference(t, h, w);
+              for (int64_t d = 0; d < head_dim; ++d) {
+                ASSERT_NEAR(out[static_cast<std::size_t>(t * heads.q_dim() + h * head_dim + d)],
+                            expected[static_cast<std::size_t>(d)], kAttentionTolerance)
+                    << "n " << n << " head_dim " << head_dim << " W " << w.keys << " S " << w.sinks << " t " << t;
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_P(AttentionTest, RowDoesNotDependOnSplitFirstRowNorOnWhatItsNeighboursSee) {
+  const HeadShape heads{4, 2, 32, 0.2F};
+  const Sequence s(heads, 500, tile_);
+  for (const Window& w : {full_attention(), Window{40, 3, 0, kNoLimit}, Window{40, 3, 333, 450}}) {
+    const Floats whole = run(s, w, 0, 0);
+    for (const int64_t first : {int64_t{0}, tile_, 5 * tile_}) {
+      const Floats part = run(s, w, first, first);
+      EXPECT_EQ(std::memcmp(part.data(), whole.data() + first * heads.q_dim(), part.size() * sizeof(float)), 0);
+    }
+  }
+  // Rows that see everything under either window agree bit for bit, though other rows of their tile need other keys.
+  const Floats full = run(s, full_attention(), 0, 0);
+  const Window tail{40, 3, 333, kNoLimit};
+  const Floats windowed = run(s, tail, 0, 0);
+  EXPECT_EQ(std::memcmp(full.data(), windowed.data(), static_cast<std::size_t>(333 * heads.q_dim()) * sizeof(float)),
+            0);
+  EXPECT_NE(full[static_cast<std::size_t>(333 * heads.q_dim())],
+            windowed[static_cast<std::size_t>(333 * heads.q_dim())]);
+}
+
+TEST_P(AttentionTest, ResultsDoNotDependOnTheNumberOfThreads) {
+  const HeadShape heads{4, 1, 64, 0.125F};
+  const Sequence s(heads, 400, tile_);
+  const Window w{100, 4, 0, kNoLimit};
+  const Floats two = run(s, w, 0, 0);
+  backend_ = cpu::make_cpu_backend({.n_threads = 1});
+  EXPECT_EQ(run(s, w, 0, 0), two);
+  backend_ = cpu::make_cpu_backend({.n_threads = 5});
+  EXPECT_EQ(run(s, w, 0, 0), two);
+}
+
+// A single row over a cache of `n_sinks` rows and the last `n_ring`, which were brought there row by row.
+class DecodeTest : public AttentionTest {
+ protected:
+  Floats decode(const Sequence& s, const Window& window, int64_t n_sinks, int64_t n_ring, int64_t row) {
+    Floats angles = identity_angles(s.padded, s.heads.head_dim);
+    const std::vector<int32_t> positions = ascending(0, s.padded);
+    auto rows = backend_->allocate(backend_->kv_bytes(s.padded, s.heads), "rows");
+    Floats kv = s.kv;
+    backend_->store_kv(kv.data(), s.heads, {}, {matrix(angles, s.padded, s.heads.head_dim), positions.data()}, s.padded,
+                       rows->data());
+    auto memory = backend_->allocate(backend_->kv_bytes(round_up(n_sinks + n_ring, tile_), s.heads), "cache");
+    const KvCache cache{memory->data(), n_sinks, n_ring};
+    for (int64_t t = 0; t <= row; ++t) {
+      const KvCopy copy{rows->data(), t, memory->data(), cache.slot(t), 1};
+      backend_->copy_kv({&copy, 1}, s.heads);
+    }
+    Floats out(static_cast<std::size_t>(s.heads.q_dim()), NAN);
+    const DecodeCall call{s.q.data() + row * s.heads.q_dim(), out.data(), row, cache, window};
+    backend_->decode_attention({&call, 1}, s.heads);
+    return out;
+  }
+};
+WINNOW_FOR_EACH_VARIANT(DecodeTest);
+
+TEST_P(DecodeTest, RowIsThatOfAttentionBitForBit) {
+  for (const HeadShape& heads : {HeadShape{6, 2, 6, 0.3F}, HeadShape{7, 1, 80, 0.1F}, HeadShape{2, 2, 128, 0.1F}}) {
+    const Sequence s(heads, 400, tile_);
+    for (const Window& w : {Window{1, 0}, Window{64, 0}, Window{50, 3}, Window{17, 70}, Window{100, 200}}) {
+      const Floats whole = run(s, w, 0, 0);
+      const Floats full = run(s, full_attention(), 0, 0);
+      for (const int64_t row : {0, 63, 64, 127, 190, 255, 256, 333, 399}) {
+        const auto from = [&](const Floats& rows) {
+          return Floats(rows.begin() + row * heads.q_dim(), rows.begin() + (row + 1) * heads.q_dim());
+        };
+        EXPECT_EQ(decode(s, w, w.sinks, w.keys, row), from(whole))
+            << "W " << w.keys << " S " << w.sinks << " t " << row;
+        EXPECT_EQ(decode(s, w, 0, 400, row), from(whole)) << "a cache that forgets nothing, t " << row;
+        EXPECT_EQ(decode(s, full_attention(), 0, 400, row), from(full)) << "t " << row;
+      }
+    }
+  }
+}
+
+TEST_P(DecodeTest, CopiesOfManyRowsEqualCopiesOfOne) {
+  const HeadShape heads{4, 2, 10, 1.0F};
+  const int64_t bytes = backend_->kv_bytes(4 * tile_, heads);
+  auto from = backend_->allocate(bytes, "rows");
+  Floats values = random_floats(bytes / 4, 31);
+  std::memcpy(from->data(), values.data(), static_cast<std::size_t>(bytes));
+  auto at_once = backend_->allocate(bytes, "copies");
+  auto one_by_one = backend_->allocate(bytes, "copies");
+  const KvCopy many{from->data(), 37, at_once->data(), 5, 150};
+  backend_->copy_kv({&many, 1}, heads);
+  for (int64_t i = 0; i < 150; ++i) {
+    const KvCopy one{from->data(), 37 + i, one_by_one->data(), 5 + i, 1};
+    backend_->copy_kv({&one, 1}, heads);
+  }
+  EXPECT_EQ(std::memcmp(at_once->data(), one_by_one->data(), static_cast<std::size_t>(bytes)), 0);
+  const auto* copied = static_cast<const float*>(at_once->data());
+  EXPECT_GT(std::count_if(copied, copied + bytes / 4, [](float v) { return v != 0.0F; }),
+            int64_t{300} * heads.kv_dim() - 9);
+}
+
+}  // namespace
+}  // namespace winnow::kernels
