@@ -13,17 +13,6 @@ std::string shape_name(const Matrix& weight) { return std::to_string(weight.rows
 
 }  // namespace
 
-int64_t attention_pairs(const Window& window, int64_t first, int64_t end) {
-  // Rows [first, end) all see everything: a sum of row numbers.
-  if (window.keys >= end || end <= first) return end <= first ? 0 : (first + 1 + end) * (end - first) / 2;
-  int64_t pairs = 0;
-  for (int64_t t = first; t < end; ++t) {
-    const int64_t band = band_start(window, t);
-    pairs += t - band + 1 + std::min(window.sinks, band);
-  }
-  return pairs;
-}
-
 template <typename Operation>
 void ProfiledBackend::time(const std::string& name, const Work& work, Operation operation) {
   OperationProfile& profile = operations_[name];

@@ -113,7 +113,4 @@ class ProfiledBackend final : public Backend {
   double total_seconds_ = 0.0;
 };
 
-// (row, key) pairs of rows [first, end) under a window.
-int64_t attention_pairs(const Window& window, int64_t first, int64_t end);
-
 }  // namespace winnow::kernels

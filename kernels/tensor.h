@@ -14,6 +14,14 @@ inline constexpr int64_t size_bytes(DType dtype) {
   return dtype == DType::kF32 ? 4 : (dtype == DType::kBf16 || dtype == DType::kF16) ? 2 : 0;
 }
 
+// Pointer to row `row` of values of a type with `cols` columns.
+inline void* row_pointer(void* data, DType dtype, int64_t row, int64_t cols) {
+  return static_cast<std::byte*>(data) + row * cols * size_bytes(dtype);
+}
+inline const void* row_pointer(const void* data, DType dtype, int64_t row, int64_t cols) {
+  return static_cast<const std::byte*>(data) + row * cols * size_bytes(dtype);
+}
+
 // Name in results and messages.
 inline constexpr const char* dtype_name(DType dtype) {
   return dtype == DType::kF32 ? "fp32" : dtype == DType::kBf16 ? "bf16" : dtype == DType::kF16 ? "fp16" : "other";

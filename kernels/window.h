@@ -24,6 +24,8 @@ struct Window {
   int64_t sinks = 0;           // first tokens of the sequence that a row sees besides, >= 0 (S)
   int64_t first_row = 0;       // rows before see everything (a - M with tail rows, else 0); may be negative
   int64_t end_row = kNoLimit;  // rows from here on see everything (a when the answer is decoded with full attention)
+
+  bool operator==(const Window&) const = default;
 };
 
 inline constexpr Window full_attention() { return Window{}; }
@@ -47,6 +49,18 @@ inline constexpr int64_t first_affected_row(const Window& w) {
   const int64_t beyond = w.keys >= kNoLimit - w.sinks ? kNoLimit : w.keys + w.sinks;
   const int64_t first = beyond > w.first_row ? beyond : w.first_row;
   return first < w.end_row ? first : kNoLimit;
+}
+
+// (row, key) pairs that rows [first, end) see. Takes time in proportion to the rows, unless they all see everything.
+inline constexpr int64_t attention_pairs(const Window& w, int64_t first, int64_t end) {
+  if (end <= first) return 0;
+  if (w.keys >= end) return (first + 1 + end) * (end - first) / 2;
+  int64_t pairs = 0;
+  for (int64_t t = first; t < end; ++t) {
+    const int64_t band = band_start(w, t);
+    pairs += t - band + 1 + (w.sinks < band ? w.sinks : band);
+  }
+  return pairs;
 }
 
 }  // namespace winnow::kernels

@@ -30,7 +30,7 @@ void DecoderLayer::attention_input(const LayerWeights& weights, const void* x, c
   const kernels::HeadShape& heads = config_.heads;
   for (int64_t row = 0; row < n_rows; row += backend_.chunk_rows()) {
     const int64_t n = std::min(backend_.chunk_rows(), n_rows - row);
-    backend_.rms_norm(row_pointer(x, backend_.residual_dtype(), row, config_.hidden), weights.input_norm,
+    backend_.rms_norm(kernels::row_pointer(x, backend_.residual_dtype(), row, config_.hidden), weights.input_norm,
                       config_.rms_eps, normed_->data(), n);
     if (kv != nullptr) {
       backend_.linear(normed_->data(), weights.kv, weights.kv_bias, wide_->data(), n, false);
@@ -38,7 +38,7 @@ void DecoderLayer::attention_input(const LayerWeights& weights, const void* x, c
                         static_cast<std::byte*>(kv) + backend_.kv_bytes(row, heads));
     }
     if (q != nullptr) {
-      void* q_rows = row_pointer(q, backend_.activation_dtype(), row, heads.q_dim());
+      void* q_rows = kernels::row_pointer(q, backend_.activation_dtype(), row, heads.q_dim());
       backend_.linear(normed_->data(), weights.q, weights.q_bias, q_rows, n, false);
       backend_.rope(q_rows, heads, weights.q_norm, angles.from(row), n);
     }
@@ -48,10 +48,10 @@ void DecoderLayer::attention_input(const LayerWeights& weights, const void* x, c
 void DecoderLayer::finish(const LayerWeights& weights, const void* attention, void* x, int64_t n_rows) {
   for (int64_t row = 0; row < n_rows; row += backend_.chunk_rows()) {
     const int64_t n = std::min(backend_.chunk_rows(), n_rows - row);
-    void* rows = row_pointer(x, backend_.residual_dtype(), row, config_.hidden);
+    void* rows = kernels::row_pointer(x, backend_.residual_dtype(), row, config_.hidden);
     if (attention != nullptr) {
-      backend_.linear(row_pointer(attention, backend_.activation_dtype(), row, config_.heads.q_dim()), weights.o,
-                      weights.o_bias, rows, n, true);
+      backend_.linear(kernels::row_pointer(attention, backend_.activation_dtype(), row, config_.heads.q_dim()),
+                      weights.o, weights.o_bias, rows, n, true);
     }
     backend_.rms_norm(rows, weights.post_norm, config_.rms_eps, normed_->data(), n);
     backend_.linear(normed_->data(), weights.gate_up, weights.gate_up_bias, wide_->data(), n, false);

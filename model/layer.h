@@ -9,14 +9,6 @@
 
 namespace winnow::model {
 
-// Pointer to row `row` of values of a type with `cols` columns.
-inline void* row_pointer(void* data, kernels::DType dtype, int64_t row, int64_t cols) {
-  return static_cast<std::byte*>(data) + row * cols * kernels::size_bytes(dtype);
-}
-inline const void* row_pointer(const void* data, kernels::DType dtype, int64_t row, int64_t cols) {
-  return static_cast<const std::byte*>(data) + row * cols * kernels::size_bytes(dtype);
-}
-
 // Attention itself is not here: which keys a row sees, and whose, is the sweep's matter (pipeline/engine/sweep.cc).
 class DecoderLayer {
  public:

@@ -60,13 +60,21 @@ inline void expect_same(const engine::Score& a, const engine::Score& b, const st
 inline engine::SweepRequest drop_one(const std::vector<int32_t>& tokens, int64_t answer_start,
                                      const kernels::Window& window, int64_t n_layers) {
   engine::SweepRequest request{
-      .tokens = tokens, .answer_start = answer_start, .window = window, .base = {}, .variants = {}, .per_token = true};
-  request.base.assign(static_cast<std::size_t>(n_layers), false);
+      .tokens = tokens, .answer_start = answer_start, .base = {}, .variants = {}, .per_token = true};
+  request.base.assign(static_cast<std::size_t>(n_layers), {kernels::full_attention()});
   for (std::size_t layer = 0; layer < request.base.size(); ++layer) {
     request.variants.push_back(request.base);
-    request.variants.back()[layer] = true;
+    request.variants.back()[layer].window = window;
   }
   return request;
+}
+
+// Other patterns of the same window.
+inline void set_patterns(engine::SweepRequest& request, const kernels::Window& window, const Pattern& base,
+                         const std::vector<Pattern>& variants) {
+  request.base = engine::layer_windows_of(base, window);
+  request.variants.clear();
+  for (const Pattern& variant : variants) request.variants.push_back(engine::layer_windows_of(variant, window));
 }
 
 }  // namespace winnow

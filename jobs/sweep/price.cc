@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "kernels/window.h"
+#include "pipeline/engine/layer_windows.h"
 #include "results/storage/hdf5.h"
 
 namespace winnow::sweep {
@@ -20,19 +21,27 @@ double sweep_flops(const model::ModelConfig& config, const run::Settings& settin
                    int64_t answer_start) {
   const auto layers = static_cast<double>(config.n_layers);
   const auto rows = static_cast<double>(n_tokens - 1);
-  const auto first = static_cast<double>(
-      std::clamp<int64_t>(kernels::first_affected_row(settings.window_of(answer_start)), 0, n_tokens - 1));
+  const kernels::Window window = settings.window_of(answer_start);
+  const engine::LayerWindows base = engine::layer_windows_of(settings.base, window);
   // A lane of layer l has its own rows through the layers after l, and attention in l itself.
-  double lane_layers = 0.0;
-  for (const int64_t layer : settings.layers) lane_layers += layers - 1.0 - static_cast<double>(layer);
+  double lane_rows = 0.0;
+  double lane_pairs = 0.0;
+  for (const int64_t layer : settings.layers) {
+    const engine::LayerWindows variant = engine::layer_windows_of(settings.variant(layer), window);
+    const auto first =
+        static_cast<double>(std::clamp<int64_t>(engine::first_different_row(base, variant), 0, n_tokens - 1));
+    const double own_layers = layers - 1.0 - static_cast<double>(layer);
+    lane_rows += own_layers * (rows - first);
+    lane_pairs += own_layers * (rows * rows - first * first) / 2.0;
+  }
   const auto lanes = static_cast<double>(settings.layers.size());
   const auto q_dim = static_cast<double>(config.heads.q_dim());
   const auto kv_dim = 2.0 * static_cast<double>(config.heads.kv_dim());
   const auto hidden = static_cast<double>(config.hidden);
   const double per_row = 2.0 * hidden * (2.0 * q_dim + kv_dim + 3.0 * static_cast<double>(config.ffn));
   const double per_pair = 4.0 * q_dim;
-  const double row_layers = layers * rows + lane_layers * (rows - first);
-  const double pairs = layers * rows * rows / 2.0 + lane_layers * (rows * rows - first * first) / 2.0;
+  const double row_layers = layers * rows + lane_rows;
+  const double pairs = layers * rows * rows / 2.0 + lane_pairs;
   const auto answer = static_cast<double>(n_tokens - answer_start);
   return per_row * row_layers + per_pair * pairs +
          2.0 * hidden * static_cast<double>(config.vocab) * answer * (1.0 + lanes);

@@ -8,13 +8,10 @@
 
 namespace winnow::engine {
 
-int64_t cached_rows(const model::ModelConfig& config, const SweepRequest& request, int64_t row_tile) {
-  SweepRequest plain = request;
-  plain.base.assign(static_cast<std::size_t>(config.n_layers), false);
-  plain.variants.clear();
-  plain.prefix_rows = 0;
-  const RowRange range = row_range(config, plain, row_tile);
-  return std::min(range.lane_first_row, range.padded_rows - row_tile);
+int64_t cached_rows(int64_t n_tokens, const kernels::Window& narrowest, int64_t row_tile) {
+  const int64_t n_rows = n_tokens - 1;  // the last token predicts nothing
+  const int64_t last_tile = round_up(n_rows, row_tile) - row_tile;
+  return std::min(round_down(kernels::first_affected_row(narrowest), row_tile), last_tile);
 }
 
 int64_t CachedPrefix::size_bytes(const model::ModelConfig& config, const kernels::Backend& backend, int64_t n_rows) {
@@ -38,7 +35,7 @@ class CachedPrefix::Pass {
  private:
   void run_attention(const model::LayerWeights& weights, void* kv, int64_t first_row);
   void* residual(int64_t row) const {
-    return model::row_pointer(stack_->data(), backend_.residual_dtype(), row, config_.hidden);
+    return kernels::row_pointer(stack_->data(), backend_.residual_dtype(), row, config_.hidden);
   }
   bool is_scored() const { return request_.answer_start - 1 < n_rows_; }
 
@@ -107,7 +104,7 @@ CachedPrefix::Pass::Pass(kernels::Backend& backend, const model::ModelConfig& co
 // The rest of a layer for the rows from first_row on, whose queries are there.
 void CachedPrefix::Pass::run_attention(const model::LayerWeights& weights, void* kv, int64_t first_row) {
   const auto rows_of = [&](const std::unique_ptr<kernels::Buffer>& buffer) {
-    return model::row_pointer(buffer->data(), backend_.activation_dtype(), first_row, config_.heads.q_dim());
+    return kernels::row_pointer(buffer->data(), backend_.activation_dtype(), first_row, config_.heads.q_dim());
   };
   const kernels::AttentionCall call{.q = rows_of(q_),
                                     .out = rows_of(attention_),
@@ -132,7 +129,7 @@ void CachedPrefix::Pass::run(const Keep& keep, const StopCheck& stop) {
       if (!is_last) {
         run_attention(weights, kv, 0);
       } else if (is_scored()) {
-        void* q = model::row_pointer(q_->data(), backend_.activation_dtype(), first_tile_, config_.heads.q_dim());
+        void* q = kernels::row_pointer(q_->data(), backend_.activation_dtype(), first_tile_, config_.heads.q_dim());
         decoder_.attention_input(weights, residual(first_tile_), angles_.from(first_tile_), n_rows_ - first_tile_,
                                  nullptr, q);
         run_attention(weights, kv, first_tile_);
@@ -176,7 +173,9 @@ CachedPrefix::CachedPrefix(kernels::Backend& backend, const model::ModelConfig& 
       layer_bytes_(backend.kv_bytes(request.prefix_rows, config.heads)),
       place_(place),
       first_score_row_(request.answer_start - 1) {
-  if (n_rows_ <= 0 || n_rows_ != cached_rows(config, request, backend.row_tile())) {
+  const auto n_tokens = static_cast<int64_t>(request.tokens.size());
+  const int64_t most = cached_rows(n_tokens, kernels::full_attention(), backend.row_tile());
+  if (n_rows_ <= 0 || n_rows_ > most || n_rows_ % backend.row_tile() != 0) {
     fail(ExitCode::kInternal, "a prefix of " + std::to_string(n_rows_) + " rows does not fit the request");
   }
   const int64_t total = size_bytes(config, backend, n_rows_);
@@ -229,7 +228,6 @@ PrefixPlan plan_prefixes(std::span<const int64_t> sizes, int64_t n_ranks, const 
 }
 
 void PrefixCache::provide(int64_t example, CachedPrefix::Place place, SweepRequest& request, const StopCheck& stop) {
-  request.prefix_rows = cached_rows(config_, request, backend_.row_tile());
   if (request.prefix_rows == 0) return;
   std::unique_ptr<CachedPrefix>& prefix = prefixes_[example];
   if (!prefix) prefix = std::make_unique<CachedPrefix>(backend_, config_, weights_, request, place, stop);

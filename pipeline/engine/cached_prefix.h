@@ -17,9 +17,9 @@
 
 namespace winnow::engine {
 
-// Rows of a request that a cached prefix can hold: those before R, the first row of a lane, but never all of them.
-// 0: none. Uses nothing of the request but its tokens, answer and window.
-int64_t cached_rows(const model::ModelConfig& config, const SweepRequest& request, int64_t row_tile);
+// Rows of a sequence that a cached prefix can hold where no layer has a narrower window than this: those before R, the
+// first row of a lane, but never all of them. 0: none.
+int64_t cached_rows(int64_t n_tokens, const kernels::Window& narrowest, int64_t row_tile);
 
 struct RowScore {
   double nll_nats = 0.0;
@@ -32,7 +32,7 @@ class CachedPrefix {
  public:
   enum class Place { kBackend, kHost };  // whose memory
 
-  // Runs the rows with full attention. request.prefix_rows of them; Throws Interrupted, Error(kOutOfMemory).
+  // Runs request.prefix_rows rows with full attention. Throws Interrupted, Error(kOutOfMemory).
   CachedPrefix(kernels::Backend& backend, const model::ModelConfig& config, model::ModelWeights& weights,
                const SweepRequest& request, Place place, const StopCheck& stop);
   // Memory that it keeps, of the backend or of the host, bytes.
@@ -82,8 +82,8 @@ class PrefixCache {
   PrefixCache(kernels::Backend& backend, const model::ModelConfig& config, model::ModelWeights& weights)
       : backend_(backend), config_(config), weights_(weights) {}
 
-  // Gives the request the prefix of its example, which is made when it is asked for first, and leaves it as it is where
-  // there are no rows to keep. Throws Interrupted, Error.
+  // Gives a request with prefix_rows the prefix of its example, which is made when it is asked for first, and leaves it
+  // as it is where there are no rows to keep. Throws Interrupted, Error.
   void provide(int64_t example, CachedPrefix::Place place, SweepRequest& request, const StopCheck& stop);
 
  private:

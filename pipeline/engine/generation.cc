@@ -46,13 +46,12 @@ class Generation {
   void upload_rows(int64_t n_rows);
   void choose(std::vector<Sequence*>& sequences, int64_t n_rows);
   void drop_finished(std::span<const int32_t> stop_tokens);
-  void note_cache_bytes();
 
   void* residual(int64_t at) const {
-    return model::row_pointer(stack_->data(), backend_.residual_dtype(), at, config_.hidden);
+    return kernels::row_pointer(stack_->data(), backend_.residual_dtype(), at, config_.hidden);
   }
   void* queries(const std::unique_ptr<kernels::Buffer>& buffer, int64_t row) const {
-    return model::row_pointer(buffer->data(), backend_.activation_dtype(), row, config_.heads.q_dim());
+    return kernels::row_pointer(buffer->data(), backend_.activation_dtype(), row, config_.heads.q_dim());
   }
 
   kernels::Backend& backend_;
@@ -138,7 +137,6 @@ void Generation::prefill(const StopCheck& stop) {
     report_.prompt_tokens += n_prompt;
   }
   for (Sequence& sequence : sequences_) active_.push_back(&sequence);
-  note_cache_bytes();
   const int64_t n_rows = place_rows();
   for (const auto& [begin, end] : Prefill::groups(backend_, requests_)) {
     std::vector<const SequenceCache*> caches;
@@ -199,12 +197,6 @@ int64_t Generation::place_rows() {
   return stack.n_rows;
 }
 
-void Generation::note_cache_bytes() {
-  int64_t bytes = 0;
-  for (const Sequence* sequence : active_) bytes += sequence->cache->size_bytes();
-  report_.peak_cache_bytes = std::max(report_.peak_cache_bytes, bytes);
-}
-
 // What the rows of this step are: the last tokens and their positions.
 void Generation::upload_rows(int64_t n_rows) {
   std::vector<int32_t> tokens(static_cast<std::size_t>(n_rows), -1);
@@ -225,9 +217,8 @@ void Generation::decode_layer(int64_t layer, int64_t n_rows) {
   for (const Sequence* sequence : active_) {
     const kernels::KvCache cache = sequence->cache->layer(layer);
     copies.push_back({kv_->data(), sequence->at, cache.data, cache.slot(sequence->row), 1});
-    const bool is_windowed = sequence->request->windowed[static_cast<std::size_t>(layer)];
     calls.push_back({queries(q_, sequence->at), queries(attention_, sequence->at), sequence->row, cache,
-                     is_windowed ? sequence->request->window : kernels::full_attention()});
+                     sequence->request->windows[static_cast<std::size_t>(layer)].window});
   }
   backend_.copy_kv(copies, config_.heads);
   backend_.decode_attention(calls, config_.heads);
@@ -260,8 +251,11 @@ GenerationReport Generation::run(std::span<const int32_t> stop_tokens, const Sto
 }
 
 void check(const model::ModelConfig& config, const GenerationRequest& request) {
-  const bool fits = request.windowed.size() == static_cast<std::size_t>(config.n_layers) && !request.prompt.empty() &&
-                    request.max_new_tokens >= 1 && request.window.keys >= 1 && request.window.sinks >= 0;
+  const bool windows_fit = request.windows.size() == static_cast<std::size_t>(config.n_layers) &&
+                           std::all_of(request.windows.begin(), request.windows.end(), [](const LayerWindow& layer) {
+                             return layer.window.keys >= 1 && layer.window.sinks >= 0;
+                           });
+  const bool fits = windows_fit && !request.prompt.empty() && request.max_new_tokens >= 1;
   if (!fits) fail(ExitCode::kInternal, "generation: request does not fit the model");
 }
 

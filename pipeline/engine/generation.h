@@ -1,4 +1,4 @@
-// Greedy generation with the cache that a pattern would be deployed with: a layer with full attention keeps the keys
+// Greedy generation with the cache that a model would be served with: a layer with full attention keeps the keys
 // and values of all rows, a windowed one those of its window and of the sinks, in memory of that size.
 //
 // Arithmetic is the sweep's: on a CPU a generated token is, bit for bit, the argmax of the sweep over the same tokens.
@@ -21,8 +21,7 @@ namespace winnow::engine {
 
 struct GenerationRequest {
   std::span<const int32_t> prompt;  // at least one token; row prompt.size() - 1 chooses the first new one
-  kernels::Window window;           // of a windowed layer; rows from prompt.size() on are those of new tokens
-  Pattern windowed;                 // (n_layers)
+  LayerWindows windows;             // (n_layers); rows from prompt.size() on are those of new tokens
   int64_t max_new_tokens = 0;       // >= 1
   std::string name;                 // for messages
 };
@@ -40,7 +39,6 @@ struct GenerationReport {
   double prefill_seconds = 0.0;
   int64_t decoded_tokens = 0;  // those after the first of each continuation: the first is the prefill's
   double decode_seconds = 0.0;
-  int64_t peak_cache_bytes = 0;  // of all sequences together
   double decoded_tokens_per_second() const {
     return decode_seconds > 0.0 ? static_cast<double>(decoded_tokens) / decode_seconds : 0.0;
   }

@@ -12,16 +12,20 @@ int64_t padded_rows(const GenerationRequest& request, int64_t tile) {
   return round_up(static_cast<int64_t>(request.prompt.size()), tile);
 }
 
+const kernels::Window& window_of(const GenerationRequest& request, int64_t layer) {
+  return request.windows[static_cast<std::size_t>(layer)].window;
+}
+
 // Whether the prompt has rows that see everything although new tokens do not.
-bool sees_all_at_first(const GenerationRequest& request) { return !kernels::obeys(request.window, 0); }
+bool sees_all_at_first(const kernels::Window& window) { return !kernels::obeys(window, 0); }
 
 // Rows of keys that the layer's cache has no room for while a chunk is computed.
 int64_t outside_rows(const kernels::Backend& backend, const GenerationRequest& request, int64_t layer) {
   if (!cache_shape(request, layer).forgets) return 0;
   const int64_t tile = backend.row_tile();
   const int64_t whole = padded_rows(request, tile);
-  if (sees_all_at_first(request)) return whole;
-  const kernels::Window& window = request.window;
+  const kernels::Window& window = window_of(request, layer);
+  if (sees_all_at_first(window)) return whole;
   const int64_t chunk = round_up(window.sinks, tile) + round_up(window.keys, tile) + tile + backend.chunk_rows();
   return std::min(whole, chunk);
 }
@@ -111,7 +115,7 @@ void Prefill::make_tables() {
 }
 
 void* Prefill::residual(int64_t at) const {
-  return model::row_pointer(stack_->data(), context_.backend.residual_dtype(), at, context_.config.hidden);
+  return kernels::row_pointer(stack_->data(), context_.backend.residual_dtype(), at, context_.config.hidden);
 }
 
 const void* Prefill::last_row(std::size_t prompt) const {
@@ -141,14 +145,14 @@ void Prefill::run_prompt(const Prompt& prompt, int64_t layer, const model::Layer
 // Decides where the keys of a chunk and of the rows before go, and brings those there that the chunk sees.
 Prefill::Chunk Prefill::place_chunk(const Prompt& prompt, int64_t layer, int64_t first_row) {
   const kernels::Backend& backend = context_.backend;
-  const kernels::Window& window = prompt.request->window;
+  const kernels::Window& window = window_of(*prompt.request, layer);
   const kernels::KvCache cache = prompt.cache->layer(layer);
   Chunk chunk{first_row, std::min(first_row + backend.chunk_rows(), prompt.padded_rows), {}, {}};
   if (!prompt.cache->shape(layer).forgets) {
     chunk.own = {cache.data, 0, chunk.end_row};
     return chunk;
   }
-  if (sees_all_at_first(*prompt.request)) {
+  if (sees_all_at_first(window)) {
     chunk.own = {keys_->data(), 0, chunk.end_row};
     return chunk;
   }
@@ -199,8 +203,7 @@ void Prefill::run_chunk(const Prompt& prompt, const Chunk& chunk, int64_t layer,
   call.n_tokens = prompt.n_rows;
   call.prefix = chunk.prefix;
   call.own = chunk.own;
-  const bool is_windowed = prompt.request->windowed[static_cast<std::size_t>(layer)];
-  call.window = is_windowed ? prompt.request->window : kernels::full_attention();
+  call.window = window_of(*prompt.request, layer);
   backend.attention(std::span(&call, 1), config.heads);
   context_.decoder.finish(weights, attention_->data(), residual(prompt.at + call.first_row), call.n_rows);
 }
@@ -210,7 +213,7 @@ void Prefill::keep(const Prompt& prompt, const Chunk& chunk, int64_t layer) {
   const CacheShape& shape = prompt.cache->shape(layer);
   if (!shape.forgets) return;
   // Where the chunk's keys lie behind those of all rows before, once at the end is enough.
-  const bool is_whole = sees_all_at_first(*prompt.request);
+  const bool is_whole = sees_all_at_first(window_of(*prompt.request, layer));
   if (is_whole && chunk.end_row < prompt.padded_rows) return;
   const int64_t first_row = is_whole ? 0 : chunk.first_row;
   const int64_t end_row = std::min(chunk.end_row, prompt.n_rows);

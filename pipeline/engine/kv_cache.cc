@@ -28,10 +28,9 @@ void for_ranges(const kernels::KvCache& cache, int64_t begin, int64_t end, Body 
 CacheShape cache_shape(const GenerationRequest& request, int64_t layer) {
   const auto n_prompt = static_cast<int64_t>(request.prompt.size());
   const int64_t n_rows = n_prompt + request.max_new_tokens - 1;  // the last token is not read again
-  const kernels::Window& window = request.window;
+  const kernels::Window& window = request.windows[static_cast<std::size_t>(layer)].window;
   const bool all_obey = kernels::obeys(window, n_prompt) && kernels::obeys(window, std::max(n_prompt, n_rows - 1));
-  const bool is_windowed = request.windowed[static_cast<std::size_t>(layer)];
-  if (!is_windowed || !all_obey || window.keys >= n_rows - window.sinks) return {0, n_rows, false};
+  if (!all_obey || window.keys >= n_rows - window.sinks) return {0, n_rows, false};
   return {window.sinks, window.keys, true};
 }
 

@@ -21,7 +21,7 @@ struct CacheShape {
 };
 
 // A layer keeps all rows where one that is generated sees them all, and where they fit into window and sinks anyway;
-// else the sinks and the last window.keys rows.
+// else the sinks and the last rows of its window.
 CacheShape cache_shape(const GenerationRequest& request, int64_t layer);
 
 // Keys and values of one sequence in all layers: one piece of memory, freed with this.

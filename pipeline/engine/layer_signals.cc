@@ -20,8 +20,8 @@ class Shares {
   void compute(const std::vector<kernels::KeySet>& sets) {
     n_sets_ = static_cast<int64_t>(sets.size()) / n_rows_;
     lse_.resize(sets.size() * static_cast<std::size_t>(heads_.n_heads));
-    backend_.attention_lse({.q = model::row_pointer(attention_.q, backend_.activation_dtype(),
-                                                    first_row_ - attention_.first_row, heads_.q_dim()),
+    backend_.attention_lse({.q = kernels::row_pointer(attention_.q, backend_.activation_dtype(),
+                                                      first_row_ - attention_.first_row, heads_.q_dim()),
                             .keys = attention_.keys,
                             .n_rows = n_rows_,
                             .n_sets = n_sets_,

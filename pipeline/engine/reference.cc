@@ -147,18 +147,18 @@ void norm_and_rotate(Vector& heads, const Vector& norm, const model::ModelConfig
 // Row t of softmax(q k^T / sqrt(head_dim)) v over the keys that it sees, all heads; the model's own definition, written
 // out again: key j iff j <= t and (t - j < W or j < S), where the row obeys the window at all.
 Vector attend(const model::ModelConfig& config, const Vector& q, const std::vector<Vector>& k,
-              const std::vector<Vector>& v, const kernels::Window* window) {
+              const std::vector<Vector>& v, const kernels::Window& window) {
   const auto head_dim = static_cast<std::size_t>(config.heads.head_dim);
   const auto group = static_cast<std::size_t>(config.heads.n_heads / config.heads.n_kv_heads);
   const auto t = static_cast<int64_t>(k.size()) - 1;
-  const bool obeys_window = window != nullptr && t >= window->first_row && t < window->end_row;
+  const bool obeys_window = t >= window.first_row && t < window.end_row;
   Vector out(q.size());
   for (std::size_t head = 0; head * head_dim < q.size(); ++head) {
     const std::size_t kv_begin = head / group * head_dim;
     Vector score(k.size(), -INFINITY);
     for (std::size_t j = 0; j < k.size(); ++j) {
       const auto key = static_cast<int64_t>(j);
-      if (obeys_window && t - key >= window->keys && key >= window->sinks) continue;
+      if (obeys_window && t - key >= window.keys && key >= window.sinks) continue;
       double dot = 0.0;
       for (std::size_t i = 0; i < head_dim; ++i) dot += q[head * head_dim + i] * k[j][kv_begin + i];
       score[j] = dot / std::sqrt(static_cast<double>(head_dim));
@@ -177,9 +177,9 @@ void add(Vector& to, const Vector& from) {
   for (std::size_t i = 0; i < to.size(); ++i) to[i] += from[i];
 }
 
-// One decoder layer on all rows, in place; window: nullptr for full attention.
+// One decoder layer on all rows, in place.
 void run_layer(const model::ModelConfig& config, const Layer& layer, std::vector<Vector>& rows,
-               const kernels::Window* window) {
+               const kernels::Window& window) {
   const auto eps = static_cast<double>(config.rms_eps);
   std::vector<Vector> keys;
   std::vector<Vector> values;
@@ -212,8 +212,7 @@ std::pair<double, bool> token_nll(const Vector& logits, int32_t target) {
 }  // namespace
 
 Score reference_score(const model::ModelConfig& config, const model::Checkpoint& checkpoint,
-                      std::span<const int32_t> tokens, int64_t answer_start, const kernels::Window& window,
-                      const Pattern& windowed) {
+                      std::span<const int32_t> tokens, int64_t answer_start, const LayerWindows& windows) {
   const Reader read{checkpoint};
   const Vector embedding = to_double(checkpoint.get("model.embed_tokens.weight", {config.vocab, config.hidden}));
   std::vector<Vector> rows;
@@ -222,7 +221,7 @@ Score reference_score(const model::ModelConfig& config, const model::Checkpoint&
     rows.emplace_back(begin, begin + config.hidden);
   }
   for (int64_t l = 0; l < config.n_layers; ++l) {
-    run_layer(config, read_layer(config, read, l), rows, windowed[static_cast<std::size_t>(l)] ? &window : nullptr);
+    run_layer(config, read_layer(config, read, l), rows, windows[static_cast<std::size_t>(l)].window);
   }
 
   const Vector final_norm = read.vector("model.norm.weight", config.hidden);

@@ -5,18 +5,16 @@
 #include <cstdint>
 #include <span>
 
-#include "kernels/window.h"
 #include "model/config.h"
 #include "model/safetensors.h"
 #include "pipeline/engine/sweep.h"
 
 namespace winnow::engine {
 
-// Scores of tokens[answer_start, T) when the layers of `windowed` obey `window` and the others attend to everything.
+// Scores of tokens[answer_start, T) when each layer obeys its window.
 // token_nll_nats is always filled. Time and memory are those of a toy: T^2 * layers * hidden, every weight in float64.
 // Throws Error(kBadData) when the checkpoint lacks a tensor.
 Score reference_score(const model::ModelConfig& config, const model::Checkpoint& checkpoint,
-                      std::span<const int32_t> tokens, int64_t answer_start, const kernels::Window& window,
-                      const Pattern& windowed);
+                      std::span<const int32_t> tokens, int64_t answer_start, const LayerWindows& windows);
 
 }  // namespace winnow::engine

@@ -38,6 +38,9 @@ struct BufferSizes {
   }
 };
 
+// The one that a layer's mass is measured against: where the base is windowed and its variant is not, the base's.
+const kernels::Window& narrower(const kernels::Window& a, const kernels::Window& b) { return a.keys < b.keys ? a : b; }
+
 }  // namespace
 
 int64_t SweepPass::predicted_bytes(const kernels::Backend& backend, const model::ModelConfig& config,
@@ -66,7 +69,7 @@ SweepPass::SweepPass(kernels::Backend& backend, const model::ModelConfig& config
   group_q_ = backend.allocate(sizes.group_q, "the lanes' queries");
   group_kv_ = backend.allocate(sizes.group_kv, "the lanes' keys and values");
   attention_ = backend.allocate(sizes.attention, "attention's output");
-  signals_.assign(requests.size(), std::vector<LayerSignals>(static_cast<std::size_t>(config.n_layers)));
+  for (const SweepRequest& request : requests) signals_.emplace_back(request.variants.size());
   prefix_keys_.assign(requests.size(), nullptr);
   fetched_.resize(requests.size());
   for (std::size_t r = 0; r < requests.size(); ++r) {
@@ -133,7 +136,7 @@ void SweepPass::run_bases(const model::LayerWeights& weights, int64_t layer) {
   int64_t n_rows = 0;
   for (const Segment& base : bases()) {
     const Rows& out = layout_.outgoing(base, layer);
-    kernels::AttentionCall call = layout_.call(base, layer, requests_[base.request]);
+    kernels::AttentionCall call = layout_.call(base, layer);
     call.q = queries(base_q_, out.at);
     call.out = queries(attention_, out.at);
     call.own.data = keys(base_kv_, base.residual.at);
@@ -157,7 +160,7 @@ void SweepPass::run_lanes(const model::LayerWeights& weights, int64_t layer, std
     const Segment& base = layout_.base_of(lane);
     const Rows& out = layout_.outgoing(lane, layer);
     const Rows& base_out = layout_.outgoing(base, layer);
-    kernels::AttentionCall call = layout_.call(lane, layer, requests_[lane.request]);
+    kernels::AttentionCall call = layout_.call(lane, layer);
     call.out = queries(attention_, out.at - first_out);
     if (SweepLayout::has_own_keys(lane, layer)) {
       n_own_rows = lane.residual.end() - first.residual.at;
@@ -237,7 +240,7 @@ void SweepPass::run_removed(const model::LayerWeights& weights, int64_t layer, s
     const int64_t n_of_base = std::min(lane.removed_row - rows.first_row, rows.n_rows);
     if (n_of_base <= 0) continue;
     const int64_t at = rows.first_row - layout_.outgoing(base, layer).first_row;
-    void* from = model::row_pointer(outgoing(base, layer), backend_.residual_dtype(), at, config_.hidden);
+    void* from = kernels::row_pointer(outgoing(base, layer), backend_.residual_dtype(), at, config_.hidden);
     backend_.copy(from, outgoing(lane, layer), n_of_base, config_.hidden);
   }
 }
@@ -246,9 +249,7 @@ void SweepPass::run_removed(const model::LayerWeights& weights, int64_t layer, s
 void SweepPass::measure_attention_of(int64_t layer) {
   for (const Segment& base : bases()) {
     const SweepRequest& request = requests_[base.request];
-    const auto asks = [&](const Pattern& variant) { return birth_layer(request.base, variant) == layer; };
     if (!request.signals.mass && !request.signals.lazy) continue;
-    if (std::none_of(request.variants.begin(), request.variants.end(), asks)) continue;
     const Rows& out = layout_.outgoing(base, layer);
     const LayerAttention attention{
         .q = queries(base_q_, out.at),
@@ -256,8 +257,13 @@ void SweepPass::measure_attention_of(int64_t layer) {
         .keys = {keys(base_kv_, base.residual.at), base.residual.first_row, base.residual.n_rows},
         .n_tokens = static_cast<int64_t>(request.tokens.size()),
         .answer_start = request.answer_start};
-    measure_attention(backend_, config_.heads, attention, request.window, request.signals,
-                      signals_[base.request][static_cast<std::size_t>(layer)]);
+    for (std::size_t v = 0; v < request.variants.size(); ++v) {
+      if (birth_layer(request.base, request.variants[v]) != layer) continue;
+      const auto l = static_cast<std::size_t>(layer);
+      measure_attention(backend_, config_.heads, attention,
+                        narrower(request.base[l].window, request.variants[v][l].window), request.signals,
+                        signals_[base.request][v]);
+    }
   }
 }
 

@@ -11,15 +11,13 @@
 #include "model/config.h"
 #include "model/weights.h"
 #include "pipeline/engine/layer_signals.h"
+#include "pipeline/engine/layer_windows.h"
 
 namespace winnow::engine {
 
-// Which layers are windowed; (n_layers).
-using Pattern = std::vector<bool>;
-
 class CachedPrefix;  // pipeline/engine/cached_prefix.h
 
-// What one pattern costs on one example.
+// What one setting of the layers costs on one example.
 struct Score {
   double nll_nats = 0.0;              // mean over the answer tokens
   bool exact_match = false;           // every answer token is the argmax: greedy decoding reproduces the answer
@@ -34,14 +32,13 @@ struct Score {
 struct SweepRequest {
   std::span<const int32_t> tokens;  // (T), answer included
   int64_t answer_start = 0;         // a: first scored token, 1 <= a < T
-  kernels::Window window;           // of a windowed layer, for this example
-  Pattern base;
-  std::vector<Pattern> variants;
+  LayerWindows base;                // (n_layers), for this example
+  std::vector<LayerWindows> variants;
   bool per_token = false;
   bool with_kl = false;
   LayerSignalOptions signals = {};  // not together with a prefix
-  // Rows that are not computed, as no pattern changes them: their keys, values and scores are in `prefix`, which only
-  // the sweep itself needs. cached_rows() of pipeline/engine/cached_prefix.h, or 0.
+  // Rows that are not computed, as they see everything under the base and all variants: their keys, values and scores
+  // are in `prefix`, which only the sweep itself needs. cached_rows() of pipeline/engine/cached_prefix.h, or 0.
   int64_t prefix_rows = 0;
   const CachedPrefix* prefix = nullptr;
 };
@@ -59,7 +56,7 @@ struct Interrupted {};
 struct SweepPlan {
   int64_t n_rows = 0;           // of the base, not padded: T - 1 (the last token predicts nothing), or T (lazy ratio)
   int64_t padded_rows = 0;      // end of the base's rows, multiple of the row tile
-  int64_t lane_first_row = 0;   // R; padded_rows when no row of a windowed lane differs from the base
+  int64_t lane_first_row = 0;   // R, the least of the lanes; padded_rows when no row of any differs from the base
   int64_t first_score_row = 0;  // tile that holds row a - 1
   int64_t n_lanes = 0;          // that differ from the base in a row that is computed
   int64_t row_layers = 0;       // sum over layers of rows computed

@@ -1,8 +1,6 @@
 #include "pipeline/engine/sweep_layout.h"
 
 #include <algorithm>
-#include <set>
-#include <tuple>
 #include <utility>
 
 #include "base/error.h"
@@ -13,11 +11,14 @@ namespace {
 
 void check(const model::ModelConfig& config, const SweepRequest& request) {
   const auto n_layers = static_cast<std::size_t>(config.n_layers);
-  bool sizes_match = request.base.size() == n_layers;
-  for (const Pattern& variant : request.variants) sizes_match = sizes_match && variant.size() == n_layers;
+  const auto fits = [&](const LayerWindows& windows) {
+    return windows.size() == n_layers &&
+           std::all_of(windows.begin(), windows.end(), [](const LayerWindow& layer) { return layer.window.keys >= 1; });
+  };
   const auto n_tokens = static_cast<int64_t>(request.tokens.size());
   if (request.prefix_rows < 0 || request.prefix_rows >= n_tokens) fail(ExitCode::kInternal, "sweep: no such prefix");
-  if (!sizes_match || request.answer_start < 1 || request.answer_start >= n_tokens || request.window.keys < 1) {
+  const bool windows_fit = fits(request.base) && std::all_of(request.variants.begin(), request.variants.end(), fits);
+  if (!windows_fit || request.answer_start < 1 || request.answer_start >= n_tokens) {
     fail(ExitCode::kInternal, "sweep: request does not fit the model");
   }
 }
@@ -31,11 +32,6 @@ Rows place(int64_t first_row, int64_t end_row, int64_t& at) {
 
 }  // namespace
 
-int64_t birth_layer(const Pattern& base, const Pattern& variant) {
-  const auto difference = std::mismatch(base.begin(), base.end(), variant.begin());
-  return difference.first - base.begin();
-}
-
 RowRange row_range(const model::ModelConfig& config, const SweepRequest& request, int64_t row_tile) {
   check(config, request);
   RowRange range;
@@ -46,7 +42,6 @@ RowRange row_range(const model::ModelConfig& config, const SweepRequest& request
   const auto first_row_of_lane = [&](int64_t row) {
     return row >= n_predicting ? range.padded_rows : round_down(row, row_tile);
   };
-  range.lane_first_row = first_row_of_lane(kernels::first_affected_row(request.window));
   range.removed_row = std::max<int64_t>(0, request.answer_start - signals.removed_rows.value_or(0));
   range.removed_first_row = signals.removed_rows ? first_row_of_lane(range.removed_row) : range.padded_rows;
   range.base_first_row = request.prefix_rows;
@@ -57,15 +52,23 @@ RowRange row_range(const model::ModelConfig& config, const SweepRequest& request
     range.first_score_row = std::min(range.first_score_row, round_down(first_query, row_tile));
   }
   if (range.base_first_row > 0 && signals.any()) fail(ExitCode::kInternal, "sweep: a prefix has no layer signals");
-  const bool is_prefix_of_lanes = range.lane_first_row == range.padded_rows || range.base_first_row == 0 ||
-                                  range.base_first_row == range.lane_first_row;
-  if (!is_prefix_of_lanes) fail(ExitCode::kInternal, "sweep: the prefix does not end where the lanes begin");
+  const auto changes_prefix = [&](const LayerWindows& windows) {
+    return range.base_first_row > 0 && first_affected_row(windows) < range.base_first_row;
+  };
+  bool is_prefix = !changes_prefix(request.base);
+  for (const LayerWindows& variant : request.variants) {
+    const int64_t first_row = first_row_of_lane(first_different_row(request.base, variant));
+    const bool has_lane = first_row < range.padded_rows;
+    range.lane_first_row.push_back(has_lane && range.base_first_row > 0 ? range.base_first_row : first_row);
+    is_prefix = is_prefix && !changes_prefix(variant);
+  }
+  if (!is_prefix) fail(ExitCode::kInternal, "sweep: a window hides keys from rows of the prefix");
   return range;
 }
 
 SweepLayout::SweepLayout(const model::ModelConfig& config, std::span<const SweepRequest> requests,
                          const kernels::Backend& backend)
-    : n_bases(static_cast<int64_t>(requests.size())), n_layers(config.n_layers) {
+    : n_layers(config.n_layers) {
   std::vector<RowRange> ranges;
   std::vector<Segment> lanes;
   int64_t longest_lane = 0;
@@ -74,19 +77,19 @@ SweepLayout::SweepLayout(const model::ModelConfig& config, std::span<const Sweep
     const RowRange& range = ranges.emplace_back(row_range(config, request, backend.row_tile()));
     longest_rows = std::max(longest_rows, range.padded_rows);
     with_kl = with_kl || request.with_kl;
-    Segment segment{.request = r, .pattern = &request.base, .n_tokens = range.n_rows, .residual = {}, .scored = {}};
+    Segment segment{.request = r, .windows = &request.base, .n_tokens = range.n_rows, .residual = {}, .scored = {}};
     segments.push_back(segment);
     for (std::size_t v = 0; v < request.variants.size(); ++v) {
       segment.variant = static_cast<int64_t>(v);
       segment.birth = birth_layer(request.base, request.variants[v]);
       if (segment.birth == n_layers) continue;
-      if (range.lane_first_row < range.padded_rows) {
-        segment.pattern = &request.variants[v];
+      if (range.has_lane(v)) {
+        segment.windows = &request.variants[v];
         segment.removed_row = Segment::kBase;
         lanes.push_back(segment);
       }
       if (range.removed_first_row < range.padded_rows) {
-        segment.pattern = &request.base;
+        segment.windows = &request.base;
         segment.removed_row = range.removed_row;
         lanes.push_back(segment);
       }
@@ -101,7 +104,7 @@ SweepLayout::SweepLayout(const model::ModelConfig& config, std::span<const Sweep
     const RowRange& range = ranges[segment.request];
     const int64_t first_row = segment.is_base()      ? range.base_first_row
                               : segment.is_removed() ? range.removed_first_row
-                                                     : range.lane_first_row;
+                                                     : range.lane_first_row[static_cast<std::size_t>(segment.variant)];
     segment.residual = place(first_row, range.padded_rows, stack_rows);
     segment.scored = place(segment.is_base() ? range.first_score_row : range.first_score_row_of(first_row),
                            range.padded_rows, scored_rows);
@@ -126,7 +129,7 @@ int64_t SweepLayout::n_attending(int64_t layer) const {
   return end - segments.begin();
 }
 
-kernels::AttentionCall SweepLayout::call(const Segment& segment, int64_t layer, const SweepRequest& request) const {
+kernels::AttentionCall SweepLayout::call(const Segment& segment, int64_t layer) const {
   const Rows& out = outgoing(segment, layer);
   const Rows& base = base_of(segment).residual;
   kernels::AttentionCall call;
@@ -139,7 +142,7 @@ kernels::AttentionCall SweepLayout::call(const Segment& segment, int64_t layer, 
     if (base.first_row == 0) call.prefix = call.own;
     call.own = {nullptr, segment.residual.first_row, segment.residual.n_rows};
   }
-  call.window = (*segment.pattern)[static_cast<std::size_t>(layer)] ? request.window : kernels::full_attention();
+  call.window = (*segment.windows)[static_cast<std::size_t>(layer)].window;
   return call;
 }
 
@@ -149,37 +152,49 @@ std::vector<kernels::AttentionCall> attention_shapes(const model::ModelConfig& c
   // A call's rows follow from the first row of its segment, from whose keys it has, from whether the layer is the last,
   // and from the window.
   enum class Keys { kBase, kBorrowed, kOwn };
-  std::set<std::tuple<Keys, int64_t, bool, bool>> kinds;
-  for (int64_t layer = 0; layer < config.n_layers; ++layer) {
-    const auto l = static_cast<std::size_t>(layer);
+  struct Kind {
+    Keys keys;
+    int64_t first_row;
+    bool is_last;
+    kernels::Window window;
+    bool operator==(const Kind&) const = default;
+  };
+  std::vector<Kind> kinds;
+  const auto add = [&](const Kind& kind) {
+    if (std::find(kinds.begin(), kinds.end(), kind) == kinds.end()) kinds.push_back(kind);
+  };
+  for (std::size_t l = 0; l < request.base.size(); ++l) {
+    const auto layer = static_cast<int64_t>(l);
     const bool is_last = layer == config.n_layers - 1;
-    kinds.insert({Keys::kBase, range.base_first_row, is_last, request.base[l]});
-    for (const Pattern& variant : request.variants) {
-      const int64_t birth = birth_layer(request.base, variant);
-      if (birth <= layer && range.lane_first_row < range.padded_rows) {
-        kinds.insert({birth == layer ? Keys::kBorrowed : Keys::kOwn, range.lane_first_row, is_last, variant[l]});
+    add({Keys::kBase, range.base_first_row, is_last, request.base[l].window});
+    for (std::size_t v = 0; v < request.variants.size(); ++v) {
+      const int64_t birth = birth_layer(request.base, request.variants[v]);
+      if (birth <= layer && range.has_lane(v)) {
+        add({birth == layer ? Keys::kBorrowed : Keys::kOwn, range.lane_first_row[v], is_last,
+             request.variants[v][l].window});
       }
       if (birth < layer && range.removed_first_row < range.padded_rows) {
-        kinds.insert({Keys::kOwn, range.removed_first_row, is_last, request.base[l]});
+        add({Keys::kOwn, range.removed_first_row, is_last, request.base[l].window});
       }
     }
   }
   std::vector<kernels::AttentionCall> calls;
   const kernels::KvRows base{nullptr, range.base_first_row, range.padded_rows - range.base_first_row};
   const kernels::KvRows before{nullptr, 0, range.base_first_row};
-  for (const auto& [keys, first_row, is_last, is_windowed] : kinds) {
-    const int64_t first_scored = keys == Keys::kBase ? range.first_score_row : range.first_score_row_of(first_row);
+  for (const Kind& kind : kinds) {
+    const int64_t first_scored =
+        kind.keys == Keys::kBase ? range.first_score_row : range.first_score_row_of(kind.first_row);
     kernels::AttentionCall call;
-    call.first_row = is_last ? first_scored : first_row;
+    call.first_row = kind.is_last ? first_scored : kind.first_row;
     call.n_rows = range.padded_rows - call.first_row;
     call.n_tokens = range.n_rows;
     call.own = base;
     call.prefix = before;
-    if (keys == Keys::kOwn) {
+    if (kind.keys == Keys::kOwn) {
       if (before.n_rows == 0) call.prefix = base;
-      call.own = {nullptr, first_row, range.padded_rows - first_row};
+      call.own = {nullptr, kind.first_row, range.padded_rows - kind.first_row};
     }
-    call.window = is_windowed ? request.window : kernels::full_attention();
+    call.window = kind.window;
     calls.push_back(call);
   }
   return calls;

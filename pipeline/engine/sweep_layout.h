@@ -15,19 +15,20 @@ namespace winnow::engine {
 inline int64_t round_down(int64_t row, int64_t tile) { return row / tile * tile; }
 inline int64_t round_up(int64_t row, int64_t tile) { return (row + tile - 1) / tile * tile; }
 
-// First layer in which a variant's window differs from the base's, or n_layers.
-int64_t birth_layer(const Pattern& base, const Pattern& variant);
-
 // Rows of one request. The base has [base_first_row, padded_rows), a lane those from its first row on.
 struct RowRange {
-  int64_t n_rows = 0;             // T - 1, or T where the last queries' attention is wanted; not padded
-  int64_t padded_rows = 0;        // multiple of the row tile
-  int64_t base_first_row = 0;     // behind the cached prefix; that of the lanes where there are both
-  int64_t lane_first_row = 0;     // R; padded_rows when no row of a windowed lane differs from the base
+  int64_t n_rows = 0;          // T - 1, or T where the last queries' attention is wanted; not padded
+  int64_t padded_rows = 0;     // multiple of the row tile
+  int64_t base_first_row = 0;  // behind the cached prefix
+  // R by variant, (variants): the tile of the first row that differs from the base, but with a cached prefix the row
+  // behind that, as its keys and the lane's own lie one after another; padded_rows when no row differs.
+  std::vector<int64_t> lane_first_row;
   int64_t removed_row = 0;        // first row without attention in the lanes that have it removed, not rounded
   int64_t removed_first_row = 0;  // first row of these lanes, its tile; padded_rows when there are none
   int64_t first_score_row = 0;    // of the base: the first that is wanted of the last layer, its tile
   int64_t answer_row = 0;         // tile that holds row a - 1
+  // Whether a variant has rows of its own.
+  bool has_lane(std::size_t variant) const { return lane_first_row[variant] < padded_rows; }
   // Of a lane that begins at first_row.
   int64_t first_score_row_of(int64_t first_row) const { return first_row > answer_row ? first_row : answer_row; }
 };
@@ -46,13 +47,13 @@ struct Rows {
 struct Segment {
   static constexpr int64_t kBase = -1;
   std::size_t request = 0;
-  int64_t variant = kBase;           // index in the request, or kBase
-  int64_t birth = kBase;             // layer of its first own rows; the base has them from the start
-  const Pattern* pattern = nullptr;  // (n_layers)
-  int64_t removed_row = kBase;       // first row without attention in the layer of birth; kBase: none is without
-  int64_t n_tokens = 0;              // rows of the sequence that are real
-  Rows residual;                     // in the stack
-  Rows scored;                       // in the rows that leave the last layer
+  int64_t variant = kBase;                // index in the request, or kBase
+  int64_t birth = kBase;                  // layer of its first own rows; the base has them from the start
+  const LayerWindows* windows = nullptr;  // (n_layers)
+  int64_t removed_row = kBase;            // first row without attention in the layer of birth; kBase: none is without
+  int64_t n_tokens = 0;                   // rows of the sequence that are real
+  Rows residual;                          // in the stack
+  Rows scored;                            // in the rows that leave the last layer
   bool is_base() const { return variant == kBase; }
   bool is_removed() const { return removed_row != kBase; }
 };
@@ -64,7 +65,6 @@ struct SweepLayout {
               const kernels::Backend& backend);
 
   std::vector<Segment> segments;
-  int64_t n_bases = 0;
   int64_t n_layers = 0;
   int64_t base_rows = 0;         // in the stack
   int64_t stack_rows = 0;        // in all
@@ -85,7 +85,7 @@ struct SweepLayout {
   // Whether a segment has its own queries, keys and values in a layer; in that of its birth they are the base's.
   static bool has_own_keys(const Segment& segment, int64_t layer) { return segment.birth < layer; }
   // Its attention call in a layer, without pointers.
-  kernels::AttentionCall call(const Segment& segment, int64_t layer, const SweepRequest& request) const;
+  kernels::AttentionCall call(const Segment& segment, int64_t layer) const;
 };
 
 }  // namespace winnow::engine

@@ -13,7 +13,7 @@
 namespace winnow::engine {
 
 // One pass over the layers. The stack holds the bases and then the lanes in the order of their birth. At layer l
-//   - the bases and the lanes born before run the layer, each with its pattern's window for l;
+//   - the bases and the lanes born before run the layer, each with its own window for l;
 //   - the lanes born at l copy the base's residual rows and attend with the base's own queries, keys and values,
 //     which their windows have not touched yet.
 // After the last layer only the rows that predict answer tokens are wanted: they are gathered into `scored_` first.
@@ -53,17 +53,17 @@ class SweepPass {
   std::span<const Segment> bases() const { return std::span(layout_.segments).first(requests_.size()); }
   // Residual rows of the stack, or of the rows that leave the last layer.
   void* residual(int64_t at) const {
-    return model::row_pointer(stack_->data(), backend_.residual_dtype(), at, config_.hidden);
+    return kernels::row_pointer(stack_->data(), backend_.residual_dtype(), at, config_.hidden);
   }
   void* scored(int64_t at) const {
-    return model::row_pointer(scored_->data(), backend_.residual_dtype(), at, config_.hidden);
+    return kernels::row_pointer(scored_->data(), backend_.residual_dtype(), at, config_.hidden);
   }
   // Where the rows that leave a layer are.
   void* outgoing(const Segment& segment, int64_t layer) const {
     return is_last(layer) ? scored(segment.scored.at) : residual(segment.residual.at);
   }
   void* queries(const std::unique_ptr<kernels::Buffer>& buffer, int64_t row) const {
-    return model::row_pointer(buffer->data(), backend_.activation_dtype(), row, config_.heads.q_dim());
+    return kernels::row_pointer(buffer->data(), backend_.activation_dtype(), row, config_.heads.q_dim());
   }
   void* keys(const std::unique_ptr<kernels::Buffer>& buffer, int64_t row) const {
     return static_cast<std::byte*>(buffer->data()) + backend_.kv_bytes(row, config_.heads);
@@ -97,7 +97,7 @@ class SweepPass {
   std::unique_ptr<kernels::Buffer> group_q_;               // (group rows, q_dim)
   std::unique_ptr<kernels::Buffer> group_kv_;              // keys and values of the group's rows
   std::unique_ptr<kernels::Buffer> attention_;             // (rows of the bases or of a group, q_dim)
-  std::vector<std::vector<LayerSignals>> signals_;         // (requests, n_layers), of attention; as far as asked for
+  std::vector<std::vector<LayerSignals>> signals_;         // (requests, variants), of attention; as far as asked for
   std::vector<void*> prefix_keys_;                         // by request, null without a prefix
   std::vector<std::unique_ptr<kernels::Buffer>> fetched_;  // by request, null unless its prefix is in the host's memory
 };

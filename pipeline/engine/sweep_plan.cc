@@ -1,8 +1,9 @@
 // The work of a sweep, for the cost model.
 
 #include <algorithm>
+#include <vector>
 
-#include "kernels/profiled_backend.h"
+#include "kernels/window.h"
 #include "pipeline/engine/sweep.h"
 #include "pipeline/engine/sweep_layout.h"
 
@@ -10,14 +11,26 @@ namespace winnow::engine {
 
 namespace {
 
-// Pairs of (row, key) of rows [first_row, n_rows), by whether the layer is windowed.
-struct Pairs {
-  int64_t full;
-  int64_t windowed;
-  Pairs(const kernels::Window& window, int64_t first_row, int64_t n_rows)
-      : full(kernels::attention_pairs(kernels::full_attention(), first_row, n_rows)),
-        windowed(kernels::attention_pairs(window, first_row, n_rows)) {}
-  int64_t of(bool is_windowed) const { return is_windowed ? windowed : full; }
+// attention_pairs() of layers, each counted once: they have few windows among them.
+class Pairs {
+ public:
+  explicit Pairs(int64_t n_rows) : n_rows_(n_rows) {}
+  int64_t of(const LayerWindow& layer, int64_t first_row) {
+    for (const Known& known : known_) {
+      if (known.first_row == first_row && known.window == layer.window) return known.pairs;
+    }
+    known_.push_back({layer.window, first_row, kernels::attention_pairs(layer.window, first_row, n_rows_)});
+    return known_.back().pairs;
+  }
+
+ private:
+  struct Known {
+    kernels::Window window;
+    int64_t first_row;
+    int64_t pairs;
+  };
+  int64_t n_rows_;
+  std::vector<Known> known_;
 };
 
 // Keys that the queries of a layer's attention signals look at.
@@ -36,27 +49,29 @@ SweepPlan plan_sweep(const model::ModelConfig& config, const SweepRequest& reque
   const RowRange range = row_range(config, request, row_tile);
   SweepPlan plan{.n_rows = range.n_rows,
                  .padded_rows = range.padded_rows,
-                 .lane_first_row = range.lane_first_row,
+                 .lane_first_row = range.padded_rows,
                  .first_score_row = range.first_score_row};
-  const Pairs base_pairs(request.window, range.base_first_row, range.n_rows);
-  for (const bool is_windowed : request.base) {
+  Pairs pairs(range.n_rows);
+  for (const LayerWindow& layer : request.base) {
     plan.row_layers += range.padded_rows - range.base_first_row;
-    plan.attention_pairs += base_pairs.of(is_windowed);
+    plan.attention_pairs += pairs.of(layer, range.base_first_row);
   }
-  const Pairs lane_pairs(request.window, range.lane_first_row, range.n_rows);
-  const Pairs removed_pairs(request.window, range.removed_first_row, range.n_rows);
-  for (const Pattern& variant : request.variants) {
+  for (std::size_t v = 0; v < request.variants.size(); ++v) {
+    const LayerWindows& variant = request.variants[v];
     const int64_t birth = birth_layer(request.base, variant);
     if (birth == config.n_layers) continue;
     plan.attention_pairs += signal_pairs(request);
-    const bool has_windowed = range.lane_first_row < range.padded_rows;
+    const int64_t lane_first_row = range.lane_first_row[v];
+    plan.lane_first_row = std::min(plan.lane_first_row, lane_first_row);
+    const bool has_windowed = range.has_lane(v);
     const bool has_removed = range.removed_first_row < range.padded_rows;
     plan.n_lanes += (has_windowed ? 1 : 0) + (has_removed ? 1 : 0);
-    plan.row_layers +=
-        (config.n_layers - birth) * (2 * range.padded_rows - range.lane_first_row - range.removed_first_row);
+    plan.row_layers += (config.n_layers - birth) * (2 * range.padded_rows - lane_first_row - range.removed_first_row);
     for (auto l = static_cast<std::size_t>(birth); l < request.base.size(); ++l) {
-      if (has_windowed) plan.attention_pairs += lane_pairs.of(variant[l]);
-      if (has_removed && static_cast<int64_t>(l) > birth) plan.attention_pairs += removed_pairs.of(request.base[l]);
+      if (has_windowed) plan.attention_pairs += pairs.of(variant[l], lane_first_row);
+      if (has_removed && static_cast<int64_t>(l) > birth) {
+        plan.attention_pairs += pairs.of(request.base[l], range.removed_first_row);
+      }
     }
   }
   return plan;

@@ -13,13 +13,11 @@ namespace winnow::engine {
 namespace {
 
 // What was measured of the layers' attention, to the variants that asked for it.
-void add_signals(const SweepRequest& request, const std::vector<LayerSignals>& of_layers, SweepResult& result) {
-  for (std::size_t v = 0; v < request.variants.size(); ++v) {
-    const auto layer = static_cast<std::size_t>(birth_layer(request.base, request.variants[v]));
-    if (layer == of_layers.size()) continue;
+void add_signals(const std::vector<LayerSignals>& of_variants, SweepResult& result) {
+  for (std::size_t v = 0; v < of_variants.size(); ++v) {
     LayerSignals& signals = result.variants[v].layer;
     const double nll_removed = signals.nll_removed;
-    signals = of_layers[layer];
+    signals = of_variants[v];
     signals.nll_removed = nll_removed;
   }
 }
@@ -94,7 +92,7 @@ void SweepPass::keep_base_rows() {
   for (int64_t row = 0; row < layout_.base_scored_rows; row += backend_.chunk_rows()) {
     const int64_t n = std::min(backend_.chunk_rows(), layout_.base_scored_rows - row);
     backend_.rms_norm(scored(row), weights_.final_norm(), config_.rms_eps,
-                      model::row_pointer(reference_->data(), backend_.activation_dtype(), row, config_.hidden), n);
+                      kernels::row_pointer(reference_->data(), backend_.activation_dtype(), row, config_.hidden), n);
   }
 }
 
@@ -145,7 +143,7 @@ std::vector<SweepResult> SweepPass::results_of(const RowScores& scores) const {
       result.variants[variant].layer.nll_removed = nll_removed;
     }
   }
-  for (std::size_t r = 0; r < requests_.size(); ++r) add_signals(requests_[r], signals_[r], results[r]);
+  for (std::size_t r = 0; r < requests_.size(); ++r) add_signals(signals_[r], results[r]);
   return results;
 }
 

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/cuda/cuda.h"
+#include "results/selection/pattern.h"
 
 namespace winnow::run {
 
@@ -78,21 +79,31 @@ void check_reach(Inputs& inputs) {
 
 }  // namespace
 
+kernels::Window Inputs::window_of(int64_t data_set, int64_t example) const {
+  const DataSet& data = data_sets[static_cast<std::size_t>(data_set)];
+  kernels::Window window = settings.window_of(data.corpus.answer_start[static_cast<std::size_t>(example)]);
+  if (data.all_rows) window.first_row = 0;
+  return window;
+}
+
 engine::SweepRequest Inputs::request(const MissingCells& cells, std::span<const int64_t> group, bool per_token) const {
   const Corpus& corpus = data_sets[static_cast<std::size_t>(cells.data_set)].corpus;
   engine::SweepRequest request;
   request.tokens = corpus.example(cells.example);
   request.answer_start = corpus.answer_start[static_cast<std::size_t>(cells.example)];
-  request.window = settings.window_of(request.answer_start);
-  if (data_sets[static_cast<std::size_t>(cells.data_set)].all_rows) request.window.first_row = 0;
-  request.base = settings.base;
-  for (const int64_t variant : group) request.variants.push_back(variants[static_cast<std::size_t>(variant)]);
+  const kernels::Window window = window_of(cells.data_set, cells.example);
+  request.base = engine::layer_windows_of(settings.base, window);
+  for (const int64_t variant : group) {
+    request.variants.push_back(engine::layer_windows_of(variants[static_cast<std::size_t>(variant)], window));
+  }
   request.per_token = per_token;
   request.with_kl = with_kl;
   request.signals = settings.signals.layer;
   const bool has_prefix = cells.data_set == 0 && !prefixes.place.empty() &&
                           prefixes.place[static_cast<std::size_t>(cells.example)].has_value();
-  if (has_prefix) request.prefix_rows = engine::cached_rows(config, request, row_tile);
+  if (has_prefix) {
+    request.prefix_rows = engine::cached_rows(static_cast<int64_t>(request.tokens.size()), window, row_tile);
+  }
   return request;
 }
 
@@ -109,7 +120,7 @@ ReadPaths Inputs::read_paths(const RunOptions& options) const {
 
 int64_t Inputs::number_of(const engine::Pattern& pattern) {
   if (const std::optional<int64_t> known = find_number(pattern)) return *known;
-  variant_names.push_back(pattern_name(pattern));
+  variant_names.push_back(selection::pattern_name(pattern));
   variants.push_back(pattern);
   return static_cast<int64_t>(variants.size()) - 1;
 }
@@ -123,11 +134,12 @@ std::optional<int64_t> Inputs::find_number(const engine::Pattern& pattern) const
 int64_t Inputs::number_of_name(const std::string& name) {
   std::optional<engine::Pattern> pattern;
   try {
-    pattern = pattern_of_name(name, config.n_layers, "a pattern");
+    pattern = selection::pattern_of_name(name, config.n_layers, "a pattern");
   } catch (const Error& error) {
     fail(ExitCode::kBadData, error.what());
   }
-  if (pattern_name(*pattern) != name) fail(ExitCode::kBadData, "a pattern is \"" + name + "\", not in its usual form");
+  if (selection::pattern_name(*pattern) != name)
+    fail(ExitCode::kBadData, "a pattern is \"" + name + "\", not in its usual form");
   return number_of(*pattern);
 }
 

@@ -56,6 +56,8 @@ struct Inputs {
   ReadPaths read_paths(const RunOptions& options) const;
   // Numbers of a cell for the signals of layers.
   int64_t signal_slots() const { return winnow::engine::signal_slots(settings.signals.layer, config.heads.n_kv_heads); }
+  // Window of a windowed layer for an example of a data set.
+  kernels::Window window_of(int64_t data_set, int64_t example) const;
   // The sweep that a group of lanes of one example needs.
   engine::SweepRequest request(const MissingCells& cells, std::span<const int64_t> group, bool per_token) const;
   // Opens the checkpoint. Where config.json names no type, the model has that of its weights.

@@ -8,7 +8,7 @@
 #include "base/error.h"
 #include "base/strings.h"
 #include "kernels/cuda/cuda.h"
-#include "results/selection/selection.h"
+#include "results/selection/pattern.h"
 
 namespace winnow::run {
 namespace {
@@ -73,29 +73,6 @@ void check_controls(const CalibrateOptions& options) {
 }
 
 }  // namespace
-
-std::string pattern_name(const engine::Pattern& pattern) {
-  if (std::none_of(pattern.begin(), pattern.end(), [](bool windowed) { return windowed; })) return "full";
-  std::string list;
-  for (std::size_t layer = 0; layer < pattern.size(); ++layer) {
-    if (!pattern[layer]) list += (list.empty() ? "list:" : ",") + std::to_string(layer);
-  }
-  return list.empty() ? "windowed" : list;
-}
-
-engine::Pattern pattern_of_name(const std::string& name, int64_t n_layers, const std::string& flag) {
-  if (name == "full") return engine::Pattern(static_cast<std::size_t>(n_layers), false);
-  engine::Pattern pattern(static_cast<std::size_t>(n_layers), true);
-  if (name == "windowed") return pattern;
-  const std::string prefix = "list:";
-  if (name.rfind(prefix, 0) != 0) {
-    refuse(flag + " is \"" + name + "\", expected full, windowed or list: with layers, such as list:1,4,5");
-  }
-  for (const int64_t layer : selection::parse_layers(name.substr(prefix.size()), n_layers, flag)) {
-    pattern[static_cast<std::size_t>(layer)] = false;
-  }
-  return pattern;
-}
 
 kernels::Window Settings::window_of(int64_t answer_start) const {
   kernels::Window window{.keys = window_keys, .sinks = sinks};
@@ -193,8 +170,8 @@ engine::Signals resolve_signals(const CalibrateOptions& options) {
 
 Settings resolve_settings(const CalibrateOptions& options, int64_t n_layers) {
   Settings settings = resolve_window(options);
-  settings.base = pattern_of_name(options.base, n_layers, "--base");
-  settings.base_name = pattern_name(settings.base);
+  settings.base = selection::pattern_of_name(options.base, n_layers, "--base");
+  settings.base_name = selection::pattern_name(settings.base);
   settings.signals = resolve_signals(options);
   settings.layers = selection::parse_layers(
       options.layers.empty() ? "0-" + std::to_string(n_layers - 1) : options.layers, n_layers, "--layers");

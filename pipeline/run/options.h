@@ -92,11 +92,6 @@ engine::Signals resolve_signals(const CalibrateOptions& options);
 // Throws Error(kUsage) for layers that the model does not have.
 Settings resolve_settings(const CalibrateOptions& options, int64_t n_layers);
 
-// The one name of a pattern: "full", "windowed" or "list:1,4" with the layers that keep full attention; and back.
-// pattern_of_name takes any list of layers. Throws Error(kUsage); `flag` names the flag in messages.
-std::string pattern_name(const engine::Pattern& pattern);
-engine::Pattern pattern_of_name(const std::string& name, int64_t n_layers, const std::string& flag);
-
 // "8G", "512M", "1024": bytes, powers of 1024. Throws Error(kUsage).
 int64_t parse_bytes(const std::string& text, const std::string& flag);
 // "NAME=FILE"; NAME has letters, digits, _ . -. Throws Error(kUsage).

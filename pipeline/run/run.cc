@@ -208,9 +208,12 @@ void MeasuringRun::plan_prefixes_to_keep() {
   for (int64_t e = 0; e < inputs_.data_sets.front().n_examples; ++e) {
     engine::SweepRequest request =
         inputs_.request({.data_set = 0, .example = e, .base = true, .variants = {}}, {}, false);
-    request.variants = {engine::Pattern(static_cast<std::size_t>(config.n_layers), true)};
+    const kernels::Window window = inputs_.window_of(0, e);
+    const engine::Pattern windowed(static_cast<std::size_t>(config.n_layers), true);
+    request.variants = {engine::layer_windows_of(windowed, window)};
     largest = std::max(largest, engine::predict_sweep_bytes(config, *backend_, std::span(&request, 1)));
-    request.prefix_rows = engine::cached_rows(config, request, inputs_.row_tile);
+    const auto n_tokens = static_cast<int64_t>(request.tokens.size());
+    request.prefix_rows = engine::cached_rows(n_tokens, window, inputs_.row_tile);
     sizes.push_back(engine::CachedPrefix::size_bytes(config, *backend_, request.prefix_rows));
     if (request.prefix_rows == 0) continue;
     largest = std::max(largest, engine::CachedPrefix::workspace_bytes(config, *backend_, request.prefix_rows,
@@ -249,11 +252,14 @@ double MeasuringRun::predict_round(const engine::Pattern& base, const std::vecto
   for (int64_t e = 0; e < n_examples; ++e) {
     engine::SweepRequest request =
         inputs_.request({.data_set = 0, .example = e, .base = true, .variants = {}}, {}, false);
-    request.base = base;
-    request.variants = patterns;
+    kernels::Window window = inputs_.window_of(0, e);
     if (rows == Rows::kAll) {
-      request.window.first_row = 0;
+      window.first_row = 0;
       request.prefix_rows = 0;
+    }
+    request.base = engine::layer_windows_of(base, window);
+    for (const engine::Pattern& pattern : patterns) {
+      request.variants.push_back(engine::layer_windows_of(pattern, window));
     }
     const engine::SweepPlan plan = engine::plan_sweep(inputs_.config, request, backend_->row_tile());
     seconds += engine::predict_seconds(rates_, inputs_.config, plan, data.n_answer(e));
@@ -268,7 +274,7 @@ double MeasuringRun::predict_prefixes() const {
     engine::SweepRequest request =
         inputs_.request({.data_set = 0, .example = e, .base = true, .variants = {}}, {}, false);
     if (request.prefix_rows == 0) continue;
-    request.base.assign(request.base.size(), false);
+    request.base.assign(request.base.size(), {kernels::full_attention()});
     request.tokens = request.tokens.first(static_cast<std::size_t>(request.prefix_rows) + 1);
     request.answer_start = request.prefix_rows;
     request.prefix_rows = 0;

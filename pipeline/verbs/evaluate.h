@@ -13,7 +13,7 @@ namespace winnow::verbs {
 
 // The flags of evaluate besides those that all verbs share.
 struct EvaluateOptions : run::RunOptions {
-  std::vector<std::string> patterns;  // as results/selection/selection.h parses them, in the order of the result
+  std::vector<std::string> patterns;  // as results/selection/pattern.h parses them, in the order of the result
   std::string baseline;               // one of them by name; empty: none
   int64_t generate = 0;               // new tokens that every pattern writes freely, at most; 0: none
   std::string stop_tokens;            // "1,2" or "none"; empty: those of the checkpoint

@@ -142,7 +142,7 @@ std::string results_key(const EvaluateOptions& options, const std::vector<Evalua
       {"baseline", options.baseline},           {"program", options.version},  {"warnings", summary.inputs.warnings}};
   if (generation.max_new_tokens > 0) key["texts"] = texts_key(generation, summary.identity.hash());
   for (const EvaluatedPattern& pattern : patterns) {
-    key["patterns"].push_back({pattern.name, run::pattern_name(pattern.given.windowed)});
+    key["patterns"].push_back({pattern.name, selection::pattern_name(pattern.given.windowed)});
   }
   return sha256_of(json_text(key, -1));
 }
@@ -165,7 +165,7 @@ EvaluationInputs load_evaluation(const EvaluateOptions& options) {
   inputs.config = model::read_config(options.model);
   inputs.settings = run::resolve_window(options);
   inputs.settings.base = engine::Pattern(static_cast<std::size_t>(inputs.config.n_layers), false);
-  inputs.settings.base_name = run::pattern_name(inputs.settings.base);
+  inputs.settings.base_name = selection::pattern_name(inputs.settings.base);
   read.patterns = read_patterns(options, inputs.config.n_layers);
   check_baseline(options.baseline, read.patterns);
   std::set<int64_t> wanted;

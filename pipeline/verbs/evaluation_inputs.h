@@ -6,7 +6,7 @@
 
 #include "pipeline/run/run.h"
 #include "pipeline/verbs/evaluate.h"
-#include "results/selection/selection.h"
+#include "results/selection/pattern.h"
 
 namespace winnow::verbs {
 

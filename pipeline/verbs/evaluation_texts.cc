@@ -15,6 +15,7 @@
 #include "base/strings.h"
 #include "pipeline/engine/generation.h"
 #include "pipeline/runtime/dispatch.h"
+#include "results/selection/pattern.h"
 
 namespace winnow::verbs {
 namespace {
@@ -79,15 +80,15 @@ class TextWriter {
  private:
   const run::DataSet& data() const { return run_.inputs().data_sets.front(); }
   std::string name_of(int64_t pattern) const {
-    return run::pattern_name(patterns_[static_cast<std::size_t>(pattern)].given.windowed);
+    return selection::pattern_name(patterns_[static_cast<std::size_t>(pattern)].given.windowed);
   }
 
   engine::GenerationRequest request(int64_t pattern, int64_t example) const {
     const run::Corpus& corpus = data().corpus;
     const int64_t start = corpus.answer_start[static_cast<std::size_t>(example)];
     return {.prompt = corpus.example(example).first(static_cast<std::size_t>(start)),
-            .window = run_.inputs().settings.window_of(start),
-            .windowed = patterns_[static_cast<std::size_t>(pattern)].given.windowed,
+            .windows = engine::layer_windows_of(patterns_[static_cast<std::size_t>(pattern)].given.windowed,
+                                                run_.inputs().settings.window_of(start)),
             .max_new_tokens = settings_.max_new_tokens,
             .name = corpus.path.string() + ": example " + std::to_string(example) + " (id \"" +
                     corpus.example_id[static_cast<std::size_t>(example)] + "\"), pattern " +
@@ -288,7 +289,7 @@ evaluation::GeneratedTable EvaluationTexts::table(const std::vector<EvaluatedPat
   const run::DataSet& data = inputs.data_sets.front();
   evaluation::GeneratedTable table(static_cast<int64_t>(patterns.size()), data.n_examples, settings);
   for (int64_t p = 0; p < static_cast<int64_t>(patterns.size()); ++p) {
-    const std::string name = run::pattern_name(patterns[static_cast<std::size_t>(p)].given.windowed);
+    const std::string name = selection::pattern_name(patterns[static_cast<std::size_t>(p)].given.windowed);
     for (int64_t e = 0; e < data.n_examples; ++e) {
       const run::Text* text = find(name, e);
       if (text == nullptr) {
@@ -321,7 +322,7 @@ evaluation::GeneratedTable EvaluationTexts::table(const std::vector<EvaluatedPat
 void EvaluationTexts::write(const std::filesystem::path& path, const std::vector<EvaluatedPattern>& patterns) const {
   std::vector<run::NamedTexts> named;
   for (const EvaluatedPattern& pattern : patterns) {
-    const std::string name = run::pattern_name(pattern.given.windowed);
+    const std::string name = selection::pattern_name(pattern.given.windowed);
     named.push_back({pattern.name, {}});
     for (const auto& [place, text] : texts_) {
       if (place.first == name) named.back().texts.push_back(text);  // by example

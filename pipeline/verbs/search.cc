@@ -15,6 +15,7 @@
 #include "base/strings.h"
 #include "pipeline/run/run.h"
 #include "pipeline/verbs/search_outcome.h"
+#include "results/selection/pattern.h"
 
 namespace winnow::verbs {
 namespace {
@@ -72,7 +73,7 @@ run::Inputs load_search(const SearchOptions& options) {
   inputs.settings = run::resolve_window(options);
   if (!options.exact) inputs.settings.tail_rows = options.tail_rows.value_or(kSearchTailRows);
   inputs.settings.base = engine::Pattern(static_cast<std::size_t>(inputs.config.n_layers), false);
-  inputs.settings.base_name = run::pattern_name(inputs.settings.base);
+  inputs.settings.base_name = selection::pattern_name(inputs.settings.base);
   inputs.open_checkpoint(options.model);
   inputs.data_sets.push_back(run::read_data_set("calibration", options.data, inputs.config.vocab, options.limit));
   run::check_data_sets(options, inputs);

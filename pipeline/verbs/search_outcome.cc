@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "pipeline/run/provenance.h"
+#include "results/selection/pattern.h"
 
 namespace winnow::verbs {
 namespace {
@@ -70,7 +71,7 @@ class Replay {
  private:
   void add(const engine::Pattern& pattern, const search::ExampleFigures& figures) {
     results_.patterns.push_back(
-        {.name = run::pattern_name(pattern), .windowed = pattern, .screened = figures, .verified = {}});
+        {.name = selection::pattern_name(pattern), .windowed = pattern, .screened = figures, .verified = {}});
   }
 
   // By step, best first; the best of each K by rising K.
@@ -144,7 +145,7 @@ search::SearchPlan plan_of(const SearchOptions& options, int64_t n_layers) {
 search::PatternMeans means_of(const run::MeasuringRun& run, std::size_t data_set, const engine::Pattern& pattern) {
   const search::ExampleFigures figures =
       figures_of(run, data_set, run.inputs().data_sets[data_set].n_examples, pattern);
-  if (figures.empty()) fail(ExitCode::kInternal, "pattern " + run::pattern_name(pattern) + " was not measured");
+  if (figures.empty()) fail(ExitCode::kInternal, "pattern " + selection::pattern_name(pattern) + " was not measured");
   return figures.means();
 }
 

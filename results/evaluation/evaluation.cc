@@ -136,6 +136,14 @@ int64_t EvaluationTable::n_full_layers(int64_t p) const {
   return std::count(begin, begin + full_attention.cols, uint8_t{1});
 }
 
+std::vector<ServedWindow> EvaluationResults::windows_of(int64_t pattern) const {
+  Pattern windowed;
+  for (int64_t layer = 0; layer < table.n_layers(); ++layer) {
+    windowed.push_back(table.full_attention(pattern, layer) != 1);
+  }
+  return served_windows_of(windowed, window);
+}
+
 std::optional<int64_t> EvaluationTable::full() const {
   for (int64_t p = 0; p < n_patterns(); ++p) {
     if (n_full_layers(p) == n_layers()) return p;

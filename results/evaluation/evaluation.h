@@ -97,9 +97,12 @@ struct EvaluationStatistics {
 struct EvaluationResults {
   EvaluationTable table;
   ServedModel model;
-  ServedWindow window;
+  ServedWindow window;  // of the layers that a pattern windows
   EvaluationStatistics statistics;
   storage::Provenance provenance;
+
+  // What each layer sees under a pattern; (n_layers).
+  std::vector<ServedWindow> windows_of(int64_t pattern) const;
 };
 
 // Exact McNemar test on pairs that differ: `only_first` pairs are hits of the first alone, `only_second` of the second.

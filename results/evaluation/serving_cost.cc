@@ -14,21 +14,22 @@ double visible_pairs(double begin, double end, double most) {
 
 }  // namespace
 
-double kv_cache_bytes(const ServedModel& model, const ServedWindow& window, int64_t n_full_layers, int64_t n_tokens) {
-  const int64_t kept = window.decode_full ? n_tokens : std::min(n_tokens, window.keys + window.sinks);
-  const double rows = static_cast<double>(n_full_layers) * static_cast<double>(n_tokens) +
-                      static_cast<double>(model.n_layers - n_full_layers) * static_cast<double>(kept);
+double kv_cache_bytes(const ServedModel& model, std::span<const ServedWindow> windows, int64_t n_tokens) {
+  double rows = 0.0;
+  for (const ServedWindow& window : windows) {
+    rows += static_cast<double>(window.decode_full ? n_tokens : std::min(n_tokens, window.keys + window.sinks));
+  }
   return rows * 2.0 * static_cast<double>(model.n_kv_heads * model.head_dim * model.kv_element_bytes);
 }
 
-double prefill_flop(const ServedModel& model, const ServedWindow& window, int64_t n_full_layers, int64_t n_tokens) {
+double prefill_flop(const ServedModel& model, std::span<const ServedWindow> windows, int64_t n_tokens) {
   const auto n = static_cast<double>(n_tokens);
-  const double most = static_cast<double>(window.keys) + static_cast<double>(window.sinks);
-  const double first = window.tail_rows < 0 ? 0.0 : std::max(0.0, n - static_cast<double>(window.tail_rows));
-  const double full_pairs = visible_pairs(0.0, n, n);
-  const double windowed_pairs = visible_pairs(0.0, first, n) + visible_pairs(first, n, most);
-  const double pairs = static_cast<double>(n_full_layers) * full_pairs +
-                       static_cast<double>(model.n_layers - n_full_layers) * windowed_pairs;
+  double pairs = 0.0;
+  for (const ServedWindow& window : windows) {
+    const double most = static_cast<double>(window.keys) + static_cast<double>(window.sinks);
+    const double first = window.tail_rows < 0 ? 0.0 : std::max(0.0, n - static_cast<double>(window.tail_rows));
+    pairs += visible_pairs(0.0, first, n) + visible_pairs(first, n, most);
+  }
   const auto q_dim = static_cast<double>(model.n_heads * model.head_dim);
   const auto kv_dim = static_cast<double>(model.n_kv_heads * model.head_dim);
   const auto hidden = static_cast<double>(model.hidden);

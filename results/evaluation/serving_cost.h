@@ -2,6 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
+#include <span>
+#include <vector>
+
+#include "base/pattern.h"
 
 namespace winnow::evaluation {
 
@@ -19,9 +24,10 @@ struct ServedModel {
   bool operator==(const ServedModel&) const = default;
 };
 
-// The window of the layers that do not keep full attention.
+// What a layer sees when it is served. Full attention is a window without a limit.
 struct ServedWindow {
-  int64_t keys = 0;          // that a row sees, itself included
+  static constexpr int64_t kNoLimit = std::numeric_limits<int64_t>::max() / 4;
+  int64_t keys = kNoLimit;   // that a row sees, itself included
   int64_t sinks = 0;         // first tokens that it sees besides
   bool decode_full = false;  // rows of the answer see everything: nothing can be dropped from the cache
   int64_t tail_rows = -1;    // of the prompt, that obey the window; -1: all
@@ -29,10 +35,16 @@ struct ServedWindow {
   bool operator==(const ServedWindow&) const = default;
 };
 
-// Keys and values of one sequence after n_tokens tokens, bytes. A windowed layer keeps window and sinks, no more.
-double kv_cache_bytes(const ServedModel& model, const ServedWindow& window, int64_t n_full_layers, int64_t n_tokens);
+// The window where the pattern says so, full attention elsewhere; (n_layers).
+inline std::vector<ServedWindow> served_windows_of(const Pattern& pattern, const ServedWindow& window) {
+  return by_layer(pattern, window, ServedWindow{});
+}
+
+// Keys and values of one sequence after n_tokens tokens, bytes; windows (n_layers). A layer keeps the keys of its
+// window and the sinks, no more.
+double kv_cache_bytes(const ServedModel& model, std::span<const ServedWindow> windows, int64_t n_tokens);
 // Floating-point operations (a multiplication and an addition are two) of a prompt of n_tokens: products with weights,
 // queries with keys, probabilities with values, and the logits of the last row. Pairs outside the mask cost nothing.
-double prefill_flop(const ServedModel& model, const ServedWindow& window, int64_t n_full_layers, int64_t n_tokens);
+double prefill_flop(const ServedModel& model, std::span<const ServedWindow> windows, int64_t n_tokens);
 
 }  // namespace winnow::evaluation

@@ -156,9 +156,10 @@ void write_costs(storage::Group& group, const EvaluationResults& results) {
   std::vector<double> bytes, flop;
   for (int64_t p = 0; p < table.n_patterns(); ++p) {
     n_full.push_back(table.n_full_layers(p));
+    const std::vector<ServedWindow> windows = results.windows_of(p);
     for (const int64_t length : lengths) {
-      bytes.push_back(kv_cache_bytes(results.model, results.window, n_full.back(), length));
-      flop.push_back(prefill_flop(results.model, results.window, n_full.back(), length));
+      bytes.push_back(kv_cache_bytes(results.model, windows, length));
+      flop.push_back(prefill_flop(results.model, windows, length));
     }
   }
   const std::vector<int64_t> shape = {table.n_patterns(), static_cast<int64_t>(lengths.size())};

@@ -91,13 +91,13 @@ std::string cost_block(const EvaluationResults& results) {
   }
   text = "Cost of one sequence: keys and values in the cache, operations of the prompt\n" + row("pattern", head);
   for (int64_t p = 0; p < results.table.n_patterns(); ++p) {
-    const int64_t n_full = results.table.n_full_layers(p);
+    const std::vector<ServedWindow> windows = results.windows_of(p);
     std::string figures;
     for (const int64_t length : kServedLengths) {
-      figures += right(bytes_text(kv_cache_bytes(results.model, results.window, n_full, length)), 11);
+      figures += right(bytes_text(kv_cache_bytes(results.model, windows, length)), 11);
     }
     for (const int64_t length : std::span(kServedLengths).subspan(kFirstFlopLength)) {
-      figures += right(number(prefill_flop(results.model, results.window, n_full, length), "%.2g"), 12);
+      figures += right(number(prefill_flop(results.model, windows, length), "%.2g"), 12);
     }
     text += row(results.table.pattern[stats::at(p)], figures);
   }
@@ -202,12 +202,12 @@ Json pattern_object(const EvaluationResults& results, int64_t p) {
   }
   object["minus_full"] = comparison_object(s.full, i);
   if (s.baseline) object["minus_baseline"] = comparison_object(*s.baseline, i);
+  const std::vector<ServedWindow> windows = results.windows_of(p);
   object["kv_cache_bytes"] = Json::object();
   object["prefill_flop"] = Json::object();
   for (const int64_t length : kServedLengths) {
-    const int64_t n_full = table.n_full_layers(p);
-    object["kv_cache_bytes"][std::to_string(length)] = kv_cache_bytes(results.model, results.window, n_full, length);
-    object["prefill_flop"][std::to_string(length)] = prefill_flop(results.model, results.window, n_full, length);
+    object["kv_cache_bytes"][std::to_string(length)] = kv_cache_bytes(results.model, windows, length);
+    object["prefill_flop"][std::to_string(length)] = prefill_flop(results.model, windows, length);
   }
   object["on_front_exact_match"] = s.on_front_exact_match[i] != 0;
   object["on_front_nll"] = s.on_front_nll[i] != 0;

@@ -66,9 +66,7 @@ std::string engine_name(const std::string& target) {
 }
 
 Json layer_types(const Selection& selection) {
-  Json types = Json::array();
-  for (const bool windowed : selection.windowed()) types.push_back(windowed ? "sliding_attention" : "full_attention");
-  return types;
+  return by_layer<std::string>(selection.windowed(), "sliding_attention", "full_attention");
 }
 
 // Gemma 3's local layers have a RoPE base of their own: a layer that changes its kind would change its positions.
@@ -369,7 +367,7 @@ ExportPlan plan_export(const Selection& selection, const std::string& config, co
 
   ExportPlan plan;
   plan.target = options.target;
-  for (const bool windowed : selection.windowed()) plan.windows.push_back(windowed ? context.window : 0);
+  plan.windows = by_layer<int64_t>(selection.windowed(), context.window, 0);
   warn_of_semantics(context, plan);
   if (options.target == "hf") plan_hf(context, plan);
   if (options.target == "vllm") plan_vllm(context, plan);

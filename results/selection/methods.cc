@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/strings.h"
 #include "base/utf8.h"
+#include "results/selection/pattern.h"
 #include "results/stats/resampling.h"
 
 namespace winnow::selection {

@@ -1,4 +1,5 @@
-// Patterns of layers as a command line names them (results/selection/selection.h).
+#include "results/selection/pattern.h"
+
 #include <algorithm>
 #include <numeric>
 #include <set>
@@ -6,7 +7,6 @@
 #include "base/error.h"
 #include "base/random.h"
 #include "base/strings.h"
-#include "results/selection/selection.h"
 
 namespace winnow::selection {
 namespace {
@@ -70,6 +70,31 @@ std::vector<int64_t> parse_built_in(const Words& words, int64_t n_layers) {
 
 }  // namespace
 
+Pattern pattern_with_full(const std::vector<int64_t>& full_layers, int64_t n_layers) {
+  Pattern pattern(static_cast<std::size_t>(n_layers), true);
+  for (const int64_t layer : full_layers) pattern[static_cast<std::size_t>(layer)] = false;
+  return pattern;
+}
+
+std::string pattern_name(const Pattern& pattern) {
+  if (std::none_of(pattern.begin(), pattern.end(), [](bool windowed) { return windowed; })) return "full";
+  std::string list;
+  for (std::size_t layer = 0; layer < pattern.size(); ++layer) {
+    if (!pattern[layer]) list += (list.empty() ? "list:" : ",") + std::to_string(layer);
+  }
+  return list.empty() ? "windowed" : list;
+}
+
+Pattern pattern_of_name(const std::string& name, int64_t n_layers, const std::string& flag) {
+  if (name == "full") return Pattern(static_cast<std::size_t>(n_layers), false);
+  if (name == "windowed") return pattern_with_full({}, n_layers);
+  const std::string prefix = "list:";
+  if (name.rfind(prefix, 0) != 0) {
+    refuse(flag + " is \"" + name + "\", expected full, windowed or list: with layers, such as list:1,4,5");
+  }
+  return pattern_with_full(parse_layers(name.substr(prefix.size()), n_layers, flag), n_layers);
+}
+
 std::vector<int64_t> periodic_layers(int64_t period, int64_t offset, int64_t n_layers) {
   std::vector<int64_t> layers;
   for (int64_t layer = offset; layer < n_layers; layer += period) layers.push_back(layer);
@@ -124,8 +149,7 @@ NamedPattern parse_pattern(const std::string& text, const PatternModel& model, c
     pattern.full_layers = parse_built_in(words, model.n_layers);
     if (words.kind == "list") pattern.name = "list:" + joined(pattern.full_layers, ",");
   }
-  pattern.windowed.assign(static_cast<std::size_t>(model.n_layers), true);
-  for (const int64_t layer : pattern.full_layers) pattern.windowed[static_cast<std::size_t>(layer)] = false;
+  pattern.windowed = pattern_with_full(pattern.full_layers, model.n_layers);
   return pattern;
 }
 

@@ -10,6 +10,7 @@
 #include "base/json.h"
 #include "base/own_files.h"
 #include "base/utf8.h"
+#include "results/selection/pattern.h"
 
 namespace winnow::selection {
 namespace {
@@ -105,11 +106,7 @@ void require_one_of(const Fields& fields, const char* key, const std::string& va
 
 }  // namespace
 
-std::vector<bool> Selection::windowed() const {
-  std::vector<bool> pattern(static_cast<std::size_t>(n_layers), true);
-  for (const int64_t layer : layers) pattern[static_cast<std::size_t>(layer)] = false;
-  return pattern;
-}
+Pattern Selection::windowed() const { return pattern_with_full(layers, n_layers); }
 
 std::string to_json(const Selection& selection) {
   nlohmann::ordered_json object = {{"format", kSelectionFormat}, {"format_version", kSelectionVersion}};

@@ -1,6 +1,5 @@
 // A selection: the layers of a model that keep full attention, and how that was found out. One small JSON file that
-// `winnow select` writes and `winnow evaluate`, `search` and `export` read; and the patterns that stand for one on a
-// command line.
+// `winnow select` writes and `winnow evaluate`, `search` and `export` read.
 #pragma once
 
 #include <cstdint>
@@ -10,6 +9,7 @@
 #include <vector>
 
 #include "base/output_path.h"
+#include "base/pattern.h"
 #include "results/calibration/results.h"
 
 namespace winnow::selection {
@@ -38,7 +38,7 @@ struct Selection {
   bool has_checksum = true;        // of one that was read: whether the file has one, which then has been found right
 
   // (n_layers): whether the layer is windowed.
-  std::vector<bool> windowed() const;
+  Pattern windowed() const;
 };
 
 // The text of the file, with its checksum: one key a line, so that diff shows what differs.
@@ -52,36 +52,14 @@ Selection read_selection(const std::filesystem::path& path);
 Selection parse_selection(const std::string& text, const std::string& origin,
                           const std::string& advice = "write the selection anew with winnow select");
 
-// A pattern as the command line names it.
-struct NamedPattern {
-  std::string name;                    // canonical; of a file METHOD:K ("nll:3"), which two files may share
-  std::vector<bool> windowed;          // (n_layers)
-  std::vector<int64_t> full_layers;    // those that keep full attention, rising
-  std::optional<Selection> selection;  // of a file
-};
-
-// The model that patterns are for. An empty hash is not compared.
+// The model that a selection is asked for. An empty hash is not compared.
 struct PatternModel {
   int64_t n_layers = 0;
   std::string checkpoint_sha256;
 };
 
-// full | windowed | periodic:K@O (layers i with i mod K = O) | first:K | last:K | random:SEED:K (K layers, drawn) |
-// list:1,4,5-7 | FILE.json (a selection). All but the second name the layers that keep full attention. `flag` names
-// the flag in messages. Throws Error(kUsage) for what is no pattern of that model, Error(kNoInput | kBadData) for a bad
-// file, Error(kConfigMismatch) for a selection that was made for another model.
-NamedPattern parse_pattern(const std::string& text, const PatternModel& model, const std::string& flag);
-
 // Refuses a selection for another model: Error(kConfigMismatch). `origin` is the selection's file.
 void check_selection_model(const Selection& selection, const std::string& origin, const PatternModel& model);
-
-// "0-11,20" -> ascending unique layer indices below n_layers. `flag` names the flag in messages. Throws Error(kUsage).
-std::vector<int64_t> parse_layers(const std::string& text, int64_t n_layers, const std::string& flag);
-
-// K distinct layers of n_layers, drawn from `seed`, rising. The same on every machine.
-std::vector<int64_t> random_layers(uint64_t seed, int64_t keep, int64_t n_layers);
-// Layers i with i mod period = offset.
-std::vector<int64_t> periodic_layers(int64_t period, int64_t offset, int64_t n_layers);
 
 // A selection as an output, for check_outputs().
 Output selection_output(const std::string& flag, const std::filesystem::path& path);

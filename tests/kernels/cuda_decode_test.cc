@@ -165,8 +165,7 @@ TEST_F(CudaDecodeTest, GenerationIsTheSameInAnyCompanyAndFollowsTheSweep) {
       Window window = windows[i % 5];
       if (i % 5 == 4) window.first_row = static_cast<int64_t>(prompts[i].size());
       requests.push_back({.prompt = prompts[i],
-                          .window = window,
-                          .windowed = {true, i % 2 == 0, true},
+                          .windows = engine::layer_windows_of({true, i % 2 == 0, true}, window),
                           .max_new_tokens = 24,
                           .name = "prompt " + std::to_string(i)});
     }
@@ -182,8 +181,7 @@ TEST_F(CudaDecodeTest, GenerationIsTheSameInAnyCompanyAndFollowsTheSweep) {
       all.insert(all.end(), tokens.begin(), tokens.end());
       const engine::SweepRequest sweep_request{.tokens = all,
                                                .answer_start = static_cast<int64_t>(prompts[i].size()),
-                                               .window = requests[i].window,
-                                               .base = requests[i].windowed,
+                                               .base = requests[i].windows,
                                                .variants = {},
                                                .per_token = false};
       const engine::Score score = engine::sweep(*gpu, model.config, weights, sweep_request, {}).base;

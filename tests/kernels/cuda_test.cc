@@ -201,15 +201,14 @@ TEST_F(CudaTest, SweepAgreesWithTheCpu) {
       engine::SweepRequest request{
           .tokens = tokens,
           .answer_start = 1060,
-          .window = w,
-          .base = engine::Pattern(4, false),
+          .base = engine::LayerWindows(4, {kernels::full_attention()}),
           .variants = {},
           .per_token = false,
           .with_kl = true,
           .signals = {.removed_rows = 32, .mass = true, .lazy = engine::LazyWindow{.recent = 200}}};
       for (std::size_t l = 0; l < 4; ++l) {
         request.variants.push_back(request.base);
-        request.variants.back()[l] = true;
+        request.variants.back()[l].window = w;
       }
       const auto run = [&](Backend& backend, const engine::SweepRequest& what) {
         model::ModelWeights weights(config, checkpoint, backend);
@@ -259,13 +258,12 @@ TEST_F(CudaTest, StackedSweepsGiveWhatEachAloneGives) {
     for (const Window& w : {Window{100, 4, 0, kNoLimit}, Window{100, 0, start - 32, kNoLimit}}) {
       requests.push_back({.tokens = std::span(tokens).first(static_cast<std::size_t>(length)),
                           .answer_start = start,
-                          .window = w,
-                          .base = engine::Pattern(4, false),
+                          .base = engine::LayerWindows(4, {kernels::full_attention()}),
                           .variants = {},
                           .per_token = true});
       for (std::size_t l = 0; l < 4; ++l) {
         requests.back().variants.push_back(requests.back().base);
-        requests.back().variants.back()[l] = true;
+        requests.back().variants.back()[l].window = w;
       }
     }
   }
@@ -321,15 +319,16 @@ TEST_F(CudaTest, TailSweepsAgainstACachedPrefixAgreeWithWholeOnes) {
   model::ModelWeights weights(config, checkpoint, *gpu);
   const std::vector<int32_t> tokens = random_tokens(5000, 512, 6);
   for (const int64_t length : {300, 5000}) {
-    engine::SweepRequest request{
-        .tokens = std::span(tokens).first(static_cast<std::size_t>(length)),
-        .answer_start = length - 40,
-        .window = {100, 4, length - 72, kNoLimit},
-        .base = {true, false, true, true},
-        .variants = {{true, true, true, true}, {false, false, true, true}, {true, false, true, false}},
-        .per_token = true};
+    const Window window{100, 4, length - 72, kNoLimit};
+    engine::SweepRequest request{.tokens = std::span(tokens).first(static_cast<std::size_t>(length)),
+                                 .answer_start = length - 40,
+                                 .base = {},
+                                 .variants = {},
+                                 .per_token = true};
+    set_patterns(request, window, {true, false, true, true},
+                 {{true, true, true, true}, {false, false, true, true}, {true, false, true, false}});
     const engine::SweepResult whole = engine::sweep(*gpu, config, weights, request, {});
-    request.prefix_rows = engine::cached_rows(config, request, gpu->row_tile());
+    request.prefix_rows = engine::cached_rows(length, window, gpu->row_tile());
     const engine::CachedPrefix near(*gpu, config, weights, request, engine::CachedPrefix::Place::kBackend, {});
     const engine::CachedPrefix far(*gpu, config, weights, request, engine::CachedPrefix::Place::kHost, {});
     request.prefix = &near;

@@ -233,20 +233,19 @@ SweepTimes time_sweep(kernels::Backend& backend, const model::ModelConfig& confi
   engine::SweepRequest request;
   request.tokens = tokens;
   request.answer_start = size.n_tokens - size.answer_tokens;
-  request.window = size.window;
-  request.base = engine::Pattern(static_cast<std::size_t>(config.n_layers), false);
-  std::vector<engine::Pattern> all = {request.base};
+  request.base.assign(static_cast<std::size_t>(config.n_layers), {kernels::full_attention()});
+  std::vector<engine::LayerWindows> all = {request.base};
   for (std::size_t l = 0; l < request.base.size(); ++l) {
     all.push_back(request.base);
-    all.back()[l] = true;
+    all.back()[l].window = size.window;
   }
 
   SweepTimes times;
   times.n_passes = static_cast<int64_t>(all.size());
   std::vector<double> separate;
   const auto start = std::chrono::steady_clock::now();
-  for (const engine::Pattern& pattern : all) {
-    request.base = pattern;
+  for (const engine::LayerWindows& windows : all) {
+    request.base = windows;
     separate.push_back(engine::sweep(backend, config, weights, request, {}).base.nll_nats);
   }
   const auto middle = std::chrono::steady_clock::now();

@@ -108,45 +108,46 @@ class Tester {
   }
 
  private:
-  engine::Pattern only(std::size_t layer) const {
-    engine::Pattern pattern(static_cast<std::size_t>(config_.n_layers), false);
-    pattern[layer] = true;
-    return pattern;
+  engine::LayerWindows full() const {
+    return {static_cast<std::size_t>(config_.n_layers), {kernels::full_attention()}};
+  }
+  engine::LayerWindows only(std::size_t layer, const kernels::Window& window) const {
+    engine::LayerWindows windows = full();
+    windows[layer].window = window;
+    return windows;
   }
 
-  engine::SweepRequest request(const kernels::Window& window) const {
+  engine::SweepRequest request() const {
     engine::SweepRequest request;
     request.tokens = tokens_;
     request.answer_start = kTokens - kAnswerTokens;
-    request.window = window;
-    request.base = engine::Pattern(static_cast<std::size_t>(config_.n_layers), false);
+    request.base = full();
     return request;
   }
 
   engine::SweepResult sweep_all(const kernels::Window& window) {
-    engine::SweepRequest all = request(window);
-    for (std::size_t l = 0; l < all.base.size(); ++l) all.variants.push_back(only(l));
+    engine::SweepRequest all = request();
+    for (std::size_t l = 0; l < all.base.size(); ++l) all.variants.push_back(only(l, window));
     return engine::sweep(*backend_, config_, weights_, all, {});
   }
 
-  engine::Score one_pass(const kernels::Window& window, const engine::Pattern& pattern) {
-    engine::SweepRequest single = request(window);
-    single.base = pattern;
+  engine::Score one_pass(const engine::LayerWindows& windows) {
+    engine::SweepRequest single = request();
+    single.base = windows;
     return engine::sweep(*backend_, config_, weights_, single, {}).base;
   }
 
   Check against_reference(const Case& c, const engine::SweepResult& swept) const {
-    const engine::SweepRequest r = request(c.window);
+    const engine::SweepRequest r = request();
     double worst = 0.0;
     bool hits_equal = true;
-    const auto compare = [&](const engine::Score& score, const engine::Pattern& pattern) {
-      const engine::Score exact =
-          engine::reference_score(config_, checkpoint_, r.tokens, r.answer_start, c.window, pattern);
+    const auto compare = [&](const engine::Score& score, const engine::LayerWindows& windows) {
+      const engine::Score exact = engine::reference_score(config_, checkpoint_, r.tokens, r.answer_start, windows);
       worst = std::max(worst, std::abs(score.nll_nats - exact.nll_nats) / (1.0 + std::abs(exact.nll_nats)));
       hits_equal = hits_equal && score.token_accuracy == exact.token_accuracy && score.exact_match == exact.exact_match;
     };
     compare(swept.base, r.base);
-    for (std::size_t l = 0; l < swept.variants.size(); ++l) compare(swept.variants[l], only(l));
+    for (std::size_t l = 0; l < swept.variants.size(); ++l) compare(swept.variants[l], only(l, c.window));
     return {c.name + ": NLL equals the float64 reference's", worst <= kTolerance && hits_equal,
             "largest relative error " + number("%.1e", worst) + ", allowed " + number("%.0e", kTolerance) +
                 (hits_equal ? "" : "; token accuracy differs")};
@@ -155,7 +156,7 @@ class Tester {
   Check against_separate_passes(const Case& c, const engine::SweepResult& swept) {
     int64_t n_different = 0;
     for (std::size_t l = 0; l < swept.variants.size(); ++l) {
-      if (one_pass(c.window, only(l)).nll_nats != swept.variants[l].nll_nats) ++n_different;
+      if (one_pass(only(l, c.window)).nll_nats != swept.variants[l].nll_nats) ++n_different;
     }
     return {c.name + ": the sweep equals separate passes bit for bit", n_different == 0,
             std::to_string(n_different) + " of " + std::to_string(swept.variants.size()) + " layers differ"};

@@ -460,11 +460,12 @@ TEST(SweepPrice, IsThatOfThePlan) {
   const std::vector<int32_t> tokens(1000, 0);
   engine::SweepRequest request{.tokens = tokens,
                                .answer_start = 980,
-                               .window = settings.window_of(980),
-                               .base = settings.base,
+                               .base = engine::layer_windows_of(settings.base, settings.window_of(980)),
                                .variants = {},
                                .per_token = false};
-  for (const int64_t layer : settings.layers) request.variants.push_back(settings.variant(layer));
+  for (const int64_t layer : settings.layers) {
+    request.variants.push_back(engine::layer_windows_of(settings.variant(layer), settings.window_of(980)));
+  }
   const engine::SweepPlan plan = engine::plan_sweep(config, request, 1);
   const double planned = static_cast<double>(plan.row_layers) * 2.0 * 32 * (2 * 32 + 2 * 16 + 3 * 64) +
                          static_cast<double>(plan.attention_pairs) * 4.0 * 32;

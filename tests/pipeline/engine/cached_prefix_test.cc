@@ -15,11 +15,15 @@ namespace winnow::engine {
 namespace {
 
 // A base in the middle of a search, and variants that differ from it in one layer or in more.
-void set_patterns(SweepRequest& request) {
-  request.base = {true, false, true, true};
-  request.variants = {{true, true, true, true},   {false, false, true, true}, {true, false, false, true},
-                      {true, false, true, false}, {true, false, true, true},  {false, false, false, false},
-                      {false, true, false, true}};
+void set_patterns(SweepRequest& request, const kernels::Window& window) {
+  winnow::set_patterns(request, window, {true, false, true, true},
+                       {{true, true, true, true},
+                        {false, false, true, true},
+                        {true, false, false, true},
+                        {true, false, true, false},
+                        {true, false, true, true},
+                        {false, false, false, false},
+                        {false, true, false, true}});
 }
 
 struct Case {
@@ -32,11 +36,14 @@ struct Case {
   bool decode_full;
 };
 
-SweepRequest request_of(const Case& c, const std::vector<int32_t>& tokens) {
+kernels::Window window_of(const Case& c) {
   const int64_t a = c.n_tokens - c.answer_tokens;
-  SweepRequest request =
-      drop_one(tokens, a, {c.keys, c.sinks, a - c.tail_rows, c.decode_full ? a : kernels::kNoLimit}, 4);
-  set_patterns(request);
+  return {c.keys, c.sinks, a - c.tail_rows, c.decode_full ? a : kernels::kNoLimit};
+}
+
+SweepRequest request_of(const Case& c, const std::vector<int32_t>& tokens) {
+  SweepRequest request = drop_one(tokens, c.n_tokens - c.answer_tokens, window_of(c), 4);
+  set_patterns(request, window_of(c));
   return request;
 }
 
@@ -51,7 +58,7 @@ TEST_P(PrefixCases, GivesWhatTheWholeSweepGives) {
   model::ModelWeights weights(model.config, *model.checkpoint, *backend);
   const SweepResult whole = sweep(*backend, model.config, weights, request, {});
 
-  request.prefix_rows = cached_rows(model.config, request, backend->row_tile());
+  request.prefix_rows = cached_rows(c.n_tokens, window_of(c), backend->row_tile());
   ASSERT_GT(request.prefix_rows, 0);
   const int64_t before = backend->allocated_bytes();
   backend->reset_peak();
@@ -95,8 +102,9 @@ TEST(CachedPrefix, AShortExampleHasNone) {
   const auto tokens = random_tokens(60, 128, 3);
   const auto backend = cpu::make_cpu_backend({.n_threads = 1});
   model::ModelWeights weights(model.config, *model.checkpoint, *backend);
-  SweepRequest request = drop_one(tokens, 50, {10, 0, 50, kernels::kNoLimit}, 4);
-  EXPECT_EQ(cached_rows(model.config, request, backend->row_tile()), 0);
+  const kernels::Window window{10, 0, 50, kernels::kNoLimit};
+  SweepRequest request = drop_one(tokens, 50, window, 4);
+  EXPECT_EQ(cached_rows(60, window, backend->row_tile()), 0);
   PrefixCache cache(*backend, model.config, weights);
   cache.provide(0, CachedPrefix::Place::kBackend, request, {});
   EXPECT_EQ(request.prefix, nullptr);
@@ -109,20 +117,20 @@ TEST(CachedPrefix, StackedRequestsWithAndWithoutGiveWhatEachAloneGives) {
   std::vector<std::vector<int32_t>> tokens;
   for (const int64_t n : {300, 411, 350, 64}) tokens.push_back(random_tokens(n, 128, static_cast<uint32_t>(n)));
   std::vector<SweepRequest> requests;
+  std::vector<int64_t> prefix_rows;
   for (const auto& t : tokens) {
     const auto n = static_cast<int64_t>(t.size());
-    requests.push_back(drop_one(t, n - 10, {30, 2, n - 14, kernels::kNoLimit}, 4));
-    set_patterns(requests.back());
+    const kernels::Window window{30, 2, n - 14, kernels::kNoLimit};
+    requests.push_back(drop_one(t, n - 10, window, 4));
+    set_patterns(requests.back(), window);
+    prefix_rows.push_back(cached_rows(n, window, backend->row_tile()));
   }
   std::vector<SweepResult> whole;
   for (const SweepRequest& request : requests) whole.push_back(sweep(*backend, model.config, weights, request, {}));
 
   // The longest in the backend's memory, the next on the host, for the third there is no room, the last has none.
   std::vector<int64_t> bytes;
-  for (const SweepRequest& request : requests) {
-    bytes.push_back(
-        CachedPrefix::size_bytes(model.config, *backend, cached_rows(model.config, request, backend->row_tile())));
-  }
+  for (const int64_t n_rows : prefix_rows) bytes.push_back(CachedPrefix::size_bytes(model.config, *backend, n_rows));
   const PrefixPlan plan = plan_prefixes(bytes, 1, {.backend_bytes = bytes[1], .host_bytes = bytes[2]});
   EXPECT_EQ(plan.place, (std::vector<std::optional<CachedPrefix::Place>>{std::nullopt, CachedPrefix::Place::kBackend,
                                                                          CachedPrefix::Place::kHost, std::nullopt}));
@@ -133,7 +141,9 @@ TEST(CachedPrefix, StackedRequestsWithAndWithoutGiveWhatEachAloneGives) {
     std::vector<SweepRequest> cached = requests;
     const int64_t before = backend->allocated_bytes();
     for (std::size_t r = 0; r < cached.size(); ++r) {
-      if (plan.place[r]) cache.provide(static_cast<int64_t>(r), *plan.place[r], cached[r], {});
+      if (!plan.place[r]) continue;
+      cached[r].prefix_rows = prefix_rows[r];
+      cache.provide(static_cast<int64_t>(r), *plan.place[r], cached[r], {});
     }
     EXPECT_EQ(backend->allocated_bytes() - before, repeat == 0 ? bytes[1] : 0);
     ASSERT_NE(cached[1].prefix, nullptr);
@@ -169,9 +179,10 @@ TEST(PrefixPlan, SharesExamplesOutBySize) {
 TEST(CachedPrefix, SavesTheRowsBeforeTheTail) {
   const Model model({.n_layers = 4, .seed = 7});
   const auto tokens = random_tokens(1025, 128, 3);
-  SweepRequest request = drop_one(tokens, 1000, {96, 4, 1000 - 32, kernels::kNoLimit}, 4);
+  const kernels::Window window{96, 4, 1000 - 32, kernels::kNoLimit};
+  SweepRequest request = drop_one(tokens, 1000, window, 4);
   const SweepPlan whole = plan_sweep(model.config, request, 64);
-  request.prefix_rows = cached_rows(model.config, request, 64);
+  request.prefix_rows = cached_rows(1025, window, 64);
   EXPECT_EQ(request.prefix_rows, 960);
   const SweepPlan tail = plan_sweep(model.config, request, 64);
   EXPECT_EQ(whole.row_layers - tail.row_layers, 4 * 960);
@@ -183,12 +194,14 @@ TEST(CachedPrefix, StopsBetweenLayersAndRefusesAnother) {
   const auto tokens = random_tokens(300, 128, 3);
   const auto backend = cpu::make_cpu_backend({.n_threads = 1});
   model::ModelWeights weights(model.config, *model.checkpoint, *backend);
-  SweepRequest request = drop_one(tokens, 280, {20, 0, 270, kernels::kNoLimit}, 4);
+  const kernels::Window window{20, 0, 270, kernels::kNoLimit};
+  SweepRequest request = drop_one(tokens, 280, window, 4);
   PrefixCache cache(*backend, model.config, weights);
   int layers = 0;
   SweepRequest stopped = request;
+  stopped.prefix_rows = cached_rows(300, window, backend->row_tile());
   EXPECT_THROW(cache.provide(0, CachedPrefix::Place::kBackend, stopped, [&] { return ++layers == 2; }), Interrupted);
-  request.prefix_rows = 128;  // 256 is where the lanes begin
+  request.prefix_rows = 128;  // of a prefix that is not there
   EXPECT_THROW(sweep(*backend, model.config, weights, request, {}), Error);
 }
 

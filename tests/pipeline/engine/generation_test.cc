@@ -101,8 +101,7 @@ bool is_greedy(const Model& model, const GenerationRequest& request, const std::
   all.insert(all.end(), generated.begin(), generated.end());
   const SweepRequest sweep_request{.tokens = all,
                                    .answer_start = static_cast<int64_t>(request.prompt.size()),
-                                   .window = request.window,
-                                   .base = request.windowed,
+                                   .base = request.windows,
                                    .variants = {},
                                    .per_token = false};
   return sweep(*model.backend, model.config, *model.weights, sweep_request, {}).base.exact_match;
@@ -116,8 +115,7 @@ TEST(Generation, EveryTokenIsTheArgmaxOfTheSweep) {
       for (const WindowCase& c : kCases) {
         for (const Pattern& pattern : {Pattern{true, true, true}, Pattern{true, false, true}}) {
           const GenerationRequest request{.prompt = std::span(prompt).first(static_cast<std::size_t>(n_prompt)),
-                                          .window = window_of(c, n_prompt),
-                                          .windowed = pattern,
+                                          .windows = layer_windows_of(pattern, window_of(c, n_prompt)),
                                           .max_new_tokens = 75,
                                           .name = c.name};
           const std::vector<int32_t> generated = model.tokens_of(request);
@@ -137,12 +135,11 @@ TEST(Generation, WindowsChangeWhatIsWritten) {
   const Model model;
   const std::vector<int32_t> prompt = random_tokens(300, 2);
   GenerationRequest request{
-      .prompt = prompt, .window = {}, .windowed = {false, false, false}, .max_new_tokens = 40, .name = "full"};
+      .prompt = prompt, .windows = layer_windows_of({false, false, false}, {}), .max_new_tokens = 40, .name = "full"};
   const std::vector<int32_t> full = model.tokens_of(request);
-  request.windowed = {true, true, true};
-  request.window = {.keys = 340};
+  request.windows = layer_windows_of({true, true, true}, {.keys = 340});
   EXPECT_EQ(model.tokens_of(request), full) << "a window that hides nothing";
-  request.window = {.keys = 16};
+  request.windows = layer_windows_of({true, true, true}, {.keys = 16});
   EXPECT_NE(model.tokens_of(request), full);
 }
 
@@ -155,8 +152,8 @@ TEST(Generation, DoesNotDependOnCompanyOrThreads) {
   for (std::size_t i = 0; i < prompts.size(); ++i) {
     const WindowCase& c = kCases[i % std::size(kCases)];
     requests.push_back({.prompt = prompts[i],
-                        .window = window_of(c, static_cast<int64_t>(prompts[i].size())),
-                        .windowed = {i % 2 == 0, i % 3 == 0, true},
+                        .windows = layer_windows_of({i % 2 == 0, i % 3 == 0, true},
+                                                    window_of(c, static_cast<int64_t>(prompts[i].size()))),
                         .max_new_tokens = 10 + static_cast<int64_t>(i) * 5,
                         .name = c.name});
   }
@@ -202,8 +199,7 @@ TEST(Generation, EndsWithAStopToken) {
   const Model model;
   const std::vector<int32_t> prompt = random_tokens(90, 5);
   const GenerationRequest request{.prompt = prompt,
-                                  .window = {.keys = 20, .sinks = 2},
-                                  .windowed = {true, false, true},
+                                  .windows = layer_windows_of({true, false, true}, {.keys = 20, .sinks = 2}),
                                   .max_new_tokens = 30,
                                   .name = "stop"};
   const GenerationReport free = model.run(std::span(&request, 1));
@@ -232,15 +228,14 @@ TEST(Generation, AWindowedLayerHoldsItsWindowAndSinksOnly) {
   const int64_t tile = model.backend->row_tile();
   const std::vector<int32_t> prompt = random_tokens(900, 3);
   GenerationRequest request{
-      .prompt = prompt, .window = {}, .windowed = {false, false, false}, .max_new_tokens = 20, .name = "bytes"};
+      .prompt = prompt, .windows = layer_windows_of({false, false, false}, {}), .max_new_tokens = 20, .name = "bytes"};
   GenerationReport full_report;
   const int64_t full = bytes_while_decoding(model, request, full_report);
   const int64_t full_rows = (900 + 19 + tile - 1) / tile * tile;
   EXPECT_EQ(full_report.texts[0].cache_bytes, 3 * model.backend->kv_bytes(full_rows, model.config.heads));
   for (const auto& [keys, sinks] : {std::pair<int64_t, int64_t>{96, 4}, {65, 0}, {128, 64}, {1, 0}}) {
     for (const int64_t tail : {-1, 0, 100}) {
-      request.window = window_of({"", keys, sinks, false, tail}, 900);
-      request.windowed = {true, false, true};
+      request.windows = layer_windows_of({true, false, true}, window_of({"", keys, sinks, false, tail}, 900));
       GenerationReport report;
       const int64_t windowed = bytes_while_decoding(model, request, report);
       const int64_t saved = full_report.texts[0].cache_bytes - report.texts[0].cache_bytes;
@@ -251,7 +246,7 @@ TEST(Generation, AWindowedLayerHoldsItsWindowAndSinksOnly) {
       EXPECT_GE(layer, (keys + sinks) * one_row);
     }
   }
-  request.window = window_of({"", 96, 4, true, -1}, 900);
+  request.windows = layer_windows_of({true, false, true}, window_of({"", 96, 4, true, -1}, 900));
   GenerationReport decode_full;
   bytes_while_decoding(model, request, decode_full);
   EXPECT_EQ(decode_full.texts[0].cache_bytes, full_report.texts[0].cache_bytes) << "rows of the answer see everything";
@@ -264,8 +259,7 @@ TEST(Generation, PredictsItsMemory) {
     std::vector<GenerationRequest> requests;
     for (const int64_t n : {700, 33, 512}) {
       requests.push_back({.prompt = std::span(prompt).first(static_cast<std::size_t>(n)),
-                          .window = window_of(c, n),
-                          .windowed = {true, true, false},
+                          .windows = layer_windows_of({true, true, false}, window_of(c, n)),
                           .max_new_tokens = 9,
                           .name = c.name});
     }
@@ -283,7 +277,7 @@ TEST(Generation, StopsWhenAsked) {
   const Model model;
   const std::vector<int32_t> prompt = random_tokens(100, 6);
   const GenerationRequest request{
-      .prompt = prompt, .window = {}, .windowed = {false, false, false}, .max_new_tokens = 50, .name = "stop"};
+      .prompt = prompt, .windows = layer_windows_of({false, false, false}, {}), .max_new_tokens = 50, .name = "stop"};
   for (const int n_calls : {1, 20}) {
     int n = 0;
     EXPECT_THROW(model.run(std::span(&request, 1), {}, [&] { return ++n == n_calls; }), Interrupted);

@@ -71,7 +71,6 @@ class PlainPass {
     for (int64_t layer = 0; layer < model_.config.n_layers; ++layer) {
       const model::LayerWeights& weights = weights_.layer(layer);
       decoder_.attention_input(weights, x->data(), angles, rows_, kv->data(), q->data());
-      const bool is_windowed = request_.base[static_cast<std::size_t>(layer)];
       const kernels::AttentionCall call{.q = q->data(),
                                         .out = out->data(),
                                         .first_row = 0,
@@ -79,14 +78,14 @@ class PlainPass {
                                         .n_tokens = n_,
                                         .prefix = {},
                                         .own = {kv->data(), 0, rows_},
-                                        .window = is_windowed ? request_.window : kernels::full_attention()};
+                                        .window = request_.base[static_cast<std::size_t>(layer)].window};
       backend_->attention(std::span(&call, 1), heads);
       backend_->copy(x->data(), without->data(), rows_, model_.config.hidden);
       decoder_.finish(weights, out->data(), x->data(), rows_);
       if (layer != removed) continue;
       decoder_.finish(weights, nullptr, without->data(), rows_);
-      backend_->copy(model::row_pointer(without->data(), kernels::DType::kF32, first_row, model_.config.hidden),
-                     model::row_pointer(x->data(), kernels::DType::kF32, first_row, model_.config.hidden),
+      backend_->copy(kernels::row_pointer(without->data(), kernels::DType::kF32, first_row, model_.config.hidden),
+                     kernels::row_pointer(x->data(), kernels::DType::kF32, first_row, model_.config.hidden),
                      rows_ - first_row, model_.config.hidden);
     }
     return score(x->data());
@@ -128,8 +127,9 @@ TEST(SweepSignals, LanesWithoutAttentionEqualAPlainPassBitForBit) {
     const auto tokens = random_tokens(c.n_tokens, 128, 3);
     SweepRequest request =
         with_signals(drop_one(tokens, c.n_tokens - c.answer_tokens, {40, 3, 0, kernels::kNoLimit}, 4));
-    request.base[2] = true;
-    for (Pattern& variant : request.variants) variant[2] = !variant[2];
+    // The base windows layer 2, and its variant does not.
+    std::swap(request.base, request.variants[2]);
+    for (const std::size_t v : {0U, 1U, 3U}) request.variants[v][2] = request.base[2];
     request.signals.removed_rows = c.removed_rows;
     const SweepResult result = model.run(request);
     PlainPass plain(model, request);
@@ -199,7 +199,7 @@ TEST(SweepSignals, AreExactlyZeroWhereTheWindowHidesNothing) {
   const Model model({.n_layers = 3, .seed = 5});
   const auto tokens = random_tokens(200, 128, 3);
   for (const kernels::Window& window :
-       {kernels::Window{200, 0, 0, kernels::kNoLimit}, kernels::Window{kernels::kNoLimit, 0, 0, kernels::kNoLimit},
+       {kernels::Window{200, 0, 0, kernels::kNoLimit}, kernels::Window{kernels::kNoLimit / 4, 0, 0, kernels::kNoLimit},
         kernels::Window{150, 50, 0, kernels::kNoLimit}}) {
     const SweepResult result = model.run(with_signals(drop_one(tokens, 180, window, 3)));
     for (const Score& variant : result.variants) {

@@ -124,10 +124,10 @@ TEST(Sweep, KlIsPositiveWhereRowsAreHiddenAndExactlyZeroElsewhere) {
   EXPECT_EQ(result.base.kl_nats, 0.0);
   EXPECT_EQ(result.variants[3].kl_nats, 0.0);
   for (std::size_t v = 0; v < 3; ++v) EXPECT_GT(result.variants[v].kl_nats, 1e-3) << v;
-  request.window.keys = 300;
-  const SweepResult unseen = model.run(request);
+  SweepRequest wide = drop_one(tokens, 280, {300, 3, 0, kernels::kNoLimit}, 3);
+  wide.with_kl = true;
+  const SweepResult unseen = model.run(wide);
   for (const Score& variant : unseen.variants) EXPECT_EQ(variant.kl_nats, 0.0);
-  request.window.keys = 40;
   request.with_kl = false;
   for (const Score& variant : model.run(request).variants) EXPECT_EQ(variant.kl_nats, 0.0) << "not asked for";
 }
@@ -135,13 +135,14 @@ TEST(Sweep, KlIsPositiveWhereRowsAreHiddenAndExactlyZeroElsewhere) {
 TEST(Sweep, TakesAnyBaseAndVariantsThatDifferInSeveralLayers) {
   const Model model({.n_layers = 4, .seed = 11});
   const auto tokens = random_tokens(260, 128, 5);
-  SweepRequest request = drop_one(tokens, 240, {30, 2, 0, kernels::kNoLimit}, 4);
-  request.base = {true, false, true, true};
-  request.variants = {{true, false, true, true},     // the base itself
-                      {true, true, false, true},     // two layers
-                      {false, false, false, false},  // all full
-                      {true, true, true, true},
-                      {true, false, true, false}};
+  const kernels::Window window{30, 2, 0, kernels::kNoLimit};
+  SweepRequest request = drop_one(tokens, 240, window, 4);
+  set_patterns(request, window, {true, false, true, true},
+               {{true, false, true, true},     // the base itself
+                {true, true, false, true},     // two layers
+                {false, false, false, false},  // all full
+                {true, true, true, true},
+                {true, false, true, false}});
   expect_equals_separate_passes(model, request, "general form");
   expect_same(model.run(request).variants[0], model.run(request).base, "variant equal to the base");
 }
@@ -192,7 +193,7 @@ TEST(Sweep, StackedRequestsGiveWhatEachAloneGives) {
   std::vector<SweepRequest> requests = {
       drop_one(first, 280, {60, 3, 0, kernels::kNoLimit}, 4), drop_one(second, 63, {60, 3, 0, kernels::kNoLimit}, 4),
       drop_one(third, 40, {60, 3, 0, kernels::kNoLimit}, 4), drop_one(fourth, 400, {60, 3, 380, 400}, 4)};
-  requests[0].base[2] = true;
+  requests[0].base[2] = requests[0].variants[2][2];
   for (const std::size_t r : {0U, 2U, 3U}) requests[r].with_kl = true;
   const auto backend = cpu::make_cpu_backend({.n_threads = 2});
   model::ModelWeights weights(model.config, *model.checkpoint, *backend);

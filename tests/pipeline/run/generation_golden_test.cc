@@ -39,8 +39,7 @@ class GenerationGolden : public ::testing::Test {
       if (expected.at("decode") == "full") window.end_row = n_prompt;
       requests.push_back(
           {.prompt = corpus_.example(text.at("example").get<int64_t>()).first(static_cast<std::size_t>(n_prompt)),
-           .window = window,
-           .windowed = windowed,
+           .windows = engine::layer_windows_of(windowed, window),
            .max_new_tokens = new_tokens,
            .name = expected.at("name")});
     }

@@ -78,13 +78,15 @@ inline run::Settings settings_of(const nlohmann::json& golden, const nlohmann::j
 
 // Every layer flipped alone. The request points into the example's tokens.
 inline engine::SweepRequest request_of(const GoldenExample& example, const run::Settings& settings, int64_t n_layers) {
+  const kernels::Window window = settings.window_of(example.answer_start);
   engine::SweepRequest request{.tokens = example.tokens,
                                .answer_start = example.answer_start,
-                               .window = settings.window_of(example.answer_start),
-                               .base = settings.base,
+                               .base = engine::layer_windows_of(settings.base, window),
                                .variants = {},
                                .per_token = true};
-  for (int64_t layer = 0; layer < n_layers; ++layer) request.variants.push_back(settings.variant(layer));
+  for (int64_t layer = 0; layer < n_layers; ++layer) {
+    request.variants.push_back(engine::layer_windows_of(settings.variant(layer), window));
+  }
   return request;
 }
 

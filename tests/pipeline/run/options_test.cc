@@ -6,7 +6,7 @@
 #include "base/node.h"
 #include "pipeline/run/cells.h"
 #include "pipeline/runtime/stop.h"
-#include "results/selection/selection.h"
+#include "results/selection/pattern.h"
 #include "tests/scratch.h"
 
 namespace winnow::run {

@@ -10,6 +10,7 @@
 #include "base/atomic_file.h"
 #include "base/own_files.h"
 #include "pipeline/run/shards.h"
+#include "results/selection/pattern.h"
 #include "tests/scratch.h"
 
 namespace winnow::run {
@@ -237,7 +238,7 @@ TEST_F(RunDirectoryTest, NamedVariantsTakeTheNumbersOfThisCommand) {
   write(shard);
   Inputs inputs;
   inputs.config.n_layers = kLayers;
-  inputs.number_of(pattern_of_name("windowed", kLayers, "--pattern"));
+  inputs.number_of(selection::pattern_of_name("windowed", kLayers, "--pattern"));
   const NumberVariant number = [&](const std::string& name) { return inputs.number_of_name(name); };
   std::vector<Cells> cells = {Cells(2, 1, 0)};
   const auto load_named = [&] {

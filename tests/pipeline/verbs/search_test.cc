@@ -195,10 +195,10 @@ class ModelSearch : public ::testing::Test {
     for (const uint32_t seed : {1U, 2U}) tokens_.push_back(random_tokens(300, 128, seed));
   }
 
-  engine::SweepRequest request(std::size_t example, const engine::Pattern& base) const {
-    engine::SweepRequest request = drop_one(tokens_[example], 270, {20, 2, 270 - 10, kernels::kNoLimit}, 6);
-    request.base = base;
-    request.variants.clear();
+  engine::SweepRequest request(std::size_t example, const engine::Pattern& base,
+                               const std::vector<engine::Pattern>& variants) const {
+    engine::SweepRequest request = drop_one(tokens_[example], 270, kWindow, 6);
+    set_patterns(request, kWindow, base, variants);
     return request;
   }
 
@@ -207,8 +207,8 @@ class ModelSearch : public ::testing::Test {
     return [this](const std::vector<bool>& base, const std::vector<std::vector<bool>>& patterns) {
       std::vector<search::PatternMeans> means(patterns.size());
       for (std::size_t e = 0; e < tokens_.size(); ++e) {
-        engine::SweepRequest sweep_request = request(e, base);
-        sweep_request.variants = patterns;
+        engine::SweepRequest sweep_request = request(e, base, patterns);
+        sweep_request.prefix_rows = engine::cached_rows(300, kWindow, backend_->row_tile());
         cache_->provide(static_cast<int64_t>(e), engine::CachedPrefix::Place::kBackend, sweep_request, {});
         EXPECT_GT(sweep_request.prefix_rows, 0);
         const engine::SweepResult result = engine::sweep(*backend_, model_.config, *weights_, sweep_request, {});
@@ -221,11 +221,12 @@ class ModelSearch : public ::testing::Test {
   double separate_nll(const engine::Pattern& pattern) {
     double nll = 0.0;
     for (std::size_t e = 0; e < tokens_.size(); ++e) {
-      nll += engine::sweep(*backend_, model_.config, *weights_, request(e, pattern), {}).base.nll_nats / 2;
+      nll += engine::sweep(*backend_, model_.config, *weights_, request(e, pattern, {}), {}).base.nll_nats / 2;
     }
     return nll;
   }
 
+  static constexpr kernels::Window kWindow{20, 2, 270 - 10, kernels::kNoLimit};
   Model model_;
   std::unique_ptr<kernels::Backend> backend_;
   std::unique_ptr<model::ModelWeights> weights_;

@@ -129,10 +129,11 @@ TEST(Evaluation, CostsAreThoseOfTheMasks) {
                               .sinks = number(test.at("window"), "sinks"),
                               .decode_full = test.at("window").at("decode_full").get<bool>(),
                               .tail_rows = number(test.at("window"), "tail_rows")};
-    EXPECT_EQ(kv_cache_bytes(model, window, number(test, "full"), number(test, "tokens")),
-              test.at("kv_cache_bytes").get<double>());
-    EXPECT_EQ(prefill_flop(model, window, number(test, "full"), number(test, "tokens")),
-              test.at("prefill_flop").get<double>());
+    Pattern windowed(static_cast<std::size_t>(model.n_layers), true);
+    std::fill_n(windowed.begin(), number(test, "full"), false);
+    const std::vector<ServedWindow> windows = served_windows_of(windowed, window);
+    EXPECT_EQ(kv_cache_bytes(model, windows, number(test, "tokens")), test.at("kv_cache_bytes").get<double>());
+    EXPECT_EQ(prefill_flop(model, windows, number(test, "tokens")), test.at("prefill_flop").get<double>());
   }
 }
 

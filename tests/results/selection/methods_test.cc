@@ -1,5 +1,6 @@
 // Selection methods: from figures to layers.
 #include "results/selection/methods.h"
+#include "results/selection/pattern.h"
 
 #include <cmath>
 #include <limits>

@@ -1,5 +1,6 @@
 // Selections on disk, and patterns as the command line names them.
 #include "results/selection/selection.h"
+#include "results/selection/pattern.h"
 
 #include <fstream>
 #include <functional>

@@ -1,0 +1,21 @@
+// Which layers of a model are windowed: how a user, a selection and a search write it down. What a layer sees is data
+// of its own (pipeline/engine/layer_windows.h), which by_layer() makes of a pattern.
+#pragma once
+
+#include <vector>
+
+namespace winnow {
+
+// (n_layers), true where the layer is windowed.
+using Pattern = std::vector<bool>;
+
+// For every layer the one of the two values that its place in the pattern names; (n_layers).
+template <typename T>
+std::vector<T> by_layer(const Pattern& pattern, const T& of_windowed, const T& of_full) {
+  std::vector<T> values;
+  values.reserve(pattern.size());
+  for (const bool is_windowed : pattern) values.push_back(is_windowed ? of_windowed : of_full);
+  return values;
+}
+
+}  // namespace winnow

@@ -1,0 +1,35 @@
+// What each layer of a model may look at: the setting that a pass runs with, one entry a layer.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "base/pattern.h"
+#include "kernels/window.h"
+
+namespace winnow::engine {
+
+using winnow::Pattern;
+
+// The setting of one layer, for one example. Layers differ in nothing else.
+struct LayerWindow {
+  kernels::Window window;
+  // Here is the place of the type in which a layer keeps its keys and values: a variant that differs in it alone is
+  // born in that layer too, and differs from the first row on (first_different_row).
+  bool operator==(const LayerWindow&) const = default;
+};
+
+using LayerWindows = std::vector<LayerWindow>;  // (n_layers)
+
+// The window where the pattern says so, full attention elsewhere.
+LayerWindows layer_windows_of(const Pattern& pattern, const kernels::Window& window);
+
+// First layer in which a variant differs from the base, or n_layers. Both have the same number of layers.
+int64_t birth_layer(const LayerWindows& base, const LayerWindows& variant);
+// First row that sees other keys in one of them than in the other, or kernels::kNoLimit and more: rows before it are
+// the same, in every layer.
+int64_t first_different_row(const LayerWindows& base, const LayerWindows& variant);
+// First row that does not see everything in some layer, or kernels::kNoLimit and more.
+int64_t first_affected_row(const LayerWindows& windows);
+
+}  // namespace winnow::engine
