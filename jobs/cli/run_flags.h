@@ -1,41 +1,15 @@
-// Flags that all verbs that measure share, under the same names.
+// The flags of the verbs that measure: the table of options (pipeline/run/option_table.h) on the command line.
 #pragma once
 
-#include <string>
+#include <functional>
 
-#include "base/error.h"
 #include "jobs/cli/flags.h"
 #include "pipeline/run/options.h"
 
 namespace winnow::cli {
 
-// A check of a flag from a parser that throws: its message without the flag, which stands before it anyway.
-template <typename Parse>
-auto refusal_of(const std::string& flag, Parse parse) {
-  return [flag, parse](const std::string& text) {
-    try {
-      parse(text);
-      return std::string();
-    } catch (const Error& error) {
-      const std::string message = error.what();
-      const std::string prefix = flag + ": ";
-      return message.rfind(prefix, 0) == 0 ? message.substr(prefix.size()) : message;
-    }
-  };
-}
-
-// --model, --data, --out; `data` says what the file is.
-void add_input_flags(const Verb& verb, run::RunOptions& options, const std::string& data);
-void add_limit_flag(const Verb& verb, run::RunOptions& options);
-// --window, --sinks, --decode, --target, --tail-rows.
-void add_window_flags(const Verb& verb, run::RunOptions& options);
-void add_native_window_flag(const Verb& verb, run::RunOptions& options);
-void add_seed_flag(const Verb& verb, run::RunOptions& options);
-// --max-memory stays text until the verb runs.
-void add_machine_flags(const Verb& verb, run::RunOptions& options, std::string& max_memory);
-void add_printing_flags(const Verb& verb, run::RunOptions& options);
-
-// What the flags leave open: memory, and what goes to provenance.
-void complete_options(run::RunOptions& options, const std::string& max_memory);
+// Adds a flag to the verb for each option that `of` takes, in the order of the table. The result gives, once the
+// command line was parsed, the options that it means, and what provenance wants to know of the program.
+std::function<run::RunOptions()> add_run_flags(const Verb& verb, run::Verb of);
 
 }  // namespace winnow::cli

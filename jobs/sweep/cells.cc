@@ -1,15 +1,19 @@
 #include "jobs/sweep/cells.h"
 
 #include <algorithm>
+#include <array>
 #include <cctype>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <unordered_map>
 
 #include "base/error.h"
 #include "base/json.h"
+#include "base/near_words.h"
 #include "base/sha256.h"
 #include "base/strings.h"
 #include "base/yaml_file.h"
+#include "pipeline/run/option_table.h"
 
 namespace winnow::sweep {
 namespace fs = std::filesystem;
@@ -22,32 +26,16 @@ constexpr double kMostCells = 100'000;
 
 // What a cell is run with, after defaults, the model's own values and overrides.
 struct CellSettings {
-  run::CalibrateOptions options;
+  run::RunOptions options;
   Resources resources;
-  std::string max_memory;
   int max_attempts = 5;
-  bool names_device = false;
-  bool names_ranks = false;
 };
 
 int to_int(const std::string& word) { return static_cast<int>(std::min<long long>(std::stoll(word), 1'000'000'000)); }
 
-void assign(const std::string& key, const std::vector<std::string>& words, CellSettings& settings) {
-  run::CalibrateOptions& options = settings.options;
+void assign_resource(const std::string& key, const std::vector<std::string>& words, CellSettings& settings) {
   Resources& resources = settings.resources;
   const std::string& word = words.front();
-  if (key == "tail_rows") options.tail_rows = std::stoll(word);
-  if (key == "base") options.base = word;
-  if (key == "layers") options.layers = word;
-  if (key == "limit") options.limit = std::stoll(word);
-  if (key == "per_token") options.per_token = word == "true";
-  if (key == "ignore_native_window") options.ignore_native_window = word == "true";
-  if (key == "device") options.device = word;
-  if (key == "residual") options.residual = word;
-  if (key == "attention") options.attention = word;
-  if (key == "threads") options.threads = to_int(word);
-  if (key == "max_memory") settings.max_memory = word;
-  if (key == "share_gpu") options.share_gpu = word == "true";
   if (key == "max_attempts") settings.max_attempts = to_int(word);
   if (key == "nodes") resources.nodes = to_int(word);
   if (key == "ranks_per_node") resources.ranks_per_node = to_int(word);
@@ -55,12 +43,28 @@ void assign(const std::string& key, const std::vector<std::string>& words, CellS
   if (key == "time") resources.time = word;
   if (key == "memory") resources.memory = word;
   if (key == "sbatch") resources.sbatch_options = words;
-  settings.names_device = settings.names_device || key == "device";
-  settings.names_ranks = settings.names_ranks || key == "ranks_per_node";
 }
 
-void apply(const Assignments& assignments, CellSettings& settings) {
-  for (const auto& [key, words] : assignments) assign(key, words, settings);
+// The options of the verb that a sweep file has keys for.
+const std::map<std::string, const run::Option*>& keys_of(run::Verb verb) {
+  static const std::vector<std::map<std::string, const run::Option*>> kKeys = [] {
+    std::vector<std::map<std::string, const run::Option*>> keys;
+    for (const run::Verb each : run::all_verbs()) {
+      keys.emplace_back();
+      for (const run::Option* option : run::options_of(each)) keys.back().emplace(option->key(), option);
+    }
+    return keys;
+  }();
+  return kKeys[static_cast<std::size_t>(verb)];
+}
+
+// The verbs that have a key: those of an option, all for any other.
+std::vector<std::string> verbs_with(const std::string& key) {
+  std::vector<std::string> verbs;
+  for (const run::Verb verb : run::all_verbs()) {
+    if (keys_of(verb).contains(key)) verbs.emplace_back(run::verb_name(verb));
+  }
+  return verbs;
 }
 
 // Of a path that many cells have: canonical once.
@@ -99,63 +103,78 @@ std::string slug_of(const std::string& text) {
   return slug.substr(0, kLongestSlug);
 }
 
-// The name of a run directory is a function of what decides the measurement, and of nothing else, so that every sweep
-// file finds the same one: neither names of the sweep file nor seeds are in it.
-std::string name_of(const run::CalibrateOptions& options) {
-  run::CalibrateOptions some_layers = options;
+// What decides the measurement of any verb, by names that stay: the digits in the names of run directories follow from
+// it.
+nlohmann::json canonical_identity(const run::RunOptions& options) {
+  run::RunOptions some_layers = options;
   if (options.layers.empty()) some_layers.layers = "0";  // only the other settings are wanted
-  const winnow::run::Settings settings = run::resolve_settings(some_layers, kMostLayers);
+  const run::Settings settings = run::resolve_settings(some_layers, kMostLayers);
   nlohmann::json controls = nlohmann::json::object();
   for (const auto& [name, path] : options.controls) controls[name] = path.string();
-  const nlohmann::json identity = {
-      {"model", options.model.string()},
-      {"data", options.data.string()},
-      {"controls", controls},
-      {"window_keys", settings.window_keys},
-      {"sinks", settings.sinks},
-      {"decode", settings.decode_name()},
-      {"tail_rows", options.tail_rows ? nlohmann::json(*options.tail_rows) : nlohmann::json()},
-      {"base", settings.base_name},
-      {"residual", options.residual},
-      {"device", options.device},
-      {"attention", options.attention},
-      {"limit", options.limit ? nlohmann::json(*options.limit) : nlohmann::json()},
-      {"layers", options.layers.empty() ? "all" : joined(settings.layers, ",")},
-      {"per_token", options.per_token}};
-  const std::string slug = slug_of(options.model.filename().string() + "-" + options.data.stem().string() + "-w" +
-                                   std::to_string(settings.window_keys) + "-s" + std::to_string(settings.sinks) + "-" +
-                                   settings.decode_name());
-  // Bytes of a path need not be UTF-8.
-  const std::string text = json_text(identity, -1);
-  return slug + "-" + sha256_of(text).substr(0, 12);
+  return {{"model", options.model.string()},
+          {"data", options.data.string()},
+          {"controls", controls},
+          {"window_keys", settings.window_keys},
+          {"sinks", settings.sinks},
+          {"decode", settings.decode_name()},
+          {"tail_rows", settings.tail_rows ? nlohmann::json(*settings.tail_rows) : nlohmann::json()},
+          {"base", settings.base_name},
+          {"residual", options.residual},
+          {"device", options.device},
+          {"attention", options.attention},
+          {"limit", options.limit ? nlohmann::json(*options.limit) : nlohmann::json()},
+          {"layers", options.layers.empty() ? "all" : joined(settings.layers, ",")},
+          {"per_token", options.per_token},
+          {"signals", settings.signals.name()}};
 }
 
-std::vector<std::string> arguments_of(const CellSettings& settings, const fs::path& run_directory) {
-  const run::CalibrateOptions& o = settings.options;
-  // --flag=VALUE: a value that begins with a dash is none of CLI11's flags then.
-  std::vector<std::string> words = {"calibrate", "--model=" + o.model.string(), "--data=" + o.data.string(),
-                                    "--out=" + run_directory.string(), "--window=" + std::to_string(o.window)};
-  const auto add = [&](const std::string& flag, const std::string& value) {
-    words.push_back("--" + flag + "=" + value);
+// The name of a run directory is a function of what decides its cells, and of nothing else, so that every sweep file
+// finds the same one: neither names of the sweep file nor seeds are in it. Options that are as they are when they are
+// not given are not in it either: a later winnow with more of them finds the same directory.
+std::string name_of(const run::RunOptions& options) {
+  nlohmann::json identity = canonical_identity(options);
+  for (const run::Option* option : run::options_of(options.verb)) {
+    if (option->part != run::Part::kMeasurement && option->part != run::Part::kExtent) continue;
+    const auto is_there = [&](const std::string& name) { return identity.contains(name); };
+    if (is_there(option->key()) || std::any_of(option->identity.begin(), option->identity.end(), is_there)) continue;
+    const std::vector<std::string> words = run::words_of(*option, options);
+    if (!words.empty()) identity[option->key()] = words;
+  }
+  if (identity["signals"] == "") identity.erase("signals");
+  std::string slug = options.model.filename().string() + "-" + options.data.stem().string() + "-w" +
+                     std::to_string(identity["window_keys"].get<int64_t>()) + "-s" +
+                     std::to_string(identity["sinks"].get<int64_t>()) + "-" + identity["decode"].get<std::string>();
+  if (options.verb != run::Verb::kCalibrate) {
+    identity["verb"] = run::verb_name(options.verb);
+    slug += std::string("-") + run::verb_name(options.verb);
+  }
+  // Bytes of a path need not be UTF-8.
+  return slug_of(slug) + "-" + sha256_of(json_text(identity, -1)).substr(0, 12);
+}
+
+// The words after `winnow`. Submissions are compared with earlier ones word by word, so the order of these stays.
+std::vector<std::string> arguments_of(const run::RunOptions& options) {
+  constexpr std::array kFirst = {"model",  "data",   "out",       "window", "control", "sinks",
+                                 "target", "decode", "tail-rows", "base",   "layers",  "limit"};
+  const std::vector<const run::Option*> table = run::options_of(options.verb);
+  std::vector<std::string> words = {run::verb_name(options.verb)};
+  const auto add = [&](const run::Option& option) {
+    const std::vector<std::string> flags = run::flags_of(option, options);
+    words.insert(words.end(), flags.begin(), flags.end());
   };
-  for (const auto& [name, path] : o.controls) add("control", name + "=" + path.string());
-  if (o.sinks.value_or(0) != 0) add("sinks", std::to_string(*o.sinks));
-  if (!o.target.empty()) add("target", o.target);
-  if (o.target.empty() && o.decode) add("decode", *o.decode);
-  if (o.tail_rows) add("tail-rows", std::to_string(*o.tail_rows));
-  if (o.base != "full") add("base", o.base);
-  if (!o.layers.empty()) add("layers", o.layers);
-  if (o.limit) add("limit", std::to_string(*o.limit));
-  if (o.per_token) words.emplace_back("--per-token");
-  if (o.ignore_native_window) words.emplace_back("--ignore-native-window");
-  if (o.device != "auto") add("device", o.device);
-  if (o.residual != "checkpoint") add("residual", o.residual);
-  if (o.attention != "auto") add("attention", o.attention);
-  if (o.threads > 0) add("threads", std::to_string(o.threads));
-  if (!settings.max_memory.empty()) add("max-memory", settings.max_memory);
-  if (o.share_gpu) words.emplace_back("--share-gpu");
+  for (const std::string name : kFirst) {
+    for (const run::Option* option : table) {
+      if (option->name == name) add(*option);
+    }
+  }
+  for (const run::Option* option : table) {
+    if (std::find(kFirst.begin(), kFirst.end(), option->name) == kFirst.end()) add(*option);
+  }
   return words;
 }
+
+// As selection::parse_pattern() sees it.
+bool is_selection_file(const std::string& pattern) { return pattern.ends_with(".json"); }
 
 class Expansion {
  public:
@@ -181,6 +200,7 @@ class Expansion {
         }
       }
     }
+    report_unused();
     if (sweep_.cells.empty() && problems_.empty()) {
       problems_.push_back({.line = file_.exclude.empty() ? 1 : file_.exclude.front().place.line,
                            .column = file_.exclude.empty() ? 1 : file_.exclude.front().place.column,
@@ -205,27 +225,85 @@ class Expansion {
     const std::map<std::string, std::string> coordinates = coordinates_of(cell);
     const auto fits = [&](const Selector& selector) { return selector.matches(coordinates); };
     if (std::any_of(file_.exclude.begin(), file_.exclude.end(), fits)) return;
-    CellSettings settings;
-    apply(file_.settings, settings);
-    apply(model.resources, settings);
+    Assignments assignments = file_.settings;
+    const auto apply = [&](const Assignments& more) {
+      for (const auto& [key, words] : more) assignments[key] = words;
+    };
+    apply(model.resources);
     for (const Override& change : file_.overrides) {
-      if (fits(change.match)) apply(change.set, settings);
+      if (fits(change.match)) apply(change.set);
     }
-    run::CalibrateOptions& options = settings.options;
+    CellSettings settings;
+    run::RunOptions& options = settings.options;
+    if (!assign(assignments, model, settings)) return;
     options.model = paths_.of(model.path);
     options.window = window;
     if (sinks != 0) options.sinks = sinks;
     options.target = rule.target;
     if (!rule.decode.empty()) options.decode = rule.decode;
     if (!set_files(model, dataset, options)) return;
+    if (settings.resources.gpus_per_node > 0) {
+      if (!assignments.contains("ranks_per_node")) settings.resources.ranks_per_node = settings.resources.gpus_per_node;
+      if (!assignments.contains("device")) options.device = "cuda";
+    }
     finish(std::move(cell), std::move(settings));
   }
 
+  // Sets what the file says of a cell. Whether all files that it names are there.
+  bool assign(const Assignments& assignments, const SweepModel& model, CellSettings& settings) {
+    run::RunOptions& options = settings.options;
+    if (const auto verb = assignments.find("verb"); verb != assignments.end()) {
+      options.verb = run::find_verb(verb->second.front()).value_or(run::Verb::kCalibrate);
+    }
+    const std::map<std::string, const run::Option*>& keys = keys_of(options.verb);
+    bool is_complete = true;
+    for (const auto& [key, words] : assignments) {
+      const auto option = keys.find(key);
+      if (option == keys.end()) {
+        assign_resource(key, words, settings);
+        continue;
+      }
+      used_.insert(key);
+      std::vector<std::string> values = words;
+      if (option->second->syntax == run::Syntax::kPattern) is_complete = set_selections(key, model, values);
+      run::set_words(*option->second, values, options);
+    }
+    return is_complete;
+  }
+
+  // Makes files of selections among patterns absolute. Whether all of them are there.
+  bool set_selections(const std::string& key, const SweepModel& model, std::vector<std::string>& patterns) {
+    bool is_complete = true;
+    for (std::string& pattern : patterns) {
+      if (!is_selection_file(pattern)) continue;
+      const fs::path path = file_of_model(pattern, model.name, file_.directory);
+      if (!paths_.is_file(path)) {
+        report(file_.setting_places.at(key),
+               key + " of model " + model.name + ": " + path.string() +
+                   " is missing; expected a selection of winnow select",
+               true);
+        is_complete = false;
+      }
+      pattern = paths_.of(path).string();
+    }
+    return is_complete;
+  }
+
+  // A key that no cell takes is a slip: the verb is missing, or another one.
+  void report_unused() {
+    for (const auto& [key, place] : file_.setting_places) {
+      const std::vector<std::string> verbs = verbs_with(key);
+      if (verbs.empty() || used_.contains(key)) continue;
+      report(place, key + " is of " + join_or(verbs) + " cells, and there is none; expected verb: " + join_or(verbs),
+             false);
+    }
+  }
+
   // Whether all of them are there.
-  bool set_files(const SweepModel& model, const SweepDataset& dataset, run::CalibrateOptions& options) {
+  bool set_files(const SweepModel& model, const SweepDataset& dataset, run::RunOptions& options) {
     bool is_complete = true;
     const auto take = [&](const SweepDataset::File& file) {
-      const fs::path path = dataset.file_for(file, model.name, file_.directory);
+      const fs::path path = file_of_model(file.pattern, model.name, file_.directory);
       if (!paths_.is_file(path)) {
         report(
             file.place,
@@ -239,22 +317,17 @@ class Expansion {
     };
     if (dataset.data.pattern.empty() || model.name.empty()) return false;  // reported
     options.data = take(dataset.data);
-    for (const SweepDataset::File& control : dataset.controls)
+    if (options.verb != run::Verb::kCalibrate) return is_complete;
+    for (const SweepDataset::File& control : dataset.controls) {
       options.controls.emplace_back(control.name, take(control));
+    }
     return is_complete;
   }
 
   void finish(Cell cell, CellSettings settings) {
-    run::CalibrateOptions& options = settings.options;
-    Resources& resources = settings.resources;
-    if (resources.gpus_per_node > 0) {
-      if (!settings.names_ranks) resources.ranks_per_node = resources.gpus_per_node;
-      if (!settings.names_device) options.device = "cuda";
-    }
+    run::RunOptions& options = settings.options;
     try {
       run::check_options(options);
-      if (!settings.max_memory.empty())
-        options.max_memory_bytes = run::parse_bytes(settings.max_memory, "--max-memory");
       cell.name = name_of(options);
     } catch (const Error& error) {
       report(file_.sinks_place, describe(cell) + ": " + error.what() + "; expected it in exclude, or other values",
@@ -262,11 +335,13 @@ class Expansion {
       return;
     }
     cell.run_directory = file_.output / "runs" / cell.name;
-    cell.calibrate_arguments = arguments_of(settings, cell.run_directory);
-    cell.seeds = file_.seeds;
-    cell.resources = resources;
-    cell.max_attempts = settings.max_attempts;
     options.out = cell.run_directory;
+    if (!options.responses.empty()) options.responses = cell.run_directory / options.responses;
+    cell.calibrate_arguments = arguments_of(options);
+    cell.seeds = file_.seeds;
+    if (options.verb == run::Verb::kSearch) cell.seeds = {0};  // its figures follow from its run directory alone
+    cell.resources = settings.resources;
+    cell.max_attempts = settings.max_attempts;
     const auto [known, is_new] = index_.try_emplace(cell.name, sweep_.cells.size());
     if (is_new) {
       sweep_.cells.push_back({std::move(cell), std::move(options)});
@@ -281,6 +356,7 @@ class Expansion {
   const SweepFile& file_;
   std::vector<Problem>& problems_;
   CanonicalPaths paths_;
+  std::set<std::string> used_;                          // keys of options that a cell takes
   std::unordered_map<std::string, std::size_t> index_;  // by name of the run directory
 };
 
@@ -298,7 +374,16 @@ std::map<std::string, std::string> coordinates_of(const Cell& cell) {
 std::string describe(const Cell& cell) {
   return "model=" + cell.model + " dataset=" + cell.dataset + " window=" + std::to_string(cell.window) +
          " sinks=" + std::to_string(cell.sinks) +
-         (cell.target.empty() ? " decode=" + cell.decode : " target=" + cell.target);
+         (cell.target.empty() ? " decode=" + cell.decode : " target=" + cell.target) +
+         (cell.is_calibration() ? "" : " verb=" + cell.verb());
+}
+
+std::vector<fs::path> selections_of(const SweepCell& cell) {
+  std::vector<fs::path> files;
+  for (const std::string& pattern : cell.options.patterns) {
+    if (is_selection_file(pattern)) files.emplace_back(pattern);
+  }
+  return files;
 }
 
 void expand(Sweep& sweep, std::vector<Problem>& problems) { Expansion(sweep, problems).run(); }
@@ -317,6 +402,7 @@ Sweep parse_sweep(const fs::path& path, const std::string& text) {
   } else {
     SweepFile& file = sweep.file;
     file.settings.clear();
+    file.setting_places.clear();
     file.overrides.clear();
     for (SweepModel& model : file.models) model.resources.clear();
     file.sinks = {0};

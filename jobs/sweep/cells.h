@@ -10,10 +10,10 @@
 
 namespace winnow::sweep {
 
-// A cell with what `winnow calibrate` is asked for, for the price.
+// A cell with what its verb is asked for, for the price.
 struct SweepCell {
   Cell cell;
-  run::CalibrateOptions options;
+  run::RunOptions options;
 };
 
 struct Sweep {
@@ -31,6 +31,8 @@ Sweep parse_sweep(const std::filesystem::path& path, const std::string& text);
 // Appends to `problems` what cannot be run: missing files, contradictions.
 void expand(Sweep& sweep, std::vector<Problem>& problems);
 
+// Files of selections among the patterns of an evaluate cell.
+std::vector<std::filesystem::path> selections_of(const SweepCell& cell);
 // Coordinates by the names that exclude and match use.
 std::map<std::string, std::string> coordinates_of(const Cell& cell);
 // "model=a dataset=long window=64 sinks=2 decode=windowed".

@@ -7,6 +7,8 @@
 #include "base/error.h"
 #include "jobs/sweep/cell_state.h"
 #include "results/calibration/store.h"
+#include "results/evaluation/evaluation.h"
+#include "results/search/results.h"
 #include "winnow_version.h"
 
 namespace winnow::sweep {
@@ -17,7 +19,7 @@ constexpr const char* kStateUnusable = "unusable";
 
 // A window's keys do not depend on the model, so none is opened: the settings of a model of one layer.
 int64_t window_keys_of(const SweepCell& cell) {
-  run::CalibrateOptions options = cell.options;
+  run::RunOptions options = cell.options;
   options.layers = "0";
   options.base = "full";
   return run::resolve_settings(options, 1).window_keys;
@@ -28,19 +30,27 @@ std::string label_of(const Cell& cell, uint64_t seed) {
   return seed == 0 ? cell.name : cell.name + "/seeds/" + std::to_string(seed);
 }
 
-// Why a results file is not that of the row; empty where it is. Such a file was put there or changed by hand.
-std::string misfit(const campaign::CollectedCell& row) {
-  const campaign::CellSummary& summary = *row.summary;
-  const auto differs = [](const std::string& what, const std::string& found, const std::string& expected) {
-    return "has " + what + " " + found + ", but the sweep asks for " + expected;
+// What a results file was computed with.
+struct FoundSettings {
+  const storage::Provenance& provenance;
+  std::optional<uint64_t> seed;
+  std::optional<int64_t> top_k;
+  std::optional<std::string> baseline;
+};
+
+// Why a results file is not that of the row; empty where it is. Such a file was put there or changed by hand, or the
+// sweep asks for other statistics since.
+std::string misfit(const campaign::CollectedCell& row, const run::RunOptions& options, const FoundSettings& found) {
+  const auto differs = [](const std::string& what, const std::string& there, const std::string& expected) {
+    return "has " + what + " " + there + ", but the sweep asks for " + expected;
   };
   const auto number_of = [&](const char* name) -> std::optional<int64_t> {
-    const storage::ProvenanceEntry* entry = summary.provenance.find(name);
+    const storage::ProvenanceEntry* entry = found.provenance.find(name);
     if (entry == nullptr || !std::holds_alternative<int64_t>(entry->value)) return std::nullopt;
     return std::get<int64_t>(entry->value);
   };
-  if (summary.statistics.options.seed != static_cast<uint64_t>(row.seed)) {
-    return differs("seed", std::to_string(summary.statistics.options.seed), std::to_string(row.seed));
+  if (found.seed && *found.seed != static_cast<uint64_t>(row.seed)) {
+    return differs("seed", std::to_string(*found.seed), std::to_string(row.seed));
   }
   const int64_t window_keys = number_of("window_keys").value_or(row.window_keys);
   if (window_keys != row.window_keys) {
@@ -48,22 +58,76 @@ std::string misfit(const campaign::CollectedCell& row) {
   }
   const int64_t sinks = number_of("sinks").value_or(row.sinks);
   if (sinks != row.sinks) return differs("sinks", std::to_string(sinks), std::to_string(row.sinks));
-  const std::string decode = summary.provenance.text("decode");
-  return decode.empty() || decode == row.decode ? "" : differs("decode", decode, row.decode);
+  const std::string decode = found.provenance.text("decode");
+  if (!decode.empty() && decode != row.decode) return differs("decode", decode, row.decode);
+  if (found.top_k && options.top_k && *found.top_k != *options.top_k) {
+    return differs("top_k", std::to_string(*found.top_k), std::to_string(*options.top_k));
+  }
+  if (found.baseline && *found.baseline != options.baseline) {
+    const auto shown = [](const std::string& name) { return name.empty() ? std::string("none") : name; };
+    return differs("baseline", shown(*found.baseline), shown(options.baseline));
+  }
+  return "";
 }
 
-// Reads the results of the row; an empty row.summary and a reason where they cannot be used.
-void read_row(const fs::path& path, campaign::CollectedCell& row) {
+// Reads what the row's verb writes into the row. Returns why it is not that of the row.
+std::string read_calibration(const fs::path& path, const run::RunOptions& options, campaign::CollectedCell& row) {
+  row.summary = campaign::summarize(calibration::read_results(path));
+  const calibration::StatisticsOptions& statistics = row.summary->statistics.options;
+  return misfit(
+      row, options,
+      {.provenance = row.summary->provenance, .seed = statistics.seed, .top_k = statistics.top_k, .baseline = {}});
+}
+
+std::string read_evaluation(const fs::path& path, const run::RunOptions& options, campaign::CollectedCell& row) {
+  const evaluation::EvaluationResults results = evaluation::read_evaluation(path);
+  const evaluation::EvaluationStatistics& statistics = results.statistics;
+  for (std::size_t p = 0; p < results.table.pattern.size(); ++p) {
+    campaign::CollectedPattern pattern{.name = results.table.pattern[p],
+                                       .nll = statistics.nll.mean[p],
+                                       .exact_match = statistics.exact_match.mean[p],
+                                       .token_accuracy = statistics.token_accuracy.mean[p]};
+    for (int64_t l = 0; l < results.model.n_layers; ++l) {
+      pattern.full_layers += results.table.full_attention(static_cast<int64_t>(p), l);
+    }
+    row.patterns.push_back(std::move(pattern));
+  }
+  return misfit(row, options,
+                {.provenance = results.provenance,
+                 .seed = statistics.options.seed,
+                 .top_k = {},
+                 .baseline = statistics.options.baseline});
+}
+
+std::string read_search(const fs::path& path, const run::RunOptions& options, campaign::CollectedCell& row) {
+  storage::Provenance provenance;
+  for (const search::FoundPatterns& found : search::read_found(path, provenance)) {
+    for (std::size_t k = 0; k < found.full_layers.size(); ++k) {
+      const auto n_full = static_cast<int64_t>(found.full_layers[k].size());
+      row.patterns.push_back({.name = found.method + ":" + std::to_string(n_full),
+                              .full_layers = n_full,
+                              .nll = found.best[k].nll_nats,
+                              .exact_match = found.best[k].exact_match,
+                              .token_accuracy = found.best[k].token_accuracy});
+    }
+  }
+  return misfit(row, options, {.provenance = provenance, .seed = {}, .top_k = {}, .baseline = {}});
+}
+
+// Reads the results of the row; nothing of them and a reason where they cannot be used.
+void read_row(const fs::path& path, const run::RunOptions& options, campaign::CollectedCell& row) {
   std::string reason;
   try {
-    row.summary = campaign::summarize(calibration::read_results(path));
-    reason = misfit(row);
+    reason = row.verb == "evaluate" ? read_evaluation(path, options, row)
+             : row.verb == "search" ? read_search(path, options, row)
+                                    : read_calibration(path, options, row);
     if (!reason.empty()) reason = path.string() + ": " + reason;
   } catch (const std::exception& error) {  // one cell of many: whatever it is, the others are collected
     reason = error.what();
   }
   if (reason.empty()) return;
   row.summary.reset();
+  row.patterns.clear();
   row.state = kStateUnusable;
   row.reason = one_line(reason) + "; remove it and submit again, which makes it anew";
 }
@@ -102,10 +166,11 @@ campaign::CollectedCell row_of(const SweepCell& sweep_cell, uint64_t seed, const
   row.target = cell.target;
   row.seed = static_cast<int64_t>(seed);
   row.run_directory = cell.run_directory.string();
+  row.verb = cell.verb();
   const fs::path path = cell.results(seed);
   std::error_code ignored;
   if (fs::exists(path, ignored)) {
-    read_row(path, row);
+    read_row(path, sweep_cell.options, row);
   } else {
     row.state = status.state == CellState::kDone ? kStateUnusable : state_name(status.state);
     row.reason = one_line(reason_of(status));
@@ -116,11 +181,11 @@ campaign::CollectedCell row_of(const SweepCell& sweep_cell, uint64_t seed, const
 }  // namespace
 
 campaign::Collection collect_results(const Sweep& sweep, const std::vector<CellStatus>& states) {
-  campaign::Collection collection{.sweep = sweep.file.name, .version = kVersion, .cells = {}};
+  campaign::Collection collection{.sweep = sweep.file.name, .version = kVersion, .cells = {}, .others = {}};
   for (std::size_t i = 0; i < sweep.cells.size(); ++i) {
-    for (const uint64_t seed : sweep.cells[i].cell.seeds) {
-      collection.cells.push_back(row_of(sweep.cells[i], seed, states[i]));
-    }
+    const Cell& cell = sweep.cells[i].cell;
+    std::vector<campaign::CollectedCell>& rows = cell.is_calibration() ? collection.cells : collection.others;
+    for (const uint64_t seed : cell.seeds) rows.push_back(row_of(sweep.cells[i], seed, states[i]));
   }
   return collection;
 }

@@ -31,7 +31,7 @@ struct Resources {
 struct Cell {
   std::string name;                              // name of the run directory: readable, and 12 hex digits
   std::filesystem::path run_directory;           // OUT/runs/NAME, absolute
-  std::vector<std::string> calibrate_arguments;  // after `winnow`: "calibrate", "--model", ...; no --seed
+  std::vector<std::string> calibrate_arguments;  // after `winnow`: the verb, "--model", ...; no --seed
   std::vector<uint64_t> seeds;                   // of the statistics, never empty
   Resources resources;
   int max_attempts = 5;  // of one submission
@@ -43,6 +43,9 @@ struct Cell {
   std::string decode;  // "windowed" or "full"
   std::string target;  // "" where the sweep file names none; "hf,vllm" where both mean this measurement
 
+  // "calibrate", "search" or "evaluate".
+  std::string verb() const { return calibrate_arguments.empty() ? "calibrate" : calibrate_arguments.front(); }
+  bool is_calibration() const { return verb() == "calibrate"; }
   // Where the result with that seed is: RUN_DIR/results.h5 has seed 0, RUN_DIR/seeds/SEED/results.h5 any other.
   std::filesystem::path results(uint64_t seed) const {
     if (seed == 0) return run_directory / "results.h5";
@@ -92,7 +95,7 @@ class BatchSystem {
   // Before the cell starts: queues the successor where a preempted job would be gone (site option requeue: successor),
   // unless the attempt is the last.
   virtual void begin(const Attempt& attempt) = 0;
-  // Words before `winnow calibrate ...` that start it on the ranks of the cell: "srun", "--mpi=pmix", ...
+  // Words before `winnow VERB ...` that start it on the ranks of the cell: "srun", "--mpi=pmix", ...
   virtual std::vector<std::string> launcher(const Cell& cell) = 0;
   // The attempt was interrupted (exit 75, a dead rank) and may be repeated: requeues this job, or queues a successor
   // where that is refused or the attempt was not told to stop. Returns what it did in one line. Throws Error with

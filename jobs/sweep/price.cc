@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "kernels/window.h"
 #include "pipeline/engine/layer_windows.h"
+#include "pipeline/run/option.h"
 #include "results/storage/hdf5.h"
 
 namespace winnow::sweep {
@@ -80,7 +81,11 @@ const Prices::Lengths& Prices::lengths(const std::filesystem::path& path) {
 }
 
 Price Prices::of(const SweepCell& cell) {
-  const run::CalibrateOptions& options = cell.options;
+  const run::RunOptions& options = cell.options;
+  if (options.verb != run::Verb::kCalibrate) {
+    const std::string verb = run::verb_name(options.verb);
+    return {.unknown = "cells of " + verb + " have no price here; winnow " + verb + " --dry-run tells it"};
+  }
   const Model& checkpoint = model(options.model);
   if (!checkpoint.config) return {.unknown = checkpoint.error};
   Price price;

@@ -34,13 +34,22 @@ std::string table(const std::vector<Row>& rows) {
   return text;
 }
 
-Row coordinates(const Cell& cell) {
-  return {cell.model, cell.dataset, std::to_string(cell.window), std::to_string(cell.sinks),
-          cell.target.empty() ? cell.decode : cell.target};
+// Whether all cells are calibrations, as most sweeps': no column for the verb then.
+bool has_one_verb(const SweepView& view) {
+  return std::all_of(view.sweep.cells.begin(), view.sweep.cells.end(),
+                     [](const SweepCell& cell) { return cell.cell.is_calibration(); });
 }
 
-Row header(const Row& more) {
+Row coordinates(const SweepView& view, const Cell& cell) {
+  Row row = {cell.model, cell.dataset, std::to_string(cell.window), std::to_string(cell.sinks),
+             cell.target.empty() ? cell.decode : cell.target};
+  if (!has_one_verb(view)) row.insert(row.begin(), cell.verb());
+  return row;
+}
+
+Row header(const SweepView& view, const Row& more) {
   Row row = {"model", "dataset", "window", "sinks", "answers"};
+  if (!has_one_verb(view)) row.insert(row.begin(), "verb");
   row.insert(row.end(), more.begin(), more.end());
   return row;
 }
@@ -63,23 +72,25 @@ nlohmann::json cell_view(const Cell& cell, const CellStatus& status) {
   const auto text_or_null = [](const std::string& text) {
     return text.empty() ? nlohmann::json() : nlohmann::json(text);
   };
-  return {{"name", cell.name},
-          {"run_directory", cell.run_directory.string()},
-          {"model", cell.model},
-          {"dataset", cell.dataset},
-          {"window", cell.window},
-          {"sinks", cell.sinks},
-          {"decode", cell.decode},
-          {"target", text_or_null(cell.target)},
-          {"seeds", cell.seeds},
-          {"state", state_name(status.state)},
-          {"progress", status.progress},
-          {"eta_seconds", status.eta_seconds ? nlohmann::json(*status.eta_seconds) : nlohmann::json()},
-          {"attempts", status.attempts},
-          {"exit_code", status.exit_code ? nlohmann::json(*status.exit_code) : nlohmann::json()},
-          {"last_error", text_or_null(status.last_error)},
-          {"log", text_or_null(status.log.string())},
-          {"job", text_or_null(status.job)}};
+  nlohmann::json json = {{"name", cell.name},
+                         {"run_directory", cell.run_directory.string()},
+                         {"model", cell.model},
+                         {"dataset", cell.dataset},
+                         {"window", cell.window},
+                         {"sinks", cell.sinks},
+                         {"decode", cell.decode},
+                         {"target", text_or_null(cell.target)},
+                         {"seeds", cell.seeds},
+                         {"state", state_name(status.state)},
+                         {"progress", status.progress},
+                         {"eta_seconds", status.eta_seconds ? nlohmann::json(*status.eta_seconds) : nlohmann::json()},
+                         {"attempts", status.attempts},
+                         {"exit_code", status.exit_code ? nlohmann::json(*status.exit_code) : nlohmann::json()},
+                         {"last_error", text_or_null(status.last_error)},
+                         {"log", text_or_null(status.log.string())},
+                         {"job", text_or_null(status.job)}};
+  if (!cell.is_calibration()) json["verb"] = cell.verb();
+  return json;
 }
 
 nlohmann::json head(const SweepView& view) {
@@ -191,10 +202,10 @@ SweepView look_at(const Sweep& sweep, const std::map<std::string, QueueEntry>& q
 }
 
 std::string status_text(const SweepView& view) {
-  std::vector<Row> rows = {header({"state", "done", "to go", "tries", "job", ""})};
+  std::vector<Row> rows = {header(view, {"state", "done", "to go", "tries", "job", ""})};
   for (std::size_t i = 0; i < view.states.size(); ++i) {
     const CellStatus& status = view.states[i];
-    Row row = coordinates(view.sweep.cells[i].cell);
+    Row row = coordinates(view, view.sweep.cells[i].cell);
     row.emplace_back(state_name(status.state));
     row.push_back(fmt::format("{:3.0f} %", 100.0 * status.progress));
     row.push_back(status.eta_seconds ? format_duration(*status.eta_seconds) : "");
@@ -216,11 +227,11 @@ nlohmann::json status_json(const SweepView& view) {
 }
 
 std::string plan_text(const SweepView& view, const std::vector<Price>& prices) {
-  std::vector<Row> rows = {header({"seeds", "runs on", "hours", "state", ""})};
+  std::vector<Row> rows = {header(view, {"seeds", "runs on", "hours", "state", ""})};
   std::set<std::string> unknown;
   for (std::size_t i = 0; i < view.states.size(); ++i) {
     const Cell& cell = view.sweep.cells[i].cell;
-    Row row = coordinates(cell);
+    Row row = coordinates(view, cell);
     row.push_back(std::to_string(cell.seeds.size()));
     row.push_back(resources_text(cell.resources));
     row.push_back(prices[i].unknown.empty() ? hours_text(prices[i].rank_hours / cell.resources.ranks()) : "?");
@@ -273,6 +284,7 @@ std::vector<std::string> outdated(const SweepView& view) {
     if (error) continue;
     std::vector<fs::path> inputs = {cell.options.model, cell.options.data};
     for (const auto& [name, file] : cell.options.controls) inputs.push_back(file);
+    for (const fs::path& file : selections_of(cell)) inputs.push_back(file);
     for (const fs::path& input : inputs) {
       if (changed(input, known) <= written) continue;
       lines.push_back(input.string() + " is newer than the result of " + cell.cell.name + "; move " +

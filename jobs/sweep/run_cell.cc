@@ -20,6 +20,7 @@
 #include "pipeline/runtime/launch.h"
 #include "pipeline/runtime/lock.h"
 #include "results/calibration/store.h"
+#include "results/evaluation/evaluation.h"
 
 namespace winnow::sweep {
 namespace fs = std::filesystem;
@@ -48,20 +49,37 @@ std::unique_ptr<runtime::RunLock> lock_cell(const Cell& cell, std::string& holde
   return nullptr;
 }
 
+void compute_anew(calibration::Results& results, uint64_t seed) {
+  calibration::StatisticsOptions settings = results.statistics.options;
+  settings.seed = seed;
+  results.statistics = calibration::compute_statistics(results.calibration, results.controls, settings);
+}
+
+void compute_anew(evaluation::EvaluationResults& results, uint64_t seed) {
+  evaluation::EvaluationOptions settings = results.statistics.options;
+  settings.seed = seed;
+  results.statistics = evaluation::compute_evaluation(results.table, settings);
+}
+
 // Statistics with other seeds than the measurement's 0: the measurement is read, not repeated.
-void write_seeds(const Cell& cell) {
-  std::optional<calibration::Results> results;
+template <typename Read, typename Write>
+void write_seeds(const Cell& cell, Read read, Write write) {
+  std::optional<decltype(read(cell.run_directory))> results;
   for (const uint64_t seed : cell.seeds) {
     const fs::path path = cell.results(seed);
     if (seed == 0 || fs::exists(path)) continue;
-    if (!results) results = calibration::read_results(cell.results(0));
-    calibration::StatisticsOptions settings = results->statistics.options;
-    settings.seed = seed;
-    results->statistics = calibration::compute_statistics(results->calibration, results->controls, settings);
+    if (!results) results = read(cell.results(0));
+    compute_anew(*results, seed);
     results->provenance.set("statistics_command", command_line(), "command line that computed the statistics anew");
     make_directories(path.parent_path());
-    calibration::write_results(path, *results);
+    write(path, *results);
   }
+}
+
+// The figures of a search have no seed but that of its run.
+void write_seeds(const Cell& cell) {
+  if (cell.is_calibration()) write_seeds(cell, calibration::read_results, calibration::write_results);
+  if (cell.verb() == "evaluate") write_seeds(cell, evaluation::read_evaluation, evaluation::write_evaluation);
 }
 
 class CellRun {

@@ -1,4 +1,4 @@
-// Runs one cell: attempts of `winnow calibrate` on the cell's ranks until it is done or has failed for good.
+// Runs one cell: attempts of its verb on the cell's ranks until it is done or has failed for good.
 #pragma once
 
 #include <chrono>

@@ -60,16 +60,6 @@ YAML::Node get(const YAML::Node& node, const std::string& key) {
   return node && node.IsMap() ? node[key] : YAML::Node(YAML::NodeType::Undefined);
 }
 
-void add_assignments(const YAML::Node& node, Assignments& assignments) {
-  if (!node || !node.IsMap()) return;
-  for (const auto& entry : node) {
-    const std::string name = word_of(entry.first);
-    if (settings_schema().find(name) == nullptr) continue;
-    const std::vector<std::string> words = words_of(entry.second);
-    if (!words.empty()) assignments[name] = words;
-  }
-}
-
 class Reader {
  public:
   Reader(SweepFile& file, std::vector<Problem>& problems) : file_(file), problems_(problems) {}
@@ -101,6 +91,18 @@ class Reader {
   }
 
  private:
+  void add_assignments(const YAML::Node& node, Assignments& assignments) {
+    if (!node || !node.IsMap()) return;
+    for (const auto& entry : node) {
+      const std::string name = word_of(entry.first);
+      if (settings_schema().find(name) == nullptr) continue;
+      const std::vector<std::string> words = words_of(entry.second);
+      if (words.empty()) continue;
+      assignments[name] = words;
+      file_.setting_places.try_emplace(name, place_of(entry.first));
+    }
+  }
+
   fs::path absolute(const std::string& word) const {
     return word.empty() ? fs::path() : (file_.directory / word).lexically_normal();
   }
@@ -234,9 +236,8 @@ class Reader {
 
 }  // namespace
 
-fs::path SweepDataset::file_for(const File& file, const std::string& model, const fs::path& directory) const {
+fs::path file_of_model(std::string path, const std::string& model, const fs::path& directory) {
   static const std::string kPlaceholder = "{model}";
-  std::string path = file.pattern;
   for (std::size_t at = path.find(kPlaceholder); at != std::string::npos; at = path.find(kPlaceholder, at)) {
     path.replace(at, kPlaceholder.size(), model);
     at += model.size();

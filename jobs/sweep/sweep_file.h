@@ -45,11 +45,10 @@ struct SweepDataset {
   std::string name;
   File data;
   std::vector<File> controls;
-
-  // The file of a model, absolute.
-  std::filesystem::path file_for(const File& file, const std::string& model,
-                                 const std::filesystem::path& directory) const;
 };
+
+// A path of the file for a model, whose name {model} in it stands for: absolute.
+std::filesystem::path file_of_model(std::string path, const std::string& model, const std::filesystem::path& directory);
 
 // Cells that fit every key; a key fits one of its values.
 struct Selector {
@@ -83,7 +82,8 @@ struct SweepFile {
   Place sinks_place;
   std::vector<DecodeRule> rules;
   std::vector<uint64_t> seeds;
-  Assignments settings;  // of all cells: measurement and default resources
+  Assignments settings;                         // of all cells: measurement and default resources
+  std::map<std::string, Place> setting_places;  // where each key of settings, models and overrides stands first
   std::vector<Selector> exclude;
   std::vector<Override> overrides;
   int max_parallel = 0;  // 0: no limit

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <limits>
 #include <optional>
 #include <set>
@@ -10,8 +11,10 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/near_words.h"
+#include "base/strings.h"
 #include "base/yaml_file.h"
 #include "jobs/sweep/text_rules.h"
+#include "pipeline/run/option_table.h"
 
 namespace winnow::sweep {
 namespace {
@@ -20,69 +23,95 @@ using Json = nlohmann::ordered_json;
 
 // ---- the keys -------------------------------------------------------------------------------------------------------
 
+std::vector<Key> joined(std::vector<Key> left, const std::vector<Key>& right) {
+  left.insert(left.end(), right.begin(), right.end());
+  return left;
+}
+
+ValueType type_of(const run::Option& option) {
+  switch (option.syntax) {
+    case run::Syntax::kSize:
+      return ValueType::kSize;
+    case run::Syntax::kLayers:
+      return ValueType::kLayers;
+    case run::Syntax::kBase:
+      return ValueType::kBase;
+    case run::Syntax::kWords:
+      return ValueType::kWords;
+    case run::Syntax::kFileName:
+      return ValueType::kName;
+    default:
+      break;
+  }
+  if (option.is_switch()) return ValueType::kBoolean;
+  if (option.is_integer()) return ValueType::kInteger;
+  if (option.is_number()) return ValueType::kNumber;
+  return option.choices.empty() ? ValueType::kText : ValueType::kChoice;
+}
+
+// The key of an option. What the help of the flag says of its value holds for it, too.
+Key key_of(const run::Option& option) {
+  const bool names_unit = option.unit.empty() || option.help.find(option.unit) != std::string::npos;
+  Key key{.name = option.key(),
+          .type = type_of(option),
+          .help = option.description() + (names_unit ? "" : "; in " + option.unit),
+          .minimum = option.minimum.value_or(0),
+          .choices = option.choices};
+  if (option.syntax == run::Syntax::kFileName) key.help += "; here its name in the run directory of each cell";
+  if (option.is_repeated() || option.syntax == run::Syntax::kWords) key.form = ValueForm::kOneOrList;
+  if (option.sweep == run::SweepUse::kAxis) key.form = ValueForm::kList;
+  key.is_required = option.sweep == run::SweepUse::kAxis && option.is_required;
+  // Verbs differ in what they take.
+  if (option.verbs.size() == 1) key.help += "; of " + std::string(run::verb_name(option.verbs.front())) + " cells";
+  return key;
+}
+
+// The keys of the options that a sweep file says in that way.
+std::vector<Key> option_keys(run::SweepUse use) {
+  std::vector<Key> keys;
+  for (const run::Option& option : run::option_table()) {
+    const bool is_known =
+        std::any_of(keys.begin(), keys.end(), [&](const Key& key) { return key.name == option.key(); });
+    if (option.sweep == use && !is_known) keys.push_back(key_of(option));
+  }
+  return keys;
+}
+
 std::vector<Key> measurement_keys() {
-  return {{.name = "tail_rows",
-           .type = ValueType::kInteger,
-           .help = "Window only the answer and that many rows before it: a fast, close estimate (default: all rows)"},
-          {.name = "base",
-           .type = ValueType::kBase,
-           .help = "Pattern that each layer is changed in: full, windowed, or list:1,4 (default: full)"},
-          {.name = "layers", .type = ValueType::kLayers, .help = "Layers to measure, such as 0-11,20 (default: all)"},
-          {.name = "limit",
-           .type = ValueType::kInteger,
-           .help = "Examples taken from every set, the first ones (default: all)",
-           .minimum = 1},
-          {.name = "per_token",
-           .type = ValueType::kBoolean,
-           .help = "Keep the NLL of every answer token too (default: false)"},
-          {.name = "ignore_native_window",
-           .type = ValueType::kBoolean,
-           .help = "Measure a checkpoint that sets a window itself as if it did not (default: false, refuse)"},
-          {.name = "device",
-           .type = ValueType::kChoice,
-           .help = "Where it computes (default: auto, or cuda for cells that ask for GPUs)",
-           .choices = {"auto", "cpu", "cuda"}},
-          {.name = "residual",
-           .type = ValueType::kChoice,
-           .help = "Type of the residual stream on a GPU (default: checkpoint)",
-           .choices = {"checkpoint", "fp32"}},
-          {.name = "attention",
-           .type = ValueType::kChoice,
-           .help = "Attention kernels on a GPU (default: auto)",
-           .choices = {"auto", "cudnn", "own"}},
-          {.name = "max_attempts",
-           .type = ValueType::kInteger,
-           .help = "Attempts of a cell in one submission, after which it has failed (default: 5)",
-           .minimum = 1}};
+  std::vector<Key> keys = {
+      {.name = "verb",
+       .type = ValueType::kChoice,
+       .help = "What a cell is: a run of winnow calibrate, search or evaluate (default: calibrate)"}};
+  for (const run::Verb verb : run::all_verbs()) keys.front().choices.emplace_back(run::verb_name(verb));
+  keys = joined(keys, option_keys(run::SweepUse::kSetting));
+  keys.push_back({.name = "max_attempts",
+                  .type = ValueType::kInteger,
+                  .help = "Attempts of a cell in one submission, after which it has failed (default: 5)",
+                  .minimum = 1});
+  return keys;
 }
 
 std::vector<Key> resource_keys() {
-  return {{.name = "nodes", .type = ValueType::kInteger, .help = "Nodes of a cell (default: 1)", .minimum = 1},
-          {.name = "ranks_per_node",
-           .type = ValueType::kInteger,
-           .help = "Processes on each node (default: 1, or one for each GPU)",
-           .minimum = 1},
-          {.name = "gpus_per_node", .type = ValueType::kInteger, .help = "GPUs on each node (default: 0)"},
-          {.name = "time",
-           .type = ValueType::kTime,
-           .help = "Time limit of an attempt, as Slurm reads it: 02:00:00 (default: the site's)"},
-          {.name = "memory",
-           .type = ValueType::kMemory,
-           .help = "Memory of a node, as Slurm reads it: 64G (default: the site's)"},
-          {.name = "sbatch",
-           .type = ValueType::kText,
-           .help = "More options of sbatch, one argument each: --constraint=h100",
-           .form = ValueForm::kList},
-          {.name = "threads",
-           .type = ValueType::kInteger,
-           .help = "Threads of a rank (default: the cores shared by the ranks of a node)",
-           .minimum = 1},
-          {.name = "max_memory",
-           .type = ValueType::kSize,
-           .help = "Memory that a rank may use: 8G (default: 80 % of what is free)"},
-          {.name = "share_gpu",
-           .type = ValueType::kBoolean,
-           .help = "Let several ranks use one GPU (default: false, refuse)"}};
+  const std::vector<Key> keys = {
+      {.name = "nodes", .type = ValueType::kInteger, .help = "Nodes of a cell (default: 1)", .minimum = 1},
+      {.name = "ranks_per_node",
+       .type = ValueType::kInteger,
+       .help = "Processes on each node (default: 1, or one for each GPU)",
+       .minimum = 1},
+      {.name = "gpus_per_node",
+       .type = ValueType::kInteger,
+       .help = "GPUs on each node; with any, device is cuda unless it is given (default: 0)"},
+      {.name = "time",
+       .type = ValueType::kTime,
+       .help = "Time limit of an attempt, as Slurm reads it: 02:00:00 (default: the site's)"},
+      {.name = "memory",
+       .type = ValueType::kMemory,
+       .help = "Memory of a node, as Slurm reads it: 64G (default: the site's)"},
+      {.name = "sbatch",
+       .type = ValueType::kText,
+       .help = "More options of sbatch, one argument each: --constraint=h100",
+       .form = ValueForm::kList}};
+  return joined(keys, option_keys(run::SweepUse::kResource));
 }
 
 std::vector<Key> coordinate_keys() {
@@ -92,11 +121,6 @@ std::vector<Key> coordinate_keys() {
           {.name = "sinks", .type = ValueType::kInteger, .help = "Sinks", .form = ValueForm::kOneOrList},
           {.name = "decode", .type = ValueType::kText, .help = "Decode modes", .form = ValueForm::kOneOrList},
           {.name = "target", .type = ValueType::kText, .help = "Targets", .form = ValueForm::kOneOrList}};
-}
-
-std::vector<Key> joined(std::vector<Key> left, const std::vector<Key>& right) {
-  left.insert(left.end(), right.begin(), right.end());
-  return left;
 }
 
 const ObjectSchema& resources_schema() {
@@ -153,68 +177,46 @@ const ObjectSchema& override_schema() {
 }
 
 std::vector<Key> top_keys() {
-  return {{.name = "name", .type = ValueType::kName, .help = "Name of the sweep and of its jobs", .is_required = true},
-          {.name = "output",
-           .type = ValueType::kText,
-           .help = "Directory of all that the sweep makes; paths are relative to this file",
-           .is_required = true},
-          {.name = "winnow",
-           .type = ValueType::kText,
-           .help = "Executable that the cells run (default: the one that submits)"},
-          {.name = "models",
-           .type = ValueType::kObject,
-           .help = "Models to measure",
-           .form = ValueForm::kList,
-           .is_required = true,
-           .object = &model_schema()},
-          {.name = "datasets",
-           .type = ValueType::kObject,
-           .help = "Calibration sets to measure on",
-           .form = ValueForm::kList,
-           .is_required = true,
-           .object = &dataset_schema()},
-          {.name = "windows",
-           .type = ValueType::kInteger,
-           .help = "Windows of a windowed layer, tokens, a row itself included",
-           .form = ValueForm::kList,
-           .is_required = true,
-           .minimum = 1},
-          {.name = "sinks",
-           .type = ValueType::kInteger,
-           .help = "First tokens of the sequence that every row sees besides (default: [0])",
-           .form = ValueForm::kList},
-          {.name = "targets",
-           .type = ValueType::kChoice,
-           .help = "Window rules of engines; in place of decode (default: none)",
-           .form = ValueForm::kList,
-           .choices = {"hf", "vllm", "trtllm", "swaa-hf", "swaa-vllm"}},
-          {.name = "decode",
-           .type = ValueType::kChoice,
-           .help = "Whether rows of the answer obey the window (default: [windowed])",
-           .form = ValueForm::kList,
-           .choices = {"windowed", "full"}},
-          {.name = "seeds",
-           .type = ValueType::kInteger,
-           .help = "Seeds of bootstrap and permutations; they share one measurement (default: [0])",
-           .form = ValueForm::kList},
-          {.name = "defaults",
-           .type = ValueType::kObject,
-           .help = "Resources of models that do not say otherwise",
-           .object = &resources_schema()},
-          {.name = "exclude",
-           .type = ValueType::kObject,
-           .help = "Cells to leave out: those that fit every key of one item",
-           .form = ValueForm::kList,
-           .object = &selector_schema()},
-          {.name = "overrides",
-           .type = ValueType::kObject,
-           .help = "What is different for some cells; later ones win",
-           .form = ValueForm::kList,
-           .object = &override_schema()},
-          {.name = "max_parallel",
-           .type = ValueType::kInteger,
-           .help = "Cells of a Slurm array that run at once (default: as many as Slurm lets)",
-           .minimum = 1}};
+  const std::vector<Key> inputs = {
+      {.name = "name", .type = ValueType::kName, .help = "Name of the sweep and of its jobs", .is_required = true},
+      {.name = "output",
+       .type = ValueType::kText,
+       .help = "Directory of all that the sweep makes; paths are relative to this file",
+       .is_required = true},
+      {.name = "winnow",
+       .type = ValueType::kText,
+       .help = "Executable that the cells run (default: the one that submits)"},
+      {.name = "models",
+       .type = ValueType::kObject,
+       .help = "Models to measure",
+       .form = ValueForm::kList,
+       .is_required = true,
+       .object = &model_schema()},
+      {.name = "datasets",
+       .type = ValueType::kObject,
+       .help = "Calibration sets to measure on",
+       .form = ValueForm::kList,
+       .is_required = true,
+       .object = &dataset_schema()}};
+  const std::vector<Key> others = {{.name = "defaults",
+                                    .type = ValueType::kObject,
+                                    .help = "Resources of models that do not say otherwise",
+                                    .object = &resources_schema()},
+                                   {.name = "exclude",
+                                    .type = ValueType::kObject,
+                                    .help = "Cells to leave out: those that fit every key of one item",
+                                    .form = ValueForm::kList,
+                                    .object = &selector_schema()},
+                                   {.name = "overrides",
+                                    .type = ValueType::kObject,
+                                    .help = "What is different for some cells; later ones win",
+                                    .form = ValueForm::kList,
+                                    .object = &override_schema()},
+                                   {.name = "max_parallel",
+                                    .type = ValueType::kInteger,
+                                    .help = "Cells of a Slurm array that run at once (default: as many as Slurm lets)",
+                                    .minimum = 1}};
+  return joined(joined(inputs, option_keys(run::SweepUse::kAxis)), others);
 }
 
 // ---- values ---------------------------------------------------------------------------------------------------------
@@ -224,6 +226,22 @@ std::optional<int64_t> integer_of(const YAML::Node& node) {
   if (!node.IsScalar() || node.Tag() == "!") return std::nullopt;
   if (!is_integer(node.Scalar())) return std::nullopt;
   return std::stoll(node.Scalar());
+}
+
+std::optional<double> number_of(const YAML::Node& node) {
+  double value = 0.0;
+  if (!node.IsScalar() || node.Tag() == "!" || !YAML::convert<double>::decode(node, value)) return std::nullopt;
+  return std::isfinite(value) ? std::optional(value) : std::nullopt;
+}
+
+// Whether a text is one or several of the words, with commas between them.
+bool are_words(const std::string& text, const std::vector<std::string>& words) {
+  for (std::size_t begin = 0; begin <= text.size();) {
+    const std::size_t end = std::min(text.find(',', begin), text.size());
+    if (std::find(words.begin(), words.end(), text.substr(begin, end - begin)) == words.end()) return false;
+    begin = end + 1;
+  }
+  return true;
 }
 
 std::string shown(const YAML::Node& node) {
@@ -253,6 +271,17 @@ void check_scalar(const YAML::Node& node, const Key& key, std::vector<Problem>& 
     const bool is_choice =
         node.IsScalar() && std::find(key.choices.begin(), key.choices.end(), node.Scalar()) != key.choices.end();
     if (!is_choice) refuse(join_or(key.choices));
+    return;
+  }
+  if (key.type == ValueType::kNumber) {
+    const auto value = number_of(node);
+    if (!value || *value < static_cast<double>(key.minimum))
+      refuse("a number, at least " + std::to_string(key.minimum));
+    return;
+  }
+  if (key.type == ValueType::kWords) {
+    if (!node.IsScalar() || !are_words(node.Scalar(), key.choices))
+      refuse(join_or(key.choices) + ", or several with commas");
     return;
   }
   const TextRule rule = rule_of(key.type);
@@ -340,8 +369,14 @@ Json one_json(const Key& key) {
       return {{"type", "integer"}, {"minimum", key.minimum}};
     case ValueType::kBoolean:
       return {{"type", "boolean"}};
+    case ValueType::kNumber:
+      return {{"type", "number"}, {"minimum", key.minimum}};
     case ValueType::kChoice:
       return {{"enum", key.choices}};
+    case ValueType::kWords: {
+      const std::string word = "(" + winnow::joined(key.choices, "|") + ")";
+      return {{"type", "string"}, {"pattern", "^" + word + "(," + word + ")*$"}};
+    }
     case ValueType::kObject:
       return object_json(*key.object);
     case ValueType::kFiles:

@@ -16,8 +16,10 @@ enum class ValueType {
   kText,
   kName,     // letters, digits, _ . -: becomes part of names of files and jobs
   kInteger,  // see Key::minimum
+  kNumber,   // the same, with a fraction
   kBoolean,
   kChoice,  // see Key::choices
+  kWords,   // several of them with commas
   kTime,    // as Slurm reads it
   kMemory,  // the same
   kSize,    // as --max-memory reads it

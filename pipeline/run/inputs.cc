@@ -246,17 +246,21 @@ std::unique_ptr<model::CheckpointWatch> watch_checkpoint(const Inputs& inputs, r
   return watch;
 }
 
+void take_settings(const Settings& settings, RunIdentity& identity) {
+  identity.window_keys = settings.window_keys;
+  identity.sinks = settings.sinks;
+  identity.decode = settings.decode_name();
+  identity.tail_rows = settings.tail_rows;
+  identity.base = settings.base_name;
+  identity.signals = settings.signals.name();
+}
+
 RunIdentity identity_of(const Inputs& inputs, kernels::Backend& backend, const std::string& checkpoint_sha256) {
   RunIdentity identity;
   identity.kind = inputs.kind;
   identity.checkpoint_sha256 = checkpoint_sha256;
   identity.data_sha256 = inputs.data_sets.front().corpus.sha256;
-  identity.window_keys = inputs.settings.window_keys;
-  identity.sinks = inputs.settings.sinks;
-  identity.decode = inputs.settings.decode_name();
-  identity.tail_rows = inputs.settings.tail_rows;
-  identity.base = inputs.settings.base_name;
-  identity.signals = inputs.settings.signals.name();
+  take_settings(inputs.settings, identity);
   identity.residual_dtype = kernels::dtype_name(backend.residual_dtype());
   identity.compute_dtype = kernels::dtype_name(backend.activation_dtype());
   identity.backend = backend.name();

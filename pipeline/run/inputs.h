@@ -95,6 +95,8 @@ std::string hash_checkpoint(const model::Checkpoint& checkpoint);
 // checkpoint than rank 0, as hosts with a copy of their own may. Collective.
 std::unique_ptr<model::CheckpointWatch> watch_checkpoint(const Inputs& inputs, runtime::MpiSession& session,
                                                          std::string sha256);
+// The fields of an identity that the settings decide.
+void take_settings(const Settings& settings, RunIdentity& identity);
 RunIdentity identity_of(const Inputs& inputs, kernels::Backend& backend, const std::string& checkpoint_sha256);
 
 }  // namespace winnow::run

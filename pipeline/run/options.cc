@@ -8,7 +8,10 @@
 #include "base/error.h"
 #include "base/strings.h"
 #include "kernels/cuda/cuda.h"
+#include "pipeline/run/option_table.h"
+#include "results/search/search.h"
 #include "results/selection/pattern.h"
+#include "results/selection/selection.h"
 
 namespace winnow::run {
 namespace {
@@ -50,9 +53,6 @@ bool decodes_full(const RunOptions& options) {
 
 void check_target(const RunOptions& options) {
   if (options.target.empty()) return;
-  std::vector<std::string> names;
-  for (const Target& target : targets()) names.push_back(target.name);
-  require_one_of("--target", options.target, names);
   const Target& target = *find_target(options.target);
   if (!target.allows_sinks && options.sinks.value_or(0) != 0) {
     refuse("--sinks " + std::to_string(*options.sinks) + " contradicts --target " + target.name +
@@ -65,11 +65,51 @@ void check_target(const RunOptions& options) {
   }
 }
 
-void check_controls(const CalibrateOptions& options) {
+void check_machine(const RunOptions& options) {
+  if (options.max_memory_bytes().value_or(1) < 1) refuse("--max-memory is 0, expected at least 1");
+  if (!(options.grace_seconds >= 0.0)) refuse("--grace must be 0 or more seconds");
+  if (options.attention != "auto" && options.device == "cpu") {
+    refuse("--attention " + options.attention +
+           " chooses between kernels of a GPU, but --device is cpu; leave one out");
+  }
+  if (options.share_gpu && options.device == "cpu") {
+    refuse("--share-gpu contradicts --device cpu; leave one of them out");
+  }
+}
+
+void check_calibrate(const RunOptions& options) {
+  if (options.base != "full" && options.base != "windowed" && options.base.rfind("list:", 0) != 0) {
+    refuse("--base is \"" + options.base + "\", expected full, windowed or list: with layers, such as list:1,4,5");
+  }
   std::set<std::string> names;
   for (const auto& [name, file] : options.controls) {
     if (!names.insert(name).second) refuse("--control " + name + " is given twice; names must differ");
   }
+  resolve_signals(options);
+}
+
+void check_search(const RunOptions& options) {
+  const bool is_pairs = search::parse_search_method(options.method) == search::SearchMethod::kPairs;
+  if (is_pairs && options.keep < 2) {
+    refuse("--keep is " + std::to_string(options.keep) + ", expected at least 2 candidates");
+  }
+  if (options.verify.value_or(0) < 0) {
+    refuse("--verify is " + std::to_string(*options.verify) + ", expected 0 or more patterns");
+  }
+  if (options.exact && options.tail_rows) {
+    refuse("--exact windows every row, which contradicts --tail-rows; leave one of them out");
+  }
+  if (options.verify_examples && !options.verify) refuse("--verify-examples needs --verify");
+  if (options.exact && options.verify) refuse("--exact leaves nothing to verify; leave --verify out");
+  if (is_pairs && options.verify) refuse("--verify is for greedy searches; --exact measures pairs exactly");
+  if (is_pairs && options.beam != 1) refuse("--beam is for greedy searches, not for pairs");
+}
+
+void check_evaluate(const RunOptions& options) {
+  if (options.patterns.empty()) refuse("no --pattern is given; name at least one, such as --pattern periodic:4@0");
+  if (options.generate > 0) return;
+  if (!options.responses.empty()) refuse("--responses needs --generate N, which writes them");
+  if (!options.stop_tokens.empty()) refuse("--stop-tokens needs --generate N");
 }
 
 }  // namespace
@@ -92,41 +132,42 @@ bool Settings::affects(int64_t n_tokens, int64_t answer_start) const {
   return kernels::first_affected_row(window_of(answer_start)) < n_tokens - 1;
 }
 
-void check_run_options(const RunOptions& options) {
-  require_at_least("--window", options.window, 1);
-  require_at_least("--sinks", options.sinks.value_or(0), 0);
-  require_one_of("--decode", options.decode.value_or("windowed"), {"windowed", "full"});
+std::string kind_of(const RunOptions& options) {
+  const bool has_kl = options.verb == Verb::kSearch && options.objective == "kl";
+  return std::string(verb_name(options.verb)) + (has_kl ? " with KL" : "");
+}
+
+std::optional<int64_t> RunOptions::max_memory_bytes() const {
+  if (max_memory.empty()) return std::nullopt;
+  return parse_bytes(max_memory, "--max-memory");
+}
+
+const std::vector<std::string>& target_names() {
+  static const std::vector<std::string> kNames = [] {
+    std::vector<std::string> names;
+    for (const Target& target : targets()) names.push_back(target.name);
+    return names;
+  }();
+  return kNames;
+}
+
+void check_options(const RunOptions& options) {
+  for (const Option* option : options_of(options.verb)) check_value(*option, options);
   check_target(options);
-  require_at_least("--tail-rows", options.tail_rows.value_or(0), 0);
   if (decodes_full(options) && options.tail_rows && *options.tail_rows == 0) {
     refuse(
         "--tail-rows 0 with answers decoded by full attention windows no row at all; use --tail-rows 1 or more, or "
         "--decode windowed");
   }
-  require_at_least("--limit", options.limit.value_or(1), 1);
-  require_at_least("--seed", options.seed, 0);
-  require_at_least("--threads", options.threads, 0);
-  require_at_least("--max-memory", options.max_memory_bytes.value_or(1), 1);
-  if (!(options.grace_seconds >= 0.0)) refuse("--grace must be 0 or more seconds");
-  require_one_of("--device", options.device, {"auto", "cpu", "cuda"});
-  require_one_of("--residual", options.residual, {"checkpoint", "fp32"});
-  if (parse_attention(options.attention) != cuda::CudaOptions::Attention::kAuto && options.device == "cpu") {
-    refuse("--attention " + options.attention +
-           " chooses between kernels of a GPU, but --device is cpu; leave one out");
+  check_machine(options);
+  switch (options.verb) {
+    case Verb::kCalibrate:
+      return check_calibrate(options);
+    case Verb::kSearch:
+      return check_search(options);
+    case Verb::kEvaluate:
+      return check_evaluate(options);
   }
-  if (options.share_gpu && options.device == "cpu") {
-    refuse("--share-gpu contradicts --device cpu; leave one of them out");
-  }
-}
-
-void check_options(const CalibrateOptions& options) {
-  check_run_options(options);
-  require_at_least("--top-k", options.top_k.value_or(1), 1);
-  if (options.base != "full" && options.base != "windowed" && options.base.rfind("list:", 0) != 0) {
-    refuse("--base is \"" + options.base + "\", expected full, windowed or list: with layers, such as list:1,4,5");
-  }
-  check_controls(options);
-  resolve_signals(options);
 }
 
 Settings resolve_window(const RunOptions& options) {
@@ -136,22 +177,26 @@ Settings resolve_window(const RunOptions& options) {
   settings.sinks = std::min(options.sinks.value_or(0), kernels::kNoLimit / 4);
   settings.decode_full = decodes_full(options);
   settings.tail_rows = options.tail_rows;
+  if (options.verb == Verb::kSearch && !options.exact) settings.tail_rows = options.tail_rows.value_or(kSearchTailRows);
   return settings;
+}
+
+const std::vector<std::string>& signal_words() {
+  static const std::vector<std::string> kWords = {"kl", "sensitivity", "mass", "lazy", "all", "none"};
+  return kWords;
 }
 
 engine::Signals resolve_signals(const CalibrateOptions& options) {
   engine::Signals signals;
   std::stringstream list(options.signals);
-  const std::vector<std::string> known = {"kl", "sensitivity", "mass", "lazy", "all", "none"};
   for (std::string name; std::getline(list, name, ',');) {
-    require_one_of("--signals", name, known);
+    require_one_of("--signals", name, signal_words());
     const bool is_all = name == "all";
     if (is_all || name == "kl") signals.kl = true;
     if (is_all || name == "sensitivity") signals.layer.removed_rows = options.tail_rows.value_or(kSensitivityTail);
     if (is_all || name == "mass") signals.layer.mass = true;
     if (is_all || name == "lazy") signals.layer.lazy = engine::LazyWindow{};
   }
-  require_one_of("--sensitivity", options.sensitivity.value_or("tail"), {"tail", "full"});
   if (options.sensitivity && !signals.layer.removed_rows) {
     refuse("--sensitivity needs the signal sensitivity; give --signals sensitivity, or leave it out");
   }

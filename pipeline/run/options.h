@@ -16,46 +16,72 @@
 
 namespace winnow::run {
 
-// The flags that all verbs that measure share. Empty or absent: not given.
+// The verbs that measure.
+enum class Verb { kCalibrate, kSearch, kEvaluate };
+
+// NAME and FILE of every control set.
+using Controls = std::vector<std::pair<std::string, std::filesystem::path>>;
+
+// Rows before the answer that obey the window in a search, unless --tail-rows or --exact says otherwise.
+inline constexpr int64_t kSearchTailRows = 256;
+
+// What one of these verbs was asked for. Each member is an option, which option_table.h describes; the defaults stand
+// here. Empty or absent: not given.
 struct RunOptions {
+  Verb verb = Verb::kCalibrate;
   std::filesystem::path model;        // checkpoint directory
   std::filesystem::path data;         // calibration file
   std::filesystem::path out;          // run directory
+  std::optional<int64_t> limit;       // examples of every data set
   int64_t window = 0;                 // tokens; see target
   std::optional<int64_t> sinks;       // tokens, default 0
   std::optional<std::string> decode;  // "windowed" (default) or "full"
   std::string target;                 // "", hf, vllm, trtllm, swaa-hf, swaa-vllm
-  std::optional<int64_t> tail_rows;   // rows before the answer that obey the window; none: all
-  std::optional<int64_t> limit;       // examples of every data set
+  std::optional<int64_t> tail_rows;   // rows before the answer that obey the window; none: all, or kSearchTailRows
   bool ignore_native_window = false;
-  bool per_token = false;
+  int64_t seed = 0;                     // of bootstrap and permutations
   std::string device = "auto";          // auto, cpu, cuda
   std::string residual = "checkpoint";  // checkpoint, fp32
   std::string attention = "auto";       // on a GPU: auto, cudnn, own
+  int threads = 0;                      // per rank; 0: OMP_NUM_THREADS, else a share of the cores
+  std::string max_memory;               // per rank, as parse_bytes() reads it
+  double grace_seconds = 240.0;         // after USR1 or TERM
   bool share_gpu = false;
-  std::optional<int64_t> max_memory_bytes;  // per rank
-  int threads = 0;                          // per rank; 0: OMP_NUM_THREADS, else a share of the cores
-  double grace_seconds = 240.0;             // after USR1 or TERM
-  int64_t seed = 0;                         // of bootstrap and permutations
   bool profile = false;
   bool dry_run = false;
   bool json = false;
-  // For provenance: what was typed, and which program it was.
-  std::string command;
-  std::string version;
-  std::string git_revision;
-};
-
-// The flags of calibrate besides.
-struct CalibrateOptions : RunOptions {
-  std::vector<std::pair<std::string, std::filesystem::path>> controls;  // NAME=FILE
+  // Of calibrate.
+  Controls controls;
   std::string base = "full";               // "full", "windowed", "list:1,4,5": layers that keep full attention
   std::string layers;                      // "0-11,20"; "": all
+  bool per_token = false;                  // the NLL of every answer token is kept
   std::optional<int64_t> top_k;            // budget besides L/8, L/4 and L/2
   std::string signals;                     // "kl,sensitivity,mass,lazy", "all" or "none"; "": none
   std::optional<std::string> sensitivity;  // "tail" (default) or "full"
   std::optional<int64_t> lazy_sinks, lazy_recent, lazy_last;
+  // Of search.
+  std::string method;                      // greedy-forward, greedy-backward, pairs
+  int64_t keep = 0;                        // K; of pairs the number of candidates
+  std::string objective = "nll";           // nll, exact-match, kl
+  int64_t beam = 1;                        // patterns that a step goes on from
+  bool exact = false;                      // every row obeys the window, in every step
+  std::optional<int64_t> verify;           // rejected patterns that are measured exactly, besides the best of each K
+  std::optional<int64_t> verify_examples;  // the first so many examples serve for that; all
+  // Of evaluate.
+  std::vector<std::string> patterns;  // as results/selection/selection.h parses them, in the order of the result
+  std::string baseline;               // one of them by name; empty: none
+  int64_t generate = 0;               // new tokens that every pattern writes freely, at most; 0: none
+  std::string stop_tokens;            // "1,2" or "none"; empty: those of the checkpoint
+  std::filesystem::path responses;    // JSONL file of what was written; empty: none
+  // For provenance: what was typed, and which program it was.
+  std::string command;
+  std::string version;
+  std::string git_revision;
+
+  // Bytes of max_memory, none where it is not given. Throws Error(kUsage).
+  std::optional<int64_t> max_memory_bytes() const;
 };
+using CalibrateOptions = RunOptions;
 
 // The measurement that the options mean, for one model.
 struct Settings {
@@ -79,14 +105,20 @@ struct Settings {
 
 // auto, cudnn or own. Throws Error(kUsage) for others.
 cuda::CudaOptions::Attention parse_attention(const std::string& name);
-// What can be refused without looking at a file: ranges, combinations, targets. Throws Error(kUsage).
-void check_run_options(const RunOptions& options);
-void check_options(const CalibrateOptions& options);
+// What can be refused without looking at a file: ranges, choices and combinations of the options that options.verb
+// takes. Throws Error(kUsage).
+void check_options(const RunOptions& options);
+// What is measured, in the identity of a run: the verb, and whether a search has KL to the base.
+std::string kind_of(const RunOptions& options);
 // The part of the settings that all verbs share: window, sinks, decode, tail rows.
 Settings resolve_window(const RunOptions& options);
 // Rows before the answer that lose a layer's attention, besides the answer, where --tail-rows does not say: few, as
 // their lanes are short then, and enough to reach the answer through the layers above.
 inline constexpr int64_t kSensitivityTail = 32;
+// Words that --signals takes.
+const std::vector<std::string>& signal_words();
+// Names of the engines whose rules --target takes.
+const std::vector<std::string>& target_names();
 // Signals of --signals and what belongs to it. Throws Error(kUsage).
 engine::Signals resolve_signals(const CalibrateOptions& options);
 // Throws Error(kUsage) for layers that the model does not have.

@@ -193,7 +193,7 @@ void MeasuringRun::prepare() {
     rates_ = engine::measure_rates(*backend_, inputs_.config, *weights_);
     backend_->reset_peak();
   });
-  memory_limit_ = session_.minimum(options_.max_memory_bytes.value_or(default_memory_limit()));
+  memory_limit_ = session_.minimum(options_.max_memory_bytes().value_or(default_memory_limit()));
   if (keeps_prefixes_) plan_prefixes_to_keep();
   is_prepared_ = true;
 }

@@ -72,7 +72,7 @@ class MeasuringRun {
   // After open().
   model::CheckpointWatch& watch() { return *watch_; }
   const std::string& measurement() const { return measurement_; }
-  int64_t memory_limit() const { return options_.max_memory_bytes.value_or(default_memory_limit()); }
+  int64_t memory_limit() const { return options_.max_memory_bytes().value_or(default_memory_limit()); }
   // Of rank 0, after sum(): by data set.
   const std::vector<Cells>& cells() const { return cells_; }
   RunDirectory& directory() { return *directory_; }  // rank 0

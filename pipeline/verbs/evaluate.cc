@@ -10,7 +10,7 @@
 namespace winnow::verbs {
 namespace {
 
-ExitCode measure_patterns(runtime::MpiSession& session, const EvaluateOptions& options,
+ExitCode measure_patterns(runtime::MpiSession& session, const run::RunOptions& options,
                           const EvaluationPresenter& present) {
   run::MeasuringRun run(session, options);
   std::vector<EvaluatedPattern> patterns;
@@ -41,7 +41,7 @@ ExitCode measure_patterns(runtime::MpiSession& session, const EvaluateOptions& o
 
 }  // namespace
 
-ExitCode evaluate(const EvaluateOptions& options, const EvaluationPresenter& present) {
+ExitCode evaluate(const run::RunOptions& options, const EvaluationPresenter& present) {
   return runtime::in_session([&](runtime::MpiSession& session) { return measure_patterns(session, options, present); });
 }
 

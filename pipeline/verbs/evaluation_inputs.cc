@@ -46,7 +46,7 @@ void add_pattern(selection::NamedPattern given, const std::string& text, std::ve
   patterns.push_back(std::move(pattern));
 }
 
-std::vector<EvaluatedPattern> read_patterns(const EvaluateOptions& options, int64_t n_layers) {
+std::vector<EvaluatedPattern> read_patterns(const run::RunOptions& options, int64_t n_layers) {
   std::vector<EvaluatedPattern> patterns;
   // Hashing the checkpoint takes long: selections are compared with it later, on one rank.
   const selection::PatternModel model{.n_layers = n_layers, .checkpoint_sha256 = {}};
@@ -134,7 +134,7 @@ evaluation::EvaluationTable table_of(const std::vector<EvaluatedPattern>& patter
 }
 
 // Hash of everything that decides what is in results.h5.
-std::string results_key(const EvaluateOptions& options, const std::vector<EvaluatedPattern>& patterns,
+std::string results_key(const run::RunOptions& options, const std::vector<EvaluatedPattern>& patterns,
                         const evaluation::GenerationSettings& generation, const run::RunSummary& summary) {
   const run::DataSet& data = summary.inputs.data_sets.front();
   nlohmann::json key = {
@@ -153,14 +153,11 @@ bool has_settings(const evaluation::EvaluationOptions& used, const evaluation::E
 
 }  // namespace
 
-EvaluationInputs load_evaluation(const EvaluateOptions& options) {
-  run::check_run_options(options);
-  if (options.patterns.empty()) {
-    fail(ExitCode::kUsage, "no --pattern is given; name at least one, such as --pattern periodic:4@0");
-  }
+EvaluationInputs load_evaluation(const run::RunOptions& options) {
+  run::check_options(options);
   EvaluationInputs read;
   run::Inputs& inputs = read.inputs;
-  inputs.kind = "evaluate";
+  inputs.kind = run::kind_of(options);
   inputs.with_kl = true;
   inputs.config = model::read_config(options.model);
   inputs.settings = run::resolve_window(options);
@@ -196,11 +193,11 @@ void check_selections(const std::vector<EvaluatedPattern>& patterns, const std::
   }
 }
 
-evaluation::EvaluationOptions statistics_options(const EvaluateOptions& options) {
+evaluation::EvaluationOptions evaluation_options(const run::RunOptions& options) {
   return {.seed = static_cast<uint64_t>(options.seed), .baseline = options.baseline};
 }
 
-evaluation::EvaluationResults finish_evaluation(const EvaluateOptions& options,
+evaluation::EvaluationResults finish_evaluation(const run::RunOptions& options,
                                                 const std::vector<EvaluatedPattern>& patterns,
                                                 const evaluation::GenerationSettings& generation,
                                                 run::MeasuringRun& run) {
@@ -211,7 +208,7 @@ evaluation::EvaluationResults finish_evaluation(const EvaluateOptions& options,
   if (!options.responses.empty()) texts->write(options.responses, patterns);
   run::RunRecord& record = run.directory().record();
   if (record.informative().value("results_key", "") == key) {
-    const auto is_wanted = [wanted = statistics_options(options)](const evaluation::EvaluationResults& known) {
+    const auto is_wanted = [wanted = evaluation_options(options)](const evaluation::EvaluationResults& known) {
       return has_settings(known.statistics.options, wanted);
     };
     if (auto known = finished_results(path, evaluation::read_evaluation, is_wanted)) return *std::move(known);
@@ -225,7 +222,7 @@ evaluation::EvaluationResults finish_evaluation(const EvaluateOptions& options,
                     .sinks = inputs.settings.sinks,
                     .decode_full = inputs.settings.decode_full,
                     .tail_rows = inputs.settings.tail_rows.value_or(-1)};
-  results.statistics = evaluation::compute_evaluation(results.table, statistics_options(options));
+  results.statistics = evaluation::compute_evaluation(results.table, evaluation_options(options));
   record.informative()["patterns"] = nlohmann::json::object();
   for (const EvaluatedPattern& pattern : patterns) {
     record.informative()["patterns"][pattern.name] = {{"full_attention", pattern.given.full_layers},

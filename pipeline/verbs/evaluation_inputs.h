@@ -25,15 +25,15 @@ struct EvaluationInputs {
 };
 
 // Reads model, data and patterns; inputs.variants are the patterns that differ from full attention. Throws Error.
-EvaluationInputs load_evaluation(const EvaluateOptions& options);
+EvaluationInputs load_evaluation(const run::RunOptions& options);
 // Once the checkpoint's hash is known: throws Error(kConfigMismatch) for a selection of another model.
 void check_selections(const std::vector<EvaluatedPattern>& patterns, const std::string& checkpoint_sha256);
 // The options of the statistics.
-evaluation::EvaluationOptions statistics_options(const EvaluateOptions& options);
+evaluation::EvaluationOptions evaluation_options(const run::RunOptions& options);
 
 // RUN_DIR/results.h5 of the finished cells and texts: computed and written, or read where it is up to date. Rank 0
 // only.
-evaluation::EvaluationResults finish_evaluation(const EvaluateOptions& options,
+evaluation::EvaluationResults finish_evaluation(const run::RunOptions& options,
                                                 const std::vector<EvaluatedPattern>& patterns,
                                                 const evaluation::GenerationSettings& generation,
                                                 run::MeasuringRun& run);

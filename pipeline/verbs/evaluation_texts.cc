@@ -54,7 +54,7 @@ std::vector<Batch> decode(const std::vector<int64_t>& message) {
 // The texts of one rank, and on rank 0 the plan for all.
 class TextWriter {
  public:
-  TextWriter(run::MeasuringRun& run, const EvaluateOptions& options, const evaluation::GenerationSettings& settings,
+  TextWriter(run::MeasuringRun& run, const run::RunOptions& options, const evaluation::GenerationSettings& settings,
              const std::vector<EvaluatedPattern>& patterns)
       : run_(run),
         options_(options),
@@ -229,7 +229,7 @@ class TextWriter {
   }
 
   run::MeasuringRun& run_;
-  const EvaluateOptions& options_;
+  const run::RunOptions& options_;
   const evaluation::GenerationSettings& settings_;
   const std::vector<EvaluatedPattern>& patterns_;
   std::filesystem::path directory_;
@@ -243,13 +243,9 @@ class TextWriter {
 
 }  // namespace
 
-evaluation::GenerationSettings generation_settings(const EvaluateOptions& options, run::Inputs& inputs) {
+evaluation::GenerationSettings generation_settings(const run::RunOptions& options, run::Inputs& inputs) {
   evaluation::GenerationSettings settings{.max_new_tokens = options.generate, .stop_tokens = {}};
-  if (options.generate == 0) {
-    if (!options.responses.empty()) fail(ExitCode::kUsage, "--responses needs --generate N, which writes them");
-    if (!options.stop_tokens.empty()) fail(ExitCode::kUsage, "--stop-tokens needs --generate N");
-    return settings;
-  }
+  if (options.generate == 0) return settings;
   if (!options.responses.empty()) inputs.other_outputs.push_back(responses_output("--responses", options.responses));
   settings.stop_tokens =
       engine::parse_stop_tokens(options.stop_tokens, "--stop-tokens", options.model, inputs.config.vocab);
@@ -338,13 +334,13 @@ std::string texts_key(const evaluation::GenerationSettings& settings, const std:
                              -1));
 }
 
-bool write_missing_texts(run::MeasuringRun& run, const EvaluateOptions& options,
+bool write_missing_texts(run::MeasuringRun& run, const run::RunOptions& options,
                          const evaluation::GenerationSettings& settings,
                          const std::vector<EvaluatedPattern>& patterns) {
   return TextWriter(run, options, settings, patterns).run();
 }
 
-EvaluationTexts read_texts(const run::MeasuringRun& run, const EvaluateOptions& options,
+EvaluationTexts read_texts(const run::MeasuringRun& run, const run::RunOptions& options,
                            const evaluation::GenerationSettings& settings) {
   std::vector<std::string> notes;
   return EvaluationTexts(

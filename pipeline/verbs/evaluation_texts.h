@@ -15,7 +15,7 @@
 namespace winnow::verbs {
 
 // What --generate, --stop-tokens and --responses mean for one model. Throws Error(kUsage | kBadData | kCannotCreate).
-evaluation::GenerationSettings generation_settings(const EvaluateOptions& options, run::Inputs& inputs);
+evaluation::GenerationSettings generation_settings(const run::RunOptions& options, run::Inputs& inputs);
 
 // All texts of an evaluation, rank 0 only.
 class EvaluationTexts {
@@ -39,10 +39,10 @@ class EvaluationTexts {
 // Hash of all that decides what is written.
 std::string texts_key(const evaluation::GenerationSettings& settings, const std::string& measurement);
 // Writes the texts that are missing. False where the run was stopped. Collective.
-bool write_missing_texts(run::MeasuringRun& run, const EvaluateOptions& options,
+bool write_missing_texts(run::MeasuringRun& run, const run::RunOptions& options,
                          const evaluation::GenerationSettings& settings, const std::vector<EvaluatedPattern>& patterns);
 // On rank 0, once all are there.
-EvaluationTexts read_texts(const run::MeasuringRun& run, const EvaluateOptions& options,
+EvaluationTexts read_texts(const run::MeasuringRun& run, const run::RunOptions& options,
                            const evaluation::GenerationSettings& settings);
 
 }  // namespace winnow::verbs

@@ -27,38 +27,11 @@ constexpr int64_t kMostPatterns = 100'000;
 struct Stopped {};     // by a signal; everything finished is kept
 struct Forecasted {};  // the answer to --dry-run is printed
 
-void check_search_options(const SearchOptions& options) {
-  run::check_run_options(options);
-  const search::SearchMethod method = search::parse_search_method(options.method);
-  search::parse_objective(options.objective);
-  const bool is_pairs = method == search::SearchMethod::kPairs;
-  const int64_t least = is_pairs ? 2 : 0;
-  const auto refuse = [](const std::string& what) { fail(ExitCode::kUsage, what); };
-  if (options.keep < least) {
-    refuse("--keep is " + std::to_string(options.keep) + ", expected at least " + std::to_string(least) +
-           (is_pairs ? " candidates" : ""));
-  }
-  if (options.beam < 1) refuse("--beam is " + std::to_string(options.beam) + ", expected at least 1");
-  if (options.verify.value_or(0) < 0) {
-    refuse("--verify is " + std::to_string(*options.verify) + ", expected 0 or more patterns");
-  }
-  if (options.exact && options.tail_rows) {
-    refuse("--exact windows every row, which contradicts --tail-rows; leave one of them out");
-  }
-  if (options.verify_examples.value_or(1) < 1) {
-    refuse("--verify-examples is " + std::to_string(*options.verify_examples) + ", expected at least 1");
-  }
-  if (options.verify_examples && !options.verify) refuse("--verify-examples needs --verify");
-  if (options.exact && options.verify) refuse("--exact leaves nothing to verify; leave --verify out");
-  if (is_pairs && options.verify) refuse("--verify is for greedy searches; --exact measures pairs exactly");
-  if (is_pairs && options.beam != 1) refuse("--beam is for greedy searches, not for pairs");
-}
-
-run::Inputs load_search(const SearchOptions& options) {
-  check_search_options(options);
+run::Inputs load_search(const run::RunOptions& options) {
+  run::check_options(options);
   run::Inputs inputs;
   inputs.with_kl = search::parse_objective(options.objective) == search::Objective::kKl;
-  inputs.kind = inputs.with_kl ? "search with KL" : "search";
+  inputs.kind = run::kind_of(options);
   inputs.config = model::read_config(options.model);
   if (options.keep > inputs.config.n_layers) {
     fail(ExitCode::kUsage, "--keep is " + std::to_string(options.keep) + ", but the model has " +
@@ -71,7 +44,6 @@ run::Inputs load_search(const SearchOptions& options) {
                                std::to_string(kMostPatterns) + "; use a smaller --beam");
   }
   inputs.settings = run::resolve_window(options);
-  if (!options.exact) inputs.settings.tail_rows = options.tail_rows.value_or(kSearchTailRows);
   inputs.settings.base = engine::Pattern(static_cast<std::size_t>(inputs.config.n_layers), false);
   inputs.settings.base_name = selection::pattern_name(inputs.settings.base);
   inputs.open_checkpoint(options.model);
@@ -89,7 +61,7 @@ run::Inputs load_search(const SearchOptions& options) {
 
 class SearchRun {
  public:
-  SearchRun(runtime::MpiSession& session, const SearchOptions& options)
+  SearchRun(runtime::MpiSession& session, const run::RunOptions& options)
       : session_(session), options_(options), run_(session, options) {}
 
   ExitCode run(const SearchPresenter& present) {
@@ -131,7 +103,7 @@ class SearchRun {
   void note_seconds(double seconds);
 
   runtime::MpiSession& session_;
-  const SearchOptions& options_;
+  const run::RunOptions& options_;
   run::MeasuringRun run_;
   search::SearchPlan plan_;
   int64_t n_rounds_ = 0;
@@ -299,7 +271,7 @@ void SearchRun::verify(const std::vector<search::SearchStep>& steps) {
 
 }  // namespace
 
-ExitCode search(const SearchOptions& options, const SearchPresenter& present) {
+ExitCode search(const run::RunOptions& options, const SearchPresenter& present) {
   return runtime::in_session([&](runtime::MpiSession& session) { return SearchRun(session, options).run(present); });
 }
 

@@ -134,7 +134,7 @@ std::optional<search::SearchResults> replay(const run::MeasuringRun& run, const 
 
 }  // namespace
 
-search::SearchPlan plan_of(const SearchOptions& options, int64_t n_layers) {
+search::SearchPlan plan_of(const run::RunOptions& options, int64_t n_layers) {
   return {.method = search::parse_search_method(options.method),
           .objective = search::parse_objective(options.objective),
           .n_layers = n_layers,
@@ -149,7 +149,7 @@ search::PatternMeans means_of(const run::MeasuringRun& run, std::size_t data_set
   return figures.means();
 }
 
-nlohmann::json& search_entry(run::MeasuringRun& run, const SearchOptions& options) {
+nlohmann::json& search_entry(run::MeasuringRun& run, const run::RunOptions& options) {
   nlohmann::json& entry = run.directory().record().informative()[kSearches][options.method];
   entry["objective"] = options.objective;
   entry["keep"] = options.keep;
@@ -162,7 +162,7 @@ nlohmann::json& search_entry(run::MeasuringRun& run, const SearchOptions& option
   return entry;
 }
 
-FinishedSearch finish_search(run::MeasuringRun& run, const SearchOptions& options) {
+FinishedSearch finish_search(run::MeasuringRun& run, const run::RunOptions& options) {
   search_entry(run, options);
   std::vector<search::SearchResults> searches;
   FinishedSearch finished;

@@ -30,6 +30,15 @@ struct CellSummary {
 };
 CellSummary summarize(const calibration::Results& results);
 
+// Headline figures of a pattern, means over examples.
+struct CollectedPattern {
+  std::string name;         // of an evaluation as its table has it; of a search METHOD:K
+  int64_t full_layers = 0;  // layers that keep full attention
+  double nll = 0.0;         // nats per token
+  double exact_match = 0.0;
+  double token_accuracy = 0.0;
+};
+
 // One row: a cell of the sweep with one seed of the statistics.
 struct CollectedCell {
   std::string label;  // unique in the collection
@@ -46,12 +55,16 @@ struct CollectedCell {
   std::string state = kStateDone;
   std::string reason;                  // why there are no results; empty where there are
   std::optional<CellSummary> summary;  // none: the row is listed, its figures are NaN
+  // Of a cell that is no calibration.
+  std::string verb = "calibrate";          // or "search", "evaluate"
+  std::vector<CollectedPattern> patterns;  // in the order of its results
 };
 
 struct Collection {
   std::string sweep;    // its name
   std::string version;  // of winnow
   std::vector<CollectedCell> cells;
+  std::vector<CollectedCell> others;  // those that are no calibrations: a list of their patterns, apart from the cells
 };
 
 // Coordinates of the collection's dimensions besides cell: each the union over its cells, sorted.

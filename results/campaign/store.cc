@@ -1,5 +1,7 @@
+#include <algorithm>
 #include <functional>
 #include <map>
+#include <numeric>
 #include <set>
 
 #include "base/error.h"
@@ -247,6 +249,65 @@ void write_states(storage::Group& group, const std::vector<CollectedCell>& cells
   text("undefined_figures", "figures of the cell that are not defined, and why; empty: none", undefined_text);
 }
 
+// A line for each pattern of the cells that are no calibrations, and one for a cell without any.
+void write_patterns(storage::Group group, const std::vector<CollectedCell>& cells) {
+  struct Line {
+    const CollectedCell* cell;
+    CollectedPattern pattern;
+  };
+  std::vector<Line> lines;
+  for (const CollectedCell& cell : cells) {
+    for (const CollectedPattern& pattern : cell.patterns) lines.push_back({&cell, pattern});
+    if (cell.patterns.empty()) {
+      lines.push_back({&cell, {.name = "", .nll = kNan, .exact_match = kNan, .token_accuracy = kNan}});
+    }
+  }
+  std::vector<int64_t> index(lines.size());
+  std::iota(index.begin(), index.end(), int64_t{0});
+  storage::write_coordinate(group, "line", index, {storage::kOne, "number of the line"});
+  const std::vector<int64_t> shape = {static_cast<int64_t>(lines.size())};
+  const auto text = [&](const char* name, const char* long_name, const auto& get) {
+    std::vector<std::string> values;
+    for (const Line& line : lines) values.push_back(get(line));
+    storage::write_variable<std::string>(group, {name, {"line"}, shape}, values, {storage::kText, long_name});
+  };
+  const auto integer = [&](const char* name, const storage::Description& description, const auto& get) {
+    std::vector<int64_t> values;
+    for (const Line& line : lines) values.push_back(get(line));
+    storage::write_variable<int64_t>(group, {name, {"line"}, shape}, values, description);
+  };
+  const auto figure = [&](const char* name, const storage::Description& description, double CollectedPattern::*member) {
+    FigureVariable variable({name, {"line"}, shape}, description);
+    for (std::size_t i = 0; i < lines.size(); ++i) variable.put(static_cast<int64_t>(i), lines[i].pattern.*member);
+    if (std::any_of(lines.begin(), lines.end(), [](const Line& line) { return line.pattern.name.empty(); })) {
+      variable.explain("a cell has no patterns to list (see state and reason)");
+    }
+    variable.write(group, nullptr);
+  };
+  text("cell", "folder of the results below OUTPUT/runs", [](const Line& l) { return l.cell->label; });
+  text("verb", "evaluate or search", [](const Line& l) { return l.cell->verb; });
+  text("model", "model, as the sweep names it", [](const Line& l) { return l.cell->model; });
+  text("dataset", "data set, as the sweep names it", [](const Line& l) { return l.cell->dataset; });
+  integer("window", {storage::kTokens, "window as given"}, [](const Line& l) { return l.cell->window; });
+  integer("sinks", {storage::kTokens, "first tokens that every row sees besides"},
+          [](const Line& l) { return l.cell->sinks; });
+  text("decode", "whether answer rows obey the window", [](const Line& l) { return l.cell->decode; });
+  text("target", "engine whose window rules were used, empty: none named",
+       [](const Line& l) { return l.cell->target; });
+  integer("seed", {storage::kOne, "seed of the bootstrap"}, [](const Line& l) { return l.cell->seed; });
+  text("run_directory", "run directory", [](const Line& l) { return l.cell->run_directory; });
+  text("state", "done where there are results, else why there are none", [](const Line& l) { return l.cell->state; });
+  text("reason", "one line on a cell without results, empty: done", [](const Line& l) { return l.cell->reason; });
+  text("pattern", "pattern; of a search METHOD:K, the best found with K layers of full attention",
+       [](const Line& l) { return l.pattern.name; });
+  integer("full_layers", {storage::kOne, "layers that keep full attention"},
+          [](const Line& l) { return l.pattern.full_layers; });
+  figure("mean_nll", {storage::kNats, "mean over examples of the NLL"}, &CollectedPattern::nll);
+  figure("mean_exact_match", {storage::kOne, "mean over examples of exact match"}, &CollectedPattern::exact_match);
+  figure("mean_token_accuracy", {storage::kOne, "mean over examples of token accuracy"},
+         &CollectedPattern::token_accuracy);
+}
+
 void write_root(storage::Group& root, const std::vector<CollectedCell>& cells) {
   const CollectionAxes axes = axes_of(cells);
   write_cells(root, cells, "");
@@ -284,6 +345,7 @@ void write_collection(const std::filesystem::path& path, const Collection& colle
   write_root(root, collection.cells);
   write_agreement(root.create_group("agreement"), collection.cells, agreement);
   write_collected_provenance(root.create_group("provenance"), collection.cells);
+  if (!collection.others.empty()) write_patterns(root.create_group("patterns"), collection.others);
   file.commit();
 }
 

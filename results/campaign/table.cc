@@ -108,6 +108,38 @@ std::string reason_block(const std::vector<CollectedCell>& cells) {
   return text;
 }
 
+// ---- cells that are no calibrations ---------------------------------------------------------------------------------
+
+std::string pattern_block(const std::vector<CollectedCell>& cells) {
+  std::string text;
+  for (const CollectedCell& cell : cells) {
+    text += "\n" + cell.verb + " " + cell.label + ": " + cell.state + (cell.reason.empty() ? "" : ": " + cell.reason) +
+            "\n";
+    if (cell.patterns.empty()) continue;
+    std::size_t width = std::string("pattern").size();
+    for (const CollectedPattern& pattern : cell.patterns) width = std::max(width, one_line(pattern.name).size());
+    text += "  " + left("pattern", width) + "  full layers  mean NLL  exact match  token accuracy\n";
+    for (const CollectedPattern& pattern : cell.patterns) {
+      text += "  " + left(pattern.name, width) + "  " + right(std::to_string(pattern.full_layers), 11) + "  " +
+              right(number(pattern.nll, "%.4f"), 8) + "  " + right(percent(pattern.exact_match), 11) + "  " +
+              right(percent(pattern.token_accuracy), 14) + "\n";
+    }
+  }
+  return text;
+}
+
+Json pattern_objects(const CollectedCell& cell) {
+  Json patterns = Json::array();
+  for (const CollectedPattern& pattern : cell.patterns) {
+    patterns.push_back({{"pattern", pattern.name},
+                        {"full_layers", pattern.full_layers},
+                        {"mean_nll", number_or_null(pattern.nll)},
+                        {"mean_exact_match", number_or_null(pattern.exact_match)},
+                        {"mean_token_accuracy", number_or_null(pattern.token_accuracy)}});
+  }
+  return patterns;
+}
+
 // ---- agreement ------------------------------------------------------------------------------------------------------
 
 struct Range {
@@ -203,6 +235,7 @@ Json cell_object(const CollectedCell& cell) {
                  {"run_directory", cell.run_directory},
                  {"state", cell.state},
                  {"reason", cell.reason}};
+  if (cell.verb != "calibrate") return object;
   object["results"] = cell.summary ? summary_object(*cell.summary) : Json(nullptr);
   Json undefined = Json::object();
   for (const auto& [name, why] : undefined_figures(cell)) undefined[name] = why;
@@ -213,7 +246,11 @@ Json cell_object(const CollectedCell& cell) {
 }  // namespace
 
 std::string to_table(const Collection& collection, const RankAgreement& agreement) {
-  return cell_block(collection.cells) + reason_block(collection.cells) + agreement_block(collection.cells, agreement);
+  const std::string calibrations = collection.cells.empty()
+                                       ? ""
+                                       : cell_block(collection.cells) + reason_block(collection.cells) +
+                                             agreement_block(collection.cells, agreement);
+  return calibrations + pattern_block(collection.others);
 }
 
 std::string to_json(const Collection& collection, const RankAgreement& agreement, const std::string& file) {
@@ -223,6 +260,12 @@ std::string to_json(const Collection& collection, const RankAgreement& agreement
                  {"file", file}};
   object["cells"] = Json::array();
   for (const CollectedCell& cell : collection.cells) object["cells"].push_back(cell_object(cell));
+  for (const CollectedCell& cell : collection.others) {
+    Json other = cell_object(cell);
+    other["verb"] = cell.verb;
+    other["patterns"] = pattern_objects(cell);
+    object["others"].push_back(std::move(other));
+  }
   object["agreement"] = Json::array();
   for_each_pair(collection.cells, agreement, [&](int64_t a, int64_t b, const char* between) {
     object["agreement"].push_back({{"cell", collection.cells[static_cast<std::size_t>(a)].label},

@@ -56,12 +56,15 @@ std::vector<ScoredPattern> measure_all(const std::vector<bool>& base, const Patt
 
 const char* objective_name(Objective objective) { return kObjectives[static_cast<std::size_t>(objective)]; }
 Objective parse_objective(const std::string& name) {
-  return static_cast<Objective>(find_name({kObjectives.begin(), kObjectives.end()}, name, "--objective"));
+  return static_cast<Objective>(find_name(objectives(), name, "--objective"));
 }
 const char* search_method_name(SearchMethod method) { return kMethods[static_cast<std::size_t>(method)]; }
 SearchMethod parse_search_method(const std::string& name) {
-  return static_cast<SearchMethod>(find_name({kMethods.begin(), kMethods.end()}, name, "--method"));
+  return static_cast<SearchMethod>(find_name(search_methods(), name, "--method"));
 }
+
+std::vector<std::string> objectives() { return {kObjectives.begin(), kObjectives.end()}; }
+std::vector<std::string> search_methods() { return {kMethods.begin(), kMethods.end()}; }
 
 double objective_value(Objective objective, const PatternMeans& means) {
   switch (objective) {

@@ -20,12 +20,14 @@ enum class Objective { kNll, kExactMatch, kKl };
 // "nll", "exact-match" or "kl"; and back. parse_objective throws Error(kUsage).
 const char* objective_name(Objective objective);
 Objective parse_objective(const std::string& name);
+std::vector<std::string> objectives();
 // The figure that a search minimises: NLL, KL, or -(exact match).
 double objective_value(Objective objective, const PatternMeans& means);
 
 enum class SearchMethod { kGreedyForward, kGreedyBackward, kPairs };
 const char* search_method_name(SearchMethod method);
 SearchMethod parse_search_method(const std::string& name);  // throws Error(kUsage)
+std::vector<std::string> search_methods();
 
 struct SearchPlan {
   SearchMethod method = SearchMethod::kGreedyForward;

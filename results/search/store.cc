@@ -244,7 +244,13 @@ std::vector<FoundPatterns> read_found(const std::filesystem::path& path, storage
       const auto n_keeps = static_cast<int64_t>(group.read<int64_t>("keep", 1).values.size());
       const auto n_layers = static_cast<int64_t>(layer.size());
       const stats::Table<uint8_t> full = storage::read_table<uint8_t>(group, "full", n_keeps, n_layers);
+      const auto nll = storage::read_variable<double>(group, "mean_nll", {n_keeps});
+      const auto exact_match = storage::read_variable<double>(group, "mean_exact_match", {n_keeps});
+      const auto token_accuracy = storage::read_variable<double>(group, "mean_token_accuracy", {n_keeps});
       for (int64_t k = 0; k < n_keeps; ++k) {
+        const auto at = static_cast<std::size_t>(k);
+        found.best.push_back(
+            {.nll_nats = nll[at], .exact_match = exact_match[at], .token_accuracy = token_accuracy[at]});
         std::vector<int64_t>& kept = found.full_layers.emplace_back();
         for (int64_t l = 0; l < n_layers; ++l) {
           if (full(k, l) != 0) kept.push_back(layer[static_cast<std::size_t>(l)]);

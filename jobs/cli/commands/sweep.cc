@@ -81,6 +81,7 @@ ReadPaths read_by(const sweep::Sweep& sweep, const std::string& file) {
     read.checkpoints.push_back(cell.options.model);
     read.files.push_back(cell.options.data);
     for (const auto& [name, control] : cell.options.controls) read.files.push_back(control);
+    for (const fs::path& selection : sweep::selections_of(cell)) read.files.push_back(selection);
   }
   return read;
 }
