@@ -6,12 +6,13 @@
 #include <vector>
 
 #include "kernels/cpu/cpu_backend.h"
+#include "kernels/tile.h"
 
 namespace winnow::cpu {
 
 namespace {
 
-int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
+using kernels::round_up;
 
 // Memory of one thread's task, floats.
 struct ScratchShape {

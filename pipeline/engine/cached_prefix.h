@@ -21,6 +21,9 @@ namespace winnow::engine {
 // first row of a lane, but never all of them. 0: none.
 int64_t cached_rows(int64_t n_tokens, const kernels::Window& narrowest, int64_t row_tile);
 
+// The sweep that computes them: the request's first prefix_rows rows, with full attention and without variants.
+SweepRequest prefix_request(const SweepRequest& request);
+
 struct RowScore {
   double nll_nats = 0.0;
   bool is_argmax = false;
@@ -37,9 +40,9 @@ class CachedPrefix {
                const SweepRequest& request, Place place, const StopCheck& stop);
   // Memory that it keeps, of the backend or of the host, bytes.
   static int64_t size_bytes(const model::ModelConfig& config, const kernels::Backend& backend, int64_t n_rows);
-  // Memory of the backend that making it takes besides what it keeps there, bytes.
-  static int64_t workspace_bytes(const model::ModelConfig& config, const kernels::Backend& backend, int64_t n_rows,
-                                 Place place);
+  // Memory of the backend that making the request's takes besides what it keeps there, bytes.
+  static int64_t workspace_bytes(const model::ModelConfig& config, const kernels::Backend& backend,
+                                 const SweepRequest& request, Place place);
 
   int64_t n_rows() const { return n_rows_; }
   int64_t layer_bytes() const { return layer_bytes_; }
@@ -50,8 +53,6 @@ class CachedPrefix {
   RowScore score(int64_t row) const { return scores_[static_cast<std::size_t>(row - first_score_row_)]; }
 
  private:
-  class Pass;
-
   int64_t n_rows_;
   int64_t layer_bytes_;
   Place place_;

@@ -6,9 +6,10 @@
 
 #include "base/clock.h"
 #include "base/error.h"
-#include "model/layer.h"
+#include "pipeline/engine/forward.h"
 #include "pipeline/engine/generation_prefill.h"
 #include "pipeline/engine/kv_cache.h"
+#include "pipeline/engine/pass_buffers.h"
 #include "pipeline/engine/row_places.h"
 
 namespace winnow::engine {
@@ -29,6 +30,28 @@ std::vector<int64_t> first_new_rows(std::span<const GenerationRequest> requests)
   return rows;
 }
 
+// Every buffer of a stack of single rows.
+struct StackBuffers {
+  using Id = PassBuffers::Id;
+  StackBuffers(const kernels::Backend& backend, const model::ModelConfig& config, int64_t n_rows)
+      : list(backend, config),
+        positions(list.integers(n_rows, "the new rows' positions")),
+        tokens(list.integers(n_rows, "new tokens")),
+        stack(list.residual(n_rows, "the rows of new tokens")),
+        normed(list.hidden(Forward::normed_rows(backend, n_rows), "the final rows")),
+        q(list.queries(n_rows, "the new rows' queries")),
+        attention(list.queries(n_rows, "attention's output")),
+        kv(list.keys(n_rows, "the new rows' keys and values")) {}
+
+  PassBuffers list;
+  Id positions;
+  Id tokens;  // -1 where nobody is
+  Id stack;   // residual
+  Id normed;  // a chunk of the rows that leave the last layer
+  Id q, attention;
+  Id kv;  // on their way to the caches
+};
+
 class Generation {
  public:
   Generation(kernels::Backend& backend, const model::ModelConfig& config, model::ModelWeights& weights,
@@ -47,44 +70,18 @@ class Generation {
   void choose(std::vector<Sequence*>& sequences, int64_t n_rows);
   void drop_finished(std::span<const int32_t> stop_tokens);
 
-  void* residual(int64_t at) const {
-    return kernels::row_pointer(stack_->data(), backend_.residual_dtype(), at, config_.hidden);
-  }
-  void* queries(const std::unique_ptr<kernels::Buffer>& buffer, int64_t row) const {
-    return kernels::row_pointer(buffer->data(), backend_.activation_dtype(), row, config_.heads.q_dim());
-  }
+  void* at(PassBuffers::Id buffer, int64_t row = 0) const { return buffers_.list.at(buffer, row); }
 
   kernels::Backend& backend_;
   const model::ModelConfig& config_;
   model::ModelWeights& weights_;
   std::span<const GenerationRequest> requests_;
-  model::DecoderLayer decoder_;
-  RotaryTable rotary_;
+  Forward forward_;
   RowPlaces places_;
+  StackBuffers buffers_;
   std::vector<Sequence> sequences_;
   std::vector<Sequence*> active_;
   GenerationReport report_;
-  std::unique_ptr<kernels::Buffer> stack_;      // (stack rows, hidden) residual
-  std::unique_ptr<kernels::Buffer> final_;      // (chunk, hidden), normed
-  std::unique_ptr<kernels::Buffer> q_;          // (stack rows, q_dim)
-  std::unique_ptr<kernels::Buffer> attention_;  // (stack rows, q_dim)
-  std::unique_ptr<kernels::Buffer> kv_;         // of the stack rows, on their way to the caches
-  std::unique_ptr<kernels::Buffer> positions_;  // (stack rows) int32
-  std::unique_ptr<kernels::Buffer> tokens_;     // (stack rows) int32, -1 where nobody is
-};
-
-// Bytes of the buffers of a stack of single rows.
-struct StackSizes {
-  int64_t residual, final, query, kv, integers;
-  StackSizes(const kernels::Backend& backend, const model::ModelConfig& config, int64_t n_rows) {
-    const int64_t element = kernels::size_bytes(backend.activation_dtype());
-    residual = n_rows * config.hidden * kernels::size_bytes(backend.residual_dtype());
-    final = std::min(n_rows, backend.chunk_rows()) * config.hidden * element;
-    query = n_rows * config.heads.q_dim() * element;
-    kv = backend.kv_bytes(n_rows, config.heads);
-    integers = n_rows * static_cast<int64_t>(sizeof(int32_t));
-  }
-  int64_t total() const { return residual + final + 2 * query + kv + 2 * integers; }
 };
 
 int64_t longest_rows(std::span<const GenerationRequest> requests) {
@@ -97,11 +94,10 @@ int64_t longest_rows(std::span<const GenerationRequest> requests) {
 
 int64_t Generation::predicted_bytes(const kernels::Backend& backend, const model::ModelConfig& config,
                                     std::span<const GenerationRequest> requests) {
-  int64_t bytes =
-      model::DecoderLayer::workspace_bytes(backend, config) + RotaryTable::bytes(config, longest_rows(requests)) +
-      StackSizes(backend, config, RowPlaces::natural(backend.row_tile()).most_rows(first_new_rows(requests))).total() +
-      Prefill::predicted_bytes(backend, config, requests) +
-      backend.workspace_bytes(longest_rows(requests), config.hidden, config.vocab, config.heads);
+  const int64_t most_rows = RowPlaces::natural(backend.row_tile()).most_rows(first_new_rows(requests));
+  int64_t bytes = Forward::predicted_bytes(backend, config, longest_rows(requests), longest_rows(requests)) +
+                  StackBuffers(backend, config, most_rows).list.size_bytes() +
+                  Prefill::predicted_bytes(backend, config, requests);
   for (const GenerationRequest& request : requests) bytes += SequenceCache::predicted_bytes(backend, config, request);
   return bytes;
 }
@@ -112,17 +108,12 @@ Generation::Generation(kernels::Backend& backend, const model::ModelConfig& conf
       config_(config),
       weights_(weights),
       requests_(requests),
-      decoder_(backend, config),
-      rotary_(backend, config, weights, longest_rows(requests)),
+      forward_(backend, config, weights, longest_rows(requests)),
       // A row that is alone has the place of its position.
-      places_(requests.size() > 1 ? RowPlaces(backend, config, weights) : RowPlaces::natural(backend.row_tile())) {
+      places_(requests.size() > 1 ? RowPlaces(backend, config, weights) : RowPlaces::natural(backend.row_tile())),
+      buffers_(backend, config, places_.most_rows(first_new_rows(requests))) {
   report_.texts.resize(requests.size());
-  const StackSizes sizes(backend, config, places_.most_rows(first_new_rows(requests)));
-  stack_ = backend.allocate(sizes.residual, "the rows of new tokens");
-  final_ = backend.allocate(sizes.final, "the final rows");
-  q_ = backend.allocate(sizes.query, "the new rows' queries");
-  attention_ = backend.allocate(sizes.query, "attention's output");
-  kv_ = backend.allocate(sizes.kv, "the new rows' keys and values");
+  buffers_.list.allocate(backend);
 }
 
 // All prompts, in groups whose rows go through a layer together, so that its weights are brought up once.
@@ -141,10 +132,10 @@ void Generation::prefill(const StopCheck& stop) {
   for (const auto& [begin, end] : Prefill::groups(backend_, requests_)) {
     std::vector<const SequenceCache*> caches;
     for (std::size_t i = begin; i < end; ++i) caches.push_back(sequences_[i].cache.get());
-    Prefill group({backend_, config_, weights_, decoder_, rotary_}, requests_.subspan(begin, end - begin), caches);
+    Prefill group(forward_, requests_.subspan(begin, end - begin), caches);
     group.run(stop);
     for (std::size_t i = begin; i < end; ++i) {
-      backend_.copy(group.last_row(i - begin), residual(sequences_[i].at), 1, config_.hidden);
+      backend_.copy(group.last_row(i - begin), at(buffers_.stack, sequences_[i].at), 1, config_.hidden);
     }
   }
   choose(active_, n_rows);
@@ -160,20 +151,15 @@ void Generation::choose(std::vector<Sequence*>& sequences, int64_t n_rows) {
   std::vector<double> nll(count, 0.0);
   std::vector<uint8_t> hits(count, 0);
   std::vector<int32_t> argmax(count, -1);
-  for (int64_t row = 0; row < n_rows; row += backend_.chunk_rows()) {
-    const int64_t n = std::min(backend_.chunk_rows(), n_rows - row);
-    backend_.rms_norm(residual(row), weights_.final_norm(), config_.rms_eps, final_->data(), n);
-    backend_.token_nll(final_->data(), weights_.head(),
-                       std::span(targets).subspan(static_cast<std::size_t>(row), static_cast<std::size_t>(n)), n,
-                       {.nll_nats = nll.data() + row, .is_argmax = hits.data() + row, .argmax = argmax.data() + row});
-  }
+  forward_.score(at(buffers_.stack), targets, at(buffers_.normed),
+                 {.nll_nats = nll.data(), .is_argmax = hits.data(), .argmax = argmax.data()});
   for (Sequence* sequence : sequences) {
-    const auto at = static_cast<std::size_t>(sequence->at);
-    if (!std::isfinite(nll[at])) {
+    const auto row = static_cast<std::size_t>(sequence->at);
+    if (!std::isfinite(nll[row])) {
       fail(ExitCode::kBadData, sequence->request->name + ": the logits of row " + std::to_string(sequence->row) +
                                    " are not finite; " + weights_.why_not_finite());
     }
-    sequence->text->tokens.push_back(argmax[at]);
+    sequence->text->tokens.push_back(argmax[row]);
   }
 }
 
@@ -205,31 +191,32 @@ void Generation::upload_rows(int64_t n_rows) {
     tokens[static_cast<std::size_t>(sequence->at)] = sequence->text->tokens.back();
     positions[static_cast<std::size_t>(sequence->at)] = static_cast<int32_t>(sequence->row);
   }
-  tokens_ = backend_.upload(tokens, "new tokens");
-  positions_ = backend_.upload(positions, "the new rows' positions");
+  buffers_.list.upload(backend_, buffers_.tokens, tokens);
+  buffers_.list.upload(backend_, buffers_.positions, positions);
 }
 
 void Generation::decode_layer(int64_t layer, int64_t n_rows) {
   const model::LayerWeights& weights = weights_.layer(layer);
-  decoder_.attention_input(weights, residual(0), rotary_.angles(*positions_), n_rows, kv_->data(), q_->data());
+  const kernels::RowAngles angles = forward_.rotary.angles(buffers_.list.integers_at(buffers_.positions));
+  forward_.decoder.attention_input(weights, at(buffers_.stack), angles, n_rows, at(buffers_.kv), at(buffers_.q));
   std::vector<kernels::KvCopy> copies;
   std::vector<kernels::DecodeCall> calls;
   for (const Sequence* sequence : active_) {
     const kernels::KvCache cache = sequence->cache->layer(layer);
-    copies.push_back({kv_->data(), sequence->at, cache.data, cache.slot(sequence->row), 1});
-    calls.push_back({queries(q_, sequence->at), queries(attention_, sequence->at), sequence->row, cache,
+    copies.push_back({at(buffers_.kv), sequence->at, cache.data, cache.slot(sequence->row), 1});
+    calls.push_back({at(buffers_.q, sequence->at), at(buffers_.attention, sequence->at), sequence->row, cache,
                      sequence->request->windows[static_cast<std::size_t>(layer)].window});
   }
   backend_.copy_kv(copies, config_.heads);
   backend_.decode_attention(calls, config_.heads);
-  decoder_.finish(weights, attention_->data(), residual(0), n_rows);
+  forward_.decoder.finish(weights, at(buffers_.attention), at(buffers_.stack), n_rows);
 }
 
 void Generation::decode_step(const StopCheck& stop) {
   for (Sequence* sequence : active_) ++sequence->row;
   const int64_t n_rows = place_rows();
   upload_rows(n_rows);
-  backend_.embed(weights_.embedding(), static_cast<const int32_t*>(tokens_->data()), residual(0), n_rows);
+  forward_.embed(buffers_.list.integers_at(buffers_.tokens), at(buffers_.stack), n_rows);
   for (int64_t layer = 0; layer < config_.n_layers; ++layer) {
     decode_layer(layer, n_rows);
     if (stop && stop()) throw Interrupted{};

@@ -2,9 +2,12 @@
 
 #include <algorithm>
 
-#include "pipeline/engine/sweep_layout.h"
+#include "kernels/tile.h"
 
 namespace winnow::engine {
+
+using kernels::round_down;
+using kernels::round_up;
 
 namespace {
 
@@ -30,35 +33,41 @@ int64_t outside_rows(const kernels::Backend& backend, const GenerationRequest& r
   return std::min(whole, chunk);
 }
 
+int64_t total_rows(std::span<const GenerationRequest> requests, int64_t tile) {
+  int64_t n_rows = 0;
+  for (const GenerationRequest& request : requests) n_rows += padded_rows(request, tile);
+  return n_rows;
+}
+
+int64_t largest_chunk(const kernels::Backend& backend, std::span<const GenerationRequest> requests) {
+  int64_t longest = 0;
+  for (const GenerationRequest& request : requests) {
+    longest = std::max(longest, padded_rows(request, backend.row_tile()));
+  }
+  return std::min(longest, backend.chunk_rows());
+}
+
+int64_t most_outside_rows(const kernels::Backend& backend, std::span<const GenerationRequest> requests) {
+  int64_t outside = 0;
+  for (const GenerationRequest& request : requests) {
+    for (int64_t layer = 0; layer < static_cast<int64_t>(request.windows.size()); ++layer) {
+      outside = std::max(outside, outside_rows(backend, request, layer));
+    }
+  }
+  return outside;
+}
+
 }  // namespace
 
-// Bytes of the buffers of a group.
-struct Prefill::Sizes {
-  int64_t integers = 0;
-  int64_t residual = 0;
-  int64_t query = 0;
-  int64_t keys = 0;
-  Sizes(const kernels::Backend& backend, const model::ModelConfig& config,
-        std::span<const GenerationRequest> requests) {
-    int64_t n_rows = 0;
-    int64_t longest = 0;
-    int64_t outside = 0;
-    for (const GenerationRequest& request : requests) {
-      const int64_t padded = padded_rows(request, backend.row_tile());
-      n_rows += padded;
-      longest = std::max(longest, padded);
-      for (int64_t layer = 0; layer < config.n_layers; ++layer) {
-        outside = std::max(outside, outside_rows(backend, request, layer));
-      }
-    }
-    integers = n_rows * static_cast<int64_t>(sizeof(int32_t));
-    residual = n_rows * config.hidden * kernels::size_bytes(backend.residual_dtype());
-    query = std::min(longest, backend.chunk_rows()) * config.heads.q_dim() *
-            kernels::size_bytes(backend.activation_dtype());
-    keys = backend.kv_bytes(outside, config.heads);
-  }
-  int64_t total() const { return 2 * integers + residual + 2 * query + keys; }
-};
+PrefillBuffers::PrefillBuffers(const kernels::Backend& backend, const model::ModelConfig& config,
+                               std::span<const GenerationRequest> requests)
+    : list(backend, config),
+      tokens(list.integers(total_rows(requests, backend.row_tile()), "the prompts' tokens")),
+      positions(list.integers(total_rows(requests, backend.row_tile()), "the prompts' positions")),
+      stack(list.residual(total_rows(requests, backend.row_tile()), "the prompts' rows")),
+      q(list.queries(largest_chunk(backend, requests), "a chunk's queries")),
+      attention(list.queries(largest_chunk(backend, requests), "attention's output")),
+      keys(list.keys(most_outside_rows(backend, requests), "a chunk's keys and values")) {}
 
 std::vector<std::pair<std::size_t, std::size_t>> Prefill::groups(const kernels::Backend& backend,
                                                                  std::span<const GenerationRequest> requests) {
@@ -80,27 +89,23 @@ int64_t Prefill::predicted_bytes(const kernels::Backend& backend, const model::M
                                  std::span<const GenerationRequest> requests) {
   int64_t most = 0;
   for (const auto& [begin, end] : groups(backend, requests)) {
-    most = std::max(most, Sizes(backend, config, requests.subspan(begin, end - begin)).total());
+    most = std::max(most, PrefillBuffers(backend, config, requests.subspan(begin, end - begin)).list.size_bytes());
   }
   return most;
 }
 
-Prefill::Prefill(const PrefillContext& context, std::span<const GenerationRequest> requests,
+Prefill::Prefill(Forward& forward, std::span<const GenerationRequest> requests,
                  std::span<const SequenceCache* const> caches)
-    : context_(context) {
-  kernels::Backend& backend = context_.backend;
+    : forward_(forward), buffers_(forward.backend, forward.config, requests) {
+  kernels::Backend& backend = forward.backend;
   for (std::size_t i = 0; i < requests.size(); ++i) {
     Prompt prompt{&requests[i], caches[i], static_cast<int64_t>(requests[i].prompt.size()),
                   padded_rows(requests[i], backend.row_tile()), stack_rows_};
     stack_rows_ += prompt.padded_rows;
     prompts_.push_back(prompt);
   }
+  buffers_.list.allocate(backend);
   make_tables();
-  const Sizes sizes(backend, context_.config, requests);
-  stack_ = backend.allocate(sizes.residual, "the prompts' rows");
-  q_ = backend.allocate(sizes.query, "a chunk's queries");
-  attention_ = backend.allocate(sizes.query, "attention's output");
-  keys_ = backend.allocate(sizes.keys, "a chunk's keys and values");
 }
 
 void Prefill::make_tables() {
@@ -110,12 +115,8 @@ void Prefill::make_tables() {
     std::copy(prompt.request->prompt.begin(), prompt.request->prompt.end(), tokens.begin() + prompt.at);
     for (int64_t row = 0; row < prompt.padded_rows; ++row) positions.push_back(static_cast<int32_t>(row));
   }
-  tokens_ = context_.backend.upload(tokens, "the prompts' tokens");
-  positions_ = context_.backend.upload(positions, "the prompts' positions");
-}
-
-void* Prefill::residual(int64_t at) const {
-  return kernels::row_pointer(stack_->data(), context_.backend.residual_dtype(), at, context_.config.hidden);
+  buffers_.list.upload(forward_.backend, buffers_.tokens, tokens);
+  buffers_.list.upload(forward_.backend, buffers_.positions, positions);
 }
 
 const void* Prefill::last_row(std::size_t prompt) const {
@@ -123,10 +124,9 @@ const void* Prefill::last_row(std::size_t prompt) const {
 }
 
 void Prefill::run(const StopCheck& stop) {
-  context_.backend.embed(context_.weights.embedding(), static_cast<const int32_t*>(tokens_->data()), stack_->data(),
-                         stack_rows_);
-  for (int64_t layer = 0; layer < context_.config.n_layers; ++layer) {
-    const model::LayerWeights& weights = context_.weights.layer(layer);
+  forward_.embed(buffers_.list.integers_at(buffers_.tokens), residual(0), stack_rows_);
+  for (int64_t layer = 0; layer < forward_.config.n_layers; ++layer) {
+    const model::LayerWeights& weights = forward_.weights.layer(layer);
     for (const Prompt& prompt : prompts_) {
       run_prompt(prompt, layer, weights);
       if (stop && stop()) throw Interrupted{};
@@ -135,7 +135,7 @@ void Prefill::run(const StopCheck& stop) {
 }
 
 void Prefill::run_prompt(const Prompt& prompt, int64_t layer, const model::LayerWeights& weights) {
-  for (int64_t row = 0; row < prompt.padded_rows; row += context_.backend.chunk_rows()) {
+  for (int64_t row = 0; row < prompt.padded_rows; row += forward_.backend.chunk_rows()) {
     const Chunk chunk = place_chunk(prompt, layer, row);
     run_chunk(prompt, chunk, layer, weights);
     keep(prompt, chunk, layer);
@@ -144,7 +144,7 @@ void Prefill::run_prompt(const Prompt& prompt, int64_t layer, const model::Layer
 
 // Decides where the keys of a chunk and of the rows before go, and brings those there that the chunk sees.
 Prefill::Chunk Prefill::place_chunk(const Prompt& prompt, int64_t layer, int64_t first_row) {
-  const kernels::Backend& backend = context_.backend;
+  const kernels::Backend& backend = forward_.backend;
   const kernels::Window& window = window_of(*prompt.request, layer);
   const kernels::KvCache cache = prompt.cache->layer(layer);
   Chunk chunk{first_row, std::min(first_row + backend.chunk_rows(), prompt.padded_rows), {}, {}};
@@ -153,7 +153,7 @@ Prefill::Chunk Prefill::place_chunk(const Prompt& prompt, int64_t layer, int64_t
     return chunk;
   }
   if (sees_all_at_first(window)) {
-    chunk.own = {keys_->data(), 0, chunk.end_row};
+    chunk.own = {buffers_.list.at(buffers_.keys), 0, chunk.end_row};
     return chunk;
   }
   const int64_t sink_rows = round_up(window.sinks, backend.row_tile());
@@ -161,9 +161,10 @@ Prefill::Chunk Prefill::place_chunk(const Prompt& prompt, int64_t layer, int64_t
   if (first_seen <= sink_rows) {
     first_seen = 0;
   } else {
-    chunk.prefix = {keys_->data(), 0, sink_rows};
+    chunk.prefix = {buffers_.list.at(buffers_.keys), 0, sink_rows};
   }
-  auto* own = static_cast<std::byte*>(keys_->data()) + backend.kv_bytes(chunk.prefix.n_rows, context_.config.heads);
+  auto* own = static_cast<std::byte*>(buffers_.list.at(buffers_.keys)) +
+              backend.kv_bytes(chunk.prefix.n_rows, forward_.config.heads);
   chunk.own = {own, first_seen, chunk.end_row - first_seen};
   load_seen(cache, window, chunk);
   return chunk;
@@ -176,36 +177,39 @@ void Prefill::load_seen(const kernels::KvCache& cache, const kernels::Window& wi
   load_rows(cache, 0, std::min(window.sinks, end), has_prefix ? chunk.prefix.data : chunk.own.data, 0, copies);
   load_rows(cache, std::max(window.sinks, kernels::band_start(window, end)), end, chunk.own.data, chunk.own.first_row,
             copies);
-  context_.backend.copy_kv(copies, context_.config.heads);
+  forward_.backend.copy_kv(copies, forward_.config.heads);
 }
 
 void Prefill::run_chunk(const Prompt& prompt, const Chunk& chunk, int64_t layer, const model::LayerWeights& weights) {
-  kernels::Backend& backend = context_.backend;
-  const model::ModelConfig& config = context_.config;
-  const kernels::RowAngles angles = context_.rotary.angles(*positions_).from(prompt.at);
+  kernels::Backend& backend = forward_.backend;
+  const model::ModelConfig& config = forward_.config;
+  const kernels::RowAngles angles =
+      forward_.rotary.angles(buffers_.list.integers_at(buffers_.positions)).from(prompt.at);
   auto* kv =
       static_cast<std::byte*>(chunk.own.data) + backend.kv_bytes(chunk.first_row - chunk.own.first_row, config.heads);
   const bool is_last = layer == config.n_layers - 1;
-  context_.decoder.attention_input(weights, residual(prompt.at + chunk.first_row), angles.from(chunk.first_row),
-                                   chunk.end_row - chunk.first_row, kv, is_last ? nullptr : q_->data());
+  forward_.decoder.attention_input(weights, residual(prompt.at + chunk.first_row), angles.from(chunk.first_row),
+                                   chunk.end_row - chunk.first_row, kv,
+                                   is_last ? nullptr : buffers_.list.at(buffers_.q));
   kernels::AttentionCall call;
   call.first_row = chunk.first_row;
   if (is_last) {
     // Behind the last layer one row is wanted.
     if (chunk.end_row < prompt.padded_rows) return;
     call.first_row = prompt.last_tile(backend.row_tile());
-    context_.decoder.attention_input(weights, residual(prompt.at + call.first_row), angles.from(call.first_row),
-                                     backend.row_tile(), nullptr, q_->data());
+    forward_.decoder.attention_input(weights, residual(prompt.at + call.first_row), angles.from(call.first_row),
+                                     backend.row_tile(), nullptr, buffers_.list.at(buffers_.q));
   }
-  call.q = q_->data();
-  call.out = attention_->data();
+  call.q = buffers_.list.at(buffers_.q);
+  call.out = buffers_.list.at(buffers_.attention);
   call.n_rows = chunk.end_row - call.first_row;
   call.n_tokens = prompt.n_rows;
   call.prefix = chunk.prefix;
   call.own = chunk.own;
   call.window = window_of(*prompt.request, layer);
   backend.attention(std::span(&call, 1), config.heads);
-  context_.decoder.finish(weights, attention_->data(), residual(prompt.at + call.first_row), call.n_rows);
+  forward_.decoder.finish(weights, buffers_.list.at(buffers_.attention), residual(prompt.at + call.first_row),
+                          call.n_rows);
 }
 
 // Brings the rows of a chunk that will be seen again into a cache that keeps some only.
@@ -222,7 +226,7 @@ void Prefill::keep(const Prompt& prompt, const Chunk& chunk, int64_t layer) {
   store_rows(cache, first_row, std::min(shape.n_sinks, end_row), chunk.own.data, chunk.own.first_row, copies);
   store_rows(cache, std::max({first_row, shape.n_sinks, end_row - shape.n_ring}), end_row, chunk.own.data,
              chunk.own.first_row, copies);
-  context_.backend.copy_kv(copies, context_.config.heads);
+  forward_.backend.copy_kv(copies, forward_.config.heads);
 }
 
 }  // namespace winnow::engine

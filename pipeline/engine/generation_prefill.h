@@ -2,27 +2,31 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <utility>
 #include <vector>
 
 #include "kernels/backend.h"
 #include "model/config.h"
-#include "model/layer.h"
-#include "model/weights.h"
+#include "pipeline/engine/forward.h"
 #include "pipeline/engine/generation.h"
 #include "pipeline/engine/kv_cache.h"
-#include "pipeline/engine/rotary_table.h"
+#include "pipeline/engine/pass_buffers.h"
 
 namespace winnow::engine {
 
-struct PrefillContext {
-  kernels::Backend& backend;
-  const model::ModelConfig& config;
-  model::ModelWeights& weights;
-  model::DecoderLayer& decoder;
-  const RotaryTable& rotary;
+// Every buffer of a group of prompts.
+struct PrefillBuffers {
+  using Id = PassBuffers::Id;
+  PrefillBuffers(const kernels::Backend& backend, const model::ModelConfig& config,
+                 std::span<const GenerationRequest> requests);
+
+  PassBuffers list;
+  Id tokens;        // of all rows, -1 where padded
+  Id positions;     // of all rows
+  Id stack;         // residual, of all rows
+  Id q, attention;  // of a chunk
+  Id keys;          // of a chunk and what it sees, where the cache has no room for them
 };
 
 // Some prompts, layer after layer. Within a layer a prompt goes in chunks of rows, so that a windowed layer holds the
@@ -30,8 +34,7 @@ struct PrefillContext {
 // everything, one layer at a time does.
 class Prefill {
  public:
-  Prefill(const PrefillContext& context, std::span<const GenerationRequest> requests,
-          std::span<const SequenceCache* const> caches);
+  Prefill(Forward& forward, std::span<const GenerationRequest> requests, std::span<const SequenceCache* const> caches);
   // Fills the caches. Throws Interrupted.
   void run(const StopCheck& stop);
   // Residual row that left the last layer at a prompt's last token.
@@ -60,7 +63,6 @@ class Prefill {
     kernels::KvRows prefix;  // the sinks, where they are apart
     kernels::KvRows own;     // from the first row that the chunk sees to its end
   };
-  struct Sizes;
 
   void make_tables();
   void run_prompt(const Prompt& prompt, int64_t layer, const model::LayerWeights& weights);
@@ -68,17 +70,12 @@ class Prefill {
   Chunk place_chunk(const Prompt& prompt, int64_t layer, int64_t first_row);
   void load_seen(const kernels::KvCache& cache, const kernels::Window& window, const Chunk& chunk);
   void keep(const Prompt& prompt, const Chunk& chunk, int64_t layer);
-  void* residual(int64_t at) const;
+  void* residual(int64_t row) const { return buffers_.list.at(buffers_.stack, row); }
 
-  PrefillContext context_;
+  Forward& forward_;
+  PrefillBuffers buffers_;
   std::vector<Prompt> prompts_;
   int64_t stack_rows_ = 0;
-  std::unique_ptr<kernels::Buffer> tokens_;     // (stack rows) int32, -1 where padded
-  std::unique_ptr<kernels::Buffer> positions_;  // (stack rows) int32
-  std::unique_ptr<kernels::Buffer> stack_;      // (stack rows, hidden) residual
-  std::unique_ptr<kernels::Buffer> q_;          // (chunk, q_dim)
-  std::unique_ptr<kernels::Buffer> attention_;  // (chunk, q_dim)
-  std::unique_ptr<kernels::Buffer> keys_;       // of a chunk and what it sees, where the cache has no room for them
 };
 
 }  // namespace winnow::engine

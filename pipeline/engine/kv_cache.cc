@@ -2,13 +2,14 @@
 
 #include <algorithm>
 
+#include "kernels/tile.h"
+
 namespace winnow::engine {
 
 namespace {
 
 int64_t padded_bytes(const kernels::Backend& backend, const model::ModelConfig& config, const CacheShape& shape) {
-  const int64_t tile = backend.row_tile();
-  return backend.kv_bytes((shape.rows() + tile - 1) / tile * tile, config.heads);
+  return backend.kv_bytes(kernels::round_up(shape.rows(), backend.row_tile()), config.heads);
 }
 
 // Calls body(row, slot, n) for ranges of rows that lie one after another in the cache too.

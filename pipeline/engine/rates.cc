@@ -5,8 +5,8 @@
 #include <numeric>
 #include <vector>
 
-#include "model/layer.h"
-#include "model/rope.h"
+#include "kernels/tile.h"
+#include "pipeline/engine/forward.h"
 
 namespace winnow::engine {
 namespace {
@@ -59,25 +59,18 @@ double time_score_row(kernels::Backend& backend, const model::ModelConfig& confi
 Rates measure_rates(kernels::Backend& backend, const model::ModelConfig& config, model::ModelWeights& weights) {
   const kernels::HeadShape& heads = config.heads;
   const int64_t n_rows = backend.chunk_rows();
-  const auto angles = model::rope_table(config.rope, heads.head_dim, n_rows);
-  const auto rope = backend.allocate(static_cast<int64_t>(angles.size() * sizeof(float)), "the rotary table");
-  const kernels::HostTensor table{.data = reinterpret_cast<const std::byte*>(angles.data()),
-                                  .dtype = kernels::DType::kF32,
-                                  .shape = {n_rows, heads.head_dim},
-                                  .name = "rotary table"};
   const auto x = allocate_rows(backend, n_rows, config.hidden);
   const auto q = allocate_rows(backend, n_rows, heads.q_dim());
   const auto out = allocate_rows(backend, n_rows, heads.q_dim());
-  const int64_t first_row = (kEarlierKeys + backend.row_tile() - 1) / backend.row_tile() * backend.row_tile();
+  const int64_t first_row = kernels::round_up(kEarlierKeys, backend.row_tile());
   const int64_t n_keys = first_row + n_rows;
   const auto kv = backend.allocate(backend.kv_bytes(n_keys, heads), "keys and values");
   const kernels::KvRows keys{.data = kv->data(), .first_row = 0, .n_rows = n_keys};
   std::vector<int32_t> rows(static_cast<std::size_t>(n_rows));
   std::iota(rows.begin(), rows.end(), 0);
   const auto positions = backend.upload(rows, "the rows' positions");
-  const kernels::RowAngles row_angles{backend.load(table, kernels::WeightUse::kTable, rope->data()),
-                                      static_cast<const int32_t*>(positions->data())};
-  model::DecoderLayer decoder(backend, config);
+  Forward forward(backend, config, weights, n_rows);
+  const kernels::RowAngles row_angles = forward.rotary.angles(static_cast<const int32_t*>(positions->data()));
 
   Rates rates;
   int64_t index = 0;
@@ -88,8 +81,8 @@ Rates measure_rates(kernels::Backend& backend, const model::ModelConfig& config,
   rates.per_row_layer =
       seconds_of(backend,
                  [&] {
-                   decoder.attention_input(layer, x->data(), row_angles, n_rows, kv->data(), q->data());
-                   decoder.finish(layer, q->data(), x->data(), n_rows);
+                   forward.decoder.attention_input(layer, x->data(), row_angles, n_rows, kv->data(), q->data());
+                   forward.decoder.finish(layer, q->data(), x->data(), n_rows);
                  }) /
       static_cast<double>(n_rows);
   const kernels::AttentionCall call{.q = q->data(),

@@ -17,9 +17,7 @@ class RotaryTable {
   static int64_t bytes(const model::ModelConfig& config, int64_t n_positions);
 
   // Of rows at these positions, (rows) int32 in the backend's memory.
-  kernels::RowAngles angles(kernels::Buffer& positions) const {
-    return {cos_sin_, static_cast<const int32_t*>(positions.data())};
-  }
+  kernels::RowAngles angles(const int32_t* positions) const { return {cos_sin_, positions}; }
 
  private:
   std::unique_ptr<kernels::Buffer> memory_;

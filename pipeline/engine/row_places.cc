@@ -8,8 +8,7 @@
 #include <string>
 
 #include "base/sha256.h"
-#include "model/layer.h"
-#include "pipeline/engine/rotary_table.h"
+#include "pipeline/engine/forward.h"
 
 namespace winnow::engine {
 
@@ -28,8 +27,7 @@ class Trial {
       : backend_(backend),
         config_(config),
         weights_(weights),
-        decoder_(backend, config),
-        rotary_(backend, config, weights, kPosition + 1),
+        forward_(backend, config, weights, kPosition + 1),
         n_(backend.row_tile()) {
     const std::vector<int32_t> positions(static_cast<std::size_t>(n_), static_cast<int32_t>(kPosition));
     positions_ = backend.upload(positions, "positions of a trial");
@@ -44,17 +42,17 @@ class Trial {
   void run(int32_t token, Outcomes& outcomes) {
     const std::vector<int32_t> tokens(static_cast<std::size_t>(n_), token);
     const auto device_tokens = backend_.upload(tokens, "tokens of a trial");
-    backend_.embed(weights_.embedding(), static_cast<const int32_t*>(device_tokens->data()), residual_->data(), n_);
+    forward_.embed(static_cast<const int32_t*>(device_tokens->data()), residual_->data(), n_);
     const model::LayerWeights& layer = weights_.layer(0);
-    decoder_.attention_input(layer, residual_->data(), rotary_.angles(*positions_), n_, kv_->data(), q_->data());
+    const auto angles = forward_.rotary.angles(static_cast<const int32_t*>(positions_->data()));
+    forward_.decoder.attention_input(layer, residual_->data(), angles, n_, kv_->data(), q_->data());
     append_rows(*q_, query_bytes(), outcomes);
     append_keys(outcomes);
-    decoder_.finish(layer, q_->data(), residual_->data(), n_);
+    forward_.decoder.finish(layer, q_->data(), residual_->data(), n_);
     append_rows(*residual_, residual_bytes(), outcomes);
-    backend_.rms_norm(residual_->data(), weights_.final_norm(), config_.rms_eps, final_->data(), n_);
     std::vector<double> nll(static_cast<std::size_t>(n_), 0.0);
     std::vector<uint8_t> hits(static_cast<std::size_t>(n_), 0);
-    backend_.token_nll(final_->data(), weights_.head(), tokens, n_, {.nll_nats = nll.data(), .is_argmax = hits.data()});
+    forward_.score(residual_->data(), tokens, final_->data(), {.nll_nats = nll.data(), .is_argmax = hits.data()});
     for (std::size_t place = 0; place < outcomes.size(); ++place) {
       outcomes[place].append(reinterpret_cast<const char*>(&nll[place]), sizeof(double));
     }
@@ -89,8 +87,7 @@ class Trial {
   kernels::Backend& backend_;
   const model::ModelConfig& config_;
   model::ModelWeights& weights_;
-  model::DecoderLayer decoder_;
-  RotaryTable rotary_;
+  Forward forward_;
   int64_t n_;
   std::unique_ptr<kernels::Buffer> positions_, residual_, q_, kv_, one_kv_, final_;
 };

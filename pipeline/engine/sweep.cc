@@ -11,96 +11,68 @@ namespace winnow::engine {
 
 namespace {
 
-// Bytes of every buffer of a sweep, in the order in which they are taken.
-struct BufferSizes {
-  int64_t rope, positions, tokens, stack, scored, final, reference, base_q, base_kv, group_q, group_kv, attention;
-  BufferSizes(const kernels::Backend& backend, const model::ModelConfig& config, const SweepLayout& layout) {
-    const kernels::HeadShape& heads = config.heads;
-    const int64_t residual_row = config.hidden * kernels::size_bytes(backend.residual_dtype());
-    const int64_t element = kernels::size_bytes(backend.activation_dtype());
-    const int64_t query_row = heads.q_dim() * element;
-    rope = layout.longest_rows * heads.head_dim * static_cast<int64_t>(sizeof(float));
-    positions = (layout.stack_rows + layout.scored_rows) * static_cast<int64_t>(sizeof(int32_t));
-    tokens = layout.base_rows * static_cast<int64_t>(sizeof(int32_t));
-    stack = layout.stack_rows * residual_row;
-    scored = layout.scored_rows * residual_row;
-    final = std::min(layout.scored_rows, backend.chunk_rows()) * config.hidden * element;
-    reference = layout.with_kl ? layout.base_scored_rows * config.hidden * element : 0;
-    base_q = layout.base_rows * query_row;
-    base_kv = backend.kv_bytes(layout.base_rows, heads);
-    group_q = layout.group_rows * query_row;
-    group_kv = backend.kv_bytes(layout.group_rows, heads);
-    attention = std::max(layout.base_rows, layout.group_rows) * query_row;
-  }
-  int64_t total() const {
-    return rope + positions + tokens + stack + scored + final + reference + base_q + base_kv + group_q + group_kv +
-           attention;
-  }
-};
-
 // The one that a layer's mass is measured against: where the base is windowed and its variant is not, the base's.
 const kernels::Window& narrower(const kernels::Window& a, const kernels::Window& b) { return a.keys < b.keys ? a : b; }
 
 }  // namespace
 
+SweepBuffers::SweepBuffers(const kernels::Backend& backend, const model::ModelConfig& config, const SweepLayout& layout,
+                           std::span<const SweepRequest> requests, const KvSink* sink)
+    : list(backend, config),
+      positions(list.integers(layout.stack_rows + layout.scored_rows, "the rows' positions")),
+      tokens(list.integers(layout.base_rows, "token ids")),
+      stack(list.residual(layout.stack_rows, "the residual lanes")),
+      scored(list.residual(layout.scored_rows, "the answer rows")),
+      normed(list.hidden(Forward::normed_rows(backend, layout.scored_rows), "the final rows")),
+      reference(list.hidden(layout.with_kl ? layout.base_scored_rows : 0, "the base's final rows")),
+      base_q(list.queries(layout.base_rows, "the base's queries")),
+      base_kv(list.keys(sink != nullptr ? 0 : layout.base_rows, "the base's keys and values")),
+      group_q(list.queries(layout.group_rows, "the lanes' queries")),
+      group_kv(list.keys(layout.group_rows, "the lanes' keys and values")),
+      attention(list.queries(std::max(layout.base_rows, layout.group_rows), "attention's output")) {
+  for (const SweepRequest& request : requests) {
+    const bool is_fetched = request.prefix != nullptr && request.prefix->is_on_host();
+    fetched.push_back(list.keys(is_fetched ? request.prefix->n_rows() : 0, "a layer of cached keys"));
+  }
+}
+
 int64_t SweepPass::predicted_bytes(const kernels::Backend& backend, const model::ModelConfig& config,
-                                   const SweepLayout& layout) {
-  return BufferSizes(backend, config, layout).total() + model::DecoderLayer::workspace_bytes(backend, config) +
-         backend.workspace_bytes(std::max(layout.longest_rows, layout.group_rows), config.hidden, config.vocab,
-                                 config.heads);
+                                   std::span<const SweepRequest> requests, const KvSink* sink) {
+  const SweepLayout layout(config, requests, backend);
+  return SweepBuffers(backend, config, layout, requests, sink).list.size_bytes() +
+         Forward::predicted_bytes(backend, config, layout.longest_rows,
+                                  std::max(layout.longest_rows, layout.group_rows));
 }
 
 SweepPass::SweepPass(kernels::Backend& backend, const model::ModelConfig& config, model::ModelWeights& weights,
-                     std::span<const SweepRequest> requests)
+                     std::span<const SweepRequest> requests, const KvSink* sink)
     : backend_(backend),
       config_(config),
       weights_(weights),
       requests_(requests),
+      sink_(sink),
       layout_(config, requests, backend),
-      decoder_(backend, config) {
-  const BufferSizes sizes(backend, config, layout_);
+      forward_(backend, config, weights, layout_.longest_rows),
+      buffers_(backend, config, layout_, requests, sink) {
+  for (const SweepRequest& request : requests) {
+    const bool is_there = request.prefix != nullptr && request.prefix->n_rows() == request.prefix_rows;
+    if (request.prefix_rows > 0 && !is_there) fail(ExitCode::kInternal, "sweep: the prefix is not there");
+  }
+  buffers_.list.allocate(backend);
   make_tables();
-  stack_ = backend.allocate(sizes.stack, "the residual lanes");
-  scored_ = backend.allocate(sizes.scored, "the answer rows");
-  final_ = backend.allocate(sizes.final, "the final rows");
-  reference_ = backend.allocate(sizes.reference, "the base's final rows");
-  base_q_ = backend.allocate(sizes.base_q, "the base's queries");
-  base_kv_ = backend.allocate(sizes.base_kv, "the base's keys and values");
-  group_q_ = backend.allocate(sizes.group_q, "the lanes' queries");
-  group_kv_ = backend.allocate(sizes.group_kv, "the lanes' keys and values");
-  attention_ = backend.allocate(sizes.attention, "attention's output");
   for (const SweepRequest& request : requests) signals_.emplace_back(request.variants.size());
   prefix_keys_.assign(requests.size(), nullptr);
-  fetched_.resize(requests.size());
-  for (std::size_t r = 0; r < requests.size(); ++r) {
-    if (requests[r].prefix_rows == 0) continue;
-    if (requests[r].prefix == nullptr || requests[r].prefix->n_rows() != requests[r].prefix_rows) {
-      fail(ExitCode::kInternal, "sweep: the prefix is not there");
-    }
-    if (!requests[r].prefix->is_on_host()) continue;
-    fetched_[r] = backend.allocate(requests[r].prefix->layer_bytes(), "a layer of cached keys");
-  }
 }
 
-// What the rows are, for the operations that ask for it: tokens, positions and the angles of all positions.
+// What the rows are, for the operations that ask for it: tokens and positions.
 void SweepPass::make_tables() {
-  const int64_t n_positions = layout_.longest_rows;
-  const std::span<const float> angles = weights_.rotary_table(n_positions);
-  const kernels::HostTensor table{reinterpret_cast<const std::byte*>(angles.data()),
-                                  kernels::DType::kF32,
-                                  {n_positions, config_.heads.head_dim},
-                                  "rotary table"};
-  rope_memory_ = backend_.allocate(table.count() * static_cast<int64_t>(sizeof(float)), "the rotary table");
-  angles_.cos_sin = backend_.load(table, kernels::WeightUse::kTable, rope_memory_->data());
-
   std::vector<int32_t> positions;
   const auto add_positions = [&](const Rows& rows) {
     for (int64_t r = 0; r < rows.n_rows; ++r) positions.push_back(static_cast<int32_t>(rows.first_row + r));
   };
   for (const Segment& segment : layout_.segments) add_positions(segment.residual);
   for (const Segment& segment : layout_.segments) add_positions(segment.scored);
-  positions_ = backend_.upload(positions, "the rows' positions");
-  angles_.positions = static_cast<const int32_t*>(positions_->data());
+  buffers_.list.upload(backend_, buffers_.positions, positions);
 
   std::vector<int32_t> tokens(static_cast<std::size_t>(layout_.base_rows), -1);
   for (const Segment& base : bases()) {
@@ -109,7 +81,7 @@ void SweepPass::make_tables() {
                          .subspan(static_cast<std::size_t>(base.residual.first_row));
     std::copy(own.begin(), own.end(), tokens.begin() + base.residual.at);
   }
-  tokens_ = backend_.upload(tokens, "token ids");
+  buffers_.list.upload(backend_, buffers_.tokens, tokens);
 }
 
 // The rows that leave the last layer start from the residual rows that enter it: the base's for a lane born there.
@@ -137,15 +109,15 @@ void SweepPass::run_bases(const model::LayerWeights& weights, int64_t layer) {
   for (const Segment& base : bases()) {
     const Rows& out = layout_.outgoing(base, layer);
     kernels::AttentionCall call = layout_.call(base, layer);
-    call.q = queries(base_q_, out.at);
-    call.out = queries(attention_, out.at);
-    call.own.data = keys(base_kv_, base.residual.at);
+    call.q = at(buffers_.base_q, out.at);
+    call.out = at(buffers_.attention, out.at);
+    call.own.data = base_keys(base.residual.at);
     set_prefix(call, base.request);
     calls.push_back(call);
     n_rows = out.end();
   }
   backend_.attention(calls, config_.heads);
-  decoder_.finish(weights, attention_->data(), outgoing(layout_.segments.front(), layer), n_rows);
+  forward_.decoder.finish(weights, at(buffers_.attention), outgoing(layout_.segments.front(), layer), n_rows);
 }
 
 // Segments [begin, end) of the lanes through one layer, together.
@@ -161,29 +133,29 @@ void SweepPass::run_lanes(const model::LayerWeights& weights, int64_t layer, std
     const Rows& out = layout_.outgoing(lane, layer);
     const Rows& base_out = layout_.outgoing(base, layer);
     kernels::AttentionCall call = layout_.call(lane, layer);
-    call.out = queries(attention_, out.at - first_out);
+    call.out = at(buffers_.attention, out.at - first_out);
     if (SweepLayout::has_own_keys(lane, layer)) {
       n_own_rows = lane.residual.end() - first.residual.at;
       n_own_scored = lane.scored.end() - first.scored.at;
-      call.q = queries(group_q_, out.at - first_out);
-      call.prefix.data = keys(base_kv_, base.residual.at);
-      call.own.data = keys(group_kv_, lane.residual.at - first.residual.at);
+      call.q = at(buffers_.group_q, out.at - first_out);
+      call.prefix.data = base_keys(base.residual.at);
+      call.own.data = at(buffers_.group_kv, lane.residual.at - first.residual.at);
     } else {
-      call.q = queries(base_q_, base_out.at + out.first_row - base_out.first_row);
-      call.own.data = keys(base_kv_, base.residual.at);
+      call.q = at(buffers_.base_q, base_out.at + out.first_row - base_out.first_row);
+      call.own.data = base_keys(base.residual.at);
     }
     if (base.residual.first_row > 0) set_prefix(call, lane.request);
     calls.push_back(call);
   }
-  decoder_.attention_input(weights, residual(first.residual.at), residual_angles(first.residual.at), n_own_rows,
-                           group_kv_->data(), is_last(layer) ? nullptr : group_q_->data());
+  forward_.decoder.attention_input(weights, residual(first.residual.at), residual_angles(first.residual.at), n_own_rows,
+                                   at(buffers_.group_kv), is_last(layer) ? nullptr : at(buffers_.group_q));
   if (is_last(layer)) {
-    decoder_.attention_input(weights, scored(first.scored.at), scored_angles(first.scored.at), n_own_scored, nullptr,
-                             group_q_->data());
+    forward_.decoder.attention_input(weights, scored(first.scored.at), scored_angles(first.scored.at), n_own_scored,
+                                     nullptr, at(buffers_.group_q));
   }
   backend_.attention(calls, config_.heads);
-  decoder_.finish(weights, attention_->data(), outgoing(first, layer),
-                  layout_.outgoing(layout_.segments[end - 1], layer).end() - first_out);
+  forward_.decoder.finish(weights, at(buffers_.attention), outgoing(first, layer),
+                          layout_.outgoing(layout_.segments[end - 1], layer).end() - first_out);
 }
 
 // As many lanes from `begin` on as the buffers of a group hold.
@@ -198,20 +170,23 @@ void SweepPass::fetch_prefixes(int64_t layer) {
   for (std::size_t r = 0; r < requests_.size(); ++r) {
     if (requests_[r].prefix_rows == 0) continue;
     void* keys = requests_[r].prefix->layer(layer);
-    if (fetched_[r]) backend_.transfer(keys, fetched_[r]->data(), fetched_[r]->size_bytes());
-    prefix_keys_[r] = fetched_[r] ? fetched_[r]->data() : keys;
+    prefix_keys_[r] = keys;
+    if (!requests_[r].prefix->is_on_host()) continue;
+    prefix_keys_[r] = at(buffers_.fetched[r]);
+    backend_.transfer(keys, prefix_keys_[r], requests_[r].prefix->layer_bytes());
   }
 }
 
 void SweepPass::run_layer(int64_t layer) {
   const model::LayerWeights& weights = weights_.layer(layer);
   fetch_prefixes(layer);
-  decoder_.attention_input(weights, residual(0), residual_angles(0), layout_.base_rows, base_kv_->data(),
-                           is_last(layer) ? nullptr : base_q_->data());
+  base_keys_ = sink_ != nullptr ? sink_->place(layer) : at(buffers_.base_kv);
+  forward_.decoder.attention_input(weights, residual(0), residual_angles(0), layout_.base_rows, base_keys(0),
+                                   is_last(layer) ? nullptr : at(buffers_.base_q));
   if (is_last(layer)) {
     gather_scored(layer);
-    decoder_.attention_input(weights, scored(0), scored_angles(0), bases().back().scored.end(), nullptr,
-                             base_q_->data());
+    forward_.decoder.attention_input(weights, scored(0), scored_angles(0), bases().back().scored.end(), nullptr,
+                                     at(buffers_.base_q));
   } else {
     give_birth(layer);
   }
@@ -224,6 +199,7 @@ void SweepPass::run_layer(int64_t layer) {
     begin = end;
   }
   run_removed(weights, layer, n_attending, static_cast<std::size_t>(layout_.n_alive(layer)));
+  if (sink_ != nullptr) sink_->done(layer);
 }
 
 // Segments [begin, end), which are born here without the attention of this layer: only its MLP is left to do, and rows
@@ -232,7 +208,7 @@ void SweepPass::run_removed(const model::LayerWeights& weights, int64_t layer, s
   if (begin == end) return;
   const Segment& first = layout_.segments[begin];
   const int64_t n_rows = layout_.outgoing(layout_.segments[end - 1], layer).end() - layout_.outgoing(first, layer).at;
-  decoder_.finish(weights, nullptr, outgoing(first, layer), n_rows);
+  forward_.decoder.finish(weights, nullptr, outgoing(first, layer), n_rows);
   for (std::size_t i = begin; i < end; ++i) {
     const Segment& lane = layout_.segments[i];
     const Segment& base = layout_.base_of(lane);
@@ -251,12 +227,11 @@ void SweepPass::measure_attention_of(int64_t layer) {
     const SweepRequest& request = requests_[base.request];
     if (!request.signals.mass && !request.signals.lazy) continue;
     const Rows& out = layout_.outgoing(base, layer);
-    const LayerAttention attention{
-        .q = queries(base_q_, out.at),
-        .first_row = out.first_row,
-        .keys = {keys(base_kv_, base.residual.at), base.residual.first_row, base.residual.n_rows},
-        .n_tokens = static_cast<int64_t>(request.tokens.size()),
-        .answer_start = request.answer_start};
+    const LayerAttention attention{.q = at(buffers_.base_q, out.at),
+                                   .first_row = out.first_row,
+                                   .keys = {base_keys(base.residual.at), base.residual.first_row, base.residual.n_rows},
+                                   .n_tokens = static_cast<int64_t>(request.tokens.size()),
+                                   .answer_start = request.answer_start};
     for (std::size_t v = 0; v < request.variants.size(); ++v) {
       if (birth_layer(request.base, request.variants[v]) != layer) continue;
       const auto l = static_cast<std::size_t>(layer);
@@ -267,23 +242,22 @@ void SweepPass::measure_attention_of(int64_t layer) {
   }
 }
 
-std::vector<SweepResult> SweepPass::run(const StopCheck& stop) {
-  backend_.embed(weights_.embedding(), static_cast<const int32_t*>(tokens_->data()), stack_->data(), layout_.base_rows);
+void SweepPass::run_layers(const StopCheck& stop) {
+  forward_.embed(buffers_.list.integers_at(buffers_.tokens), residual(0), layout_.base_rows);
   for (int64_t layer = 0; layer < config_.n_layers; ++layer) {
     run_layer(layer);
     if (stop && stop()) throw Interrupted{};
   }
-  const RowScores scores = score_rows();
-  return results_of(scores);
+}
+
+std::vector<SweepResult> SweepPass::run(const StopCheck& stop) {
+  run_layers(stop);
+  return results_of(score_rows());
 }
 
 int64_t predict_sweep_bytes(const model::ModelConfig& config, const kernels::Backend& backend,
                             std::span<const SweepRequest> requests) {
-  int64_t fetched = 0;
-  for (const SweepRequest& request : requests) {
-    if (request.prefix != nullptr && request.prefix->is_on_host()) fetched += request.prefix->layer_bytes();
-  }
-  return SweepPass::predicted_bytes(backend, config, SweepLayout(config, requests, backend)) + fetched;
+  return SweepPass::predicted_bytes(backend, config, requests);
 }
 
 std::vector<SweepResult> sweep(kernels::Backend& backend, const model::ModelConfig& config,

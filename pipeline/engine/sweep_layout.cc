@@ -4,8 +4,12 @@
 #include <utility>
 
 #include "base/error.h"
+#include "kernels/tile.h"
 
 namespace winnow::engine {
+
+using kernels::round_down;
+using kernels::round_up;
 
 namespace {
 

@@ -11,10 +11,6 @@
 
 namespace winnow::engine {
 
-// The tile's first row at or below `row`, and the first tile's row at or above it.
-inline int64_t round_down(int64_t row, int64_t tile) { return row / tile * tile; }
-inline int64_t round_up(int64_t row, int64_t tile) { return (row + tile - 1) / tile * tile; }
-
 // Rows of one request. The base has [base_first_row, padded_rows), a lane those from its first row on.
 struct RowRange {
   int64_t n_rows = 0;          // T - 1, or T where the last queries' attention is wanted; not padded

@@ -2,15 +2,41 @@
 // (pipeline/engine/sweep_scores.cc).
 #pragma once
 
-#include <memory>
+#include <functional>
 #include <span>
 #include <vector>
 
-#include "model/layer.h"
+#include "pipeline/engine/forward.h"
+#include "pipeline/engine/pass_buffers.h"
 #include "pipeline/engine/sweep.h"
 #include "pipeline/engine/sweep_layout.h"
 
 namespace winnow::engine {
+
+// Takes the keys and values of a base's rows, layer by layer, in place of the sweep's own memory: of one request.
+struct KvSink {
+  std::function<void*(int64_t layer)> place;  // where they are written, Backend::kv_bytes() of the rows
+  std::function<void(int64_t layer)> done;    // called when the layer's operations have been asked for
+};
+
+// Every buffer of a sweep.
+struct SweepBuffers {
+  using Id = PassBuffers::Id;
+  SweepBuffers(const kernels::Backend& backend, const model::ModelConfig& config, const SweepLayout& layout,
+               std::span<const SweepRequest> requests, const KvSink* sink);
+
+  PassBuffers list;
+  Id positions;             // of the stack's rows, then of the scored rows
+  Id tokens;                // of the bases' rows, -1 where padded
+  Id stack;                 // residual
+  Id scored;                // residual rows that leave the last layer
+  Id normed;                // a chunk of them
+  Id reference;             // the bases' scored rows, normed; for KL only
+  Id base_q, base_kv;       // of the bases' rows
+  Id group_q, group_kv;     // of a group of lanes
+  Id attention;             // of the bases or of a group
+  std::vector<Id> fetched;  // by request: a layer of its prefix, where that is in the host's memory
+};
 
 // One pass over the layers. The stack holds the bases and then the lanes in the order of their birth. At layer l
 //   - the bases and the lanes born before run the layer, each with its own window for l;
@@ -20,20 +46,25 @@ namespace winnow::engine {
 class SweepPass {
  public:
   SweepPass(kernels::Backend& backend, const model::ModelConfig& config, model::ModelWeights& weights,
-            std::span<const SweepRequest> requests);
+            std::span<const SweepRequest> requests, const KvSink* sink = nullptr);
+  // Throws Interrupted.
   std::vector<SweepResult> run(const StopCheck& stop);
-
-  // Backend memory that a sweep of such a layout takes, bytes, but for the cached prefixes that it fetches.
+  // Backend memory that this takes, bytes.
   static int64_t predicted_bytes(const kernels::Backend& backend, const model::ModelConfig& config,
-                                 const SweepLayout& layout);
+                                 std::span<const SweepRequest> requests, const KvSink* sink = nullptr);
 
- private:
+  // The two halves of run(), for those who want rows and no results.
   struct RowScores {
     std::vector<double> nll;    // (scored rows), nats
     std::vector<uint8_t> hits;  // (scored rows)
     std::vector<double> kl;     // (scored rows), nats; empty where no request wants it
   };
+  void run_layers(const StopCheck& stop);
+  RowScores score_rows();
+  // The rows of RowScores that are those of a request's base.
+  const Rows& base_scored(std::size_t request) const { return layout_.segments[request].scored; }
 
+ private:
   void run_layer(int64_t layer);
   void run_bases(const model::LayerWeights& weights, int64_t layer);
   void run_lanes(const model::LayerWeights& weights, int64_t layer, std::size_t begin, std::size_t end);
@@ -45,31 +76,26 @@ class SweepPass {
   void keep_base_rows();
   std::vector<int32_t> targets() const;
   std::vector<int32_t> reference_tiles() const;
-  RowScores score_rows();
   std::vector<SweepResult> results_of(const RowScores& scores) const;
   Score score_segment(const Segment& segment, const RowScores& scores) const;
 
   bool is_last(int64_t layer) const { return layout_.is_last(layer); }
   std::span<const Segment> bases() const { return std::span(layout_.segments).first(requests_.size()); }
+  void* at(PassBuffers::Id buffer, int64_t row = 0) const { return buffers_.list.at(buffer, row); }
   // Residual rows of the stack, or of the rows that leave the last layer.
-  void* residual(int64_t at) const {
-    return kernels::row_pointer(stack_->data(), backend_.residual_dtype(), at, config_.hidden);
-  }
-  void* scored(int64_t at) const {
-    return kernels::row_pointer(scored_->data(), backend_.residual_dtype(), at, config_.hidden);
-  }
+  void* residual(int64_t row) const { return at(buffers_.stack, row); }
+  void* scored(int64_t row) const { return at(buffers_.scored, row); }
   // Where the rows that leave a layer are.
   void* outgoing(const Segment& segment, int64_t layer) const {
     return is_last(layer) ? scored(segment.scored.at) : residual(segment.residual.at);
   }
-  void* queries(const std::unique_ptr<kernels::Buffer>& buffer, int64_t row) const {
-    return kernels::row_pointer(buffer->data(), backend_.activation_dtype(), row, config_.heads.q_dim());
+  // The bases' keys and values in the layer at hand.
+  void* base_keys(int64_t row) const {
+    return static_cast<std::byte*>(base_keys_) + backend_.kv_bytes(row, config_.heads);
   }
-  void* keys(const std::unique_ptr<kernels::Buffer>& buffer, int64_t row) const {
-    return static_cast<std::byte*>(buffer->data()) + backend_.kv_bytes(row, config_.heads);
-  }
-  kernels::RowAngles residual_angles(int64_t at) const { return angles_.from(at); }
-  kernels::RowAngles scored_angles(int64_t at) const { return angles_.from(layout_.stack_rows + at); }
+  kernels::RowAngles angles() const { return forward_.rotary.angles(buffers_.list.integers_at(buffers_.positions)); }
+  kernels::RowAngles residual_angles(int64_t row) const { return angles().from(row); }
+  kernels::RowAngles scored_angles(int64_t row) const { return angles().from(layout_.stack_rows + row); }
 
   void make_tables();
   // Keys of the rows before the base's own, of the layer at hand.
@@ -82,24 +108,13 @@ class SweepPass {
   const model::ModelConfig& config_;
   model::ModelWeights& weights_;
   std::span<const SweepRequest> requests_;
+  const KvSink* sink_;
   const SweepLayout layout_;
-  std::unique_ptr<kernels::Buffer> rope_memory_;
-  std::unique_ptr<kernels::Buffer> positions_;  // (stack rows + scored rows) int32
-  std::unique_ptr<kernels::Buffer> tokens_;     // (base rows) int32, -1 where padded
-  kernels::RowAngles angles_;                   // of the stack's rows, then of the scored rows
-  model::DecoderLayer decoder_;
-  std::unique_ptr<kernels::Buffer> stack_;                 // (stack rows, hidden) residual
-  std::unique_ptr<kernels::Buffer> scored_;                // (scored rows, hidden) residual
-  std::unique_ptr<kernels::Buffer> final_;                 // (chunk of scored rows, hidden), normed
-  std::unique_ptr<kernels::Buffer> reference_;             // (the bases' scored rows, hidden), normed; for KL only
-  std::unique_ptr<kernels::Buffer> base_q_;                // (base rows, q_dim)
-  std::unique_ptr<kernels::Buffer> base_kv_;               // keys and values of the bases' rows
-  std::unique_ptr<kernels::Buffer> group_q_;               // (group rows, q_dim)
-  std::unique_ptr<kernels::Buffer> group_kv_;              // keys and values of the group's rows
-  std::unique_ptr<kernels::Buffer> attention_;             // (rows of the bases or of a group, q_dim)
-  std::vector<std::vector<LayerSignals>> signals_;         // (requests, variants), of attention; as far as asked for
-  std::vector<void*> prefix_keys_;                         // by request, null without a prefix
-  std::vector<std::unique_ptr<kernels::Buffer>> fetched_;  // by request, null unless its prefix is in the host's memory
+  Forward forward_;
+  SweepBuffers buffers_;
+  void* base_keys_ = nullptr;
+  std::vector<std::vector<LayerSignals>> signals_;  // (requests, variants), of attention; as far as asked for
+  std::vector<void*> prefix_keys_;                  // by request, null without a prefix
 };
 
 }  // namespace winnow::engine

@@ -91,8 +91,7 @@ std::vector<int32_t> SweepPass::reference_tiles() const {
 void SweepPass::keep_base_rows() {
   for (int64_t row = 0; row < layout_.base_scored_rows; row += backend_.chunk_rows()) {
     const int64_t n = std::min(backend_.chunk_rows(), layout_.base_scored_rows - row);
-    backend_.rms_norm(scored(row), weights_.final_norm(), config_.rms_eps,
-                      kernels::row_pointer(reference_->data(), backend_.activation_dtype(), row, config_.hidden), n);
+    backend_.rms_norm(scored(row), weights_.final_norm(), config_.rms_eps, at(buffers_.reference, row), n);
   }
 }
 
@@ -106,18 +105,12 @@ SweepPass::RowScores SweepPass::score_rows() {
     scores.kl.assign(n_rows, 0.0);
     tiles = reference_tiles();
   }
-  for (int64_t row = 0; row < layout_.scored_rows; row += backend_.chunk_rows()) {
-    const int64_t n = std::min(backend_.chunk_rows(), layout_.scored_rows - row);
-    backend_.rms_norm(scored(row), weights_.final_norm(), config_.rms_eps, final_->data(), n);
-    kernels::TokenScores out{scores.nll.data() + row, scores.hits.data() + row};
-    if (layout_.with_kl) {
-      out.kl_nats = scores.kl.data() + row;
-      out.reference = {reference_->data(),
-                       std::span(tiles).subspan(static_cast<std::size_t>(row / backend_.row_tile()))};
-    }
-    backend_.token_nll(final_->data(), weights_.head(),
-                       std::span(targets).subspan(static_cast<std::size_t>(row), static_cast<std::size_t>(n)), n, out);
+  kernels::TokenScores out{scores.nll.data(), scores.hits.data()};
+  if (layout_.with_kl) {
+    out.kl_nats = scores.kl.data();
+    out.reference = {at(buffers_.reference), tiles};
   }
+  forward_.score(scored(0), targets, at(buffers_.normed), out);
   backend_.synchronize();
   return scores;
 }

@@ -216,8 +216,8 @@ void MeasuringRun::plan_prefixes_to_keep() {
     request.prefix_rows = engine::cached_rows(n_tokens, window, inputs_.row_tile);
     sizes.push_back(engine::CachedPrefix::size_bytes(config, *backend_, request.prefix_rows));
     if (request.prefix_rows == 0) continue;
-    largest = std::max(largest, engine::CachedPrefix::workspace_bytes(config, *backend_, request.prefix_rows,
-                                                                      engine::CachedPrefix::Place::kHost));
+    largest = std::max(
+        largest, engine::CachedPrefix::workspace_bytes(config, *backend_, request, engine::CachedPrefix::Place::kHost));
     request.variants.assign(static_cast<std::size_t>(config.n_layers), request.variants.front());
     largest = std::max(largest, engine::predict_sweep_bytes(config, *backend_, std::span(&request, 1)));
   }
@@ -271,15 +271,12 @@ double MeasuringRun::predict_prefixes() const {
   const DataSet& data = inputs_.data_sets.front();
   double seconds = 0.0;
   for (int64_t e = 0; !inputs_.prefixes.place.empty() && e < data.n_examples; ++e) {
-    engine::SweepRequest request =
+    const engine::SweepRequest request =
         inputs_.request({.data_set = 0, .example = e, .base = true, .variants = {}}, {}, false);
     if (request.prefix_rows == 0) continue;
-    request.base.assign(request.base.size(), {kernels::full_attention()});
-    request.tokens = request.tokens.first(static_cast<std::size_t>(request.prefix_rows) + 1);
-    request.answer_start = request.prefix_rows;
-    request.prefix_rows = 0;
-    seconds += engine::predict_seconds(rates_, inputs_.config,
-                                       engine::plan_sweep(inputs_.config, request, backend_->row_tile()), 0);
+    seconds += engine::predict_seconds(
+        rates_, inputs_.config,
+        engine::plan_sweep(inputs_.config, engine::prefix_request(request), backend_->row_tile()), 0);
   }
   return seconds / static_cast<double>(session_.size());
 }

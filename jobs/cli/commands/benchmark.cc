@@ -14,8 +14,8 @@
 #include <utility>
 
 #include "base/random.h"
-#include "kernels/profiled_backend.h"
-#include "model/rope.h"
+#include "kernels/tile.h"
+#include "pipeline/engine/rotary_table.h"
 #include "pipeline/engine/sweep.h"
 
 namespace winnow::commands {
@@ -52,7 +52,7 @@ class OperationTimer {
       : backend_(backend),
         config_(config),
         size_(size),
-        n_rows_((size.n_tokens + backend.row_tile() - 1) / backend.row_tile() * backend.row_tile()),
+        n_rows_(kernels::round_up(size.n_tokens, backend.row_tile())),
         wide_(std::max({config.hidden, config.heads.q_dim(), 2 * config.heads.kv_dim(), 2 * config.ffn})),
         in_(rows(wide_, "the inputs")),
         out_(rows(wide_, "the outputs")),
@@ -82,19 +82,12 @@ class OperationTimer {
   }
 
   // Rotates a copy, so that repetitions start from the same values.
-  void rotary(const model::LayerWeights& layer) {
-    const std::vector<float> angles = model::rope_table(config_.rope, config_.heads.head_dim, n_rows_);
-    const auto memory = backend_.allocate(static_cast<int64_t>(angles.size() * sizeof(float)), "the rotary table");
-    const kernels::HostTensor host{reinterpret_cast<const std::byte*>(angles.data()),
-                                   kernels::DType::kF32,
-                                   {n_rows_, config_.heads.head_dim},
-                                   "rotary table",
-                                   "F32"};
+  void rotary(const model::LayerWeights& layer, model::ModelWeights& weights) {
+    const engine::RotaryTable table(backend_, config_, weights, n_rows_);
     std::vector<int32_t> rows(static_cast<std::size_t>(n_rows_));
     std::iota(rows.begin(), rows.end(), 0);
     const auto positions = backend_.upload(rows, "the rows' positions");
-    const kernels::RowAngles row_angles{backend_.load(host, kernels::WeightUse::kTable, memory->data()),
-                                        static_cast<const int32_t*>(positions->data())};
+    const kernels::RowAngles row_angles = table.angles(static_cast<const int32_t*>(positions->data()));
     const auto kv_dim = static_cast<double>(config_.heads.kv_dim());
     backend_.copy(in_->data(), out_->data(), n_rows_, wide_);
     time("rope", 0.0, 2.0 * n() * static_cast<double>(config_.heads.q_dim()) * element(),
@@ -118,8 +111,7 @@ class OperationTimer {
 
   void token_nll(const kernels::Matrix& head) {
     std::vector<int32_t> targets = random_tokens(size_.answer_tokens, config_.vocab);
-    const int64_t tile = backend_.row_tile();
-    targets.resize(static_cast<std::size_t>((size_.answer_tokens + tile - 1) / tile * tile), -1);
+    targets.resize(static_cast<std::size_t>(kernels::round_up(size_.answer_tokens, backend_.row_tile())), -1);
     std::vector<double> nll(targets.size());
     std::vector<uint8_t> hits(targets.size());
     const double flop =
@@ -192,7 +184,7 @@ std::vector<OperationTime> time_operations(kernels::Backend& backend, const mode
   timer.linear("linear o", layer.o);
   timer.linear("linear gate+up", layer.gate_up);
   timer.linear("linear down", layer.down);
-  timer.rotary(layer);
+  timer.rotary(layer, weights);
   timer.attention("attention full", kernels::full_attention());
   timer.attention("attention window", size.window);
   timer.row_operations(layer, weights.embedding());

@@ -67,7 +67,7 @@ TEST_P(PrefixCases, GivesWhatTheWholeSweepGives) {
   const bool on_host = place == CachedPrefix::Place::kHost;
   EXPECT_EQ(backend->allocated_bytes() - before, on_host ? 0 : kept);
   EXPECT_LE(backend->peak_allocated_bytes() - before - (on_host ? 0 : kept),
-            CachedPrefix::workspace_bytes(model.config, *backend, request.prefix_rows, place));
+            CachedPrefix::workspace_bytes(model.config, *backend, request, place));
   request.prefix = &prefix;
   backend->reset_peak();
   const int64_t with_prefix = backend->allocated_bytes();
