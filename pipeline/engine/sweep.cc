@@ -13,7 +13,8 @@ namespace {
 
 // Bytes of every buffer of a sweep, in the order in which they are taken.
 struct BufferSizes {
-  int64_t rope, positions, tokens, stack, scored, final, reference, base_q, base_kv, group_q, group_kv, attention;
+  int64_t rope, positions, tokens, stack, scored, final, reference, base_q, base_kv, group_q, group_kv, attention,
+      hidden;
   BufferSizes(const kernels::Backend& backend, const model::ModelConfig& config, const SweepLayout& layout) {
     const kernels::HeadShape& heads = config.heads;
     const int64_t residual_row = config.hidden * kernels::size_bytes(backend.residual_dtype());
@@ -31,10 +32,11 @@ struct BufferSizes {
     group_q = layout.group_rows * query_row;
     group_kv = backend.kv_bytes(layout.group_rows, heads);
     attention = std::max(layout.base_rows, layout.group_rows) * query_row;
+    hidden = layout.with_hidden ? backend.chunk_rows() * residual_row : 0;
   }
   int64_t total() const {
     return rope + positions + tokens + stack + scored + final + reference + base_q + base_kv + group_q + group_kv +
-           attention;
+           attention + hidden;
   }
 };
 
@@ -66,7 +68,9 @@ SweepPass::SweepPass(kernels::Backend& backend, const model::ModelConfig& config
   group_q_ = backend.allocate(sizes.group_q, "the lanes' queries");
   group_kv_ = backend.allocate(sizes.group_kv, "the lanes' keys and values");
   attention_ = backend.allocate(sizes.attention, "attention's output");
-  signals_.assign(requests.size(), std::vector<LayerSignals>(static_cast<std::size_t>(config.n_layers)));
+  hidden_ = backend.allocate(sizes.hidden, "hidden states of the signals");
+  if (sizes.hidden > 0) hidden_on_host_ = backend.allocate_host(2 * sizes.hidden, "hidden states of the signals");
+  signals_.assign(requests.size(), std::vector<SignalValues>(static_cast<std::size_t>(config.n_layers)));
   prefix_keys_.assign(requests.size(), nullptr);
   fetched_.resize(requests.size());
   for (std::size_t r = 0; r < requests.size(); ++r) {
@@ -142,6 +146,7 @@ void SweepPass::run_bases(const model::LayerWeights& weights, int64_t layer) {
     n_rows = out.end();
   }
   backend_.attention(calls, config_.heads);
+  measure_signals_of(weights, layer);
   decoder_.finish(weights, attention_->data(), outgoing(layout_.segments.front(), layer), n_rows);
 }
 
@@ -213,7 +218,6 @@ void SweepPass::run_layer(int64_t layer) {
     give_birth(layer);
   }
   run_bases(weights, layer);
-  measure_attention_of(layer);
   const auto n_attending = static_cast<std::size_t>(layout_.n_attending(layer));
   for (std::size_t begin = bases().size(); begin < n_attending;) {
     const std::size_t end = group_end(begin, n_attending);
@@ -242,22 +246,34 @@ void SweepPass::run_removed(const model::LayerWeights& weights, int64_t layer, s
   }
 }
 
-// Where the bases' attention goes, in the layers that a variant of their request asks about.
-void SweepPass::measure_attention_of(int64_t layer) {
+HiddenRows SweepPass::hidden_rows() const {
+  if (!hidden_on_host_) return {};
+  auto* host = static_cast<std::byte*>(hidden_on_host_->data());
+  return {
+      .n_rows = backend_.chunk_rows(), .rows = hidden_->data(), .before = host, .after = host + hidden_->size_bytes()};
+}
+
+// The signals of the bases' layers that a variant of their request asks about.
+void SweepPass::measure_signals_of(const model::LayerWeights& weights, int64_t layer) {
   for (const Segment& base : bases()) {
     const SweepRequest& request = requests_[base.request];
     const auto asks = [&](const Pattern& variant) { return birth_layer(request.base, variant) == layer; };
-    if (!request.signals.mass && !request.signals.lazy) continue;
+    if (!measures_layers(request.signals)) continue;
     if (std::none_of(request.variants.begin(), request.variants.end(), asks)) continue;
     const Rows& out = layout_.outgoing(base, layer);
-    const LayerAttention attention{
-        .q = queries(base_q_, out.at),
-        .first_row = out.first_row,
-        .keys = {keys(base_kv_, base.residual.at), base.residual.first_row, base.residual.n_rows},
-        .n_tokens = static_cast<int64_t>(request.tokens.size()),
-        .answer_start = request.answer_start};
-    measure_attention(backend_, config_.heads, attention, request.window, request.signals,
-                      signals_[base.request][static_cast<std::size_t>(layer)]);
+    const LayerState state{.backend = backend_,
+                           .config = config_,
+                           .weights = weights,
+                           .window = request.window,
+                           .n_tokens = static_cast<int64_t>(request.tokens.size()),
+                           .answer_start = request.answer_start,
+                           .first_row = out.first_row,
+                           .q = queries(base_q_, out.at),
+                           .attention = queries(attention_, out.at),
+                           .x = outgoing(base, layer),
+                           .keys = {keys(base_kv_, base.residual.at), base.residual.first_row, base.residual.n_rows},
+                           .hidden = hidden_rows()};
+    measure_signals(state, request.signals, signals_[base.request][static_cast<std::size_t>(layer)]);
   }
 }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "model/layer.h"
+#include "pipeline/engine/signals/functions.h"
 #include "pipeline/engine/sweep.h"
 #include "pipeline/engine/sweep_layout.h"
 
@@ -38,7 +39,8 @@ class SweepPass {
   void run_bases(const model::LayerWeights& weights, int64_t layer);
   void run_lanes(const model::LayerWeights& weights, int64_t layer, std::size_t begin, std::size_t end);
   void run_removed(const model::LayerWeights& weights, int64_t layer, std::size_t begin, std::size_t end);
-  void measure_attention_of(int64_t layer);
+  void measure_signals_of(const model::LayerWeights& weights, int64_t layer);
+  HiddenRows hidden_rows() const;
   std::size_t group_end(std::size_t begin, std::size_t n_alive) const;
   void give_birth(int64_t layer);
   void gather_scored(int64_t layer);
@@ -97,7 +99,9 @@ class SweepPass {
   std::unique_ptr<kernels::Buffer> group_q_;               // (group rows, q_dim)
   std::unique_ptr<kernels::Buffer> group_kv_;              // keys and values of the group's rows
   std::unique_ptr<kernels::Buffer> attention_;             // (rows of the bases or of a group, q_dim)
-  std::vector<std::vector<LayerSignals>> signals_;         // (requests, n_layers), of attention; as far as asked for
+  std::unique_ptr<kernels::Buffer> hidden_;                // (chunk, hidden) residual; where a signal needs it
+  std::unique_ptr<kernels::Buffer> hidden_on_host_;        // twice as many
+  std::vector<std::vector<SignalValues>> signals_;         // (requests, n_layers), as far as asked for
   std::vector<void*> prefix_keys_;                         // by request, null without a prefix
   std::vector<std::unique_ptr<kernels::Buffer>> fetched_;  // by request, null unless its prefix is in the host's memory
 };

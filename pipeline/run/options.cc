@@ -162,28 +162,29 @@ Settings resolve_window(const RunOptions& options) {
   return settings;
 }
 
-engine::Signals resolve_signals(const CalibrateOptions& options) {
-  engine::Signals signals;
+engine::SignalOptions resolve_signals(const CalibrateOptions& options) {
+  std::vector<std::string> all;
+  for (const SignalSpec& spec : signal_specs()) all.emplace_back(spec.name);
+  std::vector<std::string> known = all;
+  known.insert(known.end(), {"all", "none"});
+  engine::SignalOptions signals;
   std::stringstream list(options.signals);
-  const std::vector<std::string> known = {"kl", "sensitivity", "mass", "lazy", "all", "none"};
   for (std::string name; std::getline(list, name, ',');) {
     require_one_of("--signals", name, known);
-    const bool is_all = name == "all";
-    if (is_all || name == "kl") signals.kl = true;
-    if (is_all || name == "sensitivity") signals.layer.removed_rows = options.tail_rows.value_or(kSensitivityTail);
-    if (is_all || name == "mass") signals.layer.mass = true;
-    if (is_all || name == "lazy") signals.layer.lazy = engine::LazyWindow{};
+    if (name == "all") signals.names.insert(all.begin(), all.end());
+    if (find_signal_spec(name) != nullptr) signals.names.insert(name);
   }
+  signals.removed_rows = options.tail_rows.value_or(kSensitivityTail);
   require_one_of("--sensitivity", options.sensitivity.value_or("tail"), {"tail", "full"});
-  if (options.sensitivity && !signals.layer.removed_rows) {
+  if (options.sensitivity && !signals.wants("sensitivity")) {
     refuse("--sensitivity needs the signal sensitivity; give --signals sensitivity, or leave it out");
   }
-  if (options.sensitivity == "full") signals.layer.removed_rows = engine::LayerSignalOptions::kAllRows;
+  if (options.sensitivity == "full") signals.removed_rows = engine::SignalOptions::kAllRows;
   const auto set_lazy = [&](const std::string& flag, const std::optional<int64_t>& value, int64_t least, auto member) {
     if (!value) return;
-    if (!signals.layer.lazy) refuse(flag + " needs the signal lazy; give --signals lazy, or leave it out");
+    if (!signals.wants("lazy")) refuse(flag + " needs the signal lazy; give --signals lazy, or leave it out");
     require_at_least(flag, *value, least);
-    (*signals.layer.lazy).*member = std::min(*value, kernels::kNoLimit / 4);
+    signals.lazy.*member = std::min(*value, kernels::kNoLimit / 4);
   };
   set_lazy("--lazy-sinks", options.lazy_sinks, 0, &engine::LazyWindow::sinks);
   set_lazy("--lazy-recent", options.lazy_recent, 1, &engine::LazyWindow::recent);

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "base/signal_specs.h"
 #include "jobs/cli/commands/commands.h"
 #include "jobs/cli/present.h"
 #include "jobs/cli/run_flags.h"
@@ -48,12 +49,16 @@ void add_measurement(const cli::Verb& verb, Flags& flags) {
   cli::add_native_window_flag(verb, o);
 }
 
+std::string known_signals() {
+  std::string text;
+  for (const SignalSpec& spec : signal_specs()) text += std::string(spec.name) + " (" + spec.flag + "), ";
+  return text;
+}
+
 void add_signals(const cli::Verb& verb, Flags& flags) {
   const char* kGroup = "Signals besides NLL and matches";
   run::CalibrateOptions& o = flags.options;
-  verb.add_option("--signals", o.signals,
-                  "kl (KL to the base), sensitivity (NLL without the layer's attention), mass (attention beyond the "
-                  "window), lazy (LightTransfer's ratio), several with commas, or all (default: none)")
+  verb.add_option("--signals", o.signals, known_signals() + "several with commas, or all (default: none)")
       .type_name("LIST")
       .group(kGroup);
   verb.add_option("--sensitivity", o.sensitivity,
