@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "kernels/bfloat16.h"
 #include "kernels/cpu/blas_memory.h"
 #include "kernels/cpu/cpu.h"
 
@@ -149,7 +150,7 @@ void to_float32(const std::byte* from, kernels::DType dtype, int64_t count, floa
   for (int64_t i = 0; i < count; ++i) {
     uint16_t bits;
     std::memcpy(&bits, from + 2 * i, sizeof bits);
-    to[i] = is_bf16 ? std::bit_cast<float>(static_cast<uint32_t>(bits) << 16) : half_to_float(bits);
+    to[i] = is_bf16 ? kernels::to_float(kernels::BFloat16{bits}) : half_to_float(bits);
   }
 }
 

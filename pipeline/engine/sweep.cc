@@ -29,7 +29,8 @@ SweepBuffers::SweepBuffers(const kernels::Backend& backend, const model::ModelCo
       base_kv(list.keys(sink != nullptr ? 0 : layout.base_rows, "the base's keys and values")),
       group_q(list.queries(layout.group_rows, "the lanes' queries")),
       group_kv(list.keys(layout.group_rows, "the lanes' keys and values")),
-      attention(list.queries(std::max(layout.base_rows, layout.group_rows), "attention's output")) {
+      attention(list.queries(std::max(layout.base_rows, layout.group_rows), "attention's output")),
+      hidden(list.residual(layout.with_hidden ? backend.chunk_rows() : 0, "hidden states of the signals")) {
   for (const SweepRequest& request : requests) {
     const bool is_fetched = request.prefix != nullptr && request.prefix->is_on_host();
     fetched.push_back(list.keys(is_fetched ? request.prefix->n_rows() : 0, "a layer of cached keys"));
@@ -59,6 +60,10 @@ SweepPass::SweepPass(kernels::Backend& backend, const model::ModelConfig& config
     if (request.prefix_rows > 0 && !is_there) fail(ExitCode::kInternal, "sweep: the prefix is not there");
   }
   buffers_.list.allocate(backend);
+  if (layout_.with_hidden) {
+    const int64_t row_bytes = config.hidden * kernels::size_bytes(backend.residual_dtype());
+    hidden_on_host_ = backend.allocate_host(2 * backend.chunk_rows() * row_bytes, "hidden states of the signals");
+  }
   make_tables();
   for (const SweepRequest& request : requests) signals_.emplace_back(request.variants.size());
   prefix_keys_.assign(requests.size(), nullptr);
@@ -117,6 +122,7 @@ void SweepPass::run_bases(const model::LayerWeights& weights, int64_t layer) {
     n_rows = out.end();
   }
   backend_.attention(calls, config_.heads);
+  measure_signals_of(weights, layer);
   forward_.decoder.finish(weights, at(buffers_.attention), outgoing(layout_.segments.front(), layer), n_rows);
 }
 
@@ -191,7 +197,6 @@ void SweepPass::run_layer(int64_t layer) {
     give_birth(layer);
   }
   run_bases(weights, layer);
-  measure_attention_of(layer);
   const auto n_attending = static_cast<std::size_t>(layout_.n_attending(layer));
   for (std::size_t begin = bases().size(); begin < n_attending;) {
     const std::size_t end = group_end(begin, n_attending);
@@ -221,23 +226,37 @@ void SweepPass::run_removed(const model::LayerWeights& weights, int64_t layer, s
   }
 }
 
-// Where the bases' attention goes, in the layers that a variant of their request asks about.
-void SweepPass::measure_attention_of(int64_t layer) {
+HiddenRows SweepPass::hidden_rows() const {
+  if (!hidden_on_host_) return {};
+  auto* host = static_cast<std::byte*>(hidden_on_host_->data());
+  return {.n_rows = backend_.chunk_rows(),
+          .rows = at(buffers_.hidden),
+          .before = host,
+          .after = host + hidden_on_host_->size_bytes() / 2};
+}
+
+// The signals of the bases' layers that a variant of their request asks about.
+void SweepPass::measure_signals_of(const model::LayerWeights& weights, int64_t layer) {
   for (const Segment& base : bases()) {
     const SweepRequest& request = requests_[base.request];
-    if (!request.signals.mass && !request.signals.lazy) continue;
+    if (!measures_layers(request.signals)) continue;
     const Rows& out = layout_.outgoing(base, layer);
-    const LayerAttention attention{.q = at(buffers_.base_q, out.at),
-                                   .first_row = out.first_row,
-                                   .keys = {base_keys(base.residual.at), base.residual.first_row, base.residual.n_rows},
-                                   .n_tokens = static_cast<int64_t>(request.tokens.size()),
-                                   .answer_start = request.answer_start};
     for (std::size_t v = 0; v < request.variants.size(); ++v) {
       if (birth_layer(request.base, request.variants[v]) != layer) continue;
       const auto l = static_cast<std::size_t>(layer);
-      measure_attention(backend_, config_.heads, attention,
-                        narrower(request.base[l].window, request.variants[v][l].window), request.signals,
-                        signals_[base.request][v]);
+      const LayerState state{.backend = backend_,
+                             .config = config_,
+                             .weights = weights,
+                             .window = narrower(request.base[l].window, request.variants[v][l].window),
+                             .n_tokens = static_cast<int64_t>(request.tokens.size()),
+                             .answer_start = request.answer_start,
+                             .first_row = out.first_row,
+                             .q = at(buffers_.base_q, out.at),
+                             .attention = at(buffers_.attention, out.at),
+                             .x = outgoing(base, layer),
+                             .keys = {base_keys(base.residual.at), base.residual.first_row, base.residual.n_rows},
+                             .hidden = hidden_rows()};
+      measure_signals(state, request.signals, signals_[base.request][v]);
     }
   }
 }

@@ -10,8 +10,9 @@
 #include "kernels/backend.h"
 #include "model/config.h"
 #include "model/weights.h"
-#include "pipeline/engine/layer_signals.h"
 #include "pipeline/engine/layer_windows.h"
+#include "pipeline/engine/signals/options.h"
+#include "pipeline/engine/signals/values.h"
 
 namespace winnow::engine {
 
@@ -26,7 +27,7 @@ struct Score {
   // Mean over the answer tokens of KL(p_base || p_this) over the whole vocabulary, natural log, when asked for; 0 for
   // the base itself.
   double kl_nats = 0.0;
-  LayerSignals layer = {};  // of the layer in which a variant first differs from the base, when asked for
+  SignalValues signals = {};  // of the layer in which a variant first differs from the base, when asked for
 };
 
 struct SweepRequest {
@@ -36,7 +37,7 @@ struct SweepRequest {
   std::vector<LayerWindows> variants;
   bool per_token = false;
   bool with_kl = false;
-  LayerSignalOptions signals = {};  // not together with a prefix
+  SignalOptions signals = {};  // those of layers not together with a prefix; KL is with_kl's matter
   // Rows that are not computed, as they see everything under the base and all variants: their keys, values and scores
   // are in `prefix`, which only the sweep itself needs. cached_rows() of pipeline/engine/cached_prefix.h, or 0.
   int64_t prefix_rows = 0;
@@ -54,7 +55,8 @@ struct Interrupted {};
 
 // Work of a sweep, for the cost model. Pure arithmetic.
 struct SweepPlan {
-  int64_t n_rows = 0;           // of the base, not padded: T - 1 (the last token predicts nothing), or T (lazy ratio)
+  int64_t n_rows =
+      0;  // of the base, not padded: T - 1 (the last token predicts nothing), or T (with the row of the last token)
   int64_t padded_rows = 0;      // end of the base's rows, multiple of the row tile
   int64_t lane_first_row = 0;   // R, the least of the lanes; padded_rows when no row of any differs from the base
   int64_t first_score_row = 0;  // tile that holds row a - 1

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "kernels/tile.h"
+#include "pipeline/engine/signals/functions.h"
 
 namespace winnow::engine {
 
@@ -39,23 +40,26 @@ Rows place(int64_t first_row, int64_t end_row, int64_t& at) {
 RowRange row_range(const model::ModelConfig& config, const SweepRequest& request, int64_t row_tile) {
   check(config, request);
   RowRange range;
-  const LayerSignalOptions& signals = request.signals;
-  const int64_t n_predicting = static_cast<int64_t>(request.tokens.size()) - 1;
-  range.n_rows = n_predicting + (signals.lazy ? 1 : 0);
+  const SignalOptions& signals = request.signals;
+  const auto n_tokens = static_cast<int64_t>(request.tokens.size());
+  const int64_t n_predicting = n_tokens - 1;
+  range.n_rows = n_predicting + (signals.needs(&SignalNeeds::last_token) ? 1 : 0);
   range.padded_rows = round_up(range.n_rows, row_tile);
   const auto first_row_of_lane = [&](int64_t row) {
     return row >= n_predicting ? range.padded_rows : round_down(row, row_tile);
   };
-  range.removed_row = std::max<int64_t>(0, request.answer_start - signals.removed_rows.value_or(0));
-  range.removed_first_row = signals.removed_rows ? first_row_of_lane(range.removed_row) : range.padded_rows;
+  const bool has_removed = signals.needs(&SignalNeeds::removed_lane);
+  range.removed_row = std::max<int64_t>(0, request.answer_start - signals.removed_rows);
+  range.removed_first_row = has_removed ? first_row_of_lane(range.removed_row) : range.padded_rows;
   range.base_first_row = request.prefix_rows;
   range.answer_row = round_down(request.answer_start - 1, row_tile);
   range.first_score_row = std::max(range.answer_row, range.base_first_row);
-  if (signals.lazy) {
-    const int64_t first_query = std::max<int64_t>(0, range.n_rows - signals.lazy->last);
-    range.first_score_row = std::min(range.first_score_row, round_down(first_query, row_tile));
+  if (measures_layers(signals)) {
+    const int64_t first_row = first_signal_row(signals, n_tokens, request.answer_start);
+    range.first_score_row = std::min(range.first_score_row, round_down(first_row, row_tile));
   }
-  if (range.base_first_row > 0 && signals.any()) fail(ExitCode::kInternal, "sweep: a prefix has no layer signals");
+  if (range.base_first_row > 0 && signals.any_of_layers())
+    fail(ExitCode::kInternal, "sweep: a prefix has no layer signals");
   const auto changes_prefix = [&](const LayerWindows& windows) {
     return range.base_first_row > 0 && first_affected_row(windows) < range.base_first_row;
   };
@@ -81,6 +85,7 @@ SweepLayout::SweepLayout(const model::ModelConfig& config, std::span<const Sweep
     const RowRange& range = ranges.emplace_back(row_range(config, request, backend.row_tile()));
     longest_rows = std::max(longest_rows, range.padded_rows);
     with_kl = with_kl || request.with_kl;
+    with_hidden = with_hidden || request.signals.needs(&SignalNeeds::hidden_states);
     Segment segment{.request = r, .windows = &request.base, .n_tokens = range.n_rows, .residual = {}, .scored = {}};
     segments.push_back(segment);
     for (std::size_t v = 0; v < request.variants.size(); ++v) {

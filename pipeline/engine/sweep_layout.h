@@ -13,7 +13,7 @@ namespace winnow::engine {
 
 // Rows of one request. The base has [base_first_row, padded_rows), a lane those from its first row on.
 struct RowRange {
-  int64_t n_rows = 0;          // T - 1, or T where the last queries' attention is wanted; not padded
+  int64_t n_rows = 0;          // T - 1, or T where a signal needs the row of the last token; not padded
   int64_t padded_rows = 0;     // multiple of the row tile
   int64_t base_first_row = 0;  // behind the cached prefix
   // R by variant, (variants): the tile of the first row that differs from the base, but with a cached prefix the row
@@ -67,6 +67,7 @@ struct SweepLayout {
   int64_t scored_rows = 0;       // in all
   int64_t base_scored_rows = 0;  // the bases', which come first
   bool with_kl = false;          // of any request
+  bool with_hidden = false;      // whether a signal of any request needs hidden states
   int64_t group_rows = 0;        // of lanes that go through attention together, at most
   int64_t longest_rows = 0;      // of a sequence, padded
 

@@ -3,11 +3,13 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <span>
 #include <vector>
 
 #include "pipeline/engine/forward.h"
 #include "pipeline/engine/pass_buffers.h"
+#include "pipeline/engine/signals/functions.h"
 #include "pipeline/engine/sweep.h"
 #include "pipeline/engine/sweep_layout.h"
 
@@ -35,6 +37,7 @@ struct SweepBuffers {
   Id base_q, base_kv;       // of the bases' rows
   Id group_q, group_kv;     // of a group of lanes
   Id attention;             // of the bases or of a group
+  Id hidden;                // a chunk of residual rows; where a signal needs hidden states
   std::vector<Id> fetched;  // by request: a layer of its prefix, where that is in the host's memory
 };
 
@@ -69,7 +72,8 @@ class SweepPass {
   void run_bases(const model::LayerWeights& weights, int64_t layer);
   void run_lanes(const model::LayerWeights& weights, int64_t layer, std::size_t begin, std::size_t end);
   void run_removed(const model::LayerWeights& weights, int64_t layer, std::size_t begin, std::size_t end);
-  void measure_attention_of(int64_t layer);
+  void measure_signals_of(const model::LayerWeights& weights, int64_t layer);
+  HiddenRows hidden_rows() const;
   std::size_t group_end(std::size_t begin, std::size_t n_alive) const;
   void give_birth(int64_t layer);
   void gather_scored(int64_t layer);
@@ -112,8 +116,9 @@ class SweepPass {
   const SweepLayout layout_;
   Forward forward_;
   SweepBuffers buffers_;
+  std::unique_ptr<kernels::Buffer> hidden_on_host_;  // twice the rows of `hidden`; where a signal needs it
   void* base_keys_ = nullptr;
-  std::vector<std::vector<LayerSignals>> signals_;  // (requests, variants), of attention; as far as asked for
+  std::vector<std::vector<SignalValues>> signals_;  // (requests, variants), as far as asked for
   std::vector<void*> prefix_keys_;                  // by request, null without a prefix
 };
 

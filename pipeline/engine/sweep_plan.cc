@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "kernels/window.h"
+#include "pipeline/engine/signals/functions.h"
 #include "pipeline/engine/sweep.h"
 #include "pipeline/engine/sweep_layout.h"
 
@@ -33,14 +34,10 @@ class Pairs {
   std::vector<Known> known_;
 };
 
-// Keys that the queries of a layer's attention signals look at.
+// Keys that the queries of a layer's signals look at.
 int64_t signal_pairs(const SweepRequest& request) {
   const auto n_tokens = static_cast<int64_t>(request.tokens.size());
-  int64_t n_queries = request.signals.mass ? n_tokens - request.answer_start : 0;
-  if (request.signals.lazy && n_tokens >= request.signals.lazy->least_tokens()) {
-    n_queries += std::min(n_tokens, request.signals.lazy->last);
-  }
-  return n_queries * n_tokens;
+  return signal_queries(request.signals, n_tokens, request.answer_start) * n_tokens;
 }
 
 }  // namespace

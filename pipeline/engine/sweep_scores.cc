@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <string>
+#include <utility>
 
 #include "base/error.h"
 #include "pipeline/engine/cached_prefix.h"
@@ -12,13 +13,12 @@ namespace winnow::engine {
 
 namespace {
 
-// What was measured of the layers' attention, to the variants that asked for it.
-void add_signals(const std::vector<LayerSignals>& of_variants, SweepResult& result) {
+constexpr const char* kNllRemoved = "nll_removed";  // of the signal sensitivity, whose lanes are scored here
+
+// What was measured of the layers, to the variants that asked for it.
+void add_signals(const std::vector<SignalValues>& of_variants, SweepResult& result) {
   for (std::size_t v = 0; v < of_variants.size(); ++v) {
-    LayerSignals& signals = result.variants[v].layer;
-    const double nll_removed = signals.nll_removed;
-    signals = of_variants[v];
-    signals.nll_removed = nll_removed;
+    for (const auto& [variable, values] : of_variants[v]) result.variants[v].signals[variable] = values;
   }
 }
 
@@ -126,14 +126,14 @@ std::vector<SweepResult> SweepPass::results_of(const RowScores& scores) const {
       const SweepRequest& request = requests_[segment.request];
       result.variants.assign(request.variants.size(), score);
       for (Score& of_variant : result.variants) {
-        if (request.signals.removed_rows) of_variant.layer.nll_removed = score.nll_nats;
+        if (request.signals.needs(&SignalNeeds::removed_lane)) of_variant.signals[kNllRemoved] = {score.nll_nats};
       }
     } else if (segment.is_removed()) {
-      result.variants[variant].layer.nll_removed = score.nll_nats;
+      result.variants[variant].signals[kNllRemoved] = {score.nll_nats};
     } else {
-      const double nll_removed = result.variants[variant].layer.nll_removed;
+      SignalValues signals = std::move(result.variants[variant].signals);
       result.variants[variant] = score;
-      result.variants[variant].layer.nll_removed = nll_removed;
+      result.variants[variant].signals = std::move(signals);
     }
   }
   for (std::size_t r = 0; r < requests_.size(); ++r) add_signals(signals_[r], results[r]);
@@ -144,7 +144,9 @@ void check_finite(const SweepRequest& request, const SweepResult& result) {
   if (!std::isfinite(result.base.nll_nats)) fail(ExitCode::kBadData, "the NLL of the base pattern is not finite");
   for (std::size_t v = 0; v < result.variants.size(); ++v) {
     const Score& score = result.variants[v];
-    if (std::isfinite(score.nll_nats + score.kl_nats + score.layer.nll_removed)) continue;
+    const bool has_removed = score.signals.contains(kNllRemoved);
+    const double nll_removed = has_removed ? value_of(score.signals, kNllRemoved) : 0.0;
+    if (std::isfinite(score.nll_nats + score.kl_nats + nll_removed)) continue;
     const int64_t layer = birth_layer(request.base, request.variants[v]);
     fail(ExitCode::kBadData, "the NLL of the pattern that differs from the base at layer " + std::to_string(layer) +
                                  ", its KL or the NLL without the layer's attention is not finite");

@@ -20,12 +20,12 @@ int64_t answer_tokens(const Corpus& corpus, int64_t e) {
 
 }  // namespace
 
-Cells::Cells(int64_t n_examples, int64_t n_variants, int64_t token_slots, int64_t signal_slots)
+Cells::Cells(int64_t n_examples, int64_t n_variants, int64_t token_slots, engine::SignalLayout signals)
     : n_examples_(n_examples),
       n_variants_(n_variants),
       token_slots_(token_slots),
-      signal_slots_(signal_slots),
-      cell_size_(kStatistics + static_cast<std::size_t>(signal_slots)),
+      signals_(std::move(signals)),
+      cell_size_(kStatistics + static_cast<std::size_t>(signals_.size())),
       statistics_(static_cast<std::size_t>(n_examples * (1 + n_variants)) * cell_size_, 0.0),
       tokens_(static_cast<std::size_t>(n_examples * (1 + n_variants) * token_slots), 0.F) {}
 
@@ -49,10 +49,7 @@ void Cells::put(int64_t example, int64_t variant, const engine::Score& score) {
   statistics[kExactMatch] = score.exact_match ? 1.0 : 0.0;
   statistics[kTokenAccuracy] = score.token_accuracy + 0.0;
   statistics[kKl] = score.kl_nats + 0.0;
-  if (signal_slots_ > 0) {
-    const std::vector<double> slots = engine::to_slots(score.layer, signal_slots_);
-    for (std::size_t i = 0; i < slots.size(); ++i) statistics[kStatistics + i] = slots[i] + 0.0;
-  }
+  signals_.put(score.signals, {statistics + kStatistics, cell_size_ - kStatistics});
   if (token_slots_ == 0) return;
   const auto n = static_cast<int64_t>(score.token_nll_nats.size());
   if (n == 0 || n > token_slots_) {
@@ -65,7 +62,7 @@ void Cells::put(int64_t example, int64_t variant, const engine::Score& score) {
 
 void Cells::grow(int64_t n_variants) {
   if (n_variants <= n_variants_) return;
-  Cells grown(n_examples_, n_variants, token_slots_, signal_slots_);
+  Cells grown(n_examples_, n_variants, token_slots_, signals_);
   const auto widen = [&](auto& from, auto& to, std::size_t cell_size) {
     const std::size_t row = static_cast<std::size_t>(1 + n_variants_) * cell_size;
     const std::size_t wide_row = static_cast<std::size_t>(1 + n_variants) * cell_size;
@@ -96,8 +93,7 @@ engine::Score Cells::get(int64_t example, int64_t variant, int64_t n_tokens) con
   score.exact_match = statistics[kExactMatch] != 0.0;
   score.token_accuracy = statistics[kTokenAccuracy];
   score.kl_nats = statistics[kKl];
-  if (signal_slots_ > 0)
-    score.layer = engine::from_slots({statistics + kStatistics, static_cast<std::size_t>(signal_slots_)});
+  score.signals = signals_.get({statistics + kStatistics, cell_size_ - kStatistics});
   if (token_slots_ > 0) {
     const float* tokens = &tokens_[cell * static_cast<std::size_t>(token_slots_)];
     score.token_nll_nats.assign(tokens, tokens + n_tokens);
@@ -119,37 +115,59 @@ void copy_tokens(const engine::Score& score, stats::Table<float>& table, int64_t
   std::copy(score.token_nll_nats.begin(), score.token_nll_nats.end(), &table(row, 0));
 }
 
-// The tables of the signals, empty where not measured.
-void make_signal_tables(const engine::Signals& signals, int64_t n_kv_heads, calibration::Measurement& m) {
-  const stats::Table<double> by_cell(m.nll.rows, m.nll.cols);
-  if (signals.kl) m.kl = by_cell;
-  if (signals.layer.removed_rows) m.nll_removed = by_cell;
-  if (signals.layer.lazy) m.lazy_ratio = m.lazy_ratio_compat = by_cell;
-  if (!signals.layer.mass) return;
-  m.attention_mass_outside = by_cell;
-  m.attention_mass_outside_kv_head = stats::Table<double>(m.nll.rows * m.nll.cols, n_kv_heads);
+// Calls `use` with every variable of the signals that are wanted.
+template <typename Use>
+void for_each_variable(const engine::SignalOptions& signals, const Use& use) {
+  for (const SignalSpec& spec : signal_specs()) {
+    if (!signals.wants(spec.name)) continue;
+    for (const SignalVariable& variable : spec.variables) use(variable);
+  }
 }
 
-void put_signals(const engine::Score& score, int64_t e, int64_t column, calibration::Measurement& m) {
-  if (m.kl.rows > 0) m.kl(e, column) = score.kl_nats;
-  if (m.nll_removed.rows > 0) m.nll_removed(e, column) = score.layer.nll_removed;
-  if (m.lazy_ratio.rows > 0) {
-    m.lazy_ratio(e, column) = score.layer.lazy_ratio;
-    m.lazy_ratio_compat(e, column) = score.layer.lazy_ratio_compat;
+void make_signal_tables(const engine::SignalOptions& signals, int64_t n_kv_heads, calibration::Measurement& m) {
+  for_each_variable(signals, [&](const SignalVariable& variable) {
+    m.signals[variable.name] = variable.axes == SignalAxes::kCellByKvHead
+                                   ? stats::Table<double>(m.nll.rows * m.nll.cols, n_kv_heads)
+                                   : stats::Table<double>(m.nll.rows, m.nll.cols);
+  });
+}
+
+double value_of_cell(const SignalVariable& variable, const engine::Score& score, double nll_base) {
+  switch (variable.source) {
+    case SignalSource::kScored:
+      return score.kl_nats;
+    case SignalSource::kMeasured:
+      return engine::value_of(score.signals, variable.name);
+    case SignalSource::kLessBase:
+      return engine::value_of(score.signals, variable.from) - nll_base + 0.0;
+    case SignalSource::kMeanOfHeads: {
+      const std::vector<double>& heads = score.signals.find(variable.from)->second;
+      double mean = 0.0;
+      for (const double of_head : heads) mean += of_head / static_cast<double>(heads.size());
+      return mean;
+    }
   }
-  if (m.attention_mass_outside.rows == 0) return;
-  const std::vector<double>& mass = score.layer.mass_outside;
-  for (std::size_t head = 0; head < mass.size(); ++head) {
-    m.attention_mass_outside_kv_head(e * m.n_layers() + column, static_cast<int64_t>(head)) = mass[head];
-    m.attention_mass_outside(e, column) += mass[head] / static_cast<double>(mass.size());
-  }
+  fail(ExitCode::kInternal, std::string("no source of the signal variable ") + variable.name);
+}
+
+void put_signals(const engine::SignalOptions& signals, const engine::Score& score, int64_t e, int64_t column,
+                 calibration::Measurement& m) {
+  for_each_variable(signals, [&](const SignalVariable& variable) {
+    stats::Table<double>& table = m.signals.find(variable.name)->second;
+    if (variable.axes == SignalAxes::kCellByKvHead) {
+      const std::vector<double>& heads = score.signals.find(variable.name)->second;
+      std::ranges::copy(heads, &table(e * m.n_layers() + column, 0));
+    } else {
+      table(e, column) = value_of_cell(variable, score, m.nll_base[static_cast<std::size_t>(e)]);
+    }
+  });
 }
 
 }  // namespace
 
 calibration::Measurement to_measurement(const Cells& cells, const Corpus& corpus, int64_t n_examples,
                                         std::span<const int64_t> layers, const engine::Pattern& base,
-                                        const engine::Signals& signals) {
+                                        const engine::SignalOptions& signals) {
   const auto n_layers = static_cast<int64_t>(layers.size());
   calibration::Measurement m;
   m.layer.assign(layers.begin(), layers.end());
@@ -157,7 +175,7 @@ calibration::Measurement to_measurement(const Cells& cells, const Corpus& corpus
   m.nll = stats::Table<double>(n_examples, n_layers);
   m.exact_match = stats::Table<uint8_t>(n_examples, n_layers);
   m.token_accuracy = stats::Table<double>(n_examples, n_layers);
-  make_signal_tables(signals, cells.n_signal_heads(), m);
+  make_signal_tables(signals, cells.signals().n_kv_heads, m);
   int64_t longest = 0;
   for (int64_t e = 0; e < n_examples; ++e) longest = std::max(longest, answer_tokens(corpus, e));
   if (cells.keeps_tokens()) {
@@ -183,7 +201,7 @@ calibration::Measurement to_measurement(const Cells& cells, const Corpus& corpus
       m.exact_match(e, column) = score.exact_match ? 1 : 0;
       m.token_accuracy(e, column) = score.token_accuracy;
       copy_tokens(score, m.token_nll, e * n_layers + column);
-      put_signals(score, e, column, m);
+      put_signals(signals, score, e, column, m);
     }
   }
   return m;

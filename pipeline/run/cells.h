@@ -19,14 +19,14 @@ inline constexpr int64_t kBaseVariant = -1;
 // Cells of one data set: variant kBaseVariant, or the number of another.
 class Cells {
  public:
-  // token_slots: entries kept per cell for the NLL of single tokens (0: none are kept); signal_slots: for the signals
-  // of layers (pipeline/engine/layer_signals.h).
-  Cells(int64_t n_examples, int64_t n_variants, int64_t token_slots, int64_t signal_slots = 0);
+  // token_slots: entries kept per cell for the NLL of single tokens (0: none are kept); signals: those of layers that
+  // are kept.
+  Cells(int64_t n_examples, int64_t n_variants, int64_t token_slots, engine::SignalLayout signals = {});
 
   int64_t n_examples() const { return n_examples_; }
   int64_t n_variants() const { return n_variants_; }
   bool keeps_tokens() const { return token_slots_ > 0; }
-  int64_t n_signal_heads() const { return signal_slots_ > 0 ? signal_slots_ - 3 : 0; }  // key heads
+  const engine::SignalLayout& signals() const { return signals_; }
   // Fills a cell; -0.0 becomes 0.0. A cell may be filled once. Token NLLs are needed where they are kept.
   void put(int64_t example, int64_t variant, const engine::Score& score);
   bool has(int64_t example, int64_t variant) const;
@@ -37,7 +37,7 @@ class Cells {
   // Empties every cell.
   void clear();
 
-  // For the sum over ranks: (examples, 1 + variants, statistics and signal_slots) and (examples, 1 + variants,
+  // For the sum over ranks: (examples, 1 + variants, statistics and signals) and (examples, 1 + variants,
   // token_slots).
   std::span<double> statistics() { return statistics_; }
   std::span<float> tokens() { return tokens_; }
@@ -50,7 +50,7 @@ class Cells {
   int64_t n_examples_;
   int64_t n_variants_;
   int64_t token_slots_;
-  int64_t signal_slots_;
+  engine::SignalLayout signals_;
   std::size_t cell_size_;  // statistics and signals
   std::vector<double> statistics_;
   std::vector<float> tokens_;
@@ -60,6 +60,6 @@ class Cells {
 // all be there.
 calibration::Measurement to_measurement(const Cells& cells, const Corpus& corpus, int64_t n_examples,
                                         std::span<const int64_t> layers, const engine::Pattern& base,
-                                        const engine::Signals& signals);
+                                        const engine::SignalOptions& signals);
 
 }  // namespace winnow::run

@@ -98,7 +98,7 @@ engine::SweepRequest Inputs::request(const MissingCells& cells, std::span<const 
   }
   request.per_token = per_token;
   request.with_kl = with_kl;
-  request.signals = settings.signals.layer;
+  request.signals = settings.signals;
   const bool has_prefix = cells.data_set == 0 && !prefixes.place.empty() &&
                           prefixes.place[static_cast<std::size_t>(cells.example)].has_value();
   if (has_prefix) {
@@ -158,7 +158,7 @@ Inputs load_inputs(const CalibrateOptions& options) {
     inputs.variants.push_back(inputs.settings.variant(layer));
   }
   inputs.wanted = inputs.settings.layers;
-  inputs.with_kl = inputs.settings.signals.kl;
+  inputs.with_kl = inputs.settings.signals.needs(&SignalNeeds::distributions);
   inputs.open_checkpoint(options.model);
   inputs.data_sets.push_back(read_data_set("calibration", options.data, inputs.config.vocab, options.limit));
   for (const auto& [name, file] : options.controls) {

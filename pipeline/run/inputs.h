@@ -55,7 +55,7 @@ struct Inputs {
   // All that is read: nothing of it may be written over.
   ReadPaths read_paths(const RunOptions& options) const;
   // Numbers of a cell for the signals of layers.
-  int64_t signal_slots() const { return winnow::engine::signal_slots(settings.signals.layer, config.heads.n_kv_heads); }
+  engine::SignalLayout signal_layout() const { return {settings.signals, config.heads.n_kv_heads}; }
   // Window of a windowed layer for an example of a data set.
   kernels::Window window_of(int64_t data_set, int64_t example) const;
   // The sweep that a group of lanes of one example needs.

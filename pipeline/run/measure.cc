@@ -173,7 +173,7 @@ class Measurer {
                 .names = {},
                 .scores = {},
                 .has_kl = context_.inputs.with_kl,
-                .n_signals = context_.inputs.signal_slots(),
+                .signals = context_.inputs.signal_layout(),
                 .n_tokens = data.n_answer(unit.example),
                 .seconds = seconds,
                 .made_by = context_.made_by};

@@ -182,30 +182,34 @@ Settings resolve_window(const RunOptions& options) {
 }
 
 const std::vector<std::string>& signal_words() {
-  static const std::vector<std::string> kWords = {"kl", "sensitivity", "mass", "lazy", "all", "none"};
+  static const std::vector<std::string> kWords = [] {
+    std::vector<std::string> words;
+    for (const SignalSpec& spec : signal_specs()) words.emplace_back(spec.name);
+    words.insert(words.end(), {"all", "none"});
+    return words;
+  }();
   return kWords;
 }
 
-engine::Signals resolve_signals(const CalibrateOptions& options) {
-  engine::Signals signals;
+engine::SignalOptions resolve_signals(const CalibrateOptions& options) {
+  engine::SignalOptions signals;
   std::stringstream list(options.signals);
   for (std::string name; std::getline(list, name, ',');) {
     require_one_of("--signals", name, signal_words());
-    const bool is_all = name == "all";
-    if (is_all || name == "kl") signals.kl = true;
-    if (is_all || name == "sensitivity") signals.layer.removed_rows = options.tail_rows.value_or(kSensitivityTail);
-    if (is_all || name == "mass") signals.layer.mass = true;
-    if (is_all || name == "lazy") signals.layer.lazy = engine::LazyWindow{};
+    for (const SignalSpec& spec : signal_specs()) {
+      if (name == "all" || name == spec.name) signals.names.insert(spec.name);
+    }
   }
-  if (options.sensitivity && !signals.layer.removed_rows) {
+  signals.removed_rows = options.tail_rows.value_or(kSensitivityTail);
+  if (options.sensitivity && !signals.wants("sensitivity")) {
     refuse("--sensitivity needs the signal sensitivity; give --signals sensitivity, or leave it out");
   }
-  if (options.sensitivity == "full") signals.layer.removed_rows = engine::LayerSignalOptions::kAllRows;
+  if (options.sensitivity == "full") signals.removed_rows = engine::SignalOptions::kAllRows;
   const auto set_lazy = [&](const std::string& flag, const std::optional<int64_t>& value, int64_t least, auto member) {
     if (!value) return;
-    if (!signals.layer.lazy) refuse(flag + " needs the signal lazy; give --signals lazy, or leave it out");
+    if (!signals.wants("lazy")) refuse(flag + " needs the signal lazy; give --signals lazy, or leave it out");
     require_at_least(flag, *value, least);
-    (*signals.layer.lazy).*member = std::min(*value, kernels::kNoLimit / 4);
+    signals.lazy.*member = std::min(*value, kernels::kNoLimit / 4);
   };
   set_lazy("--lazy-sinks", options.lazy_sinks, 0, &engine::LazyWindow::sinks);
   set_lazy("--lazy-recent", options.lazy_recent, 1, &engine::LazyWindow::recent);

@@ -56,7 +56,7 @@ struct RunOptions {
   std::string layers;                      // "0-11,20"; "": all
   bool per_token = false;                  // the NLL of every answer token is kept
   std::optional<int64_t> top_k;            // budget besides L/8, L/4 and L/2
-  std::string signals;                     // "kl,sensitivity,mass,lazy", "all" or "none"; "": none
+  std::string signals;                     // names with commas, "all" or "none"; "": none
   std::optional<std::string> sensitivity;  // "tail" (default) or "full"
   std::optional<int64_t> lazy_sinks, lazy_recent, lazy_last;
   // Of search.
@@ -89,10 +89,10 @@ struct Settings {
   int64_t sinks = 0;
   bool decode_full = false;
   std::optional<int64_t> tail_rows;
-  engine::Pattern base;         // (n_layers)
-  std::string base_name;        // canonical: "full", "windowed" or "list:1,4"
-  std::vector<int64_t> layers;  // ascending
-  engine::Signals signals;      // besides NLL and matches
+  engine::Pattern base;           // (n_layers)
+  std::string base_name;          // canonical: "full", "windowed" or "list:1,4"
+  std::vector<int64_t> layers;    // ascending
+  engine::SignalOptions signals;  // besides NLL and matches
 
   // Window of a windowed layer for an example whose answer starts at that token.
   kernels::Window window_of(int64_t answer_start) const;
@@ -120,7 +120,7 @@ const std::vector<std::string>& signal_words();
 // Names of the engines whose rules --target takes.
 const std::vector<std::string>& target_names();
 // Signals of --signals and what belongs to it. Throws Error(kUsage).
-engine::Signals resolve_signals(const CalibrateOptions& options);
+engine::SignalOptions resolve_signals(const CalibrateOptions& options);
 // Throws Error(kUsage) for layers that the model does not have.
 Settings resolve_settings(const CalibrateOptions& options, int64_t n_layers);
 

@@ -64,7 +64,7 @@ void MeasuringRun::set_up(const std::function<Inputs()>& load) {
         token_slots = std::max(token_slots, data.n_answer(e));
       }
       cells_.emplace_back(data.n_examples, static_cast<int64_t>(inputs_.variants.size()), token_slots,
-                          inputs_.signal_slots());
+                          inputs_.signal_layout());
     }
   });
   log_set_up();

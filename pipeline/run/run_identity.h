@@ -20,7 +20,7 @@ struct RunIdentity {
   std::string decode;                // "windowed" or "full"
   std::optional<int64_t> tail_rows;  // none: every row obeys the window
   std::string base;                  // "full", "windowed" or "list:1,4" (layers that keep full attention)
-  std::string signals = {};          // Signals::name(); of run.json without the field: none
+  std::string signals = {};          // SignalOptions::name(); of run.json without the field: none
   std::string residual_dtype;        // "fp32", "bf16", "fp16"
   std::string compute_dtype;
   std::string backend;         // "cpu", "cuda"

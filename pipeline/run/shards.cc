@@ -1,9 +1,12 @@
 #include "pipeline/run/shards.h"
 
 #include <algorithm>
+#include <array>
 #include <cstdio>
 #include <cstring>
+#include <limits>
 #include <regex>
+#include <span>
 
 #include "base/error.h"
 #include "base/sha256.h"
@@ -15,6 +18,23 @@ namespace {
 constexpr const char* kShardFormat = "winnow-shard";
 constexpr int64_t kShardVersion = 1;
 
+// The first signals of layers share a table, all of them as soon as one was measured: these columns, and one a key
+// head. Signals that came later have a table each, of the name of their variable.
+struct SharedColumn {
+  const char* variable;
+  double not_measured;
+};
+constexpr std::array kSharedColumns = {SharedColumn{"nll_removed", 0.0},
+                                       SharedColumn{"lazy_ratio", std::numeric_limits<double>::quiet_NaN()},
+                                       SharedColumn{"lazy_ratio_compat", std::numeric_limits<double>::quiet_NaN()}};
+constexpr const char* kSharedHeads = "attention_mass_outside_kv_head";
+constexpr auto kSharedSingles = static_cast<int64_t>(kSharedColumns.size());
+
+bool is_shared(const std::string& variable) {
+  return variable == kSharedHeads ||
+         std::ranges::any_of(kSharedColumns, [&](const SharedColumn& column) { return variable == column.variable; });
+}
+
 // The columns of a shard as they are stored.
 struct Columns {
   std::vector<int64_t> variant;
@@ -23,9 +43,42 @@ struct Columns {
   std::vector<uint8_t> exact_match;
   std::vector<double> token_accuracy;
   std::vector<double> kl;             // empty, or one per variant
-  std::vector<double> layer_signals;  // (variants, n_signals), or empty
-  std::vector<float> token_nll;       // (variants, n_tokens), or empty
+  std::vector<double> layer_signals;  // (variants, 3 + key heads), or empty
+  std::vector<std::pair<engine::SignalLayout::Column, std::vector<double>>> signals;  // (variants, width) each
+  std::vector<float> token_nll;                                                       // (variants, n_tokens), or empty
 };
+
+void append_shared(const engine::Score& score, int64_t n_kv_heads, std::vector<double>& table) {
+  for (const SharedColumn& column : kSharedColumns) {
+    const auto found = score.signals.find(column.variable);
+    table.push_back(found == score.signals.end() ? column.not_measured : found->second.front());
+  }
+  const auto found = score.signals.find(kSharedHeads);
+  std::vector<double> heads = found == score.signals.end() ? std::vector<double>{} : found->second;
+  heads.resize(static_cast<std::size_t>(n_kv_heads), 0.0);
+  table.insert(table.end(), heads.begin(), heads.end());
+}
+
+// The tables of the signals of layers. The base's row has no figures.
+void add_signals(const Shard& shard, Columns& columns) {
+  const auto is_of_shared = [](const engine::SignalLayout::Column& column) { return is_shared(column.variable); };
+  if (std::ranges::any_of(shard.signals.columns, is_of_shared)) {
+    for (const engine::Score& score : shard.scores) {
+      append_shared(score, shard.signals.n_kv_heads, columns.layer_signals);
+    }
+  }
+  for (const engine::SignalLayout::Column& column : shard.signals.columns) {
+    if (is_of_shared(column)) continue;
+    engine::SignalLayout alone;
+    alone.columns = {column};
+    std::vector<double>& table = columns.signals.emplace_back(column, std::vector<double>{}).second;
+    const auto width = static_cast<std::size_t>(column.width);
+    table.resize(shard.scores.size() * width);
+    for (std::size_t i = 0; i < shard.scores.size(); ++i) {
+      alone.put(shard.scores[i].signals, std::span(table).subspan(i * width, width));
+    }
+  }
+}
 
 Columns columns_of(const Shard& shard) {
   Columns columns;
@@ -36,12 +89,9 @@ Columns columns_of(const Shard& shard) {
     columns.exact_match.push_back(score.exact_match ? 1 : 0);
     columns.token_accuracy.push_back(score.token_accuracy);
     if (shard.has_kl) columns.kl.push_back(score.kl_nats);
-    if (shard.n_signals > 0) {
-      const std::vector<double> slots = engine::to_slots(score.layer, shard.n_signals);
-      columns.layer_signals.insert(columns.layer_signals.end(), slots.begin(), slots.end());
-    }
     columns.token_nll.insert(columns.token_nll.end(), score.token_nll_nats.begin(), score.token_nll_nats.end());
   }
+  add_signals(shard, columns);
   return columns;
 }
 
@@ -64,6 +114,10 @@ std::string content_sha256(const Shard& shard, const ShardIdentity& identity, co
   append(bytes, columns.token_accuracy);
   append(bytes, columns.kl);
   append(bytes, columns.layer_signals);
+  for (const auto& [column, values] : columns.signals) {
+    bytes += column.variable + '\n';
+    append(bytes, values);
+  }
   append(bytes, columns.token_nll);
   return sha256_of(bytes);
 }
@@ -91,6 +145,19 @@ bool is_shard_name(const std::string& name) {
   fail(ExitCode::kBadData, file.string() + ": " + what);
 }
 
+// Signals that have a table of their own: all that the list knows.
+void read_own_signals(const storage::Group& root, Columns& columns) {
+  for (const SignalSpec& spec : signal_specs()) {
+    for (const SignalVariable& variable : spec.variables) {
+      if (is_shared(variable.name) || variable.source != SignalSource::kMeasured || !root.contains(variable.name)) {
+        continue;
+      }
+      auto table = root.read<double>(variable.name, 2);
+      columns.signals.push_back({{variable.name, table.shape[1]}, std::move(table.values)});
+    }
+  }
+}
+
 Columns read_columns(const std::filesystem::path& file, const storage::Group& root, int64_t n_tokens) {
   Columns columns;
   columns.variant = root.read<int64_t>("variant", 1).values;
@@ -100,31 +167,50 @@ Columns read_columns(const std::filesystem::path& file, const storage::Group& ro
   columns.token_accuracy = root.read<double>("token_accuracy", 1).values;
   if (root.contains("kl")) columns.kl = root.read<double>("kl", 1).values;
   if (root.contains("layer_signals")) columns.layer_signals = root.read<double>("layer_signals", 2).values;
+  read_own_signals(root, columns);
   if (root.contains("token_nll")) columns.token_nll = root.read<float>("token_nll", 2).values;
   const std::size_t n = columns.variant.size();
   const bool tokens_fit =
       columns.token_nll.empty() || columns.token_nll.size() == n * static_cast<std::size_t>(n_tokens);
-  if (n == 0 || columns.nll.size() != n || columns.exact_match.size() != n || columns.token_accuracy.size() != n ||
-      n_tokens < 1 || !tokens_fit || columns.layer_signals.size() % n != 0 ||
+  const bool signals_fit = std::ranges::all_of(columns.signals, [&](const auto& signal) {
+    return signal.second.size() == n * static_cast<std::size_t>(signal.first.width);
+  });
+  if (n == 0 || !signals_fit || columns.nll.size() != n || columns.exact_match.size() != n ||
+      columns.token_accuracy.size() != n || n_tokens < 1 || !tokens_fit || columns.layer_signals.size() % n != 0 ||
       (!columns.kl.empty() && columns.kl.size() != n) || (!columns.name.empty() && columns.name.size() != n)) {
     refuse(file, "the lengths of its tables do not agree");
   }
   return columns;
 }
 
+// What the shared table has, of each of its signals whether it was measured or not.
+void add_shared_layout(int64_t width, engine::SignalLayout& layout) {
+  if (width < kSharedSingles) return;
+  layout.n_kv_heads = width - kSharedSingles;
+  for (const SharedColumn& column : kSharedColumns) layout.columns.push_back({column.variable, 1});
+  layout.columns.push_back({kSharedHeads, layout.n_kv_heads});
+}
+
 void fill_scores(const Columns& columns, Shard& shard) {
   shard.variants = columns.variant;
   shard.names = columns.name;
   shard.has_kl = !columns.kl.empty();
-  const std::size_t n_signals = columns.layer_signals.size() / columns.variant.size();
-  shard.n_signals = static_cast<int64_t>(n_signals);
+  const std::size_t n_shared = columns.layer_signals.size() / columns.variant.size();
+  add_shared_layout(static_cast<int64_t>(n_shared), shard.signals);
+  const engine::SignalLayout shared = shard.signals;
+  for (const auto& [column, values] : columns.signals) shard.signals.columns.push_back(column);
   for (std::size_t i = 0; i < columns.variant.size(); ++i) {
     engine::Score score;
     score.nll_nats = columns.nll[i];
     score.exact_match = columns.exact_match[i] != 0;
     score.token_accuracy = columns.token_accuracy[i];
     if (shard.has_kl) score.kl_nats = columns.kl[i];
-    if (n_signals >= 3) score.layer = engine::from_slots({&columns.layer_signals[i * n_signals], n_signals});
+    if (shared.size() > 0) score.signals = shared.get(std::span(columns.layer_signals).subspan(i * n_shared, n_shared));
+    for (const auto& [column, values] : columns.signals) {
+      const auto width = static_cast<std::size_t>(column.width);
+      const auto own = std::span(values).subspan(i * width, width);
+      score.signals[column.variable].assign(own.begin(), own.end());
+    }
     if (!columns.token_nll.empty()) {
       const float* tokens = &columns.token_nll[i * static_cast<std::size_t>(shard.n_tokens)];
       score.token_nll_nats.assign(tokens, tokens + shard.n_tokens);
@@ -147,7 +233,10 @@ void write_shard(const std::filesystem::path& directory, const Shard& shard, con
     root.write<uint8_t>("exact_match", columns.exact_match, {n});
     root.write<double>("token_accuracy", columns.token_accuracy, {n});
     if (!columns.kl.empty()) root.write<double>("kl", columns.kl, {n});
-    if (shard.n_signals > 0) root.write<double>("layer_signals", columns.layer_signals, {n, shard.n_signals});
+    if (!columns.layer_signals.empty()) {
+      root.write<double>("layer_signals", columns.layer_signals, {n, kSharedSingles + shard.signals.n_kv_heads});
+    }
+    for (const auto& [column, values] : columns.signals) root.write<double>(column.variable, values, {n, column.width});
     if (!columns.token_nll.empty()) root.write<float>("token_nll", columns.token_nll, {n, shard.n_tokens});
     root.set_attribute<std::string>(".", "format", kShardFormat);
     root.set_attribute<int64_t>(".", "format_version", kShardVersion);

@@ -21,10 +21,10 @@ struct Shard {
   std::vector<std::string> names;
   std::vector<engine::Score> scores;  // one per variant
   bool has_kl = false;                // whether the scores' KL was measured
-  int64_t n_signals = 0;  // numbers of LayerSignals that the scores have (pipeline/engine/layer_signals.h), or 0
-  int64_t n_tokens = 0;   // answer tokens; token NLLs have that many entries, or none
-  double seconds = 0.0;   // that the unit took
-  std::string made_by;    // rank and host, for whoever reads the file
+  engine::SignalLayout signals = {};  // of layers, that the scores have
+  int64_t n_tokens = 0;               // answer tokens; token NLLs have that many entries, or none
+  double seconds = 0.0;               // that the unit took
+  std::string made_by;                // rank and host, for whoever reads the file
 };
 
 // What a shard must have been measured with.

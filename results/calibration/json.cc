@@ -2,6 +2,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/json.h"
+#include "base/signal_specs.h"
 #include "results/calibration/table.h"
 
 #include "base/json_values.h"
@@ -39,13 +40,11 @@ Json layer_object(const Ranking& r, int64_t column) {
                  {"exact_match_drop", r.exact_match_drop[c]},
                  {"token_accuracy_drop", r.token_accuracy_drop[c]},
                  {"p_top_k", std::move(p_top_k)}};
-  const auto put_mean = [&](const char* name, const std::vector<double>& values) {
-    if (!values.empty()) object[name] = number_or_null(values[c]);
-  };
-  put_mean("mean_kl", r.mean_kl);
-  put_mean("mean_delta_nll_removed", r.mean_delta_nll_removed);
-  put_mean("mean_attention_mass_outside", r.mean_attention_mass_outside);
-  put_mean("mean_lazy_ratio", r.mean_lazy_ratio);
+  for (const SignalSpec& spec : signal_specs()) {
+    const auto found = r.signal_means.find(spec.ranked);
+    if (found == r.signal_means.end()) continue;
+    object[std::string("mean_") + spec.ranked] = number_or_null(found->second[c]);
+  }
   return object;
 }
 

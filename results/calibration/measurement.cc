@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "base/signal_specs.h"
 
 namespace winnow::calibration {
 namespace {
@@ -26,7 +27,6 @@ void check_table(const std::string& name, const char* what, const stats::Table<T
 // Optional tables: of the right shape where they are there, finite but where NaN says that there is no figure.
 void check_signals(const std::string& name, const Measurement& m) {
   const auto check = [&](const char* what, const stats::Table<double>& table, bool may_lack) {
-    if (table.values.empty()) return;
     check_table(name, what, table, m);
     for (int64_t e = 0; e < m.n_examples(); ++e) {
       for (int64_t c = 0; c < m.n_layers(); ++c) {
@@ -38,15 +38,16 @@ void check_signals(const std::string& name, const Measurement& m) {
       }
     }
   };
-  check("kl", m.kl, false);
-  check("nll_removed", m.nll_removed, false);
-  check("attention_mass_outside", m.attention_mass_outside, false);
-  check("lazy_ratio", m.lazy_ratio, true);
-  check("lazy_ratio_compat", m.lazy_ratio_compat, true);
-  const stats::Table<double>& by_head = m.attention_mass_outside_kv_head;
-  if (!by_head.values.empty()) {
-    check_size(name, "attention_mass_outside_kv_head", by_head.values.size(),
-               m.n_examples() * m.n_layers() * by_head.cols);
+  for (const SignalSpec& spec : signal_specs()) {
+    for (const SignalVariable& variable : spec.variables) {
+      const stats::Table<double>* table = m.find_signal(variable.name);
+      if (table == nullptr) continue;
+      if (variable.axes == SignalAxes::kCell) {
+        check(variable.name, *table, *variable.lacking != '\0');
+      } else {
+        check_size(name, variable.name, table->values.size(), m.n_examples() * m.n_layers() * table->cols);
+      }
+    }
   }
 }
 
@@ -67,6 +68,26 @@ void check_finite(const std::string& name, const Measurement& m) {
 }
 
 }  // namespace
+
+const stats::Table<double>* Measurement::find_signal(std::string_view variable) const {
+  const auto found = signals.find(variable);
+  return found == signals.end() || found->second.values.empty() ? nullptr : &found->second;
+}
+
+Columns columns_of(const Measurement& m) {
+  Columns c{stats::Table<double>(m.n_examples(), m.n_layers()), stats::Table<double>(m.n_examples(), m.n_layers()),
+            stats::Table<double>(m.n_examples(), m.n_layers())};
+  for (int64_t e = 0; e < m.n_examples(); ++e) {
+    const auto example = static_cast<std::size_t>(e);
+    for (int64_t l = 0; l < m.n_layers(); ++l) {
+      const double sign = m.layer_windowed_in_base[static_cast<std::size_t>(l)] ? -1.0 : 1.0;
+      c.delta_nll(e, l) = m.delta_nll(e, l);
+      c.exact_match_drop(e, l) = sign * (m.exact_match_base[example] - m.exact_match(e, l)) + 0.0;
+      c.token_accuracy_drop(e, l) = sign * (m.token_accuracy_base[example] - m.token_accuracy(e, l)) + 0.0;
+    }
+  }
+  return c;
+}
 
 void check_measurement(const Measurement& m, const std::string& name) {
   if (m.n_examples() == 0) fail(ExitCode::kBadData, name + ": holds no example");

@@ -2,7 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "results/stats/table.h"
@@ -29,14 +32,9 @@ struct Measurement {
   stats::Table<float> token_nll_base;
   stats::Table<float> token_nll;
 
-  // Signals of a layer, (examples, layers), empty where they were not measured.
-  stats::Table<double> kl;                              // nats per token: KL(p_base || p), mean over the answer tokens
-  stats::Table<double> nll_removed;                     // nats per token: with the layer's attention output removed
-  stats::Table<double> attention_mass_outside;          // share of attention beyond window and sinks
-  stats::Table<double> attention_mass_outside_kv_head;  // (examples * layers, key heads)
-  // LightTransfer's ratios, clean and as SWAA's script has it; NaN for examples that are too short.
-  stats::Table<double> lazy_ratio;
-  stats::Table<double> lazy_ratio_compat;
+  // By variable of base/signal_specs.h, those of signals that were measured: (examples, layers), or (examples * layers,
+  // key heads).
+  std::map<std::string, stats::Table<double>, std::less<>> signals;
 
   int64_t n_examples() const { return static_cast<int64_t>(example_id.size()); }
   int64_t n_layers() const { return static_cast<int64_t>(layer.size()); }
@@ -46,11 +44,17 @@ struct Measurement {
     const double difference = nll(example, column) - nll_base[static_cast<std::size_t>(example)];
     return (layer_windowed_in_base[static_cast<std::size_t>(column)] ? -difference : difference) + 0.0;
   }
-  // What removing the layer's attention costs.
-  double delta_nll_removed(int64_t example, int64_t column) const {
-    return nll_removed(example, column) - nll_base[static_cast<std::size_t>(example)] + 0.0;
-  }
+  // Null where it was not measured.
+  const stats::Table<double>* find_signal(std::string_view variable) const;
 };
+
+// The three columns that layers are always compared by, (examples, layers), all with large = keep full attention.
+struct Columns {
+  stats::Table<double> delta_nll;
+  stats::Table<double> exact_match_drop;
+  stats::Table<double> token_accuracy_drop;
+};
+Columns columns_of(const Measurement& measurement);
 
 // Refuses a measurement without examples or layers, with tables that do not fit together, or with a value that is not
 // finite: Error(kBadData) naming the set, the variable, example and layer.

@@ -2,12 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
 #include <numeric>
 #include <set>
 #include <utility>
 
 #include "base/random.h"
+#include "base/signal_specs.h"
 #include "base/strings.h"
 #include "results/stats/correlation.h"
 #include "results/stats/resampling.h"
@@ -21,30 +21,18 @@ struct Signal {
   stats::Table<double> values;
 };
 
-stats::Table<double> table_of(const Measurement& m, const std::function<double(int64_t, int64_t)>& value) {
-  stats::Table<double> table(m.n_examples(), m.n_layers());
-  for (int64_t e = 0; e < m.n_examples(); ++e) {
-    for (int64_t l = 0; l < m.n_layers(); ++l) table(e, l) = value(e, l);
-  }
-  return table;
-}
-
 std::vector<Signal> signals_of(const Measurement& m) {
-  const auto sign = [&](int64_t l) { return m.layer_windowed_in_base[stats::at(l)] ? -1.0 : 1.0; };
-  std::vector<Signal> signals;
-  const auto add = [&](const char* name, const std::function<double(int64_t, int64_t)>& value) {
-    signals.push_back({name, table_of(m, value)});
-  };
-  add("nll", [&](int64_t e, int64_t l) { return m.delta_nll(e, l); });
-  add("exact-match",
-      [&](int64_t e, int64_t l) { return sign(l) * (m.exact_match_base[stats::at(e)] - m.exact_match(e, l)) + 0.0; });
-  add("token-accuracy", [&](int64_t e, int64_t l) {
-    return sign(l) * (m.token_accuracy_base[stats::at(e)] - m.token_accuracy(e, l)) + 0.0;
-  });
-  if (m.kl.rows > 0) signals.push_back({"kl", m.kl});
-  if (m.nll_removed.rows > 0) signals.push_back({"sensitivity", removal_deltas(m)});
-  if (m.attention_mass_outside.rows > 0) signals.push_back({"mass", m.attention_mass_outside});
-  if (m.lazy_ratio.rows > 0) add("lazy", [&](int64_t e, int64_t l) { return 1.0 - m.lazy_ratio(e, l); });
+  Columns columns = columns_of(m);
+  std::vector<Signal> signals = {{"nll", std::move(columns.delta_nll)},
+                                 {"exact-match", std::move(columns.exact_match_drop)},
+                                 {"token-accuracy", std::move(columns.token_accuracy_drop)}};
+  for (const SignalSpec& spec : signal_specs()) {
+    const stats::Table<double>* table = m.find_signal(spec.ranked);
+    if (table == nullptr) continue;
+    stats::Table<double>& values = signals.emplace_back(Signal{spec.name, *table}).values;
+    if (spec.orientation == SignalOrientation::kLargeKeeps) continue;
+    for (double& value : values.values) value = 1.0 - value;
+  }
   return signals;
 }
 
@@ -246,11 +234,6 @@ void fill_transfer(const std::vector<Signal>& signals, const StatisticsOptions& 
 
 bool has_nan(std::span<const double> values) {
   return std::ranges::any_of(values, [](double value) { return std::isnan(value); });
-}
-
-stats::Table<double> removal_deltas(const Measurement& m) {
-  if (m.nll_removed.rows == 0) return {};
-  return table_of(m, [&](int64_t e, int64_t l) { return m.delta_nll_removed(e, l); });
 }
 
 std::optional<SignalComparison> compare_signals(const Measurement& m, const StatisticsOptions& options) {

@@ -10,9 +10,6 @@
 
 namespace winnow::calibration {
 
-// delta_nll_removed as a table (examples, layers); empty where it was not measured.
-stats::Table<double> removal_deltas(const Measurement& measurement);
-
 // none where no signal besides NLL and matches was measured.
 std::optional<SignalComparison> compare_signals(const Measurement& measurement, const StatisticsOptions& options);
 

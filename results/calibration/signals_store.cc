@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 
+#include "base/signal_specs.h"
 #include "results/calibration/signals.h"
 #include "results/storage/variables.h"
 #include "results/storage/variables_read.h"
@@ -11,51 +12,17 @@
 namespace winnow::calibration {
 namespace {
 
-// Tables (example, layer) of a measurement that are stored as they are.
-struct SignalVariable {
-  const char* name;
-  stats::Table<double> Measurement::*table;
-  storage::Description description;
-};
-const std::array<SignalVariable, 5>& variables() {
-  static const std::array<SignalVariable, 5> kVariables = {{
-      {"kl",
-       &Measurement::kl,
-       {storage::kNats, "KL of the base's distributions to those with that one layer switched"}},
-      {"nll_removed",
-       &Measurement::nll_removed,
-       {storage::kNats, "mean NLL of the answer without the layer's attention output"}},
-      {"attention_mass_outside",
-       &Measurement::attention_mass_outside,
-       {storage::kOne, "share of the answer rows' attention beyond window and sinks"}},
-      {"lazy_ratio",
-       &Measurement::lazy_ratio,
-       {storage::kOne, "share of the last queries' attention on sinks and recent keys"}},
-      {"lazy_ratio_compat",
-       &Measurement::lazy_ratio_compat,
-       {storage::kOne, "the same as SWAA's script forms it: the recent keys are the sequence's last for all queries"}},
-  }};
-  return kVariables;
+constexpr const char* kEveryExampleTooShort = "every example is too short";
+
+// Calls `use` with every signal and every variable of it.
+template <typename Use>
+void for_each_variable(const Use& use) {
+  for (const SignalSpec& spec : signal_specs()) {
+    for (const SignalVariable& variable : spec.variables) use(variable);
+  }
 }
 
-struct MeanVariable {
-  const char* name;
-  std::vector<double> Ranking::*values;
-  storage::Description description;
-};
-const std::array<MeanVariable, 4>& means() {
-  static const std::array<MeanVariable, 4> kMeans = {{
-      {"mean_kl", &Ranking::mean_kl, {storage::kNats, "mean over examples of kl"}},
-      {"mean_delta_nll_removed",
-       &Ranking::mean_delta_nll_removed,
-       {storage::kNats, "mean over examples of delta_nll_removed"}},
-      {"mean_attention_mass_outside",
-       &Ranking::mean_attention_mass_outside,
-       {storage::kOne, "mean over examples of attention_mass_outside"}},
-      {"mean_lazy_ratio", &Ranking::mean_lazy_ratio, {storage::kOne, "mean over examples that have one of lazy_ratio"}},
-  }};
-  return kMeans;
-}
+std::string mean_name(const SignalSpec& spec) { return std::string("mean_") + spec.ranked; }
 
 // Tables of /signals: along signal, or signal and another axis.
 struct ComparisonVariable {
@@ -106,57 +73,55 @@ const std::array<TransferVariable, 4>& transfers() {
 }  // namespace
 
 void write_signals(storage::Group& group, const Measurement& m) {
-  const std::vector<int64_t> per_cell = {m.n_examples(), m.n_layers()};
-  for (const SignalVariable& variable : variables()) {
-    const std::vector<double>& values = (m.*variable.table).values;
-    if (values.empty()) continue;
-    storage::write_variable(group, {variable.name, {"example", "layer"}, per_cell}, values, variable.description);
-    if (!has_nan(values)) continue;
-    group.set_attribute<std::string>(variable.name, "status",
-                                     "an example of fewer tokens than sinks, recent keys and 10 has none");
-  }
-  if (m.nll_removed.rows > 0) {
-    storage::write_variable(group, {"delta_nll_removed", {"example", "layer"}, per_cell}, removal_deltas(m).values,
-                            {storage::kNats, "NLL without the layer's attention output less NLL under the base"});
-  }
-  const stats::Table<double>& by_head = m.attention_mass_outside_kv_head;
-  if (by_head.values.empty()) return;
-  group.make_dimension("kv_head", by_head.cols);
-  storage::write_variable(
-      group,
-      {"attention_mass_outside_kv_head", {"example", "layer", "kv_head"}, {m.n_examples(), m.n_layers(), by_head.cols}},
-      by_head.values, {storage::kOne, "attention_mass_outside of the query heads that share a key head"});
+  bool has_heads = false;
+  for_each_variable([&](const SignalVariable& variable) {
+    const stats::Table<double>* table = m.find_signal(variable.name);
+    if (table == nullptr) return;
+    storage::Variable stored{variable.name, {"example", "layer"}, {m.n_examples(), m.n_layers()}};
+    if (variable.axes == SignalAxes::kCellByKvHead) {
+      if (!has_heads) group.make_dimension("kv_head", table->cols);
+      has_heads = true;
+      stored.dimensions.emplace_back("kv_head");
+      stored.shape.push_back(table->cols);
+    }
+    storage::write_variable(group, stored, table->values, {variable.units, variable.long_name});
+    if (has_nan(table->values)) group.set_attribute<std::string>(variable.name, "status", variable.lacking);
+  });
 }
 
 void read_signals(const storage::Group& group, Measurement& m) {
-  for (const SignalVariable& variable : variables()) {
-    if (!group.contains(variable.name)) continue;
-    m.*variable.table = storage::read_table<double>(group, variable.name, m.n_examples(), m.n_layers());
-  }
-  const char* by_head = "attention_mass_outside_kv_head";
-  if (!group.contains(by_head)) return;
-  const std::vector<int64_t> shape = group.shape(by_head);
-  const int64_t n_heads = shape.size() == 3 ? shape[2] : 0;
-  stats::Table<double>& table = m.attention_mass_outside_kv_head;
-  table.values = storage::read_variable<double>(group, by_head, {m.n_examples(), m.n_layers(), n_heads});
-  table.rows = m.n_examples() * m.n_layers();
-  table.cols = n_heads;
+  for_each_variable([&](const SignalVariable& variable) {
+    if (!group.contains(variable.name)) return;
+    stats::Table<double>& table = m.signals[variable.name];
+    if (variable.axes == SignalAxes::kCell) {
+      table = storage::read_table<double>(group, variable.name, m.n_examples(), m.n_layers());
+      return;
+    }
+    const std::vector<int64_t> shape = group.shape(variable.name);
+    table.rows = m.n_examples() * m.n_layers();
+    table.cols = shape.size() == 3 ? shape[2] : 0;
+    table.values = storage::read_variable<double>(group, variable.name, {m.n_examples(), m.n_layers(), table.cols});
+  });
 }
 
 void write_signal_means(storage::Group& group, const Ranking& r) {
-  for (const MeanVariable& variable : means()) {
-    const std::vector<double>& values = r.*variable.values;
-    if (values.empty()) continue;
-    storage::write_variable(group, {variable.name, {"layer"}, {static_cast<int64_t>(values.size())}}, values,
-                            variable.description);
-    if (has_nan(values)) group.set_attribute<std::string>(variable.name, "status", "every example is too short");
+  for (const SignalSpec& spec : signal_specs()) {
+    const auto found = r.signal_means.find(spec.ranked);
+    if (found == r.signal_means.end()) continue;
+    const std::vector<double>& values = found->second;
+    const SignalVariable& variable = spec.ranked_variable();
+    const char* over = *variable.lacking == '\0' ? "mean over examples of " : "mean over examples that have one of ";
+    storage::write_variable(group, {mean_name(spec), {"layer"}, {static_cast<int64_t>(values.size())}}, values,
+                            {variable.units, std::string(over) + spec.ranked});
+    if (has_nan(values)) group.set_attribute<std::string>(mean_name(spec), "status", kEveryExampleTooShort);
   }
 }
 
 void read_signal_means(const storage::Group& group, Ranking& r) {
-  for (const MeanVariable& variable : means()) {
-    if (!group.contains(variable.name)) continue;
-    r.*variable.values = storage::read_variable<double>(group, variable.name, {static_cast<int64_t>(r.layer.size())});
+  for (const SignalSpec& spec : signal_specs()) {
+    if (!group.contains(mean_name(spec))) continue;
+    r.signal_means[spec.ranked] =
+        storage::read_variable<double>(group, mean_name(spec), {static_cast<int64_t>(r.layer.size())});
   }
 }
 
@@ -170,7 +135,7 @@ void write_comparison(storage::Group group, const SignalComparison& c) {
                             variable.description);
     if (has_nan(table.values)) {
       group.set_attribute<std::string>(variable.name, "status",
-                                       c.rho_status.empty() ? "every example is too short" : c.rho_status);
+                                       c.rho_status.empty() ? kEveryExampleTooShort : c.rho_status);
     }
   }
   for (const TransferVariable& variable : transfers()) {

@@ -9,33 +9,13 @@
 
 #include "base/error.h"
 #include "base/random.h"
+#include "base/signal_specs.h"
 #include "results/calibration/signals.h"
 #include "results/stats/correlation.h"
 #include "results/stats/resampling.h"
 
 namespace winnow::calibration {
 namespace {
-
-// The three columns that layers are compared by, (examples, layers), all with large = keep full attention.
-struct Columns {
-  stats::Table<double> delta_nll;
-  stats::Table<double> exact_match_drop;
-  stats::Table<double> token_accuracy_drop;
-};
-
-Columns columns_of(const Measurement& m) {
-  Columns c{stats::Table<double>(m.n_examples(), m.n_layers()), stats::Table<double>(m.n_examples(), m.n_layers()),
-            stats::Table<double>(m.n_examples(), m.n_layers())};
-  for (int64_t e = 0; e < m.n_examples(); ++e) {
-    for (int64_t l = 0; l < m.n_layers(); ++l) {
-      const double sign = m.layer_windowed_in_base[stats::at(l)] ? -1.0 : 1.0;
-      c.delta_nll(e, l) = m.delta_nll(e, l);
-      c.exact_match_drop(e, l) = sign * (m.exact_match_base[stats::at(e)] - m.exact_match(e, l)) + 0.0;
-      c.token_accuracy_drop(e, l) = sign * (m.token_accuracy_base[stats::at(e)] - m.token_accuracy(e, l)) + 0.0;
-    }
-  }
-  return c;
-}
 
 std::vector<int64_t> ranks_of(std::span<const double> mean, std::span<const int64_t> layer) {
   const std::vector<int64_t> order = stats::order_of(mean, layer);
@@ -123,12 +103,10 @@ Ranking compute_ranking(const Measurement& m, const Columns& columns, const Stat
   }
   ranking.rank = ranks_of(ranking.mean_delta_nll, m.layer);
   ranking.budget = budgets(m.n_layers(), options.top_k);
-  ranking.mean_kl = stats::mean_of_rows(m.kl, m.kl.rows > 0 ? all : std::vector<int64_t>{});
-  ranking.mean_attention_mass_outside =
-      stats::mean_of_rows(m.attention_mass_outside, m.attention_mass_outside.rows > 0 ? all : std::vector<int64_t>{});
-  ranking.mean_lazy_ratio = stats::mean_of_rows(m.lazy_ratio, m.lazy_ratio.rows > 0 ? all : std::vector<int64_t>{});
-  const stats::Table<double> removed = removal_deltas(m);
-  ranking.mean_delta_nll_removed = stats::mean_of_rows(removed, removed.rows > 0 ? all : std::vector<int64_t>{});
+  for (const SignalSpec& spec : signal_specs()) {
+    const stats::Table<double>* table = m.find_signal(spec.ranked);
+    if (table != nullptr) ranking.signal_means[spec.ranked] = stats::mean_of_rows(*table, all);
+  }
   const bool has_spread = m.n_examples() > 1;
   for (std::vector<double>* column :
        {&ranking.standard_error, &ranking.ci_low, &ranking.ci_high, &ranking.rank_low, &ranking.rank_high}) {

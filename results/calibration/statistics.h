@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -33,12 +34,10 @@ struct Ranking {
   std::vector<double> rank_low, rank_high;  // 95 % of the resamples' ranks; whole numbers
   std::vector<double> exact_match_drop;     // mean over examples of exact match (layer full) - (layer windowed)
   std::vector<double> token_accuracy_drop;  // the same of token accuracy
-  // Means over examples of the signals (results/calibration/measurement.h); empty where not measured.
-  std::vector<double> mean_kl;                      // nats per token
-  std::vector<double> mean_delta_nll_removed;       // nats per token
-  std::vector<double> mean_attention_mass_outside;  // share
-  std::vector<double> mean_lazy_ratio;              // of the examples that have one; NaN: none
-  std::vector<int64_t> budget;                      // (budgets), K, rising
+  // Means over the examples that have a value, by ranked variable of the signals that were measured
+  // (base/signal_specs.h); NaN: none has.
+  std::map<std::string, std::vector<double>, std::less<>> signal_means;
+  std::vector<int64_t> budget;   // (budgets), K, rising
   stats::Table<double> p_top_k;  // (budgets, layers): share of resamples with the layer among the top K
   // Why standard_error, ci_*, rank_low, rank_high and p_top_k are NaN (one example); empty where they are not.
   std::string spread_status;
@@ -66,10 +65,9 @@ struct Reliability {
 
 // How the signals agree, over layers. All are taken so that large means "keep full attention".
 struct SignalComparison {
-  std::vector<std::string>
-      signal;  // nll, exact-match, token-accuracy, then those measured of kl, sensitivity, mass, lazy
+  std::vector<std::string> signal;  // nll, exact-match, token-accuracy, then those measured of base/signal_specs.h
   std::vector<int64_t> layer;
-  stats::Table<double> value;  // (signals, layers), means over examples; lazy: 1 - lazy_ratio
+  stats::Table<double> value;  // (signals, layers), means over examples, of 1 less the variable where small values keep
   stats::Table<double> rho, rho_ci_low,
       rho_ci_high;         // (signals, signals), Spearman's rho over layers; NaN: not defined
   std::string rho_status;  // why some are not, empty where all are

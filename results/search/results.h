@@ -92,8 +92,11 @@ struct FoundPatterns {
   std::string method;
   std::string objective;
   int64_t n_patterns = 0;                           // that were measured
-  std::vector<std::vector<int64_t>> full_layers{};  // by rising K
-  std::vector<PatternMeans> best{};                 // of these patterns, as the search measured them; no KL
+  std::vector<int64_t> keep{};                      // (steps), K, rising
+  std::vector<std::vector<int64_t>> full_layers{};  // (steps), rising
+  std::vector<PatternMeans> best{};                 // (steps): of these patterns, as the search measured them; no KL
+  int64_t n_examples = 0;
+  bool is_verified = false;  // measured again with every row under the window
 };
 std::vector<FoundPatterns> read_found(const std::filesystem::path& path, storage::Provenance& provenance);
 // Whether a results file is one of searches. Throws Error(kNoInput | kBadData | kIoError) where it is no such file.

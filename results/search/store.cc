@@ -1,9 +1,11 @@
 // /selection/METHOD of results.h5. The schema is in README.md in this folder.
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 
 #include "base/checksum.h"
+#include "base/error.h"
 #include "results/search/results.h"
 #include "results/storage/hdf5.h"
 #include "results/storage/variables.h"
@@ -213,6 +215,42 @@ void write_search(storage::Group group, const SearchResults& r) {
   write_patterns(group, r);
 }
 
+void read_best(const storage::Group& group, FoundPatterns& found) {
+  found.keep = group.read<int64_t>("keep", 1).values;
+  const std::vector<int64_t> layer = group.read<int64_t>("layer", 1).values;
+  const auto full = storage::read_table<uint8_t>(group, "full", static_cast<int64_t>(found.keep.size()),
+                                                 static_cast<int64_t>(layer.size()));
+  const auto nll = storage::read_variable<double>(group, "mean_nll", {full.rows});
+  const auto exact_match = storage::read_variable<double>(group, "mean_exact_match", {full.rows});
+  const auto token_accuracy = storage::read_variable<double>(group, "mean_token_accuracy", {full.rows});
+  for (int64_t step = 0; step < full.rows; ++step) {
+    std::vector<int64_t>& kept = found.full_layers.emplace_back();
+    for (int64_t c = 0; c < full.cols; ++c) {
+      if (full(step, c) != 0) kept.push_back(layer[static_cast<std::size_t>(c)]);
+    }
+    const auto at = static_cast<std::size_t>(step);
+    found.best.push_back({.nll_nats = nll[at], .exact_match = exact_match[at], .token_accuracy = token_accuracy[at]});
+    const int64_t keep = found.keep[at];
+    const bool is_rising = std::is_sorted(kept.begin(), kept.end(), std::less_equal<int64_t>());
+    if (static_cast<int64_t>(kept.size()) != keep || !is_rising) {
+      fail(ExitCode::kBadData, group.where("full") + ": expected " + std::to_string(keep) + " rising layers in row " +
+                                   std::to_string(step) + ", found " + std::to_string(kept.size()));
+    }
+  }
+}
+
+FoundPatterns read_found_of(const storage::Group& group, const std::string& method) {
+  FoundPatterns found{.method = method, .objective = group.read_scalar<std::string>("objective")};
+  found.n_patterns = static_cast<int64_t>(group.read<std::string>("pattern", 1).values.size());
+  if (group.contains("keep")) read_best(group, found);
+  if (group.contains("example_id")) {
+    const std::vector<int64_t> shape = group.shape("example_id");
+    found.n_examples = shape.empty() ? 0 : shape.front();
+  }
+  found.is_verified = group.contains("mean_nll_verified");
+  return found;
+}
+
 }  // namespace
 
 void write_searches(const std::filesystem::path& path, const std::vector<SearchResults>& searches,
@@ -233,31 +271,12 @@ std::vector<FoundPatterns> read_found(const std::filesystem::path& path, storage
   storage::require_format(file, storage::kResultsFormat, storage::kResultsVersion);
   const storage::Group root = file.root();
   provenance = storage::read_provenance(root.group("provenance"));
-  const storage::Group selection = root.group("selection");
   std::vector<FoundPatterns> searches;
-  for (const std::string& method : selection.names()) {
-    const storage::Group group = selection.group(method);
-    FoundPatterns found{.method = method, .objective = group.read_scalar<std::string>("objective")};
-    found.n_patterns = static_cast<int64_t>(group.read<std::string>("pattern", 1).values.size());
-    if (group.contains("keep")) {
-      const std::vector<int64_t> layer = group.read<int64_t>("layer", 1).values;
-      const auto n_keeps = static_cast<int64_t>(group.read<int64_t>("keep", 1).values.size());
-      const auto n_layers = static_cast<int64_t>(layer.size());
-      const stats::Table<uint8_t> full = storage::read_table<uint8_t>(group, "full", n_keeps, n_layers);
-      const auto nll = storage::read_variable<double>(group, "mean_nll", {n_keeps});
-      const auto exact_match = storage::read_variable<double>(group, "mean_exact_match", {n_keeps});
-      const auto token_accuracy = storage::read_variable<double>(group, "mean_token_accuracy", {n_keeps});
-      for (int64_t k = 0; k < n_keeps; ++k) {
-        const auto at = static_cast<std::size_t>(k);
-        found.best.push_back(
-            {.nll_nats = nll[at], .exact_match = exact_match[at], .token_accuracy = token_accuracy[at]});
-        std::vector<int64_t>& kept = found.full_layers.emplace_back();
-        for (int64_t l = 0; l < n_layers; ++l) {
-          if (full(k, l) != 0) kept.push_back(layer[static_cast<std::size_t>(l)]);
-        }
-      }
+  if (root.contains_group("selection")) {
+    const storage::Group selection = root.group("selection");
+    for (const std::string& method : selection.names()) {
+      searches.push_back(read_found_of(selection.group(method), method));
     }
-    searches.push_back(std::move(found));
   }
   if (!file.has_checksum()) note_no_checksum(path);
   return searches;

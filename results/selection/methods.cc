@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "base/error.h"
+#include "base/signal_specs.h"
 #include "base/strings.h"
 #include "base/utf8.h"
 #include "results/selection/pattern.h"
@@ -43,26 +44,39 @@ std::vector<ScoredLayer> ranked(const calibration::Ranking& ranking, const std::
 
 // ---- methods that rank the measured layers --------------------------------------------------------------------------
 
-std::vector<double> signal_means(const SelectInput& input, const stats::Table<double>& table, const std::string& method,
-                                 const std::string& signal) {
-  if (table.values.empty()) not_measured(method, "the signal " + signal, "calibrate with --signals " + signal);
-  std::vector<double> mean = column_means(table);
+// A variable of a signal; where it was not measured, says how to.
+const stats::Table<double>& signal_table(const SelectInput& input, const std::string& method, const SignalSpec& signal,
+                                         const char* variable) {
+  const stats::Table<double>* table = input.results.calibration.find_signal(variable);
+  if (table == nullptr) {
+    not_measured(method, std::string("the signal ") + signal.name,
+                 std::string("calibrate with --signals ") + signal.name);
+  }
+  return *table;
+}
+
+std::vector<double> signal_means(const SelectInput& input, const std::string& method, const SignalSpec& signal) {
+  std::vector<double> mean = column_means(signal_table(input, method, signal, signal.ranked));
   for (std::size_t c = 0; c < mean.size(); ++c) {
     if (std::isfinite(mean[c])) continue;
-    fail(ExitCode::kBadData, "method " + method + ": the signal " + signal + " of layer " +
+    fail(ExitCode::kBadData, "method " + method + ": the signal " + signal.name + " of layer " +
                                  std::to_string(input.results.calibration.layer[c]) + " is not finite");
   }
   return mean;
 }
 
-std::vector<double> kl_scores(const SelectInput& input) {
+std::vector<double> signal_scores(const SelectInput& input, const SignalSpec& signal) {
   const std::string base = input.results.provenance.text("base");
-  if (base != "full" && !base.empty()) {
-    fail(ExitCode::kBadData, "method kl: measured from the base " + base +
+  if (signal.needs.distributions && base != "full" && !base.empty()) {
+    fail(ExitCode::kBadData, std::string("method ") + signal.name + ": measured from the base " + base +
                                  ", where KL says how far a layer moves the model, not what a window costs; calibrate "
                                  "with --base full");
   }
-  return signal_means(input, input.signals.kl, "kl", "kl");
+  std::vector<double> score = signal_means(input, signal.name, signal);
+  if (signal.orientation == SignalOrientation::kSmallKeeps) {
+    for (double& value : score) value = 1.0 - value;
+  }
+  return score;
 }
 
 const calibration::Measurement& control_of(const calibration::Results& results, const std::string& name) {
@@ -99,8 +113,7 @@ std::vector<double> ratio_scores(const calibration::Results& results, const std:
 }
 
 std::vector<double> nll_minus_generic_scores(const SelectInput& input) {
-  const std::vector<double> generic =
-      signal_means(input, input.signals.delta_nll_removed, "nll-minus-generic", "sensitivity");
+  const std::vector<double> generic = signal_means(input, "nll-minus-generic", *find_signal_spec("sensitivity"));
   const auto residual = residuals(input.results.statistics.ranking.mean_delta_nll, generic);
   if (!residual) {
     fail(ExitCode::kBadData,
@@ -111,9 +124,8 @@ std::vector<double> nll_minus_generic_scores(const SelectInput& input) {
 }
 
 void light_transfer(const SelectInput& input, const SelectOptions& options, Choice& choice) {
-  const stats::Table<double>& ratio =
-      options.lazy == "compat" ? input.signals.lazy_ratio_compat : input.signals.lazy_ratio;
-  if (ratio.values.empty()) not_measured("light-transfer", "the signal lazy", "calibrate with --signals lazy");
+  const stats::Table<double>& ratio = signal_table(input, "light-transfer", *find_signal_spec("lazy"),
+                                                   options.lazy == "compat" ? "lazy_ratio_compat" : "lazy_ratio");
   const LazyVote vote = vote_lazy(ratio, options.lazy_share);
   if (vote.n_examples == 0) {
     fail(ExitCode::kBadData, "method light-transfer: every example is too short for a lazy ratio; use longer prompts");
@@ -138,8 +150,8 @@ void require_finite(const calibration::Ranking& ranking, const std::vector<doubl
 // Fills order and score_name; false: the method ranks nothing.
 bool rank_layers(const SelectInput& input, const SelectOptions& options, Choice& choice) {
   const calibration::Ranking& ranking = input.results.statistics.ranking;
-  const SignalTables& signals = input.signals;
   const std::string& method = options.method;
+  const SignalSpec* signal = find_signal_spec(method);
   std::vector<double> score;
   if (method == "nll") {
     choice.score_name = "mean delta NLL, nats per token";
@@ -150,15 +162,9 @@ bool rank_layers(const SelectInput& input, const SelectOptions& options, Choice&
   } else if (method == "token-accuracy") {
     choice.score_name = "token-accuracy drop";
     score = ranking.token_accuracy_drop;
-  } else if (method == "kl") {
-    choice.score_name = "mean KL, nats per token";
-    score = kl_scores(input);
-  } else if (method == "sensitivity") {
-    choice.score_name = "mean delta NLL of removal, nats per token";
-    score = signal_means(input, signals.delta_nll_removed, method, method);
-  } else if (method == "mass") {
-    choice.score_name = "mean attention mass outside the window";
-    score = signal_means(input, signals.attention_mass_outside, method, method);
+  } else if (signal != nullptr && *signal->score != '\0') {
+    choice.score_name = signal->score;
+    score = signal_scores(input, *signal);
   } else if (method == "ratio") {
     choice.score_name = "long / short damage";
     score = ratio_scores(input.results, options.control);
@@ -235,7 +241,7 @@ void take_searched(const SelectInput& input, const SelectOptions& options, Choic
   if (!input.searched) {
     not_measured(options.method, "a search of that name", "search with --method " + options.method);
   }
-  const SearchedPatterns& searched = *input.searched;
+  const search::FoundPatterns& searched = *input.searched;
   const int64_t keep = options.keep.value_or(default_keep(input.results, model_layers(input.results)));
   const auto found = std::find(searched.keep.begin(), searched.keep.end(), keep);
   if (found == searched.keep.end()) {
@@ -297,9 +303,18 @@ void check_select_options(const SelectOptions& options) {
 
 }  // namespace
 
+std::string signal_methods() {
+  std::vector<std::string> methods;
+  for (const SignalSpec& signal : signal_specs()) {
+    if (*signal.score != '\0') methods.emplace_back(signal.name);
+  }
+  return joined(methods, ", ");
+}
+
 std::string known_methods() {
-  return "nll, exact-match, token-accuracy, kl, sensitivity, mass, ratio, nll-minus-generic, light-transfer, "
-         "periodic:K@O, first, last, random:SEED, greedy-forward, greedy-backward, list:1,4,5";
+  return "nll, exact-match, token-accuracy, " + signal_methods() +
+         ", ratio, nll-minus-generic, light-transfer, periodic:K@O, first, last, random:SEED, greedy-forward, "
+         "greedy-backward, list:1,4,5";
 }
 
 bool is_pattern_method(const std::string& method) {

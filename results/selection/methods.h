@@ -9,32 +9,15 @@
 #include <vector>
 
 #include "results/calibration/results.h"
+#include "results/search/results.h"
 #include "results/selection/selection.h"
 
 namespace winnow::selection {
 
-// The signals of /calibration that a run may have besides NLL and matches, (examples, layers); empty: not measured.
-struct SignalTables {
-  stats::Table<double> kl;                      // nats per token
-  stats::Table<double> delta_nll_removed;       // nats per token: the layer's attention output removed
-  stats::Table<double> attention_mass_outside;  // share of attention beyond window and sinks
-  stats::Table<double> lazy_ratio;              // LightTransfer's, causal; NaN: the example is too short for it
-  stats::Table<double> lazy_ratio_compat;       // as SWAA's script computes it
-};
-
-// Best patterns that a joint search found.
-struct SearchedPatterns {
-  std::vector<int64_t> keep;                      // (steps), K
-  std::vector<std::vector<int64_t>> full_layers;  // (steps), rising
-  int64_t n_examples = 0;
-  bool is_verified = false;  // measured again with every row under the window
-};
-
 // Everything that a method may look at.
 struct SelectInput {
   calibration::Results results;
-  SignalTables signals;
-  std::optional<SearchedPatterns> searched;  // of the method asked for
+  std::optional<search::FoundPatterns> searched;  // of the method asked for
 };
 
 struct SelectOptions {
@@ -59,6 +42,8 @@ struct Choice {
   std::vector<std::string> caveats;  // what a reader of the choice should know, a line each
 };
 
+// Names of the methods that rank by a signal of base/signal_specs.h: "kl, sensitivity, mass".
+std::string signal_methods();
 // Names of the methods, as messages list them.
 std::string known_methods();
 // "periodic:K@O" and the like: without a look at the figures.

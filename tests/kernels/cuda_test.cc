@@ -205,7 +205,7 @@ TEST_F(CudaTest, SweepAgreesWithTheCpu) {
           .variants = {},
           .per_token = false,
           .with_kl = true,
-          .signals = {.removed_rows = 32, .mass = true, .lazy = engine::LazyWindow{.recent = 200}}};
+          .signals = {.names = {"sensitivity", "mass", "lazy"}, .removed_rows = 32, .lazy = {.recent = 200}}};
       for (std::size_t l = 0; l < 4; ++l) {
         request.variants.push_back(request.base);
         request.variants.back()[l].window = w;
@@ -225,22 +225,22 @@ TEST_F(CudaTest, SweepAgreesWithTheCpu) {
         EXPECT_EQ(found.variants[l].nll_nats, again.variants[l].nll_nats) << family << l;
         EXPECT_NEAR(found.variants[l].kl_nats, expected.variants[l].kl_nats, kBf16KlTolerance) << family << l;
         EXPECT_EQ(found.variants[l].kl_nats, again.variants[l].kl_nats) << family << l;
-        const engine::LayerSignals& a = found.variants[l].layer;
-        const engine::LayerSignals& b = expected.variants[l].layer;
-        EXPECT_NEAR(a.nll_removed, b.nll_removed, kBf16NllTolerance) << family << l;
-        EXPECT_EQ(a.nll_removed, again.variants[l].layer.nll_removed) << family << l;
-        EXPECT_NEAR(a.lazy_ratio, b.lazy_ratio, kBf16AttentionTolerance) << family << l;
-        EXPECT_NEAR(a.lazy_ratio_compat, b.lazy_ratio_compat, kBf16AttentionTolerance) << family << l;
-        for (std::size_t h = 0; h < b.mass_outside.size(); ++h) {
-          EXPECT_NEAR(a.mass_outside.at(h), b.mass_outside[h], kBf16AttentionTolerance) << family << l;
+        const engine::SignalValues& a = found.variants[l].signals;
+        const engine::SignalValues& b = expected.variants[l].signals;
+        EXPECT_NEAR(engine::value_of(a, "nll_removed"), engine::value_of(b, "nll_removed"), kBf16NllTolerance)
+            << family << l;
+        EXPECT_EQ(a.at("nll_removed"), again.variants[l].signals.at("nll_removed")) << family << l;
+        for (const char* of_attention : {"lazy_ratio", "lazy_ratio_compat", "attention_mass_outside_kv_head"}) {
+          for (std::size_t i = 0; i < b.at(of_attention).size(); ++i) {
+            EXPECT_NEAR(a.at(of_attention).at(i), b.at(of_attention)[i], kBf16AttentionTolerance) << family << l;
+          }
         }
         engine::SweepRequest alone = request;
         alone.variants = {request.variants[l]};
         const engine::Score by_itself = run(*gpu, alone).variants[0];
         EXPECT_EQ(by_itself.nll_nats, found.variants[l].nll_nats) << family << l;
         EXPECT_EQ(by_itself.kl_nats, found.variants[l].kl_nats) << family << l;
-        EXPECT_EQ(by_itself.layer.nll_removed, a.nll_removed) << family << l;
-        EXPECT_EQ(by_itself.layer.mass_outside, a.mass_outside) << family << l;
+        EXPECT_EQ(by_itself.signals, a) << family << l;
       }
     }
   }

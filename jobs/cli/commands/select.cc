@@ -87,9 +87,9 @@ Command add_select(const cli::Verb& program) {
   verb.add_option("--out", options->out, "Write the selection here, as JSON (default: only print)").type_name("FILE");
   verb.add_flag("--json", options->json, "Print the selection itself on stdout instead of a table (default: table)");
   verb.footer(
-      "\nMethods that rank the measured layers: nll (the paper's), exact-match, token-accuracy, kl, sensitivity, "
-      "mass,\n"
-      "ratio (long / short damage), nll-minus-generic, light-transfer. Found by winnow search: greedy-forward,\n"
+      std::string("\nMethods that rank the measured layers: nll (the paper's), exact-match, token-accuracy, ") +
+      selection::signal_methods() +
+      ",\nratio (long / short damage), nll-minus-generic, light-transfer. Found by winnow search: greedy-forward,\n"
       "greedy-backward. Without a look at the figures: periodic:K@O (layers i with i mod K = O), first, last,\n"
       "random:SEED, list:1,4,5. results/README.md defines each.\n"
       "\nExample:\n  winnow select run --method exact-match --keep 9 --out selection.json\n");

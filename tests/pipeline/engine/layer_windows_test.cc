@@ -71,7 +71,9 @@ TEST(LayerWindows, TwoWindowsInOneSweepGiveWhatASweepForEachGives) {
   for (const int64_t first_row : {int64_t{0}, kAnswerStart - 10}) {
     SweepRequest both = each_layer_under(tokens, full(4), {narrow(first_row), wide(first_row)});
     both.with_kl = true;
-    both.signals = {.removed_rows = 20, .mass = true, .lazy = LazyWindow{.sinks = 3, .recent = 50, .last = 32}};
+    both.signals = {.names = {"sensitivity", "mass", "lazy"},
+                    .removed_rows = 20,
+                    .lazy = LazyWindow{.sinks = 3, .recent = 50, .last = 32}};
     const SweepResult together = model.run(both);
     for (std::size_t w = 0; w < 2; ++w) {
       SweepRequest alone = both;
@@ -85,15 +87,19 @@ TEST(LayerWindows, TwoWindowsInOneSweepGiveWhatASweepForEachGives) {
         const Score& expected = separate.variants[l];
         expect_same(found, expected, what);
         EXPECT_EQ(found.kl_nats, expected.kl_nats) << what;
-        EXPECT_EQ(found.layer.nll_removed, expected.layer.nll_removed) << what;
-        EXPECT_EQ(found.layer.mass_outside, expected.layer.mass_outside) << what;
-        EXPECT_EQ(found.layer.lazy_ratio, expected.layer.lazy_ratio) << what;
+        for (const char* variable : {"nll_removed", "attention_mass_outside_kv_head", "lazy_ratio"}) {
+          ASSERT_TRUE(found.signals.contains(variable)) << what << ", " << variable;
+          EXPECT_EQ(found.signals.at(variable), expected.signals.at(variable)) << what << ", " << variable;
+        }
         EXPECT_NE(found.nll_nats, together.base.nll_nats) << what;
       }
     }
     for (std::size_t l = 0; l < 4; ++l) {
       EXPECT_NE(together.variants[l].nll_nats, together.variants[4 + l].nll_nats);
-      EXPECT_GT(together.variants[l].layer.mass_outside[0], together.variants[4 + l].layer.mass_outside[0]);
+      const auto mass = [&](std::size_t v) {
+        return together.variants[v].signals.at("attention_mass_outside_kv_head")[0];
+      };
+      EXPECT_GT(mass(l), mass(4 + l));
     }
   }
 }

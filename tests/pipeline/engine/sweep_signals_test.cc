@@ -18,7 +18,9 @@ namespace {
 
 SweepRequest with_signals(SweepRequest request) {
   request.with_kl = true;
-  request.signals = {.removed_rows = 20, .mass = true, .lazy = LazyWindow{.sinks = 3, .recent = 50, .last = 32}};
+  for (const SignalSpec& spec : signal_specs()) request.signals.names.insert(spec.name);
+  request.signals.removed_rows = 20;
+  request.signals.lazy = {.sinks = 3, .recent = 50, .last = 32};
   return request;
 }
 
@@ -26,14 +28,15 @@ void expect_same_signals(const Score& a, const Score& b, const std::string& what
   EXPECT_EQ(a.nll_nats, b.nll_nats) << what;
   EXPECT_EQ(a.kl_nats, b.kl_nats) << what;
   EXPECT_EQ(a.token_nll_nats, b.token_nll_nats) << what;
-  EXPECT_EQ(a.layer.nll_removed, b.layer.nll_removed) << what;
-  EXPECT_EQ(a.layer.mass_outside, b.layer.mass_outside) << what;
-  EXPECT_TRUE(a.layer.lazy_ratio == b.layer.lazy_ratio ||
-              (std::isnan(a.layer.lazy_ratio) && std::isnan(b.layer.lazy_ratio)))
-      << what;
-  EXPECT_TRUE(a.layer.lazy_ratio_compat == b.layer.lazy_ratio_compat ||
-              (std::isnan(a.layer.lazy_ratio_compat) && std::isnan(b.layer.lazy_ratio_compat)))
-      << what;
+  ASSERT_EQ(a.signals.size(), b.signals.size()) << what;
+  for (const auto& [variable, expected] : b.signals) {
+    const std::vector<double>& found = a.signals.at(variable);
+    ASSERT_EQ(found.size(), expected.size()) << what << ", " << variable;
+    for (std::size_t i = 0; i < found.size(); ++i) {
+      EXPECT_TRUE(found[i] == expected[i] || (std::isnan(found[i]) && std::isnan(expected[i])))
+          << what << ", " << variable;
+    }
+  }
 }
 
 // One pass over all rows of the base, layer after layer, without the attention of `removed` from first_row on.
@@ -136,7 +139,7 @@ TEST(SweepSignals, LanesWithoutAttentionEqualAPlainPassBitForBit) {
     const int64_t first_row = std::max<int64_t>(0, request.answer_start - c.removed_rows);
     for (int64_t layer = 0; layer < 4; ++layer) {
       const double expected = first_row < c.n_tokens - 1 ? plain.nll_without(layer, first_row) : result.base.nll_nats;
-      EXPECT_EQ(result.variants[static_cast<std::size_t>(layer)].layer.nll_removed, expected)
+      EXPECT_EQ(value_of(result.variants[static_cast<std::size_t>(layer)].signals, "nll_removed"), expected)
           << c.n_tokens << " tokens, " << c.removed_rows << " rows, layer " << layer;
       if (first_row < c.n_tokens - 1) {
         EXPECT_NE(expected, result.base.nll_nats);
@@ -177,7 +180,7 @@ TEST(SweepSignals, StackedRequestsGiveWhatEachAloneGivesAndTakeThePredictedMemor
   std::vector<SweepRequest> requests = {with_signals(drop_one(first, 280, {60, 3, 0, kernels::kNoLimit}, 4)),
                                         with_signals(drop_one(second, 63, {60, 3, 0, kernels::kNoLimit}, 4)),
                                         drop_one(third, 400, {60, 3, 380, 400}, 4)};
-  requests[1].signals.removed_rows = LayerSignalOptions::kAllRows;
+  requests[1].signals.removed_rows = SignalOptions::kAllRows;
   const auto backend = cpu::make_cpu_backend({.n_threads = 2});
   model::ModelWeights weights(model.config, *model.checkpoint, *backend);
   backend->reset_peak();
@@ -204,9 +207,11 @@ TEST(SweepSignals, AreExactlyZeroWhereTheWindowHidesNothing) {
     const SweepResult result = model.run(with_signals(drop_one(tokens, 180, window, 3)));
     for (const Score& variant : result.variants) {
       EXPECT_EQ(variant.kl_nats, 0.0);
-      EXPECT_EQ(variant.layer.mass_outside, std::vector<double>(variant.layer.mass_outside.size(), 0.0));
+      const std::vector<double>& mass = variant.signals.at("attention_mass_outside_kv_head");
+      EXPECT_EQ(mass, std::vector<double>(mass.size(), 0.0));
       EXPECT_EQ(variant.nll_nats, result.base.nll_nats);
-      EXPECT_NE(variant.layer.nll_removed, result.base.nll_nats) << "its attention is needed all the same";
+      EXPECT_NE(value_of(variant.signals, "nll_removed"), result.base.nll_nats)
+          << "its attention is needed all the same";
     }
   }
 }
@@ -217,13 +222,15 @@ TEST(SweepSignals, RatiosOfLongRecencyAreOneAndShortSequencesHaveNone) {
   SweepRequest request = with_signals(drop_one(tokens, 100, {40, 3, 0, kernels::kNoLimit}, 2));
   request.signals.lazy = LazyWindow{.sinks = 0, .recent = 110, .last = 1};
   for (const Score& variant : model.run(request).variants) {
-    EXPECT_GT(variant.layer.lazy_ratio, 0.5);
-    EXPECT_LT(variant.layer.lazy_ratio, 1.0);
-    EXPECT_EQ(variant.layer.lazy_ratio_compat, variant.layer.lazy_ratio) << "of the last query both are the same";
+    EXPECT_GT(value_of(variant.signals, "lazy_ratio"), 0.5);
+    EXPECT_LT(value_of(variant.signals, "lazy_ratio"), 1.0);
+    EXPECT_EQ(variant.signals.at("lazy_ratio_compat"), variant.signals.at("lazy_ratio"))
+        << "of the last query both are the same";
   }
   request.signals.lazy = LazyWindow{.sinks = 1, .recent = 110, .last = 200};
   for (const Score& variant : model.run(request).variants) {
-    EXPECT_TRUE(std::isnan(variant.layer.lazy_ratio) && std::isnan(variant.layer.lazy_ratio_compat));
+    EXPECT_TRUE(std::isnan(variant.signals.at("lazy_ratio").front()) &&
+                std::isnan(variant.signals.at("lazy_ratio_compat").front()));
   }
 }
 
@@ -231,7 +238,7 @@ TEST(SweepSignals, PlanCountsTheirLanes) {
   const Model model({.n_layers = 4, .seed = 7});
   const auto tokens = random_tokens(1024, 128, 3);
   SweepRequest request = drop_one(tokens, 1000, {96, 4, 0, kernels::kNoLimit}, 4);
-  request.signals.removed_rows = 32;
+  request.signals = {.names = {"sensitivity"}, .removed_rows = 32};
   const SweepPlan plan = plan_sweep(model.config, request, 64);
   EXPECT_EQ(plan.n_lanes, 8);
   // Lanes that live 4, 3, 2 and 1 layers, of each kind; those without attention begin at the tile of row 968.

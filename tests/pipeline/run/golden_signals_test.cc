@@ -42,10 +42,9 @@ class GoldenSignals : public ::testing::TestWithParam<const char*> {
     engine::SweepRequest request = request_of(examples_[example], settings, config_.n_layers);
     const json& lazy = golden_.at("lazy").at(setting);
     request.with_kl = true;
-    request.signals = {
-        .removed_rows = removed_rows,
-        .mass = true,
-        .lazy = engine::LazyWindow{lazy.at(0).get<int64_t>(), lazy.at(1).get<int64_t>(), lazy.at(2).get<int64_t>()}};
+    request.signals = {.names = {"sensitivity", "mass", "lazy"},
+                       .removed_rows = removed_rows,
+                       .lazy = {lazy.at(0).get<int64_t>(), lazy.at(1).get<int64_t>(), lazy.at(2).get<int64_t>()}};
     return engine::sweep(*backend_, config_, *weights_, request, {});
   }
   static void expect_near(double found, double expected, const std::string& what) {
@@ -66,27 +65,31 @@ TEST_P(GoldenSignals, EqualTransformers) {
     const json& expected = golden_.at("figures").at(e);
     const auto removed_rows = golden_.at("removed_rows").get<int64_t>();
     const engine::SweepResult tail = measure(e, removed_rows, 0);
-    const engine::SweepResult all = measure(e, engine::LayerSignalOptions::kAllRows, 1);
+    const engine::SweepResult all = measure(e, engine::SignalOptions::kAllRows, 1);
     expect_near(tail.base.nll_nats, expected.at("nll_base").get<double>(), "base");
     for (std::size_t layer = 0; layer < tail.variants.size(); ++layer) {
       const std::string what = "example " + std::to_string(e) + ", layer " + std::to_string(layer);
       const engine::Score& score = tail.variants[layer];
-      const engine::LayerSignals& signals = score.layer;
+      const engine::SignalValues& signals = score.signals;
       expect_near(score.kl_nats, expected.at("kl").at(layer).get<double>(), what + ", KL");
-      expect_near(signals.nll_removed, expected.at("nll_removed_tail").at(layer).get<double>(), what + ", tail");
-      expect_near(all.variants[layer].layer.nll_removed, expected.at("nll_removed_all").at(layer).get<double>(),
-                  what + ", all rows");
+      expect_near(engine::value_of(signals, "nll_removed"), expected.at("nll_removed_tail").at(layer).get<double>(),
+                  what + ", tail");
+      expect_near(engine::value_of(all.variants[layer].signals, "nll_removed"),
+                  expected.at("nll_removed_all").at(layer).get<double>(), what + ", all rows");
       const auto mass = expected.at("mass_outside").at(layer).get<std::vector<double>>();
-      ASSERT_EQ(mass.size(), signals.mass_outside.size()) << what;
-      for (std::size_t head = 0; head < mass.size(); ++head) expect_near(signals.mass_outside[head], mass[head], what);
+      const std::vector<double>& found_mass = signals.at("attention_mass_outside_kv_head");
+      ASSERT_EQ(mass.size(), found_mass.size()) << what;
+      for (std::size_t head = 0; head < mass.size(); ++head) expect_near(found_mass[head], mass[head], what);
       for (const std::size_t setting : {0U, 1U}) {
-        const engine::LayerSignals& found = setting == 0 ? signals : all.variants[layer].layer;
+        const engine::SignalValues& of_setting = setting == 0 ? signals : all.variants[layer].signals;
+        const double clean = of_setting.at("lazy_ratio").front();
+        const double compat = of_setting.at("lazy_ratio_compat").front();
         const json& ratios = expected.at("lazy").at(setting).at(layer);
-        ASSERT_EQ(ratios.at(0).is_null(), std::isnan(found.lazy_ratio)) << what;
-        ASSERT_EQ(ratios.at(1).is_null(), std::isnan(found.lazy_ratio_compat)) << what;
+        ASSERT_EQ(ratios.at(0).is_null(), std::isnan(clean)) << what;
+        ASSERT_EQ(ratios.at(1).is_null(), std::isnan(compat)) << what;
         if (ratios.at(0).is_null()) continue;
-        expect_near(found.lazy_ratio, ratios.at(0).get<double>(), what + ", lazy");
-        expect_near(found.lazy_ratio_compat, ratios.at(1).get<double>(), what + ", lazy, compat");
+        expect_near(clean, ratios.at(0).get<double>(), what + ", lazy");
+        expect_near(compat, ratios.at(1).get<double>(), what + ", lazy, compat");
       }
     }
   }

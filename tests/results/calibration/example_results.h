@@ -42,19 +42,24 @@ inline calibration::Measurement example_measurement(int64_t n_examples, int64_t 
   }
   if (!per_token) return m;
   // What a run with all signals has. The second example is too short for a lazy ratio.
-  m.kl = m.nll_removed = m.attention_mass_outside = m.lazy_ratio = m.lazy_ratio_compat =
-      stats::Table<double>(n_examples, n_layers);
-  m.attention_mass_outside_kv_head = stats::Table<double>(n_examples * n_layers, 2);
+  for (const char* name :
+       {"kl", "nll_removed", "delta_nll_removed", "attention_mass_outside", "lazy_ratio", "lazy_ratio_compat"}) {
+    m.signals[name] = stats::Table<double>(n_examples, n_layers);
+  }
+  m.signals["attention_mass_outside_kv_head"] = stats::Table<double>(n_examples * n_layers, 2);
   for (int64_t e = 0; e < n_examples; ++e) {
     for (int64_t l = 0; l < n_layers; ++l) {
-      m.kl(e, l) = 0.5 * std::abs(m.nll(e, l) - m.nll_base[static_cast<std::size_t>(e)]);
-      m.nll_removed(e, l) = m.nll_base[static_cast<std::size_t>(e)] + 0.1 * static_cast<double>((l * 7 + e) % 5);
-      m.attention_mass_outside(e, l) = 0.02 * static_cast<double>(l + 1);
+      const double nll_base = m.nll_base[static_cast<std::size_t>(e)];
+      m.signals["kl"](e, l) = 0.5 * std::abs(m.nll(e, l) - nll_base);
+      m.signals["nll_removed"](e, l) = nll_base + 0.1 * static_cast<double>((l * 7 + e) % 5);
+      m.signals["delta_nll_removed"](e, l) = m.signals["nll_removed"](e, l) - nll_base + 0.0;
+      m.signals["attention_mass_outside"](e, l) = 0.02 * static_cast<double>(l + 1);
       for (int64_t head = 0; head < 2; ++head) {
-        m.attention_mass_outside_kv_head(e * n_layers + l, head) = 0.02 * static_cast<double>(l + 2 * head);
+        m.signals["attention_mass_outside_kv_head"](e * n_layers + l, head) = 0.02 * static_cast<double>(l + 2 * head);
       }
-      m.lazy_ratio(e, l) = e == 1 ? std::numeric_limits<double>::quiet_NaN() : 0.9 - 0.03 * static_cast<double>(l);
-      m.lazy_ratio_compat(e, l) = m.lazy_ratio(e, l) * 1.2;
+      m.signals["lazy_ratio"](e, l) =
+          e == 1 ? std::numeric_limits<double>::quiet_NaN() : 0.9 - 0.03 * static_cast<double>(l);
+      m.signals["lazy_ratio_compat"](e, l) = m.signals["lazy_ratio"](e, l) * 1.2;
     }
   }
   const float nan = std::numeric_limits<float>::quiet_NaN();

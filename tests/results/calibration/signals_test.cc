@@ -60,10 +60,15 @@ Measurement measurement_of(const json& golden) {
   m.token_accuracy = table_of(data.at("token_accuracy"));
   for (int64_t l = 0; l < m.nll.cols; ++l) m.layer.push_back(l);
   m.layer_windowed_in_base.assign(m.layer.size(), false);
-  m.kl = table_of(golden.at("kl"));
-  m.nll_removed = table_of(golden.at("nll_removed"));
-  m.attention_mass_outside = table_of(golden.at("mass"));
-  m.lazy_ratio = table_of(golden.at("lazy"));
+  m.signals["kl"] = table_of(golden.at("kl"));
+  m.signals["nll_removed"] = m.signals["delta_nll_removed"] = table_of(golden.at("nll_removed"));
+  for (int64_t e = 0; e < m.n_examples(); ++e) {
+    for (int64_t l = 0; l < m.n_layers(); ++l) {
+      m.signals["delta_nll_removed"](e, l) -= m.nll_base[static_cast<std::size_t>(e)];
+    }
+  }
+  m.signals["attention_mass_outside"] = table_of(golden.at("mass"));
+  m.signals["lazy_ratio"] = table_of(golden.at("lazy"));
   return m;
 }
 
@@ -109,16 +114,17 @@ TEST(Signals, EqualScipy) {
 
 TEST(Signals, AreNotComparedWhereThereIsNoneBesidesNllAndMatches) {
   Measurement m = measurement_of(read());
-  m.kl = m.nll_removed = m.attention_mass_outside = m.lazy_ratio = {};
+  m.signals.clear();
   EXPECT_FALSE(compare_signals(m, {.top_k = 2}).has_value());
 }
 
 TEST(Signals, SayWhyAFigureIsNotDefined) {
   const json golden = read();
   Measurement m = measurement_of(golden);
-  m.nll_removed = {};
-  std::fill(m.attention_mass_outside.values.begin(), m.attention_mass_outside.values.end(), 0.0);
-  std::fill(m.lazy_ratio.values.begin(), m.lazy_ratio.values.end(), std::numeric_limits<double>::quiet_NaN());
+  m.signals.erase("nll_removed");
+  m.signals.erase("delta_nll_removed");
+  std::ranges::fill(m.signals["attention_mass_outside"].values, 0.0);
+  std::ranges::fill(m.signals["lazy_ratio"].values, std::numeric_limits<double>::quiet_NaN());
   const auto c = compare_signals(m, {.seed = 1, .top_k = 2, .n_resamples = 50, .n_splits = 20});
   ASSERT_TRUE(c.has_value());
   EXPECT_EQ(c->signal, (std::vector<std::string>{"nll", "exact-match", "token-accuracy", "kl", "mass", "lazy"}));
@@ -139,10 +145,8 @@ TEST(Signals, OneExampleHasRhosWithoutIntervals) {
     table.values.resize(static_cast<std::size_t>(table.cols));
   };
   m.example_id.resize(1);
-  for (stats::Table<double>* table :
-       {&m.nll, &m.token_accuracy, &m.kl, &m.nll_removed, &m.attention_mass_outside, &m.lazy_ratio}) {
-    first_row(*table);
-  }
+  for (stats::Table<double>* table : {&m.nll, &m.token_accuracy}) first_row(*table);
+  for (auto& [variable, table] : m.signals) first_row(table);
   m.exact_match.rows = 1;
   m.exact_match.values.resize(static_cast<std::size_t>(m.exact_match.cols));
   const auto c = compare_signals(m, {.seed = 1, .top_k = 2});

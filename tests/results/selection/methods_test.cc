@@ -86,11 +86,11 @@ TEST(Methods, RankByWhatWasMeasured) {
 
 TEST(Methods, RankBySignals) {
   SelectInput input = small_input();
-  input.signals.kl = table(2, 4, {1, 2, 3, 4, 1, 2, 3, 0});
+  input.results.calibration.signals["kl"] = table(2, 4, {1, 2, 3, 4, 1, 2, 3, 0});
   EXPECT_EQ(order_of(input, "kl"), (Layers{2, 1, 3, 0}));  // 3, 2, 2 (the tie goes to the larger delta NLL), 1
-  input.signals.attention_mass_outside = table(2, 4, {0.5, 0.1, 0.2, 0.3, 0.5, 0.1, 0.2, 0.3});
+  input.results.calibration.signals["attention_mass_outside"] = table(2, 4, {0.5, 0.1, 0.2, 0.3, 0.5, 0.1, 0.2, 0.3});
   EXPECT_EQ(order_of(input, "mass"), (Layers{0, 3, 2, 1}));
-  input.signals.delta_nll_removed = table(2, 4, {0, 8, 2, 4, 0, 8, 2, 4});
+  input.results.calibration.signals["delta_nll_removed"] = table(2, 4, {0, 8, 2, 4, 0, 8, 2, 4});
   EXPECT_EQ(order_of(input, "sensitivity"), (Layers{1, 3, 2, 0}));
   input.results.provenance.set("base", std::string("windowed"), "");
   expect_error([&] { order_of(input, "kl"); }, ExitCode::kBadData, {"kl", "windowed", "--base full"});
@@ -98,14 +98,14 @@ TEST(Methods, RankBySignals) {
 
 TEST(Methods, NllMinusGenericIsTheResidual) {
   SelectInput input = small_input();
-  input.signals.delta_nll_removed = table(1, 4, {0, 3, 1, 2});
+  input.results.calibration.signals["delta_nll_removed"] = table(1, 4, {0, 3, 1, 2});
   // y = 0.125, 0.375, 0.1875, 0.375 over x = 0, 3, 1, 2: slope 0.09375, mean 1.5 and 0.265625.
   const Choice choice = choose_layers(input, {.method = "nll-minus-generic", .keep = 1});
   ASSERT_EQ(choice.order.size(), 4U);
   EXPECT_EQ(choice.order[0].layer, 3);
   EXPECT_NEAR(choice.order[0].score, 0.375 - 0.265625 - 0.09375 * 0.5, 1e-12);
   EXPECT_EQ(choice.layers, (Layers{3}));
-  input.signals.delta_nll_removed = table(1, 4, {2, 2, 2, 2});
+  input.results.calibration.signals["delta_nll_removed"] = table(1, 4, {2, 2, 2, 2});
   expect_error([&] { order_of(input, "nll-minus-generic"); }, ExitCode::kBadData, {"regression", "same"});
   EXPECT_FALSE(residuals({1, 2}, {1, 2}).has_value());
 }
@@ -163,8 +163,8 @@ TEST(Methods, LazyVotesCountFirstAppearance) {
 
 TEST(Methods, LightTransferKeepsTheLeastLazy) {
   SelectInput input = small_input();
-  input.signals.lazy_ratio_compat = table(2, 4, {0.9, 0.1, 0.8, 0.2, 0.9, 0.2, 0.1, 0.8});
-  input.signals.lazy_ratio = table(2, 4, {0.1, 0.9, 0.2, 0.8, 0.1, 0.9, 0.2, 0.8});
+  input.results.calibration.signals["lazy_ratio_compat"] = table(2, 4, {0.9, 0.1, 0.8, 0.2, 0.9, 0.2, 0.1, 0.8});
+  input.results.calibration.signals["lazy_ratio"] = table(2, 4, {0.1, 0.9, 0.2, 0.8, 0.1, 0.9, 0.2, 0.8});
   EXPECT_EQ(layers_of(input, "light-transfer", 1), (Layers{1}));
   EXPECT_EQ(layers_of(input, "light-transfer", 2), (Layers{1, 3}));  // 2 was seen before 3
   EXPECT_EQ(choose_layers(input, {.method = "light-transfer", .keep = 2, .lazy = "clean"}).layers, (Layers{0, 2}));
@@ -225,7 +225,8 @@ TEST(Methods, UnmeasuredLayersStayAsInTheBase) {
 
 TEST(Methods, SearchesGiveTheirOwnBudgets) {
   SelectInput input = small_input();
-  input.searched = SearchedPatterns{.keep = {1, 2}, .full_layers = {{3}, {0, 2}}};
+  input.searched = search::FoundPatterns{
+      .method = "greedy-forward", .objective = "nll", .keep = {1, 2}, .full_layers = {{3}, {0, 2}}};
   EXPECT_EQ(layers_of(input, "greedy-forward", 2), (Layers{0, 2}));
   EXPECT_EQ(layers_of(input, "greedy-backward", 1), (Layers{3}));
   expect_error([&] { layers_of(input, "greedy-forward", 3); }, ExitCode::kUsage, {"--keep is 3", "K = 1, 2"});

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from winnow.common.text import clean
 from winnow.report.agreement import average_ranks, spearman
 from winnow.report.arrays import Floats
 from winnow.report.drawing.charts import Cell, Grid, Rows, draw_grid, draw_rows, step_class
@@ -39,6 +40,23 @@ class Signals:
     )  # transfer, transfer_low, transfer_high, transfer_overlap: (signal)
     scalars: dict[str, float] = field(default_factory=dict)  # top_k, partial_rho_*
     status: dict[str, str] = field(default_factory=dict)
+    long_names: dict[str, str] = field(default_factory=dict)  # of signals that WORDS does not know, by the file
+
+    def of(self, name: str) -> str:
+        """The signal in words."""
+        return WORDS.get(name) or self.long_names.get(name, name)
+
+
+def _long_names(run: Run, names: list[str]) -> dict[str, str]:
+    """What the file says of signals without words here: the variable of a signal begins with its name."""
+    data = dataset(run.tree, "calibration") if run.tree is not None else None
+    found = {}
+    for variable in sorted(map(str, data.variables)) if data is not None else []:
+        name = next((name for name in names if name not in WORDS and f"{variable}_".startswith(f"{name}_")), None)
+        long_name = None if data is None else data[variable].attrs.get("long_name")
+        if name is not None and isinstance(long_name, str):
+            found.setdefault(name, clean(long_name))
+    return found
 
 
 def _from_ranking(run: Run) -> Signals:
@@ -75,11 +93,8 @@ def read(run: Run) -> Signals | None:
             if (column := numbers(data, name, ("signal",))) is not None
         }
         found = Signals(names, values, rho, low, high, transfer, figures_in(scalars(data)), statuses(data))
+        found.long_names = _long_names(run, names)
     return found if n > 1 and len(found.names) > 1 else None
-
-
-def _of(name: str) -> str:
-    return WORDS.get(name, name)
 
 
 def _ends(low: float, high: float) -> str:
@@ -104,7 +119,7 @@ def _agreement_reading(found: Signals) -> str:
 
     def said(one: Agreement) -> str:
         ends = _ends(one[1], one[2])
-        return f"{_of(one[3])} (rho {correlation(one[0])}{', ' + ends if ends else ''})"
+        return f"{found.of(one[3])} (rho {correlation(one[0])}{', ' + ends if ends else ''})"
 
     text = f"{count(len(others), 'other signal')}: most like delta NLL is {said(others[0])}"
     if len(others) > 1:
@@ -115,7 +130,7 @@ def _agreement_reading(found: Signals) -> str:
     unsure = [one for one in others if np.isfinite([one[1], one[2]]).all() and one[1] <= 0 <= one[2]]
     text += "."
     if unsure:
-        text += f" For {listed(_of(one[3]) for one in unsure)} there is not enough evidence of any agreement."
+        text += f" For {listed(found.of(one[3]) for one in unsure)} there is not enough evidence of any agreement."
     return text
 
 
@@ -126,7 +141,7 @@ def side_by_side(run: Run, found: Signals) -> Figure:
     place = np.array([(average_ranks(np.where(np.isfinite(row), row, -np.inf)) - 1) / (n - 1) for row in found.values])
 
     def by_layer(r: int, c: int) -> Cell:
-        head, value = f"{_of(found.names[r])}\nlayer {run.layers[c]}: ", found.values[r, c]
+        head, value = f"{found.of(found.names[r])}\nlayer {run.layers[c]}: ", found.values[r, c]
         if not np.isfinite(value):
             return "none", "", head + "not defined"
         rank = n - place[r, c] * (n - 1)
@@ -134,9 +149,9 @@ def side_by_side(run: Run, found: Signals) -> Figure:
 
     def by_pair(r: int, c: int) -> Cell:
         if r == c:
-            return "none", "", _of(found.names[r])
+            return "none", "", found.of(found.names[r])
         rho, ends = found.rho[r, c], _ends(found.low[r, c], found.high[r, c])
-        tip = f"{_of(found.names[r])} and {_of(found.names[c])}\nrho {number(rho)}"
+        tip = f"{found.of(found.names[r])} and {found.of(found.names[c])}\nrho {number(rho)}"
         return step_class(rho), number(rho, 2), tip + (f"\n{ends}" if ends else "")
 
     rows = [(int(layer), *(float(row[i]) for row in found.values)) for i, layer in enumerate(run.layers)]
@@ -277,18 +292,19 @@ def _transfer_reading(found: Signals, k: float | str) -> str:
         return f"Transfer is not defined: {found.status.get('transfer', 'the file does not have it')}."
     best = order[0]
     text = (
-        f"The top {k} by {_of(found.names[best])}, chosen on half of the examples, {'keeps' if k == 1 else 'keep'} "
+        f"The top {k} by {found.of(found.names[best])}, chosen on half of the examples, "
+        f"{'keeps' if k == 1 else 'keep'} "
         f"{percent(value[best])} of what the other half's own best {k} would"
     )
     behind = [i for i in order[1:] if np.isfinite([high[i], low[best]]).all() and high[i] < low[best]]
     near = [i for i in order[1:] if i not in behind]
     text += "."
     if behind:
-        said = [f"{_of(found.names[i])} ({percent(value[i])})" for i in behind]
+        said = [f"{found.of(found.names[i])} ({percent(value[i])})" for i in behind]
         text += f" {capital(listed(said))} {'keeps' if len(behind) == 1 else 'keep'} less."
     if near:
         text += (
-            f" Of {listed(_of(found.names[i]) for i in near)} the intervals overlap with it: not enough evidence "
+            f" Of {listed(found.of(found.names[i]) for i in near)} the intervals overlap with it: not enough evidence "
             "of a difference."
         )
     return text
@@ -304,7 +320,7 @@ def transfer(found: Signals) -> Figure | None:
     )
     k = found.scalars.get("top_k", "K")
     tips = [
-        f"{_of(name)}\n{percent(value[i])} of the best {k}'s cost is kept\nmiddle 95\u00a0% of the splits: "
+        f"{found.of(name)}\n{percent(value[i])} of the best {k}'s cost is kept\nmiddle 95\u00a0% of the splits: "
         f"{percent(low[i])} to {percent(high[i])}\nboth halves share {percent(overlap[i])} of the top {k}"
         for i, name in enumerate(found.names)
     ]

@@ -1,0 +1,35 @@
+// Shares of a softmax: what part of rows' attention stays on a set of keys.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "pipeline/engine/signals/functions.h"
+
+namespace winnow::engine {
+
+class AttentionShares {
+ public:
+  // Of rows [first_row, end_row) of the sequence. `state` must outlive this.
+  AttentionShares(const LayerState& state, int64_t first_row, int64_t end_row);
+
+  // sets: those of one row after another, equally many each.
+  void compute(const std::vector<kernels::KeySet>& sets);
+  // Share of set `whole` that set `part` has, mean over the rows and the query heads of each key head; (n_kv_heads).
+  std::vector<double> means(int64_t part, int64_t whole) const;
+  // Mean over all heads.
+  double mean(int64_t part, int64_t whole) const;
+
+ private:
+  double lse(int64_t row, int64_t set, int64_t head) const;
+
+  const LayerState& state_;
+  int64_t first_row_;
+  int64_t n_rows_;
+  int64_t n_sets_ = 0;
+  std::vector<double> lse_;  // (rows, sets, heads)
+};
+
+kernels::KeySet key_set(int64_t sinks, int64_t begin, int64_t end);
+
+}  // namespace winnow::engine

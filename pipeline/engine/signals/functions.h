@@ -1,0 +1,86 @@
+// How each signal of base/signal_specs.h is measured. A new one is a spec there, a function here, and a file of its own
+// in this folder.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "kernels/backend.h"
+#include "model/config.h"
+#include "model/weights.h"
+#include "pipeline/engine/signals/options.h"
+#include "pipeline/engine/signals/values.h"
+
+namespace winnow::engine {
+
+// Where a signal that needs hidden states may put rows of the residual stream, `n_rows` (a multiple of the row tile) at
+// a time.
+struct HiddenRows {
+  int64_t n_rows = 0;
+  void* rows = nullptr;    // (n_rows, hidden), of the backend
+  void* before = nullptr;  // (n_rows, hidden), of the host: Backend::transfer copies to it
+  void* after = nullptr;   // another of the kind
+};
+
+// One sequence in one layer under the base: attention is computed, and nothing has been added to its rows yet.
+struct LayerState {
+  kernels::Backend& backend;
+  const model::ModelConfig& config;
+  const model::LayerWeights& weights;
+  const kernels::Window& window;  // of the layer where it is windowed
+  int64_t n_tokens;               // T: the last one, which predicts nothing, has a row where a signal needs it
+  int64_t answer_start;           // a
+  int64_t first_row;              // of the four below but the keys, a row tile's first
+  const void* q;                  // (rows, q_dim), after RoPE
+  const void* attention;          // (rows, q_dim), before the output projection
+  const void* x;                  // (rows, hidden), residual rows that enter the layer
+  kernels::KvRows keys;           // from row 0 on
+  HiddenRows hidden;
+};
+
+struct SignalFunction {
+  const char* name;  // of its spec
+  // Fills in what it measures of a layer; null: the sweep's scores of other lanes are the signal.
+  void (*measure)(const LayerState& state, const SignalOptions& options, SignalValues& values) = nullptr;
+  // Its parameters as a run's identity names them; null: it has none.
+  std::string (*parameters)(const SignalOptions& options) = nullptr;
+  // First row that it looks at in a sequence of n_tokens; null: the first that predicts a token of the answer.
+  int64_t (*first_row)(const SignalOptions& options, int64_t n_tokens) = nullptr;
+  // Queries whose scores of all keys it computes, for the cost model; null: none.
+  int64_t (*n_queries)(const SignalOptions& options, int64_t n_tokens, int64_t answer_start) = nullptr;
+};
+
+std::string sensitivity_parameters(const SignalOptions& options);
+
+void measure_mass(const LayerState& state, const SignalOptions& options, SignalValues& values);
+int64_t mass_queries(const SignalOptions& options, int64_t n_tokens, int64_t answer_start);
+
+void measure_lazy(const LayerState& state, const SignalOptions& options, SignalValues& values);
+std::string lazy_parameters(const SignalOptions& options);
+int64_t lazy_first_row(const SignalOptions& options, int64_t n_tokens);
+int64_t lazy_queries(const SignalOptions& options, int64_t n_tokens, int64_t answer_start);
+
+inline constexpr std::array kSignalFunctions = {
+    SignalFunction{.name = "sensitivity", .parameters = sensitivity_parameters},
+    SignalFunction{.name = "mass", .measure = measure_mass, .n_queries = mass_queries},
+    SignalFunction{.name = "lazy",
+                   .measure = measure_lazy,
+                   .parameters = lazy_parameters,
+                   .first_row = lazy_first_row,
+                   .n_queries = lazy_queries},
+};
+
+// Null for a signal that is all in the scores.
+const SignalFunction* find_signal_function(std::string_view name);
+// Whether any signal that is wanted has a function that measures layers.
+bool measures_layers(const SignalOptions& options);
+// Measures the signals that are wanted of one layer.
+void measure_signals(const LayerState& state, const SignalOptions& options, SignalValues& values);
+// First row that any of them looks at.
+int64_t first_signal_row(const SignalOptions& options, int64_t n_tokens, int64_t answer_start);
+// Queries whose scores of all keys they compute together, for the cost model.
+int64_t signal_queries(const SignalOptions& options, int64_t n_tokens, int64_t answer_start);
+
+}  // namespace winnow::engine

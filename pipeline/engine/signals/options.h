@@ -1,0 +1,40 @@
+// Which signals of layers (base/signal_specs.h) are wanted of a sweep, and with what parameters.
+#pragma once
+
+#include <cstdint>
+#include <set>
+#include <string>
+#include <string_view>
+
+#include "base/signal_specs.h"
+#include "kernels/backend.h"
+
+namespace winnow::engine {
+
+// LightTransfer's lazy ratio: the share of the last queries' attention that stays on sinks and recent keys.
+struct LazyWindow {
+  int64_t sinks = 4;      // first keys of the sequence
+  int64_t recent = 1024;  // keys
+  int64_t last = 32;      // queries
+  // Shorter sequences have no ratio, as in SWAA's script.
+  int64_t least_tokens() const { return sinks + recent + 10; }
+};
+
+struct SignalOptions {
+  // The layer's attention output is removed from this many rows before the answer on; kAllRows: from row 0 on.
+  static constexpr int64_t kAllRows = kernels::kNoLimit;
+
+  std::set<std::string, std::less<>> names = {};  // of the signals that are wanted
+  int64_t removed_rows = 0;                       // of sensitivity
+  LazyWindow lazy = {};
+
+  bool wants(std::string_view name) const { return names.contains(name); }
+  // Whether a signal that is wanted has that need.
+  bool needs(bool SignalNeeds::*need) const;
+  // Whether any of them is measured beside the scores of patterns.
+  bool any_of_layers() const;
+  // Names them in a run's identity: "" for none, else such as "kl,sensitivity:32,mass,lazy:4:1024:32".
+  std::string name() const;
+};
+
+}  // namespace winnow::engine
