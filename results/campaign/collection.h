@@ -64,7 +64,8 @@ struct Collection {
   std::string sweep;    // its name
   std::string version;  // of winnow
   std::vector<CollectedCell> cells;
-  std::vector<CollectedCell> others;  // those that are no calibrations: a list of their patterns, apart from the cells
+  std::vector<CollectedCell> others =
+      {};  // those that are no calibrations: a list of their patterns, apart from the cells
 };
 
 // Coordinates of the collection's dimensions besides cell: each the union over its cells, sorted.
