@@ -1,6 +1,7 @@
 #include "base/yaml_file.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -93,29 +94,48 @@ void check_size(const YAML::Node& node, int depth, int& count) {
 
 }  // namespace
 
-std::string read_yaml_text(const std::filesystem::path& path, const std::string& what) {
-  const auto refuse = [&](ExitCode code, const std::string& why) {
-    fail(code, path.string() + ": " + what + " cannot be read: " + why + "; give the name of a YAML file");
-  };
+std::string read_yaml_text(const std::filesystem::path& path, const YamlSource& source,
+                           const std::function<void(ExitCode, const std::string& why)>& refuse) {
   struct stat status {};
-  if (::stat(path.c_str(), &status) != 0) refuse(ExitCode::kNoInput, std::strerror(errno));
-  if (S_ISDIR(status.st_mode)) refuse(ExitCode::kNoInput, "it is a directory");
-  if (!S_ISREG(status.st_mode)) refuse(ExitCode::kNoInput, "it is a pipe, socket or device");
+  const auto require_file = [&] {
+    if (S_ISDIR(status.st_mode)) refuse(ExitCode::kNoInput, "it is a directory");
+    if (!S_ISREG(status.st_mode)) refuse(ExitCode::kNoInput, "it is a pipe, socket or device");
+  };
+  if (source.wait_milliseconds == 0) {  // before it is opened, which may do something to a device
+    if (::stat(path.c_str(), &status) != 0) refuse(ExitCode::kNoInput, std::strerror(errno));
+    require_file();
+  }
   // O_NONBLOCK: not to wait for the other end of a pipe.
-  const FileDescriptor file(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+  const FileDescriptor file(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY));
   if (file.get() < 0) refuse(ExitCode::kNoInput, std::strerror(errno));
-  if (::fstat(file.get(), &status) != 0 || !S_ISREG(status.st_mode)) refuse(ExitCode::kNoInput, "it is no file");
+  if (source.wait_milliseconds == 0 && (::fstat(file.get(), &status) != 0 || !S_ISREG(status.st_mode))) {
+    refuse(ExitCode::kNoInput, "it is no file");
+  }
   std::string text;
   std::vector<char> buffer(std::size_t{1} << 16);
-  while (text.size() <= kLargestYamlFile) {  // whatever the size is said to be: files of /proc have none
+  while (text.size() <= source.most_bytes) {  // whatever the size is said to be: files of /proc have none
+    if (source.wait_milliseconds > 0) {
+      pollfd readable{.fd = file.get(), .events = POLLIN, .revents = 0};
+      const int n_ready = ::poll(&readable, 1, source.wait_milliseconds);
+      if (n_ready == 0) {
+        refuse(ExitCode::kNoInput, "nothing came for " + std::to_string(source.wait_milliseconds / 1000) + " seconds");
+      }
+      if (n_ready < 0 && errno == EINTR) continue;
+    }
     const ssize_t n = ::read(file.get(), buffer.data(), buffer.size());
-    if (n < 0 && errno == EINTR) continue;
+    if (n < 0 && (errno == EINTR || errno == EAGAIN)) continue;
     if (n < 0) refuse(ExitCode::kNoInput, std::strerror(errno));
     if (n == 0) return text;
     text.append(buffer.data(), static_cast<std::size_t>(n));
   }
-  refuse(ExitCode::kBadData, "it has more than " + std::to_string(kLargestYamlFile) + " bytes");
+  refuse(ExitCode::kBadData, "it has more than " + std::to_string(source.most_bytes) + " bytes");
   return text;
+}
+
+std::string read_yaml_text(const std::filesystem::path& path, const std::string& what) {
+  return read_yaml_text(path, {}, [&](ExitCode code, const std::string& why) {
+    fail(code, path.string() + ": " + what + " cannot be read: " + why + "; give the name of a YAML file");
+  });
 }
 
 YAML::Node parse_yaml(const std::string& text) {

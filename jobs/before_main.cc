@@ -11,24 +11,21 @@
 //
 // This file, like processor.cc, is compiled for the oldest processor.
 #include <sys/resource.h>
-#include <unistd.h>
 
 #include <csignal>
 #include <cstddef>
 #include <cstring>
 
+#include "base/restart.h"
+#include "base/stop_signals.h"
+
 namespace winnow::program {
 namespace {
-
-// Nothing is there yet but the C library: no constructor has run, neither of a sanitizer. So these functions call none
-// of C++'s, which a sanitizer would have instrumented.
-#define WINNOW_BEFORE_ALL __attribute__((no_sanitize("address", "thread", "undefined")))
 
 WINNOW_BEFORE_ALL void hold_stop_signals() {
   sigset_t stops;
   sigemptyset(&stops);
-  const int numbers[] = {SIGUSR1, SIGTERM, SIGINT, SIGHUP};
-  for (const int number : numbers) sigaddset(&stops, number);
+  for (const int number : kHeldSignals) sigaddset(&stops, number);
   sigprocmask(SIG_BLOCK, &stops, nullptr);
 }
 
@@ -40,7 +37,6 @@ WINNOW_BEFORE_ALL bool is_limited(__rlimit_resource_t resource) {
 WINNOW_BEFORE_ALL void restrain_openblas(char** argv, char** environment) {
   constexpr std::size_t kMostVariables = 8190;
   static char* extended[kMostVariables + 2];
-  static char program[4096];
   static char setting[] = "OPENBLAS_NUM_THREADS=1";
   constexpr std::size_t kNameLength = sizeof "OPENBLAS_NUM_THREADS=" - 1;
 
@@ -52,9 +48,7 @@ WINNOW_BEFORE_ALL void restrain_openblas(char** argv, char** environment) {
   }
   if (environment[n] != nullptr) return;
   extended[n] = setting;
-  // By its name: as /proc/self/exe it would be "exe" in lists of processes.
-  if (readlink("/proc/self/exe", program, sizeof program - 1) <= 0) return;
-  execve(program, argv, extended);
+  restart(argv, extended);
   // It cannot be started again: it goes on as it is.
 }
 

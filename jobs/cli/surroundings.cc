@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "base/memory_limits.h"
+#include "base/stop_signals.h"
 #include "pipeline/runtime/stop.h"
 
 namespace winnow::cli {
@@ -67,7 +68,7 @@ bool is_resumable(const std::vector<std::string>& arguments) {
 void take_stop_signals() {
   sigset_t stops;
   sigemptyset(&stops);
-  for (const int number : {SIGUSR1, SIGTERM, SIGINT, SIGHUP}) sigaddset(&stops, number);
+  for (const int number : kHeldSignals) sigaddset(&stops, number);
   pthread_sigmask(SIG_UNBLOCK, &stops, nullptr);
 }
 

@@ -108,6 +108,7 @@ std::string slug_of(const std::string& text) {
 nlohmann::json canonical_identity(const run::RunOptions& options) {
   run::RunOptions some_layers = options;
   if (options.layers.empty()) some_layers.layers = "0";  // only the other settings are wanted
+  some_layers.top_k.reset();
   const run::Settings settings = run::resolve_settings(some_layers, kMostLayers);
   nlohmann::json controls = nlohmann::json::object();
   for (const auto& [name, path] : options.controls) controls[name] = path.string();

@@ -12,6 +12,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "base/stop_signals.h"
 #include "pipeline/runtime/stop.h"
 
 namespace winnow::sweep {
@@ -38,7 +39,8 @@ void become(char* const* argv, int log, int null, pid_t parent) {
 
 SignalQueue::SignalQueue() {
   sigemptyset(&waited_);
-  for (const int number : {SIGUSR1, SIGTERM, SIGINT, SIGCHLD}) sigaddset(&waited_, number);
+  for (const int number : kStopSignals) sigaddset(&waited_, number);
+  sigaddset(&waited_, SIGCHLD);
   struct sigaction hangup {};
   if (sigaction(SIGHUP, nullptr, &hangup) == 0 && hangup.sa_handler != SIG_IGN) sigaddset(&waited_, SIGHUP);
   sigprocmask(SIG_BLOCK, &waited_, &former_);

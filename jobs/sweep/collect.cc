@@ -17,14 +17,6 @@ namespace {
 
 constexpr const char* kStateUnusable = "unusable";
 
-// A window's keys do not depend on the model, so none is opened: the settings of a model of one layer.
-int64_t window_keys_of(const SweepCell& cell) {
-  run::RunOptions options = cell.options;
-  options.layers = "0";
-  options.base = "full";
-  return run::resolve_settings(options, 1).window_keys;
-}
-
 // Folder of the results below OUT/runs: one for each cell and seed.
 std::string label_of(const Cell& cell, uint64_t seed) {
   return seed == 0 ? cell.name : cell.name + "/seeds/" + std::to_string(seed);
@@ -160,7 +152,7 @@ campaign::CollectedCell row_of(const SweepCell& sweep_cell, uint64_t seed, const
   row.model = cell.model;
   row.dataset = cell.dataset;
   row.window = cell.window;
-  row.window_keys = window_keys_of(sweep_cell);
+  row.window_keys = run::resolve_window(sweep_cell.options).window_keys;
   row.sinks = cell.sinks;
   row.decode = cell.decode;
   row.target = cell.target;

@@ -7,6 +7,8 @@
 #include <array>
 #include <cstdlib>
 
+#include "base/restart.h"
+
 namespace winnow::cpu {
 namespace {
 
@@ -54,9 +56,7 @@ void restart_with_better_blas_core(char** argv) {
   if (core.empty()) return;
   setenv(kCoreType, core.c_str(), 1);
   setenv(kRestarted, "1", 1);
-  // By its name: as /proc/self/exe it would be "exe" in lists of processes.
-  std::array<char, 4096> program{};
-  if (readlink("/proc/self/exe", program.data(), program.size() - 1) > 0) execv(program.data(), argv);
+  restart(argv, environ);
   // Where /proc is not mounted the old kernels do, slower.
   unsetenv(kRestarted);
   unsetenv(kCoreType);

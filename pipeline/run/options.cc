@@ -90,8 +90,9 @@ void check_calibrate(const RunOptions& options) {
 
 void check_search(const RunOptions& options) {
   const bool is_pairs = search::parse_search_method(options.method) == search::SearchMethod::kPairs;
-  if (is_pairs && options.keep < 2) {
-    refuse("--keep is " + std::to_string(options.keep) + ", expected at least 2 candidates");
+  if (!options.keep) refuse("no --keep is given; name a number of layers, such as --keep 9");
+  if (is_pairs && *options.keep < 2) {
+    refuse("--keep is " + std::to_string(*options.keep) + ", expected at least 2 candidates");
   }
   if (options.verify.value_or(0) < 0) {
     refuse("--verify is " + std::to_string(*options.verify) + ", expected 0 or more patterns");

@@ -61,7 +61,7 @@ struct RunOptions {
   std::optional<int64_t> lazy_sinks, lazy_recent, lazy_last;
   // Of search.
   std::string method;                      // greedy-forward, greedy-backward, pairs
-  int64_t keep = 0;                        // K; of pairs the number of candidates
+  std::optional<int64_t> keep;             // K; of pairs the number of candidates
   std::string objective = "nll";           // nll, exact-match, kl
   int64_t beam = 1;                        // patterns that a step goes on from
   bool exact = false;                      // every row obeys the window, in every step

@@ -1,6 +1,7 @@
 #include "pipeline/runtime/stop.h"
 
 #include <algorithm>
+#include <iterator>
 
 #include "base/error.h"
 
@@ -25,7 +26,7 @@ void install(int number, void (*handler)(int), struct sigaction* former) {
 }  // namespace
 
 void remember_stop_signals() {
-  for (const int number : {SIGUSR1, SIGTERM, SIGINT}) install(number, remember_signal, nullptr);
+  for (const int number : kStopSignals) install(number, remember_signal, nullptr);
 }
 
 int take_remembered_signal() {
@@ -35,15 +36,11 @@ int take_remembered_signal() {
 }
 
 StopSignals::StopSignals(bool under_mpirun) : under_mpirun_(under_mpirun) {
-  install(SIGUSR1, remember_signal, &usr1_);
-  install(SIGTERM, remember_signal, &term_);
-  install(SIGINT, remember_signal, &int_);
+  for (std::size_t i = 0; i < std::size(kStopSignals); ++i) install(kStopSignals[i], remember_signal, &former_[i]);
 }
 
 StopSignals::~StopSignals() {
-  sigaction(SIGUSR1, &usr1_, nullptr);
-  sigaction(SIGTERM, &term_, nullptr);
-  sigaction(SIGINT, &int_, nullptr);
+  for (std::size_t i = 0; i < std::size(kStopSignals); ++i) sigaction(kStopSignals[i], &former_[i], nullptr);
   received_signal = 0;
 }
 

@@ -1,10 +1,12 @@
 // Signals that ask a run to stop, and how much of the unit in flight it may still finish.
 #pragma once
 
-#include <chrono>
+#include <array>
 #include <csignal>
-#include <optional>
+#include <iterator>
 #include <string>
+
+#include "base/stop_signals.h"
 
 namespace winnow::runtime {
 
@@ -38,8 +40,7 @@ class StopSignals {
 
  private:
   bool under_mpirun_;
-  struct sigaction usr1_ {
-  }, term_{}, int_{};
+  std::array<struct sigaction, std::size(kStopSignals)> former_{};
 };
 
 // When a unit must be dropped: a pure function of times, in seconds.

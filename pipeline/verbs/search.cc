@@ -33,13 +33,13 @@ run::Inputs load_search(const run::RunOptions& options) {
   inputs.with_kl = search::parse_objective(options.objective) == search::Objective::kKl;
   inputs.kind = run::kind_of(options);
   inputs.config = model::read_config(options.model);
-  if (options.keep > inputs.config.n_layers) {
-    fail(ExitCode::kUsage, "--keep is " + std::to_string(options.keep) + ", but the model has " +
+  if (*options.keep > inputs.config.n_layers) {
+    fail(ExitCode::kUsage, "--keep is " + std::to_string(*options.keep) + ", but the model has " +
                                std::to_string(inputs.config.n_layers) + " layers");
   }
   const int64_t n_patterns = search::most_patterns(plan_of(options, inputs.config.n_layers));
   if (options.method != search::search_method_name(search::SearchMethod::kPairs) && n_patterns > kMostPatterns) {
-    fail(ExitCode::kUsage, "--beam " + std::to_string(options.beam) + " with --keep " + std::to_string(options.keep) +
+    fail(ExitCode::kUsage, "--beam " + std::to_string(options.beam) + " with --keep " + std::to_string(*options.keep) +
                                " may measure " + std::to_string(n_patterns) + " patterns, more than " +
                                std::to_string(kMostPatterns) + "; use a smaller --beam");
   }

@@ -138,7 +138,7 @@ search::SearchPlan plan_of(const run::RunOptions& options, int64_t n_layers) {
   return {.method = search::parse_search_method(options.method),
           .objective = search::parse_objective(options.objective),
           .n_layers = n_layers,
-          .keep = options.keep,
+          .keep = options.keep.value_or(0),
           .beam = options.beam};
 }
 
@@ -152,7 +152,7 @@ search::PatternMeans means_of(const run::MeasuringRun& run, std::size_t data_set
 nlohmann::json& search_entry(run::MeasuringRun& run, const run::RunOptions& options) {
   nlohmann::json& entry = run.directory().record().informative()[kSearches][options.method];
   entry["objective"] = options.objective;
-  entry["keep"] = options.keep;
+  entry["keep"] = options.keep.value_or(0);
   entry["beam"] = options.beam;
   entry["verify"] = options.verify.value_or(-1);
   if (options.verify_examples)
