@@ -224,8 +224,7 @@ TEST(Methods, UnmeasuredLayersStayAsInTheBase) {
 
 TEST(Methods, SearchesGiveTheirOwnBudgets) {
   SelectInput input = small_input();
-  input.searched = search::FoundPatterns{
-      .method = "greedy-forward", .objective = "nll", .keep = {1, 2}, .full_layers = {{3}, {0, 2}}};
+  input.searched = search::BestPatterns{.keep = {1, 2}, .full_layers = {{3}, {0, 2}}};
   EXPECT_EQ(layers_of(input, "greedy-forward", 2), (Layers{0, 2}));
   EXPECT_EQ(layers_of(input, "greedy-backward", 1), (Layers{3}));
   expect_error([&] { layers_of(input, "greedy-forward", 3); }, ExitCode::kUsage, {"--keep is 3", "K = 1, 2"});
