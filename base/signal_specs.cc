@@ -63,6 +63,14 @@ std::span<const SignalSpec> signal_specs() {
        .ranked = "lazy_ratio",
        .orientation = SignalOrientation::kSmallKeeps,
        .needs = {.last_token = true}},
+      {.name = "angular",
+       .flag = "angle by which the layer's attention turns the hidden state",
+       .variables = {{.name = "angular_distance",
+                      .units = kOne,
+                      .long_name = "angular distance of the hidden state before and after the layer's attention"}},
+       .ranked = "angular_distance",
+       .score = "mean angular distance of attention",
+       .needs = {.hidden_states = true}},
   };
   return kSpecs;
 }

@@ -16,6 +16,10 @@ inline constexpr double kAttentionTolerance = 2e-5;
 // NLL in nats, times (1 + |NLL|): the promise of the CPU path against float64.
 inline constexpr double kNllTolerance = 2e-5;
 
+// Angle of two hidden states / pi, relative: both come from some tens of float32 operations on each element, whose
+// errors are independent of each other, so that the angle is off by about one of them.
+inline constexpr double kAngleTolerance = 100 * kFloatEpsilon;
+
 // One bfloat16 operation on exact inputs, relative root mean square: the result is rounded once, uniformly in
 // [-2^-9, 2^-9] of its size at the most.
 inline constexpr double kBf16Tolerance = 3e-3;

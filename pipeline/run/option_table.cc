@@ -2,6 +2,7 @@
 
 #include <stdexcept>
 
+#include "base/signal_specs.h"
 #include "results/search/search.h"
 
 namespace winnow::run {
@@ -236,13 +237,18 @@ std::vector<Option> pattern_options() {
        .absent = "refuse"}};
 }
 
+std::string signal_help() {
+  std::string text;
+  for (const SignalSpec& spec : signal_specs()) text += std::string(spec.name) + " (" + spec.flag + "), ";
+  return text + "several with commas, or all";
+}
+
 std::vector<Option> signal_options() {
   return {{.name = "signals",
            .field = &RunOptions::signals,
            .verbs = kCalibrate,
            .value = "LIST",
-           .help = "kl (KL to the base), sensitivity (NLL without the layer's attention), mass (attention beyond the "
-                   "window), lazy (LightTransfer's ratio), several with commas, or all",
+           .help = signal_help(),
            .absent = "none",
            .choices = signal_words(),
            .syntax = Syntax::kWords,

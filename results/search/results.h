@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -86,17 +87,24 @@ Interactions compute_interactions(const SearchResults& results, const std::vecto
 // RUN_DIR/results.h5 of searches, whole or not at all: a group each. Throws as write_results does.
 void write_searches(const std::filesystem::path& path, const std::vector<SearchResults>& searches,
                     const storage::Provenance& provenance);
-// What a file of searches found, for who only wants to know that: by method, the objective and the layers with full
-// attention of the best pattern of each K (none of pairs).
+// The best pattern of each K that a search found; of pairs there are none.
+struct BestPatterns {
+  std::vector<int64_t> keep;                      // (steps), K, rising
+  std::vector<std::vector<int64_t>> full_layers;  // (steps), rising
+  std::vector<PatternMeans> best{};               // (steps): of these patterns, as the search measured them; no KL
+  int64_t n_examples = 0;
+  bool is_verified = false;  // measured again with every row under the window
+};
+// Those of one method, and where the file comes from. none: the file has no search of that method.
+std::optional<BestPatterns> read_best_patterns(const std::filesystem::path& path, const std::string& method,
+                                               storage::Provenance& provenance);
+// What a file of searches found, for who only wants to know that, by method.
 struct FoundPatterns {
   std::string method;
   std::string objective;
   int64_t n_patterns = 0;                           // that were measured
-  std::vector<int64_t> keep{};                      // (steps), K, rising
-  std::vector<std::vector<int64_t>> full_layers{};  // (steps), rising
-  std::vector<PatternMeans> best{};                 // (steps): of these patterns, as the search measured them; no KL
-  int64_t n_examples = 0;
-  bool is_verified = false;  // measured again with every row under the window
+  std::vector<std::vector<int64_t>> full_layers{};  // of BestPatterns
+  std::vector<PatternMeans> best{};                 // of these patterns, as the search measured them; no KL
 };
 std::vector<FoundPatterns> read_found(const std::filesystem::path& path, storage::Provenance& provenance);
 // Whether a results file is one of searches. Throws Error(kNoInput | kBadData | kIoError) where it is no such file.

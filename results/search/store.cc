@@ -215,7 +215,9 @@ void write_search(storage::Group group, const SearchResults& r) {
   write_patterns(group, r);
 }
 
-void read_best(const storage::Group& group, FoundPatterns& found) {
+BestPatterns read_best(const storage::Group& group) {
+  BestPatterns found;
+  if (!group.contains("keep")) return found;
   found.keep = group.read<int64_t>("keep", 1).values;
   const std::vector<int64_t> layer = group.read<int64_t>("layer", 1).values;
   const auto full = storage::read_table<uint8_t>(group, "full", static_cast<int64_t>(found.keep.size()),
@@ -237,18 +239,26 @@ void read_best(const storage::Group& group, FoundPatterns& found) {
                                    std::to_string(step) + ", found " + std::to_string(kept.size()));
     }
   }
-}
-
-FoundPatterns read_found_of(const storage::Group& group, const std::string& method) {
-  FoundPatterns found{.method = method, .objective = group.read_scalar<std::string>("objective")};
-  found.n_patterns = static_cast<int64_t>(group.read<std::string>("pattern", 1).values.size());
-  if (group.contains("keep")) read_best(group, found);
   if (group.contains("example_id")) {
     const std::vector<int64_t> shape = group.shape("example_id");
     found.n_examples = shape.empty() ? 0 : shape.front();
   }
   found.is_verified = group.contains("mean_nll_verified");
   return found;
+}
+
+// Calls `read` with every search of a file.
+template <typename Read>
+void read_searches(const std::filesystem::path& path, storage::Provenance& provenance, const Read& read) {
+  const storage::File file = storage::File::open(path);
+  storage::require_format(file, storage::kResultsFormat, storage::kResultsVersion);
+  const storage::Group root = file.root();
+  provenance = storage::read_provenance(root.group("provenance"));
+  if (root.contains_group("selection")) {
+    const storage::Group selection = root.group("selection");
+    for (const std::string& method : selection.names()) read(method, selection);
+  }
+  if (!file.has_checksum()) note_no_checksum(path);
 }
 
 }  // namespace
@@ -266,19 +276,27 @@ void write_searches(const std::filesystem::path& path, const std::vector<SearchR
   file.commit();
 }
 
+std::optional<BestPatterns> read_best_patterns(const std::filesystem::path& path, const std::string& method,
+                                               storage::Provenance& provenance) {
+  std::optional<BestPatterns> best;
+  read_searches(path, provenance, [&](const std::string& name, const storage::Group& selection) {
+    if (name == method) best = read_best(selection.group(name));
+  });
+  return best;
+}
+
 std::vector<FoundPatterns> read_found(const std::filesystem::path& path, storage::Provenance& provenance) {
-  const storage::File file = storage::File::open(path);
-  storage::require_format(file, storage::kResultsFormat, storage::kResultsVersion);
-  const storage::Group root = file.root();
-  provenance = storage::read_provenance(root.group("provenance"));
   std::vector<FoundPatterns> searches;
-  if (root.contains_group("selection")) {
-    const storage::Group selection = root.group("selection");
-    for (const std::string& method : selection.names()) {
-      searches.push_back(read_found_of(selection.group(method), method));
-    }
-  }
-  if (!file.has_checksum()) note_no_checksum(path);
+  read_searches(path, provenance, [&](const std::string& method, const storage::Group& selection) {
+    const storage::Group group = selection.group(method);
+    FoundPatterns& found = searches.emplace_back();
+    found.method = method;
+    found.objective = group.read_scalar<std::string>("objective");
+    found.n_patterns = static_cast<int64_t>(group.read<std::string>("pattern", 1).values.size());
+    BestPatterns best = read_best(group);
+    found.full_layers = std::move(best.full_layers);
+    found.best = std::move(best.best);
+  });
   return searches;
 }
 

@@ -241,7 +241,7 @@ void take_searched(const SelectInput& input, const SelectOptions& options, Choic
   if (!input.searched) {
     not_measured(options.method, "a search of that name", "search with --method " + options.method);
   }
-  const search::FoundPatterns& searched = *input.searched;
+  const search::BestPatterns& searched = *input.searched;
   const int64_t keep = options.keep.value_or(default_keep(input.results, model_layers(input.results)));
   const auto found = std::find(searched.keep.begin(), searched.keep.end(), keep);
   if (found == searched.keep.end()) {

@@ -17,7 +17,7 @@ namespace winnow::selection {
 // Everything that a method may look at.
 struct SelectInput {
   calibration::Results results;
-  std::optional<search::FoundPatterns> searched;  // of the method asked for
+  std::optional<search::BestPatterns> searched;  // of the method asked for
 };
 
 struct SelectOptions {

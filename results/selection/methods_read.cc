@@ -1,6 +1,4 @@
 // What `winnow select` reads of a results file beyond results/calibration/store.h.
-#include <utility>
-
 #include "base/error.h"
 #include "results/calibration/store.h"
 #include "results/evaluation/evaluation.h"
@@ -8,14 +6,13 @@
 #include "results/selection/methods.h"
 
 namespace winnow::selection {
+
 SelectInput read_select_input(const std::filesystem::path& path, const std::string& method) {
   SelectInput input;
   const bool is_of_search = search::is_search(path);
   if (is_search_method(method) || (is_of_search && is_pattern_method(method))) {
     // A search writes no /calibration: what it found and where that comes from is all there is to read.
-    for (search::FoundPatterns& found : search::read_found(path, input.results.provenance)) {
-      if (found.method == method) input.searched = std::move(found);
-    }
+    input.searched = search::read_best_patterns(path, method, input.results.provenance);
     return input;
   }
   if (is_of_search) {

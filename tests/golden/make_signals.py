@@ -5,7 +5,8 @@ examples of make_goldens.py.
 
 Writes NAME_signals.json beside this file. Needs torch and transformers; the test that reads it needs neither. KL comes
 from the full distributions; removal sets what self_attn returns to 0; attention's shares come from queries and keys as
-Transformers gives them to its attention function, by the definitions and not by winnow's way of computing them.
+Transformers gives them to its attention function, by the definitions and not by winnow's way of computing them; the
+angular distance is the arccos of the cosine of a layer's input and of that plus what its self_attn returns.
 """
 
 import argparse
@@ -47,11 +48,20 @@ class Reference:
         self.windowed = load_reference(directory)
         self.windowed.model.config._attn_implementation = PROBE
         self.removed = None  # (layer, first row)
+        self.inputs, self.attention = {}, {}  # by layer, (rows, hidden)
         for index, layer in enumerate(self.windowed.layers):
+            layer.register_forward_pre_hook(self._keep_input(index))
             layer.self_attn.register_forward_hook(self._hook(index))
+
+    def _keep_input(self, index):
+        def keep(_module, args):
+            self.inputs[index] = args[0][0].clone()
+
+        return keep
 
     def _hook(self, index):
         def remove(_module, _args, output):
+            self.attention[index] = output[0][0].clone()
             if self.removed is None or self.removed[0] != index:
                 return output
             attention = output[0].clone()
@@ -95,6 +105,12 @@ def mass_outside(scores, start, n_tokens):
     return np.array(masses)
 
 
+def angular_distance(before, after):
+    """Mean over the rows of arccos(cosine) / pi."""
+    cosine = (before * after).sum(-1) / (before.norm(dim=-1) * after.norm(dim=-1))
+    return float((cosine.clamp(-1, 1).arccos() / torch.pi).mean())
+
+
 def lazy_ratios(scores, sinks, recent, last):
     """(clean, compat): LightTransfer's ratio, causal, and as SWAA's script forms it."""
     n_tokens = scores.shape[1]
@@ -113,6 +129,9 @@ def measure(reference, tokens, start):
     layers = range(len(reference.windowed.layers))
     answer = torch.tensor(tokens[start:])[:, None]
     base = reference.log_p(tokens, start)
+    rows = slice(start - 1, len(tokens) - 1)
+    inputs, attention = reference.inputs, reference.attention
+    angular = [angular_distance(inputs[i][rows], inputs[i][rows] + attention[i][rows]) for i in layers]
 
     def nll_without(layer, first_row):
         return float(-reference.log_p(tokens, start, removed=(layer, first_row)).gather(1, answer).mean())
@@ -127,6 +146,7 @@ def measure(reference, tokens, start):
     scores = [reference.probe.layers[layer] for layer in layers]
     heads = reference.windowed.model.config.num_key_value_heads
     figures["mass_outside"] = [mass_outside(s, start, len(tokens)).reshape(heads, -1).mean(1).tolist() for s in scores]
+    figures["angular_distance"] = angular
     figures["lazy"] = [[lazy_ratios(s, *setting) for s in scores] for setting in LAZY]
     return figures
 

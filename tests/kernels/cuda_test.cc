@@ -205,7 +205,8 @@ TEST_F(CudaTest, SweepAgreesWithTheCpu) {
           .variants = {},
           .per_token = false,
           .with_kl = true,
-          .signals = {.names = {"sensitivity", "mass", "lazy"}, .removed_rows = 32, .lazy = {.recent = 200}}};
+          .signals = {
+              .names = {"sensitivity", "mass", "lazy", "angular"}, .removed_rows = 32, .lazy = {.recent = 200}}};
       for (std::size_t l = 0; l < 4; ++l) {
         request.variants.push_back(request.base);
         request.variants.back()[l].window = w;
@@ -230,7 +231,8 @@ TEST_F(CudaTest, SweepAgreesWithTheCpu) {
         EXPECT_NEAR(engine::value_of(a, "nll_removed"), engine::value_of(b, "nll_removed"), kBf16NllTolerance)
             << family << l;
         EXPECT_EQ(a.at("nll_removed"), again.variants[l].signals.at("nll_removed")) << family << l;
-        for (const char* of_attention : {"lazy_ratio", "lazy_ratio_compat", "attention_mass_outside_kv_head"}) {
+        for (const char* of_attention :
+             {"lazy_ratio", "lazy_ratio_compat", "attention_mass_outside_kv_head", "angular_distance"}) {
           for (std::size_t i = 0; i < b.at(of_attention).size(); ++i) {
             EXPECT_NEAR(a.at(of_attention).at(i), b.at(of_attention)[i], kBf16AttentionTolerance) << family << l;
           }

@@ -62,6 +62,8 @@ std::string lazy_parameters(const SignalOptions& options);
 int64_t lazy_first_row(const SignalOptions& options, int64_t n_tokens);
 int64_t lazy_queries(const SignalOptions& options, int64_t n_tokens, int64_t answer_start);
 
+void measure_angular(const LayerState& state, const SignalOptions& options, SignalValues& values);
+
 inline constexpr std::array kSignalFunctions = {
     SignalFunction{.name = "sensitivity", .parameters = sensitivity_parameters},
     SignalFunction{.name = "mass", .measure = measure_mass, .n_queries = mass_queries},
@@ -70,6 +72,7 @@ inline constexpr std::array kSignalFunctions = {
                    .parameters = lazy_parameters,
                    .first_row = lazy_first_row,
                    .n_queries = lazy_queries},
+    SignalFunction{.name = "angular", .measure = measure_angular},
 };
 
 // Null for a signal that is all in the scores.

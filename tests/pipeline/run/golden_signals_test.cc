@@ -42,7 +42,7 @@ class GoldenSignals : public ::testing::TestWithParam<const char*> {
     engine::SweepRequest request = request_of(examples_[example], settings, config_.n_layers);
     const json& lazy = golden_.at("lazy").at(setting);
     request.with_kl = true;
-    request.signals = {.names = {"sensitivity", "mass", "lazy"},
+    request.signals = {.names = {"sensitivity", "mass", "lazy", "angular"},
                        .removed_rows = removed_rows,
                        .lazy = {lazy.at(0).get<int64_t>(), lazy.at(1).get<int64_t>(), lazy.at(2).get<int64_t>()}};
     return engine::sweep(*backend_, config_, *weights_, request, {});
@@ -80,6 +80,8 @@ TEST_P(GoldenSignals, EqualTransformers) {
       const std::vector<double>& found_mass = signals.at("attention_mass_outside_kv_head");
       ASSERT_EQ(mass.size(), found_mass.size()) << what;
       for (std::size_t head = 0; head < mass.size(); ++head) expect_near(found_mass[head], mass[head], what);
+      const auto angle = expected.at("angular_distance").at(layer).get<double>();
+      EXPECT_NEAR(signals.at("angular_distance").at(0), angle, kAngleTolerance * angle) << what;
       for (const std::size_t setting : {0U, 1U}) {
         const engine::SignalValues& of_setting = setting == 0 ? signals : all.variants[layer].signals;
         const double clean = of_setting.at("lazy_ratio").front();

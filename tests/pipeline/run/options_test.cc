@@ -93,7 +93,7 @@ TEST(Options, SignalsHaveOneName) {
   };
   EXPECT_EQ(name_of([](CalibrateOptions&) {}), "");
   EXPECT_EQ(name_of([](CalibrateOptions& o) { o.signals = "none"; }), "");
-  EXPECT_EQ(name_of([](CalibrateOptions& o) { o.signals = "all"; }), "kl,sensitivity:32,mass,lazy:4:1024:32");
+  EXPECT_EQ(name_of([](CalibrateOptions& o) { o.signals = "all"; }), "kl,sensitivity:32,mass,lazy:4:1024:32,angular");
   EXPECT_EQ(name_of([](CalibrateOptions& o) { o.signals = "lazy,mass,kl,sensitivity"; }),
             "kl,sensitivity:32,mass,lazy:4:1024:32");
   EXPECT_EQ(name_of([](CalibrateOptions& o) { o.signals = "sensitivity", o.tail_rows = 7; }), "sensitivity:7");

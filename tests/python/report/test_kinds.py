@@ -77,6 +77,19 @@ def test_numbers_of_the_signals_are_those_of_the_file(made, tmp_path):
     assert "Of drop of exact match the intervals overlap" in words_of(text, "transfer")
 
 
+def test_the_file_says_what_a_signal_is_that_the_report_does_not_know(made, tmp_path):
+    def rename(file):
+        file["signals/signal"][-1] = file["signals/signal_other"][-1] = "angular"
+        variable = file["calibration"].create_dataset(
+            "angular_distance", data=np.zeros(file["calibration/delta_nll"].shape)
+        )
+        variable.attrs["long_name"] = "angular distance of <attention>"
+
+    text = page_of(damage(made / "signals.h5", tmp_path / "odd.h5", rename), tmp_path)
+    assert "least angular distance of &lt;attention&gt; (rho" in words_of(text, "signals")
+    assert "angular" in rows_of(Page(text), "signals")[0]
+
+
 def test_the_drops_of_the_ranking_are_compared_where_no_signal_was_measured(tmp_path):
     result_files.write(tmp_path / "results.h5")
     page = Page(page_of(tmp_path, tmp_path))

@@ -7,9 +7,9 @@ import re
 
 import h5py
 import launch
+import manual_tables
 import numpy as np
 import pytest
-import test_schema
 import tiny
 import xarray as xr
 
@@ -163,13 +163,13 @@ def test_collect_lists_patterns_apart_from_calibrations(work):
 
 def test_the_collected_patterns_are_as_documented(work):
     winnow(work, "sweep", "collect", work / "night.yaml", "--out", work / "collected.h5")
-    entries = test_schema.read_schema("Patterns in a collected file")["/patterns"]
+    entries = manual_tables.read_schema("Patterns in a collected file")["/patterns"]
     with h5py.File(work / "collected.h5") as file:
-        found = test_schema.variables_of(file["patterns"])
+        found = manual_tables.variables_of(file["patterns"])
         assert set(found) == set(entries)
         for name, dataset in found.items():
-            assert test_schema.type_of(dataset) == entries[name]["type"], name
-            assert test_schema.dimensions_of(dataset) == entries[name]["dimensions"], name
+            assert manual_tables.type_of(dataset) == entries[name]["type"], name
+            assert manual_tables.dimensions_of(dataset) == entries[name]["dimensions"], name
             units = dataset.attrs.get("units", "text")
             assert units == entries[name]["units"], name
     with xr.open_dataset(work / "collected.h5", engine="h5netcdf", group="patterns") as patterns:

@@ -19,6 +19,7 @@ TABLES = [
     "attention_mass_outside_kv_head",
     "lazy_ratio",
     "lazy_ratio_compat",
+    "angular_distance",
 ]
 
 
@@ -68,7 +69,7 @@ def read(path, group="calibration"):
 
 def test_every_signal_is_there(alone):
     with h5py.File(alone) as file:
-        assert file["provenance/signals"].asstr()[()] == "kl,sensitivity:32,mass,lazy:4:60:8"
+        assert file["provenance/signals"].asstr()[()] == "kl,sensitivity:32,mass,lazy:4:60:8,angular"
         calibration = {name: file["calibration"][name][()] for name in [*TABLES, "nll_base"]}
         assert list(file["signals/signal"].asstr()) == [
             "nll",
@@ -78,16 +79,19 @@ def test_every_signal_is_there(alone):
             "sensitivity",
             "mass",
             "lazy",
+            "angular",
         ]
         for name, mean in (
             ("kl", "mean_kl"),
             ("delta_nll_removed", "mean_delta_nll_removed"),
             ("attention_mass_outside", "mean_attention_mass_outside"),
             ("lazy_ratio", "mean_lazy_ratio"),
+            ("angular_distance", "mean_angular_distance"),
         ):
             np.testing.assert_allclose(np.nanmean(calibration[name], axis=0), file["ranking"][mean][()], rtol=1e-12)
     assert (calibration["kl"] > 0).all()
     assert ((calibration["attention_mass_outside"] > 0) & (calibration["attention_mass_outside"] < 1)).all()
+    assert ((calibration["angular_distance"] > 0) & (calibration["angular_distance"] < 0.75)).all()
     np.testing.assert_allclose(
         calibration["attention_mass_outside_kv_head"].mean(axis=2), calibration["attention_mass_outside"], rtol=1e-12
     )

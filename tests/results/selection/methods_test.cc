@@ -92,7 +92,10 @@ TEST(Methods, RankBySignals) {
   EXPECT_EQ(order_of(input, "mass"), (Layers{0, 3, 2, 1}));
   input.results.calibration.signals["delta_nll_removed"] = table(2, 4, {0, 8, 2, 4, 0, 8, 2, 4});
   EXPECT_EQ(order_of(input, "sensitivity"), (Layers{1, 3, 2, 0}));
+  input.results.calibration.signals["angular_distance"] = table(2, 4, {0.3, 0.1, 0.2, 0.5, 0.5, 0.1, 0.2, 0.1});
+  EXPECT_EQ(order_of(input, "angular"), (Layers{0, 3, 2, 1}));
   input.results.provenance.set("base", std::string("windowed"), "");
+  EXPECT_EQ(order_of(input, "angular"), (Layers{0, 3, 2, 1}));
   expect_error([&] { order_of(input, "kl"); }, ExitCode::kBadData, {"kl", "windowed", "--base full"});
 }
 
@@ -137,6 +140,7 @@ TEST(Methods, SayWhichFlagMeasuresASignal) {
                                                        {"sensitivity", "--signals sensitivity"},
                                                        {"nll-minus-generic", "--signals sensitivity"},
                                                        {"light-transfer", "--signals lazy"},
+                                                       {"angular", "--signals angular"},
                                                        {"greedy-forward", "search with --method greedy-forward"}};
   for (const auto& [method, flag] : needs) {
     expect_error([&, name = std::string(method)] { layers_of(input, name, 1); }, ExitCode::kNoInput, {method, flag});
@@ -225,8 +229,7 @@ TEST(Methods, UnmeasuredLayersStayAsInTheBase) {
 
 TEST(Methods, SearchesGiveTheirOwnBudgets) {
   SelectInput input = small_input();
-  input.searched = search::FoundPatterns{
-      .method = "greedy-forward", .objective = "nll", .keep = {1, 2}, .full_layers = {{3}, {0, 2}}};
+  input.searched = search::BestPatterns{.keep = {1, 2}, .full_layers = {{3}, {0, 2}}};
   EXPECT_EQ(layers_of(input, "greedy-forward", 2), (Layers{0, 2}));
   EXPECT_EQ(layers_of(input, "greedy-backward", 1), (Layers{3}));
   expect_error([&] { layers_of(input, "greedy-forward", 3); }, ExitCode::kUsage, {"--keep is 3", "K = 1, 2"});
