@@ -92,7 +92,8 @@ def values(path, group):
         return {
             name: item[()]
             for name, item in file[group].items()
-            if isinstance(item, h5py.Dataset) and not name.endswith(("seconds", "_rate", "seconds_exact"))
+            if isinstance(item, h5py.Dataset)
+            and not name.endswith(("seconds", "seconds_exact", "_rate", "texts_together"))
         }
 
 
