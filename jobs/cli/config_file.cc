@@ -1,20 +1,15 @@
 #include "jobs/cli/config_file.h"
 
-#include <fcntl.h>
-#include <poll.h>
-#include <unistd.h>
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
-#include <array>
-#include <cerrno>
 #include <cstring>
-#include <memory>
 #include <optional>
 #include <set>
 
 #include "base/error.h"
-#include "base/near_words.h"
+#include "base/strings.h"
+#include "base/text_file.h"
 #include "base/yaml_file.h"
 
 namespace winnow::cli {
@@ -54,36 +49,25 @@ bool is_given(const FlagForm& flag, const std::vector<std::string>& arguments) {
 
 // The content of the file, which may also be a pipe (<(...) of a shell): of no more than flags take, and not waited for
 // longer than a program needs to write them.
-std::string read_text(const std::string& path) {
+std::string read_flags(const std::string& path) {
   constexpr std::size_t kMostBytes = std::size_t{1} << 20;
-  constexpr int kWaitMilliseconds = 5000;
-  const auto refuse_read = [&](const std::string& why) {
-    fail(ExitCode::kNoInput, "--config: cannot read the file " + path + ": " + why);
-  };
-  const int file = open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
-  if (file < 0) refuse_read(std::strerror(errno));
-  const std::unique_ptr<const int, void (*)(const int*)> closer(&file, [](const int* number) { close(*number); });
-  std::string text;
-  std::array<char, 1 << 14> part{};
-  while (text.size() <= kMostBytes) {
-    pollfd readable{.fd = file, .events = POLLIN, .revents = 0};
-    const int n_ready = poll(&readable, 1, kWaitMilliseconds);
-    if (n_ready == 0) refuse_read("nothing came for " + std::to_string(kWaitMilliseconds / 1000) + " seconds");
-    if (n_ready < 0 && errno == EINTR) continue;
-    const ssize_t n_read = read(file, part.data(), part.size());
-    if (n_read == 0) return text;
-    if (n_read < 0 && (errno == EINTR || errno == EAGAIN)) continue;
-    if (n_read < 0) refuse_read(std::strerror(errno));
-    text.append(part.data(), static_cast<std::size_t>(n_read));
+  constexpr int kWaitSeconds = 5;
+  FileText file = read_file(path, {.max_bytes = kMostBytes, .pipe_seconds = kWaitSeconds});
+  if (file.status == FileText::Status::kDone) return std::move(file.text);
+  if (file.status == FileText::Status::kTooLarge) {
+    fail(ExitCode::kBadData, "--config: " + path + " holds more than " + std::to_string(kMostBytes >> 20) +
+                                 " MiB, which is no file of flags");
   }
-  fail(ExitCode::kBadData, "--config: " + path + " holds more than " + std::to_string(kMostBytes >> 20) +
-                               " MiB, which is no file of flags");
+  fail(ExitCode::kNoInput,
+       "--config: cannot read the file " + path + ": " +
+           (file.status == FileText::Status::kSilent ? "nothing came for " + std::to_string(kWaitSeconds) + " seconds"
+                                                     : std::strerror(file.error)));
 }
 
 YAML::Node read_map(const std::string& path) {
   YAML::Node root;
   try {
-    root = parse_yaml(read_text(path));
+    root = parse_yaml(read_flags(path));
   } catch (const YamlError& error) {
     refuse(path, error.line(), error.column(), error.what());
   }

@@ -160,7 +160,6 @@ void MpiSession::find_resources() {
     }
     host_cores += used ? 1 : 0;
   }
-  resources_.n_cores = static_cast<int>(cores.size());
   resources_.host_cores = host_cores;
   resources_.n_threads = share_of_cores(masks, local_rank_, group_cores());
   resources_.available_bytes = std::min(available_memory_bytes() / local_size_, unused_address_space_bytes());

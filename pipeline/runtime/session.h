@@ -18,7 +18,6 @@ namespace winnow::runtime {
 // What this rank may use of its host.
 struct RankResources {
   int n_threads = 1;            // share of the cores without oversubscription
-  int n_cores = 1;              // in this rank's affinity mask, or its share of a container's processor quota
   int host_cores = 1;           // that the ranks of this host may use together
   int64_t available_bytes = 0;  // memory that this rank may still take: its share of what is free on the host and in
                                 // its control groups, and what the limits of the process leave
@@ -31,8 +30,9 @@ enum class RankGroup {
 
 // Thrown by agree() on every rank when a step failed on any. The line has been printed: only the code is left to
 // return.
-struct AgreedFailure {
-  ExitCode code = ExitCode::kInternal;
+struct AgreedFailure : Unwinding {
+  explicit AgreedFailure(ExitCode agreed) : code(agreed) {}
+  ExitCode code;
 };
 
 // The ranks of a run: MPI_COMM_WORLD, with MPI_THREAD_MULTIPLE and MPI_ERRORS_RETURN. One per process; the destructor
