@@ -61,12 +61,12 @@ void sync_directory(const fs::path& directory) {
 
 // A new file beside `path`, never one that is there or that a link leads to. Its lock says that its writer lives: where
 // the file system has none, nobody takes the file for a leftover. `part` becomes its path.
-int create_beside(const fs::path& path, mode_t mode, fs::path& part) {
+FileDescriptor create_beside(const fs::path& path, mode_t mode, fs::path& part) {
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
     part = directory_of(path) / new_temporary_name();
-    const int fd = ::open(part.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
-    if (fd >= 0) {
-      static_cast<void>(::flock(fd, LOCK_EX | LOCK_NB));
+    FileDescriptor fd(::open(part.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode));
+    if (fd) {
+      static_cast<void>(::flock(fd.get(), LOCK_EX | LOCK_NB));
       return fd;
     }
     if (errno != EEXIST) break;
@@ -111,7 +111,7 @@ void write_file_atomically(const fs::path& path, std::span<const std::byte> byte
                                       " and is no regular file; give another name");
   }
   fs::path part;
-  FileDescriptor fd(create_beside(path, use == FileUse::kProgram ? 0777 : 0666, part));
+  FileDescriptor fd = create_beside(path, use == FileUse::kProgram ? 0777 : 0666, part);
   const FileDescriptor lock_holder(::dup(fd.get()));  // the lock lasts until the file has its name
   try {
     if (is_there) take_over(fd.get(), old, path);
@@ -136,14 +136,10 @@ void write_file_atomically(const fs::path& path, std::string_view text, FileUse 
 
 void require_room_for_files(const fs::path& directory, const fs::path& path) {
   // A file without a name does not even touch the directory's time; not every file system has them.
-  const int fd = ::open(directory.c_str(), O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
-  if (fd >= 0) {
-    ::close(fd);
-    return;
-  }
+  if (FileDescriptor(::open(directory.c_str(), O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600))) return;
   if (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL) fail_creation(path, errno);
   fs::path part;
-  ::close(create_beside(directory / path.filename(), 0600, part));
+  create_beside(directory / path.filename(), 0600, part);
   ::unlink(part.c_str());
 }
 

@@ -86,12 +86,12 @@ Checksum check_json(const nlohmann::json& object, const std::string& origin, con
   fail(ExitCode::kBadData, origin + ": damaged or changed: its content does not match its " + key + "; " + advice);
 }
 
-std::string no_checksum_note(const std::string& file) {
-  return file + ": has no checksum (it is older, or another program has written to it): damage would not be noticed";
-}
-
 void note_no_checksum(const std::filesystem::path& file) {
-  std::fprintf(stderr, "winnow: note: %s\n", one_line(no_checksum_note(file.string())).c_str());
+  std::fprintf(
+      stderr,
+      "winnow: note: %s: has no checksum (it is older, or another program has written to it): damage would not be "
+      "noticed\n",
+      one_line(file.string()).c_str());
 }
 
 }  // namespace winnow

@@ -41,8 +41,7 @@ std::string json_checksum(const nlohmann::json& object, const std::string& key =
 Checksum check_json(const nlohmann::json& object, const std::string& origin, const std::string& advice,
                     const std::string& key = kChecksumKey);
 
-// The one line on a file without a checksum, and the same on stderr.
-std::string no_checksum_note(const std::string& file);
+// Says on stderr that a file has no checksum.
 void note_no_checksum(const std::filesystem::path& file);
 
 }  // namespace winnow

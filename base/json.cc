@@ -1,11 +1,8 @@
 #include "base/json.h"
 
 #include <algorithm>
-#include <cerrno>
 #include <cmath>
 #include <cstdio>
-#include <cstring>
-#include <fstream>
 #include <limits>
 #include <map>
 #include <set>
@@ -294,30 +291,5 @@ std::string shown(const Json& value) {
 }
 
 std::string quote(std::string_view text) { return shown(Json(std::string(text))); }
-
-std::string read_text(const std::filesystem::path& path, std::size_t max_bytes) {
-  std::error_code error;
-  const std::filesystem::file_status status = std::filesystem::status(path, error);
-  if (std::filesystem::exists(status) && !std::filesystem::is_regular_file(status)) {
-    fail(ExitCode::kNoInput, path.string() + ": cannot be read: not a regular file");
-  }
-  errno = 0;
-  std::ifstream file(path, std::ios::binary);
-  if (!file) {
-    fail(ExitCode::kNoInput, path.string() + ": cannot be read: " + std::strerror(errno));
-  }
-  std::string text;
-  std::vector<char> chunk(1 << 16);
-  while (file) {
-    file.read(chunk.data(), static_cast<std::streamsize>(chunk.size()));
-    text.append(chunk.data(), static_cast<std::size_t>(file.gcount()));
-    if (text.size() > max_bytes) {
-      fail(ExitCode::kBadData,
-           path.string() + ": expected at most " + std::to_string(max_bytes >> 20) + " MiB of JSON, found more");
-    }
-  }
-  if (file.bad()) fail(ExitCode::kNoInput, path.string() + ": cannot be read");
-  return text;
-}
 
 }  // namespace winnow

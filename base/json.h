@@ -1,7 +1,6 @@
 // Untrusted JSON: safetensors headers, shard indices and config.json.
 #pragma once
 
-#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
@@ -33,8 +32,5 @@ std::string quote(std::string_view text);
 // and characters that a terminal would obey are escaped.
 std::string json_text(const nlohmann::json& json, int indent);
 std::string json_text(const nlohmann::ordered_json& json, int indent);
-
-// The whole of a text file. Throws Error(kNoInput), and Error(kBadData) beyond max_bytes.
-std::string read_text(const std::filesystem::path& path, std::size_t max_bytes);
 
 }  // namespace winnow

@@ -137,8 +137,9 @@ int64_t limit_of(__rlimit_resource_t resource) {
   return static_cast<int64_t>(std::min<rlim_t>(limit.rlim_cur, static_cast<rlim_t>(kUnlimited)));
 }
 
-}  // namespace
-
+// Folders that may hold the limits of `controller` ("memory", "cpu") for this process: of its own group and of all
+// above it, each of which holds for it, up to the root that is visible here. A container often sees its own group as
+// the root, and folders that /proc names may not be there.
 std::vector<fs::path> group_folders(const std::string& controller, const fs::path& root) {
   std::vector<fs::path> folders;
   for (const Mount& mount : find_mounts(controller, root)) {
@@ -153,6 +154,8 @@ std::vector<fs::path> group_folders(const std::string& controller, const fs::pat
   }
   return folders;
 }
+
+}  // namespace
 
 int64_t group_memory_bytes(const fs::path& root) {
   int64_t least = kUnlimited;

@@ -12,11 +12,6 @@ namespace winnow {
 // Where nothing limits.
 inline constexpr int64_t kUnlimited = INT64_MAX;
 
-// Folders that may hold the limits of `controller` ("memory", "cpu") for this process: of its own group and of all
-// above it, each of which holds for it, up to the root that is visible here. A container often sees its own group as
-// the root, and folders that /proc names may not be there.
-std::vector<std::filesystem::path> group_folders(const std::string& controller, const std::filesystem::path& root);
-
 // Memory that the groups leave, bytes: the least of limit - use over all of them. Pages of files that the kernel can
 // take back count as free, as they do in MemAvailable.
 int64_t group_memory_bytes(const std::filesystem::path& root = "/");

@@ -11,6 +11,7 @@
 #include <fstream>
 
 #include "base/memory_limits.h"
+#include "base/strings.h"
 
 namespace winnow {
 
@@ -65,15 +66,8 @@ std::string command_line() {
   std::ifstream in("/proc/self/cmdline", std::ios::binary);
   std::string line;
   for (std::string word; std::getline(in, word, '\0');) {
-    const bool is_plain = !word.empty() && word.find_first_of(" \t\n\"'\\$&;|<>()*?[]#~`!") == std::string::npos;
     if (!line.empty()) line += ' ';
-    if (is_plain) {
-      line += word;
-      continue;
-    }
-    line += '\'';
-    for (const char c : word) line.append(c == '\'' ? "'\\''" : std::string(1, c));
-    line += '\'';
+    line += shell_word(word);
   }
   return line;
 }

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "base/text_file.h"
 
 namespace winnow {
 namespace {

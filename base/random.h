@@ -17,13 +17,31 @@ inline constexpr uint64_t kSplitStream = 4;            // halves of the calibrat
 inline constexpr uint64_t kSelectionStream = 16;       // layers of a random pattern
 inline constexpr uint64_t kSearchStream = 32;          // examples of a search's intervals, patterns to verify
 
-// SplitMix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators"), started at a hash of its key.
-class RandomStream {
+// Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators".
+class SplitMix64 {
  public:
-  RandomStream(uint64_t seed, uint64_t stream, uint64_t index)
-      : state_(mix(mix(mix(seed + kGamma) + stream + kGamma) + index + kGamma)) {}
+  explicit SplitMix64(uint64_t state) : state_(state) {}
 
   uint64_t next() { return mix(state_ += kGamma); }
+
+ protected:
+  static constexpr uint64_t kGamma = 0x9E3779B97F4A7C15U;
+
+  static uint64_t mix(uint64_t z) {
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9U;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBU;
+    return z ^ (z >> 31);
+  }
+
+ private:
+  uint64_t state_;
+};
+
+// The same, started at a hash of its key.
+class RandomStream : public SplitMix64 {
+ public:
+  RandomStream(uint64_t seed, uint64_t stream, uint64_t index)
+      : SplitMix64(mix(mix(mix(seed + kGamma) + stream + kGamma) + index + kGamma)) {}
 
   // Uniform in [0, n), n >= 1, unbiased: as many high bits as n - 1 has, drawn again until they are below n.
   int64_t below(int64_t n) {
@@ -42,17 +60,6 @@ class RandomStream {
       std::swap(values[static_cast<std::size_t>(i)], values[static_cast<std::size_t>(below(i + 1))]);
     }
   }
-
- private:
-  static constexpr uint64_t kGamma = 0x9E3779B97F4A7C15U;
-
-  static uint64_t mix(uint64_t z) {
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9U;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBU;
-    return z ^ (z >> 31);
-  }
-
-  uint64_t state_;
 };
 
 }  // namespace winnow

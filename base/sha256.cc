@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/strings.h"
 
 namespace winnow {
 namespace {
@@ -26,19 +27,13 @@ class Sha256 {
     if (EVP_DigestUpdate(context_.get(), data, size) != 1)
       fail(ExitCode::kInternal, "OpenSSL: EVP_DigestUpdate failed");
   }
-  std::string finish() {
+  std::string finish() {  // the bytes of the hash
     std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
     unsigned int size = 0;
     if (EVP_DigestFinal_ex(context_.get(), digest.data(), &size) != 1) {
       fail(ExitCode::kInternal, "OpenSSL: EVP_DigestFinal_ex failed");
     }
-    constexpr char kHex[] = "0123456789abcdef";
-    std::string text;
-    for (unsigned int i = 0; i < size; ++i) {
-      text += kHex[digest[i] >> 4U];
-      text += kHex[digest[i] & 15U];
-    }
-    return text;
+    return {digest.begin(), digest.begin() + size};
   }
 
  private:
@@ -47,11 +42,13 @@ class Sha256 {
 
 }  // namespace
 
-std::string sha256_of(std::span<const std::byte> bytes) {
+std::string sha256_digest(std::span<const std::byte> bytes) {
   Sha256 hash;
   hash.update(bytes.data(), bytes.size());
   return hash.finish();
 }
+
+std::string sha256_of(std::span<const std::byte> bytes) { return to_hex(sha256_digest(bytes)); }
 
 std::string sha256_of(const std::string& text) { return sha256_of(std::as_bytes(std::span<const char>(text))); }
 
@@ -67,7 +64,7 @@ std::string sha256_of_file(const std::filesystem::path& path, int64_t n_bytes) {
     n_bytes -= in.gcount();
   }
   if (in.bad()) fail(ExitCode::kNoInput, path.string() + ": cannot be read to its end");
-  return hash.finish();
+  return to_hex(hash.finish());
 }
 
 }  // namespace winnow

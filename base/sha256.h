@@ -9,6 +9,8 @@
 
 namespace winnow {
 
+// 32 bytes, for hashes of hashes.
+std::string sha256_digest(std::span<const std::byte> bytes);
 // Hex, 64 characters.
 std::string sha256_of(std::span<const std::byte> bytes);
 std::string sha256_of(const std::string& text);

@@ -13,6 +13,13 @@ namespace winnow {
 std::string joined(const std::vector<std::string>& words, const char* separator = ", ");
 std::string joined(const std::vector<int64_t>& numbers, const char* separator = ", ");
 
+// "a", "a or b", "a, b or c".
+std::string join_or(const std::vector<std::string>& words);
+// Those of `candidates` that `word` may be a slip of (few letters differ, or one begins with the other), nearest first.
+std::vector<std::string> near_words(const std::string& word, const std::vector<std::string>& candidates);
+
+// Two hexadecimal digits a byte, in lower case.
+std::string to_hex(std::string_view bytes);
 // The whole text as a number, or none.
 std::optional<int64_t> parse_number(std::string_view text);
 

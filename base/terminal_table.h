@@ -1,55 +1,53 @@
-// Pieces of tables for the terminal.
+// Tables and numbers for the terminal.
 #pragma once
 
-#include <cmath>
-#include <cstdio>
+#include <cstddef>
 #include <string>
-
-#include "base/error.h"
+#include <vector>
 
 namespace winnow {
 
 // Columns that tables keep to.
-inline constexpr int kTableColumns = 100;
+inline constexpr std::size_t kTableColumns = 100;
 
-inline std::string number(double value, const char* format = "%.3g") {
-  if (std::isnan(value)) return "n/a";
-  char text[40];
-  std::snprintf(text, sizeof(text), format, value);
-  return text;
-}
-
-// Rounded first, so that a tiny negative share is not printed as -0.0 %.
-inline std::string percent(double share) { return number(std::round(1000.0 * share) / 10.0 + 0.0, "%.1f %%"); }
-
-// Names out of files are padded: they stay on their line.
-inline std::string left(const std::string& name, std::size_t width) {
-  std::string text = one_line(name);
-  if (text.size() < width) text.append(width - text.size(), ' ');
-  return text;
-}
-
-inline std::string right(const std::string& name, std::size_t width) {
-  const std::string text = one_line(name);
-  return text.size() < width ? std::string(width - text.size(), ' ') + text : text;
-}
-
-inline std::string bracketed(const std::string& low, const std::string& high) {
-  std::string text = "[";
-  return text.append(low).append(", ").append(high).append("]");
-}
-
+// In a format of the library fmt; "n/a" for NaN.
+std::string number(double value, const char* format = "{:.3g}");
+// "62.5 %". Rounded first, so that a tiny negative share is not printed as -0.0 %.
+std::string percent(double share);
+// "[low, high]".
+std::string bracketed(const std::string& low, const std::string& high);
+// Padded on the right or on the left to so many bytes. Names out of files stay on their line.
+std::string left(const std::string& text, std::size_t width);
+std::string right(const std::string& text, std::size_t width);
 // One line of text, broken at spaces where it is too long; continuation lines are indented.
-inline std::string wrapped(const std::string& text, std::size_t indent) {
-  constexpr std::size_t kWidth = kTableColumns;
-  std::string result, rest = text;
-  while (rest.size() > kWidth) {
-    const std::size_t cut = rest.rfind(' ', kWidth);
-    if (cut == std::string::npos || cut <= indent) break;
-    result += rest.substr(0, cut) + "\n";
-    rest = std::string(indent, ' ') + rest.substr(cut + 1);
-  }
-  return result + rest + "\n";
-}
+std::string wrapped(const std::string& text, std::size_t indent);
+
+// Rows of cells, each padded as its column says. Nothing is printed behind the last character of a row.
+class TerminalTable {
+ public:
+  struct Column {
+    enum class Align {
+      kLeft,
+      kRight,
+      kName,  // left; a text that does not leave a blank has a line of its own
+    };
+    Align align = Align::kLeft;
+    std::size_t width = 0;  // bytes; 0: of the widest cell. A wider cell moves the rest of its row.
+  };
+
+  // `gap`: blanks between columns.
+  explicit TerminalTable(std::vector<Column> columns, std::size_t gap = 0) : columns_(std::move(columns)), gap_(gap) {}
+  // As many columns aligned to the left and as wide as their widest cell as the first row has.
+  explicit TerminalTable(std::size_t gap) : gap_(gap) {}
+
+  // Cells from the first column on, the head's too; there may be fewer than columns.
+  void add(std::vector<std::string> cells);
+  std::string text() const;
+
+ private:
+  std::vector<Column> columns_;
+  std::size_t gap_;
+  std::vector<std::vector<std::string>> rows_;
+};
 
 }  // namespace winnow

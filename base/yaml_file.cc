@@ -1,41 +1,18 @@
 #include "base/yaml_file.h"
 
-#include <fcntl.h>
-#include <poll.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <array>
-#include <cerrno>
 #include <cstdint>
 #include <cstring>
 #include <vector>
 
 #include "base/error.h"
-#include "base/file_descriptor.h"
+#include "base/text_file.h"
+#include "base/utf8.h"
 
 namespace winnow {
 namespace {
 
 constexpr std::size_t kLongestShown = 80;  // bytes of a value in a message
-
-// Length of the UTF-8 sequence at `at`, 0 where there is none: overlong forms, surrogates and what is beyond U+10FFFF
-// are none.
-std::size_t utf8_length(const std::string& text, std::size_t at) {
-  const auto byte = [&](std::size_t i) -> unsigned { return static_cast<unsigned char>(text[i]); };
-  const unsigned first = byte(at);
-  if (first < 0x80) return 1;
-  const std::size_t length = first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : 2;
-  if (first < 0xc2 || first > 0xf4 || at + length > text.size()) return 0;
-  for (std::size_t i = 1; i < length; ++i) {
-    if ((byte(at + i) & 0xc0) != 0x80) return 0;
-  }
-  const unsigned second = byte(at + 1);
-  const bool is_wrong = (first == 0xe0 && second < 0xa0) || (first == 0xed && second > 0x9f) ||
-                        (first == 0xf0 && second < 0x90) || (first == 0xf4 && second > 0x8f);
-  return is_wrong ? 0 : length;
-}
 
 // yaml-cpp takes U+0004 for the end of the file and would drop what is behind it; YAML has no control characters at
 // all.
@@ -44,7 +21,7 @@ void check_characters(const std::string& text) {
   int column = 1;
   for (std::size_t i = 0; i < text.size();) {
     const auto c = static_cast<unsigned char>(text[i]);
-    const std::size_t length = utf8_length(text, i);
+    const std::size_t length = utf8_character_bytes(std::string_view(text).substr(i));
     if (length == 0) throw YamlError(line, column, "this is not UTF-8; expected text in UTF-8");
     const bool is_c1 = length == 2 && c == 0xc2 && static_cast<unsigned char>(text[i + 1]) < 0xa0 &&
                        static_cast<unsigned char>(text[i + 1]) != 0x85;
@@ -94,48 +71,17 @@ void check_size(const YAML::Node& node, int depth, int& count) {
 
 }  // namespace
 
-std::string read_yaml_text(const std::filesystem::path& path, const YamlSource& source,
-                           const std::function<void(ExitCode, const std::string& why)>& refuse) {
-  struct stat status {};
-  const auto require_file = [&] {
-    if (S_ISDIR(status.st_mode)) refuse(ExitCode::kNoInput, "it is a directory");
-    if (!S_ISREG(status.st_mode)) refuse(ExitCode::kNoInput, "it is a pipe, socket or device");
-  };
-  if (source.wait_milliseconds == 0) {  // before it is opened, which may do something to a device
-    if (::stat(path.c_str(), &status) != 0) refuse(ExitCode::kNoInput, std::strerror(errno));
-    require_file();
-  }
-  // O_NONBLOCK: not to wait for the other end of a pipe.
-  const FileDescriptor file(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY));
-  if (file.get() < 0) refuse(ExitCode::kNoInput, std::strerror(errno));
-  if (source.wait_milliseconds == 0 && (::fstat(file.get(), &status) != 0 || !S_ISREG(status.st_mode))) {
-    refuse(ExitCode::kNoInput, "it is no file");
-  }
-  std::string text;
-  std::vector<char> buffer(std::size_t{1} << 16);
-  while (text.size() <= source.most_bytes) {  // whatever the size is said to be: files of /proc have none
-    if (source.wait_milliseconds > 0) {
-      pollfd readable{.fd = file.get(), .events = POLLIN, .revents = 0};
-      const int n_ready = ::poll(&readable, 1, source.wait_milliseconds);
-      if (n_ready == 0) {
-        refuse(ExitCode::kNoInput, "nothing came for " + std::to_string(source.wait_milliseconds / 1000) + " seconds");
-      }
-      if (n_ready < 0 && errno == EINTR) continue;
-    }
-    const ssize_t n = ::read(file.get(), buffer.data(), buffer.size());
-    if (n < 0 && (errno == EINTR || errno == EAGAIN)) continue;
-    if (n < 0) refuse(ExitCode::kNoInput, std::strerror(errno));
-    if (n == 0) return text;
-    text.append(buffer.data(), static_cast<std::size_t>(n));
-  }
-  refuse(ExitCode::kBadData, "it has more than " + std::to_string(source.most_bytes) + " bytes");
-  return text;
-}
-
 std::string read_yaml_text(const std::filesystem::path& path, const std::string& what) {
-  return read_yaml_text(path, {}, [&](ExitCode code, const std::string& why) {
-    fail(code, path.string() + ": " + what + " cannot be read: " + why + "; give the name of a YAML file");
-  });
+  using Status = FileText::Status;
+  FileText file = read_file(path, {.max_bytes = kLargestYamlFile});
+  if (file.status == Status::kDone) return std::move(file.text);
+  const std::string why = file.status == Status::kFailed      ? std::strerror(file.error)
+                          : file.status == Status::kDirectory ? "it is a directory"
+                          : file.status == Status::kTooLarge
+                              ? "it has more than " + std::to_string(kLargestYamlFile) + " bytes"
+                              : "it is a pipe, socket or device";
+  fail(file.status == Status::kTooLarge ? ExitCode::kBadData : ExitCode::kNoInput,
+       path.string() + ": " + what + " cannot be read: " + why + "; give the name of a YAML file");
 }
 
 YAML::Node parse_yaml(const std::string& text) {

@@ -6,7 +6,6 @@
 
 #include <cstddef>
 #include <filesystem>
-#include <functional>
 #include <stdexcept>
 #include <string>
 
@@ -32,17 +31,6 @@ inline constexpr std::size_t kLargestYamlFile = std::size_t{4} << 20;  // bytes
 inline constexpr int kDeepestYaml = 32;                                // lists and maps within each other
 inline constexpr int kMostYamlNodes = 400'000;                         // what aliases stand for counted each time
 
-// What may be read, and how much of it.
-struct YamlSource {
-  std::size_t most_bytes = kLargestYamlFile;
-  // 0: a file alone. Else anything that can be opened, such as a pipe of the shell, which has so much time for each
-  // part.
-  int wait_milliseconds = 0;
-};
-// The bytes of it. `refuse` must throw: it is called with kNoInput and a reason for what cannot be read, with kBadData
-// for what is too large.
-std::string read_yaml_text(const std::filesystem::path& path, const YamlSource& source,
-                           const std::function<void(ExitCode code, const std::string& why)>& refuse);
 // The bytes of a file. `what`: "the sweep file", for messages. Throws Error(kNoInput) where it cannot be read or is a
 // directory, pipe or device, Error(kBadData) where it is larger than kLargestYamlFile.
 std::string read_yaml_text(const std::filesystem::path& path, const std::string& what);

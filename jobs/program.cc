@@ -6,7 +6,7 @@
 #include <memory>
 
 #include "base/error.h"
-#include "base/near_words.h"
+#include "base/strings.h"
 #include "jobs/cli/commands/commands.h"
 #include "jobs/cli/config_file.h"
 #include "jobs/cli/external_verb.h"

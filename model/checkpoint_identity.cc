@@ -1,17 +1,15 @@
 #include "model/checkpoint_identity.h"
 
-#include <openssl/evp.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
-#include <cstdio>
 #include <thread>
 #include <utility>
 
+#include "base/atomic_file.h"
 #include "base/error.h"
 #include "base/json.h"
-#include "base/thread_pool.h"
+#include "base/sha256.h"
+#include "base/text_file.h"
 
 namespace winnow::model {
 
@@ -24,36 +22,13 @@ using Bytes = std::span<const std::byte>;
 constexpr std::size_t kDigestBytes = 32;
 constexpr std::size_t kChunkBytes = std::size_t{64} << 20;
 constexpr std::size_t kMaxCacheBytes = std::size_t{1} << 20;
-constexpr std::size_t kMaxConfigBytes = std::size_t{16} << 20;
 constexpr int kCacheVersion = 2;
 constexpr int kMostReadings = 3;  // of files that somebody may be writing
 
-// Into to[0 .. 32). False where the library fails.
-bool digest(Bytes bytes, char* to) {
-  return EVP_Digest(bytes.data(), bytes.size(), reinterpret_cast<unsigned char*>(to), nullptr, EVP_sha256(), nullptr) ==
-         1;
-}
+std::string digest_of(const std::string& bytes) { return sha256_digest(std::as_bytes(std::span(bytes))); }
 
-std::string sha256(const std::string& text) {
-  std::string result(kDigestBytes, '\0');
-  if (!digest(std::as_bytes(std::span(text)), result.data())) {
-    fail(ExitCode::kInternal, "OpenSSL cannot compute SHA-256");
-  }
-  return result;
-}
-
-std::string hex(const std::string& bytes) {
-  constexpr const char* kDigits = "0123456789abcdef";
-  std::string text;
-  for (const char c : bytes) {
-    const auto value = static_cast<unsigned char>(c);
-    text += kDigits[value >> 4];
-    text += kDigits[value & 15];
-  }
-  return text;
-}
-
-std::string sha256_of_file(Bytes bytes) {
+// H(file) of the header, 32 bytes.
+std::string digest_of_file(Bytes bytes) {
   const std::size_t n_chunks = (bytes.size() + kChunkBytes - 1) / kChunkBytes;
   std::string digests(n_chunks * kDigestBytes, '\0');
   std::atomic<std::size_t> next = 0;
@@ -61,7 +36,11 @@ std::string sha256_of_file(Bytes bytes) {
   const auto work = [&] {
     for (std::size_t i = next++; i < n_chunks; i = next++) {
       const Bytes chunk = bytes.subspan(i * kChunkBytes, std::min(kChunkBytes, bytes.size() - i * kChunkBytes));
-      if (!digest(chunk, digests.data() + i * kDigestBytes)) is_good = false;
+      try {
+        sha256_digest(chunk).copy(digests.data() + i * kDigestBytes, kDigestBytes);
+      } catch (const Error&) {
+        is_good = false;
+      }
     }
   };
   {
@@ -71,14 +50,14 @@ std::string sha256_of_file(Bytes bytes) {
     work();
   }
   if (!is_good) fail(ExitCode::kInternal, "OpenSSL cannot compute SHA-256");
-  return sha256(digests);
+  return digest_of(digests);
 }
 
 std::string sha256_of_weights_and(const std::string& config_text, const Checkpoint& checkpoint) {
   std::string digests;
-  for (const auto& file : checkpoint.files()) digests += sha256_of_file(file->bytes());
-  digests += sha256(config_text);
-  return hex(sha256(digests));
+  for (const auto& file : checkpoint.files()) digests += digest_of_file(file->bytes());
+  digests += digest_of(config_text);
+  return sha256_of(digests);
 }
 
 using Stamps = std::vector<std::optional<FileStamp>>;
@@ -106,7 +85,7 @@ Json to_json(const Stamps& stamps, const Checkpoint& checkpoint) {
     const FileStamp stamp = stamps[i].value_or(FileStamp{});
     // A path need not be UTF-8, as JSON is.
     files.push_back({{"path", shown(fs::absolute(path).string())},
-                     {"path_sha256", hex(sha256(fs::absolute(path).string()))},
+                     {"path_sha256", sha256_of(fs::absolute(path).string())},
                      {"device", stamp.device},
                      {"inode", stamp.inode},
                      {"size_bytes", stamp.size_bytes},
@@ -128,25 +107,21 @@ std::optional<std::string> read_cache(const fs::path& path, const Json& files) {
   return std::nullopt;
 }
 
-// Whole or not at all, as several processes may do it at once. Failing is no error: the next run hashes again.
+// Failing is no error: the next run hashes again.
 void write_cache(const fs::path& path, const Json& files, const std::string& checkpoint_digest) {
   std::error_code error;
   fs::create_directories(path.parent_path(), error);
-  const fs::path part = path.string() + "." + std::to_string(getpid()) + ".part";
-  // x: nothing that has this name is opened, no link of it is followed.
-  std::FILE* file = std::fopen(part.c_str(), "wxe");
-  if (file == nullptr) return;
-  const std::string text =
-      json_text(Json{{"version", kCacheVersion}, {"files", files}, {"sha256", checkpoint_digest}}, 1) + "\n";
-  const bool is_written = std::fwrite(text.data(), 1, text.size(), file) == text.size();
-  if (std::fclose(file) == 0 && is_written) fs::rename(part, path, error);
-  if (!is_written || error) fs::remove(part, error);
+  const Json cache = {{"version", kCacheVersion}, {"files", files}, {"sha256", checkpoint_digest}};
+  try {
+    write_file_atomically(path, json_text(cache, 1) + "\n");
+  } catch (const Error&) {
+  }
 }
 
 }  // namespace
 
 std::string checkpoint_sha256(const Checkpoint& checkpoint, const fs::path& cache_dir) {
-  const std::string key = hex(sha256(fs::absolute(checkpoint.directory()).string())).substr(0, 16);
+  const std::string key = sha256_of(fs::absolute(checkpoint.directory()).string()).substr(0, 16);
   const fs::path cache = cache_dir / ("checkpoint-" + key + ".json");
   for (int reading = 0; reading < kMostReadings; ++reading) {
     const Stamps stamps = current_stamps(checkpoint);

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "base/text_file.h"
 #include "model/config_fields.h"
 #include "model/families.h"
 
@@ -14,7 +15,6 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr std::size_t kMaxConfigBytes = std::size_t{16} << 20;
 constexpr int64_t kMaxLayers = 10'000;
 
 // Fields that change the mathematics where they are not neutral. Those that none of our families reads in Transformers

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/random.h"
 #include "model/families.h"
 
 namespace winnow::model {
@@ -16,24 +17,10 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-// SplitMix64 (Steele, Lea, Flood 2014): small, and the same on every platform, which the standard's distributions
-// are not.
-class Random {
- public:
-  explicit Random(uint64_t seed) : state_(seed) {}
-  // Uniform in [-1, 1), a multiple of 2^-23: exact in float32.
-  float next() {
-    state_ += 0x9E3779B97F4A7C15U;
-    uint64_t z = state_;
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9U;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBU;
-    z ^= z >> 31;
-    return static_cast<float>(static_cast<int64_t>(z >> 40) - (1 << 23)) * 0x1p-23F;
-  }
-
- private:
-  uint64_t state_;
-};
+// Uniform in [-1, 1), a multiple of 2^-23: exact in float32.
+float uniform(SplitMix64& random) {
+  return static_cast<float>(static_cast<int64_t>(random.next() >> 40) - (1 << 23)) * 0x1p-23F;
+}
 
 struct Tensor {
   std::string name;
@@ -102,10 +89,10 @@ Json config_json(const RandomCheckpoint& s) {
           {"torch_dtype", s.dtype == kernels::DType::kBf16 ? "bfloat16" : "float32"}};
 }
 
-void write_tensor(std::ofstream& file, const Tensor& tensor, int64_t count, kernels::DType dtype, Random& random) {
+void write_tensor(std::ofstream& file, const Tensor& tensor, int64_t count, kernels::DType dtype, SplitMix64& random) {
   std::vector<char> bytes(static_cast<std::size_t>(count * kernels::size_bytes(dtype)));
   for (int64_t i = 0; i < count; ++i) {
-    const auto bits = std::bit_cast<uint32_t>(tensor.center + tensor.spread * random.next());
+    const auto bits = std::bit_cast<uint32_t>(tensor.center + tensor.spread * uniform(random));
     // bfloat16 is the upper half of float32; truncated, as any value in the range will do.
     if (dtype == kernels::DType::kBf16) {
       const auto upper = static_cast<uint16_t>(bits >> 16);
@@ -146,7 +133,7 @@ void write_random_checkpoint(const std::filesystem::path& directory, const Rando
   for (int i = 0; i < 8; ++i) length_bytes[i] = static_cast<char>(length >> (8 * i));
   file.write(length_bytes, sizeof length_bytes);
   file.write(text.data(), static_cast<std::streamsize>(text.size()));
-  Random random(shape.seed);
+  SplitMix64 random(shape.seed);
   for (std::size_t i = 0; i < tensors.size(); ++i) write_tensor(file, tensors[i], counts[i], shape.dtype, random);
   file.flush();
   if (!file) fail(ExitCode::kCannotCreate, "cannot write a checkpoint to " + directory.string());

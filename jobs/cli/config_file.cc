@@ -3,11 +3,13 @@
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
+#include <cstring>
 #include <optional>
 #include <set>
 
 #include "base/error.h"
-#include "base/near_words.h"
+#include "base/strings.h"
+#include "base/text_file.h"
 #include "base/yaml_file.h"
 
 namespace winnow::cli {
@@ -47,19 +49,25 @@ bool is_given(const FlagForm& flag, const std::vector<std::string>& arguments) {
 
 // The content of the file, which may also be a pipe (<(...) of a shell): of no more than flags take, and not waited for
 // longer than a program needs to write them.
-std::string read_text(const std::string& path) {
-  constexpr YamlSource kFlags = {.most_bytes = std::size_t{1} << 20, .wait_milliseconds = 5000};
-  return read_yaml_text(path, kFlags, [&](ExitCode code, const std::string& why) {
-    if (code == ExitCode::kNoInput) fail(code, "--config: cannot read the file " + path + ": " + why);
-    fail(code, "--config: " + path + " holds more than " + std::to_string(kFlags.most_bytes >> 20) +
-                   " MiB, which is no file of flags");
-  });
+std::string read_flags(const std::string& path) {
+  constexpr std::size_t kMostBytes = std::size_t{1} << 20;
+  constexpr int kWaitSeconds = 5;
+  FileText file = read_file(path, {.max_bytes = kMostBytes, .pipe_seconds = kWaitSeconds});
+  if (file.status == FileText::Status::kDone) return std::move(file.text);
+  if (file.status == FileText::Status::kTooLarge) {
+    fail(ExitCode::kBadData, "--config: " + path + " holds more than " + std::to_string(kMostBytes >> 20) +
+                                 " MiB, which is no file of flags");
+  }
+  fail(ExitCode::kNoInput,
+       "--config: cannot read the file " + path + ": " +
+           (file.status == FileText::Status::kSilent ? "nothing came for " + std::to_string(kWaitSeconds) + " seconds"
+                                                     : std::strerror(file.error)));
 }
 
 YAML::Node read_map(const std::string& path) {
   YAML::Node root;
   try {
-    root = parse_yaml(read_text(path));
+    root = parse_yaml(read_flags(path));
   } catch (const YamlError& error) {
     refuse(path, error.line(), error.column(), error.what());
   }

@@ -9,7 +9,7 @@
 #include <sstream>
 
 #include "base/error.h"
-#include "base/near_words.h"
+#include "base/strings.h"
 #include "winnow_version.h"
 
 namespace winnow::cli {

@@ -9,7 +9,6 @@
 
 #include "base/error.h"
 #include "base/json.h"
-#include "base/near_words.h"
 #include "base/sha256.h"
 #include "base/strings.h"
 #include "base/yaml_file.h"

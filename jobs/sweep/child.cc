@@ -5,13 +5,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <array>
 #include <cerrno>
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
 
 #include "base/error.h"
+#include "base/file_descriptor.h"
+#include "base/pipe.h"
 #include "base/stop_signals.h"
 #include "pipeline/runtime/stop.h"
 
@@ -63,34 +64,31 @@ pid_t start_child(const std::vector<std::string>& words, const ChildOptions& opt
   for (const std::string& word : words) argv.push_back(const_cast<char*>(word.c_str()));
   argv.push_back(nullptr);
   for (const auto& [name, value] : options.environment) setenv(name.c_str(), value.c_str(), 1);
-  int log = -1;
+  FileDescriptor log;
   if (!options.log.empty()) {
-    log = open(options.log.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0666);
-    if (log < 0) {
+    log = FileDescriptor(
+        open(options.log.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0666));
+    if (!log) {
       fail(errno == ENOSPC ? ExitCode::kIoError : ExitCode::kCannotCreate,
            options.log.string() + ": cannot be created: " + std::strerror(errno));
     }
   }
-  const int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+  const FileDescriptor null(open("/dev/null", O_RDONLY | O_CLOEXEC));
   // exec closes the pipe; a failed one says why through it.
-  std::array<int, 2> ends{};
-  if (pipe2(ends.data(), O_CLOEXEC) != 0) fail(ExitCode::kInternal, std::string("pipe: ") + std::strerror(errno));
+  Pipe pipe;
   const pid_t parent = getpid();
   const pid_t child = fork();
   if (child == 0) {
-    become(argv.data(), log, null, parent);
+    become(argv.data(), log.get(), null.get(), parent);
     const int reason = errno;
-    const ssize_t ignored = write(ends[1], &reason, sizeof reason);
+    const ssize_t ignored = write(pipe.write_end(), &reason, sizeof reason);
     static_cast<void>(ignored);
     _exit(127);
   }
   const int fork_error = errno;
-  close(ends[1]);
-  if (log >= 0) close(log);
-  if (null >= 0) close(null);
+  pipe.close_write_end();
   int reason = 0;
-  const bool has_failed = child < 0 || read(ends[0], &reason, sizeof reason) == sizeof reason;
-  close(ends[0]);
+  const bool has_failed = child < 0 || read(pipe.read_end(), &reason, sizeof reason) == sizeof reason;
   if (child < 0) reason = fork_error;
   if (has_failed) {
     if (child > 0) waitpid(child, nullptr, 0);

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "jobs/sweep/cell_state.h"
 #include "results/calibration/store.h"
+#include "results/campaign/collection.h"
 #include "results/evaluation/evaluation.h"
 #include "results/search/results.h"
 #include "winnow_version.h"
@@ -170,8 +171,6 @@ campaign::CollectedCell row_of(const SweepCell& sweep_cell, uint64_t seed, const
   return row;
 }
 
-}  // namespace
-
 campaign::Collection collect_results(const Sweep& sweep, const std::vector<CellStatus>& states) {
   campaign::Collection collection{.sweep = sweep.file.name, .version = kVersion, .cells = {}, .others = {}};
   for (std::size_t i = 0; i < sweep.cells.size(); ++i) {
@@ -181,6 +180,8 @@ campaign::Collection collect_results(const Sweep& sweep, const std::vector<CellS
   }
   return collection;
 }
+
+}  // namespace
 
 std::string collect(const Sweep& sweep, const std::vector<CellStatus>& states, const fs::path& file, bool as_json) {
   const campaign::Collection collection = collect_results(sweep, states);

@@ -15,7 +15,5 @@ std::string dump_json(const nlohmann::json& json, int indent);
 // None where there is no such file, or where it is no JSON or not worth reading: a reader of a directory that others
 // write to goes on.
 std::optional<nlohmann::json> read_json(const std::filesystem::path& path);
-// "2026-01-31T12:00:00Z", now.
-std::string utc_now();
 
 }  // namespace winnow::sweep

@@ -16,6 +16,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/pipe.h"
 
 extern char** environ;
 
@@ -24,28 +25,6 @@ namespace {
 
 constexpr std::size_t kMaxWords = 400;                     // characters of a program's message that an error quotes
 constexpr std::size_t kMaxOutput = std::size_t{64} << 20;  // bytes of each stream that are kept
-
-class Pipe {
- public:
-  Pipe() {
-    if (pipe2(ends_.data(), O_CLOEXEC) != 0) fail(ExitCode::kInternal, std::string("pipe: ") + std::strerror(errno));
-  }
-  Pipe(const Pipe&) = delete;
-  Pipe& operator=(const Pipe&) = delete;
-  ~Pipe() {
-    close(ends_[0]);
-    close_write_end();
-  }
-  int read_end() const { return ends_[0]; }
-  int write_end() const { return ends_[1]; }
-  void close_write_end() {
-    if (ends_[1] >= 0) close(ends_[1]);
-    ends_[1] = -1;
-  }
-
- private:
-  std::array<int, 2> ends_{-1, -1};
-};
 
 // How the child begins: nothing to read, its output into the pipes, no signal blocked (run-cell blocks those it waits
 // for). In a process group of its own, so that a wrapper can be ended with what it has started.

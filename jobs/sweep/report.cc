@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/sha256.h"
 #include "base/strings.h"
+#include "base/terminal_table.h"
 #include "jobs/sweep/cell_state.h"
 #include "jobs/sweep/files.h"
 
@@ -17,22 +18,7 @@ namespace {
 
 using Row = std::vector<std::string>;
 
-// Columns as wide as their widest value, two spaces between them, nothing after the last.
-std::string table(const std::vector<Row>& rows) {
-  std::vector<std::size_t> widths;
-  for (const Row& row : rows) {
-    widths.resize(std::max(widths.size(), row.size()));
-    for (std::size_t c = 0; c < row.size(); ++c) widths[c] = std::max(widths[c], row[c].size());
-  }
-  std::string text;
-  for (const Row& row : rows) {
-    std::string line;
-    for (std::size_t c = 0; c < row.size(); ++c) line += row[c] + std::string(widths[c] - row[c].size() + 2, ' ');
-    line.erase(line.find_last_not_of(' ') + 1);
-    text += line + "\n";
-  }
-  return text;
-}
+constexpr std::size_t kGap = 2;  // blanks between columns
 
 // Whether all cells are calibrations, as most sweeps': no column for the verb then.
 bool has_one_verb(const SweepView& view) {
@@ -202,7 +188,8 @@ SweepView look_at(const Sweep& sweep, const std::map<std::string, QueueEntry>& q
 }
 
 std::string status_text(const SweepView& view) {
-  std::vector<Row> rows = {header(view, {"state", "done", "to go", "tries", "job", ""})};
+  TerminalTable table(kGap);
+  table.add(header(view, {"state", "done", "to go", "tries", "job", ""}));
   for (std::size_t i = 0; i < view.states.size(); ++i) {
     const CellStatus& status = view.states[i];
     Row row = coordinates(view, view.sweep.cells[i].cell);
@@ -213,9 +200,9 @@ std::string status_text(const SweepView& view) {
     row.push_back(status.job);
     const bool has_log = !status.last_error.empty() && !status.log.empty() && status.state != CellState::kQueued;
     row.push_back(status.last_error + (has_log ? " (log: " + status.log.string() + ")" : ""));
-    rows.push_back(std::move(row));
+    table.add(std::move(row));
   }
-  return table(rows) + counted(view) + (view.note.empty() ? "" : "note: " + view.note + "\n");
+  return table.text() + counted(view) + (view.note.empty() ? "" : "note: " + view.note + "\n");
 }
 
 nlohmann::json status_json(const SweepView& view) {
@@ -227,7 +214,8 @@ nlohmann::json status_json(const SweepView& view) {
 }
 
 std::string plan_text(const SweepView& view, const std::vector<Price>& prices) {
-  std::vector<Row> rows = {header(view, {"seeds", "runs on", "hours", "state", ""})};
+  TerminalTable table(kGap);
+  table.add(header(view, {"seeds", "runs on", "hours", "state", ""}));
   std::set<std::string> unknown;
   for (std::size_t i = 0; i < view.states.size(); ++i) {
     const Cell& cell = view.sweep.cells[i].cell;
@@ -237,9 +225,9 @@ std::string plan_text(const SweepView& view, const std::vector<Price>& prices) {
     row.push_back(prices[i].unknown.empty() ? hours_text(prices[i].rank_hours / cell.resources.ranks()) : "?");
     row.emplace_back(state_name(view.states[i].state));
     if (!prices[i].unknown.empty()) unknown.insert(prices[i].unknown);
-    rows.push_back(std::move(row));
+    table.add(std::move(row));
   }
-  std::string text = table(rows) + counted(view);
+  std::string text = table.text() + counted(view);
   const Totals sum = totals(view, prices);
   text += "left to do, very roughly:";
   if (sum.gpu_hours > 0.0 || sum.cpu_hours == 0.0) text += fmt::format(" {} GPU hours", hours_text(sum.gpu_hours));

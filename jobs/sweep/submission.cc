@@ -1,12 +1,12 @@
 #include "jobs/sweep/submission.h"
 
 #include <algorithm>
-#include <ctime>
 #include <fstream>
 #include <iterator>
 #include <random>
 
 #include "base/atomic_file.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/utf8.h"
 #include "jobs/sweep/files.h"
@@ -19,14 +19,9 @@ constexpr const char* kRecordFormat = "winnow-submission";
 constexpr int kRecordVersion = 1;
 
 std::string new_id() {
-  const std::time_t now = std::time(nullptr);
-  std::tm utc{};
-  gmtime_r(&now, &utc);
-  char text[32];
-  std::strftime(text, sizeof text, "%Y%m%dT%H%M%SZ", &utc);
   std::random_device random;
   constexpr const char* kDigits = "0123456789abcdefghijklmnopqrstuvwxyz";
-  std::string id = std::string(text) + "-";
+  std::string id = utc_now("%Y%m%dT%H%M%SZ") + "-";
   for (int i = 0; i < 6; ++i) id += kDigits[random() % 36];
   return id;
 }
@@ -47,6 +42,31 @@ Resources resources_from_json(const nlohmann::json& json) {
           .time = json.at("time"),
           .memory = json.at("memory"),
           .sbatch_options = json.at("sbatch")};
+}
+
+// Throws nlohmann::json::exception for what is no cell.
+Cell cell_from_json(const nlohmann::json& json) {
+  Cell cell;
+  cell.name = json.at("name");
+  cell.run_directory = json.at("run_directory").get<std::string>();
+  cell.calibrate_arguments = json.at("calibrate_arguments").get<std::vector<std::string>>();
+  if (json.contains("run_directory_encoded")) {
+    cell.run_directory = decoded_path(json.at("run_directory_encoded").get<std::string>());
+    cell.calibrate_arguments.clear();
+    for (const nlohmann::json& word : json.at("calibrate_arguments_encoded")) {
+      cell.calibrate_arguments.push_back(decoded_path(word.get<std::string>()));
+    }
+  }
+  cell.seeds = json.at("seeds").get<std::vector<uint64_t>>();
+  cell.resources = resources_from_json(json.at("resources"));
+  cell.max_attempts = json.at("max_attempts");
+  cell.model = json.at("model");
+  cell.dataset = json.at("dataset");
+  cell.window = json.at("window");
+  cell.sinks = json.at("sinks");
+  cell.decode = json.at("decode");
+  cell.target = json.at("target");
+  return cell;
 }
 
 }  // namespace
@@ -71,30 +91,6 @@ nlohmann::json cell_json(const Cell& cell) {
     for (const std::string& word : words) json["calibrate_arguments_encoded"].push_back(encoded_path(word));
   }
   return json;
-}
-
-Cell cell_from_json(const nlohmann::json& json) {
-  Cell cell;
-  cell.name = json.at("name");
-  cell.run_directory = json.at("run_directory").get<std::string>();
-  cell.calibrate_arguments = json.at("calibrate_arguments").get<std::vector<std::string>>();
-  if (json.contains("run_directory_encoded")) {
-    cell.run_directory = decoded_path(json.at("run_directory_encoded").get<std::string>());
-    cell.calibrate_arguments.clear();
-    for (const nlohmann::json& word : json.at("calibrate_arguments_encoded")) {
-      cell.calibrate_arguments.push_back(decoded_path(word.get<std::string>()));
-    }
-  }
-  cell.seeds = json.at("seeds").get<std::vector<uint64_t>>();
-  cell.resources = resources_from_json(json.at("resources"));
-  cell.max_attempts = json.at("max_attempts");
-  cell.model = json.at("model");
-  cell.dataset = json.at("dataset");
-  cell.window = json.at("window");
-  cell.sinks = json.at("sinks");
-  cell.decode = json.at("decode");
-  cell.target = json.at("target");
-  return cell;
 }
 
 fs::path write_submission(const fs::path& output, const std::vector<Cell>& cells, const nlohmann::json& more) {

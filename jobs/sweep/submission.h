@@ -10,8 +10,6 @@
 namespace winnow::sweep {
 
 nlohmann::json cell_json(const Cell& cell);
-// Throws nlohmann::json::exception for what is no cell.
-Cell cell_from_json(const nlohmann::json& json);
 
 // Makes OUT/submissions/ID with its cells.json and returns its path. ID: UTC time and a random suffix. `more` is merged
 // into the top level of cells.json. Throws Error(kCannotCreate | kIoError).

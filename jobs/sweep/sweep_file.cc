@@ -6,7 +6,7 @@
 #include <set>
 
 #include "base/error.h"
-#include "base/near_words.h"
+#include "base/strings.h"
 #include "base/yaml_file.h"
 
 namespace winnow::sweep {

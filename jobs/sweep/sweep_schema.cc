@@ -10,7 +10,6 @@
 
 #include "base/error.h"
 #include "base/json.h"
-#include "base/near_words.h"
 #include "base/strings.h"
 #include "base/yaml_file.h"
 #include "jobs/sweep/text_rules.h"

@@ -3,12 +3,11 @@
 #include <cblas.h>
 
 #include <algorithm>
-#include <bit>
 #include <cstdlib>
 #include <cstring>
 
 #include "base/error.h"
-#include "kernels/bfloat16.h"
+#include "kernels/convert.h"
 #include "kernels/cpu/blas_memory.h"
 #include "kernels/cpu/cpu.h"
 
@@ -94,7 +93,7 @@ kernels::Matrix CpuBackend::load(const kernels::HostTensor& source, kernels::Wei
   pool_.run((count + kChunk - 1) / kChunk, [&](int64_t task, int) {
     const int64_t at = task * kChunk;
     const int64_t n = std::min(kChunk, count - at);
-    to_float32(source.data + at * size_bytes(source.dtype), source.dtype, n, to + at);
+    kernels::to_float32(source.data + at * size_bytes(source.dtype), source.dtype, n, to + at);
   });
   return kernels::Matrix{to, kernels::DType::kF32, source.rows(), source.cols()};
 }
@@ -123,35 +122,6 @@ void CpuBackend::transfer(const void* from, void* to, int64_t size_bytes) {
 
 void CpuBackend::copy(const void* from, void* to, int64_t n_rows, int64_t cols) {
   std::memcpy(to, from, static_cast<std::size_t>(n_rows * cols) * sizeof(float));
-}
-
-namespace {
-
-// IEEE half to float32, exact, without branches that stop vectorisation.
-inline float half_to_float(uint16_t h) {
-  const uint32_t sign = static_cast<uint32_t>(h & 0x8000U) << 16;
-  const uint32_t magnitude = static_cast<uint32_t>(h & 0x7FFFU) << 13;
-  // 2^112 rebiases the exponent, and normalises subnormals exactly.
-  float value = std::bit_cast<float>(magnitude) * 0x1p112F;
-  const bool is_special = (h & 0x7C00U) == 0x7C00U;
-  const float special = std::bit_cast<float>(magnitude | 0x7F800000U);
-  value = is_special ? special : value;
-  return std::bit_cast<float>(std::bit_cast<uint32_t>(value) | sign);
-}
-
-}  // namespace
-
-void to_float32(const std::byte* from, kernels::DType dtype, int64_t count, float* to) {
-  if (dtype == kernels::DType::kF32) {
-    std::memcpy(to, from, static_cast<std::size_t>(count) * sizeof(float));
-    return;
-  }
-  const bool is_bf16 = dtype == kernels::DType::kBf16;
-  for (int64_t i = 0; i < count; ++i) {
-    uint16_t bits;
-    std::memcpy(&bits, from + 2 * i, sizeof bits);
-    to[i] = is_bf16 ? kernels::to_float(kernels::BFloat16{bits}) : half_to_float(bits);
-  }
 }
 
 }  // namespace winnow::cpu

@@ -90,7 +90,4 @@ class CpuBackend final : public kernels::Backend {
 int64_t token_nll_bytes(int64_t hidden, int64_t vocab, int n_threads);
 int64_t attention_bytes(const kernels::HeadShape& heads, int n_threads);
 
-// Converts count elements of a checkpoint's type, at any alignment, to float32.
-void to_float32(const std::byte* from, kernels::DType dtype, int64_t count, float* to);
-
 }  // namespace winnow::cpu

@@ -1,5 +1,6 @@
 #include <cstring>
 
+#include "kernels/convert.h"
 #include "kernels/cpu/cpu_backend.h"
 
 namespace winnow::cpu {
@@ -12,7 +13,7 @@ void CpuBackend::embed(const kernels::Matrix& table, const int32_t* tokens, void
     for (int64_t i = tile * kRowTile; i < (tile + 1) * kRowTile; ++i) {
       float* row = to + i * table.cols;
       if (tokens[i] >= 0) {
-        to_float32(from + tokens[i] * row_bytes, table.dtype, table.cols, row);
+        kernels::to_float32(from + tokens[i] * row_bytes, table.dtype, table.cols, row);
       } else {
         std::memset(row, 0, static_cast<std::size_t>(table.cols) * sizeof(float));
       }

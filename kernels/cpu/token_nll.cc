@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/convert.h"
 #include "kernels/cpu/cpu_backend.h"
 
 namespace winnow::cpu {
@@ -131,7 +132,7 @@ void CpuBackend::token_nll(const void* x, const kernels::Matrix& head, std::span
       const int64_t v = task * kRowTile;
       const auto* rows =
           static_cast<const std::byte*>(head.data) + (first + v) * hidden * kernels::size_bytes(head.dtype);
-      to_float32(rows, head.dtype, std::min(kRowTile, n - v) * hidden, weight + v * hidden);
+      kernels::to_float32(rows, head.dtype, std::min(kRowTile, n - v) * hidden, weight + v * hidden);
     });
     pool_.run(static_cast<int64_t>(tasks.size()), [&](int64_t index, int thread) {
       const TileTask& task = tasks[static_cast<std::size_t>(index)];

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/strings.h"
 #include "kernels/cuda/attention_memory.h"
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/cuda.h"
@@ -26,13 +27,7 @@ std::vector<std::string> cuda_device_uuids() {
       cudaGetLastError();  // clears it: whoever uses the device will see it again
       return {};
     }
-    std::string uuid;
-    for (const char byte : properties.uuid.bytes) {
-      constexpr const char* kDigits = "0123456789abcdef";
-      uuid += kDigits[(static_cast<unsigned char>(byte) >> 4) & 15];
-      uuid += kDigits[static_cast<unsigned char>(byte) & 15];
-    }
-    uuids.push_back(uuid);
+    uuids.push_back(to_hex({static_cast<const char*>(properties.uuid.bytes), sizeof properties.uuid.bytes}));
   }
   return uuids;
 }

@@ -2,10 +2,9 @@
 // while the piece before is being copied.
 
 #include <algorithm>
-#include <bit>
 #include <cstring>
 
-#include "kernels/cpu/cpu_backend.h"
+#include "kernels/convert.h"
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/cuda/staging.h"
@@ -20,13 +19,6 @@ constexpr int kMaxThreads = 8;
 // Elements that one thread converts at a time.
 constexpr int64_t kTaskElements = 1 << 18;
 
-// float32 to bfloat16, to the nearest, ties to even; NaN stays NaN.
-uint16_t to_bfloat16(float value) {
-  const auto bits = std::bit_cast<uint32_t>(value);
-  if ((bits & 0x7FFFFFFFU) > 0x7F800000U) return static_cast<uint16_t>((bits >> 16) | 0x40U);
-  return static_cast<uint16_t>((bits + 0x7FFFU + ((bits >> 16) & 1U)) >> 16);
-}
-
 void convert(const std::byte* from, kernels::DType dtype, int64_t count, uint16_t* to) {
   if (dtype == kernels::DType::kBf16) {
     std::memcpy(to, from, static_cast<std::size_t>(count) * 2);
@@ -36,8 +28,8 @@ void convert(const std::byte* from, kernels::DType dtype, int64_t count, uint16_
   float values[kPiece];
   for (int64_t at = 0; at < count; at += kPiece) {
     const int64_t n = std::min(kPiece, count - at);
-    cpu::to_float32(from + at * kernels::size_bytes(dtype), dtype, n, values);
-    for (int64_t i = 0; i < n; ++i) to[at + i] = to_bfloat16(values[i]);
+    kernels::to_float32(from + at * kernels::size_bytes(dtype), dtype, n, values);
+    for (int64_t i = 0; i < n; ++i) to[at + i] = kernels::float_to_bfloat16(values[i]);
   }
 }
 
@@ -81,7 +73,7 @@ void Staging::upload(const kernels::HostTensor& source, bool as_float32, void* t
       const int64_t count = std::min(kTaskElements, n - first);
       const std::byte* from = source.data + (at + first) * kernels::size_bytes(source.dtype);
       if (as_float32) {
-        cpu::to_float32(from, source.dtype, count, static_cast<float*>(slot.data) + first);
+        kernels::to_float32(from, source.dtype, count, static_cast<float*>(slot.data) + first);
       } else {
         convert(from, source.dtype, count, static_cast<uint16_t*>(slot.data) + first);
       }

@@ -59,7 +59,4 @@ class Product {
   cublasLtMatmulAlgo_t algorithm_{};
 };
 
-// x += bias for float32 rows x (n_rows, n_cols) and bfloat16 bias (n_cols); n_cols is a multiple of 8.
-void add_bias(void* x, const void* bias, int64_t n_rows, int64_t n_cols, cudaStream_t stream);
-
 }  // namespace winnow::cuda

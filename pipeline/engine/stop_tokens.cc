@@ -3,13 +3,12 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "base/text_file.h"
 #include "pipeline/engine/generation.h"
 
 namespace winnow::engine {
 
 namespace {
-
-constexpr std::size_t kMaxConfigBytes = std::size_t{16} << 20;
 
 int32_t stop_token(const nlohmann::json& value, int64_t vocab, const std::string& origin) {
   // Also what a number of 64 bits cannot hold is no token.

@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "base/error.h"
 #include "kernels/backend.h"
 #include "model/config.h"
 #include "model/weights.h"
@@ -51,7 +52,7 @@ struct SweepResult {
 
 // Called between layers; returning true makes the sweep throw Interrupted.
 using StopCheck = std::function<bool()>;
-struct Interrupted {};
+struct Interrupted : Unwinding {};
 
 // Work of a sweep, for the cost model. Pure arithmetic.
 struct SweepPlan {

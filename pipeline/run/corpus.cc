@@ -15,13 +15,6 @@ namespace {
   fail(ExitCode::kBadData, corpus.path.string() + ": " + what + "; make the file anew with winnow prepare");
 }
 
-// "example 3 (id "a7")"
-std::string name_of(const Corpus& corpus, int64_t e) {
-  const auto index = static_cast<std::size_t>(e);
-  const std::string id = index < corpus.example_id.size() ? " (id " + quote(corpus.example_id[index]) + ")" : "";
-  return "example " + std::to_string(e) + id;
-}
-
 void check_lengths(const Corpus& corpus, bool has_source) {
   const auto n = corpus.answer_start.size();
   if (n == 0) refuse(corpus, "/answer_start is empty: the set has no example");
@@ -44,11 +37,11 @@ void check_offsets(const Corpus& corpus) {
     const int64_t begin = corpus.offsets[static_cast<std::size_t>(e)];
     const int64_t end = corpus.offsets[static_cast<std::size_t>(e) + 1];
     if (end <= begin) {
-      refuse(corpus, name_of(corpus, e) + ": /offsets do not rise: " + std::to_string(begin) + " is followed by " +
+      refuse(corpus, corpus.name_of(e) + ": /offsets do not rise: " + std::to_string(begin) + " is followed by " +
                          std::to_string(end));
     }
     if (end > total) {
-      refuse(corpus, name_of(corpus, e) + ": /offsets end at " + std::to_string(end) + ", beyond the " +
+      refuse(corpus, corpus.name_of(e) + ": /offsets end at " + std::to_string(end) + ", beyond the " +
                          std::to_string(total) + " entries of /tokens");
     }
   }
@@ -65,27 +58,33 @@ void check_examples(const Corpus& corpus, int64_t vocab) {
     const auto n_tokens = static_cast<int64_t>(tokens.size());
     const int64_t start = corpus.answer_start[static_cast<std::size_t>(e)];
     if (start < 1) {
-      refuse(corpus, name_of(corpus, e) + ": /answer_start is " + std::to_string(start) +
+      refuse(corpus, corpus.name_of(e) + ": /answer_start is " + std::to_string(start) +
                          ", expected at least 1: the first token has no row that predicts it");
     }
     if (start >= n_tokens) {
-      refuse(corpus, name_of(corpus, e) + ": /answer_start is " + std::to_string(start) + " of " +
+      refuse(corpus, corpus.name_of(e) + ": /answer_start is " + std::to_string(start) + " of " +
                          std::to_string(n_tokens) + " tokens: the answer is empty");
     }
     const auto bad = std::find_if(tokens.begin(), tokens.end(), [&](int32_t t) { return t < 0 || t >= vocab; });
     if (bad != tokens.end()) {
-      refuse(corpus, name_of(corpus, e) + ": token " + std::to_string(bad - tokens.begin()) + " is " +
+      refuse(corpus, corpus.name_of(e) + ": token " + std::to_string(bad - tokens.begin()) + " is " +
                          std::to_string(*bad) + ", expected 0 to " + std::to_string(vocab - 1) +
                          " (the model's vocabulary)");
     }
     const auto [entry, is_new] = first_with_id.try_emplace(corpus.example_id[static_cast<std::size_t>(e)], e);
     if (!is_new) {
-      refuse(corpus, name_of(corpus, e) + ": /example_id is already that of example " + std::to_string(entry->second));
+      refuse(corpus, corpus.name_of(e) + ": /example_id is already that of example " + std::to_string(entry->second));
     }
   }
 }
 
 }  // namespace
+
+std::string Corpus::name_of(int64_t e) const {
+  const auto index = static_cast<std::size_t>(e);
+  const std::string id = index < example_id.size() ? " (id " + quote(example_id[index]) + ")" : "";
+  return "example " + std::to_string(e) + id;
+}
 
 Corpus read_corpus(const std::filesystem::path& path, int64_t vocab) {
   const std::optional<FileStamp> stamp = FileStamp::of(path);

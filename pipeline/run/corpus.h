@@ -28,6 +28,8 @@ struct Corpus {
     return std::span<const int32_t>(tokens).subspan(static_cast<std::size_t>(offsets[e]),
                                                     static_cast<std::size_t>(offsets[e + 1] - offsets[e]));
   }
+  // For messages: "example 3 (id "a7")".
+  std::string name_of(int64_t e) const;
 };
 
 // Reads and validates. Throws Error(kNoInput | kBadData) naming file, example and value. `vocab` bounds token ids.

@@ -14,35 +14,30 @@ namespace {
 
 class Measurer {
  public:
-  Measurer(const MeasureContext& context, runtime::Dispatcher& dispatcher, const runtime::StopSignals& signals)
-      : context_(context), dispatcher_(dispatcher), signals_(signals) {}
-
-  MeasureReport run(std::span<const WorkUnit> units, std::vector<Cells>& cells) {
-    units_ = units;
+  Measurer(const MeasureContext& context, std::span<const WorkUnit> units, WorkLoop& loop, std::vector<Cells>& cells)
+      : context_(context), units_(units), loop_(loop), cells_(cells) {
     find_own();
-    while (true) {
-      dispatcher_.poll_stop(signals_.kind());
-      const std::vector<int64_t> batch = take_batch();
-      if (batch.empty()) return report_;
-      // A stop that came while this rank waited for its answer: the units stay undone.
-      if (dispatcher_.poll_stop(signals_.kind()) != runtime::StopKind::kNone) continue;
-      prepare_next(batch.back() + context_.n_ranks);
-      const auto begin = Clock::now();
-      try {
-        const std::vector<engine::SweepResult> results = sweep_batch(batch, begin);
-        const double seconds = seconds_since(begin);
-        for (std::size_t i = 0; i < batch.size(); ++i) {
-          const WorkUnit& done = unit(batch[i]);
-          const double share = seconds * done.cost_seconds / planned_seconds(batch);
-          keep(done, results[i], share, cells[static_cast<std::size_t>(done.data_set)]);
-          dispatcher_.report_done(batch[i], share);
-        }
-      } catch (const engine::Interrupted&) {
-      }
-    }
+  }
+
+  MeasureReport run() {
+    loop_.run([this] { return take_batch(); }, [this](const std::vector<int64_t>& batch) { measure(batch); });
+    return report_;
   }
 
  private:
+  void measure(const std::vector<int64_t>& batch) {
+    prepare_next(batch.back() + context_.n_ranks);
+    const auto begin = Clock::now();
+    const std::vector<engine::SweepResult> results = sweep_batch(batch, begin);
+    const double seconds = seconds_since(begin);
+    for (std::size_t i = 0; i < batch.size(); ++i) {
+      const WorkUnit& done = unit(batch[i]);
+      const double share = seconds * done.cost_seconds / planned_seconds(batch);
+      keep(done, results[i], share, cells_[static_cast<std::size_t>(done.data_set)]);
+      loop_.report_done(batch[i], share);
+    }
+  }
+
   const WorkUnit& unit(int64_t index) const { return units_[static_cast<std::size_t>(index)]; }
 
   double planned_seconds(std::span<const int64_t> batch) const {
@@ -70,7 +65,7 @@ class Measurer {
 
   std::optional<int64_t> next() {
     if (held_) return std::exchange(held_, std::nullopt);
-    if (!has_own_) return dispatcher_.next();
+    if (!has_own_) return loop_.next();
     if (own_.empty()) return std::nullopt;
     const int64_t index = own_.front();
     own_.pop_front();
@@ -121,7 +116,7 @@ class Measurer {
     for (const int64_t index : batch) requests.push_back(request_of(unit(index)));
     const model::ModelConfig& config = context_.inputs.config;
     const double planned = planned_seconds(batch);
-    const engine::StopCheck stop = [&] { return must_stop(seconds_since(begin), planned * slowness_); };
+    const engine::StopCheck stop = [&] { return loop_.must_stop(seconds_since(begin), planned * slowness_); };
     std::vector<engine::SweepResult> results;
     try {
       for (std::size_t i = 0; i < batch.size(); ++i) provide_prefix(unit(batch[i]), requests[i], stop);
@@ -143,25 +138,14 @@ class Measurer {
   // "c.h5: example 3 (id "a7"): "
   std::string name_of(int64_t index) const {
     const WorkUnit& work = unit(index);
-    const DataSet& data = context_.inputs.data_sets[static_cast<std::size_t>(work.data_set)];
-    return data.corpus.path.string() + ": example " + std::to_string(work.example) + " (id \"" +
-           data.corpus.example_id[static_cast<std::size_t>(work.example)] + "\"): ";
+    const Corpus& corpus = context_.inputs.data_sets[static_cast<std::size_t>(work.data_set)].corpus;
+    return corpus.path.string() + ": " + corpus.name_of(work.example) + ": ";
   }
 
   void provide_prefix(const WorkUnit& work, engine::SweepRequest& request, const engine::StopCheck& stop) {
     if (request.prefix_rows == 0) return;
     const auto place = context_.inputs.prefixes.place[static_cast<std::size_t>(work.example)];
     context_.prefixes->provide(work.example, *place, request, stop);
-  }
-
-  bool must_stop(double elapsed, double predicted) {
-    const runtime::StopKind kind = dispatcher_.poll_stop(signals_.kind());
-    if (kind == runtime::StopKind::kNone) return false;
-    if (!stop_seen_) {
-      stop_seen_ = true;
-      stop_time_ = Clock::now();
-    }
-    return runtime::must_drop_unit(kind, context_.grace_seconds - seconds_since(stop_time_), elapsed, predicted);
   }
 
   void keep(const WorkUnit& unit, const engine::SweepResult& result, double seconds, Cells& cells) {
@@ -200,25 +184,22 @@ class Measurer {
   }
 
   const MeasureContext& context_;
-  runtime::Dispatcher& dispatcher_;
-  const runtime::StopSignals& signals_;
   std::span<const WorkUnit> units_;
+  WorkLoop& loop_;
+  std::vector<Cells>& cells_;
   std::optional<int64_t> held_;  // taken, but too large for the batch before
   bool has_own_ = false;         // whether units are taken by owner
   std::deque<int64_t> own_;      // of this rank, not taken yet
   MeasureReport report_;
   double planned_seconds_ = 0.0;
   double slowness_ = 1.0;  // real seconds per planned second, on this rank so far
-  bool stop_seen_ = false;
-  Clock::time_point stop_time_;
 };
 
 }  // namespace
 
-MeasureReport measure_units(const MeasureContext& context, std::span<const WorkUnit> units,
-                            runtime::Dispatcher& dispatcher, const runtime::StopSignals& signals,
+MeasureReport measure_units(const MeasureContext& context, std::span<const WorkUnit> units, WorkLoop& loop,
                             std::vector<Cells>& cells) {
-  return Measurer(context, dispatcher, signals).run(units, cells);
+  return Measurer(context, units, loop, cells).run();
 }
 
 }  // namespace winnow::run

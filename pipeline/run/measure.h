@@ -13,8 +13,7 @@
 #include "pipeline/run/cells.h"
 #include "pipeline/run/inputs.h"
 #include "pipeline/run/plan.h"
-#include "pipeline/runtime/dispatch.h"
-#include "pipeline/runtime/stop.h"
+#include "pipeline/run/work_loop.h"
 
 namespace winnow::run {
 
@@ -27,7 +26,6 @@ struct MeasureContext {
   std::string measurement;       // identity hash
   std::string made_by;           // "rank 1 on node07"
   bool per_token = false;
-  double grace_seconds = 0.0;
   int64_t max_bytes = 0;  // memory of a rank
   int64_t n_ranks = 1;
   int64_t rank = 0;
@@ -42,10 +40,10 @@ struct MeasureReport {
 };
 
 // Fills this rank's cells. Where prefixes are kept, units of the first data set are not handed out: each rank takes
-// those of the examples that it owns. Throws what the sweep or the disk throws, with the example named; and
-// Error(kBadData) where the weights are others than when the run began: what was computed since is not kept.
-MeasureReport measure_units(const MeasureContext& context, std::span<const WorkUnit> units,
-                            runtime::Dispatcher& dispatcher, const runtime::StopSignals& signals,
+// those of the examples that it owns. Ends the job for what the sweep or the disk throws, with the example named; and
+// for weights that are others than when the run began: what was computed since is not kept. Collective. Throws
+// AgreedFailure.
+MeasureReport measure_units(const MeasureContext& context, std::span<const WorkUnit> units, WorkLoop& loop,
                             std::vector<Cells>& cells);
 
 }  // namespace winnow::run

@@ -2,6 +2,8 @@
 
 #include <spdlog/fmt/fmt.h>
 
+#include "base/terminal_table.h"
+
 namespace winnow::run {
 
 nlohmann::json profile_json(const kernels::Profile& profile, const engine::Ceilings& ceilings) {
@@ -22,21 +24,23 @@ nlohmann::json profile_json(const kernels::Profile& profile, const engine::Ceili
 
 std::string profile_table(const kernels::Profile& profile, const engine::Ceilings& ceilings) {
   const double total = profile.total_seconds > 0.0 ? profile.total_seconds : 1.0;
-  std::string table = fmt::format("{:<20} {:>9} {:>11} {:>7} {:>16} {:>11}\n", "operation", "calls", "seconds", "share",
-                                  "rate", "of ceiling");
+  constexpr auto kRight = TerminalTable::Column::Align::kRight;
+  TerminalTable table({{.width = 20}, {kRight, 9}, {kRight, 11}, {kRight, 7}, {kRight, 16}, {kRight, 11}}, 1);
+  table.add({"operation", "calls", "seconds", "share", "rate", "of ceiling"});
+  const auto share = [&](double part, double whole) { return number(100.0 * part / whole, "{:.1f}%"); };
   for (const kernels::OperationProfile& operation : profile.operations) {
     const bool computes = operation.flop > 0.0;
     const double rate = (computes ? operation.flop : operation.bytes) / operation.seconds;
     const double ceiling = computes ? ceilings.flop_per_second : ceilings.bytes_per_second;
-    table += fmt::format("{:<20} {:>9} {:>11.4f} {:>6.1f}% {:>9.1f} {:<6} {:>10.1f}%\n", operation.name,
-                         operation.calls, operation.seconds, 100.0 * operation.seconds / total,
-                         rate / (computes ? 1e12 : 1e9), computes ? "TFLOP/s" : "GB/s", 100.0 * rate / ceiling);
+    table.add({operation.name, std::to_string(operation.calls), number(operation.seconds, "{:.4f}"),
+               share(operation.seconds, total),
+               fmt::format("{:>9.1f} {:<6}", rate / (computes ? 1e12 : 1e9), computes ? "TFLOP/s" : "GB/s"),
+               share(rate, ceiling)});
   }
-  table += fmt::format("{:<20} {:>9} {:>11.4f} {:>6.1f}%\n", "idle", "", profile.idle_seconds,
-                       100.0 * profile.idle_seconds / total);
-  table += fmt::format("total {:.4f} s; ceilings: a large product {:.1f} TFLOP/s, a large copy {:.1f} GB/s\n",
-                       profile.total_seconds, ceilings.flop_per_second / 1e12, ceilings.bytes_per_second / 1e9);
-  return table;
+  table.add({"idle", "", number(profile.idle_seconds, "{:.4f}"), share(profile.idle_seconds, total)});
+  return table.text() +
+         fmt::format("total {:.4f} s; ceilings: a large product {:.1f} TFLOP/s, a large copy {:.1f} GB/s\n",
+                     profile.total_seconds, ceilings.flop_per_second / 1e12, ceilings.bytes_per_second / 1e9);
 }
 
 }  // namespace winnow::run

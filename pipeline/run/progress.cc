@@ -1,18 +1,17 @@
 #include "pipeline/run/progress.h"
-#include "base/strings.h"
 
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstdio>
-#include <ctime>
 #include <nlohmann/json.hpp>
 
 #include "base/atomic_file.h"
+#include "base/clock.h"
 #include "base/error.h"
+#include "base/strings.h"
 
 namespace winnow::run {
 
@@ -39,14 +38,14 @@ void Progress::done(int64_t unit) {
 }
 
 double Progress::seconds_left() const {
-  const double elapsed = std::chrono::duration<double>(Clock::now() - begin_).count();
+  const double elapsed = seconds_since(begin_);
   const double share = total_cost_ > 0.0 ? done_cost_ / total_cost_ : 1.0;
   const double total = units_done_ > 0 && share > 0.0 ? elapsed / share : expected_seconds_;
   return std::max(0.0, total - elapsed);
 }
 
 std::string Progress::line() const {
-  const double elapsed = std::chrono::duration<double>(Clock::now() - begin_).count();
+  const double elapsed = seconds_since(begin_);
   const double share = total_cost_ > 0.0 ? done_cost_ / total_cost_ : 1.0;
   const double rate = elapsed > 0.0 ? static_cast<double>(cells_done_) / elapsed : 0.0;
   return fmt::format("{:3.0f} % | {} of {} units | {:.2f} cells/s | {} gone, about {} to go", 100.0 * share,
@@ -63,17 +62,12 @@ void Progress::keep_in(const std::filesystem::path& run_directory, int64_t cells
 
 void Progress::write_file() {
   last_written_ = Clock::now();
-  std::array<char, 32> now{};
-  const std::time_t seconds = std::time(nullptr);
-  std::tm utc{};
-  gmtime_r(&seconds, &utc);
-  std::strftime(now.data(), now.size(), "%Y-%m-%dT%H:%M:%SZ", &utc);
   const std::string text = nlohmann::json{{"units_done", units_done_},
                                           {"units_total", cost_seconds_.size()},
                                           {"cells_done", cells_before_ + cells_done_},
                                           {"cells_total", cells_total_},
                                           {"eta_seconds", seconds_left()},
-                                          {"updated", now.data()}}
+                                          {"updated", utc_now()}}
                                .dump(2) +
                            "\n";
   try {

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "base/clock.h"
 #include "pipeline/run/plan.h"
 
 namespace winnow::run {
@@ -33,7 +34,6 @@ class Progress {
   int64_t cells_done() const { return cells_done_; }
 
  private:
-  using Clock = std::chrono::steady_clock;
   std::string line() const;
   double seconds_left() const;
   void write_file();

@@ -2,23 +2,15 @@
 
 #include <algorithm>
 #include <array>
-#include <ctime>
 #include <set>
 
+#include "base/clock.h"
 #include "base/json.h"
 #include "base/utf8.h"
 #include "pipeline/runtime/mpi_check.h"
 
 namespace winnow::run {
 namespace {
-
-std::string utc_now() {
-  const std::time_t now = std::time(nullptr);
-  std::tm parts{};
-  gmtime_r(&now, &parts);
-  std::array<char, 32> text{};
-  return {text.data(), std::strftime(text.data(), text.size(), "%Y-%m-%dT%H:%M:%SZ", &parts)};
-}
 
 std::string mpi_library() {
   std::array<char, MPI_MAX_LIBRARY_VERSION_STRING> text{};

@@ -22,7 +22,6 @@
 #include "pipeline/run/dry_run.h"
 #include "pipeline/run/profile_report.h"
 #include "pipeline/run/progress.h"
-#include "pipeline/runtime/dispatch.h"
 
 namespace winnow::run {
 namespace {
@@ -174,14 +173,9 @@ bool MeasuringRun::plan() {
     return false;
   }
   prepare();
-  std::vector<int64_t> message;
-  session_.agree_on_root([&] {
-    units_ = plan_units(missing, prices(),
-                        {.n_ranks = session_.size(), .max_bytes = memory_limit_ - inputs_.prefixes.backend_bytes});
-    message = encode_units(units_);
-  });
-  session_.broadcast(message);
-  units_ = decode_units(message);
+  const PlanLimits limits{.n_ranks = session_.size(), .max_bytes = memory_limit_ - inputs_.prefixes.backend_bytes};
+  units_ = share_plan<WorkUnit>(
+      session_, [&] { return plan_units(missing, prices(), limits); }, encode_units, decode_units);
   return true;
 }
 
@@ -352,36 +346,26 @@ bool MeasuringRun::measure() {
                                .measurement = measurement_,
                                .made_by = "rank " + std::to_string(session_.rank()) + " on " + session_.host(),
                                .per_token = options_.per_token,
-                               .grace_seconds = options_.grace_seconds,
                                .max_bytes = memory_limit_ - inputs_.prefixes.backend_bytes,
                                .n_ranks = session_.size(),
                                .rank = session_.rank(),
                                .prefixes = prefixes_.get()};
-  runtime::Dispatcher dispatcher(session_, static_cast<int64_t>(units_.size()),
-                                 [&](std::optional<int64_t> unit, double) {
-                                   if (unit) {
-                                     progress.done(*unit);
-                                   } else {
-                                     progress.tick();
-                                   }
-                                 });
-  try {
-    const MeasureReport report = measure_units(context, units_, dispatcher, signals_, cells_);
-    report_.units += report.units;
-    report_.busy_seconds += report.busy_seconds;
-    report_.predicted_bytes =
-        std::max(report_.predicted_bytes, report.predicted_bytes + inputs_.prefixes.backend_bytes);
-  } catch (...) {
-    // The peers are in the middle of their units, which may take long: the job ends here. Alone, the caller returns.
-    dispatcher.claim_error();
-    throw runtime::AgreedFailure{session_.end_job()};
-  }
-  dispatcher.finish();
-  std::vector<int64_t> done{progress.units_done(), progress.cells_done()};
-  session_.agree([] {});
+  WorkLoop loop(session_, signals_, options_.grace_seconds, static_cast<int64_t>(units_.size()),
+                [&](std::optional<int64_t> unit, double) {
+                  if (unit) {
+                    progress.done(*unit);
+                  } else {
+                    progress.tick();
+                  }
+                });
+  const MeasureReport report = measure_units(context, units_, loop, cells_);
+  report_.units += report.units;
+  report_.busy_seconds += report.busy_seconds;
+  report_.predicted_bytes = std::max(report_.predicted_bytes, report.predicted_bytes + inputs_.prefixes.backend_bytes);
+  units_done_ = loop.n_done();
+  std::vector<int64_t> done{progress.cells_done()};
   session_.broadcast(done);
-  units_done_ = done[0];
-  cells_done_ = done[1];
+  cells_done_ = done[0];
   gather_facts();
   session_.agree_on_root([&] {
     if (options_.profile) {
@@ -415,14 +399,7 @@ void MeasuringRun::sum() {
 }
 
 ExitCode MeasuringRun::interrupted() const {
-  if (session_.is_root()) {
-    const std::string signal = signals_.name();
-    std::fprintf(stderr,
-                 "winnow: stopped%s: %lld of %zu units of this run are done and kept in %s; the same command goes on "
-                 "from there\n",
-                 signal.empty() ? "" : (" by " + signal).c_str(), static_cast<long long>(units_done_), units_.size(),
-                 one_line(options_.out.string()).c_str());
-  }
+  if (session_.is_root()) say_stopped(signals_.name(), units_done_, units_.size(), "units of this run", options_.out);
   return ExitCode::kInterrupted;
 }
 
@@ -463,7 +440,7 @@ void MeasuringRun::note_run() {
                         {"is_complete", units_done_ == static_cast<int64_t>(units_.size())},
                         {"units_done", units_done_},
                         {"cells_done", cells_done_},
-                        {"wall_seconds", std::chrono::duration<double>(Clock::now() - begin_).count()},
+                        {"wall_seconds", seconds_since(begin_)},
                         {"rank", nlohmann::json::array()}};
   if (!profile_.is_null()) run["profile"] = profile_;
   for (const RankFacts& rank : all_facts_) run["rank"].push_back(rank.to_json());

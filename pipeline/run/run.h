@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "base/clock.h"
 #include "model/weights.h"
 #include "pipeline/engine/rates.h"
 #include "pipeline/run/inputs.h"
@@ -80,8 +81,6 @@ class MeasuringRun {
   void show_memory() const;
 
  private:
-  using Clock = std::chrono::steady_clock;
-
   void prepare_attention();
   void load_weights();
   void log_set_up() const;

@@ -63,8 +63,7 @@ void take_cells(const Shard& shard, int64_t n_examples, Cells& cells) {
   }
 }
 
-}  // namespace
-
+// What a run writes in RUN_DIR, for check_outputs().
 std::vector<Output> run_outputs(const std::filesystem::path& run_directory) {
   const std::filesystem::path record = run_directory / "run.json";
   std::vector<Output> outputs = {{.flag = "--out", .path = run_directory, .kind = Output::Kind::kFolder}};
@@ -89,6 +88,8 @@ std::vector<Output> run_outputs(const std::filesystem::path& run_directory) {
   }
   return outputs;
 }
+
+}  // namespace
 
 void check_run_outputs(const std::filesystem::path& run_directory, const std::vector<Output>& others,
                        const ReadPaths& read) {

@@ -17,8 +17,6 @@
 
 namespace winnow::run {
 
-// What a run writes in RUN_DIR and besides it, for check_outputs().
-std::vector<Output> run_outputs(const std::filesystem::path& run_directory);
 // Throws Error as check_outputs() does where the run may not write into `run_directory`, or one of `others` may not be
 // written, and Error(kUsage) where one of them or a file that is read lies in a folder that a run keeps for itself.
 void check_run_outputs(const std::filesystem::path& run_directory, const std::vector<Output>& others,

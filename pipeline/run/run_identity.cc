@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/sha256.h"
+#include "base/text_file.h"
 #include "pipeline/run/provenance.h"
 #include "results/search/search.h"
 

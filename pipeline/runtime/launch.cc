@@ -8,6 +8,8 @@
 #include <array>
 #include <cstdlib>
 
+#include "base/file_descriptor.h"
+
 namespace winnow::runtime {
 namespace {
 
@@ -24,13 +26,11 @@ constexpr std::array kSigns = {"PMIX_RANK", "PMI_RANK", "PMI_FD", "PMI_PORT", "M
 // As much as Open MPI and PMIx put there for a rank: a folder may exist on a full disk.
 bool can_fill_a_file_in(const std::string& directory) {
   std::string name = directory + "/winnow-XXXXXX";
-  const int file = mkostemp(name.data(), 0);
-  if (file < 0) return false;
+  const FileDescriptor file(mkostemp(name.data(), 0));
+  if (!file) return false;
   unlink(name.c_str());
   const std::string content(std::size_t{1} << 16, 'w');
-  const bool is_written = write(file, content.data(), content.size()) == static_cast<ssize_t>(content.size());
-  close(file);
-  return is_written;
+  return write(file.get(), content.data(), content.size()) == static_cast<ssize_t>(content.size());
 }
 
 }  // namespace

@@ -10,16 +10,15 @@
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
 #include <sstream>
 
 #include "base/error.h"
+#include "pipeline/runtime/process.h"
 
 namespace winnow::runtime {
 namespace {
 
-// Who wrote the lock file: "host pid start", start in clock ticks since boot, which tells a process from a later one
-// with its number.
+// Who wrote the lock file: "host pid start", start in ticks (process.h).
 struct Holder {
   std::string host;
   int64_t pid = 0;
@@ -27,21 +26,6 @@ struct Holder {
 
   std::string text() const { return host + " " + std::to_string(pid) + " " + std::to_string(start) + "\n"; }
 };
-
-// Field 22 of /proc/PID/stat, 0 when the process is gone. The command's name (field 2) may hold spaces.
-int64_t start_of(int64_t pid) {
-  std::ifstream in("/proc/" + std::to_string(pid) + "/stat");
-  std::string line;
-  std::getline(in, line);
-  const auto close = line.rfind(')');
-  if (close == std::string::npos) return 0;
-  std::istringstream fields(line.substr(close + 1));
-  std::string skipped;
-  for (int i = 3; i < 22; ++i) fields >> skipped;
-  int64_t start = 0;
-  fields >> start;
-  return start;
-}
 
 std::string read_start(int fd) {
   std::array<char, 512> text{};
@@ -69,7 +53,7 @@ bool is_lock_file(int fd) {
 
 bool is_dead(const Holder& holder, const std::string& host) {
   if (holder.pid <= 0) return true;
-  return holder.host == host && start_of(holder.pid) != holder.start;
+  return holder.host == host && start_ticks(holder.pid) != holder.start;
 }
 
 [[noreturn]] void refuse(const std::filesystem::path& path, const Holder& holder) {
@@ -83,41 +67,34 @@ bool is_dead(const Holder& holder, const std::string& host) {
 
 RunLock::RunLock(const std::filesystem::path& run_directory, const std::string& host, const std::string& name)
     : path_(run_directory / name) {
-  try {
-    // A holder that ends removes the file, so a lock may be won on a file that has no name any more: then again.
-    while (!try_take(host)) {
-      ::close(fd_);
-      fd_ = -1;
-    }
-  } catch (...) {
-    if (fd_ >= 0) ::close(fd_);
-    throw;
+  // A holder that ends removes the file, so a lock may be won on a file that has no name any more: then again.
+  while (!try_take(host)) {
   }
 }
 
 bool RunLock::try_take(const std::string& host) {
   // O_NONBLOCK: a pipe in its place must not make us wait.
-  fd_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0666);
-  const bool is_link = fd_ < 0 && errno == ELOOP;
+  file_ = FileDescriptor(::open(path_.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0666));
+  const bool is_link = !file_ && errno == ELOOP;
   // A file whose last name was just removed by its holder is no stranger: the caller tries again.
-  if (is_link || (fd_ >= 0 && has_name() && !is_lock_file(fd_))) {
+  if (is_link || (file_ && has_name() && !is_lock_file(file_.get()))) {
     fail(ExitCode::kCannotCreate, path_.string() + ": is no lock file of winnow's" + (is_link ? ", but a link" : "") +
                                       "; move it away, or give another --out");
   }
-  if (fd_ < 0) {
+  if (!file_) {
     const ExitCode code = errno == ENOSPC || errno == EDQUOT ? ExitCode::kIoError : ExitCode::kCannotCreate;
     fail(code,
          path_.string() + ": cannot be created: " + std::strerror(errno) + "; choose a run directory that is writable");
   }
-  if (::flock(fd_, LOCK_EX | LOCK_NB) != 0) {
+  if (::flock(file_.get(), LOCK_EX | LOCK_NB) != 0) {
     const bool is_held = errno == EWOULDBLOCK;
-    const Holder holder = read_holder(fd_);
+    const Holder holder = read_holder(file_.get());
     if (is_held || !is_dead(holder, host)) refuse(path_, holder);
   }
   if (!has_name()) return false;
-  const std::string text = Holder{host, static_cast<int64_t>(::getpid()), start_of(::getpid())}.text();
+  const std::string text = Holder{host, static_cast<int64_t>(::getpid()), start_ticks(::getpid())}.text();
   // On a full disk the lock itself holds; only its text is missing, and a second job is told of "another process".
-  const bool is_named = ::ftruncate(fd_, 0) == 0 && ::pwrite(fd_, text.data(), text.size(), 0) > 0;
+  const bool is_named = ::ftruncate(file_.get(), 0) == 0 && ::pwrite(file_.get(), text.data(), text.size(), 0) > 0;
   static_cast<void>(is_named);
   return true;
 }
@@ -125,22 +102,19 @@ bool RunLock::try_take(const std::string& host) {
 bool RunLock::has_name() const {
   struct stat opened {
   }, named{};
-  return ::fstat(fd_, &opened) == 0 && ::lstat(path_.c_str(), &named) == 0 && opened.st_ino == named.st_ino &&
+  return ::fstat(file_.get(), &opened) == 0 && ::lstat(path_.c_str(), &named) == 0 && opened.st_ino == named.st_ino &&
          opened.st_dev == named.st_dev;
 }
 
 RunLock::~RunLock() {
   if (has_name()) ::unlink(path_.c_str());
-  ::close(fd_);
 }
 
 bool is_locked(const std::filesystem::path& lock_file, const std::string& host) {
-  const int fd = ::open(lock_file.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-  if (fd < 0) return false;
-  const bool is_taken = is_lock_file(fd) && ::flock(fd, LOCK_SH | LOCK_NB) != 0;
-  const bool is_held = is_taken && (errno == EWOULDBLOCK || !is_dead(read_holder(fd), host));
-  ::close(fd);
-  return is_held;
+  const FileDescriptor file(::open(lock_file.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
+  if (!file) return false;
+  const bool is_taken = is_lock_file(file.get()) && ::flock(file.get(), LOCK_SH | LOCK_NB) != 0;
+  return is_taken && (errno == EWOULDBLOCK || !is_dead(read_holder(file.get()), host));
 }
 
 }  // namespace winnow::runtime

@@ -4,6 +4,8 @@
 #include <filesystem>
 #include <string>
 
+#include "base/file_descriptor.h"
+
 namespace winnow::runtime {
 
 // RUN_DIR/lock, held by an advisory lock of the kernel on the open file, which ends with the process however it ends:
@@ -25,7 +27,7 @@ class RunLock {
   bool has_name() const;
 
   std::filesystem::path path_;
-  int fd_ = -1;
+  FileDescriptor file_;
 };
 
 // Whether somebody holds that lock, as far as the kernel knows. Takes it for a moment: who wants it must try more than

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
-#include <fstream>
 #include <utility>
 
 namespace winnow::runtime {
@@ -34,17 +33,6 @@ ProcessId ProcessId::from_text(const std::string& text) {
   const std::size_t space = text.find(' ');
   return {.number = std::strtoll(text.c_str(), nullptr, 10),
           .name_space = space == std::string::npos ? "" : text.substr(space + 1)};
-}
-
-bool is_running(int64_t process) {
-  std::ifstream file("/proc/" + std::to_string(process) + "/stat");
-  std::string line;
-  if (!std::getline(file, line)) return false;
-  // "number (name) state ...", and a name may hold anything.
-  const std::size_t name_end = line.rfind(')');
-  if (name_end == std::string::npos || name_end + 2 >= line.size()) return false;
-  const char state = line[name_end + 2];
-  return state != 'Z' && state != 'X';
 }
 
 PeerWatch::PeerWatch(std::vector<Peer> peers, int turn, std::function<void(const Peer&)> on_death)

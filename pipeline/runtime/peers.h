@@ -10,6 +10,8 @@
 #include <thread>
 #include <vector>
 
+#include "pipeline/runtime/process.h"
+
 namespace winnow::runtime {
 
 // A process, as others of the same host may know it.
@@ -21,9 +23,6 @@ struct ProcessId {
   std::string to_text() const;
   static ProcessId from_text(const std::string& text);
 };
-
-// Whether the process runs: one that ended, and that its parent has not looked at yet, does not.
-bool is_running(int64_t process);
 
 // A thread that looks at other processes every second.
 class PeerWatch {

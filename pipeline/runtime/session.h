@@ -30,8 +30,9 @@ enum class RankGroup {
 
 // Thrown by agree() on every rank when a step failed on any. The line has been printed: only the code is left to
 // return.
-struct AgreedFailure {
-  ExitCode code = ExitCode::kInternal;
+struct AgreedFailure : Unwinding {
+  explicit AgreedFailure(ExitCode agreed) : code(agreed) {}
+  ExitCode code;
 };
 
 // The ranks of a run: MPI_COMM_WORLD, with MPI_THREAD_MULTIPLE and MPI_ERRORS_RETURN. One per process; the destructor

@@ -3,9 +3,9 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
-#include <cstdio>
 #include <limits>
 #include <optional>
+#include <span>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -14,7 +14,7 @@
 #include "base/sha256.h"
 #include "base/strings.h"
 #include "pipeline/engine/generation.h"
-#include "pipeline/runtime/dispatch.h"
+#include "pipeline/run/work_loop.h"
 #include "results/selection/pattern.h"
 
 namespace winnow::verbs {
@@ -30,7 +30,7 @@ struct Batch {
   std::vector<int64_t> examples;
 };
 
-std::vector<int64_t> encode(const std::vector<Batch>& batches) {
+std::vector<int64_t> encode(std::span<const Batch> batches) {
   std::vector<int64_t> message;
   for (const Batch& batch : batches) {
     message.push_back(batch.pattern);
@@ -40,7 +40,7 @@ std::vector<int64_t> encode(const std::vector<Batch>& batches) {
   return message;
 }
 
-std::vector<Batch> decode(const std::vector<int64_t>& message) {
+std::vector<Batch> decode(std::span<const int64_t> message) {
   std::vector<Batch> batches;
   for (auto at = message.begin(); at != message.end();) {
     const int64_t pattern = *at++;
@@ -65,13 +65,8 @@ class TextWriter {
 
   bool run() {
     limit_ = run_.session().minimum(run_.memory_limit());
-    std::vector<int64_t> message;
-    run_.session().agree_on_root([&] {
-      batches_ = plan();
-      message = encode(batches_);
-    });
-    run_.session().broadcast(message);
-    batches_ = decode(message);
+    batches_ = run::share_plan<Batch>(
+        run_.session(), [this] { return plan(); }, encode, decode);
     if (batches_.empty()) return true;
     weights_ = &run_.weights();
     return write_all();
@@ -90,8 +85,7 @@ class TextWriter {
             .windows = engine::layer_windows_of(patterns_[static_cast<std::size_t>(pattern)].given.windowed,
                                                 run_.inputs().settings.window_of(start)),
             .max_new_tokens = settings_.max_new_tokens,
-            .name = corpus.path.string() + ": example " + std::to_string(example) + " (id \"" +
-                    corpus.example_id[static_cast<std::size_t>(example)] + "\"), pattern " +
+            .name = corpus.path.string() + ": " + corpus.name_of(example) + ", pattern " +
                     patterns_[static_cast<std::size_t>(pattern)].name};
   }
 
@@ -149,57 +143,38 @@ class TextWriter {
   }
 
   bool write_all() {
-    int64_t n_done = 0;
+    int64_t n_shown = 0;
     auto last_line = Clock::now();
-    runtime::Dispatcher dispatcher(run_.session(), static_cast<int64_t>(batches_.size()), [&](auto unit, double) {
-      if (unit) ++n_done;
-      if (seconds_since(last_line) < kSecondsBetweenLines) return;
-      last_line = Clock::now();
-      spdlog::info("free generation: {} of {} batches", n_done, batches_.size());
+    run::WorkLoop loop(run_.session(), run_.signals(), options_.grace_seconds, static_cast<int64_t>(batches_.size()),
+                       [&](auto unit, double) {
+                         if (unit) ++n_shown;
+                         if (seconds_since(last_line) < kSecondsBetweenLines) return;
+                         last_line = Clock::now();
+                         spdlog::info("free generation: {} of {} batches", n_shown, batches_.size());
+                       });
+    const auto take = [&]() -> std::vector<int64_t> {
+      const auto index = loop.next();
+      return index ? std::vector<int64_t>{*index} : std::vector<int64_t>{};
+    };
+    loop.run(take, [&](const std::vector<int64_t>& taken) {
+      const auto begin = Clock::now();
+      write(batches_[static_cast<std::size_t>(taken.front())], loop, begin);
+      loop.report_done(taken.front(), seconds_since(begin));
     });
-    try {
-      work(dispatcher);
-    } catch (...) {
-      // The peers are in the middle of their batches: the job ends here. Alone, the caller returns.
-      dispatcher.claim_error();
-      throw runtime::AgreedFailure{run_.session().end_job()};
-    }
-    dispatcher.finish();
-    run_.session().agree([] {});
-    std::vector<int64_t> done{n_done};
-    run_.session().broadcast(done);
-    const bool is_complete = done[0] == static_cast<int64_t>(batches_.size());
+    const bool is_complete = loop.n_done() == static_cast<int64_t>(batches_.size());
     if (!is_complete && run_.session().is_root()) {
-      std::fprintf(stderr,
-                   "winnow: stopped: %lld of %zu batches of texts are done and kept in %s; the same command goes on "
-                   "from there\n",
-                   static_cast<long long>(done[0]), batches_.size(), one_line(options_.out.string()).c_str());
+      run::say_stopped("", loop.n_done(), batches_.size(), "batches of texts", options_.out);
     }
     return is_complete;
   }
 
-  void work(runtime::Dispatcher& dispatcher) {
-    while (true) {
-      dispatcher.poll_stop(run_.signals().kind());
-      const auto index = dispatcher.next();
-      if (!index) return;
-      if (dispatcher.poll_stop(run_.signals().kind()) != runtime::StopKind::kNone) continue;
-      const auto begin = Clock::now();
-      try {
-        write(batches_[static_cast<std::size_t>(*index)], dispatcher, begin);
-        dispatcher.report_done(*index, seconds_since(begin));
-      } catch (const engine::Interrupted&) {
-      }
-    }
-  }
-
-  void write(const Batch& batch, runtime::Dispatcher& dispatcher, Clock::time_point begin) {
+  void write(const Batch& batch, run::WorkLoop& loop, Clock::time_point begin) {
     std::vector<engine::GenerationRequest> requests;
     for (const int64_t example : batch.examples) requests.push_back(request(batch.pattern, example));
     const double predicted = seconds_per_text_ * static_cast<double>(requests.size());
     const engine::GenerationReport report =
         engine::generate(run_.backend(), run_.inputs().config, *weights_, requests, settings_.stop_tokens,
-                         [&] { return must_stop(dispatcher, seconds_since(begin), predicted); });
+                         [&] { return loop.must_stop(seconds_since(begin), predicted); });
     run::TextBatch result{.pattern = name_of(batch.pattern),
                           .prompt_tokens = report.prompt_tokens,
                           .prefill_seconds = report.prefill_seconds,
@@ -221,13 +196,6 @@ class TextWriter {
     seconds_per_text_ = seconds_since(begin) / static_cast<double>(requests.size());
   }
 
-  bool must_stop(runtime::Dispatcher& dispatcher, double elapsed, double predicted) {
-    const runtime::StopKind kind = dispatcher.poll_stop(run_.signals().kind());
-    if (kind == runtime::StopKind::kNone) return false;
-    if (!stop_time_) stop_time_ = Clock::now();
-    return runtime::must_drop_unit(kind, options_.grace_seconds - seconds_since(*stop_time_), elapsed, predicted);
-  }
-
   run::MeasuringRun& run_;
   const run::RunOptions& options_;
   const evaluation::GenerationSettings& settings_;
@@ -238,7 +206,6 @@ class TextWriter {
   std::vector<Batch> batches_;
   model::ModelWeights* weights_ = nullptr;
   double seconds_per_text_ = 0.0;  // of this rank's last batch
-  std::optional<Clock::time_point> stop_time_;
 };
 
 }  // namespace

@@ -4,8 +4,8 @@
 
 #include <algorithm>
 #include <bit>
-#include <chrono>
 #include <cstdio>
+#include <optional>
 #include <set>
 
 #include "base/clock.h"
@@ -22,10 +22,6 @@ namespace {
 
 // A search of more would be none, and its tables would fill the memory.
 constexpr int64_t kMostPatterns = 100'000;
-
-// Thrown on all ranks alike.
-struct Stopped {};     // by a signal; everything finished is kept
-struct Forecasted {};  // the answer to --dry-run is printed
 
 run::Inputs load_search(const run::RunOptions& options) {
   run::check_options(options);
@@ -69,13 +65,9 @@ class SearchRun {
     run_.open();
     if (!options_.exact) run_.keep_prefixes();
     plan_ = plan_of(options_, run_.inputs().config.n_layers);
-    try {
-      measure_all();
-    } catch (const Stopped&) {
-      return run_.interrupted();
-    } catch (const Forecasted&) {
-      return ExitCode::kDone;
-    }
+    measure_all();
+    if (end_ == End::kStopped) return run_.interrupted();
+    if (end_ == End::kForecasted) return ExitCode::kDone;
     session_.agree_on_root([&] {
       if (options_.dry_run) {
         std::fputs("Dry run: the search is finished, nothing is left to measure.\n", stdout);
@@ -89,10 +81,18 @@ class SearchRun {
   }
 
  private:
+  // Why the search ended before all was measured, on all ranks alike.
+  enum class End {
+    kNone,
+    kStopped,     // by a signal; everything finished is kept
+    kForecasted,  // the answer to --dry-run is printed
+  };
+
   void measure_all();
   void verify(const std::vector<search::SearchStep>& steps);
   std::vector<engine::Pattern> patterns_to_verify(const std::vector<search::SearchStep>& steps) const;
-  std::vector<search::PatternMeans> measure(const engine::Pattern& base, const std::vector<engine::Pattern>& patterns);
+  std::optional<std::vector<search::PatternMeans>> measure(const engine::Pattern& base,
+                                                           const std::vector<engine::Pattern>& patterns);
   void measure_cells(std::size_t data_set, int64_t n_examples, const std::vector<engine::Pattern>& patterns);
   int64_t n_examples() const { return run_.inputs().data_sets[kSearched].n_examples; }
   int64_t n_verified_examples() const {
@@ -108,6 +108,7 @@ class SearchRun {
   search::SearchPlan plan_;
   int64_t n_rounds_ = 0;
   bool has_measured_ = false;
+  End end_ = End::kNone;
 };
 
 void SearchRun::measure_all() {
@@ -120,17 +121,19 @@ void SearchRun::measure_all() {
     return;
   }
   const std::vector<search::SearchStep> steps = search::greedy_search(plan_, by_rounds);
-  if (options_.verify) verify(steps);
+  if (options_.verify && end_ == End::kNone) verify(steps);
 }
 
-// One round: what is missing of these patterns is measured by sweeps from `base`, and every rank learns the means.
-// The first round, and KL, which is a distance from full attention, have the full pattern as their base.
-std::vector<search::PatternMeans> SearchRun::measure(const engine::Pattern& base,
-                                                     const std::vector<engine::Pattern>& patterns) {
+// One round: what is missing of these patterns is measured by sweeps from `base`, and every rank learns the means. None
+// where the search ends. The first round, and KL, which is a distance from full attention, have the full pattern as
+// their base.
+std::optional<std::vector<search::PatternMeans>> SearchRun::measure(const engine::Pattern& base,
+                                                                    const std::vector<engine::Pattern>& patterns) {
   run::Inputs& inputs = run_.inputs();
   const engine::Pattern full(base.size(), false);
   inputs.settings.base = n_rounds_++ == 0 || inputs.with_kl ? full : base;
   measure_cells(kSearched, n_examples(), patterns);
+  if (end_ != End::kNone) return std::nullopt;
   std::vector<int64_t> bits;
   session_.agree_on_root([&] {
     for (const engine::Pattern& pattern : patterns) {
@@ -165,10 +168,16 @@ void SearchRun::measure_cells(std::size_t data_set, int64_t n_examples, const st
   if (!run_.plan()) return;
   if (!has_measured_) announce();
   has_measured_ = true;
-  if (options_.dry_run) throw Forecasted{};
-  if (!run_.measure()) throw Stopped{};
+  if (options_.dry_run) {
+    end_ = End::kForecasted;
+    return;
+  }
+  if (!run_.measure()) {
+    end_ = End::kStopped;
+    return;
+  }
   run_.sum();
-  if (data_set == kSearched) note_seconds(std::chrono::duration<double>(Clock::now() - begin).count());
+  if (data_set == kSearched) note_seconds(seconds_since(begin));
 }
 
 void SearchRun::note_seconds(double seconds) {

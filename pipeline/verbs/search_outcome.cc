@@ -13,9 +13,6 @@ namespace {
 
 constexpr const char* kSearches = "searches";
 
-// Thrown where a search that the directory remembers asks for a cell that is not there: --limit has grown since.
-struct NotThere {};
-
 // Of the first n_examples; empty unless all of them are there.
 search::ExampleFigures figures_of(const run::MeasuringRun& run, std::size_t data_set, int64_t n_examples,
                                   const engine::Pattern& pattern) {
@@ -41,18 +38,23 @@ class Replay {
  public:
   Replay(const run::MeasuringRun& run, const search::SearchPlan& plan) : run_(run) { results_.plan = plan; }
 
-  // entry: of run.json, see search_entry().
-  search::SearchResults play(const nlohmann::json& entry, uint64_t seed) {
+  // entry: of run.json, see search_entry(). None where the search asks for a cell that is not there: --limit has grown
+  // since.
+  std::optional<search::SearchResults> play(const nlohmann::json& entry, uint64_t seed) {
     const run::DataSet& data = run_.inputs().data_sets[kSearched];
     const auto begin = data.corpus.example_id.begin();
     results_.example_id.assign(begin, begin + data.n_examples);
     results_.n_rejected = entry.value("verify", int64_t{-1});
     results_.n_verified_examples = std::min(entry.value("verify_examples", data.n_examples), data.n_examples);
-    const search::MeasurePatterns measure = [&](const engine::Pattern&, const std::vector<engine::Pattern>& patterns) {
+    bool is_there = true;
+    const search::MeasurePatterns measure =
+        [&](const engine::Pattern&,
+            const std::vector<engine::Pattern>& patterns) -> std::optional<std::vector<search::PatternMeans>> {
       std::vector<search::PatternMeans> means;
       for (const engine::Pattern& pattern : patterns) {
         const search::ExampleFigures figures = figures_of(run_, kSearched, data.n_examples, pattern);
-        if (figures.empty()) throw NotThere{};
+        is_there = !figures.empty();
+        if (!is_there) return std::nullopt;
         means.push_back(figures.means());
         add(pattern, figures);
       }
@@ -60,10 +62,13 @@ class Replay {
     };
     if (results_.plan.method == search::SearchMethod::kPairs) {
       const search::PairSearch pairs = search::pair_search(results_.plan, measure);
+      if (!is_there) return std::nullopt;
       results_.interactions = search::compute_interactions(results_, pairs.candidates, seed);
     } else {
-      order(search::greedy_search(results_.plan, measure));
-      if (results_.n_rejected >= 0) verify(seed);
+      const std::vector<search::SearchStep> steps = search::greedy_search(results_.plan, measure);
+      if (!is_there) return std::nullopt;
+      order(steps);
+      if (results_.n_rejected >= 0 && !verify(seed)) return std::nullopt;
     }
     return std::move(results_);
   }
@@ -91,45 +96,46 @@ class Replay {
     if (steps.front().keep > steps.back().keep) std::reverse(results_.best.begin(), results_.best.end());
   }
 
-  void verify(uint64_t seed) {
+  // Whether the figures of all that was verified are there.
+  bool verify(uint64_t seed) {
     const auto n_patterns = static_cast<int64_t>(results_.patterns.size());
     for (const int64_t index : search::choose_verified(results_.best, n_patterns, results_.n_rejected, seed)) {
       search::MeasuredPattern& pattern = results_.patterns[static_cast<std::size_t>(index)];
       pattern.verified = figures_of(run_, kVerified, results_.n_verified_examples, pattern.windowed);
-      if (pattern.verified.empty()) throw NotThere{};
+      if (pattern.verified.empty()) return false;
     }
     results_.agreement = search::compute_agreement(results_, seed);
+    return true;
   }
 
   const run::MeasuringRun& run_;
   search::SearchResults results_;
 };
 
-search::SearchPlan plan_of(const nlohmann::json& entry, const std::string& method, int64_t n_layers) {
+// None where it does not fit the model.
+std::optional<search::SearchPlan> plan_of(const nlohmann::json& entry, const std::string& method, int64_t n_layers) {
   const search::SearchPlan plan = {.method = search::parse_search_method(method),
                                    .objective = search::parse_objective(entry.value("objective", "")),
                                    .n_layers = n_layers,
                                    .keep = entry.value("keep", int64_t{0}),
                                    .beam = entry.value("beam", int64_t{1})};
   const int64_t smallest = plan.method == search::SearchMethod::kPairs ? 2 : 0;
-  if (plan.keep < smallest || plan.keep > n_layers || plan.beam < 1) throw NotThere{};
+  if (plan.keep < smallest || plan.keep > n_layers || plan.beam < 1) return std::nullopt;
   return plan;
 }
 
 // None where its cells are not all there.
 std::optional<search::SearchResults> replay(const run::MeasuringRun& run, const nlohmann::json& entry,
                                             const std::string& method, uint64_t seed) {
-  try {
-    const search::SearchPlan plan = plan_of(entry, method, run.inputs().config.n_layers);
-    search::SearchResults results = Replay(run, plan).play(entry, seed);
-    results.cost = {.predicted = entry.value("predicted_seconds", 0.0),
-                    .predicted_exact = entry.value("predicted_seconds_exact", 0.0),
-                    .predicted_verification = entry.value("predicted_seconds_verification", 0.0),
-                    .measured = entry.value("search_seconds", 0.0)};
-    return results;
-  } catch (const NotThere&) {
-    return std::nullopt;
-  }
+  const std::optional<search::SearchPlan> plan = plan_of(entry, method, run.inputs().config.n_layers);
+  if (!plan) return std::nullopt;
+  std::optional<search::SearchResults> results = Replay(run, *plan).play(entry, seed);
+  if (!results) return std::nullopt;
+  results->cost = {.predicted = entry.value("predicted_seconds", 0.0),
+                   .predicted_exact = entry.value("predicted_seconds_exact", 0.0),
+                   .predicted_verification = entry.value("predicted_seconds_verification", 0.0),
+                   .measured = entry.value("search_seconds", 0.0)};
+  return results;
 }
 
 }  // namespace

@@ -20,7 +20,7 @@ constexpr const char* kPaperOverlap = "3 of 9";
 constexpr const char* kPaperJaccard = "0.2";
 constexpr const char* kPaperMagnitude = "85.6x";
 
-std::string text_of(const stats::Figure& figure, const char* format = "%.3f") {
+std::string text_of(const stats::Figure& figure, const char* format = "{:.3f}") {
   return figure.defined() ? number(figure.value, format) : "n/a (" + figure.status + ")";
 }
 
@@ -63,7 +63,7 @@ std::size_t row_of_budget(const Ranking& ranking, int64_t k) {
 std::string base_block(const Results& results) {
   const Measurement& m = results.calibration;
   std::string text =
-      wrapped("Base: NLL " + number(stats::mean_of(m.nll_base), "%.4g") + " nats per token, exact match " +
+      wrapped("Base: NLL " + number(stats::mean_of(m.nll_base), "{:.4g}") + " nats per token, exact match " +
                   percent(stats::mean_of(m.exact_match_base)) + ", token accuracy " +
                   percent(stats::mean_of(m.token_accuracy_base)) + " (" + count_of_examples(m) + ")",
               2);
@@ -76,16 +76,21 @@ std::string base_block(const Results& results) {
   return text;
 }
 
-std::string ranking_line(const Ranking& r, int64_t column, const std::vector<std::string>& drops,
-                         const std::string& p_top_k) {
+std::vector<std::string> ranking_row(const Ranking& r, int64_t column, const std::vector<std::string>& drops,
+                                     const std::string& p_top_k) {
   const auto c = static_cast<std::size_t>(column);
   const std::string interval =
       std::isnan(r.ci_low[c]) ? "n/a" : bracketed(right(number(r.ci_low[c]), 9), right(number(r.ci_high[c]), 9));
   const std::string ranks =
-      std::isnan(r.rank_low[c]) ? "n/a" : number(r.rank_low[c], "%.0f") + "-" + number(r.rank_high[c], "%.0f");
-  return right(std::to_string(r.rank[c]), 4) + right(std::to_string(r.layer[c]), 7) +
-         right(number(r.mean_delta_nll[c]), 11) + right(interval, 24) + right(drops[0], 10) + right(drops[1], 10) +
-         right(ranks, 10) + right(p_top_k, 11) + "  ";
+      std::isnan(r.rank_low[c]) ? "n/a" : number(r.rank_low[c], "{:.0f}") + "-" + number(r.rank_high[c], "{:.0f}");
+  return {std::to_string(r.rank[c]),
+          std::to_string(r.layer[c]),
+          number(r.mean_delta_nll[c]),
+          interval,
+          drops[0],
+          drops[1],
+          ranks,
+          p_top_k};
 }
 
 std::string ranking_block(const Results& results, const TableStyle& style) {
@@ -93,20 +98,30 @@ std::string ranking_block(const Results& results, const TableStyle& style) {
   const int64_t k = results.statistics.options.top_k;
   const bool accuracy_first = exact_match_is_near_zero(results.calibration);
   const std::string heads[] = {"EM drop", "acc drop"};
-  std::string text = right("rank", 4) + right("layer", 7) + right("delta NLL", 11) + right("95 % interval", 24) +
-                     right(heads[accuracy_first ? 1 : 0], 10) + right(heads[accuracy_first ? 0 : 1], 10) +
-                     right("rank 95 %", 10) + right(std::string("P(top ").append(std::to_string(k)).append(")"), 11) +
-                     "\n";
+  constexpr auto kRight = TerminalTable::Column::Align::kRight;
+  TerminalTable table({{kRight, 4},
+                       {kRight, 7},
+                       {kRight, 11},
+                       {kRight, 24},
+                       {kRight, 10},
+                       {kRight, 10},
+                       {kRight, 10},
+                       {kRight, 11},
+                       {}});
+  table.add({"rank", "layer", "delta NLL", "95 % interval", heads[accuracy_first ? 1 : 0],
+             heads[accuracy_first ? 0 : 1], "rank 95 %", std::string("P(top ").append(std::to_string(k)).append(")")});
   const double largest = *std::max_element(r.mean_delta_nll.begin(), r.mean_delta_nll.end());
   const auto budget = static_cast<int64_t>(row_of_budget(r, k));
   for (const int64_t column : r.order()) {
     const auto c = static_cast<std::size_t>(column);
     std::vector<std::string> drops = {percent(r.exact_match_drop[c]), percent(r.token_accuracy_drop[c])};
     if (accuracy_first) std::swap(drops[0], drops[1]);
-    const std::string p = number(r.p_top_k(budget, column), "%.3f");
-    std::string line = ranking_line(r, column, drops, p) + bar(r.mean_delta_nll[c], largest, style);
-    text += line.substr(0, line.find_last_not_of(' ') + 1) + "\n";
+    const std::string p = number(r.p_top_k(budget, column), "{:.3f}");
+    std::vector<std::string> cells = ranking_row(r, column, drops, p);
+    cells.push_back("  " + bar(r.mean_delta_nll[c], largest, style));
+    table.add(std::move(cells));
   }
+  std::string text = table.text();
   text += wrapped(
       "delta NLL: nats per token that windowing the layer costs, mean over examples. EM, acc drop: exact "
       "match and token accuracy that it costs.",
@@ -140,12 +155,12 @@ std::string deconfounding_block(const std::string& name, const Deconfounding& d,
                              2);
   text += figure_line("", "paper", "here");
   text += figure_line("Spearman rho of mean deltas", kPaperRho, text_of(d.spearman_rho));
-  text += figure_line("  permutation p", "", text_of(d.spearman_p, "%.4f"));
+  text += figure_line("  permutation p", "", text_of(d.spearman_p, "{:.4f}"));
   text += figure_line("overlap of the top K", kPaperOverlap,
-                      d.overlap.defined() ? text_of(d.overlap, "%.0f") + " of " + k : text_of(d.overlap));
+                      d.overlap.defined() ? text_of(d.overlap, "{:.0f}") + " of " + k : text_of(d.overlap));
   text += figure_line("Jaccard of the top K", kPaperJaccard, text_of(d.jaccard));
   text += figure_line("mean |delta|, long / control", kPaperMagnitude,
-                      text_of(d.magnitude_ratio, "%.3g") + (d.magnitude_ratio.defined() ? "x" : ""));
+                      text_of(d.magnitude_ratio, "{:.3g}") + (d.magnitude_ratio.defined() ? "x" : ""));
   return text;
 }
 
@@ -160,17 +175,18 @@ std::string signals_block(const SignalComparison& c) {
   std::string text = wrapped("Signals: rho with delta NLL over layers; share of the best delta NLL that the top " +
                                  std::to_string(c.top_k) + " keep on examples the signal has not seen",
                              2);
-  text += "  " + left("signal", 16) + left("rho      95 % interval", 28) + "transfer  95 % of splits\n";
+  TerminalTable table({{.width = 18}, {.width = 9}, {.width = 19}, {.width = 10}, {}});
+  table.add({"  signal", "rho", "95 % interval", "transfer", "95 % of splits"});
   for (std::size_t s = 0; s < c.signal.size(); ++s) {
     const auto row = static_cast<int64_t>(s);
     const auto interval = [](double low, double high) {
-      return std::isnan(low) ? std::string() : bracketed(number(low, "%.3f"), number(high, "%.3f"));
+      return std::isnan(low) ? std::string() : bracketed(number(low, "{:.3f}"), number(high, "{:.3f}"));
     };
-    std::string line = "  " + left(c.signal[s], 16) + left(number(c.rho(row, 0), "%.3f"), 9) +
-                       left(interval(c.rho_ci_low(row, 0), c.rho_ci_high(row, 0)), 19) +
-                       left(number(c.transfer[s], "%.3f"), 10) + interval(c.transfer_low[s], c.transfer_high[s]);
-    text += line.substr(0, line.find_last_not_of(' ') + 1) + "\n";
+    table.add({"  " + c.signal[s], number(c.rho(row, 0), "{:.3f}"),
+               interval(c.rho_ci_low(row, 0), c.rho_ci_high(row, 0)), number(c.transfer[s], "{:.3f}"),
+               interval(c.transfer_low[s], c.transfer_high[s])});
   }
+  text += table.text();
   for (const std::string& status : {c.rho_status, c.transfer_status}) {
     if (!status.empty()) text += wrapped("  n/a: " + status, 4);
   }

@@ -13,8 +13,13 @@ std::vector<int64_t> integers_of(const std::vector<CollectedCell>& cells,
   return values;
 }
 
-}  // namespace
+// The dimension prefix + "cell" of a group, with its coordinate.
+void write_cell_dimension(storage::Group& group, const std::vector<CollectedCell>& cells, const std::string& prefix) {
+  storage::write_coordinate<std::string>(group, prefix + "cell", texts_of(cells, [](const auto& c) { return c.label; }),
+                                         {storage::kText, "folder of the results below the runs of the sweep"});
+}
 
+// Reasons in one line, the first few: an attribute ends at 64 KiB.
 std::string joined_reasons(const std::set<std::string>& reasons) {
   std::string text;
   std::size_t n = 0;
@@ -25,16 +30,13 @@ std::string joined_reasons(const std::set<std::string>& reasons) {
   return text;
 }
 
+}  // namespace
+
 std::vector<std::string> texts_of(const std::vector<CollectedCell>& cells,
                                   const std::function<std::string(const CollectedCell&)>& get) {
   std::vector<std::string> values;
   for (const CollectedCell& cell : cells) values.push_back(get(cell));
   return values;
-}
-
-void write_cell_dimension(storage::Group& group, const std::vector<CollectedCell>& cells, const std::string& prefix) {
-  storage::write_coordinate<std::string>(group, prefix + "cell", texts_of(cells, [](const auto& c) { return c.label; }),
-                                         {storage::kText, "folder of the results below the runs of the sweep"});
 }
 
 void write_cells(storage::Group& group, const std::vector<CollectedCell>& cells, const std::string& prefix) {

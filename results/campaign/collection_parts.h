@@ -19,16 +19,12 @@ inline constexpr const char* kNoResults = "the cell has no results (see state an
 // By which readers know what to show beside a figure (CF conventions): names of variables along cell.
 inline constexpr const char* kCoordinates = "model dataset window window_keys sinks decode target seed";
 
-// Reasons in one line, the first few: an attribute ends at 64 KiB.
-std::string joined_reasons(const std::set<std::string>& reasons);
-
 // A string for each cell.
 std::vector<std::string> texts_of(const std::vector<CollectedCell>& cells,
                                   const std::function<std::string(const CollectedCell&)>& get);
 
-// The dimension prefix + "cell" of a group, with its coordinate.
-void write_cell_dimension(storage::Group& group, const std::vector<CollectedCell>& cells, const std::string& prefix);
-// The same, and which cell is which: kCoordinates, each with the prefix.
+// The dimension prefix + "cell" of a group, with its coordinate, and which cell is which: kCoordinates, each with the
+// prefix.
 void write_cells(storage::Group& group, const std::vector<CollectedCell>& cells, const std::string& prefix);
 
 // A variable of figures: float64, NaN until put. `shape` begins with the cells.

@@ -17,7 +17,7 @@ namespace {
 // Longest list of layers in the table; the file and --json have all of them.
 constexpr std::size_t kMostLayers = 12;
 
-std::string fixed(double value) { return number(value, "%.3f"); }
+std::string fixed(double value) { return number(value, "{:.3f}"); }
 
 std::string layer_list(const CollectedCell& cell) {
   if (!cell.summary) return "-";
@@ -38,15 +38,6 @@ struct TableColumn {
   std::vector<std::string> lines;
 
   bool varies() const { return std::set<std::string>(lines.begin(), lines.end()).size() > 1; }
-  std::size_t width() const {
-    std::size_t most = head.size();
-    for (const std::string& line : lines) most = std::max(most, line.size());
-    return most;
-  }
-  std::string padded(const std::string& text) const {
-    const std::string space(width() - text.size(), ' ');
-    return is_number ? space + text : text + space;
-  }
 };
 
 template <typename Get>
@@ -84,15 +75,20 @@ std::vector<TableColumn> table_columns(const std::vector<CollectedCell>& cells) 
 
 std::string cell_block(const std::vector<CollectedCell>& cells) {
   const std::vector<TableColumn> columns = table_columns(cells);
-  std::string text;
-  for (std::size_t line = 0; line <= cells.size(); ++line) {
-    std::string row;
-    for (const TableColumn& column : columns) {
-      row += (row.empty() ? "" : "  ") + column.padded(line == 0 ? column.head : column.lines[line - 1]);
-    }
-    text += row.substr(0, row.find_last_not_of(' ') + 1) + "\n";
+  std::vector<TerminalTable::Column> forms;
+  std::vector<std::string> head;
+  for (const TableColumn& column : columns) {
+    forms.push_back({column.is_number ? TerminalTable::Column::Align::kRight : TerminalTable::Column::Align::kLeft});
+    head.push_back(column.head);
   }
-  return text;
+  TerminalTable table(std::move(forms), 2);
+  table.add(std::move(head));
+  for (std::size_t line = 0; line < cells.size(); ++line) {
+    std::vector<std::string> row;
+    for (const TableColumn& column : columns) row.push_back(column.lines[line]);
+    table.add(std::move(row));
+  }
+  return table.text();
 }
 
 std::string reason_block(const std::vector<CollectedCell>& cells) {

@@ -19,27 +19,26 @@ constexpr std::size_t kNameColumns = 19;
 // Costs are shown for all of kServedLengths, operations for those from here on.
 constexpr std::size_t kFirstFlopLength = 1;
 
-std::string interval(double low, double high, std::size_t width) {
-  return right(std::isnan(low) ? "n/a" : bracketed(number(low), number(high)), width);
-}
+std::string interval(double low, double high) { return std::isnan(low) ? "n/a" : bracketed(number(low), number(high)); }
 
 // Percentage points, without the sign of %.
-std::string percent_interval(double low, double high, std::size_t width) {
-  const auto points = [](double share) { return number(std::round(1000.0 * share) / 10.0 + 0.0, "%.1f"); };
-  return right(std::isnan(low) ? "n/a" : bracketed(points(low), points(high)), width);
+std::string percent_interval(double low, double high) {
+  const auto points = [](double share) { return number(std::round(1000.0 * share) / 10.0 + 0.0, "{:.1f}"); };
+  return std::isnan(low) ? "n/a" : bracketed(points(low), points(high));
 }
 
-// "  name       ..."; a name that is too wide has a line of its own.
-std::string row(const std::string& name, const std::string& figures) {
-  const std::string lead = name.size() < kNameColumns ? left(name, kNameColumns) : name + "\n" + left("", kNameColumns);
-  return lead + figures + "\n";
+// Figures of patterns: names, and columns of these widths aligned to the right.
+TerminalTable figures_of_patterns(const std::vector<std::size_t>& widths) {
+  std::vector<TerminalTable::Column> columns = {{TerminalTable::Column::Align::kName, kNameColumns}};
+  for (const std::size_t width : widths) columns.push_back({TerminalTable::Column::Align::kRight, width});
+  return TerminalTable(std::move(columns));
 }
 
 std::string bytes_text(double bytes) {
   constexpr std::array<const char*, 5> kUnits = {"B", "KiB", "MiB", "GiB", "TiB"};
   std::size_t unit = 0;
   for (; bytes >= 1024.0 && unit + 1 < kUnits.size(); ++unit) bytes /= 1024.0;
-  return number(bytes, bytes < 10.0 ? "%.2f " : bytes < 100.0 ? "%.1f " : "%.0f ") + kUnits[unit];
+  return number(bytes, bytes < 10.0 ? "{:.2f} " : bytes < 100.0 ? "{:.1f} " : "{:.0f} ") + kUnits[unit];
 }
 
 std::string length_text(int64_t tokens) {
@@ -50,57 +49,59 @@ std::string pattern_block(const EvaluationResults& results) {
   const EvaluationTable& table = results.table;
   const EvaluationStatistics& s = results.statistics;
   const bool has_kl = !s.kl.mean.empty();
-  std::string text =
-      row("pattern", right("full", 5) + right("exact match", 12) + right("95 %", 15) + right("token acc", 10) +
-                         right("NLL", 9) + right("95 %", 21) + (has_kl ? right("KL", 9) : ""));
+  TerminalTable lines = figures_of_patterns({5, 12, 15, 10, 9, 21, 9});
+  const auto add = [&](std::vector<std::string> cells) {
+    if (!has_kl) cells.pop_back();
+    lines.add(std::move(cells));
+  };
+  add({"pattern", "full", "exact match", "95 %", "token acc", "NLL", "95 %", "KL"});
   for (int64_t p = 0; p < table.n_patterns(); ++p) {
     const std::size_t i = stats::at(p);
-    text += row(table.pattern[i],
-                right(std::to_string(table.n_full_layers(p)), 5) + right(percent(s.exact_match.mean[i]), 12) +
-                    percent_interval(s.exact_match.ci_low[i], s.exact_match.ci_high[i], 15) +
-                    right(percent(s.token_accuracy.mean[i]), 10) + right(number(s.nll.mean[i]), 9) +
-                    interval(s.nll.ci_low[i], s.nll.ci_high[i], 21) + (has_kl ? right(number(s.kl.mean[i]), 9) : ""));
+    add({table.pattern[i], std::to_string(table.n_full_layers(p)), percent(s.exact_match.mean[i]),
+         percent_interval(s.exact_match.ci_low[i], s.exact_match.ci_high[i]), percent(s.token_accuracy.mean[i]),
+         number(s.nll.mean[i]), interval(s.nll.ci_low[i], s.nll.ci_high[i]), has_kl ? number(s.kl.mean[i]) : ""});
   }
-  return text + wrapped(std::string("full: layers that keep full attention. NLL in nats per token") +
-                            (has_kl ? ", KL of full attention's distributions to the pattern's too" : "") +
-                            ". 95 %: bootstrap intervals over examples.",
-                        2);
+  return lines.text() + wrapped(std::string("full: layers that keep full attention. NLL in nats per token") +
+                                    (has_kl ? ", KL of full attention's distributions to the pattern's too" : "") +
+                                    ". 95 %: bootstrap intervals over examples.",
+                                2);
 }
 
 std::string comparison_block(const EvaluationTable& table, const Comparison& c) {
   const std::size_t reference = stats::at(c.reference);
-  std::string text = "Less " + table.pattern[reference] + "\n" +
-                     row("pattern", right("exact match", 17) + right("95 %", 17) + right("McNemar p", 11) +
-                                        right("NLL", 12) + right("95 %", 23));
+  TerminalTable lines = figures_of_patterns({17, 17, 11, 12, 23});
+  lines.add({"pattern", "exact match", "95 %", "McNemar p", "NLL", "95 %"});
   for (int64_t p = 0; p < table.n_patterns(); ++p) {
     const std::size_t i = stats::at(p);
     if (p == c.reference) continue;
-    text += row(table.pattern[i], right(percent(c.exact_match.mean[i]), 17) +
-                                      percent_interval(c.exact_match.ci_low[i], c.exact_match.ci_high[i], 17) +
-                                      right(number(c.mcnemar_p[i], "%.2g"), 11) + right(number(c.nll.mean[i]), 12) +
-                                      interval(c.nll.ci_low[i], c.nll.ci_high[i], 23));
+    lines.add({table.pattern[i], percent(c.exact_match.mean[i]),
+               percent_interval(c.exact_match.ci_low[i], c.exact_match.ci_high[i]), number(c.mcnemar_p[i], "{:.2g}"),
+               number(c.nll.mean[i]), interval(c.nll.ci_low[i], c.nll.ci_high[i])});
   }
-  return text;
+  return "Less " + table.pattern[reference] + "\n" + lines.text();
 }
 
 std::string cost_block(const EvaluationResults& results) {
-  std::string head, text;
-  for (const int64_t length : kServedLengths) head += right("KV " + length_text(length), 11);
-  for (const int64_t length : std::span(kServedLengths).subspan(kFirstFlopLength)) {
-    head += right("FLOP " + length_text(length), 12);
-  }
-  text = "Cost of one sequence: keys and values in the cache, operations of the prompt\n" + row("pattern", head);
+  const auto flop_lengths = std::span(kServedLengths).subspan(kFirstFlopLength);
+  std::vector<std::size_t> widths(std::size(kServedLengths), 11);
+  widths.insert(widths.end(), flop_lengths.size(), 12);
+  TerminalTable lines = figures_of_patterns(widths);
+  std::vector<std::string> head = {"pattern"};
+  for (const int64_t length : kServedLengths) head.push_back("KV " + length_text(length));
+  for (const int64_t length : flop_lengths) head.push_back("FLOP " + length_text(length));
+  lines.add(std::move(head));
   for (int64_t p = 0; p < results.table.n_patterns(); ++p) {
     const std::vector<ServedWindow> windows = results.windows_of(p);
-    std::string figures;
+    std::vector<std::string> cells = {results.table.pattern[stats::at(p)]};
     for (const int64_t length : kServedLengths) {
-      figures += right(bytes_text(kv_cache_bytes(results.model, windows, length)), 11);
+      cells.push_back(bytes_text(kv_cache_bytes(results.model, windows, length)));
     }
-    for (const int64_t length : std::span(kServedLengths).subspan(kFirstFlopLength)) {
-      figures += right(number(prefill_flop(results.model, windows, length), "%.2g"), 12);
+    for (const int64_t length : flop_lengths) {
+      cells.push_back(number(prefill_flop(results.model, windows, length), "{:.2g}"));
     }
-    text += row(results.table.pattern[stats::at(p)], figures);
+    lines.add(std::move(cells));
   }
+  std::string text = "Cost of one sequence: keys and values in the cache, operations of the prompt\n" + lines.text();
   if (results.window.decode_full) {
     text += "Answers are decoded with full attention: no key can be dropped, so the cache is that of the full model.\n";
   }
@@ -117,20 +118,18 @@ double mean_of_pattern(const stats::Table<T>& table, int64_t p) {
 std::string generated_block(const EvaluationResults& results) {
   const GeneratedTable& generated = results.table.generated;
   const PatternFigures& exact_match = results.statistics.generated_exact_match;
-  std::string text =
-      "Free generation, up to " + std::to_string(generated.settings.max_new_tokens) + " tokens\n" +
-      row("pattern", right("exact match", 12) + right("95 %", 15) + right("tokens", 7) + right("stopped", 9) +
-                         right("cache", 10) + right("prompt tok/s", 13) + right("new tok/s", 10));
+  TerminalTable lines = figures_of_patterns({12, 15, 7, 9, 10, 13, 10});
+  lines.add({"pattern", "exact match", "95 %", "tokens", "stopped", "cache", "prompt tok/s", "new tok/s"});
   for (int64_t p = 0; p < results.table.n_patterns(); ++p) {
     const std::size_t i = stats::at(p);
-    text += row(results.table.pattern[i], right(percent(exact_match.mean[i]), 12) +
-                                              percent_interval(exact_match.ci_low[i], exact_match.ci_high[i], 15) +
-                                              right(number(mean_of_pattern(generated.tokens, p), "%.1f"), 7) +
-                                              right(percent(mean_of_pattern(generated.stopped, p)), 9) +
-                                              right(bytes_text(mean_of_pattern(generated.cache_bytes, p)), 10) +
-                                              right(number(generated.prefill_rate[i]), 13) +
-                                              right(number(generated.decode_rate[i]), 10));
+    lines.add({results.table.pattern[i], percent(exact_match.mean[i]),
+               percent_interval(exact_match.ci_low[i], exact_match.ci_high[i]),
+               number(mean_of_pattern(generated.tokens, p), "{:.1f}"), percent(mean_of_pattern(generated.stopped, p)),
+               bytes_text(mean_of_pattern(generated.cache_bytes, p)), number(generated.prefill_rate[i]),
+               number(generated.decode_rate[i])});
   }
+  const std::string text =
+      "Free generation, up to " + std::to_string(generated.settings.max_new_tokens) + " tokens\n" + lines.text();
   return text + wrapped(
                     "What each pattern writes by itself, greedily, with the key-value cache that it needs: a windowed "
                     "layer holds its window and the sinks only. stopped: texts that a stop token ended. cache: keys "

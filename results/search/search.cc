@@ -43,12 +43,14 @@ void check_plan(const SearchPlan& plan, int64_t smallest) {
                                 std::to_string(plan.beam) + " does not fit the model");
 }
 
-std::vector<ScoredPattern> measure_all(const std::vector<bool>& base, const Patterns& patterns,
-                                       const MeasurePatterns& measure) {
-  const std::vector<PatternMeans> means = measure(base, patterns);
-  if (means.size() != patterns.size()) fail(ExitCode::kInternal, "not all patterns of a search's step were measured");
+// None where the search is to end.
+std::optional<std::vector<ScoredPattern>> measure_all(const std::vector<bool>& base, const Patterns& patterns,
+                                                      const MeasurePatterns& measure) {
+  const std::optional<std::vector<PatternMeans>> means = measure(base, patterns);
+  if (!means) return std::nullopt;
+  if (means->size() != patterns.size()) fail(ExitCode::kInternal, "not all patterns of a search's step were measured");
   std::vector<ScoredPattern> scored;
-  for (std::size_t p = 0; p < patterns.size(); ++p) scored.push_back({patterns[p], means[p]});
+  for (std::size_t p = 0; p < patterns.size(); ++p) scored.push_back({patterns[p], (*means)[p]});
   return scored;
 }
 
@@ -90,7 +92,9 @@ std::vector<SearchStep> greedy_search(const SearchPlan& plan, const MeasurePatte
   const bool is_forward = plan.method == SearchMethod::kGreedyForward;
   const std::vector<bool> start(static_cast<std::size_t>(plan.n_layers), is_forward);
   std::vector<SearchStep> steps;
-  steps.push_back({count_full(start), measure_all(start, {start}, measure)});
+  std::optional<std::vector<ScoredPattern>> first = measure_all(start, {start}, measure);
+  if (!first) return steps;
+  steps.push_back({count_full(start), *std::move(first)});
   while (steps.back().keep != plan.keep) {
     const std::vector<ScoredPattern>& before = steps.back().ranked;
     const auto n_parents = std::min(before.size(), static_cast<std::size_t>(plan.beam));
@@ -104,7 +108,9 @@ std::vector<SearchStep> greedy_search(const SearchPlan& plan, const MeasurePatte
         if (known.insert(child).second) children.push_back(std::move(child));
       }
     }
-    SearchStep step{steps.back().keep + (is_forward ? 1 : -1), measure_all(before[0].windowed, children, measure)};
+    std::optional<std::vector<ScoredPattern>> measured = measure_all(before[0].windowed, children, measure);
+    if (!measured) break;
+    SearchStep step{steps.back().keep + (is_forward ? 1 : -1), *std::move(measured)};
     rank(plan.objective, step.ranked);
     steps.push_back(std::move(step));
   }
@@ -131,8 +137,11 @@ PairSearch pair_search(const SearchPlan& plan, const MeasurePatterns& measure) {
   const std::vector<bool> full(static_cast<std::size_t>(plan.n_layers), false);
   Patterns patterns = {full};
   for (int64_t layer = 0; layer < plan.n_layers; ++layer) patterns.push_back(windowed_layers(plan.n_layers, {layer}));
-  std::vector<ScoredPattern> alone = measure_all(full, patterns, measure);
-  PairSearch search{.full = alone.front().means, .single = {}, .candidates = {}, .pair = {}};
+  std::optional<std::vector<ScoredPattern>> measured = measure_all(full, patterns, measure);
+  PairSearch search;
+  if (!measured) return search;
+  std::vector<ScoredPattern> alone = *std::move(measured);
+  search.full = alone.front().means;
   alone.erase(alone.begin());
   for (const ScoredPattern& pattern : alone) search.single.push_back(pattern.means);
 
@@ -149,10 +158,11 @@ PairSearch pair_search(const SearchPlan& plan, const MeasurePatterns& measure) {
       patterns.push_back(windowed_layers(plan.n_layers, {search.candidates[i], search.candidates[j]}));
     }
   }
-  const std::vector<ScoredPattern> pairs = measure_all(full, patterns, measure);
+  const std::optional<std::vector<ScoredPattern>> pairs = measure_all(full, patterns, measure);
+  if (!pairs) return search;
   const std::size_t n = search.candidates.size();
   search.pair.resize(n * n);
-  auto pair = pairs.begin();
+  auto pair = pairs->begin();
   for (std::size_t i = 0; i < n; ++i) {
     search.pair[i * n + i] = search.single[static_cast<std::size_t>(search.candidates[i])];
     for (std::size_t j = i + 1; j < n; ++j, ++pair) search.pair[i * n + j] = search.pair[j * n + i] = pair->means;

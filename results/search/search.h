@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -49,16 +50,17 @@ struct SearchStep {
   std::vector<ScoredPattern> ranked;
 };
 
-// Means of the patterns, in their order. `base` is a pattern that most of them differ from in one layer: a sweep from
-// there is cheapest.
-using MeasurePatterns = std::function<std::vector<PatternMeans>(const std::vector<bool>& base,
-                                                                const std::vector<std::vector<bool>>& patterns)>;
+// Means of the patterns, in their order, or none where the search is to end here. `base` is a pattern that most of them
+// differ from in one layer: a sweep from there is cheapest.
+using MeasurePatterns = std::function<std::optional<std::vector<PatternMeans>>(
+    const std::vector<bool>& base, const std::vector<std::vector<bool>>& patterns)>;
 
 // Greedy-forward starts from all layers windowed and gives one more layer full attention in each step; greedy-backward
 // starts from all full and windows one more. A step measures every child of the `beam` best patterns of the step
 // before, each pattern once, and ranks them by objective; where that is equal by NLL, and where that is equal too the
 // pattern comes first whose full layers are the lower ones (in lexical order). Steps are in the order of the search;
-// the first has one pattern. A beam as wide as all subsets finds the best pattern of every K.
+// the first has one pattern. A beam as wide as all subsets finds the best pattern of every K. Where measuring ends, the
+// steps until then are returned.
 std::vector<SearchStep> greedy_search(const SearchPlan& plan, const MeasurePatterns& measure);
 
 // Patterns that a greedy search measures at most. Saturates at INT64_MAX.
@@ -72,6 +74,7 @@ struct PairSearch {
   // (keep, keep), symmetric: the two together; the diagonal is the layer alone.
   std::vector<PatternMeans> pair;
 };
+// Where measuring ends, what it was asked for last and what follows from it is empty.
 PairSearch pair_search(const SearchPlan& plan, const MeasurePatterns& measure);
 
 // Patterns with these layers windowed, all others full.

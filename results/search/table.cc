@@ -23,7 +23,7 @@ bool is_tail(const storage::Provenance& provenance) {
 }
 
 std::string figure_text(const stats::Figure& figure) {
-  return figure.defined() ? number(figure.value, "%.3f") : "n/a (" + figure.status + ")";
+  return figure.defined() ? number(figure.value, "{:.3f}") : "n/a (" + figure.status + ")";
 }
 
 std::string estimate_text(const stats::Estimate& e) {
@@ -34,22 +34,31 @@ std::string estimate_text(const stats::Estimate& e) {
 
 std::string greedy_table(const SearchResults& r, bool tail) {
   const bool is_verified = r.agreement.n_verified > 0;
-  std::string text = left("  K", 5) + right(tail ? "tail NLL" : "NLL", 11) + right("exact match", 13);
-  if (is_verified) text += right("exact NLL", 12) + right("exact match", 13);
-  text += "  full attention in layers\n";
+  constexpr auto kRight = TerminalTable::Column::Align::kRight;
+  std::vector<TerminalTable::Column> columns = {{kRight, 3}, {kRight, 13}, {kRight, 13}};
+  std::vector<std::string> head = {"K", tail ? "tail NLL" : "NLL", "exact match"};
+  if (is_verified) {
+    columns.insert(columns.end(), {{kRight, 12}, {kRight, 13}});
+    head.insert(head.end(), {"exact NLL", "exact match"});
+  }
+  head.emplace_back("  full attention in layers");
+  TerminalTable table(std::move(columns));
+  table.add(std::move(head));
   for (const int64_t index : r.best) {
     const MeasuredPattern& best = r.patterns[static_cast<std::size_t>(index)];
     const PatternMeans means = best.screened.means();
-    std::string line = right(std::to_string(count_full(best.windowed)), 3) + "  " + right(number(means.nll_nats), 11) +
-                       right(percent(means.exact_match), 13);
+    std::vector<std::string> cells = {std::to_string(count_full(best.windowed)), number(means.nll_nats),
+                                      percent(means.exact_match)};
     if (is_verified) {
       const bool known = !best.verified.empty();
       const PatternMeans verified = known ? best.verified.means() : PatternMeans{};
-      line += right(known ? number(verified.nll_nats) : "n/a", 12) +
-              right(known ? percent(verified.exact_match) : "n/a", 13);
+      cells.push_back(known ? number(verified.nll_nats) : "n/a");
+      cells.push_back(known ? percent(verified.exact_match) : "n/a");
     }
-    text += line + "  " + layer_list(best.windowed) + "\n";
+    cells.push_back("  " + layer_list(best.windowed));
+    table.add(std::move(cells));
   }
+  std::string text = table.text();
   if (is_verified) {
     text +=
         "\nTail figures against exact ones over " + std::to_string(r.agreement.n_verified) + " patterns and " +
@@ -66,21 +75,22 @@ std::string greedy_table(const SearchResults& r, bool tail) {
 
 std::string pairs_table(const SearchResults& r) {
   const Interactions& found = r.interactions;
-  std::string text = "layers    delta NLL, sum of both alone    together    interaction           95 % interval\n";
+  constexpr auto kRight = TerminalTable::Column::Align::kRight;
+  TerminalTable table({{.width = 10}, {kRight, 28}, {kRight, 12}, {kRight, 15}, {kRight, 24}});
+  table.add({"layers", "delta NLL, sum of both alone", "together", "interaction", "95 % interval"});
   const auto n = static_cast<int64_t>(found.candidates.size());
   const auto layer = [&](int64_t c) { return found.candidates[static_cast<std::size_t>(c)]; };
   for (int64_t i = 0; i < n; ++i) {
     for (int64_t j = i + 1; j < n; ++j) {
       const double sum =
           found.delta_nll[static_cast<std::size_t>(layer(i))] + found.delta_nll[static_cast<std::size_t>(layer(j))];
-      text += left(std::to_string(layer(i)) + ", " + std::to_string(layer(j)), 10) + right(number(sum), 28) +
-              right(number(found.delta_nll_pair(i, j)), 12) + right(number(found.interaction_nll(i, j)), 15) +
-              right(bracketed(right(number(found.interaction_nll_ci_low(i, j)), 9),
-                              right(number(found.interaction_nll_ci_high(i, j)), 9)),
-                    24) +
-              "\n";
+      table.add({std::to_string(layer(i)) + ", " + std::to_string(layer(j)), number(sum),
+                 number(found.delta_nll_pair(i, j)), number(found.interaction_nll(i, j)),
+                 bracketed(right(number(found.interaction_nll_ci_low(i, j)), 9),
+                           right(number(found.interaction_nll_ci_high(i, j)), 9))});
     }
   }
+  std::string text = table.text();
   if (!found.spread_status.empty()) text += "Intervals: n/a (" + found.spread_status + ")\n";
   return text + "interaction: delta NLL of both windowed less the sum of each alone; above 0 they hurt more together\n";
 }

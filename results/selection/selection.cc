@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/own_files.h"
+#include "base/text_file.h"
 #include "base/utf8.h"
 #include "results/selection/pattern.h"
 

@@ -15,42 +15,77 @@ namespace winnow::storage {
 namespace {
 
 // Where a standard stream was closed, a new descriptor takes its number, and what is printed there would go into it.
-int above_standard_streams(int fd) {
-  const int higher = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
-  const int error = errno;
-  close(fd);
-  if (higher < 0) fail(ExitCode::kInternal, std::string("a socket cannot be kept: ") + std::strerror(error));
+FileDescriptor above_standard_streams(const FileDescriptor& file) {
+  FileDescriptor higher(fcntl(file.get(), F_DUPFD_CLOEXEC, STDERR_FILENO + 1));
+  if (!higher) fail(ExitCode::kInternal, std::string("a socket cannot be kept: ") + std::strerror(errno));
   return higher;
 }
 
+// One byte, and room for an open file beside it.
+class OneByte {
+ public:
+  OneByte() {
+    header_.msg_iov = &data_;
+    header_.msg_iovlen = 1;
+    header_.msg_control = control_.data();
+    header_.msg_controllen = control_.size();
+  }
+  OneByte(const OneByte&) = delete;
+  OneByte& operator=(const OneByte&) = delete;
+
+  void put_file(int file) {
+    if (file < 0) {
+      header_.msg_control = nullptr;
+      header_.msg_controllen = 0;
+      return;
+    }
+    cmsghdr* part = CMSG_FIRSTHDR(&header_);
+    part->cmsg_level = SOL_SOCKET;
+    part->cmsg_type = SCM_RIGHTS;
+    part->cmsg_len = CMSG_LEN(sizeof file);
+    std::memcpy(CMSG_DATA(part), &file, sizeof file);
+  }
+  int file() const {
+    const cmsghdr* part = CMSG_FIRSTHDR(&header_);
+    if (part == nullptr || part->cmsg_type != SCM_RIGHTS) return -1;
+    int file = -1;
+    std::memcpy(&file, CMSG_DATA(part), sizeof file);
+    return file;
+  }
+  // `call`: sendmsg(2) or recvmsg(2). Whether the byte has gone through.
+  template <typename Call>
+  bool pass(const Call& call, int socket, int flags) {
+    ssize_t n = 0;
+    do {
+      n = call(socket, &header_, flags);
+    } while (n < 0 && errno == EINTR);
+    return n == 1;
+  }
+
+ private:
+  char byte_ = 0;
+  iovec data_{&byte_, 1};
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control_{};
+  msghdr header_{};
+};
+
 }  // namespace
-
-Socket::Socket(Socket&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-
-Socket& Socket::operator=(Socket&& other) noexcept {
-  std::swap(fd_, other.fd_);
-  return *this;
-}
-
-Socket::~Socket() {
-  if (fd_ >= 0) close(fd_);
-}
 
 void Socket::connect(Socket& one, Socket& other) {
   std::array<int, 2> ends{};
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) != 0) {
     fail(ExitCode::kInternal, std::string("no socket to read HDF5 files through: ") + std::strerror(errno));
   }
-  one = Socket(ends[0]);
-  other = Socket(ends[1]);
-  one = Socket(above_standard_streams(std::exchange(one.fd_, -1)));
-  other = Socket(above_standard_streams(std::exchange(other.fd_, -1)));
+  const FileDescriptor first(ends[0]);
+  const FileDescriptor second(ends[1]);
+  one.file_ = above_standard_streams(first);
+  other.file_ = above_standard_streams(second);
 }
 
 bool Socket::send(const void* bytes, std::size_t size) const {
   const char* next = static_cast<const char*>(bytes);
   while (size > 0) {
-    const ssize_t sent = ::send(fd_, next, size, MSG_NOSIGNAL);
+    const ssize_t sent = ::send(fd(), next, size, MSG_NOSIGNAL);
     if (sent < 0 && errno == EINTR) continue;
     if (sent <= 0) return false;
     next += sent;
@@ -62,7 +97,7 @@ bool Socket::send(const void* bytes, std::size_t size) const {
 bool Socket::receive(void* bytes, std::size_t size) const {
   char* next = static_cast<char*>(bytes);
   while (size > 0) {
-    const ssize_t received = recv(fd_, next, size, 0);
+    const ssize_t received = recv(fd(), next, size, 0);
     if (received < 0 && errno == EINTR) continue;
     if (received <= 0) return false;
     next += received;
@@ -72,46 +107,14 @@ bool Socket::receive(void* bytes, std::size_t size) const {
 }
 
 bool Socket::send_file(int passed) const {
-  char byte = 0;
-  iovec data{&byte, 1};
-  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
-  msghdr message{};
-  message.msg_iov = &data;
-  message.msg_iovlen = 1;
-  if (passed >= 0) {
-    message.msg_control = control.data();
-    message.msg_controllen = control.size();
-    cmsghdr* header = CMSG_FIRSTHDR(&message);
-    header->cmsg_level = SOL_SOCKET;
-    header->cmsg_type = SCM_RIGHTS;
-    header->cmsg_len = CMSG_LEN(sizeof passed);
-    std::memcpy(CMSG_DATA(header), &passed, sizeof passed);
-  }
-  ssize_t sent = 0;
-  do {
-    sent = sendmsg(fd_, &message, MSG_NOSIGNAL);
-  } while (sent < 0 && errno == EINTR);
-  return sent == 1;
+  OneByte byte;
+  byte.put_file(passed);
+  return byte.pass(sendmsg, fd(), MSG_NOSIGNAL);
 }
 
 int Socket::receive_file() const {
-  char byte = 0;
-  iovec data{&byte, 1};
-  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
-  msghdr message{};
-  message.msg_iov = &data;
-  message.msg_iovlen = 1;
-  message.msg_control = control.data();
-  message.msg_controllen = control.size();
-  ssize_t received = 0;
-  do {
-    received = recvmsg(fd_, &message, MSG_CMSG_CLOEXEC);
-  } while (received < 0 && errno == EINTR);
-  const cmsghdr* header = received == 1 ? CMSG_FIRSTHDR(&message) : nullptr;
-  if (header == nullptr || header->cmsg_type != SCM_RIGHTS) return -1;
-  int passed = -1;
-  std::memcpy(&passed, CMSG_DATA(header), sizeof passed);
-  return passed;
+  OneByte byte;
+  return byte.pass(recvmsg, fd(), MSG_CMSG_CLOEXEC) ? byte.file() : -1;
 }
 
 void Message::put_text(const std::string& text) {

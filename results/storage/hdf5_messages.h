@@ -8,18 +8,17 @@
 #include <string>
 #include <type_traits>
 
+#include "base/file_descriptor.h"
+
 namespace winnow::storage {
 
 // A socket with one owner. Move only.
 class Socket {
  public:
   Socket() = default;
-  explicit Socket(int fd) : fd_(fd) {}
-  Socket(Socket&& other) noexcept;
-  Socket& operator=(Socket&& other) noexcept;
-  ~Socket();
+  explicit Socket(int fd) : file_(fd) {}
 
-  int fd() const { return fd_; }
+  int fd() const { return file_.get(); }
   // The two ends of a new connection, neither of them one of the standard streams. Throws Error(kInternal).
   static void connect(Socket& one, Socket& other);
   // False when the other end is gone.
@@ -30,7 +29,7 @@ class Socket {
   int receive_file() const;
 
  private:
-  int fd_ = -1;
+  FileDescriptor file_;
 };
 
 // A sequence of values, taken in the order in which they were put.

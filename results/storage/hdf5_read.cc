@@ -9,6 +9,7 @@
 
 #include "base/checksum.h"
 #include "base/error.h"
+#include "base/file_descriptor.h"
 #include "results/storage/hdf5.h"
 #include "results/storage/hdf5_library.h"
 #include "results/storage/hdf5_reader.h"
@@ -86,13 +87,11 @@ File File::open(const std::filesystem::path& path) {
   const std::string at = path.string();
   // HDF5 reports every reason alike; the operating system tells a missing file from one that is no HDF5 file.
   // O_NONBLOCK: to open a pipe must not wait for its writer.
-  const int fd = ::open(at.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-  if (fd < 0) fail(ExitCode::kNoInput, at + ": cannot be read: " + std::strerror(errno));
+  FileDescriptor fd(::open(at.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
+  if (!fd) fail(ExitCode::kNoInput, at + ": cannot be read: " + std::strerror(errno));
   struct stat status {};
-  const int failed = fstat(fd, &status);
-  const int error = errno;
-  ::close(fd);
-  if (failed != 0) fail(ExitCode::kNoInput, at + ": cannot be read: " + std::strerror(error));
+  if (fstat(fd.get(), &status) != 0) fail(ExitCode::kNoInput, at + ": cannot be read: " + std::strerror(errno));
+  fd.close();  // not held while the file is hashed, and read by another process
   if (const char* what = other_than_a_file(status.st_mode)) {
     fail(ExitCode::kNoInput, at + ": is " + what + ", not an HDF5 file");
   }

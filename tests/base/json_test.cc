@@ -8,6 +8,7 @@
 #include <ctime>
 #include <limits>
 
+#include "base/text_file.h"
 #include "model/safetensors.h"
 #include "tests/model/model_files.h"
 

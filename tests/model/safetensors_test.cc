@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "base/json.h"
+#include "base/text_file.h"
 #include "model/safetensors.h"
 #include "tests/model/model_files.h"
 

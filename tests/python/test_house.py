@@ -1,5 +1,6 @@
-"""The rooms of the source: which folder may include which, and what a room is called in the code."""
+"""The rooms of the source: which folder may include which, what a room is called, and how large it may grow."""
 
+import collections
 import re
 
 import launch
@@ -40,6 +41,8 @@ FOREIGN_NAMESPACES = {"jobs/cli": {"CLI"}}
 # Made by the build, in its own folder.
 GENERATED = {"winnow_version.h", "slurm_template.h"}
 
+MAX_LINES = 500
+MAX_SOURCES = 20
 HEADERS = (".h", ".cuh")
 UNITS = (".cc", ".cu")
 
@@ -133,3 +136,20 @@ def test_names_of_other_rooms_are_qualified():
     }
     assert opened != set()  # the pattern finds what there is: namespaces inside a room
     assert {(path, name) for path, name in opened if name.rpartition("::")[2] in rooms} == set()
+
+
+def sources():
+    """Code that people read. Not data, and not tests in Python: a file has one subject and its set-up."""
+    return PRODUCT + files((*HEADERS, *UNITS, ".py"), "packaging", "python") + files((*HEADERS, *UNITS), "tests")
+
+
+def test_no_source_is_too_long():
+    lengths = {name_of(path): path.read_text().count("\n") for path in sources()}
+    assert len(lengths) > 400
+    assert {name: lines for name, lines in lengths.items() if lines > MAX_LINES} == {}
+
+
+def test_no_folder_has_too_many_sources():
+    """Headers go with their source."""
+    counts = collections.Counter(room_of(path) for path in sources() if path.suffix not in HEADERS)
+    assert {room: n for room, n in counts.items() if n > MAX_SOURCES} == {}

@@ -11,8 +11,9 @@
 
 #include "base/error.h"
 #include "base/json.h"
-#include "base/near_words.h"
 #include "base/node.h"
+#include "base/strings.h"
+#include "base/terminal_table.h"
 #include "jobs/cli/commands/benchmark.h"
 #include "jobs/cli/commands/commands.h"
 #include "jobs/cli/commands/temporary_directory.h"
@@ -108,24 +109,29 @@ const OperationTime& ceiling(const Report& report, const OperationTime& time) {
   return time.flop > 0 ? report.product : report.copy;
 }
 
+TerminalTable new_table() {
+  constexpr auto kRight = TerminalTable::Column::Align::kRight;
+  return TerminalTable({{.width = 18}, {kRight, 11}, {kRight, 11}, {kRight, 9}, {kRight, 12}}, 1);
+}
+
 void print(const Report& report) {
-  std::printf("Device: %s\n\n%-18s %11s %11s %9s %12s\n", report.device.c_str(), "operation", "ms", "GFLOP/s", "GB/s",
-              "of ceiling");
-  const auto line = [&](const OperationTime& time, bool is_ceiling) {
+  const auto cells = [](const OperationTime& time) -> std::vector<std::string> {
+    const std::string rate_text = number(rate(time), "{:.1f}");
     const bool computes = time.flop > 0;
-    std::printf("%-18s %11.3f ", time.name.c_str(), time.seconds * 1e3);
-    if (computes) {
-      std::printf("%11.1f %9s", rate(time), "");
-    } else {
-      std::printf("%11s %9.1f", "", rate(time));
-    }
-    if (!is_ceiling) std::printf(" %11.0f%%", 100.0 * rate(time) / rate(ceiling(report, time)));
-    std::printf("\n");
+    return {time.name, number(time.seconds * 1e3, "{:.3f}"), computes ? rate_text : "", computes ? "" : rate_text};
   };
-  for (const OperationTime& time : report.operations) line(time, false);
-  std::printf("\nCeilings of this machine\n");
-  line(report.product, true);
-  line(report.copy, true);
+  TerminalTable operations = new_table();
+  operations.add({"operation", "ms", "GFLOP/s", "GB/s", "of ceiling"});
+  for (const OperationTime& time : report.operations) {
+    std::vector<std::string> row = cells(time);
+    row.push_back(number(100.0 * rate(time) / rate(ceiling(report, time)), "{:.0f}%"));
+    operations.add(std::move(row));
+  }
+  TerminalTable ceilings = new_table();
+  ceilings.add(cells(report.product));
+  ceilings.add(cells(report.copy));
+  std::printf("Device: %s\n\n%s\nCeilings of this machine\n%s", report.device.c_str(), operations.text().c_str(),
+              ceilings.text().c_str());
   const SweepTimes& sweep = report.sweep;
   std::printf("\nSweep of one example: %.3f s; %lld separate passes: %.3f s; ratio %.2f; results ", sweep.sweep_seconds,
               static_cast<long long>(sweep.n_passes), sweep.separate_seconds,

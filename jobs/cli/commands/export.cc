@@ -16,6 +16,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/output_path.h"
+#include "base/text_file.h"
 #include "jobs/cli/commands/commands.h"
 #include "jobs/cli/external_verb.h"
 #include "jobs/sweep/child.h"
@@ -27,8 +28,6 @@
 namespace winnow::commands {
 namespace fs = std::filesystem;
 namespace {
-
-constexpr std::size_t kMaxConfigBytes = std::size_t{16} << 20;
 
 struct Options {
   std::string selection;

@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "base/error.h"
-#include "base/near_words.h"
 #include "base/own_files.h"
+#include "base/strings.h"
 #include "jobs/cli/commands/commands.h"
 #include "jobs/cli/external_verb.h"
 #include "jobs/sweep/cell_state.h"
@@ -28,6 +28,7 @@
 #include "jobs/sweep/report.h"
 #include "jobs/sweep/run_cell.h"
 #include "jobs/sweep/sweep_schema.h"
+#include "results/campaign/collection.h"
 
 namespace winnow::commands {
 namespace fs = std::filesystem;

@@ -8,7 +8,7 @@
 #include <numbers>
 #include <span>
 
-#include "kernels/bfloat16.h"
+#include "kernels/convert.h"
 #include "model/layer.h"
 #include "pipeline/engine/signals/functions.h"
 
@@ -21,7 +21,7 @@ class Vector {
   // A residual row in the host's memory.
   Vector(const void* row, kernels::DType dtype, int64_t size) : values_(static_cast<std::size_t>(size)) {
     for (std::size_t i = 0; i < values_.size(); ++i) {
-      values_[i] = dtype == kernels::DType::kBf16 ? kernels::to_float(static_cast<const kernels::BFloat16*>(row)[i])
+      values_[i] = dtype == kernels::DType::kBf16 ? kernels::bfloat16_to_float(static_cast<const uint16_t*>(row)[i])
                                                   : static_cast<const float*>(row)[i];
       length_ += values_[i] * values_[i];
     }

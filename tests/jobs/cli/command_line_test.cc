@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "base/near_words.h"
+#include "base/strings.h"
 #include "jobs/cli/config_file.h"
 #include "jobs/cli/external_verb.h"
 #include "jobs/cli/flags.h"

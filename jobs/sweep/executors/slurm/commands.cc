@@ -70,6 +70,14 @@ bool is_one_of(const std::string& word, std::initializer_list<const char*> words
   return std::find(words.begin(), words.end(), word) != words.end();
 }
 
+std::optional<OwnState> parse_own_state(const std::string& line) {
+  const std::vector<std::string> fields = split(line.substr(0, line.find('\n')), '|', 3);
+  if (fields.size() != 3) return std::nullopt;
+  const std::optional<long> used = slurm_seconds(fields[1]);
+  const std::optional<long> limit = slurm_seconds(fields[2]);
+  return OwnState{.state = fields[0], .is_timed_out = used && limit && *used >= *limit};
+}
+
 }  // namespace
 
 bool QueuedTask::is_running() const {
@@ -114,14 +122,6 @@ std::vector<QueuedTask> ask_queue(const std::vector<std::string>& job_names) {
     tasks.insert(tasks.end(), more.begin(), more.end());
   }
   return tasks;
-}
-
-std::optional<OwnState> parse_own_state(const std::string& line) {
-  const std::vector<std::string> fields = split(line.substr(0, line.find('\n')), '|', 3);
-  if (fields.size() != 3) return std::nullopt;
-  const std::optional<long> used = slurm_seconds(fields[1]);
-  const std::optional<long> limit = slurm_seconds(fields[2]);
-  return OwnState{.state = fields[0], .is_timed_out = used && limit && *used >= *limit};
 }
 
 std::optional<OwnState> ask_own_state(const std::string& job) {

@@ -36,7 +36,6 @@ struct OwnState {
 };
 // None where squeue does not know it, or does not answer.
 std::optional<OwnState> ask_own_state(const std::string& job);
-std::optional<OwnState> parse_own_state(const std::string& line);
 
 // Tasks that an array may have: MaxArraySize. Slurm's default where scontrol does not say.
 int max_array_size();
