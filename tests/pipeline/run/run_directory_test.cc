@@ -107,10 +107,11 @@ TEST_F(RunDirectoryTest, ShardsComeBackBitForBit) {
 TEST_F(RunDirectoryTest, SignalsComeBackBitForBit) {
   Shard shard = some_shard();
   shard.has_kl = true;
-  shard.signals = engine::SignalLayout({.names = {"sensitivity", "mass", "lazy"}}, 2);
+  shard.signals = engine::SignalLayout({.names = {"sensitivity", "mass", "lazy", "angular"}}, 2);
   shard.scores[1].kl_nats = std::nextafter(0.25, 1.0);
   const char* kMass = "attention_mass_outside_kv_head";
-  shard.scores[1].signals = {{"nll_removed", {2.5}}, {kMass, {0.125, std::nextafter(0.5, 1.0)}}};
+  shard.scores[1].signals = {
+      {"nll_removed", {2.5}}, {kMass, {0.125, std::nextafter(0.5, 1.0)}}, {"angular_distance", {0.75}}};
   write(shard);
   std::vector<Cells> cells = {Cells(2, kLayers, 0, shard.signals)};
   EXPECT_TRUE(load_shards(run(), own_identity().measurement, some_data(), cells, BadShards::kSetAside).empty());
@@ -118,6 +119,7 @@ TEST_F(RunDirectoryTest, SignalsComeBackBitForBit) {
   EXPECT_EQ(score.kl_nats, shard.scores[1].kl_nats);
   EXPECT_EQ(score.signals.at("nll_removed"), std::vector<double>{2.5});
   EXPECT_EQ(score.signals.at(kMass), shard.scores[1].signals.at(kMass));
+  EXPECT_EQ(score.signals.at("angular_distance"), std::vector<double>{0.75}) << "which has a table of its own";
   EXPECT_TRUE(std::isnan(score.signals.at("lazy_ratio").front())) << "an example that is too short";
   // A table without places for signals takes the rest.
   std::vector<Cells> plain = empty_cells();

@@ -42,8 +42,8 @@ inline calibration::Measurement example_measurement(int64_t n_examples, int64_t 
   }
   if (!per_token) return m;
   // What a run with all signals has. The second example is too short for a lazy ratio.
-  for (const char* name :
-       {"kl", "nll_removed", "delta_nll_removed", "attention_mass_outside", "lazy_ratio", "lazy_ratio_compat"}) {
+  for (const char* name : {"kl", "nll_removed", "delta_nll_removed", "attention_mass_outside", "lazy_ratio",
+                           "lazy_ratio_compat", "angular_distance"}) {
     m.signals[name] = stats::Table<double>(n_examples, n_layers);
   }
   m.signals["attention_mass_outside_kv_head"] = stats::Table<double>(n_examples * n_layers, 2);
@@ -53,6 +53,7 @@ inline calibration::Measurement example_measurement(int64_t n_examples, int64_t 
       m.signals["kl"](e, l) = 0.5 * std::abs(m.nll(e, l) - nll_base);
       m.signals["nll_removed"](e, l) = nll_base + 0.1 * static_cast<double>((l * 7 + e) % 5);
       m.signals["delta_nll_removed"](e, l) = m.signals["nll_removed"](e, l) - nll_base + 0.0;
+      m.signals["angular_distance"](e, l) = 0.01 * static_cast<double>((l * 3 + e) % 7);
       m.signals["attention_mass_outside"](e, l) = 0.02 * static_cast<double>(l + 1);
       for (int64_t head = 0; head < 2; ++head) {
         m.signals["attention_mass_outside_kv_head"](e * n_layers + l, head) = 0.02 * static_cast<double>(l + 2 * head);
