@@ -1,4 +1,4 @@
-// Rows in tiles: sequences are cut, padded and placed in multiples of Backend::row_tile().
+// Rows in tiles: sequences are cut, padded and placed in multiples of Device::row_tile().
 #pragma once
 
 #include <cstdint>

@@ -31,16 +31,18 @@ struct Window {
 inline constexpr Window full_attention() { return Window{}; }
 
 // Whether row t obeys the window at all.
-WINNOW_HOST_DEVICE inline constexpr bool obeys(const Window& w, int64_t t) { return t >= w.first_row && t < w.end_row; }
+WINNOW_HOST_DEVICE inline constexpr bool is_windowed(const Window& w, int64_t t) {
+  return t >= w.first_row && t < w.end_row;
+}
 
-// First key of the band of row t, inclusive: the row sees keys [band_start, t] and the sinks before it.
-WINNOW_HOST_DEVICE inline constexpr int64_t band_start(const Window& w, int64_t t) {
-  return (!obeys(w, t) || t < w.keys) ? 0 : t - w.keys + 1;
+// First key of the band of row t, inclusive: the row sees keys [window_start, t] and the sinks before it.
+WINNOW_HOST_DEVICE inline constexpr int64_t window_start(const Window& w, int64_t t) {
+  return (!is_windowed(w, t) || t < w.keys) ? 0 : t - w.keys + 1;
 }
 
 // Whether row t sees key j.
 WINNOW_HOST_DEVICE inline constexpr bool sees(const Window& w, int64_t t, int64_t j) {
-  return j <= t && (j >= band_start(w, t) || j < w.sinks);
+  return j <= t && (j >= window_start(w, t) || j < w.sinks);
 }
 
 // First row whose keys differ from full attention's: rows before it are the same in every layer, windowed or not.
@@ -57,7 +59,7 @@ inline constexpr int64_t attention_pairs(const Window& w, int64_t first, int64_t
   if (w.keys >= end) return (first + 1 + end) * (end - first) / 2;
   int64_t pairs = 0;
   for (int64_t t = first; t < end; ++t) {
-    const int64_t band = band_start(w, t);
+    const int64_t band = window_start(w, t);
     pairs += t - band + 1 + (w.sinks < band ? w.sinks : band);
   }
   return pairs;

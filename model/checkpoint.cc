@@ -1,3 +1,5 @@
+#include "model/checkpoint.h"
+
 // Files and shards of a checkpoint directory.
 #include <sys/mman.h>
 #include <unistd.h>
@@ -9,7 +11,6 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/text_file.h"
-#include "model/safetensors.h"
 
 namespace winnow::model {
 

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "model/checkpoint.h"
 #include "model/config.h"
 #include "model/safetensors.h"
 

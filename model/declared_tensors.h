@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels/backend.h"
+#include "kernels/ops.h"
 #include "model/config.h"
 #include "model/weights.h"
 

@@ -3,7 +3,7 @@
 
 #include <memory>
 
-#include "kernels/backend.h"
+#include "kernels/ops.h"
 #include "model/config.h"
 #include "model/weights.h"
 
@@ -13,9 +13,9 @@ namespace winnow::model {
 class DecoderLayer {
  public:
   // All references must outlive this.
-  DecoderLayer(kernels::Backend& backend, const ModelConfig& config);
+  DecoderLayer(kernels::Ops& ops, const ModelConfig& config);
   // Backend memory that this takes, bytes.
-  static int64_t workspace_bytes(const kernels::Backend& backend, const ModelConfig& config);
+  static int64_t workspace_bytes(const kernels::Ops& ops, const ModelConfig& config);
 
   // From n_rows residual rows x (n_rows, hidden): keys and values into `kv` unless it is null, queries into q
   // (n_rows, n_heads, head_dim) unless it is null.
@@ -26,7 +26,7 @@ class DecoderLayer {
   void finish(const LayerWeights& weights, const void* attention, void* x, int64_t n_rows);
 
  private:
-  kernels::Backend& backend_;
+  kernels::Ops& ops_;
   const ModelConfig& config_;
   std::unique_ptr<kernels::Buffer> normed_;  // (chunk, hidden)
   std::unique_ptr<kernels::Buffer> wide_;    // (chunk, max(2 * kv_dim, 2 * ffn))

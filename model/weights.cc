@@ -17,19 +17,19 @@ constexpr int64_t kAlignment = 256;
 int64_t align(int64_t size_bytes) { return (size_bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
 // Backend memory of one matrix, and of all of a layer, bytes.
-int64_t matrix_bytes(const MatrixSpec& spec, const Checkpoint& checkpoint, const kernels::Backend& backend) {
+int64_t matrix_bytes(const MatrixSpec& spec, const Checkpoint& checkpoint, const kernels::Ops& ops) {
   int64_t total = 0;
   for (const TensorSpec& part : spec.parts) {
-    total += backend.weight_bytes(checkpoint.get(part.name, part.shape), spec.use);
+    total += ops.device().weight_bytes(checkpoint.get(part.name, part.shape), spec.use);
   }
   return align(total);
 }
 
-int64_t largest_layer_bytes(const ModelConfig& config, const Checkpoint& checkpoint, const kernels::Backend& backend) {
+int64_t largest_layer_bytes(const ModelConfig& config, const Checkpoint& checkpoint, const kernels::Ops& ops) {
   int64_t largest = 0;
   for (int64_t layer = 0; layer < config.n_layers; ++layer) {
     int64_t total = 0;
-    for (const MatrixSpec& spec : declare_layer(config, layer)) total += matrix_bytes(spec, checkpoint, backend);
+    for (const MatrixSpec& spec : declare_layer(config, layer)) total += matrix_bytes(spec, checkpoint, ops);
     largest = std::max(largest, total);
   }
   return largest;
@@ -53,25 +53,25 @@ SharedTensors shared_tensors(const ModelConfig& config, const Checkpoint& checkp
   return shared;
 }
 
-int64_t shared_bytes(const SharedTensors& shared, bool is_tied, const kernels::Backend& backend) {
-  const int64_t head = is_tied ? 0 : align(backend.weight_bytes(*shared.head, kernels::WeightUse::kVocabulary));
-  return align(backend.weight_bytes(*shared.embedding, kernels::WeightUse::kVocabulary)) +
-         align(backend.weight_bytes(*shared.final_norm, kernels::WeightUse::kVector)) + head;
+int64_t shared_bytes(const SharedTensors& shared, bool is_tied, const kernels::Ops& ops) {
+  const int64_t head = is_tied ? 0 : align(ops.device().weight_bytes(*shared.head, kernels::WeightUse::kVocabulary));
+  return align(ops.device().weight_bytes(*shared.embedding, kernels::WeightUse::kVocabulary)) +
+         align(ops.device().weight_bytes(*shared.final_norm, kernels::WeightUse::kVector)) + head;
 }
 
 }  // namespace
 
-ModelWeights::ModelWeights(const ModelConfig& config, const Checkpoint& checkpoint, kernels::Backend& backend,
-                           Loading loading)
+ModelWeights::ModelWeights(const ModelConfig& config, const Checkpoint& checkpoint, kernels::Ops& ops, Loading loading)
     : config_(config),
       checkpoint_(checkpoint),
-      backend_(backend),
-      layer_bytes_(largest_layer_bytes(config, checkpoint, backend)),
-      slots_(static_cast<std::size_t>(backend.kept_layers(config.n_layers))) {
+      ops_(ops),
+      layer_bytes_(largest_layer_bytes(config, checkpoint, ops)),
+      slots_(static_cast<std::size_t>(ops.device().resident_layers(config.n_layers))) {
   const SharedTensors shared = shared_tensors(config, checkpoint);
   require_model(config, checkpoint);
-  layer_storage_ = backend.allocate(layer_bytes_ * static_cast<int64_t>(slots_.size()), "the weights of the layers");
-  shared_storage_ = backend.allocate(shared_bytes(shared, config.tied_embeddings, backend), "embedding and head");
+  layer_storage_ =
+      ops.device().allocate(layer_bytes_ * static_cast<int64_t>(slots_.size()), "the weights of the layers");
+  shared_storage_ = ops.device().allocate(shared_bytes(shared, config.tied_embeddings, ops), "embedding and head");
   if (loading == Loading::kNow) load_shared(nullptr);
 }
 
@@ -80,8 +80,8 @@ ModelWeights::~ModelWeights() = default;
 kernels::Matrix ModelWeights::place(const kernels::HostTensor& source, kernels::WeightUse use, std::byte* at,
                                     bool reads) {
   // What takes no memory of the backend is read from the map by everyone.
-  if (reads || backend_.weight_bytes(source, use) == 0) return backend_.load(source, use, at);
-  return {at, backend_.activation_dtype(), source.rows(), source.cols()};
+  if (reads || ops_.device().weight_bytes(source, use) == 0) return ops_.device().load(source, use, at);
+  return {at, ops_.device().activation_dtype(), source.rows(), source.cols()};
 }
 
 int64_t ModelWeights::load_shared(WeightSharing* sharing) {
@@ -90,7 +90,7 @@ int64_t ModelWeights::load_shared(WeightSharing* sharing) {
   auto* at = static_cast<std::byte*>(shared_storage_->data());
   int64_t total = 0;
   const auto take = [&](const kernels::HostTensor& tensor, kernels::WeightUse use) {
-    const int64_t size = align(backend_.weight_bytes(tensor, use));
+    const int64_t size = align(ops_.device().weight_bytes(tensor, use));
     const kernels::Matrix matrix = place(tensor, use, at, reads);
     if (sharing != nullptr) sharing->share(at, size);
     at += size;
@@ -125,9 +125,9 @@ int64_t ModelWeights::load_layer(int64_t index, bool reads) {
       } else {
         target = loaded;
       }
-      at += backend_.weight_bytes(source, spec.use);
+      at += ops_.device().weight_bytes(source, spec.use);
     }
-    storage += matrix_bytes(spec, checkpoint_, backend_);
+    storage += matrix_bytes(spec, checkpoint_, ops_);
   }
   slot.layer = index;
   return storage - begin;
@@ -151,7 +151,7 @@ int64_t ModelWeights::load(WeightSharing* sharing) {
     total += size;
   }
   if (sharing != nullptr) sharing->finish();
-  backend_.synchronize();
+  ops_.device().synchronize();
   return total;
 }
 
@@ -180,9 +180,9 @@ std::string ModelWeights::why_not_finite() const {
 }
 
 int64_t ModelWeights::predicted_bytes(const ModelConfig& config, const Checkpoint& checkpoint,
-                                      const kernels::Backend& backend) {
-  return largest_layer_bytes(config, checkpoint, backend) * backend.kept_layers(config.n_layers) +
-         shared_bytes(shared_tensors(config, checkpoint), config.tied_embeddings, backend);
+                                      const kernels::Ops& ops) {
+  return largest_layer_bytes(config, checkpoint, ops) * ops.device().resident_layers(config.n_layers) +
+         shared_bytes(shared_tensors(config, checkpoint), config.tied_embeddings, ops);
 }
 
 }  // namespace winnow::model

@@ -6,7 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "kernels/backend.h"
+#include "kernels/ops.h"
+#include "model/checkpoint.h"
 #include "model/config.h"
 #include "model/safetensors.h"
 
@@ -55,7 +56,7 @@ class ModelWeights {
   // gate that the family does not have would silently be left out) and takes its memory; then, unless that is for
   // later, loads what all layers share. Throws Error(kBadData) naming the tensor, Error(kOutOfMemory). All references
   // must outlive this.
-  ModelWeights(const ModelConfig& config, const Checkpoint& checkpoint, kernels::Backend& backend,
+  ModelWeights(const ModelConfig& config, const Checkpoint& checkpoint, kernels::Ops& ops,
                Loading loading = Loading::kNow);
   ~ModelWeights();
 
@@ -77,8 +78,7 @@ class ModelWeights {
   std::string why_not_finite() const;
 
   // Backend memory that this class takes, in bytes, known before anything is loaded.
-  static int64_t predicted_bytes(const ModelConfig& config, const Checkpoint& checkpoint,
-                                 const kernels::Backend& backend);
+  static int64_t predicted_bytes(const ModelConfig& config, const Checkpoint& checkpoint, const kernels::Ops& ops);
 
  private:
   // Brings a tensor to `at`, or only says what will be there when another rank reads it.
@@ -89,7 +89,7 @@ class ModelWeights {
 
   const ModelConfig& config_;
   const Checkpoint& checkpoint_;
-  kernels::Backend& backend_;
+  kernels::Ops& ops_;
   std::unique_ptr<kernels::Buffer> layer_storage_;  // slots of the largest layer's size
   std::unique_ptr<kernels::Buffer> shared_storage_;
   int64_t layer_bytes_ = 0;

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "kernels/cpu/cpu.h"
+#include "model/checkpoint.h"
 #include "model/random_checkpoint.h"
 #include "model/safetensors.h"
 #include "pipeline/engine/sweep.h"
@@ -35,9 +36,9 @@ struct Model {
   ~Model() { std::filesystem::remove_all(directory); }
 
   engine::SweepResult run(const engine::SweepRequest& request, int n_threads = 2) const {
-    const auto backend = cpu::make_cpu_backend({.n_threads = n_threads});
-    model::ModelWeights weights(config, *checkpoint, *backend);
-    return engine::sweep(*backend, config, weights, request, {});
+    const auto ops = cpu::make_cpu_backend({.n_threads = n_threads});
+    model::ModelWeights weights(config, *checkpoint, *ops);
+    return engine::sweep(*ops, config, weights, request, {});
   }
 };
 

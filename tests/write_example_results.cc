@@ -4,6 +4,7 @@
 #include <exception>
 
 #include "results/calibration/store.h"
+#include "results/evaluation/store.h"
 #include "tests/results/calibration/example_results.h"
 #include "tests/results/evaluation/example_evaluation.h"
 

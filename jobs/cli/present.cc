@@ -2,6 +2,7 @@
 
 #include <cstdlib>
 
+#include "results/calibration/json.h"
 #include "results/calibration/table.h"
 
 namespace winnow::cli {

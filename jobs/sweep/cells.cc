@@ -178,7 +178,7 @@ bool is_selection_file(const std::string& pattern) { return pattern.ends_with(".
 
 class Expansion {
  public:
-  Expansion(Sweep& sweep, std::vector<Problem>& problems) : sweep_(sweep), file_(sweep.file), problems_(problems) {}
+  Expansion(Sweep& sweep, std::vector<Diagnostic>& problems) : sweep_(sweep), file_(sweep.file), problems_(problems) {}
 
   void run() {
     const double n_cells = static_cast<double>(file_.models.size()) * static_cast<double>(file_.datasets.size()) *
@@ -209,7 +209,7 @@ class Expansion {
   }
 
  private:
-  void report(const Place& place, const std::string& message, bool is_missing_input) {
+  void report(const SourceLocation& place, const std::string& message, bool is_missing_input) {
     problems_.push_back({place.line, place.column, message, is_missing_input});
   }
 
@@ -354,7 +354,7 @@ class Expansion {
 
   Sweep& sweep_;
   const SweepFile& file_;
-  std::vector<Problem>& problems_;
+  std::vector<Diagnostic>& problems_;
   CanonicalPaths paths_;
   std::set<std::string> used_;                          // keys of options that a cell takes
   std::unordered_map<std::string, std::size_t> index_;  // by name of the run directory
@@ -386,17 +386,17 @@ std::vector<fs::path> selections_of(const SweepCell& cell) {
   return files;
 }
 
-void expand(Sweep& sweep, std::vector<Problem>& problems) { Expansion(sweep, problems).run(); }
+void expand(Sweep& sweep, std::vector<Diagnostic>& problems) { Expansion(sweep, problems).run(); }
 
 Sweep read_sweep(const fs::path& path) { return parse_sweep(path, read_yaml_text(path, "the sweep file")); }
 
 Sweep parse_sweep(const fs::path& path, const std::string& text) {
   Sweep sweep;
-  std::vector<Problem> problems;
+  std::vector<Diagnostic> problems;
   sweep.file = parse_sweep_file(path, text, problems);
   // With a wrong value somewhere cells cannot be made; missing files are looked for all the same.
   const bool has_other =
-      std::any_of(problems.begin(), problems.end(), [](const Problem& p) { return !p.is_missing_input; });
+      std::any_of(problems.begin(), problems.end(), [](const Diagnostic& p) { return !p.is_missing_input; });
   if (!has_other) {
     expand(sweep, problems);
   } else {
@@ -409,9 +409,9 @@ Sweep parse_sweep(const fs::path& path, const std::string& text) {
     if (!file.windows.empty()) file.windows = {1};
     file.rules = {{"", "windowed"}};
     file.exclude.clear();
-    std::vector<Problem> more;
+    std::vector<Diagnostic> more;
     expand(sweep, more);
-    for (Problem& problem : more) {
+    for (Diagnostic& problem : more) {
       if (problem.is_missing_input) problems.push_back(std::move(problem));
     }
   }

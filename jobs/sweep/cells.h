@@ -29,7 +29,7 @@ Sweep read_sweep(const std::filesystem::path& path);
 Sweep parse_sweep(const std::filesystem::path& path, const std::string& text);
 
 // Appends to `problems` what cannot be run: missing files, contradictions.
-void expand(Sweep& sweep, std::vector<Problem>& problems);
+void expand(Sweep& sweep, std::vector<Diagnostic>& problems);
 
 // Files of selections among the patterns of an evaluate cell.
 std::vector<std::filesystem::path> selections_of(const SweepCell& cell);

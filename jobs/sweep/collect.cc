@@ -8,8 +8,14 @@
 #include "jobs/sweep/cell_state.h"
 #include "results/calibration/store.h"
 #include "results/campaign/collection.h"
+#include "results/campaign/store.h"
+#include "results/campaign/table.h"
 #include "results/evaluation/evaluation.h"
+#include "results/evaluation/store.h"
+#include "results/evaluation/table.h"
 #include "results/search/results.h"
+#include "results/search/store.h"
+#include "results/search/table.h"
 #include "winnow_version.h"
 
 namespace winnow::sweep {

@@ -21,6 +21,7 @@
 #include "pipeline/runtime/lock.h"
 #include "results/calibration/store.h"
 #include "results/evaluation/evaluation.h"
+#include "results/evaluation/store.h"
 
 namespace winnow::sweep {
 namespace fs = std::filesystem;

@@ -15,8 +15,8 @@ namespace {
 
 constexpr std::size_t kMostProblems = 200;  // nobody reads more of them at once
 
-Place place_of(const YAML::Node& node) {
-  const Problem at = problem_at(node, "");
+SourceLocation place_of(const YAML::Node& node) {
+  const Diagnostic at = problem_at(node, "");
   return {at.line, at.column};
 }
 
@@ -62,7 +62,7 @@ YAML::Node get(const YAML::Node& node, const std::string& key) {
 
 class Reader {
  public:
-  Reader(SweepFile& file, std::vector<Problem>& problems) : file_(file), problems_(problems) {}
+  Reader(SweepFile& file, std::vector<Diagnostic>& problems) : file_(file), problems_(problems) {}
 
   void read(const YAML::Node& root) {
     check_against_schema(root, sweep_schema(), problems_);
@@ -230,7 +230,7 @@ class Reader {
   }
 
   SweepFile& file_;
-  std::vector<Problem>& problems_;
+  std::vector<Diagnostic>& problems_;
   std::map<std::string, std::string> model_directories_;  // names of models by canonical path
 };
 
@@ -252,7 +252,7 @@ bool Selector::matches(const std::map<std::string, std::string>& coordinates) co
   });
 }
 
-SweepFile parse_sweep_file(const fs::path& path, const std::string& text, std::vector<Problem>& problems) {
+SweepFile parse_sweep_file(const fs::path& path, const std::string& text, std::vector<Diagnostic>& problems) {
   SweepFile file;
   file.path = path;
   file.directory = fs::absolute(path).parent_path();
@@ -273,16 +273,16 @@ SweepFile parse_sweep_file(const fs::path& path, const std::string& text, std::v
   return file;
 }
 
-void refuse_problems(const fs::path& path, std::vector<Problem> problems) {
+void refuse_problems(const fs::path& path, std::vector<Diagnostic> problems) {
   if (problems.empty()) return;
-  std::stable_sort(problems.begin(), problems.end(), [](const Problem& a, const Problem& b) {
+  std::stable_sort(problems.begin(), problems.end(), [](const Diagnostic& a, const Diagnostic& b) {
     return std::pair(a.line, a.column) < std::pair(b.line, b.column);
   });
   const bool only_missing =
-      std::all_of(problems.begin(), problems.end(), [](const Problem& problem) { return problem.is_missing_input; });
+      std::all_of(problems.begin(), problems.end(), [](const Diagnostic& problem) { return problem.is_missing_input; });
   std::vector<std::string> lines;
   std::set<std::string> said;
-  for (const Problem& problem : problems) {
+  for (const Diagnostic& problem : problems) {
     const std::string line = path.string() + ":" + std::to_string(problem.line) + ":" + std::to_string(problem.column) +
                              ": " + problem.message;
     if (!said.insert(line).second) continue;

@@ -24,7 +24,7 @@ namespace winnow::sweep {
 using Assignments = std::map<std::string, std::vector<std::string>>;
 
 // Where something stands in the file, counted from 1.
-struct Place {
+struct SourceLocation {
   int line = 1;
   int column = 1;
 };
@@ -33,14 +33,14 @@ struct SweepModel {
   std::string name;
   std::filesystem::path path;  // absolute
   Assignments resources;
-  Place place;  // of path
+  SourceLocation place;  // of path
 };
 
 struct SweepDataset {
   struct File {
     std::string name;     // of the control; "" for the calibration set
     std::string pattern;  // with {model}
-    Place place;
+    SourceLocation place;
   };
   std::string name;
   File data;
@@ -53,7 +53,7 @@ std::filesystem::path file_of_model(std::string path, const std::string& model, 
 // Cells that fit every key; a key fits one of its values.
 struct Selector {
   std::map<std::string, std::vector<std::string>> keys;
-  Place place;
+  SourceLocation place;
 
   bool matches(const std::map<std::string, std::string>& coordinates) const;
 };
@@ -79,11 +79,12 @@ struct SweepFile {
   std::vector<SweepDataset> datasets;
   std::vector<int64_t> windows;
   std::vector<int64_t> sinks;
-  Place sinks_place;
+  SourceLocation sinks_place;
   std::vector<DecodeRule> rules;
   std::vector<uint64_t> seeds;
-  Assignments settings;                         // of all cells: measurement and default resources
-  std::map<std::string, Place> setting_places;  // where each key of settings, models and overrides stands first
+  Assignments settings;  // of all cells: measurement and default resources
+  std::map<std::string, SourceLocation>
+      setting_places;  // where each key of settings, models and overrides stands first
   std::vector<Selector> exclude;
   std::vector<Override> overrides;
   int max_parallel = 0;  // 0: no limit
@@ -91,7 +92,8 @@ struct SweepFile {
 
 // Reads what can be read and appends all that is wrong to `problems`; with any, the result is of no use but for finding
 // more of them. `path`: of the file with that text; paths in it begin in its folder.
-SweepFile parse_sweep_file(const std::filesystem::path& path, const std::string& text, std::vector<Problem>& problems);
+SweepFile parse_sweep_file(const std::filesystem::path& path, const std::string& text,
+                           std::vector<Diagnostic>& problems);
 
 // All that is wrong with a sweep file; as an Error it tells of the first.
 class SweepFileError : public Error {
@@ -110,6 +112,6 @@ class SweepFileError : public Error {
 
 // Throws SweepFileError with the problems in the order of the file: kNoInput where only inputs are missing, else
 // kUsage. Returns where there is none.
-void refuse_problems(const std::filesystem::path& path, std::vector<Problem> problems);
+void refuse_problems(const std::filesystem::path& path, std::vector<Diagnostic> problems);
 
 }  // namespace winnow::sweep

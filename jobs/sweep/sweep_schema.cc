@@ -250,7 +250,7 @@ std::string shown(const YAML::Node& node) {
   return "'" + shown_value(node.Scalar()) + "'";
 }
 
-void check_scalar(const YAML::Node& node, const Key& key, std::vector<Problem>& problems) {
+void check_scalar(const YAML::Node& node, const Key& key, std::vector<Diagnostic>& problems) {
   const auto refuse = [&](const std::string& expected) {
     problems.push_back(problem_at(node, key.name + " is " + shown(node) + "; expected " + expected));
   };
@@ -292,7 +292,7 @@ void check_scalar(const YAML::Node& node, const Key& key, std::vector<Problem>& 
   refuse(rule.expected + (is_too_long ? ", at most " + std::to_string(rule.longest) + " characters" : std::string()));
 }
 
-void check_files(const YAML::Node& node, const Key& key, std::vector<Problem>& problems) {
+void check_files(const YAML::Node& node, const Key& key, std::vector<Diagnostic>& problems) {
   if (!node.IsMap()) {
     problems.push_back(problem_at(node, key.name + " is " + shown(node) + "; expected a map from names to files"));
     return;
@@ -316,7 +316,7 @@ void check_files(const YAML::Node& node, const Key& key, std::vector<Problem>& p
   }
 }
 
-void check_one(const YAML::Node& node, const Key& key, std::vector<Problem>& problems) {
+void check_one(const YAML::Node& node, const Key& key, std::vector<Diagnostic>& problems) {
   if (key.type == ValueType::kObject) {
     check_against_schema(node, *key.object, problems);
   } else if (key.type == ValueType::kFiles) {
@@ -329,7 +329,8 @@ void check_one(const YAML::Node& node, const Key& key, std::vector<Problem>& pro
 // Whether a list may have no item twice: all but options of sbatch. Objects have names that are looked at elsewhere.
 bool are_unique(const Key& key) { return key.type != ValueType::kObject && key.name != "sbatch"; }
 
-void check_value(const YAML::Node& key_node, const YAML::Node& node, const Key& key, std::vector<Problem>& problems) {
+void check_value(const YAML::Node& key_node, const YAML::Node& node, const Key& key,
+                 std::vector<Diagnostic>& problems) {
   if (node.IsNull()) {  // has no place of its own in the file
     problems.push_back(problem_at(key_node, key.name + " has no value; expected one, or leave the key out"));
     return;
@@ -450,12 +451,12 @@ bool is_integer(const std::string& text) {
          std::ranges::all_of(digits, [](char c) { return c >= '0' && c <= '9'; });
 }
 
-Problem problem_at(const YAML::Node& node, std::string message) {
+Diagnostic problem_at(const YAML::Node& node, std::string message) {
   const YAML::Mark mark = node.Mark();  // -1 where there is none
   return {.line = std::max(mark.line, 0) + 1, .column = std::max(mark.column, 0) + 1, .message = std::move(message)};
 }
 
-void check_against_schema(const YAML::Node& node, const ObjectSchema& schema, std::vector<Problem>& problems) {
+void check_against_schema(const YAML::Node& node, const ObjectSchema& schema, std::vector<Diagnostic>& problems) {
   std::vector<std::string> names;
   for (const Key& key : schema.keys) names.push_back(key.name);
   if (!node.IsMap()) {

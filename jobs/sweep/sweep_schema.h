@@ -63,7 +63,7 @@ const ObjectSchema& settings_schema();
 std::string json_schema();
 
 // Something wrong with a sweep file. Lines and columns count from 1.
-struct Problem {
+struct Diagnostic {
   int line = 1;
   int column = 1;
   std::string message;  // "what; expected ..."
@@ -73,7 +73,7 @@ struct Problem {
 // Decimal, without zeros in front: to YAML 1.1 a leading zero means octal. Fits 64 bits.
 bool is_integer(const std::string& text);
 // Appends what does not fit: unknown keys, keys given twice, missing ones, wrong types and values.
-void check_against_schema(const YAML::Node& node, const ObjectSchema& schema, std::vector<Problem>& problems);
-Problem problem_at(const YAML::Node& node, std::string message);
+void check_against_schema(const YAML::Node& node, const ObjectSchema& schema, std::vector<Diagnostic>& problems);
+Diagnostic problem_at(const YAML::Node& node, std::string message);
 
 }  // namespace winnow::sweep

@@ -72,8 +72,8 @@ class TileAttention {
     int64_t band = first_row_ + n_rows_;
     bool any_obeys = false;
     for (int64_t r = 0; r < n_rows_; ++r) {
-      band = std::min(band, kernels::band_start(call_.window, first_row_ + r));
-      any_obeys = any_obeys || kernels::obeys(call_.window, first_row_ + r);
+      band = std::min(band, kernels::window_start(call_.window, first_row_ + r));
+      any_obeys = any_obeys || kernels::is_windowed(call_.window, first_row_ + r);
     }
     const int64_t sinks = any_obeys ? std::min(call_.window.sinks, first_row_ + n_rows_) : 0;
     return {(sinks + kRowTile - 1) / kRowTile, band / kRowTile, (first_row_ + n_rows_ - 1) / kRowTile};
@@ -112,7 +112,7 @@ class TileAttention {
       }
       const int64_t t = first_row_ + r;
       const int64_t end = std::clamp<int64_t>(t + 1 - first_key, 0, kRowTile);
-      const int64_t band = std::clamp<int64_t>(kernels::band_start(call_.window, t) - first_key, 0, kRowTile);
+      const int64_t band = std::clamp<int64_t>(kernels::window_start(call_.window, t) - first_key, 0, kRowTile);
       const bool sees_sinks = call_.window.sinks > first_key;
       const int64_t begin = sees_sinks ? 0 : band;
       if (begin < end) {

@@ -13,7 +13,7 @@
 
 namespace winnow::cpu {
 
-std::unique_ptr<kernels::Backend> make_cpu_backend(const CpuOptions& options) {
+std::unique_ptr<kernels::Ops> make_cpu_backend(const CpuOptions& options) {
   return std::make_unique<CpuBackend>(options);
 }
 
@@ -22,7 +22,7 @@ std::string cpu_kernels() { return chosen_kernels().name; }
 // Zeroed, 64-byte aligned memory, counted by its backend where there is one.
 class CpuBuffer final : public kernels::Buffer {
  public:
-  CpuBuffer(CpuBackend* backend, int64_t size_bytes, const char* what) : backend_(backend), size_bytes_(size_bytes) {
+  CpuBuffer(CpuBackend* ops, int64_t size_bytes, const char* what) : ops_(ops), size_bytes_(size_bytes) {
     constexpr std::size_t kAlignment = 64;
     const auto rounded = (static_cast<std::size_t>(size_bytes) + kAlignment - 1) / kAlignment * kAlignment;
     data_ = std::aligned_alloc(kAlignment, rounded == 0 ? kAlignment : rounded);
@@ -31,21 +31,21 @@ class CpuBuffer final : public kernels::Buffer {
                                        "; lower --max-memory or run fewer ranks on this host");
     }
     std::memset(data_, 0, rounded);
-    if (backend_ == nullptr) return;
-    const int64_t now = backend_->allocated_bytes_ += size_bytes_;
-    if (now > backend_->peak_allocated_bytes_) backend_->peak_allocated_bytes_ = now;
+    if (ops_ == nullptr) return;
+    const int64_t now = ops_->allocated_bytes_ += size_bytes_;
+    if (now > ops_->peak_allocated_bytes_) ops_->peak_allocated_bytes_ = now;
   }
   CpuBuffer(const CpuBuffer&) = delete;
   CpuBuffer& operator=(const CpuBuffer&) = delete;
   ~CpuBuffer() override {
-    if (backend_ != nullptr) backend_->allocated_bytes_ -= size_bytes_;
+    if (ops_ != nullptr) ops_->allocated_bytes_ -= size_bytes_;
     std::free(data_);
   }
   void* data() override { return data_; }
   int64_t size_bytes() const override { return size_bytes_; }
 
  private:
-  CpuBackend* backend_;
+  CpuBackend* ops_;
   void* data_ = nullptr;
   int64_t size_bytes_ = 0;
 };
@@ -104,23 +104,23 @@ std::unique_ptr<kernels::Buffer> CpuBackend::upload(std::span<const int32_t> val
   return buffer;
 }
 
-void CpuBackend::mark(int64_t n) {
+void CpuBackend::record_event(int64_t n) {
   const auto index = static_cast<std::size_t>(n);
   if (index >= marks_.size()) marks_.resize(index + 1);
   marks_[index] = std::chrono::steady_clock::now();
 }
 
-double CpuBackend::seconds_between(int64_t first, int64_t second) {
+double CpuBackend::elapsed_seconds(int64_t first, int64_t second) {
   return std::chrono::duration<double>(marks_[static_cast<std::size_t>(second)] -
                                        marks_[static_cast<std::size_t>(first)])
       .count();
 }
 
-void CpuBackend::transfer(const void* from, void* to, int64_t size_bytes) {
+void CpuBackend::copy_async(const void* from, void* to, int64_t size_bytes) {
   std::memcpy(to, from, static_cast<std::size_t>(size_bytes));
 }
 
-void CpuBackend::copy(const void* from, void* to, int64_t n_rows, int64_t cols) {
+void CpuBackend::copy_rows(const void* from, void* to, int64_t n_rows, int64_t cols) {
   std::memcpy(to, from, static_cast<std::size_t>(n_rows * cols) * sizeof(float));
 }
 

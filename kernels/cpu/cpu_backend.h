@@ -7,9 +7,9 @@
 #include <vector>
 
 #include "base/thread_pool.h"
-#include "kernels/backend.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/kernel_variants.h"
+#include "kernels/ops.h"
 
 namespace winnow::cpu {
 
@@ -23,10 +23,13 @@ inline constexpr int64_t kv_block_count(const kernels::HeadShape& h) {
   return key_block_count(h) + h.n_kv_heads * kRowTile * padded_head_dim(h.head_dim);
 }
 
-class CpuBackend final : public kernels::Backend {
+class CpuBackend final : public kernels::Device, public kernels::Ops {
  public:
   // Throws as chosen_kernels() does.
   explicit CpuBackend(const CpuOptions& options);
+
+  kernels::Device& device() override { return *this; }
+  const kernels::Device& device() const override { return *this; }
 
   std::string name() const override { return "cpu"; }
   std::string description() const override;
@@ -48,13 +51,13 @@ class CpuBackend final : public kernels::Backend {
   int64_t peak_allocated_bytes() const override { return peak_allocated_bytes_; }
   void reset_peak() override { peak_allocated_bytes_ = allocated_bytes_.load(); }
 
-  int64_t kept_layers(int64_t /*n_layers*/) const override { return 1; }
+  int64_t resident_layers(int64_t /*n_layers*/) const override { return 1; }
   int64_t weight_bytes(const kernels::HostTensor& source, kernels::WeightUse use) const override;
   kernels::Matrix load(const kernels::HostTensor& source, kernels::WeightUse use, void* storage) override;
 
   std::unique_ptr<kernels::Buffer> upload(std::span<const int32_t> values, const char* what) override;
-  void copy(const void* from, void* to, int64_t n_rows, int64_t cols) override;
-  void transfer(const void* from, void* to, int64_t size_bytes) override;
+  void copy_rows(const void* from, void* to, int64_t n_rows, int64_t cols) override;
+  void copy_async(const void* from, void* to, int64_t size_bytes) override;
   void embed(const kernels::Matrix& table, const int32_t* tokens, void* out, int64_t n_rows) override;
   void rms_norm(const void* x, const kernels::Matrix& weight, float eps, void* out, int64_t n_rows) override;
   void linear(const void* x, const kernels::Matrix& weight, const kernels::Matrix& bias, void* out, int64_t n_rows,
@@ -73,8 +76,8 @@ class CpuBackend final : public kernels::Backend {
   void token_nll(const void* x, const kernels::Matrix& head, std::span<const int32_t> targets, int64_t n_rows,
                  const kernels::TokenScores& out) override;
   void synchronize() override {}
-  void mark(int64_t n) override;
-  double seconds_between(int64_t first, int64_t second) override;
+  void record_event(int64_t n) override;
+  double elapsed_seconds(int64_t first, int64_t second) override;
 
  private:
   friend class CpuBuffer;

@@ -53,8 +53,8 @@ class RowAttention {
   void run() {
     load_queries();
     const kernels::Window& window = call_.window;
-    const int64_t band = kernels::band_start(window, call_.row);
-    const int64_t n_sinks = kernels::obeys(window, call_.row) ? std::min(window.sinks, call_.row + 1) : 0;
+    const int64_t band = kernels::window_start(window, call_.row);
+    const int64_t n_sinks = kernels::is_windowed(window, call_.row) ? std::min(window.sinks, call_.row + 1) : 0;
     const int64_t sink_end = (n_sinks + kRowTile - 1) / kRowTile;
     const int64_t last = call_.row / kRowTile;
     for (int64_t group = 0; group * kGroupBlocks <= last; ++group) {
@@ -87,7 +87,7 @@ class RowAttention {
   Hull hull_of(int64_t index) const {
     const int64_t first_key = index * kRowTile;
     const int64_t end = std::clamp<int64_t>(call_.row + 1 - first_key, 0, kRowTile);
-    const int64_t band = std::clamp<int64_t>(kernels::band_start(call_.window, call_.row) - first_key, 0, kRowTile);
+    const int64_t band = std::clamp<int64_t>(kernels::window_start(call_.window, call_.row) - first_key, 0, kRowTile);
     const int64_t begin = call_.window.sinks > first_key ? 0 : band;
     return {begin / 16 * 16, (end + 15) / 16 * 16,
             end == kRowTile && (band == 0 || call_.window.sinks >= first_key + band)};

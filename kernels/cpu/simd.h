@@ -2,7 +2,7 @@
 // linkage throughout: vector_kernels.cc says why.
 //
 // Loops over a row are written with these, not left to the auto-vectoriser: it may peel for alignment, and a sum's
-// rounding would then depend on where the row lies in memory (see the row contract in kernels/backend.h).
+// rounding would then depend on where the row lies in memory (see the row contract in kernels/ops.h).
 #pragma once
 
 #include <cstddef>

@@ -53,7 +53,7 @@ struct StripProduct {
   int64_t n_columns;
 };
 
-// Each treats its row alone and in a fixed order: see the row contract in kernels/backend.h. The order of a sum follows
+// Each treats its row alone and in a fixed order: see the row contract in kernels/ops.h. The order of a sum follows
 // from the width of the vectors, so bits are those of one variant. In-place use is allowed where `out` is said to be
 // possibly the input.
 struct VectorKernels {

@@ -9,7 +9,7 @@
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/cuda/cudnn_attention.h"
-#include "kernels/cuda/own_attention.cuh"
+#include "kernels/cuda/flash_attention.cuh"
 
 namespace winnow::cuda {
 
@@ -48,7 +48,9 @@ struct KeyRange {
   int64_t window = 0;  // 0: all
 };
 
-bool is_windowed_row(const kernels::Window& w, int64_t t) { return kernels::obeys(w, t) && t - w.keys + 1 > w.sinks; }
+bool is_windowed_row(const kernels::Window& w, int64_t t) {
+  return kernels::is_windowed(w, t) && t - w.keys + 1 > w.sinks;
+}
 
 // The largest first. Padding rows go with the last real one.
 std::vector<Piece> pieces_of(const kernels::AttentionCall& call) {
@@ -116,11 +118,11 @@ kernels::KvRows CudaBackend::join_keys(const kernels::AttentionCall& call, const
   attention_memory_->joined.reserve(*this, kv_bytes(n_rows, heads), "joined keys and values");
   auto* to = static_cast<std::byte*>(attention_memory_->joined.data());
   const int64_t split_bytes = kv_bytes(call.own.first_row, heads);
-  WINNOW_CHECK(
+  WINNOW_CUDA_CHECK(
       cudaMemcpyAsync(to, call.prefix.data, static_cast<std::size_t>(split_bytes), cudaMemcpyDeviceToDevice, stream_));
-  WINNOW_CHECK(cudaMemcpyAsync(to + split_bytes, call.own.data,
-                               static_cast<std::size_t>(kv_bytes(call.own.n_rows, heads)), cudaMemcpyDeviceToDevice,
-                               stream_));
+  WINNOW_CUDA_CHECK(cudaMemcpyAsync(to + split_bytes, call.own.data,
+                                    static_cast<std::size_t>(kv_bytes(call.own.n_rows, heads)),
+                                    cudaMemcpyDeviceToDevice, stream_));
   return {to, 0, n_rows};
 }
 
@@ -220,8 +222,9 @@ void CudaBackend::run_pieces(const kernels::AttentionCall& call, const kernels::
       auto* scratch = static_cast<std::byte*>(attention_memory_->tile_out.data());
       run_piece(hull, {q, keys.data, scratch}, call.window, heads);
       const int64_t offset = (piece.first_row - hull.first_row) * row_bytes;
-      WINNOW_CHECK(cudaMemcpyAsync(out + offset, scratch + offset, static_cast<std::size_t>(piece.n_rows() * row_bytes),
-                                   cudaMemcpyDeviceToDevice, stream_));
+      WINNOW_CUDA_CHECK(cudaMemcpyAsync(out + offset, scratch + offset,
+                                        static_cast<std::size_t>(piece.n_rows() * row_bytes), cudaMemcpyDeviceToDevice,
+                                        stream_));
     }
     is_first = false;
   }
@@ -257,7 +260,7 @@ void CudaBackend::prepare_attention(std::span<const kernels::AttentionCall> call
 void CudaBackend::choose_attention(const kernels::HeadShape& heads) {
   if (is_attention_chosen_) return;
   is_attention_chosen_ = true;
-  if (options_.attention != CudaOptions::Attention::kOwn) {
+  if (options_.attention != CudaOptions::Attention::kBuiltin) {
     std::string reason;
     cudnn_ = CudnnAttention::open(options_.device, stream_, reason);
     const AttentionShape probe = shape_of(kRowTile, {0, 2 * kRowTile, AttentionShape::Mask::kBottomRight, 0}, heads);

@@ -156,7 +156,8 @@ void CudaBackend::attention_lse(const kernels::LseCall& call, const kernels::Hea
     const int64_t n = std::min(kRowChunk, call.n_rows - row);
     const auto of_rows =
         call.sets.subspan(static_cast<std::size_t>(row * call.n_sets), static_cast<std::size_t>(n * call.n_sets));
-    WINNOW_CHECK(cudaMemcpyAsync(sets->data(), of_rows.data(), of_rows.size_bytes(), cudaMemcpyHostToDevice, stream_));
+    WINNOW_CUDA_CHECK(
+        cudaMemcpyAsync(sets->data(), of_rows.data(), of_rows.size_bytes(), cudaMemcpyHostToDevice, stream_));
     const LseArguments args{.q = static_cast<const Bf16*>(call.q) + row * heads.q_dim(),
                             .kv = static_cast<const Bf16*>(call.keys.data),
                             .sets = static_cast<const kernels::KeySet*>(sets->data()),
@@ -172,10 +173,10 @@ void CudaBackend::attention_lse(const kernels::LseCall& call, const kernels::Hea
     const dim3 grid(static_cast<unsigned>((n + rows_of_block - 1) / rows_of_block),
                     static_cast<unsigned>(heads.n_kv_heads * chunks));
     lse_kernel<<<grid, kThreads, 0, stream_>>>(args);
-    WINNOW_CHECK_LAUNCH();
+    WINNOW_CUDA_CHECK_LAUNCH();
     const auto n_values = static_cast<std::size_t>(n * call.n_sets * heads.n_heads);
-    WINNOW_CHECK(cudaMemcpyAsync(call.lse.data() + row * call.n_sets * heads.n_heads, lse->data(),
-                                 n_values * sizeof(double), cudaMemcpyDeviceToHost, stream_));
+    WINNOW_CUDA_CHECK(cudaMemcpyAsync(call.lse.data() + row * call.n_sets * heads.n_heads, lse->data(),
+                                      n_values * sizeof(double), cudaMemcpyDeviceToHost, stream_));
     synchronize();
   }
 }

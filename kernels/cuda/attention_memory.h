@@ -5,17 +5,17 @@
 
 #include <memory>
 
-#include "kernels/backend.h"
+#include "kernels/ops.h"
 
 namespace winnow::cuda {
 
 // Memory that grows to what was asked for most.
 class Scratch {
  public:
-  void reserve(kernels::Backend& backend, int64_t size_bytes, const char* what) {
+  void reserve(kernels::Ops& ops, int64_t size_bytes, const char* what) {
     if (buffer_ && buffer_->size_bytes() >= size_bytes) return;
     buffer_.reset();
-    buffer_ = backend.allocate(size_bytes, what);
+    buffer_ = ops.device().allocate(size_bytes, what);
   }
   void* data() const { return buffer_->data(); }
 

@@ -27,6 +27,6 @@ inline void check(cublasStatus_t status, const char* call, const char* file, int
 
 }  // namespace winnow::cuda
 
-#define WINNOW_CHECK(call) ::winnow::cuda::check((call), #call, __FILE__, __LINE__)
+#define WINNOW_CUDA_CHECK(call) ::winnow::cuda::check((call), #call, __FILE__, __LINE__)
 // After every launch.
-#define WINNOW_CHECK_LAUNCH() ::winnow::cuda::check(cudaGetLastError(), "kernel launch", __FILE__, __LINE__)
+#define WINNOW_CUDA_CHECK_LAUNCH() ::winnow::cuda::check(cudaGetLastError(), "kernel launch", __FILE__, __LINE__)

@@ -49,7 +49,7 @@ void CudaBackend::copy_kv(std::span<const kernels::KvCopy> copies, const kernels
     if (most == 0) continue;
     const int64_t blocks = std::min<int64_t>((most + kCopyKvThreads - 1) / kCopyKvThreads, 1024);
     copy_kernel<<<dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(n)), kCopyKvThreads, 0, stream_>>>(launch);
-    WINNOW_CHECK_LAUNCH();
+    WINNOW_CUDA_CHECK_LAUNCH();
   }
 }
 

@@ -5,13 +5,13 @@
 #include <string>
 #include <vector>
 
-#include "kernels/backend.h"
+#include "kernels/ops.h"
 
 namespace winnow::cuda {
 
 struct CudaOptions {
   // Which kernels compute attention: cuDNN's where it has a plan for the model, cuDNN's or an error, the own one.
-  enum class Attention { kAuto, kCudnn, kOwn };
+  enum class Attention { kAuto, kCudnn, kBuiltin };
   int device = 0;
   Attention attention = Attention::kAuto;
   kernels::DType residual = kernels::DType::kBf16;  // kBf16 or kF32
@@ -22,6 +22,6 @@ int cuda_device_count();
 // cuda_device_count() is 0 or a device does not answer.
 std::vector<std::string> cuda_device_uuids();
 // Throws Error(kUnavailable) with the reason where there is no usable device.
-std::unique_ptr<kernels::Backend> make_cuda_backend(const CudaOptions& options);
+std::unique_ptr<kernels::Ops> make_cuda_backend(const CudaOptions& options);
 
 }  // namespace winnow::cuda

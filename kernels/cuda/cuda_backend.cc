@@ -32,7 +32,7 @@ std::vector<std::string> cuda_device_uuids() {
   return uuids;
 }
 
-std::unique_ptr<kernels::Backend> make_cuda_backend(const CudaOptions& options) {
+std::unique_ptr<kernels::Ops> make_cuda_backend(const CudaOptions& options) {
   int count = 0;
   if (const cudaError_t status = cudaGetDeviceCount(&count); status != cudaSuccess || count == 0) {
     fail(ExitCode::kUnavailable, std::string("no usable GPU: ") +
@@ -46,36 +46,35 @@ std::unique_ptr<kernels::Backend> make_cuda_backend(const CudaOptions& options) 
 // buffers of one sweep are those of the one before and nothing waits.
 class DeviceBuffer final : public kernels::Buffer {
  public:
-  DeviceBuffer(CudaBackend& backend, int64_t size_bytes, const char* what)
-      : backend_(backend), size_bytes_(size_bytes) {
+  DeviceBuffer(CudaBackend& ops, int64_t size_bytes, const char* what) : ops_(ops), size_bytes_(size_bytes) {
     const auto size = static_cast<std::size_t>(std::max<int64_t>(size_bytes, 1));
-    cudaError_t status = cudaMallocAsync(&data_, size, backend.stream_);
+    cudaError_t status = cudaMallocAsync(&data_, size, ops.stream_);
     if (status == cudaErrorMemoryAllocation) {
       cudaGetLastError();  // clears it
-      backend.release_unused();
-      status = cudaMallocAsync(&data_, size, backend.stream_);
+      ops.release_unused();
+      status = cudaMallocAsync(&data_, size, ops.stream_);
     }
     if (status == cudaErrorMemoryAllocation) {
       cudaGetLastError();  // clears it
       fail(ExitCode::kOutOfMemory, "out of GPU memory: " + std::to_string(size_bytes >> 20) + " MiB for " + what +
                                        "; lower --max-memory, so that fewer lanes go together");
     }
-    WINNOW_CHECK(status);
-    WINNOW_CHECK(cudaMemsetAsync(data_, 0, static_cast<std::size_t>(size_bytes), backend.stream_));
-    backend_.allocated_bytes_ += size_bytes_;
-    backend_.peak_allocated_bytes_ = std::max(backend_.peak_allocated_bytes_, backend_.allocated_bytes_);
+    WINNOW_CUDA_CHECK(status);
+    WINNOW_CUDA_CHECK(cudaMemsetAsync(data_, 0, static_cast<std::size_t>(size_bytes), ops.stream_));
+    ops_.allocated_bytes_ += size_bytes_;
+    ops_.peak_allocated_bytes_ = std::max(ops_.peak_allocated_bytes_, ops_.allocated_bytes_);
   }
   DeviceBuffer(const DeviceBuffer&) = delete;
   DeviceBuffer& operator=(const DeviceBuffer&) = delete;
   ~DeviceBuffer() override {
-    backend_.allocated_bytes_ -= size_bytes_;
-    cudaFreeAsync(data_, backend_.stream_);
+    ops_.allocated_bytes_ -= size_bytes_;
+    cudaFreeAsync(data_, ops_.stream_);
   }
   void* data() override { return data_; }
   int64_t size_bytes() const override { return size_bytes_; }
 
  private:
-  CudaBackend& backend_;
+  CudaBackend& ops_;
   void* data_ = nullptr;
   int64_t size_bytes_ = 0;
 };
@@ -83,40 +82,40 @@ class DeviceBuffer final : public kernels::Buffer {
 // Page-locked memory of the host: the device copies from and to it on its own.
 class HostBuffer final : public kernels::Buffer {
  public:
-  HostBuffer(CudaBackend& backend, int64_t size_bytes, const char* what) : backend_(backend), size_bytes_(size_bytes) {
+  HostBuffer(CudaBackend& ops, int64_t size_bytes, const char* what) : ops_(ops), size_bytes_(size_bytes) {
     const cudaError_t status = cudaMallocHost(&data_, static_cast<std::size_t>(std::max<int64_t>(size_bytes, 1)));
     if (status == cudaErrorMemoryAllocation) {
       cudaGetLastError();  // clears it
       fail(ExitCode::kOutOfMemory, "out of page-locked host memory: " + std::to_string(size_bytes >> 20) + " MiB for " +
                                        what + "; use fewer ranks per host");
     }
-    WINNOW_CHECK(status);
+    WINNOW_CUDA_CHECK(status);
     std::memset(data_, 0, static_cast<std::size_t>(size_bytes));
   }
   HostBuffer(const HostBuffer&) = delete;
   HostBuffer& operator=(const HostBuffer&) = delete;
   ~HostBuffer() override {
-    cudaStreamSynchronize(backend_.stream_);  // a copy may be under way
+    cudaStreamSynchronize(ops_.stream_);  // a copy may be under way
     cudaFreeHost(data_);
   }
   void* data() override { return data_; }
   int64_t size_bytes() const override { return size_bytes_; }
 
  private:
-  CudaBackend& backend_;
+  CudaBackend& ops_;
   void* data_ = nullptr;
   int64_t size_bytes_ = 0;
 };
 
 CudaBackend::CudaBackend(const CudaOptions& options)
     : options_(options), attention_memory_(std::make_unique<AttentionMemory>()) {
-  WINNOW_CHECK(cudaSetDevice(options.device));
-  WINNOW_CHECK(cudaGetDeviceProperties(&device_, options.device));
-  WINNOW_CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
-  WINNOW_CHECK(cudaDeviceGetDefaultMemPool(&pool_, options.device));
+  WINNOW_CUDA_CHECK(cudaSetDevice(options.device));
+  WINNOW_CUDA_CHECK(cudaGetDeviceProperties(&device_, options.device));
+  WINNOW_CUDA_CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
+  WINNOW_CUDA_CHECK(cudaDeviceGetDefaultMemPool(&pool_, options.device));
   uint64_t keep_all = UINT64_MAX;
-  WINNOW_CHECK(cudaMemPoolSetAttribute(pool_, cudaMemPoolAttrReleaseThreshold, &keep_all));
-  WINNOW_CHECK(cublasLtCreate(&cublas_));
+  WINNOW_CUDA_CHECK(cudaMemPoolSetAttribute(pool_, cudaMemPoolAttrReleaseThreshold, &keep_all));
+  WINNOW_CUDA_CHECK(cublasLtCreate(&cublas_));
 }
 
 CudaBackend::~CudaBackend() {
@@ -154,18 +153,18 @@ void CudaBackend::require_shape(int64_t hidden, int64_t ffn, const kernels::Head
 std::optional<int64_t> CudaBackend::free_bytes() const {
   std::size_t free = 0;
   std::size_t total = 0;
-  WINNOW_CHECK(cudaMemGetInfo(&free, &total));
+  WINNOW_CUDA_CHECK(cudaMemGetInfo(&free, &total));
   // What the pool keeps and nobody uses is free too.
   uint64_t reserved = 0;
   uint64_t used = 0;
-  WINNOW_CHECK(cudaMemPoolGetAttribute(pool_, cudaMemPoolAttrReservedMemCurrent, &reserved));
-  WINNOW_CHECK(cudaMemPoolGetAttribute(pool_, cudaMemPoolAttrUsedMemCurrent, &used));
+  WINNOW_CUDA_CHECK(cudaMemPoolGetAttribute(pool_, cudaMemPoolAttrReservedMemCurrent, &reserved));
+  WINNOW_CUDA_CHECK(cudaMemPoolGetAttribute(pool_, cudaMemPoolAttrUsedMemCurrent, &used));
   return static_cast<int64_t>(free + reserved - used);
 }
 
 void CudaBackend::release_unused() {
   synchronize();
-  WINNOW_CHECK(cudaMemPoolTrimTo(pool_, 0));
+  WINNOW_CUDA_CHECK(cudaMemPoolTrimTo(pool_, 0));
 }
 
 int64_t CudaBackend::kv_bytes(int64_t n_rows, const kernels::HeadShape& heads) const {
@@ -185,37 +184,38 @@ std::unique_ptr<kernels::Buffer> CudaBackend::allocate(int64_t size_bytes, const
 std::unique_ptr<kernels::Buffer> CudaBackend::upload(std::span<const int32_t> values, const char* what) {
   auto buffer = allocate(static_cast<int64_t>(values.size_bytes()), what);
   // From pageable memory: the call returns when the values have been taken over.
-  WINNOW_CHECK(cudaMemcpyAsync(buffer->data(), values.data(), values.size_bytes(), cudaMemcpyHostToDevice, stream_));
+  WINNOW_CUDA_CHECK(
+      cudaMemcpyAsync(buffer->data(), values.data(), values.size_bytes(), cudaMemcpyHostToDevice, stream_));
   return buffer;
 }
 
-void CudaBackend::copy(const void* from, void* to, int64_t n_rows, int64_t cols) {
-  WINNOW_CHECK(cudaMemcpyAsync(to, from,
-                               static_cast<std::size_t>(n_rows * cols * winnow::kernels::size_bytes(residual_dtype())),
-                               cudaMemcpyDeviceToDevice, stream_));
+void CudaBackend::copy_rows(const void* from, void* to, int64_t n_rows, int64_t cols) {
+  WINNOW_CUDA_CHECK(
+      cudaMemcpyAsync(to, from, static_cast<std::size_t>(n_rows * cols * winnow::kernels::size_bytes(residual_dtype())),
+                      cudaMemcpyDeviceToDevice, stream_));
 }
 
 std::unique_ptr<kernels::Buffer> CudaBackend::allocate_host(int64_t size_bytes, const char* what) {
   return std::make_unique<HostBuffer>(*this, size_bytes, what);
 }
 
-void CudaBackend::transfer(const void* from, void* to, int64_t size_bytes) {
-  WINNOW_CHECK(cudaMemcpyAsync(to, from, static_cast<std::size_t>(size_bytes), cudaMemcpyDefault, stream_));
+void CudaBackend::copy_async(const void* from, void* to, int64_t size_bytes) {
+  WINNOW_CUDA_CHECK(cudaMemcpyAsync(to, from, static_cast<std::size_t>(size_bytes), cudaMemcpyDefault, stream_));
 }
 
-void CudaBackend::synchronize() { WINNOW_CHECK(cudaStreamSynchronize(stream_)); }
+void CudaBackend::synchronize() { WINNOW_CUDA_CHECK(cudaStreamSynchronize(stream_)); }
 
-void CudaBackend::mark(int64_t n) {
-  while (static_cast<int64_t>(marks_.size()) <= n) WINNOW_CHECK(cudaEventCreate(&marks_.emplace_back()));
-  WINNOW_CHECK(cudaEventRecord(marks_[static_cast<std::size_t>(n)], stream_));
+void CudaBackend::record_event(int64_t n) {
+  while (static_cast<int64_t>(marks_.size()) <= n) WINNOW_CUDA_CHECK(cudaEventCreate(&marks_.emplace_back()));
+  WINNOW_CUDA_CHECK(cudaEventRecord(marks_[static_cast<std::size_t>(n)], stream_));
 }
 
-double CudaBackend::seconds_between(int64_t first, int64_t second) {
+double CudaBackend::elapsed_seconds(int64_t first, int64_t second) {
   const cudaEvent_t begin = marks_[static_cast<std::size_t>(first)];
   const cudaEvent_t end = marks_[static_cast<std::size_t>(second)];
   float milliseconds = 0.0F;
-  WINNOW_CHECK(cudaEventSynchronize(end));
-  WINNOW_CHECK(cudaEventElapsedTime(&milliseconds, begin, end));
+  WINNOW_CUDA_CHECK(cudaEventSynchronize(end));
+  WINNOW_CUDA_CHECK(cudaEventElapsedTime(&milliseconds, begin, end));
   return 1e-3 * static_cast<double>(milliseconds);
 }
 

@@ -11,9 +11,9 @@
 #include <utility>
 #include <vector>
 
-#include "kernels/backend.h"
 #include "kernels/cuda/cuda.h"
-#include "kernels/cuda/product.h"
+#include "kernels/cuda/gemm.h"
+#include "kernels/ops.h"
 
 namespace winnow::cuda {
 
@@ -32,10 +32,13 @@ class Staging;
 int64_t token_nll_bytes(int64_t vocab);
 int64_t attention_lse_bytes(const kernels::HeadShape& heads);
 
-class CudaBackend final : public kernels::Backend {
+class CudaBackend final : public kernels::Device, public kernels::Ops {
  public:
   explicit CudaBackend(const CudaOptions& options);
   ~CudaBackend() override;
+
+  kernels::Device& device() override { return *this; }
+  const kernels::Device& device() const override { return *this; }
 
   std::string name() const override { return "cuda"; }
   std::string description() const override;
@@ -57,13 +60,13 @@ class CudaBackend final : public kernels::Backend {
   int64_t peak_allocated_bytes() const override { return peak_allocated_bytes_; }
   void reset_peak() override { peak_allocated_bytes_ = allocated_bytes_; }
 
-  int64_t kept_layers(int64_t n_layers) const override { return n_layers; }
+  int64_t resident_layers(int64_t n_layers) const override { return n_layers; }
   int64_t weight_bytes(const kernels::HostTensor& source, kernels::WeightUse use) const override;
   kernels::Matrix load(const kernels::HostTensor& source, kernels::WeightUse use, void* storage) override;
 
   std::unique_ptr<kernels::Buffer> upload(std::span<const int32_t> values, const char* what) override;
-  void copy(const void* from, void* to, int64_t n_rows, int64_t cols) override;
-  void transfer(const void* from, void* to, int64_t size_bytes) override;
+  void copy_rows(const void* from, void* to, int64_t n_rows, int64_t cols) override;
+  void copy_async(const void* from, void* to, int64_t size_bytes) override;
   void embed(const kernels::Matrix& table, const int32_t* tokens, void* out, int64_t n_rows) override;
   void rms_norm(const void* x, const kernels::Matrix& weight, float eps, void* out, int64_t n_rows) override;
   void linear(const void* x, const kernels::Matrix& weight, const kernels::Matrix& bias, void* out, int64_t n_rows,
@@ -81,8 +84,8 @@ class CudaBackend final : public kernels::Backend {
   void token_nll(const void* x, const kernels::Matrix& head, std::span<const int32_t> targets, int64_t n_rows,
                  const kernels::TokenScores& out) override;
   void synchronize() override;
-  void mark(int64_t n) override;
-  double seconds_between(int64_t first, int64_t second) override;
+  void record_event(int64_t n) override;
+  double elapsed_seconds(int64_t first, int64_t second) override;
   // Everything is queued here: what works on the backend's memory from elsewhere waits for it.
   cudaStream_t stream() const { return stream_; }
 
@@ -121,7 +124,7 @@ class CudaBackend final : public kernels::Backend {
   cublasLtHandle_t cublas_ = nullptr;
   std::unique_ptr<kernels::Buffer> cublas_workspace_;
   std::unique_ptr<Staging> staging_;
-  std::map<std::vector<int64_t>, std::unique_ptr<Product>> products_;
+  std::map<std::vector<int64_t>, std::unique_ptr<Gemm>> products_;
   std::unique_ptr<CudnnAttention> cudnn_;  // null: the own kernel does everything
   std::string why_not_cudnn_;
   std::vector<cudaEvent_t> marks_;

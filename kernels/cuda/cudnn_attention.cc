@@ -22,7 +22,7 @@ namespace {
 // A handle; each is used by one thread at a time.
 class Handle {
  public:
-  explicit Handle(const CudnnLibrary& cudnn) : cudnn_(cudnn) { WINNOW_CHECK_CUDNN(cudnn, cudnn.create(&handle_)); }
+  explicit Handle(const CudnnLibrary& cudnn) : cudnn_(cudnn) { WINNOW_CUDNN_CHECK(cudnn, cudnn.create(&handle_)); }
   Handle(const Handle&) = delete;
   Handle& operator=(const Handle&) = delete;
   ~Handle() { cudnn_.destroy(handle_); }
@@ -58,7 +58,7 @@ class PlanBuilder {
       h = configurations.back().get();
     }
     int64_t n_found = 0;
-    WINNOW_CHECK_CUDNN(
+    WINNOW_CUDNN_CHECK(
         cudnn_, cudnn_.get_attribute(heuristic.get(), CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR,
                                      kCandidates, &n_found, handles.data()));
     status = CUDNN_STATUS_NOT_SUPPORTED;
@@ -76,7 +76,7 @@ class PlanBuilder {
   Plan with_workspace(Descriptor plan) const {
     int64_t workspace_bytes = 0;
     int64_t count = 0;
-    WINNOW_CHECK_CUDNN(cudnn_, cudnn_.get_attribute(plan.get(), CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE,
+    WINNOW_CUDNN_CHECK(cudnn_, cudnn_.get_attribute(plan.get(), CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE,
                                                     CUDNN_TYPE_INT64, 1, &count, &workspace_bytes));
     return {std::move(plan), "", workspace_bytes};
   }
@@ -153,7 +153,7 @@ class Plans {
       lock.unlock();
       Plan plan;
       try {
-        WINNOW_CHECK(cudaSetDevice(device_));
+        WINNOW_CUDA_CHECK(cudaSetDevice(device_));
         if (!handle) handle.emplace(cudnn_);
         plan = PlanBuilder(cudnn_, handle->get()).build(shape);
       } catch (const std::exception& error) {
@@ -181,7 +181,7 @@ class Plans {
 struct CudnnAttention::State {
   State(const CudnnLibrary& library, int device, cudaStream_t stream_of_calls)
       : cudnn(library), handle(library), plans(library, device, handle.get()), stream(stream_of_calls) {
-    WINNOW_CHECK_CUDNN(cudnn, cudnn.set_stream(handle.get(), stream));
+    WINNOW_CUDNN_CHECK(cudnn, cudnn.set_stream(handle.get(), stream));
   }
   State(const State&) = delete;
   State& operator=(const State&) = delete;
@@ -189,9 +189,9 @@ struct CudnnAttention::State {
 
   void reserve(int64_t size_bytes) {
     if (size_bytes <= workspace_bytes) return;
-    WINNOW_CHECK(cudaFreeAsync(workspace, stream));
+    WINNOW_CUDA_CHECK(cudaFreeAsync(workspace, stream));
     workspace = nullptr;
-    WINNOW_CHECK(cudaMallocAsync(&workspace, static_cast<std::size_t>(size_bytes), stream));
+    WINNOW_CUDA_CHECK(cudaMallocAsync(&workspace, static_cast<std::size_t>(size_bytes), stream));
     workspace_bytes = size_bytes;
   }
 
@@ -257,7 +257,7 @@ void CudnnAttention::run(const AttentionShape& shape, const AttentionPointers& p
       .set(CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, static_cast<int64_t>(data.size()), data.data())
       .set(CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, workspace)
       .finalize();
-  WINNOW_CHECK_CUDNN(cudnn, cudnn.execute(state_->handle.get(), plan.descriptor->get(), pack.get()));
+  WINNOW_CUDNN_CHECK(cudnn, cudnn.execute(state_->handle.get(), plan.descriptor->get(), pack.get()));
 }
 
 }  // namespace winnow::cuda

@@ -16,13 +16,13 @@ inline void check(const CudnnLibrary& cudnn, cudnnStatus_t status, const char* c
   }
 }
 
-#define WINNOW_CHECK_CUDNN(library, call) ::winnow::cuda::check((library), (call), #call, __FILE__, __LINE__)
+#define WINNOW_CUDNN_CHECK(library, call) ::winnow::cuda::check((library), (call), #call, __FILE__, __LINE__)
 
 // A backend descriptor with its attributes set one after another.
 class Descriptor {
  public:
   Descriptor(const CudnnLibrary& cudnn, cudnnBackendDescriptorType_t type) : cudnn_(&cudnn) {
-    WINNOW_CHECK_CUDNN(cudnn, cudnn.create_descriptor(type, &handle_));
+    WINNOW_CUDNN_CHECK(cudnn, cudnn.create_descriptor(type, &handle_));
   }
   Descriptor(Descriptor&& other) noexcept : cudnn_(other.cudnn_), handle_(std::exchange(other.handle_, nullptr)) {}
   Descriptor& operator=(Descriptor&& other) noexcept {
@@ -36,7 +36,7 @@ class Descriptor {
 
   template <typename T>
   Descriptor& set(cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, int64_t count, const T* values) {
-    WINNOW_CHECK_CUDNN(*cudnn_, cudnn_->set_attribute(handle_, name, type, count, values));
+    WINNOW_CUDNN_CHECK(*cudnn_, cudnn_->set_attribute(handle_, name, type, count, values));
     return *this;
   }
   template <typename T>
@@ -47,7 +47,7 @@ class Descriptor {
     return set(name, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &value.handle_);
   }
   Descriptor& finalize() {
-    WINNOW_CHECK_CUDNN(*cudnn_, cudnn_->finalize(handle_));
+    WINNOW_CUDNN_CHECK(*cudnn_, cudnn_->finalize(handle_));
     return *this;
   }
   cudnnStatus_t try_finalize() { return cudnn_->finalize(handle_); }

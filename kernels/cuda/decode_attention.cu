@@ -28,7 +28,7 @@ struct RowArguments {
   const Bf16* kv;
   kernels::KvCache cache;  // its slots; `kv` is its data
   int64_t n_sinks;
-  int64_t band_start;
+  int64_t window_start;
   int64_t n_keys;
 };
 
@@ -86,7 +86,7 @@ __global__ void __launch_bounds__(kThreads) piece_kernel(const __grid_constant__
   for (int64_t base = first; base < end; base += kGroups) {
     const int64_t n = base + group;
     const bool is_key = n < end;
-    const int64_t key = n < row.n_sinks ? n : row.band_start + n - row.n_sinks;
+    const int64_t key = n < row.n_sinks ? n : row.window_start + n - row.n_sinks;
     float k[kVector] = {};
     float v[kVector] = {};
     if (is_key && is_active) {
@@ -166,14 +166,14 @@ __global__ void __launch_bounds__(kThreads) merge_kernel(const __grid_constant__
 }
 
 RowArguments arguments(const kernels::DecodeCall& call) {
-  const int64_t band = band_start(call.window, call.row);
+  const int64_t band = window_start(call.window, call.row);
   const int64_t sinks = std::min(call.window.sinks, band);  // 0 where the row sees everything
   return {.q = static_cast<const Bf16*>(call.q),
           .out = static_cast<Bf16*>(call.out),
           .kv = static_cast<const Bf16*>(call.cache.data),
           .cache = call.cache,
           .n_sinks = sinks,
-          .band_start = band,
+          .window_start = band,
           .n_keys = sinks + call.row + 1 - band};
 }
 
@@ -187,7 +187,7 @@ void launch_pieces(const LaunchArguments& launch, const dim3& grid, cudaStream_t
   } else {
     piece_kernel<32><<<grid, kThreads, 0, stream>>>(launch);
   }
-  WINNOW_CHECK_LAUNCH();
+  WINNOW_CUDA_CHECK_LAUNCH();
 }
 
 }  // namespace
@@ -216,7 +216,7 @@ void CudaBackend::decode_attention(std::span<const kernels::DecodeCall> calls, c
         stream_);
     merge_kernel<<<dim3(static_cast<unsigned>(heads.n_heads), static_cast<unsigned>(n)), kThreads, 0, stream_>>>(
         launch);
-    WINNOW_CHECK_LAUNCH();
+    WINNOW_CUDA_CHECK_LAUNCH();
   }
 }
 

@@ -32,7 +32,7 @@ void CudaBackend::embed(const kernels::Matrix& table, const int32_t* tokens, voi
   } else {
     launch(static_cast<Bf16x8*>(out));
   }
-  WINNOW_CHECK_LAUNCH();
+  WINNOW_CUDA_CHECK_LAUNCH();
 }
 
 }  // namespace winnow::cuda

@@ -25,7 +25,7 @@ void add_bias(void* x, const void* bias, int64_t n_rows, int64_t n_cols, cudaStr
   const int64_t n = n_rows * (n_cols / 8);
   add_bias_kernel<<<static_cast<unsigned>((n + kAddBiasThreads - 1) / kAddBiasThreads), kAddBiasThreads, 0, stream>>>(
       static_cast<Float8*>(x), static_cast<const Bf16x8*>(bias), n, static_cast<int>(n_cols / 8));
-  WINNOW_CHECK_LAUNCH();
+  WINNOW_CUDA_CHECK_LAUNCH();
 }
 
 }  // namespace
@@ -35,7 +35,7 @@ void CudaBackend::multiply(const void* x, const kernels::Matrix& weight, const v
   if (!cublas_workspace_) cublas_workspace_ = allocate(kProductWorkspaceBytes, "cuBLAS's workspace");
   auto& product = products_[{weight.rows, weight.cols, bias != nullptr ? 1 : 0, float_output ? 1 : 0}];
   if (!product) {
-    product = std::make_unique<Product>(cublas_, weight.rows, weight.cols, bias != nullptr, float_output);
+    product = std::make_unique<Gemm>(cublas_, weight.rows, weight.cols, bias != nullptr, float_output);
   }
   product->run({x, weight.data, bias, out, cublas_workspace_->data()}, n_rows, accumulate, stream_);
 }

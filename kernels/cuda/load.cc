@@ -38,8 +38,8 @@ void convert(const std::byte* from, kernels::DType dtype, int64_t count, uint16_
 Staging::Staging() : pool_(std::min(kMaxThreads, usable_cores())) {
   try {
     for (Slot& slot : slots_) {
-      WINNOW_CHECK(cudaMallocHost(&slot.data, kSlotBytes));
-      WINNOW_CHECK(cudaEventCreateWithFlags(&slot.copied, cudaEventDisableTiming));
+      WINNOW_CUDA_CHECK(cudaMallocHost(&slot.data, kSlotBytes));
+      WINNOW_CUDA_CHECK(cudaEventCreateWithFlags(&slot.copied, cudaEventDisableTiming));
     }
   } catch (...) {
     release();
@@ -67,7 +67,7 @@ void Staging::upload(const kernels::HostTensor& source, bool as_float32, void* t
     const int64_t n = std::min(piece, source.count() - at);
     Slot& slot = slots_[next_slot_];
     next_slot_ = (next_slot_ + 1) % kSlots;
-    WINNOW_CHECK(cudaEventSynchronize(slot.copied));  // the copy before from this memory
+    WINNOW_CUDA_CHECK(cudaEventSynchronize(slot.copied));  // the copy before from this memory
     pool_.run((n + kTaskElements - 1) / kTaskElements, [&](int64_t task, int) {
       const int64_t first = task * kTaskElements;
       const int64_t count = std::min(kTaskElements, n - first);
@@ -78,9 +78,9 @@ void Staging::upload(const kernels::HostTensor& source, bool as_float32, void* t
         convert(from, source.dtype, count, static_cast<uint16_t*>(slot.data) + first);
       }
     });
-    WINNOW_CHECK(cudaMemcpyAsync(static_cast<std::byte*>(to) + at * element, slot.data,
-                                 static_cast<std::size_t>(n * element), cudaMemcpyHostToDevice, stream));
-    WINNOW_CHECK(cudaEventRecord(slot.copied, stream));
+    WINNOW_CUDA_CHECK(cudaMemcpyAsync(static_cast<std::byte*>(to) + at * element, slot.data,
+                                      static_cast<std::size_t>(n * element), cudaMemcpyHostToDevice, stream));
+    WINNOW_CUDA_CHECK(cudaEventRecord(slot.copied, stream));
   }
 }
 

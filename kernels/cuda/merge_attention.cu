@@ -32,7 +32,7 @@ __global__ void merge_kernel(MergeArguments a) {
 void merge_attention(const MergeArguments& arguments, cudaStream_t stream) {
   const int64_t n = arguments.n_rows * arguments.n_heads * (arguments.head_dim / 8);
   merge_kernel<<<static_cast<unsigned>((n + kMergeThreads - 1) / kMergeThreads), kMergeThreads, 0, stream>>>(arguments);
-  WINNOW_CHECK_LAUNCH();
+  WINNOW_CUDA_CHECK_LAUNCH();
 }
 
 }  // namespace winnow::cuda

@@ -60,7 +60,7 @@ template <int kPerLane, typename Vector>
 void launch(const Vector* x, const NormArguments& a, cudaStream_t stream) {
   rms_norm_kernel<Vector, kPerLane><<<static_cast<unsigned>((a.n_rows + kRows - 1) / kRows), kThreads, 0, stream>>>(
       x, a.weight, a.eps, a.out, a.n_vectors, a.n_rows);
-  WINNOW_CHECK_LAUNCH();
+  WINNOW_CUDA_CHECK_LAUNCH();
 }
 
 // The kernel with the fewest registers that hold a row; a model with longer rows was refused.

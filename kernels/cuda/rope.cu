@@ -129,7 +129,7 @@ void with_lanes(const kernels::HeadShape& heads, int64_t n, Launch launch) {
       launch(std::integral_constant<int, 32>(), blocks(32));
       break;
   }
-  WINNOW_CHECK_LAUNCH();
+  WINNOW_CUDA_CHECK_LAUNCH();
 }
 
 }  // namespace

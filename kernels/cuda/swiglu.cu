@@ -29,7 +29,7 @@ void CudaBackend::swiglu(const void* gate_up, void* out, int64_t n_rows, int64_t
   const int64_t vectors = n_rows * (ffn / 8);
   swiglu_kernel<<<static_cast<unsigned>((vectors + kSwigluThreads - 1) / kSwigluThreads), kSwigluThreads, 0, stream_>>>(
       static_cast<const Bf16x8*>(gate_up), static_cast<Bf16x8*>(out), n_rows, static_cast<int>(ffn / 8));
-  WINNOW_CHECK_LAUNCH();
+  WINNOW_CUDA_CHECK_LAUNCH();
 }
 
 }  // namespace winnow::cuda

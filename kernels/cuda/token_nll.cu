@@ -155,13 +155,14 @@ ReferenceChunk reference_chunk(std::span<const int32_t> tiles_of_rows, std::span
 // The divergence of a chunk of rows from their references, on the device.
 class CudaBackend::ReferenceFold {
  public:
-  ReferenceFold(CudaBackend& backend, const kernels::Matrix& head, const kernels::ReferenceRows& reference)
-      : backend_(backend),
+  ReferenceFold(CudaBackend& ops, const kernels::Matrix& head, const kernels::ReferenceRows& reference)
+      : ops_(ops),
         reference_(reference),
         hidden_(head.cols),
-        logits_(backend.allocate(logit_bytes(head.rows), "logits of the reference rows")),
-        rows_(backend.allocate(kRowChunk * static_cast<int64_t>(sizeof(int32_t)), "numbers of reference rows")),
-        states_(backend.allocate(kRowChunk * static_cast<int64_t>(sizeof(ReferenceState)), "reference statistics")),
+        logits_(ops.device().allocate(logit_bytes(head.rows), "logits of the reference rows")),
+        rows_(ops.device().allocate(kRowChunk * static_cast<int64_t>(sizeof(int32_t)), "numbers of reference rows")),
+        states_(
+            ops.device().allocate(kRowChunk * static_cast<int64_t>(sizeof(ReferenceState)), "reference statistics")),
         host_states_(static_cast<std::size_t>(kRowChunk)) {}
 
   // The chunk from `row` on.
@@ -169,8 +170,8 @@ class CudaBackend::ReferenceFold {
     chunk_ = reference_chunk(reference_.tiles.subspan(static_cast<std::size_t>(row / kRowTile),
                                                       targets.size() / static_cast<std::size_t>(kRowTile)),
                              targets);
-    WINNOW_CHECK(cudaMemcpyAsync(rows_->data(), chunk_.rows.data(), chunk_.rows.size() * sizeof(int32_t),
-                                 cudaMemcpyHostToDevice, backend_.stream_));
+    WINNOW_CUDA_CHECK(cudaMemcpyAsync(rows_->data(), chunk_.rows.data(), chunk_.rows.size() * sizeof(int32_t),
+                                      cudaMemcpyHostToDevice, ops_.stream_));
   }
 
   // A piece of the vocabulary, whose logits of the chunk's rows are there.
@@ -179,18 +180,18 @@ class CudaBackend::ReferenceFold {
     auto* reference_logits = static_cast<float*>(logits_->data());
     for (std::size_t slot = 0; slot < chunk_.tiles.size(); ++slot) {
       const auto* x = static_cast<const Bf16*>(reference_.x) + chunk_.tiles[slot] * kRowTile * hidden_;
-      backend_.multiply(x, piece, nullptr, reference_logits + static_cast<int64_t>(slot) * kRowTile * piece.rows,
-                        kRowTile, false, true);
+      ops_.multiply(x, piece, nullptr, reference_logits + static_cast<int64_t>(slot) * kRowTile * piece.rows, kRowTile,
+                    false, true);
     }
-    fold_reference_kernel<<<static_cast<unsigned>(chunk_.rows.size()), kThreads, 0, backend_.stream_>>>(
+    fold_reference_kernel<<<static_cast<unsigned>(chunk_.rows.size()), kThreads, 0, ops_.stream_>>>(
         logits, reference_logits, piece.rows, is_first, static_cast<const int32_t*>(rows_->data()),
         static_cast<ReferenceState*>(states_->data()));
-    WINNOW_CHECK_LAUNCH();
+    WINNOW_CUDA_CHECK_LAUNCH();
   }
 
   void fetch() {
-    WINNOW_CHECK(cudaMemcpyAsync(host_states_.data(), states_->data(), chunk_.rows.size() * sizeof(ReferenceState),
-                                 cudaMemcpyDeviceToHost, backend_.stream_));
+    WINNOW_CUDA_CHECK(cudaMemcpyAsync(host_states_.data(), states_->data(), chunk_.rows.size() * sizeof(ReferenceState),
+                                      cudaMemcpyDeviceToHost, ops_.stream_));
   }
   // After the stream has been waited for: of the chunk's row i, unless it has no reference.
   void finish(int64_t i, const RowState& state, double& kl_nats) const {
@@ -199,7 +200,7 @@ class CudaBackend::ReferenceFold {
   }
 
  private:
-  CudaBackend& backend_;
+  CudaBackend& ops_;
   const kernels::ReferenceRows& reference_;
   int64_t hidden_;
   std::unique_ptr<kernels::Buffer> logits_;  // (kRowChunk, piece of the vocabulary)
@@ -225,8 +226,8 @@ void CudaBackend::token_nll(const void* x, const kernels::Matrix& head, std::spa
   for (int64_t row = 0; row < n_rows; row += kRowChunk) {
     const int64_t n = std::min(kRowChunk, n_rows - row);
     const auto begin = static_cast<std::size_t>(row);
-    WINNOW_CHECK(cudaMemcpyAsync(device_targets->data(), targets.data() + begin,
-                                 static_cast<std::size_t>(n) * sizeof(int32_t), cudaMemcpyHostToDevice, stream_));
+    WINNOW_CUDA_CHECK(cudaMemcpyAsync(device_targets->data(), targets.data() + begin,
+                                      static_cast<std::size_t>(n) * sizeof(int32_t), cudaMemcpyHostToDevice, stream_));
     const auto* rows = static_cast<const Bf16*>(x) + row * head.cols;
     if (references) references->begin(row, targets.subspan(begin, static_cast<std::size_t>(n)));
     for (int64_t first = 0; first < head.rows; first += kVocabChunk) {
@@ -236,11 +237,11 @@ void CudaBackend::token_nll(const void* x, const kernels::Matrix& head, std::spa
       fold_kernel<<<static_cast<unsigned>(n), kThreads, 0, stream_>>>(
           static_cast<const float*>(logits->data()), n_columns, static_cast<int32_t>(first),
           static_cast<const int32_t*>(device_targets->data()), static_cast<RowState*>(states->data()));
-      WINNOW_CHECK_LAUNCH();
+      WINNOW_CUDA_CHECK_LAUNCH();
       if (references) references->fold(piece, first == 0, static_cast<const float*>(logits->data()));
     }
-    WINNOW_CHECK(cudaMemcpyAsync(host_states.data(), states->data(), static_cast<std::size_t>(n) * sizeof(RowState),
-                                 cudaMemcpyDeviceToHost, stream_));
+    WINNOW_CUDA_CHECK(cudaMemcpyAsync(host_states.data(), states->data(),
+                                      static_cast<std::size_t>(n) * sizeof(RowState), cudaMemcpyDeviceToHost, stream_));
     if (references) references->fetch();
     synchronize();
     for (int64_t i = 0; i < n; ++i) {

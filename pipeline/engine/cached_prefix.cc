@@ -17,8 +17,8 @@ int64_t cached_rows(int64_t n_tokens, const kernels::Window& narrowest, int64_t 
   return std::min(round_down(kernels::first_affected_row(narrowest), row_tile), last_tile);
 }
 
-int64_t CachedPrefix::size_bytes(const model::ModelConfig& config, const kernels::Backend& backend, int64_t n_rows) {
-  return config.n_layers * backend.kv_bytes(n_rows, config.heads);
+int64_t CachedPrefix::size_bytes(const model::ModelConfig& config, const kernels::Ops& ops, int64_t n_rows) {
+  return config.n_layers * ops.device().kv_bytes(n_rows, config.heads);
 }
 
 SweepRequest prefix_request(const SweepRequest& request) {
@@ -29,37 +29,37 @@ SweepRequest prefix_request(const SweepRequest& request) {
   return prefix;
 }
 
-int64_t CachedPrefix::workspace_bytes(const model::ModelConfig& config, const kernels::Backend& backend,
+int64_t CachedPrefix::workspace_bytes(const model::ModelConfig& config, const kernels::Ops& ops,
                                       const SweepRequest& request, Place place) {
   const SweepRequest prefix = prefix_request(request);
   const KvSink elsewhere;
-  return SweepPass::predicted_bytes(backend, config, std::span(&prefix, 1), &elsewhere) +
-         (place == Place::kHost ? backend.kv_bytes(request.prefix_rows, config.heads) : 0);
+  return SweepPass::predicted_bytes(ops, config, std::span(&prefix, 1), &elsewhere) +
+         (place == Place::kHost ? ops.device().kv_bytes(request.prefix_rows, config.heads) : 0);
 }
 
-CachedPrefix::CachedPrefix(kernels::Backend& backend, const model::ModelConfig& config, model::ModelWeights& weights,
+CachedPrefix::CachedPrefix(kernels::Ops& ops, const model::ModelConfig& config, model::ModelWeights& weights,
                            const SweepRequest& request, Place place, const StopCheck& stop)
     : n_rows_(request.prefix_rows),
-      layer_bytes_(backend.kv_bytes(request.prefix_rows, config.heads)),
+      layer_bytes_(ops.device().kv_bytes(request.prefix_rows, config.heads)),
       place_(place),
       first_score_row_(request.answer_start - 1) {
   const auto n_tokens = static_cast<int64_t>(request.tokens.size());
-  const int64_t most = cached_rows(n_tokens, kernels::full_attention(), backend.row_tile());
-  if (n_rows_ <= 0 || n_rows_ > most || n_rows_ % backend.row_tile() != 0) {
+  const int64_t most = cached_rows(n_tokens, kernels::full_attention(), ops.device().row_tile());
+  if (n_rows_ <= 0 || n_rows_ > most || n_rows_ % ops.device().row_tile() != 0) {
     fail(ExitCode::kInternal, "a prefix of " + std::to_string(n_rows_) + " rows does not fit the request");
   }
-  const int64_t total = size_bytes(config, backend, n_rows_);
-  memory_ = is_on_host() ? backend.allocate_host(total, "cached keys and values")
-                         : backend.allocate(total, "cached keys and values");
+  const int64_t total = size_bytes(config, ops, n_rows_);
+  memory_ = is_on_host() ? ops.device().allocate_host(total, "cached keys and values")
+                         : ops.device().allocate(total, "cached keys and values");
   const std::unique_ptr<kernels::Buffer> staged =
-      is_on_host() ? backend.allocate(layer_bytes_, "a layer of keys") : nullptr;
+      is_on_host() ? ops.device().allocate(layer_bytes_, "a layer of keys") : nullptr;
   const KvSink sink{.place = [&](int64_t index) { return staged ? staged->data() : layer(index); },
                     .done =
                         [&](int64_t index) {
-                          if (staged) backend.transfer(staged->data(), layer(index), layer_bytes_);
+                          if (staged) ops.copy_async(staged->data(), layer(index), layer_bytes_);
                         }};
   const SweepRequest prefix = prefix_request(request);
-  SweepPass pass(backend, config, weights, std::span(&prefix, 1), &sink);
+  SweepPass pass(ops, config, weights, std::span(&prefix, 1), &sink);
   pass.run_layers(stop);
   if (first_score_row_ >= n_rows_) return;
   const SweepPass::RowScores scores = pass.score_rows();
@@ -107,7 +107,7 @@ PrefixPlan plan_prefixes(std::span<const int64_t> sizes, int64_t n_ranks, const 
 void PrefixCache::provide(int64_t example, CachedPrefix::Place place, SweepRequest& request, const StopCheck& stop) {
   if (request.prefix_rows == 0) return;
   std::unique_ptr<CachedPrefix>& prefix = prefixes_[example];
-  if (!prefix) prefix = std::make_unique<CachedPrefix>(backend_, config_, weights_, request, place, stop);
+  if (!prefix) prefix = std::make_unique<CachedPrefix>(ops_, config_, weights_, request, place, stop);
   request.prefix = prefix.get();
 }
 

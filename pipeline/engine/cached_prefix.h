@@ -10,7 +10,7 @@
 #include <span>
 #include <vector>
 
-#include "kernels/backend.h"
+#include "kernels/ops.h"
 #include "model/config.h"
 #include "model/weights.h"
 #include "pipeline/engine/sweep.h"
@@ -36,18 +36,18 @@ class CachedPrefix {
   enum class Place { kBackend, kHost };  // whose memory
 
   // Runs request.prefix_rows rows with full attention. Throws Interrupted, Error(kOutOfMemory).
-  CachedPrefix(kernels::Backend& backend, const model::ModelConfig& config, model::ModelWeights& weights,
+  CachedPrefix(kernels::Ops& ops, const model::ModelConfig& config, model::ModelWeights& weights,
                const SweepRequest& request, Place place, const StopCheck& stop);
   // Memory that it keeps, of the backend or of the host, bytes.
-  static int64_t size_bytes(const model::ModelConfig& config, const kernels::Backend& backend, int64_t n_rows);
+  static int64_t size_bytes(const model::ModelConfig& config, const kernels::Ops& ops, int64_t n_rows);
   // Memory of the backend that making the request's takes besides what it keeps there, bytes.
-  static int64_t workspace_bytes(const model::ModelConfig& config, const kernels::Backend& backend,
-                                 const SweepRequest& request, Place place);
+  static int64_t workspace_bytes(const model::ModelConfig& config, const kernels::Ops& ops, const SweepRequest& request,
+                                 Place place);
 
   int64_t n_rows() const { return n_rows_; }
   int64_t layer_bytes() const { return layer_bytes_; }
   bool is_on_host() const { return place_ == Place::kHost; }
-  // The layer's keys and values, laid out as Backend::store_kv does, in memory of `place`.
+  // The layer's keys and values, laid out as Ops::store_kv does, in memory of `place`.
   void* layer(int64_t layer) const { return static_cast<std::byte*>(memory_->data()) + layer * layer_bytes_; }
   // Of row a - 1 <= row < n_rows.
   RowScore score(int64_t row) const { return scores_[static_cast<std::size_t>(row - first_score_row_)]; }
@@ -80,15 +80,15 @@ PrefixPlan plan_prefixes(std::span<const int64_t> sizes, int64_t n_ranks, const 
 // The prefixes of a rank's examples.
 class PrefixCache {
  public:
-  PrefixCache(kernels::Backend& backend, const model::ModelConfig& config, model::ModelWeights& weights)
-      : backend_(backend), config_(config), weights_(weights) {}
+  PrefixCache(kernels::Ops& ops, const model::ModelConfig& config, model::ModelWeights& weights)
+      : ops_(ops), config_(config), weights_(weights) {}
 
   // Gives a request with prefix_rows the prefix of its example, which is made when it is asked for first, and leaves it
   // as it is where there are no rows to keep. Throws Interrupted, Error.
   void provide(int64_t example, CachedPrefix::Place place, SweepRequest& request, const StopCheck& stop);
 
  private:
-  kernels::Backend& backend_;
+  kernels::Ops& ops_;
   const model::ModelConfig& config_;
   model::ModelWeights& weights_;
   std::map<int64_t, std::unique_ptr<CachedPrefix>> prefixes_;  // by example

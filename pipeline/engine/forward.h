@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <span>
 
-#include "kernels/backend.h"
+#include "kernels/ops.h"
 #include "model/config.h"
 #include "model/layer.h"
 #include "model/weights.h"
@@ -15,9 +15,9 @@ namespace winnow::engine {
 
 struct Forward {
   // All references must outlive this. n_positions: of the longest sequence.
-  Forward(kernels::Backend& on, const model::ModelConfig& of_model, model::ModelWeights& with, int64_t n_positions);
+  Forward(kernels::Ops& on, const model::ModelConfig& of_model, model::ModelWeights& with, int64_t n_positions);
   // Backend memory that this takes, with what operations on sequences of most_rows rows take for themselves, bytes.
-  static int64_t predicted_bytes(const kernels::Backend& on, const model::ModelConfig& of_model, int64_t n_positions,
+  static int64_t predicted_bytes(const kernels::Ops& on, const model::ModelConfig& of_model, int64_t n_positions,
                                  int64_t most_rows);
 
   // rows (n_rows, hidden) residual, from tokens (n_rows) in the backend's memory.
@@ -25,9 +25,9 @@ struct Forward {
   // Norm and head of rows (targets, hidden) that left the last layer, chunk_rows() at a time; a target of -1 skips its
   // row. normed: (normed_rows(targets), hidden) activations to work in. The pointers of `out` hold one entry a row.
   void score(const void* rows, std::span<const int32_t> targets, void* normed, const kernels::TokenScores& out);
-  static int64_t normed_rows(const kernels::Backend& on, int64_t n_rows);
+  static int64_t normed_rows(const kernels::Ops& on, int64_t n_rows);
 
-  kernels::Backend& backend;
+  kernels::Ops& ops;
   const model::ModelConfig& config;
   model::ModelWeights& weights;
   model::DecoderLayer decoder;

@@ -33,12 +33,12 @@ std::vector<int64_t> first_new_rows(std::span<const GenerationRequest> requests)
 // Every buffer of a stack of single rows.
 struct StackBuffers {
   using Id = PassBuffers::Id;
-  StackBuffers(const kernels::Backend& backend, const model::ModelConfig& config, int64_t n_rows)
-      : list(backend, config),
+  StackBuffers(const kernels::Ops& ops, const model::ModelConfig& config, int64_t n_rows)
+      : list(ops, config),
         positions(list.integers(n_rows, "the new rows' positions")),
         tokens(list.integers(n_rows, "new tokens")),
         stack(list.residual(n_rows, "the rows of new tokens")),
-        normed(list.hidden(Forward::normed_rows(backend, n_rows), "the final rows")),
+        normed(list.hidden(Forward::normed_rows(ops, n_rows), "the final rows")),
         q(list.queries(n_rows, "the new rows' queries")),
         attention(list.queries(n_rows, "attention's output")),
         kv(list.keys(n_rows, "the new rows' keys and values")) {}
@@ -54,11 +54,11 @@ struct StackBuffers {
 
 class Generation {
  public:
-  Generation(kernels::Backend& backend, const model::ModelConfig& config, model::ModelWeights& weights,
+  Generation(kernels::Ops& ops, const model::ModelConfig& config, model::ModelWeights& weights,
              std::span<const GenerationRequest> requests);
   GenerationReport run(std::span<const int32_t> stop_tokens, const StopCheck& stop);
 
-  static int64_t predicted_bytes(const kernels::Backend& backend, const model::ModelConfig& config,
+  static int64_t predicted_bytes(const kernels::Ops& ops, const model::ModelConfig& config,
                                  std::span<const GenerationRequest> requests);
 
  private:
@@ -72,7 +72,7 @@ class Generation {
 
   void* at(PassBuffers::Id buffer, int64_t row = 0) const { return buffers_.list.at(buffer, row); }
 
-  kernels::Backend& backend_;
+  kernels::Ops& ops_;
   const model::ModelConfig& config_;
   model::ModelWeights& weights_;
   std::span<const GenerationRequest> requests_;
@@ -92,28 +92,28 @@ int64_t longest_rows(std::span<const GenerationRequest> requests) {
   return longest;
 }
 
-int64_t Generation::predicted_bytes(const kernels::Backend& backend, const model::ModelConfig& config,
+int64_t Generation::predicted_bytes(const kernels::Ops& ops, const model::ModelConfig& config,
                                     std::span<const GenerationRequest> requests) {
-  const int64_t most_rows = RowPlaces::natural(backend.row_tile()).most_rows(first_new_rows(requests));
-  int64_t bytes = Forward::predicted_bytes(backend, config, longest_rows(requests), longest_rows(requests)) +
-                  StackBuffers(backend, config, most_rows).list.size_bytes() +
-                  Prefill::predicted_bytes(backend, config, requests);
-  for (const GenerationRequest& request : requests) bytes += SequenceCache::predicted_bytes(backend, config, request);
+  const int64_t most_rows = RowPlaces::natural(ops.device().row_tile()).most_rows(first_new_rows(requests));
+  int64_t bytes = Forward::predicted_bytes(ops, config, longest_rows(requests), longest_rows(requests)) +
+                  StackBuffers(ops, config, most_rows).list.size_bytes() +
+                  Prefill::predicted_bytes(ops, config, requests);
+  for (const GenerationRequest& request : requests) bytes += SequenceCache::predicted_bytes(ops, config, request);
   return bytes;
 }
 
-Generation::Generation(kernels::Backend& backend, const model::ModelConfig& config, model::ModelWeights& weights,
+Generation::Generation(kernels::Ops& ops, const model::ModelConfig& config, model::ModelWeights& weights,
                        std::span<const GenerationRequest> requests)
-    : backend_(backend),
+    : ops_(ops),
       config_(config),
       weights_(weights),
       requests_(requests),
-      forward_(backend, config, weights, longest_rows(requests)),
+      forward_(ops, config, weights, longest_rows(requests)),
       // A row that is alone has the place of its position.
-      places_(requests.size() > 1 ? RowPlaces(backend, config, weights) : RowPlaces::natural(backend.row_tile())),
-      buffers_(backend, config, places_.most_rows(first_new_rows(requests))) {
+      places_(requests.size() > 1 ? RowPlaces(ops, config, weights) : RowPlaces::natural(ops.device().row_tile())),
+      buffers_(ops, config, places_.most_rows(first_new_rows(requests))) {
   report_.texts.resize(requests.size());
-  buffers_.list.allocate(backend);
+  buffers_.list.allocate(ops);
 }
 
 // All prompts, in groups whose rows go through a layer together, so that its weights are brought up once.
@@ -123,19 +123,19 @@ void Generation::prefill(const StopCheck& stop) {
     const GenerationRequest& request = requests_[i];
     const auto n_prompt = static_cast<int64_t>(request.prompt.size());
     sequences_.push_back(
-        {&request, &report_.texts[i], std::make_unique<SequenceCache>(backend_, config_, request), n_prompt - 1, 0});
+        {&request, &report_.texts[i], std::make_unique<SequenceCache>(ops_, config_, request), n_prompt - 1, 0});
     report_.texts[i].cache_bytes = sequences_.back().cache->size_bytes();
     report_.prompt_tokens += n_prompt;
   }
   for (Sequence& sequence : sequences_) active_.push_back(&sequence);
   const int64_t n_rows = place_rows();
-  for (const auto& [begin, end] : Prefill::groups(backend_, requests_)) {
+  for (const auto& [begin, end] : Prefill::groups(ops_, requests_)) {
     std::vector<const SequenceCache*> caches;
     for (std::size_t i = begin; i < end; ++i) caches.push_back(sequences_[i].cache.get());
     Prefill group(forward_, requests_.subspan(begin, end - begin), caches);
     group.run(stop);
     for (std::size_t i = begin; i < end; ++i) {
-      backend_.copy(group.last_row(i - begin), at(buffers_.stack, sequences_[i].at), 1, config_.hidden);
+      ops_.copy_rows(group.last_row(i - begin), at(buffers_.stack, sequences_[i].at), 1, config_.hidden);
     }
   }
   choose(active_, n_rows);
@@ -191,8 +191,8 @@ void Generation::upload_rows(int64_t n_rows) {
     tokens[static_cast<std::size_t>(sequence->at)] = sequence->text->tokens.back();
     positions[static_cast<std::size_t>(sequence->at)] = static_cast<int32_t>(sequence->row);
   }
-  buffers_.list.upload(backend_, buffers_.tokens, tokens);
-  buffers_.list.upload(backend_, buffers_.positions, positions);
+  buffers_.list.upload(ops_, buffers_.tokens, tokens);
+  buffers_.list.upload(ops_, buffers_.positions, positions);
 }
 
 void Generation::decode_layer(int64_t layer, int64_t n_rows) {
@@ -207,8 +207,8 @@ void Generation::decode_layer(int64_t layer, int64_t n_rows) {
     calls.push_back({at(buffers_.q, sequence->at), at(buffers_.attention, sequence->at), sequence->row, cache,
                      sequence->request->windows[static_cast<std::size_t>(layer)].window});
   }
-  backend_.copy_kv(copies, config_.heads);
-  backend_.decode_attention(calls, config_.heads);
+  ops_.copy_kv(copies, config_.heads);
+  ops_.decode_attention(calls, config_.heads);
   forward_.decoder.finish(weights, at(buffers_.attention), at(buffers_.stack), n_rows);
 }
 
@@ -248,17 +248,17 @@ void check(const model::ModelConfig& config, const GenerationRequest& request) {
 
 }  // namespace
 
-int64_t predict_generation_bytes(const model::ModelConfig& config, const kernels::Backend& backend,
+int64_t predict_generation_bytes(const model::ModelConfig& config, const kernels::Ops& ops,
                                  std::span<const GenerationRequest> requests) {
-  return requests.empty() ? 0 : Generation::predicted_bytes(backend, config, requests);
+  return requests.empty() ? 0 : Generation::predicted_bytes(ops, config, requests);
 }
 
-GenerationReport generate(kernels::Backend& backend, const model::ModelConfig& config, model::ModelWeights& weights,
+GenerationReport generate(kernels::Ops& ops, const model::ModelConfig& config, model::ModelWeights& weights,
                           std::span<const GenerationRequest> requests, std::span<const int32_t> stop_tokens,
                           const StopCheck& stop) {
   if (requests.empty()) return {};
   for (const GenerationRequest& request : requests) check(config, request);
-  return Generation(backend, config, weights, requests).run(stop_tokens, stop);
+  return Generation(ops, config, weights, requests).run(stop_tokens, stop);
 }
 
 bool matches_answer(std::span<const int32_t> generated, std::span<const int32_t> answer,

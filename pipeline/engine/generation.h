@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels/backend.h"
+#include "kernels/ops.h"
 #include "model/config.h"
 #include "model/weights.h"
 #include "pipeline/engine/sweep.h"
@@ -46,19 +46,12 @@ struct GenerationReport {
 
 // Continues all prompts, together. Throws Error(kBadData), naming the request, where a logit is not finite;
 // Interrupted.
-GenerationReport generate(kernels::Backend& backend, const model::ModelConfig& config, model::ModelWeights& weights,
+GenerationReport generate(kernels::Ops& ops, const model::ModelConfig& config, model::ModelWeights& weights,
                           std::span<const GenerationRequest> requests, std::span<const int32_t> stop_tokens,
                           const StopCheck& stop);
 // Backend memory of that without the weights, bytes, at most.
-int64_t predict_generation_bytes(const model::ModelConfig& config, const kernels::Backend& backend,
+int64_t predict_generation_bytes(const model::ModelConfig& config, const kernels::Ops& ops,
                                  std::span<const GenerationRequest> requests);
-
-// The tokens that end a text: eos_token_id, a number or a list, of DIR/generation_config.json, else of DIR/config.json;
-// none where both are without. Throws Error(kBadData) naming file and field.
-std::vector<int32_t> read_stop_tokens(const std::filesystem::path& model_dir, int64_t vocab);
-// The same from a command line: "1,2", "none", or empty for the model's. Throws Error(kUsage) naming `flag`.
-std::vector<int32_t> parse_stop_tokens(const std::string& text, const std::string& flag,
-                                       const std::filesystem::path& model_dir, int64_t vocab);
 
 // Whether a continuation is the reference answer: its first tokens are the answer's, up to the answer's end or its
 // first stop token, behind which a deployed model writes nothing.

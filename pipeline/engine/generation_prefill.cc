@@ -20,16 +20,16 @@ const kernels::Window& window_of(const GenerationRequest& request, int64_t layer
 }
 
 // Whether the prompt has rows that see everything although new tokens do not.
-bool sees_all_at_first(const kernels::Window& window) { return !kernels::obeys(window, 0); }
+bool sees_all_at_first(const kernels::Window& window) { return !kernels::is_windowed(window, 0); }
 
 // Rows of keys that the layer's cache has no room for while a chunk is computed.
-int64_t outside_rows(const kernels::Backend& backend, const GenerationRequest& request, int64_t layer) {
+int64_t outside_rows(const kernels::Ops& ops, const GenerationRequest& request, int64_t layer) {
   if (!cache_shape(request, layer).forgets) return 0;
-  const int64_t tile = backend.row_tile();
+  const int64_t tile = ops.device().row_tile();
   const int64_t whole = padded_rows(request, tile);
   const kernels::Window& window = window_of(request, layer);
   if (sees_all_at_first(window)) return whole;
-  const int64_t chunk = round_up(window.sinks, tile) + round_up(window.keys, tile) + tile + backend.chunk_rows();
+  const int64_t chunk = round_up(window.sinks, tile) + round_up(window.keys, tile) + tile + ops.device().chunk_rows();
   return std::min(whole, chunk);
 }
 
@@ -39,19 +39,19 @@ int64_t total_rows(std::span<const GenerationRequest> requests, int64_t tile) {
   return n_rows;
 }
 
-int64_t largest_chunk(const kernels::Backend& backend, std::span<const GenerationRequest> requests) {
+int64_t largest_chunk(const kernels::Ops& ops, std::span<const GenerationRequest> requests) {
   int64_t longest = 0;
   for (const GenerationRequest& request : requests) {
-    longest = std::max(longest, padded_rows(request, backend.row_tile()));
+    longest = std::max(longest, padded_rows(request, ops.device().row_tile()));
   }
-  return std::min(longest, backend.chunk_rows());
+  return std::min(longest, ops.device().chunk_rows());
 }
 
-int64_t most_outside_rows(const kernels::Backend& backend, std::span<const GenerationRequest> requests) {
+int64_t most_outside_rows(const kernels::Ops& ops, std::span<const GenerationRequest> requests) {
   int64_t outside = 0;
   for (const GenerationRequest& request : requests) {
     for (int64_t layer = 0; layer < static_cast<int64_t>(request.windows.size()); ++layer) {
-      outside = std::max(outside, outside_rows(backend, request, layer));
+      outside = std::max(outside, outside_rows(ops, request, layer));
     }
   }
   return outside;
@@ -59,23 +59,23 @@ int64_t most_outside_rows(const kernels::Backend& backend, std::span<const Gener
 
 }  // namespace
 
-PrefillBuffers::PrefillBuffers(const kernels::Backend& backend, const model::ModelConfig& config,
+PrefillBuffers::PrefillBuffers(const kernels::Ops& ops, const model::ModelConfig& config,
                                std::span<const GenerationRequest> requests)
-    : list(backend, config),
-      tokens(list.integers(total_rows(requests, backend.row_tile()), "the prompts' tokens")),
-      positions(list.integers(total_rows(requests, backend.row_tile()), "the prompts' positions")),
-      stack(list.residual(total_rows(requests, backend.row_tile()), "the prompts' rows")),
-      q(list.queries(largest_chunk(backend, requests), "a chunk's queries")),
-      attention(list.queries(largest_chunk(backend, requests), "attention's output")),
-      keys(list.keys(most_outside_rows(backend, requests), "a chunk's keys and values")) {}
+    : list(ops, config),
+      tokens(list.integers(total_rows(requests, ops.device().row_tile()), "the prompts' tokens")),
+      positions(list.integers(total_rows(requests, ops.device().row_tile()), "the prompts' positions")),
+      stack(list.residual(total_rows(requests, ops.device().row_tile()), "the prompts' rows")),
+      q(list.queries(largest_chunk(ops, requests), "a chunk's queries")),
+      attention(list.queries(largest_chunk(ops, requests), "attention's output")),
+      keys(list.keys(most_outside_rows(ops, requests), "a chunk's keys and values")) {}
 
-std::vector<std::pair<std::size_t, std::size_t>> Prefill::groups(const kernels::Backend& backend,
+std::vector<std::pair<std::size_t, std::size_t>> Prefill::groups(const kernels::Ops& ops,
                                                                  std::span<const GenerationRequest> requests) {
   std::vector<std::pair<std::size_t, std::size_t>> groups;
   int64_t n_rows = 0;
   for (std::size_t i = 0; i < requests.size(); ++i) {
-    const int64_t padded = padded_rows(requests[i], backend.row_tile());
-    if (groups.empty() || n_rows + padded > backend.stack_rows()) {
+    const int64_t padded = padded_rows(requests[i], ops.device().row_tile());
+    if (groups.empty() || n_rows + padded > ops.device().stack_rows()) {
       groups.emplace_back(i, i);
       n_rows = 0;
     }
@@ -85,26 +85,26 @@ std::vector<std::pair<std::size_t, std::size_t>> Prefill::groups(const kernels::
   return groups;
 }
 
-int64_t Prefill::predicted_bytes(const kernels::Backend& backend, const model::ModelConfig& config,
+int64_t Prefill::predicted_bytes(const kernels::Ops& ops, const model::ModelConfig& config,
                                  std::span<const GenerationRequest> requests) {
   int64_t most = 0;
-  for (const auto& [begin, end] : groups(backend, requests)) {
-    most = std::max(most, PrefillBuffers(backend, config, requests.subspan(begin, end - begin)).list.size_bytes());
+  for (const auto& [begin, end] : groups(ops, requests)) {
+    most = std::max(most, PrefillBuffers(ops, config, requests.subspan(begin, end - begin)).list.size_bytes());
   }
   return most;
 }
 
 Prefill::Prefill(Forward& forward, std::span<const GenerationRequest> requests,
                  std::span<const SequenceCache* const> caches)
-    : forward_(forward), buffers_(forward.backend, forward.config, requests) {
-  kernels::Backend& backend = forward.backend;
+    : forward_(forward), buffers_(forward.ops, forward.config, requests) {
+  kernels::Ops& ops = forward.ops;
   for (std::size_t i = 0; i < requests.size(); ++i) {
     Prompt prompt{&requests[i], caches[i], static_cast<int64_t>(requests[i].prompt.size()),
-                  padded_rows(requests[i], backend.row_tile()), stack_rows_};
+                  padded_rows(requests[i], ops.device().row_tile()), stack_rows_};
     stack_rows_ += prompt.padded_rows;
     prompts_.push_back(prompt);
   }
-  buffers_.list.allocate(backend);
+  buffers_.list.allocate(ops);
   make_tables();
 }
 
@@ -115,8 +115,8 @@ void Prefill::make_tables() {
     std::copy(prompt.request->prompt.begin(), prompt.request->prompt.end(), tokens.begin() + prompt.at);
     for (int64_t row = 0; row < prompt.padded_rows; ++row) positions.push_back(static_cast<int32_t>(row));
   }
-  buffers_.list.upload(forward_.backend, buffers_.tokens, tokens);
-  buffers_.list.upload(forward_.backend, buffers_.positions, positions);
+  buffers_.list.upload(forward_.ops, buffers_.tokens, tokens);
+  buffers_.list.upload(forward_.ops, buffers_.positions, positions);
 }
 
 const void* Prefill::last_row(std::size_t prompt) const {
@@ -135,7 +135,7 @@ void Prefill::run(const StopCheck& stop) {
 }
 
 void Prefill::run_prompt(const Prompt& prompt, int64_t layer, const model::LayerWeights& weights) {
-  for (int64_t row = 0; row < prompt.padded_rows; row += forward_.backend.chunk_rows()) {
+  for (int64_t row = 0; row < prompt.padded_rows; row += forward_.ops.device().chunk_rows()) {
     const Chunk chunk = place_chunk(prompt, layer, row);
     run_chunk(prompt, chunk, layer, weights);
     keep(prompt, chunk, layer);
@@ -144,10 +144,10 @@ void Prefill::run_prompt(const Prompt& prompt, int64_t layer, const model::Layer
 
 // Decides where the keys of a chunk and of the rows before go, and brings those there that the chunk sees.
 Prefill::Chunk Prefill::place_chunk(const Prompt& prompt, int64_t layer, int64_t first_row) {
-  const kernels::Backend& backend = forward_.backend;
+  const kernels::Ops& ops = forward_.ops;
   const kernels::Window& window = window_of(*prompt.request, layer);
   const kernels::KvCache cache = prompt.cache->layer(layer);
-  Chunk chunk{first_row, std::min(first_row + backend.chunk_rows(), prompt.padded_rows), {}, {}};
+  Chunk chunk{first_row, std::min(first_row + ops.device().chunk_rows(), prompt.padded_rows), {}, {}};
   if (!prompt.cache->shape(layer).forgets) {
     chunk.own = {cache.data, 0, chunk.end_row};
     return chunk;
@@ -156,15 +156,15 @@ Prefill::Chunk Prefill::place_chunk(const Prompt& prompt, int64_t layer, int64_t
     chunk.own = {buffers_.list.at(buffers_.keys), 0, chunk.end_row};
     return chunk;
   }
-  const int64_t sink_rows = round_up(window.sinks, backend.row_tile());
-  int64_t first_seen = round_down(kernels::band_start(window, first_row), backend.row_tile());
+  const int64_t sink_rows = round_up(window.sinks, ops.device().row_tile());
+  int64_t first_seen = round_down(kernels::window_start(window, first_row), ops.device().row_tile());
   if (first_seen <= sink_rows) {
     first_seen = 0;
   } else {
     chunk.prefix = {buffers_.list.at(buffers_.keys), 0, sink_rows};
   }
   auto* own = static_cast<std::byte*>(buffers_.list.at(buffers_.keys)) +
-              backend.kv_bytes(chunk.prefix.n_rows, forward_.config.heads);
+              ops.device().kv_bytes(chunk.prefix.n_rows, forward_.config.heads);
   chunk.own = {own, first_seen, chunk.end_row - first_seen};
   load_seen(cache, window, chunk);
   return chunk;
@@ -175,18 +175,18 @@ void Prefill::load_seen(const kernels::KvCache& cache, const kernels::Window& wi
   const int64_t end = chunk.first_row;
   const bool has_prefix = chunk.own.first_row > 0;
   load_rows(cache, 0, std::min(window.sinks, end), has_prefix ? chunk.prefix.data : chunk.own.data, 0, copies);
-  load_rows(cache, std::max(window.sinks, kernels::band_start(window, end)), end, chunk.own.data, chunk.own.first_row,
+  load_rows(cache, std::max(window.sinks, kernels::window_start(window, end)), end, chunk.own.data, chunk.own.first_row,
             copies);
-  forward_.backend.copy_kv(copies, forward_.config.heads);
+  forward_.ops.copy_kv(copies, forward_.config.heads);
 }
 
 void Prefill::run_chunk(const Prompt& prompt, const Chunk& chunk, int64_t layer, const model::LayerWeights& weights) {
-  kernels::Backend& backend = forward_.backend;
+  kernels::Ops& ops = forward_.ops;
   const model::ModelConfig& config = forward_.config;
   const kernels::RowAngles angles =
       forward_.rotary.angles(buffers_.list.integers_at(buffers_.positions)).from(prompt.at);
-  auto* kv =
-      static_cast<std::byte*>(chunk.own.data) + backend.kv_bytes(chunk.first_row - chunk.own.first_row, config.heads);
+  auto* kv = static_cast<std::byte*>(chunk.own.data) +
+             ops.device().kv_bytes(chunk.first_row - chunk.own.first_row, config.heads);
   const bool is_last = layer == config.n_layers - 1;
   forward_.decoder.attention_input(weights, residual(prompt.at + chunk.first_row), angles.from(chunk.first_row),
                                    chunk.end_row - chunk.first_row, kv,
@@ -196,9 +196,9 @@ void Prefill::run_chunk(const Prompt& prompt, const Chunk& chunk, int64_t layer,
   if (is_last) {
     // Behind the last layer one row is wanted.
     if (chunk.end_row < prompt.padded_rows) return;
-    call.first_row = prompt.last_tile(backend.row_tile());
+    call.first_row = prompt.last_tile(ops.device().row_tile());
     forward_.decoder.attention_input(weights, residual(prompt.at + call.first_row), angles.from(call.first_row),
-                                     backend.row_tile(), nullptr, buffers_.list.at(buffers_.q));
+                                     ops.device().row_tile(), nullptr, buffers_.list.at(buffers_.q));
   }
   call.q = buffers_.list.at(buffers_.q);
   call.out = buffers_.list.at(buffers_.attention);
@@ -207,7 +207,7 @@ void Prefill::run_chunk(const Prompt& prompt, const Chunk& chunk, int64_t layer,
   call.prefix = chunk.prefix;
   call.own = chunk.own;
   call.window = window_of(*prompt.request, layer);
-  backend.attention(std::span(&call, 1), config.heads);
+  ops.attention(std::span(&call, 1), config.heads);
   forward_.decoder.finish(weights, buffers_.list.at(buffers_.attention), residual(prompt.at + call.first_row),
                           call.n_rows);
 }
@@ -226,7 +226,7 @@ void Prefill::keep(const Prompt& prompt, const Chunk& chunk, int64_t layer) {
   store_rows(cache, first_row, std::min(shape.n_sinks, end_row), chunk.own.data, chunk.own.first_row, copies);
   store_rows(cache, std::max({first_row, shape.n_sinks, end_row - shape.n_ring}), end_row, chunk.own.data,
              chunk.own.first_row, copies);
-  forward_.backend.copy_kv(copies, forward_.config.heads);
+  forward_.ops.copy_kv(copies, forward_.config.heads);
 }
 
 }  // namespace winnow::engine

@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include "kernels/backend.h"
+#include "kernels/ops.h"
 #include "model/config.h"
 #include "pipeline/engine/forward.h"
 #include "pipeline/engine/generation.h"
@@ -18,7 +18,7 @@ namespace winnow::engine {
 // Every buffer of a group of prompts.
 struct PrefillBuffers {
   using Id = PassBuffers::Id;
-  PrefillBuffers(const kernels::Backend& backend, const model::ModelConfig& config,
+  PrefillBuffers(const kernels::Ops& ops, const model::ModelConfig& config,
                  std::span<const GenerationRequest> requests);
 
   PassBuffers list;
@@ -41,10 +41,10 @@ class Prefill {
   const void* last_row(std::size_t prompt) const;
 
   // Ranges of requests whose rows go together: as many as the backend likes to stack.
-  static std::vector<std::pair<std::size_t, std::size_t>> groups(const kernels::Backend& backend,
+  static std::vector<std::pair<std::size_t, std::size_t>> groups(const kernels::Ops& ops,
                                                                  std::span<const GenerationRequest> requests);
   // Backend memory of the largest of those groups, bytes.
-  static int64_t predicted_bytes(const kernels::Backend& backend, const model::ModelConfig& config,
+  static int64_t predicted_bytes(const kernels::Ops& ops, const model::ModelConfig& config,
                                  std::span<const GenerationRequest> requests);
 
  private:

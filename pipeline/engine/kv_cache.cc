@@ -8,8 +8,8 @@ namespace winnow::engine {
 
 namespace {
 
-int64_t padded_bytes(const kernels::Backend& backend, const model::ModelConfig& config, const CacheShape& shape) {
-  return backend.kv_bytes(kernels::round_up(shape.rows(), backend.row_tile()), config.heads);
+int64_t padded_bytes(const kernels::Ops& ops, const model::ModelConfig& config, const CacheShape& shape) {
+  return ops.device().kv_bytes(kernels::round_up(shape.rows(), ops.device().row_tile()), config.heads);
 }
 
 // Calls body(row, slot, n) for ranges of rows that lie one after another in the cache too.
@@ -30,26 +30,26 @@ CacheShape cache_shape(const GenerationRequest& request, int64_t layer) {
   const auto n_prompt = static_cast<int64_t>(request.prompt.size());
   const int64_t n_rows = n_prompt + request.max_new_tokens - 1;  // the last token is not read again
   const kernels::Window& window = request.windows[static_cast<std::size_t>(layer)].window;
-  const bool all_obey = kernels::obeys(window, n_prompt) && kernels::obeys(window, std::max(n_prompt, n_rows - 1));
+  const bool all_obey =
+      kernels::is_windowed(window, n_prompt) && kernels::is_windowed(window, std::max(n_prompt, n_rows - 1));
   if (!all_obey || window.keys >= n_rows - window.sinks) return {0, n_rows, false};
   return {window.sinks, window.keys, true};
 }
 
-SequenceCache::SequenceCache(kernels::Backend& backend, const model::ModelConfig& config,
-                             const GenerationRequest& request) {
+SequenceCache::SequenceCache(kernels::Ops& ops, const model::ModelConfig& config, const GenerationRequest& request) {
   int64_t at = 0;
   for (int64_t layer = 0; layer < config.n_layers; ++layer) {
     layers_.push_back({cache_shape(request, layer), at});
-    at += padded_bytes(backend, config, layers_.back().shape);
+    at += padded_bytes(ops, config, layers_.back().shape);
   }
-  memory_ = backend.allocate(at, "a sequence's keys and values");
+  memory_ = ops.device().allocate(at, "a sequence's keys and values");
 }
 
-int64_t SequenceCache::predicted_bytes(const kernels::Backend& backend, const model::ModelConfig& config,
+int64_t SequenceCache::predicted_bytes(const kernels::Ops& ops, const model::ModelConfig& config,
                                        const GenerationRequest& request) {
   int64_t bytes = 0;
   for (int64_t layer = 0; layer < config.n_layers; ++layer) {
-    bytes += padded_bytes(backend, config, cache_shape(request, layer));
+    bytes += padded_bytes(ops, config, cache_shape(request, layer));
   }
   return bytes;
 }

@@ -6,7 +6,7 @@
 #include <span>
 #include <vector>
 
-#include "kernels/backend.h"
+#include "kernels/ops.h"
 #include "model/config.h"
 #include "pipeline/engine/generation.h"
 
@@ -27,8 +27,8 @@ CacheShape cache_shape(const GenerationRequest& request, int64_t layer);
 // Keys and values of one sequence in all layers: one piece of memory, freed with this.
 class SequenceCache {
  public:
-  SequenceCache(kernels::Backend& backend, const model::ModelConfig& config, const GenerationRequest& request);
-  static int64_t predicted_bytes(const kernels::Backend& backend, const model::ModelConfig& config,
+  SequenceCache(kernels::Ops& ops, const model::ModelConfig& config, const GenerationRequest& request);
+  static int64_t predicted_bytes(const kernels::Ops& ops, const model::ModelConfig& config,
                                  const GenerationRequest& request);
 
   const CacheShape& shape(int64_t layer) const { return layers_[static_cast<std::size_t>(layer)].shape; }

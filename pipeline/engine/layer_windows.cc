@@ -8,7 +8,7 @@ LayerWindows layer_windows_of(const Pattern& pattern, const kernels::Window& win
   return by_layer<LayerWindow>(pattern, {window}, {kernels::full_attention()});
 }
 
-int64_t birth_layer(const LayerWindows& base, const LayerWindows& variant) {
+int64_t fork_layer_of(const LayerWindows& base, const LayerWindows& variant) {
   const auto difference = std::mismatch(base.begin(), base.end(), variant.begin());
   return difference.first - base.begin();
 }

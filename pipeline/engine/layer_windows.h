@@ -25,7 +25,7 @@ using LayerWindows = std::vector<LayerWindow>;  // (n_layers)
 LayerWindows layer_windows_of(const Pattern& pattern, const kernels::Window& window);
 
 // First layer in which a variant differs from the base, or n_layers. Both have the same number of layers.
-int64_t birth_layer(const LayerWindows& base, const LayerWindows& variant);
+int64_t fork_layer_of(const LayerWindows& base, const LayerWindows& variant);
 // First row that sees other keys in one of them than in the other, or kernels::kNoLimit and more: rows before it are
 // the same, in every layer.
 int64_t first_different_row(const LayerWindows& base, const LayerWindows& variant);

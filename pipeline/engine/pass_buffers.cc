@@ -13,15 +13,15 @@ PassBuffers::Id PassBuffers::add(Entry entry) {
 }
 
 PassBuffers::Id PassBuffers::residual(int64_t n_rows, const char* what) {
-  return add({what, n_rows, config_.hidden * kernels::size_bytes(backend_.residual_dtype())});
+  return add({what, n_rows, config_.hidden * kernels::size_bytes(ops_.device().residual_dtype())});
 }
 
 PassBuffers::Id PassBuffers::hidden(int64_t n_rows, const char* what) {
-  return add({what, n_rows, config_.hidden * kernels::size_bytes(backend_.activation_dtype())});
+  return add({what, n_rows, config_.hidden * kernels::size_bytes(ops_.device().activation_dtype())});
 }
 
 PassBuffers::Id PassBuffers::queries(int64_t n_rows, const char* what) {
-  return add({what, n_rows, config_.heads.q_dim() * kernels::size_bytes(backend_.activation_dtype())});
+  return add({what, n_rows, config_.heads.q_dim() * kernels::size_bytes(ops_.device().activation_dtype())});
 }
 
 PassBuffers::Id PassBuffers::keys(int64_t n_rows, const char* what) { return add({what, n_rows, 0}); }
@@ -31,7 +31,7 @@ PassBuffers::Id PassBuffers::integers(int64_t n_rows, const char* what) {
 }
 
 int64_t PassBuffers::bytes_before(const Entry& entry, int64_t row) const {
-  return entry.row_bytes == 0 ? backend_.kv_bytes(row, config_.heads) : row * entry.row_bytes;
+  return entry.row_bytes == 0 ? ops_.device().kv_bytes(row, config_.heads) : row * entry.row_bytes;
 }
 
 int64_t PassBuffers::size_bytes() const {
@@ -40,18 +40,18 @@ int64_t PassBuffers::size_bytes() const {
   return bytes;
 }
 
-void PassBuffers::allocate(kernels::Backend& backend) {
+void PassBuffers::allocate(kernels::Ops& ops) {
   for (Entry& entry : entries_) {
-    if (!entry.is_uploaded) entry.memory = backend.allocate(bytes_before(entry, entry.n_rows), entry.what);
+    if (!entry.is_uploaded) entry.memory = ops.device().allocate(bytes_before(entry, entry.n_rows), entry.what);
   }
 }
 
-void PassBuffers::upload(kernels::Backend& backend, Id id, std::span<const int32_t> values) {
+void PassBuffers::upload(kernels::Ops& ops, Id id, std::span<const int32_t> values) {
   Entry& entry = entries_[static_cast<std::size_t>(id)];
   if (static_cast<int64_t>(values.size()) > entry.n_rows) {
     fail(ExitCode::kInternal, std::string(entry.what) + ": more than were planned");
   }
-  entry.memory = backend.upload(values, entry.what);
+  entry.memory = ops.device().upload(values, entry.what);
 }
 
 void* PassBuffers::at(Id id, int64_t row) const {

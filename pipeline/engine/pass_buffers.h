@@ -7,7 +7,7 @@
 #include <span>
 #include <vector>
 
-#include "kernels/backend.h"
+#include "kernels/ops.h"
 #include "model/config.h"
 
 namespace winnow::engine {
@@ -17,21 +17,21 @@ class PassBuffers {
   // One buffer of the list.
   enum class Id : std::size_t {};
 
-  PassBuffers(const kernels::Backend& backend, const model::ModelConfig& config) : backend_(backend), config_(config) {}
+  PassBuffers(const kernels::Ops& ops, const model::ModelConfig& config) : ops_(ops), config_(config) {}
 
   // Each lists one more buffer; `what` names it in messages. Nothing is taken yet.
   Id residual(int64_t n_rows, const char* what);  // (n_rows, hidden) of the residual type
   Id hidden(int64_t n_rows, const char* what);    // (n_rows, hidden) activations
   Id queries(int64_t n_rows, const char* what);   // (n_rows, q_dim) activations
-  Id keys(int64_t n_rows, const char* what);      // keys and values, as Backend::store_kv lays them out
+  Id keys(int64_t n_rows, const char* what);      // keys and values, as Ops::store_kv lays them out
   Id integers(int64_t n_rows, const char* what);  // (n_rows) int32: upload() takes the memory
   // Of all buffers, bytes.
   int64_t size_bytes() const;
 
   // Takes the memory of all buffers but those of integers. Throws Error(kOutOfMemory).
-  void allocate(kernels::Backend& backend);
+  void allocate(kernels::Ops& ops);
   // Fills a buffer of integers with as many values as it has rows or fewer, in place of what it held.
-  void upload(kernels::Backend& backend, Id id, std::span<const int32_t> values);
+  void upload(kernels::Ops& ops, Id id, std::span<const int32_t> values);
   // Where a row of a buffer begins; of keys a multiple of row_tile().
   void* at(Id id, int64_t row = 0) const;
   const int32_t* integers_at(Id id) const { return static_cast<const int32_t*>(at(id)); }
@@ -48,7 +48,7 @@ class PassBuffers {
   int64_t bytes_before(const Entry& entry, int64_t row) const;
   const Entry& entry(Id id) const { return entries_[static_cast<std::size_t>(id)]; }
 
-  const kernels::Backend& backend_;
+  const kernels::Ops& ops_;
   const model::ModelConfig& config_;
   std::vector<Entry> entries_;
 };

@@ -12,14 +12,14 @@ namespace winnow::engine {
 namespace {
 
 // Seconds of one call: repeated until the clock can tell, after one call that warms up, unless that took long.
-double seconds_of(kernels::Backend& backend, const std::function<void()>& work) {
+double seconds_of(kernels::Ops& ops, const std::function<void()>& work) {
   constexpr double kEnough = 0.01;
   constexpr double kLong = 0.5;
   using Clock = std::chrono::steady_clock;
   const auto time = [&](int repeats) {
     const auto begin = Clock::now();
     for (int i = 0; i < repeats; ++i) work();
-    backend.synchronize();
+    ops.device().synchronize();
     return std::chrono::duration<double>(Clock::now() - begin).count();
   };
   // The first call warms up: it may build a plan or load code.
@@ -37,49 +37,50 @@ double seconds_of(kernels::Backend& backend, const std::function<void()>& work) 
 constexpr int64_t kEarlierKeys = 1024;
 
 // Wide enough for residual rows too.
-std::unique_ptr<kernels::Buffer> allocate_rows(kernels::Backend& backend, int64_t n_rows, int64_t cols) {
-  return backend.allocate(n_rows * cols * kernels::size_bytes(backend.residual_dtype()), "a measurement of speed");
+std::unique_ptr<kernels::Buffer> allocate_rows(kernels::Ops& ops, int64_t n_rows, int64_t cols) {
+  return ops.device().allocate(n_rows * cols * kernels::size_bytes(ops.device().residual_dtype()),
+                               "a measurement of speed");
 }
 
-double time_score_row(kernels::Backend& backend, const model::ModelConfig& config, model::ModelWeights& weights) {
-  const int64_t n_rows = backend.row_tile();
-  const auto x = allocate_rows(backend, n_rows, config.hidden);
+double time_score_row(kernels::Ops& ops, const model::ModelConfig& config, model::ModelWeights& weights) {
+  const int64_t n_rows = ops.device().row_tile();
+  const auto x = allocate_rows(ops, n_rows, config.hidden);
   const std::vector<int32_t> targets(static_cast<std::size_t>(n_rows), 0);
   std::vector<double> nll(static_cast<std::size_t>(n_rows));
   std::vector<uint8_t> hits(static_cast<std::size_t>(n_rows));
-  return seconds_of(backend,
+  return seconds_of(ops,
                     [&] {
-                      backend.token_nll(x->data(), weights.head(), targets, n_rows, {nll.data(), hits.data()});
+                      ops.token_nll(x->data(), weights.head(), targets, n_rows, {nll.data(), hits.data()});
                     }) /
          static_cast<double>(n_rows);
 }
 
 }  // namespace
 
-Rates measure_rates(kernels::Backend& backend, const model::ModelConfig& config, model::ModelWeights& weights) {
+Rates measure_rates(kernels::Ops& ops, const model::ModelConfig& config, model::ModelWeights& weights) {
   const kernels::HeadShape& heads = config.heads;
-  const int64_t n_rows = backend.chunk_rows();
-  const auto x = allocate_rows(backend, n_rows, config.hidden);
-  const auto q = allocate_rows(backend, n_rows, heads.q_dim());
-  const auto out = allocate_rows(backend, n_rows, heads.q_dim());
-  const int64_t first_row = kernels::round_up(kEarlierKeys, backend.row_tile());
+  const int64_t n_rows = ops.device().chunk_rows();
+  const auto x = allocate_rows(ops, n_rows, config.hidden);
+  const auto q = allocate_rows(ops, n_rows, heads.q_dim());
+  const auto out = allocate_rows(ops, n_rows, heads.q_dim());
+  const int64_t first_row = kernels::round_up(kEarlierKeys, ops.device().row_tile());
   const int64_t n_keys = first_row + n_rows;
-  const auto kv = backend.allocate(backend.kv_bytes(n_keys, heads), "keys and values");
+  const auto kv = ops.device().allocate(ops.device().kv_bytes(n_keys, heads), "keys and values");
   const kernels::KvRows keys{.data = kv->data(), .first_row = 0, .n_rows = n_keys};
   std::vector<int32_t> rows(static_cast<std::size_t>(n_rows));
   std::iota(rows.begin(), rows.end(), 0);
-  const auto positions = backend.upload(rows, "the rows' positions");
-  Forward forward(backend, config, weights, n_rows);
+  const auto positions = ops.device().upload(rows, "the rows' positions");
+  Forward forward(ops, config, weights, n_rows);
   const kernels::RowAngles row_angles = forward.rotary.angles(static_cast<const int32_t*>(positions->data()));
 
   Rates rates;
   int64_t index = 0;
   // Another layer each time: the one in place is not loaded again.
-  rates.per_layer_load = seconds_of(backend, [&] { weights.layer(index++ % config.n_layers); });
+  rates.per_layer_load = seconds_of(ops, [&] { weights.layer(index++ % config.n_layers); });
   if (config.n_layers == 1) rates.per_layer_load = 0.0;
   const model::LayerWeights& layer = weights.layer(0);
   rates.per_row_layer =
-      seconds_of(backend,
+      seconds_of(ops,
                  [&] {
                    forward.decoder.attention_input(layer, x->data(), row_angles, n_rows, kv->data(), q->data());
                    forward.decoder.finish(layer, q->data(), x->data(), n_rows);
@@ -95,18 +96,18 @@ Rates measure_rates(kernels::Backend& backend, const model::ModelConfig& config,
                                     .window = kernels::full_attention()};
   const double pairs =
       static_cast<double>(n_rows) * (static_cast<double>(first_row) + 0.5 * static_cast<double>(n_rows + 1));
-  rates.per_attention_pair = seconds_of(backend, [&] { backend.attention({&call, 1}, heads); }) / pairs;
-  rates.per_score_row = time_score_row(backend, config, weights);
+  rates.per_attention_pair = seconds_of(ops, [&] { ops.attention({&call, 1}, heads); }) / pairs;
+  rates.per_score_row = time_score_row(ops, config, weights);
   return rates;
 }
 
-Ceilings measure_ceilings(kernels::Backend& backend) {
+Ceilings measure_ceilings(kernels::Ops& ops) {
   // A GPU needs large matrices, which would keep a CPU busy for long.
-  const int64_t side = backend.free_bytes() ? 8192 : 1024;
-  const int64_t bytes = side * side * kernels::size_bytes(backend.activation_dtype());
-  const auto x = backend.allocate(bytes, "a measurement of speed");
-  const auto weight = backend.allocate(bytes, "a measurement of speed");
-  const auto out = backend.allocate(bytes, "a measurement of speed");
+  const int64_t side = ops.device().free_bytes() ? 8192 : 1024;
+  const int64_t bytes = side * side * kernels::size_bytes(ops.device().activation_dtype());
+  const auto x = ops.device().allocate(bytes, "a measurement of speed");
+  const auto weight = ops.device().allocate(bytes, "a measurement of speed");
+  const auto out = ops.device().allocate(bytes, "a measurement of speed");
   // Zeros would run faster than real values.
   std::vector<float> values(static_cast<std::size_t>(side * side));
   uint32_t state = 1;
@@ -118,14 +119,14 @@ Ceilings measure_ceilings(kernels::Backend& backend) {
                                  .dtype = kernels::DType::kF32,
                                  .shape = {side, side},
                                  .name = "random values"};
-  backend.load(host, kernels::WeightUse::kLinear, x->data());
-  const kernels::Matrix matrix = backend.load(host, kernels::WeightUse::kLinear, weight->data());
+  ops.device().load(host, kernels::WeightUse::kLinear, x->data());
+  const kernels::Matrix matrix = ops.device().load(host, kernels::WeightUse::kLinear, weight->data());
   Ceilings ceilings;
-  const double product = seconds_of(backend, [&] { backend.linear(x->data(), matrix, {}, out->data(), side, false); });
+  const double product = seconds_of(ops, [&] { ops.linear(x->data(), matrix, {}, out->data(), side, false); });
   ceilings.flop_per_second = 2.0 * static_cast<double>(side * side * side) / product;
   const int64_t rows =
-      side * kernels::size_bytes(backend.activation_dtype()) / kernels::size_bytes(backend.residual_dtype());
-  const double copy = seconds_of(backend, [&] { backend.copy(x->data(), out->data(), rows, side); });
+      side * kernels::size_bytes(ops.device().activation_dtype()) / kernels::size_bytes(ops.device().residual_dtype());
+  const double copy = seconds_of(ops, [&] { ops.copy_rows(x->data(), out->data(), rows, side); });
   ceilings.bytes_per_second = 2.0 * static_cast<double>(bytes) / copy;
   return ceilings;
 }

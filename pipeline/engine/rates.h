@@ -1,7 +1,7 @@
 // How fast this rank is, measured in a moment, and what a sweep will take at that speed.
 #pragma once
 
-#include "kernels/backend.h"
+#include "kernels/ops.h"
 #include "model/config.h"
 #include "model/weights.h"
 #include "pipeline/engine/sweep.h"
@@ -18,14 +18,14 @@ struct Rates {
 
 // Times each kind of work for at least a few milliseconds. Takes well under a second for small models, about 2 s for
 // one of 4B parameters.
-Rates measure_rates(kernels::Backend& backend, const model::ModelConfig& config, model::ModelWeights& weights);
+Rates measure_rates(kernels::Ops& ops, const model::ModelConfig& config, model::ModelWeights& weights);
 
 // What the device reaches at best: a large product of the backend's, and a large copy, bytes read and written.
 struct Ceilings {
   double flop_per_second = 0.0;
   double bytes_per_second = 0.0;
 };
-Ceilings measure_ceilings(kernels::Backend& backend);
+Ceilings measure_ceilings(kernels::Ops& ops);
 
 // Seconds of a sweep with that plan, for n_answer scored tokens.
 double predict_seconds(const Rates& rates, const model::ModelConfig& config, const SweepPlan& plan, int64_t n_answer);

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <span>
 
+#include "model/checkpoint.h"
 #include "model/config.h"
 #include "model/safetensors.h"
 #include "pipeline/engine/sweep.h"

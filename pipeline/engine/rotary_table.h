@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <memory>
 
-#include "kernels/backend.h"
+#include "kernels/ops.h"
 #include "model/config.h"
 #include "model/weights.h"
 
@@ -12,8 +12,7 @@ namespace winnow::engine {
 
 class RotaryTable {
  public:
-  RotaryTable(kernels::Backend& backend, const model::ModelConfig& config, model::ModelWeights& weights,
-              int64_t n_positions);
+  RotaryTable(kernels::Ops& ops, const model::ModelConfig& config, model::ModelWeights& weights, int64_t n_positions);
   static int64_t bytes(const model::ModelConfig& config, int64_t n_positions);
 
   // Of rows at these positions, (rows) int32 in the backend's memory.

@@ -23,25 +23,26 @@ using Outcomes = std::vector<std::string>;
 
 class Trial {
  public:
-  Trial(kernels::Backend& backend, const model::ModelConfig& config, model::ModelWeights& weights)
-      : backend_(backend),
+  Trial(kernels::Ops& ops, const model::ModelConfig& config, model::ModelWeights& weights)
+      : ops_(ops),
         config_(config),
         weights_(weights),
-        forward_(backend, config, weights, kPosition + 1),
-        n_(backend.row_tile()) {
+        forward_(ops, config, weights, kPosition + 1),
+        n_(ops.device().row_tile()) {
     const std::vector<int32_t> positions(static_cast<std::size_t>(n_), static_cast<int32_t>(kPosition));
-    positions_ = backend.upload(positions, "positions of a trial");
-    residual_ = backend.allocate(residual_bytes() * n_, "rows of a trial");
-    q_ = backend.allocate(query_bytes() * n_, "queries of a trial");
-    kv_ = backend.allocate(backend.kv_bytes(n_, config.heads), "keys of a trial");
-    one_kv_ = backend.allocate(backend.kv_bytes(n_, config.heads), "keys of a place");
-    final_ = backend.allocate(n_ * config.hidden * size_bytes(backend.activation_dtype()), "final rows of a trial");
+    positions_ = ops.device().upload(positions, "positions of a trial");
+    residual_ = ops.device().allocate(residual_bytes() * n_, "rows of a trial");
+    q_ = ops.device().allocate(query_bytes() * n_, "queries of a trial");
+    kv_ = ops.device().allocate(ops.device().kv_bytes(n_, config.heads), "keys of a trial");
+    one_kv_ = ops.device().allocate(ops.device().kv_bytes(n_, config.heads), "keys of a place");
+    final_ = ops.device().allocate(n_ * config.hidden * size_bytes(ops.device().activation_dtype()),
+                                   "final rows of a trial");
   }
 
   // Every product of the model once: queries serve as attention's output.
   void run(int32_t token, Outcomes& outcomes) {
     const std::vector<int32_t> tokens(static_cast<std::size_t>(n_), token);
-    const auto device_tokens = backend_.upload(tokens, "tokens of a trial");
+    const auto device_tokens = ops_.device().upload(tokens, "tokens of a trial");
     forward_.embed(static_cast<const int32_t*>(device_tokens->data()), residual_->data(), n_);
     const model::LayerWeights& layer = weights_.layer(0);
     const auto angles = forward_.rotary.angles(static_cast<const int32_t*>(positions_->data()));
@@ -59,13 +60,13 @@ class Trial {
   }
 
  private:
-  int64_t residual_bytes() const { return config_.hidden * size_bytes(backend_.residual_dtype()); }
-  int64_t query_bytes() const { return config_.heads.q_dim() * size_bytes(backend_.activation_dtype()); }
+  int64_t residual_bytes() const { return config_.hidden * size_bytes(ops_.device().residual_dtype()); }
+  int64_t query_bytes() const { return config_.heads.q_dim() * size_bytes(ops_.device().activation_dtype()); }
 
   std::string download(kernels::Buffer& from, int64_t size_bytes) {
-    const auto host = backend_.allocate_host(size_bytes, "a trial");
-    backend_.transfer(from.data(), host->data(), size_bytes);
-    backend_.synchronize();
+    const auto host = ops_.device().allocate_host(size_bytes, "a trial");
+    ops_.copy_async(from.data(), host->data(), size_bytes);
+    ops_.device().synchronize();
     return {static_cast<const char*>(host->data()), static_cast<std::size_t>(size_bytes)};
   }
 
@@ -79,12 +80,12 @@ class Trial {
   void append_keys(Outcomes& outcomes) {
     for (std::size_t place = 0; place < outcomes.size(); ++place) {
       const kernels::KvCopy copy{kv_->data(), static_cast<int64_t>(place), one_kv_->data(), 0, 1};
-      backend_.copy_kv({&copy, 1}, config_.heads);
+      ops_.copy_kv({&copy, 1}, config_.heads);
       outcomes[place] += sha256_of(download(*one_kv_, one_kv_->size_bytes()));
     }
   }
 
-  kernels::Backend& backend_;
+  kernels::Ops& ops_;
   const model::ModelConfig& config_;
   model::ModelWeights& weights_;
   Forward forward_;
@@ -94,9 +95,9 @@ class Trial {
 
 }  // namespace
 
-RowPlaces::RowPlaces(kernels::Backend& backend, const model::ModelConfig& config, model::ModelWeights& weights) {
-  Outcomes outcomes(static_cast<std::size_t>(backend.row_tile()));
-  Trial trial(backend, config, weights);
+RowPlaces::RowPlaces(kernels::Ops& ops, const model::ModelConfig& config, model::ModelWeights& weights) {
+  Outcomes outcomes(static_cast<std::size_t>(ops.device().row_tile()));
+  Trial trial(ops, config, weights);
   // Several tokens: one row may be rounded alike by chance, or be all zeros.
   for (int i = 0; i < kTrials; ++i) trial.run(static_cast<int32_t>((i + 1) * config.vocab / (kTrials + 2)), outcomes);
   std::map<std::string, int32_t> known;

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "kernels/backend.h"
+#include "kernels/ops.h"
 #include "model/config.h"
 #include "model/weights.h"
 
@@ -17,7 +17,7 @@ namespace winnow::engine {
 class RowPlaces {
  public:
   // Computes one tile in which all rows are the same, and compares the rows that come out.
-  RowPlaces(kernels::Backend& backend, const model::ModelConfig& config, model::ModelWeights& weights);
+  RowPlaces(kernels::Ops& ops, const model::ModelConfig& config, model::ModelWeights& weights);
   // Of a tile in which the place of each row has the given class: rows of one class may change places.
   explicit RowPlaces(const std::vector<int32_t>& class_of_place);
   // Every row at the place of its position.

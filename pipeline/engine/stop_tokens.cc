@@ -1,10 +1,11 @@
+#include "pipeline/engine/stop_tokens.h"
+
 #include <charconv>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "base/json.h"
 #include "base/text_file.h"
-#include "pipeline/engine/generation.h"
 
 namespace winnow::engine {
 

@@ -16,53 +16,53 @@ const kernels::Window& narrower(const kernels::Window& a, const kernels::Window&
 
 }  // namespace
 
-SweepBuffers::SweepBuffers(const kernels::Backend& backend, const model::ModelConfig& config, const SweepLayout& layout,
+SweepBuffers::SweepBuffers(const kernels::Ops& ops, const model::ModelConfig& config, const SweepLayout& layout,
                            std::span<const SweepRequest> requests, const KvSink* sink)
-    : list(backend, config),
+    : list(ops, config),
       positions(list.integers(layout.stack_rows + layout.scored_rows, "the rows' positions")),
       tokens(list.integers(layout.base_rows, "token ids")),
       stack(list.residual(layout.stack_rows, "the residual lanes")),
       scored(list.residual(layout.scored_rows, "the answer rows")),
-      normed(list.hidden(Forward::normed_rows(backend, layout.scored_rows), "the final rows")),
+      normed(list.hidden(Forward::normed_rows(ops, layout.scored_rows), "the final rows")),
       reference(list.hidden(layout.with_kl ? layout.base_scored_rows : 0, "the base's final rows")),
       base_q(list.queries(layout.base_rows, "the base's queries")),
       base_kv(list.keys(sink != nullptr ? 0 : layout.base_rows, "the base's keys and values")),
       group_q(list.queries(layout.group_rows, "the lanes' queries")),
       group_kv(list.keys(layout.group_rows, "the lanes' keys and values")),
       attention(list.queries(std::max(layout.base_rows, layout.group_rows), "attention's output")),
-      hidden(list.residual(layout.with_hidden ? backend.chunk_rows() : 0, "hidden states of the signals")) {
+      hidden(list.residual(layout.with_hidden ? ops.device().chunk_rows() : 0, "hidden states of the signals")) {
   for (const SweepRequest& request : requests) {
     const bool is_fetched = request.prefix != nullptr && request.prefix->is_on_host();
     fetched.push_back(list.keys(is_fetched ? request.prefix->n_rows() : 0, "a layer of cached keys"));
   }
 }
 
-int64_t SweepPass::predicted_bytes(const kernels::Backend& backend, const model::ModelConfig& config,
+int64_t SweepPass::predicted_bytes(const kernels::Ops& ops, const model::ModelConfig& config,
                                    std::span<const SweepRequest> requests, const KvSink* sink) {
-  const SweepLayout layout(config, requests, backend);
-  return SweepBuffers(backend, config, layout, requests, sink).list.size_bytes() +
-         Forward::predicted_bytes(backend, config, layout.longest_rows,
-                                  std::max(layout.longest_rows, layout.group_rows));
+  const SweepLayout layout(config, requests, ops);
+  return SweepBuffers(ops, config, layout, requests, sink).list.size_bytes() +
+         Forward::predicted_bytes(ops, config, layout.longest_rows, std::max(layout.longest_rows, layout.group_rows));
 }
 
-SweepPass::SweepPass(kernels::Backend& backend, const model::ModelConfig& config, model::ModelWeights& weights,
+SweepPass::SweepPass(kernels::Ops& ops, const model::ModelConfig& config, model::ModelWeights& weights,
                      std::span<const SweepRequest> requests, const KvSink* sink)
-    : backend_(backend),
+    : ops_(ops),
       config_(config),
       weights_(weights),
       requests_(requests),
       sink_(sink),
-      layout_(config, requests, backend),
-      forward_(backend, config, weights, layout_.longest_rows),
-      buffers_(backend, config, layout_, requests, sink) {
+      layout_(config, requests, ops),
+      forward_(ops, config, weights, layout_.longest_rows),
+      buffers_(ops, config, layout_, requests, sink) {
   for (const SweepRequest& request : requests) {
     const bool is_there = request.prefix != nullptr && request.prefix->n_rows() == request.prefix_rows;
     if (request.prefix_rows > 0 && !is_there) fail(ExitCode::kInternal, "sweep: the prefix is not there");
   }
-  buffers_.list.allocate(backend);
+  buffers_.list.allocate(ops);
   if (layout_.with_hidden) {
-    const int64_t row_bytes = config.hidden * kernels::size_bytes(backend.residual_dtype());
-    hidden_on_host_ = backend.allocate_host(2 * backend.chunk_rows() * row_bytes, "hidden states of the signals");
+    const int64_t row_bytes = config.hidden * kernels::size_bytes(ops.device().residual_dtype());
+    hidden_on_host_ =
+        ops.device().allocate_host(2 * ops.device().chunk_rows() * row_bytes, "hidden states of the signals");
   }
   make_tables();
   for (const SweepRequest& request : requests) signals_.emplace_back(request.variants.size());
@@ -77,7 +77,7 @@ void SweepPass::make_tables() {
   };
   for (const Segment& segment : layout_.segments) add_positions(segment.residual);
   for (const Segment& segment : layout_.segments) add_positions(segment.scored);
-  buffers_.list.upload(backend_, buffers_.positions, positions);
+  buffers_.list.upload(ops_, buffers_.positions, positions);
 
   std::vector<int32_t> tokens(static_cast<std::size_t>(layout_.base_rows), -1);
   for (const Segment& base : bases()) {
@@ -86,7 +86,7 @@ void SweepPass::make_tables() {
                          .subspan(static_cast<std::size_t>(base.residual.first_row));
     std::copy(own.begin(), own.end(), tokens.begin() + base.residual.at);
   }
-  buffers_.list.upload(backend_, buffers_.tokens, tokens);
+  buffers_.list.upload(ops_, buffers_.tokens, tokens);
 }
 
 // The rows that leave the last layer start from the residual rows that enter it: the base's for a lane born there.
@@ -95,16 +95,16 @@ void SweepPass::gather_scored(int64_t layer) {
     const Segment& source = SweepLayout::has_own_keys(segment, layer) ? segment : layout_.base_of(segment);
     const Rows& from = source.residual;
     const Rows& to = segment.scored;
-    backend_.copy(residual(from.at + to.first_row - from.first_row), scored(to.at), to.n_rows, config_.hidden);
+    ops_.copy_rows(residual(from.at + to.first_row - from.first_row), scored(to.at), to.n_rows, config_.hidden);
   }
 }
 
-void SweepPass::give_birth(int64_t layer) {
+void SweepPass::fork_lanes(int64_t layer) {
   for (const Segment& segment : layout_.segments) {
-    if (segment.birth != layer) continue;
+    if (segment.fork_layer != layer) continue;
     const Rows& base = layout_.base_of(segment).residual;
     const Rows& rows = segment.residual;
-    backend_.copy(residual(base.at + rows.first_row - base.first_row), residual(rows.at), rows.n_rows, config_.hidden);
+    ops_.copy_rows(residual(base.at + rows.first_row - base.first_row), residual(rows.at), rows.n_rows, config_.hidden);
   }
 }
 
@@ -121,7 +121,7 @@ void SweepPass::run_bases(const model::LayerWeights& weights, int64_t layer) {
     calls.push_back(call);
     n_rows = out.end();
   }
-  backend_.attention(calls, config_.heads);
+  ops_.attention(calls, config_.heads);
   measure_signals_of(weights, layer);
   forward_.decoder.finish(weights, at(buffers_.attention), outgoing(layout_.segments.front(), layer), n_rows);
 }
@@ -159,16 +159,16 @@ void SweepPass::run_lanes(const model::LayerWeights& weights, int64_t layer, std
     forward_.decoder.attention_input(weights, scored(first.scored.at), scored_angles(first.scored.at), n_own_scored,
                                      nullptr, at(buffers_.group_q));
   }
-  backend_.attention(calls, config_.heads);
+  ops_.attention(calls, config_.heads);
   forward_.decoder.finish(weights, at(buffers_.attention), outgoing(first, layer),
                           layout_.outgoing(layout_.segments[end - 1], layer).end() - first_out);
 }
 
 // As many lanes from `begin` on as the buffers of a group hold.
-std::size_t SweepPass::group_end(std::size_t begin, std::size_t n_alive) const {
+std::size_t SweepPass::group_end(std::size_t begin, std::size_t n_active) const {
   const int64_t limit = layout_.segments[begin].residual.at + layout_.group_rows;
   std::size_t end = begin + 1;
-  while (end < n_alive && layout_.segments[end].residual.end() <= limit) ++end;
+  while (end < n_active && layout_.segments[end].residual.end() <= limit) ++end;
   return end;
 }
 
@@ -179,7 +179,7 @@ void SweepPass::fetch_prefixes(int64_t layer) {
     prefix_keys_[r] = keys;
     if (!requests_[r].prefix->is_on_host()) continue;
     prefix_keys_[r] = at(buffers_.fetched[r]);
-    backend_.transfer(keys, prefix_keys_[r], requests_[r].prefix->layer_bytes());
+    ops_.copy_async(keys, prefix_keys_[r], requests_[r].prefix->layer_bytes());
   }
 }
 
@@ -194,7 +194,7 @@ void SweepPass::run_layer(int64_t layer) {
     forward_.decoder.attention_input(weights, scored(0), scored_angles(0), bases().back().scored.end(), nullptr,
                                      at(buffers_.base_q));
   } else {
-    give_birth(layer);
+    fork_lanes(layer);
   }
   run_bases(weights, layer);
   const auto n_attending = static_cast<std::size_t>(layout_.n_attending(layer));
@@ -203,7 +203,7 @@ void SweepPass::run_layer(int64_t layer) {
     run_lanes(weights, layer, begin, end);
     begin = end;
   }
-  run_removed(weights, layer, n_attending, static_cast<std::size_t>(layout_.n_alive(layer)));
+  run_removed(weights, layer, n_attending, static_cast<std::size_t>(layout_.n_active(layer)));
   if (sink_ != nullptr) sink_->done(layer);
 }
 
@@ -221,15 +221,15 @@ void SweepPass::run_removed(const model::LayerWeights& weights, int64_t layer, s
     const int64_t n_of_base = std::min(lane.removed_row - rows.first_row, rows.n_rows);
     if (n_of_base <= 0) continue;
     const int64_t at = rows.first_row - layout_.outgoing(base, layer).first_row;
-    void* from = kernels::row_pointer(outgoing(base, layer), backend_.residual_dtype(), at, config_.hidden);
-    backend_.copy(from, outgoing(lane, layer), n_of_base, config_.hidden);
+    void* from = kernels::row_pointer(outgoing(base, layer), ops_.device().residual_dtype(), at, config_.hidden);
+    ops_.copy_rows(from, outgoing(lane, layer), n_of_base, config_.hidden);
   }
 }
 
 HiddenRows SweepPass::hidden_rows() const {
   if (!hidden_on_host_) return {};
   auto* host = static_cast<std::byte*>(hidden_on_host_->data());
-  return {.n_rows = backend_.chunk_rows(),
+  return {.n_rows = ops_.device().chunk_rows(),
           .rows = at(buffers_.hidden),
           .before = host,
           .after = host + hidden_on_host_->size_bytes() / 2};
@@ -242,9 +242,9 @@ void SweepPass::measure_signals_of(const model::LayerWeights& weights, int64_t l
     if (!measures_layers(request.signals)) continue;
     const Rows& out = layout_.outgoing(base, layer);
     for (std::size_t v = 0; v < request.variants.size(); ++v) {
-      if (birth_layer(request.base, request.variants[v]) != layer) continue;
+      if (fork_layer_of(request.base, request.variants[v]) != layer) continue;
       const auto l = static_cast<std::size_t>(layer);
-      const LayerState state{.backend = backend_,
+      const LayerState state{.ops = ops_,
                              .config = config_,
                              .weights = weights,
                              .window = narrower(request.base[l].window, request.variants[v][l].window),
@@ -274,20 +274,19 @@ std::vector<SweepResult> SweepPass::run(const StopCheck& stop) {
   return results_of(score_rows());
 }
 
-int64_t predict_sweep_bytes(const model::ModelConfig& config, const kernels::Backend& backend,
+int64_t predict_sweep_bytes(const model::ModelConfig& config, const kernels::Ops& ops,
                             std::span<const SweepRequest> requests) {
-  return SweepPass::predicted_bytes(backend, config, requests);
+  return SweepPass::predicted_bytes(ops, config, requests);
 }
 
-std::vector<SweepResult> sweep(kernels::Backend& backend, const model::ModelConfig& config,
-                               model::ModelWeights& weights, std::span<const SweepRequest> requests,
-                               const StopCheck& stop) {
-  return SweepPass(backend, config, weights, requests).run(stop);
+std::vector<SweepResult> sweep(kernels::Ops& ops, const model::ModelConfig& config, model::ModelWeights& weights,
+                               std::span<const SweepRequest> requests, const StopCheck& stop) {
+  return SweepPass(ops, config, weights, requests).run(stop);
 }
 
-SweepResult sweep(kernels::Backend& backend, const model::ModelConfig& config, model::ModelWeights& weights,
+SweepResult sweep(kernels::Ops& ops, const model::ModelConfig& config, model::ModelWeights& weights,
                   const SweepRequest& request, const StopCheck& stop) {
-  SweepResult result = std::move(sweep(backend, config, weights, std::span(&request, 1), stop).front());
+  SweepResult result = std::move(sweep(ops, config, weights, std::span(&request, 1), stop).front());
   check_finite(request, result);
   return result;
 }

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "base/error.h"
-#include "kernels/backend.h"
+#include "kernels/ops.h"
 #include "model/config.h"
 #include "model/weights.h"
 #include "pipeline/engine/layer_windows.h"
@@ -67,19 +67,18 @@ struct SweepPlan {
 };
 SweepPlan plan_sweep(const model::ModelConfig& config, const SweepRequest& request, int64_t row_tile);
 // Backend memory of one sweep over all of the requests, without the weights, bytes.
-int64_t predict_sweep_bytes(const model::ModelConfig& config, const kernels::Backend& backend,
+int64_t predict_sweep_bytes(const model::ModelConfig& config, const kernels::Ops& ops,
                             std::span<const SweepRequest> requests);
-// The different attention calls that a sweep over the request makes, without pointers: Backend::prepare_attention.
+// The different attention calls that a sweep over the request makes, without pointers: Ops::prepare_attention.
 std::vector<kernels::AttentionCall> attention_shapes(const model::ModelConfig& config, const SweepRequest& request,
                                                      int64_t row_tile);
 
 // Sweeps all requests together: their rows are stacked, their results are what each alone would give, bit for bit.
 // Throws Interrupted.
-std::vector<SweepResult> sweep(kernels::Backend& backend, const model::ModelConfig& config,
-                               model::ModelWeights& weights, std::span<const SweepRequest> requests,
-                               const StopCheck& stop);
+std::vector<SweepResult> sweep(kernels::Ops& ops, const model::ModelConfig& config, model::ModelWeights& weights,
+                               std::span<const SweepRequest> requests, const StopCheck& stop);
 // One request. Throws Error(kBadData) when an NLL is not finite, naming the layer; Interrupted.
-SweepResult sweep(kernels::Backend& backend, const model::ModelConfig& config, model::ModelWeights& weights,
+SweepResult sweep(kernels::Ops& ops, const model::ModelConfig& config, model::ModelWeights& weights,
                   const SweepRequest& request, const StopCheck& stop);
 // Throws Error(kBadData) when an NLL is not finite, naming the layer.
 void check_finite(const SweepRequest& request, const SweepResult& result);

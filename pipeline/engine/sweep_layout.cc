@@ -75,14 +75,14 @@ RowRange row_range(const model::ModelConfig& config, const SweepRequest& request
 }
 
 SweepLayout::SweepLayout(const model::ModelConfig& config, std::span<const SweepRequest> requests,
-                         const kernels::Backend& backend)
+                         const kernels::Ops& ops)
     : n_layers(config.n_layers) {
   std::vector<RowRange> ranges;
   std::vector<Segment> lanes;
   int64_t longest_lane = 0;
   for (std::size_t r = 0; r < requests.size(); ++r) {
     const SweepRequest& request = requests[r];
-    const RowRange& range = ranges.emplace_back(row_range(config, request, backend.row_tile()));
+    const RowRange& range = ranges.emplace_back(row_range(config, request, ops.device().row_tile()));
     longest_rows = std::max(longest_rows, range.padded_rows);
     with_kl = with_kl || request.with_kl;
     with_hidden = with_hidden || request.signals.needs(&SignalNeeds::hidden_states);
@@ -90,8 +90,8 @@ SweepLayout::SweepLayout(const model::ModelConfig& config, std::span<const Sweep
     segments.push_back(segment);
     for (std::size_t v = 0; v < request.variants.size(); ++v) {
       segment.variant = static_cast<int64_t>(v);
-      segment.birth = birth_layer(request.base, request.variants[v]);
-      if (segment.birth == n_layers) continue;
+      segment.fork_layer = fork_layer_of(request.base, request.variants[v]);
+      if (segment.fork_layer == n_layers) continue;
       if (range.has_lane(v)) {
         segment.windows = &request.variants[v];
         segment.removed_row = Segment::kBase;
@@ -105,7 +105,7 @@ SweepLayout::SweepLayout(const model::ModelConfig& config, std::span<const Sweep
     }
   }
   std::stable_sort(lanes.begin(), lanes.end(), [](const Segment& a, const Segment& b) {
-    return std::pair(a.birth, a.is_removed()) < std::pair(b.birth, b.is_removed());
+    return std::pair(a.fork_layer, a.is_removed()) < std::pair(b.fork_layer, b.is_removed());
   });
   segments.insert(segments.end(), lanes.begin(), lanes.end());
 
@@ -123,17 +123,18 @@ SweepLayout::SweepLayout(const model::ModelConfig& config, std::span<const Sweep
       base_scored_rows = scored_rows;
     }
   }
-  group_rows = std::min(stack_rows - base_rows, std::max({base_rows, backend.stack_rows(), longest_lane}));
+  group_rows = std::min(stack_rows - base_rows, std::max({base_rows, ops.device().stack_rows(), longest_lane}));
 }
 
-int64_t SweepLayout::n_alive(int64_t layer) const {
-  const auto end = std::find_if(segments.begin(), segments.end(), [&](const Segment& s) { return s.birth > layer; });
+int64_t SweepLayout::n_active(int64_t layer) const {
+  const auto end =
+      std::find_if(segments.begin(), segments.end(), [&](const Segment& s) { return s.fork_layer > layer; });
   return end - segments.begin();
 }
 
 int64_t SweepLayout::n_attending(int64_t layer) const {
   const auto end = std::find_if(segments.begin(), segments.end(), [&](const Segment& s) {
-    return s.birth > layer || (s.birth == layer && s.is_removed());
+    return s.fork_layer > layer || (s.fork_layer == layer && s.is_removed());
   });
   return end - segments.begin();
 }
@@ -177,12 +178,12 @@ std::vector<kernels::AttentionCall> attention_shapes(const model::ModelConfig& c
     const bool is_last = layer == config.n_layers - 1;
     add({Keys::kBase, range.base_first_row, is_last, request.base[l].window});
     for (std::size_t v = 0; v < request.variants.size(); ++v) {
-      const int64_t birth = birth_layer(request.base, request.variants[v]);
-      if (birth <= layer && range.has_lane(v)) {
-        add({birth == layer ? Keys::kBorrowed : Keys::kOwn, range.lane_first_row[v], is_last,
+      const int64_t fork_layer = fork_layer_of(request.base, request.variants[v]);
+      if (fork_layer <= layer && range.has_lane(v)) {
+        add({fork_layer == layer ? Keys::kBorrowed : Keys::kOwn, range.lane_first_row[v], is_last,
              request.variants[v][l].window});
       }
-      if (birth < layer && range.removed_first_row < range.padded_rows) {
+      if (fork_layer < layer && range.removed_first_row < range.padded_rows) {
         add({Keys::kOwn, range.removed_first_row, is_last, request.base[l].window});
       }
     }

@@ -5,7 +5,7 @@
 #include <span>
 #include <vector>
 
-#include "kernels/backend.h"
+#include "kernels/ops.h"
 #include "model/config.h"
 #include "pipeline/engine/sweep.h"
 
@@ -44,7 +44,7 @@ struct Segment {
   static constexpr int64_t kBase = -1;
   std::size_t request = 0;
   int64_t variant = kBase;                // index in the request, or kBase
-  int64_t birth = kBase;                  // layer of its first own rows; the base has them from the start
+  int64_t fork_layer = kBase;             // layer of its first own rows; the base has them from the start
   const LayerWindows* windows = nullptr;  // (n_layers)
   int64_t removed_row = kBase;            // first row without attention in the layer of birth; kBase: none is without
   int64_t n_tokens = 0;                   // rows of the sequence that are real
@@ -57,8 +57,7 @@ struct Segment {
 // The bases of all requests in their order, then the lanes in the order of their birth, so that the segments alive at a
 // layer are the front part of the stack; of those born at one layer the ones without attention there come last.
 struct SweepLayout {
-  SweepLayout(const model::ModelConfig& config, std::span<const SweepRequest> requests,
-              const kernels::Backend& backend);
+  SweepLayout(const model::ModelConfig& config, std::span<const SweepRequest> requests, const kernels::Ops& ops);
 
   std::vector<Segment> segments;
   int64_t n_layers = 0;
@@ -72,7 +71,7 @@ struct SweepLayout {
   int64_t longest_rows = 0;      // of a sequence, padded
 
   bool is_last(int64_t layer) const { return layer == n_layers - 1; }
-  int64_t n_alive(int64_t layer) const;      // segments
+  int64_t n_active(int64_t layer) const;     // segments
   int64_t n_attending(int64_t layer) const;  // of them: all but those without attention in this layer
   // Rows of a segment that leave a layer.
   const Rows& outgoing(const Segment& segment, int64_t layer) const {
@@ -80,7 +79,7 @@ struct SweepLayout {
   }
   const Segment& base_of(const Segment& segment) const { return segments[segment.request]; }
   // Whether a segment has its own queries, keys and values in a layer; in that of its birth they are the base's.
-  static bool has_own_keys(const Segment& segment, int64_t layer) { return segment.birth < layer; }
+  static bool has_own_keys(const Segment& segment, int64_t layer) { return segment.fork_layer < layer; }
   // Its attention call in a layer, without pointers.
   kernels::AttentionCall call(const Segment& segment, int64_t layer) const;
 };

@@ -17,14 +17,14 @@ namespace winnow::engine {
 
 // Takes the keys and values of a base's rows, layer by layer, in place of the sweep's own memory: of one request.
 struct KvSink {
-  std::function<void*(int64_t layer)> place;  // where they are written, Backend::kv_bytes() of the rows
+  std::function<void*(int64_t layer)> place;  // where they are written, Device::kv_bytes() of the rows
   std::function<void(int64_t layer)> done;    // called when the layer's operations have been asked for
 };
 
 // Every buffer of a sweep.
 struct SweepBuffers {
   using Id = PassBuffers::Id;
-  SweepBuffers(const kernels::Backend& backend, const model::ModelConfig& config, const SweepLayout& layout,
+  SweepBuffers(const kernels::Ops& ops, const model::ModelConfig& config, const SweepLayout& layout,
                std::span<const SweepRequest> requests, const KvSink* sink);
 
   PassBuffers list;
@@ -48,12 +48,12 @@ struct SweepBuffers {
 // After the last layer only the rows that predict answer tokens are wanted: they are gathered into `scored_` first.
 class SweepPass {
  public:
-  SweepPass(kernels::Backend& backend, const model::ModelConfig& config, model::ModelWeights& weights,
+  SweepPass(kernels::Ops& ops, const model::ModelConfig& config, model::ModelWeights& weights,
             std::span<const SweepRequest> requests, const KvSink* sink = nullptr);
   // Throws Interrupted.
   std::vector<SweepResult> run(const StopCheck& stop);
   // Backend memory that this takes, bytes.
-  static int64_t predicted_bytes(const kernels::Backend& backend, const model::ModelConfig& config,
+  static int64_t predicted_bytes(const kernels::Ops& ops, const model::ModelConfig& config,
                                  std::span<const SweepRequest> requests, const KvSink* sink = nullptr);
 
   // The two halves of run(), for those who want rows and no results.
@@ -74,8 +74,8 @@ class SweepPass {
   void run_removed(const model::LayerWeights& weights, int64_t layer, std::size_t begin, std::size_t end);
   void measure_signals_of(const model::LayerWeights& weights, int64_t layer);
   HiddenRows hidden_rows() const;
-  std::size_t group_end(std::size_t begin, std::size_t n_alive) const;
-  void give_birth(int64_t layer);
+  std::size_t group_end(std::size_t begin, std::size_t n_active) const;
+  void fork_lanes(int64_t layer);
   void gather_scored(int64_t layer);
   void keep_base_rows();
   std::vector<int32_t> targets() const;
@@ -95,7 +95,7 @@ class SweepPass {
   }
   // The bases' keys and values in the layer at hand.
   void* base_keys(int64_t row) const {
-    return static_cast<std::byte*>(base_keys_) + backend_.kv_bytes(row, config_.heads);
+    return static_cast<std::byte*>(base_keys_) + ops_.device().kv_bytes(row, config_.heads);
   }
   kernels::RowAngles angles() const { return forward_.rotary.angles(buffers_.list.integers_at(buffers_.positions)); }
   kernels::RowAngles residual_angles(int64_t row) const { return angles().from(row); }
@@ -108,7 +108,7 @@ class SweepPass {
     if (call.prefix.n_rows > 0) call.prefix.data = prefix_keys_[request];
   }
 
-  kernels::Backend& backend_;
+  kernels::Ops& ops_;
   const model::ModelConfig& config_;
   model::ModelWeights& weights_;
   std::span<const SweepRequest> requests_;

@@ -55,18 +55,19 @@ SweepPlan plan_sweep(const model::ModelConfig& config, const SweepRequest& reque
   }
   for (std::size_t v = 0; v < request.variants.size(); ++v) {
     const LayerWindows& variant = request.variants[v];
-    const int64_t birth = birth_layer(request.base, variant);
-    if (birth == config.n_layers) continue;
+    const int64_t fork_layer = fork_layer_of(request.base, variant);
+    if (fork_layer == config.n_layers) continue;
     plan.attention_pairs += signal_pairs(request);
     const int64_t lane_first_row = range.lane_first_row[v];
     plan.lane_first_row = std::min(plan.lane_first_row, lane_first_row);
     const bool has_windowed = range.has_lane(v);
     const bool has_removed = range.removed_first_row < range.padded_rows;
     plan.n_lanes += (has_windowed ? 1 : 0) + (has_removed ? 1 : 0);
-    plan.row_layers += (config.n_layers - birth) * (2 * range.padded_rows - lane_first_row - range.removed_first_row);
-    for (auto l = static_cast<std::size_t>(birth); l < request.base.size(); ++l) {
+    plan.row_layers +=
+        (config.n_layers - fork_layer) * (2 * range.padded_rows - lane_first_row - range.removed_first_row);
+    for (auto l = static_cast<std::size_t>(fork_layer); l < request.base.size(); ++l) {
       if (has_windowed) plan.attention_pairs += pairs.of(variant[l], lane_first_row);
-      if (has_removed && static_cast<int64_t>(l) > birth) {
+      if (has_removed && static_cast<int64_t>(l) > fork_layer) {
         plan.attention_pairs += pairs.of(request.base[l], range.removed_first_row);
       }
     }

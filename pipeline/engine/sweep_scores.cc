@@ -73,7 +73,7 @@ std::vector<int32_t> SweepPass::targets() const {
 
 // For each tile of scored rows the tile of the base that holds the same rows; -1 where no KL is wanted.
 std::vector<int32_t> SweepPass::reference_tiles() const {
-  const int64_t tile = backend_.row_tile();
+  const int64_t tile = ops_.device().row_tile();
   std::vector<int32_t> tiles(static_cast<std::size_t>(layout_.scored_rows / tile), -1);
   for (const Segment& segment : layout_.segments) {
     if (segment.is_base() || segment.is_removed() || !requests_[segment.request].with_kl) continue;
@@ -89,9 +89,9 @@ std::vector<int32_t> SweepPass::reference_tiles() const {
 
 // The bases' final rows, which the lanes' distributions are compared with.
 void SweepPass::keep_base_rows() {
-  for (int64_t row = 0; row < layout_.base_scored_rows; row += backend_.chunk_rows()) {
-    const int64_t n = std::min(backend_.chunk_rows(), layout_.base_scored_rows - row);
-    backend_.rms_norm(scored(row), weights_.final_norm(), config_.rms_eps, at(buffers_.reference, row), n);
+  for (int64_t row = 0; row < layout_.base_scored_rows; row += ops_.device().chunk_rows()) {
+    const int64_t n = std::min(ops_.device().chunk_rows(), layout_.base_scored_rows - row);
+    ops_.rms_norm(scored(row), weights_.final_norm(), config_.rms_eps, at(buffers_.reference, row), n);
   }
 }
 
@@ -111,7 +111,7 @@ SweepPass::RowScores SweepPass::score_rows() {
     out.reference = {at(buffers_.reference), tiles};
   }
   forward_.score(scored(0), targets, at(buffers_.normed), out);
-  backend_.synchronize();
+  ops_.device().synchronize();
   return scores;
 }
 
@@ -147,7 +147,7 @@ void check_finite(const SweepRequest& request, const SweepResult& result) {
     const bool has_removed = score.signals.contains(kNllRemoved);
     const double nll_removed = has_removed ? value_of(score.signals, kNllRemoved) : 0.0;
     if (std::isfinite(score.nll_nats + score.kl_nats + nll_removed)) continue;
-    const int64_t layer = birth_layer(request.base, request.variants[v]);
+    const int64_t layer = fork_layer_of(request.base, request.variants[v]);
     fail(ExitCode::kBadData, "the NLL of the pattern that differs from the base at layer " + std::to_string(layer) +
                                  ", its KL or the NLL without the layer's attention is not finite");
   }

@@ -190,8 +190,8 @@ runtime::GpuChoice choose_gpu(const RunOptions& options, runtime::MpiSession& se
   return runtime::choose_gpus(visible)[static_cast<std::size_t>(session.local_rank())];
 }
 
-std::unique_ptr<kernels::Backend> make_backend(const RunOptions& options, const runtime::GpuChoice& gpu, int n_threads,
-                                               kernels::DType checkpoint_dtype) {
+std::unique_ptr<kernels::Ops> make_backend(const RunOptions& options, const runtime::GpuChoice& gpu, int n_threads,
+                                           kernels::DType checkpoint_dtype) {
   if (options.device == "cpu" || (options.device == "auto" && gpu.device < 0)) {
     if (options.attention != "auto") {
       fail(ExitCode::kUnavailable, "--attention " + options.attention + " needs a GPU, and none answers here");
@@ -255,16 +255,16 @@ void take_settings(const Settings& settings, RunIdentity& identity) {
   identity.signals = settings.signals.name();
 }
 
-RunIdentity identity_of(const Inputs& inputs, kernels::Backend& backend, const std::string& checkpoint_sha256) {
+RunIdentity identity_of(const Inputs& inputs, kernels::Ops& ops, const std::string& checkpoint_sha256) {
   RunIdentity identity;
   identity.kind = inputs.kind;
   identity.checkpoint_sha256 = checkpoint_sha256;
   identity.data_sha256 = inputs.data_sets.front().corpus.sha256;
   take_settings(inputs.settings, identity);
-  identity.residual_dtype = kernels::dtype_name(backend.residual_dtype());
-  identity.compute_dtype = kernels::dtype_name(backend.activation_dtype());
-  identity.backend = backend.name();
-  identity.attention_path = backend.attention_path(inputs.config.heads);
+  identity.residual_dtype = kernels::dtype_name(ops.device().residual_dtype());
+  identity.compute_dtype = kernels::dtype_name(ops.device().activation_dtype());
+  identity.backend = ops.device().name();
+  identity.attention_path = ops.device().attention_path(inputs.config.heads);
   return identity;
 }
 

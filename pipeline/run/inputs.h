@@ -7,7 +7,8 @@
 #include <vector>
 
 #include "base/output_path.h"
-#include "kernels/backend.h"
+#include "kernels/ops.h"
+#include "model/checkpoint.h"
 #include "model/checkpoint_identity.h"
 #include "model/config.h"
 #include "model/safetensors.h"
@@ -16,7 +17,7 @@
 #include "pipeline/run/options.h"
 #include "pipeline/run/plan.h"
 #include "pipeline/run/run_identity.h"
-#include "pipeline/runtime/placement.h"
+#include "pipeline/runtime/device_assignment.h"
 #include "pipeline/runtime/session.h"
 
 namespace winnow::run {
@@ -86,8 +87,8 @@ runtime::GpuChoice choose_gpu(const RunOptions& options, runtime::MpiSession& se
 // The backend of --device for this rank. Throws Error(kUnavailable) with the reason, also for a GPU that another rank
 // takes too, unless --share-gpu says that they may.
 // The residual stream has the checkpoint's type unless --residual says fp32; float16 becomes bfloat16.
-std::unique_ptr<kernels::Backend> make_backend(const RunOptions& options, const runtime::GpuChoice& gpu, int n_threads,
-                                               kernels::DType checkpoint_dtype);
+std::unique_ptr<kernels::Ops> make_backend(const RunOptions& options, const runtime::GpuChoice& gpu, int n_threads,
+                                           kernels::DType checkpoint_dtype);
 
 // checkpoint_sha256 of model/checkpoint_identity.h with the cache in the user's cache directory.
 std::string hash_checkpoint(const model::Checkpoint& checkpoint);
@@ -97,6 +98,6 @@ std::unique_ptr<model::CheckpointWatch> watch_checkpoint(const Inputs& inputs, r
                                                          std::string sha256);
 // The fields of an identity that the settings decide.
 void take_settings(const Settings& settings, RunIdentity& identity);
-RunIdentity identity_of(const Inputs& inputs, kernels::Backend& backend, const std::string& checkpoint_sha256);
+RunIdentity identity_of(const Inputs& inputs, kernels::Ops& ops, const std::string& checkpoint_sha256);
 
 }  // namespace winnow::run

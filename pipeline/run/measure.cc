@@ -14,7 +14,8 @@ namespace {
 
 class Measurer {
  public:
-  Measurer(const MeasureContext& context, std::span<const WorkUnit> units, WorkLoop& loop, std::vector<Cells>& cells)
+  Measurer(const MeasureContext& context, std::span<const WorkUnit> units, WorkLoop& loop,
+           std::vector<ScoreTable>& cells)
       : context_(context), units_(units), loop_(loop), cells_(cells) {
     find_own();
   }
@@ -86,29 +87,29 @@ class Measurer {
       requests.push_back(request_of(unit(*index)));
       n_rows += static_cast<int64_t>(requests.back().tokens.size()) - requests.back().prefix_rows;
       const int64_t bytes = predicted_bytes(requests);
-      if (!batch.empty() && (n_rows > context_.backend.stack_rows() || bytes > context_.max_bytes)) {
+      if (!batch.empty() && (n_rows > context_.ops.device().stack_rows() || bytes > context_.max_bytes)) {
         held_ = index;
         break;
       }
       batch.push_back(*index);
       report_.predicted_bytes = std::max(report_.predicted_bytes, bytes);
-      if (n_rows >= context_.backend.stack_rows()) break;
+      if (n_rows >= context_.ops.device().stack_rows()) break;
     }
     return batch;
   }
 
   int64_t predicted_bytes(std::span<const engine::SweepRequest> requests) const {
     const model::ModelConfig& config = context_.inputs.config;
-    return model::ModelWeights::predicted_bytes(config, *context_.inputs.checkpoint, context_.backend) +
-           engine::predict_sweep_bytes(config, context_.backend, requests);
+    return model::ModelWeights::predicted_bytes(config, *context_.inputs.checkpoint, context_.ops) +
+           engine::predict_sweep_bytes(config, context_.ops, requests);
   }
 
   // Units are handed out in order, so this rank's next one is likely to be about this one.
   void prepare_next(int64_t index) {
     if (index >= static_cast<int64_t>(units_.size())) return;
     const model::ModelConfig& config = context_.inputs.config;
-    context_.backend.prepare_attention(
-        engine::attention_shapes(config, request_of(unit(index)), context_.backend.row_tile()), config.heads);
+    context_.ops.prepare_attention(
+        engine::attention_shapes(config, request_of(unit(index)), context_.ops.device().row_tile()), config.heads);
   }
 
   std::vector<engine::SweepResult> sweep_batch(std::span<const int64_t> batch, Clock::time_point begin) {
@@ -120,7 +121,7 @@ class Measurer {
     std::vector<engine::SweepResult> results;
     try {
       for (std::size_t i = 0; i < batch.size(); ++i) provide_prefix(unit(batch[i]), requests[i], stop);
-      results = engine::sweep(context_.backend, config, context_.weights, requests, stop);
+      results = engine::sweep(context_.ops, config, context_.weights, requests, stop);
     } catch (const Error& error) {
       fail(error.code(), name_of(batch.front()) + error.what());
     }
@@ -148,7 +149,7 @@ class Measurer {
     context_.prefixes->provide(work.example, *place, request, stop);
   }
 
-  void keep(const WorkUnit& unit, const engine::SweepResult& result, double seconds, Cells& cells) {
+  void keep(const WorkUnit& unit, const engine::SweepResult& result, double seconds, ScoreTable& cells) {
     const DataSet& data = context_.inputs.data_sets[static_cast<std::size_t>(unit.data_set)];
     Shard shard{.data_set = data.name,
                 .example = unit.example,
@@ -186,7 +187,7 @@ class Measurer {
   const MeasureContext& context_;
   std::span<const WorkUnit> units_;
   WorkLoop& loop_;
-  std::vector<Cells>& cells_;
+  std::vector<ScoreTable>& cells_;
   std::optional<int64_t> held_;  // taken, but too large for the batch before
   bool has_own_ = false;         // whether units are taken by owner
   std::deque<int64_t> own_;      // of this rank, not taken yet
@@ -198,7 +199,7 @@ class Measurer {
 }  // namespace
 
 MeasureReport measure_units(const MeasureContext& context, std::span<const WorkUnit> units, WorkLoop& loop,
-                            std::vector<Cells>& cells) {
+                            std::vector<ScoreTable>& cells) {
   return Measurer(context, units, loop, cells).run();
 }
 

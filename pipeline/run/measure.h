@@ -7,19 +7,19 @@
 #include <span>
 #include <vector>
 
-#include "kernels/backend.h"
+#include "kernels/ops.h"
 #include "model/checkpoint_identity.h"
 #include "model/weights.h"
-#include "pipeline/run/cells.h"
 #include "pipeline/run/inputs.h"
 #include "pipeline/run/plan.h"
+#include "pipeline/run/score_table.h"
 #include "pipeline/run/work_loop.h"
 
 namespace winnow::run {
 
 struct MeasureContext {
   const Inputs& inputs;
-  kernels::Backend& backend;
+  kernels::Ops& ops;
   model::ModelWeights& weights;
   model::CheckpointWatch& watch;
   std::filesystem::path shards;  // directory
@@ -44,6 +44,6 @@ struct MeasureReport {
 // for weights that are others than when the run began: what was computed since is not kept. Collective. Throws
 // AgreedFailure.
 MeasureReport measure_units(const MeasureContext& context, std::span<const WorkUnit> units, WorkLoop& loop,
-                            std::vector<Cells>& cells);
+                            std::vector<ScoreTable>& cells);
 
 }  // namespace winnow::run

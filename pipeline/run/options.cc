@@ -235,7 +235,7 @@ Settings resolve_settings(const CalibrateOptions& options, int64_t n_layers) {
 cuda::CudaOptions::Attention parse_attention(const std::string& name) {
   require_one_of("--attention", name, {"auto", "cudnn", "own"});
   if (name == "cudnn") return cuda::CudaOptions::Attention::kCudnn;
-  return name == "own" ? cuda::CudaOptions::Attention::kOwn : cuda::CudaOptions::Attention::kAuto;
+  return name == "own" ? cuda::CudaOptions::Attention::kBuiltin : cuda::CudaOptions::Attention::kAuto;
 }
 
 int64_t parse_bytes(const std::string& text, const std::string& flag) {

@@ -8,8 +8,8 @@
 #include <utility>
 #include <vector>
 
-#include "kernels/backend.h"
 #include "kernels/cuda/cuda.h"
+#include "kernels/ops.h"
 #include "kernels/window.h"
 #include "model/config.h"
 #include "pipeline/engine/sweep.h"

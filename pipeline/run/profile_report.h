@@ -4,7 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "kernels/profiled_backend.h"
+#include "kernels/profiled_ops.h"
 #include "pipeline/engine/rates.h"
 
 namespace winnow::run {

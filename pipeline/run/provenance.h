@@ -17,7 +17,7 @@ struct RankFacts {
   std::string host;
   std::string processor;
   std::string kernels;  // cpu_kernels() where the backend is the CPU's, else ""
-  std::string backend;  // Backend::description()
+  std::string backend;  // Device::description()
   int64_t threads = 0;
   int64_t available_bytes = 0;       // that were free for this rank when it started
   int64_t predicted_bytes = 0;       // of its largest unit

@@ -18,7 +18,7 @@
 #include "base/strings.h"
 #include "base/utf8.h"
 #include "kernels/cpu/cpu.h"
-#include "kernels/profiled_backend.h"
+#include "kernels/profiled_ops.h"
 #include "pipeline/run/dry_run.h"
 #include "pipeline/run/profile_report.h"
 #include "pipeline/run/progress.h"
@@ -47,16 +47,16 @@ void MeasuringRun::set_up(const std::function<Inputs()>& load) {
   gpu_ = choose_gpu(options_, session_);
   // All that may fail on one rank alone comes before the first step in which ranks wait for each other's weights.
   session_.agree([&] {
-    backend_ = make_backend(options_, gpu_, n_threads_, inputs_.config.checkpoint_dtype);
-    backend_->require_shape(inputs_.config.hidden, inputs_.config.ffn, inputs_.config.heads);
-    if (backend_->activation_dtype() == kernels::DType::kBf16 &&
+    ops_ = make_backend(options_, gpu_, n_threads_, inputs_.config.checkpoint_dtype);
+    ops_->device().require_shape(inputs_.config.hidden, inputs_.config.ffn, inputs_.config.heads);
+    if (ops_->device().activation_dtype() == kernels::DType::kBf16 &&
         inputs_.config.checkpoint_dtype != kernels::DType::kBf16) {
       inputs_.warnings.push_back(
           "the checkpoint is not bfloat16: the GPU computes with its weights rounded to bfloat16");
     }
     prepare_attention();
     weights_ =
-        std::make_unique<model::ModelWeights>(inputs_.config, *inputs_.checkpoint, *backend_, model::Loading::kLater);
+        std::make_unique<model::ModelWeights>(inputs_.config, *inputs_.checkpoint, *ops_, model::Loading::kLater);
     for (const DataSet& data : inputs_.data_sets) {
       int64_t token_slots = 0;
       for (int64_t e = 0; options_.per_token && e < data.n_examples; ++e) {
@@ -82,16 +82,17 @@ void MeasuringRun::prepare_attention() {
     }
   }
   const engine::SweepRequest request = inputs_.request(longest, inputs_.wanted, options_.per_token);
-  backend_->prepare_attention(engine::attention_shapes(inputs_.config, request, backend_->row_tile()),
-                              inputs_.config.heads);
+  ops_->prepare_attention(engine::attention_shapes(inputs_.config, request, ops_->device().row_tile()),
+                          inputs_.config.heads);
 }
 
 void MeasuringRun::load_weights() {
   if (exchange_) return;
-  exchange_ = std::make_unique<runtime::Exchange>(session_, *backend_, gpu_);
+  exchange_ = std::make_unique<runtime::Exchange>(session_, *ops_, gpu_);
   if (session_.size() > 1) spdlog::info("ranks exchange weights and sums over {}", exchange_->reduction());
   loaded_ = exchange_->load(*weights_);
-  if (backend_->kept_layers(inputs_.config.n_layers) < inputs_.config.n_layers) return;  // read as they are needed
+  if (ops_->device().resident_layers(inputs_.config.n_layers) < inputs_.config.n_layers)
+    return;  // read as they are needed
   spdlog::info(
       "weights: {} in {:.2f} s, {:.1f} GB/s{}", format_bytes(loaded_.size_bytes), loaded_.seconds,
       static_cast<double>(loaded_.size_bytes) * 1e-9 / loaded_.seconds,
@@ -100,9 +101,9 @@ void MeasuringRun::load_weights() {
 
 void MeasuringRun::log_set_up() const {
   const Settings& settings = inputs_.settings;
-  spdlog::info("{}: {} layers, {}", options_.model.string(), inputs_.config.n_layers, backend_->description());
-  spdlog::info("attention: {}; residual stream: {}", backend_->attention_path(inputs_.config.heads),
-               kernels::dtype_name(backend_->residual_dtype()));
+  spdlog::info("{}: {} layers, {}", options_.model.string(), inputs_.config.n_layers, ops_->device().description());
+  spdlog::info("attention: {}; residual stream: {}", ops_->device().attention_path(inputs_.config.heads),
+               kernels::dtype_name(ops_->device().residual_dtype()));
   for (const DataSet& data : inputs_.data_sets) {
     spdlog::info("{}: {} examples of {}", data.name, data.n_examples, data.corpus.path.string());
   }
@@ -122,7 +123,7 @@ void MeasuringRun::log_set_up() const {
 
 void MeasuringRun::open(const std::function<void(const RunIdentity&)>& check) {
   session_.agree_on_root([&] {
-    identity_ = identity_of(inputs_, *backend_, hash_checkpoint(*inputs_.checkpoint));
+    identity_ = identity_of(inputs_, *ops_, hash_checkpoint(*inputs_.checkpoint));
     measurement_ = identity_.hash();
     if (check) check(identity_);
     if (options_.dry_run) {
@@ -162,7 +163,7 @@ void MeasuringRun::share_variants() {
 }
 
 bool MeasuringRun::plan() {
-  for (Cells& cells : cells_) cells.grow(static_cast<int64_t>(inputs_.variants.size()));
+  for (ScoreTable& cells : cells_) cells.grow(static_cast<int64_t>(inputs_.variants.size()));
   units_.clear();
   std::vector<MissingCells> missing;
   session_.agree_on_root([&] { missing = find_missing(inputs_.data_sets, cells_, inputs_.wanted); });
@@ -184,8 +185,8 @@ void MeasuringRun::prepare() {
   if (is_prepared_) return;
   load_weights();
   session_.agree([&] {
-    rates_ = engine::measure_rates(*backend_, inputs_.config, *weights_);
-    backend_->reset_peak();
+    rates_ = engine::measure_rates(*ops_, inputs_.config, *weights_);
+    ops_->device().reset_peak();
   });
   memory_limit_ = session_.minimum(options_.max_memory_bytes().value_or(default_memory_limit()));
   if (keeps_prefixes_) plan_prefixes_to_keep();
@@ -196,7 +197,7 @@ void MeasuringRun::prepare() {
 // that makes a prefix, or, for an example without room, one over all rows with a single lane.
 void MeasuringRun::plan_prefixes_to_keep() {
   const model::ModelConfig& config = inputs_.config;
-  inputs_.row_tile = backend_->row_tile();
+  inputs_.row_tile = ops_->device().row_tile();
   std::vector<int64_t> sizes;
   int64_t largest = 0;
   for (int64_t e = 0; e < inputs_.data_sets.front().n_examples; ++e) {
@@ -205,23 +206,23 @@ void MeasuringRun::plan_prefixes_to_keep() {
     const kernels::Window window = inputs_.window_of(0, e);
     const engine::Pattern windowed(static_cast<std::size_t>(config.n_layers), true);
     request.variants = {engine::layer_windows_of(windowed, window)};
-    largest = std::max(largest, engine::predict_sweep_bytes(config, *backend_, std::span(&request, 1)));
+    largest = std::max(largest, engine::predict_sweep_bytes(config, *ops_, std::span(&request, 1)));
     const auto n_tokens = static_cast<int64_t>(request.tokens.size());
     request.prefix_rows = engine::cached_rows(n_tokens, window, inputs_.row_tile);
-    sizes.push_back(engine::CachedPrefix::size_bytes(config, *backend_, request.prefix_rows));
+    sizes.push_back(engine::CachedPrefix::size_bytes(config, *ops_, request.prefix_rows));
     if (request.prefix_rows == 0) continue;
     largest = std::max(
-        largest, engine::CachedPrefix::workspace_bytes(config, *backend_, request, engine::CachedPrefix::Place::kHost));
+        largest, engine::CachedPrefix::workspace_bytes(config, *ops_, request, engine::CachedPrefix::Place::kHost));
     request.variants.assign(static_cast<std::size_t>(config.n_layers), request.variants.front());
-    largest = std::max(largest, engine::predict_sweep_bytes(config, *backend_, std::span(&request, 1)));
+    largest = std::max(largest, engine::predict_sweep_bytes(config, *ops_, std::span(&request, 1)));
   }
-  const int64_t taken = model::ModelWeights::predicted_bytes(config, *inputs_.checkpoint, *backend_) + largest;
-  const bool has_own_memory = backend_->free_bytes().has_value();
+  const int64_t taken = model::ModelWeights::predicted_bytes(config, *inputs_.checkpoint, *ops_) + largest;
+  const bool has_own_memory = ops_->device().free_bytes().has_value();
   const auto on_host = static_cast<int64_t>(kHostShare * static_cast<double>(session_.resources().available_bytes));
   inputs_.prefixes = engine::plan_prefixes(sizes, session_.size(),
                                            {.backend_bytes = std::max<int64_t>(0, memory_limit_ - taken),
                                             .host_bytes = session_.minimum(has_own_memory ? on_host : 0)});
-  prefixes_ = std::make_unique<engine::PrefixCache>(*backend_, config, *weights_);
+  prefixes_ = std::make_unique<engine::PrefixCache>(*ops_, config, *weights_);
   const auto count = [&](engine::CachedPrefix::Place place) {
     return std::count(inputs_.prefixes.place.begin(), inputs_.prefixes.place.end(), std::optional(place));
   };
@@ -255,7 +256,7 @@ double MeasuringRun::predict_round(const engine::Pattern& base, const std::vecto
     for (const engine::Pattern& pattern : patterns) {
       request.variants.push_back(engine::layer_windows_of(pattern, window));
     }
-    const engine::SweepPlan plan = engine::plan_sweep(inputs_.config, request, backend_->row_tile());
+    const engine::SweepPlan plan = engine::plan_sweep(inputs_.config, request, ops_->device().row_tile());
     seconds += engine::predict_seconds(rates_, inputs_.config, plan, data.n_answer(e));
   }
   return seconds / static_cast<double>(session_.size());
@@ -270,26 +271,27 @@ double MeasuringRun::predict_prefixes() const {
     if (request.prefix_rows == 0) continue;
     seconds += engine::predict_seconds(
         rates_, inputs_.config,
-        engine::plan_sweep(inputs_.config, engine::prefix_request(request), backend_->row_tile()), 0);
+        engine::plan_sweep(inputs_.config, engine::prefix_request(request), ops_->device().row_tile()), 0);
   }
   return seconds / static_cast<double>(session_.size());
 }
 
 // What this rank may use: of the memory that is free, and that it has taken already.
 int64_t MeasuringRun::default_memory_limit() const {
-  const std::optional<int64_t> device = backend_->free_bytes();
+  const std::optional<int64_t> device = ops_->device().free_bytes();
   const int64_t sharers = std::max(gpu_.n_sharers, 1);
   // Backend and threads have mapped memory of their own since the session began.
   const int64_t of_host = std::min(session_.resources().available_bytes, unused_address_space_bytes());
-  const int64_t available = device ? *device / sharers + backend_->allocated_bytes() : of_host;
+  const int64_t available = device ? *device / sharers + ops_->device().allocated_bytes() : of_host;
   return static_cast<int64_t>(kMemoryShare * static_cast<double>(available));
 }
 
 UnitPrices MeasuringRun::prices() const {
   const auto plan_of = [this](const MissingCells& cells, std::span<const int64_t> group) {
-    return engine::plan_sweep(inputs_.config, inputs_.request(cells, group, options_.per_token), backend_->row_tile());
+    return engine::plan_sweep(inputs_.config, inputs_.request(cells, group, options_.per_token),
+                              ops_->device().row_tile());
   };
-  const int64_t weights = model::ModelWeights::predicted_bytes(inputs_.config, *inputs_.checkpoint, *backend_);
+  const int64_t weights = model::ModelWeights::predicted_bytes(inputs_.config, *inputs_.checkpoint, *ops_);
   return {.seconds =
               [this, plan_of](const MissingCells& cells, std::span<const int64_t> group) {
                 const DataSet& data = inputs_.data_sets[static_cast<std::size_t>(cells.data_set)];
@@ -299,7 +301,7 @@ UnitPrices MeasuringRun::prices() const {
           .bytes =
               [this, weights](const MissingCells& cells, std::span<const int64_t> group) {
                 const engine::SweepRequest request = inputs_.request(cells, group, options_.per_token);
-                return weights + engine::predict_sweep_bytes(inputs_.config, *backend_, std::span(&request, 1));
+                return weights + engine::predict_sweep_bytes(inputs_.config, *ops_, std::span(&request, 1));
               }};
 }
 
@@ -337,9 +339,9 @@ bool MeasuringRun::measure() {
     spdlog::info("{} unit(s), about {}, {} of memory a rank (--max-memory is {})", units_.size(),
                  format_duration(expected), format_bytes(largest_unit_bytes()), format_bytes(memory_limit_));
   }
-  kernels::ProfiledBackend profiled(*backend_);
+  kernels::ProfiledOps profiled(*ops_);
   const MeasureContext context{.inputs = inputs_,
-                               .backend = options_.profile ? profiled : *backend_,
+                               .ops = options_.profile ? profiled : *ops_,
                                .weights = *weights_,
                                .watch = *watch_,
                                .shards = shard_directory(options_.out),
@@ -369,7 +371,7 @@ bool MeasuringRun::measure() {
   gather_facts();
   session_.agree_on_root([&] {
     if (options_.profile) {
-      const engine::Ceilings ceilings = engine::measure_ceilings(*backend_);
+      const engine::Ceilings ceilings = engine::measure_ceilings(*ops_);
       const kernels::Profile profile = profiled.profile();
       profile_ = profile_json(profile, ceilings);
       std::fputs(profile_table(profile, ceilings).c_str(), stderr);
@@ -380,13 +382,13 @@ bool MeasuringRun::measure() {
 }
 
 void MeasuringRun::sum() {
-  for (Cells& cells : cells_) {
+  for (ScoreTable& cells : cells_) {
     exchange_->sum(cells.statistics());
     exchange_->sum(cells.tokens());
   }
   session_.agree_on_root([&] {
     const bool is_consistent =
-        std::all_of(cells_.begin(), cells_.end(), [](const Cells& c) { return c.is_consistent(); });
+        std::all_of(cells_.begin(), cells_.end(), [](const ScoreTable& c) { return c.is_consistent(); });
     const auto missing = find_missing(inputs_.data_sets, cells_, inputs_.wanted);
     if (!is_consistent || !missing.empty()) {
       fail(ExitCode::kInternal, "the ranks' tables do not add up to the plan; the shards are kept: repeat the command");
@@ -395,7 +397,7 @@ void MeasuringRun::sum() {
   });
   // What is on rank 0 now must not be added once more after another round.
   if (session_.is_root()) return;
-  for (Cells& cells : cells_) cells.clear();
+  for (ScoreTable& cells : cells_) cells.clear();
 }
 
 ExitCode MeasuringRun::interrupted() const {
@@ -406,12 +408,12 @@ ExitCode MeasuringRun::interrupted() const {
 RankFacts MeasuringRun::facts() const {
   return {.host = session_.host(),
           .processor = processor_name(),
-          .kernels = backend_->name() == "cpu" ? cpu::cpu_kernels() : "",
-          .backend = backend_->description(),
+          .kernels = ops_->device().name() == "cpu" ? cpu::cpu_kernels() : "",
+          .backend = ops_->device().description(),
           .threads = n_threads_,
           .available_bytes = session_.resources().available_bytes,
           .predicted_bytes = report_.predicted_bytes,
-          .peak_allocated_bytes = backend_->peak_allocated_bytes(),
+          .peak_allocated_bytes = ops_->device().peak_allocated_bytes(),
           .peak_resident_bytes = peak_resident_bytes(),
           .reduction = exchange_ ? exchange_->reduction() : "",
           .load_bytes = loaded_.was_read_here ? loaded_.size_bytes : 0,

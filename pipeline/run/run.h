@@ -63,7 +63,7 @@ class MeasuringRun {
   runtime::MpiSession& session() { return session_; }
   Inputs& inputs() { return inputs_; }
   const Inputs& inputs() const { return inputs_; }
-  kernels::Backend& backend() { return *backend_; }
+  kernels::Ops& ops() { return *ops_; }
   // What work besides the sweeps needs. The weights are loaded the first time: collective.
   model::ModelWeights& weights() {
     load_weights();
@@ -75,7 +75,7 @@ class MeasuringRun {
   const std::string& measurement() const { return measurement_; }
   int64_t memory_limit() const { return options_.max_memory_bytes().value_or(default_memory_limit()); }
   // Of rank 0, after sum(): by data set.
-  const std::vector<Cells>& cells() const { return cells_; }
+  const std::vector<ScoreTable>& cells() const { return cells_; }
   RunDirectory& directory() { return *directory_; }  // rank 0
   RunSummary summary() const { return {options_, inputs_, identity_, all_facts_}; }
   void show_memory() const;
@@ -101,7 +101,7 @@ class MeasuringRun {
   Inputs inputs_;
   runtime::GpuChoice gpu_;
   // In this order: what goes first uses what goes after it.
-  std::unique_ptr<kernels::Backend> backend_;
+  std::unique_ptr<kernels::Ops> ops_;
   std::unique_ptr<model::ModelWeights> weights_;
   std::unique_ptr<runtime::Exchange> exchange_;  // null until there is work
   runtime::LoadReport loaded_;
@@ -110,7 +110,7 @@ class MeasuringRun {
   std::string measurement_;  // its hash
   std::unique_ptr<model::CheckpointWatch> watch_;
   std::unique_ptr<RunDirectory> directory_;  // rank 0; null in a dry run
-  std::vector<Cells> cells_;                 // by data set
+  std::vector<ScoreTable> cells_;            // by data set
   std::vector<WorkUnit> units_;
   engine::Rates rates_;
   bool is_prepared_ = false;

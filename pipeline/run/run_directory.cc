@@ -46,7 +46,7 @@ void check_shard(const ShardFile& file, const std::string& measurement, const Da
 }
 
 // Gives the variants of a shard the numbers that their names have in this command.
-void renumber(Shard& shard, const NumberVariant& number, Cells& cells) {
+void renumber(Shard& shard, const NumberVariant& number, ScoreTable& cells) {
   if (shard.names.empty() != !number) reject("it does not say which patterns it holds, as its kind of run does");
   for (std::size_t i = 0; i < shard.names.size(); ++i) {
     shard.variants[i] = shard.names[i].empty() ? kBaseVariant : number(shard.names[i]);
@@ -54,7 +54,7 @@ void renumber(Shard& shard, const NumberVariant& number, Cells& cells) {
   }
 }
 
-void take_cells(const Shard& shard, int64_t n_examples, Cells& cells) {
+void take_cells(const Shard& shard, int64_t n_examples, ScoreTable& cells) {
   if (shard.example >= n_examples) return;
   for (std::size_t i = 0; i < shard.variants.size(); ++i) {
     if (cells.keeps_tokens() && shard.scores[i].token_nll_nats.empty()) continue;
@@ -136,8 +136,8 @@ RunDirectory::RunDirectory(const std::filesystem::path& path, const std::string&
 }
 
 std::vector<std::string> load_shards(const std::filesystem::path& run_directory, const std::string& measurement,
-                                     const std::vector<DataSet>& data_sets, std::vector<Cells>& cells, BadShards bad,
-                                     const NumberVariant& number) {
+                                     const std::vector<DataSet>& data_sets, std::vector<ScoreTable>& cells,
+                                     BadShards bad, const NumberVariant& number) {
   std::vector<std::string> notes;
   const std::filesystem::path directory = shard_directory(run_directory);
   if (!std::filesystem::is_directory(directory)) return notes;
@@ -147,7 +147,7 @@ std::vector<std::string> load_shards(const std::filesystem::path& run_directory,
       const DataSet* data = find_data_set(data_sets, file.shard.data_set);
       if (data == nullptr && file.identity.measurement == measurement) continue;
       if (data == nullptr) reject("it belongs to a measurement with other settings");
-      Cells& table = cells[static_cast<std::size_t>(data - data_sets.data())];
+      ScoreTable& table = cells[static_cast<std::size_t>(data - data_sets.data())];
       if (file.identity.measurement == measurement) renumber(file.shard, number, table);
       check_shard(file, measurement, *data, table.n_variants());
       take_cells(file.shard, data->n_examples, table);
@@ -166,7 +166,7 @@ std::vector<std::string> load_shards(const std::filesystem::path& run_directory,
   return notes;
 }
 
-std::vector<MissingCells> find_missing(const std::vector<DataSet>& data_sets, const std::vector<Cells>& cells,
+std::vector<MissingCells> find_missing(const std::vector<DataSet>& data_sets, const std::vector<ScoreTable>& cells,
                                        std::span<const int64_t> variants) {
   std::vector<MissingCells> missing;
   for (std::size_t d = 0; d < data_sets.size(); ++d) {

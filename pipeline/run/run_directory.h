@@ -9,9 +9,9 @@
 #include <vector>
 
 #include "base/output_path.h"
-#include "pipeline/run/cells.h"
 #include "pipeline/run/inputs.h"
 #include "pipeline/run/run_identity.h"
+#include "pipeline/run/score_table.h"
 #include "pipeline/run/shards.h"
 #include "pipeline/runtime/lock.h"
 
@@ -51,11 +51,11 @@ using NumberVariant = std::function<int64_t(const std::string& name)>;
 // shard that cannot be used. Shards of controls that this command does not name are passed over in silence. With named
 // variants the tables grow as `number` finds new ones.
 std::vector<std::string> load_shards(const std::filesystem::path& run_directory, const std::string& measurement,
-                                     const std::vector<DataSet>& data_sets, std::vector<Cells>& cells, BadShards bad,
-                                     const NumberVariant& number = {});
+                                     const std::vector<DataSet>& data_sets, std::vector<ScoreTable>& cells,
+                                     BadShards bad, const NumberVariant& number = {});
 
 // What these data sets, those that are wanted, still lack of these variants, and of the base.
-std::vector<MissingCells> find_missing(const std::vector<DataSet>& data_sets, const std::vector<Cells>& cells,
+std::vector<MissingCells> find_missing(const std::vector<DataSet>& data_sets, const std::vector<ScoreTable>& cells,
                                        std::span<const int64_t> variants);
 
 }  // namespace winnow::run

@@ -35,21 +35,21 @@ void set_nccl_environment(MpiSession& session, const GpuChoice& gpu) {
 
 }  // namespace
 
-Exchange::Exchange(MpiSession& session, kernels::Backend& backend, const GpuChoice& gpu) : session_(session) {
+Exchange::Exchange(MpiSession& session, kernels::Ops& ops, const GpuChoice& gpu) : session_(session) {
   if (session.size() == 1) {
     reduction_ = "none";
     return;
   }
-  const bool can_use_nccl = NcclComm::is_built() && backend.name() == "cuda";
+  const bool can_use_nccl = NcclComm::is_built() && ops.device().name() == "cuda";
   if (session.minimum(can_use_nccl ? 1 : 0) == 0) {
     reduction_ = "mpi";
     return;
   }
   set_nccl_environment(session, gpu);
   reduction_ = "nccl " + NcclComm::version();
-  job_ = NcclComm::make(session, RankGroup::kJob, backend);
+  job_ = NcclComm::make(session, RankGroup::kJob, ops);
   // Hosts may differ in how many ranks they have, but all know whether they are the only one.
-  if (session.size() != session.local_size()) host_ = NcclComm::make(session, RankGroup::kHost, backend);
+  if (session.size() != session.local_size()) host_ = NcclComm::make(session, RankGroup::kHost, ops);
   session.run_together([&] {
     double n_ranks = 1.0;
     job_->sum({&n_ranks, 1});

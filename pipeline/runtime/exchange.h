@@ -5,10 +5,10 @@
 #include <span>
 #include <string>
 
-#include "kernels/backend.h"
+#include "kernels/ops.h"
 #include "model/weights.h"
+#include "pipeline/runtime/device_assignment.h"
 #include "pipeline/runtime/nccl.h"
-#include "pipeline/runtime/placement.h"
 #include "pipeline/runtime/session.h"
 
 namespace winnow::runtime {
@@ -26,7 +26,7 @@ class Exchange {
  public:
   // Connects the ranks, and tries the connection: a network that does not work shows here, and not after hours of
   // measuring. Collective. Throws AgreedFailure.
-  Exchange(MpiSession& session, kernels::Backend& backend, const GpuChoice& gpu);
+  Exchange(MpiSession& session, kernels::Ops& ops, const GpuChoice& gpu);
 
   // "nccl 2.28.9", "mpi", or "none" for a single rank; for logs and provenance.
   const std::string& reduction() const { return reduction_; }

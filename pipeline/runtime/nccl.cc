@@ -77,13 +77,13 @@ using Event = std::unique_ptr<std::remove_pointer_t<cudaEvent_t>, Free>;
 
 Stream make_stream() {
   cudaStream_t stream = nullptr;
-  WINNOW_CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  WINNOW_CUDA_CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
   return Stream(stream);
 }
 
 Event make_event() {
   cudaEvent_t event = nullptr;
-  WINNOW_CHECK(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+  WINNOW_CUDA_CHECK(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
   return Event(event);
 }
 
@@ -92,14 +92,14 @@ Event make_event() {
 // Broadcasts and sums have a stream of their own, which follows the backend's: if they stood in the backend's, the copy
 // of the next weights would wait behind a peer that may never answer, in a wait that has no deadline.
 struct NcclComm::State {
-  explicit State(kernels::Backend& with) : backend(dynamic_cast<cuda::CudaBackend&>(with)) {}
+  explicit State(kernels::Ops& with) : ops(dynamic_cast<cuda::CudaBackend&>(with)) {}
   State(const State&) = delete;
   State& operator=(const State&) = delete;
   ~State() {
     if (comm != nullptr) leave(std::uncaught_exceptions() == 0);
   }
 
-  cuda::CudaBackend& backend;
+  cuda::CudaBackend& ops;
   Stream stream = make_stream();
   Event backend_is_there = make_event();
   std::array<Event, 2> broadcast_is_over{make_event(), make_event()};
@@ -173,7 +173,7 @@ struct NcclComm::State {
   }
 
   void follow_backend(const char* what) {
-    check_cuda(cudaEventRecord(backend_is_there.get(), backend.stream()), what);
+    check_cuda(cudaEventRecord(backend_is_there.get(), ops.stream()), what);
     check_cuda(cudaStreamWaitEvent(stream.get(), backend_is_there.get(), 0), what);
   }
 
@@ -187,7 +187,7 @@ struct NcclComm::State {
   void sum(std::span<T> values, ncclDataType_t type) {
     constexpr const char* kWhat = "sum over the ranks";
     const auto step = static_cast<std::size_t>(kSumBytes) / sizeof(T);
-    if (!sum_buffer) sum_buffer = backend.allocate(kSumBytes, "sums over the ranks");
+    if (!sum_buffer) sum_buffer = ops.device().allocate(kSumBytes, "sums over the ranks");
     follow_backend(kWhat);
     while (!values.empty()) {
       const std::span<T> part = values.first(std::min(values.size(), step));
@@ -211,7 +211,7 @@ std::string NcclComm::version() {
   return std::to_string(code / 10000) + "." + std::to_string(code / 100 % 100) + "." + std::to_string(code % 100);
 }
 
-std::unique_ptr<NcclComm> NcclComm::make(MpiSession& session, RankGroup group, kernels::Backend& backend) {
+std::unique_ptr<NcclComm> NcclComm::make(MpiSession& session, RankGroup group, kernels::Ops& ops) {
   const bool is_alone = session.size(group) == 1;
   ncclUniqueId id{};
   session.agree([&] {
@@ -225,7 +225,7 @@ std::unique_ptr<NcclComm> NcclComm::make(MpiSession& session, RankGroup group, k
   std::unique_ptr<NcclComm> comm;
   session.agree([&] {
     if (is_alone) return;
-    auto state = std::make_unique<State>(backend);
+    auto state = std::make_unique<State>(ops);
     state->start(id, session.rank(group), session.size(group));
     comm.reset(new NcclComm(std::move(state)));
   });

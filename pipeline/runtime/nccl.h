@@ -2,8 +2,8 @@
 //
 // No wait in here is without an end. Each polls for completion and for errors that NCCL has noticed, and gives up after
 // the deadline: 120 s, or WINNOW_NCCL_DEADLINE seconds. Then the communicator is aborted and the error says what was
-// waited for, in NCCL's words. A launcher and PeerWatch (peers.h) see a dead peer sooner; the deadline is for one that
-// lives and does not answer.
+// waited for, in NCCL's words. A launcher and LivenessMonitor (peers.h) see a dead peer sooner; the deadline is for one
+// that lives and does not answer.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@
 #include <span>
 #include <string>
 
-#include "kernels/backend.h"
+#include "kernels/ops.h"
 #include "pipeline/runtime/session.h"
 
 namespace winnow::runtime {
@@ -24,7 +24,7 @@ class NcclComm {
   static std::string version();
   // The communicator of a group of ranks that all compute on the GPU. Collective over the job: a rank that is alone in
   // its group gets none. The environment of nccl_environment() (placement.h) must be set. Throws AgreedFailure.
-  static std::unique_ptr<NcclComm> make(MpiSession& session, RankGroup group, kernels::Backend& backend);
+  static std::unique_ptr<NcclComm> make(MpiSession& session, RankGroup group, kernels::Ops& ops);
 
   // Frees it in agreement with the group, which must destroy theirs too; after a failure, or while an exception is on
   // its way, without. Returns within seconds either way. To go before the backend, and before MPI.

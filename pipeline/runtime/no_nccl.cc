@@ -10,7 +10,7 @@ bool NcclComm::is_built() { return false; }
 
 std::string NcclComm::version() { return ""; }
 
-std::unique_ptr<NcclComm> NcclComm::make(MpiSession& /*session*/, RankGroup /*group*/, kernels::Backend& /*backend*/) {
+std::unique_ptr<NcclComm> NcclComm::make(MpiSession& /*session*/, RankGroup /*group*/, kernels::Ops& /*backend*/) {
   fail(ExitCode::kInternal, "this winnow was built without NCCL");
 }
 

@@ -125,18 +125,18 @@ void MpiSession::watch_peers() {
   const ProcessId own = ProcessId::own();
   const std::vector<std::string> ids = gather_on_host(own.to_text());
   const std::vector<std::string> ranks = gather_on_host(std::to_string(rank_));
-  std::vector<PeerWatch::Peer> peers;
+  std::vector<LivenessMonitor::Peer> peers;
   for (std::size_t r = 0; r < ids.size(); ++r) {
     const auto id = ProcessId::from_text(ids[r]);
     // A container's numbers mean nothing outside it.
     if (static_cast<int>(r) != local_rank_ && id.name_space == own.name_space) peers.push_back({ranks[r], id.number});
   }
-  const auto on_death = [this](const PeerWatch::Peer& peer) {
+  const auto on_death = [this](const LivenessMonitor::Peer& peer) {
     print_error(prefix(), "rank " + peer.rank + " on " + host_ + " (process " + std::to_string(peer.process) +
                               ") has died; repeat the command to resume");
     MPI_Abort(MPI_COMM_WORLD, static_cast<int>(ExitCode::kInternal));
   };
-  peers_ = std::make_unique<PeerWatch>(std::move(peers), local_rank_, on_death);
+  peers_ = std::make_unique<LivenessMonitor>(std::move(peers), local_rank_, on_death);
 }
 
 void MpiSession::find_resources() {

@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "base/error.h"
+#include "pipeline/runtime/liveness.h"
 #include "pipeline/runtime/mpi_check.h"
-#include "pipeline/runtime/peers.h"
 
 namespace winnow::runtime {
 
@@ -46,7 +46,8 @@ struct AgreedFailure : Unwinding {
 // A peer that dies without a word (kill -9, out of memory) must not leave the others waiting, for in MPI they would
 // wait for ever:
 //   - under mpirun, mpirun ends the job and names rank and host;
-//   - PeerWatch sees it among the ranks of one host, whatever they wait in and whoever started them: srun lets the
+//   - LivenessMonitor sees it among the ranks of one host, whatever they wait in and whoever started them: srun lets
+//   the
 //     other tasks of a step live unless it was told otherwise. The abort that follows reaches all hosts;
 //   - a host that dies as a whole, or has one rank only, is left to the launcher: mpirun, or srun --kill-on-bad-exit=1;
 //   - waits in NCCL have a deadline besides (nccl.h), for a peer that lives and does not answer.
@@ -113,8 +114,8 @@ class MpiSession {
   bool has_mpi_ = false;  // whether MPI was started
   std::string host_;
   RankResources resources_;
-  MPI_Comm host_comm_ = MPI_COMM_NULL;  // the ranks of this host, by rank
-  std::unique_ptr<PeerWatch> peers_;    // null without any on this host
+  MPI_Comm host_comm_ = MPI_COMM_NULL;      // the ranks of this host, by rank
+  std::unique_ptr<LivenessMonitor> peers_;  // null without any on this host
 };
 
 // Exit code and one line of the exception that is being handled.

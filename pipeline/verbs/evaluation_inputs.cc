@@ -10,6 +10,7 @@
 #include "model/weights.h"
 #include "pipeline/verbs/evaluation_texts.h"
 #include "pipeline/verbs/finished_results.h"
+#include "results/evaluation/store.h"
 
 namespace winnow::verbs {
 namespace {
@@ -102,7 +103,7 @@ evaluation::ServedModel served_model(const model::ModelConfig& config) {
 }
 
 evaluation::EvaluationTable table_of(const std::vector<EvaluatedPattern>& patterns, const run::Inputs& inputs,
-                                     const run::Cells& cells) {
+                                     const run::ScoreTable& cells) {
   const run::DataSet& data = inputs.data_sets.front();
   evaluation::EvaluationTable table;
   const auto n_patterns = static_cast<int64_t>(patterns.size());

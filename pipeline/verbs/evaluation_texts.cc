@@ -14,6 +14,7 @@
 #include "base/sha256.h"
 #include "base/strings.h"
 #include "pipeline/engine/generation.h"
+#include "pipeline/engine/stop_tokens.h"
 #include "pipeline/run/work_loop.h"
 #include "results/selection/pattern.h"
 
@@ -91,8 +92,8 @@ class TextWriter {
 
   int64_t bytes_of(const std::vector<engine::GenerationRequest>& requests) const {
     const run::Inputs& inputs = run_.inputs();
-    return model::ModelWeights::predicted_bytes(inputs.config, *inputs.checkpoint, run_.backend()) +
-           engine::predict_generation_bytes(inputs.config, run_.backend(), requests);
+    return model::ModelWeights::predicted_bytes(inputs.config, *inputs.checkpoint, run_.ops()) +
+           engine::predict_generation_bytes(inputs.config, run_.ops(), requests);
   }
 
   std::vector<Batch> plan() {
@@ -173,7 +174,7 @@ class TextWriter {
     for (const int64_t example : batch.examples) requests.push_back(request(batch.pattern, example));
     const double predicted = seconds_per_text_ * static_cast<double>(requests.size());
     const engine::GenerationReport report =
-        engine::generate(run_.backend(), run_.inputs().config, *weights_, requests, settings_.stop_tokens,
+        engine::generate(run_.ops(), run_.inputs().config, *weights_, requests, settings_.stop_tokens,
                          [&] { return loop.must_stop(seconds_since(begin), predicted); });
     run::TextBatch result{.pattern = name_of(batch.pattern),
                           .prompt_tokens = report.prompt_tokens,

@@ -3,9 +3,9 @@
 
 #include <vector>
 
-#include "pipeline/run/cells.h"
 #include "pipeline/run/provenance.h"
 #include "pipeline/run/run_directory.h"
+#include "pipeline/run/score_table.h"
 #include "results/calibration/results.h"
 
 namespace winnow::verbs {
@@ -13,7 +13,7 @@ namespace winnow::verbs {
 struct FinishedRun {
   const run::CalibrateOptions& options;
   run::RunSummary summary;
-  const std::vector<run::Cells>& cells;  // by data set, all there
+  const std::vector<run::ScoreTable>& cells;  // by data set, all there
 };
 
 // RUN_DIR/results.h5 of these cells and statistics settings: computed and written, or read where the record says that

@@ -15,6 +15,7 @@
 #include "base/strings.h"
 #include "pipeline/run/run.h"
 #include "pipeline/verbs/search_outcome.h"
+#include "results/search/statistics.h"
 #include "results/selection/pattern.h"
 
 namespace winnow::verbs {

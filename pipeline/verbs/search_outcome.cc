@@ -6,6 +6,8 @@
 #include <optional>
 
 #include "pipeline/run/provenance.h"
+#include "results/search/statistics.h"
+#include "results/search/store.h"
 #include "results/selection/pattern.h"
 
 namespace winnow::verbs {
@@ -18,7 +20,7 @@ search::ExampleFigures figures_of(const run::MeasuringRun& run, std::size_t data
                                   const engine::Pattern& pattern) {
   const run::Inputs& inputs = run.inputs();
   const run::DataSet& data = inputs.data_sets[data_set];
-  const run::Cells& cells = run.cells()[data_set];
+  const run::ScoreTable& cells = run.cells()[data_set];
   const bool is_full = search::count_full(pattern) == static_cast<int64_t>(pattern.size());
   const std::optional<int64_t> variant = is_full ? run::kBaseVariant : inputs.find_number(pattern);
   search::ExampleFigures figures;

@@ -1,9 +1,10 @@
+#include "results/calibration/json.h"
+
 #include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "base/json.h"
 #include "base/signal_specs.h"
-#include "results/calibration/table.h"
 
 #include "base/json_values.h"
 #include "results/storage/variables.h"

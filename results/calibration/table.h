@@ -21,8 +21,4 @@ std::string to_table(const Results& results, const TableStyle& style);
 // The layers that keep full attention for the result's top_k, as indices, rising.
 std::vector<int64_t> layers_to_keep(const Statistics& statistics);
 
-// The same content as one JSON object, UTF-8, indented, ending with a newline. Undefined figures are null, with the
-// reason under the same name + "_status" (per layer: "spread_status" of the object). Names are those of the file.
-std::string to_json(const Results& results);
-
 }  // namespace winnow::calibration

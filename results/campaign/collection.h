@@ -64,7 +64,8 @@ struct Collection {
   std::string sweep;    // its name
   std::string version;  // of winnow
   std::vector<CollectedCell> cells;
-  std::vector<CollectedCell> others{};  // those that are no calibrations: a list of their patterns, apart from the cells
+  std::vector<CollectedCell>
+      others{};  // those that are no calibrations: a list of their patterns, apart from the cells
 };
 
 // Coordinates of the collection's dimensions besides cell: each the union over its cells, sorted.
@@ -91,16 +92,6 @@ struct RankAgreement {
   std::vector<std::string> jaccard_status;
 };
 RankAgreement rank_agreement(const std::vector<CollectedCell>& cells);
-
-// Writes the file whole or not at all. Throws Error(kIoError | kCannotCreate), and Error(kInternal) for labels that are
-// not unique.
-void write_collection(const std::filesystem::path& path, const Collection& collection, const RankAgreement& agreement);
-
-// One line a cell, then why cells have no results, then how well rankings agree. Ends with a newline.
-std::string to_table(const Collection& collection, const RankAgreement& agreement);
-
-// The same as one JSON object, with the pairs one by one. `file`: where the collection was written.
-std::string to_json(const Collection& collection, const RankAgreement& agreement, const std::string& file);
 
 // A collection as an output, for check_outputs().
 Output collection_output(const std::string& flag, const std::filesystem::path& path);

@@ -1,3 +1,5 @@
+#include "results/campaign/store.h"
+
 #include <algorithm>
 #include <functional>
 #include <map>
@@ -5,7 +7,6 @@
 #include <set>
 
 #include "base/error.h"
-#include "results/campaign/collection.h"
 #include "results/campaign/collection_parts.h"
 
 namespace winnow::campaign {

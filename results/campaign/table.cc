@@ -1,3 +1,5 @@
+#include "results/campaign/table.h"
+
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -8,8 +10,8 @@
 #include "base/json.h"
 #include "base/json_values.h"
 #include "base/terminal_table.h"
+#include "results/calibration/json.h"
 #include "results/calibration/table.h"
-#include "results/campaign/collection.h"
 
 namespace winnow::campaign {
 namespace {

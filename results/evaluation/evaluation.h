@@ -117,15 +117,4 @@ EvaluationStatistics compute_evaluation(const EvaluationTable& table, const Eval
 // Throws Error(kUsage) for a --baseline that is none of the patterns.
 void require_baseline(const std::string& baseline, const std::vector<std::string>& patterns);
 
-// RUN_DIR/results.h5 of an evaluation: whole or not at all. Throws as write_results and read_results do.
-void write_evaluation(const std::filesystem::path& path, const EvaluationResults& results);
-EvaluationResults read_evaluation(const std::filesystem::path& path);
-// Whether a results file is an evaluation's. Throws Error(kNoInput | kBadData | kIoError) where it is no such file.
-bool is_evaluation(const std::filesystem::path& path);
-
-// For the terminal: a line a pattern, comparisons, costs, the front. Ends with a newline.
-std::string to_table(const EvaluationResults& results);
-// The same content as one JSON object; figures that are not defined are null.
-std::string to_json(const EvaluationResults& results);
-
 }  // namespace winnow::evaluation

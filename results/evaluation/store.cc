@@ -1,3 +1,5 @@
+#include "results/evaluation/store.h"
+
 // /evaluation of results.h5. The schema is in README.md in this folder.
 #include <algorithm>
 #include <charconv>
@@ -6,7 +8,6 @@
 
 #include "base/checksum.h"
 #include "base/error.h"
-#include "results/evaluation/evaluation.h"
 #include "results/storage/variables.h"
 #include "results/storage/variables_read.h"
 

@@ -1,3 +1,5 @@
+#include "results/evaluation/table.h"
+
 // An evaluation as text: for the terminal, and as JSON.
 #include <algorithm>
 #include <array>
@@ -8,7 +10,6 @@
 #include "base/json.h"
 #include "base/json_values.h"
 #include "base/terminal_table.h"
-#include "results/evaluation/evaluation.h"
 #include "results/stats/resampling.h"
 #include "results/storage/variables.h"
 

@@ -74,19 +74,6 @@ struct SearchResults {
   Interactions interactions;  // of pairs
 };
 
-// Patterns that a search of that plan is verified with: the best of every K and n_rejected of the others, drawn.
-// Indices of patterns, rising. `best`: see SearchResults.
-std::vector<int64_t> choose_verified(const std::vector<int64_t>& best, int64_t n_patterns, int64_t n_rejected,
-                                     uint64_t seed);
-// 95 % percentile bootstrap over examples, paired.
-ScreeningAgreement compute_agreement(const SearchResults& results, uint64_t seed, int64_t n_resamples = 10000);
-// Of patterns in the order of pair_search().
-Interactions compute_interactions(const SearchResults& results, const std::vector<int64_t>& candidates, uint64_t seed,
-                                  int64_t n_resamples = 10000);
-
-// RUN_DIR/results.h5 of searches, whole or not at all: a group each. Throws as write_results does.
-void write_searches(const std::filesystem::path& path, const std::vector<SearchResults>& searches,
-                    const storage::Provenance& provenance);
 // The best pattern of each K that a search found; of pairs there are none.
 struct BestPatterns {
   std::vector<int64_t> keep;                      // (steps), K, rising
@@ -106,12 +93,5 @@ struct FoundPatterns {
   std::vector<std::vector<int64_t>> full_layers{};  // of BestPatterns
   std::vector<PatternMeans> best{};                 // of these patterns, as the search measured them; no KL
 };
-std::vector<FoundPatterns> read_found(const std::filesystem::path& path, storage::Provenance& provenance);
-// Whether a results file is one of searches. Throws Error(kNoInput | kBadData | kIoError) where it is no such file.
-bool is_search(const std::filesystem::path& path);
-
-// For the terminal, ends with a newline; and for machines.
-std::string to_table(const SearchResults& results, const storage::Provenance& provenance);
-std::string to_json(const SearchResults& results, const storage::Provenance& provenance);
 
 }  // namespace winnow::search

@@ -1,9 +1,10 @@
+#include "results/search/statistics.h"
+
 #include <algorithm>
 #include <optional>
 #include <span>
 
 #include "base/random.h"
-#include "results/search/results.h"
 #include "results/stats/correlation.h"
 #include "results/stats/resampling.h"
 

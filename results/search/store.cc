@@ -1,3 +1,5 @@
+#include "results/search/store.h"
+
 // /selection/METHOD of results.h5. The schema is in README.md in this folder.
 #include <algorithm>
 #include <cmath>
@@ -6,7 +8,6 @@
 
 #include "base/checksum.h"
 #include "base/error.h"
-#include "results/search/results.h"
 #include "results/storage/hdf5.h"
 #include "results/storage/variables.h"
 #include "results/storage/variables_read.h"

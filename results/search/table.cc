@@ -1,9 +1,10 @@
+#include "results/search/table.h"
+
 // A search as text, for the terminal and for machines.
 #include <nlohmann/json.hpp>
 
 #include "base/json.h"
 #include "base/terminal_table.h"
-#include "results/search/results.h"
 
 namespace winnow::search {
 namespace {

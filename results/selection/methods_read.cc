@@ -2,7 +2,9 @@
 #include "base/error.h"
 #include "results/calibration/store.h"
 #include "results/evaluation/evaluation.h"
+#include "results/evaluation/store.h"
 #include "results/search/results.h"
+#include "results/search/store.h"
 #include "results/selection/methods.h"
 
 namespace winnow::selection {

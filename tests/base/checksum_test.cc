@@ -7,10 +7,17 @@
 #include <functional>
 
 #include "base/sha256.h"
+#include "results/calibration/json.h"
 #include "results/calibration/store.h"
 #include "results/calibration/table.h"
 #include "results/campaign/collection.h"
+#include "results/campaign/store.h"
+#include "results/campaign/table.h"
+#include "results/evaluation/store.h"
+#include "results/evaluation/table.h"
 #include "results/search/results.h"
+#include "results/search/store.h"
+#include "results/search/table.h"
 #include "results/selection/selection.h"
 #include "results/storage/hdf5.h"
 #include "tests/bit_flips.h"

@@ -9,6 +9,7 @@
 #include <limits>
 
 #include "base/text_file.h"
+#include "model/checkpoint.h"
 #include "model/safetensors.h"
 #include "tests/model/model_files.h"
 

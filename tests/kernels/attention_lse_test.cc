@@ -6,8 +6,8 @@
 #include <random>
 #include <vector>
 
-#include "kernels/backend.h"
 #include "kernels/cpu/cpu.h"
+#include "kernels/ops.h"
 #include "tests/kernels/kernel_variants.h"
 #include "tests/tolerances.h"
 
@@ -26,7 +26,7 @@ class AttentionLse : public KernelVariantTest {};
 WINNOW_FOR_EACH_VARIANT(AttentionLse);
 
 TEST_P(AttentionLse, MatchesSumsOverTheKeysOfEverySet) {
-  const auto backend = cpu::make_cpu_backend({.n_threads = 3});
+  const auto ops = cpu::make_cpu_backend({.n_threads = 3});
   constexpr int64_t kRows = 320;
   constexpr int64_t kQueries = 7;
   for (const int64_t head_dim : {24, 64}) {
@@ -39,9 +39,9 @@ TEST_P(AttentionLse, MatchesSumsOverTheKeysOfEverySet) {
       std::vector<float> angles(static_cast<std::size_t>(kRows * head_dim), 0.0F);
       for (int64_t r = 0; r < kRows; ++r) std::fill_n(angles.begin() + r * head_dim, head_dim / 2, 1.0F);
       const std::vector<int32_t> positions(kRows, 0);
-      const auto kv = backend->allocate(backend->kv_bytes(kRows, heads), "a test");
-      backend->store_kv(overwritten.data(), heads, {},
-                        {{angles.data(), DType::kF32, kRows, head_dim}, positions.data()}, kRows, kv->data());
+      const auto kv = ops->device().allocate(ops->device().kv_bytes(kRows, heads), "a test");
+      ops->store_kv(overwritten.data(), heads, {}, {{angles.data(), DType::kF32, kRows, head_dim}, positions.data()},
+                    kRows, kv->data());
       // All, a band across blocks, sinks and band, none.
       std::vector<KeySet> sets;
       for (int32_t row = 0; row < kQueries; ++row) {
@@ -55,7 +55,7 @@ TEST_P(AttentionLse, MatchesSumsOverTheKeysOfEverySet) {
       std::vector<double> found(sets.size() * 4);
       LseCall call = whole;
       call.lse = found;
-      backend->attention_lse(call, heads);
+      ops->attention_lse(call, heads);
       for (int64_t row = 0; row < kQueries; ++row) {
         for (int64_t s = 0; s < 4; ++s) {
           const KeySet& set = sets[static_cast<std::size_t>(row * 4 + s)];
@@ -88,7 +88,7 @@ TEST_P(AttentionLse, MatchesSumsOverTheKeysOfEverySet) {
       one.sets = std::span(sets).subspan(8, 4);
       std::vector<double> of_row(16);
       one.lse = of_row;
-      backend->attention_lse(one, heads);
+      ops->attention_lse(one, heads);
       EXPECT_TRUE(std::equal(of_row.begin(), of_row.end(), found.begin() + 32));
     }
   }

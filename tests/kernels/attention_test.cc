@@ -1,5 +1,5 @@
 // Attention and decoding attention of the CPU backend against a plain float64 reference, and the row contract of
-// kernels/backend.h.
+// kernels/ops.h.
 
 #include <gtest/gtest.h>
 
@@ -68,20 +68,20 @@ class AttentionTest : public CpuBackendTest {
   Floats run(const Sequence& s, const Window& window, int64_t first_row, int64_t split) {
     Floats angles = identity_angles(s.padded, s.heads.head_dim);
     const Matrix table = matrix(angles, s.padded, s.heads.head_dim);
-    auto prefix = backend_->allocate(backend_->kv_bytes(s.padded, s.heads), "prefix");
-    auto own = backend_->allocate(backend_->kv_bytes(s.padded - split, s.heads), "own");
+    auto prefix = ops_->device().allocate(ops_->device().kv_bytes(s.padded, s.heads), "prefix");
+    auto own = ops_->device().allocate(ops_->device().kv_bytes(s.padded - split, s.heads), "own");
     const KvRows prefix_rows{prefix->data(), 0, s.padded};
     const KvRows own_rows{own->data(), split, s.padded - split};
     Floats kv = s.kv;
     const std::vector<int32_t> positions = ascending(0, s.padded);
     const RowAngles row_angles{table, positions.data()};
-    backend_->store_kv(kv.data(), s.heads, {}, row_angles, s.padded, prefix->data());
+    ops_->store_kv(kv.data(), s.heads, {}, row_angles, s.padded, prefix->data());
     kv = s.kv;
-    backend_->store_kv(kv.data() + split * 2 * s.heads.kv_dim(), s.heads, {}, row_angles.from(split), s.padded - split,
-                       own->data());
+    ops_->store_kv(kv.data() + split * 2 * s.heads.kv_dim(), s.heads, {}, row_angles.from(split), s.padded - split,
+                   own->data());
     // The prefix must not be read from the split on.
-    std::memset(static_cast<std::byte*>(prefix->data()) + backend_->kv_bytes(split, s.heads), 0x7F,
-                static_cast<std::size_t>(backend_->kv_bytes(s.padded - split, s.heads)));
+    std::memset(static_cast<std::byte*>(prefix->data()) + ops_->device().kv_bytes(split, s.heads), 0x7F,
+                static_cast<std::size_t>(ops_->device().kv_bytes(s.padded - split, s.heads)));
     Floats out(static_cast<std::size_t>((s.padded - first_row) * s.heads.q_dim()), NAN);
     const AttentionCall call{.q = s.q.data() + first_row * s.heads.q_dim(),
                              .out = out.data(),
@@ -91,7 +91,7 @@ class AttentionTest : public CpuBackendTest {
                              .prefix = prefix_rows,
                              .own = own_rows,
                              .window = window};
-    backend_->attention({&call, 1}, s.heads);
+    ops_->attention({&call, 1}, s.heads);
     return out;
   }
 };
@@ -148,9 +148,9 @@ TEST_P(AttentionTest, ResultsDoNotDependOnTheNumberOfThreads) {
   const Sequence s(heads, 400, tile_);
   const Window w{100, 4, 0, kNoLimit};
   const Floats two = run(s, w, 0, 0);
-  backend_ = cpu::make_cpu_backend({.n_threads = 1});
+  ops_ = cpu::make_cpu_backend({.n_threads = 1});
   EXPECT_EQ(run(s, w, 0, 0), two);
-  backend_ = cpu::make_cpu_backend({.n_threads = 5});
+  ops_ = cpu::make_cpu_backend({.n_threads = 5});
   EXPECT_EQ(run(s, w, 0, 0), two);
 }
 
@@ -160,19 +160,19 @@ class DecodeTest : public AttentionTest {
   Floats decode(const Sequence& s, const Window& window, int64_t n_sinks, int64_t n_ring, int64_t row) {
     Floats angles = identity_angles(s.padded, s.heads.head_dim);
     const std::vector<int32_t> positions = ascending(0, s.padded);
-    auto rows = backend_->allocate(backend_->kv_bytes(s.padded, s.heads), "rows");
+    auto rows = ops_->device().allocate(ops_->device().kv_bytes(s.padded, s.heads), "rows");
     Floats kv = s.kv;
-    backend_->store_kv(kv.data(), s.heads, {}, {matrix(angles, s.padded, s.heads.head_dim), positions.data()}, s.padded,
-                       rows->data());
-    auto memory = backend_->allocate(backend_->kv_bytes(round_up(n_sinks + n_ring, tile_), s.heads), "cache");
+    ops_->store_kv(kv.data(), s.heads, {}, {matrix(angles, s.padded, s.heads.head_dim), positions.data()}, s.padded,
+                   rows->data());
+    auto memory = ops_->device().allocate(ops_->device().kv_bytes(round_up(n_sinks + n_ring, tile_), s.heads), "cache");
     const KvCache cache{memory->data(), n_sinks, n_ring};
     for (int64_t t = 0; t <= row; ++t) {
       const KvCopy copy{rows->data(), t, memory->data(), cache.slot(t), 1};
-      backend_->copy_kv({&copy, 1}, s.heads);
+      ops_->copy_kv({&copy, 1}, s.heads);
     }
     Floats out(static_cast<std::size_t>(s.heads.q_dim()), NAN);
     const DecodeCall call{s.q.data() + row * s.heads.q_dim(), out.data(), row, cache, window};
-    backend_->decode_attention({&call, 1}, s.heads);
+    ops_->decode_attention({&call, 1}, s.heads);
     return out;
   }
 };
@@ -199,17 +199,17 @@ TEST_P(DecodeTest, RowIsThatOfAttentionBitForBit) {
 
 TEST_P(DecodeTest, CopiesOfManyRowsEqualCopiesOfOne) {
   const HeadShape heads{4, 2, 10, 1.0F};
-  const int64_t bytes = backend_->kv_bytes(4 * tile_, heads);
-  auto from = backend_->allocate(bytes, "rows");
+  const int64_t bytes = ops_->device().kv_bytes(4 * tile_, heads);
+  auto from = ops_->device().allocate(bytes, "rows");
   Floats values = random_floats(bytes / 4, 31);
   std::memcpy(from->data(), values.data(), static_cast<std::size_t>(bytes));
-  auto at_once = backend_->allocate(bytes, "copies");
-  auto one_by_one = backend_->allocate(bytes, "copies");
+  auto at_once = ops_->device().allocate(bytes, "copies");
+  auto one_by_one = ops_->device().allocate(bytes, "copies");
   const KvCopy many{from->data(), 37, at_once->data(), 5, 150};
-  backend_->copy_kv({&many, 1}, heads);
+  ops_->copy_kv({&many, 1}, heads);
   for (int64_t i = 0; i < 150; ++i) {
     const KvCopy one{from->data(), 37 + i, one_by_one->data(), 5 + i, 1};
-    backend_->copy_kv({&one, 1}, heads);
+    ops_->copy_kv({&one, 1}, heads);
   }
   EXPECT_EQ(std::memcmp(at_once->data(), one_by_one->data(), static_cast<std::size_t>(bytes)), 0);
   const auto* copied = static_cast<const float*>(at_once->data());

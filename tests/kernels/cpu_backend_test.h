@@ -7,8 +7,8 @@
 #include <random>
 #include <vector>
 
-#include "kernels/backend.h"
 #include "kernels/cpu/cpu.h"
+#include "kernels/ops.h"
 #include "tests/kernels/kernel_variants.h"
 
 namespace winnow::kernels {
@@ -37,8 +37,8 @@ inline std::vector<int32_t> ascending(int64_t first, int64_t n) {
 // Run once with each variant: kernels_test.cc names them.
 class CpuBackendTest : public KernelVariantTest {
  protected:
-  std::unique_ptr<Backend> backend_ = cpu::make_cpu_backend({.n_threads = 2});
-  const int64_t tile_ = backend_->row_tile();
+  std::unique_ptr<Ops> ops_ = cpu::make_cpu_backend({.n_threads = 2});
+  const int64_t tile_ = ops_->device().row_tile();
 };
 
 }  // namespace winnow::kernels

@@ -41,7 +41,7 @@ struct Sequence {
 };
 
 // Rope, stored keys and attention of rows [first_row, padded) with the keys before `split` elsewhere.
-Floats cpu_attention(Backend& backend, const Sequence& s, const Window& window, int64_t padded) {
+Floats cpu_attention(Ops& ops, const Sequence& s, const Window& window, int64_t padded) {
   Floats q = s.q;
   Floats kv = s.kv;
   Floats norm = s.norm;
@@ -49,34 +49,34 @@ Floats cpu_attention(Backend& backend, const Sequence& s, const Window& window, 
   const Matrix table{angles.data(), DType::kF32, padded, s.heads.head_dim};
   const HeadNorm head_norm{{norm.data(), DType::kF32, s.heads.head_dim, 1}, 1e-6F};
   const RowAngles row_angles{table, s.positions.data()};
-  backend.rope(q.data(), s.heads, head_norm, row_angles, padded);
-  auto memory = backend.allocate(backend.kv_bytes(padded, s.heads), "keys");
+  ops.rope(q.data(), s.heads, head_norm, row_angles, padded);
+  auto memory = ops.device().allocate(ops.device().kv_bytes(padded, s.heads), "keys");
   const KvRows keys{memory->data(), 0, padded};
-  backend.store_kv(kv.data(), s.heads, head_norm, row_angles, padded, memory->data());
+  ops.store_kv(kv.data(), s.heads, head_norm, row_angles, padded, memory->data());
   Floats out(static_cast<std::size_t>(padded * s.heads.q_dim()));
   const AttentionCall call{q.data(), out.data(), 0, padded, s.n_tokens, {}, keys, window};
-  backend.attention({&call, 1}, s.heads);
+  ops.attention({&call, 1}, s.heads);
   return out;
 }
 
 std::vector<uint16_t> gpu_attention(Twins& t, const Sequence& s, const Window& window, int64_t padded, int64_t first,
                                     int64_t split) {
-  Backend& backend = t.gpu();
+  Ops& ops = t.gpu();
   void* q = t.upload(s.q);
   const Matrix table{t.upload_bytes(s.angles.data(), s.angles.size() * 4), DType::kF32, padded, s.heads.head_dim};
   const HeadNorm head_norm{t.matrix(s.norm, s.heads.head_dim, 1), 1e-6F};
-  const auto positions = backend.upload(s.positions, "positions");
+  const auto positions = ops.device().upload(s.positions, "positions");
   const RowAngles row_angles{table, static_cast<const int32_t*>(positions->data())};
-  backend.rope(q, s.heads, head_norm, row_angles, padded);
-  auto prefix = backend.allocate(backend.kv_bytes(padded, s.heads), "keys");
-  auto own = backend.allocate(backend.kv_bytes(padded - split, s.heads), "keys");
+  ops.rope(q, s.heads, head_norm, row_angles, padded);
+  auto prefix = ops.device().allocate(ops.device().kv_bytes(padded, s.heads), "keys");
+  auto own = ops.device().allocate(ops.device().kv_bytes(padded - split, s.heads), "keys");
   const KvRows prefix_rows{prefix->data(), 0, padded};
   const KvRows own_rows{own->data(), split, padded - split};
   void* kv = t.upload(s.kv);
-  backend.store_kv(kv, s.heads, head_norm, row_angles, padded, prefix->data());
+  ops.store_kv(kv, s.heads, head_norm, row_angles, padded, prefix->data());
   kv = t.upload(s.kv);  // the call before overwrote it
-  backend.store_kv(static_cast<std::byte*>(kv) + split * 4 * s.heads.kv_dim(), s.heads, head_norm,
-                   row_angles.from(split), padded - split, own->data());
+  ops.store_kv(static_cast<std::byte*>(kv) + split * 4 * s.heads.kv_dim(), s.heads, head_norm, row_angles.from(split),
+               padded - split, own->data());
   const int64_t count = (padded - first) * s.heads.q_dim();
   void* out = t.poisoned(count);
   const AttentionCall call{static_cast<std::byte*>(q) + first * s.heads.q_dim() * 2,
@@ -87,7 +87,7 @@ std::vector<uint16_t> gpu_attention(Twins& t, const Sequence& s, const Window& w
                            prefix_rows,
                            own_rows,
                            window};
-  backend.attention({&call, 1}, s.heads);
+  ops.attention({&call, 1}, s.heads);
   return t.bits(out, count);
 }
 
@@ -143,7 +143,7 @@ TEST_P(CudaAttention, SplitKeysGiveTheSame) {
       const Floats expected = to_floats({whole.begin() + first * heads.q_dim(), whole.end()});
       EXPECT_LT(relative_error(to_floats(part), expected), kBf16AttentionTolerance) << first;
       // A short lane is computed in two halves, else the same kernel sees the same keys.
-      if (first == 256 || GetParam() == Attention::kOwn) {
+      if (first == 256 || GetParam() == Attention::kBuiltin) {
         EXPECT_TRUE(std::equal(part.begin(), part.end(), whole.begin() + first * heads.q_dim())) << first;
       }
     }
@@ -153,7 +153,7 @@ TEST_P(CudaAttention, SplitKeysGiveTheSame) {
 // Short lanes side by side: each is what it is alone, whatever the number of its neighbours.
 TEST_P(CudaAttention, StackedShortLanesGiveTheSame) {
   Twins t(GetParam());
-  Backend& backend = t.gpu();
+  Ops& ops = t.gpu();
   const HeadShape heads{8, 2, 128, 0.088F};
   constexpr int64_t kLaneRows = 256;
   constexpr int64_t kSplit = 2048;
@@ -167,26 +167,27 @@ TEST_P(CudaAttention, StackedShortLanesGiveTheSame) {
   void* alone = t.poisoned(kLanes * count);
   const auto call_of = [&](std::size_t lane, void* out) {
     const auto rows = static_cast<int64_t>(lane);
-    return AttentionCall{static_cast<std::byte*>(q) + rows * count * 2,
-                         static_cast<std::byte*>(out) + rows * count * 2,
-                         kSplit,
-                         kLaneRows,
-                         base.n_tokens,
-                         prefix,
-                         {static_cast<std::byte*>(kv) + backend.kv_bytes(rows * kLaneRows, heads), kSplit, kLaneRows},
-                         full_attention()};
+    return AttentionCall{
+        static_cast<std::byte*>(q) + rows * count * 2,
+        static_cast<std::byte*>(out) + rows * count * 2,
+        kSplit,
+        kLaneRows,
+        base.n_tokens,
+        prefix,
+        {static_cast<std::byte*>(kv) + ops.device().kv_bytes(rows * kLaneRows, heads), kSplit, kLaneRows},
+        full_attention()};
   };
   std::vector<AttentionCall> calls;
   for (std::size_t lane = 0; lane < kLanes; ++lane) calls.push_back(call_of(lane, together));
-  backend.attention(calls, heads);
+  ops.attention(calls, heads);
   for (std::size_t lane = 0; lane < kLanes; ++lane) {
     const AttentionCall call = call_of(lane, alone);
-    backend.attention({&call, 1}, heads);
+    ops.attention({&call, 1}, heads);
   }
   EXPECT_EQ(t.bits(together, kLanes * count), t.bits(alone, kLanes * count));
   // Against the own kernel in one pass, which other tests hold to the CPU.
-  Twins own(Attention::kOwn);
-  backend.synchronize();
+  Twins own(Attention::kBuiltin);
+  ops.device().synchronize();
   void* expected = t.poisoned(kLanes * count);
   for (AttentionCall& call : calls) {
     call.out =
@@ -214,8 +215,8 @@ TEST_P(CudaAttention, PreparedCallsGiveTheSame) {
   EXPECT_EQ(gpu_attention(prepared, s, w, 2304, 0, 0), gpu_attention(on_demand, s, w, 2304, 0, 0));
 }
 
-INSTANTIATE_TEST_SUITE_P(Paths, CudaAttention, ::testing::Values(Attention::kCudnn, Attention::kOwn),
-                         [](const auto& tested) { return tested.param == Attention::kOwn ? "own" : "cudnn"; });
+INSTANTIATE_TEST_SUITE_P(Paths, CudaAttention, ::testing::Values(Attention::kCudnn, Attention::kBuiltin),
+                         [](const auto& tested) { return tested.param == Attention::kBuiltin ? "own" : "cudnn"; });
 
 TEST(CudaAttentionLse, MatchesItsTwin) {
   if (cuda::cuda_device_count() == 0) GTEST_SKIP() << "no GPU answers";

@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "kernels/cuda/cuda.h"
+#include "model/checkpoint.h"
 #include "model/random_checkpoint.h"
 #include "model/safetensors.h"
 #include "pipeline/engine/generation.h"
@@ -37,21 +38,21 @@ struct Cached {
 };
 
 // values: kv (padded, 2 * kv_dim) of rows [0, padded), where the backend has them; angles and positions likewise.
-Cached fill_cache(Backend& backend, const HeadShape& heads, void* kv, const RowAngles& angles, int64_t padded,
+Cached fill_cache(Ops& ops, const HeadShape& heads, void* kv, const RowAngles& angles, int64_t padded,
                   const KvCache& shape, int64_t row) {
-  auto rows = backend.allocate(backend.kv_bytes(padded, heads), "rows");
-  backend.store_kv(kv, heads, {}, angles, padded, rows->data());
+  auto rows = ops.device().allocate(ops.device().kv_bytes(padded, heads), "rows");
+  ops.store_kv(kv, heads, {}, angles, padded, rows->data());
   Cached cached;
-  const int64_t n_slots = round_up(shape.n_sinks + shape.n_ring, backend.row_tile());
-  cached.memory = backend.allocate(backend.kv_bytes(n_slots, heads), "cache");
+  const int64_t n_slots = round_up(shape.n_sinks + shape.n_ring, ops.device().row_tile());
+  cached.memory = ops.device().allocate(ops.device().kv_bytes(n_slots, heads), "cache");
   cached.cache = {cached.memory->data(), shape.n_sinks, shape.n_ring};
   std::vector<KvCopy> copies;  // of the rows that are still there; more than a launch takes
   for (int64_t t = 0; t <= row; ++t) {
     if (t >= shape.n_sinks && t + shape.n_ring <= row) continue;
     copies.push_back({rows->data(), t, cached.memory->data(), cached.cache.slot(t), 1});
   }
-  backend.copy_kv(copies, heads);
-  backend.synchronize();
+  ops.copy_kv(copies, heads);
+  ops.device().synchronize();
   return cached;
 }
 
@@ -150,7 +151,7 @@ struct Model {
 
 TEST_F(CudaDecodeTest, GenerationIsTheSameInAnyCompanyAndFollowsTheSweep) {
   const Model model;
-  for (const Attention attention : {Attention::kAuto, Attention::kOwn}) {
+  for (const Attention attention : {Attention::kAuto, Attention::kBuiltin}) {
     const auto gpu = cuda::make_cuda_backend({.device = 0, .attention = attention});
     model::ModelWeights weights(model.config, *model.checkpoint, *gpu);
     std::vector<std::vector<int32_t>> prompts;

@@ -211,9 +211,9 @@ TEST_F(CudaTest, SweepAgreesWithTheCpu) {
         request.variants.push_back(request.base);
         request.variants.back()[l].window = w;
       }
-      const auto run = [&](Backend& backend, const engine::SweepRequest& what) {
-        model::ModelWeights weights(config, checkpoint, backend);
-        return engine::sweep(backend, config, weights, what, {});
+      const auto run = [&](Ops& ops, const engine::SweepRequest& what) {
+        model::ModelWeights weights(config, checkpoint, ops);
+        return engine::sweep(ops, config, weights, what, {});
       };
       const auto cpu = cpu::make_cpu_backend({.n_threads = 0});
       const auto gpu = cuda::make_cuda_backend({});
@@ -298,15 +298,15 @@ TEST_F(CudaTest, TransferBringsBytesToTheHostAndBackAsItsTwinDoes) {
   const auto pinned = twins.gpu().allocate_host(10000, "a test");
   const auto back = twins.gpu().allocate(10000, "a test");
   const int64_t before = twins.gpu().allocated_bytes();
-  twins.gpu().transfer(there, pinned->data(), 10000);
-  twins.gpu().transfer(pinned->data(), back->data(), 10000);
+  twins.gpu().copy_async(there, pinned->data(), 10000);
+  twins.gpu().copy_async(pinned->data(), back->data(), 10000);
   EXPECT_EQ(twins.bits(back->data(), 5000), twins.bits(there, 5000));
   const auto* host = static_cast<const uint16_t*>(pinned->data());
   EXPECT_EQ(std::vector<uint16_t>(host, host + 5000), twins.bits(there, 5000));
   EXPECT_EQ(twins.gpu().allocated_bytes(), before);
 
   const auto cpu_host = twins.cpu().allocate_host(20000, "a test");
-  twins.cpu().transfer(values.data(), cpu_host->data(), 20000);
+  twins.cpu().copy_async(values.data(), cpu_host->data(), 20000);
   const auto* copied = static_cast<const float*>(cpu_host->data());
   EXPECT_EQ(Floats(copied, copied + 5000), values);
 }

@@ -10,9 +10,9 @@
 #include <random>
 #include <vector>
 
-#include "kernels/backend.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/cuda/cuda.h"
+#include "kernels/ops.h"
 
 namespace winnow {
 
@@ -41,8 +41,8 @@ class Twins {
       : cpu_(cpu::make_cpu_backend({.n_threads = 0})),
         gpu_(cuda::make_cuda_backend({.device = 0, .attention = attention, .residual = residual})) {}
 
-  kernels::Backend& cpu() { return *cpu_; }
-  kernels::Backend& gpu() { return *gpu_; }
+  kernels::Ops& cpu() { return *cpu_; }
+  kernels::Ops& gpu() { return *gpu_; }
 
   void* upload(const Floats& values) {
     std::vector<uint16_t> bits;
@@ -76,8 +76,8 @@ class Twins {
   }
 
  private:
-  std::unique_ptr<kernels::Backend> cpu_;
-  std::unique_ptr<kernels::Backend> gpu_;
+  std::unique_ptr<kernels::Ops> cpu_;
+  std::unique_ptr<kernels::Ops> gpu_;
   std::vector<std::unique_ptr<kernels::Buffer>> buffers_;
 };
 

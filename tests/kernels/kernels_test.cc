@@ -1,5 +1,5 @@
 // The window, the choice of kernels, and the operations of the CPU backend against a plain float64 reference, with the
-// row contract of kernels/backend.h. attention_test.cc and token_nll_test.cc have the largest ones.
+// row contract of kernels/ops.h. attention_test.cc and token_nll_test.cc have the largest ones.
 
 #include <gtest/gtest.h>
 
@@ -9,9 +9,9 @@
 #include <vector>
 
 #include "base/error.h"
-#include "kernels/backend.h"
 #include "kernels/cpu/blas_core.h"
 #include "kernels/cpu/cpu.h"
+#include "kernels/ops.h"
 #include "tests/kernels/cpu_backend_test.h"
 #include "tests/tolerances.h"
 
@@ -52,7 +52,7 @@ TEST(KernelVariants, WinnowCpuNamesOneOfThisBuild) {
   };
   for (const cpu::KernelVariant& variant : variants) {
     EXPECT_EQ(chosen(variant.name), variant.name);
-    EXPECT_NE(cpu::make_cpu_backend({.n_threads = 1})->description().find(variant.name), std::string::npos);
+    EXPECT_NE(cpu::make_cpu_backend({.n_threads = 1})->device().description().find(variant.name), std::string::npos);
   }
   EXPECT_EQ(chosen(""), variants.front().name);
   try {
@@ -106,11 +106,11 @@ TEST_P(CpuBackendTest, LoadConvertsEveryDtypeAtAnyAlignment) {
   std::vector<std::byte> bytes(1 + sizeof half);
   std::memcpy(bytes.data() + 1, half, sizeof half);
   Floats loaded(6);
-  backend_->load({bytes.data() + 1, DType::kF16, {6}, "half"}, WeightUse::kVector, loaded.data());
+  ops_->device().load({bytes.data() + 1, DType::kF16, {6}, "half"}, WeightUse::kVector, loaded.data());
   for (int i = 0; i < 6; ++i) EXPECT_EQ(loaded[static_cast<std::size_t>(i)], expected[i]);
   const uint16_t brain[] = {0x3F80, 0xC000, 0x7F80, 0x0001, 0x8000, 0x4049};
   std::memcpy(bytes.data() + 1, brain, sizeof brain);
-  backend_->load({bytes.data() + 1, DType::kBf16, {6}, "brain"}, WeightUse::kVector, loaded.data());
+  ops_->device().load({bytes.data() + 1, DType::kBf16, {6}, "brain"}, WeightUse::kVector, loaded.data());
   EXPECT_EQ(loaded[0], 1.0F);
   EXPECT_EQ(loaded[1], -2.0F);
   EXPECT_EQ(loaded[2], INFINITY);
@@ -122,7 +122,7 @@ TEST_P(CpuBackendTest, RmsNormMatchesTheReference) {
     Floats x = random_floats(tile_ * cols, 1);
     Floats weight = random_floats(cols, 2);
     Floats out(x.size());
-    backend_->rms_norm(x.data(), matrix(weight, cols, 1), 1e-6F, out.data(), tile_);
+    ops_->rms_norm(x.data(), matrix(weight, cols, 1), 1e-6F, out.data(), tile_);
     for (int64_t r = 0; r < tile_; ++r) {
       double sum = 0.0;
       for (int64_t c = 0; c < cols; ++c) sum += std::pow(x[static_cast<std::size_t>(r * cols + c)], 2.0);
@@ -143,7 +143,7 @@ TEST_P(CpuBackendTest, LinearMatchesTheReferenceWithBiasAndAccumulation) {
     Floats bias = random_floats(n_out, 3);
     Floats out = random_floats(2 * tile_ * n_out, 4);
     const Floats before = out;
-    backend_->linear(x.data(), matrix(weight, n_out, n_in), matrix(bias, n_out, 1), out.data(), 2 * tile_, true);
+    ops_->linear(x.data(), matrix(weight, n_out, n_in), matrix(bias, n_out, 1), out.data(), 2 * tile_, true);
     for (int64_t r = 0; r < 2 * tile_; ++r) {
       for (int64_t o = 0; o < n_out; ++o) {
         const auto i = static_cast<std::size_t>(r * n_out + o);
@@ -168,7 +168,7 @@ TEST_P(CpuBackendTest, SwigluMatchesTheReference) {
   gate_up[0] = -1000.0F;
   gate_up[1] = 1000.0F;
   Floats out(static_cast<std::size_t>(tile_ * kFfn));
-  backend_->swiglu(gate_up.data(), out.data(), tile_, kFfn);
+  ops_->swiglu(gate_up.data(), out.data(), tile_, kFfn);
   for (int64_t r = 0; r < tile_; ++r) {
     for (int64_t c = 0; c < kFfn; ++c) {
       const double gate = gate_up[static_cast<std::size_t>(r * 2 * kFfn + c)];
@@ -186,7 +186,7 @@ TEST_P(CpuBackendTest, LinearRowIsTheSameAtEveryStackSizeAndThreadCount) {
   Floats x = random_floats(8 * tile_ * kIn, 1);
   Floats weight = random_floats(kOut * kIn, 2);
   Floats whole(static_cast<std::size_t>(8 * tile_ * kOut));
-  backend_->linear(x.data(), matrix(weight, kOut, kIn), {}, whole.data(), 8 * tile_, false);
+  ops_->linear(x.data(), matrix(weight, kOut, kIn), {}, whole.data(), 8 * tile_, false);
   for (const int threads : {1, 3}) {
     const auto other = cpu::make_cpu_backend({.n_threads = threads});
     for (int64_t first = 0; first < 8; ++first) {
@@ -213,7 +213,7 @@ TEST_P(CpuBackendTest, RopeRotatesByAbsolutePositionAfterTheHeadNorm) {
   const Floats before = random_floats(tile_ * heads.q_dim(), 4);
   Floats q = before;
   const std::vector<int32_t> positions = ascending(tile_, tile_);
-  backend_->rope(q.data(), heads, {matrix(norm, 6, 1), 1e-6F}, {matrix(angles, 200, 6), positions.data()}, tile_);
+  ops_->rope(q.data(), heads, {matrix(norm, 6, 1), 1e-6F}, {matrix(angles, 200, 6), positions.data()}, tile_);
   for (int64_t r = 0; r < tile_; ++r) {
     for (int64_t h = 0; h < 2; ++h) {
       const auto at = static_cast<std::size_t>(r * 12 + h * 6);
@@ -232,14 +232,14 @@ TEST_P(CpuBackendTest, RopeRotatesByAbsolutePositionAfterTheHeadNorm) {
 }
 
 TEST_P(CpuBackendTest, AllocationsAreCountedAndZeroed) {
-  const int64_t before = backend_->allocated_bytes();
+  const int64_t before = ops_->device().allocated_bytes();
   {
-    const auto buffer = backend_->allocate(1000, "a test");
-    EXPECT_EQ(backend_->allocated_bytes(), before + 1000);
+    const auto buffer = ops_->device().allocate(1000, "a test");
+    EXPECT_EQ(ops_->device().allocated_bytes(), before + 1000);
     for (int i = 0; i < 1000; ++i) ASSERT_EQ(static_cast<const char*>(buffer->data())[i], 0);
   }
-  EXPECT_EQ(backend_->allocated_bytes(), before);
-  EXPECT_GE(backend_->peak_allocated_bytes(), before + 1000);
+  EXPECT_EQ(ops_->device().allocated_bytes(), before);
+  EXPECT_GE(ops_->device().peak_allocated_bytes(), before + 1000);
 }
 
 }  // namespace

@@ -25,8 +25,8 @@ TEST_P(CpuBackendTest, TokenNllAndArgmaxMatchTheReference) {
     std::vector<double> nll(targets.size(), -1.0);
     std::vector<uint8_t> hit(targets.size(), 9);
     std::vector<int32_t> most_likely(targets.size(), -7);
-    backend_->token_nll(x.data(), matrix(head, vocab, kHidden), targets, 2 * tile_,
-                        {.nll_nats = nll.data(), .is_argmax = hit.data(), .argmax = most_likely.data()});
+    ops_->token_nll(x.data(), matrix(head, vocab, kHidden), targets, 2 * tile_,
+                    {.nll_nats = nll.data(), .is_argmax = hit.data(), .argmax = most_likely.data()});
     for (std::size_t i = 0; i < targets.size(); ++i) {
       if (targets[i] < 0) {
         EXPECT_EQ(nll[i], -1.0);
@@ -88,7 +88,7 @@ TEST_P(CpuBackendTest, KlMatchesTheReferenceAndIsZeroForEqualRows) {
     std::vector<double> nll(targets.size()), kl(targets.size(), -1.0);
     std::vector<uint8_t> hit(targets.size());
     TokenScores out{nll.data(), hit.data(), kl.data(), {reference.data(), tiles}};
-    backend_->token_nll(x.data(), matrix(head, vocab, kHidden), targets, kTiles * tile_, out);
+    ops_->token_nll(x.data(), matrix(head, vocab, kHidden), targets, kTiles * tile_, out);
     EXPECT_EQ(kl[static_cast<std::size_t>(equal)], 0.0) << vocab;
     for (int64_t i = 0; i < kTiles * tile_; ++i) {
       const int32_t tile = tiles[static_cast<std::size_t>(i / tile_)];
@@ -107,8 +107,8 @@ TEST_P(CpuBackendTest, KlMatchesTheReferenceAndIsZeroForEqualRows) {
     // Alone a tile gets the same bits, and its NLL does not notice the reference.
     std::vector<double> alone_nll(static_cast<std::size_t>(tile_)), alone_kl(static_cast<std::size_t>(tile_));
     TokenScores alone{alone_nll.data(), hit.data(), alone_kl.data(), {reference.data(), std::span(tiles).subspan(4)}};
-    backend_->token_nll(&x[static_cast<std::size_t>(4 * tile_ * kHidden)], matrix(head, vocab, kHidden),
-                        std::span(targets).last(static_cast<std::size_t>(tile_)), tile_, alone);
+    ops_->token_nll(&x[static_cast<std::size_t>(4 * tile_ * kHidden)], matrix(head, vocab, kHidden),
+                    std::span(targets).last(static_cast<std::size_t>(tile_)), tile_, alone);
     EXPECT_TRUE(std::equal(alone_kl.begin(), alone_kl.end(), kl.end() - tile_));
     EXPECT_TRUE(std::equal(alone_nll.begin(), alone_nll.end(), nll.end() - tile_));
   }

@@ -7,6 +7,7 @@
 
 #include "base/json.h"
 #include "base/text_file.h"
+#include "model/checkpoint.h"
 #include "model/safetensors.h"
 #include "tests/model/model_files.h"
 

@@ -75,7 +75,7 @@ class WeightSharingTest : public ::testing::Test {
   }
 
   ScratchDirectory directory_;
-  std::unique_ptr<kernels::Backend> backend_ = cpu::make_cpu_backend({.n_threads = 2});
+  std::unique_ptr<kernels::Ops> ops_ = cpu::make_cpu_backend({.n_threads = 2});
 };
 
 TEST_F(WeightSharingTest, WhoDoesNotReadHasTheSameWeights) {
@@ -89,10 +89,10 @@ TEST_F(WeightSharingTest, WhoDoesNotReadHasTheSameWeights) {
       Pieces pieces;
       Pieces::Rank reader(pieces, true);
       Pieces::Rank other(pieces, false);
-      ModelWeights expected(config, checkpoint, *backend_);
-      ModelWeights read(config, checkpoint, *backend_, Loading::kLater);
-      ModelWeights sent(config, checkpoint, *backend_, Loading::kLater);
-      const int64_t predicted = ModelWeights::predicted_bytes(config, checkpoint, *backend_);
+      ModelWeights expected(config, checkpoint, *ops_);
+      ModelWeights read(config, checkpoint, *ops_, Loading::kLater);
+      ModelWeights sent(config, checkpoint, *ops_, Loading::kLater);
+      const int64_t predicted = ModelWeights::predicted_bytes(config, checkpoint, *ops_);
       EXPECT_EQ(read.load(&reader), predicted);
       EXPECT_EQ(sent.load(&other), predicted);
       EXPECT_EQ(other.n_taken(), pieces.size());
@@ -110,8 +110,8 @@ TEST_F(WeightSharingTest, LoadingLaterIsLoading) {
   write_random_checkpoint(directory_.path(), {.model_type = "llama"});
   const ModelConfig config = read_config(directory_.path());
   const Checkpoint checkpoint(directory_.path());
-  ModelWeights expected(config, checkpoint, *backend_);
-  ModelWeights later(config, checkpoint, *backend_, Loading::kLater);
+  ModelWeights expected(config, checkpoint, *ops_);
+  ModelWeights later(config, checkpoint, *ops_, Loading::kLater);
   EXPECT_GT(later.load(), 0);
   expect_equal(later.final_norm(), expected.final_norm());
   for (const int64_t index : {2, 0, 1}) expect_equal(later.layer(index), expected.layer(index));

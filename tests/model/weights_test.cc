@@ -127,7 +127,7 @@ class WeightsTest : public ::testing::Test {
     checkpoint_ = std::make_unique<Checkpoint>(dir_.path());
   }
   ModelWeights& load() {
-    weights_ = std::make_unique<ModelWeights>(config_, *checkpoint_, *backend_);
+    weights_ = std::make_unique<ModelWeights>(config_, *checkpoint_, *ops_);
     return *weights_;
   }
   void expect_refused(const std::vector<std::string>& parts) {
@@ -150,7 +150,7 @@ class WeightsTest : public ::testing::Test {
   TempDir dir_;
   ModelConfig config_;
   std::unique_ptr<Checkpoint> checkpoint_;
-  std::unique_ptr<kernels::Backend> backend_ = cpu::make_cpu_backend({.n_threads = 2});
+  std::unique_ptr<kernels::Ops> ops_ = cpu::make_cpu_backend({.n_threads = 2});
   std::unique_ptr<ModelWeights> weights_;
 };
 
@@ -241,13 +241,13 @@ TEST_F(WeightsTest, TheSameLayerIsConvertedOnce) {
 
 TEST_F(WeightsTest, TakesWhatItPredicts) {
   write(config_of("qwen2"), "BF16");
-  const int64_t predicted = ModelWeights::predicted_bytes(config_, *checkpoint_, *backend_);
-  EXPECT_EQ(backend_->allocated_bytes(), 0);
+  const int64_t predicted = ModelWeights::predicted_bytes(config_, *checkpoint_, *ops_);
+  EXPECT_EQ(ops_->device().allocated_bytes(), 0);
   ModelWeights& weights = load();
-  EXPECT_EQ(backend_->allocated_bytes(), predicted);
+  EXPECT_EQ(ops_->device().allocated_bytes(), predicted);
   weights.layer(0);
   weights.layer(1);
-  EXPECT_EQ(backend_->peak_allocated_bytes(), predicted);
+  EXPECT_EQ(ops_->device().peak_allocated_bytes(), predicted);
   // One layer in float32, not the model.
   const int64_t layer_count =
       int64_t{2} * kQDim * kHidden + int64_t{2} * kKvDim * kHidden + int64_t{3} * kFfn * kHidden;
@@ -282,7 +282,7 @@ TEST_F(WeightsTest, RandomCheckpointsOfEveryFamilyLoad) {
       write_random_checkpoint(path, {.model_type = std::string(family.model_type), .tied_embeddings = tied});
       const ModelConfig config = read_config(path);
       const Checkpoint checkpoint(path);
-      ModelWeights weights(config, checkpoint, *backend_);
+      ModelWeights weights(config, checkpoint, *ops_);
       EXPECT_EQ(weights.layer(3).gate_up.rows, 192) << family.model_type;
       EXPECT_EQ(weights.head().rows, 128);
     }

@@ -17,9 +17,9 @@
 #include "jobs/cli/commands/benchmark.h"
 #include "jobs/cli/commands/commands.h"
 #include "jobs/cli/commands/temporary_directory.h"
-#include "kernels/backend.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/cuda/cuda.h"
+#include "kernels/ops.h"
 #include "model/random_checkpoint.h"
 #include "pipeline/engine/rates.h"
 #include "pipeline/run/options.h"
@@ -170,8 +170,8 @@ int run_bench(const Options& options) {
   const int n_threads =
       options.n_threads > 0 ? options.n_threads : std::max(1, static_cast<int>(affinity_cores().size()));
   const bool is_gpu = options.device == "cuda" || (options.device == "auto" && cuda::cuda_device_count() > 0);
-  const auto backend = is_gpu ? cuda::make_cuda_backend({.attention = run::parse_attention(options.attention)})
-                              : cpu::make_cpu_backend({.n_threads = n_threads});
+  const auto ops = is_gpu ? cuda::make_cuda_backend({.attention = run::parse_attention(options.attention)})
+                          : cpu::make_cpu_backend({.n_threads = n_threads});
   std::optional<TemporaryDirectory> directory;
   std::filesystem::path model = options.model;
   if (options.model.empty()) {
@@ -183,23 +183,23 @@ int run_bench(const Options& options) {
   }
   const model::ModelConfig config = model::read_config(model);
   const model::Checkpoint checkpoint(model);
-  model::ModelWeights weights(config, checkpoint, *backend);
+  model::ModelWeights weights(config, checkpoint, *ops);
   const BenchmarkSize size = {.n_tokens = options.n_tokens,
                               .answer_tokens = options.answer_tokens,
                               .window = {.keys = options.window, .sinks = options.sinks},
                               .n_repetitions = options.n_repetitions};
   Report report;
-  report.device = backend->description();
+  report.device = ops->device().description();
   if (is_gpu) {
-    const engine::Ceilings ceilings = engine::measure_ceilings(*backend);
+    const engine::Ceilings ceilings = engine::measure_ceilings(*ops);
     report.product = {"large product", 1.0, ceilings.flop_per_second, 0.0};
     report.copy = {"memory copy", 1.0, 0.0, ceilings.bytes_per_second};
   } else {
     report.product = time_large_sgemm(n_threads, options.n_repetitions);
     report.copy = time_memory_copy(n_threads, options.n_repetitions);
   }
-  report.operations = time_operations(*backend, config, weights, size);
-  report.sweep = time_sweep(*backend, config, weights, size);
+  report.operations = time_operations(*ops, config, weights, size);
+  report.sweep = time_sweep(*ops, config, weights, size);
   if (options.json) {
     std::printf("%s\n", json_text(to_json(report, options), 2).c_str());
   } else {

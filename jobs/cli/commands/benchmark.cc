@@ -48,21 +48,21 @@ std::vector<int32_t> random_tokens(int64_t n, int64_t vocab) {
 // The operations of one model, on rows of random activations.
 class OperationTimer {
  public:
-  OperationTimer(kernels::Backend& backend, const model::ModelConfig& config, const BenchmarkSize& size)
-      : backend_(backend),
+  OperationTimer(kernels::Ops& ops, const model::ModelConfig& config, const BenchmarkSize& size)
+      : ops_(ops),
         config_(config),
         size_(size),
-        n_rows_(kernels::round_up(size.n_tokens, backend.row_tile())),
+        n_rows_(kernels::round_up(size.n_tokens, ops.device().row_tile())),
         wide_(std::max({config.hidden, config.heads.q_dim(), 2 * config.heads.kv_dim(), 2 * config.ffn})),
         in_(rows(wide_, "the inputs")),
         out_(rows(wide_, "the outputs")),
-        kv_(backend.allocate(backend.kv_bytes(n_rows_, config.heads), "keys and values")) {
+        kv_(ops.device().allocate(ops.device().kv_bytes(n_rows_, config.heads), "keys and values")) {
     fill(*in_, n_rows_ * wide_);
   }
 
   void linear(const char* name, const kernels::Matrix& weight) {
     const double flop = 2.0 * n() * static_cast<double>(weight.rows * weight.cols);
-    time(name, flop, 0.0, [&] { backend_.linear(in_->data(), weight, {}, out_->data(), n_rows_, false); });
+    time(name, flop, 0.0, [&] { ops_.linear(in_->data(), weight, {}, out_->data(), n_rows_, false); });
   }
 
   void row_operations(const model::LayerWeights& layer, const kernels::Matrix& embedding) {
@@ -70,30 +70,30 @@ class OperationTimer {
     const auto hidden = static_cast<double>(config_.hidden);
     std::vector<int32_t> padded = tokens;
     padded.resize(static_cast<std::size_t>(n_rows_), -1);
-    const auto ids = backend_.upload(padded, "token ids");
+    const auto ids = ops_.device().upload(padded, "token ids");
     time("embed", 0.0, n() * hidden * (static_cast<double>(kernels::size_bytes(embedding.dtype)) + element()),
-         [&] { backend_.embed(embedding, static_cast<const int32_t*>(ids->data()), out_->data(), n_rows_); });
+         [&] { ops_.embed(embedding, static_cast<const int32_t*>(ids->data()), out_->data(), n_rows_); });
     time("copy", 0.0, 2.0 * n() * hidden * element(),
-         [&] { backend_.copy(in_->data(), out_->data(), n_rows_, config_.hidden); });
+         [&] { ops_.copy_rows(in_->data(), out_->data(), n_rows_, config_.hidden); });
     time("rms_norm", 0.0, 2.0 * n() * hidden * element(),
-         [&] { backend_.rms_norm(in_->data(), layer.input_norm, config_.rms_eps, out_->data(), n_rows_); });
+         [&] { ops_.rms_norm(in_->data(), layer.input_norm, config_.rms_eps, out_->data(), n_rows_); });
     time("swiglu", 0.0, 3.0 * n() * static_cast<double>(config_.ffn) * element(),
-         [&] { backend_.swiglu(in_->data(), out_->data(), n_rows_, config_.ffn); });
+         [&] { ops_.swiglu(in_->data(), out_->data(), n_rows_, config_.ffn); });
   }
 
   // Rotates a copy, so that repetitions start from the same values.
   void rotary(const model::LayerWeights& layer, model::ModelWeights& weights) {
-    const engine::RotaryTable table(backend_, config_, weights, n_rows_);
+    const engine::RotaryTable table(ops_, config_, weights, n_rows_);
     std::vector<int32_t> rows(static_cast<std::size_t>(n_rows_));
     std::iota(rows.begin(), rows.end(), 0);
-    const auto positions = backend_.upload(rows, "the rows' positions");
+    const auto positions = ops_.device().upload(rows, "the rows' positions");
     const kernels::RowAngles row_angles = table.angles(static_cast<const int32_t*>(positions->data()));
     const auto kv_dim = static_cast<double>(config_.heads.kv_dim());
-    backend_.copy(in_->data(), out_->data(), n_rows_, wide_);
+    ops_.copy_rows(in_->data(), out_->data(), n_rows_, wide_);
     time("rope", 0.0, 2.0 * n() * static_cast<double>(config_.heads.q_dim()) * element(),
-         [&] { backend_.rope(out_->data(), config_.heads, layer.q_norm, row_angles, n_rows_); });
+         [&] { ops_.rope(out_->data(), config_.heads, layer.q_norm, row_angles, n_rows_); });
     time("store_kv", 0.0, 4.0 * n() * kv_dim * element(),
-         [&] { backend_.store_kv(out_->data(), config_.heads, layer.k_norm, row_angles, n_rows_, kv_->data()); });
+         [&] { ops_.store_kv(out_->data(), config_.heads, layer.k_norm, row_angles, n_rows_, kv_->data()); });
   }
 
   void attention(const char* name, const kernels::Window& window) {
@@ -106,25 +106,25 @@ class OperationTimer {
     call.window = window;
     const double flop = 4.0 * static_cast<double>(kernels::attention_pairs(window, 0, size_.n_tokens)) *
                         static_cast<double>(config_.heads.q_dim());
-    time(name, flop, 0.0, [&] { backend_.attention(std::span(&call, 1), config_.heads); });
+    time(name, flop, 0.0, [&] { ops_.attention(std::span(&call, 1), config_.heads); });
   }
 
   void token_nll(const kernels::Matrix& head) {
     std::vector<int32_t> targets = random_tokens(size_.answer_tokens, config_.vocab);
-    targets.resize(static_cast<std::size_t>(kernels::round_up(size_.answer_tokens, backend_.row_tile())), -1);
+    targets.resize(static_cast<std::size_t>(kernels::round_up(size_.answer_tokens, ops_.device().row_tile())), -1);
     std::vector<double> nll(targets.size());
     std::vector<uint8_t> hits(targets.size());
     const double flop =
         2.0 * static_cast<double>(size_.answer_tokens) * static_cast<double>(config_.vocab * config_.hidden);
     time("token_nll", flop, 0.0, [&] {
-      backend_.token_nll(in_->data(), head, targets, static_cast<int64_t>(targets.size()), {nll.data(), hits.data()});
+      ops_.token_nll(in_->data(), head, targets, static_cast<int64_t>(targets.size()), {nll.data(), hits.data()});
     });
   }
 
   std::vector<OperationTime> take() { return std::move(times_); }
 
  private:
-  double element() const { return static_cast<double>(kernels::size_bytes(backend_.activation_dtype())); }
+  double element() const { return static_cast<double>(kernels::size_bytes(ops_.device().activation_dtype())); }
   // Random values, the same ones again and again.
   void fill(kernels::Buffer& buffer, int64_t count) {
     RandomStream random(0, kActivations, 0);
@@ -134,23 +134,24 @@ class OperationTimer {
       const int64_t n = std::min<int64_t>(count - at, static_cast<int64_t>(values.size()));
       const kernels::HostTensor host{
           reinterpret_cast<const std::byte*>(values.data()), kernels::DType::kF32, {n}, "random values", "F32"};
-      backend_.load(host, kernels::WeightUse::kLinear,
-                    static_cast<std::byte*>(buffer.data()) + at * kernels::size_bytes(backend_.activation_dtype()));
+      ops_.device().load(
+          host, kernels::WeightUse::kLinear,
+          static_cast<std::byte*>(buffer.data()) + at * kernels::size_bytes(ops_.device().activation_dtype()));
     }
   }
   double n() const { return static_cast<double>(size_.n_tokens); }
   std::unique_ptr<kernels::Buffer> rows(int64_t cols, const char* what) {
-    return backend_.allocate(n_rows_ * cols * kernels::size_bytes(backend_.activation_dtype()), what);
+    return ops_.device().allocate(n_rows_ * cols * kernels::size_bytes(ops_.device().activation_dtype()), what);
   }
   void time(const char* name, double flop, double bytes, const std::function<void()>& step) {
     const double seconds = best_seconds(size_.n_repetitions, [&] {
       step();
-      backend_.synchronize();
+      ops_.device().synchronize();
     });
     times_.push_back({name, seconds, flop, bytes});
   }
 
-  kernels::Backend& backend_;
+  kernels::Ops& ops_;
   const model::ModelConfig& config_;
   const BenchmarkSize& size_;
   const int64_t n_rows_;
@@ -175,9 +176,9 @@ class BlasThreads {
 
 }  // namespace
 
-std::vector<OperationTime> time_operations(kernels::Backend& backend, const model::ModelConfig& config,
+std::vector<OperationTime> time_operations(kernels::Ops& ops, const model::ModelConfig& config,
                                            model::ModelWeights& weights, const BenchmarkSize& size) {
-  OperationTimer timer(backend, config, size);
+  OperationTimer timer(ops, config, size);
   const model::LayerWeights& layer = weights.layer(0);
   timer.linear("linear q", layer.q);
   timer.linear("linear kv", layer.kv);
@@ -219,7 +220,7 @@ OperationTime time_memory_copy(int n_threads, int n_repetitions) {
   return {"memory copy", seconds, 0.0, 2.0 * static_cast<double>(kBytes)};
 }
 
-SweepTimes time_sweep(kernels::Backend& backend, const model::ModelConfig& config, model::ModelWeights& weights,
+SweepTimes time_sweep(kernels::Ops& ops, const model::ModelConfig& config, model::ModelWeights& weights,
                       const BenchmarkSize& size) {
   const std::vector<int32_t> tokens = random_tokens(size.n_tokens, config.vocab);
   engine::SweepRequest request;
@@ -238,12 +239,12 @@ SweepTimes time_sweep(kernels::Backend& backend, const model::ModelConfig& confi
   const auto start = std::chrono::steady_clock::now();
   for (const engine::LayerWindows& windows : all) {
     request.base = windows;
-    separate.push_back(engine::sweep(backend, config, weights, request, {}).base.nll_nats);
+    separate.push_back(engine::sweep(ops, config, weights, request, {}).base.nll_nats);
   }
   const auto middle = std::chrono::steady_clock::now();
   request.base = all.front();
   request.variants.assign(all.begin() + 1, all.end());
-  const engine::SweepResult swept = engine::sweep(backend, config, weights, request, {});
+  const engine::SweepResult swept = engine::sweep(ops, config, weights, request, {});
   const auto end = std::chrono::steady_clock::now();
 
   times.separate_seconds = std::chrono::duration<double>(middle - start).count();

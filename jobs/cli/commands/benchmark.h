@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels/backend.h"
+#include "kernels/ops.h"
 #include "model/config.h"
 #include "model/weights.h"
 
@@ -27,7 +27,7 @@ struct BenchmarkSize {
 };
 
 // Of all operations that a layer and the scoring use, with layer 0's weights.
-std::vector<OperationTime> time_operations(kernels::Backend& backend, const model::ModelConfig& config,
+std::vector<OperationTime> time_operations(kernels::Ops& ops, const model::ModelConfig& config,
                                            model::ModelWeights& weights, const BenchmarkSize& size);
 
 // What the machine reaches with n_threads: one product of large matrices (OpenBLAS), one copy of a large array.
@@ -41,7 +41,7 @@ struct SweepTimes {
   int64_t n_passes = 0;
   double largest_difference = 0.0;  // of an NLL, nats
 };
-SweepTimes time_sweep(kernels::Backend& backend, const model::ModelConfig& config, model::ModelWeights& weights,
+SweepTimes time_sweep(kernels::Ops& ops, const model::ModelConfig& config, model::ModelWeights& weights,
                       const BenchmarkSize& size);
 
 }  // namespace winnow::commands

@@ -21,6 +21,7 @@
 #include "jobs/cli/external_verb.h"
 #include "jobs/sweep/child.h"
 #include "jobs/sweep/program_output.h"
+#include "model/checkpoint.h"
 #include "model/safetensors.h"
 #include "pipeline/run/inputs.h"
 #include "results/selection/export.h"

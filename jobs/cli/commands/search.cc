@@ -2,6 +2,7 @@
 #include "pipeline/verbs/search.h"
 #include "jobs/cli/commands/commands.h"
 #include "jobs/cli/run_flags.h"
+#include "results/search/table.h"
 
 namespace winnow::commands {
 namespace {

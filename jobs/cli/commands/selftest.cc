@@ -15,8 +15,9 @@
 #include "base/sha256.h"
 #include "jobs/cli/commands/commands.h"
 #include "jobs/cli/commands/temporary_directory.h"
-#include "kernels/backend.h"
 #include "kernels/cpu/cpu.h"
+#include "kernels/ops.h"
+#include "model/checkpoint.h"
 #include "model/config.h"
 #include "model/random_checkpoint.h"
 #include "model/safetensors.h"
@@ -84,8 +85,8 @@ class Tester {
   explicit Tester(const std::filesystem::path& directory)
       : config_(model::read_config(directory)),
         checkpoint_(directory),
-        backend_(cpu::make_cpu_backend({.n_threads = 1})),
-        weights_(config_, checkpoint_, *backend_) {
+        ops_(cpu::make_cpu_backend({.n_threads = 1})),
+        weights_(config_, checkpoint_, *ops_) {
     RandomStream random(kSeed, 0, 0);
     for (int64_t t = 0; t < kTokens; ++t) tokens_.push_back(static_cast<int32_t>(random.below(config_.vocab)));
   }
@@ -128,13 +129,13 @@ class Tester {
   engine::SweepResult sweep_all(const kernels::Window& window) {
     engine::SweepRequest all = request();
     for (std::size_t l = 0; l < all.base.size(); ++l) all.variants.push_back(only(l, window));
-    return engine::sweep(*backend_, config_, weights_, all, {});
+    return engine::sweep(*ops_, config_, weights_, all, {});
   }
 
   engine::Score one_pass(const engine::LayerWindows& windows) {
     engine::SweepRequest single = request();
     single.base = windows;
-    return engine::sweep(*backend_, config_, weights_, single, {}).base;
+    return engine::sweep(*ops_, config_, weights_, single, {}).base;
   }
 
   Check against_reference(const Case& c, const engine::SweepResult& swept) const {
@@ -175,7 +176,7 @@ class Tester {
 
   model::ModelConfig config_;
   model::Checkpoint checkpoint_;
-  std::unique_ptr<kernels::Backend> backend_;
+  std::unique_ptr<kernels::Ops> ops_;
   model::ModelWeights weights_;
   std::vector<int32_t> tokens_;
 };

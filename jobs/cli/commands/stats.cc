@@ -12,7 +12,11 @@
 #include "jobs/cli/present.h"
 #include "results/calibration/store.h"
 #include "results/evaluation/evaluation.h"
+#include "results/evaluation/store.h"
+#include "results/evaluation/table.h"
 #include "results/search/results.h"
+#include "results/search/store.h"
+#include "results/search/table.h"
 #include "results/storage/own_hdf5.h"
 
 namespace winnow::commands {

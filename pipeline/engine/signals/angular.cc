@@ -50,10 +50,10 @@ class Vector {
 }  // namespace
 
 void measure_angular(const LayerState& state, const SignalOptions& /*options*/, SignalValues& values) {
-  kernels::Backend& backend = state.backend;
-  const kernels::DType dtype = backend.residual_dtype();
+  kernels::Ops& ops = state.ops;
+  const kernels::DType dtype = ops.device().residual_dtype();
   const int64_t hidden = state.config.hidden;
-  const int64_t tile = backend.row_tile();
+  const int64_t tile = ops.device().row_tile();
   const int64_t begin = state.answer_start - 1 - state.first_row;
   const int64_t end = state.n_tokens - 1 - state.first_row;
   double sum = 0.0;
@@ -61,13 +61,13 @@ void measure_angular(const LayerState& state, const SignalOptions& /*options*/, 
     const int64_t n_rows = std::min(state.hidden.n_rows, (end - first + tile - 1) / tile * tile);
     const void* x = kernels::row_pointer(state.x, dtype, first, hidden);
     const void* attention =
-        kernels::row_pointer(state.attention, backend.activation_dtype(), first, state.config.heads.q_dim());
-    backend.copy(x, state.hidden.rows, n_rows, hidden);
-    backend.linear(attention, state.weights.o, state.weights.o_bias, state.hidden.rows, n_rows, true);
+        kernels::row_pointer(state.attention, ops.device().activation_dtype(), first, state.config.heads.q_dim());
+    ops.copy_rows(x, state.hidden.rows, n_rows, hidden);
+    ops.linear(attention, state.weights.o, state.weights.o_bias, state.hidden.rows, n_rows, true);
     const int64_t bytes = n_rows * hidden * kernels::size_bytes(dtype);
-    backend.transfer(x, state.hidden.before, bytes);
-    backend.transfer(state.hidden.rows, state.hidden.after, bytes);
-    backend.synchronize();
+    ops.copy_async(x, state.hidden.before, bytes);
+    ops.copy_async(state.hidden.rows, state.hidden.after, bytes);
+    ops.device().synchronize();
     for (int64_t row = std::max(begin, first); row < std::min(end, first + n_rows); ++row) {
       const Vector before(kernels::row_pointer(state.hidden.before, dtype, row - first, hidden), dtype, hidden);
       const Vector after(kernels::row_pointer(state.hidden.after, dtype, row - first, hidden), dtype, hidden);

@@ -7,7 +7,7 @@
 #include <string>
 #include <string_view>
 
-#include "kernels/backend.h"
+#include "kernels/ops.h"
 #include "model/config.h"
 #include "model/weights.h"
 #include "pipeline/engine/signals/options.h"
@@ -20,13 +20,13 @@ namespace winnow::engine {
 struct HiddenRows {
   int64_t n_rows = 0;
   void* rows = nullptr;    // (n_rows, hidden), of the backend
-  void* before = nullptr;  // (n_rows, hidden), of the host: Backend::transfer copies to it
+  void* before = nullptr;  // (n_rows, hidden), of the host: Ops::transfer copies to it
   void* after = nullptr;   // another of the kind
 };
 
 // One sequence in one layer under the base: attention is computed, and nothing has been added to its rows yet.
 struct LayerState {
-  kernels::Backend& backend;
+  kernels::Ops& ops;
   const model::ModelConfig& config;
   const model::LayerWeights& weights;
   const kernels::Window& window;  // of the layer where it is windowed

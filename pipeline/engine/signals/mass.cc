@@ -12,7 +12,7 @@ void measure_mass(const LayerState& state, const SignalOptions& /*options*/, Sig
   const kernels::Window everywhere{.keys = state.window.keys, .sinks = state.window.sinks};
   std::vector<kernels::KeySet> sets;
   for (int64_t t = state.answer_start - 1; t < state.n_tokens - 1; ++t) {
-    sets.push_back(key_set(0, std::min(state.window.sinks, t + 1), kernels::band_start(everywhere, t)));
+    sets.push_back(key_set(0, std::min(state.window.sinks, t + 1), kernels::window_start(everywhere, t)));
     sets.push_back(key_set(0, 0, t + 1));
   }
   AttentionShares shares(state, state.answer_start - 1, state.n_tokens - 1);

@@ -7,7 +7,7 @@
 #include <string_view>
 
 #include "base/signal_specs.h"
-#include "kernels/backend.h"
+#include "kernels/ops.h"
 
 namespace winnow::engine {
 

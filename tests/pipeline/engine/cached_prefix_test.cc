@@ -54,26 +54,26 @@ TEST_P(PrefixCases, GivesWhatTheWholeSweepGives) {
   const Model model({.n_layers = 4, .seed = 7});
   const auto tokens = random_tokens(c.n_tokens, 128, 3);
   SweepRequest request = request_of(c, tokens);
-  const auto backend = cpu::make_cpu_backend({.n_threads = 2});
-  model::ModelWeights weights(model.config, *model.checkpoint, *backend);
-  const SweepResult whole = sweep(*backend, model.config, weights, request, {});
+  const auto ops = cpu::make_cpu_backend({.n_threads = 2});
+  model::ModelWeights weights(model.config, *model.checkpoint, *ops);
+  const SweepResult whole = sweep(*ops, model.config, weights, request, {});
 
-  request.prefix_rows = cached_rows(c.n_tokens, window_of(c), backend->row_tile());
+  request.prefix_rows = cached_rows(c.n_tokens, window_of(c), ops->device().row_tile());
   ASSERT_GT(request.prefix_rows, 0);
-  const int64_t before = backend->allocated_bytes();
-  backend->reset_peak();
-  const CachedPrefix prefix(*backend, model.config, weights, request, place, {});
-  const int64_t kept = CachedPrefix::size_bytes(model.config, *backend, request.prefix_rows);
+  const int64_t before = ops->device().allocated_bytes();
+  ops->device().reset_peak();
+  const CachedPrefix prefix(*ops, model.config, weights, request, place, {});
+  const int64_t kept = CachedPrefix::size_bytes(model.config, *ops, request.prefix_rows);
   const bool on_host = place == CachedPrefix::Place::kHost;
-  EXPECT_EQ(backend->allocated_bytes() - before, on_host ? 0 : kept);
-  EXPECT_LE(backend->peak_allocated_bytes() - before - (on_host ? 0 : kept),
-            CachedPrefix::workspace_bytes(model.config, *backend, request, place));
+  EXPECT_EQ(ops->device().allocated_bytes() - before, on_host ? 0 : kept);
+  EXPECT_LE(ops->device().peak_allocated_bytes() - before - (on_host ? 0 : kept),
+            CachedPrefix::workspace_bytes(model.config, *ops, request, place));
   request.prefix = &prefix;
-  backend->reset_peak();
-  const int64_t with_prefix = backend->allocated_bytes();
-  const SweepResult tail = sweep(*backend, model.config, weights, request, {});
-  EXPECT_EQ(backend->peak_allocated_bytes() - with_prefix,
-            predict_sweep_bytes(model.config, *backend, std::span(&request, 1)));
+  ops->device().reset_peak();
+  const int64_t with_prefix = ops->device().allocated_bytes();
+  const SweepResult tail = sweep(*ops, model.config, weights, request, {});
+  EXPECT_EQ(ops->device().peak_allocated_bytes() - with_prefix,
+            predict_sweep_bytes(model.config, *ops, std::span(&request, 1)));
   expect_same(tail.base, whole.base, "base");
   for (std::size_t v = 0; v < whole.variants.size(); ++v) {
     expect_same(tail.variants[v], whole.variants[v], "variant " + std::to_string(v));
@@ -100,20 +100,20 @@ INSTANTIATE_TEST_SUITE_P(
 TEST(CachedPrefix, AShortExampleHasNone) {
   const Model model({.n_layers = 4, .seed = 7});
   const auto tokens = random_tokens(60, 128, 3);
-  const auto backend = cpu::make_cpu_backend({.n_threads = 1});
-  model::ModelWeights weights(model.config, *model.checkpoint, *backend);
+  const auto ops = cpu::make_cpu_backend({.n_threads = 1});
+  model::ModelWeights weights(model.config, *model.checkpoint, *ops);
   const kernels::Window window{10, 0, 50, kernels::kNoLimit};
   SweepRequest request = drop_one(tokens, 50, window, 4);
-  EXPECT_EQ(cached_rows(60, window, backend->row_tile()), 0);
-  PrefixCache cache(*backend, model.config, weights);
+  EXPECT_EQ(cached_rows(60, window, ops->device().row_tile()), 0);
+  PrefixCache cache(*ops, model.config, weights);
   cache.provide(0, CachedPrefix::Place::kBackend, request, {});
   EXPECT_EQ(request.prefix, nullptr);
 }
 
 TEST(CachedPrefix, StackedRequestsWithAndWithoutGiveWhatEachAloneGives) {
   const Model model({.n_layers = 4, .seed = 7});
-  const auto backend = cpu::make_cpu_backend({.n_threads = 2});
-  model::ModelWeights weights(model.config, *model.checkpoint, *backend);
+  const auto ops = cpu::make_cpu_backend({.n_threads = 2});
+  model::ModelWeights weights(model.config, *model.checkpoint, *ops);
   std::vector<std::vector<int32_t>> tokens;
   for (const int64_t n : {300, 411, 350, 64}) tokens.push_back(random_tokens(n, 128, static_cast<uint32_t>(n)));
   std::vector<SweepRequest> requests;
@@ -123,34 +123,34 @@ TEST(CachedPrefix, StackedRequestsWithAndWithoutGiveWhatEachAloneGives) {
     const kernels::Window window{30, 2, n - 14, kernels::kNoLimit};
     requests.push_back(drop_one(t, n - 10, window, 4));
     set_patterns(requests.back(), window);
-    prefix_rows.push_back(cached_rows(n, window, backend->row_tile()));
+    prefix_rows.push_back(cached_rows(n, window, ops->device().row_tile()));
   }
   std::vector<SweepResult> whole;
-  for (const SweepRequest& request : requests) whole.push_back(sweep(*backend, model.config, weights, request, {}));
+  for (const SweepRequest& request : requests) whole.push_back(sweep(*ops, model.config, weights, request, {}));
 
   // The longest in the backend's memory, the next on the host, for the third there is no room, the last has none.
   std::vector<int64_t> bytes;
-  for (const int64_t n_rows : prefix_rows) bytes.push_back(CachedPrefix::size_bytes(model.config, *backend, n_rows));
+  for (const int64_t n_rows : prefix_rows) bytes.push_back(CachedPrefix::size_bytes(model.config, *ops, n_rows));
   const PrefixPlan plan = plan_prefixes(bytes, 1, {.backend_bytes = bytes[1], .host_bytes = bytes[2]});
   EXPECT_EQ(plan.place, (std::vector<std::optional<CachedPrefix::Place>>{std::nullopt, CachedPrefix::Place::kBackend,
                                                                          CachedPrefix::Place::kHost, std::nullopt}));
   EXPECT_EQ(plan.backend_bytes, bytes[1]);
   EXPECT_EQ(plan.host_bytes, bytes[2]);
-  PrefixCache cache(*backend, model.config, weights);
+  PrefixCache cache(*ops, model.config, weights);
   for (int repeat = 0; repeat < 2; ++repeat) {
     std::vector<SweepRequest> cached = requests;
-    const int64_t before = backend->allocated_bytes();
+    const int64_t before = ops->device().allocated_bytes();
     for (std::size_t r = 0; r < cached.size(); ++r) {
       if (!plan.place[r]) continue;
       cached[r].prefix_rows = prefix_rows[r];
       cache.provide(static_cast<int64_t>(r), *plan.place[r], cached[r], {});
     }
-    EXPECT_EQ(backend->allocated_bytes() - before, repeat == 0 ? bytes[1] : 0);
+    EXPECT_EQ(ops->device().allocated_bytes() - before, repeat == 0 ? bytes[1] : 0);
     ASSERT_NE(cached[1].prefix, nullptr);
     ASSERT_NE(cached[2].prefix, nullptr);
     EXPECT_FALSE(cached[1].prefix->is_on_host());
     EXPECT_TRUE(cached[2].prefix->is_on_host());
-    const std::vector<SweepResult> together = sweep(*backend, model.config, weights, cached, {});
+    const std::vector<SweepResult> together = sweep(*ops, model.config, weights, cached, {});
     for (std::size_t r = 0; r < cached.size(); ++r) {
       expect_same(together[r].base, whole[r].base, "base " + std::to_string(r));
       for (std::size_t v = 0; v < whole[r].variants.size(); ++v) {
@@ -192,17 +192,17 @@ TEST(CachedPrefix, SavesTheRowsBeforeTheTail) {
 TEST(CachedPrefix, StopsBetweenLayersAndRefusesAnother) {
   const Model model({.n_layers = 4, .seed = 7});
   const auto tokens = random_tokens(300, 128, 3);
-  const auto backend = cpu::make_cpu_backend({.n_threads = 1});
-  model::ModelWeights weights(model.config, *model.checkpoint, *backend);
+  const auto ops = cpu::make_cpu_backend({.n_threads = 1});
+  model::ModelWeights weights(model.config, *model.checkpoint, *ops);
   const kernels::Window window{20, 0, 270, kernels::kNoLimit};
   SweepRequest request = drop_one(tokens, 280, window, 4);
-  PrefixCache cache(*backend, model.config, weights);
+  PrefixCache cache(*ops, model.config, weights);
   int layers = 0;
   SweepRequest stopped = request;
-  stopped.prefix_rows = cached_rows(300, window, backend->row_tile());
+  stopped.prefix_rows = cached_rows(300, window, ops->device().row_tile());
   EXPECT_THROW(cache.provide(0, CachedPrefix::Place::kBackend, stopped, [&] { return ++layers == 2; }), Interrupted);
   request.prefix_rows = 128;  // of a prefix that is not there
-  EXPECT_THROW(sweep(*backend, model.config, weights, request, {}), Error);
+  EXPECT_THROW(sweep(*ops, model.config, weights, request, {}), Error);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 
 #include "pipeline/engine/generation.h"
 #include "kernels/cpu/cpu.h"
+#include "pipeline/engine/stop_tokens.h"
 
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -14,6 +15,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "model/checkpoint.h"
 #include "model/random_checkpoint.h"
 #include "model/safetensors.h"
 #include "pipeline/engine/row_places.h"
@@ -30,7 +32,7 @@ struct Model {
   fs::path directory;
   model::ModelConfig config;
   std::unique_ptr<model::Checkpoint> checkpoint;
-  std::unique_ptr<kernels::Backend> backend;
+  std::unique_ptr<kernels::Ops> ops;
   std::unique_ptr<model::ModelWeights> weights;
 
   explicit Model(const std::string& family = "qwen3", int n_threads = 2)
@@ -45,8 +47,8 @@ struct Model {
                                                .vocab = kVocab});
     config = model::read_config(directory);
     checkpoint = std::make_unique<model::Checkpoint>(directory);
-    backend = cpu::make_cpu_backend({.n_threads = n_threads});
-    weights = std::make_unique<model::ModelWeights>(config, *checkpoint, *backend);
+    ops = cpu::make_cpu_backend({.n_threads = n_threads});
+    weights = std::make_unique<model::ModelWeights>(config, *checkpoint, *ops);
   }
   Model(const Model&) = delete;
   Model& operator=(const Model&) = delete;
@@ -54,7 +56,7 @@ struct Model {
 
   GenerationReport run(std::span<const GenerationRequest> requests, std::span<const int32_t> stop_tokens = {},
                        const StopCheck& stop = {}) const {
-    return generate(*backend, config, *weights, requests, stop_tokens, stop);
+    return generate(*ops, config, *weights, requests, stop_tokens, stop);
   }
   std::vector<int32_t> tokens_of(const GenerationRequest& request) const {
     return run(std::span(&request, 1)).texts.front().tokens;
@@ -104,7 +106,7 @@ bool is_greedy(const Model& model, const GenerationRequest& request, const std::
                                    .base = request.windows,
                                    .variants = {},
                                    .per_token = false};
-  return sweep(*model.backend, model.config, *model.weights, sweep_request, {}).base.exact_match;
+  return sweep(*model.ops, model.config, *model.weights, sweep_request, {}).base.exact_match;
 }
 
 TEST(Generation, EveryTokenIsTheArgmaxOfTheSweep) {
@@ -185,13 +187,13 @@ TEST(RowPlaces, RowsShareATileWhereTheirPlacesAreAlike) {
 
 TEST(RowPlaces, AreFoundOutWithTheModelsWeights) {
   const Model model;
-  const RowPlaces places(*model.backend, model.config, *model.weights);
+  const RowPlaces places(*model.ops, model.config, *model.weights);
   EXPECT_GE(places.n_classes(), 1);
-  EXPECT_LE(places.n_classes(), model.backend->row_tile());
+  EXPECT_LE(places.n_classes(), model.ops->device().row_tile());
   // Whatever they are here, rows of one class have the same bits: DoesNotDependOnCompanyOrThreads.
   std::vector<int64_t> positions(100, 17);
   const RowPlaces::Stack stack = places.stack(positions);
-  EXPECT_LE(stack.n_rows, 100 * model.backend->row_tile());
+  EXPECT_LE(stack.n_rows, 100 * model.ops->device().row_tile());
   EXPECT_EQ(std::set<int64_t>(stack.at.begin(), stack.at.end()).size(), positions.size());
 }
 
@@ -217,7 +219,7 @@ TEST(Generation, EndsWithAStopToken) {
 int64_t bytes_while_decoding(const Model& model, const GenerationRequest& request, GenerationReport& report) {
   int64_t bytes = 0;
   report = model.run(std::span(&request, 1), {}, [&] {
-    bytes = model.backend->allocated_bytes();
+    bytes = model.ops->device().allocated_bytes();
     return false;
   });
   return bytes;
@@ -225,14 +227,14 @@ int64_t bytes_while_decoding(const Model& model, const GenerationRequest& reques
 
 TEST(Generation, AWindowedLayerHoldsItsWindowAndSinksOnly) {
   const Model model;
-  const int64_t tile = model.backend->row_tile();
+  const int64_t tile = model.ops->device().row_tile();
   const std::vector<int32_t> prompt = random_tokens(900, 3);
   GenerationRequest request{
       .prompt = prompt, .windows = layer_windows_of({false, false, false}, {}), .max_new_tokens = 20, .name = "bytes"};
   GenerationReport full_report;
   const int64_t full = bytes_while_decoding(model, request, full_report);
   const int64_t full_rows = (900 + 19 + tile - 1) / tile * tile;
-  EXPECT_EQ(full_report.texts[0].cache_bytes, 3 * model.backend->kv_bytes(full_rows, model.config.heads));
+  EXPECT_EQ(full_report.texts[0].cache_bytes, 3 * model.ops->device().kv_bytes(full_rows, model.config.heads));
   for (const auto& [keys, sinks] : {std::pair<int64_t, int64_t>{96, 4}, {65, 0}, {128, 64}, {1, 0}}) {
     for (const int64_t tail : {-1, 0, 100}) {
       request.windows = layer_windows_of({true, false, true}, window_of({"", keys, sinks, false, tail}, 900));
@@ -240,8 +242,9 @@ TEST(Generation, AWindowedLayerHoldsItsWindowAndSinksOnly) {
       const int64_t windowed = bytes_while_decoding(model, request, report);
       const int64_t saved = full_report.texts[0].cache_bytes - report.texts[0].cache_bytes;
       EXPECT_EQ(full - windowed, saved) << "the report says what the backend measures";
-      const int64_t layer = (report.texts[0].cache_bytes - model.backend->kv_bytes(full_rows, model.config.heads)) / 2;
-      const int64_t one_row = model.backend->kv_bytes(tile, model.config.heads) / tile;
+      const int64_t layer =
+          (report.texts[0].cache_bytes - model.ops->device().kv_bytes(full_rows, model.config.heads)) / 2;
+      const int64_t one_row = model.ops->device().kv_bytes(tile, model.config.heads) / tile;
       EXPECT_LE(layer, (keys + sinks + tile) * one_row) << keys << "+" << sinks;
       EXPECT_GE(layer, (keys + sinks) * one_row);
     }
@@ -263,11 +266,11 @@ TEST(Generation, PredictsItsMemory) {
                           .max_new_tokens = 9,
                           .name = c.name});
     }
-    const int64_t before = model.backend->allocated_bytes();
-    model.backend->reset_peak();
+    const int64_t before = model.ops->device().allocated_bytes();
+    model.ops->device().reset_peak();
     model.run(requests);
-    const int64_t used = model.backend->peak_allocated_bytes() - before;
-    const int64_t predicted = predict_generation_bytes(model.config, *model.backend, requests);
+    const int64_t used = model.ops->device().peak_allocated_bytes() - before;
+    const int64_t predicted = predict_generation_bytes(model.config, *model.ops, requests);
     EXPECT_LE(used, predicted) << c.name;
     EXPECT_GE(used, predicted / 2) << c.name;
   }

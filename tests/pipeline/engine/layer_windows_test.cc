@@ -52,15 +52,15 @@ TEST(LayerWindows, APatternWritesThemDown) {
 TEST(LayerWindows, AVariantIsBornWhereItsSettingDiffers) {
   const LayerWindows base{{narrow()}, {kernels::full_attention()}, {wide()}, {narrow()}};
   LayerWindows variant = base;
-  EXPECT_EQ(birth_layer(base, variant), 4);
+  EXPECT_EQ(fork_layer_of(base, variant), 4);
   EXPECT_GE(first_different_row(base, variant), kernels::kNoLimit);
   variant[2].window = kernels::full_attention();
-  EXPECT_EQ(birth_layer(base, variant), 2);
+  EXPECT_EQ(fork_layer_of(base, variant), 2);
   EXPECT_EQ(first_different_row(base, variant), 150) << "rows before see the same keys in all layers";
   variant[2].window = {30, 5, 0, kernels::kNoLimit};
   EXPECT_EQ(first_different_row(base, variant), 35);
   variant[1].window = wide(300);
-  EXPECT_EQ(birth_layer(base, variant), 1);
+  EXPECT_EQ(fork_layer_of(base, variant), 1);
   EXPECT_EQ(first_different_row(base, variant), 35);
   EXPECT_EQ(first_affected_row(base), 22);
 }
@@ -152,49 +152,49 @@ TEST(LayerWindows, LanesBeginWhereTheirOwnWindowDoes) {
 TEST(LayerWindows, APrefixServesTwoWindowsAndRefusesOneThatReachesIntoIt) {
   const Model model({.n_layers = 4, .seed = 7});
   const auto tokens = random_tokens(kTokens, 128, 3);
-  const auto backend = cpu::make_cpu_backend({.n_threads = 2});
-  model::ModelWeights weights(model.config, *model.checkpoint, *backend);
+  const auto ops = cpu::make_cpu_backend({.n_threads = 2});
+  model::ModelWeights weights(model.config, *model.checkpoint, *ops);
   // The second window's rows begin a tile later.
   SweepRequest request = each_layer_under(tokens, full(4), {narrow(kAnswerStart - 100), wide(kAnswerStart - 10)});
-  const SweepResult whole = sweep(*backend, model.config, weights, request, {});
-  request.prefix_rows = cached_rows(kTokens, narrow(kAnswerStart - 100), backend->row_tile());
+  const SweepResult whole = sweep(*ops, model.config, weights, request, {});
+  request.prefix_rows = cached_rows(kTokens, narrow(kAnswerStart - 100), ops->device().row_tile());
   ASSERT_GT(request.prefix_rows, 0);
-  PrefixCache cache(*backend, model.config, weights);
+  PrefixCache cache(*ops, model.config, weights);
   cache.provide(0, CachedPrefix::Place::kBackend, request, {});
-  backend->reset_peak();
-  const int64_t before = backend->allocated_bytes();
-  const SweepResult tail = sweep(*backend, model.config, weights, request, {});
-  EXPECT_EQ(backend->peak_allocated_bytes() - before,
-            predict_sweep_bytes(model.config, *backend, std::span(&request, 1)));
+  ops->device().reset_peak();
+  const int64_t before = ops->device().allocated_bytes();
+  const SweepResult tail = sweep(*ops, model.config, weights, request, {});
+  EXPECT_EQ(ops->device().peak_allocated_bytes() - before,
+            predict_sweep_bytes(model.config, *ops, std::span(&request, 1)));
   expect_same(tail.base, whole.base, "base");
   for (std::size_t v = 0; v < whole.variants.size(); ++v) {
     expect_same(tail.variants[v], whole.variants[v], "variant " + std::to_string(v));
   }
   request.variants[0][0].window = narrow();
-  EXPECT_THROW(sweep(*backend, model.config, weights, request, {}), Error);
+  EXPECT_THROW(sweep(*ops, model.config, weights, request, {}), Error);
 }
 
 TEST(LayerWindows, GeneratesWithTheCacheOfEachLayersOwnWindow) {
   const Model model({.n_layers = 3, .seed = 5});
   const auto prompt = random_tokens(kTokens, 128, 6);
-  const auto backend = cpu::make_cpu_backend({.n_threads = 2});
-  model::ModelWeights weights(model.config, *model.checkpoint, *backend);
+  const auto ops = cpu::make_cpu_backend({.n_threads = 2});
+  model::ModelWeights weights(model.config, *model.checkpoint, *ops);
   const GenerationRequest request{.prompt = prompt,
                                   .windows = {{narrow()}, {wide()}, {kernels::full_attention()}},
                                   .max_new_tokens = 40,
                                   .name = "two windows"};
-  const GenerationReport report = generate(*backend, model.config, weights, std::span(&request, 1), {}, {});
+  const GenerationReport report = generate(*ops, model.config, weights, std::span(&request, 1), {}, {});
   std::vector<int32_t> all = prompt;
   all.insert(all.end(), report.texts[0].tokens.begin(), report.texts[0].tokens.end());
   const auto is_greedy = [&](const LayerWindows& windows) {
     const SweepRequest pass{.tokens = all, .answer_start = kTokens, .base = windows, .variants = {}};
-    return sweep(*backend, model.config, weights, pass, {}).base.exact_match;
+    return sweep(*ops, model.config, weights, pass, {}).base.exact_match;
   };
   EXPECT_TRUE(is_greedy(request.windows));
   EXPECT_FALSE(is_greedy({{wide()}, {narrow()}, {kernels::full_attention()}})) << "the check can fail";
-  const int64_t tile = backend->row_tile();
+  const int64_t tile = ops->device().row_tile();
   const auto bytes = [&](int64_t rows) {
-    return backend->kv_bytes((rows + tile - 1) / tile * tile, model.config.heads);
+    return ops->device().kv_bytes((rows + tile - 1) / tile * tile, model.config.heads);
   };
   EXPECT_EQ(report.texts[0].cache_bytes, bytes(22) + bytes(150) + bytes(kTokens + 39));
 }

@@ -45,11 +45,11 @@ class PlainPass {
   PlainPass(const Model& model, const SweepRequest& request)
       : model_(model),
         request_(request),
-        backend_(cpu::make_cpu_backend({.n_threads = 2})),
-        weights_(model.config, *model.checkpoint, *backend_),
-        decoder_(*backend_, model.config),
+        ops_(cpu::make_cpu_backend({.n_threads = 2})),
+        weights_(model.config, *model.checkpoint, *ops_),
+        decoder_(*ops_, model.config),
         n_(static_cast<int64_t>(request.tokens.size()) - 1),
-        rows_((n_ + backend_->row_tile() - 1) / backend_->row_tile() * backend_->row_tile()) {}
+        rows_((n_ + ops_->device().row_tile() - 1) / ops_->device().row_tile() * ops_->device().row_tile()) {}
 
   double nll_without(int64_t removed, int64_t first_row) {
     const kernels::HeadShape& heads = model_.config.heads;
@@ -57,20 +57,20 @@ class PlainPass {
     const auto without = allocate(model_.config.hidden);
     const auto q = allocate(heads.q_dim());
     const auto out = allocate(heads.q_dim());
-    const auto kv = backend_->allocate(backend_->kv_bytes(rows_, heads), "a test");
+    const auto kv = ops_->device().allocate(ops_->device().kv_bytes(rows_, heads), "a test");
     const auto table = weights_.rotary_table(rows_);
     const kernels::HostTensor host{
         reinterpret_cast<const std::byte*>(table.data()), kernels::DType::kF32, {rows_, heads.head_dim}, "angles"};
     const auto angle_memory = allocate(heads.head_dim);
     std::vector<int32_t> positions(static_cast<std::size_t>(rows_));
     std::iota(positions.begin(), positions.end(), 0);
-    const auto positions_memory = backend_->upload(positions, "a test");
-    const kernels::RowAngles angles{backend_->load(host, kernels::WeightUse::kTable, angle_memory->data()),
+    const auto positions_memory = ops_->device().upload(positions, "a test");
+    const kernels::RowAngles angles{ops_->device().load(host, kernels::WeightUse::kTable, angle_memory->data()),
                                     static_cast<const int32_t*>(positions_memory->data())};
     std::vector<int32_t> tokens(request_.tokens.begin(), request_.tokens.end() - 1);
     tokens.resize(static_cast<std::size_t>(rows_), -1);
-    const auto token_memory = backend_->upload(tokens, "a test");
-    backend_->embed(weights_.embedding(), static_cast<const int32_t*>(token_memory->data()), x->data(), rows_);
+    const auto token_memory = ops_->device().upload(tokens, "a test");
+    ops_->embed(weights_.embedding(), static_cast<const int32_t*>(token_memory->data()), x->data(), rows_);
     for (int64_t layer = 0; layer < model_.config.n_layers; ++layer) {
       const model::LayerWeights& weights = weights_.layer(layer);
       decoder_.attention_input(weights, x->data(), angles, rows_, kv->data(), q->data());
@@ -82,20 +82,22 @@ class PlainPass {
                                         .prefix = {},
                                         .own = {kv->data(), 0, rows_},
                                         .window = request_.base[static_cast<std::size_t>(layer)].window};
-      backend_->attention(std::span(&call, 1), heads);
-      backend_->copy(x->data(), without->data(), rows_, model_.config.hidden);
+      ops_->attention(std::span(&call, 1), heads);
+      ops_->copy_rows(x->data(), without->data(), rows_, model_.config.hidden);
       decoder_.finish(weights, out->data(), x->data(), rows_);
       if (layer != removed) continue;
       decoder_.finish(weights, nullptr, without->data(), rows_);
-      backend_->copy(kernels::row_pointer(without->data(), kernels::DType::kF32, first_row, model_.config.hidden),
-                     kernels::row_pointer(x->data(), kernels::DType::kF32, first_row, model_.config.hidden),
-                     rows_ - first_row, model_.config.hidden);
+      ops_->copy_rows(kernels::row_pointer(without->data(), kernels::DType::kF32, first_row, model_.config.hidden),
+                      kernels::row_pointer(x->data(), kernels::DType::kF32, first_row, model_.config.hidden),
+                      rows_ - first_row, model_.config.hidden);
     }
     return score(x->data());
   }
 
  private:
-  std::unique_ptr<kernels::Buffer> allocate(int64_t cols) { return backend_->allocate(rows_ * cols * 4, "a test"); }
+  std::unique_ptr<kernels::Buffer> allocate(int64_t cols) {
+    return ops_->device().allocate(rows_ * cols * 4, "a test");
+  }
 
   double score(void* x) {
     std::vector<int32_t> targets(static_cast<std::size_t>(rows_), -1);
@@ -105,14 +107,14 @@ class PlainPass {
     std::vector<double> nll(targets.size(), 0.0);
     std::vector<uint8_t> hits(targets.size());
     const auto normed = allocate(model_.config.hidden);
-    backend_->rms_norm(x, weights_.final_norm(), model_.config.rms_eps, normed->data(), rows_);
-    backend_->token_nll(normed->data(), weights_.head(), targets, rows_, {nll.data(), hits.data()});
+    ops_->rms_norm(x, weights_.final_norm(), model_.config.rms_eps, normed->data(), rows_);
+    ops_->token_nll(normed->data(), weights_.head(), targets, rows_, {nll.data(), hits.data()});
     return std::accumulate(nll.begin(), nll.end(), 0.0) / static_cast<double>(n_ - request_.answer_start + 1);
   }
 
   const Model& model_;
   const SweepRequest& request_;
-  std::unique_ptr<kernels::Backend> backend_;
+  std::unique_ptr<kernels::Ops> ops_;
   model::ModelWeights weights_;
   model::DecoderLayer decoder_;
   int64_t n_;
@@ -181,17 +183,17 @@ TEST(SweepSignals, StackedRequestsGiveWhatEachAloneGivesAndTakeThePredictedMemor
                                         with_signals(drop_one(second, 63, {60, 3, 0, kernels::kNoLimit}, 4)),
                                         drop_one(third, 400, {60, 3, 380, 400}, 4)};
   requests[1].signals.removed_rows = SignalOptions::kAllRows;
-  const auto backend = cpu::make_cpu_backend({.n_threads = 2});
-  model::ModelWeights weights(model.config, *model.checkpoint, *backend);
-  backend->reset_peak();
-  const int64_t before = backend->allocated_bytes();
-  const std::vector<SweepResult> together = sweep(*backend, model.config, weights, requests, {});
-  EXPECT_EQ(backend->peak_allocated_bytes() - before, predict_sweep_bytes(model.config, *backend, requests));
+  const auto ops = cpu::make_cpu_backend({.n_threads = 2});
+  model::ModelWeights weights(model.config, *model.checkpoint, *ops);
+  ops->device().reset_peak();
+  const int64_t before = ops->device().allocated_bytes();
+  const std::vector<SweepResult> together = sweep(*ops, model.config, weights, requests, {});
+  EXPECT_EQ(ops->device().peak_allocated_bytes() - before, predict_sweep_bytes(model.config, *ops, requests));
   for (std::size_t r = 0; r < requests.size(); ++r) {
-    backend->reset_peak();
-    const SweepResult alone = sweep(*backend, model.config, weights, requests[r], {});
-    EXPECT_EQ(backend->peak_allocated_bytes() - before,
-              predict_sweep_bytes(model.config, *backend, std::span(&requests[r], 1)));
+    ops->device().reset_peak();
+    const SweepResult alone = sweep(*ops, model.config, weights, requests[r], {});
+    EXPECT_EQ(ops->device().peak_allocated_bytes() - before,
+              predict_sweep_bytes(model.config, *ops, std::span(&requests[r], 1)));
     for (std::size_t v = 0; v < 4; ++v) {
       expect_same_signals(together[r].variants[v], alone.variants[v], "request " + std::to_string(r));
     }

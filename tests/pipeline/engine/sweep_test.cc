@@ -172,14 +172,14 @@ TEST(Sweep, PredictsItsAllocations) {
     const kernels::Window window{60, 3, tail < 0 ? 0 : 680 - tail, kernels::kNoLimit};
     SweepRequest request = drop_one(tokens, 680, window, 4);
     request.with_kl = tail == 0;
-    const auto backend = cpu::make_cpu_backend({.n_threads = 2});
-    model::ModelWeights weights(model.config, *model.checkpoint, *backend);
-    const int64_t before = backend->allocated_bytes();
-    EXPECT_EQ(before, model::ModelWeights::predicted_bytes(model.config, *model.checkpoint, *backend));
-    sweep(*backend, model.config, weights, request, {});
-    EXPECT_EQ(backend->peak_allocated_bytes() - before,
-              predict_sweep_bytes(model.config, *backend, std::span(&request, 1)));
-    EXPECT_EQ(backend->allocated_bytes(), before);
+    const auto ops = cpu::make_cpu_backend({.n_threads = 2});
+    model::ModelWeights weights(model.config, *model.checkpoint, *ops);
+    const int64_t before = ops->device().allocated_bytes();
+    EXPECT_EQ(before, model::ModelWeights::predicted_bytes(model.config, *model.checkpoint, *ops));
+    sweep(*ops, model.config, weights, request, {});
+    EXPECT_EQ(ops->device().peak_allocated_bytes() - before,
+              predict_sweep_bytes(model.config, *ops, std::span(&request, 1)));
+    EXPECT_EQ(ops->device().allocated_bytes(), before);
   }
 }
 
@@ -195,15 +195,15 @@ TEST(Sweep, StackedRequestsGiveWhatEachAloneGives) {
       drop_one(third, 40, {60, 3, 0, kernels::kNoLimit}, 4), drop_one(fourth, 400, {60, 3, 380, 400}, 4)};
   requests[0].base[2] = requests[0].variants[2][2];
   for (const std::size_t r : {0U, 2U, 3U}) requests[r].with_kl = true;
-  const auto backend = cpu::make_cpu_backend({.n_threads = 2});
-  model::ModelWeights weights(model.config, *model.checkpoint, *backend);
-  backend->reset_peak();
-  const int64_t before = backend->allocated_bytes();
-  const std::vector<SweepResult> together = sweep(*backend, model.config, weights, requests, {});
-  EXPECT_EQ(backend->peak_allocated_bytes() - before, predict_sweep_bytes(model.config, *backend, requests));
+  const auto ops = cpu::make_cpu_backend({.n_threads = 2});
+  model::ModelWeights weights(model.config, *model.checkpoint, *ops);
+  ops->device().reset_peak();
+  const int64_t before = ops->device().allocated_bytes();
+  const std::vector<SweepResult> together = sweep(*ops, model.config, weights, requests, {});
+  EXPECT_EQ(ops->device().peak_allocated_bytes() - before, predict_sweep_bytes(model.config, *ops, requests));
   ASSERT_EQ(together.size(), requests.size());
   for (std::size_t r = 0; r < requests.size(); ++r) {
-    const SweepResult alone = sweep(*backend, model.config, weights, requests[r], {});
+    const SweepResult alone = sweep(*ops, model.config, weights, requests[r], {});
     EXPECT_EQ(together[r].base.token_nll_nats, alone.base.token_nll_nats) << r;
     for (std::size_t v = 0; v < 4; ++v) {
       EXPECT_EQ(together[r].variants[v].token_nll_nats, alone.variants[v].token_nll_nats) << r << " " << v;
@@ -217,10 +217,10 @@ TEST(Sweep, StopsBetweenLayersWhenAsked) {
   const Model model({.n_layers = 4, .seed = 7});
   const auto tokens = random_tokens(200, 128, 3);
   const SweepRequest request = drop_one(tokens, 180, {60, 3, 0, kernels::kNoLimit}, 4);
-  const auto backend = cpu::make_cpu_backend({.n_threads = 1});
-  model::ModelWeights weights(model.config, *model.checkpoint, *backend);
+  const auto ops = cpu::make_cpu_backend({.n_threads = 1});
+  model::ModelWeights weights(model.config, *model.checkpoint, *ops);
   int layers = 0;
-  EXPECT_THROW(sweep(*backend, model.config, weights, request, [&] { return ++layers == 2; }), Interrupted);
+  EXPECT_THROW(sweep(*ops, model.config, weights, request, [&] { return ++layers == 2; }), Interrupted);
   EXPECT_EQ(layers, 2);
 }
 

@@ -7,6 +7,7 @@
 
 #include "base/sha256.h"
 #include "kernels/cpu/cpu.h"
+#include "model/checkpoint.h"
 #include "model/safetensors.h"
 #include "pipeline/engine/generation.h"
 #include "pipeline/run/corpus.h"
@@ -43,7 +44,7 @@ class GenerationGolden : public ::testing::Test {
            .max_new_tokens = new_tokens,
            .name = expected.at("name")});
     }
-    const engine::GenerationReport report = engine::generate(*backend_, config_, weights_, requests, {}, {});
+    const engine::GenerationReport report = engine::generate(*ops_, config_, weights_, requests, {}, {});
     int64_t n_tokens = 0;
     for (std::size_t i = 0; i < requests.size(); ++i) {
       const auto tokens = expected.at("texts")[i].at("tokens").get<std::vector<int32_t>>();
@@ -60,8 +61,8 @@ class GenerationGolden : public ::testing::Test {
   const model::ModelConfig config_ = model::read_config(directory_);
   const model::Checkpoint checkpoint_{directory_};
   const Corpus corpus_ = read_corpus(kTests / "demo" / "test.h5", config_.vocab);
-  const std::unique_ptr<kernels::Backend> backend_ = cpu::make_cpu_backend({.n_threads = 2});
-  model::ModelWeights weights_{config_, checkpoint_, *backend_};
+  const std::unique_ptr<kernels::Ops> ops_ = cpu::make_cpu_backend({.n_threads = 2});
+  model::ModelWeights weights_{config_, checkpoint_, *ops_};
 };
 
 TEST_F(GenerationGolden, FullAttentionWritesWhatTransformersWrites) {

@@ -13,8 +13,9 @@
 #include <tuple>
 #include <vector>
 
-#include "kernels/backend.h"
 #include "kernels/cuda/cuda.h"
+#include "kernels/ops.h"
+#include "model/checkpoint.h"
 #include "model/safetensors.h"
 #include "model/weights.h"
 #include "pipeline/engine/sweep.h"
@@ -45,13 +46,13 @@ class RootMeanSquare {
 // Runs the cases of a golden that Transformers has computed in bfloat16 too.
 class GoldenSweeps {
  public:
-  GoldenSweeps(const std::string& name, kernels::Backend& backend)
-      : backend_(backend),
+  GoldenSweeps(const std::string& name, kernels::Ops& ops)
+      : ops_(ops),
         golden_(read_golden(name + "_bf16")),
         directory_(kTests / golden_.at("checkpoint").get<std::string>()),
         config_(model::read_config(directory_)),
         checkpoint_(directory_),
-        weights_(config_, checkpoint_, backend_),
+        weights_(config_, checkpoint_, ops_),
         examples_(examples_of(golden_, config_.vocab)) {}
 
   const json& cases() const { return golden_.at("cases"); }
@@ -61,17 +62,17 @@ class GoldenSweeps {
     Table table;
     for (const GoldenExample& example : examples_) {
       const engine::SweepResult found =
-          engine::sweep(backend_, config_, weights_, request_of(example, settings, config_.n_layers), {});
+          engine::sweep(ops_, config_, weights_, request_of(example, settings, config_.n_layers), {});
       std::vector<double>& row = table.emplace_back(1, found.base.nll_nats);
       for (const engine::Score& score : found.variants) row.push_back(score.nll_nats);
     }
     return table;
   }
 
-  std::string attention_path() { return backend_.attention_path(config_.heads); }
+  std::string attention_path() { return ops_.device().attention_path(config_.heads); }
 
  private:
-  kernels::Backend& backend_;
+  kernels::Ops& ops_;
   json golden_;
   std::filesystem::path directory_;
   model::ModelConfig config_;
@@ -108,7 +109,7 @@ void add_errors(const Table& found, const Table& expected, RootMeanSquare& error
   }
 }
 
-std::string path_name(Attention attention) { return attention == Attention::kOwn ? "own" : "auto"; }
+std::string path_name(Attention attention) { return attention == Attention::kBuiltin ? "own" : "auto"; }
 
 class GoldenCuda : public ::testing::TestWithParam<std::tuple<const char*, Attention>> {
  protected:
@@ -119,8 +120,8 @@ class GoldenCuda : public ::testing::TestWithParam<std::tuple<const char*, Atten
 
 TEST_P(GoldenCuda, ErrorIsNotLargerThanThatOfTransformersInBf16) {
   const auto& [name, attention] = GetParam();
-  const auto backend = cuda::make_cuda_backend({.device = 0, .attention = attention});
-  GoldenSweeps sweeps(name, *backend);
+  const auto ops = cuda::make_cuda_backend({.device = 0, .attention = attention});
+  GoldenSweeps sweeps(name, *ops);
   ASSERT_FALSE(sweeps.cases().empty());
   RootMeanSquare winnow;
   RootMeanSquare transformers;
@@ -146,7 +147,7 @@ TEST_P(GoldenCuda, ErrorIsNotLargerThanThatOfTransformersInBf16) {
 
 INSTANTIATE_TEST_SUITE_P(Checkpoints, GoldenCuda,
                          ::testing::Combine(::testing::Values("qwen3", "qwen2", "llama", "mistral", "demo"),
-                                            ::testing::Values(Attention::kAuto, Attention::kOwn)),
+                                            ::testing::Values(Attention::kAuto, Attention::kBuiltin)),
                          [](const auto& tested) {
                            return std::string(std::get<0>(tested.param)) + "_" + path_name(std::get<1>(tested.param));
                          });

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kernels/cpu/cpu.h"
+#include "model/checkpoint.h"
 #include "model/safetensors.h"
 #include "model/weights.h"
 #include "pipeline/engine/sweep.h"
@@ -28,8 +29,8 @@ class GoldenSignals : public ::testing::TestWithParam<const char*> {
     const std::filesystem::path directory = kTests / golden_.at("checkpoint").get<std::string>();
     config_ = model::read_config(directory);
     checkpoint_ = std::make_unique<model::Checkpoint>(directory);
-    backend_ = cpu::make_cpu_backend({.n_threads = 2});
-    weights_ = std::make_unique<model::ModelWeights>(config_, *checkpoint_, *backend_);
+    ops_ = cpu::make_cpu_backend({.n_threads = 2});
+    weights_ = std::make_unique<model::ModelWeights>(config_, *checkpoint_, *ops_);
     examples_ = examples_of(golden_, config_.vocab);
   }
 
@@ -45,7 +46,7 @@ class GoldenSignals : public ::testing::TestWithParam<const char*> {
     request.signals = {.names = {"sensitivity", "mass", "lazy", "angular"},
                        .removed_rows = removed_rows,
                        .lazy = {lazy.at(0).get<int64_t>(), lazy.at(1).get<int64_t>(), lazy.at(2).get<int64_t>()}};
-    return engine::sweep(*backend_, config_, *weights_, request, {});
+    return engine::sweep(*ops_, config_, *weights_, request, {});
   }
   static void expect_near(double found, double expected, const std::string& what) {
     EXPECT_NEAR(found, expected, kNllTolerance * (1.0 + std::abs(expected))) << what;
@@ -54,7 +55,7 @@ class GoldenSignals : public ::testing::TestWithParam<const char*> {
   json golden_;
   model::ModelConfig config_;
   std::unique_ptr<model::Checkpoint> checkpoint_;
-  std::unique_ptr<kernels::Backend> backend_;
+  std::unique_ptr<kernels::Ops> ops_;
   std::unique_ptr<model::ModelWeights> weights_;
   std::vector<GoldenExample> examples_;
 };

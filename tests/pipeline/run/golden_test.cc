@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "kernels/cpu/cpu.h"
+#include "model/checkpoint.h"
 #include "model/safetensors.h"
 #include "model/weights.h"
 #include "pipeline/engine/sweep.h"
@@ -50,8 +51,8 @@ TEST_P(Golden, SweepEqualsTransformers) {
   const std::filesystem::path directory = kTests / golden.at("checkpoint").get<std::string>();
   const model::ModelConfig config = model::read_config(directory);
   const model::Checkpoint checkpoint(directory);
-  const auto backend = cpu::make_cpu_backend({.n_threads = 2});
-  model::ModelWeights weights(config, checkpoint, *backend);
+  const auto ops = cpu::make_cpu_backend({.n_threads = 2});
+  model::ModelWeights weights(config, checkpoint, *ops);
 
   Comparison comparison;
   const std::vector<GoldenExample> examples = examples_of(golden, config.vocab);
@@ -60,7 +61,7 @@ TEST_P(Golden, SweepEqualsTransformers) {
     const Settings settings = settings_of(golden, expected, config.n_layers);
     for (std::size_t e = 0; e < examples.size(); ++e) {
       const engine::SweepRequest request = request_of(examples[e], settings, config.n_layers);
-      const engine::SweepResult found = engine::sweep(*backend, config, weights, request, {});
+      const engine::SweepResult found = engine::sweep(*ops, config, weights, request, {});
 
       const auto nll = expected.at("nll").at(e).get<std::vector<double>>();
       const auto hits = expected.at("hits").at(e).get<std::vector<int64_t>>();

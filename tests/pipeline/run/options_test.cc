@@ -4,7 +4,7 @@
 #include <functional>
 
 #include "base/node.h"
-#include "pipeline/run/cells.h"
+#include "pipeline/run/score_table.h"
 #include "pipeline/runtime/stop.h"
 #include "results/selection/pattern.h"
 #include "tests/scratch.h"
@@ -140,15 +140,15 @@ TEST(Options, WindowsOfExamples) {
   Settings settings;
   settings.window_keys = 10;
   settings.sinks = 2;
-  EXPECT_TRUE(kernels::obeys(settings.window_of(50), 0));
-  EXPECT_TRUE(kernels::obeys(settings.window_of(50), 70));
+  EXPECT_TRUE(kernels::is_windowed(settings.window_of(50), 0));
+  EXPECT_TRUE(kernels::is_windowed(settings.window_of(50), 70));
   settings.tail_rows = 3;
-  EXPECT_FALSE(kernels::obeys(settings.window_of(50), 46));
-  EXPECT_TRUE(kernels::obeys(settings.window_of(50), 47));
-  EXPECT_TRUE(kernels::obeys(settings.window_of(50), 50));
+  EXPECT_FALSE(kernels::is_windowed(settings.window_of(50), 46));
+  EXPECT_TRUE(kernels::is_windowed(settings.window_of(50), 47));
+  EXPECT_TRUE(kernels::is_windowed(settings.window_of(50), 50));
   settings.decode_full = true;
-  EXPECT_TRUE(kernels::obeys(settings.window_of(50), 49));
-  EXPECT_FALSE(kernels::obeys(settings.window_of(50), 50));
+  EXPECT_TRUE(kernels::is_windowed(settings.window_of(50), 49));
+  EXPECT_FALSE(kernels::is_windowed(settings.window_of(50), 50));
 }
 
 TEST(Options, ReachIsExact) {
@@ -250,8 +250,8 @@ TEST(Host, CoresAreSharedWithoutOversubscription) {
   EXPECT_EQ(share_of_cores({all}, 0, 2.5), 2);
 }
 
-TEST(Cells, KeepWhatTheyHoldWhenTheyGrow) {
-  Cells cells(2, 1, 2);
+TEST(ScoreTable, KeepWhatTheyHoldWhenTheyGrow) {
+  ScoreTable cells(2, 1, 2);
   cells.put(1, kBaseVariant, {0.5, true, 1.0, {1.F, 2.F}});
   cells.put(0, 0, {1.5, false, 0.25, {3.F}});
   cells.grow(3);
@@ -268,9 +268,9 @@ TEST(Cells, KeepWhatTheyHoldWhenTheyGrow) {
   EXPECT_FALSE(cells.has(0, 2));
 }
 
-TEST(Cells, AddUpExactlyAndRefuseASecondValue) {
-  Cells mine(2, 3, 0);
-  Cells yours(2, 3, 0);
+TEST(ScoreTable, AddUpExactlyAndRefuseASecondValue) {
+  ScoreTable mine(2, 3, 0);
+  ScoreTable yours(2, 3, 0);
   mine.put(0, kBaseVariant, {-0.0, true, 1.0, {}});
   yours.put(1, 2, {0.1, false, 0.25, {}});
   for (std::size_t i = 0; i < mine.statistics().size(); ++i) mine.statistics()[i] += yours.statistics()[i];

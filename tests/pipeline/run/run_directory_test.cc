@@ -77,10 +77,10 @@ class RunDirectoryTest : public ::testing::Test {
     EXPECT_EQ(all.size(), 1U);
     return all.front();
   }
-  std::vector<std::string> load(std::vector<Cells>& cells) {
+  std::vector<std::string> load(std::vector<ScoreTable>& cells) {
     return load_shards(run(), some_identity().hash(), some_data(), cells, BadShards::kSetAside);
   }
-  static std::vector<Cells> empty_cells(int64_t token_slots = 0) { return {Cells(2, kLayers, token_slots)}; }
+  static std::vector<ScoreTable> empty_cells(int64_t token_slots = 0) { return {ScoreTable(2, kLayers, token_slots)}; }
 
   ScratchDirectory scratch_;
 };
@@ -113,7 +113,7 @@ TEST_F(RunDirectoryTest, SignalsComeBackBitForBit) {
   shard.scores[1].signals = {
       {"nll_removed", {2.5}}, {kMass, {0.125, std::nextafter(0.5, 1.0)}}, {"angular_distance", {0.75}}};
   write(shard);
-  std::vector<Cells> cells = {Cells(2, kLayers, 0, shard.signals)};
+  std::vector<ScoreTable> cells = {ScoreTable(2, kLayers, 0, shard.signals)};
   EXPECT_TRUE(load_shards(run(), own_identity().measurement, some_data(), cells, BadShards::kSetAside).empty());
   const engine::Score score = cells[0].get(0, 2, 2);
   EXPECT_EQ(score.kl_nats, shard.scores[1].kl_nats);
@@ -122,7 +122,7 @@ TEST_F(RunDirectoryTest, SignalsComeBackBitForBit) {
   EXPECT_EQ(score.signals.at("angular_distance"), std::vector<double>{0.75}) << "which has a table of its own";
   EXPECT_TRUE(std::isnan(score.signals.at("lazy_ratio").front())) << "an example that is too short";
   // A table without places for signals takes the rest.
-  std::vector<Cells> plain = empty_cells();
+  std::vector<ScoreTable> plain = empty_cells();
   EXPECT_TRUE(load_shards(run(), own_identity().measurement, some_data(), plain, BadShards::kSetAside).empty());
   EXPECT_EQ(plain[0].get(0, 2, 2).nll_nats, shard.scores[1].nll_nats);
 }
@@ -243,7 +243,7 @@ TEST_F(RunDirectoryTest, NamedVariantsTakeTheNumbersOfThisCommand) {
   inputs.config.n_layers = kLayers;
   inputs.number_of(selection::pattern_of_name("windowed", kLayers, "--pattern"));
   const NumberVariant number = [&](const std::string& name) { return inputs.number_of_name(name); };
-  std::vector<Cells> cells = {Cells(2, 1, 0)};
+  std::vector<ScoreTable> cells = {ScoreTable(2, 1, 0)};
   const auto load_named = [&] {
     return load_shards(run(), some_identity().hash(), some_data(), cells, BadShards::kSetAside, number);
   };
@@ -287,7 +287,7 @@ TEST_F(RunDirectoryTest, ShardsOfOtherControlsAndBeyondTheLimitAreKept) {
   write(some_shard(1));
   auto data = some_data();
   data[0].n_examples = data[0].n_wanted = 1;
-  std::vector<Cells> cells = {Cells(1, kLayers, 0)};
+  std::vector<ScoreTable> cells = {ScoreTable(1, kLayers, 0)};
   EXPECT_TRUE(load_shards(run(), some_identity().hash(), data, cells, BadShards::kSetAside).empty());
   EXPECT_EQ(list_shards(shards()).size(), 2U);
 }

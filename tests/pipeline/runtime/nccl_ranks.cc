@@ -52,32 +52,32 @@ bool sums_are_equal(MpiSession& session, Exchange& exchange, std::size_t count) 
 }
 
 // Pieces of sizes that are no round numbers, several on their way at a time.
-bool broadcasts_arrive(MpiSession& session, NcclComm& comm, kernels::Backend& backend) {
+bool broadcasts_arrive(MpiSession& session, NcclComm& comm, kernels::Ops& ops) {
   constexpr int64_t kSize = (int64_t{1} << 20) + 3;
   constexpr int kPieces = 5;
-  const auto buffer = backend.allocate(kSize * kPieces, "a test");
+  const auto buffer = ops.device().allocate(kSize * kPieces, "a test");
   std::vector<unsigned char> expected(static_cast<std::size_t>(kSize * kPieces));
   std::mt19937 generator(3);
   for (unsigned char& byte : expected) byte = static_cast<unsigned char>(generator());
   auto* data = static_cast<unsigned char*>(buffer->data());
-  const cudaStream_t stream = static_cast<cuda::CudaBackend&>(backend).stream();
+  const cudaStream_t stream = static_cast<cuda::CudaBackend&>(ops).stream();
   for (int piece = 0; piece < kPieces; ++piece) {
     const int64_t at = piece * kSize;
     if (session.is_root()) {
       // In the backend's stream, which the broadcast follows.
-      WINNOW_CHECK(cudaMemcpyAsync(data + at, expected.data() + at, kSize, cudaMemcpyHostToDevice, stream));
+      WINNOW_CUDA_CHECK(cudaMemcpyAsync(data + at, expected.data() + at, kSize, cudaMemcpyHostToDevice, stream));
     }
     comm.broadcast(data + at, kSize);
   }
   comm.finish();
   std::vector<unsigned char> found(expected.size());
-  WINNOW_CHECK(cudaMemcpy(found.data(), data, found.size(), cudaMemcpyDeviceToHost));
+  WINNOW_CUDA_CHECK(cudaMemcpy(found.data(), data, found.size(), cudaMemcpyDeviceToHost));
   if (found != expected) std::fprintf(stderr, "rank %d: a broadcast did not arrive\n", session.rank());
   return found == expected;
 }
 
-int test_sums(MpiSession& session, kernels::Backend& backend, const GpuChoice& gpu) {
-  Exchange exchange(session, backend, gpu);
+int test_sums(MpiSession& session, kernels::Ops& ops, const GpuChoice& gpu) {
+  Exchange exchange(session, ops, gpu);
   if (!exchange.reduction().starts_with("nccl")) {
     std::fprintf(stderr, "sums go over %s\n", exchange.reduction().c_str());
     return kWrong;
@@ -89,15 +89,15 @@ int test_sums(MpiSession& session, kernels::Backend& backend, const GpuChoice& g
     is_right = is_right != 0 && sums_are_equal<float>(session, exchange, count) ? 1 : 0;
     is_right = session.minimum(is_right);
   }
-  const auto comm = NcclComm::make(session, RankGroup::kHost, backend);
+  const auto comm = NcclComm::make(session, RankGroup::kHost, ops);
   session.run_together([&] {
-    if (!broadcasts_arrive(session, *comm, backend)) is_right = 0;
+    if (!broadcasts_arrive(session, *comm, ops)) is_right = 0;
   });
   return session.minimum(is_right) == 1 ? 0 : kWrong;
 }
 
-int test_silence(MpiSession& session, kernels::Backend& backend, const GpuChoice& gpu) {
-  Exchange exchange(session, backend, gpu);
+int test_silence(MpiSession& session, kernels::Ops& ops, const GpuChoice& gpu) {
+  Exchange exchange(session, ops, gpu);
   if (session.rank() == 1) std::raise(SIGSTOP);
   std::vector<double> values(10, 1.0);
   exchange.sum(std::span(values));
@@ -109,8 +109,8 @@ int run(const std::string& test) {
   if (cuda::cuda_device_count() == 0 || !NcclComm::is_built() || session.size() == 1) return kNothingToTest;
   try {
     const GpuChoice gpu{.device = 0, .n_sharers = session.size(), .host_ranks = session.size(), .host_gpus = 1};
-    const auto backend = cuda::make_cuda_backend({.device = 0});
-    return test == "silent" ? test_silence(session, *backend, gpu) : test_sums(session, *backend, gpu);
+    const auto ops = cuda::make_cuda_backend({.device = 0});
+    return test == "silent" ? test_silence(session, *ops, gpu) : test_sums(session, *ops, gpu);
   } catch (const AgreedFailure& failure) {
     return static_cast<int>(failure.code);
   } catch (...) {

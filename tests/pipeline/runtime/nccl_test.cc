@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "kernels/backend.h"
 #include "kernels/cuda/cuda.h"
+#include "kernels/ops.h"
 #include "results/calibration/store.h"
 #include "tests/pipeline/runtime/ranks.h"
 #include "tests/scratch.h"

@@ -189,9 +189,9 @@ TEST(Search, NamesAndPlansAreChecked) {
 // A model of six layers and two examples: searches in tail semantics, against every pattern in a pass of its own.
 class ModelSearch : public ::testing::Test {
  protected:
-  ModelSearch() : model_({.n_layers = 6, .seed = 21}), backend_(cpu::make_cpu_backend({.n_threads = 2})) {
-    weights_ = std::make_unique<model::ModelWeights>(model_.config, *model_.checkpoint, *backend_);
-    cache_ = std::make_unique<engine::PrefixCache>(*backend_, model_.config, *weights_);
+  ModelSearch() : model_({.n_layers = 6, .seed = 21}), ops_(cpu::make_cpu_backend({.n_threads = 2})) {
+    weights_ = std::make_unique<model::ModelWeights>(model_.config, *model_.checkpoint, *ops_);
+    cache_ = std::make_unique<engine::PrefixCache>(*ops_, model_.config, *weights_);
     for (const uint32_t seed : {1U, 2U}) tokens_.push_back(random_tokens(300, 128, seed));
   }
 
@@ -208,10 +208,10 @@ class ModelSearch : public ::testing::Test {
       std::vector<search::PatternMeans> means(patterns.size());
       for (std::size_t e = 0; e < tokens_.size(); ++e) {
         engine::SweepRequest sweep_request = request(e, base, patterns);
-        sweep_request.prefix_rows = engine::cached_rows(300, kWindow, backend_->row_tile());
+        sweep_request.prefix_rows = engine::cached_rows(300, kWindow, ops_->device().row_tile());
         cache_->provide(static_cast<int64_t>(e), engine::CachedPrefix::Place::kBackend, sweep_request, {});
         EXPECT_GT(sweep_request.prefix_rows, 0);
-        const engine::SweepResult result = engine::sweep(*backend_, model_.config, *weights_, sweep_request, {});
+        const engine::SweepResult result = engine::sweep(*ops_, model_.config, *weights_, sweep_request, {});
         for (std::size_t p = 0; p < patterns.size(); ++p) means[p].nll_nats += result.variants[p].nll_nats / 2;
       }
       return means;
@@ -221,14 +221,14 @@ class ModelSearch : public ::testing::Test {
   double separate_nll(const engine::Pattern& pattern) {
     double nll = 0.0;
     for (std::size_t e = 0; e < tokens_.size(); ++e) {
-      nll += engine::sweep(*backend_, model_.config, *weights_, request(e, pattern, {}), {}).base.nll_nats / 2;
+      nll += engine::sweep(*ops_, model_.config, *weights_, request(e, pattern, {}), {}).base.nll_nats / 2;
     }
     return nll;
   }
 
   static constexpr kernels::Window kWindow{20, 2, 270 - 10, kernels::kNoLimit};
   Model model_;
-  std::unique_ptr<kernels::Backend> backend_;
+  std::unique_ptr<kernels::Ops> ops_;
   std::unique_ptr<model::ModelWeights> weights_;
   std::unique_ptr<engine::PrefixCache> cache_;
   std::vector<std::vector<int32_t>> tokens_;

@@ -1,6 +1,7 @@
 // Results as text: what a reader of the terminal and a program that reads the JSON see.
 #include "results/calibration/table.h"
 #include "base/terminal_table.h"
+#include "results/calibration/json.h"
 
 #include <gtest/gtest.h>
 

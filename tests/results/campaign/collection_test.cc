@@ -1,6 +1,8 @@
 // The collection of a sweep: agreement of rankings against figures worked out by hand, padding, and cells without
 // results.
 #include "results/campaign/collection.h"
+#include "results/campaign/store.h"
+#include "results/campaign/table.h"
 
 #include <gtest/gtest.h>
 

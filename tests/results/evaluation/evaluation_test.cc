@@ -1,5 +1,7 @@
 // Evaluations against numpy and scipy (golden/evaluation.json, made by golden/make_evaluation.py), and their file.
 #include "results/evaluation/evaluation.h"
+#include "results/evaluation/store.h"
+#include "results/evaluation/table.h"
 
 #include <gtest/gtest.h>
 

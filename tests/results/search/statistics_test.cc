@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "results/search/results.h"
+#include "results/search/statistics.h"
 
 namespace winnow::search {
 namespace {

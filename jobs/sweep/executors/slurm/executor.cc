@@ -82,12 +82,12 @@ void add_unclear(const std::vector<SlurmSubmission>& submissions, SubmittedCells
 
 // Throws Error(kUnavailable) where squeue does not answer.
 QueueByCell queue_by_cell(const fs::path& output) {
-  struct Place {
+  struct SourceLocation {
     std::size_t submission;
     const SlurmArray* array;
   };
   const std::vector<SlurmSubmission> submissions = list_slurm_submissions(output);
-  std::map<std::string, Place> places;
+  std::map<std::string, SourceLocation> places;
   std::vector<std::string> names;
   for (std::size_t i = 0; i < submissions.size(); ++i) {
     for (const SlurmArray& array : submissions[i].arrays) {

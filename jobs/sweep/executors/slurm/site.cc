@@ -65,7 +65,7 @@ void take(const YAML::Node& root, const char* key, std::vector<std::string>& val
   }
 }
 
-std::string read_template(const YAML::Node& root, const fs::path& site_file, std::vector<sweep::Problem>& problems) {
+std::string read_template(const YAML::Node& root, const fs::path& site_file, std::vector<sweep::Diagnostic>& problems) {
   const YAML::Node node = root["template"];
   if (!node) return kSlurmTemplate;
   const fs::path path = fs::absolute(site_file).parent_path() / node.Scalar();
@@ -84,7 +84,7 @@ std::string read_template(const YAML::Node& root, const fs::path& site_file, std
 SlurmSite parse_slurm_site(const fs::path& file) {
   SlurmSite site;
   site.script_template = kSlurmTemplate;
-  std::vector<sweep::Problem> problems;
+  std::vector<sweep::Diagnostic> problems;
   YAML::Node root;
   try {
     root = parse_yaml(read_yaml_text(file, "the file of site settings (slurm/README.md)"));

@@ -1,4 +1,4 @@
-#include "pipeline/runtime/peers.h"
+#include "pipeline/runtime/liveness.h"
 
 #include <unistd.h>
 
@@ -35,13 +35,13 @@ ProcessId ProcessId::from_text(const std::string& text) {
           .name_space = space == std::string::npos ? "" : text.substr(space + 1)};
 }
 
-PeerWatch::PeerWatch(std::vector<Peer> peers, int turn, std::function<void(const Peer&)> on_death)
+LivenessMonitor::LivenessMonitor(std::vector<Peer> peers, int turn, std::function<void(const Peer&)> on_death)
     : peers_(std::move(peers)), turn_(turn), on_death_(std::move(on_death)) {
   std::erase_if(peers_, [](const Peer& peer) { return !is_running(peer.process); });
   if (!peers_.empty()) thread_ = std::thread([this] { watch(); });
 }
 
-PeerWatch::~PeerWatch() {
+LivenessMonitor::~LivenessMonitor() {
   {
     const std::lock_guard lock(mutex_);
     stop_ = true;
@@ -50,12 +50,12 @@ PeerWatch::~PeerWatch() {
   if (thread_.joinable()) thread_.join();
 }
 
-bool PeerWatch::wait(milliseconds time) {
+bool LivenessMonitor::wait(milliseconds time) {
   std::unique_lock lock(mutex_);
   return !stopped_.wait_for(lock, time, [this] { return stop_; });
 }
 
-void PeerWatch::watch() {
+void LivenessMonitor::watch() {
   while (wait(kInterval)) {
     const auto dead = std::ranges::find_if(peers_, [](const Peer& peer) { return !is_running(peer.process); });
     if (dead == peers_.end()) continue;

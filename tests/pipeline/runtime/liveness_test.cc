@@ -1,5 +1,5 @@
 // The watch over processes of the same host.
-#include "pipeline/runtime/peers.h"
+#include "pipeline/runtime/liveness.h"
 
 #include <gtest/gtest.h>
 #include <sys/wait.h>
@@ -44,7 +44,7 @@ TEST(ProcessId, SurvivesText) {
   EXPECT_EQ(ProcessId::from_text("17 ").name_space, "");
 }
 
-TEST(PeerWatch, KnowsTheLivingFromTheDead) {
+TEST(LivenessMonitor, KnowsTheLivingFromTheDead) {
   EXPECT_TRUE(is_running(getpid()));
   const Sleeper sleeper;
   EXPECT_TRUE(is_running(sleeper.pid()));
@@ -56,25 +56,26 @@ TEST(PeerWatch, KnowsTheLivingFromTheDead) {
   EXPECT_FALSE(is_running(sleeper.pid()));
 }
 
-TEST(PeerWatch, TellsOfADeath) {
+TEST(LivenessMonitor, TellsOfADeath) {
   const Sleeper first;
   const Sleeper second;
   std::promise<std::string> dead;
   auto rank = dead.get_future();
-  const PeerWatch watch({{"3", first.pid()}, {"7", second.pid()}}, 0,
-                        [&](const PeerWatch::Peer& peer) { dead.set_value(peer.rank); });
+  const LivenessMonitor watch({{"3", first.pid()}, {"7", second.pid()}}, 0,
+                              [&](const LivenessMonitor::Peer& peer) { dead.set_value(peer.rank); });
   EXPECT_EQ(rank.wait_for(std::chrono::milliseconds(1200)), std::future_status::timeout);
   second.kill();
   ASSERT_EQ(rank.wait_for(std::chrono::minutes(10)), std::future_status::ready);
   EXPECT_EQ(rank.get(), "7");
 }
 
-TEST(PeerWatch, IsSilentAboutADeathThatItDoesNotOutlive) {
+TEST(LivenessMonitor, IsSilentAboutADeathThatItDoesNotOutlive) {
   std::atomic<bool> spoke = false;
   const auto begin = std::chrono::steady_clock::now();
   {
     const Sleeper sleeper;
-    const PeerWatch watch({{"1", sleeper.pid()}}, 0, [&](const PeerWatch::Peer& /*peer*/) { spoke = true; });
+    const LivenessMonitor watch({{"1", sleeper.pid()}}, 0,
+                                [&](const LivenessMonitor::Peer& /*peer*/) { spoke = true; });
     sleeper.kill();
     std::this_thread::sleep_for(std::chrono::milliseconds(1500));
   }
@@ -83,9 +84,10 @@ TEST(PeerWatch, IsSilentAboutADeathThatItDoesNotOutlive) {
   EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::milliseconds(3900));
 }
 
-TEST(PeerWatch, LeavesOutWhatItCannotSee) {
+TEST(LivenessMonitor, LeavesOutWhatItCannotSee) {
   std::atomic<bool> spoke = false;
-  const PeerWatch watch({{"1", int64_t{1} << 40}}, 0, [&](const PeerWatch::Peer& /*peer*/) { spoke = true; });
+  const LivenessMonitor watch({{"1", int64_t{1} << 40}}, 0,
+                              [&](const LivenessMonitor::Peer& /*peer*/) { spoke = true; });
   std::this_thread::sleep_for(std::chrono::milliseconds(1200));
   EXPECT_FALSE(spoke);
 }

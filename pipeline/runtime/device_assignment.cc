@@ -1,4 +1,4 @@
-#include "pipeline/runtime/placement.h"
+#include "pipeline/runtime/device_assignment.h"
 
 #include <map>
 #include <set>

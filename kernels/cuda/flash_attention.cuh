@@ -5,7 +5,7 @@
 
 #include <span>
 
-#include "kernels/backend.h"
+#include "kernels/ops.h"
 
 namespace winnow::cuda {
 

@@ -17,11 +17,11 @@ namespace winnow::run {
 inline constexpr int64_t kBaseVariant = -1;
 
 // Cells of one data set: variant kBaseVariant, or the number of another.
-class Cells {
+class ScoreTable {
  public:
   // token_slots: entries kept per cell for the NLL of single tokens (0: none are kept); signals: those of layers that
   // are kept.
-  Cells(int64_t n_examples, int64_t n_variants, int64_t token_slots, engine::SignalLayout signals = {});
+  ScoreTable(int64_t n_examples, int64_t n_variants, int64_t token_slots, engine::SignalLayout signals = {});
 
   int64_t n_examples() const { return n_examples_; }
   int64_t n_variants() const { return n_variants_; }
@@ -58,7 +58,7 @@ class Cells {
 
 // The cells of `layers`, which are their variants' numbers, for the first n_examples examples of the corpus, which must
 // all be there.
-calibration::Measurement to_measurement(const Cells& cells, const Corpus& corpus, int64_t n_examples,
+calibration::Measurement to_measurement(const ScoreTable& cells, const Corpus& corpus, int64_t n_examples,
                                         std::span<const int64_t> layers, const engine::Pattern& base,
                                         const engine::SignalOptions& signals);
 

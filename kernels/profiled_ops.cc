@@ -1,4 +1,4 @@
-#include "kernels/profiled_backend.h"
+#include "kernels/profiled_ops.h"
 
 #include <algorithm>
 
@@ -14,33 +14,33 @@ std::string shape_name(const Matrix& weight) { return std::to_string(weight.rows
 }  // namespace
 
 template <typename Operation>
-void ProfiledBackend::time(const std::string& name, const Work& work, Operation operation) {
+void ProfiledOps::time(const std::string& name, const Work& work, Operation operation) {
   OperationProfile& profile = operations_[name];
   profile.name = name;
   profile.calls += 1;
   profile.flop += work.flop;
   profile.bytes += work.bytes;
   const auto n = static_cast<int64_t>(marked_.size());
-  backend_.mark(2 * n);
+  ops_.device().record_event(2 * n);
   operation();
-  backend_.mark(2 * n + 1);
+  ops_.device().record_event(2 * n + 1);
   marked_.push_back(&profile);
   if (marked_.size() == kMostMarked) read_marks();
 }
 
-void ProfiledBackend::read_marks() {
+void ProfiledOps::read_marks() {
   if (marked_.empty()) return;
   for (std::size_t i = 0; i < marked_.size(); ++i) {
     const auto n = static_cast<int64_t>(i);
-    const double seconds = backend_.seconds_between(2 * n, 2 * n + 1);
+    const double seconds = ops_.device().elapsed_seconds(2 * n, 2 * n + 1);
     marked_[i]->seconds += seconds;
     busy_seconds_ += seconds;
   }
-  total_seconds_ += backend_.seconds_between(0, 2 * static_cast<int64_t>(marked_.size()) - 1);
+  total_seconds_ += ops_.device().elapsed_seconds(0, 2 * static_cast<int64_t>(marked_.size()) - 1);
   marked_.clear();
 }
 
-Profile ProfiledBackend::profile() {
+Profile ProfiledOps::profile() {
   read_marks();
   Profile profile;
   for (const auto& [name, operation] : operations_) profile.operations.push_back(operation);
@@ -51,57 +51,55 @@ Profile ProfiledBackend::profile() {
   return profile;
 }
 
-void ProfiledBackend::reset() {
+void ProfiledOps::reset() {
   marked_.clear();
   operations_.clear();
   busy_seconds_ = total_seconds_ = 0.0;
 }
 
-double ProfiledBackend::residual_bytes(int64_t count) const {
-  return static_cast<double>(count * size_bytes(residual_dtype()));
+double ProfiledOps::residual_bytes(int64_t count) const {
+  return static_cast<double>(count * size_bytes(device().residual_dtype()));
 }
-double ProfiledBackend::activation_bytes(int64_t count) const {
-  return static_cast<double>(count * size_bytes(activation_dtype()));
-}
-
-void ProfiledBackend::transfer(const void* from, void* to, int64_t size_bytes) {
-  time("transfer", {.bytes = static_cast<double>(size_bytes)}, [&] { backend_.transfer(from, to, size_bytes); });
+double ProfiledOps::activation_bytes(int64_t count) const {
+  return static_cast<double>(count * size_bytes(device().activation_dtype()));
 }
 
-void ProfiledBackend::copy(const void* from, void* to, int64_t n_rows, int64_t cols) {
-  time("copy", {.bytes = 2.0 * residual_bytes(n_rows * cols)}, [&] { backend_.copy(from, to, n_rows, cols); });
+void ProfiledOps::copy_async(const void* from, void* to, int64_t size_bytes) {
+  time("transfer", {.bytes = static_cast<double>(size_bytes)}, [&] { ops_.copy_async(from, to, size_bytes); });
 }
 
-void ProfiledBackend::embed(const Matrix& table, const int32_t* tokens, void* out, int64_t n_rows) {
+void ProfiledOps::copy_rows(const void* from, void* to, int64_t n_rows, int64_t cols) {
+  time("copy", {.bytes = 2.0 * residual_bytes(n_rows * cols)}, [&] { ops_.copy_rows(from, to, n_rows, cols); });
+}
+
+void ProfiledOps::embed(const Matrix& table, const int32_t* tokens, void* out, int64_t n_rows) {
   const auto read = static_cast<double>(n_rows * table.cols * size_bytes(table.dtype));
-  time("embed", {.bytes = read + residual_bytes(n_rows * table.cols)},
-       [&] { backend_.embed(table, tokens, out, n_rows); });
+  time("embed", {.bytes = read + residual_bytes(n_rows * table.cols)}, [&] { ops_.embed(table, tokens, out, n_rows); });
 }
 
-void ProfiledBackend::rms_norm(const void* x, const Matrix& weight, float eps, void* out, int64_t n_rows) {
+void ProfiledOps::rms_norm(const void* x, const Matrix& weight, float eps, void* out, int64_t n_rows) {
   time("rms_norm", {.bytes = residual_bytes(n_rows * weight.rows) + activation_bytes(n_rows * weight.rows)},
-       [&] { backend_.rms_norm(x, weight, eps, out, n_rows); });
+       [&] { ops_.rms_norm(x, weight, eps, out, n_rows); });
 }
 
-void ProfiledBackend::linear(const void* x, const Matrix& weight, const Matrix& bias, void* out, int64_t n_rows,
-                             bool accumulate) {
+void ProfiledOps::linear(const void* x, const Matrix& weight, const Matrix& bias, void* out, int64_t n_rows,
+                         bool accumulate) {
   time("linear " + shape_name(weight), {.flop = 2.0 * static_cast<double>(n_rows * weight.rows * weight.cols)},
-       [&] { backend_.linear(x, weight, bias, out, n_rows, accumulate); });
+       [&] { ops_.linear(x, weight, bias, out, n_rows, accumulate); });
 }
 
-void ProfiledBackend::rope(void* q, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles,
-                           int64_t n_rows) {
+void ProfiledOps::rope(void* q, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles, int64_t n_rows) {
   time("rope", {.bytes = 2.0 * activation_bytes(n_rows * heads.q_dim())},
-       [&] { backend_.rope(q, heads, norm, angles, n_rows); });
+       [&] { ops_.rope(q, heads, norm, angles, n_rows); });
 }
 
-void ProfiledBackend::store_kv(void* kv, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles,
-                               int64_t n_rows, void* to) {
+void ProfiledOps::store_kv(void* kv, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles,
+                           int64_t n_rows, void* to) {
   time("store_kv", {.bytes = 4.0 * activation_bytes(n_rows * heads.kv_dim())},
-       [&] { backend_.store_kv(kv, heads, norm, angles, n_rows, to); });
+       [&] { ops_.store_kv(kv, heads, norm, angles, n_rows, to); });
 }
 
-void ProfiledBackend::attention(std::span<const AttentionCall> calls, const HeadShape& heads) {
+void ProfiledOps::attention(std::span<const AttentionCall> calls, const HeadShape& heads) {
   // One name a window, so that the rates of the two say something.
   for (const bool is_windowed : {false, true}) {
     std::vector<AttentionCall> of_kind;
@@ -114,24 +112,24 @@ void ProfiledBackend::attention(std::span<const AttentionCall> calls, const Head
     }
     if (of_kind.empty()) continue;
     time(is_windowed ? "attention window" : "attention full",
-         {.flop = 4.0 * pairs * static_cast<double>(heads.q_dim())}, [&] { backend_.attention(of_kind, heads); });
+         {.flop = 4.0 * pairs * static_cast<double>(heads.q_dim())}, [&] { ops_.attention(of_kind, heads); });
   }
 }
 
-void ProfiledBackend::copy_kv(std::span<const KvCopy> copies, const HeadShape& heads) {
+void ProfiledOps::copy_kv(std::span<const KvCopy> copies, const HeadShape& heads) {
   int64_t n_rows = 0;
   for (const KvCopy& copy : copies) n_rows += copy.n_rows;
-  time("copy_kv", {.bytes = 4.0 * activation_bytes(n_rows * heads.kv_dim())}, [&] { backend_.copy_kv(copies, heads); });
+  time("copy_kv", {.bytes = 4.0 * activation_bytes(n_rows * heads.kv_dim())}, [&] { ops_.copy_kv(copies, heads); });
 }
 
-void ProfiledBackend::decode_attention(std::span<const DecodeCall> calls, const HeadShape& heads) {
+void ProfiledOps::decode_attention(std::span<const DecodeCall> calls, const HeadShape& heads) {
   int64_t n_keys = 0;
   for (const DecodeCall& call : calls) n_keys += attention_pairs(call.window, call.row, call.row + 1);
   time("attention decode", {.bytes = 2.0 * activation_bytes(n_keys * heads.kv_dim())},
-       [&] { backend_.decode_attention(calls, heads); });
+       [&] { ops_.decode_attention(calls, heads); });
 }
 
-void ProfiledBackend::attention_lse(const LseCall& call, const HeadShape& heads) {
+void ProfiledOps::attention_lse(const LseCall& call, const HeadShape& heads) {
   // Of the longest set: the sets of a row lie within one another in all uses.
   double pairs = 0.0;
   for (int64_t row = 0; row < call.n_rows; ++row) {
@@ -143,20 +141,20 @@ void ProfiledBackend::attention_lse(const LseCall& call, const HeadShape& heads)
     pairs += static_cast<double>(most);
   }
   time("attention_lse", {.flop = 2.0 * pairs * static_cast<double>(heads.q_dim())},
-       [&] { backend_.attention_lse(call, heads); });
+       [&] { ops_.attention_lse(call, heads); });
 }
 
-void ProfiledBackend::swiglu(const void* gate_up, void* out, int64_t n_rows, int64_t ffn) {
-  time("swiglu", {.bytes = 3.0 * activation_bytes(n_rows * ffn)}, [&] { backend_.swiglu(gate_up, out, n_rows, ffn); });
+void ProfiledOps::swiglu(const void* gate_up, void* out, int64_t n_rows, int64_t ffn) {
+  time("swiglu", {.bytes = 3.0 * activation_bytes(n_rows * ffn)}, [&] { ops_.swiglu(gate_up, out, n_rows, ffn); });
 }
 
-void ProfiledBackend::token_nll(const void* x, const Matrix& head, std::span<const int32_t> targets, int64_t n_rows,
-                                const TokenScores& out) {
+void ProfiledOps::token_nll(const void* x, const Matrix& head, std::span<const int32_t> targets, int64_t n_rows,
+                            const TokenScores& out) {
   const auto scored =
       static_cast<double>(std::count_if(targets.begin(), targets.end(), [](int32_t t) { return t >= 0; }));
   // With references their logits are computed besides, once for all rows that share them: not counted.
   time("token_nll", {.flop = 2.0 * scored * static_cast<double>(head.rows * head.cols)},
-       [&] { backend_.token_nll(x, head, targets, n_rows, out); });
+       [&] { ops_.token_nll(x, head, targets, n_rows, out); });
 }
 
 }  // namespace winnow::kernels

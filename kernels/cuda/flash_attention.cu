@@ -10,7 +10,7 @@
 #include <cmath>
 
 #include "kernels/cuda/check.h"
-#include "kernels/cuda/own_attention.cuh"
+#include "kernels/cuda/flash_attention.cuh"
 #include "kernels/cuda/vector.cuh"
 
 namespace winnow::cuda {
@@ -117,9 +117,9 @@ struct TileRange {
 
 __device__ inline TileRange tiles_of(const kernels::Window& w, int64_t first, int64_t last) {
   // Where rows that obey and rows that do not share a block, the ones that do not see everything.
-  const bool all_obey = kernels::obeys(w, first) && kernels::obeys(w, last);
+  const bool all_obey = kernels::is_windowed(w, first) && kernels::is_windowed(w, last);
   const bool none_obeys = last < w.first_row || first >= w.end_row;
-  const int64_t band = all_obey ? kernels::band_start(w, first) : 0;
+  const int64_t band = all_obey ? kernels::window_start(w, first) : 0;
   const int64_t sinks = none_obeys ? 0 : min(w.sinks, last + 1);
   const int band_begin = static_cast<int>(band / kKeyTile);
   const int sink_end = min(static_cast<int>((sinks + kKeyTile - 1) / kKeyTile), band_begin);
@@ -383,10 +383,10 @@ __global__ void __launch_bounds__(kThreads, 2) attention_kernel(const __grid_con
 template <int kDim>
 void launch_kernel(const LaunchArguments& launch, const dim3& grid, cudaStream_t stream) {
   constexpr std::size_t kSharedBytes = sizeof(SharedTiles<kDim>);
-  WINNOW_CHECK(cudaFuncSetAttribute(attention_kernel<kDim>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                    static_cast<int>(kSharedBytes)));
+  WINNOW_CUDA_CHECK(cudaFuncSetAttribute(attention_kernel<kDim>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                         static_cast<int>(kSharedBytes)));
   attention_kernel<kDim><<<grid, kThreads, kSharedBytes, stream>>>(launch);
-  WINNOW_CHECK_LAUNCH();
+  WINNOW_CUDA_CHECK_LAUNCH();
 }
 
 CallArguments arguments(const kernels::AttentionCall& call, const LseRows& lse) {

@@ -30,9 +30,9 @@ class CublasHandle {
 // out = x W^T + bias, or out += it: x (n_rows, n_in), W (n_out, n_in), bias (n_out) bfloat16; out (n_rows, n_out)
 // bfloat16 or float32. The algorithm is chosen once and used for every number of rows, without split-K and stream-K, so
 // that a row's sum runs over K in one order whatever is stacked around it.
-class Product {
+class Gemm {
  public:
-  Product(cublasLtHandle_t handle, int64_t n_out, int64_t n_in, bool has_bias, bool float_output);
+  Gemm(cublasLtHandle_t handle, int64_t n_out, int64_t n_in, bool has_bias, bool float_output);
 
   struct Pointers {
     const void* x;

@@ -1,5 +1,5 @@
 // Which GPU each rank of a host takes, and what NCCL is told.
-#include "pipeline/runtime/placement.h"
+#include "pipeline/runtime/device_assignment.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "pipeline/run/cells.h"
+#include "pipeline/run/score_table.h"
 
 #include <algorithm>
 #include <limits>
@@ -20,7 +20,7 @@ int64_t answer_tokens(const Corpus& corpus, int64_t e) {
 
 }  // namespace
 
-Cells::Cells(int64_t n_examples, int64_t n_variants, int64_t token_slots, engine::SignalLayout signals)
+ScoreTable::ScoreTable(int64_t n_examples, int64_t n_variants, int64_t token_slots, engine::SignalLayout signals)
     : n_examples_(n_examples),
       n_variants_(n_variants),
       token_slots_(token_slots),
@@ -29,7 +29,7 @@ Cells::Cells(int64_t n_examples, int64_t n_variants, int64_t token_slots, engine
       statistics_(static_cast<std::size_t>(n_examples * (1 + n_variants)) * cell_size_, 0.0),
       tokens_(static_cast<std::size_t>(n_examples * (1 + n_variants) * token_slots), 0.F) {}
 
-std::size_t Cells::index(int64_t example, int64_t variant) const {
+std::size_t ScoreTable::index(int64_t example, int64_t variant) const {
   if (example < 0 || example >= n_examples_ || variant < kBaseVariant || variant >= n_variants_) {
     fail(ExitCode::kInternal,
          "no cell for example " + std::to_string(example) + ", variant " + std::to_string(variant));
@@ -37,7 +37,7 @@ std::size_t Cells::index(int64_t example, int64_t variant) const {
   return static_cast<std::size_t>(example * (1 + n_variants_) + 1 + variant);
 }
 
-void Cells::put(int64_t example, int64_t variant, const engine::Score& score) {
+void ScoreTable::put(int64_t example, int64_t variant, const engine::Score& score) {
   const std::size_t cell = index(example, variant);
   double* statistics = &statistics_[cell * cell_size_];
   if (statistics[kFilled] != 0.0) {
@@ -60,9 +60,9 @@ void Cells::put(int64_t example, int64_t variant, const engine::Score& score) {
   for (std::size_t i = 0; i < score.token_nll_nats.size(); ++i) tokens[i] = score.token_nll_nats[i] + 0.F;
 }
 
-void Cells::grow(int64_t n_variants) {
+void ScoreTable::grow(int64_t n_variants) {
   if (n_variants <= n_variants_) return;
-  Cells grown(n_examples_, n_variants, token_slots_, signals_);
+  ScoreTable grown(n_examples_, n_variants, token_slots_, signals_);
   const auto widen = [&](auto& from, auto& to, std::size_t cell_size) {
     const std::size_t row = static_cast<std::size_t>(1 + n_variants_) * cell_size;
     const std::size_t wide_row = static_cast<std::size_t>(1 + n_variants) * cell_size;
@@ -76,16 +76,16 @@ void Cells::grow(int64_t n_variants) {
   *this = std::move(grown);
 }
 
-void Cells::clear() {
+void ScoreTable::clear() {
   std::fill(statistics_.begin(), statistics_.end(), 0.0);
   std::fill(tokens_.begin(), tokens_.end(), 0.F);
 }
 
-bool Cells::has(int64_t example, int64_t variant) const {
+bool ScoreTable::has(int64_t example, int64_t variant) const {
   return statistics_[index(example, variant) * cell_size_ + kFilled] != 0.0;
 }
 
-engine::Score Cells::get(int64_t example, int64_t variant, int64_t n_tokens) const {
+engine::Score ScoreTable::get(int64_t example, int64_t variant, int64_t n_tokens) const {
   const std::size_t cell = index(example, variant);
   const double* statistics = &statistics_[cell * cell_size_];
   engine::Score score;
@@ -101,7 +101,7 @@ engine::Score Cells::get(int64_t example, int64_t variant, int64_t n_tokens) con
   return score;
 }
 
-bool Cells::is_consistent() const {
+bool ScoreTable::is_consistent() const {
   for (std::size_t i = 0; i < statistics_.size(); i += cell_size_) {
     if (statistics_[i + kFilled] != 0.0 && statistics_[i + kFilled] != 1.0) return false;
   }
@@ -165,7 +165,7 @@ void put_signals(const engine::SignalOptions& signals, const engine::Score& scor
 
 }  // namespace
 
-calibration::Measurement to_measurement(const Cells& cells, const Corpus& corpus, int64_t n_examples,
+calibration::Measurement to_measurement(const ScoreTable& cells, const Corpus& corpus, int64_t n_examples,
                                         std::span<const int64_t> layers, const engine::Pattern& base,
                                         const engine::SignalOptions& signals) {
   const auto n_layers = static_cast<int64_t>(layers.size());

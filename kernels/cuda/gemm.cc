@@ -1,4 +1,4 @@
-#include "kernels/cuda/product.h"
+#include "kernels/cuda/gemm.h"
 
 #include <algorithm>
 #include <array>
@@ -20,7 +20,7 @@ template <typename T>
 T algorithm_value(const cublasLtMatmulAlgo_t& algorithm, cublasLtMatmulAlgoConfigAttributes_t attribute) {
   T value{};
   std::size_t written = 0;
-  WINNOW_CHECK(cublasLtMatmulAlgoConfigGetAttribute(&algorithm, attribute, &value, sizeof value, &written));
+  WINNOW_CUDA_CHECK(cublasLtMatmulAlgoConfigGetAttribute(&algorithm, attribute, &value, sizeof value, &written));
   return value;
 }
 
@@ -32,16 +32,16 @@ bool sums_in_one_order(const cublasLtMatmulAlgo_t& algorithm) {
 
 template <typename T>
 void set(cublasLtMatmulDesc_t description, cublasLtMatmulDescAttributes_t attribute, const T& value) {
-  WINNOW_CHECK(cublasLtMatmulDescSetAttribute(description, attribute, &value, sizeof value));
+  WINNOW_CUDA_CHECK(cublasLtMatmulDescSetAttribute(description, attribute, &value, sizeof value));
 }
 
 }  // namespace
 
 // Column-major, as cuBLAS has it: out^T (n_out, n_rows) = W (n_out, n_in) x^T (n_in, n_rows), where the row-major W is
 // the transpose of a column-major (n_in, n_out).
-Product::Product(cublasLtHandle_t handle, int64_t n_out, int64_t n_in, bool has_bias, bool float_output)
+Gemm::Gemm(cublasLtHandle_t handle, int64_t n_out, int64_t n_in, bool has_bias, bool float_output)
     : handle_(handle), n_out_(n_out), n_in_(n_in), output_type_(float_output ? CUDA_R_32F : CUDA_R_16BF) {
-  WINNOW_CHECK(cublasLtMatmulDescCreate(description_.address(), CUBLAS_COMPUTE_32F, CUDA_R_32F));
+  WINNOW_CUDA_CHECK(cublasLtMatmulDescCreate(description_.address(), CUBLAS_COMPUTE_32F, CUDA_R_32F));
   set(description_.get(), CUBLASLT_MATMUL_DESC_TRANSA, static_cast<int32_t>(CUBLAS_OP_T));
   if (has_bias) {
     set(description_.get(), CUBLASLT_MATMUL_DESC_EPILOGUE, static_cast<uint32_t>(CUBLASLT_EPILOGUE_BIAS));
@@ -51,28 +51,28 @@ Product::Product(cublasLtHandle_t handle, int64_t n_out, int64_t n_in, bool has_
   choose_algorithm();
 }
 
-void Product::make_layout(Layout& layout, cudaDataType_t type, int64_t rows, int64_t cols) const {
-  WINNOW_CHECK(cublasLtMatrixLayoutCreate(layout.address(), type, static_cast<uint64_t>(rows),
-                                          static_cast<uint64_t>(cols), rows));
+void Gemm::make_layout(Layout& layout, cudaDataType_t type, int64_t rows, int64_t cols) const {
+  WINNOW_CUDA_CHECK(cublasLtMatrixLayoutCreate(layout.address(), type, static_cast<uint64_t>(rows),
+                                               static_cast<uint64_t>(cols), rows));
 }
 
-void Product::choose_algorithm() {
+void Gemm::choose_algorithm() {
   Layout input;
   Layout output;
   make_layout(input, CUDA_R_16BF, n_in_, kReferenceRows);
   make_layout(output, output_type_, n_out_, kReferenceRows);
   Preference preference;
-  WINNOW_CHECK(cublasLtMatmulPreferenceCreate(preference.address()));
+  WINNOW_CUDA_CHECK(cublasLtMatmulPreferenceCreate(preference.address()));
   const auto prefer = [&](cublasLtMatmulPreferenceAttributes_t attribute, const auto& value) {
-    WINNOW_CHECK(cublasLtMatmulPreferenceSetAttribute(preference.get(), attribute, &value, sizeof value));
+    WINNOW_CUDA_CHECK(cublasLtMatmulPreferenceSetAttribute(preference.get(), attribute, &value, sizeof value));
   };
   prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, static_cast<uint64_t>(kProductWorkspaceBytes));
   prefer(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, static_cast<uint32_t>(CUBLASLT_REDUCTION_SCHEME_NONE));
   std::array<cublasLtMatmulHeuristicResult_t, kCandidates> candidates{};
   int n_found = 0;
-  WINNOW_CHECK(cublasLtMatmulAlgoGetHeuristic(handle_, description_.get(), weight_.get(), input.get(), output.get(),
-                                              output.get(), preference.get(), kCandidates, candidates.data(),
-                                              &n_found));
+  WINNOW_CUDA_CHECK(cublasLtMatmulAlgoGetHeuristic(handle_, description_.get(), weight_.get(), input.get(),
+                                                   output.get(), output.get(), preference.get(), kCandidates,
+                                                   candidates.data(), &n_found));
   const auto end = candidates.begin() + n_found;
   const auto chosen = std::find_if(candidates.begin(), end, [](const auto& candidate) {
     return candidate.state == CUBLAS_STATUS_SUCCESS && sums_in_one_order(candidate.algo);
@@ -84,7 +84,7 @@ void Product::choose_algorithm() {
   algorithm_ = chosen->algo;
 }
 
-void Product::run(const Pointers& p, int64_t n_rows, bool accumulate, cudaStream_t stream) const {
+void Gemm::run(const Pointers& p, int64_t n_rows, bool accumulate, cudaStream_t stream) const {
   if (p.bias != nullptr) set(description_.get(), CUBLASLT_MATMUL_DESC_BIAS_POINTER, p.bias);
   Layout input;
   Layout output;
@@ -92,9 +92,9 @@ void Product::run(const Pointers& p, int64_t n_rows, bool accumulate, cudaStream
   make_layout(output, output_type_, n_out_, n_rows);
   const float alpha = 1.0F;
   const float beta = accumulate ? 1.0F : 0.0F;
-  WINNOW_CHECK(cublasLtMatmul(handle_, description_.get(), &alpha, p.weight, weight_.get(), p.x, input.get(), &beta,
-                              p.out, output.get(), p.out, output.get(), &algorithm_, p.workspace,
-                              kProductWorkspaceBytes, stream));
+  WINNOW_CUDA_CHECK(cublasLtMatmul(handle_, description_.get(), &alpha, p.weight, weight_.get(), p.x, input.get(),
+                                   &beta, p.out, output.get(), p.out, output.get(), &algorithm_, p.workspace,
+                                   kProductWorkspaceBytes, stream));
 }
 
 }  // namespace winnow::cuda

@@ -25,7 +25,7 @@ struct ProcessId {
 };
 
 // A thread that looks at other processes every second.
-class PeerWatch {
+class LivenessMonitor {
  public:
   struct Peer {
     std::string rank;
@@ -34,10 +34,10 @@ class PeerWatch {
   // Calls on_death once, from its thread, kGrace after a peer has died; the others are not looked at any more. Peers
   // that cannot be seen now are left out. With `turn` the watches of several processes speak one after another: the
   // first of them ends the job.
-  PeerWatch(std::vector<Peer> peers, int turn, std::function<void(const Peer&)> on_death);
-  PeerWatch(const PeerWatch&) = delete;
-  PeerWatch& operator=(const PeerWatch&) = delete;
-  ~PeerWatch();
+  LivenessMonitor(std::vector<Peer> peers, int turn, std::function<void(const Peer&)> on_death);
+  LivenessMonitor(const LivenessMonitor&) = delete;
+  LivenessMonitor& operator=(const LivenessMonitor&) = delete;
+  ~LivenessMonitor();
 
  private:
   void watch();

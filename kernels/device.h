@@ -1,0 +1,95 @@
+// What computes: a CPU or a GPU. Its memory and events, and what is known of it; the operations are in ops.h.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "kernels/tensor.h"
+
+namespace winnow::kernels {
+
+// Memory of the backend, owned. Movable; freed on destruction and counted by Backend::allocated_bytes().
+class Buffer {
+ public:
+  virtual ~Buffer() = default;
+  virtual void* data() = 0;
+  virtual int64_t size_bytes() const = 0;
+};
+
+enum class WeightUse {
+  kLinear,      // (out_features, in_features)
+  kVector,      // norm weights and biases
+  kTable,       // stays float32 on every backend: the rotary table
+  kVocabulary,  // embedding and head, (vocab, hidden): may stay in the checkpoint's own memory and type
+};
+
+// Shape of the attention of a model.
+struct HeadShape {
+  int64_t n_heads = 0;
+  int64_t n_kv_heads = 0;
+  int64_t head_dim = 0;  // even
+  float scale = 0.F;     // multiplies q.k, usually 1 / sqrt(head_dim)
+
+  int64_t q_dim() const { return n_heads * head_dim; }
+  int64_t kv_dim() const { return n_kv_heads * head_dim; }
+};
+
+class Device {
+ public:
+  virtual ~Device() = default;
+
+  virtual std::string name() const = 0;         // "cpu" or "cuda"
+  virtual std::string description() const = 0;  // device, threads, libraries: for logs and provenance
+
+  virtual int64_t row_tile() const = 0;  // rows; see above
+  // Rows that row-wise operations should be given at a time: as many as keep intermediates in fast memory. A multiple
+  // of row_tile(); changes speed and workspace only, never a result.
+  virtual int64_t chunk_rows() const = 0;
+  // Base rows that are worth computing together: shorter sequences are stacked until they are that many.
+  virtual int64_t stack_rows() const = 0;
+  virtual DType activation_dtype() const = 0;
+  virtual DType residual_dtype() const = 0;
+  // Size of the keys and values of n_rows rows (a multiple of row_tile()), in bytes.
+  virtual int64_t kv_bytes(int64_t n_rows, const HeadShape& heads) const = 0;
+  // The most memory that an operation takes for itself while it runs on sequences of n_rows rows, bytes.
+  virtual int64_t workspace_bytes(int64_t n_rows, int64_t hidden, int64_t vocab, const HeadShape& heads) const = 0;
+
+  // Which kernels compute the attention of such a model: part of what makes two runs the same measurement.
+  virtual std::string attention_path(const HeadShape& heads) = 0;
+  // Throws Error(kUnavailable), saying what to do, for a model that this backend's kernels cannot take.
+  virtual void require_shape(int64_t hidden, int64_t ffn, const HeadShape& heads) const = 0;
+
+  // Zero-initialised memory. Throws Error(kOutOfMemory).
+  virtual std::unique_ptr<Buffer> allocate(int64_t size_bytes, const char* what) = 0;
+  // Memory of the host that copy_async() copies from and to at full speed; not counted by allocated_bytes(). Throws
+  // Error(kOutOfMemory).
+  virtual std::unique_ptr<Buffer> allocate_host(int64_t size_bytes, const char* what) = 0;
+  // Memory of the device that is free now, bytes; none where the backend's memory is the host's.
+  virtual std::optional<int64_t> free_bytes() const = 0;
+  virtual int64_t allocated_bytes() const = 0;       // now
+  virtual int64_t peak_allocated_bytes() const = 0;  // most since reset_peak()
+  virtual void reset_peak() = 0;
+
+  // Layers of a model whose weights are kept at a time: all of them where loading is slow beside computing.
+  virtual int64_t resident_layers(int64_t n_layers) const = 0;
+  // Bytes that `load` needs in `storage` for a tensor of that use (0 when it stays where it is).
+  virtual int64_t weight_bytes(const HostTensor& source, WeightUse use) const = 0;
+  // Brings a tensor into the backend's compute type at `storage`. The source must outlive the matrix for kVocabulary.
+  virtual Matrix load(const HostTensor& source, WeightUse use, void* storage) = 0;
+
+  // Copies host values into memory of the backend; returns when they have been read.
+  virtual std::unique_ptr<Buffer> upload(std::span<const int32_t> values, const char* what) = 0;
+  // Waits until everything asked for so far is done.
+  virtual void synchronize() = 0;
+
+  // A moment in the order of the operations, and the seconds between two of them, once both have passed. Marks are few
+  // and reused: n is any small number, and marking it again forgets the former moment.
+  virtual void record_event(int64_t n) = 0;
+  virtual double elapsed_seconds(int64_t first, int64_t second) = 0;
+};
+
+}  // namespace winnow::kernels

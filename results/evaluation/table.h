@@ -1,0 +1,15 @@
+// An evaluation as text: for the terminal, and as JSON for machines.
+#pragma once
+
+#include <string>
+
+#include "results/evaluation/evaluation.h"
+
+namespace winnow::evaluation {
+
+// For the terminal: a line a pattern, comparisons, costs, the front. Ends with a newline.
+std::string to_table(const EvaluationResults& results);
+// The same content as one JSON object; figures that are not defined are null.
+std::string to_json(const EvaluationResults& results);
+
+}  // namespace winnow::evaluation
