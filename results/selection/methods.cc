@@ -45,7 +45,7 @@ std::vector<ScoredLayer> ranked(const calibration::Ranking& ranking, const std::
 // ---- methods that rank the measured layers --------------------------------------------------------------------------
 
 // A variable of a signal; where it was not measured, says how to.
-const stats::Table<double>& signal_table(const SelectInput& input, const std::string& method, const SignalSpec& signal,
+const stats::Table<double>& signal_table(const SelectInput& input, const char* method, const SignalSpec& signal,
                                          const char* variable) {
   const stats::Table<double>* table = input.results.calibration.find_signal(variable);
   if (table == nullptr) {
@@ -56,7 +56,7 @@ const stats::Table<double>& signal_table(const SelectInput& input, const std::st
 }
 
 std::vector<double> signal_means(const SelectInput& input, const std::string& method, const SignalSpec& signal) {
-  std::vector<double> mean = column_means(signal_table(input, method, signal, signal.ranked));
+  std::vector<double> mean = column_means(signal_table(input, method.c_str(), signal, signal.ranked));
   for (std::size_t c = 0; c < mean.size(); ++c) {
     if (std::isfinite(mean[c])) continue;
     fail(ExitCode::kBadData, "method " + method + ": the signal " + signal.name + " of layer " +

@@ -194,7 +194,7 @@ TEST_P(CudaAttention, StackedShortLanesGiveTheSame) {
         static_cast<std::byte*>(expected) + (static_cast<std::byte*>(call.out) - static_cast<std::byte*>(together));
   }
   own.gpu().attention(calls, heads);
-  own.gpu().synchronize();
+  own.gpu().device().synchronize();
   const auto real_rows = static_cast<std::ptrdiff_t>((kLaneRows - 9) * heads.q_dim());
   for (std::size_t lane = 0; lane < kLanes; ++lane) {
     Floats found = t.download(static_cast<std::byte*>(together) + static_cast<int64_t>(lane) * count * 2, real_rows);
@@ -233,12 +233,12 @@ TEST(CudaAttentionLse, MatchesItsTwin) {
     for (int64_t r = 0; r < kRows; ++r) std::fill_n(angles.begin() + r * head_dim, head_dim / 2, 1.0F);
     const std::vector<int32_t> positions(kRows, 0);
     // Angles of 0: keys are stored as they are.
-    const auto gpu_positions = t.gpu().upload(positions, "a test");
-    const auto gpu_kv = t.gpu().allocate(t.gpu().kv_bytes(kRows, heads), "a test");
+    const auto gpu_positions = t.gpu().device().upload(positions, "a test");
+    const auto gpu_kv = t.gpu().device().allocate(t.gpu().device().kv_bytes(kRows, heads), "a test");
     const Matrix gpu_angles{t.upload_bytes(angles.data(), angles.size() * sizeof(float)), DType::kF32, kRows, head_dim};
     t.gpu().store_kv(t.upload(kv_values), heads, {}, {gpu_angles, static_cast<const int32_t*>(gpu_positions->data())},
                      kRows, gpu_kv->data());
-    const auto cpu_kv = t.cpu().allocate(t.cpu().kv_bytes(kRows, heads), "a test");
+    const auto cpu_kv = t.cpu().device().allocate(t.cpu().device().kv_bytes(kRows, heads), "a test");
     t.cpu().store_kv(kv_values.data(), heads, {}, {{angles.data(), DType::kF32, kRows, head_dim}, positions.data()},
                      kRows, cpu_kv->data());
     std::vector<KeySet> sets;

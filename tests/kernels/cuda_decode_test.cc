@@ -67,7 +67,7 @@ TEST_F(CudaDecodeTest, RowsMatchTheirTwinsAndDoNotDependOnTheirCompany) {
     Floats angles = identity_angles(padded, heads.head_dim);
     std::vector<int32_t> positions(static_cast<std::size_t>(padded));
     std::iota(positions.begin(), positions.end(), 0);
-    const auto device_positions = t.gpu().upload(positions, "positions");
+    const auto device_positions = t.gpu().device().upload(positions, "positions");
     const RowAngles host_angles{Twins::host_matrix(angles, padded, heads.head_dim), positions.data()};
     const RowAngles device_angles{
         {t.upload_bytes(angles.data(), angles.size() * 4), DType::kF32, padded, heads.head_dim},

@@ -50,7 +50,7 @@ TEST_F(CudaTest, RowWiseOperationsMatchTheirTwins) {
 
     std::vector<int32_t> tokens(kRows, -1);
     for (std::size_t i = 0; i < 5; ++i) tokens[i] = static_cast<int32_t>((3 * i + 1) % 8);
-    const auto device_tokens = t.gpu().upload(tokens, "tokens");
+    const auto device_tokens = t.gpu().device().upload(tokens, "tokens");
     Floats table = random_values(8 * cols, 4);
     t.cpu().embed(Twins::host_matrix(table, 8, cols), tokens.data(), expected.data(), kRows);
     void* embedded = t.poisoned(kRows * cols);
@@ -77,7 +77,7 @@ TEST_F(CudaTest, ResidualRowsInFloat32MatchTheirTwins) {
   t.cpu().linear(x.data(), Twins::host_matrix(weight, kOut, kIn), Twins::host_matrix(bias, kOut, 1), residual.data(),
                  kRows, true);
   Floats found(residual.size());
-  t.gpu().synchronize();
+  t.gpu().device().synchronize();
   ASSERT_EQ(cudaMemcpy(found.data(), rows, found.size() * 4, cudaMemcpyDeviceToHost), cudaSuccess);
   EXPECT_LT(relative_error(found, residual), kAttentionTolerance);
   Floats expected(residual.size());
@@ -148,7 +148,7 @@ TEST_F(CudaTest, KlMatchesItsTwin) {
   constexpr int64_t kHidden = 128;
   constexpr int64_t kTile = 128;
   constexpr int64_t kRows = 2304;
-  const int64_t tile = t.gpu().row_tile();
+  const int64_t tile = t.gpu().device().row_tile();
   ASSERT_EQ(tile, kTile);
   for (const int64_t vocab : {64, 1000, 40000}) {
     Floats head = random_values(vocab * kHidden, 10, 0.2F);
@@ -170,7 +170,7 @@ TEST_F(CudaTest, KlMatchesItsTwin) {
     std::vector<double> nll(kRows), expected(kRows, -1.0), found(kRows, -1.0);
     std::vector<uint8_t> hit(kRows);
     // The CPU's tiles are smaller: two of them are one of the GPU's.
-    const int64_t cpu_tile = t.cpu().row_tile();
+    const int64_t cpu_tile = t.cpu().device().row_tile();
     std::vector<int32_t> cpu_tiles;
     for (int64_t row = 0; row < kRows; row += cpu_tile) {
       const int32_t of_gpu = tiles[static_cast<std::size_t>(row / kTile)];
@@ -284,10 +284,10 @@ TEST_F(CudaTest, StackedSweepsGiveWhatEachAloneGives) {
         EXPECT_NEAR(together[r].variants[v].nll_nats, expected.variants[v].nll_nats, kBf16NllTolerance) << r;
       }
     }
-    gpu->reset_peak();
-    const int64_t before = gpu->allocated_bytes();
+    gpu->device().reset_peak();
+    const int64_t before = gpu->device().allocated_bytes();
     engine::sweep(*gpu, config, weights, requests, {});
-    EXPECT_LE(gpu->peak_allocated_bytes() - before, engine::predict_sweep_bytes(config, *gpu, requests));
+    EXPECT_LE(gpu->device().peak_allocated_bytes() - before, engine::predict_sweep_bytes(config, *gpu, requests));
   }
 }
 
@@ -295,17 +295,17 @@ TEST_F(CudaTest, TransferBringsBytesToTheHostAndBackAsItsTwinDoes) {
   Twins twins;
   const Floats values = random_values(5000, 8);
   const void* there = twins.upload(values);
-  const auto pinned = twins.gpu().allocate_host(10000, "a test");
-  const auto back = twins.gpu().allocate(10000, "a test");
-  const int64_t before = twins.gpu().allocated_bytes();
+  const auto pinned = twins.gpu().device().allocate_host(10000, "a test");
+  const auto back = twins.gpu().device().allocate(10000, "a test");
+  const int64_t before = twins.gpu().device().allocated_bytes();
   twins.gpu().copy_async(there, pinned->data(), 10000);
   twins.gpu().copy_async(pinned->data(), back->data(), 10000);
   EXPECT_EQ(twins.bits(back->data(), 5000), twins.bits(there, 5000));
   const auto* host = static_cast<const uint16_t*>(pinned->data());
   EXPECT_EQ(std::vector<uint16_t>(host, host + 5000), twins.bits(there, 5000));
-  EXPECT_EQ(twins.gpu().allocated_bytes(), before);
+  EXPECT_EQ(twins.gpu().device().allocated_bytes(), before);
 
-  const auto cpu_host = twins.cpu().allocate_host(20000, "a test");
+  const auto cpu_host = twins.cpu().device().allocate_host(20000, "a test");
   twins.cpu().copy_async(values.data(), cpu_host->data(), 20000);
   const auto* copied = static_cast<const float*>(cpu_host->data());
   EXPECT_EQ(Floats(copied, copied + 5000), values);
@@ -330,7 +330,7 @@ TEST_F(CudaTest, TailSweepsAgainstACachedPrefixAgreeWithWholeOnes) {
     set_patterns(request, window, {true, false, true, true},
                  {{true, true, true, true}, {false, false, true, true}, {true, false, true, false}});
     const engine::SweepResult whole = engine::sweep(*gpu, config, weights, request, {});
-    request.prefix_rows = engine::cached_rows(length, window, gpu->row_tile());
+    request.prefix_rows = engine::cached_rows(length, window, gpu->device().row_tile());
     const engine::CachedPrefix near(*gpu, config, weights, request, engine::CachedPrefix::Place::kBackend, {});
     const engine::CachedPrefix far(*gpu, config, weights, request, engine::CachedPrefix::Place::kHost, {});
     request.prefix = &near;

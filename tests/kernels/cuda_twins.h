@@ -50,15 +50,15 @@ class Twins {
     return upload_bytes(bits.data(), bits.size() * 2);
   }
   void* upload_bytes(const void* data, std::size_t size) {
-    buffers_.push_back(gpu_->allocate(static_cast<int64_t>(size), "a test"));
-    gpu_->synchronize();
+    buffers_.push_back(gpu_->device().allocate(static_cast<int64_t>(size), "a test"));
+    gpu_->device().synchronize();
     EXPECT_EQ(cudaMemcpy(buffers_.back()->data(), data, size, cudaMemcpyHostToDevice), cudaSuccess);
     EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);  // a copy from pageable memory may return before it has arrived
     return buffers_.back()->data();
   }
   void* poisoned(int64_t count) { return upload(Floats(static_cast<std::size_t>(count), NAN)); }
   std::vector<uint16_t> bits(const void* data, int64_t count) {
-    gpu_->synchronize();
+    gpu_->device().synchronize();
     std::vector<uint16_t> result(static_cast<std::size_t>(count));
     EXPECT_EQ(cudaMemcpy(result.data(), data, result.size() * 2, cudaMemcpyDeviceToHost), cudaSuccess);
     return result;
