@@ -50,7 +50,7 @@ class Signals:
 def _long_names(run: Run, names: list[str]) -> dict[str, str]:
     """What the file says of signals without words here: the variable of a signal begins with its name."""
     data = dataset(run.tree, "calibration") if run.tree is not None else None
-    found = {}
+    found: dict[str, str] = {}
     for variable in sorted(map(str, data.variables)) if data is not None else []:
         name = next((name for name in names if name not in WORDS and f"{variable}_".startswith(f"{name}_")), None)
         long_name = None if data is None else data[variable].attrs.get("long_name")
