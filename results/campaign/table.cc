@@ -10,6 +10,7 @@
 #include "base/json.h"
 #include "base/json_values.h"
 #include "base/terminal_table.h"
+#include "base/utf8.h"
 #include "results/calibration/json.h"
 #include "results/calibration/table.h"
 
