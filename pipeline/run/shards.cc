@@ -153,7 +153,8 @@ void read_own_signals(const storage::Group& root, Columns& columns) {
         continue;
       }
       auto table = root.read<double>(variable.name, 2);
-      columns.signals.push_back({{variable.name, table.shape[1]}, std::move(table.values)});
+      columns.signals.emplace_back(engine::SignalLayout::Column{variable.name, table.shape[1]},
+                                   std::move(table.values));
     }
   }
 }

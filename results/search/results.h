@@ -78,7 +78,6 @@ struct SearchResults {
 struct BestPatterns {
   std::vector<int64_t> keep;                      // (steps), K, rising
   std::vector<std::vector<int64_t>> full_layers;  // (steps), rising
-  std::vector<PatternMeans> best{};               // (steps): of these patterns, as the search measured them; no KL
   int64_t n_examples = 0;
   bool is_verified = false;  // measured again with every row under the window
 };

@@ -223,17 +223,12 @@ BestPatterns read_best(const storage::Group& group) {
   const std::vector<int64_t> layer = group.read<int64_t>("layer", 1).values;
   const auto full = storage::read_table<uint8_t>(group, "full", static_cast<int64_t>(found.keep.size()),
                                                  static_cast<int64_t>(layer.size()));
-  const auto nll = storage::read_variable<double>(group, "mean_nll", {full.rows});
-  const auto exact_match = storage::read_variable<double>(group, "mean_exact_match", {full.rows});
-  const auto token_accuracy = storage::read_variable<double>(group, "mean_token_accuracy", {full.rows});
   for (int64_t step = 0; step < full.rows; ++step) {
     std::vector<int64_t>& kept = found.full_layers.emplace_back();
     for (int64_t c = 0; c < full.cols; ++c) {
       if (full(step, c) != 0) kept.push_back(layer[static_cast<std::size_t>(c)]);
     }
-    const auto at = static_cast<std::size_t>(step);
-    found.best.push_back({.nll_nats = nll[at], .exact_match = exact_match[at], .token_accuracy = token_accuracy[at]});
-    const int64_t keep = found.keep[at];
+    const int64_t keep = found.keep[static_cast<std::size_t>(step)];
     const bool is_rising = std::is_sorted(kept.begin(), kept.end(), std::less_equal<int64_t>());
     if (static_cast<int64_t>(kept.size()) != keep || !is_rising) {
       fail(ExitCode::kBadData, group.where("full") + ": expected " + std::to_string(keep) + " rising layers in row " +
@@ -246,6 +241,18 @@ BestPatterns read_best(const storage::Group& group) {
   }
   found.is_verified = group.contains("mean_nll_verified");
   return found;
+}
+
+// The figures of the best pattern of each K, as the search measured them.
+std::vector<PatternMeans> read_means(const storage::Group& group, int64_t n_steps) {
+  const auto nll = storage::read_variable<double>(group, "mean_nll", {n_steps});
+  const auto exact_match = storage::read_variable<double>(group, "mean_exact_match", {n_steps});
+  const auto token_accuracy = storage::read_variable<double>(group, "mean_token_accuracy", {n_steps});
+  std::vector<PatternMeans> means;
+  for (std::size_t step = 0; step < nll.size(); ++step) {
+    means.push_back({.nll_nats = nll[step], .exact_match = exact_match[step], .token_accuracy = token_accuracy[step]});
+  }
+  return means;
 }
 
 // Calls `read` with every search of a file.
@@ -294,9 +301,10 @@ std::vector<FoundPatterns> read_found(const std::filesystem::path& path, storage
     found.method = method;
     found.objective = group.read_scalar<std::string>("objective");
     found.n_patterns = static_cast<int64_t>(group.read<std::string>("pattern", 1).values.size());
-    BestPatterns best = read_best(group);
-    found.full_layers = std::move(best.full_layers);
-    found.best = std::move(best.best);
+    found.full_layers = read_best(group).full_layers;
+    if (!found.full_layers.empty()) {
+      found.best = read_means(group, static_cast<int64_t>(found.full_layers.size()));
+    }
   });
   return searches;
 }
