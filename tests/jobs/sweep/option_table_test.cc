@@ -92,7 +92,7 @@ class OneCell : public ::testing::Test {
   }
 
   // Of a sweep file with these keys besides.
-  SweepCell cell(nlohmann::json more) const {
+  SweepCell cell(const nlohmann::json& more) const {
     nlohmann::json file = {{"name", "one"},
                            {"output", "out"},
                            {"models", {{{"name", "m"}, {"path", "m"}}}},
