@@ -140,8 +140,7 @@ std::string name_of(const run::RunOptions& options) {
     const std::vector<std::string> words = run::words_of(*option, options);
     if (!words.empty()) identity[option->key()] = words;
   }
-  const nlohmann::json& signals = identity["signals"];
-  if (signals.is_string() && signals.get_ref<const std::string&>().empty()) identity.erase("signals");
+  if (identity["signals"].get_ref<const std::string&>().empty()) identity.erase("signals");
   std::string slug = options.model.filename().string() + "-" + options.data.stem().string() + "-w" +
                      std::to_string(identity["window_keys"].get<int64_t>()) + "-s" +
                      std::to_string(identity["sinks"].get<int64_t>()) + "-" + identity["decode"].get<std::string>();

@@ -25,8 +25,9 @@ class PassBuffers {
   Id queries(int64_t n_rows, const char* what);   // (n_rows, q_dim) activations
   Id keys(int64_t n_rows, const char* what);      // keys and values, as Ops::store_kv lays them out
   Id integers(int64_t n_rows, const char* what);  // (n_rows) int32: upload() takes the memory
-  // Of all buffers, bytes.
+  // Of all buffers, and of one of them, bytes.
   int64_t size_bytes() const;
+  int64_t size_bytes(Id id) const { return bytes_before(entry(id), entry(id).n_rows); }
 
   // Takes the memory of all buffers but those of integers. Throws Error(kOutOfMemory).
   void allocate(kernels::Ops& ops);

@@ -60,9 +60,8 @@ SweepPass::SweepPass(kernels::Ops& ops, const model::ModelConfig& config, model:
   }
   buffers_.list.allocate(ops);
   if (layout_.with_hidden) {
-    const int64_t row_bytes = config.hidden * kernels::size_bytes(ops.device().residual_dtype());
     hidden_on_host_ =
-        ops.device().allocate_host(2 * ops.device().chunk_rows() * row_bytes, "hidden states of the signals");
+        ops.device().allocate_host(2 * buffers_.list.size_bytes(buffers_.hidden), "hidden states of the signals");
   }
   make_tables();
   for (const SweepRequest& request : requests) signals_.emplace_back(request.variants.size());
@@ -232,7 +231,7 @@ HiddenRows SweepPass::hidden_rows() const {
   return {.n_rows = ops_.device().chunk_rows(),
           .rows = at(buffers_.hidden),
           .before = host,
-          .after = host + hidden_on_host_->size_bytes() / 2};
+          .after = host + buffers_.list.size_bytes(buffers_.hidden)};
 }
 
 // The signals of the bases' layers that a variant of their request asks about.

@@ -149,7 +149,7 @@ void check_data_sets(const RunOptions& options, Inputs& inputs) {
   check_reach(inputs);
 }
 
-Inputs load_inputs(const CalibrateOptions& options) {
+Inputs load_inputs(const RunOptions& options) {
   check_options(options);
   Inputs inputs;
   inputs.config = model::read_config(options.model);

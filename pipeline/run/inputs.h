@@ -72,7 +72,7 @@ struct Inputs {
 };
 
 // Reads and validates all that calibrate needs. Throws Error(kUsage | kNoInput | kBadData).
-Inputs load_inputs(const CalibrateOptions& options);
+Inputs load_inputs(const RunOptions& options);
 // The parts of it that other verbs share. read_data_set: the first examples of a file, as --limit says.
 DataSet read_data_set(const std::string& name, const std::filesystem::path& file, int64_t vocab,
                       const std::optional<int64_t>& limit);

@@ -192,7 +192,7 @@ const std::vector<std::string>& signal_words() {
   return kWords;
 }
 
-engine::SignalOptions resolve_signals(const CalibrateOptions& options) {
+engine::SignalOptions resolve_signals(const RunOptions& options) {
   engine::SignalOptions signals;
   std::stringstream list(options.signals);
   for (std::string name; std::getline(list, name, ',');) {
@@ -218,7 +218,7 @@ engine::SignalOptions resolve_signals(const CalibrateOptions& options) {
   return signals;
 }
 
-Settings resolve_settings(const CalibrateOptions& options, int64_t n_layers) {
+Settings resolve_settings(const RunOptions& options, int64_t n_layers) {
   Settings settings = resolve_window(options);
   settings.base = selection::pattern_of_name(options.base, n_layers, "--base");
   settings.base_name = selection::pattern_name(settings.base);

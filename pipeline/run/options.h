@@ -81,7 +81,6 @@ struct RunOptions {
   // Bytes of max_memory, none where it is not given. Throws Error(kUsage).
   std::optional<int64_t> max_memory_bytes() const;
 };
-using CalibrateOptions = RunOptions;
 
 // The measurement that the options mean, for one model.
 struct Settings {
@@ -120,9 +119,9 @@ const std::vector<std::string>& signal_words();
 // Names of the engines whose rules --target takes.
 const std::vector<std::string>& target_names();
 // Signals of --signals and what belongs to it. Throws Error(kUsage).
-engine::SignalOptions resolve_signals(const CalibrateOptions& options);
+engine::SignalOptions resolve_signals(const RunOptions& options);
 // Throws Error(kUsage) for layers that the model does not have.
-Settings resolve_settings(const CalibrateOptions& options, int64_t n_layers);
+Settings resolve_settings(const RunOptions& options, int64_t n_layers);
 
 // "8G", "512M", "1024": bytes, powers of 1024. Throws Error(kUsage).
 int64_t parse_bytes(const std::string& text, const std::string& flag);

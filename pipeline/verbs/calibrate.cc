@@ -9,7 +9,7 @@
 namespace winnow::verbs {
 namespace {
 
-ExitCode measure_layers(runtime::MpiSession& session, const run::CalibrateOptions& options, const Presenter& present) {
+ExitCode measure_layers(runtime::MpiSession& session, const run::RunOptions& options, const Presenter& present) {
   run::MeasuringRun run(session, options);
   run.set_up([&] { return run::load_inputs(options); });
   run.open();
@@ -29,7 +29,7 @@ ExitCode measure_layers(runtime::MpiSession& session, const run::CalibrateOption
 
 }  // namespace
 
-ExitCode calibrate(const run::CalibrateOptions& options, const Presenter& present) {
+ExitCode calibrate(const run::RunOptions& options, const Presenter& present) {
   return runtime::in_session([&](runtime::MpiSession& session) { return measure_layers(session, options, present); });
 }
 

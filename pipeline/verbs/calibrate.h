@@ -16,6 +16,6 @@ using Presenter = std::function<std::string(const calibration::Results&)>;
 // Starts MPI, measures what the run directory lacks, and writes and prints the result. Every failure has been printed,
 // once for the whole job, when this returns; the value is the exit code of this rank. Throws only where MPI itself
 // cannot start (Error).
-ExitCode calibrate(const run::CalibrateOptions& options, const Presenter& present);
+ExitCode calibrate(const run::RunOptions& options, const Presenter& present);
 
 }  // namespace winnow::verbs

@@ -9,7 +9,7 @@
 namespace winnow::verbs {
 namespace {
 
-calibration::StatisticsOptions statistics_options(const run::CalibrateOptions& options) {
+calibration::StatisticsOptions statistics_options(const run::RunOptions& options) {
   return {.seed = static_cast<uint64_t>(options.seed), .top_k = options.top_k.value_or(0)};
 }
 

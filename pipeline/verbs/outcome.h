@@ -11,7 +11,7 @@
 namespace winnow::verbs {
 
 struct FinishedRun {
-  const run::CalibrateOptions& options;
+  const run::RunOptions& options;
   run::RunSummary summary;
   const std::vector<run::ScoreTable>& cells;  // by data set, all there
 };

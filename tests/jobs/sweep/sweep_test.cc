@@ -454,7 +454,7 @@ TEST(SweepPrice, IsThatOfThePlan) {
   config.ffn = 64;
   config.vocab = 50;
   config.heads = {.n_heads = 4, .n_kv_heads = 2, .head_dim = 8};
-  run::CalibrateOptions options;
+  run::RunOptions options;
   options.window = 100;
   const run::Settings settings = run::resolve_settings(options, config.n_layers);
   const std::vector<int32_t> tokens(1000, 0);

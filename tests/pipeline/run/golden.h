@@ -67,7 +67,7 @@ inline std::vector<GoldenExample> examples_of(const nlohmann::json& golden, int6
 }
 
 inline run::Settings settings_of(const nlohmann::json& golden, const nlohmann::json& expected, int64_t n_layers) {
-  run::CalibrateOptions options;
+  run::RunOptions options;
   options.window = golden.at("window_keys").get<int64_t>();
   options.sinks = expected.at("sinks").get<int64_t>();
   options.decode = expected.at("decode").get<std::string>();

@@ -36,7 +36,7 @@ class GoldenSignals : public ::testing::TestWithParam<const char*> {
 
   // Every layer windowed alone, with all signals; setting: which lazy window.
   engine::SweepResult measure(std::size_t example, int64_t removed_rows, std::size_t setting) const {
-    CalibrateOptions options;
+    RunOptions options;
     options.window = golden_.at("window_keys").get<int64_t>();
     options.sinks = golden_.at("sinks").get<int64_t>();
     const Settings settings = resolve_settings(options, config_.n_layers);

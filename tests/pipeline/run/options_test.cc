@@ -12,63 +12,59 @@
 namespace winnow::run {
 namespace {
 
-CalibrateOptions some_options() {
-  CalibrateOptions options;
+RunOptions some_options() {
+  RunOptions options;
   options.window = 96;
   return options;
 }
 
 struct BadOption {
   const char* name;
-  std::function<void(CalibrateOptions&)> spoil;
+  std::function<void(RunOptions&)> spoil;
   std::vector<std::string> words;
 };
 
 std::vector<BadOption> bad_options() {
   return {
-      {"window 0", [](CalibrateOptions& o) { o.window = 0; }, {"--window", "0"}},
-      {"window -5", [](CalibrateOptions& o) { o.window = -5; }, {"--window", "-5"}},
-      {"sinks -1", [](CalibrateOptions& o) { o.sinks = -1; }, {"--sinks", "-1"}},
-      {"decode", [](CalibrateOptions& o) { o.decode = "half"; }, {"--decode", "half", "windowed"}},
-      {"target", [](CalibrateOptions& o) { o.target = "onnx"; }, {"--target", "onnx", "swaa-vllm"}},
-      {"hf has no sinks", [](CalibrateOptions& o) { o.target = "hf", o.sinks = 4; }, {"--sinks 4", "hf"}},
-      {"vllm decodes windowed",
-       [](CalibrateOptions& o) { o.target = "vllm", o.decode = "full"; },
-       {"--decode", "vllm"}},
+      {"window 0", [](RunOptions& o) { o.window = 0; }, {"--window", "0"}},
+      {"window -5", [](RunOptions& o) { o.window = -5; }, {"--window", "-5"}},
+      {"sinks -1", [](RunOptions& o) { o.sinks = -1; }, {"--sinks", "-1"}},
+      {"decode", [](RunOptions& o) { o.decode = "half"; }, {"--decode", "half", "windowed"}},
+      {"target", [](RunOptions& o) { o.target = "onnx"; }, {"--target", "onnx", "swaa-vllm"}},
+      {"hf has no sinks", [](RunOptions& o) { o.target = "hf", o.sinks = 4; }, {"--sinks 4", "hf"}},
+      {"vllm decodes windowed", [](RunOptions& o) { o.target = "vllm", o.decode = "full"; }, {"--decode", "vllm"}},
       {"swaa decodes full",
-       [](CalibrateOptions& o) { o.target = "swaa-hf", o.decode = "windowed"; },
+       [](RunOptions& o) { o.target = "swaa-hf", o.decode = "windowed"; },
        {"--decode windowed", "swaa-hf"}},
-      {"tail -1", [](CalibrateOptions& o) { o.tail_rows = -1; }, {"--tail-rows", "-1"}},
-      {"no row", [](CalibrateOptions& o) { o.tail_rows = 0, o.decode = "full"; }, {"--tail-rows 0", "no row"}},
-      {"no row in swaa", [](CalibrateOptions& o) { o.tail_rows = 0, o.target = "swaa-vllm"; }, {"no row"}},
-      {"limit 0", [](CalibrateOptions& o) { o.limit = 0; }, {"--limit"}},
-      {"top-k 0", [](CalibrateOptions& o) { o.top_k = 0; }, {"--top-k"}},
-      {"seed -1", [](CalibrateOptions& o) { o.seed = -1; }, {"--seed", "-1"}},
-      {"threads", [](CalibrateOptions& o) { o.threads = -1; }, {"--threads"}},
-      {"grace", [](CalibrateOptions& o) { o.grace_seconds = -1.0; }, {"--grace"}},
-      {"device", [](CalibrateOptions& o) { o.device = "tpu"; }, {"--device", "tpu"}},
-      {"residual", [](CalibrateOptions& o) { o.residual = "int8"; }, {"--residual", "int8"}},
-      {"attention", [](CalibrateOptions& o) { o.attention = "flash"; }, {"--attention", "flash", "cudnn"}},
+      {"tail -1", [](RunOptions& o) { o.tail_rows = -1; }, {"--tail-rows", "-1"}},
+      {"no row", [](RunOptions& o) { o.tail_rows = 0, o.decode = "full"; }, {"--tail-rows 0", "no row"}},
+      {"no row in swaa", [](RunOptions& o) { o.tail_rows = 0, o.target = "swaa-vllm"; }, {"no row"}},
+      {"limit 0", [](RunOptions& o) { o.limit = 0; }, {"--limit"}},
+      {"top-k 0", [](RunOptions& o) { o.top_k = 0; }, {"--top-k"}},
+      {"seed -1", [](RunOptions& o) { o.seed = -1; }, {"--seed", "-1"}},
+      {"threads", [](RunOptions& o) { o.threads = -1; }, {"--threads"}},
+      {"grace", [](RunOptions& o) { o.grace_seconds = -1.0; }, {"--grace"}},
+      {"device", [](RunOptions& o) { o.device = "tpu"; }, {"--device", "tpu"}},
+      {"residual", [](RunOptions& o) { o.residual = "int8"; }, {"--residual", "int8"}},
+      {"attention", [](RunOptions& o) { o.attention = "flash"; }, {"--attention", "flash", "cudnn"}},
       {"attention without a GPU",
-       [](CalibrateOptions& o) {
+       [](RunOptions& o) {
          o.attention = "own";
          o.device = "cpu";
        },
        {"--attention own", "--device is cpu"}},
-      {"base", [](CalibrateOptions& o) { o.base = "half"; }, {"--base", "half"}},
-      {"signals", [](CalibrateOptions& o) { o.signals = "kl,gradient"; }, {"--signals", "gradient", "lazy"}},
-      {"no signal between commas", [](CalibrateOptions& o) { o.signals = "kl,,mass"; }, {"--signals", "\"\""}},
-      {"sensitivity",
-       [](CalibrateOptions& o) { o.signals = "all", o.sensitivity = "head"; },
-       {"--sensitivity", "head"}},
+      {"base", [](RunOptions& o) { o.base = "half"; }, {"--base", "half"}},
+      {"signals", [](RunOptions& o) { o.signals = "kl,gradient"; }, {"--signals", "gradient", "lazy"}},
+      {"no signal between commas", [](RunOptions& o) { o.signals = "kl,,mass"; }, {"--signals", "\"\""}},
+      {"sensitivity", [](RunOptions& o) { o.signals = "all", o.sensitivity = "head"; }, {"--sensitivity", "head"}},
       {"sensitivity unasked",
-       [](CalibrateOptions& o) { o.signals = "kl", o.sensitivity = "full"; },
+       [](RunOptions& o) { o.signals = "kl", o.sensitivity = "full"; },
        {"--sensitivity", "--signals sensitivity"}},
-      {"lazy unasked", [](CalibrateOptions& o) { o.lazy_last = 8; }, {"--lazy-last", "--signals lazy"}},
-      {"lazy window", [](CalibrateOptions& o) { o.signals = "lazy", o.lazy_recent = 0; }, {"--lazy-recent", "0"}},
-      {"share-gpu", [](CalibrateOptions& o) { o.share_gpu = true, o.device = "cpu"; }, {"--share-gpu"}},
+      {"lazy unasked", [](RunOptions& o) { o.lazy_last = 8; }, {"--lazy-last", "--signals lazy"}},
+      {"lazy window", [](RunOptions& o) { o.signals = "lazy", o.lazy_recent = 0; }, {"--lazy-recent", "0"}},
+      {"share-gpu", [](RunOptions& o) { o.share_gpu = true, o.device = "cpu"; }, {"--share-gpu"}},
       {"control twice",
-       [](CalibrateOptions& o) {
+       [](RunOptions& o) {
          o.controls = {{"a", "x"}, {"a", "y"}};
        },
        {"--control a"}},
@@ -79,32 +75,31 @@ TEST(Options, RefusesWhatMakesNoSense) {
   EXPECT_NO_THROW(check_options(some_options()));
   for (const BadOption& bad : bad_options()) {
     SCOPED_TRACE(bad.name);
-    CalibrateOptions options = some_options();
+    RunOptions options = some_options();
     bad.spoil(options);
     expect_error([&] { check_options(options); }, ExitCode::kUsage, bad.words);
   }
 }
 
 TEST(Options, SignalsHaveOneName) {
-  const auto name_of = [](const std::function<void(CalibrateOptions&)>& set) {
-    CalibrateOptions options = some_options();
+  const auto name_of = [](const std::function<void(RunOptions&)>& set) {
+    RunOptions options = some_options();
     set(options);
     return resolve_settings(options, 4).signals.name();
   };
-  EXPECT_EQ(name_of([](CalibrateOptions&) {}), "");
-  EXPECT_EQ(name_of([](CalibrateOptions& o) { o.signals = "none"; }), "");
-  EXPECT_EQ(name_of([](CalibrateOptions& o) { o.signals = "all"; }), "kl,sensitivity:32,mass,lazy:4:1024:32,angular");
-  EXPECT_EQ(name_of([](CalibrateOptions& o) { o.signals = "lazy,mass,kl,sensitivity"; }),
+  EXPECT_EQ(name_of([](RunOptions&) {}), "");
+  EXPECT_EQ(name_of([](RunOptions& o) { o.signals = "none"; }), "");
+  EXPECT_EQ(name_of([](RunOptions& o) { o.signals = "all"; }), "kl,sensitivity:32,mass,lazy:4:1024:32,angular");
+  EXPECT_EQ(name_of([](RunOptions& o) { o.signals = "lazy,mass,kl,sensitivity"; }),
             "kl,sensitivity:32,mass,lazy:4:1024:32");
-  EXPECT_EQ(name_of([](CalibrateOptions& o) { o.signals = "sensitivity", o.tail_rows = 7; }), "sensitivity:7");
-  EXPECT_EQ(name_of([](CalibrateOptions& o) { o.signals = "sensitivity", o.sensitivity = "full"; }), "sensitivity:all");
-  EXPECT_EQ(
-      name_of([](CalibrateOptions& o) { o.signals = "lazy", o.lazy_sinks = 0, o.lazy_recent = 64, o.lazy_last = 1; }),
-      "lazy:0:64:1");
+  EXPECT_EQ(name_of([](RunOptions& o) { o.signals = "sensitivity", o.tail_rows = 7; }), "sensitivity:7");
+  EXPECT_EQ(name_of([](RunOptions& o) { o.signals = "sensitivity", o.sensitivity = "full"; }), "sensitivity:all");
+  EXPECT_EQ(name_of([](RunOptions& o) { o.signals = "lazy", o.lazy_sinks = 0, o.lazy_recent = 64, o.lazy_last = 1; }),
+            "lazy:0:64:1");
 }
 
 TEST(Options, LayersOutOfTheModelAreRefused) {
-  CalibrateOptions options = some_options();
+  RunOptions options = some_options();
   options.layers = "0-12";
   expect_error([&] { resolve_settings(options, 12); }, ExitCode::kUsage, {"--layers", "12", "0 to 11"});
   options.layers = "0-11";
@@ -118,7 +113,7 @@ TEST(Options, LayersOutOfTheModelAreRefused) {
 
 TEST(Options, TargetsFixWindowSinksAndDecode) {
   const auto settings = [](const std::string& target, std::optional<int64_t> sinks) {
-    CalibrateOptions options = some_options();
+    RunOptions options = some_options();
     options.target = target;
     options.sinks = sinks;
     check_options(options);
@@ -162,7 +157,7 @@ TEST(Options, ReachIsExact) {
 
 TEST(Options, BaseHasOneNamePerPattern) {
   const auto base = [](const std::string& text) {
-    CalibrateOptions options = some_options();
+    RunOptions options = some_options();
     options.base = text;
     return resolve_settings(options, 4);
   };
