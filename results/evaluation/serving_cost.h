@@ -32,6 +32,7 @@ struct ServedWindow {
   bool decode_full = false;  // rows of the answer see everything: nothing can be dropped from the cache
   int64_t tail_rows = -1;    // of the prompt, that obey the window; -1: all
 
+  bool is_windowed() const { return keys != kNoLimit; }
   bool operator==(const ServedWindow&) const = default;
 };
 

@@ -44,6 +44,12 @@ constexpr std::array<FamilyRule, 8> kFamilyRules = {{
     {"qwen3_moe", Way::kRefused, Way::kRefused, true},
 }};
 
+std::string engine_name(const std::string& target) {
+  if (target == "hf") return "Transformers";
+  if (target == "vllm") return "vLLM";
+  return target == "trtllm" ? "TensorRT-LLM" : "SWAA";
+}
+
 struct Context {
   const Selection& selection;
   const ExportOptions& options;
@@ -51,27 +57,39 @@ struct Context {
   const std::string& origin;
   std::string model_type;
   FamilyRule rule{"", Way::kUnknown, Way::kUnknown, false};
-  int64_t window = 0;  // of a windowed layer, in keys that a row sees, itself included
+  std::vector<evaluation::ServedWindow> windows{};  // (n_layers)
 
   [[noreturn]] void refuse(const std::string& why) const {
     fail(ExitCode::kBadData, origin + ": cannot be exported to " + options.target + ": " + why);
   }
   bool is_true(const char* key) const { return config.contains(key) && config[key].is_boolean() && config[key]; }
+
+  // Returns the keys of the windowed layers, for an engine that has one number for all of them; refuses several.
+  int64_t one_window() const {
+    std::optional<int64_t> keys;
+    for (const evaluation::ServedWindow& window : windows) {
+      if (!window.is_windowed()) continue;
+      if (keys.value_or(window.keys) != window.keys) {
+        refuse("its windowed layers see " + std::to_string(*keys) + " and " + std::to_string(window.keys) +
+               " keys, and " + engine_name(options.target) + " has one window for all of them");
+      }
+      keys = window.keys;
+    }
+    return keys.value_or(selection.window_keys);
+  }
 };
 
-std::string engine_name(const std::string& target) {
-  if (target == "hf") return "Transformers";
-  if (target == "vllm") return "vLLM";
-  return target == "trtllm" ? "TensorRT-LLM" : "SWAA";
-}
-
-Json layer_types(const Selection& selection) {
-  return by_layer<std::string>(selection.windowed(), "sliding_attention", "full_attention");
+Json layer_types(const Context& context) {
+  Json types = Json::array();
+  for (const evaluation::ServedWindow& window : context.windows) {
+    types.push_back(window.is_windowed() ? "sliding_attention" : "full_attention");
+  }
+  return types;
 }
 
 // Gemma 3's local layers have a RoPE base of their own: a layer that changes its kind would change its positions.
 void refuse_gemma3_changes(const Context& context) {
-  const Json wanted = layer_types(context.selection);
+  const Json wanted = layer_types(context);
   Json own = Json::array();
   if (context.config.contains("layer_types") && context.config["layer_types"].is_array()) {
     own = context.config["layer_types"];
@@ -139,8 +157,8 @@ Json config_patch(const Context& context, Way way) {
     }
   }
   if (context.model_type == "gemma3_text") refuse_gemma3_changes(context);
-  patch["sliding_window"] = context.window;
-  patch["layer_types"] = layer_types(context.selection);
+  patch["sliding_window"] = context.one_window();
+  patch["layer_types"] = layer_types(context);
   return patch;
 }
 
@@ -208,7 +226,7 @@ void plan_trtllm(const Context& context, ExportPlan& plan) {
     context.refuse("config.json has no max_position_embeddings; give --max-seq-len");
   }
   Json windows = Json::array();
-  for (const int64_t keys : plan.windows) windows.push_back(keys == 0 ? max_seq_len : std::min(keys, max_seq_len));
+  for (const evaluation::ServedWindow& window : plan.windows) windows.push_back(std::min(window.keys, max_seq_len));
   plan.files.push_back(
       {"llm_api_options.yaml", "# Keys that each layer holds; " + std::to_string(max_seq_len) +
                                    " is full attention. From the first layer to the last.\nmax_seq_len: " +
@@ -235,7 +253,7 @@ void plan_swaa(const Context& context, ExportPlan& plan) {
   }
   const Selection& s = context.selection;
   // SWAA counts the window as each of its engines does: measured for its vLLM, the given number makes one key more.
-  const int64_t size = s.target == "swaa-vllm" ? s.window : s.window_keys;
+  const int64_t size = context.one_window() - (s.target == "swaa-vllm" ? 1 : 0);
   const Json setting = {{"swaa_config",
                          {{"sliding_window_size", size},
                           {"keep_first", s.sinks},
@@ -356,8 +374,12 @@ ExportPlan plan_export(const Selection& selection, const std::string& config, co
   check_options(options);
   const Json json = parse_ordered_json(config, origin, JsonDialect::kPython);
   if (!json.is_object()) fail(ExitCode::kBadData, origin + ": expected a JSON object");
-  Context context{
-      selection, options, json, origin, "", {"", Way::kUnknown, Way::kUnknown, false}, selection.window_keys};
+  Context context{.selection = selection,
+                  .options = options,
+                  .config = json,
+                  .origin = origin,
+                  .model_type = "",
+                  .windows = selection.windows()};
   if (json.contains("model_type") && json["model_type"].is_string()) context.model_type = json["model_type"];
   for (const FamilyRule& rule : kFamilyRules) {
     if (context.model_type == rule.model_type) context.rule = rule;
@@ -367,7 +389,7 @@ ExportPlan plan_export(const Selection& selection, const std::string& config, co
 
   ExportPlan plan;
   plan.target = options.target;
-  plan.windows = by_layer<int64_t>(selection.windowed(), context.window, 0);
+  plan.windows = context.windows;
   warn_of_semantics(context, plan);
   if (options.target == "hf") plan_hf(context, plan);
   if (options.target == "vllm") plan_vllm(context, plan);
@@ -390,7 +412,9 @@ std::string export_record(const ExportPlan& plan, const Selection& selection) {
   record["decode"] = selection.decode;
   record["tail_rows"] = selection.tail_rows;
   record["windows"] = Json::array();
-  for (const int64_t keys : plan.windows) record["windows"].push_back(keys == 0 ? Json(nullptr) : Json(keys));
+  for (const evaluation::ServedWindow& window : plan.windows) {
+    record["windows"].push_back(window.is_windowed() ? Json(window.keys) : Json(nullptr));
+  }
   record["files"] = Json::array();
   for (const ExportFile& file : plan.files) record["files"].push_back(file.name);
   record["command"] = plan.command;

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "results/evaluation/serving_cost.h"
 #include "results/selection/selection.h"
 
 namespace winnow::selection {
@@ -30,12 +31,11 @@ struct ExportFile {
 
 struct ExportPlan {
   std::string target;
-  std::vector<ExportFile> files;  // besides kExportRecord
-  bool links_checkpoint = false;  // the folder becomes a checkpoint: everything else of it is linked
-  // (n_layers): keys that a row sees, itself included; 0: all. What the engine is asked for.
-  std::vector<int64_t> windows;
-  std::string command;                // how to use it, one line, from within the folder
-  std::vector<std::string> warnings;  // one line each
+  std::vector<ExportFile> files;                  // besides kExportRecord
+  bool links_checkpoint = false;                  // the folder becomes a checkpoint: everything else of it is linked
+  std::vector<evaluation::ServedWindow> windows;  // (n_layers), what the engine is asked for
+  std::string command;                            // how to use it, one line, from within the folder
+  std::vector<std::string> warnings;              // one line each
   // Whether Transformers runs the result, so that it can be asked what it will really do.
   bool is_checked_in_transformers = false;
 };

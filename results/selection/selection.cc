@@ -109,6 +109,11 @@ void require_one_of(const Fields& fields, const char* key, const std::string& va
 
 Pattern Selection::windowed() const { return pattern_with_full(layers, n_layers); }
 
+std::vector<evaluation::ServedWindow> Selection::windows() const {
+  return evaluation::served_windows_of(
+      windowed(), {.keys = window_keys, .sinks = sinks, .decode_full = decode == "full", .tail_rows = tail_rows});
+}
+
 std::string to_json(const Selection& selection) {
   nlohmann::ordered_json object = {{"format", kSelectionFormat}, {"format_version", kSelectionVersion}};
   object["method"] = selection.method;

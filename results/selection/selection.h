@@ -11,6 +11,7 @@
 #include "base/output_path.h"
 #include "base/pattern.h"
 #include "results/calibration/results.h"
+#include "results/evaluation/serving_cost.h"
 
 namespace winnow::selection {
 
@@ -37,8 +38,10 @@ struct Selection {
   storage::Provenance provenance;  // strings and numbers; units and long names are not kept
   bool has_checksum = true;        // of one that was read: whether the file has one, which then has been found right
 
-  // (n_layers): whether the layer is windowed.
+  // Returns whether each layer is windowed; (n_layers).
   Pattern windowed() const;
+  // Returns what each layer sees when the selection is served; (n_layers).
+  std::vector<evaluation::ServedWindow> windows() const;
 };
 
 // The text of the file, with its checksum: one key a line, so that diff shows what differs.

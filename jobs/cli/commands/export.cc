@@ -117,7 +117,8 @@ std::string window_name(const nlohmann::json& keys) { return keys.is_null() ? "f
 void print_requested(const selection::ExportPlan& plan, const std::string& why_no_more) {
   std::printf("layer  requested\n");
   for (std::size_t layer = 0; layer < plan.windows.size(); ++layer) {
-    std::printf("%5zu  %9s\n", layer, plan.windows[layer] == 0 ? "full" : std::to_string(plan.windows[layer]).c_str());
+    const evaluation::ServedWindow& window = plan.windows[layer];
+    std::printf("%5zu  %9s\n", layer, window.is_windowed() ? std::to_string(window.keys).c_str() : "full");
   }
   std::printf("effective windows not checked: %s\n", one_line(why_no_more).c_str());
 }
@@ -155,7 +156,8 @@ void check_in_transformers(const selection::ExportPlan& plan, const fs::path& fo
               one_line(report.at("transformers").get<std::string>()).c_str());
   std::string wrong;
   for (std::size_t layer = 0; layer < plan.windows.size(); ++layer) {
-    const nlohmann::json requested = plan.windows[layer] == 0 ? nlohmann::json() : nlohmann::json(plan.windows[layer]);
+    const evaluation::ServedWindow& window = plan.windows[layer];
+    const nlohmann::json requested = window.is_windowed() ? nlohmann::json(window.keys) : nlohmann::json();
     const nlohmann::json attention = report.at("attention").at(layer);
     const nlohmann::json cache = report.at("cache").at(layer);
     std::printf("%5zu  %9s  %9s  %5s\n", layer, window_name(requested).c_str(), window_name(attention).c_str(),
