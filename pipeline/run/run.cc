@@ -146,7 +146,7 @@ void MeasuringRun::open(const std::function<void(const RunIdentity&)>& check) {
   share_variants();
   // Every rank must see what rank 0 has made: a directory that is local to a host would lose its shards.
   session_.agree([&] {
-    if (options_.dry_run || std::filesystem::is_directory(shard_directory(options_.out))) return;
+    if (options_.dry_run || std::filesystem::is_directory(UnitStore::shards(options_.out).folder())) return;
     fail(ExitCode::kCannotCreate, options_.out.string() +
                                       ": the run directory that rank 0 made is not visible here; "
                                       "use one on a file system that all hosts share");
@@ -344,7 +344,7 @@ bool MeasuringRun::measure() {
                                .ops = options_.profile ? profiled : *ops_,
                                .weights = *weights_,
                                .watch = *watch_,
-                               .shards = shard_directory(options_.out),
+                               .shards = UnitStore::shards(options_.out).folder(),
                                .measurement = measurement_,
                                .made_by = "rank " + std::to_string(session_.rank()) + " on " + session_.host(),
                                .per_token = options_.per_token,

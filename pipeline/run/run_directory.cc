@@ -10,16 +10,6 @@
 namespace winnow::run {
 namespace {
 
-void make_directory(const std::filesystem::path& path) {
-  std::error_code error;
-  std::filesystem::create_directories(path, error);
-  if (!error && std::filesystem::is_directory(path)) return;
-  const bool is_full = error == std::errc::no_space_on_device;
-  fail(is_full ? ExitCode::kIoError : ExitCode::kCannotCreate,
-       path.string() + ": the directory cannot be created: " + (error ? error.message() : "a file is in its place") +
-           "; give another --out");
-}
-
 const DataSet* find_data_set(const std::vector<DataSet>& data_sets, const std::string& name) {
   const auto found =
       std::find_if(data_sets.begin(), data_sets.end(), [&](const DataSet& data) { return data.name == name; });
@@ -83,8 +73,8 @@ std::vector<Output> run_outputs(const std::filesystem::path& run_directory) {
          return is_json_with(old, {"units_done", "cells_total"});
        }});
   outputs.push_back({.flag = "", .path = run_directory / "lock"});  // RunLock looks into it
-  for (const std::filesystem::path& folder : {shard_directory(run_directory), run_directory / "texts"}) {
-    outputs.push_back({.flag = "", .path = folder, .kind = Output::Kind::kOwnFolder});
+  for (const UnitStore& units : unit_stores(run_directory)) {
+    outputs.push_back({.flag = "", .path = units.folder(), .kind = Output::Kind::kOwnFolder});
   }
   return outputs;
 }
@@ -99,10 +89,10 @@ void check_run_outputs(const std::filesystem::path& run_directory, const std::ve
   const auto refuse_inside = [&](const std::filesystem::path& path, const char* what) {
     std::error_code error;
     const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : ".";
-    for (const std::filesystem::path& own : {shard_directory(run_directory), run_directory / "texts"}) {
-      if (!std::filesystem::equivalent(folder, own, error) || error) continue;
+    for (const UnitStore& units : unit_stores(run_directory)) {
+      if (!std::filesystem::equivalent(folder, units.folder(), error) || error) continue;
       fail(ExitCode::kUsage, path.string() + ": " + what + " is in a folder that the run directory keeps for itself, " +
-                                 own.string() + "; name it elsewhere");
+                                 units.folder().string() + "; name it elsewhere");
     }
     const bool is_beside = std::filesystem::equivalent(folder, run_directory, error) && !error;
     if (is_beside && is_temporary_name(path.filename().string())) {
@@ -112,8 +102,6 @@ void check_run_outputs(const std::filesystem::path& run_directory, const std::ve
   for (const std::filesystem::path& file : read.files) refuse_inside(file, "a file that is read");
   for (const Output& output : others) refuse_inside(output.path, "an output");
 }
-
-std::filesystem::path shard_directory(const std::filesystem::path& run_directory) { return run_directory / "shards"; }
 
 std::map<std::string, std::string> control_hashes(const std::vector<DataSet>& data_sets) {
   std::map<std::string, std::string> hashes;
@@ -126,12 +114,13 @@ std::map<std::string, std::string> control_hashes(const std::vector<DataSet>& da
 RunDirectory::RunDirectory(const std::filesystem::path& path, const std::string& host, const RunIdentity& identity,
                            const std::vector<DataSet>& data_sets)
     : path_(path) {
-  make_directory(path);
+  make_run_folder(path);
   lock_ = std::make_unique<runtime::RunLock>(path, host);
   record_ = RunRecord::read(path);
   record_.adopt(identity, control_hashes(data_sets));
-  make_directory(shard_directory(path));
-  for (const std::filesystem::path& folder : {path, shard_directory(path), path / "texts"}) remove_leftovers(folder);
+  UnitStore::shards(path).make();
+  remove_leftovers(path);
+  for (const UnitStore& units : unit_stores(path)) remove_leftovers(units.folder());
   record_.write(path);
 }
 
@@ -139,30 +128,23 @@ std::vector<std::string> load_shards(const std::filesystem::path& run_directory,
                                      const std::vector<DataSet>& data_sets, std::vector<ScoreTable>& cells,
                                      BadShards bad, const NumberVariant& number) {
   std::vector<std::string> notes;
-  const std::filesystem::path directory = shard_directory(run_directory);
-  if (!std::filesystem::is_directory(directory)) return notes;
-  for (const std::filesystem::path& path : list_shards(directory)) {
-    try {
-      ShardFile file = read_shard(path);
-      const DataSet* data = find_data_set(data_sets, file.shard.data_set);
-      if (data == nullptr && file.identity.measurement == measurement) continue;
-      if (data == nullptr) reject("it belongs to a measurement with other settings");
-      ScoreTable& table = cells[static_cast<std::size_t>(data - data_sets.data())];
-      if (file.identity.measurement == measurement) renumber(file.shard, number, table);
-      check_shard(file, measurement, *data, table.n_variants());
-      take_cells(file.shard, data->n_examples, table);
-    } catch (const Error& error) {
-      if (error.code() != ExitCode::kBadData && error.code() != ExitCode::kNoInput) throw;
-      const std::string reason = error.what();
-      const std::string name = path.filename().string();
-      if (bad == BadShards::kLeave) {
-        notes.push_back("shard " + name + " cannot be used (" + reason + ")");
-      } else {
-        notes.push_back("shard " + name + " cannot be used (" + reason + "): set aside as " +
-                        set_shard_aside(path).filename().string() + ", its cells are measured again");
-      }
+  const auto use = [&](const std::filesystem::path& path) {
+    ShardFile file = read_shard(path);
+    const DataSet* data = find_data_set(data_sets, file.shard.data_set);
+    if (data == nullptr && file.identity.measurement == measurement) return;
+    if (data == nullptr) reject("it belongs to a measurement with other settings");
+    ScoreTable& table = cells[static_cast<std::size_t>(data - data_sets.data())];
+    if (file.identity.measurement == measurement) renumber(file.shard, number, table);
+    check_shard(file, measurement, *data, table.n_variants());
+    take_cells(file.shard, data->n_examples, table);
+  };
+  UnitStore::shards(run_directory).read_all(use, [&](const std::filesystem::path& path, const std::string& reason) {
+    std::string note = "shard " + path.filename().string() + " cannot be used (" + reason + ")";
+    if (bad == BadShards::kSetAside) {
+      note += ": set aside as " + set_unit_aside(path).filename().string() + ", its cells are measured again";
     }
-  }
+    notes.push_back(std::move(note));
+  });
   return notes;
 }
 

@@ -13,6 +13,7 @@
 #include "pipeline/run/run_identity.h"
 #include "pipeline/run/score_table.h"
 #include "pipeline/run/shards.h"
+#include "pipeline/run/unit_store.h"
 #include "pipeline/runtime/lock.h"
 
 namespace winnow::run {
@@ -39,7 +40,6 @@ class RunDirectory {
   RunRecord record_;
 };
 
-std::filesystem::path shard_directory(const std::filesystem::path& run_directory);
 std::map<std::string, std::string> control_hashes(const std::vector<DataSet>& data_sets);
 
 // What to do with a shard that cannot be used: set it aside, or leave it (a dry run changes nothing).

@@ -5,7 +5,6 @@
 #include <cstdio>
 #include <cstring>
 #include <limits>
-#include <regex>
 #include <span>
 
 #include "base/error.h"
@@ -134,11 +133,6 @@ std::string file_name(const Shard& shard) {
   std::string number = std::to_string(shard.example);
   number.insert(0, number.size() < 6 ? 6 - number.size() : 0, '0');
   return set + ".e" + number + "." + sha256_of(key).substr(0, 12) + ".h5";
-}
-
-bool is_shard_name(const std::string& name) {
-  static const std::regex pattern(R"([A-Za-z0-9_.-]+\.e[0-9]{6,19}\.[0-9a-f]{12}\.h5)");
-  return name.size() < 512 && std::regex_match(name, pattern);
 }
 
 [[noreturn]] void refuse(const std::filesystem::path& file, const std::string& what) {
@@ -280,31 +274,6 @@ ShardFile read_shard(const std::filesystem::path& file) {
     refuse(file, "its content does not match its checksum");
   }
   return read;
-}
-
-std::vector<std::filesystem::path> list_shards(const std::filesystem::path& directory) {
-  std::vector<std::filesystem::path> shards;
-  std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(directory, error)) {
-    if (!is_shard_name(entry.path().filename().string())) continue;
-    std::error_code gone;
-    if (std::filesystem::is_regular_file(entry.symlink_status(gone))) shards.push_back(entry.path());
-  }
-  if (error) fail(ExitCode::kIoError, directory.string() + ": cannot be listed: " + error.message());
-  std::sort(shards.begin(), shards.end());
-  return shards;
-}
-
-std::filesystem::path set_shard_aside(const std::filesystem::path& file) {
-  std::error_code error;
-  const auto is_taken = [&](const std::filesystem::path& name) {  // by a link that leads nowhere, too
-    return std::filesystem::exists(std::filesystem::symlink_status(name, error));
-  };
-  std::filesystem::path aside = file.string() + ".bad";
-  for (int n = 2; is_taken(aside); ++n) aside = file.string() + "." + std::to_string(n) + ".bad";
-  std::filesystem::rename(file, aside, error);
-  if (error) fail(ExitCode::kIoError, file.string() + ": cannot be set aside: " + error.message());
-  return aside;
 }
 
 }  // namespace winnow::run

@@ -1,5 +1,5 @@
-// Finished units on disk: one small HDF5 file per unit, complete or absent. Resume trusts only whole shards of the same
-// measurement; every other one is set aside and its cells are measured again.
+// Finished scores on disk: one small HDF5 file per unit, in UnitStore::shards(). Resume trusts only whole shards of the
+// same measurement; every other one is set aside and its cells are measured again.
 #pragma once
 
 #include <cstdint>
@@ -33,7 +33,7 @@ struct ShardIdentity {
   std::string data_sha256;  // of the calibration file of its data set
 };
 
-// Writes RUN_DIR/shards/DATASET.eEXAMPLE.HASH.h5 atomically and synced. Throws Error(kIoError | kCannotCreate).
+// Writes DIRECTORY/DATASET.eEXAMPLE.HASH.h5 atomically and synced. Throws Error(kIoError | kCannotCreate).
 void write_shard(const std::filesystem::path& directory, const Shard& shard, const ShardIdentity& identity);
 
 // Reads one. Throws Error(kBadData | kIoError | kNoInput) when it is damaged or not of that format. `identity_of` of
@@ -43,11 +43,5 @@ struct ShardFile {
   ShardIdentity identity;
 };
 ShardFile read_shard(const std::filesystem::path& file);
-
-// The files of the directory that have a shard's name, in the order of their names. Whatever else is there, links too,
-// is somebody else's.
-std::vector<std::filesystem::path> list_shards(const std::filesystem::path& directory);
-// Renames a shard that cannot be used to FILE.bad (FILE.2.bad ... when that exists) and returns the new name.
-std::filesystem::path set_shard_aside(const std::filesystem::path& file);
 
 }  // namespace winnow::run

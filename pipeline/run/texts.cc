@@ -45,7 +45,7 @@ struct ReadBatch {
 };
 
 // The file of a batch begins with a line about it, which has a checksum of its own and one of the lines that follow.
-ReadBatch read_batch(const std::filesystem::path& path, const std::string& key) {
+ReadBatch parse_batch(const std::filesystem::path& path, const std::string& key) {
   const std::string text = read_text(path, kMaxBatchBytes);
   const std::size_t head_end = std::min(text.find('\n'), text.size());
   const nlohmann::json head = parse_json(text.substr(0, head_end), "its first line");
@@ -71,14 +71,18 @@ ReadBatch read_batch(const std::filesystem::path& path, const std::string& key) 
   return read;
 }
 
+ReadBatch read_batch(const std::filesystem::path& path, const std::string& key) {
+  try {
+    return parse_batch(path, key);
+  } catch (const Json::exception&) {  // its message may quote the file's bytes
+    fail(ExitCode::kBadData, "not the JSON of texts");
+  }
+}
+
 }  // namespace
 
-std::filesystem::path text_directory(const std::filesystem::path& run_directory) { return run_directory / "texts"; }
-
-void write_batch(const std::filesystem::path& directory, const std::string& key, const TextBatch& batch) {
-  std::error_code error;
-  std::filesystem::create_directories(directory, error);
-  if (error) fail(ExitCode::kCannotCreate, directory.string() + ": cannot be made: " + error.message());
+void write_batch(const UnitStore& store, const std::string& key, const TextBatch& batch) {
+  store.make();
   std::string lines;
   for (const Text& text : batch.texts) lines += dump(line_of(text)) + "\n";
   Json head = {{"format", kTextsFormat},
@@ -92,36 +96,24 @@ void write_batch(const std::filesystem::path& directory, const std::string& key,
                {"content_sha256", sha256_of(lines)}};
   head[kHeadChecksum] = json_checksum(nlohmann::json(head), kHeadChecksum);
   // Named by what is in it: two ranks never write one file.
-  write_file_atomically(directory / (sha256_of(key + lines + batch.pattern).substr(0, 24) + ".jsonl"),
+  write_file_atomically(store.folder() / (sha256_of(key + lines + batch.pattern).substr(0, 24) + ".jsonl"),
                         dump(head) + "\n" + lines);
 }
 
-std::vector<TextBatch> read_batches(const std::filesystem::path& directory, const std::string& key,
-                                    std::vector<std::string>& notes) {
-  std::vector<std::filesystem::path> paths;
-  std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(directory, error)) {
-    std::error_code gone;
-    const bool is_file = std::filesystem::is_regular_file(entry.symlink_status(gone));
-    if (is_file && entry.path().extension() == ".jsonl") paths.push_back(entry.path());
-  }
-  std::sort(paths.begin(), paths.end());
+std::vector<TextBatch> read_batches(const UnitStore& store, const std::string& key, std::vector<std::string>& notes) {
   std::vector<TextBatch> batches;
   int64_t n_without = 0;
-  for (const std::filesystem::path& path : paths) {
-    try {
-      ReadBatch read = read_batch(path, key);
-      if (!read.batch) continue;
-      batches.push_back(*std::move(read.batch));
-      if (!read.has_head_checksum) ++n_without;
-    } catch (const Error& reason) {
-      notes.push_back(path.string() + ": passed over, its texts are written again: " + reason.what());
-    } catch (const Json::exception&) {  // its message may quote the file's bytes
-      notes.push_back(path.string() + ": passed over, its texts are written again: not the JSON of texts");
-    }
-  }
+  const auto use = [&](const std::filesystem::path& path) {
+    ReadBatch read = read_batch(path, key);
+    if (!read.batch) return;
+    batches.push_back(*std::move(read.batch));
+    if (!read.has_head_checksum) ++n_without;
+  };
+  store.read_all(use, [&](const std::filesystem::path& path, const std::string& reason) {
+    notes.push_back(path.string() + ": passed over, its texts are written again: " + reason);
+  });
   if (n_without > 0) {
-    notes.push_back(directory.string() + ": " + std::to_string(n_without) +
+    notes.push_back(store.folder().string() + ": " + std::to_string(n_without) +
                     " batch(es) of texts are older and have no checksum over patterns and times: damage there would "
                     "not be noticed");
   }

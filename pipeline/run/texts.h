@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "pipeline/run/unit_store.h"
+
 namespace winnow::run {
 
 struct Text {
@@ -27,13 +29,12 @@ struct TextBatch {
   std::vector<Text> texts;
 };
 
-std::filesystem::path text_directory(const std::filesystem::path& run_directory);
-// Writes a batch into the directory, which is made: whole or not at all. `key` is the hash of all that decides what is
-// written. Throws Error(kCannotCreate | kIoError).
-void write_batch(const std::filesystem::path& directory, const std::string& key, const TextBatch& batch);
-// All batches of that key; those of other keys are passed over. A line for `notes` for each that cannot be used.
-std::vector<TextBatch> read_batches(const std::filesystem::path& directory, const std::string& key,
-                                    std::vector<std::string>& notes);
+// Writes a batch into the store: whole or not at all. `key` is the hash of all that decides what is written. Throws
+// Error(kCannotCreate | kIoError).
+void write_batch(const UnitStore& store, const std::string& key, const TextBatch& batch);
+// Returns all batches of that key; those of other keys are passed over. Adds a line to `notes` for each that cannot be
+// used. Throws Error(kIoError).
+std::vector<TextBatch> read_batches(const UnitStore& store, const std::string& key, std::vector<std::string>& notes);
 
 // A line of JSON a text: {"example_id", "pattern", "prompt_tokens", "token_ids", "stopped"}, where stopped is false for
 // a text that reached the limit. Patterns as named here.

@@ -61,7 +61,7 @@ class TextWriter {
         options_(options),
         settings_(settings),
         patterns_(patterns),
-        directory_(run::text_directory(options.out)),
+        store_(run::UnitStore::texts(options.out)),
         key_(texts_key(settings, run.measurement())) {}
 
   bool run() {
@@ -98,7 +98,7 @@ class TextWriter {
 
   std::vector<Batch> plan() {
     std::vector<std::string> notes;
-    const EvaluationTexts known(run::read_batches(directory_, key_, notes));
+    const EvaluationTexts known(run::read_batches(store_, key_, notes));
     for (const std::string& note : notes) spdlog::warn("{}", note);
     std::vector<Batch> missing;
     int64_t n_missing = 0;
@@ -193,7 +193,7 @@ class TextWriter {
                               .cache_bytes = text.cache_bytes});
     }
     run_.watch().require_unchanged();
-    run::write_batch(directory_, key_, result);
+    run::write_batch(store_, key_, result);
     seconds_per_text_ = seconds_since(begin) / static_cast<double>(requests.size());
   }
 
@@ -201,7 +201,7 @@ class TextWriter {
   const run::RunOptions& options_;
   const evaluation::GenerationSettings& settings_;
   const std::vector<EvaluatedPattern>& patterns_;
-  std::filesystem::path directory_;
+  run::UnitStore store_;
   std::string key_;
   int64_t limit_ = 0;
   std::vector<Batch> batches_;
@@ -312,7 +312,7 @@ EvaluationTexts read_texts(const run::MeasuringRun& run, const run::RunOptions& 
                            const evaluation::GenerationSettings& settings) {
   std::vector<std::string> notes;
   return EvaluationTexts(
-      run::read_batches(run::text_directory(options.out), texts_key(settings, run.measurement()), notes));
+      run::read_batches(run::UnitStore::texts(options.out), texts_key(settings, run.measurement()), notes));
 }
 
 }  // namespace winnow::verbs

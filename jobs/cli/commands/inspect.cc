@@ -20,7 +20,7 @@
 #include "model/safetensors.h"
 #include "pipeline/run/corpus.h"
 #include "pipeline/run/run_identity.h"
-#include "pipeline/run/shards.h"
+#include "pipeline/run/unit_store.h"
 #include "results/calibration/store.h"
 #include "results/evaluation/evaluation.h"
 #include "results/evaluation/store.h"
@@ -186,14 +186,9 @@ Facts inspect_results(const fs::path& path) {
 
 Facts inspect_run(const fs::path& directory) {
   const auto run = parse_ordered_json(run::RunRecord::read(directory).text(), (directory / "run.json").string());
-  const fs::path shards = directory / "shards";
   std::error_code ignored;
-  const int64_t n_shards = fs::is_directory(shards, ignored)
-                               ? std::count_if(fs::directory_iterator(shards), fs::directory_iterator(),
-                                               [](const auto& entry) { return entry.path().extension() == ".h5"; })
-                               : 0;
   Facts facts = {{"kind", "run directory"},
-                 {"finished_units", n_shards},
+                 {"finished_units", run::UnitStore::shards(directory).files().size()},
                  {"has_results", fs::exists(directory / "results.h5", ignored)},
                  {"has_lock", fs::exists(directory / "lock", ignored)}};
   facts.update(run);

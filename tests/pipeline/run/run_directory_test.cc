@@ -70,10 +70,10 @@ class RunDirectoryTest : public ::testing::Test {
   RunDirectoryTest() { fs::create_directories(shards()); }
 
   fs::path run() const { return scratch_.path() / "run"; }
-  fs::path shards() const { return shard_directory(run()); }
+  fs::path shards() const { return UnitStore::shards(run()).folder(); }
   void write(const Shard& shard) { write_shard(shards(), shard, own_identity()); }
   fs::path only_shard() const {
-    const auto all = list_shards(shards());
+    const auto all = UnitStore::shards(run()).files();
     EXPECT_EQ(all.size(), 1U);
     return all.front();
   }
@@ -165,7 +165,7 @@ TEST_F(RunDirectoryTest, TokenNllsThatAreAskedForMustBeInTheShard) {
   EXPECT_TRUE(load(cells).empty());
   EXPECT_FALSE(cells[0].has(0, kBaseVariant));
   write(some_shard(0, true));
-  EXPECT_EQ(list_shards(shards()).size(), 2U);
+  EXPECT_EQ(UnitStore::shards(run()).files().size(), 2U);
   EXPECT_TRUE(load(cells).empty());
   EXPECT_TRUE(cells[0].has(0, kBaseVariant));
   EXPECT_EQ(cells[0].get(0, 2, 2).token_nll_nats, (std::vector<float>{1.F, 1.5F}));
@@ -200,7 +200,7 @@ TEST_F(RunDirectoryTest, DamagedShardsAreSetAside) {
     EXPECT_FALSE(cells[0].has(0, kBaseVariant));
     EXPECT_FALSE(fs::exists(whole));
   }
-  EXPECT_TRUE(list_shards(shards()).empty());
+  EXPECT_TRUE(UnitStore::shards(run()).files().empty());
   EXPECT_TRUE(fs::exists(whole.string() + ".bad"));
   EXPECT_TRUE(fs::exists(whole.string() + ".7.bad"));
 }
@@ -214,7 +214,7 @@ TEST_F(RunDirectoryTest, ForeignShardsAreSetAside) {
     ASSERT_EQ(notes.size(), 1U);
     EXPECT_NE(notes[0].find(reason), std::string::npos) << notes[0];
     EXPECT_EQ(find_missing(some_data(), cells, std::vector<int64_t>{2}).size(), 2U);
-    EXPECT_TRUE(list_shards(shards()).empty());
+    EXPECT_TRUE(UnitStore::shards(run()).files().empty());
   };
   expect_foreign(some_shard(), {.measurement = "other", .data_sha256 = "da7a"}, "other settings");
   expect_foreign(some_shard(), {.measurement = some_identity().hash(), .data_sha256 = "0"}, "other data");
@@ -256,7 +256,7 @@ TEST_F(RunDirectoryTest, NamedVariantsTakeTheNumbersOfThisCommand) {
   // The same cells get the same file, whatever their numbers.
   shard.variants = {kBaseVariant, 1, 0};
   write(shard);
-  EXPECT_EQ(list_shards(shards()).size(), 1U);
+  EXPECT_EQ(UnitStore::shards(run()).files().size(), 1U);
   for (const char* name : {"list:7", "list:2,1", "half", "list:"}) {
     SCOPED_TRACE(name);
     shard.names[1] = name;
@@ -289,7 +289,7 @@ TEST_F(RunDirectoryTest, ShardsOfOtherControlsAndBeyondTheLimitAreKept) {
   data[0].n_examples = data[0].n_wanted = 1;
   std::vector<ScoreTable> cells = {ScoreTable(1, kLayers, 0)};
   EXPECT_TRUE(load_shards(run(), some_identity().hash(), data, cells, BadShards::kSetAside).empty());
-  EXPECT_EQ(list_shards(shards()).size(), 2U);
+  EXPECT_EQ(UnitStore::shards(run()).files().size(), 2U);
 }
 
 TEST_F(RunDirectoryTest, ADryRunLeavesBadShardsWhereTheyAre) {
@@ -297,7 +297,7 @@ TEST_F(RunDirectoryTest, ADryRunLeavesBadShardsWhereTheyAre) {
   auto cells = empty_cells();
   const auto notes = load_shards(run(), some_identity().hash(), some_data(), cells, BadShards::kLeave);
   EXPECT_EQ(notes.size(), 1U);
-  EXPECT_EQ(list_shards(shards()).size(), 1U);
+  EXPECT_EQ(UnitStore::shards(run()).files().size(), 1U);
 }
 
 TEST_F(RunDirectoryTest, OpeningRemovesLeftoversOfDeadWritersAlone) {

@@ -186,11 +186,11 @@ std::string said(const std::vector<TextBatch>& batches) {
 }
 
 TEST_F(RunFilesTest, NoticesAFlipInABatchOfTexts) {
-  write_batch(directory(), "key", some_texts());
+  write_batch(UnitStore::texts(directory()), "key", some_texts());
   const fs::path file = only_file(directory());
   const auto read = [&] {
     std::vector<std::string> notes;
-    const std::string text = said(read_batches(directory(), "key", notes));
+    const std::string text = said(read_batches(UnitStore::texts(directory()), "key", notes));
     // What is passed over with a note is noticed; without one it must be there.
     if (text.empty() && !notes.empty()) fail(ExitCode::kBadData, notes.front());
     return text;
@@ -200,7 +200,7 @@ TEST_F(RunFilesTest, NoticesAFlipInABatchOfTexts) {
 }
 
 TEST_F(RunFilesTest, ABatchOfAnOlderWinnowIsReadWithANote) {
-  write_batch(directory(), "key", some_texts());
+  write_batch(UnitStore::texts(directory()), "key", some_texts());
   const fs::path file = only_file(directory());
   std::ifstream in(file);
   std::string first;
@@ -210,7 +210,7 @@ TEST_F(RunFilesTest, ABatchOfAnOlderWinnowIsReadWithANote) {
   EXPECT_EQ(head.erase("head_sha256"), 1U);
   std::ofstream(file) << head.dump() << "\n" << rest;
   std::vector<std::string> notes;
-  EXPECT_EQ(said(read_batches(directory(), "key", notes)), said({some_texts()}));
+  EXPECT_EQ(said(read_batches(UnitStore::texts(directory()), "key", notes)), said({some_texts()}));
   ASSERT_EQ(notes.size(), 1U);
   EXPECT_NE(notes[0].find("1 batch(es) of texts are older"), std::string::npos) << notes[0];
 }
