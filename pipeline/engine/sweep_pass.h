@@ -1,5 +1,5 @@
-// The sweep's one pass over the layers (pipeline/engine/sweep.cc) and the scores of the rows that leave it
-// (pipeline/engine/sweep_scores.cc).
+// The sweep's one pass over the layers (pipeline/engine/sweep_pass.cc) and the scores of the rows that leave it
+// (pipeline/engine/sweep_pass_scores.cc).
 #pragma once
 
 #include <functional>
