@@ -12,12 +12,24 @@
 
 namespace winnow::kernels {
 
-// Memory of the backend, owned. Movable; freed on destruction and counted by Backend::allocated_bytes().
+// Memory of the backend, owned: freed on destruction and counted by Device::allocated_bytes(). The views that it hands
+// out must not outlive it.
 class Buffer {
  public:
   virtual ~Buffer() = default;
   virtual void* data() = 0;
   virtual int64_t size_bytes() const = 0;
+
+  // Returns all of it as elements of a type: of int32_t for what upload() brought there, of bytes for copies.
+  template <typename T>
+  std::span<T> as() {
+    return {static_cast<T*>(data()), static_cast<std::size_t>(size_bytes()) / sizeof(T)};
+  }
+  std::span<std::byte> bytes() { return as<std::byte>(); }
+  // Returns as many rows of `cols` elements as it holds. cols >= 1.
+  Rows rows(DType dtype, int64_t cols) {
+    return {data(), dtype, size_bytes() / (cols * kernels::size_bytes(dtype)), cols};
+  }
 };
 
 enum class WeightUse {
@@ -53,8 +65,10 @@ class Device {
   virtual int64_t stack_rows() const = 0;
   virtual DType activation_dtype() const = 0;
   virtual DType residual_dtype() const = 0;
-  // Size of the keys and values of n_rows rows (a multiple of row_tile()), in bytes.
+  // Returns the size of the keys and values of n_rows rows (a multiple of row_tile()), in bytes.
   virtual int64_t kv_bytes(int64_t n_rows, const HeadShape& heads) const = 0;
+  // Returns `memory` as keys and values of as many whole tiles of rows as it holds.
+  KvSpan kv_span(std::span<std::byte> memory, const HeadShape& heads) const;
   // The most memory that an operation takes for itself while it runs on sequences of n_rows rows, bytes.
   virtual int64_t workspace_bytes(int64_t n_rows, int64_t hidden, int64_t vocab, const HeadShape& heads) const = 0;
 
@@ -76,10 +90,11 @@ class Device {
 
   // Layers of a model whose weights are kept at a time: all of them where loading is slow beside computing.
   virtual int64_t resident_layers(int64_t n_layers) const = 0;
-  // Bytes that `load` needs in `storage` for a tensor of that use (0 when it stays where it is).
+  // Returns the bytes that load() needs for a tensor of that use; 0 when it stays where it is.
   virtual int64_t weight_bytes(const HostTensor& source, WeightUse use) const = 0;
-  // Brings a tensor into the backend's compute type at `storage`. The source must outlive the matrix for kVocabulary.
-  virtual Matrix load(const HostTensor& source, WeightUse use, void* storage) = 0;
+  // Brings a tensor into the backend's compute type at the beginning of `storage`, of weight_bytes() or more. The
+  // source must outlive the matrix for kVocabulary. Throws Error(kInternal) where the storage is too small.
+  Matrix load(const HostTensor& source, WeightUse use, std::span<std::byte> storage);
 
   // Copies host values into memory of the backend; returns when they have been read.
   virtual std::unique_ptr<Buffer> upload(std::span<const int32_t> values, const char* what) = 0;
@@ -90,6 +105,9 @@ class Device {
   // and reused: n is any small number, and marking it again forgets the former moment.
   virtual void record_event(int64_t n) = 0;
   virtual double elapsed_seconds(int64_t first, int64_t second) = 0;
+
+ private:
+  virtual Matrix do_load(const HostTensor& source, WeightUse use, std::byte* storage) = 0;
 };
 
 }  // namespace winnow::kernels

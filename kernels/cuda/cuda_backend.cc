@@ -189,18 +189,16 @@ std::unique_ptr<kernels::Buffer> CudaBackend::upload(std::span<const int32_t> va
   return buffer;
 }
 
-void CudaBackend::copy_rows(const void* from, void* to, int64_t n_rows, int64_t cols) {
-  WINNOW_CUDA_CHECK(
-      cudaMemcpyAsync(to, from, static_cast<std::size_t>(n_rows * cols * winnow::kernels::size_bytes(residual_dtype())),
-                      cudaMemcpyDeviceToDevice, stream_));
+void CudaBackend::do_copy_rows(kernels::ConstRows from, kernels::Rows to) {
+  WINNOW_CUDA_CHECK(cudaMemcpyAsync(to.data, from.data, from.bytes().size(), cudaMemcpyDeviceToDevice, stream_));
 }
 
 std::unique_ptr<kernels::Buffer> CudaBackend::allocate_host(int64_t size_bytes, const char* what) {
   return std::make_unique<HostBuffer>(*this, size_bytes, what);
 }
 
-void CudaBackend::copy_async(const void* from, void* to, int64_t size_bytes) {
-  WINNOW_CUDA_CHECK(cudaMemcpyAsync(to, from, static_cast<std::size_t>(size_bytes), cudaMemcpyDefault, stream_));
+void CudaBackend::do_copy_async(std::span<const std::byte> from, std::span<std::byte> to) {
+  WINNOW_CUDA_CHECK(cudaMemcpyAsync(to.data(), from.data(), from.size(), cudaMemcpyDefault, stream_));
 }
 
 void CudaBackend::synchronize() { WINNOW_CUDA_CHECK(cudaStreamSynchronize(stream_)); }
