@@ -57,11 +57,12 @@ class Device {
   virtual std::string name() const = 0;         // "cpu" or "cuda"
   virtual std::string description() const = 0;  // device, threads, libraries: for logs and provenance
 
-  virtual int64_t row_tile() const = 0;  // rows; see above
-  // Rows that row-wise operations should be given at a time: as many as keep intermediates in fast memory. A multiple
-  // of row_tile(); changes speed and workspace only, never a result.
+  // Returns the rows of a tile: kernels/ops.h says what they are.
+  virtual int64_t row_tile() const = 0;
+  // Returns how many rows row-wise operations should be given at a time: as many as keep intermediates in fast memory.
+  // A multiple of row_tile(); changes speed and workspace only, never a result.
   virtual int64_t chunk_rows() const = 0;
-  // Base rows that are worth computing together: shorter sequences are stacked until they are that many.
+  // Returns how many base rows are worth computing together: shorter sequences are stacked until they are that many.
   virtual int64_t stack_rows() const = 0;
   virtual DType activation_dtype() const = 0;
   virtual DType residual_dtype() const = 0;
@@ -69,26 +70,27 @@ class Device {
   virtual int64_t kv_bytes(int64_t n_rows, const HeadShape& heads) const = 0;
   // Returns `memory` as keys and values of as many whole tiles of rows as it holds.
   KvSpan kv_span(std::span<std::byte> memory, const HeadShape& heads) const;
-  // The most memory that an operation takes for itself while it runs on sequences of n_rows rows, bytes.
+  // Returns the most memory that an operation takes for itself while it runs on sequences of n_rows rows, bytes.
   virtual int64_t workspace_bytes(int64_t n_rows, int64_t hidden, int64_t vocab, const HeadShape& heads) const = 0;
 
-  // Which kernels compute the attention of such a model: part of what makes two runs the same measurement.
+  // Says which kernels compute the attention of such a model: part of what makes two runs the same measurement.
   virtual std::string attention_path(const HeadShape& heads) = 0;
   // Throws Error(kUnavailable), saying what to do, for a model that this backend's kernels cannot take.
   virtual void require_shape(int64_t hidden, int64_t ffn, const HeadShape& heads) const = 0;
 
-  // Zero-initialised memory. Throws Error(kOutOfMemory).
+  // Allocates zero-initialised memory; `what` names it in messages. Throws Error(kOutOfMemory).
   virtual std::unique_ptr<Buffer> allocate(int64_t size_bytes, const char* what) = 0;
-  // Memory of the host that copy_async() copies from and to at full speed; not counted by allocated_bytes(). Throws
-  // Error(kOutOfMemory).
+  // Allocates memory of the host that Ops::copy_async() copies from and to at full speed; not counted by
+  // allocated_bytes(). Throws Error(kOutOfMemory).
   virtual std::unique_ptr<Buffer> allocate_host(int64_t size_bytes, const char* what) = 0;
-  // Memory of the device that is free now, bytes; none where the backend's memory is the host's.
+  // Returns the memory of the device that is free now, bytes; none where the backend's memory is the host's.
   virtual std::optional<int64_t> free_bytes() const = 0;
   virtual int64_t allocated_bytes() const = 0;       // now
   virtual int64_t peak_allocated_bytes() const = 0;  // most since reset_peak()
   virtual void reset_peak() = 0;
 
-  // Layers of a model whose weights are kept at a time: all of them where loading is slow beside computing.
+  // Returns how many of a model's layers have their weights kept at a time: all of them where loading is slow beside
+  // computing.
   virtual int64_t resident_layers(int64_t n_layers) const = 0;
   // Returns the bytes that load() needs for a tensor of that use; 0 when it stays where it is.
   virtual int64_t weight_bytes(const HostTensor& source, WeightUse use) const = 0;
@@ -101,8 +103,8 @@ class Device {
   // Waits until everything asked for so far is done.
   virtual void synchronize() = 0;
 
-  // A moment in the order of the operations, and the seconds between two of them, once both have passed. Marks are few
-  // and reused: n is any small number, and marking it again forgets the former moment.
+  // Mark a moment in the order of the operations, and return the seconds between two of them, once both have passed.
+  // Marks are few and reused: n is any small number, and marking it again forgets the former moment.
   virtual void record_event(int64_t n) = 0;
   virtual double elapsed_seconds(int64_t first, int64_t second) = 0;
 

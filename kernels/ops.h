@@ -81,6 +81,7 @@ struct KvCache {
   KvSpan kv;  // n_sinks + n_ring rows or more
   int64_t n_sinks = 0;
   int64_t n_ring = 1;
+  // Returns the slot of a row.
   WINNOW_HOST_DEVICE int64_t slot(int64_t row) const {
     return row < n_sinks ? row : n_sinks + (row - n_sinks) % n_ring;
   }
@@ -139,7 +140,7 @@ class Ops {
  public:
   virtual ~Ops() = default;
 
-  // Where all memory of these operations lies.
+  // Returns the device in whose memory these operations work.
   virtual Device& device() = 0;
   virtual const Device& device() const = 0;
 

@@ -65,7 +65,11 @@ struct RowsView {
   int64_t cols = 0;
 
   explicit operator bool() const { return data != nullptr; }
-  operator RowsView<const void>() const requires(!std::is_const_v<Void>) { return {data, dtype, n_rows, cols}; }
+  // A view for writing is one for reading, too.
+  template <typename Reader>
+  requires(std::is_const_v<Reader> && !std::is_const_v<Void>) operator RowsView<Reader>() const {
+    return {data, dtype, n_rows, cols};
+  }
   int64_t count() const { return n_rows * cols; }
   int64_t size_bytes() const { return count() * kernels::size_bytes(dtype); }
   std::span<Like<std::byte>> bytes() const {

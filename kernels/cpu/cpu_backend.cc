@@ -9,15 +9,8 @@
 #include "base/error.h"
 #include "kernels/convert.h"
 #include "kernels/cpu/blas_memory.h"
-#include "kernels/cpu/cpu.h"
 
 namespace winnow::cpu {
-
-std::unique_ptr<kernels::Ops> make_cpu_backend(const CpuOptions& options) {
-  return std::make_unique<CpuBackend>(options);
-}
-
-std::string cpu_kernels() { return chosen_kernels().name; }
 
 // Zeroed, 64-byte aligned memory, counted by its backend where there is one.
 class CpuBuffer final : public kernels::Buffer {

@@ -13,11 +13,11 @@
 
 namespace winnow::cpu {
 
-// Head dimension as values are stored: padded so that a row is whole vectors on every processor.
+// Returns the head dimension as values are stored: padded so that a row is whole vectors on every processor.
 inline constexpr int64_t padded_head_dim(int64_t head_dim) { return (head_dim + 15) / 16 * 16; }
 
-// Keys and values of one block of kRowTile rows: keys transposed, (n_kv_heads, head_dim, kRowTile), then values,
-// (n_kv_heads, kRowTile, padded_head_dim). Counts are floats.
+// Return the floats of the keys, and of keys and values, of one block of kRowTile rows: keys transposed, (n_kv_heads,
+// head_dim, kRowTile), then values, (n_kv_heads, kRowTile, padded_head_dim).
 inline constexpr int64_t key_block_count(const kernels::HeadShape& h) { return h.n_kv_heads * h.head_dim * kRowTile; }
 inline constexpr int64_t kv_block_count(const kernels::HeadShape& h) {
   return key_block_count(h) + h.n_kv_heads * kRowTile * padded_head_dim(h.head_dim);
@@ -93,7 +93,7 @@ class CpuBackend final : public kernels::Device, public kernels::Ops {
   std::atomic<int64_t> peak_allocated_bytes_ = 0;
 };
 
-// What the two operations with memory of their own take, bytes.
+// Return the memory that the two operations with some of their own take, bytes.
 int64_t token_nll_bytes(int64_t hidden, int64_t vocab, int n_threads);
 int64_t attention_bytes(const kernels::HeadShape& heads, int n_threads);
 

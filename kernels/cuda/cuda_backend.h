@@ -28,7 +28,7 @@ struct AttentionMemory;
 struct Piece;
 class Staging;
 
-// Memory of token_nll and attention_lse, bytes.
+// Return the memory of token_nll and of attention_lse, bytes.
 int64_t token_nll_bytes(int64_t vocab);
 int64_t attention_lse_bytes(const kernels::HeadShape& heads);
 
@@ -69,7 +69,7 @@ class CudaBackend final : public kernels::Device, public kernels::Ops {
   void synchronize() override;
   void record_event(int64_t n) override;
   double elapsed_seconds(int64_t first, int64_t second) override;
-  // Everything is queued here: what works on the backend's memory from elsewhere waits for it.
+  // Returns the stream on which everything is queued: what works on the backend's memory from elsewhere waits for it.
   cudaStream_t stream() const { return stream_; }
 
  private:

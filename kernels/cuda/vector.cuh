@@ -60,13 +60,14 @@ Element* kv_elements(const kernels::KvSpan& kv) {
 
 inline constexpr int kWarp = 32;
 
+// Returns the sum over a warp to all its threads.
 __device__ inline float warp_sum(float x) {
 #pragma unroll
   for (int offset = kWarp / 2; offset > 0; offset /= 2) x += __shfl_xor_sync(0xFFFFFFFFU, x, offset);
   return x;
 }
 
-// Sum over a block of kThreads, in a fixed order, for all its threads.
+// Returns the sum over a block of kThreads, in a fixed order, to all its threads.
 template <int kThreads>
 __device__ inline float block_sum(float x) {
   __shared__ float partial[kThreads / kWarp];
