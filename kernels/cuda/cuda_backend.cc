@@ -39,7 +39,7 @@ std::unique_ptr<kernels::Ops> make_cuda_backend(const CudaOptions& options) {
                                      (status == cudaSuccess ? "none found" : cudaGetErrorString(status)) +
                                      "; use --device cpu");
   }
-  return std::make_unique<cuda::CudaBackend>(options);
+  return std::make_unique<CudaBackend>(options);
 }
 
 // Zeroed device memory, counted by its backend. It comes from CUDA's pool in the order of the stream, so that the
@@ -189,18 +189,27 @@ std::unique_ptr<kernels::Buffer> CudaBackend::upload(std::span<const int32_t> va
   return buffer;
 }
 
-void CudaBackend::copy_rows(const void* from, void* to, int64_t n_rows, int64_t cols) {
-  WINNOW_CUDA_CHECK(
-      cudaMemcpyAsync(to, from, static_cast<std::size_t>(n_rows * cols * winnow::kernels::size_bytes(residual_dtype())),
-                      cudaMemcpyDeviceToDevice, stream_));
+int64_t CudaBackend::weight_bytes(const kernels::HostTensor& source, kernels::WeightUse use) const {
+  return source.count() * (use == kernels::WeightUse::kTable ? 4 : 2);
+}
+
+kernels::Matrix CudaBackend::do_load(const kernels::HostTensor& source, kernels::WeightUse use, std::byte* storage) {
+  if (!staging_) staging_ = std::make_unique<Staging>();
+  staging_->upload(source, use == kernels::WeightUse::kTable, storage, stream_);
+  return {storage, use == kernels::WeightUse::kTable ? kernels::DType::kF32 : kernels::DType::kBf16, source.rows(),
+          source.cols()};
+}
+
+void CudaBackend::do_copy_rows(kernels::ConstRows from, kernels::Rows to) {
+  WINNOW_CUDA_CHECK(cudaMemcpyAsync(to.data, from.data, from.bytes().size(), cudaMemcpyDeviceToDevice, stream_));
 }
 
 std::unique_ptr<kernels::Buffer> CudaBackend::allocate_host(int64_t size_bytes, const char* what) {
   return std::make_unique<HostBuffer>(*this, size_bytes, what);
 }
 
-void CudaBackend::copy_async(const void* from, void* to, int64_t size_bytes) {
-  WINNOW_CUDA_CHECK(cudaMemcpyAsync(to, from, static_cast<std::size_t>(size_bytes), cudaMemcpyDefault, stream_));
+void CudaBackend::do_copy_async(std::span<const std::byte> from, std::span<std::byte> to) {
+  WINNOW_CUDA_CHECK(cudaMemcpyAsync(to.data(), from.data(), from.size(), cudaMemcpyDefault, stream_));
 }
 
 void CudaBackend::synchronize() { WINNOW_CUDA_CHECK(cudaStreamSynchronize(stream_)); }

@@ -1,13 +1,10 @@
-// Weights on their way to the GPU: read and converted to bfloat16 into pinned memory by several threads, one piece
-// while the piece before is being copied.
+#include "kernels/cuda/staging.h"
 
 #include <algorithm>
 #include <cstring>
 
 #include "kernels/convert.h"
 #include "kernels/cuda/check.h"
-#include "kernels/cuda/cuda_backend.h"
-#include "kernels/cuda/staging.h"
 
 namespace winnow::cuda {
 
@@ -60,7 +57,7 @@ void Staging::release() {
   }
 }
 
-void Staging::upload(const kernels::HostTensor& source, bool as_float32, void* to, cudaStream_t stream) {
+void Staging::upload(const kernels::HostTensor& source, bool as_float32, std::byte* to, cudaStream_t stream) {
   const int64_t element = as_float32 ? 4 : 2;
   const int64_t piece = kSlotBytes / element;
   for (int64_t at = 0; at < source.count(); at += piece) {
@@ -78,21 +75,10 @@ void Staging::upload(const kernels::HostTensor& source, bool as_float32, void* t
         convert(from, source.dtype, count, static_cast<uint16_t*>(slot.data) + first);
       }
     });
-    WINNOW_CUDA_CHECK(cudaMemcpyAsync(static_cast<std::byte*>(to) + at * element, slot.data,
-                                      static_cast<std::size_t>(n * element), cudaMemcpyHostToDevice, stream));
+    WINNOW_CUDA_CHECK(cudaMemcpyAsync(to + at * element, slot.data, static_cast<std::size_t>(n * element),
+                                      cudaMemcpyHostToDevice, stream));
     WINNOW_CUDA_CHECK(cudaEventRecord(slot.copied, stream));
   }
-}
-
-int64_t CudaBackend::weight_bytes(const kernels::HostTensor& source, kernels::WeightUse use) const {
-  return source.count() * (use == kernels::WeightUse::kTable ? 4 : 2);
-}
-
-kernels::Matrix CudaBackend::load(const kernels::HostTensor& source, kernels::WeightUse use, void* storage) {
-  if (!staging_) staging_ = std::make_unique<Staging>();
-  staging_->upload(source, use == kernels::WeightUse::kTable, storage, stream_);
-  return {storage, use == kernels::WeightUse::kTable ? kernels::DType::kF32 : kernels::DType::kBf16, source.rows(),
-          source.cols()};
 }
 
 }  // namespace winnow::cuda
