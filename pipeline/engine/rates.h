@@ -4,7 +4,7 @@
 #include "kernels/ops.h"
 #include "model/config.h"
 #include "model/weights.h"
-#include "pipeline/engine/sweep.h"
+#include "pipeline/engine/sweep_plan.h"
 
 namespace winnow::engine {
 

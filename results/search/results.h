@@ -3,8 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -81,9 +79,7 @@ struct BestPatterns {
   int64_t n_examples = 0;
   bool is_verified = false;  // measured again with every row under the window
 };
-// Those of one method, and where the file comes from. none: the file has no search of that method.
-std::optional<BestPatterns> read_best_patterns(const std::filesystem::path& path, const std::string& method,
-                                               storage::Provenance& provenance);
+
 // What a file of searches found, for who only wants to know that, by method.
 struct FoundPatterns {
   std::string method;

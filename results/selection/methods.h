@@ -3,22 +3,15 @@
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "results/calibration/results.h"
-#include "results/search/results.h"
+#include "results/selection/select_input.h"
 #include "results/selection/selection.h"
+#include "results/stats/table.h"
 
 namespace winnow::selection {
-
-// Everything that a method may look at.
-struct SelectInput {
-  calibration::Results results;
-  std::optional<search::BestPatterns> searched;  // of the method asked for
-};
 
 struct SelectOptions {
   std::string method = "nll";
@@ -50,9 +43,6 @@ std::string known_methods();
 bool is_pattern_method(const std::string& method);
 // "greedy-forward" and the like: found by `winnow search`.
 bool is_search_method(const std::string& method);
-
-// Reads the results file and what the method needs of it. Throws Error(kNoInput | kBadData) naming file and variable.
-SelectInput read_select_input(const std::filesystem::path& path, const std::string& method);
 
 // Throws Error(kUsage) for an unknown method and a K out of range, Error(kNoInput) for a signal that was not measured
 // (naming the flag that measures it), Error(kBadData) where the method is not defined for these figures.

@@ -22,10 +22,6 @@
 
 namespace winnow::storage {
 
-// The first thing in main(): in the process that reads HDF5 files, which is this executable again, it serves and
-// returns the exit code. Everywhere else: nothing.
-std::optional<int> serve_if_asked(int argc, char** argv);
-
 // An HDF5 id (hid_t) with one owner. Move only; the destructor never throws.
 class Handle {
  public:

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 namespace winnow::storage {
 
@@ -12,5 +13,9 @@ enum class ServerRequest : uint8_t {
   kFork,  // a file's socket follows; answered with the number of its process
   kWait,  // for that process; answered with its status, as of waitpid
 };
+
+// The first thing in main(): in the process that reads HDF5 files, which is this executable again, it serves and
+// returns the exit code. Everywhere else: nothing.
+std::optional<int> serve_if_asked(int argc, char** argv);
 
 }  // namespace winnow::storage
