@@ -1,4 +1,4 @@
-// What the process that a shell, a scheduler or a container has made for the program may lack.
+// Provides what the process that a shell, a scheduler or a container has made may lack.
 #pragma once
 
 #include <string>
@@ -6,7 +6,7 @@
 
 namespace winnow::cli {
 
-// The first steps of the program, before it opens or starts anything:
+// Takes the first steps of the program, before it opens or starts anything:
 //   - a closed standard file (>&-) gets a stand-in that cannot be read or written, so that no data file takes its
 //   number
 //     and is mistaken for it. Programs that are started from here find it closed;

@@ -84,7 +84,8 @@ struct SweepLayout {
   kernels::AttentionCall call(const Segment& segment, int64_t layer) const;
 };
 
-// The different attention calls that a sweep over the request makes, without pointers: Ops::prepare_attention.
+// Returns the different attention calls that a sweep over the request makes, without pointers, for
+// Ops::prepare_attention.
 std::vector<kernels::AttentionCall> attention_shapes(const model::ModelConfig& config, const SweepRequest& request,
                                                      int64_t row_tile);
 

@@ -1,4 +1,4 @@
-// The work of a sweep, for the cost model: pure arithmetic.
+// The work of a sweep, for the cost model.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@
 
 namespace winnow::engine {
 
-// Work of a sweep, for the cost model. Pure arithmetic.
+// Counts of what a sweep computes for one request.
 struct SweepPlan {
   int64_t n_rows =
       0;  // of the base, not padded: T - 1 (the last token predicts nothing), or T (with the row of the last token)

@@ -1,4 +1,4 @@
-// What `winnow select` reads of a results file.
+// Reads what `winnow select` needs of a results file.
 #pragma once
 
 #include <filesystem>
@@ -10,7 +10,7 @@
 
 namespace winnow::selection {
 
-// Everything that a method may look at.
+// Figures that a method may look at.
 struct SelectInput {
   calibration::Results results;
   std::optional<search::BestPatterns> searched;  // of the method asked for

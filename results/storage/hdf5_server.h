@@ -1,4 +1,4 @@
-// The other side of results/storage/hdf5_reader.h: what runs in the process that reads HDF5 files.
+// The other side of results/storage/hdf5_reader.h, which runs in the process that reads HDF5 files.
 #pragma once
 
 #include <cstdint>
@@ -14,8 +14,8 @@ enum class ServerRequest : uint8_t {
   kWait,  // for that process; answered with its status, as of waitpid
 };
 
-// The first thing in main(): in the process that reads HDF5 files, which is this executable again, it serves and
-// returns the exit code. Everywhere else: nothing.
+// Serves and returns the exit code in the process that reads HDF5 files, which is this executable again; none in any
+// other process. main() calls it first.
 std::optional<int> serve_if_asked(int argc, char** argv);
 
 }  // namespace winnow::storage
