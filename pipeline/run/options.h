@@ -108,7 +108,7 @@ cuda::CudaOptions::Attention parse_attention(const std::string& name);
 void check_options(const RunOptions& options);
 // Returns the kind in the identity of a run: the verb, and whether a search has KL to the base.
 std::string kind_of(const RunOptions& options);
-// Returns the part of the settings that all verbs share: window, sinks, decode, tail rows. Throws Error(kUsage).
+// Returns the part of the settings that all verbs share: window, sinks, decode, tail rows.
 Settings resolve_window(const RunOptions& options);
 // Rows before the answer that lose a layer's attention, besides the answer, where --tail-rows does not say: few, as
 // their lanes are short then, and enough to reach the answer through the layers above.
