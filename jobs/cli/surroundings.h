@@ -7,9 +7,8 @@
 namespace winnow::cli {
 
 // Takes the first steps of the program, before it opens or starts anything:
-//   - a closed standard file (>&-) gets a stand-in that cannot be read or written, so that no data file takes its
-//   number
-//     and is mistaken for it. Programs that are started from here find it closed;
+//   - a closed standard file (>&-) gets a stand-in that cannot be read or written, so that no data file takes
+//     its number and is mistaken for it. Programs that are started from here find it closed;
 //   - an empty PATH gets the system's folders, for mpirun, Python and the programs of other verbs;
 //   - a limit of the size of files (ulimit -f) is a failed write, with its exit code, and no signal;
 //   - stop signals, which waited until now, take effect: a verb that can go on where it was stopped remembers them.

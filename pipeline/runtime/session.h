@@ -46,9 +46,8 @@ struct AgreedFailure : Unwinding {
 // A peer that dies without a word (kill -9, out of memory) must not leave the others waiting, for in MPI they would
 // wait for ever:
 //   - under mpirun, mpirun ends the job and names rank and host;
-//   - LivenessMonitor sees it among the ranks of one host, whatever they wait in and whoever started them: srun lets
-//   the
-//     other tasks of a step live unless it was told otherwise. The abort that follows reaches all hosts;
+//   - LivenessMonitor sees it among the ranks of one host, whatever they wait in and whoever started them: srun
+//     lets the other tasks of a step live unless it was told otherwise. The abort that follows reaches all hosts;
 //   - a host that dies as a whole, or has one rank only, is left to the launcher: mpirun, or srun --kill-on-bad-exit=1;
 //   - waits in NCCL have a deadline besides (nccl.h), for a peer that lives and does not answer.
 class MpiSession {
