@@ -1,4 +1,4 @@
-// Which tensors a model is made of: names and shapes.
+// The tensors that a model is made of: names and shapes.
 #pragma once
 
 #include <string>
@@ -26,10 +26,11 @@ struct MatrixSpec {
   std::vector<TensorSpec> parts;
 };
 
-// The tensors of one decoder layer, by the names that all four families share.
+// Returns the tensors of one decoder layer, by the names that all four families share.
 std::vector<MatrixSpec> declare_layer(const ModelConfig& config, int64_t layer);
 
-// All tensors of a model, layer by layer, then those that its layers share. The head is among them unless it is tied.
+// Returns all tensors of a model, layer by layer, then those that its layers share: the head is one of them unless it
+// is tied.
 std::vector<TensorSpec> declared_tensors(const ModelConfig& config);
 
 }  // namespace winnow::model

@@ -1,5 +1,5 @@
-// A family is a table row of switches and defaults, not a class: what differs between decoder-only models that share
-// the Llama layer and its tensor names (model/weights.cc).
+// A family is a row of switches and defaults, not a class: it says how decoder-only models differ that share the Llama
+// layer and its tensor names (model/declared_tensors.cc).
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@
 
 namespace winnow::model {
 
-// How a family's Transformers model decides which layers have a sliding window of their own.
+// Rule by which a family's Transformers model gives layers a sliding window of their own.
 enum class NativeWindow {
   kNever,      // Llama: config.json's sliding_window is ignored
   kAllLayers,  // Mistral: every layer, where sliding_window is not null

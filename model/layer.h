@@ -9,7 +9,8 @@
 
 namespace winnow::model {
 
-// Attention itself is not here: which keys a row sees, and whose, is the sweep's matter (pipeline/engine/sweep_pass.cc).
+// Attention itself is not here: which keys a row sees, and whose, is the sweep's matter
+// (pipeline/engine/sweep_pass.cc).
 class DecoderLayer {
  public:
   // All references must outlive this.

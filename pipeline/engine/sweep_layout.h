@@ -84,4 +84,9 @@ struct SweepLayout {
   kernels::AttentionCall call(const Segment& segment, int64_t layer) const;
 };
 
+// Returns the different attention calls that a sweep over the request makes, without pointers, for
+// Ops::prepare_attention.
+std::vector<kernels::AttentionCall> attention_shapes(const model::ModelConfig& config, const SweepRequest& request,
+                                                     int64_t row_tile);
+
 }  // namespace winnow::engine

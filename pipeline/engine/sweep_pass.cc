@@ -1,11 +1,9 @@
-#include "pipeline/engine/sweep.h"
+#include "pipeline/engine/sweep_pass.h"
 
 #include <algorithm>
-#include <memory>
 
 #include "base/error.h"
 #include "pipeline/engine/cached_prefix.h"
-#include "pipeline/engine/sweep_pass.h"
 
 namespace winnow::engine {
 
@@ -266,23 +264,6 @@ void SweepPass::run_layers(const StopCheck& stop) {
 std::vector<SweepResult> SweepPass::run(const StopCheck& stop) {
   run_layers(stop);
   return results_of(score_rows());
-}
-
-int64_t predict_sweep_bytes(const model::ModelConfig& config, const kernels::Ops& ops,
-                            std::span<const SweepRequest> requests) {
-  return SweepPass::predicted_bytes(ops, config, requests);
-}
-
-std::vector<SweepResult> sweep(kernels::Ops& ops, const model::ModelConfig& config, model::ModelWeights& weights,
-                               std::span<const SweepRequest> requests, const StopCheck& stop) {
-  return SweepPass(ops, config, weights, requests).run(stop);
-}
-
-SweepResult sweep(kernels::Ops& ops, const model::ModelConfig& config, model::ModelWeights& weights,
-                  const SweepRequest& request, const StopCheck& stop) {
-  SweepResult result = std::move(sweep(ops, config, weights, std::span(&request, 1), stop).front());
-  check_finite(request, result);
-  return result;
 }
 
 }  // namespace winnow::engine

@@ -15,6 +15,9 @@
 
 namespace winnow::engine {
 
+// The variable of the signal "sensitivity" whose value is the score of a lane.
+inline constexpr const char* kNllRemoved = "nll_removed";
+
 // Takes the keys and values of a base's rows, layer by layer, in place of the sweep's own memory: of one request.
 struct KvSink {
   std::function<kernels::KvSpan(int64_t layer)> place;  // where they are written
