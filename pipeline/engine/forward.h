@@ -1,5 +1,6 @@
-// What every forward pass has besides its own rows: the layer's arithmetic, the rotary table, the way in through the
-// embedding and the way out through the vocabulary. Sweep, prefill and generation differ in which rows they bring.
+// The parts that every forward pass has besides its own rows: the layer's arithmetic, the rotary table, the way in
+// through the embedding and the way out through the vocabulary. Sweep, prefill and generation differ in which rows they
+// bring.
 #pragma once
 
 #include <cstdint>
@@ -14,9 +15,10 @@
 namespace winnow::engine {
 
 struct Forward {
-  // All references must outlive this. n_positions: of the longest sequence.
+  // Makes the rotary table. n_positions: of the longest sequence. All references must outlive this.
   Forward(kernels::Ops& on, const model::ModelConfig& of_model, model::ModelWeights& with, int64_t n_positions);
-  // Backend memory that this takes, with what operations on sequences of most_rows rows take for themselves, bytes.
+  // Returns the backend memory that this takes, with what operations on sequences of most_rows rows take for
+  // themselves, bytes.
   static int64_t predicted_bytes(const kernels::Ops& on, const model::ModelConfig& of_model, int64_t n_positions,
                                  int64_t most_rows);
 

@@ -19,7 +19,7 @@ namespace winnow::engine {
 
 class CachedPrefix;  // pipeline/engine/cached_prefix.h
 
-// What one setting of the layers costs on one example.
+// Figures of one setting of the layers on one example.
 struct Score {
   double nll_nats = 0.0;              // mean over the answer tokens
   bool exact_match = false;           // every answer token is the argmax: greedy decoding reproduces the answer
@@ -54,15 +54,15 @@ struct SweepResult {
 using StopCheck = std::function<bool()>;
 struct Interrupted : Unwinding {};
 
-// Backend memory of one sweep over all of the requests, without the weights, bytes.
+// Returns the backend memory of one sweep over all of the requests, without the weights, bytes.
 int64_t predict_sweep_bytes(const model::ModelConfig& config, const kernels::Ops& ops,
                             std::span<const SweepRequest> requests);
 
-// Sweeps all requests together: their rows are stacked, their results are what each alone would give, bit for bit.
+// Sweeps all requests together: their rows are stacked, and their results are bit for bit what each alone would give.
 // Throws Interrupted.
 std::vector<SweepResult> sweep(kernels::Ops& ops, const model::ModelConfig& config, model::ModelWeights& weights,
                                std::span<const SweepRequest> requests, const StopCheck& stop);
-// One request. Throws Error(kBadData) when an NLL is not finite, naming the layer; Interrupted.
+// Sweeps one request. Throws Error(kBadData) when an NLL is not finite, naming the layer, and Interrupted.
 SweepResult sweep(kernels::Ops& ops, const model::ModelConfig& config, model::ModelWeights& weights,
                   const SweepRequest& request, const StopCheck& stop);
 // Throws Error(kBadData) when an NLL is not finite, naming the layer.
