@@ -267,7 +267,7 @@ TEST_F(WeightsTest, LayersMayHaveDifferentTypes) {
   Json map = Json::object();
   for (const auto& [name, shape] : first) map[name] = "a.safetensors";
   for (const auto& [name, shape] : second) map[name] = "b.safetensors";
-  dir_.write("model.safetensors.index.json", Json{{"weight_map", map}}.dump());
+  dir_.write("model.safetensors.index.json", Json({{"weight_map", map}}).dump());
   checkpoint_ = std::make_unique<Checkpoint>(dir_.path());
   load();
   expect_layer(0);

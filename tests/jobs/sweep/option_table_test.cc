@@ -124,7 +124,7 @@ class OneCell : public ::testing::Test {
     if (option.sweep == run::SweepUse::kResource) {
       keys["defaults"][option.key()] = value;
     } else {
-      keys[option.key()] = is_list ? nlohmann::json{value} : value;
+      keys[option.key()] = is_list ? nlohmann::json::array({value}) : value;
     }
   }
 
