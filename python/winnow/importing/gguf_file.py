@@ -220,7 +220,7 @@ def _open(path: pathlib.Path) -> _Reader:
         raise
     except Exception as error:  # of any kind, by what is damaged
         words = " ".join(str(error).split())[:200]
-        unknown = re.match(r"(\d+) is not a valid GGMLQuantizationType", words)
+        unknown = re.search(r"(\d+)\)? is not a valid GGMLQuantizationType", words)
         if unknown:
             words = f"a tensor has quantisation type {unknown[1]}, which is not known here"
         else:
