@@ -60,15 +60,16 @@ class Source:
 def questions(name: str, text: str) -> dict[str, list[Question]]:
     """What can be asked about a file, by kind."""
     tree = ast.parse(text)
+    lines = text.split("\n")  # ast.get_source_segment would split the text for each
     found: dict[str, list[Question]] = {kind: [] for kind in KINDS}
     for node in tree.body:
         if isinstance(node, ast.FunctionDef):
-            _ask_function(found, name, node, ast.get_source_segment(text, node))
+            _ask_function(found, name, node, "\n".join(lines[node.lineno - 1 : node.end_lineno]))
         elif isinstance(node, ast.ClassDef):
             for method in node.body:
                 if isinstance(method, ast.FunctionDef) and not method.name.startswith("__"):
                     _ask_class(found, node, method)
-    values = dict(_constants(tree, text))
+    values = dict(_constants(tree, lines))
     chosen = list(values)[:CONSTANTS]
     if len(chosen) == CONSTANTS:
         found["constants"].append(
@@ -83,10 +84,10 @@ def questions(name: str, text: str) -> dict[str, list[Question]]:
     return found
 
 
-def _ask_function(found: dict[str, list[Question]], name: str, node: ast.FunctionDef, source: str | None) -> None:
+def _ask_function(found: dict[str, list[Question]], name: str, node: ast.FunctionDef, source: str) -> None:
     docstring = ast.get_docstring(node)
     lines = tuple(range(node.lineno, node.end_lineno + 1))
-    if source and not node.decorator_list and 4 <= source.count("\n") <= 16:
+    if not node.decorator_list and 4 <= source.count("\n") <= 16:
         text = f"Find the function {node.name} in the files above and repeat its definition exactly."
         found["function"].append(Question("function", text, source, lines, (node.name,)))
     if not docstring or not docstring.isascii():
@@ -110,12 +111,13 @@ def _ask_class(found: dict[str, list[Question]], node: ast.ClassDef, method: ast
     found["class"].append(Question("class", text, answer, (node.lineno, method.lineno), (method.name,)))
 
 
-def _constants(tree: ast.Module, text: str):
+def _constants(tree: ast.Module, lines: list[str]):
     """(name, (value as it is written, line)) of module constants that are short and on one line."""
     for node in tree.body:
         if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
-            name, value = node.targets[0].id, ast.get_source_segment(text, node.value)
-            is_short = isinstance(node.value, ast.Constant) and value and len(value) <= 40 and "\n" not in value
+            name, place = node.targets[0].id, node.value
+            value = lines[place.lineno - 1][place.col_offset : place.end_col_offset]
+            is_short = isinstance(place, ast.Constant) and place.lineno == place.end_lineno and len(value) <= 40
             if is_short and re.fullmatch(r"[A-Z][A-Z0-9_]{3,}", name):
                 yield name, (value, node.lineno)
 

@@ -30,7 +30,6 @@ class Architecture:
     has_reordered_heads: bool = False
     norm_offset: float = 0.0  # that the converter has added to the weights of all norms
     defaults: dict[str, object] = field(default_factory=dict)  # further fields of config.json
-    always_tied: bool = False
 
 
 _LLAMA_BIASES = {"attention_bias": tuple(_ATTENTION), "mlp_bias": tuple(_FFN)}
@@ -97,7 +96,6 @@ ARCHITECTURES = {
             },
             norm_offset=1.0,
             defaults={"attention_bias": False, "hidden_activation": "gelu_pytorch_tanh"},
-            always_tied=True,
         ),
     )
 }

@@ -63,7 +63,7 @@ def model_config(file: GgufFile, architecture: Architecture) -> Config:
         "head_dim": head_dim,
         "max_position_embeddings": file.size("context_length"),
         "rms_norm_eps": file.real("attention.layer_norm_rms_epsilon"),
-        "tie_word_embeddings": architecture.always_tied or HEAD not in file.tensors,
+        "tie_word_embeddings": HEAD not in file.tensors,
         **architecture.defaults,
         **rope_fields(file, head_dim),
         **_FURTHER.get(architecture.name, _nothing)(file, head_dim),

@@ -39,7 +39,9 @@ def find_snapshot(path: pathlib.Path) -> pathlib.Path:
 def files_of(snapshot: pathlib.Path) -> list[pathlib.Path]:
     """The files to be taken over, in order. Failure where one is missing, or the weights are cut short."""
     names = sorted(
-        each.name for each in snapshot.iterdir() if not each.is_dir() and not each.name.endswith(_OTHER_WEIGHTS)
+        each.name
+        for each in snapshot.iterdir()
+        if not each.is_dir() and not each.name.endswith(_OTHER_WEIGHTS) and not each.name.startswith(".")
     )
     for name in [*names, *_weight_files(snapshot)]:
         path = snapshot / name

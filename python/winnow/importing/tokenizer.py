@@ -28,7 +28,8 @@ _SENTENCEPIECE = "llama"
 _DIGITS_APART = {"smollm", "starcoder", "refact", "command-r", "codeshell"}
 _GPT2_RULE = {"gpt-2", "gpt2", "phi-2"}
 _COMPOSED = {"qwen2"}  # Unicode's composed form first
-# A word that is a token as a whole is taken as it is, also where merges would not lead to it.
+# A word that is a token as a whole is taken as it is, also where merges would not lead to it. Texts of these begin with
+# a token of their own, unless the file says otherwise.
 _WHOLE_WORDS_FIRST = {"llama3", "llama-v3", "llama-bpe", "falcon3", "tekken"}
 
 
@@ -48,8 +49,11 @@ def write_tokenizer(file: GgufFile, folder: pathlib.Path, n_vocabulary: int, n_p
         if not isinstance(token_id, int) or not 0 <= token_id < len(tokens):
             raise file.refusal(f"tokenizer.ggml.{key}_token_id", f"the id of one of {len(tokens)} tokens")
         flags[name] = tokens[token_id]
-    adds_bos = file.field("tokenizer.ggml.add_bos_token", described["tokenizer_type"] == _SENTENCEPIECE)
+    begins = described["tokenizer_type"] == _SENTENCEPIECE or described["pre_tokenizer_type"] in _WHOLE_WORDS_FIRST
+    adds_bos = file.field("tokenizer.ggml.add_bos_token", begins)
     template = file.field("tokenizer.chat_template")
+    if not isinstance(template, str | None):
+        raise file.refusal("tokenizer.chat_template", "text")
     before = set(os.listdir(folder))
     tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=backend,

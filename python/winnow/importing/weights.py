@@ -43,7 +43,7 @@ def plan(file: GgufFile, architecture: Architecture, config: Config) -> list[Wei
                 f"{file.path}: tensor {source}: expected the shape {shape} by the metadata, found {found}",
             )
     for source in file.tensors:
-        if source not in names and source not in FACTORS and not (source == HEAD and architecture.always_tied):
+        if source not in names and source not in FACTORS:
             raise Failure(
                 ExitCode.BAD_DATA,
                 f"{file.path}: tensor {source}: {architecture.name} has none of that name; without it the model would "

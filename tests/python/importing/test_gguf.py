@@ -261,6 +261,24 @@ def test_the_tokenizer_splits_text_as_the_model_learnt_it(tmp_path):
     assert config["tokenizer_class"] == "PreTrainedTokenizerFast"
 
 
+def test_a_vocabulary_of_llama_3_takes_whole_words_and_begins_a_text(tmp_path):
+    from transformers import AutoTokenizer
+
+    tokens = [*gguf_files.TOKENS[:-2], "hello", *gguf_files.SPECIAL]  # no merge leads to "hello"
+    fields = gguf_files.metadata() | {
+        "tokenizer.ggml.pre": "llama-bpe",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": [1] * (len(tokens) - 2) + [3, 3],
+    }
+    fields |= {"tokenizer.ggml.bos_token_id": len(tokens) - 2, "tokenizer.ggml.eos_token_id": len(tokens) - 1}
+    tensors = gguf_files.matrices()
+    tensors["token_embd.weight"] = np.zeros((len(tokens), 256), "<f4")
+    gguf_files.write_gguf(tmp_path / "model.gguf", fields, tensors)
+    import_file(tmp_path / "model.gguf", tmp_path / "out")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert tokenizer.convert_ids_to_tokens(tokenizer("hello")["input_ids"]) == ["<|im_start|>", "hello"]
+
+
 def test_a_sentencepiece_vocabulary_puts_a_beginning_before_the_text(tmp_path):
     from transformers import AutoTokenizer
 

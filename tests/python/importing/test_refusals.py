@@ -55,6 +55,7 @@ BAD_METADATA = [
     ({"tokenizer.ggml.eos_token_id": 100_000}, "tokenizer.ggml.eos_token_id", "one of 261 tokens"),
     ({"tokenizer.ggml.token_type": [1, 2]}, "tokenizer.ggml.token_type", "2 values for 261 tokens"),
     ({"tokenizer.ggml.tokens": [*gguf_files.TOKENS, "one", "two"], "tokenizer.ggml.token_type": None}, "263 tokens"),
+    ({"tokenizer.chat_template": 5}, "tokenizer.chat_template", "text"),
     ({"tokenizer.ggml.merges": ["no such"]}, "no tokenizer can be made", "tokenizer.ggml"),
 ]
 
