@@ -23,6 +23,7 @@ except fetch.Unavailable as error:
 TORCH_PYTHON = launch.REPOSITORY / ".venv-torch/bin/python"
 WINDOW = 512
 LAYERS = 30
+MOST_NEEDED = 18  # the layer, whatever the prompts: with longer ones too, and by a wide margin
 EXACT_EXAMPLES, TAIL_EXAMPLES = 2, 8
 TAIL_ROWS = 256
 # nats per answer token, float32 on both sides. A logit is of size 40 at most and comes out of 61 sums of up to 1536
@@ -113,6 +114,7 @@ def test_the_model_answers_and_some_layers_need_the_whole_prompt(runs):
         assert nll.mean() < 1.5 and accuracy.mean() > 0.6  # a model that is read wrongly guesses: ln(49152) = 10.8
         mean = delta.mean(axis=0)
         assert mean.max() > 0.1 and np.median(np.abs(mean)) < mean.max() / 5  # few layers matter, and much
+        assert np.argmax(mean) == MOST_NEEDED
 
 
 def test_the_tail_sweep_finds_the_layers_of_the_exact_one(runs):
@@ -128,8 +130,11 @@ def test_selection_and_exports(folder, runs):
     kept = json.loads((folder / "selection.json").read_text())["layers"]
     (delta,) = table(runs["tail"], "delta_nll")
     assert sorted(kept) == sorted(np.argsort(-delta.mean(axis=0), kind="stable")[:8].tolist())
-    winnow(folder, "export", "selection.json", "--target", "json", "--out", "export")
-    assert any((folder / "export").iterdir())
+    winnow(folder, "export", "selection.json", "--target", "hf", "--out", "export")
+    config = json.loads((folder / "export/config.json").read_text())
+    assert config["sliding_window"] is not None
+    assert [i for i, kind in enumerate(config["layer_types"]) if kind == "full_attention"] == sorted(kept)
+    assert (folder / "export/tokenizer.json").exists() and (folder / "export/model.safetensors").exists()
 
 
 @pytest.fixture(scope="module")
