@@ -4,9 +4,10 @@
     make_prompts.py --model DIR --out DIR [--min-tokens 14000] [--max-tokens 26000] [--count 64] [--seed 0]
         [--kinds function,docstring,constants,sentence,class] [--control-tokens 4096 [--control target|ends]]
 
-It writes calibration.jsonl and held-out.jsonl, rows of id, source (the kind), prompt and answer. No source file is in
-prompts of both. Kinds: "function" (repeat its definition), "docstring" (quote it), "constants" (the values of some),
-and two whose answer is a short sentence: "sentence" (the first of a docstring) and "class" (that defines a method).
+It writes calibration.jsonl and held-out.jsonl, rows of id, source (the kind), prompt and answer. No source file, nor a
+copy of it, is in prompts of both. Kinds: "function" (repeat its definition), "docstring" (quote it), "constants" (the
+values of some), and two whose answer is a short sentence: "sentence" (the first of a docstring) and "class" (that
+defines a method).
 
 With --control-tokens there are calibration-short.jsonl and held-out-short.jsonl, too: the same questions, under the
 same ids, on that many tokens. What is asked for is among them ("target", what surrounds it), or the middle is cut out
@@ -140,9 +141,9 @@ class Library:
     """The files of one split, in a random order, read when they are needed."""
 
     def __init__(self, files, split: str, tokenizer: tokenizers.Tokenizer, draw: random.Random) -> None:
-        self._files = [file for file in files if _split_of(file[0]) == split]
+        self._files = list(files)
         draw.shuffle(self._files)
-        self._tokenizer, self._next = tokenizer, 0
+        self._split, self._tokenizer, self._next = split, tokenizer, 0
         self._sources: dict[str, Source | None] = {}  # None: of no use
         self._texts: dict[str, str] = {}  # packages carry copies of each other: the first name of each text
 
@@ -162,7 +163,7 @@ class Library:
     def _read(self, name: str, path: pathlib.Path) -> Source | None:
         try:
             text = path.read_text(encoding="ascii")
-            if not FILE_CHARACTERS[0] <= len(text) <= FILE_CHARACTERS[1]:
+            if not FILE_CHARACTERS[0] <= len(text) <= FILE_CHARACTERS[1] or _split_of(text) != self._split:
                 return None
             found = questions(name, text)
         except (OSError, ValueError, SyntaxError, RecursionError):
@@ -172,8 +173,9 @@ class Library:
         return Source(name, text, count(self._tokenizer, text), found)
 
 
-def _split_of(name: str) -> str:
-    return "held-out" if hashlib.sha256(name.encode()).digest()[0] < 128 else "calibration"
+def _split_of(text: str) -> str:
+    """By the text itself, so that copies under other names are in the same split."""
+    return "held-out" if hashlib.sha256(text.encode()).digest()[0] < 128 else "calibration"
 
 
 def count(tokenizer: tokenizers.Tokenizer, text: str) -> int:
