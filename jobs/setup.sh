@@ -197,7 +197,7 @@ setup_torch() {
   "$python" -m venv .venv-torch &&
     .venv-torch/bin/python -m pip install --quiet --retries 1 --disable-pip-version-check "${extra[@]}" -r <("$python" -c 'import tomllib
 project = tomllib.load(open("pyproject.toml", "rb"))["project"]
-print(*(line for line in project["dependencies"] if line.startswith(("h5py", "numpy", "transformers"))), sep="\n")
+print(*(line for line in project["dependencies"] if line.startswith(("gguf", "h5py", "numpy", "transformers"))), sep="\n")
 print(*project["optional-dependencies"]["torch"], sep="\n")
 print(*(line for line in project["optional-dependencies"]["test"] if line.startswith("pytest")), sep="\n")') &&
     echo "$stamp" >.venv-torch/winnow-stamp && return 0

@@ -66,6 +66,7 @@ expect 0 "Keep full attention in layers 1, 4, 5" as_user sh -c 'cd && winnow dem
 expect 0 "demo-run" as_user sh -c 'cd && winnow inspect demo-run'
 expect 64 "expected one directory" as_user winnow demo --fast
 expect 69 "WINNOW_PYTHON" as_user winnow prepare --model x
+expect 69 "WINNOW_PYTHON" as_user winnow import x.gguf --out y
 expect 64 "did you mean calibrate" as_user winnow calibrat
 
 say "installing it with them, and man-db"

@@ -12,7 +12,7 @@ import pytest
 
 BUILD = launch.WINNOW.parent
 MANUAL = launch.REPOSITORY / "packaging/manual.py"
-PYTHON_PROGRAMS = {"winnow-prepare", "winnow-report"}
+PYTHON_PROGRAMS = {"winnow-import", "winnow-prepare", "winnow-report"}
 
 
 def make_manual(directory, program=launch.WINNOW, arguments=(), **environment):
@@ -109,7 +109,7 @@ def test_the_same_date_gives_the_same_bytes(manual_directory, tmp_path):
 def test_a_page_that_cannot_be_made_is_said(tmp_path):
     done = make_manual(tmp_path / "some", WINNOW_PYTHON="/bin/false")
     assert done.returncode == 0 and not PYTHON_PROGRAMS & {p.name.removesuffix(".1.gz") for p in tmp_path.glob("*/*")}
-    assert len(done.stderr.splitlines()) == 2
+    assert len(done.stderr.splitlines()) == len(PYTHON_PROGRAMS)
     assert all(f"left out: {name}(1)" in done.stderr for name in PYTHON_PROGRAMS)
     refused = make_manual(tmp_path / "none", arguments=["--all"], WINNOW_PYTHON="/bin/false")
     assert refused.returncode == 69 and not (tmp_path / "none").exists()
@@ -135,8 +135,8 @@ def test_installed_files(installed):
     demo = {f"usr/share/winnow/demo/{name}" for name in ("model/config.json", "model/model.safetensors", "long.h5")}
     pages = {f"usr/share/man/man1/{name}.1.gz" for name in ("winnow", "winnow-calibrate", "winnow-prepare")}
     assert programs | demo | pages | {"usr/share/winnow/requirements.txt"} <= found
-    assert any(name.endswith("share/winnow/python/winnow/prepare/__main__.py") for name in found)
-    assert any(name.endswith("share/winnow/python/winnow/report/__main__.py") for name in found)
+    for folder in ("importing", "prepare", "report"):
+        assert any(name.endswith(f"share/winnow/python/winnow/{folder}/__main__.py") for name in found)
     if (launch.REPOSITORY / "LICENSE").exists():
         assert "usr/share/doc/winnow/copyright" in found
     assert not [name for name in found if "__pycache__" in name or not name.startswith("usr/")]

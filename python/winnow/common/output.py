@@ -13,7 +13,7 @@ import pathlib
 import secrets
 import stat
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -57,7 +57,18 @@ def _check(
     checkpoints: Iterable[pathlib.Path],
     taken: ExitCode,
 ) -> None:
-    folders = list(checkpoints)
+    check_place(path, name, inputs, list(checkpoints), taken)
+    with contextlib.suppress(FileNotFoundError):
+        _check_older(path, name, kind, path.lstat(), taken)
+    with tempfile.TemporaryFile(dir=path.parent):
+        pass
+
+
+def check_place(
+    path: pathlib.Path, name: str, inputs: Iterable[pathlib.Path], folders: Sequence[pathlib.Path], taken: ExitCode
+) -> None:
+    """Failure where no output may be, of whatever kind: in place of an input, in a checkpoint's folder (one of
+    `folders` or any other), or where there is no directory. name: as messages name the path. Raises OSError, too."""
     for read in (*inputs, *_inside(folders)):
         if _is_same(path, read):
             raise Failure(taken, f"{name}: is one of the files to be read; name another file")
@@ -69,10 +80,6 @@ def _check(
         raise Failure(taken, f"{name}: is in the folder of a checkpoint, {parent}; name a file elsewhere")
     if not path.parent.is_dir():
         raise Failure(ExitCode.CANNOT_CREATE, f"{name}: there is no directory {path.parent}; make it first")
-    with contextlib.suppress(FileNotFoundError):
-        _check_older(path, name, kind, path.lstat(), taken)
-    with tempfile.TemporaryFile(dir=path.parent):
-        pass
 
 
 def _check_older(path: pathlib.Path, name: str, kind: Kind, old: os.stat_result, taken: ExitCode) -> None:
@@ -131,7 +138,7 @@ class WholeFile:
             self._take_over(old)
         os.fsync(self.file.fileno())
         os.replace(self._part, self._path)
-        _sync_directory(self._path.parent)
+        sync_directory(self._path.parent)
 
     def _take_over(self, old: os.stat_result) -> None:
         """Only root may give a file to somebody else. A group that is not kept must not lend its rights to another."""
@@ -201,7 +208,7 @@ def _create_beside(path: pathlib.Path) -> tuple[pathlib.Path, BinaryIO]:
     raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
 
 
-def _sync_directory(path: pathlib.Path) -> None:
+def sync_directory(path: pathlib.Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
