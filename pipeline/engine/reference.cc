@@ -120,27 +120,79 @@ double llama3_frequency(const model::RopeConfig& rope, double frequency) {
   return (1.0 - blend) * frequency / rope.factor + blend * frequency;
 }
 
-// Rotates one head at values[begin, begin + head_dim): pairs (i, i + head_dim / 2). The angle is a float32 product, as
-// the models are served.
-void rotate(Vector& values, std::size_t begin, const model::RopeConfig& rope, std::size_t head_dim, int64_t position) {
-  const std::size_t half = head_dim / 2;
-  for (std::size_t i = 0; i < half; ++i) {
-    double frequency = std::pow(rope.theta, -2.0 * static_cast<double>(i) / static_cast<double>(head_dim));
-    if (rope.type == model::RopeConfig::Type::kLinear) frequency /= rope.factor;
-    if (rope.type == model::RopeConfig::Type::kLlama3) frequency = llama3_frequency(rope, frequency);
-    const double angle = static_cast<double>(static_cast<float>(frequency) * static_cast<float>(position));
-    const double first = values[begin + i];
-    const double second = values[begin + half + i];
-    values[begin + i] = first * std::cos(angle) - second * std::sin(angle);
-    values[begin + half + i] = second * std::cos(angle) + first * std::sin(angle);
+// Source: the same, _compute_yarn_parameters: how much of pair i keeps its frequency, 0 to 1.
+double yarn_share(const model::RopeConfig& rope, double dim, double i) {
+  const auto boundary = [&](double turns) {
+    const double periods = static_cast<double>(rope.original_max_position) / (2.0 * std::numbers::pi * turns);
+    return dim / 2.0 * std::log(periods) / std::log(rope.theta);
+  };
+  double first = boundary(rope.beta_fast);
+  double last = boundary(rope.beta_slow);
+  if (rope.truncate) {
+    first = std::floor(first);
+    last = std::ceil(last);
+  }
+  first = std::max(first, 0.0);
+  last = std::min(last, dim - 1.0);
+  if (first == last) last += 0.001;
+  return 1.0 - std::min(std::max((i - first) / (last - first), 0.0), 1.0);
+}
+
+// Radians per position of pair i of the `dim` dimensions that turn, in a sequence of `length` tokens.
+double frequency_of(const model::RopeConfig& rope, double head_dim, double dim, std::size_t pair, double length) {
+  using Type = model::RopeConfig::Type;
+  const auto i = static_cast<double>(pair);
+  double theta = rope.theta;
+  if (rope.type == Type::kDynamic) {
+    const auto context = static_cast<double>(rope.original_max_position);
+    const double stretch = rope.factor * std::max(length, context) / context - rope.factor + 1.0;
+    theta *= std::pow(stretch, dim / (dim - 2.0));
+  }
+  const double frequency = std::pow(theta, -2.0 * i / (rope.type == Type::kProportional ? head_dim : dim));
+  switch (rope.type) {
+    case Type::kLinear:
+    case Type::kProportional:
+      return frequency / rope.factor;
+    case Type::kLlama3:
+      return llama3_frequency(rope, frequency);
+    case Type::kYarn: {
+      const double kept = yarn_share(rope, dim, i);
+      return frequency * kept + frequency / rope.factor * (1.0 - kept);
+    }
+    case Type::kLongRope: {
+      const bool is_long = length > static_cast<double>(rope.original_max_position);
+      return frequency / (is_long ? rope.long_factor : rope.short_factor)[pair];
+    }
+    default:
+      return frequency;
   }
 }
 
-void norm_and_rotate(Vector& heads, const Vector& norm, const model::ModelConfig& config, int64_t position) {
+// Rotates one head at values[begin, begin + head_dim). The angle is a float32 product, as the models are served.
+void rotate(Vector& values, std::size_t begin, const model::RopeConfig& rope, std::size_t head_dim, int64_t position,
+            std::size_t length) {
+  if (rope.type == model::RopeConfig::Type::kNone) return;
+  const std::size_t dim = rope.rotary_dim == 0 ? head_dim : static_cast<std::size_t>(rope.rotary_dim);
+  const bool is_share = rope.type == model::RopeConfig::Type::kProportional;
+  for (std::size_t i = 0; i < dim / 2; ++i) {
+    const double frequency =
+        frequency_of(rope, static_cast<double>(head_dim), static_cast<double>(dim), i, static_cast<double>(length));
+    const double angle = static_cast<double>(static_cast<float>(frequency) * static_cast<float>(position));
+    const std::size_t one = begin + (rope.is_interleaved ? 2 * i : i);
+    const std::size_t other = rope.is_interleaved ? one + 1 : one + (is_share ? head_dim : dim) / 2;
+    const double first = values[one];
+    const double second = values[other];
+    values[one] = (first * std::cos(angle) - second * std::sin(angle)) * rope.attention_scaling;
+    values[other] = (second * std::cos(angle) + first * std::sin(angle)) * rope.attention_scaling;
+  }
+}
+
+void norm_and_rotate(Vector& heads, const Vector& norm, const model::ModelConfig& config, const model::RopeConfig& rope,
+                     int64_t position, std::size_t length) {
   const auto head_dim = static_cast<std::size_t>(config.heads.head_dim);
   for (std::size_t begin = 0; begin < heads.size(); begin += head_dim) {
     if (!norm.empty()) rms_norm(heads, begin, norm, static_cast<double>(config.rms_eps));
-    rotate(heads, begin, config.rope, head_dim, position);
+    rotate(heads, begin, rope, head_dim, position, length);
   }
 }
 
