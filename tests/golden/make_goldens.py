@@ -26,7 +26,7 @@ import numpy as np
 import torch
 import transformers
 from reference import WindowedModel, WindowRule, drop_one
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
 
 MAGIC, VERSION = "winnow-golden", 1
 HERE = Path(__file__).resolve().parent
@@ -51,6 +51,7 @@ class Checkpoint:
     shard_size: str = "10MB"
     hub_dialect: dict | None = None  # fields as model hubs have them: torch_dtype, rope_theta, rope_scaling on top
     bases: list = field(default_factory=lambda: ["full"])
+    has_bf16: bool = True
 
 
 LLAMA3_ROPE = {
@@ -121,6 +122,84 @@ CHECKPOINTS = {
         shard_size="150KB",
     ),
 }
+# One for each switch that the four above have not; small, since each is a checkpoint in this folder.
+SMALL = COMMON | {
+    "hidden_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "intermediate_size": 64,
+    "tie_word_embeddings": True,
+}
+DEFAULT_ROPE = {"rope_type": "default", "rope_theta": 1e4}
+YARN_ROPE = {
+    "rope_type": "yarn",
+    "rope_theta": 1e5,
+    "factor": 4.0,
+    "original_max_position_embeddings": 64,
+    "beta_fast": 32.0,
+    "beta_slow": 1.0,
+    "mscale": 1.0,
+    "mscale_all_dim": 1.0,
+    "llama_4_scaling_beta": 0.3,
+}
+N_SMALL_PAIRS = 8 // 2  # of a head of 8 dimensions
+SMALL_CHECKPOINTS = {
+    "ministral3": {"head_dim": 16, "sliding_window": None, "rope_parameters": YARN_ROPE},
+    "llama_yarn": {
+        "model_type": "llama",
+        "head_dim": 16,
+        "rope_parameters": {k: v for k, v in YARN_ROPE.items() if not k.startswith(("mscale", "llama_4"))}
+        | {"truncate": False, "beta_fast": 8.0},
+    },
+    "llama_linear": {"model_type": "llama", "rope_parameters": DEFAULT_ROPE | {"rope_type": "linear", "factor": 3.0}},
+    # Sequences are longer than max_position_embeddings, so that the base grows with them.
+    "llama_dynamic": {
+        "model_type": "llama",
+        "max_position_embeddings": 100,
+        "rope_parameters": DEFAULT_ROPE | {"rope_type": "dynamic", "factor": 2.0},
+    },
+    "seed_oss": {"head_dim": 16, "mlp_bias": True, "rope_parameters": DEFAULT_ROPE},
+    "smollm3": {"no_rope_layers": [1, 0, 1], "rope_parameters": DEFAULT_ROPE},
+    "granite": {
+        "embedding_multiplier": 1.5,
+        "residual_multiplier": 0.8,
+        "attention_multiplier": 0.6,
+        "logits_scaling": 0.7,
+        "mlp_bias": True,
+        "rope_parameters": DEFAULT_ROPE,
+    },
+    "phi3": {
+        "max_position_embeddings": 512,
+        "original_max_position_embeddings": 160,
+        "sliding_window": None,
+        "rope_parameters": {
+            "rope_type": "longrope",
+            "rope_theta": 1e4,
+            "partial_rotary_factor": 0.75,
+            "short_factor": [1.0, 1.1, 1.2],
+            "long_factor": [1.0, 2.0, 4.0],
+        },
+    },
+    "glm4": {
+        "head_dim": 16,
+        "tie_word_embeddings": False,
+        "rope_parameters": DEFAULT_ROPE | {"partial_rotary_factor": 0.5},
+    },
+    "hunyuan_v1_dense": {
+        "head_dim": 16,
+        "rope_parameters": DEFAULT_ROPE | {"rope_type": "dynamic", "alpha": 1000.0, "factor": 1.0},
+    },
+    "olmo2": {"tie_word_embeddings": False, "rope_parameters": DEFAULT_ROPE},
+    "qwen3_vl_text": {
+        "head_dim": 16,
+        "rope_parameters": DEFAULT_ROPE | {"mrope_section": [4, 2, 2], "mrope_interleaved": True},
+    },
+}
+CHECKPOINTS |= {
+    name: Checkpoint({"model_type": name} | SMALL | fields, torch.float16, has_bf16=False)
+    for name, fields in SMALL_CHECKPOINTS.items()
+}
 
 
 def seed_of(name):
@@ -130,7 +209,7 @@ def seed_of(name):
 def random_weight(name, shape, rng, tied):
     """Large enough that attention is peaked and far keys matter, and that the next token is not a toss-up."""
     normal = rng.standard_normal(shape)
-    if name.endswith(("q_norm.weight", "k_norm.weight")):
+    if name.endswith(("q_norm.weight", "k_norm.weight", "query_layernorm.weight", "key_layernorm.weight")):
         return 1.6 + 0.2 * normal
     if name.endswith("norm.weight"):
         return 1 + 0.2 * normal
@@ -138,7 +217,7 @@ def random_weight(name, shape, rng, tied):
         return 0.3 * normal
     if "embed_tokens" in name:
         return (0.35 if tied else 1.0) * normal
-    gain = {"q_proj": 1.6, "k_proj": 1.6, "v_proj": 1.5, "lm_head": 2.5}.get(name.split(".")[-2], 1.0)
+    gain = {"q_proj": 1.6, "k_proj": 1.6, "v_proj": 1.5, "qkv_proj": 1.6, "lm_head": 2.5}.get(name.split(".")[-2], 1.0)
     return gain / np.sqrt(shape[-1]) * normal
 
 
@@ -162,18 +241,35 @@ def write_checkpoint(name, directory):
         (directory / "config.json").write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n")
 
 
+def attention_in_float64(module, query, key, value, mask, scaling, softcap=None, **_):
+    """softmax(scaling * q k^T) v with what some families add: caps on the scores."""
+    groups = query.shape[1] // key.shape[1]
+    scores = query @ key.repeat_interleave(groups, 1).transpose(2, 3) * scaling
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    weights = torch.softmax(scores + mask[..., : key.shape[2]], -1)
+    return (weights @ value.repeat_interleave(groups, 1)).transpose(1, 2).contiguous(), weights
+
+
+def norm_in_float64(norm):
+    eps = getattr(norm, "variance_epsilon", getattr(norm, "eps", None))
+    plus_one = type(norm).__name__.startswith("Gemma")
+    subtracts_mean = type(norm).__name__.endswith("LayerNorm")
+
+    def forward(x):
+        if subtracts_mean:
+            x = x - x.mean(-1, keepdim=True)
+        return (norm.weight + plus_one) * (x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps))
+
+    return forward
+
+
 def load_reference(directory):
     """The model in float64 throughout: Transformers' norms and eager softmax compute in float32 whatever the dtype."""
-    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float64, attn_implementation="sdpa")
-
-    def norm_in_float64(norm):
-        def forward(x):
-            return norm.weight * (x * torch.rsqrt(x.square().mean(-1, keepdim=True) + norm.variance_epsilon))
-
-        return forward
-
+    AttentionInterface.register("float64", attention_in_float64)
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float64, attn_implementation="float64")
     for module in model.modules():
-        if type(module).__name__.endswith("RMSNorm"):
+        if type(module).__name__.endswith(("RMSNorm", "LayerNorm")):
             module.forward = norm_in_float64(module)
     return WindowedModel(model)
 
@@ -195,7 +291,7 @@ def check_reference(reference, directory, examples):
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager").eval()
     for tokens, start in examples:
         with torch.inference_mode():
-            logits = model(torch.tensor([tokens])).logits[0, start - 1 : -1].double()
+            logits = model(torch.tensor([tokens[:-1]])).logits[0, start - 1 :].double()
         nll = -torch.log_softmax(logits, -1).gather(1, torch.tensor(tokens[start:])[:, None])[:, 0]
         ours = reference.score(tokens, start, drop_one(len(reference.layers))[:1], WindowRule(len(tokens)))[0].nll
         if not torch.allclose(nll, ours, rtol=1e-3, atol=1e-3):
@@ -413,7 +509,7 @@ def make_demo_bf16():
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     makers = {name: partial(make_random, name) for name in CHECKPOINTS}
-    makers |= {f"{name}_bf16": partial(make_random_bf16, name) for name in CHECKPOINTS}
+    makers |= {f"{name}_bf16": partial(make_random_bf16, name) for name, form in CHECKPOINTS.items() if form.has_bf16}
     makers |= {"demo": make_demo, "demo_bf16": make_demo_bf16}
     parser.add_argument("names", nargs="*", metavar="NAME", choices=[[], *makers], default=[])
     for name in parser.parse_args().names or makers:
