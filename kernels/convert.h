@@ -9,16 +9,17 @@
 
 namespace winnow::kernels {
 
+// Returns the value, exactly.
 inline float bfloat16_to_float(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
 
-// To the nearest, ties to even; NaN stays NaN.
+// Returns the nearest bfloat16, ties to even; NaN stays NaN.
 inline uint16_t float_to_bfloat16(float value) {
   const auto bits = std::bit_cast<uint32_t>(value);
   if ((bits & 0x7FFFFFFFU) > 0x7F800000U) return static_cast<uint16_t>((bits >> 16) | 0x40U);
   return static_cast<uint16_t>((bits + 0x7FFFU + ((bits >> 16) & 1U)) >> 16);
 }
 
-// `count` elements of any floating-point type to float32, exactly; `from` need not be aligned.
+// Converts `count` elements of any floating-point type to float32, exactly; `from` need not be aligned.
 void to_float32(const std::byte* from, DType dtype, int64_t count, float* to);
 
 }  // namespace winnow::kernels

@@ -12,12 +12,24 @@
 
 namespace winnow::kernels {
 
-// Memory of the backend, owned. Movable; freed on destruction and counted by Backend::allocated_bytes().
+// Memory of the backend, owned: freed on destruction and counted by Device::allocated_bytes(). The views that it hands
+// out must not outlive it.
 class Buffer {
  public:
   virtual ~Buffer() = default;
   virtual void* data() = 0;
   virtual int64_t size_bytes() const = 0;
+
+  // Returns all of it as elements of a type: of int32_t for what upload() brought there, of bytes for copies.
+  template <typename T>
+  std::span<T> as() {
+    return {static_cast<T*>(data()), static_cast<std::size_t>(size_bytes()) / sizeof(T)};
+  }
+  std::span<std::byte> bytes() { return as<std::byte>(); }
+  // Returns as many rows of `cols` elements as it holds. cols >= 1.
+  Rows rows(DType dtype, int64_t cols) {
+    return {data(), dtype, size_bytes() / (cols * kernels::size_bytes(dtype)), cols};
+  }
 };
 
 enum class WeightUse {
@@ -46,51 +58,59 @@ class Device {
   virtual std::string name() const = 0;         // "cpu" or "cuda"
   virtual std::string description() const = 0;  // device, threads, libraries: for logs and provenance
 
-  virtual int64_t row_tile() const = 0;  // rows; see above
-  // Rows that row-wise operations should be given at a time: as many as keep intermediates in fast memory. A multiple
-  // of row_tile(); changes speed and workspace only, never a result.
+  // Returns the rows of a tile: kernels/ops.h says what they are.
+  virtual int64_t row_tile() const = 0;
+  // Returns how many rows row-wise operations should be given at a time: as many as keep intermediates in fast memory.
+  // A multiple of row_tile(); changes speed and workspace only, never a result.
   virtual int64_t chunk_rows() const = 0;
-  // Base rows that are worth computing together: shorter sequences are stacked until they are that many.
+  // Returns how many base rows are worth computing together: shorter sequences are stacked until they are that many.
   virtual int64_t stack_rows() const = 0;
   virtual DType activation_dtype() const = 0;
   virtual DType residual_dtype() const = 0;
-  // Size of the keys and values of n_rows rows (a multiple of row_tile()), in bytes.
+  // Returns the size of the keys and values of n_rows rows (a multiple of row_tile()), in bytes.
   virtual int64_t kv_bytes(int64_t n_rows, const HeadShape& heads) const = 0;
-  // The most memory that an operation takes for itself while it runs on sequences of n_rows rows, bytes.
+  // Returns `memory` as keys and values of as many whole tiles of rows as it holds.
+  KvSpan kv_span(std::span<std::byte> memory, const HeadShape& heads) const;
+  // Returns the most memory that an operation takes for itself while it runs on sequences of n_rows rows, bytes.
   virtual int64_t workspace_bytes(int64_t n_rows, int64_t hidden, int64_t vocab, const HeadShape& heads) const = 0;
 
-  // Which kernels compute the attention of such a model: part of what makes two runs the same measurement.
+  // Says which kernels compute the attention of such a model: part of what makes two runs the same measurement.
   virtual std::string attention_path(const HeadShape& heads) = 0;
   // Throws Error(kUnavailable), saying what to do, for a model that this backend's kernels cannot take.
   virtual void require_shape(int64_t hidden, int64_t ffn, const HeadShape& heads) const = 0;
 
-  // Zero-initialised memory. Throws Error(kOutOfMemory).
+  // Allocates zero-initialised memory; `what` names it in messages. Throws Error(kOutOfMemory).
   virtual std::unique_ptr<Buffer> allocate(int64_t size_bytes, const char* what) = 0;
-  // Memory of the host that copy_async() copies from and to at full speed; not counted by allocated_bytes(). Throws
-  // Error(kOutOfMemory).
+  // Allocates memory of the host that Ops::copy_async() copies from and to at full speed; not counted by
+  // allocated_bytes(). Throws Error(kOutOfMemory).
   virtual std::unique_ptr<Buffer> allocate_host(int64_t size_bytes, const char* what) = 0;
-  // Memory of the device that is free now, bytes; none where the backend's memory is the host's.
+  // Returns the memory of the device that is free now, bytes; none where the backend's memory is the host's.
   virtual std::optional<int64_t> free_bytes() const = 0;
   virtual int64_t allocated_bytes() const = 0;       // now
   virtual int64_t peak_allocated_bytes() const = 0;  // most since reset_peak()
   virtual void reset_peak() = 0;
 
-  // Layers of a model whose weights are kept at a time: all of them where loading is slow beside computing.
+  // Returns how many of a model's layers have their weights kept at a time: all of them where loading is slow beside
+  // computing.
   virtual int64_t resident_layers(int64_t n_layers) const = 0;
-  // Bytes that `load` needs in `storage` for a tensor of that use (0 when it stays where it is).
+  // Returns the bytes that load() needs for a tensor of that use; 0 when it stays where it is.
   virtual int64_t weight_bytes(const HostTensor& source, WeightUse use) const = 0;
-  // Brings a tensor into the backend's compute type at `storage`. The source must outlive the matrix for kVocabulary.
-  virtual Matrix load(const HostTensor& source, WeightUse use, void* storage) = 0;
+  // Brings a tensor into the backend's compute type at the beginning of `storage`, of weight_bytes() or more. The
+  // source must outlive the matrix for kVocabulary. Throws Error(kInternal) where the storage is too small.
+  Matrix load(const HostTensor& source, WeightUse use, std::span<std::byte> storage);
 
   // Copies host values into memory of the backend; returns when they have been read.
   virtual std::unique_ptr<Buffer> upload(std::span<const int32_t> values, const char* what) = 0;
   // Waits until everything asked for so far is done.
   virtual void synchronize() = 0;
 
-  // A moment in the order of the operations, and the seconds between two of them, once both have passed. Marks are few
-  // and reused: n is any small number, and marking it again forgets the former moment.
+  // Mark a moment in the order of the operations, and return the seconds between two of them, once both have passed.
+  // Marks are few and reused: n is any small number, and marking it again forgets the former moment.
   virtual void record_event(int64_t n) = 0;
   virtual double elapsed_seconds(int64_t first, int64_t second) = 0;
+
+ private:
+  virtual Matrix do_load(const HostTensor& source, WeightUse use, std::byte* storage) = 0;
 };
 
 }  // namespace winnow::kernels

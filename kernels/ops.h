@@ -31,13 +31,12 @@ struct HeadNorm {
   float eps = 0.F;
 };
 
-// Keys and values of rows [first_row, first_row + n_rows) of one segment in one layer. The layout inside is the
-// backend's own, only store_kv writes it and only attention reads it; but the rows of a stack lie one after another, so
-// those of a segment begin kv_bytes(rows before it) after the first.
+// Keys and values of rows [first_row, first_row + n_rows()) of one segment in one layer.
 struct KvRows {
-  void* data = nullptr;
+  KvSpan kv;
   int64_t first_row = 0;  // absolute, multiple of row_tile()
-  int64_t n_rows = 0;     // multiple of row_tile()
+  int64_t n_rows() const { return kv.n_rows; }
+  int64_t end_row() const { return first_row + kv.n_rows; }
 };
 
 // Rotary angles of the rows of a stack.
@@ -45,30 +44,32 @@ struct RowAngles {
   // (max_position, head_dim): the cosines of a position's head_dim / 2 frequencies, then their sines, float32, from
   // model/rope.h; attention scaling is already in it.
   Matrix cos_sin;
-  const int32_t* positions = nullptr;  // absolute, one a row, from Device::upload(); beyond the table: its last
-  RowAngles from(int64_t row) const { return {cos_sin, positions + row}; }
+  std::span<const int32_t> positions;  // absolute, one a row, from Device::upload(); beyond the table: its last
+  // Returns those of the rows from `row` on.
+  RowAngles from(int64_t row) const { return {cos_sin, positions.subspan(static_cast<std::size_t>(row))}; }
 };
 
-// One attention call: query rows [first_row, first_row + n_rows) of a sequence. Keys of rows before own.first_row
+// One attention call: query rows [first_row, first_row + n_rows()) of a sequence. Keys of rows before own.first_row
 // come from `prefix` (the base's), the others from `own`; prefix may be empty when own.first_row is 0, and may end
 // before own.first_row where no row of the call sees a key between the two.
 struct AttentionCall {
-  const void* q = nullptr;  // (n_rows, n_heads, head_dim), after RoPE
-  void* out = nullptr;      // (n_rows, n_heads, head_dim)
-  int64_t first_row = 0;    // absolute, multiple of row_tile()
-  int64_t n_rows = 0;       // multiple of row_tile()
-  int64_t n_tokens = 0;     // rows of the sequence that are real: rows beyond are padding
+  ConstRows q;            // (n_rows, q_dim), after RoPE; n_rows a multiple of row_tile()
+  Rows out;               // (n_rows, q_dim)
+  int64_t first_row = 0;  // absolute, multiple of row_tile()
+  int64_t n_tokens = 0;   // rows of the sequence that are real: rows beyond are padding
   KvRows prefix;
   KvRows own;
   Window window;
+  int64_t n_rows() const { return q.n_rows; }
+  int64_t end_row() const { return first_row + q.n_rows; }
 };
 
-// Rows of keys and values to be moved between two memories that have the layout of KvRows: rows
-// [from_row, from_row + n_rows) of `from`, counted from its first, to row to_row of `to`. Any row, no tiles.
+// Rows of keys and values to be moved: rows [from_row, from_row + n_rows) of `from`, counted from its first, to row
+// to_row of `to`. Any row, no tiles.
 struct KvCopy {
-  const void* from = nullptr;
+  KvSpan from;
   int64_t from_row = 0;
-  void* to = nullptr;
+  KvSpan to;
   int64_t to_row = 0;
   int64_t n_rows = 0;
 };
@@ -77,9 +78,10 @@ struct KvCopy {
 // row t after them in slot n_sinks + (t - n_sinks) mod n_ring, where it replaces the row n_ring before it. A cache that
 // forgets nothing has as many slots as rows.
 struct KvCache {
-  void* data = nullptr;  // memory of n_sinks + n_ring rows, in the layout of KvRows
+  KvSpan kv;  // n_sinks + n_ring rows or more
   int64_t n_sinks = 0;
   int64_t n_ring = 1;
+  // Returns the slot of a row.
   WINNOW_HOST_DEVICE int64_t slot(int64_t row) const {
     return row < n_sinks ? row : n_sinks + (row - n_sinks) % n_ring;
   }
@@ -87,9 +89,9 @@ struct KvCache {
 
 // Attention of one query row over a cache that holds the row itself and every row that it sees.
 struct DecodeCall {
-  const void* q = nullptr;  // (n_heads, head_dim), after RoPE
-  void* out = nullptr;      // (n_heads, head_dim)
-  int64_t row = 0;          // absolute
+  ConstRows q;      // (1, q_dim), after RoPE
+  Rows out;         // (1, q_dim)
+  int64_t row = 0;  // absolute
   KvCache cache;
   Window window;
 };
@@ -102,80 +104,98 @@ struct KeySet {
 };
 inline constexpr std::size_t kMaxKeySets = 4;
 
-// Query rows of one sequence, and for each of them sets of keys whose share of its softmax is wanted. Causality is the
-// sets' own matter.
+// Query rows of one sequence, and for each of them sets of keys whose share of its softmax is wanted, equally many a
+// row. Causality is the sets' own matter.
 struct LseCall {
-  const void* q = nullptr;  // (n_rows, n_heads, head_dim), after RoPE
-  KvRows keys;              // from row 0 on
-  int64_t n_rows = 0;
-  int64_t n_sets = 0;            // 1 to kMaxKeySets
+  ConstRows q;                   // (n_rows, q_dim), after RoPE
+  KvRows keys;                   // from row 0 on
   std::span<const KeySet> sets;  // (n_rows, n_sets)
   std::span<double> lse;         // (n_rows, n_sets, n_heads), host
+  int64_t n_rows() const { return q.n_rows; }
+  // Returns the sets of a row, 1 to kMaxKeySets; 0 where there are no rows.
+  int64_t n_sets() const { return q.n_rows == 0 ? 0 : static_cast<int64_t>(sets.size()) / q.n_rows; }
 };
 
 // Final hidden states that rows are compared with, and which of them: a row with the row at its own place in another
 // tile, as of the same position of another residual stream.
 struct ReferenceRows {
-  const void* x = nullptr;         // (rows, hidden), rows a multiple of row_tile()
+  ConstRows x{};                   // (rows, hidden), rows a multiple of row_tile()
   std::span<const int32_t> tiles;  // one a tile of the rows: index of the tile of x, or -1 for none
 };
 
-// Scores of answer rows, one entry a row.
+// Scores of answer rows, in the host's memory, one entry a row. What is empty is not wanted.
 struct TokenScores {
-  double* nll_nats = nullptr;    // -log p(target), natural log, >= 0
-  uint8_t* is_argmax = nullptr;  // 1 iff the target is the most likely token; ties go to the lower token id
+  std::span<double> nll_nats;    // -log p(target), natural log, >= 0
+  std::span<uint8_t> is_argmax;  // 1 iff the target is the most likely token; ties go to the lower token id
   // KL(p_reference || p) over the whole vocabulary, natural log, >= 0; exactly 0 for a row that equals its reference.
-  // Rows without one are left alone. Null: not wanted. Off by the rounding of float32 sums: some 1e-7.
-  double* kl_nats = nullptr;
+  // Rows without one are left alone. Off by the rounding of float32 sums: some 1e-7.
+  std::span<double> kl_nats{};
   ReferenceRows reference{};
-  int32_t* argmax = nullptr;  // the most likely token itself, unless null; of no meaning where the NLL is not finite
+  std::span<int32_t> argmax{};  // the most likely token itself; of no meaning where the NLL is not finite
 };
 
+// Each operation checks the shapes that it is given, here and for all devices, and throws Error(kInternal) where two of
+// them do not fit; a backend checks the types of elements when it takes them out of a view.
 class Ops {
  public:
   virtual ~Ops() = default;
 
-  // Where all memory of these operations lies.
+  // Returns the device in whose memory these operations work.
   virtual Device& device() = 0;
   virtual const Device& device() const = 0;
 
-  // to[i] = from[i] for n_rows residual rows of `cols` values; the ranges must not overlap.
-  virtual void copy_rows(const void* from, void* to, int64_t n_rows, int64_t cols) = 0;
+  // Copies residual rows. `from` and `to` have one shape and do not overlap.
+  void copy_rows(ConstRows from, Rows to);
   // Copies bytes between memory of the backend and memory of allocate_host(), either way, in the order of the
   // operations: the host's side may be looked at after synchronize().
-  virtual void copy_async(const void* from, void* to, int64_t size_bytes) = 0;
-  // Residual rows out[i, :] = table[tokens[i], :]; 0 where tokens[i] is -1. tokens: (n_rows), from upload().
-  virtual void embed(const Matrix& table, const int32_t* tokens, void* out, int64_t n_rows) = 0;
-  // out = x / sqrt(mean(x^2) + eps) * weight; x: residual rows, out: activations, both (n_rows, weight.rows).
-  virtual void rms_norm(const void* x, const Matrix& weight, float eps, void* out, int64_t n_rows) = 0;
-  // out = x W^T + bias (bias may be empty), or residual rows out += x W^T + bias; x (n_rows, W.cols), out
+  void copy_async(std::span<const std::byte> from, std::span<std::byte> to);
+  // Sets residual rows out[i, :] = table[tokens[i], :]; 0 where tokens[i] is -1. tokens: one a row, from upload().
+  void embed(const Matrix& table, std::span<const int32_t> tokens, Rows out);
+  // Sets out = x / sqrt(mean(x^2) + eps) * weight; x: residual rows, out: activations, both (n_rows, weight.rows).
+  void rms_norm(ConstRows x, const Matrix& weight, float eps, Rows out);
+  // Sets out = x W^T + bias (bias may be empty), or residual rows out += x W^T + bias; x (n_rows, W.cols), out
   // (n_rows, W.rows).
-  virtual void linear(const void* x, const Matrix& weight, const Matrix& bias, void* out, int64_t n_rows,
-                      bool accumulate) = 0;
-  // Optional per-head norm, then RoPE (rotate-half) in place on q (n_rows, n_heads, head_dim).
-  virtual void rope(void* q, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles, int64_t n_rows) = 0;
-  // The same for keys, then stores keys and values of consecutive rows at `to`: kv (n_rows, 2 * kv_dim), keys first, is
-  // overwritten.
-  virtual void store_kv(void* kv, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles, int64_t n_rows,
-                        void* to) = 0;
-  // Calls of these shapes will come: what they need may be made ready beside other work. Pointers are not looked at.
+  void linear(ConstRows x, const Matrix& weight, const Matrix& bias, Rows out, bool accumulate);
+  // Applies the optional per-head norm, then RoPE (rotate-half) in place to q (n_rows, q_dim).
+  void rope(Rows q, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles);
+  // Does the same for keys, then stores keys and values of consecutive rows at the beginning of `to`: kv (n_rows,
+  // 2 * kv_dim), keys first, is overwritten.
+  void store_kv(Rows kv, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles, KvSpan to);
+  // Tells that calls of these shapes will come: what they need may be made ready beside other work. Memory is not
+  // looked at.
   virtual void prepare_attention(std::span<const AttentionCall> calls, const HeadShape& heads) = 0;
-  // softmax(q k^T * scale) v over the keys that window.h says each row sees.
-  virtual void attention(std::span<const AttentionCall> calls, const HeadShape& heads) = 0;
+  // Computes softmax(q k^T * scale) v over the keys that window.h says each row sees.
+  void attention(std::span<const AttentionCall> calls, const HeadShape& heads);
   // Moves rows of keys and values. Ranges that are written overlap none that is read or written.
-  virtual void copy_kv(std::span<const KvCopy> copies, const HeadShape& heads) = 0;
-  // attention() of single rows, each over a cache of its own. A row's result follows from its own call.
-  virtual void decode_attention(std::span<const DecodeCall> calls, const HeadShape& heads) = 0;
-  // log of the sum over a set's keys of exp(q k^T * scale), natural log; -infinity for an empty set. So a set's weight
-  // in the softmax over another one is exp of the difference. Waits for the result.
-  virtual void attention_lse(const LseCall& call, const HeadShape& heads) = 0;
-  // out = silu(gate) * up; gate_up (n_rows, 2 * ffn), gate first; out (n_rows, ffn).
-  virtual void swiglu(const void* gate_up, void* out, int64_t n_rows, int64_t ffn) = 0;
-  // Scores of n_rows rows of the final hidden state (after the last norm) against targets (n_rows; -1: skip the row);
-  // `out` says which scores.
-  // Logits are never stored for the whole vocabulary.
-  virtual void token_nll(const void* x, const Matrix& head, std::span<const int32_t> targets, int64_t n_rows,
-                         const TokenScores& out) = 0;
+  void copy_kv(std::span<const KvCopy> copies, const HeadShape& heads);
+  // Computes attention() of single rows, each over a cache of its own. A row's result follows from its own call.
+  void decode_attention(std::span<const DecodeCall> calls, const HeadShape& heads);
+  // Computes the log of the sum over a set's keys of exp(q k^T * scale), natural log; -infinity for an empty set. So a
+  // set's weight in the softmax over another one is exp of the difference. Waits for the result.
+  void attention_lse(const LseCall& call, const HeadShape& heads);
+  // Sets out = silu(gate) * up; gate_up (n_rows, 2 * ffn), gate first; out (n_rows, ffn).
+  void swiglu(ConstRows gate_up, Rows out);
+  // Scores rows of the final hidden state (after the last norm) against their targets (n_rows; -1: skip the row); `out`
+  // says which scores. Logits are never stored for the whole vocabulary. Waits for the result.
+  void token_nll(ConstRows x, const Matrix& head, std::span<const int32_t> targets, const TokenScores& out);
+
+ private:
+  // What a device does for the operation of the name, with shapes that fit.
+  virtual void do_copy_rows(ConstRows from, Rows to) = 0;
+  virtual void do_copy_async(std::span<const std::byte> from, std::span<std::byte> to) = 0;
+  virtual void do_embed(const Matrix& table, std::span<const int32_t> tokens, Rows out) = 0;
+  virtual void do_rms_norm(ConstRows x, const Matrix& weight, float eps, Rows out) = 0;
+  virtual void do_linear(ConstRows x, const Matrix& weight, const Matrix& bias, Rows out, bool accumulate) = 0;
+  virtual void do_rope(Rows q, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles) = 0;
+  virtual void do_store_kv(Rows kv, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles,
+                           KvSpan to) = 0;
+  virtual void do_attention(std::span<const AttentionCall> calls, const HeadShape& heads) = 0;
+  virtual void do_copy_kv(std::span<const KvCopy> copies, const HeadShape& heads) = 0;
+  virtual void do_decode_attention(std::span<const DecodeCall> calls, const HeadShape& heads) = 0;
+  virtual void do_attention_lse(const LseCall& call, const HeadShape& heads) = 0;
+  virtual void do_swiglu(ConstRows gate_up, Rows out) = 0;
+  virtual void do_token_nll(ConstRows x, const Matrix& head, std::span<const int32_t> targets,
+                            const TokenScores& out) = 0;
 };
 
 }  // namespace winnow::kernels

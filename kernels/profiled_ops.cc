@@ -11,6 +11,8 @@ constexpr std::size_t kMostMarked = 4096;
 
 std::string shape_name(const Matrix& weight) { return std::to_string(weight.rows) + "x" + std::to_string(weight.cols); }
 
+double bytes_of(ConstRows rows) { return static_cast<double>(rows.size_bytes()); }
+
 }  // namespace
 
 template <typename Operation>
@@ -57,49 +59,42 @@ void ProfiledOps::reset() {
   busy_seconds_ = total_seconds_ = 0.0;
 }
 
-double ProfiledOps::residual_bytes(int64_t count) const {
-  return static_cast<double>(count * size_bytes(device().residual_dtype()));
-}
 double ProfiledOps::activation_bytes(int64_t count) const {
   return static_cast<double>(count * size_bytes(device().activation_dtype()));
 }
 
-void ProfiledOps::copy_async(const void* from, void* to, int64_t size_bytes) {
-  time("transfer", {.bytes = static_cast<double>(size_bytes)}, [&] { ops_.copy_async(from, to, size_bytes); });
+void ProfiledOps::do_copy_async(std::span<const std::byte> from, std::span<std::byte> to) {
+  time("transfer", {.bytes = static_cast<double>(from.size())}, [&] { ops_.copy_async(from, to); });
 }
 
-void ProfiledOps::copy_rows(const void* from, void* to, int64_t n_rows, int64_t cols) {
-  time("copy", {.bytes = 2.0 * residual_bytes(n_rows * cols)}, [&] { ops_.copy_rows(from, to, n_rows, cols); });
+void ProfiledOps::do_copy_rows(ConstRows from, Rows to) {
+  time("copy", {.bytes = 2.0 * bytes_of(from)}, [&] { ops_.copy_rows(from, to); });
 }
 
-void ProfiledOps::embed(const Matrix& table, const int32_t* tokens, void* out, int64_t n_rows) {
-  const auto read = static_cast<double>(n_rows * table.cols * size_bytes(table.dtype));
-  time("embed", {.bytes = read + residual_bytes(n_rows * table.cols)}, [&] { ops_.embed(table, tokens, out, n_rows); });
+void ProfiledOps::do_embed(const Matrix& table, std::span<const int32_t> tokens, Rows out) {
+  const auto read = static_cast<double>(out.count() * size_bytes(table.dtype));
+  time("embed", {.bytes = read + bytes_of(out)}, [&] { ops_.embed(table, tokens, out); });
 }
 
-void ProfiledOps::rms_norm(const void* x, const Matrix& weight, float eps, void* out, int64_t n_rows) {
-  time("rms_norm", {.bytes = residual_bytes(n_rows * weight.rows) + activation_bytes(n_rows * weight.rows)},
-       [&] { ops_.rms_norm(x, weight, eps, out, n_rows); });
+void ProfiledOps::do_rms_norm(ConstRows x, const Matrix& weight, float eps, Rows out) {
+  time("rms_norm", {.bytes = bytes_of(x) + bytes_of(out)}, [&] { ops_.rms_norm(x, weight, eps, out); });
 }
 
-void ProfiledOps::linear(const void* x, const Matrix& weight, const Matrix& bias, void* out, int64_t n_rows,
-                         bool accumulate) {
-  time("linear " + shape_name(weight), {.flop = 2.0 * static_cast<double>(n_rows * weight.rows * weight.cols)},
-       [&] { ops_.linear(x, weight, bias, out, n_rows, accumulate); });
+void ProfiledOps::do_linear(ConstRows x, const Matrix& weight, const Matrix& bias, Rows out, bool accumulate) {
+  time("linear " + shape_name(weight), {.flop = 2.0 * static_cast<double>(x.n_rows * weight.rows * weight.cols)},
+       [&] { ops_.linear(x, weight, bias, out, accumulate); });
 }
 
-void ProfiledOps::rope(void* q, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles, int64_t n_rows) {
-  time("rope", {.bytes = 2.0 * activation_bytes(n_rows * heads.q_dim())},
-       [&] { ops_.rope(q, heads, norm, angles, n_rows); });
+void ProfiledOps::do_rope(Rows q, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles) {
+  time("rope", {.bytes = 2.0 * bytes_of(q)}, [&] { ops_.rope(q, heads, norm, angles); });
 }
 
-void ProfiledOps::store_kv(void* kv, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles,
-                           int64_t n_rows, void* to) {
-  time("store_kv", {.bytes = 4.0 * activation_bytes(n_rows * heads.kv_dim())},
-       [&] { ops_.store_kv(kv, heads, norm, angles, n_rows, to); });
+void ProfiledOps::do_store_kv(Rows kv, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles,
+                              KvSpan to) {
+  time("store_kv", {.bytes = 2.0 * bytes_of(kv)}, [&] { ops_.store_kv(kv, heads, norm, angles, to); });
 }
 
-void ProfiledOps::attention(std::span<const AttentionCall> calls, const HeadShape& heads) {
+void ProfiledOps::do_attention(std::span<const AttentionCall> calls, const HeadShape& heads) {
   // One name a window, so that the rates of the two say something.
   for (const bool is_windowed : {false, true}) {
     std::vector<AttentionCall> of_kind;
@@ -107,8 +102,8 @@ void ProfiledOps::attention(std::span<const AttentionCall> calls, const HeadShap
     for (const AttentionCall& call : calls) {
       if ((call.window.keys < kNoLimit) != is_windowed) continue;
       of_kind.push_back(call);
-      pairs += static_cast<double>(
-          attention_pairs(call.window, call.first_row, std::min(call.first_row + call.n_rows, call.n_tokens)));
+      pairs +=
+          static_cast<double>(attention_pairs(call.window, call.first_row, std::min(call.end_row(), call.n_tokens)));
     }
     if (of_kind.empty()) continue;
     time(is_windowed ? "attention window" : "attention full",
@@ -116,26 +111,26 @@ void ProfiledOps::attention(std::span<const AttentionCall> calls, const HeadShap
   }
 }
 
-void ProfiledOps::copy_kv(std::span<const KvCopy> copies, const HeadShape& heads) {
+void ProfiledOps::do_copy_kv(std::span<const KvCopy> copies, const HeadShape& heads) {
   int64_t n_rows = 0;
   for (const KvCopy& copy : copies) n_rows += copy.n_rows;
   time("copy_kv", {.bytes = 4.0 * activation_bytes(n_rows * heads.kv_dim())}, [&] { ops_.copy_kv(copies, heads); });
 }
 
-void ProfiledOps::decode_attention(std::span<const DecodeCall> calls, const HeadShape& heads) {
+void ProfiledOps::do_decode_attention(std::span<const DecodeCall> calls, const HeadShape& heads) {
   int64_t n_keys = 0;
   for (const DecodeCall& call : calls) n_keys += attention_pairs(call.window, call.row, call.row + 1);
   time("attention decode", {.bytes = 2.0 * activation_bytes(n_keys * heads.kv_dim())},
        [&] { ops_.decode_attention(calls, heads); });
 }
 
-void ProfiledOps::attention_lse(const LseCall& call, const HeadShape& heads) {
+void ProfiledOps::do_attention_lse(const LseCall& call, const HeadShape& heads) {
   // Of the longest set: the sets of a row lie within one another in all uses.
   double pairs = 0.0;
-  for (int64_t row = 0; row < call.n_rows; ++row) {
+  for (int64_t row = 0; row < call.n_rows(); ++row) {
     int64_t most = 0;
-    for (int64_t s = 0; s < call.n_sets; ++s) {
-      const KeySet& set = call.sets[static_cast<std::size_t>(row * call.n_sets + s)];
+    for (int64_t s = 0; s < call.n_sets(); ++s) {
+      const KeySet& set = call.sets[static_cast<std::size_t>(row * call.n_sets() + s)];
       most = std::max<int64_t>(most, int64_t{set.sinks} + set.end - set.begin);
     }
     pairs += static_cast<double>(most);
@@ -144,17 +139,17 @@ void ProfiledOps::attention_lse(const LseCall& call, const HeadShape& heads) {
        [&] { ops_.attention_lse(call, heads); });
 }
 
-void ProfiledOps::swiglu(const void* gate_up, void* out, int64_t n_rows, int64_t ffn) {
-  time("swiglu", {.bytes = 3.0 * activation_bytes(n_rows * ffn)}, [&] { ops_.swiglu(gate_up, out, n_rows, ffn); });
+void ProfiledOps::do_swiglu(ConstRows gate_up, Rows out) {
+  time("swiglu", {.bytes = bytes_of(gate_up) + bytes_of(out)}, [&] { ops_.swiglu(gate_up, out); });
 }
 
-void ProfiledOps::token_nll(const void* x, const Matrix& head, std::span<const int32_t> targets, int64_t n_rows,
-                            const TokenScores& out) {
+void ProfiledOps::do_token_nll(ConstRows x, const Matrix& head, std::span<const int32_t> targets,
+                               const TokenScores& out) {
   const auto scored =
       static_cast<double>(std::count_if(targets.begin(), targets.end(), [](int32_t t) { return t >= 0; }));
   // With references their logits are computed besides, once for all rows that share them: not counted.
   time("token_nll", {.flop = 2.0 * scored * static_cast<double>(head.rows * head.cols)},
-       [&] { ops_.token_nll(x, head, targets, n_rows, out); });
+       [&] { ops_.token_nll(x, head, targets, out); });
 }
 
 }  // namespace winnow::kernels

@@ -32,7 +32,7 @@ class ProfiledOps final : public Ops {
   // The backend must outlive this.
   explicit ProfiledOps(Ops& ops) : ops_(ops) {}
 
-  // Of all operations since the last reset.
+  // Returns the times of all operations since the last reset; waits for them.
   Profile profile();
   void reset();
 
@@ -41,24 +41,22 @@ class ProfiledOps final : public Ops {
   void prepare_attention(std::span<const AttentionCall> calls, const HeadShape& heads) override {
     ops_.prepare_attention(calls, heads);
   }
-  void copy_rows(const void* from, void* to, int64_t n_rows, int64_t cols) override;
-  void copy_async(const void* from, void* to, int64_t size_bytes) override;
-  void embed(const Matrix& table, const int32_t* tokens, void* out, int64_t n_rows) override;
-  void rms_norm(const void* x, const Matrix& weight, float eps, void* out, int64_t n_rows) override;
-  void linear(const void* x, const Matrix& weight, const Matrix& bias, void* out, int64_t n_rows,
-              bool accumulate) override;
-  void rope(void* q, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles, int64_t n_rows) override;
-  void store_kv(void* kv, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles, int64_t n_rows,
-                void* to) override;
-  void attention(std::span<const AttentionCall> calls, const HeadShape& heads) override;
-  void copy_kv(std::span<const KvCopy> copies, const HeadShape& heads) override;
-  void decode_attention(std::span<const DecodeCall> calls, const HeadShape& heads) override;
-  void attention_lse(const LseCall& call, const HeadShape& heads) override;
-  void swiglu(const void* gate_up, void* out, int64_t n_rows, int64_t ffn) override;
-  void token_nll(const void* x, const Matrix& head, std::span<const int32_t> targets, int64_t n_rows,
-                 const TokenScores& out) override;
 
  private:
+  void do_copy_rows(ConstRows from, Rows to) override;
+  void do_copy_async(std::span<const std::byte> from, std::span<std::byte> to) override;
+  void do_embed(const Matrix& table, std::span<const int32_t> tokens, Rows out) override;
+  void do_rms_norm(ConstRows x, const Matrix& weight, float eps, Rows out) override;
+  void do_linear(ConstRows x, const Matrix& weight, const Matrix& bias, Rows out, bool accumulate) override;
+  void do_rope(Rows q, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles) override;
+  void do_store_kv(Rows kv, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles, KvSpan to) override;
+  void do_attention(std::span<const AttentionCall> calls, const HeadShape& heads) override;
+  void do_copy_kv(std::span<const KvCopy> copies, const HeadShape& heads) override;
+  void do_decode_attention(std::span<const DecodeCall> calls, const HeadShape& heads) override;
+  void do_attention_lse(const LseCall& call, const HeadShape& heads) override;
+  void do_swiglu(ConstRows gate_up, Rows out) override;
+  void do_token_nll(ConstRows x, const Matrix& head, std::span<const int32_t> targets, const TokenScores& out) override;
+
   struct Work {
     double flop = 0.0;
     double bytes = 0.0;
@@ -66,7 +64,6 @@ class ProfiledOps final : public Ops {
   template <typename Operation>
   void time(const std::string& name, const Work& work, Operation operation);
   void read_marks();
-  double residual_bytes(int64_t count) const;
   double activation_bytes(int64_t count) const;
 
   Ops& ops_;

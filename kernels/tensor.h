@@ -3,26 +3,21 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 namespace winnow::kernels {
 
 enum class DType : int { kF32, kBf16, kF16, kOther };  // kOther: present in a file, not computed with
 
+// Returns the size of an element, bytes; 0 for kOther.
 inline constexpr int64_t size_bytes(DType dtype) {
   return dtype == DType::kF32 ? 4 : (dtype == DType::kBf16 || dtype == DType::kF16) ? 2 : 0;
 }
 
-// Pointer to row `row` of values of a type with `cols` columns.
-inline void* row_pointer(void* data, DType dtype, int64_t row, int64_t cols) {
-  return static_cast<std::byte*>(data) + row * cols * size_bytes(dtype);
-}
-inline const void* row_pointer(const void* data, DType dtype, int64_t row, int64_t cols) {
-  return static_cast<const std::byte*>(data) + row * cols * size_bytes(dtype);
-}
-
-// Name in results and messages.
+// Returns its name in results and messages, "bf16".
 inline constexpr const char* dtype_name(DType dtype) {
   return dtype == DType::kF32 ? "fp32" : dtype == DType::kBf16 ? "bf16" : dtype == DType::kF16 ? "fp16" : "other";
 }
@@ -44,14 +39,100 @@ struct HostTensor {
   }
 };
 
-// A matrix in the backend's memory, (rows, cols); a vector has cols = 1. dtype is the backend's compute type, except
-// for vocabulary matrices (embedding, head), which a backend may keep as they lie in the checkpoint.
-struct Matrix {
+// The type that elements of a C++ type have in memory; kOther: none. A backend adds its own types.
+template <typename T>
+inline constexpr DType kDTypeOf = DType::kOther;
+template <>
+inline constexpr DType kDTypeOf<float> = DType::kF32;
+
+// Throws Error(kInternal): memory of one type is taken for that of another.
+[[noreturn]] void fail_type(DType found, DType wanted);
+// Throws Error(kInternal): rows [first, first + n) are not among n_rows.
+[[noreturn]] void fail_range(int64_t first, int64_t n, int64_t n_rows);
+inline void require_range(int64_t first, int64_t n, int64_t n_rows) {
+  if (first < 0 || n < 0 || first > n_rows - n) fail_range(first, n, n_rows);
+}
+
+// Rows of equal length, (n_rows, cols), in the memory of a backend or of the host. Void is void or const void.
+template <typename Void>
+struct RowsView {
+  template <typename T>
+  using Like = std::conditional_t<std::is_const_v<Void>, const T, T>;
+
+  Void* data = nullptr;
+  DType dtype = DType::kF32;
+  int64_t n_rows = 0;
+  int64_t cols = 0;
+
+  explicit operator bool() const { return data != nullptr; }
+  // A view for writing is one for reading, too.
+  template <typename Reader>
+  requires(std::is_const_v<Reader> && !std::is_const_v<Void>) operator RowsView<Reader>() const {
+    return {data, dtype, n_rows, cols};
+  }
+  int64_t count() const { return n_rows * cols; }
+  int64_t size_bytes() const { return count() * kernels::size_bytes(dtype); }
+  std::span<Like<std::byte>> bytes() const {
+    return {static_cast<Like<std::byte>*>(data), static_cast<std::size_t>(size_bytes())};
+  }
+  // Returns rows [first, first + n). Throws Error(kInternal) where there are fewer.
+  RowsView slice(int64_t first, int64_t n) const {
+    require_range(first, n, n_rows);
+    return {static_cast<Like<std::byte>*>(data) + first * cols * kernels::size_bytes(dtype), dtype, n, cols};
+  }
+  // Returns the rows from `first` on.
+  RowsView from(int64_t first) const { return slice(first, n_rows - first); }
+  // Returns the elements. Throws Error(kInternal) where T has another type than they have.
+  template <typename T>
+  Like<T>* as() const {
+    if (dtype != kDTypeOf<T>) fail_type(dtype, kDTypeOf<T>);
+    return static_cast<Like<T>*>(data);
+  }
+};
+using Rows = RowsView<void>;
+using ConstRows = RowsView<const void>;
+
+// Keys and values of rows, of one layer, in the memory of a backend or on their way through the host's. The layout is
+// the backend's own: Ops::store_kv writes it and attention reads it. Rows lie one after another in tiles of
+// Device::row_tile(), of one size each. From Device::kv_span().
+struct KvSpan {
   void* data = nullptr;
+  int64_t n_rows = 0;     // multiple of row_tile()
+  int64_t row_bytes = 0;  // a tile's, divided by its rows
+
+  explicit operator bool() const { return data != nullptr; }
+  int64_t size_bytes() const { return n_rows * row_bytes; }
+  std::span<std::byte> bytes() const { return {static_cast<std::byte*>(data), static_cast<std::size_t>(size_bytes())}; }
+  // Returns rows [first, first + n), both multiples of row_tile(). Throws Error(kInternal) where there are fewer.
+  KvSpan slice(int64_t first, int64_t n) const {
+    require_range(first, n, n_rows);
+    return {static_cast<std::byte*>(data) + first * row_bytes, n, row_bytes};
+  }
+  // Returns the rows from `first` on.
+  KvSpan from(int64_t first) const { return slice(first, n_rows - first); }
+};
+
+// A weight in the backend's memory, (rows, cols); a vector has cols = 1. dtype is the backend's compute type, except
+// for vocabulary matrices (embedding, head), which a backend may keep as they lie in the checkpoint. Not a view of
+// rows, so that no weight is passed for an activation.
+struct Matrix {
+  const void* data = nullptr;
   DType dtype = DType::kF32;
   int64_t rows = 0;
   int64_t cols = 0;
+
   explicit operator bool() const { return data != nullptr; }
+  // Returns the elements, null where it is empty. Throws Error(kInternal) where T has another type than they have.
+  template <typename T>
+  const T* as() const {
+    if (data != nullptr && dtype != kDTypeOf<T>) fail_type(dtype, kDTypeOf<T>);
+    return static_cast<const T*>(data);
+  }
+  // Returns rows [first, first + n). Throws Error(kInternal) where there are fewer.
+  Matrix slice(int64_t first, int64_t n) const {
+    require_range(first, n, rows);
+    return {static_cast<const std::byte*>(data) + first * cols * kernels::size_bytes(dtype), dtype, n, cols};
+  }
 };
 
 }  // namespace winnow::kernels

@@ -5,7 +5,7 @@
 
 namespace winnow::kernels {
 
-// The largest multiple of `tile` that is not above n, and the smallest that is not below; n >= 0.
+// Return the largest multiple of `tile` that is not above n, and the smallest that is not below; n >= 0.
 inline constexpr int64_t round_down(int64_t n, int64_t tile) { return n / tile * tile; }
 inline constexpr int64_t round_up(int64_t n, int64_t tile) { return (n + tile - 1) / tile * tile; }
 

@@ -28,32 +28,34 @@ struct Window {
   bool operator==(const Window&) const = default;
 };
 
+// Returns the window in which every row sees all keys up to its own.
 inline constexpr Window full_attention() { return Window{}; }
 
-// Whether row t obeys the window at all.
+// Returns whether row t obeys the window at all.
 WINNOW_HOST_DEVICE inline constexpr bool is_windowed(const Window& w, int64_t t) {
   return t >= w.first_row && t < w.end_row;
 }
 
-// First key of the band of row t, inclusive: the row sees keys [window_start, t] and the sinks before it.
+// Returns the first key of the band of row t, inclusive: the row sees keys [window_start, t] and the sinks before it.
 WINNOW_HOST_DEVICE inline constexpr int64_t window_start(const Window& w, int64_t t) {
   return (!is_windowed(w, t) || t < w.keys) ? 0 : t - w.keys + 1;
 }
 
-// Whether row t sees key j.
+// Returns whether row t sees key j.
 WINNOW_HOST_DEVICE inline constexpr bool sees(const Window& w, int64_t t, int64_t j) {
   return j <= t && (j >= window_start(w, t) || j < w.sinks);
 }
 
-// First row whose keys differ from full attention's: rows before it are the same in every layer, windowed or not.
-// Returns kNoLimit or more when no row of any length can differ.
+// Returns the first row whose keys differ from full attention's: rows before it are the same in every layer, windowed
+// or not. kNoLimit or more: no row of any length can differ.
 inline constexpr int64_t first_affected_row(const Window& w) {
   const int64_t beyond = w.keys >= kNoLimit - w.sinks ? kNoLimit : w.keys + w.sinks;
   const int64_t first = beyond > w.first_row ? beyond : w.first_row;
   return first < w.end_row ? first : kNoLimit;
 }
 
-// (row, key) pairs that rows [first, end) see. Takes time in proportion to the rows, unless they all see everything.
+// Returns the number of (row, key) pairs that rows [first, end) see. Takes time in proportion to the rows, unless they
+// all see everything.
 inline constexpr int64_t attention_pairs(const Window& w, int64_t first, int64_t end) {
   if (end <= first) return 0;
   if (w.keys >= end) return (first + 1 + end) * (end - first) / 2;

@@ -25,38 +25,42 @@ int64_t DecoderLayer::workspace_bytes(const kernels::Ops& ops, const ModelConfig
   return chunk_bytes(ops, config.hidden + wide_cols(config) + config.ffn);
 }
 
-void DecoderLayer::attention_input(const LayerWeights& weights, const void* x, const kernels::RowAngles& angles,
-                                   int64_t n_rows, void* kv, void* q) {
+kernels::Rows DecoderLayer::activations(kernels::Buffer& memory, int64_t n, int64_t cols) const {
+  return memory.rows(ops_.device().activation_dtype(), cols).slice(0, n);
+}
+
+void DecoderLayer::attention_input(const LayerWeights& weights, kernels::ConstRows x, const kernels::RowAngles& angles,
+                                   kernels::KvSpan kv, kernels::Rows q) {
   const kernels::HeadShape& heads = config_.heads;
-  for (int64_t row = 0; row < n_rows; row += ops_.device().chunk_rows()) {
-    const int64_t n = std::min(ops_.device().chunk_rows(), n_rows - row);
-    ops_.rms_norm(kernels::row_pointer(x, ops_.device().residual_dtype(), row, config_.hidden), weights.input_norm,
-                  config_.rms_eps, normed_->data(), n);
-    if (kv != nullptr) {
-      ops_.linear(normed_->data(), weights.kv, weights.kv_bias, wide_->data(), n, false);
-      ops_.store_kv(wide_->data(), heads, weights.k_norm, angles.from(row), n,
-                    static_cast<std::byte*>(kv) + ops_.device().kv_bytes(row, heads));
+  for (int64_t row = 0; row < x.n_rows; row += ops_.device().chunk_rows()) {
+    const int64_t n = std::min(ops_.device().chunk_rows(), x.n_rows - row);
+    const kernels::Rows normed = activations(*normed_, n, config_.hidden);
+    ops_.rms_norm(x.slice(row, n), weights.input_norm, config_.rms_eps, normed);
+    if (kv) {
+      const kernels::Rows projected = activations(*wide_, n, 2 * heads.kv_dim());
+      ops_.linear(normed, weights.kv, weights.kv_bias, projected, false);
+      ops_.store_kv(projected, heads, weights.k_norm, angles.from(row), kv.from(row));
     }
-    if (q != nullptr) {
-      void* q_rows = kernels::row_pointer(q, ops_.device().activation_dtype(), row, heads.q_dim());
-      ops_.linear(normed_->data(), weights.q, weights.q_bias, q_rows, n, false);
-      ops_.rope(q_rows, heads, weights.q_norm, angles.from(row), n);
+    if (q) {
+      const kernels::Rows queries = q.slice(row, n);
+      ops_.linear(normed, weights.q, weights.q_bias, queries, false);
+      ops_.rope(queries, heads, weights.q_norm, angles.from(row));
     }
   }
 }
 
-void DecoderLayer::finish(const LayerWeights& weights, const void* attention, void* x, int64_t n_rows) {
-  for (int64_t row = 0; row < n_rows; row += ops_.device().chunk_rows()) {
-    const int64_t n = std::min(ops_.device().chunk_rows(), n_rows - row);
-    void* rows = kernels::row_pointer(x, ops_.device().residual_dtype(), row, config_.hidden);
-    if (attention != nullptr) {
-      ops_.linear(kernels::row_pointer(attention, ops_.device().activation_dtype(), row, config_.heads.q_dim()),
-                  weights.o, weights.o_bias, rows, n, true);
-    }
-    ops_.rms_norm(rows, weights.post_norm, config_.rms_eps, normed_->data(), n);
-    ops_.linear(normed_->data(), weights.gate_up, weights.gate_up_bias, wide_->data(), n, false);
-    ops_.swiglu(wide_->data(), gated_->data(), n, config_.ffn);
-    ops_.linear(gated_->data(), weights.down, weights.down_bias, rows, n, true);
+void DecoderLayer::finish(const LayerWeights& weights, kernels::ConstRows attention, kernels::Rows x) {
+  for (int64_t row = 0; row < x.n_rows; row += ops_.device().chunk_rows()) {
+    const int64_t n = std::min(ops_.device().chunk_rows(), x.n_rows - row);
+    const kernels::Rows rows = x.slice(row, n);
+    const kernels::Rows normed = activations(*normed_, n, config_.hidden);
+    const kernels::Rows gate_up = activations(*wide_, n, 2 * config_.ffn);
+    const kernels::Rows gated = activations(*gated_, n, config_.ffn);
+    if (attention) ops_.linear(attention.slice(row, n), weights.o, weights.o_bias, rows, true);
+    ops_.rms_norm(rows, weights.post_norm, config_.rms_eps, normed);
+    ops_.linear(normed, weights.gate_up, weights.gate_up_bias, gate_up, false);
+    ops_.swiglu(gate_up, gated);
+    ops_.linear(gated, weights.down, weights.down_bias, rows, true);
   }
 }
 

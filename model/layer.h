@@ -17,15 +17,18 @@ class DecoderLayer {
   // Backend memory that this takes, bytes.
   static int64_t workspace_bytes(const kernels::Ops& ops, const ModelConfig& config);
 
-  // From n_rows residual rows x (n_rows, hidden): keys and values into `kv` unless it is null, queries into q
-  // (n_rows, n_heads, head_dim) unless it is null.
-  void attention_input(const LayerWeights& weights, const void* x, const kernels::RowAngles& angles, int64_t n_rows,
-                       void* kv, void* q);
-  // The rest of the layer: x += W_o attention, then x += MLP(norm(x)); attention (n_rows, q_dim), x (n_rows, hidden).
-  // Null attention: nothing is added, as if the layer had none.
-  void finish(const LayerWeights& weights, const void* attention, void* x, int64_t n_rows);
+  // Computes, from residual rows x (n_rows, hidden), keys and values into the first rows of `kv` unless it is empty,
+  // and queries into q (n_rows, q_dim) unless it is empty.
+  void attention_input(const LayerWeights& weights, kernels::ConstRows x, const kernels::RowAngles& angles,
+                       kernels::KvSpan kv, kernels::Rows q);
+  // Computes the rest of the layer: x += W_o attention, then x += MLP(norm(x)); attention (n_rows, q_dim), x (n_rows,
+  // hidden). Empty attention: nothing is added, as if the layer had none.
+  void finish(const LayerWeights& weights, kernels::ConstRows attention, kernels::Rows x);
 
  private:
+  // Returns n rows of `cols` activations in a chunk's memory.
+  kernels::Rows activations(kernels::Buffer& memory, int64_t n, int64_t cols) const;
+
   kernels::Ops& ops_;
   const ModelConfig& config_;
   std::unique_ptr<kernels::Buffer> normed_;  // (chunk, hidden)

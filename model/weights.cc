@@ -77,24 +77,24 @@ ModelWeights::ModelWeights(const ModelConfig& config, const Checkpoint& checkpoi
 
 ModelWeights::~ModelWeights() = default;
 
-kernels::Matrix ModelWeights::place(const kernels::HostTensor& source, kernels::WeightUse use, std::byte* at,
+kernels::Matrix ModelWeights::place(const kernels::HostTensor& source, kernels::WeightUse use, std::span<std::byte> at,
                                     bool reads) {
   // What takes no memory of the backend is read from the map by everyone.
   if (reads || ops_.device().weight_bytes(source, use) == 0) return ops_.device().load(source, use, at);
-  return {at, ops_.device().activation_dtype(), source.rows(), source.cols()};
+  return {at.data(), ops_.device().activation_dtype(), source.rows(), source.cols()};
 }
 
 int64_t ModelWeights::load_shared(WeightSharing* sharing) {
   const SharedTensors shared = shared_tensors(config_, checkpoint_);
   const bool reads = sharing == nullptr || sharing->reads();
-  auto* at = static_cast<std::byte*>(shared_storage_->data());
+  std::span<std::byte> at = shared_storage_->bytes();
   int64_t total = 0;
   const auto take = [&](const kernels::HostTensor& tensor, kernels::WeightUse use) {
-    const int64_t size = align(ops_.device().weight_bytes(tensor, use));
+    const auto size = static_cast<std::size_t>(align(ops_.device().weight_bytes(tensor, use)));
     const kernels::Matrix matrix = place(tensor, use, at, reads);
-    if (sharing != nullptr) sharing->share(at, size);
-    at += size;
-    total += size;
+    if (sharing != nullptr) sharing->share(at.first(size));
+    at = at.subspan(size);
+    total += static_cast<int64_t>(size);
     return matrix;
   };
   embedding_ = take(*shared.embedding, kernels::WeightUse::kVocabulary);
@@ -103,8 +103,9 @@ int64_t ModelWeights::load_shared(WeightSharing* sharing) {
   return total;
 }
 
-std::byte* ModelWeights::layer_slot(int64_t index) {
-  return static_cast<std::byte*>(layer_storage_->data()) + index % static_cast<int64_t>(slots_.size()) * layer_bytes_;
+std::span<std::byte> ModelWeights::layer_slot(int64_t index) {
+  const auto size = static_cast<std::size_t>(layer_bytes_);
+  return layer_storage_->bytes().subspan(static_cast<std::size_t>(index) % slots_.size() * size, size);
 }
 
 int64_t ModelWeights::load_layer(int64_t index, bool reads) {
@@ -112,11 +113,11 @@ int64_t ModelWeights::load_layer(int64_t index, bool reads) {
   slot = Slot{};  // no layer's until all of it is there
   slot.weights.q_norm.eps = config_.rms_eps;
   slot.weights.k_norm.eps = config_.rms_eps;
-  std::byte* const begin = layer_slot(index);
-  std::byte* storage = begin;
+  std::span<std::byte> storage = layer_slot(index);
+  int64_t total = 0;
   for (const MatrixSpec& spec : declare_layer(config_, index)) {
     kernels::Matrix& target = spec.target(slot.weights);
-    std::byte* at = storage;
+    std::span<std::byte> at = storage;
     for (const TensorSpec& part : spec.parts) {
       const kernels::HostTensor& source = checkpoint_.get(part.name, part.shape);
       const kernels::Matrix loaded = place(source, spec.use, at, reads);
@@ -125,12 +126,14 @@ int64_t ModelWeights::load_layer(int64_t index, bool reads) {
       } else {
         target = loaded;
       }
-      at += ops_.device().weight_bytes(source, spec.use);
+      at = at.subspan(static_cast<std::size_t>(ops_.device().weight_bytes(source, spec.use)));
     }
-    storage += matrix_bytes(spec, checkpoint_, ops_);
+    const int64_t size = matrix_bytes(spec, checkpoint_, ops_);
+    storage = storage.subspan(static_cast<std::size_t>(size));
+    total += size;
   }
   slot.layer = index;
-  return storage - begin;
+  return total;
 }
 
 int64_t ModelWeights::load(WeightSharing* sharing) {
@@ -147,7 +150,7 @@ int64_t ModelWeights::load(WeightSharing* sharing) {
   for (int64_t index = 0; keeps_all && index < config_.n_layers; ++index) {
     ask_for(index + 1);
     const int64_t size = load_layer(index, reads);
-    if (sharing != nullptr) sharing->share(layer_slot(index), size);
+    if (sharing != nullptr) sharing->share(layer_slot(index).first(static_cast<std::size_t>(size)));
     total += size;
   }
   if (sharing != nullptr) sharing->finish();

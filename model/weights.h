@@ -38,9 +38,9 @@ class WeightSharing {
   virtual ~WeightSharing() = default;
   // Whether this rank is the one that reads.
   virtual bool reads() const = 0;
-  // size_bytes of the backend's memory at `data` are loaded (queued, on the rank that reads), or wanted (on the
-  // others). May return before they are sent. Throws what the transport throws.
-  virtual void share(void* data, int64_t size_bytes) = 0;
+  // Shares memory of the backend that is loaded (queued, on the rank that reads), or wanted (on the others). May return
+  // before it is sent. Throws what the transport throws.
+  virtual void share(std::span<std::byte> memory) = 0;
   // Waits until everything shared so far is in place on this rank.
   virtual void finish() = 0;
 };
@@ -81,11 +81,11 @@ class ModelWeights {
   static int64_t predicted_bytes(const ModelConfig& config, const Checkpoint& checkpoint, const kernels::Ops& ops);
 
  private:
-  // Brings a tensor to `at`, or only says what will be there when another rank reads it.
-  kernels::Matrix place(const kernels::HostTensor& source, kernels::WeightUse use, std::byte* at, bool reads);
+  // Brings a tensor to the beginning of `at`, or only says what will be there when another rank reads it.
+  kernels::Matrix place(const kernels::HostTensor& source, kernels::WeightUse use, std::span<std::byte> at, bool reads);
   int64_t load_shared(WeightSharing* sharing);
   int64_t load_layer(int64_t index, bool reads);
-  std::byte* layer_slot(int64_t index);
+  std::span<std::byte> layer_slot(int64_t index);
 
   const ModelConfig& config_;
   const Checkpoint& checkpoint_;

@@ -82,7 +82,7 @@ class TileAttention {
   const float* block(int64_t index) const {
     const int64_t row = index * kRowTile;
     const kernels::KvRows& rows = row < call_.own.first_row ? call_.prefix : call_.own;
-    return static_cast<const float*>(rows.data) + (row - rows.first_row) / kRowTile * kv_block_count(heads_);
+    return kv_blocks(rows.kv) + (row - rows.first_row) / kRowTile * kv_block_count(heads_);
   }
 
   int64_t kv_head() const { return head_ / (heads_.n_heads / heads_.n_kv_heads); }
@@ -92,7 +92,7 @@ class TileAttention {
   }
 
   void load_queries() {
-    const auto* q = static_cast<const float*>(call_.q) + first_in_call_ * heads_.q_dim() + head_ * heads_.head_dim;
+    const auto* q = call_.q.as<float>() + first_in_call_ * heads_.q_dim() + head_ * heads_.head_dim;
     const float factor = heads_.scale * kLog2E;
     for (int64_t r = 0; r < kRowTile; ++r) {
       for (int64_t d = 0; d < heads_.head_dim; ++d) {
@@ -180,14 +180,15 @@ class TileAttention {
   }
 
   float* result_row(int64_t r) const {
-    return static_cast<float*>(call_.out) + (first_in_call_ + r) * heads_.q_dim() + head_ * heads_.head_dim;
+    return call_.out.as<float>() + (first_in_call_ + r) * heads_.q_dim() + head_ * heads_.head_dim;
   }
 
   void write_result() const {
     for (int64_t r = 0; r < kRowTile; ++r) {
       const float inverse = r < n_rows_ ? 1.0F / running_[r].sum : 0.0F;
       const float* out = scratch_.out + r * value_stride_;
-      for (int64_t d = 0; d < heads_.head_dim; ++d) result_row(r)[d] = r < n_rows_ ? out[d] * inverse : 0.0F;
+      float* to = result_row(r);
+      for (int64_t d = 0; d < heads_.head_dim; ++d) to[d] = r < n_rows_ ? out[d] * inverse : 0.0F;
     }
   }
 
@@ -213,10 +214,10 @@ int64_t attention_bytes(const kernels::HeadShape& heads, int n_threads) {
   return n_threads * scratch_count(heads) * static_cast<int64_t>(sizeof(float));
 }
 
-void CpuBackend::attention(std::span<const kernels::AttentionCall> calls, const kernels::HeadShape& heads) {
+void CpuBackend::do_attention(std::span<const kernels::AttentionCall> calls, const kernels::HeadShape& heads) {
   std::vector<Task> tasks;
   for (const kernels::AttentionCall& call : calls) {
-    for (int64_t tile = call.n_rows / kRowTile - 1; tile >= 0; --tile) {  // the longest rows first
+    for (int64_t tile = call.n_rows() / kRowTile - 1; tile >= 0; --tile) {  // the longest rows first
       for (int64_t head = 0; head < heads.n_heads; ++head) tasks.push_back({&kernels_, &call, &heads, tile, head});
     }
   }

@@ -32,8 +32,9 @@ class RowLse {
       : kernels_(kernels),
         call_(call),
         heads_(heads),
-        sets_(call.sets.subspan(static_cast<std::size_t>(row * call.n_sets))) {
-    const auto* q = static_cast<const float*>(call.q) + row * heads.q_dim() + head * heads.head_dim;
+        sets_(
+            call.sets.subspan(static_cast<std::size_t>(row * call.n_sets()), static_cast<std::size_t>(call.n_sets()))) {
+    const auto* q = call.q.as<float>() + row * heads.q_dim() + head * heads.head_dim;
     query_.resize(static_cast<std::size_t>(heads.head_dim));
     for (std::size_t d = 0; d < query_.size(); ++d) query_[d] = q[d] * heads.scale * kLog2E;
     kv_head_ = head / (heads.n_heads / heads.n_kv_heads);
@@ -41,7 +42,7 @@ class RowLse {
 
   void run() {
     int64_t end = 0;
-    for (int64_t s = 0; s < call_.n_sets; ++s) end = std::max<int64_t>({end, set(s).sinks, set(s).end});
+    for (int64_t s = 0; s < n_sets(); ++s) end = std::max<int64_t>({end, set(s).sinks, set(s).end});
     for (int64_t block = 0; block * kRowTile < end; ++block) add_block(block);
   }
   // Natural log.
@@ -52,13 +53,14 @@ class RowLse {
   }
 
  private:
+  int64_t n_sets() const { return static_cast<int64_t>(sets_.size()); }
   const kernels::KeySet& set(int64_t s) const { return sets_[static_cast<std::size_t>(s)]; }
 
   void add_block(int64_t block) {
     const int64_t first_key = block * kRowTile;
     std::array<std::array<Part, 2>, kernels::kMaxKeySets> parts;
     bool is_needed = false;
-    for (int64_t s = 0; s < call_.n_sets; ++s) {
+    for (int64_t s = 0; s < n_sets(); ++s) {
       auto& of_set = parts[static_cast<std::size_t>(s)];
       of_set = {part_of(0, set(s).sinks, first_key), part_of(set(s).begin, set(s).end, first_key)};
       is_needed = is_needed || !of_set[0].empty() || !of_set[1].empty();
@@ -67,7 +69,7 @@ class RowLse {
     alignas(64) float scores[kRowTile];
     kernels_.score_block(query_.data(), keys(block), heads_.head_dim, scores);
     float max = max_;
-    for (int64_t s = 0; s < call_.n_sets; ++s) {
+    for (int64_t s = 0; s < n_sets(); ++s) {
       for (const Part& part : parts[static_cast<std::size_t>(s)]) {
         for (int64_t j = part.begin; j < part.end; ++j) max = std::max(max, scores[j]);
       }
@@ -75,7 +77,7 @@ class RowLse {
     for (double& sum : sums_) sum *= sum == 0.0 ? 1.0 : std::exp2(static_cast<double>(max_) - max);
     max_ = max;
     kernels_.exp2_row(scores, kRowTile, max);
-    for (int64_t s = 0; s < call_.n_sets; ++s) {
+    for (int64_t s = 0; s < n_sets(); ++s) {
       for (const Part& part : parts[static_cast<std::size_t>(s)]) {
         sums_[static_cast<std::size_t>(s)] += static_cast<double>(sum_of(scores, part));
       }
@@ -83,8 +85,8 @@ class RowLse {
   }
 
   const float* keys(int64_t block) const {
-    return static_cast<const float*>(call_.keys.data) +
-           (block - call_.keys.first_row / kRowTile) * kv_block_count(heads_) + kv_head_ * heads_.head_dim * kRowTile;
+    return kv_blocks(call_.keys.kv) + (block - call_.keys.first_row / kRowTile) * kv_block_count(heads_) +
+           kv_head_ * heads_.head_dim * kRowTile;
   }
 
   float sum_of(const float* values, const Part& part) const {
@@ -106,14 +108,14 @@ class RowLse {
 
 }  // namespace
 
-void CpuBackend::attention_lse(const kernels::LseCall& call, const kernels::HeadShape& heads) {
-  pool_.run(call.n_rows * heads.n_heads, [&](int64_t task, int) {
+void CpuBackend::do_attention_lse(const kernels::LseCall& call, const kernels::HeadShape& heads) {
+  pool_.run(call.n_rows() * heads.n_heads, [&](int64_t task, int) {
     const int64_t row = task / heads.n_heads;
     const int64_t head = task % heads.n_heads;
     RowLse lse(kernels_, call, heads, row, head);
     lse.run();
-    for (int64_t s = 0; s < call.n_sets; ++s) {
-      call.lse[static_cast<std::size_t>((row * call.n_sets + s) * heads.n_heads + head)] = lse.lse(s);
+    for (int64_t s = 0; s < call.n_sets(); ++s) {
+      call.lse[static_cast<std::size_t>((row * call.n_sets() + s) * heads.n_heads + head)] = lse.lse(s);
     }
   });
 }

@@ -9,8 +9,8 @@
 namespace winnow::cpu {
 namespace {
 
-// c[r, :] (+)= sum over k of a[r, k] * b[k, :] for kStripRows rows and kVecs vectors of columns. Each element is one
-// chain of fused multiply-adds over k, whatever the tile it is computed in.
+// Computes c[r, :] (+)= sum over k of a[r, k] * b[k, :] for kStripRows rows and kVecs vectors of columns. Each element
+// is one chain of fused multiply-adds over k, whatever the tile it is computed in.
 template <int kVecs, bool kAccumulate>
 inline void multiply_vectors(const StripProduct& product, int64_t first_column) {
   const auto& [a, lda, all_b, ldb, all_c, ldc, n_k, n_columns] = product;
@@ -33,7 +33,7 @@ inline void multiply_vectors(const StripProduct& product, int64_t first_column) 
   }
 }
 
-// All columns, kRegisterVecs vectors at a time: as many as leave the accumulators in registers.
+// Computes all columns, kRegisterVecs vectors at a time: as many as leave the accumulators in registers.
 template <bool kAccumulate>
 void multiply_columns(const StripProduct& product) {
   constexpr int kRegisterVecs = kVec == 16 ? 4 : 2;

@@ -13,15 +13,15 @@ struct VectorSupport {
   bool avx512 = false;  // F, BW, CD, DQ and VL
 };
 
-// This processor's.
+// Returns what this processor can execute.
 VectorSupport vector_support();
 
-// The value of OPENBLAS_CORETYPE whose kernels fit `support`, where `core`, in the words of openblas_get_corename(), is
-// older than AVX2 and the processor is not; "" where OpenBLAS has chosen well.
+// Returns the value of OPENBLAS_CORETYPE whose kernels fit `support`, where `core`, in the words of
+// openblas_get_corename(), is older than AVX2 and the processor is not; "" where OpenBLAS has chosen well.
 std::string better_blas_core(std::string_view core, VectorSupport support);
 
-// OpenBLAS chooses when it is loaded, before main(): where it has chosen badly, the program is started again, with the
-// same arguments and OPENBLAS_CORETYPE set. A value that the user has set stays. Processes that winnow starts do not
+// Starts the program again, with the same arguments and OPENBLAS_CORETYPE set, where OpenBLAS has chosen badly: it
+// chooses when it is loaded, before main(). A value that the user has set stays. Processes that winnow starts do not
 // inherit the variable, because they may run on another type of processor. To be called first in main().
 void restart_with_better_blas_core(char** argv);
 

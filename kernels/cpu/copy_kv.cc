@@ -28,15 +28,15 @@ void copy_block(const BlockRows& rows, const kernels::HeadShape& heads) {
 
 }  // namespace
 
-void CpuBackend::copy_kv(std::span<const kernels::KvCopy> copies, const kernels::HeadShape& heads) {
+void CpuBackend::do_copy_kv(std::span<const kernels::KvCopy> copies, const kernels::HeadShape& heads) {
   pool_.run(static_cast<int64_t>(copies.size()), [&](int64_t task, int) {
     const kernels::KvCopy& copy = copies[static_cast<std::size_t>(task)];
     for (int64_t done = 0; done < copy.n_rows;) {
       const int64_t from = copy.from_row + done;
       const int64_t to = copy.to_row + done;
       const int64_t count = std::min({copy.n_rows - done, kRowTile - from % kRowTile, kRowTile - to % kRowTile});
-      copy_block({static_cast<const float*>(copy.from) + from / kRowTile * kv_block_count(heads), from % kRowTile,
-                  static_cast<float*>(copy.to) + to / kRowTile * kv_block_count(heads), to % kRowTile, count},
+      copy_block({kv_blocks(copy.from) + from / kRowTile * kv_block_count(heads), from % kRowTile,
+                  kv_blocks(copy.to) + to / kRowTile * kv_block_count(heads), to % kRowTile, count},
                  heads);
       done += count;
     }

@@ -9,15 +9,8 @@
 #include "base/error.h"
 #include "kernels/convert.h"
 #include "kernels/cpu/blas_memory.h"
-#include "kernels/cpu/cpu.h"
 
 namespace winnow::cpu {
-
-std::unique_ptr<kernels::Ops> make_cpu_backend(const CpuOptions& options) {
-  return std::make_unique<CpuBackend>(options);
-}
-
-std::string cpu_kernels() { return chosen_kernels().name; }
 
 // Zeroed, 64-byte aligned memory, counted by its backend where there is one.
 class CpuBuffer final : public kernels::Buffer {
@@ -82,12 +75,12 @@ int64_t CpuBackend::weight_bytes(const kernels::HostTensor& source, kernels::Wei
   return use == kernels::WeightUse::kVocabulary ? 0 : source.count() * static_cast<int64_t>(sizeof(float));
 }
 
-kernels::Matrix CpuBackend::load(const kernels::HostTensor& source, kernels::WeightUse use, void* storage) {
+kernels::Matrix CpuBackend::do_load(const kernels::HostTensor& source, kernels::WeightUse use, std::byte* storage) {
   if (use == kernels::WeightUse::kVocabulary) {
-    // Stays in the map, which is read-only; nothing writes through a vocabulary matrix.
-    return kernels::Matrix{const_cast<std::byte*>(source.data), source.dtype, source.rows(), source.cols()};
+    // Stays in the map.
+    return kernels::Matrix{source.data, source.dtype, source.rows(), source.cols()};
   }
-  auto* to = static_cast<float*>(storage);
+  auto* to = reinterpret_cast<float*>(storage);
   const int64_t count = source.count();
   constexpr int64_t kChunk = 1 << 16;
   pool_.run((count + kChunk - 1) / kChunk, [&](int64_t task, int) {
@@ -116,12 +109,12 @@ double CpuBackend::elapsed_seconds(int64_t first, int64_t second) {
       .count();
 }
 
-void CpuBackend::copy_async(const void* from, void* to, int64_t size_bytes) {
-  std::memcpy(to, from, static_cast<std::size_t>(size_bytes));
+void CpuBackend::do_copy_async(std::span<const std::byte> from, std::span<std::byte> to) {
+  std::ranges::copy(from, to.begin());
 }
 
-void CpuBackend::copy_rows(const void* from, void* to, int64_t n_rows, int64_t cols) {
-  std::memcpy(to, from, static_cast<std::size_t>(n_rows * cols) * sizeof(float));
+void CpuBackend::do_copy_rows(kernels::ConstRows from, kernels::Rows to) {
+  std::copy_n(from.as<float>(), from.count(), to.as<float>());
 }
 
 }  // namespace winnow::cpu

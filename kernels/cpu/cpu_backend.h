@@ -13,16 +13,19 @@
 
 namespace winnow::cpu {
 
-// Head dimension as values are stored: padded so that a row is whole vectors on every processor.
+// Returns the head dimension as values are stored: padded so that a row is whole vectors on every processor.
 inline constexpr int64_t padded_head_dim(int64_t head_dim) { return (head_dim + 15) / 16 * 16; }
 
-// Keys and values of one block of kRowTile rows: keys transposed, (n_kv_heads, head_dim, kRowTile), then values,
-// (n_kv_heads, kRowTile, padded_head_dim). Counts are floats.
+// Return the floats of the keys, and of keys and values, of one block of kRowTile rows: keys transposed, (n_kv_heads,
+// head_dim, kRowTile), then values, (n_kv_heads, kRowTile, padded_head_dim).
 inline constexpr int64_t key_block_count(const kernels::HeadShape& h) { return h.n_kv_heads * h.head_dim * kRowTile; }
 inline constexpr int64_t kv_block_count(const kernels::HeadShape& h) {
   return key_block_count(h) + h.n_kv_heads * kRowTile * padded_head_dim(h.head_dim);
 }
+// Returns the blocks, one after another.
+inline float* kv_blocks(const kernels::KvSpan& kv) { return static_cast<float*>(kv.data); }
 
+// Operations are defined in a file each, of their name.
 class CpuBackend final : public kernels::Device, public kernels::Ops {
  public:
   // Throws as chosen_kernels() does.
@@ -53,34 +56,35 @@ class CpuBackend final : public kernels::Device, public kernels::Ops {
 
   int64_t resident_layers(int64_t /*n_layers*/) const override { return 1; }
   int64_t weight_bytes(const kernels::HostTensor& source, kernels::WeightUse use) const override;
-  kernels::Matrix load(const kernels::HostTensor& source, kernels::WeightUse use, void* storage) override;
 
   std::unique_ptr<kernels::Buffer> upload(std::span<const int32_t> values, const char* what) override;
-  void copy_rows(const void* from, void* to, int64_t n_rows, int64_t cols) override;
-  void copy_async(const void* from, void* to, int64_t size_bytes) override;
-  void embed(const kernels::Matrix& table, const int32_t* tokens, void* out, int64_t n_rows) override;
-  void rms_norm(const void* x, const kernels::Matrix& weight, float eps, void* out, int64_t n_rows) override;
-  void linear(const void* x, const kernels::Matrix& weight, const kernels::Matrix& bias, void* out, int64_t n_rows,
-              bool accumulate) override;
-  void rope(void* q, const kernels::HeadShape& heads, const kernels::HeadNorm& norm, const kernels::RowAngles& angles,
-            int64_t n_rows) override;
-  void store_kv(void* kv, const kernels::HeadShape& heads, const kernels::HeadNorm& norm,
-                const kernels::RowAngles& angles, int64_t n_rows, void* to) override;
   void prepare_attention(std::span<const kernels::AttentionCall> /*calls*/,
                          const kernels::HeadShape& /*heads*/) override {}
-  void attention(std::span<const kernels::AttentionCall> calls, const kernels::HeadShape& heads) override;
-  void copy_kv(std::span<const kernels::KvCopy> copies, const kernels::HeadShape& heads) override;
-  void decode_attention(std::span<const kernels::DecodeCall> calls, const kernels::HeadShape& heads) override;
-  void attention_lse(const kernels::LseCall& call, const kernels::HeadShape& heads) override;
-  void swiglu(const void* gate_up, void* out, int64_t n_rows, int64_t ffn) override;
-  void token_nll(const void* x, const kernels::Matrix& head, std::span<const int32_t> targets, int64_t n_rows,
-                 const kernels::TokenScores& out) override;
   void synchronize() override {}
   void record_event(int64_t n) override;
   double elapsed_seconds(int64_t first, int64_t second) override;
 
  private:
   friend class CpuBuffer;
+  kernels::Matrix do_load(const kernels::HostTensor& source, kernels::WeightUse use, std::byte* storage) override;
+  void do_copy_rows(kernels::ConstRows from, kernels::Rows to) override;
+  void do_copy_async(std::span<const std::byte> from, std::span<std::byte> to) override;
+  void do_embed(const kernels::Matrix& table, std::span<const int32_t> tokens, kernels::Rows out) override;
+  void do_rms_norm(kernels::ConstRows x, const kernels::Matrix& weight, float eps, kernels::Rows out) override;
+  void do_linear(kernels::ConstRows x, const kernels::Matrix& weight, const kernels::Matrix& bias, kernels::Rows out,
+                 bool accumulate) override;
+  void do_rope(kernels::Rows q, const kernels::HeadShape& heads, const kernels::HeadNorm& norm,
+               const kernels::RowAngles& angles) override;
+  void do_store_kv(kernels::Rows kv, const kernels::HeadShape& heads, const kernels::HeadNorm& norm,
+                   const kernels::RowAngles& angles, kernels::KvSpan to) override;
+  void do_attention(std::span<const kernels::AttentionCall> calls, const kernels::HeadShape& heads) override;
+  void do_copy_kv(std::span<const kernels::KvCopy> copies, const kernels::HeadShape& heads) override;
+  void do_decode_attention(std::span<const kernels::DecodeCall> calls, const kernels::HeadShape& heads) override;
+  void do_attention_lse(const kernels::LseCall& call, const kernels::HeadShape& heads) override;
+  void do_swiglu(kernels::ConstRows gate_up, kernels::Rows out) override;
+  void do_token_nll(kernels::ConstRows x, const kernels::Matrix& head, std::span<const int32_t> targets,
+                    const kernels::TokenScores& out) override;
+
   const KernelVariant variant_ = chosen_kernels();
   const VectorKernels& kernels_ = *variant_.kernels;
   ThreadPool pool_;
@@ -89,7 +93,7 @@ class CpuBackend final : public kernels::Device, public kernels::Ops {
   std::atomic<int64_t> peak_allocated_bytes_ = 0;
 };
 
-// What the two operations with memory of their own take, bytes.
+// Return the memory that the two operations with some of their own take, bytes.
 int64_t token_nll_bytes(int64_t hidden, int64_t vocab, int n_threads);
 int64_t attention_bytes(const kernels::HeadShape& heads, int n_threads);
 

@@ -78,7 +78,7 @@ class RowAttention {
 
   void load_queries() {
     const float factor = heads_.scale * kLog2E;
-    const auto* q = static_cast<const float*>(call_.q) + kv_head_ * n_queries_ * heads_.head_dim;
+    const auto* q = call_.q.as<float>() + kv_head_ * n_queries_ * heads_.head_dim;
     std::fill_n(queries_, ScratchShape(heads_).queries, 0.0F);
     for (int64_t i = 0; i < n_queries_ * heads_.head_dim; ++i) queries_[i] = q[i] * factor;
   }
@@ -107,7 +107,7 @@ class RowAttention {
   }
 
   const float* slot_block(int64_t slot) const {
-    return static_cast<const float*>(call_.cache.data) + slot / kRowTile * kv_block_count(heads_);
+    return kv_blocks(call_.cache.kv) + slot / kRowTile * kv_block_count(heads_);
   }
 
   // Brings the rows of a block that the row sees from their slots; all others are 0.
@@ -174,7 +174,7 @@ class RowAttention {
   }
 
   void write_result() const {
-    auto* to = static_cast<float*>(call_.out) + kv_head_ * n_queries_ * heads_.head_dim;
+    auto* to = call_.out.as<float>() + kv_head_ * n_queries_ * heads_.head_dim;
     for (int64_t r = 0; r < n_queries_; ++r) {
       const float inverse = 1.0F / running_[static_cast<std::size_t>(r)].sum;
       for (int64_t d = 0; d < heads_.head_dim; ++d) to[r * heads_.head_dim + d] = out_[r * stride() + d] * inverse;
@@ -196,7 +196,7 @@ class RowAttention {
 
 }  // namespace
 
-void CpuBackend::decode_attention(std::span<const kernels::DecodeCall> calls, const kernels::HeadShape& heads) {
+void CpuBackend::do_decode_attention(std::span<const kernels::DecodeCall> calls, const kernels::HeadShape& heads) {
   const int64_t count = ScratchShape(heads).total();
   const auto memory = allocate(pool_.size() * count * static_cast<int64_t>(sizeof(float)), "rows of attention");
   pool_.run(static_cast<int64_t>(calls.size()) * heads.n_kv_heads, [&](int64_t task, int thread) {

@@ -5,15 +5,16 @@
 
 namespace winnow::cpu {
 
-void CpuBackend::embed(const kernels::Matrix& table, const int32_t* tokens, void* out, int64_t n_rows) {
-  const auto* from = static_cast<const std::byte*>(table.data);
-  auto* to = static_cast<float*>(out);
+void CpuBackend::do_embed(const kernels::Matrix& table, std::span<const int32_t> tokens, kernels::Rows out) {
+  const auto* from = static_cast<const std::byte*>(table.data);  // of the checkpoint's type
+  auto* to = out.as<float>();
   const int64_t row_bytes = table.cols * kernels::size_bytes(table.dtype);
-  pool_.run(n_rows / kRowTile, [&](int64_t tile, int) {
+  pool_.run(out.n_rows / kRowTile, [&](int64_t tile, int) {
     for (int64_t i = tile * kRowTile; i < (tile + 1) * kRowTile; ++i) {
       float* row = to + i * table.cols;
-      if (tokens[i] >= 0) {
-        kernels::to_float32(from + tokens[i] * row_bytes, table.dtype, table.cols, row);
+      const int32_t token = tokens[static_cast<std::size_t>(i)];
+      if (token >= 0) {
+        kernels::to_float32(from + token * row_bytes, table.dtype, table.cols, row);
       } else {
         std::memset(row, 0, static_cast<std::size_t>(table.cols) * sizeof(float));
       }

@@ -13,11 +13,11 @@ struct KernelVariant {
   const VectorKernels* kernels = nullptr;
 };
 
-// Those that this build has and this processor runs, the fastest first. The last is that of WINNOW_ARCH, which the
-// whole executable needs.
+// Returns those that this build has and this processor runs, the fastest first. The last is that of WINNOW_ARCH, which
+// the whole executable needs.
 std::vector<KernelVariant> kernel_variants();
 
-// The one that the environment variable WINNOW_CPU names; the fastest where it is not set or empty. Throws
+// Returns the one that the environment variable WINNOW_CPU names; the fastest where it is not set or empty. Throws
 // Error(kUsage) where this build has none of that name, Error(kUnavailable) where the processor cannot run it.
 KernelVariant chosen_kernels();
 

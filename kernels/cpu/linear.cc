@@ -14,13 +14,13 @@ constexpr int64_t kFeatureChunk = 1024;
 
 }  // namespace
 
-void CpuBackend::linear(const void* x, const kernels::Matrix& weight, const kernels::Matrix& bias, void* out,
-                        int64_t n_rows, bool accumulate) {
-  const auto* from = static_cast<const float*>(x);
-  auto* to = static_cast<float*>(out);
-  const auto* w = static_cast<const float*>(weight.data);
-  const auto* b = static_cast<const float*>(bias.data);
-  const int64_t n_tiles = n_rows / kRowTile;
+void CpuBackend::do_linear(kernels::ConstRows x, const kernels::Matrix& weight, const kernels::Matrix& bias,
+                           kernels::Rows out, bool accumulate) {
+  const auto* from = x.as<float>();
+  auto* to = out.as<float>();
+  const auto* w = weight.as<float>();
+  const auto* b = bias.as<float>();
+  const int64_t n_tiles = x.n_rows / kRowTile;
   const int64_t n_chunks = (weight.rows + kFeatureChunk - 1) / kFeatureChunk;
   // Tiles vary fastest: threads that run side by side read the same piece of the weight.
   pool_.run(n_tiles * n_chunks, [&](int64_t task, int) {

@@ -2,12 +2,12 @@
 
 namespace winnow::cpu {
 
-void CpuBackend::rms_norm(const void* x, const kernels::Matrix& weight, float eps, void* out, int64_t n_rows) {
-  const auto* from = static_cast<const float*>(x);
-  auto* to = static_cast<float*>(out);
-  const auto* scale = static_cast<const float*>(weight.data);
-  const int64_t cols = weight.rows;
-  pool_.run(n_rows / kRowTile, [&](int64_t tile, int) {
+void CpuBackend::do_rms_norm(kernels::ConstRows x, const kernels::Matrix& weight, float eps, kernels::Rows out) {
+  const auto* from = x.as<float>();
+  auto* to = out.as<float>();
+  const auto* scale = weight.as<float>();
+  const int64_t cols = x.cols;
+  pool_.run(x.n_rows / kRowTile, [&](int64_t tile, int) {
     for (int64_t i = tile * kRowTile; i < (tile + 1) * kRowTile; ++i) {
       kernels_.rms_norm_row(from + i * cols, scale, cols, eps, to + i * cols);
     }

@@ -7,7 +7,7 @@
 namespace winnow::cpu {
 namespace {
 
-// 1 / sqrt(mean(x^2) + eps) over n elements.
+// Returns 1 / sqrt(mean(x^2) + eps) over n elements.
 inline float inverse_rms(const float* x, int64_t n, float eps) {
   VecF sum{};
   int64_t i = 0;
@@ -68,10 +68,16 @@ inline void rotate_row(float* x, const float* angles, int64_t head_dim) {
   }
 }
 
+<<<<<<< HEAD
 // factor / (1 + exp(-x)), 0 where that is 0 to float32: the exponential is capped there.
 inline VecF sigmoid_times(VecF x, VecF factor) {
   return factor / (1.0F + exp2(min(x * -kLog2E, broadcast(126.0F))));
 }
+=======
+// Returns silu(g) * u, silu(g) = g / (1 + exp(-g)). Far below zero the exponential is capped where silu is 0 to
+// float32.
+inline VecF gated(VecF gate, VecF up) { return gate / (1.0F + exp2(min(gate * -kLog2E, broadcast(126.0F)))) * up; }
+>>>>>>> views
 
 inline VecF gated(VecF gate, VecF up, kernels::Activation activation) {
   if (activation == kernels::Activation::kSilu) return sigmoid_times(gate, gate) * up;

@@ -23,7 +23,7 @@ constexpr int64_t kVec = 4;
 using VecF = float __attribute__((vector_size(kVec * sizeof(float))));
 using VecU = uint32_t __attribute__((vector_size(kVec * sizeof(uint32_t))));
 
-// Subtracted from: x + 0 is not x for -0, so that a compiler would really add.
+// Returns x in every element. Zeros are subtracted from it: x + 0 is not x for -0, so that a compiler would really add.
 inline VecF broadcast(float x) { return x - VecF{}; }
 
 inline VecF load(const float* p) {
@@ -34,7 +34,7 @@ inline VecF load(const float* p) {
 
 inline void store(float* p, VecF v) { std::memcpy(p, &v, sizeof v); }
 
-// The first n < kVec elements, the others 0.
+// Returns the first n < kVec elements, the others 0.
 inline VecF load_part(const float* p, int64_t n) {
   VecF v{};
   std::memcpy(&v, p, static_cast<std::size_t>(n) * sizeof(float));
@@ -46,7 +46,7 @@ inline void store_part(float* p, VecF v, int64_t n) { std::memcpy(p, &v, static_
 inline VecF max(VecF a, VecF b) { return a > b ? a : b; }
 inline VecF min(VecF a, VecF b) { return a < b ? a : b; }
 
-// Sum and maximum over the elements, in a fixed order (halving).
+// Return sum and maximum over the elements, in a fixed order (halving).
 inline float horizontal_sum(VecF v) {
   for (int64_t half = kVec / 2; half > 0; half /= 2) {
     for (int64_t i = 0; i < half; ++i) v[i] += v[i + half];
@@ -61,8 +61,8 @@ inline float horizontal_max(VecF v) {
   return v[0];
 }
 
-// 2^x to about one unit in the last place. Exactly 1 at 0 and exactly 0 below -126 (so also at -infinity): a masked
-// key adds nothing to a row, which is what lets a row skip tiles that others need. x <= 127; NaN stays NaN.
+// Returns 2^x to about one unit in the last place. Exactly 1 at 0 and exactly 0 below -126 (so also at -infinity): a
+// masked key adds nothing to a row, which is what lets a row skip tiles that others need. x <= 127; NaN stays NaN.
 // Taylor series of 2^f on |f| <= 1/2: the first term left out is (ln 2 / 2)^8 / 8! = 5e-9.
 inline VecF exp2(VecF x) {
   const VecF clamped = x < -126.0F ? broadcast(-126.0F) : x;

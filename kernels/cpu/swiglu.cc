@@ -2,10 +2,11 @@
 
 namespace winnow::cpu {
 
-void CpuBackend::swiglu(const void* gate_up, void* out, int64_t n_rows, int64_t ffn) {
-  const auto* from = static_cast<const float*>(gate_up);
-  auto* to = static_cast<float*>(out);
-  pool_.run(n_rows / kRowTile, [&](int64_t tile, int) {
+void CpuBackend::do_swiglu(kernels::ConstRows gate_up, kernels::Rows out) {
+  const auto* from = gate_up.as<float>();
+  auto* to = out.as<float>();
+  const int64_t ffn = out.cols;
+  pool_.run(out.n_rows / kRowTile, [&](int64_t tile, int) {
     for (int64_t row = tile * kRowTile; row < (tile + 1) * kRowTile; ++row) {
       const float* gate = from + row * 2 * ffn;
       kernels_.swiglu_row(gate, gate + ffn, ffn, to + row * ffn);

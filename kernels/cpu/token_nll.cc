@@ -88,7 +88,7 @@ std::vector<TileTask> group_tiles(std::span<const int32_t> targets, const kernel
   for (int64_t tile = 0; tile * kRowTile < static_cast<int64_t>(targets.size()); ++tile) {
     const auto begin = targets.begin() + tile * kRowTile;
     if (std::all_of(begin, begin + kRowTile, [](int32_t t) { return t < 0; })) continue;
-    const int32_t reference = out.kl_nats == nullptr ? -1 : out.reference.tiles[static_cast<std::size_t>(tile)];
+    const int32_t reference = out.kl_nats.empty() ? -1 : out.reference.tiles[static_cast<std::size_t>(tile)];
     TileTask& task = open[reference];
     task.reference = reference;
     task.tiles.push_back(tile);
@@ -116,13 +116,13 @@ int64_t token_nll_bytes(int64_t hidden, int64_t vocab, int n_threads) {
   return weight_chunk_bytes(hidden, vocab) + logit_bytes(vocab, n_threads);
 }
 
-void CpuBackend::token_nll(const void* x, const kernels::Matrix& head, std::span<const int32_t> targets, int64_t n_rows,
-                           const kernels::TokenScores& out) {
-  const auto* from = static_cast<const float*>(x);
+void CpuBackend::do_token_nll(kernels::ConstRows x, const kernels::Matrix& head, std::span<const int32_t> targets,
+                              const kernels::TokenScores& out) {
+  const auto* from = x.as<float>();
   const int64_t hidden = head.cols;
-  const std::vector<TileTask> tasks = group_tiles(targets.first(static_cast<std::size_t>(n_rows)), out);
+  const std::vector<TileTask> tasks = group_tiles(targets, out);
   const int64_t chunk = std::min(kVocabChunk, head.rows);
-  std::vector<RowState> states(static_cast<std::size_t>(n_rows));
+  std::vector<RowState> states(targets.size());
   const auto weight_memory = allocate(weight_chunk_bytes(hidden, head.rows), "a piece of the head");
   const auto logit_memory = allocate(logit_bytes(head.rows, pool_.size()), "logits of a tile");
   auto* weight = static_cast<float*>(weight_memory->data());
@@ -130,9 +130,9 @@ void CpuBackend::token_nll(const void* x, const kernels::Matrix& head, std::span
     const int64_t n = std::min(chunk, head.rows - first);
     pool_.run((n + kRowTile - 1) / kRowTile, [&](int64_t task, int) {
       const int64_t v = task * kRowTile;
-      const auto* rows =
-          static_cast<const std::byte*>(head.data) + (first + v) * hidden * kernels::size_bytes(head.dtype);
-      kernels::to_float32(rows, head.dtype, std::min(kRowTile, n - v) * hidden, weight + v * hidden);
+      const kernels::Matrix rows = head.slice(first + v, std::min(kRowTile, n - v));
+      kernels::to_float32(static_cast<const std::byte*>(rows.data), rows.dtype, rows.rows * hidden,
+                          weight + v * hidden);
     });
     pool_.run(static_cast<int64_t>(tasks.size()), [&](int64_t index, int thread) {
       const TileTask& task = tasks[static_cast<std::size_t>(index)];
@@ -144,7 +144,7 @@ void CpuBackend::token_nll(const void* x, const kernels::Matrix& head, std::span
                     static_cast<int>(chunk));
       };
       if (task.reference >= 0) {
-        multiply(static_cast<const float*>(out.reference.x) + task.reference * kRowTile * hidden, reference);
+        multiply(out.reference.x.as<float>() + task.reference * kRowTile * hidden, reference);
       }
       for (const int64_t tile : task.tiles) {
         multiply(from + tile * kRowTile * hidden, logits);
@@ -158,16 +158,15 @@ void CpuBackend::token_nll(const void* x, const kernels::Matrix& head, std::span
       }
     });
   }
-  for (int64_t i = 0; i < n_rows; ++i) {
-    const RowState& s = states[static_cast<std::size_t>(i)];
-    const int32_t target = targets[static_cast<std::size_t>(i)];
+  for (std::size_t i = 0; i < targets.size(); ++i) {
+    const RowState& s = states[i];
+    const int32_t target = targets[i];
     if (target < 0) continue;
     out.nll_nats[i] = std::log(s.softmax.sum) + (static_cast<double>(s.softmax.max) - s.target);
     out.is_argmax[i] = s.argmax == target ? 1 : 0;
-    if (out.argmax != nullptr) out.argmax[i] = static_cast<int32_t>(s.argmax);
-    if (out.kl_nats != nullptr && out.reference.tiles[static_cast<std::size_t>(i / kRowTile)] >= 0) {
-      out.kl_nats[i] = kl_of(s);
-    }
+    if (!out.argmax.empty()) out.argmax[i] = static_cast<int32_t>(s.argmax);
+    const std::size_t tile = i / static_cast<std::size_t>(kRowTile);
+    if (!out.kl_nats.empty() && out.reference.tiles[tile] >= 0) out.kl_nats[i] = kl_of(s);
   }
 }
 

@@ -55,26 +55,28 @@ struct StripProduct {
   int64_t n_columns;
 };
 
-// Each treats its row alone and in a fixed order: see the row contract in kernels/ops.h. The order of a sum follows
-// from the width of the vectors, so bits are those of one variant. In-place use is allowed where `out` is said to be
-// possibly the input.
+// Every one of them treats its row alone and in a fixed order: see the row contract in kernels/ops.h. The order of a
+// sum follows from the width of the vectors, so bits are those of one variant. In-place use is allowed where `out` is
+// said to be possibly the input.
 struct VectorKernels {
-  // c = a b, and c += a b. Each element is one chain of fused multiply-adds over k, whatever the tile it is part of.
+  // Set c = a b, and c += a b. Each element is one chain of fused multiply-adds over k, whatever the tile it is part
+  // of.
   void (*multiply_strip)(const StripProduct& product);
   void (*add_strip_product)(const StripProduct& product);
   // Turns a row's scores of one group, (n_blocks, kRowTile), into exp2(score - maximum) and rescales what the row has
   // so far: its sum, and `out` (out_count, a multiple of 16).
   void (*soften)(float* scores, const Hull* hulls, int64_t n_blocks, Running& running, float* out, int64_t out_count);
-  // scores (kRowTile) = query (head_dim) times a block of keys (head_dim, kRowTile).
+  // Sets scores (kRowTile) = query (head_dim) times a block of keys (head_dim, kRowTile).
   void (*score_block)(const float* query, const float* keys, int64_t head_dim, float* scores);
-  // x[i] = 2^(x[i] - shift), (n) a multiple of 16; exactly 1 where x is shift, exactly 0 below 2^-126.
+  // Sets x[i] = 2^(x[i] - shift), (n) a multiple of 16; exactly 1 where x is shift, exactly 0 below 2^-126.
   void (*exp2_row)(float* x, int64_t n, float shift);
-  // Sum of n values, n a multiple of 16.
+  // Returns the sum of n values, n a multiple of 16.
   float (*sum_row)(const float* x, int64_t n);
-  // Sum of exp(logits[i] - max) over n logits.
+  // Returns the sum of exp(logits[i] - max) over n logits.
   float (*exp_sum)(const float* logits, int64_t n, float max);
-  // Sum of exp(reference[i] - max) * (reference[i] - logits[i]).
+  // Returns the sum of exp(reference[i] - max) * (reference[i] - logits[i]) over n logits.
   float (*weighted_difference)(const float* reference, const float* logits, int64_t n, float max);
+<<<<<<< HEAD
   // The norm of n elements: kernels/layer_kinds.h says what a shape means; out may be x.
   void (*norm_row)(const float* x, const float* weight, int64_t n, const kernels::NormShape& shape, float* out);
   // Rotate-half RoPE of one head in place; angles: head_dim / 2 cosines, then as many sines.
@@ -84,6 +86,15 @@ struct VectorKernels {
   // x[i] = cap * tanh(x[i] / cap), cap > 0. Off by some 1e-7 of cap.
   void (*cap_row)(float* x, int64_t n, float cap);
   // row += bias over n elements.
+=======
+  // Sets out = x / sqrt(mean(x^2) + eps) * weight over n elements; out may be x.
+  void (*rms_norm_row)(const float* x, const float* weight, int64_t n, float eps, float* out);
+  // Applies rotate-half RoPE to one head in place; angles: head_dim / 2 cosines, then as many sines.
+  void (*rotate_row)(float* x, const float* angles, int64_t head_dim);
+  // Sets out = silu(gate) * up over n elements.
+  void (*swiglu_row)(const float* gate, const float* up, int64_t n, float* out);
+  // Adds row += bias over n elements.
+>>>>>>> views
   void (*add_row)(const float* bias, int64_t n, float* row);
 };
 

@@ -10,6 +10,7 @@
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/cuda/cudnn_attention.h"
 #include "kernels/cuda/flash_attention.cuh"
+#include "kernels/cuda/merge_attention.h"
 
 namespace winnow::cuda {
 
@@ -33,12 +34,10 @@ constexpr int64_t kMostStacked = 16;
 bool sees_everything(const kernels::Window& window) { return window.keys >= kernels::kNoLimit; }
 
 // A lane that is short beside its prefix: cheaper in two halves than with its keys copied behind the prefix.
-bool is_short_lane(const kernels::AttentionCall& call) { return 4 * call.own.n_rows <= call.own.first_row; }
+bool is_short_lane(const kernels::AttentionCall& call) { return 4 * call.own.n_rows() <= call.own.first_row; }
 
 // Keys that no row of the call sees are missing between the prefix and its own: only the own kernel steps over them.
-bool has_gap(const kernels::AttentionCall& call) {
-  return call.prefix.first_row + call.prefix.n_rows < call.own.first_row;
-}
+bool has_gap(const kernels::AttentionCall& call) { return call.prefix.end_row() < call.own.first_row; }
 
 // Keys [first_key, first_key + n_keys) of a call.
 struct KeyRange {
@@ -54,7 +53,7 @@ bool is_windowed_row(const kernels::Window& w, int64_t t) {
 
 // The largest first. Padding rows go with the last real one.
 std::vector<Piece> pieces_of(const kernels::AttentionCall& call) {
-  const int64_t end = call.first_row + call.n_rows;
+  const int64_t end = call.end_row();
   std::vector<Piece> pieces;
   for (int64_t row = call.first_row; row < end;) {
     // Kinds change where the window begins to hide keys, and where rows begin or end to obey it.
@@ -104,26 +103,25 @@ AttentionShape shape_of(int64_t n_queries, const KeyRange& range, const kernels:
 }
 
 // Whether b's rows lie behind a's and attend to the same keys of the same prefix.
-bool stacks_on(const kernels::AttentionCall& a, const kernels::AttentionCall& b, int64_t q_dim) {
-  const int64_t bytes = a.n_rows * q_dim * 2;
-  return a.prefix.data == b.prefix.data && a.own.first_row == b.own.first_row && a.n_rows == b.n_rows &&
-         static_cast<const std::byte*>(a.q) + bytes == b.q && static_cast<std::byte*>(a.out) + bytes == b.out;
+bool stacks_on(const kernels::AttentionCall& a, const kernels::AttentionCall& b) {
+  const auto lies_behind = [](kernels::ConstRows rows, kernels::ConstRows before) {
+    return before.bytes().data() + before.bytes().size() == rows.data;
+  };
+  return a.prefix.kv.data == b.prefix.kv.data && a.own.first_row == b.own.first_row && a.n_rows() == b.n_rows() &&
+         lies_behind(b.q, a.q) && lies_behind(b.out, a.out);
 }
 
 }  // namespace
 
 // Keys and values of rows [0, end of own) in one piece, for a call that has them in two.
-kernels::KvRows CudaBackend::join_keys(const kernels::AttentionCall& call, const kernels::HeadShape& heads) {
-  const int64_t n_rows = call.own.first_row + call.own.n_rows;
-  attention_memory_->joined.reserve(*this, kv_bytes(n_rows, heads), "joined keys and values");
-  auto* to = static_cast<std::byte*>(attention_memory_->joined.data());
-  const int64_t split_bytes = kv_bytes(call.own.first_row, heads);
-  WINNOW_CUDA_CHECK(
-      cudaMemcpyAsync(to, call.prefix.data, static_cast<std::size_t>(split_bytes), cudaMemcpyDeviceToDevice, stream_));
-  WINNOW_CUDA_CHECK(cudaMemcpyAsync(to + split_bytes, call.own.data,
-                                    static_cast<std::size_t>(kv_bytes(call.own.n_rows, heads)),
-                                    cudaMemcpyDeviceToDevice, stream_));
-  return {to, 0, n_rows};
+kernels::KvSpan CudaBackend::join_keys(const kernels::AttentionCall& call, const kernels::HeadShape& heads) {
+  const int64_t size = kv_bytes(call.own.end_row(), heads);
+  attention_memory_->joined.reserve(*this, size, "joined keys and values");
+  const kernels::KvSpan joined = kv_span(attention_memory_->joined.bytes(size), heads);
+  const int64_t split = call.own.first_row;
+  do_copy_async(call.prefix.kv.slice(0, split).bytes(), joined.slice(0, split).bytes());
+  do_copy_async(call.own.kv.bytes(), joined.from(split).bytes());
+  return joined;
 }
 
 // A piece of whole tiles over the keys of one buffer: q and out are its rows.
@@ -134,15 +132,14 @@ void CudaBackend::run_piece(const Piece& piece, const PieceRows& rows, const ker
   const int64_t lse_count = heads.n_heads * piece.n_rows();
   memory.lse.reserve(*this, 2 * lse_count * 4, "log-sum-exp");
   auto* lse = static_cast<float*>(memory.lse.data());
-  const auto* kv = static_cast<const std::byte*>(rows.kv);
-  cudnn_->run(shape_of(piece.n_rows(), ranges[0], heads),
-              {rows.q, kv + kv_bytes(ranges[0].first_key, heads), rows.out, lse}, heads.scale);
-  if (ranges.size() == 1) return;
-  memory.second_out.reserve(*this, piece.n_rows() * heads.q_dim() * 2, "half of an attention");
-  cudnn_->run(shape_of(piece.n_rows(), ranges[1], heads),
-              {rows.q, kv + kv_bytes(ranges[1].first_key, heads), memory.second_out.data(), lse + lse_count},
+  const auto keys_of = [&](const KeyRange& range) { return rows.kv.from(range.first_key).data; };
+  cudnn_->run(shape_of(piece.n_rows(), ranges[0], heads), {rows.q.data, keys_of(ranges[0]), rows.out.data, lse},
               heads.scale);
-  merge_attention({.out = rows.out,
+  if (ranges.size() == 1) return;
+  memory.second_out.reserve(*this, rows.out.size_bytes(), "half of an attention");
+  cudnn_->run(shape_of(piece.n_rows(), ranges[1], heads),
+              {rows.q.data, keys_of(ranges[1]), memory.second_out.data(), lse + lse_count}, heads.scale);
+  merge_attention({.out = rows.out.data,
                    .other = memory.second_out.data(),
                    .lse = lse,
                    .other_lse = lse + lse_count,
@@ -158,31 +155,35 @@ void CudaBackend::run_stacked(std::span<const kernels::AttentionCall> lanes, con
   AttentionMemory& memory = *attention_memory_;
   const kernels::AttentionCall& first = lanes.front();
   const auto n_lanes = static_cast<int64_t>(lanes.size());
-  const int64_t n_rows = n_lanes * first.n_rows;
+  const int64_t n_rows = n_lanes * first.n_rows();
+  kernels::Rows out = first.out;
+  out.n_rows = n_rows;  // those of all lanes, which lie one after another
   const int64_t lse_count = heads.n_heads * n_rows;
   const int64_t split = first.own.first_row;
   memory.lse.reserve(*this, 2 * lse_count * 4, "log-sum-exp");
-  memory.second_out.reserve(*this, n_rows * heads.q_dim() * 2, "half of an attention");
+  memory.second_out.reserve(*this, out.size_bytes(), "half of an attention");
+  kernels::Rows second_out = out;
+  second_out.data = memory.second_out.data();
   auto* lse = static_cast<float*>(memory.lse.data());
   cudnn_->run(shape_of(n_rows, {0, split, AttentionShape::Mask::kNone, 0}, heads),
-              {first.q, first.prefix.data, first.out, lse}, heads.scale);
+              {first.q.data, first.prefix.kv.data, out.data, lse}, heads.scale);
 
   // The own keys as a sequence of their own, which begins at the split.
   std::vector<kernels::AttentionCall> own;
   std::vector<LseRows> own_lse;
   for (int64_t i = 0; i < n_lanes; ++i) {
     kernels::AttentionCall call = lanes[static_cast<std::size_t>(i)];
-    call.out = static_cast<std::byte*>(memory.second_out.data()) + i * call.n_rows * heads.q_dim() * 2;
+    call.out = second_out.slice(i * first.n_rows(), first.n_rows());
     call.first_row -= split;
     call.n_tokens -= split;
     call.own.first_row = 0;
     call.prefix = {};
     own.push_back(call);
-    own_lse.push_back({lse + lse_count + i * call.n_rows, n_rows});
+    own_lse.push_back({lse + lse_count + i * first.n_rows(), n_rows});
   }
   own_attention(own, own_lse, heads, stream_);
-  merge_attention({.out = first.out,
-                   .other = memory.second_out.data(),
+  merge_attention({.out = out.data,
+                   .other = second_out.data,
                    .lse = lse,
                    .other_lse = lse + lse_count,
                    .n_rows = n_rows,
@@ -194,7 +195,7 @@ void CudaBackend::run_stacked(std::span<const kernels::AttentionCall> lanes, con
 void CudaBackend::run_short_lanes(std::span<const kernels::AttentionCall> lanes, const kernels::HeadShape& heads) {
   while (!lanes.empty()) {
     std::size_t n = 1;
-    while (n < lanes.size() && stacks_on(lanes[n - 1], lanes[n], heads.q_dim())) ++n;
+    while (n < lanes.size() && stacks_on(lanes[n - 1], lanes[n])) ++n;
     while (n > 0) {
       auto block = static_cast<std::size_t>(kMostStacked);
       while (block > n) block /= 2;
@@ -208,23 +209,21 @@ void CudaBackend::run_short_lanes(std::span<const kernels::AttentionCall> lanes,
 // A call through cuDNN. It computes whole tiles: the largest piece writes them where they belong, also rows of its
 // neighbours, which come after it and bring theirs by way of scratch memory.
 void CudaBackend::run_pieces(const kernels::AttentionCall& call, const kernels::HeadShape& heads) {
-  const kernels::KvRows keys = call.own.first_row == 0 ? call.own : join_keys(call, heads);
-  const int64_t row_bytes = heads.q_dim() * 2;
+  const kernels::KvSpan keys = call.own.first_row == 0 ? call.own.kv : join_keys(call, heads);
   bool is_first = true;
   for (const Piece& piece : pieces_of(call)) {
     const Piece hull = hull_of(piece);
-    const auto* q = static_cast<const std::byte*>(call.q) + (hull.first_row - call.first_row) * row_bytes;
-    auto* out = static_cast<std::byte*>(call.out) + (hull.first_row - call.first_row) * row_bytes;
+    const kernels::ConstRows q = call.q.slice(hull.first_row - call.first_row, hull.n_rows());
+    const kernels::Rows out = call.out.slice(hull.first_row - call.first_row, hull.n_rows());
     if (is_first || hull.n_rows() == piece.n_rows()) {
-      run_piece(hull, {q, keys.data, out}, call.window, heads);
+      run_piece(hull, {q, keys, out}, call.window, heads);
     } else {
-      attention_memory_->tile_out.reserve(*this, hull.n_rows() * row_bytes, "rows of a shared tile");
-      auto* scratch = static_cast<std::byte*>(attention_memory_->tile_out.data());
-      run_piece(hull, {q, keys.data, scratch}, call.window, heads);
-      const int64_t offset = (piece.first_row - hull.first_row) * row_bytes;
-      WINNOW_CUDA_CHECK(cudaMemcpyAsync(out + offset, scratch + offset,
-                                        static_cast<std::size_t>(piece.n_rows() * row_bytes), cudaMemcpyDeviceToDevice,
-                                        stream_));
+      attention_memory_->tile_out.reserve(*this, out.size_bytes(), "rows of a shared tile");
+      kernels::Rows scratch = out;
+      scratch.data = attention_memory_->tile_out.data();
+      run_piece(hull, {q, keys, scratch}, call.window, heads);
+      const int64_t first = piece.first_row - hull.first_row;
+      do_copy_async(scratch.slice(first, piece.n_rows()).bytes(), out.slice(first, piece.n_rows()).bytes());
     }
     is_first = false;
   }
@@ -243,7 +242,7 @@ void CudaBackend::prepare_attention(std::span<const kernels::AttentionCall> call
   for (const kernels::AttentionCall& call : calls) {
     if (path_of(call) == Path::kStacked) {
       for (int64_t n = 1; n <= kMostStacked; n *= 2) {
-        cudnn_->prepare(shape_of(n * call.n_rows, {0, call.own.first_row, AttentionShape::Mask::kNone, 0}, heads));
+        cudnn_->prepare(shape_of(n * call.n_rows(), {0, call.own.first_row, AttentionShape::Mask::kNone, 0}, heads));
       }
     } else if (path_of(call) == Path::kPieces) {
       for (const Piece& piece : pieces_of(call)) {
@@ -285,7 +284,7 @@ std::string CudaBackend::attention_path(const kernels::HeadShape& heads) {
   return is_auto ? path + "-own-below-" + std::to_string(kCudnnFromTokens) : path;
 }
 
-void CudaBackend::attention(std::span<const kernels::AttentionCall> calls, const kernels::HeadShape& heads) {
+void CudaBackend::do_attention(std::span<const kernels::AttentionCall> calls, const kernels::HeadShape& heads) {
   choose_attention(heads);
   std::vector<kernels::AttentionCall> own;
   std::vector<kernels::AttentionCall> short_lanes;

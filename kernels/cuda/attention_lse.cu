@@ -143,28 +143,28 @@ int64_t attention_lse_bytes(const kernels::HeadShape& heads) {
          static_cast<int64_t>(sizeof(kernels::KeySet) + static_cast<std::size_t>(heads.n_heads) * sizeof(double));
 }
 
-void CudaBackend::attention_lse(const kernels::LseCall& call, const kernels::HeadShape& heads) {
+void CudaBackend::do_attention_lse(const kernels::LseCall& call, const kernels::HeadShape& heads) {
+  const int64_t n_sets = call.n_sets();
   if (call.keys.first_row != 0) fail(ExitCode::kInternal, "attention_lse: keys must begin at row 0");
-  const auto sets = allocate(kRowChunk * call.n_sets * static_cast<int64_t>(sizeof(kernels::KeySet)), "sets of keys");
-  const auto lse =
-      allocate(kRowChunk * call.n_sets * heads.n_heads * static_cast<int64_t>(sizeof(double)), "log-sum-exps");
+  const auto sets = allocate(kRowChunk * n_sets * static_cast<int64_t>(sizeof(kernels::KeySet)), "sets of keys");
+  const auto lse = allocate(kRowChunk * n_sets * heads.n_heads * static_cast<int64_t>(sizeof(double)), "log-sum-exps");
   const auto group = static_cast<int>(heads.n_heads / heads.n_kv_heads);
   const int heads_of_block = std::min(group, kQueries);
   const int chunks = (group + heads_of_block - 1) / heads_of_block;
   const int rows_of_block = kQueries / heads_of_block;
-  for (int64_t row = 0; row < call.n_rows; row += kRowChunk) {
-    const int64_t n = std::min(kRowChunk, call.n_rows - row);
+  for (int64_t row = 0; row < call.n_rows(); row += kRowChunk) {
+    const int64_t n = std::min(kRowChunk, call.n_rows() - row);
     const auto of_rows =
-        call.sets.subspan(static_cast<std::size_t>(row * call.n_sets), static_cast<std::size_t>(n * call.n_sets));
+        call.sets.subspan(static_cast<std::size_t>(row * n_sets), static_cast<std::size_t>(n * n_sets));
     WINNOW_CUDA_CHECK(
         cudaMemcpyAsync(sets->data(), of_rows.data(), of_rows.size_bytes(), cudaMemcpyHostToDevice, stream_));
-    const LseArguments args{.q = static_cast<const Bf16*>(call.q) + row * heads.q_dim(),
-                            .kv = static_cast<const Bf16*>(call.keys.data),
+    const LseArguments args{.q = call.q.as<Bf16>() + row * heads.q_dim(),
+                            .kv = kv_elements<Bf16>(call.keys.kv),
                             .sets = static_cast<const kernels::KeySet*>(sets->data()),
                             .lse = static_cast<double*>(lse->data()),
                             .scale = heads.scale,
                             .n_rows = static_cast<int>(n),
-                            .n_sets = static_cast<int>(call.n_sets),
+                            .n_sets = static_cast<int>(n_sets),
                             .n_heads = static_cast<int>(heads.n_heads),
                             .n_kv_heads = static_cast<int>(heads.n_kv_heads),
                             .head_dim = static_cast<int>(heads.head_dim),
@@ -174,8 +174,8 @@ void CudaBackend::attention_lse(const kernels::LseCall& call, const kernels::Hea
                     static_cast<unsigned>(heads.n_kv_heads * chunks));
     lse_kernel<<<grid, kThreads, 0, stream_>>>(args);
     WINNOW_CUDA_CHECK_LAUNCH();
-    const auto n_values = static_cast<std::size_t>(n * call.n_sets * heads.n_heads);
-    WINNOW_CUDA_CHECK(cudaMemcpyAsync(call.lse.data() + row * call.n_sets * heads.n_heads, lse->data(),
+    const auto n_values = static_cast<std::size_t>(n * n_sets * heads.n_heads);
+    WINNOW_CUDA_CHECK(cudaMemcpyAsync(call.lse.data() + row * n_sets * heads.n_heads, lse->data(),
                                       n_values * sizeof(double), cudaMemcpyDeviceToHost, stream_));
     synchronize();
   }

@@ -1,9 +1,8 @@
-// Scratch memory of the attention calls, kept from call to call, and the merge of two halves.
+// Scratch memory of the attention calls, kept from call to call.
 #pragma once
 
-#include <cuda_runtime.h>
-
 #include <memory>
+#include <span>
 
 #include "kernels/ops.h"
 
@@ -18,6 +17,10 @@ class Scratch {
     buffer_ = ops.device().allocate(size_bytes, what);
   }
   void* data() const { return buffer_->data(); }
+  // Returns the first bytes of it.
+  std::span<std::byte> bytes(int64_t size_bytes) const {
+    return buffer_->bytes().first(static_cast<std::size_t>(size_bytes));
+  }
 
  private:
   std::unique_ptr<kernels::Buffer> buffer_;
@@ -30,17 +33,5 @@ struct AttentionMemory {
   Scratch lse;         // log-sum-exp of both halves
   Scratch partial;     // what pieces of single rows' keys give
 };
-
-struct MergeArguments {
-  void* out = nullptr;          // (n_rows, n_heads, head_dim) bfloat16: first half, and the result
-  const void* other = nullptr;  // second half
-  const float* lse = nullptr;   // (n_heads, n_rows), natural log
-  const float* other_lse = nullptr;
-  int64_t n_rows = 0;
-  int64_t n_heads = 0;
-  int64_t head_dim = 0;
-};
-// out = (out e^lse + other e^other_lse) / (e^lse + e^other_lse), per row and head.
-void merge_attention(const MergeArguments& arguments, cudaStream_t stream);
 
 }  // namespace winnow::cuda

@@ -34,7 +34,7 @@ __global__ void __launch_bounds__(kCopyKvThreads) copy_kernel(const __grid_const
 }  // namespace
 
 // Rows lie one after another, keys and then values: a copy is one range of memory.
-void CudaBackend::copy_kv(std::span<const kernels::KvCopy> copies, const kernels::HeadShape& heads) {
+void CudaBackend::do_copy_kv(std::span<const kernels::KvCopy> copies, const kernels::HeadShape& heads) {
   const int64_t row_vectors = 2 * heads.kv_dim() / 8;
   LaunchArguments launch{};
   for (std::size_t begin = 0; begin < copies.size(); begin += kCopiesPerLaunch) {
@@ -42,8 +42,8 @@ void CudaBackend::copy_kv(std::span<const kernels::KvCopy> copies, const kernels
     int64_t most = 0;
     for (std::size_t i = 0; i < n; ++i) {
       const kernels::KvCopy& copy = copies[begin + i];
-      launch.copy[i] = {static_cast<const Bf16x8*>(copy.from) + copy.from_row * row_vectors,
-                        static_cast<Bf16x8*>(copy.to) + copy.to_row * row_vectors, copy.n_rows * row_vectors};
+      launch.copy[i] = {kv_elements<Bf16x8>(copy.from) + copy.from_row * row_vectors,
+                        kv_elements<Bf16x8>(copy.to) + copy.to_row * row_vectors, copy.n_rows * row_vectors};
       most = std::max(most, launch.copy[i].n_vectors);
     }
     if (most == 0) continue;

@@ -16,12 +16,12 @@ struct CudaOptions {
   Attention attention = Attention::kAuto;
   kernels::DType residual = kernels::DType::kBf16;  // kBf16 or kF32
 };
-// Usable devices: 0 also where this build has no CUDA.
+// Returns the number of usable devices: 0 also where this build has no CUDA.
 int cuda_device_count();
-// Their UUIDs, in the order of device numbers: two processes that see the same UUID see the same GPU. Empty where
-// cuda_device_count() is 0 or a device does not answer.
+// Returns their UUIDs, in the order of device numbers: two processes that see the same UUID see the same GPU. Empty
+// where cuda_device_count() is 0 or a device does not answer.
 std::vector<std::string> cuda_device_uuids();
-// Throws Error(kUnavailable) with the reason where there is no usable device.
+// Returns the operations of a GPU. Throws Error(kUnavailable) with the reason where there is no usable device.
 std::unique_ptr<kernels::Ops> make_cuda_backend(const CudaOptions& options);
 
 }  // namespace winnow::cuda

@@ -5,42 +5,12 @@
 #include <vector>
 
 #include "base/error.h"
-#include "base/strings.h"
 #include "kernels/cuda/attention_memory.h"
 #include "kernels/cuda/check.h"
-#include "kernels/cuda/cuda.h"
 #include "kernels/cuda/cudnn_attention.h"
 #include "kernels/cuda/staging.h"
 
 namespace winnow::cuda {
-
-int cuda_device_count() {
-  int count = 0;
-  return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
-}
-
-std::vector<std::string> cuda_device_uuids() {
-  std::vector<std::string> uuids;
-  for (int device = 0; device < cuda_device_count(); ++device) {
-    cudaDeviceProp properties{};
-    if (cudaGetDeviceProperties(&properties, device) != cudaSuccess) {
-      cudaGetLastError();  // clears it: whoever uses the device will see it again
-      return {};
-    }
-    uuids.push_back(to_hex({static_cast<const char*>(properties.uuid.bytes), sizeof properties.uuid.bytes}));
-  }
-  return uuids;
-}
-
-std::unique_ptr<kernels::Ops> make_cuda_backend(const CudaOptions& options) {
-  int count = 0;
-  if (const cudaError_t status = cudaGetDeviceCount(&count); status != cudaSuccess || count == 0) {
-    fail(ExitCode::kUnavailable, std::string("no usable GPU: ") +
-                                     (status == cudaSuccess ? "none found" : cudaGetErrorString(status)) +
-                                     "; use --device cpu");
-  }
-  return std::make_unique<cuda::CudaBackend>(options);
-}
 
 // Zeroed device memory, counted by its backend. It comes from CUDA's pool in the order of the stream, so that the
 // buffers of one sweep are those of the one before and nothing waits.
@@ -189,18 +159,16 @@ std::unique_ptr<kernels::Buffer> CudaBackend::upload(std::span<const int32_t> va
   return buffer;
 }
 
-void CudaBackend::copy_rows(const void* from, void* to, int64_t n_rows, int64_t cols) {
-  WINNOW_CUDA_CHECK(
-      cudaMemcpyAsync(to, from, static_cast<std::size_t>(n_rows * cols * winnow::kernels::size_bytes(residual_dtype())),
-                      cudaMemcpyDeviceToDevice, stream_));
+void CudaBackend::do_copy_rows(kernels::ConstRows from, kernels::Rows to) {
+  WINNOW_CUDA_CHECK(cudaMemcpyAsync(to.data, from.data, from.bytes().size(), cudaMemcpyDeviceToDevice, stream_));
 }
 
 std::unique_ptr<kernels::Buffer> CudaBackend::allocate_host(int64_t size_bytes, const char* what) {
   return std::make_unique<HostBuffer>(*this, size_bytes, what);
 }
 
-void CudaBackend::copy_async(const void* from, void* to, int64_t size_bytes) {
-  WINNOW_CUDA_CHECK(cudaMemcpyAsync(to, from, static_cast<std::size_t>(size_bytes), cudaMemcpyDefault, stream_));
+void CudaBackend::do_copy_async(std::span<const std::byte> from, std::span<std::byte> to) {
+  WINNOW_CUDA_CHECK(cudaMemcpyAsync(to.data(), from.data(), from.size(), cudaMemcpyDefault, stream_));
 }
 
 void CudaBackend::synchronize() { WINNOW_CUDA_CHECK(cudaStreamSynchronize(stream_)); }

@@ -28,10 +28,11 @@ struct AttentionMemory;
 struct Piece;
 class Staging;
 
-// Memory of token_nll and attention_lse, bytes.
+// Return the memory of token_nll and of attention_lse, bytes.
 int64_t token_nll_bytes(int64_t vocab);
 int64_t attention_lse_bytes(const kernels::HeadShape& heads);
 
+// Operations are defined in a file each, of their name.
 class CudaBackend final : public kernels::Device, public kernels::Ops {
  public:
   explicit CudaBackend(const CudaOptions& options);
@@ -62,37 +63,38 @@ class CudaBackend final : public kernels::Device, public kernels::Ops {
 
   int64_t resident_layers(int64_t n_layers) const override { return n_layers; }
   int64_t weight_bytes(const kernels::HostTensor& source, kernels::WeightUse use) const override;
-  kernels::Matrix load(const kernels::HostTensor& source, kernels::WeightUse use, void* storage) override;
 
   std::unique_ptr<kernels::Buffer> upload(std::span<const int32_t> values, const char* what) override;
-  void copy_rows(const void* from, void* to, int64_t n_rows, int64_t cols) override;
-  void copy_async(const void* from, void* to, int64_t size_bytes) override;
-  void embed(const kernels::Matrix& table, const int32_t* tokens, void* out, int64_t n_rows) override;
-  void rms_norm(const void* x, const kernels::Matrix& weight, float eps, void* out, int64_t n_rows) override;
-  void linear(const void* x, const kernels::Matrix& weight, const kernels::Matrix& bias, void* out, int64_t n_rows,
-              bool accumulate) override;
-  void rope(void* q, const kernels::HeadShape& heads, const kernels::HeadNorm& norm, const kernels::RowAngles& angles,
-            int64_t n_rows) override;
-  void store_kv(void* kv, const kernels::HeadShape& heads, const kernels::HeadNorm& norm,
-                const kernels::RowAngles& angles, int64_t n_rows, void* to) override;
   void prepare_attention(std::span<const kernels::AttentionCall> calls, const kernels::HeadShape& heads) override;
-  void attention(std::span<const kernels::AttentionCall> calls, const kernels::HeadShape& heads) override;
-  void copy_kv(std::span<const kernels::KvCopy> copies, const kernels::HeadShape& heads) override;
-  void decode_attention(std::span<const kernels::DecodeCall> calls, const kernels::HeadShape& heads) override;
-  void attention_lse(const kernels::LseCall& call, const kernels::HeadShape& heads) override;
-  void swiglu(const void* gate_up, void* out, int64_t n_rows, int64_t ffn) override;
-  void token_nll(const void* x, const kernels::Matrix& head, std::span<const int32_t> targets, int64_t n_rows,
-                 const kernels::TokenScores& out) override;
   void synchronize() override;
   void record_event(int64_t n) override;
   double elapsed_seconds(int64_t first, int64_t second) override;
-  // Everything is queued here: what works on the backend's memory from elsewhere waits for it.
+  // Returns the stream on which everything is queued: what works on the backend's memory from elsewhere waits for it.
   cudaStream_t stream() const { return stream_; }
 
  private:
   friend class DeviceBuffer;
   friend class HostBuffer;
   class ReferenceFold;
+  kernels::Matrix do_load(const kernels::HostTensor& source, kernels::WeightUse use, std::byte* storage) override;
+  void do_copy_rows(kernels::ConstRows from, kernels::Rows to) override;
+  void do_copy_async(std::span<const std::byte> from, std::span<std::byte> to) override;
+  void do_embed(const kernels::Matrix& table, std::span<const int32_t> tokens, kernels::Rows out) override;
+  void do_rms_norm(kernels::ConstRows x, const kernels::Matrix& weight, float eps, kernels::Rows out) override;
+  void do_linear(kernels::ConstRows x, const kernels::Matrix& weight, const kernels::Matrix& bias, kernels::Rows out,
+                 bool accumulate) override;
+  void do_rope(kernels::Rows q, const kernels::HeadShape& heads, const kernels::HeadNorm& norm,
+               const kernels::RowAngles& angles) override;
+  void do_store_kv(kernels::Rows kv, const kernels::HeadShape& heads, const kernels::HeadNorm& norm,
+                   const kernels::RowAngles& angles, kernels::KvSpan to) override;
+  void do_attention(std::span<const kernels::AttentionCall> calls, const kernels::HeadShape& heads) override;
+  void do_copy_kv(std::span<const kernels::KvCopy> copies, const kernels::HeadShape& heads) override;
+  void do_decode_attention(std::span<const kernels::DecodeCall> calls, const kernels::HeadShape& heads) override;
+  void do_attention_lse(const kernels::LseCall& call, const kernels::HeadShape& heads) override;
+  void do_swiglu(kernels::ConstRows gate_up, kernels::Rows out) override;
+  void do_token_nll(kernels::ConstRows x, const kernels::Matrix& head, std::span<const int32_t> targets,
+                    const kernels::TokenScores& out) override;
+
   // How a call is computed.
   enum class Path {
     kOwn,      // the own kernel
@@ -101,11 +103,11 @@ class CudaBackend final : public kernels::Device, public kernels::Ops {
   };
   void choose_attention(const kernels::HeadShape& heads);
   Path path_of(const kernels::AttentionCall& call) const;
-  kernels::KvRows join_keys(const kernels::AttentionCall& call, const kernels::HeadShape& heads);
+  kernels::KvSpan join_keys(const kernels::AttentionCall& call, const kernels::HeadShape& heads);
   struct PieceRows {
-    const void* q;
-    const void* kv;
-    void* out;
+    kernels::ConstRows q;
+    kernels::KvSpan kv;
+    kernels::Rows out;
   };
   void run_piece(const Piece& piece, const PieceRows& rows, const kernels::Window& window,
                  const kernels::HeadShape& heads);
@@ -114,8 +116,9 @@ class CudaBackend final : public kernels::Device, public kernels::Ops {
   void run_short_lanes(std::span<const kernels::AttentionCall> lanes, const kernels::HeadShape& heads);
 
   void release_unused();
-  void multiply(const void* x, const kernels::Matrix& weight, const void* bias, void* out, int64_t n_rows,
-                bool accumulate, bool float_output);
+  // Sets out = x W^T + bias, or out += it; bias may be empty, out is of either type.
+  void multiply(kernels::ConstRows x, const kernels::Matrix& weight, const kernels::Matrix& bias, kernels::Rows out,
+                bool accumulate);
 
   CudaOptions options_;
   bool is_attention_chosen_ = false;

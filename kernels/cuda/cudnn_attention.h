@@ -36,18 +36,18 @@ struct AttentionPointers {
 // takes about 50 ms to build, so a thread builds those that are asked for ahead of time.
 class CudnnAttention {
  public:
-  // Null where there is no cuDNN; `reason` then says why.
+  // Returns null where there is no cuDNN; `reason` then says why.
   static std::unique_ptr<CudnnAttention> open(int device, cudaStream_t stream, std::string& reason);
   CudnnAttention(const CudnnAttention&) = delete;
   CudnnAttention& operator=(const CudnnAttention&) = delete;
   ~CudnnAttention();
 
   std::string version() const;
-  // Builds the plan if needed. False: cuDNN has none for this shape, and `reason` says what it answered.
+  // Builds the plan if needed. Returns false where cuDNN has none for this shape, and `reason` says what it answered.
   bool supports(const AttentionShape& shape, std::string& reason);
-  // The plan will be wanted: it is built beside other work. Returns at once.
+  // Has the plan built beside other work, as it will be wanted. Returns at once.
   void prepare(const AttentionShape& shape);
-  // Throws Error(kInternal) when there is no plan.
+  // Queues the attention. Throws Error(kInternal) when there is no plan.
   void run(const AttentionShape& shape, const AttentionPointers& pointers, float scale);
 
  private:

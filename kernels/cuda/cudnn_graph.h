@@ -76,7 +76,7 @@ enum Id : int64_t {
 };
 }  // namespace graph_id
 
-// Descriptor of an operation graph, finalized.
+// Returns the descriptor of an operation graph, finalized.
 Descriptor attention_graph(const CudnnLibrary& cudnn, cudnnHandle_t handle, const AttentionShape& shape);
 
 }  // namespace winnow::cuda

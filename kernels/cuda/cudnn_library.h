@@ -9,7 +9,7 @@
 namespace winnow::cuda {
 
 struct CudnnLibrary {
-  // Null where it cannot be loaded; `reason` then holds the loader's words.
+  // Returns null where it cannot be loaded; `reason` then holds the loader's words.
   static const CudnnLibrary* load(std::string& reason);
 
   decltype(&cudnnGetVersion) get_version = nullptr;

@@ -26,7 +26,7 @@ struct RowArguments {
   const Bf16* q;
   Bf16* out;
   const Bf16* kv;
-  kernels::KvCache cache;  // its slots; `kv` is its data
+  kernels::KvCache cache;  // its slots; `kv` has its rows
   int64_t n_sinks;
   int64_t window_start;
   int64_t n_keys;
@@ -168,9 +168,9 @@ __global__ void __launch_bounds__(kThreads) merge_kernel(const __grid_constant__
 RowArguments arguments(const kernels::DecodeCall& call) {
   const int64_t band = window_start(call.window, call.row);
   const int64_t sinks = std::min(call.window.sinks, band);  // 0 where the row sees everything
-  return {.q = static_cast<const Bf16*>(call.q),
-          .out = static_cast<Bf16*>(call.out),
-          .kv = static_cast<const Bf16*>(call.cache.data),
+  return {.q = call.q.as<Bf16>(),
+          .out = call.out.as<Bf16>(),
+          .kv = kv_elements<Bf16>(call.cache.kv),
           .cache = call.cache,
           .n_sinks = sinks,
           .window_start = band,
@@ -192,7 +192,7 @@ void launch_pieces(const LaunchArguments& launch, const dim3& grid, cudaStream_t
 
 }  // namespace
 
-void CudaBackend::decode_attention(std::span<const kernels::DecodeCall> calls, const kernels::HeadShape& heads) {
+void CudaBackend::do_decode_attention(std::span<const kernels::DecodeCall> calls, const kernels::HeadShape& heads) {
   LaunchArguments launch{};
   launch.n_heads = static_cast<int>(heads.n_heads);
   launch.n_kv_heads = static_cast<int>(heads.n_kv_heads);

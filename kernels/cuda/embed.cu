@@ -21,16 +21,16 @@ __global__ void embed_kernel(const Bf16x8* table, const int32_t* tokens, Vector*
 
 }  // namespace
 
-void CudaBackend::embed(const kernels::Matrix& table, const int32_t* tokens, void* out, int64_t n_rows) {
-  if (n_rows == 0) return;
+void CudaBackend::do_embed(const kernels::Matrix& table, std::span<const int32_t> tokens, kernels::Rows out) {
+  if (out.n_rows == 0) return;
   const auto launch = [&](auto* rows) {
-    embed_kernel<<<static_cast<unsigned>(n_rows), kEmbedThreads, 0, stream_>>>(
-        static_cast<const Bf16x8*>(table.data), tokens, rows, static_cast<int>(table.cols / 8));
+    embed_kernel<<<static_cast<unsigned>(out.n_rows), kEmbedThreads, 0, stream_>>>(
+        table.as<Bf16x8>(), tokens.data(), rows, static_cast<int>(table.cols / 8));
   };
-  if (options_.residual == kernels::DType::kF32) {
-    launch(static_cast<Float8*>(out));
+  if (out.dtype == kernels::DType::kF32) {
+    launch(out.as<Float8>());
   } else {
-    launch(static_cast<Bf16x8*>(out));
+    launch(out.as<Bf16x8>());
   }
   WINNOW_CUDA_CHECK_LAUNCH();
 }

@@ -390,15 +390,15 @@ void launch_kernel(const LaunchArguments& launch, const dim3& grid, cudaStream_t
 }
 
 CallArguments arguments(const kernels::AttentionCall& call, const LseRows& lse) {
-  return {.q = static_cast<const Bf16*>(call.q),
-          .out = static_cast<Bf16*>(call.out),
+  return {.q = call.q.as<Bf16>(),
+          .out = call.out.as<Bf16>(),
           .lse = lse.data,
           .lse_stride = lse.head_stride,
-          .prefix = static_cast<const Bf16*>(call.prefix.data),
-          .own = static_cast<const Bf16*>(call.own.data),
+          .prefix = kv_elements<Bf16>(call.prefix.kv),
+          .own = kv_elements<Bf16>(call.own.kv),
           .own_first_row = call.own.first_row,
           .first_row = call.first_row,
-          .n_rows = call.n_rows,
+          .n_rows = call.n_rows(),
           .n_tokens = call.n_tokens,
           .window = call.window};
 }
@@ -417,7 +417,7 @@ void own_attention(std::span<const kernels::AttentionCall> calls, std::span<cons
     int64_t most_rows = 0;
     for (std::size_t i = 0; i < n; ++i) {
       launch.call[i] = arguments(calls[begin + i], lse.empty() ? LseRows{} : lse[begin + i]);
-      most_rows = std::max(most_rows, calls[begin + i].n_rows);
+      most_rows = std::max(most_rows, calls[begin + i].n_rows());
     }
     const dim3 grid(static_cast<unsigned>(most_rows / kQueryTile), static_cast<unsigned>(heads.n_heads),
                     static_cast<unsigned>(n));

@@ -21,32 +21,34 @@ __global__ void add_bias_kernel(Float8* x, const Bf16x8* bias, int64_t n, int n_
 }
 
 // x += bias for float32 rows x (n_rows, n_cols) and bfloat16 bias (n_cols); n_cols is a multiple of 8.
-void add_bias(void* x, const void* bias, int64_t n_rows, int64_t n_cols, cudaStream_t stream) {
-  const int64_t n = n_rows * (n_cols / 8);
+void add_bias(kernels::Rows x, const kernels::Matrix& bias, cudaStream_t stream) {
+  const int64_t n = x.count() / 8;
   add_bias_kernel<<<static_cast<unsigned>((n + kAddBiasThreads - 1) / kAddBiasThreads), kAddBiasThreads, 0, stream>>>(
-      static_cast<Float8*>(x), static_cast<const Bf16x8*>(bias), n, static_cast<int>(n_cols / 8));
+      x.as<Float8>(), bias.as<Bf16x8>(), n, static_cast<int>(x.cols / 8));
   WINNOW_CUDA_CHECK_LAUNCH();
 }
 
 }  // namespace
 
-void CudaBackend::multiply(const void* x, const kernels::Matrix& weight, const void* bias, void* out, int64_t n_rows,
-                           bool accumulate, bool float_output) {
+void CudaBackend::multiply(kernels::ConstRows x, const kernels::Matrix& weight, const kernels::Matrix& bias,
+                           kernels::Rows out, bool accumulate) {
+  const bool float_output = out.dtype == kernels::DType::kF32;
   if (!cublas_workspace_) cublas_workspace_ = allocate(kProductWorkspaceBytes, "cuBLAS's workspace");
-  auto& product = products_[{weight.rows, weight.cols, bias != nullptr ? 1 : 0, float_output ? 1 : 0}];
+  auto& product = products_[{weight.rows, weight.cols, bias ? 1 : 0, float_output ? 1 : 0}];
   if (!product) {
-    product = std::make_unique<Gemm>(cublas_, weight.rows, weight.cols, bias != nullptr, float_output);
+    product = std::make_unique<Gemm>(cublas_, weight.rows, weight.cols, static_cast<bool>(bias), float_output);
   }
-  product->run({x, weight.data, bias, out, cublas_workspace_->data()}, n_rows, accumulate, stream_);
+  product->run({x.as<Bf16>(), weight.as<Bf16>(), bias.as<Bf16>(), out.data, cublas_workspace_->data()}, x.n_rows,
+               accumulate, stream_);
 }
 
-void CudaBackend::linear(const void* x, const kernels::Matrix& weight, const kernels::Matrix& bias, void* out,
-                         int64_t n_rows, bool accumulate) {
-  if (n_rows == 0) return;
-  const bool float_output = accumulate && residual_dtype() == kernels::DType::kF32;
+void CudaBackend::do_linear(kernels::ConstRows x, const kernels::Matrix& weight, const kernels::Matrix& bias,
+                            kernels::Rows out, bool accumulate) {
+  if (x.n_rows == 0) return;
   // cuBLASLt adds a bias of the output's type only, and biases are bfloat16.
-  multiply(x, weight, float_output ? nullptr : bias.data, out, n_rows, accumulate, float_output);
-  if (float_output && bias) add_bias(out, bias.data, n_rows, weight.rows, stream_);
+  const bool float_output = out.dtype == kernels::DType::kF32;
+  multiply(x, weight, float_output ? kernels::Matrix{} : bias, out, accumulate);
+  if (float_output && bias) add_bias(out, bias, stream_);
 }
 
 }  // namespace winnow::cuda

@@ -1,4 +1,5 @@
-#include "kernels/cuda/attention_memory.h"
+#include "kernels/cuda/merge_attention.h"
+
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/vector.cuh"
 

@@ -77,14 +77,13 @@ void choose_and_launch(const Vector* x, const NormArguments& a, cudaStream_t str
 
 }  // namespace
 
-void CudaBackend::rms_norm(const void* x, const kernels::Matrix& weight, float eps, void* out, int64_t n_rows) {
-  if (n_rows == 0) return;
-  const NormArguments a{static_cast<const Bf16x8*>(weight.data), eps, static_cast<Bf16x8*>(out),
-                        static_cast<int>(weight.rows / 8), n_rows};
-  if (options_.residual == kernels::DType::kF32) {
-    choose_and_launch(static_cast<const Float8*>(x), a, stream_);
+void CudaBackend::do_rms_norm(kernels::ConstRows x, const kernels::Matrix& weight, float eps, kernels::Rows out) {
+  if (x.n_rows == 0) return;
+  const NormArguments a{weight.as<Bf16x8>(), eps, out.as<Bf16x8>(), static_cast<int>(x.cols / 8), x.n_rows};
+  if (x.dtype == kernels::DType::kF32) {
+    choose_and_launch(x.as<Float8>(), a, stream_);
   } else {
-    choose_and_launch(static_cast<const Bf16x8*>(x), a, stream_);
+    choose_and_launch(x.as<Bf16x8>(), a, stream_);
   }
 }
 

@@ -95,11 +95,11 @@ __global__ void __launch_bounds__(kRopeThreads)
 
 HeadArguments arguments(const kernels::HeadShape& heads, const kernels::HeadNorm& norm,
                         const kernels::RowAngles& angles) {
-  return {.norm = static_cast<const Bf16x4*>(norm.weight.data),
+  return {.norm = norm.weight.as<Bf16x4>(),
           .eps = norm.eps,
-          .angles = static_cast<const Float4*>(angles.cos_sin.data),
+          .angles = angles.cos_sin.as<Float4>(),
           .n_positions = static_cast<int32_t>(angles.cos_sin.rows),
-          .positions = angles.positions,
+          .positions = angles.positions.data(),
           .half_vectors = static_cast<int>(heads.head_dim / 8)};
 }
 
@@ -134,22 +134,22 @@ void with_lanes(const kernels::HeadShape& heads, int64_t n, Launch launch) {
 
 }  // namespace
 
-void CudaBackend::rope(void* q, const kernels::HeadShape& heads, const kernels::HeadNorm& norm,
-                       const kernels::RowAngles& angles, int64_t n_rows) {
-  if (n_rows == 0) return;
-  with_lanes(heads, n_rows * heads.n_heads, [&](auto lanes, unsigned blocks) {
-    rope_kernel<lanes()><<<blocks, kRopeThreads, 0, stream_>>>(static_cast<Bf16x4*>(q), arguments(heads, norm, angles),
-                                                               static_cast<int>(heads.n_heads), n_rows);
+void CudaBackend::do_rope(kernels::Rows q, const kernels::HeadShape& heads, const kernels::HeadNorm& norm,
+                          const kernels::RowAngles& angles) {
+  if (q.n_rows == 0) return;
+  with_lanes(heads, q.n_rows * heads.n_heads, [&](auto lanes, unsigned blocks) {
+    rope_kernel<lanes()><<<blocks, kRopeThreads, 0, stream_>>>(q.as<Bf16x4>(), arguments(heads, norm, angles),
+                                                               static_cast<int>(heads.n_heads), q.n_rows);
   });
 }
 
-void CudaBackend::store_kv(void* kv, const kernels::HeadShape& heads, const kernels::HeadNorm& norm,
-                           const kernels::RowAngles& angles, int64_t n_rows, void* to) {
-  if (n_rows == 0) return;
-  with_lanes(heads, n_rows * heads.n_kv_heads, [&](auto lanes, unsigned blocks) {
-    store_kv_kernel<lanes()><<<blocks, kRopeThreads, 0, stream_>>>(
-        static_cast<const Bf16x4*>(kv), static_cast<Bf16x4*>(to), arguments(heads, norm, angles),
-        static_cast<int>(heads.n_kv_heads), n_rows);
+void CudaBackend::do_store_kv(kernels::Rows kv, const kernels::HeadShape& heads, const kernels::HeadNorm& norm,
+                              const kernels::RowAngles& angles, kernels::KvSpan to) {
+  if (kv.n_rows == 0) return;
+  with_lanes(heads, kv.n_rows * heads.n_kv_heads, [&](auto lanes, unsigned blocks) {
+    store_kv_kernel<lanes()><<<blocks, kRopeThreads, 0, stream_>>>(kv.as<Bf16x4>(), kv_elements<Bf16x4>(to),
+                                                                   arguments(heads, norm, angles),
+                                                                   static_cast<int>(heads.n_kv_heads), kv.n_rows);
   });
 }
 

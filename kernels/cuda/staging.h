@@ -1,4 +1,5 @@
-// Pinned memory through which weights reach the GPU.
+// Weights on their way to the GPU: read and converted to bfloat16 into pinned memory by several threads, one piece
+// while the piece before is being copied.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -20,7 +21,7 @@ class Staging {
 
   // Queues the copy of a whole tensor to device memory `to`, as float32 or as bfloat16. Returns when the source has
   // been read; the copy itself is in the order of the stream.
-  void upload(const kernels::HostTensor& source, bool as_float32, void* to, cudaStream_t stream);
+  void upload(const kernels::HostTensor& source, bool as_float32, std::byte* to, cudaStream_t stream);
 
  private:
   // A piece is a slot's worth. Small enough that the first copy begins early, large enough that handing out its tasks

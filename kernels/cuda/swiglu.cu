@@ -24,11 +24,11 @@ __global__ void swiglu_kernel(const Bf16x8* gate_up, Bf16x8* out, int64_t n_rows
 
 }  // namespace
 
-void CudaBackend::swiglu(const void* gate_up, void* out, int64_t n_rows, int64_t ffn) {
-  if (n_rows == 0) return;
-  const int64_t vectors = n_rows * (ffn / 8);
+void CudaBackend::do_swiglu(kernels::ConstRows gate_up, kernels::Rows out) {
+  if (out.n_rows == 0) return;
+  const int64_t vectors = out.count() / 8;
   swiglu_kernel<<<static_cast<unsigned>((vectors + kSwigluThreads - 1) / kSwigluThreads), kSwigluThreads, 0, stream_>>>(
-      static_cast<const Bf16x8*>(gate_up), static_cast<Bf16x8*>(out), n_rows, static_cast<int>(ffn / 8));
+      gate_up.as<Bf16x8>(), out.as<Bf16x8>(), out.n_rows, static_cast<int>(out.cols / 8));
   WINNOW_CUDA_CHECK_LAUNCH();
 }
 

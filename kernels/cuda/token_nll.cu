@@ -158,7 +158,6 @@ class CudaBackend::ReferenceFold {
   ReferenceFold(CudaBackend& ops, const kernels::Matrix& head, const kernels::ReferenceRows& reference)
       : ops_(ops),
         reference_(reference),
-        hidden_(head.cols),
         logits_(ops.device().allocate(logit_bytes(head.rows), "logits of the reference rows")),
         rows_(ops.device().allocate(kRowChunk * static_cast<int64_t>(sizeof(int32_t)), "numbers of reference rows")),
         states_(
@@ -179,9 +178,9 @@ class CudaBackend::ReferenceFold {
     if (chunk_.tiles.empty()) return;
     auto* reference_logits = static_cast<float*>(logits_->data());
     for (std::size_t slot = 0; slot < chunk_.tiles.size(); ++slot) {
-      const auto* x = static_cast<const Bf16*>(reference_.x) + chunk_.tiles[slot] * kRowTile * hidden_;
-      ops_.multiply(x, piece, nullptr, reference_logits + static_cast<int64_t>(slot) * kRowTile * piece.rows, kRowTile,
-                    false, true);
+      const kernels::Rows logits_of_tile{reference_logits + static_cast<int64_t>(slot) * kRowTile * piece.rows,
+                                         kernels::DType::kF32, kRowTile, piece.rows};
+      ops_.multiply(reference_.x.slice(chunk_.tiles[slot] * kRowTile, kRowTile), piece, {}, logits_of_tile, false);
     }
     fold_reference_kernel<<<static_cast<unsigned>(chunk_.rows.size()), kThreads, 0, ops_.stream_>>>(
         logits, reference_logits, piece.rows, is_first, static_cast<const int32_t*>(rows_->data()),
@@ -202,7 +201,6 @@ class CudaBackend::ReferenceFold {
  private:
   CudaBackend& ops_;
   const kernels::ReferenceRows& reference_;
-  int64_t hidden_;
   std::unique_ptr<kernels::Buffer> logits_;  // (kRowChunk, piece of the vocabulary)
   std::unique_ptr<kernels::Buffer> rows_;    // (kRowChunk) int32
   std::unique_ptr<kernels::Buffer> states_;  // (kRowChunk)
@@ -215,25 +213,24 @@ int64_t token_nll_bytes(int64_t vocab) {
          kRowChunk * static_cast<int64_t>(sizeof(RowState) + sizeof(ReferenceState) + 2 * sizeof(int32_t));
 }
 
-void CudaBackend::token_nll(const void* x, const kernels::Matrix& head, std::span<const int32_t> targets,
-                            int64_t n_rows, const kernels::TokenScores& out) {
+void CudaBackend::do_token_nll(kernels::ConstRows x, const kernels::Matrix& head, std::span<const int32_t> targets,
+                               const kernels::TokenScores& out) {
   const auto logits = allocate(logit_bytes(head.rows), "logits");
   const auto states = allocate(kRowChunk * static_cast<int64_t>(sizeof(RowState)), "softmax statistics");
   const auto device_targets = allocate(kRowChunk * static_cast<int64_t>(sizeof(int32_t)), "targets");
   std::vector<RowState> host_states(static_cast<std::size_t>(kRowChunk));
   std::optional<ReferenceFold> references;
-  if (out.kl_nats != nullptr) references.emplace(*this, head, out.reference);
-  for (int64_t row = 0; row < n_rows; row += kRowChunk) {
-    const int64_t n = std::min(kRowChunk, n_rows - row);
+  if (!out.kl_nats.empty()) references.emplace(*this, head, out.reference);
+  for (int64_t row = 0; row < x.n_rows; row += kRowChunk) {
+    const int64_t n = std::min(kRowChunk, x.n_rows - row);
     const auto begin = static_cast<std::size_t>(row);
     WINNOW_CUDA_CHECK(cudaMemcpyAsync(device_targets->data(), targets.data() + begin,
                                       static_cast<std::size_t>(n) * sizeof(int32_t), cudaMemcpyHostToDevice, stream_));
-    const auto* rows = static_cast<const Bf16*>(x) + row * head.cols;
     if (references) references->begin(row, targets.subspan(begin, static_cast<std::size_t>(n)));
     for (int64_t first = 0; first < head.rows; first += kVocabChunk) {
       const int64_t n_columns = std::min(kVocabChunk, head.rows - first);
-      const kernels::Matrix piece{static_cast<Bf16*>(head.data) + first * head.cols, head.dtype, n_columns, head.cols};
-      multiply(rows, piece, nullptr, logits->data(), n, false, true);
+      const kernels::Matrix piece = head.slice(first, n_columns);
+      multiply(x.slice(row, n), piece, {}, {logits->data(), kernels::DType::kF32, n, n_columns}, false);
       fold_kernel<<<static_cast<unsigned>(n), kThreads, 0, stream_>>>(
           static_cast<const float*>(logits->data()), n_columns, static_cast<int32_t>(first),
           static_cast<const int32_t*>(device_targets->data()), static_cast<RowState*>(states->data()));
@@ -245,13 +242,14 @@ void CudaBackend::token_nll(const void* x, const kernels::Matrix& head, std::spa
     if (references) references->fetch();
     synchronize();
     for (int64_t i = 0; i < n; ++i) {
-      const int32_t target = targets[begin + static_cast<std::size_t>(i)];
+      const std::size_t at = begin + static_cast<std::size_t>(i);
+      const int32_t target = targets[at];
       if (target < 0) continue;
       const RowState& s = host_states[static_cast<std::size_t>(i)];
-      out.nll_nats[row + i] = std::log(s.sum) + (static_cast<double>(s.max) - s.target);
-      out.is_argmax[row + i] = s.argmax == target ? 1 : 0;
-      if (out.argmax != nullptr) out.argmax[row + i] = s.argmax;
-      if (references) references->finish(i, s, out.kl_nats[row + i]);
+      out.nll_nats[at] = std::log(s.sum) + (static_cast<double>(s.max) - s.target);
+      out.is_argmax[at] = s.argmax == target ? 1 : 0;
+      if (!out.argmax.empty()) out.argmax[at] = s.argmax;
+      if (references) references->finish(i, s, out.kl_nats[at]);
     }
   }
 }

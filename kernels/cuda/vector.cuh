@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "kernels/tensor.h"
+
 namespace winnow::cuda {
 
 using Bf16 = __nv_bfloat16;
@@ -50,15 +52,22 @@ using Bf16x8 = Bf16Vector<8>;
 using Float4 = FloatVector<4>;
 using Float8 = FloatVector<8>;
 
+// Returns keys and values: (n_rows, 2 * n_kv_heads * head_dim), a row's keys and then its values.
+template <typename Element>
+Element* kv_elements(const kernels::KvSpan& kv) {
+  return static_cast<Element*>(kv.data);
+}
+
 inline constexpr int kWarp = 32;
 
+// Returns the sum over a warp to all its threads.
 __device__ inline float warp_sum(float x) {
 #pragma unroll
   for (int offset = kWarp / 2; offset > 0; offset /= 2) x += __shfl_xor_sync(0xFFFFFFFFU, x, offset);
   return x;
 }
 
-// Sum over a block of kThreads, in a fixed order, for all its threads.
+// Returns the sum over a block of kThreads, in a fixed order, to all its threads.
 template <int kThreads>
 __device__ inline float block_sum(float x) {
   __shared__ float partial[kThreads / kWarp];
@@ -73,3 +82,13 @@ __device__ inline float block_sum(float x) {
 }
 
 }  // namespace winnow::cuda
+
+// What a view of rows may be taken for, vector by vector.
+template <>
+inline constexpr winnow::kernels::DType winnow::kernels::kDTypeOf<__nv_bfloat16> = winnow::kernels::DType::kBf16;
+template <int kCount>
+inline constexpr winnow::kernels::DType winnow::kernels::kDTypeOf<winnow::cuda::Bf16Vector<kCount>> =
+    winnow::kernels::DType::kBf16;
+template <int kCount>
+inline constexpr winnow::kernels::DType winnow::kernels::kDTypeOf<winnow::cuda::FloatVector<kCount>> =
+    winnow::kernels::DType::kF32;

@@ -39,10 +39,7 @@ int64_t CachedPrefix::workspace_bytes(const model::ModelConfig& config, const ke
 
 CachedPrefix::CachedPrefix(kernels::Ops& ops, const model::ModelConfig& config, model::ModelWeights& weights,
                            const SweepRequest& request, Place place, const StopCheck& stop)
-    : n_rows_(request.prefix_rows),
-      layer_bytes_(ops.device().kv_bytes(request.prefix_rows, config.heads)),
-      place_(place),
-      first_score_row_(request.answer_start - 1) {
+    : n_rows_(request.prefix_rows), place_(place), first_score_row_(request.answer_start - 1) {
   const auto n_tokens = static_cast<int64_t>(request.tokens.size());
   const int64_t most = cached_rows(n_tokens, kernels::full_attention(), ops.device().row_tile());
   if (n_rows_ <= 0 || n_rows_ > most || n_rows_ % ops.device().row_tile() != 0) {
@@ -51,19 +48,24 @@ CachedPrefix::CachedPrefix(kernels::Ops& ops, const model::ModelConfig& config, 
   const int64_t total = size_bytes(config, ops, n_rows_);
   memory_ = is_on_host() ? ops.device().allocate_host(total, "cached keys and values")
                          : ops.device().allocate(total, "cached keys and values");
-  const std::unique_ptr<kernels::Buffer> staged =
-      is_on_host() ? ops.device().allocate(layer_bytes_, "a layer of keys") : nullptr;
-  const KvSink sink{.place = [&](int64_t index) { return staged ? staged->data() : layer(index); },
+  kv_ = ops.device().kv_span(memory_->bytes(), config.heads);
+  std::unique_ptr<kernels::Buffer> memory_of_layer;
+  kernels::KvSpan staged;  // a layer's, on its way to the host
+  if (is_on_host()) {
+    memory_of_layer = ops.device().allocate(layer(0).size_bytes(), "a layer of keys");
+    staged = ops.device().kv_span(memory_of_layer->bytes(), config.heads);
+  }
+  const KvSink sink{.place = [&](int64_t index) { return staged ? staged : layer(index); },
                     .done =
                         [&](int64_t index) {
-                          if (staged) ops.copy_async(staged->data(), layer(index), layer_bytes_);
+                          if (staged) ops.copy_async(staged.bytes(), layer(index).bytes());
                         }};
   const SweepRequest prefix = prefix_request(request);
   SweepPass pass(ops, config, weights, std::span(&prefix, 1), &sink);
   pass.run_layers(stop);
   if (first_score_row_ >= n_rows_) return;
   const SweepPass::RowScores scores = pass.score_rows();
-  const Rows& rows = pass.base_scored(0);
+  const PlacedRows& rows = pass.base_scored(0);
   for (int64_t row = first_score_row_; row < n_rows_; ++row) {
     const auto at = static_cast<std::size_t>(rows.at + row - rows.first_row);
     scores_.push_back({scores.nll[at], scores.hits[at] != 0});

@@ -45,20 +45,19 @@ class CachedPrefix {
                                  Place place);
 
   int64_t n_rows() const { return n_rows_; }
-  int64_t layer_bytes() const { return layer_bytes_; }
   bool is_on_host() const { return place_ == Place::kHost; }
-  // The layer's keys and values, laid out as Ops::store_kv does, in memory of `place`.
-  void* layer(int64_t layer) const { return static_cast<std::byte*>(memory_->data()) + layer * layer_bytes_; }
+  // Returns the layer's keys and values, in memory of `place`.
+  kernels::KvSpan layer(int64_t layer) const { return kv_.slice(layer * n_rows_, n_rows_); }
   // Of row a - 1 <= row < n_rows.
   RowScore score(int64_t row) const { return scores_[static_cast<std::size_t>(row - first_score_row_)]; }
 
  private:
   int64_t n_rows_;
-  int64_t layer_bytes_;
   Place place_;
-  std::unique_ptr<kernels::Buffer> memory_;  // (n_layers, keys and values of n_rows)
-  int64_t first_score_row_;                  // a - 1
-  std::vector<RowScore> scores_;             // of rows [first_score_row, n_rows)
+  std::unique_ptr<kernels::Buffer> memory_;
+  kernels::KvSpan kv_;            // of n_rows in one layer after another
+  int64_t first_score_row_;       // a - 1
+  std::vector<RowScore> scores_;  // of rows [first_score_row, n_rows)
 };
 
 // Who keeps what: every example belongs to one rank, which keeps its prefix in the backend's memory while there is

@@ -13,29 +13,32 @@ int64_t Forward::predicted_bytes(const kernels::Ops& on, const model::ModelConfi
          on.device().workspace_bytes(most_rows, of_model.hidden, of_model.vocab, of_model.heads);
 }
 
-void Forward::embed(const int32_t* tokens, void* rows, int64_t n_rows) {
-  ops.embed(weights.embedding(), tokens, rows, n_rows);
+void Forward::embed(std::span<const int32_t> tokens, kernels::Rows rows) {
+  ops.embed(weights.embedding(), tokens, rows);
 }
 
 int64_t Forward::normed_rows(const kernels::Ops& on, int64_t n_rows) {
   return std::min(n_rows, on.device().chunk_rows());
 }
 
-void Forward::score(const void* rows, std::span<const int32_t> targets, void* normed, const kernels::TokenScores& out) {
-  const auto n_rows = static_cast<int64_t>(targets.size());
-  for (int64_t row = 0; row < n_rows; row += ops.device().chunk_rows()) {
-    const int64_t n = std::min(ops.device().chunk_rows(), n_rows - row);
-    ops.rms_norm(kernels::row_pointer(rows, ops.device().residual_dtype(), row, config.hidden), weights.final_norm(),
-                 config.rms_eps, normed, n);
-    kernels::TokenScores part{out.nll_nats + row, out.is_argmax + row};
-    if (out.argmax != nullptr) part.argmax = out.argmax + row;
-    if (out.kl_nats != nullptr) {
-      part.kl_nats = out.kl_nats + row;
-      part.reference = {out.reference.x,
-                        out.reference.tiles.subspan(static_cast<std::size_t>(row / ops.device().row_tile()))};
+void Forward::score(kernels::ConstRows rows, std::span<const int32_t> targets, kernels::Rows normed,
+                    const kernels::TokenScores& out) {
+  for (int64_t row = 0; row < rows.n_rows; row += ops.device().chunk_rows()) {
+    const int64_t n = std::min(ops.device().chunk_rows(), rows.n_rows - row);
+    const kernels::Rows chunk = normed.slice(0, n);
+    ops.rms_norm(rows.slice(row, n), weights.final_norm(), config.rms_eps, chunk);
+    const auto part = [&](auto values) {
+      return values.empty() ? values : values.subspan(static_cast<std::size_t>(row), static_cast<std::size_t>(n));
+    };
+    kernels::TokenScores scores{.nll_nats = part(out.nll_nats),
+                                .is_argmax = part(out.is_argmax),
+                                .kl_nats = part(out.kl_nats),
+                                .argmax = part(out.argmax)};
+    if (!out.kl_nats.empty()) {
+      const auto first_tile = static_cast<std::size_t>(row / ops.device().row_tile());
+      scores.reference = {out.reference.x, out.reference.tiles.subspan(first_tile)};
     }
-    ops.token_nll(normed, weights.head(), targets.subspan(static_cast<std::size_t>(row), static_cast<std::size_t>(n)),
-                  n, part);
+    ops.token_nll(chunk, weights.head(), part(targets), scores);
   }
 }
 

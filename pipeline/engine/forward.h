@@ -20,11 +20,12 @@ struct Forward {
   static int64_t predicted_bytes(const kernels::Ops& on, const model::ModelConfig& of_model, int64_t n_positions,
                                  int64_t most_rows);
 
-  // rows (n_rows, hidden) residual, from tokens (n_rows) in the backend's memory.
-  void embed(const int32_t* tokens, void* rows, int64_t n_rows);
-  // Norm and head of rows (targets, hidden) that left the last layer, chunk_rows() at a time; a target of -1 skips its
-  // row. normed: (normed_rows(targets), hidden) activations to work in. The pointers of `out` hold one entry a row.
-  void score(const void* rows, std::span<const int32_t> targets, void* normed, const kernels::TokenScores& out);
+  // Sets residual rows (n_rows, hidden) from tokens (n_rows) in the backend's memory.
+  void embed(std::span<const int32_t> tokens, kernels::Rows rows);
+  // Applies norm and head to rows (targets, hidden) that left the last layer, chunk_rows() at a time; a target of -1
+  // skips its row. normed: (normed_rows(targets), hidden) activations or more, to work in.
+  void score(kernels::ConstRows rows, std::span<const int32_t> targets, kernels::Rows normed,
+             const kernels::TokenScores& out);
   static int64_t normed_rows(const kernels::Ops& on, int64_t n_rows);
 
   kernels::Ops& ops;

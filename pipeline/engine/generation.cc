@@ -32,7 +32,6 @@ std::vector<int64_t> first_new_rows(std::span<const GenerationRequest> requests)
 
 // Every buffer of a stack of single rows.
 struct StackBuffers {
-  using Id = PassBuffers::Id;
   StackBuffers(const kernels::Ops& ops, const model::ModelConfig& config, int64_t n_rows)
       : list(ops, config),
         positions(list.integers(n_rows, "the new rows' positions")),
@@ -44,12 +43,12 @@ struct StackBuffers {
         kv(list.keys(n_rows, "the new rows' keys and values")) {}
 
   PassBuffers list;
-  Id positions;
-  Id tokens;  // -1 where nobody is
-  Id stack;   // residual
-  Id normed;  // a chunk of the rows that leave the last layer
-  Id q, attention;
-  Id kv;  // on their way to the caches
+  PassBuffers::IntegersId positions;
+  PassBuffers::IntegersId tokens;  // -1 where nobody is
+  PassBuffers::RowsId stack;       // residual
+  PassBuffers::RowsId normed;      // a chunk of the rows that leave the last layer
+  PassBuffers::RowsId q, attention;
+  PassBuffers::KeysId kv;  // on their way to the caches
 };
 
 class Generation {
@@ -70,7 +69,7 @@ class Generation {
   void choose(std::vector<Sequence*>& sequences, int64_t n_rows);
   void drop_finished(std::span<const int32_t> stop_tokens);
 
-  void* at(PassBuffers::Id buffer, int64_t row = 0) const { return buffers_.list.at(buffer, row); }
+  auto at(auto buffer) const { return buffers_.list.at(buffer); }
 
   kernels::Ops& ops_;
   const model::ModelConfig& config_;
@@ -135,7 +134,7 @@ void Generation::prefill(const StopCheck& stop) {
     Prefill group(forward_, requests_.subspan(begin, end - begin), caches);
     group.run(stop);
     for (std::size_t i = begin; i < end; ++i) {
-      ops_.copy_rows(group.last_row(i - begin), at(buffers_.stack, sequences_[i].at), 1, config_.hidden);
+      ops_.copy_rows(group.last_row(i - begin), at(buffers_.stack).slice(sequences_[i].at, 1));
     }
   }
   choose(active_, n_rows);
@@ -151,8 +150,8 @@ void Generation::choose(std::vector<Sequence*>& sequences, int64_t n_rows) {
   std::vector<double> nll(count, 0.0);
   std::vector<uint8_t> hits(count, 0);
   std::vector<int32_t> argmax(count, -1);
-  forward_.score(at(buffers_.stack), targets, at(buffers_.normed),
-                 {.nll_nats = nll.data(), .is_argmax = hits.data(), .argmax = argmax.data()});
+  forward_.score(at(buffers_.stack).slice(0, n_rows), targets, at(buffers_.normed),
+                 {.nll_nats = nll, .is_argmax = hits, .argmax = argmax});
   for (Sequence* sequence : sequences) {
     const auto row = static_cast<std::size_t>(sequence->at);
     if (!std::isfinite(nll[row])) {
@@ -197,26 +196,29 @@ void Generation::upload_rows(int64_t n_rows) {
 
 void Generation::decode_layer(int64_t layer, int64_t n_rows) {
   const model::LayerWeights& weights = weights_.layer(layer);
-  const kernels::RowAngles angles = forward_.rotary.angles(buffers_.list.integers_at(buffers_.positions));
-  forward_.decoder.attention_input(weights, at(buffers_.stack), angles, n_rows, at(buffers_.kv), at(buffers_.q));
+  const kernels::RowAngles angles = forward_.rotary.angles(at(buffers_.positions));
+  const kernels::Rows stack = at(buffers_.stack).slice(0, n_rows);
+  const kernels::Rows q = at(buffers_.q).slice(0, n_rows);
+  const kernels::Rows attention = at(buffers_.attention).slice(0, n_rows);
+  forward_.decoder.attention_input(weights, stack, angles, at(buffers_.kv), q);
   std::vector<kernels::KvCopy> copies;
   std::vector<kernels::DecodeCall> calls;
   for (const Sequence* sequence : active_) {
     const kernels::KvCache cache = sequence->cache->layer(layer);
-    copies.push_back({at(buffers_.kv), sequence->at, cache.data, cache.slot(sequence->row), 1});
-    calls.push_back({at(buffers_.q, sequence->at), at(buffers_.attention, sequence->at), sequence->row, cache,
+    copies.push_back({at(buffers_.kv), sequence->at, cache.kv, cache.slot(sequence->row), 1});
+    calls.push_back({q.slice(sequence->at, 1), attention.slice(sequence->at, 1), sequence->row, cache,
                      sequence->request->windows[static_cast<std::size_t>(layer)].window});
   }
   ops_.copy_kv(copies, config_.heads);
   ops_.decode_attention(calls, config_.heads);
-  forward_.decoder.finish(weights, at(buffers_.attention), at(buffers_.stack), n_rows);
+  forward_.decoder.finish(weights, attention, stack);
 }
 
 void Generation::decode_step(const StopCheck& stop) {
   for (Sequence* sequence : active_) ++sequence->row;
   const int64_t n_rows = place_rows();
   upload_rows(n_rows);
-  forward_.embed(buffers_.list.integers_at(buffers_.tokens), at(buffers_.stack), n_rows);
+  forward_.embed(at(buffers_.tokens), at(buffers_.stack).slice(0, n_rows));
   for (int64_t layer = 0; layer < config_.n_layers; ++layer) {
     decode_layer(layer, n_rows);
     if (stop && stop()) throw Interrupted{};

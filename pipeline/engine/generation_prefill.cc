@@ -119,12 +119,12 @@ void Prefill::make_tables() {
   buffers_.list.upload(forward_.ops, buffers_.positions, positions);
 }
 
-const void* Prefill::last_row(std::size_t prompt) const {
-  return residual(prompts_[prompt].at + prompts_[prompt].n_rows - 1);
+kernels::ConstRows Prefill::last_row(std::size_t prompt) const {
+  return at(buffers_.stack).slice(prompts_[prompt].at + prompts_[prompt].n_rows - 1, 1);
 }
 
 void Prefill::run(const StopCheck& stop) {
-  forward_.embed(buffers_.list.integers_at(buffers_.tokens), residual(0), stack_rows_);
+  forward_.embed(at(buffers_.tokens), at(buffers_.stack));
   for (int64_t layer = 0; layer < forward_.config.n_layers; ++layer) {
     const model::LayerWeights& weights = forward_.weights.layer(layer);
     for (const Prompt& prompt : prompts_) {
@@ -149,11 +149,11 @@ Prefill::Chunk Prefill::place_chunk(const Prompt& prompt, int64_t layer, int64_t
   const kernels::KvCache cache = prompt.cache->layer(layer);
   Chunk chunk{first_row, std::min(first_row + ops.device().chunk_rows(), prompt.padded_rows), {}, {}};
   if (!prompt.cache->shape(layer).forgets) {
-    chunk.own = {cache.data, 0, chunk.end_row};
+    chunk.own = {cache.kv.slice(0, chunk.end_row), 0};
     return chunk;
   }
   if (sees_all_at_first(window)) {
-    chunk.own = {buffers_.list.at(buffers_.keys), 0, chunk.end_row};
+    chunk.own = {at(buffers_.keys).slice(0, chunk.end_row), 0};
     return chunk;
   }
   const int64_t sink_rows = round_up(window.sinks, ops.device().row_tile());
@@ -161,11 +161,9 @@ Prefill::Chunk Prefill::place_chunk(const Prompt& prompt, int64_t layer, int64_t
   if (first_seen <= sink_rows) {
     first_seen = 0;
   } else {
-    chunk.prefix = {buffers_.list.at(buffers_.keys), 0, sink_rows};
+    chunk.prefix = {at(buffers_.keys).slice(0, sink_rows), 0};
   }
-  auto* own = static_cast<std::byte*>(buffers_.list.at(buffers_.keys)) +
-              ops.device().kv_bytes(chunk.prefix.n_rows, forward_.config.heads);
-  chunk.own = {own, first_seen, chunk.end_row - first_seen};
+  chunk.own = {at(buffers_.keys).slice(chunk.prefix.n_rows(), chunk.end_row - first_seen), first_seen};
   load_seen(cache, window, chunk);
   return chunk;
 }
@@ -174,42 +172,39 @@ void Prefill::load_seen(const kernels::KvCache& cache, const kernels::Window& wi
   std::vector<kernels::KvCopy> copies;
   const int64_t end = chunk.first_row;
   const bool has_prefix = chunk.own.first_row > 0;
-  load_rows(cache, 0, std::min(window.sinks, end), has_prefix ? chunk.prefix.data : chunk.own.data, 0, copies);
-  load_rows(cache, std::max(window.sinks, kernels::window_start(window, end)), end, chunk.own.data, chunk.own.first_row,
-            copies);
+  load_rows(cache, 0, std::min(window.sinks, end), has_prefix ? chunk.prefix : chunk.own, copies);
+  load_rows(cache, std::max(window.sinks, kernels::window_start(window, end)), end, chunk.own, copies);
   forward_.ops.copy_kv(copies, forward_.config.heads);
 }
 
 void Prefill::run_chunk(const Prompt& prompt, const Chunk& chunk, int64_t layer, const model::LayerWeights& weights) {
   kernels::Ops& ops = forward_.ops;
   const model::ModelConfig& config = forward_.config;
-  const kernels::RowAngles angles =
-      forward_.rotary.angles(buffers_.list.integers_at(buffers_.positions)).from(prompt.at);
-  auto* kv = static_cast<std::byte*>(chunk.own.data) +
-             ops.device().kv_bytes(chunk.first_row - chunk.own.first_row, config.heads);
+  const kernels::RowAngles angles = forward_.rotary.angles(at(buffers_.positions)).from(prompt.at);
+  const kernels::KvSpan kv = chunk.own.kv.from(chunk.first_row - chunk.own.first_row);
   const bool is_last = layer == config.n_layers - 1;
-  forward_.decoder.attention_input(weights, residual(prompt.at + chunk.first_row), angles.from(chunk.first_row),
-                                   chunk.end_row - chunk.first_row, kv,
-                                   is_last ? nullptr : buffers_.list.at(buffers_.q));
-  kernels::AttentionCall call;
-  call.first_row = chunk.first_row;
+  // Those of the rows that leave the layer.
+  int64_t first_row = chunk.first_row;
+  const auto residual = [&] { return at(buffers_.stack).slice(prompt.at + first_row, chunk.end_row - first_row); };
+  const auto of_chunk = [&](PassBuffers::RowsId buffer) { return at(buffer).slice(0, chunk.end_row - first_row); };
+  forward_.decoder.attention_input(weights, residual(), angles.from(first_row), kv,
+                                   is_last ? kernels::Rows{} : of_chunk(buffers_.q));
   if (is_last) {
     // Behind the last layer one row is wanted.
     if (chunk.end_row < prompt.padded_rows) return;
-    call.first_row = prompt.last_tile(ops.device().row_tile());
-    forward_.decoder.attention_input(weights, residual(prompt.at + call.first_row), angles.from(call.first_row),
-                                     ops.device().row_tile(), nullptr, buffers_.list.at(buffers_.q));
+    first_row = prompt.last_tile(ops.device().row_tile());
+    forward_.decoder.attention_input(weights, residual(), angles.from(first_row), {}, of_chunk(buffers_.q));
   }
-  call.q = buffers_.list.at(buffers_.q);
-  call.out = buffers_.list.at(buffers_.attention);
-  call.n_rows = chunk.end_row - call.first_row;
+  kernels::AttentionCall call;
+  call.q = of_chunk(buffers_.q);
+  call.out = of_chunk(buffers_.attention);
+  call.first_row = first_row;
   call.n_tokens = prompt.n_rows;
   call.prefix = chunk.prefix;
   call.own = chunk.own;
   call.window = window_of(*prompt.request, layer);
   ops.attention(std::span(&call, 1), config.heads);
-  forward_.decoder.finish(weights, buffers_.list.at(buffers_.attention), residual(prompt.at + call.first_row),
-                          call.n_rows);
+  forward_.decoder.finish(weights, call.out, residual());
 }
 
 // Brings the rows of a chunk that will be seen again into a cache that keeps some only.
@@ -223,9 +218,8 @@ void Prefill::keep(const Prompt& prompt, const Chunk& chunk, int64_t layer) {
   const int64_t end_row = std::min(chunk.end_row, prompt.n_rows);
   const kernels::KvCache cache = prompt.cache->layer(layer);
   std::vector<kernels::KvCopy> copies;
-  store_rows(cache, first_row, std::min(shape.n_sinks, end_row), chunk.own.data, chunk.own.first_row, copies);
-  store_rows(cache, std::max({first_row, shape.n_sinks, end_row - shape.n_ring}), end_row, chunk.own.data,
-             chunk.own.first_row, copies);
+  store_rows(cache, first_row, std::min(shape.n_sinks, end_row), chunk.own, copies);
+  store_rows(cache, std::max({first_row, shape.n_sinks, end_row - shape.n_ring}), end_row, chunk.own, copies);
   forward_.ops.copy_kv(copies, forward_.config.heads);
 }
 

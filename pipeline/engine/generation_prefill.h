@@ -17,16 +17,15 @@ namespace winnow::engine {
 
 // Every buffer of a group of prompts.
 struct PrefillBuffers {
-  using Id = PassBuffers::Id;
   PrefillBuffers(const kernels::Ops& ops, const model::ModelConfig& config,
                  std::span<const GenerationRequest> requests);
 
   PassBuffers list;
-  Id tokens;        // of all rows, -1 where padded
-  Id positions;     // of all rows
-  Id stack;         // residual, of all rows
-  Id q, attention;  // of a chunk
-  Id keys;          // of a chunk and what it sees, where the cache has no room for them
+  PassBuffers::IntegersId tokens;     // of all rows, -1 where padded
+  PassBuffers::IntegersId positions;  // of all rows
+  PassBuffers::RowsId stack;          // residual, of all rows
+  PassBuffers::RowsId q, attention;   // of a chunk
+  PassBuffers::KeysId keys;           // of a chunk and what it sees, where the cache has no room for them
 };
 
 // Some prompts, layer after layer. Within a layer a prompt goes in chunks of rows, so that a windowed layer holds the
@@ -37,8 +36,8 @@ class Prefill {
   Prefill(Forward& forward, std::span<const GenerationRequest> requests, std::span<const SequenceCache* const> caches);
   // Fills the caches. Throws Interrupted.
   void run(const StopCheck& stop);
-  // Residual row that left the last layer at a prompt's last token.
-  const void* last_row(std::size_t prompt) const;
+  // Returns the residual row that left the last layer at a prompt's last token.
+  kernels::ConstRows last_row(std::size_t prompt) const;
 
   // Ranges of requests whose rows go together: as many as the backend likes to stack.
   static std::vector<std::pair<std::size_t, std::size_t>> groups(const kernels::Ops& ops,
@@ -70,7 +69,7 @@ class Prefill {
   Chunk place_chunk(const Prompt& prompt, int64_t layer, int64_t first_row);
   void load_seen(const kernels::KvCache& cache, const kernels::Window& window, const Chunk& chunk);
   void keep(const Prompt& prompt, const Chunk& chunk, int64_t layer);
-  void* residual(int64_t row) const { return buffers_.list.at(buffers_.stack, row); }
+  auto at(auto buffer) const { return buffers_.list.at(buffer); }
 
   Forward& forward_;
   PrefillBuffers buffers_;

@@ -8,8 +8,8 @@ namespace winnow::engine {
 
 namespace {
 
-int64_t padded_bytes(const kernels::Ops& ops, const model::ModelConfig& config, const CacheShape& shape) {
-  return ops.device().kv_bytes(kernels::round_up(shape.rows(), ops.device().row_tile()), config.heads);
+int64_t padded_rows(const kernels::Ops& ops, const CacheShape& shape) {
+  return kernels::round_up(shape.rows(), ops.device().row_tile());
 }
 
 // Calls body(row, slot, n) for ranges of rows that lie one after another in the cache too.
@@ -37,39 +37,39 @@ CacheShape cache_shape(const GenerationRequest& request, int64_t layer) {
 }
 
 SequenceCache::SequenceCache(kernels::Ops& ops, const model::ModelConfig& config, const GenerationRequest& request) {
-  int64_t at = 0;
+  memory_ = ops.device().allocate(predicted_bytes(ops, config, request), "a sequence's keys and values");
+  kernels::KvSpan rest = ops.device().kv_span(memory_->bytes(), config.heads);
   for (int64_t layer = 0; layer < config.n_layers; ++layer) {
-    layers_.push_back({cache_shape(request, layer), at});
-    at += padded_bytes(ops, config, layers_.back().shape);
+    const CacheShape shape = cache_shape(request, layer);
+    const int64_t n_rows = padded_rows(ops, shape);
+    layers_.push_back({shape, rest.slice(0, n_rows)});
+    rest = rest.from(n_rows);
   }
-  memory_ = ops.device().allocate(at, "a sequence's keys and values");
 }
 
 int64_t SequenceCache::predicted_bytes(const kernels::Ops& ops, const model::ModelConfig& config,
                                        const GenerationRequest& request) {
-  int64_t bytes = 0;
-  for (int64_t layer = 0; layer < config.n_layers; ++layer) {
-    bytes += padded_bytes(ops, config, cache_shape(request, layer));
-  }
-  return bytes;
+  int64_t n_rows = 0;
+  for (int64_t layer = 0; layer < config.n_layers; ++layer) n_rows += padded_rows(ops, cache_shape(request, layer));
+  return ops.device().kv_bytes(n_rows, config.heads);
 }
 
 kernels::KvCache SequenceCache::layer(int64_t layer) const {
   const Layer& l = layers_[static_cast<std::size_t>(layer)];
-  return {static_cast<std::byte*>(memory_->data()) + l.at_bytes, l.shape.n_sinks, l.shape.n_ring};
+  return {l.kv, l.shape.n_sinks, l.shape.n_ring};
 }
 
-void store_rows(const kernels::KvCache& cache, int64_t begin, int64_t end, const void* from, int64_t from_first,
+void store_rows(const kernels::KvCache& cache, int64_t begin, int64_t end, const kernels::KvRows& from,
                 std::vector<kernels::KvCopy>& copies) {
   for_ranges(cache, begin, end, [&](int64_t row, int64_t slot, int64_t n) {
-    copies.push_back({from, row - from_first, cache.data, slot, n});
+    copies.push_back({from.kv, row - from.first_row, cache.kv, slot, n});
   });
 }
 
-void load_rows(const kernels::KvCache& cache, int64_t begin, int64_t end, void* to, int64_t to_first,
+void load_rows(const kernels::KvCache& cache, int64_t begin, int64_t end, const kernels::KvRows& to,
                std::vector<kernels::KvCopy>& copies) {
   for_ranges(cache, begin, end, [&](int64_t row, int64_t slot, int64_t n) {
-    copies.push_back({cache.data, slot, to, row - to_first, n});
+    copies.push_back({cache.kv, slot, to.kv, row - to.first_row, n});
   });
 }
 

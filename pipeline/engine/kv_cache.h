@@ -38,18 +38,18 @@ class SequenceCache {
  private:
   struct Layer {
     CacheShape shape;
-    int64_t at_bytes = 0;
+    kernels::KvSpan kv;
   };
   std::vector<Layer> layers_;
   std::unique_ptr<kernels::Buffer> memory_;
 };
 
-// Appends the copies that bring rows [begin, end) of a sequence, of which `from` holds those from from_first on, into
-// their slots; no more rows than the ring has.
-void store_rows(const kernels::KvCache& cache, int64_t begin, int64_t end, const void* from, int64_t from_first,
+// Appends the copies that bring rows [begin, end) of a sequence, which `from` holds, into their slots; no more rows
+// than the ring has.
+void store_rows(const kernels::KvCache& cache, int64_t begin, int64_t end, const kernels::KvRows& from,
                 std::vector<kernels::KvCopy>& copies);
-// The other way.
-void load_rows(const kernels::KvCache& cache, int64_t begin, int64_t end, void* to, int64_t to_first,
+// Appends the copies that bring them from their slots to `to`.
+void load_rows(const kernels::KvCache& cache, int64_t begin, int64_t end, const kernels::KvRows& to,
                std::vector<kernels::KvCopy>& copies);
 
 }  // namespace winnow::engine

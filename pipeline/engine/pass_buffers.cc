@@ -7,55 +7,67 @@
 
 namespace winnow::engine {
 
-PassBuffers::Id PassBuffers::add(Entry entry) {
+std::size_t PassBuffers::add(Entry entry) {
   entries_.push_back(std::move(entry));
-  return Id{entries_.size() - 1};
+  return entries_.size() - 1;
 }
 
-PassBuffers::Id PassBuffers::residual(int64_t n_rows, const char* what) {
-  return add({what, n_rows, config_.hidden * kernels::size_bytes(ops_.device().residual_dtype())});
+PassBuffers::RowsId PassBuffers::add_rows(int64_t n_rows, int64_t cols, kernels::DType dtype, const char* what) {
+  const kernels::Rows rows{nullptr, dtype, n_rows, cols};
+  return RowsId{add({what, rows.size_bytes(), rows})};
 }
 
-PassBuffers::Id PassBuffers::hidden(int64_t n_rows, const char* what) {
-  return add({what, n_rows, config_.hidden * kernels::size_bytes(ops_.device().activation_dtype())});
+PassBuffers::RowsId PassBuffers::residual(int64_t n_rows, const char* what) {
+  return add_rows(n_rows, config_.hidden, ops_.device().residual_dtype(), what);
 }
 
-PassBuffers::Id PassBuffers::queries(int64_t n_rows, const char* what) {
-  return add({what, n_rows, config_.heads.q_dim() * kernels::size_bytes(ops_.device().activation_dtype())});
+PassBuffers::RowsId PassBuffers::hidden(int64_t n_rows, const char* what) {
+  return add_rows(n_rows, config_.hidden, ops_.device().activation_dtype(), what);
 }
 
-PassBuffers::Id PassBuffers::keys(int64_t n_rows, const char* what) { return add({what, n_rows, 0}); }
-
-PassBuffers::Id PassBuffers::integers(int64_t n_rows, const char* what) {
-  return add({what, n_rows, static_cast<int64_t>(sizeof(int32_t)), true});
+PassBuffers::RowsId PassBuffers::queries(int64_t n_rows, const char* what) {
+  return add_rows(n_rows, config_.heads.q_dim(), ops_.device().activation_dtype(), what);
 }
 
-int64_t PassBuffers::bytes_before(const Entry& entry, int64_t row) const {
-  return entry.row_bytes == 0 ? ops_.device().kv_bytes(row, config_.heads) : row * entry.row_bytes;
+PassBuffers::KeysId PassBuffers::keys(int64_t n_rows, const char* what) {
+  return KeysId{add({what, ops_.device().kv_bytes(n_rows, config_.heads)})};
+}
+
+PassBuffers::IntegersId PassBuffers::integers(int64_t n_rows, const char* what) {
+  return IntegersId{
+      add({.what = what, .size_bytes = n_rows * static_cast<int64_t>(sizeof(int32_t)), .is_uploaded = true})};
 }
 
 int64_t PassBuffers::size_bytes() const {
   int64_t bytes = 0;
-  for (const Entry& entry : entries_) bytes += bytes_before(entry, entry.n_rows);
+  for (const Entry& entry : entries_) bytes += entry.size_bytes;
   return bytes;
 }
 
 void PassBuffers::allocate(kernels::Ops& ops) {
   for (Entry& entry : entries_) {
-    if (!entry.is_uploaded) entry.memory = ops.device().allocate(bytes_before(entry, entry.n_rows), entry.what);
+    if (!entry.is_uploaded) entry.memory = ops.device().allocate(entry.size_bytes, entry.what);
   }
 }
 
-void PassBuffers::upload(kernels::Ops& ops, Id id, std::span<const int32_t> values) {
+void PassBuffers::upload(kernels::Ops& ops, IntegersId id, std::span<const int32_t> values) {
   Entry& entry = entries_[static_cast<std::size_t>(id)];
-  if (static_cast<int64_t>(values.size()) > entry.n_rows) {
+  if (static_cast<int64_t>(values.size_bytes()) > entry.size_bytes) {
     fail(ExitCode::kInternal, std::string(entry.what) + ": more than were planned");
   }
   entry.memory = ops.device().upload(values, entry.what);
 }
 
-void* PassBuffers::at(Id id, int64_t row) const {
-  return static_cast<std::byte*>(entry(id).memory->data()) + bytes_before(entry(id), row);
+kernels::Rows PassBuffers::at(RowsId id) const {
+  kernels::Rows rows = entry(id).rows;
+  rows.data = entry(id).memory->data();
+  return rows;
 }
+
+kernels::KvSpan PassBuffers::at(KeysId id) const {
+  return ops_.device().kv_span(entry(id).memory->bytes(), config_.heads);
+}
+
+std::span<const int32_t> PassBuffers::at(IntegersId id) const { return entry(id).memory->as<int32_t>(); }
 
 }  // namespace winnow::engine

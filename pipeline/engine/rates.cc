@@ -36,21 +36,24 @@ double seconds_of(kernels::Ops& ops, const std::function<void()>& work) {
 // notice.
 constexpr int64_t kEarlierKeys = 1024;
 
-// Wide enough for residual rows too.
-std::unique_ptr<kernels::Buffer> allocate_rows(kernels::Ops& ops, int64_t n_rows, int64_t cols) {
-  return ops.device().allocate(n_rows * cols * kernels::size_bytes(ops.device().residual_dtype()),
-                               "a measurement of speed");
-}
+// Rows of a measurement, with their memory.
+struct OwnedRows {
+  OwnedRows(kernels::Ops& ops, int64_t n_rows, int64_t cols, kernels::DType dtype)
+      : memory(ops.device().allocate(n_rows * cols * kernels::size_bytes(dtype), "a measurement of speed")),
+        rows(memory->rows(dtype, cols)) {}
+  std::unique_ptr<kernels::Buffer> memory;
+  kernels::Rows rows;
+};
 
 double time_score_row(kernels::Ops& ops, const model::ModelConfig& config, model::ModelWeights& weights) {
   const int64_t n_rows = ops.device().row_tile();
-  const auto x = allocate_rows(ops, n_rows, config.hidden);
+  const OwnedRows x(ops, n_rows, config.hidden, ops.device().activation_dtype());
   const std::vector<int32_t> targets(static_cast<std::size_t>(n_rows), 0);
   std::vector<double> nll(static_cast<std::size_t>(n_rows));
   std::vector<uint8_t> hits(static_cast<std::size_t>(n_rows));
   return seconds_of(ops,
                     [&] {
-                      ops.token_nll(x->data(), weights.head(), targets, n_rows, {nll.data(), hits.data()});
+                      ops.token_nll(x.rows, weights.head(), targets, {nll, hits});
                     }) /
          static_cast<double>(n_rows);
 }
@@ -60,18 +63,18 @@ double time_score_row(kernels::Ops& ops, const model::ModelConfig& config, model
 Rates measure_rates(kernels::Ops& ops, const model::ModelConfig& config, model::ModelWeights& weights) {
   const kernels::HeadShape& heads = config.heads;
   const int64_t n_rows = ops.device().chunk_rows();
-  const auto x = allocate_rows(ops, n_rows, config.hidden);
-  const auto q = allocate_rows(ops, n_rows, heads.q_dim());
-  const auto out = allocate_rows(ops, n_rows, heads.q_dim());
+  const OwnedRows x(ops, n_rows, config.hidden, ops.device().residual_dtype());
+  const OwnedRows q(ops, n_rows, heads.q_dim(), ops.device().activation_dtype());
+  const OwnedRows out(ops, n_rows, heads.q_dim(), ops.device().activation_dtype());
   const int64_t first_row = kernels::round_up(kEarlierKeys, ops.device().row_tile());
   const int64_t n_keys = first_row + n_rows;
   const auto kv = ops.device().allocate(ops.device().kv_bytes(n_keys, heads), "keys and values");
-  const kernels::KvRows keys{.data = kv->data(), .first_row = 0, .n_rows = n_keys};
+  const kernels::KvRows keys{.kv = ops.device().kv_span(kv->bytes(), heads), .first_row = 0};
   std::vector<int32_t> rows(static_cast<std::size_t>(n_rows));
   std::iota(rows.begin(), rows.end(), 0);
   const auto positions = ops.device().upload(rows, "the rows' positions");
   Forward forward(ops, config, weights, n_rows);
-  const kernels::RowAngles row_angles = forward.rotary.angles(static_cast<const int32_t*>(positions->data()));
+  const kernels::RowAngles row_angles = forward.rotary.angles(positions->as<int32_t>());
 
   Rates rates;
   int64_t index = 0;
@@ -79,17 +82,15 @@ Rates measure_rates(kernels::Ops& ops, const model::ModelConfig& config, model::
   rates.per_layer_load = seconds_of(ops, [&] { weights.layer(index++ % config.n_layers); });
   if (config.n_layers == 1) rates.per_layer_load = 0.0;
   const model::LayerWeights& layer = weights.layer(0);
-  rates.per_row_layer =
-      seconds_of(ops,
-                 [&] {
-                   forward.decoder.attention_input(layer, x->data(), row_angles, n_rows, kv->data(), q->data());
-                   forward.decoder.finish(layer, q->data(), x->data(), n_rows);
-                 }) /
-      static_cast<double>(n_rows);
-  const kernels::AttentionCall call{.q = q->data(),
-                                    .out = out->data(),
+  rates.per_row_layer = seconds_of(ops,
+                                   [&] {
+                                     forward.decoder.attention_input(layer, x.rows, row_angles, keys.kv, q.rows);
+                                     forward.decoder.finish(layer, q.rows, x.rows);
+                                   }) /
+                        static_cast<double>(n_rows);
+  const kernels::AttentionCall call{.q = q.rows,
+                                    .out = out.rows,
                                     .first_row = first_row,
-                                    .n_rows = n_rows,
                                     .n_tokens = n_keys,
                                     .prefix = {},
                                     .own = keys,
@@ -104,10 +105,9 @@ Rates measure_rates(kernels::Ops& ops, const model::ModelConfig& config, model::
 Ceilings measure_ceilings(kernels::Ops& ops) {
   // A GPU needs large matrices, which would keep a CPU busy for long.
   const int64_t side = ops.device().free_bytes() ? 8192 : 1024;
-  const int64_t bytes = side * side * kernels::size_bytes(ops.device().activation_dtype());
-  const auto x = ops.device().allocate(bytes, "a measurement of speed");
-  const auto weight = ops.device().allocate(bytes, "a measurement of speed");
-  const auto out = ops.device().allocate(bytes, "a measurement of speed");
+  const OwnedRows x(ops, side, side, ops.device().activation_dtype());
+  const OwnedRows weight(ops, side, side, ops.device().activation_dtype());
+  const OwnedRows out(ops, side, side, ops.device().activation_dtype());
   // Zeros would run faster than real values.
   std::vector<float> values(static_cast<std::size_t>(side * side));
   uint32_t state = 1;
@@ -119,15 +119,15 @@ Ceilings measure_ceilings(kernels::Ops& ops) {
                                  .dtype = kernels::DType::kF32,
                                  .shape = {side, side},
                                  .name = "random values"};
-  ops.device().load(host, kernels::WeightUse::kLinear, x->data());
-  const kernels::Matrix matrix = ops.device().load(host, kernels::WeightUse::kLinear, weight->data());
+  ops.device().load(host, kernels::WeightUse::kLinear, x.rows.bytes());
+  const kernels::Matrix matrix = ops.device().load(host, kernels::WeightUse::kLinear, weight.rows.bytes());
   Ceilings ceilings;
-  const double product = seconds_of(ops, [&] { ops.linear(x->data(), matrix, {}, out->data(), side, false); });
+  const double product = seconds_of(ops, [&] { ops.linear(x.rows, matrix, {}, out.rows, false); });
   ceilings.flop_per_second = 2.0 * static_cast<double>(side * side * side) / product;
-  const int64_t rows =
-      side * kernels::size_bytes(ops.device().activation_dtype()) / kernels::size_bytes(ops.device().residual_dtype());
-  const double copy = seconds_of(ops, [&] { ops.copy_rows(x->data(), out->data(), rows, side); });
-  ceilings.bytes_per_second = 2.0 * static_cast<double>(bytes) / copy;
+  const kernels::Rows from = x.memory->rows(ops.device().residual_dtype(), side);
+  const kernels::Rows to = out.memory->rows(ops.device().residual_dtype(), side);
+  const double copy = seconds_of(ops, [&] { ops.copy_rows(from, to); });
+  ceilings.bytes_per_second = 2.0 * static_cast<double>(from.size_bytes()) / copy;
   return ceilings;
 }
 

@@ -14,7 +14,7 @@ RotaryTable::RotaryTable(kernels::Ops& ops, const model::ModelConfig& config, mo
                                   kernels::DType::kF32,
                                   {n_positions, config.heads.head_dim},
                                   "rotary table"};
-  cos_sin_ = ops.device().load(table, kernels::WeightUse::kTable, memory_->data());
+  cos_sin_ = ops.device().load(table, kernels::WeightUse::kTable, memory_->bytes());
 }
 
 }  // namespace winnow::engine

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 
 #include "kernels/ops.h"
 #include "model/config.h"
@@ -15,8 +16,8 @@ class RotaryTable {
   RotaryTable(kernels::Ops& ops, const model::ModelConfig& config, model::ModelWeights& weights, int64_t n_positions);
   static int64_t bytes(const model::ModelConfig& config, int64_t n_positions);
 
-  // Of rows at these positions, (rows) int32 in the backend's memory.
-  kernels::RowAngles angles(const int32_t* positions) const { return {cos_sin_, positions}; }
+  // Returns the angles of rows at these positions, which are in the backend's memory.
+  kernels::RowAngles angles(std::span<const int32_t> positions) const { return {cos_sin_, positions}; }
 
  private:
   std::unique_ptr<kernels::Buffer> memory_;

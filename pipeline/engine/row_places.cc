@@ -9,6 +9,7 @@
 
 #include "base/sha256.h"
 #include "pipeline/engine/forward.h"
+#include "pipeline/engine/pass_buffers.h"
 
 namespace winnow::engine {
 
@@ -28,60 +29,60 @@ class Trial {
         config_(config),
         weights_(weights),
         forward_(ops, config, weights, kPosition + 1),
-        n_(ops.device().row_tile()) {
+        n_(ops.device().row_tile()),
+        buffers_(ops, config),
+        residual_(buffers_.residual(n_, "rows of a trial")),
+        q_(buffers_.queries(n_, "queries of a trial")),
+        final_(buffers_.hidden(n_, "final rows of a trial")),
+        kv_(buffers_.keys(n_, "keys of a trial")),
+        one_kv_(buffers_.keys(n_, "keys of a place")) {
     const std::vector<int32_t> positions(static_cast<std::size_t>(n_), static_cast<int32_t>(kPosition));
     positions_ = ops.device().upload(positions, "positions of a trial");
-    residual_ = ops.device().allocate(residual_bytes() * n_, "rows of a trial");
-    q_ = ops.device().allocate(query_bytes() * n_, "queries of a trial");
-    kv_ = ops.device().allocate(ops.device().kv_bytes(n_, config.heads), "keys of a trial");
-    one_kv_ = ops.device().allocate(ops.device().kv_bytes(n_, config.heads), "keys of a place");
-    final_ = ops.device().allocate(n_ * config.hidden * size_bytes(ops.device().activation_dtype()),
-                                   "final rows of a trial");
+    buffers_.allocate(ops);
   }
 
   // Every product of the model once: queries serve as attention's output.
   void run(int32_t token, Outcomes& outcomes) {
     const std::vector<int32_t> tokens(static_cast<std::size_t>(n_), token);
     const auto device_tokens = ops_.device().upload(tokens, "tokens of a trial");
-    forward_.embed(static_cast<const int32_t*>(device_tokens->data()), residual_->data(), n_);
+    const kernels::Rows residual = buffers_.at(residual_);
+    const kernels::Rows q = buffers_.at(q_);
+    forward_.embed(device_tokens->as<int32_t>(), residual);
     const model::LayerWeights& layer = weights_.layer(0);
-    const auto angles = forward_.rotary.angles(static_cast<const int32_t*>(positions_->data()));
-    forward_.decoder.attention_input(layer, residual_->data(), angles, n_, kv_->data(), q_->data());
-    append_rows(*q_, query_bytes(), outcomes);
+    const auto angles = forward_.rotary.angles(positions_->as<int32_t>());
+    forward_.decoder.attention_input(layer, residual, angles, buffers_.at(kv_), q);
+    append_rows(q, outcomes);
     append_keys(outcomes);
-    forward_.decoder.finish(layer, q_->data(), residual_->data(), n_);
-    append_rows(*residual_, residual_bytes(), outcomes);
+    forward_.decoder.finish(layer, q, residual);
+    append_rows(residual, outcomes);
     std::vector<double> nll(static_cast<std::size_t>(n_), 0.0);
     std::vector<uint8_t> hits(static_cast<std::size_t>(n_), 0);
-    forward_.score(residual_->data(), tokens, final_->data(), {.nll_nats = nll.data(), .is_argmax = hits.data()});
+    forward_.score(residual, tokens, buffers_.at(final_), {.nll_nats = nll, .is_argmax = hits});
     for (std::size_t place = 0; place < outcomes.size(); ++place) {
       outcomes[place].append(reinterpret_cast<const char*>(&nll[place]), sizeof(double));
     }
   }
 
  private:
-  int64_t residual_bytes() const { return config_.hidden * size_bytes(ops_.device().residual_dtype()); }
-  int64_t query_bytes() const { return config_.heads.q_dim() * size_bytes(ops_.device().activation_dtype()); }
-
-  std::string download(kernels::Buffer& from, int64_t size_bytes) {
-    const auto host = ops_.device().allocate_host(size_bytes, "a trial");
-    ops_.copy_async(from.data(), host->data(), size_bytes);
+  std::string download(std::span<const std::byte> from) {
+    const auto host = ops_.device().allocate_host(static_cast<int64_t>(from.size()), "a trial");
+    ops_.copy_async(from, host->bytes());
     ops_.device().synchronize();
-    return {static_cast<const char*>(host->data()), static_cast<std::size_t>(size_bytes)};
+    return {static_cast<const char*>(host->data()), from.size()};
   }
 
-  void append_rows(kernels::Buffer& rows, int64_t row_bytes, Outcomes& outcomes) {
-    const std::string bytes = download(rows, row_bytes * n_);
-    const auto size = static_cast<std::size_t>(row_bytes);
+  void append_rows(kernels::ConstRows rows, Outcomes& outcomes) {
+    const std::string bytes = download(rows.bytes());
+    const auto size = static_cast<std::size_t>(rows.slice(0, 1).size_bytes());
     for (std::size_t place = 0; place < outcomes.size(); ++place) outcomes[place] += bytes.substr(place * size, size);
   }
 
   // The layout of keys is the backend's: each place's are brought to the first row of a block that is empty else.
   void append_keys(Outcomes& outcomes) {
     for (std::size_t place = 0; place < outcomes.size(); ++place) {
-      const kernels::KvCopy copy{kv_->data(), static_cast<int64_t>(place), one_kv_->data(), 0, 1};
+      const kernels::KvCopy copy{buffers_.at(kv_), static_cast<int64_t>(place), buffers_.at(one_kv_), 0, 1};
       ops_.copy_kv({&copy, 1}, config_.heads);
-      outcomes[place] += sha256_of(download(*one_kv_, one_kv_->size_bytes()));
+      outcomes[place] += sha256_of(download(buffers_.at(one_kv_).bytes()));
     }
   }
 
@@ -90,7 +91,10 @@ class Trial {
   model::ModelWeights& weights_;
   Forward forward_;
   int64_t n_;
-  std::unique_ptr<kernels::Buffer> positions_, residual_, q_, kv_, one_kv_, final_;
+  PassBuffers buffers_;
+  PassBuffers::RowsId residual_, q_, final_;
+  PassBuffers::KeysId kv_, one_kv_;
+  std::unique_ptr<kernels::Buffer> positions_;
 };
 
 }  // namespace

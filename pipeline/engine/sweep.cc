@@ -60,18 +60,17 @@ SweepPass::SweepPass(kernels::Ops& ops, const model::ModelConfig& config, model:
   }
   buffers_.list.allocate(ops);
   if (layout_.with_hidden) {
-    hidden_on_host_ =
-        ops.device().allocate_host(2 * buffers_.list.size_bytes(buffers_.hidden), "hidden states of the signals");
+    hidden_on_host_ = ops.device().allocate_host(2 * at(buffers_.hidden).size_bytes(), "hidden states of the signals");
   }
   make_tables();
   for (const SweepRequest& request : requests) signals_.emplace_back(request.variants.size());
-  prefix_keys_.assign(requests.size(), nullptr);
+  prefix_keys_.resize(requests.size());
 }
 
 // What the rows are, for the operations that ask for it: tokens and positions.
 void SweepPass::make_tables() {
   std::vector<int32_t> positions;
-  const auto add_positions = [&](const Rows& rows) {
+  const auto add_positions = [&](const PlacedRows& rows) {
     for (int64_t r = 0; r < rows.n_rows; ++r) positions.push_back(static_cast<int32_t>(rows.first_row + r));
   };
   for (const Segment& segment : layout_.segments) add_positions(segment.residual);
@@ -92,75 +91,75 @@ void SweepPass::make_tables() {
 void SweepPass::gather_scored(int64_t layer) {
   for (const Segment& segment : layout_.segments) {
     const Segment& source = SweepLayout::has_own_keys(segment, layer) ? segment : layout_.base_of(segment);
-    const Rows& from = source.residual;
-    const Rows& to = segment.scored;
-    ops_.copy_rows(residual(from.at + to.first_row - from.first_row), scored(to.at), to.n_rows, config_.hidden);
+    const PlacedRows& from = source.residual;
+    const PlacedRows& to = segment.scored;
+    ops_.copy_rows(residual(from.at + to.first_row - from.first_row, to.n_rows), scored(to.at, to.n_rows));
   }
 }
 
 void SweepPass::fork_lanes(int64_t layer) {
   for (const Segment& segment : layout_.segments) {
     if (segment.fork_layer != layer) continue;
-    const Rows& base = layout_.base_of(segment).residual;
-    const Rows& rows = segment.residual;
-    ops_.copy_rows(residual(base.at + rows.first_row - base.first_row), residual(rows.at), rows.n_rows, config_.hidden);
+    const PlacedRows& base = layout_.base_of(segment).residual;
+    const PlacedRows& rows = segment.residual;
+    ops_.copy_rows(residual(base.at + rows.first_row - base.first_row, rows.n_rows), residual(rows.at, rows.n_rows));
   }
 }
 
 void SweepPass::run_bases(const model::LayerWeights& weights, int64_t layer) {
   std::vector<kernels::AttentionCall> calls;
-  int64_t n_rows = 0;
   for (const Segment& base : bases()) {
-    const Rows& out = layout_.outgoing(base, layer);
+    const PlacedRows& out = layout_.outgoing(base, layer);
     kernels::AttentionCall call = layout_.call(base, layer);
-    call.q = at(buffers_.base_q, out.at);
-    call.out = at(buffers_.attention, out.at);
-    call.own.data = base_keys(base.residual.at);
+    call.q = at(buffers_.base_q).slice(out.at, out.n_rows);
+    call.out = at(buffers_.attention).slice(out.at, out.n_rows);
+    call.own.kv = base_keys(base);
     set_prefix(call, base.request);
     calls.push_back(call);
-    n_rows = out.end();
   }
   ops_.attention(calls, config_.heads);
   measure_signals_of(weights, layer);
-  forward_.decoder.finish(weights, at(buffers_.attention), outgoing(layout_.segments.front(), layer), n_rows);
+  const kernels::Rows rows = outgoing(bases().front(), bases().back(), layer);
+  forward_.decoder.finish(weights, at(buffers_.attention).slice(0, rows.n_rows), rows);
 }
 
 // Segments [begin, end) of the lanes through one layer, together.
 void SweepPass::run_lanes(const model::LayerWeights& weights, int64_t layer, std::size_t begin, std::size_t end) {
   const Segment& first = layout_.segments[begin];
   const int64_t first_out = layout_.outgoing(first, layer).at;
+  const kernels::Rows rows = outgoing(first, layout_.segments[end - 1], layer);
   std::vector<kernels::AttentionCall> calls;
   int64_t n_own_rows = 0;
   int64_t n_own_scored = 0;
   for (std::size_t i = begin; i < end; ++i) {
     const Segment& lane = layout_.segments[i];
     const Segment& base = layout_.base_of(lane);
-    const Rows& out = layout_.outgoing(lane, layer);
-    const Rows& base_out = layout_.outgoing(base, layer);
+    const PlacedRows& out = layout_.outgoing(lane, layer);
+    const PlacedRows& base_out = layout_.outgoing(base, layer);
     kernels::AttentionCall call = layout_.call(lane, layer);
-    call.out = at(buffers_.attention, out.at - first_out);
+    call.out = at(buffers_.attention).slice(out.at - first_out, out.n_rows);
     if (SweepLayout::has_own_keys(lane, layer)) {
       n_own_rows = lane.residual.end() - first.residual.at;
       n_own_scored = lane.scored.end() - first.scored.at;
-      call.q = at(buffers_.group_q, out.at - first_out);
-      call.prefix.data = base_keys(base.residual.at);
-      call.own.data = at(buffers_.group_kv, lane.residual.at - first.residual.at);
+      call.q = at(buffers_.group_q).slice(out.at - first_out, out.n_rows);
+      call.prefix.kv = base_keys(base);
+      call.own.kv = at(buffers_.group_kv).slice(lane.residual.at - first.residual.at, lane.residual.n_rows);
     } else {
-      call.q = at(buffers_.base_q, base_out.at + out.first_row - base_out.first_row);
-      call.own.data = base_keys(base.residual.at);
+      call.q = at(buffers_.base_q).slice(base_out.at + out.first_row - base_out.first_row, out.n_rows);
+      call.own.kv = base_keys(base);
     }
     if (base.residual.first_row > 0) set_prefix(call, lane.request);
     calls.push_back(call);
   }
-  forward_.decoder.attention_input(weights, residual(first.residual.at), residual_angles(first.residual.at), n_own_rows,
-                                   at(buffers_.group_kv), is_last(layer) ? nullptr : at(buffers_.group_q));
+  forward_.decoder.attention_input(weights, residual(first.residual.at, n_own_rows), residual_angles(first.residual.at),
+                                   at(buffers_.group_kv),
+                                   is_last(layer) ? kernels::Rows{} : at(buffers_.group_q).slice(0, n_own_rows));
   if (is_last(layer)) {
-    forward_.decoder.attention_input(weights, scored(first.scored.at), scored_angles(first.scored.at), n_own_scored,
-                                     nullptr, at(buffers_.group_q));
+    forward_.decoder.attention_input(weights, scored(first.scored.at, n_own_scored), scored_angles(first.scored.at), {},
+                                     at(buffers_.group_q).slice(0, n_own_scored));
   }
   ops_.attention(calls, config_.heads);
-  forward_.decoder.finish(weights, at(buffers_.attention), outgoing(first, layer),
-                          layout_.outgoing(layout_.segments[end - 1], layer).end() - first_out);
+  forward_.decoder.finish(weights, at(buffers_.attention).slice(0, rows.n_rows), rows);
 }
 
 // As many lanes from `begin` on as the buffers of a group hold.
@@ -174,11 +173,11 @@ std::size_t SweepPass::group_end(std::size_t begin, std::size_t n_active) const 
 void SweepPass::fetch_prefixes(int64_t layer) {
   for (std::size_t r = 0; r < requests_.size(); ++r) {
     if (requests_[r].prefix_rows == 0) continue;
-    void* keys = requests_[r].prefix->layer(layer);
+    const kernels::KvSpan keys = requests_[r].prefix->layer(layer);
     prefix_keys_[r] = keys;
     if (!requests_[r].prefix->is_on_host()) continue;
     prefix_keys_[r] = at(buffers_.fetched[r]);
-    ops_.copy_async(keys, prefix_keys_[r], requests_[r].prefix->layer_bytes());
+    ops_.copy_async(keys.bytes(), prefix_keys_[r].bytes());
   }
 }
 
@@ -186,12 +185,12 @@ void SweepPass::run_layer(int64_t layer) {
   const model::LayerWeights& weights = weights_.layer(layer);
   fetch_prefixes(layer);
   base_keys_ = sink_ != nullptr ? sink_->place(layer) : at(buffers_.base_kv);
-  forward_.decoder.attention_input(weights, residual(0), residual_angles(0), layout_.base_rows, base_keys(0),
-                                   is_last(layer) ? nullptr : at(buffers_.base_q));
+  forward_.decoder.attention_input(weights, residual(0, layout_.base_rows), residual_angles(0), base_keys_,
+                                   is_last(layer) ? kernels::Rows{} : at(buffers_.base_q));
   if (is_last(layer)) {
     gather_scored(layer);
-    forward_.decoder.attention_input(weights, scored(0), scored_angles(0), bases().back().scored.end(), nullptr,
-                                     at(buffers_.base_q));
+    const kernels::Rows rows = scored(0, bases().back().scored.end());
+    forward_.decoder.attention_input(weights, rows, scored_angles(0), {}, at(buffers_.base_q).slice(0, rows.n_rows));
   } else {
     fork_lanes(layer);
   }
@@ -211,27 +210,23 @@ void SweepPass::run_layer(int64_t layer) {
 void SweepPass::run_removed(const model::LayerWeights& weights, int64_t layer, std::size_t begin, std::size_t end) {
   if (begin == end) return;
   const Segment& first = layout_.segments[begin];
-  const int64_t n_rows = layout_.outgoing(layout_.segments[end - 1], layer).end() - layout_.outgoing(first, layer).at;
-  forward_.decoder.finish(weights, nullptr, outgoing(first, layer), n_rows);
+  forward_.decoder.finish(weights, {}, outgoing(first, layout_.segments[end - 1], layer));
   for (std::size_t i = begin; i < end; ++i) {
     const Segment& lane = layout_.segments[i];
     const Segment& base = layout_.base_of(lane);
-    const Rows& rows = layout_.outgoing(lane, layer);
+    const PlacedRows& rows = layout_.outgoing(lane, layer);
     const int64_t n_of_base = std::min(lane.removed_row - rows.first_row, rows.n_rows);
     if (n_of_base <= 0) continue;
     const int64_t at = rows.first_row - layout_.outgoing(base, layer).first_row;
-    void* from = kernels::row_pointer(outgoing(base, layer), ops_.device().residual_dtype(), at, config_.hidden);
-    ops_.copy_rows(from, outgoing(lane, layer), n_of_base, config_.hidden);
+    ops_.copy_rows(outgoing(base, layer).slice(at, n_of_base), outgoing(lane, layer).slice(0, n_of_base));
   }
 }
 
 HiddenRows SweepPass::hidden_rows() const {
   if (!hidden_on_host_) return {};
-  auto* host = static_cast<std::byte*>(hidden_on_host_->data());
-  return {.n_rows = ops_.device().chunk_rows(),
-          .rows = at(buffers_.hidden),
-          .before = host,
-          .after = host + buffers_.list.size_bytes(buffers_.hidden)};
+  const kernels::Rows rows = at(buffers_.hidden);
+  const kernels::Rows host = hidden_on_host_->rows(rows.dtype, rows.cols);
+  return {.rows = rows, .before = host.slice(0, rows.n_rows), .after = host.slice(rows.n_rows, rows.n_rows)};
 }
 
 // The signals of the bases' layers that a variant of their request asks about.
@@ -239,7 +234,7 @@ void SweepPass::measure_signals_of(const model::LayerWeights& weights, int64_t l
   for (const Segment& base : bases()) {
     const SweepRequest& request = requests_[base.request];
     if (!measures_layers(request.signals)) continue;
-    const Rows& out = layout_.outgoing(base, layer);
+    const PlacedRows& out = layout_.outgoing(base, layer);
     for (std::size_t v = 0; v < request.variants.size(); ++v) {
       if (fork_layer_of(request.base, request.variants[v]) != layer) continue;
       const auto l = static_cast<std::size_t>(layer);
@@ -250,10 +245,10 @@ void SweepPass::measure_signals_of(const model::LayerWeights& weights, int64_t l
                              .n_tokens = static_cast<int64_t>(request.tokens.size()),
                              .answer_start = request.answer_start,
                              .first_row = out.first_row,
-                             .q = at(buffers_.base_q, out.at),
-                             .attention = at(buffers_.attention, out.at),
+                             .q = at(buffers_.base_q).slice(out.at, out.n_rows),
+                             .attention = at(buffers_.attention).slice(out.at, out.n_rows),
                              .x = outgoing(base, layer),
-                             .keys = {base_keys(base.residual.at), base.residual.first_row, base.residual.n_rows},
+                             .keys = {base_keys(base), base.residual.first_row},
                              .hidden = hidden_rows()};
       measure_signals(state, request.signals, signals_[base.request][v]);
     }
@@ -261,7 +256,7 @@ void SweepPass::measure_signals_of(const model::LayerWeights& weights, int64_t l
 }
 
 void SweepPass::run_layers(const StopCheck& stop) {
-  forward_.embed(buffers_.list.integers_at(buffers_.tokens), residual(0), layout_.base_rows);
+  forward_.embed(at(buffers_.tokens), residual(0, layout_.base_rows));
   for (int64_t layer = 0; layer < config_.n_layers; ++layer) {
     run_layer(layer);
     if (stop && stop()) throw Interrupted{};

@@ -69,7 +69,7 @@ SweepPlan plan_sweep(const model::ModelConfig& config, const SweepRequest& reque
 // Backend memory of one sweep over all of the requests, without the weights, bytes.
 int64_t predict_sweep_bytes(const model::ModelConfig& config, const kernels::Ops& ops,
                             std::span<const SweepRequest> requests);
-// The different attention calls that a sweep over the request makes, without pointers: Ops::prepare_attention.
+// The different attention calls that a sweep over the request makes, without memory: Ops::prepare_attention.
 std::vector<kernels::AttentionCall> attention_shapes(const model::ModelConfig& config, const SweepRequest& request,
                                                      int64_t row_tile);
 

@@ -14,6 +14,9 @@ using kernels::round_up;
 
 namespace {
 
+// Keys of rows [first_row, first_row + n_rows), without memory.
+kernels::KvRows rows_of_keys(int64_t first_row, int64_t n_rows) { return {{.n_rows = n_rows}, first_row}; }
+
 void check(const model::ModelConfig& config, const SweepRequest& request) {
   const auto n_layers = static_cast<std::size_t>(config.n_layers);
   const auto fits = [&](const LayerWindows& windows) {
@@ -29,8 +32,8 @@ void check(const model::ModelConfig& config, const SweepRequest& request) {
 }
 
 // Places rows one after another.
-Rows place(int64_t first_row, int64_t end_row, int64_t& at) {
-  const Rows rows{first_row, end_row - first_row, at};
+PlacedRows place(int64_t first_row, int64_t end_row, int64_t& at) {
+  const PlacedRows rows{first_row, end_row - first_row, at};
   at += rows.n_rows;
   return rows;
 }
@@ -140,17 +143,17 @@ int64_t SweepLayout::n_attending(int64_t layer) const {
 }
 
 kernels::AttentionCall SweepLayout::call(const Segment& segment, int64_t layer) const {
-  const Rows& out = outgoing(segment, layer);
-  const Rows& base = base_of(segment).residual;
+  const PlacedRows& out = outgoing(segment, layer);
+  const PlacedRows& base = base_of(segment).residual;
   kernels::AttentionCall call;
+  call.q.n_rows = out.n_rows;
   call.first_row = out.first_row;
-  call.n_rows = out.n_rows;
   call.n_tokens = segment.n_tokens;
-  call.own = {nullptr, base.first_row, base.n_rows};
-  call.prefix = {nullptr, 0, base.first_row};
+  call.own = rows_of_keys(base.first_row, base.n_rows);
+  call.prefix = rows_of_keys(0, base.first_row);
   if (!segment.is_base() && has_own_keys(segment, layer)) {
     if (base.first_row == 0) call.prefix = call.own;
-    call.own = {nullptr, segment.residual.first_row, segment.residual.n_rows};
+    call.own = rows_of_keys(segment.residual.first_row, segment.residual.n_rows);
   }
   call.window = (*segment.windows)[static_cast<std::size_t>(layer)].window;
   return call;
@@ -189,20 +192,20 @@ std::vector<kernels::AttentionCall> attention_shapes(const model::ModelConfig& c
     }
   }
   std::vector<kernels::AttentionCall> calls;
-  const kernels::KvRows base{nullptr, range.base_first_row, range.padded_rows - range.base_first_row};
-  const kernels::KvRows before{nullptr, 0, range.base_first_row};
+  const kernels::KvRows base = rows_of_keys(range.base_first_row, range.padded_rows - range.base_first_row);
+  const kernels::KvRows before = rows_of_keys(0, range.base_first_row);
   for (const Kind& kind : kinds) {
     const int64_t first_scored =
         kind.keys == Keys::kBase ? range.first_score_row : range.first_score_row_of(kind.first_row);
     kernels::AttentionCall call;
     call.first_row = kind.is_last ? first_scored : kind.first_row;
-    call.n_rows = range.padded_rows - call.first_row;
+    call.q.n_rows = range.padded_rows - call.first_row;
     call.n_tokens = range.n_rows;
     call.own = base;
     call.prefix = before;
     if (kind.keys == Keys::kOwn) {
-      if (before.n_rows == 0) call.prefix = base;
-      call.own = {nullptr, kind.first_row, range.padded_rows - kind.first_row};
+      if (before.n_rows() == 0) call.prefix = base;
+      call.own = rows_of_keys(kind.first_row, range.padded_rows - kind.first_row);
     }
     call.window = kind.window;
     calls.push_back(call);

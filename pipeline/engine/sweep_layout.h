@@ -32,7 +32,7 @@ struct RowRange {
 RowRange row_range(const model::ModelConfig& config, const SweepRequest& request, int64_t row_tile);
 
 // Rows [first_row, first_row + n_rows) of a sequence, from row `at` of a stack on.
-struct Rows {
+struct PlacedRows {
   int64_t first_row = 0;
   int64_t n_rows = 0;
   int64_t at = 0;
@@ -48,8 +48,8 @@ struct Segment {
   const LayerWindows* windows = nullptr;  // (n_layers)
   int64_t removed_row = kBase;            // first row without attention in the layer of birth; kBase: none is without
   int64_t n_tokens = 0;                   // rows of the sequence that are real
-  Rows residual;                          // in the stack
-  Rows scored;                            // in the rows that leave the last layer
+  PlacedRows residual;                    // in the stack
+  PlacedRows scored;                      // in the rows that leave the last layer
   bool is_base() const { return variant == kBase; }
   bool is_removed() const { return removed_row != kBase; }
 };
@@ -74,13 +74,13 @@ struct SweepLayout {
   int64_t n_active(int64_t layer) const;     // segments
   int64_t n_attending(int64_t layer) const;  // of them: all but those without attention in this layer
   // Rows of a segment that leave a layer.
-  const Rows& outgoing(const Segment& segment, int64_t layer) const {
+  const PlacedRows& outgoing(const Segment& segment, int64_t layer) const {
     return is_last(layer) ? segment.scored : segment.residual;
   }
   const Segment& base_of(const Segment& segment) const { return segments[segment.request]; }
   // Whether a segment has its own queries, keys and values in a layer; in that of its birth they are the base's.
   static bool has_own_keys(const Segment& segment, int64_t layer) { return segment.fork_layer < layer; }
-  // Its attention call in a layer, without pointers.
+  // Returns its attention call in a layer, without memory.
   kernels::AttentionCall call(const Segment& segment, int64_t layer) const;
 };
 

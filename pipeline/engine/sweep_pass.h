@@ -17,28 +17,31 @@ namespace winnow::engine {
 
 // Takes the keys and values of a base's rows, layer by layer, in place of the sweep's own memory: of one request.
 struct KvSink {
-  std::function<void*(int64_t layer)> place;  // where they are written, Device::kv_bytes() of the rows
-  std::function<void(int64_t layer)> done;    // called when the layer's operations have been asked for
+  std::function<kernels::KvSpan(int64_t layer)> place;  // where they are written
+  std::function<void(int64_t layer)> done;              // called when the layer's operations have been asked for
 };
 
 // Every buffer of a sweep.
 struct SweepBuffers {
-  using Id = PassBuffers::Id;
+  using RowsId = PassBuffers::RowsId;
+  using KeysId = PassBuffers::KeysId;
   SweepBuffers(const kernels::Ops& ops, const model::ModelConfig& config, const SweepLayout& layout,
                std::span<const SweepRequest> requests, const KvSink* sink);
 
   PassBuffers list;
-  Id positions;             // of the stack's rows, then of the scored rows
-  Id tokens;                // of the bases' rows, -1 where padded
-  Id stack;                 // residual
-  Id scored;                // residual rows that leave the last layer
-  Id normed;                // a chunk of them
-  Id reference;             // the bases' scored rows, normed; for KL only
-  Id base_q, base_kv;       // of the bases' rows
-  Id group_q, group_kv;     // of a group of lanes
-  Id attention;             // of the bases or of a group
-  Id hidden;                // a chunk of residual rows; where a signal needs hidden states
-  std::vector<Id> fetched;  // by request: a layer of its prefix, where that is in the host's memory
+  PassBuffers::IntegersId positions;  // of the stack's rows, then of the scored rows
+  PassBuffers::IntegersId tokens;     // of the bases' rows, -1 where padded
+  RowsId stack;                       // residual
+  RowsId scored;                      // residual rows that leave the last layer
+  RowsId normed;                      // a chunk of them
+  RowsId reference;                   // the bases' scored rows, normed; for KL only
+  RowsId base_q;                      // of the bases' rows
+  KeysId base_kv;                     // of the bases' rows
+  RowsId group_q;                     // of a group of lanes
+  KeysId group_kv;                    // of a group of lanes
+  RowsId attention;                   // of the bases or of a group
+  RowsId hidden;                      // a chunk of residual rows; where a signal needs hidden states
+  std::vector<KeysId> fetched;        // by request: a layer of its prefix, where that is in the host's memory
 };
 
 // One pass over the layers. The stack holds the bases and then the lanes in the order of their birth. At layer l
@@ -65,7 +68,7 @@ class SweepPass {
   void run_layers(const StopCheck& stop);
   RowScores score_rows();
   // The rows of RowScores that are those of a request's base.
-  const Rows& base_scored(std::size_t request) const { return layout_.segments[request].scored; }
+  const PlacedRows& base_scored(std::size_t request) const { return layout_.segments[request].scored; }
 
  private:
   void run_layer(int64_t layer);
@@ -85,19 +88,22 @@ class SweepPass {
 
   bool is_last(int64_t layer) const { return layout_.is_last(layer); }
   std::span<const Segment> bases() const { return std::span(layout_.segments).first(requests_.size()); }
-  void* at(PassBuffers::Id buffer, int64_t row = 0) const { return buffers_.list.at(buffer, row); }
+  auto at(auto buffer) const { return buffers_.list.at(buffer); }
   // Residual rows of the stack, or of the rows that leave the last layer.
-  void* residual(int64_t row) const { return at(buffers_.stack, row); }
-  void* scored(int64_t row) const { return at(buffers_.scored, row); }
-  // Where the rows that leave a layer are.
-  void* outgoing(const Segment& segment, int64_t layer) const {
-    return is_last(layer) ? scored(segment.scored.at) : residual(segment.residual.at);
+  kernels::Rows residual(int64_t first, int64_t n) const { return at(buffers_.stack).slice(first, n); }
+  kernels::Rows scored(int64_t first, int64_t n) const { return at(buffers_.scored).slice(first, n); }
+  // Where the rows of segments [first, last] that leave a layer are.
+  kernels::Rows outgoing(const Segment& first, const Segment& last, int64_t layer) const {
+    const int64_t begin = layout_.outgoing(first, layer).at;
+    const int64_t n = layout_.outgoing(last, layer).end() - begin;
+    return is_last(layer) ? scored(begin, n) : residual(begin, n);
   }
-  // The bases' keys and values in the layer at hand.
-  void* base_keys(int64_t row) const {
-    return static_cast<std::byte*>(base_keys_) + ops_.device().kv_bytes(row, config_.heads);
+  kernels::Rows outgoing(const Segment& segment, int64_t layer) const { return outgoing(segment, segment, layer); }
+  // A base's keys and values in the layer at hand.
+  kernels::KvSpan base_keys(const Segment& base) const {
+    return base_keys_.slice(base.residual.at, base.residual.n_rows);
   }
-  kernels::RowAngles angles() const { return forward_.rotary.angles(buffers_.list.integers_at(buffers_.positions)); }
+  kernels::RowAngles angles() const { return forward_.rotary.angles(at(buffers_.positions)); }
   kernels::RowAngles residual_angles(int64_t row) const { return angles().from(row); }
   kernels::RowAngles scored_angles(int64_t row) const { return angles().from(layout_.stack_rows + row); }
 
@@ -105,7 +111,7 @@ class SweepPass {
   // Keys of the rows before the base's own, of the layer at hand.
   void fetch_prefixes(int64_t layer);
   void set_prefix(kernels::AttentionCall& call, std::size_t request) const {
-    if (call.prefix.n_rows > 0) call.prefix.data = prefix_keys_[request];
+    if (call.prefix.n_rows() > 0) call.prefix.kv = prefix_keys_[request];
   }
 
   kernels::Ops& ops_;
@@ -117,9 +123,9 @@ class SweepPass {
   Forward forward_;
   SweepBuffers buffers_;
   std::unique_ptr<kernels::Buffer> hidden_on_host_;  // twice the rows of `hidden`; where a signal needs it
-  void* base_keys_ = nullptr;
-  std::vector<std::vector<SignalValues>> signals_;  // (requests, variants), as far as asked for
-  std::vector<void*> prefix_keys_;                  // by request, null without a prefix
+  kernels::KvSpan base_keys_;                        // the bases', in the layer at hand
+  std::vector<std::vector<SignalValues>> signals_;   // (requests, variants), as far as asked for
+  std::vector<kernels::KvSpan> prefix_keys_;         // by request, empty without a prefix
 };
 
 }  // namespace winnow::engine

@@ -26,7 +26,7 @@ void add_signals(const std::vector<SignalValues>& of_variants, SweepResult& resu
 
 Score SweepPass::score_segment(const Segment& segment, const RowScores& scores) const {
   const SweepRequest& request = requests_[segment.request];
-  const Rows& base = layout_.base_of(segment).scored;
+  const PlacedRows& base = layout_.base_of(segment).scored;
   Score score;
   double sum = 0.0;
   double sum_kl = 0.0;
@@ -41,7 +41,7 @@ Score SweepPass::score_segment(const Segment& segment, const RowScores& scores) 
       continue;
     }
     // Rows before the lane's first are the base's.
-    const Rows& rows = row >= segment.scored.first_row ? segment.scored : base;
+    const PlacedRows& rows = row >= segment.scored.first_row ? segment.scored : base;
     const auto at = static_cast<std::size_t>(rows.at + row - rows.first_row);
     sum += scores.nll[at];
     n_hits += scores.hits[at];
@@ -61,7 +61,7 @@ std::vector<int32_t> SweepPass::targets() const {
   std::vector<int32_t> targets(static_cast<std::size_t>(layout_.scored_rows), -1);
   for (const Segment& segment : layout_.segments) {
     const SweepRequest& request = requests_[segment.request];
-    const Rows& rows = segment.scored;
+    const PlacedRows& rows = segment.scored;
     const auto end_row = static_cast<int64_t>(request.tokens.size()) - 1;
     for (int64_t row = std::max(rows.first_row, request.answer_start - 1); row < end_row; ++row) {
       targets[static_cast<std::size_t>(rows.at + row - rows.first_row)] =
@@ -77,8 +77,8 @@ std::vector<int32_t> SweepPass::reference_tiles() const {
   std::vector<int32_t> tiles(static_cast<std::size_t>(layout_.scored_rows / tile), -1);
   for (const Segment& segment : layout_.segments) {
     if (segment.is_base() || segment.is_removed() || !requests_[segment.request].with_kl) continue;
-    const Rows& rows = segment.scored;
-    const Rows& base = layout_.base_of(segment).scored;
+    const PlacedRows& rows = segment.scored;
+    const PlacedRows& base = layout_.base_of(segment).scored;
     for (int64_t row = 0; row < rows.n_rows; row += tile) {
       tiles[static_cast<std::size_t>((rows.at + row) / tile)] =
           static_cast<int32_t>((base.at + rows.first_row - base.first_row + row) / tile);
@@ -91,7 +91,7 @@ std::vector<int32_t> SweepPass::reference_tiles() const {
 void SweepPass::keep_base_rows() {
   for (int64_t row = 0; row < layout_.base_scored_rows; row += ops_.device().chunk_rows()) {
     const int64_t n = std::min(ops_.device().chunk_rows(), layout_.base_scored_rows - row);
-    ops_.rms_norm(scored(row), weights_.final_norm(), config_.rms_eps, at(buffers_.reference, row), n);
+    ops_.rms_norm(scored(row, n), weights_.final_norm(), config_.rms_eps, at(buffers_.reference).slice(row, n));
   }
 }
 
@@ -105,12 +105,12 @@ SweepPass::RowScores SweepPass::score_rows() {
     scores.kl.assign(n_rows, 0.0);
     tiles = reference_tiles();
   }
-  kernels::TokenScores out{scores.nll.data(), scores.hits.data()};
+  kernels::TokenScores out{scores.nll, scores.hits};
   if (layout_.with_kl) {
-    out.kl_nats = scores.kl.data();
+    out.kl_nats = scores.kl;
     out.reference = {at(buffers_.reference), tiles};
   }
-  forward_.score(scored(0), targets, at(buffers_.normed), out);
+  forward_.score(at(buffers_.scored), targets, at(buffers_.normed), out);
   ops_.device().synchronize();
   return scores;
 }

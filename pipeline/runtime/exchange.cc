@@ -13,7 +13,9 @@ class NcclSharing final : public model::WeightSharing {
  public:
   NcclSharing(NcclComm& comm, bool reads) : comm_(comm), reads_(reads) {}
   bool reads() const override { return reads_; }
-  void share(void* data, int64_t size_bytes) override { comm_.broadcast(data, size_bytes); }
+  void share(std::span<std::byte> memory) override {
+    comm_.broadcast(memory.data(), static_cast<int64_t>(memory.size()));
+  }
   void finish() override { comm_.finish(); }
 
  private:

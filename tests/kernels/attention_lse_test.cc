@@ -40,8 +40,9 @@ TEST_P(AttentionLse, MatchesSumsOverTheKeysOfEverySet) {
       for (int64_t r = 0; r < kRows; ++r) std::fill_n(angles.begin() + r * head_dim, head_dim / 2, 1.0F);
       const std::vector<int32_t> positions(kRows, 0);
       const auto kv = ops->device().allocate(ops->device().kv_bytes(kRows, heads), "a test");
-      ops->store_kv(overwritten.data(), heads, {}, {{angles.data(), DType::kF32, kRows, head_dim}, positions.data()},
-                    kRows, kv->data());
+      const KvRows keys{ops->device().kv_span(kv->bytes(), heads), 0};
+      ops->store_kv({overwritten.data(), DType::kF32, kRows, 2 * heads.kv_dim()}, heads, {},
+                    {{angles.data(), DType::kF32, kRows, head_dim}, positions}, keys.kv);
       // All, a band across blocks, sinks and band, none.
       std::vector<KeySet> sets;
       for (int32_t row = 0; row < kQueries; ++row) {
@@ -50,8 +51,7 @@ TEST_P(AttentionLse, MatchesSumsOverTheKeysOfEverySet) {
         sets.push_back({3 + row, 150, 193 + row});
         sets.push_back({0, 5, 5});
       }
-      const LseCall whole{
-          .q = q.data(), .keys = {kv->data(), 0, kRows}, .n_rows = kQueries, .n_sets = 4, .sets = sets, .lse = {}};
+      const LseCall whole{.q = {q.data(), DType::kF32, kQueries, heads.q_dim()}, .keys = keys, .sets = sets, .lse = {}};
       std::vector<double> found(sets.size() * 4);
       LseCall call = whole;
       call.lse = found;
@@ -83,8 +83,7 @@ TEST_P(AttentionLse, MatchesSumsOverTheKeysOfEverySet) {
       }
       // A row alone gets the same bits.
       LseCall one = whole;
-      one.q = q.data() + 2 * heads.q_dim();
-      one.n_rows = 1;
+      one.q = whole.q.slice(2, 1);
       one.sets = std::span(sets).subspan(8, 4);
       std::vector<double> of_row(16);
       one.lse = of_row;

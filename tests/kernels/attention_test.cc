@@ -70,23 +70,20 @@ class AttentionTest : public CpuBackendTest {
     const Matrix table = matrix(angles, s.padded, s.heads.head_dim);
     auto prefix = ops_->device().allocate(ops_->device().kv_bytes(s.padded, s.heads), "prefix");
     auto own = ops_->device().allocate(ops_->device().kv_bytes(s.padded - split, s.heads), "own");
-    const KvRows prefix_rows{prefix->data(), 0, s.padded};
-    const KvRows own_rows{own->data(), split, s.padded - split};
+    const KvRows prefix_rows{ops_->device().kv_span(prefix->bytes(), s.heads), 0};
+    const KvRows own_rows{ops_->device().kv_span(own->bytes(), s.heads), split};
     Floats kv = s.kv;
     const std::vector<int32_t> positions = ascending(0, s.padded);
-    const RowAngles row_angles{table, positions.data()};
-    ops_->store_kv(kv.data(), s.heads, {}, row_angles, s.padded, prefix->data());
+    const RowAngles row_angles{table, positions};
+    ops_->store_kv(rows(kv, 2 * s.heads.kv_dim()), s.heads, {}, row_angles, prefix_rows.kv);
     kv = s.kv;
-    ops_->store_kv(kv.data() + split * 2 * s.heads.kv_dim(), s.heads, {}, row_angles.from(split), s.padded - split,
-                   own->data());
+    ops_->store_kv(rows(kv, 2 * s.heads.kv_dim()).from(split), s.heads, {}, row_angles.from(split), own_rows.kv);
     // The prefix must not be read from the split on.
-    std::memset(static_cast<std::byte*>(prefix->data()) + ops_->device().kv_bytes(split, s.heads), 0x7F,
-                static_cast<std::size_t>(ops_->device().kv_bytes(s.padded - split, s.heads)));
+    std::ranges::fill(prefix_rows.kv.from(split).bytes(), std::byte{0x7F});
     Floats out(static_cast<std::size_t>((s.padded - first_row) * s.heads.q_dim()), NAN);
-    const AttentionCall call{.q = s.q.data() + first_row * s.heads.q_dim(),
-                             .out = out.data(),
+    const AttentionCall call{.q = rows(s.q, s.heads.q_dim()).from(first_row),
+                             .out = rows(out, s.heads.q_dim()),
                              .first_row = first_row,
-                             .n_rows = s.padded - first_row,
                              .n_tokens = s.n_tokens,
                              .prefix = prefix_rows,
                              .own = own_rows,
@@ -160,18 +157,19 @@ class DecodeTest : public AttentionTest {
   Floats decode(const Sequence& s, const Window& window, int64_t n_sinks, int64_t n_ring, int64_t row) {
     Floats angles = identity_angles(s.padded, s.heads.head_dim);
     const std::vector<int32_t> positions = ascending(0, s.padded);
-    auto rows = ops_->device().allocate(ops_->device().kv_bytes(s.padded, s.heads), "rows");
+    auto memory_of_rows = ops_->device().allocate(ops_->device().kv_bytes(s.padded, s.heads), "rows");
+    const KvSpan stored = ops_->device().kv_span(memory_of_rows->bytes(), s.heads);
     Floats kv = s.kv;
-    ops_->store_kv(kv.data(), s.heads, {}, {matrix(angles, s.padded, s.heads.head_dim), positions.data()}, s.padded,
-                   rows->data());
+    ops_->store_kv(rows(kv, 2 * s.heads.kv_dim()), s.heads, {}, {matrix(angles, s.padded, s.heads.head_dim), positions},
+                   stored);
     auto memory = ops_->device().allocate(ops_->device().kv_bytes(round_up(n_sinks + n_ring, tile_), s.heads), "cache");
-    const KvCache cache{memory->data(), n_sinks, n_ring};
+    const KvCache cache{ops_->device().kv_span(memory->bytes(), s.heads), n_sinks, n_ring};
     for (int64_t t = 0; t <= row; ++t) {
-      const KvCopy copy{rows->data(), t, memory->data(), cache.slot(t), 1};
+      const KvCopy copy{stored, t, cache.kv, cache.slot(t), 1};
       ops_->copy_kv({&copy, 1}, s.heads);
     }
     Floats out(static_cast<std::size_t>(s.heads.q_dim()), NAN);
-    const DecodeCall call{s.q.data() + row * s.heads.q_dim(), out.data(), row, cache, window};
+    const DecodeCall call{rows(s.q, s.heads.q_dim()).slice(row, 1), rows(out, s.heads.q_dim()), row, cache, window};
     ops_->decode_attention({&call, 1}, s.heads);
     return out;
   }
@@ -205,10 +203,11 @@ TEST_P(DecodeTest, CopiesOfManyRowsEqualCopiesOfOne) {
   std::memcpy(from->data(), values.data(), static_cast<std::size_t>(bytes));
   auto at_once = ops_->device().allocate(bytes, "copies");
   auto one_by_one = ops_->device().allocate(bytes, "copies");
-  const KvCopy many{from->data(), 37, at_once->data(), 5, 150};
+  const auto kv = [&](Buffer& memory) { return ops_->device().kv_span(memory.bytes(), heads); };
+  const KvCopy many{kv(*from), 37, kv(*at_once), 5, 150};
   ops_->copy_kv({&many, 1}, heads);
   for (int64_t i = 0; i < 150; ++i) {
-    const KvCopy one{from->data(), 37 + i, one_by_one->data(), 5 + i, 1};
+    const KvCopy one{kv(*from), 37 + i, kv(*one_by_one), 5 + i, 1};
     ops_->copy_kv({&one, 1}, heads);
   }
   EXPECT_EQ(std::memcmp(at_once->data(), one_by_one->data(), static_cast<std::size_t>(bytes)), 0);

@@ -23,7 +23,17 @@ inline Floats random_floats(int64_t count, uint32_t seed, float scale = 1.0F) {
   return values;
 }
 
-inline Matrix matrix(Floats& values, int64_t rows, int64_t cols) { return {values.data(), DType::kF32, rows, cols}; }
+inline Matrix matrix(const Floats& values, int64_t rows, int64_t cols) {
+  return {values.data(), DType::kF32, rows, cols};
+}
+
+// Values as rows of `cols`.
+inline Rows rows(Floats& values, int64_t cols) {
+  return {values.data(), DType::kF32, static_cast<int64_t>(values.size()) / cols, cols};
+}
+inline ConstRows rows(const Floats& values, int64_t cols) {
+  return {values.data(), DType::kF32, static_cast<int64_t>(values.size()) / cols, cols};
+}
 
 inline int64_t round_up(int64_t n, int64_t tile) { return (n + tile - 1) / tile * tile; }
 

@@ -48,13 +48,14 @@ Floats cpu_attention(Ops& ops, const Sequence& s, const Window& window, int64_t 
   Floats angles = s.angles;
   const Matrix table{angles.data(), DType::kF32, padded, s.heads.head_dim};
   const HeadNorm head_norm{{norm.data(), DType::kF32, s.heads.head_dim, 1}, 1e-6F};
-  const RowAngles row_angles{table, s.positions.data()};
-  ops.rope(q.data(), s.heads, head_norm, row_angles, padded);
+  const RowAngles row_angles{table, s.positions};
+  const Rows q_rows = Twins::host(q, s.heads.q_dim());
+  ops.rope(q_rows, s.heads, head_norm, row_angles);
   auto memory = ops.device().allocate(ops.device().kv_bytes(padded, s.heads), "keys");
-  const KvRows keys{memory->data(), 0, padded};
-  ops.store_kv(kv.data(), s.heads, head_norm, row_angles, padded, memory->data());
+  const KvRows keys{ops.device().kv_span(memory->bytes(), s.heads), 0};
+  ops.store_kv(Twins::host(kv, 2 * s.heads.kv_dim()), s.heads, head_norm, row_angles, keys.kv);
   Floats out(static_cast<std::size_t>(padded * s.heads.q_dim()));
-  const AttentionCall call{q.data(), out.data(), 0, padded, s.n_tokens, {}, keys, window};
+  const AttentionCall call{q_rows, Twins::host(out, s.heads.q_dim()), 0, s.n_tokens, {}, keys, window};
   ops.attention({&call, 1}, s.heads);
   return out;
 }
@@ -62,33 +63,24 @@ Floats cpu_attention(Ops& ops, const Sequence& s, const Window& window, int64_t 
 std::vector<uint16_t> gpu_attention(Twins& t, const Sequence& s, const Window& window, int64_t padded, int64_t first,
                                     int64_t split) {
   Ops& ops = t.gpu();
-  void* q = t.upload(s.q);
-  const Matrix table{t.upload_bytes(s.angles.data(), s.angles.size() * 4), DType::kF32, padded, s.heads.head_dim};
+  const Rows q = t.upload(s.q, s.heads.q_dim());
+  const Matrix table{t.upload_float32(s.angles, s.heads.head_dim).data, DType::kF32, padded, s.heads.head_dim};
   const HeadNorm head_norm{t.matrix(s.norm, s.heads.head_dim, 1), 1e-6F};
   const auto positions = ops.device().upload(s.positions, "positions");
-  const RowAngles row_angles{table, static_cast<const int32_t*>(positions->data())};
-  ops.rope(q, s.heads, head_norm, row_angles, padded);
+  const RowAngles row_angles{table, positions->as<int32_t>()};
+  ops.rope(q, s.heads, head_norm, row_angles);
   auto prefix = ops.device().allocate(ops.device().kv_bytes(padded, s.heads), "keys");
   auto own = ops.device().allocate(ops.device().kv_bytes(padded - split, s.heads), "keys");
-  const KvRows prefix_rows{prefix->data(), 0, padded};
-  const KvRows own_rows{own->data(), split, padded - split};
-  void* kv = t.upload(s.kv);
-  ops.store_kv(kv, s.heads, head_norm, row_angles, padded, prefix->data());
-  kv = t.upload(s.kv);  // the call before overwrote it
-  ops.store_kv(static_cast<std::byte*>(kv) + split * 4 * s.heads.kv_dim(), s.heads, head_norm, row_angles.from(split),
-               padded - split, own->data());
-  const int64_t count = (padded - first) * s.heads.q_dim();
-  void* out = t.poisoned(count);
-  const AttentionCall call{static_cast<std::byte*>(q) + first * s.heads.q_dim() * 2,
-                           out,
-                           first,
-                           padded - first,
-                           s.n_tokens,
-                           prefix_rows,
-                           own_rows,
-                           window};
+  const KvRows prefix_rows{ops.device().kv_span(prefix->bytes(), s.heads), 0};
+  const KvRows own_rows{ops.device().kv_span(own->bytes(), s.heads), split};
+  ops.store_kv(t.upload(s.kv, 2 * s.heads.kv_dim()), s.heads, head_norm, row_angles, prefix_rows.kv);
+  // Once more from the values: the call before overwrote them.
+  ops.store_kv(t.upload(s.kv, 2 * s.heads.kv_dim()).from(split), s.heads, head_norm, row_angles.from(split),
+               own_rows.kv);
+  const Rows out = t.poisoned(padded - first, s.heads.q_dim());
+  const AttentionCall call{q.from(first), out, first, s.n_tokens, prefix_rows, own_rows, window};
   ops.attention({&call, 1}, s.heads);
-  return t.bits(out, count);
+  return t.bits(out);
 }
 
 Floats to_floats(const std::vector<uint16_t>& bits) {
@@ -159,23 +151,18 @@ TEST_P(CudaAttention, StackedShortLanesGiveTheSame) {
   constexpr int64_t kSplit = 2048;
   constexpr std::size_t kLanes = 21;
   const Sequence base(heads, kSplit + kLaneRows - 9, kSplit + kLaneRows);
-  const KvRows prefix{t.upload(base.kv), 0, kSplit + kLaneRows};
-  void* q = t.upload(random_values(kLanes * kLaneRows * heads.q_dim(), 21));
-  void* kv = t.upload(random_values(kLanes * kLaneRows * 2 * heads.kv_dim(), 22));
-  const int64_t count = kLaneRows * heads.q_dim();
-  void* together = t.poisoned(kLanes * count);
-  void* alone = t.poisoned(kLanes * count);
-  const auto call_of = [&](std::size_t lane, void* out) {
-    const auto rows = static_cast<int64_t>(lane);
-    return AttentionCall{
-        static_cast<std::byte*>(q) + rows * count * 2,
-        static_cast<std::byte*>(out) + rows * count * 2,
-        kSplit,
-        kLaneRows,
-        base.n_tokens,
-        prefix,
-        {static_cast<std::byte*>(kv) + ops.device().kv_bytes(rows * kLaneRows, heads), kSplit, kLaneRows},
-        full_attention()};
+  const KvRows prefix{ops.device().kv_span(t.upload(base.kv, 2 * heads.kv_dim()).bytes(), heads), 0};
+  const Rows q = t.upload(random_values(kLanes * kLaneRows * heads.q_dim(), 21), heads.q_dim());
+  const Rows kv_rows = t.upload(random_values(kLanes * kLaneRows * 2 * heads.kv_dim(), 22), 2 * heads.kv_dim());
+  const KvSpan kv = ops.device().kv_span(kv_rows.bytes(), heads);
+  const Rows together = t.poisoned(kLanes * kLaneRows, heads.q_dim());
+  const Rows alone = t.poisoned(kLanes * kLaneRows, heads.q_dim());
+  const auto rows_of = [&](Rows rows, std::size_t lane) {
+    return rows.slice(static_cast<int64_t>(lane) * kLaneRows, kLaneRows);
+  };
+  const auto call_of = [&](std::size_t lane, Rows out) {
+    const KvRows own{kv.slice(static_cast<int64_t>(lane) * kLaneRows, kLaneRows), kSplit};
+    return AttentionCall{rows_of(q, lane), rows_of(out, lane), kSplit, base.n_tokens, prefix, own, full_attention()};
   };
   std::vector<AttentionCall> calls;
   for (std::size_t lane = 0; lane < kLanes; ++lane) calls.push_back(call_of(lane, together));
@@ -184,21 +171,18 @@ TEST_P(CudaAttention, StackedShortLanesGiveTheSame) {
     const AttentionCall call = call_of(lane, alone);
     ops.attention({&call, 1}, heads);
   }
-  EXPECT_EQ(t.bits(together, kLanes * count), t.bits(alone, kLanes * count));
+  EXPECT_EQ(t.bits(together), t.bits(alone));
   // Against the own kernel in one pass, which other tests hold to the CPU.
   Twins own(Attention::kBuiltin);
   ops.device().synchronize();
-  void* expected = t.poisoned(kLanes * count);
-  for (AttentionCall& call : calls) {
-    call.out =
-        static_cast<std::byte*>(expected) + (static_cast<std::byte*>(call.out) - static_cast<std::byte*>(together));
-  }
+  const Rows expected = t.poisoned(kLanes * kLaneRows, heads.q_dim());
+  for (std::size_t lane = 0; lane < kLanes; ++lane) calls[lane].out = rows_of(expected, lane);
   own.gpu().attention(calls, heads);
   own.gpu().device().synchronize();
-  const auto real_rows = static_cast<std::ptrdiff_t>((kLaneRows - 9) * heads.q_dim());
+  constexpr int64_t kRealRows = kLaneRows - 9;
   for (std::size_t lane = 0; lane < kLanes; ++lane) {
-    Floats found = t.download(static_cast<std::byte*>(together) + static_cast<int64_t>(lane) * count * 2, real_rows);
-    Floats wanted = t.download(static_cast<std::byte*>(expected) + static_cast<int64_t>(lane) * count * 2, real_rows);
+    Floats found = t.download(rows_of(together, lane).slice(0, kRealRows));
+    Floats wanted = t.download(rows_of(expected, lane).slice(0, kRealRows));
     EXPECT_LT(relative_error(found, wanted), kBf16AttentionTolerance) << lane;
   }
 }
@@ -210,7 +194,13 @@ TEST_P(CudaAttention, PreparedCallsGiveTheSame) {
   const Window w{200, 4, 0, kNoLimit};
   Twins on_demand(GetParam());
   Twins prepared(GetParam());
-  const AttentionCall shape{nullptr, nullptr, 0, 2304, 2300, {}, {nullptr, 0, 2304}, w};
+  const AttentionCall shape{.q = {.n_rows = 2304},
+                            .out = {},
+                            .first_row = 0,
+                            .n_tokens = 2300,
+                            .prefix = {},
+                            .own = {{.n_rows = 2304}, 0},
+                            .window = w};
   prepared.gpu().prepare_attention({&shape, 1}, heads);
   EXPECT_EQ(gpu_attention(prepared, s, w, 2304, 0, 0), gpu_attention(on_demand, s, w, 2304, 0, 0));
 }
@@ -227,7 +217,7 @@ TEST(CudaAttentionLse, MatchesItsTwin) {
        {std::tuple(4, 2, 64), std::tuple(8, 1, 32), std::tuple(24, 2, 128), std::tuple(3, 3, 40),
         std::tuple(2, 2, 256)}) {
     const HeadShape heads{.n_heads = n_heads, .n_kv_heads = n_kv_heads, .head_dim = head_dim, .scale = 0.1F};
-    const Floats q = random_values(kQueries * heads.q_dim(), 1, 2.0F);
+    Floats q = random_values(kQueries * heads.q_dim(), 1, 2.0F);
     Floats kv_values = random_values(kRows * 2 * heads.kv_dim(), 2);
     Floats angles(static_cast<std::size_t>(kRows * head_dim), 0.0F);
     for (int64_t r = 0; r < kRows; ++r) std::fill_n(angles.begin() + r * head_dim, head_dim / 2, 1.0F);
@@ -235,12 +225,14 @@ TEST(CudaAttentionLse, MatchesItsTwin) {
     // Angles of 0: keys are stored as they are.
     const auto gpu_positions = t.gpu().device().upload(positions, "a test");
     const auto gpu_kv = t.gpu().device().allocate(t.gpu().device().kv_bytes(kRows, heads), "a test");
-    const Matrix gpu_angles{t.upload_bytes(angles.data(), angles.size() * sizeof(float)), DType::kF32, kRows, head_dim};
-    t.gpu().store_kv(t.upload(kv_values), heads, {}, {gpu_angles, static_cast<const int32_t*>(gpu_positions->data())},
-                     kRows, gpu_kv->data());
+    const KvRows gpu_keys{t.gpu().device().kv_span(gpu_kv->bytes(), heads), 0};
+    const Matrix gpu_angles{t.upload_float32(angles, head_dim).data, DType::kF32, kRows, head_dim};
+    t.gpu().store_kv(t.upload(kv_values, 2 * heads.kv_dim()), heads, {}, {gpu_angles, gpu_positions->as<int32_t>()},
+                     gpu_keys.kv);
     const auto cpu_kv = t.cpu().device().allocate(t.cpu().device().kv_bytes(kRows, heads), "a test");
-    t.cpu().store_kv(kv_values.data(), heads, {}, {{angles.data(), DType::kF32, kRows, head_dim}, positions.data()},
-                     kRows, cpu_kv->data());
+    const KvRows cpu_keys{t.cpu().device().kv_span(cpu_kv->bytes(), heads), 0};
+    t.cpu().store_kv(Twins::host(kv_values, 2 * heads.kv_dim()), heads, {},
+                     {{angles.data(), DType::kF32, kRows, head_dim}, positions}, cpu_keys.kv);
     std::vector<KeySet> sets;
     for (int32_t row = 0; row < kQueries; ++row) {
       sets.push_back({0, 0, 340 + row});
@@ -249,9 +241,9 @@ TEST(CudaAttentionLse, MatchesItsTwin) {
     }
     std::vector<double> expected(static_cast<std::size_t>(kQueries * 3 * n_heads));
     std::vector<double> found(expected.size());
-    t.cpu().attention_lse({q.data(), {cpu_kv->data(), 0, kRows}, kQueries, 3, sets, expected}, heads);
-    void* gpu_q = t.upload(q);
-    t.gpu().attention_lse({gpu_q, {gpu_kv->data(), 0, kRows}, kQueries, 3, sets, found}, heads);
+    t.cpu().attention_lse({Twins::host(q, heads.q_dim()), cpu_keys, sets, expected}, heads);
+    const Rows gpu_q = t.upload(q, heads.q_dim());
+    t.gpu().attention_lse({gpu_q, gpu_keys, sets, found}, heads);
     for (std::size_t i = 0; i < expected.size(); ++i) {
       if (std::isinf(expected[i])) {
         EXPECT_EQ(found[i], expected[i]) << i;
@@ -261,13 +253,7 @@ TEST(CudaAttentionLse, MatchesItsTwin) {
     }
     // A row alone gets the same bits.
     std::vector<double> alone(static_cast<std::size_t>(3 * n_heads));
-    t.gpu().attention_lse({static_cast<std::byte*>(gpu_q) + 5 * heads.q_dim() * 2,
-                           {gpu_kv->data(), 0, kRows},
-                           1,
-                           3,
-                           std::span(sets).subspan(15, 3),
-                           alone},
-                          heads);
+    t.gpu().attention_lse({gpu_q.slice(5, 1), gpu_keys, std::span(sets).subspan(15, 3), alone}, heads);
     EXPECT_TRUE(std::equal(alone.begin(), alone.end(), found.begin() + 15 * n_heads)) << n_heads;
   }
 }

@@ -38,18 +38,19 @@ struct Cached {
 };
 
 // values: kv (padded, 2 * kv_dim) of rows [0, padded), where the backend has them; angles and positions likewise.
-Cached fill_cache(Ops& ops, const HeadShape& heads, void* kv, const RowAngles& angles, int64_t padded,
-                  const KvCache& shape, int64_t row) {
-  auto rows = ops.device().allocate(ops.device().kv_bytes(padded, heads), "rows");
-  ops.store_kv(kv, heads, {}, angles, padded, rows->data());
+Cached fill_cache(Ops& ops, const HeadShape& heads, Rows kv, const RowAngles& angles, const KvCache& shape,
+                  int64_t row) {
+  auto memory = ops.device().allocate(ops.device().kv_bytes(kv.n_rows, heads), "rows");
+  const KvSpan rows = ops.device().kv_span(memory->bytes(), heads);
+  ops.store_kv(kv, heads, {}, angles, rows);
   Cached cached;
   const int64_t n_slots = round_up(shape.n_sinks + shape.n_ring, ops.device().row_tile());
   cached.memory = ops.device().allocate(ops.device().kv_bytes(n_slots, heads), "cache");
-  cached.cache = {cached.memory->data(), shape.n_sinks, shape.n_ring};
+  cached.cache = {ops.device().kv_span(cached.memory->bytes(), heads), shape.n_sinks, shape.n_ring};
   std::vector<KvCopy> copies;  // of the rows that are still there; more than a launch takes
   for (int64_t t = 0; t <= row; ++t) {
     if (t >= shape.n_sinks && t + shape.n_ring <= row) continue;
-    copies.push_back({rows->data(), t, cached.memory->data(), cached.cache.slot(t), 1});
+    copies.push_back({rows, t, cached.cache.kv, cached.cache.slot(t), 1});
   }
   ops.copy_kv(copies, heads);
   ops.device().synchronize();
@@ -68,11 +69,10 @@ TEST_F(CudaDecodeTest, RowsMatchTheirTwinsAndDoNotDependOnTheirCompany) {
     std::vector<int32_t> positions(static_cast<std::size_t>(padded));
     std::iota(positions.begin(), positions.end(), 0);
     const auto device_positions = t.gpu().device().upload(positions, "positions");
-    const RowAngles host_angles{Twins::host_matrix(angles, padded, heads.head_dim), positions.data()};
-    const RowAngles device_angles{
-        {t.upload_bytes(angles.data(), angles.size() * 4), DType::kF32, padded, heads.head_dim},
-        static_cast<const int32_t*>(device_positions->data())};
-    void* device_q = t.upload(q);
+    const RowAngles host_angles{Twins::host_matrix(angles, padded, heads.head_dim), positions};
+    const RowAngles device_angles{{t.upload_float32(angles, heads.head_dim).data, DType::kF32, padded, heads.head_dim},
+                                  device_positions->as<int32_t>()};
+    const Rows device_q = t.upload(q, heads.q_dim());
 
     std::vector<Cached> device_caches;
     std::vector<DecodeCall> calls;
@@ -80,34 +80,36 @@ TEST_F(CudaDecodeTest, RowsMatchTheirTwinsAndDoNotDependOnTheirCompany) {
     for (const Window& w : {full_attention(), Window{1, 0}, Window{96, 4}, Window{700, 130}, Window{40, 3, 0, 200}}) {
       for (const int64_t row : {0, 127, 128, 600, 1299}) {
         const bool is_kept_whole = w.keys >= kNoLimit || w.end_row < kNoLimit;
-        const KvCache shape = is_kept_whole ? KvCache{nullptr, 0, kTokens} : KvCache{nullptr, w.sinks, w.keys};
+        const KvCache shape = is_kept_whole ? KvCache{{}, 0, kTokens} : KvCache{{}, w.sinks, w.keys};
         Floats host_kv = kv;
-        const Cached host = fill_cache(t.cpu(), heads, host_kv.data(), host_angles, padded, shape, row);
+        const Cached host =
+            fill_cache(t.cpu(), heads, Twins::host(host_kv, 2 * heads.kv_dim()), host_angles, shape, row);
         Floats out(static_cast<std::size_t>(heads.q_dim()));
-        const DecodeCall host_call{q.data() + row * heads.q_dim(), out.data(), row, host.cache, w};
+        const DecodeCall host_call{Twins::host(q, heads.q_dim()).slice(row, 1), Twins::host(out, heads.q_dim()), row,
+                                   host.cache, w};
         t.cpu().decode_attention({&host_call, 1}, heads);
         expected.push_back(out);
-        device_caches.push_back(fill_cache(t.gpu(), heads, t.upload(kv), device_angles, padded, shape, row));
-        calls.push_back({static_cast<std::byte*>(device_q) + row * heads.q_dim() * 2, t.poisoned(heads.q_dim()), row,
-                         device_caches.back().cache, w});
+        device_caches.push_back(
+            fill_cache(t.gpu(), heads, t.upload(kv, 2 * heads.kv_dim()), device_angles, shape, row));
+        calls.push_back({device_q.slice(row, 1), t.poisoned(1, heads.q_dim()), row, device_caches.back().cache, w});
       }
     }
     // Twice over, so that there are more calls than a launch takes.
     std::vector<DecodeCall> together = calls;
     for (DecodeCall call : calls) {
-      call.out = t.poisoned(heads.q_dim());
+      call.out = t.poisoned(1, heads.q_dim());
       together.push_back(call);
     }
     t.gpu().decode_attention(together, heads);
     for (std::size_t i = 0; i < calls.size(); ++i) {
-      const std::vector<uint16_t> bits = t.bits(calls[i].out, heads.q_dim());
-      EXPECT_LT(relative_error(t.download(calls[i].out, heads.q_dim()), expected[i]), kBf16Tolerance)
+      const std::vector<uint16_t> bits = t.bits(calls[i].out);
+      EXPECT_LT(relative_error(t.download(calls[i].out), expected[i]), kBf16Tolerance)
           << "head_dim " << heads.head_dim << " W " << calls[i].window.keys << " t " << calls[i].row;
-      EXPECT_EQ(t.bits(together[calls.size() + i].out, heads.q_dim()), bits);
+      EXPECT_EQ(t.bits(together[calls.size() + i].out), bits);
       DecodeCall alone = calls[i];
-      alone.out = t.poisoned(heads.q_dim());
+      alone.out = t.poisoned(1, heads.q_dim());
       t.gpu().decode_attention({&alone, 1}, heads);
-      EXPECT_EQ(t.bits(alone.out, heads.q_dim()), bits) << "t " << alone.row;
+      EXPECT_EQ(t.bits(alone.out), bits) << "t " << alone.row;
     }
   }
 }
@@ -126,10 +128,10 @@ TEST_F(CudaDecodeTest, TheArgmaxIsThatOfTheTwin) {
     std::vector<uint8_t> hit(kRows);
     std::vector<int32_t> expected(kRows, -7);
     std::vector<int32_t> found(kRows, -7);
-    t.cpu().token_nll(x.data(), Twins::host_matrix(head, vocab, kHidden), targets, kRows,
-                      {.nll_nats = nll.data(), .is_argmax = hit.data(), .argmax = expected.data()});
-    t.gpu().token_nll(t.upload(x), t.matrix(head, vocab, kHidden), targets, kRows,
-                      {.nll_nats = nll.data(), .is_argmax = hit.data(), .argmax = found.data()});
+    t.cpu().token_nll(Twins::host(x, kHidden), Twins::host_matrix(head, vocab, kHidden), targets,
+                      {.nll_nats = nll, .is_argmax = hit, .argmax = expected});
+    t.gpu().token_nll(t.upload(x, kHidden), t.matrix(head, vocab, kHidden), targets,
+                      {.nll_nats = nll, .is_argmax = hit, .argmax = found});
     EXPECT_EQ(found, expected) << vocab;
   }
 }

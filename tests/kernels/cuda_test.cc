@@ -37,25 +37,25 @@ TEST_F(CudaTest, RowWiseOperationsMatchTheirTwins) {
     Floats x = random_values(kRows * cols, 1);
     Floats weight = random_values(cols, 2);
     Floats expected(x.size());
-    t.cpu().rms_norm(x.data(), Twins::host_matrix(weight, cols, 1), 1e-6F, expected.data(), kRows);
-    void* out = t.poisoned(kRows * cols);
-    t.gpu().rms_norm(t.upload(x), t.matrix(weight, cols, 1), 1e-6F, out, kRows);
-    EXPECT_LT(relative_error(t.download(out, kRows * cols), expected), kBf16Tolerance) << "rms_norm " << cols;
+    t.cpu().rms_norm(Twins::host(x, cols), Twins::host_matrix(weight, cols, 1), 1e-6F, Twins::host(expected, cols));
+    const Rows out = t.poisoned(kRows, cols);
+    t.gpu().rms_norm(t.upload(x, cols), t.matrix(weight, cols, 1), 1e-6F, out);
+    EXPECT_LT(relative_error(t.download(out), expected), kBf16Tolerance) << "rms_norm " << cols;
 
     Floats gate_up = random_values(kRows * 2 * cols, 3, 4.0F);
-    t.cpu().swiglu(gate_up.data(), expected.data(), kRows, cols);
-    void* gated = t.poisoned(kRows * cols);
-    t.gpu().swiglu(t.upload(gate_up), gated, kRows, cols);
-    EXPECT_LT(relative_error(t.download(gated, kRows * cols), expected), kBf16Tolerance) << "swiglu " << cols;
+    t.cpu().swiglu(Twins::host(gate_up, 2 * cols), Twins::host(expected, cols));
+    const Rows gated = t.poisoned(kRows, cols);
+    t.gpu().swiglu(t.upload(gate_up, 2 * cols), gated);
+    EXPECT_LT(relative_error(t.download(gated), expected), kBf16Tolerance) << "swiglu " << cols;
 
     std::vector<int32_t> tokens(kRows, -1);
     for (std::size_t i = 0; i < 5; ++i) tokens[i] = static_cast<int32_t>((3 * i + 1) % 8);
     const auto device_tokens = t.gpu().device().upload(tokens, "tokens");
     Floats table = random_values(8 * cols, 4);
-    t.cpu().embed(Twins::host_matrix(table, 8, cols), tokens.data(), expected.data(), kRows);
-    void* embedded = t.poisoned(kRows * cols);
-    t.gpu().embed(t.matrix(table, 8, cols), static_cast<const int32_t*>(device_tokens->data()), embedded, kRows);
-    EXPECT_EQ(t.download(embedded, kRows * cols), expected) << "embed " << cols;
+    t.cpu().embed(Twins::host_matrix(table, 8, cols), tokens, Twins::host(expected, cols));
+    const Rows embedded = t.poisoned(kRows, cols);
+    t.gpu().embed(t.matrix(table, 8, cols), device_tokens->as<int32_t>(), embedded);
+    EXPECT_EQ(t.download(embedded), expected) << "embed " << cols;
   }
 }
 
@@ -72,19 +72,19 @@ TEST_F(CudaTest, ResidualRowsInFloat32MatchTheirTwins) {
   Floats weight = random_values(kOut * kIn, 2);
   Floats bias = random_values(kOut, 3);
   Floats norm = random_values(kOut, 4);
-  void* rows = t.upload_bytes(residual.data(), residual.size() * 4);
-  t.gpu().linear(t.upload(x), t.matrix(weight, kOut, kIn), t.matrix(bias, kOut, 1), rows, kRows, true);
-  t.cpu().linear(x.data(), Twins::host_matrix(weight, kOut, kIn), Twins::host_matrix(bias, kOut, 1), residual.data(),
-                 kRows, true);
+  const Rows rows = t.upload_float32(residual, kOut);
+  t.gpu().linear(t.upload(x, kIn), t.matrix(weight, kOut, kIn), t.matrix(bias, kOut, 1), rows, true);
+  t.cpu().linear(Twins::host(x, kIn), Twins::host_matrix(weight, kOut, kIn), Twins::host_matrix(bias, kOut, 1),
+                 Twins::host(residual, kOut), true);
   Floats found(residual.size());
   t.gpu().device().synchronize();
-  ASSERT_EQ(cudaMemcpy(found.data(), rows, found.size() * 4, cudaMemcpyDeviceToHost), cudaSuccess);
+  ASSERT_EQ(cudaMemcpy(found.data(), rows.data, found.size() * 4, cudaMemcpyDeviceToHost), cudaSuccess);
   EXPECT_LT(relative_error(found, residual), kAttentionTolerance);
   Floats expected(residual.size());
-  t.cpu().rms_norm(residual.data(), Twins::host_matrix(norm, kOut, 1), 1e-6F, expected.data(), kRows);
-  void* out = t.poisoned(kRows * kOut);
-  t.gpu().rms_norm(rows, t.matrix(norm, kOut, 1), 1e-6F, out, kRows);
-  EXPECT_LT(relative_error(t.download(out, kRows * kOut), expected), kBf16Tolerance);
+  t.cpu().rms_norm(Twins::host(residual, kOut), Twins::host_matrix(norm, kOut, 1), 1e-6F, Twins::host(expected, kOut));
+  const Rows out = t.poisoned(kRows, kOut);
+  t.gpu().rms_norm(rows, t.matrix(norm, kOut, 1), 1e-6F, out);
+  EXPECT_LT(relative_error(t.download(out), expected), kBf16Tolerance);
 }
 
 TEST_F(CudaTest, LinearMatchesItsTwinAndARowIsTheSameAtEveryStackSize) {
@@ -96,21 +96,21 @@ TEST_F(CudaTest, LinearMatchesItsTwinAndARowIsTheSameAtEveryStackSize) {
     Floats bias = random_values(n_out, 7);
     const Floats before = random_values(n_rows * n_out, 8);
     Floats expected = before;
-    t.cpu().linear(x.data(), Twins::host_matrix(weight, n_out, n_in), Twins::host_matrix(bias, n_out, 1),
-                   expected.data(), n_rows, true);
-    void* device_x = t.upload(x);
+    t.cpu().linear(Twins::host(x, n_in), Twins::host_matrix(weight, n_out, n_in), Twins::host_matrix(bias, n_out, 1),
+                   Twins::host(expected, n_out), true);
+    const Rows device_x = t.upload(x, n_in);
     const Matrix device_weight = t.matrix(weight, n_out, n_in);
     const Matrix device_bias = t.matrix(bias, n_out, 1);
-    void* whole = t.upload(before);
-    t.gpu().linear(device_x, device_weight, device_bias, whole, n_rows, true);
-    EXPECT_LT(relative_error(t.download(whole, n_rows * n_out), expected), kBf16Tolerance) << n_out << " x " << n_in;
-    const std::vector<uint16_t> bits = t.bits(whole, n_rows * n_out);
+    const Rows whole = t.upload(before, n_out);
+    t.gpu().linear(device_x, device_weight, device_bias, whole, true);
+    EXPECT_LT(relative_error(t.download(whole), expected), kBf16Tolerance) << n_out << " x " << n_in;
+    const std::vector<uint16_t> bits = t.bits(whole);
     for (const int64_t n : {128, 256, 384, 896}) {
       for (const int64_t first : {int64_t{0}, int64_t{128}}) {
         const Floats part_before(before.begin() + first * n_out, before.begin() + (first + n) * n_out);
-        void* part = t.upload(part_before);
-        t.gpu().linear(static_cast<std::byte*>(device_x) + first * n_in * 2, device_weight, device_bias, part, n, true);
-        const std::vector<uint16_t> part_bits = t.bits(part, n * n_out);
+        const Rows part = t.upload(part_before, n_out);
+        t.gpu().linear(device_x.slice(first, n), device_weight, device_bias, part, true);
+        const std::vector<uint16_t> part_bits = t.bits(part);
         EXPECT_TRUE(std::equal(part_bits.begin(), part_bits.end(), bits.begin() + first * n_out))
             << n_out << " x " << n_in << ": rows " << first << " to " << first + n;
       }
@@ -132,9 +132,9 @@ TEST_F(CudaTest, TokenNllMatchesItsTwin) {
     std::vector<double> found(kRows, -1.0);
     std::vector<uint8_t> expected_hit(kRows, 9);
     std::vector<uint8_t> hit(kRows, 9);
-    t.cpu().token_nll(x.data(), Twins::host_matrix(head, vocab, kHidden), targets, kRows,
-                      {expected.data(), expected_hit.data()});
-    t.gpu().token_nll(t.upload(x), t.matrix(head, vocab, kHidden), targets, kRows, {found.data(), hit.data()});
+    t.cpu().token_nll(Twins::host(x, kHidden), Twins::host_matrix(head, vocab, kHidden), targets,
+                      {expected, expected_hit});
+    t.gpu().token_nll(t.upload(x, kHidden), t.matrix(head, vocab, kHidden), targets, {found, hit});
     for (std::size_t i = 0; i < kRows; ++i) {
       EXPECT_NEAR(found[i], expected[i], kNllTolerance * (1.0 + expected[i])) << "vocab " << vocab << " row " << i;
     }
@@ -176,10 +176,10 @@ TEST_F(CudaTest, KlMatchesItsTwin) {
       const int32_t of_gpu = tiles[static_cast<std::size_t>(row / kTile)];
       cpu_tiles.push_back(of_gpu < 0 ? -1 : static_cast<int32_t>((of_gpu * kTile + row % kTile) / cpu_tile));
     }
-    t.cpu().token_nll(x.data(), Twins::host_matrix(head, vocab, kHidden), targets, kRows,
-                      {nll.data(), hit.data(), expected.data(), {reference.data(), cpu_tiles}});
-    t.gpu().token_nll(t.upload(x), t.matrix(head, vocab, kHidden), targets, kRows,
-                      {nll.data(), hit.data(), found.data(), {t.upload(reference), tiles}});
+    t.cpu().token_nll(Twins::host(x, kHidden), Twins::host_matrix(head, vocab, kHidden), targets,
+                      {nll, hit, expected, {Twins::host(reference, kHidden), cpu_tiles}});
+    t.gpu().token_nll(t.upload(x, kHidden), t.matrix(head, vocab, kHidden), targets,
+                      {nll, hit, found, {t.upload(reference, kHidden), tiles}});
     for (std::size_t i = 0; i < kRows; ++i) {
       EXPECT_NEAR(found[i], expected[i], kNllTolerance * (1.0 + expected[i])) << "vocab " << vocab << " row " << i;
       const bool has_reference = tiles[i / kTile] >= 0 && targets[i] >= 0;
@@ -294,19 +294,19 @@ TEST_F(CudaTest, StackedSweepsGiveWhatEachAloneGives) {
 TEST_F(CudaTest, TransferBringsBytesToTheHostAndBackAsItsTwinDoes) {
   Twins twins;
   const Floats values = random_values(5000, 8);
-  const void* there = twins.upload(values);
+  const Rows there = twins.upload(values, 5000);
   const auto pinned = twins.gpu().device().allocate_host(10000, "a test");
   const auto back = twins.gpu().device().allocate(10000, "a test");
   const int64_t before = twins.gpu().device().allocated_bytes();
-  twins.gpu().copy_async(there, pinned->data(), 10000);
-  twins.gpu().copy_async(pinned->data(), back->data(), 10000);
-  EXPECT_EQ(twins.bits(back->data(), 5000), twins.bits(there, 5000));
+  twins.gpu().copy_async(there.bytes(), pinned->bytes());
+  twins.gpu().copy_async(pinned->bytes(), back->bytes());
+  EXPECT_EQ(twins.bits(back->rows(DType::kBf16, 5000)), twins.bits(there));
   const auto* host = static_cast<const uint16_t*>(pinned->data());
-  EXPECT_EQ(std::vector<uint16_t>(host, host + 5000), twins.bits(there, 5000));
+  EXPECT_EQ(std::vector<uint16_t>(host, host + 5000), twins.bits(there));
   EXPECT_EQ(twins.gpu().device().allocated_bytes(), before);
 
   const auto cpu_host = twins.cpu().device().allocate_host(20000, "a test");
-  twins.cpu().copy_async(values.data(), cpu_host->data(), 20000);
+  twins.cpu().copy_async(std::as_bytes(std::span(values)), cpu_host->bytes());
   const auto* copied = static_cast<const float*>(cpu_host->data());
   EXPECT_EQ(Floats(copied, copied + 5000), values);
 }

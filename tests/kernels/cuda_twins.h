@@ -8,6 +8,7 @@
 #include <cmath>
 #include <memory>
 #include <random>
+#include <span>
 #include <vector>
 
 #include "kernels/cpu/cpu.h"
@@ -44,38 +45,48 @@ class Twins {
   kernels::Ops& cpu() { return *cpu_; }
   kernels::Ops& gpu() { return *gpu_; }
 
-  void* upload(const Floats& values) {
+  // Values as rows of bfloat16 on the GPU, as rows of float32 there, and as rows of the CPU's.
+  kernels::Rows upload(const Floats& values, int64_t cols) {
     std::vector<uint16_t> bits;
     for (const float v : values) bits.push_back(static_cast<uint16_t>(std::bit_cast<uint32_t>(v) >> 16));
-    return upload_bytes(bits.data(), bits.size() * 2);
+    return upload_bytes(std::as_bytes(std::span(bits))).rows(kernels::DType::kBf16, cols);
   }
-  void* upload_bytes(const void* data, std::size_t size) {
-    buffers_.push_back(gpu_->device().allocate(static_cast<int64_t>(size), "a test"));
-    gpu_->device().synchronize();
-    EXPECT_EQ(cudaMemcpy(buffers_.back()->data(), data, size, cudaMemcpyHostToDevice), cudaSuccess);
-    EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);  // a copy from pageable memory may return before it has arrived
-    return buffers_.back()->data();
+  kernels::Rows upload_float32(const Floats& values, int64_t cols) {
+    return upload_bytes(std::as_bytes(std::span(values))).rows(kernels::DType::kF32, cols);
   }
-  void* poisoned(int64_t count) { return upload(Floats(static_cast<std::size_t>(count), NAN)); }
-  std::vector<uint16_t> bits(const void* data, int64_t count) {
+  static kernels::Rows host(Floats& values, int64_t cols) {
+    return {values.data(), kernels::DType::kF32, static_cast<int64_t>(values.size()) / cols, cols};
+  }
+  kernels::Rows poisoned(int64_t n_rows, int64_t cols) {
+    return upload(Floats(static_cast<std::size_t>(n_rows * cols), NAN), cols);
+  }
+  std::vector<uint16_t> bits(kernels::ConstRows rows) {
     gpu_->device().synchronize();
-    std::vector<uint16_t> result(static_cast<std::size_t>(count));
-    EXPECT_EQ(cudaMemcpy(result.data(), data, result.size() * 2, cudaMemcpyDeviceToHost), cudaSuccess);
+    std::vector<uint16_t> result(static_cast<std::size_t>(rows.count()));
+    EXPECT_EQ(cudaMemcpy(result.data(), rows.data, result.size() * 2, cudaMemcpyDeviceToHost), cudaSuccess);
     return result;
   }
-  Floats download(const void* data, int64_t count) {
+  Floats download(kernels::ConstRows rows) {
     Floats values;
-    for (const uint16_t b : bits(data, count)) values.push_back(std::bit_cast<float>(static_cast<uint32_t>(b) << 16));
+    for (const uint16_t b : bits(rows)) values.push_back(std::bit_cast<float>(static_cast<uint32_t>(b) << 16));
     return values;
   }
   kernels::Matrix matrix(const Floats& values, int64_t rows, int64_t cols) {
-    return {upload(values), kernels::DType::kBf16, rows, cols};
+    return {upload(values, cols).data, kernels::DType::kBf16, rows, cols};
   }
   static kernels::Matrix host_matrix(Floats& values, int64_t rows, int64_t cols) {
     return {values.data(), kernels::DType::kF32, rows, cols};
   }
 
  private:
+  kernels::Buffer& upload_bytes(std::span<const std::byte> bytes) {
+    buffers_.push_back(gpu_->device().allocate(static_cast<int64_t>(bytes.size()), "a test"));
+    gpu_->device().synchronize();
+    EXPECT_EQ(cudaMemcpy(buffers_.back()->data(), bytes.data(), bytes.size(), cudaMemcpyHostToDevice), cudaSuccess);
+    EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);  // a copy from pageable memory may return before it has arrived
+    return *buffers_.back();
+  }
+
   std::unique_ptr<kernels::Ops> cpu_;
   std::unique_ptr<kernels::Ops> gpu_;
   std::vector<std::unique_ptr<kernels::Buffer>> buffers_;

@@ -106,11 +106,13 @@ TEST_P(CpuBackendTest, LoadConvertsEveryDtypeAtAnyAlignment) {
   std::vector<std::byte> bytes(1 + sizeof half);
   std::memcpy(bytes.data() + 1, half, sizeof half);
   Floats loaded(6);
-  ops_->device().load({bytes.data() + 1, DType::kF16, {6}, "half"}, WeightUse::kVector, loaded.data());
+  ops_->device().load({bytes.data() + 1, DType::kF16, {6}, "half"}, WeightUse::kVector,
+                      std::as_writable_bytes(std::span(loaded)));
   for (int i = 0; i < 6; ++i) EXPECT_EQ(loaded[static_cast<std::size_t>(i)], expected[i]);
   const uint16_t brain[] = {0x3F80, 0xC000, 0x7F80, 0x0001, 0x8000, 0x4049};
   std::memcpy(bytes.data() + 1, brain, sizeof brain);
-  ops_->device().load({bytes.data() + 1, DType::kBf16, {6}, "brain"}, WeightUse::kVector, loaded.data());
+  ops_->device().load({bytes.data() + 1, DType::kBf16, {6}, "brain"}, WeightUse::kVector,
+                      std::as_writable_bytes(std::span(loaded)));
   EXPECT_EQ(loaded[0], 1.0F);
   EXPECT_EQ(loaded[1], -2.0F);
   EXPECT_EQ(loaded[2], INFINITY);
@@ -122,7 +124,7 @@ TEST_P(CpuBackendTest, RmsNormMatchesTheReference) {
     Floats x = random_floats(tile_ * cols, 1);
     Floats weight = random_floats(cols, 2);
     Floats out(x.size());
-    ops_->rms_norm(x.data(), matrix(weight, cols, 1), 1e-6F, out.data(), tile_);
+    ops_->rms_norm(rows(x, cols), matrix(weight, cols, 1), 1e-6F, rows(out, cols));
     for (int64_t r = 0; r < tile_; ++r) {
       double sum = 0.0;
       for (int64_t c = 0; c < cols; ++c) sum += std::pow(x[static_cast<std::size_t>(r * cols + c)], 2.0);
@@ -143,7 +145,7 @@ TEST_P(CpuBackendTest, LinearMatchesTheReferenceWithBiasAndAccumulation) {
     Floats bias = random_floats(n_out, 3);
     Floats out = random_floats(2 * tile_ * n_out, 4);
     const Floats before = out;
-    ops_->linear(x.data(), matrix(weight, n_out, n_in), matrix(bias, n_out, 1), out.data(), 2 * tile_, true);
+    ops_->linear(rows(x, n_in), matrix(weight, n_out, n_in), matrix(bias, n_out, 1), rows(out, n_out), true);
     for (int64_t r = 0; r < 2 * tile_; ++r) {
       for (int64_t o = 0; o < n_out; ++o) {
         const auto i = static_cast<std::size_t>(r * n_out + o);
@@ -168,7 +170,7 @@ TEST_P(CpuBackendTest, SwigluMatchesTheReference) {
   gate_up[0] = -1000.0F;
   gate_up[1] = 1000.0F;
   Floats out(static_cast<std::size_t>(tile_ * kFfn));
-  ops_->swiglu(gate_up.data(), out.data(), tile_, kFfn);
+  ops_->swiglu(rows(gate_up, 2 * kFfn), rows(out, kFfn));
   for (int64_t r = 0; r < tile_; ++r) {
     for (int64_t c = 0; c < kFfn; ++c) {
       const double gate = gate_up[static_cast<std::size_t>(r * 2 * kFfn + c)];
@@ -186,13 +188,14 @@ TEST_P(CpuBackendTest, LinearRowIsTheSameAtEveryStackSizeAndThreadCount) {
   Floats x = random_floats(8 * tile_ * kIn, 1);
   Floats weight = random_floats(kOut * kIn, 2);
   Floats whole(static_cast<std::size_t>(8 * tile_ * kOut));
-  ops_->linear(x.data(), matrix(weight, kOut, kIn), {}, whole.data(), 8 * tile_, false);
+  ops_->linear(rows(x, kIn), matrix(weight, kOut, kIn), {}, rows(whole, kOut), false);
   for (const int threads : {1, 3}) {
     const auto other = cpu::make_cpu_backend({.n_threads = threads});
     for (int64_t first = 0; first < 8; ++first) {
       for (const int64_t n : {int64_t{1}, 8 - first}) {
         Floats part(static_cast<std::size_t>(n * tile_ * kOut));
-        other->linear(x.data() + first * tile_ * kIn, matrix(weight, kOut, kIn), {}, part.data(), n * tile_, false);
+        other->linear(rows(x, kIn).slice(first * tile_, n * tile_), matrix(weight, kOut, kIn), {}, rows(part, kOut),
+                      false);
         ASSERT_EQ(std::memcmp(part.data(), whole.data() + first * tile_ * kOut, part.size() * sizeof(float)), 0);
       }
     }
@@ -213,7 +216,7 @@ TEST_P(CpuBackendTest, RopeRotatesByAbsolutePositionAfterTheHeadNorm) {
   const Floats before = random_floats(tile_ * heads.q_dim(), 4);
   Floats q = before;
   const std::vector<int32_t> positions = ascending(tile_, tile_);
-  ops_->rope(q.data(), heads, {matrix(norm, 6, 1), 1e-6F}, {matrix(angles, 200, 6), positions.data()}, tile_);
+  ops_->rope(rows(q, heads.q_dim()), heads, {matrix(norm, 6, 1), 1e-6F}, {matrix(angles, 200, 6), positions});
   for (int64_t r = 0; r < tile_; ++r) {
     for (int64_t h = 0; h < 2; ++h) {
       const auto at = static_cast<std::size_t>(r * 12 + h * 6);

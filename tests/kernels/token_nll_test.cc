@@ -25,8 +25,8 @@ TEST_P(CpuBackendTest, TokenNllAndArgmaxMatchTheReference) {
     std::vector<double> nll(targets.size(), -1.0);
     std::vector<uint8_t> hit(targets.size(), 9);
     std::vector<int32_t> most_likely(targets.size(), -7);
-    ops_->token_nll(x.data(), matrix(head, vocab, kHidden), targets, 2 * tile_,
-                    {.nll_nats = nll.data(), .is_argmax = hit.data(), .argmax = most_likely.data()});
+    ops_->token_nll(rows(x, kHidden), matrix(head, vocab, kHidden), targets,
+                    {.nll_nats = nll, .is_argmax = hit, .argmax = most_likely});
     for (std::size_t i = 0; i < targets.size(); ++i) {
       if (targets[i] < 0) {
         EXPECT_EQ(nll[i], -1.0);
@@ -87,8 +87,8 @@ TEST_P(CpuBackendTest, KlMatchesTheReferenceAndIsZeroForEqualRows) {
     targets[7] = -1;
     std::vector<double> nll(targets.size()), kl(targets.size(), -1.0);
     std::vector<uint8_t> hit(targets.size());
-    TokenScores out{nll.data(), hit.data(), kl.data(), {reference.data(), tiles}};
-    ops_->token_nll(x.data(), matrix(head, vocab, kHidden), targets, kTiles * tile_, out);
+    TokenScores out{nll, hit, kl, {rows(reference, kHidden), tiles}};
+    ops_->token_nll(rows(x, kHidden), matrix(head, vocab, kHidden), targets, out);
     EXPECT_EQ(kl[static_cast<std::size_t>(equal)], 0.0) << vocab;
     for (int64_t i = 0; i < kTiles * tile_; ++i) {
       const int32_t tile = tiles[static_cast<std::size_t>(i / tile_)];
@@ -105,10 +105,11 @@ TEST_P(CpuBackendTest, KlMatchesTheReferenceAndIsZeroForEqualRows) {
       EXPECT_NEAR(found, expected, kNllTolerance * (1.0 + expected)) << "vocab " << vocab << ", row " << i;
     }
     // Alone a tile gets the same bits, and its NLL does not notice the reference.
-    std::vector<double> alone_nll(static_cast<std::size_t>(tile_)), alone_kl(static_cast<std::size_t>(tile_));
-    TokenScores alone{alone_nll.data(), hit.data(), alone_kl.data(), {reference.data(), std::span(tiles).subspan(4)}};
-    ops_->token_nll(&x[static_cast<std::size_t>(4 * tile_ * kHidden)], matrix(head, vocab, kHidden),
-                    std::span(targets).last(static_cast<std::size_t>(tile_)), tile_, alone);
+    const auto n = static_cast<std::size_t>(tile_);
+    std::vector<double> alone_nll(n), alone_kl(n);
+    TokenScores alone{
+        alone_nll, std::span(hit).first(n), alone_kl, {rows(reference, kHidden), std::span(tiles).subspan(4)}};
+    ops_->token_nll(rows(x, kHidden).from(4 * tile_), matrix(head, vocab, kHidden), std::span(targets).last(n), alone);
     EXPECT_TRUE(std::equal(alone_kl.begin(), alone_kl.end(), kl.end() - tile_));
     EXPECT_TRUE(std::equal(alone_nll.begin(), alone_nll.end(), nll.end() - tile_));
   }

@@ -1,8 +1,10 @@
 // Weights that one rank reads and another is sent.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -21,17 +23,15 @@ class Pieces {
    public:
     Rank(Pieces& pieces, bool reads) : pieces_(pieces), reads_(reads) {}
     bool reads() const override { return reads_; }
-    void share(void* data, int64_t size_bytes) override {
-      const auto size = static_cast<std::size_t>(size_bytes);
+    void share(std::span<std::byte> memory) override {
       if (reads_) {
-        const auto* bytes = static_cast<const char*>(data);
-        pieces_.kept_.emplace_back(bytes, bytes + size);
+        pieces_.kept_.emplace_back(memory.begin(), memory.end());
         return;
       }
       ASSERT_LT(n_taken_, pieces_.kept_.size());
-      const std::vector<char>& piece = pieces_.kept_[n_taken_++];
-      ASSERT_EQ(piece.size(), size);
-      if (size != 0) std::memcpy(data, piece.data(), size);
+      const std::vector<std::byte>& piece = pieces_.kept_[n_taken_++];
+      ASSERT_EQ(piece.size(), memory.size());
+      std::ranges::copy(piece, memory.begin());
     }
     void finish() override { is_finished_ = true; }
     bool is_finished() const { return is_finished_; }
@@ -46,7 +46,7 @@ class Pieces {
   std::size_t size() const { return kept_.size(); }
 
  private:
-  std::vector<std::vector<char>> kept_;
+  std::vector<std::vector<std::byte>> kept_;
 };
 
 class WeightSharingTest : public ::testing::Test {

@@ -139,7 +139,7 @@ class WeightsTest : public ::testing::Test {
     EXPECT_EQ(matrix.dtype, kernels::DType::kF32);
     EXPECT_EQ(matrix.rows, rows);
     EXPECT_EQ(matrix.cols, cols);
-    const auto* data = static_cast<const float*>(matrix.data);
+    const auto* data = matrix.as<float>();
     const int64_t n = rows * cols / static_cast<int64_t>(parts.size());
     for (const std::string& part : parts) {
       for (int64_t i = 0; i < n; ++i) ASSERT_EQ(*data++, value(part, i)) << part << " " << i;
@@ -231,12 +231,11 @@ TEST_F(WeightsTest, EmbeddingAndHead) {
 TEST_F(WeightsTest, TheSameLayerIsConvertedOnce) {
   write(config_of("qwen3"), "BF16");
   ModelWeights& weights = load();
-  const auto* data = static_cast<float*>(weights.layer(0).q.data);
-  const float original = *data;
-  *static_cast<float*>(weights.layer(0).q.data) = 1234.0F;
-  EXPECT_EQ(*static_cast<float*>(weights.layer(0).q.data), 1234.0F);
+  const float original = *weights.layer(0).q.as<float>();
+  *const_cast<float*>(weights.layer(0).q.as<float>()) = 1234.0F;
+  EXPECT_EQ(*weights.layer(0).q.as<float>(), 1234.0F);
   weights.layer(1);
-  EXPECT_EQ(*static_cast<float*>(weights.layer(0).q.data), original);
+  EXPECT_EQ(*weights.layer(0).q.as<float>(), original);
 }
 
 TEST_F(WeightsTest, TakesWhatItPredicts) {

@@ -57,12 +57,13 @@ class OperationTimer {
         in_(rows(wide_, "the inputs")),
         out_(rows(wide_, "the outputs")),
         kv_(ops.device().allocate(ops.device().kv_bytes(n_rows_, config.heads), "keys and values")) {
-    fill(*in_, n_rows_ * wide_);
+    fill(activations(*in_, wide_));
   }
 
   void linear(const char* name, const kernels::Matrix& weight) {
     const double flop = 2.0 * n() * static_cast<double>(weight.rows * weight.cols);
-    time(name, flop, 0.0, [&] { ops_.linear(in_->data(), weight, {}, out_->data(), n_rows_, false); });
+    time(name, flop, 0.0,
+         [&] { ops_.linear(activations(*in_, weight.cols), weight, {}, activations(*out_, weight.rows), false); });
   }
 
   void row_operations(const model::LayerWeights& layer, const kernels::Matrix& embedding) {
@@ -72,13 +73,12 @@ class OperationTimer {
     padded.resize(static_cast<std::size_t>(n_rows_), -1);
     const auto ids = ops_.device().upload(padded, "token ids");
     time("embed", 0.0, n() * hidden * (static_cast<double>(kernels::size_bytes(embedding.dtype)) + element()),
-         [&] { ops_.embed(embedding, static_cast<const int32_t*>(ids->data()), out_->data(), n_rows_); });
-    time("copy", 0.0, 2.0 * n() * hidden * element(),
-         [&] { ops_.copy_rows(in_->data(), out_->data(), n_rows_, config_.hidden); });
+         [&] { ops_.embed(embedding, ids->as<int32_t>(), residual(*out_)); });
+    time("copy", 0.0, 2.0 * n() * hidden * element(), [&] { ops_.copy_rows(residual(*in_), residual(*out_)); });
     time("rms_norm", 0.0, 2.0 * n() * hidden * element(),
-         [&] { ops_.rms_norm(in_->data(), layer.input_norm, config_.rms_eps, out_->data(), n_rows_); });
+         [&] { ops_.rms_norm(residual(*in_), layer.input_norm, config_.rms_eps, activations(*out_, config_.hidden)); });
     time("swiglu", 0.0, 3.0 * n() * static_cast<double>(config_.ffn) * element(),
-         [&] { ops_.swiglu(in_->data(), out_->data(), n_rows_, config_.ffn); });
+         [&] { ops_.swiglu(activations(*in_, 2 * config_.ffn), activations(*out_, config_.ffn)); });
   }
 
   // Rotates a copy, so that repetitions start from the same values.
@@ -87,22 +87,23 @@ class OperationTimer {
     std::vector<int32_t> rows(static_cast<std::size_t>(n_rows_));
     std::iota(rows.begin(), rows.end(), 0);
     const auto positions = ops_.device().upload(rows, "the rows' positions");
-    const kernels::RowAngles row_angles = table.angles(static_cast<const int32_t*>(positions->data()));
+    const kernels::RowAngles row_angles = table.angles(positions->as<int32_t>());
     const auto kv_dim = static_cast<double>(config_.heads.kv_dim());
-    ops_.copy_rows(in_->data(), out_->data(), n_rows_, wide_);
+    const kernels::DType residual_dtype = ops_.device().residual_dtype();
+    ops_.copy_rows(in_->rows(residual_dtype, wide_), out_->rows(residual_dtype, wide_));
     time("rope", 0.0, 2.0 * n() * static_cast<double>(config_.heads.q_dim()) * element(),
-         [&] { ops_.rope(out_->data(), config_.heads, layer.q_norm, row_angles, n_rows_); });
-    time("store_kv", 0.0, 4.0 * n() * kv_dim * element(),
-         [&] { ops_.store_kv(out_->data(), config_.heads, layer.k_norm, row_angles, n_rows_, kv_->data()); });
+         [&] { ops_.rope(activations(*out_, config_.heads.q_dim()), config_.heads, layer.q_norm, row_angles); });
+    time("store_kv", 0.0, 4.0 * n() * kv_dim * element(), [&] {
+      ops_.store_kv(activations(*out_, 2 * config_.heads.kv_dim()), config_.heads, layer.k_norm, row_angles, keys());
+    });
   }
 
   void attention(const char* name, const kernels::Window& window) {
     kernels::AttentionCall call;
-    call.q = in_->data();
-    call.out = out_->data();
-    call.n_rows = n_rows_;
+    call.q = activations(*in_, config_.heads.q_dim());
+    call.out = activations(*out_, config_.heads.q_dim());
     call.n_tokens = size_.n_tokens;
-    call.own = {kv_->data(), 0, n_rows_};
+    call.own = {keys(), 0};
     call.window = window;
     const double flop = 4.0 * static_cast<double>(kernels::attention_pairs(window, 0, size_.n_tokens)) *
                         static_cast<double>(config_.heads.q_dim());
@@ -116,9 +117,8 @@ class OperationTimer {
     std::vector<uint8_t> hits(targets.size());
     const double flop =
         2.0 * static_cast<double>(size_.answer_tokens) * static_cast<double>(config_.vocab * config_.hidden);
-    time("token_nll", flop, 0.0, [&] {
-      ops_.token_nll(in_->data(), head, targets, static_cast<int64_t>(targets.size()), {nll.data(), hits.data()});
-    });
+    const kernels::Rows x = activations(*in_, config_.hidden).slice(0, static_cast<int64_t>(targets.size()));
+    time("token_nll", flop, 0.0, [&] { ops_.token_nll(x, head, targets, {nll, hits}); });
   }
 
   std::vector<OperationTime> take() { return std::move(times_); }
@@ -126,20 +126,27 @@ class OperationTimer {
  private:
   double element() const { return static_cast<double>(kernels::size_bytes(ops_.device().activation_dtype())); }
   // Random values, the same ones again and again.
-  void fill(kernels::Buffer& buffer, int64_t count) {
+  void fill(kernels::Rows rows) {
     RandomStream random(0, kActivations, 0);
-    std::vector<float> values(static_cast<std::size_t>(std::min<int64_t>(count, 1 << 20)));
+    std::vector<float> values(static_cast<std::size_t>(std::min<int64_t>(rows.count(), 1 << 20)));
     for (float& value : values) value = uniform(random);
-    for (int64_t at = 0; at < count; at += static_cast<int64_t>(values.size())) {
-      const int64_t n = std::min<int64_t>(count - at, static_cast<int64_t>(values.size()));
+    for (int64_t at = 0; at < rows.count(); at += static_cast<int64_t>(values.size())) {
+      const int64_t n = std::min<int64_t>(rows.count() - at, static_cast<int64_t>(values.size()));
       const kernels::HostTensor host{
           reinterpret_cast<const std::byte*>(values.data()), kernels::DType::kF32, {n}, "random values", "F32"};
-      ops_.device().load(
-          host, kernels::WeightUse::kLinear,
-          static_cast<std::byte*>(buffer.data()) + at * kernels::size_bytes(ops_.device().activation_dtype()));
+      ops_.device().load(host, kernels::WeightUse::kLinear,
+                         rows.bytes().subspan(static_cast<std::size_t>(at * kernels::size_bytes(rows.dtype))));
     }
   }
   double n() const { return static_cast<double>(size_.n_tokens); }
+  // All rows of a measurement, with fewer columns than the buffer has room for.
+  kernels::Rows activations(kernels::Buffer& buffer, int64_t cols) const {
+    return buffer.rows(ops_.device().activation_dtype(), cols).slice(0, n_rows_);
+  }
+  kernels::Rows residual(kernels::Buffer& buffer) const {
+    return buffer.rows(ops_.device().residual_dtype(), config_.hidden).slice(0, n_rows_);
+  }
+  kernels::KvSpan keys() const { return ops_.device().kv_span(kv_->bytes(), config_.heads); }
   std::unique_ptr<kernels::Buffer> rows(int64_t cols, const char* what) {
     return ops_.device().allocate(n_rows_ * cols * kernels::size_bytes(ops_.device().activation_dtype()), what);
   }

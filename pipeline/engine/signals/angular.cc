@@ -19,12 +19,11 @@ namespace {
 class Vector {
  public:
   // A residual row in the host's memory.
-  Vector(const void* row, kernels::DType dtype, int64_t size) : values_(static_cast<std::size_t>(size)) {
-    for (std::size_t i = 0; i < values_.size(); ++i) {
-      values_[i] = dtype == kernels::DType::kBf16 ? kernels::bfloat16_to_float(static_cast<const uint16_t*>(row)[i])
-                                                  : static_cast<const float*>(row)[i];
-      length_ += values_[i] * values_[i];
-    }
+  explicit Vector(kernels::ConstRows row) : values_(static_cast<std::size_t>(row.cols)) {
+    std::vector<float> values(values_.size());
+    kernels::to_float32(row.bytes().data(), row.dtype, row.cols, values.data());
+    std::ranges::copy(values, values_.begin());
+    for (const double value : values_) length_ += value * value;
     length_ = std::sqrt(length_);
   }
   // Angle to the other, divided by pi. From the lengths of difference and sum of the unit vectors: the arccos of a
@@ -51,27 +50,23 @@ class Vector {
 
 void measure_angular(const LayerState& state, const SignalOptions& /*options*/, SignalValues& values) {
   kernels::Ops& ops = state.ops;
-  const kernels::DType dtype = ops.device().residual_dtype();
-  const int64_t hidden = state.config.hidden;
   const int64_t tile = ops.device().row_tile();
   const int64_t begin = state.answer_start - 1 - state.first_row;
   const int64_t end = state.n_tokens - 1 - state.first_row;
   double sum = 0.0;
-  for (int64_t first = begin / tile * tile; first < end; first += state.hidden.n_rows) {
-    const int64_t n_rows = std::min(state.hidden.n_rows, (end - first + tile - 1) / tile * tile);
-    const void* x = kernels::row_pointer(state.x, dtype, first, hidden);
-    const void* attention =
-        kernels::row_pointer(state.attention, ops.device().activation_dtype(), first, state.config.heads.q_dim());
-    ops.copy_rows(x, state.hidden.rows, n_rows, hidden);
-    ops.linear(attention, state.weights.o, state.weights.o_bias, state.hidden.rows, n_rows, true);
-    const int64_t bytes = n_rows * hidden * kernels::size_bytes(dtype);
-    ops.copy_async(x, state.hidden.before, bytes);
-    ops.copy_async(state.hidden.rows, state.hidden.after, bytes);
+  for (int64_t first = begin / tile * tile; first < end; first += state.hidden.rows.n_rows) {
+    const int64_t n_rows = std::min(state.hidden.rows.n_rows, (end - first + tile - 1) / tile * tile);
+    const kernels::ConstRows x = state.x.slice(first, n_rows);
+    const kernels::Rows added = state.hidden.rows.slice(0, n_rows);
+    const kernels::Rows before = state.hidden.before.slice(0, n_rows);
+    const kernels::Rows after = state.hidden.after.slice(0, n_rows);
+    ops.copy_rows(x, added);
+    ops.linear(state.attention.slice(first, n_rows), state.weights.o, state.weights.o_bias, added, true);
+    ops.copy_async(x.bytes(), before.bytes());
+    ops.copy_async(added.bytes(), after.bytes());
     ops.device().synchronize();
     for (int64_t row = std::max(begin, first); row < std::min(end, first + n_rows); ++row) {
-      const Vector before(kernels::row_pointer(state.hidden.before, dtype, row - first, hidden), dtype, hidden);
-      const Vector after(kernels::row_pointer(state.hidden.after, dtype, row - first, hidden), dtype, hidden);
-      sum += before.angular_distance(after);
+      sum += Vector(before.slice(row - first, 1)).angular_distance(Vector(after.slice(row - first, 1)));
     }
   }
   values["angular_distance"] = {sum / static_cast<double>(end - begin)};

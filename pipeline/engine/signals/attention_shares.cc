@@ -14,14 +14,9 @@ void AttentionShares::compute(const std::vector<kernels::KeySet>& sets) {
   const kernels::HeadShape& heads = state_.config.heads;
   n_sets_ = static_cast<int64_t>(sets.size()) / n_rows_;
   lse_.resize(sets.size() * static_cast<std::size_t>(heads.n_heads));
-  state_.ops.attention_lse({.q = kernels::row_pointer(state_.q, state_.ops.device().activation_dtype(),
-                                                      first_row_ - state_.first_row, heads.q_dim()),
-                            .keys = state_.keys,
-                            .n_rows = n_rows_,
-                            .n_sets = n_sets_,
-                            .sets = sets,
-                            .lse = lse_},
-                           heads);
+  state_.ops.attention_lse(
+      {.q = state_.q.slice(first_row_ - state_.first_row, n_rows_), .keys = state_.keys, .sets = sets, .lse = lse_},
+      heads);
 }
 
 std::vector<double> AttentionShares::means(int64_t part, int64_t whole) const {

@@ -15,13 +15,12 @@
 
 namespace winnow::engine {
 
-// Where a signal that needs hidden states may put rows of the residual stream, `n_rows` (a multiple of the row tile) at
+// Where a signal that needs hidden states may put rows of the residual stream, so many (a multiple of the row tile) at
 // a time.
 struct HiddenRows {
-  int64_t n_rows = 0;
-  void* rows = nullptr;    // (n_rows, hidden), of the backend
-  void* before = nullptr;  // (n_rows, hidden), of the host: Ops::transfer copies to it
-  void* after = nullptr;   // another of the kind
+  kernels::Rows rows;    // (n_rows, hidden), of the backend
+  kernels::Rows before;  // (n_rows, hidden), of the host: Ops::copy_async copies to it
+  kernels::Rows after;   // another of the kind
 };
 
 // One sequence in one layer under the base: attention is computed, and nothing has been added to its rows yet.
@@ -33,9 +32,9 @@ struct LayerState {
   int64_t n_tokens;               // T: the last one, which predicts nothing, has a row where a signal needs it
   int64_t answer_start;           // a
   int64_t first_row;              // of the four below but the keys, a row tile's first
-  const void* q;                  // (rows, q_dim), after RoPE
-  const void* attention;          // (rows, q_dim), before the output projection
-  const void* x;                  // (rows, hidden), residual rows that enter the layer
+  kernels::ConstRows q;           // (rows, q_dim), after RoPE
+  kernels::ConstRows attention;   // (rows, q_dim), before the output projection
+  kernels::ConstRows x;           // (rows, hidden), residual rows that enter the layer
   kernels::KvRows keys;           // from row 0 on
   HiddenRows hidden;
 };

@@ -53,11 +53,16 @@ class PlainPass {
 
   double nll_without(int64_t removed, int64_t first_row) {
     const kernels::HeadShape& heads = model_.config.heads;
-    const auto x = allocate(model_.config.hidden);
-    const auto without = allocate(model_.config.hidden);
-    const auto q = allocate(heads.q_dim());
-    const auto out = allocate(heads.q_dim());
-    const auto kv = ops_->device().allocate(ops_->device().kv_bytes(rows_, heads), "a test");
+    const auto x_memory = allocate(model_.config.hidden);
+    const auto without_memory = allocate(model_.config.hidden);
+    const auto q_memory = allocate(heads.q_dim());
+    const auto out_memory = allocate(heads.q_dim());
+    const kernels::Rows x = x_memory->rows(kernels::DType::kF32, model_.config.hidden);
+    const kernels::Rows without = without_memory->rows(kernels::DType::kF32, model_.config.hidden);
+    const kernels::Rows q = q_memory->rows(kernels::DType::kF32, heads.q_dim());
+    const kernels::Rows out = out_memory->rows(kernels::DType::kF32, heads.q_dim());
+    const auto kv_memory = ops_->device().allocate(ops_->device().kv_bytes(rows_, heads), "a test");
+    const kernels::KvSpan kv = ops_->device().kv_span(kv_memory->bytes(), heads);
     const auto table = weights_.rotary_table(rows_);
     const kernels::HostTensor host{
         reinterpret_cast<const std::byte*>(table.data()), kernels::DType::kF32, {rows_, heads.head_dim}, "angles"};
@@ -65,33 +70,30 @@ class PlainPass {
     std::vector<int32_t> positions(static_cast<std::size_t>(rows_));
     std::iota(positions.begin(), positions.end(), 0);
     const auto positions_memory = ops_->device().upload(positions, "a test");
-    const kernels::RowAngles angles{ops_->device().load(host, kernels::WeightUse::kTable, angle_memory->data()),
-                                    static_cast<const int32_t*>(positions_memory->data())};
+    const kernels::RowAngles angles{ops_->device().load(host, kernels::WeightUse::kTable, angle_memory->bytes()),
+                                    positions_memory->as<int32_t>()};
     std::vector<int32_t> tokens(request_.tokens.begin(), request_.tokens.end() - 1);
     tokens.resize(static_cast<std::size_t>(rows_), -1);
     const auto token_memory = ops_->device().upload(tokens, "a test");
-    ops_->embed(weights_.embedding(), static_cast<const int32_t*>(token_memory->data()), x->data(), rows_);
+    ops_->embed(weights_.embedding(), token_memory->as<int32_t>(), x);
     for (int64_t layer = 0; layer < model_.config.n_layers; ++layer) {
       const model::LayerWeights& weights = weights_.layer(layer);
-      decoder_.attention_input(weights, x->data(), angles, rows_, kv->data(), q->data());
-      const kernels::AttentionCall call{.q = q->data(),
-                                        .out = out->data(),
+      decoder_.attention_input(weights, x, angles, kv, q);
+      const kernels::AttentionCall call{.q = q,
+                                        .out = out,
                                         .first_row = 0,
-                                        .n_rows = rows_,
                                         .n_tokens = n_,
                                         .prefix = {},
-                                        .own = {kv->data(), 0, rows_},
+                                        .own = {kv, 0},
                                         .window = request_.base[static_cast<std::size_t>(layer)].window};
       ops_->attention(std::span(&call, 1), heads);
-      ops_->copy_rows(x->data(), without->data(), rows_, model_.config.hidden);
-      decoder_.finish(weights, out->data(), x->data(), rows_);
+      ops_->copy_rows(x, without);
+      decoder_.finish(weights, out, x);
       if (layer != removed) continue;
-      decoder_.finish(weights, nullptr, without->data(), rows_);
-      ops_->copy_rows(kernels::row_pointer(without->data(), kernels::DType::kF32, first_row, model_.config.hidden),
-                      kernels::row_pointer(x->data(), kernels::DType::kF32, first_row, model_.config.hidden),
-                      rows_ - first_row, model_.config.hidden);
+      decoder_.finish(weights, {}, without);
+      ops_->copy_rows(without.from(first_row), x.from(first_row));
     }
-    return score(x->data());
+    return score(x);
   }
 
  private:
@@ -99,16 +101,17 @@ class PlainPass {
     return ops_->device().allocate(rows_ * cols * 4, "a test");
   }
 
-  double score(void* x) {
+  double score(kernels::Rows x) {
     std::vector<int32_t> targets(static_cast<std::size_t>(rows_), -1);
     for (int64_t row = request_.answer_start - 1; row < n_; ++row) {
       targets[static_cast<std::size_t>(row)] = request_.tokens[static_cast<std::size_t>(row + 1)];
     }
     std::vector<double> nll(targets.size(), 0.0);
     std::vector<uint8_t> hits(targets.size());
-    const auto normed = allocate(model_.config.hidden);
-    ops_->rms_norm(x, weights_.final_norm(), model_.config.rms_eps, normed->data(), rows_);
-    ops_->token_nll(normed->data(), weights_.head(), targets, rows_, {nll.data(), hits.data()});
+    const auto memory = allocate(model_.config.hidden);
+    const kernels::Rows normed = memory->rows(kernels::DType::kF32, model_.config.hidden);
+    ops_->rms_norm(x, weights_.final_norm(), model_.config.rms_eps, normed);
+    ops_->token_nll(normed, weights_.head(), targets, {nll, hits});
     return std::accumulate(nll.begin(), nll.end(), 0.0) / static_cast<double>(n_ - request_.answer_start + 1);
   }
 

@@ -1,0 +1,22 @@
+#include "kernels/device.h"
+
+#include "base/error.h"
+
+namespace winnow::kernels {
+
+KvSpan Device::kv_span(std::span<std::byte> memory, const HeadShape& heads) const {
+  const int64_t tile_bytes = kv_bytes(row_tile(), heads);
+  const int64_t n_tiles = static_cast<int64_t>(memory.size()) / tile_bytes;
+  return {memory.data(), n_tiles * row_tile(), tile_bytes / row_tile()};
+}
+
+Matrix Device::load(const HostTensor& source, WeightUse use, std::span<std::byte> storage) {
+  const int64_t needed = weight_bytes(source, use);
+  if (static_cast<int64_t>(storage.size()) < needed) {
+    fail(ExitCode::kInternal,
+         source.name + ": " + std::to_string(needed) + " bytes do not fit into " + std::to_string(storage.size()));
+  }
+  return do_load(source, use, storage.data());
+}
+
+}  // namespace winnow::kernels

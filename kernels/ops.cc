@@ -1,0 +1,120 @@
+#include "kernels/ops.h"
+
+#include "base/error.h"
+
+namespace winnow::kernels {
+
+namespace {
+
+void require(bool fits, const char* operation, const char* what) {
+  if (fits) return;
+  fail(ExitCode::kInternal, std::string(operation) + ": " + what + " do not fit each other");
+}
+
+bool is_shape(ConstRows rows, int64_t n_rows, int64_t cols) { return rows.n_rows == n_rows && rows.cols == cols; }
+
+template <typename T>
+int64_t count(std::span<T> values) {
+  return static_cast<int64_t>(values.size());
+}
+
+bool have_angles(const RowAngles& angles, const HeadShape& heads, int64_t n_rows) {
+  return angles.cos_sin.cols == heads.head_dim && count(angles.positions) >= n_rows;
+}
+
+bool holds(const KvSpan& kv, int64_t first_row, int64_t n_rows) {
+  return first_row >= 0 && n_rows >= 0 && first_row + n_rows <= kv.n_rows;
+}
+
+}  // namespace
+
+void Ops::copy_rows(ConstRows from, Rows to) {
+  require(is_shape(from, to.n_rows, to.cols) && from.dtype == to.dtype, "copy_rows", "the rows");
+  do_copy_rows(from, to);
+}
+
+void Ops::copy_async(std::span<const std::byte> from, std::span<std::byte> to) {
+  require(from.size() == to.size(), "copy_async", "the sizes");
+  do_copy_async(from, to);
+}
+
+void Ops::embed(const Matrix& table, std::span<const int32_t> tokens, Rows out) {
+  require(is_shape(out, count(tokens), table.cols), "embed", "table, tokens and rows");
+  do_embed(table, tokens, out);
+}
+
+void Ops::rms_norm(ConstRows x, const Matrix& weight, float eps, Rows out) {
+  require(x.cols == weight.rows && is_shape(out, x.n_rows, x.cols), "rms_norm", "rows and weight");
+  do_rms_norm(x, weight, eps, out);
+}
+
+void Ops::linear(ConstRows x, const Matrix& weight, const Matrix& bias, Rows out, bool accumulate) {
+  require(x.cols == weight.cols && is_shape(out, x.n_rows, weight.rows), "linear", "rows and weight");
+  require(!bias || bias.rows == weight.rows, "linear", "weight and bias");
+  do_linear(x, weight, bias, out, accumulate);
+}
+
+void Ops::rope(Rows q, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles) {
+  require(q.cols == heads.q_dim() && have_angles(angles, heads, q.n_rows), "rope", "rows, heads and angles");
+  do_rope(q, heads, norm, angles);
+}
+
+void Ops::store_kv(Rows kv, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles, KvSpan to) {
+  require(kv.cols == 2 * heads.kv_dim() && have_angles(angles, heads, kv.n_rows), "store_kv", "rows, heads and angles");
+  require(holds(to, 0, kv.n_rows), "store_kv", "the rows and their place");
+  do_store_kv(kv, heads, norm, angles, to);
+}
+
+void Ops::attention(std::span<const AttentionCall> calls, const HeadShape& heads) {
+  for (const AttentionCall& call : calls) {
+    require(call.q.cols == heads.q_dim() && is_shape(call.out, call.q.n_rows, call.q.cols), "attention",
+            "queries, outputs and heads");
+    require(call.end_row() <= call.own.end_row(), "attention", "queries and keys");
+  }
+  do_attention(calls, heads);
+}
+
+void Ops::copy_kv(std::span<const KvCopy> copies, const HeadShape& heads) {
+  for (const KvCopy& copy : copies) {
+    require(holds(copy.from, copy.from_row, copy.n_rows) && holds(copy.to, copy.to_row, copy.n_rows), "copy_kv",
+            "the rows and their memory");
+  }
+  do_copy_kv(copies, heads);
+}
+
+void Ops::decode_attention(std::span<const DecodeCall> calls, const HeadShape& heads) {
+  for (const DecodeCall& call : calls) {
+    require(is_shape(call.q, 1, heads.q_dim()) && is_shape(call.out, 1, heads.q_dim()), "decode_attention",
+            "query, output and heads");
+    require(holds(call.cache.kv, 0, call.cache.n_sinks + call.cache.n_ring), "decode_attention",
+            "the cache and its memory");
+  }
+  do_decode_attention(calls, heads);
+}
+
+void Ops::attention_lse(const LseCall& call, const HeadShape& heads) {
+  const int64_t n_sets = call.n_sets();
+  require(call.q.cols == heads.q_dim() && n_sets <= static_cast<int64_t>(kMaxKeySets) &&
+              count(call.sets) == call.n_rows() * n_sets && count(call.lse) == count(call.sets) * heads.n_heads,
+          "attention_lse", "queries, sets and results");
+  do_attention_lse(call, heads);
+}
+
+void Ops::swiglu(ConstRows gate_up, Rows out) {
+  require(is_shape(gate_up, out.n_rows, 2 * out.cols), "swiglu", "the rows");
+  do_swiglu(gate_up, out);
+}
+
+void Ops::token_nll(ConstRows x, const Matrix& head, std::span<const int32_t> targets, const TokenScores& out) {
+  const std::size_t n = targets.size();
+  require(is_shape(x, count(targets), head.cols), "token_nll", "rows, targets and head");
+  require(out.nll_nats.size() == n && out.is_argmax.size() == n && (out.argmax.empty() || out.argmax.size() == n) &&
+              (out.kl_nats.empty() || out.kl_nats.size() == n),
+          "token_nll", "targets and scores");
+  require(out.kl_nats.empty() ||
+              (out.reference.x.cols == head.cols && count(out.reference.tiles) * device().row_tile() >= x.n_rows),
+          "token_nll", "rows and reference rows");
+  do_token_nll(x, head, targets, out);
+}
+
+}  // namespace winnow::kernels
