@@ -15,6 +15,14 @@ struct NormShape {
   float offset = 0.F;
 };
 
+// What becomes of a logit before the softmax over the vocabulary.
+struct LogitShape {
+  float scale = 1.F;    // multiplies it
+  float softcap = 0.F;  // then it becomes softcap * tanh(logit / softcap); 0: it stays
+
+  bool is_plain() const { return scale == 1.F && softcap == 0.F; }
+};
+
 // What a gated MLP does with its gate before it multiplies `up`.
 enum class Activation : int {
   kSilu,      // x / (1 + exp(-x))

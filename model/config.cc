@@ -235,8 +235,8 @@ void read_scales(const ConfigFields& fields, ModelConfig& config) {
   heads.scale = static_cast<float>(1.0 / std::sqrt(scalar > 0.0 ? scalar : static_cast<double>(heads.head_dim)));
   if (family.does_read("attention_multiplier")) heads.scale = static_cast<float>(factor("attention_multiplier", 1.0));
   heads.softcap = static_cast<float>(cap("attn_logit_softcapping", defaults.attention_softcap));
-  config.logit_softcap = static_cast<float>(cap("final_logit_softcapping", defaults.logit_softcap));
-  config.logit_scale = static_cast<float>(factor("logit_scale", defaults.logit_scale) / factor("logits_scaling", 1.0));
+  config.logits.softcap = static_cast<float>(cap("final_logit_softcapping", defaults.logit_softcap));
+  config.logits.scale = static_cast<float>(factor("logit_scale", defaults.logit_scale) / factor("logits_scaling", 1.0));
   config.residual_scale = static_cast<float>(factor("residual_multiplier", 1.0));
   config.embedding_scale = static_cast<float>(family.scaled_embedding ? std::sqrt(static_cast<double>(config.hidden))
                                                                       : factor("embedding_multiplier", 1.0));

@@ -32,8 +32,7 @@ struct ModelConfig {
   bool mlp_bias = false;
   float embedding_scale = 1.F;  // multiplies embeddings
   float residual_scale = 1.F;   // multiplies what attention and MLP add
-  float logit_scale = 1.F;      // multiplies logits, before the cap
-  float logit_softcap = 0.F;    // logits become cap * tanh(logit / cap); 0: they stay
+  kernels::LogitShape logits;
   // torch_dtype / dtype: what the residual stream has when served. kOther where config.json leaves it to the weights:
   // Checkpoint::dtype().
   kernels::DType checkpoint_dtype = kernels::DType::kBf16;

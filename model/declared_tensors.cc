@@ -13,8 +13,7 @@ constexpr kernels::WeightUse kVector = kernels::WeightUse::kVector;
 // The matrices of one layer, as they are added.
 class LayerSpecs {
  public:
-  LayerSpecs(const ModelConfig& config, int64_t layer)
-      : config_(config), prefix_("model.layers." + std::to_string(layer) + ".") {}
+  explicit LayerSpecs(int64_t layer) : prefix_("model.layers." + std::to_string(layer) + ".") {}
 
   using Target = kernels::Matrix& (*)(LayerWeights&);
   void add(Target target, kernels::WeightUse use, std::vector<PartSpec> parts) {
@@ -38,7 +37,6 @@ class LayerSpecs {
   std::vector<MatrixSpec> specs_;  // so far
 
  private:
-  const ModelConfig& config_;
   std::string prefix_;
 };
 
@@ -61,23 +59,25 @@ void declare_attention(const ModelConfig& config, LayerSpecs& specs) {
   const auto kv = [](L& l) -> kernels::Matrix& { return l.kv; };
   if (family.names.qkv.empty()) {
     specs.add(q, kLinear, {specs.weight("self_attn.q_proj", q_dim, hidden, true)});
-    specs.add(kv, kLinear, {specs.weight("self_attn.k_proj", kv_dim, hidden, true),
-                            specs.weight("self_attn.v_proj", kv_dim, hidden)});
+    specs.add(
+        kv, kLinear,
+        {specs.weight("self_attn.k_proj", kv_dim, hidden, true), specs.weight("self_attn.v_proj", kv_dim, hidden)});
   } else {
     const PartSpec all = specs.weight(family.names.qkv, q_dim + 2 * kv_dim, hidden);
     specs.add(q, kLinear, {rows_of(all, 0, q_dim, true)});
     specs.add(kv, kLinear, {rows_of(all, q_dim, kv_dim, true), rows_of(all, q_dim + kv_dim, kv_dim)});
   }
   if (config.qkv_bias) {
-    specs.add([](L& l) -> kernels::Matrix& { return l.q_bias; }, kVector, {specs.bias("self_attn.q_proj", q_dim, true)});
+    specs.add([](L& l) -> kernels::Matrix& { return l.q_bias; }, kVector,
+              {specs.bias("self_attn.q_proj", q_dim, true)});
     specs.add([](L& l) -> kernels::Matrix& { return l.kv_bias; }, kVector,
               {specs.bias("self_attn.k_proj", kv_dim, true), specs.bias("self_attn.v_proj", kv_dim)});
   }
   if (family.qk_norm != QkNorm::kNone) {
     const bool per_head = family.qk_norm == QkNorm::kPerHead;
-    specs.add_vector([](L& l) -> kernels::Matrix& { return l.q_norm.weight; }, family.names.q_norm,
+    specs.add_vector([](L& l) -> kernels::Matrix& { return l.q_norm.norm.weight; }, family.names.q_norm,
                      per_head ? config.heads.head_dim : q_dim, true);
-    specs.add_vector([](L& l) -> kernels::Matrix& { return l.k_norm.weight; }, family.names.k_norm,
+    specs.add_vector([](L& l) -> kernels::Matrix& { return l.k_norm.norm.weight; }, family.names.k_norm,
                      per_head ? config.heads.head_dim : kv_dim, true);
   }
   specs.add([](L& l) -> kernels::Matrix& { return l.o; }, kLinear, {specs.weight("self_attn.o_proj", hidden, q_dim)});
@@ -92,8 +92,7 @@ void declare_mlp(const ModelConfig& config, LayerSpecs& specs) {
   const int64_t ffn = config.ffn;
   const auto gate_up = [](L& l) -> kernels::Matrix& { return l.gate_up; };
   if (family.names.gate_up.empty()) {
-    specs.add(gate_up, kLinear,
-              {specs.weight("mlp.gate_proj", ffn, hidden), specs.weight("mlp.up_proj", ffn, hidden)});
+    specs.add(gate_up, kLinear, {specs.weight("mlp.gate_proj", ffn, hidden), specs.weight("mlp.up_proj", ffn, hidden)});
   } else {
     specs.add(gate_up, kLinear, {specs.weight(family.names.gate_up, 2 * ffn, hidden)});
   }
@@ -108,14 +107,16 @@ void declare_mlp(const ModelConfig& config, LayerSpecs& specs) {
 
 std::vector<MatrixSpec> declare_layer(const ModelConfig& config, int64_t layer) {
   const LayerNames& names = config.family->names;
-  LayerSpecs specs(config, layer);
-  specs.add_vector([](L& l) -> kernels::Matrix& { return l.attention_norm; }, names.attention_norm, config.hidden);
-  declare_attention(config, specs);
-  specs.add_vector([](L& l) -> kernels::Matrix& { return l.attention_output_norm; }, names.attention_output_norm,
+  LayerSpecs specs(layer);
+  specs.add_vector([](L& l) -> kernels::Matrix& { return l.attention_norm.weight; }, names.attention_norm,
                    config.hidden);
-  specs.add_vector([](L& l) -> kernels::Matrix& { return l.mlp_norm; }, names.mlp_norm, config.hidden);
+  declare_attention(config, specs);
+  specs.add_vector([](L& l) -> kernels::Matrix& { return l.attention_output_norm.weight; }, names.attention_output_norm,
+                   config.hidden);
+  specs.add_vector([](L& l) -> kernels::Matrix& { return l.mlp_norm.weight; }, names.mlp_norm, config.hidden);
   declare_mlp(config, specs);
-  specs.add_vector([](L& l) -> kernels::Matrix& { return l.mlp_output_norm; }, names.mlp_output_norm, config.hidden);
+  specs.add_vector([](L& l) -> kernels::Matrix& { return l.mlp_output_norm.weight; }, names.mlp_output_norm,
+                   config.hidden);
   return std::move(specs.specs_);
 }
 

@@ -71,6 +71,13 @@ double dynamic_theta(const RopeConfig& rope, int64_t dim, int64_t sequence_lengt
   return rope.theta * std::pow(grown, static_cast<double>(dim) / static_cast<double>(dim - 2));
 }
 
+// Source: Transformers modeling_ministral3.py, get_llama_4_attn_scale.
+float query_scale(const RopeConfig& rope, int64_t position) {
+  if (rope.query_beta == 0.0) return 1.0F;
+  const double stretch = std::floor(static_cast<double>(position) / static_cast<double>(rope.original_max_position));
+  return static_cast<float>(1.0 + rope.query_beta * std::log(1.0 + stretch));
+}
+
 }  // namespace
 
 std::vector<float> inverse_frequencies(const RopeConfig& rope, int64_t head_dim, int64_t sequence_length) {
@@ -96,20 +103,27 @@ std::vector<float> inverse_frequencies(const RopeConfig& rope, int64_t head_dim,
   return frequencies;
 }
 
-std::vector<float> rope_table(const RopeConfig& rope, int64_t head_dim, int64_t n_positions, int64_t sequence_length) {
+int64_t length_class(const RopeConfig& rope, int64_t sequence_length) {
+  if (rope.type == Type::kLongRope) return rope.original_max_position + (sequence_length > rope.original_max_position);
+  return rope.type == Type::kDynamic ? std::max(sequence_length, rope.original_max_position) : 0;
+}
+
+std::vector<float> rope_table(const RopeConfig& rope, int64_t head_dim, int64_t n_positions, int64_t sequence_length,
+                              bool of_queries) {
   const std::vector<float> frequencies = inverse_frequencies(rope, head_dim, sequence_length);
   const int64_t half = head_dim / 2;
   const auto n_turning = static_cast<int64_t>(frequencies.size());
-  const auto scaling = static_cast<float>(rope.attention_scaling);
   std::vector<float> table(static_cast<std::size_t>(n_positions * head_dim));
   for (int64_t position = 0; position < n_positions; ++position) {
     float* row = table.data() + position * head_dim;
+    const float queries = of_queries ? query_scale(rope, position) : 1.0F;
+    const float scaling = static_cast<float>(rope.attention_scaling) * queries;
     for (int64_t i = 0; i < n_turning; ++i) {
       const float angle = frequencies[static_cast<std::size_t>(i)] * static_cast<float>(position);
       row[i] = static_cast<float>(std::cos(static_cast<double>(angle))) * scaling;
       row[half + i] = static_cast<float>(std::sin(static_cast<double>(angle))) * scaling;
     }
-    std::fill(row + n_turning, row + half, 1.0F);
+    std::fill(row + n_turning, row + half, queries);
   }
   return table;
 }

@@ -68,16 +68,8 @@ inline void rotate_row(float* x, const float* angles, int64_t head_dim) {
   }
 }
 
-<<<<<<< HEAD
 // factor / (1 + exp(-x)), 0 where that is 0 to float32: the exponential is capped there.
-inline VecF sigmoid_times(VecF x, VecF factor) {
-  return factor / (1.0F + exp2(min(x * -kLog2E, broadcast(126.0F))));
-}
-=======
-// Returns silu(g) * u, silu(g) = g / (1 + exp(-g)). Far below zero the exponential is capped where silu is 0 to
-// float32.
-inline VecF gated(VecF gate, VecF up) { return gate / (1.0F + exp2(min(gate * -kLog2E, broadcast(126.0F)))) * up; }
->>>>>>> views
+inline VecF sigmoid_times(VecF x, VecF factor) { return factor / (1.0F + exp2(min(x * -kLog2E, broadcast(126.0F)))); }
 
 inline VecF gated(VecF gate, VecF up, kernels::Activation activation) {
   if (activation == kernels::Activation::kSilu) return sigmoid_times(gate, gate) * up;
@@ -104,10 +96,10 @@ inline void cap_row(float* x, int64_t n, float cap) {
   if (i < n) store_part(x + i, capped(load_part(x + i, n - i), cap), n - i);
 }
 
-inline void add_row(const float* bias, int64_t n, float* row) {
+inline void add_row(const float* values, int64_t n, float scale, float* row) {
   int64_t i = 0;
-  for (; i + kVec <= n; i += kVec) store(row + i, load(row + i) + load(bias + i));
-  for (; i < n; ++i) row[i] += bias[i];
+  for (; i + kVec <= n; i += kVec) store(row + i, load(row + i) + load(values + i) * scale);
+  if (i < n) store_part(row + i, load_part(row + i, n - i) + load_part(values + i, n - i) * scale, n - i);
 }
 
 inline float exp_sum(const float* logits, int64_t n, float max) {

@@ -14,11 +14,12 @@
 namespace winnow::engine {
 
 struct Forward {
-  // All references must outlive this. n_positions: of the longest sequence.
-  Forward(kernels::Ops& on, const model::ModelConfig& of_model, model::ModelWeights& with, int64_t n_positions);
+  // All references must outlive this, but for the list of sequences.
+  Forward(kernels::Ops& on, const model::ModelConfig& of_model, model::ModelWeights& with,
+          std::span<const TurnedSequence> sequences);
   // Backend memory that this takes, with what operations on sequences of most_rows rows take for themselves, bytes.
-  static int64_t predicted_bytes(const kernels::Ops& on, const model::ModelConfig& of_model, int64_t n_positions,
-                                 int64_t most_rows);
+  static int64_t predicted_bytes(const kernels::Ops& on, const model::ModelConfig& of_model,
+                                 std::span<const TurnedSequence> sequences, int64_t most_rows);
 
   // Sets residual rows (n_rows, hidden) from tokens (n_rows) in the backend's memory.
   void embed(std::span<const int32_t> tokens, kernels::Rows rows);

@@ -362,8 +362,8 @@ Score reference_score(const model::ModelConfig& config, const model::Checkpoint&
   const Vector final_norm = read.vector("model.norm.weight", config.hidden);
   Linear head{embedding, {}};
   if (!config.tied_embeddings) head = read.linear("lm_head", config.vocab, config.hidden, false);
-  const auto logit_scale = static_cast<double>(config.logit_scale);
-  const auto logit_cap = static_cast<double>(config.logit_softcap);
+  const auto logit_scale = static_cast<double>(config.logits.scale);
+  const auto logit_cap = static_cast<double>(config.logits.softcap);
   Score score;
   double hits = 0.0;
   for (auto t = static_cast<std::size_t>(answer_start); t < tokens.size(); ++t) {

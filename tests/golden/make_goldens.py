@@ -25,7 +25,7 @@ import h5py
 import numpy as np
 import torch
 import transformers
-from reference import WindowedModel, WindowRule, drop_one
+from reference import WindowedModel, WindowRule, drop_one, forget_longer_sequences
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
 
 MAGIC, VERSION = "winnow-golden", 1
@@ -290,6 +290,7 @@ def check_reference(reference, directory, examples):
     """The float64 reference must be the model that Transformers runs by itself."""
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager").eval()
     for tokens, start in examples:
+        forget_longer_sequences(model)
         with torch.inference_mode():
             logits = model(torch.tensor([tokens[:-1]])).logits[0, start - 1 :].double()
         nll = -torch.log_softmax(logits, -1).gather(1, torch.tensor(tokens[start:])[:, None])[:, 0]

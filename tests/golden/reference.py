@@ -42,6 +42,11 @@ class AnswerScores:
         return float(self.nll.mean()), bool(self.hit.all()), float(self.hit.double().mean())
 
 
+def forget_longer_sequences(model):
+    """The frequencies of a "dynamic" rotary embedding are those of the longest sequence so far."""
+    model.model.rotary_emb.max_seq_len_cached = 0
+
+
 class WindowedModel:
     """A Transformers causal LM whose decoder layers each get their own attention mask."""
 
@@ -73,6 +78,7 @@ class WindowedModel:
         n_answer = len(tokens) - answer_start
         scores = []
         for pattern in patterns:
+            forget_longer_sequences(self.model)
             self._masks[:] = [windowed if is_windowed else full for is_windowed in pattern]
             logits = self.model(inputs[:, :n_rows], logits_to_keep=n_answer, use_cache=False).logits[0]
             scores.append(score_rows(logits, inputs[0, answer_start:]))

@@ -311,7 +311,8 @@ TEST(Config, RopePrecedenceIsTransformers) {
 }
 
 TEST(Config, LinearRopeWithTheOldSpelling) {
-  const RopeConfig rope = parse(with(small("llama"), {{"rope_scaling", {{"type", "linear"}, {"factor", 4}}}})).ropes.front();
+  const RopeConfig rope =
+      parse(with(small("llama"), {{"rope_scaling", {{"type", "linear"}, {"factor", 4}}}})).ropes.front();
   EXPECT_EQ(rope.type, RopeConfig::Type::kLinear);
   EXPECT_EQ(rope.factor, 4.0);
 }
