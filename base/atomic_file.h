@@ -1,6 +1,6 @@
 // A file that is there whole or not at all: written under a temporary name in the same directory, synced, renamed.
 //
-// Whether a path may be written is asked before the work, of base/output_path.h.
+// base/output_path.h checks before the work whether a path may be written.
 #pragma once
 
 #include <cstddef>
@@ -11,12 +11,12 @@
 
 namespace winnow {
 
-// ".winnow-", 16 hexadecimal digits, ".part": what nobody else calls a file. The length does not grow with the final
-// name, which may be the longest that the file system takes.
+// Returns ".winnow-", 16 hexadecimal digits, ".part": a name that nobody else gives a file. Its length does not grow
+// with the final name, which may be the longest that the file system takes.
 std::string new_temporary_name();
 bool is_temporary_name(const std::string& name);
 
-// Whether a new file may be executed.
+// Says whether a new file may be executed.
 enum class FileUse { kData, kProgram };
 
 // Writes `bytes` to a new file beside `path`, syncs it, renames it to `path` (replacing a regular file that is there)

@@ -1,5 +1,5 @@
-// Checksums of the files that winnow writes: what a disk or a copy has changed is noticed before a figure is shown.
-// They are made against accidents. Whoever changes a file on purpose can give it another checksum.
+// Checksums of the files that winnow writes: they show what a disk or a copy has changed before a figure is printed.
+// They protect from accidents, not from people: whoever changes a file on purpose can give it another checksum.
 //
 // An HDF5 file has its checksum behind its end, over every byte before it. Readers of HDF5 stop at the end that the
 // superblock states, and programs that write to the file cut off what is behind it. So nothing is parsed before it is
@@ -18,26 +18,27 @@
 
 namespace winnow {
 
-// Absent: of an older winnow, or of a file that another program has written to.
+// kAbsent: the file is of an older winnow, or another program has written to it.
 enum class Checksum { kAbsent, kMatches };
 
 // ---- HDF5
 inline constexpr std::size_t kChecksumBytes = 80;
-// What goes behind the content: a line break, "winnow sha256 ", 64 digits, a line break. kChecksumBytes long.
+// Returns what goes behind the content: a line break, "winnow sha256 ", 64 digits, a line break. It is kChecksumBytes
+// long.
 std::string hdf5_checksum(std::span<const std::byte> content);
-// Where the superblock, the first bytes of a file, says that it ends, in bytes; 0 where it is none, or of another
-// version than winnow's (2 or 3).
+// Returns the length of a file, bytes, by its superblock, which is its first bytes; 0 where that is not a superblock of
+// winnow's versions (2 or 3).
 inline constexpr std::size_t kSuperblockBytes = 48;
 uint64_t hdf5_end(std::span<const std::byte, kSuperblockBytes> superblock);
-// Throws Error(kBadData) for a file whose bytes differ from its checksum, or that was cut off within it, and
-// Error(kNoInput) where reading fails. What is no regular file, or cannot be opened, has none.
+// Compares a file with its checksum. Throws Error(kBadData) where its bytes differ or it was cut off within the
+// checksum, Error(kNoInput) where reading fails. What is not a regular file, or cannot be opened, has no checksum.
 Checksum check_hdf5(const std::filesystem::path& path);
 
 // ---- JSON
 inline constexpr const char* kChecksumKey = "content_sha256";
 std::string json_checksum(const nlohmann::json& object, const std::string& key = kChecksumKey);
-// Throws Error(kBadData) for an object that differs from its checksum. In the message `origin` names the file and
-// `advice` says what to do.
+// Compares an object with its checksum. Throws Error(kBadData) where they differ; in the message `origin` names the
+// file and `advice` says what to do.
 Checksum check_json(const nlohmann::json& object, const std::string& origin, const std::string& advice,
                     const std::string& key = kChecksumKey);
 

@@ -34,8 +34,8 @@ class Error : public std::runtime_error {
   ExitCode code_;
 };
 
-// What is thrown to end work of which nothing is left to be said: it is no Error, and no handler that prints one may
-// see it. Who catches one of its kinds knows what it means; all others let it pass.
+// Thrown to end work where nothing is left to be said. It is not an Error, so that no handler prints it: code that
+// knows what a kind of it means catches that kind, all other code lets it pass.
 struct Unwinding {};
 
 [[noreturn]] inline void fail(ExitCode code, const std::string& message) { throw Error(code, message); }

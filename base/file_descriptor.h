@@ -10,7 +10,7 @@ namespace winnow {
 class FileDescriptor {
  public:
   FileDescriptor() = default;
-  // Takes over what open(2) and its like return; -1 is no file.
+  // Takes over what open(2) and its like return; -1: none.
   explicit FileDescriptor(int fd) : fd_(fd) {}
   FileDescriptor(FileDescriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
   FileDescriptor& operator=(FileDescriptor&& other) noexcept {

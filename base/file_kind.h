@@ -1,4 +1,4 @@
-// What a file is that lies where something else is expected.
+// Tells what a file is that lies where another kind is expected.
 #pragma once
 
 #include <cstddef>
@@ -8,9 +8,9 @@
 
 namespace winnow {
 
-// What the first bytes of a file say that it is, and what to do about it, as the end of a sentence: "a Git LFS pointer,
-// not the file itself: ...". Nothing where they say nothing. It is for files that could not be read as what they should
-// be: a header of safetensors may begin with any byte.
+// Tells by its first bytes what a file is and what to do about it, as the end of a sentence: "a Git LFS pointer, not
+// the file itself: ...". None where they do not tell. Only for files that could not be read as what they should be,
+// since a header of safetensors may begin with any byte.
 std::optional<std::string> file_kind(std::span<const std::byte> bytes);
 
 }  // namespace winnow

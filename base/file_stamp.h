@@ -1,4 +1,4 @@
-// What tells whether a file is still the one that was read.
+// Tells whether a file is still the one that was read.
 #pragma once
 
 #include <cstdint>
@@ -17,13 +17,14 @@ struct FileStamp {
 
   bool operator==(const FileStamp&) const = default;
 
-  // Of the file that `path` leads to, through links. Nothing where there is none, or it cannot be reached.
+  // Returns the stamp of the file that `path` leads to, through links; none where there is no file or it cannot be
+  // reached.
   static std::optional<FileStamp> of(const std::filesystem::path& path);
-  // Of an open file. Nothing where the system refuses.
+  // Returns the stamp of an open file; none where the system refuses.
   static std::optional<FileStamp> of_descriptor(int fd);
 
-  // Whether the last change is so long ago that another one cannot have the same time: the clocks of file systems tick
-  // a few times a second at worst. What was learnt from a file that is not settled must not be kept for later.
+  // Returns true if the last change is so long ago that another one cannot have the same time: the clocks of file
+  // systems tick a few times a second at worst. What was read from a file that is not settled must not be cached.
   bool is_settled() const;
 };
 

@@ -3,7 +3,7 @@
 
 namespace winnow {
 
-// From here on log lines go to stderr, with the time, if this process is the one that speaks for its job; else nowhere.
+// Sends log lines to stderr from now on, with the time, if this process speaks for its job; else drops them.
 void start_log(bool is_speaker);
 
 }  // namespace winnow

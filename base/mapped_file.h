@@ -1,4 +1,4 @@
-// A file mapped into memory, and what happens when it is not there any more.
+// A file mapped into memory; its disappearance ends the process with one line.
 #pragma once
 
 #include <cstddef>
@@ -21,7 +21,7 @@ class MappedFile {
   ~MappedFile();
   std::span<const std::byte> bytes() const;
   const std::filesystem::path& path() const;
-  // As the file was when it was mapped.
+  // Returns the stamp that the file had when it was mapped.
   const FileStamp& stamp() const;
 
  private:

@@ -1,5 +1,6 @@
 // Limits that a system sets to processes, and what they leave: control groups of Linux (containers, Slurm, systemd) of
-// both versions, and resource limits of the process (ulimit). Pure functions of files: `root` is "/" but for tests.
+// both versions, and resource limits of the process (ulimit). All are pure functions of files: `root` is "/" except in
+// tests.
 #pragma once
 
 #include <cstdint>
@@ -9,14 +10,14 @@
 
 namespace winnow {
 
-// Where nothing limits.
+// Stands for no limit.
 inline constexpr int64_t kUnlimited = INT64_MAX;
 
-// Memory that the groups leave, bytes: the least of limit - use over all of them. Pages of files that the kernel can
-// take back count as free, as they do in MemAvailable.
+// Returns the memory that the groups leave, bytes: the least of limit - use over all of them. Pages of files that the
+// kernel can take back count as free, as they do in MemAvailable.
 int64_t group_memory_bytes(const std::filesystem::path& root = "/");
 
-// The least processor quota of the groups, in cores; 0: none.
+// Returns the least processor quota of the groups, in cores; 0: none.
 double group_cores(const std::filesystem::path& root = "/");
 
 // Resource limits of a process, bytes; kUnlimited where there is none.
@@ -27,11 +28,12 @@ struct ProcessLimits {
   static ProcessLimits own();
 };
 
-// What they leave beside what the process has mapped already, bytes, 0 or more; kUnlimited where nothing limits.
+// Returns what the limits leave beside what the process has mapped already, bytes, 0 or more; kUnlimited without a
+// limit.
 int64_t unused_address_space_bytes(const ProcessLimits& limits = ProcessLimits::own(),
                                    const std::filesystem::path& root = "/");
 
-// "Key:   123 kB" of a file of /proc, in bytes; -1 when absent.
+// Reads a line "Key:   123 kB" of a file of /proc and returns it in bytes; -1 when it is absent.
 int64_t proc_kilobytes(const std::filesystem::path& path, const std::string& key);
 
 }  // namespace winnow

@@ -1,7 +1,7 @@
-// Whether a path may be written: asked by every verb, before it does any work, for everything that it will write.
+// Checks whether paths may be written. Every verb asks before it does any work, for all that it will write.
 //
-// What winnow replaces is its own: an older file of the same kind, or an empty one. Nothing of it is ever an input of
-// the command, lies in a checkpoint's folder, or is reached through a link of its own name.
+// winnow replaces its own files only: an older one of the same kind, or an empty one. It never replaces an input of the
+// command, a file in a checkpoint's folder, or a link.
 #pragma once
 
 #include <filesystem>
@@ -23,11 +23,12 @@ struct Output {
   std::filesystem::path path;
   Kind kind = Kind::kFile;
   std::string what = {};  // of a file: "a selection", as which an older one must be known
-  // Whether an older file, which is regular and not empty, is of that kind. Must not throw, follow links or wait.
+  // Returns true if an older file, which is regular and not empty, is of that kind. Must not throw, follow links or
+  // wait.
   std::function<bool(const std::filesystem::path&)> is_own = {};
 };
 
-// What the command reads, through whatever links and spellings.
+// Paths that the command reads, through whatever links and spellings.
 struct ReadPaths {
   std::vector<std::filesystem::path> files;
   std::vector<std::filesystem::path> checkpoints;  // folders

@@ -1,4 +1,4 @@
-// How winnow knows a file that it wrote itself: by what is in it, whatever its name.
+// Recognises files that winnow wrote, by their content, whatever their names.
 #pragma once
 
 #include <filesystem>
@@ -8,12 +8,12 @@
 
 namespace winnow {
 
-// Whether the file is a JSON object whose `format` is this one. False for what cannot be read.
+// Returns true if the file is a JSON object with this `format`; false for what cannot be read.
 bool is_own_json(const std::filesystem::path& path, const std::string& format);
-// Whether its first line, or else the whole file, is a JSON object that has all of `keys`.
+// Returns true if the first line, or else the whole file, is a JSON object that has all of `keys`.
 bool is_json_with(const std::filesystem::path& path, const std::vector<std::string>& keys);
 
-// Generated answers: one JSON object a line.
+// Describes a file of generated answers, one JSON object a line, for check_outputs().
 Output responses_output(const std::string& flag, const std::filesystem::path& path);
 
 }  // namespace winnow

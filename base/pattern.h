@@ -1,5 +1,5 @@
-// Which layers of a model are windowed: how a user, a selection and a search write it down. What a layer sees is data
-// of its own (pipeline/engine/layer_windows.h), which by_layer() makes of a pattern.
+// A pattern says which layers of a model are windowed, as users, selections and searches write it down. What each layer
+// sees is other data (pipeline/engine/layer_windows.h), which by_layer() makes of a pattern.
 #pragma once
 
 #include <vector>
@@ -9,7 +9,7 @@ namespace winnow {
 // (n_layers), true where the layer is windowed.
 using Pattern = std::vector<bool>;
 
-// For every layer the one of the two values that its place in the pattern names; (n_layers).
+// Returns one of the two values for each layer, as the pattern says; (n_layers).
 template <typename T>
 std::vector<T> by_layer(const Pattern& pattern, const T& of_windowed, const T& of_full) {
   std::vector<T> values;

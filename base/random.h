@@ -9,7 +9,7 @@
 
 namespace winnow {
 
-// What a stream is drawn for; part of its key. Changing a number changes every interval.
+// Purposes of streams, which are part of their keys. Changing a number changes every interval.
 inline constexpr uint64_t kResampleStream = 1;         // bootstrap of the calibration examples
 inline constexpr uint64_t kControlResampleStream = 2;  // bootstrap of calibration and control examples together
 inline constexpr uint64_t kPermutationStream = 3;      // permutations of layers
@@ -17,7 +17,7 @@ inline constexpr uint64_t kSplitStream = 4;            // halves of the calibrat
 inline constexpr uint64_t kSelectionStream = 16;       // layers of a random pattern
 inline constexpr uint64_t kSearchStream = 32;          // examples of a search's intervals, patterns to verify
 
-// Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators".
+// Generator of Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators".
 class SplitMix64 {
  public:
   explicit SplitMix64(uint64_t state) : state_(state) {}
@@ -37,13 +37,14 @@ class SplitMix64 {
   uint64_t state_;
 };
 
-// The same, started at a hash of its key.
+// The same generator, started at a hash of its key.
 class RandomStream : public SplitMix64 {
  public:
   RandomStream(uint64_t seed, uint64_t stream, uint64_t index)
       : SplitMix64(mix(mix(mix(seed + kGamma) + stream + kGamma) + index + kGamma)) {}
 
-  // Uniform in [0, n), n >= 1, unbiased: as many high bits as n - 1 has, drawn again until they are below n.
+  // Returns a uniform number in [0, n), n >= 1, without bias: it draws as many high bits as n - 1 has until they are
+  // below n.
   int64_t below(int64_t n) {
     const auto n_bits = static_cast<int>(std::bit_width(static_cast<uint64_t>(n - 1)));
     if (n_bits == 0) return 0;
@@ -53,7 +54,7 @@ class RandomStream : public SplitMix64 {
     }
   }
 
-  // Fisher-Yates, from the end.
+  // Shuffles by Fisher and Yates, from the end.
   template <typename T>
   void shuffle(std::span<T> values) {
     for (int64_t i = static_cast<int64_t>(values.size()) - 1; i > 0; --i) {

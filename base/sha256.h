@@ -9,12 +9,12 @@
 
 namespace winnow {
 
-// 32 bytes, for hashes of hashes.
+// Returns the 32 bytes, for hashes of hashes.
 std::string sha256_digest(std::span<const std::byte> bytes);
-// Hex, 64 characters.
+// Return the hash in hex, 64 characters.
 std::string sha256_of(std::span<const std::byte> bytes);
 std::string sha256_of(const std::string& text);
-// Of a file's bytes, the first n_bytes of them. Throws Error(kNoInput) when it cannot be read.
+// Hashes the first n_bytes of a file. Throws Error(kNoInput) when it cannot be read.
 std::string sha256_of_file(const std::filesystem::path& path, int64_t n_bytes = INT64_MAX);
 
 }  // namespace winnow

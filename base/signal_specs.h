@@ -8,10 +8,10 @@
 
 namespace winnow {
 
-// What a variable has a value for: a cell is an example with one layer switched.
+// Axes of a variable. A cell is an example with one layer switched.
 enum class SignalAxes { kCell, kCellByKvHead };
 
-// Where the values of a variable come from.
+// Source of a variable's values.
 enum class SignalSource {
   kMeasured,     // the signal's function, or the sweep's scores of lanes without the layer's attention
   kScored,       // the KL that every score of a pattern has
@@ -31,11 +31,11 @@ struct SignalVariable {
   const char* lacking = "";
 };
 
-// Whether a layer is to keep full attention where the ranked variable is large, or where it is small: then 1 less the
-// variable is what is compared.
+// Says whether large or small values of the ranked variable mean that a layer keeps full attention. With kSmallKeeps, 1
+// less the variable is compared.
 enum class SignalOrientation { kLargeKeeps, kSmallKeeps };
 
-// What a sweep must carry for a signal.
+// Things that a sweep must carry for a signal.
 struct SignalNeeds {
   bool distributions = false;  // the base's distributions over the vocabulary, which each pattern's are compared with
   bool removed_lane = false;   // for each layer a lane without its attention
@@ -55,9 +55,9 @@ struct SignalSpec {
   const SignalVariable& ranked_variable() const;
 };
 
-// In the order in which signals are listed, stored and named.
+// Returns all signals in the order in which they are listed, stored and named.
 std::span<const SignalSpec> signal_specs();
-// Null where there is no signal of that name.
+// Returns null where there is no signal of that name.
 const SignalSpec* find_signal_spec(std::string_view name);
 
 }  // namespace winnow

@@ -9,33 +9,35 @@
 
 namespace winnow {
 
-// "a, b, c"; "" for none.
+// Return "a, b, c"; "" for no words.
 std::string joined(const std::vector<std::string>& words, const char* separator = ", ");
 std::string joined(const std::vector<int64_t>& numbers, const char* separator = ", ");
 
-// "a", "a or b", "a, b or c".
+// Returns "a", "a or b" or "a, b or c".
 std::string join_or(const std::vector<std::string>& words);
-// Those of `candidates` that `word` may be a slip of (few letters differ, or one begins with the other), nearest first.
+// Returns those of `candidates` that `word` may be a slip of (few letters differ, or one begins with the other),
+// nearest first.
 std::vector<std::string> near_words(const std::string& word, const std::vector<std::string>& candidates);
 
-// Two hexadecimal digits a byte, in lower case.
+// Returns two hexadecimal digits a byte, in lower case.
 std::string to_hex(std::string_view bytes);
-// The whole text as a number, or none.
+// Reads the whole text as a number; none where it is not one.
 std::optional<int64_t> parse_number(std::string_view text);
 
-// Throws Error(kUsage), naming the flag, its value and what it may be.
+// Throws Error(kUsage), naming the flag, its value and the allowed ones, where the value is not among them.
 void require_one_of(const std::string& flag, const std::string& value, const std::vector<std::string>& allowed);
 
-// Whether a word has letters, digits and a few marks only, which neither a shell nor sbatch takes for anything else.
+// Returns true if a word has only letters, digits and a few marks that neither a shell nor sbatch takes for anything
+// else.
 bool is_plain_word(const std::string& word);
-// A word that a shell takes as it is: in single quotes, whatever it holds.
+// Returns the word in single quotes, so that a shell takes it as it is.
 std::string shell_quoted(const std::string& word);
-// The same, in quotes only where it needs them: for lines that people read.
+// Returns the same, in quotes only where it needs them: for lines that people read.
 std::string shell_word(const std::string& word);
 
-// "12 s", "3 min 20 s", "2 h 05 min".
+// Returns "12 s", "3 min 20 s" or "2 h 05 min".
 std::string format_duration(double seconds);
-// "512 B", "1.50 MiB", "3.20 GiB".
+// Returns "512 B", "1.50 MiB" or "3.20 GiB".
 std::string format_bytes(int64_t bytes);
 
 }  // namespace winnow

@@ -7,19 +7,19 @@
 
 namespace winnow {
 
-// Columns that tables keep to.
+// Width that tables keep to, in characters.
 inline constexpr std::size_t kTableColumns = 100;
 
-// In a format of the library fmt; "n/a" for NaN.
+// Returns the value in a format of the library fmt; "n/a" for NaN.
 std::string number(double value, const char* format = "{:.3g}");
-// "62.5 %". Rounded first, so that a tiny negative share is not printed as -0.0 %.
+// Returns "62.5 %". It rounds first, so that a tiny negative share is not printed as -0.0 %.
 std::string percent(double share);
-// "[low, high]".
+// Returns "[low, high]".
 std::string bracketed(const std::string& low, const std::string& high);
-// Padded on the right or on the left to so many bytes. Names out of files stay on their line.
+// Pad a text on the right (left()) or on the left (right()) to `width` bytes. Names out of files stay on their line.
 std::string left(const std::string& text, std::size_t width);
 std::string right(const std::string& text, std::size_t width);
-// One line of text, broken at spaces where it is too long; continuation lines are indented.
+// Breaks one line of text at spaces where it is too long; continuation lines are indented.
 std::string wrapped(const std::string& text, std::size_t indent);
 
 // Rows of cells, each padded as its column says. Nothing is printed behind the last character of a row.
@@ -35,12 +35,12 @@ class TerminalTable {
     std::size_t width = 0;  // bytes; 0: of the widest cell. A wider cell moves the rest of its row.
   };
 
-  // `gap`: blanks between columns.
+  // Makes a table of these columns, with `gap` blanks between them.
   explicit TerminalTable(std::vector<Column> columns, std::size_t gap = 0) : columns_(std::move(columns)), gap_(gap) {}
-  // As many columns aligned to the left and as wide as their widest cell as the first row has.
+  // Makes as many columns as the first row has, aligned to the left and as wide as their widest cells.
   explicit TerminalTable(std::size_t gap) : gap_(gap) {}
 
-  // Cells from the first column on, the head's too; there may be fewer than columns.
+  // Adds a row, the head too: cells from the first column on, of which there may be fewer than columns.
   void add(std::vector<std::string> cells);
   std::string text() const;
 

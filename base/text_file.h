@@ -1,5 +1,4 @@
-// Reads text files whole. No reader waits for the other end of a pipe that nobody writes to, and none reads without
-// end.
+// Reads text files whole. No function waits for a pipe that nobody writes to, and none reads without end.
 #pragma once
 
 #include <cstddef>
@@ -8,7 +7,7 @@
 
 namespace winnow {
 
-// A config.json, and what else lies beside the weights, is no larger.
+// Bound on config.json and the other text files beside the weights.
 inline constexpr std::size_t kMaxConfigBytes = std::size_t{16} << 20;
 
 struct FileText {
@@ -27,13 +26,14 @@ struct FileText {
 
 struct ReadLimits {
   std::size_t max_bytes;
-  // How long each piece out of a pipe, socket or device is waited for; 0: these are not read.
+  // Wait for each piece out of a pipe, socket or device; 0: these are not read.
   int pipe_seconds = 0;
 };
-// Never throws Error: for readers that have words of their own for what went wrong, or go on without the file.
+// Reads a file without throwing Error: for readers that have words of their own for what went wrong, or go on without
+// it.
 FileText read_file(const std::filesystem::path& path, const ReadLimits& limits);
 
-// The whole of a file of JSON. Throws Error(kNoInput), and Error(kBadData) beyond max_bytes.
+// Reads the whole of a file of JSON. Throws Error(kNoInput), and Error(kBadData) beyond max_bytes.
 std::string read_text(const std::filesystem::path& path, std::size_t max_bytes);
 
 }  // namespace winnow

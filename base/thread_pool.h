@@ -14,12 +14,13 @@
 
 namespace winnow {
 
-// Cores that this process may run on.
+// Returns the number of cores that this process may run on.
 int usable_cores();
 
 class ThreadPool {
  public:
-  // n_threads >= 1, the caller of run() included. Throws Error(kOutOfMemory) where so many cannot be started.
+  // Starts n_threads - 1 threads: n_threads >= 1 counts the caller of run() too. Throws Error(kOutOfMemory) where so
+  // many cannot be started.
   explicit ThreadPool(int n_threads);
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;

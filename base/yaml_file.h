@@ -1,5 +1,5 @@
-// Reads the YAML files that people write: sweeps, site settings, --config. Whatever a file holds, reading it comes to
-// an end, and what is wrong with it has a place.
+// Reads the YAML files that people write: sweeps, site settings, --config. Reading ends whatever a file holds, and what
+// is wrong with it has a place.
 #pragma once
 
 #include <yaml-cpp/yaml.h>
@@ -13,7 +13,7 @@
 
 namespace winnow {
 
-// What is wrong with the text of a YAML file. Lines and columns count from 1.
+// Says what is wrong with the text of a YAML file. Lines and columns count from 1.
 class YamlError : public std::runtime_error {
  public:
   YamlError(int line, int column, const std::string& message)
@@ -26,20 +26,20 @@ class YamlError : public std::runtime_error {
   int column_;
 };
 
-// Nothing that a person writes comes near these.
+// Bounds that nothing comes near which a person writes.
 inline constexpr std::size_t kLargestYamlFile = std::size_t{4} << 20;  // bytes
 inline constexpr int kDeepestYaml = 32;                                // lists and maps within each other
 inline constexpr int kMostYamlNodes = 400'000;                         // what aliases stand for counted each time
 
-// The bytes of a file. `what`: "the sweep file", for messages. Throws Error(kNoInput) where it cannot be read or is a
-// directory, pipe or device, Error(kBadData) where it is larger than kLargestYamlFile.
+// Reads the bytes of a file. `what`: "the sweep file", for messages. Throws Error(kNoInput) where it cannot be read or
+// is a directory, pipe or device, Error(kBadData) where it is larger than kLargestYamlFile.
 std::string read_yaml_text(const std::filesystem::path& path, const std::string& what);
 
-// The one document of a text, null for an empty one. Throws YamlError for what is not YAML or not UTF-8 (UTF-16 and
-// UTF-32 with a mark are read, too), has a control character, a second document, or goes beyond the limits above.
+// Parses the one document of a text; null for an empty one. Throws YamlError for what is not YAML or not UTF-8 (UTF-16
+// and UTF-32 with a mark are read, too), has a control character, a second document, or goes beyond the limits above.
 YAML::Node parse_yaml(const std::string& text);
 
-// A value as a message shows it: in one line, cut where it is long.
+// Returns a value for a message: in one line, cut where it is long.
 std::string shown_value(const std::string& value);
 
 }  // namespace winnow

@@ -13,7 +13,7 @@
 #include "kernels/cpu/blas_core.h"
 #include "pipeline/runtime/launch.h"
 #include "pipeline/runtime/session.h"
-#include "results/storage/hdf5.h"
+#include "results/storage/hdf5_server.h"
 
 namespace winnow::program {
 namespace {

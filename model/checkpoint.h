@@ -12,34 +12,35 @@
 
 namespace winnow::model {
 
-// Asks the system to bring a tensor's pages into memory while other work goes on. A hint: it cannot fail.
+// Asks the system to bring a tensor's pages into memory while other work goes on. It is a hint and cannot fail.
 void read_ahead(const kernels::HostTensor& tensor);
 // All tensors of a checkpoint directory: model.safetensors, or model.safetensors.index.json with its shards. Names are
 // those of a causal language model, "model.layers.0...": where a file has them without "model.", or with one more of
 // it, the names are changed, as Transformers does. No other prefix is taken off.
 class Checkpoint {
  public:
-  // Throws Error(kNoInput) for what is missing or unreadable, a shard too, and Error(kBadData) for what is malformed, a
-  // tensor in two shards or in another than the index says.
+  // Opens the files of a checkpoint. Throws Error(kNoInput) for a file or shard that is missing or unreadable,
+  // Error(kBadData) for what is malformed and for a tensor in two shards or in another than the index says.
   explicit Checkpoint(const std::filesystem::path& model_dir);
 
   bool contains(const std::string& name) const { return tensors_.count(name) != 0; }
-  // Whether get() finds it.
+  // Returns true if get() finds it.
   bool has(const std::string& name, const std::vector<int64_t>& shape) const;
-  // The tensor, which must have that shape and a floating dtype that winnow reads; throws Error(kBadData) with the
-  // resolved name, the file, expected and found.
+  // Returns the tensor, which must have that shape and a floating dtype that winnow reads. Throws Error(kBadData) with
+  // the resolved name, the file, expected and found.
   const kernels::HostTensor& get(const std::string& name, const std::vector<int64_t>& shape) const;
   const std::map<std::string, kernels::HostTensor>& tensors() const { return tensors_; }
   const std::vector<std::unique_ptr<MappedFile>>& files() const { return files_; }
   const std::filesystem::path& directory() const { return directory_; }
   int64_t size_bytes() const;  // of all files
-  // The type of the first tensor, by name, that winnow computes with: what a model has whose config.json names none.
+  // Returns the type of the first tensor, by name, that winnow computes with: the type of a model whose config.json
+  // names none.
   kernels::DType dtype() const;
 
  private:
   void add_file(const std::filesystem::path& path, bool is_shard);
   void change_prefix();
-  // What is there in place of a tensor that is not, as the end of a sentence.
+  // Says what is there in place of a tensor that is missing, as the end of a sentence.
   std::string found_instead(const std::string& name) const;
 
   std::filesystem::path directory_;

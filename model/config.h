@@ -1,5 +1,5 @@
-// config.json -> ModelConfig, in both dialects (the hub's and Transformers 5's). Refuses by name what changes the
-// mathematics and is not supported.
+// Reads config.json into ModelConfig, in both dialects (the hub's and Transformers 5's). Refuses by name what changes
+// the mathematics and is not supported.
 #pragma once
 
 #include <cstdint>
@@ -54,7 +54,7 @@ struct ModelConfig {
 
 // Reads DIR/config.json. Throws Error(kNoInput | kBadData) naming file and field.
 ModelConfig read_config(const std::filesystem::path& model_dir);
-// The same for the text of a config.json; `origin` names it in messages. This is the fuzz target.
+// Does the same with the text of a config.json; `origin` names it in messages. This is the fuzz target.
 ModelConfig parse_config(const std::string& text, const std::string& origin);
 
 }  // namespace winnow::model

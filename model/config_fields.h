@@ -1,4 +1,4 @@
-// Typed reading of one JSON object of a config.json: every refusal names file, field, expected and found.
+// Reads the typed fields of one JSON object of a config.json: every refusal names file, field, expected and found.
 #pragma once
 
 #include <cstdint>
@@ -14,20 +14,20 @@ class ConfigFields {
   // Largest size that a field may have; products of two sizes then fit int64.
   static constexpr int64_t kMaxSize = (int64_t{1} << 31) - 1;
 
-  // `object` must outlive this. `prefix` stands before field names in messages ("rope_scaling.").
+  // Reads from `object`, which must outlive this. `prefix` comes before field names in messages ("rope_scaling.").
   ConfigFields(const Json& object, std::string origin, std::string prefix = "");
 
   bool is_absent(const char* key) const { return !object_.contains(key); }
-  // Whether the field is there and not null.
+  // Returns true if the field is there and not null.
   bool has(const char* key) const;
-  // The field, or null.
+  // Returns the field, or null.
   const Json& value(const char* key) const;
   [[noreturn]] void refuse(const char* key, const std::string& expected) const;
 
-  // An integer in [1, kMaxSize]; 1e6 counts as one. `fallback` where the field is absent; null is refused.
+  // Returns an integer in [1, kMaxSize]; 1e6 counts as one. `fallback` where the field is absent; null is refused.
   int64_t size(const char* key, int64_t fallback) const { return integer(key, fallback, 1); }
   int64_t integer(const char* key, int64_t fallback, int64_t lowest) const;
-  // A finite number > 0 that float32 can hold.
+  // Returns a finite number > 0 that float32 can hold.
   double positive(const char* key, double fallback) const;
   // A finite number, of either sign.
   double number(const char* key, double fallback) const;

@@ -1,4 +1,4 @@
-// Which tensors a model is made of: names and shapes.
+// The tensors that a model is made of: names and shapes.
 #pragma once
 
 #include <string>

@@ -1,4 +1,4 @@
-// A family is a table row of switches and defaults, not a class: what differs between decoder-only models that share
+// A family is a row of switches and defaults, not a class: what differs between decoder-only models that share
 // the Llama layer. Which tensors a layer has is said by their names (model/declared_tensors.cc).
 #pragma once
 
@@ -13,7 +13,7 @@ namespace winnow::model {
 // Returns whether a list of words with single spaces between has the word.
 bool has_word(std::string_view words, std::string_view word);
 
-// How a family's Transformers model decides which layers have a sliding window of their own.
+// Rule by which a family's Transformers model gives layers a sliding window of their own.
 enum class NativeWindow {
   kNever,      // Llama: config.json's sliding_window is ignored
   kAllLayers,  // Mistral: every layer, where sliding_window is not null

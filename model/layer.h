@@ -17,12 +17,13 @@ struct LayerAngles {
   LayerAngles from(int64_t row) const { return {keys.from(row), queries.from(row)}; }
 };
 
-// Attention itself is not here: which keys a row sees, and whose, is the sweep's matter (pipeline/engine/sweep.cc).
+// Attention itself is not here: which keys a row sees, and whose, is the sweep's matter
+// (pipeline/engine/sweep_pass.cc).
 class DecoderLayer {
  public:
-  // All references must outlive this.
+  // Takes its working memory. All references must outlive this.
   DecoderLayer(kernels::Ops& ops, const ModelConfig& config);
-  // Backend memory that this takes, bytes.
+  // Returns the backend memory that this takes, bytes.
   static int64_t workspace_bytes(const kernels::Ops& ops, const ModelConfig& config);
 
   // Computes, from residual rows x (n_rows, hidden), keys and values into the first rows of `kv` unless it is empty,

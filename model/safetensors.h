@@ -1,4 +1,4 @@
-// Memory-mapped safetensors, one file or shards with an index. Bounds-checked: no byte of a file is trusted.
+// Parses safetensors with every bound checked: no byte of a file is trusted.
 #pragma once
 
 #include <cstdint>
@@ -15,9 +15,9 @@
 namespace winnow::model {
 
 // Parses one safetensors image of n tensors in O(n log n). Views point into `bytes`. Refuses what the format forbids: a
-// header that is no JSON or has a key twice, unknown dtypes, offsets that do not match shape x dtype, overlap, holes,
-// bytes that no tensor covers; and by name what is a file of another kind. Throws Error(kBadData) naming `origin` and
-// the tensor. This is the fuzz target.
+// header that is not JSON or has a key twice, unknown dtypes, offsets that do not match shape x dtype, overlap, holes,
+// bytes that no tensor covers; and files of another kind, by its name. Throws Error(kBadData) naming `origin` and the
+// tensor. This is the fuzz target.
 std::map<std::string, kernels::HostTensor> parse_safetensors(std::span<const std::byte> bytes,
                                                              const std::string& origin);
 

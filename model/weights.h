@@ -36,12 +36,12 @@ struct LayerWeights {
   kernels::Norm mlp_output_norm;  // (hidden), of what the MLP adds
 };
 
-// How ranks that hold the same weights come by them: one reads the checkpoint, the others are sent what it read. Every
-// rank of the group calls share() with the same sizes in the same order.
+// Shares weights among ranks that hold the same ones: one rank reads the checkpoint and sends the others what it read.
+// Every rank of the group calls share() with the same sizes in the same order.
 class WeightSharing {
  public:
   virtual ~WeightSharing() = default;
-  // Whether this rank is the one that reads.
+  // Returns true if this rank is the one that reads.
   virtual bool reads() const = 0;
   // Shares memory of the backend that is loaded (queued, on the rank that reads), or wanted (on the others). May return
   // before it is sent. Throws what the transport throws.
@@ -50,7 +50,7 @@ class WeightSharing {
   virtual void finish() = 0;
 };
 
-// When ModelWeights reads weights: in its constructor, or in load().
+// Says when ModelWeights reads weights: in its constructor, or in load().
 enum class Loading { kNow, kLater };
 
 // Weights of a whole model. On the CPU one layer at a time is converted from the map, so a checkpoint is never held
@@ -65,11 +65,11 @@ class ModelWeights {
                Loading loading = Loading::kNow);
   ~ModelWeights();
 
-  // After Loading::kLater, once, before anything else: loads what all layers share and, where the backend keeps all
-  // layers, all of them. What can be wrong with a checkpoint was found before, so that no rank leaves the others alone
-  // in here. Returns the bytes of backend memory that were filled; they are there when this returns.
+  // Loads what all layers share and, where the backend keeps all layers, all of them; called once after
+  // Loading::kLater, before anything else. Faults of a checkpoint were found before, so that no rank leaves the others
+  // alone in here. Returns the bytes of backend memory that were filled; they are there when this returns.
   int64_t load(WeightSharing* sharing = nullptr);
-  // Layer `index` in [0, n_layers), converted unless it is kept from before. Valid until the next call.
+  // Returns layer `index` in [0, n_layers), converted unless it is kept from before. Valid until the next call.
   const LayerWeights& layer(int64_t index);
   const kernels::Matrix& embedding() const { return embedding_; }  // (vocab, hidden)
   const kernels::Norm& final_norm() const { return final_norm_; }  // (hidden)
@@ -78,11 +78,10 @@ class ModelWeights {
   // next call for the same key.
   std::span<const float> rotary_table(int64_t n_positions, const RotaryKey& key = {});
 
-  // Why a result is not finite, as far as the weights tell: the tensor that is broken, or that none is. Reads all of
-  // them.
+  // Says why a result is not finite, as far as the weights tell: the broken tensor, or that none is. Reads all of them.
   std::string why_not_finite() const;
 
-  // Backend memory that this class takes, in bytes, known before anything is loaded.
+  // Returns the backend memory that this class takes, bytes, before anything is loaded.
   static int64_t predicted_bytes(const ModelConfig& config, const Checkpoint& checkpoint, const kernels::Ops& ops);
 
  private:

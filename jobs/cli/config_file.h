@@ -1,4 +1,4 @@
-// --config FILE: the flags of a verb from a YAML file, under the same names without the dashes.
+// Reads --config FILE: the flags of a verb from a YAML file, under the same names without the dashes.
 //
 //   model: /models/Qwen3-4B
 //   window: 2048
@@ -15,10 +15,10 @@
 
 namespace winnow::cli {
 
-// `arguments` of `verb` (the verb not among them) with the flags of the file that --config names put before them; as
-// they are when none is named. Throws Error(kNoInput) when the file cannot be read, Error(kBadData) when it is larger
-// than 1 MiB, Error(kUsage) with file, line and column for what is no YAML map of flags: an unknown name, one given
-// twice, a value of the wrong kind.
+// Returns `arguments` of `verb` (the verb not among them) with the flags of the file that --config names put before
+// them; as they are when it names none. Throws Error(kNoInput) when the file cannot be read, Error(kBadData) when it is
+// larger than 1 MiB, Error(kUsage) with file, line and column for what is not a YAML map of flags: an unknown name, one
+// given twice, a value of the wrong kind.
 std::vector<std::string> with_config_file(const Verb& verb, const std::vector<std::string>& arguments);
 
 }  // namespace winnow::cli

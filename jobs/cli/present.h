@@ -1,4 +1,4 @@
-// How a verb prints a result on stdout.
+// Makes the text of a result for stdout.
 #pragma once
 
 #include <string>
@@ -7,7 +7,8 @@
 
 namespace winnow::cli {
 
-// JSON, or the table; its bars are block characters where the locale of the environment is a UTF-8 one, else ASCII.
+// Returns JSON, or the table, whose bars are block characters where the locale of the environment is a UTF-8 one, else
+// ASCII.
 std::string present_results(const calibration::Results& results, bool as_json);
 
 }  // namespace winnow::cli

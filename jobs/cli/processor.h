@@ -1,4 +1,4 @@
-// Whether this processor has the instructions that the build uses.
+// Checks that this processor has the instructions that the build uses.
 #pragma once
 
 #include <span>
@@ -12,7 +12,7 @@ struct ProcessorFeature {
   bool present = false;   // the processor has it
 };
 
-// Names of the needed features that are not present, "avx2, fma"; "" when all are.
+// Returns the names of the needed features that are not present, "avx2, fma"; "" when all are.
 std::string missing_features(std::span<const ProcessorFeature> features);
 
 }  // namespace winnow::cli

@@ -8,8 +8,8 @@
 
 namespace winnow::cli {
 
-// Adds a flag to the verb for each option that `of` takes, in the order of the table. The result gives, once the
-// command line was parsed, the options that it means, and what provenance wants to know of the program.
+// Adds a flag to the verb for each option that `of` takes, in the order of the table. The result returns, once the
+// command line was parsed, its options and what provenance records of the program.
 std::function<run::RunOptions()> add_run_flags(const Verb& verb, run::Verb of);
 
 }  // namespace winnow::cli

@@ -1,4 +1,4 @@
-// The state of a cell, from its run directory and from Slurm's queue: nothing else is kept.
+// Finds the state of a cell by its run directory and Slurm's queue: nothing else is kept.
 #pragma once
 
 #include <filesystem>
@@ -24,7 +24,7 @@ struct AttemptRecord {
   std::optional<int> exit_code;
   std::string error;        // last line of the log that says why, "" for none
   bool is_stopped = false;  // a user stopped it: no fault of the cell
-  int failed_launches = 0;  // of this submission, up to this one; 0 where a rank began (launch.h)
+  int failed_launches = 0;  // of this submission, up to this one; 0 where a rank began (failed_launch.h)
   std::string slurm_job;
   std::string slurm_task;
   std::vector<std::string> command;
@@ -35,18 +35,19 @@ struct AttemptRecord {
 
 std::filesystem::path attempt_record(const std::filesystem::path& run_directory, int attempt);
 std::filesystem::path attempt_log(const std::filesystem::path& run_directory, int attempt);
-// Numbers of the attempts that there are, rising.
+// Returns the numbers of the attempts that there are, rising.
 std::vector<int> list_attempts(const std::filesystem::path& run_directory);
 
-// Whether an attempt with that exit code may succeed when it is repeated: interrupted, a dead peer, a signal.
+// Returns true if an attempt with that exit code may succeed when it is repeated: interrupted, a dead peer, a signal.
 bool is_repeatable(int exit_code);
-// Whether every seed's result is there.
+// Returns true if every seed's result is there.
 bool is_done(const Cell& cell);
 CellStatus cell_status(const Cell& cell, const std::map<std::string, QueueEntry>& queue);
-// "waiting", "done", ...
+// Returns "waiting", "done", ...
 const char* state_name(CellState state);
 
-// Of a log: the last line that is an error of winnow, else the last that has a letter; "" for none. Reads its end only.
+// Returns the last line of a log that is an error of winnow, else the last that has a letter; "" for none. Reads its
+// end only.
 std::string last_error_line(const std::filesystem::path& log);
 
 }  // namespace winnow::sweep

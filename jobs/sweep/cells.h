@@ -1,4 +1,4 @@
-// From a sweep file to cells: models x datasets x windows x sinks x decode rules, without those excluded.
+// Makes the cells of a sweep file: models x datasets x windows x sinks x decode rules, without those excluded.
 #pragma once
 
 #include <string>
@@ -10,7 +10,7 @@
 
 namespace winnow::sweep {
 
-// A cell with what its verb is asked for, for the price.
+// A cell with the options of its verb, for the price.
 struct SweepCell {
   Cell cell;
   run::RunOptions options;
@@ -25,17 +25,17 @@ struct Sweep {
 // Reads the file and expands it. Nothing is written. Throws Error(kUsage | kNoInput) with all that is wrong, each with
 // line and column; Error(kNoInput | kBadData) for a file that cannot be read.
 Sweep read_sweep(const std::filesystem::path& path);
-// The same of a text in place of the file's.
+// Does the same with a text in place of the file's.
 Sweep parse_sweep(const std::filesystem::path& path, const std::string& text);
 
-// Appends to `problems` what cannot be run: missing files, contradictions.
+// Adds the cells of sweep.file, and appends to `problems` what cannot be run: missing files, contradictions.
 void expand(Sweep& sweep, std::vector<Diagnostic>& problems);
 
-// Files of selections among the patterns of an evaluate cell.
+// Returns the files of selections among the patterns of an evaluate cell.
 std::vector<std::filesystem::path> selections_of(const SweepCell& cell);
-// Coordinates by the names that exclude and match use.
+// Returns the coordinates by the names that exclude and match use.
 std::map<std::string, std::string> coordinates_of(const Cell& cell);
-// "model=a dataset=long window=64 sinks=2 decode=windowed".
+// Returns "model=a dataset=long window=64 sinks=2 decode=windowed".
 std::string describe(const Cell& cell);
 
 }  // namespace winnow::sweep

@@ -1,4 +1,4 @@
-// A child process and the signals that its parent passes on. Arguments go as they are: no shell is between.
+// Runs a child process and passes signals on to it. Arguments go as they are, without a shell.
 #pragma once
 
 #include <sys/types.h>
@@ -11,8 +11,8 @@
 namespace winnow::sweep {
 
 // Blocks USR1, TERM, INT, CHLD, and HUP unless it is ignored (nohup), so that next() hands them out one by one.
-// Children start with the signals as they were before. One at a time per process. A stop signal that came before, and
-// was remembered (stop.h), is the first.
+// Children start with the signals as they were before. There is one object at a time in a process. A stop signal that
+// was remembered before (pipeline/runtime/stop.h) is the first.
 class SignalQueue {
  public:
   SignalQueue();
@@ -20,7 +20,7 @@ class SignalQueue {
   SignalQueue& operator=(const SignalQueue&) = delete;
   ~SignalQueue();
 
-  // The next signal, or none after that many seconds.
+  // Returns the next signal; none after that many seconds.
   std::optional<int> next(double seconds);
 
  private:
@@ -36,10 +36,10 @@ struct ChildOptions {
 // Starts it in a process group of its own, so that a terminal's Ctrl-C reaches the parent alone, which passes it on; it
 // gets SIGTERM when the parent dies. Throws Error(kUnavailable) where the program cannot be started.
 pid_t start_child(const std::vector<std::string>& words, const ChildOptions& options);
-// Its exit code when it has ended, 128 + signal where a signal ended it.
+// Returns the exit code of a child that has ended, 128 + signal where a signal ended it; none while it runs.
 std::optional<int> poll_child(pid_t child);
 
-// The running executable.
+// Returns the path of the running executable.
 std::filesystem::path own_executable();
 
 }  // namespace winnow::sweep

@@ -1,4 +1,4 @@
-// `winnow sweep collect`: the results of all cells of a sweep in one file.
+// Runs `winnow sweep collect`: the results of all cells of a sweep in one file.
 #pragma once
 
 #include <filesystem>

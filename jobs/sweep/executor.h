@@ -1,5 +1,4 @@
-// What the parts of a sweep say to each other: cells, their states, and what run-cell asks of a batch system. No logic
-// here.
+// Types that the parts of a sweep share: cells, their states, and the batch system of run-cell.
 #pragma once
 
 #include <compare>
@@ -14,7 +13,7 @@
 
 namespace winnow::sweep {
 
-// What one cell asks of a machine. Cells with equal resources go to Slurm together, in one array.
+// Resources that one cell needs. Cells with equal resources go to Slurm together, in one array.
 struct Resources {
   int nodes = 1;
   int ranks_per_node = 1;
@@ -43,10 +42,11 @@ struct Cell {
   std::string decode;  // "windowed" or "full"
   std::string target;  // "" where the sweep file names none; "hf,vllm" where both mean this measurement
 
-  // "calibrate", "search" or "evaluate".
+  // Returns "calibrate", "search" or "evaluate".
   std::string verb() const { return calibrate_arguments.empty() ? "calibrate" : calibrate_arguments.front(); }
   bool is_calibration() const { return verb() == "calibrate"; }
-  // Where the result with that seed is: RUN_DIR/results.h5 has seed 0, RUN_DIR/seeds/SEED/results.h5 any other.
+  // Returns the path of the result with that seed: RUN_DIR/results.h5 has seed 0, RUN_DIR/seeds/SEED/results.h5 any
+  // other.
   std::filesystem::path results(uint64_t seed) const {
     if (seed == 0) return run_directory / "results.h5";
     return run_directory / "seeds" / std::to_string(seed) / "results.h5";
@@ -83,8 +83,8 @@ struct Attempt {
   bool was_told = false;             // it ended with exit code 75: it stopped as it was told
 };
 
-// What run-cell wants of the batch system that it runs in. Calls come in this order for an attempt: begin, launcher,
-// then one of again and settled. run-cell may be killed between any two.
+// The batch system that run-cell runs in. The calls for an attempt come in this order: begin, launcher, then one of
+// again and settled. run-cell may be killed between any two.
 class BatchSystem {
  public:
   BatchSystem() = default;
@@ -92,18 +92,18 @@ class BatchSystem {
   BatchSystem& operator=(const BatchSystem&) = delete;
   virtual ~BatchSystem() = default;
 
-  // Before the cell starts: queues the successor where a preempted job would be gone (site option requeue: successor),
+  // Queues the successor, before the cell starts, where a preempted job would be gone (site option requeue: successor),
   // unless the attempt is the last.
   virtual void begin(const Attempt& attempt) = 0;
-  // Words before `winnow VERB ...` that start it on the ranks of the cell: "srun", "--mpi=pmix", ...
+  // Returns the words before `winnow VERB ...` that start it on the ranks of the cell: "srun", "--mpi=pmix", ...
   virtual std::vector<std::string> launcher(const Cell& cell) = 0;
-  // The attempt was interrupted (exit 75, a dead rank) and may be repeated: requeues this job, or queues a successor
-  // where that is refused or the attempt was not told to stop. Returns what it did in one line. Throws Error with
-  // Slurm's words where nothing helped.
+  // Repeats an attempt that was interrupted (exit 75, a dead rank): requeues this job, or queues a successor where that
+  // is refused or the attempt was not told to stop. Returns what it did in one line. Throws Error with Slurm's words
+  // where nothing helped.
   virtual std::string again(const Attempt& attempt) = 0;
-  // The cell is done, or failed for good: takes a queued successor back.
+  // Takes a queued successor back, as the cell is done or has failed for good.
   virtual void settled(const Attempt& attempt) = 0;
-  // "1234" and "5" for the record of the attempt; the task is "" outside of an array.
+  // Return "1234" and "5" for the record of the attempt; the task is "" outside of an array.
   virtual std::string job() const = 0;
   virtual std::string task() const = 0;
 };

@@ -6,7 +6,7 @@
 
 namespace winnow::sweep {
 
-// Launches of a cell that may fail in one submission before it is given up, and those of them in one batch job.
+// Bounds on the failed launches of a cell in one submission, and in one batch job, before it is given up.
 inline constexpr int kMostFailedLaunches = 10;
 inline constexpr int kMostFailedLaunchesOfAJob = 3;
 
@@ -15,14 +15,14 @@ struct LaunchReport {
   std::string last_refusal;  // last line in which Slurm says that it could not start the step, "" for none
 };
 
-// Reads the log of an attempt up to the first line of a rank; of a log that cannot be read nothing is known.
+// Reads the log of an attempt up to the first line of a rank; empty for a log that cannot be read.
 LaunchReport read_launch(const std::filesystem::path& log);
 
-// Whether an attempt that ended with that exit code was no run of the ranks but a failed launch, which says nothing of
-// the cell and may succeed on other nodes or a moment later. srun returns 0 for some of them.
+// Returns true if an attempt that ended with that exit code was a failed launch, which says nothing of the cell and may
+// succeed on other nodes or a moment later. srun returns 0 for some of them.
 bool is_failed_launch(const LaunchReport& report, int exit_code);
 
-// Whether these are the words of a command of Slurm that failed because slurmctld did not answer, which passes.
+// Returns true if these are the words of a command of Slurm that failed because slurmctld did not answer, which passes.
 bool is_controller_silent(const std::string& words);
 
 }  // namespace winnow::sweep

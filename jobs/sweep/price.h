@@ -1,4 +1,4 @@
-// What a cell will take, from the model's config.json and the lengths of its examples alone: rough, but instant.
+// Predicts what a cell takes by the model's config.json and the lengths of its examples: roughly, but at once.
 #pragma once
 
 #include <filesystem>
@@ -39,7 +39,8 @@ class Prices {
   std::map<std::string, Lengths> lengths_;
 };
 
-// Floating-point operations of the sweep over one example, in closed form: plan_sweep without padding to row tiles.
+// Returns the floating-point operations of the sweep over one example, in closed form: plan_sweep without padding to
+// row tiles.
 double sweep_flops(const model::ModelConfig& config, const run::Settings& settings, int64_t n_tokens,
                    int64_t answer_start);
 

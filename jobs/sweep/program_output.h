@@ -1,4 +1,4 @@
-// Runs a short program and keeps what it says. Arguments go as they are: no shell is between.
+// Runs a short program and keeps its output. Arguments go as they are, without a shell.
 #pragma once
 
 #include <chrono>
@@ -8,7 +8,8 @@
 
 namespace winnow::sweep {
 
-// Whether a signal ended it, or what a shell ran for it. 255 is no signal: many programs end so when they refuse.
+// Returns true if a signal ended the program, or what a shell ran for it. 255 is not one: many programs end so when
+// they refuse.
 inline bool is_signalled(int exit_code) { return exit_code > 128 && exit_code <= 128 + 64; }
 
 struct ProgramOutput {
@@ -18,7 +19,7 @@ struct ProgramOutput {
   bool is_timed_out = false;  // it was killed, with all that it had started
   bool is_cut = false;        // it printed more than is kept
 
-  // stderr, else stdout, in one line, at most a few hundred characters: the program's own words, for a message.
+  // Returns stderr, else stdout, in one line of at most a few hundred characters, for a message.
   std::string words() const;
 };
 
@@ -28,11 +29,11 @@ struct ProgramOptions {
   std::chrono::seconds time_limit{0};         // 0: none
 };
 
-// Waits for its end. None where there is no such program. Throws Error(kInternal) where the system has no process or
-// pipe left.
+// Runs a program to its end; none where there is no such program. Throws Error(kInternal) where the system has no
+// process or pipe left.
 std::optional<ProgramOutput> run_program(const std::vector<std::string>& words, const ProgramOptions& options = {});
 
-// Whether PATH has it.
+// Returns true if PATH has the program.
 bool has_program(const std::string& name);
 
 }  // namespace winnow::sweep

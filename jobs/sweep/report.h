@@ -1,4 +1,4 @@
-// What `plan` and `status` say of a sweep: a table, or JSON.
+// The output of `plan` and `status` on a sweep: a table, or JSON.
 #pragma once
 
 #include <map>
@@ -19,25 +19,26 @@ struct SweepView {
   std::string note;                // of Slurm, one line; "" for none
 };
 
-// `queue`: what is known of cells in queues, by name; `note`: what is to be said about it, "" for nothing.
+// Finds the states of the cells. `queue`: cells in queues, by name; `note`: what is to be said about it, "" for
+// nothing.
 SweepView look_at(const Sweep& sweep, const std::map<std::string, QueueEntry>& queue, const std::string& note);
 
 std::string status_text(const SweepView& view);
 nlohmann::json status_json(const SweepView& view);
 
-// `prices` by cell.
+// Return the text and JSON of `plan`. `prices`: by cell.
 std::string plan_text(const SweepView& view, const std::vector<Price>& prices);
 nlohmann::json plan_json(const SweepView& view, const std::vector<Price>& prices);
 
-// Finished cells whose inputs have changed on the disk since, one line each.
+// Returns the finished cells whose inputs have changed on the disk since, one line each.
 std::vector<std::string> outdated(const SweepView& view);
 
 // ---- what a sweep file was when it was last submitted ---------------------------------------------------------------
 
-// For write_submission.
+// Returns what a submission keeps of the sweep, for write_submission.
 nlohmann::json submission_record(const Sweep& sweep);
-// What has changed since the newest submission of this sweep in its output directory, in lines; none where there is
-// none or nothing has.
+// Returns lines on what has changed since the newest submission of this sweep in its output directory; none where
+// nothing has or there is no submission.
 std::vector<std::string> changes_since_submission(const Sweep& sweep);
 
 }  // namespace winnow::sweep

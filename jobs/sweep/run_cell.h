@@ -9,9 +9,9 @@
 
 namespace winnow::sweep {
 
-// The cell with that index in the submission's cells.json. Locks it; a cell that somebody else runs, or that is done,
-// is no error: 0. Signals: USR1, TERM, INT and HUP go to the ranks, and the cell is then left interrupted (75). Returns
-// the exit code of the last attempt. Throws Error.
+// Runs the cell with that index in the submission's cells.json, under its lock. Returns the exit code of the last
+// attempt, and 0 for a cell that somebody else runs or that is done. USR1, TERM, INT and HUP go to the ranks, and the
+// cell is then left interrupted (75). Throws Error.
 //
 // `batch`: the batch system around this process, which starts the ranks and repeats an interrupted attempt in a later
 // job. Null: mpirun starts them, and attempts are repeated at once.

@@ -1,4 +1,5 @@
-// OUT/submissions/ID: what one `winnow sweep submit` hands to its run-cells. Written once, before anything starts.
+// Writes and reads OUT/submissions/ID, which `winnow sweep submit` hands to its run-cells: written once, before
+// anything starts.
 #pragma once
 
 #include <filesystem>
@@ -15,7 +16,7 @@ nlohmann::json cell_json(const Cell& cell);
 // into the top level of cells.json. Throws Error(kCannotCreate | kIoError).
 std::filesystem::path write_submission(const std::filesystem::path& output, const std::vector<Cell>& cells,
                                        const nlohmann::json& more = nlohmann::json::object());
-// Throws Error(kNoInput | kBadData).
+// Reads the cells of a submission. Throws Error(kNoInput | kBadData).
 std::vector<Cell> read_submission(const std::filesystem::path& submission);
 
 }  // namespace winnow::sweep

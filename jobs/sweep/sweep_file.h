@@ -1,4 +1,4 @@
-// A sweep file as it was written: YAML -> SweepFile. What its cells are is in cells.h.
+// Reads a sweep file, YAML, as it was written. cells.h makes its cells.
 //
 //   name: night
 //   output: sweeps/night
@@ -23,7 +23,7 @@ namespace winnow::sweep {
 // Values by key as they were written, checked against settings_schema(): a scalar is a list of one.
 using Assignments = std::map<std::string, std::vector<std::string>>;
 
-// Where something stands in the file, counted from 1.
+// Place in the file, counted from 1.
 struct SourceLocation {
   int line = 1;
   int column = 1;
@@ -47,7 +47,7 @@ struct SweepDataset {
   std::vector<File> controls;
 };
 
-// A path of the file for a model, whose name {model} in it stands for: absolute.
+// Returns a path of the file for a model, absolute, with the model's name in place of {model}.
 std::filesystem::path file_of_model(std::string path, const std::string& model, const std::filesystem::path& directory);
 
 // Cells that fit every key; a key fits one of its values.
@@ -95,7 +95,7 @@ struct SweepFile {
 SweepFile parse_sweep_file(const std::filesystem::path& path, const std::string& text,
                            std::vector<Diagnostic>& problems);
 
-// All that is wrong with a sweep file; as an Error it tells of the first.
+// Thrown with all that is wrong with a sweep file; its message tells of the first.
 class SweepFileError : public Error {
  public:
   SweepFileError(ExitCode code, std::vector<std::string> lines)
@@ -110,8 +110,8 @@ class SweepFileError : public Error {
   std::vector<std::string> lines_;
 };
 
-// Throws SweepFileError with the problems in the order of the file: kNoInput where only inputs are missing, else
-// kUsage. Returns where there is none.
+// Throws SweepFileError with the problems, if any, in the order of the file: kNoInput where only inputs are missing,
+// else kUsage.
 void refuse_problems(const std::filesystem::path& path, std::vector<Diagnostic> problems);
 
 }  // namespace winnow::sweep

@@ -1,5 +1,5 @@
-// The keys of a sweep file: one definition, from which the checks of the parser, the JSON Schema for editors and the
-// help come.
+// The one definition of the keys of a sweep file, for the checks of the parser, the JSON Schema for editors and the
+// help.
 #pragma once
 
 #include <yaml-cpp/yaml.h>
@@ -29,7 +29,7 @@ enum class ValueType {
   kFiles,   // a map from names to paths
 };
 
-// Items of any list.
+// Bound on the items of any list.
 inline constexpr std::size_t kMostItems = 2000;
 
 enum class ValueForm { kOne, kList, kOneOrList };
@@ -54,15 +54,15 @@ struct ObjectSchema {
   const Key* find(const std::string& name) const;
 };
 
-// Of a whole file.
+// Returns the schema of a whole file.
 const ObjectSchema& sweep_schema();
-// Keys that change what is measured or how it is run; also allowed in overrides' `set`. Their union with the resources.
+// Returns the keys that change what is measured or how it is run, which overrides' `set` may have, too.
 const ObjectSchema& settings_schema();
 
-// JSON Schema (draft 2020-12) of a sweep file, two spaces of indentation and a line feed at its end.
+// Returns the JSON Schema (draft 2020-12) of a sweep file, with two spaces of indentation and a line feed at its end.
 std::string json_schema();
 
-// Something wrong with a sweep file. Lines and columns count from 1.
+// A fault of a sweep file. Lines and columns count from 1.
 struct Diagnostic {
   int line = 1;
   int column = 1;
@@ -70,7 +70,7 @@ struct Diagnostic {
   bool is_missing_input = false;
 };
 
-// Decimal, without zeros in front: to YAML 1.1 a leading zero means octal. Fits 64 bits.
+// Returns true for a decimal number that fits 64 bits, without zeros in front: to YAML 1.1 a leading zero means octal.
 bool is_integer(const std::string& text);
 // Appends what does not fit: unknown keys, keys given twice, missing ones, wrong types and values.
 void check_against_schema(const YAML::Node& node, const ObjectSchema& schema, std::vector<Diagnostic>& problems);

@@ -1,4 +1,4 @@
-// Which texts the keys of a sweep file take.
+// The texts that the keys of a sweep file take.
 #pragma once
 
 #include <cstddef>
@@ -8,8 +8,8 @@
 
 namespace winnow::sweep {
 
-// The same twice: matched by hand, since std::regex recurses once for each character of a value, and as the pattern of
-// the JSON Schema. `longest`: bytes.
+// A rule in two forms: matched by hand, since std::regex recurses once for each character of a value, and as the
+// pattern of the JSON Schema. `longest`: bytes.
 struct TextRule {
   bool (*fits)(std::string_view text);
   const char* pattern;
@@ -17,7 +17,7 @@ struct TextRule {
   std::size_t longest;
 };
 
-// Of a key of that type; for one that is no text, the rule of plain text.
+// Returns the rule of a key of that type; of plain text for a type without text.
 TextRule rule_of(ValueType type);
 
 }  // namespace winnow::sweep

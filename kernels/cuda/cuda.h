@@ -1,4 +1,5 @@
-// NVIDIA GPUs as devices. A build without CUDA answers that there are none (no_cuda.cc).
+// NVIDIA GPUs as devices. cuda_backend.cc defines what is here; in a build without CUDA no_cuda.cc does, and answers
+// that there are none.
 #pragma once
 
 #include <memory>

@@ -5,12 +5,42 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/strings.h"
 #include "kernels/cuda/attention_memory.h"
 #include "kernels/cuda/check.h"
+#include "kernels/cuda/cuda.h"
 #include "kernels/cuda/cudnn_attention.h"
 #include "kernels/cuda/staging.h"
 
 namespace winnow::cuda {
+
+int cuda_device_count() {
+  int count = 0;
+  return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
+}
+
+std::vector<std::string> cuda_device_uuids() {
+  std::vector<std::string> uuids;
+  for (int device = 0; device < cuda_device_count(); ++device) {
+    cudaDeviceProp properties{};
+    if (cudaGetDeviceProperties(&properties, device) != cudaSuccess) {
+      cudaGetLastError();  // clears it: whoever uses the device will see it again
+      return {};
+    }
+    uuids.push_back(to_hex({static_cast<const char*>(properties.uuid.bytes), sizeof properties.uuid.bytes}));
+  }
+  return uuids;
+}
+
+std::unique_ptr<kernels::Ops> make_cuda_backend(const CudaOptions& options) {
+  int count = 0;
+  if (const cudaError_t status = cudaGetDeviceCount(&count); status != cudaSuccess || count == 0) {
+    fail(ExitCode::kUnavailable, std::string("no usable GPU: ") +
+                                     (status == cudaSuccess ? "none found" : cudaGetErrorString(status)) +
+                                     "; use --device cpu");
+  }
+  return std::make_unique<CudaBackend>(options);
+}
 
 // Zeroed device memory, counted by its backend. It comes from CUDA's pool in the order of the stream, so that the
 // buffers of one sweep are those of the one before and nothing waits.
@@ -157,6 +187,17 @@ std::unique_ptr<kernels::Buffer> CudaBackend::upload(std::span<const int32_t> va
   WINNOW_CUDA_CHECK(
       cudaMemcpyAsync(buffer->data(), values.data(), values.size_bytes(), cudaMemcpyHostToDevice, stream_));
   return buffer;
+}
+
+int64_t CudaBackend::weight_bytes(const kernels::HostTensor& source, kernels::WeightUse use) const {
+  return source.count() * (use == kernels::WeightUse::kTable ? 4 : 2);
+}
+
+kernels::Matrix CudaBackend::do_load(const kernels::HostTensor& source, kernels::WeightUse use, std::byte* storage) {
+  if (!staging_) staging_ = std::make_unique<Staging>();
+  staging_->upload(source, use == kernels::WeightUse::kTable, storage, stream_);
+  return {storage, use == kernels::WeightUse::kTable ? kernels::DType::kF32 : kernels::DType::kBf16, source.rows(),
+          source.cols()};
 }
 
 void CudaBackend::do_copy_rows(kernels::ConstRows from, kernels::Rows to) {

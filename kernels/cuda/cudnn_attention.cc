@@ -108,7 +108,7 @@ class Plans {
 
   const Plan& get(const AttentionShape& shape) {
     std::unique_lock lock(mutex_);
-    const auto [entry, is_new] = plans_.try_emplace(shape);
+    const auto entry = plans_.try_emplace(shape).first;
     if (entry->second.state == State::kBuilding) {
       changed_.wait(lock, [&] { return entry->second.state == State::kDone; });
     }

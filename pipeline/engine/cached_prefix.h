@@ -17,11 +17,11 @@
 
 namespace winnow::engine {
 
-// Rows of a sequence that a cached prefix can hold where no layer has a narrower window than this: those before R, the
-// first row of a lane, but never all of them. 0: none.
+// Returns how many rows of a sequence a cached prefix can hold where no layer has a narrower window than this: those
+// before R, the first row of a lane, but never all of them.
 int64_t cached_rows(int64_t n_tokens, const kernels::Window& narrowest, int64_t row_tile);
 
-// The sweep that computes them: the request's first prefix_rows rows, with full attention and without variants.
+// Returns the sweep that computes them: the request's first prefix_rows rows, with full attention and without variants.
 SweepRequest prefix_request(const SweepRequest& request);
 
 struct RowScore {
@@ -38,9 +38,9 @@ class CachedPrefix {
   // Runs request.prefix_rows rows with full attention. Throws Interrupted, Error(kOutOfMemory).
   CachedPrefix(kernels::Ops& ops, const model::ModelConfig& config, model::ModelWeights& weights,
                const SweepRequest& request, Place place, const StopCheck& stop);
-  // Memory that it keeps, of the backend or of the host, bytes.
+  // Returns the memory that it keeps, of the backend or of the host, bytes.
   static int64_t size_bytes(const model::ModelConfig& config, const kernels::Ops& ops, int64_t n_rows);
-  // Memory of the backend that making the request's takes besides what it keeps there, bytes.
+  // Returns the backend memory that making the request's prefix takes besides what it keeps there, bytes.
   static int64_t workspace_bytes(const model::ModelConfig& config, const kernels::Ops& ops, const SweepRequest& request,
                                  Place place);
 
@@ -48,7 +48,7 @@ class CachedPrefix {
   bool is_on_host() const { return place_ == Place::kHost; }
   // Returns the layer's keys and values, in memory of `place`.
   kernels::KvSpan layer(int64_t layer) const { return kv_.slice(layer * n_rows_, n_rows_); }
-  // Of row a - 1 <= row < n_rows.
+  // Returns the score of row a - 1 <= row < n_rows.
   RowScore score(int64_t row) const { return scores_[static_cast<std::size_t>(row - first_score_row_)]; }
 
  private:
@@ -60,8 +60,8 @@ class CachedPrefix {
   std::vector<RowScore> scores_;  // of rows [first_score_row, n_rows)
 };
 
-// Who keeps what: every example belongs to one rank, which keeps its prefix in the backend's memory while there is
-// room, then in the host's, then nowhere: there the rows are computed anew each time.
+// Says which rank keeps which prefix, and where. Every example belongs to one rank, which keeps its prefix in the
+// backend's memory while there is room, then in the host's, then nowhere: its rows are computed anew each time.
 struct PrefixPlan {
   std::vector<int64_t> owner;                             // rank, by example
   std::vector<std::optional<CachedPrefix::Place>> place;  // by example
@@ -72,8 +72,8 @@ struct PrefixLimits {
   int64_t backend_bytes = 0;  // of each rank
   int64_t host_bytes = 0;
 };
-// sizes: of each example's prefix, bytes; 0 where there is none to keep. Examples are shared out by size, the largest
-// first. Pure.
+// Shares examples out by size, the largest first. sizes: of each example's prefix, bytes; 0 where there is none to
+// keep.
 PrefixPlan plan_prefixes(std::span<const int64_t> sizes, int64_t n_ranks, const PrefixLimits& limits);
 
 // The prefixes of a rank's examples.

@@ -1,5 +1,6 @@
-// What every forward pass has besides its own rows: the layer's arithmetic, the rotary table, the way in through the
-// embedding and the way out through the vocabulary. Sweep, prefill and generation differ in which rows they bring.
+// The parts that every forward pass has besides its own rows: the layer's arithmetic, the rotary table, the way in
+// through the embedding and the way out through the vocabulary. Sweep, prefill and generation differ in which rows they
+// bring.
 #pragma once
 
 #include <cstdint>
@@ -14,10 +15,11 @@
 namespace winnow::engine {
 
 struct Forward {
-  // All references must outlive this, but for the list of sequences.
+  // Makes the rotary tables of the sequences. All references must outlive this, but for their list.
   Forward(kernels::Ops& on, const model::ModelConfig& of_model, model::ModelWeights& with,
           std::span<const TurnedSequence> sequences);
-  // Backend memory that this takes, with what operations on sequences of most_rows rows take for themselves, bytes.
+  // Returns the backend memory that this takes, with what operations on sequences of most_rows rows take for
+  // themselves, bytes.
   static int64_t predicted_bytes(const kernels::Ops& on, const model::ModelConfig& of_model,
                                  std::span<const TurnedSequence> sequences, int64_t most_rows);
 

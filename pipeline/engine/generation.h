@@ -52,12 +52,12 @@ struct GenerationReport {
 GenerationReport generate(kernels::Ops& ops, const model::ModelConfig& config, model::ModelWeights& weights,
                           std::span<const GenerationRequest> requests, std::span<const int32_t> stop_tokens,
                           const StopCheck& stop);
-// Backend memory of that without the weights, bytes, at most.
+// Returns the most backend memory that generate() takes without the weights, bytes.
 int64_t predict_generation_bytes(const model::ModelConfig& config, const kernels::Ops& ops,
                                  std::span<const GenerationRequest> requests);
 
-// Whether a continuation is the reference answer: its first tokens are the answer's, up to the answer's end or its
-// first stop token, behind which a deployed model writes nothing.
+// Returns true if a continuation is the reference answer: its first tokens are the answer's, up to the answer's end or
+// its first stop token, after which a served model writes nothing.
 bool matches_answer(std::span<const int32_t> generated, std::span<const int32_t> answer,
                     std::span<const int32_t> stop_tokens);
 

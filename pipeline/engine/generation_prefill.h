@@ -39,10 +39,10 @@ class Prefill {
   // Returns the residual row that left the last layer at a prompt's last token.
   kernels::ConstRows last_row(std::size_t prompt) const;
 
-  // Ranges of requests whose rows go together: as many as the backend likes to stack.
+  // Returns ranges of requests whose rows go together: as many as the backend likes to stack.
   static std::vector<std::pair<std::size_t, std::size_t>> groups(const kernels::Ops& ops,
                                                                  std::span<const GenerationRequest> requests);
-  // Backend memory of the largest of those groups, bytes.
+  // Returns the backend memory of the largest of those groups, bytes.
   static int64_t predicted_bytes(const kernels::Ops& ops, const model::ModelConfig& config,
                                  std::span<const GenerationRequest> requests);
 

@@ -1,4 +1,4 @@
-// How much a sequence's cache keeps in a layer, and where its rows go.
+// The rows that a sequence's cache keeps in each layer, and their slots.
 #pragma once
 
 #include <cstdint>
@@ -20,8 +20,8 @@ struct CacheShape {
   int64_t rows() const { return n_sinks + n_ring; }
 };
 
-// A layer keeps all rows where one that is generated sees them all, and where they fit into window and sinks anyway;
-// else the sinks and the last rows of its window.
+// Returns what a layer keeps: all rows where one that is generated sees them all or where they fit into window and
+// sinks anyway; else the sinks and the last rows of its window.
 CacheShape cache_shape(const GenerationRequest& request, int64_t layer);
 
 // Keys and values of one sequence in all layers: one piece of memory, freed with this.

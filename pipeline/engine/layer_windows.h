@@ -1,4 +1,4 @@
-// What each layer of a model may look at: the setting that a pass runs with, one entry a layer.
+// The keys that each layer of a model may look at: the setting that a pass runs with, one entry a layer.
 #pragma once
 
 #include <cstdint>
@@ -14,22 +14,22 @@ using winnow::Pattern;
 // The setting of one layer, for one example. Layers differ in nothing else.
 struct LayerWindow {
   kernels::Window window;
-  // Here is the place of the type in which a layer keeps its keys and values: a variant that differs in it alone is
-  // born in that layer too, and differs from the first row on (first_different_row).
+  // The type in which a layer keeps its keys and values would be a member here: a variant that differs in it alone
+  // would leave the base in that layer too, and differ from the first row on (first_different_row).
   bool operator==(const LayerWindow&) const = default;
 };
 
 using LayerWindows = std::vector<LayerWindow>;  // (n_layers)
 
-// The window where the pattern says so, full attention elsewhere.
+// Returns the window where the pattern says so, full attention elsewhere; (n_layers).
 LayerWindows layer_windows_of(const Pattern& pattern, const kernels::Window& window);
 
-// First layer in which a variant differs from the base, or n_layers. Both have the same number of layers.
+// Returns the first layer in which a variant differs from the base, or n_layers. Both have the same number of layers.
 int64_t fork_layer_of(const LayerWindows& base, const LayerWindows& variant);
-// First row that sees other keys in one of them than in the other, or kernels::kNoLimit and more: rows before it are
-// the same, in every layer.
+// Returns the first row that sees other keys in one of them than in the other, or kernels::kNoLimit and more: rows
+// before it are the same, in every layer.
 int64_t first_different_row(const LayerWindows& base, const LayerWindows& variant);
-// First row that does not see everything in some layer, or kernels::kNoLimit and more.
+// Returns the first row that does not see everything in some layer, or kernels::kNoLimit and more.
 int64_t first_affected_row(const LayerWindows& windows);
 
 }  // namespace winnow::engine

@@ -21,7 +21,7 @@ class PassBuffers {
 
   PassBuffers(const kernels::Ops& ops, const model::ModelConfig& config) : ops_(ops), config_(config) {}
 
-  // Each lists one more buffer; `what` names it in messages. Nothing is taken yet.
+  // List one more buffer each; `what` names it in messages. Nothing is allocated yet.
   RowsId residual(int64_t n_rows, const char* what);      // (n_rows, hidden) of the residual type
   RowsId hidden(int64_t n_rows, const char* what);        // (n_rows, hidden) activations
   RowsId queries(int64_t n_rows, const char* what);       // (n_rows, q_dim) activations
@@ -30,7 +30,7 @@ class PassBuffers {
   // Returns the size of all buffers, bytes.
   int64_t size_bytes() const;
 
-  // Takes the memory of all buffers but those of integers. Throws Error(kOutOfMemory).
+  // Allocates all buffers but those of integers. Throws Error(kOutOfMemory).
   void allocate(kernels::Ops& ops);
   // Fills a buffer of integers with as many values as it has rows or fewer, in place of what it held.
   void upload(kernels::Ops& ops, IntegersId id, std::span<const int32_t> values);

@@ -1,4 +1,4 @@
-// Which places of a tile give a row the same bits.
+// Finds the places of a tile that give a row the same bits.
 #pragma once
 
 #include <cstdint>
@@ -18,19 +18,19 @@ class RowPlaces {
  public:
   // Computes one tile in which all rows are the same, and compares the rows that come out.
   RowPlaces(kernels::Ops& ops, const model::ModelConfig& config, model::ModelWeights& weights);
-  // Of a tile in which the place of each row has the given class: rows of one class may change places.
+  // Describes a tile in which each place has the given class, (row_tile): rows of one class may change places.
   explicit RowPlaces(const std::vector<int32_t>& class_of_place);
-  // Every row at the place of its position.
+  // Returns the rule that keeps every row at the place of its position.
   static RowPlaces natural(int64_t tile);
 
-  // Places in a stack of tiles for one row at each of these positions, and the rows of the stack: as few tiles as the
-  // classes allow. A place is alike that of its position.
+  // Places in a stack of tiles for one row at each position, each of the class of that position's own place; as few
+  // tiles as the classes allow.
   struct Stack {
     std::vector<int64_t> at;
     int64_t n_rows = 0;
   };
   Stack stack(const std::vector<int64_t>& positions) const;
-  // The most rows of a stack while all positions rise together.
+  // Returns the most rows of a stack while all positions rise together.
   int64_t most_rows(std::vector<int64_t> positions) const;
   int64_t n_classes() const { return static_cast<int64_t>(places_.size()); }
 

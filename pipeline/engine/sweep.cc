@@ -1,286 +1,12 @@
 #include "pipeline/engine/sweep.h"
 
-#include <algorithm>
-#include <memory>
+#include <cmath>
+#include <string>
+#include <utility>
 
-#include "base/error.h"
-#include "pipeline/engine/cached_prefix.h"
 #include "pipeline/engine/sweep_pass.h"
 
 namespace winnow::engine {
-
-namespace {
-
-// The one that a layer's mass is measured against: where the base is windowed and its variant is not, the base's.
-const kernels::Window& narrower(const kernels::Window& a, const kernels::Window& b) { return a.keys < b.keys ? a : b; }
-
-int64_t length_of(const SweepRequest& request) {
-  return request.sequence_length > 0 ? request.sequence_length : static_cast<int64_t>(request.tokens.size()) - 1;
-}
-
-std::vector<TurnedSequence> turned_sequences(std::span<const SweepRequest> requests, const SweepLayout& layout) {
-  std::vector<TurnedSequence> sequences;
-  for (const SweepRequest& request : requests) sequences.push_back({length_of(request), layout.longest_rows});
-  return sequences;
-}
-
-}  // namespace
-
-SweepBuffers::SweepBuffers(const kernels::Ops& ops, const model::ModelConfig& config, const SweepLayout& layout,
-                           std::span<const SweepRequest> requests, const KvSink* sink)
-    : list(ops, config),
-      positions(list.integers(layout.stack_rows + layout.scored_rows, "the rows' positions")),
-      tokens(list.integers(layout.base_rows, "token ids")),
-      stack(list.residual(layout.stack_rows, "the residual lanes")),
-      scored(list.residual(layout.scored_rows, "the answer rows")),
-      normed(list.hidden(Forward::normed_rows(ops, layout.scored_rows), "the final rows")),
-      reference(list.hidden(layout.with_kl ? layout.base_scored_rows : 0, "the base's final rows")),
-      base_q(list.queries(layout.base_rows, "the base's queries")),
-      base_kv(list.keys(sink != nullptr ? 0 : layout.base_rows, "the base's keys and values")),
-      group_q(list.queries(layout.group_rows, "the lanes' queries")),
-      group_kv(list.keys(layout.group_rows, "the lanes' keys and values")),
-      attention(list.queries(std::max(layout.base_rows, layout.group_rows), "attention's output")),
-      hidden(list.residual(layout.with_hidden ? ops.device().chunk_rows() : 0, "hidden states of the signals")) {
-  for (const SweepRequest& request : requests) {
-    const bool is_fetched = request.prefix != nullptr && request.prefix->is_on_host();
-    fetched.push_back(list.keys(is_fetched ? request.prefix->n_rows() : 0, "a layer of cached keys"));
-  }
-}
-
-int64_t SweepPass::predicted_bytes(const kernels::Ops& ops, const model::ModelConfig& config,
-                                   std::span<const SweepRequest> requests, const KvSink* sink) {
-  const SweepLayout layout(config, requests, ops);
-  return SweepBuffers(ops, config, layout, requests, sink).list.size_bytes() +
-         Forward::predicted_bytes(ops, config, turned_sequences(requests, layout),
-                                  std::max(layout.longest_rows, layout.group_rows));
-}
-
-SweepPass::SweepPass(kernels::Ops& ops, const model::ModelConfig& config, model::ModelWeights& weights,
-                     std::span<const SweepRequest> requests, const KvSink* sink)
-    : ops_(ops),
-      config_(config),
-      weights_(weights),
-      requests_(requests),
-      sink_(sink),
-      layout_(config, requests, ops),
-      forward_(ops, config, weights, turned_sequences(requests, layout_)),
-      buffers_(ops, config, layout_, requests, sink) {
-  for (const SweepRequest& request : requests) {
-    const bool is_there = request.prefix != nullptr && request.prefix->n_rows() == request.prefix_rows;
-    if (request.prefix_rows > 0 && !is_there) fail(ExitCode::kInternal, "sweep: the prefix is not there");
-  }
-  buffers_.list.allocate(ops);
-  if (layout_.with_hidden) {
-    hidden_on_host_ = ops.device().allocate_host(2 * at(buffers_.hidden).size_bytes(), "hidden states of the signals");
-  }
-  make_tables();
-  for (const SweepRequest& request : requests) signals_.emplace_back(request.variants.size());
-  prefix_keys_.resize(requests.size());
-}
-
-// What the rows are, for the operations that ask for it: tokens and positions.
-void SweepPass::make_tables() {
-  std::vector<int32_t> positions;
-  const auto add_positions = [&](const Segment& segment, const PlacedRows& rows) {
-    const int64_t length = length_of(requests_[segment.request]);
-    for (int64_t r = 0; r < rows.n_rows; ++r) positions.push_back(forward_.rotary.place(length, rows.first_row + r));
-  };
-  for (const Segment& segment : layout_.segments) add_positions(segment, segment.residual);
-  for (const Segment& segment : layout_.segments) add_positions(segment, segment.scored);
-  buffers_.list.upload(ops_, buffers_.positions, positions);
-
-  std::vector<int32_t> tokens(static_cast<std::size_t>(layout_.base_rows), -1);
-  for (const Segment& base : bases()) {
-    const auto own = requests_[base.request]
-                         .tokens.first(static_cast<std::size_t>(base.n_tokens))
-                         .subspan(static_cast<std::size_t>(base.residual.first_row));
-    std::copy(own.begin(), own.end(), tokens.begin() + base.residual.at);
-  }
-  buffers_.list.upload(ops_, buffers_.tokens, tokens);
-}
-
-// The rows that leave the last layer start from the residual rows that enter it: the base's for a lane born there.
-void SweepPass::gather_scored(int64_t layer) {
-  for (const Segment& segment : layout_.segments) {
-    const Segment& source = SweepLayout::has_own_keys(segment, layer) ? segment : layout_.base_of(segment);
-    const PlacedRows& from = source.residual;
-    const PlacedRows& to = segment.scored;
-    ops_.copy_rows(residual(from.at + to.first_row - from.first_row, to.n_rows), scored(to.at, to.n_rows));
-  }
-}
-
-void SweepPass::fork_lanes(int64_t layer) {
-  for (const Segment& segment : layout_.segments) {
-    if (segment.fork_layer != layer) continue;
-    const PlacedRows& base = layout_.base_of(segment).residual;
-    const PlacedRows& rows = segment.residual;
-    ops_.copy_rows(residual(base.at + rows.first_row - base.first_row, rows.n_rows), residual(rows.at, rows.n_rows));
-  }
-}
-
-void SweepPass::run_bases(const model::LayerWeights& weights, int64_t layer) {
-  std::vector<kernels::AttentionCall> calls;
-  for (const Segment& base : bases()) {
-    const PlacedRows& out = layout_.outgoing(base, layer);
-    kernels::AttentionCall call = layout_.call(base, layer);
-    call.q = at(buffers_.base_q).slice(out.at, out.n_rows);
-    call.out = at(buffers_.attention).slice(out.at, out.n_rows);
-    call.own.kv = base_keys(base);
-    set_prefix(call, base.request);
-    calls.push_back(call);
-  }
-  ops_.attention(calls, config_.heads);
-  measure_signals_of(weights, layer);
-  const kernels::Rows rows = outgoing(bases().front(), bases().back(), layer);
-  forward_.decoder.finish(weights, at(buffers_.attention).slice(0, rows.n_rows), rows);
-}
-
-// Segments [begin, end) of the lanes through one layer, together.
-void SweepPass::run_lanes(const model::LayerWeights& weights, int64_t layer, std::size_t begin, std::size_t end) {
-  const Segment& first = layout_.segments[begin];
-  const int64_t first_out = layout_.outgoing(first, layer).at;
-  const kernels::Rows rows = outgoing(first, layout_.segments[end - 1], layer);
-  std::vector<kernels::AttentionCall> calls;
-  int64_t n_own_rows = 0;
-  int64_t n_own_scored = 0;
-  for (std::size_t i = begin; i < end; ++i) {
-    const Segment& lane = layout_.segments[i];
-    const Segment& base = layout_.base_of(lane);
-    const PlacedRows& out = layout_.outgoing(lane, layer);
-    const PlacedRows& base_out = layout_.outgoing(base, layer);
-    kernels::AttentionCall call = layout_.call(lane, layer);
-    call.out = at(buffers_.attention).slice(out.at - first_out, out.n_rows);
-    if (SweepLayout::has_own_keys(lane, layer)) {
-      n_own_rows = lane.residual.end() - first.residual.at;
-      n_own_scored = lane.scored.end() - first.scored.at;
-      call.q = at(buffers_.group_q).slice(out.at - first_out, out.n_rows);
-      call.prefix.kv = base_keys(base);
-      call.own.kv = at(buffers_.group_kv).slice(lane.residual.at - first.residual.at, lane.residual.n_rows);
-    } else {
-      call.q = at(buffers_.base_q).slice(base_out.at + out.first_row - base_out.first_row, out.n_rows);
-      call.own.kv = base_keys(base);
-    }
-    if (base.residual.first_row > 0) set_prefix(call, lane.request);
-    calls.push_back(call);
-  }
-  forward_.decoder.attention_input(weights, residual(first.residual.at, n_own_rows),
-                                   residual_angles(weights, first.residual.at), at(buffers_.group_kv),
-                                   is_last(layer) ? kernels::Rows{} : at(buffers_.group_q).slice(0, n_own_rows));
-  if (is_last(layer)) {
-    forward_.decoder.attention_input(weights, scored(first.scored.at, n_own_scored),
-                                     scored_angles(weights, first.scored.at), {},
-                                     at(buffers_.group_q).slice(0, n_own_scored));
-  }
-  ops_.attention(calls, config_.heads);
-  forward_.decoder.finish(weights, at(buffers_.attention).slice(0, rows.n_rows), rows);
-}
-
-// As many lanes from `begin` on as the buffers of a group hold.
-std::size_t SweepPass::group_end(std::size_t begin, std::size_t n_active) const {
-  const int64_t limit = layout_.segments[begin].residual.at + layout_.group_rows;
-  std::size_t end = begin + 1;
-  while (end < n_active && layout_.segments[end].residual.end() <= limit) ++end;
-  return end;
-}
-
-void SweepPass::fetch_prefixes(int64_t layer) {
-  for (std::size_t r = 0; r < requests_.size(); ++r) {
-    if (requests_[r].prefix_rows == 0) continue;
-    const kernels::KvSpan keys = requests_[r].prefix->layer(layer);
-    prefix_keys_[r] = keys;
-    if (!requests_[r].prefix->is_on_host()) continue;
-    prefix_keys_[r] = at(buffers_.fetched[r]);
-    ops_.copy_async(keys.bytes(), prefix_keys_[r].bytes());
-  }
-}
-
-void SweepPass::run_layer(int64_t layer) {
-  const model::LayerWeights& weights = weights_.layer(layer);
-  fetch_prefixes(layer);
-  base_keys_ = sink_ != nullptr ? sink_->place(layer) : at(buffers_.base_kv);
-  forward_.decoder.attention_input(weights, residual(0, layout_.base_rows), residual_angles(weights, 0), base_keys_,
-                                   is_last(layer) ? kernels::Rows{} : at(buffers_.base_q));
-  if (is_last(layer)) {
-    gather_scored(layer);
-    const kernels::Rows rows = scored(0, bases().back().scored.end());
-    forward_.decoder.attention_input(weights, rows, scored_angles(weights, 0), {},
-                                     at(buffers_.base_q).slice(0, rows.n_rows));
-  } else {
-    fork_lanes(layer);
-  }
-  run_bases(weights, layer);
-  const auto n_attending = static_cast<std::size_t>(layout_.n_attending(layer));
-  for (std::size_t begin = bases().size(); begin < n_attending;) {
-    const std::size_t end = group_end(begin, n_attending);
-    run_lanes(weights, layer, begin, end);
-    begin = end;
-  }
-  run_removed(weights, layer, n_attending, static_cast<std::size_t>(layout_.n_active(layer)));
-  if (sink_ != nullptr) sink_->done(layer);
-}
-
-// Segments [begin, end), which are born here without the attention of this layer: only its MLP is left to do, and rows
-// before the first without attention are the base's.
-void SweepPass::run_removed(const model::LayerWeights& weights, int64_t layer, std::size_t begin, std::size_t end) {
-  if (begin == end) return;
-  const Segment& first = layout_.segments[begin];
-  forward_.decoder.finish(weights, {}, outgoing(first, layout_.segments[end - 1], layer));
-  for (std::size_t i = begin; i < end; ++i) {
-    const Segment& lane = layout_.segments[i];
-    const Segment& base = layout_.base_of(lane);
-    const PlacedRows& rows = layout_.outgoing(lane, layer);
-    const int64_t n_of_base = std::min(lane.removed_row - rows.first_row, rows.n_rows);
-    if (n_of_base <= 0) continue;
-    const int64_t at = rows.first_row - layout_.outgoing(base, layer).first_row;
-    ops_.copy_rows(outgoing(base, layer).slice(at, n_of_base), outgoing(lane, layer).slice(0, n_of_base));
-  }
-}
-
-HiddenRows SweepPass::hidden_rows() const {
-  if (!hidden_on_host_) return {};
-  const kernels::Rows rows = at(buffers_.hidden);
-  const kernels::Rows host = hidden_on_host_->rows(rows.dtype, rows.cols);
-  return {.rows = rows, .before = host.slice(0, rows.n_rows), .after = host.slice(rows.n_rows, rows.n_rows)};
-}
-
-// The signals of the bases' layers that a variant of their request asks about.
-void SweepPass::measure_signals_of(const model::LayerWeights& weights, int64_t layer) {
-  for (const Segment& base : bases()) {
-    const SweepRequest& request = requests_[base.request];
-    if (!measures_layers(request.signals)) continue;
-    const PlacedRows& out = layout_.outgoing(base, layer);
-    for (std::size_t v = 0; v < request.variants.size(); ++v) {
-      if (fork_layer_of(request.base, request.variants[v]) != layer) continue;
-      const auto l = static_cast<std::size_t>(layer);
-      const LayerState state{.ops = ops_,
-                             .config = config_,
-                             .weights = weights,
-                             .window = narrower(request.base[l].window, request.variants[v][l].window),
-                             .n_tokens = static_cast<int64_t>(request.tokens.size()),
-                             .answer_start = request.answer_start,
-                             .first_row = out.first_row,
-                             .q = at(buffers_.base_q).slice(out.at, out.n_rows),
-                             .attention = at(buffers_.attention).slice(out.at, out.n_rows),
-                             .x = outgoing(base, layer),
-                             .keys = {base_keys(base), base.residual.first_row},
-                             .hidden = hidden_rows()};
-      measure_signals(state, request.signals, signals_[base.request][v]);
-    }
-  }
-}
-
-void SweepPass::run_layers(const StopCheck& stop) {
-  forward_.embed(at(buffers_.tokens), residual(0, layout_.base_rows));
-  for (int64_t layer = 0; layer < config_.n_layers; ++layer) {
-    run_layer(layer);
-    if (stop && stop()) throw Interrupted{};
-  }
-}
-
-std::vector<SweepResult> SweepPass::run(const StopCheck& stop) {
-  run_layers(stop);
-  return results_of(score_rows());
-}
 
 int64_t predict_sweep_bytes(const model::ModelConfig& config, const kernels::Ops& ops,
                             std::span<const SweepRequest> requests) {
@@ -297,6 +23,19 @@ SweepResult sweep(kernels::Ops& ops, const model::ModelConfig& config, model::Mo
   SweepResult result = std::move(sweep(ops, config, weights, std::span(&request, 1), stop).front());
   check_finite(request, result);
   return result;
+}
+
+void check_finite(const SweepRequest& request, const SweepResult& result) {
+  if (!std::isfinite(result.base.nll_nats)) fail(ExitCode::kBadData, "the NLL of the base pattern is not finite");
+  for (std::size_t v = 0; v < result.variants.size(); ++v) {
+    const Score& score = result.variants[v];
+    const bool has_removed = score.signals.contains(kNllRemoved);
+    const double nll_removed = has_removed ? value_of(score.signals, kNllRemoved) : 0.0;
+    if (std::isfinite(score.nll_nats + score.kl_nats + nll_removed)) continue;
+    const int64_t layer = fork_layer_of(request.base, request.variants[v]);
+    fail(ExitCode::kBadData, "the NLL of the pattern that differs from the base at layer " + std::to_string(layer) +
+                                 ", its KL or the NLL without the layer's attention is not finite");
+  }
 }
 
 }  // namespace winnow::engine

@@ -19,7 +19,7 @@ namespace winnow::engine {
 
 class CachedPrefix;  // pipeline/engine/cached_prefix.h
 
-// What one setting of the layers costs on one example.
+// Figures of one setting of the layers on one example.
 struct Score {
   double nll_nats = 0.0;              // mean over the answer tokens
   bool exact_match = false;           // every answer token is the argmax: greedy decoding reproduces the answer
@@ -56,30 +56,15 @@ struct SweepResult {
 using StopCheck = std::function<bool()>;
 struct Interrupted : Unwinding {};
 
-// Work of a sweep, for the cost model. Pure arithmetic.
-struct SweepPlan {
-  int64_t n_rows =
-      0;  // of the base, not padded: T - 1 (the last token predicts nothing), or T (with the row of the last token)
-  int64_t padded_rows = 0;      // end of the base's rows, multiple of the row tile
-  int64_t lane_first_row = 0;   // R, the least of the lanes; padded_rows when no row of any differs from the base
-  int64_t first_score_row = 0;  // tile that holds row a - 1
-  int64_t n_lanes = 0;          // that differ from the base in a row that is computed
-  int64_t row_layers = 0;       // sum over layers of rows computed
-  int64_t attention_pairs = 0;  // sum over layers of (row, key) pairs computed
-};
-SweepPlan plan_sweep(const model::ModelConfig& config, const SweepRequest& request, int64_t row_tile);
-// Backend memory of one sweep over all of the requests, without the weights, bytes.
+// Returns the backend memory of one sweep over all of the requests, without the weights, bytes.
 int64_t predict_sweep_bytes(const model::ModelConfig& config, const kernels::Ops& ops,
                             std::span<const SweepRequest> requests);
-// The different attention calls that a sweep over the request makes, without memory: Ops::prepare_attention.
-std::vector<kernels::AttentionCall> attention_shapes(const model::ModelConfig& config, const SweepRequest& request,
-                                                     int64_t row_tile);
 
-// Sweeps all requests together: their rows are stacked, their results are what each alone would give, bit for bit.
+// Sweeps all requests together: their rows are stacked, and their results are bit for bit what each alone would give.
 // Throws Interrupted.
 std::vector<SweepResult> sweep(kernels::Ops& ops, const model::ModelConfig& config, model::ModelWeights& weights,
                                std::span<const SweepRequest> requests, const StopCheck& stop);
-// One request. Throws Error(kBadData) when an NLL is not finite, naming the layer; Interrupted.
+// Sweeps one request. Throws Error(kBadData) when an NLL is not finite, naming the layer, and Interrupted.
 SweepResult sweep(kernels::Ops& ops, const model::ModelConfig& config, model::ModelWeights& weights,
                   const SweepRequest& request, const StopCheck& stop);
 // Throws Error(kBadData) when an NLL is not finite, naming the layer.

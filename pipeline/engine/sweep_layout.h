@@ -1,4 +1,4 @@
-// Which rows a sweep computes and where they lie: pure arithmetic, no memory.
+// The rows that a sweep computes and their places: pure arithmetic, no memory.
 #pragma once
 
 #include <cstdint>
@@ -23,12 +23,12 @@ struct RowRange {
   int64_t removed_first_row = 0;  // first row of these lanes, its tile; padded_rows when there are none
   int64_t first_score_row = 0;    // of the base: the first that is wanted of the last layer, its tile
   int64_t answer_row = 0;         // tile that holds row a - 1
-  // Whether a variant has rows of its own.
+  // Returns true if a variant has rows of its own.
   bool has_lane(std::size_t variant) const { return lane_first_row[variant] < padded_rows; }
-  // Of a lane that begins at first_row.
+  // Returns the first score row of a lane that begins at first_row.
   int64_t first_score_row_of(int64_t first_row) const { return first_row > answer_row ? first_row : answer_row; }
 };
-// Throws Error(kInternal) for a request that does not fit the model.
+// Returns the rows of a request. Throws Error(kInternal) for one that does not fit the model.
 RowRange row_range(const model::ModelConfig& config, const SweepRequest& request, int64_t row_tile);
 
 // Rows [first_row, first_row + n_rows) of a sequence, from row `at` of a stack on.
@@ -46,7 +46,7 @@ struct Segment {
   int64_t variant = kBase;                // index in the request, or kBase
   int64_t fork_layer = kBase;             // layer of its first own rows; the base has them from the start
   const LayerWindows* windows = nullptr;  // (n_layers)
-  int64_t removed_row = kBase;            // first row without attention in the layer of birth; kBase: none is without
+  int64_t removed_row = kBase;            // first row without attention in the fork layer; kBase: none is without
   int64_t n_tokens = 0;                   // rows of the sequence that are real
   PlacedRows residual;                    // in the stack
   PlacedRows scored;                      // in the rows that leave the last layer
@@ -54,8 +54,9 @@ struct Segment {
   bool is_removed() const { return removed_row != kBase; }
 };
 
-// The bases of all requests in their order, then the lanes in the order of their birth, so that the segments alive at a
-// layer are the front part of the stack; of those born at one layer the ones without attention there come last.
+// The bases of all requests in their order, then the lanes in the order of their fork layers, so that the segments that
+// are active at a layer are the front part of the stack; of those with one fork layer the ones without attention there
+// come last.
 struct SweepLayout {
   SweepLayout(const model::ModelConfig& config, std::span<const SweepRequest> requests, const kernels::Ops& ops);
 
@@ -73,15 +74,20 @@ struct SweepLayout {
   bool is_last(int64_t layer) const { return layer == n_layers - 1; }
   int64_t n_active(int64_t layer) const;     // segments
   int64_t n_attending(int64_t layer) const;  // of them: all but those without attention in this layer
-  // Rows of a segment that leave a layer.
+  // Returns the rows of a segment that leave a layer.
   const PlacedRows& outgoing(const Segment& segment, int64_t layer) const {
     return is_last(layer) ? segment.scored : segment.residual;
   }
   const Segment& base_of(const Segment& segment) const { return segments[segment.request]; }
-  // Whether a segment has its own queries, keys and values in a layer; in that of its birth they are the base's.
+  // Returns true if a segment has its own queries, keys and values in a layer; in its fork layer they are the base's.
   static bool has_own_keys(const Segment& segment, int64_t layer) { return segment.fork_layer < layer; }
   // Returns its attention call in a layer, without memory.
   kernels::AttentionCall call(const Segment& segment, int64_t layer) const;
 };
+
+// Returns the different attention calls that a sweep over the request makes, without memory, for
+// Ops::prepare_attention.
+std::vector<kernels::AttentionCall> attention_shapes(const model::ModelConfig& config, const SweepRequest& request,
+                                                     int64_t row_tile);
 
 }  // namespace winnow::engine

@@ -1,5 +1,5 @@
-// The sweep's one pass over the layers (pipeline/engine/sweep.cc) and the scores of the rows that leave it
-// (pipeline/engine/sweep_scores.cc).
+// The sweep's one pass over the layers (pipeline/engine/sweep_pass.cc) and the scores of the rows that leave it
+// (pipeline/engine/sweep_pass_scores.cc).
 #pragma once
 
 #include <functional>
@@ -14,6 +14,9 @@
 #include "pipeline/engine/sweep_layout.h"
 
 namespace winnow::engine {
+
+// The variable of the signal "sensitivity" whose value is the score of a lane.
+inline constexpr const char* kNllRemoved = "nll_removed";
 
 // Takes the keys and values of a base's rows, layer by layer, in place of the sweep's own memory: of one request.
 struct KvSink {
@@ -44,18 +47,18 @@ struct SweepBuffers {
   std::vector<KeysId> fetched;        // by request: a layer of its prefix, where that is in the host's memory
 };
 
-// One pass over the layers. The stack holds the bases and then the lanes in the order of their birth. At layer l
-//   - the bases and the lanes born before run the layer, each with its own window for l;
-//   - the lanes born at l copy the base's residual rows and attend with the base's own queries, keys and values,
+// One pass over the layers. The stack holds the bases and then the lanes in the order of their fork layers. At layer l
+//   - the bases and the lanes that forked before run the layer, each with its own window for l;
+//   - the lanes that fork at l copy the base's residual rows and attend with the base's own queries, keys and values,
 //     which their windows have not touched yet.
 // After the last layer only the rows that predict answer tokens are wanted: they are gathered into `scored_` first.
 class SweepPass {
  public:
   SweepPass(kernels::Ops& ops, const model::ModelConfig& config, model::ModelWeights& weights,
             std::span<const SweepRequest> requests, const KvSink* sink = nullptr);
-  // Throws Interrupted.
+  // Runs the pass and returns the results. Throws Interrupted.
   std::vector<SweepResult> run(const StopCheck& stop);
-  // Backend memory that this takes, bytes.
+  // Returns the backend memory that this takes, bytes.
   static int64_t predicted_bytes(const kernels::Ops& ops, const model::ModelConfig& config,
                                  std::span<const SweepRequest> requests, const KvSink* sink = nullptr);
 
@@ -67,7 +70,7 @@ class SweepPass {
   };
   void run_layers(const StopCheck& stop);
   RowScores score_rows();
-  // The rows of RowScores that are those of a request's base.
+  // Returns the rows of RowScores that are those of a request's base.
   const PlacedRows& base_scored(std::size_t request) const { return layout_.segments[request].scored; }
 
  private:
@@ -89,17 +92,17 @@ class SweepPass {
   bool is_last(int64_t layer) const { return layout_.is_last(layer); }
   std::span<const Segment> bases() const { return std::span(layout_.segments).first(requests_.size()); }
   auto at(auto buffer) const { return buffers_.list.at(buffer); }
-  // Residual rows of the stack, or of the rows that leave the last layer.
+  // Return residual rows of the stack, and of the rows that leave the last layer.
   kernels::Rows residual(int64_t first, int64_t n) const { return at(buffers_.stack).slice(first, n); }
   kernels::Rows scored(int64_t first, int64_t n) const { return at(buffers_.scored).slice(first, n); }
-  // Where the rows of segments [first, last] that leave a layer are.
+  // Returns where the rows of segments [first, last] that leave a layer are.
   kernels::Rows outgoing(const Segment& first, const Segment& last, int64_t layer) const {
     const int64_t begin = layout_.outgoing(first, layer).at;
     const int64_t n = layout_.outgoing(last, layer).end() - begin;
     return is_last(layer) ? scored(begin, n) : residual(begin, n);
   }
   kernels::Rows outgoing(const Segment& segment, int64_t layer) const { return outgoing(segment, segment, layer); }
-  // A base's keys and values in the layer at hand.
+  // Returns a base's keys and values in the layer at hand.
   kernels::KvSpan base_keys(const Segment& base) const {
     return base_keys_.slice(base.residual.at, base.residual.n_rows);
   }
@@ -114,7 +117,7 @@ class SweepPass {
   }
 
   void make_tables();
-  // Keys of the rows before the base's own, of the layer at hand.
+  // Brings the keys of the rows before the bases' own, of the layer at hand.
   void fetch_prefixes(int64_t layer);
   void set_prefix(kernels::AttentionCall& call, std::size_t request) const {
     if (call.prefix.n_rows() > 0) call.prefix.kv = prefix_keys_[request];

@@ -1,11 +1,10 @@
-// The work of a sweep, for the cost model.
+#include "pipeline/engine/sweep_plan.h"
 
 #include <algorithm>
 #include <vector>
 
 #include "kernels/window.h"
 #include "pipeline/engine/signals/functions.h"
-#include "pipeline/engine/sweep.h"
 #include "pipeline/engine/sweep_layout.h"
 
 namespace winnow::engine {

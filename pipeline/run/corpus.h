@@ -1,4 +1,4 @@
-// Calibration file -> examples. The format is in results/README.md.
+// Reads a calibration file. The format is in results/README.md.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +20,8 @@ struct Corpus {
   std::vector<std::string> example_id;
   std::vector<std::string> source;  // empty, or (examples)
   std::string sha256;               // of the file's bytes, hex
-  // Of the file when its content was last known to be this. Mutable: another date of the same content is no change.
+  // Stamp of the file when its content was last known to be this. It is mutable, as another date of the same content is
+  // not a change.
   mutable std::optional<FileStamp> stamp;
 
   int64_t size() const { return static_cast<int64_t>(answer_start.size()); }
@@ -28,15 +29,16 @@ struct Corpus {
     return std::span<const int32_t>(tokens).subspan(static_cast<std::size_t>(offsets[e]),
                                                     static_cast<std::size_t>(offsets[e + 1] - offsets[e]));
   }
-  // For messages: "example 3 (id "a7")".
+  // Returns "example 3 (id "a7")", for messages.
   std::string name_of(int64_t e) const;
 };
 
-// Reads and validates. Throws Error(kNoInput | kBadData) naming file, example and value. `vocab` bounds token ids.
+// Reads and validates a file. Throws Error(kNoInput | kBadData) naming file, example and value. `vocab` bounds token
+// ids.
 Corpus read_corpus(const std::filesystem::path& path, int64_t vocab);
 
-// Throws Error(kBadData) where the file has another content by now: the result would name a file that was not measured.
-// A file that is gone has not changed. Costs a look at its status, and a hash where that is another.
+// Throws Error(kBadData) where the file has other content by now, since the result would name a file that was not
+// measured. A file that is gone has not changed. It looks at the file's status, and hashes the file where that differs.
 void check_unchanged(const Corpus& corpus);
 
 }  // namespace winnow::run

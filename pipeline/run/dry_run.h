@@ -1,4 +1,4 @@
-// What a run would take: printed by --dry-run.
+// Predicts what a run takes, for --dry-run.
 #pragma once
 
 #include <span>
@@ -22,10 +22,10 @@ struct Forecast {
   int64_t free_disk_bytes = -1;  // where the run directory is or will be; -1: unknown
 };
 
-// Forecast for these units on that many ranks.
+// Predicts these units on n_ranks ranks.
 Forecast make_forecast(const Inputs& inputs, std::span<const WorkUnit> units, const RunOptions& options,
                        int64_t n_ranks);
-// Lines for people, or JSON, each with a line feed at its end.
+// Returns lines for people, or JSON; both end with a line feed.
 std::string forecast_text(const Forecast& forecast, const std::vector<RankFacts>& ranks, bool json);
 
 }  // namespace winnow::run

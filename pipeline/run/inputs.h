@@ -1,4 +1,4 @@
-// Everything that a run reads before it measures: the checkpoint, the data sets, the settings they give.
+// Reads everything that a run needs before it measures: the checkpoint, the data sets, and the settings that follow.
 #pragma once
 
 #include <memory>
@@ -40,9 +40,9 @@ struct Inputs {
   model::ModelConfig config;
   std::unique_ptr<model::Checkpoint> checkpoint;
   Settings settings;
-  // By number: what cells, units and shards mean by a variant. A calibration's number l has layer l switched.
+  // By number, which is what cells, units and shards mean by a variant. A calibration's number l has layer l switched.
   std::vector<engine::Pattern> variants;
-  // Of those of other verbs, pattern_name(): shards hold the names, as numbers follow from the command.
+  // Their pattern_name() where the verb is another: shards hold the names, as numbers depend on the command.
   std::vector<std::string> variant_names;
   std::vector<int64_t> wanted;                     // numbers that this command measures, ascending, besides the base
   bool with_kl = false;                            // whether KL to the base is measured
@@ -53,50 +53,49 @@ struct Inputs {
   engine::PrefixPlan prefixes;  // of the first data set's examples, kept from round to round; empty: none
   int64_t row_tile = 1;         // of the backend; where there are prefixes
 
-  // All that is read: nothing of it may be written over.
+  // Returns all paths that are read: none may be written over.
   ReadPaths read_paths(const RunOptions& options) const;
-  // Numbers of a cell for the signals of layers.
+  // Returns the places of the signals of layers among the numbers of a cell.
   engine::SignalLayout signal_layout() const { return {settings.signals, config.heads.n_kv_heads}; }
-  // Window of a windowed layer for an example of a data set.
+  // Returns the window of a windowed layer for an example of a data set.
   kernels::Window window_of(int64_t data_set, int64_t example) const;
-  // The sweep that a group of lanes of one example needs.
+  // Returns the sweep that a group of lanes of one example needs.
   engine::SweepRequest request(const MissingCells& cells, std::span<const int64_t> group, bool per_token) const;
-  // Opens the checkpoint. Where config.json names no type, the model has that of its weights.
+  // Opens the checkpoint. Where config.json names no type, the model has the type of its weights.
   void open_checkpoint(const std::filesystem::path& model);
   bool names_variants() const { return kind != "calibrate"; }
   std::optional<int64_t> find_number(const engine::Pattern& pattern) const;
-  // The number of a named variant, which is the next free one where the pattern is new.
+  // Returns the number of a named variant: the next free one where the pattern is new.
   int64_t number_of(const engine::Pattern& pattern);
-  // Throws Error(kBadData) for what is not the one name of a pattern of this model.
+  // Does the same by name. Throws Error(kBadData) for what is not the one name of a pattern of this model.
   int64_t number_of_name(const std::string& name);
 };
 
 // Reads and validates all that calibrate needs. Throws Error(kUsage | kNoInput | kBadData).
 Inputs load_inputs(const RunOptions& options);
-// The parts of it that other verbs share. read_data_set: the first examples of a file, as --limit says.
+// Reads a data set: the first examples of a file, as --limit says; all without it. Throws as read_corpus does.
 DataSet read_data_set(const std::string& name, const std::filesystem::path& file, int64_t vocab,
                       const std::optional<int64_t>& limit);
 // Checks data sets against model and window, once they are all there: adds warnings, or throws Error(kBadData).
 void check_data_sets(const RunOptions& options, Inputs& inputs);
 
-// Threads of this rank: --threads, else OMP_NUM_THREADS, else its share of the cores.
+// Returns the threads of this rank: --threads, else OMP_NUM_THREADS, else its share of the cores.
 int choose_threads(const RunOptions& options, const runtime::RankResources& resources);
-// The GPU that this rank takes, unless --device cpu says that it takes none. Collective over the host; fails on no
-// rank.
+// Chooses the GPU of this rank; none with --device cpu. Collective over the host; fails on no rank.
 runtime::GpuChoice choose_gpu(const RunOptions& options, runtime::MpiSession& session);
-// The backend of --device for this rank. Throws Error(kUnavailable) with the reason, also for a GPU that another rank
-// takes too, unless --share-gpu says that they may.
-// The residual stream has the checkpoint's type unless --residual says fp32; float16 becomes bfloat16.
+// Makes the backend of --device for this rank. Throws Error(kUnavailable) with the reason, also for a GPU that another
+// rank takes too, unless --share-gpu allows that. The residual stream has the checkpoint's type unless --residual says
+// fp32; float16 becomes bfloat16.
 std::unique_ptr<kernels::Ops> make_backend(const RunOptions& options, const runtime::GpuChoice& gpu, int n_threads,
                                            kernels::DType checkpoint_dtype);
 
-// checkpoint_sha256 of model/checkpoint_identity.h with the cache in the user's cache directory.
+// Calls checkpoint_sha256() of model/checkpoint_identity.h with the cache in the user's cache directory.
 std::string hash_checkpoint(const model::Checkpoint& checkpoint);
-// What this rank needs to notice that its weights change. `sha256` is rank 0's. Throws where this rank has another
-// checkpoint than rank 0, as hosts with a copy of their own may. Collective.
+// Makes what notices that this rank's weights change. `sha256` is rank 0's. Throws AgreedFailure where a rank has
+// another checkpoint than rank 0, as hosts with a copy of their own may. Collective.
 std::unique_ptr<model::CheckpointWatch> watch_checkpoint(const Inputs& inputs, runtime::MpiSession& session,
                                                          std::string sha256);
-// The fields of an identity that the settings decide.
+// Sets the fields of an identity that the settings decide.
 void take_settings(const Settings& settings, RunIdentity& identity);
 RunIdentity identity_of(const Inputs& inputs, kernels::Ops& ops, const std::string& checkpoint_sha256);
 

@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "pipeline/engine/sweep_layout.h"
 #include "pipeline/run/shards.h"
 
 namespace winnow::run {

@@ -1,5 +1,5 @@
-// The measuring phase of one rank: take a unit, or several short ones together, sweep, put each on disk, until nothing
-// is left or the run stops.
+// Measures on one rank: takes a unit, or several short ones together, sweeps, and puts each on disk, until nothing is
+// left or the run stops.
 #pragma once
 
 #include <filesystem>
@@ -32,7 +32,7 @@ struct MeasureContext {
   engine::PrefixCache* prefixes = nullptr;  // of this rank, where inputs.prefixes has any
 };
 
-// What this rank did.
+// Work of this rank.
 struct MeasureReport {
   int64_t units = 0;
   double busy_seconds = 0.0;
@@ -40,8 +40,8 @@ struct MeasureReport {
 };
 
 // Fills this rank's cells. Where prefixes are kept, units of the first data set are not handed out: each rank takes
-// those of the examples that it owns. Ends the job for what the sweep or the disk throws, with the example named; and
-// for weights that are others than when the run began: what was computed since is not kept. Collective. Throws
+// those of the examples that it owns. Ends the job for what the sweep or the disk throws, with the example named, and
+// for weights that have changed since the run began: what was computed since is not kept. Collective. Throws
 // AgreedFailure.
 MeasureReport measure_units(const MeasureContext& context, std::span<const WorkUnit> units, WorkLoop& loop,
                             std::vector<ScoreTable>& cells);

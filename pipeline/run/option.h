@@ -1,5 +1,5 @@
-// An option of the verbs that measure: how it is called, what it takes, what it means, and how its value becomes words
-// of a command line and back. Which options there are is in option_table.h.
+// An option of the verbs that measure: its name, value and meaning, and how its value becomes words of a command line
+// and back. option_table.h lists the options.
 #pragma once
 
 #include <cstdint>
@@ -13,13 +13,13 @@
 
 namespace winnow::run {
 
-// Where an option is kept. Its type is the option's: a bool is a switch, a vector an option that may be repeated.
+// Member that keeps an option. Its type is the option's: a bool is a switch, a vector an option that may be repeated.
 using Field =
     std::variant<bool RunOptions::*, int RunOptions::*, int64_t RunOptions::*, std::optional<int64_t> RunOptions::*,
                  double RunOptions::*, std::string RunOptions::*, std::optional<std::string> RunOptions::*,
                  std::filesystem::path RunOptions::*, std::vector<std::string> RunOptions::*, Controls RunOptions::*>;
 
-// What the text of a value must look like, where choices do not say it.
+// Form of a value's text, where choices do not give it.
 enum class Syntax {
   kAny,
   kSize,      // parse_bytes()
@@ -31,7 +31,7 @@ enum class Syntax {
   kFileName,  // a file that is written; in a sweep, its name in the run directory of each cell
 };
 
-// What changes with an option.
+// Part of a run that changes with an option.
 enum class Part {
   kMeasurement,  // the figures of a cell: it is in the identity of the measurement (run.json)
   kExtent,       // which cells are measured, or what is kept of them
@@ -39,7 +39,7 @@ enum class Part {
   kExecution,    // none of the figures
 };
 
-// How a sweep file says it.
+// Place of an option in a sweep file.
 enum class SweepUse {
   kNever,     // the sweep says it itself, or it makes no sense there
   kAxis,      // a list; each value is a cell, or a result of a cell
@@ -47,7 +47,7 @@ enum class SweepUse {
   kResource,  // one value in a model, in defaults or in an override
 };
 
-// "calibrate", "search" or "evaluate"; and back, none for another word.
+// Return "calibrate", "search" or "evaluate", and the verb of such a word; none for another word.
 const char* verb_name(Verb verb);
 std::optional<Verb> find_verb(const std::string& name);
 const std::vector<Verb>& all_verbs();
@@ -76,21 +76,21 @@ struct Option {
   bool is_repeated() const;
   bool is_integer() const;
   bool is_number() const;  // with a fraction
-  // The name with _ for -, or what sweep files call it.
+  // Returns the name with _ for -, or what sweep files call it.
   std::string key() const;
-  // What the help says: with the default.
+  // Returns the text of the help, with the default.
   std::string description() const;
 };
 
-// The values of an option as a command line has them, none where it is as it is when it is not given. A switch that is
-// on is "true".
+// Returns the values of an option as a command line has them; none where it has its default. A switch that is on is
+// "true".
 std::vector<std::string> words_of(const Option& option, const RunOptions& options);
-// Sets an option to such words, which must be right for it: Throws Error(kUsage) or std::invalid_argument.
+// Sets an option to such words. Throws Error(kUsage) or std::invalid_argument where they do not fit it.
 void set_words(const Option& option, const std::vector<std::string>& words, RunOptions& options);
-// The flags for words_of(): "--limit=3", "--per-token". With = a value may begin with a dash.
+// Returns the flags for words_of(): "--limit=3", "--per-token". With = a value may begin with a dash.
 std::vector<std::string> flags_of(const Option& option, const RunOptions& options);
 
-// Refuses a value below its minimum or that is none of the choices. Throws Error(kUsage).
+// Throws Error(kUsage) for a value out of its range, or that is none of the choices.
 void check_value(const Option& option, const RunOptions& options);
 
 }  // namespace winnow::run

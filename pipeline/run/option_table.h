@@ -1,7 +1,6 @@
-// The table of options: what a run of calibrate, search or evaluate can be asked for, each described once. From it come
-// the flags of the command line with their help, the keys of --config, the keys of sweep files and their JSON Schema,
-// the command line and the name of a sweep's cell, and the checks of single values. A new option is a member of
-// RunOptions and a row here.
+// The table of options of calibrate, search and evaluate, each described once. From it come the flags of the command
+// line with their help, the keys of --config, the keys of sweep files and their JSON Schema, the command line and the
+// name of a sweep's cell, and the checks of single values. A new option is a member of RunOptions and a row here.
 #pragma once
 
 #include <string>
@@ -11,11 +10,11 @@
 
 namespace winnow::run {
 
-// All options, in the order of the help. A name stands there twice where verbs explain it in other words.
+// Returns all options, in the order of the help. A name is there twice where verbs explain it in other words.
 const std::vector<Option>& option_table();
-// Those of a verb, each once.
+// Returns those of a verb, each once.
 std::vector<const Option*> options_of(Verb verb);
-// Throws std::out_of_range for a name that the verb does not take.
+// Returns the option of that name. Throws std::out_of_range where the verb does not take it.
 const Option& find_option(Verb verb, const std::string& name);
 
 }  // namespace winnow::run

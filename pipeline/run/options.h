@@ -1,4 +1,4 @@
-// What the verbs that measure were asked for, as flags say it, and what it means for a model.
+// The options of the verbs that measure, as flags give them, and what they mean for a model.
 #pragma once
 
 #include <cstdint>
@@ -25,8 +25,7 @@ using Controls = std::vector<std::pair<std::string, std::filesystem::path>>;
 // Rows before the answer that obey the window in a search, unless --tail-rows or --exact says otherwise.
 inline constexpr int64_t kSearchTailRows = 256;
 
-// What one of these verbs was asked for. Each member is an option, which option_table.h describes; the defaults stand
-// here. Empty or absent: not given.
+// Options of one of these verbs, which option_table.h describes; the defaults are here. Empty or absent: not given.
 struct RunOptions {
   Verb verb = Verb::kCalibrate;
   std::filesystem::path model;        // checkpoint directory
@@ -50,7 +49,7 @@ struct RunOptions {
   bool profile = false;
   bool dry_run = false;
   bool json = false;
-  // Of calibrate.
+  // Options of calibrate.
   Controls controls;
   std::string base = "full";               // "full", "windowed", "list:1,4,5": layers that keep full attention
   std::string layers;                      // "0-11,20"; "": all
@@ -59,7 +58,7 @@ struct RunOptions {
   std::string signals;                     // names with commas, "all" or "none"; "": none
   std::optional<std::string> sensitivity;  // "tail" (default) or "full"
   std::optional<int64_t> lazy_sinks, lazy_recent, lazy_last;
-  // Of search.
+  // Options of search.
   std::string method;                      // greedy-forward, greedy-backward, pairs
   std::optional<int64_t> keep;             // K; of pairs the number of candidates
   std::string objective = "nll";           // nll, exact-match, kl
@@ -67,7 +66,7 @@ struct RunOptions {
   bool exact = false;                      // every row obeys the window, in every step
   std::optional<int64_t> verify;           // rejected patterns that are measured exactly, besides the best of each K
   std::optional<int64_t> verify_examples;  // the first so many examples serve for that; all
-  // Of evaluate.
+  // Options of evaluate.
   std::vector<std::string> patterns;  // as results/selection/selection.h parses them, in the order of the result
   std::string baseline;               // one of them by name; empty: none
   int64_t generate = 0;               // new tokens that every pattern writes freely, at most; 0: none
@@ -78,7 +77,7 @@ struct RunOptions {
   std::string version;
   std::string git_revision;
 
-  // Bytes of max_memory, none where it is not given. Throws Error(kUsage).
+  // Returns the bytes of max_memory; none where it is not given. Throws Error(kUsage).
   std::optional<int64_t> max_memory_bytes() const;
 };
 
@@ -93,39 +92,39 @@ struct Settings {
   std::vector<int64_t> layers;    // ascending
   engine::SignalOptions signals;  // besides NLL and matches
 
-  // Window of a windowed layer for an example whose answer starts at that token.
+  // Returns the window of a windowed layer for an example whose answer starts at that token.
   kernels::Window window_of(int64_t answer_start) const;
-  // The base with one layer flipped.
+  // Returns the base with one layer flipped; (n_layers).
   engine::Pattern variant(int64_t layer) const;
-  // Whether the window changes any row that is computed for an example of n_tokens.
+  // Returns true if the window changes any row that is computed for an example of n_tokens.
   bool affects(int64_t n_tokens, int64_t answer_start) const;
   std::string decode_name() const { return decode_full ? "full" : "windowed"; }
 };
 
-// auto, cudnn or own. Throws Error(kUsage) for others.
+// Parses auto, cudnn or own. Throws Error(kUsage) for others.
 cuda::CudaOptions::Attention parse_attention(const std::string& name);
-// What can be refused without looking at a file: ranges, choices and combinations of the options that options.verb
-// takes. Throws Error(kUsage).
+// Throws Error(kUsage) for what can be refused without looking at a file: ranges, choices and combinations of the
+// options that options.verb takes.
 void check_options(const RunOptions& options);
-// What is measured, in the identity of a run: the verb, and whether a search has KL to the base.
+// Returns the kind in the identity of a run: the verb, and whether a search has KL to the base.
 std::string kind_of(const RunOptions& options);
-// The part of the settings that all verbs share: window, sinks, decode, tail rows.
+// Returns the part of the settings that all verbs share: window, sinks, decode, tail rows.
 Settings resolve_window(const RunOptions& options);
 // Rows before the answer that lose a layer's attention, besides the answer, where --tail-rows does not say: few, as
 // their lanes are short then, and enough to reach the answer through the layers above.
 inline constexpr int64_t kSensitivityTail = 32;
-// Words that --signals takes.
+// Returns the words that --signals takes.
 const std::vector<std::string>& signal_words();
-// Names of the engines whose rules --target takes.
+// Returns the names of the engines whose rules --target takes.
 const std::vector<std::string>& target_names();
-// Signals of --signals and what belongs to it. Throws Error(kUsage).
+// Returns the signals of --signals with their parameters. Throws Error(kUsage).
 engine::SignalOptions resolve_signals(const RunOptions& options);
-// Throws Error(kUsage) for layers that the model does not have.
+// Returns the settings for a model. Throws Error(kUsage), also for layers that the model does not have.
 Settings resolve_settings(const RunOptions& options, int64_t n_layers);
 
-// "8G", "512M", "1024": bytes, powers of 1024. Throws Error(kUsage).
+// Parses "8G", "512M" or "1024" and returns bytes; the letters are powers of 1024. Throws Error(kUsage).
 int64_t parse_bytes(const std::string& text, const std::string& flag);
-// "NAME=FILE"; NAME has letters, digits, _ . -. Throws Error(kUsage).
+// Parses "NAME=FILE", where NAME has letters, digits, _ . -. Throws Error(kUsage).
 std::pair<std::string, std::filesystem::path> parse_control(const std::string& text);
 
 }  // namespace winnow::run

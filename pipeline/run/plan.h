@@ -1,5 +1,5 @@
-// From missing cells to work units: examples first, an example cut into groups of lanes where memory or balance asks
-// for it. Pure functions of their arguments.
+// Makes work units of missing cells: one for each example, or several with a group of lanes each where memory or
+// balance asks for it. All are pure functions of their arguments.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,7 @@
 
 namespace winnow::run {
 
-// What one example still needs: its base's cell, or not, and the cells of these variants (ascending ids).
+// Cells that one example still lacks: its base's, or not, and those of these variants (ascending).
 struct MissingCells {
   int64_t data_set = 0;  // index: 0 the calibration set, then the controls
   int64_t example = 0;
@@ -29,7 +29,7 @@ struct WorkUnit {
   int64_t n_cells() const { return static_cast<int64_t>(variants.size()) + (keeps_base ? 1 : 0); }
 };
 
-// Prices of one example with a group of lanes.
+// Functions for the price of one example with a group of lanes.
 struct UnitPrices {
   std::function<double(const MissingCells&, std::span<const int64_t> variants)> seconds;
   std::function<int64_t(const MissingCells&, std::span<const int64_t> variants)> bytes;
@@ -40,15 +40,15 @@ struct PlanLimits {
   int64_t max_bytes = 0;  // of a unit on any rank
 };
 
-// Units in the order in which they are handed out, longest first; ties by data set, example and first variant. Throws
-// Error(kOutOfMemory) when the base with one lane does not fit.
+// Returns the units in the order in which they are handed out: longest first, ties by data set, example and first
+// variant. Throws Error(kOutOfMemory) when the base with one lane does not fit.
 std::vector<WorkUnit> plan_units(std::span<const MissingCells> missing, const UnitPrices& prices,
                                  const PlanLimits& limits);
 
-// Seconds until the last of n_ranks equal ranks ends, taking units in that order as they become free.
+// Returns the seconds until the last of n_ranks equal ranks ends that take units in that order.
 double predict_makespan(std::span<const WorkUnit> units, int64_t n_ranks);
 
-// Flat numbers for a message between ranks, and back.
+// Turn units into flat numbers for a message between ranks, and back.
 std::vector<int64_t> encode_units(std::span<const WorkUnit> units);
 std::vector<WorkUnit> decode_units(std::span<const int64_t> numbers);
 

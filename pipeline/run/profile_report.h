@@ -1,4 +1,4 @@
-// What --profile prints and keeps.
+// The report of --profile, as JSON and as text.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -9,10 +9,10 @@
 
 namespace winnow::run {
 
-// {operations: [{name, calls, seconds, flop, bytes}], total_seconds, idle_seconds, ceiling_flop_per_second,
+// Returns {operations: [{name, calls, seconds, flop, bytes}], total_seconds, idle_seconds, ceiling_flop_per_second,
 // ceiling_bytes_per_second}
 nlohmann::json profile_json(const kernels::Profile& profile, const engine::Ceilings& ceilings);
-// One line an operation: time, share of the total, TFLOP/s or GB/s and how much of the ceiling that is.
+// Returns one line an operation: time, share of the total, TFLOP/s or GB/s and the share of the ceiling that is.
 std::string profile_table(const kernels::Profile& profile, const engine::Ceilings& ceilings);
 
 }  // namespace winnow::run

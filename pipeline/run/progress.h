@@ -1,4 +1,4 @@
-// How far a run is: on stderr, from rank 0 only. One line that is rewritten on a terminal, sparse lines elsewhere.
+// Shows on stderr how far a run is, on rank 0 only: one line that is rewritten on a terminal, sparse lines elsewhere.
 #pragma once
 
 #include <chrono>
@@ -13,10 +13,10 @@
 
 namespace winnow::run {
 
-// Not thread-safe: the dispatcher calls it under its lock.
+// Shows and records progress. It is not thread-safe: the dispatcher calls it under its lock.
 class Progress {
  public:
-  // expected_seconds: of the whole run, as planned; used until the first unit is done.
+  // Starts at nothing done. expected_seconds: of the whole run, as planned; used until the first unit is done.
   Progress(std::span<const WorkUnit> units, double expected_seconds);
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
@@ -26,8 +26,8 @@ class Progress {
   // Shows progress when it is time to: often on a terminal, else at most twice a minute.
   void tick();
 
-  // From now on, at most every five seconds and at the end, RUN_DIR/progress.json says how far it is,
-  // for who looks from outside. cells_before, cells_total: of the whole measurement, found at the start.
+  // Writes RUN_DIR/progress.json from now on, at most every five seconds and at the end. cells_before, cells_total: of
+  // the whole measurement, found at the start.
   void keep_in(const std::filesystem::path& run_directory, int64_t cells_before, int64_t cells_total);
 
   int64_t units_done() const { return units_done_; }

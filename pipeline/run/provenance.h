@@ -1,4 +1,4 @@
-// Where a result comes from: what the ranks are and did, and /provenance made of it.
+// Records where a result comes from: what the ranks are and did, and /provenance made of it.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -12,7 +12,7 @@
 
 namespace winnow::run {
 
-// What one rank is and did; gathered from all of them for logs and provenance.
+// Facts of one rank, gathered from all for logs and provenance.
 struct RankFacts {
   std::string host;
   std::string processor;
@@ -33,7 +33,7 @@ struct RankFacts {
   static RankFacts from_json(const nlohmann::json& json);
 };
 
-// The largest of each memory figure over the ranks; the rest is empty.
+// Returns the largest of each memory figure over the ranks; the rest is empty.
 RankFacts largest_memory(const std::vector<RankFacts>& ranks);
 
 // A run whose cells are all there.
@@ -44,7 +44,7 @@ struct RunSummary {
   const std::vector<RankFacts>& ranks;
 };
 
-// Program, measurement, ranks and run.json of the run, in that order. Rank 0 only.
+// Adds program, measurement, ranks and run.json of the run, in that order. Rank 0 only.
 void describe_run(const RunSummary& run, RunRecord& record, storage::Provenance& provenance);
 
 }  // namespace winnow::run

@@ -19,6 +19,8 @@
 #include "base/utf8.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/profiled_ops.h"
+#include "pipeline/engine/sweep_layout.h"
+#include "pipeline/engine/sweep_plan.h"
 #include "pipeline/run/dry_run.h"
 #include "pipeline/run/profile_report.h"
 #include "pipeline/run/progress.h"

@@ -1,4 +1,4 @@
-// A run over a set of variants: what the verbs that measure share. Set-up on every rank, the run directory and its
+// A run over a set of variants, which the verbs that measure share: set-up on every rank, the run directory and its
 // finished cells, a plan for the missing ones, measuring, sums.
 #pragma once
 
@@ -23,10 +23,10 @@ namespace winnow::run {
 
 // All methods are collective and in this order: set_up, open, then plan, measure and sum, as often as there is more to
 // measure: between the rounds inputs().wanted, number_of() for new patterns and settings.base may change, on all ranks
-// alike. A failure has been agreed on or has ended the job: what is thrown is AgreedFailure.
+// alike. A failure has been agreed on or has ended the job, so only AgreedFailure is thrown.
 class MeasuringRun {
  public:
-  // Log lines go to stderr from here on, and come from rank 0 alone.
+  // Sends log lines to stderr from now on, from rank 0 alone.
   MeasuringRun(runtime::MpiSession& session, const RunOptions& options);
   MeasuringRun(const MeasuringRun&) = delete;
   MeasuringRun& operator=(const MeasuringRun&) = delete;
@@ -36,26 +36,26 @@ class MeasuringRun {
   // Opens the run directory and takes the cells that are finished. `check` is called on rank 0 before anything is made:
   // it may throw, and sees the checkpoint's hash.
   void open(const std::function<void(const RunIdentity&)>& check = {});
-  // From now on keys and values of the first data set's rows that no pattern changes are kept from round to round, as
-  // far as there is memory. After open(), for runs with tail rows.
+  // Keeps from round to round, as far as there is memory, the keys and values of the first data set's rows that no
+  // pattern changes. After open(), for runs with tail rows.
   void keep_prefixes() { keeps_prefixes_ = true; }
   // Gives their memory back.
   void drop_prefixes();
-  // Plans the cells that are wanted and missing. Loads the weights when there are any, the first time. Whether there
-  // are.
+  // Plans the cells that are wanted and missing. Loads the weights the first time that there are any. Returns true if
+  // there are any.
   bool plan();
-  // Seconds that sweeps of the first n_examples of the first data set take on these ranks, after a plan() that found
-  // work: as the run measures them, with prefixes where they are kept and made; or with every row under the window.
+  // Returns the seconds that sweeps of the first n_examples of the first data set take on these ranks, after a plan()
+  // that found work: as the run measures them, with the prefixes that are kept, or with every row under the window.
   enum class Rows { kAsMeasured, kAll };
   double predict_round(const engine::Pattern& base, const std::vector<engine::Pattern>& patterns, Rows rows,
                        int64_t n_examples) const;
-  // Seconds until the prefixes are made.
+  // Returns the seconds until the prefixes are made.
   double predict_prefixes() const;
   // Prints what the plan takes, for --dry-run.
   ExitCode forecast();
-  // Whether all units of the plan are done: else the run was stopped.
+  // Measures the plan. Returns true if all its units are done: else the run was stopped.
   bool measure();
-  // Says on stderr how far the run is that was stopped.
+  // Says on stderr how far the stopped run is, and returns the exit code for that.
   ExitCode interrupted() const;
   // Puts all cells together on rank 0.
   void sum();
@@ -64,17 +64,17 @@ class MeasuringRun {
   Inputs& inputs() { return inputs_; }
   const Inputs& inputs() const { return inputs_; }
   kernels::Ops& ops() { return *ops_; }
-  // What work besides the sweeps needs. The weights are loaded the first time: collective.
+  // Returns the weights, for work besides the sweeps. They are loaded the first time: collective.
   model::ModelWeights& weights() {
     load_weights();
     return *weights_;
   }
   const runtime::StopSignals& signals() const { return signals_; }
-  // After open().
+  // Returns the watch over the checkpoint. After open().
   model::CheckpointWatch& watch() { return *watch_; }
   const std::string& measurement() const { return measurement_; }
   int64_t memory_limit() const { return options_.max_memory_bytes().value_or(default_memory_limit()); }
-  // Of rank 0, after sum(): by data set.
+  // Returns the cells by data set. Rank 0, after sum().
   const std::vector<ScoreTable>& cells() const { return cells_; }
   RunDirectory& directory() { return *directory_; }  // rank 0
   RunSummary summary() const { return {options_, inputs_, identity_, all_facts_}; }

@@ -18,8 +18,8 @@
 
 namespace winnow::run {
 
-// Throws Error as check_outputs() does where the run may not write into `run_directory`, or one of `others` may not be
-// written, and Error(kUsage) where one of them or a file that is read lies in a folder that a run keeps for itself.
+// Throws Error as check_outputs() does where `run_directory` or one of `others` may not be written, and Error(kUsage)
+// where one of them or a file that is read lies in a folder that a run keeps for itself.
 void check_run_outputs(const std::filesystem::path& run_directory, const std::vector<Output>& others,
                        const ReadPaths& read);
 
@@ -42,10 +42,10 @@ class RunDirectory {
 
 std::map<std::string, std::string> control_hashes(const std::vector<DataSet>& data_sets);
 
-// What to do with a shard that cannot be used: set it aside, or leave it (a dry run changes nothing).
+// Says what to do with a shard that cannot be used: set it aside, or leave it (a dry run changes nothing).
 enum class BadShards { kSetAside, kLeave };
-// The number of a variant that a shard names, a new one where it is new. Throws Error(kBadData) for no name of a
-// pattern.
+// Returns the number of a variant that a shard names, a new one where the variant is new. Throws Error(kBadData) for
+// what does not name a pattern.
 using NumberVariant = std::function<int64_t(const std::string& name)>;
 // Puts the cells of all shards of this measurement into `cells` (one table per data set) and returns one line for each
 // shard that cannot be used. Shards of controls that this command does not name are passed over in silence. With named
@@ -54,7 +54,7 @@ std::vector<std::string> load_shards(const std::filesystem::path& run_directory,
                                      const std::vector<DataSet>& data_sets, std::vector<ScoreTable>& cells,
                                      BadShards bad, const NumberVariant& number = {});
 
-// What these data sets, those that are wanted, still lack of these variants, and of the base.
+// Returns the cells that the wanted examples of these data sets still lack: of these variants, and of the base.
 std::vector<MissingCells> find_missing(const std::vector<DataSet>& data_sets, const std::vector<ScoreTable>& cells,
                                        std::span<const int64_t> variants);
 

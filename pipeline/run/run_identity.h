@@ -1,5 +1,5 @@
-// What makes two runs the same measurement: everything that changes an NLL. Kept in RUN_DIR/run.json and compared field
-// by field before a run is resumed.
+// The identity of a measurement: everything that changes an NLL. RUN_DIR/run.json keeps it, and it is compared field by
+// field before a run is resumed.
 #pragma once
 
 #include <cstdint>
@@ -28,22 +28,23 @@ struct RunIdentity {
   int64_t schema_version = 1;  // of the shards
 
   nlohmann::json to_json() const;
-  // Hash that every shard carries.
+  // Returns the hash that every shard carries.
   std::string hash() const;
 };
 
 // RUN_DIR/run.json: the identity, the control sets (which may grow), and what is only informative.
 class RunRecord {
  public:
-  // Reads RUN_DIR/run.json. Absent: an empty record. Throws Error(kBadData) when it is no run record, or differs from
-  // its checksum, and Error(kNoInput) when it cannot be read. One without a checksum is read with a note on stderr.
+  // Reads RUN_DIR/run.json; an empty record where it is absent. Throws Error(kBadData) when it is not a run record or
+  // differs from its checksum, Error(kNoInput) when it cannot be read. One without a checksum is read with a note on
+  // stderr.
   static RunRecord read(const std::filesystem::path& run_directory);
   RunRecord();
 
   // Takes the identity and the control sets {NAME: sha256} of this command. Throws Error(kConfigMismatch) naming the
   // first field that differs, and both values.
   void adopt(const RunIdentity& identity, const std::map<std::string, std::string>& controls);
-  // The informative part, free in form: an object.
+  // Returns the informative part, an object of any form.
   nlohmann::json& informative() { return json_["informative"]; }
   void write(const std::filesystem::path& run_directory) const;
   std::string text() const;  // as written, with its checksum

@@ -19,8 +19,8 @@ inline constexpr int64_t kBaseVariant = -1;
 // Cells of one data set: variant kBaseVariant, or the number of another.
 class ScoreTable {
  public:
-  // token_slots: entries kept per cell for the NLL of single tokens (0: none are kept); signals: those of layers that
-  // are kept.
+  // Makes an empty table. token_slots: entries a cell for the NLL of single tokens, 0: none are kept. signals: those of
+  // layers that are kept.
   ScoreTable(int64_t n_examples, int64_t n_variants, int64_t token_slots, engine::SignalLayout signals = {});
 
   int64_t n_examples() const { return n_examples_; }
@@ -37,11 +37,11 @@ class ScoreTable {
   // Empties every cell.
   void clear();
 
-  // For the sum over ranks: (examples, 1 + variants, statistics and signals) and (examples, 1 + variants,
-  // token_slots).
+  // Return all values for the sum over ranks: (examples, 1 + variants, statistics and signals) and (examples, 1 +
+  // variants, token_slots).
   std::span<double> statistics() { return statistics_; }
   std::span<float> tokens() { return tokens_; }
-  // After the sum: whether every cell was filled by at most one rank.
+  // Returns true if, after the sum, every cell was filled by at most one rank.
   bool is_consistent() const;
 
  private:
@@ -56,8 +56,8 @@ class ScoreTable {
   std::vector<float> tokens_;
 };
 
-// The cells of `layers`, which are their variants' numbers, for the first n_examples examples of the corpus, which must
-// all be there.
+// Returns the cells of `layers`, which are their variants' numbers, for the first n_examples examples of the corpus.
+// All must be there.
 calibration::Measurement to_measurement(const ScoreTable& cells, const Corpus& corpus, int64_t n_examples,
                                         std::span<const int64_t> layers, const engine::Pattern& base,
                                         const engine::SignalOptions& signals);

@@ -16,8 +16,8 @@ struct Shard {
   std::string data_set;  // "calibration" or "control/NAME"
   int64_t example = 0;   // index in the calibration file
   std::string example_id;
-  std::vector<int64_t> variants;  // kBaseVariant or a number (pipeline/run/cells.h)
-  // Of named variants, one per variant, "" for the base: what counts, as numbers differ between commands. Else empty.
+  std::vector<int64_t> variants;  // kBaseVariant or a number (pipeline/run/score_table.h)
+  // Names of named variants, "" for the base; they count, as numbers differ between commands. Else empty.
   std::vector<std::string> names;
   std::vector<engine::Score> scores;  // one per variant
   bool has_kl = false;                // whether the scores' KL was measured
@@ -27,7 +27,7 @@ struct Shard {
   std::string made_by;                // rank and host, for whoever reads the file
 };
 
-// What a shard must have been measured with.
+// Measurement that a shard is of.
 struct ShardIdentity {
   std::string measurement;  // hash of the measurement identity (pipeline/run/run_identity.h)
   std::string data_sha256;  // of the calibration file of its data set
@@ -36,12 +36,12 @@ struct ShardIdentity {
 // Writes DIRECTORY/DATASET.eEXAMPLE.HASH.h5 atomically and synced. Throws Error(kIoError | kCannotCreate).
 void write_shard(const std::filesystem::path& directory, const Shard& shard, const ShardIdentity& identity);
 
-// Reads one. Throws Error(kBadData | kIoError | kNoInput) when it is damaged or not of that format. `identity_of` of
-// the caller decides whether it belongs: the shard's own identity comes back beside it.
+// A shard with its own identity, by which the caller decides whether it belongs.
 struct ShardFile {
   Shard shard;
   ShardIdentity identity;
 };
+// Reads a shard. Throws Error(kBadData | kIoError | kNoInput) when it is damaged or not of that format.
 ShardFile read_shard(const std::filesystem::path& file);
 
 }  // namespace winnow::run

@@ -1,4 +1,4 @@
-// What patterns wrote freely: finished batches in the run directory, and the file for a judge.
+// Texts that patterns generated: finished batches in the run directory, and the file for a judge.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +19,7 @@ struct Text {
   int64_t cache_bytes = 0;      // keys and values that the text was written with
 };
 
-// Texts of one pattern that were written together, and what that took.
+// Texts of one pattern that were generated together, and what that took.
 struct TextBatch {
   std::string pattern;  // pattern_name()
   int64_t prompt_tokens = 0;
@@ -36,13 +36,13 @@ void write_batch(const UnitStore& store, const std::string& key, const TextBatch
 // used. Throws Error(kIoError).
 std::vector<TextBatch> read_batches(const UnitStore& store, const std::string& key, std::vector<std::string>& notes);
 
-// A line of JSON a text: {"example_id", "pattern", "prompt_tokens", "token_ids", "stopped"}, where stopped is false for
-// a text that reached the limit. Patterns as named here.
+// Texts of a pattern under the name that the file gives it.
 struct NamedTexts {
   std::string pattern;
   std::vector<const Text*> texts;
 };
-// Throws Error(kCannotCreate | kIoError).
+// Writes a line of JSON a text: {"example_id", "pattern", "prompt_tokens", "token_ids", "stopped"}, where stopped is
+// false for a text that reached the limit. Throws Error(kCannotCreate | kIoError).
 void write_responses(const std::filesystem::path& path, const std::vector<NamedTexts>& patterns);
 
 }  // namespace winnow::run

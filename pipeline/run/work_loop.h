@@ -1,4 +1,4 @@
-// The work of all ranks on numbered units: each takes what is next, until nothing is left or the run stops.
+// Shares numbered units out among all ranks: each takes the next one, until nothing is left or the run stops.
 #pragma once
 
 #include <cstdint>
@@ -18,27 +18,29 @@ namespace winnow::run {
 
 class WorkLoop {
  public:
-  // Collective. `grace_seconds` is what the unit in flight has after a stop, `on_done` is the Dispatcher's.
+  // Makes the dispatcher. `grace_seconds` is what the unit in flight has after a stop, `on_done` is the Dispatcher's.
+  // Collective.
   WorkLoop(runtime::MpiSession& session, const runtime::StopSignals& signals, double grace_seconds, int64_t n_units,
            runtime::Dispatcher::OnDone on_done);
   WorkLoop(const WorkLoop&) = delete;
   WorkLoop& operator=(const WorkLoop&) = delete;
 
-  // Names the units that this rank does next, none where it wants no more.
+  // Returns the units that this rank does next; none where it wants no more.
   using Take = std::function<std::vector<int64_t>()>;
-  // Does them, keeps them, and calls report_done() for each. What throws engine::Interrupted leaves them undone.
+  // Does the units, keeps their results, and calls report_done() for each; leaves them undone where it throws
+  // engine::Interrupted.
   using Work = std::function<void(const std::vector<int64_t>& units)>;
-  // Calls both in turn. A failure of `take` or `work` ends the job. Collective. Throws AgreedFailure.
+  // Calls both in turn. A failure of either ends the job. Collective. Throws AgreedFailure.
   void run(const Take& take, const Work& work);
 
-  // For `take`: the next unit that nobody has, or none: nothing is left, or the run stops.
+  // Returns the next unit that nobody has, for `take`; none where nothing is left or the run stops.
   std::optional<int64_t> next() { return dispatcher_.next(); }
-  // For `work`: says that a unit is finished and on disk.
+  // Says that a unit is finished and on disk, for `work`.
   void report_done(int64_t unit, double seconds) { dispatcher_.report_done(unit, seconds); }
-  // For `work`: whether units that have run for `elapsed` seconds of `predicted` must be dropped.
+  // Returns true if units that have run for `elapsed` seconds of `predicted` must be dropped, for `work`.
   bool must_stop(double elapsed, double predicted);
 
-  // Units of all ranks that are done, on every rank, after run().
+  // Returns the units of all ranks that are done, on every rank, after run().
   int64_t n_done() const { return n_done_; }
 
  private:
@@ -52,7 +54,8 @@ class WorkLoop {
   runtime::Dispatcher dispatcher_;
 };
 
-// Rank 0's plan on all ranks: `plan` makes the units there, as numbers they are sent. Collective. Throws AgreedFailure.
+// Brings rank 0's plan to all ranks: `plan` makes the units there, and they are sent as numbers. Collective. Throws
+// AgreedFailure.
 template <typename Unit>
 std::vector<Unit> share_plan(runtime::MpiSession& session, const std::function<std::vector<Unit>()>& plan,
                              std::vector<int64_t> (*encode)(std::span<const Unit>),
@@ -63,8 +66,8 @@ std::vector<Unit> share_plan(runtime::MpiSession& session, const std::function<s
   return decode(message);
 }
 
-// Says on stderr how far a stopped run is. `what`: "units of this run"; `signal`: that stopped it, "" where it is not
-// named.
+// Says on stderr how far a stopped run is. `what`: "units of this run"; `signal`: the one that stopped it, "" where it
+// is not named.
 void say_stopped(const std::string& signal, int64_t n_done, std::size_t n_units, const char* what,
                  const std::filesystem::path& run_directory);
 

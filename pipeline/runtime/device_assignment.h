@@ -1,4 +1,4 @@
-// Which GPU each rank of a host takes, and how NCCL is told: pure functions of what the ranks see.
+// Chooses the GPU of each rank of a host, and NCCL's settings for that: pure functions of what the ranks see.
 #pragma once
 
 #include <string>
@@ -17,13 +17,13 @@ struct GpuChoice {
   bool is_shared() const { return n_sharers > 1; }
 };
 
-// visible[r]: UUIDs of the GPUs that local rank r sees, by device number. Each rank takes the GPU of its own number,
-// counted round, if that is free, else the first free one that it sees; where all are taken it shares the former. So a
-// launcher may show every rank all GPUs (mpirun) or its own only (Slurm's --gpus-per-task): what counts is whether two
-// ranks end up on the same GPU. Entry r is that of local rank r.
+// Returns the choice of each local rank. Each takes the GPU of its own number, counted round, if that is free, else the
+// first free one that it sees; where all are taken it shares the former. So a launcher may show every rank all GPUs
+// (mpirun) or its own only (Slurm's --gpus-per-task). visible[r]: UUIDs of the GPUs that local rank r sees, by device
+// number.
 std::vector<GpuChoice> choose_gpus(const std::vector<std::vector<std::string>>& visible);
 
-// What NCCL needs in the environment of a rank, as name and value, before its first call.
+// Place of a rank, on which NCCL's environment depends.
 struct NcclPlace {
   std::string host;
   int rank = 0;

@@ -24,22 +24,25 @@ class Dispatcher {
   // from the server thread; and now and then with no unit, so that progress can be shown.
   using OnDone = std::function<void(std::optional<int64_t> unit, double seconds)>;
 
-  // Collective. Units are numbered 0 to n_units - 1 in the order in which they are handed out.
+  // Starts the server on rank 0. Units are numbered 0 to n_units - 1 in the order in which they are handed out.
+  // Collective.
   Dispatcher(const MpiSession& session, int64_t n_units, OnDone on_done);
   Dispatcher(const Dispatcher&) = delete;
   Dispatcher& operator=(const Dispatcher&) = delete;
   ~Dispatcher();
 
-  // The next unit for this rank, or none: nothing is left, or the run stops.
+  // Returns the next unit for this rank; none where nothing is left or the run stops.
   std::optional<int64_t> next();
   // Says that a unit of this rank is finished and on disk.
   void report_done(int64_t unit, double seconds);
-  // The most urgent stop that any rank has asked for; polls. `own` is what this rank's signals ask for.
+  // Polls for the most urgent stop that any rank has asked for, and returns it. `own` is what this rank's signals ask
+  // for.
   StopKind poll_stop(StopKind own);
-  // Of all ranks that fail, one says so. Returns at once for the first that calls this; the others wait here for the
+  // Lets one of the ranks that fail say so. Returns at once for the first that calls it; the others wait here for the
   // end that it brings to the job, and return only when that does not come.
   void claim_error();
-  // Once this rank has reported all its units and wants no more: rank 0 waits for those of the others. Collective.
+  // Ends this rank's part, once it has reported all its units and wants no more: rank 0 waits for those of the others.
+  // Collective.
   void finish();
 
  private:

@@ -14,7 +14,7 @@
 
 namespace winnow::runtime {
 
-// A process, as others of the same host may know it.
+// A process by which others of the same host know it.
 struct ProcessId {
   int64_t number = 0;
   std::string name_space;  // of process numbers, "" when unknown: equal ones number processes alike
@@ -31,9 +31,9 @@ class LivenessMonitor {
     std::string rank;
     int64_t process = 0;
   };
-  // Calls on_death once, from its thread, kGrace after a peer has died; the others are not looked at any more. Peers
-  // that cannot be seen now are left out. With `turn` the watches of several processes speak one after another: the
-  // first of them ends the job.
+  // Starts the thread. It calls on_death once, a grace time after a peer has died, and looks at the others no more.
+  // Peers that cannot be seen now are left out. With `turn` the watches of several processes speak one after another:
+  // the first of them ends the job.
   LivenessMonitor(std::vector<Peer> peers, int turn, std::function<void(const Peer&)> on_death);
   LivenessMonitor(const LivenessMonitor&) = delete;
   LivenessMonitor& operator=(const LivenessMonitor&) = delete;

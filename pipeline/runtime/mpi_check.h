@@ -1,4 +1,4 @@
-// MPI status to exception: call text, MPI's own message, place. A status is never only asserted.
+// Turns a status of MPI into an exception with the call, MPI's own message and the place.
 #pragma once
 
 #define OMPI_SKIP_MPICXX 1

@@ -1,9 +1,9 @@
-// A communicator of NCCL: weights to the ranks of a host, tables to their sum.
+// A communicator of NCCL, which sends weights to the ranks of a host and sums tables.
 //
-// No wait in here is without an end. Each polls for completion and for errors that NCCL has noticed, and gives up after
-// the deadline: 120 s, or WINNOW_NCCL_DEADLINE seconds. Then the communicator is aborted and the error says what was
-// waited for, in NCCL's words. A launcher and LivenessMonitor (peers.h) see a dead peer sooner; the deadline is for one
-// that lives and does not answer.
+// Every wait ends: it polls for completion and for errors that NCCL has noticed, and gives up after the deadline: 120
+// s, or WINNOW_NCCL_DEADLINE seconds. Then the communicator is aborted and the error says what was waited for, in
+// NCCL's words. A launcher and LivenessMonitor (liveness.h) see a dead peer sooner; the deadline is for one that lives
+// and does not answer.
 #pragma once
 
 #include <cstdint>
@@ -18,29 +18,30 @@ namespace winnow::runtime {
 
 class NcclComm {
  public:
-  // Whether this build has NCCL.
+  // Returns true if this build has NCCL.
   static bool is_built();
-  // Of the library in use, as "2.28.9"; "" in a build without NCCL.
+  // Returns the version of the library in use, as "2.28.9"; "" in a build without NCCL.
   static std::string version();
-  // The communicator of a group of ranks that all compute on the GPU. Collective over the job: a rank that is alone in
-  // its group gets none. The environment of nccl_environment() (placement.h) must be set. Throws AgreedFailure.
+  // Makes the communicator of a group of ranks that all compute on the GPU. Collective over the job: a rank that is
+  // alone in its group gets none. The environment of nccl_environment() (device_assignment.h) must be set. Throws
+  // AgreedFailure.
   static std::unique_ptr<NcclComm> make(MpiSession& session, RankGroup group, kernels::Ops& ops);
 
-  // Frees it in agreement with the group, which must destroy theirs too; after a failure, or while an exception is on
-  // its way, without. Returns within seconds either way. To go before the backend, and before MPI.
+  // Frees it in agreement with the group, which must destroy theirs too; without agreement after a failure or during an
+  // exception. Returns within seconds either way. It must go before the backend and before MPI.
   ~NcclComm();
   NcclComm(const NcclComm&) = delete;
   NcclComm& operator=(const NcclComm&) = delete;
 
-  // size_bytes of GPU memory from the group's rank 0 to all, after everything that the backend has queued. Returns when
-  // it is queued and the broadcast before is over, so that the sender prepares one while another is on its way.
-  // Collective, like all below. They throw Error(kInternal) for a failure of NCCL and at the deadline; after that the
-  // communicator is of no use.
+  // Sends size_bytes of GPU memory from the group's rank 0 to all, after everything that the backend has queued.
+  // Returns when it is queued and the broadcast before is over, so that the sender prepares one while another is on its
+  // way. Collective, like all below. They throw Error(kInternal) for a failure of NCCL and at the deadline; after that
+  // the communicator is of no use.
   void broadcast(void* data, int64_t size_bytes);
   // Waits for all broadcasts.
   void finish();
-  // values (host memory) become their sums over the group, on all ranks; exact where at most one rank has a value other
-  // than 0.
+  // Replace values (host memory) by their sums over the group, on all ranks; exact where at most one rank has a value
+  // other than 0.
   void sum(std::span<double> values);
   void sum(std::span<float> values);
 

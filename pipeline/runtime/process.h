@@ -1,14 +1,14 @@
-// What the system tells of another process of this host.
+// Asks the system about another process of this host.
 #pragma once
 
 #include <cstdint>
 
 namespace winnow::runtime {
 
-// Whether the process runs: one that ended, and that its parent has not looked at yet, does not.
+// Returns true if the process runs: one that ended, and that its parent has not waited for yet, does not.
 bool is_running(int64_t process);
 
-// When the process was started, in clock ticks since the host was: it tells a process from a later one with its number.
+// Returns the start of a process, in clock ticks since the host's: it tells a process from a later one with its number.
 // 0 when it is gone.
 int64_t start_ticks(int64_t process);
 

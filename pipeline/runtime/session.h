@@ -15,7 +15,7 @@
 
 namespace winnow::runtime {
 
-// What this rank may use of its host.
+// Cores and memory of its host that this rank may use.
 struct RankResources {
   int n_threads = 1;            // share of the cores without oversubscription
   int host_cores = 1;           // that the ranks of this host may use together
@@ -46,16 +46,15 @@ struct AgreedFailure : Unwinding {
 // A peer that dies without a word (kill -9, out of memory) must not leave the others waiting, for in MPI they would
 // wait for ever:
 //   - under mpirun, mpirun ends the job and names rank and host;
-//   - LivenessMonitor sees it among the ranks of one host, whatever they wait in and whoever started them: srun lets
-//   the
-//     other tasks of a step live unless it was told otherwise. The abort that follows reaches all hosts;
+//   - LivenessMonitor sees it among the ranks of one host, whatever they wait in and whoever started them: srun
+//     lets the other tasks of a step live unless it was told otherwise. The abort that follows reaches all hosts;
 //   - a host that dies as a whole, or has one rank only, is left to the launcher: mpirun, or srun --kill-on-bad-exit=1;
 //   - waits in NCCL have a deadline besides (nccl.h), for a peer that lives and does not answer.
 class MpiSession {
  public:
-  // Throws Error(kInternal) when MPI cannot start or lacks threads, Error(kUsage) where a launcher started several
-  // processes that MPI does not see as one job. Most failures of Open MPI's own start end the process, with its lines
-  // and exit code 1.
+  // Starts MPI where there may be peers. Throws Error(kInternal) when MPI cannot start or lacks threads, Error(kUsage)
+  // where a launcher started several processes that MPI does not see as one job. Most failures of Open MPI's own start
+  // end the process, with its lines and exit code 1.
   MpiSession();
   MpiSession(const MpiSession&) = delete;
   MpiSession& operator=(const MpiSession&) = delete;
@@ -71,7 +70,7 @@ class MpiSession {
   int size(RankGroup group) const { return group == RankGroup::kJob ? size_ : local_size_; }
   bool under_mpirun() const { return under_mpirun_; }
   RankResources resources() const { return resources_; }
-  // "rank 1 on node07: ", or "" for a single rank.
+  // Returns "rank 1 on node07: ", or "" for a single rank.
   std::string prefix() const;
 
   // Runs `step` on this rank and waits for all others. When it throws anywhere, the first rank that failed prints its
@@ -87,8 +86,8 @@ class MpiSession {
   // code, so that nobody waits for this rank. Without peers it returns the code.
   ExitCode end_job() const;
 
-  // Collectives over plain data. Those that may wait for a rank that computes do so without using a core: the first two
-  // broadcasts and gather(double).
+  // The collectives over plain data follow. Those that may wait for a rank that computes do so without using a core:
+  // the first two broadcasts and gather(double).
   void broadcast(std::vector<int64_t>& values);
   void broadcast(std::string& text);
   std::vector<std::string> gather(const std::string& text);          // on rank 0: of every rank, in order; else empty
@@ -97,7 +96,7 @@ class MpiSession {
   void broadcast(RankGroup group, std::span<std::byte> bytes);       // from the group's rank 0
   int64_t minimum(int64_t value);
   int64_t maximum(int64_t value);
-  // Sum over ranks on rank 0, in place; exact where at most one rank has a value other than 0.
+  // Sum over the ranks on rank 0, in place; exact where at most one rank has a value other than 0.
   void reduce_to_root(std::span<double> values);
   void reduce_to_root(std::span<float> values);
 
@@ -125,8 +124,8 @@ struct CaughtError {
 };
 CaughtError describe_current_exception();
 
-// A run from its first to its last step, in a session of its own, on every rank: returns the exit code of `run`, or
-// that of what it throws, whose line is printed. Without peers nothing ends the job.
+// Calls `run` in a session of its own, on every rank. Returns its exit code, or that of what it throws, whose line is
+// printed.
 ExitCode in_session(const std::function<ExitCode(MpiSession&)>& run);
 
 }  // namespace winnow::runtime

@@ -10,21 +10,21 @@
 
 namespace winnow::runtime {
 
-// How urgently a run must stop. Sent between ranks as an integer, so the values are fixed.
+// Urgency of a stop. It is sent between ranks as an integer, so the values are fixed.
 enum class StopKind : int {
   kNone = 0,
   kGrace = 1,  // the unit in flight may be finished within the grace time
   kNow = 2,    // drop the unit at the next layer
 };
 
-// From here on SIGUSR1, SIGTERM and SIGINT are remembered, for the StopSignals or the SignalQueue that comes: the first
-// steps of a program that can be resumed must not die by them.
+// Remembers SIGUSR1, SIGTERM and SIGINT from now on, for the StopSignals or the SignalQueue that comes: the first steps
+// of a program that can be resumed must not die by them.
 void remember_stop_signals();
-// The signal that was remembered last, 0 where there was none; it counts as handled from then on.
+// Returns the signal that was remembered last, 0 where there was none; it counts as handled from then on.
 int take_remembered_signal();
 
 // Installs handlers of SIGUSR1, SIGTERM and SIGINT that only set a flag. The former handlers come back on destruction.
-// One at a time per process. A signal that was remembered before is one of this object's.
+// There is one object at a time in a process. It takes over a signal that was remembered before.
 //
 // USR1 asks with grace. TERM does so too, except under mpirun, which kills the job a few seconds after it. INT (Ctrl-C)
 // means now.
@@ -43,7 +43,7 @@ class StopSignals {
   std::array<struct sigaction, std::size(kStopSignals)> former_{};
 };
 
-// When a unit must be dropped: a pure function of times, in seconds.
+// Returns true if a unit must be dropped: a pure function of times, in seconds.
 //   remaining_grace  seconds until the grace time ends, negative when over
 //   elapsed          seconds that the unit has run
 //   predicted        seconds that the whole unit is expected to take

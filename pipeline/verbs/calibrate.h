@@ -1,4 +1,4 @@
-// The calibrate driver: what `winnow calibrate` does on every rank.
+// Runs `winnow calibrate` on every rank.
 #pragma once
 
 #include <functional>
@@ -10,12 +10,11 @@
 
 namespace winnow::verbs {
 
-// What rank 0 prints on stdout for a finished run: the table, or JSON.
+// Returns what rank 0 prints on stdout for a finished run: the table, or JSON.
 using Presenter = std::function<std::string(const calibration::Results&)>;
 
-// Starts MPI, measures what the run directory lacks, and writes and prints the result. Every failure has been printed,
-// once for the whole job, when this returns; the value is the exit code of this rank. Throws only where MPI itself
-// cannot start (Error).
+// Starts MPI, measures what the run directory lacks, and writes and prints the result. Returns the exit code of this
+// rank; every failure has then been printed, once for the whole job. Throws Error only where MPI itself cannot start.
 ExitCode calibrate(const run::RunOptions& options, const Presenter& present);
 
 }  // namespace winnow::verbs

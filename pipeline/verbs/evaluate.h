@@ -1,4 +1,4 @@
-// The evaluate driver: what `winnow evaluate` does on every rank.
+// Runs `winnow evaluate` on every rank.
 #pragma once
 
 #include <functional>
@@ -10,7 +10,7 @@
 
 namespace winnow::verbs {
 
-// What rank 0 prints on stdout for a finished evaluation: the table, or JSON.
+// Returns what rank 0 prints on stdout for a finished evaluation: the table, or JSON.
 using EvaluationPresenter = std::function<std::string(const evaluation::EvaluationResults&)>;
 
 // Starts MPI, measures what the run directory lacks, and writes and prints the result. Failures are as with

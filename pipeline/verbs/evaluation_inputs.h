@@ -1,4 +1,4 @@
-// What evaluate reads before it measures, and what becomes of the cells afterwards.
+// Reads what evaluate needs before it measures, and makes the result of the cells afterwards.
 #pragma once
 
 #include <string>
@@ -10,7 +10,7 @@
 
 namespace winnow::verbs {
 
-// A pattern of the result, and where its figures are.
+// A pattern of the result, and the place of its figures.
 struct EvaluatedPattern {
   std::string name;  // unique
   selection::NamedPattern given;
@@ -26,12 +26,12 @@ struct EvaluationInputs {
 
 // Reads model, data and patterns; inputs.variants are the patterns that differ from full attention. Throws Error.
 EvaluationInputs load_evaluation(const run::RunOptions& options);
-// Once the checkpoint's hash is known: throws Error(kConfigMismatch) for a selection of another model.
+// Throws Error(kConfigMismatch) for a selection of another model, once the checkpoint's hash is known.
 void check_selections(const std::vector<EvaluatedPattern>& patterns, const std::string& checkpoint_sha256);
-// The options of the statistics.
+// Returns the options of the statistics.
 evaluation::EvaluationOptions evaluation_options(const run::RunOptions& options);
 
-// RUN_DIR/results.h5 of the finished cells and texts: computed and written, or read where it is up to date. Rank 0
+// Computes and writes RUN_DIR/results.h5 of the finished cells and texts, or reads it where it is up to date. Rank 0
 // only.
 evaluation::EvaluationResults finish_evaluation(const run::RunOptions& options,
                                                 const std::vector<EvaluatedPattern>& patterns,

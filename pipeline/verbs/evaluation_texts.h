@@ -14,19 +14,20 @@
 
 namespace winnow::verbs {
 
-// What --generate, --stop-tokens and --responses mean for one model. Throws Error(kUsage | kBadData | kCannotCreate).
+// Returns what --generate, --stop-tokens and --responses mean for one model. Throws Error(kUsage | kBadData |
+// kCannotCreate).
 evaluation::GenerationSettings generation_settings(const run::RunOptions& options, run::Inputs& inputs);
 
 // All texts of an evaluation, rank 0 only.
 class EvaluationTexts {
  public:
-  // Batches of one key: read_batches().
+  // Takes the batches of one key, from read_batches().
   explicit EvaluationTexts(std::vector<run::TextBatch> batches);
   EvaluationTexts(EvaluationTexts&&) = default;
   EvaluationTexts(const EvaluationTexts&) = delete;
-  // Null where it is not written yet.
+  // Returns a text; null where it is not there yet.
   const run::Text* find(const std::string& pattern, int64_t example) const;
-  // Their place in the result. Throws Error(kInternal) where one is missing.
+  // Returns the texts' table for the result. Throws Error(kInternal) where one is missing.
   evaluation::GeneratedTable table(const std::vector<EvaluatedPattern>& patterns,
                                    const evaluation::GenerationSettings& settings, const run::Inputs& inputs) const;
   void write(const std::filesystem::path& path, const std::vector<EvaluatedPattern>& patterns) const;
@@ -36,12 +37,12 @@ class EvaluationTexts {
   std::map<std::pair<std::string, int64_t>, const run::Text*> texts_;
 };
 
-// Hash of all that decides what is written.
+// Returns the hash of all that the texts depend on.
 std::string texts_key(const evaluation::GenerationSettings& settings, const std::string& measurement);
-// Writes the texts that are missing. False where the run was stopped. Collective.
+// Generates the texts that are missing. Returns false where the run was stopped. Collective.
 bool write_missing_texts(run::MeasuringRun& run, const run::RunOptions& options,
                          const evaluation::GenerationSettings& settings, const std::vector<EvaluatedPattern>& patterns);
-// On rank 0, once all are there.
+// Reads all texts, once they are there. Rank 0 only.
 EvaluationTexts read_texts(const run::MeasuringRun& run, const run::RunOptions& options,
                            const evaluation::GenerationSettings& settings);
 

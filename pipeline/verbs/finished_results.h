@@ -1,4 +1,4 @@
-// results.h5 of a run directory that is finished already.
+// Reads results.h5 of a run directory that is finished already.
 #pragma once
 
 #include <spdlog/spdlog.h>
@@ -10,9 +10,9 @@
 
 namespace winnow::verbs {
 
-// What `read` makes of the file, where that is there and `is_wanted`: `winnow stats --in-place` may have changed it
-// since. A damaged one counts as none, with a warning: it is made anew from the shards. Throws Error other than
-// kBadData.
+// Returns what `read` makes of the file, where the file is there and `is_wanted`: `winnow stats --in-place` may have
+// changed it since. A damaged file counts as none, with a warning: it is made anew from the shards. Throws Error other
+// than kBadData.
 template <typename Read, typename IsWanted>
 auto finished_results(const std::filesystem::path& path, const Read& read, const IsWanted& is_wanted)
     -> std::optional<decltype(read(path))> {

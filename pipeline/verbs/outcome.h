@@ -1,4 +1,4 @@
-// What is left when all cells are there: tables, statistics, results.h5. Rank 0 only.
+// Finishes a run whose cells are all there: tables, statistics, results.h5. Rank 0 only.
 #pragma once
 
 #include <vector>
@@ -16,7 +16,7 @@ struct FinishedRun {
   const std::vector<run::ScoreTable>& cells;  // by data set, all there
 };
 
-// RUN_DIR/results.h5 of these cells and statistics settings: computed and written, or read where the record says that
+// Computes and writes RUN_DIR/results.h5 of these cells and statistics settings, or reads it where the record says that
 // it is up to date. Throws Error.
 calibration::Results finish_run(const FinishedRun& run, run::RunDirectory& directory);
 

@@ -1,4 +1,4 @@
-// The search driver: what `winnow search` does on every rank.
+// Runs `winnow search` on every rank.
 #pragma once
 
 #include <functional>
@@ -10,7 +10,7 @@
 
 namespace winnow::verbs {
 
-// What rank 0 prints on stdout for a finished search.
+// Returns what rank 0 prints on stdout for a finished search.
 using SearchPresenter = std::function<std::string(const search::SearchResults&, const storage::Provenance&)>;
 
 // Starts MPI, measures step by step what the run directory lacks, and writes and prints the result. Every pattern that

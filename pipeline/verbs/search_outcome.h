@@ -1,4 +1,4 @@
-// What is left when a search has measured all: it is played again on the finished cells, and written. Rank 0 only.
+// Finishes a search that has measured all: plays it again on the finished cells and writes it. Rank 0 only.
 #pragma once
 
 #include "pipeline/run/run.h"
@@ -12,16 +12,17 @@ inline constexpr std::size_t kSearched = 0;
 inline constexpr std::size_t kVerified = 1;
 
 search::SearchPlan plan_of(const run::RunOptions& options, int64_t n_layers);
-// Means of patterns over the examples of a data set, all of whose cells must be there.
+// Returns the means of a pattern over the examples of a data set, whose cells must all be there.
 search::PatternMeans means_of(const run::MeasuringRun& run, std::size_t data_set, const engine::Pattern& pattern);
 
-// RUN_DIR/run.json remembers the searches of the directory: `entry` of it is this command's.
+// Returns this command's entry among the searches that RUN_DIR/run.json remembers, with the options put in.
 nlohmann::json& search_entry(run::MeasuringRun& run, const run::RunOptions& options);
-// Writes all searches of the directory to results.h5 and returns that of this command.
+// This command's search, with its provenance.
 struct FinishedSearch {
   search::SearchResults results;
   storage::Provenance provenance;
 };
+// Writes all searches of the directory to results.h5 and returns that of this command.
 FinishedSearch finish_search(run::MeasuringRun& run, const run::RunOptions& options);
 
 }  // namespace winnow::verbs

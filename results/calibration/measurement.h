@@ -1,4 +1,4 @@
-// What a run measured, in memory: the contents of /calibration or of one /control/NAME. Plain data.
+// The figures that a run measured, in memory: the contents of /calibration or of one /control/NAME. Plain data.
 #pragma once
 
 #include <cstdint>
@@ -24,27 +24,28 @@ struct Measurement {
   std::vector<double> nll_base;             // (examples), nats per token
   std::vector<uint8_t> exact_match_base;    // (examples)
   std::vector<double> token_accuracy_base;  // (examples)
-  // Of the pattern that differs from the base in that one layer, (examples, layers).
+  // Figures of the pattern that differs from the base in that one layer, (examples, layers).
   stats::Table<double> nll;
   stats::Table<uint8_t> exact_match;
   stats::Table<double> token_accuracy;
-  // With --per-token, else empty: (examples, answer_token) and (examples * layers, answer_token), NaN-padded.
+  // NLLs of tokens with --per-token, else empty: (examples, answer_token) and (examples * layers, answer_token),
+  // NaN-padded.
   stats::Table<float> token_nll_base;
   stats::Table<float> token_nll;
 
-  // By variable of base/signal_specs.h, those of signals that were measured: (examples, layers), or (examples * layers,
-  // key heads).
+  // Signals that were measured, by variable of base/signal_specs.h: (examples, layers), or (examples * layers, key
+  // heads).
   std::map<std::string, stats::Table<double>, std::less<>> signals;
 
   int64_t n_examples() const { return static_cast<int64_t>(example_id.size()); }
   int64_t n_layers() const { return static_cast<int64_t>(layer.size()); }
-  // NLL(layer windowed) - NLL(layer full): nll - nll_base where the base has the layer full, the negative where the
-  // base has it windowed, so that large always means "keep full attention". -0.0 is stored as 0.0.
+  // Returns NLL(layer windowed) - NLL(layer full), nats per token: nll - nll_base where the base has the layer full,
+  // the negative where the base has it windowed, so that large always means "keep full attention". -0.0 becomes 0.0.
   double delta_nll(int64_t example, int64_t column) const {
     const double difference = nll(example, column) - nll_base[static_cast<std::size_t>(example)];
     return (layer_windowed_in_base[static_cast<std::size_t>(column)] ? -difference : difference) + 0.0;
   }
-  // Null where it was not measured.
+  // Returns null where it was not measured.
   const stats::Table<double>* find_signal(std::string_view variable) const;
 };
 

@@ -1,5 +1,5 @@
-// Statistics of the signals of layers: how they agree with each other, and whether what they select holds on examples
-// that they have not seen. Pure functions of the measurement.
+// Statistics of the signals of layers: their agreement with each other, and how their choices do on examples that they
+// have not seen. Pure functions of the measurement.
 #pragma once
 
 #include <optional>
@@ -10,10 +10,10 @@
 
 namespace winnow::calibration {
 
-// none where no signal besides NLL and matches was measured.
+// Compares the signals; none where no signal besides NLL and matches was measured.
 std::optional<SignalComparison> compare_signals(const Measurement& measurement, const StatisticsOptions& options);
 
-// True where one of the values is not a number.
+// Returns true if one of the values is not a number.
 bool has_nan(std::span<const double> values);
 
 }  // namespace winnow::calibration

@@ -8,13 +8,13 @@
 
 namespace winnow::calibration {
 
-// The optional variables of /calibration and /control/NAME, whose dimensions must be there.
+// Write and read the optional variables of /calibration and /control/NAME, whose dimensions must be there.
 void write_signals(storage::Group& group, const Measurement& measurement);
 void read_signals(const storage::Group& group, Measurement& measurement);
-// Those of /ranking.
+// Write and read those of /ranking.
 void write_signal_means(storage::Group& group, const Ranking& ranking);
 void read_signal_means(const storage::Group& group, Ranking& ranking);
-// /signals.
+// Write and read /signals.
 void write_comparison(storage::Group group, const SignalComparison& comparison);
 SignalComparison read_comparison(const storage::Group& group);
 

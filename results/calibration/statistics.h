@@ -1,5 +1,5 @@
-// Statistics of a run (README.md in this folder has every definition): pure functions of the measured tables.
-// Results depend on the tables and the options only, bit for bit: not on threads, ranks or the standard library.
+// Statistics of a run; README.md in this folder has every definition. They depend on the measured tables and the
+// options only, bit for bit: not on threads, ranks or the standard library.
 #pragma once
 
 #include <cstdint>
@@ -23,7 +23,7 @@ struct StatisticsOptions {
   int64_t n_splits = 1000;
 };
 
-// Per layer, in the order of the measurement's columns.
+// Figures of each layer, in the order of the measurement's columns.
 struct Ranking {
   std::vector<int64_t> layer;
   std::vector<double> mean_delta_nll;       // nats per token, over examples
@@ -42,11 +42,11 @@ struct Ranking {
   // Why standard_error, ci_*, rank_low, rank_high and p_top_k are NaN (one example); empty where they are not.
   std::string spread_status;
 
-  // Columns in order of rank: order()[0] is the column of rank 1.
+  // Returns the columns in order of rank: order()[0] is the column of rank 1.
   std::vector<int64_t> order() const;
 };
 
-// Against one control set (short prompts): is a layer's delta about long context at all?
+// Comparison with one control set of short prompts, which shows whether a layer's delta is about long context at all.
 struct Deconfounding {
   stats::Estimate spearman_rho;   // between the two sets' mean deltas, over layers
   stats::Figure spearman_p;       // two-sided, permutations of layers
@@ -63,7 +63,7 @@ struct Reliability {
   stats::Estimate rho_token_accuracy;  // the same with token_accuracy_drop
 };
 
-// How the signals agree, over layers. All are taken so that large means "keep full attention".
+// Agreement of the signals, over layers. All are taken so that large means "keep full attention".
 struct SignalComparison {
   std::vector<std::string> signal;  // nll, exact-match, token-accuracy, then those measured of base/signal_specs.h
   std::vector<int64_t> layer;
@@ -90,11 +90,11 @@ struct Statistics {
   std::optional<SignalComparison> signals;  // where a signal besides NLL and matches was measured
 };
 
-// K = max(1, floor(n_layers / divisor)).
+// Returns K = max(1, floor(n_layers / divisor)).
 int64_t budget_of(int64_t n_layers, int64_t divisor);
 
-// Computes all of it. Throws Error(kBadData) for an empty or inconsistent table, a value that is not finite (naming
-// set, example and layer) or a control measured on other layers, Error(kUsage) for options out of range.
+// Computes all statistics. Throws Error(kBadData) for an empty or inconsistent table, a value that is not finite
+// (naming set, example and layer) or a control measured on other layers, Error(kUsage) for options out of range.
 Statistics compute_statistics(const Measurement& calibration, const std::map<std::string, Measurement>& controls,
                               const StatisticsOptions& options);
 

@@ -1,4 +1,4 @@
-// results.h5: writes and reads the whole file. The schema is in README.md in this folder.
+// Writes and reads results.h5 as a whole. The schema is in README.md in this folder.
 #pragma once
 
 #include <filesystem>
@@ -7,7 +7,7 @@
 
 namespace winnow::calibration {
 
-// What a command line means by a result: the results.h5 of a run directory, or the file itself.
+// Returns the file that a command line means by a result: the results.h5 of a run directory, or `path` itself.
 std::filesystem::path results_file(const std::filesystem::path& path);
 
 // Writes the file whole or not at all (base/atomic_file.h); replaces one that is there. Throws Error(kIoError |

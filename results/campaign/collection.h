@@ -1,5 +1,5 @@
-// The results of many runs side by side: what `winnow sweep collect` puts into one file. README.md in this folder lays
-// the file out. Plain data, pure functions and one writer; which runs there are is not decided here.
+// The results of many runs side by side, which `winnow sweep collect` puts into one file. README.md in this folder lays
+// the file out. Plain data and pure functions; the caller decides which runs there are.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +19,7 @@ inline constexpr int64_t kCollectionVersion = 1;
 // State of a cell whose results are there.
 inline constexpr const char* kStateDone = "done";
 
-// What is kept of one results file: everything but the tables per example.
+// Content of one results file without the tables per example.
 struct CellSummary {
   calibration::Statistics statistics;
   storage::Provenance provenance;
@@ -55,7 +55,7 @@ struct CollectedCell {
   std::string state = kStateDone;
   std::string reason;                  // why there are no results; empty where there are
   std::optional<CellSummary> summary;  // none: the row is listed, its figures are NaN
-  // Of a cell that is no calibration.
+  // The rest is for a cell that is not a calibration.
   std::string verb = "calibrate";          // or "search", "evaluate"
   std::vector<CollectedPattern> patterns;  // in the order of its results
 };
@@ -65,7 +65,7 @@ struct Collection {
   std::string version;  // of winnow
   std::vector<CollectedCell> cells;
   std::vector<CollectedCell>
-      others{};  // those that are no calibrations: a list of their patterns, apart from the cells
+      others{};  // cells that are not calibrations: a list of their patterns, apart from the cells
 };
 
 // Coordinates of the collection's dimensions besides cell: each the union over its cells, sorted.
@@ -76,11 +76,11 @@ struct CollectionAxes {
 };
 CollectionAxes axes_of(const std::vector<CollectedCell>& cells);
 
-// Why figures of that cell are not defined, by the figure's name ("short/spearman_rho"): empty where all are, and
-// where there are no results at all.
+// Returns why figures of that cell are not defined, by the figure's name ("short/spearman_rho"): empty where all are,
+// and where there are no results at all.
 std::vector<std::pair<std::string, std::string>> undefined_figures(const CollectedCell& cell);
 
-// How well the rankings of two cells agree: (cells, cells), symmetric. Pairs are compared where both cells have results
+// Agreement of the rankings of two cells: (cells, cells), symmetric. Pairs are compared where both cells have results
 // of one model, measured on the same layers.
 struct RankAgreement {
   stats::Table<double> spearman_rho;       // over layers, between the mean deltas
@@ -93,7 +93,7 @@ struct RankAgreement {
 };
 RankAgreement rank_agreement(const std::vector<CollectedCell>& cells);
 
-// A collection as an output, for check_outputs().
+// Describes a collection as an output, for check_outputs().
 Output collection_output(const std::string& flag, const std::filesystem::path& path);
 
 }  // namespace winnow::campaign

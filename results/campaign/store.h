@@ -1,4 +1,4 @@
-// A collection as an HDF5 file.
+// Writes a collection as an HDF5 file.
 #pragma once
 
 #include <filesystem>

@@ -7,9 +7,9 @@
 
 namespace winnow::campaign {
 
-// One line a cell, then why cells have no results, then how well rankings agree. Ends with a newline.
+// Returns one line a cell, then why cells have no results, then how well rankings agree. Ends with a newline.
 std::string to_table(const Collection& collection, const RankAgreement& agreement);
-// The same as one JSON object, with the pairs one by one. `file`: where the collection was written.
+// Returns the same as one JSON object, with the pairs one by one. `file`: where the collection was written.
 std::string to_json(const Collection& collection, const RankAgreement& agreement, const std::string& file);
 
 }  // namespace winnow::campaign

@@ -1,4 +1,4 @@
-// Whole patterns on a held-out set: what was measured, and its statistics. Plain data and pure functions of it.
+// Figures of whole patterns on a held-out set, and their statistics. Plain data and pure functions of it.
 #pragma once
 
 #include <cstdint>
@@ -16,20 +16,20 @@ namespace winnow::evaluation {
 // Lengths at which costs are given, tokens.
 inline constexpr int64_t kServedLengths[] = {8192, 32768, 131072, 1048576};
 
-// How patterns were let write freely.
+// Settings of free generation.
 struct GenerationSettings {
   int64_t max_new_tokens = 0;        // 0: not at all
   std::vector<int32_t> stop_tokens;  // that end a text
 };
 
-// What they wrote. Tables are (patterns, examples), all empty where nothing was generated.
+// Figures of generated texts. Tables are (patterns, examples), all empty where nothing was generated.
 struct GeneratedTable {
   GenerationSettings settings;
   stats::Table<uint8_t> exact_match;  // the text is the answer
   stats::Table<int64_t> tokens;       // of the text, the stop token included
   stats::Table<uint8_t> stopped;      // 1: by a stop token, 0: at max_new_tokens
   stats::Table<int64_t> cache_bytes;  // keys and values that it was written with, as allocated
-  // By pattern. Rates are of all texts that one rank writes together; NaN where there was nothing to decode.
+  // Figures by pattern. Rates are of all texts that one rank writes together; NaN where there was nothing to decode.
   std::vector<double> prefill_rate;     // prompt tokens a second
   std::vector<double> decode_rate;      // new tokens a second
   std::vector<int64_t> texts_together;  // at most
@@ -39,7 +39,7 @@ struct GeneratedTable {
   bool is_empty() const { return exact_match.rows == 0; }
 };
 
-// What was measured. Tables are (patterns, examples).
+// Measured figures. Tables are (patterns, examples).
 struct EvaluationTable {
   std::vector<std::string> pattern;      // (patterns), unique: what the command line or a selection calls them
   stats::Table<uint8_t> full_attention;  // (patterns, model layers): 1 where the layer keeps full attention
@@ -57,7 +57,7 @@ struct EvaluationTable {
   int64_t n_examples() const { return static_cast<int64_t>(example_id.size()); }
   int64_t n_layers() const { return full_attention.cols; }
   int64_t n_full_layers(int64_t p) const;
-  // The first pattern in which every layer keeps full attention.
+  // Returns the first pattern in which every layer keeps full attention.
   std::optional<int64_t> full() const;
   std::optional<int64_t> find(const std::string& name) const;
 };
@@ -68,12 +68,12 @@ struct EvaluationOptions {
   std::string baseline;  // pattern that all are compared with besides full; empty: none
 };
 
-// By pattern: a mean over examples with its 95 % percentile bootstrap interval, NaN where there is one example.
+// Means over examples by pattern, each with its 95 % percentile bootstrap interval: NaN where there is one example.
 struct PatternFigures {
   std::vector<double> mean, ci_low, ci_high;
 };
 
-// Pattern less reference, the same examples drawn for both.
+// Differences of each pattern from a reference, with the same examples drawn for both.
 struct Comparison {
   int64_t reference = 0;  // a pattern
   PatternFigures nll;     // nats per token
@@ -93,7 +93,7 @@ struct EvaluationStatistics {
   std::string spread_status;  // why the intervals are NaN; empty where they are not
 };
 
-// What RUN_DIR/results.h5 of an evaluation holds.
+// Content of RUN_DIR/results.h5 of an evaluation.
 struct EvaluationResults {
   EvaluationTable table;
   ServedModel model;
@@ -101,18 +101,18 @@ struct EvaluationResults {
   EvaluationStatistics statistics;
   storage::Provenance provenance;
 
-  // What each layer sees under a pattern; (n_layers).
+  // Returns what each layer sees under a pattern; (n_layers).
   std::vector<ServedWindow> windows_of(int64_t pattern) const;
 };
 
-// Exact McNemar test on pairs that differ: `only_first` pairs are hits of the first alone, `only_second` of the second.
-// Two-sided p: of a fair coin, doubled, at most 1; 1 where no pair differs.
+// Returns the two-sided p of McNemar's exact test on pairs that differ: of a fair coin, doubled, at most 1; 1 where no
+// pair differs. `only_first` pairs are hits of the first alone, `only_second` of the second.
 double mcnemar_p(int64_t only_first, int64_t only_second);
 
 // Refuses tables that do not fit together or hold a value that is not finite: Error(kBadData) naming `where`.
 void check_evaluation(const EvaluationTable& table, const std::string& where);
-// Throws Error(kBadData) as check_evaluation does and for a table without the full pattern, Error(kUsage) for a
-// baseline that is none of the patterns or resamples out of range.
+// Computes all statistics. Throws Error(kBadData) as check_evaluation does and for a table without the full pattern,
+// Error(kUsage) for a baseline that is none of the patterns or resamples out of range.
 EvaluationStatistics compute_evaluation(const EvaluationTable& table, const EvaluationOptions& options);
 // Throws Error(kUsage) for a --baseline that is none of the patterns.
 void require_baseline(const std::string& baseline, const std::vector<std::string>& patterns);

@@ -1,4 +1,4 @@
-// What a pattern costs when it is served: pure arithmetic on the model's shape.
+// Costs of a pattern when it is served: pure arithmetic on the model's shape.
 #pragma once
 
 #include <cstdint>
@@ -24,7 +24,7 @@ struct ServedModel {
   bool operator==(const ServedModel&) const = default;
 };
 
-// What a layer sees when it is served. Full attention is a window without a limit.
+// Keys that a layer sees when it is served. Full attention is a window without a limit.
 struct ServedWindow {
   static constexpr int64_t kNoLimit = std::numeric_limits<int64_t>::max() / 4;
   int64_t keys = kNoLimit;   // that a row sees, itself included
@@ -36,16 +36,17 @@ struct ServedWindow {
   bool operator==(const ServedWindow&) const = default;
 };
 
-// The window where the pattern says so, full attention elsewhere; (n_layers).
+// Returns the window where the pattern says so, full attention elsewhere; (n_layers).
 inline std::vector<ServedWindow> served_windows_of(const Pattern& pattern, const ServedWindow& window) {
   return by_layer(pattern, window, ServedWindow{});
 }
 
-// Keys and values of one sequence after n_tokens tokens, bytes; windows (n_layers). A layer keeps the keys of its
-// window and the sinks, no more.
+// Returns the bytes of the keys and values of one sequence after n_tokens tokens; windows (n_layers). A layer keeps the
+// keys of its window and the sinks, no more.
 double kv_cache_bytes(const ServedModel& model, std::span<const ServedWindow> windows, int64_t n_tokens);
-// Floating-point operations (a multiplication and an addition are two) of a prompt of n_tokens: products with weights,
-// queries with keys, probabilities with values, and the logits of the last row. Pairs outside the mask cost nothing.
+// Returns the floating-point operations (a multiplication and an addition are two) of a prompt of n_tokens: products
+// with weights, queries with keys, probabilities with values, and the logits of the last row. Pairs outside the mask
+// cost nothing.
 double prefill_flop(const ServedModel& model, std::span<const ServedWindow> windows, int64_t n_tokens);
 
 }  // namespace winnow::evaluation

@@ -1,4 +1,4 @@
-// An evaluation in a results file.
+// Writes and reads the results file of an evaluation.
 #pragma once
 
 #include <filesystem>
@@ -7,10 +7,12 @@
 
 namespace winnow::evaluation {
 
-// RUN_DIR/results.h5 of an evaluation: whole or not at all. Throws as write_results and read_results do.
+// Write RUN_DIR/results.h5 of an evaluation, whole or not at all, and read it. Throw as write_results and read_results
+// do.
 void write_evaluation(const std::filesystem::path& path, const EvaluationResults& results);
 EvaluationResults read_evaluation(const std::filesystem::path& path);
-// Whether a results file is an evaluation's. Throws Error(kNoInput | kBadData | kIoError) where it is no such file.
+// Returns true if a results file is an evaluation's. Throws Error(kNoInput | kBadData | kIoError) where it is not a
+// results file.
 bool is_evaluation(const std::filesystem::path& path);
 
 }  // namespace winnow::evaluation

@@ -7,9 +7,9 @@
 
 namespace winnow::evaluation {
 
-// For the terminal: a line a pattern, comparisons, costs, the front. Ends with a newline.
+// Returns a line a pattern, comparisons, costs and the front, for the terminal. Ends with a newline.
 std::string to_table(const EvaluationResults& results);
-// The same content as one JSON object; figures that are not defined are null.
+// Returns the same content as one JSON object; figures that are not defined are null.
 std::string to_json(const EvaluationResults& results);
 
 }  // namespace winnow::evaluation

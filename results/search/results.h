@@ -1,10 +1,8 @@
-// What a search found, as /selection/METHOD of results.h5 holds it: figures of every pattern it measured, the best of
-// each K, how well screened and exact figures agree, interactions of pairs. Plain data and pure functions of it.
+// Results of a search, as /selection/METHOD of results.h5 holds them: figures of every pattern it measured, the best of
+// each K, how well screened and exact figures agree, interactions of pairs. Plain data.
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -32,13 +30,13 @@ struct MeasuredPattern {
   ExampleFigures verified;  // every row obeys the window, of the first examples; empty where it was not measured
 };
 
-// How well the figures of the search agree with exact ones, over the patterns that have both.
+// Agreement of the search's figures with exact ones, over the patterns that have both.
 struct ScreeningAgreement {
   int64_t n_verified = 0;
   stats::Estimate rho_nll;          // Spearman's rho between the mean NLLs
   stats::Estimate rho_exact_match;  // the same of exact match
-  // Of the pairs of a K's best pattern and a verified one of the same K: the share in which the best one's exact
-  // objective is as good or better.
+  // Share of the pairs of a K's best pattern and a verified one of the same K in which the best one's exact objective
+  // is as good or better.
   stats::Figure wins_kept;
 };
 
@@ -48,13 +46,13 @@ struct Interactions {
   std::vector<double> exact_match_drop;  // (n_layers): exact match with all full less with that layer windowed alone
   std::vector<int64_t> candidates;
   stats::Table<double> delta_nll_pair;  // both windowed, less all full
-  // delta of both less the deltas of each: above 0 they hurt more together than apart.
+  // Delta of both less the deltas of each: above 0 they hurt more together than apart.
   stats::Table<double> interaction_nll, interaction_nll_ci_low, interaction_nll_ci_high;
   stats::Table<double> interaction_exact_match;  // the same of the drops
   std::string spread_status;                     // why the intervals are NaN; empty where they are not
 };
 
-// Seconds, 0 where nobody knows them.
+// Seconds, 0 where they are unknown.
 struct SearchCost {
   double predicted = 0.0;               // for the whole search
   double predicted_exact = 0.0;         // for the same search with every row under the window
@@ -81,10 +79,8 @@ struct BestPatterns {
   int64_t n_examples = 0;
   bool is_verified = false;  // measured again with every row under the window
 };
-// Those of one method, and where the file comes from. none: the file has no search of that method.
-std::optional<BestPatterns> read_best_patterns(const std::filesystem::path& path, const std::string& method,
-                                               storage::Provenance& provenance);
-// What a file of searches found, for who only wants to know that, by method.
+
+// Outcome of one search in a file, without its figures.
 struct FoundPatterns {
   std::string method;
   std::string objective;

@@ -1,4 +1,5 @@
-// Joint selection: searches over patterns of layers by their measured figures. Pure: who measures is a callback.
+// Joint selection: searches over patterns of layers by their measured figures. Pure functions, which measure through a
+// callback.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +10,7 @@
 
 namespace winnow::search {
 
-// What a pattern costs: means over the examples.
+// Figures of a pattern, means over the examples.
 struct PatternMeans {
   double nll_nats = 0.0;        // nats per token
   double exact_match = 0.0;     // share of examples
@@ -18,11 +19,11 @@ struct PatternMeans {
 };
 
 enum class Objective { kNll, kExactMatch, kKl };
-// "nll", "exact-match" or "kl"; and back. parse_objective throws Error(kUsage).
+// Return "nll", "exact-match" or "kl", and the objective of such a name. parse_objective throws Error(kUsage).
 const char* objective_name(Objective objective);
 Objective parse_objective(const std::string& name);
 std::vector<std::string> objectives();
-// The figure that a search minimises: NLL, KL, or -(exact match).
+// Returns the figure that a search minimises: NLL, KL, or -(exact match).
 double objective_value(Objective objective, const PatternMeans& means);
 
 enum class SearchMethod { kGreedyForward, kGreedyBackward, kPairs };
@@ -50,23 +51,23 @@ struct SearchStep {
   std::vector<ScoredPattern> ranked;
 };
 
-// Means of the patterns, in their order, or none where the search is to end here. `base` is a pattern that most of them
-// differ from in one layer: a sweep from there is cheapest.
+// Measures patterns and returns their means, in their order; none where the search is to end here. `base` is a pattern
+// that most of them differ from in one layer: a sweep from there is cheapest.
 using MeasurePatterns = std::function<std::optional<std::vector<PatternMeans>>(
     const std::vector<bool>& base, const std::vector<std::vector<bool>>& patterns)>;
 
-// Greedy-forward starts from all layers windowed and gives one more layer full attention in each step; greedy-backward
-// starts from all full and windows one more. A step measures every child of the `beam` best patterns of the step
-// before, each pattern once, and ranks them by objective; where that is equal by NLL, and where that is equal too the
-// pattern comes first whose full layers are the lower ones (in lexical order). Steps are in the order of the search;
-// the first has one pattern. A beam as wide as all subsets finds the best pattern of every K. Where measuring ends, the
-// steps until then are returned.
+// Searches greedily and returns the steps in their order. Greedy-forward starts from all layers windowed and gives one
+// more layer full attention in each step; greedy-backward starts from all full and windows one more. A step measures
+// every child of the `beam` best patterns of the step before, each pattern once, and ranks them by objective; where
+// that is equal by NLL, and where that is equal too the pattern comes first whose full layers are the lower ones (in
+// lexical order). The first step has one pattern. A beam as wide as all subsets finds the best pattern of every K.
+// Where measuring ends, the steps until then are returned.
 std::vector<SearchStep> greedy_search(const SearchPlan& plan, const MeasurePatterns& measure);
 
-// Patterns that a greedy search measures at most. Saturates at INT64_MAX.
+// Returns the most patterns that a greedy search measures, at most INT64_MAX.
 int64_t most_patterns(const SearchPlan& plan);
 
-// What pairs needs: `full` is measured, each layer windowed alone, then every two of the candidates together.
+// Figures of a search for pairs: all layers full, each layer windowed alone, then every two of the candidates together.
 struct PairSearch {
   PatternMeans full;
   std::vector<PatternMeans> single;  // (n_layers): that layer windowed alone
@@ -74,10 +75,10 @@ struct PairSearch {
   // (keep, keep), symmetric: the two together; the diagonal is the layer alone.
   std::vector<PatternMeans> pair;
 };
-// Where measuring ends, what it was asked for last and what follows from it is empty.
+// Measures them in that order. Where measuring ends, what it was asked for last and what follows from it is empty.
 PairSearch pair_search(const SearchPlan& plan, const MeasurePatterns& measure);
 
-// Patterns with these layers windowed, all others full.
+// Returns the pattern with these layers windowed, all others full; (n_layers).
 std::vector<bool> windowed_layers(int64_t n_layers, const std::vector<int64_t>& layers);
 int64_t count_full(const std::vector<bool>& windowed);
 

@@ -56,13 +56,6 @@ stats::Figure wins_kept(const SearchResults& results) {
 
 }  // namespace
 
-PatternMeans ExampleFigures::means() const {
-  PatternMeans means{.nll_nats = stats::mean_of(nll), .exact_match = stats::mean_of(exact_match)};
-  means.token_accuracy = stats::mean_of(token_accuracy);
-  if (!kl.empty()) means.kl_nats = stats::mean_of(kl);
-  return means;
-}
-
 std::vector<int64_t> choose_verified(const std::vector<int64_t>& best, int64_t n_patterns, int64_t n_rejected,
                                      uint64_t seed) {
   std::vector<int64_t> others;

@@ -1,4 +1,4 @@
-// A search as text: for the terminal, and as JSON for machines.
+// A search as text for the terminal, and as JSON for machines.
 #pragma once
 
 #include <string>
@@ -7,7 +7,7 @@
 
 namespace winnow::search {
 
-// For the terminal, ends with a newline; and for machines.
+// Return a search as text for the terminal, which ends with a newline, and as JSON.
 std::string to_table(const SearchResults& results, const storage::Provenance& provenance);
 std::string to_json(const SearchResults& results, const storage::Provenance& provenance);
 

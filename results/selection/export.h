@@ -1,7 +1,8 @@
-// From a selection to what a serving engine reads. Pure: a plan of files; jobs/cli/commands/export.cc writes it.
+// Plans the files by which a serving engine runs a selection. Pure functions; jobs/cli/commands/export.cc writes the
+// files.
 //
-// An engine that would silently run something else than the selection is refused with the reason; one that runs it
-// under other window rules than it was measured with is warned about. Sources: configuration_FAMILY.py and
+// An engine that would silently run something else than the selection is refused with the reason; for one that runs it
+// under other window rules than it was measured with there is a warning. Sources: configuration_FAMILY.py and
 // modeling_FAMILY.py of Transformers 5, vllm/model_executor/models of vLLM, the reference of TensorRT-LLM's
 // KvCacheConfig, and Eval/settings_list of SWAA.
 #pragma once
@@ -36,20 +37,20 @@ struct ExportPlan {
   std::vector<evaluation::ServedWindow> windows;  // (n_layers), what the engine is asked for
   std::string command;                            // how to use it, one line, from within the folder
   std::vector<std::string> warnings;              // one line each
-  // Whether Transformers runs the result, so that it can be asked what it will really do.
+  // True if Transformers runs the result, so that it can be asked what it will really do.
   bool is_checked_in_transformers = false;
 };
 
 inline constexpr const char* kExportRecord = "winnow-export.json";
 inline constexpr const char* kOverridesFile = "hf_overrides.json";
 
-// `config` is the text of the checkpoint's config.json; `origin` names it in messages. Throws Error(kUsage) for options
-// that make no sense, Error(kConfigMismatch) for a config.json of another model, Error(kBadData) for what the engine
-// would not run as asked.
+// Plans an export. `config` is the text of the checkpoint's config.json; `origin` names it in messages. Throws
+// Error(kUsage) for options that make no sense, Error(kConfigMismatch) for a config.json of another model,
+// Error(kBadData) for what the engine would not run as asked.
 ExportPlan plan_export(const Selection& selection, const std::string& config, const std::string& origin,
                        const ExportOptions& options);
 
-// Text of kExportRecord: the selection, the windows, the warnings, the files.
+// Returns the text of kExportRecord: the selection, the windows, the warnings, the files.
 std::string export_record(const ExportPlan& plan, const Selection& selection);
 
 }  // namespace winnow::selection

@@ -1,24 +1,17 @@
-// From measured signals to the layers that keep full attention: every rule that `winnow select` knows. Pure functions
-// of the tables; README.md in this folder defines each.
+// The rules of `winnow select`, which choose the layers that keep full attention by measured signals. Pure functions of
+// the tables; README.md in this folder defines each.
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "results/calibration/results.h"
-#include "results/search/results.h"
+#include "results/selection/select_input.h"
 #include "results/selection/selection.h"
+#include "results/stats/table.h"
 
 namespace winnow::selection {
-
-// Everything that a method may look at.
-struct SelectInput {
-  calibration::Results results;
-  std::optional<search::BestPatterns> searched;  // of the method asked for
-};
 
 struct SelectOptions {
   std::string method = "nll";
@@ -28,7 +21,7 @@ struct SelectOptions {
   double lazy_share = 0.5;           // for light-transfer: share of layers that an example votes lazy
 };
 
-// A layer with what the method thinks of it; NaN where it has no figure for it.
+// A layer with its score by the method; NaN where it has none.
 struct ScoredLayer {
   int64_t layer = 0;
   double score = 0.0;
@@ -42,23 +35,22 @@ struct Choice {
   std::vector<std::string> caveats;  // what a reader of the choice should know, a line each
 };
 
-// Names of the methods that rank by a signal of base/signal_specs.h: "kl, sensitivity, mass".
+// Returns the names of the methods that rank by a signal of base/signal_specs.h: "kl, sensitivity, mass".
 std::string signal_methods();
-// Names of the methods, as messages list them.
+// Returns the names of the methods, as messages list them.
 std::string known_methods();
-// "periodic:K@O" and the like: without a look at the figures.
+// Returns true for "periodic:K@O" and the like, which need no figures.
 bool is_pattern_method(const std::string& method);
-// "greedy-forward" and the like: found by `winnow search`.
+// Returns true for "greedy-forward" and the like, which `winnow search` finds.
 bool is_search_method(const std::string& method);
 
-// Reads the results file and what the method needs of it. Throws Error(kNoInput | kBadData) naming file and variable.
-SelectInput read_select_input(const std::filesystem::path& path, const std::string& method);
-
-// Throws Error(kUsage) for an unknown method and a K out of range, Error(kNoInput) for a signal that was not measured
-// (naming the flag that measures it), Error(kBadData) where the method is not defined for these figures.
+// Chooses the layers. Throws Error(kUsage) for an unknown method and a K out of range, Error(kNoInput) for a signal
+// that was not measured (naming the flag that measures it), Error(kBadData) where the method is not defined for these
+// figures.
 Choice choose_layers(const SelectInput& input, const SelectOptions& options);
 
-// The choice with the model and the window from the provenance of the results. `origin` names their file.
+// Makes the selection: the choice with the model and the window from the provenance of the results. `origin` names
+// their file.
 Selection make_selection(const Choice& choice, const SelectInput& input, const std::string& origin);
 
 // LightTransfer's vote as SWAA's script takes it: of each example the int(share * layers) columns of the largest ratio
@@ -71,13 +63,15 @@ struct LazyVote {
 };
 LazyVote vote_lazy(const stats::Table<double>& ratio, double share);
 
-// Residuals of y after least squares on x and a constant. none: all x are equal, or fewer than three values.
+// Returns the residuals of y after least squares on x and a constant; none where all x are equal or there are fewer
+// than three.
 std::optional<std::vector<double>> residuals(const std::vector<double>& y, const std::vector<double>& x);
 
-// vLLM's hybrid KV cache manager cuts the layers of each kind into groups of one size and pads the last group of each:
-// layers that get memory and hold nothing. Source: vllm/v1/core/kv_cache_utils.py, group sizes of hybrid models.
+// Returns how many layers get memory in vLLM and hold nothing: its hybrid KV cache manager cuts the layers of each kind
+// into groups of one size and pads the last group of each. Source: vllm/v1/core/kv_cache_utils.py, group sizes of
+// hybrid models.
 int64_t hybrid_padding_layers(int64_t n_full, int64_t n_windowed);
-// One line on that for a budget, with the next budgets that waste nothing; "": nothing is wasted.
+// Returns one line on that for a budget, with the next budgets that waste nothing; "": nothing is wasted.
 std::string hybrid_padding_note(int64_t keep, int64_t n_layers);
 
 }  // namespace winnow::selection

@@ -1,4 +1,4 @@
-// Patterns of layers as a command line names them.
+// Reads and writes patterns of layers as a command line names them.
 #pragma once
 
 #include <cstdint>
@@ -11,11 +11,11 @@
 
 namespace winnow::selection {
 
-// Windowed but for these layers; (n_layers).
+// Returns the pattern that is windowed except in these layers; (n_layers).
 Pattern pattern_with_full(const std::vector<int64_t>& full_layers, int64_t n_layers);
 
-// The one name of a pattern: "full", "windowed" or "list:1,4" with the layers that keep full attention; and back.
-// pattern_of_name takes any list of layers. Throws Error(kUsage); `flag` names the flag in messages.
+// Return the one name of a pattern, "full", "windowed" or "list:1,4" with the layers that keep full attention, and the
+// pattern of a name. pattern_of_name takes any list of layers, throws Error(kUsage), and names `flag` in messages.
 std::string pattern_name(const Pattern& pattern);
 Pattern pattern_of_name(const std::string& name, int64_t n_layers, const std::string& flag);
 
@@ -27,18 +27,19 @@ struct NamedPattern {
   std::optional<Selection> selection;  // of a file
 };
 
-// full | windowed | periodic:K@O (layers i with i mod K = O) | first:K | last:K | random:SEED:K (K layers, drawn) |
-// list:1,4,5-7 | FILE.json (a selection). All but the second name the layers that keep full attention. `flag` names
-// the flag in messages. Throws Error(kUsage) for what is no pattern of that model, Error(kNoInput | kBadData) for a bad
-// file, Error(kConfigMismatch) for a selection that was made for another model.
+// Parses full | windowed | periodic:K@O (layers i with i mod K = O) | first:K | last:K | random:SEED:K (K layers,
+// drawn) | list:1,4,5-7 | FILE.json (a selection). All but the second name the layers that keep full attention. `flag`
+// names the flag in messages. Throws Error(kUsage) for what is not a pattern of that model, Error(kNoInput | kBadData)
+// for a bad file, Error(kConfigMismatch) for a selection that was made for another model.
 NamedPattern parse_pattern(const std::string& text, const PatternModel& model, const std::string& flag);
 
-// "0-11,20" -> ascending unique layer indices below n_layers. `flag` names the flag in messages. Throws Error(kUsage).
+// Parses "0-11,20" into ascending unique layer indices below n_layers. `flag` names the flag in messages. Throws
+// Error(kUsage).
 std::vector<int64_t> parse_layers(const std::string& text, int64_t n_layers, const std::string& flag);
 
-// K distinct layers of n_layers, drawn from `seed`, rising. The same on every machine.
+// Returns `keep` distinct layers of n_layers, drawn from `seed`, rising: the same on every machine.
 std::vector<int64_t> random_layers(uint64_t seed, int64_t keep, int64_t n_layers);
-// Layers i with i mod period = offset.
+// Returns the layers i with i mod period = offset, rising.
 std::vector<int64_t> periodic_layers(int64_t period, int64_t offset, int64_t n_layers);
 
 }  // namespace winnow::selection

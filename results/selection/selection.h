@@ -1,5 +1,5 @@
-// A selection: the layers of a model that keep full attention, and how that was found out. One small JSON file that
-// `winnow select` writes and `winnow evaluate`, `search` and `export` read.
+// A selection: the layers of a model that keep full attention, and the measurement behind that. It is a small JSON file
+// that `winnow select` writes and `winnow evaluate`, `search` and `export` read.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +17,7 @@ namespace winnow::selection {
 
 inline constexpr const char* kSelectionFormat = "winnow-selection";
 inline constexpr int64_t kSelectionVersion = 1;
-// Tokens; a wider window is the same for every sequence that there can be.
+// Bound on a window, tokens: no sequence is that long.
 inline constexpr int64_t kLargestWindow = int64_t{1} << 59;
 
 struct Selection {
@@ -25,7 +25,7 @@ struct Selection {
   int64_t keep = 0;             // K: layers that keep full attention, 0 to n_layers
   std::vector<int64_t> layers;  // (keep), rising
   int64_t n_layers = 0;         // of the model
-  // What the figures behind the selection were measured with.
+  // Settings with which the figures behind the selection were measured.
   int64_t window = 0;              // tokens, as given
   int64_t window_keys = 0;         // keys that a row of a windowed layer sees, itself included
   int64_t sinks = 0;               // first tokens of the sequence that a row sees besides
@@ -38,24 +38,24 @@ struct Selection {
   storage::Provenance provenance;  // strings and numbers; units and long names are not kept
   bool has_checksum = true;        // of one that was read: whether the file has one, which then has been found right
 
-  // Returns whether each layer is windowed; (n_layers).
+  // Returns true for each layer that is windowed; (n_layers).
   Pattern windowed() const;
   // Returns what each layer sees when the selection is served; (n_layers).
   std::vector<evaluation::ServedWindow> windows() const;
 };
 
-// The text of the file, with its checksum: one key a line, so that diff shows what differs.
+// Returns the text of the file, with its checksum: one key a line, so that diff shows what differs.
 std::string to_json(const Selection& selection);
 // Writes it whole or not at all. Throws Error(kIoError | kCannotCreate).
 void write_selection(const std::filesystem::path& path, const Selection& selection);
 // Reads it strictly; keys beyond the format are ignored, but the checksum covers them. Throws Error(kNoInput |
 // kBadData) naming file, key, expected and found.
 Selection read_selection(const std::filesystem::path& path);
-// The same for the text of a file; in messages `origin` names it and `advice` says what to do.
+// Does the same with the text of a file; in messages `origin` names it and `advice` says what to do.
 Selection parse_selection(const std::string& text, const std::string& origin,
                           const std::string& advice = "write the selection anew with winnow select");
 
-// The model that a selection is asked for. An empty hash is not compared.
+// Model that a selection must be for. An empty hash is not compared.
 struct PatternModel {
   int64_t n_layers = 0;
   std::string checkpoint_sha256;
@@ -64,7 +64,7 @@ struct PatternModel {
 // Refuses a selection for another model: Error(kConfigMismatch). `origin` is the selection's file.
 void check_selection_model(const Selection& selection, const std::string& origin, const PatternModel& model);
 
-// A selection as an output, for check_outputs().
+// Describes a selection as an output, for check_outputs().
 Output selection_output(const std::string& flag, const std::filesystem::path& path);
 
 }  // namespace winnow::selection

@@ -8,14 +8,15 @@
 
 namespace winnow::stats {
 
-// Twice the average rank (1 = smallest) of each value: ties share the mean of their ranks, so twice it is an integer.
+// Returns twice the average rank (1 = smallest) of each value: ties share the mean of their ranks, and twice that is an
+// integer.
 std::vector<int64_t> doubled_average_ranks(std::span<const double> values);
 
-// Spearman's rho: Pearson's correlation of the average ranks. nullopt where it is not defined: fewer than two values,
-// or all values equal on either side. Sizes must agree.
+// Returns Spearman's rho, Pearson's correlation of the average ranks; none where it is not defined: fewer than two
+// values, or all values equal on either side. Sizes must agree.
 std::optional<double> spearman(std::span<const double> x, std::span<const double> y);
 
-// The average ranks of a column, doubled and less their mean: what its correlation with others needs, computed once.
+// Average ranks of a column, doubled and less their mean: computed once for its correlations with several others.
 struct CentredRanks {
   std::vector<int64_t> values;
   int64_t sum_of_squares = 0;  // 0: all values of the column are equal
@@ -23,14 +24,16 @@ struct CentredRanks {
 CentredRanks centred_ranks(std::span<const double> values);
 std::optional<double> spearman(const CentredRanks& x, const CentredRanks& y);
 
-// Two-sided permutation p of Spearman's rho: (b + 1) / (n_permutations + 1), b = number of random orders of y whose
-// |rho| is at least the observed one (compared as integers, so ties count as ties). Same domain as spearman().
+// Returns the two-sided permutation p of Spearman's rho: (b + 1) / (n_permutations + 1), b = number of random orders of
+// y whose |rho| is at least the observed one (compared as integers, so ties count as ties). Same domain as spearman().
 std::optional<double> spearman_permutation_p(std::span<const double> x, std::span<const double> y,
                                              int64_t n_permutations, uint64_t seed);
 
-// Quantile q in [0, 1] of sorted values (at least one), linear between order statistics (numpy's default, type 7).
+// Returns quantile q in [0, 1] of sorted values (at least one), linear between order statistics (numpy's default, type
+// 7).
 double quantile(std::span<const double> sorted, double q);
-// Smallest of the sorted values that at least a share q of them does not exceed (type 1): always one of the values.
+// Returns the smallest of the sorted values that at least a share q of them does not exceed (type 1): always one of the
+// values.
 double quantile_step(std::span<const double> sorted, double q);
 
 }  // namespace winnow::stats

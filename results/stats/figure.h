@@ -1,4 +1,4 @@
-// Numbers that may be undefined, and never without a reason.
+// Numbers that may be undefined, always with a reason.
 #pragma once
 
 #include <limits>
@@ -7,7 +7,7 @@
 
 namespace winnow::stats {
 
-// A number, or NaN and the reason why it is not defined. Never NaN without a reason.
+// A number, or NaN and the reason why it is not defined.
 struct Figure {
   double value = std::numeric_limits<double>::quiet_NaN();
   std::string status = "not computed";

@@ -1,4 +1,4 @@
-// Means over drawn examples, and the intervals that figures get from many draws: what the statistics of a run share.
+// Means over drawn examples, and the intervals that figures get from many draws, which all statistics share.
 #pragma once
 
 #include <cstddef>
@@ -15,12 +15,12 @@ namespace winnow::stats {
 
 inline constexpr double kLowQuantile = 0.025;
 inline constexpr double kHighQuantile = 0.975;
-// Most draws that a command may ask for: a figure of each is held.
+// Bound on the draws that a command may ask for: a figure of each is held.
 inline constexpr int64_t kMaxDraws = 1'000'000;
 
 inline std::size_t at(int64_t index) { return static_cast<std::size_t>(index); }
 
-// NaN for no values.
+// Returns the mean; NaN for no values.
 template <typename T>
 double mean_of(const std::vector<T>& values) {
   double sum = 0.0;
@@ -28,7 +28,7 @@ double mean_of(const std::vector<T>& values) {
   return sum / static_cast<double>(values.size());
 }
 
-// Mean of values[row] over the given rows (with repeats), at least one.
+// Returns the mean of values[row] over the given rows (with repeats), at least one.
 template <typename Values>
 double mean_of(const Values& values, std::span<const int64_t> rows) {
   double sum = 0.0;
@@ -36,24 +36,25 @@ double mean_of(const Values& values, std::span<const int64_t> rows) {
   return sum / static_cast<double>(rows.size());
 }
 
-// The same of every column of a table: rows that begin with NaN have no figures and are passed over; NaN
-// where no row is left.
+// Returns the same of every column of a table, (cols): rows that begin with NaN have no figures and are passed over;
+// NaN where no row is left.
 std::vector<double> mean_of_rows(const Table<double>& table, std::span<const int64_t> rows);
 
 std::vector<int64_t> iota(int64_t n);
 
-// Columns by falling mean, ties by layer index.
+// Returns the columns by falling mean, ties by layer index.
 std::vector<int64_t> order_of(std::span<const double> mean, std::span<const int64_t> layer);
 
-// The n rows of one bootstrap resample, each in [0, n), drawn with replacement. They follow from the arguments alone:
+// Draws the n rows of one bootstrap resample, each in [0, n), with replacement. They follow from the arguments alone:
 // all figures of a result that are resampled with one seed and stream are over the same rows.
 std::vector<int64_t> draw_rows(int64_t n, uint64_t seed, int64_t resample, uint64_t stream = kResampleStream);
 
-// The interval between the quantiles above, of values in any order, at least one. Sorts them.
+// Interval between the quantiles above.
 struct Interval {
   double low;
   double high;
 };
+// Returns the interval of values in any order, at least one, and sorts them.
 Interval percentile_interval(std::span<double> values);
 
 // Values of a figure over resamples or splits, of which some may not have it.
@@ -63,8 +64,8 @@ class Spread {
     ++n_;
     if (value) defined_.push_back(*value);
   }
-  // Percentile interval around `figure`: undefined where the figure is, and where too many draws have no value.
-  // `too_many`: the reason in the second case, in other words than that all values are equal there.
+  // Returns the percentile interval around `figure`: undefined where the figure is, and where too many draws have no
+  // value. `too_many`: the reason in the second case, in other words than that all values are equal there.
   Estimate around(const Figure& figure, const std::string& too_many = "");
 
  private:

@@ -7,7 +7,7 @@
 
 namespace winnow::stats {
 
-// Row-major table (rows, cols). float64 unless said.
+// Row-major table (rows, cols).
 template <typename T>
 struct Table {
   int64_t rows = 0;

@@ -19,14 +19,6 @@ constexpr int64_t kCompressFromBytes = 64 << 10;  // smaller datasets cost more 
 constexpr int64_t kMaxChunkBytes = 1 << 20;       // HDF5's default chunk cache
 constexpr unsigned kDeflateLevel = 4;
 
-herr_t keep_innermost(unsigned depth, const H5E_error2_t* frame, void* data) {
-  StackMessage& message = *static_cast<StackMessage*>(data);
-  const std::string text = frame->desc != nullptr ? frame->desc : "";
-  if (depth == 0) message.text = text;
-  if (text.find("errno = ") != std::string::npos) message = {text, true};
-  return 0;
-}
-
 // HDF5 prints its stack to stderr unless told not to; the setting is per thread in thread-safe builds.
 void silence_error_stack() { H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr); }
 
@@ -72,31 +64,24 @@ std::vector<const char*> pointers(std::span<const std::string> values) {
 
 }  // namespace
 
-StackMessage deepest_message() {
-  StackMessage message;
-  H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, keep_innermost, &message);
-  std::replace(message.text.begin(), message.text.end(), '\n', ' ');
-  if (message.text.empty()) message.text = "no message from HDF5";
-  return message;
-}
-
-void check_write(int64_t status, const std::string& where, const char* what) {
-  if (status < 0) fail(ExitCode::kIoError, where + ": could not " + what + ": " + deepest_message().text);
-}
-
-void check_read(int64_t status, const std::string& where, const char* what) {
-  if (status >= 0) return;
-  const StackMessage message = deepest_message();
-  fail(message.os_failure ? ExitCode::kIoError : ExitCode::kBadData,
-       where + ": could not " + what + ": " + message.text);
-}
-
-Handle variable_string_type(H5T_cset_t cset) {
-  Handle type(H5Tcopy(H5T_C_S1), H5Tclose);
-  check_write(type.get(), "HDF5", "make a string type");
-  check_write(H5Tset_size(type.get(), H5T_VARIABLE), "HDF5", "make a string type");
-  check_write(H5Tset_cset(type.get(), cset), "HDF5", "make a string type");
-  return type;
+const char* type_name(Type type) {
+  switch (type) {
+    case Type::kFloat64:
+      return "float64";
+    case Type::kFloat32:
+      return "float32";
+    case Type::kInt64:
+      return "int64";
+    case Type::kInt32:
+      return "int32";
+    case Type::kUint8:
+      return "uint8";
+    case Type::kString:
+      return "string";
+    case Type::kOther:
+      break;
+  }
+  return "another type";
 }
 
 // ---- Handle ---------------------------------------------------------------------------------------------------------
@@ -319,6 +304,22 @@ void File::commit() {
   if (image_ == nullptr) fail(ExitCode::kInternal, *origin_ + ": was opened for reading");
   check_write(handle_.close(), *origin_, "complete the file");
   write_file_atomically(path_, file_with_checksum(*image_));
+}
+
+void require_format(const File& file, const std::string& format, int64_t version) {
+  const Group root = file.root();
+  const std::string at = file.path().string();
+  const std::optional<std::string> found = root.string_attribute(".", "format");
+  if (found != format) {
+    fail(ExitCode::kBadData,
+         at + ": attribute format: expected \"" + format + "\", found " + (found ? "\"" + *found + "\"" : "none"));
+  }
+  const std::optional<int64_t> found_version = root.integer_attribute(".", "format_version");
+  if (found_version != version) {
+    fail(ExitCode::kBadData, at + ": attribute format_version: expected " + std::to_string(version) + ", found " +
+                                 (found_version ? std::to_string(*found_version) : "none") +
+                                 "; use the winnow that wrote it, or write it anew");
+  }
 }
 
 #define WINNOW_INSTANTIATE(T)                                                                         \

@@ -22,10 +22,6 @@
 
 namespace winnow::storage {
 
-// The first thing in main(): in the process that reads HDF5 files, which is this executable again, it serves and
-// returns the exit code. Everywhere else: nothing.
-std::optional<int> serve_if_asked(int argc, char** argv);
-
 // An HDF5 id (hid_t) with one owner. Move only; the destructor never throws.
 class Handle {
  public:
@@ -63,44 +59,43 @@ class Reader;
 // chunks that are missing or too short are refused: Error(kBadData).
 class Group {
  public:
-  // ---- writing
-  // -------------------------------------------------------------------------------------------------------
+  // ---- writing -----------------------------------------------------------------------------------------------------
   Group create_group(const std::string& name);
-  // A dataset of that shape (empty: a scalar). Large numeric ones are chunked, shuffled and deflated.
+  // Writes a dataset of that shape (empty: a scalar). Large numeric ones are chunked, shuffled and deflated.
   template <typename T>
   void write(const std::string& name, std::span<const T> values, const std::vector<int64_t>& shape);
   template <typename T>
   void write_scalar(const std::string& name, const T& value);
-  // Attribute of a member, or of the group itself where `object` is ".". A scalar.
+  // Sets a scalar attribute of a member, or of the group itself where `object` is ".".
   template <typename T>
   void set_attribute(const std::string& object, const std::string& attribute, const T& value);
   // Makes the 1-D dataset `name` the scale (netCDF: coordinate variable) of the dimension of its own name.
   void make_scale(const std::string& name);
-  // A netCDF dimension without coordinate variable: a placeholder dataset that netCDF readers hide.
+  // Makes a netCDF dimension without coordinate variable: a placeholder dataset that netCDF readers hide.
   void make_dimension(const std::string& name, int64_t length);
   // Says that axis `axis` of `dataset` runs along the scale or dimension `scale` of the same group.
   void attach_scale(const std::string& dataset, int64_t axis, const std::string& scale);
 
-  // ---- reading
-  // -------------------------------------------------------------------------------------------------------
+  // ---- reading -----------------------------------------------------------------------------------------------------
   bool contains(const std::string& name) const;
   bool contains_group(const std::string& name) const;
   std::vector<std::string> names() const;      // of all members, in order of creation where the file has it
   Group group(const std::string& name) const;  // must exist and be a group
   Type type(const std::string& name) const;    // of a dataset
   std::vector<int64_t> shape(const std::string& name) const;
-  // The whole dataset, which must have that element type (class, size and sign; either byte order) and that rank.
+  // Reads the whole dataset, which must have that element type (class, size and sign; either byte order) and that rank.
   // Strings may be of fixed or variable length and must be UTF-8.
   template <typename T>
   Array<T> read(const std::string& name, int64_t rank) const;
   template <typename T>
   T read_scalar(const std::string& name) const;
-  // Absent: nullopt. An attribute that is there and is no scalar (or array of one) string: Error(kBadData).
+  // Returns a string attribute; none where it is absent. Throws Error(kBadData) for one that is not a scalar (or array
+  // of one) string.
   std::optional<std::string> string_attribute(const std::string& object, const std::string& attribute) const;
-  // The same for an integer of any size.
+  // Does the same for an integer of any size.
   std::optional<int64_t> integer_attribute(const std::string& object, const std::string& attribute) const;
 
-  // "FILE: /path/of/group/name", for messages.
+  // Returns "FILE: /path/of/group/name", for messages.
   std::string where(const std::string& name) const;
 
  private:
@@ -120,21 +115,20 @@ struct MemoryImage;
 
 class File {
  public:
-  // A new file that will be at `path`; nothing is on the disk before commit().
+  // Creates a file that will be at `path`; nothing is on the disk before commit().
   static File create(const std::filesystem::path& path);
-  // An existing file, read-only and without file locks (many cluster file systems have none). Throws Error(kNoInput)
-  // when it is missing, unreadable or no file (a directory, pipe or device), Error(kBadData) when it is empty, no HDF5
-  // file or a damaged one: one that differs from its checksum
-  // (base/checksum.h) is refused before anything in it is read.
+  // Opens an existing file, read-only and without file locks (many cluster file systems have none). Throws
+  // Error(kNoInput) when it is missing, unreadable, or a directory, pipe or device, Error(kBadData) when it is empty,
+  // damaged or not HDF5: one that differs from its checksum (base/checksum.h) is refused before anything in it is read.
   static File open(const std::filesystem::path& path);
 
   Group root() const;
-  // Writes a created file to the disk, with its checksum: whole, synced, under its final name (base/atomic_file.h).
-  // Its groups are of no use afterwards. Throws Error(kIoError | kCannotCreate), and may then be repeated. Not
-  // committed: dropped.
+  // Writes a created file to the disk, with its checksum: whole, synced, under its final name (base/atomic_file.h). Its
+  // groups are of no use afterwards. Throws Error(kIoError | kCannotCreate), and may then be repeated. A file that is
+  // not committed is dropped.
   void commit();
   const std::filesystem::path& path() const { return path_; }
-  // Whether the file has one, which then has been found right.
+  // Returns true if the file has a checksum, which then has been found right.
   bool has_checksum() const { return has_checksum_; }
 
  private:
@@ -149,7 +143,7 @@ class File {
   bool has_checksum_ = false;
 };
 
-// Refuses a file whose root attributes `format` and `format_version` are not these: Error(kBadData).
+// Throws Error(kBadData) for a file whose root attributes `format` and `format_version` are not these.
 void require_format(const File& file, const std::string& format, int64_t version);
 
 }  // namespace winnow::storage

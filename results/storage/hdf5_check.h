@@ -1,4 +1,4 @@
-// Statuses and types of the HDF5 C API: shared by what writes and what reads, private to them.
+// Statuses and types of the HDF5 C API, shared by what writes and what reads, and private to them.
 #pragma once
 
 #include <hdf5.h>
@@ -13,16 +13,16 @@ namespace winnow::storage {
 
 static_assert(std::is_same_v<hid_t, int64_t> && std::is_same_v<herr_t, int>, "the header states ids as int64_t");
 
-// What HDF5's error stack says: the message of its innermost frame, and whether that was the operating system.
+// Message of the innermost frame of HDF5's error stack, and whether the operating system failed there.
 struct StackMessage {
   std::string text;
   bool os_failure = false;
 };
 StackMessage deepest_message();
 
-// Throws Error(kIoError) with HDF5's message when status < 0. `what` is the failed step ("create the dataset").
+// Throws Error(kIoError) with HDF5's message when status < 0. `what` is the step ("create the dataset").
 void check_write(int64_t status, const std::string& where, const char* what);
-// Throws Error(kBadData), or Error(kIoError) where a read of the operating system failed.
+// Throws Error(kBadData) when status < 0, or Error(kIoError) where a read of the operating system failed.
 void check_read(int64_t status, const std::string& where, const char* what);
 
 template <typename T>
@@ -34,7 +34,7 @@ hid_t memory_type() {
   if constexpr (std::is_same_v<T, uint8_t>) return H5T_NATIVE_UINT8;
 }
 
-// In the file: little-endian on every machine.
+// Returns the type in the file: little-endian on every machine.
 template <typename T>
 hid_t file_type() {
   if constexpr (std::is_same_v<T, double>) return H5T_IEEE_F64LE;
@@ -44,7 +44,7 @@ hid_t file_type() {
   if constexpr (std::is_same_v<T, uint8_t>) return H5T_STD_U8LE;
 }
 
-// A variable-length string type of that character set.
+// Makes a variable-length string type of that character set.
 Handle variable_string_type(H5T_cset_t cset);
 
 }  // namespace winnow::storage

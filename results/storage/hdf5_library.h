@@ -26,19 +26,20 @@ class LibraryFile {
   // Values of some rows of a dataset, as the caller's type has them in memory.
   using TakeRows = std::function<void(std::span<const std::byte>)>;
 
-  // path: absolute. origin: the name of the file in messages. Throws as File::open of results/storage/hdf5.h.
+  // Opens a file. path: absolute. origin: the name of the file in messages. Throws as File::open of
+  // results/storage/hdf5.h.
   LibraryFile(const std::string& path, std::string origin);
 
   uint64_t size_bytes() const { return file_bytes_; }
 
-  // Paths begin with '/'. Errors: as those of Group in results/storage/hdf5.h.
+  // Methods take paths that begin with '/', and throw as those of Group in results/storage/hdf5.h.
   Kind kind(const std::string& path) const;
   std::vector<std::string> names(const std::string& path) const;
   Type type(const std::string& path) const;
   std::vector<int64_t> shape(const std::string& path) const;
-  // The shape of a dataset that is of that type and rank, after a look at whether the file can hold that much.
+  // Returns the shape of a dataset that must be of that type and rank, and no larger than the file can hold.
   std::vector<int64_t> expect(const std::string& path, Type type, int64_t rank) const;
-  // All values of such a dataset, in order, some rows of the first axis at a time. Not for strings.
+  // Reads all values of such a dataset, in order, some rows of the first axis at a time. Not for strings.
   void read(const std::string& path, Type type, const TakeRows& take) const;
   std::vector<std::string> strings(const std::string& path) const;
   std::optional<std::string> string_attribute(const std::string& path, const std::string& attribute) const;

@@ -19,12 +19,12 @@ class Socket {
   explicit Socket(int fd) : file_(fd) {}
 
   int fd() const { return file_.get(); }
-  // The two ends of a new connection, neither of them one of the standard streams. Throws Error(kInternal).
+  // Makes the two ends of a new connection, neither of them one of the standard streams. Throws Error(kInternal).
   static void connect(Socket& one, Socket& other);
-  // False when the other end is gone.
+  // Return false when the other end is gone.
   bool send(const void* bytes, std::size_t size) const;
   bool receive(void* bytes, std::size_t size) const;
-  // The same with the right to use the open file `passed` (-1: none).
+  // Pass on the right to use the open file `passed` (-1: none).
   bool send_file(int passed) const;
   int receive_file() const;
 
@@ -51,7 +51,7 @@ class Message {
   }
   std::string take_text();
 
-  // False when the other end is gone.
+  // Return false when the other end is gone.
   bool send(const Socket& socket) const;
   bool receive(const Socket& socket);
 

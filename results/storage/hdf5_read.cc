@@ -63,26 +63,6 @@ constexpr Type type_of() {
 
 }  // namespace
 
-const char* type_name(Type type) {
-  switch (type) {
-    case Type::kFloat64:
-      return "float64";
-    case Type::kFloat32:
-      return "float32";
-    case Type::kInt64:
-      return "int64";
-    case Type::kInt32:
-      return "int32";
-    case Type::kUint8:
-      return "uint8";
-    case Type::kString:
-      return "string";
-    case Type::kOther:
-      break;
-  }
-  return "another type";
-}
-
 File File::open(const std::filesystem::path& path) {
   const std::string at = path.string();
   // HDF5 reports every reason alike; the operating system tells a missing file from one that is no HDF5 file.
@@ -100,22 +80,6 @@ File File::open(const std::filesystem::path& path) {
   auto reader =
       std::make_shared<Reader>(std::filesystem::absolute(path).string(), at, static_cast<uint64_t>(status.st_size));
   return File(path, nullptr, Handle(), std::move(reader), has_checksum);
-}
-
-void require_format(const File& file, const std::string& format, int64_t version) {
-  const Group root = file.root();
-  const std::string at = file.path().string();
-  const std::optional<std::string> found = root.string_attribute(".", "format");
-  if (found != format) {
-    fail(ExitCode::kBadData,
-         at + ": attribute format: expected \"" + format + "\", found " + (found ? "\"" + *found + "\"" : "none"));
-  }
-  const std::optional<int64_t> found_version = root.integer_attribute(".", "format_version");
-  if (found_version != version) {
-    fail(ExitCode::kBadData, at + ": attribute format_version: expected " + std::to_string(version) + ", found " +
-                                 (found_version ? std::to_string(*found_version) : "none") +
-                                 "; use the winnow that wrote it, or write it anew");
-  }
 }
 
 Reader& Group::reader() const {

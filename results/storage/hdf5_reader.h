@@ -26,7 +26,8 @@ enum class Request : uint8_t { kKind, kNames, kType, kShape, kRead, kStringAttri
 // One open file: the end of its process that winnow holds.
 class Reader {
  public:
-  // path: absolute. origin: the name of the file in messages. Throws as File::open of results/storage/hdf5.h.
+  // Opens a file. path: absolute. origin: the name of the file in messages. Throws as File::open of
+  // results/storage/hdf5.h.
   Reader(const std::string& path, const std::string& origin, uint64_t file_bytes);
   ~Reader();
   Reader(const Reader&) = delete;
@@ -35,10 +36,10 @@ class Reader {
   // Sends `request` about `object` and returns the answer. An error over there is thrown here as it is; the end of
   // the process is Error(kBadData), or Error(kOutOfMemory) where the system ended it. `more` goes along.
   Message ask(Request request, const std::string& object, const Message& more = {});
-  // After the answer to kRead: the rest of it, piece by piece.
+  // Return the rest of the answer to kRead, piece by piece.
   Message answer(const std::string& object);
   void receive(const std::string& object, void* bytes, std::size_t size);
-  // The most bytes of values that the file may have, however compressed.
+  // Returns the most bytes of values that the file may have, however compressed.
   uint64_t max_bytes() const;
 
  private:

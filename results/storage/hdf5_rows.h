@@ -1,5 +1,5 @@
-// The values of one dataset, chunk by chunk or as they lie in a row, with every length looked at. Private to the reader
-// process (results/storage/hdf5_library.h).
+// Reads the values of one dataset, in chunks or in one piece, and checks every length. Private to the reader process
+// (results/storage/hdf5_library.h).
 #pragma once
 
 #include <hdf5.h>
@@ -17,21 +17,23 @@
 
 namespace winnow::storage {
 
-// Refuses a dataset whose bytes lie in other files: Error(kBadData).
+// Throws Error(kBadData) for a dataset whose bytes lie in other files.
 void refuse_foreign_bytes(hid_t dataset, const std::string& where);
 
-// Refuses one in a compression that this HDF5 library cannot undo, by the filter's name: Error(kBadData).
+// Throws Error(kBadData) with the filter's name for a compression that this HDF5 library cannot undo.
 void refuse_missing_filters(hid_t dataset, const std::string& where);
 
 class Rows {
  public:
-  // memory: the HDF5 type that values are wanted in; nothing: they are only looked at, as elements of element_bytes.
+  // Looks at a dataset. memory: the HDF5 type that values are wanted in; none: they are only checked, as elements of
+  // element_bytes.
   Rows(hid_t dataset, std::vector<int64_t> shape, std::optional<hid_t> memory, std::size_t element_bytes,
        uint64_t file_bytes, std::string where);
 
-  // Refuses a shape that the file cannot hold (a damaged header may claim terabytes), and bytes beyond its end.
+  // Throws Error(kBadData) for a shape that the file cannot hold (a damaged header may claim terabytes), and for bytes
+  // beyond its end.
   void check_claim() const;
-  // Calls `take` with the values of some rows after others; without a memory type with nothing, after a look at each
+  // Calls `take` with the values of some rows after others; without a memory type with no values, after a check of each
   // chunk. Throws Error(kBadData | kIoError).
   void read(const std::function<void(std::span<const std::byte>)>& take);
 

@@ -1,4 +1,4 @@
-// How winnow knows an HDF5 file that it wrote itself: by what is in it, whatever its name.
+// Recognises HDF5 files that winnow wrote, by their content, whatever their names.
 #pragma once
 
 #include <filesystem>
@@ -8,10 +8,10 @@
 
 namespace winnow::storage {
 
-// Whether the file is HDF5 whose root has this attribute `format`. False for what cannot be read.
+// Returns true if the file is HDF5 whose root has this attribute `format`; false for what cannot be read.
 bool is_own_hdf5(const std::filesystem::path& path, const std::string& format);
 
-// A file of results of one model, for check_outputs().
+// Describes a file of results of one model, for check_outputs().
 Output results_output(const std::string& flag, const std::filesystem::path& path);
 
 }  // namespace winnow::storage

@@ -1,4 +1,4 @@
-// Where a result comes from.
+// The record of where a result comes from.
 #pragma once
 
 #include <cstdint>
@@ -22,7 +22,7 @@ struct ProvenanceEntry {
   bool operator==(const ProvenanceEntry&) const = default;
 };
 
-// Where a result comes from: named strings and numbers in the order in which they were first set.
+// Named strings and numbers on where a result comes from, in the order in which they were first set.
 class Provenance {
  public:
   // Replaces an entry of that name in its place, or appends one. Empty units: "text" for strings, "1" for numbers.
@@ -36,7 +36,7 @@ class Provenance {
   std::vector<ProvenanceEntry> entries_;
 };
 
-// Whether a name may stand in /control and /provenance.
+// Returns true if a name may be used in /control and /provenance.
 bool is_valid_name(std::string_view name);
 
 }  // namespace winnow::storage

@@ -1,5 +1,5 @@
-// Variables as netCDF readers want them: along named dimensions, with units and long_name. What every writer of a file
-// with dimensions shares.
+// Writes variables as netCDF readers want them: along named dimensions, with units and long_name. Every writer of a
+// file with dimensions uses it.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,7 @@
 
 namespace winnow::storage {
 
-// Files of results of one model: of calibrate, search and evaluate.
+// Format of the results of one model: of calibrate, search and evaluate.
 inline constexpr const char* kResultsFormat = "winnow-results";
 inline constexpr int64_t kResultsVersion = 1;
 
@@ -50,7 +50,7 @@ void write_variable(Group& group, const Variable& variable, const std::vector<T>
   describe(group, variable.name, description);
 }
 
-// A dimension with its coordinate variable.
+// Writes a dimension with its coordinate variable.
 template <typename T>
 void write_coordinate(Group& group, const std::string& name, const std::vector<T>& values,
                       const Description& description) {
@@ -59,14 +59,14 @@ void write_coordinate(Group& group, const std::string& name, const std::vector<T
   describe(group, name, description);
 }
 
-// A scalar figure, NaN with the attribute `status` where it is not defined; and one with its interval, whose ends are
-// PREFIX_ci_low and PREFIX_ci_high.
+// Write a scalar figure, NaN with the attribute `status` where it is not defined, and one with its interval, whose ends
+// are PREFIX_ci_low and PREFIX_ci_high.
 void write_figure(Group& group, const std::string& name, const stats::Figure& figure, const std::string& long_name);
 void write_estimate(Group& group, const std::string& name, const std::string& interval_prefix,
                     const stats::Estimate& estimate, const std::string& long_name);
-// Root attributes of a results file; `title` is its one line.
+// Writes the root attributes of a results file; `title` is its one line.
 void write_root(Group& root, const std::string& title, const Provenance& provenance);
-// /provenance.
+// Writes /provenance.
 void write_provenance(Group group, const Provenance& provenance);
 
 }  // namespace winnow::storage

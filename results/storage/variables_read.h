@@ -1,4 +1,4 @@
-// Variables of a declared shape, and what every reader of a results file shares.
+// Reads variables of a declared shape. Every reader of a results file uses it.
 #pragma once
 
 #include <cstdint>
@@ -24,7 +24,7 @@ namespace winnow::storage {
   fail(ExitCode::kBadData, group.where(name) + ": expected the shape " + text(expected) + ", found " + text(found));
 }
 
-// The values of a variable of exactly that shape.
+// Returns the values of a variable of exactly that shape. Throws Error(kBadData) for another.
 template <typename T>
 std::vector<T> read_variable(const Group& group, const std::string& name, const std::vector<int64_t>& shape) {
   Array<T> array = group.read<T>(name, static_cast<int64_t>(shape.size()));
@@ -41,11 +41,11 @@ stats::Table<T> read_table(const Group& group, const std::string& name, int64_t 
   return table;
 }
 
-// A scalar figure, and one with its interval, as write_figure() and write_estimate() leave them. Throws Error(kBadData)
-// for NaN without a status.
+// Read a scalar figure, and one with its interval, as write_figure() and write_estimate() leave them. Throw
+// Error(kBadData) for NaN without a status.
 stats::Figure read_figure(const Group& group, const std::string& name);
 stats::Estimate read_estimate(const Group& group, const std::string& name, const std::string& interval_prefix);
-// /provenance. Throws Error(kBadData) for a type that is none of its own.
+// Reads /provenance. Throws Error(kBadData) for a value of another type than its own.
 Provenance read_provenance(const Group& group);
 
 }  // namespace winnow::storage

@@ -22,6 +22,7 @@
 #include "pipeline/run/corpus.h"
 #include "results/calibration/store.h"
 #include "results/storage/hdf5.h"
+#include "results/storage/hdf5_server.h"
 #include "tests/results/calibration/example_results.h"
 
 namespace winnow {

@@ -9,6 +9,10 @@ import h5py
 LIMITS = ["--min-prompt-tokens", "20", "--max-prompt-tokens", "4000", "--min-answer-tokens", "1"]
 
 
+def prepare_command(model, rows, out, *more, limits=LIMITS):
+    return ["prepare", "--model", model, *limits, "--input", rows, "--out", out, *more]
+
+
 def words(seed, count):
     generator = random.Random(seed)
     return " ".join(

@@ -8,6 +8,7 @@ import time
 
 import h5py
 import launch
+from run_folder import shards
 
 LENGTHS = [900 + 13 * i for i in range(24)]
 LAYERS = 6
@@ -62,10 +63,6 @@ class Sweep:
 
     def wait_until_idle(self):
         self.cluster.wait_for(lambda: not self.cluster.queue(), f"the queue of {self.name} does not empty")
-
-
-def shards(run_directory):
-    return sorted((run_directory / "shards").glob("*.h5"))
 
 
 def snapshot(run_directory):

@@ -1,7 +1,6 @@
 """A folder with sweep files, their output, and the processes that work on it."""
 
 import json
-import pathlib
 
 import launch
 
@@ -67,10 +66,6 @@ class Folder:
 
 def states(cells):
     return [cell["state"] for cell in cells]
-
-
-def shards(run):
-    return sorted((pathlib.Path(run) / "shards").glob("*.h5"))
 
 
 def processes(word):

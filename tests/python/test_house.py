@@ -43,6 +43,15 @@ FOREIGN_NAMESPACES = {"jobs/cli": {"CLI"}}
 # Made by the build, in its own folder.
 GENERATED = {"winnow_version.h", "slurm_template.h"}
 
+# Headers whose functions are not in the source of their name, and why.
+SPREAD_HEADERS = {
+    "jobs/cli/commands/commands.h": "lists the verbs; each has a file of its own",
+    "pipeline/engine/signals/functions.h": "lists the signals; each has a file of its own",
+    "kernels/cuda/cuda.h": "is what other rooms see of cuda_backend.cc, and of no_cuda.cc where there is no CUDA",
+    "kernels/cpu/cpu_backend.h": "lists the operations; each has a file of its own",
+    "kernels/cuda/cuda_backend.h": "lists the operations; each has a file of its own",
+}
+
 MAX_LINES = 500
 MAX_SOURCES = 20
 HEADERS = (".h", ".cuh")
@@ -138,6 +147,60 @@ def test_names_of_other_rooms_are_qualified():
     }
     assert opened != set()  # the pattern finds what there is: namespaces inside a room
     assert {(path, name) for path, name in opened if name.rpartition("::")[2] in rooms} == set()
+
+
+def bare_text(path):
+    """Code without comments, lines of the preprocessor, and template arguments, which may have brackets in them."""
+    text = re.sub(r"//.*|^\s*#(?:.*\\\n)*.*", "", path.read_text(), flags=re.MULTILINE)
+    while text != (text := re.sub(r"<[^<>;{}]*>", "", text)):
+        pass
+    return text
+
+
+def declared_functions(text):
+    """Functions that a header declares outside of its classes and does not define itself."""
+    text = re.sub(r"^namespace [\w:]*\s*\{|=\s*\{[^{}]*\}", "", text, flags=re.MULTILINE)
+    while text != (text := re.sub(r"\{[^{}]*\}", "@", text)):  # bodies of classes and functions
+        pass
+    for statement in re.findall(r"[^;@]*;", text):
+        words = re.match(r"[\w:&*\[\]\s]*[\s&*](\w+)\(", statement)
+        if words and not re.match(r"\s*(template|using|inline|constexpr|static_assert)\b", statement):
+            yield words[1]
+
+
+def defined_functions(text):
+    """Names before the bracket of a line that is not indented: the layout indents whatever is inside of something."""
+    return set(re.findall(r"^(?:\w[\w:&*\[\] ]*[ &*])?(\w+)\(", text, re.MULTILINE))
+
+
+def functions_and_places(headers):
+    """Each function with whether it is in X.cc or X.cu of its X.h. Methods are free: a class may fill two sources."""
+    for header in headers:
+        own = "".join(bare_text(path) for path in map(header.with_suffix, UNITS) if path.is_file())
+        defined = defined_functions(own)
+        for name in declared_functions(bare_text(header)):
+            yield header, name, name in defined
+
+
+def test_a_function_in_another_source_is_found(tmp_path):
+    (tmp_path / "x.h").write_text(
+        "namespace winnow {\n// A class (with methods); they are free.\nclass X {\n public:\n  int method();\n};\n"
+        "std::function<int(int)> here(const X& x = {}, int n = 1);\nvoid elsewhere();\n"
+        "inline int inside() { return 1; }\n}  // namespace winnow\n"
+    )
+    (tmp_path / "x.cc").write_text(
+        "std::function<int(int)> here(const X& x,\n    int n) {\n  elsewhere();\n  return {};\n}\n"
+    )
+    header = tmp_path / "x.h"
+    assert list(functions_and_places([header])) == [(header, "here", True), (header, "elsewhere", False)]
+
+
+def test_the_functions_of_a_header_are_in_the_source_of_its_name():
+    found = list(functions_and_places(path for path in PRODUCT if path.suffix in HEADERS))
+    assert len(found) > 300  # the patterns find what there is
+    elsewhere = {f"{name_of(header)}: {name}" for header, name, is_own in found if not is_own}
+    assert {line for line in elsewhere if line.partition(":")[0] not in SPREAD_HEADERS} == set()
+    assert {line.partition(":")[0] for line in elsewhere} == set(SPREAD_HEADERS)
 
 
 def sources():

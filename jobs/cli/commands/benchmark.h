@@ -1,4 +1,4 @@
-// Times of the backend's operations at a model's shapes, beside what this machine can do at all.
+// Times the backend's operations at a model's shapes, beside what this machine can do at all.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@
 
 namespace winnow::commands {
 
-// One operation on one call's rows. Work is what the mathematics needs: padding and skipped tiles do not count.
+// Time of one operation on one call's rows. Work is what the mathematics needs: padding and skipped tiles do not count.
 struct OperationTime {
   std::string name;
   double seconds = 0.0;  // best of the repetitions
@@ -26,15 +26,15 @@ struct BenchmarkSize {
   int n_repetitions = 3;
 };
 
-// Of all operations that a layer and the scoring use, with layer 0's weights.
+// Times all operations that a layer and the scoring use, with layer 0's weights.
 std::vector<OperationTime> time_operations(kernels::Ops& ops, const model::ModelConfig& config,
                                            model::ModelWeights& weights, const BenchmarkSize& size);
 
-// What the machine reaches with n_threads: one product of large matrices (OpenBLAS), one copy of a large array.
+// Time what the machine reaches with n_threads: one product of large matrices (OpenBLAS), one copy of a large array.
 OperationTime time_large_sgemm(int n_threads, int n_repetitions);
 OperationTime time_memory_copy(int n_threads, int n_repetitions);
 
-// One example's drop-one measurement, as one sweep and as separate passes over the layers.
+// Times of one example's drop-one measurement, as one sweep and as separate passes over the layers.
 struct SweepTimes {
   double sweep_seconds = 0.0;
   double separate_seconds = 0.0;  // of n_passes = layers + 1

@@ -1,4 +1,4 @@
-// The verbs of the command line: one file per verb, jobs/command_<verb>.cc. A verb is thin: flags, one call, print.
+// The verbs of the command line, each in jobs/cli/commands/VERB.cc. A verb is thin: flags, one call, print.
 #pragma once
 
 #include <functional>
@@ -7,15 +7,15 @@
 
 namespace winnow::commands {
 
-// A verb with its flags declared. `run` is called when the command line (or the file of --config) named the verb and
-// everything parsed; its value is the exit code. It may throw: the one catch is in jobs/main.cc.
+// A verb with its flags declared. `run` is called when the command line named the verb and everything parsed, the file
+// of --config too; it returns the exit code. It may throw: the one catch is in jobs/main.cc.
 struct Command {
   cli::Verb verb;
   std::function<int()> run;
   bool has_config = true;  // takes --config
 };
 
-// Each adds its verb to the program. Flags live in an object that `run` shares.
+// Each function adds its verb to the program. Flags live in an object that `run` shares.
 Command add_calibrate(const cli::Verb& program);
 Command add_evaluate(const cli::Verb& program);
 Command add_search(const cli::Verb& program);

@@ -11,6 +11,7 @@
 #include "jobs/cli/commands/commands.h"
 #include "results/calibration/store.h"
 #include "results/selection/methods.h"
+#include "results/selection/select_input.h"
 
 namespace winnow::commands {
 namespace {

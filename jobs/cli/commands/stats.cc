@@ -34,8 +34,6 @@ struct Options {
   std::optional<std::string> baseline;
 };
 
-constexpr const char* kCommandNote = "command line that computed the statistics anew";
-
 int print(const std::string& found) {
   const std::string text = printable(found);
   std::fwrite(text.data(), 1, text.size(), stdout);
@@ -51,6 +49,22 @@ void check_output(const Options& options) {
                 {.files = {file, file.parent_path() / "run.json"}, .checkpoints = {}});
 }
 
+// Sets what the statistics of both kinds of results take.
+template <typename Settings>
+void take_shared(const Options& options, Settings& settings) {
+  if (options.seed) settings.seed = static_cast<uint64_t>(*options.seed);
+  settings.n_resamples = options.n_resamples.value_or(settings.n_resamples);
+}
+
+// Writes the results where --in-place or --out asks for it.
+template <typename Results>
+void write_if_asked(const Options& options, Results& results,
+                    void (*write)(const std::filesystem::path&, const Results&)) {
+  if (!options.in_place && options.out.empty()) return;
+  results.provenance.set("statistics_command", command_line(), "command line that computed the statistics anew");
+  write(options.in_place ? options.file : options.out, results);
+}
+
 int run_evaluation(const Options& options) {
   if (options.top_k) {
     fail(ExitCode::kUsage, "stats: --top-k is about a calibration, but " + options.file + " is an evaluation");
@@ -58,14 +72,10 @@ int run_evaluation(const Options& options) {
   evaluation::EvaluationResults results = evaluation::read_evaluation(options.file);
   check_output(options);
   evaluation::EvaluationOptions settings = results.statistics.options;
-  if (options.seed) settings.seed = static_cast<uint64_t>(*options.seed);
-  settings.n_resamples = options.n_resamples.value_or(settings.n_resamples);
+  take_shared(options, settings);
   settings.baseline = options.baseline.value_or(settings.baseline);
   results.statistics = evaluation::compute_evaluation(results.table, settings);
-  if (options.in_place || !options.out.empty()) {
-    results.provenance.set("statistics_command", command_line(), kCommandNote);
-    evaluation::write_evaluation(options.in_place ? options.file : options.out, results);
-  }
+  write_if_asked(options, results, evaluation::write_evaluation);
   return print(options.json ? to_json(results) : to_table(results));
 }
 
@@ -89,14 +99,10 @@ int run_stats(Options options) {
   calibration::Results results = calibration::read_results(options.file);
   check_output(options);
   calibration::StatisticsOptions settings = results.statistics.options;
-  if (options.seed) settings.seed = static_cast<uint64_t>(*options.seed);
+  take_shared(options, settings);
   settings.top_k = options.top_k.value_or(settings.top_k);
-  settings.n_resamples = options.n_resamples.value_or(settings.n_resamples);
   results.statistics = calibration::compute_statistics(results.calibration, results.controls, settings);
-  if (options.in_place || !options.out.empty()) {
-    results.provenance.set("statistics_command", command_line(), kCommandNote);
-    calibration::write_results(options.in_place ? options.file : options.out, results);
-  }
+  write_if_asked(options, results, calibration::write_results);
   return print(cli::present_results(results, options.json));
 }
 

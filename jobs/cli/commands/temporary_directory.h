@@ -1,4 +1,4 @@
-// A directory under TMPDIR that goes with its owner.
+// A directory under TMPDIR that is removed with its owner.
 #pragma once
 
 #include <stdlib.h>

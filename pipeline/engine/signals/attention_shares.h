@@ -1,4 +1,4 @@
-// Shares of a softmax: what part of rows' attention stays on a set of keys.
+// Shares of a softmax: the part of rows' attention that stays on a set of keys.
 #pragma once
 
 #include <cstdint>
@@ -10,14 +10,15 @@ namespace winnow::engine {
 
 class AttentionShares {
  public:
-  // Of rows [first_row, end_row) of the sequence. `state` must outlive this.
+  // Looks at rows [first_row, end_row) of the sequence. `state` must outlive this.
   AttentionShares(const LayerState& state, int64_t first_row, int64_t end_row);
 
-  // sets: those of one row after another, equally many each.
+  // Computes the log-sum-exp over each set of keys. sets: those of one row after another, equally many each.
   void compute(const std::vector<kernels::KeySet>& sets);
-  // Share of set `whole` that set `part` has, mean over the rows and the query heads of each key head; (n_kv_heads).
+  // Returns the share of set `whole` that set `part` has, mean over the rows and the query heads of each key head;
+  // (n_kv_heads).
   std::vector<double> means(int64_t part, int64_t whole) const;
-  // Mean over all heads.
+  // Returns the mean over all heads.
   double mean(int64_t part, int64_t whole) const;
 
  private:

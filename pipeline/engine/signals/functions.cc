@@ -4,7 +4,7 @@
 
 namespace winnow::engine {
 
-// Its lanes are the sweep's (pipeline/engine/sweep.cc): the signal is the score of the one without the layer's
+// Its lanes are the sweep's (pipeline/engine/sweep_pass.cc): the signal is the score of the one without the layer's
 // attention.
 std::string sensitivity_parameters(const SignalOptions& options) {
   return options.removed_rows == SignalOptions::kAllRows ? "all" : std::to_string(options.removed_rows);

@@ -1,5 +1,5 @@
-// How each signal of base/signal_specs.h is measured. A new one is a spec there, a function here, and a file of its own
-// in this folder.
+// The functions that measure the signals of base/signal_specs.h. A new signal is a spec there, a function here, and a
+// file of its own in this folder.
 #pragma once
 
 #include <array>
@@ -15,8 +15,8 @@
 
 namespace winnow::engine {
 
-// Where a signal that needs hidden states may put rows of the residual stream, so many (a multiple of the row tile) at
-// a time.
+// Room in which a signal that needs hidden states may put rows of the residual stream, so many (a multiple of the row
+// tile) at a time.
 struct HiddenRows {
   kernels::Rows rows;    // (n_rows, hidden), of the backend
   kernels::Rows before;  // (n_rows, hidden), of the host: Ops::copy_async copies to it
@@ -41,13 +41,14 @@ struct LayerState {
 
 struct SignalFunction {
   const char* name;  // of its spec
-  // Fills in what it measures of a layer; null: the sweep's scores of other lanes are the signal.
+  // Measures a layer and adds to `values`; null: the sweep's scores of other lanes are the signal.
   void (*measure)(const LayerState& state, const SignalOptions& options, SignalValues& values) = nullptr;
-  // Its parameters as a run's identity names them; null: it has none.
+  // Returns its parameters as a run's identity names them; null: it has none.
   std::string (*parameters)(const SignalOptions& options) = nullptr;
-  // First row that it looks at in a sequence of n_tokens; null: the first that predicts a token of the answer.
+  // Returns the first row that it looks at in a sequence of n_tokens; null: the first that predicts a token of the
+  // answer.
   int64_t (*first_row)(const SignalOptions& options, int64_t n_tokens) = nullptr;
-  // Queries whose scores of all keys it computes, for the cost model; null: none.
+  // Returns how many queries it computes the scores of all keys for, for the cost model; null: none.
   int64_t (*n_queries)(const SignalOptions& options, int64_t n_tokens, int64_t answer_start) = nullptr;
 };
 
@@ -74,15 +75,15 @@ inline constexpr std::array kSignalFunctions = {
     SignalFunction{.name = "angular", .measure = measure_angular},
 };
 
-// Null for a signal that is all in the scores.
+// Returns null for a signal that is all in the scores.
 const SignalFunction* find_signal_function(std::string_view name);
-// Whether any signal that is wanted has a function that measures layers.
+// Returns true if any signal that is wanted has a function that measures layers.
 bool measures_layers(const SignalOptions& options);
 // Measures the signals that are wanted of one layer.
 void measure_signals(const LayerState& state, const SignalOptions& options, SignalValues& values);
-// First row that any of them looks at.
+// Returns the first row that any of them looks at.
 int64_t first_signal_row(const SignalOptions& options, int64_t n_tokens, int64_t answer_start);
-// Queries whose scores of all keys they compute together, for the cost model.
+// Returns how many queries they compute the scores of all keys for together, for the cost model.
 int64_t signal_queries(const SignalOptions& options, int64_t n_tokens, int64_t answer_start);
 
 }  // namespace winnow::engine

@@ -1,4 +1,4 @@
-// Which signals of layers (base/signal_specs.h) are wanted of a sweep, and with what parameters.
+// The signals of layers (base/signal_specs.h) that are wanted of a sweep, with their parameters.
 #pragma once
 
 #include <cstdint>
@@ -16,22 +16,22 @@ struct LazyWindow {
   int64_t sinks = 4;      // first keys of the sequence
   int64_t recent = 1024;  // keys
   int64_t last = 32;      // queries
-  // Shorter sequences have no ratio, as in SWAA's script.
+  // Returns the length below which a sequence has no ratio, as in SWAA's script; tokens.
   int64_t least_tokens() const { return sinks + recent + 10; }
 };
 
 struct SignalOptions {
-  // The layer's attention output is removed from this many rows before the answer on; kAllRows: from row 0 on.
+  // Value of removed_rows with which the layer's attention output is removed from row 0 on.
   static constexpr int64_t kAllRows = kernels::kNoLimit;
 
   std::set<std::string, std::less<>> names = {};  // of the signals that are wanted
-  int64_t removed_rows = 0;                       // of sensitivity
+  int64_t removed_rows = 0;                       // before the answer, of sensitivity
   LazyWindow lazy = {};
 
   bool wants(std::string_view name) const { return names.contains(name); }
-  // Whether a signal that is wanted has that need.
+  // Returns true if a signal that is wanted has that need.
   bool needs(bool SignalNeeds::*need) const;
-  // Whether any of them is measured beside the scores of patterns.
+  // Returns true if any of them is measured beside the scores of patterns.
   bool any_of_layers() const;
   // Names them in a run's identity: "" for none, else such as "kl,sensitivity:32,mass,lazy:4:1024:32".
   std::string name() const;

@@ -1,4 +1,4 @@
-// What was measured of a layer, and its place among the numbers of a cell.
+// Figures of the signals of one layer, and their places among the numbers of a cell.
 #pragma once
 
 #include <cstdint>
@@ -12,9 +12,9 @@
 
 namespace winnow::engine {
 
-// By measured variable (base/signal_specs.h): one value, or one a key head.
+// Values by measured variable (base/signal_specs.h): one, or one a key head.
 using SignalValues = std::map<std::string, std::vector<double>, std::less<>>;
-// The value of a variable that has one; NaN where it was not measured.
+// Returns the value of a variable that has only one; NaN where it was not measured.
 double value_of(const SignalValues& values, std::string_view variable);
 
 // Numbers of a cell for signals, one variable after another.
@@ -27,11 +27,11 @@ struct SignalLayout {
   std::vector<Column> columns = {};
 
   SignalLayout() = default;
-  // The measured variables of the signals that are wanted, in the order of the list.
+  // Lists the measured variables of the signals that are wanted, in the order of the list.
   SignalLayout(const SignalOptions& options, int64_t key_heads);
 
   int64_t size() const;
-  // Numbers of a variable that the values lack are NaN; -0.0 becomes 0.0.
+  // Fills the numbers of a cell: NaN for a variable that the values lack, 0.0 for -0.0.
   void put(const SignalValues& values, std::span<double> slots) const;
   SignalValues get(std::span<const double> slots) const;
 };

@@ -21,7 +21,7 @@
 #include "jobs/sweep/report.h"
 #include "jobs/sweep/submission.h"
 #include "jobs/sweep/sweep_schema.h"
-#include "pipeline/engine/sweep.h"
+#include "pipeline/engine/sweep_plan.h"
 #include "pipeline/runtime/lock.h"
 #include "tests/scratch.h"
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "pipeline/engine/sweep_plan.h"
 #include "tests/small_model.h"
 
 namespace winnow::engine {

@@ -13,6 +13,7 @@
 #include "pipeline/engine/cached_prefix.h"
 #include "pipeline/engine/generation.h"
 #include "pipeline/engine/reference.h"
+#include "pipeline/engine/sweep_plan.h"
 #include "tests/small_model.h"
 #include "tests/tolerances.h"
 

@@ -11,6 +11,7 @@
 #include "kernels/cpu/cpu.h"
 #include "model/layer.h"
 #include "pipeline/engine/sweep.h"
+#include "pipeline/engine/sweep_plan.h"
 #include "tests/small_model.h"
 
 namespace winnow::engine {

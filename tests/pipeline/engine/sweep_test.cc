@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "base/error.h"
+#include "pipeline/engine/sweep_plan.h"
 #include "tests/small_model.h"
 
 namespace winnow::engine {

@@ -187,7 +187,7 @@ std::string said(const std::vector<TextBatch>& batches) {
 
 TEST_F(RunFilesTest, NoticesAFlipInABatchOfTexts) {
   write_batch(UnitStore::texts(directory()), "key", some_texts());
-  const fs::path file = only_file(directory());
+  const fs::path file = only_file(UnitStore::texts(directory()).folder());
   const auto read = [&] {
     std::vector<std::string> notes;
     const std::string text = said(read_batches(UnitStore::texts(directory()), "key", notes));
@@ -201,7 +201,7 @@ TEST_F(RunFilesTest, NoticesAFlipInABatchOfTexts) {
 
 TEST_F(RunFilesTest, ABatchOfAnOlderWinnowIsReadWithANote) {
   write_batch(UnitStore::texts(directory()), "key", some_texts());
-  const fs::path file = only_file(directory());
+  const fs::path file = only_file(UnitStore::texts(directory()).folder());
   std::ifstream in(file);
   std::string first;
   std::getline(in, first);

@@ -11,7 +11,7 @@ import time
 
 import launch
 import pytest
-from prepare_files import LIMITS, words, write_rows
+from prepare_files import prepare_command, words, write_rows
 
 
 def is_running(pid):
@@ -36,23 +36,8 @@ def wait_for_workers(process):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_interrupted_run_leaves_nothing(model, tmp_path, number):
     rows = write_rows(tmp_path / "rows.jsonl", 6000, lambda i: 900)
-    process = launch.start(
-        [
-            "prepare",
-            "--model",
-            model,
-            *LIMITS,
-            "--input",
-            rows,
-            "--out",
-            tmp_path / "out.h5",
-            "--count",
-            "all",
-            "--processes",
-            "2",
-        ],
-        tmp_path,
-    )
+    more = ["--count", "all", "--processes", "2"]
+    process = launch.start(prepare_command(model, rows, tmp_path / "out.h5", *more), tmp_path)
     workers = wait_for_workers(process)
     assert len(workers) >= 2
     time.sleep(0.3)
@@ -75,7 +60,7 @@ def test_interrupt_while_python_still_imports(model, tmp_path, number):
     python.write_text(f'#!/bin/sh\nPYTHONPATH="{shim}:$PYTHONPATH" exec {sys.executable} "$@"\n')
     python.chmod(0o755)
     rows = write_rows(tmp_path / "rows.jsonl", 3)
-    command = launch.command(["prepare", "--model", model, *LIMITS, "--input", rows, "--out", tmp_path / "out.h5"])
+    command = launch.command(prepare_command(model, rows, tmp_path / "out.h5"))
     done = subprocess.run(
         command,
         env=launch.environment(tmp_path) | {"WINNOW_PYTHON": str(python), "PYTHONDONTWRITEBYTECODE": "1"},
@@ -91,26 +76,8 @@ def test_interrupt_while_python_still_imports(model, tmp_path, number):
 
 def peak_mib(model, rows, out, tmp_path):
     """Peak memory of the process that reads; the workers hold one batch each."""
-    process = launch.start(
-        [
-            "prepare",
-            "--model",
-            model,
-            "--input",
-            rows,
-            "--out",
-            out,
-            "--processes",
-            "2",
-            "--min-prompt-tokens",
-            "400",
-            "--max-prompt-tokens",
-            "100000",
-            "--min-answer-tokens",
-            "1",
-        ],
-        tmp_path,
-    )
+    limits = ["--min-prompt-tokens", "400", "--max-prompt-tokens", "100000", "--min-answer-tokens", "1"]
+    process = launch.start(prepare_command(model, rows, out, "--processes", "2", limits=limits), tmp_path)
     peak = 0
     while process.poll() is None:
         try:

@@ -9,8 +9,9 @@ import subprocess
 import h5py
 import launch
 import numpy as np
+import run_folder
 import vocabularies
-from prepare_files import LIMITS, ids_of, read, words, write_rows
+from prepare_files import ids_of, prepare_command, read, words, write_rows
 
 
 def test_every_kind_of_file_and_row(prepare, model, tmp_path):
@@ -232,24 +233,8 @@ def test_calibrates(prepare, model, tmp_path):
         "--control-tokens",
         "60",
     )
-    done = launch.run(
-        [
-            "calibrate",
-            "--model",
-            model,
-            "--data",
-            long,
-            "--control",
-            f"short={short}",
-            "--window",
-            "32",
-            "--out",
-            tmp_path / "run",
-            "--device",
-            "cpu",
-        ],
-        tmp_path,
-    )
+    more = ["--control", f"short={short}", "--window", "32", "--device", "cpu"]
+    done = launch.run(run_folder.arguments("calibrate", tmp_path, "run", *more, model=model, data=long), tmp_path)
     assert done.returncode == 0, done.stderr
     with h5py.File(tmp_path / "run/results.h5") as results:
         assert list(results["calibration/example_id"].asstr()[:]) == ids_of(long) == ids_of(short)
@@ -287,27 +272,17 @@ def test_installed_program(model, tmp_path):
     prefix, build = tmp_path / "prefix", launch.WINNOW.parent
     subprocess.run(["cmake", "--install", build, "--prefix", prefix], check=True, capture_output=True)
     rows = write_rows(tmp_path / "rows.jsonl", 3)
-    arguments = [
-        prefix / "bin/winnow",
-        "prepare",
-        "--model",
-        model,
-        *LIMITS,
-        "--input",
-        rows,
-        "--out",
-        tmp_path / "out.h5",
-    ]
+    command = [prefix / "bin/winnow", *prepare_command(model, rows, tmp_path / "out.h5")]
     empty = tmp_path / "bin"
     empty.mkdir()
     (empty / "python3").write_text("#!/bin/sh\nexit 1\n")
     (empty / "python3").chmod(0o755)
     environment = os.environ | {"PATH": f"{empty}:{os.environ['PATH']}"}
     if subprocess.run(["/usr/bin/python3", "-c", "import transformers, h5py"], capture_output=True).returncode != 0:
-        refused = subprocess.run(arguments, env=environment, capture_output=True, text=True)
+        refused = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert refused.returncode == 69 and len(refused.stderr.splitlines()) == 1
         assert "pip' install -r" in refused.stderr and "WINNOW_PYTHON" in refused.stderr
     python = str(launch.REPOSITORY / ".venv/bin/python")
-    done = subprocess.run(arguments, env=environment | {"WINNOW_PYTHON": python}, capture_output=True, text=True)
+    done = subprocess.run(command, env=environment | {"WINNOW_PYTHON": python}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert len(read(tmp_path / "out.h5")[0]) == 3

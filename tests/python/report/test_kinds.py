@@ -8,6 +8,7 @@ import launch
 import numpy as np
 import pytest
 import result_files
+import run_folder
 import tiny
 from report_pages import DONE, Page, codes_of_damage, damage, page_of, report
 
@@ -450,24 +451,8 @@ def test_a_real_evaluation_may_lack_variables(kinds, tmp_path, name):
 
 
 def test_one_pattern_and_one_example_alone_get_a_page(kinds, tmp_path):
-    done = launch.run(
-        [
-            "evaluate",
-            "--model",
-            kinds / "model",
-            "--data",
-            kinds / "long.h5",
-            "--window",
-            8,
-            "--limit",
-            1,
-            "--pattern",
-            "windowed",
-            "--out",
-            tmp_path / "run",
-        ],
-        kinds / "cache",
-    )
+    more = ["--window", 8, "--limit", 1, "--pattern", "windowed"]
+    done = launch.run(run_folder.arguments("evaluate", kinds, tmp_path / "run", *more), kinds / "cache")
     assert done.returncode == DONE, done.stderr
     assert "Only 1 example" in page_of(tmp_path / "run", tmp_path)
 

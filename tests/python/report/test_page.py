@@ -11,6 +11,7 @@ import launch
 import numpy as np
 import pytest
 import result_files
+import run_folder
 import tiny
 
 from winnow.report import command_line
@@ -49,23 +50,8 @@ def pages(tmp_path_factory):
     tiny.write_tokenizer(work / "model", WORDS)
     tiny.write_calibration(work / "long.h5", [60, 50, 70, 40, 64, 48, 52, 66, 44])
     tiny.write_calibration(work / "short.h5", [20, 24, 22, 21], prefix="short")
-    done = launch.run(
-        [
-            "calibrate",
-            "--model",
-            work / "model",
-            "--data",
-            work / "long.h5",
-            "--control",
-            f"short={work / 'short.h5'}",
-            "--window",
-            8,
-            "--per-token",
-            "--out",
-            work / "run",
-        ],
-        work / "cache",
-    )
+    more = ["--control", f"short={work / 'short.h5'}", "--window", 8, "--per-token"]
+    done = launch.run(run_folder.arguments("calibrate", work, "run", *more), work / "cache")
     assert done.returncode == 0, done.stderr
     ids = [HOSTILE, *(f"example-{i:04d}" for i in range(1, 40))]
     result_files.write(work / "full.h5", 40, 36, ids=ids)

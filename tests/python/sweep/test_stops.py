@@ -8,7 +8,8 @@ import signal
 import launch
 import pytest
 import tiny
-from sweep_folder import SLOW_LENGTHS, Folder, direct, processes, ranks_of, shards, states
+from run_folder import shards
+from sweep_folder import SLOW_LENGTHS, Folder, direct, processes, ranks_of, states
 
 MOST_SHARDS = len(SLOW_LENGTHS) - 3  # on disk when a test stops a cell in its middle
 

@@ -8,8 +8,10 @@ import h5py
 import launch
 import numpy as np
 import pytest
+import run_folder
 import tiny
 import xarray as xr
+from run_folder import last_run, shards
 
 LAYERS = 6
 LENGTHS = [300, 260, 340, 280, 310, 250]
@@ -32,33 +34,12 @@ def work(tmp_path_factory):
 
 def arguments(work, out, patterns, *more, data="test.h5", model="model"):
     flags = [word for pattern in patterns for word in ("--pattern", pattern)]
-    return [
-        "evaluate",
-        "--model",
-        work / model,
-        "--data",
-        work / data,
-        "--out",
-        work / out,
-        *WINDOW,
-        "--threads",
-        1,
-        *flags,
-        *more,
-    ]
+    more = [*WINDOW, "--threads", 1, *flags, *more]
+    return run_folder.arguments("evaluate", work, out, *more, data=data, model=model)
 
 
 def evaluate(work, out, patterns, *more, ranks=None, **inputs):
     return launch.run(arguments(work, out, patterns, *more, **inputs), work / "cache", ranks)
-
-
-def shards(work, out):
-    directory = work / out / "shards"
-    return sorted(directory.glob("*.h5")) if directory.is_dir() else []
-
-
-def last_run(work, out):
-    return json.loads((work / out / "run.json").read_text())["informative"]["runs"][-1]
 
 
 @pytest.fixture(scope="module")
@@ -71,19 +52,7 @@ def quiet(work):
 @pytest.fixture(scope="module")
 def calibrated(work):
     done = launch.run(
-        [
-            "calibrate",
-            "--model",
-            work / "model",
-            "--data",
-            work / "test.h5",
-            "--out",
-            work / "calibrated",
-            *WINDOW,
-            "--threads",
-            1,
-        ],
-        work / "cache",
+        run_folder.arguments("calibrate", work, "calibrated", *WINDOW, "--threads", 1, data="test.h5"), work / "cache"
     )
     assert done.returncode == 0, done.stderr
     return work / "calibrated"
@@ -122,7 +91,7 @@ def test_tables_do_not_depend_on_ranks(work, quiet, ranks):
 def test_kill_everything_and_resume(work, quiet):
     for n_shards in (1, 3):
         process = launch.start(arguments(work, "killed", PATTERNS, "--baseline", "periodic:2@0"), work / "cache", 2)
-        launch.wait_for(lambda n=n_shards: len(shards(work, "killed")) >= n, process)
+        launch.wait_for(lambda n=n_shards: len(shards(work / "killed")) >= n, process)
         time.sleep(0.02)  # not to wait for anything: in the middle of a unit
         launch.kill_all(process)
         launch.finish(process)
@@ -134,11 +103,11 @@ def test_kill_everything_and_resume(work, quiet):
 
 def test_patterns_may_be_added_in_any_order(work, quiet):
     assert evaluate(work, "grown", ["list:1,4"]).returncode == 0
-    before = len(shards(work, "grown"))
+    before = len(shards(work / "grown"))
     done = evaluate(work, "grown", PATTERNS, "--baseline", "periodic:2@0", ranks=2)
     assert done.returncode == 0, done.stderr
-    assert last_run(work, "grown")["cells_done"] == 2 * len(LENGTHS)  # windowed and periodic: no base, no list:1,4
-    assert len(shards(work, "grown")) > before
+    assert last_run(work / "grown")["cells_done"] == 2 * len(LENGTHS)  # windowed and periodic: no base, no list:1,4
+    assert len(shards(work / "grown")) > before
     tiny.assert_same_tables(quiet, work / "grown" / "results.h5")
     # Fewer again: nothing is measured, and what is known beyond stays on disk.
     done = evaluate(work, "grown", ["windowed"])
@@ -155,7 +124,7 @@ def test_full_alone(work, quiet):
     assert pattern["minus_full"]["nll"] == 0 and pattern["on_front_exact_match"]
     # Its shards are those of an evaluation: more patterns find the base there.
     assert evaluate(work, "full", PATTERNS, "--baseline", "periodic:2@0").returncode == 0
-    assert last_run(work, "full")["cells_done"] == 3 * len(LENGTHS)
+    assert last_run(work / "full")["cells_done"] == 3 * len(LENGTHS)
     tiny.assert_same_tables(quiet, work / "full" / "results.h5")
 
 

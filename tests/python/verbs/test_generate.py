@@ -9,6 +9,7 @@ import h5py
 import launch
 import numpy as np
 import pytest
+import run_folder
 import tiny
 
 LAYERS = 4
@@ -28,25 +29,8 @@ def work(tmp_path_factory):
 
 def arguments(work, out, *more, data="random.h5", generate=ANSWER):
     flags = [word for pattern in PATTERNS for word in ("--pattern", pattern)]
-    return [
-        "evaluate",
-        "--model",
-        work / "model",
-        "--data",
-        work / data,
-        "--out",
-        work / out,
-        "--window",
-        WINDOW,
-        "--sinks",
-        SINKS,
-        "--threads",
-        1,
-        *flags,
-        "--generate",
-        generate,
-        *more,
-    ]
+    window = ["--window", WINDOW, "--sinks", SINKS, "--threads", 1]
+    return run_folder.arguments("evaluate", work, out, *window, *flags, "--generate", generate, *more, data=data)
 
 
 def evaluate(work, out, *more, ranks=None, **inputs):

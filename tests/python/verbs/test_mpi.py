@@ -7,6 +7,7 @@ import h5py
 import launch
 import numpy as np
 import pytest
+import run_folder
 import tiny
 
 LENGTHS = [90, 150, 70]
@@ -26,7 +27,7 @@ def work(tmp_path_factory):
 
 
 def arguments(work, out, model="model", data="long.h5"):
-    return ["calibrate", "--model", work / model, "--data", work / data, "--out", work / out, *WINDOW]
+    return run_folder.arguments("calibrate", work, out, *WINDOW, model=model, data=data)
 
 
 def calibrate(work, out, *more, ranks=None, **inputs):
@@ -172,19 +173,7 @@ def test_a_control_that_the_window_never_reaches_is_refused(work):
 
 
 def test_an_output_that_cannot_be_made_is_refused(work):
-    done = launch.run(
-        [
-            "calibrate",
-            "--model",
-            work / "model",
-            "--data",
-            work / "long.h5",
-            "--out",
-            work / "long.h5" / "run",
-            *WINDOW,
-        ],
-        work / "cache",
-    )
+    done = calibrate(work, "long.h5/run")
     assert done.returncode == 73, done.stderr
 
 

@@ -1,6 +1,5 @@
 """Run directories: stop, crash, resume, lock, damage, full disk. The tables must always be those of one quiet run."""
 
-import json
 import os
 import pathlib
 import random
@@ -12,7 +11,9 @@ import time
 import h5py
 import launch
 import pytest
+import run_folder
 import tiny
+from run_folder import last_run, shards
 
 LENGTHS = [700, 640, 560, 720, 500, 610, 530, 660]
 WINDOW = ["--window", 64, "--sinks", 2]
@@ -30,19 +31,7 @@ def work(tmp_path_factory):
 
 
 def arguments(work, out, *more):
-    return [
-        "calibrate",
-        "--model",
-        work / "model",
-        "--data",
-        work / "long.h5",
-        "--out",
-        work / out,
-        *WINDOW,
-        "--threads",
-        1,
-        *more,
-    ]
+    return run_folder.arguments("calibrate", work, out, *WINDOW, "--threads", 1, *more)
 
 
 def calibrate(work, out, *more, ranks=None):
@@ -56,19 +45,10 @@ def quiet(work):
     return work / "quiet" / "results.h5"
 
 
-def shards(work, out):
-    directory = work / out / "shards"
-    return sorted(directory.glob("*.h5")) if directory.is_dir() else []
-
-
-def last_run(work, out):
-    return json.loads((work / out / "run.json").read_text())["informative"]["runs"][-1]
-
-
 def start_until(work, out, n_shards, ranks=None):
     """Starts a run and returns it when so many units are on disk, or when it is over."""
     process = launch.start(arguments(work, out), work / "cache", ranks)
-    launch.wait_for(lambda: len(shards(work, out)) >= n_shards, process)
+    launch.wait_for(lambda: len(shards(work / out)) >= n_shards, process)
     return process
 
 
@@ -83,8 +63,8 @@ def freeze(work, out, n_shards, ranks=None, more=(), n_left=1):
     return launch.freeze_in_the_middle(
         begin,
         ranks or 1,
-        lambda: len(shards(work, out)) >= n_shards,
-        lambda: len(shards(work, out)) + (ranks or 1) + n_left <= len(LENGTHS),
+        lambda: len(shards(work / out)) >= n_shards,
+        lambda: len(shards(work / out)) + (ranks or 1) + n_left <= len(LENGTHS),
     )
 
 
@@ -104,12 +84,12 @@ def test_kill_everything_and_resume(work, quiet, ranks, resumed_ranks, seed):
     out = f"killed{seed}"
     dice = random.Random(seed)
     for _ in range(2):
-        before = len(shards(work, out))
+        before = len(shards(work / out))
         process = start_until(work, out, before + dice.randrange(0, 3), ranks)
         time.sleep(dice.uniform(0.0, 0.05))  # not to wait for anything: the moment of the crash is drawn
         launch.kill_all(process)
         launch.finish(process)
-    assert not (work / out / "results.h5").exists() or len(shards(work, out)) >= len(LENGTHS)
+    assert not (work / out / "results.h5").exists() or len(shards(work / out)) >= len(LENGTHS)
     resume_and_compare(work, out, quiet, resumed_ranks)
 
 
@@ -137,7 +117,7 @@ def test_a_rank_that_dies_under_a_launcher_that_does_not_mind(work, quiet):
         )
 
     process, ranks = launch.freeze_in_the_middle(
-        begin, 2, lambda: len(shards(work, "alone")) >= 1, lambda: len(shards(work, "alone")) + 2 < len(LENGTHS)
+        begin, 2, lambda: len(shards(work / "alone")) >= 1, lambda: len(shards(work / "alone")) + 2 < len(LENGTHS)
     )
     os.kill(ranks[1], signal.SIGKILL)
     launch.thaw(ranks[:1])
@@ -173,9 +153,9 @@ def test_signals_stop_the_run_and_it_resumes(work, quiet, number, ranks, grace):
     lines = launch.error_lines(err)
     assert len(lines) == 1 and "the same command" in lines[0], err
     assert out_text == "" and not (work / out / "results.h5").exists()
-    assert 1 <= len(shards(work, out)) < len(LENGTHS)
+    assert 1 <= len(shards(work / out)) < len(LENGTHS)
     resume_and_compare(work, out, quiet, 2)
-    assert last_run(work, out)["cells_done"] < CELLS
+    assert last_run(work / out)["cells_done"] < CELLS
 
 
 def test_a_signal_to_one_rank_stops_all(work, quiet):
@@ -192,12 +172,12 @@ def test_a_signal_to_one_rank_stops_all(work, quiet):
 
 def test_term_under_mpirun_loses_only_units_in_flight(work, quiet):
     process, ranks = freeze(work, "term", 2, 2)
-    kept = len(shards(work, "term"))
+    kept = len(shards(work / "term"))
     process.send_signal(signal.SIGTERM)
     launch.thaw(ranks)
     code, _, err = launch.finish(process)
     assert code != 0, err
-    assert len(shards(work, "term")) >= kept
+    assert len(shards(work / "term")) >= kept
     resume_and_compare(work, "term", quiet, 3)
 
 
@@ -207,7 +187,7 @@ def test_term_under_mpirun_loses_only_units_in_flight(work, quiet):
 def test_damaged_and_foreign_shards_are_measured_again(work, quiet):
     assert calibrate(work, "damaged").returncode == 0
     (work / "damaged" / "results.h5").unlink()
-    truncated, flipped, foreign, *_ = shards(work, "damaged")
+    truncated, flipped, foreign, *_ = shards(work / "damaged")
     with open(truncated, "r+b") as file:
         file.truncate(truncated.stat().st_size // 2)
     with h5py.File(flipped, "r+") as file:
@@ -218,7 +198,7 @@ def test_damaged_and_foreign_shards_are_measured_again(work, quiet):
     for name in (truncated.name, flipped.name, foreign.name):
         assert f"shard {name} cannot be used" in done.stderr
         assert (work / "damaged" / "shards" / f"{name}.bad").exists()
-    assert last_run(work, "damaged")["cells_done"] == 3 * 7
+    assert last_run(work / "damaged")["cells_done"] == 3 * 7
 
 
 def test_leftovers_of_a_crash_are_removed(work, quiet):
@@ -235,11 +215,11 @@ def test_leftovers_of_a_crash_are_removed(work, quiet):
 def test_a_finished_run_prints_its_table_and_ends(work):
     first = calibrate(work, "finished", "--limit", 2)
     results = work / "finished" / "results.h5"
-    before = results.stat().st_mtime_ns, [shard.stat().st_mtime_ns for shard in shards(work, "finished")]
+    before = results.stat().st_mtime_ns, [shard.stat().st_mtime_ns for shard in shards(work / "finished")]
     second = calibrate(work, "finished", "--limit", 2, ranks=2)
     assert (first.returncode, second.returncode) == (0, 0), second.stderr
     assert second.stdout == first.stdout != ""
-    assert before == (results.stat().st_mtime_ns, [shard.stat().st_mtime_ns for shard in shards(work, "finished")])
+    assert before == (results.stat().st_mtime_ns, [shard.stat().st_mtime_ns for shard in shards(work / "finished")])
 
 
 def test_damaged_results_are_written_anew(work):
@@ -256,25 +236,25 @@ def test_damaged_results_are_written_anew(work):
 def test_statistics_settings_change_the_statistics_only(work):
     assert calibrate(work, "seeds", "--limit", 3).returncode == 0
     results = work / "seeds" / "results.h5"
-    before, runs = tiny.tables(results), last_run(work, "seeds")
+    before, runs = tiny.tables(results), last_run(work / "seeds")
     assert calibrate(work, "seeds", "--limit", 3, "--seed", 7, "--top-k", 2).returncode == 0
     after = tiny.tables(results)
     assert after["ranking/p_top_k"].tobytes() != before["ranking/p_top_k"].tobytes()
     assert after["calibration/nll"].tobytes() == before["calibration/nll"].tobytes()
-    assert last_run(work, "seeds") == runs
+    assert last_run(work / "seeds") == runs
 
 
 def test_limit_layers_controls_and_tokens_grow(work, quiet):
     assert calibrate(work, "grown", "--limit", 3, "--layers", "0-2").returncode == 0
-    assert last_run(work, "grown")["cells_done"] == 3 * 4
+    assert last_run(work / "grown")["cells_done"] == 3 * 4
     resume_and_compare(work, "grown", quiet, 2)
-    assert last_run(work, "grown")["cells_done"] == CELLS - 3 * 4
+    assert last_run(work / "grown")["cells_done"] == CELLS - 3 * 4
     done = calibrate(work, "grown", "--control", f"other={work / 'other.h5'}", "--limit", 2)
     assert done.returncode == 0, done.stderr
-    assert last_run(work, "grown")["cells_done"] == 2 * 7
+    assert last_run(work / "grown")["cells_done"] == 2 * 7
     done = calibrate(work, "grown", "--per-token", "--limit", 2)
     assert done.returncode == 0, done.stderr
-    assert last_run(work, "grown")["cells_done"] == 2 * 7
+    assert last_run(work / "grown")["cells_done"] == 2 * 7
     assert "calibration/token_nll" in tiny.tables(work / "grown" / "results.h5")
     resume_and_compare(work, "grown", quiet)
 
@@ -344,11 +324,11 @@ def test_a_full_disk_keeps_what_is_finished(work, quiet, small_disk, ranks):
     assert done.returncode == 74, done.stderr
     (message,) = launch.error_lines(done.stderr)
     assert "No space left" in message
-    kept = len(shards(work, out))
+    kept = len(shards(work / out))
     assert 0 < kept < len(LENGTHS)
     assert not (work / out / "results.h5").exists()
     if ranks is None:
         assert not list((work / out).rglob("*.part"))
     subprocess.run(["mount", "-o", "remount,size=8m", small_disk], check=True)
     resume_and_compare(work, out, quiet)
-    assert last_run(work, out)["cells_done"] == (len(LENGTHS) - kept) * 7
+    assert last_run(work / out)["cells_done"] == (len(LENGTHS) - kept) * 7

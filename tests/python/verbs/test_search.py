@@ -10,6 +10,7 @@ import launch
 import manual_tables
 import numpy as np
 import pytest
+import run_folder
 import tiny
 import xarray as xr
 
@@ -28,19 +29,7 @@ def work(tmp_path_factory):
 
 
 def arguments(work, out, *more, window=WINDOW):
-    return [
-        "search",
-        "--model",
-        work / "model",
-        "--data",
-        work / "long.h5",
-        "--out",
-        work / out,
-        "--threads",
-        1,
-        *window,
-        *more,
-    ]
+    return run_folder.arguments("search", work, out, "--threads", 1, *window, *more)
 
 
 def search(work, out, *more, ranks=None, window=WINDOW):
@@ -63,25 +52,8 @@ def layers(found, keep):
 def candidates(work, base):
     """{layer: mean NLL of the pattern that differs from the base in that layer}, by calibrate in tail semantics."""
     out = work / ("by-" + base.replace(":", "-").replace(",", "-"))
-    succeed(
-        launch.run(
-            [
-                "calibrate",
-                "--model",
-                work / "model",
-                "--data",
-                work / "long.h5",
-                "--out",
-                out,
-                "--threads",
-                1,
-                "--base",
-                base,
-                *WINDOW,
-            ],
-            work / "cache",
-        )
-    )
+    words = run_folder.arguments("calibrate", work, out, "--threads", 1, "--base", base, *WINDOW)
+    succeed(launch.run(words, work / "cache"))
     table = xr.load_dataset(out / "results.h5", engine="h5netcdf", group="calibration")
     return {int(layer): float(np.mean(table.nll.sel(layer=layer).values)) for layer in table.layer}
 
@@ -173,25 +145,8 @@ def test_kl_is_that_to_the_full_pattern(work):
     found = group(work, "kl", "greedy-backward")
     assert float(found.mean_kl.sel(keep=LAYERS)) == 0.0
     assert np.all(found.kl.sel(pattern=[p for p in found.pattern.values if p != "full"]).isel(example=0) > 0)
-    succeed(
-        launch.run(
-            [
-                "evaluate",
-                "--model",
-                work / "model",
-                "--data",
-                work / "long.h5",
-                "--out",
-                work / "kl-evaluated",
-                "--threads",
-                1,
-                *WINDOW,
-                "--pattern",
-                name_of(layers(found, 3)),
-            ],
-            work / "cache",
-        )
-    )
+    more = ["--threads", 1, *WINDOW, "--pattern", name_of(layers(found, 3))]
+    succeed(launch.run(run_folder.arguments("evaluate", work, "kl-evaluated", *more), work / "cache"))
     table = xr.load_dataset(work / "kl-evaluated" / "results.h5", engine="h5netcdf", group="evaluation")
     pattern = name_of(layers(found, 3))
     assert np.allclose(found.kl.sel(pattern=pattern), table.kl.sel(pattern=pattern), atol=1e-12, rtol=1e-9)
@@ -400,46 +355,16 @@ def test_bad_input_is_one_line(work, more, code, words):
 
 def test_a_search_of_everything_is_refused(work):
     tiny.write_checkpoint(work / "deep", layers=30, hidden=16, heads=2, kv_heads=1, ffn=16)
-    done = launch.run(
-        [
-            "search",
-            "--model",
-            work / "deep",
-            "--data",
-            work / "long.h5",
-            "--out",
-            work / "bad",
-            *WINDOW,
-            *GREEDY,
-            "--keep",
-            15,
-            "--beam",
-            10**9,
-        ],
-        work / "cache",
-    )
+    more = [*WINDOW, *GREEDY, "--keep", 15, "--beam", 10**9]
+    done = launch.run(run_folder.arguments("search", work, "bad", *more, model="deep"), work / "cache")
     assert done.returncode == 64 and "--beam" in done.stderr and "patterns" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not (work / "bad").exists()
 
 
 def test_missing_data_are_named(work):
-    done = launch.run(
-        [
-            "search",
-            "--model",
-            work / "model",
-            "--data",
-            work / "absent.h5",
-            "--out",
-            work / "bad",
-            *WINDOW,
-            *GREEDY,
-            "--keep",
-            2,
-        ],
-        work / "cache",
-    )
+    more = [*WINDOW, *GREEDY, "--keep", 2]
+    done = launch.run(run_folder.arguments("search", work, "bad", *more, data="absent.h5"), work / "cache")
     assert done.returncode == 66 and "absent.h5" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 

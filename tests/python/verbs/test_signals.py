@@ -7,6 +7,7 @@ import h5py
 import launch
 import numpy as np
 import pytest
+import run_folder
 import tiny
 
 LENGTHS = [90, 150, 70]
@@ -33,26 +34,8 @@ def work(tmp_path_factory):
 
 
 def calibrate(work, out, *more, ranks=None, window=16):
-    return launch.run(
-        [
-            "calibrate",
-            "--model",
-            work / "model",
-            "--data",
-            work / "long.h5",
-            "--control",
-            f"short={work / 'short.h5'}",
-            "--out",
-            work / out,
-            "--window",
-            window,
-            "--sinks",
-            2,
-            *more,
-        ],
-        work / "cache",
-        ranks,
-    )
+    more = ["--control", f"short={work / 'short.h5'}", "--window", window, "--sinks", 2, *more]
+    return launch.run(run_folder.arguments("calibrate", work, out, *more), work / "cache", ranks)
 
 
 @pytest.fixture(scope="module")
@@ -144,22 +127,8 @@ def test_nll_does_not_notice(work, alone):
 
 
 def test_zero_where_the_window_hides_nothing(work):
-    done = launch.run(
-        [
-            "calibrate",
-            "--model",
-            work / "model",
-            "--data",
-            work / "long.h5",
-            "--out",
-            work / "wide",
-            "--window",
-            150,
-            "--signals",
-            "kl,mass",
-        ],
-        work / "cache",
-    )
+    more = ["--window", 150, "--signals", "kl,mass"]
+    done = launch.run(run_folder.arguments("calibrate", work, "wide", *more), work / "cache")
     assert done.returncode == 0, done.stderr
     with h5py.File(work / "wide" / "results.h5") as file:
         for name in ("kl", "attention_mass_outside", "attention_mass_outside_kv_head", "delta_nll"):

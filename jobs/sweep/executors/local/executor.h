@@ -17,12 +17,12 @@ struct LocalOptions {
 };
 
 // Runs these cells, each in a process `winnow sweep run-cell`. A cell that fails does not keep the others from running.
-// TERM, INT (Ctrl-C) and HUP stop the cells that run, which keep what they finished, and start no other. `record` goes
-// into the submission. Returns 0 where every cell is done, 75 where some are interrupted or run by somebody else, else
-// the exit code of the first that failed. Throws Error.
+// After TERM, INT (Ctrl-C) or HUP the cells that run stop and keep what they finished, and no other starts. `record`
+// goes into the submission. Returns 0 where every cell is done, 75 where some are interrupted or run by somebody else,
+// else the exit code of the first that failed. Throws Error.
 int submit_locally(const std::vector<sweep::Cell>& cells, const LocalOptions& options, const nlohmann::json& record);
 
-// Words as a shell would read them back, for printing.
+// Returns words as a shell would read them back, for printing.
 std::string quoted(const std::vector<std::string>& words);
 
 }  // namespace winnow::local

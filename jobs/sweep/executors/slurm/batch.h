@@ -8,7 +8,7 @@
 
 namespace winnow::slurm {
 
-// The batch system around this process; null outside of a job. Reads the site file that the submission names.
+// Returns the batch system around this process; null outside of a job. Reads the site settings of the submission.
 std::unique_ptr<sweep::BatchSystem> batch_system_here(const std::filesystem::path& submission);
 
 }  // namespace winnow::slurm

@@ -1,4 +1,4 @@
-// Slurm's commands: what is asked of them, and how their answers are read. One call each, however many cells.
+// Calls Slurm's commands and reads their answers: one call each, however many cells.
 #pragma once
 
 #include <optional>
@@ -18,39 +18,41 @@ struct QueuedTask {
   std::string reason;
 
   std::string id() const { return array_job + "_" + std::to_string(task); }
-  // It runs, or will run without anybody's doing.
+  // Returns true if it runs, or will run without anybody's doing.
   bool is_live() const;
   bool is_running() const;
 };
 
-// Lines of squeue with kQueueFormat; what does not look so (other jobs, messages) is passed over.
+// Format of squeue that parse_queue() reads.
 inline constexpr const char* kQueueFormat = "%F|%K|%T|%j|%r";
+// Parses lines of squeue; what does not look so (other jobs, messages) is passed over.
 std::vector<QueuedTask> parse_queue(const std::string& text);
-// The tasks of jobs with these names, in one call. Throws Error(kUnavailable) with squeue's words.
+// Returns the tasks of jobs with these names, in one call. Throws Error(kUnavailable) with squeue's words.
 std::vector<QueuedTask> ask_queue(const std::vector<std::string>& job_names);
 
-// What a running job is told of itself.
+// State of the running job itself.
 struct OwnState {
   std::string state;          // "RUNNING"; "COMPLETING" when it is being ended
   bool is_timed_out = false;  // it has had all of its time
 };
-// None where squeue does not know it, or does not answer.
+// Asks squeue for it; none where squeue does not know the job, or does not answer.
 std::optional<OwnState> ask_own_state(const std::string& job);
 
-// Tasks that an array may have: MaxArraySize. Slurm's default where scontrol does not say.
+// Returns how many tasks an array may have: MaxArraySize, or Slurm's default where scontrol does not say.
 int max_array_size();
 
 // Calls sbatch. `options` come before the script and win over those in it. Throws Error(kUnavailable) where there is no
 // sbatch.
 SbatchAnswer submit_script(const std::string& script, const std::vector<std::string>& options);
-// Pending tasks first: a successor must not start when what it waits for is gone. Throws Error(kUnavailable).
+// Cancels tasks, pending ones first: a successor must not start when what it waits for is gone. Throws
+// Error(kUnavailable).
 void cancel_tasks(const std::vector<std::string>& pending, const std::vector<std::string>& others);
 
-// Seconds of a time limit as Slurm reads it ("90", "1:30:00", "2-12"); none for what is no number.
+// Returns the seconds of a time limit as Slurm reads it ("90", "1:30:00", "2-12"); none for what is not one.
 std::optional<long> slurm_seconds(const std::string& time);
 
-// A word in a `#SBATCH` line as sbatch reads it back: in double quotes where it has more than letters, digits and a few
-// marks. Throws Error(kUsage) for a line feed, which has no form there.
+// Returns a word for a `#SBATCH` line as sbatch reads it back: in double quotes where it has more than letters, digits
+// and a few marks. Throws Error(kUsage) for a line feed, which has no form there.
 std::string sbatch_quoted(const std::string& word);
 
 }  // namespace winnow::slurm

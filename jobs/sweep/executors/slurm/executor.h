@@ -22,10 +22,10 @@ struct SubmitOptions {
   nlohmann::json record = nlohmann::json::object();  // goes to write_submission as it is, beside what Slurm needs
 };
 
-// Whether sbatch is on PATH: what `--executor auto` asks.
+// Returns true if sbatch is on PATH: `--executor auto` asks this.
 bool has_slurm();
-// By cell name, what the submissions in OUT have in Slurm's queue. Empty where there is no Slurm or no submission.
-// Never throws for a Slurm that does not answer: `note` then says so in one line.
+// Returns what the submissions in OUT have in Slurm's queue, by cell name; empty where there is no Slurm or no
+// submission. Does not throw for a Slurm that does not answer: `note` then says so in one line.
 std::map<std::string, sweep::QueueEntry> slurm_queue(const std::filesystem::path& output, std::string* note);
 // Writes a submission (submission.h) and calls sbatch once for each group of equal resources. `cells` are those that
 // are missing and not in the queue. Prints what it did; returns the exit code. Throws Error.

@@ -1,4 +1,4 @@
-// What sbatch made of a script, read from whatever it prints, and what a site's wrapper prints around it.
+// Reads sbatch's answer to a script out of all that it prints, and a site's wrapper around it.
 #pragma once
 
 #include <optional>
@@ -19,8 +19,8 @@ struct SbatchAnswer {
 
 SbatchAnswer read_sbatch_answer(const sweep::ProgramOutput& output);
 
-// The number of a job in a text of many lines: a line of its own, "1234" or "1234;cluster", else behind "Submitted
-// batch job". Colours of a terminal are passed over. None where there is no number, or more than one.
+// Returns the number of a job in a text of many lines: a line of its own, "1234" or "1234;cluster", else behind
+// "Submitted batch job". Colours of a terminal are passed over. None where there is no number, or more than one.
 std::optional<std::string> find_job_number(const std::string& text);
 
 }  // namespace winnow::slurm

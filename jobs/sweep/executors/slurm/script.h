@@ -1,4 +1,4 @@
-// The batch script of one array: the template with its placeholders filled in.
+// Makes the batch script of one array: the template with its placeholders filled in.
 #pragma once
 
 #include <filesystem>
@@ -26,8 +26,8 @@ struct ScriptContext {
   int max_parallel = 0;              // 0: no limit
 };
 
-// Every value is quoted: for sbatch where it is an option, for the shell where it is a word of a command. Throws
-// Error(kUsage) for one that has no form there.
+// Returns the script. Every value is quoted: for sbatch where it is an option, for the shell where it is a word of a
+// command. Throws Error(kUsage) for one that has no form there.
 std::string slurm_script(const SlurmArray& array, const ScriptContext& context, const SlurmSite& site);
 
 }  // namespace winnow::slurm

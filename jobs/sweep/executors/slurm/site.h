@@ -1,4 +1,4 @@
-// What is particular to a cluster: slurm/site.yaml, described in slurm/README.md and slurm/site.yaml.example.
+// Settings of a cluster: slurm/site.yaml, described in slurm/README.md and slurm/site.yaml.example.
 #pragma once
 
 #include <filesystem>
@@ -8,7 +8,7 @@
 
 namespace winnow::slurm {
 
-// How an interrupted cell comes back.
+// Way in which an interrupted cell comes back.
 enum class RequeueMode {
   kRequeue,    // scontrol requeue; a successor where that is refused
   kSuccessor,  // a job that waits for the failure of this one, queued when this one starts
@@ -29,14 +29,14 @@ struct SlurmSite {
   int signal_seconds = 300;  // before the time limit
   std::string script_template;
 
-  // What the jobs of a submission need of it: a later edit of the file does not reach them.
+  // Returns what the jobs of a submission need of it: a later edit of the file does not reach them.
   nlohmann::json run_time_json() const;
   static SlurmSite from_run_time_json(const nlohmann::json& json);
 };
 
-// `file`: "" for the first of $WINNOW_SITE, slurm/site.yaml of the source tree that the executable was built in,
-// etc/winnow/site.yaml beside its bin, winnow/site.yaml in the user's configuration folder; none of them: the defaults.
-// Throws Error(kNoInput) for a named file that is missing, Error(kUsage) with all that is wrong in it.
+// Reads the settings. `file`: "" for the first of $WINNOW_SITE, slurm/site.yaml of the source tree that the executable
+// was built in, etc/winnow/site.yaml beside its bin, winnow/site.yaml in the user's configuration folder; none of them:
+// the defaults. Throws Error(kNoInput) for a named file that is missing, Error(kUsage) with all that is wrong in it.
 SlurmSite read_slurm_site(const std::filesystem::path& file);
 SlurmSite parse_slurm_site(const std::filesystem::path& file);
 

@@ -1,6 +1,6 @@
-// OUT/submissions/ID/slurm.json: the arrays of a submission, and what its jobs need of the site settings. Written
-// before sbatch is called, never edited: what became of the jobs is squeue's to say. Beside it stands submitted.json:
-// which of the arrays sbatch has taken, and of which it is not clear.
+// Writes and reads OUT/submissions/ID/slurm.json: the arrays of a submission, and what its jobs need of the site
+// settings. It is written before sbatch is called and never edited: squeue says what became of the jobs. Beside it is
+// submitted.json: the arrays that sbatch has taken, and those of which that is not clear.
 #pragma once
 
 #include <cstdint>
@@ -22,11 +22,11 @@ struct SlurmSubmission {
 };
 
 void write_slurm_submission(const SlurmSubmission& submission);
-// None where it is no submission to Slurm, or not a whole one.
+// Reads a submission; none where it is not one to Slurm, or not a whole one.
 std::optional<SlurmSubmission> read_slurm_submission(const std::filesystem::path& path);
-// What sbatch said of a submission's arrays, by their names. One of which it is not clear may be in the queue, or come
-// to it within kUnclearSeconds: slurmctld handles requests late when it is busy. Until then nothing is submitted in its
-// place.
+// Answers of sbatch on a submission's arrays, by their names. An array whose answer is not clear may be in the queue,
+// or come to it within kUnclearSeconds: slurmctld handles requests late when it is busy. Until then nothing is
+// submitted in its place.
 struct SubmittedArrays {
   std::map<std::string, std::string> jobs;       // numbers
   std::map<std::string, int64_t> unclear_since;  // seconds since 1970
@@ -35,13 +35,13 @@ struct SubmittedArrays {
 inline constexpr int64_t kUnclearSeconds = 300;
 
 void write_submitted(const std::filesystem::path& submission, const SubmittedArrays& submitted);
-// Nothing where the file is missing or is none of winnow's.
+// Reads submitted.json; empty where it is missing or not winnow's.
 SubmittedArrays read_submitted(const std::filesystem::path& submission);
-// Whether a call of sbatch at that time may still put a job into the queue, at `now`. A time ahead of now may: clocks
-// of hosts differ.
+// Returns true if a call of sbatch at that time may still put a job into the queue, at `now`. A time ahead of now may:
+// clocks of hosts differ.
 bool is_unclear(int64_t since, int64_t now);
 
-// All in OUT.
+// Returns all submissions to Slurm in OUT.
 std::vector<SlurmSubmission> list_slurm_submissions(const std::filesystem::path& output);
 
 }  // namespace winnow::slurm

@@ -1,19 +1,14 @@
 // What the rows that leave the last layer say: scores of the answer tokens, for every lane.
 
 #include <algorithm>
-#include <cmath>
-#include <string>
 #include <utility>
 
-#include "base/error.h"
 #include "pipeline/engine/cached_prefix.h"
 #include "pipeline/engine/sweep_pass.h"
 
 namespace winnow::engine {
 
 namespace {
-
-constexpr const char* kNllRemoved = "nll_removed";  // of the signal sensitivity, whose lanes are scored here
 
 // What was measured of the layers, to the variants that asked for it.
 void add_signals(const std::vector<SignalValues>& of_variants, SweepResult& result) {
@@ -138,19 +133,6 @@ std::vector<SweepResult> SweepPass::results_of(const RowScores& scores) const {
   }
   for (std::size_t r = 0; r < requests_.size(); ++r) add_signals(signals_[r], results[r]);
   return results;
-}
-
-void check_finite(const SweepRequest& request, const SweepResult& result) {
-  if (!std::isfinite(result.base.nll_nats)) fail(ExitCode::kBadData, "the NLL of the base pattern is not finite");
-  for (std::size_t v = 0; v < result.variants.size(); ++v) {
-    const Score& score = result.variants[v];
-    const bool has_removed = score.signals.contains(kNllRemoved);
-    const double nll_removed = has_removed ? value_of(score.signals, kNllRemoved) : 0.0;
-    if (std::isfinite(score.nll_nats + score.kl_nats + nll_removed)) continue;
-    const int64_t layer = fork_layer_of(request.base, request.variants[v]);
-    fail(ExitCode::kBadData, "the NLL of the pattern that differs from the base at layer " + std::to_string(layer) +
-                                 ", its KL or the NLL without the layer's attention is not finite");
-  }
 }
 
 }  // namespace winnow::engine

@@ -1,9 +1,9 @@
-// What `winnow select` reads of a results file beyond results/calibration/store.h.
+#include "results/selection/select_input.h"
+
 #include "base/error.h"
 #include "results/calibration/store.h"
 #include "results/evaluation/evaluation.h"
 #include "results/evaluation/store.h"
-#include "results/search/results.h"
 #include "results/search/store.h"
 #include "results/selection/methods.h"
 
