@@ -200,19 +200,47 @@ CHECKPOINTS |= {
     name: Checkpoint({"model_type": name} | SMALL | fields, torch.float16, has_bf16=False)
     for name, fields in SMALL_CHECKPOINTS.items()
 }
+# Those with windows of their own, in all layers but the last.
+NATIVE_WINDOW = {
+    "sliding_window": WINDOW_KEYS,
+    "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
+}
+LOCAL_ROPE = {
+    "sliding_attention": DEFAULT_ROPE,
+    "full_attention": {"rope_type": "linear", "rope_theta": 1e5, "factor": 4.0},
+}
+HYBRID_CHECKPOINTS = {
+    "gemma2": {
+        "head_dim": 16,
+        "query_pre_attn_scalar": 4,
+        "attn_logit_softcapping": 4.0,
+        "final_logit_softcapping": 6.0,
+        "rope_parameters": DEFAULT_ROPE,
+    },
+    "gemma3_text": {"head_dim": 16, "query_pre_attn_scalar": 8, "rope_parameters": LOCAL_ROPE},
+    "olmo3": {"tie_word_embeddings": False, "rope_parameters": LOCAL_ROPE},
+    "exaone4": {"rope_parameters": DEFAULT_ROPE},
+    "cohere2": {"logit_scale": 0.5, "rope_parameters": DEFAULT_ROPE},
+}
+CHECKPOINTS |= {
+    name: Checkpoint(
+        {"model_type": name} | SMALL | NATIVE_WINDOW | fields, torch.float16, bases=["list:2"], has_bf16=False
+    )
+    for name, fields in HYBRID_CHECKPOINTS.items()
+}
 
 
 def seed_of(name):
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little")
 
 
-def random_weight(name, shape, rng, tied):
+def random_weight(name, shape, rng, tied, plus_one):
     """Large enough that attention is peaked and far keys matter, and that the next token is not a toss-up."""
     normal = rng.standard_normal(shape)
     if name.endswith(("q_norm.weight", "k_norm.weight", "query_layernorm.weight", "key_layernorm.weight")):
-        return 1.6 + 0.2 * normal
+        return 1.6 - float(plus_one) + 0.2 * normal
     if name.endswith("norm.weight"):
-        return 1 + 0.2 * normal
+        return float(not plus_one) + 0.2 * normal
     if name.endswith("bias"):
         return 0.3 * normal
     if "embed_tokens" in name:
@@ -228,7 +256,9 @@ def write_checkpoint(name, directory):
     rng = np.random.default_rng(seed_of(name))
     with torch.no_grad():
         for tensor_name, tensor in sorted(model.named_parameters()):
-            weight = random_weight(tensor_name, tensor.shape, rng, form.config["tie_word_embeddings"])
+            weight = random_weight(
+                tensor_name, tensor.shape, rng, form.config["tie_word_embeddings"], name.startswith("gemma")
+            )
             tensor.copy_(torch.from_numpy(weight))
     shutil.rmtree(directory, ignore_errors=True)
     model.to(form.dtype).save_pretrained(directory, max_shard_size=form.shard_size)
@@ -294,7 +324,9 @@ def check_reference(reference, directory, examples):
         with torch.inference_mode():
             logits = model(torch.tensor([tokens[:-1]])).logits[0, start - 1 :].double()
         nll = -torch.log_softmax(logits, -1).gather(1, torch.tensor(tokens[start:])[:, None])[:, 0]
-        ours = reference.score(tokens, start, drop_one(len(reference.layers))[:1], WindowRule(len(tokens)))[0].nll
+        native = [kind == "sliding_attention" for kind in getattr(model.config, "layer_types", None) or []]
+        pattern = native or [False] * len(reference.layers)
+        ours = reference.score(tokens, start, [pattern], WindowRule(WINDOW_KEYS))[0].nll
         if not torch.allclose(nll, ours, rtol=1e-3, atol=1e-3):
             raise RuntimeError(f"{directory}: the float64 reference differs from Transformers' own forward pass")
 
