@@ -130,7 +130,7 @@ void read_positions(const ConfigFields& fields, ModelConfig& config) {
   };
   config.layer_ropes.assign(n_layers, 0);
   const auto without_positions_where = [&](const std::vector<bool>& turning) {
-    config.ropes.push_back({.type = RopeConfig::Type::kNone});
+    config.ropes.emplace_back().type = RopeConfig::Type::kNone;
     for (std::size_t layer = 0; layer < n_layers; ++layer) config.layer_ropes[layer] = turning[layer] ? 0 : 1;
   };
   const std::vector<bool>& windowed = config.native_window_layers;
