@@ -1,7 +1,7 @@
 """Makes the golden checkpoints and the figures that winnow must reproduce, with Transformers on the CPU in float64.
 
-    python3 tests/golden/make_goldens.py [NAME...]     NAME: qwen3 qwen2 llama mistral demo, and the same
-                                                       with _bf16; default: all
+    python3 tests/golden/make_goldens.py [NAME...]     NAME: one of CHECKPOINTS below, or demo; the first four
+                                                       and demo also with _bf16; default: all
 
 Needs torch and transformers; the tests that read the goldens need neither. Each golden is NAME.json beside this file,
 with the SHA-256 of every file of its checkpoint. The same call on the same versions gives the same bytes, in bfloat16
@@ -25,8 +25,8 @@ import h5py
 import numpy as np
 import torch
 import transformers
-from reference import WindowedModel, WindowRule, drop_one, forget_longer_sequences
-from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
+from reference import WindowedModel, WindowRule, drop_one, forget_longer_sequences, text_model
+from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
 MAGIC, VERSION = "winnow-golden", 1
 HERE = Path(__file__).resolve().parent
@@ -191,10 +191,6 @@ SMALL_CHECKPOINTS = {
         "rope_parameters": DEFAULT_ROPE | {"rope_type": "dynamic", "alpha": 1000.0, "factor": 1.0},
     },
     "olmo2": {"tie_word_embeddings": False, "rope_parameters": DEFAULT_ROPE},
-    "qwen3_vl_text": {
-        "head_dim": 16,
-        "rope_parameters": DEFAULT_ROPE | {"mrope_section": [4, 2, 2], "mrope_interleaved": True},
-    },
 }
 CHECKPOINTS |= {
     name: Checkpoint({"model_type": name} | SMALL | fields, torch.float16, has_bf16=False)
@@ -222,12 +218,59 @@ HYBRID_CHECKPOINTS = {
     "exaone4": {"rope_parameters": DEFAULT_ROPE},
     "cohere2": {"logit_scale": 0.5, "rope_parameters": DEFAULT_ROPE},
 }
+# Models with a tower for images, of which only the one for text counts.
+TOWER_CHECKPOINTS = {
+    "qwen3_vl": {
+        "text_config": SMALL
+        | {
+            "model_type": "qwen3_vl_text",
+            "head_dim": 16,
+            "rope_parameters": DEFAULT_ROPE | {"mrope_section": [4, 2, 2], "mrope_interleaved": True},
+        },
+        "vision_config": {
+            "depth": 1,
+            "hidden_size": 16,
+            "intermediate_size": 16,
+            "num_heads": 2,
+            "out_hidden_size": 48,
+            "num_position_embeddings": 16,
+            "deepstack_visual_indexes": [],
+        },
+    },
+    "mistral3": {
+        "text_config": SMALL
+        | {"model_type": "mistral", "head_dim": 16, "sliding_window": None, "rope_parameters": DEFAULT_ROPE},
+        "vision_config": {
+            "model_type": "pixtral",
+            "hidden_size": 16,
+            "intermediate_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "head_dim": 8,
+            "image_size": 32,
+            "patch_size": 16,
+        },
+    },
+}
+CHECKPOINTS |= {
+    name: Checkpoint({"model_type": name, "tie_word_embeddings": True} | fields, torch.float16, has_bf16=False)
+    for name, fields in TOWER_CHECKPOINTS.items()
+}
 CHECKPOINTS |= {
     name: Checkpoint(
         {"model_type": name} | SMALL | NATIVE_WINDOW | fields, torch.float16, bases=["list:2"], has_bf16=False
     )
     for name, fields in HYBRID_CHECKPOINTS.items()
 }
+
+
+def load_model(directory_or_config, **options):
+    """The model of a folder, or a random one of a configuration, whatever its towers."""
+    is_config = not isinstance(directory_or_config, Path)
+    config = directory_or_config if is_config else AutoConfig.from_pretrained(directory_or_config)
+    auto_class = AutoModelForImageTextToText if hasattr(config, "text_config") else AutoModelForCausalLM
+    load = auto_class.from_config if is_config else auto_class.from_pretrained
+    return load(directory_or_config, **options)
 
 
 def seed_of(name):
@@ -252,7 +295,7 @@ def random_weight(name, shape, rng, tied, plus_one):
 def write_checkpoint(name, directory):
     form = CHECKPOINTS[name]
     config = AutoConfig.for_model(**form.config)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model = load_model(config, dtype=torch.float32)
     rng = np.random.default_rng(seed_of(name))
     with torch.no_grad():
         for tensor_name, tensor in sorted(model.named_parameters()):
@@ -297,7 +340,7 @@ def norm_in_float64(norm):
 def load_reference(directory):
     """The model in float64 throughout: Transformers' norms and eager softmax compute in float32 whatever the dtype."""
     AttentionInterface.register("float64", attention_in_float64)
-    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float64, attn_implementation="float64")
+    model = load_model(directory, dtype=torch.float64, attn_implementation="float64")
     for module in model.modules():
         if type(module).__name__.endswith(("RMSNorm", "LayerNorm")):
             module.forward = norm_in_float64(module)
@@ -310,15 +353,15 @@ def load_bf16(directory):
     Checkpoints of other types are rounded to nearest even, as winnow rounds them when it loads them on a GPU. Loaded as
     bfloat16 and not converted afterwards: model.to() would round the frequencies of the rotary embedding too.
     """
-    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.bfloat16, attn_implementation="sdpa")
-    if model.model.rotary_emb.inv_freq.dtype != torch.float32:
+    model = load_model(directory, dtype=torch.bfloat16, attn_implementation="sdpa")
+    if text_model(model).rotary_emb.inv_freq.dtype != torch.float32:
         raise RuntimeError(f"{directory}: this Transformers rounds the rotary frequencies to bfloat16")
     return WindowedModel(model)
 
 
 def check_reference(reference, directory, examples):
     """The float64 reference must be the model that Transformers runs by itself."""
-    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager").eval()
+    model = load_model(directory, dtype=torch.float32, attn_implementation="eager").eval()
     for tokens, start in examples:
         forget_longer_sequences(model)
         with torch.inference_mode():
@@ -365,7 +408,7 @@ def continued(model, prompt, n_answer):
 
 def random_examples(name, reference, directory, bases, rules):
     """(tokens, answer_start, scores) of each kind in EXAMPLES, with clear-cut argmaxes everywhere."""
-    plain = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float64).eval()
+    plain = load_model(directory, dtype=torch.float64).eval()
     examples = []
     for index, (n_tokens, n_answer, is_corrupted) in enumerate(EXAMPLES):
         for attempt in itertools.count():
@@ -480,7 +523,7 @@ def make_random_bf16(name):
     """On the checkpoint that make_random has written."""
     directory = HERE / name
     rules = [WindowRule(WINDOW_KEYS, *setting) for setting in itertools.product(SINKS, DECODES, BF16_TAIL_ROWS)]
-    plain = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float64).eval()
+    plain = load_model(directory, dtype=torch.float64).eval()
     examples = []
     for index in range(BF16_EXAMPLES):
         rng = np.random.default_rng([seed_of(f"{name}_bf16"), index])

@@ -42,9 +42,14 @@ class AnswerScores:
         return float(self.nll.mean()), bool(self.hit.all()), float(self.hit.double().mean())
 
 
+def text_model(model):
+    """The decoder of a model, or of its tower for text."""
+    return getattr(model.model, "language_model", model.model)
+
+
 def forget_longer_sequences(model):
     """The frequencies of a "dynamic" rotary embedding are those of the longest sequence so far."""
-    model.model.rotary_emb.max_seq_len_cached = 0
+    text_model(model).rotary_emb.max_seq_len_cached = 0
 
 
 class WindowedModel:
@@ -52,7 +57,7 @@ class WindowedModel:
 
     def __init__(self, model):
         self.model = model.eval()
-        self.layers = model.model.layers
+        self.layers = text_model(model).layers
         self._masks = [None] * len(self.layers)
         for index, layer in enumerate(self.layers):
             layer.register_forward_pre_hook(self._hook(index), with_kwargs=True)
