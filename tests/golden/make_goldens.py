@@ -208,12 +208,12 @@ LOCAL_ROPE = {
 HYBRID_CHECKPOINTS = {
     "gemma2": {
         "head_dim": 16,
-        "query_pre_attn_scalar": 4,
-        "attn_logit_softcapping": 4.0,
-        "final_logit_softcapping": 6.0,
+        "query_pre_attn_scalar": 1,
+        "attn_logit_softcapping": 12.0,
+        "final_logit_softcapping": 20.0,
         "rope_parameters": DEFAULT_ROPE,
     },
-    "gemma3_text": {"head_dim": 16, "query_pre_attn_scalar": 8, "rope_parameters": LOCAL_ROPE},
+    "gemma3_text": {"head_dim": 16, "query_pre_attn_scalar": 2, "rope_parameters": LOCAL_ROPE},
     "olmo3": {"tie_word_embeddings": False, "rope_parameters": LOCAL_ROPE},
     "exaone4": {"rope_parameters": DEFAULT_ROPE},
     "cohere2": {"logit_scale": 0.5, "rope_parameters": DEFAULT_ROPE},
