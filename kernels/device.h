@@ -45,6 +45,7 @@ struct HeadShape {
   int64_t n_kv_heads = 0;
   int64_t head_dim = 0;  // even
   float scale = 0.F;     // multiplies q.k, usually 1 / sqrt(head_dim)
+  float softcap = 0.F;   // scores s become softcap * tanh(s / softcap) before the softmax; 0: they stay
 
   int64_t q_dim() const { return n_heads * head_dim; }
   int64_t kv_dim() const { return n_kv_heads * head_dim; }

@@ -22,6 +22,11 @@ bool have_angles(const RowAngles& angles, const HeadShape& heads, int64_t n_rows
   return angles.cos_sin.cols == heads.head_dim && count(angles.positions) >= n_rows;
 }
 
+bool has_head_norm(const HeadNorm& norm, const HeadShape& heads, int64_t n_heads) {
+  const int64_t n = norm.norm.weight.rows;
+  return !norm.norm || n == heads.head_dim || n == n_heads * heads.head_dim;
+}
+
 bool holds(const KvSpan& kv, int64_t first_row, int64_t n_rows) {
   return first_row >= 0 && n_rows >= 0 && first_row + n_rows <= kv.n_rows;
 }
@@ -38,29 +43,37 @@ void Ops::copy_async(std::span<const std::byte> from, std::span<std::byte> to) {
   do_copy_async(from, to);
 }
 
-void Ops::embed(const Matrix& table, std::span<const int32_t> tokens, Rows out) {
+void Ops::embed(const Matrix& table, std::span<const int32_t> tokens, float scale, Rows out) {
   require(is_shape(out, count(tokens), table.cols), "embed", "table, tokens and rows");
-  do_embed(table, tokens, out);
+  do_embed(table, tokens, scale, out);
 }
 
-void Ops::rms_norm(ConstRows x, const Matrix& weight, float eps, Rows out) {
-  require(x.cols == weight.rows && is_shape(out, x.n_rows, x.cols), "rms_norm", "rows and weight");
-  do_rms_norm(x, weight, eps, out);
+void Ops::norm(ConstRows x, const Norm& norm, Rows out) {
+  require((!norm || x.cols == norm.weight.rows) && is_shape(out, x.n_rows, x.cols), "norm", "rows and weight");
+  do_norm(x, norm, out);
 }
 
-void Ops::linear(ConstRows x, const Matrix& weight, const Matrix& bias, Rows out, bool accumulate) {
+void Ops::add(ConstRows delta, const Norm& norm, float scale, Rows residual) {
+  require((!norm || delta.cols == norm.weight.rows) && is_shape(residual, delta.n_rows, delta.cols), "add",
+          "rows and weight");
+  do_add(delta, norm, scale, residual);
+}
+
+void Ops::linear(ConstRows x, const Matrix& weight, const Matrix& bias, Rows out, bool accumulate, float scale) {
   require(x.cols == weight.cols && is_shape(out, x.n_rows, weight.rows), "linear", "rows and weight");
   require(!bias || bias.rows == weight.rows, "linear", "weight and bias");
-  do_linear(x, weight, bias, out, accumulate);
+  do_linear(x, weight, bias, out, accumulate, scale);
 }
 
 void Ops::rope(Rows q, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles) {
   require(q.cols == heads.q_dim() && have_angles(angles, heads, q.n_rows), "rope", "rows, heads and angles");
+  require(has_head_norm(norm, heads, heads.n_heads), "rope", "heads and norm");
   do_rope(q, heads, norm, angles);
 }
 
 void Ops::store_kv(Rows kv, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles, KvSpan to) {
   require(kv.cols == 2 * heads.kv_dim() && have_angles(angles, heads, kv.n_rows), "store_kv", "rows, heads and angles");
+  require(has_head_norm(norm, heads, heads.n_kv_heads), "store_kv", "heads and norm");
   require(holds(to, 0, kv.n_rows), "store_kv", "the rows and their place");
   do_store_kv(kv, heads, norm, angles, to);
 }
@@ -100,12 +113,13 @@ void Ops::attention_lse(const LseCall& call, const HeadShape& heads) {
   do_attention_lse(call, heads);
 }
 
-void Ops::swiglu(ConstRows gate_up, Rows out) {
-  require(is_shape(gate_up, out.n_rows, 2 * out.cols), "swiglu", "the rows");
-  do_swiglu(gate_up, out);
+void Ops::gate(ConstRows gate_up, Activation activation, Rows out) {
+  require(is_shape(gate_up, out.n_rows, 2 * out.cols), "gate", "the rows");
+  do_gate(gate_up, activation, out);
 }
 
-void Ops::token_nll(ConstRows x, const Matrix& head, std::span<const int32_t> targets, const TokenScores& out) {
+void Ops::token_nll(ConstRows x, const Matrix& head, const LogitShape& logits, std::span<const int32_t> targets,
+                    const TokenScores& out) {
   const std::size_t n = targets.size();
   require(is_shape(x, count(targets), head.cols), "token_nll", "rows, targets and head");
   require(out.nll_nats.size() == n && out.is_argmax.size() == n && (out.argmax.empty() || out.argmax.size() == n) &&
@@ -114,7 +128,7 @@ void Ops::token_nll(ConstRows x, const Matrix& head, std::span<const int32_t> ta
   require(out.kl_nats.empty() ||
               (out.reference.x.cols == head.cols && count(out.reference.tiles) * device().row_tile() >= x.n_rows),
           "token_nll", "rows and reference rows");
-  do_token_nll(x, head, targets, out);
+  do_token_nll(x, head, logits, targets, out);
 }
 
 }  // namespace winnow::kernels

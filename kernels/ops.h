@@ -20,15 +20,25 @@
 #include <vector>
 
 #include "kernels/device.h"
+#include "kernels/layer_kinds.h"
 #include "kernels/tensor.h"
 #include "kernels/window.h"
 
 namespace winnow::kernels {
 
-// Per-head RMS norm of q or k before RoPE (Qwen3), or none when `weight` is empty.
+// A norm, or none when `weight` is empty.
+struct Norm {
+  Matrix weight;  // (cols)
+  NormShape shape;
+
+  explicit operator bool() const { return static_cast<bool>(weight); }
+};
+
+// Norm of q or k beside RoPE, or none: of each head by itself where the weight is (head_dim), of all heads of a row
+// together where it is as long as they are.
 struct HeadNorm {
-  Matrix weight;  // (head_dim)
-  float eps = 0.F;
+  Norm norm;
+  bool after_rope = false;
 };
 
 // Keys and values of rows [first_row, first_row + n_rows()) of one segment in one layer.
@@ -149,14 +159,18 @@ class Ops {
   // Copies bytes between memory of the backend and memory of allocate_host(), either way, in the order of the
   // operations: the host's side may be looked at after synchronize().
   void copy_async(std::span<const std::byte> from, std::span<std::byte> to);
-  // Sets residual rows out[i, :] = table[tokens[i], :]; 0 where tokens[i] is -1. tokens: one a row, from upload().
-  void embed(const Matrix& table, std::span<const int32_t> tokens, Rows out);
-  // Sets out = x / sqrt(mean(x^2) + eps) * weight; x: residual rows, out: activations, both (n_rows, weight.rows).
-  void rms_norm(ConstRows x, const Matrix& weight, float eps, Rows out);
-  // Sets out = x W^T + bias (bias may be empty), or residual rows out += x W^T + bias; x (n_rows, W.cols), out
-  // (n_rows, W.rows).
-  void linear(ConstRows x, const Matrix& weight, const Matrix& bias, Rows out, bool accumulate);
-  // Applies the optional per-head norm, then RoPE (rotate-half) in place to q (n_rows, q_dim).
+  // Sets residual rows out[i, :] = scale * table[tokens[i], :]; 0 where tokens[i] is -1. tokens: one a row, from
+  // upload().
+  void embed(const Matrix& table, std::span<const int32_t> tokens, float scale, Rows out);
+  // Sets out = norm(x), or x in the type of activations where there is no norm; x: residual rows, out: activations,
+  // both (n_rows, cols).
+  void norm(ConstRows x, const Norm& norm, Rows out);
+  // Adds scale * norm(delta) to residual rows, or scale * delta where there is no norm; both (n_rows, cols).
+  void add(ConstRows delta, const Norm& norm, float scale, Rows residual);
+  // Sets out = x W^T + bias (bias may be empty), or residual rows out += scale * (x W^T + bias); x (n_rows, W.cols),
+  // out (n_rows, W.rows).
+  void linear(ConstRows x, const Matrix& weight, const Matrix& bias, Rows out, bool accumulate, float scale = 1.F);
+  // Applies RoPE (rotate-half) and the optional norm, in the order that `norm` says, in place to q (n_rows, q_dim).
   void rope(Rows q, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles);
   // Does the same for keys, then stores keys and values of consecutive rows at the beginning of `to`: kv (n_rows,
   // 2 * kv_dim), keys first, is overwritten.
@@ -173,19 +187,22 @@ class Ops {
   // Computes the log of the sum over a set's keys of exp(q k^T * scale), natural log; -infinity for an empty set. So a
   // set's weight in the softmax over another one is exp of the difference. Waits for the result.
   void attention_lse(const LseCall& call, const HeadShape& heads);
-  // Sets out = silu(gate) * up; gate_up (n_rows, 2 * ffn), gate first; out (n_rows, ffn).
-  void swiglu(ConstRows gate_up, Rows out);
+  // Sets out = activation(gate) * up; gate_up (n_rows, 2 * ffn), gate first; out (n_rows, ffn).
+  void gate(ConstRows gate_up, Activation activation, Rows out);
   // Scores rows of the final hidden state (after the last norm) against their targets (n_rows; -1: skip the row); `out`
   // says which scores. Logits are never stored for the whole vocabulary. Waits for the result.
-  void token_nll(ConstRows x, const Matrix& head, std::span<const int32_t> targets, const TokenScores& out);
+  void token_nll(ConstRows x, const Matrix& head, const LogitShape& logits, std::span<const int32_t> targets,
+                 const TokenScores& out);
 
  private:
   // What a device does for the operation of the name, with shapes that fit.
   virtual void do_copy_rows(ConstRows from, Rows to) = 0;
   virtual void do_copy_async(std::span<const std::byte> from, std::span<std::byte> to) = 0;
-  virtual void do_embed(const Matrix& table, std::span<const int32_t> tokens, Rows out) = 0;
-  virtual void do_rms_norm(ConstRows x, const Matrix& weight, float eps, Rows out) = 0;
-  virtual void do_linear(ConstRows x, const Matrix& weight, const Matrix& bias, Rows out, bool accumulate) = 0;
+  virtual void do_embed(const Matrix& table, std::span<const int32_t> tokens, float scale, Rows out) = 0;
+  virtual void do_norm(ConstRows x, const Norm& norm, Rows out) = 0;
+  virtual void do_add(ConstRows delta, const Norm& norm, float scale, Rows residual) = 0;
+  virtual void do_linear(ConstRows x, const Matrix& weight, const Matrix& bias, Rows out, bool accumulate,
+                         float scale) = 0;
   virtual void do_rope(Rows q, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles) = 0;
   virtual void do_store_kv(Rows kv, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles,
                            KvSpan to) = 0;
@@ -193,8 +210,8 @@ class Ops {
   virtual void do_copy_kv(std::span<const KvCopy> copies, const HeadShape& heads) = 0;
   virtual void do_decode_attention(std::span<const DecodeCall> calls, const HeadShape& heads) = 0;
   virtual void do_attention_lse(const LseCall& call, const HeadShape& heads) = 0;
-  virtual void do_swiglu(ConstRows gate_up, Rows out) = 0;
-  virtual void do_token_nll(ConstRows x, const Matrix& head, std::span<const int32_t> targets,
+  virtual void do_gate(ConstRows gate_up, Activation activation, Rows out) = 0;
+  virtual void do_token_nll(ConstRows x, const Matrix& head, const LogitShape& logits, std::span<const int32_t> targets,
                             const TokenScores& out) = 0;
 };
 

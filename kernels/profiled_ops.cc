@@ -71,18 +71,24 @@ void ProfiledOps::do_copy_rows(ConstRows from, Rows to) {
   time("copy", {.bytes = 2.0 * bytes_of(from)}, [&] { ops_.copy_rows(from, to); });
 }
 
-void ProfiledOps::do_embed(const Matrix& table, std::span<const int32_t> tokens, Rows out) {
+void ProfiledOps::do_embed(const Matrix& table, std::span<const int32_t> tokens, float scale, Rows out) {
   const auto read = static_cast<double>(out.count() * size_bytes(table.dtype));
-  time("embed", {.bytes = read + bytes_of(out)}, [&] { ops_.embed(table, tokens, out); });
+  time("embed", {.bytes = read + bytes_of(out)}, [&] { ops_.embed(table, tokens, scale, out); });
 }
 
-void ProfiledOps::do_rms_norm(ConstRows x, const Matrix& weight, float eps, Rows out) {
-  time("rms_norm", {.bytes = bytes_of(x) + bytes_of(out)}, [&] { ops_.rms_norm(x, weight, eps, out); });
+void ProfiledOps::do_norm(ConstRows x, const Norm& norm, Rows out) {
+  const char* name = norm.shape.kind == NormKind::kRms ? "rms_norm" : "layer_norm";
+  time(name, {.bytes = bytes_of(x) + bytes_of(out)}, [&] { ops_.norm(x, norm, out); });
 }
 
-void ProfiledOps::do_linear(ConstRows x, const Matrix& weight, const Matrix& bias, Rows out, bool accumulate) {
+void ProfiledOps::do_add(ConstRows delta, const Norm& norm, float scale, Rows residual) {
+  time("add", {.bytes = bytes_of(delta) + 2.0 * bytes_of(residual)}, [&] { ops_.add(delta, norm, scale, residual); });
+}
+
+void ProfiledOps::do_linear(ConstRows x, const Matrix& weight, const Matrix& bias, Rows out, bool accumulate,
+                            float scale) {
   time("linear " + shape_name(weight), {.flop = 2.0 * static_cast<double>(x.n_rows * weight.rows * weight.cols)},
-       [&] { ops_.linear(x, weight, bias, out, accumulate); });
+       [&] { ops_.linear(x, weight, bias, out, accumulate, scale); });
 }
 
 void ProfiledOps::do_rope(Rows q, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles) {
@@ -139,17 +145,18 @@ void ProfiledOps::do_attention_lse(const LseCall& call, const HeadShape& heads) 
        [&] { ops_.attention_lse(call, heads); });
 }
 
-void ProfiledOps::do_swiglu(ConstRows gate_up, Rows out) {
-  time("swiglu", {.bytes = bytes_of(gate_up) + bytes_of(out)}, [&] { ops_.swiglu(gate_up, out); });
+void ProfiledOps::do_gate(ConstRows gate_up, Activation activation, Rows out) {
+  const char* name = activation == Activation::kSilu ? "swiglu" : "geglu";
+  time(name, {.bytes = bytes_of(gate_up) + bytes_of(out)}, [&] { ops_.gate(gate_up, activation, out); });
 }
 
-void ProfiledOps::do_token_nll(ConstRows x, const Matrix& head, std::span<const int32_t> targets,
-                               const TokenScores& out) {
+void ProfiledOps::do_token_nll(ConstRows x, const Matrix& head, const LogitShape& logits,
+                               std::span<const int32_t> targets, const TokenScores& out) {
   const auto scored =
       static_cast<double>(std::count_if(targets.begin(), targets.end(), [](int32_t t) { return t >= 0; }));
   // With references their logits are computed besides, once for all rows that share them: not counted.
   time("token_nll", {.flop = 2.0 * scored * static_cast<double>(head.rows * head.cols)},
-       [&] { ops_.token_nll(x, head, targets, out); });
+       [&] { ops_.token_nll(x, head, logits, targets, out); });
 }
 
 }  // namespace winnow::kernels

@@ -45,17 +45,20 @@ class ProfiledOps final : public Ops {
  private:
   void do_copy_rows(ConstRows from, Rows to) override;
   void do_copy_async(std::span<const std::byte> from, std::span<std::byte> to) override;
-  void do_embed(const Matrix& table, std::span<const int32_t> tokens, Rows out) override;
-  void do_rms_norm(ConstRows x, const Matrix& weight, float eps, Rows out) override;
-  void do_linear(ConstRows x, const Matrix& weight, const Matrix& bias, Rows out, bool accumulate) override;
+  void do_embed(const Matrix& table, std::span<const int32_t> tokens, float scale, Rows out) override;
+  void do_norm(ConstRows x, const Norm& norm, Rows out) override;
+  void do_add(ConstRows delta, const Norm& norm, float scale, Rows residual) override;
+  void do_linear(ConstRows x, const Matrix& weight, const Matrix& bias, Rows out, bool accumulate,
+                 float scale) override;
   void do_rope(Rows q, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles) override;
   void do_store_kv(Rows kv, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles, KvSpan to) override;
   void do_attention(std::span<const AttentionCall> calls, const HeadShape& heads) override;
   void do_copy_kv(std::span<const KvCopy> copies, const HeadShape& heads) override;
   void do_decode_attention(std::span<const DecodeCall> calls, const HeadShape& heads) override;
   void do_attention_lse(const LseCall& call, const HeadShape& heads) override;
-  void do_swiglu(ConstRows gate_up, Rows out) override;
-  void do_token_nll(ConstRows x, const Matrix& head, std::span<const int32_t> targets, const TokenScores& out) override;
+  void do_gate(ConstRows gate_up, Activation activation, Rows out) override;
+  void do_token_nll(ConstRows x, const Matrix& head, const LogitShape& logits, std::span<const int32_t> targets,
+                    const TokenScores& out) override;
 
   struct Work {
     double flop = 0.0;

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <optional>
 #include <set>
 #include <utility>
 
@@ -22,6 +23,7 @@ using Json = nlohmann::json;
 constexpr const char* kSingleFile = "model.safetensors";
 constexpr const char* kIndexFile = "model.safetensors.index.json";
 const std::string kPrefix = "model.";
+const std::string kTower = "language_model.";
 const std::string kFirst = "embed_tokens.weight";  // of every model, whatever its layers are
 constexpr std::size_t kMaxIndexBytes = std::size_t{100} << 20;
 
@@ -126,18 +128,31 @@ void Checkpoint::add_file(const fs::path& path, bool is_shard) {
 }
 
 // What Transformers does when it loads a base model's checkpoint into a causal language model, or one that was wrapped
-// in another: "layers.0..." and "model.model.layers.0..." become "model.layers.0...".
+// in another: "layers.0..." and "model.model.layers.0..." become "model.layers.0...". Of a model with several towers
+// the one for text is kept: "model.language_model.layers.0..." or, as older versions wrote it,
+// "language_model.model.layers.0..."; the tensors of the others are not read.
 void Checkpoint::change_prefix() {
-  const bool is_usual = contains(kPrefix + kFirst);
-  const bool is_bare = !is_usual && contains(kFirst);
-  const bool is_double = !is_usual && !is_bare && contains(kPrefix + kPrefix + kFirst);
-  if (!is_bare && !is_double) return;
+  const auto begins_at = [&](const std::string& prefix) { return contains(prefix + kFirst); };
+  if (begins_at(kPrefix)) return;
+  const bool is_bare = begins_at("");
+  const bool is_double = begins_at(kPrefix + kPrefix);
+  const bool is_inner_tower = begins_at(kPrefix + kTower);
+  const bool is_outer_tower = begins_at(kTower + kPrefix);
+  if (!is_bare && !is_double && !is_inner_tower && !is_outer_tower) return;
+  const auto known_name = [&](const std::string& name) -> std::optional<std::string> {
+    if (is_bare) {
+      const bool is_of_base = name == kFirst || name.starts_with("layers.") || name == "norm.weight";
+      return is_of_base ? kPrefix + name : name;
+    }
+    if (is_double) return name.starts_with(kPrefix) ? name.substr(kPrefix.size()) : name;
+    if (name.starts_with("lm_head.")) return name;
+    const std::string prefix = is_inner_tower ? kPrefix + kTower : kTower;
+    if (!name.starts_with(prefix)) return std::nullopt;
+    return (is_inner_tower ? kPrefix : "") + name.substr(prefix.size());
+  };
   std::map<std::string, kernels::HostTensor> tensors;
   for (auto& [name, tensor] : tensors_) {
-    std::string known = name;
-    if (is_bare && (name == kFirst || name.starts_with("layers.") || name == "norm.weight")) known = kPrefix + name;
-    if (is_double && name.starts_with(kPrefix)) known = name.substr(kPrefix.size());
-    tensors.emplace(std::move(known), std::move(tensor));
+    if (std::optional<std::string> known = known_name(name)) tensors.emplace(*std::move(known), std::move(tensor));
   }
   tensors_ = std::move(tensors);
 }

@@ -1,6 +1,7 @@
 #include "model/config.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "base/error.h"
@@ -8,6 +9,7 @@
 #include "base/text_file.h"
 #include "model/config_fields.h"
 #include "model/families.h"
+#include "model/layer_types.h"
 
 namespace winnow::model {
 
@@ -25,7 +27,6 @@ struct NeutralField {
 };
 
 constexpr NeutralField kNeutralFields[] = {
-    {"partial_rotary_factor", 1},
     {"rotary_pct", 1},
     {"attention_multiplier", 1},
     {"residual_multiplier", 1},
@@ -88,7 +89,7 @@ void refuse_quantised(const ConfigFields& fields) {
 }
 
 // Names of other programs' code, and of heads that are no language model's.
-void refuse_other_code(const ConfigFields& fields, const Family& family) {
+void refuse_other_code(const ConfigFields& fields, std::string_view architecture) {
   const Json& auto_map = fields.value("auto_map");
   if (auto_map.is_object() && auto_map.contains("AutoModelForCausalLM")) {
     fields.refuse("auto_map", "no code of its own for AutoModelForCausalLM");
@@ -97,30 +98,72 @@ void refuse_other_code(const ConfigFields& fields, const Family& family) {
   if (architectures.is_null()) return;
   const bool is_ours = architectures.is_array() &&
                        (architectures.empty() || std::find(architectures.begin(), architectures.end(),
-                                                           std::string(family.architecture)) != architectures.end());
-  if (!is_ours) fields.refuse("architectures", "a list with " + quote(family.architecture));
+                                                           std::string(architecture)) != architectures.end());
+  if (!is_ours) fields.refuse("architectures", "a list with " + quote(architecture));
+}
+
+// Gemma's hidden_activation says it, and where that is null its hidden_act does not.
+void refuse_activation(const ConfigFields& fields, const Family& family) {
+  const bool is_silu = family.activation == kernels::Activation::kSilu;
+  const char* key = family.does_read("hidden_activation") ? "hidden_activation" : "hidden_act";
+  const char* expected = is_silu ? "silu" : "gelu_pytorch_tanh";
+  const std::string name = fields.has(key) || is_silu ? fields.text(key, expected) : expected;
+  // Two names of one function in Transformers.
+  if (name == expected || (is_silu && name == "swish")) return;
+  fields.refuse(key, quote(expected));
 }
 
 void refuse_unsupported(const ConfigFields& fields, const Family& family) {
-  refuse_quantised(fields);
-  refuse_other_code(fields, family);
   for (const NeutralField& field : kNeutralFields) {
-    if (is_neutral(fields.value(field.key), field.neutral)) continue;
+    if (family.does_read(field.key) || is_neutral(fields.value(field.key), field.neutral)) continue;
     fields.refuse(field.key, "none: it changes the mathematics and winnow does not support it");
   }
-  // Two names of one function in Transformers.
-  const std::string activation = fields.text("hidden_act", "silu");
-  if (activation != "silu" && activation != "swish") fields.refuse("hidden_act", "\"silu\"");
+  refuse_activation(fields, family);
 }
 
-const Family& read_family(const ConfigFields& fields) {
-  const Family* family = find_family(fields.text("model_type", ""));
-  if (family == nullptr) {
-    std::string known;
-    for (const Family& each : families()) known += (known.empty() ? "" : ", ") + std::string(each.model_type);
-    fields.refuse("model_type", "one of " + known);
+// A model of several towers, of which winnow computes the one for text: its config.json holds that tower's own.
+struct Tower {
+  std::string_view model_type;
+  std::string_view architecture;
+  std::string_view text_types;  // model_types of text_config, words; the first is that of one without
+};
+
+constexpr std::array<Tower, 3> kTowers = {{{"qwen3_vl", "Qwen3VLForConditionalGeneration", "qwen3_vl_text"},
+                                           {"mistral3", "Mistral3ForConditionalGeneration", "mistral ministral3"},
+                                           {"gemma3", "Gemma3ForConditionalGeneration", "gemma3_text"}}};
+
+const Tower* find_tower(const std::string& model_type) {
+  const auto found = std::ranges::find(kTowers, model_type, &Tower::model_type);
+  return found == kTowers.end() ? nullptr : found;
+}
+
+// text_config with what the whole config.json says for all towers.
+Json text_config(const ConfigFields& whole, const Tower& tower) {
+  if (!whole.has("text_config") || !whole.value("text_config").is_object()) {
+    whole.refuse("text_config", "an object: the configuration of the text tower");
   }
-  return *family;
+  Json of_text = whole.value("text_config");
+  if (!of_text.contains("model_type")) {
+    of_text["model_type"] = std::string(tower.text_types.substr(0, tower.text_types.find(' ')));
+  }
+  // Transformers ties by the outer field.
+  if (whole.has("tie_word_embeddings")) of_text["tie_word_embeddings"] = whole.value("tie_word_embeddings");
+  return of_text;
+}
+
+const Family& read_family(const ConfigFields& fields, const Tower* tower) {
+  const std::string name = fields.text("model_type", "");
+  const Family* family = find_family(name);
+  if (family != nullptr && (tower == nullptr || has_word(tower->text_types, name))) return *family;
+  std::string known;
+  const auto add = [&](std::string_view type) { known += (known.empty() ? "" : ", ") + std::string(type); };
+  for (const Family& each : families()) {
+    if (tower == nullptr || has_word(tower->text_types, each.model_type)) add(each.model_type);
+  }
+  if (tower == nullptr) {
+    for (const Tower& each : kTowers) add(each.model_type);
+  }
+  fields.refuse("model_type", "one of " + known);
 }
 
 void read_dimensions(const ConfigFields& fields, ModelConfig& config) {
@@ -156,18 +199,47 @@ void read_dimensions(const ConfigFields& fields, ModelConfig& config) {
   if (heads.q_dim() > ConfigFields::kMaxSize) {
     fields.refuse("head_dim", "num_attention_heads * head_dim of at most " + std::to_string(ConfigFields::kMaxSize));
   }
-  heads.scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(heads.head_dim)));
 }
 
 void read_switches(const ConfigFields& fields, ModelConfig& config) {
   const Family& family = *config.family;
-  config.rms_eps = static_cast<float>(fields.positive("rms_norm_eps", 1e-6));
-  config.tied_embeddings = fields.boolean("tie_word_embeddings", false);
-  config.qk_norm = family.qk_norm;
-  const bool attention_bias = family.reads_attention_bias && fields.boolean("attention_bias", false);
+  const FamilyDefaults& defaults = family.defaults;
+  const char* eps = family.does_read("layer_norm_eps") ? "layer_norm_eps" : "rms_norm_eps";
+  config.norm = {.kind = family.norm,
+                 .eps = static_cast<float>(fields.positive(eps, defaults.norm_eps)),
+                 .offset = family.norm_plus_one ? 1.F : 0.F};
+  config.tied_embeddings = fields.boolean("tie_word_embeddings", defaults.tied);
+  const auto reads_true = [&](const char* key, bool fallback) {
+    return family.does_read(key) && fields.boolean(key, fallback);
+  };
+  const bool attention_bias = reads_true("attention_bias", defaults.attention_bias);
   config.qkv_bias = family.qkv_bias_always || attention_bias;
-  config.o_bias = attention_bias;
-  config.mlp_bias = family.reads_mlp_bias && fields.boolean("mlp_bias", false);
+  config.o_bias = family.o_bias ? attention_bias : reads_true("attention_out_bias", false);
+  config.mlp_bias = reads_true("mlp_bias", false);
+}
+
+// Factors that config.json puts on embeddings, scores, residual stream and logits.
+void read_scales(const ConfigFields& fields, ModelConfig& config) {
+  const Family& family = *config.family;
+  const FamilyDefaults& defaults = family.defaults;
+  const auto factor = [&](const char* key, double fallback) {
+    return family.does_read(key) ? fields.positive(key, fallback) : fallback;
+  };
+  // null is a value of its own: no cap.
+  const auto cap = [&](const char* key, double fallback) {
+    const bool is_null = !fields.is_absent(key) && !fields.has(key);
+    return !family.does_read(key) || is_null ? (is_null ? 0.0 : fallback) : fields.positive(key, fallback);
+  };
+  kernels::HeadShape& heads = config.heads;
+  const double scalar = factor("query_pre_attn_scalar", defaults.query_pre_attn_scalar);
+  heads.scale = static_cast<float>(1.0 / std::sqrt(scalar > 0.0 ? scalar : static_cast<double>(heads.head_dim)));
+  if (family.does_read("attention_multiplier")) heads.scale = static_cast<float>(factor("attention_multiplier", 1.0));
+  heads.softcap = static_cast<float>(cap("attn_logit_softcapping", defaults.attention_softcap));
+  config.logits.softcap = static_cast<float>(cap("final_logit_softcapping", defaults.logit_softcap));
+  config.logits.scale = static_cast<float>(factor("logit_scale", defaults.logit_scale) / factor("logits_scaling", 1.0));
+  config.residual_scale = static_cast<float>(factor("residual_multiplier", 1.0));
+  config.embedding_scale = static_cast<float>(family.scaled_embedding ? std::sqrt(static_cast<double>(config.hidden))
+                                                                      : factor("embedding_multiplier", 1.0));
 }
 
 kernels::DType read_dtype(const ConfigFields& fields) {
@@ -184,110 +256,6 @@ kernels::DType read_dtype(const ConfigFields& fields) {
   fields.refuse(key, "bfloat16, float16, float32 or auto");
 }
 
-void read_llama3(const ConfigFields& fields, const ConfigFields& table, RopeConfig& rope, int64_t max_positions) {
-  rope.type = RopeConfig::Type::kLlama3;
-  for (const char* key : {"factor", "low_freq_factor", "high_freq_factor"}) {
-    if (!table.has(key)) table.refuse(key, "a number > 0: rope type llama3 needs it");
-  }
-  rope.factor = table.positive("factor", 0);
-  rope.low_freq_factor = table.positive("low_freq_factor", 0);
-  rope.high_freq_factor = table.positive("high_freq_factor", 0);
-  if (rope.high_freq_factor <= rope.low_freq_factor) {
-    table.refuse("high_freq_factor", "more than low_freq_factor");
-  }
-  // Transformers lets the field at top level win, and falls back to max_position_embeddings.
-  const char* key = "original_max_position_embeddings";
-  rope.original_max_position = fields.has(key) ? fields.size(key, 0) : table.size(key, max_positions);
-}
-
-// Both dialects: the hub's rope_theta and rope_scaling at top level, Transformers 5's rope_parameters with both. The
-// precedence is that of Transformers' convert_rope_params_to_dict.
-RopeConfig read_rope(const ConfigFields& fields, int64_t max_positions) {
-  for (const char* key : {"rope_scaling", "rope_parameters"}) {
-    if (fields.has(key) && !fields.value(key).is_object()) fields.refuse(key, "an object or null");
-  }
-  const bool is_hub = fields.has("rope_scaling") && !fields.value("rope_scaling").empty();
-  const char* key = is_hub ? "rope_scaling" : "rope_parameters";
-  const Json object = fields.has(key) ? fields.value(key) : Json::object();
-  const ConfigFields table(object, fields.origin(), std::string(key) + ".");
-  for (const auto& [name, value] : object.items()) {
-    if (value.is_object()) table.refuse(name.c_str(), "no table of its own for a type of layer");
-  }
-  for (const char* name : {"partial_rotary_factor", "mrope_section", "llama_4_scaling_beta"}) {
-    if (is_neutral(table.value(name), 1.0)) continue;
-    table.refuse(name, "none: it changes the mathematics and winnow does not support it");
-  }
-
-  RopeConfig rope;
-  rope.theta = table.has("rope_theta") ? table.positive("rope_theta", 0) : fields.positive("rope_theta", rope.theta);
-  const char* type_key = table.has("rope_type") || !table.has("type") ? "rope_type" : "type";
-  const std::string type = table.has(type_key) ? table.text(type_key, "") : "default";
-  if (type == "linear") {
-    rope.type = RopeConfig::Type::kLinear;
-    if (!table.has("factor")) table.refuse("factor", "a number > 0: rope type linear needs it");
-    rope.factor = table.positive("factor", 0);
-  } else if (type == "llama3") {
-    read_llama3(fields, table, rope, max_positions);
-  } else if (type != "default") {
-    table.refuse(type_key, "default, linear or llama3");
-  }
-  return rope;
-}
-
-// layer_types, or empty where config.json has none: true for a sliding layer.
-std::vector<bool> read_layer_types(const ConfigFields& fields, int64_t n_layers) {
-  std::vector<bool> sliding;
-  if (!fields.has("layer_types")) return sliding;
-  const Json& types = fields.value("layer_types");
-  const std::string expected = "a list of " + std::to_string(n_layers) + " names, full_attention or sliding_attention";
-  if (!types.is_array() || types.size() != static_cast<std::size_t>(n_layers)) fields.refuse("layer_types", expected);
-  for (const Json& type : types) {
-    if (type != "full_attention" && type != "sliding_attention") {
-      fields.refuse("layer_types", expected + " (" + shown(type) + " is neither)");
-    }
-    sliding.push_back(type == "sliding_attention");
-  }
-  return sliding;
-}
-
-std::vector<bool> qwen_window_layers(const ConfigFields& fields, const ModelConfig& config, bool is_on) {
-  const int64_t first = fields.integer("max_window_layers", config.family->defaults.max_window_layers, 0);
-  std::vector<bool> layers = read_layer_types(fields, config.n_layers);
-  if (layers.empty()) {
-    layers.assign(static_cast<std::size_t>(config.n_layers), false);
-    for (int64_t i = first; is_on && i < config.n_layers; ++i) layers[static_cast<std::size_t>(i)] = true;
-  }
-  if (!is_on && std::ranges::find(layers, true) != layers.end()) {
-    fields.refuse("layer_types", "no sliding_attention where use_sliding_window or sliding_window is off");
-  }
-  return layers;
-}
-
-// The window that Transformers itself applies to this checkpoint, layer by layer.
-void read_native_window(const ConfigFields& fields, ModelConfig& config) {
-  const NativeWindow rule = config.family->native_window;
-  const bool is_null = !fields.is_absent("sliding_window") && !fields.has("sliding_window");
-  bool is_on = rule != NativeWindow::kNever && !is_null;
-  int64_t window = 0;
-  if (is_on) window = fields.size("sliding_window", config.family->defaults.sliding_window);
-  std::vector<bool> layers;
-  if (rule == NativeWindow::kByLayer) {
-    is_on = fields.boolean("use_sliding_window", false) && is_on;
-    layers = qwen_window_layers(fields, config, is_on);
-  } else {
-    layers.assign(static_cast<std::size_t>(config.n_layers), is_on);
-    // Transformers ignores layer_types in these families, other engines do not: it must say the same.
-    const std::vector<bool> stated = read_layer_types(fields, config.n_layers);
-    if (!stated.empty() && stated != layers) {
-      fields.refuse("layer_types", is_on ? "sliding_attention in every layer, as Transformers applies sliding_window"
-                                         : "full_attention in every layer, as Transformers runs this model");
-    }
-  }
-  if (std::ranges::find(layers, true) == layers.end()) return;
-  config.native_window = window;
-  config.native_window_layers = std::move(layers);
-}
-
 }  // namespace
 
 ModelConfig parse_config(const std::string& text, const std::string& origin) {
@@ -295,17 +263,26 @@ ModelConfig parse_config(const std::string& text, const std::string& origin) {
   if (!json.is_object()) {
     fail(ExitCode::kBadData, origin + ": expected a JSON object, found " + shown(json));
   }
-  const ConfigFields fields(json, origin);
+  const ConfigFields whole(json, origin);
+  const Tower* tower = find_tower(whole.text("model_type", ""));
+  const Json of_text = tower == nullptr ? json : text_config(whole, *tower);
+  const ConfigFields fields(of_text, origin, tower == nullptr ? "" : "text_config.");
   ModelConfig config;
-  config.family = &read_family(fields);
-  config.model_type = config.family->model_type;
+  config.family = &read_family(fields, tower);
+  config.model_type = whole.text("model_type", "");
+  config.is_tower = tower != nullptr;
   config.text = text;
+  refuse_quantised(whole);
+  refuse_other_code(whole, tower == nullptr ? config.family->architecture : tower->architecture);
   refuse_unsupported(fields, *config.family);
   read_dimensions(fields, config);
   read_switches(fields, config);
+  read_scales(fields, config);
   config.checkpoint_dtype = read_dtype(fields);
-  config.rope = read_rope(fields, config.max_positions);
+  if (tower != nullptr && config.checkpoint_dtype == kernels::DType::kOther)
+    config.checkpoint_dtype = read_dtype(whole);
   read_native_window(fields, config);
+  read_positions(fields, config);
   return config;
 }
 

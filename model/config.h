@@ -8,22 +8,13 @@
 #include <string>
 #include <vector>
 
+#include "kernels/layer_kinds.h"
 #include "kernels/ops.h"
+#include "model/rope_config.h"
 
 namespace winnow::model {
 
 struct Family;  // model/families.h
-
-// Rotary embedding. Source: Transformers modeling_rope_utils.py, types "default", "linear" and "llama3".
-struct RopeConfig {
-  enum class Type { kDefault, kLinear, kLlama3 };
-  Type type = Type::kDefault;
-  double theta = 10000.0;
-  double factor = 1.0;           // linear and llama3
-  double low_freq_factor = 1.0;  // llama3 only, with the two below
-  double high_freq_factor = 1.0;
-  int64_t original_max_position = 0;
-};
 
 // Dimensions use the field's names: tokens (T), hidden, heads, kv heads, head_dim, ffn (intermediate_size), vocab.
 struct ModelConfig {
@@ -34,22 +25,31 @@ struct ModelConfig {
   int64_t vocab = 0;
   int64_t max_positions = 0;  // max_position_embeddings
   kernels::HeadShape heads;
-  float rms_eps = 0.F;
+  kernels::NormShape norm;  // of every norm, those of queries and keys too
   bool tied_embeddings = false;
   bool qkv_bias = false;
   bool o_bias = false;
   bool mlp_bias = false;
-  bool qk_norm = false;
+  float embedding_scale = 1.F;  // multiplies embeddings
+  float residual_scale = 1.F;   // multiplies what attention and MLP add
+  kernels::LogitShape logits;
   // torch_dtype / dtype: what the residual stream has when served. kOther where config.json leaves it to the weights:
   // Checkpoint::dtype().
   kernels::DType checkpoint_dtype = kernels::DType::kBf16;
-  RopeConfig rope;
+  std::vector<RopeConfig> ropes;     // different ones that layers have, at least one
+  std::vector<int32_t> layer_ropes;  // (n_layers), index into ropes
   // A window that the checkpoint itself sets, per layer (empty: none), as Transformers would apply it: keys that a row
   // sees, itself included. Used to refuse or warn, never applied.
   std::optional<int64_t> native_window;
   std::vector<bool> native_window_layers;
   std::string model_type;  // as written
+  bool is_tower = false;   // the text tower of a model that has others, whose tensors are not read
   std::string text;        // the whole config.json: part of the checkpoint's identity
+
+  // Returns the rotary embedding of a layer.
+  const RopeConfig& rope_of(int64_t layer) const {
+    return ropes[static_cast<std::size_t>(layer_ropes[static_cast<std::size_t>(layer)])];
+  }
 };
 
 // Reads DIR/config.json. Throws Error(kNoInput | kBadData) naming file and field.

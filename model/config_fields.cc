@@ -48,6 +48,15 @@ double ConfigFields::positive(const char* key, double fallback) const {
   return number;
 }
 
+double ConfigFields::number(const char* key, double fallback) const {
+  if (!has(key)) return fallback;
+  const Json& found = value(key);
+  if (!found.is_number() || !(std::abs(found.get<double>()) <= std::numeric_limits<float>::max())) {
+    refuse(key, "a number within float32's range");
+  }
+  return found.get<double>();
+}
+
 bool ConfigFields::boolean(const char* key, bool fallback) const {
   if (!object_.contains(key)) return fallback;
   if (!value(key).is_boolean()) refuse(key, "true or false");

@@ -29,6 +29,8 @@ class ConfigFields {
   int64_t integer(const char* key, int64_t fallback, int64_t lowest) const;
   // Returns a finite number > 0 that float32 can hold.
   double positive(const char* key, double fallback) const;
+  // A finite number, of either sign.
+  double number(const char* key, double fallback) const;
   bool boolean(const char* key, bool fallback) const;
   std::string text(const char* key, const std::string& fallback) const;
 

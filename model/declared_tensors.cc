@@ -1,62 +1,133 @@
 #include "model/declared_tensors.h"
 
-namespace winnow::model {
+#include <set>
 
-std::vector<MatrixSpec> declare_layer(const ModelConfig& config, int64_t layer) {
-  const std::string prefix = "model.layers." + std::to_string(layer) + ".";
+#include "model/families.h"
+
+namespace winnow::model {
+namespace {
+
+constexpr kernels::WeightUse kLinear = kernels::WeightUse::kLinear;
+constexpr kernels::WeightUse kVector = kernels::WeightUse::kVector;
+
+// The matrices of one layer, as they are added.
+class LayerSpecs {
+ public:
+  explicit LayerSpecs(int64_t layer) : prefix_("model.layers." + std::to_string(layer) + ".") {}
+
+  using Target = kernels::Matrix& (*)(LayerWeights&);
+  void add(Target target, kernels::WeightUse use, std::vector<PartSpec> parts) {
+    specs_.push_back({target, use, std::move(parts)});
+  }
+  // Nothing where the family has no such tensor.
+  void add_vector(Target target, std::string_view name, int64_t n, bool turns = false) {
+    if (!name.empty()) add(target, kVector, {vector(std::string(name) + ".weight", n, turns)});
+  }
+
+  PartSpec weight(std::string_view name, int64_t out, int64_t in, bool turns = false) const {
+    return {{prefix_ + std::string(name) + ".weight", {out, in}}, 0, out, turns};
+  }
+  PartSpec vector(const std::string& name, int64_t n, bool turns = false) const {
+    return {{prefix_ + name, {n}}, 0, n, turns};
+  }
+  PartSpec bias(std::string_view name, int64_t n, bool turns = false) const {
+    return vector(std::string(name) + ".bias", n, turns);
+  }
+
+  std::vector<MatrixSpec> specs_;  // so far
+
+ private:
+  std::string prefix_;
+};
+
+// Rows [first, first + n) of a part.
+PartSpec rows_of(PartSpec part, int64_t first, int64_t n, bool turns = false) {
+  part.first_row = first;
+  part.n_rows = n;
+  part.turns = turns;
+  return part;
+}
+
+using L = LayerWeights;
+
+void declare_attention(const ModelConfig& config, LayerSpecs& specs) {
+  const Family& family = *config.family;
   const int64_t hidden = config.hidden;
-  const int64_t ffn = config.ffn;
   const int64_t q_dim = config.heads.q_dim();
   const int64_t kv_dim = config.heads.kv_dim();
-  const auto weight = [&](const char* name, int64_t out, int64_t in) {
-    return TensorSpec{prefix + name + ".weight", {out, in}};
-  };
-  const auto norm = [&](const char* name, int64_t n) { return TensorSpec{prefix + name + ".weight", {n}}; };
-  const auto bias = [&](const char* name, int64_t n) { return TensorSpec{prefix + name + ".bias", {n}}; };
-  constexpr kernels::WeightUse kLinear = kernels::WeightUse::kLinear;
-  constexpr kernels::WeightUse kVector = kernels::WeightUse::kVector;
-
-  std::vector<MatrixSpec> specs;
-  const auto add = [&](kernels::Matrix& (*target)(LayerWeights&), kernels::WeightUse use,
-                       std::vector<TensorSpec> parts) {
-    specs.push_back({target, use, std::move(parts)});
-  };
-  using L = LayerWeights;
-  add([](L& l) -> kernels::Matrix& { return l.input_norm; }, kVector, {norm("input_layernorm", hidden)});
-  add([](L& l) -> kernels::Matrix& { return l.q; }, kLinear, {weight("self_attn.q_proj", q_dim, hidden)});
-  add([](L& l) -> kernels::Matrix& { return l.kv; }, kLinear,
-      {weight("self_attn.k_proj", kv_dim, hidden), weight("self_attn.v_proj", kv_dim, hidden)});
+  const auto q = [](L& l) -> kernels::Matrix& { return l.q; };
+  const auto kv = [](L& l) -> kernels::Matrix& { return l.kv; };
+  if (family.names.qkv.empty()) {
+    specs.add(q, kLinear, {specs.weight("self_attn.q_proj", q_dim, hidden, true)});
+    specs.add(
+        kv, kLinear,
+        {specs.weight("self_attn.k_proj", kv_dim, hidden, true), specs.weight("self_attn.v_proj", kv_dim, hidden)});
+  } else {
+    const PartSpec all = specs.weight(family.names.qkv, q_dim + 2 * kv_dim, hidden);
+    specs.add(q, kLinear, {rows_of(all, 0, q_dim, true)});
+    specs.add(kv, kLinear, {rows_of(all, q_dim, kv_dim, true), rows_of(all, q_dim + kv_dim, kv_dim)});
+  }
   if (config.qkv_bias) {
-    add([](L& l) -> kernels::Matrix& { return l.q_bias; }, kVector, {bias("self_attn.q_proj", q_dim)});
-    add([](L& l) -> kernels::Matrix& { return l.kv_bias; }, kVector,
-        {bias("self_attn.k_proj", kv_dim), bias("self_attn.v_proj", kv_dim)});
+    specs.add([](L& l) -> kernels::Matrix& { return l.q_bias; }, kVector,
+              {specs.bias("self_attn.q_proj", q_dim, true)});
+    specs.add([](L& l) -> kernels::Matrix& { return l.kv_bias; }, kVector,
+              {specs.bias("self_attn.k_proj", kv_dim, true), specs.bias("self_attn.v_proj", kv_dim)});
   }
-  if (config.qk_norm) {
-    add([](L& l) -> kernels::Matrix& { return l.q_norm.weight; }, kVector,
-        {norm("self_attn.q_norm", config.heads.head_dim)});
-    add([](L& l) -> kernels::Matrix& { return l.k_norm.weight; }, kVector,
-        {norm("self_attn.k_norm", config.heads.head_dim)});
+  if (family.qk_norm != QkNorm::kNone) {
+    const bool per_head = family.qk_norm == QkNorm::kPerHead;
+    specs.add_vector([](L& l) -> kernels::Matrix& { return l.q_norm.norm.weight; }, family.names.q_norm,
+                     per_head ? config.heads.head_dim : q_dim, true);
+    specs.add_vector([](L& l) -> kernels::Matrix& { return l.k_norm.norm.weight; }, family.names.k_norm,
+                     per_head ? config.heads.head_dim : kv_dim, true);
   }
-  add([](L& l) -> kernels::Matrix& { return l.o; }, kLinear, {weight("self_attn.o_proj", hidden, q_dim)});
-  if (config.o_bias)
-    add([](L& l) -> kernels::Matrix& { return l.o_bias; }, kVector, {bias("self_attn.o_proj", hidden)});
-  add([](L& l) -> kernels::Matrix& { return l.post_norm; }, kVector, {norm("post_attention_layernorm", hidden)});
-  add([](L& l) -> kernels::Matrix& { return l.gate_up; }, kLinear,
-      {weight("mlp.gate_proj", ffn, hidden), weight("mlp.up_proj", ffn, hidden)});
-  add([](L& l) -> kernels::Matrix& { return l.down; }, kLinear, {weight("mlp.down_proj", hidden, ffn)});
-  if (config.mlp_bias) {
-    add([](L& l) -> kernels::Matrix& { return l.gate_up_bias; }, kVector,
-        {bias("mlp.gate_proj", ffn), bias("mlp.up_proj", ffn)});
-    add([](L& l) -> kernels::Matrix& { return l.down_bias; }, kVector, {bias("mlp.down_proj", hidden)});
+  specs.add([](L& l) -> kernels::Matrix& { return l.o; }, kLinear, {specs.weight("self_attn.o_proj", hidden, q_dim)});
+  if (config.o_bias) {
+    specs.add([](L& l) -> kernels::Matrix& { return l.o_bias; }, kVector, {specs.bias("self_attn.o_proj", hidden)});
   }
-  return specs;
+}
+
+void declare_mlp(const ModelConfig& config, LayerSpecs& specs) {
+  const Family& family = *config.family;
+  const int64_t hidden = config.hidden;
+  const int64_t ffn = config.ffn;
+  const auto gate_up = [](L& l) -> kernels::Matrix& { return l.gate_up; };
+  if (family.names.gate_up.empty()) {
+    specs.add(gate_up, kLinear, {specs.weight("mlp.gate_proj", ffn, hidden), specs.weight("mlp.up_proj", ffn, hidden)});
+  } else {
+    specs.add(gate_up, kLinear, {specs.weight(family.names.gate_up, 2 * ffn, hidden)});
+  }
+  specs.add([](L& l) -> kernels::Matrix& { return l.down; }, kLinear, {specs.weight("mlp.down_proj", hidden, ffn)});
+  if (!config.mlp_bias) return;
+  specs.add([](L& l) -> kernels::Matrix& { return l.gate_up_bias; }, kVector,
+            {specs.bias("mlp.gate_proj", ffn), specs.bias("mlp.up_proj", ffn)});
+  specs.add([](L& l) -> kernels::Matrix& { return l.down_bias; }, kVector, {specs.bias("mlp.down_proj", hidden)});
+}
+
+}  // namespace
+
+std::vector<MatrixSpec> declare_layer(const ModelConfig& config, int64_t layer) {
+  const LayerNames& names = config.family->names;
+  LayerSpecs specs(layer);
+  specs.add_vector([](L& l) -> kernels::Matrix& { return l.attention_norm.weight; }, names.attention_norm,
+                   config.hidden);
+  declare_attention(config, specs);
+  specs.add_vector([](L& l) -> kernels::Matrix& { return l.attention_output_norm.weight; }, names.attention_output_norm,
+                   config.hidden);
+  specs.add_vector([](L& l) -> kernels::Matrix& { return l.mlp_norm.weight; }, names.mlp_norm, config.hidden);
+  declare_mlp(config, specs);
+  specs.add_vector([](L& l) -> kernels::Matrix& { return l.mlp_output_norm.weight; }, names.mlp_output_norm,
+                   config.hidden);
+  return std::move(specs.specs_);
 }
 
 std::vector<TensorSpec> declared_tensors(const ModelConfig& config) {
   std::vector<TensorSpec> tensors;
   for (int64_t layer = 0; layer < config.n_layers; ++layer) {
+    std::set<std::string> known;
     for (MatrixSpec& spec : declare_layer(config, layer)) {
-      for (TensorSpec& part : spec.parts) tensors.push_back(std::move(part));
+      for (PartSpec& part : spec.parts) {
+        if (known.insert(part.tensor.name).second) tensors.push_back(std::move(part.tensor));
+      }
     }
   }
   tensors.push_back({kEmbedding, {config.vocab, config.hidden}});

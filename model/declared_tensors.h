@@ -19,18 +19,26 @@ struct TensorSpec {
   std::vector<int64_t> shape;
 };
 
-// Tensors that become one matrix, one under the other.
+// Rows of a tensor of the checkpoint: all of them, unless a tensor holds several matrices one under the other.
+struct PartSpec {
+  TensorSpec tensor;
+  int64_t first_row = 0;
+  int64_t n_rows = 0;
+  bool turns = false;  // rows of heads that the rotary embedding turns: they are taken in rotary_order()
+};
+
+// Parts that become one matrix, one under the other.
 struct MatrixSpec {
   kernels::Matrix& (*target)(LayerWeights&);
   kernels::WeightUse use;
-  std::vector<TensorSpec> parts;
+  std::vector<PartSpec> parts;
 };
 
-// Returns the tensors of one decoder layer, by the names that all four families share.
+// Returns the matrices of one decoder layer, by the names of the family.
 std::vector<MatrixSpec> declare_layer(const ModelConfig& config, int64_t layer);
 
-// Returns all tensors of a model, layer by layer, then those that its layers share: the head is one of them unless it
-// is tied.
+// Returns all tensors of a model, layer by layer, then those that its layers share, each once. The head is among them
+// unless it is tied.
 std::vector<TensorSpec> declared_tensors(const ModelConfig& config);
 
 }  // namespace winnow::model

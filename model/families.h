@@ -1,18 +1,50 @@
-// A family is a row of switches and defaults, not a class: it says how decoder-only models differ that share the Llama
-// layer and its tensor names (model/declared_tensors.cc).
+// A family is a row of switches and defaults, not a class: what differs between decoder-only models that share
+// the Llama layer. Which tensors a layer has is said by their names (model/declared_tensors.cc).
 #pragma once
 
 #include <cstdint>
 #include <span>
 #include <string_view>
 
+#include "kernels/layer_kinds.h"
+
 namespace winnow::model {
+
+// Returns whether a list of words with single spaces between has the word.
+bool has_word(std::string_view words, std::string_view word);
 
 // Rule by which a family's Transformers model gives layers a sliding window of their own.
 enum class NativeWindow {
   kNever,      // Llama: config.json's sliding_window is ignored
   kAllLayers,  // Mistral: every layer, where sliding_window is not null
   kByLayer,    // Qwen2, Qwen3: use_sliding_window, then layer_types, else the layers from max_window_layers on
+  kPattern,    // Gemma: layer_types, else every layer but each `full_period`-th
+};
+
+// Which layers turn their queries and keys, and how.
+enum class Positions {
+  kSame,         // all layers alike
+  kByLayerType,  // Gemma 3, OLMo 3: a rotary embedding for each type of layer
+  kNoneOnFull,   // Cohere 2, EXAONE 4: layers with full attention have no positions where others are windowed
+  kNoneOnSome,   // SmolLM 3: no_rope_layers, else each no_rope_layer_interval-th layer has none
+};
+
+enum class QkNorm {
+  kNone,
+  kPerHead,   // each head by itself, weight (head_dim)
+  kAllHeads,  // all heads of a row together, weight (heads * head_dim)
+};
+
+// Ends of tensor names, "model.layers.N.NAME.weight". Empty: the family has no such tensor.
+struct LayerNames {
+  std::string_view attention_norm = "input_layernorm";     // before attention
+  std::string_view attention_output_norm = {};             // of what attention adds
+  std::string_view mlp_norm = "post_attention_layernorm";  // before the MLP
+  std::string_view mlp_output_norm = {};                   // of what the MLP adds
+  std::string_view q_norm = "self_attn.q_norm";
+  std::string_view k_norm = "self_attn.k_norm";
+  std::string_view qkv = {};      // q, k, v one under the other; else three tensors
+  std::string_view gate_up = {};  // gate and up one under the other; else two tensors
 };
 
 // Defaults of the family's Transformers config class, where config.json omits a field. 0: derived, see each.
@@ -27,17 +59,42 @@ struct FamilyDefaults {
   int64_t max_positions = 0;
   int64_t sliding_window = 0;  // 0: the family has none
   int64_t max_window_layers = 0;
+  double theta = 10000.0;
+  double local_theta = 10000.0;  // Positions::kByLayerType: of layers with a window
+  double norm_eps = 1e-6;
+  bool tied = false;
+  bool attention_bias = false;
+  double partial_rotary = 1.0;
+  double query_pre_attn_scalar = 0.0;  // the scale is this^-1/2; 0: head_dim
+  double attention_softcap = 0.0;      // 0: none
+  double logit_softcap = 0.0;
+  double logit_scale = 1.0;
 };
 
 struct Family {
   std::string_view model_type;    // config.json's model_type
   std::string_view architecture;  // the one of config.json's architectures that winnow computes
-  bool qk_norm = false;
-  bool qkv_bias_always = false;       // Qwen2: q, k, v have biases whatever config.json says, o has none
-  bool reads_attention_bias = false;  // config.json's attention_bias (q, k, v, o)
-  bool reads_mlp_bias = false;        // config.json's mlp_bias
+  // Fields of config.json that this family reads among those that change the mathematics, words with spaces between.
+  std::string_view reads = {};
+  LayerNames names = {};
+  QkNorm qk_norm = QkNorm::kNone;
+  bool qk_norm_after_rope = false;
+  bool qkv_bias_always = false;  // Qwen2: q, k, v have biases whatever config.json says, o has none
+  bool o_bias = true;            // whether o has a bias where q, k, v have one by attention_bias
+  kernels::NormKind norm = kernels::NormKind::kRms;
+  bool norm_plus_one = false;  // norms multiply by 1 + weight
+  bool parallel = false;       // attention and MLP both read the layer's input, through one norm
+  kernels::Activation activation = kernels::Activation::kSilu;
+  bool scaled_embedding = false;  // embeddings times sqrt(hidden)
+  Positions positions = Positions::kSame;
+  bool none_without_windows = false;  // kNoneOnFull: a model without windows has no positions at all
+  bool interleaved_rope = false;      // pairs of a head are neighbours
+  bool long_rope_aliases = false;     // "su" and "yarn" are other names of longrope
   NativeWindow native_window = NativeWindow::kNever;
+  int64_t full_period = 0;  // kPattern: each so-many-th layer has full attention
   FamilyDefaults defaults;
+
+  bool does_read(std::string_view key) const { return has_word(reads, key); }
 };
 
 std::span<const Family> families();

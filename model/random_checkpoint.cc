@@ -56,7 +56,7 @@ std::vector<Tensor> declare(const RandomCheckpoint& s) {
       tensors.push_back({prefix + "self_attn.k_proj.bias", {kv_dim}, 0.0F, 0.5F});
       tensors.push_back({prefix + "self_attn.v_proj.bias", {kv_dim}, 0.0F, 0.5F});
     }
-    if (family->qk_norm) {
+    if (family->qk_norm != QkNorm::kNone) {
       // Larger than 1, so that attention picks keys out and windows matter.
       tensors.push_back({prefix + "self_attn.q_norm.weight", {s.head_dim}, 1.5F, 0.25F});
       tensors.push_back({prefix + "self_attn.k_norm.weight", {s.head_dim}, 1.5F, 0.25F});

@@ -5,7 +5,8 @@
 #include "base/error.h"
 #include "model/checkpoint_check.h"
 #include "model/declared_tensors.h"
-#include "model/rope.h"
+#include "model/families.h"
+#include "model/weight_parts.h"
 
 namespace winnow::model {
 
@@ -16,11 +17,23 @@ constexpr int64_t kAlignment = 256;
 
 int64_t align(int64_t size_bytes) { return (size_bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
+// A layer without weights: what is known of it before they are loaded.
+LayerWeights empty_layer(const ModelConfig& config, int64_t index) {
+  LayerWeights layer;
+  layer.rope = config.layer_ropes[static_cast<std::size_t>(index)];
+  for (kernels::Norm* norm : {&layer.attention_norm, &layer.attention_output_norm, &layer.mlp_norm,
+                              &layer.mlp_output_norm, &layer.q_norm.norm, &layer.k_norm.norm}) {
+    norm->shape = config.norm;
+  }
+  layer.q_norm.after_rope = layer.k_norm.after_rope = config.family->qk_norm_after_rope;
+  return layer;
+}
+
 // Backend memory of one matrix, and of all of a layer, bytes.
 int64_t matrix_bytes(const MatrixSpec& spec, const Checkpoint& checkpoint, const kernels::Ops& ops) {
   int64_t total = 0;
-  for (const TensorSpec& part : spec.parts) {
-    total += ops.device().weight_bytes(checkpoint.get(part.name, part.shape), spec.use);
+  for (const PartSpec& part : spec.parts) {
+    total += ops.device().weight_bytes(part_of(checkpoint, part), spec.use);
   }
   return align(total);
 }
@@ -98,7 +111,8 @@ int64_t ModelWeights::load_shared(WeightSharing* sharing) {
     return matrix;
   };
   embedding_ = take(*shared.embedding, kernels::WeightUse::kVocabulary);
-  final_norm_ = take(*shared.final_norm, kernels::WeightUse::kVector);
+  final_norm_.shape = config_.norm;
+  final_norm_.weight = take(*shared.final_norm, kernels::WeightUse::kVector);
   head_ = config_.tied_embeddings ? embedding_ : take(*shared.head, kernels::WeightUse::kVocabulary);
   return total;
 }
@@ -111,15 +125,15 @@ std::span<std::byte> ModelWeights::layer_slot(int64_t index) {
 int64_t ModelWeights::load_layer(int64_t index, bool reads) {
   Slot& slot = slots_[static_cast<std::size_t>(index) % slots_.size()];
   slot = Slot{};  // no layer's until all of it is there
-  slot.weights.q_norm.eps = config_.rms_eps;
-  slot.weights.k_norm.eps = config_.rms_eps;
+  slot.weights = empty_layer(config_, index);
+  const std::vector<int64_t> order = rotary_order(config_.rope_of(index), config_.heads.head_dim);
   std::span<std::byte> storage = layer_slot(index);
   int64_t total = 0;
   for (const MatrixSpec& spec : declare_layer(config_, index)) {
     kernels::Matrix& target = spec.target(slot.weights);
     std::span<std::byte> at = storage;
-    for (const TensorSpec& part : spec.parts) {
-      const kernels::HostTensor& source = checkpoint_.get(part.name, part.shape);
+    for (const PartSpec& part : spec.parts) {
+      const kernels::HostTensor source = part_of(checkpoint_, part, order);
       const kernels::Matrix loaded = place(source, spec.use, at, reads);
       if (target) {
         target.rows += loaded.rows;
@@ -142,7 +156,7 @@ int64_t ModelWeights::load(WeightSharing* sharing) {
   const auto ask_for = [&](int64_t index) {
     if (!reads || !keeps_all || index >= config_.n_layers) return;
     for (const MatrixSpec& spec : declare_layer(config_, index)) {
-      for (const TensorSpec& part : spec.parts) read_ahead(checkpoint_.get(part.name, part.shape));
+      for (const PartSpec& part : spec.parts) read_ahead(checkpoint_.get(part.tensor.name, part.tensor.shape));
     }
   };
   ask_for(0);
@@ -167,12 +181,14 @@ const LayerWeights& ModelWeights::layer(int64_t index) {
   return slot.weights;
 }
 
-std::span<const float> ModelWeights::rotary_table(int64_t n_positions) {
+std::span<const float> ModelWeights::rotary_table(int64_t n_positions, const RotaryKey& key) {
   const int64_t head_dim = config_.heads.head_dim;
-  if (static_cast<int64_t>(rotary_table_.size()) < n_positions * head_dim) {
-    rotary_table_ = rope_table(config_.rope, head_dim, n_positions);
+  std::vector<float>& table = rotary_tables_[key];
+  if (static_cast<int64_t>(table.size()) < n_positions * head_dim) {
+    const RopeConfig& rope = config_.ropes[static_cast<std::size_t>(key.rope)];
+    table = rope_table(rope, head_dim, n_positions, key.sequence_length, key.of_queries);
   }
-  return rotary_table_;
+  return table;
 }
 
 std::string ModelWeights::why_not_finite() const {

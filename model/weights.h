@@ -1,6 +1,7 @@
 // The weights of a model and their way into a backend.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -9,26 +10,30 @@
 #include "kernels/ops.h"
 #include "model/checkpoint.h"
 #include "model/config.h"
+#include "model/rope.h"
 #include "model/safetensors.h"
 
 namespace winnow::model {
 
 // One decoder layer in the backend's compute type. Empty matrices are absent in this family.
 struct LayerWeights {
-  kernels::Matrix input_norm;  // (hidden)
-  kernels::Matrix q;           // (q_dim, hidden)
-  kernels::Matrix q_bias;      // (q_dim)
-  kernels::Matrix kv;          // (2 * kv_dim, hidden): k, then v
-  kernels::Matrix kv_bias;     // (2 * kv_dim)
-  kernels::HeadNorm q_norm;    // (head_dim)
-  kernels::HeadNorm k_norm;    // (head_dim)
-  kernels::Matrix o;           // (hidden, q_dim)
-  kernels::Matrix o_bias;      // (hidden)
-  kernels::Matrix post_norm;   // (hidden), before the MLP
-  kernels::Matrix gate_up;     // (2 * ffn, hidden): gate, then up
+  int32_t rope = 0;              // which of ModelConfig::ropes turns its queries and keys
+  kernels::Norm attention_norm;  // (hidden), before attention
+  kernels::Matrix q;             // (q_dim, hidden)
+  kernels::Matrix q_bias;        // (q_dim)
+  kernels::Matrix kv;            // (2 * kv_dim, hidden): k, then v
+  kernels::Matrix kv_bias;       // (2 * kv_dim)
+  kernels::HeadNorm q_norm;
+  kernels::HeadNorm k_norm;
+  kernels::Matrix o;                    // (hidden, q_dim)
+  kernels::Matrix o_bias;               // (hidden)
+  kernels::Norm attention_output_norm;  // (hidden), of what attention adds
+  kernels::Norm mlp_norm;               // (hidden), before the MLP
+  kernels::Matrix gate_up;              // (2 * ffn, hidden): gate, then up
   kernels::Matrix gate_up_bias;
   kernels::Matrix down;  // (hidden, ffn)
   kernels::Matrix down_bias;
+  kernels::Norm mlp_output_norm;  // (hidden), of what the MLP adds
 };
 
 // Shares weights among ranks that hold the same ones: one rank reads the checkpoint and sends the others what it read.
@@ -66,12 +71,12 @@ class ModelWeights {
   int64_t load(WeightSharing* sharing = nullptr);
   // Returns layer `index` in [0, n_layers), converted unless it is kept from before. Valid until the next call.
   const LayerWeights& layer(int64_t index);
-  const kernels::Matrix& embedding() const { return embedding_; }    // (vocab, hidden)
-  const kernels::Matrix& final_norm() const { return final_norm_; }  // (hidden)
-  const kernels::Matrix& head() const { return head_; }              // (vocab, hidden)
-  // Returns the table of model/rope.h for at least n_positions, in host memory; computed when it must grow. Valid until
-  // the next call.
-  std::span<const float> rotary_table(int64_t n_positions);
+  const kernels::Matrix& embedding() const { return embedding_; }  // (vocab, hidden)
+  const kernels::Norm& final_norm() const { return final_norm_; }  // (hidden)
+  const kernels::Matrix& head() const { return head_; }            // (vocab, hidden)
+  // Returns model/rope.h's table of at least n_positions, in host memory, computed when it must grow. Valid until the
+  // next call for the same key.
+  std::span<const float> rotary_table(int64_t n_positions, const RotaryKey& key = {});
 
   // Says why a result is not finite, as far as the weights tell: the broken tensor, or that none is. Reads all of them.
   std::string why_not_finite() const;
@@ -98,8 +103,9 @@ class ModelWeights {
     LayerWeights weights;
   };
   std::vector<Slot> slots_;
-  kernels::Matrix embedding_, final_norm_, head_;
-  std::vector<float> rotary_table_;
+  kernels::Matrix embedding_, head_;
+  kernels::Norm final_norm_;
+  std::map<RotaryKey, std::vector<float>> rotary_tables_;
 };
 
 }  // namespace winnow::model

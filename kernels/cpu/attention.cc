@@ -127,6 +127,14 @@ class TileAttention {
     return hull;
   }
 
+  // Scores are in units of log2(e), and so is the cap.
+  void cap_scores(const Hull& hull, float* scores) const {
+    if (heads_.softcap == 0.F || hull.begin >= hull.end) return;
+    for (int64_t r = 0; r < kStripRows; ++r) {
+      kernels_.cap_row(scores + r * kGroupKeys + hull.begin, hull.end - hull.begin, heads_.softcap * kLog2E);
+    }
+  }
+
   void hide_unseen(int64_t row, int64_t index, float* scores) const {
     const int64_t first_key = index * kRowTile;
     for (int64_t r = row; r < row + kStripRows; ++r) {
@@ -159,6 +167,7 @@ class TileAttention {
                                  .ldc = kGroupKeys,
                                  .n_k = heads_.head_dim,
                                  .n_columns = hull.end - hull.begin});
+        cap_scores(hull, scores + i * kRowTile);
         if (!hull.whole && hull.begin < hull.end) hide_unseen(row, blocks[i], scores + i * kRowTile);
       }
       for (int64_t r = row; r < row + kStripRows; ++r) {

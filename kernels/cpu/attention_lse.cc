@@ -68,6 +68,7 @@ class RowLse {
     if (!is_needed) return;
     alignas(64) float scores[kRowTile];
     kernels_.score_block(query_.data(), keys(block), heads_.head_dim, scores);
+    if (heads_.softcap > 0.F) kernels_.cap_row(scores, kRowTile, heads_.softcap * kLog2E);
     float max = max_;
     for (int64_t s = 0; s < n_sets(); ++s) {
       for (const Part& part : parts[static_cast<std::size_t>(s)]) {

@@ -72,11 +72,12 @@ std::unique_ptr<kernels::Buffer> CpuBackend::allocate_host(int64_t size_bytes, c
 }
 
 int64_t CpuBackend::weight_bytes(const kernels::HostTensor& source, kernels::WeightUse use) const {
-  return use == kernels::WeightUse::kVocabulary ? 0 : source.count() * static_cast<int64_t>(sizeof(float));
+  const bool stays = use == kernels::WeightUse::kVocabulary && !source.values;
+  return stays ? 0 : source.count() * static_cast<int64_t>(sizeof(float));
 }
 
 kernels::Matrix CpuBackend::do_load(const kernels::HostTensor& source, kernels::WeightUse use, std::byte* storage) {
-  if (use == kernels::WeightUse::kVocabulary) {
+  if (use == kernels::WeightUse::kVocabulary && !source.values) {
     // Stays in the map.
     return kernels::Matrix{source.data, source.dtype, source.rows(), source.cols()};
   }
@@ -86,7 +87,7 @@ kernels::Matrix CpuBackend::do_load(const kernels::HostTensor& source, kernels::
   pool_.run((count + kChunk - 1) / kChunk, [&](int64_t task, int) {
     const int64_t at = task * kChunk;
     const int64_t n = std::min(kChunk, count - at);
-    kernels::to_float32(source.data + at * size_bytes(source.dtype), source.dtype, n, to + at);
+    kernels::read_float32(source, at, n, to + at);
   });
   return kernels::Matrix{to, kernels::DType::kF32, source.rows(), source.cols()};
 }

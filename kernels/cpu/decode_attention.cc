@@ -147,6 +147,7 @@ class RowAttention {
                                  .ldc = kGroupKeys,
                                  .n_k = heads_.head_dim,
                                  .n_columns = hulls[i].end - hulls[i].begin});
+        cap_scores(hulls[i], scores + i * kRowTile);
         if (!hulls[i].whole) hide_unseen(indices[i] * kRowTile, hulls[i], scores + i * kRowTile);
       }
       for (int64_t r = query; r < query + kStripRows; ++r) {
@@ -163,6 +164,14 @@ class RowAttention {
                                     .n_k = hulls[i].end - hulls[i].begin,
                                     .n_columns = stride()});
       }
+    }
+  }
+
+  // Scores are in units of log2(e), and so is the cap.
+  void cap_scores(const Hull& hull, float* scores) const {
+    if (heads_.softcap == 0.F || hull.begin >= hull.end) return;
+    for (int64_t r = 0; r < kStripRows; ++r) {
+      kernels_.cap_row(scores + r * kGroupKeys + hull.begin, hull.end - hull.begin, heads_.softcap * kLog2E);
     }
   }
 

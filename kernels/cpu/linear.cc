@@ -15,7 +15,7 @@ constexpr int64_t kFeatureChunk = 1024;
 }  // namespace
 
 void CpuBackend::do_linear(kernels::ConstRows x, const kernels::Matrix& weight, const kernels::Matrix& bias,
-                           kernels::Rows out, bool accumulate) {
+                           kernels::Rows out, bool accumulate, float scale) {
   const auto* from = x.as<float>();
   auto* to = out.as<float>();
   const auto* w = weight.as<float>();
@@ -30,10 +30,10 @@ void CpuBackend::do_linear(kernels::ConstRows x, const kernels::Matrix& weight, 
     float* result = to + tile * kRowTile * weight.rows + feature;
     // The shape of this call depends on the weight alone: (kRowTile, n, K).
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, kRowTile, static_cast<int>(n), static_cast<int>(weight.cols),
-                1.0F, from + tile * kRowTile * weight.cols, static_cast<int>(weight.cols), w + feature * weight.cols,
+                scale, from + tile * kRowTile * weight.cols, static_cast<int>(weight.cols), w + feature * weight.cols,
                 static_cast<int>(weight.cols), accumulate ? 1.0F : 0.0F, result, static_cast<int>(weight.rows));
     if (b != nullptr) {
-      for (int64_t row = 0; row < kRowTile; ++row) kernels_.add_row(b + feature, n, result + row * weight.rows);
+      for (int64_t row = 0; row < kRowTile; ++row) kernels_.add_row(b + feature, n, scale, result + row * weight.rows);
     }
   });
 }

@@ -6,10 +6,18 @@ namespace winnow::cpu {
 
 namespace {
 
-void norm_and_rotate(const VectorKernels& kernels, const kernels::HeadNorm& norm, const float* angles, int64_t head_dim,
-                     float* head) {
-  if (norm.weight) kernels.rms_norm_row(head, norm.weight.as<float>(), head_dim, norm.eps, head);
-  kernels.rotate_row(head, angles, head_dim);
+// Norms and turns the n_heads heads of one row, one after another.
+void norm_and_rotate(const VectorKernels& kernels, const kernels::HeadNorm& norm, const float* angles, int64_t n_heads,
+                     int64_t head_dim, float* heads) {
+  const auto norm_heads = [&] {
+    const int64_t n = norm.norm.weight.rows;  // of one head, or of all
+    for (int64_t at = 0; norm.norm && at < n_heads * head_dim; at += n) {
+      kernels.norm_row(heads + at, norm.norm.weight.as<float>(), n, norm.norm.shape, heads + at);
+    }
+  };
+  if (!norm.after_rope) norm_heads();
+  for (int64_t h = 0; h < n_heads; ++h) kernels.rotate_row(heads + h * head_dim, angles, head_dim);
+  if (norm.after_rope) norm_heads();
 }
 
 const float* angles_of(const kernels::RowAngles& angles, int64_t row) {
@@ -24,10 +32,7 @@ void CpuBackend::do_rope(kernels::Rows q, const kernels::HeadShape& heads, const
   auto* data = q.as<float>();
   pool_.run(q.n_rows / kRowTile, [&](int64_t tile, int) {
     for (int64_t i = tile * kRowTile; i < (tile + 1) * kRowTile; ++i) {
-      const float* row_angles = angles_of(angles, i);
-      for (int64_t h = 0; h < heads.n_heads; ++h) {
-        norm_and_rotate(kernels_, norm, row_angles, heads.head_dim, data + i * heads.q_dim() + h * heads.head_dim);
-      }
+      norm_and_rotate(kernels_, norm, angles_of(angles, i), heads.n_heads, heads.head_dim, data + i * heads.q_dim());
     }
   });
 }
@@ -44,10 +49,9 @@ void CpuBackend::do_store_kv(kernels::Rows kv, const kernels::HeadShape& heads, 
     float* values = keys + key_block_count(heads);
     for (int64_t r = 0; r < kRowTile; ++r) {
       const int64_t row = tile * kRowTile + r;
-      const float* row_angles = angles_of(angles, row);
+      norm_and_rotate(kernels_, norm, angles_of(angles, row), heads.n_kv_heads, head_dim, data + row * 2 * kv_dim);
       for (int64_t h = 0; h < heads.n_kv_heads; ++h) {
-        float* key = data + row * 2 * kv_dim + h * head_dim;
-        norm_and_rotate(kernels_, norm, row_angles, head_dim, key);
+        const float* key = data + row * 2 * kv_dim + h * head_dim;
         const float* value = key + kv_dim;
         for (int64_t d = 0; d < head_dim; ++d) keys[(h * head_dim + d) * kRowTile + r] = key[d];
         std::copy_n(value, head_dim, values + (h * kRowTile + r) * value_stride);

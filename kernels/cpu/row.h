@@ -22,11 +22,37 @@ inline float inverse_rms(const float* x, int64_t n, float eps) {
   return 1.0F / __builtin_sqrtf(horizontal_sum(sum) / static_cast<float>(n) + eps);
 }
 
-inline void rms_norm_row(const float* x, const float* weight, int64_t n, float eps, float* out) {
-  const VecF inverse = broadcast(inverse_rms(x, n, eps));
+inline float mean_of(const float* x, int64_t n) {
+  VecF sum{};
   int64_t i = 0;
-  for (; i + kVec <= n; i += kVec) store(out + i, load(x + i) * inverse * load(weight + i));
-  if (i < n) store_part(out + i, load_part(x + i, n - i) * inverse * load_part(weight + i, n - i), n - i);
+  for (; i + kVec <= n; i += kVec) sum += load(x + i);
+  if (i < n) sum += load_part(x + i, n - i);
+  return horizontal_sum(sum) / static_cast<float>(n);
+}
+
+// 1 / sqrt(variance(x) + eps) over n elements.
+inline float inverse_deviation(const float* x, int64_t n, float mean, float eps) {
+  VecF sum{};
+  int64_t i = 0;
+  for (; i + kVec <= n; i += kVec) {
+    const VecF v = load(x + i) - mean;
+    sum += v * v;
+  }
+  float squares = horizontal_sum(sum);
+  for (; i < n; ++i) squares += (x[i] - mean) * (x[i] - mean);
+  return 1.0F / __builtin_sqrtf(squares / static_cast<float>(n) + eps);
+}
+
+inline void norm_row(const float* x, const float* weight, int64_t n, const kernels::NormShape& shape, float* out) {
+  const bool is_rms = shape.kind == kernels::NormKind::kRms;
+  const VecF mean = broadcast(is_rms ? 0.0F : mean_of(x, n));
+  const VecF inverse = broadcast(is_rms ? inverse_rms(x, n, shape.eps) : inverse_deviation(x, n, mean[0], shape.eps));
+  const VecF offset = broadcast(shape.offset);
+  int64_t i = 0;
+  for (; i + kVec <= n; i += kVec) store(out + i, (load(x + i) - mean) * inverse * (load(weight + i) + offset));
+  if (i < n) {
+    store_part(out + i, (load_part(x + i, n - i) - mean) * inverse * (load_part(weight + i, n - i) + offset), n - i);
+  }
 }
 
 inline void rotate_row(float* x, const float* angles, int64_t head_dim) {
@@ -42,20 +68,38 @@ inline void rotate_row(float* x, const float* angles, int64_t head_dim) {
   }
 }
 
-// Returns silu(g) * u, silu(g) = g / (1 + exp(-g)). Far below zero the exponential is capped where silu is 0 to
-// float32.
-inline VecF gated(VecF gate, VecF up) { return gate / (1.0F + exp2(min(gate * -kLog2E, broadcast(126.0F)))) * up; }
+// factor / (1 + exp(-x)), 0 where that is 0 to float32: the exponential is capped there.
+inline VecF sigmoid_times(VecF x, VecF factor) { return factor / (1.0F + exp2(min(x * -kLog2E, broadcast(126.0F)))); }
 
-inline void swiglu_row(const float* gate, const float* up, int64_t n, float* out) {
-  int64_t i = 0;
-  for (; i + kVec <= n; i += kVec) store(out + i, gated(load(gate + i), load(up + i)));
-  if (i < n) store_part(out + i, gated(load_part(gate + i, n - i), load_part(up + i, n - i)), n - i);
+inline VecF gated(VecF gate, VecF up, kernels::Activation activation) {
+  if (activation == kernels::Activation::kSilu) return sigmoid_times(gate, gate) * up;
+  // 0.5 (1 + tanh(u)) is 1 / (1 + exp(-2u)); 1.5957691 is 2 sqrt(2 / pi).
+  const VecF bend = (gate + gate * gate * gate * 0.044715F) * 1.59576912F;
+  return sigmoid_times(bend, gate) * up;
 }
 
-inline void add_row(const float* bias, int64_t n, float* row) {
+inline void gate_row(const float* gate, const float* up, int64_t n, kernels::Activation activation, float* out) {
   int64_t i = 0;
-  for (; i + kVec <= n; i += kVec) store(row + i, load(row + i) + load(bias + i));
-  for (; i < n; ++i) row[i] += bias[i];
+  for (; i + kVec <= n; i += kVec) store(out + i, gated(load(gate + i), load(up + i), activation));
+  if (i < n) store_part(out + i, gated(load_part(gate + i, n - i), load_part(up + i, n - i), activation), n - i);
+}
+
+// cap * tanh(x / cap): 1 - 2 / (1 + exp(2z)), whose exponential is capped where tanh is 1 to float32.
+inline VecF capped(VecF x, float cap) {
+  const VecF power = exp2(min(x * (2.0F * kLog2E / cap), broadcast(126.0F)));
+  return (1.0F - 2.0F / (1.0F + power)) * cap;
+}
+
+inline void cap_row(float* x, int64_t n, float cap) {
+  int64_t i = 0;
+  for (; i + kVec <= n; i += kVec) store(x + i, capped(load(x + i), cap));
+  if (i < n) store_part(x + i, capped(load_part(x + i, n - i), cap), n - i);
+}
+
+inline void add_row(const float* values, int64_t n, float scale, float* row) {
+  int64_t i = 0;
+  for (; i + kVec <= n; i += kVec) store(row + i, load(row + i) + load(values + i) * scale);
+  if (i < n) store_part(row + i, load_part(row + i, n - i) + load_part(values + i, n - i) * scale, n - i);
 }
 
 inline float exp_sum(const float* logits, int64_t n, float max) {

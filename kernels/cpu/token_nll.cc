@@ -116,8 +116,8 @@ int64_t token_nll_bytes(int64_t hidden, int64_t vocab, int n_threads) {
   return weight_chunk_bytes(hidden, vocab) + logit_bytes(vocab, n_threads);
 }
 
-void CpuBackend::do_token_nll(kernels::ConstRows x, const kernels::Matrix& head, std::span<const int32_t> targets,
-                              const kernels::TokenScores& out) {
+void CpuBackend::do_token_nll(kernels::ConstRows x, const kernels::Matrix& head, const kernels::LogitShape& shape,
+                              std::span<const int32_t> targets, const kernels::TokenScores& out) {
   const auto* from = x.as<float>();
   const int64_t hidden = head.cols;
   const std::vector<TileTask> tasks = group_tiles(targets, out);
@@ -140,8 +140,10 @@ void CpuBackend::do_token_nll(kernels::ConstRows x, const kernels::Matrix& head,
       float* reference = logits + kRowTile * chunk;
       const auto multiply = [&](const float* rows, float* to) {
         cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, kRowTile, static_cast<int>(n), static_cast<int>(hidden),
-                    1.0F, rows, static_cast<int>(hidden), weight, static_cast<int>(hidden), 0.0F, to,
+                    shape.scale, rows, static_cast<int>(hidden), weight, static_cast<int>(hidden), 0.0F, to,
                     static_cast<int>(chunk));
+        if (shape.softcap == 0.F) return;
+        for (int64_t r = 0; r < kRowTile; ++r) kernels_.cap_row(to + r * chunk, n, shape.softcap);
       };
       if (task.reference >= 0) {
         multiply(out.reference.x.as<float>() + task.reference * kRowTile * hidden, reference);

@@ -22,9 +22,10 @@ const VectorKernels kernels = {
     .sum_row = sum_row,
     .exp_sum = exp_sum,
     .weighted_difference = weighted_difference,
-    .rms_norm_row = rms_norm_row,
+    .norm_row = norm_row,
     .rotate_row = rotate_row,
-    .swiglu_row = swiglu_row,
+    .gate_row = gate_row,
+    .cap_row = cap_row,
     .add_row = add_row,
 };
 

@@ -10,6 +10,8 @@
 #include <cstdint>
 #include <limits>
 
+#include "kernels/layer_kinds.h"
+
 namespace winnow::cpu {
 
 // Rows of a tile: every product is computed in tiles of this height at absolute rows, so that a row's rounding does
@@ -74,14 +76,16 @@ struct VectorKernels {
   float (*exp_sum)(const float* logits, int64_t n, float max);
   // Returns the sum of exp(reference[i] - max) * (reference[i] - logits[i]) over n logits.
   float (*weighted_difference)(const float* reference, const float* logits, int64_t n, float max);
-  // Sets out = x / sqrt(mean(x^2) + eps) * weight over n elements; out may be x.
-  void (*rms_norm_row)(const float* x, const float* weight, int64_t n, float eps, float* out);
+  // Norms n elements: kernels/layer_kinds.h says what a shape means; out may be x.
+  void (*norm_row)(const float* x, const float* weight, int64_t n, const kernels::NormShape& shape, float* out);
   // Applies rotate-half RoPE to one head in place; angles: head_dim / 2 cosines, then as many sines.
   void (*rotate_row)(float* x, const float* angles, int64_t head_dim);
-  // Sets out = silu(gate) * up over n elements.
-  void (*swiglu_row)(const float* gate, const float* up, int64_t n, float* out);
-  // Adds row += bias over n elements.
-  void (*add_row)(const float* bias, int64_t n, float* row);
+  // Sets out = activation(gate) * up over n elements.
+  void (*gate_row)(const float* gate, const float* up, int64_t n, kernels::Activation activation, float* out);
+  // Sets x[i] = cap * tanh(x[i] / cap), cap > 0. Off by some 1e-7 of cap.
+  void (*cap_row)(float* x, int64_t n, float cap);
+  // Adds row += scale * values over n elements.
+  void (*add_row)(const float* values, int64_t n, float scale, float* row);
 };
 
 }  // namespace winnow::cpu

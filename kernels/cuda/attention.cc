@@ -260,8 +260,8 @@ void CudaBackend::choose_attention(const kernels::HeadShape& heads) {
   if (is_attention_chosen_) return;
   is_attention_chosen_ = true;
   if (options_.attention != CudaOptions::Attention::kBuiltin) {
-    std::string reason;
-    cudnn_ = CudnnAttention::open(options_.device, stream_, reason);
+    std::string reason = "its kernels do not cap scores, as this model does";
+    if (heads.softcap == 0.F) cudnn_ = CudnnAttention::open(options_.device, stream_, reason);
     const AttentionShape probe = shape_of(kRowTile, {0, 2 * kRowTile, AttentionShape::Mask::kBottomRight, 0}, heads);
     if (cudnn_ && cudnn_->supports(probe, reason)) return;
     cudnn_.reset();

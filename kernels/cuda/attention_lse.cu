@@ -26,6 +26,7 @@ struct LseArguments {
   const kernels::KeySet* sets;  // (n_rows, n_sets)
   double* lse;                  // (n_rows, n_sets, n_heads)
   float scale;
+  float softcap;  // 0: none
   int n_rows, n_sets, n_heads, n_kv_heads, head_dim;
   int heads_of_block;  // of a group, at most kQueries
   int rows_of_block;
@@ -104,6 +105,7 @@ __global__ void __launch_bounds__(kThreads) lse_kernel(LseArguments args) {
 #pragma unroll
     for (int i = 0; i < kQueries; ++i) {
       if (!is_held[i]) continue;
+      if (args.softcap > 0.0F) scores[i] = args.softcap * tanhf(scores[i] / args.softcap);
       if (scores[i] > sums[i].max) {
         const float rescale = __expf(sums[i].max - scores[i]);
 #pragma unroll
@@ -163,6 +165,7 @@ void CudaBackend::do_attention_lse(const kernels::LseCall& call, const kernels::
                             .sets = static_cast<const kernels::KeySet*>(sets->data()),
                             .lse = static_cast<double*>(lse->data()),
                             .scale = heads.scale,
+                            .softcap = heads.softcap,
                             .n_rows = static_cast<int>(n),
                             .n_sets = static_cast<int>(n_sets),
                             .n_heads = static_cast<int>(heads.n_heads),

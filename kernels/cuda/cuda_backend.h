@@ -79,10 +79,11 @@ class CudaBackend final : public kernels::Device, public kernels::Ops {
   kernels::Matrix do_load(const kernels::HostTensor& source, kernels::WeightUse use, std::byte* storage) override;
   void do_copy_rows(kernels::ConstRows from, kernels::Rows to) override;
   void do_copy_async(std::span<const std::byte> from, std::span<std::byte> to) override;
-  void do_embed(const kernels::Matrix& table, std::span<const int32_t> tokens, kernels::Rows out) override;
-  void do_rms_norm(kernels::ConstRows x, const kernels::Matrix& weight, float eps, kernels::Rows out) override;
+  void do_embed(const kernels::Matrix& table, std::span<const int32_t> tokens, float scale, kernels::Rows out) override;
+  void do_norm(kernels::ConstRows x, const kernels::Norm& norm, kernels::Rows out) override;
+  void do_add(kernels::ConstRows delta, const kernels::Norm& norm, float scale, kernels::Rows residual) override;
   void do_linear(kernels::ConstRows x, const kernels::Matrix& weight, const kernels::Matrix& bias, kernels::Rows out,
-                 bool accumulate) override;
+                 bool accumulate, float scale) override;
   void do_rope(kernels::Rows q, const kernels::HeadShape& heads, const kernels::HeadNorm& norm,
                const kernels::RowAngles& angles) override;
   void do_store_kv(kernels::Rows kv, const kernels::HeadShape& heads, const kernels::HeadNorm& norm,
@@ -91,9 +92,9 @@ class CudaBackend final : public kernels::Device, public kernels::Ops {
   void do_copy_kv(std::span<const kernels::KvCopy> copies, const kernels::HeadShape& heads) override;
   void do_decode_attention(std::span<const kernels::DecodeCall> calls, const kernels::HeadShape& heads) override;
   void do_attention_lse(const kernels::LseCall& call, const kernels::HeadShape& heads) override;
-  void do_swiglu(kernels::ConstRows gate_up, kernels::Rows out) override;
-  void do_token_nll(kernels::ConstRows x, const kernels::Matrix& head, std::span<const int32_t> targets,
-                    const kernels::TokenScores& out) override;
+  void do_gate(kernels::ConstRows gate_up, kernels::Activation activation, kernels::Rows out) override;
+  void do_token_nll(kernels::ConstRows x, const kernels::Matrix& head, const kernels::LogitShape& shape,
+                    std::span<const int32_t> targets, const kernels::TokenScores& out) override;
 
   // How a call is computed.
   enum class Path {
@@ -116,9 +117,9 @@ class CudaBackend final : public kernels::Device, public kernels::Ops {
   void run_short_lanes(std::span<const kernels::AttentionCall> lanes, const kernels::HeadShape& heads);
 
   void release_unused();
-  // Sets out = x W^T + bias, or out += it; bias may be empty, out is of either type.
+  // Sets out = x W^T + bias, or out += scale x W^T + bias; bias may be empty, out is of either type.
   void multiply(kernels::ConstRows x, const kernels::Matrix& weight, const kernels::Matrix& bias, kernels::Rows out,
-                bool accumulate);
+                bool accumulate, float scale = 1.F);
 
   CudaOptions options_;
   bool is_attention_chosen_ = false;

@@ -39,6 +39,7 @@ struct LaunchArguments {
   int head_dim;
   int n_pieces;  // of the longest row
   float scale_log2;
+  float cap_log2;  // of the scores; 0: none
   float* partial;  // (rows, n_heads, n_pieces, head_dim + 2): sum of p v, maximum, sum of p
 };
 
@@ -102,6 +103,7 @@ __global__ void __launch_bounds__(kThreads) piece_kernel(const __grid_constant__
 #pragma unroll
       for (int offset = kLanes / 2; offset > 0; offset /= 2) score += __shfl_xor_sync(0xFFFFFFFFU, score, offset);
       if (!is_key) continue;
+      if (launch.cap_log2 > 0.0F) score = launch.cap_log2 * tanhf(score / launch.cap_log2);
       const float max = fmaxf(softmax[i].max, score);
       const float before = rescale(softmax[i].max, max);
       const float p = exp2f(score - max);
@@ -198,6 +200,7 @@ void CudaBackend::do_decode_attention(std::span<const kernels::DecodeCall> calls
   launch.n_kv_heads = static_cast<int>(heads.n_kv_heads);
   launch.head_dim = static_cast<int>(heads.head_dim);
   launch.scale_log2 = heads.scale * kLog2E;
+  launch.cap_log2 = heads.softcap * kLog2E;
   const int64_t n_shared = heads.n_heads / heads.n_kv_heads;
   const int64_t n_blocks = heads.n_kv_heads * ((n_shared + kQueries - 1) / kQueries);
   for (std::size_t begin = 0; begin < calls.size(); begin += kCallsPerLaunch) {

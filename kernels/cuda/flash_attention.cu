@@ -50,6 +50,7 @@ struct LaunchArguments {
   int n_kv_heads;
   int head_dim;
   float scale_log2;  // scale * log2(e)
+  float cap_log2;    // cap of the scores * log2(e); 0: none
 };
 
 // 16-byte pieces of a row in shared memory are permuted so that the 8 rows that ldmatrix reads at once lie in different
@@ -242,6 +243,7 @@ class Block {
         }
       }
     }
+    if (launch_.cap_log2 > 0.0F) cap(scores);
     const int64_t first_key = static_cast<int64_t>(tile) * kKeyTile;
     const kernels::Window& w = call_.window;
     // Seen whole by every row: the last key is not in the first row's future, and the first key is in every band.
@@ -258,6 +260,19 @@ class Block {
     const kernels::Window& w = call_.window;
     const bool none_obeys = last < w.first_row || first >= w.end_row;
     return none_obeys ? 0 : max(int64_t{0}, last - w.keys + 1);
+  }
+
+  // Scores s to cap * tanh(s / cap), in the units that they are in before scale_log2.
+  __device__ void cap(float (&scores)[kFragments][kColumnTiles][4]) const {
+    const float inward = launch_.scale_log2 / launch_.cap_log2;
+#pragma unroll
+    for (auto& fragment : scores) {
+#pragma unroll
+      for (auto& tile : fragment) {
+#pragma unroll
+        for (float& score : tile) score = tanhf(score * inward) / inward;
+      }
+    }
   }
 
   __device__ void hide(float (&scores)[kFragments][kColumnTiles][4], int64_t first_key) const {
@@ -412,6 +427,7 @@ void own_attention(std::span<const kernels::AttentionCall> calls, std::span<cons
   launch.n_kv_heads = static_cast<int>(heads.n_kv_heads);
   launch.head_dim = static_cast<int>(heads.head_dim);
   launch.scale_log2 = heads.scale * kLog2E;
+  launch.cap_log2 = heads.softcap * kLog2E;
   for (std::size_t begin = 0; begin < calls.size(); begin += kCallsPerLaunch) {
     const std::size_t n = std::min<std::size_t>(kCallsPerLaunch, calls.size() - begin);
     int64_t most_rows = 0;

@@ -84,15 +84,14 @@ void Gemm::choose_algorithm() {
   algorithm_ = chosen->algo;
 }
 
-void Gemm::run(const Pointers& p, int64_t n_rows, bool accumulate, cudaStream_t stream) const {
+void Gemm::run(const Pointers& p, int64_t n_rows, bool accumulate, float scale, cudaStream_t stream) const {
   if (p.bias != nullptr) set(description_.get(), CUBLASLT_MATMUL_DESC_BIAS_POINTER, p.bias);
   Layout input;
   Layout output;
   make_layout(input, CUDA_R_16BF, n_in_, n_rows);
   make_layout(output, output_type_, n_out_, n_rows);
-  const float alpha = 1.0F;
   const float beta = accumulate ? 1.0F : 0.0F;
-  WINNOW_CUDA_CHECK(cublasLtMatmul(handle_, description_.get(), &alpha, p.weight, weight_.get(), p.x, input.get(),
+  WINNOW_CUDA_CHECK(cublasLtMatmul(handle_, description_.get(), &scale, p.weight, weight_.get(), p.x, input.get(),
                                    &beta, p.out, output.get(), p.out, output.get(), &algorithm_, p.workspace,
                                    kProductWorkspaceBytes, stream));
 }

@@ -27,7 +27,7 @@ class CublasHandle {
   T handle_ = nullptr;
 };
 
-// out = x W^T + bias, or out += it: x (n_rows, n_in), W (n_out, n_in), bias (n_out) bfloat16; out (n_rows, n_out)
+// out = scale x W^T + bias, or out += it: x (n_rows, n_in), W (n_out, n_in), bias (n_out) bfloat16; out (n_rows, n_out)
 // bfloat16 or float32. The algorithm is chosen once and used for every number of rows, without split-K and stream-K, so
 // that a row's sum runs over K in one order whatever is stacked around it.
 class Gemm {
@@ -41,7 +41,7 @@ class Gemm {
     void* out;
     void* workspace;
   };
-  void run(const Pointers& pointers, int64_t n_rows, bool accumulate, cudaStream_t stream) const;
+  void run(const Pointers& pointers, int64_t n_rows, bool accumulate, float scale, cudaStream_t stream) const;
 
  private:
   using Layout = CublasHandle<cublasLtMatrixLayout_t, cublasLtMatrixLayoutDestroy>;

@@ -68,6 +68,20 @@ __global__ void fold_kernel(const float* logits, int64_t n_columns, int32_t firs
   if (target >= first && target < first + n_columns) state.target = x[target - first];
 }
 
+// Scales and caps logits in place.
+__global__ void shape_logits_kernel(float* logits, int64_t n, kernels::LogitShape shape) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (i >= n) return;
+  const float logit = logits[i] * shape.scale;
+  logits[i] = shape.softcap == 0.0F ? logit : shape.softcap * tanhf(logit / shape.softcap);
+}
+
+void shape_logits(float* logits, int64_t n, const kernels::LogitShape& shape, cudaStream_t stream) {
+  if (shape.is_plain() || n == 0) return;
+  shape_logits_kernel<<<static_cast<unsigned>((n + kThreads - 1) / kThreads), kThreads, 0, stream>>>(logits, n, shape);
+  WINNOW_CUDA_CHECK_LAUNCH();
+}
+
 // What a row's divergence from its reference needs, over the vocabulary seen so far.
 struct ReferenceState {
   double sum;         // of exp(reference logit - max)
@@ -155,8 +169,10 @@ ReferenceChunk reference_chunk(std::span<const int32_t> tiles_of_rows, std::span
 // The divergence of a chunk of rows from their references, on the device.
 class CudaBackend::ReferenceFold {
  public:
-  ReferenceFold(CudaBackend& ops, const kernels::Matrix& head, const kernels::ReferenceRows& reference)
+  ReferenceFold(CudaBackend& ops, const kernels::Matrix& head, const kernels::LogitShape& shape,
+                const kernels::ReferenceRows& reference)
       : ops_(ops),
+        shape_(shape),
         reference_(reference),
         logits_(ops.device().allocate(logit_bytes(head.rows), "logits of the reference rows")),
         rows_(ops.device().allocate(kRowChunk * static_cast<int64_t>(sizeof(int32_t)), "numbers of reference rows")),
@@ -182,6 +198,8 @@ class CudaBackend::ReferenceFold {
                                          kernels::DType::kF32, kRowTile, piece.rows};
       ops_.multiply(reference_.x.slice(chunk_.tiles[slot] * kRowTile, kRowTile), piece, {}, logits_of_tile, false);
     }
+    shape_logits(reference_logits, static_cast<int64_t>(chunk_.tiles.size()) * kRowTile * piece.rows, shape_,
+                 ops_.stream_);
     fold_reference_kernel<<<static_cast<unsigned>(chunk_.rows.size()), kThreads, 0, ops_.stream_>>>(
         logits, reference_logits, piece.rows, is_first, static_cast<const int32_t*>(rows_->data()),
         static_cast<ReferenceState*>(states_->data()));
@@ -200,6 +218,7 @@ class CudaBackend::ReferenceFold {
 
  private:
   CudaBackend& ops_;
+  kernels::LogitShape shape_;
   const kernels::ReferenceRows& reference_;
   std::unique_ptr<kernels::Buffer> logits_;  // (kRowChunk, piece of the vocabulary)
   std::unique_ptr<kernels::Buffer> rows_;    // (kRowChunk) int32
@@ -213,14 +232,14 @@ int64_t token_nll_bytes(int64_t vocab) {
          kRowChunk * static_cast<int64_t>(sizeof(RowState) + sizeof(ReferenceState) + 2 * sizeof(int32_t));
 }
 
-void CudaBackend::do_token_nll(kernels::ConstRows x, const kernels::Matrix& head, std::span<const int32_t> targets,
-                               const kernels::TokenScores& out) {
+void CudaBackend::do_token_nll(kernels::ConstRows x, const kernels::Matrix& head, const kernels::LogitShape& shape,
+                               std::span<const int32_t> targets, const kernels::TokenScores& out) {
   const auto logits = allocate(logit_bytes(head.rows), "logits");
   const auto states = allocate(kRowChunk * static_cast<int64_t>(sizeof(RowState)), "softmax statistics");
   const auto device_targets = allocate(kRowChunk * static_cast<int64_t>(sizeof(int32_t)), "targets");
   std::vector<RowState> host_states(static_cast<std::size_t>(kRowChunk));
   std::optional<ReferenceFold> references;
-  if (!out.kl_nats.empty()) references.emplace(*this, head, out.reference);
+  if (!out.kl_nats.empty()) references.emplace(*this, head, shape, out.reference);
   for (int64_t row = 0; row < x.n_rows; row += kRowChunk) {
     const int64_t n = std::min(kRowChunk, x.n_rows - row);
     const auto begin = static_cast<std::size_t>(row);
@@ -231,6 +250,7 @@ void CudaBackend::do_token_nll(kernels::ConstRows x, const kernels::Matrix& head
       const int64_t n_columns = std::min(kVocabChunk, head.rows - first);
       const kernels::Matrix piece = head.slice(first, n_columns);
       multiply(x.slice(row, n), piece, {}, {logits->data(), kernels::DType::kF32, n, n_columns}, false);
+      shape_logits(static_cast<float*>(logits->data()), n * n_columns, shape, stream_);
       fold_kernel<<<static_cast<unsigned>(n), kThreads, 0, stream_>>>(
           static_cast<const float*>(logits->data()), n_columns, static_cast<int32_t>(first),
           static_cast<const int32_t*>(device_targets->data()), static_cast<RowState*>(states->data()));

@@ -4,17 +4,18 @@
 
 namespace winnow::engine {
 
-Forward::Forward(kernels::Ops& on, const model::ModelConfig& of_model, model::ModelWeights& with, int64_t n_positions)
-    : ops(on), config(of_model), weights(with), decoder(on, of_model), rotary(on, of_model, with, n_positions) {}
+Forward::Forward(kernels::Ops& on, const model::ModelConfig& of_model, model::ModelWeights& with,
+                 std::span<const TurnedSequence> sequences)
+    : ops(on), config(of_model), weights(with), decoder(on, of_model), rotary(on, of_model, with, sequences) {}
 
-int64_t Forward::predicted_bytes(const kernels::Ops& on, const model::ModelConfig& of_model, int64_t n_positions,
-                                 int64_t most_rows) {
-  return model::DecoderLayer::workspace_bytes(on, of_model) + RotaryTable::bytes(of_model, n_positions) +
+int64_t Forward::predicted_bytes(const kernels::Ops& on, const model::ModelConfig& of_model,
+                                 std::span<const TurnedSequence> sequences, int64_t most_rows) {
+  return model::DecoderLayer::workspace_bytes(on, of_model) + RotaryTable::bytes(of_model, sequences) +
          on.device().workspace_bytes(most_rows, of_model.hidden, of_model.vocab, of_model.heads);
 }
 
 void Forward::embed(std::span<const int32_t> tokens, kernels::Rows rows) {
-  ops.embed(weights.embedding(), tokens, rows);
+  ops.embed(weights.embedding(), tokens, config.embedding_scale, rows);
 }
 
 int64_t Forward::normed_rows(const kernels::Ops& on, int64_t n_rows) {
@@ -26,7 +27,7 @@ void Forward::score(kernels::ConstRows rows, std::span<const int32_t> targets, k
   for (int64_t row = 0; row < rows.n_rows; row += ops.device().chunk_rows()) {
     const int64_t n = std::min(ops.device().chunk_rows(), rows.n_rows - row);
     const kernels::Rows chunk = normed.slice(0, n);
-    ops.rms_norm(rows.slice(row, n), weights.final_norm(), config.rms_eps, chunk);
+    ops.norm(rows.slice(row, n), weights.final_norm(), chunk);
     const auto part = [&](auto values) {
       return values.empty() ? values : values.subspan(static_cast<std::size_t>(row), static_cast<std::size_t>(n));
     };
@@ -38,7 +39,7 @@ void Forward::score(kernels::ConstRows rows, std::span<const int32_t> targets, k
       const auto first_tile = static_cast<std::size_t>(row / ops.device().row_tile());
       scores.reference = {out.reference.x, out.reference.tiles.subspan(first_tile)};
     }
-    ops.token_nll(chunk, weights.head(), part(targets), scores);
+    ops.token_nll(chunk, weights.head(), config.logits, part(targets), scores);
   }
 }
 

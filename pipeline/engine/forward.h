@@ -15,12 +15,13 @@
 namespace winnow::engine {
 
 struct Forward {
-  // Makes the rotary table. n_positions: of the longest sequence. All references must outlive this.
-  Forward(kernels::Ops& on, const model::ModelConfig& of_model, model::ModelWeights& with, int64_t n_positions);
+  // Makes the rotary tables of the sequences. All references must outlive this, but for their list.
+  Forward(kernels::Ops& on, const model::ModelConfig& of_model, model::ModelWeights& with,
+          std::span<const TurnedSequence> sequences);
   // Returns the backend memory that this takes, with what operations on sequences of most_rows rows take for
   // themselves, bytes.
-  static int64_t predicted_bytes(const kernels::Ops& on, const model::ModelConfig& of_model, int64_t n_positions,
-                                 int64_t most_rows);
+  static int64_t predicted_bytes(const kernels::Ops& on, const model::ModelConfig& of_model,
+                                 std::span<const TurnedSequence> sequences, int64_t most_rows);
 
   // Sets residual rows (n_rows, hidden) from tokens (n_rows) in the backend's memory.
   void embed(std::span<const int32_t> tokens, kernels::Rows rows);

@@ -83,18 +83,24 @@ class Generation {
   GenerationReport report_;
 };
 
+std::vector<TurnedSequence> turned_sequences(std::span<const GenerationRequest> requests) {
+  std::vector<TurnedSequence> sequences;
+  for (const GenerationRequest& request : requests) {
+    sequences.push_back({request.sequence_length(), request.sequence_length()});
+  }
+  return sequences;
+}
+
 int64_t longest_rows(std::span<const GenerationRequest> requests) {
   int64_t longest = 0;
-  for (const GenerationRequest& request : requests) {
-    longest = std::max(longest, static_cast<int64_t>(request.prompt.size()) + request.max_new_tokens);
-  }
+  for (const GenerationRequest& request : requests) longest = std::max(longest, request.sequence_length());
   return longest;
 }
 
 int64_t Generation::predicted_bytes(const kernels::Ops& ops, const model::ModelConfig& config,
                                     std::span<const GenerationRequest> requests) {
   const int64_t most_rows = RowPlaces::natural(ops.device().row_tile()).most_rows(first_new_rows(requests));
-  int64_t bytes = Forward::predicted_bytes(ops, config, longest_rows(requests), longest_rows(requests)) +
+  int64_t bytes = Forward::predicted_bytes(ops, config, turned_sequences(requests), longest_rows(requests)) +
                   StackBuffers(ops, config, most_rows).list.size_bytes() +
                   Prefill::predicted_bytes(ops, config, requests);
   for (const GenerationRequest& request : requests) bytes += SequenceCache::predicted_bytes(ops, config, request);
@@ -107,7 +113,7 @@ Generation::Generation(kernels::Ops& ops, const model::ModelConfig& config, mode
       config_(config),
       weights_(weights),
       requests_(requests),
-      forward_(ops, config, weights, longest_rows(requests)),
+      forward_(ops, config, weights, turned_sequences(requests)),
       // A row that is alone has the place of its position.
       places_(requests.size() > 1 ? RowPlaces(ops, config, weights) : RowPlaces::natural(ops.device().row_tile())),
       buffers_(ops, config, places_.most_rows(first_new_rows(requests))) {
@@ -188,7 +194,8 @@ void Generation::upload_rows(int64_t n_rows) {
   std::vector<int32_t> positions(static_cast<std::size_t>(n_rows), 0);
   for (const Sequence* sequence : active_) {
     tokens[static_cast<std::size_t>(sequence->at)] = sequence->text->tokens.back();
-    positions[static_cast<std::size_t>(sequence->at)] = static_cast<int32_t>(sequence->row);
+    positions[static_cast<std::size_t>(sequence->at)] =
+        forward_.rotary.place(sequence->request->sequence_length(), sequence->row);
   }
   buffers_.list.upload(ops_, buffers_.tokens, tokens);
   buffers_.list.upload(ops_, buffers_.positions, positions);
@@ -196,7 +203,7 @@ void Generation::upload_rows(int64_t n_rows) {
 
 void Generation::decode_layer(int64_t layer, int64_t n_rows) {
   const model::LayerWeights& weights = weights_.layer(layer);
-  const kernels::RowAngles angles = forward_.rotary.angles(at(buffers_.positions));
+  const model::LayerAngles angles = forward_.rotary.angles(at(buffers_.positions), weights.rope);
   const kernels::Rows stack = at(buffers_.stack).slice(0, n_rows);
   const kernels::Rows q = at(buffers_.q).slice(0, n_rows);
   const kernels::Rows attention = at(buffers_.attention).slice(0, n_rows);

@@ -24,6 +24,9 @@ struct GenerationRequest {
   LayerWindows windows;             // (n_layers); rows from prompt.size() on are those of new tokens
   int64_t max_new_tokens = 0;       // >= 1
   std::string name;                 // for messages
+
+  // Returns the tokens of the longest sequence that can come of it: what some rotary embeddings depend on.
+  int64_t sequence_length() const { return static_cast<int64_t>(prompt.size()) + max_new_tokens; }
 };
 
 // One continuation.

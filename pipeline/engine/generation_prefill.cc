@@ -113,7 +113,8 @@ void Prefill::make_tables() {
   std::vector<int32_t> positions;
   for (const Prompt& prompt : prompts_) {
     std::copy(prompt.request->prompt.begin(), prompt.request->prompt.end(), tokens.begin() + prompt.at);
-    for (int64_t row = 0; row < prompt.padded_rows; ++row) positions.push_back(static_cast<int32_t>(row));
+    const int64_t length = prompt.request->sequence_length();
+    for (int64_t row = 0; row < prompt.padded_rows; ++row) positions.push_back(forward_.rotary.place(length, row));
   }
   buffers_.list.upload(forward_.ops, buffers_.tokens, tokens);
   buffers_.list.upload(forward_.ops, buffers_.positions, positions);
@@ -180,7 +181,7 @@ void Prefill::load_seen(const kernels::KvCache& cache, const kernels::Window& wi
 void Prefill::run_chunk(const Prompt& prompt, const Chunk& chunk, int64_t layer, const model::LayerWeights& weights) {
   kernels::Ops& ops = forward_.ops;
   const model::ModelConfig& config = forward_.config;
-  const kernels::RowAngles angles = forward_.rotary.angles(at(buffers_.positions)).from(prompt.at);
+  const model::LayerAngles angles = forward_.rotary.angles(at(buffers_.positions), weights.rope).from(prompt.at);
   const kernels::KvSpan kv = chunk.own.kv.from(chunk.first_row - chunk.own.first_row);
   const bool is_last = layer == config.n_layers - 1;
   // Those of the rows that leave the layer.

@@ -53,7 +53,7 @@ double time_score_row(kernels::Ops& ops, const model::ModelConfig& config, model
   std::vector<uint8_t> hits(static_cast<std::size_t>(n_rows));
   return seconds_of(ops,
                     [&] {
-                      ops.token_nll(x.rows, weights.head(), targets, {nll, hits});
+                      ops.token_nll(x.rows, weights.head(), {}, targets, {nll, hits});
                     }) /
          static_cast<double>(n_rows);
 }
@@ -73,8 +73,7 @@ Rates measure_rates(kernels::Ops& ops, const model::ModelConfig& config, model::
   std::vector<int32_t> rows(static_cast<std::size_t>(n_rows));
   std::iota(rows.begin(), rows.end(), 0);
   const auto positions = ops.device().upload(rows, "the rows' positions");
-  Forward forward(ops, config, weights, n_rows);
-  const kernels::RowAngles row_angles = forward.rotary.angles(positions->as<int32_t>());
+  Forward forward(ops, config, weights, std::vector<TurnedSequence>{{n_rows, n_rows}});
 
   Rates rates;
   int64_t index = 0;
@@ -82,6 +81,7 @@ Rates measure_rates(kernels::Ops& ops, const model::ModelConfig& config, model::
   rates.per_layer_load = seconds_of(ops, [&] { weights.layer(index++ % config.n_layers); });
   if (config.n_layers == 1) rates.per_layer_load = 0.0;
   const model::LayerWeights& layer = weights.layer(0);
+  const model::LayerAngles row_angles = forward.rotary.angles(positions->as<int32_t>(), layer.rope);
   rates.per_row_layer = seconds_of(ops,
                                    [&] {
                                      forward.decoder.attention_input(layer, x.rows, row_angles, keys.kv, q.rows);

@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "model/families.h"
+
 namespace winnow::engine {
 namespace {
 
@@ -70,43 +72,81 @@ struct Reader {
   }
 };
 
+// Rows [first, first + n) of W.
+Linear rows_of(const Linear& whole, int64_t first, int64_t n, int64_t in_features) {
+  const auto begin = whole.weight.begin() + first * in_features;
+  return {{begin, begin + n * in_features}, {}};
+}
+
 struct Layer {
-  Vector input_norm, post_norm, q_norm, k_norm;
+  Vector attention_norm, attention_output_norm, mlp_norm, mlp_output_norm, q_norm, k_norm;  // empty: the layer has none
   Linear q, k, v, o, gate, up, down;
 };
 
-Layer read_layer(const model::ModelConfig& config, const Reader& read, int64_t index) {
-  const std::string prefix = "model.layers." + std::to_string(index) + ".";
-  const std::string attention = prefix + "self_attn.";
+void read_projections(const model::ModelConfig& config, const Reader& read, const std::string& prefix, Layer& layer) {
+  const model::LayerNames& names = config.family->names;
   const int64_t q_dim = config.heads.q_dim();
   const int64_t kv_dim = config.heads.kv_dim();
-  Layer layer;
-  layer.input_norm = read.vector(prefix + "input_layernorm.weight", config.hidden);
-  layer.post_norm = read.vector(prefix + "post_attention_layernorm.weight", config.hidden);
-  if (config.qk_norm) {
-    layer.q_norm = read.vector(attention + "q_norm.weight", config.heads.head_dim);
-    layer.k_norm = read.vector(attention + "k_norm.weight", config.heads.head_dim);
+  if (names.qkv.empty()) {
+    layer.q = read.linear(prefix + "self_attn.q_proj", q_dim, config.hidden, config.qkv_bias);
+    layer.k = read.linear(prefix + "self_attn.k_proj", kv_dim, config.hidden, config.qkv_bias);
+    layer.v = read.linear(prefix + "self_attn.v_proj", kv_dim, config.hidden, config.qkv_bias);
+  } else {
+    const Linear all = read.linear(prefix + std::string(names.qkv), q_dim + 2 * kv_dim, config.hidden, false);
+    layer.q = rows_of(all, 0, q_dim, config.hidden);
+    layer.k = rows_of(all, q_dim, kv_dim, config.hidden);
+    layer.v = rows_of(all, q_dim + kv_dim, kv_dim, config.hidden);
   }
-  layer.q = read.linear(attention + "q_proj", q_dim, config.hidden, config.qkv_bias);
-  layer.k = read.linear(attention + "k_proj", kv_dim, config.hidden, config.qkv_bias);
-  layer.v = read.linear(attention + "v_proj", kv_dim, config.hidden, config.qkv_bias);
-  layer.o = read.linear(attention + "o_proj", config.hidden, q_dim, config.o_bias);
-  layer.gate = read.linear(prefix + "mlp.gate_proj", config.ffn, config.hidden, config.mlp_bias);
-  layer.up = read.linear(prefix + "mlp.up_proj", config.ffn, config.hidden, config.mlp_bias);
+  if (names.gate_up.empty()) {
+    layer.gate = read.linear(prefix + "mlp.gate_proj", config.ffn, config.hidden, config.mlp_bias);
+    layer.up = read.linear(prefix + "mlp.up_proj", config.ffn, config.hidden, config.mlp_bias);
+  } else {
+    const Linear both = read.linear(prefix + std::string(names.gate_up), 2 * config.ffn, config.hidden, false);
+    layer.gate = rows_of(both, 0, config.ffn, config.hidden);
+    layer.up = rows_of(both, config.ffn, config.ffn, config.hidden);
+  }
+}
+
+Layer read_layer(const model::ModelConfig& config, const Reader& read, int64_t index) {
+  const std::string prefix = "model.layers." + std::to_string(index) + ".";
+  const model::Family& family = *config.family;
+  const auto norm = [&](std::string_view name, int64_t n) {
+    return name.empty() ? Vector{} : read.vector(prefix + std::string(name) + ".weight", n);
+  };
+  Layer layer;
+  layer.attention_norm = norm(family.names.attention_norm, config.hidden);
+  layer.attention_output_norm = norm(family.names.attention_output_norm, config.hidden);
+  layer.mlp_norm = norm(family.names.mlp_norm, config.hidden);
+  layer.mlp_output_norm = norm(family.names.mlp_output_norm, config.hidden);
+  if (family.qk_norm != model::QkNorm::kNone) {
+    const bool per_head = family.qk_norm == model::QkNorm::kPerHead;
+    layer.q_norm = norm(family.names.q_norm, per_head ? config.heads.head_dim : config.heads.q_dim());
+    layer.k_norm = norm(family.names.k_norm, per_head ? config.heads.head_dim : config.heads.kv_dim());
+  }
+  read_projections(config, read, prefix, layer);
+  layer.o = read.linear(prefix + "self_attn.o_proj", config.hidden, config.heads.q_dim(), config.o_bias);
   layer.down = read.linear(prefix + "mlp.down_proj", config.hidden, config.ffn, config.mlp_bias);
   return layer;
 }
 
-// In place on values[begin, begin + weight.size()).
-void rms_norm(Vector& values, std::size_t begin, const Vector& weight, double eps) {
+// In place on values[begin, begin + weight.size()); an empty weight leaves them.
+void norm_in_place(Vector& values, std::size_t begin, const Vector& weight, const kernels::NormShape& shape) {
+  if (weight.empty()) return;
+  const auto n = static_cast<double>(weight.size());
+  double mean = 0.0;
+  if (shape.kind == kernels::NormKind::kLayer) {
+    for (std::size_t i = 0; i < weight.size(); ++i) mean += values[begin + i] / n;
+  }
   double squares = 0.0;
-  for (std::size_t i = 0; i < weight.size(); ++i) squares += values[begin + i] * values[begin + i];
-  const double scale = 1.0 / std::sqrt(squares / static_cast<double>(weight.size()) + eps);
-  for (std::size_t i = 0; i < weight.size(); ++i) values[begin + i] *= scale * weight[i];
+  for (std::size_t i = 0; i < weight.size(); ++i) squares += (values[begin + i] - mean) * (values[begin + i] - mean);
+  const double scale = 1.0 / std::sqrt(squares / n + static_cast<double>(shape.eps));
+  for (std::size_t i = 0; i < weight.size(); ++i) {
+    values[begin + i] = (values[begin + i] - mean) * scale * (static_cast<double>(shape.offset) + weight[i]);
+  }
 }
 
-Vector rms_normed(Vector values, const Vector& weight, double eps) {
-  rms_norm(values, 0, weight, eps);
+Vector normed(Vector values, const Vector& weight, const kernels::NormShape& shape) {
+  norm_in_place(values, 0, weight, shape);
   return values;
 }
 
@@ -120,35 +160,112 @@ double llama3_frequency(const model::RopeConfig& rope, double frequency) {
   return (1.0 - blend) * frequency / rope.factor + blend * frequency;
 }
 
-// Rotates one head at values[begin, begin + head_dim): pairs (i, i + head_dim / 2). The angle is a float32 product, as
-// the models are served.
-void rotate(Vector& values, std::size_t begin, const model::RopeConfig& rope, std::size_t head_dim, int64_t position) {
-  const std::size_t half = head_dim / 2;
-  for (std::size_t i = 0; i < half; ++i) {
-    double frequency = std::pow(rope.theta, -2.0 * static_cast<double>(i) / static_cast<double>(head_dim));
-    if (rope.type == model::RopeConfig::Type::kLinear) frequency /= rope.factor;
-    if (rope.type == model::RopeConfig::Type::kLlama3) frequency = llama3_frequency(rope, frequency);
+// Source: the same, _compute_yarn_parameters: how much of pair i keeps its frequency, 0 to 1.
+double yarn_share(const model::RopeConfig& rope, double dim, double i) {
+  const auto boundary = [&](double turns) {
+    const double periods = static_cast<double>(rope.original_max_position) / (2.0 * std::numbers::pi * turns);
+    return dim / 2.0 * std::log(periods) / std::log(rope.theta);
+  };
+  double first = boundary(rope.beta_fast);
+  double last = boundary(rope.beta_slow);
+  if (rope.truncate) {
+    first = std::floor(first);
+    last = std::ceil(last);
+  }
+  first = std::max(first, 0.0);
+  last = std::min(last, dim - 1.0);
+  if (first == last) last += 0.001;
+  return 1.0 - std::min(std::max((i - first) / (last - first), 0.0), 1.0);
+}
+
+// Radians per position of pair i of the `dim` dimensions that turn, in a sequence of `length` tokens.
+double frequency_of(const model::RopeConfig& rope, double head_dim, double dim, std::size_t pair, double length) {
+  using Type = model::RopeConfig::Type;
+  const auto i = static_cast<double>(pair);
+  double theta = rope.theta;
+  if (rope.type == Type::kDynamic) {
+    const auto context = static_cast<double>(rope.original_max_position);
+    const double stretch = rope.factor * std::max(length, context) / context - rope.factor + 1.0;
+    theta *= std::pow(stretch, dim / (dim - 2.0));
+  }
+  const double frequency = std::pow(theta, -2.0 * i / (rope.type == Type::kProportional ? head_dim : dim));
+  switch (rope.type) {
+    case Type::kLinear:
+    case Type::kProportional:
+      return frequency / rope.factor;
+    case Type::kLlama3:
+      return llama3_frequency(rope, frequency);
+    case Type::kYarn: {
+      const double kept = yarn_share(rope, dim, i);
+      return frequency * kept + frequency / rope.factor * (1.0 - kept);
+    }
+    case Type::kLongRope: {
+      const bool is_long = length > static_cast<double>(rope.original_max_position);
+      return frequency / (is_long ? rope.long_factor : rope.short_factor)[pair];
+    }
+    default:
+      return frequency;
+  }
+}
+
+// Rotates one head at values[begin, begin + head_dim). The angle is a float32 product, as the models are served.
+void rotate(Vector& values, std::size_t begin, const model::RopeConfig& rope, std::size_t head_dim, int64_t position,
+            std::size_t length) {
+  if (rope.type == model::RopeConfig::Type::kNone) return;
+  const std::size_t dim = rope.rotary_dim == 0 ? head_dim : static_cast<std::size_t>(rope.rotary_dim);
+  const bool is_share = rope.type == model::RopeConfig::Type::kProportional;
+  for (std::size_t i = 0; i < dim / 2; ++i) {
+    const double frequency =
+        frequency_of(rope, static_cast<double>(head_dim), static_cast<double>(dim), i, static_cast<double>(length));
     const double angle = static_cast<double>(static_cast<float>(frequency) * static_cast<float>(position));
-    const double first = values[begin + i];
-    const double second = values[begin + half + i];
-    values[begin + i] = first * std::cos(angle) - second * std::sin(angle);
-    values[begin + half + i] = second * std::cos(angle) + first * std::sin(angle);
+    const std::size_t one = begin + (rope.is_interleaved ? 2 * i : i);
+    const std::size_t other = rope.is_interleaved ? one + 1 : one + (is_share ? head_dim : dim) / 2;
+    const double first = values[one];
+    const double second = values[other];
+    values[one] = (first * std::cos(angle) - second * std::sin(angle)) * rope.attention_scaling;
+    values[other] = (second * std::cos(angle) + first * std::sin(angle)) * rope.attention_scaling;
   }
 }
 
-void norm_and_rotate(Vector& heads, const Vector& norm, const model::ModelConfig& config, int64_t position) {
+double capped(double value, double cap) { return cap > 0.0 ? cap * std::tanh(value / cap) : value; }
+
+// Source: Transformers modeling_ministral3.py, get_llama_4_attn_scale.
+double query_scale(const model::RopeConfig& rope, int64_t position) {
+  if (rope.query_beta == 0.0) return 1.0;
+  return 1.0 + rope.query_beta * std::log(1.0 + std::floor(static_cast<double>(position) /
+                                                           static_cast<double>(rope.original_max_position)));
+}
+
+// In float64 where it follows from head_dim, which float32 would round.
+double attention_scale(const model::ModelConfig& config) {
+  const double usual = 1.0 / std::sqrt(static_cast<double>(config.heads.head_dim));
+  const bool is_usual = config.heads.scale == static_cast<float>(usual);
+  return is_usual ? usual : static_cast<double>(config.heads.scale);
+}
+
+// Norms and rotation of the heads of one row, in the order of the family.
+void norm_and_rotate(Vector& heads, const Vector& weight, const model::ModelConfig& config,
+                     const model::RopeConfig& rope, int64_t position, std::size_t length) {
   const auto head_dim = static_cast<std::size_t>(config.heads.head_dim);
-  for (std::size_t begin = 0; begin < heads.size(); begin += head_dim) {
-    if (!norm.empty()) rms_norm(heads, begin, norm, static_cast<double>(config.rms_eps));
-    rotate(heads, begin, config.rope, head_dim, position);
+  const bool norms_first = !config.family->qk_norm_after_rope;
+  for (const bool is_norm : {norms_first, !norms_first}) {
+    for (std::size_t begin = 0; begin < heads.size(); begin += head_dim) {
+      if (!is_norm) rotate(heads, begin, rope, head_dim, position, length);
+      // A weight as long as all heads norms them together, once.
+      if (is_norm && begin % std::max<std::size_t>(weight.size(), 1) == 0) {
+        norm_in_place(heads, begin, weight, config.norm);
+      }
+    }
   }
 }
 
-// Row t of softmax(q k^T / sqrt(head_dim)) v over the keys that it sees, all heads; the model's own definition, written
+// Row t of softmax(scale * q k^T) v over the keys that it sees, all heads; the model's own definition, written
 // out again: key j iff j <= t and (t - j < W or j < S), where the row obeys the window at all.
 Vector attend(const model::ModelConfig& config, const Vector& q, const std::vector<Vector>& k,
               const std::vector<Vector>& v, const kernels::Window& window) {
   const auto head_dim = static_cast<std::size_t>(config.heads.head_dim);
+  const auto cap = static_cast<double>(config.heads.softcap);
+  const double scale = attention_scale(config);
   const auto group = static_cast<std::size_t>(config.heads.n_heads / config.heads.n_kv_heads);
   const auto t = static_cast<int64_t>(k.size()) - 1;
   const bool obeys_window = t >= window.first_row && t < window.end_row;
@@ -161,7 +278,7 @@ Vector attend(const model::ModelConfig& config, const Vector& q, const std::vect
       if (obeys_window && t - key >= window.keys && key >= window.sinks) continue;
       double dot = 0.0;
       for (std::size_t i = 0; i < head_dim; ++i) dot += q[head * head_dim + i] * k[j][kv_begin + i];
-      score[j] = dot / std::sqrt(static_cast<double>(head_dim));
+      score[j] = capped(dot * scale, cap);
     }
     const double largest = *std::max_element(score.begin(), score.end());
     double sum = 0.0;
@@ -173,31 +290,46 @@ Vector attend(const model::ModelConfig& config, const Vector& q, const std::vect
   return out;
 }
 
-void add(Vector& to, const Vector& from) {
-  for (std::size_t i = 0; i < to.size(); ++i) to[i] += from[i];
+void add(Vector& to, const Vector& from, double scale) {
+  for (std::size_t i = 0; i < to.size(); ++i) to[i] += scale * from[i];
+}
+
+// down(act(gate) * up) of one row.
+Vector run_mlp(const model::ModelConfig& config, const Layer& layer, const Vector& input) {
+  Vector gate = layer.gate(input);
+  const Vector up = layer.up(input);
+  for (std::size_t i = 0; i < gate.size(); ++i) {
+    const double x = gate[i];
+    const double bend = std::sqrt(2.0 / std::numbers::pi) * (x + 0.044715 * x * x * x);
+    const bool is_silu = config.family->activation == kernels::Activation::kSilu;
+    gate[i] = up[i] * (is_silu ? x / (1.0 + std::exp(-x)) : 0.5 * x * (1.0 + std::tanh(bend)));
+  }
+  return layer.down(gate);
 }
 
 // One decoder layer on all rows, in place.
-void run_layer(const model::ModelConfig& config, const Layer& layer, std::vector<Vector>& rows,
-               const kernels::Window& window) {
-  const auto eps = static_cast<double>(config.rms_eps);
+void run_layer(const model::ModelConfig& config, const Layer& layer, const model::RopeConfig& rope,
+               std::vector<Vector>& rows, const kernels::Window& window) {
+  const auto residual_scale = static_cast<double>(config.residual_scale);
   std::vector<Vector> keys;
   std::vector<Vector> values;
   for (std::size_t t = 0; t < rows.size(); ++t) {
     const auto position = static_cast<int64_t>(t);
-    const Vector normed = rms_normed(rows[t], layer.input_norm, eps);
-    Vector q = layer.q(normed);
-    keys.push_back(layer.k(normed));
-    values.push_back(layer.v(normed));
-    norm_and_rotate(q, layer.q_norm, config, position);
-    norm_and_rotate(keys.back(), layer.k_norm, config, position);
-    add(rows[t], layer.o(attend(config, q, keys, values, window)));
-
-    const Vector mlp_input = rms_normed(rows[t], layer.post_norm, eps);
-    Vector gate = layer.gate(mlp_input);
-    const Vector up = layer.up(mlp_input);
-    for (std::size_t i = 0; i < gate.size(); ++i) gate[i] *= up[i] / (1.0 + std::exp(-gate[i]));
-    add(rows[t], layer.down(gate));
+    const Vector input = normed(rows[t], layer.attention_norm, config.norm);
+    Vector q = layer.q(input);
+    keys.push_back(layer.k(input));
+    values.push_back(layer.v(input));
+    norm_and_rotate(q, layer.q_norm, config, rope, position, rows.size());
+    norm_and_rotate(keys.back(), layer.k_norm, config, rope, position, rows.size());
+    const double q_scale = query_scale(rope, position);
+    for (double& value : q) value *= q_scale;
+    const Vector attended = layer.o(attend(config, q, keys, values, window));
+    Vector mlp_input = rows[t];
+    add(rows[t], normed(attended, layer.attention_output_norm, config.norm), residual_scale);
+    if (!config.family->parallel) mlp_input = rows[t];
+    const Vector& mlp_norm = config.family->parallel ? layer.attention_norm : layer.mlp_norm;
+    const Vector mlp = run_mlp(config, layer, normed(mlp_input, mlp_norm, config.norm));
+    add(rows[t], normed(mlp, layer.mlp_output_norm, config.norm), residual_scale);
   }
 }
 
@@ -215,22 +347,28 @@ Score reference_score(const model::ModelConfig& config, const model::Checkpoint&
                       std::span<const int32_t> tokens, int64_t answer_start, const LayerWindows& windows) {
   const Reader read{checkpoint};
   const Vector embedding = to_double(checkpoint.get("model.embed_tokens.weight", {config.vocab, config.hidden}));
+  const auto embedding_scale = static_cast<double>(config.embedding_scale);
   std::vector<Vector> rows;
   for (const int32_t token : tokens.first(tokens.size() - 1)) {
     const auto begin = embedding.begin() + token * config.hidden;
     rows.emplace_back(begin, begin + config.hidden);
+    for (double& value : rows.back()) value *= embedding_scale;
   }
   for (int64_t l = 0; l < config.n_layers; ++l) {
-    run_layer(config, read_layer(config, read, l), rows, windows[static_cast<std::size_t>(l)].window);
+    run_layer(config, read_layer(config, read, l), config.rope_of(l), rows,
+              windows[static_cast<std::size_t>(l)].window);
   }
 
   const Vector final_norm = read.vector("model.norm.weight", config.hidden);
   Linear head{embedding, {}};
   if (!config.tied_embeddings) head = read.linear("lm_head", config.vocab, config.hidden, false);
+  const auto logit_scale = static_cast<double>(config.logits.scale);
+  const auto logit_cap = static_cast<double>(config.logits.softcap);
   Score score;
   double hits = 0.0;
   for (auto t = static_cast<std::size_t>(answer_start); t < tokens.size(); ++t) {
-    const Vector logits = head(rms_normed(rows[t - 1], final_norm, static_cast<double>(config.rms_eps)));
+    Vector logits = head(normed(rows[t - 1], final_norm, config.norm));
+    for (double& logit : logits) logit = capped(logit * logit_scale, logit_cap);
     const auto [nll, is_argmax] = token_nll(logits, tokens[t]);
     score.nll_nats += nll;
     hits += is_argmax ? 1.0 : 0.0;

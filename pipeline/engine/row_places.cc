@@ -28,7 +28,7 @@ class Trial {
       : ops_(ops),
         config_(config),
         weights_(weights),
-        forward_(ops, config, weights, kPosition + 1),
+        forward_(ops, config, weights, std::vector<TurnedSequence>{{kPosition + 1, kPosition + 1}}),
         n_(ops.device().row_tile()),
         buffers_(ops, config),
         residual_(buffers_.residual(n_, "rows of a trial")),
@@ -49,7 +49,7 @@ class Trial {
     const kernels::Rows q = buffers_.at(q_);
     forward_.embed(device_tokens->as<int32_t>(), residual);
     const model::LayerWeights& layer = weights_.layer(0);
-    const auto angles = forward_.rotary.angles(positions_->as<int32_t>());
+    const auto angles = forward_.rotary.angles(positions_->as<int32_t>(), layer.rope);
     forward_.decoder.attention_input(layer, residual, angles, buffers_.at(kv_), q);
     append_rows(q, outcomes);
     append_keys(outcomes);

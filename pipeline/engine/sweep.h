@@ -43,6 +43,8 @@ struct SweepRequest {
   // are in `prefix`, which only the sweep itself needs. cached_rows() of pipeline/engine/cached_prefix.h, or 0.
   int64_t prefix_rows = 0;
   const CachedPrefix* prefix = nullptr;
+  // Tokens of the sequence on whose length some rotary embeddings depend; 0: all of `tokens` but the last.
+  int64_t sequence_length = 0;
 };
 
 struct SweepResult {

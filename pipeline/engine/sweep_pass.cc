@@ -12,6 +12,16 @@ namespace {
 // The one that a layer's mass is measured against: where the base is windowed and its variant is not, the base's.
 const kernels::Window& narrower(const kernels::Window& a, const kernels::Window& b) { return a.keys < b.keys ? a : b; }
 
+int64_t length_of(const SweepRequest& request) {
+  return request.sequence_length > 0 ? request.sequence_length : static_cast<int64_t>(request.tokens.size()) - 1;
+}
+
+std::vector<TurnedSequence> turned_sequences(std::span<const SweepRequest> requests, const SweepLayout& layout) {
+  std::vector<TurnedSequence> sequences;
+  for (const SweepRequest& request : requests) sequences.push_back({length_of(request), layout.longest_rows});
+  return sequences;
+}
+
 }  // namespace
 
 SweepBuffers::SweepBuffers(const kernels::Ops& ops, const model::ModelConfig& config, const SweepLayout& layout,
@@ -39,7 +49,8 @@ int64_t SweepPass::predicted_bytes(const kernels::Ops& ops, const model::ModelCo
                                    std::span<const SweepRequest> requests, const KvSink* sink) {
   const SweepLayout layout(config, requests, ops);
   return SweepBuffers(ops, config, layout, requests, sink).list.size_bytes() +
-         Forward::predicted_bytes(ops, config, layout.longest_rows, std::max(layout.longest_rows, layout.group_rows));
+         Forward::predicted_bytes(ops, config, turned_sequences(requests, layout),
+                                  std::max(layout.longest_rows, layout.group_rows));
 }
 
 SweepPass::SweepPass(kernels::Ops& ops, const model::ModelConfig& config, model::ModelWeights& weights,
@@ -50,7 +61,7 @@ SweepPass::SweepPass(kernels::Ops& ops, const model::ModelConfig& config, model:
       requests_(requests),
       sink_(sink),
       layout_(config, requests, ops),
-      forward_(ops, config, weights, layout_.longest_rows),
+      forward_(ops, config, weights, turned_sequences(requests, layout_)),
       buffers_(ops, config, layout_, requests, sink) {
   for (const SweepRequest& request : requests) {
     const bool is_there = request.prefix != nullptr && request.prefix->n_rows() == request.prefix_rows;
@@ -68,11 +79,12 @@ SweepPass::SweepPass(kernels::Ops& ops, const model::ModelConfig& config, model:
 // What the rows are, for the operations that ask for it: tokens and positions.
 void SweepPass::make_tables() {
   std::vector<int32_t> positions;
-  const auto add_positions = [&](const PlacedRows& rows) {
-    for (int64_t r = 0; r < rows.n_rows; ++r) positions.push_back(static_cast<int32_t>(rows.first_row + r));
+  const auto add_positions = [&](const Segment& segment, const PlacedRows& rows) {
+    const int64_t length = length_of(requests_[segment.request]);
+    for (int64_t r = 0; r < rows.n_rows; ++r) positions.push_back(forward_.rotary.place(length, rows.first_row + r));
   };
-  for (const Segment& segment : layout_.segments) add_positions(segment.residual);
-  for (const Segment& segment : layout_.segments) add_positions(segment.scored);
+  for (const Segment& segment : layout_.segments) add_positions(segment, segment.residual);
+  for (const Segment& segment : layout_.segments) add_positions(segment, segment.scored);
   buffers_.list.upload(ops_, buffers_.positions, positions);
 
   std::vector<int32_t> tokens(static_cast<std::size_t>(layout_.base_rows), -1);
@@ -149,11 +161,12 @@ void SweepPass::run_lanes(const model::LayerWeights& weights, int64_t layer, std
     if (base.residual.first_row > 0) set_prefix(call, lane.request);
     calls.push_back(call);
   }
-  forward_.decoder.attention_input(weights, residual(first.residual.at, n_own_rows), residual_angles(first.residual.at),
-                                   at(buffers_.group_kv),
+  forward_.decoder.attention_input(weights, residual(first.residual.at, n_own_rows),
+                                   residual_angles(weights, first.residual.at), at(buffers_.group_kv),
                                    is_last(layer) ? kernels::Rows{} : at(buffers_.group_q).slice(0, n_own_rows));
   if (is_last(layer)) {
-    forward_.decoder.attention_input(weights, scored(first.scored.at, n_own_scored), scored_angles(first.scored.at), {},
+    forward_.decoder.attention_input(weights, scored(first.scored.at, n_own_scored),
+                                     scored_angles(weights, first.scored.at), {},
                                      at(buffers_.group_q).slice(0, n_own_scored));
   }
   ops_.attention(calls, config_.heads);
@@ -183,12 +196,13 @@ void SweepPass::run_layer(int64_t layer) {
   const model::LayerWeights& weights = weights_.layer(layer);
   fetch_prefixes(layer);
   base_keys_ = sink_ != nullptr ? sink_->place(layer) : at(buffers_.base_kv);
-  forward_.decoder.attention_input(weights, residual(0, layout_.base_rows), residual_angles(0), base_keys_,
+  forward_.decoder.attention_input(weights, residual(0, layout_.base_rows), residual_angles(weights, 0), base_keys_,
                                    is_last(layer) ? kernels::Rows{} : at(buffers_.base_q));
   if (is_last(layer)) {
     gather_scored(layer);
     const kernels::Rows rows = scored(0, bases().back().scored.end());
-    forward_.decoder.attention_input(weights, rows, scored_angles(0), {}, at(buffers_.base_q).slice(0, rows.n_rows));
+    forward_.decoder.attention_input(weights, rows, scored_angles(weights, 0), {},
+                                     at(buffers_.base_q).slice(0, rows.n_rows));
   } else {
     fork_lanes(layer);
   }

@@ -106,9 +106,15 @@ class SweepPass {
   kernels::KvSpan base_keys(const Segment& base) const {
     return base_keys_.slice(base.residual.at, base.residual.n_rows);
   }
-  kernels::RowAngles angles() const { return forward_.rotary.angles(at(buffers_.positions)); }
-  kernels::RowAngles residual_angles(int64_t row) const { return angles().from(row); }
-  kernels::RowAngles scored_angles(int64_t row) const { return angles().from(layout_.stack_rows + row); }
+  model::LayerAngles angles(const model::LayerWeights& weights) const {
+    return forward_.rotary.angles(at(buffers_.positions), weights.rope);
+  }
+  model::LayerAngles residual_angles(const model::LayerWeights& weights, int64_t row) const {
+    return angles(weights).from(row);
+  }
+  model::LayerAngles scored_angles(const model::LayerWeights& weights, int64_t row) const {
+    return angles(weights).from(layout_.stack_rows + row);
+  }
 
   void make_tables();
   // Brings the keys of the rows before the bases' own, of the layer at hand.

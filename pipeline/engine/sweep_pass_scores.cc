@@ -86,7 +86,7 @@ std::vector<int32_t> SweepPass::reference_tiles() const {
 void SweepPass::keep_base_rows() {
   for (int64_t row = 0; row < layout_.base_scored_rows; row += ops_.device().chunk_rows()) {
     const int64_t n = std::min(ops_.device().chunk_rows(), layout_.base_scored_rows - row);
-    ops_.rms_norm(scored(row, n), weights_.final_norm(), config_.rms_eps, at(buffers_.reference).slice(row, n));
+    ops_.norm(scored(row, n), weights_.final_norm(), at(buffers_.reference).slice(row, n));
   }
 }
 

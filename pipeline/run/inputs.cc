@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/cuda/cuda.h"
+#include "model/families.h"
 #include "results/selection/pattern.h"
 
 namespace winnow::run {
@@ -26,6 +27,17 @@ int64_t longest(const DataSet& data) {
     n_tokens = std::max(n_tokens, static_cast<int64_t>(data.corpus.example(e).size()));
   }
   return n_tokens;
+}
+
+// Engines choose the positions of such a layer by its type: one that got a window and kept its positions would be a
+// model that nobody serves.
+void check_positions_of_types(const RunOptions& options, const model::ModelConfig& config) {
+  const model::Positions positions = config.family->positions;
+  const bool follows_type = positions == model::Positions::kByLayerType || positions == model::Positions::kNoneOnFull;
+  if (!follows_type || config.ropes.size() == 1) return;
+  fail(ExitCode::kBadData, (options.model / "config.json").string() + ": layer_types: in a " + config.model_type +
+                               " the positions of a layer follow its type, so that a layer with full attention would "
+                               "get other positions with a window: winnow does not measure such a model yet");
 }
 
 // A window that the checkpoint itself sets changes the model on examples that are longer: measuring it with full
@@ -144,6 +156,7 @@ int64_t Inputs::number_of_name(const std::string& name) {
 }
 
 void check_data_sets(const RunOptions& options, Inputs& inputs) {
+  check_positions_of_types(options, inputs.config);
   check_native_window(options, inputs);
   check_positions(inputs);
   check_reach(inputs);

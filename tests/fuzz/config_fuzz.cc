@@ -20,14 +20,14 @@ void check(const winnow::model::ModelConfig& config) {
   require(config.n_layers > 0 && config.hidden > 0 && config.ffn > 0 && config.vocab > 0 && config.max_positions > 0);
   require(heads.n_heads > 0 && heads.n_kv_heads > 0 && heads.n_heads % heads.n_kv_heads == 0);
   require(heads.head_dim > 0 && heads.head_dim % 2 == 0 && heads.scale > 0.0F);
-  require(heads.q_dim() < int64_t{1} << 31 && config.rms_eps > 0.0F);
+  require(heads.q_dim() < int64_t{1} << 31 && config.norm.eps > 0.0F);
   require(config.native_window.has_value() == !config.native_window_layers.empty());
   if (config.native_window) {
     require(*config.native_window > 0);
     require(static_cast<int64_t>(config.native_window_layers.size()) == config.n_layers);
   }
   if (heads.head_dim > 1024) return;
-  require(static_cast<int64_t>(winnow::model::rope_table(config.rope, heads.head_dim, 3).size()) == 3 * heads.head_dim);
+  require(static_cast<int64_t>(winnow::model::rope_table(config.ropes.front(), heads.head_dim, 3).size()) == 3 * heads.head_dim);
 }
 
 }  // namespace

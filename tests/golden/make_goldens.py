@@ -1,7 +1,7 @@
 """Makes the golden checkpoints and the figures that winnow must reproduce, with Transformers on the CPU in float64.
 
-    python3 tests/golden/make_goldens.py [NAME...]     NAME: qwen3 qwen2 llama mistral demo, and the same
-                                                       with _bf16; default: all
+    python3 tests/golden/make_goldens.py [NAME...]     NAME: one of CHECKPOINTS below, or demo; the first four
+                                                       and demo also with _bf16; default: all
 
 Needs torch and transformers; the tests that read the goldens need neither. Each golden is NAME.json beside this file,
 with the SHA-256 of every file of its checkpoint. The same call on the same versions gives the same bytes, in bfloat16
@@ -25,8 +25,8 @@ import h5py
 import numpy as np
 import torch
 import transformers
-from reference import WindowedModel, WindowRule, drop_one
-from transformers import AutoConfig, AutoModelForCausalLM
+from reference import WindowedModel, WindowRule, drop_one, forget_longer_sequences, text_model
+from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
 MAGIC, VERSION = "winnow-golden", 1
 HERE = Path(__file__).resolve().parent
@@ -51,6 +51,7 @@ class Checkpoint:
     shard_size: str = "10MB"
     hub_dialect: dict | None = None  # fields as model hubs have them: torch_dtype, rope_theta, rope_scaling on top
     bases: list = field(default_factory=lambda: ["full"])
+    has_bf16: bool = True
 
 
 LLAMA3_ROPE = {
@@ -121,35 +122,186 @@ CHECKPOINTS = {
         shard_size="150KB",
     ),
 }
+# One for each switch that the four above have not; small, since each is a checkpoint in this folder.
+SMALL = COMMON | {
+    "hidden_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "intermediate_size": 64,
+    "tie_word_embeddings": True,
+}
+DEFAULT_ROPE = {"rope_type": "default", "rope_theta": 1e4}
+YARN_ROPE = {
+    "rope_type": "yarn",
+    "rope_theta": 1e5,
+    "factor": 4.0,
+    "original_max_position_embeddings": 64,
+    "beta_fast": 32.0,
+    "beta_slow": 1.0,
+    "mscale": 1.0,
+    "mscale_all_dim": 1.0,
+    "llama_4_scaling_beta": 0.3,
+}
+N_SMALL_PAIRS = 8 // 2  # of a head of 8 dimensions
+SMALL_CHECKPOINTS = {
+    "ministral3": {"head_dim": 16, "sliding_window": None, "rope_parameters": YARN_ROPE},
+    "llama_yarn": {
+        "model_type": "llama",
+        "head_dim": 16,
+        "rope_parameters": {k: v for k, v in YARN_ROPE.items() if not k.startswith(("mscale", "llama_4"))}
+        | {"truncate": False, "beta_fast": 8.0},
+    },
+    "llama_linear": {"model_type": "llama", "rope_parameters": DEFAULT_ROPE | {"rope_type": "linear", "factor": 3.0}},
+    # Sequences are longer than max_position_embeddings, so that the base grows with them.
+    "llama_dynamic": {
+        "model_type": "llama",
+        "max_position_embeddings": 100,
+        "rope_parameters": DEFAULT_ROPE | {"rope_type": "dynamic", "factor": 2.0},
+    },
+    "seed_oss": {"head_dim": 16, "mlp_bias": True, "rope_parameters": DEFAULT_ROPE},
+    "smollm3": {"no_rope_layers": [1, 0, 1], "rope_parameters": DEFAULT_ROPE},
+    "granite": {
+        "embedding_multiplier": 1.5,
+        "residual_multiplier": 0.8,
+        "attention_multiplier": 0.6,
+        "logits_scaling": 0.7,
+        "mlp_bias": True,
+        "rope_parameters": DEFAULT_ROPE,
+    },
+    "phi3": {
+        "max_position_embeddings": 512,
+        "original_max_position_embeddings": 160,
+        "sliding_window": None,
+        "rope_parameters": {
+            "rope_type": "longrope",
+            "rope_theta": 1e4,
+            "partial_rotary_factor": 0.75,
+            "short_factor": [1.0, 1.1, 1.2],
+            "long_factor": [1.0, 2.0, 4.0],
+        },
+    },
+    "glm4": {
+        "head_dim": 16,
+        "tie_word_embeddings": False,
+        "rope_parameters": DEFAULT_ROPE | {"partial_rotary_factor": 0.5},
+    },
+    "hunyuan_v1_dense": {
+        "head_dim": 16,
+        "rope_parameters": DEFAULT_ROPE | {"rope_type": "dynamic", "alpha": 1000.0, "factor": 1.0},
+    },
+    "olmo2": {"tie_word_embeddings": False, "rope_parameters": DEFAULT_ROPE},
+}
+CHECKPOINTS |= {
+    name: Checkpoint({"model_type": name} | SMALL | fields, torch.float16, has_bf16=False)
+    for name, fields in SMALL_CHECKPOINTS.items()
+}
+# Those with windows of their own, in all layers but the last.
+NATIVE_WINDOW = {
+    "sliding_window": WINDOW_KEYS,
+    "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
+}
+LOCAL_ROPE = {
+    "sliding_attention": DEFAULT_ROPE,
+    "full_attention": {"rope_type": "linear", "rope_theta": 1e5, "factor": 4.0},
+}
+HYBRID_CHECKPOINTS = {
+    "gemma2": {
+        "head_dim": 16,
+        "query_pre_attn_scalar": 1,
+        "attn_logit_softcapping": 12.0,
+        "final_logit_softcapping": 20.0,
+        "rope_parameters": DEFAULT_ROPE,
+    },
+    "gemma3_text": {"head_dim": 16, "query_pre_attn_scalar": 2, "rope_parameters": LOCAL_ROPE},
+    "olmo3": {"tie_word_embeddings": False, "rope_parameters": LOCAL_ROPE},
+    "exaone4": {"rope_parameters": DEFAULT_ROPE},
+    "cohere2": {"logit_scale": 0.5, "rope_parameters": DEFAULT_ROPE},
+}
+# Models with a tower for images, of which only the one for text counts.
+TOWER_CHECKPOINTS = {
+    "qwen3_vl": {
+        "text_config": SMALL
+        | {
+            "model_type": "qwen3_vl_text",
+            "head_dim": 16,
+            "rope_parameters": DEFAULT_ROPE | {"mrope_section": [4, 2, 2], "mrope_interleaved": True},
+        },
+        "vision_config": {
+            "depth": 1,
+            "hidden_size": 16,
+            "intermediate_size": 16,
+            "num_heads": 2,
+            "out_hidden_size": 48,
+            "num_position_embeddings": 16,
+            "deepstack_visual_indexes": [],
+        },
+    },
+    "mistral3": {
+        "text_config": SMALL
+        | {"model_type": "mistral", "head_dim": 16, "sliding_window": None, "rope_parameters": DEFAULT_ROPE},
+        "vision_config": {
+            "model_type": "pixtral",
+            "hidden_size": 16,
+            "intermediate_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "head_dim": 8,
+            "image_size": 32,
+            "patch_size": 16,
+        },
+    },
+}
+CHECKPOINTS |= {
+    name: Checkpoint({"model_type": name, "tie_word_embeddings": True} | fields, torch.float16, has_bf16=False)
+    for name, fields in TOWER_CHECKPOINTS.items()
+}
+CHECKPOINTS |= {
+    name: Checkpoint(
+        {"model_type": name} | SMALL | NATIVE_WINDOW | fields, torch.float16, bases=["list:2"], has_bf16=False
+    )
+    for name, fields in HYBRID_CHECKPOINTS.items()
+}
+
+
+def load_model(directory_or_config, **options):
+    """The model of a folder, or a random one of a configuration, whatever its towers."""
+    is_config = not isinstance(directory_or_config, Path)
+    config = directory_or_config if is_config else AutoConfig.from_pretrained(directory_or_config)
+    auto_class = AutoModelForImageTextToText if hasattr(config, "text_config") else AutoModelForCausalLM
+    load = auto_class.from_config if is_config else auto_class.from_pretrained
+    return load(directory_or_config, **options)
 
 
 def seed_of(name):
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little")
 
 
-def random_weight(name, shape, rng, tied):
+def random_weight(name, shape, rng, tied, plus_one):
     """Large enough that attention is peaked and far keys matter, and that the next token is not a toss-up."""
     normal = rng.standard_normal(shape)
-    if name.endswith(("q_norm.weight", "k_norm.weight")):
-        return 1.6 + 0.2 * normal
+    if name.endswith(("q_norm.weight", "k_norm.weight", "query_layernorm.weight", "key_layernorm.weight")):
+        return 1.6 - float(plus_one) + 0.2 * normal
     if name.endswith("norm.weight"):
-        return 1 + 0.2 * normal
+        return float(not plus_one) + 0.2 * normal
     if name.endswith("bias"):
         return 0.3 * normal
     if "embed_tokens" in name:
         return (0.35 if tied else 1.0) * normal
-    gain = {"q_proj": 1.6, "k_proj": 1.6, "v_proj": 1.5, "lm_head": 2.5}.get(name.split(".")[-2], 1.0)
+    gain = {"q_proj": 1.6, "k_proj": 1.6, "v_proj": 1.5, "qkv_proj": 1.6, "lm_head": 2.5}.get(name.split(".")[-2], 1.0)
     return gain / np.sqrt(shape[-1]) * normal
 
 
 def write_checkpoint(name, directory):
     form = CHECKPOINTS[name]
     config = AutoConfig.for_model(**form.config)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model = load_model(config, dtype=torch.float32)
     rng = np.random.default_rng(seed_of(name))
     with torch.no_grad():
         for tensor_name, tensor in sorted(model.named_parameters()):
-            weight = random_weight(tensor_name, tensor.shape, rng, form.config["tie_word_embeddings"])
+            weight = random_weight(
+                tensor_name, tensor.shape, rng, form.config["tie_word_embeddings"], name.startswith("gemma")
+            )
             tensor.copy_(torch.from_numpy(weight))
     shutil.rmtree(directory, ignore_errors=True)
     model.to(form.dtype).save_pretrained(directory, max_shard_size=form.shard_size)
@@ -162,18 +314,35 @@ def write_checkpoint(name, directory):
         (directory / "config.json").write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n")
 
 
+def attention_in_float64(module, query, key, value, mask, scaling, softcap=None, **_):
+    """softmax(scaling * q k^T) v with what some families add: caps on the scores."""
+    groups = query.shape[1] // key.shape[1]
+    scores = query @ key.repeat_interleave(groups, 1).transpose(2, 3) * scaling
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    weights = torch.softmax(scores + mask[..., : key.shape[2]], -1)
+    return (weights @ value.repeat_interleave(groups, 1)).transpose(1, 2).contiguous(), weights
+
+
+def norm_in_float64(norm):
+    eps = getattr(norm, "variance_epsilon", getattr(norm, "eps", None))
+    plus_one = type(norm).__name__.startswith("Gemma")
+    subtracts_mean = type(norm).__name__.endswith("LayerNorm")
+
+    def forward(x):
+        if subtracts_mean:
+            x = x - x.mean(-1, keepdim=True)
+        return (norm.weight + plus_one) * (x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps))
+
+    return forward
+
+
 def load_reference(directory):
     """The model in float64 throughout: Transformers' norms and eager softmax compute in float32 whatever the dtype."""
-    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float64, attn_implementation="sdpa")
-
-    def norm_in_float64(norm):
-        def forward(x):
-            return norm.weight * (x * torch.rsqrt(x.square().mean(-1, keepdim=True) + norm.variance_epsilon))
-
-        return forward
-
+    AttentionInterface.register("float64", attention_in_float64)
+    model = load_model(directory, dtype=torch.float64, attn_implementation="float64")
     for module in model.modules():
-        if type(module).__name__.endswith("RMSNorm"):
+        if type(module).__name__.endswith(("RMSNorm", "LayerNorm")):
             module.forward = norm_in_float64(module)
     return WindowedModel(model)
 
@@ -184,20 +353,23 @@ def load_bf16(directory):
     Checkpoints of other types are rounded to nearest even, as winnow rounds them when it loads them on a GPU. Loaded as
     bfloat16 and not converted afterwards: model.to() would round the frequencies of the rotary embedding too.
     """
-    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.bfloat16, attn_implementation="sdpa")
-    if model.model.rotary_emb.inv_freq.dtype != torch.float32:
+    model = load_model(directory, dtype=torch.bfloat16, attn_implementation="sdpa")
+    if text_model(model).rotary_emb.inv_freq.dtype != torch.float32:
         raise RuntimeError(f"{directory}: this Transformers rounds the rotary frequencies to bfloat16")
     return WindowedModel(model)
 
 
 def check_reference(reference, directory, examples):
     """The float64 reference must be the model that Transformers runs by itself."""
-    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager").eval()
+    model = load_model(directory, dtype=torch.float32, attn_implementation="eager").eval()
     for tokens, start in examples:
+        forget_longer_sequences(model)
         with torch.inference_mode():
-            logits = model(torch.tensor([tokens])).logits[0, start - 1 : -1].double()
+            logits = model(torch.tensor([tokens[:-1]])).logits[0, start - 1 :].double()
         nll = -torch.log_softmax(logits, -1).gather(1, torch.tensor(tokens[start:])[:, None])[:, 0]
-        ours = reference.score(tokens, start, drop_one(len(reference.layers))[:1], WindowRule(len(tokens)))[0].nll
+        native = [kind == "sliding_attention" for kind in getattr(model.config, "layer_types", None) or []]
+        pattern = native or [False] * len(reference.layers)
+        ours = reference.score(tokens, start, [pattern], WindowRule(WINDOW_KEYS))[0].nll
         if not torch.allclose(nll, ours, rtol=1e-3, atol=1e-3):
             raise RuntimeError(f"{directory}: the float64 reference differs from Transformers' own forward pass")
 
@@ -236,7 +408,7 @@ def continued(model, prompt, n_answer):
 
 def random_examples(name, reference, directory, bases, rules):
     """(tokens, answer_start, scores) of each kind in EXAMPLES, with clear-cut argmaxes everywhere."""
-    plain = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float64).eval()
+    plain = load_model(directory, dtype=torch.float64).eval()
     examples = []
     for index, (n_tokens, n_answer, is_corrupted) in enumerate(EXAMPLES):
         for attempt in itertools.count():
@@ -351,7 +523,7 @@ def make_random_bf16(name):
     """On the checkpoint that make_random has written."""
     directory = HERE / name
     rules = [WindowRule(WINDOW_KEYS, *setting) for setting in itertools.product(SINKS, DECODES, BF16_TAIL_ROWS)]
-    plain = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float64).eval()
+    plain = load_model(directory, dtype=torch.float64).eval()
     examples = []
     for index in range(BF16_EXAMPLES):
         rng = np.random.default_rng([seed_of(f"{name}_bf16"), index])
@@ -413,7 +585,7 @@ def make_demo_bf16():
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     makers = {name: partial(make_random, name) for name in CHECKPOINTS}
-    makers |= {f"{name}_bf16": partial(make_random_bf16, name) for name in CHECKPOINTS}
+    makers |= {f"{name}_bf16": partial(make_random_bf16, name) for name, form in CHECKPOINTS.items() if form.has_bf16}
     makers |= {"demo": make_demo, "demo_bf16": make_demo_bf16}
     parser.add_argument("names", nargs="*", metavar="NAME", choices=[[], *makers], default=[])
     for name in parser.parse_args().names or makers:

@@ -42,12 +42,22 @@ class AnswerScores:
         return float(self.nll.mean()), bool(self.hit.all()), float(self.hit.double().mean())
 
 
+def text_model(model):
+    """The decoder of a model, or of its tower for text."""
+    return getattr(model.model, "language_model", model.model)
+
+
+def forget_longer_sequences(model):
+    """The frequencies of a "dynamic" rotary embedding are those of the longest sequence so far."""
+    text_model(model).rotary_emb.max_seq_len_cached = 0
+
+
 class WindowedModel:
     """A Transformers causal LM whose decoder layers each get their own attention mask."""
 
     def __init__(self, model):
         self.model = model.eval()
-        self.layers = model.model.layers
+        self.layers = text_model(model).layers
         self._masks = [None] * len(self.layers)
         for index, layer in enumerate(self.layers):
             layer.register_forward_pre_hook(self._hook(index), with_kwargs=True)
@@ -73,6 +83,7 @@ class WindowedModel:
         n_answer = len(tokens) - answer_start
         scores = []
         for pattern in patterns:
+            forget_longer_sequences(self.model)
             self._masks[:] = [windowed if is_windowed else full for is_windowed in pattern]
             logits = self.model(inputs[:, :n_rows], logits_to_keep=n_answer, use_cache=False).logits[0]
             scores.append(score_rows(logits, inputs[0, answer_start:]))

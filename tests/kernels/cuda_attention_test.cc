@@ -47,7 +47,7 @@ Floats cpu_attention(Ops& ops, const Sequence& s, const Window& window, int64_t 
   Floats norm = s.norm;
   Floats angles = s.angles;
   const Matrix table{angles.data(), DType::kF32, padded, s.heads.head_dim};
-  const HeadNorm head_norm{{norm.data(), DType::kF32, s.heads.head_dim, 1}, 1e-6F};
+  const HeadNorm head_norm{.norm = {{norm.data(), DType::kF32, s.heads.head_dim, 1}, {.eps = 1e-6F}}};
   const RowAngles row_angles{table, s.positions};
   const Rows q_rows = Twins::host(q, s.heads.q_dim());
   ops.rope(q_rows, s.heads, head_norm, row_angles);
@@ -65,7 +65,7 @@ std::vector<uint16_t> gpu_attention(Twins& t, const Sequence& s, const Window& w
   Ops& ops = t.gpu();
   const Rows q = t.upload(s.q, s.heads.q_dim());
   const Matrix table{t.upload_float32(s.angles, s.heads.head_dim).data, DType::kF32, padded, s.heads.head_dim};
-  const HeadNorm head_norm{t.matrix(s.norm, s.heads.head_dim, 1), 1e-6F};
+  const HeadNorm head_norm{.norm = {t.matrix(s.norm, s.heads.head_dim, 1), {.eps = 1e-6F}}};
   const auto positions = ops.device().upload(s.positions, "positions");
   const RowAngles row_angles{table, positions->as<int32_t>()};
   ops.rope(q, s.heads, head_norm, row_angles);

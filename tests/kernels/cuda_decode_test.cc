@@ -128,9 +128,9 @@ TEST_F(CudaDecodeTest, TheArgmaxIsThatOfTheTwin) {
     std::vector<uint8_t> hit(kRows);
     std::vector<int32_t> expected(kRows, -7);
     std::vector<int32_t> found(kRows, -7);
-    t.cpu().token_nll(Twins::host(x, kHidden), Twins::host_matrix(head, vocab, kHidden), targets,
+    t.cpu().token_nll(Twins::host(x, kHidden), Twins::host_matrix(head, vocab, kHidden), {}, targets,
                       {.nll_nats = nll, .is_argmax = hit, .argmax = expected});
-    t.gpu().token_nll(t.upload(x, kHidden), t.matrix(head, vocab, kHidden), targets,
+    t.gpu().token_nll(t.upload(x, kHidden), t.matrix(head, vocab, kHidden), {}, targets,
                       {.nll_nats = nll, .is_argmax = hit, .argmax = found});
     EXPECT_EQ(found, expected) << vocab;
   }

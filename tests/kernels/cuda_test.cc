@@ -37,24 +37,25 @@ TEST_F(CudaTest, RowWiseOperationsMatchTheirTwins) {
     Floats x = random_values(kRows * cols, 1);
     Floats weight = random_values(cols, 2);
     Floats expected(x.size());
-    t.cpu().rms_norm(Twins::host(x, cols), Twins::host_matrix(weight, cols, 1), 1e-6F, Twins::host(expected, cols));
+    t.cpu().norm(Twins::host(x, cols), {Twins::host_matrix(weight, cols, 1), {.eps = 1e-6F}},
+                 Twins::host(expected, cols));
     const Rows out = t.poisoned(kRows, cols);
-    t.gpu().rms_norm(t.upload(x, cols), t.matrix(weight, cols, 1), 1e-6F, out);
+    t.gpu().norm(t.upload(x, cols), {t.matrix(weight, cols, 1), {.eps = 1e-6F}}, out);
     EXPECT_LT(relative_error(t.download(out), expected), kBf16Tolerance) << "rms_norm " << cols;
 
     Floats gate_up = random_values(kRows * 2 * cols, 3, 4.0F);
-    t.cpu().swiglu(Twins::host(gate_up, 2 * cols), Twins::host(expected, cols));
+    t.cpu().gate(Twins::host(gate_up, 2 * cols), Activation::kSilu, Twins::host(expected, cols));
     const Rows gated = t.poisoned(kRows, cols);
-    t.gpu().swiglu(t.upload(gate_up, 2 * cols), gated);
+    t.gpu().gate(t.upload(gate_up, 2 * cols), Activation::kSilu, gated);
     EXPECT_LT(relative_error(t.download(gated), expected), kBf16Tolerance) << "swiglu " << cols;
 
     std::vector<int32_t> tokens(kRows, -1);
     for (std::size_t i = 0; i < 5; ++i) tokens[i] = static_cast<int32_t>((3 * i + 1) % 8);
     const auto device_tokens = t.gpu().device().upload(tokens, "tokens");
     Floats table = random_values(8 * cols, 4);
-    t.cpu().embed(Twins::host_matrix(table, 8, cols), tokens, Twins::host(expected, cols));
+    t.cpu().embed(Twins::host_matrix(table, 8, cols), tokens, 1.F, Twins::host(expected, cols));
     const Rows embedded = t.poisoned(kRows, cols);
-    t.gpu().embed(t.matrix(table, 8, cols), device_tokens->as<int32_t>(), embedded);
+    t.gpu().embed(t.matrix(table, 8, cols), device_tokens->as<int32_t>(), 1.F, embedded);
     EXPECT_EQ(t.download(embedded), expected) << "embed " << cols;
   }
 }
@@ -81,9 +82,10 @@ TEST_F(CudaTest, ResidualRowsInFloat32MatchTheirTwins) {
   ASSERT_EQ(cudaMemcpy(found.data(), rows.data, found.size() * 4, cudaMemcpyDeviceToHost), cudaSuccess);
   EXPECT_LT(relative_error(found, residual), kAttentionTolerance);
   Floats expected(residual.size());
-  t.cpu().rms_norm(Twins::host(residual, kOut), Twins::host_matrix(norm, kOut, 1), 1e-6F, Twins::host(expected, kOut));
+  t.cpu().norm(Twins::host(residual, kOut), {Twins::host_matrix(norm, kOut, 1), {.eps = 1e-6F}},
+               Twins::host(expected, kOut));
   const Rows out = t.poisoned(kRows, kOut);
-  t.gpu().rms_norm(rows, t.matrix(norm, kOut, 1), 1e-6F, out);
+  t.gpu().norm(rows, {t.matrix(norm, kOut, 1), {.eps = 1e-6F}}, out);
   EXPECT_LT(relative_error(t.download(out), expected), kBf16Tolerance);
 }
 
@@ -132,9 +134,9 @@ TEST_F(CudaTest, TokenNllMatchesItsTwin) {
     std::vector<double> found(kRows, -1.0);
     std::vector<uint8_t> expected_hit(kRows, 9);
     std::vector<uint8_t> hit(kRows, 9);
-    t.cpu().token_nll(Twins::host(x, kHidden), Twins::host_matrix(head, vocab, kHidden), targets,
+    t.cpu().token_nll(Twins::host(x, kHidden), Twins::host_matrix(head, vocab, kHidden), {}, targets,
                       {expected, expected_hit});
-    t.gpu().token_nll(t.upload(x, kHidden), t.matrix(head, vocab, kHidden), targets, {found, hit});
+    t.gpu().token_nll(t.upload(x, kHidden), t.matrix(head, vocab, kHidden), {}, targets, {found, hit});
     for (std::size_t i = 0; i < kRows; ++i) {
       EXPECT_NEAR(found[i], expected[i], kNllTolerance * (1.0 + expected[i])) << "vocab " << vocab << " row " << i;
     }
@@ -176,9 +178,9 @@ TEST_F(CudaTest, KlMatchesItsTwin) {
       const int32_t of_gpu = tiles[static_cast<std::size_t>(row / kTile)];
       cpu_tiles.push_back(of_gpu < 0 ? -1 : static_cast<int32_t>((of_gpu * kTile + row % kTile) / cpu_tile));
     }
-    t.cpu().token_nll(Twins::host(x, kHidden), Twins::host_matrix(head, vocab, kHidden), targets,
+    t.cpu().token_nll(Twins::host(x, kHidden), Twins::host_matrix(head, vocab, kHidden), {}, targets,
                       {nll, hit, expected, {Twins::host(reference, kHidden), cpu_tiles}});
-    t.gpu().token_nll(t.upload(x, kHidden), t.matrix(head, vocab, kHidden), targets,
+    t.gpu().token_nll(t.upload(x, kHidden), t.matrix(head, vocab, kHidden), {}, targets,
                       {nll, hit, found, {t.upload(reference, kHidden), tiles}});
     for (std::size_t i = 0; i < kRows; ++i) {
       EXPECT_NEAR(found[i], expected[i], kNllTolerance * (1.0 + expected[i])) << "vocab " << vocab << " row " << i;

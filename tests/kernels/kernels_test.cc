@@ -124,7 +124,7 @@ TEST_P(CpuBackendTest, RmsNormMatchesTheReference) {
     Floats x = random_floats(tile_ * cols, 1);
     Floats weight = random_floats(cols, 2);
     Floats out(x.size());
-    ops_->rms_norm(rows(x, cols), matrix(weight, cols, 1), 1e-6F, rows(out, cols));
+    ops_->norm(rows(x, cols), {matrix(weight, cols, 1), {.eps = 1e-6F}}, rows(out, cols));
     for (int64_t r = 0; r < tile_; ++r) {
       double sum = 0.0;
       for (int64_t c = 0; c < cols; ++c) sum += std::pow(x[static_cast<std::size_t>(r * cols + c)], 2.0);
@@ -170,7 +170,7 @@ TEST_P(CpuBackendTest, SwigluMatchesTheReference) {
   gate_up[0] = -1000.0F;
   gate_up[1] = 1000.0F;
   Floats out(static_cast<std::size_t>(tile_ * kFfn));
-  ops_->swiglu(rows(gate_up, 2 * kFfn), rows(out, kFfn));
+  ops_->gate(rows(gate_up, 2 * kFfn), Activation::kSilu, rows(out, kFfn));
   for (int64_t r = 0; r < tile_; ++r) {
     for (int64_t c = 0; c < kFfn; ++c) {
       const double gate = gate_up[static_cast<std::size_t>(r * 2 * kFfn + c)];
@@ -216,7 +216,8 @@ TEST_P(CpuBackendTest, RopeRotatesByAbsolutePositionAfterTheHeadNorm) {
   const Floats before = random_floats(tile_ * heads.q_dim(), 4);
   Floats q = before;
   const std::vector<int32_t> positions = ascending(tile_, tile_);
-  ops_->rope(rows(q, heads.q_dim()), heads, {matrix(norm, 6, 1), 1e-6F}, {matrix(angles, 200, 6), positions});
+  ops_->rope(rows(q, heads.q_dim()), heads, {.norm = {matrix(norm, 6, 1), {.eps = 1e-6F}}},
+             {matrix(angles, 200, 6), positions});
   for (int64_t r = 0; r < tile_; ++r) {
     for (int64_t h = 0; h < 2; ++h) {
       const auto at = static_cast<std::size_t>(r * 12 + h * 6);

@@ -25,7 +25,7 @@ TEST_P(CpuBackendTest, TokenNllAndArgmaxMatchTheReference) {
     std::vector<double> nll(targets.size(), -1.0);
     std::vector<uint8_t> hit(targets.size(), 9);
     std::vector<int32_t> most_likely(targets.size(), -7);
-    ops_->token_nll(rows(x, kHidden), matrix(head, vocab, kHidden), targets,
+    ops_->token_nll(rows(x, kHidden), matrix(head, vocab, kHidden), {}, targets,
                     {.nll_nats = nll, .is_argmax = hit, .argmax = most_likely});
     for (std::size_t i = 0; i < targets.size(); ++i) {
       if (targets[i] < 0) {
@@ -88,7 +88,7 @@ TEST_P(CpuBackendTest, KlMatchesTheReferenceAndIsZeroForEqualRows) {
     std::vector<double> nll(targets.size()), kl(targets.size(), -1.0);
     std::vector<uint8_t> hit(targets.size());
     TokenScores out{nll, hit, kl, {rows(reference, kHidden), tiles}};
-    ops_->token_nll(rows(x, kHidden), matrix(head, vocab, kHidden), targets, out);
+    ops_->token_nll(rows(x, kHidden), matrix(head, vocab, kHidden), {}, targets, out);
     EXPECT_EQ(kl[static_cast<std::size_t>(equal)], 0.0) << vocab;
     for (int64_t i = 0; i < kTiles * tile_; ++i) {
       const int32_t tile = tiles[static_cast<std::size_t>(i / tile_)];
@@ -109,7 +109,8 @@ TEST_P(CpuBackendTest, KlMatchesTheReferenceAndIsZeroForEqualRows) {
     std::vector<double> alone_nll(n), alone_kl(n);
     TokenScores alone{
         alone_nll, std::span(hit).first(n), alone_kl, {rows(reference, kHidden), std::span(tiles).subspan(4)}};
-    ops_->token_nll(rows(x, kHidden).from(4 * tile_), matrix(head, vocab, kHidden), std::span(targets).last(n), alone);
+    ops_->token_nll(rows(x, kHidden).from(4 * tile_), matrix(head, vocab, kHidden), {}, std::span(targets).last(n),
+                    alone);
     EXPECT_TRUE(std::equal(alone_kl.begin(), alone_kl.end(), kl.end() - tile_));
     EXPECT_TRUE(std::equal(alone_nll.begin(), alone_nll.end(), nll.end() - tile_));
   }

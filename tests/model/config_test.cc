@@ -54,7 +54,7 @@ TEST(Config, ReadsSizes) {
   EXPECT_EQ(config.heads.n_kv_heads, 2);
   EXPECT_EQ(config.heads.head_dim, 8);
   EXPECT_FLOAT_EQ(config.heads.scale, 0.35355339F);
-  EXPECT_FLOAT_EQ(config.rms_eps, 1e-5F);
+  EXPECT_FLOAT_EQ(config.norm.eps, 1e-5F);
   EXPECT_FALSE(config.tied_embeddings);
 }
 
@@ -76,8 +76,8 @@ TEST(Config, OmittedFieldsHaveTheFamilysDefaults) {
   EXPECT_EQ(qwen3.heads.n_kv_heads, 32);
   EXPECT_EQ(qwen3.heads.head_dim, 128);
   EXPECT_EQ(qwen3.max_positions, 32768);
-  EXPECT_FLOAT_EQ(qwen3.rms_eps, 1e-6F);
-  EXPECT_EQ(qwen3.rope.theta, 10000.0);
+  EXPECT_FLOAT_EQ(qwen3.norm.eps, 1e-6F);
+  EXPECT_EQ(qwen3.ropes.front().theta, 10000.0);
   EXPECT_EQ(qwen3.checkpoint_dtype, kernels::DType::kOther);  // the weights say it
   EXPECT_FALSE(qwen3.native_window);
   EXPECT_EQ(parse({{"model_type", "qwen2"}}).ffn, 22016);
@@ -104,13 +104,13 @@ TEST(Config, OmittedAndNullKeyValueHeads) {
 TEST(Config, BiasesAndNormsByFamily) {
   const Json biased = {{"attention_bias", true}, {"mlp_bias", true}};
   const ModelConfig llama = parse(with(small("llama"), biased));
-  EXPECT_TRUE(llama.qkv_bias && llama.o_bias && llama.mlp_bias && !llama.qk_norm);
+  EXPECT_TRUE(llama.qkv_bias && llama.o_bias && llama.mlp_bias && llama.family->qk_norm == QkNorm::kNone);
   const ModelConfig qwen3 = parse(with(small("qwen3"), biased));
-  EXPECT_TRUE(qwen3.qkv_bias && qwen3.o_bias && !qwen3.mlp_bias && qwen3.qk_norm);
+  EXPECT_TRUE(qwen3.qkv_bias && qwen3.o_bias && !qwen3.mlp_bias && qwen3.family->qk_norm == QkNorm::kPerHead);
   const ModelConfig qwen2 = parse(with(small("qwen2"), {{"attention_bias", false}}));
-  EXPECT_TRUE(qwen2.qkv_bias && !qwen2.o_bias && !qwen2.mlp_bias && !qwen2.qk_norm);
+  EXPECT_TRUE(qwen2.qkv_bias && !qwen2.o_bias && !qwen2.mlp_bias && qwen2.family->qk_norm == QkNorm::kNone);
   const ModelConfig mistral = parse(with(small("mistral"), biased));
-  EXPECT_TRUE(!mistral.qkv_bias && !mistral.o_bias && !mistral.mlp_bias && !mistral.qk_norm);
+  EXPECT_TRUE(!mistral.qkv_bias && !mistral.o_bias && !mistral.mlp_bias && mistral.family->qk_norm == QkNorm::kNone);
   const ModelConfig plain = parse(small("llama"));
   EXPECT_TRUE(!plain.qkv_bias && !plain.o_bias && !plain.mlp_bias);
 }
@@ -134,7 +134,7 @@ TEST(Config, DtypeInBothDialects) {
 TEST(Config, NumbersMayBeWrittenAsFloats) {
   EXPECT_EQ(parse(with(small("llama"), {{"hidden_size", 64.0}})).hidden, 64);
   EXPECT_EQ(parse_config(R"({"model_type":"llama","vocab_size":1.5e3})", "c").vocab, 1500);
-  EXPECT_EQ(parse(with(small("llama"), {{"rope_theta", 1000000}})).rope.theta, 1e6);
+  EXPECT_EQ(parse(with(small("llama"), {{"rope_theta", 1000000}})).ropes.front().theta, 1e6);
   expect_refused(with(small("llama"), {{"hidden_size", 64.5}}), {"hidden_size: expected an integer", "found 64.5"});
 }
 
@@ -147,7 +147,7 @@ TEST(Config, ReadsNumbersThatAreNotFinite) {
   const std::string odd = R"("time_step_limit":[0.0,Infinity],"a":NaN,"b":{"c":-Infinity})";
   const ModelConfig config = parse_config(add(odd), "config.json");
   EXPECT_EQ(config.n_layers, 4);
-  EXPECT_EQ(config.rope.theta, parse(small("llama")).rope.theta);
+  EXPECT_EQ(config.ropes.front().theta, parse(small("llama")).ropes.front().theta);
   const auto refused = [&](const std::string& field, const std::vector<std::string>& parts) {
     expect_error(ExitCode::kBadData, parts, [&] { parse_config(add(field), "config.json"); });
   };
@@ -216,8 +216,8 @@ TEST(Config, RefusesWrongTypesOfSwitches) {
 }
 
 TEST(Config, RefusesUnknownFamilies) {
-  expect_refused(with(small("llama"), {{"model_type", "gemma2"}}),
-                 {"model_type: expected one of qwen3, qwen2, llama, mistral, found \"gemma2\""});
+  expect_refused(with(small("llama"), {{"model_type", "deepseek_v3"}}),
+                 {"model_type: expected one of qwen3, qwen2, llama, mistral, ", "qwen3_vl", "found \"deepseek_v3\""});
   expect_refused(without(small("llama"), "model_type"), {"model_type", "found none"});
   expect_refused(with(small("llama"), {{"model_type", 3}}), {"model_type: expected a string"});
 }
@@ -286,7 +286,7 @@ TEST(Config, RopeInBothDialects) {
   const Json hub = with(small("llama"), {{"rope_theta", 5e5}, {"rope_scaling", kLlama3}});
   const Json transformers5 = with(small("llama"), {{"rope_parameters", with(kLlama3, {{"rope_theta", 5e5}})}});
   for (const Json& json : {hub, transformers5}) {
-    const RopeConfig rope = parse(json).rope;
+    const RopeConfig rope = parse(json).ropes.front();
     EXPECT_EQ(rope.type, RopeConfig::Type::kLlama3);
     EXPECT_EQ(rope.theta, 5e5);
     EXPECT_EQ(rope.factor, 32.0);
@@ -297,32 +297,34 @@ TEST(Config, RopeInBothDialects) {
 }
 
 TEST(Config, RopePrecedenceIsTransformers) {
-  const auto theta = [](const Json& fields) { return parse(with(small("llama"), fields)).rope.theta; };
+  const auto theta = [](const Json& fields) { return parse(with(small("llama"), fields)).ropes.front().theta; };
   EXPECT_EQ(theta({{"rope_theta", 5e5}}), 5e5);
   EXPECT_EQ(theta({{"rope_theta", 5e5}, {"rope_parameters", {{"rope_type", "default"}}}}), 5e5);
   EXPECT_EQ(theta({{"rope_theta", 5e5}, {"rope_parameters", {{"rope_theta", 7e5}}}}), 7e5);
   EXPECT_EQ(theta({{"rope_scaling", {{"type", "default"}}}, {"rope_parameters", {{"rope_theta", 7e5}}}}), 1e4);
   EXPECT_EQ(theta({{"rope_scaling", Json::object()}, {"rope_parameters", {{"rope_theta", 7e5}}}}), 7e5);
   const auto context = [](const Json& fields) {
-    return parse(with(small("llama"), fields)).rope.original_max_position;
+    return parse(with(small("llama"), fields)).ropes.front().original_max_position;
   };
   EXPECT_EQ(context({{"rope_scaling", kLlama3}, {"original_max_position_embeddings", 512}}), 512);
   EXPECT_EQ(context({{"rope_scaling", without(kLlama3, "original_max_position_embeddings")}}), 4096);
 }
 
 TEST(Config, LinearRopeWithTheOldSpelling) {
-  const RopeConfig rope = parse(with(small("llama"), {{"rope_scaling", {{"type", "linear"}, {"factor", 4}}}})).rope;
+  const RopeConfig rope =
+      parse(with(small("llama"), {{"rope_scaling", {{"type", "linear"}, {"factor", 4}}}})).ropes.front();
   EXPECT_EQ(rope.type, RopeConfig::Type::kLinear);
   EXPECT_EQ(rope.factor, 4.0);
 }
 
 TEST(Config, RefusesRopeTypesByName) {
-  for (const char* type : {"yarn", "dynamic", "longrope", "su", "mrope", ""}) {
+  const std::string known = "expected one of default, linear, dynamic, yarn, longrope, llama3, proportional";
+  for (const char* type : {"su", "mrope", ""}) {
     expect_refused(with(small("llama"), {{"rope_scaling", {{"rope_type", type}, {"factor", 2}}}}),
-                   {"rope_scaling.rope_type: expected default, linear or llama3", std::string("\"") + type + '"'});
+                   {"rope_scaling.rope_type: " + known, std::string("\"") + type + '"'});
   }
-  expect_refused(with(small("llama"), {{"rope_scaling", {{"type", "yarn"}}}}), {"rope_scaling.type", "\"yarn\""});
-  expect_refused(with(small("llama"), {{"rope_parameters", {{"rope_type", "yarn"}}}}), {"rope_parameters.rope_type"});
+  expect_refused(with(small("llama"), {{"rope_scaling", {{"type", "mrope"}}}}), {"rope_scaling.type", "\"mrope\""});
+  expect_refused(with(small("llama"), {{"rope_parameters", {{"rope_type", "su"}}}}), {"rope_parameters.rope_type"});
 }
 
 TEST(Config, RefusesMalformedRope) {

@@ -23,7 +23,7 @@ Json golden() {
 // The configuration of a case, read as config.json would be.
 RopeConfig rope_of(const Json& parameters) {
   const Json json = {{"model_type", "llama"}, {"max_position_embeddings", 131072}, {"rope_parameters", parameters}};
-  return parse_config(json.dump(), "golden").rope;
+  return parse_config(json.dump(), "golden").ropes.front();
 }
 
 int64_t head_dim_of(const Json& golden_case) { return golden_case.at("config").at("head_dim").get<int64_t>(); }

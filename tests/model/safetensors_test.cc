@@ -277,8 +277,8 @@ TEST(Checkpoint, ReadsNamesWithOneMoreOrLess) {
 
 TEST(Checkpoint, ShowsAPrefixThatIsNotTakenOff) {
   const TempDir dir;
-  for (const std::string prefix : {"_orig_mod.model.", "module.model.", "language_model.model.",
-                                   "model.language_model.", "language_model.", "transformer.", "model._orig_mod."}) {
+  for (const std::string prefix : {"_orig_mod.model.", "module.model.", "text_model.model.", "language_model.",
+                                   "transformer.", "model._orig_mod."}) {
     dir.write("model.safetensors", safetensors_image({{prefix + "embed_tokens.weight", "F32", {2, 3}},
                                                       {prefix + "layers.0.mlp.up_proj.weight", "F32", {4}},
                                                       {"vision.weight", "F32", {1}}}));
@@ -293,6 +293,23 @@ TEST(Checkpoint, ShowsAPrefixThatIsNotTakenOff) {
   const Checkpoint other(dir.path());
   expect_error(ExitCode::kBadData, {"no such tensor among 2, such as \"h.0.attn.c_attn.weight\", \"wte\""},
                [&] { other.get("model.norm.weight", {3}); });
+}
+
+TEST(Checkpoint, ReadsTheTowerForTextAlone) {
+  const TempDir dir;
+  for (const auto& [prefix, head] : {std::pair("language_model.model.", "language_model.lm_head.weight"),
+                                     std::pair("model.language_model.", "lm_head.weight")}) {
+    dir.write("model.safetensors", safetensors_image({{prefix + std::string("embed_tokens.weight"), "F32", {2, 3}},
+                                                      {prefix + std::string("norm.weight"), "F32", {3}},
+                                                      {head, "F32", {2, 3}},
+                                                      {"vision_tower.patch.weight", "F32", {4}},
+                                                      {"model.visual.blocks.0.weight", "F32", {4}},
+                                                      {"multi_modal_projector.weight", "F32", {4}}}));
+    const Checkpoint checkpoint(dir.path());
+    EXPECT_EQ(checkpoint.tensors().size(), 3U) << prefix;
+    EXPECT_EQ(checkpoint.get("model.embed_tokens.weight", {2, 3}).rows(), 2) << prefix;
+    EXPECT_TRUE(checkpoint.contains("model.norm.weight") && checkpoint.contains("lm_head.weight")) << prefix;
+  }
 }
 
 TEST(Checkpoint, TakesTheTypeOfTheFirstTensorThatItComputesWith) {

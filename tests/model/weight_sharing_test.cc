@@ -61,15 +61,17 @@ class WeightSharingTest : public ::testing::Test {
     EXPECT_EQ(std::memcmp(found.data, expected.data, size), 0);
   }
   void expect_equal(const LayerWeights& found, const LayerWeights& expected) {
-    EXPECT_EQ(found.q_norm.eps, expected.q_norm.eps);
-    EXPECT_EQ(found.k_norm.eps, expected.k_norm.eps);
-    expect_equal(found.q_norm.weight, expected.q_norm.weight);
-    expect_equal(found.k_norm.weight, expected.k_norm.weight);
+    EXPECT_EQ(found.q_norm.norm.shape.eps, expected.q_norm.norm.shape.eps);
+    EXPECT_EQ(found.k_norm.norm.shape.eps, expected.k_norm.norm.shape.eps);
+    expect_equal(found.q_norm.norm.weight, expected.q_norm.norm.weight);
+    expect_equal(found.k_norm.norm.weight, expected.k_norm.norm.weight);
+    for (const auto norm : {&LayerWeights::attention_norm, &LayerWeights::mlp_norm}) {
+      expect_equal((found.*norm).weight, (expected.*norm).weight);
+    }
     using Member = kernels::Matrix LayerWeights::*;
-    for (const Member member :
-         {&LayerWeights::input_norm, &LayerWeights::q, &LayerWeights::q_bias, &LayerWeights::kv, &LayerWeights::kv_bias,
-          &LayerWeights::o, &LayerWeights::o_bias, &LayerWeights::post_norm, &LayerWeights::gate_up,
-          &LayerWeights::gate_up_bias, &LayerWeights::down, &LayerWeights::down_bias}) {
+    for (const Member member : {&LayerWeights::q, &LayerWeights::q_bias, &LayerWeights::kv, &LayerWeights::kv_bias,
+                                &LayerWeights::o, &LayerWeights::o_bias, &LayerWeights::gate_up,
+                                &LayerWeights::gate_up_bias, &LayerWeights::down, &LayerWeights::down_bias}) {
       expect_equal(found.*member, expected.*member);
     }
   }
@@ -100,7 +102,7 @@ TEST_F(WeightSharingTest, WhoDoesNotReadHasTheSameWeights) {
       expect_equal(read.layer(0), expected.layer(0));
       expect_equal(sent.layer(0), expected.layer(0));
       expect_equal(sent.embedding(), expected.embedding());
-      expect_equal(sent.final_norm(), expected.final_norm());
+      expect_equal(sent.final_norm().weight, expected.final_norm().weight);
       expect_equal(sent.head(), expected.head());
     }
   }
@@ -113,7 +115,7 @@ TEST_F(WeightSharingTest, LoadingLaterIsLoading) {
   ModelWeights expected(config, checkpoint, *ops_);
   ModelWeights later(config, checkpoint, *ops_, Loading::kLater);
   EXPECT_GT(later.load(), 0);
-  expect_equal(later.final_norm(), expected.final_norm());
+  expect_equal(later.final_norm().weight, expected.final_norm().weight);
   for (const int64_t index : {2, 0, 1}) expect_equal(later.layer(index), expected.layer(index));
 }
 

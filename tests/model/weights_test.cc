@@ -100,7 +100,7 @@ Shapes shapes_of(const ModelConfig& config) {
       shapes[p + "self_attn.v_proj.bias"] = {kKvDim};
     }
     if (config.o_bias) shapes[p + "self_attn.o_proj.bias"] = {kHidden};
-    if (config.qk_norm) {
+    if (config.family->qk_norm != QkNorm::kNone) {
       shapes[p + "self_attn.q_norm.weight"] = {4};
       shapes[p + "self_attn.k_norm.weight"] = {4};
     }
@@ -112,6 +112,9 @@ Shapes shapes_of(const ModelConfig& config) {
   }
   return shapes;
 }
+
+// Those whose layers have the tensors that most families have, by their names; the goldens have the others.
+constexpr std::array kPlainFamilies = {"qwen3", "qwen2", "llama", "mistral"};
 
 class WeightsTest : public ::testing::Test {
  protected:
@@ -158,8 +161,8 @@ void WeightsTest::expect_layer(int64_t index) {
   const std::string p = "model.layers." + std::to_string(index) + ".";
   const std::string a = p + "self_attn.";
   const LayerWeights& layer = weights_->layer(index);
-  expect_values(layer.input_norm, {p + "input_layernorm.weight"}, kHidden, 1);
-  expect_values(layer.post_norm, {p + "post_attention_layernorm.weight"}, kHidden, 1);
+  expect_values(layer.attention_norm.weight, {p + "input_layernorm.weight"}, kHidden, 1);
+  expect_values(layer.mlp_norm.weight, {p + "post_attention_layernorm.weight"}, kHidden, 1);
   expect_values(layer.q, {a + "q_proj.weight"}, kQDim, kHidden);
   expect_values(layer.kv, {a + "k_proj.weight", a + "v_proj.weight"}, 2 * kKvDim, kHidden);
   expect_values(layer.o, {a + "o_proj.weight"}, kHidden, kQDim);
@@ -170,8 +173,8 @@ void WeightsTest::expect_layer(int64_t index) {
   EXPECT_EQ(static_cast<bool>(layer.o_bias), config_.o_bias);
   EXPECT_EQ(static_cast<bool>(layer.gate_up_bias), config_.mlp_bias);
   EXPECT_EQ(static_cast<bool>(layer.down_bias), config_.mlp_bias);
-  EXPECT_EQ(static_cast<bool>(layer.q_norm.weight), config_.qk_norm);
-  EXPECT_EQ(static_cast<bool>(layer.k_norm.weight), config_.qk_norm);
+  EXPECT_EQ(static_cast<bool>(layer.q_norm.norm.weight), (config_.family->qk_norm == QkNorm::kPerHead));
+  EXPECT_EQ(static_cast<bool>(layer.k_norm.norm.weight), (config_.family->qk_norm == QkNorm::kPerHead));
   if (config_.qkv_bias) {
     expect_values(layer.q_bias, {a + "q_proj.bias"}, kQDim, 1);
     expect_values(layer.kv_bias, {a + "k_proj.bias", a + "v_proj.bias"}, 2 * kKvDim, 1);
@@ -181,24 +184,24 @@ void WeightsTest::expect_layer(int64_t index) {
     expect_values(layer.gate_up_bias, {p + "mlp.gate_proj.bias", p + "mlp.up_proj.bias"}, 2 * kFfn, 1);
     expect_values(layer.down_bias, {p + "mlp.down_proj.bias"}, kHidden, 1);
   }
-  if (config_.qk_norm) {
-    expect_values(layer.q_norm.weight, {a + "q_norm.weight"}, 4, 1);
-    expect_values(layer.k_norm.weight, {a + "k_norm.weight"}, 4, 1);
-    EXPECT_EQ(layer.q_norm.eps, config_.rms_eps);
-    EXPECT_EQ(layer.k_norm.eps, config_.rms_eps);
+  if ((config_.family->qk_norm == QkNorm::kPerHead)) {
+    expect_values(layer.q_norm.norm.weight, {a + "q_norm.weight"}, 4, 1);
+    expect_values(layer.k_norm.norm.weight, {a + "k_norm.weight"}, 4, 1);
+    EXPECT_EQ(layer.q_norm.norm.shape.eps, config_.norm.eps);
+    EXPECT_EQ(layer.k_norm.norm.shape.eps, config_.norm.eps);
   }
 }
 
 // ---- values ---------------------------------------------------------------------------------------------------------
 
 TEST_F(WeightsTest, EveryFamilyAndTypeAtAnyAlignment) {
-  for (const Family& family : families()) {
+  for (const std::string family : kPlainFamilies) {
     for (const char* dtype : {"F32", "BF16", "F16"}) {
-      SCOPED_TRACE(std::string(family.model_type) + " " + dtype);
-      write(config_of(std::string(family.model_type)), dtype);
+      SCOPED_TRACE(family + " " + dtype);
+      write(config_of(family), dtype);
       load();
       for (const int64_t index : {0, 1, 0}) expect_layer(index);
-      expect_values(weights_->final_norm(), {"model.norm.weight"}, kHidden, 1);
+      expect_values(weights_->final_norm().weight, {"model.norm.weight"}, kHidden, 1);
     }
   }
 }
@@ -275,14 +278,14 @@ TEST_F(WeightsTest, LayersMayHaveDifferentTypes) {
 }
 
 TEST_F(WeightsTest, RandomCheckpointsOfEveryFamilyLoad) {
-  for (const Family& family : families()) {
+  for (const std::string family : kPlainFamilies) {
     for (const bool tied : {false, true}) {
-      const auto path = dir_.path() / (std::string(family.model_type) + (tied ? "-tied" : ""));
-      write_random_checkpoint(path, {.model_type = std::string(family.model_type), .tied_embeddings = tied});
+      const auto path = dir_.path() / (family + (tied ? "-tied" : ""));
+      write_random_checkpoint(path, {.model_type = family, .tied_embeddings = tied});
       const ModelConfig config = read_config(path);
       const Checkpoint checkpoint(path);
       ModelWeights weights(config, checkpoint, *ops_);
-      EXPECT_EQ(weights.layer(3).gate_up.rows, 192) << family.model_type;
+      EXPECT_EQ(weights.layer(3).gate_up.rows, 192) << family;
       EXPECT_EQ(weights.head().rows, 128);
     }
   }

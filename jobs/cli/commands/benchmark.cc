@@ -73,28 +73,30 @@ class OperationTimer {
     padded.resize(static_cast<std::size_t>(n_rows_), -1);
     const auto ids = ops_.device().upload(padded, "token ids");
     time("embed", 0.0, n() * hidden * (static_cast<double>(kernels::size_bytes(embedding.dtype)) + element()),
-         [&] { ops_.embed(embedding, ids->as<int32_t>(), residual(*out_)); });
+         [&] { ops_.embed(embedding, ids->as<int32_t>(), 1.F, residual(*out_)); });
     time("copy", 0.0, 2.0 * n() * hidden * element(), [&] { ops_.copy_rows(residual(*in_), residual(*out_)); });
     time("rms_norm", 0.0, 2.0 * n() * hidden * element(),
-         [&] { ops_.rms_norm(residual(*in_), layer.input_norm, config_.rms_eps, activations(*out_, config_.hidden)); });
-    time("swiglu", 0.0, 3.0 * n() * static_cast<double>(config_.ffn) * element(),
-         [&] { ops_.swiglu(activations(*in_, 2 * config_.ffn), activations(*out_, config_.ffn)); });
+         [&] { ops_.norm(residual(*in_), layer.attention_norm, activations(*out_, config_.hidden)); });
+    time("swiglu", 0.0, 3.0 * n() * static_cast<double>(config_.ffn) * element(), [&] {
+      ops_.gate(activations(*in_, 2 * config_.ffn), kernels::Activation::kSilu, activations(*out_, config_.ffn));
+    });
   }
 
   // Rotates a copy, so that repetitions start from the same values.
   void rotary(const model::LayerWeights& layer, model::ModelWeights& weights) {
-    const engine::RotaryTable table(ops_, config_, weights, n_rows_);
+    const std::vector<engine::TurnedSequence> sequence = {{n_rows_, n_rows_}};
+    const engine::RotaryTable table(ops_, config_, weights, sequence);
     std::vector<int32_t> rows(static_cast<std::size_t>(n_rows_));
     std::iota(rows.begin(), rows.end(), 0);
     const auto positions = ops_.device().upload(rows, "the rows' positions");
-    const kernels::RowAngles row_angles = table.angles(positions->as<int32_t>());
+    const model::LayerAngles angles = table.angles(positions->as<int32_t>(), layer.rope);
     const auto kv_dim = static_cast<double>(config_.heads.kv_dim());
     const kernels::DType residual_dtype = ops_.device().residual_dtype();
     ops_.copy_rows(in_->rows(residual_dtype, wide_), out_->rows(residual_dtype, wide_));
     time("rope", 0.0, 2.0 * n() * static_cast<double>(config_.heads.q_dim()) * element(),
-         [&] { ops_.rope(activations(*out_, config_.heads.q_dim()), config_.heads, layer.q_norm, row_angles); });
+         [&] { ops_.rope(activations(*out_, config_.heads.q_dim()), config_.heads, layer.q_norm, angles.queries); });
     time("store_kv", 0.0, 4.0 * n() * kv_dim * element(), [&] {
-      ops_.store_kv(activations(*out_, 2 * config_.heads.kv_dim()), config_.heads, layer.k_norm, row_angles, keys());
+      ops_.store_kv(activations(*out_, 2 * config_.heads.kv_dim()), config_.heads, layer.k_norm, angles.keys, keys());
     });
   }
 
@@ -118,7 +120,7 @@ class OperationTimer {
     const double flop =
         2.0 * static_cast<double>(size_.answer_tokens) * static_cast<double>(config_.vocab * config_.hidden);
     const kernels::Rows x = activations(*in_, config_.hidden).slice(0, static_cast<int64_t>(targets.size()));
-    time("token_nll", flop, 0.0, [&] { ops_.token_nll(x, head, targets, {nll, hits}); });
+    time("token_nll", flop, 0.0, [&] { ops_.token_nll(x, head, {}, targets, {nll, hits}); });
   }
 
   std::vector<OperationTime> take() { return std::move(times_); }

@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <spdlog/fmt/fmt.h>
 #include <string>
 #include <vector>
 
@@ -47,12 +48,7 @@ struct Options {
 };
 
 std::string rope_name(const model::RopeConfig& rope) {
-  char text[96];
-  const char* type = rope.type == model::RopeConfig::Type::kLlama3   ? "llama3"
-                     : rope.type == model::RopeConfig::Type::kLinear ? "linear"
-                                                                     : "default";
-  std::snprintf(text, sizeof(text), "%s, theta %g, factor %g", type, rope.theta, rope.factor);
-  return text;
+  return fmt::format("{}, theta {:g}, factor {:g}", model::rope_type_name(rope.type), rope.theta, rope.factor);
 }
 
 Facts inspect_checkpoint(const fs::path& directory, model::CheckpointFaults& faults) {
@@ -76,7 +72,7 @@ Facts inspect_checkpoint(const fs::path& directory, model::CheckpointFaults& fau
                  {"ffn", config.ffn},
                  {"vocabulary", config.vocab},
                  {"tied_embeddings", config.tied_embeddings},
-                 {"rope", rope_name(config.rope)},
+                 {"rope", rope_name(config.ropes.front())},
                  {"max_positions", config.max_positions},
                  {"dtype", kernels::dtype_name(dtype)},
                  {"files", checkpoint.files().size()},

@@ -76,10 +76,10 @@ class PlainPass {
     std::vector<int32_t> tokens(request_.tokens.begin(), request_.tokens.end() - 1);
     tokens.resize(static_cast<std::size_t>(rows_), -1);
     const auto token_memory = ops_->device().upload(tokens, "a test");
-    ops_->embed(weights_.embedding(), token_memory->as<int32_t>(), x);
+    ops_->embed(weights_.embedding(), token_memory->as<int32_t>(), 1.F, x);
     for (int64_t layer = 0; layer < model_.config.n_layers; ++layer) {
       const model::LayerWeights& weights = weights_.layer(layer);
-      decoder_.attention_input(weights, x, angles, kv, q);
+      decoder_.attention_input(weights, x, {angles, angles}, kv, q);
       const kernels::AttentionCall call{.q = q,
                                         .out = out,
                                         .first_row = 0,
@@ -111,8 +111,8 @@ class PlainPass {
     std::vector<uint8_t> hits(targets.size());
     const auto memory = allocate(model_.config.hidden);
     const kernels::Rows normed = memory->rows(kernels::DType::kF32, model_.config.hidden);
-    ops_->rms_norm(x, weights_.final_norm(), model_.config.rms_eps, normed);
-    ops_->token_nll(normed, weights_.head(), targets, {nll, hits});
+    ops_->norm(x, weights_.final_norm(), normed);
+    ops_->token_nll(normed, weights_.head(), {}, targets, {nll, hits});
     return std::accumulate(nll.begin(), nll.end(), 0.0) / static_cast<double>(n_ - request_.answer_start + 1);
   }
 

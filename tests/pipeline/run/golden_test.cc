@@ -87,7 +87,11 @@ TEST_P(Golden, SweepEqualsTransformers) {
   std::cout << GetParam() << ": largest error " << comparison.largest() << " (1 + |NLL|)\n";
 }
 
-INSTANTIATE_TEST_SUITE_P(Checkpoints, Golden, ::testing::Values("qwen3", "qwen2", "llama", "mistral", "demo"),
+INSTANTIATE_TEST_SUITE_P(Checkpoints, Golden,
+                         ::testing::Values("qwen3", "qwen2", "llama", "mistral", "demo", "ministral3", "llama_yarn",
+                                           "llama_linear", "llama_dynamic", "seed_oss", "smollm3", "granite", "phi3",
+                                           "glm4", "hunyuan_v1_dense", "olmo2", "gemma2", "gemma3_text", "olmo3",
+                                           "exaone4", "qwen3_vl", "mistral3", "cohere2"),
                          [](const auto& tested) { return std::string(tested.param); });
 
 // What the goldens must contain to be worth comparing with: windows that matter, and matches of both kinds.

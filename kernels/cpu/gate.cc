@@ -2,14 +2,14 @@
 
 namespace winnow::cpu {
 
-void CpuBackend::do_swiglu(kernels::ConstRows gate_up, kernels::Rows out) {
+void CpuBackend::do_gate(kernels::ConstRows gate_up, kernels::Activation activation, kernels::Rows out) {
   const auto* from = gate_up.as<float>();
   auto* to = out.as<float>();
   const int64_t ffn = out.cols;
   pool_.run(out.n_rows / kRowTile, [&](int64_t tile, int) {
     for (int64_t row = tile * kRowTile; row < (tile + 1) * kRowTile; ++row) {
       const float* gate = from + row * 2 * ffn;
-      kernels_.swiglu_row(gate, gate + ffn, ffn, to + row * ffn);
+      kernels_.gate_row(gate, gate + ffn, ffn, activation, to + row * ffn);
     }
   });
 }

@@ -1,0 +1,62 @@
+#include "model/weight_parts.h"
+
+#include <algorithm>
+#include <memory>
+
+#include "kernels/convert.h"
+
+namespace winnow::model {
+namespace {
+
+// Rows of another tensor, those of every head in another order.
+class SelectedRows final : public kernels::TensorValues {
+ public:
+  SelectedRows(kernels::HostTensor tensor, int64_t first_row, std::vector<int64_t> order)
+      : first_row_(first_row), order_(std::move(order)) {
+    stored_.push_back(std::move(tensor));
+  }
+
+  void read(int64_t first, int64_t count, float* to) const override {
+    const kernels::HostTensor& from = stored_.front();
+    const int64_t cols = from.cols();
+    while (count > 0) {
+      const int64_t n = std::min(cols - first % cols, count);
+      kernels::read_float32(from, source_row(first / cols) * cols + first % cols, n, to);
+      first += n;
+      count -= n;
+      to += n;
+    }
+  }
+  const std::vector<kernels::HostTensor>& stored() const override { return stored_; }
+
+ private:
+  int64_t source_row(int64_t row) const {
+    if (order_.empty()) return first_row_ + row;
+    const auto head_dim = static_cast<int64_t>(order_.size());
+    return first_row_ + row / head_dim * head_dim + order_[static_cast<std::size_t>(row % head_dim)];
+  }
+
+  std::vector<kernels::HostTensor> stored_;  // the one tensor
+  int64_t first_row_;
+  std::vector<int64_t> order_;  // (head_dim), or empty
+};
+
+}  // namespace
+
+kernels::HostTensor part_of(const Checkpoint& checkpoint, const PartSpec& part, const std::vector<int64_t>& order) {
+  const kernels::HostTensor& tensor = checkpoint.get(part.tensor.name, part.tensor.shape);
+  const bool is_reordered = part.turns && !std::is_sorted(order.begin(), order.end());
+  if (part.n_rows == tensor.rows() && !is_reordered) return tensor;
+  kernels::HostTensor rows = tensor;
+  rows.shape[0] = part.n_rows;
+  if (!tensor.values && !is_reordered) {
+    rows.data += part.first_row * tensor.cols() * kernels::size_bytes(tensor.dtype);
+    return rows;
+  }
+  rows.data = nullptr;
+  rows.dtype = kernels::DType::kF32;
+  rows.values = std::make_shared<SelectedRows>(tensor, part.first_row, is_reordered ? order : std::vector<int64_t>{});
+  return rows;
+}
+
+}  // namespace winnow::model
