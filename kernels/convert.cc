@@ -32,4 +32,12 @@ void to_float32(const std::byte* from, DType dtype, int64_t count, float* to) {
   }
 }
 
+void read_float32(const HostTensor& tensor, int64_t first, int64_t count, float* to) {
+  if (tensor.values) {
+    tensor.values->read(first, count, to);
+  } else {
+    to_float32(tensor.data + first * size_bytes(tensor.dtype), tensor.dtype, count, to);
+  }
+}
+
 }  // namespace winnow::kernels

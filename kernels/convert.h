@@ -20,5 +20,7 @@ inline uint16_t float_to_bfloat16(float value) {
 
 // `count` elements of any floating-point type to float32, exactly; `from` need not be aligned.
 void to_float32(const std::byte* from, DType dtype, int64_t count, float* to);
+// Elements [first, first + count) of a tensor, stored or computed, as float32.
+void read_float32(const HostTensor& tensor, int64_t first, int64_t count, float* to);
 
 }  // namespace winnow::kernels

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -27,13 +28,27 @@ inline constexpr const char* dtype_name(DType dtype) {
   return dtype == DType::kF32 ? "fp32" : dtype == DType::kBf16 ? "bf16" : dtype == DType::kF16 ? "fp16" : "other";
 }
 
-// A tensor as it lies in a mapped checkpoint. `data` may be unaligned.
+struct HostTensor;
+
+// Where the values of a tensor come from that does not lie in the file as numbers: quantised weights.
+class TensorValues {
+ public:
+  virtual ~TensorValues() = default;
+  // Elements [first, first + count), row-major, as float32. Called by many threads at a time; cannot fail.
+  virtual void read(int64_t first, int64_t count, float* to) const = 0;
+  // The tensors of the file that the values are computed from.
+  virtual const std::vector<HostTensor>& stored() const = 0;
+};
+
+// A tensor as it lies in a mapped checkpoint, or as its values are computed. `data` may be unaligned.
 struct HostTensor {
   const std::byte* data = nullptr;
   DType dtype = DType::kOther;
   std::vector<int64_t> shape;
   std::string name;          // resolved name and file, for messages
   std::string dtype_name{};  // as the file spells it, for messages
+  // Not null: the values are these, `data` is null and `dtype` float32, the type in which they are computed.
+  std::shared_ptr<const TensorValues> values{};
 
   int64_t rows() const { return shape.empty() ? 0 : shape[0]; }
   int64_t cols() const { return shape.size() < 2 ? 1 : shape[1]; }

@@ -1,16 +1,34 @@
 #include "model/checkpoint_check.h"
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <set>
 
 #include "base/error.h"
+#include "kernels/convert.h"
 #include "model/declared_tensors.h"
 
 namespace winnow::model {
 
 namespace {
 
+constexpr int64_t kPiece = 4096;  // values that are computed at a time
+
+bool same_values(const kernels::HostTensor& a, const kernels::HostTensor& b) {
+  float of_a[kPiece];
+  float of_b[kPiece];
+  for (int64_t at = 0; at < a.count(); at += kPiece) {
+    const int64_t n = std::min(kPiece, a.count() - at);
+    kernels::read_float32(a, at, n, of_a);
+    kernels::read_float32(b, at, n, of_b);
+    if (!std::equal(of_a, of_a + n, of_b)) return false;
+  }
+  return true;
+}
+
 bool same_bytes(const kernels::HostTensor& a, const kernels::HostTensor& b) {
+  if (a.values || b.values) return same_values(a, b);
   return a.dtype == b.dtype &&
          std::memcmp(a.data, b.data, static_cast<std::size_t>(a.count() * kernels::size_bytes(a.dtype))) == 0;
 }
@@ -48,7 +66,22 @@ std::optional<std::string> not_finite(const kernels::HostTensor& tensor, Format<
   return std::nullopt;
 }
 
+std::optional<std::string> not_finite_value(const kernels::HostTensor& tensor) {
+  float values[kPiece];
+  for (int64_t at = 0; at < tensor.count(); at += kPiece) {
+    const int64_t n = std::min(kPiece, tensor.count() - at);
+    kernels::read_float32(tensor, at, n, values);
+    for (int64_t i = 0; i < n; ++i) {
+      if (std::isfinite(values[i])) continue;
+      return tensor.name + ": element " + std::to_string(at + i) + " of " + std::to_string(tensor.count()) +
+             " stands for " + (std::isnan(values[i]) ? "NaN" : "infinity");
+    }
+  }
+  return std::nullopt;
+}
+
 std::optional<std::string> not_finite(const kernels::HostTensor& tensor) {
+  if (tensor.values) return not_finite_value(tensor);
   switch (tensor.dtype) {
     case kernels::DType::kF32:
       return not_finite<uint32_t>(tensor, {0x7F800000U, 0x007FFFFFU});

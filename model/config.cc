@@ -6,7 +6,6 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/text_file.h"
-#include "model/config_fields.h"
 #include "model/families.h"
 
 namespace winnow::model {
@@ -76,14 +75,10 @@ bool is_neutral(const Json& value, double neutral) {
   return value.empty();  // list or object; a string never is
 }
 
-void refuse_quantised(const ConfigFields& fields) {
-  for (const char* key : {"quantization_config", "quantization", "compression_config"}) {
-    if (!fields.has(key)) continue;
-    const Json& value = fields.value(key);
-    const Json method = value.is_object() ? value.value("quant_method", Json()) : Json();
-    fail(ExitCode::kBadData, fields.origin() + ": " + key + ": expected none, found " +
-                                 (method.is_string() ? "quant_method " + shown(method) : shown(value)) +
-                                 ": quantised checkpoints (FP8, AWQ, GPTQ, ...) are not supported, give the original");
+// Other names of quantization_config, which Transformers does not read.
+void refuse_other_quantisation(const ConfigFields& fields) {
+  for (const char* key : {"quantization", "compression_config"}) {
+    if (fields.has(key)) fields.refuse(key, "none, or a quantization_config that says how weights are quantised");
   }
 }
 
@@ -102,7 +97,7 @@ void refuse_other_code(const ConfigFields& fields, const Family& family) {
 }
 
 void refuse_unsupported(const ConfigFields& fields, const Family& family) {
-  refuse_quantised(fields);
+  if (!fields.has("quantization_config")) refuse_other_quantisation(fields);
   refuse_other_code(fields, family);
   for (const NeutralField& field : kNeutralFields) {
     if (is_neutral(fields.value(field.key), field.neutral)) continue;
@@ -304,6 +299,7 @@ ModelConfig parse_config(const std::string& text, const std::string& origin) {
   read_dimensions(fields, config);
   read_switches(fields, config);
   config.checkpoint_dtype = read_dtype(fields);
+  config.quantization = quantization::parse_scheme(fields);
   config.rope = read_rope(fields, config.max_positions);
   read_native_window(fields, config);
   return config;

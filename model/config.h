@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/ops.h"
+#include "model/quantization/scheme.h"
 
 namespace winnow::model {
 
@@ -48,8 +49,9 @@ struct ModelConfig {
   // sees, itself included. Used to refuse or warn, never applied.
   std::optional<int64_t> native_window;
   std::vector<bool> native_window_layers;
-  std::string model_type;  // as written
-  std::string text;        // the whole config.json: part of the checkpoint's identity
+  quantization::Scheme quantization;  // how weights are stored that are not plain numbers; empty: all are
+  std::string model_type;             // as written
+  std::string text;                   // the whole config.json: part of the checkpoint's identity
 };
 
 // Reads DIR/config.json. Throws Error(kNoInput | kBadData) naming file and field.

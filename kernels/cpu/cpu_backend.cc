@@ -79,11 +79,12 @@ std::unique_ptr<kernels::Buffer> CpuBackend::allocate_host(int64_t size_bytes, c
 }
 
 int64_t CpuBackend::weight_bytes(const kernels::HostTensor& source, kernels::WeightUse use) const {
-  return use == kernels::WeightUse::kVocabulary ? 0 : source.count() * static_cast<int64_t>(sizeof(float));
+  const bool stays = use == kernels::WeightUse::kVocabulary && !source.values;
+  return stays ? 0 : source.count() * static_cast<int64_t>(sizeof(float));
 }
 
 kernels::Matrix CpuBackend::load(const kernels::HostTensor& source, kernels::WeightUse use, void* storage) {
-  if (use == kernels::WeightUse::kVocabulary) {
+  if (use == kernels::WeightUse::kVocabulary && !source.values) {
     // Stays in the map, which is read-only; nothing writes through a vocabulary matrix.
     return kernels::Matrix{const_cast<std::byte*>(source.data), source.dtype, source.rows(), source.cols()};
   }
@@ -93,7 +94,7 @@ kernels::Matrix CpuBackend::load(const kernels::HostTensor& source, kernels::Wei
   pool_.run((count + kChunk - 1) / kChunk, [&](int64_t task, int) {
     const int64_t at = task * kChunk;
     const int64_t n = std::min(kChunk, count - at);
-    kernels::to_float32(source.data + at * size_bytes(source.dtype), source.dtype, n, to + at);
+    kernels::read_float32(source, at, n, to + at);
   });
   return kernels::Matrix{to, kernels::DType::kF32, source.rows(), source.cols()};
 }

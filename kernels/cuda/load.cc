@@ -19,16 +19,17 @@ constexpr int kMaxThreads = 8;
 // Elements that one thread converts at a time.
 constexpr int64_t kTaskElements = 1 << 18;
 
-void convert(const std::byte* from, kernels::DType dtype, int64_t count, uint16_t* to) {
-  if (dtype == kernels::DType::kBf16) {
-    std::memcpy(to, from, static_cast<std::size_t>(count) * 2);
+// Elements [first, first + count) as bfloat16.
+void convert(const kernels::HostTensor& source, int64_t first, int64_t count, uint16_t* to) {
+  if (source.dtype == kernels::DType::kBf16) {
+    std::memcpy(to, source.data + 2 * first, static_cast<std::size_t>(count) * 2);
     return;
   }
   constexpr int64_t kPiece = 4096;
   float values[kPiece];
   for (int64_t at = 0; at < count; at += kPiece) {
     const int64_t n = std::min(kPiece, count - at);
-    kernels::to_float32(from + at * kernels::size_bytes(dtype), dtype, n, values);
+    kernels::read_float32(source, first + at, n, values);
     for (int64_t i = 0; i < n; ++i) to[at + i] = kernels::float_to_bfloat16(values[i]);
   }
 }
@@ -71,11 +72,10 @@ void Staging::upload(const kernels::HostTensor& source, bool as_float32, void* t
     pool_.run((n + kTaskElements - 1) / kTaskElements, [&](int64_t task, int) {
       const int64_t first = task * kTaskElements;
       const int64_t count = std::min(kTaskElements, n - first);
-      const std::byte* from = source.data + (at + first) * kernels::size_bytes(source.dtype);
       if (as_float32) {
-        kernels::to_float32(from, source.dtype, count, static_cast<float*>(slot.data) + first);
+        kernels::read_float32(source, at + first, count, static_cast<float*>(slot.data) + first);
       } else {
-        convert(from, source.dtype, count, static_cast<uint16_t*>(slot.data) + first);
+        convert(source, at + first, count, static_cast<uint16_t*>(slot.data) + first);
       }
     });
     WINNOW_CUDA_CHECK(cudaMemcpyAsync(static_cast<std::byte*>(to) + at * element, slot.data,
