@@ -24,8 +24,15 @@ Scales::Scales(kernels::HostTensor tensor, Zeros zeros) : tensor_(std::move(tens
           : tensor_.dtype == kernels::DType::kOther ? Kind::kE8m0
                                                     : Kind::kFloat;
   const int64_t n = tensor_.count();
+  constexpr int64_t kPiece = 4096;
+  float piece[kPiece];
   for (int64_t i = 0; i < n; ++i) {
-    const float scale = at(i);
+    // A large model has billions of them.
+    if (kind_ == Kind::kFloat && i % kPiece == 0) {
+      kernels::to_float32(tensor_.data + i * kernels::size_bytes(tensor_.dtype), tensor_.dtype, std::min(kPiece, n - i),
+                          piece);
+    }
+    const float scale = kind_ == Kind::kFloat ? piece[i % kPiece] : at(i);
     if (std::isfinite(scale) && (scale != 0.F || zeros == Zeros::kAllowed)) continue;
     const std::string found = scale == 0.F ? "0" : std::isnan(scale) ? "NaN" : "infinity";
     refuse(tensor_, std::string("scales that are finite") + (zeros == Zeros::kAllowed ? "" : " and not 0"),
