@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstring>
 #include <set>
+#include <string_view>
+#include <vector>
 
 #include "base/error.h"
 #include "kernels/convert.h"
@@ -33,12 +35,24 @@ bool same_bytes(const kernels::HostTensor& a, const kernels::HostTensor& b) {
          std::memcmp(a.data, b.data, static_cast<std::size_t>(a.count() * kernels::size_bytes(a.dtype))) == 0;
 }
 
+// GPTQ's programs give every layer a bias, zeros where the model has none.
+bool is_empty_bias(const std::string& name, const kernels::HostTensor& tensor, const Checkpoint& checkpoint) {
+  constexpr std::string_view kBias = ".bias";
+  if (!name.ends_with(kBias) || tensor.dtype == kernels::DType::kOther) return false;
+  const auto weight = checkpoint.tensors().find(name.substr(0, name.size() - kBias.size()) + ".weight");
+  if (weight == checkpoint.tensors().end() || !weight->second.values) return false;
+  std::vector<float> values(static_cast<std::size_t>(tensor.count()));
+  kernels::read_float32(tensor, 0, tensor.count(), values.data());
+  return std::ranges::all_of(values, [](float value) { return value == 0.F; });
+}
+
 void find_undeclared(const ModelConfig& config, const Checkpoint& checkpoint, const std::set<std::string>& declared,
                      const auto& add) {
   for (const auto& [name, tensor] : checkpoint.tensors()) {
     const bool is_of_model = name.starts_with("model.") || name.starts_with("lm_head.");
     // Old Llama checkpoints carry the rotary frequencies, which config.json determines.
     if (!is_of_model || declared.contains(name) || name.ends_with("rotary_emb.inv_freq")) continue;
+    if (is_empty_bias(name, tensor, checkpoint)) continue;
     add([&, label = tensor.name] {
       return label + ": expected none of that name in family " + config.model_type + " with " +
              std::to_string(config.n_layers) + " layers, found one: winnow would leave it out";

@@ -22,10 +22,12 @@ kernels::HostTensor open(Parts& parts, Weights& weights) {
   layout.rows = codes.cols() * kInWord;
   layout.cols = codes.rows();
   layout.is_awq = true;
-  layout.group_cols = weights.block_cols == Weights::kAll ? std::max<int64_t>(layout.cols, 1) : weights.block_cols;
-  layout.n_groups = ceil_div(layout.cols, layout.group_cols);
+  const int64_t group_cols =
+      weights.block_cols == Weights::kAll ? std::max<int64_t>(layout.cols, 1) : weights.block_cols;
+  layout.n_groups = ceil_div(layout.cols, group_cols);
   require_shape(scales, {layout.n_groups, layout.rows});
   require_shape(zeros, {layout.n_groups, codes.cols()});
+  layout.groups = TransposedValues::groups_in_order(layout.cols, group_cols);
   const std::vector<int64_t> shape = {layout.rows, layout.cols};
   return computed(codes, shape,
                   std::make_shared<TransposedValues>(std::vector{codes, zeros, scales}, Scales(scales), layout));

@@ -25,19 +25,18 @@ kernels::HostTensor open(Parts& parts, Weights& weights) {
   layout.cols = codes.rows() * in_word;
   layout.bits = weights.bits;
   layout.zero_offset = weights.zeros_less_one ? 1 : 0;
-  layout.group_cols = weights.block_cols == Weights::kAll ? std::max<int64_t>(layout.cols, 1) : weights.block_cols;
-  layout.n_groups = ceil_div(layout.cols, layout.group_cols);
+  const int64_t group_cols =
+      weights.block_cols == Weights::kAll ? std::max<int64_t>(layout.cols, 1) : weights.block_cols;
+  layout.n_groups = ceil_div(layout.cols, group_cols);
   require_shape(scales, {layout.n_groups, layout.rows});
   if (layout.rows % in_word != 0) {
     refuse(codes, "a multiple of " + std::to_string(in_word) + " out features", shape_text(codes.shape));
   }
   require_shape(zeros, {layout.n_groups, layout.rows / in_word});
   std::vector<kernels::HostTensor> stored = {codes, zeros, scales};
-  if (groups != nullptr) {
-    require_groups(*groups, layout.cols, layout.n_groups);
-    layout.groups = *groups;
-    stored.push_back(*groups);
-  }
+  if (groups != nullptr) stored.push_back(*groups);
+  layout.groups = groups != nullptr ? read_groups(*groups, layout.cols, layout.n_groups)
+                                    : TransposedValues::groups_in_order(layout.cols, group_cols);
   const std::vector<int64_t> shape = {layout.rows, layout.cols};
   return computed(codes, shape, std::make_shared<TransposedValues>(std::move(stored), Scales(scales), layout));
 }

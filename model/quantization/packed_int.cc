@@ -17,8 +17,8 @@ class PackedValues : public RowValues {
     int64_t bits = 4;
     int64_t row_words = 0;
     ScaleGrid grid;
-    kernels::HostTensor zeros;   // (ceil(rows * bits / 32), groups), packed along the rows; no data: all 0
-    kernels::HostTensor groups;  // (cols): the group of each column; no data: one after another
+    kernels::HostTensor zeros;    // (ceil(rows * bits / 32), groups), packed along the rows; no data: all 0
+    std::vector<int32_t> groups;  // (cols): the group of each column; empty: one after another
   };
 
   PackedValues(std::vector<kernels::HostTensor> stored, int64_t cols, Layout layout)
@@ -30,8 +30,9 @@ class PackedValues : public RowValues {
     const int64_t block = layout_.grid.block_cols;
     for (int64_t at = 0; at < n;) {
       const int64_t col = first + at;
-      const int64_t group = layout_.groups.data != nullptr ? integer_at(layout_.groups, col) : col / block;
-      const int64_t end = layout_.groups.data != nullptr ? at + 1 : std::min(n, (group + 1) * block - first);
+      const bool is_ordered = !layout_.groups.empty();
+      const int64_t group = is_ordered ? layout_.groups[static_cast<std::size_t>(col)] : col / block;
+      const int64_t end = is_ordered ? at + 1 : std::min(n, (group + 1) * block - first);
       const float scale = layout_.grid.at(row / layout_.grid.block_rows * layout_.grid.n_cols + group);
       const float zero = zero_of(row, group);
       for (; at < end; ++at) to[at] = (number(codes, first + at) - zero) * scale;
@@ -87,8 +88,7 @@ kernels::HostTensor open(Parts& parts, Weights& weights) {
     stored.push_back(layout.zeros);
   }
   if (const kernels::HostTensor* groups = parts.find(".weight_g_idx")) {
-    require_groups(*groups, shape[1], layout.grid.n_cols);
-    layout.groups = *groups;
+    layout.groups = read_groups(*groups, shape[1], layout.grid.n_cols);
     stored.push_back(*groups);
   }
   return computed(codes, shape, std::make_shared<PackedValues>(std::move(stored), shape[1], std::move(layout)));

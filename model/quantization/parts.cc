@@ -49,7 +49,8 @@ void require_shape(const kernels::HostTensor& tensor, const std::vector<int64_t>
 }
 
 void require_matrix(const kernels::HostTensor& tensor) {
-  if (tensor.shape.size() != 2) refuse(tensor, "2 dimensions", "shape " + shape_text(tensor.shape));
+  const bool is_matrix = tensor.shape.size() == 2 && tensor.shape[0] > 0 && tensor.shape[1] > 0;
+  if (!is_matrix) refuse(tensor, "2 dimensions > 0", "shape " + shape_text(tensor.shape));
 }
 
 int64_t stored_bytes(const kernels::HostTensor& tensor) {

@@ -41,7 +41,7 @@ class Parts {
 // Throws Error(kBadData) unless the type is one of these, as safetensors spells them.
 void require_type(const kernels::HostTensor& tensor, const std::vector<std::string_view>& types);
 void require_shape(const kernels::HostTensor& tensor, const std::vector<int64_t>& shape);
-void require_matrix(const kernels::HostTensor& tensor);  // two dimensions
+void require_matrix(const kernels::HostTensor& tensor);  // two dimensions, neither of them 0
 // Bytes of a stored element of a type whose size is whole bytes.
 int64_t stored_bytes(const kernels::HostTensor& tensor);
 std::string shape_text(const std::vector<int64_t>& shape);

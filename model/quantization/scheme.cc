@@ -165,8 +165,12 @@ std::string Weights::description() const {
 
 const Weights* Scheme::weights_of(const std::string& module) const {
   if (ignored.matches(module)) return nullptr;
+  // A group that names the module goes before one that names its class.
   for (const Group& group : groups) {
-    if (!group.targets || group.targets->has_class() || group.targets->matches(module)) return &group.weights;
+    if (group.targets && group.targets->matches(module)) return &group.weights;
+  }
+  for (const Group& group : groups) {
+    if (!group.targets || group.targets->has_class()) return &group.weights;
   }
   return nullptr;
 }

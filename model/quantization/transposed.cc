@@ -4,6 +4,12 @@
 
 namespace winnow::quantization {
 
+std::vector<int32_t> TransposedValues::groups_in_order(int64_t n_cols, int64_t group_cols) {
+  std::vector<int32_t> groups(static_cast<std::size_t>(n_cols));
+  for (int64_t k = 0; k < n_cols; ++k) groups[static_cast<std::size_t>(k)] = static_cast<int32_t>(k / group_cols);
+  return groups;
+}
+
 int64_t TransposedValues::place_of(int64_t row) const {
   if (!layout_.is_awq) return row;
   // Of eight rows the even ones come first.
@@ -29,8 +35,7 @@ void TransposedValues::read_row(int64_t row, int64_t first, int64_t n, float* to
     const int64_t k = first + i;
     const uint32_t code = layout_.is_awq ? Words{part(0).data, k * line_words, 1}.bits_at(place * bits, bits)
                                          : column.bits_at(k * bits, bits);
-    const auto group = static_cast<std::size_t>(layout_.groups.data != nullptr ? integer_at(layout_.groups, k)
-                                                                               : k / layout_.group_cols);
+    const auto group = static_cast<std::size_t>(layout_.groups[static_cast<std::size_t>(k)]);
     to[i] = (static_cast<float>(code) - zeros[group]) * scales[group];
   }
 }

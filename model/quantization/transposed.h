@@ -16,11 +16,13 @@ class TransposedValues : public RowValues {
     int64_t cols = 0;  // in features, k
     int64_t bits = 4;
     int64_t n_groups = 1;
-    int64_t group_cols = 1;      // columns in a group, where `groups` has no data
-    kernels::HostTensor groups;  // (cols): the group of each column
-    bool is_awq = false;         // words hold 8 rows in AWQ's order, else consecutive columns; those of zeros are alike
-    int64_t zero_offset = 0;     // is added to a stored zero point
+    std::vector<int32_t> groups;  // (cols): the group of each column
+    bool is_awq = false;      // words hold 8 rows in AWQ's order, else consecutive columns; those of zeros are alike
+    int64_t zero_offset = 0;  // is added to a stored zero point
   };
+
+  // Groups of so many columns, one after another.
+  static std::vector<int32_t> groups_in_order(int64_t n_cols, int64_t group_cols);
 
   // stored: codes, zero points, scales (n_groups, rows).
   TransposedValues(std::vector<kernels::HostTensor> stored, Scales scales, Layout layout)

@@ -58,7 +58,6 @@ class Scales {
   explicit Scales(kernels::HostTensor tensor, Zeros zeros = Zeros::kRefused);
 
   float at(int64_t i) const;
-  const kernels::HostTensor& tensor() const { return tensor_; }
 
  private:
   enum class Kind { kFloat, kE4m3, kE8m0 };

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <vector>
 
 #include "kernels/tensor.h"
 
@@ -32,7 +33,7 @@ struct Words {
 
 // Element of an I32 or I64 tensor.
 int64_t integer_at(const kernels::HostTensor& tensor, int64_t i);
-// Throws Error(kBadData) unless the tensor says of each of n columns which of n_groups it is in.
-void require_groups(const kernels::HostTensor& tensor, int64_t n_cols, int64_t n_groups);
+// The tensor's group of each of n columns. Throws Error(kBadData) unless all are among n_groups.
+std::vector<int32_t> read_groups(const kernels::HostTensor& tensor, int64_t n_cols, int64_t n_groups);
 
 }  // namespace winnow::quantization

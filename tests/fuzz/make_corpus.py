@@ -182,6 +182,13 @@ QUANTIZATION = {
     ),
     "fp8-missing-scale": module(FP8, weight=("F8_E4M3", [3, 4], CODES[:12])),
     "fp8-zero-columns": module(FP8, weight=("F8_E4M3", [3, 0], b""), weight_scale_inv=("F32", [2, 0], b"")),
+    "gptq-huge-and-empty": module(
+        GPTQ,
+        qweight=("I32", [2**40, 0], b""),
+        qzeros=("I32", [2**43, 0], b""),
+        scales=("F16", [2**43, 0], b""),
+        g_idx=("I32", [0], b""),
+    ),
     "fbgemm": module(
         {"quant_method": "fbgemm_fp8"},
         weight=("F8_E4M3", [2, 2], CODES[:4]),

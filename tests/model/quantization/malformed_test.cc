@@ -136,6 +136,14 @@ const Damage kDamages[] = {
      "mxfp4_packed",
      with_zeros(".weight_scale", "U8", {96, 4}, 384),
      {"expected shape [96,2]", "found [96,4]"}},
+    {"BiasOfZeros", "gptq", with_zeros(".bias", "F16", {96}, 2 * 96), {}},
+    {"BiasOfOthers",
+     "gptq",
+     [](QuantizedFiles& f) {
+       f.tensors[kUp + ".bias"] = {"F16", {96}, std::string(2 * 96, '\0')};
+       put<uint16_t>(f, kUp + ".bias", 95, 1);
+     },
+     {".bias\"", "winnow would leave it out"}},
     {"MissingAwqZeros", "awq", without(".qzeros"), {kUp + ".qzeros\"", "found none"}},
     {"AwqGroups", "awq", with_shape(".scales", {1, 192}), {".scales\"", "expected shape [2,96]", "found [1,192]"}},
     {"GptqOrderWithoutIndex", "gptq_act_order", without(".g_idx"), {kUp + ".g_idx\"", "found none"}},

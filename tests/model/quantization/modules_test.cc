@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "model/quantization/scheme.h"
 #include "tests/model/model_files.h"
 
 namespace winnow::quantization {
@@ -47,6 +48,24 @@ TEST(ModuleList, ModelOptMatchesWildcards) {
   EXPECT_FALSE(list.matches("model.layers.10.self_attn.q_proj"));
   EXPECT_FALSE(list.matches("lm_head_2"));
   EXPECT_FALSE(list_of({"a.b"}, ModuleRule::kWildcards).matches("a-b"));
+}
+
+TEST(Scheme, AGroupOfNamesGoesBeforeOneOfAClass) {
+  const auto group = [](const char* target, int bits, int size) {
+    return nlohmann::json{
+        {"targets", {target}},
+        {"weights", {{"num_bits", bits}, {"type", "int"}, {"strategy", "group"}, {"group_size", size}}}};
+  };
+  const nlohmann::json config = {
+      {"quantization_config",
+       {{"quant_method", "compressed-tensors"},
+        {"format", "pack-quantized"},
+        {"ignore", {"lm_head"}},
+        {"config_groups", {{"group_0", group("Linear", 8, 128)}, {"group_1", group("re:.*mlp.*", 4, 32)}}}}}};
+  const Scheme scheme = parse_scheme(ConfigFields(config, "config.json"));
+  EXPECT_EQ(scheme.weights_of("model.layers.0.mlp.up_proj")->description(), "int4 in groups of 32");
+  EXPECT_EQ(scheme.weights_of("model.layers.0.self_attn.q_proj")->description(), "int8 in groups of 128");
+  EXPECT_EQ(scheme.weights_of("lm_head"), nullptr);
 }
 
 TEST(ModuleList, RefusesWhatItDoesNotRead) {
