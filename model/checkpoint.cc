@@ -70,15 +70,19 @@ std::map<std::string, std::string> read_index(const fs::path& path) {
 }  // namespace
 
 void read_ahead(const kernels::HostTensor& tensor) {
+  if (tensor.values) {
+    for (const kernels::HostTensor& part : tensor.values->stored()) read_ahead(part);
+    return;
+  }
   const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
   const auto address = reinterpret_cast<uintptr_t>(tensor.data);
   const auto in_page = address % page;
-  const auto size = static_cast<std::size_t>(tensor.count() * size_bytes(tensor.dtype)) + in_page;
+  const auto size = static_cast<std::size_t>(tensor.count() * quantization::stored_bytes(tensor)) + in_page;
   auto* const begin = const_cast<std::byte*>(reinterpret_cast<const std::byte*>(tensor.data)) - in_page;
   static_cast<void>(madvise(begin, size, MADV_WILLNEED));  // what it refuses is read later
 }
 
-Checkpoint::Checkpoint(const fs::path& model_dir) : directory_(model_dir) {
+Checkpoint::Checkpoint(const fs::path& model_dir, const quantization::Scheme& scheme) : directory_(model_dir) {
   std::error_code error;
   if (!fs::is_directory(model_dir, error)) {
     const bool exists = fs::exists(model_dir, error);
@@ -109,6 +113,17 @@ Checkpoint::Checkpoint(const fs::path& model_dir) : directory_(model_dir) {
                                  (found == shards_.end() ? "in no shard" : "in " + quote(found->second)));
   }
   change_prefix();
+  if (scheme.empty()) return;
+  quantization::Combined combined = quantization::combine(scheme, std::move(tensors_));
+  tensors_ = std::move(combined.tensors);
+  faults_ = std::move(combined.faults);
+  weight_formats_ = std::move(combined.counts);
+  if (weight_formats_.empty() && faults_.empty()) {
+    fail(ExitCode::kBadData, (model_dir / "config.json").string() +
+                                 ": quantization_config: expected none for weights "
+                                 "that are all plain, found quant_method " +
+                                 quote(scheme.method) + ": take it out, or get the quantised weights");
+  }
 }
 
 void Checkpoint::add_file(const fs::path& path, bool is_shard) {
@@ -160,7 +175,9 @@ void Checkpoint::change_prefix() {
 std::string Checkpoint::found_instead(const std::string& name) const {
   const std::string stem = name.substr(0, name.rfind('.'));
   if (contains(stem + ".qweight") || contains(stem + ".weight_packed")) {
-    return "no such tensor but packed weights: quantised checkpoints are not supported";
+    return "no such tensor but packed weights: they are quantised, and config.json has no quantization_config that "
+           "says "
+           "how";
   }
   const std::string none = "no such tensor";
   if (tensors_.empty()) return none + ", and no other: the file is empty";
@@ -191,6 +208,7 @@ bool Checkpoint::has(const std::string& name, const std::vector<int64_t>& shape)
 
 const kernels::HostTensor& Checkpoint::get(const std::string& name, const std::vector<int64_t>& shape) const {
   const auto found = tensors_.find(name);
+  if (const auto fault = faults_.find(name); fault != faults_.end()) fail(ExitCode::kBadData, fault->second);
   if (found == tensors_.end()) {
     fail(ExitCode::kBadData, directory_.string() + ": tensor " + quote(name) + ": expected shape " + shape_text(shape) +
                                  ", found " + found_instead(name));
@@ -198,7 +216,7 @@ const kernels::HostTensor& Checkpoint::get(const std::string& name, const std::v
   const kernels::HostTensor& tensor = found->second;
   if (tensor.dtype == kernels::DType::kOther) {
     fail(ExitCode::kBadData, tensor.name + ": expected dtype BF16, F16 or F32, found " + tensor.dtype_name +
-                                 ": quantised and other types are not supported");
+                                 ": quantised, and not as config.json's quantization_config says, or no number");
   }
   if (tensor.shape != shape) {
     fail(ExitCode::kBadData,
@@ -209,7 +227,7 @@ const kernels::HostTensor& Checkpoint::get(const std::string& name, const std::v
 
 kernels::DType Checkpoint::dtype() const {
   for (const auto& [name, tensor] : tensors_) {
-    if (tensor.dtype != kernels::DType::kOther) return tensor.dtype;
+    if (tensor.dtype != kernels::DType::kOther && !tensor.values) return tensor.dtype;
   }
   return kernels::DType::kF32;
 }

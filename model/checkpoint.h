@@ -8,34 +8,41 @@
 #include <string>
 #include <vector>
 
+#include "model/quantization/combine.h"
+#include "model/quantization/scheme.h"
 #include "model/safetensors.h"
 
 namespace winnow::model {
 
 // Asks the system to bring a tensor's pages into memory while other work goes on. It is a hint and cannot fail.
 void read_ahead(const kernels::HostTensor& tensor);
+
 // All tensors of a checkpoint directory: model.safetensors, or model.safetensors.index.json with its shards. Names are
 // those of a causal language model, "model.layers.0...": where a file has them without "model.", or with one more of
-// it, the names are changed, as Transformers does. No other prefix is taken off.
+// it, the names are changed, as Transformers does. No other prefix is taken off. Quantised weights are there under the
+// names that they have in an unquantised checkpoint, with the values that they stand for.
 class Checkpoint {
  public:
-  // Opens the files of a checkpoint. Throws Error(kNoInput) for a file or shard that is missing or unreadable,
-  // Error(kBadData) for what is malformed and for a tensor in two shards or in another than the index says.
-  explicit Checkpoint(const std::filesystem::path& model_dir);
+  // Opens the files of a checkpoint. `scheme` is ModelConfig::quantization. Throws Error(kNoInput) for a file or shard
+  // that is missing or unreadable, Error(kBadData) for what is malformed and for a tensor in two shards or in another
+  // than the index says.
+  explicit Checkpoint(const std::filesystem::path& model_dir, const quantization::Scheme& scheme = {});
 
   bool contains(const std::string& name) const { return tensors_.count(name) != 0; }
   // Returns true if get() finds it.
   bool has(const std::string& name, const std::vector<int64_t>& shape) const;
   // Returns the tensor, which must have that shape and a floating dtype that winnow reads. Throws Error(kBadData) with
-  // the resolved name, the file, expected and found.
+  // the resolved name, the file, expected and found; for a quantised one, what is wrong with its parts.
   const kernels::HostTensor& get(const std::string& name, const std::vector<int64_t>& shape) const;
   const std::map<std::string, kernels::HostTensor>& tensors() const { return tensors_; }
   const std::vector<std::unique_ptr<MappedFile>>& files() const { return files_; }
   const std::filesystem::path& directory() const { return directory_; }
   int64_t size_bytes() const;  // of all files
-  // Returns the type of the first tensor, by name, that winnow computes with: the type of a model whose config.json
-  // names none.
+  // Returns the type of the first plain tensor, by name, that winnow computes with: the type of a model whose
+  // config.json names none.
   kernels::DType dtype() const;
+  // How many tensors are stored in each weight format, by its description; empty where all are plain.
+  const std::map<std::string, int64_t>& weight_formats() const { return weight_formats_; }
 
  private:
   void add_file(const std::filesystem::path& path, bool is_shard);
@@ -47,6 +54,8 @@ class Checkpoint {
   std::vector<std::unique_ptr<MappedFile>> files_;  // in name order
   std::map<std::string, std::string> shards_;       // tensor -> name of its file
   std::map<std::string, kernels::HostTensor> tensors_;
+  std::map<std::string, std::string> faults_;  // of quantised tensors that are not in tensors_
+  std::map<std::string, int64_t> weight_formats_;
 };
 
 }  // namespace winnow::model

@@ -1,18 +1,49 @@
 #include "model/checkpoint_check.h"
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <set>
+#include <string_view>
+#include <vector>
 
 #include "base/error.h"
+#include "kernels/convert.h"
 #include "model/declared_tensors.h"
 
 namespace winnow::model {
 
 namespace {
 
+constexpr int64_t kPiece = 4096;  // values that are computed at a time
+
+bool same_values(const kernels::HostTensor& a, const kernels::HostTensor& b) {
+  float of_a[kPiece];
+  float of_b[kPiece];
+  for (int64_t at = 0; at < a.count(); at += kPiece) {
+    const int64_t n = std::min(kPiece, a.count() - at);
+    kernels::read_float32(a, at, n, of_a);
+    kernels::read_float32(b, at, n, of_b);
+    if (!std::equal(of_a, of_a + n, of_b)) return false;
+  }
+  return true;
+}
+
 bool same_bytes(const kernels::HostTensor& a, const kernels::HostTensor& b) {
+  if (a.values || b.values) return same_values(a, b);
   return a.dtype == b.dtype &&
          std::memcmp(a.data, b.data, static_cast<std::size_t>(a.count() * kernels::size_bytes(a.dtype))) == 0;
+}
+
+// GPTQ's programs give every layer a bias, zeros where the model has none.
+bool is_empty_bias(const std::string& name, const kernels::HostTensor& tensor, const Checkpoint& checkpoint) {
+  constexpr std::string_view kBias = ".bias";
+  if (!name.ends_with(kBias) || tensor.dtype == kernels::DType::kOther) return false;
+  const auto weight = checkpoint.tensors().find(name.substr(0, name.size() - kBias.size()) + ".weight");
+  if (weight == checkpoint.tensors().end() || !weight->second.values) return false;
+  std::vector<float> values(static_cast<std::size_t>(tensor.count()));
+  kernels::read_float32(tensor, 0, tensor.count(), values.data());
+  return std::ranges::all_of(values, [](float value) { return value == 0.F; });
 }
 
 void find_undeclared(const ModelConfig& config, const Checkpoint& checkpoint, const std::set<std::string>& declared,
@@ -21,6 +52,7 @@ void find_undeclared(const ModelConfig& config, const Checkpoint& checkpoint, co
     const bool is_of_model = name.starts_with("model.") || name.starts_with("lm_head.");
     // Old Llama checkpoints carry the rotary frequencies, which config.json determines.
     if (!is_of_model || declared.contains(name) || name.ends_with("rotary_emb.inv_freq")) continue;
+    if (is_empty_bias(name, tensor, checkpoint)) continue;
     add([&, label = tensor.name] {
       return label + ": expected none of that name in family " + config.model_type + " with " +
              std::to_string(config.n_layers) + " layers, found one: winnow would leave it out";
@@ -48,7 +80,22 @@ std::optional<std::string> not_finite(const kernels::HostTensor& tensor, Format<
   return std::nullopt;
 }
 
+std::optional<std::string> not_finite_value(const kernels::HostTensor& tensor) {
+  float values[kPiece];
+  for (int64_t at = 0; at < tensor.count(); at += kPiece) {
+    const int64_t n = std::min(kPiece, tensor.count() - at);
+    kernels::read_float32(tensor, at, n, values);
+    for (int64_t i = 0; i < n; ++i) {
+      if (std::isfinite(values[i])) continue;
+      return tensor.name + ": element " + std::to_string(at + i) + " of " + std::to_string(tensor.count()) +
+             " stands for " + (std::isnan(values[i]) ? "NaN" : "infinity");
+    }
+  }
+  return std::nullopt;
+}
+
 std::optional<std::string> not_finite(const kernels::HostTensor& tensor) {
+  if (tensor.values) return not_finite_value(tensor);
   switch (tensor.dtype) {
     case kernels::DType::kF32:
       return not_finite<uint32_t>(tensor, {0x7F800000U, 0x007FFFFFU});

@@ -7,7 +7,6 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/text_file.h"
-#include "model/config_fields.h"
 #include "model/families.h"
 #include "model/layer_types.h"
 
@@ -77,14 +76,10 @@ bool is_neutral(const Json& value, double neutral) {
   return value.empty();  // list or object; a string never is
 }
 
-void refuse_quantised(const ConfigFields& fields) {
-  for (const char* key : {"quantization_config", "quantization", "compression_config"}) {
-    if (!fields.has(key)) continue;
-    const Json& value = fields.value(key);
-    const Json method = value.is_object() ? value.value("quant_method", Json()) : Json();
-    fail(ExitCode::kBadData, fields.origin() + ": " + key + ": expected none, found " +
-                                 (method.is_string() ? "quant_method " + shown(method) : shown(value)) +
-                                 ": quantised checkpoints (FP8, AWQ, GPTQ, ...) are not supported, give the original");
+// Other names of quantization_config, which Transformers does not read.
+void refuse_other_quantisation(const ConfigFields& fields) {
+  for (const char* key : {"quantization", "compression_config"}) {
+    if (fields.has(key)) fields.refuse(key, "none, or a quantization_config that says how weights are quantised");
   }
 }
 
@@ -272,7 +267,7 @@ ModelConfig parse_config(const std::string& text, const std::string& origin) {
   config.model_type = whole.text("model_type", "");
   config.is_tower = tower != nullptr;
   config.text = text;
-  refuse_quantised(whole);
+  if (!whole.has("quantization_config")) refuse_other_quantisation(whole);
   refuse_other_code(whole, tower == nullptr ? config.family->architecture : tower->architecture);
   refuse_unsupported(fields, *config.family);
   read_dimensions(fields, config);
@@ -281,6 +276,7 @@ ModelConfig parse_config(const std::string& text, const std::string& origin) {
   config.checkpoint_dtype = read_dtype(fields);
   if (tower != nullptr && config.checkpoint_dtype == kernels::DType::kOther)
     config.checkpoint_dtype = read_dtype(whole);
+  config.quantization = quantization::parse_scheme(whole);
   read_native_window(fields, config);
   read_positions(fields, config);
   return config;

@@ -10,6 +10,7 @@
 
 #include "kernels/layer_kinds.h"
 #include "kernels/ops.h"
+#include "model/quantization/scheme.h"
 #include "model/rope_config.h"
 
 namespace winnow::model {
@@ -42,9 +43,10 @@ struct ModelConfig {
   // sees, itself included. Used to refuse or warn, never applied.
   std::optional<int64_t> native_window;
   std::vector<bool> native_window_layers;
-  std::string model_type;  // as written
-  bool is_tower = false;   // the text tower of a model that has others, whose tensors are not read
-  std::string text;        // the whole config.json: part of the checkpoint's identity
+  quantization::Scheme quantization;  // how weights are stored that are not plain numbers; empty: all are
+  std::string model_type;             // as written
+  bool is_tower = false;              // the text tower of a model that has others, whose tensors are not read
+  std::string text;                   // the whole config.json: part of the checkpoint's identity
 
   // Returns the rotary embedding of a layer.
   const RopeConfig& rope_of(int64_t layer) const {

@@ -1,8 +1,8 @@
 // What config.json says layer by layer: windows that the checkpoint itself has, and positions that go with them.
 #pragma once
 
+#include "base/json.h"
 #include "model/config.h"
-#include "model/config_fields.h"
 
 namespace winnow::model {
 

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "model/config_fields.h"
+#include "base/json.h"
 
 namespace winnow::model {
 

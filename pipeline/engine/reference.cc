@@ -31,6 +31,12 @@ double bfloat16_to_double(uint16_t bits) {
 
 Vector to_double(const kernels::HostTensor& tensor) {
   Vector values(static_cast<std::size_t>(tensor.count()));
+  if (tensor.values) {
+    std::vector<float> computed(values.size());
+    tensor.values->read(0, tensor.count(), computed.data());
+    std::copy(computed.begin(), computed.end(), values.begin());
+    return values;
+  }
   for (std::size_t i = 0; i < values.size(); ++i) {
     if (tensor.dtype == kernels::DType::kF32) {
       float value = 0.F;

@@ -120,7 +120,7 @@ engine::SweepRequest Inputs::request(const MissingCells& cells, std::span<const 
 }
 
 void Inputs::open_checkpoint(const std::filesystem::path& model) {
-  checkpoint = std::make_unique<model::Checkpoint>(model);
+  checkpoint = std::make_unique<model::Checkpoint>(model, config.quantization);
   if (config.checkpoint_dtype == kernels::DType::kOther) config.checkpoint_dtype = checkpoint->dtype();
 }
 

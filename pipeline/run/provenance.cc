@@ -39,6 +39,15 @@ void describe_program(const RunSummary& run, storage::Provenance& provenance) {
   provenance.set("compiler", std::string(__VERSION__), "compiler of the program");
 }
 
+// "plain", or the formats of quantised weights with the number of tensors of each.
+std::string weight_format(const model::Checkpoint& checkpoint) {
+  std::string text;
+  for (const auto& [format, n_tensors] : checkpoint.weight_formats()) {
+    text += (text.empty() ? "" : "; ") + format + " (" + std::to_string(n_tensors) + " tensors)";
+  }
+  return text.empty() ? "plain" : text;
+}
+
 void describe_measurement(const RunSummary& run, storage::Provenance& provenance) {
   const Settings& settings = run.inputs.settings;
   const RunIdentity& identity = run.identity;
@@ -49,6 +58,8 @@ void describe_measurement(const RunSummary& run, storage::Provenance& provenance
   set_path("model", run.options.model.string(), "checkpoint directory");
   provenance.set("model_type", run.inputs.config.model_type, "family, as config.json names it");
   provenance.set("model_layers", run.inputs.config.n_layers, "layers of the model");
+  provenance.set("weight_format", weight_format(*run.inputs.checkpoint),
+                 "how the checkpoint stores its weights; what is quantised is computed with the values it stands for");
   provenance.set("checkpoint_sha256", identity.checkpoint_sha256, "SHA-256 over config.json and the weights");
   set_path("data", run.options.data.string(), "calibration file");
   provenance.set("data_sha256", identity.data_sha256, "SHA-256 of the calibration file");

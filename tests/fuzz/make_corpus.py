@@ -138,6 +138,109 @@ CONFIG = {
     "lfs-pointer": SAFETENSORS["lfs-pointer"],
 }
 
+
+def module(quantization, **parts):
+    """A line with a config.json, and an image with the parts of one module: (dtype, shape, bytes) each."""
+    header, data = {}, b""
+    for ending, (dtype, shape, content) in parts.items():
+        name = "m." + ending.replace("__", ".")
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(content)]}
+        data += content
+    return json.dumps({"quantization_config": quantization}).encode() + b"\n" + image(header, data)
+
+
+def floats(*values):
+    return struct.pack(f"<{len(values)}f", *values)
+
+
+def groups(name, **weights):
+    return {
+        "quant_method": "compressed-tensors",
+        "format": name,
+        "config_groups": {"group_0": {"targets": ["Linear"], "weights": weights}},
+        "ignore": ["lm_head", "re:.*norm"],
+    }
+
+
+CODES = bytes(range(256))
+HALVES = struct.pack("<8e", *range(1, 9))
+FP8 = {"quant_method": "fp8", "weight_block_size": [2, 3], "modules_to_not_convert": ["lm_head"]}
+GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 8, "desc_act": True}
+NF4 = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
+STATE = json.dumps({"blocksize": 8, "shape": [2, 8], "nested_blocksize": 2, "nested_offset": 0.5}).encode()
+NF4_PARTS = {
+    "weight": ("U8", [8, 1], CODES[:8]),
+    "weight__quant_map": ("F32", [16], floats(*range(16))),
+    "weight__quant_state__bitsandbytes__nf4": ("U8", [len(STATE)], STATE),
+}
+QUANTIZATION = {
+    "fp8-block": module(
+        FP8, weight=("F8_E4M3", [3, 4], CODES[:12]), weight_scale_inv=("F32", [2, 2], floats(1, 2, 3, 4))
+    ),
+    "fp8-exponents": module(
+        FP8, weight=("F8_E4M3", [3, 4], CODES[:12]), weight_scale=("F8_E8M0", [2, 2], b"\x7f\x00\x01\xfe")
+    ),
+    "fp8-missing-scale": module(FP8, weight=("F8_E4M3", [3, 4], CODES[:12])),
+    "fp8-zero-columns": module(FP8, weight=("F8_E4M3", [3, 0], b""), weight_scale_inv=("F32", [2, 0], b"")),
+    "gptq-huge-and-empty": module(
+        GPTQ,
+        qweight=("I32", [2**40, 0], b""),
+        qzeros=("I32", [2**43, 0], b""),
+        scales=("F16", [2**43, 0], b""),
+        g_idx=("I32", [0], b""),
+    ),
+    "fbgemm": module(
+        {"quant_method": "fbgemm_fp8"},
+        weight=("F8_E4M3", [2, 2], CODES[:4]),
+        weight_scale=("F32", [2, 1], floats(1, 2)),
+    ),
+    "packed": module(
+        groups("pack-quantized", num_bits=3, type="int", strategy="group", group_size=6, symmetric=False),
+        weight_packed=("I32", [2, 2], CODES[:16]),
+        weight_scale=("F32", [2, 2], floats(1, 2, 3, 4)),
+        weight_shape=("I64", [2], struct.pack("<2q", 2, 12)),
+        weight_zero_point=("I32", [1, 2], CODES[:8]),
+        weight_g_idx=("I32", [12], struct.pack("<12i", *[0, 1] * 6)),
+    ),
+    "mxfp4": module(
+        groups("mxfp4-pack-quantized", num_bits=4, type="float", strategy="group", group_size=32),
+        weight_packed=("U8", [1, 32], CODES[:32]),
+        weight_scale=("U8", [1, 2], b"\x7f\x80"),
+    ),
+    "mxfp4-blocks": module(
+        {"quant_method": "mxfp4"}, e_blocks=("U8", [1, 2, 1, 16], CODES[:32]), e_scales=("U8", [1, 2, 1], b"\x7f\x80")
+    ),
+    "nvfp4": module(
+        {"quant_method": "modelopt", "quant_algo": "NVFP4"},
+        weight=("U8", [1, 16], CODES[:16]),
+        weight_scale=("F8_E4M3", [1, 2], b"\x38\x00"),
+        weight_scale_2=("F32", [], floats(0.5)),
+    ),
+    "awq": module(
+        {"quant_method": "awq", "bits": 4, "group_size": 2, "zero_point": True, "version": "gemm"},
+        qweight=("I32", [2, 1], CODES[:8]),
+        qzeros=("I32", [1, 1], CODES[:4]),
+        scales=("F16", [1, 8], HALVES),
+    ),
+    "gptq": module(
+        GPTQ,
+        qweight=("I32", [1, 8], CODES[:32]),
+        qzeros=("I32", [1, 1], CODES[:4]),
+        scales=("F16", [1, 8], HALVES),
+        g_idx=("I32", [8], bytes(32)),
+    ),
+    "nf4": module(NF4, **NF4_PARTS, weight__absmax=("F32", [2], floats(1, 2))),
+    "nf4-nested": module(
+        NF4 | {"bnb_4bit_use_double_quant": True},
+        **NF4_PARTS,
+        weight__absmax=("U8", [2], b"\1\2"),
+        weight__nested_absmax=("F32", [1], floats(3)),
+        weight__nested_quant_map=("F32", [256], floats(*range(256))),
+    ),
+    "unknown": module({"quant_method": "hqq"}),
+    "expression": module(FP8 | {"modules_to_not_convert": ["(a*)*b", "m"]}, weight=("F8_E4M3", [1, 1], b"\0")),
+}
+
 JSON = {
     "words": b'[NaN,Infinity,-Infinity,{"NaN":-1.5e-7,"a":"Infinity"}]',
     "words-joined": b"[1NaN,NaN1,--Infinity,-Infinity-]",
@@ -235,7 +338,14 @@ SBATCH = {
 
 
 def main():
-    corpora = {"safetensors": SAFETENSORS, "config": CONFIG, "json": JSON, "sweep": SWEEP, "sbatch": SBATCH}
+    corpora = {
+        "safetensors": SAFETENSORS,
+        "config": CONFIG,
+        "json": JSON,
+        "quantization": QUANTIZATION,
+        "sweep": SWEEP,
+        "sbatch": SBATCH,
+    }
     for target, seeds in corpora.items():
         folder = HERE / "corpus" / target
         folder.mkdir(parents=True, exist_ok=True)

@@ -494,6 +494,8 @@ def write_golden(name, directory, window_keys, content):
     }
     lines = json.dumps(golden).replace('{"sinks"', '\n{"sinks"')
     (HERE / f"{name}.json").write_text(lines + "\n")
+    if not golden["cases"]:
+        return
     deltas = np.array([[np.subtract(row[1:], row[0]) for row in case["nll"]] for case in golden["cases"]])
     print(f"{name}: {len(deltas)} cases, |delta| mean {np.abs(deltas).mean():.3f}, max {np.abs(deltas).max():.3f}")
     errors = [np.subtract(case["bf16_nll"], case["nll"]) for case in golden["cases"] if "bf16_nll" in case]

@@ -235,13 +235,22 @@ TEST(Config, RefusesActivations) {
   EXPECT_EQ(parse(with(small("llama"), {{"hidden_act", "swish"}})).n_layers, 4);
 }
 
-TEST(Config, RefusesQuantisedCheckpointsByMethod) {
-  for (const char* method : {"fp8", "awq", "gptq"}) {
+TEST(Config, ReadsHowWeightsAreQuantised) {
+  EXPECT_TRUE(parse(small("llama")).quantization.empty());
+  EXPECT_TRUE(parse(with(small("llama"), {{"quantization_config", nullptr}})).quantization.empty());
+  const auto config = parse(with(small("llama"), {{"quantization_config", {{"quant_method", "fp8"}}}}));
+  ASSERT_EQ(config.quantization.groups.size(), 1U);
+  EXPECT_EQ(config.quantization.groups[0].weights.description(), "fp8 in blocks of 128 x 128");
+  EXPECT_EQ(config.n_layers, 4);
+}
+
+TEST(Config, RefusesWaysOfQuantisingByName) {
+  for (const char* method : {"hqq", "quark", "torchao", "aqlm", "gguf", "sparseml"}) {
     expect_refused(with(small("llama"), {{"quantization_config", {{"quant_method", method}}}}),
-                   {"quantization_config", std::string("quant_method \"") + method + '"', "quantised"});
+                   {"quantization_config.quant_method", "expected one of fp8, ", std::string("found \"") + method});
   }
+  expect_refused(with(small("llama"), {{"quantization_config", 4}}), {"quantization_config: expected an object"});
   expect_refused(with(small("llama"), {{"quantization", {{"bits", 4}}}}), {"quantization: expected none"});
-  EXPECT_EQ(parse(with(small("llama"), {{"quantization_config", nullptr}})).n_layers, 4);
 }
 
 TEST(Config, RefusesWhatChangesTheMathematicsByName) {

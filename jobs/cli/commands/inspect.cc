@@ -53,14 +53,14 @@ std::string rope_name(const model::RopeConfig& rope) {
 
 Facts inspect_checkpoint(const fs::path& directory, model::CheckpointFaults& faults) {
   const model::ModelConfig config = model::read_config(directory);
-  const model::Checkpoint checkpoint(directory);
+  const model::Checkpoint checkpoint(directory, config.quantization);
   const kernels::DType dtype =
       config.checkpoint_dtype == kernels::DType::kOther ? checkpoint.dtype() : config.checkpoint_dtype;
   int64_t n_parameters = 0;
   std::map<std::string, int64_t> dtypes;
   for (const auto& [name, tensor] : checkpoint.tensors()) {
     n_parameters += tensor.count();
-    ++dtypes[kernels::dtype_name(tensor.dtype)];
+    ++dtypes[tensor.values ? "quantised" : kernels::dtype_name(tensor.dtype)];
   }
   Facts facts = {{"kind", "checkpoint"},
                  {"family", config.model_type},
@@ -80,6 +80,11 @@ Facts inspect_checkpoint(const fs::path& directory, model::CheckpointFaults& fau
                  {"tensors", checkpoint.tensors().size()},
                  {"parameters", n_parameters},
                  {"tensor_dtypes", dtypes}};
+  if (!config.quantization.empty()) {
+    facts["quantization"] = {{"method", config.quantization.method},
+                             {"tensors", checkpoint.weight_formats()},
+                             {"computed_as", "bf16 on a GPU, fp32 on the CPU"}};
+  }
   if (config.native_window) {
     const auto windowed = std::count(config.native_window_layers.begin(), config.native_window_layers.end(), true);
     facts["native_window"] = *config.native_window;

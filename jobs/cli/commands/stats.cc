@@ -10,6 +10,7 @@
 #include "base/own_files.h"
 #include "jobs/cli/commands/commands.h"
 #include "jobs/cli/present.h"
+#include "results/calibration/agreement.h"
 #include "results/calibration/store.h"
 #include "results/evaluation/evaluation.h"
 #include "results/evaluation/store.h"
@@ -24,6 +25,7 @@ namespace {
 
 struct Options {
   std::string file;
+  std::string other;
   std::string out;
   bool in_place = false;
   bool json = false;
@@ -79,6 +81,23 @@ int run_evaluation(const Options& options) {
   return print(options.json ? to_json(results) : to_table(results));
 }
 
+// Two calibrations: whether they rank the layers alike.
+int run_comparison(const Options& options) {
+  if (options.in_place || !options.out.empty()) {
+    fail(ExitCode::kUsage, "stats: --in-place and --out are about one result; two are only compared");
+  }
+  if (options.baseline) fail(ExitCode::kUsage, "stats: --baseline is about an evaluation; two calibrations have none");
+  const std::string other = calibration::results_file(options.other).string();
+  const calibration::Results a = calibration::read_results(options.file);
+  const calibration::Results b = calibration::read_results(other);
+  calibration::StatisticsOptions settings = a.statistics.options;
+  if (options.seed) settings.seed = static_cast<uint64_t>(*options.seed);
+  settings.top_k = options.top_k.value_or(settings.top_k);
+  settings.n_resamples = options.n_resamples.value_or(settings.n_resamples);
+  const calibration::Agreement agreement = calibration::compare_results(a, options.file, b, other, settings);
+  return print(options.json ? to_json(agreement) : to_line(agreement));
+}
+
 int run_stats(Options options) {
   options.file = calibration::results_file(options.file).string();
   if (options.in_place && !options.out.empty()) {
@@ -87,6 +106,7 @@ int run_stats(Options options) {
   if (options.seed.value_or(0) < 0) {
     fail(ExitCode::kUsage, "stats: --seed: expected at least 0, found " + std::to_string(*options.seed));
   }
+  if (!options.other.empty()) return run_comparison(options);
   if (evaluation::is_evaluation(options.file)) return run_evaluation(options);
   if (search::is_search(options.file)) {
     fail(ExitCode::kUsage, "stats: " + options.file +
@@ -113,6 +133,10 @@ Command add_stats(const cli::Verb& program) {
   const cli::Verb verb =
       program.add_subcommand("stats", "Computes the statistics of a results file anew, without a model");
   verb.add_option("file", options->file, "Run directory, or its results.h5").required().type_name("RUN_DIR");
+  verb.add_option("other", options->other,
+                  "Another calibration of the same layers and window, of the same model with other weights, say: print "
+                  "how far both rank the layers alike")
+      .type_name("RUN_DIR");
   verb.add_option("--seed", options->seed, "Seed of bootstrap and permutations (default: the file's)").type_name("N");
   verb.add_option("--top-k", options->top_k,
                   "Layers that are to keep full attention; 0: a quarter of those measured (default: the file's)")
@@ -130,7 +154,8 @@ Command add_stats(const cli::Verb& program) {
   verb.add_flag("--json", options->json, "Print JSON on stdout instead of a table (default: table)");
   verb.footer(
       "\nFigures are in nats per token; layers are counted from 0. The same seed gives the same figures.\n"
-      "\nExample:\n  winnow stats run --top-k 9 --seed 1\n");
+      "\nExample:\n  winnow stats run --top-k 9 --seed 1\n"
+      "  winnow stats run-bf16 run-fp8          # do quantised weights change the ranking?\n");
   return {verb, [options] { return run_stats(*options); }};
 }
 

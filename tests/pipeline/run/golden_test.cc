@@ -50,7 +50,7 @@ TEST_P(Golden, SweepEqualsTransformers) {
   const json golden = read_golden(GetParam());
   const std::filesystem::path directory = kTests / golden.at("checkpoint").get<std::string>();
   const model::ModelConfig config = model::read_config(directory);
-  const model::Checkpoint checkpoint(directory);
+  const model::Checkpoint checkpoint(directory, config.quantization);
   const auto ops = cpu::make_cpu_backend({.n_threads = 2});
   model::ModelWeights weights(config, checkpoint, *ops);
 
@@ -93,6 +93,16 @@ INSTANTIATE_TEST_SUITE_P(Checkpoints, Golden,
                                            "glm4", "hunyuan_v1_dense", "olmo2", "gemma2", "gemma3_text", "olmo3",
                                            "exaone4", "qwen3_vl", "mistral3", "cohere2"),
                          [](const auto& tested) { return std::string(tested.param); });
+
+// The weight formats (golden/make_quantized.py): the same model from the file to the figure.
+INSTANTIATE_TEST_SUITE_P(WeightFormats, Golden,
+                         ::testing::Values("quantized/fp8_block", "quantized/fp8_ceil_block", "quantized/fp8_tensor",
+                                           "quantized/fp8_fbgemm", "quantized/fp8_modelopt", "quantized/fp8_channel",
+                                           "quantized/int8_channel", "quantized/mxfp4_packed", "quantized/int4_packed",
+                                           "quantized/int4_zero_points", "quantized/nvfp4_modelopt",
+                                           "quantized/nvfp4_packed", "quantized/awq", "quantized/gptq",
+                                           "quantized/gptq_act_order", "quantized/nf4", "quantized/nf4_nested"),
+                         [](const auto& tested) { return std::string(tested.param).substr(sizeof("quantized")); });
 
 // What the goldens must contain to be worth comparing with: windows that matter, and matches of both kinds.
 TEST(GoldenFile, CoversWhatItClaims) {

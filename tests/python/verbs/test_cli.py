@@ -66,7 +66,7 @@ def expect_refused(done, code, *words):
         (["frobnicate"], ["no verb 'frobnicate'", "winnow-frobnicate"]),
         (["../calibrate"], ["no verb '../calibrate'"]),
         (["stats"], ["stats:", "winnow stats --help"]),
-        (["stats", "a.h5", "b.h5"], ["unexpected argument 'b.h5'"]),
+        (["stats", "a.h5", "b.h5", "c.h5"], ["unexpected argument 'c.h5'"]),
         (["stats", "a.h5", "--seed", "-1"], ["stats:", "--seed"]),
         (["calibrate", "--model", "m", "--data", "d", "--out", "o", "--window", 9, "--seed", -1], ["--seed", "-1"]),
         (["stats", "a.h5", "--in-place", "--out", "b.h5"], ["--in-place", "--out"]),

@@ -1,0 +1,86 @@
+#include "model/quantization/combine.h"
+
+#include <set>
+#include <string_view>
+
+#include "base/error.h"
+#include "base/json.h"
+#include "model/quantization/formats.h"
+
+namespace winnow::quantization {
+
+namespace {
+
+// Whether this tensor can only be of a module in that format; the ending of its name is cut off then.
+bool is_of_format(const Format& format, const std::string& name, const kernels::HostTensor& tensor,
+                  std::string* module) {
+  const auto ends_with = [&](std::string_view ending) {
+    if (!name.ends_with(ending)) return false;
+    *module = name.substr(0, name.size() - ending.size());
+    return true;
+  };
+  // A plain weight may have the name of the codes: it has another type.
+  if (ends_with(format.codes)) return tensor.dtype == kernels::DType::kOther || format.codes != ".weight";
+  for (const std::string_view ending : format.companions) {
+    if (ends_with(ending)) return true;
+  }
+  return false;
+}
+
+std::set<std::string> modules_of(const Format& format, const Tensors& stored) {
+  std::set<std::string> modules;
+  std::string module;
+  for (const auto& [name, tensor] : stored) {
+    if (is_of_format(format, name, tensor, &module)) modules.insert(module);
+  }
+  return modules;
+}
+
+void remove_parts(const Format& format, const std::string& module, Tensors& tensors) {
+  tensors.erase(module + std::string(format.codes));
+  for (const std::string_view ending : format.companions) tensors.erase(module + std::string(ending));
+  for (const std::string_view ending : format.activations) tensors.erase(module + std::string(ending));
+}
+
+void open_module(Weights weights, const std::string& module, const Tensors& stored, Combined& combined) {
+  const Format& format = *weights.format;
+  const std::string name = module + std::string(format.values);
+  Parts parts(stored, module, format.codes);
+  try {
+    kernels::HostTensor tensor = format.open(parts, weights);
+    for (const std::string_view ending : format.activations) parts.find(ending);
+    for (const std::string& used : parts.used()) combined.tensors.erase(used);
+    combined.tensors.insert_or_assign(name, std::move(tensor));
+    ++combined.counts[weights.description()];
+  } catch (const Error& error) {
+    remove_parts(format, module, combined.tensors);
+    combined.faults.emplace(name, error.what());
+  }
+}
+
+}  // namespace
+
+Combined combine(const Scheme& scheme, Tensors stored) {
+  Combined combined;
+  combined.tensors = stored;
+  std::set<const Format*> formats;
+  for (const Scheme::Group& group : scheme.groups) formats.insert(group.weights.format);
+  for (const Format* format : formats) {
+    for (const std::string& module : modules_of(*format, stored)) {
+      const Weights* weights = scheme.weights_of(module);
+      if (weights != nullptr && weights->format != format) continue;
+      if (weights != nullptr) {
+        open_module(*weights, module, stored, combined);
+        continue;
+      }
+      const kernels::HostTensor& part = stored.lower_bound(module)->second;
+      combined.faults.emplace(module + std::string(format->values),
+                              part.name + ": expected plain weights, as quantization_config lists " + quote(module) +
+                                  " in " + scheme.ignored_key + " or in no group, found quantised ones");
+      remove_parts(*format, module, combined.tensors);
+    }
+  }
+  return combined;
+}
+
+}  // namespace winnow::quantization

@@ -1,0 +1,26 @@
+// From the tensors of a file to those of the model.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+
+#include "model/quantization/parts.h"
+#include "model/quantization/scheme.h"
+
+namespace winnow::quantization {
+
+struct Combined {
+  // By the names of an unquantised checkpoint: plain tensors as they lie in the file, quantised ones with the values
+  // that they stand for, less what these are made of.
+  Tensors tensors;
+  // Why a tensor that would be among them is not, one line each.
+  std::map<std::string, std::string> faults;
+  // How many tensors are stored in each way: Weights::description().
+  std::map<std::string, int64_t> counts;
+};
+
+// Reads all scales, no weights. What is wrong with one module is a fault and no error.
+Combined combine(const Scheme& scheme, Tensors stored);
+
+}  // namespace winnow::quantization

@@ -1,0 +1,50 @@
+"""What the weight formats of quantized_formats.py share: gptqmodel's functions, and weights in blocks."""
+
+import importlib
+import logging
+import os
+import sys
+import types
+from pathlib import Path
+
+import torch
+
+# What the functions that are used import beside torch and each other.
+GPTQMODEL_STUBS = {
+    "logger": {"setup_logger": lambda: logging.getLogger("gptqmodel")},
+    "torch": {"HAS_NPU": False},
+}
+
+
+def gptqmodel(module):
+    """A module of gptqmodel's source, without its packages, which need a compiler."""
+    root = Path(os.environ["GPTQMODEL"]) / "gptqmodel"
+    for package in ("", ".utils", ".quantization", ".quantization.awq", ".quantization.awq.utils"):
+        if "gptqmodel" + package not in sys.modules:
+            stub = types.ModuleType("gptqmodel" + package)
+            stub.__path__ = [str(root.joinpath(*package.split(".")))]
+            sys.modules["gptqmodel" + package] = stub
+    for name, content in GPTQMODEL_STUBS.items():
+        stub = sys.modules.setdefault("gptqmodel.utils." + name, types.ModuleType(name))
+        stub.__dict__.update(content)
+    return importlib.import_module("gptqmodel." + module)
+
+
+def blocks(weight, rows, cols):
+    """The largest magnitude of each block of a weight, in a grid."""
+    n, k = weight.shape
+    padded = torch.nn.functional.pad(weight.abs(), (0, -k % cols, 0, -n % rows))
+    return padded.reshape(padded.shape[0] // rows, rows, padded.shape[1] // cols, cols).amax((1, 3))
+
+
+def spread(grid, rows, cols, shape):
+    """The grid's values at every element of the weight."""
+    return grid.repeat_interleave(rows, 0).repeat_interleave(cols, 1)[: shape[0], : shape[1]]
+
+
+def to_fp8(weight, scale):
+    return (weight / scale).clamp(-448, 448).to(torch.float8_e4m3fn)
+
+
+def modules_with(stored, ending):
+    return sorted(key.removesuffix(ending) for key in stored if key.endswith(ending))

@@ -1,0 +1,137 @@
+// What winnow reads from each weight format, bit for bit as the programs dequantise it that the goldens name.
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "base/sha256.h"
+#include "kernels/convert.h"
+#include "kernels/cpu/cpu.h"
+#include "model/quantization/values.h"
+#include "model/weights.h"
+#include "tests/model/quantization/quantized_files.h"
+
+namespace winnow::model {
+namespace {
+
+using testing::quantized_path;
+using testing::read_json;
+
+constexpr const char* kNames[] = {"fp8_block",
+                                  "fp8_ceil_block",
+                                  "fp8_tensor",
+                                  "fp8_fbgemm",
+                                  "fp8_modelopt",
+                                  "fp8_channel",
+                                  "int8_channel",
+                                  "mxfp4_blocks",
+                                  "mxfp4_packed",
+                                  "int4_packed",
+                                  "int4_zero_points",
+                                  "nvfp4_modelopt",
+                                  "nvfp4_packed",
+                                  "awq",
+                                  "gptq",
+                                  "gptq_act_order",
+                                  "nf4",
+                                  "nf4_nested"};
+
+std::vector<float> values_of(const kernels::HostTensor& tensor) {
+  std::vector<float> values(static_cast<std::size_t>(tensor.count()));
+  kernels::read_float32(tensor, 0, tensor.count(), values.data());
+  return values;
+}
+
+template <class T>
+std::string sha256_of_values(const std::vector<T>& values) {
+  return sha256_of(std::string(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T)));
+}
+
+class WeightFormat : public ::testing::TestWithParam<const char*> {
+ protected:
+  nlohmann::json golden_ = read_json(quantized_path(std::string(GetParam()) + ".json"));
+  ModelConfig config_ = read_config(quantized_path(GetParam()));
+  Checkpoint checkpoint_ = Checkpoint(quantized_path(GetParam()), config_.quantization);
+};
+
+TEST_P(WeightFormat, IsReadBitForBit) {
+  ASSERT_GE(golden_.at("values").size(), 1U);
+  for (const auto& [name, expected] : golden_.at("values").items()) {
+    ASSERT_TRUE(checkpoint_.contains(name)) << name;
+    const std::vector<float> values = values_of(checkpoint_.tensors().at(name));
+    EXPECT_EQ(sha256_of_values(values), expected.at("fp32").get<std::string>()) << name;
+    std::vector<uint16_t> rounded(values.size());
+    std::ranges::transform(values, rounded.begin(), kernels::float_to_bfloat16);
+    EXPECT_EQ(sha256_of_values(rounded), expected.at("bf16").get<std::string>()) << name;
+  }
+}
+
+TEST_P(WeightFormat, IsNamedAndLeavesNoPartBehind) {
+  const auto n_values = static_cast<int64_t>(golden_.at("values").size());
+  const std::map<std::string, int64_t> expected = {{golden_.at("format").get<std::string>(), n_values}};
+  EXPECT_EQ(checkpoint_.weight_formats(), expected);
+  for (const auto& [name, tensor] : checkpoint_.tensors()) {
+    EXPECT_EQ(golden_.at("values").contains(name), tensor.values != nullptr) << name;
+  }
+}
+
+TEST_P(WeightFormat, AnyRangeIsAPieceOfTheWhole) {
+  for (const auto& [name, unused] : golden_.at("values").items()) {
+    const kernels::HostTensor& tensor = checkpoint_.tensors().at(name);
+    const std::vector<float> whole = values_of(tensor);
+    const int64_t n = tensor.count();
+    for (const int64_t first : {int64_t{0}, int64_t{1}, int64_t{31}, n / 2 - 3, n - 1}) {
+      for (const int64_t count : {int64_t{1}, int64_t{2}, int64_t{37}, int64_t{200}}) {
+        if (first + count > n) continue;
+        std::vector<float> piece(static_cast<std::size_t>(count));
+        kernels::read_float32(tensor, first, count, piece.data());
+        EXPECT_EQ(std::memcmp(piece.data(), whole.data() + first, piece.size() * sizeof(float)), 0)
+            << name << " from " << first << ", " << count;
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Goldens, WeightFormat, ::testing::ValuesIn(kNames),
+                         [](const auto& tested) { return std::string(tested.param); });
+
+TEST(WeightFormats, TakeTheMemoryThatIsPredicted) {
+  for (const char* name : {"fp8_block", "int4_packed", "gptq", "nf4_nested"}) {
+    const ModelConfig config = read_config(quantized_path(name));
+    const Checkpoint checkpoint(quantized_path(name), config.quantization);
+    const auto ops = cpu::make_cpu_backend({.n_threads = 2});
+    const int64_t before = ops->device().allocated_bytes();
+    ModelWeights weights(config, checkpoint, *ops);
+    EXPECT_EQ(ops->device().allocated_bytes() - before, ModelWeights::predicted_bytes(config, checkpoint, *ops))
+        << name;
+    const std::vector<float> expected = values_of(checkpoint.tensors().at("model.layers.1.mlp.up_proj.weight"));
+    const kernels::Matrix& gate_up = weights.layer(1).gate_up;
+    const auto* up = static_cast<const float*>(gate_up.data) + config.ffn * config.hidden;
+    EXPECT_EQ(std::memcmp(up, expected.data(), expected.size() * sizeof(float)), 0) << name;
+    EXPECT_EQ(checkpoint.dtype(), kernels::DType::kBf16) << name;
+  }
+}
+
+TEST(WeightFormats, NumbersOfEightBits) {
+  EXPECT_EQ(quantization::e4m3_to_float(0x00), 0.F);
+  EXPECT_EQ(quantization::e4m3_to_float(0x01), 0x1p-9F);
+  EXPECT_EQ(quantization::e4m3_to_float(0x08), 0x1p-6F);
+  EXPECT_EQ(quantization::e4m3_to_float(0x38), 1.F);
+  EXPECT_EQ(quantization::e4m3_to_float(0x7E), 448.F);
+  EXPECT_EQ(quantization::e4m3_to_float(0xB9), -1.125F);
+  EXPECT_TRUE(std::isnan(quantization::e4m3_to_float(0x7F)));
+  EXPECT_TRUE(std::isnan(quantization::e4m3_to_float(0xFF)));
+  EXPECT_TRUE(std::signbit(quantization::e4m3_to_float(0x80)));
+  EXPECT_EQ(quantization::e8m0_to_float(0), 0x1p-127F);
+  EXPECT_EQ(quantization::e8m0_to_float(127), 1.F);
+  EXPECT_EQ(quantization::e8m0_to_float(254), 0x1p127F);
+  EXPECT_TRUE(std::isnan(quantization::e8m0_to_float(255)));
+}
+
+}  // namespace
+}  // namespace winnow::model

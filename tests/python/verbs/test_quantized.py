@@ -1,0 +1,144 @@
+"""Checkpoints with quantised weights through the verbs: what is in them, their figures, what a result says of them."""
+
+import json
+import shutil
+
+import h5py
+import launch
+import numpy as np
+import pytest
+import tiny
+
+GOLDENS = launch.REPOSITORY / "tests" / "golden" / "quantized"
+# mxfp4_blocks has the experts of a mixture alone, which is no model.
+NAMES = sorted(path.stem for path in GOLDENS.glob("*.json") if path.stem != "mxfp4_blocks")
+CLI_TOLERANCE = 2e-4  # nats, of 1 + the NLL, between float32 and float64
+
+
+def golden_of(name):
+    return json.loads((GOLDENS / f"{name}.json").read_text())
+
+
+def write_examples(path, examples):
+    with h5py.File(path, "w") as file:
+        file.attrs["format"], file.attrs["format_version"] = "winnow-calibration", 1
+        lengths = [len(example["tokens"]) for example in examples]
+        file["tokens"] = np.concatenate([example["tokens"] for example in examples]).astype(np.int32)
+        file["offsets"] = np.cumsum([0, *lengths]).astype(np.int64)
+        file["answer_start"] = np.array([example["answer_start"] for example in examples], np.int64)
+        file["example_id"] = [f"example-{i}" for i in range(len(examples))]
+
+
+def calibrate(work, model, data, out, *more):
+    words = [
+        "calibrate",
+        "--model",
+        model,
+        "--data",
+        data,
+        "--window",
+        24,
+        "--out",
+        work / out,
+        "--device",
+        "cpu",
+        *more,
+    ]
+    return launch.run(words, work / "cache")
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("quantized")
+    tiny.write_calibration(folder / "long.h5", [60, 64, 72])
+    for name in ("fp8_block", "int4_packed"):
+        done = calibrate(folder, GOLDENS / name, folder / "long.h5", name)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_there_is_a_golden_of_every_format():
+    assert len(NAMES) == 17
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_figures_are_those_of_transformers(tmp_path, name):
+    golden = golden_of(name)
+    write_examples(tmp_path / "data.h5", golden["examples"])
+    done = calibrate(tmp_path, GOLDENS / name, tmp_path / "data.h5", "run")
+    assert done.returncode == 0, done.stderr
+    [case] = [c for c in golden["cases"] if (c["sinks"], c["decode"], c["tail_rows"]) == (0, "windowed", None)]
+    expected = np.array(case["nll"])
+    with h5py.File(tmp_path / "run" / "results.h5") as file:
+        found = np.column_stack([file["calibration/nll_base"][:], file["calibration/nll"][:]])
+        stated = file["provenance/weight_format"].asstr()[()]
+    assert np.all(np.abs(found - expected) <= CLI_TOLERANCE * (1 + np.abs(expected)))
+    assert stated == f"{golden['format']} ({len(golden['values'])} tensors)"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_inspect_names_the_format(tmp_path, name):
+    golden = golden_of(name)
+    done = launch.run(["inspect", GOLDENS / name, "--json"], tmp_path)
+    facts = json.loads(done.stdout)
+    assert facts["quantization"] == {
+        "method": json.loads((GOLDENS / name / "config.json").read_text())["quantization_config"]["quant_method"],
+        "tensors": {golden["format"]: len(golden["values"])},
+        "computed_as": "bf16 on a GPU, fp32 on the CPU",
+    }
+    assert facts["dtype"] == "bf16"
+    assert facts["parameters"] == 65920
+    assert "faults" not in facts
+
+
+def test_a_plain_checkpoint_is_stated_as_such(work, tmp_path):
+    tiny.write_checkpoint(tmp_path / "model")
+    done = calibrate(tmp_path, tmp_path / "model", work / "long.h5", "run")
+    assert done.returncode == 0, done.stderr
+    with h5py.File(tmp_path / "run" / "results.h5") as file:
+        assert file["provenance/weight_format"].asstr()[()] == "plain"
+    assert "quantization" not in json.loads(launch.run(["inspect", tmp_path / "model", "--json"], tmp_path).stdout)
+
+
+def test_a_damaged_one_is_one_line(work, tmp_path):
+    shutil.copytree(GOLDENS / "fp8_block", tmp_path / "model")
+    config = json.loads((tmp_path / "model/config.json").read_text())
+    config["quantization_config"]["weight_block_size"] = [16, 32]
+    (tmp_path / "model/config.json").write_text(json.dumps(config))
+    done = calibrate(tmp_path, tmp_path / "model", work / "long.h5", "run")
+    assert done.returncode == 65
+    [line] = done.stderr.strip().splitlines()
+    assert "weight_scale_inv" in line
+    assert "expected shape" in line
+    told = launch.run(["inspect", tmp_path / "model", "--json"], tmp_path)
+    assert told.returncode == 65
+    assert json.loads(told.stdout)["faults"]["count"] == 13
+
+
+def test_stats_compares_two_calibrations(work):
+    done = launch.run(["stats", work / "fp8_block", work / "int4_packed"], work / "cache")
+    assert done.returncode == 0, done.stderr
+    [line] = done.stdout.splitlines()
+    assert line.startswith("fp8 in blocks of 32 x 32 (13 tensors) against int4 in groups of 32 (13 tensors): Spearman")
+    assert "3 examples of 3 and 3 paired" in line
+    facts = json.loads(launch.run(["stats", work / "fp8_block", work / "int4_packed", "--json"], work / "cache").stdout)
+    assert facts["layers"] == 2
+    assert facts["paired_examples"] == 3
+    assert facts["spearman_rho"] in (-1, 1)
+    assert facts["overlap"] in (0, 1)
+    same = json.loads(launch.run(["stats", work / "fp8_block", work / "fp8_block", "--json"], work / "cache").stdout)
+    assert (same["spearman_rho"], same["overlap"], same["magnitude_ratio"]) == (1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("more", "what"), [(["--window", 16], "window_keys"), (["--sinks", 2], "sinks"), (["--layers", "0"], "layers")]
+)
+def test_stats_refuses_two_that_measured_different_things(work, tmp_path, more, what):
+    words = ["calibrate", "--model", GOLDENS / "awq", "--data", work / "long.h5", "--out", tmp_path / "run"]
+    more = more if "--window" in more else [*more, "--window", 24]
+    assert launch.run([*words, "--device", "cpu", *more], work / "cache").returncode == 0
+    done = launch.run(["stats", work / "fp8_block", tmp_path / "run"], work / "cache")
+    assert done.returncode == 78
+    [line] = done.stderr.strip().splitlines()
+    assert what in line
+    assert done.stdout == ""
