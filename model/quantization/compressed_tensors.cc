@@ -1,5 +1,5 @@
-// The quantization_config of compressed-tensors: groups of modules, each with how its weights are quantised; and that
-// of ModelOpt, which writes the same groups beside the name of its algorithm.
+#include "model/quantization/compressed_tensors.h"
+
 #include <cmath>
 
 #include "base/error.h"

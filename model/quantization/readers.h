@@ -9,16 +9,13 @@
 
 namespace winnow::quantization {
 
-// Throws unless the field is absent, null, false or empty: it changes what the model computes.
+// Throws Error(kBadData) unless the field is absent, null, false or empty: it changes what the model computes.
 void require_absent(const ConfigFields& fields, std::initializer_list<const char*> keys);
-// Throws unless the field is absent or one of these.
+// Throws Error(kBadData) unless the field is absent or one of these.
 void require_text(const ConfigFields& fields, const char* key, std::initializer_list<const char*> allowed);
-// The list of modules that are plain, under the first of its names that is there.
+// Reads the list of modules that are plain, under the first of its names that is there.
 void read_ignored(const ConfigFields& fields, Scheme& scheme, std::initializer_list<const char*> keys, ModuleRule rule);
-// A size of groups: -1 or null stands for all columns.
+// Reads a size of groups: -1 or null stands for all columns.
 int64_t read_group_size(const ConfigFields& fields, int64_t fallback);
-// compressed-tensors and ModelOpt have formats of several kinds, and a file of their own.
-void read_compressed_tensors(const ConfigFields& fields, Scheme& scheme);
-void read_modelopt(const ConfigFields& fields, Scheme& scheme);
 
 }  // namespace winnow::quantization

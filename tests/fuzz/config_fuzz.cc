@@ -27,7 +27,8 @@ void check(const winnow::model::ModelConfig& config) {
     require(static_cast<int64_t>(config.native_window_layers.size()) == config.n_layers);
   }
   if (heads.head_dim > 1024) return;
-  require(static_cast<int64_t>(winnow::model::rope_table(config.ropes.front(), heads.head_dim, 3).size()) == 3 * heads.head_dim);
+  require(static_cast<int64_t>(winnow::model::rope_table(config.ropes.front(), heads.head_dim, 3).size()) ==
+          3 * heads.head_dim);
 }
 
 }  // namespace

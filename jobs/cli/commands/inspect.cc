@@ -1,5 +1,6 @@
 // winnow inspect: what is in a checkpoint, a calibration file, a run directory, a results file or a selection, in a few
 // lines.
+#include <spdlog/fmt/fmt.h>
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
@@ -7,7 +8,6 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <spdlog/fmt/fmt.h>
 #include <string>
 #include <vector>
 
