@@ -192,7 +192,7 @@ TEST(CommandLine, RefusesWhatItDoesNotKnow) {
   refused({"stat", "x"}, {"no verb 'stat'", "did you mean stats?"});
   refused({"--colour"}, {"unknown flag --colour"});
   refused({"stats", "file", "--sed", "1"}, {"stats:", "unknown flag --sed", "did you mean --seed?"});
-  refused({"stats", "file", "more"}, {"stats:", "unexpected argument 'more'"});
+  refused({"stats", "file", "other", "more"}, {"stats:", "unexpected argument 'more'"});
   refused({"stats"}, {"stats:", "winnow stats --help"});
   refused({"stats", "file", "--seed", "one"}, {"stats:", "--seed"});
   refused({"stats", "file", "--top-k"}, {"stats:", "--top-k"});

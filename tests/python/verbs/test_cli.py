@@ -139,9 +139,9 @@ BAD_INPUTS = {
     "too many layers": (lambda d: damage_config(d / "model", num_hidden_layers=9), BAD_DATA, ["model.layers.4"]),
     "other width": (lambda d: damage_config(d / "model", intermediate_size=65), BAD_DATA, ["mlp", "65", "64"]),
     "rope": (
-        lambda d: damage_config(d / "model", rope_scaling={"rope_type": "yarn", "factor": 4.0}),
+        lambda d: damage_config(d / "model", rope_scaling={"rope_type": "mrope", "factor": 4.0}),
         BAD_DATA,
-        ["yarn"],
+        ["mrope"],
     ),
     "quantised": (
         lambda d: damage_config(d / "model", quantization_config={"quant_method": "fp8"}),
