@@ -31,7 +31,7 @@ TEST(QuantizedCuda, WeightsAreTheGoldensInBfloat16) {
       const int64_t size = gpu->device().weight_bytes(tensor, kernels::WeightUse::kLinear);
       ASSERT_EQ(size, 2 * tensor.count());
       const auto memory = gpu->device().allocate(size, "a weight");
-      const kernels::Matrix matrix = gpu->device().load(tensor, kernels::WeightUse::kLinear, memory->data());
+      const kernels::Matrix matrix = gpu->device().load(tensor, kernels::WeightUse::kLinear, memory->bytes());
       gpu->device().synchronize();
       std::string found(static_cast<std::size_t>(size), '\0');
       ASSERT_EQ(cudaMemcpy(found.data(), matrix.data, found.size(), cudaMemcpyDeviceToHost), cudaSuccess);
