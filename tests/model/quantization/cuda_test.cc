@@ -26,7 +26,8 @@ TEST(QuantizedCuda, WeightsAreTheGoldensInBfloat16) {
     const std::string name = entry.path().stem();
     const ModelConfig config = read_config(quantized_path(name));
     const Checkpoint checkpoint(quantized_path(name), config.quantization);
-    for (const auto& [key, expected] : read_json(entry.path()).at("values").items()) {
+    const nlohmann::json golden = read_json(entry.path());  // outlives its items
+    for (const auto& [key, expected] : golden.at("values").items()) {
       const kernels::HostTensor& tensor = checkpoint.tensors().at(key);
       const int64_t size = gpu->device().weight_bytes(tensor, kernels::WeightUse::kLinear);
       ASSERT_EQ(size, 2 * tensor.count());
