@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/text_file.h"
+#include "model/quantization/parts.h"
 
 namespace winnow::model {
 
@@ -41,8 +42,6 @@ bool is_there(const fs::path& path) {
   }
   return false;
 }
-
-std::string shape_text(const std::vector<int64_t>& shape) { return shown(Json(shape)); }
 
 // The shard that each tensor of the index is in. Names of shards are plain file names: an index is no way out of its
 // directory. (The file may be a link, as in the hub's cache.)
@@ -210,8 +209,8 @@ const kernels::HostTensor& Checkpoint::get(const std::string& name, const std::v
   const auto found = tensors_.find(name);
   if (const auto fault = faults_.find(name); fault != faults_.end()) fail(ExitCode::kBadData, fault->second);
   if (found == tensors_.end()) {
-    fail(ExitCode::kBadData, directory_.string() + ": tensor " + quote(name) + ": expected shape " + shape_text(shape) +
-                                 ", found " + found_instead(name));
+    fail(ExitCode::kBadData, directory_.string() + ": tensor " + quote(name) + ": expected shape " +
+                                 quantization::shape_text(shape) + ", found " + found_instead(name));
   }
   const kernels::HostTensor& tensor = found->second;
   if (tensor.dtype == kernels::DType::kOther) {
@@ -219,8 +218,8 @@ const kernels::HostTensor& Checkpoint::get(const std::string& name, const std::v
                                  ": quantised, and not as config.json's quantization_config says, or no number");
   }
   if (tensor.shape != shape) {
-    fail(ExitCode::kBadData,
-         tensor.name + ": expected shape " + shape_text(shape) + ", found " + shape_text(tensor.shape));
+    fail(ExitCode::kBadData, tensor.name + ": expected shape " + quantization::shape_text(shape) + ", found " +
+                                 quantization::shape_text(tensor.shape));
   }
   return tensor;
 }

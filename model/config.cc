@@ -265,7 +265,6 @@ ModelConfig parse_config(const std::string& text, const std::string& origin) {
   ModelConfig config;
   config.family = &read_family(fields, tower);
   config.model_type = whole.text("model_type", "");
-  config.is_tower = tower != nullptr;
   config.text = text;
   if (!whole.has("quantization_config")) refuse_other_quantisation(whole);
   refuse_other_code(whole, tower == nullptr ? config.family->architecture : tower->architecture);

@@ -45,7 +45,6 @@ struct ModelConfig {
   std::vector<bool> native_window_layers;
   quantization::Scheme quantization;  // how weights are stored that are not plain numbers; empty: all are
   std::string model_type;             // as written
-  bool is_tower = false;              // the text tower of a model that has others, whose tensors are not read
   std::string text;                   // the whole config.json: part of the checkpoint's identity
 
   // Returns the rotary embedding of a layer.

@@ -94,6 +94,10 @@ struct Family {
   int64_t full_period = 0;  // kPattern: each so-many-th layer has full attention
   FamilyDefaults defaults;
 
+  // Returns whether the positions of a layer follow from whether it has a window.
+  bool positions_follow_type() const {
+    return positions == Positions::kByLayerType || positions == Positions::kNoneOnFull;
+  }
   bool does_read(std::string_view key) const { return has_word(reads, key); }
 };
 

@@ -13,7 +13,7 @@ namespace winnow::model {
 struct RotaryKey {
   int32_t rope = 0;             // index of ModelConfig::ropes
   bool of_queries = false;      // with what queries are multiplied by besides
-  int64_t sequence_length = 0;  // tokens; counts where rope.depends_on_length()
+  int64_t sequence_length = 0;  // tokens; counts for kDynamic and kLongRope
   auto operator<=>(const RotaryKey&) const = default;
 };
 
@@ -21,7 +21,7 @@ struct RotaryKey {
 int64_t length_class(const RopeConfig& rope, int64_t sequence_length);
 
 // Returns the inverse frequencies of the pairs of a head that turn, radians per position, after the scaling of the rope
-// type; none for kNone. sequence_length (tokens) counts where rope.depends_on_length(). Every step is rounded to
+// type; none for kNone. sequence_length (tokens) counts for kDynamic and kLongRope. Every step is rounded to
 // float32 in the order of Transformers: one unit in the last place of a frequency is 1e-3 rad at position 24k. Source:
 // Transformers modeling_rope_utils.py (_compute_llama3_parameters and siblings).
 std::vector<float> inverse_frequencies(const RopeConfig& rope, int64_t head_dim, int64_t sequence_length = 0);

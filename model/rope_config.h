@@ -33,8 +33,6 @@ struct RopeConfig {
   // Queries at position p are multiplied by 1 + query_beta * ln(1 + floor(p / original_max_position)) (Ministral 3).
   double query_beta = 0.0;
 
-  // Returns whether the angles of a position depend on the length of its sequence.
-  bool depends_on_length() const { return type == Type::kDynamic || type == Type::kLongRope; }
   bool operator==(const RopeConfig&) const = default;
 };
 

@@ -4,30 +4,21 @@
 #include <memory>
 
 #include "kernels/convert.h"
+#include "model/quantization/values.h"
 
 namespace winnow::model {
 namespace {
 
 // Rows of another tensor, those of every head in another order.
-class SelectedRows final : public kernels::TensorValues {
+class SelectedRows final : public quantization::RowValues {
  public:
-  SelectedRows(kernels::HostTensor tensor, int64_t first_row, std::vector<int64_t> order)
-      : first_row_(first_row), order_(std::move(order)) {
-    stored_.push_back(std::move(tensor));
-  }
+  SelectedRows(const kernels::HostTensor& tensor, int64_t first_row, std::vector<int64_t> order)
+      : RowValues({tensor}, tensor.cols()), first_row_(first_row), order_(std::move(order)) {}
 
-  void read(int64_t first, int64_t count, float* to) const override {
-    const kernels::HostTensor& from = stored_.front();
-    const int64_t cols = from.cols();
-    while (count > 0) {
-      const int64_t n = std::min(cols - first % cols, count);
-      kernels::read_float32(from, source_row(first / cols) * cols + first % cols, n, to);
-      first += n;
-      count -= n;
-      to += n;
-    }
+ protected:
+  void read_row(int64_t row, int64_t first, int64_t n, float* to) const override {
+    kernels::read_float32(part(0), source_row(row) * cols() + first, n, to);
   }
-  const std::vector<kernels::HostTensor>& stored() const override { return stored_; }
 
  private:
   int64_t source_row(int64_t row) const {
@@ -36,7 +27,6 @@ class SelectedRows final : public kernels::TensorValues {
     return first_row_ + row / head_dim * head_dim + order_[static_cast<std::size_t>(row % head_dim)];
   }
 
-  std::vector<kernels::HostTensor> stored_;  // the one tensor
   int64_t first_row_;
   std::vector<int64_t> order_;  // (head_dim), or empty
 };
@@ -53,10 +43,8 @@ kernels::HostTensor part_of(const Checkpoint& checkpoint, const PartSpec& part, 
     rows.data += part.first_row * tensor.cols() * kernels::size_bytes(tensor.dtype);
     return rows;
   }
-  rows.data = nullptr;
-  rows.dtype = kernels::DType::kF32;
-  rows.values = std::make_shared<SelectedRows>(tensor, part.first_row, is_reordered ? order : std::vector<int64_t>{});
-  return rows;
+  auto values = std::make_shared<SelectedRows>(tensor, part.first_row, is_reordered ? order : std::vector<int64_t>{});
+  return quantization::computed(tensor, rows.shape, std::move(values));
 }
 
 }  // namespace winnow::model

@@ -25,8 +25,7 @@ SweepRequest prefix_request(const SweepRequest& request) {
   SweepRequest prefix;
   prefix.tokens = request.tokens.first(static_cast<std::size_t>(request.prefix_rows) + 1);
   prefix.answer_start = std::min(request.answer_start, request.prefix_rows);
-  const auto n_tokens = static_cast<int64_t>(request.tokens.size());
-  prefix.sequence_length = request.sequence_length > 0 ? request.sequence_length : n_tokens - 1;
+  prefix.sequence_length = request.whole_length();
   prefix.base.assign(request.base.size(), {kernels::full_attention()});
   return prefix;
 }

@@ -45,6 +45,10 @@ struct SweepRequest {
   const CachedPrefix* prefix = nullptr;
   // Tokens of the sequence on whose length some rotary embeddings depend; 0: all of `tokens` but the last.
   int64_t sequence_length = 0;
+
+  int64_t whole_length() const {
+    return sequence_length > 0 ? sequence_length : static_cast<int64_t>(tokens.size()) - 1;
+  }
 };
 
 struct SweepResult {

@@ -12,13 +12,9 @@ namespace {
 // The one that a layer's mass is measured against: where the base is windowed and its variant is not, the base's.
 const kernels::Window& narrower(const kernels::Window& a, const kernels::Window& b) { return a.keys < b.keys ? a : b; }
 
-int64_t length_of(const SweepRequest& request) {
-  return request.sequence_length > 0 ? request.sequence_length : static_cast<int64_t>(request.tokens.size()) - 1;
-}
-
 std::vector<TurnedSequence> turned_sequences(std::span<const SweepRequest> requests, const SweepLayout& layout) {
   std::vector<TurnedSequence> sequences;
-  for (const SweepRequest& request : requests) sequences.push_back({length_of(request), layout.longest_rows});
+  for (const SweepRequest& request : requests) sequences.push_back({request.whole_length(), layout.longest_rows});
   return sequences;
 }
 
@@ -80,7 +76,7 @@ SweepPass::SweepPass(kernels::Ops& ops, const model::ModelConfig& config, model:
 void SweepPass::make_tables() {
   std::vector<int32_t> positions;
   const auto add_positions = [&](const Segment& segment, const PlacedRows& rows) {
-    const int64_t length = length_of(requests_[segment.request]);
+    const int64_t length = requests_[segment.request].whole_length();
     for (int64_t r = 0; r < rows.n_rows; ++r) positions.push_back(forward_.rotary.place(length, rows.first_row + r));
   };
   for (const Segment& segment : layout_.segments) add_positions(segment, segment.residual);

@@ -32,9 +32,7 @@ int64_t longest(const DataSet& data) {
 // Engines choose the positions of such a layer by its type: one that got a window and kept its positions would be a
 // model that nobody serves.
 void check_positions_of_types(const RunOptions& options, const model::ModelConfig& config) {
-  const model::Positions positions = config.family->positions;
-  const bool follows_type = positions == model::Positions::kByLayerType || positions == model::Positions::kNoneOnFull;
-  if (!follows_type || config.ropes.size() == 1) return;
+  if (!config.family->positions_follow_type() || config.ropes.size() == 1) return;
   fail(ExitCode::kBadData, (options.model / "config.json").string() + ": layer_types: in a " + config.model_type +
                                " the positions of a layer follow its type, so that a layer with full attention would "
                                "get other positions with a window: winnow does not measure such a model yet");

@@ -1,4 +1,4 @@
-"""The Python programs of winnow: `winnow prepare` and `winnow report`, and what both share (common)."""
+"""The Python programs of winnow (prepare, import, report), and what they share (common)."""
 
 import importlib.metadata
 import pathlib

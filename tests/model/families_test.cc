@@ -39,8 +39,7 @@ std::string differences(const Family& family) {
       {family.does_read("partial_rotary_factor"), "part of a head turns"},
       {family.does_read("llama_4_scaling_beta"), "queries scaled by position"},
       {family.positions == Positions::kNoneOnSome, "layers without positions"},
-      {family.positions == Positions::kByLayerType || family.positions == Positions::kNoneOnFull,
-       "positions by type of layer"},
+      {family.positions_follow_type(), "positions by type of layer"},
       {family.scaled_embedding || family.does_read("embedding_multiplier"), "scaled embeddings"},
       {family.does_read("residual_multiplier"), "scaled residual stream"},
       {family.does_read("logits_scaling") || family.does_read("logit_scale"), "scaled logits"},
@@ -68,8 +67,7 @@ std::string own_window(const Family& family) {
 }
 
 std::string measured(const Family& family) {
-  const bool follows_type = family.positions == Positions::kByLayerType || family.positions == Positions::kNoneOnFull;
-  return follows_type ? "where no layer has a window of its own" : "yes";
+  return family.positions_follow_type() ? "where no layer has a window of its own" : "yes";
 }
 
 TEST(Families, TheTableOfTheReadmeIsThatOfTheCode) {

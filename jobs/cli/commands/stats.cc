@@ -91,9 +91,8 @@ int run_comparison(const Options& options) {
   const calibration::Results a = calibration::read_results(options.file);
   const calibration::Results b = calibration::read_results(other);
   calibration::StatisticsOptions settings = a.statistics.options;
-  if (options.seed) settings.seed = static_cast<uint64_t>(*options.seed);
+  take_shared(options, settings);
   settings.top_k = options.top_k.value_or(settings.top_k);
-  settings.n_resamples = options.n_resamples.value_or(settings.n_resamples);
   const calibration::Agreement agreement = calibration::compare_results(a, options.file, b, other, settings);
   return print(options.json ? to_json(agreement) : to_line(agreement));
 }

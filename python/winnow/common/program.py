@@ -2,13 +2,23 @@
 
 import argparse
 import os
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
+from winnow import __version__
 from winnow.common import streams
 from winnow.common.errors import ExitCode, Failure
 from winnow.common.text import one_line
+
+
+def say(text: str) -> None:
+    """Of help and version, on standard output."""
+    try:
+        streams.say(text.rstrip("\n"))
+    except OSError as error:
+        raise Failure(ExitCode.IO_ERROR, f"standard output: {error.strerror}") from error
 
 
 class Parser(argparse.ArgumentParser):
@@ -41,6 +51,19 @@ class Program:
     prefix: str  # of its lines on standard error
     interrupted: tuple[int, str]  # exit code and words
     out_of_memory: str  # what to do
+
+    def run_for_winnow(self, work: Callable[[], None]) -> int:
+        """As run(), of a program that winnow starts: it says so where both are not of one version, and ends at an
+        interrupt."""
+        streams.open_standard_streams()
+        asked_by = os.environ.get("WINNOW_VERSION", __version__)
+        if asked_by != __version__:
+            streams.note(
+                f"{self.name}: is version {__version__}, but winnow is {asked_by}: install both from the same sources"
+            )
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.default_int_handler)  # raises KeyboardInterrupt
+        return self.run(work)
 
     def complain(self, text: object) -> None:
         """A line on standard error."""

@@ -2,9 +2,7 @@
 
 import argparse
 import json
-import os
 import pathlib
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -14,7 +12,7 @@ from winnow import __version__
 from winnow.common import streams
 from winnow.common.errors import ExitCode, Failure
 from winnow.common.folder import NewFolder, check_new_folder
-from winnow.common.program import Parser, Program
+from winnow.common.program import Parser, Program, say
 from winnow.common.text import clean, json_for_terminal, one_line
 from winnow.importing import snapshot
 
@@ -42,15 +40,8 @@ PROGRAM = Program(
 SECONDS_BETWEEN = 0.5  # lines of progress on a terminal
 
 
-def _print(text: str) -> None:
-    try:
-        streams.say(text.rstrip("\n"))
-    except OSError as error:
-        raise Failure(ExitCode.IO_ERROR, f"standard output: {error.strerror}") from error
-
-
 def parser() -> argparse.ArgumentParser:
-    flags = Parser(say=_print, prog="winnow import", description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False)
+    flags = Parser(say=say, prog="winnow import", description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False)
     flags.add_argument(
         "source",
         metavar="SOURCE",
@@ -171,12 +162,4 @@ def _run(arguments: Sequence[str] | None) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code."""
-    streams.open_standard_streams()
-    asked_by = os.environ.get("WINNOW_VERSION", __version__)
-    if asked_by != __version__:
-        streams.note(
-            f"winnow-import: is version {__version__}, but winnow is {asked_by}: install both from the same sources"
-        )
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)  # raises KeyboardInterrupt
-    return PROGRAM.run(lambda: _run(arguments))
+    return PROGRAM.run_for_winnow(lambda: _run(arguments))

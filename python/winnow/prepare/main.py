@@ -5,7 +5,6 @@ import functools
 import json
 import os
 import pathlib
-import signal
 import statistics
 import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -14,7 +13,6 @@ from typing import TYPE_CHECKING
 import numpy
 
 from winnow import __version__
-from winnow.common import streams
 from winnow.common.errors import ExitCode, Failure
 from winnow.common.program import Program
 from winnow.common.text import clean, json_for_terminal, one_line
@@ -313,15 +311,7 @@ def _run(arguments: list[str]) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code."""
-    streams.open_standard_streams()
-    asked_by = os.environ.get("WINNOW_VERSION", __version__)
-    if asked_by != __version__:
-        streams.note(
-            f"winnow-prepare: is version {__version__}, but winnow is {asked_by}: install both from the same sources"
-        )
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)  # raises KeyboardInterrupt
-    code = PROGRAM.run(lambda: _run(sys.argv[1:] if arguments is None else arguments))
+    code = PROGRAM.run_for_winnow(lambda: _run(sys.argv[1:] if arguments is None else arguments))
     if code != ExitCode.DONE:
         os._exit(code)  # at once: files are closed or have no name, and workers may have been killed (pool.py)
     return code

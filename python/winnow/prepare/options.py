@@ -8,9 +8,8 @@ import pathlib
 from collections.abc import Callable
 
 from winnow import __version__
-from winnow.common import streams
 from winnow.common.errors import ExitCode, Failure
-from winnow.common.program import Parser
+from winnow.common.program import Parser, say
 from winnow.prepare.rows.conversations import COLUMNS
 
 DESCRIPTION = """Conversations to a calibration file: the answers of long prompts as token ids, by the model's own
@@ -88,13 +87,6 @@ class Options(argparse.Namespace):
     def other_inputs(self) -> list[pathlib.Path]:
         """Files that are read beside the data and the model."""
         return [pathlib.Path(path) for path in (self.template, self.config) if path is not None]
-
-
-def _print(text: str) -> None:
-    try:
-        streams.say(text.rstrip("\n"))
-    except OSError as error:
-        raise Failure(ExitCode.IO_ERROR, f"standard output: {error.strerror}") from error
 
 
 def _count(text: str) -> int | None:
@@ -304,7 +296,7 @@ def _control(parser: argparse.ArgumentParser) -> None:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = Parser(
-        say=_print,
+        say=say,
         prog="winnow prepare",
         description=DESCRIPTION,
         epilog=EPILOG,
