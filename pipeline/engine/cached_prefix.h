@@ -46,6 +46,8 @@ class CachedPrefix {
 
   int64_t n_rows() const { return n_rows_; }
   bool is_on_host() const { return place_ == Place::kHost; }
+  // Returns what the layers saw when it was computed: a sweep from another base has other rows.
+  const LayerWindows& windows() const { return windows_; }
   // Returns the layer's keys and values, in memory of `place`.
   kernels::KvSpan layer(int64_t layer) const { return kv_.slice(layer * n_rows_, n_rows_); }
   // Returns the score of row a - 1 <= row < n_rows.
@@ -55,7 +57,8 @@ class CachedPrefix {
   int64_t n_rows_;
   Place place_;
   std::unique_ptr<kernels::Buffer> memory_;
-  kernels::KvSpan kv_;            // of n_rows in one layer after another
+  kernels::KvSpan kv_;  // of n_rows in one layer after another
+  LayerWindows windows_;
   int64_t first_score_row_;       // a - 1
   std::vector<RowScore> scores_;  // of rows [first_score_row, n_rows)
 };

@@ -1,0 +1,140 @@
+// Models with windows of their own against Transformers in float64 (golden/NAME_native.json): those stay in every
+// pattern, and a layer that gets a window is turned as Transformers turns a layer of that type.
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "kernels/cpu/cpu.h"
+#include "model/checkpoint.h"
+#include "model/weights.h"
+#include "pipeline/engine/generation.h"
+#include "pipeline/engine/reference.h"
+#include "pipeline/engine/sweep.h"
+#include "pipeline/run/layer_rules.h"
+#include "tests/pipeline/run/golden.h"
+#include "tests/tolerances.h"
+
+namespace winnow::run {
+namespace {
+
+using nlohmann::json;
+
+class NativeGolden : public ::testing::TestWithParam<const char*> {
+ protected:
+  // The checkpoint's own, with the types that the golden gives its layers.
+  static model::ModelConfig read_native_config(const json& golden, const std::filesystem::path& directory) {
+    json config = json::parse(model::read_config(directory).text);
+    config["layer_types"] = golden.at("layer_types");
+    EXPECT_EQ(config.at("sliding_window"), golden.at("native_window"));
+    return model::parse_config(config.dump(), directory.string());
+  }
+
+  Settings native_settings(const json& expected, int64_t window) const {
+    RunOptions options;
+    options.model = directory_;
+    options.target = config_.windowed_rope ? "hf" : "";
+    options.window = window;
+    options.base = expected.at("base").get<std::string>();
+    options.sinks = expected.at("sinks").get<int64_t>();
+    options.decode = expected.at("decode").get<std::string>();
+    if (!expected.at("tail_rows").is_null()) options.tail_rows = expected.at("tail_rows").get<int64_t>();
+    Settings settings = resolve_settings(options, config_.n_layers);
+    take_layer_rules(options, config_, settings);
+    return settings;
+  }
+
+  const json golden_ = read_golden(std::string(GetParam()) + "_native");
+  const std::filesystem::path directory_ = kTests / golden_.at("checkpoint").get<std::string>();
+  const model::ModelConfig config_ = read_native_config(golden_, directory_);
+  const model::Checkpoint checkpoint_{directory_};
+  const std::unique_ptr<kernels::Ops> ops_ = cpu::make_cpu_backend({.n_threads = 2});
+  model::ModelWeights weights_{config_, checkpoint_, *ops_};
+  const std::vector<GoldenExample> examples_ = examples_of(golden_, config_.vocab);
+};
+
+TEST_P(NativeGolden, SweepEqualsTransformers) {
+  double largest_delta = 0.0;
+  ASSERT_GE(golden_.at("cases").size(), 2U);
+  for (const json& expected : golden_.at("cases")) {
+    const Settings settings = native_settings(expected, golden_.at("window_keys"));
+    ASSERT_EQ(settings.layers, (std::vector<int64_t>{0, 2}));
+    for (std::size_t e = 0; e < examples_.size(); ++e) {
+      const kernels::Window window = settings.window_of(examples_[e].answer_start);
+      engine::SweepRequest request{.tokens = examples_[e].tokens,
+                                   .answer_start = examples_[e].answer_start,
+                                   .base = settings.layer_windows(settings.base, window),
+                                   .variants = {}};
+      for (const int64_t layer : settings.layers) {
+        request.variants.push_back(settings.layer_windows(settings.variant(layer), window));
+      }
+      const engine::SweepResult found = engine::sweep(*ops_, config_, weights_, request, {});
+      const auto nll = expected.at("nll").at(e).get<std::vector<double>>();
+      const auto hits = expected.at("hits").at(e).get<std::vector<int64_t>>();
+      ASSERT_EQ(nll.size(), found.variants.size() + 1);
+      const auto n_answer = static_cast<double>(examples_[e].tokens.size()) - static_cast<double>(request.answer_start);
+      for (std::size_t v = 0; v < nll.size(); ++v) {
+        const engine::Score& score = v == 0 ? found.base : found.variants[v - 1];
+        EXPECT_NEAR(score.nll_nats, nll[v], kNllTolerance * (1.0 + nll[v]))
+            << describe(expected) << ", example " << e << ", pattern " << v;
+        EXPECT_EQ(std::llround(score.token_accuracy * n_answer), hits[v]) << describe(expected) << ", example " << e;
+        largest_delta = std::max(largest_delta, std::abs(nll[v] - nll[0]));
+        // The sweep and a pass for that pattern alone, bit for bit.
+        engine::SweepRequest alone = request;
+        alone.base = v == 0 ? request.base : request.variants[v - 1];
+        alone.variants.clear();
+        EXPECT_EQ(engine::sweep(*ops_, config_, weights_, alone, {}).base.nll_nats, score.nll_nats) << v;
+      }
+    }
+  }
+  EXPECT_GT(largest_delta, 0.1) << "the windows matter";
+}
+
+TEST_P(NativeGolden, TheReferenceInFloat64Agrees) {
+  const json& expected = golden_.at("cases").at(0);
+  const Settings settings = native_settings(expected, golden_.at("window_keys"));
+  const GoldenExample& example = examples_.at(0);
+  const kernels::Window window = settings.window_of(example.answer_start);
+  for (std::size_t v = 0; v <= settings.layers.size(); ++v) {
+    const engine::Pattern pattern = v == 0 ? settings.base : settings.variant(settings.layers[v - 1]);
+    const engine::Score score = engine::reference_score(config_, checkpoint_, example.tokens, example.answer_start,
+                                                        settings.layer_windows(pattern, window));
+    const auto nll = expected.at("nll").at(0).at(v).get<double>();
+    EXPECT_NEAR(score.nll_nats, nll, kNllTolerance * (1.0 + nll)) << v;
+  }
+}
+
+// All patterns side by side, whose rows of one layer are turned by several embeddings.
+TEST_P(NativeGolden, GenerationWritesWhatTransformersWrites) {
+  const json plain = {{"sinks", 0}, {"decode", "windowed"}, {"tail_rows", nullptr}, {"base", "full"}};
+  const Settings settings = native_settings(plain, golden_.at("native_window"));
+  ASSERT_EQ(golden_.at("texts").size(), 4U);
+  std::vector<engine::GenerationRequest> requests;
+  std::vector<std::vector<int32_t>> expected;
+  for (const json& text : golden_.at("texts")) {
+    engine::Pattern pattern = settings.base;
+    for (const json& layer : text.at("windowed")) pattern[layer.get<std::size_t>()] = true;
+    for (std::size_t e = 0; e < examples_.size(); ++e) {
+      const auto n_prompt = static_cast<std::size_t>(examples_[e].answer_start);
+      expected.push_back(text.at("tokens").at(e).get<std::vector<int32_t>>());
+      requests.push_back({.prompt = std::span(examples_[e].tokens).first(n_prompt),
+                          .windows = settings.layer_windows(pattern, settings.window_of(examples_[e].answer_start)),
+                          .max_new_tokens = static_cast<int64_t>(expected.back().size()),
+                          .name = text.dump()});
+    }
+  }
+  const engine::GenerationReport report = engine::generate(*ops_, config_, weights_, requests, {}, {});
+  for (std::size_t i = 0; i < requests.size(); ++i) EXPECT_EQ(report.texts[i].tokens, expected[i]) << requests[i].name;
+  EXPECT_NE(expected.front(), expected.back()) << "the windows matter";
+}
+
+INSTANTIATE_TEST_SUITE_P(Checkpoints, NativeGolden,
+                         ::testing::Values("gemma2", "gemma3_text", "olmo3", "exaone4", "cohere2"),
+                         [](const auto& tested) { return std::string(tested.param); });
+
+}  // namespace
+}  // namespace winnow::run
