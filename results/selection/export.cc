@@ -119,8 +119,8 @@ void refuse_other_positions(const Context& context) {
   for (std::size_t layer = 0; layer < wanted.size(); ++layer) {
     if (layer < own.size() && own[layer] == wanted[layer]) continue;
     context.refuse("layer " + std::to_string(layer) + " of a " + context.model_type +
-                   " would change between full and local attention, and with it its positions: another model than the "
-                   "one that was measured; measure with --target hf");
+                   " would change between full and local attention, and with it its rotary embedding: another model "
+                   "than the one that was measured; measure with --target hf");
   }
 }
 

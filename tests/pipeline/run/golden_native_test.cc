@@ -10,13 +10,11 @@
 #include <vector>
 
 #include "kernels/cpu/cpu.h"
-#include "model/checkpoint.h"
 #include "model/weights.h"
 #include "pipeline/engine/generation.h"
 #include "pipeline/engine/reference.h"
 #include "pipeline/engine/sweep.h"
-#include "pipeline/run/layer_rules.h"
-#include "tests/pipeline/run/golden.h"
+#include "tests/pipeline/run/golden_native.h"
 #include "tests/tolerances.h"
 
 namespace winnow::run {
@@ -26,52 +24,22 @@ using nlohmann::json;
 
 class NativeGolden : public ::testing::TestWithParam<const char*> {
  protected:
-  // The checkpoint's own, with the types that the golden gives its layers.
-  static model::ModelConfig read_native_config(const json& golden, const std::filesystem::path& directory) {
-    json config = json::parse(model::read_config(directory).text);
-    config["layer_types"] = golden.at("layer_types");
-    EXPECT_EQ(config.at("sliding_window"), golden.at("native_window"));
-    return model::parse_config(config.dump(), directory.string());
-  }
-
-  Settings native_settings(const json& expected, int64_t window) const {
-    RunOptions options;
-    options.model = directory_;
-    options.target = config_.windowed_rope ? "hf" : "";
-    options.window = window;
-    options.base = expected.at("base").get<std::string>();
-    options.sinks = expected.at("sinks").get<int64_t>();
-    options.decode = expected.at("decode").get<std::string>();
-    if (!expected.at("tail_rows").is_null()) options.tail_rows = expected.at("tail_rows").get<int64_t>();
-    Settings settings = resolve_settings(options, config_.n_layers);
-    take_layer_rules(options, config_, settings);
-    return settings;
-  }
-
-  const json golden_ = read_golden(std::string(GetParam()) + "_native");
-  const std::filesystem::path directory_ = kTests / golden_.at("checkpoint").get<std::string>();
-  const model::ModelConfig config_ = read_native_config(golden_, directory_);
-  const model::Checkpoint checkpoint_{directory_};
+  const NativeModel model_{GetParam()};
+  const json& golden_ = model_.golden;
+  const model::ModelConfig& config_ = model_.config;
+  const std::vector<GoldenExample>& examples_ = model_.examples;
   const std::unique_ptr<kernels::Ops> ops_ = cpu::make_cpu_backend({.n_threads = 2});
-  model::ModelWeights weights_{config_, checkpoint_, *ops_};
-  const std::vector<GoldenExample> examples_ = examples_of(golden_, config_.vocab);
+  model::ModelWeights weights_{config_, model_.checkpoint, *ops_};
 };
 
 TEST_P(NativeGolden, SweepEqualsTransformers) {
   double largest_delta = 0.0;
   ASSERT_GE(golden_.at("cases").size(), 2U);
   for (const json& expected : golden_.at("cases")) {
-    const Settings settings = native_settings(expected, golden_.at("window_keys"));
+    const Settings settings = model_.settings(expected, golden_.at("window_keys"));
     ASSERT_EQ(settings.layers, (std::vector<int64_t>{0, 2}));
     for (std::size_t e = 0; e < examples_.size(); ++e) {
-      const kernels::Window window = settings.window_of(examples_[e].answer_start);
-      engine::SweepRequest request{.tokens = examples_[e].tokens,
-                                   .answer_start = examples_[e].answer_start,
-                                   .base = settings.layer_windows(settings.base, window),
-                                   .variants = {}};
-      for (const int64_t layer : settings.layers) {
-        request.variants.push_back(settings.layer_windows(settings.variant(layer), window));
-      }
+      const engine::SweepRequest request = NativeModel::request(examples_[e], settings);
       const engine::SweepResult found = engine::sweep(*ops_, config_, weights_, request, {});
       const auto nll = expected.at("nll").at(e).get<std::vector<double>>();
       const auto hits = expected.at("hits").at(e).get<std::vector<int64_t>>();
@@ -96,13 +64,13 @@ TEST_P(NativeGolden, SweepEqualsTransformers) {
 
 TEST_P(NativeGolden, TheReferenceInFloat64Agrees) {
   const json& expected = golden_.at("cases").at(0);
-  const Settings settings = native_settings(expected, golden_.at("window_keys"));
+  const Settings settings = model_.settings(expected, golden_.at("window_keys"));
   const GoldenExample& example = examples_.at(0);
   const kernels::Window window = settings.window_of(example.answer_start);
   for (std::size_t v = 0; v <= settings.layers.size(); ++v) {
     const engine::Pattern pattern = v == 0 ? settings.base : settings.variant(settings.layers[v - 1]);
-    const engine::Score score = engine::reference_score(config_, checkpoint_, example.tokens, example.answer_start,
-                                                        settings.layer_windows(pattern, window));
+    const engine::Score score = engine::reference_score(config_, model_.checkpoint, example.tokens,
+                                                        example.answer_start, settings.layer_windows(pattern, window));
     const auto nll = expected.at("nll").at(0).at(v).get<double>();
     EXPECT_NEAR(score.nll_nats, nll, kNllTolerance * (1.0 + nll)) << v;
   }
@@ -111,7 +79,7 @@ TEST_P(NativeGolden, TheReferenceInFloat64Agrees) {
 // All patterns side by side, whose rows of one layer are turned by several embeddings.
 TEST_P(NativeGolden, GenerationWritesWhatTransformersWrites) {
   const json plain = {{"sinks", 0}, {"decode", "windowed"}, {"tail_rows", nullptr}, {"base", "full"}};
-  const Settings settings = native_settings(plain, golden_.at("native_window"));
+  const Settings settings = model_.settings(plain, golden_.at("native_window"));
   ASSERT_EQ(golden_.at("texts").size(), 4U);
   std::vector<engine::GenerationRequest> requests;
   std::vector<std::vector<int32_t>> expected;

@@ -39,9 +39,7 @@ def copy_golden(directory, name):
 def work(tmp_path_factory):
     directory = tmp_path_factory.mktemp("native")
     tiny.write_checkpoint(directory / "model", layers=LAYERS)
-    set_config(
-        directory / "model", use_sliding_window=True, sliding_window=OWN_KEYS, layer_types=types(FULL, LAYERS)
-    )
+    set_config(directory / "model", use_sliding_window=True, sliding_window=OWN_KEYS, layer_types=types(FULL, LAYERS))
     copy_golden(directory, "gemma3_text")
     copy_golden(directory, "exaone4")
     tiny.write_calibration(directory / "long.h5", [150, 120, 170])
@@ -148,7 +146,7 @@ def test_select_and_export(work, calibrated):
     assert result.returncode == 0, result.stderr
     windows = json.loads((work / "json" / "winnow-export.json").read_text())["windows"]
     windowed = (set(FULL) - set(selected["layers"])).pop()
-    expected = {layer: OWN_KEYS for layer in NATIVE} | dict.fromkeys(selected["layers"]) | {windowed: 32}
+    expected = dict.fromkeys(NATIVE, OWN_KEYS) | dict.fromkeys(selected["layers"]) | {windowed: 32}
     assert windows == [expected[layer] for layer in range(LAYERS)]
     result = winnow(work, "export", selection, "--target", "hf", "--out", work / "hf")
     assert result.returncode == 65 and "one window for all of them" in one_line(result)
