@@ -21,7 +21,7 @@ namespace winnow::engine {
 // before R, the first row of a lane, but never all of them.
 int64_t cached_rows(int64_t n_tokens, const kernels::Window& narrowest, int64_t row_tile);
 
-// Returns the sweep that computes them: the request's first prefix_rows rows, with full attention and without variants.
+// Returns the sweep that computes them: the request's first prefix_rows rows as the base has them, without variants.
 SweepRequest prefix_request(const SweepRequest& request);
 
 struct RowScore {
@@ -35,7 +35,7 @@ class CachedPrefix {
  public:
   enum class Place { kBackend, kHost };  // whose memory
 
-  // Runs request.prefix_rows rows with full attention. Throws Interrupted, Error(kOutOfMemory).
+  // Runs request.prefix_rows rows of the base. Throws Interrupted, Error(kOutOfMemory).
   CachedPrefix(kernels::Ops& ops, const model::ModelConfig& config, model::ModelWeights& weights,
                const SweepRequest& request, Place place, const StopCheck& stop);
   // Returns the memory that it keeps, of the backend or of the host, bytes.

@@ -17,29 +17,40 @@ constexpr const char* kListed = "list:";
 }
 
 // Where a window changes the positions of a layer, a measurement must say for which engine it is.
-std::vector<int32_t> windowed_ropes(const RunOptions& options, const model::ModelConfig& config) {
-  if (!config.windowed_rope) return {};
+void check_positions(const RunOptions& options, const model::ModelConfig& config, const engine::LayerRules& rules) {
+  if (rules.windowed_ropes.empty()) return;
   if (options.target != "hf") {
     refuse_config(options, "layer_types: in a " + config.model_type +
                                " the positions of a layer follow its type, so that a layer with full attention gets "
                                "other positions with a window; give --target hf to measure it as Transformers runs it");
   }
-  std::vector<int32_t> ropes;
-  for (const int32_t own : config.layer_ropes) {
-    ropes.push_back(own == *config.windowed_rope ? engine::LayerWindow::kOwnRope : *config.windowed_rope);
-  }
-  const bool is_other = std::ranges::any_of(ropes, [](int32_t r) { return r != engine::LayerWindow::kOwnRope; });
-  if (!is_other) return {};
   // Before the tail a row has the positions of full attention and behind it others: no engine has both in a layer.
-  if (options.verb == Verb::kSearch ? !options.exact : options.tail_rows.has_value()) {
-    refuse_config(options, "layer_types: in a " + config.model_type +
-                               " a window changes the positions of all rows of a layer, also before the tail; " +
-                               (options.verb == Verb::kSearch ? "give --exact" : "leave out --tail-rows"));
-  }
-  return ropes;
+  const bool is_search = options.verb == Verb::kSearch;
+  if (is_search ? options.exact : !options.tail_rows.has_value()) return;
+  refuse_config(options, "layer_types: in a " + config.model_type +
+                             " a window changes the positions of all rows of a layer, also before the tail; " +
+                             (is_search ? "give --exact" : "leave out --tail-rows"));
 }
 
 }  // namespace
+
+engine::LayerRules rules_of(const model::ModelConfig& config) {
+  engine::LayerRules rules;
+  const Pattern& native = config.native_window_layers;
+  // A model with a window everywhere has nothing that could be measured beside it.
+  if (std::ranges::find(native, false) != native.end()) {
+    rules.native = native;
+    rules.native_window = {.keys = *config.native_window};
+  }
+  if (!config.windowed_rope) return rules;
+  for (const int32_t own : config.layer_ropes) {
+    rules.windowed_ropes.push_back(own == *config.windowed_rope ? engine::LayerWindow::kOwnRope
+                                                                : *config.windowed_rope);
+  }
+  const auto is_own = [](int32_t rope) { return rope == engine::LayerWindow::kOwnRope; };
+  if (std::ranges::all_of(rules.windowed_ropes, is_own)) rules.windowed_ropes.clear();
+  return rules;
+}
 
 void check_has_no_window(const engine::LayerRules& rules, const std::vector<int64_t>& layers, const std::string& flag) {
   for (const int64_t layer : layers) {
@@ -52,13 +63,11 @@ void check_has_no_window(const engine::LayerRules& rules, const std::vector<int6
 
 void take_layer_rules(const RunOptions& options, const model::ModelConfig& config, Settings& settings) {
   engine::LayerRules& rules = settings.rules;
-  rules.windowed_ropes = windowed_ropes(options, config);
-  const Pattern& native = config.native_window_layers;
-  // A model with a window everywhere has nothing that stays: check_data_sets() looks at its examples.
-  const bool is_hybrid = std::ranges::find(native, false) != native.end();
-  if (native.empty() || !is_hybrid || options.ignore_native_window) return;
-  rules.native = native;
-  rules.native_window = {.keys = *config.native_window};
+  rules = rules_of(config);
+  check_positions(options, config, rules);
+  if (options.ignore_native_window) rules.native.clear();
+  if (rules.native.empty()) return;
+  const Pattern& native = rules.native;
   if (options.base.starts_with(kListed)) {
     check_has_no_window(
         rules, selection::parse_layers(options.base.substr(std::string(kListed).size()), config.n_layers, "--base"),

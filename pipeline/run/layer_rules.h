@@ -7,6 +7,9 @@
 
 namespace winnow::run {
 
+// Returns what a model's layers have of their own, as Transformers runs them.
+engine::LayerRules rules_of(const model::ModelConfig& config);
+
 // Adds to the settings what the model's layers have of their own (Settings::rules). Layers with a window of their own
 // keep it in the base and in every variant; `settings.layers`, which are measured, become those with full attention.
 // With --ignore-native-window, and where all layers of a model have a window, there are no such layers. Throws

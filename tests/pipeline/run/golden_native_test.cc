@@ -76,6 +76,42 @@ TEST_P(NativeGolden, TheReferenceInFloat64Agrees) {
   }
 }
 
+// Lanes that fork in one layer with positions of their own and with the base's, and two bases in one stack.
+TEST_P(NativeGolden, PatternsWithSeveralPositionsShareASweep) {
+  const json plain = {{"sinks", 0}, {"decode", "windowed"}, {"tail_rows", nullptr}, {"base", "full"}};
+  const Settings settings = model_.settings(plain, golden_.at("window_keys"));
+  engine::LayerWindows turned_otherwise;  // layer 0 has the narrow window, and the positions that it has anyway
+  std::vector<engine::SweepRequest> requests;
+  for (const bool from_full : {true, false}) {
+    const kernels::Window window = settings.window_of(examples_[0].answer_start);
+    engine::SweepRequest request = NativeModel::request(examples_[0], settings);
+    request.variants.clear();
+    std::vector<engine::LayerWindows> all;
+    for (const engine::Pattern& pattern :
+         {engine::Pattern{false, true, false}, {true, true, false}, {false, true, true}, {true, true, true}}) {
+      all.push_back(settings.layer_windows(pattern, window));
+    }
+    turned_otherwise = all[0];
+    turned_otherwise[0].window = window;
+    all.push_back(turned_otherwise);
+    request.base = from_full ? all.front() : all[3];
+    request.variants = all;
+    requests.push_back(request);
+  }
+  const std::vector<engine::SweepResult> found = engine::sweep(*ops_, config_, weights_, requests, {});
+  for (std::size_t r = 0; r < requests.size(); ++r) {
+    for (std::size_t v = 0; v < requests[r].variants.size(); ++v) {
+      engine::SweepRequest alone = requests[r];
+      alone.base = requests[r].variants[v];
+      alone.variants.clear();
+      EXPECT_EQ(engine::sweep(*ops_, config_, weights_, alone, {}).base.nll_nats, found[r].variants[v].nll_nats)
+          << "request " << r << ", variant " << v;
+    }
+  }
+  const bool follows_type = config_.windowed_rope.has_value();
+  EXPECT_EQ(found[0].variants[4].nll_nats == found[0].variants[1].nll_nats, !follows_type);
+}
+
 // All patterns side by side, whose rows of one layer are turned by several embeddings.
 TEST_P(NativeGolden, GenerationWritesWhatTransformersWrites) {
   const json plain = {{"sinks", 0}, {"decode", "windowed"}, {"tail_rows", nullptr}, {"base", "full"}};
