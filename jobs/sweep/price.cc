@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "kernels/window.h"
 #include "pipeline/engine/layer_windows.h"
+#include "pipeline/run/layer_rules.h"
 #include "pipeline/run/option.h"
 #include "results/storage/hdf5.h"
 
@@ -90,7 +91,8 @@ Price Prices::of(const SweepCell& cell) {
   if (!checkpoint.config) return {.unknown = checkpoint.error};
   Price price;
   try {
-    const run::Settings settings = run::resolve_settings(options, checkpoint.config->n_layers);
+    run::Settings settings = run::resolve_settings(options, checkpoint.config->n_layers);
+    run::take_layer_rules(options, *checkpoint.config, settings);
     double flops = 0.0;
     const auto add = [&](const std::filesystem::path& file) {
       const Lengths& data = lengths(file);

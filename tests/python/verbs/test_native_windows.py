@@ -220,3 +220,19 @@ def test_positions_by_type_are_kept_and_exported_to_transformers_alone(work, mod
     for target in ("vllm", "trtllm", "swaa"):
         result = winnow(work, "export", selection, "--target", target, "--out", work / "elsewhere")
         assert result.returncode == 65 and "follow the type of a layer" in one_line(result), result.stderr
+
+
+def test_a_sweep_says_before_it_starts_what_a_cell_would_be_refused_for(work):
+    plan = {
+        "name": "typed",
+        "output": str(work / "sweep"),
+        "models": [{"name": "gemma", "path": str(work / "gemma3_text")}],
+        "datasets": [{"name": "long", "data": str(work / "long.h5")}],
+        "windows": [32],
+    }
+    for targets, words in ([], "give --target hf"), (["hf"], "1 cells"):
+        (work / "sweep.yaml").write_text(json.dumps(plan | ({"targets": targets} if targets else {})))
+        result = winnow(work, "sweep", "plan", work / "sweep.yaml")
+        assert result.returncode == 0, result.stderr
+        assert words in result.stdout + result.stderr, result.stdout
+        assert ("give --target hf" in result.stdout + result.stderr) == (not targets)
