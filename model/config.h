@@ -39,8 +39,10 @@ struct ModelConfig {
   kernels::DType checkpoint_dtype = kernels::DType::kBf16;
   std::vector<RopeConfig> ropes;     // different ones that layers have, at least one
   std::vector<int32_t> layer_ropes;  // (n_layers), index into ropes
+  // Where positions follow the type of a layer: those of one with a window, index into ropes.
+  std::optional<int32_t> windowed_rope;
   // A window that the checkpoint itself sets, per layer (empty: none), as Transformers would apply it: keys that a row
-  // sees, itself included. Used to refuse or warn, never applied.
+  // sees, itself included.
   std::optional<int64_t> native_window;
   std::vector<bool> native_window_layers;
   quantization::Scheme quantization;  // how weights are stored that are not plain numbers; empty: all are

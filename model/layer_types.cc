@@ -130,7 +130,9 @@ void read_positions(const ConfigFields& fields, ModelConfig& config) {
   };
   config.layer_ropes.assign(n_layers, 0);
   const auto without_positions_where = [&](const std::vector<bool>& turning) {
-    config.ropes.emplace_back().type = RopeConfig::Type::kNone;
+    // Like the other in all else, so that a layer's weights are in the order of both.
+    config.ropes.push_back(config.ropes.front());
+    config.ropes.back().type = RopeConfig::Type::kNone;
     for (std::size_t layer = 0; layer < n_layers; ++layer) config.layer_ropes[layer] = turning[layer] ? 0 : 1;
   };
   const std::vector<bool>& windowed = config.native_window_layers;
@@ -140,12 +142,14 @@ void read_positions(const ConfigFields& fields, ModelConfig& config) {
       break;
     case Positions::kByLayerType:
       config.ropes = {read("full_attention"), read("sliding_attention")};
+      config.windowed_rope = 1;
       for (std::size_t layer = 0; layer < windowed.size(); ++layer) config.layer_ropes[layer] = windowed[layer] ? 1 : 0;
       break;
     case Positions::kNoneOnFull:
       config.ropes = {read("")};
       // Without any windows EXAONE 4 has positions everywhere, Cohere 2 nowhere.
       if (config.native_window || family.none_without_windows) {
+        config.windowed_rope = 0;
         without_positions_where(windowed.empty() ? std::vector<bool>(n_layers, false) : windowed);
       }
       break;

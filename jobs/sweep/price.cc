@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "kernels/window.h"
 #include "pipeline/engine/layer_windows.h"
+#include "pipeline/run/layer_rules.h"
 #include "pipeline/run/option.h"
 #include "results/storage/hdf5.h"
 
@@ -23,12 +24,12 @@ double sweep_flops(const model::ModelConfig& config, const run::Settings& settin
   const auto layers = static_cast<double>(config.n_layers);
   const auto rows = static_cast<double>(n_tokens - 1);
   const kernels::Window window = settings.window_of(answer_start);
-  const engine::LayerWindows base = engine::layer_windows_of(settings.base, window);
+  const engine::LayerWindows base = settings.layer_windows(settings.base, window);
   // A lane of layer l has its own rows through the layers after l, and attention in l itself.
   double lane_rows = 0.0;
   double lane_pairs = 0.0;
   for (const int64_t layer : settings.layers) {
-    const engine::LayerWindows variant = engine::layer_windows_of(settings.variant(layer), window);
+    const engine::LayerWindows variant = settings.layer_windows(settings.variant(layer), window);
     const auto first =
         static_cast<double>(std::clamp<int64_t>(engine::first_different_row(base, variant), 0, n_tokens - 1));
     const double own_layers = layers - 1.0 - static_cast<double>(layer);
@@ -90,7 +91,8 @@ Price Prices::of(const SweepCell& cell) {
   if (!checkpoint.config) return {.unknown = checkpoint.error};
   Price price;
   try {
-    const run::Settings settings = run::resolve_settings(options, checkpoint.config->n_layers);
+    run::Settings settings = run::resolve_settings(options, checkpoint.config->n_layers);
+    run::take_layer_rules(options, *checkpoint.config, settings);
     double flops = 0.0;
     const auto add = [&](const std::filesystem::path& file) {
       const Lengths& data = lengths(file);

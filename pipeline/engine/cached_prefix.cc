@@ -26,7 +26,7 @@ SweepRequest prefix_request(const SweepRequest& request) {
   prefix.tokens = request.tokens.first(static_cast<std::size_t>(request.prefix_rows) + 1);
   prefix.answer_start = std::min(request.answer_start, request.prefix_rows);
   prefix.sequence_length = request.whole_length();
-  prefix.base.assign(request.base.size(), {kernels::full_attention()});
+  prefix.base = settings_of_first_rows(request.base, request.prefix_rows);
   return prefix;
 }
 
@@ -40,7 +40,10 @@ int64_t CachedPrefix::workspace_bytes(const model::ModelConfig& config, const ke
 
 CachedPrefix::CachedPrefix(kernels::Ops& ops, const model::ModelConfig& config, model::ModelWeights& weights,
                            const SweepRequest& request, Place place, const StopCheck& stop)
-    : n_rows_(request.prefix_rows), place_(place), first_score_row_(request.answer_start - 1) {
+    : n_rows_(request.prefix_rows),
+      place_(place),
+      windows_(settings_of_first_rows(request.base, request.prefix_rows)),
+      first_score_row_(request.answer_start - 1) {
   const auto n_tokens = static_cast<int64_t>(request.tokens.size());
   const int64_t most = cached_rows(n_tokens, kernels::full_attention(), ops.device().row_tile());
   if (n_rows_ <= 0 || n_rows_ > most || n_rows_ % ops.device().row_tile() != 0) {

@@ -21,7 +21,7 @@ namespace winnow::engine {
 // before R, the first row of a lane, but never all of them.
 int64_t cached_rows(int64_t n_tokens, const kernels::Window& narrowest, int64_t row_tile);
 
-// Returns the sweep that computes them: the request's first prefix_rows rows, with full attention and without variants.
+// Returns the sweep that computes them: the request's first prefix_rows rows as the base has them, without variants.
 SweepRequest prefix_request(const SweepRequest& request);
 
 struct RowScore {
@@ -35,7 +35,7 @@ class CachedPrefix {
  public:
   enum class Place { kBackend, kHost };  // whose memory
 
-  // Runs request.prefix_rows rows with full attention. Throws Interrupted, Error(kOutOfMemory).
+  // Runs request.prefix_rows rows of the base. Throws Interrupted, Error(kOutOfMemory).
   CachedPrefix(kernels::Ops& ops, const model::ModelConfig& config, model::ModelWeights& weights,
                const SweepRequest& request, Place place, const StopCheck& stop);
   // Returns the memory that it keeps, of the backend or of the host, bytes.
@@ -46,6 +46,8 @@ class CachedPrefix {
 
   int64_t n_rows() const { return n_rows_; }
   bool is_on_host() const { return place_ == Place::kHost; }
+  // Returns what the layers saw when it was computed: a sweep from another base has other rows.
+  const LayerWindows& windows() const { return windows_; }
   // Returns the layer's keys and values, in memory of `place`.
   kernels::KvSpan layer(int64_t layer) const { return kv_.slice(layer * n_rows_, n_rows_); }
   // Returns the score of row a - 1 <= row < n_rows.
@@ -55,7 +57,8 @@ class CachedPrefix {
   int64_t n_rows_;
   Place place_;
   std::unique_ptr<kernels::Buffer> memory_;
-  kernels::KvSpan kv_;            // of n_rows in one layer after another
+  kernels::KvSpan kv_;  // of n_rows in one layer after another
+  LayerWindows windows_;
   int64_t first_score_row_;       // a - 1
   std::vector<RowScore> scores_;  // of rows [first_score_row, n_rows)
 };

@@ -10,9 +10,15 @@
 #include "model/config.h"
 #include "model/layer.h"
 #include "model/weights.h"
+#include "pipeline/engine/layer_windows.h"
 #include "pipeline/engine/rotary_table.h"
 
 namespace winnow::engine {
+
+// Returns the rotary embedding of rows in a layer, index into ModelConfig::ropes.
+inline int32_t rope_of(const LayerWindow& setting, const model::LayerWeights& layer) {
+  return setting.rope == LayerWindow::kOwnRope ? layer.rope : setting.rope;
+}
 
 struct Forward {
   // Makes the rotary tables of the sequences. All references must outlive this, but for their list.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <set>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -203,21 +204,30 @@ void Generation::upload_rows(int64_t n_rows) {
 
 void Generation::decode_layer(int64_t layer, int64_t n_rows) {
   const model::LayerWeights& weights = weights_.layer(layer);
-  const model::LayerAngles angles = forward_.rotary.angles(at(buffers_.positions), weights.rope);
   const kernels::Rows stack = at(buffers_.stack).slice(0, n_rows);
   const kernels::Rows q = at(buffers_.q).slice(0, n_rows);
   const kernels::Rows attention = at(buffers_.attention).slice(0, n_rows);
-  forward_.decoder.attention_input(weights, stack, angles, at(buffers_.kv), q);
-  std::vector<kernels::KvCopy> copies;
-  std::vector<kernels::DecodeCall> calls;
-  for (const Sequence* sequence : active_) {
-    const kernels::KvCache cache = sequence->cache->layer(layer);
-    copies.push_back({at(buffers_.kv), sequence->at, cache.kv, cache.slot(sequence->row), 1});
-    calls.push_back({q.slice(sequence->at, 1), attention.slice(sequence->at, 1), sequence->row, cache,
-                     sequence->request->windows[static_cast<std::size_t>(layer)].window});
+  const auto setting_of = [&](const Sequence* sequence) -> const LayerWindow& {
+    return sequence->request->windows[static_cast<std::size_t>(layer)];
+  };
+  std::set<int32_t> ropes;
+  for (const Sequence* sequence : active_) ropes.insert(rope_of(setting_of(sequence), weights));
+  // The whole stack is turned by each embedding: of several, each serves the rows of its own sequences.
+  for (const int32_t rope : ropes) {
+    forward_.decoder.attention_input(weights, stack, forward_.rotary.angles(at(buffers_.positions), rope),
+                                     at(buffers_.kv), q);
+    std::vector<kernels::KvCopy> copies;
+    std::vector<kernels::DecodeCall> calls;
+    for (const Sequence* sequence : active_) {
+      if (rope_of(setting_of(sequence), weights) != rope) continue;
+      const kernels::KvCache cache = sequence->cache->layer(layer);
+      copies.push_back({at(buffers_.kv), sequence->at, cache.kv, cache.slot(sequence->row), 1});
+      calls.push_back({q.slice(sequence->at, 1), attention.slice(sequence->at, 1), sequence->row, cache,
+                       setting_of(sequence).window});
+    }
+    ops_.copy_kv(copies, config_.heads);
+    ops_.decode_attention(calls, config_.heads);
   }
-  ops_.copy_kv(copies, config_.heads);
-  ops_.decode_attention(calls, config_.heads);
   forward_.decoder.finish(weights, attention, stack);
 }
 

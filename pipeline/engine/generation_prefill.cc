@@ -181,7 +181,9 @@ void Prefill::load_seen(const kernels::KvCache& cache, const kernels::Window& wi
 void Prefill::run_chunk(const Prompt& prompt, const Chunk& chunk, int64_t layer, const model::LayerWeights& weights) {
   kernels::Ops& ops = forward_.ops;
   const model::ModelConfig& config = forward_.config;
-  const model::LayerAngles angles = forward_.rotary.angles(at(buffers_.positions), weights.rope).from(prompt.at);
+  const LayerWindow& setting = prompt.request->windows[static_cast<std::size_t>(layer)];
+  const model::LayerAngles angles =
+      forward_.rotary.angles(at(buffers_.positions), rope_of(setting, weights)).from(prompt.at);
   const kernels::KvSpan kv = chunk.own.kv.from(chunk.first_row - chunk.own.first_row);
   const bool is_last = layer == config.n_layers - 1;
   // Those of the rows that leave the layer.
@@ -203,7 +205,7 @@ void Prefill::run_chunk(const Prompt& prompt, const Chunk& chunk, int64_t layer,
   call.n_tokens = prompt.n_rows;
   call.prefix = chunk.prefix;
   call.own = chunk.own;
-  call.window = window_of(*prompt.request, layer);
+  call.window = setting.window;
   ops.attention(std::span(&call, 1), config.heads);
   forward_.decoder.finish(weights, call.out, residual());
 }

@@ -13,23 +13,35 @@ using winnow::Pattern;
 
 // The setting of one layer, for one example. Layers differ in nothing else.
 struct LayerWindow {
+  static constexpr int32_t kOwnRope = -1;
   kernels::Window window;
-  // The type in which a layer keeps its keys and values would be a member here: a variant that differs in it alone
-  // would leave the base in that layer too, and differ from the first row on (first_different_row).
+  // Rotary embedding of all its rows, index into ModelConfig::ropes; kOwnRope: the one that the layer has anyway. A
+  // variant that differs in it leaves the base in that layer, and differs from the first row on.
+  int32_t rope = kOwnRope;
+  // The type in which a layer keeps its keys and values would be a member here, too.
   bool operator==(const LayerWindow&) const = default;
 };
 
 using LayerWindows = std::vector<LayerWindow>;  // (n_layers)
 
-// Returns the window where the pattern says so, full attention elsewhere; (n_layers).
-LayerWindows layer_windows_of(const Pattern& pattern, const kernels::Window& window);
+// What a model's layers have besides the window of a pattern. Empty lists: nothing.
+struct LayerRules {
+  Pattern native;  // (n_layers), true where the window below stays whatever a pattern says
+  kernels::Window native_window;
+  std::vector<int32_t> windowed_ropes;  // (n_layers), LayerWindow::rope of a layer that gets a window
+
+  bool has_native(std::size_t layer) const { return !native.empty() && native[layer]; }
+};
+
+// Returns the window where the pattern says so, full attention elsewhere, and what the rules say; (n_layers).
+LayerWindows layer_windows_of(const Pattern& pattern, const kernels::Window& window, const LayerRules& rules = {});
 
 // Returns the first layer in which a variant differs from the base, or n_layers. Both have the same number of layers.
 int64_t fork_layer_of(const LayerWindows& base, const LayerWindows& variant);
 // Returns the first row that sees other keys in one of them than in the other, or kernels::kNoLimit and more: rows
 // before it are the same, in every layer.
 int64_t first_different_row(const LayerWindows& base, const LayerWindows& variant);
-// Returns the first row that does not see everything in some layer, or kernels::kNoLimit and more.
-int64_t first_affected_row(const LayerWindows& windows);
+// Returns the settings with which the first n_rows rows are computed: without the windows that reach none of them.
+LayerWindows settings_of_first_rows(const LayerWindows& windows, int64_t n_rows);
 
 }  // namespace winnow::engine

@@ -361,8 +361,10 @@ Score reference_score(const model::ModelConfig& config, const model::Checkpoint&
     for (double& value : rows.back()) value *= embedding_scale;
   }
   for (int64_t l = 0; l < config.n_layers; ++l) {
-    run_layer(config, read_layer(config, read, l), config.rope_of(l), rows,
-              windows[static_cast<std::size_t>(l)].window);
+    const LayerWindow& setting = windows[static_cast<std::size_t>(l)];
+    const bool is_own = setting.rope == LayerWindow::kOwnRope;
+    const model::RopeConfig& rope = is_own ? config.rope_of(l) : config.ropes[static_cast<std::size_t>(setting.rope)];
+    run_layer(config, read_layer(config, read, l), rope, rows, setting.window);
   }
 
   const Vector final_norm = read.vector("model.norm.weight", config.hidden);

@@ -1,7 +1,7 @@
 #include "pipeline/engine/sweep_layout.h"
 
 #include <algorithm>
-#include <utility>
+#include <tuple>
 
 #include "base/error.h"
 #include "kernels/tile.h"
@@ -29,6 +29,11 @@ void check(const model::ModelConfig& config, const SweepRequest& request) {
   if (!windows_fit || request.answer_start < 1 || request.answer_start >= n_tokens) {
     fail(ExitCode::kInternal, "sweep: request does not fit the model");
   }
+}
+
+// Whether a variant's positions are not the base's in a layer.
+bool has_own_rope(const LayerWindows& base, const LayerWindows& variant, int64_t layer) {
+  return base[static_cast<std::size_t>(layer)].rope != variant[static_cast<std::size_t>(layer)].rope;
 }
 
 // Places rows one after another.
@@ -63,17 +68,15 @@ RowRange row_range(const model::ModelConfig& config, const SweepRequest& request
   }
   if (range.base_first_row > 0 && signals.any_of_layers())
     fail(ExitCode::kInternal, "sweep: a prefix has no layer signals");
-  const auto changes_prefix = [&](const LayerWindows& windows) {
-    return range.base_first_row > 0 && first_affected_row(windows) < range.base_first_row;
-  };
-  bool is_prefix = !changes_prefix(request.base);
+  bool is_prefix = true;
   for (const LayerWindows& variant : request.variants) {
-    const int64_t first_row = first_row_of_lane(first_different_row(request.base, variant));
+    const int64_t different_row = first_different_row(request.base, variant);
+    const int64_t first_row = first_row_of_lane(different_row);
     const bool has_lane = first_row < range.padded_rows;
     range.lane_first_row.push_back(has_lane && range.base_first_row > 0 ? range.base_first_row : first_row);
-    is_prefix = is_prefix && !changes_prefix(variant);
+    is_prefix = is_prefix && different_row >= range.base_first_row;
   }
-  if (!is_prefix) fail(ExitCode::kInternal, "sweep: a window hides keys from rows of the prefix");
+  if (!is_prefix) fail(ExitCode::kInternal, "sweep: rows of the prefix are not the base's");
   return range;
 }
 
@@ -98,17 +101,20 @@ SweepLayout::SweepLayout(const model::ModelConfig& config, std::span<const Sweep
       if (range.has_lane(v)) {
         segment.windows = &request.variants[v];
         segment.removed_row = Segment::kBase;
+        segment.has_own_rope = has_own_rope(request.base, request.variants[v], segment.fork_layer);
         lanes.push_back(segment);
       }
       if (range.removed_first_row < range.padded_rows) {
         segment.windows = &request.base;
         segment.removed_row = range.removed_row;
+        segment.has_own_rope = false;
         lanes.push_back(segment);
       }
     }
   }
   std::stable_sort(lanes.begin(), lanes.end(), [](const Segment& a, const Segment& b) {
-    return std::pair(a.fork_layer, a.is_removed()) < std::pair(b.fork_layer, b.is_removed());
+    const auto key = [](const Segment& s) { return std::tuple(s.fork_layer, s.is_removed(), !s.has_own_rope); };
+    return key(a) < key(b);
   });
   segments.insert(segments.end(), lanes.begin(), lanes.end());
 
@@ -155,7 +161,7 @@ kernels::AttentionCall SweepLayout::call(const Segment& segment, int64_t layer) 
     if (base.first_row == 0) call.prefix = call.own;
     call.own = rows_of_keys(segment.residual.first_row, segment.residual.n_rows);
   }
-  call.window = (*segment.windows)[static_cast<std::size_t>(layer)].window;
+  call.window = setting(segment, layer).window;
   return call;
 }
 
@@ -183,7 +189,8 @@ std::vector<kernels::AttentionCall> attention_shapes(const model::ModelConfig& c
     for (std::size_t v = 0; v < request.variants.size(); ++v) {
       const int64_t fork_layer = fork_layer_of(request.base, request.variants[v]);
       if (fork_layer <= layer && range.has_lane(v)) {
-        add({fork_layer == layer ? Keys::kBorrowed : Keys::kOwn, range.lane_first_row[v], is_last,
+        const bool is_borrowed = fork_layer == layer && !has_own_rope(request.base, request.variants[v], layer);
+        add({is_borrowed ? Keys::kBorrowed : Keys::kOwn, range.lane_first_row[v], is_last,
              request.variants[v][l].window});
       }
       if (fork_layer < layer && range.removed_first_row < range.padded_rows) {

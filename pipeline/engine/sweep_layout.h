@@ -47,6 +47,7 @@ struct Segment {
   int64_t fork_layer = kBase;             // layer of its first own rows; the base has them from the start
   const LayerWindows* windows = nullptr;  // (n_layers)
   int64_t removed_row = kBase;            // first row without attention in the fork layer; kBase: none is without
+  bool has_own_rope = false;              // whether its positions in the fork layer are not the base's
   int64_t n_tokens = 0;                   // rows of the sequence that are real
   PlacedRows residual;                    // in the stack
   PlacedRows scored;                      // in the rows that leave the last layer
@@ -55,8 +56,8 @@ struct Segment {
 };
 
 // The bases of all requests in their order, then the lanes in the order of their fork layers, so that the segments that
-// are active at a layer are the front part of the stack; of those with one fork layer the ones without attention there
-// come last.
+// are active at a layer are the front part of the stack; of those with one fork layer the ones with positions of their
+// own come first and the ones without attention there last.
 struct SweepLayout {
   SweepLayout(const model::ModelConfig& config, std::span<const SweepRequest> requests, const kernels::Ops& ops);
 
@@ -79,8 +80,15 @@ struct SweepLayout {
     return is_last(layer) ? segment.scored : segment.residual;
   }
   const Segment& base_of(const Segment& segment) const { return segments[segment.request]; }
-  // Returns true if a segment has its own queries, keys and values in a layer; in its fork layer they are the base's.
-  static bool has_own_keys(const Segment& segment, int64_t layer) { return segment.fork_layer < layer; }
+  // Returns true if a segment has its own queries, keys and values in a layer; in its fork layer they are the base's,
+  // unless they are turned otherwise.
+  static bool has_own_keys(const Segment& segment, int64_t layer) {
+    return segment.fork_layer < layer || (segment.fork_layer == layer && segment.has_own_rope);
+  }
+  // Returns the setting of a segment in a layer.
+  static const LayerWindow& setting(const Segment& segment, int64_t layer) {
+    return (*segment.windows)[static_cast<std::size_t>(layer)];
+  }
   // Returns its attention call in a layer, without memory.
   kernels::AttentionCall call(const Segment& segment, int64_t layer) const;
 };

@@ -60,7 +60,8 @@ SweepPass::SweepPass(kernels::Ops& ops, const model::ModelConfig& config, model:
       forward_(ops, config, weights, turned_sequences(requests, layout_)),
       buffers_(ops, config, layout_, requests, sink) {
   for (const SweepRequest& request : requests) {
-    const bool is_there = request.prefix != nullptr && request.prefix->n_rows() == request.prefix_rows;
+    const bool is_there = request.prefix != nullptr && request.prefix->n_rows() == request.prefix_rows &&
+                          request.prefix->windows() == settings_of_first_rows(request.base, request.prefix_rows);
     if (request.prefix_rows > 0 && !is_there) fail(ExitCode::kInternal, "sweep: the prefix is not there");
   }
   buffers_.list.allocate(ops);
@@ -103,12 +104,34 @@ void SweepPass::gather_scored(int64_t layer) {
   }
 }
 
+// Behind the last layer only those need their rows that have keys of their own there.
 void SweepPass::fork_lanes(int64_t layer) {
   for (const Segment& segment : layout_.segments) {
-    if (segment.fork_layer != layer) continue;
+    if (segment.fork_layer != layer || (is_last(layer) && !segment.has_own_rope)) continue;
     const PlacedRows& base = layout_.base_of(segment).residual;
     const PlacedRows& rows = segment.residual;
     ops_.copy_rows(residual(base.at + rows.first_row - base.first_row, rows.n_rows), residual(rows.at, rows.n_rows));
+  }
+}
+
+// Queries, keys and values of the bases' rows: of those together that have one rotary embedding here.
+void SweepPass::turn_bases(const model::LayerWeights& weights, int64_t layer) {
+  for (std::size_t begin = 0, end = 0; begin < bases().size(); begin = end) {
+    const Segment& first = bases()[begin];
+    const LayerWindow& setting = SweepLayout::setting(first, layer);
+    for (end = begin + 1; end < bases().size(); ++end) {
+      if (SweepLayout::setting(bases()[end], layer).rope != setting.rope) break;
+    }
+    const Segment& last = bases()[end - 1];
+    const kernels::Rows rows = residual(first.residual.at, last.residual.end() - first.residual.at);
+    forward_.decoder.attention_input(
+        weights, rows, residual_angles(weights, setting, first.residual.at),
+        base_keys_.slice(first.residual.at, rows.n_rows),
+        is_last(layer) ? kernels::Rows{} : at(buffers_.base_q).slice(first.residual.at, rows.n_rows));
+    if (!is_last(layer)) continue;
+    const kernels::Rows leaving = outgoing(first, last, layer);
+    forward_.decoder.attention_input(weights, leaving, scored_angles(weights, setting, first.scored.at), {},
+                                     at(buffers_.base_q).slice(first.scored.at, leaving.n_rows));
   }
 }
 
@@ -157,23 +180,30 @@ void SweepPass::run_lanes(const model::LayerWeights& weights, int64_t layer, std
     if (base.residual.first_row > 0) set_prefix(call, lane.request);
     calls.push_back(call);
   }
+  const LayerWindow& setting = SweepLayout::setting(first, layer);
   forward_.decoder.attention_input(weights, residual(first.residual.at, n_own_rows),
-                                   residual_angles(weights, first.residual.at), at(buffers_.group_kv),
+                                   residual_angles(weights, setting, first.residual.at), at(buffers_.group_kv),
                                    is_last(layer) ? kernels::Rows{} : at(buffers_.group_q).slice(0, n_own_rows));
   if (is_last(layer)) {
     forward_.decoder.attention_input(weights, scored(first.scored.at, n_own_scored),
-                                     scored_angles(weights, first.scored.at), {},
+                                     scored_angles(weights, setting, first.scored.at), {},
                                      at(buffers_.group_q).slice(0, n_own_scored));
   }
   ops_.attention(calls, config_.heads);
   forward_.decoder.finish(weights, at(buffers_.attention).slice(0, rows.n_rows), rows);
 }
 
-// As many lanes from `begin` on as the buffers of a group hold.
-std::size_t SweepPass::group_end(std::size_t begin, std::size_t n_active) const {
-  const int64_t limit = layout_.segments[begin].residual.at + layout_.group_rows;
+// As many lanes from `begin` on as the buffers of a group hold; those whose keys are turned have one embedding.
+std::size_t SweepPass::group_end(int64_t layer, std::size_t begin, std::size_t n_active) const {
+  const Segment& first = layout_.segments[begin];
+  const int64_t limit = first.residual.at + layout_.group_rows;
+  const auto fits = [&](const Segment& lane) {
+    const bool is_turned = SweepLayout::has_own_keys(lane, layer);
+    return lane.residual.end() <= limit &&
+           (!is_turned || SweepLayout::setting(lane, layer).rope == SweepLayout::setting(first, layer).rope);
+  };
   std::size_t end = begin + 1;
-  while (end < n_active && layout_.segments[end].residual.end() <= limit) ++end;
+  while (end < n_active && fits(layout_.segments[end])) ++end;
   return end;
 }
 
@@ -192,20 +222,13 @@ void SweepPass::run_layer(int64_t layer) {
   const model::LayerWeights& weights = weights_.layer(layer);
   fetch_prefixes(layer);
   base_keys_ = sink_ != nullptr ? sink_->place(layer) : at(buffers_.base_kv);
-  forward_.decoder.attention_input(weights, residual(0, layout_.base_rows), residual_angles(weights, 0), base_keys_,
-                                   is_last(layer) ? kernels::Rows{} : at(buffers_.base_q));
-  if (is_last(layer)) {
-    gather_scored(layer);
-    const kernels::Rows rows = scored(0, bases().back().scored.end());
-    forward_.decoder.attention_input(weights, rows, scored_angles(weights, 0), {},
-                                     at(buffers_.base_q).slice(0, rows.n_rows));
-  } else {
-    fork_lanes(layer);
-  }
+  fork_lanes(layer);
+  if (is_last(layer)) gather_scored(layer);
+  turn_bases(weights, layer);
   run_bases(weights, layer);
   const auto n_attending = static_cast<std::size_t>(layout_.n_attending(layer));
   for (std::size_t begin = bases().size(); begin < n_attending;) {
-    const std::size_t end = group_end(begin, n_attending);
+    const std::size_t end = group_end(layer, begin, n_attending);
     run_lanes(weights, layer, begin, end);
     begin = end;
   }

@@ -50,7 +50,7 @@ struct SweepBuffers {
 // One pass over the layers. The stack holds the bases and then the lanes in the order of their fork layers. At layer l
 //   - the bases and the lanes that forked before run the layer, each with its own window for l;
 //   - the lanes that fork at l copy the base's residual rows and attend with the base's own queries, keys and values,
-//     which their windows have not touched yet.
+//     which their windows have not touched yet; where a lane has other positions in l, it turns its own.
 // After the last layer only the rows that predict answer tokens are wanted: they are gathered into `scored_` first.
 class SweepPass {
  public:
@@ -75,12 +75,13 @@ class SweepPass {
 
  private:
   void run_layer(int64_t layer);
+  void turn_bases(const model::LayerWeights& weights, int64_t layer);
   void run_bases(const model::LayerWeights& weights, int64_t layer);
   void run_lanes(const model::LayerWeights& weights, int64_t layer, std::size_t begin, std::size_t end);
   void run_removed(const model::LayerWeights& weights, int64_t layer, std::size_t begin, std::size_t end);
   void measure_signals_of(const model::LayerWeights& weights, int64_t layer);
   HiddenRows hidden_rows() const;
-  std::size_t group_end(std::size_t begin, std::size_t n_active) const;
+  std::size_t group_end(int64_t layer, std::size_t begin, std::size_t n_active) const;
   void fork_lanes(int64_t layer);
   void gather_scored(int64_t layer);
   void keep_base_rows();
@@ -106,14 +107,13 @@ class SweepPass {
   kernels::KvSpan base_keys(const Segment& base) const {
     return base_keys_.slice(base.residual.at, base.residual.n_rows);
   }
-  model::LayerAngles angles(const model::LayerWeights& weights) const {
-    return forward_.rotary.angles(at(buffers_.positions), weights.rope);
+  // Return the angles of residual and scored rows from one on, for segments with that setting.
+  model::LayerAngles residual_angles(const model::LayerWeights& weights, const LayerWindow& setting,
+                                     int64_t row) const {
+    return forward_.rotary.angles(at(buffers_.positions), rope_of(setting, weights)).from(row);
   }
-  model::LayerAngles residual_angles(const model::LayerWeights& weights, int64_t row) const {
-    return angles(weights).from(row);
-  }
-  model::LayerAngles scored_angles(const model::LayerWeights& weights, int64_t row) const {
-    return angles(weights).from(layout_.stack_rows + row);
+  model::LayerAngles scored_angles(const model::LayerWeights& weights, const LayerWindow& setting, int64_t row) const {
+    return residual_angles(weights, setting, layout_.stack_rows + row);
   }
 
   void make_tables();

@@ -7,7 +7,7 @@
 #include "base/error.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/cuda/cuda.h"
-#include "model/families.h"
+#include "pipeline/run/layer_rules.h"
 #include "results/selection/pattern.h"
 
 namespace winnow::run {
@@ -29,28 +29,36 @@ int64_t longest(const DataSet& data) {
   return n_tokens;
 }
 
-// Engines choose the positions of such a layer by its type: one that got a window and kept its positions would be a
-// model that nobody serves.
-void check_positions_of_types(const RunOptions& options, const model::ModelConfig& config) {
-  if (!config.family->positions_follow_type() || config.ropes.size() == 1) return;
-  fail(ExitCode::kBadData, (options.model / "config.json").string() + ": layer_types: in a " + config.model_type +
-                               " the positions of a layer follow its type, so that a layer with full attention would "
-                               "get other positions with a window: winnow does not measure such a model yet");
+// What stays as the checkpoint has it.
+void note_native_window(Inputs& inputs) {
+  const engine::LayerRules& rules = inputs.settings.rules;
+  const int64_t own = rules.native_window.keys;
+  inputs.warnings.push_back(std::to_string(std::count(rules.native.begin(), rules.native.end(), true)) + " of " +
+                            std::to_string(rules.native.size()) + " layers have a window of " + std::to_string(own) +
+                            " tokens of their own, which stays in every pattern; the others are measured");
+  const int64_t keys = inputs.settings.window_keys + inputs.settings.sinks;
+  if (keys <= own) return;
+  inputs.warnings.push_back("a windowed layer sees up to " + std::to_string(keys) +
+                            " keys, more than the layers with a window of their own");
 }
 
-// A window that the checkpoint itself sets changes the model on examples that are longer: measuring it with full
-// attention would measure another model than the one that is served.
+// A window that the checkpoint itself sets in every layer changes the model on examples that are longer: measuring it
+// with full attention would measure another model than the one that is served.
 void check_native_window(const RunOptions& options, Inputs& inputs) {
   const model::ModelConfig& config = inputs.config;
   if (!config.native_window) return;
+  if (!inputs.settings.rules.native.empty()) return note_native_window(inputs);
+  const bool is_everywhere = std::ranges::find(config.native_window_layers, false) == config.native_window_layers.end();
   for (const DataSet& data : inputs.data_sets) {
     if (longest(data) <= *config.native_window) continue;
     const std::string what = "the checkpoint sets a window of " + std::to_string(*config.native_window) +
-                             " tokens itself, and " + data.corpus.path.string() + " has examples of up to " +
-                             std::to_string(longest(data)) + " tokens";
+                             " tokens itself" + (is_everywhere ? " in every layer" : "") + ", and " +
+                             data.corpus.path.string() + " has examples of up to " + std::to_string(longest(data)) +
+                             " tokens";
     if (!options.ignore_native_window) {
       fail(ExitCode::kBadData, (options.model / "config.json").string() + ": sliding_window: " + what +
-                                   "; give --ignore-native-window to measure with full attention all the same");
+                                   ", so that no layer is left to measure; give --ignore-native-window to measure "
+                                   "with full attention all the same");
     }
     inputs.warnings.push_back(what + "; ignored as asked");
   }
@@ -102,9 +110,9 @@ engine::SweepRequest Inputs::request(const MissingCells& cells, std::span<const 
   request.tokens = corpus.example(cells.example);
   request.answer_start = corpus.answer_start[static_cast<std::size_t>(cells.example)];
   const kernels::Window window = window_of(cells.data_set, cells.example);
-  request.base = engine::layer_windows_of(settings.base, window);
+  request.base = settings.layer_windows(settings.base, window);
   for (const int64_t variant : group) {
-    request.variants.push_back(engine::layer_windows_of(variants[static_cast<std::size_t>(variant)], window));
+    request.variants.push_back(settings.layer_windows(variants[static_cast<std::size_t>(variant)], window));
   }
   request.per_token = per_token;
   request.with_kl = with_kl;
@@ -154,7 +162,6 @@ int64_t Inputs::number_of_name(const std::string& name) {
 }
 
 void check_data_sets(const RunOptions& options, Inputs& inputs) {
-  check_positions_of_types(options, inputs.config);
   check_native_window(options, inputs);
   check_positions(inputs);
   check_reach(inputs);
@@ -165,6 +172,7 @@ Inputs load_inputs(const RunOptions& options) {
   Inputs inputs;
   inputs.config = model::read_config(options.model);
   inputs.settings = resolve_settings(options, inputs.config.n_layers);
+  take_layer_rules(options, inputs.config, inputs.settings);
   for (int64_t layer = 0; layer < inputs.config.n_layers; ++layer) {
     inputs.variants.push_back(inputs.settings.variant(layer));
   }
@@ -264,6 +272,8 @@ void take_settings(const Settings& settings, RunIdentity& identity) {
   identity.tail_rows = settings.tail_rows;
   identity.base = settings.base_name;
   identity.signals = settings.signals.name();
+  if (!settings.rules.native.empty()) identity.native_window = settings.rules.native_window.keys;
+  if (!settings.rules.windowed_ropes.empty()) identity.positions = kPositionsByType;
 }
 
 RunIdentity identity_of(const Inputs& inputs, kernels::Ops& ops, const std::string& checkpoint_sha256) {

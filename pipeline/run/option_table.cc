@@ -167,7 +167,9 @@ std::vector<Option> window_options() {
           {.name = "target",
            .field = &RunOptions::target,
            .value = "NAME",
-           .help = "Window rules of an engine: hf, vllm, trtllm, swaa-hf or swaa-vllm; fixes --decode",
+           .help = "Window rules of an engine: hf, vllm, trtllm, swaa-hf or swaa-vllm; fixes --decode. hf also gives a "
+                   "layer the "
+                   "positions of its type, where a family has others for windowed layers",
            .absent = "none",
            .choices = target_names(),
            .part = Part::kMeasurement,
@@ -233,8 +235,8 @@ std::vector<Option> pattern_options() {
        .part = Part::kExtent},
       {.name = "ignore-native-window",
        .field = &RunOptions::ignore_native_window,
-       .help = "Measure a checkpoint that sets a window itself as if it did not",
-       .absent = "refuse"}};
+       .help = "Measure layers that have a window of their own as if they had none",
+       .absent = "they keep it"}};
 }
 
 std::string signal_help() {

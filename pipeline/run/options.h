@@ -90,10 +90,20 @@ struct Settings {
   engine::Pattern base;           // (n_layers)
   std::string base_name;          // canonical: "full", "windowed" or "list:1,4"
   std::vector<int64_t> layers;    // ascending
+  engine::LayerRules rules;       // what the model's layers have of their own; pipeline/run/layer_rules.h
   engine::SignalOptions signals;  // besides NLL and matches
 
   // Returns the window of a windowed layer for an example whose answer starts at that token.
   kernels::Window window_of(int64_t answer_start) const;
+  // Returns what the layers see where the window of a windowed one is that.
+  engine::LayerWindows layer_windows(const engine::Pattern& pattern, const kernels::Window& window) const {
+    return engine::layer_windows_of(pattern, window, rules);
+  }
+  // Returns the pattern in which every layer has full attention that may have it; (n_layers).
+  engine::Pattern full_pattern() const { return rules.native.empty() ? engine::Pattern(base.size()) : rules.native; }
+  // Returns the keys of the windows that layers have of their own, 0: none; (n_layers), or empty where no layer has
+  // one.
+  std::vector<int64_t> native_windows() const { return by_layer<int64_t>(rules.native, rules.native_window.keys, 0); }
   // Returns the base with one layer flipped; (n_layers).
   engine::Pattern variant(int64_t layer) const;
   // Returns true if the window changes any row that is computed for an example of n_tokens.

@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/json.h"
+#include "base/strings.h"
 #include "base/utf8.h"
 #include "pipeline/runtime/mpi_check.h"
 
@@ -81,6 +82,22 @@ void describe_measurement(const RunSummary& run, storage::Provenance& provenance
     provenance.set("signals", signals.empty() ? "none" : signals,
                    "signals measured besides NLL and matches: sensitivity:ROWS before the answer that lose the "
                    "attention, lazy:SINKS:RECENT:LAST");
+  }
+  const engine::LayerRules& rules = settings.rules;
+  std::vector<int64_t> native;
+  for (std::size_t layer = 0; layer < rules.native.size(); ++layer) {
+    if (rules.native[layer]) native.push_back(static_cast<int64_t>(layer));
+  }
+  if (!native.empty()) {
+    provenance.set("native_window", rules.native_window.keys,
+                   "keys that a row of a layer with a window of its own sees, itself included, in every pattern",
+                   "tokens");
+    provenance.set("native_window_layers", joined(native, ","),
+                   "layers with a window of their own: they keep it and are not measured");
+  }
+  if (!identity.positions.empty()) {
+    provenance.set("positions", identity.positions,
+                   "positions of a layer that gets a window: by type, those of a layer with one");
   }
   provenance.set("target", run.options.target, "engine whose window rules were used, empty: none named");
   provenance.set("backend", identity.backend, "device of the forward passes");

@@ -207,7 +207,7 @@ void MeasuringRun::plan_prefixes_to_keep() {
         inputs_.request({.data_set = 0, .example = e, .base = true, .variants = {}}, {}, false);
     const kernels::Window window = inputs_.window_of(0, e);
     const engine::Pattern windowed(static_cast<std::size_t>(config.n_layers), true);
-    request.variants = {engine::layer_windows_of(windowed, window)};
+    request.variants = {inputs_.settings.layer_windows(windowed, window)};
     largest = std::max(largest, engine::predict_sweep_bytes(config, *ops_, std::span(&request, 1)));
     const auto n_tokens = static_cast<int64_t>(request.tokens.size());
     request.prefix_rows = engine::cached_rows(n_tokens, window, inputs_.row_tile);
@@ -254,9 +254,9 @@ double MeasuringRun::predict_round(const engine::Pattern& base, const std::vecto
       window.first_row = 0;
       request.prefix_rows = 0;
     }
-    request.base = engine::layer_windows_of(base, window);
+    request.base = inputs_.settings.layer_windows(base, window);
     for (const engine::Pattern& pattern : patterns) {
-      request.variants.push_back(engine::layer_windows_of(pattern, window));
+      request.variants.push_back(inputs_.settings.layer_windows(pattern, window));
     }
     const engine::SweepPlan plan = engine::plan_sweep(inputs_.config, request, ops_->device().row_tile());
     seconds += engine::predict_seconds(rates_, inputs_.config, plan, data.n_answer(e));

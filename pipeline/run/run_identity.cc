@@ -104,6 +104,8 @@ nlohmann::json RunIdentity::to_json() const {
                          {"schema_version", schema_version}};
   if (kind != kCalibrate) json["kind"] = kind;
   if (!signals.empty()) json["signals"] = signals;
+  if (native_window > 0) json["native_window"] = native_window;
+  if (!positions.empty()) json["positions"] = positions;
   return json;
 }
 
@@ -136,7 +138,8 @@ void RunRecord::adopt(const RunIdentity& identity, const std::map<std::string, s
   }
   const nlohmann::json& there = json_["identity"];
   const auto value_in = [](const nlohmann::json& fields, const std::string& field) {
-    const char* absent = field == "kind" ? kCalibrate : field == "signals" ? "none" : "missing";
+    const bool is_later = field == "signals" || field == "native_window" || field == "positions";
+    const char* absent = field == "kind" ? kCalibrate : is_later ? "none" : "missing";
     return fields.value(field, nlohmann::json(absent));
   };
   std::set<std::string> names;

@@ -11,6 +11,9 @@
 
 namespace winnow::run {
 
+// The positions of a layer that gets a window are those of its type.
+inline constexpr const char* kPositionsByType = "by type";
+
 struct RunIdentity {
   std::string kind = "calibrate";  // the verb
   std::string checkpoint_sha256;
@@ -21,6 +24,8 @@ struct RunIdentity {
   std::optional<int64_t> tail_rows;  // none: every row obeys the window
   std::string base;                  // "full", "windowed" or "list:1,4" (layers that keep full attention)
   std::string signals = {};          // SignalOptions::name(); of run.json without the field: none
+  int64_t native_window = 0;         // keys of the checkpoint's own window, where layers keep it; 0: none does
+  std::string positions = {};        // kPositionsByType, or empty: a layer keeps its positions with a window
   std::string residual_dtype;        // "fp32", "bf16", "fp16"
   std::string compute_dtype;
   std::string backend;         // "cpu", "cuda"

@@ -8,6 +8,7 @@
 #include "base/json.h"
 #include "base/sha256.h"
 #include "model/weights.h"
+#include "pipeline/run/layer_rules.h"
 #include "pipeline/verbs/evaluation_texts.h"
 #include "pipeline/verbs/finished_results.h"
 #include "results/evaluation/store.h"
@@ -61,6 +62,24 @@ std::vector<EvaluatedPattern> read_patterns(const run::RunOptions& options, int6
   return patterns;
 }
 
+// Layers with a window of their own keep it: a list that names one is refused, of a rule it is said.
+void keep_native_windows(std::vector<EvaluatedPattern>& patterns, run::Inputs& inputs) {
+  const engine::LayerRules& rules = inputs.settings.rules;
+  if (rules.native.empty()) return;
+  for (EvaluatedPattern& pattern : patterns) {
+    selection::NamedPattern& given = pattern.given;
+    const bool is_list = pattern.name.starts_with("list:");
+    if (is_list || given.selection)
+      run::check_has_no_window(rules, given.full_layers, std::string(kFlag) + " " + pattern.name);
+    const auto is_native = [&](int64_t layer) { return rules.has_native(static_cast<std::size_t>(layer)); };
+    const auto n_dropped = static_cast<int64_t>(std::erase_if(given.full_layers, is_native));
+    given.windowed = selection::pattern_with_full(given.full_layers, static_cast<int64_t>(rules.native.size()));
+    if (n_dropped == 0 || given.name == "full") continue;
+    inputs.warnings.push_back(std::to_string(n_dropped) + " of the layers that " + pattern.name +
+                              " names have a window of their own, which stays");
+  }
+}
+
 void check_baseline(const std::string& baseline, const std::vector<EvaluatedPattern>& patterns) {
   std::vector<std::string> names;
   for (const EvaluatedPattern& pattern : patterns) names.push_back(pattern.name);
@@ -108,6 +127,7 @@ evaluation::EvaluationTable table_of(const std::vector<EvaluatedPattern>& patter
   evaluation::EvaluationTable table;
   const auto n_patterns = static_cast<int64_t>(patterns.size());
   table.full_attention = stats::Table<uint8_t>(n_patterns, inputs.config.n_layers);
+  table.native_window = inputs.settings.native_windows();
   table.nll = stats::Table<double>(n_patterns, data.n_examples);
   table.exact_match = stats::Table<uint8_t>(n_patterns, data.n_examples);
   table.token_accuracy = stats::Table<double>(n_patterns, data.n_examples);
@@ -164,7 +184,9 @@ EvaluationInputs load_evaluation(const run::RunOptions& options) {
   inputs.settings = run::resolve_window(options);
   inputs.settings.base = engine::Pattern(static_cast<std::size_t>(inputs.config.n_layers), false);
   inputs.settings.base_name = selection::pattern_name(inputs.settings.base);
+  run::take_layer_rules(options, inputs.config, inputs.settings);
   read.patterns = read_patterns(options, inputs.config.n_layers);
+  keep_native_windows(read.patterns, inputs);
   check_baseline(options.baseline, read.patterns);
   std::set<int64_t> wanted;
   for (EvaluatedPattern& pattern : read.patterns) {

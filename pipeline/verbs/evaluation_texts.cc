@@ -83,8 +83,8 @@ class TextWriter {
     const run::Corpus& corpus = data().corpus;
     const int64_t start = corpus.answer_start[static_cast<std::size_t>(example)];
     return {.prompt = corpus.example(example).first(static_cast<std::size_t>(start)),
-            .windows = engine::layer_windows_of(patterns_[static_cast<std::size_t>(pattern)].given.windowed,
-                                                run_.inputs().settings.window_of(start)),
+            .windows = run_.inputs().settings.layer_windows(patterns_[static_cast<std::size_t>(pattern)].given.windowed,
+                                                            run_.inputs().settings.window_of(start)),
             .max_new_tokens = settings_.max_new_tokens,
             .name = corpus.path.string() + ": " + corpus.name_of(example) + ", pattern " +
                     patterns_[static_cast<std::size_t>(pattern)].name};

@@ -13,6 +13,7 @@
 #include "base/json.h"
 #include "base/random.h"
 #include "base/strings.h"
+#include "pipeline/run/layer_rules.h"
 #include "pipeline/run/run.h"
 #include "pipeline/verbs/search_outcome.h"
 #include "results/search/statistics.h"
@@ -30,19 +31,22 @@ run::Inputs load_search(const run::RunOptions& options) {
   inputs.with_kl = search::parse_objective(options.objective) == search::Objective::kKl;
   inputs.kind = run::kind_of(options);
   inputs.config = model::read_config(options.model);
-  if (*options.keep > inputs.config.n_layers) {
+  inputs.settings = run::resolve_window(options);
+  inputs.settings.base = engine::Pattern(static_cast<std::size_t>(inputs.config.n_layers), false);
+  inputs.settings.base_name = selection::pattern_name(inputs.settings.base);
+  run::take_layer_rules(options, inputs.config, inputs.settings);
+  const search::SearchPlan plan = plan_of(options, inputs);
+  if (*options.keep > plan.n_free()) {
     fail(ExitCode::kUsage, "--keep is " + std::to_string(*options.keep) + ", but the model has " +
-                               std::to_string(inputs.config.n_layers) + " layers");
+                               std::to_string(plan.n_free()) + " layers" +
+                               (plan.native.empty() ? "" : " with full attention"));
   }
-  const int64_t n_patterns = search::most_patterns(plan_of(options, inputs.config.n_layers));
+  const int64_t n_patterns = search::most_patterns(plan);
   if (options.method != search::search_method_name(search::SearchMethod::kPairs) && n_patterns > kMostPatterns) {
     fail(ExitCode::kUsage, "--beam " + std::to_string(options.beam) + " with --keep " + std::to_string(*options.keep) +
                                " may measure " + std::to_string(n_patterns) + " patterns, more than " +
                                std::to_string(kMostPatterns) + "; use a smaller --beam");
   }
-  inputs.settings = run::resolve_window(options);
-  inputs.settings.base = engine::Pattern(static_cast<std::size_t>(inputs.config.n_layers), false);
-  inputs.settings.base_name = selection::pattern_name(inputs.settings.base);
   inputs.open_checkpoint(options.model);
   inputs.data_sets.push_back(run::read_data_set("calibration", options.data, inputs.config.vocab, options.limit));
   run::check_data_sets(options, inputs);
@@ -65,7 +69,7 @@ class SearchRun {
     run_.set_up([&] { return load_search(options_); });
     run_.open();
     if (!options_.exact) run_.keep_prefixes();
-    plan_ = plan_of(options_, run_.inputs().config.n_layers);
+    plan_ = plan_of(options_, run_.inputs());
     measure_all();
     if (end_ == End::kStopped) return run_.interrupted();
     if (end_ == End::kForecasted) return ExitCode::kDone;
@@ -131,8 +135,7 @@ void SearchRun::measure_all() {
 std::optional<std::vector<search::PatternMeans>> SearchRun::measure(const engine::Pattern& base,
                                                                     const std::vector<engine::Pattern>& patterns) {
   run::Inputs& inputs = run_.inputs();
-  const engine::Pattern full(base.size(), false);
-  inputs.settings.base = n_rounds_++ == 0 || inputs.with_kl ? full : base;
+  inputs.settings.base = n_rounds_++ == 0 || inputs.with_kl ? plan_.full_pattern() : base;
   measure_cells(kSearched, n_examples(), patterns);
   if (end_ != End::kNone) return std::nullopt;
   std::vector<int64_t> bits;
@@ -162,7 +165,7 @@ void SearchRun::measure_cells(std::size_t data_set, int64_t n_examples, const st
   std::set<int64_t> wanted;
   for (const engine::Pattern& pattern : patterns) {
     // The full pattern's figures are the base's of the first round.
-    if (search::count_full(pattern) < inputs.config.n_layers) wanted.insert(inputs.number_of(pattern));
+    if (pattern != plan_.full_pattern()) wanted.insert(inputs.number_of(pattern));
   }
   inputs.wanted.assign(wanted.begin(), wanted.end());
   const auto begin = Clock::now();
@@ -198,7 +201,7 @@ search::SearchCost SearchRun::predict() const {
   const search::MeasurePatterns play = [&](const engine::Pattern& base, const std::vector<engine::Pattern>& patterns) {
     const bool from_full = is_first || run_.inputs().with_kl;
     is_first = false;
-    const engine::Pattern start = from_full ? engine::Pattern(base.size(), false) : base;
+    const engine::Pattern start = from_full ? plan_.full_pattern() : base;
     cost.predicted += run_.predict_round(start, patterns, run::MeasuringRun::Rows::kAsMeasured, n_examples());
     cost.predicted_exact += run_.predict_round(start, patterns, run::MeasuringRun::Rows::kAll, n_examples());
     std::vector<search::PatternMeans> means(patterns.size());
@@ -211,9 +214,8 @@ search::SearchCost SearchRun::predict() const {
   }
   const std::vector<search::SearchStep> steps = search::greedy_search(plan_, play);
   if (options_.verify) {
-    const engine::Pattern full(static_cast<std::size_t>(plan_.n_layers), false);
-    cost.predicted_verification =
-        run_.predict_round(full, patterns_to_verify(steps), run::MeasuringRun::Rows::kAll, n_verified_examples());
+    cost.predicted_verification = run_.predict_round(plan_.full_pattern(), patterns_to_verify(steps),
+                                                     run::MeasuringRun::Rows::kAll, n_verified_examples());
   }
   return cost;
 }
@@ -272,7 +274,7 @@ std::vector<engine::Pattern> SearchRun::patterns_to_verify(const std::vector<sea
 // Exact figures of these, all from the full pattern: one round.
 void SearchRun::verify(const std::vector<search::SearchStep>& steps) {
   const std::vector<engine::Pattern> chosen = patterns_to_verify(steps);
-  run_.inputs().settings.base.assign(static_cast<std::size_t>(plan_.n_layers), false);
+  run_.inputs().settings.base = plan_.full_pattern();
   run_.drop_prefixes();
   spdlog::info("verification: {} patterns with every row under the window, on {} example(s)", chosen.size(),
                n_verified_examples());

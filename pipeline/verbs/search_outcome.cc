@@ -21,7 +21,7 @@ search::ExampleFigures figures_of(const run::MeasuringRun& run, std::size_t data
   const run::Inputs& inputs = run.inputs();
   const run::DataSet& data = inputs.data_sets[data_set];
   const run::ScoreTable& cells = run.cells()[data_set];
-  const bool is_full = search::count_full(pattern) == static_cast<int64_t>(pattern.size());
+  const bool is_full = pattern == inputs.settings.full_pattern();
   const std::optional<int64_t> variant = is_full ? run::kBaseVariant : inputs.find_number(pattern);
   search::ExampleFigures figures;
   for (int64_t e = 0; e < n_examples; ++e) {
@@ -115,21 +115,23 @@ class Replay {
 };
 
 // None where it does not fit the model.
-std::optional<search::SearchPlan> plan_of(const nlohmann::json& entry, const std::string& method, int64_t n_layers) {
+std::optional<search::SearchPlan> plan_of(const nlohmann::json& entry, const std::string& method,
+                                          const run::Inputs& inputs) {
   const search::SearchPlan plan = {.method = search::parse_search_method(method),
                                    .objective = search::parse_objective(entry.value("objective", "")),
-                                   .n_layers = n_layers,
+                                   .n_layers = inputs.config.n_layers,
                                    .keep = entry.value("keep", int64_t{0}),
-                                   .beam = entry.value("beam", int64_t{1})};
+                                   .beam = entry.value("beam", int64_t{1}),
+                                   .native = inputs.settings.rules.native};
   const int64_t smallest = plan.method == search::SearchMethod::kPairs ? 2 : 0;
-  if (plan.keep < smallest || plan.keep > n_layers || plan.beam < 1) return std::nullopt;
+  if (plan.keep < smallest || plan.keep > plan.n_free() || plan.beam < 1) return std::nullopt;
   return plan;
 }
 
 // None where its cells are not all there.
 std::optional<search::SearchResults> replay(const run::MeasuringRun& run, const nlohmann::json& entry,
                                             const std::string& method, uint64_t seed) {
-  const std::optional<search::SearchPlan> plan = plan_of(entry, method, run.inputs().config.n_layers);
+  const std::optional<search::SearchPlan> plan = plan_of(entry, method, run.inputs());
   if (!plan) return std::nullopt;
   std::optional<search::SearchResults> results = Replay(run, *plan).play(entry, seed);
   if (!results) return std::nullopt;
@@ -142,12 +144,13 @@ std::optional<search::SearchResults> replay(const run::MeasuringRun& run, const 
 
 }  // namespace
 
-search::SearchPlan plan_of(const run::RunOptions& options, int64_t n_layers) {
+search::SearchPlan plan_of(const run::RunOptions& options, const run::Inputs& inputs) {
   return {.method = search::parse_search_method(options.method),
           .objective = search::parse_objective(options.objective),
-          .n_layers = n_layers,
+          .n_layers = inputs.config.n_layers,
           .keep = options.keep.value_or(0),
-          .beam = options.beam};
+          .beam = options.beam,
+          .native = inputs.settings.rules.native};
 }
 
 search::PatternMeans means_of(const run::MeasuringRun& run, std::size_t data_set, const engine::Pattern& pattern) {

@@ -11,7 +11,7 @@ namespace winnow::verbs {
 inline constexpr std::size_t kSearched = 0;
 inline constexpr std::size_t kVerified = 1;
 
-search::SearchPlan plan_of(const run::RunOptions& options, int64_t n_layers);
+search::SearchPlan plan_of(const run::RunOptions& options, const run::Inputs& inputs);
 // Returns the means of a pattern over the examples of a data set, whose cells must all be there.
 search::PatternMeans means_of(const run::MeasuringRun& run, std::size_t data_set, const engine::Pattern& pattern);
 

@@ -141,12 +141,13 @@ std::vector<ServedWindow> EvaluationResults::windows_of(int64_t pattern) const {
   for (int64_t layer = 0; layer < table.n_layers(); ++layer) {
     windowed.push_back(table.full_attention(pattern, layer) != 1);
   }
-  return served_windows_of(windowed, window);
+  return served_windows_of(windowed, window, table.native_window);
 }
 
 std::optional<int64_t> EvaluationTable::full() const {
+  const int64_t most = native_window.empty() ? n_layers() : std::ranges::count(native_window, 0);
   for (int64_t p = 0; p < n_patterns(); ++p) {
-    if (n_full_layers(p) == n_layers()) return p;
+    if (n_full_layers(p) == most) return p;
   }
   return std::nullopt;
 }
@@ -174,7 +175,8 @@ void check_evaluation(const EvaluationTable& table, const std::string& where) {
   }
   const auto n = stats::at(table.n_examples());
   if (table.full_attention.rows != table.n_patterns() || table.answer_tokens.size() != n ||
-      table.prompt_tokens.size() != n || (!table.source.empty() && table.source.size() != n)) {
+      table.prompt_tokens.size() != n || (!table.source.empty() && table.source.size() != n) ||
+      (!table.native_window.empty() && table.native_window.size() != stats::at(table.n_layers()))) {
     fail(ExitCode::kBadData, where + ": the lengths of its tables do not agree");
   }
   if (std::set<std::string>(table.pattern.begin(), table.pattern.end()).size() != table.pattern.size()) {

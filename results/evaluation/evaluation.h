@@ -43,11 +43,13 @@ struct GeneratedTable {
 struct EvaluationTable {
   std::vector<std::string> pattern;      // (patterns), unique: what the command line or a selection calls them
   stats::Table<uint8_t> full_attention;  // (patterns, model layers): 1 where the layer keeps full attention
-  std::vector<std::string> example_id;   // (examples)
-  std::vector<std::string> source;       // (examples), empty when the data have none
-  std::vector<int64_t> answer_tokens;    // (examples)
-  std::vector<int64_t> prompt_tokens;    // (examples)
-  stats::Table<double> nll;              // nats per token
+  // (model layers), keys of the window that a layer has of its own in every pattern, 0: none; empty: no layer has one.
+  std::vector<int64_t> native_window;
+  std::vector<std::string> example_id;  // (examples)
+  std::vector<std::string> source;      // (examples), empty when the data have none
+  std::vector<int64_t> answer_tokens;   // (examples)
+  std::vector<int64_t> prompt_tokens;   // (examples)
+  stats::Table<double> nll;             // nats per token
   stats::Table<uint8_t> exact_match;
   stats::Table<double> token_accuracy;
   stats::Table<double> kl;  // nats per token, of the full model's distributions to the pattern's; or empty
@@ -57,7 +59,10 @@ struct EvaluationTable {
   int64_t n_examples() const { return static_cast<int64_t>(example_id.size()); }
   int64_t n_layers() const { return full_attention.cols; }
   int64_t n_full_layers(int64_t p) const;
-  // Returns the first pattern in which every layer keeps full attention.
+  bool has_native_window(int64_t layer) const {
+    return !native_window.empty() && native_window[static_cast<std::size_t>(layer)] > 0;
+  }
+  // Returns the first pattern in which every layer keeps full attention that has no window of its own.
   std::optional<int64_t> full() const;
   std::optional<int64_t> find(const std::string& name) const;
 };

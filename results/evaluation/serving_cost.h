@@ -36,9 +36,15 @@ struct ServedWindow {
   bool operator==(const ServedWindow&) const = default;
 };
 
-// Returns the window where the pattern says so, full attention elsewhere; (n_layers).
-inline std::vector<ServedWindow> served_windows_of(const Pattern& pattern, const ServedWindow& window) {
-  return by_layer(pattern, window, ServedWindow{});
+// Returns the window where the pattern says so, full attention elsewhere; (n_layers). `native` has the keys of the
+// windows that layers have of their own in every pattern, 0: none (n_layers), or is empty.
+inline std::vector<ServedWindow> served_windows_of(const Pattern& pattern, const ServedWindow& window,
+                                                   std::span<const int64_t> native = {}) {
+  std::vector<ServedWindow> windows = by_layer(pattern, window, ServedWindow{});
+  for (std::size_t layer = 0; layer < native.size(); ++layer) {
+    if (native[layer] > 0) windows[layer] = {.keys = native[layer]};
+  }
+  return windows;
 }
 
 // Returns the bytes of the keys and values of one sequence after n_tokens tokens; windows (n_layers). A layer keeps the

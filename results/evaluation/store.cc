@@ -96,6 +96,11 @@ void write_measured(storage::Group& group, const EvaluationTable& table) {
   storage::write_coordinate(group, "layer", layers, {storage::kOne, "index of the decoder layer"});
   storage::write_variable(group, {"full_attention", {"pattern", "layer"}, {n_patterns, table.n_layers()}},
                           table.full_attention.values, {storage::kOne, "1 where the layer keeps full attention"});
+  if (!table.native_window.empty()) {
+    storage::write_variable(
+        group, {"native_window", {"layer"}, {table.n_layers()}}, table.native_window,
+        {storage::kTokens, "keys of the window that a layer has of its own in every pattern, 0: it has none"});
+  }
   storage::write_variable(group, by_example("example_id"), table.example_id,
                           {storage::kText, "identifier of the example"});
   if (!table.source.empty()) {
@@ -230,6 +235,9 @@ EvaluationTable read_measured(const storage::Group& group) {
   const int64_t n_patterns = table.n_patterns();
   const auto n_layers = static_cast<int64_t>(group.read<int64_t>("layer", 1).values.size());
   table.full_attention = storage::read_table<uint8_t>(group, "full_attention", n_patterns, n_layers);
+  if (group.contains("native_window")) {
+    table.native_window = storage::read_variable<int64_t>(group, "native_window", {n_layers});
+  }
   if (group.contains("source")) table.source = storage::read_variable<std::string>(group, "source", {n});
   table.prompt_tokens = storage::read_variable<int64_t>(group, "prompt_tokens", {n});
   table.answer_tokens = storage::read_variable<int64_t>(group, "answer_tokens", {n});

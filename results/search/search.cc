@@ -38,7 +38,7 @@ void rank(Objective objective, std::vector<ScoredPattern>& patterns) {
 }
 
 void check_plan(const SearchPlan& plan, int64_t smallest) {
-  if (plan.keep >= smallest && plan.keep <= plan.n_layers && plan.beam >= 1) return;
+  if (plan.keep >= smallest && plan.keep <= plan.n_free() && plan.beam >= 1) return;
   fail(ExitCode::kInternal, "a search for " + std::to_string(plan.keep) + " layers with a beam of " +
                                 std::to_string(plan.beam) + " does not fit the model");
 }
@@ -79,8 +79,14 @@ double objective_value(Objective objective, const PatternMeans& means) {
   }
 }
 
-std::vector<bool> windowed_layers(int64_t n_layers, const std::vector<int64_t>& layers) {
-  std::vector<bool> windowed(static_cast<std::size_t>(n_layers), false);
+int64_t SearchPlan::n_free() const { return count_full(full_pattern()); }
+
+std::vector<bool> SearchPlan::full_pattern() const {
+  return native.empty() ? std::vector<bool>(static_cast<std::size_t>(n_layers), false) : native;
+}
+
+std::vector<bool> SearchPlan::with_windows(const std::vector<int64_t>& layers) const {
+  std::vector<bool> windowed = full_pattern();
   for (const int64_t layer : layers) windowed[static_cast<std::size_t>(layer)] = true;
   return windowed;
 }
@@ -90,7 +96,8 @@ int64_t count_full(const std::vector<bool>& windowed) { return std::count(window
 std::vector<SearchStep> greedy_search(const SearchPlan& plan, const MeasurePatterns& measure) {
   check_plan(plan, 0);
   const bool is_forward = plan.method == SearchMethod::kGreedyForward;
-  const std::vector<bool> start(static_cast<std::size_t>(plan.n_layers), is_forward);
+  const std::vector<bool> start =
+      is_forward ? std::vector<bool>(static_cast<std::size_t>(plan.n_layers), true) : plan.full_pattern();
   std::vector<SearchStep> steps;
   std::optional<std::vector<ScoredPattern>> first = measure_all(start, {start}, measure);
   if (!first) return steps;
@@ -102,7 +109,7 @@ std::vector<SearchStep> greedy_search(const SearchPlan& plan, const MeasurePatte
     Patterns children;
     for (std::size_t p = 0; p < n_parents; ++p) {
       for (std::size_t layer = 0; layer < start.size(); ++layer) {
-        if (before[p].windowed[layer] != is_forward) continue;
+        if (before[p].windowed[layer] != is_forward || !plan.is_free(layer)) continue;
         std::vector<bool> child = before[p].windowed;
         child[layer] = !is_forward;
         if (known.insert(child).second) children.push_back(std::move(child));
@@ -119,12 +126,12 @@ std::vector<SearchStep> greedy_search(const SearchPlan& plan, const MeasurePatte
 
 int64_t most_patterns(const SearchPlan& plan) {
   const bool is_forward = plan.method == SearchMethod::kGreedyForward;
-  const int64_t n_steps = is_forward ? plan.keep : plan.n_layers - plan.keep;
+  const int64_t n_steps = is_forward ? plan.keep : plan.n_free() - plan.keep;
   double total = 1.0;
   double before = 1.0;   // patterns of the step before
   double subsets = 1.0;  // all that a step can have
   for (int64_t step = 0; step < n_steps; ++step) {
-    const auto left = static_cast<double>(plan.n_layers - step);
+    const auto left = static_cast<double>(plan.n_free() - step);
     subsets *= left / static_cast<double>(step + 1);
     before = std::min(subsets, std::min(before, static_cast<double>(plan.beam)) * left);
     total += before;
@@ -134,19 +141,21 @@ int64_t most_patterns(const SearchPlan& plan) {
 
 PairSearch pair_search(const SearchPlan& plan, const MeasurePatterns& measure) {
   check_plan(plan, 2);
-  const std::vector<bool> full(static_cast<std::size_t>(plan.n_layers), false);
+  const std::vector<bool> full = plan.full_pattern();
+  std::vector<int64_t> order;  // layers that are free
+  for (int64_t layer = 0; layer < plan.n_layers; ++layer) {
+    if (plan.is_free(static_cast<std::size_t>(layer))) order.push_back(layer);
+  }
   Patterns patterns = {full};
-  for (int64_t layer = 0; layer < plan.n_layers; ++layer) patterns.push_back(windowed_layers(plan.n_layers, {layer}));
+  for (const int64_t layer : order) patterns.push_back(plan.with_windows({layer}));
   std::optional<std::vector<ScoredPattern>> measured = measure_all(full, patterns, measure);
   PairSearch search;
   if (!measured) return search;
-  std::vector<ScoredPattern> alone = *std::move(measured);
-  search.full = alone.front().means;
-  alone.erase(alone.begin());
+  search.full = measured->front().means;
+  std::vector<ScoredPattern> alone(static_cast<std::size_t>(plan.n_layers), measured->front());  // by layer
+  for (std::size_t i = 0; i < order.size(); ++i) alone[static_cast<std::size_t>(order[i])] = (*measured)[i + 1];
   for (const ScoredPattern& pattern : alone) search.single.push_back(pattern.means);
 
-  std::vector<int64_t> order;
-  for (int64_t layer = 0; layer < plan.n_layers; ++layer) order.push_back(layer);
   const auto key = [&](int64_t layer) { return sort_key(plan.objective, alone[static_cast<std::size_t>(layer)]); };
   std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return key(a) > key(b); });
   search.candidates.assign(order.begin(), order.begin() + plan.keep);
@@ -155,7 +164,7 @@ PairSearch pair_search(const SearchPlan& plan, const MeasurePatterns& measure) {
   patterns.clear();
   for (std::size_t i = 0; i < search.candidates.size(); ++i) {
     for (std::size_t j = i + 1; j < search.candidates.size(); ++j) {
-      patterns.push_back(windowed_layers(plan.n_layers, {search.candidates[i], search.candidates[j]}));
+      patterns.push_back(plan.with_windows({search.candidates[i], search.candidates[j]}));
     }
   }
   const std::optional<std::vector<ScoredPattern>> pairs = measure_all(full, patterns, measure);

@@ -37,6 +37,14 @@ struct SearchPlan {
   int64_t n_layers = 0;
   int64_t keep = 0;  // K: greedy-forward ends there, greedy-backward too; pairs: number of candidates
   int64_t beam = 1;  // patterns that each step goes on from
+  // (n_layers), true where a layer has a window in every pattern, as the model gives it one; empty: nowhere.
+  std::vector<bool> native = {};
+
+  bool is_free(std::size_t layer) const { return native.empty() || !native[layer]; }
+  int64_t n_free() const;                  // layers that may have full attention
+  std::vector<bool> full_pattern() const;  // all of these have it
+  // Returns that pattern with these layers windowed.
+  std::vector<bool> with_windows(const std::vector<int64_t>& layers) const;
 };
 
 struct ScoredPattern {
@@ -60,8 +68,8 @@ using MeasurePatterns = std::function<std::optional<std::vector<PatternMeans>>(
 // more layer full attention in each step; greedy-backward starts from all full and windows one more. A step measures
 // every child of the `beam` best patterns of the step before, each pattern once, and ranks them by objective; where
 // that is equal by NLL, and where that is equal too the pattern comes first whose full layers are the lower ones (in
-// lexical order). The first step has one pattern. A beam as wide as all subsets finds the best pattern of every K.
-// Where measuring ends, the steps until then are returned.
+// lexical order). Layers that are not free stay windowed. The first step has one pattern. A beam as wide as all subsets
+// finds the best pattern of every K. Where measuring ends, the steps until then are returned.
 std::vector<SearchStep> greedy_search(const SearchPlan& plan, const MeasurePatterns& measure);
 
 // Returns the most patterns that a greedy search measures, at most INT64_MAX.
@@ -70,7 +78,7 @@ int64_t most_patterns(const SearchPlan& plan);
 // Figures of a search for pairs: all layers full, each layer windowed alone, then every two of the candidates together.
 struct PairSearch {
   PatternMeans full;
-  std::vector<PatternMeans> single;  // (n_layers): that layer windowed alone
+  std::vector<PatternMeans> single;  // (n_layers): that layer windowed alone; full's where it is not free
   std::vector<int64_t> candidates;   // (keep): the layers that cost most alone, in rising order
   // (keep, keep), symmetric: the two together; the diagonal is the layer alone.
   std::vector<PatternMeans> pair;
@@ -78,8 +86,6 @@ struct PairSearch {
 // Measures them in that order. Where measuring ends, what it was asked for last and what follows from it is empty.
 PairSearch pair_search(const SearchPlan& plan, const MeasurePatterns& measure);
 
-// Returns the pattern with these layers windowed, all others full; (n_layers).
-std::vector<bool> windowed_layers(int64_t n_layers, const std::vector<int64_t>& layers);
 int64_t count_full(const std::vector<bool>& windowed);
 
 }  // namespace winnow::search

@@ -33,7 +33,7 @@ struct FamilyRule {
   bool swaa;  // SWAA patches it
 };
 
-constexpr std::array<FamilyRule, 8> kFamilyRules = {{
+constexpr std::array<FamilyRule, 11> kFamilyRules = {{
     {"qwen3", Way::kQwenLayerTypes, Way::kTransformersImpl, true},
     {"qwen2", Way::kQwenLayerTypes, Way::kTransformersImpl, true},
     {"llama", Way::kAsMinistral, Way::kLayerTypes, true},
@@ -41,6 +41,9 @@ constexpr std::array<FamilyRule, 8> kFamilyRules = {{
     {"ministral", Way::kLayerTypes, Way::kTransformersImpl, false},
     {"gemma2", Way::kLayerTypes, Way::kLayerTypes, false},
     {"gemma3_text", Way::kLayerTypes, Way::kLayerTypes, false},
+    {"olmo3", Way::kLayerTypes, Way::kUnknown, false},
+    {"exaone4", Way::kLayerTypes, Way::kUnknown, false},
+    {"cohere2", Way::kLayerTypes, Way::kUnknown, false},
     {"qwen3_moe", Way::kRefused, Way::kRefused, true},
 }};
 
@@ -87,8 +90,17 @@ Json layer_types(const Context& context) {
   return types;
 }
 
-// Gemma 3's local layers have a RoPE base of their own: a layer that changes its kind would change its positions.
-void refuse_gemma3_changes(const Context& context) {
+// Families whose windowed layers have positions of their own, and of how many layers one has full attention.
+int64_t period_of_positions(const std::string& model_type) {
+  if (model_type == "gemma3_text") return 6;
+  const bool is_one = model_type == "olmo3" || model_type == "exaone4" || model_type == "cohere2";
+  return is_one ? 4 : 0;
+}
+
+// A layer of these that changes its kind changes its positions: right where it was measured so, by Transformers' rule.
+void refuse_other_positions(const Context& context) {
+  const int64_t usual_period = period_of_positions(context.model_type);
+  if (usual_period == 0 || context.selection.positions == kByType) return;
   const Json wanted = layer_types(context);
   Json own = Json::array();
   if (context.config.contains("layer_types") && context.config["layer_types"].is_array()) {
@@ -99,16 +111,16 @@ void refuse_gemma3_changes(const Context& context) {
     if (is_given && !field->is_number_integer()) {
       context.refuse("sliding_window_pattern: expected a whole number, found " + shown(*field));
     }
-    const int64_t period = is_given ? field->get<int64_t>() : 6;
+    const int64_t period = is_given ? field->get<int64_t>() : usual_period;
     for (int64_t layer = 1; layer <= context.selection.n_layers; ++layer) {
       own.push_back(period > 0 && layer % period == 0 ? "full_attention" : "sliding_attention");
     }
   }
   for (std::size_t layer = 0; layer < wanted.size(); ++layer) {
     if (layer < own.size() && own[layer] == wanted[layer]) continue;
-    context.refuse("layer " + std::to_string(layer) +
-                   " of a Gemma 3 would change between full and local attention, and "
-                   "with it the base of its rotary embedding: another model, not a windowed one");
+    context.refuse("layer " + std::to_string(layer) + " of a " + context.model_type +
+                   " would change between full and local attention, and with it its rotary embedding: another model "
+                   "than the one that was measured; measure with --target hf");
   }
 }
 
@@ -156,7 +168,7 @@ Json config_patch(const Context& context, Way way) {
       patch["max_window_layers"] = context.selection.n_layers;
     }
   }
-  if (context.model_type == "gemma3_text") refuse_gemma3_changes(context);
+  refuse_other_positions(context);
   patch["sliding_window"] = context.one_window();
   patch["layer_types"] = layer_types(context);
   return patch;
@@ -338,6 +350,14 @@ void check_options(const ExportOptions& options) {
 // Whether the engine runs the family at all as asked.
 void check_family(const Context& context) {
   const std::string& target = context.options.target;
+  if (context.selection.positions == kByType && target != "hf" && target != "json") {
+    context.refuse("it was measured with positions that follow the type of a layer, as Transformers has them; " +
+                   engine_name(target) + " is not known to; use --target hf");
+  }
+  if (!context.selection.native_layers.empty() && target == "swaa") {
+    context.refuse("SWAA has one rule for all windowed layers, and " +
+                   std::to_string(context.selection.native_layers.size()) + " layers have a window of their own");
+  }
   if (target != "hf" && target != "vllm") return;
   const Way way = target == "hf" ? context.rule.hf : context.rule.vllm;
   if (way == Way::kRefused) {

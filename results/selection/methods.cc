@@ -65,9 +65,37 @@ std::vector<double> signal_means(const SelectInput& input, const std::string& me
   return mean;
 }
 
+// Layers with a window of their own, which stays in every pattern.
+std::vector<int64_t> native_layers(const calibration::Results& results, int64_t n_layers) {
+  const std::string list = results.provenance.text("native_window_layers");
+  if (list.empty()) return {};
+  return parse_layers(list, n_layers, "/provenance/native_window_layers");
+}
+
+int64_t model_layers(const calibration::Results& results) {
+  const storage::ProvenanceEntry* entry = results.provenance.find("model_layers");
+  const auto* value = entry == nullptr ? nullptr : std::get_if<int64_t>(&entry->value);
+  if (value == nullptr || *value < results.calibration.n_layers()) {
+    fail(ExitCode::kBadData,
+         "the results do not say how many layers the model has (/provenance/model_layers); use the results.h5 of a run "
+         "directory");
+  }
+  return *value;
+}
+
+// Whether every layer has full attention in the base that may have it.
+bool is_full_base(const calibration::Results& results) {
+  const std::string base = results.provenance.text("base");
+  if (base == "full" || base.empty()) return true;
+  const int64_t n_layers = model_layers(results);
+  Pattern native(stats::at(n_layers), false);
+  for (const int64_t layer : native_layers(results, n_layers)) native[stats::at(layer)] = true;
+  return base == pattern_name(native);
+}
+
 std::vector<double> signal_scores(const SelectInput& input, const SignalSpec& signal) {
   const std::string base = input.results.provenance.text("base");
-  if (signal.needs.distributions && base != "full" && !base.empty()) {
+  if (signal.needs.distributions && !is_full_base(input.results)) {
     fail(ExitCode::kBadData, std::string("method ") + signal.name + ": measured from the base " + base +
                                  ", where KL says how far a layer moves the model, not what a window costs; calibrate "
                                  "with --base full");
@@ -184,17 +212,6 @@ bool rank_layers(const SelectInput& input, const SelectOptions& options, Choice&
 
 // ---- budgets --------------------------------------------------------------------------------------------------------
 
-int64_t model_layers(const calibration::Results& results) {
-  const storage::ProvenanceEntry* entry = results.provenance.find("model_layers");
-  const auto* value = entry == nullptr ? nullptr : std::get_if<int64_t>(&entry->value);
-  if (value == nullptr || *value < results.calibration.n_layers()) {
-    fail(ExitCode::kBadData,
-         "the results do not say how many layers the model has (/provenance/model_layers); use the results.h5 of a run "
-         "directory");
-  }
-  return *value;
-}
-
 // Layers that were not measured stay as the base has them: these have full attention there.
 std::vector<int64_t> unmeasured_full_layers(const calibration::Results& results, int64_t n_layers) {
   const std::string base = results.provenance.text("base");
@@ -223,15 +240,17 @@ void take_first(const SelectOptions& options, const calibration::Results& result
   const auto fixed = static_cast<int64_t>(choice.layers.size());
   const int64_t keep = options.keep.value_or(fixed + results.statistics.options.top_k);
   const auto n_ranked = static_cast<int64_t>(choice.order.size());
+  const auto n_native = static_cast<int64_t>(native_layers(results, n_layers).size());
   if (keep < fixed || keep > fixed + n_ranked) {
     fail(ExitCode::kUsage, "--keep is " + std::to_string(keep) + ", expected " + std::to_string(fixed) + " to " +
                                std::to_string(fixed + n_ranked) + ": only " + std::to_string(n_ranked) + " of " +
-                               std::to_string(n_layers) +
-                               " layers were measured, the others stay as in the base; calibrate without --layers");
+                               std::to_string(n_layers) + " layers were measured, the others " +
+                               (n_ranked + n_native < n_layers ? "stay as in the base; calibrate without --layers"
+                                                               : "have a window of their own"));
   }
   for (int64_t i = 0; i < keep - fixed; ++i) choice.layers.push_back(choice.order[stats::at(i)].layer);
   std::sort(choice.layers.begin(), choice.layers.end());
-  if (n_ranked < n_layers) {
+  if (n_ranked + n_native < n_layers) {
     choice.caveats.push_back("only " + std::to_string(n_ranked) + " of " + std::to_string(n_layers) +
                              " layers were measured; the others stay as in the base");
   }
@@ -269,6 +288,12 @@ void take_pattern(const SelectOptions& options, const calibration::Results& resu
   if (method == "periodic") fail(ExitCode::kUsage, "--method is \"periodic\", expected periodic:K@O");
   const NamedPattern named = parse_pattern(pattern, {n_layers, ""}, "--method");
   choice.layers = named.full_layers;
+  for (const int64_t layer : native_layers(results, n_layers)) {
+    if (std::erase(choice.layers, layer) == 0) continue;
+    const std::string what = "layer " + std::to_string(layer) + " has a window of its own";
+    if (kind == "list") fail(ExitCode::kUsage, "--method " + method + ": " + what + ", which stays; leave it out");
+    choice.caveats.push_back(what + ", which stays");
+  }
   if (kind == "list") choice.method = named.name;
   const auto n_kept = static_cast<int64_t>(choice.layers.size());
   if (options.keep.value_or(n_kept) == n_kept) return;
@@ -334,9 +359,9 @@ Choice choose_layers(const SelectInput& input, const SelectOptions& options) {
   if (is_search_method(options.method)) {
     take_searched(input, options, choice);
   } else if (rank_layers(input, options, choice)) {
-    const std::string base = results.provenance.text("base");
-    if (base != "full" && !base.empty()) {
-      choice.caveats.push_back("figures are changes of the base " + base + ", not of full attention");
+    if (!is_full_base(results)) {
+      choice.caveats.push_back("figures are changes of the base " + results.provenance.text("base") +
+                               ", not of full attention");
     }
     take_first(options, results, n_layers, choice);
   } else {
@@ -358,6 +383,9 @@ Selection make_selection(const Choice& choice, const SelectInput& input, const s
   s.sinks = std::min(provenance_value<int64_t>(results, "sinks", origin), kLargestWindow);
   s.decode = provenance_value<std::string>(results, "decode", origin);
   s.tail_rows = provenance_value<int64_t>(results, "tail_rows", origin);
+  s.native_layers = native_layers(results, s.n_layers);
+  if (!s.native_layers.empty()) s.native_window = provenance_value<int64_t>(results, "native_window", origin);
+  s.positions = results.provenance.text("positions");
   s.model = provenance_value<std::string>(results, "model", origin);
   const std::string encoded = results.provenance.text("model_encoded");
   if (!encoded.empty()) s.model = decoded_path(encoded);

@@ -59,18 +59,41 @@ class Fields {
   const std::string& advice_;
 };
 
-std::vector<int64_t> read_layers(const Fields& fields, int64_t keep, int64_t n_layers) {
-  const std::string expected =
-      std::to_string(keep) + " rising layer indices from 0 to " + std::to_string(n_layers - 1) + " (keep, n_layers)";
-  const nlohmann::json& list = fields.value("layers", expected.c_str());
-  if (!list.is_array() || list.size() != static_cast<std::size_t>(keep)) fields.refuse("layers", expected);
+// Layers are rising; `expected` is for messages.
+std::vector<int64_t> read_list(const Fields& fields, const char* key, int64_t n_layers, const std::string& expected) {
+  const nlohmann::json& list = fields.value(key, expected.c_str());
+  if (!list.is_array()) fields.refuse(key, expected);
   std::vector<int64_t> layers;
   for (const nlohmann::json& item : list) {
     const bool is_layer = item.is_number_unsigned() && item.get<uint64_t>() < static_cast<uint64_t>(n_layers);
-    if (!is_layer || (!layers.empty() && item.get<int64_t>() <= layers.back())) fields.refuse("layers", expected);
+    if (!is_layer || (!layers.empty() && item.get<int64_t>() <= layers.back())) fields.refuse(key, expected);
     layers.push_back(item.get<int64_t>());
   }
   return layers;
+}
+
+std::vector<int64_t> read_layers(const Fields& fields, int64_t keep, int64_t n_layers) {
+  const std::string expected =
+      std::to_string(keep) + " rising layer indices from 0 to " + std::to_string(n_layers - 1) + " (keep, n_layers)";
+  const std::vector<int64_t> layers = read_list(fields, "layers", n_layers, expected);
+  if (static_cast<int64_t>(layers.size()) != keep) fields.refuse("layers", expected);
+  return layers;
+}
+
+// Keys that only a model with windows of its own has.
+void read_native(const Fields& fields, const nlohmann::json& json, Selection& s) {
+  if (json.contains("native_window_layers")) {
+    const char* key = "native_window_layers";
+    const std::string expected =
+        "rising layer indices from 0 to " + std::to_string(s.n_layers - 1) + ", none of them in layers";
+    s.native_layers = read_list(fields, key, s.n_layers, expected);
+    const auto keeps = [&](int64_t layer) { return s.has_native_window(layer); };
+    if (std::ranges::any_of(s.layers, keeps)) fields.refuse(key, expected);
+    s.native_window = fields.integer("native_window", 1, kLargestWindow);
+  }
+  if (!json.contains("positions")) return;
+  s.positions = fields.text("positions");
+  if (s.positions != kByType) fields.refuse("positions", quote(kByType));
 }
 
 bool is_sha256(const std::string& text) {
@@ -110,8 +133,15 @@ void require_one_of(const Fields& fields, const char* key, const std::string& va
 Pattern Selection::windowed() const { return pattern_with_full(layers, n_layers); }
 
 std::vector<evaluation::ServedWindow> Selection::windows() const {
+  std::vector<int64_t> native(native_layers.empty() ? 0 : static_cast<std::size_t>(n_layers), 0);
+  for (const int64_t layer : native_layers) native[static_cast<std::size_t>(layer)] = native_window;
   return evaluation::served_windows_of(
-      windowed(), {.keys = window_keys, .sinks = sinks, .decode_full = decode == "full", .tail_rows = tail_rows});
+      windowed(), {.keys = window_keys, .sinks = sinks, .decode_full = decode == "full", .tail_rows = tail_rows},
+      native);
+}
+
+bool Selection::has_native_window(int64_t layer) const {
+  return std::ranges::find(native_layers, layer) != native_layers.end();
 }
 
 std::string to_json(const Selection& selection) {
@@ -126,6 +156,11 @@ std::string to_json(const Selection& selection) {
   object["decode"] = selection.decode;
   object["tail_rows"] = selection.tail_rows;
   object["target"] = selection.target;
+  if (!selection.native_layers.empty()) {
+    object["native_window"] = selection.native_window;
+    object["native_window_layers"] = selection.native_layers;
+  }
+  if (!selection.positions.empty()) object["positions"] = selection.positions;
   object["model"] = to_utf8(selection.model);
   if (!is_utf8(selection.model)) object["model_encoded"] = encoded_path(selection.model);
   object["model_type"] = selection.model_type;
@@ -186,6 +221,7 @@ Selection parse_selection(const std::string& text, const std::string& origin, co
   s.tail_rows = fields.integer("tail_rows", -1, INT64_MAX);
   s.target = fields.text("target");
   require_one_of(fields, "target", s.target, {"", "hf", "vllm", "trtllm", "swaa-hf", "swaa-vllm"});
+  read_native(fields, json, s);
   const int64_t window_keys = s.window + (s.target == "swaa-vllm" ? 1 : 0);
   if (s.window_keys != window_keys) {
     fields.refuse("window_keys", std::to_string(window_keys) + " for this window and target");

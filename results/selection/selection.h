@@ -20,24 +20,33 @@ inline constexpr int64_t kSelectionVersion = 1;
 // Bound on a window, tokens: no sequence is that long.
 inline constexpr int64_t kLargestWindow = int64_t{1} << 59;
 
+// What /provenance/positions of a result and `positions` of a selection may say.
+inline constexpr const char* kByType = "by type";
+
 struct Selection {
   std::string method;           // as `winnow select --method` takes it
   int64_t keep = 0;             // K: layers that keep full attention, 0 to n_layers
   std::vector<int64_t> layers;  // (keep), rising
   int64_t n_layers = 0;         // of the model
   // Settings with which the figures behind the selection were measured.
-  int64_t window = 0;              // tokens, as given
-  int64_t window_keys = 0;         // keys that a row of a windowed layer sees, itself included
-  int64_t sinks = 0;               // first tokens of the sequence that a row sees besides
-  std::string decode;              // "windowed" or "full": whether answer rows obey the window
-  int64_t tail_rows = -1;          // rows before the answer that obey the window; -1: all rows
-  std::string target;              // "", hf, vllm, trtllm, swaa-hf, swaa-vllm
-  std::string model;               // checkpoint directory, which need not be UTF-8
-  std::string model_type;          // family, as config.json names it
-  std::string checkpoint_sha256;   // over config.json and the weights
+  int64_t window = 0;       // tokens, as given
+  int64_t window_keys = 0;  // keys that a row of a windowed layer sees, itself included
+  int64_t sinks = 0;        // first tokens of the sequence that a row sees besides
+  std::string decode;       // "windowed" or "full": whether answer rows obey the window
+  int64_t tail_rows = -1;   // rows before the answer that obey the window; -1: all rows
+  std::string target;       // "", hf, vllm, trtllm, swaa-hf, swaa-vllm
+  // Layers that have a window of their own in every pattern, rising, and its keys; none and 0 where no layer has one.
+  std::vector<int64_t> native_layers;
+  int64_t native_window = 0;
+  std::string positions;          // kByType: a windowed layer has the positions of its type; empty: those it has anyway
+  std::string model;              // checkpoint directory, which need not be UTF-8
+  std::string model_type;         // family, as config.json names it
+  std::string checkpoint_sha256;  // over config.json and the weights
   storage::Provenance provenance;  // strings and numbers; units and long names are not kept
   bool has_checksum = true;        // of one that was read: whether the file has one, which then has been found right
 
+  // Returns true for a layer that has a window of its own.
+  bool has_native_window(int64_t layer) const;
   // Returns true for each layer that is windowed; (n_layers).
   Pattern windowed() const;
   // Returns what each layer sees when the selection is served; (n_layers).

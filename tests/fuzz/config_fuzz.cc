@@ -22,6 +22,8 @@ void check(const winnow::model::ModelConfig& config) {
   require(heads.head_dim > 0 && heads.head_dim % 2 == 0 && heads.scale > 0.0F);
   require(heads.q_dim() < int64_t{1} << 31 && config.norm.eps > 0.0F);
   require(config.native_window.has_value() == !config.native_window_layers.empty());
+  require(config.windowed_rope.value_or(0) >= 0);
+  require(config.windowed_rope.value_or(0) < static_cast<int64_t>(config.ropes.size()));
   if (config.native_window) {
     require(*config.native_window > 0);
     require(static_cast<int64_t>(config.native_window_layers.size()) == config.n_layers);

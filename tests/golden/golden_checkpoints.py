@@ -184,6 +184,10 @@ HYBRID_CHECKPOINTS = {
     "exaone4": {"rope_parameters": DEFAULT_ROPE},
     "cohere2": {"logit_scale": 0.5, "rope_parameters": DEFAULT_ROPE},
 }
+# The same weights with full attention before and behind the layer that has a window of its own: what a measurement
+# does with such a model, which windows the other layers by another window than that.
+NATIVE_LAYER_TYPES = ["full_attention", "sliding_attention", "full_attention"]
+ABLATION_KEYS = 24
 # Models with a tower for images, of which only the one for text counts.
 TOWER_CHECKPOINTS = {
     "qwen3_vl": {

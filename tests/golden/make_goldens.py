@@ -1,7 +1,8 @@
 """Makes the golden checkpoints and the figures that winnow must reproduce, with Transformers on the CPU in float64.
 
     python3 tests/golden/make_goldens.py [NAME...]     NAME: one of CHECKPOINTS below, or demo; the first four
-                                                       and demo also with _bf16; default: all
+                                                       and demo also with _bf16, those with windows of their
+                                                       own also with _native; default: all
 
 Needs torch and transformers; the tests that read the goldens need neither. Each golden is NAME.json beside this file,
 with the SHA-256 of every file of its checkpoint. The same call on the same versions gives the same bytes, in bfloat16
@@ -25,8 +26,15 @@ import h5py
 import numpy as np
 import torch
 import transformers
-from golden_checkpoints import CHECKPOINTS, VOCABULARY, WINDOW_KEYS
-from reference import WindowedModel, WindowRule, drop_one, forget_longer_sequences, text_model
+from golden_checkpoints import (
+    ABLATION_KEYS,
+    CHECKPOINTS,
+    HYBRID_CHECKPOINTS,
+    NATIVE_LAYER_TYPES,
+    VOCABULARY,
+    WINDOW_KEYS,
+)
+from reference import WindowedModel, WindowRule, drop_one, forget_longer_sequences, score_rows, text_model
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
 MAGIC, VERSION = "winnow-golden", 1
@@ -114,10 +122,10 @@ def norm_in_float64(norm):
     return forward
 
 
-def load_reference(directory):
+def load_reference(directory, **options):
     """The model in float64 throughout: Transformers' norms and eager softmax compute in float32 whatever the dtype."""
     AttentionInterface.register("float64", attention_in_float64)
-    model = load_model(directory, dtype=torch.float64, attn_implementation="float64")
+    model = load_model(directory, dtype=torch.float64, attn_implementation="float64", **options)
     for module in model.modules():
         if type(module).__name__.endswith(("RMSNorm", "LayerNorm")):
             module.forward = norm_in_float64(module)
@@ -316,6 +324,92 @@ def make_random_bf16(name):
     )
 
 
+def native_config(directory, windowed):
+    """The checkpoint's configuration with NATIVE_LAYER_TYPES, and these layers of the sliding type besides."""
+    config = AutoConfig.from_pretrained(directory)
+    config.layer_types = [
+        "sliding_attention" if layer in windowed else kind for layer, kind in enumerate(NATIVE_LAYER_TYPES)
+    ]
+    return config
+
+
+class NativeModels:
+    """A model with windows of its own, with other layers windowed: Transformers turns each by its type."""
+
+    def __init__(self, directory):
+        self.free = [layer for layer, kind in enumerate(NATIVE_LAYER_TYPES) if kind == "full_attention"]
+        self.variants = {
+            windowed: load_reference(directory, config=native_config(directory, windowed))
+            for n in range(len(self.free) + 1)
+            for windowed in itertools.combinations(self.free, n)
+        }
+
+    def patterns(self, base):
+        """The windowed layers of the base, then of the base with each of the free layers flipped."""
+        first = () if base == "full" else tuple(self.free)
+        return [first] + [tuple(sorted(set(first) ^ {layer})) for layer in self.free]
+
+    @torch.inference_mode()
+    def score(self, tokens, start, windowed, rule):
+        model = self.variants[windowed]
+        native = model._additive(WindowRule(WINDOW_KEYS).visible(len(tokens) - 1, start))
+        ablated = model._additive(rule.visible(len(tokens) - 1, start))
+        full = model._additive(torch.ones(len(tokens) - 1, len(tokens) - 1, dtype=torch.bool).tril())
+        for layer in range(len(NATIVE_LAYER_TYPES)):
+            own = full if layer in self.free else native
+            model._masks[layer] = ablated if layer in windowed else own
+        inputs = torch.tensor([tokens])
+        logits = model.model(inputs[:, :-1], logits_to_keep=len(tokens) - start, use_cache=False).logits[0]
+        return score_rows(logits, inputs[0, start:])
+
+
+def native_texts(directory, models, examples, n_new):
+    """What Transformers alone writes with its own masks, where each windowed layer has the model's own window."""
+    texts = []
+    for windowed in models.variants:
+        model = load_model(directory, config=native_config(directory, windowed), dtype=torch.float64).eval()
+        tokens = [continued(model, tokens[:start], n_new)[start:] for tokens, start, _ in examples]
+        texts.append({"windowed": list(windowed), "tokens": tokens})
+    return texts
+
+
+def make_native(name):
+    """On the checkpoint that make_random has written."""
+    directory = HERE / name
+    models = NativeModels(directory)
+    follows_type = name != "gemma2"
+    settings = [(0, "windowed", None)] if follows_type else itertools.product(SINKS, DECODES, TAIL_ROWS)
+    rules, bases = [WindowRule(ABLATION_KEYS, *setting) for setting in settings], ["full", "windowed"]
+    plain = load_model(directory, config=native_config(directory, ()), dtype=torch.float64).eval()
+    examples = []
+    for index, (n_tokens, n_answer, is_corrupted) in enumerate(EXAMPLES):
+        for attempt in itertools.count():
+            rng = np.random.default_rng([seed_of(f"{name}_native"), index, attempt])
+            start = n_tokens - n_answer
+            tokens = continued(plain, rng.integers(3, VOCABULARY, start).tolist(), n_answer)
+            own = models.score(tokens, start, (), WindowRule(ABLATION_KEYS))
+            if not own.hit.all():
+                raise RuntimeError(f"{name}: the float64 reference differs from Transformers' own forward pass")
+            if is_corrupted:
+                tokens[start + n_answer // 2] = (tokens[start + n_answer // 2] + 1) % VOCABULARY
+            scores = {
+                (rule, base): [models.score(tokens, start, windowed, rule) for windowed in models.patterns(base)]
+                for rule in rules
+                for base in bases
+            }
+            if is_clear_cut(scores):
+                examples.append((tokens, start, scores))
+                break
+    content = {
+        "native_window": WINDOW_KEYS,
+        "layer_types": NATIVE_LAYER_TYPES,
+        "examples": with_tokens(examples),
+        "texts": native_texts(directory, models, examples, 24),
+        "cases": to_cases(examples, rules, bases),
+    }
+    write_golden(f"{name}_native", directory, ABLATION_KEYS, content)
+
+
 def demo_examples():
     """(tokens, answer_start) of the demo's calibration set."""
     with h5py.File(TESTS / "demo" / "long.h5") as file:
@@ -365,6 +459,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     makers = {name: partial(make_random, name) for name in CHECKPOINTS}
     makers |= {f"{name}_bf16": partial(make_random_bf16, name) for name, form in CHECKPOINTS.items() if form.has_bf16}
+    makers |= {f"{name}_native": partial(make_native, name) for name in HYBRID_CHECKPOINTS}
     makers |= {"demo": make_demo, "demo_bf16": make_demo_bf16}
     parser.add_argument("names", nargs="*", metavar="NAME", choices=[[], *makers], default=[])
     for name in parser.parse_args().names or makers:

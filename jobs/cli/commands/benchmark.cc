@@ -17,6 +17,7 @@
 #include "kernels/tile.h"
 #include "pipeline/engine/rotary_table.h"
 #include "pipeline/engine/sweep.h"
+#include "pipeline/run/layer_rules.h"
 
 namespace winnow::commands {
 namespace {
@@ -235,11 +236,14 @@ SweepTimes time_sweep(kernels::Ops& ops, const model::ModelConfig& config, model
   engine::SweepRequest request;
   request.tokens = tokens;
   request.answer_start = size.n_tokens - size.answer_tokens;
-  request.base.assign(static_cast<std::size_t>(config.n_layers), {kernels::full_attention()});
-  std::vector<engine::LayerWindows> all = {request.base};
-  for (std::size_t l = 0; l < request.base.size(); ++l) {
-    all.push_back(request.base);
-    all.back()[l].window = size.window;
+  // As calibrate does: layers with a window of their own keep it.
+  const engine::LayerRules rules = run::rules_of(config);
+  const engine::Pattern full(static_cast<std::size_t>(config.n_layers), false);
+  std::vector<engine::LayerWindows> all = {engine::layer_windows_of(full, size.window, rules)};
+  for (std::size_t l = 0; l < full.size(); ++l) {
+    engine::Pattern pattern = full;
+    pattern[l] = true;
+    if (!rules.has_native(l)) all.push_back(engine::layer_windows_of(pattern, size.window, rules));
   }
 
   SweepTimes times;

@@ -37,7 +37,7 @@ OperationTime time_memory_copy(int n_threads, int n_repetitions);
 // Times of one example's drop-one measurement, as one sweep and as separate passes over the layers.
 struct SweepTimes {
   double sweep_seconds = 0.0;
-  double separate_seconds = 0.0;  // of n_passes = layers + 1
+  double separate_seconds = 0.0;  // of n_passes = measured layers + 1
   int64_t n_passes = 0;
   double largest_difference = 0.0;  // of an NLL, nats
 };

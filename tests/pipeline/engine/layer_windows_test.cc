@@ -63,7 +63,8 @@ TEST(LayerWindows, AVariantIsBornWhereItsSettingDiffers) {
   variant[1].window = wide(300);
   EXPECT_EQ(fork_layer_of(base, variant), 1);
   EXPECT_EQ(first_different_row(base, variant), 35);
-  EXPECT_EQ(first_affected_row(base), 22);
+  EXPECT_EQ(settings_of_first_rows(base, 22), full(base.size()));
+  EXPECT_NE(settings_of_first_rows(base, 23), full(base.size()));
 }
 
 TEST(LayerWindows, TwoWindowsInOneSweepGiveWhatASweepForEachGives) {

@@ -19,7 +19,7 @@
 #include "model/safetensors.h"
 #include "model/weights.h"
 #include "pipeline/engine/sweep.h"
-#include "tests/pipeline/run/golden.h"
+#include "tests/pipeline/run/golden_native.h"
 #include "tests/tolerances.h"
 
 namespace winnow::run {
@@ -162,6 +162,31 @@ TEST(FamiliesCuda, AreNearFloat64) {
     RootMeanSquare error;
     for (const json& expected : sweeps.cases()) {
       add_errors(sweeps.measure(expected), expected.at("nll").get<Table>(), error);
+    }
+    std::cout << name << ": RMS error against float64 over " << error.count() << " NLLs: " << error.value()
+              << " nats\n";
+    EXPECT_LE(error.value(), 0.1) << name;
+  }
+}
+
+// The same for windows of their own and positions that follow from them.
+TEST(FamiliesCuda, WithWindowsOfTheirOwnAreNearFloat64) {
+  if (cuda::cuda_device_count() == 0) GTEST_SKIP() << "no CUDA device answers";
+  for (const std::string name : {"gemma2", "gemma3_text", "olmo3", "exaone4", "cohere2"}) {
+    const auto ops = cuda::make_cuda_backend({.device = 0, .attention = Attention::kBuiltin});
+    const NativeModel model(name);
+    model::ModelWeights weights(model.config, model.checkpoint, *ops);
+    RootMeanSquare error;
+    for (const json& expected : model.golden.at("cases")) {
+      const Settings settings = model.settings(expected, model.golden.at("window_keys"));
+      Table table;
+      for (const GoldenExample& example : model.examples) {
+        const engine::SweepRequest request = NativeModel::request(example, settings);
+        const engine::SweepResult found = engine::sweep(*ops, model.config, weights, request, {});
+        std::vector<double>& row = table.emplace_back(1, found.base.nll_nats);
+        for (const engine::Score& score : found.variants) row.push_back(score.nll_nats);
+      }
+      add_errors(table, expected.at("nll").get<Table>(), error);
     }
     std::cout << name << ": RMS error against float64 over " << error.count() << " NLLs: " << error.value()
               << " nats\n";

@@ -155,14 +155,42 @@ TEST(GreedySearch, TiesGoToTheLowerLayer) {
   EXPECT_EQ(backward.back().ranked[0].windowed, (std::vector<bool>{false, false, true, true}));
 }
 
+TEST(GreedySearch, LayersWithAWindowOfTheirOwnStayWindowed) {
+  for (const search::SearchMethod method :
+       {search::SearchMethod::kGreedyForward, search::SearchMethod::kGreedyBackward}) {
+    Figures figures(5, 4);
+    search::SearchPlan plan{method, search::Objective::kNll, 5, 1, 9};
+    plan.native = {true, false, false, true, false};
+    EXPECT_EQ(plan.n_free(), 3);
+    const auto steps = search::greedy_search(plan, figures.measure());
+    EXPECT_EQ(search::most_patterns(plan), static_cast<int64_t>(figures.measured.size()));
+    EXPECT_EQ(steps.back().keep, 1);
+    for (const std::vector<bool>& pattern : figures.measured) EXPECT_TRUE(pattern[0] && pattern[3]);
+    plan.keep = 4;
+    EXPECT_THROW(search::greedy_search(plan, figures.measure()), Error) << "three layers may have full attention";
+  }
+}
+
+TEST(PairSearch, LayersWithAWindowOfTheirOwnAreNoCandidates) {
+  Figures figures(5, 9);
+  search::SearchPlan plan{search::SearchMethod::kPairs, search::Objective::kNll, 5, 3, 1};
+  plan.native = {false, true, false, false, false};
+  const search::PairSearch search = search::pair_search(plan, figures.measure());
+  EXPECT_EQ(figures.measured.size(), 1U + 4 + 3);
+  for (const std::vector<bool>& pattern : figures.measured) EXPECT_TRUE(pattern[1]);
+  EXPECT_EQ(std::count(search.candidates.begin(), search.candidates.end(), 1), 0);
+  EXPECT_EQ(search.single[1].nll_nats, search.full.nll_nats);
+  EXPECT_EQ(search.single[2].nll_nats, figures.of[plan.with_windows({2})].nll_nats);
+}
+
 TEST(PairSearch, MeasuresThePairsOfTheDearestLayers) {
   Figures figures(5, 9);
-  const search::PairSearch search =
-      search::pair_search({search::SearchMethod::kPairs, search::Objective::kNll, 5, 3, 1}, figures.measure());
+  const search::SearchPlan plan{search::SearchMethod::kPairs, search::Objective::kNll, 5, 3, 1};
+  const search::PairSearch search = search::pair_search(plan, figures.measure());
   EXPECT_EQ(figures.measured.size(), 1U + 5 + 3);
   std::vector<std::pair<double, int64_t>> order;
   for (int64_t layer = 0; layer < 5; ++layer) {
-    const double nll = figures.of[search::windowed_layers(5, {layer})].nll_nats;
+    const double nll = figures.of[plan.with_windows({layer})].nll_nats;
     EXPECT_EQ(search.single[static_cast<std::size_t>(layer)].nll_nats, nll);
     order.emplace_back(-nll, layer);
   }
@@ -172,8 +200,7 @@ TEST(PairSearch, MeasuresThePairsOfTheDearestLayers) {
   EXPECT_EQ(search.candidates, dearest);
   for (std::size_t i = 0; i < 3; ++i) {
     for (std::size_t j = 0; j < 3; ++j) {
-      EXPECT_EQ(search.pair[i * 3 + j].nll_nats,
-                figures.of[search::windowed_layers(5, {dearest[i], dearest[j]})].nll_nats);
+      EXPECT_EQ(search.pair[i * 3 + j].nll_nats, figures.of[plan.with_windows({dearest[i], dearest[j]})].nll_nats);
     }
   }
 }
@@ -272,12 +299,12 @@ TEST_F(ModelSearch, AWideBeamFindsTheBruteForceOptimum) {
 }
 
 TEST_F(ModelSearch, PairsEqualSeparatePasses) {
-  const search::PairSearch search =
-      search::pair_search({search::SearchMethod::kPairs, search::Objective::kNll, 6, 3, 1}, by_sweeps());
+  const search::SearchPlan plan{search::SearchMethod::kPairs, search::Objective::kNll, 6, 3, 1};
+  const search::PairSearch search = search::pair_search(plan, by_sweeps());
   EXPECT_EQ(search.full.nll_nats, separate_nll(engine::Pattern(6, false)));
   for (std::size_t i = 0; i < 3; ++i) {
     for (std::size_t j = 0; j < 3; ++j) {
-      const engine::Pattern pattern = search::windowed_layers(6, {search.candidates[i], search.candidates[j]});
+      const engine::Pattern pattern = plan.with_windows({search.candidates[i], search.candidates[j]});
       EXPECT_EQ(search.pair[i * 3 + j].nll_nats, separate_nll(pattern)) << i << " " << j;
     }
   }

@@ -205,6 +205,22 @@ TEST(EvaluationFile, ComesBackAsItWasAndWritesTheSameBytes) {
   }
 }
 
+TEST(EvaluationFile, KeepsTheWindowsThatLayersHaveOfTheirOwn) {
+  EvaluationResults results = example_evaluation(9, true);
+  results.table.native_window[3] = 40;
+  results.table.full_attention(0, 3) = 0;
+  EXPECT_EQ(results.table.full(), 0) << "every layer that has none keeps full attention";
+  EXPECT_EQ(results.windows_of(0)[3], (ServedWindow{.keys = 40})) << "without sinks";
+  EXPECT_EQ(results.windows_of(4)[3], (ServedWindow{.keys = 40}));
+  EXPECT_EQ(results.windows_of(4)[2], (ServedWindow{.keys = 96, .sinks = 4}));
+  EXPECT_FALSE(results.windows_of(0)[2].is_windowed());
+  const ScratchDirectory scratch;
+  write_evaluation(scratch.path() / "results.h5", results);
+  EXPECT_EQ(read_evaluation(scratch.path() / "results.h5").table.native_window, results.table.native_window);
+  results.table.native_window.pop_back();
+  EXPECT_THROW(check_evaluation(results.table, "here"), Error);
+}
+
 TEST(EvaluationTableText, KeepsToItsColumns) {
   EvaluationResults results = example_evaluation(9, true);
   results.provenance.set("warnings", std::string("measured on the set that chose the layers"), "warnings");

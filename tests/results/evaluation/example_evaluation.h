@@ -16,6 +16,7 @@ inline evaluation::EvaluationResults example_evaluation(int64_t n_examples, bool
   const std::vector<std::vector<int64_t>> kept = {{0, 1, 2, 3, 4, 5, 6, 7}, {0, 4}, {1, 5}, {2, 5}, {}};
   const int64_t n_patterns = table.n_patterns();
   table.full_attention = stats::Table<uint8_t>(n_patterns, 8);
+  table.native_window.assign(8, 0);
   table.nll = stats::Table<double>(n_patterns, n_examples);
   table.exact_match = stats::Table<uint8_t>(n_patterns, n_examples);
   table.token_accuracy = stats::Table<double>(n_patterns, n_examples);

@@ -62,6 +62,31 @@ TEST(Selection, KeepsNoneOrAll) {
   EXPECT_EQ(parse_selection(to_json(s), "s").windowed(), std::vector<bool>(12, false));
 }
 
+TEST(Selection, KeepsTheWindowsThatLayersHaveOfTheirOwn) {
+  Selection s = some_selection();
+  EXPECT_EQ(to_json(s).find("native"), std::string::npos);
+  EXPECT_EQ(to_json(s).find("positions"), std::string::npos);
+  s.native_layers = {0, 7};
+  s.native_window = 40;
+  s.positions = kByType;
+  const Selection read = parse_selection(to_json(s), "s");
+  EXPECT_EQ(to_json(read), to_json(s));
+  EXPECT_EQ(read.windows()[7], (evaluation::ServedWindow{.keys = 40})) << "without sinks";
+  EXPECT_EQ(read.windows()[8], (evaluation::ServedWindow{.keys = 96, .sinks = 4}));
+  EXPECT_FALSE(read.windows()[4].is_windowed());
+  s.native_layers = {0, 4};
+  expect_error([&] { parse_selection(to_json(s), "s"); }, ExitCode::kBadData,
+               {"native_window_layers", "none of them in layers"});
+  s.native_layers = {0, 12};
+  expect_error([&] { parse_selection(to_json(s), "s"); }, ExitCode::kBadData, {"native_window_layers"});
+  s.native_layers = {0};
+  s.native_window = 0;
+  expect_error([&] { parse_selection(to_json(s), "s"); }, ExitCode::kBadData, {"native_window"});
+  s.native_window = 40;
+  s.positions = "by layer";
+  expect_error([&] { parse_selection(to_json(s), "s"); }, ExitCode::kBadData, {"positions", "by type"});
+}
+
 struct Damage {
   const char* from;
   const char* to;
