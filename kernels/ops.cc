@@ -27,6 +27,10 @@ bool has_head_norm(const HeadNorm& norm, const HeadShape& heads, int64_t n_heads
   return !norm.norm || n == heads.head_dim || n == n_heads * heads.head_dim;
 }
 
+bool has_sink_logits(const Matrix& logits, const HeadShape& heads) {
+  return !logits || (logits.rows == heads.n_heads && logits.cols == 1);
+}
+
 bool holds(const KvSpan& kv, int64_t first_row, int64_t n_rows) {
   return first_row >= 0 && n_rows >= 0 && first_row + n_rows <= kv.n_rows;
 }
@@ -83,6 +87,7 @@ void Ops::attention(std::span<const AttentionCall> calls, const HeadShape& heads
     require(call.q.cols == heads.q_dim() && is_shape(call.out, call.q.n_rows, call.q.cols), "attention",
             "queries, outputs and heads");
     require(call.end_row() <= call.own.end_row(), "attention", "queries and keys");
+    require(has_sink_logits(call.sink_logits, heads), "attention", "heads and sink logits");
   }
   do_attention(calls, heads);
 }
@@ -101,6 +106,7 @@ void Ops::decode_attention(std::span<const DecodeCall> calls, const HeadShape& h
             "query, output and heads");
     require(holds(call.cache.kv, 0, call.cache.n_sinks + call.cache.n_ring), "decode_attention",
             "the cache and its memory");
+    require(has_sink_logits(call.sink_logits, heads), "decode_attention", "heads and sink logits");
   }
   do_decode_attention(calls, heads);
 }

@@ -94,7 +94,8 @@ kernels::Matrix ModelWeights::place(const kernels::HostTensor& source, kernels::
                                     bool reads) {
   // What takes no memory of the backend is read from the map by everyone.
   if (reads || ops_.device().weight_bytes(source, use) == 0) return ops_.device().load(source, use, at);
-  return {at.data(), ops_.device().activation_dtype(), source.rows(), source.cols()};
+  const bool is_table = use == kernels::WeightUse::kTable;
+  return {at.data(), is_table ? kernels::DType::kF32 : ops_.device().activation_dtype(), source.rows(), source.cols()};
 }
 
 int64_t ModelWeights::load_shared(WeightSharing* sharing) {

@@ -25,6 +25,7 @@ struct LayerWeights {
   kernels::Matrix kv_bias;       // (2 * kv_dim)
   kernels::HeadNorm q_norm;
   kernels::HeadNorm k_norm;
+  kernels::Matrix sink_logits;          // (n_heads), float32
   kernels::Matrix o;                    // (hidden, q_dim)
   kernels::Matrix o_bias;               // (hidden)
   kernels::Norm attention_output_norm;  // (hidden), of what attention adds

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <cmath>
 #include <vector>
 
 #include "base/thread_pool.h"
@@ -24,6 +25,13 @@ inline constexpr int64_t kv_block_count(const kernels::HeadShape& h) {
 }
 // Returns the blocks, one after another.
 inline float* kv_blocks(const kernels::KvSpan& kv) { return static_cast<float*>(kv.data); }
+
+// Returns what a head's row of attention is multiplied by at its end: 1 over the softmax's denominator. sink_logits: of
+// all heads, or null.
+inline float inverse_denominator(const Running& running, const float* sink_logits, int64_t head) {
+  if (sink_logits == nullptr) return 1.0F / running.sum;
+  return 1.0F / (running.sum + std::exp2(sink_logits[head] * kLog2E - running.max));
+}
 
 // Operations are defined in a file each, of their name.
 class CpuBackend final : public kernels::Device, public kernels::Ops {

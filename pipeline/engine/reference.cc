@@ -86,6 +86,7 @@ Linear rows_of(const Linear& whole, int64_t first, int64_t n, int64_t in_feature
 
 struct Layer {
   Vector attention_norm, attention_output_norm, mlp_norm, mlp_output_norm, q_norm, k_norm;  // empty: the layer has none
+  Vector sink_logits;                                                                       // (n_heads), or none
   Linear q, k, v, o, gate, up, down;
 };
 
@@ -266,8 +267,9 @@ void norm_and_rotate(Vector& heads, const Vector& weight, const model::ModelConf
 }
 
 // Row t of softmax(scale * q k^T) v over the keys that it sees, all heads; the model's own definition, written
-// out again: key j iff j <= t and (t - j < W or j < S), where the row obeys the window at all.
-Vector attend(const model::ModelConfig& config, const Vector& q, const std::vector<Vector>& k,
+// out again: key j iff j <= t and (t - j < W or j < S), where the row obeys the window at all. A sink logit is one
+// more score, whose value is 0.
+Vector attend(const model::ModelConfig& config, const Layer& layer, const Vector& q, const std::vector<Vector>& k,
               const std::vector<Vector>& v, const kernels::Window& window) {
   const auto head_dim = static_cast<std::size_t>(config.heads.head_dim);
   const auto cap = static_cast<double>(config.heads.softcap);
@@ -286,8 +288,9 @@ Vector attend(const model::ModelConfig& config, const Vector& q, const std::vect
       for (std::size_t i = 0; i < head_dim; ++i) dot += q[head * head_dim + i] * k[j][kv_begin + i];
       score[j] = capped(dot * scale, cap);
     }
-    const double largest = *std::max_element(score.begin(), score.end());
-    double sum = 0.0;
+    const double sink = layer.sink_logits.empty() ? -INFINITY : layer.sink_logits[head];
+    const double largest = std::max(sink, *std::max_element(score.begin(), score.end()));
+    double sum = std::exp(sink - largest);
     for (double& s : score) sum += s = std::exp(s - largest);
     for (std::size_t j = 0; j < k.size(); ++j) {
       for (std::size_t i = 0; i < head_dim; ++i) out[head * head_dim + i] += score[j] / sum * v[j][kv_begin + i];
@@ -329,7 +332,7 @@ void run_layer(const model::ModelConfig& config, const Layer& layer, const model
     norm_and_rotate(keys.back(), layer.k_norm, config, rope, position, rows.size());
     const double q_scale = query_scale(rope, position);
     for (double& value : q) value *= q_scale;
-    const Vector attended = layer.o(attend(config, q, keys, values, window));
+    const Vector attended = layer.o(attend(config, layer, q, keys, values, window));
     Vector mlp_input = rows[t];
     add(rows[t], normed(attended, layer.attention_output_norm, config.norm), residual_scale);
     if (!config.family->parallel) mlp_input = rows[t];

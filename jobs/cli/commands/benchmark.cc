@@ -100,13 +100,14 @@ class OperationTimer {
     });
   }
 
-  void attention(const char* name, const kernels::Window& window) {
+  void attention(const char* name, const kernels::Window& window, const kernels::Matrix& sink_logits) {
     kernels::AttentionCall call;
     call.q = activations(*in_, config_.heads.q_dim());
     call.out = activations(*out_, config_.heads.q_dim());
     call.n_tokens = size_.n_tokens;
     call.own = {keys(), 0};
     call.window = window;
+    call.sink_logits = sink_logits;
     const double flop = 4.0 * static_cast<double>(kernels::attention_pairs(window, 0, size_.n_tokens)) *
                         static_cast<double>(config_.heads.q_dim());
     time(name, flop, 0.0, [&] { ops_.attention(std::span(&call, 1), config_.heads); });
@@ -195,8 +196,8 @@ std::vector<OperationTime> time_operations(kernels::Ops& ops, const model::Model
   timer.linear("linear gate+up", layer.gate_up);
   timer.linear("linear down", layer.down);
   timer.rotary(layer, weights);
-  timer.attention("attention full", kernels::full_attention());
-  timer.attention("attention window", size.window);
+  timer.attention("attention full", kernels::full_attention(), layer.sink_logits);
+  timer.attention("attention window", size.window, layer.sink_logits);
   timer.row_operations(layer, weights.embedding());
   timer.token_nll(weights.head());
   return timer.take();
