@@ -46,6 +46,7 @@ constexpr NeutralField kNeutralFields[] = {
     {"rope_local_base_freq", 0},
     {"no_rope_layers", 0},
     {"no_rope_layer_interval", 0},
+    {"layer_rope_theta", 0},
     {"alibi", 0},
     {"use_qk_norm", 0},
     {"qk_layernorm", 0},

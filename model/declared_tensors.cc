@@ -80,6 +80,11 @@ void declare_attention(const ModelConfig& config, LayerSpecs& specs) {
     specs.add_vector([](L& l) -> kernels::Matrix& { return l.k_norm.norm.weight; }, family.names.k_norm,
                      per_head ? config.heads.head_dim : kv_dim, true);
   }
+  if (!family.names.sink_logits.empty()) {
+    // In float32 on every backend: attention adds them to its own sums, which are float32 too.
+    specs.add([](L& l) -> kernels::Matrix& { return l.sink_logits; }, kernels::WeightUse::kTable,
+              {specs.vector(std::string(family.names.sink_logits), config.heads.n_heads)});
+  }
   specs.add([](L& l) -> kernels::Matrix& { return l.o; }, kLinear, {specs.weight("self_attn.o_proj", hidden, q_dim)});
   if (config.o_bias) {
     specs.add([](L& l) -> kernels::Matrix& { return l.o_bias; }, kVector, {specs.bias("self_attn.o_proj", hidden)});

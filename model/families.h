@@ -23,10 +23,11 @@ enum class NativeWindow {
 
 // Which layers turn their queries and keys, and how.
 enum class Positions {
-  kSame,         // all layers alike
-  kByLayerType,  // Gemma 3, OLMo 3: a rotary embedding for each type of layer
-  kNoneOnFull,   // Cohere 2, EXAONE 4: layers with full attention have no positions where others are windowed
-  kNoneOnSome,   // SmolLM 3: no_rope_layers, else each no_rope_layer_interval-th layer has none
+  kSame,          // all layers alike
+  kByLayerType,   // Gemma 3, OLMo 3: a rotary embedding for each type of layer
+  kNoneOnFull,    // Cohere 2, EXAONE 4: layers with full attention have no positions where others are windowed
+  kNoneOnSome,    // SmolLM 3: no_rope_layers, else each no_rope_layer_interval-th layer has none
+  kThetaByLayer,  // Granite SWA: layer_rope_theta has the base of each layer, 0 where it has none
 };
 
 enum class QkNorm {
@@ -35,7 +36,8 @@ enum class QkNorm {
   kAllHeads,  // all heads of a row together, weight (heads * head_dim)
 };
 
-// Ends of tensor names, "model.layers.N.NAME.weight". Empty: the family has no such tensor.
+// Ends of tensor names, "model.layers.N.NAME.weight", but for sink_logits, which ends there. Empty: the family has no
+// such tensor.
 struct LayerNames {
   std::string_view attention_norm = "input_layernorm";     // before attention
   std::string_view attention_output_norm = {};             // of what attention adds
@@ -45,6 +47,8 @@ struct LayerNames {
   std::string_view k_norm = "self_attn.k_norm";
   std::string_view qkv = {};      // q, k, v one under the other; else three tensors
   std::string_view gate_up = {};  // gate and up one under the other; else two tensors
+  // A logit for each head that joins the softmax of its every row and has no value.
+  std::string_view sink_logits = {};
 };
 
 // Defaults of the family's Transformers config class, where config.json omits a field. 0: derived, see each.
@@ -92,6 +96,7 @@ struct Family {
   bool long_rope_aliases = false;     // "su" and "yarn" are other names of longrope
   NativeWindow native_window = NativeWindow::kNever;
   int64_t full_period = 0;  // kPattern: each so-many-th layer has full attention
+  bool full_first = false;  // and it is the first of as many layers, not the last
   FamilyDefaults defaults;
 
   // Returns whether the positions of a layer follow from whether it has a window.

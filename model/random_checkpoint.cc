@@ -61,6 +61,9 @@ std::vector<Tensor> declare(const RandomCheckpoint& s) {
       tensors.push_back({prefix + "self_attn.q_norm.weight", {s.head_dim}, 1.5F, 0.25F});
       tensors.push_back({prefix + "self_attn.k_norm.weight", {s.head_dim}, 1.5F, 0.25F});
     }
+    if (!family->names.sink_logits.empty()) {
+      tensors.push_back({prefix + std::string(family->names.sink_logits), {s.n_heads}, 0.0F, 3.0F});
+    }
     norm(prefix + "post_attention_layernorm", s.hidden);
     linear(prefix + "mlp.gate_proj", s.ffn, s.hidden);
     linear(prefix + "mlp.up_proj", s.ffn, s.hidden);

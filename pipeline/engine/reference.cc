@@ -130,6 +130,9 @@ Layer read_layer(const model::ModelConfig& config, const Reader& read, int64_t i
     layer.q_norm = norm(family.names.q_norm, per_head ? config.heads.head_dim : config.heads.q_dim());
     layer.k_norm = norm(family.names.k_norm, per_head ? config.heads.head_dim : config.heads.kv_dim());
   }
+  if (!family.names.sink_logits.empty()) {
+    layer.sink_logits = read.vector(prefix + std::string(family.names.sink_logits), config.heads.n_heads);
+  }
   read_projections(config, read, prefix, layer);
   layer.o = read.linear(prefix + "self_attn.o_proj", config.hidden, config.heads.q_dim(), config.o_bias);
   layer.down = read.linear(prefix + "mlp.down_proj", config.hidden, config.ffn, config.mlp_bias);

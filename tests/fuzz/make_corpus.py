@@ -124,6 +124,9 @@ CONFIG = {
     "llama-linear": config(architectures=None, model_type="llama", rope_scaling={"type": "linear", "factor": 2}),
     "mistral": config(architectures=["MistralForCausalLM"], model_type="mistral", sliding_window=4096),
     "yarn": config(rope_scaling={"type": "yarn", "factor": 4.0}),
+    "granite-swa": config(
+        architectures=["GraniteSWAForCausalLM"], model_type="granite_swa", layer_rope_theta=[1e4, 0, 1e4, 2e6]
+    ),
     "fp8": config(quantization_config={"quant_method": "fp8"}),
     "layers-huge": config(num_hidden_layers=2**31 - 1),
     "size-overflow": config(num_attention_heads=2**31 - 2, head_dim=2**31 - 2),

@@ -183,6 +183,15 @@ HYBRID_CHECKPOINTS = {
     "olmo3": {"tie_word_embeddings": False, "rope_parameters": LOCAL_ROPE},
     "exaone4": {"rope_parameters": DEFAULT_ROPE},
     "cohere2": {"logit_scale": 0.5, "rope_parameters": DEFAULT_ROPE},
+    "granite_swa": {
+        "attention_bias": True,
+        "embedding_multiplier": 1.5,
+        "residual_multiplier": 0.8,
+        "attention_multiplier": 0.6,
+        "logits_scaling": 0.7,
+        "rope_parameters": DEFAULT_ROPE,
+        "layer_rope_theta": [1e4, 0, 1e5],
+    },
 }
 # Models with a tower for images, of which only the one for text counts.
 TOWER_CHECKPOINTS = {

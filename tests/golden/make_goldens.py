@@ -63,6 +63,8 @@ def random_weight(name, shape, rng, tied, plus_one):
         return float(not plus_one) + 0.2 * normal
     if name.endswith("bias"):
         return 0.3 * normal
+    if name.endswith("sinks"):
+        return 4.0 + 2.0 * normal  # beside the log-sum-exp of many scores: heads with a little and with most of it
     if "embed_tokens" in name:
         return (0.35 if tied else 1.0) * normal
     gain = {"q_proj": 1.6, "k_proj": 1.6, "v_proj": 1.5, "qkv_proj": 1.6, "lm_head": 2.5}.get(name.split(".")[-2], 1.0)
@@ -91,13 +93,16 @@ def write_checkpoint(name, directory):
         (directory / "config.json").write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n")
 
 
-def attention_in_float64(module, query, key, value, mask, scaling, softcap=None, **_):
-    """softmax(scaling * q k^T) v with what some families add: caps on the scores."""
+def attention_in_float64(module, query, key, value, mask, scaling, softcap=None, s_aux=None, **_):
+    """softmax(scaling * q k^T) v with what some families add: caps on the scores, a score without a value per head."""
     groups = query.shape[1] // key.shape[1]
     scores = query @ key.repeat_interleave(groups, 1).transpose(2, 3) * scaling
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
-    weights = torch.softmax(scores + mask[..., : key.shape[2]], -1)
+    scores = scores + mask[..., : key.shape[2]]
+    if s_aux is not None:
+        scores = torch.cat([scores, s_aux.view(1, -1, 1, 1).expand(*scores.shape[:3], 1)], -1)
+    weights = torch.softmax(scores, -1)[..., : key.shape[2]]
     return (weights @ value.repeat_interleave(groups, 1)).transpose(1, 2).contiguous(), weights
 
 

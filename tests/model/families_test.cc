@@ -39,7 +39,9 @@ std::string differences(const Family& family) {
       {family.does_read("partial_rotary_factor"), "part of a head turns"},
       {family.does_read("llama_4_scaling_beta"), "queries scaled by position"},
       {family.positions == Positions::kNoneOnSome, "layers without positions"},
+      {family.positions == Positions::kThetaByLayer, "positions by layer"},
       {family.positions_follow_type(), "positions by type of layer"},
+      {!names.sink_logits.empty(), "attention sinks learned per head"},
       {family.scaled_embedding || family.does_read("embedding_multiplier"), "scaled embeddings"},
       {family.does_read("residual_multiplier"), "scaled residual stream"},
       {family.does_read("logits_scaling") || family.does_read("logit_scale"), "scaled logits"},
@@ -61,7 +63,8 @@ std::string own_window(const Family& family) {
     case NativeWindow::kByLayer:
       return "some layers, where set";
     case NativeWindow::kPattern:
-      return "all but each " + std::to_string(family.full_period) + (family.full_period == 2 ? "nd" : "th");
+      return "all but each " + std::to_string(family.full_period) + (family.full_period == 2 ? "nd" : "th") +
+             (family.full_first ? " from the first on" : "");
   }
   return "";
 }
