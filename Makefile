@@ -21,7 +21,7 @@ SHELL := /bin/bash
 
 PREFIX ?= /usr/local
 CMAKE_FLAGS ?=
-# Versions on which layout and findings depend: clang's here, those of ruff and mypy in pyproject.toml.
+# Versions on which layout and findings depend: clang's here, those of clang-tidy, ruff and mypy in pyproject.toml.
 LLVM_VERSION := 14
 CLANG_FORMAT := clang-format-$(LLVM_VERSION)
 CPP_FILES := git ls-files -z '*.h' '*.cc' '*.cuh' '*.cu'
@@ -53,7 +53,7 @@ test: configure
 	@jobs/setup.sh browser
 	@jobs/setup.sh python
 	@jobs/setup.sh slurm
-	@ctest --test-dir build --output-on-failure --parallel $$(nproc) -LE real
+	@ctest --test-dir build --output-on-failure --parallel $$(($$(nproc) + 1)) -LE real
 
 # The cheap ones first. Run with one of the four names, it does that part alone.
 check: check-layout check-python check-compilers check-tidy
@@ -82,6 +82,7 @@ check-tidy:
 	@jobs/setup.sh check
 	@cmake --preset tidy
 	@cmake --build --preset tidy
+	@.venv-tools/bin/run-clang-tidy.py -clang-tidy-binary .venv-tools/bin/clang-tidy -p build-tidy -quiet -hide-progress
 
 test-torch: build
 	@jobs/setup.sh torch

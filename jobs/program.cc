@@ -69,7 +69,7 @@ std::string explain(const cli::Refusal& refusal) {
   const std::string hint = " (see winnow " + refusal.verb + " --help)";
   if (refusal.unknown.empty()) return refusal.verb + ": " + refusal.message + hint;
   const std::string word = refusal.unknown.substr(0, refusal.unknown.find('='));
-  if (!word.starts_with("-")) return refusal.verb + ": unexpected argument '" + word + "'" + hint;
+  if (!word.starts_with('-')) return refusal.verb + ": unexpected argument '" + word + "'" + hint;
   const std::vector<std::string> near = near_words(word, refusal.flags);
   return refusal.verb + ": unknown flag " + word + (near.empty() ? "" : "; did you mean " + join_or(near) + "?") + hint;
 }
@@ -86,7 +86,7 @@ std::function<int()> print_later(const std::string& text) {
 void refuse_empty(const std::string& verb, const std::vector<std::string>& words) {
   std::string before = "the verb";
   for (const std::string& word : words) {
-    const bool is_empty_value = word.starts_with("--") && word.ends_with("=");
+    const bool is_empty_value = word.starts_with("--") && word.ends_with('=');
     if (is_empty_value) before = word.substr(0, word.size() - 1);
     if (is_empty_value || word.empty()) {
       fail(ExitCode::kUsage, verb + ": the value after " + before + " is empty; an unset shell variable? (see winnow " +
@@ -107,7 +107,7 @@ std::function<int()> parse_command_line(const std::vector<std::string>& argument
   }
   if (words.empty())
     fail(ExitCode::kUsage, "no verb given; verbs: " + join_or(program->verbs()) + " (see winnow --help)");
-  if (words.front().starts_with("-")) {
+  if (words.front().starts_with('-')) {
     const cli::Parsed parsed = program->line.parse(words);
     if (parsed.text) return print_later(*parsed.text);
     fail(ExitCode::kUsage, "unknown flag " + words.front() + " before the verb (see winnow --help)");

@@ -4,7 +4,7 @@
 #   jobs/setup.sh system   compilers and libraries: Debian packages, as root or through sudo
 #   jobs/setup.sh browser  Chromium, in which tests open reports; a failure is a warning, in CI an error
 #   jobs/setup.sh python   .venv with the packages that pyproject.toml pins; a failure is a warning, in CI an error
-#   jobs/setup.sh check    clang's tools, and .venv-tools with ruff and mypy, for make check; a failure is an error
+#   jobs/setup.sh check    clang, and .venv-tools with clang-tidy, ruff and mypy, for make check; a failure is an error
 #   jobs/setup.sh torch    .venv-torch for the tests of label torch: some GB; a failure is an error
 #   jobs/setup.sh slurm    Slurm's programs for the tests of label slurm; none of its services is started. The same
 set -euo pipefail
@@ -165,21 +165,21 @@ setup_slurm() (
 
 setup_check() {
   local python stamp program missing=()
-  for program in clang++:clang clang-format:clang-format clang-tidy:clang-tidy; do
+  for program in clang++:clang clang-format:clang-format; do
     command -v "${program%%:*}-$kLlvmVersion" >/dev/null || missing+=("${program#*:}-$kLlvmVersion")
   done
   if [ "${#missing[@]}" -gt 0 ]; then install_packages "${missing[@]}"; fi
   python=$(find_python) || { say "no Python with venv"; exit $kUnavailable; }
   stamp="$({ "$python" -V && extra_requirements "$python" check; } | sha256sum)"
   if [ -f .venv-tools/winnow-stamp ] && [ "$(cat .venv-tools/winnow-stamp)" = "$stamp" ]; then return 0; fi
-  say "making .venv-tools with ruff and mypy"
+  say "making .venv-tools with clang-tidy, ruff and mypy"
   rm -rf .venv-tools
   "$python" -m venv .venv-tools &&
     .venv-tools/bin/python -m pip install --quiet --retries 1 --disable-pip-version-check \
       -r <(extra_requirements "$python" check) &&
     echo "$stamp" >.venv-tools/winnow-stamp && return 0
   rm -rf .venv-tools
-  say "no .venv-tools: pip could not fetch ruff and mypy (no network?)"
+  say "no .venv-tools: pip could not fetch clang-tidy, ruff and mypy (no network?)"
   exit $kUnavailable
 }
 

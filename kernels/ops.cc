@@ -124,6 +124,24 @@ void Ops::gate(ConstRows gate_up, Activation activation, Rows out) {
   do_gate(gate_up, activation, out);
 }
 
+void Ops::experts(ConstRows x, const Router& router, const Experts& experts, Activation activation, Rows out) {
+  const RouterShape& shape = router.shape;
+  const int64_t n = shape.n_experts;
+  const int64_t ffn = experts.down.cols;
+  const auto fits = [](const Matrix& vector, int64_t rows) { return !vector || vector.rows == rows; };
+  require(is_shape(out, x.n_rows, x.cols) && router.weight.cols == x.cols && router.weight.rows == n &&
+              fits(router.bias, n) && fits(router.correction, n),
+          "experts", "rows and router");
+  require(shape.n_groups >= 1 && n % shape.n_groups == 0 && shape.top_groups >= 1 &&
+              shape.top_groups <= shape.n_groups && shape.top_k >= 1 &&
+              shape.top_k <= n / shape.n_groups * shape.top_groups,
+          "experts", "experts, groups and choice");
+  require(experts.gate_up.rows == 2 * n * ffn && experts.gate_up.cols == x.cols && experts.down.rows == n * x.cols &&
+              fits(experts.gate_up_bias, 2 * n * ffn) && fits(experts.down_bias, n * x.cols),
+          "experts", "rows and weights");
+  do_experts(x, router, experts, activation, out);
+}
+
 void Ops::token_nll(ConstRows x, const Matrix& head, const LogitShape& logits, std::span<const int32_t> targets,
                     const TokenScores& out) {
   const std::size_t n = targets.size();

@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "kernels/device.h"
+#include "kernels/experts.h"
 #include "kernels/layer_kinds.h"
 #include "kernels/tensor.h"
 #include "kernels/window.h"
@@ -193,6 +194,9 @@ class Ops {
   void attention_lse(const LseCall& call, const HeadShape& heads);
   // Sets out = activation(gate) * up; gate_up (n_rows, 2 * ffn), gate first; out (n_rows, ffn).
   void gate(ConstRows gate_up, Activation activation, Rows out);
+  // Sets out[i] to the sum over the experts that the router chooses for x[i] of weight * expert(x[i]), an expert being
+  // down gate(gate_up x); x and out activations (n_rows, hidden). Of experts that are equally good the lower is chosen.
+  void experts(ConstRows x, const Router& router, const Experts& experts, Activation activation, Rows out);
   // Scores rows of the final hidden state (after the last norm) against their targets (n_rows; -1: skip the row); `out`
   // says which scores. Logits are never stored for the whole vocabulary. Waits for the result.
   void token_nll(ConstRows x, const Matrix& head, const LogitShape& logits, std::span<const int32_t> targets,
@@ -215,6 +219,8 @@ class Ops {
   virtual void do_decode_attention(std::span<const DecodeCall> calls, const HeadShape& heads) = 0;
   virtual void do_attention_lse(const LseCall& call, const HeadShape& heads) = 0;
   virtual void do_gate(ConstRows gate_up, Activation activation, Rows out) = 0;
+  virtual void do_experts(ConstRows x, const Router& router, const Experts& experts, Activation activation,
+                          Rows out) = 0;
   virtual void do_token_nll(ConstRows x, const Matrix& head, const LogitShape& logits, std::span<const int32_t> targets,
                             const TokenScores& out) = 0;
 };

@@ -13,7 +13,7 @@ namespace {
 // CLI11 reads 010 as 8; from a config file also nothing as a flag that was not given, and what is too large as the
 // largest number.
 std::string refuse_number(std::string& text) {
-  const std::size_t sign = text.starts_with("-") ? 1 : 0;
+  const std::size_t sign = text.starts_with('-') ? 1 : 0;
   const bool has_padding = text.size() > sign + 1 && text[sign] == '0';
   int64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);

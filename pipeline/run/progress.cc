@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <exception>
 #include <nlohmann/json.hpp>
 
 #include "base/atomic_file.h"
@@ -25,7 +26,11 @@ Progress::Progress(std::span<const WorkUnit> units, double expected_seconds)
 }
 
 Progress::~Progress() {
-  if (!file_.empty() && !end_is_shown_) write_file();  // a run that was stopped says how far it came
+  try {
+    if (!file_.empty() && !end_is_shown_) write_file();  // a run that was stopped says how far it came
+  } catch (const std::exception&) {
+    // Memory for a few lines was not to be had: what stopped the run is told by others.
+  }
   if (line_is_open_) std::fputs("\n", stderr);
 }
 

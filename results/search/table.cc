@@ -153,7 +153,7 @@ std::string to_table(const SearchResults& r, const storage::Provenance& provenan
             " s; of the exact search: " + number(r.cost.predicted_exact) + " s, " +
             number(r.cost.predicted_exact / r.cost.predicted) + " times as much\n";
   }
-  text += "\n";
+  text += '\n';
   text += r.plan.method == SearchMethod::kPairs ? pairs_table(r) : greedy_table(r, tail);
   if (const std::string warnings = provenance.text("warnings"); !warnings.empty()) {
     text += "\n" + wrapped("Warning: " + warnings, 2);

@@ -264,7 +264,7 @@ void Rows::read_chunk(const std::vector<hsize_t>& offset, hsize_t first_row, hsi
   place[0] -= first_row;
   if (!memory_) {  // only looked at: what it holds goes where nobody reads it
     piece = count;
-    place = start;
+    place = std::move(start);
     values.resize(std::accumulate(count.begin(), count.end(), element_bytes_, std::multiplies<std::size_t>()));
   }
   const Handle in_piece(H5Screate_simple(static_cast<int>(piece.size()), piece.data(), nullptr), H5Sclose);

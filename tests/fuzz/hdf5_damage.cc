@@ -291,6 +291,6 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "usage: hdf5_damage COUNT [FIRST [FILE...]]\n");
     return 64;
   }
-  return winnow::damage_files(std::atoll(argv[1]), argc > 2 ? std::atoll(argv[2]) : 0,
+  return winnow::damage_files(std::strtoll(argv[1], nullptr, 10), argc > 2 ? std::strtoll(argv[2], nullptr, 10) : 0,
                               {argv + std::min(argc, 3), argv + argc});
 }

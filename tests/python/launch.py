@@ -10,7 +10,7 @@ import tempfile
 import time
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-BUILD = pathlib.Path(os.environ.get("WINNOW_BUILD", REPOSITORY / "build"))
+BUILD = pathlib.Path(os.environ.get("WINNOW_BUILD", REPOSITORY / "build")).absolute()
 WINNOW = BUILD / "winnow"
 TIMEOUT_SECONDS = 900  # only a hang takes so long, also beside many other processes
 

@@ -16,6 +16,8 @@ import subprocess
 import tempfile
 import time
 
+import pytest
+
 NODES = ("node1", "node2")
 CPUS = 6  # of a node, whatever the machine has: what matters is that several jobs fit
 WAIT_SECONDS = 900  # only a hang takes so long, also beside many other processes
@@ -24,10 +26,12 @@ PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontr
 # TmpFS of its own for each node: the two PMIx servers of a step would otherwise meet in one folder.
 # cred_expire: a requeued job waits that long before it starts again, 120 s by default.
 # JobAcctGather, accounting: none, so sacct has nothing to say.
+# FirstJobId: shared memory of MPI's ranks is named by the job, and several clusters may run side by side.
 CONFIGURATION = """
 ClusterName=winnowtest
 SlurmctldHost=localhost(127.0.0.1)
 SlurmctldPort={ports[0]}
+FirstJobId={ports[0]}000
 SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
@@ -69,6 +73,15 @@ PartitionName=urgent Nodes=node1,node2 PriorityTier=10 PreemptMode=OFF
 def missing_programs():
     path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
     return [program for program in PROGRAMS if shutil.which(program, path=path) is None]
+
+
+def skip_without():
+    """Skips the file that calls this where there is no Slurm; with CI set that is a failure."""
+    if missing := missing_programs():
+        reason = f"no Slurm here: {', '.join(missing)} missing; jobs/setup.sh slurm installs Debian's"
+        if "CI" in os.environ:
+            pytest.exit(reason, returncode=1)
+        pytest.skip(reason, allow_module_level=True)
 
 
 def free_ports(count):

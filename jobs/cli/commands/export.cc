@@ -106,7 +106,7 @@ void link_checkpoint(const fs::path& model, const fs::path& folder) {
   for (const fs::directory_entry& entry : fs::directory_iterator(model)) {
     const fs::path name = entry.path().filename();
     const fs::path to = folder / name;
-    if (name.string().starts_with(".") || name.extension() == ".part" || fs::exists(to)) continue;
+    if (name.string().starts_with('.') || name.extension() == ".part" || fs::exists(to)) continue;
     fs::create_symlink(fs::absolute(entry.path()), to, error);
     if (error) fail(ExitCode::kCannotCreate, to.string() + ": cannot be linked: " + error.message());
   }

@@ -40,13 +40,13 @@ std::function<void(QuantizedFiles&)> with_dtype(const std::string& ending, const
 }
 
 // The same bytes in another shape.
-std::function<void(QuantizedFiles&)> with_shape(const std::string& ending, std::vector<int64_t> shape) {
+std::function<void(QuantizedFiles&)> with_shape(const std::string& ending, const std::vector<int64_t>& shape) {
   return [=](QuantizedFiles& f) { f.tensors.at(kUp + ending).shape = shape; };
 }
 
 // A tensor of zeros.
 std::function<void(QuantizedFiles&)> with_zeros(const std::string& ending, const std::string& dtype,
-                                                std::vector<int64_t> shape, std::size_t n_bytes) {
+                                                const std::vector<int64_t>& shape, std::size_t n_bytes) {
   return [=](QuantizedFiles& f) { f.tensors[kUp + ending] = {dtype, shape, std::string(n_bytes, '\0')}; };
 }
 

@@ -1,6 +1,6 @@
 """winnow sweep submit and whatever sbatch and squeue say or do not say: no cell is queued twice, none is forgotten.
 
-The commands of Slurm are small scripts here; test_slurm.py has a real one.
+The commands of Slurm are small scripts here; slurm/ has a real one.
 """
 
 import json
