@@ -36,7 +36,7 @@ class Buffer {
 enum class WeightUse {
   kLinear,      // (out_features, in_features)
   kVector,      // norm weights and biases
-  kTable,       // stays float32 on every backend: the rotary table, sink logits
+  kTable,       // stays float32 on every backend: the rotary table, sink logits, vectors of routers
   kVocabulary,  // embedding and head, (vocab, hidden): may stay in the checkpoint's own memory and type
 };
 

@@ -26,6 +26,7 @@ struct RouterShape {
   float scale = 1.F;        // then multiplied
 };
 
+// The vectors are float32 on every backend.
 struct Router {
   Matrix weight;      // (n_experts, hidden)
   Matrix bias;        // (n_experts), added to logits, or none

@@ -49,6 +49,7 @@ constexpr NeutralField kNeutralFields[] = {
     {"layer_rope_theta", 0},
     {"alibi", 0},
     {"use_qk_norm", 0},
+    {"use_bias", 0},
     {"qk_layernorm", 0},
     {"attention_chunk_size", 0},
     {"attn_temperature_tuning", 0},
@@ -65,6 +66,8 @@ constexpr NeutralField kNeutralFields[] = {
     {"num_experts", 0},
     {"num_local_experts", 0},
     {"n_routed_experts", 0},
+    {"moe_num_experts", 0},
+    {"shared_intermediate_size", 0},
     {"swiglu_limit", 0},
     {"per_layer_config", 0},
     {"block_configs", 0},
@@ -182,6 +185,10 @@ void read_dimensions(const ConfigFields& fields, ModelConfig& config) {
   if (heads.n_heads % heads.n_kv_heads != 0) {
     fields.refuse("num_key_value_heads", "a divisor of num_attention_heads = " + std::to_string(heads.n_heads));
   }
+  config.experts = read_experts(fields, *config.family, config.n_layers, config.ffn);
+  for (const char* key : {"num_nextn_predict_layers", "num_mtp_layers"}) {
+    if (config.family->does_read(key) && fields.has(key)) config.n_mtp_layers = fields.integer(key, 0, 0);
+  }
   heads.head_dim = fields.has("head_dim") ? fields.size("head_dim", 0) : defaults.head_dim;
   if (heads.head_dim == 0) {
     if (config.hidden % heads.n_heads != 0) {
@@ -212,6 +219,8 @@ void read_switches(const ConfigFields& fields, ModelConfig& config) {
   config.qkv_bias = family.qkv_bias_always || attention_bias;
   config.o_bias = family.o_bias ? attention_bias : reads_true("attention_out_bias", false);
   config.mlp_bias = reads_true("mlp_bias", false);
+  config.has_qk_norm =
+      family.qk_norm != QkNorm::kNone && (!family.qk_norm_by_config || fields.boolean("use_qk_norm", false));
 }
 
 // Factors that config.json puts on embeddings, scores, residual stream and logits.
@@ -280,6 +289,14 @@ ModelConfig parse_config(const std::string& text, const std::string& origin) {
   read_native_window(fields, config);
   read_positions(fields, config);
   return config;
+}
+
+int64_t ModelConfig::mean_active_ffn() const {
+  int64_t total = 0;
+  for (int64_t layer = 0; layer < n_layers; ++layer) {
+    total += experts.of_layer(layer) ? experts.router.top_k * experts.ffn + experts.shared_ffn : ffn;
+  }
+  return total / n_layers;
 }
 
 ModelConfig read_config(const std::filesystem::path& model_dir) {

@@ -9,6 +9,7 @@ namespace {
 
 constexpr kernels::WeightUse kLinear = kernels::WeightUse::kLinear;
 constexpr kernels::WeightUse kVector = kernels::WeightUse::kVector;
+constexpr kernels::WeightUse kTable = kernels::WeightUse::kTable;
 
 // The matrices of one layer, as they are added.
 class LayerSpecs {
@@ -73,7 +74,7 @@ void declare_attention(const ModelConfig& config, LayerSpecs& specs) {
     specs.add([](L& l) -> kernels::Matrix& { return l.kv_bias; }, kVector,
               {specs.bias("self_attn.k_proj", kv_dim, true), specs.bias("self_attn.v_proj", kv_dim)});
   }
-  if (family.qk_norm != QkNorm::kNone) {
+  if (config.has_qk_norm) {
     const bool per_head = family.qk_norm == QkNorm::kPerHead;
     specs.add_vector([](L& l) -> kernels::Matrix& { return l.q_norm.norm.weight; }, family.names.q_norm,
                      per_head ? config.heads.head_dim : q_dim, true);
@@ -89,6 +90,39 @@ void declare_attention(const ModelConfig& config, LayerSpecs& specs) {
   if (config.o_bias) {
     specs.add([](L& l) -> kernels::Matrix& { return l.o_bias; }, kVector, {specs.bias("self_attn.o_proj", hidden)});
   }
+}
+
+// The router, the experts, and those that every row has in the place of the MLP.
+void declare_experts(const ModelConfig& config, LayerSpecs& specs) {
+  const ExpertsFamily& names = config.family->experts;
+  const ExpertsConfig& experts = config.experts;
+  const int64_t n_experts = experts.router.n_experts;
+  const int64_t hidden = config.hidden;
+  specs.add([](L& l) -> kernels::Matrix& { return l.router.weight; }, kLinear,
+            {specs.weight(names.router, n_experts, hidden)});
+  if (!names.correction.empty()) {
+    PartSpec correction = specs.vector(std::string(names.correction), n_experts);
+    correction.is_row = names.correction_is_row;
+    if (correction.is_row) correction.tensor.shape = {1, n_experts};
+    specs.add([](L& l) -> kernels::Matrix& { return l.router.correction; }, kTable, {std::move(correction)});
+  }
+  std::vector<PartSpec> gate_up;
+  std::vector<PartSpec> down;
+  for (int64_t e = 0; e < n_experts; ++e) {
+    const std::string expert = std::string(names.each) + "." + std::to_string(e) + ".";
+    gate_up.push_back(specs.weight(expert + std::string(names.gate), experts.ffn, hidden));
+    gate_up.push_back(specs.weight(expert + std::string(names.up), experts.ffn, hidden));
+    down.push_back(specs.weight(expert + std::string(names.down), hidden, experts.ffn));
+  }
+  specs.add([](L& l) -> kernels::Matrix& { return l.experts.gate_up; }, kLinear, std::move(gate_up));
+  specs.add([](L& l) -> kernels::Matrix& { return l.experts.down; }, kLinear, std::move(down));
+  if (experts.shared_ffn == 0) return;
+  const std::string shared = std::string(names.shared) + ".";
+  specs.add([](L& l) -> kernels::Matrix& { return l.gate_up; }, kLinear,
+            {specs.weight(shared + std::string(names.gate), experts.shared_ffn, hidden),
+             specs.weight(shared + std::string(names.up), experts.shared_ffn, hidden)});
+  specs.add([](L& l) -> kernels::Matrix& { return l.down; }, kLinear,
+            {specs.weight(shared + std::string(names.down), hidden, experts.shared_ffn)});
 }
 
 void declare_mlp(const ModelConfig& config, LayerSpecs& specs) {
@@ -119,7 +153,11 @@ std::vector<MatrixSpec> declare_layer(const ModelConfig& config, int64_t layer) 
   specs.add_vector([](L& l) -> kernels::Matrix& { return l.attention_output_norm.weight; }, names.attention_output_norm,
                    config.hidden);
   specs.add_vector([](L& l) -> kernels::Matrix& { return l.mlp_norm.weight; }, names.mlp_norm, config.hidden);
-  declare_mlp(config, specs);
+  if (config.experts.of_layer(layer)) {
+    declare_experts(config, specs);
+  } else {
+    declare_mlp(config, specs);
+  }
   specs.add_vector([](L& l) -> kernels::Matrix& { return l.mlp_output_norm.weight; }, names.mlp_output_norm,
                    config.hidden);
   return std::move(specs.specs_);

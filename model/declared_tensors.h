@@ -19,12 +19,14 @@ struct TensorSpec {
   std::vector<int64_t> shape;
 };
 
-// Rows of a tensor of the checkpoint: all of them, unless a tensor holds several matrices one under the other.
+// Rows of a tensor of the checkpoint: all of them, unless a tensor holds several matrices one under the other. A vector
+// may lie there as the only row of a matrix.
 struct PartSpec {
   TensorSpec tensor;
   int64_t first_row = 0;
   int64_t n_rows = 0;
-  bool turns = false;  // rows of heads that the rotary embedding turns: they are taken in rotary_order()
+  bool turns = false;   // rows of heads that the rotary embedding turns: they are taken in rotary_order()
+  bool is_row = false;  // of the matrix (1, n_rows)
 };
 
 // Parts that become one matrix, one under the other.

@@ -132,6 +132,7 @@ void read_native_window(const ConfigFields& fields, ModelConfig& config) {
   const bool is_null = !fields.is_absent("sliding_window") && !fields.has("sliding_window");
   const bool is_absent = fields.is_absent("sliding_window") && family.defaults.sliding_window == 0;
   bool is_on = rule != NativeWindow::kNever && !is_null && !is_absent;
+  if (family.does_read("use_sliding_window")) is_on = fields.boolean("use_sliding_window", false) && is_on;
   int64_t window = 0;
   if (is_on) window = fields.size("sliding_window", family.defaults.sliding_window);
   std::vector<bool> layers;

@@ -35,6 +35,11 @@ class SelectedRows final : public quantization::RowValues {
 
 kernels::HostTensor part_of(const Checkpoint& checkpoint, const PartSpec& part, const std::vector<int64_t>& order) {
   const kernels::HostTensor& tensor = checkpoint.get(part.tensor.name, part.tensor.shape);
+  if (part.is_row) {
+    kernels::HostTensor vector = tensor;
+    vector.shape = {part.n_rows};
+    return vector;
+  }
   const bool is_reordered = part.turns && !std::is_sorted(order.begin(), order.end());
   if (part.n_rows == tensor.rows() && !is_reordered) return tensor;
   kernels::HostTensor rows = tensor;

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <numbers>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -84,10 +85,18 @@ Linear rows_of(const Linear& whole, int64_t first, int64_t n, int64_t in_feature
   return {{begin, begin + n * in_features}, {}};
 }
 
+struct Mlp {
+  Linear gate, up, down;
+};
+
 struct Layer {
   Vector attention_norm, attention_output_norm, mlp_norm, mlp_output_norm, q_norm, k_norm;  // empty: the layer has none
   Vector sink_logits;                                                                       // (n_heads), or none
-  Linear q, k, v, o, gate, up, down;
+  Linear q, k, v, o;
+  Mlp mlp;  // or the experts that every row has
+  Linear router;
+  Vector correction;
+  std::vector<Mlp> experts;  // empty: the layer has none
 };
 
 void read_projections(const model::ModelConfig& config, const Reader& read, const std::string& prefix, Layer& layer) {
@@ -104,14 +113,42 @@ void read_projections(const model::ModelConfig& config, const Reader& read, cons
     layer.k = rows_of(all, q_dim, kv_dim, config.hidden);
     layer.v = rows_of(all, q_dim + kv_dim, kv_dim, config.hidden);
   }
+}
+
+void read_mlp(const model::ModelConfig& config, const Reader& read, const std::string& prefix, Mlp& mlp) {
+  const model::LayerNames& names = config.family->names;
   if (names.gate_up.empty()) {
-    layer.gate = read.linear(prefix + "mlp.gate_proj", config.ffn, config.hidden, config.mlp_bias);
-    layer.up = read.linear(prefix + "mlp.up_proj", config.ffn, config.hidden, config.mlp_bias);
+    mlp.gate = read.linear(prefix + "mlp.gate_proj", config.ffn, config.hidden, config.mlp_bias);
+    mlp.up = read.linear(prefix + "mlp.up_proj", config.ffn, config.hidden, config.mlp_bias);
   } else {
     const Linear both = read.linear(prefix + std::string(names.gate_up), 2 * config.ffn, config.hidden, false);
-    layer.gate = rows_of(both, 0, config.ffn, config.hidden);
-    layer.up = rows_of(both, config.ffn, config.ffn, config.hidden);
+    mlp.gate = rows_of(both, 0, config.ffn, config.hidden);
+    mlp.up = rows_of(both, config.ffn, config.ffn, config.hidden);
   }
+  mlp.down = read.linear(prefix + "mlp.down_proj", config.hidden, config.ffn, config.mlp_bias);
+}
+
+void read_experts(const model::ModelConfig& config, const Reader& read, const std::string& prefix, Layer& layer) {
+  const model::ExpertsFamily& names = config.family->experts;
+  const int64_t n_experts = config.experts.router.n_experts;
+  const auto mlp = [&](const std::string& name, int64_t ffn) {
+    const auto linear = [&](std::string_view part, int64_t out, int64_t in) {
+      return read.linear(prefix + name + "." + std::string(part), out, in, false);
+    };
+    return Mlp{linear(names.gate, ffn, config.hidden), linear(names.up, ffn, config.hidden),
+               linear(names.down, config.hidden, ffn)};
+  };
+  layer.router = read.linear(prefix + std::string(names.router), n_experts, config.hidden, false);
+  if (!names.correction.empty()) {
+    const std::vector<int64_t> as_row = {1, n_experts};
+    const std::vector<int64_t> as_vector = {n_experts};
+    layer.correction = to_double(
+        read.checkpoint.get(prefix + std::string(names.correction), names.correction_is_row ? as_row : as_vector));
+  }
+  for (int64_t e = 0; e < n_experts; ++e) {
+    layer.experts.push_back(mlp(std::string(names.each) + "." + std::to_string(e), config.experts.ffn));
+  }
+  if (config.experts.shared_ffn > 0) layer.mlp = mlp(std::string(names.shared), config.experts.shared_ffn);
 }
 
 Layer read_layer(const model::ModelConfig& config, const Reader& read, int64_t index) {
@@ -125,7 +162,7 @@ Layer read_layer(const model::ModelConfig& config, const Reader& read, int64_t i
   layer.attention_output_norm = norm(family.names.attention_output_norm, config.hidden);
   layer.mlp_norm = norm(family.names.mlp_norm, config.hidden);
   layer.mlp_output_norm = norm(family.names.mlp_output_norm, config.hidden);
-  if (family.qk_norm != model::QkNorm::kNone) {
+  if (config.has_qk_norm) {
     const bool per_head = family.qk_norm == model::QkNorm::kPerHead;
     layer.q_norm = norm(family.names.q_norm, per_head ? config.heads.head_dim : config.heads.q_dim());
     layer.k_norm = norm(family.names.k_norm, per_head ? config.heads.head_dim : config.heads.kv_dim());
@@ -135,7 +172,11 @@ Layer read_layer(const model::ModelConfig& config, const Reader& read, int64_t i
   }
   read_projections(config, read, prefix, layer);
   layer.o = read.linear(prefix + "self_attn.o_proj", config.hidden, config.heads.q_dim(), config.o_bias);
-  layer.down = read.linear(prefix + "mlp.down_proj", config.hidden, config.ffn, config.mlp_bias);
+  if (config.experts.of_layer(index)) {
+    read_experts(config, read, prefix, layer);
+  } else {
+    read_mlp(config, read, prefix, layer.mlp);
+  }
   return layer;
 }
 
@@ -306,17 +347,82 @@ void add(Vector& to, const Vector& from, double scale) {
   for (std::size_t i = 0; i < to.size(); ++i) to[i] += scale * from[i];
 }
 
-// down(act(gate) * up) of one row.
-Vector run_mlp(const model::ModelConfig& config, const Layer& layer, const Vector& input) {
-  Vector gate = layer.gate(input);
-  const Vector up = layer.up(input);
-  for (std::size_t i = 0; i < gate.size(); ++i) {
-    const double x = gate[i];
-    const double bend = std::sqrt(2.0 / std::numbers::pi) * (x + 0.044715 * x * x * x);
-    const bool is_silu = config.family->activation == kernels::Activation::kSilu;
-    gate[i] = up[i] * (is_silu ? x / (1.0 + std::exp(-x)) : 0.5 * x * (1.0 + std::tanh(bend)));
+// What an activation makes of one gate and up.
+double gated(kernels::Activation activation, double x, double up) {
+  if (activation == kernels::Activation::kSilu) return up * x / (1.0 + std::exp(-x));
+  if (activation == kernels::Activation::kClampedSwiGlu) {
+    const double gate = std::min(x, 7.0);
+    return gate / (1.0 + std::exp(-1.702 * gate)) * (std::clamp(up, -7.0, 7.0) + 1.0);
   }
-  return layer.down(gate);
+  return up * 0.5 * x * (1.0 + std::tanh(std::sqrt(2.0 / std::numbers::pi) * (x + 0.044715 * x * x * x)));
+}
+
+// down(act(gate, up)) of one row.
+Vector run_mlp(const model::ModelConfig& config, const Mlp& mlp, const Vector& input) {
+  Vector gate = mlp.gate(input);
+  const Vector up = mlp.up(input);
+  for (std::size_t i = 0; i < gate.size(); ++i) gate[i] = gated(config.family->activation, gate[i], up[i]);
+  return mlp.down(gate);
+}
+
+// Numbers of the largest `count` values, the largest first, ties to the lower number.
+std::vector<std::size_t> best_of(const Vector& values, int64_t count) {
+  std::vector<std::size_t> order(values.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::ranges::stable_sort(order, [&](std::size_t a, std::size_t b) { return values[a] > values[b]; });
+  order.resize(static_cast<std::size_t>(count));
+  return order;
+}
+
+// The weight of every expert for one row, 0 where it is not chosen.
+// Source: Transformers modeling_glm4_moe.py, Glm4MoeTopkRouter, of which the others are special cases.
+Vector expert_weights(const kernels::RouterShape& router, const Layer& layer, const Vector& input) {
+  Vector scores = layer.router(input);
+  const double largest = *std::ranges::max_element(scores);
+  double sum = 0.0;
+  for (double& score : scores) {
+    if (router.scores == kernels::RouterScores::kSigmoid) {
+      score = 1.0 / (1.0 + std::exp(-score));
+    } else {
+      sum += score = std::exp(score - largest);
+    }
+  }
+  for (double& score : scores) score /= router.scores == kernels::RouterScores::kSoftmax ? sum : 1.0;
+  Vector choice = scores;
+  if (!layer.correction.empty()) add(choice, layer.correction, 1.0);
+  const std::size_t group_size = scores.size() / static_cast<std::size_t>(router.n_groups);
+  Vector groups;
+  for (auto begin = choice.begin(); begin != choice.end(); begin += static_cast<int64_t>(group_size)) {
+    const Vector group(begin, begin + static_cast<int64_t>(group_size));
+    groups.push_back(0.0);
+    for (const std::size_t e : best_of(group, std::min<int64_t>(2, static_cast<int64_t>(group_size)))) {
+      groups.back() += group[e];
+    }
+  }
+  const std::vector<std::size_t> best_groups = best_of(groups, router.top_groups);
+  for (std::size_t e = 0; e < choice.size(); ++e) {
+    if (std::ranges::find(best_groups, e / group_size) == best_groups.end()) choice[e] = -INFINITY;
+  }
+  const std::vector<std::size_t> chosen = best_of(choice, router.top_k);
+  double of_chosen = 0.0;
+  for (const std::size_t e : chosen) of_chosen += scores[e];
+  const bool divides = router.normalised || router.scores == kernels::RouterScores::kSoftmaxOfChosen;
+  Vector weights(scores.size());
+  for (const std::size_t e : chosen) {
+    weights[e] = scores[e] / (divides ? of_chosen : 1.0) * static_cast<double>(router.scale);
+  }
+  return weights;
+}
+
+// The MLP of one row, or what its experts make of it.
+Vector run_layer_mlp(const model::ModelConfig& config, const Layer& layer, const Vector& input) {
+  Vector sum = layer.mlp.down.weight.empty() ? Vector(input.size()) : run_mlp(config, layer.mlp, input);
+  if (layer.experts.empty()) return sum;
+  const Vector weights = expert_weights(config.experts.router, layer, input);
+  for (std::size_t e = 0; e < weights.size(); ++e) {
+    if (weights[e] != 0.0) add(sum, run_mlp(config, layer.experts[e], input), weights[e]);
+  }
+  return sum;
 }
 
 // One decoder layer on all rows, in place.
@@ -340,7 +446,7 @@ void run_layer(const model::ModelConfig& config, const Layer& layer, const model
     add(rows[t], normed(attended, layer.attention_output_norm, config.norm), residual_scale);
     if (!config.family->parallel) mlp_input = rows[t];
     const Vector& mlp_norm = config.family->parallel ? layer.attention_norm : layer.mlp_norm;
-    const Vector mlp = run_mlp(config, layer, normed(mlp_input, mlp_norm, config.norm));
+    const Vector mlp = run_layer_mlp(config, layer, normed(mlp_input, mlp_norm, config.norm));
     add(rows[t], normed(mlp, layer.mlp_output_norm, config.norm), residual_scale);
   }
 }

@@ -193,6 +193,66 @@ HYBRID_CHECKPOINTS = {
         "layer_rope_theta": [1e4, 0, 1e5],
     },
 }
+# Mixtures of experts: every kind of router, shared experts, layers without any.
+SMALL_EXPERTS = {
+    "moe_intermediate_size": 32,
+    "num_experts_per_tok": 2,
+    "norm_topk_prob": True,
+    "tie_word_embeddings": False,
+    "rope_parameters": DEFAULT_ROPE,
+}
+EXPERT_CHECKPOINTS = {
+    "qwen3_moe": SMALL_EXPERTS | {"head_dim": 16, "num_local_experts": 8, "mlp_only_layers": [1]},
+    "qwen3_moe_plain": SMALL_EXPERTS
+    | {"model_type": "qwen3_moe", "head_dim": 16, "num_local_experts": 6, "norm_topk_prob": False},
+    "mixtral": {
+        "intermediate_size": 32,
+        "num_local_experts": 6,
+        "sliding_window": None,
+        "tie_word_embeddings": False,
+        "rope_parameters": DEFAULT_ROPE,
+    },
+    "glm4_moe": SMALL_EXPERTS
+    | {
+        "head_dim": 16,
+        "n_routed_experts": 8,
+        "n_shared_experts": 1,
+        "n_group": 4,
+        "topk_group": 2,
+        "routed_scaling_factor": 2.5,
+        "first_k_dense_replace": 1,
+        "use_qk_norm": True,
+        "attention_bias": True,
+        "rope_parameters": DEFAULT_ROPE | {"partial_rotary_factor": 0.5},
+    },
+    "minimax_m2": {
+        "head_dim": 16,
+        "intermediate_size": 32,
+        "num_local_experts": 8,
+        "num_experts_per_tok": 3,
+        "tie_word_embeddings": False,
+        "rope_parameters": DEFAULT_ROPE | {"partial_rotary_factor": 0.5},
+    },
+    "ernie4_5_moe": {
+        "moe_intermediate_size": 32,
+        "moe_num_experts": 8,
+        "moe_k": 3,
+        "moe_num_shared_experts": 2,
+        "moe_layer_start_index": 1,
+        "tie_word_embeddings": True,
+        "rope_parameters": DEFAULT_ROPE,
+    },
+}
+CHECKPOINTS |= {
+    name: Checkpoint({"model_type": name} | SMALL | fields, torch.float16, has_bf16=False)
+    for name, fields in EXPERT_CHECKPOINTS.items()
+}
+# As the hub has it, with the number of experts under its other name.
+CHECKPOINTS["qwen3_moe"].hub_dialect = {
+    "torch_dtype": "float16",
+    "rope_theta": 1e4,
+    "num_experts": 8,
+}
 # Models with a tower for images, of which only the one for text counts.
 TOWER_CHECKPOINTS = {
     "qwen3_vl": {

@@ -23,7 +23,9 @@ std::string differences(const Family& family) {
   const LayerNames& names = family.names;
   const bool has_output_norms = !names.attention_output_norm.empty();
   const Phrase phrases[] = {
-      {family.qk_norm == QkNorm::kPerHead && !family.qk_norm_after_rope, "norms of query and key heads"},
+      {family.qk_norm == QkNorm::kPerHead && !family.qk_norm_after_rope && !family.qk_norm_by_config,
+       "norms of query and key heads"},
+      {family.qk_norm_by_config, "norms of query and key heads, where set"},
       {family.qk_norm == QkNorm::kPerHead && family.qk_norm_after_rope, "norms of query and key heads after RoPE"},
       {family.qk_norm == QkNorm::kAllHeads, "norms over all query and key heads"},
       {has_output_norms && !names.attention_norm.empty(), "norms before and after attention and MLP"},
@@ -46,6 +48,12 @@ std::string differences(const Family& family) {
       {family.does_read("residual_multiplier"), "scaled residual stream"},
       {family.does_read("logits_scaling") || family.does_read("logit_scale"), "scaled logits"},
       {defaults.attention_softcap > 0.0 || defaults.logit_softcap > 0.0, "caps on scores and logits"},
+      {!family.experts.n_experts_keys.empty(), "experts"},
+      {family.experts.scores == kernels::RouterScores::kSigmoid, "each expert scored by itself"},
+      {!family.experts.correction.empty(), "a correction of their choice"},
+      {family.does_read("n_group"), "groups of experts"},
+      {!family.experts.n_shared_key.empty(), "experts that every token has"},
+      {family.experts.layers != ExpertLayers::kAll, "layers without experts"},
   };
   std::string text;
   for (const Phrase& phrase : phrases) {

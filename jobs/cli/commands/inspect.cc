@@ -82,6 +82,15 @@ Facts inspect_checkpoint(const fs::path& directory, model::CheckpointFaults& fau
                  {"tensors", checkpoint.tensors().size()},
                  {"parameters", n_parameters},
                  {"tensor_dtypes", dtypes}};
+  if (config.experts) {
+    const auto n_layers = std::count(config.experts.layers.begin(), config.experts.layers.end(), true);
+    facts["experts"] = {{"layers", n_layers},
+                        {"of_a_layer", config.experts.router.n_experts},
+                        {"of_a_token", config.experts.router.top_k},
+                        {"ffn", config.experts.ffn},
+                        {"shared_ffn", config.experts.shared_ffn}};
+  }
+  if (const int64_t n = model::count_mtp_tensors(config, checkpoint); n > 0) facts["mtp_tensors_left_out"] = n;
   if (!config.quantization.empty()) {
     facts["quantization"] = {{"method", config.quantization.method},
                              {"tensors", checkpoint.weight_formats()},
