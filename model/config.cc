@@ -103,13 +103,15 @@ void refuse_other_code(const ConfigFields& fields, std::string_view architecture
 
 // Gemma's hidden_activation says it, and where that is null its hidden_act does not.
 void refuse_activation(const ConfigFields& fields, const Family& family) {
-  const bool is_silu = family.activation == kernels::Activation::kSilu;
+  const bool is_silu = family.activation != kernels::Activation::kGeluTanh;
   const char* key = family.does_read("hidden_activation") ? "hidden_activation" : "hidden_act";
   const char* expected = is_silu ? "silu" : "gelu_pytorch_tanh";
   const std::string name = fields.has(key) || is_silu ? fields.text(key, expected) : expected;
   // Two names of one function in Transformers.
-  if (name == expected || (is_silu && name == "swish")) return;
-  fields.refuse(key, quote(expected));
+  if (name != expected && !(is_silu && name == "swish")) fields.refuse(key, quote(expected));
+  if (family.activation != kernels::Activation::kClampedSwiGlu) return;
+  if (fields.number("swiglu_limit", 7.0) != 7.0) fields.refuse("swiglu_limit", "7");
+  if (fields.number("swiglu_alpha", 1.702) != 1.702) fields.refuse("swiglu_alpha", "1.702");
 }
 
 void refuse_unsupported(const ConfigFields& fields, const Family& family) {

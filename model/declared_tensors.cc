@@ -35,6 +35,23 @@ class LayerSpecs {
     return vector(std::string(name) + ".bias", n, turns);
   }
 
+  // Rows first_row, first_row + step and so on of each expert in the tensor of all, (n_experts, in, out) or, quantised,
+  // (n_experts, out, in).
+  PartSpec of_expert(const ModelConfig& config, std::string_view name, int64_t out, int64_t in,
+                     FusedExpert fused) const {
+    const std::string whole = prefix_ + std::string(name);
+    const int64_t n_experts = config.experts.router.n_experts;
+    fused.is_transposed = config.quantization.weights_of(whole) == nullptr;
+    std::vector<int64_t> shape = {n_experts, out, in};
+    if (fused.is_transposed) std::swap(shape[1], shape[2]);
+    return {.tensor = {whole, std::move(shape)}, .n_rows = out / fused.step, .fused = fused};
+  }
+  PartSpec bias_of_expert(const ModelConfig& config, std::string_view name, int64_t out, FusedExpert fused) const {
+    return {.tensor = {prefix_ + std::string(name) + "_bias", {config.experts.router.n_experts, out}},
+            .n_rows = out / fused.step,
+            .fused = fused};
+  }
+
   std::vector<MatrixSpec> specs_;  // so far
 
  private:
@@ -92,6 +109,31 @@ void declare_attention(const ModelConfig& config, LayerSpecs& specs) {
   }
 }
 
+// The experts of a layer whose tensors have all of them.
+void declare_fused_experts(const ModelConfig& config, LayerSpecs& specs) {
+  const ExpertsFamily& names = config.family->experts;
+  const int64_t ffn = config.experts.ffn;
+  std::vector<PartSpec> gate_up;
+  std::vector<PartSpec> gate_up_bias;
+  std::vector<PartSpec> down;
+  std::vector<PartSpec> down_bias;
+  for (int64_t e = 0; e < config.experts.router.n_experts; ++e) {
+    for (const int64_t first : {0, 1}) {  // gate, up
+      const FusedExpert in_turn{.expert = e, .step = 2};
+      gate_up.push_back(specs.of_expert(config, names.fused_gate_up, 2 * ffn, config.hidden, in_turn));
+      gate_up_bias.push_back(specs.bias_of_expert(config, names.fused_gate_up, 2 * ffn, in_turn));
+      gate_up.back().first_row = gate_up_bias.back().first_row = first;
+    }
+    down.push_back(specs.of_expert(config, names.fused_down, config.hidden, ffn, {.expert = e}));
+    down_bias.push_back(specs.bias_of_expert(config, names.fused_down, config.hidden, {.expert = e}));
+  }
+  specs.add([](L& l) -> kernels::Matrix& { return l.experts.gate_up; }, kLinear, std::move(gate_up));
+  specs.add([](L& l) -> kernels::Matrix& { return l.experts.down; }, kLinear, std::move(down));
+  if (!names.has_biases) return;
+  specs.add([](L& l) -> kernels::Matrix& { return l.experts.gate_up_bias; }, kVector, std::move(gate_up_bias));
+  specs.add([](L& l) -> kernels::Matrix& { return l.experts.down_bias; }, kVector, std::move(down_bias));
+}
+
 // The router, the experts, and those that every row has in the place of the MLP.
 void declare_experts(const ModelConfig& config, LayerSpecs& specs) {
   const ExpertsFamily& names = config.family->experts;
@@ -105,6 +147,13 @@ void declare_experts(const ModelConfig& config, LayerSpecs& specs) {
     correction.is_row = names.correction_is_row;
     if (correction.is_row) correction.tensor.shape = {1, n_experts};
     specs.add([](L& l) -> kernels::Matrix& { return l.router.correction; }, kTable, {std::move(correction)});
+  }
+  if (names.has_biases) {
+    specs.add([](L& l) -> kernels::Matrix& { return l.router.bias; }, kTable, {specs.bias(names.router, n_experts)});
+  }
+  if (!names.fused_gate_up.empty()) {
+    declare_fused_experts(config, specs);
+    return;
   }
   std::vector<PartSpec> gate_up;
   std::vector<PartSpec> down;

@@ -84,6 +84,12 @@ struct ExpertsFamily {
   std::string_view up = "up_proj";
   std::string_view down = "down_proj";
   std::string_view shared = {};
+  bool has_biases = false;  // of the router and of each expert
+  // One tensor for all experts, in place of each one's: gate and up in turn, (n_experts, hidden, 2 * ffn), and down,
+  // (n_experts, ffn, hidden); where they are quantised the last two dimensions are the other way round. Biases are
+  // NAME_bias, (n_experts, 2 * ffn) and (n_experts, hidden).
+  std::string_view fused_gate_up = {};
+  std::string_view fused_down = {};
 };
 
 // Defaults of the family's Transformers config class, where config.json omits a field. 0: derived, see each.
@@ -100,6 +106,7 @@ struct FamilyDefaults {
   int64_t max_window_layers = 0;
   double theta = 10000.0;
   double local_theta = 10000.0;  // Positions::kByLayerType: of layers with a window
+  std::string_view rope = "{}";  // rope_parameters, where config.json has neither that nor rope_scaling
   double norm_eps = 1e-6;
   bool tied = false;
   bool attention_bias = false;

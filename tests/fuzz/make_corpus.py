@@ -137,6 +137,14 @@ CONFIG = {
     "granite-swa": config(
         architectures=["GraniteSWAForCausalLM"], model_type="granite_swa", layer_rope_theta=[1e4, 0, 1e4, 2e6]
     ),
+    "gpt-oss": config(
+        architectures=["GptOssForCausalLM"],
+        model_type="gpt_oss",
+        num_local_experts=8,
+        experts_per_token=4,
+        swiglu_limit=7.0,
+        quantization_config={"quant_method": "mxfp4"},
+    ),
     "fp8": config(quantization_config={"quant_method": "fp8"}),
     "layers-huge": config(num_hidden_layers=2**31 - 1),
     "size-overflow": config(num_attention_heads=2**31 - 2, head_dim=2**31 - 2),

@@ -18,6 +18,7 @@ class Checkpoint:
     hub_dialect: dict | None = None  # fields as model hubs have them: torch_dtype, rope_theta, rope_scaling on top
     bases: list = field(default_factory=lambda: ["full"])
     has_bf16: bool = True
+    gains: dict = field(default_factory=dict)  # by the last part of a tensor's name
 
 
 LLAMA3_ROPE = {
@@ -183,6 +184,22 @@ HYBRID_CHECKPOINTS = {
     "olmo3": {"tie_word_embeddings": False, "rope_parameters": LOCAL_ROPE},
     "exaone4": {"rope_parameters": DEFAULT_ROPE},
     "cohere2": {"logit_scale": 0.5, "rope_parameters": DEFAULT_ROPE},
+    "gpt_oss": {
+        "head_dim": 16,
+        "intermediate_size": 32,
+        "num_local_experts": 6,
+        "num_experts_per_tok": 3,
+        "tie_word_embeddings": False,
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "rope_theta": 1e5,
+            "factor": 4.0,
+            "original_max_position_embeddings": 64,
+            "beta_fast": 8.0,
+            "beta_slow": 1.0,
+            "truncate": False,
+        },
+    },
     "granite_swa": {
         "attention_bias": True,
         "embedding_multiplier": 1.5,
@@ -297,3 +314,5 @@ CHECKPOINTS |= {
     )
     for name, fields in HYBRID_CHECKPOINTS.items()
 }
+# Large enough that some gates and ups are clamped.
+CHECKPOINTS["gpt_oss"].gains = {"gate_up_proj": 4.0}

@@ -77,9 +77,15 @@ def random_weight(name, shape, rng, tied, plus_one):
         return 4.0 + 2.0 * normal  # beside the log-sum-exp of many scores: heads with a little and with most of it
     if "embed_tokens" in name:
         return (0.35 if tied else 1.0) * normal
-    gain = {"q_proj": 1.6, "k_proj": 1.6, "v_proj": 1.5, "qkv_proj": 1.6, "lm_head": 2.5, "gate": 3.0}.get(
-        name.split(".")[-2], 1.0
-    )
+    gain = {
+        "q_proj": 1.6,
+        "k_proj": 1.6,
+        "v_proj": 1.5,
+        "qkv_proj": 1.6,
+        "lm_head": 2.5,
+        "gate": 3.0,
+        "router": 3.0,
+    }.get(name.split(".")[-2], 1.0)
     return gain / np.sqrt(shape[-1]) * normal
 
 
@@ -94,7 +100,7 @@ def write_checkpoint(name, directory):
             weight = random_weight(
                 tensor_name, tensor.shape, rng, form.config["tie_word_embeddings"], name.startswith("gemma")
             )
-            tensor.copy_(torch.from_numpy(weight))
+            tensor.copy_(torch.from_numpy(weight * form.gains.get(tensor_name.split(".")[-1], 1.0)))
     shutil.rmtree(directory, ignore_errors=True)
     model.to(form.dtype).save_pretrained(directory, max_shard_size=form.shard_size)
     (directory / "generation_config.json").unlink(missing_ok=True)

@@ -47,11 +47,14 @@ def router_in_float64(router, clearness):
     """A forward() of the router: logits, weights and numbers of the chosen experts."""
     kind = type(router).__name__
     is_sigmoid = kind.startswith(("Glm4Moe", "MiniMaxM2"))
-    divides = getattr(router, "norm_topk_prob", True)
+    is_of_chosen = kind.startswith("GptOss")  # the softmax is over the chosen alone
+    divides = is_of_chosen or getattr(router, "norm_topk_prob", True)
     scale = getattr(router, "routed_scaling_factor", 1.0)
 
     def forward(x, correction=None):
         logits = x.reshape(-1, x.shape[-1]).double() @ router.weight.double().T
+        if is_of_chosen:
+            logits = logits + router.bias.double()
         scores = torch.sigmoid(logits) if is_sigmoid else torch.softmax(logits, -1)
         correction = correction_of(router) if correction is None else correction
         choice = scores if correction is None else scores + correction.double().squeeze()

@@ -336,6 +336,22 @@ TEST(Config, RefusesRopeTypesByName) {
   expect_refused(with(small("llama"), {{"rope_parameters", {{"rope_type", "su"}}}}), {"rope_parameters.rope_type"});
 }
 
+TEST(Config, FamiliesHaveTheirOwnRotaryEmbeddingWhereTheConfigHasNone) {
+  const Json gpt_oss = without(without(small("gpt_oss"), "sliding_window"), "rope_theta");
+  const RopeConfig rope = parse(gpt_oss).ropes.front();
+  EXPECT_EQ(rope.type, RopeConfig::Type::kYarn);
+  EXPECT_EQ(rope.theta, 150000.0);
+  EXPECT_EQ(rope.factor, 32.0);
+  EXPECT_EQ(rope.original_max_position, 4096);
+  EXPECT_FALSE(rope.truncate);
+  const Json plain = {{"rope_type", "default"}, {"rope_theta", 1e4}};
+  EXPECT_EQ(parse(with(gpt_oss, {{"rope_parameters", plain}})).ropes.front().type, RopeConfig::Type::kDefault);
+  EXPECT_EQ(parse(small("llama")).ropes.front().type, RopeConfig::Type::kDefault);
+  EXPECT_EQ(parse(gpt_oss).native_window_layers, (std::vector<bool>{true, false, true, false}));
+  expect_refused(with(gpt_oss, {{"swiglu_limit", 6.0}}), {"swiglu_limit: expected 7"});
+  expect_refused(with(gpt_oss, {{"swiglu_alpha", 1.0}}), {"swiglu_alpha: expected 1.702"});
+}
+
 TEST(Config, RotaryEmbeddingsWithABaseForEachLayer) {
   const Json granite = with(small("granite_swa"), {{"rope_theta", 5e5}});
   const ModelConfig shared = parse(granite);

@@ -92,14 +92,16 @@ INSTANTIATE_TEST_SUITE_P(Checkpoints, Golden,
                                            "llama_linear", "llama_dynamic", "seed_oss", "smollm3", "granite", "phi3",
                                            "glm4", "hunyuan_v1_dense", "olmo2", "gemma2", "gemma3_text", "olmo3",
                                            "exaone4", "qwen3_vl", "mistral3", "cohere2", "qwen3_moe", "qwen3_moe_plain",
-                                           "mixtral", "glm4_moe", "minimax_m2", "ernie4_5_moe", "granite_swa"),
+                                           "mixtral", "glm4_moe", "minimax_m2", "ernie4_5_moe", "granite_swa",
+                                           "gpt_oss"),
                          [](const auto& tested) { return std::string(tested.param); });
 
 // The weight formats (golden/make_quantized.py): the same model from the file to the figure.
 INSTANTIATE_TEST_SUITE_P(WeightFormats, Golden,
                          ::testing::Values("quantized/fp8_block", "quantized/fp8_ceil_block", "quantized/fp8_tensor",
                                            "quantized/fp8_fbgemm", "quantized/fp8_modelopt", "quantized/fp8_channel",
-                                           "quantized/int8_channel", "quantized/mxfp4_packed", "quantized/int4_packed",
+                                           "quantized/int8_channel", "quantized/mxfp4_packed",
+                                           "quantized/mxfp4_gpt_oss", "quantized/int4_packed",
                                            "quantized/int4_zero_points", "quantized/nvfp4_modelopt",
                                            "quantized/nvfp4_packed", "quantized/awq", "quantized/gptq",
                                            "quantized/gptq_act_order", "quantized/nf4", "quantized/nf4_nested"),
