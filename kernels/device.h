@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 
+#include "kernels/experts.h"
 #include "kernels/tensor.h"
 
 namespace winnow::kernels {
@@ -35,7 +36,7 @@ class Buffer {
 enum class WeightUse {
   kLinear,      // (out_features, in_features)
   kVector,      // norm weights and biases
-  kTable,       // stays float32 on every backend: the rotary table
+  kTable,       // stays float32 on every backend: the rotary table, sink logits, vectors of routers
   kVocabulary,  // embedding and head, (vocab, hidden): may stay in the checkpoint's own memory and type
 };
 
@@ -73,6 +74,9 @@ class Device {
   KvSpan kv_span(std::span<std::byte> memory, const HeadShape& heads) const;
   // Returns the most memory that an operation takes for itself while it runs on sequences of n_rows rows, bytes.
   virtual int64_t workspace_bytes(int64_t n_rows, int64_t hidden, int64_t vocab, const HeadShape& heads) const = 0;
+
+  // Returns what Ops::experts takes of that for n_rows rows, bytes.
+  virtual int64_t experts_bytes(int64_t n_rows, int64_t hidden, int64_t ffn, const RouterShape& shape) const = 0;
 
   // Says which kernels compute the attention of such a model: part of what makes two runs the same measurement.
   virtual std::string attention_path(const HeadShape& heads) = 0;

@@ -27,6 +27,8 @@ struct LogitShape {
 enum class Activation : int {
   kSilu,      // x / (1 + exp(-x))
   kGeluTanh,  // 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))
+  // Of gate and up together: g = min(gate, 7), u = up within [-7, 7], then g / (1 + exp(-1.702 g)) * (u + 1).
+  kClampedSwiGlu,
 };
 
 }  // namespace winnow::kernels

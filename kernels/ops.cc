@@ -27,6 +27,10 @@ bool has_head_norm(const HeadNorm& norm, const HeadShape& heads, int64_t n_heads
   return !norm.norm || n == heads.head_dim || n == n_heads * heads.head_dim;
 }
 
+bool has_sink_logits(const Matrix& logits, const HeadShape& heads) {
+  return !logits || (logits.rows == heads.n_heads && logits.cols == 1);
+}
+
 bool holds(const KvSpan& kv, int64_t first_row, int64_t n_rows) {
   return first_row >= 0 && n_rows >= 0 && first_row + n_rows <= kv.n_rows;
 }
@@ -83,6 +87,7 @@ void Ops::attention(std::span<const AttentionCall> calls, const HeadShape& heads
     require(call.q.cols == heads.q_dim() && is_shape(call.out, call.q.n_rows, call.q.cols), "attention",
             "queries, outputs and heads");
     require(call.end_row() <= call.own.end_row(), "attention", "queries and keys");
+    require(has_sink_logits(call.sink_logits, heads), "attention", "heads and sink logits");
   }
   do_attention(calls, heads);
 }
@@ -101,6 +106,7 @@ void Ops::decode_attention(std::span<const DecodeCall> calls, const HeadShape& h
             "query, output and heads");
     require(holds(call.cache.kv, 0, call.cache.n_sinks + call.cache.n_ring), "decode_attention",
             "the cache and its memory");
+    require(has_sink_logits(call.sink_logits, heads), "decode_attention", "heads and sink logits");
   }
   do_decode_attention(calls, heads);
 }
@@ -116,6 +122,24 @@ void Ops::attention_lse(const LseCall& call, const HeadShape& heads) {
 void Ops::gate(ConstRows gate_up, Activation activation, Rows out) {
   require(is_shape(gate_up, out.n_rows, 2 * out.cols), "gate", "the rows");
   do_gate(gate_up, activation, out);
+}
+
+void Ops::experts(ConstRows x, const Router& router, const Experts& experts, Activation activation, Rows out) {
+  const RouterShape& shape = router.shape;
+  const int64_t n = shape.n_experts;
+  const int64_t ffn = experts.down.cols;
+  const auto fits = [](const Matrix& vector, int64_t rows) { return !vector || vector.rows == rows; };
+  require(is_shape(out, x.n_rows, x.cols) && router.weight.cols == x.cols && router.weight.rows == n &&
+              fits(router.bias, n) && fits(router.correction, n),
+          "experts", "rows and router");
+  require(shape.n_groups >= 1 && n % shape.n_groups == 0 && shape.top_groups >= 1 &&
+              shape.top_groups <= shape.n_groups && shape.top_k >= 1 &&
+              shape.top_k <= n / shape.n_groups * shape.top_groups,
+          "experts", "experts, groups and choice");
+  require(experts.gate_up.rows == 2 * n * ffn && experts.gate_up.cols == x.cols && experts.down.rows == n * x.cols &&
+              fits(experts.gate_up_bias, 2 * n * ffn) && fits(experts.down_bias, n * x.cols),
+          "experts", "rows and weights");
+  do_experts(x, router, experts, activation, out);
 }
 
 void Ops::token_nll(ConstRows x, const Matrix& head, const LogitShape& logits, std::span<const int32_t> targets,

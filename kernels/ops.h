@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "kernels/device.h"
+#include "kernels/experts.h"
 #include "kernels/layer_kinds.h"
 #include "kernels/tensor.h"
 #include "kernels/window.h"
@@ -70,6 +71,7 @@ struct AttentionCall {
   KvRows prefix;
   KvRows own;
   Window window;
+  Matrix sink_logits{};  // (n_heads), float32, of WeightUse::kTable; empty: the model has none
   int64_t n_rows() const { return q.n_rows; }
   int64_t end_row() const { return first_row + q.n_rows; }
 };
@@ -104,6 +106,7 @@ struct DecodeCall {
   int64_t row = 0;  // absolute
   KvCache cache;
   Window window;
+  Matrix sink_logits{};  // as an AttentionCall's
 };
 
 // Keys of a sequence: [0, sinks) and [begin, end), which do not overlap; either may be empty.
@@ -178,17 +181,22 @@ class Ops {
   // Tells that calls of these shapes will come: what they need may be made ready beside other work. Memory is not
   // looked at.
   virtual void prepare_attention(std::span<const AttentionCall> calls, const HeadShape& heads) = 0;
-  // Computes softmax(q k^T * scale) v over the keys that window.h says each row sees.
+  // Computes softmax(q k^T * scale) v over the keys that window.h says each row sees. A head's sink logit is one more
+  // term of the softmax's denominator, exp(sink logit), in every row; no value belongs to it.
   void attention(std::span<const AttentionCall> calls, const HeadShape& heads);
   // Moves rows of keys and values. Ranges that are written overlap none that is read or written.
   void copy_kv(std::span<const KvCopy> copies, const HeadShape& heads);
   // Computes attention() of single rows, each over a cache of its own. A row's result follows from its own call.
   void decode_attention(std::span<const DecodeCall> calls, const HeadShape& heads);
   // Computes the log of the sum over a set's keys of exp(q k^T * scale), natural log; -infinity for an empty set. So a
-  // set's weight in the softmax over another one is exp of the difference. Waits for the result.
+  // set's weight in the softmax over another one is exp of the difference. Sink logits are not in it. Waits for the
+  // result.
   void attention_lse(const LseCall& call, const HeadShape& heads);
   // Sets out = activation(gate) * up; gate_up (n_rows, 2 * ffn), gate first; out (n_rows, ffn).
   void gate(ConstRows gate_up, Activation activation, Rows out);
+  // Sets out[i] to the sum over the experts that the router chooses for x[i] of weight * expert(x[i]), an expert being
+  // down gate(gate_up x); x and out activations (n_rows, hidden). Of experts that are equally good the lower is chosen.
+  void experts(ConstRows x, const Router& router, const Experts& experts, Activation activation, Rows out);
   // Scores rows of the final hidden state (after the last norm) against their targets (n_rows; -1: skip the row); `out`
   // says which scores. Logits are never stored for the whole vocabulary. Waits for the result.
   void token_nll(ConstRows x, const Matrix& head, const LogitShape& logits, std::span<const int32_t> targets,
@@ -211,6 +219,8 @@ class Ops {
   virtual void do_decode_attention(std::span<const DecodeCall> calls, const HeadShape& heads) = 0;
   virtual void do_attention_lse(const LseCall& call, const HeadShape& heads) = 0;
   virtual void do_gate(ConstRows gate_up, Activation activation, Rows out) = 0;
+  virtual void do_experts(ConstRows x, const Router& router, const Experts& experts, Activation activation,
+                          Rows out) = 0;
   virtual void do_token_nll(ConstRows x, const Matrix& head, const LogitShape& logits, std::span<const int32_t> targets,
                             const TokenScores& out) = 0;
 };

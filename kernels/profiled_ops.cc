@@ -146,8 +146,19 @@ void ProfiledOps::do_attention_lse(const LseCall& call, const HeadShape& heads) 
 }
 
 void ProfiledOps::do_gate(ConstRows gate_up, Activation activation, Rows out) {
-  const char* name = activation == Activation::kSilu ? "swiglu" : "geglu";
+  const char* name = activation == Activation::kGeluTanh ? "geglu" : "swiglu";
   time(name, {.bytes = bytes_of(gate_up) + bytes_of(out)}, [&] { ops_.gate(gate_up, activation, out); });
+}
+
+void ProfiledOps::do_experts(ConstRows x, const Router& router, const Experts& experts, Activation activation,
+                             Rows out) {
+  const RouterShape& shape = router.shape;
+  const auto weights = static_cast<double>(router.weight.rows * router.weight.cols) +
+                       static_cast<double>(shape.top_k * 3 * experts.down.cols * x.cols);
+  time("experts " + std::to_string(shape.top_k) + "/" + std::to_string(shape.n_experts) + " " +
+           std::to_string(experts.down.cols) + "x" + std::to_string(x.cols),
+       {.flop = 2.0 * static_cast<double>(x.n_rows) * weights},
+       [&] { ops_.experts(x, router, experts, activation, out); });
 }
 
 void ProfiledOps::do_token_nll(ConstRows x, const Matrix& head, const LogitShape& logits,

@@ -1,6 +1,7 @@
 #include "model/checkpoint_check.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <cstring>
 #include <set>
@@ -10,6 +11,7 @@
 #include "base/error.h"
 #include "kernels/convert.h"
 #include "model/declared_tensors.h"
+#include "model/families.h"
 
 namespace winnow::model {
 
@@ -46,13 +48,22 @@ bool is_empty_bias(const std::string& name, const kernels::HostTensor& tensor, c
   return std::ranges::all_of(values, [](float value) { return value == 0.F; });
 }
 
+// Whether the tensor is of a layer after the last, which predicts more tokens at a time and is not part of the model.
+bool is_of_mtp(const std::string& name, const ModelConfig& config) {
+  constexpr std::string_view kLayers = "model.layers.";
+  int64_t layer = -1;
+  if (name.starts_with(kLayers)) std::from_chars(name.data() + kLayers.size(), name.data() + name.size(), layer);
+  if (layer >= config.n_layers && layer - config.n_layers < config.n_mtp_layers) return true;
+  return config.family->does_read("moe_num_experts") && name.starts_with("model.mtp_");
+}
+
 void find_undeclared(const ModelConfig& config, const Checkpoint& checkpoint, const std::set<std::string>& declared,
                      const auto& add) {
   for (const auto& [name, tensor] : checkpoint.tensors()) {
     const bool is_of_model = name.starts_with("model.") || name.starts_with("lm_head.");
     // Old Llama checkpoints carry the rotary frequencies, which config.json determines.
     if (!is_of_model || declared.contains(name) || name.ends_with("rotary_emb.inv_freq")) continue;
-    if (is_empty_bias(name, tensor, checkpoint)) continue;
+    if (is_empty_bias(name, tensor, checkpoint) || is_of_mtp(name, config)) continue;
     add([&, label = tensor.name] {
       return label + ": expected none of that name in family " + config.model_type + " with " +
              std::to_string(config.n_layers) + " layers, found one: winnow would leave it out";
@@ -154,6 +165,10 @@ CheckpointFaults find_faults(const ModelConfig& config, const Checkpoint& checkp
 void require_model(const ModelConfig& config, const Checkpoint& checkpoint) {
   const CheckpointFaults faults = find_faults(config, checkpoint, 1);
   if (!faults.lines.empty()) fail(ExitCode::kBadData, faults.lines.front());
+}
+
+int64_t count_mtp_tensors(const ModelConfig& config, const Checkpoint& checkpoint) {
+  return std::ranges::count_if(checkpoint.tensors(), [&](const auto& entry) { return is_of_mtp(entry.first, config); });
 }
 
 std::optional<std::string> find_not_finite(const ModelConfig& config, const Checkpoint& checkpoint) {

@@ -22,6 +22,9 @@ CheckpointFaults find_faults(const ModelConfig& config, const Checkpoint& checkp
 // Throws Error(kBadData) with the first fault, if any.
 void require_model(const ModelConfig& config, const Checkpoint& checkpoint);
 
+// Returns how many tensors are of layers after the last, which predict more tokens at a time and are not read.
+int64_t count_mtp_tensors(const ModelConfig& config, const Checkpoint& checkpoint);
+
 // Reads all weights until one is not finite, and says in which tensor and where; none where all are finite.
 std::optional<std::string> find_not_finite(const ModelConfig& config, const Checkpoint& checkpoint);
 

@@ -46,8 +46,10 @@ constexpr NeutralField kNeutralFields[] = {
     {"rope_local_base_freq", 0},
     {"no_rope_layers", 0},
     {"no_rope_layer_interval", 0},
+    {"layer_rope_theta", 0},
     {"alibi", 0},
     {"use_qk_norm", 0},
+    {"use_bias", 0},
     {"qk_layernorm", 0},
     {"attention_chunk_size", 0},
     {"attn_temperature_tuning", 0},
@@ -64,6 +66,8 @@ constexpr NeutralField kNeutralFields[] = {
     {"num_experts", 0},
     {"num_local_experts", 0},
     {"n_routed_experts", 0},
+    {"moe_num_experts", 0},
+    {"shared_intermediate_size", 0},
     {"swiglu_limit", 0},
     {"per_layer_config", 0},
     {"block_configs", 0},
@@ -99,13 +103,15 @@ void refuse_other_code(const ConfigFields& fields, std::string_view architecture
 
 // Gemma's hidden_activation says it, and where that is null its hidden_act does not.
 void refuse_activation(const ConfigFields& fields, const Family& family) {
-  const bool is_silu = family.activation == kernels::Activation::kSilu;
+  const bool is_silu = family.activation != kernels::Activation::kGeluTanh;
   const char* key = family.does_read("hidden_activation") ? "hidden_activation" : "hidden_act";
   const char* expected = is_silu ? "silu" : "gelu_pytorch_tanh";
   const std::string name = fields.has(key) || is_silu ? fields.text(key, expected) : expected;
   // Two names of one function in Transformers.
-  if (name == expected || (is_silu && name == "swish")) return;
-  fields.refuse(key, quote(expected));
+  if (name != expected && !(is_silu && name == "swish")) fields.refuse(key, quote(expected));
+  if (family.activation != kernels::Activation::kClampedSwiGlu) return;
+  if (fields.number("swiglu_limit", 7.0) != 7.0) fields.refuse("swiglu_limit", "7");
+  if (fields.number("swiglu_alpha", 1.702) != 1.702) fields.refuse("swiglu_alpha", "1.702");
 }
 
 void refuse_unsupported(const ConfigFields& fields, const Family& family) {
@@ -181,6 +187,10 @@ void read_dimensions(const ConfigFields& fields, ModelConfig& config) {
   if (heads.n_heads % heads.n_kv_heads != 0) {
     fields.refuse("num_key_value_heads", "a divisor of num_attention_heads = " + std::to_string(heads.n_heads));
   }
+  config.experts = read_experts(fields, *config.family, config.n_layers, config.ffn);
+  for (const char* key : {"num_nextn_predict_layers", "num_mtp_layers"}) {
+    if (config.family->does_read(key) && fields.has(key)) config.n_mtp_layers = fields.integer(key, 0, 0);
+  }
   heads.head_dim = fields.has("head_dim") ? fields.size("head_dim", 0) : defaults.head_dim;
   if (heads.head_dim == 0) {
     if (config.hidden % heads.n_heads != 0) {
@@ -211,6 +221,8 @@ void read_switches(const ConfigFields& fields, ModelConfig& config) {
   config.qkv_bias = family.qkv_bias_always || attention_bias;
   config.o_bias = family.o_bias ? attention_bias : reads_true("attention_out_bias", false);
   config.mlp_bias = reads_true("mlp_bias", false);
+  config.has_qk_norm =
+      family.qk_norm != QkNorm::kNone && (!family.qk_norm_by_config || fields.boolean("use_qk_norm", false));
 }
 
 // Factors that config.json puts on embeddings, scores, residual stream and logits.
@@ -279,6 +291,14 @@ ModelConfig parse_config(const std::string& text, const std::string& origin) {
   read_native_window(fields, config);
   read_positions(fields, config);
   return config;
+}
+
+int64_t ModelConfig::mean_active_ffn() const {
+  int64_t total = 0;
+  for (int64_t layer = 0; layer < n_layers; ++layer) {
+    total += experts.of_layer(layer) ? experts.router.top_k * experts.ffn + experts.shared_ffn : ffn;
+  }
+  return total / n_layers;
 }
 
 ModelConfig read_config(const std::filesystem::path& model_dir) {

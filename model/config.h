@@ -10,6 +10,7 @@
 
 #include "kernels/layer_kinds.h"
 #include "kernels/ops.h"
+#include "model/experts_config.h"
 #include "model/quantization/scheme.h"
 #include "model/rope_config.h"
 
@@ -26,11 +27,14 @@ struct ModelConfig {
   int64_t vocab = 0;
   int64_t max_positions = 0;  // max_position_embeddings
   kernels::HeadShape heads;
-  kernels::NormShape norm;  // of every norm, those of queries and keys too
+  ExpertsConfig experts;     // of layers that have some in place of one MLP
+  int64_t n_mtp_layers = 0;  // further layers of the checkpoint that predict more tokens at a time: not read
+  kernels::NormShape norm;   // of every norm, those of queries and keys too
   bool tied_embeddings = false;
   bool qkv_bias = false;
   bool o_bias = false;
   bool mlp_bias = false;
+  bool has_qk_norm = false;
   float embedding_scale = 1.F;  // multiplies embeddings
   float residual_scale = 1.F;   // multiplies what attention and MLP add
   kernels::LogitShape logits;
@@ -49,6 +53,8 @@ struct ModelConfig {
   std::string model_type;             // as written
   std::string text;                   // the whole config.json: part of the checkpoint's identity
 
+  // Returns the width of what a row passes through in place of one MLP, the mean over the layers.
+  int64_t mean_active_ffn() const;
   // Returns the rotary embedding of a layer.
   const RopeConfig& rope_of(int64_t layer) const {
     return ropes[static_cast<std::size_t>(layer_ropes[static_cast<std::size_t>(layer)])];

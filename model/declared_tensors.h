@@ -1,6 +1,7 @@
 // The tensors that a model is made of: names and shapes.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,12 +20,22 @@ struct TensorSpec {
   std::vector<int64_t> shape;
 };
 
-// Rows of a tensor of the checkpoint: all of them, unless a tensor holds several matrices one under the other.
+// Where the rows of one expert lie in a tensor that has those of all.
+struct FusedExpert {
+  int64_t expert = 0;
+  int64_t step = 1;            // from a row to the next one: 2 where gate and up lie in turn
+  bool is_transposed = false;  // (n_experts, in, out); else (n_experts, out, in), or (n_experts, out) of biases
+};
+
+// Rows of a tensor of the checkpoint: all of them, unless a tensor holds several matrices one under the other. A vector
+// may lie there as the only row of a matrix.
 struct PartSpec {
   TensorSpec tensor;
   int64_t first_row = 0;
   int64_t n_rows = 0;
-  bool turns = false;  // rows of heads that the rotary embedding turns: they are taken in rotary_order()
+  bool turns = false;   // rows of heads that the rotary embedding turns: they are taken in rotary_order()
+  bool is_row = false;  // of the matrix (1, n_rows)
+  std::optional<FusedExpert> fused{};
 };
 
 // Parts that become one matrix, one under the other.

@@ -4,14 +4,19 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 #include <string_view>
 
+#include "kernels/experts.h"
 #include "kernels/layer_kinds.h"
 
 namespace winnow::model {
 
 // Returns whether a list of words with single spaces between has the word.
 bool has_word(std::string_view words, std::string_view word);
+
+// Returns the first of them, for messages and files.
+std::string first_word(std::string_view words);
 
 // Rule by which a family's Transformers model gives layers a sliding window of their own.
 enum class NativeWindow {
@@ -23,10 +28,11 @@ enum class NativeWindow {
 
 // Which layers turn their queries and keys, and how.
 enum class Positions {
-  kSame,         // all layers alike
-  kByLayerType,  // Gemma 3, OLMo 3: a rotary embedding for each type of layer
-  kNoneOnFull,   // Cohere 2, EXAONE 4: layers with full attention have no positions where others are windowed
-  kNoneOnSome,   // SmolLM 3: no_rope_layers, else each no_rope_layer_interval-th layer has none
+  kSame,          // all layers alike
+  kByLayerType,   // Gemma 3, OLMo 3: a rotary embedding for each type of layer
+  kNoneOnFull,    // Cohere 2, EXAONE 4: layers with full attention have no positions where others are windowed
+  kNoneOnSome,    // SmolLM 3: no_rope_layers, else each no_rope_layer_interval-th layer has none
+  kThetaByLayer,  // Granite SWA: layer_rope_theta has the base of each layer, 0 where it has none
 };
 
 enum class QkNorm {
@@ -35,7 +41,8 @@ enum class QkNorm {
   kAllHeads,  // all heads of a row together, weight (heads * head_dim)
 };
 
-// Ends of tensor names, "model.layers.N.NAME.weight". Empty: the family has no such tensor.
+// Ends of tensor names, "model.layers.N.NAME.weight", but for sink_logits, which ends there. Empty: the family has no
+// such tensor.
 struct LayerNames {
   std::string_view attention_norm = "input_layernorm";     // before attention
   std::string_view attention_output_norm = {};             // of what attention adds
@@ -45,6 +52,44 @@ struct LayerNames {
   std::string_view k_norm = "self_attn.k_norm";
   std::string_view qkv = {};      // q, k, v one under the other; else three tensors
   std::string_view gate_up = {};  // gate and up one under the other; else two tensors
+  // A logit for each head that joins the softmax of its every row and has no value.
+  std::string_view sink_logits = {};
+};
+
+// Which layers have experts, the others having one MLP.
+enum class ExpertLayers {
+  kAll,
+  kByStep,      // Qwen: decoder_sparse_step, less mlp_only_layers
+  kAfterFirst,  // GLM: all but the first first_k_dense_replace
+  kByInterval,  // ERNIE: moe_layer_start_index, _end_index and _interval
+};
+
+// The mixtures of experts of a family. Names are ends of tensor names, "model.layers.N.NAME".
+struct ExpertsFamily {
+  std::string_view n_experts_keys = {};  // names of one field of config.json, words; empty: the family is dense
+  std::string_view top_k_keys = "num_experts_per_tok";
+  std::string_view n_shared_key = {};  // of experts that every row has; empty: there are none
+  int64_t n_experts = 0;               // defaults, as in FamilyDefaults
+  int64_t top_k = 0;
+  int64_t n_shared = 0;
+  int64_t ffn = 0;  // moe_intermediate_size; 0: an expert is as wide as intermediate_size says
+  ExpertLayers layers = ExpertLayers::kAll;
+  kernels::RouterScores scores = kernels::RouterScores::kSoftmax;
+  bool normalised = false;  // the default where config.json may say it
+  std::string_view router = "mlp.gate";
+  std::string_view correction = {};  // of the router's choice; empty: it has none
+  bool correction_is_row = false;    // (1, n_experts)
+  std::string_view each = "mlp.experts";
+  std::string_view gate = "gate_proj";
+  std::string_view up = "up_proj";
+  std::string_view down = "down_proj";
+  std::string_view shared = {};
+  bool has_biases = false;  // of the router and of each expert
+  // One tensor for all experts, in place of each one's: gate and up in turn, (n_experts, hidden, 2 * ffn), and down,
+  // (n_experts, ffn, hidden); where they are quantised the last two dimensions are the other way round. Biases are
+  // NAME_bias, (n_experts, 2 * ffn) and (n_experts, hidden).
+  std::string_view fused_gate_up = {};
+  std::string_view fused_down = {};
 };
 
 // Defaults of the family's Transformers config class, where config.json omits a field. 0: derived, see each.
@@ -61,6 +106,7 @@ struct FamilyDefaults {
   int64_t max_window_layers = 0;
   double theta = 10000.0;
   double local_theta = 10000.0;  // Positions::kByLayerType: of layers with a window
+  std::string_view rope = "{}";  // rope_parameters, where config.json has neither that nor rope_scaling
   double norm_eps = 1e-6;
   bool tied = false;
   bool attention_bias = false;
@@ -79,8 +125,9 @@ struct Family {
   LayerNames names = {};
   QkNorm qk_norm = QkNorm::kNone;
   bool qk_norm_after_rope = false;
-  bool qkv_bias_always = false;  // Qwen2: q, k, v have biases whatever config.json says, o has none
-  bool o_bias = true;            // whether o has a bias where q, k, v have one by attention_bias
+  bool qk_norm_by_config = false;  // only where use_qk_norm is true
+  bool qkv_bias_always = false;    // Qwen2: q, k, v have biases whatever config.json says, o has none
+  bool o_bias = true;              // whether o has a bias where q, k, v have one by attention_bias
   kernels::NormKind norm = kernels::NormKind::kRms;
   bool norm_plus_one = false;  // norms multiply by 1 + weight
   bool parallel = false;       // attention and MLP both read the layer's input, through one norm
@@ -92,6 +139,8 @@ struct Family {
   bool long_rope_aliases = false;     // "su" and "yarn" are other names of longrope
   NativeWindow native_window = NativeWindow::kNever;
   int64_t full_period = 0;  // kPattern: each so-many-th layer has full attention
+  bool full_first = false;  // and it is the first of as many layers, not the last
+  ExpertsFamily experts = {};
   FamilyDefaults defaults;
 
   // Returns whether the positions of a layer follow from whether it has a window.

@@ -43,6 +43,9 @@ class DecoderLayer {
   void add_product(kernels::ConstRows input, const kernels::Matrix& weight, const kernels::Matrix& bias,
                    const kernels::Norm& output_norm, kernels::Rows rows);
 
+  // Adds what the MLP, or the experts, make of normed rows to residual rows.
+  void run_mlp(const LayerWeights& weights, kernels::ConstRows normed, kernels::Rows rows);
+
   kernels::Ops& ops_;
   const ModelConfig& config_;
   std::unique_ptr<kernels::Buffer> normed_;  // (chunk, hidden)

@@ -45,6 +45,41 @@ std::vector<bool> layers_with_positions(const ConfigFields& fields, int64_t n_la
   return turning;
 }
 
+// The base of each layer's rotary embedding, 0 where it has none: layer_rope_theta, or empty where there is no such
+// list.
+std::vector<double> read_layer_thetas(const ConfigFields& fields, int64_t n_layers) {
+  const char* key = "layer_rope_theta";
+  std::vector<double> thetas;
+  if (!fields.has(key)) return thetas;
+  const Json& list = fields.value(key);
+  const std::string expected =
+      "a list of " + std::to_string(n_layers) + " numbers, the base of a layer's rotary embedding or 0 for none";
+  if (!list.is_array() || list.size() != static_cast<std::size_t>(n_layers)) fields.refuse(key, expected);
+  for (const Json& theta : list) {
+    const bool fits = theta.is_number() && theta.get<double>() >= 0.0 && theta.get<double>() <= 1e30;
+    if (!fits) fields.refuse(key, expected);
+    thetas.push_back(theta.get<double>());
+  }
+  return thetas;
+}
+
+// The rotary embeddings of layers that each have a base of their own, all else as in `shared`.
+void set_ropes_by_theta(const std::vector<double>& thetas, const RopeConfig& shared, ModelConfig& config) {
+  std::vector<double> known;
+  config.ropes.clear();
+  for (std::size_t layer = 0; layer < thetas.size(); ++layer) {
+    const auto found = std::ranges::find(known, thetas[layer]);
+    config.layer_ropes[layer] = static_cast<int32_t>(found - known.begin());
+    if (found != known.end()) continue;
+    known.push_back(thetas[layer]);
+    RopeConfig& rope = config.ropes.emplace_back();
+    rope.type = RopeConfig::Type::kNone;
+    if (thetas[layer] == 0.0) continue;
+    rope = shared;
+    rope.theta = thetas[layer];
+  }
+}
+
 // Layers of Qwen2 and those after it, whose windows are behind a switch.
 std::vector<bool> switched_window_layers(const ConfigFields& fields, const ModelConfig& config, bool is_on) {
   const Family& family = *config.family;
@@ -84,7 +119,7 @@ std::vector<bool> pattern_window_layers(const ConfigFields& fields, const ModelC
     period = fields.integer("sliding_window_pattern", period, 0);
   }
   for (int64_t layer = 0; layer < config.n_layers; ++layer) {
-    layers.push_back(is_on && period > 0 && (layer + 1) % period != 0);
+    layers.push_back(is_on && period > 0 && (family.full_first ? layer : layer + 1) % period != 0);
   }
   return layers;
 }
@@ -97,6 +132,7 @@ void read_native_window(const ConfigFields& fields, ModelConfig& config) {
   const bool is_null = !fields.is_absent("sliding_window") && !fields.has("sliding_window");
   const bool is_absent = fields.is_absent("sliding_window") && family.defaults.sliding_window == 0;
   bool is_on = rule != NativeWindow::kNever && !is_null && !is_absent;
+  if (family.does_read("use_sliding_window")) is_on = fields.boolean("use_sliding_window", false) && is_on;
   int64_t window = 0;
   if (is_on) window = fields.size("sliding_window", family.defaults.sliding_window);
   std::vector<bool> layers;
@@ -157,6 +193,12 @@ void read_positions(const ConfigFields& fields, ModelConfig& config) {
       config.ropes = {read("")};
       without_positions_where(layers_with_positions(fields, config.n_layers));
       break;
+    case Positions::kThetaByLayer: {
+      config.ropes = {read("")};
+      const std::vector<double> thetas = read_layer_thetas(fields, config.n_layers);
+      if (!thetas.empty()) set_ropes_by_theta(thetas, RopeConfig(config.ropes.front()), config);
+      break;
+    }
   }
 }
 

@@ -9,6 +9,8 @@
 
 #include "base/error.h"
 #include "base/random.h"
+#include "model/config.h"
+#include "model/declared_tensors.h"
 #include "model/families.h"
 
 namespace winnow::model {
@@ -29,9 +31,30 @@ struct Tensor {
   float spread;
 };
 
+Json config_json(const RandomCheckpoint& s);
+
+// All tensors of a family with experts, as config.json declares them.
+std::vector<Tensor> declare_with_experts(const RandomCheckpoint& s) {
+  std::vector<Tensor> tensors;
+  for (const TensorSpec& spec : declared_tensors(parse_config(config_json(s).dump(), "random checkpoint"))) {
+    const bool is_vector = spec.shape.size() == 1 || spec.shape.front() == 1;
+    if (spec.name == kEmbedding) {
+      tensors.push_back({spec.name, spec.shape, 0.0F, 1.0F});
+    } else if (is_vector) {
+      const bool is_norm = spec.name.ends_with("norm.weight");
+      tensors.push_back({spec.name, spec.shape, is_norm ? 1.0F : 0.0F, 0.25F});
+    } else {
+      tensors.push_back(
+          {spec.name, spec.shape, 0.0F, static_cast<float>(std::sqrt(3.0 / static_cast<double>(spec.shape.back())))});
+    }
+  }
+  return tensors;
+}
+
 std::vector<Tensor> declare(const RandomCheckpoint& s) {
   const Family* family = find_family(s.model_type);
   if (family == nullptr) fail(ExitCode::kInternal, "random checkpoint: unknown family " + s.model_type);
+  if (!family->experts.n_experts_keys.empty()) return declare_with_experts(s);
   std::vector<Tensor> tensors;
   const auto linear = [&](const std::string& name, int64_t out, int64_t in) {
     // A uniform variable on [-a, a] has the variance a^2 / 3.
@@ -61,6 +84,9 @@ std::vector<Tensor> declare(const RandomCheckpoint& s) {
       tensors.push_back({prefix + "self_attn.q_norm.weight", {s.head_dim}, 1.5F, 0.25F});
       tensors.push_back({prefix + "self_attn.k_norm.weight", {s.head_dim}, 1.5F, 0.25F});
     }
+    if (!family->names.sink_logits.empty()) {
+      tensors.push_back({prefix + std::string(family->names.sink_logits), {s.n_heads}, 0.0F, 3.0F});
+    }
     norm(prefix + "post_attention_layernorm", s.hidden);
     linear(prefix + "mlp.gate_proj", s.ffn, s.hidden);
     linear(prefix + "mlp.up_proj", s.ffn, s.hidden);
@@ -72,21 +98,27 @@ std::vector<Tensor> declare(const RandomCheckpoint& s) {
 }
 
 Json config_json(const RandomCheckpoint& s) {
-  return {{"model_type", s.model_type},
-          {"num_hidden_layers", s.n_layers},
-          {"hidden_size", s.hidden},
-          {"num_attention_heads", s.n_heads},
-          {"num_key_value_heads", s.n_kv_heads},
-          {"head_dim", s.head_dim},
-          {"intermediate_size", s.ffn},
-          {"vocab_size", s.vocab},
-          {"tie_word_embeddings", s.tied_embeddings},
-          {"hidden_act", "silu"},
-          {"rms_norm_eps", 1e-6},
-          {"rope_theta", 10000.0},
-          {"sliding_window", nullptr},
-          {"max_position_embeddings", 1 << 20},
-          {"torch_dtype", s.dtype == kernels::DType::kBf16 ? "bfloat16" : "float32"}};
+  Json json = {{"model_type", s.model_type},
+               {"num_hidden_layers", s.n_layers},
+               {"hidden_size", s.hidden},
+               {"num_attention_heads", s.n_heads},
+               {"num_key_value_heads", s.n_kv_heads},
+               {"head_dim", s.head_dim},
+               {"intermediate_size", s.ffn},
+               {"vocab_size", s.vocab},
+               {"tie_word_embeddings", s.tied_embeddings},
+               {"hidden_act", "silu"},
+               {"rms_norm_eps", 1e-6},
+               {"rope_theta", 10000.0},
+               {"sliding_window", nullptr},
+               {"max_position_embeddings", 1 << 20},
+               {"torch_dtype", s.dtype == kernels::DType::kBf16 ? "bfloat16" : "float32"}};
+  const ExpertsFamily& experts = find_family(s.model_type)->experts;
+  if (experts.n_experts_keys.empty()) return json;
+  json[first_word(experts.n_experts_keys)] = s.n_experts;
+  json[first_word(experts.top_k_keys)] = s.top_k;
+  json[experts.ffn == 0 ? "intermediate_size" : "moe_intermediate_size"] = s.expert_ffn;
+  return json;
 }
 
 void write_tensor(std::ofstream& file, const Tensor& tensor, int64_t count, kernels::DType dtype, SplitMix64& random) {

@@ -21,6 +21,10 @@ struct RandomCheckpoint {
   bool tied_embeddings = true;
   kernels::DType dtype = kernels::DType::kBf16;
   uint64_t seed = 1;
+  // In a family with experts.
+  int64_t n_experts = 8;
+  int64_t top_k = 2;
+  int64_t expert_ffn = 48;
 };
 
 // Writes DIR/config.json and DIR/model.safetensors; the directory is made. Weights are uniform with the variance

@@ -192,7 +192,7 @@ RopeConfig read_rope(const ConfigFields& fields, const Family& family, int64_t h
   }
   const bool is_hub = fields.has("rope_scaling") && !fields.value("rope_scaling").empty();
   std::string key = is_hub ? "rope_scaling" : "rope_parameters";
-  Json object = fields.has(key.c_str()) ? fields.value(key.c_str()) : Json::object();
+  Json object = fields.has(key.c_str()) ? fields.value(key.c_str()) : Json::parse(family.defaults.rope);
   const bool is_local = layer_type == "sliding_attention";
   if (!layer_type.empty()) object = table_of_type(fields, layer_type, is_hub, key);
   const ConfigFields table(object, fields.origin(), key + ".");

@@ -25,6 +25,7 @@ LayerWeights empty_layer(const ModelConfig& config, int64_t index) {
                               &layer.mlp_output_norm, &layer.q_norm.norm, &layer.k_norm.norm}) {
     norm->shape = config.norm;
   }
+  layer.router.shape = config.experts.router;
   layer.q_norm.after_rope = layer.k_norm.after_rope = config.family->qk_norm_after_rope;
   return layer;
 }
@@ -94,7 +95,9 @@ kernels::Matrix ModelWeights::place(const kernels::HostTensor& source, kernels::
                                     bool reads) {
   // What takes no memory of the backend is read from the map by everyone.
   if (reads || ops_.device().weight_bytes(source, use) == 0) return ops_.device().load(source, use, at);
-  return {at.data(), ops_.device().activation_dtype(), source.rows(), source.cols()};
+  const kernels::DType dtype =
+      use == kernels::WeightUse::kTable ? kernels::DType::kF32 : ops_.device().activation_dtype();
+  return {at.data(), dtype, source.rows(), source.cols()};
 }
 
 int64_t ModelWeights::load_shared(WeightSharing* sharing) {

@@ -25,11 +25,14 @@ struct LayerWeights {
   kernels::Matrix kv_bias;       // (2 * kv_dim)
   kernels::HeadNorm q_norm;
   kernels::HeadNorm k_norm;
+  kernels::Matrix sink_logits;          // (n_heads), float32
   kernels::Matrix o;                    // (hidden, q_dim)
   kernels::Matrix o_bias;               // (hidden)
   kernels::Norm attention_output_norm;  // (hidden), of what attention adds
   kernels::Norm mlp_norm;               // (hidden), before the MLP
-  kernels::Matrix gate_up;              // (2 * ffn, hidden): gate, then up
+  kernels::Router router;               // without a weight: the layer has no experts
+  kernels::Experts experts;             // beside the MLP, which is then that of the experts that every row has
+  kernels::Matrix gate_up;              // (2 * ffn, hidden): gate, then up; empty where all experts are chosen
   kernels::Matrix gate_up_bias;
   kernels::Matrix down;  // (hidden, ffn)
   kernels::Matrix down_bias;

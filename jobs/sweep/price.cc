@@ -40,7 +40,7 @@ double sweep_flops(const model::ModelConfig& config, const run::Settings& settin
   const auto q_dim = static_cast<double>(config.heads.q_dim());
   const auto kv_dim = 2.0 * static_cast<double>(config.heads.kv_dim());
   const auto hidden = static_cast<double>(config.hidden);
-  const double per_row = 2.0 * hidden * (2.0 * q_dim + kv_dim + 3.0 * static_cast<double>(config.ffn));
+  const double per_row = 2.0 * hidden * (2.0 * q_dim + kv_dim + 3.0 * static_cast<double>(config.mean_active_ffn()));
   const double per_pair = 4.0 * q_dim;
   const double row_layers = layers * rows + lane_rows;
   const double pairs = layers * rows * rows / 2.0 + lane_pairs;

@@ -193,8 +193,9 @@ class TileAttention {
   }
 
   void write_result() const {
+    const auto* sink_logits = call_.sink_logits.as<float>();
     for (int64_t r = 0; r < kRowTile; ++r) {
-      const float inverse = r < n_rows_ ? 1.0F / running_[r].sum : 0.0F;
+      const float inverse = r < n_rows_ ? inverse_denominator(running_[r], sink_logits, head_) : 0.0F;
       const float* out = scratch_.out + r * value_stride_;
       float* to = result_row(r);
       for (int64_t d = 0; d < heads_.head_dim; ++d) to[d] = r < n_rows_ ? out[d] * inverse : 0.0F;

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <cmath>
 #include <vector>
 
 #include "base/thread_pool.h"
@@ -24,6 +25,13 @@ inline constexpr int64_t kv_block_count(const kernels::HeadShape& h) {
 }
 // Returns the blocks, one after another.
 inline float* kv_blocks(const kernels::KvSpan& kv) { return static_cast<float*>(kv.data); }
+
+// Returns what a head's row of attention is multiplied by at its end: 1 over the softmax's denominator. sink_logits: of
+// all heads, or null.
+inline float inverse_denominator(const Running& running, const float* sink_logits, int64_t head) {
+  if (sink_logits == nullptr) return 1.0F / running.sum;
+  return 1.0F / (running.sum + std::exp2(sink_logits[head] * kLog2E - running.max));
+}
 
 // Operations are defined in a file each, of their name.
 class CpuBackend final : public kernels::Device, public kernels::Ops {
@@ -46,6 +54,7 @@ class CpuBackend final : public kernels::Device, public kernels::Ops {
   int64_t kv_bytes(int64_t n_rows, const kernels::HeadShape& heads) const override;
   int64_t workspace_bytes(int64_t n_rows, int64_t hidden, int64_t vocab,
                           const kernels::HeadShape& heads) const override;
+  int64_t experts_bytes(int64_t n_rows, int64_t hidden, int64_t ffn, const kernels::RouterShape& shape) const override;
 
   std::unique_ptr<kernels::Buffer> allocate(int64_t size_bytes, const char* what) override;
   std::unique_ptr<kernels::Buffer> allocate_host(int64_t size_bytes, const char* what) override;
@@ -83,6 +92,8 @@ class CpuBackend final : public kernels::Device, public kernels::Ops {
   void do_decode_attention(std::span<const kernels::DecodeCall> calls, const kernels::HeadShape& heads) override;
   void do_attention_lse(const kernels::LseCall& call, const kernels::HeadShape& heads) override;
   void do_gate(kernels::ConstRows gate_up, kernels::Activation activation, kernels::Rows out) override;
+  void do_experts(kernels::ConstRows x, const kernels::Router& router, const kernels::Experts& experts,
+                  kernels::Activation activation, kernels::Rows out) override;
   void do_token_nll(kernels::ConstRows x, const kernels::Matrix& head, const kernels::LogitShape& logits,
                     std::span<const int32_t> targets, const kernels::TokenScores& out) override;
 

@@ -184,8 +184,10 @@ class RowAttention {
 
   void write_result() const {
     auto* to = call_.out.as<float>() + kv_head_ * n_queries_ * heads_.head_dim;
+    const auto* sink_logits = call_.sink_logits.as<float>();
     for (int64_t r = 0; r < n_queries_; ++r) {
-      const float inverse = 1.0F / running_[static_cast<std::size_t>(r)].sum;
+      const float inverse =
+          inverse_denominator(running_[static_cast<std::size_t>(r)], sink_logits, kv_head_ * n_queries_ + r);
       for (int64_t d = 0; d < heads_.head_dim; ++d) to[r * heads_.head_dim + d] = out_[r * stride() + d] * inverse;
     }
   }

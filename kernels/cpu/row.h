@@ -73,6 +73,11 @@ inline VecF sigmoid_times(VecF x, VecF factor) { return factor / (1.0F + exp2(mi
 
 inline VecF gated(VecF gate, VecF up, kernels::Activation activation) {
   if (activation == kernels::Activation::kSilu) return sigmoid_times(gate, gate) * up;
+  if (activation == kernels::Activation::kClampedSwiGlu) {
+    const VecF most = broadcast(7.0F);
+    const VecF g = min(gate, most);
+    return sigmoid_times(g * 1.702F, g) * (max(min(up, most), -most) + 1.0F);
+  }
   // 0.5 (1 + tanh(u)) is 1 / (1 + exp(-2u)); 1.5957691 is 2 sqrt(2 / pi).
   const VecF bend = (gate + gate * gate * gate * 0.044715F) * 1.59576912F;
   return sigmoid_times(bend, gate) * up;

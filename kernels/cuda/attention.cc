@@ -107,8 +107,9 @@ bool stacks_on(const kernels::AttentionCall& a, const kernels::AttentionCall& b)
   const auto lies_behind = [](kernels::ConstRows rows, kernels::ConstRows before) {
     return before.bytes().data() + before.bytes().size() == rows.data;
   };
-  return a.prefix.kv.data == b.prefix.kv.data && a.own.first_row == b.own.first_row && a.n_rows() == b.n_rows() &&
-         lies_behind(b.q, a.q) && lies_behind(b.out, a.out);
+  return a.prefix.kv.data == b.prefix.kv.data && a.sink_logits.data == b.sink_logits.data &&
+         a.own.first_row == b.own.first_row && a.n_rows() == b.n_rows() && lies_behind(b.q, a.q) &&
+         lies_behind(b.out, a.out);
 }
 
 }  // namespace
@@ -124,25 +125,30 @@ kernels::KvSpan CudaBackend::join_keys(const kernels::AttentionCall& call, const
   return joined;
 }
 
-// A piece of whole tiles over the keys of one buffer: q and out are its rows.
-void CudaBackend::run_piece(const Piece& piece, const PieceRows& rows, const kernels::Window& window,
+// A piece of whole tiles over the keys of one buffer: q and out are its rows. Sink logits come after cuDNN's kernels.
+void CudaBackend::run_piece(const Piece& piece, const PieceRows& rows, const kernels::AttentionCall& call,
                             const kernels::HeadShape& heads) {
   AttentionMemory& memory = *attention_memory_;
-  const std::vector<KeyRange> ranges = ranges_of(piece, window);
+  const std::vector<KeyRange> ranges = ranges_of(piece, call.window);
   const int64_t lse_count = heads.n_heads * piece.n_rows();
   memory.lse.reserve(*this, 2 * lse_count * 4, "log-sum-exp");
   auto* lse = static_cast<float*>(memory.lse.data());
   const auto keys_of = [&](const KeyRange& range) { return rows.kv.from(range.first_key).data; };
   cudnn_->run(shape_of(piece.n_rows(), ranges[0], heads), {rows.q.data, keys_of(ranges[0]), rows.out.data, lse},
               heads.scale);
-  if (ranges.size() == 1) return;
-  memory.second_out.reserve(*this, rows.out.size_bytes(), "half of an attention");
-  cudnn_->run(shape_of(piece.n_rows(), ranges[1], heads),
-              {rows.q.data, keys_of(ranges[1]), memory.second_out.data(), lse + lse_count}, heads.scale);
+  if (ranges.size() == 1 && !call.sink_logits) return;
+  const void* second = nullptr;
+  if (ranges.size() > 1) {
+    memory.second_out.reserve(*this, rows.out.size_bytes(), "half of an attention");
+    second = memory.second_out.data();
+    cudnn_->run(shape_of(piece.n_rows(), ranges[1], heads),
+                {rows.q.data, keys_of(ranges[1]), memory.second_out.data(), lse + lse_count}, heads.scale);
+  }
   merge_attention({.out = rows.out.data,
-                   .other = memory.second_out.data(),
+                   .other = second,
                    .lse = lse,
                    .other_lse = lse + lse_count,
+                   .sink_logits = call.sink_logits.as<float>(),
                    .n_rows = piece.n_rows(),
                    .n_heads = heads.n_heads,
                    .head_dim = heads.head_dim},
@@ -178,6 +184,7 @@ void CudaBackend::run_stacked(std::span<const kernels::AttentionCall> lanes, con
     call.n_tokens -= split;
     call.own.first_row = 0;
     call.prefix = {};
+    call.sink_logits = {};  // they come with the merge, once
     own.push_back(call);
     own_lse.push_back({lse + lse_count + i * first.n_rows(), n_rows});
   }
@@ -186,6 +193,7 @@ void CudaBackend::run_stacked(std::span<const kernels::AttentionCall> lanes, con
                    .other = second_out.data,
                    .lse = lse,
                    .other_lse = lse + lse_count,
+                   .sink_logits = first.sink_logits.as<float>(),
                    .n_rows = n_rows,
                    .n_heads = heads.n_heads,
                    .head_dim = heads.head_dim},
@@ -216,12 +224,12 @@ void CudaBackend::run_pieces(const kernels::AttentionCall& call, const kernels::
     const kernels::ConstRows q = call.q.slice(hull.first_row - call.first_row, hull.n_rows());
     const kernels::Rows out = call.out.slice(hull.first_row - call.first_row, hull.n_rows());
     if (is_first || hull.n_rows() == piece.n_rows()) {
-      run_piece(hull, {q, keys, out}, call.window, heads);
+      run_piece(hull, {q, keys, out}, call, heads);
     } else {
       attention_memory_->tile_out.reserve(*this, out.size_bytes(), "rows of a shared tile");
       kernels::Rows scratch = out;
       scratch.data = attention_memory_->tile_out.data();
-      run_piece(hull, {q, keys, scratch}, call.window, heads);
+      run_piece(hull, {q, keys, scratch}, call, heads);
       const int64_t first = piece.first_row - hull.first_row;
       do_copy_async(scratch.slice(first, piece.n_rows()).bytes(), out.slice(first, piece.n_rows()).bytes());
     }

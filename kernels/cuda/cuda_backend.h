@@ -110,7 +110,7 @@ class CudaBackend final : public kernels::Device, public kernels::Ops {
     kernels::KvSpan kv;
     kernels::Rows out;
   };
-  void run_piece(const Piece& piece, const PieceRows& rows, const kernels::Window& window,
+  void run_piece(const Piece& piece, const PieceRows& rows, const kernels::AttentionCall& call,
                  const kernels::HeadShape& heads);
   void run_pieces(const kernels::AttentionCall& call, const kernels::HeadShape& heads);
   void run_stacked(std::span<const kernels::AttentionCall> lanes, const kernels::HeadShape& heads);

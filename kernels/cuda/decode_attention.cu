@@ -30,6 +30,7 @@ struct RowArguments {
   int64_t n_sinks;
   int64_t window_start;
   int64_t n_keys;
+  const float* sink_logits;  // (n_heads), or null
 };
 
 struct LaunchArguments {
@@ -160,6 +161,7 @@ __global__ void __launch_bounds__(kThreads) merge_kernel(const __grid_constant__
   for (int i = 0; i < n_pieces; ++i) {
     total += rescale(from[i * stride + launch.head_dim], max) * from[i * stride + launch.head_dim + 1];
   }
+  if (row.sink_logits != nullptr) total += exp2f(row.sink_logits[head] * kLog2E - max);
   for (int d = threadIdx.x; d < launch.head_dim; d += kThreads) {
     float sum = 0.0F;
     for (int i = 0; i < n_pieces; ++i) sum += rescale(from[i * stride + launch.head_dim], max) * from[i * stride + d];
@@ -176,7 +178,8 @@ RowArguments arguments(const kernels::DecodeCall& call) {
           .cache = call.cache,
           .n_sinks = sinks,
           .window_start = band,
-          .n_keys = sinks + call.row + 1 - band};
+          .n_keys = sinks + call.row + 1 - band,
+          .sink_logits = call.sink_logits.as<float>()};
 }
 
 void launch_pieces(const LaunchArguments& launch, const dim3& grid, cudaStream_t stream) {

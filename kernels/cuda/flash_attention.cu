@@ -42,6 +42,7 @@ struct CallArguments {
   int64_t n_rows;
   int64_t n_tokens;
   kernels::Window window;
+  const float* sink_logits;  // (n_heads), or null
 };
 
 struct LaunchArguments {
@@ -350,6 +351,7 @@ class Block {
   __device__ int64_t row_of(int m, int half) const { return row_in_call_ + m * kFragmentRows + lane() / 4 + half * 8; }
 
   __device__ void write() {
+    const float sink_log2 = call_.sink_logits == nullptr ? -INFINITY : call_.sink_logits[head_] * kLog2E;
 #pragma unroll
     for (int m = 0; m < kFragments; ++m) {
 #pragma unroll
@@ -357,7 +359,9 @@ class Block {
         const int64_t row = row_of(m, half);
         const bool real = call_.first_row + row < call_.n_tokens;
         const float total = quad_sum(sum_[m][half]);
-        const float inverse = real ? 1.0F / total : 0.0F;
+        float denominator = total;
+        if (sink_log2 != -INFINITY) denominator += exp2f(sink_log2 - max_[m][half]);
+        const float inverse = real ? 1.0F / denominator : 0.0F;
         Bf16* to = call_.out + row * q_stride() + head_ * launch_.head_dim + (lane() % 4) * 2;
 #pragma unroll
         for (int v = 0; v < kValueTiles; ++v) {
@@ -415,7 +419,8 @@ CallArguments arguments(const kernels::AttentionCall& call, const LseRows& lse) 
           .first_row = call.first_row,
           .n_rows = call.n_rows(),
           .n_tokens = call.n_tokens,
-          .window = call.window};
+          .window = call.window,
+          .sink_logits = call.sink_logits.as<float>()};
 }
 
 }  // namespace

@@ -19,8 +19,8 @@ struct LseRows {
 };
 
 // Computes softmax(q k^T scale) v over the union of sinks and window in one pass. Keys and values are taken from the
-// prefix before own.first_row and from `own` from there on, so nothing is copied. lse: one a call, or empty. Source:
-// FlashAttention-2 (arXiv 2307.08691), algorithm 1.
+// prefix before own.first_row and from `own` from there on, so nothing is copied. lse: one a call, or empty; sink
+// logits are in the result and not in it. Source: FlashAttention-2 (arXiv 2307.08691), algorithm 1.
 void own_attention(std::span<const kernels::AttentionCall> calls, std::span<const LseRows> lse,
                    const kernels::HeadShape& heads, cudaStream_t stream);
 

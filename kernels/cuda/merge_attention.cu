@@ -15,14 +15,17 @@ __global__ void merge_kernel(MergeArguments a) {
   if (i >= a.n_rows * a.n_heads * pieces) return;
   const int64_t row_head = i / pieces;
   const int64_t at = row_head % a.n_heads * a.n_rows + row_head / a.n_heads;
-  const float highest = fmaxf(a.lse[at], a.other_lse[at]);
+  const float other_lse = a.other == nullptr ? -INFINITY : a.other_lse[at];
+  const float highest = fmaxf(a.lse[at], other_lse);
   const float weight = __expf(a.lse[at] - highest);
-  const float other_weight = __expf(a.other_lse[at] - highest);
-  const float inverse = 1.0F / (weight + other_weight);
+  const float other_weight = __expf(other_lse - highest);
+  float sum = weight + other_weight;
+  if (a.sink_logits != nullptr) sum += __expf(a.sink_logits[row_head % a.n_heads] - highest);
+  const float inverse = 1.0F / sum;
   float x[8];
-  float y[8];
+  float y[8] = {};
   static_cast<const Bf16x8*>(a.out)[i].to_float(x);
-  static_cast<const Bf16x8*>(a.other)[i].to_float(y);
+  if (a.other != nullptr) static_cast<const Bf16x8*>(a.other)[i].to_float(y);
 #pragma unroll
   for (int e = 0; e < 8; ++e) x[e] = (x[e] * weight + y[e] * other_weight) * inverse;
   static_cast<Bf16x8*>(a.out)[i] = Bf16x8::from_float(x);

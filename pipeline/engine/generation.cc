@@ -223,7 +223,7 @@ void Generation::decode_layer(int64_t layer, int64_t n_rows) {
       const kernels::KvCache cache = sequence->cache->layer(layer);
       copies.push_back({at(buffers_.kv), sequence->at, cache.kv, cache.slot(sequence->row), 1});
       calls.push_back({q.slice(sequence->at, 1), attention.slice(sequence->at, 1), sequence->row, cache,
-                       setting_of(sequence).window});
+                       setting_of(sequence).window, weights.sink_logits});
     }
     ops_.copy_kv(copies, config_.heads);
     ops_.decode_attention(calls, config_.heads);

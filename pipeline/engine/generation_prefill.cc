@@ -206,6 +206,7 @@ void Prefill::run_chunk(const Prompt& prompt, const Chunk& chunk, int64_t layer,
   call.prefix = chunk.prefix;
   call.own = chunk.own;
   call.window = setting.window;
+  call.sink_logits = weights.sink_logits;
   ops.attention(std::span(&call, 1), config.heads);
   forward_.decoder.finish(weights, call.out, residual());
 }

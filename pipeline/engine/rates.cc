@@ -94,7 +94,8 @@ Rates measure_rates(kernels::Ops& ops, const model::ModelConfig& config, model::
                                     .n_tokens = n_keys,
                                     .prefix = {},
                                     .own = keys,
-                                    .window = kernels::full_attention()};
+                                    .window = kernels::full_attention(),
+                                    .sink_logits = layer.sink_logits};
   const double pairs =
       static_cast<double>(n_rows) * (static_cast<double>(first_row) + 0.5 * static_cast<double>(n_rows + 1));
   rates.per_attention_pair = seconds_of(ops, [&] { ops.attention({&call, 1}, heads); }) / pairs;

@@ -2,138 +2,21 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <numbers>
+#include <numeric>
 #include <string>
 #include <vector>
 
 #include "model/families.h"
+#include "pipeline/engine/reference_weights.h"
 
 namespace winnow::engine {
 namespace {
 
-using Vector = std::vector<double>;
-
-double half_to_double(uint16_t bits) {
-  const double sign = (bits & 0x8000U) != 0 ? -1.0 : 1.0;
-  const int exponent = (bits >> 10) & 0x1F;
-  const int fraction = bits & 0x3FF;
-  if (exponent == 0) return sign * std::ldexp(fraction, -24);
-  return sign * std::ldexp(1024 + fraction, exponent - 25);
-}
-
-double bfloat16_to_double(uint16_t bits) {
-  const uint32_t wide = static_cast<uint32_t>(bits) << 16;
-  float value = 0.F;
-  std::memcpy(&value, &wide, sizeof(value));
-  return static_cast<double>(value);
-}
-
-Vector to_double(const kernels::HostTensor& tensor) {
-  Vector values(static_cast<std::size_t>(tensor.count()));
-  if (tensor.values) {
-    std::vector<float> computed(values.size());
-    tensor.values->read(0, tensor.count(), computed.data());
-    std::copy(computed.begin(), computed.end(), values.begin());
-    return values;
-  }
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    if (tensor.dtype == kernels::DType::kF32) {
-      float value = 0.F;
-      std::memcpy(&value, tensor.data + 4 * i, sizeof(value));
-      values[i] = static_cast<double>(value);
-    } else {
-      uint16_t bits = 0;
-      std::memcpy(&bits, tensor.data + 2 * i, sizeof(bits));
-      values[i] = tensor.dtype == kernels::DType::kF16 ? half_to_double(bits) : bfloat16_to_double(bits);
-    }
-  }
-  return values;
-}
-
-// y = W x + b; W (out_features, in_features), b may be empty.
-struct Linear {
-  Vector weight;
-  Vector bias;
-
-  Vector operator()(const Vector& x) const {
-    Vector y(weight.size() / x.size());
-    for (std::size_t o = 0; o < y.size(); ++o) {
-      for (std::size_t i = 0; i < x.size(); ++i) y[o] += weight[o * x.size() + i] * x[i];
-      if (!bias.empty()) y[o] += bias[o];
-    }
-    return y;
-  }
-};
-
-struct Reader {
-  const model::Checkpoint& checkpoint;
-
-  Vector vector(const std::string& name, int64_t n) const { return to_double(checkpoint.get(name, {n})); }
-  Linear linear(const std::string& name, int64_t out_features, int64_t in_features, bool has_bias) const {
-    Linear linear;
-    linear.weight = to_double(checkpoint.get(name + ".weight", {out_features, in_features}));
-    if (has_bias) linear.bias = vector(name + ".bias", out_features);
-    return linear;
-  }
-};
-
-// Rows [first, first + n) of W.
-Linear rows_of(const Linear& whole, int64_t first, int64_t n, int64_t in_features) {
-  const auto begin = whole.weight.begin() + first * in_features;
-  return {{begin, begin + n * in_features}, {}};
-}
-
-struct Layer {
-  Vector attention_norm, attention_output_norm, mlp_norm, mlp_output_norm, q_norm, k_norm;  // empty: the layer has none
-  Linear q, k, v, o, gate, up, down;
-};
-
-void read_projections(const model::ModelConfig& config, const Reader& read, const std::string& prefix, Layer& layer) {
-  const model::LayerNames& names = config.family->names;
-  const int64_t q_dim = config.heads.q_dim();
-  const int64_t kv_dim = config.heads.kv_dim();
-  if (names.qkv.empty()) {
-    layer.q = read.linear(prefix + "self_attn.q_proj", q_dim, config.hidden, config.qkv_bias);
-    layer.k = read.linear(prefix + "self_attn.k_proj", kv_dim, config.hidden, config.qkv_bias);
-    layer.v = read.linear(prefix + "self_attn.v_proj", kv_dim, config.hidden, config.qkv_bias);
-  } else {
-    const Linear all = read.linear(prefix + std::string(names.qkv), q_dim + 2 * kv_dim, config.hidden, false);
-    layer.q = rows_of(all, 0, q_dim, config.hidden);
-    layer.k = rows_of(all, q_dim, kv_dim, config.hidden);
-    layer.v = rows_of(all, q_dim + kv_dim, kv_dim, config.hidden);
-  }
-  if (names.gate_up.empty()) {
-    layer.gate = read.linear(prefix + "mlp.gate_proj", config.ffn, config.hidden, config.mlp_bias);
-    layer.up = read.linear(prefix + "mlp.up_proj", config.ffn, config.hidden, config.mlp_bias);
-  } else {
-    const Linear both = read.linear(prefix + std::string(names.gate_up), 2 * config.ffn, config.hidden, false);
-    layer.gate = rows_of(both, 0, config.ffn, config.hidden);
-    layer.up = rows_of(both, config.ffn, config.ffn, config.hidden);
-  }
-}
-
-Layer read_layer(const model::ModelConfig& config, const Reader& read, int64_t index) {
-  const std::string prefix = "model.layers." + std::to_string(index) + ".";
-  const model::Family& family = *config.family;
-  const auto norm = [&](std::string_view name, int64_t n) {
-    return name.empty() ? Vector{} : read.vector(prefix + std::string(name) + ".weight", n);
-  };
-  Layer layer;
-  layer.attention_norm = norm(family.names.attention_norm, config.hidden);
-  layer.attention_output_norm = norm(family.names.attention_output_norm, config.hidden);
-  layer.mlp_norm = norm(family.names.mlp_norm, config.hidden);
-  layer.mlp_output_norm = norm(family.names.mlp_output_norm, config.hidden);
-  if (family.qk_norm != model::QkNorm::kNone) {
-    const bool per_head = family.qk_norm == model::QkNorm::kPerHead;
-    layer.q_norm = norm(family.names.q_norm, per_head ? config.heads.head_dim : config.heads.q_dim());
-    layer.k_norm = norm(family.names.k_norm, per_head ? config.heads.head_dim : config.heads.kv_dim());
-  }
-  read_projections(config, read, prefix, layer);
-  layer.o = read.linear(prefix + "self_attn.o_proj", config.hidden, config.heads.q_dim(), config.o_bias);
-  layer.down = read.linear(prefix + "mlp.down_proj", config.hidden, config.ffn, config.mlp_bias);
-  return layer;
-}
+using Vector = ReferenceVector;
+using Linear = ReferenceLinear;
+using Mlp = ReferenceMlp;
+using Layer = ReferenceLayer;
 
 // In place on values[begin, begin + weight.size()); an empty weight leaves them.
 void norm_in_place(Vector& values, std::size_t begin, const Vector& weight, const kernels::NormShape& shape) {
@@ -266,8 +149,9 @@ void norm_and_rotate(Vector& heads, const Vector& weight, const model::ModelConf
 }
 
 // Row t of softmax(scale * q k^T) v over the keys that it sees, all heads; the model's own definition, written
-// out again: key j iff j <= t and (t - j < W or j < S), where the row obeys the window at all.
-Vector attend(const model::ModelConfig& config, const Vector& q, const std::vector<Vector>& k,
+// out again: key j iff j <= t and (t - j < W or j < S), where the row obeys the window at all. A sink logit is one
+// more score, whose value is 0.
+Vector attend(const model::ModelConfig& config, const Layer& layer, const Vector& q, const std::vector<Vector>& k,
               const std::vector<Vector>& v, const kernels::Window& window) {
   const auto head_dim = static_cast<std::size_t>(config.heads.head_dim);
   const auto cap = static_cast<double>(config.heads.softcap);
@@ -286,8 +170,9 @@ Vector attend(const model::ModelConfig& config, const Vector& q, const std::vect
       for (std::size_t i = 0; i < head_dim; ++i) dot += q[head * head_dim + i] * k[j][kv_begin + i];
       score[j] = capped(dot * scale, cap);
     }
-    const double largest = *std::max_element(score.begin(), score.end());
-    double sum = 0.0;
+    const double sink = layer.sink_logits.empty() ? -INFINITY : layer.sink_logits[head];
+    const double largest = std::max(sink, *std::max_element(score.begin(), score.end()));
+    double sum = std::exp(sink - largest);
     for (double& s : score) sum += s = std::exp(s - largest);
     for (std::size_t j = 0; j < k.size(); ++j) {
       for (std::size_t i = 0; i < head_dim; ++i) out[head * head_dim + i] += score[j] / sum * v[j][kv_begin + i];
@@ -300,17 +185,82 @@ void add(Vector& to, const Vector& from, double scale) {
   for (std::size_t i = 0; i < to.size(); ++i) to[i] += scale * from[i];
 }
 
-// down(act(gate) * up) of one row.
-Vector run_mlp(const model::ModelConfig& config, const Layer& layer, const Vector& input) {
-  Vector gate = layer.gate(input);
-  const Vector up = layer.up(input);
-  for (std::size_t i = 0; i < gate.size(); ++i) {
-    const double x = gate[i];
-    const double bend = std::sqrt(2.0 / std::numbers::pi) * (x + 0.044715 * x * x * x);
-    const bool is_silu = config.family->activation == kernels::Activation::kSilu;
-    gate[i] = up[i] * (is_silu ? x / (1.0 + std::exp(-x)) : 0.5 * x * (1.0 + std::tanh(bend)));
+// What an activation makes of one gate and up.
+double gated(kernels::Activation activation, double x, double up) {
+  if (activation == kernels::Activation::kSilu) return up * x / (1.0 + std::exp(-x));
+  if (activation == kernels::Activation::kClampedSwiGlu) {
+    const double gate = std::min(x, 7.0);
+    return gate / (1.0 + std::exp(-1.702 * gate)) * (std::clamp(up, -7.0, 7.0) + 1.0);
   }
-  return layer.down(gate);
+  return up * 0.5 * x * (1.0 + std::tanh(std::sqrt(2.0 / std::numbers::pi) * (x + 0.044715 * x * x * x)));
+}
+
+// down(act(gate, up)) of one row.
+Vector run_mlp(const model::ModelConfig& config, const Mlp& mlp, const Vector& input) {
+  Vector gate = mlp.gate(input);
+  const Vector up = mlp.up(input);
+  for (std::size_t i = 0; i < gate.size(); ++i) gate[i] = gated(config.family->activation, gate[i], up[i]);
+  return mlp.down(gate);
+}
+
+// Numbers of the largest `count` values, the largest first, ties to the lower number.
+std::vector<std::size_t> best_of(const Vector& values, int64_t count) {
+  std::vector<std::size_t> order(values.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::ranges::stable_sort(order, [&](std::size_t a, std::size_t b) { return values[a] > values[b]; });
+  order.resize(static_cast<std::size_t>(count));
+  return order;
+}
+
+// The weight of every expert for one row, 0 where it is not chosen.
+// Source: Transformers modeling_glm4_moe.py, Glm4MoeTopkRouter, of which the others are special cases.
+Vector expert_weights(const kernels::RouterShape& router, const Layer& layer, const Vector& input) {
+  Vector scores = layer.router(input);
+  const double largest = *std::ranges::max_element(scores);
+  double sum = 0.0;
+  for (double& score : scores) {
+    if (router.scores == kernels::RouterScores::kSigmoid) {
+      score = 1.0 / (1.0 + std::exp(-score));
+    } else {
+      sum += score = std::exp(score - largest);
+    }
+  }
+  for (double& score : scores) score /= router.scores == kernels::RouterScores::kSoftmax ? sum : 1.0;
+  Vector choice = scores;
+  if (!layer.correction.empty()) add(choice, layer.correction, 1.0);
+  const std::size_t group_size = scores.size() / static_cast<std::size_t>(router.n_groups);
+  Vector groups;
+  for (auto begin = choice.begin(); begin != choice.end(); begin += static_cast<int64_t>(group_size)) {
+    const Vector group(begin, begin + static_cast<int64_t>(group_size));
+    groups.push_back(0.0);
+    for (const std::size_t e : best_of(group, std::min<int64_t>(2, static_cast<int64_t>(group_size)))) {
+      groups.back() += group[e];
+    }
+  }
+  const std::vector<std::size_t> best_groups = best_of(groups, router.top_groups);
+  for (std::size_t e = 0; e < choice.size(); ++e) {
+    if (std::ranges::find(best_groups, e / group_size) == best_groups.end()) choice[e] = -INFINITY;
+  }
+  const std::vector<std::size_t> chosen = best_of(choice, router.top_k);
+  double of_chosen = 0.0;
+  for (const std::size_t e : chosen) of_chosen += scores[e];
+  const bool divides = router.normalised || router.scores == kernels::RouterScores::kSoftmaxOfChosen;
+  Vector weights(scores.size());
+  for (const std::size_t e : chosen) {
+    weights[e] = scores[e] / (divides ? of_chosen : 1.0) * static_cast<double>(router.scale);
+  }
+  return weights;
+}
+
+// The MLP of one row, or what its experts make of it.
+Vector run_layer_mlp(const model::ModelConfig& config, const Layer& layer, const Vector& input) {
+  Vector sum = layer.mlp.down.weight.empty() ? Vector(input.size()) : run_mlp(config, layer.mlp, input);
+  if (layer.experts.empty()) return sum;
+  const Vector weights = expert_weights(config.experts.router, layer, input);
+  for (std::size_t e = 0; e < weights.size(); ++e) {
+    if (weights[e] != 0.0) add(sum, run_mlp(config, layer.experts[e], input), weights[e]);
+  }
+  return sum;
 }
 
 // One decoder layer on all rows, in place.
@@ -329,12 +279,12 @@ void run_layer(const model::ModelConfig& config, const Layer& layer, const model
     norm_and_rotate(keys.back(), layer.k_norm, config, rope, position, rows.size());
     const double q_scale = query_scale(rope, position);
     for (double& value : q) value *= q_scale;
-    const Vector attended = layer.o(attend(config, q, keys, values, window));
+    const Vector attended = layer.o(attend(config, layer, q, keys, values, window));
     Vector mlp_input = rows[t];
     add(rows[t], normed(attended, layer.attention_output_norm, config.norm), residual_scale);
     if (!config.family->parallel) mlp_input = rows[t];
     const Vector& mlp_norm = config.family->parallel ? layer.attention_norm : layer.mlp_norm;
-    const Vector mlp = run_mlp(config, layer, normed(mlp_input, mlp_norm, config.norm));
+    const Vector mlp = run_layer_mlp(config, layer, normed(mlp_input, mlp_norm, config.norm));
     add(rows[t], normed(mlp, layer.mlp_output_norm, config.norm), residual_scale);
   }
 }
@@ -351,8 +301,7 @@ std::pair<double, bool> token_nll(const Vector& logits, int32_t target) {
 
 Score reference_score(const model::ModelConfig& config, const model::Checkpoint& checkpoint,
                       std::span<const int32_t> tokens, int64_t answer_start, const LayerWindows& windows) {
-  const Reader read{checkpoint};
-  const Vector embedding = to_double(checkpoint.get("model.embed_tokens.weight", {config.vocab, config.hidden}));
+  const Vector embedding = read_reference(checkpoint, "model.embed_tokens.weight", {config.vocab, config.hidden});
   const auto embedding_scale = static_cast<double>(config.embedding_scale);
   std::vector<Vector> rows;
   for (const int32_t token : tokens.first(tokens.size() - 1)) {
@@ -364,12 +313,13 @@ Score reference_score(const model::ModelConfig& config, const model::Checkpoint&
     const LayerWindow& setting = windows[static_cast<std::size_t>(l)];
     const bool is_own = setting.rope == LayerWindow::kOwnRope;
     const model::RopeConfig& rope = is_own ? config.rope_of(l) : config.ropes[static_cast<std::size_t>(setting.rope)];
-    run_layer(config, read_layer(config, read, l), rope, rows, setting.window);
+    run_layer(config, read_reference_layer(config, checkpoint, l), rope, rows, setting.window);
   }
 
-  const Vector final_norm = read.vector("model.norm.weight", config.hidden);
+  const Vector final_norm = read_reference(checkpoint, "model.norm.weight", {config.hidden});
   Linear head{embedding, {}};
-  if (!config.tied_embeddings) head = read.linear("lm_head", config.vocab, config.hidden, false);
+  if (!config.tied_embeddings)
+    head.weight = read_reference(checkpoint, "lm_head.weight", {config.vocab, config.hidden});
   const auto logit_scale = static_cast<double>(config.logits.scale);
   const auto logit_cap = static_cast<double>(config.logits.softcap);
   Score score;

@@ -140,6 +140,7 @@ void SweepPass::run_bases(const model::LayerWeights& weights, int64_t layer) {
   for (const Segment& base : bases()) {
     const PlacedRows& out = layout_.outgoing(base, layer);
     kernels::AttentionCall call = layout_.call(base, layer);
+    call.sink_logits = weights.sink_logits;
     call.q = at(buffers_.base_q).slice(out.at, out.n_rows);
     call.out = at(buffers_.attention).slice(out.at, out.n_rows);
     call.own.kv = base_keys(base);
@@ -166,6 +167,7 @@ void SweepPass::run_lanes(const model::LayerWeights& weights, int64_t layer, std
     const PlacedRows& out = layout_.outgoing(lane, layer);
     const PlacedRows& base_out = layout_.outgoing(base, layer);
     kernels::AttentionCall call = layout_.call(lane, layer);
+    call.sink_logits = weights.sink_logits;
     call.out = at(buffers_.attention).slice(out.at - first_out, out.n_rows);
     if (SweepLayout::has_own_keys(lane, layer)) {
       n_own_rows = lane.residual.end() - first.residual.at;

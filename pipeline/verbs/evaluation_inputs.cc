@@ -113,7 +113,7 @@ void warn_of_selections(const std::vector<EvaluatedPattern>& patterns, run::Inpu
 evaluation::ServedModel served_model(const model::ModelConfig& config) {
   return {.n_layers = config.n_layers,
           .hidden = config.hidden,
-          .ffn = config.ffn,
+          .ffn = config.mean_active_ffn(),
           .vocab = config.vocab,
           .n_heads = config.heads.n_heads,
           .n_kv_heads = config.heads.n_kv_heads,

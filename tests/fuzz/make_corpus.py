@@ -123,7 +123,28 @@ CONFIG = {
     "llama3": config(architectures=None, model_type="llama", rope_scaling=LLAMA3, head_dim=None),
     "llama-linear": config(architectures=None, model_type="llama", rope_scaling={"type": "linear", "factor": 2}),
     "mistral": config(architectures=["MistralForCausalLM"], model_type="mistral", sliding_window=4096),
+    "qwen3-moe": config(
+        architectures=None, model_type="qwen3_moe", num_experts=8, mlp_only_layers=[0], decoder_sparse_step=2
+    ),
+    "mixtral": config(architectures=None, model_type="mixtral", num_local_experts=4),
+    "glm4-moe": config(
+        architectures=None, model_type="glm4_moe", n_routed_experts=8, n_group=2, topk_group=1, num_experts_per_tok=2
+    ),
+    "minimax-m2": config(architectures=None, model_type="minimax_m2", scoring_func="sigmoid", rotary_dim=8),
+    "ernie4-5-moe": config(architectures=None, model_type="ernie4_5_moe", moe_layer_end_index=2, moe_k=2),
+    "experts-huge": config(architectures=None, model_type="mixtral", num_local_experts=2**31 - 1),
     "yarn": config(rope_scaling={"type": "yarn", "factor": 4.0}),
+    "granite-swa": config(
+        architectures=["GraniteSWAForCausalLM"], model_type="granite_swa", layer_rope_theta=[1e4, 0, 1e4, 2e6]
+    ),
+    "gpt-oss": config(
+        architectures=["GptOssForCausalLM"],
+        model_type="gpt_oss",
+        num_local_experts=8,
+        experts_per_token=4,
+        swiglu_limit=7.0,
+        quantization_config={"quant_method": "mxfp4"},
+    ),
     "fp8": config(quantization_config={"quant_method": "fp8"}),
     "layers-huge": config(num_hidden_layers=2**31 - 1),
     "size-overflow": config(num_attention_heads=2**31 - 2, head_dim=2**31 - 2),

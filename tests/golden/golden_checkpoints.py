@@ -18,6 +18,7 @@ class Checkpoint:
     hub_dialect: dict | None = None  # fields as model hubs have them: torch_dtype, rope_theta, rope_scaling on top
     bases: list = field(default_factory=lambda: ["full"])
     has_bf16: bool = True
+    gains: dict = field(default_factory=dict)  # by the last part of a tensor's name
 
 
 LLAMA3_ROPE = {
@@ -183,6 +184,91 @@ HYBRID_CHECKPOINTS = {
     "olmo3": {"tie_word_embeddings": False, "rope_parameters": LOCAL_ROPE},
     "exaone4": {"rope_parameters": DEFAULT_ROPE},
     "cohere2": {"logit_scale": 0.5, "rope_parameters": DEFAULT_ROPE},
+    "gpt_oss": {
+        "head_dim": 16,
+        "intermediate_size": 32,
+        "num_local_experts": 6,
+        "num_experts_per_tok": 3,
+        "tie_word_embeddings": False,
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "rope_theta": 1e5,
+            "factor": 4.0,
+            "original_max_position_embeddings": 64,
+            "beta_fast": 8.0,
+            "beta_slow": 1.0,
+            "truncate": False,
+        },
+    },
+    "granite_swa": {
+        "attention_bias": True,
+        "embedding_multiplier": 1.5,
+        "residual_multiplier": 0.8,
+        "attention_multiplier": 0.6,
+        "logits_scaling": 0.7,
+        "rope_parameters": DEFAULT_ROPE,
+        "layer_rope_theta": [1e4, 0, 1e5],
+    },
+}
+# Mixtures of experts: every kind of router, shared experts, layers without any.
+SMALL_EXPERTS = {
+    "moe_intermediate_size": 32,
+    "num_experts_per_tok": 2,
+    "norm_topk_prob": True,
+    "tie_word_embeddings": False,
+    "rope_parameters": DEFAULT_ROPE,
+}
+EXPERT_CHECKPOINTS = {
+    "qwen3_moe": SMALL_EXPERTS | {"head_dim": 16, "num_local_experts": 8, "mlp_only_layers": [1]},
+    "qwen3_moe_plain": SMALL_EXPERTS
+    | {"model_type": "qwen3_moe", "head_dim": 16, "num_local_experts": 6, "norm_topk_prob": False},
+    "mixtral": {
+        "intermediate_size": 32,
+        "num_local_experts": 6,
+        "sliding_window": None,
+        "tie_word_embeddings": False,
+        "rope_parameters": DEFAULT_ROPE,
+    },
+    "glm4_moe": SMALL_EXPERTS
+    | {
+        "head_dim": 16,
+        "n_routed_experts": 8,
+        "n_shared_experts": 1,
+        "n_group": 4,
+        "topk_group": 2,
+        "routed_scaling_factor": 2.5,
+        "first_k_dense_replace": 1,
+        "use_qk_norm": True,
+        "attention_bias": True,
+        "rope_parameters": DEFAULT_ROPE | {"partial_rotary_factor": 0.5},
+    },
+    "minimax_m2": {
+        "head_dim": 16,
+        "intermediate_size": 32,
+        "num_local_experts": 8,
+        "num_experts_per_tok": 3,
+        "tie_word_embeddings": False,
+        "rope_parameters": DEFAULT_ROPE | {"partial_rotary_factor": 0.5},
+    },
+    "ernie4_5_moe": {
+        "moe_intermediate_size": 32,
+        "moe_num_experts": 8,
+        "moe_k": 3,
+        "moe_num_shared_experts": 2,
+        "moe_layer_start_index": 1,
+        "tie_word_embeddings": True,
+        "rope_parameters": DEFAULT_ROPE,
+    },
+}
+CHECKPOINTS |= {
+    name: Checkpoint({"model_type": name} | SMALL | fields, torch.float16, has_bf16=False)
+    for name, fields in EXPERT_CHECKPOINTS.items()
+}
+# As the hub has it, with the number of experts under its other name.
+CHECKPOINTS["qwen3_moe"].hub_dialect = {
+    "torch_dtype": "float16",
+    "rope_theta": 1e4,
+    "num_experts": 8,
 }
 # The same weights with full attention before and behind the layer that has a window of its own: what a measurement
 # does with such a model, which windows the other layers by another window than that.
@@ -232,3 +318,5 @@ CHECKPOINTS |= {
     )
     for name, fields in HYBRID_CHECKPOINTS.items()
 }
+# Large enough that some gates and ups are clamped.
+CHECKPOINTS["gpt_oss"].gains = {"gate_up_proj": 4.0}

@@ -35,6 +35,7 @@ from golden_checkpoints import (
     WINDOW_KEYS,
 )
 from reference import WindowedModel, WindowRule, drop_one, forget_longer_sequences, score_rows, text_model
+from routers import SMALLEST_GAP, Clearness, router_in_float64
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
 MAGIC, VERSION = "winnow-golden", 1
@@ -55,7 +56,14 @@ def load_model(directory_or_config, **options):
     config = directory_or_config if is_config else AutoConfig.from_pretrained(directory_or_config)
     auto_class = AutoModelForImageTextToText if hasattr(config, "text_config") else AutoModelForCausalLM
     load = auto_class.from_config if is_config else auto_class.from_pretrained
-    return load(directory_or_config, **options)
+    model = load(directory_or_config, **options)
+    if any(name.endswith(".experts") for name, _ in model.named_modules()):
+        model.set_experts_implementation("eager")
+    return model
+
+
+# Of all routers since the last example was begun.
+CLEARNESS = Clearness()
 
 
 def seed_of(name):
@@ -69,11 +77,23 @@ def random_weight(name, shape, rng, tied, plus_one):
         return 1.6 - float(plus_one) + 0.2 * normal
     if name.endswith("norm.weight"):
         return float(not plus_one) + 0.2 * normal
+    if name.endswith("moe_statics.e_score_correction_bias"):
+        return 0.1 * normal
     if name.endswith("bias"):
         return 0.3 * normal
+    if name.endswith("sinks"):
+        return 4.0 + 2.0 * normal  # beside the log-sum-exp of many scores: heads with a little and with most of it
     if "embed_tokens" in name:
         return (0.35 if tied else 1.0) * normal
-    gain = {"q_proj": 1.6, "k_proj": 1.6, "v_proj": 1.5, "qkv_proj": 1.6, "lm_head": 2.5}.get(name.split(".")[-2], 1.0)
+    gain = {
+        "q_proj": 1.6,
+        "k_proj": 1.6,
+        "v_proj": 1.5,
+        "qkv_proj": 1.6,
+        "lm_head": 2.5,
+        "gate": 3.0,
+        "router": 3.0,
+    }.get(name.split(".")[-2], 1.0)
     return gain / np.sqrt(shape[-1]) * normal
 
 
@@ -83,29 +103,34 @@ def write_checkpoint(name, directory):
     model = load_model(config, dtype=torch.float32)
     rng = np.random.default_rng(seed_of(name))
     with torch.no_grad():
-        for tensor_name, tensor in sorted(model.named_parameters()):
+        corrections = [(n, t) for n, t in model.named_buffers() if n.endswith("e_score_correction_bias")]
+        for tensor_name, tensor in sorted([*model.named_parameters(), *corrections]):
             weight = random_weight(
                 tensor_name, tensor.shape, rng, form.config["tie_word_embeddings"], name.startswith("gemma")
             )
-            tensor.copy_(torch.from_numpy(weight))
+            tensor.copy_(torch.from_numpy(weight * form.gains.get(tensor_name.split(".")[-1], 1.0)))
     shutil.rmtree(directory, ignore_errors=True)
     model.to(form.dtype).save_pretrained(directory, max_shard_size=form.shard_size)
     (directory / "generation_config.json").unlink(missing_ok=True)
     for file in directory.iterdir():
         file.chmod(0o644)
     if form.hub_dialect is not None:
-        fields = {key: value for key, value in form.config.items() if key != "rope_parameters"} | form.hub_dialect
+        other_names = {"rope_parameters"} | ({"num_local_experts"} if "num_experts" in form.hub_dialect else set())
+        fields = {key: value for key, value in form.config.items() if key not in other_names} | form.hub_dialect
         fields |= {"architectures": [type(model).__name__], "hidden_act": "silu", "rms_norm_eps": 1e-6}
         (directory / "config.json").write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n")
 
 
-def attention_in_float64(module, query, key, value, mask, scaling, softcap=None, **_):
-    """softmax(scaling * q k^T) v with what some families add: caps on the scores."""
+def attention_in_float64(module, query, key, value, mask, scaling, softcap=None, s_aux=None, **_):
+    """softmax(scaling * q k^T) v with what some families add: caps on the scores, a score without a value per head."""
     groups = query.shape[1] // key.shape[1]
     scores = query @ key.repeat_interleave(groups, 1).transpose(2, 3) * scaling
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
-    weights = torch.softmax(scores + mask[..., : key.shape[2]], -1)
+    scores = scores + mask[..., : key.shape[2]]
+    if s_aux is not None:
+        scores = torch.cat([scores, s_aux.view(1, -1, 1, 1).expand(*scores.shape[:3], 1)], -1)
+    weights = torch.softmax(scores, -1)[..., : key.shape[2]]
     return (weights @ value.repeat_interleave(groups, 1)).transpose(1, 2).contiguous(), weights
 
 
@@ -129,6 +154,8 @@ def load_reference(directory, **options):
     for module in model.modules():
         if type(module).__name__.endswith(("RMSNorm", "LayerNorm")):
             module.forward = norm_in_float64(module)
+        if type(module).__name__.lower().endswith("topkrouter"):
+            module.forward = router_in_float64(module, CLEARNESS)
     return WindowedModel(model)
 
 
@@ -179,6 +206,8 @@ def measure(reference, tokens, start, bases, rules):
 
 
 def is_clear_cut(scores):
+    if CLEARNESS.smallest < SMALLEST_GAP:
+        return False
     return min(float(s.margin.min()) for patterns in scores.values() for s in patterns) > SMALLEST_MARGIN
 
 
@@ -202,6 +231,7 @@ def random_examples(name, reference, directory, bases, rules):
             tokens = continued(plain, rng.integers(3, VOCABULARY, start).tolist(), n_answer)
             if is_corrupted:
                 tokens[start + n_answer // 2] = (tokens[start + n_answer // 2] + 1) % VOCABULARY
+            CLEARNESS.reset()
             scores = measure(reference, tokens, start, bases, rules)
             if is_clear_cut(scores):
                 print(f"{name}: example {index} after {attempt + 1} attempt(s)", flush=True)
@@ -425,6 +455,7 @@ def make_demo():
     rules = [plain, replace(plain, sinks=0), replace(plain, tail_rows=32), replace(plain, decode="full")]
     examples = []
     for tokens, start in demo_examples():
+        CLEARNESS.reset()
         scores = measure(reference, tokens, start, ["full"], rules)
         if is_clear_cut(scores):
             examples.append((tokens, start, scores))

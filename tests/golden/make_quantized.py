@@ -21,9 +21,11 @@ import numpy as np
 import quantized_formats
 import torch
 from make_goldens import (
+    CLEARNESS,
     HERE,
     continued,
     is_clear_cut,
+    load_model,
     load_reference,
     measure,
     random_weight,
@@ -55,7 +57,6 @@ CONFIG = {
     "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
     "dtype": "bfloat16",
 }
-LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 TOKENS, ANSWER, WINDOW_KEYS = 96, 8, 24
 RULES = [WindowRule(WINDOW_KEYS, *r) for r in itertools.product((0, 3), ("windowed", "full"), (None, 20))]
 
@@ -64,22 +65,27 @@ def sha256_of(tensor):
     return hashlib.sha256(tensor.contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
 
 
-def base_weights():
-    """The model before it is quantised, in float32: bfloat16 numbers but for the linear weights."""
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**CONFIG), dtype=torch.float32)
+def config_of(quantize):
+    return CONFIG | quantize.model
+
+
+def base_weights(quantize):
+    """The model before it is quantised, in float32: bfloat16 numbers but for the weights that will be."""
+    config = config_of(quantize)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config), dtype=torch.float32)
     rng = np.random.default_rng(seed_of("quantized"))
     weights = {}
     for key, tensor in sorted(model.named_parameters()):
-        weight = torch.from_numpy(random_weight(key, tensor.shape, rng, tied=True)).float()
-        weights[key] = weight if key.split(".")[-2] in LINEAR else weight.bfloat16().float()
+        weight = torch.from_numpy(random_weight(key, tensor.shape, rng, config["tie_word_embeddings"], False)).float()
+        weights[key] = weight if quantize.takes(key) else weight.bfloat16().float()
     return weights
 
 
 def model_tensors(quantize):
     tensors = {}
-    for key, weight in base_weights().items():
+    for key, weight in base_weights(quantize).items():
         module = key.removesuffix(".weight")
-        if module.split(".")[-1] not in LINEAR or quantize.leaves_out(module):
+        if not quantize.takes(key) or quantize.leaves_out(module):
             tensors[key] = weight.bfloat16()
         else:
             tensors |= {module + ending: part.contiguous() for ending, part in quantize.parts(module, weight).items()}
@@ -92,31 +98,33 @@ def write_checkpoint(directory, quantize):
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
-    config = CONFIG | {"quantization_config": quantize.config}
+    config = config_of(quantize) | {"quantization_config": quantize.config}
     (directory / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     for file in directory.iterdir():
         file.chmod(0o644)
 
 
 def examples_of(name, directory, reference):
-    plain = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float64).eval()
+    plain = load_model(directory, dtype=torch.float64).eval()
     for attempt in itertools.count():
         rng = np.random.default_rng([seed_of(name), attempt])
         start = TOKENS - ANSWER
         tokens = continued(plain, rng.integers(3, CONFIG["vocab_size"], start).tolist(), ANSWER)
+        CLEARNESS.reset()
         scores = measure(reference, tokens, start, ["full"], RULES)
         if is_clear_cut(scores):
             return [(tokens, start, scores)]
 
 
-def score(name, directory, values):
+def score(name, directory, quantize, values):
     """The examples and cases of the whole model, with the dequantised values."""
     stored = load_file(directory / "model.safetensors")
-    weights = {key: stored[key].float() for key in base_weights() if key not in values} | values
+    weights = {key: stored[key].float() for key in base_weights(quantize) if key not in values}
+    weights |= {key: quantize.as_loaded(value) for key, value in values.items()}
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder)
         save_file(weights, plain / "model.safetensors", metadata={"format": "pt"})
-        (plain / "config.json").write_text(json.dumps(CONFIG | {"dtype": "float32"}))
+        (plain / "config.json").write_text(json.dumps(config_of(quantize) | {"dtype": "float32"}))
         examples = examples_of(name, plain, load_reference(plain))
     return {"examples": with_tokens(examples), "cases": to_cases(examples, RULES, ["full"])}
 
@@ -136,7 +144,7 @@ def make(name):
         "cases": [],
     }
     if not hasattr(quantize, "tensors"):
-        content |= score(name, directory, exact)
+        content |= score(name, directory, quantize, exact)
     write_golden(f"quantized/{name}", directory, WINDOW_KEYS, content)
 
 

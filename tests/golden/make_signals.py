@@ -1,7 +1,7 @@
 """Makes the golden figures of the signals of layers, with Transformers on the CPU in float64, on the checkpoints and
 examples of make_goldens.py.
 
-    python3 tests/golden/make_signals.py [NAME...]     NAME: qwen3 qwen2 llama mistral; default: all
+    python3 tests/golden/make_signals.py NAME...     the committed ones: qwen3 qwen2 llama mistral granite_swa
 
 Writes NAME_signals.json beside this file. Needs torch and transformers; the test that reads it needs neither. KL comes
 from the full distributions; removal sets what self_attn returns to 0; attention's shares come from queries and keys as
@@ -25,17 +25,19 @@ PROBE = "winnow_probe"
 
 
 class Probe:
-    """Attention in float64 that keeps each layer's queries and keys."""
+    """Attention in float64 that keeps each layer's scores, and its score without a value per head where it has one."""
 
     def __init__(self):
-        self.layers = {}
+        self.layers = {}  # (heads, rows, keys), (heads, 0 or 1)
 
-    def __call__(self, module, query, key, value, attention_mask, scaling, **_):
+    def __call__(self, module, query, key, value, attention_mask, scaling, s_aux=None, **_):
         group = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(group, 1), value.repeat_interleave(group, 1)
         scores = query @ key.transpose(-1, -2) * scaling
-        self.layers[module.layer_idx] = scores[0].numpy()
-        weights = torch.softmax(scores + attention_mask, dim=-1)
+        sinks = scores.new_empty(scores.shape[1], 0) if s_aux is None else s_aux[:, None]
+        self.layers[module.layer_idx] = (scores[0].numpy(), sinks.numpy())
+        of_rows = sinks[None, :, None].expand(1, -1, scores.shape[2], -1)
+        weights = torch.softmax(torch.cat([scores + attention_mask, of_rows], -1), dim=-1)[..., : scores.shape[3]]
         return (weights @ value).transpose(1, 2).contiguous(), weights
 
 
@@ -88,15 +90,16 @@ def logsumexp(values):
     return largest + np.log(np.exp(values - largest).sum())
 
 
-def share(scores, row, keys):
-    """exp(LSE over the keys - LSE over all keys up to the row)."""
-    return np.exp(logsumexp(scores[row, keys]) - logsumexp(scores[row, : row + 1]))
+def share(head, row, keys):
+    """exp(LSE over the keys - LSE over all keys up to the row and the head's score without a value)."""
+    scores, sinks = head
+    return np.exp(logsumexp(scores[row, keys]) - logsumexp(np.concatenate([scores[row, : row + 1], sinks])))
 
 
-def mass_outside(scores, start, n_tokens):
+def mass_outside(heads, start, n_tokens):
     """(heads): mean over the rows that predict the answer."""
     masses = []
-    for head in scores:
+    for head in heads:
         probabilities = []
         for row in range(start - 1, n_tokens - 1):
             outside = [key for key in range(row + 1) if key >= SINKS and row - key >= WINDOW_KEYS]
@@ -111,13 +114,13 @@ def angular_distance(before, after):
     return float((cosine.clamp(-1, 1).arccos() / torch.pi).mean())
 
 
-def lazy_ratios(scores, sinks, recent, last):
+def lazy_ratios(heads, sinks, recent, last):
     """(clean, compat): LightTransfer's ratio, causal, and as SWAA's script forms it."""
-    n_tokens = scores.shape[1]
+    n_tokens = len(heads[0][0])
     if n_tokens < sinks + recent + 10:
         return None, None
     clean, compat = [], []
-    for head in scores:
+    for head in heads:
         for row in range(max(0, n_tokens - last), n_tokens):
             clean.append(share(head, row, [key for key in range(row + 1) if key < sinks or row - key < recent]))
             compat.append(share(head, row, [*range(sinks), *range(n_tokens - recent, n_tokens)]))
@@ -143,11 +146,11 @@ def measure(reference, tokens, start):
         "nll_removed_all": [nll_without(layer, 0) for layer in layers],
     }
     reference.log_p(tokens, start, n_rows=len(tokens))
-    scores = [reference.probe.layers[layer] for layer in layers]
-    heads = reference.windowed.model.config.num_key_value_heads
-    figures["mass_outside"] = [mass_outside(s, start, len(tokens)).reshape(heads, -1).mean(1).tolist() for s in scores]
+    heads = [list(zip(*reference.probe.layers[layer], strict=True)) for layer in layers]
+    n_kv = reference.windowed.model.config.num_key_value_heads
+    figures["mass_outside"] = [mass_outside(h, start, len(tokens)).reshape(n_kv, -1).mean(1).tolist() for h in heads]
     figures["angular_distance"] = angular
-    figures["lazy"] = [[lazy_ratios(s, *setting) for s in scores] for setting in LAZY]
+    figures["lazy"] = [[lazy_ratios(h, *setting) for h in heads] for setting in LAZY]
     return figures
 
 

@@ -4,17 +4,27 @@ Numbers are rounded here in the plainest way; what they are packed with, and wha
 """
 
 import torch
-from quantized_tools import blocks, gptqmodel, modules_with, spread, to_fp8
+from quantized_tools import blocks, gptqmodel, modules_with, nearest_e2m1, spread, to_fp8
 from safetensors import safe_open
 from transformers.integrations.finegrained_fp8 import Fp8Dequantize
 
 GROUP = 32
+LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 class Format:
     config: dict
     reference: str  # whose code dequantises
     description: str  # as winnow names it
+    model: dict = {}  # what its model has in place of make_quantized.py's CONFIG
+
+    def takes(self, key):
+        """Whether a tensor is quantised, if the format does not leave its module out."""
+        return key.split(".")[-2] in LINEAR
+
+    def as_loaded(self, value):
+        """A dequantised value as the model has it."""
+        return value
 
     def leaves_out(self, module):
         return False
@@ -446,6 +456,55 @@ class Mxfp4Blocks(Format):
         return {self.module: value.transpose(1, 2).contiguous()}
 
 
+class GptOssMxfp4(Format):
+    """A whole gpt-oss, whose experts alone are quantised."""
+
+    config = {
+        "quant_method": "mxfp4",
+        "modules_to_not_convert": [
+            "model.layers.*.self_attn",
+            "model.layers.*.mlp.router",
+            "model.embed_tokens",
+            "lm_head",
+        ],
+    }
+    description = "mxfp4 in groups of 32"
+    reference = "transformers convert_moe_packed_tensors"
+    model = {
+        "architectures": ["GptOssForCausalLM"],
+        "model_type": "gpt_oss",
+        "intermediate_size": 32,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "sliding_window": 128,
+        "tie_word_embeddings": False,
+        "swiglu_limit": 7.0,
+    }
+
+    def takes(self, key):
+        return key.endswith(("experts.gate_up_proj", "experts.down_proj"))
+
+    def as_loaded(self, value):
+        return value.transpose(1, 2).contiguous()
+
+    def parts(self, module, weight):
+        groups = weight.transpose(1, 2).unflatten(-1, (-1, GROUP))
+        exponents = torch.floor(torch.log2(groups.abs().amax(-1))) - 2  # the largest number of a group becomes 4 to 8
+        codes = nearest_e2m1(groups / torch.exp2(exponents)[..., None])
+        return {"_blocks": codes[..., 0::2] | codes[..., 1::2] << 4, "_scales": (exponents + 127).to(torch.uint8)}
+
+    def dequantize(self, directory, stored):
+        from transformers.integrations.mxfp4 import convert_moe_packed_tensors
+
+        values = {}
+        for module in modules_with(stored, "_blocks"):
+            value = convert_moe_packed_tensors(
+                stored[module + "_blocks"], stored[module + "_scales"], dtype=torch.float32
+            )
+            values[module] = value.transpose(1, 2).contiguous()
+        return values
+
+
 FORMATS = {
     "fp8_block": Fp8Block,
     "fp8_ceil_block": Fp8CeilBlock,
@@ -455,6 +514,7 @@ FORMATS = {
     "fp8_channel": Fp8Channel,
     "int8_channel": Int8Channel,
     "mxfp4_blocks": Mxfp4Blocks,
+    "mxfp4_gpt_oss": GptOssMxfp4,
     "mxfp4_packed": Mxfp4,
     "int4_packed": Int4Packed,
     "int4_zero_points": Int4Zeros,

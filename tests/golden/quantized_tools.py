@@ -48,3 +48,10 @@ def to_fp8(weight, scale):
 
 def modules_with(stored, ending):
     return sorted(key.removesuffix(ending) for key in stored if key.endswith(ending))
+
+
+def nearest_e2m1(numbers):
+    """Codes of four bits, one in a byte: the nearest of the eight magnitudes, and the sign above them."""
+    magnitudes = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0])
+    codes = (numbers.abs()[..., None] - magnitudes).abs().argmin(-1)
+    return (codes + 8 * (numbers < 0)).to(torch.uint8)

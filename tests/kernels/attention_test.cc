@@ -20,6 +20,7 @@ struct Sequence {
   int64_t n_tokens;
   int64_t padded;
   Floats q, kv;
+  Floats sink_logits{};  // (n_heads), or none
 
   Sequence(const HeadShape& shape, int64_t n, int64_t tile)
       : heads(shape),
@@ -37,9 +38,12 @@ struct Sequence {
     }
     return sum * heads.scale;
   }
+  Matrix sink_matrix() const {
+    return sink_logits.empty() ? Matrix{} : Matrix{sink_logits.data(), DType::kF32, heads.n_heads, 1};
+  }
   std::vector<double> reference(int64_t t, int64_t head, const Window& window) const {
     std::vector<double> out(static_cast<std::size_t>(heads.head_dim), 0.0);
-    double total = 0.0;
+    double total = sink_logits.empty() ? 0.0 : std::exp(sink_logits[static_cast<std::size_t>(head)]);
     const int64_t kv_head = head / (heads.n_heads / heads.n_kv_heads);
     for (int64_t j = 0; j <= t; ++j) {
       if (!sees(window, t, j)) continue;
@@ -87,7 +91,8 @@ class AttentionTest : public CpuBackendTest {
                              .n_tokens = s.n_tokens,
                              .prefix = prefix_rows,
                              .own = own_rows,
-                             .window = window};
+                             .window = window,
+                             .sink_logits = s.sink_matrix()};
     ops_->attention({&call, 1}, s.heads);
     return out;
   }
@@ -118,6 +123,39 @@ TEST_P(AttentionTest, MatchesTheReferenceOverOddShapes) {
       }
     }
   }
+}
+
+TEST_P(AttentionTest, SinkLogitsAreOneMoreTermOfTheDenominator) {
+  for (const int64_t head_dim : {6, 64}) {
+    const HeadShape heads{6, 2, head_dim, 0.3F};
+    Sequence s(heads, 150, tile_);
+    s.sink_logits = {-3.0F, 0.0F, 1.5F, 4.0F, 12.0F, 30.0F};  // beside scores of about 1 up to far above them
+    for (const Window& w : {full_attention(), Window{17, 0, 0, kNoLimit}, Window{17, 3, 40, kNoLimit}}) {
+      const Floats out = run(s, w, 0, 0);
+      for (int64_t t = 0; t < s.n_tokens; t += 1 + t / 16) {
+        for (int64_t h = 0; h < heads.n_heads; ++h) {
+          const std::vector<double> expected = s.reference(t, h, w);
+          for (int64_t d = 0; d < head_dim; ++d) {
+            ASSERT_NEAR(out[static_cast<std::size_t>(t * heads.q_dim() + h * head_dim + d)],
+                        expected[static_cast<std::size_t>(d)], kAttentionTolerance)
+                << "head_dim " << head_dim << " W " << w.keys << " S " << w.sinks << " t " << t << " head " << h;
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_P(AttentionTest, SinkLogitsFarBelowTheScoresChangeNoBitAndFarAboveThemLeaveNothing) {
+  const HeadShape heads{4, 2, 32, 0.2F};
+  Sequence s(heads, 200, tile_);
+  const Window w{40, 3, 0, kNoLimit};
+  const Floats without = run(s, w, 0, 0);
+  s.sink_logits.assign(4, -1e4F);
+  EXPECT_EQ(run(s, w, 0, 0), without);
+  s.sink_logits.assign(4, 1e4F);
+  const Floats nothing = run(s, w, 0, 0);
+  EXPECT_EQ(nothing, Floats(nothing.size(), 0.0F));
 }
 
 TEST_P(AttentionTest, RowDoesNotDependOnSplitFirstRowNorOnWhatItsNeighboursSee) {
@@ -169,7 +207,8 @@ class DecodeTest : public AttentionTest {
       ops_->copy_kv({&copy, 1}, s.heads);
     }
     Floats out(static_cast<std::size_t>(s.heads.q_dim()), NAN);
-    const DecodeCall call{rows(s.q, s.heads.q_dim()).slice(row, 1), rows(out, s.heads.q_dim()), row, cache, window};
+    const DecodeCall call{
+        rows(s.q, s.heads.q_dim()).slice(row, 1), rows(out, s.heads.q_dim()), row, cache, window, s.sink_matrix()};
     ops_->decode_attention({&call, 1}, s.heads);
     return out;
   }
@@ -178,7 +217,7 @@ WINNOW_FOR_EACH_VARIANT(DecodeTest);
 
 TEST_P(DecodeTest, RowIsThatOfAttentionBitForBit) {
   for (const HeadShape& heads : {HeadShape{6, 2, 6, 0.3F}, HeadShape{7, 1, 80, 0.1F}, HeadShape{2, 2, 128, 0.1F}}) {
-    const Sequence s(heads, 400, tile_);
+    Sequence s(heads, 400, tile_);
     for (const Window& w : {Window{1, 0}, Window{64, 0}, Window{50, 3}, Window{17, 70}, Window{100, 200}}) {
       const Floats whole = run(s, w, 0, 0);
       const Floats full = run(s, full_attention(), 0, 0);
@@ -191,6 +230,15 @@ TEST_P(DecodeTest, RowIsThatOfAttentionBitForBit) {
         EXPECT_EQ(decode(s, w, 0, 400, row), from(whole)) << "a cache that forgets nothing, t " << row;
         EXPECT_EQ(decode(s, full_attention(), 0, 400, row), from(full)) << "t " << row;
       }
+      s.sink_logits = random_floats(heads.n_heads, 13);
+      const Floats with_sinks = run(s, w, 0, 0);
+      EXPECT_NE(with_sinks, whole);
+      for (const int64_t row : {0, 63, 256, 399}) {
+        const auto begin = with_sinks.begin() + row * heads.q_dim();
+        EXPECT_EQ(decode(s, w, w.sinks, w.keys, row), Floats(begin, begin + heads.q_dim()))
+            << "sink logits, W " << w.keys << " S " << w.sinks << " t " << row;
+      }
+      s.sink_logits.clear();
     }
   }
 }

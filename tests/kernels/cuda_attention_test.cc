@@ -19,6 +19,7 @@ struct Sequence {
   Floats norm;
   Floats angles;
   std::vector<int32_t> positions;
+  Floats sink_logits{};  // (n_heads), or none
   Sequence(const HeadShape& shape, int64_t n, int64_t padded)
       : heads(shape),
         n_tokens(n),
@@ -55,7 +56,9 @@ Floats cpu_attention(Ops& ops, const Sequence& s, const Window& window, int64_t 
   const KvRows keys{ops.device().kv_span(memory->bytes(), s.heads), 0};
   ops.store_kv(Twins::host(kv, 2 * s.heads.kv_dim()), s.heads, head_norm, row_angles, keys.kv);
   Floats out(static_cast<std::size_t>(padded * s.heads.q_dim()));
-  const AttentionCall call{q_rows, Twins::host(out, s.heads.q_dim()), 0, s.n_tokens, {}, keys, window};
+  Floats sink_logits = s.sink_logits;
+  AttentionCall call{q_rows, Twins::host(out, s.heads.q_dim()), 0, s.n_tokens, {}, keys, window};
+  if (!sink_logits.empty()) call.sink_logits = Twins::host_matrix(sink_logits, s.heads.n_heads, 1);
   ops.attention({&call, 1}, s.heads);
   return out;
 }
@@ -78,7 +81,8 @@ std::vector<uint16_t> gpu_attention(Twins& t, const Sequence& s, const Window& w
   ops.store_kv(t.upload(s.kv, 2 * s.heads.kv_dim()).from(split), s.heads, head_norm, row_angles.from(split),
                own_rows.kv);
   const Rows out = t.poisoned(padded - first, s.heads.q_dim());
-  const AttentionCall call{q.from(first), out, first, s.n_tokens, prefix_rows, own_rows, window};
+  AttentionCall call{q.from(first), out, first, s.n_tokens, prefix_rows, own_rows, window};
+  if (!s.sink_logits.empty()) call.sink_logits = t.float32_vector(s.sink_logits);
   ops.attention({&call, 1}, s.heads);
   return t.bits(out);
 }
@@ -124,11 +128,43 @@ TEST_P(CudaAttention, MatchesItsTwinOverOddShapes) {
   }
 }
 
+// Some beside the scores, some far above and below them.
+Floats some_sink_logits(int64_t n_heads) {
+  Floats values = random_values(n_heads, 14, 2.0F);
+  values.front() = 9.0F;
+  values.back() = -40.0F;
+  return values;
+}
+
+TEST_P(CudaAttention, SinkLogitsMatchTheirTwin) {
+  Twins t(GetParam());
+  const HeadShape heads{8, 2, 64, 0.125F};
+  for (const int64_t n : {1, 129, 1000, 2300}) {
+    const int64_t padded = round_up(n, 128);
+    Sequence s(heads, n, padded);
+    s.sink_logits = some_sink_logits(heads.n_heads);
+    // Rows of one kind and of both, in one attention and in two that are merged.
+    for (const Window& w : {full_attention(), Window{100, 0, 0, kNoLimit}, Window{100, 4, 0, kNoLimit},
+                            Window{50, 4, n - n / 3, kNoLimit}}) {
+      const Floats expected = cpu_attention(t.cpu(), s, w, padded);
+      Floats found = to_floats(gpu_attention(t, s, w, padded, 0, 0));
+      const auto real = static_cast<std::size_t>(n * heads.q_dim());
+      found.resize(real);
+      EXPECT_LT(relative_error(found, Floats(expected.begin(), expected.begin() + static_cast<int64_t>(real))),
+                kBf16AttentionTolerance)
+          << "n " << n << " W " << w.keys << " S " << w.sinks << " from row " << w.first_row;
+    }
+  }
+}
+
 TEST_P(CudaAttention, SplitKeysGiveTheSame) {
   Twins t(GetParam());
   const HeadShape heads{8, 2, 128, 0.088F};
-  const Sequence s(heads, 1408, 1408);
-  for (const Window& w : {full_attention(), Window{200, 4, 0, kNoLimit}}) {
+  Sequence s(heads, 1408, 1408);
+  for (const auto& [w, has_sink_logits] :
+       {std::pair(full_attention(), false), std::pair(full_attention(), true),
+        std::pair(Window{200, 4, 0, kNoLimit}, false), std::pair(Window{200, 4, 0, kNoLimit}, true)}) {
+    s.sink_logits = has_sink_logits ? some_sink_logits(heads.n_heads) : Floats{};
     const std::vector<uint16_t> whole = gpu_attention(t, s, w, 1408, 0, 0);
     for (const int64_t first : {int64_t{256}, int64_t{1280}}) {
       const std::vector<uint16_t> part = gpu_attention(t, s, w, 1408, first, first);
@@ -143,10 +179,11 @@ TEST_P(CudaAttention, SplitKeysGiveTheSame) {
 }
 
 // Short lanes side by side: each is what it is alone, whatever the number of its neighbours.
-TEST_P(CudaAttention, StackedShortLanesGiveTheSame) {
-  Twins t(GetParam());
+void compare_stacked_lanes(Attention attention, bool has_sink_logits) {
+  Twins t(attention);
   Ops& ops = t.gpu();
   const HeadShape heads{8, 2, 128, 0.088F};
+  const Matrix sink_logits = has_sink_logits ? t.float32_vector(some_sink_logits(heads.n_heads)) : Matrix{};
   constexpr int64_t kLaneRows = 256;
   constexpr int64_t kSplit = 2048;
   constexpr std::size_t kLanes = 21;
@@ -162,7 +199,8 @@ TEST_P(CudaAttention, StackedShortLanesGiveTheSame) {
   };
   const auto call_of = [&](std::size_t lane, Rows out) {
     const KvRows own{kv.slice(static_cast<int64_t>(lane) * kLaneRows, kLaneRows), kSplit};
-    return AttentionCall{rows_of(q, lane), rows_of(out, lane), kSplit, base.n_tokens, prefix, own, full_attention()};
+    return AttentionCall{rows_of(q, lane), rows_of(out, lane), kSplit, base.n_tokens, prefix, own,
+                         full_attention(), sink_logits};
   };
   std::vector<AttentionCall> calls;
   for (std::size_t lane = 0; lane < kLanes; ++lane) calls.push_back(call_of(lane, together));
@@ -185,6 +223,11 @@ TEST_P(CudaAttention, StackedShortLanesGiveTheSame) {
     Floats wanted = t.download(rows_of(expected, lane).slice(0, kRealRows));
     EXPECT_LT(relative_error(found, wanted), kBf16AttentionTolerance) << lane;
   }
+}
+
+TEST_P(CudaAttention, StackedShortLanesGiveTheSame) {
+  compare_stacked_lanes(GetParam(), false);
+  compare_stacked_lanes(GetParam(), true);
 }
 
 // Plans that were built ahead compute what those built on demand do.

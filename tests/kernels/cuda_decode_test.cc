@@ -73,6 +73,9 @@ TEST_F(CudaDecodeTest, RowsMatchTheirTwinsAndDoNotDependOnTheirCompany) {
     const RowAngles device_angles{{t.upload_float32(angles, heads.head_dim).data, DType::kF32, padded, heads.head_dim},
                                   device_positions->as<int32_t>()};
     const Rows device_q = t.upload(q, heads.q_dim());
+    Floats sink_logits = random_values(heads.n_heads, 43, 2.0F);
+    const Matrix host_sink_logits = Twins::host_matrix(sink_logits, heads.n_heads, 1);
+    const Matrix device_sink_logits = t.float32_vector(sink_logits);
 
     std::vector<Cached> device_caches;
     std::vector<DecodeCall> calls;
@@ -85,13 +88,16 @@ TEST_F(CudaDecodeTest, RowsMatchTheirTwinsAndDoNotDependOnTheirCompany) {
         const Cached host =
             fill_cache(t.cpu(), heads, Twins::host(host_kv, 2 * heads.kv_dim()), host_angles, shape, row);
         Floats out(static_cast<std::size_t>(heads.q_dim()));
-        const DecodeCall host_call{Twins::host(q, heads.q_dim()).slice(row, 1), Twins::host(out, heads.q_dim()), row,
-                                   host.cache, w};
+        const bool has_sink_logits = row % 2 == 1;
+        const DecodeCall host_call{
+            Twins::host(q, heads.q_dim()).slice(row, 1),  Twins::host(out, heads.q_dim()), row, host.cache, w,
+            has_sink_logits ? host_sink_logits : Matrix{}};
         t.cpu().decode_attention({&host_call, 1}, heads);
         expected.push_back(out);
         device_caches.push_back(
             fill_cache(t.gpu(), heads, t.upload(kv, 2 * heads.kv_dim()), device_angles, shape, row));
-        calls.push_back({device_q.slice(row, 1), t.poisoned(1, heads.q_dim()), row, device_caches.back().cache, w});
+        calls.push_back({device_q.slice(row, 1), t.poisoned(1, heads.q_dim()), row, device_caches.back().cache, w,
+                         has_sink_logits ? device_sink_logits : Matrix{}});
       }
     }
     // Twice over, so that there are more calls than a launch takes.

@@ -74,6 +74,9 @@ class Twins {
   kernels::Matrix matrix(const Floats& values, int64_t rows, int64_t cols) {
     return {upload(values, cols).data, kernels::DType::kBf16, rows, cols};
   }
+  kernels::Matrix float32_vector(const Floats& values) {
+    return {upload_float32(values, 1).data, kernels::DType::kF32, static_cast<int64_t>(values.size()), 1};
+  }
   static kernels::Matrix host_matrix(Floats& values, int64_t rows, int64_t cols) {
     return {values.data(), kernels::DType::kF32, rows, cols};
   }

@@ -105,6 +105,14 @@ TEST_P(CpuBackendTest, ShapesThatDoNotFitAreRefused) {
   AttentionCall call{
       .q = of_x, .out = to, .first_row = 0, .n_tokens = tile_, .prefix = {}, .own = {kv, 0}, .window = {}};
   EXPECT_EQ(refusal([&] { ops_->attention({&call, 1}, heads); }), "");
+  DecodeCall decode{of_x.slice(0, 1), to.slice(0, 1), 0, {kv, 0, tile_}, {}};
+  EXPECT_EQ(refusal([&] { ops_->decode_attention({&decode, 1}, heads); }), "");
+  // Sink logits are one a head of queries.
+  for (const auto& [n, fits] : {std::pair(1, false), std::pair(2, true), std::pair(3, false)}) {
+    call.sink_logits = decode.sink_logits = matrix(weight, n, 1);
+    EXPECT_EQ(refusal([&] { ops_->attention({&call, 1}, heads); }).empty(), fits) << n;
+    EXPECT_EQ(refusal([&] { ops_->decode_attention({&decode, 1}, heads); }).empty(), fits) << n;
+  }
   call.first_row = tile_;
   EXPECT_NE(refusal([&] { ops_->attention({&call, 1}, heads); }), "");
 }

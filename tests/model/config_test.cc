@@ -336,6 +336,38 @@ TEST(Config, RefusesRopeTypesByName) {
   expect_refused(with(small("llama"), {{"rope_parameters", {{"rope_type", "su"}}}}), {"rope_parameters.rope_type"});
 }
 
+TEST(Config, FamiliesHaveTheirOwnRotaryEmbeddingWhereTheConfigHasNone) {
+  const Json gpt_oss = without(without(small("gpt_oss"), "sliding_window"), "rope_theta");
+  const RopeConfig rope = parse(gpt_oss).ropes.front();
+  EXPECT_EQ(rope.type, RopeConfig::Type::kYarn);
+  EXPECT_EQ(rope.theta, 150000.0);
+  EXPECT_EQ(rope.factor, 32.0);
+  EXPECT_EQ(rope.original_max_position, 4096);
+  EXPECT_FALSE(rope.truncate);
+  const Json plain = {{"rope_type", "default"}, {"rope_theta", 1e4}};
+  EXPECT_EQ(parse(with(gpt_oss, {{"rope_parameters", plain}})).ropes.front().type, RopeConfig::Type::kDefault);
+  EXPECT_EQ(parse(small("llama")).ropes.front().type, RopeConfig::Type::kDefault);
+  EXPECT_EQ(parse(gpt_oss).native_window_layers, (std::vector<bool>{true, false, true, false}));
+  expect_refused(with(gpt_oss, {{"swiglu_limit", 6.0}}), {"swiglu_limit: expected 7"});
+  expect_refused(with(gpt_oss, {{"swiglu_alpha", 1.0}}), {"swiglu_alpha: expected 1.702"});
+}
+
+TEST(Config, RotaryEmbeddingsWithABaseForEachLayer) {
+  const Json granite = with(small("granite_swa"), {{"rope_theta", 5e5}});
+  const ModelConfig shared = parse(granite);
+  EXPECT_EQ(shared.ropes.size(), 1U);
+  EXPECT_EQ(shared.rope_of(3).theta, 5e5);
+  const ModelConfig config = parse(with(granite, {{"layer_rope_theta", {1e4, 0, 1e4, 2e6}}}));
+  EXPECT_EQ(config.layer_ropes, (std::vector<int32_t>{0, 1, 0, 2}));
+  EXPECT_EQ(config.rope_of(2).theta, 1e4);
+  EXPECT_EQ(config.rope_of(1).type, RopeConfig::Type::kNone);
+  EXPECT_EQ(config.rope_of(3).theta, 2e6);
+  for (const Json& list : {Json(1e4), Json({1e4, 0, 1e4}), Json({1e4, 0, 1e4, -1}), Json({1e4, 0, 1e4, "0"})}) {
+    expect_refused(with(granite, {{"layer_rope_theta", list}}), {"layer_rope_theta: expected a list of 4 numbers"});
+  }
+  expect_refused(with(small("granite"), {{"layer_rope_theta", {1e4, 0, 1e4, 0}}}), {"layer_rope_theta: expected none"});
+}
+
 TEST(Config, RefusesMalformedRope) {
   const auto refused = [](const Json& fields, const std::vector<std::string>& parts) {
     expect_refused(with(small("llama"), fields), parts);
@@ -394,6 +426,18 @@ TEST(NativeWindow, QwenLayerTypesWinOverMaxWindowLayers) {
   EXPECT_EQ(on.native_window_layers, (Layers{true, false, true, false}));
   expect_refused(json, {"layer_types: expected no sliding_attention where use_sliding_window"});
   expect_refused(with(json, {{"use_sliding_window", true}, {"sliding_window", nullptr}}), {"layer_types"});
+}
+
+TEST(NativeWindow, GraniteHasFullAttentionInTheFirstOfFour) {
+  const Json granite = with(without(small("granite_swa"), "sliding_window"), {{"num_hidden_layers", 5}});
+  EXPECT_EQ(parse(granite).native_window, 128);
+  EXPECT_EQ(parse(granite).native_window_layers, (Layers{false, true, true, true, false}));
+  const Json stated =
+      with(small("granite_swa"),
+           {{"sliding_window", 32},
+            {"layer_types", {"sliding_attention", "full_attention", "full_attention", "sliding_attention"}}});
+  EXPECT_EQ(parse(stated).native_window, 32);
+  EXPECT_EQ(parse(stated).native_window_layers, (Layers{true, false, false, true}));
 }
 
 TEST(NativeWindow, RefusesMalformedFields) {

@@ -23,7 +23,9 @@ std::string differences(const Family& family) {
   const LayerNames& names = family.names;
   const bool has_output_norms = !names.attention_output_norm.empty();
   const Phrase phrases[] = {
-      {family.qk_norm == QkNorm::kPerHead && !family.qk_norm_after_rope, "norms of query and key heads"},
+      {family.qk_norm == QkNorm::kPerHead && !family.qk_norm_after_rope && !family.qk_norm_by_config,
+       "norms of query and key heads"},
+      {family.qk_norm_by_config, "norms of query and key heads, where set"},
       {family.qk_norm == QkNorm::kPerHead && family.qk_norm_after_rope, "norms of query and key heads after RoPE"},
       {family.qk_norm == QkNorm::kAllHeads, "norms over all query and key heads"},
       {has_output_norms && !names.attention_norm.empty(), "norms before and after attention and MLP"},
@@ -32,6 +34,7 @@ std::string differences(const Family& family) {
       {family.norm == kernels::NormKind::kLayer, "LayerNorm"},
       {family.parallel, "attention and MLP in parallel"},
       {family.activation == kernels::Activation::kGeluTanh, "GELU"},
+      {family.activation == kernels::Activation::kClampedSwiGlu, "clamped SwiGLU"},
       {!names.qkv.empty(), "one tensor for q, k, v"},
       {!names.gate_up.empty(), "one tensor for gate and up"},
       {family.qkv_bias_always || defaults.attention_bias, "biases of q, k, v"},
@@ -39,11 +42,21 @@ std::string differences(const Family& family) {
       {family.does_read("partial_rotary_factor"), "part of a head turns"},
       {family.does_read("llama_4_scaling_beta"), "queries scaled by position"},
       {family.positions == Positions::kNoneOnSome, "layers without positions"},
+      {family.positions == Positions::kThetaByLayer, "positions by layer"},
       {family.positions_follow_type(), "positions by type of layer"},
+      {!names.sink_logits.empty(), "attention sinks learned per head"},
       {family.scaled_embedding || family.does_read("embedding_multiplier"), "scaled embeddings"},
       {family.does_read("residual_multiplier"), "scaled residual stream"},
       {family.does_read("logits_scaling") || family.does_read("logit_scale"), "scaled logits"},
       {defaults.attention_softcap > 0.0 || defaults.logit_softcap > 0.0, "caps on scores and logits"},
+      {!family.experts.n_experts_keys.empty(), "experts"},
+      {family.experts.scores == kernels::RouterScores::kSigmoid, "each expert scored by itself"},
+      {family.experts.scores == kernels::RouterScores::kSoftmaxOfChosen, "a softmax over the chosen ones alone"},
+      {family.experts.has_biases, "biases of router and experts"},
+      {!family.experts.correction.empty(), "a correction of their choice"},
+      {family.does_read("n_group"), "groups of experts"},
+      {!family.experts.n_shared_key.empty(), "experts that every token has"},
+      {family.experts.layers != ExpertLayers::kAll, "layers without experts"},
   };
   std::string text;
   for (const Phrase& phrase : phrases) {
@@ -61,7 +74,8 @@ std::string own_window(const Family& family) {
     case NativeWindow::kByLayer:
       return "some layers, where set";
     case NativeWindow::kPattern:
-      return "all but each " + std::to_string(family.full_period) + (family.full_period == 2 ? "nd" : "th");
+      return "all but each " + std::to_string(family.full_period) + (family.full_period == 2 ? "nd" : "th") +
+             (family.full_first ? " from the first on" : "");
   }
   return "";
 }

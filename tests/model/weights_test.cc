@@ -104,6 +104,7 @@ Shapes shapes_of(const ModelConfig& config) {
       shapes[p + "self_attn.q_norm.weight"] = {4};
       shapes[p + "self_attn.k_norm.weight"] = {4};
     }
+    if (!config.family->names.sink_logits.empty()) shapes[p + "self_attn.sinks"] = {2};
     if (config.mlp_bias) {
       shapes[p + "mlp.gate_proj.bias"] = {kFfn};
       shapes[p + "mlp.up_proj.bias"] = {kFfn};
@@ -114,7 +115,7 @@ Shapes shapes_of(const ModelConfig& config) {
 }
 
 // Those whose layers have the tensors that most families have, by their names; the goldens have the others.
-constexpr std::array kPlainFamilies = {"qwen3", "qwen2", "llama", "mistral"};
+constexpr std::array kPlainFamilies = {"qwen3", "qwen2", "llama", "mistral", "granite_swa"};
 
 class WeightsTest : public ::testing::Test {
  protected:
@@ -184,6 +185,8 @@ void WeightsTest::expect_layer(int64_t index) {
     expect_values(layer.gate_up_bias, {p + "mlp.gate_proj.bias", p + "mlp.up_proj.bias"}, 2 * kFfn, 1);
     expect_values(layer.down_bias, {p + "mlp.down_proj.bias"}, kHidden, 1);
   }
+  EXPECT_EQ(static_cast<bool>(layer.sink_logits), !config_.family->names.sink_logits.empty());
+  if (layer.sink_logits) expect_values(layer.sink_logits, {a + "sinks"}, 2, 1);
   if ((config_.family->qk_norm == QkNorm::kPerHead)) {
     expect_values(layer.q_norm.norm.weight, {a + "q_norm.weight"}, 4, 1);
     expect_values(layer.k_norm.norm.weight, {a + "k_norm.weight"}, 4, 1);
@@ -298,6 +301,8 @@ TEST_F(WeightsTest, RefusesAMissingTensor) {
   expect_refused({"tensor \"model.layers.1.self_attn.k_norm.weight\"", "expected shape [4]", "no such tensor"});
   write(config_of("qwen3"), "BF16", [](Shapes& s) { s.erase("lm_head.weight"); });
   expect_refused({"tensor \"lm_head.weight\"", "expected shape [7,6]"});
+  write(config_of("granite_swa"), "BF16", [](Shapes& s) { s.erase("model.layers.1.self_attn.sinks"); });
+  expect_refused({"tensor \"model.layers.1.self_attn.sinks\"", "expected shape [2]", "no such tensor"});
 }
 
 TEST_F(WeightsTest, RefusesAWrongShape) {
@@ -306,6 +311,8 @@ TEST_F(WeightsTest, RefusesAWrongShape) {
       {"model.safetensors: tensor \"model.layers.0.mlp.up_proj.weight\"", "expected shape [10,6]", "found [6,10]"});
   write(config_of("qwen3"), "BF16", [](Shapes& s) { s["model.norm.weight"] = {kHidden, 1}; });
   expect_refused({"tensor \"model.norm.weight\"", "expected shape [6]", "found [6,1]"});
+  write(config_of("granite_swa"), "BF16", [](Shapes& s) { s["model.layers.0.self_attn.sinks"] = {1, 2}; });
+  expect_refused({"tensor \"model.layers.0.self_attn.sinks\"", "expected shape [2]", "found [1,2]"});
 }
 
 TEST_F(WeightsTest, RefusesTensorsThatTheFamilyDoesNotHave) {

@@ -15,6 +15,7 @@
 
 #include "base/random.h"
 #include "kernels/tile.h"
+#include "model/families.h"
 #include "pipeline/engine/rotary_table.h"
 #include "pipeline/engine/sweep.h"
 #include "pipeline/run/layer_rules.h"
@@ -54,7 +55,8 @@ class OperationTimer {
         config_(config),
         size_(size),
         n_rows_(kernels::round_up(size.n_tokens, ops.device().row_tile())),
-        wide_(std::max({config.hidden, config.heads.q_dim(), 2 * config.heads.kv_dim(), 2 * config.ffn})),
+        wide_(std::max({config.hidden, config.heads.q_dim(), 2 * config.heads.kv_dim(), 2 * config.ffn,
+                        2 * config.experts.shared_ffn})),
         in_(rows(wide_, "the inputs")),
         out_(rows(wide_, "the outputs")),
         kv_(ops.device().allocate(ops.device().kv_bytes(n_rows_, config.heads), "keys and values")) {
@@ -65,6 +67,14 @@ class OperationTimer {
     const double flop = 2.0 * n() * static_cast<double>(weight.rows * weight.cols);
     time(name, flop, 0.0,
          [&] { ops_.linear(activations(*in_, weight.cols), weight, {}, activations(*out_, weight.rows), false); });
+  }
+
+  void experts(const model::LayerWeights& layer) {
+    const auto weights = static_cast<double>(config_.experts.router.top_k * 3 * config_.experts.ffn * config_.hidden);
+    time("experts", 2.0 * n() * weights, 0.0, [&] {
+      ops_.experts(activations(*in_, config_.hidden), layer.router, layer.experts, config_.family->activation,
+                   activations(*out_, config_.hidden));
+    });
   }
 
   void row_operations(const model::LayerWeights& layer, const kernels::Matrix& embedding) {
@@ -101,13 +111,14 @@ class OperationTimer {
     });
   }
 
-  void attention(const char* name, const kernels::Window& window) {
+  void attention(const char* name, const kernels::Window& window, const kernels::Matrix& sink_logits) {
     kernels::AttentionCall call;
     call.q = activations(*in_, config_.heads.q_dim());
     call.out = activations(*out_, config_.heads.q_dim());
     call.n_tokens = size_.n_tokens;
     call.own = {keys(), 0};
     call.window = window;
+    call.sink_logits = sink_logits;
     const double flop = 4.0 * static_cast<double>(kernels::attention_pairs(window, 0, size_.n_tokens)) *
                         static_cast<double>(config_.heads.q_dim());
     time(name, flop, 0.0, [&] { ops_.attention(std::span(&call, 1), config_.heads); });
@@ -193,11 +204,14 @@ std::vector<OperationTime> time_operations(kernels::Ops& ops, const model::Model
   timer.linear("linear q", layer.q);
   timer.linear("linear kv", layer.kv);
   timer.linear("linear o", layer.o);
-  timer.linear("linear gate+up", layer.gate_up);
-  timer.linear("linear down", layer.down);
+  if (layer.router.weight) timer.experts(layer);
+  if (layer.gate_up) {
+    timer.linear("linear gate+up", layer.gate_up);
+    timer.linear("linear down", layer.down);
+  }
   timer.rotary(layer, weights);
-  timer.attention("attention full", kernels::full_attention());
-  timer.attention("attention window", size.window);
+  timer.attention("attention full", kernels::full_attention(), layer.sink_logits);
+  timer.attention("attention window", size.window, layer.sink_logits);
   timer.row_operations(layer, weights.embedding());
   timer.token_nll(weights.head());
   return timer.take();

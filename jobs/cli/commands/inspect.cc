@@ -9,6 +9,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/checksum.h"
@@ -18,6 +19,7 @@
 #include "model/checkpoint.h"
 #include "model/checkpoint_check.h"
 #include "model/config.h"
+#include "model/families.h"
 #include "model/safetensors.h"
 #include "pipeline/run/corpus.h"
 #include "pipeline/run/run_identity.h"
@@ -80,6 +82,15 @@ Facts inspect_checkpoint(const fs::path& directory, model::CheckpointFaults& fau
                  {"tensors", checkpoint.tensors().size()},
                  {"parameters", n_parameters},
                  {"tensor_dtypes", dtypes}};
+  if (config.experts) {
+    const auto n_layers = std::count(config.experts.layers.begin(), config.experts.layers.end(), true);
+    facts["experts"] = {{"layers", n_layers},
+                        {"of_a_layer", config.experts.router.n_experts},
+                        {"of_a_token", config.experts.router.top_k},
+                        {"ffn", config.experts.ffn},
+                        {"shared_ffn", config.experts.shared_ffn}};
+  }
+  if (const int64_t n = model::count_mtp_tensors(config, checkpoint); n > 0) facts["mtp_tensors_left_out"] = n;
   if (!config.quantization.empty()) {
     facts["quantization"] = {{"method", config.quantization.method},
                              {"tensors", checkpoint.weight_formats()},
@@ -90,6 +101,8 @@ Facts inspect_checkpoint(const fs::path& directory, model::CheckpointFaults& fau
     facts["native_window"] = *config.native_window;
     facts["native_window_layers"] = windowed;
   }
+  const std::string_view sink_logits = config.family->names.sink_logits;
+  if (!sink_logits.empty()) facts["attention_sinks"] = fmt::format("a logit per head, {}", sink_logits);
   faults = model::find_faults(config, checkpoint, kMostFaults);
   if (faults.count > 0) facts["faults"] = {{"count", faults.count}, {"first", faults.lines}};
   return facts;

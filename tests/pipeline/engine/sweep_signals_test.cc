@@ -86,7 +86,8 @@ class PlainPass {
                                         .n_tokens = n_,
                                         .prefix = {},
                                         .own = {kv, 0},
-                                        .window = request_.base[static_cast<std::size_t>(layer)].window};
+                                        .window = request_.base[static_cast<std::size_t>(layer)].window,
+                                        .sink_logits = weights.sink_logits};
       ops_->attention(std::span(&call, 1), heads);
       ops_->copy_rows(x, without);
       decoder_.finish(weights, out, x);

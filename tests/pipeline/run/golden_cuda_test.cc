@@ -155,8 +155,9 @@ INSTANTIATE_TEST_SUITE_P(Checkpoints, GoldenCuda,
 // The families that have no golden in bfloat16: within what bfloat16 costs, a tenth of a nat on these random models.
 TEST(FamiliesCuda, AreNearFloat64) {
   if (cuda::cuda_device_count() == 0) GTEST_SKIP() << "no CUDA device answers";
-  for (const std::string name : {"ministral3", "llama_yarn", "llama_linear", "llama_dynamic", "seed_oss", "smollm3",
-                                 "granite", "phi3", "glm4", "hunyuan_v1_dense", "olmo2", "gemma2", "gemma3_text"}) {
+  for (const std::string name :
+       {"ministral3", "llama_yarn", "llama_linear", "llama_dynamic", "seed_oss", "smollm3", "granite", "phi3", "glm4",
+        "hunyuan_v1_dense", "olmo2", "gemma2", "gemma3_text", "granite_swa"}) {
     const auto ops = cuda::make_cuda_backend({.device = 0, .attention = Attention::kBuiltin});
     GoldenSweeps sweeps(name, *ops);
     RootMeanSquare error;

@@ -118,7 +118,8 @@ TEST_P(GoldenSignals, CoverWhatTheyClaim) {
   EXPECT_GT(largest_mass, 0.2);
 }
 
-INSTANTIATE_TEST_SUITE_P(Checkpoints, GoldenSignals, ::testing::Values("qwen3", "qwen2", "llama", "mistral"),
+INSTANTIATE_TEST_SUITE_P(Checkpoints, GoldenSignals,
+                         ::testing::Values("qwen3", "qwen2", "llama", "mistral", "granite_swa"),
                          [](const auto& tested) { return std::string(tested.param); });
 
 }  // namespace
