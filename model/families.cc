@@ -1,6 +1,9 @@
 #include "model/families.h"
 
 #include <algorithm>
+#include <vector>
+
+#include "model/expert_families.h"
 
 namespace winnow::model {
 
@@ -22,7 +25,7 @@ constexpr LayerNames kPostNormNames = {.attention_norm = {},
 
 // Source: Transformers 5, models/FAMILY/configuration_FAMILY.py (defaults) and modeling_FAMILY.py (biases, norms,
 // windows). Defaults that most share are in FamilyDefaults.
-constexpr Family kFamilies[] = {
+constexpr Family kDenseFamilies[] = {
     {
         .model_type = "qwen3",
         .architecture = "Qwen3ForCausalLM",
@@ -343,174 +346,24 @@ constexpr Family kFamilies[] = {
                      .tied = true,
                      .query_pre_attn_scalar = 256.0},
     },
-    {
-        .model_type = "qwen3_moe",
-        .architecture = "Qwen3MoeForCausalLM",
-        .reads = "attention_bias use_sliding_window num_experts num_local_experts norm_topk_prob",
-        .qk_norm = QkNorm::kPerHead,
-        .native_window = NativeWindow::kAllLayers,
-        .experts = {.n_experts_keys = "num_experts num_local_experts",
-                    .n_experts = 128,
-                    .top_k = 8,
-                    .ffn = 768,
-                    .layers = ExpertLayers::kByStep},
-        .defaults = {.vocab = 151936,
-                     .hidden = 2048,
-                     .ffn = 6144,
-                     .n_layers = 24,
-                     .n_heads = 32,
-                     .n_kv_heads = 4,
-                     .max_positions = 32768,
-                     .sliding_window = 4096},
-    },
-    {
-        .model_type = "mixtral",
-        .architecture = "MixtralForCausalLM",
-        .reads = "num_local_experts num_experts",
-        .native_window = NativeWindow::kAllLayers,
-        .experts = {.n_experts_keys = "num_local_experts num_experts",
-                    .n_experts = 8,
-                    .top_k = 2,
-                    .normalised = true,
-                    .router = "block_sparse_moe.gate",
-                    .each = "block_sparse_moe.experts",
-                    .gate = "w1",
-                    .up = "w3",
-                    .down = "w2"},
-        .defaults = {.vocab = 32000,
-                     .hidden = 4096,
-                     .ffn = 14336,
-                     .n_layers = 32,
-                     .n_heads = 32,
-                     .n_kv_heads = 8,
-                     .max_positions = 131072,
-                     .theta = 1e6,
-                     .norm_eps = 1e-5},
-    },
-    {
-        .model_type = "glm4_moe",
-        .architecture = "Glm4MoeForCausalLM",
-        .reads = "attention_bias partial_rotary_factor use_qk_norm n_routed_experts num_local_experts norm_topk_prob "
-                 "routed_scaling_factor n_group num_nextn_predict_layers num_mtp_layers",
-        .qk_norm = QkNorm::kPerHead,
-        .qk_norm_by_config = true,
-        .o_bias = false,
-        .experts = {.n_experts_keys = "n_routed_experts num_local_experts",
-                    .n_shared_key = "n_shared_experts",
-                    .n_experts = 128,
-                    .top_k = 8,
-                    .n_shared = 1,
-                    .ffn = 1408,
-                    .layers = ExpertLayers::kAfterFirst,
-                    .scores = kernels::RouterScores::kSigmoid,
-                    .normalised = true,
-                    .correction = "mlp.gate.e_score_correction_bias",
-                    .shared = "mlp.shared_experts"},
-        .defaults = {.vocab = 151552,
-                     .hidden = 4096,
-                     .ffn = 10944,
-                     .n_layers = 46,
-                     .n_heads = 96,
-                     .n_kv_heads = 8,
-                     .max_positions = 131072,
-                     .norm_eps = 1e-5,
-                     .partial_rotary = 0.5},
-    },
-    {
-        .model_type = "minimax_m2",
-        .architecture = "MiniMaxM2ForCausalLM",
-        .reads = "partial_rotary_factor rotary_dim use_qk_norm num_local_experts num_experts",
-        .qk_norm = QkNorm::kAllHeads,
-        .experts = {.n_experts_keys = "num_local_experts num_experts",
-                    .n_experts = 256,
-                    .top_k = 8,
-                    .scores = kernels::RouterScores::kSigmoid,
-                    .normalised = true,
-                    .router = "block_sparse_moe.gate",
-                    .correction = "block_sparse_moe.e_score_correction_bias",
-                    .each = "block_sparse_moe.experts",
-                    .gate = "w1",
-                    .up = "w3",
-                    .down = "w2"},
-        .defaults = {.vocab = 200064,
-                     .hidden = 3072,
-                     .ffn = 1536,
-                     .n_layers = 62,
-                     .n_heads = 48,
-                     .n_kv_heads = 8,
-                     .head_dim = 128,
-                     .max_positions = 196608,
-                     .theta = 5e6},
-    },
-    {
-        .model_type = "gpt_oss",
-        .architecture = "GptOssForCausalLM",
-        .reads = "attention_bias num_local_experts num_experts swiglu_limit swiglu_alpha",
-        .names = {.sink_logits = "self_attn.sinks"},
-        .activation = Activation::kClampedSwiGlu,
-        .native_window = NativeWindow::kPattern,
-        .full_period = 2,
-        .experts = {.n_experts_keys = "num_local_experts num_experts",
-                    .top_k_keys = "num_experts_per_tok experts_per_token",
-                    .n_experts = 128,
-                    .top_k = 4,
-                    .scores = kernels::RouterScores::kSoftmaxOfChosen,
-                    .router = "mlp.router",
-                    .has_biases = true,
-                    .fused_gate_up = "mlp.experts.gate_up_proj",
-                    .fused_down = "mlp.experts.down_proj"},
-        .defaults = {.vocab = 201088,
-                     .hidden = 2880,
-                     .ffn = 2880,
-                     .n_layers = 36,
-                     .n_heads = 64,
-                     .n_kv_heads = 8,
-                     .head_dim = 64,
-                     .max_positions = 131072,
-                     .sliding_window = 128,
-                     .theta = 150000.0,
-                     .rope = R"({"rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0,
-                                 "truncate": false, "original_max_position_embeddings": 4096})",
-                     .norm_eps = 1e-5,
-                     .attention_bias = true},
-    },
-    {
-        .model_type = "ernie4_5_moe",
-        .architecture = "Ernie4_5_MoeForCausalLM",
-        .reads = "moe_num_experts num_experts",
-        .interleaved_rope = true,
-        .experts = {.n_experts_keys = "moe_num_experts num_experts",
-                    .top_k_keys = "moe_k num_experts_per_tok",
-                    .n_shared_key = "moe_num_shared_experts",
-                    .n_experts = 64,
-                    .top_k = 6,
-                    .n_shared = 2,
-                    .ffn = 1536,
-                    .layers = ExpertLayers::kByInterval,
-                    .normalised = true,
-                    .correction = "mlp.moe_statics.e_score_correction_bias",
-                    .correction_is_row = true,
-                    .shared = "mlp.shared_experts"},
-        .defaults = {.vocab = 103424,
-                     .hidden = 2560,
-                     .ffn = 12288,
-                     .n_layers = 28,
-                     .n_heads = 20,
-                     .n_kv_heads = 4,
-                     .max_positions = 131072,
-                     .theta = 5e5,
-                     .norm_eps = 1e-5,
-                     .tied = true},
-    },
 };
 
 }  // namespace
 
-std::span<const Family> families() { return kFamilies; }
+std::span<const Family> families() {
+  static const std::vector<Family> all = [] {
+    std::vector<Family> both(std::begin(kDenseFamilies), std::end(kDenseFamilies));
+    const std::span<const Family> others = expert_families();
+    both.insert(both.end(), others.begin(), others.end());
+    return both;
+  }();
+  return all;
+}
 
 const Family* find_family(std::string_view model_type) {
-  const auto found = std::ranges::find(kFamilies, model_type, &Family::model_type);
-  return found == std::end(kFamilies) ? nullptr : found;
+  const std::span<const Family> all = families();
+  const auto found = std::ranges::find(all, model_type, &Family::model_type);
+  return found == all.end() ? nullptr : &*found;
 }
 
 std::string first_word(std::string_view words) { return std::string(words.substr(0, words.find(' '))); }

@@ -1,4 +1,4 @@
-"""What the weight formats of quantized_formats.py share: gptqmodel's functions, and weights in blocks."""
+"""What the weight formats share: what one is, gptqmodel's functions, and weights in blocks."""
 
 import importlib
 import logging
@@ -9,11 +9,32 @@ from pathlib import Path
 
 import torch
 
+GROUP = 32
+LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
 # What the functions that are used import beside torch and each other.
 GPTQMODEL_STUBS = {
     "logger": {"setup_logger": lambda: logging.getLogger("gptqmodel")},
     "torch": {"HAS_NPU": False},
 }
+
+
+class Format:
+    config: dict
+    reference: str  # whose code dequantises
+    description: str  # as winnow names it
+    model: dict = {}  # what its model has in place of make_quantized.py's CONFIG
+
+    def takes(self, key):
+        """Whether a tensor is quantised, if the format does not leave its module out."""
+        return key.split(".")[-2] in LINEAR
+
+    def as_loaded(self, value):
+        """A dequantised value as the model has it."""
+        return value
+
+    def leaves_out(self, module):
+        return False
 
 
 def gptqmodel(module):

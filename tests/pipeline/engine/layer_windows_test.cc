@@ -133,6 +133,19 @@ TEST(LayerWindows, ABaseOfTwoWindowsEqualsSeparatePassesAndTheReference) {
   EXPECT_GT(std::abs(score.nll_nats - exact), 1e-3);
 }
 
+// Families with sink logits, and one that has its experts in one tensor.
+TEST(LayerWindows, TheReferenceKnowsSinkLogitsAndFusedExperts) {
+  const auto tokens = random_tokens(kTokens, 128, 5);
+  const LayerWindows base(3, {narrow()});
+  for (const char* family : {"granite_swa", "gpt_oss"}) {
+    const Model model({.model_type = family, .n_layers = 3, .seed = 12});
+    const SweepResult found = model.run(each_layer_under(tokens, base, {kernels::full_attention()}));
+    const Score exact = reference_score(model.config, *model.checkpoint, tokens, kAnswerStart, base);
+    EXPECT_LE(std::abs(found.base.nll_nats - exact.nll_nats), kNllTolerance * (1.0 + std::abs(exact.nll_nats)))
+        << family;
+  }
+}
+
 TEST(LayerWindows, LanesBeginWhereTheirOwnWindowDoes) {
   const Model model({.n_layers = 4, .seed = 7});
   const auto tokens = random_tokens(kTokens, 128, 3);

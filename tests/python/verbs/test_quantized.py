@@ -58,7 +58,7 @@ def work(tmp_path_factory):
 
 
 def test_there_is_a_golden_of_every_format():
-    assert len(NAMES) == 17
+    assert len(NAMES) == 18
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -87,7 +87,7 @@ def test_inspect_names_the_format(tmp_path, name):
         "computed_as": "bf16 on a GPU, fp32 on the CPU",
     }
     assert facts["dtype"] == "bf16"
-    assert facts["parameters"] == 65920
+    assert facts["parameters"] == (84176 if name == "mxfp4_gpt_oss" else 65920)
     assert "faults" not in facts
 
 
