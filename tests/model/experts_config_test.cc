@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -169,6 +170,52 @@ TEST_P(ExpertsCheckpoint, AFaultNamesTheTensor) {
   const char* ffn = names.ffn == 0 ? "intermediate_size" : "moe_intermediate_size";
   EXPECT_NE(fault({{ffn, 40}}).find(std::string(names.each) + ".0."), std::string::npos) << fault({{ffn, 40}});
   EXPECT_EQ(fault(Json::object()), "");
+}
+
+// The file with the names of some tensors changed to others of the same length.
+void rename_in(const std::filesystem::path& file, const std::string& from, const std::string& to) {
+  std::stringstream content;
+  content << std::ifstream(file, std::ios::binary).rdbuf();
+  std::string text = content.str();
+  ASSERT_EQ(from.size(), to.size());
+  ASSERT_NE(text.find(from), std::string::npos);
+  for (std::size_t at = text.find(from); at != std::string::npos; at = text.find(from, at)) {
+    text.replace(at, from.size(), to);
+  }
+  std::ofstream(file, std::ios::binary) << text;
+}
+
+TEST_P(ExpertsCheckpoint, AMissingExpertIsNamedOnce) {
+  const ExpertsFamily& names = find_family(GetParam())->experts;
+  const std::string tensor = "model.layers.1." + std::string(names.each) + ".5." + std::string(names.down) + ".weight";
+  std::string other = tensor;
+  other.replace(0, 5, "other");
+  rename_in(directory_.path() / "model.safetensors", tensor, other);
+  const CheckpointFaults faults = find_faults(read_config(directory_.path()), Checkpoint(directory_.path()), 9);
+  ASSERT_EQ(faults.count, 1);
+  EXPECT_NE(faults.lines[0].find(tensor), std::string::npos) << faults.lines[0];
+}
+
+TEST(ExpertsFile, LayersThatPredictFurtherTokensAreLeftOut) {
+  const ScratchDirectory directory;
+  // Three layers in the file and two in config.json: the third is one of MTP, if config.json says so.
+  write_random_checkpoint(directory.path(), {.model_type = "glm4_moe", .n_layers = 3});
+  const Checkpoint checkpoint(directory.path());
+  const Json fields = {{"head_dim", 16},
+                       {"num_hidden_layers", 2},
+                       {"moe_intermediate_size", 48},
+                       {"n_routed_experts", 8},
+                       {"num_experts_per_tok", 2},
+                       {"vocab_size", 128},
+                       {"tie_word_embeddings", true},
+                       {"num_nextn_predict_layers", 1}};
+  const ModelConfig config = parse("glm4_moe", fields);
+  EXPECT_EQ(find_faults(config, checkpoint, 1).count, 0);
+  EXPECT_GT(count_mtp_tensors(config, checkpoint), 20);
+  Json without = fields;
+  without["num_nextn_predict_layers"] = 0;
+  EXPECT_EQ(count_mtp_tensors(parse("glm4_moe", without), checkpoint), 0);
+  EXPECT_GT(find_faults(parse("glm4_moe", without), checkpoint, 1).count, 20);
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, ExpertsCheckpoint,

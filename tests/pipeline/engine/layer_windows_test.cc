@@ -133,15 +133,20 @@ TEST(LayerWindows, ABaseOfTwoWindowsEqualsSeparatePassesAndTheReference) {
   EXPECT_GT(std::abs(score.nll_nats - exact), 1e-3);
 }
 
-// Families with sink logits, and one that has its experts in one tensor.
-TEST(LayerWindows, TheReferenceKnowsSinkLogitsAndFusedExperts) {
+// Families with sink logits, one that has its experts in one tensor, and one for every kind of router.
+TEST(LayerWindows, TheReferenceKnowsSinkLogitsAndExperts) {
   const auto tokens = random_tokens(kTokens, 128, 5);
   const LayerWindows base(3, {narrow()});
-  for (const char* family : {"granite_swa", "gpt_oss"}) {
+  for (const char* family :
+       {"granite_swa", "gpt_oss", "qwen3_moe", "mixtral", "glm4_moe", "minimax_m2", "ernie4_5_moe"}) {
     const Model model({.model_type = family, .n_layers = 3, .seed = 12});
     const SweepResult found = model.run(each_layer_under(tokens, base, {kernels::full_attention()}));
     const Score exact = reference_score(model.config, *model.checkpoint, tokens, kAnswerStart, base);
     EXPECT_LE(std::abs(found.base.nll_nats - exact.nll_nats), kNllTolerance * (1.0 + std::abs(exact.nll_nats)))
+        << family;
+    // Whatever the threads and the rows beside it.
+    EXPECT_EQ(model.run(each_layer_under(tokens, base, {kernels::full_attention()}), 1).base.nll_nats,
+              found.base.nll_nats)
         << family;
   }
 }
