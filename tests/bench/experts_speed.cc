@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <memory>
 #include <random>
 #include <vector>
 
@@ -21,7 +22,7 @@ constexpr int64_t kFfn = 768;
 constexpr int64_t kExperts = 128;
 constexpr int kCalls = 20;
 
-// Random bfloat16 values between -0.06 and 0.06, as many as asked for.
+// Random bfloat16 values between -0.03 and 0.03, as many as asked for.
 std::unique_ptr<winnow::kernels::Buffer> random_bf16(winnow::kernels::Device& device, int64_t count, uint32_t seed) {
   std::mt19937 generator(seed);
   std::vector<uint16_t> values(static_cast<std::size_t>(count));

@@ -46,9 +46,10 @@ class ExpertTwins {
     const auto vector = [&](const Floats& values) {
       return Matrix{twins_.upload_float32(values, 1).data, DType::kF32, static_cast<int64_t>(values.size()), 1};
     };
-    router_ = {.weight = twins_.matrix(layer_.router, n, layer_.hidden), .shape = layer_.shape};
-    experts_ = {.gate_up = twins_.matrix(layer_.gate_up, n * 2 * layer_.ffn, layer_.hidden),
-                .down = twins_.matrix(layer_.down, n * layer_.hidden, layer_.ffn)};
+    router_.weight = twins_.matrix(layer_.router, n, layer_.hidden);
+    router_.shape = layer_.shape;
+    experts_.gate_up = twins_.matrix(layer_.gate_up, n * 2 * layer_.ffn, layer_.hidden);
+    experts_.down = twins_.matrix(layer_.down, n * layer_.hidden, layer_.ffn);
     if (layer_.has_correction) router_.correction = vector(layer_.correction);
     if (!layer_.has_bias) return;
     router_.bias = vector(layer_.router_bias);

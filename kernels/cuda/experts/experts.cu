@@ -100,26 +100,29 @@ void CudaBackend::do_experts(kernels::ConstRows x, const kernels::Router& router
     const kernels::ConstRows rows = x.slice(first, std::min(kMostRows, x.n_rows - first));
     const ExpertsMemory memory(experts_memory_->bytes().data(), rows.n_rows, hidden, ffn, shape);
     const Routing& routing = memory.routing;
-    multiply(rows, router.weight, {}, {memory.logits, kernels::DType::kF32, rows.n_rows, shape.n_experts}, false);
+    const auto product = [&](const ExpertTile* tiles, int64_t n_tiles, const Bf16* from, const int* from_rows,
+                             const kernels::Matrix& weight, const kernels::Matrix& bias, int64_t n_out) {
+      return GroupedProduct{.tiles = tiles,
+                            .n_tiles = n_tiles,
+                            .n_rows = rows.n_rows,
+                            .x = from,
+                            .rows = from_rows,
+                            .weight = weight.as<Bf16>(),
+                            .bias = bias.as<Bf16>(),
+                            .n_in = static_cast<int>(weight.cols),
+                            .n_out = static_cast<int>(n_out)};
+    };
+    const auto* from = rows.as<Bf16>();
+    const int64_t n_tiles = (rows.n_rows + kExpertTileRows - 1) / kExpertTileRows;
+    grouped_product(product(nullptr, n_tiles, from, nullptr, router.weight, {}, shape.n_experts), memory.logits,
+                    stream_);
     route(memory.logits, rows.n_rows, router, routing, stream_);
-    gated_grouped_product({.tiles = routing.tiles,
-                           .n_tiles = routing.n_tiles,
-                           .x = rows.as<Bf16>(),
-                           .rows = routing.rows,
-                           .weight = experts.gate_up.as<Bf16>(),
-                           .bias = experts.gate_up_bias.as<Bf16>(),
-                           .n_in = static_cast<int>(hidden),
-                           .n_out = static_cast<int>(ffn)},
-                          activation, memory.gated, stream_);
-    grouped_product({.tiles = routing.tiles,
-                     .n_tiles = routing.n_tiles,
-                     .x = memory.gated,
-                     .rows = nullptr,
-                     .weight = experts.down.as<Bf16>(),
-                     .bias = experts.down_bias.as<Bf16>(),
-                     .n_in = static_cast<int>(ffn),
-                     .n_out = static_cast<int>(hidden)},
-                    memory.results, stream_);
+    gated_grouped_product(
+        product(routing.tiles, routing.n_tiles, from, routing.rows, experts.gate_up, experts.gate_up_bias, ffn),
+        activation, memory.gated, stream_);
+    grouped_product(
+        product(routing.tiles, routing.n_tiles, memory.gated, nullptr, experts.down, experts.down_bias, hidden),
+        memory.results, stream_);
     const int64_t n = rows.count() / 8;
     sum_kernel<<<static_cast<unsigned>((n + kSumThreads - 1) / kSumThreads), kSumThreads, 0, stream_>>>(
         reinterpret_cast<const Float8*>(memory.results), routing.places, routing.weights, static_cast<int>(shape.top_k),

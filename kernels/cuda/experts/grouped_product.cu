@@ -181,8 +181,11 @@ class Block {
             const float up_low = sums_[m][c + kOutTiles][2 * half] + up_bias.x;
             const float up_high = sums_[m][c + kOutTiles][2 * half + 1] + up_bias.y;
             *reinterpret_cast<uint32_t*>(to) = pack(Kind::of(low, up_low), Kind::of(high, up_high));
-          } else {
+          } else if (product_.n_out % 2 == 0) {
             *reinterpret_cast<float2*>(to) = {low, high};
+          } else {
+            to[0] = low;
+            if (column + 1 < product_.n_out) to[1] = high;
           }
         }
       }
@@ -199,12 +202,18 @@ class Block {
   float sums_[kFragments][kColumnTiles][4] = {};
 };
 
+__device__ inline ExpertTile tile_of(const GroupedProduct& product, int64_t i) {
+  if (product.tiles != nullptr) return product.tiles[i];
+  const int64_t first = i * kTileRows;
+  return {0, static_cast<int>(first), static_cast<int>(min(int64_t{kTileRows}, product.n_rows - first))};
+}
+
 template <typename Kind>
 __global__ void __launch_bounds__(kThreads, 2) grouped_product_kernel(const __grid_constant__ GroupedProduct product,
                                                                       int n_column_tiles, typename Kind::Out* out) {
   extern __shared__ unsigned char memory[];
   // Blocks that follow one another share the rows of x.
-  const ExpertTile tile = product.tiles[blockIdx.x / static_cast<unsigned>(n_column_tiles)];
+  const ExpertTile tile = tile_of(product, blockIdx.x / static_cast<unsigned>(n_column_tiles));
   if (tile.n_rows == 0) return;
   const auto column_tile = static_cast<int>(blockIdx.x % static_cast<unsigned>(n_column_tiles));
   Block<Kind>(product, tile, column_tile, *reinterpret_cast<SharedStages*>(memory)).run(out);

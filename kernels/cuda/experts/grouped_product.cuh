@@ -12,14 +12,15 @@
 namespace winnow::cuda {
 
 struct GroupedProduct {
-  const ExpertTile* tiles;
+  const ExpertTile* tiles;  // null: all rows belong to the only expert
   int64_t n_tiles;
+  int64_t n_rows;      // that there are places for
   const Bf16* x;       // (rows, n_in)
   const int* rows;     // row of x at each place; null: the place itself
   const Bf16* weight;  // of expert after expert
   const Bf16* bias;    // as many values as `weight` has rows, or null
   int n_in;            // multiple of 8
-  int n_out;           // multiple of 8
+  int n_out;           // multiple of 8, or any number where there is no bias and no gate
 };
 
 // Set out[place] = W_e x[row] + b_e, weights (n_experts * n_out, n_in); or the activation of gate and up, weights
