@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <exception>
 #include <memory>
 #include <random>
 #include <vector>
@@ -34,9 +35,7 @@ std::unique_ptr<winnow::kernels::Buffer> random_bf16(winnow::kernels::Device& de
   return buffer;
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
+void measure(int argc, char** argv) {
   const auto ops = winnow::cuda::make_cuda_backend({});
   winnow::kernels::Device& device = ops->device();
   const auto router = random_bf16(device, kExperts * kHidden, 1);
@@ -63,6 +62,17 @@ int main(int argc, char** argv) {
     for (int i = 0; i < kCalls; ++i) run();
     device.record_event(1);
     std::printf("%lld %.4f\n", static_cast<long long>(n_rows), device.elapsed_seconds(0, 1) * 1e3 / kCalls);
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    measure(argc, argv);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "experts_speed: %s\n", error.what());
+    return 1;
   }
   return 0;
 }

@@ -1,6 +1,6 @@
 """Times mixtures of experts on a GPU at the shape of Qwen3-30B-A3B, beside PyTorch where it is installed.
 
-    python tests/bench/experts_speed.py BUILD/tests/experts_speed [--rows 1 4096 16384]
+    python tests/bench/experts_speed.py BUILD/experts_speed [--rows 1 4096 16384]
 
 Prints milliseconds and TFLOP/s a line. PyTorch computes the experts of rows that are sorted already, one after another
 with torch.matmul; winnow also routes, sorts, gates and sums.
