@@ -121,6 +121,7 @@ CudaBackend::CudaBackend(const CudaOptions& options)
 CudaBackend::~CudaBackend() {
   cudnn_.reset();
   attention_memory_.reset();
+  experts_memory_.reset();
   staging_.reset();
   cublas_workspace_.reset();
   products_.clear();

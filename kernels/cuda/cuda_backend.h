@@ -53,6 +53,7 @@ class CudaBackend final : public kernels::Device, public kernels::Ops {
   int64_t kv_bytes(int64_t n_rows, const kernels::HeadShape& heads) const override;
   int64_t workspace_bytes(int64_t n_rows, int64_t hidden, int64_t vocab,
                           const kernels::HeadShape& heads) const override;
+  int64_t experts_bytes(int64_t n_rows, int64_t hidden, int64_t ffn, const kernels::RouterShape& shape) const override;
 
   std::unique_ptr<kernels::Buffer> allocate(int64_t size_bytes, const char* what) override;
   std::unique_ptr<kernels::Buffer> allocate_host(int64_t size_bytes, const char* what) override;
@@ -93,6 +94,8 @@ class CudaBackend final : public kernels::Device, public kernels::Ops {
   void do_decode_attention(std::span<const kernels::DecodeCall> calls, const kernels::HeadShape& heads) override;
   void do_attention_lse(const kernels::LseCall& call, const kernels::HeadShape& heads) override;
   void do_gate(kernels::ConstRows gate_up, kernels::Activation activation, kernels::Rows out) override;
+  void do_experts(kernels::ConstRows x, const kernels::Router& router, const kernels::Experts& experts,
+                  kernels::Activation activation, kernels::Rows out) override;
   void do_token_nll(kernels::ConstRows x, const kernels::Matrix& head, const kernels::LogitShape& shape,
                     std::span<const int32_t> targets, const kernels::TokenScores& out) override;
 
@@ -133,6 +136,7 @@ class CudaBackend final : public kernels::Device, public kernels::Ops {
   std::string why_not_cudnn_;
   std::vector<cudaEvent_t> marks_;
   std::unique_ptr<AttentionMemory> attention_memory_;
+  std::unique_ptr<kernels::Buffer> experts_memory_;  // kept from call to call
   int64_t allocated_bytes_ = 0;
   int64_t peak_allocated_bytes_ = 0;
   cudaDeviceProp device_{};

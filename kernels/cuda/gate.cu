@@ -1,5 +1,6 @@
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/gated.cuh"
 #include "kernels/cuda/vector.cuh"
 
 namespace winnow::cuda {
@@ -7,16 +8,6 @@ namespace winnow::cuda {
 namespace {
 
 constexpr int kGateThreads = 256;
-
-template <kernels::Activation kActivation>
-__device__ float activated(float x) {
-  if constexpr (kActivation == kernels::Activation::kSilu) {
-    return x / (1.0F + __expf(-x));
-  } else {
-    // 0.5 (1 + tanh(u)) is 1 / (1 + exp(-2u)); 1.5957691 is 2 sqrt(2 / pi).
-    return x / (1.0F + __expf(-1.59576912F * (x + 0.044715F * x * x * x)));
-  }
-}
 
 template <kernels::Activation kActivation>
 __global__ void gate_kernel(const Bf16x8* gate_up, Bf16x8* out, int64_t n_rows, int ffn_vectors) {
@@ -29,7 +20,7 @@ __global__ void gate_kernel(const Bf16x8* gate_up, Bf16x8* out, int64_t n_rows, 
   gate[0].to_float(g);
   gate[ffn_vectors].to_float(u);
 #pragma unroll
-  for (int e = 0; e < 8; ++e) g[e] = activated<kActivation>(g[e]) * u[e];
+  for (int e = 0; e < 8; ++e) g[e] = gated<kActivation>(g[e], u[e]);
   out[i] = Bf16x8::from_float(g);
 }
 
@@ -40,13 +31,10 @@ void CudaBackend::do_gate(kernels::ConstRows gate_up, kernels::Activation activa
   const int64_t vectors = out.count() / 8;
   const auto blocks = static_cast<unsigned>((vectors + kGateThreads - 1) / kGateThreads);
   const auto ffn_vectors = static_cast<int>(out.cols / 8);
-  if (activation == kernels::Activation::kSilu) {
-    gate_kernel<kernels::Activation::kSilu>
+  with_activation(activation, [&](auto kind) {
+    gate_kernel<kind.value>
         <<<blocks, kGateThreads, 0, stream_>>>(gate_up.as<Bf16x8>(), out.as<Bf16x8>(), out.n_rows, ffn_vectors);
-  } else {
-    gate_kernel<kernels::Activation::kGeluTanh>
-        <<<blocks, kGateThreads, 0, stream_>>>(gate_up.as<Bf16x8>(), out.as<Bf16x8>(), out.n_rows, ffn_vectors);
-  }
+  });
   WINNOW_CUDA_CHECK_LAUNCH();
 }
 

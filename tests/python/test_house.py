@@ -13,6 +13,7 @@ STANDS_ON = {
     "kernels": ["base"],
     "kernels/cpu": ["kernels"],
     "kernels/cuda": ["kernels/cpu"],
+    "kernels/cuda/experts": ["kernels/cuda"],
     "model/quantization": ["kernels"],
     "model": ["model/quantization"],
     "results/stats": ["base"],
@@ -35,8 +36,13 @@ STANDS_ON = {
     "jobs": ["jobs/cli/commands"],
 }
 # base/ is what all speak of without its name; everything else has the name of its folder.
-# The signals are a part of the engine with a folder of its own.
-NAMESPACES = {"base": "winnow", "jobs": "winnow::program", "pipeline/engine/signals": "winnow::engine"}
+# The signals are a part of the engine with a folder of its own, and mixtures of experts one of the CUDA backend.
+NAMESPACES = {
+    "base": "winnow",
+    "jobs": "winnow::program",
+    "kernels/cuda/experts": "winnow::cuda",
+    "pipeline/engine/signals": "winnow::engine",
+}
 # The processor's variants of a kernel are in namespaces of their own inside winnow::cpu.
 INNER_NAMESPACES = {"kernels/cpu": {"winnow::cpu::WINNOW_KERNELS", "base", "x86_64_v4"}, "kernels/cuda": {"graph_id"}}
 # Types of a library get their conversions where the library looks for them.
