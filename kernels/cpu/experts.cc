@@ -101,9 +101,10 @@ void choose(const kernels::RouterShape& shape, const float* correction, std::spa
   for (std::size_t i = 0; correction != nullptr && i < choice.size(); ++i) choice[i] += correction[i];
   keep_best_groups(shape, choice);
   std::ranges::copy(largest(choice, shape.top_k), to.experts.begin());
-  float sum = 0.0F;
-  for (std::size_t k = 0; k < to.experts.size(); ++k) sum += to.weights[k] = scores[index(to.experts[k])];
+  for (std::size_t k = 0; k < to.experts.size(); ++k) to.weights[k] = scores[index(to.experts[k])];
   if (shape.scores == kernels::RouterScores::kSoftmaxOfChosen) soften(to.weights);
+  float sum = 0.0F;
+  for (const float weight : to.weights) sum += weight;
   // Transformers' smallest addend: it keeps a sum of nothing from dividing.
   const float factor = shape.normalised ? shape.scale / (sum + 1e-20F) : shape.scale;
   for (float& weight : to.weights) weight *= factor;

@@ -229,6 +229,17 @@ std::unique_ptr<kernels::Ops> make_backend(const RunOptions& options, const runt
                                   .residual = is_wide ? kernels::DType::kF32 : kernels::DType::kBf16});
 }
 
+void require_model(const model::ModelConfig& config, const kernels::Device& device) {
+  device.require_shape(config.hidden, config.ffn, config.heads);
+  if (!config.experts) return;
+  device.require_shape(config.hidden, config.experts.ffn, config.heads);
+  if (device.name() == "cuda" && std::getenv("WINNOW_CUDA_EXPERTS") == nullptr) {
+    fail(ExitCode::kUnavailable,
+         "mixtures of experts were not yet run on a GPU, only compiled and emulated; give --device cpu, or set "
+         "WINNOW_CUDA_EXPERTS=1 to take the GPU all the same, and compare with the CPU");
+  }
+}
+
 std::string hash_checkpoint(const model::Checkpoint& checkpoint) {
   std::filesystem::path cache;
   const char* xdg = std::getenv("XDG_CACHE_HOME");

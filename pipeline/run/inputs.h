@@ -88,6 +88,8 @@ runtime::GpuChoice choose_gpu(const RunOptions& options, runtime::MpiSession& se
 // fp32; float16 becomes bfloat16.
 std::unique_ptr<kernels::Ops> make_backend(const RunOptions& options, const runtime::GpuChoice& gpu, int n_threads,
                                            kernels::DType checkpoint_dtype);
+// Checks that the backend computes a model of this shape. Throws Error(kUnavailable) with what it cannot.
+void require_model(const model::ModelConfig& config, const kernels::Device& device);
 
 // Calls checkpoint_sha256() of model/checkpoint_identity.h with the cache in the user's cache directory.
 std::string hash_checkpoint(const model::Checkpoint& checkpoint);

@@ -50,10 +50,7 @@ void MeasuringRun::set_up(const std::function<Inputs()>& load) {
   // All that may fail on one rank alone comes before the first step in which ranks wait for each other's weights.
   session_.agree([&] {
     ops_ = make_backend(options_, gpu_, n_threads_, inputs_.config.checkpoint_dtype);
-    ops_->device().require_shape(inputs_.config.hidden, inputs_.config.ffn, inputs_.config.heads);
-    if (inputs_.config.experts) {
-      ops_->device().require_shape(inputs_.config.hidden, inputs_.config.experts.ffn, inputs_.config.heads);
-    }
+    require_model(inputs_.config, ops_->device());
     if (ops_->device().activation_dtype() == kernels::DType::kBf16 &&
         inputs_.config.checkpoint_dtype != kernels::DType::kBf16) {
       inputs_.warnings.push_back(

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <numeric>
 #include <vector>
 
@@ -178,7 +177,7 @@ TEST_P(ExpertsTest, ARowIsTheSameAmongAnyOthersAndWithAnyNumberOfThreads) {
     for (const int threads : {1, 3}) {
       const auto other = cpu::make_cpu_backend({.n_threads = threads});
       const Floats again = layer.run(*other, x);
-      ASSERT_EQ(std::memcmp(again.data(), whole.data(), whole.size() * sizeof(float)), 0) << threads << " threads";
+      ASSERT_EQ(again, whole) << threads << " threads";
     }
     // The second tile by itself, after tiles of other rows, and with its every other row replaced.
     const auto begin = x.begin() + tile_ * kHidden;
@@ -195,7 +194,7 @@ TEST_P(ExpertsTest, ARowIsTheSameAmongAnyOthersAndWithAnyNumberOfThreads) {
     for (int64_t row = 0; row < tile_; ++row) {
       const float* expected = whole.data() + (tile_ + row) * kHidden;
       const auto is_same = [&](const Floats& values, int64_t at) {
-        return std::memcmp(values.data() + at * kHidden, expected, kHidden * sizeof(float)) == 0;
+        return std::equal(expected, expected + kHidden, values.begin() + at * kHidden);
       };
       ASSERT_TRUE(is_same(of_alone, row)) << "row " << row;
       ASSERT_TRUE(is_same(of_moved, 3 * tile_ + row)) << "row " << row;

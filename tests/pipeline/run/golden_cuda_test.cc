@@ -156,8 +156,10 @@ INSTANTIATE_TEST_SUITE_P(Checkpoints, GoldenCuda,
 TEST(FamiliesCuda, AreNearFloat64) {
   if (cuda::cuda_device_count() == 0) GTEST_SKIP() << "no CUDA device answers";
   for (const std::string name :
-       {"ministral3", "llama_yarn", "llama_linear", "llama_dynamic", "seed_oss", "smollm3", "granite", "phi3", "glm4",
-        "hunyuan_v1_dense", "olmo2", "gemma2", "gemma3_text", "granite_swa"}) {
+       {"ministral3",  "llama_yarn",  "llama_linear", "llama_dynamic",    "seed_oss", "smollm3",
+        "granite",     "phi3",        "glm4",         "hunyuan_v1_dense", "olmo2",    "gemma2",
+        "gemma3_text", "granite_swa", "qwen3_moe",    "qwen3_moe_plain",  "mixtral",  "glm4_moe",
+        "minimax_m2",  "gpt_oss",     "ernie4_5_moe"}) {
     const auto ops = cuda::make_cuda_backend({.device = 0, .attention = Attention::kBuiltin});
     GoldenSweeps sweeps(name, *ops);
     RootMeanSquare error;
