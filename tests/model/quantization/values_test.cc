@@ -22,25 +22,11 @@ namespace {
 using testing::quantized_path;
 using testing::read_json;
 
-constexpr const char* kNames[] = {"fp8_block",
-                                  "fp8_ceil_block",
-                                  "fp8_tensor",
-                                  "fp8_fbgemm",
-                                  "fp8_modelopt",
-                                  "fp8_channel",
-                                  "int8_channel",
-                                  "mxfp4_blocks",
-                                  "mxfp4_gpt_oss",
-                                  "mxfp4_packed",
-                                  "int4_packed",
-                                  "int4_zero_points",
-                                  "nvfp4_modelopt",
-                                  "nvfp4_packed",
-                                  "awq",
-                                  "gptq",
-                                  "gptq_act_order",
-                                  "nf4",
-                                  "nf4_nested"};
+constexpr const char* kNames[] = {
+    "fp8_block",      "fp8_ceil_block", "fp8_tensor",    "fp8_fbgemm",   "fp8_modelopt",   "fp8_channel",
+    "int8_channel",   "mxfp4_blocks",   "mxfp4_gpt_oss", "mxfp4_packed", "int4_packed",    "int4_zero_points",
+    "nvfp4_modelopt", "nvfp4_packed",   "awq",           "gptq",         "gptq_act_order", "nf4",
+    "nf4_nested"};
 
 std::vector<float> values_of(const kernels::HostTensor& tensor) {
   std::vector<float> values(static_cast<std::size_t>(tensor.count()));
