@@ -89,9 +89,12 @@ void refuse_other_quantisation(const ConfigFields& fields) {
 
 // Names of other programs' code, and of heads that are no language model's.
 void refuse_other_code(const ConfigFields& fields, std::string_view architecture) {
+  // Published checkpoints keep code from before Transformers had the family, under the name that the class got there.
   const Json& auto_map = fields.value("auto_map");
   if (auto_map.is_object() && auto_map.contains("AutoModelForCausalLM")) {
-    fields.refuse("auto_map", "no code of its own for AutoModelForCausalLM");
+    const Json& code = auto_map["AutoModelForCausalLM"];
+    const bool is_named_so = code.is_string() && code.get<std::string>().ends_with("." + std::string(architecture));
+    if (!is_named_so) fields.refuse("auto_map", "no code of its own for AutoModelForCausalLM");
   }
   const Json& architectures = fields.value("architectures");
   if (architectures.is_null()) return;
@@ -117,6 +120,11 @@ void refuse_activation(const ConfigFields& fields, const Family& family) {
 void refuse_unsupported(const ConfigFields& fields, const Family& family) {
   for (const NeutralField& field : kNeutralFields) {
     if (family.does_read(field.key) || is_neutral(fields.value(field.key), field.neutral)) continue;
+    // One expert is an MLP; a family that always has norms of queries and keys says so in some checkpoints.
+    const std::string_view key = field.key;
+    const bool says_the_same =
+        key.ends_with("num_experts") || (key == "use_qk_norm" && family.qk_norm != QkNorm::kNone);
+    if (says_the_same && is_neutral(fields.value(field.key), 1)) continue;
     fields.refuse(field.key, "none: it changes the mathematics and winnow does not support it");
   }
   refuse_activation(fields, family);

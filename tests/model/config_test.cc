@@ -227,6 +227,9 @@ TEST(Config, RefusesOtherHeadsAndOwnCode) {
   expect_refused(with(small("qwen2"), {{"architectures", {"Qwen2ForRewardModel"}}}),
                  {"architectures: expected a list with \"Qwen2ForCausalLM\"", "Qwen2ForRewardModel"});
   expect_refused(with(small("qwen2"), {{"auto_map", {{"AutoModelForCausalLM", "modeling_x.X"}}}}), {"auto_map"});
+  // Code from before Transformers had the family.
+  const Json own = {{"AutoModelForCausalLM", "org/name--modeling_qwen2.Qwen2ForCausalLM"}};
+  EXPECT_EQ(parse(with(small("qwen2"), {{"auto_map", own}})).n_layers, 4);
   EXPECT_EQ(parse(with(small("qwen2"), {{"auto_map", {{"AutoTokenizer", "t.T"}}}})).n_layers, 4);
 }
 
@@ -275,12 +278,15 @@ TEST(Config, RefusesWhatChangesTheMathematicsByName) {
                         {"use_mrope", false},
                         {"attn_logit_softcapping", nullptr},
                         {"num_experts", 0},
+                        {"moe_num_experts", 1},
                         {"is_causal", true},
                         {"no_rope_layers", Json::array()},
                         {"attention_dropout", 0.1},
                         {"pretraining_tp", 2},
                         {"logits_scaling", 1}};
   EXPECT_EQ(parse(with(small("llama"), neutral)).n_layers, 4);
+  // Qwen3 has these norms in any case.
+  EXPECT_EQ(parse(with(small("qwen3"), {{"use_qk_norm", true}})).n_layers, 4);
 }
 
 // ---- rotary embedding -----------------------------------------------------------------------------------------------
