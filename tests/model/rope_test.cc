@@ -1,4 +1,4 @@
-// Rotary frequencies and angles against Transformers' (model_rope_golden.json, made by model_rope_golden.py).
+// Rotary frequencies and angles against Transformers' (golden/rope.json, made by golden/make_rope.py).
 
 #include "model/rope.h"
 
@@ -16,7 +16,7 @@ namespace {
 using Json = nlohmann::json;
 
 Json golden() {
-  std::ifstream file(std::string(WINNOW_TESTS_DIR) + "/model_rope_golden.json");
+  std::ifstream file(std::string(WINNOW_TESTS_DIR) + "/golden/rope.json");
   return Json::parse(file);
 }
 

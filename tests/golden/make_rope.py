@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes tests/model_rope_golden.json: inverse frequencies and cosines as Transformers computes them on the CPU.
+"""Writes tests/golden/rope.json: inverse frequencies and cosines as Transformers computes them on the CPU.
 
 Needs torch and transformers; made with the versions that the file names. Floats are written in full, so that reading
 them gives the same float32.
@@ -54,7 +54,7 @@ def main():
         "positions": POSITIONS,
         "cases": [case(parameters) for parameters in CASES],
     }
-    path = pathlib.Path(__file__).with_suffix(".json")
+    path = pathlib.Path(__file__).with_name("rope.json")
     path.write_text(json.dumps(golden, indent=0).replace(",\n", ", ") + "\n")
 
 
