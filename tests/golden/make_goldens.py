@@ -1,8 +1,7 @@
 """Makes the golden checkpoints and the figures that winnow must reproduce, with Transformers on the CPU in float64.
 
-    python3 tests/golden/make_goldens.py [NAME...]     NAME: one of CHECKPOINTS below, or demo; the first four
-                                                       and demo also with _bf16, those with windows of their
-                                                       own also with _native; default: all
+    python3 tests/golden/make_goldens.py [NAME...]     NAME: one of CHECKPOINTS, or demo; the first four and demo also
+                                                       with _bf16, hybrids also with _native; default: all
 
 Needs torch and transformers; the tests that read the goldens need neither. Each golden is NAME.json beside this file,
 with the SHA-256 of every file of its checkpoint. The same call on the same versions gives the same bytes, in bfloat16
@@ -46,7 +45,7 @@ SMALLEST_MARGIN = 1e-3
 SINKS, DECODES, TAIL_ROWS = (0, 3), ("windowed", "full"), (None, 0, 1, 20)
 BF16_TAIL_ROWS, BF16_EXAMPLES, BF16_ANSWER = (None, 20), 24, 24
 DEMO_WINDOW_KEYS, DEMO_SINKS = 96, 4
-# (tokens, answer tokens, whether one answer token is not what the model would say)
+# (tokens, answer tokens, whether an answer token is not the model's)
 EXAMPLES = [(150, 7, False), (173, 20, True), (200, 1, False), (188, 33, False)]
 
 
