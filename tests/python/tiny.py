@@ -9,10 +9,12 @@ import numpy as np
 
 
 def write_safetensors(path, tensors):
-    """tensors: {name: float32 array}, stored as F32. Format: 8 bytes header length, JSON header, data."""
+    """tensors: {name: array}, float32 stored as F32, uint8 as the codes of F8_E4M3. Format: 8 bytes header length, JSON
+    header, data."""
     header, offset = {}, 0
     for name, array in tensors.items():
-        header[name] = {"dtype": "F32", "shape": list(array.shape), "data_offsets": [offset, offset + array.nbytes]}
+        kind = "F8_E4M3" if array.dtype == np.uint8 else "F32"
+        header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [offset, offset + array.nbytes]}
         offset += array.nbytes
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
@@ -20,7 +22,8 @@ def write_safetensors(path, tensors):
         file.write(struct.pack("<Q", len(text)))
         file.write(text)
         for array in tensors.values():
-            file.write(np.ascontiguousarray(array, dtype="<f4").tobytes())
+            kind = np.uint8 if array.dtype == np.uint8 else "<f4"
+            file.write(np.ascontiguousarray(array, dtype=kind).tobytes())
 
 
 def write_checkpoint(

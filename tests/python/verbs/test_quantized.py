@@ -7,6 +7,7 @@ import h5py
 import launch
 import numpy as np
 import pytest
+import safetensors.numpy
 import tiny
 
 GOLDENS = launch.REPOSITORY / "tests" / "golden" / "quantized"
@@ -90,6 +91,48 @@ def test_inspect_names_the_format(tmp_path, name):
     assert facts["dtype"] == "bf16"
     assert facts["parameters"] == (84176 if name == "mxfp4_gpt_oss" else 65920)
     assert "faults" not in facts
+
+
+def fp8_blocks(weight, block):
+    """(codes in E4M3, scales of blocks, the values that they stand for), all exact in float32."""
+    exponents, fractions = np.divmod(np.arange(127), 8)
+    values = np.where(exponents == 0, fractions * 2.0**-9, (1 + fractions / 8) * 2.0 ** (exponents - 7.0))
+    rows, cols = weight.shape
+    scales = np.zeros((-(-rows // block), -(-cols // block)), np.float32)
+    for i, j in np.ndindex(scales.shape):
+        scales[i, j] = np.abs(weight[i * block : (i + 1) * block, j * block : (j + 1) * block]).max() / values[-1]
+    of_each = scales.repeat(block, 0)[:rows].repeat(block, 1)[:, :cols]
+    codes = np.abs(np.abs(weight / of_each)[..., None] - values).argmin(axis=-1)
+    decoded = (np.sign(weight) * values[codes]).astype(np.float32) * of_each
+    return (codes + 128 * (weight < 0)).astype(np.uint8), scales, decoded
+
+
+def test_experts_in_fp8_blocks_are_computed_with_their_values(tmp_path, work):
+    golden, block = GOLDENS.parent / "qwen3_moe", 20  # which divides neither hidden nor the experts' size
+    config = json.loads((golden / "config.json").read_text()) | {"torch_dtype": "bfloat16"}
+    quantised, plain, kept = {}, {}, []
+    for name, weight in safetensors.numpy.load_file(golden / "model.safetensors").items():
+        weight = weight.astype(np.float32)
+        stem = name.removesuffix(".weight")
+        if stem.endswith("_proj"):
+            codes, scales, plain[name] = fp8_blocks(weight, block)
+            quantised |= {name: codes, f"{stem}.weight_scale_inv": scales}
+        else:
+            quantised[name] = plain[name] = weight
+            kept += [stem] if stem.endswith(("mlp.gate", "lm_head")) else []
+    assert sum(".experts." in name for name in quantised) == 2 * 2 * 3 * 8
+    method = {"quant_method": "fp8", "weight_block_size": [block, block], "modules_to_not_convert": kept}
+    found = {}
+    for kind, tensors in {"quantised": quantised, "plain": plain}.items():
+        (tmp_path / kind).mkdir()
+        tiny.write_safetensors(tmp_path / kind / "model.safetensors", tensors)
+        fields = config | ({"quantization_config": method} if kind == "quantised" else {})
+        (tmp_path / kind / "config.json").write_text(json.dumps(fields))
+        done = calibrate(tmp_path, tmp_path / kind, work / "long.h5", f"{kind}-run")
+        assert done.returncode == 0, done.stderr
+        with h5py.File(tmp_path / f"{kind}-run" / "results.h5") as file:
+            found[kind] = file["calibration/nll"][...]
+    np.testing.assert_array_equal(found["quantised"], found["plain"])
 
 
 def test_a_plain_checkpoint_is_stated_as_such(work, tmp_path):
