@@ -32,7 +32,7 @@ struct alignas(16) SharedStages {
   Bf16 x[kStages][kTileRows * kDepth];
   Bf16 weight[kStages][kTileCols * kDepth];
 };
-// Two blocks share an SM of the large GPUs, and one fits the small ones.
+// Two blocks share an SM of an H100, and one fits smaller GPUs.
 static_assert(sizeof(SharedStages) <= 99 * 1024);
 
 struct Plain {
