@@ -100,6 +100,17 @@ class CudaAttention : public ::testing::TestWithParam<Attention> {
   }
 };
 
+// Relative error of the n real rows of a sequence, the rest of whose last tile is padding.
+double error_of_rows(Twins& twins, const Sequence& sequence, const Window& window, int64_t n) {
+  const auto padded = static_cast<int64_t>(sequence.positions.size());
+  const auto real = static_cast<std::size_t>(n * sequence.heads.q_dim());
+  Floats expected = cpu_attention(twins.cpu(), sequence, window, padded);
+  Floats found = to_floats(gpu_attention(twins, sequence, window, padded, 0, 0));
+  expected.resize(real);
+  found.resize(real);
+  return relative_error(found, expected);
+}
+
 TEST_P(CudaAttention, MatchesItsTwinOverOddShapes) {
   Twins t(GetParam());
   for (const int64_t head_dim : {8, 24, 32, 64, 96, 128}) {
@@ -114,12 +125,7 @@ TEST_P(CudaAttention, MatchesItsTwinOverOddShapes) {
                                 Window{std::max<int64_t>(1, n - 1), 0, 0, kNoLimit}, Window{n, 0, 0, kNoLimit},
                                 Window{100, 4, 0, kNoLimit}, Window{64, 100, 0, kNoLimit},
                                 Window{50, 4, n - 20, kNoLimit}, Window{50, 0, 0, n - 7}}) {
-          const Floats expected = cpu_attention(fresh.cpu(), s, w, padded);
-          Floats found = to_floats(gpu_attention(fresh, s, w, padded, 0, 0));
-          const auto real = static_cast<std::size_t>(n * heads.q_dim());
-          found.resize(real);
-          EXPECT_LT(relative_error(found, Floats(expected.begin(), expected.begin() + static_cast<int64_t>(real))),
-                    kBf16AttentionTolerance)
+          EXPECT_LT(error_of_rows(fresh, s, w, n), kBf16AttentionTolerance)
               << "n " << n << " head_dim " << head_dim << " group " << group << " W " << w.keys << " S " << w.sinks
               << " rows " << w.first_row << " to " << w.end_row;
         }
@@ -146,12 +152,7 @@ TEST_P(CudaAttention, SinkLogitsMatchTheirTwin) {
     // Rows of one kind and of both, in one attention and in two that are merged.
     for (const Window& w : {full_attention(), Window{100, 0, 0, kNoLimit}, Window{100, 4, 0, kNoLimit},
                             Window{50, 4, n - n / 3, kNoLimit}}) {
-      const Floats expected = cpu_attention(t.cpu(), s, w, padded);
-      Floats found = to_floats(gpu_attention(t, s, w, padded, 0, 0));
-      const auto real = static_cast<std::size_t>(n * heads.q_dim());
-      found.resize(real);
-      EXPECT_LT(relative_error(found, Floats(expected.begin(), expected.begin() + static_cast<int64_t>(real))),
-                kBf16AttentionTolerance)
+      EXPECT_LT(error_of_rows(t, s, w, n), kBf16AttentionTolerance)
           << "n " << n << " W " << w.keys << " S " << w.sinks << " from row " << w.first_row;
     }
   }
