@@ -1,12 +1,13 @@
 """winnow against Hugging Face Transformers on a GPU: the same shapes, the same card, the same run.
 
     python3 tests/bench/compare_transformers_gpu.py [--only exact,tail,...] [--model-dir DIR] [--write]
-    python3 tests/bench/compare_transformers_gpu.py --device cpu --tiny     # a check of this script, not of speed
+    python3 tests/bench/compare_transformers_gpu.py --shape qwen3-30b-a3b --layers 24 --only exact,tail [--write]
+    python3 tests/bench/compare_transformers_gpu.py --device cpu --shape tiny     # a check of this script, not of speed
 
 Needs torch, transformers, safetensors and h5py. Sections, each with rows of its own:
 
-  exact      drop-one sweep over all 36 layers of a Qwen3-4B shape with random bfloat16 weights, T = 24576, W = 2048,
-             answer 256 rows
+  exact      drop-one sweep over all layers of the shape with random bfloat16 weights, T = 24576, W = 2048, answer 256
+             rows
   lengths    the same at T = 16384 and 32768
   tail       the tail sweep of the same, M = 256 and M = 0, at T = 24576
   long       the tail sweep at T = 131072, with predicted and peak memory
@@ -22,9 +23,10 @@ forward pass, although a windowed layer's mask makes a pass slower. It is measur
 stay on the GPU while winnow runs, everything else is given back. Shares of operations come from a separate run with
 --profile, where winnow has that flag.
 
-A section that fails prints why and does not keep the others from running. With --write, results/benchmarks/gpu-DATE.md
-and .json (or --out) are written anew after every row. Sections that stand there already, from the same card, driver and
-versions, and that --only leaves out now, are kept: so the sections can be run in several calls.
+A section that fails prints why and does not keep the others from running. With --write,
+results/benchmarks/gpu-SHAPE-DATE.md and .json (or --out) are written anew after every row. Sections that stand there
+already, from the same card, driver and versions, and that --only leaves out now, are kept: so the sections can be run
+in several calls.
 """
 
 import argparse
@@ -33,12 +35,13 @@ import sys
 import tempfile
 import time
 import traceback
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
 from gpu_report import Report, Row
-from random_model import QWEN3_4B, TINY, read_calibration, write_calibration, write_checkpoint
+from random_model import SHAPES, read_calibration, write_calibration, write_checkpoint
 from transformers_gpu import Peer, WindowRule
 from winnow_process import Winnow, WinnowFailed
 
@@ -46,7 +49,7 @@ TESTS = Path(__file__).resolve().parents[1]
 ROOT = TESTS.parent
 DEMO_MODEL, DEMO_DATA = TESTS / "demo" / "model", TESTS / "demo" / "long.h5"
 DEMO_RULE = WindowRule(96, 4)
-# The sizes that --tiny replaces.
+# The sizes that a tiny shape replaces.
 FULL_SIZE = {
     "window": 2048,
     "answer": 256,
@@ -76,7 +79,7 @@ class Benchmark:
 
     def __init__(self, options, directory, report):
         self.options, self.directory, self.report = options, directory, report
-        self.shape, self.size = (TINY, TINY_SIZE) if options.tiny else (QWEN3_4B, FULL_SIZE)
+        self.shape, self.size = options.shape, TINY_SIZE if options.tiny else FULL_SIZE
         self.winnow = Winnow(options.winnow, directory, options.timeout)
         self.flags = ["--device", options.device, *options.winnow_flags.split()]
         self.model = options.model_dir or directory / "model"
@@ -415,11 +418,14 @@ def parse():
     parser.add_argument(
         "--model-dir",
         type=Path,
-        help="where the random checkpoint (8 GB) is, or is to be written and "
+        help="where the random checkpoint is, or is to be written and "
         "kept (default: a temporary directory, in /dev/shm if it has room)",
     )
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
-    parser.add_argument("--tiny", action="store_true", help="tiny shapes: checks this script, measures nothing")
+    parser.add_argument(
+        "--shape", choices=SHAPES, default="qwen3-4b", help="the tiny ones check this script and measure nothing"
+    )
+    parser.add_argument("--layers", type=int, help="so many layers of the shape, where not all fit (default: all)")
     parser.add_argument("--timeout", type=float, default=240, help="seconds that one winnow run may take")
     parser.add_argument(
         "--budget",
@@ -427,16 +433,20 @@ def parse():
         default=float("inf"),
         help="sections that would begin after so many seconds are left out (default: none)",
     )
-    parser.add_argument("--write", action="store_true", help="write results/benchmarks/gpu-DATE.md and .json")
+    parser.add_argument("--write", action="store_true", help="write results/benchmarks/gpu-SHAPE-DATE.md and .json")
     parser.add_argument("--out", type=Path, metavar="FILE.md", help="with --write: another place")
     options = parser.parse_args()
+    options.tiny, options.shape_name = options.shape.startswith("tiny"), options.shape
+    options.shape = SHAPES[options.shape]
+    if options.layers is not None:
+        options.shape = replace(options.shape, layers=options.layers)
     options.only = options.only.split(",")
     if unknown := set(options.only) - set(SECTIONS):
         parser.error(f"--only: expected some of {','.join(SECTIONS)}, found '{','.join(sorted(unknown))}'")
     if options.write and options.tiny:
-        parser.error("--tiny measures nothing that is worth writing")
+        parser.error("a tiny shape measures nothing that is worth writing")
     if options.device == "cuda" and not torch.cuda.is_available():
-        parser.error("no CUDA device answers; --device cpu --tiny checks the script without one")
+        parser.error("no CUDA device answers; --device cpu --shape tiny checks the script without one")
     return options
 
 
@@ -444,9 +454,8 @@ def main():
     options = parse()
     begin = time.perf_counter()
     report = Report(options, ROOT, Winnow(options.winnow, "."))
-    shape = TINY if options.tiny else QWEN3_4B
     shm = Path("/dev/shm")
-    has_room = shm.is_dir() and Report.free_bytes(shm) > 1.25 * shape.size_bytes()
+    has_room = shm.is_dir() and Report.free_bytes(shm) > 1.25 * options.shape.size_bytes()
     with tempfile.TemporaryDirectory(prefix="winnow-bench-", dir=shm if has_room else None) as directory:
         bench = Benchmark(options, Path(directory), report)
         for name in options.only:

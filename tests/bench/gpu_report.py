@@ -62,7 +62,10 @@ class Report:
     def __init__(self, options, root, winnow):
         self.options, self.rows, self.program = options, [], {}
         self.date = datetime.datetime.now(datetime.UTC)
-        self.path = options.out or root / "results" / "benchmarks" / f"gpu-{self.date.date().isoformat()}.md"
+        self.path = (
+            options.out
+            or root / "results" / "benchmarks" / f"gpu-{options.shape_name}-{self.date.date().isoformat()}.md"
+        )
         self.commands = [shlex.join(["python3", "tests/bench/compare_transformers_gpu.py", *sys.argv[1:]])]
         self.versions = {
             "winnow": version_of(winnow),
@@ -123,6 +126,7 @@ class Report:
             f"{self.versions['python']}.",
             "",
             *(["**Tiny shapes: these figures say nothing about speed.**", ""] if self.options.tiny else []),
+            f"Shape {self.options.shape_name}, {self.options.shape.layers} layers. "
             "Seconds an example where nothing else is said: on winnow's side the median over the examples after "
             "the first, without start and loading; on Transformers' side layers + 1 times the median full forward "
             "pass, without masks, after a warm-up. GEMM + attention and idle are shares of a separate run with "

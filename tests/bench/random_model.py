@@ -1,7 +1,7 @@
 """A checkpoint of random weights and calibration files of random tokens: speed does not depend on their values."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
@@ -16,7 +16,7 @@ SHARD_BYTES = 2 << 30
 
 @dataclass(frozen=True)
 class Shape:
-    """A Qwen3 with tied embeddings."""
+    """A Qwen3 with tied embeddings; with experts a Qwen3-MoE, whose ffn is that of an expert."""
 
     layers: int
     hidden: int
@@ -25,11 +25,11 @@ class Shape:
     head_dim: int
     ffn: int
     vocab: int
+    experts: int = 0
+    top_k: int = 0
 
     def config(self):
-        return {
-            "architectures": ["Qwen3ForCausalLM"],
-            "model_type": "qwen3",
+        return self.kind() | {
             "hidden_act": "silu",
             "hidden_size": self.hidden,
             "intermediate_size": self.ffn,
@@ -48,6 +48,35 @@ class Shape:
             "eos_token_id": None,
         }
 
+    def kind(self):
+        if self.experts == 0:
+            return {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3"}
+        return {
+            "architectures": ["Qwen3MoeForCausalLM"],
+            "model_type": "qwen3_moe",
+            "num_experts": self.experts,
+            "num_experts_per_tok": self.top_k,
+            "moe_intermediate_size": self.ffn,
+            "norm_topk_prob": True,
+            "decoder_sparse_step": 1,
+            "mlp_only_layers": [],
+        }
+
+    def mlp(self):
+        """Shapes of a layer's tensors after its norms, by name."""
+
+        def gated(prefix):
+            return {
+                f"{prefix}.gate_proj": (self.ffn, self.hidden),
+                f"{prefix}.up_proj": (self.ffn, self.hidden),
+                f"{prefix}.down_proj": (self.hidden, self.ffn),
+            }
+
+        if self.experts == 0:
+            return gated("mlp")
+        router = {"mlp.gate": (self.experts, self.hidden)}
+        return router | {n: s for expert in range(self.experts) for n, s in gated(f"mlp.experts.{expert}").items()}
+
     def tensors(self):
         """Shapes by name; those of one dimension are norms."""
         shapes = {"model.embed_tokens.weight": (self.vocab, self.hidden), "model.norm.weight": (self.hidden,)}
@@ -63,9 +92,7 @@ class Shape:
                     "self_attn.q_norm": (self.head_dim,),
                     "self_attn.k_norm": (self.head_dim,),
                     "post_attention_layernorm": (self.hidden,),
-                    "mlp.gate_proj": (self.ffn, self.hidden),
-                    "mlp.up_proj": (self.ffn, self.hidden),
-                    "mlp.down_proj": (self.hidden, self.ffn),
+                    **self.mlp(),
                 }.items()
             }
         return shapes
@@ -75,8 +102,12 @@ class Shape:
 
 
 QWEN3_4B = Shape(layers=36, hidden=2560, heads=32, kv_heads=8, head_dim=128, ffn=9728, vocab=151936)
+QWEN3_30B_A3B = Shape(
+    layers=48, hidden=2048, heads=32, kv_heads=4, head_dim=128, ffn=768, vocab=151936, experts=128, top_k=8
+)
 TINY = Shape(layers=3, hidden=64, heads=4, kv_heads=2, head_dim=16, ffn=96, vocab=300)
-SHAPES = {"qwen3-4b": QWEN3_4B, "tiny": TINY}
+TINY_MOE = replace(TINY, ffn=32, experts=8, top_k=2)
+SHAPES = {"qwen3-4b": QWEN3_4B, "qwen3-30b-a3b": QWEN3_30B_A3B, "tiny": TINY, "tiny-moe": TINY_MOE}
 
 
 def shards_of(shape):

