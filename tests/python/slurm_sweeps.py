@@ -128,7 +128,11 @@ def freeze_all(cluster, directories):
     """
     frozen = {}
     deadline = time.monotonic() + launch.TIMEOUT_SECONDS
-    while time.monotonic() < deadline:
+    next_look = time.monotonic() + 1
+    is_idle = False
+    while time.monotonic() < deadline and not is_idle:
+        if time.monotonic() > next_look:  # a cell that died leaves nothing to wait for
+            is_idle, next_look = not cluster.queue(), time.monotonic() + 1
         for run_directory in directories:
             if run_directory in frozen or not shards(run_directory):
                 continue
@@ -140,7 +144,16 @@ def freeze_all(cluster, directories):
         if len(frozen) == len(directories):
             return [frozen[run_directory] for run_directory in directories]
         time.sleep(0.005)
-    raise AssertionError(f"{directories} do not begin\n{cluster.logs()}")
+    said = "\n".join(what_was_said(directory) for directory in directories if directory not in frozen)
+    raise AssertionError(f"{directories} do not begin\n{cluster.logs()}\n{said}")
+
+
+def what_was_said(run_directory):
+    """The attempts of a cell and the output of its sweep's jobs."""
+    logs = sorted(run_directory.parents[1].rglob("*.log"))
+    return "\n".join(
+        [f"{attempts(run_directory)}", *(f"== {path}\n{path.read_text(errors='replace')}" for path in logs)]
+    )
 
 
 def freeze(cluster, run_directory):
