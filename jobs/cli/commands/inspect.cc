@@ -95,6 +95,8 @@ Facts inspect_checkpoint(const fs::path& directory, model::CheckpointFaults& fau
     facts["quantization"] = {{"method", config.quantization.method},
                              {"tensors", checkpoint.weight_formats()},
                              {"computed_as", "bf16 on a GPU, fp32 on the CPU"}};
+    const std::string& cache_key = config.quantization.cache_key;
+    if (!cache_key.empty()) facts["quantization"]["keys_and_values"] = "not quantised, " + cache_key + " is left out";
   }
   if (config.native_window) {
     const auto windowed = std::count(config.native_window_layers.begin(), config.native_window_layers.end(), true);

@@ -12,6 +12,7 @@
 #include "base/sha256.h"
 #include "kernels/convert.h"
 #include "kernels/cpu/cpu.h"
+#include "model/checkpoint_check.h"
 #include "model/quantization/values.h"
 #include "model/weight_parts.h"
 #include "model/weights.h"
@@ -131,6 +132,43 @@ TEST(WeightFormats, TakeTheMemoryThatIsPredicted) {
     const auto* up = static_cast<const float*>(gate_up.data) + config.ffn * config.hidden;
     EXPECT_EQ(std::memcmp(up, expected.data(), expected.size() * sizeof(float)), 0) << name;
     EXPECT_EQ(checkpoint.dtype(), kernels::DType::kBf16) << name;
+  }
+}
+
+// The scales of keys and values, by the names of those who write them.
+TEST(WeightFormats, ScalesOfKeysAndValuesAreLeftOut) {
+  struct Cache {
+    const char* golden;
+    nlohmann::json asked_for;
+    std::vector<std::string> scales;
+  };
+  const nlohmann::json scheme = {{"num_bits", 8}, {"type", "float"}, {"strategy", "tensor"}, {"dynamic", false}};
+  for (const Cache& cache :
+       {Cache{"fp8_channel", {{"kv_cache_scheme", scheme}}, {"k_scale", "v_scale"}},
+        Cache{"nvfp4_modelopt", {{"kv_cache_quant_algo", "FP8"}}, {"k_proj.k_scale", "v_proj.v_scale"}},
+        Cache{"fp8_tensor", {{"kv_cache_scheme", scheme}}, {"k_proj.output_scale"}}}) {
+    testing::QuantizedFiles files(cache.golden);
+    for (const std::string& scale : cache.scales) {
+      files.tensors["model.layers.0.self_attn." + scale] = {"F32", {1}, std::string("\0\0\x80\x3f", 4)};
+    }
+    const testing::TempDir directory;
+    files.write(directory);
+    ModelConfig config = read_config(directory.path());
+    EXPECT_EQ(config.quantization.cache_key, "");
+    testing::expect_error(ExitCode::kBadData, {cache.scales.front(), "would leave it out"},
+                          [&] { require_model(config, Checkpoint(directory.path(), config.quantization)); });
+    files.quantization().merge_patch(cache.asked_for);
+    files.write(directory);
+    config = read_config(directory.path());
+    EXPECT_EQ(config.quantization.cache_key, cache.asked_for.items().begin().key());
+    const Checkpoint checkpoint(directory.path(), config.quantization);
+    require_model(config, checkpoint);
+    const ModelConfig plain_config = read_config(quantized_path(cache.golden));
+    const Checkpoint plain(quantized_path(cache.golden), plain_config.quantization);
+    ASSERT_EQ(checkpoint.tensors().size(), plain.tensors().size()) << cache.golden;
+    for (const auto& [name, tensor] : plain.tensors()) {
+      EXPECT_EQ(values_of(checkpoint.tensors().at(name)), values_of(tensor)) << name;
+    }
   }
 }
 
