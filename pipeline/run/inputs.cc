@@ -133,7 +133,7 @@ engine::SweepRequest Inputs::request(const MissingCells& cells, std::span<const 
 }
 
 void Inputs::open_checkpoint(const std::filesystem::path& model) {
-  checkpoint = std::make_unique<model::Checkpoint>(model, config.quantization);
+  checkpoint = std::make_unique<model::Checkpoint>(model, config.quantization, config.family);
   if (config.checkpoint_dtype == kernels::DType::kOther) config.checkpoint_dtype = checkpoint->dtype();
 }
 

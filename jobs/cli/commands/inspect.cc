@@ -55,7 +55,7 @@ std::string rope_name(const model::RopeConfig& rope) {
 
 Facts inspect_checkpoint(const fs::path& directory, model::CheckpointFaults& faults) {
   const model::ModelConfig config = model::read_config(directory);
-  const model::Checkpoint checkpoint(directory, config.quantization);
+  const model::Checkpoint checkpoint(directory, config.quantization, config.family);
   const kernels::DType dtype =
       config.checkpoint_dtype == kernels::DType::kOther ? checkpoint.dtype() : config.checkpoint_dtype;
   int64_t n_parameters = 0;
