@@ -19,4 +19,15 @@ Matrix Device::load(const HostTensor& source, WeightUse use, std::span<std::byte
   return do_load(source, use, storage.data());
 }
 
+int64_t Device::packed_bytes(const HostTensor& /*source*/, WeightUse /*use*/) const { return 0; }
+
+void Device::pack(const HostTensor& source, std::span<std::byte> /*packed*/) {
+  fail(ExitCode::kInternal, source.name + ": " + name() + " packs no weights");
+}
+
+Matrix Device::unpack(const HostTensor& source, std::span<const std::byte> /*packed*/,
+                      std::span<std::byte> /*storage*/) {
+  fail(ExitCode::kInternal, source.name + ": " + name() + " packs no weights");
+}
+
 }  // namespace winnow::kernels

@@ -103,6 +103,14 @@ class Device {
   // source must outlive the matrix for kVocabulary. Throws Error(kInternal) where the storage is too small.
   Matrix load(const HostTensor& source, WeightUse use, std::span<std::byte> storage);
 
+  // What load() does in two steps, of which another device may take the second: packed weights are what is sent to it.
+  // Returns their size, bytes, less than weight_bytes(); 0: such a tensor has no packed form.
+  virtual int64_t packed_bytes(const HostTensor& source, WeightUse use) const;
+  // Brings a tensor's packed form to the beginning of `packed`, memory of the backend aligned to 256 bytes.
+  virtual void pack(const HostTensor& source, std::span<std::byte> packed);
+  // Makes of it, at the beginning of `storage`, what load() makes. Reads no values of the source.
+  virtual Matrix unpack(const HostTensor& source, std::span<const std::byte> packed, std::span<std::byte> storage);
+
   // Copies host values into memory of the backend; returns when they have been read.
   virtual std::unique_ptr<Buffer> upload(std::span<const int32_t> values, const char* what) = 0;
   // Waits until everything asked for so far is done.

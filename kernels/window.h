@@ -7,11 +7,7 @@
 #include <cstdint>
 #include <limits>
 
-#if defined(__CUDACC__)
-#define WINNOW_HOST_DEVICE __host__ __device__
-#else
-#define WINNOW_HOST_DEVICE
-#endif
+#include "kernels/host_device.h"
 
 namespace winnow::kernels {
 

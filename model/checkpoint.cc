@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/text_file.h"
+#include "model/expert_names.h"
 #include "model/quantization/parts.h"
 
 namespace winnow::model {
@@ -81,7 +82,8 @@ void read_ahead(const kernels::HostTensor& tensor) {
   static_cast<void>(madvise(begin, size, MADV_WILLNEED));  // what it refuses is read later
 }
 
-Checkpoint::Checkpoint(const fs::path& model_dir, const quantization::Scheme& scheme) : directory_(model_dir) {
+Checkpoint::Checkpoint(const fs::path& model_dir, const quantization::Scheme& scheme, const Family* family)
+    : directory_(model_dir) {
   std::error_code error;
   if (!fs::is_directory(model_dir, error)) {
     const bool exists = fs::exists(model_dir, error);
@@ -112,6 +114,7 @@ Checkpoint::Checkpoint(const fs::path& model_dir, const quantization::Scheme& sc
                                  (found == shards_.end() ? "in no shard" : "in " + quote(found->second)));
   }
   change_prefix();
+  if (family != nullptr) use_hub_names(family->experts, tensors_);
   if (scheme.empty()) return;
   quantization::Combined combined = quantization::combine(scheme, std::move(tensors_));
   tensors_ = std::move(combined.tensors);

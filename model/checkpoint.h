@@ -14,6 +14,8 @@
 
 namespace winnow::model {
 
+struct Family;  // model/families.h
+
 // Asks the system to bring a tensor's pages into memory while other work goes on. It is a hint and cannot fail.
 void read_ahead(const kernels::HostTensor& tensor);
 
@@ -23,10 +25,12 @@ void read_ahead(const kernels::HostTensor& tensor);
 // names that they have in an unquantised checkpoint, with the values that they stand for.
 class Checkpoint {
  public:
-  // Opens the files of a checkpoint. `scheme` is ModelConfig::quantization. Throws Error(kNoInput) for a file or shard
+  // Opens the files of a checkpoint. `scheme` is ModelConfig::quantization, `family` ModelConfig::family: without it
+  // experts are looked for by the names of model hubs alone. Throws Error(kNoInput) for a file or shard
   // that is missing or unreadable, Error(kBadData) for what is malformed and for a tensor in two shards or in another
   // than the index says.
-  explicit Checkpoint(const std::filesystem::path& model_dir, const quantization::Scheme& scheme = {});
+  explicit Checkpoint(const std::filesystem::path& model_dir, const quantization::Scheme& scheme = {},
+                      const Family* family = nullptr);
 
   bool contains(const std::string& name) const { return tensors_.count(name) != 0; }
   // Returns true if get() finds it.

@@ -11,9 +11,6 @@ namespace {
 
 using Json = ConfigFields::Json;
 
-// Most experts of a layer: the memory for a router's scores follows from it.
-constexpr int64_t kMaxExperts = 4096;
-
 // A size that has a name on model hubs and another in Transformers 5. Both may be there and must agree.
 int64_t size_of(const ConfigFields& fields, std::string_view keys, int64_t fallback, int64_t lowest) {
   std::optional<int64_t> found;

@@ -64,6 +64,9 @@ enum class ExpertLayers {
   kByInterval,  // ERNIE: moe_layer_start_index, _end_index and _interval
 };
 
+// Most experts of a layer: the memory for a router's scores follows from it.
+inline constexpr int64_t kMaxExperts = 4096;
+
 // The mixtures of experts of a family. Names are ends of tensor names, "model.layers.N.NAME".
 struct ExpertsFamily {
   std::string_view n_experts_keys = {};  // names of one field of config.json, words; empty: the family is dense

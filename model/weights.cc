@@ -12,10 +12,7 @@ namespace winnow::model {
 
 namespace {
 
-// Alignment of a matrix in a backend's memory, bytes: enough for vector loads and for cuBLASLt.
-constexpr int64_t kAlignment = 256;
-
-int64_t align(int64_t size_bytes) { return (size_bytes + kAlignment - 1) / kAlignment * kAlignment; }
+int64_t align(int64_t size_bytes) { return WeightTransport::align(size_bytes); }
 
 // A layer without weights: what is known of it before they are loaded.
 LayerWeights empty_layer(const ModelConfig& config, int64_t index) {
@@ -39,11 +36,21 @@ int64_t matrix_bytes(const MatrixSpec& spec, const Checkpoint& checkpoint, const
   return align(total);
 }
 
-int64_t largest_layer_bytes(const ModelConfig& config, const Checkpoint& checkpoint, const kernels::Ops& ops) {
+int64_t packed_bytes(const MatrixSpec& spec, const Checkpoint& checkpoint, const kernels::Ops& ops) {
+  int64_t total = 0;
+  for (const PartSpec& part : spec.parts) {
+    total += align(ops.device().packed_bytes(part_of(checkpoint, part), spec.use));
+  }
+  return total;
+}
+
+// The most bytes of a layer, by what its matrices take.
+int64_t largest_layer(const ModelConfig& config, const Checkpoint& checkpoint, const kernels::Ops& ops,
+                      int64_t (*bytes_of)(const MatrixSpec&, const Checkpoint&, const kernels::Ops&)) {
   int64_t largest = 0;
   for (int64_t layer = 0; layer < config.n_layers; ++layer) {
     int64_t total = 0;
-    for (const MatrixSpec& spec : declare_layer(config, layer)) total += matrix_bytes(spec, checkpoint, ops);
+    for (const MatrixSpec& spec : declare_layer(config, layer)) total += bytes_of(spec, checkpoint, ops);
     largest = std::max(largest, total);
   }
   return largest;
@@ -67,10 +74,23 @@ SharedTensors shared_tensors(const ModelConfig& config, const Checkpoint& checkp
   return shared;
 }
 
+// The bytes of those that a tensor of their own backs, by what each takes.
+int64_t sum_shared(const SharedTensors& shared, bool is_tied, const auto& bytes_of) {
+  return align(bytes_of(*shared.embedding, kernels::WeightUse::kVocabulary)) +
+         align(bytes_of(*shared.final_norm, kernels::WeightUse::kVector)) +
+         (is_tied ? 0 : align(bytes_of(*shared.head, kernels::WeightUse::kVocabulary)));
+}
+
 int64_t shared_bytes(const SharedTensors& shared, bool is_tied, const kernels::Ops& ops) {
-  const int64_t head = is_tied ? 0 : align(ops.device().weight_bytes(*shared.head, kernels::WeightUse::kVocabulary));
-  return align(ops.device().weight_bytes(*shared.embedding, kernels::WeightUse::kVocabulary)) +
-         align(ops.device().weight_bytes(*shared.final_norm, kernels::WeightUse::kVector)) + head;
+  return sum_shared(shared, is_tied,
+                    [&](const auto& tensor, auto use) { return ops.device().weight_bytes(tensor, use); });
+}
+
+// The most that is packed at a time.
+int64_t batch_bytes(const ModelConfig& config, const Checkpoint& checkpoint, const kernels::Ops& ops) {
+  const auto packed = [&](const auto& tensor, auto use) { return ops.device().packed_bytes(tensor, use); };
+  return std::max(largest_layer(config, checkpoint, ops, packed_bytes),
+                  sum_shared(shared_tensors(config, checkpoint), config.tied_embeddings, packed));
 }
 
 }  // namespace
@@ -79,36 +99,27 @@ ModelWeights::ModelWeights(const ModelConfig& config, const Checkpoint& checkpoi
     : config_(config),
       checkpoint_(checkpoint),
       ops_(ops),
-      layer_bytes_(largest_layer_bytes(config, checkpoint, ops)),
+      layer_bytes_(largest_layer(config, checkpoint, ops, matrix_bytes)),
       slots_(static_cast<std::size_t>(ops.device().resident_layers(config.n_layers))) {
   const SharedTensors shared = shared_tensors(config, checkpoint);
   require_model(config, checkpoint);
   layer_storage_ =
       ops.device().allocate(layer_bytes_ * static_cast<int64_t>(slots_.size()), "the weights of the layers");
   shared_storage_ = ops.device().allocate(shared_bytes(shared, config.tied_embeddings, ops), "embedding and head");
-  if (loading == Loading::kNow) load_shared(nullptr);
+  if (loading == Loading::kLater) return;
+  WeightTransport transport(ops.device(), nullptr);
+  load_shared(transport);
 }
 
 ModelWeights::~ModelWeights() = default;
 
-kernels::Matrix ModelWeights::place(const kernels::HostTensor& source, kernels::WeightUse use, std::span<std::byte> at,
-                                    bool reads) {
-  // What takes no memory of the backend is read from the map by everyone.
-  if (reads || ops_.device().weight_bytes(source, use) == 0) return ops_.device().load(source, use, at);
-  const kernels::DType dtype =
-      use == kernels::WeightUse::kTable ? kernels::DType::kF32 : ops_.device().activation_dtype();
-  return {at.data(), dtype, source.rows(), source.cols()};
-}
-
-int64_t ModelWeights::load_shared(WeightSharing* sharing) {
+int64_t ModelWeights::load_shared(WeightTransport& transport) {
   const SharedTensors shared = shared_tensors(config_, checkpoint_);
-  const bool reads = sharing == nullptr || sharing->reads();
   std::span<std::byte> at = shared_storage_->bytes();
   int64_t total = 0;
   const auto take = [&](const kernels::HostTensor& tensor, kernels::WeightUse use) {
     const auto size = static_cast<std::size_t>(align(ops_.device().weight_bytes(tensor, use)));
-    const kernels::Matrix matrix = place(tensor, use, at, reads);
-    if (sharing != nullptr) sharing->share(at.first(size));
+    const kernels::Matrix matrix = transport.place(tensor, use, at);
     at = at.subspan(size);
     total += static_cast<int64_t>(size);
     return matrix;
@@ -117,6 +128,7 @@ int64_t ModelWeights::load_shared(WeightSharing* sharing) {
   final_norm_.shape = config_.norm;
   final_norm_.weight = take(*shared.final_norm, kernels::WeightUse::kVector);
   head_ = config_.tied_embeddings ? embedding_ : take(*shared.head, kernels::WeightUse::kVocabulary);
+  transport.send();
   return total;
 }
 
@@ -125,7 +137,7 @@ std::span<std::byte> ModelWeights::layer_slot(int64_t index) {
   return layer_storage_->bytes().subspan(static_cast<std::size_t>(index) % slots_.size() * size, size);
 }
 
-int64_t ModelWeights::load_layer(int64_t index, bool reads) {
+int64_t ModelWeights::load_layer(int64_t index, WeightTransport& transport) {
   Slot& slot = slots_[static_cast<std::size_t>(index) % slots_.size()];
   slot = Slot{};  // no layer's until all of it is there
   slot.weights = empty_layer(config_, index);
@@ -137,7 +149,7 @@ int64_t ModelWeights::load_layer(int64_t index, bool reads) {
     std::span<std::byte> at = storage;
     for (const PartSpec& part : spec.parts) {
       const kernels::HostTensor source = part_of(checkpoint_, part, order);
-      const kernels::Matrix loaded = place(source, spec.use, at, reads);
+      const kernels::Matrix loaded = transport.place(source, spec.use, at);
       if (target) {
         target.rows += loaded.rows;
       } else {
@@ -149,6 +161,7 @@ int64_t ModelWeights::load_layer(int64_t index, bool reads) {
     storage = storage.subspan(static_cast<std::size_t>(size));
     total += size;
   }
+  transport.send();
   slot.layer = index;
   return total;
 }
@@ -163,14 +176,13 @@ int64_t ModelWeights::load(WeightSharing* sharing) {
     }
   };
   ask_for(0);
-  int64_t total = load_shared(sharing);
+  WeightTransport transport(ops_.device(), sharing, sharing == nullptr ? 0 : batch_bytes(config_, checkpoint_, ops_));
+  int64_t total = load_shared(transport);
   for (int64_t index = 0; keeps_all && index < config_.n_layers; ++index) {
     ask_for(index + 1);
-    const int64_t size = load_layer(index, reads);
-    if (sharing != nullptr) sharing->share(layer_slot(index).first(static_cast<std::size_t>(size)));
-    total += size;
+    total += load_layer(index, transport);
   }
-  if (sharing != nullptr) sharing->finish();
+  transport.finish();
   ops_.device().synchronize();
   return total;
 }
@@ -180,7 +192,10 @@ const LayerWeights& ModelWeights::layer(int64_t index) {
     fail(ExitCode::kInternal, "layer " + std::to_string(index) + " of " + std::to_string(config_.n_layers));
   }
   const Slot& slot = slots_[static_cast<std::size_t>(index) % slots_.size()];
-  if (index != slot.layer) load_layer(index, true);
+  if (index != slot.layer) {
+    WeightTransport transport(ops_.device(), nullptr);
+    load_layer(index, transport);
+  }
   return slot.weights;
 }
 
@@ -203,7 +218,7 @@ std::string ModelWeights::why_not_finite() const {
 
 int64_t ModelWeights::predicted_bytes(const ModelConfig& config, const Checkpoint& checkpoint,
                                       const kernels::Ops& ops) {
-  return largest_layer_bytes(config, checkpoint, ops) * ops.device().resident_layers(config.n_layers) +
+  return largest_layer(config, checkpoint, ops, matrix_bytes) * ops.device().resident_layers(config.n_layers) +
          shared_bytes(shared_tensors(config, checkpoint), config.tied_embeddings, ops);
 }
 

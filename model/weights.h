@@ -12,6 +12,7 @@
 #include "model/config.h"
 #include "model/rope.h"
 #include "model/safetensors.h"
+#include "model/weight_transport.h"
 
 namespace winnow::model {
 
@@ -37,20 +38,6 @@ struct LayerWeights {
   kernels::Matrix down;  // (hidden, ffn)
   kernels::Matrix down_bias;
   kernels::Norm mlp_output_norm;  // (hidden), of what the MLP adds
-};
-
-// Shares weights among ranks that hold the same ones: one rank reads the checkpoint and sends the others what it read.
-// Every rank of the group calls share() with the same sizes in the same order.
-class WeightSharing {
- public:
-  virtual ~WeightSharing() = default;
-  // Returns true if this rank is the one that reads.
-  virtual bool reads() const = 0;
-  // Shares memory of the backend that is loaded (queued, on the rank that reads), or wanted (on the others). May return
-  // before it is sent. Throws what the transport throws.
-  virtual void share(std::span<std::byte> memory) = 0;
-  // Waits until everything shared so far is in place on this rank.
-  virtual void finish() = 0;
 };
 
 // Says when ModelWeights reads weights: in its constructor, or in load().
@@ -88,10 +75,8 @@ class ModelWeights {
   static int64_t predicted_bytes(const ModelConfig& config, const Checkpoint& checkpoint, const kernels::Ops& ops);
 
  private:
-  // Brings a tensor to the beginning of `at`, or only says what will be there when another rank reads it.
-  kernels::Matrix place(const kernels::HostTensor& source, kernels::WeightUse use, std::span<std::byte> at, bool reads);
-  int64_t load_shared(WeightSharing* sharing);
-  int64_t load_layer(int64_t index, bool reads);
+  int64_t load_shared(WeightTransport& transport);
+  int64_t load_layer(int64_t index, WeightTransport& transport);
   std::span<std::byte> layer_slot(int64_t index);
 
   const ModelConfig& config_;

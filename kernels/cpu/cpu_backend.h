@@ -34,7 +34,7 @@ inline float inverse_denominator(const Running& running, const float* sink_logit
 }
 
 // Operations are defined in a file each, of their name.
-class CpuBackend final : public kernels::Device, public kernels::Ops {
+class CpuBackend : public kernels::Device, public kernels::Ops {
  public:
   // Throws as chosen_kernels() does.
   explicit CpuBackend(const CpuOptions& options);

@@ -10,7 +10,6 @@
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/cudnn_attention.h"
-#include "kernels/cuda/staging.h"
 
 namespace winnow::cuda {
 
@@ -188,17 +187,6 @@ std::unique_ptr<kernels::Buffer> CudaBackend::upload(std::span<const int32_t> va
   WINNOW_CUDA_CHECK(
       cudaMemcpyAsync(buffer->data(), values.data(), values.size_bytes(), cudaMemcpyHostToDevice, stream_));
   return buffer;
-}
-
-int64_t CudaBackend::weight_bytes(const kernels::HostTensor& source, kernels::WeightUse use) const {
-  return source.count() * (use == kernels::WeightUse::kTable ? 4 : 2);
-}
-
-kernels::Matrix CudaBackend::do_load(const kernels::HostTensor& source, kernels::WeightUse use, std::byte* storage) {
-  if (!staging_) staging_ = std::make_unique<Staging>();
-  staging_->upload(source, use == kernels::WeightUse::kTable, storage, stream_);
-  return {storage, use == kernels::WeightUse::kTable ? kernels::DType::kF32 : kernels::DType::kBf16, source.rows(),
-          source.cols()};
 }
 
 void CudaBackend::do_copy_rows(kernels::ConstRows from, kernels::Rows to) {

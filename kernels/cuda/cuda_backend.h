@@ -64,6 +64,10 @@ class CudaBackend final : public kernels::Device, public kernels::Ops {
 
   int64_t resident_layers(int64_t n_layers) const override { return n_layers; }
   int64_t weight_bytes(const kernels::HostTensor& source, kernels::WeightUse use) const override;
+  int64_t packed_bytes(const kernels::HostTensor& source, kernels::WeightUse use) const override;
+  void pack(const kernels::HostTensor& source, std::span<std::byte> packed) override;
+  kernels::Matrix unpack(const kernels::HostTensor& source, std::span<const std::byte> packed,
+                         std::span<std::byte> storage) override;
 
   std::unique_ptr<kernels::Buffer> upload(std::span<const int32_t> values, const char* what) override;
   void prepare_attention(std::span<const kernels::AttentionCall> calls, const kernels::HeadShape& heads) override;
@@ -120,6 +124,7 @@ class CudaBackend final : public kernels::Device, public kernels::Ops {
   void run_short_lanes(std::span<const kernels::AttentionCall> lanes, const kernels::HeadShape& heads);
 
   void release_unused();
+  Staging& staging();  // made when first weights are loaded
   // Sets out = x W^T + bias, or out += scale x W^T + bias; bias may be empty, out is of either type.
   void multiply(kernels::ConstRows x, const kernels::Matrix& weight, const kernels::Matrix& bias, kernels::Rows out,
                 bool accumulate, float scale = 1.F);
@@ -130,7 +135,7 @@ class CudaBackend final : public kernels::Device, public kernels::Ops {
   cudaMemPool_t pool_ = nullptr;
   cublasLtHandle_t cublas_ = nullptr;
   std::unique_ptr<kernels::Buffer> cublas_workspace_;
-  std::unique_ptr<Staging> staging_;
+  std::shared_ptr<Staging> staging_;  // shared, since kernels/cuda/weights alone knows how to destroy it
   std::map<std::vector<int64_t>, std::unique_ptr<Gemm>> products_;
   std::unique_ptr<CudnnAttention> cudnn_;  // null: the own kernel does everything
   std::string why_not_cudnn_;

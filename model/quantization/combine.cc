@@ -1,5 +1,6 @@
 #include "model/quantization/combine.h"
 
+#include <algorithm>
 #include <set>
 #include <string_view>
 
@@ -25,6 +26,16 @@ bool is_of_format(const Format& format, const std::string& name, const kernels::
     if (ends_with(ending)) return true;
   }
   return false;
+}
+
+// Scales of keys and values, as compressed-tensors, ModelOpt and older programs name them.
+void remove_cache_scales(Tensors& tensors) {
+  constexpr std::string_view kEndings[] = {".k_scale",     ".v_scale",  ".k_zero_point",        ".v_zero_point",
+                                           ".q_scale",     ".kv_scale", ".k_proj.output_scale", ".v_proj.output_scale",
+                                           ".q_zero_point"};
+  std::erase_if(tensors, [&](const auto& entry) {
+    return std::ranges::any_of(kEndings, [&](std::string_view ending) { return entry.first.ends_with(ending); });
+  });
 }
 
 std::set<std::string> modules_of(const Format& format, const Tensors& stored) {
@@ -80,6 +91,7 @@ Combined combine(const Scheme& scheme, Tensors stored) {
       remove_parts(*format, module, combined.tensors);
     }
   }
+  if (!scheme.cache_key.empty()) remove_cache_scales(combined.tensors);
   return combined;
 }
 

@@ -15,11 +15,10 @@ constexpr const char* kField = "quantization_config";
 
 void add(Scheme& scheme, Weights weights) { scheme.groups.push_back({std::nullopt, weights}); }
 
-// Quantisation of keys and values changes every figure of a long prompt; that of activations alone has no weights.
-void require_plain_cache(const ConfigFields& fields) {
+// An engine may follow it or not, as its own options say: it is no part of the weights.
+void read_cache(const ConfigFields& fields, Scheme& scheme) {
   for (const char* key : {"kv_cache_scheme", "kv_cache_quant_algo", "kv_cache_quant_method"}) {
-    if (fields.has(key))
-      fields.refuse(key, "none: winnow keeps keys and values unquantised, and would measure another model");
+    if (fields.has(key)) scheme.cache_key = key;
   }
 }
 
@@ -146,7 +145,7 @@ Scheme parse_scheme(const ConfigFields& config) {
   if (!object.is_object()) config.refuse(kField, "an object or null");
   const ConfigFields fields(object, config.origin(), std::string(kField) + ".");
   scheme.method = fields.text("quant_method", "");
-  require_plain_cache(fields);
+  read_cache(fields, scheme);
   std::string known;
   for (const Method& method : kMethods) {
     if (scheme.method == method.name) {

@@ -43,6 +43,8 @@ struct Scheme {
   std::vector<Group> groups;
   ModuleList ignored;
   std::string ignored_key;  // the field that lists them
+  // The field that asks for quantised keys and values, empty: none does. Winnow keeps them as they are computed.
+  std::string cache_key;
 
   bool empty() const { return groups.empty(); }
   // How the module's weights are stored; nullptr: as plain numbers.

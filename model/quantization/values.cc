@@ -41,7 +41,7 @@ Scales::Scales(kernels::HostTensor tensor, Zeros zeros) : tensor_(std::move(tens
 }
 
 float Scales::at(int64_t i) const {
-  if (kind_ == Kind::kE4m3) return e4m3_to_float(std::to_integer<uint8_t>(tensor_.data[i]));
+  if (kind_ == Kind::kE4m3) return kernels::e4m3_to_float(std::to_integer<uint8_t>(tensor_.data[i]));
   if (kind_ == Kind::kE8m0) return e8m0_to_float(std::to_integer<uint8_t>(tensor_.data[i]));
   float scale = 0.F;
   kernels::to_float32(tensor_.data + i * kernels::size_bytes(tensor_.dtype), tensor_.dtype, 1, &scale);

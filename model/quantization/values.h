@@ -12,16 +12,6 @@
 
 namespace winnow::quantization {
 
-// F8_E4M3 of safetensors is e4m3fn: no infinity, NaN is all ones. Exact.
-inline float e4m3_to_float(uint8_t code) {
-  const uint32_t sign = static_cast<uint32_t>(code & 0x80U) << 24;
-  const uint32_t magnitude = static_cast<uint32_t>(code & 0x7FU) << 20;
-  // 2^120 rebiases the exponent, and normalises subnormals exactly.
-  const float value = std::bit_cast<float>(magnitude) * 0x1p120F;
-  const uint32_t bits = (code & 0x7FU) == 0x7FU ? 0x7FC00000U : std::bit_cast<uint32_t>(value);
-  return std::bit_cast<float>(bits | sign);
-}
-
 // 2^(code - 127), a subnormal number for 0; 255 is NaN.
 inline float e8m0_to_float(uint8_t code) {
   if (code == 0xFFU) return std::bit_cast<float>(0x7FC00000U);
@@ -96,6 +86,7 @@ class ScaledValues : public RowValues {
 
  protected:
   void read_row(int64_t row, int64_t first, int64_t n, float* to) const override;
+  const ScaleGrid& grid() const { return grid_; }
 
  private:
   int64_t row_bytes_;

@@ -64,6 +64,13 @@ void check_native_window(const RunOptions& options, Inputs& inputs) {
   }
 }
 
+void note_cache(Inputs& inputs) {
+  const std::string& key = inputs.config.quantization.cache_key;
+  if (key.empty()) return;
+  inputs.warnings.push_back("keys and values are not quantised, although quantization_config asks for it (" + key +
+                            "): figures are those of an engine that keeps them in bfloat16");
+}
+
 void check_positions(Inputs& inputs) {
   for (const DataSet& data : inputs.data_sets) {
     if (longest(data) <= inputs.config.max_positions) continue;
@@ -126,7 +133,7 @@ engine::SweepRequest Inputs::request(const MissingCells& cells, std::span<const 
 }
 
 void Inputs::open_checkpoint(const std::filesystem::path& model) {
-  checkpoint = std::make_unique<model::Checkpoint>(model, config.quantization);
+  checkpoint = std::make_unique<model::Checkpoint>(model, config.quantization, config.family);
   if (config.checkpoint_dtype == kernels::DType::kOther) config.checkpoint_dtype = checkpoint->dtype();
 }
 
@@ -164,6 +171,7 @@ int64_t Inputs::number_of_name(const std::string& name) {
 void check_data_sets(const RunOptions& options, Inputs& inputs) {
   check_native_window(options, inputs);
   check_positions(inputs);
+  note_cache(inputs);
   check_reach(inputs);
 }
 

@@ -24,11 +24,13 @@ void check_positions(const RunOptions& options, const model::ModelConfig& config
                                " the positions of a layer follow its type, so that a layer with full attention gets "
                                "other positions with a window; give --target hf to measure it as Transformers runs it");
   }
-  // Before the tail a row has the positions of full attention and behind it others: no engine has both in a layer.
+  // Rows before the tail would leave keys with the positions of full attention, which no query of the tail fits: no
+  // engine keeps keys of both kinds in a layer.
   const bool is_search = options.verb == Verb::kSearch;
   if (is_search ? options.exact : !options.tail_rows.has_value()) return;
   refuse_config(options, "layer_types: in a " + config.model_type +
-                             " a window changes the positions of all rows of a layer, also before the tail; " +
+                             " a window changes the positions of all rows of a layer, also before the tail, "
+                             "whose keys the tail's queries would not fit; " +
                              (is_search ? "give --exact" : "leave out --tail-rows"));
 }
 

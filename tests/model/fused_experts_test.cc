@@ -1,19 +1,27 @@
-// Experts in tensors that have all of them, as gpt-oss has them: what becomes of their rows, and what is refused.
+// Experts in tensors that have all of them, as gpt-oss and Transformers' modules have them: what becomes of their rows,
+// and what is refused.
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cstring>
+#include <map>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "kernels/convert.h"
 #include "kernels/cpu/cpu.h"
+#include "model/checkpoint_check.h"
+#include "model/families.h"
 #include "model/random_checkpoint.h"
 #include "model/weight_parts.h"
 #include "model/weights.h"
 #include "tests/model/model_files.h"
+#include "tests/scratch.h"
 
 namespace winnow::model {
 namespace {
@@ -126,6 +134,105 @@ TEST_F(FusedExperts, TensorsOfAnotherShapeAreRefused) {
   expect_error(ExitCode::kBadData, {"model.layers.0.mlp.experts.", "expected shape [3,40,128]", "found [3,40,144]"},
                [&] { ModelWeights(config_, *checkpoint_, *ops_); });
 }
+
+// A checkpoint with the names of model hubs, and the same with those of Transformers' modules.
+class ModuleNames : public ::testing::TestWithParam<const char*> {
+ protected:
+  using Stored = std::map<std::string, std::pair<std::vector<int64_t>, std::string>>;
+
+  void SetUp() override {
+    write_random_checkpoint(hub_.path(), {.model_type = GetParam(), .n_layers = 3});
+    config_ = read_config(hub_.path());
+    const Checkpoint hub(hub_.path());
+    for (const auto& [name, tensor] : hub.tensors()) {
+      const std::string bytes(reinterpret_cast<const char*>(tensor.data), static_cast<std::size_t>(2 * tensor.count()));
+      if (name.find(names().each) == std::string::npos || name.find("shared") != std::string::npos) {
+        stored_[name_in_modules(name)] = {tensor.shape, bytes};
+      }
+    }
+    for (int64_t layer = 0; layer < config_.n_layers; ++layer) {
+      if (config_.experts.of_layer(layer)) join_experts(hub, "model.layers." + std::to_string(layer) + ".");
+    }
+  }
+
+  const ExpertsFamily& names() const { return config_.family->experts; }
+
+  std::string name_in_modules(std::string name) const {
+    const std::string correction(names().correction);
+    const std::string of_family = config_.model_type;
+    const std::string in_modules = of_family == "minimax_m2" ? "mlp.e_score_correction_bias"
+                                   : of_family == "glm4_moe" ? "mlp.gate.e_score_correction_bias"
+                                                             : "mlp.gate.moe_statics.e_score_correction_bias";
+    for (const auto& [from, to] : {std::pair(std::string(names().router) + ".weight", std::string("mlp.gate.weight")),
+                                   std::pair(correction, in_modules)}) {
+      if (!from.empty() && name.ends_with("." + from)) name.replace(name.size() - from.size(), from.size(), to);
+    }
+    return name;
+  }
+
+  void join_experts(const Checkpoint& hub, const std::string& layer) {
+    const int64_t n_experts = config_.experts.router.n_experts;
+    const int64_t ffn = config_.experts.ffn;
+    std::string gate_up;
+    std::string down;
+    for (int64_t e = 0; e < n_experts; ++e) {
+      const auto append = [&](std::string_view end, std::string& to) {
+        const kernels::HostTensor& tensor = hub.tensors().at(layer + std::string(names().each) + "." +
+                                                             std::to_string(e) + "." + std::string(end) + ".weight");
+        to.append(reinterpret_cast<const char*>(tensor.data), static_cast<std::size_t>(2 * tensor.count()));
+      };
+      append(names().gate, gate_up);
+      append(names().up, gate_up);
+      append(names().down, down);
+    }
+    stored_[layer + "mlp.experts.gate_up_proj"] = {{n_experts, 2 * ffn, config_.hidden}, gate_up};
+    stored_[layer + "mlp.experts.down_proj"] = {{n_experts, config_.hidden, ffn}, down};
+  }
+
+  void write() const {
+    nlohmann::ordered_json header = nlohmann::ordered_json::object();
+    std::string data;
+    for (const auto& [name, tensor] : stored_) {
+      const auto& [shape, bytes] = tensor;
+      header[name] = {{"dtype", "BF16"}, {"shape", shape}, {"data_offsets", {data.size(), data.size() + bytes.size()}}};
+      data += bytes;
+    }
+    modules_.write("model.safetensors", testing::safetensors_image(header.dump(), data));
+  }
+
+  TempDir modules_;
+  ScratchDirectory hub_;
+  ModelConfig config_;
+  Stored stored_;
+};
+
+TEST_P(ModuleNames, AreReadAsThoseOfTheHub) {
+  write();
+  const Checkpoint hub(hub_.path());
+  const Checkpoint modules(modules_.path(), {}, config_.family);
+  require_model(config_, modules);
+  ASSERT_EQ(modules.tensors().size(), hub.tensors().size());
+  for (const auto& [name, tensor] : hub.tensors()) {
+    const kernels::HostTensor& found = modules.get(name, tensor.shape);
+    EXPECT_EQ(std::memcmp(found.data, tensor.data, static_cast<std::size_t>(2 * tensor.count())), 0) << name;
+  }
+}
+
+TEST_P(ModuleNames, OfAnotherShapeAreRefused) {
+  auto& [shape, bytes] = stored_.at("model.layers.2.mlp.experts.down_proj");
+  shape = {shape[0] / 2, shape[1] * 2, shape[2]};
+  write();
+  expect_error(ExitCode::kBadData, {"model.layers.2.mlp.experts.down_proj", "expert 0", "expected shape"},
+               [&] { require_model(config_, Checkpoint(modules_.path(), {}, config_.family)); });
+  shape = {shape[0] * shape[1], shape[2]};
+  write();
+  expect_error(ExitCode::kBadData, {"model.layers.2." + std::string(names().each) + ".0." + std::string(names().down)},
+               [&] { require_model(config_, Checkpoint(modules_.path(), {}, config_.family)); });
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, ModuleNames,
+                         ::testing::Values("qwen3_moe", "mixtral", "glm4_moe", "minimax_m2", "ernie4_5_moe"),
+                         [](const auto& tested) { return std::string(tested.param); });
 
 }  // namespace
 }  // namespace winnow::model

@@ -9,12 +9,16 @@
 #include <vector>
 
 #include "kernels/cpu/cpu.h"
+#include "kernels/cpu/cpu_backend.h"
 #include "model/random_checkpoint.h"
 #include "model/weights.h"
+#include "tests/model/quantization/quantized_files.h"
 #include "tests/scratch.h"
 
 namespace winnow::model {
 namespace {
+
+using testing::quantized_path;
 
 // Two ranks of one host in one process: what the first shares is kept, and given to the second.
 class Pieces {
@@ -44,9 +48,49 @@ class Pieces {
     std::size_t n_taken_ = 0;
   };
   std::size_t size() const { return kept_.size(); }
+  int64_t size_bytes() const {
+    int64_t total = 0;
+    for (const auto& piece : kept_) total += static_cast<int64_t>(piece.size());
+    return total;
+  }
 
  private:
   std::vector<std::vector<std::byte>> kept_;
+};
+
+// A CPU that keeps all layers and has a packed form of weights, as a GPU.
+class PackingCpu final : public cpu::CpuBackend {
+ public:
+  PackingCpu() : CpuBackend({.n_threads = 2}) {}
+
+  int64_t resident_layers(int64_t n_layers) const override { return n_layers; }
+  int64_t packed_bytes(const kernels::HostTensor& source, kernels::WeightUse /*use*/) const override {
+    const auto rows = source.values ? source.values->fp8_rows() : std::nullopt;
+    return rows ? source.rows() * rows->row_bytes() : 0;
+  }
+  void pack(const kernels::HostTensor& source, std::span<std::byte> packed) override {
+    ++n_packed_;
+    const int64_t row_bytes = source.values->fp8_rows()->row_bytes();
+    for (int64_t row = 0; row < source.rows(); ++row) {
+      source.values->pack_row(row, packed.data() + row * row_bytes);
+    }
+  }
+  kernels::Matrix unpack(const kernels::HostTensor& source, std::span<const std::byte> packed,
+                         std::span<std::byte> storage) override {
+    ++n_unpacked_;
+    const kernels::Fp8Rows rows = *source.values->fp8_rows();
+    auto* const to = reinterpret_cast<float*>(storage.data());
+    for (int64_t i = 0; i < source.count(); ++i) {
+      to[i] = kernels::fp8_value(rows, packed.data() + i / rows.cols * rows.row_bytes(), i % rows.cols);
+    }
+    return {to, kernels::DType::kF32, source.rows(), source.cols()};
+  }
+  int n_packed() const { return n_packed_; }
+  int n_unpacked() const { return n_unpacked_; }
+
+ private:
+  int n_packed_ = 0;
+  int n_unpacked_ = 0;
 };
 
 class WeightSharingTest : public ::testing::Test {
@@ -105,6 +149,37 @@ TEST_F(WeightSharingTest, WhoDoesNotReadHasTheSameWeights) {
       expect_equal(sent.final_norm().weight, expected.final_norm().weight);
       expect_equal(sent.head(), expected.head());
     }
+  }
+}
+
+TEST_F(WeightSharingTest, PackedWeightsAreSentPackedAndUnpackedByEveryRank) {
+  for (const char* name : {"fp8_block", "fp8_ceil_block", "fp8_channel", "fp8_tensor"}) {
+    const ModelConfig config = read_config(quantized_path(name));
+    const Checkpoint checkpoint(quantized_path(name), config.quantization);
+    Pieces pieces;
+    Pieces::Rank reader(pieces, true);
+    Pieces::Rank other(pieces, false);
+    PackingCpu of_reader;
+    PackingCpu of_other;
+    ModelWeights expected(config, checkpoint, *ops_);
+    ModelWeights read(config, checkpoint, of_reader, Loading::kLater);
+    ModelWeights sent(config, checkpoint, of_other, Loading::kLater);
+    const int64_t loaded = read.load(&reader);
+    EXPECT_EQ(sent.load(&other), loaded);
+    EXPECT_EQ(other.n_taken(), pieces.size());
+    // Less than half of float32, although norms and the scales of small blocks are sent too.
+    EXPECT_LT(pieces.size_bytes(), loaded / 2) << name;
+    ASSERT_EQ(checkpoint.weight_formats().size(), 1U);
+    const int64_t n_fp8 = checkpoint.weight_formats().begin()->second;
+    EXPECT_EQ(of_reader.n_packed(), n_fp8) << name;
+    EXPECT_EQ(of_other.n_packed(), 0) << name;
+    EXPECT_EQ(of_reader.n_unpacked(), n_fp8) << name;
+    EXPECT_EQ(of_other.n_unpacked(), n_fp8) << name;
+    for (int64_t layer = 0; layer < config.n_layers; ++layer) {
+      expect_equal(read.layer(layer), expected.layer(layer));
+      expect_equal(sent.layer(layer), expected.layer(layer));
+    }
+    EXPECT_EQ(of_reader.allocated_bytes(), ModelWeights::predicted_bytes(config, checkpoint, of_reader)) << name;
   }
 }
 

@@ -14,6 +14,7 @@ STANDS_ON = {
     "kernels/cpu": ["kernels"],
     "kernels/cuda": ["kernels/cpu"],
     "kernels/cuda/experts": ["kernels/cuda"],
+    "kernels/cuda/weights": ["kernels/cuda"],
     "model/quantization": ["kernels"],
     "model": ["model/quantization"],
     "results/stats": ["base"],
@@ -36,11 +37,13 @@ STANDS_ON = {
     "jobs": ["jobs/cli/commands"],
 }
 # base/ is what all speak of without its name; everything else has the name of its folder.
-# The signals are a part of the engine with a folder of its own, and mixtures of experts one of the CUDA backend.
+# The signals are a part of the engine with a folder of its own, mixtures of experts and the loading of weights are
+# parts of the CUDA backend.
 NAMESPACES = {
     "base": "winnow",
     "jobs": "winnow::program",
     "kernels/cuda/experts": "winnow::cuda",
+    "kernels/cuda/weights": "winnow::cuda",
     "pipeline/engine/signals": "winnow::engine",
 }
 # The processor's variants of a kernel are in namespaces of their own inside winnow::cpu.

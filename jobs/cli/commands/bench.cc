@@ -182,7 +182,7 @@ int run_bench(const Options& options) {
     model::write_random_checkpoint(model, shape);
   }
   const model::ModelConfig config = model::read_config(model);
-  const model::Checkpoint checkpoint(model, config.quantization);
+  const model::Checkpoint checkpoint(model, config.quantization, config.family);
   model::ModelWeights weights(config, checkpoint, *ops);
   const BenchmarkSize size = {.n_tokens = options.n_tokens,
                               .answer_tokens = options.answer_tokens,

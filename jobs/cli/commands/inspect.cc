@@ -55,7 +55,7 @@ std::string rope_name(const model::RopeConfig& rope) {
 
 Facts inspect_checkpoint(const fs::path& directory, model::CheckpointFaults& faults) {
   const model::ModelConfig config = model::read_config(directory);
-  const model::Checkpoint checkpoint(directory, config.quantization);
+  const model::Checkpoint checkpoint(directory, config.quantization, config.family);
   const kernels::DType dtype =
       config.checkpoint_dtype == kernels::DType::kOther ? checkpoint.dtype() : config.checkpoint_dtype;
   int64_t n_parameters = 0;
@@ -95,6 +95,8 @@ Facts inspect_checkpoint(const fs::path& directory, model::CheckpointFaults& fau
     facts["quantization"] = {{"method", config.quantization.method},
                              {"tensors", checkpoint.weight_formats()},
                              {"computed_as", "bf16 on a GPU, fp32 on the CPU"}};
+    const std::string& cache_key = config.quantization.cache_key;
+    if (!cache_key.empty()) facts["quantization"]["keys_and_values"] = "not quantised, " + cache_key + " is left out";
   }
   if (config.native_window) {
     const auto windowed = std::count(config.native_window_layers.begin(), config.native_window_layers.end(), true);

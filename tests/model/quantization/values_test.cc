@@ -12,7 +12,9 @@
 #include "base/sha256.h"
 #include "kernels/convert.h"
 #include "kernels/cpu/cpu.h"
+#include "model/checkpoint_check.h"
 #include "model/quantization/values.h"
+#include "model/weight_parts.h"
 #include "model/weights.h"
 #include "tests/model/quantization/quantized_files.h"
 
@@ -34,6 +36,27 @@ std::vector<float> values_of(const kernels::HostTensor& tensor) {
   return values;
 }
 
+// As a GPU computes it from packed rows.
+std::vector<uint16_t> unpacked_bf16(const kernels::HostTensor& tensor) {
+  const kernels::Fp8Rows rows = *tensor.values->fp8_rows();
+  std::vector<float> packed(static_cast<std::size_t>(rows.row_bytes()) / sizeof(float));  // aligned
+  auto* const bytes = reinterpret_cast<std::byte*>(packed.data());
+  std::vector<uint16_t> values;
+  for (int64_t row = 0; row < tensor.rows(); ++row) {
+    tensor.values->pack_row(row, bytes);
+    for (int64_t col = 0; col < rows.cols; ++col) {
+      values.push_back(kernels::float_to_bfloat16(kernels::fp8_value(rows, bytes, col)));
+    }
+  }
+  return values;
+}
+
+std::vector<uint16_t> rounded(const std::vector<float>& values) {
+  std::vector<uint16_t> bits(values.size());
+  std::ranges::transform(values, bits.begin(), kernels::float_to_bfloat16);
+  return bits;
+}
+
 template <class T>
 std::string sha256_of_values(const std::vector<T>& values) {
   return sha256_of(std::string(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T)));
@@ -52,9 +75,7 @@ TEST_P(WeightFormat, IsReadBitForBit) {
     ASSERT_TRUE(checkpoint_.contains(name)) << name;
     const std::vector<float> values = values_of(checkpoint_.tensors().at(name));
     EXPECT_EQ(sha256_of_values(values), expected.at("fp32").get<std::string>()) << name;
-    std::vector<uint16_t> rounded(values.size());
-    std::ranges::transform(values, rounded.begin(), kernels::float_to_bfloat16);
-    EXPECT_EQ(sha256_of_values(rounded), expected.at("bf16").get<std::string>()) << name;
+    EXPECT_EQ(sha256_of_values(rounded(values)), expected.at("bf16").get<std::string>()) << name;
   }
 }
 
@@ -84,6 +105,16 @@ TEST_P(WeightFormat, AnyRangeIsAPieceOfTheWhole) {
   }
 }
 
+TEST_P(WeightFormat, IsPackedWhereItIsFp8) {
+  const bool is_fp8 = std::string(GetParam()).starts_with("fp8");
+  for (const auto& [name, expected] : golden_.at("values").items()) {
+    const kernels::HostTensor& tensor = checkpoint_.tensors().at(name);
+    ASSERT_EQ(tensor.values->fp8_rows().has_value(), is_fp8) << name;
+    if (!is_fp8) continue;
+    EXPECT_EQ(sha256_of_values(unpacked_bf16(tensor)), expected.at("bf16").get<std::string>()) << name;
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Goldens, WeightFormat, ::testing::ValuesIn(kNames),
                          [](const auto& tested) { return std::string(tested.param); });
 
@@ -104,16 +135,73 @@ TEST(WeightFormats, TakeTheMemoryThatIsPredicted) {
   }
 }
 
+// The scales of keys and values, by the names of those who write them.
+TEST(WeightFormats, ScalesOfKeysAndValuesAreLeftOut) {
+  struct Cache {
+    const char* golden;
+    nlohmann::json asked_for;
+    std::vector<std::string> scales;
+  };
+  const nlohmann::json scheme = {{"num_bits", 8}, {"type", "float"}, {"strategy", "tensor"}, {"dynamic", false}};
+  for (const Cache& cache :
+       {Cache{"fp8_channel", {{"kv_cache_scheme", scheme}}, {"k_scale", "v_scale"}},
+        Cache{"nvfp4_modelopt", {{"kv_cache_quant_algo", "FP8"}}, {"k_proj.k_scale", "v_proj.v_scale"}},
+        Cache{"fp8_tensor", {{"kv_cache_scheme", scheme}}, {"k_proj.output_scale"}}}) {
+    testing::QuantizedFiles files(cache.golden);
+    for (const std::string& scale : cache.scales) {
+      files.tensors["model.layers.0.self_attn." + scale] = {"F32", {1}, std::string("\0\0\x80\x3f", 4)};
+    }
+    const testing::TempDir directory;
+    files.write(directory);
+    ModelConfig config = read_config(directory.path());
+    EXPECT_EQ(config.quantization.cache_key, "");
+    testing::expect_error(ExitCode::kBadData, {cache.scales.front(), "would leave it out"},
+                          [&] { require_model(config, Checkpoint(directory.path(), config.quantization)); });
+    files.quantization().merge_patch(cache.asked_for);
+    files.write(directory);
+    config = read_config(directory.path());
+    EXPECT_EQ(config.quantization.cache_key, cache.asked_for.items().begin().key());
+    const Checkpoint checkpoint(directory.path(), config.quantization);
+    require_model(config, checkpoint);
+    const ModelConfig plain_config = read_config(quantized_path(cache.golden));
+    const Checkpoint plain(quantized_path(cache.golden), plain_config.quantization);
+    ASSERT_EQ(checkpoint.tensors().size(), plain.tensors().size()) << cache.golden;
+    for (const auto& [name, tensor] : plain.tensors()) {
+      EXPECT_EQ(values_of(checkpoint.tensors().at(name)), values_of(tensor)) << name;
+    }
+  }
+}
+
+TEST(WeightFormats, RowsInAnotherOrderArePackedInIt) {
+  const ModelConfig config = read_config(quantized_path("fp8_ceil_block"));
+  const Checkpoint checkpoint(quantized_path("fp8_ceil_block"), config.quantization);
+  const kernels::HostTensor& whole = checkpoint.tensors().at("model.layers.0.self_attn.q_proj.weight");
+  std::vector<int64_t> order(static_cast<std::size_t>(config.heads.head_dim));
+  std::iota(order.rbegin(), order.rend(), int64_t{0});
+  const int64_t head_dim = config.heads.head_dim;
+  const PartSpec part{.tensor = {"model.layers.0.self_attn.q_proj.weight", whole.shape},
+                      .first_row = head_dim,
+                      .n_rows = whole.rows() - head_dim,
+                      .turns = true};
+  const kernels::HostTensor rows = part_of(checkpoint, part, order);
+  ASSERT_TRUE(rows.values->fp8_rows().has_value());
+  EXPECT_EQ(unpacked_bf16(rows), rounded(values_of(rows)));
+  // The first row is the last of the second head.
+  const std::vector<float> all = values_of(whole);
+  const auto first = all.begin() + (2 * head_dim - 1) * whole.cols();
+  EXPECT_TRUE(std::equal(first, first + whole.cols(), values_of(rows).begin()));
+}
+
 TEST(WeightFormats, NumbersOfEightBits) {
-  EXPECT_EQ(quantization::e4m3_to_float(0x00), 0.F);
-  EXPECT_EQ(quantization::e4m3_to_float(0x01), 0x1p-9F);
-  EXPECT_EQ(quantization::e4m3_to_float(0x08), 0x1p-6F);
-  EXPECT_EQ(quantization::e4m3_to_float(0x38), 1.F);
-  EXPECT_EQ(quantization::e4m3_to_float(0x7E), 448.F);
-  EXPECT_EQ(quantization::e4m3_to_float(0xB9), -1.125F);
-  EXPECT_TRUE(std::isnan(quantization::e4m3_to_float(0x7F)));
-  EXPECT_TRUE(std::isnan(quantization::e4m3_to_float(0xFF)));
-  EXPECT_TRUE(std::signbit(quantization::e4m3_to_float(0x80)));
+  EXPECT_EQ(kernels::e4m3_to_float(0x00), 0.F);
+  EXPECT_EQ(kernels::e4m3_to_float(0x01), 0x1p-9F);
+  EXPECT_EQ(kernels::e4m3_to_float(0x08), 0x1p-6F);
+  EXPECT_EQ(kernels::e4m3_to_float(0x38), 1.F);
+  EXPECT_EQ(kernels::e4m3_to_float(0x7E), 448.F);
+  EXPECT_EQ(kernels::e4m3_to_float(0xB9), -1.125F);
+  EXPECT_TRUE(std::isnan(kernels::e4m3_to_float(0x7F)));
+  EXPECT_TRUE(std::isnan(kernels::e4m3_to_float(0xFF)));
+  EXPECT_TRUE(std::signbit(kernels::e4m3_to_float(0x80)));
   EXPECT_EQ(quantization::e8m0_to_float(0), 0x1p-127F);
   EXPECT_EQ(quantization::e8m0_to_float(127), 1.F);
   EXPECT_EQ(quantization::e8m0_to_float(254), 0x1p127F);

@@ -2,6 +2,7 @@
 // test here, and winnow's own.
 //
 //   nccl_ranks sums      NCCL's sums are MPI's, bit for bit, and broadcasts arrive
+//   nccl_ranks weights:MODEL  a rank that is sent the weights has those that it would have read
 //   nccl_ranks silent    rank 1 stops answering: rank 0 must end the job at the deadline
 #include <cuda_runtime.h>
 
@@ -11,11 +12,15 @@
 #include <cstring>
 #include <random>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/cuda_backend.h"
+#include "model/checkpoint.h"
+#include "model/config.h"
+#include "model/weights.h"
 #include "pipeline/runtime/exchange.h"
 #include "pipeline/runtime/nccl.h"
 #include "pipeline/runtime/session.h"
@@ -96,6 +101,35 @@ int test_sums(MpiSession& session, kernels::Ops& ops, const GpuChoice& gpu) {
   return session.minimum(is_right) == 1 ? 0 : kWrong;
 }
 
+// The bits of all matrices of a layer.
+std::string layer_bytes(model::ModelWeights& weights, int64_t layer) {
+  const model::LayerWeights& matrices = weights.layer(layer);
+  std::string bytes;
+  for (const kernels::Matrix& each : {matrices.attention_norm.weight, matrices.q, matrices.kv, matrices.o,
+                                      matrices.mlp_norm.weight, matrices.gate_up, matrices.down}) {
+    const std::size_t begin = bytes.size();
+    bytes.resize(begin + static_cast<std::size_t>(each.rows * each.cols * size_bytes(each.dtype)));
+    WINNOW_CUDA_CHECK(cudaMemcpy(bytes.data() + begin, each.data, bytes.size() - begin, cudaMemcpyDeviceToHost));
+  }
+  return bytes;
+}
+
+int test_weights(MpiSession& session, kernels::Ops& ops, const GpuChoice& gpu, const std::string& path) {
+  Exchange exchange(session, ops, gpu);
+  const model::ModelConfig config = model::read_config(path);
+  const model::Checkpoint checkpoint(path, config.quantization);
+  model::ModelWeights shared(config, checkpoint, ops, model::Loading::kLater);
+  const LoadReport report = exchange.load(shared);
+  model::ModelWeights own(config, checkpoint, ops, model::Loading::kLater);
+  int64_t is_right = report.size_bytes == own.load() && report.was_read_here == session.is_root() ? 1 : 0;
+  for (int64_t layer = 0; layer < config.n_layers; ++layer) {
+    if (layer_bytes(shared, layer) == layer_bytes(own, layer)) continue;
+    std::fprintf(stderr, "rank %d: layer %d is another\n", session.rank(), static_cast<int>(layer));
+    is_right = 0;
+  }
+  return session.minimum(is_right) == 1 ? 0 : kWrong;
+}
+
 int test_silence(MpiSession& session, kernels::Ops& ops, const GpuChoice& gpu) {
   Exchange exchange(session, ops, gpu);
   if (session.rank() == 1) std::raise(SIGSTOP);
@@ -110,6 +144,8 @@ int run(const std::string& test) {
   try {
     const GpuChoice gpu{.device = 0, .n_sharers = session.size(), .host_ranks = session.size(), .host_gpus = 1};
     const auto ops = cuda::make_cuda_backend({.device = 0});
+    constexpr std::string_view kWeights = "weights:";
+    if (test.starts_with(kWeights)) return test_weights(session, *ops, gpu, test.substr(kWeights.size()));
     return test == "silent" ? test_silence(session, *ops, gpu) : test_sums(session, *ops, gpu);
   } catch (const AgreedFailure& failure) {
     return static_cast<int>(failure.code);

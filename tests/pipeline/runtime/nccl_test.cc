@@ -70,6 +70,15 @@ TEST_F(NcclTest, TwoRanksMeasureWhatOneDoes) {
   expect_same(two.controls.at("short"), one.controls.at("short"));
 }
 
+TEST_F(NcclTest, Fp8WeightsArriveAtTheRankThatDoesNotRead) {
+  for (const char* name : {"fp8_block", "fp8_ceil_block", "fp8_channel", "fp8_tensor"}) {
+    const std::string model = std::string(WINNOW_TESTS_DIR) + "/golden/quantized/" + name;
+    const Outcome outcome = run_ranks(2, "nccl_ranks weights:" + model);
+    if (outcome.exit_code == 77) GTEST_SKIP() << "this build has no NCCL";
+    EXPECT_EQ(outcome.exit_code, 0) << name << ": " << outcome.output;
+  }
+}
+
 TEST_F(NcclTest, RanksDoNotShareAGpuUnasked) {
   const Outcome outcome = run_ranks(2, calibrate("refused"), "CUDA_VISIBLE_DEVICES=0");
   EXPECT_EQ(outcome.exit_code, static_cast<int>(ExitCode::kUnavailable)) << outcome.output;

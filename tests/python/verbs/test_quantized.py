@@ -93,6 +93,23 @@ def test_inspect_names_the_format(tmp_path, name):
     assert "faults" not in facts
 
 
+def test_a_checkpoint_that_asks_for_quantised_keys_is_measured_without(tmp_path, work):
+    """Its weights are the same; the result says what was left out."""
+    shutil.copytree(GOLDENS / "fp8_block", tmp_path / "model")
+    path = tmp_path / "model" / "config.json"
+    config = json.loads(path.read_text())
+    config["quantization_config"]["kv_cache_scheme"] = {"num_bits": 8, "type": "float"}
+    path.write_text(json.dumps(config))
+    facts = json.loads(launch.run(["inspect", tmp_path / "model", "--json"], tmp_path).stdout)
+    assert facts["quantization"]["keys_and_values"] == "not quantised, kv_cache_scheme is left out"
+    done = calibrate(tmp_path, tmp_path / "model", work / "long.h5", "run")
+    assert done.returncode == 0, done.stderr
+    assert "warning: keys and values are not quantised" in done.stderr
+    with h5py.File(tmp_path / "run" / "results.h5") as file, h5py.File(work / "fp8_block" / "results.h5") as plain:
+        assert "kv_cache_scheme" in file["provenance/warnings"].asstr()[()]
+        np.testing.assert_array_equal(file["calibration/nll"][:], plain["calibration/nll"][:])
+
+
 def fp8_blocks(weight, block):
     """(codes in E4M3, scales of blocks, the values that they stand for), all exact in float32."""
     exponents, fractions = np.divmod(np.arange(127), 8)

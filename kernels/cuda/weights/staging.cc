@@ -1,4 +1,4 @@
-#include "kernels/cuda/staging.h"
+#include "kernels/cuda/weights/staging.h"
 
 #include <algorithm>
 #include <cstring>
@@ -13,8 +13,8 @@ namespace {
 // One thread reads cached pages through the map at 3 to 4 GB/s (pread into the same memory was no faster): this many
 // keep up with PCI Express.
 constexpr int kMaxThreads = 8;
-// Elements that one thread converts at a time.
-constexpr int64_t kTaskElements = 1 << 18;
+// What one thread writes at a time.
+constexpr int64_t kTaskBytes = 1 << 19;
 
 // Elements [first, first + count) as bfloat16.
 void convert(const kernels::HostTensor& source, int64_t first, int64_t count, uint16_t* to) {
@@ -36,7 +36,7 @@ void convert(const kernels::HostTensor& source, int64_t first, int64_t count, ui
 Staging::Staging() : pool_(std::min(kMaxThreads, usable_cores())) {
   try {
     for (Slot& slot : slots_) {
-      WINNOW_CUDA_CHECK(cudaMallocHost(&slot.data, kSlotBytes));
+      WINNOW_CUDA_CHECK(cudaMallocHost(reinterpret_cast<void**>(&slot.data), kSlotBytes));
       WINNOW_CUDA_CHECK(cudaEventCreateWithFlags(&slot.copied, cudaEventDisableTiming));
     }
   } catch (...) {
@@ -58,27 +58,42 @@ void Staging::release() {
   }
 }
 
-void Staging::upload(const kernels::HostTensor& source, bool as_float32, std::byte* to, cudaStream_t stream) {
-  const int64_t element = as_float32 ? 4 : 2;
-  const int64_t piece = kSlotBytes / element;
-  for (int64_t at = 0; at < source.count(); at += piece) {
-    const int64_t n = std::min(piece, source.count() - at);
+void Staging::copy(int64_t n, int64_t size_bytes, const Fill& fill, std::byte* to, cudaStream_t stream) {
+  const int64_t per_slot = kSlotBytes / size_bytes;
+  const int64_t per_task = std::max<int64_t>(kTaskBytes / size_bytes, 1);
+  for (int64_t at = 0; at < n; at += per_slot) {
+    const int64_t count = std::min(per_slot, n - at);
     Slot& slot = slots_[next_slot_];
     next_slot_ = (next_slot_ + 1) % kSlots;
     WINNOW_CUDA_CHECK(cudaEventSynchronize(slot.copied));  // the copy before from this memory
-    pool_.run((n + kTaskElements - 1) / kTaskElements, [&](int64_t task, int) {
-      const int64_t first = task * kTaskElements;
-      const int64_t count = std::min(kTaskElements, n - first);
-      if (as_float32) {
-        kernels::read_float32(source, at + first, count, static_cast<float*>(slot.data) + first);
-      } else {
-        convert(source, at + first, count, static_cast<uint16_t*>(slot.data) + first);
-      }
+    pool_.run((count + per_task - 1) / per_task, [&](int64_t task, int) {
+      const int64_t first = task * per_task;
+      fill(at + first, std::min(per_task, count - first), slot.data + first * size_bytes);
     });
-    WINNOW_CUDA_CHECK(cudaMemcpyAsync(to + at * element, slot.data, static_cast<std::size_t>(n * element),
+    WINNOW_CUDA_CHECK(cudaMemcpyAsync(to + at * size_bytes, slot.data, static_cast<std::size_t>(count * size_bytes),
                                       cudaMemcpyHostToDevice, stream));
     WINNOW_CUDA_CHECK(cudaEventRecord(slot.copied, stream));
   }
+}
+
+void Staging::upload(const kernels::HostTensor& source, bool as_float32, std::byte* to, cudaStream_t stream) {
+  const Fill fill = [&](int64_t first, int64_t n, std::byte* pinned) {
+    if (as_float32) {
+      kernels::read_float32(source, first, n, reinterpret_cast<float*>(pinned));
+    } else {
+      convert(source, first, n, reinterpret_cast<uint16_t*>(pinned));
+    }
+  };
+  copy(source.count(), as_float32 ? 4 : 2, fill, to, stream);
+}
+
+void Staging::upload_packed(const kernels::HostTensor& source, int64_t first, int64_t n, std::byte* to,
+                            cudaStream_t stream) {
+  const int64_t row_bytes = source.values->fp8_rows()->row_bytes();
+  const Fill fill = [&](int64_t begin, int64_t count, std::byte* pinned) {
+    for (int64_t i = 0; i < count; ++i) source.values->pack_row(first + begin + i, pinned + i * row_bytes);
+  };
+  copy(n, row_bytes, fill, to, stream);
 }
 
 }  // namespace winnow::cuda

@@ -1,0 +1,64 @@
+// Weights into the GPU's memory.
+#include <algorithm>
+
+#include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/weights/staging.h"
+#include "kernels/cuda/weights/unpack_fp8.h"
+
+namespace winnow::cuda {
+
+namespace {
+
+// Packed rows that are in the GPU's memory at a time, bytes: several slots, so that copies and kernels take turns.
+constexpr int64_t kUnpackBytes = 4 * Staging::kSlotBytes;
+
+kernels::Matrix bf16_matrix(const kernels::HostTensor& source, const std::byte* data) {
+  return {data, kernels::DType::kBf16, source.rows(), source.cols()};
+}
+
+}  // namespace
+
+Staging& CudaBackend::staging() {
+  if (!staging_) staging_ = std::make_shared<Staging>();
+  return *staging_;
+}
+
+int64_t CudaBackend::weight_bytes(const kernels::HostTensor& source, kernels::WeightUse use) const {
+  return source.count() * (use == kernels::WeightUse::kTable ? 4 : 2);
+}
+
+int64_t CudaBackend::packed_bytes(const kernels::HostTensor& source, kernels::WeightUse use) const {
+  const auto rows = source.values ? source.values->fp8_rows() : std::nullopt;
+  if (!rows || use == kernels::WeightUse::kTable || rows->row_bytes() > Staging::kSlotBytes) return 0;
+  const int64_t size = source.rows() * rows->row_bytes();
+  return size < weight_bytes(source, use) ? size : 0;  // columns may have a scale each
+}
+
+kernels::Matrix CudaBackend::do_load(const kernels::HostTensor& source, kernels::WeightUse use, std::byte* storage) {
+  const bool is_table = use == kernels::WeightUse::kTable;
+  if (packed_bytes(source, use) == 0) {
+    staging().upload(source, is_table, storage, stream_);
+    return {storage, is_table ? kernels::DType::kF32 : kernels::DType::kBf16, source.rows(), source.cols()};
+  }
+  const kernels::Fp8Rows rows = *source.values->fp8_rows();
+  const int64_t most = std::min(kUnpackBytes / rows.row_bytes(), source.rows());
+  const auto memory = allocate(most * rows.row_bytes(), "packed weights");
+  for (int64_t first = 0; first < source.rows(); first += most) {
+    const int64_t n = std::min(most, source.rows() - first);
+    staging().upload_packed(source, first, n, memory->bytes().data(), stream_);
+    unpack_fp8(rows, memory->bytes().data(), n, storage + first * rows.cols * 2, stream_);
+  }
+  return bf16_matrix(source, storage);
+}
+
+void CudaBackend::pack(const kernels::HostTensor& source, std::span<std::byte> packed) {
+  staging().upload_packed(source, 0, source.rows(), packed.data(), stream_);
+}
+
+kernels::Matrix CudaBackend::unpack(const kernels::HostTensor& source, std::span<const std::byte> packed,
+                                    std::span<std::byte> storage) {
+  unpack_fp8(*source.values->fp8_rows(), packed.data(), source.rows(), storage.data(), stream_);
+  return bf16_matrix(source, storage.data());
+}
+
+}  // namespace winnow::cuda
