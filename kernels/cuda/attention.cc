@@ -237,8 +237,10 @@ void CudaBackend::run_pieces(const kernels::AttentionCall& call, const kernels::
   }
 }
 
-CudaBackend::Path CudaBackend::path_of(const kernels::AttentionCall& call) const {
+CudaBackend::Path CudaBackend::path_of(const kernels::AttentionCall& call, const kernels::HeadShape& heads) const {
   if (!cudnn_) return Path::kOwn;
+  // Heads that are too wide for the own kernel: cuDNN for all that it can, also where the own one would be faster.
+  if (heads.head_dim > kMaxHeadDim) return has_gap(call) ? Path::kOwn : Path::kPieces;
   if (options_.attention == CudaOptions::Attention::kAuto && call.n_tokens < kCudnnFromTokens) return Path::kOwn;
   if (has_gap(call)) return Path::kOwn;
   if (!is_short_lane(call)) return Path::kPieces;
@@ -248,11 +250,11 @@ CudaBackend::Path CudaBackend::path_of(const kernels::AttentionCall& call) const
 void CudaBackend::prepare_attention(std::span<const kernels::AttentionCall> calls, const kernels::HeadShape& heads) {
   choose_attention(heads);
   for (const kernels::AttentionCall& call : calls) {
-    if (path_of(call) == Path::kStacked) {
+    if (path_of(call, heads) == Path::kStacked) {
       for (int64_t n = 1; n <= kMostStacked; n *= 2) {
         cudnn_->prepare(shape_of(n * call.n_rows(), {0, call.own.first_row, AttentionShape::Mask::kNone, 0}, heads));
       }
-    } else if (path_of(call) == Path::kPieces) {
+    } else if (path_of(call, heads) == Path::kPieces) {
       for (const Piece& piece : pieces_of(call)) {
         const Piece hull = hull_of(piece);
         for (const KeyRange& range : ranges_of(hull, call.window)) {
@@ -297,7 +299,7 @@ void CudaBackend::do_attention(std::span<const kernels::AttentionCall> calls, co
   std::vector<kernels::AttentionCall> own;
   std::vector<kernels::AttentionCall> short_lanes;
   for (const kernels::AttentionCall& call : calls) {
-    switch (path_of(call)) {
+    switch (path_of(call, heads)) {
       case Path::kOwn:
         own.push_back(call);
         break;

@@ -110,7 +110,7 @@ class CudaBackend final : public kernels::Device, public kernels::Ops {
     kStacked,  // cuDNN over the prefix together with its neighbours, the own kernel over its own keys
   };
   void choose_attention(const kernels::HeadShape& heads);
-  Path path_of(const kernels::AttentionCall& call) const;
+  Path path_of(const kernels::AttentionCall& call, const kernels::HeadShape& heads) const;
   kernels::KvSpan join_keys(const kernels::AttentionCall& call, const kernels::HeadShape& heads);
   struct PieceRows {
     kernels::ConstRows q;
