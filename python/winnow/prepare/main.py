@@ -18,6 +18,7 @@ from winnow.common.program import Program
 from winnow.common.text import clean, json_for_terminal, one_line
 from winnow.prepare import options as command_line
 from winnow.prepare import outputs, responses, summary, writer
+from winnow.prepare.benchmarks.layouts import BenchmarkLayouts
 from winnow.prepare.options import Options
 from winnow.prepare.pool import Pool
 from winnow.prepare.progress import Progress
@@ -71,7 +72,9 @@ def _make_worker(options: Options, limits: list[Limits]) -> tuple[Worker, dict[s
         words = renderer.words
     system = {"keep": None, "none": ""}.get(options.system, options.system)
     worker = Worker(
-        layouts=Layouts(options.field, options.every_turn, system, words),
+        layouts=BenchmarkLayouts(options.format, options.raw and not options.separator, options.task_prompts, system)
+        if options.format
+        else Layouts(options.field, options.every_turn, system, words),
         renderer=renderer,
         tokeniser=tokeniser,
         salt=f"draw {options.seed}",
@@ -163,6 +166,7 @@ def _examples(candidates: Sequence[Candidate], spool: writer.Spool) -> list[writ
             candidate.spool[1] // 4,
             functools.partial(spool.read, *candidate.spool[:2]),
             candidate.prompt_tokens,
+            candidate.scoring,
         )
         for name, candidate in zip(writer.unique_ids(candidates), candidates, strict=True)
     ]
@@ -181,7 +185,7 @@ def _cut_examples(
             failed[reason] += 1
         else:
             load = functools.partial(bytes, tokens)
-            examples.append(writer.Example(name, candidate.source, len(tokens) // 4, load, start))
+            examples.append(writer.Example(name, candidate.source, len(tokens) // 4, load, start, candidate.scoring))
     return examples, failed
 
 
