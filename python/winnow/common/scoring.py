@@ -14,6 +14,7 @@ METRICS = (
     "class",
     "label",
     "first_number",
+    "last_number",
     "number_share",
     "leading_numbers",
     "code_line",

@@ -19,12 +19,14 @@ from winnow.common.text import clean, json_for_terminal, one_line
 from winnow.prepare import options as command_line
 from winnow.prepare import outputs, responses, summary, writer
 from winnow.prepare.benchmarks.layouts import BenchmarkLayouts
+from winnow.prepare.benchmarks.room import NOISE, Room, read_haystack, sentences_of
+from winnow.prepare.generators.layouts import GeneratedLayouts, Plan
 from winnow.prepare.options import Options
 from winnow.prepare.pool import Pool
 from winnow.prepare.progress import Progress
 from winnow.prepare.rendering.render import RawRenderer, Renderer, TemplateRenderer
 from winnow.prepare.rendering.template import TOO_SLOW, find_template
-from winnow.prepare.rows.conversations import Layouts
+from winnow.prepare.rows.conversations import Conversation, Layouts
 from winnow.prepare.rows.sources import Reader, Row, find_files
 from winnow.prepare.selection import Bounds, Candidate, Limits, Reservoir
 from winnow.prepare.tokens.tokenise import (
@@ -35,7 +37,7 @@ from winnow.prepare.tokens.tokenise import (
     tokenizer_sha256,
     vocabulary_size,
 )
-from winnow.prepare.work import Outcome, Worker
+from winnow.prepare.work import Layout, Outcome, Worker
 
 if TYPE_CHECKING:
     import tokenizers
@@ -70,11 +72,8 @@ def _make_worker(options: Options, limits: list[Limits]) -> tuple[Worker, dict[s
         attributes["template_sha256"] = writer.sha256(template)
         renderer = TemplateRenderer(tokenizer, template, options.think, options.template_arg, options.date)
         words = renderer.words
-    system = {"keep": None, "none": ""}.get(options.system, options.system)
     worker = Worker(
-        layouts=BenchmarkLayouts(options.format, options.raw and not options.separator, options.task_prompts, system)
-        if options.format
-        else Layouts(options.field, options.every_turn, system, words),
+        layouts=_layouts(options, renderer, tokeniser, words),
         renderer=renderer,
         tokeniser=tokeniser,
         salt=f"draw {options.seed}",
@@ -86,6 +85,23 @@ def _make_worker(options: Options, limits: list[Limits]) -> tuple[Worker, dict[s
         keeps_conversations=_cuts(options),
     )
     return worker, attributes
+
+
+def _layouts(options: Options, renderer: Renderer, tokeniser: Tokeniser, words: Collection[str]) -> Layout:
+    system = {"keep": None, "none": ""}.get(options.system, options.system)
+    if not (options.format or options.generate_task):
+        return Layouts(options.field, options.every_turn, system, words)
+
+    def tokens(conversation: Conversation) -> int:
+        return tokeniser.encode(renderer.render(conversation)).answer_start
+
+    sentences = read_haystack(options.haystack)
+    lengths = options.task_tokens or [options.max_prompt_tokens]
+    room = Room(lengths, sentences or sentences_of(NOISE), bool(sentences), options.seed)
+    raw = options.raw and not options.separator
+    if options.format:
+        return BenchmarkLayouts(options.format, options.task_prompts or {}, room, tokens, raw, system)
+    return GeneratedLayouts(room, tokens, raw, system)
 
 
 def _cuts(options: Options) -> bool:
@@ -226,24 +242,29 @@ def _attributes(options: Options, common: dict[str, str], report: summary.Report
 
 
 def _nothing_kept(draw: Draw, options: Options) -> Failure:
+    names = options.input or options.generate_task or []
     counted = ", ".join(f"{count} {reason}" for reason, count in draw.left_out.most_common(4))
     first = "; first: " + ": ".join(filter(None, draw.first_errors[0])) if draw.first_errors else ""
     hint = "; --separator says what stands between prompt and answer" if SEAM in draw.left_out and options.raw else ""
     return Failure(
         ExitCode.BAD_DATA,
-        f"{', '.join(options.input[:3])}: no example is left, nothing was written: {counted or 'no rows'}{first}{hint}",
+        f"{', '.join(names[:3])}: no example is left, nothing was written: {counted or 'no rows'}{first}{hint}",
     )
 
 
 def prepare(options: Options) -> None:
     paths = [options.out] + ([options.control_short] if options.control_short else [])
-    inputs = find_files(options.input)
+    inputs = find_files(options.input or [])
     for path in paths:
         outputs.check_output(
             path, outputs.CALIBRATION, options.force, [*inputs, *options.other_inputs()], options.model
         )
     spool = writer.Spool(options.out.parent)
-    reader = Reader(inputs)
+    reader = (
+        Plan(options.generate_task, options.task_tokens or [options.max_prompt_tokens], options.count or 1)
+        if options.generate_task
+        else Reader(inputs)
+    )
     limits = _limits(options)
     worker, common = _make_worker(options, limits)
     draw = Draw(limits, spool, options.strict)

@@ -12,6 +12,7 @@ from winnow.common.errors import ExitCode, Failure
 from winnow.common.program import Parser, say
 from winnow.prepare import flag_values as values
 from winnow.prepare.benchmarks.layouts import names
+from winnow.prepare.generators.layouts import TASKS
 from winnow.prepare.rows.conversations import COLUMNS
 
 DESCRIPTION = """Conversations to a calibration file: the answers of long prompts as token ids, by the model's own
@@ -59,6 +60,9 @@ class Options(argparse.Namespace):
     force: bool
     config: str | None
     format: str | None
+    generate_task: list[str] | None
+    task_tokens: list[int] | None
+    haystack: list[str]
     task_prompts: dict[str, str] | None
     field: dict[str, str]
     every_turn: bool
@@ -89,7 +93,7 @@ class Options(argparse.Namespace):
 
     def other_inputs(self) -> list[pathlib.Path]:
         """Files that are read beside the data and the model."""
-        return [pathlib.Path(path) for path in (self.template, self.config) if path is not None]
+        return [pathlib.Path(path) for path in (self.template, self.config, *self.haystack) if path is not None]
 
 
 def _files(parser: argparse.ArgumentParser) -> None:
@@ -155,6 +159,32 @@ def _reading(parser: argparse.ArgumentParser) -> None:
         "--strict",
         action="store_true",
         help="stop at the first row that cannot be used (default: leave it out and count it)",
+    )
+
+
+def _tasks(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("tasks that are made")
+    group.add_argument(
+        "--generate-task",
+        nargs="+",
+        choices=sorted(TASKS),
+        metavar="TASK",
+        help=f"instead of --input: makes examples of these tasks, --count in all: {', '.join(TASKS)}",
+    )
+    group.add_argument(
+        "--task-tokens",
+        type=values.at_least(16),
+        nargs="+",
+        metavar="N",
+        help="prompts of at most so many tokens, as many of each (default: --max-prompt-tokens); of --format nolima "
+        "and repoqa, too, whose prompts are made from a text",
+    )
+    group.add_argument(
+        "--haystack",
+        nargs="+",
+        default=[],
+        metavar="FILE|DIR",
+        help="texts to hide things in: for --format nolima and mrcr:N, and else instead of sentences that say nothing",
     )
 
 
@@ -256,7 +286,7 @@ def make_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"winnow-prepare {__version__}")
-    for add in (_files, _reading, _rendering, _choosing, _control):
+    for add in (_files, _reading, _tasks, _rendering, _choosing, _control):
         add(parser)
     group = parser.add_argument_group("running")
     group.add_argument(
@@ -274,7 +304,8 @@ def parse(arguments: list[str]) -> Options:
     """Raises Failure."""
     parser = make_parser()
     options = parser.parse_args(values.with_config(arguments), namespace=Options())
-    needed = ("model", "out") if options.decode_responses else ("model", "input", "out")
+    is_read = not (options.decode_responses or options.generate_task)
+    needed = ("model", "input", "out") if is_read else ("model", "out")
     for name in needed:
         if not getattr(options, name):
             raise Failure(ExitCode.USAGE, f"--{name} is missing (see winnow prepare --help)")
@@ -332,10 +363,19 @@ def _check_format(options: Options) -> None:
         raise Failure(ExitCode.USAGE, "--format says where everything is: without --field and --every-turn")
     if options.task_prompts and not options.format:
         raise Failure(ExitCode.USAGE, "--task-prompts needs --format")
+    if options.generate_task and (options.input or options.format or options.decode_responses):
+        raise Failure(ExitCode.USAGE, "--generate-task is instead of --input, --format and --decode-responses")
+    if options.generate_task and (options.split != "all" or options.count is None):
+        raise Failure(ExitCode.USAGE, "--generate-task needs a --count, and makes other examples by another --seed")
+    if options.format == "nolima" and not options.haystack:
+        raise Failure(ExitCode.USAGE, "--format nolima needs --haystack: a text to hide its needles in")
+    if options.task_tokens:
+        options.max_prompt_tokens = max(options.task_tokens)
+    is_task = bool(options.format or options.generate_task)
     if options.min_prompt_tokens is None:
-        options.min_prompt_tokens = 1 if options.format else 16384
+        options.min_prompt_tokens = 1 if is_task else 16384
     if options.min_answer_tokens is None:
-        options.min_answer_tokens = 1 if options.format else 20
+        options.min_answer_tokens = 1 if is_task else 20
 
 
 def _quota(name: str, value: str) -> int:
@@ -374,12 +414,17 @@ def settings(options: Options) -> dict[str, object]:
         "decode_responses",
         "format",
         "task_prompts",
+        "generate_task",
+        "task_tokens",
+        "haystack",
     }
     chosen = {name: value for name, value in vars(options).items() if name not in left_out}
-    if options.format:
+    if options.format or options.generate_task:
+        chosen |= {"generate_task": options.generate_task, "task_tokens": options.task_tokens}
+        chosen["haystack"] = [pathlib.Path(name).name for name in options.haystack]
         prompts = options.task_prompts and json.dumps(options.task_prompts, sort_keys=True).encode()
         chosen |= {"format": options.format, "task_prompts_sha256": prompts and hashlib.sha256(prompts).hexdigest()}
     chosen["date"] = options.date.isoformat()
-    chosen["input"] = [pathlib.Path(name).name.encode("utf-8", "replace").decode() for name in options.input]
+    chosen["input"] = [pathlib.Path(name).name.encode("utf-8", "replace").decode() for name in options.input or []]
     chosen["end_of_turn"] = not chosen.pop("no_end_of_turn")
     return chosen

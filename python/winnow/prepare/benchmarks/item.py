@@ -2,9 +2,10 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from winnow.common.scoring import Scoring
+from winnow.prepare.benchmarks.room import Room
 from winnow.prepare.rows.conversations import Record
 from winnow.prepare.rows.messages import Message
 from winnow.prepare.unusable import Unusable
@@ -26,7 +27,9 @@ class Origin:
     file: str  # name of the file without suffixes
     folder: str  # name of its folder
     place: str  # "FILE:LINE"
-    prompts: Mapping[str, str] = dataclasses.field(default_factory=dict)  # {task: prompt}, from --task-prompts
+    prompts: Mapping[str, str]  # {task: prompt}, from --task-prompts
+    room: Room
+    tokens: Callable[[Item], int]  # those of the prompt as the model will see it
 
     @property
     def task(self) -> str:
@@ -60,6 +63,11 @@ def texts(record: Record, name: str) -> tuple[str, ...]:
     if not found:
         raise Unusable(f"field {name} is empty")
     return found
+
+
+def letter_prompt(question: str) -> str:
+    """A question with four options, to be filled."""
+    return question + "\nA. {OPTION_A}\nB. {OPTION_B}\nC. {OPTION_C}\nD. {OPTION_D}\nAnswer with the letter alone."
 
 
 def filled(prompt: str, fields: Mapping[str, str]) -> str:

@@ -3,8 +3,21 @@
 import dataclasses
 from collections.abc import Callable, Collection, Mapping
 
-from winnow.prepare.benchmarks import longbench, ruler
+from winnow.prepare.benchmarks import (
+    babilong,
+    graphwalks,
+    helmet,
+    infinitebench,
+    longbench,
+    longbench2,
+    longmemeval,
+    mrcr,
+    nolima,
+    repoqa,
+    ruler,
+)
 from winnow.prepare.benchmarks.item import Item, Origin
+from winnow.prepare.benchmarks.room import Room
 from winnow.prepare.rows.conversations import Conversation, Record, label, read_record, with_system
 from winnow.prepare.rows.messages import Message, check_unicode
 from winnow.prepare.rows.sources import Row
@@ -13,23 +26,48 @@ from winnow.prepare.unusable import Unusable
 Reader = Callable[[Record, Origin], list[Item]]
 
 READERS: dict[str, Reader] = {
+    "babilong": babilong.read,
+    "graphwalks": graphwalks.read,
+    "helmet": helmet.read,
+    "infinitebench": infinitebench.read,
     "longbench": longbench.read,
+    "longbench2": longbench2.read,
+    "longmemeval": longmemeval.read,
+    "mrcr": mrcr.read,
+    "nolima": nolima.read,
+    "repoqa": repoqa.read,
     "ruler": ruler.read,
 }
 
 
 class BenchmarkLayouts:
-    """Reads the rows of one benchmark. raw: no chat template stands between prompt and answer. prompts: {task: prompt}
-    in place of the reader's own. system: as of rows.conversations.Layouts."""
+    """Reads the rows of one benchmark. prompts: {task: prompt} in place of the reader's own. tokens: counts those of a
+    conversation's prompt. raw: no chat template stands between prompt and answer. system: as of
+    rows.conversations.Layouts."""
 
     def __init__(
-        self, name: str, raw: bool = False, prompts: Mapping[str, str] | None = None, system: str | None = None
+        self,
+        name: str,
+        prompts: Mapping[str, str],
+        room: Room,
+        tokens: Callable[[Conversation], int],
+        raw: bool = False,
+        system: str | None = None,
     ) -> None:
-        self._read, self._raw, self._prompts, self._system = READERS[name], raw, prompts or {}, system
+        self._read, self._prompts, self._room, self._tokens = READERS[name], prompts, room, tokens
+        self._raw, self._system = raw, system
 
     def parse(self, row: Row) -> list[Conversation]:
         """sources.Row -> list of Conversation; raises Unusable."""
-        items = self._read(read_record(row), Origin(row.source, row.folder, row.place, self._prompts))
+        origin = Origin(
+            row.source,
+            row.folder,
+            row.place,
+            self._prompts,
+            self._room,
+            lambda item: self._tokens(conversation_of(item, self._raw, self._system)),
+        )
+        items = self._read(read_record(row), origin)
         if not items:
             raise Unusable("no question in it")
         return [conversation_of(item, self._raw, self._system) for item in items]

@@ -69,7 +69,7 @@ class Conversation:
         return _hash64("split", str(first.get("content")).strip().encode("utf-8", "replace")) / 2**64
 
 
-class _Fields:
+class Fields:
     """The fields of one row, found under the names of COLUMNS or of --field; knows which columns were asked for."""
 
     def __init__(self, record: Record, named: Mapping[str, str]) -> None:
@@ -122,9 +122,9 @@ class Layouts:
 
     def parse(self, row: Row) -> list[Conversation]:
         """sources.Row -> list of Conversation; raises Unusable."""
-        return self._conversations(_Fields(read_record(row), self._fields), row)
+        return self._conversations(Fields(read_record(row), self._fields), row)
 
-    def _conversations(self, fields: _Fields, row: Row) -> list[Conversation]:
+    def _conversations(self, fields: Fields, row: Row) -> list[Conversation]:
         messages = self._messages(fields)
         _check_documents(fields, messages)
         tools = read_objects(fields.get("tools"), "tools") or None
@@ -154,7 +154,7 @@ class Layouts:
             _check_answer(conversation)
         return found
 
-    def _messages(self, fields: _Fields) -> list[Message]:
+    def _messages(self, fields: Fields) -> list[Message]:
         messages = fields.get("messages")
         if messages is not None:
             return read_messages(messages, "messages", self._words)
@@ -165,10 +165,10 @@ class Layouts:
             turns = [{"role": "assistant", "content": _answer(answer)}]
         return self._prompt(fields) + turns
 
-    def _prompt(self, fields: _Fields) -> list[Message]:
+    def _prompt(self, fields: Fields) -> list[Message]:
         sessions = fields.get("sessions")
         if sessions is not None:
-            return [{"role": "user", "content": _session_prompt(sessions, fields, self._words)}]
+            return [{"role": "user", "content": session_prompt(sessions, fields, self._words)}]
         prompt = fields.get("prompt")
         if prompt is None:
             question, given = fields.get("question"), fields.get("input")
@@ -244,7 +244,7 @@ def label(text: object) -> str:
     return "".join(c if c.isprintable() else "\ufffd" if "\ud800" <= c <= "\udfff" else " " for c in str(text)).strip()
 
 
-def _name(fields: _Fields, messages: list[Message]) -> str:
+def _name(fields: Fields, messages: list[Message]) -> str:
     name = fields.get("id")
     is_name = isinstance(name, (str, int)) and not isinstance(name, bool)
     return (label(name)[:LONGEST_ID] if is_name else "") or f"{_hash64('id', _canonical(messages)):016x}"
@@ -279,7 +279,7 @@ def _answer(value: object) -> str:
     return _text(value, "answer")
 
 
-def _question(fields: _Fields, question: object, given: object) -> str:
+def _question(fields: Fields, question: object, given: object) -> str:
     """Question or instruction, what it is about (Alpaca's input), and a context before both."""
     text = _text(question, "prompt")
     about = _text(given, "input", optional=True)
@@ -292,7 +292,7 @@ def _question(fields: _Fields, question: object, given: object) -> str:
     return f"Context: {context}\n\nQuestion: {text}" if context else text
 
 
-def _check_documents(fields: _Fields, messages: list[Message]) -> None:
+def _check_documents(fields: Fields, messages: list[Message]) -> None:
     for name in DOCUMENTS:
         found = fields.left_out(name)
         if found is None or not _holds_text(found[1]):
@@ -313,7 +313,7 @@ def _check_answer(conversation: Conversation) -> None:
         raise Unusable("empty answer")
 
 
-def _session_prompt(sessions: object, fields: _Fields, words: Collection[str]) -> str:
+def session_prompt(sessions: object, fields: Fields, words: Collection[str]) -> str:
     """The sessions of a chat history with their dates, then the question, as one prompt of the user."""
     sessions = as_rows(sessions)
     if not isinstance(sessions, list) or not sessions:

@@ -5,7 +5,7 @@ import io
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import pyarrow
 import pyarrow.parquet
@@ -64,6 +64,17 @@ def find_files(inputs: Iterable[str]) -> list[pathlib.Path]:
         if not os.access(path, os.R_OK):
             raise Failure(ExitCode.NO_INPUT, f"{path}: cannot be read: check its permissions")
     return files
+
+
+class Rows(Protocol):
+    """Rows, and how far they are."""
+
+    bytes_total: int
+
+    @property
+    def bytes_read(self) -> int: ...
+
+    def rows(self) -> Iterator[Row]: ...
 
 
 class Reader:
