@@ -59,3 +59,71 @@ LONGBENCH = {
     "all_classes": None,
     "_id": "a1",
 }
+LONGBENCH2 = {
+    "_id": "x1",
+    "domain": "Single-Document QA",
+    "sub_domain": "Rivers",
+    "difficulty": "easy",
+    "length": "medium",
+    "question": "Where?",
+    "choice_A": "East",
+    "choice_B": "North",
+    "choice_C": "South",
+    "choice_D": "West",
+    "answer": "B",
+    "context": "The Elm rises in the north.",
+}
+INFINITEBENCH = {
+    "id": 3,
+    "context": "The Elm rises in the north.",
+    "input": "Where?",
+    "answer": [],
+    "options": ["East", "North", "South", "West"],
+}
+LONGMEMEVAL = {
+    "question_id": "q1_abs",
+    "question_type": "multi-session",
+    "question": "How many elms did I see?",
+    "answer": 3,
+    "question_date": "2023/06/01",
+    "haystack_dates": ["2023/05/20"],
+    "haystack_session_ids": ["s1"],
+    "haystack_sessions": [
+        [{"role": "user", "content": "I saw three.", "has_answer": True}, {"role": "assistant", "content": "Nice."}]
+    ],
+    "answer_session_ids": ["s1"],
+}
+NOLIMA = {
+    "id": "0401",
+    "reasoning_type": "world_knowledge",
+    "system_prompt": "Be brief.",
+    "task_template": "A snippet:\n{haystack}\nQuestion: {question}",
+    "needle": "Actually, {CHAR} lives next to the {1}.",
+    "questions": {"onehop": "Which character has been to {2}?", "twohop": "Which character has been to {3}?"},
+    "tests": {"T1": {"input_args": ["Semper Opera", "Dresden", "Saxony"]}},
+    "character_set": ["Yuki", "Stuart"],
+    "distractors": {
+        "onehop": "There is an opera elsewhere, too.",
+        "twohop": "There is an opera elsewhere, too.",
+    },
+}
+_BEFORE = "# ä: a comment\n" + "number = 1\n" * 100
+_CODE = "def é_rise():\n    return 'north'"
+REPOQA = {
+    "python": [
+        {
+            "repo": "elm/river",
+            "content": {"a.py": _BEFORE + _CODE + "\n", "b.py": "number = 2\n" * 100},
+            "needles": [
+                {
+                    "name": "é_rise",
+                    "path": "a.py",
+                    "start_byte": len(_BEFORE.encode()),
+                    "end_byte": len((_BEFORE + _CODE).encode()),
+                    "description": "It says where it rises.",
+                }
+            ],
+            "dependency": {},
+        }
+    ]
+}
