@@ -227,10 +227,13 @@ def _rendering(parser: argparse.ArgumentParser) -> None:
 def _choosing(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("choosing")
     group.add_argument("--count", type=values.count, default=64, metavar="N|all", help="examples to keep (default 64)")
-    group.add_argument("--min-prompt-tokens", type=values.at_least(1), metavar="N", help="default 16384")
+    group.add_argument("--min-prompt-tokens", type=values.at_least(1), metavar="N", help="default 16384, of tasks 1")
     group.add_argument("--max-prompt-tokens", type=values.at_least(1), default=32768, metavar="N", help="default 32768")
     group.add_argument(
-        "--min-answer-tokens", type=values.at_least(1), metavar="N", help="end of turn not counted (default 20)"
+        "--min-answer-tokens",
+        type=values.at_least(1),
+        metavar="N",
+        help="end of turn not counted (default 20, of tasks 1)",
     )
     group.add_argument("--max-answer-tokens", type=values.at_least(1), metavar="N", help="default: no limit")
     group.add_argument(
