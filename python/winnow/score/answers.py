@@ -10,6 +10,7 @@ from winnow.common.errors import ExitCode, Failure
 from winnow.common.scoring import METRICS, Scoring
 from winnow.prepare.responses import read_lines, token_ids
 from winnow.prepare.tokens.tokenise import load_tokenizer, vocabulary_size
+from winnow.report.reading import opening, probe
 
 Texts = dict[str, dict[str, str]]  # {pattern: {example_id: text}}
 
@@ -25,7 +26,8 @@ def read_examples(path: pathlib.Path, metric: str | None) -> list[Example]:
     """The examples of a calibration file, judged by that metric instead of the file's, if one is given. Raises
     Failure."""
     try:
-        with h5py.File(path) as file:
+        probe.check(path)
+        with opening.read_only(path) as file:
             found = _examples(file, path)
     except Failure:
         raise
@@ -60,7 +62,12 @@ def _examples(file: h5py.File, path: pathlib.Path) -> list[Example]:
     found = []
     for number, (name, bin_name, task, metric, gold, prefix, options) in enumerate(zip(*columns, strict=True)):
         own = tuple(references[offsets[number] : offsets[number + 1]])
-        scoring = Scoring(task, metric, own, gold, prefix, bin_name, json.loads(options) if options else {})
+        chosen = json.loads(options) if options else {}
+        if not own or not isinstance(chosen, dict):
+            raise Failure(
+                ExitCode.BAD_DATA, f"{path}: example {name}: no references, or options that are no object; make it anew"
+            )
+        scoring = Scoring(task, metric, own, gold, prefix, bin_name, chosen)
         found.append(Example(name, bin_name, scoring))
     return found
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy
 
+from winnow.common.errors import ExitCode, Failure
 from winnow.score.answers import Example, Texts
 from winnow.score.metrics import score
 from winnow.score.statistics import Mean, Scores, front, means
@@ -55,8 +56,18 @@ def table(texts: Texts, examples: Sequence[Example], verdicts: Verdicts) -> Scor
                 verdict = verdicts.get((pattern, example.name))
                 scores[row, column] = numpy.nan if verdict is None else float(verdict)
             else:
-                scores[row, column] = score(own[example.name], example.scoring)
+                scores[row, column] = _score(own[example.name], example)
     return scores
+
+
+def _score(text: str, example: Example) -> float:
+    try:
+        return score(text, example.scoring)
+    except ValueError as error:  # a reference that is not what its metric compares, as of a number
+        raise Failure(
+            ExitCode.BAD_DATA,
+            f"example {example.name}: metric {example.scoring.metric} does not fit its references: {error}",
+        ) from error
 
 
 def bin_order(name: str) -> tuple[int, int, str]:

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from benchmark_files import (
+from prepare_files import (
     INFINITEBENCH,
     LONGBENCH,
     LONGBENCH2,

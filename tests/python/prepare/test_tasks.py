@@ -5,7 +5,7 @@ import random
 import re
 
 import pytest
-from benchmark_files import read_tasks
+from prepare_files import read_tasks
 
 from winnow.common.scoring import METRICS
 from winnow.prepare.benchmarks.room import NOISE, Room, longest, sentences_of

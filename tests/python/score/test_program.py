@@ -2,6 +2,7 @@
 
 import json
 
+import h5py
 import launch
 import numpy
 import pytest
@@ -180,6 +181,12 @@ def test_what_is_refused(score, tmp_path):
     assert "names no metric" in score(data=first, expect=65).stderr
     unknown = write_data(tmp_path / "unknown.h5", [("a", Scoring("t", "new", ("x",), "x"))])
     assert "metric 'new' is not known" in score(data=unknown, expect=65).stderr
+    worded = write_data(tmp_path / "worded.h5", [("a", Scoring("t", "leading_numbers", ("x",), "x"))])
+    message = score(data=worded, texts=write_texts(tmp_path / "one.jsonl", {"full": {"a": "1"}}), expect=65).stderr
+    assert "example a: metric leading_numbers does not fit its references" in message
+    with h5py.File(write_data(tmp_path / "without.h5"), "r+") as file:
+        file["reference_offsets"][:] = 0
+    assert "example a: no references" in score(data=tmp_path / "without.h5", expect=65).stderr
     assert "no such file" in score(data=tmp_path / "none.h5", expect=66).stderr
     (tmp_path / "text.h5").write_text("text")
     assert "not readable as a calibration file" in score(data=tmp_path / "text.h5", expect=65).stderr
