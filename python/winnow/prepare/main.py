@@ -1,6 +1,7 @@
 """The program: options, the stream of rows through the workers into the reservoirs, the files, the summary."""
 
 import collections
+import dataclasses
 import functools
 import json
 import os
@@ -201,7 +202,9 @@ def _cut_examples(
             failed[reason] += 1
         else:
             load = functools.partial(bytes, tokens)
-            examples.append(writer.Example(name, candidate.source, len(tokens) // 4, load, start, candidate.scoring))
+            # What the data call the length is that of the whole prompt.
+            scoring = candidate.scoring and dataclasses.replace(candidate.scoring, length_bin="")
+            examples.append(writer.Example(name, candidate.source, len(tokens) // 4, load, start, scoring))
     return examples, failed
 
 

@@ -45,7 +45,7 @@ def test_ruler_to_a_file(prepare, tmp_path, prepared):
         file.write("{broken\n")
     done = prepare("--format", "ruler", "--input", rows, "--out", tmp_path / "out.h5", limits=[])
     assert f"{rows}:2: field outputs is empty" in done.stdout and f"{rows}:3: not JSON" in done.stdout
-    example = read_tasks(tmp_path / "out.h5")["niah_multivalue/0"]
+    example = read_tasks(tmp_path / "out.h5")["niah_multivalue/4k/0"]
     assert example["references"] == ["11", "22"] and example["metric"] == "contains_all"
     assert (example["task"], example["length_bin"], example["source"]) == ("niah_multivalue", "4k", "niah_multivalue")
     decode = prepared("thinking").tokeniser.backend.decode

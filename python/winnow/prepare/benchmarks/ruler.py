@@ -21,4 +21,5 @@ def read(record: Record, origin: Origin) -> list[Item]:
         # The file's lengths have the answer's room in them, up to the length that was asked for.
         length_bin=length_bin(length) if isinstance(length, int) and length > 0 else "",
     )
-    return [Item(f"{task}/{text(record, 'index', optional=True) or origin.number()}", text(record, "input"), scoring)]
+    place = [task, scoring.length_bin, text(record, "index", optional=True) or origin.number()]
+    return [Item("/".join(filter(None, place)), text(record, "input"), scoring)]
