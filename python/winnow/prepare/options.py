@@ -15,8 +15,8 @@ from winnow.prepare.benchmarks.layouts import names
 from winnow.prepare.generators.layouts import TASKS
 from winnow.prepare.rows.conversations import COLUMNS
 
-DESCRIPTION = """Conversations to a calibration file: the answers of long prompts as token ids, by the model's own
-tokenizer and chat template. Shows exactly which tokens will be scored."""
+DESCRIPTION = """Conversations, benchmarks or tasks that are made to a calibration file: the answers of long prompts as
+token ids, by the model's own tokenizer and chat template. Shows exactly which tokens will be scored."""
 
 EPILOG = """Rows are told by their columns: messages (LongAlign; ShareGPT's conversations too), prompt and answer
 (fusang), haystack_sessions, question and answer (LongMemEval), context, question and answer, instruction, input and
@@ -28,6 +28,8 @@ create output, 74 I/O error, 75 interrupted (nothing was written).
 
 Example:
   winnow prepare --model /models/Qwen3-4B --input LongAlign-10k.jsonl --out long.h5 --control-short short.h5
+  winnow prepare --model /models/Qwen3-4B --format longbench2 --input data.json --out longbench2.h5
+  winnow prepare --model /models/Qwen3-4B --generate-task ruler:vt --task-tokens 4096 16384 --out tracking.h5
 """
 # What apply_chat_template takes itself.
 RESERVED = {

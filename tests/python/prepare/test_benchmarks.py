@@ -2,6 +2,7 @@
 
 import json
 
+import pyarrow.parquet
 import pytest
 from prepare_files import (
     INFINITEBENCH,
@@ -224,9 +225,63 @@ def test_repoqa_finds_its_functions():
     assert made.answer == f"```\n{made.scoring.references[0]}\n```" and 70 < words_of(made) <= 90
     (whole,) = parse("repoqa", REPOQA, lengths=(100000,))  # no more than there is
     assert prompt_of(whole).count("number") == 200
-    REPOQA["python"][0]["needles"][0]["path"] = "c.py"
+    spoilt = json.loads(json.dumps(REPOQA))
+    spoilt["python"][0]["needles"][0]["path"] = "c.py"
     with pytest.raises(Unusable, match="a needle that is not in its file"):
-        parse("repoqa", REPOQA)
+        parse("repoqa", spoilt)
+
+
+TURNS = [
+    {"role": "user", "content": "Write a poem."},
+    {"role": "assistant", "content": "Elm."},
+    {"role": "user", "content": "Which?"},
+]
+MRCR = {"prompt": json.dumps(TURNS), "answer": "xElm.", "random_string_to_prepend": "x", "n_needles": 2, "n_chars": 9}
+GRAPHWALKS = {"prompt": "a -> b", "answer_nodes": ["b"], "problem_type": "parents", "prompt_chars": 6}
+
+
+@pytest.mark.parametrize(
+    "name, file, rows, broken, ids",
+    [
+        (
+            "mrcr",
+            "2needle.parquet",
+            [MRCR, MRCR | {"prompt": "x"}],
+            "2needle.parquet, row 2: prompt",
+            ["mrcr_2_needles/1"],
+        ),
+        ("graphwalks", "walks.parquet", [GRAPHWALKS], None, ["parents/1"]),
+        (
+            "longbench2",
+            "data.json",
+            [LONGBENCH2 | {"answer": ""}, LONGBENCH2],
+            "data.json:1, item 1: field answer",
+            ["x1"],
+        ),
+        ("longmemeval", "longmemeval_s_cleaned.json", [LONGMEMEVAL, {}], "json:1, item 2: no field", ["q1_abs"]),
+        (
+            "infinitebench",
+            "passkey.jsonl",
+            [INFINITEBENCH | {"answer": ["71"]}, 7],
+            "jsonl:2: not an object",
+            ["passkey/3"],
+        ),
+        ("repoqa", "repoqa.json", REPOQA, None, ["elm/river/é_rise/900"]),
+    ],
+)
+def test_files_as_they_are_published(prepare, tmp_path, name, file, rows, broken, ids):
+    path = tmp_path / file
+    if path.suffix == ".parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(rows))
+    else:
+        write_lines(path, rows)
+    done = prepare("--format", name, "--input", path, "--out", tmp_path / "out.h5", "--task-tokens", "900", limits=[])
+    assert broken is None or broken in done.stdout
+    made = read_tasks(tmp_path / "out.h5")
+    assert list(made) == ids and all(len(one["answer_ids"]) > 0 for one in made.values())
+    assert {one["length_bin"] for one in made.values()} == {"medium" if name == "longbench2" else "1k"}
 
 
 def test_every_format_has_its_rows():
