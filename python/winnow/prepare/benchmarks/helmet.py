@@ -1,7 +1,7 @@
 """HELMET (arXiv 2410.02694), its files of passages and of keys and values, without examples before the question.
 
-Passages: ctxs, question, answers. Keys and values: context, question, answer, num_kvs. The rest has rankings or a judge,
-or is of other benchmarks, and is not read.
+Passages: ctxs, question, answers. Keys and values: context, question, answer, num_kvs. The rest has rankings or a
+judge, or is of other benchmarks, and is not read.
 """
 
 from winnow.common.scoring import Scoring
