@@ -24,8 +24,9 @@ constexpr const char* kDescription =
 constexpr const char* kFooter =
     "\nPrograms of their own:\n"
     "  import                          GGUF files and the hub's cache to a checkpoint folder; in Python\n"
-    "  prepare                         Conversations to a calibration file; in Python\n"
+    "  prepare                         Conversations, benchmarks or tasks to a calibration file; in Python\n"
     "  report                          Results to a page for the browser; in Python\n"
+    "  score                           Scores of what patterns wrote, by the metrics of benchmarks; in Python\n"
     "  demo                            Calibrates a small trained model, to see what a result is\n"
     "Any other verb, too, runs the program winnow-VERB from beside this executable or from PATH.\n"
     "\nExit codes: 0 done, 64 flags, 65 bad data, 66 input missing, 69 machine unfit, 70 internal, 71 out of\n"

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "kernels/window.h"
 #include "pipeline/engine/layer_windows.h"
+#include "pipeline/run/corpus.h"
 #include "pipeline/run/layer_rules.h"
 #include "pipeline/run/option.h"
 #include "results/storage/hdf5.h"
@@ -67,7 +68,7 @@ const Prices::Lengths& Prices::lengths(const std::filesystem::path& path) {
   Lengths& lengths = entry->second;
   try {
     const storage::File file = storage::File::open(path);
-    storage::require_format(file, "winnow-calibration", 1);
+    run::require_calibration_format(file);
     const std::vector<int64_t> offsets = file.root().read<int64_t>("offsets", 1).values;
     const std::vector<int64_t> starts = file.root().read<int64_t>("answer_start", 1).values;
     if (offsets.size() != starts.size() + 1)

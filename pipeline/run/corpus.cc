@@ -6,7 +6,6 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/sha256.h"
-#include "results/storage/hdf5.h"
 
 namespace winnow::run {
 namespace {
@@ -78,6 +77,42 @@ void check_examples(const Corpus& corpus, int64_t vocab) {
   }
 }
 
+// Reads how texts are judged, which format_version 2 adds. The reference answers are for winnow score: here it is only
+// made sure that each example has some.
+void read_tasks(const storage::Group& root, Corpus& corpus) {
+  const auto n = static_cast<std::size_t>(corpus.size());
+  const auto texts = [&](const char* name, bool may_be_empty) {
+    std::vector<std::string> values = root.read<std::string>(name, 1).values;
+    if (values.size() != n) {
+      refuse(corpus, std::string("/") + name + " has " + std::to_string(values.size()) + " entries, expected " +
+                         std::to_string(n) + " for the examples of /answer_start");
+    }
+    const auto empty = std::find(values.begin(), values.end(), "");
+    if (!may_be_empty && empty != values.end()) {
+      refuse(corpus, corpus.name_of(empty - values.begin()) + ": /" + name + " is empty");
+    }
+    return values;
+  };
+  corpus.task = texts("task", false);
+  corpus.metric = texts("metric", false);
+  corpus.length_bin = texts("length_bin", false);
+  texts("gold_answer", false);
+  texts("answer_prefix", true);
+  texts("metric_options", true);
+  const auto total = static_cast<int64_t>(root.read<std::string>("references", 1).values.size());
+  const std::vector<int64_t> offsets = root.read<int64_t>("reference_offsets", 1).values;
+  if (offsets.size() != n + 1 || offsets.front() != 0 || offsets.back() != total) {
+    refuse(corpus, "/reference_offsets: expected " + std::to_string(n + 1) + " entries from 0 to the " +
+                       std::to_string(total) + " entries of /references");
+  }
+  for (std::size_t e = 0; e < n; ++e) {
+    if (offsets[e + 1] <= offsets[e]) {
+      refuse(corpus, corpus.name_of(static_cast<int64_t>(e)) + ": /reference_offsets do not rise: " +
+                         std::to_string(offsets[e]) + " is followed by " + std::to_string(offsets[e + 1]));
+    }
+  }
+}
+
 }  // namespace
 
 std::string Corpus::name_of(int64_t e) const {
@@ -86,10 +121,14 @@ std::string Corpus::name_of(int64_t e) const {
   return "example " + std::to_string(e) + id;
 }
 
+int64_t require_calibration_format(const storage::File& file) {
+  return storage::require_format(file, "winnow-calibration", 2, 1);
+}
+
 Corpus read_corpus(const std::filesystem::path& path, int64_t vocab) {
   const std::optional<FileStamp> stamp = FileStamp::of(path);
   const storage::File file = storage::File::open(path);
-  storage::require_format(file, "winnow-calibration", 1);
+  const int64_t version = require_calibration_format(file);
   const storage::Group root = file.root();
   Corpus corpus;
   corpus.path = path;
@@ -103,6 +142,7 @@ Corpus read_corpus(const std::filesystem::path& path, int64_t vocab) {
   check_lengths(corpus, has_source);
   check_offsets(corpus);
   check_examples(corpus, vocab);
+  if (version >= 2) read_tasks(root, corpus);
   corpus.sha256 = sha256_of_file(path);
   if (FileStamp::of(path) != stamp) {
     fail(ExitCode::kBadData, path.string() + ": changed while it was read; repeat the command when it is complete");

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/file_stamp.h"
+#include "results/storage/hdf5.h"
 
 namespace winnow::run {
 
@@ -19,7 +20,11 @@ struct Corpus {
   std::vector<int64_t> answer_start;  // (examples)
   std::vector<std::string> example_id;
   std::vector<std::string> source;  // empty, or (examples)
-  std::string sha256;               // of the file's bytes, hex
+  // How a text is judged, (examples) each; empty in files of format_version 1.
+  std::vector<std::string> task;
+  std::vector<std::string> metric;
+  std::vector<std::string> length_bin;
+  std::string sha256;  // of the file's bytes, hex
   // Stamp of the file when its content was last known to be this. It is mutable, as another date of the same content is
   // not a change.
   mutable std::optional<FileStamp> stamp;
@@ -32,6 +37,9 @@ struct Corpus {
   // Returns "example 3 (id "a7")", for messages.
   std::string name_of(int64_t e) const;
 };
+
+// Returns the file's format_version, 1 or 2. Throws Error(kBadData) for a file that is no calibration file.
+int64_t require_calibration_format(const storage::File& file);
 
 // Reads and validates a file. Throws Error(kNoInput | kBadData) naming file, example and value. `vocab` bounds token
 // ids.

@@ -306,7 +306,7 @@ void File::commit() {
   write_file_atomically(path_, file_with_checksum(*image_));
 }
 
-void require_format(const File& file, const std::string& format, int64_t version) {
+int64_t require_format(const File& file, const std::string& format, int64_t version, std::optional<int64_t> first) {
   const Group root = file.root();
   const std::string at = file.path().string();
   const std::optional<std::string> found = root.string_attribute(".", "format");
@@ -315,11 +315,13 @@ void require_format(const File& file, const std::string& format, int64_t version
          at + ": attribute format: expected \"" + format + "\", found " + (found ? "\"" + *found + "\"" : "none"));
   }
   const std::optional<int64_t> found_version = root.integer_attribute(".", "format_version");
-  if (found_version != version) {
-    fail(ExitCode::kBadData, at + ": attribute format_version: expected " + std::to_string(version) + ", found " +
+  if (!found_version || *found_version > version || *found_version < first.value_or(version)) {
+    const std::string expected = (first ? std::to_string(*first) + " to " : "") + std::to_string(version);
+    fail(ExitCode::kBadData, at + ": attribute format_version: expected " + expected + ", found " +
                                  (found_version ? std::to_string(*found_version) : "none") +
                                  "; use the winnow that wrote it, or write it anew");
   }
+  return *found_version;
 }
 
 #define WINNOW_INSTANTIATE(T)                                                                         \

@@ -143,7 +143,9 @@ class File {
   bool has_checksum_ = false;
 };
 
-// Throws Error(kBadData) for a file whose root attributes `format` and `format_version` are not these.
-void require_format(const File& file, const std::string& format, int64_t version);
+// Returns the root attribute `format_version`. Throws Error(kBadData) for a file whose `format` is another, or whose
+// version is not from `first` to `version`; without `first`, `version` alone.
+int64_t require_format(const File& file, const std::string& format, int64_t version,
+                       std::optional<int64_t> first = std::nullopt);
 
 }  // namespace winnow::storage

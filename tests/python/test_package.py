@@ -12,7 +12,7 @@ import pytest
 
 BUILD = launch.WINNOW.parent
 MANUAL = launch.REPOSITORY / "packaging/manual.py"
-PYTHON_PROGRAMS = {"winnow-import", "winnow-prepare", "winnow-report"}
+PYTHON_PROGRAMS = {"winnow-import", "winnow-prepare", "winnow-report", "winnow-score"}
 
 
 def make_manual(directory, program=launch.WINNOW, arguments=(), **environment):

@@ -126,8 +126,11 @@ Facts inspect_calibration(const fs::path& path) {
     prompt_tokens.push_back(start);
     answer_tokens.push_back(static_cast<int64_t>(corpus.example(e).size()) - start);
   }
-  std::map<std::string, int64_t> sources;
-  for (const std::string& source : corpus.source) ++sources[source];
+  const auto counts = [](const std::vector<std::string>& values) {
+    std::map<std::string, int64_t> found;
+    for (const std::string& value : values) ++found[value];
+    return found;
+  };
   Facts facts = {{"kind", "calibration file"},
                  {"examples", corpus.size()},
                  {"tokens", corpus.tokens.size()},
@@ -135,7 +138,12 @@ Facts inspect_calibration(const fs::path& path) {
                  {"answer_tokens", spread(answer_tokens)},
                  {"largest_token_id", *std::max_element(corpus.tokens.begin(), corpus.tokens.end())},
                  {"sha256", corpus.sha256}};
-  if (!sources.empty()) facts["sources"] = sources;
+  if (!corpus.source.empty()) facts["sources"] = counts(corpus.source);
+  if (!corpus.task.empty()) {
+    facts["tasks"] = counts(corpus.task);
+    facts["metrics"] = counts(corpus.metric);
+    facts["length_bins"] = counts(corpus.length_bin);
+  }
   return facts;
 }
 

@@ -1,6 +1,7 @@
 """The program: options, the stream of rows through the workers into the reservoirs, the files, the summary."""
 
 import collections
+import dataclasses
 import functools
 import json
 import os
@@ -18,12 +19,15 @@ from winnow.common.program import Program
 from winnow.common.text import clean, json_for_terminal, one_line
 from winnow.prepare import options as command_line
 from winnow.prepare import outputs, responses, summary, writer
+from winnow.prepare.benchmarks.layouts import BenchmarkLayouts
+from winnow.prepare.benchmarks.room import NOISE, Room, read_haystack, sentences_of
+from winnow.prepare.generators.layouts import GeneratedLayouts, Plan
 from winnow.prepare.options import Options
 from winnow.prepare.pool import Pool
 from winnow.prepare.progress import Progress
 from winnow.prepare.rendering.render import RawRenderer, Renderer, TemplateRenderer
 from winnow.prepare.rendering.template import TOO_SLOW, find_template
-from winnow.prepare.rows.conversations import Layouts
+from winnow.prepare.rows.conversations import Conversation, Layouts
 from winnow.prepare.rows.sources import Reader, Row, find_files
 from winnow.prepare.selection import Bounds, Candidate, Limits, Reservoir
 from winnow.prepare.tokens.tokenise import (
@@ -34,7 +38,7 @@ from winnow.prepare.tokens.tokenise import (
     tokenizer_sha256,
     vocabulary_size,
 )
-from winnow.prepare.work import Outcome, Worker
+from winnow.prepare.work import Layout, Outcome, Worker
 
 if TYPE_CHECKING:
     import tokenizers
@@ -69,9 +73,8 @@ def _make_worker(options: Options, limits: list[Limits]) -> tuple[Worker, dict[s
         attributes["template_sha256"] = writer.sha256(template)
         renderer = TemplateRenderer(tokenizer, template, options.think, options.template_arg, options.date)
         words = renderer.words
-    system = {"keep": None, "none": ""}.get(options.system, options.system)
     worker = Worker(
-        layouts=Layouts(options.field, options.every_turn, system, words),
+        layouts=_layouts(options, renderer, tokeniser, words),
         renderer=renderer,
         tokeniser=tokeniser,
         salt=f"draw {options.seed}",
@@ -83,6 +86,23 @@ def _make_worker(options: Options, limits: list[Limits]) -> tuple[Worker, dict[s
         keeps_conversations=_cuts(options),
     )
     return worker, attributes
+
+
+def _layouts(options: Options, renderer: Renderer, tokeniser: Tokeniser, words: Collection[str]) -> Layout:
+    system = {"keep": None, "none": ""}.get(options.system, options.system)
+    if not (options.format or options.generate_task):
+        return Layouts(options.field, options.every_turn, system, words)
+
+    def tokens(conversation: Conversation) -> int:
+        return tokeniser.encode(renderer.render(conversation)).answer_start
+
+    sentences = read_haystack(options.haystack)
+    lengths = options.task_tokens or [options.max_prompt_tokens]
+    room = Room(lengths, sentences or sentences_of(NOISE), bool(sentences), options.seed)
+    raw = options.raw and not options.separator
+    if options.format:
+        return BenchmarkLayouts(options.format, options.task_prompts or {}, room, tokens, raw, system)
+    return GeneratedLayouts(room, tokens, raw, system)
 
 
 def _cuts(options: Options) -> bool:
@@ -163,6 +183,7 @@ def _examples(candidates: Sequence[Candidate], spool: writer.Spool) -> list[writ
             candidate.spool[1] // 4,
             functools.partial(spool.read, *candidate.spool[:2]),
             candidate.prompt_tokens,
+            candidate.scoring,
         )
         for name, candidate in zip(writer.unique_ids(candidates), candidates, strict=True)
     ]
@@ -181,7 +202,9 @@ def _cut_examples(
             failed[reason] += 1
         else:
             load = functools.partial(bytes, tokens)
-            examples.append(writer.Example(name, candidate.source, len(tokens) // 4, load, start))
+            # What the data call the length is that of the whole prompt.
+            scoring = candidate.scoring and dataclasses.replace(candidate.scoring, length_bin="")
+            examples.append(writer.Example(name, candidate.source, len(tokens) // 4, load, start, scoring))
     return examples, failed
 
 
@@ -222,24 +245,29 @@ def _attributes(options: Options, common: dict[str, str], report: summary.Report
 
 
 def _nothing_kept(draw: Draw, options: Options) -> Failure:
+    names = options.input or options.generate_task or []
     counted = ", ".join(f"{count} {reason}" for reason, count in draw.left_out.most_common(4))
     first = "; first: " + ": ".join(filter(None, draw.first_errors[0])) if draw.first_errors else ""
     hint = "; --separator says what stands between prompt and answer" if SEAM in draw.left_out and options.raw else ""
     return Failure(
         ExitCode.BAD_DATA,
-        f"{', '.join(options.input[:3])}: no example is left, nothing was written: {counted or 'no rows'}{first}{hint}",
+        f"{', '.join(names[:3])}: no example is left, nothing was written: {counted or 'no rows'}{first}{hint}",
     )
 
 
 def prepare(options: Options) -> None:
     paths = [options.out] + ([options.control_short] if options.control_short else [])
-    inputs = find_files(options.input)
+    inputs = find_files(options.input or [])
     for path in paths:
         outputs.check_output(
             path, outputs.CALIBRATION, options.force, [*inputs, *options.other_inputs()], options.model
         )
     spool = writer.Spool(options.out.parent)
-    reader = Reader(inputs)
+    reader = (
+        Plan(options.generate_task, options.task_tokens or [options.max_prompt_tokens], options.count or 1)
+        if options.generate_task
+        else Reader(inputs)
+    )
     limits = _limits(options)
     worker, common = _make_worker(options, limits)
     draw = Draw(limits, spool, options.strict)

@@ -2,18 +2,21 @@
 
 import argparse
 import datetime
+import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Callable
 
 from winnow import __version__
 from winnow.common.errors import ExitCode, Failure
 from winnow.common.program import Parser, say
+from winnow.prepare import flag_values as values
+from winnow.prepare.benchmarks.layouts import names
+from winnow.prepare.generators.layouts import TASKS
 from winnow.prepare.rows.conversations import COLUMNS
 
-DESCRIPTION = """Conversations to a calibration file: the answers of long prompts as token ids, by the model's own
-tokenizer and chat template. Shows exactly which tokens will be scored."""
+DESCRIPTION = """Conversations, benchmarks or tasks that are made to a calibration file: the answers of long prompts as
+token ids, by the model's own tokenizer and chat template. Shows exactly which tokens will be scored."""
 
 EPILOG = """Rows are told by their columns: messages (LongAlign; ShareGPT's conversations too), prompt and answer
 (fusang), haystack_sessions, question and answer (LongMemEval), context, question and answer, instruction, input and
@@ -25,8 +28,9 @@ create output, 74 I/O error, 75 interrupted (nothing was written).
 
 Example:
   winnow prepare --model /models/Qwen3-4B --input LongAlign-10k.jsonl --out long.h5 --control-short short.h5
+  winnow prepare --model /models/Qwen3-4B --format longbench2 --input data.json --out longbench2.h5
+  winnow prepare --model /models/Qwen3-4B --generate-task ruler:vt --task-tokens 4096 16384 --out tracking.h5
 """
-LARGEST_SEED = 2**63 - 1
 # What apply_chat_template takes itself.
 RESERVED = {
     "conversation",
@@ -57,6 +61,11 @@ class Options(argparse.Namespace):
     decode_responses: pathlib.Path | None
     force: bool
     config: str | None
+    format: str | None
+    generate_task: list[str] | None
+    task_tokens: list[int] | None
+    haystack: list[str]
+    task_prompts: dict[str, str] | None
     field: dict[str, str]
     every_turn: bool
     system: str
@@ -86,72 +95,7 @@ class Options(argparse.Namespace):
 
     def other_inputs(self) -> list[pathlib.Path]:
         """Files that are read beside the data and the model."""
-        return [pathlib.Path(path) for path in (self.template, self.config) if path is not None]
-
-
-def _count(text: str) -> int | None:
-    if text == "all":
-        return None
-    return _at_least(1)(text)
-
-
-def _at_least(least: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = least - 1
-        if value < least:
-            raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from {least} on")
-        return value
-
-    return parse
-
-
-def _seed(text: str) -> int:
-    value = _at_least(0)(text)
-    if value > LARGEST_SEED:
-        raise argparse.ArgumentTypeError(f"'{text}' is over {LARGEST_SEED}, the largest that the file can hold")
-    return value
-
-
-def _text(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not UTF-8") from error
-    return text
-
-
-def _share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number between 0 and 1")
-    return value
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, separator, value = _text(text).partition("=")
-    if not (name and separator and value):
-        raise argparse.ArgumentTypeError(f"'{text}' is not NAME=VALUE")
-    return name, value
-
-
-def _field(text: str) -> tuple[str, str]:
-    name, separator, column = _text(text).partition("=")
-    if not (name and separator):
-        raise argparse.ArgumentTypeError(f"'{text}' is not NAME=COLUMN")
-    return name, column
-
-
-def _date(text: str) -> datetime.date:
-    try:
-        return datetime.date.fromisoformat(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a date such as 2026-11-24") from error
+        return [pathlib.Path(path) for path in (self.template, self.config, *self.haystack) if path is not None]
 
 
 def _files(parser: argparse.ArgumentParser) -> None:
@@ -180,8 +124,23 @@ def _files(parser: argparse.ArgumentParser) -> None:
 def _reading(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("reading")
     group.add_argument(
+        "--format",
+        choices=names(),
+        metavar="NAME",
+        help=f"files of a benchmark: {', '.join(names())}. The reference answers, the metric, the task and the bin of "
+        "lengths stand in the calibration file, for winnow score; prompts and answers of all lengths are taken "
+        "(--min-prompt-tokens and --min-answer-tokens 1)",
+    )
+    group.add_argument(
+        "--task-prompts",
+        type=values.prompts,
+        metavar="FILE",
+        help="with --format: JSON of {task: prompt}, with {context}, {input} and what else the task has, in place of "
+        "the prompts that winnow has for it (LongBench's own are in its config/dataset2prompt.json)",
+    )
+    group.add_argument(
         "--field",
-        type=_field,
+        type=values.field,
         action="append",
         default=[],
         metavar="NAME=COLUMN",
@@ -195,13 +154,39 @@ def _reading(parser: argparse.ArgumentParser) -> None:
         "--system",
         metavar="keep|none|TEXT",
         default="keep",
-        type=_text,
+        type=values.as_text,
         help="the system's message: as in the data, removed, or this text instead (default keep)",
     )
     group.add_argument(
         "--strict",
         action="store_true",
         help="stop at the first row that cannot be used (default: leave it out and count it)",
+    )
+
+
+def _tasks(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("tasks that are made")
+    group.add_argument(
+        "--generate-task",
+        nargs="+",
+        choices=sorted(TASKS),
+        metavar="TASK",
+        help=f"instead of --input: makes examples of these tasks, --count in all: {', '.join(TASKS)}",
+    )
+    group.add_argument(
+        "--task-tokens",
+        type=values.at_least(16),
+        nargs="+",
+        metavar="N",
+        help="prompts of at most so many tokens, as many of each (default: --max-prompt-tokens); of --format nolima "
+        "and repoqa, too, whose prompts are made from a text",
+    )
+    group.add_argument(
+        "--haystack",
+        nargs="+",
+        default=[],
+        metavar="FILE|DIR",
+        help="texts to hide things in: for --format nolima and mrcr:N, and else instead of sentences that say nothing",
     )
 
 
@@ -212,7 +197,7 @@ def _rendering(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--template-arg",
-        type=_pair,
+        type=values.pair,
         action="append",
         default=[],
         metavar="NAME=JSON",
@@ -220,7 +205,7 @@ def _rendering(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--raw", action="store_true", help="no template: prompt and answer as they are (base models)")
     group.add_argument(
-        "--separator", default="", type=_text, metavar="TEXT", help="with --raw: between prompt and answer"
+        "--separator", default="", type=values.as_text, metavar="TEXT", help="with --raw: between prompt and answer"
     )
     group.add_argument(
         "--think",
@@ -234,7 +219,7 @@ def _rendering(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--date",
-        type=_date,
+        type=values.date,
         default=datetime.date(2024, 7, 26),
         metavar="YYYY-MM-DD",
         help="today, for templates that tell the date (default 2024-07-26, so that tokens never change)",
@@ -243,23 +228,26 @@ def _rendering(parser: argparse.ArgumentParser) -> None:
 
 def _choosing(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("choosing")
-    group.add_argument("--count", type=_count, default=64, metavar="N|all", help="examples to keep (default 64)")
-    group.add_argument("--min-prompt-tokens", type=_at_least(1), default=16384, metavar="N", help="default 16384")
-    group.add_argument("--max-prompt-tokens", type=_at_least(1), default=32768, metavar="N", help="default 32768")
+    group.add_argument("--count", type=values.count, default=64, metavar="N|all", help="examples to keep (default 64)")
+    group.add_argument("--min-prompt-tokens", type=values.at_least(1), metavar="N", help="default 16384, of tasks 1")
+    group.add_argument("--max-prompt-tokens", type=values.at_least(1), default=32768, metavar="N", help="default 32768")
     group.add_argument(
-        "--min-answer-tokens", type=_at_least(1), default=20, metavar="N", help="end of turn not counted (default 20)"
+        "--min-answer-tokens",
+        type=values.at_least(1),
+        metavar="N",
+        help="end of turn not counted (default 20, of tasks 1)",
     )
-    group.add_argument("--max-answer-tokens", type=_at_least(1), metavar="N", help="default: no limit")
+    group.add_argument("--max-answer-tokens", type=values.at_least(1), metavar="N", help="default: no limit")
     group.add_argument(
         "--length-bins",
-        type=_at_least(1),
+        type=values.at_least(1),
         default=1,
         metavar="N",
         help="equal numbers from N equal ranges of prompt length (default 1)",
     )
     group.add_argument(
         "--quota",
-        type=_pair,
+        type=values.pair,
         action="append",
         default=[],
         metavar="SOURCE=N",
@@ -271,8 +259,8 @@ def _choosing(parser: argparse.ArgumentParser) -> None:
         default="all",
         help="only that part of the rows; a hash of the first message decides, so the two never overlap",
     )
-    group.add_argument("--held-out-share", type=_share, default=0.5, metavar="X", help="of the rows (default 0.5)")
-    group.add_argument("--seed", type=_seed, default=0, metavar="N", help="of the draw (default 0)")
+    group.add_argument("--held-out-share", type=values.share, default=0.5, metavar="X", help="of the rows; default 0.5")
+    group.add_argument("--seed", type=values.seed, default=0, metavar="N", help="of the draw (default 0)")
 
 
 def _control(parser: argparse.ArgumentParser) -> None:
@@ -286,7 +274,7 @@ def _control(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--control-tokens",
-        type=_at_least(16),
+        type=values.at_least(16),
         default=4096,
         metavar="N",
         help="longest prompt of the control, in tokens; longer than the window, or there is nothing to "
@@ -303,12 +291,12 @@ def make_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"winnow-prepare {__version__}")
-    for add in (_files, _reading, _rendering, _choosing, _control):
+    for add in (_files, _reading, _tasks, _rendering, _choosing, _control):
         add(parser)
     group = parser.add_argument_group("running")
     group.add_argument(
         "--processes",
-        type=_at_least(1),
+        type=values.at_least(1),
         default=len(os.sched_getaffinity(0)),
         metavar="N",
         help="worker processes; no influence on the result (default: all cores)",
@@ -320,13 +308,15 @@ def make_parser() -> argparse.ArgumentParser:
 def parse(arguments: list[str]) -> Options:
     """Raises Failure."""
     parser = make_parser()
-    options = parser.parse_args(_with_config(arguments), namespace=Options())
-    needed = ("model", "out") if options.decode_responses else ("model", "input", "out")
+    options = parser.parse_args(values.with_config(arguments), namespace=Options())
+    is_read = not (options.decode_responses or options.generate_task)
+    needed = ("model", "input", "out") if is_read else ("model", "out")
     for name in needed:
         if not getattr(options, name):
             raise Failure(ExitCode.USAGE, f"--{name} is missing (see winnow prepare --help)")
     if options.decode_responses and options.input:
         raise Failure(ExitCode.USAGE, "--decode-responses and --input exclude each other")
+    _check_format(options)
     if options.raw and options.template:
         raise Failure(ExitCode.USAGE, "--raw and --template exclude each other")
     if options.separator and not options.raw:
@@ -373,9 +363,29 @@ def parse(arguments: list[str]) -> Options:
     return options
 
 
+def _check_format(options: Options) -> None:
+    if options.format and (options.field or options.every_turn):
+        raise Failure(ExitCode.USAGE, "--format says where everything is: without --field and --every-turn")
+    if options.task_prompts and not options.format:
+        raise Failure(ExitCode.USAGE, "--task-prompts needs --format")
+    if options.generate_task and (options.input or options.format or options.decode_responses):
+        raise Failure(ExitCode.USAGE, "--generate-task is instead of --input, --format and --decode-responses")
+    if options.generate_task and (options.split != "all" or options.count is None):
+        raise Failure(ExitCode.USAGE, "--generate-task needs a --count, and makes other examples by another --seed")
+    if options.format == "nolima" and not options.haystack:
+        raise Failure(ExitCode.USAGE, "--format nolima needs --haystack: a text to hide its needles in")
+    if options.task_tokens:
+        options.max_prompt_tokens = max(options.task_tokens)
+    is_task = bool(options.format or options.generate_task)
+    if options.min_prompt_tokens is None:
+        options.min_prompt_tokens = 1 if is_task else 16384
+    if options.min_answer_tokens is None:
+        options.min_answer_tokens = 1 if is_task else 20
+
+
 def _quota(name: str, value: str) -> int:
     try:
-        return _at_least(0)(value)
+        return values.at_least(0)(value)
     except argparse.ArgumentTypeError as error:
         raise Failure(ExitCode.USAGE, f"--quota {name}: {error}") from error
 
@@ -386,45 +396,10 @@ def _json(name: str, value: str) -> object:
     except (ValueError, RecursionError):
         return value  # a plain word is a string
     try:
-        _text(json.dumps(found, ensure_ascii=False))
+        values.as_text(json.dumps(found, ensure_ascii=False))
     except argparse.ArgumentTypeError as error:
         raise Failure(ExitCode.USAGE, f"--template-arg {name}: {error}") from error
     return found
-
-
-def _with_config(arguments: list[str]) -> list[str]:
-    """Flags of the file that --config names, before those of the command line."""
-    path = None
-    for number, word in enumerate(arguments):
-        if word == "--config" and number + 1 < len(arguments):
-            path = arguments[number + 1]
-        elif word.startswith("--config="):
-            path = word.partition("=")[2]
-    if path is None:
-        return arguments
-    import yaml
-
-    try:
-        with open(path, encoding="utf-8") as file:
-            values = yaml.safe_load(file)
-    except OSError as error:
-        raise Failure(ExitCode.NO_INPUT, f"{path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise Failure(ExitCode.USAGE, f"{path}: not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise Failure(ExitCode.USAGE, f"{path}: expected lines such as count: 64")
-    given = {word.partition("=")[0] for word in arguments}
-    flags = []
-    for name, value in values.items():
-        flag = f"--{name}"
-        if flag in given or value is False:
-            continue
-        if value is True:
-            flags.append(flag)
-        else:
-            for item in value if isinstance(value, list) else [value]:
-                flags += [f"{flag}={item}"]
-    return flags + arguments
 
 
 def settings(options: Options) -> dict[str, object]:
@@ -442,9 +417,19 @@ def settings(options: Options) -> dict[str, object]:
         "control_short",
         "template",
         "decode_responses",
+        "format",
+        "task_prompts",
+        "generate_task",
+        "task_tokens",
+        "haystack",
     }
-    values = {name: value for name, value in vars(options).items() if name not in left_out}
-    values["date"] = options.date.isoformat()
-    values["input"] = [pathlib.Path(name).name.encode("utf-8", "replace").decode() for name in options.input]
-    values["end_of_turn"] = not values.pop("no_end_of_turn")
-    return values
+    chosen = {name: value for name, value in vars(options).items() if name not in left_out}
+    if options.format or options.generate_task:
+        chosen |= {"generate_task": options.generate_task, "task_tokens": options.task_tokens}
+        chosen["haystack"] = [pathlib.Path(name).name for name in options.haystack]
+        prompts = options.task_prompts and json.dumps(options.task_prompts, sort_keys=True).encode()
+        chosen |= {"format": options.format, "task_prompts_sha256": prompts and hashlib.sha256(prompts).hexdigest()}
+    chosen["date"] = options.date.isoformat()
+    chosen["input"] = [pathlib.Path(name).name.encode("utf-8", "replace").decode() for name in options.input or []]
+    chosen["end_of_turn"] = not chosen.pop("no_end_of_turn")
+    return chosen

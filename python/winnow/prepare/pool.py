@@ -95,16 +95,19 @@ class Pool:
             process.kill()
 
 
+def _size(payload: object) -> int:
+    """Bytes, about."""
+    if isinstance(payload, dict):
+        return sum(len(value) if isinstance(value, (str, bytes)) else 1024 for value in payload.values())
+    return len(payload) if isinstance(payload, bytes) else 1024
+
+
 def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
     batch: list[Row] = []
     size = 0
     for row in rows:
         batch.append(row)
-        size += (
-            len(row.payload)
-            if isinstance(row.payload, bytes)
-            else sum(len(value) if isinstance(value, str) else 1024 for value in row.payload.values())
-        )
+        size += _size(row.payload)
         if len(batch) == BATCH_ROWS or size >= BATCH_BYTES:
             yield batch
             batch, size = [], 0

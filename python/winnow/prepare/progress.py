@@ -4,13 +4,13 @@ import sys
 import time
 
 from winnow.common.streams import note
-from winnow.prepare.rows.sources import Reader
+from winnow.prepare.rows.sources import Rows
 
 LOG_SECONDS = 30
 
 
 class Progress:
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: Rows) -> None:
         self._reader = reader
         self._start = self._last = time.monotonic()
         self._terminal = sys.stderr.isatty()

@@ -12,7 +12,7 @@ from winnow.prepare.outputs import TEXTS, check_output, say
 from winnow.prepare.tokens.tokenise import load_tokenizer, vocabulary_size
 
 
-def _lines(path: pathlib.Path) -> Iterator[tuple[str, object]]:
+def read_lines(path: pathlib.Path) -> Iterator[tuple[str, object]]:
     """(place, what it says) of each line that is not empty."""
     try:
         with open(path, encoding="utf-8") as file:
@@ -29,7 +29,8 @@ def _lines(path: pathlib.Path) -> Iterator[tuple[str, object]]:
         raise Failure(ExitCode.BAD_DATA, f"{path}: not UTF-8: {error.reason} at byte {error.start}") from error
 
 
-def _ids(place: str, line: object, n_tokens: int) -> tuple[dict[str, object], list[int]]:
+def token_ids(place: str, line: object, n_tokens: int) -> tuple[dict[str, object], list[int]]:
+    """The line and its ids, below n_tokens. Raises Failure."""
     ids = line.get("token_ids") if isinstance(line, dict) else None
     if not isinstance(line, dict) or not isinstance(ids, list):
         raise Failure(
@@ -53,8 +54,8 @@ def decode(path: pathlib.Path, options: Options) -> None:
     tokenizer = load_tokenizer(options.model)
     n_ids = max(len(tokenizer), vocabulary_size(options.model) or 0)
     lines = []
-    for place, found in _lines(path):
-        line, ids = _ids(place, found, n_ids)
+    for place, found in read_lines(path):
+        line, ids = token_ids(place, found, n_ids)
         text = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         lines.append(_json(line | {"text": text}).encode() + b"\n")
     write_whole({options.out: b"".join(lines)})

@@ -8,6 +8,8 @@ import bisect
 import dataclasses
 from collections.abc import Mapping
 
+from winnow.common.scoring import Scoring
+
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Candidate:
@@ -19,6 +21,7 @@ class Candidate:
     think: str
     end_of_turn: str
     tool_calls: str
+    scoring: Scoring | None = dataclasses.field(compare=False)
     spool: tuple[int, int, int, int]  # where the tokens are: offset, count; then offset, bytes of the conversation
 
 

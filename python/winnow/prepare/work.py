@@ -8,23 +8,29 @@ import os
 import pickle
 import signal
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy
 
+from winnow.common.scoring import Scoring
 from winnow.prepare.rendering.render import Rendered, Renderer
-from winnow.prepare.rows.conversations import Conversation, Layouts
+from winnow.prepare.rows.conversations import Conversation
 from winnow.prepare.rows.sources import Row
 from winnow.prepare.selection import Bounds, Limits, is_outranked
 from winnow.prepare.tokens.tokenise import Tokeniser, Tokens
 from winnow.prepare.unusable import Unusable
 
 
+class Layout(Protocol):
+    def parse(self, row: Row) -> list[Conversation]:
+        """Raises Unusable."""
+
+
 @dataclasses.dataclass
 class Worker:
     """Everything that turns a row into an example. Made once; the processes inherit it."""
 
-    layouts: Layouts
+    layouts: Layout
     renderer: Renderer
     tokeniser: Tokeniser
     salt: str
@@ -47,6 +53,7 @@ class Example(NamedTuple):
     think: str
     end_of_turn: str
     tool_calls: str
+    scoring: Scoring | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,8 +172,9 @@ def _examine(row: Row, conversation: Conversation, bounds: Sequence[Bounds]) -> 
         rendered.think,
         tokens.end_of_turn,
         rendered.tool_calls,
+        conversation.scoring,
     )
-    kept = pickle.dumps(dataclasses.asdict(conversation)) if _worker.keeps_conversations else b""
+    kept = pickle.dumps(conversation) if _worker.keeps_conversations else b""
     return Outcome(
         row.place,
         example=example,
@@ -218,7 +226,7 @@ def _check_bounds(rendered: Rendered) -> None:
 def cut(data: bytes, most_tokens: int) -> tuple[bytes, int, str]:
     """A kept conversation (bytes) with the middle of its long messages removed, so that the prompt has at most
     `most_tokens`: head, tail and answer stay. Returns (tokens as bytes, answer_start, "") or (b"", 0, reason)."""
-    conversation = Conversation(**pickle.loads(data))
+    conversation: Conversation = pickle.loads(data)
     _at(f"example {conversation.example_id}")
     low, high = 0, max(len(message["content"]) for message in conversation.prompt) + 1  # fits perhaps, is too long
     length, reason = min(high - 1, 4 * most_tokens), f"cannot be cut to {most_tokens} tokens"

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import json
 import os
 import pathlib
 import tempfile
@@ -13,6 +14,7 @@ import numpy
 
 from winnow.common.errors import ExitCode, Failure
 from winnow.common.output import write_whole
+from winnow.common.scoring import Scoring, length_bin
 from winnow.prepare.selection import Candidate
 
 Attributes = Mapping[str, str | int]
@@ -26,6 +28,7 @@ class Example(NamedTuple):
     n_tokens: int
     load: Callable[[], bytes]  # gives the token ids, int32
     answer_start: int
+    scoring: Scoring | None = None  # all examples of a file have one, or none has
 
 
 class Spool:
@@ -90,6 +93,7 @@ def _write_one(attributes: Attributes, examples: Sequence[Example], disk: Binary
     something else than an OSError, or the process crashes."""
     tokens = sum(example.n_tokens for example in examples)
     names = sum(len(example.name.encode()) + len(example.source.encode()) for example in examples)
+    names += sum(_room(example.scoring) for example in examples if example.scoring)
     text = sum(len(str(value).encode()) for value in attributes.values())
     room = 4 * tokens + 2 * names + 256 * len(examples) + 2 * text + 2**16
     os.posix_fallocate(disk.fileno(), 0, room)  # fails here
@@ -102,7 +106,7 @@ def _write_one(attributes: Attributes, examples: Sequence[Example], disk: Binary
 def _fill(file: h5py.File, attributes: Attributes, examples: Sequence[Example]) -> None:
     lengths = [example.n_tokens for example in examples]
     text = h5py.string_dtype("utf-8")
-    own: Attributes = {"format": "winnow-calibration", "format_version": 1}
+    own: Attributes = {"format": "winnow-calibration", "format_version": 2 if examples[0].scoring else 1}
     for name, value in {**own, **attributes}.items():
         file.attrs[name] = value
     tokens = file.create_dataset("tokens", (sum(lengths),), numpy.int32, track_times=False)
@@ -114,3 +118,33 @@ def _fill(file: h5py.File, attributes: Attributes, examples: Sequence[Example]) 
     file.create_dataset("answer_start", data=starts, track_times=False)
     file.create_dataset("example_id", data=[example.name for example in examples], dtype=text, track_times=False)
     file.create_dataset("source", data=[example.source for example in examples], dtype=text, track_times=False)
+    if examples[0].scoring:
+        _fill_scoring(file, [(one.scoring, one.answer_start) for one in examples if one.scoring])
+
+
+def _room(scoring: Scoring) -> int:
+    """Bytes that it takes at most, about."""
+    texts = (scoring.gold_answer, scoring.answer_prefix, json.dumps(dict(scoring.options)), *scoring.references)
+    return sum(len(text.encode()) + 64 for text in texts) + 512
+
+
+def _fill_scoring(file: h5py.File, scorings: Sequence[tuple[Scoring, int]]) -> None:
+    """What format_version 2 adds. scorings: with the prompt's tokens."""
+
+    def put(name: str, values: Sequence[str]) -> None:
+        file.create_dataset(name, data=values, dtype=h5py.string_dtype("utf-8"), track_times=False)
+
+    put("task", [scoring.task for scoring, _ in scorings])
+    put("metric", [scoring.metric for scoring, _ in scorings])
+    put("metric_options", [_json(scoring.options) for scoring, _ in scorings])
+    put("length_bin", [scoring.length_bin or length_bin(n_tokens) for scoring, n_tokens in scorings])
+    put("answer_prefix", [scoring.answer_prefix for scoring, _ in scorings])
+    put("gold_answer", [scoring.gold_answer for scoring, _ in scorings])
+    put("references", [reference for scoring, _ in scorings for reference in scoring.references])
+    counts = [len(scoring.references) for scoring, _ in scorings]
+    offsets = numpy.concatenate([[0], numpy.cumsum(counts)]).astype(numpy.int64)
+    file.create_dataset("reference_offsets", data=offsets, track_times=False)
+
+
+def _json(options: Mapping[str, object]) -> str:
+    return json.dumps(options, sort_keys=True, ensure_ascii=False) if options else ""

@@ -21,6 +21,15 @@ struct Draft {
   std::vector<int64_t> answer_start = {2, 4};
   std::vector<std::string> example_id = {"one", "two"};
   std::optional<std::vector<std::string>> source;
+  // Of format_version 2.
+  std::vector<std::string> task = {"niah", "qa"};
+  std::vector<std::string> metric = {"contains_all", "token_f1"};
+  std::vector<std::string> length_bin = {"4k", "8k"};
+  std::vector<std::string> gold_answer = {"7, 8", "Rome"};
+  std::vector<std::string> answer_prefix = {" Answer:", ""};
+  std::vector<std::string> metric_options = {"", "{}"};
+  std::vector<std::string> references = {"7", "8", "Rome"};
+  std::vector<int64_t> reference_offsets = {0, 2, 3};
   std::string left_out;    // name of a data set that is not written
   std::string wrong_type;  // name of a data set that is written with another type
   bool two_dimensional = false;
@@ -34,6 +43,17 @@ struct Draft {
     } else {
       root.write<T>(name, values, {n});
     }
+  }
+
+  void put_tasks(storage::Group& root) const {
+    put(root, "task", task);
+    put(root, "metric", metric);
+    put(root, "length_bin", length_bin);
+    put(root, "gold_answer", gold_answer);
+    put(root, "answer_prefix", answer_prefix);
+    put(root, "metric_options", metric_options);
+    put(root, "references", references);
+    put(root, "reference_offsets", reference_offsets);
   }
 
   std::filesystem::path write(const std::filesystem::path& path) const {
@@ -51,10 +71,17 @@ struct Draft {
       put(root, "answer_start", answer_start);
       put(root, "example_id", example_id);
       if (source) put(root, "source", *source);
+      if (version == 2) put_tasks(root);
     }
     file.commit();
     return path;
   }
+};
+
+struct BadCase {
+  const char* name;
+  std::function<void(Draft&)> spoil;
+  std::vector<std::string> words;
 };
 
 TEST(Corpus, ReadsWhatTheFormatSays) {
@@ -71,6 +98,68 @@ TEST(Corpus, ReadsWhatTheFormatSays) {
   EXPECT_EQ(corpus.sha256.size(), 64U);
 }
 
+TEST(Corpus, ReadsHowTextsAreJudged) {
+  const ScratchDirectory scratch;
+  Draft draft;
+  EXPECT_TRUE(read_corpus(draft.write(scratch.path() / "c.h5"), kVocab).task.empty());
+  draft.version = 2;
+  const Corpus corpus = read_corpus(draft.write(scratch.path() / "d.h5"), kVocab);
+  EXPECT_EQ(corpus.task, draft.task);
+  EXPECT_EQ(corpus.metric, draft.metric);
+  EXPECT_EQ(corpus.length_bin, draft.length_bin);
+  EXPECT_EQ(corpus.answer_start, draft.answer_start);
+}
+
+TEST(Corpus, RefusesEveryMalformedFileOfVersion2) {
+  const std::vector<BadCase> cases = {
+      {"no task", [](Draft& d) { d.left_out = "task"; }, {"task"}},
+      {"no metric", [](Draft& d) { d.left_out = "metric"; }, {"metric"}},
+      {"no bins", [](Draft& d) { d.left_out = "length_bin"; }, {"length_bin"}},
+      {"no gold answer", [](Draft& d) { d.left_out = "gold_answer"; }, {"gold_answer"}},
+      {"no prefix", [](Draft& d) { d.left_out = "answer_prefix"; }, {"answer_prefix"}},
+      {"no options", [](Draft& d) { d.left_out = "metric_options"; }, {"metric_options"}},
+      {"no references", [](Draft& d) { d.left_out = "references"; }, {"references"}},
+      {"no offsets", [](Draft& d) { d.left_out = "reference_offsets"; }, {"reference_offsets"}},
+      {"metric of type double", [](Draft& d) { d.wrong_type = "metric"; }, {"metric", "string"}},
+      {"offsets of type double", [](Draft& d) { d.wrong_type = "reference_offsets"; }, {"reference_offsets", "int64"}},
+      {"too few tasks", [](Draft& d) { d.task = {"niah"}; }, {"/task has 1", "expected 2"}},
+      {"too many metrics", [](Draft& d) { d.metric.emplace_back("exact"); }, {"/metric has 3", "expected 2"}},
+      {"empty metric", [](Draft& d) { d.metric[1].clear(); }, {"example 1", "\"two\"", "/metric is empty"}},
+      {"empty gold answer", [](Draft& d) { d.gold_answer[0].clear(); }, {"example 0", "/gold_answer is empty"}},
+      {"an example without reference",
+       [](Draft& d) {
+         d.reference_offsets = {0, 3, 3};
+       },
+       {"example 1", "do not rise", "3"}},
+      {"reference offsets overrun",
+       [](Draft& d) {
+         d.reference_offsets = {0, 2, 4};
+       },
+       {"/reference_offsets", "3 entries of /references"}},
+      {"reference offsets for fewer examples",
+       [](Draft& d) {
+         d.reference_offsets = {0, 3};
+       },
+       {"/reference_offsets", "expected 3 entries"}},
+      {"reference offsets far away",
+       [](Draft& d) {
+         d.reference_offsets = {0, INT64_MAX, 3};
+       },
+       {"example 1", "do not rise"}},
+  };
+  const ScratchDirectory scratch;
+  for (const BadCase& bad : cases) {
+    SCOPED_TRACE(bad.name);
+    Draft draft;
+    draft.version = 2;
+    bad.spoil(draft);
+    const auto path = draft.write(scratch.path() / "bad.h5");
+    std::vector<std::string> words = bad.words;
+    words.push_back("bad.h5");
+    expect_error([&] { read_corpus(path, kVocab); }, ExitCode::kBadData, words);
+  }
+}
+
 TEST(Corpus, HashChangesWithTheContent) {
   const ScratchDirectory scratch;
   Draft draft;
@@ -80,17 +169,11 @@ TEST(Corpus, HashChangesWithTheContent) {
   EXPECT_NE(read_corpus(draft.write(scratch.path() / "c.h5"), kVocab).sha256, before);
 }
 
-struct BadCase {
-  const char* name;
-  std::function<void(Draft&)> spoil;
-  std::vector<std::string> words;
-};
-
 std::vector<BadCase> bad_cases() {
   return {
       {"wrong format", [](Draft& d) { d.format = "something-else"; }, {"format", "something-else"}},
       {"no format", [](Draft& d) { d.format.reset(); }, {"format"}},
-      {"wrong version", [](Draft& d) { d.version = 2; }, {"format_version", "2"}},
+      {"wrong version", [](Draft& d) { d.version = 3; }, {"format_version", "1 to 2", "found 3"}},
       {"no tokens", [](Draft& d) { d.left_out = "tokens"; }, {"tokens"}},
       {"no offsets", [](Draft& d) { d.left_out = "offsets"; }, {"offsets"}},
       {"no answer_start", [](Draft& d) { d.left_out = "answer_start"; }, {"answer_start"}},

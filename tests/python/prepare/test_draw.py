@@ -79,7 +79,7 @@ def test_layouts():
 
 
 def candidate(key, tokens=10, source="s"):
-    return Candidate(key, f"id{key}", source, tokens, 1, "", "", "", ())
+    return Candidate(key, f"id{key}", source, tokens, 1, "", "", "", None, ())
 
 
 def test_reservoir_equals_a_draw_over_everything():
@@ -118,7 +118,6 @@ def test_identical_prompts_meet():
 
 
 def test_cut_keeps_head_tail_and_answer(prepared):
-    import dataclasses
     import pickle
 
     from winnow.prepare import work
@@ -127,7 +126,7 @@ def test_cut_keeps_head_tail_and_answer(prepared):
     prompt = "BEGIN " + "word and word " * 3000 + "What was the first word? END"
     (made,) = Layouts({}).parse(Row("here", {"prompt": prompt, "answer": "It was BEGIN."}, "s"))
     work._worker = types.SimpleNamespace(renderer=here.renderer, tokeniser=here.tokeniser)
-    tokens, start, reason = work.cut(pickle.dumps(dataclasses.asdict(made)), 500)
+    tokens, start, reason = work.cut(pickle.dumps(made), 500)
     import numpy
 
     ids = numpy.frombuffer(tokens, numpy.int32).tolist()
@@ -135,4 +134,4 @@ def test_cut_keeps_head_tail_and_answer(prepared):
     text = here.tokeniser.backend.decode(ids[:start], skip_special_tokens=False)
     assert text.startswith("<|im_start|>user\nBEGIN word") and "What was the first word? END<|im_end|>" in text
     assert here.tokeniser.backend.decode(ids[start:], skip_special_tokens=False) == "It was BEGIN.<|im_end|>"
-    assert work.cut(pickle.dumps(dataclasses.asdict(made)), 3)[2] == "cannot be cut to 3 tokens"
+    assert work.cut(pickle.dumps(made), 3)[2] == "cannot be cut to 3 tokens"

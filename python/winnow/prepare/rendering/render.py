@@ -48,7 +48,7 @@ class RawRenderer:
     def render(self, conversation: Conversation) -> Rendered:
         if len(conversation.messages) != 2:
             raise Unusable("--raw takes a prompt and an answer, no conversation")
-        head = conversation.messages[0]["content"] + self._separator
+        head = conversation.messages[0]["content"] + self._separator + conversation.answer_prefix
         end = len(head) + len(conversation.answer)
         return Rendered(head + conversation.answer + self._end, len(head), end, "no template")
 
@@ -90,6 +90,8 @@ class TemplateRenderer:
         answer, reasoning = self._split_answer(conversation)
         if not answer.strip():
             raise Unusable("empty answer")
+        prefix = conversation.answer_prefix
+        answer = prefix + answer
         last = conversation.messages[-1] | {"content": answer}
         if self._policy == "given" and reasoning:
             last |= {"reasoning_content": reasoning, "thinking": reasoning}
@@ -112,7 +114,9 @@ class TemplateRenderer:
         begin = self._without_leading_space(template, head, prompt, conversation.tools)
         shown, head = head[len(begin) :] + shown, begin
         head, effect = self._with_think_block(head, reasoning)
-        return Rendered(head + shown + tail, len(head), len(head) + len(shown), effect, effect_on_calls)
+        whole = head + shown + tail
+        start = whole.index(prefix, len(head)) + len(prefix)  # the prefix belongs to the prompt
+        return Rendered(whole, start, len(head) + len(shown), effect, effect_on_calls)
 
     @staticmethod
     def _without_leading_space(

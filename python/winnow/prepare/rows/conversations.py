@@ -7,6 +7,7 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from winnow.common.scoring import Scoring
 from winnow.prepare.rows.messages import Message, as_rows, check_unicode, read_messages, read_objects, take_reasoning
 from winnow.prepare.rows.sources import Row
 from winnow.prepare.unusable import Unusable
@@ -43,10 +44,15 @@ class Conversation:
     example_id: str
     source: str
     unused: tuple[str, ...] = ()  # columns of the row that hold text and are in none of the above
+    scoring: Scoring | None = None  # of a benchmark
 
     @property
     def answer(self) -> str:
         return self.messages[-1]["content"]
+
+    @property
+    def answer_prefix(self) -> str:
+        return self.scoring.answer_prefix if self.scoring else ""
 
     @property
     def prompt(self) -> list[Message]:
@@ -63,7 +69,7 @@ class Conversation:
         return _hash64("split", str(first.get("content")).strip().encode("utf-8", "replace")) / 2**64
 
 
-class _Fields:
+class Fields:
     """The fields of one row, found under the names of COLUMNS or of --field; knows which columns were asked for."""
 
     def __init__(self, record: Record, named: Mapping[str, str]) -> None:
@@ -116,21 +122,9 @@ class Layouts:
 
     def parse(self, row: Row) -> list[Conversation]:
         """sources.Row -> list of Conversation; raises Unusable."""
-        if row.problem:
-            raise Unusable(row.problem)
-        record: object = row.payload
-        if isinstance(record, bytes):
-            try:
-                record = json.loads(record)
-            except (ValueError, RecursionError) as error:
-                raise Unusable("not JSON", str(error)) from error
-        else:
-            record = _without_nulls(record)
-        if not isinstance(record, dict):
-            raise Unusable("not an object with fields")
-        return self._conversations(_Fields(record, self._fields), row)
+        return self._conversations(Fields(read_record(row), self._fields), row)
 
-    def _conversations(self, fields: _Fields, row: Row) -> list[Conversation]:
+    def _conversations(self, fields: Fields, row: Row) -> list[Conversation]:
         messages = self._messages(fields)
         _check_documents(fields, messages)
         tools = read_objects(fields.get("tools"), "tools") or None
@@ -143,7 +137,7 @@ class Layouts:
             ends = ends[-1:]
         name = _name(fields, messages)
         source = fields.get("source")
-        source = (_label(source) if isinstance(source, str) else "") or _label(row.source)
+        source = (label(source) if isinstance(source, str) else "") or label(row.source)
         given_reasoning = fields.get("reasoning")
         unused = fields.unused()
         found = []
@@ -160,7 +154,7 @@ class Layouts:
             _check_answer(conversation)
         return found
 
-    def _messages(self, fields: _Fields) -> list[Message]:
+    def _messages(self, fields: Fields) -> list[Message]:
         messages = fields.get("messages")
         if messages is not None:
             return read_messages(messages, "messages", self._words)
@@ -171,10 +165,10 @@ class Layouts:
             turns = [{"role": "assistant", "content": _answer(answer)}]
         return self._prompt(fields) + turns
 
-    def _prompt(self, fields: _Fields) -> list[Message]:
+    def _prompt(self, fields: Fields) -> list[Message]:
         sessions = fields.get("sessions")
         if sessions is not None:
-            return [{"role": "user", "content": _session_prompt(sessions, fields, self._words)}]
+            return [{"role": "user", "content": session_prompt(sessions, fields, self._words)}]
         prompt = fields.get("prompt")
         if prompt is None:
             question, given = fields.get("question"), fields.get("input")
@@ -190,10 +184,32 @@ class Layouts:
     def _with_system(self, messages: list[Message], given: object) -> list[Message]:
         if isinstance(given, str) and given and messages[0]["role"] != "system":
             messages = [{"role": "system", "content": given}, *messages]
-        if self._system is None:
-            return messages
-        messages = [message for message in messages if message["role"] != "system"]
-        return [{"role": "system", "content": self._system}, *messages] if self._system else messages
+        return with_system(messages, self._system)
+
+
+def read_record(row: Row) -> Record:
+    """The fields of a row; raises Unusable."""
+    if row.problem:
+        raise Unusable(row.problem)
+    record: object = row.payload
+    if isinstance(record, bytes):
+        try:
+            record = json.loads(record)
+        except (ValueError, RecursionError) as error:
+            raise Unusable("not JSON", str(error)) from error
+    else:
+        record = _without_nulls(record)
+    if not isinstance(record, dict):
+        raise Unusable("not an object with fields")
+    return record
+
+
+def with_system(messages: list[Message], system: str | None) -> list[Message]:
+    """The messages with that one of the system's: None for those that they have, "" for none."""
+    if system is None:
+        return messages
+    others = [message for message in messages if message["role"] != "system"]
+    return [{"role": "system", "content": system}, *others] if system else others
 
 
 def _is_missing(value: object) -> bool:
@@ -223,15 +239,15 @@ def _holds_text(value: object) -> bool:
     return any(map(_holds_text, value)) if isinstance(value, list) else isinstance(value, str) and bool(value.strip())
 
 
-def _label(text: object) -> str:
+def label(text: object) -> str:
     """One line that HDF5 can hold: no control characters, no halves of surrogate pairs (also of file names)."""
     return "".join(c if c.isprintable() else "\ufffd" if "\ud800" <= c <= "\udfff" else " " for c in str(text)).strip()
 
 
-def _name(fields: _Fields, messages: list[Message]) -> str:
+def _name(fields: Fields, messages: list[Message]) -> str:
     name = fields.get("id")
     is_name = isinstance(name, (str, int)) and not isinstance(name, bool)
-    return (_label(name)[:LONGEST_ID] if is_name else "") or f"{_hash64('id', _canonical(messages)):016x}"
+    return (label(name)[:LONGEST_ID] if is_name else "") or f"{_hash64('id', _canonical(messages)):016x}"
 
 
 def _hash64(salt: str, data: bytes) -> int:
@@ -263,7 +279,7 @@ def _answer(value: object) -> str:
     return _text(value, "answer")
 
 
-def _question(fields: _Fields, question: object, given: object) -> str:
+def _question(fields: Fields, question: object, given: object) -> str:
     """Question or instruction, what it is about (Alpaca's input), and a context before both."""
     text = _text(question, "prompt")
     about = _text(given, "input", optional=True)
@@ -276,7 +292,7 @@ def _question(fields: _Fields, question: object, given: object) -> str:
     return f"Context: {context}\n\nQuestion: {text}" if context else text
 
 
-def _check_documents(fields: _Fields, messages: list[Message]) -> None:
+def _check_documents(fields: Fields, messages: list[Message]) -> None:
     for name in DOCUMENTS:
         found = fields.left_out(name)
         if found is None or not _holds_text(found[1]):
@@ -297,7 +313,7 @@ def _check_answer(conversation: Conversation) -> None:
         raise Unusable("empty answer")
 
 
-def _session_prompt(sessions: object, fields: _Fields, words: Collection[str]) -> str:
+def session_prompt(sessions: object, fields: Fields, words: Collection[str]) -> str:
     """The sessions of a chat history with their dates, then the question, as one prompt of the user."""
     sessions = as_rows(sessions)
     if not isinstance(sessions, list) or not sessions:

@@ -1,16 +1,17 @@
-"""Rows of JSON Lines (plain, gzip, zstd) and Parquet files, one after another, in bounded memory."""
+"""Rows of JSON Lines, JSON arrays (plain, gzip, zstd) and Parquet files, one after another, in bounded memory."""
 
 import dataclasses
 import io
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, BinaryIO
+from typing import BinaryIO, Protocol
 
 import pyarrow
 import pyarrow.parquet
 
 from winnow.common.errors import ExitCode, Failure
+from winnow.prepare.rows import json_array
 
 SUFFIXES = (
     ".jsonl",
@@ -33,9 +34,10 @@ COMPRESSIONS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 @dataclasses.dataclass(frozen=True)
 class Row:
     place: str  # "FILE:LINE" or "FILE, row N"
-    payload: bytes | dict[str, Any]  # one line of JSON, or the row of a table
+    payload: object  # bytes: one line of JSON; else the row of a table or the item of an array
     source: str  # name of the file without suffixes
     problem: str = ""  # why there is no payload
+    folder: str = ""  # name of the file's folder
 
 
 def find_files(inputs: Iterable[str]) -> list[pathlib.Path]:
@@ -62,6 +64,17 @@ def find_files(inputs: Iterable[str]) -> list[pathlib.Path]:
         if not os.access(path, os.R_OK):
             raise Failure(ExitCode.NO_INPUT, f"{path}: cannot be read: check its permissions")
     return files
+
+
+class Rows(Protocol):
+    """Rows, and how far they are."""
+
+    bytes_total: int
+
+    @property
+    def bytes_read(self) -> int: ...
+
+    def rows(self) -> Iterator[Row]: ...
 
 
 class Reader:
@@ -106,25 +119,29 @@ class Reader:
             with pyarrow.CompressedInputStream(file, compression) as stream:
                 yield from self._lines(path, io.BufferedReader(stream, 2**20))
 
-    def _lines(self, path: pathlib.Path, file: BinaryIO | io.BufferedReader) -> Iterator[Row]:
-        number, is_first = 0, True
+    def _lines(self, path: pathlib.Path, file: io.BufferedReader) -> Iterator[Row]:
+        if file.peek(64).removeprefix(BYTE_ORDER_MARK).lstrip().startswith(b"["):
+            yield from self._items(path, file)
+            return
+        number = 0
         while line := file.readline(LONGEST_LINE_BYTES):
             number += 1
             place = f"{path}:{number}"
             if number == 1:
                 line = line.removeprefix(BYTE_ORDER_MARK)
-            if is_first and line.lstrip().startswith(b"["):
-                raise Failure(
-                    ExitCode.BAD_DATA,
-                    f"{path}: a JSON array; one object a line is needed, for example by: jq -c '.[]' {path}",
-                )
-            is_first = is_first and not line.strip()
             if len(line) == LONGEST_LINE_BYTES and not line.endswith(b"\n"):
                 while line and not line.endswith(b"\n"):
                     line = file.readline(LONGEST_LINE_BYTES)
-                yield Row(place, b"", _stem(path), f"line longer than {LONGEST_LINE_BYTES >> 20} MiB")
+                yield _row(path, place, b"", f"line longer than {LONGEST_LINE_BYTES >> 20} MiB")
             elif line.strip():
-                yield Row(place, line, _stem(path))
+                yield _row(path, place, line)
+
+    def _items(self, path: pathlib.Path, file: io.BufferedReader) -> Iterator[Row]:
+        try:
+            for number, (line, item) in enumerate(json_array.items(file), 1):
+                yield _row(path, f"{path}:{line}, item {number}", item)
+        except ValueError as error:
+            raise Failure(ExitCode.BAD_DATA, f"{path}: {error}") from error
 
     def _table_rows(self, path: pathlib.Path, file: BinaryIO) -> Iterator[Row]:
         table = pyarrow.parquet.ParquetFile(file, pre_buffer=False)
@@ -133,7 +150,11 @@ class Reader:
         for batch in table.iter_batches(batch_size=PARQUET_ROWS, use_threads=False):
             for row in batch.to_pylist():
                 number += 1
-                yield Row(f"{path}, row {number}", row, _stem(path))
+                yield _row(path, f"{path}, row {number}", row)
+
+
+def _row(path: pathlib.Path, place: str, payload: object, problem: str = "") -> Row:
+    return Row(place, payload, _stem(path), problem, path.resolve().parent.name)
 
 
 def _stem(path: pathlib.Path) -> str:
