@@ -39,10 +39,11 @@ def run_transformers(request: Result) -> Result:
         log_p = torch.log_softmax(logits, -1).gather(1, tokens[0, request["first"] :, None])
         result["nll"] = (-log_p[:, 0]).tolist()
         if request["n_new"]:
-            plain = transformers.GenerationConfig(
+            # In place of the checkpoint's own, which would fill in what is left out: its stop tokens, sampling.
+            model.generation_config = transformers.GenerationConfig(
                 do_sample=False, max_new_tokens=request["n_new"], eos_token_id=None, pad_token_id=0
             )
-            written = model.generate(tokens, generation_config=plain, output_logits=True, return_dict_in_generate=True)
+            written = model.generate(tokens, output_logits=True, return_dict_in_generate=True)
             result["text"] = written.sequences[0, tokens.shape[1] :].tolist()
             for rows in written.logits:
                 best = rows[0].double().topk(2).values

@@ -1,0 +1,156 @@
+"""Exports in their engines, on the CPU in float32: each runs the hybrid that winnow measured; a wrong one is caught.
+
+Every engine is in an environment of its own (jobs/setup.sh engines); one that is not there is skipped.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import launch
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+sys.path.insert(0, str(launch.REPOSITORY / "tests/real"))
+import fetch  # noqa: E402
+import relabel  # noqa: E402
+
+GOLDEN = launch.REPOSITORY / "tests/golden"
+PYTHONS = {
+    "transformers": launch.REPOSITORY / ".venv-torch/bin/python",
+    "llamacpp": launch.REPOSITORY / ".venv-engines/llamacpp/bin/python",
+    "mlx": launch.REPOSITORY / ".venv-engines/mlx/bin/python",
+}
+WINDOW, REAL_WINDOW = 40, 256
+N_NEW = 100  # tokens that are written past the window
+SECONDS = 3000
+
+# (engine, golden checkpoint, form): "hf" and "vllm" are targets of winnow export.
+RIGHT = [
+    ("transformers", "qwen3", "hf"),
+    ("transformers", "qwen2", "hf"),
+    ("transformers", "llama", "hf"),
+    ("transformers", "mistral", "hf"),
+    ("transformers", "qwen3_moe_plain", "mellum"),
+    ("transformers", "qwen2", "granite_swa"),
+    ("llamacpp", "qwen3", "mellum"),
+    ("llamacpp", "qwen3_moe_plain", "mellum"),
+    ("llamacpp", "qwen2", "granite_swa"),
+    ("llamacpp", "llama", "granite_swa"),
+    ("llamacpp", "mistral", "granite_swa"),
+    ("mlx", "qwen3", "mellum"),
+    ("mlx", "qwen3_moe_plain", "mellum"),
+    ("mlx", "llama", "llama"),
+    ("mlx", "mistral", "llama"),
+]
+# Of these the engine knows no window per layer: it runs full attention without a word.
+IGNORED = [("llamacpp", "qwen3", "hf"), ("llamacpp", "llama", "hf"), ("mlx", "qwen3", "hf")]
+
+
+def python_of(engine):
+    python = PYTHONS[engine]
+    if not python.exists():
+        pytest.skip(f"no {python.parents[1]}: make test-engines makes it and needs a network once")
+    return python
+
+
+def serve_check(export, engine, out, n_new=N_NEW, *flags):
+    words = ["serve-check", export, "--engine", engine, "--python", python_of(engine), "--out", out]
+    words += ["--generate", n_new, "--threads", "1", *flags]
+    done = subprocess.run(
+        launch.command(words), env=launch.environment(out.parent), capture_output=True, text=True, timeout=SECONDS
+    )
+    print(done.stdout, done.stderr)
+    return done.returncode, json.loads(out.read_text()) if out.exists() else None
+
+
+def windows_of(checkpoint, window):
+    """The second and third layer are full, so that both kinds stand beside each other and beside their like."""
+    n_layers = json.loads((checkpoint / "config.json").read_text())["num_hidden_layers"]
+    return [None if layer in (1, 2) and layer < n_layers - 1 else window for layer in range(n_layers)]
+
+
+def export(folder, checkpoint, form, window=WINDOW):
+    windows = windows_of(checkpoint, window)
+    if form != "hf":
+        return relabel.write_export(folder / form, checkpoint, form, windows)
+    config = json.loads((checkpoint / "config.json").read_text())
+    selection = {"format": "winnow-selection", "format_version": 1, "method": "list", "n_layers": len(windows)}
+    selection["layers"] = [layer for layer, keys in enumerate(windows) if keys is None]
+    selection |= {"keep": len(selection["layers"]), "window": window, "window_keys": window, "sinks": 0}
+    selection |= {"decode": "windowed", "tail_rows": -1, "target": "", "model": str(checkpoint), "provenance": {}}
+    selection |= {"model_type": config["model_type"], "checkpoint_sha256": "0" * 64}
+    (folder / "selection.json").write_text(json.dumps(selection))
+    done = launch.run(
+        ["export", folder / "selection.json", "--target", "hf", "--no-hash", "--out", folder / "hf"], folder
+    )
+    assert done.returncode == 0, done.stderr
+    return folder / "hf"
+
+
+@pytest.mark.parametrize("engine, family, form", RIGHT)
+def test_the_engine_runs_the_hybrid(engine, family, form, tmp_path):
+    code, record = serve_check(export(tmp_path, GOLDEN / family, form), engine, tmp_path / "check.json")
+    assert code == 0 and record["verdict"] == "hybrid"
+    for name, candidate in record["candidates"].items():
+        assert (candidate["rms_nats"] <= record["tolerance_nats"]) == (name == "hybrid")
+    assert record["text"] == {"tokens": N_NEW, "equal": N_NEW, "parts_at_a_tie": False}
+
+
+@pytest.mark.parametrize("engine, family, form", IGNORED)
+def test_windows_that_an_engine_ignores_are_found(engine, family, form, tmp_path):
+    code, record = serve_check(export(tmp_path, GOLDEN / family, form), engine, tmp_path / "check.json", 0)
+    assert code == 65 and record["verdict"] == "full"
+
+
+@pytest.mark.parametrize(
+    "engine, family, form",
+    [("transformers", "qwen3", "hf"), ("llamacpp", "llama", "granite_swa"), ("mlx", "qwen3", "mellum")],
+)
+@pytest.mark.parametrize(
+    "ran, changes",
+    [
+        ("full", lambda config: {"sliding_window": 4096}),
+        ("window-minus-1", lambda config: {"sliding_window": WINDOW - 1}),
+        ("window-plus-1", lambda config: {"sliding_window": WINDOW + 1}),
+        ("something else", lambda config: {"layer_types": config["layer_types"][::-1]}),
+    ],
+)
+def test_a_wrong_export_is_caught(engine, family, form, ran, changes, tmp_path):
+    """config.json says something else than the record."""
+    folder = export(tmp_path, GOLDEN / family, form)
+    config = json.loads((folder / "config.json").read_text())
+    if ran == "something else" and config["layer_types"] == config["layer_types"][::-1]:
+        config["layer_types"] = config["layer_types"][1:] + config["layer_types"][:1]
+        changes = dict
+    (folder / "config.json").unlink()
+    (folder / "config.json").write_text(json.dumps(config | changes(config)))
+    code, record = serve_check(folder, engine, tmp_path / "check.json", 0)
+    assert code == 65 and record["verdict"] == ran
+
+
+@pytest.fixture(scope="module")
+def smollm2(tmp_path_factory):
+    """SmolLM2-135M, a Llama of 30 layers."""
+    try:
+        gguf = fetch.fetch("smollm2-135m")
+    except fetch.Unavailable as error:
+        pytest.skip(f"no checkpoint: {error}")
+    folder = tmp_path_factory.mktemp("smollm2")
+    done = launch.run(["import", gguf, "--out", folder / "model"], folder)
+    assert done.returncode == 0, done.stderr
+    yield folder / "model"
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("engine, form", [("transformers", "hf"), ("llamacpp", "granite_swa"), ("mlx", "llama")])
+def test_a_real_model(engine, form, smollm2, tmp_path):
+    folder = export(tmp_path, smollm2, form, REAL_WINDOW)
+    threads = str(os.cpu_count() or 1)
+    code, record = serve_check(folder, engine, tmp_path / "check.json", N_NEW, "--threads", threads)
+    shutil.rmtree(folder)
+    assert code == 0 and record["verdict"] == "hybrid"
+    assert record["text"]["equal"] == N_NEW or record["text"]["parts_at_a_tie"]
