@@ -53,8 +53,10 @@ def as_mellum(config, tensors):
     fields = {"model_type": "mellum", "architectures": ["MellumForCausalLM"], "norm_topk_prob": True}
     fields["rope_parameters"] = {"full_attention": rope(config), "sliding_attention": rope(config)}
     fields["mlp_layer_types"] = ["sparse"] * config["num_hidden_layers"]
-    if "num_experts" not in config:
-        fields |= {"num_experts": 1, "num_local_experts": 1, "num_experts_per_tok": 1}
+    n_experts = config.get("num_experts") or config.get("num_local_experts")
+    fields |= {"num_experts": n_experts or 1, "num_local_experts": n_experts or 1}
+    if not n_experts:
+        fields["num_experts_per_tok"] = 1
         fields["moe_intermediate_size"] = config["intermediate_size"]
         tensors = {name.replace(".mlp.", ".mlp.experts.0."): tensor for name, tensor in tensors.items()}
         for layer in range(config["num_hidden_layers"]):

@@ -107,8 +107,9 @@ def _write_metadata(
     writer.add_rope_dimension_count(head_dim)
     writer.add_layer_norm_rms_eps(config.get("rms_norm_eps", 1e-6))
     writer.add_rope_freq_base(_rope_base(folder, config))
-    if config.get("num_experts"):
-        writer.add_expert_count(config["num_experts"])
+    n_experts = config.get("num_experts") or config.get("num_local_experts")
+    if n_experts:
+        writer.add_expert_count(n_experts)
         writer.add_expert_used_count(config["num_experts_per_tok"])
         writer.add_expert_feed_forward_length(config["moe_intermediate_size"])
     if config.get("sliding_window") and config.get("layer_types") and config.get("use_sliding_window") is not False:
