@@ -34,15 +34,15 @@ RIGHT = [
     ("transformers", "qwen2", "hf"),
     ("transformers", "llama", "hf"),
     ("transformers", "mistral", "hf"),
-    ("transformers", "qwen3_moe_plain", "mellum"),
+    ("transformers", "qwen3_moe", "mellum"),
     ("transformers", "qwen2", "granite_swa"),
     ("llamacpp", "qwen3", "mellum"),
-    ("llamacpp", "qwen3_moe_plain", "mellum"),
+    ("llamacpp", "qwen3_moe", "mellum"),
     ("llamacpp", "qwen2", "granite_swa"),
     ("llamacpp", "llama", "granite_swa"),
     ("llamacpp", "mistral", "granite_swa"),
     ("mlx", "qwen3", "mellum"),
-    ("mlx", "qwen3_moe_plain", "mellum"),
+    ("mlx", "qwen3_moe", "mellum"),
     ("mlx", "llama", "llama"),
     ("mlx", "mistral", "llama"),
 ]
@@ -65,6 +65,17 @@ def serve_check(export, engine, out, n_new=N_NEW, *flags):
     )
     print(done.stdout, done.stderr)
     return done.returncode, json.loads(out.read_text()) if out.exists() else None
+
+
+def golden(folder, family):
+    """A small random checkpoint. Engines norm the weights of a mixture's experts, as published mixtures of Qwen3 want
+    it; the golden whose layers are all mixtures does not want it, so its config.json is changed."""
+    if family != "qwen3_moe":
+        return GOLDEN / family
+    model = shutil.copytree(GOLDEN / "qwen3_moe_plain", folder / family)
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"norm_topk_prob": True}))
+    return model
 
 
 def windows_of(checkpoint, window):
@@ -93,7 +104,7 @@ def export(folder, checkpoint, form, window=WINDOW):
 
 @pytest.mark.parametrize("engine, family, form", RIGHT)
 def test_the_engine_runs_the_hybrid(engine, family, form, tmp_path):
-    code, record = serve_check(export(tmp_path, GOLDEN / family, form), engine, tmp_path / "check.json")
+    code, record = serve_check(export(tmp_path, golden(tmp_path, family), form), engine, tmp_path / "check.json")
     assert code == 0 and record["verdict"] == "hybrid"
     for name, candidate in record["candidates"].items():
         assert (candidate["rms_nats"] <= record["tolerance_nats"]) == (name == "hybrid")
@@ -102,7 +113,7 @@ def test_the_engine_runs_the_hybrid(engine, family, form, tmp_path):
 
 @pytest.mark.parametrize("engine, family, form", IGNORED)
 def test_windows_that_an_engine_ignores_are_found(engine, family, form, tmp_path):
-    code, record = serve_check(export(tmp_path, GOLDEN / family, form), engine, tmp_path / "check.json", 0)
+    code, record = serve_check(export(tmp_path, golden(tmp_path, family), form), engine, tmp_path / "check.json", 0)
     assert code == 65 and record["verdict"] == "full"
 
 
@@ -121,7 +132,7 @@ def test_windows_that_an_engine_ignores_are_found(engine, family, form, tmp_path
 )
 def test_a_wrong_export_is_caught(engine, family, form, ran, changes, tmp_path):
     """config.json says something else than the record."""
-    folder = export(tmp_path, GOLDEN / family, form)
+    folder = export(tmp_path, golden(tmp_path, family), form)
     config = json.loads((folder / "config.json").read_text())
     if ran == "something else" and config["layer_types"] == config["layer_types"][::-1]:
         config["layer_types"] = config["layer_types"][1:] + config["layer_types"][:1]
