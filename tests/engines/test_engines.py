@@ -24,6 +24,7 @@ PYTHONS = {
     "llamacpp": launch.REPOSITORY / ".venv-engines/llamacpp/bin/python",
     "mlx": launch.REPOSITORY / ".venv-engines/mlx/bin/python",
 }
+CHECKS = launch.BUILD / "engine-checks"
 WINDOW, REAL_WINDOW = 40, 256
 N_NEW = 100  # tokens that are written past the window
 SECONDS = 3000
@@ -57,11 +58,15 @@ def python_of(engine):
     return python
 
 
-def serve_check(export, engine, out, n_new=N_NEW, *flags):
+def serve_check(export, engine, name, n_new=N_NEW, *flags):
+    """(exit code, JSON), which is kept for matrix.py."""
+    CHECKS.mkdir(exist_ok=True)
+    out = CHECKS / f"{engine}-{name}.json"
+    out.unlink(missing_ok=True)
     words = ["serve-check", export, "--engine", engine, "--python", python_of(engine), "--out", out]
     words += ["--generate", n_new, "--threads", "1", *flags]
     done = subprocess.run(
-        launch.command(words), env=launch.environment(out.parent), capture_output=True, text=True, timeout=SECONDS
+        launch.command(words), env=launch.environment(CHECKS / "cache"), capture_output=True, text=True, timeout=SECONDS
     )
     print(done.stdout, done.stderr)
     return done.returncode, json.loads(out.read_text()) if out.exists() else None
@@ -104,7 +109,7 @@ def export(folder, checkpoint, form, window=WINDOW):
 
 @pytest.mark.parametrize("engine, family, form", RIGHT)
 def test_the_engine_runs_the_hybrid(engine, family, form, tmp_path):
-    code, record = serve_check(export(tmp_path, golden(tmp_path, family), form), engine, tmp_path / "check.json")
+    code, record = serve_check(export(tmp_path, golden(tmp_path, family), form), engine, f"{family}-{form}")
     assert code == 0 and record["verdict"] == "hybrid"
     for name, candidate in record["candidates"].items():
         assert (candidate["rms_nats"] <= record["tolerance_nats"]) == (name == "hybrid")
@@ -113,7 +118,8 @@ def test_the_engine_runs_the_hybrid(engine, family, form, tmp_path):
 
 @pytest.mark.parametrize("engine, family, form", IGNORED)
 def test_windows_that_an_engine_ignores_are_found(engine, family, form, tmp_path):
-    code, record = serve_check(export(tmp_path, golden(tmp_path, family), form), engine, tmp_path / "check.json", 0)
+    folder = export(tmp_path, golden(tmp_path, family), form)
+    code, record = serve_check(folder, engine, f"{family}-{form}-ignored", 0)
     assert code == 65 and record["verdict"] == "full"
 
 
@@ -139,7 +145,7 @@ def test_a_wrong_export_is_caught(engine, family, form, ran, changes, tmp_path):
         changes = dict
     (folder / "config.json").unlink()
     (folder / "config.json").write_text(json.dumps(config | changes(config)))
-    code, record = serve_check(folder, engine, tmp_path / "check.json", 0)
+    code, record = serve_check(folder, engine, f"{family}-{form}-wrong-{ran.replace(' ', '-')}", 0)
     assert code == 65 and record["verdict"] == ran
 
 
@@ -161,7 +167,7 @@ def smollm2(tmp_path_factory):
 def test_a_real_model(engine, form, smollm2, tmp_path):
     folder = export(tmp_path, smollm2, form, REAL_WINDOW)
     threads = str(os.cpu_count() or 1)
-    code, record = serve_check(folder, engine, tmp_path / "check.json", N_NEW, "--threads", threads)
+    code, record = serve_check(folder, engine, f"smollm2-135m-{form}", N_NEW, "--threads", threads)
     shutil.rmtree(folder)
     assert code == 0 and record["verdict"] == "hybrid"
     assert record["text"]["equal"] == N_NEW or record["text"]["parts_at_a_tie"]
