@@ -96,6 +96,7 @@ def _environment(threads: int | None) -> dict[str, str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     environment |= {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     environment |= {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+    environment.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")  # GiB: one short sequence, not half of the memory
     if threads:
         environment["OMP_NUM_THREADS"] = str(threads)
     return environment
