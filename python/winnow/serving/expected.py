@@ -1,0 +1,98 @@
+"""What winnow itself computes for every pattern that an engine might have run: token NLLs and a greedy text."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+from collections.abc import Iterator
+
+import h5py
+import numpy as np
+
+from winnow.common.errors import ExitCode, Failure
+from winnow.serving.exported import Export
+from winnow.serving.probe import Probe, write_calibration
+from winnow.serving.verdict import Ran
+
+
+class Winnow:
+    """Runs the executable on the checkpoint that was measured, in float32 on the CPU, in a scratch folder."""
+
+    def __init__(self, export: Export, scratch: pathlib.Path, threads: int | None) -> None:
+        self._export, self._scratch, self._threads = export, scratch, threads
+        self._program = find_winnow()
+
+    def token_nlls(self, probe: Probe) -> dict[Ran, np.ndarray]:
+        """{pattern: (n_scored) nats}, without those that are the hybrid by another name."""
+        data = self._scratch / "probe.h5"
+        write_calibration(data, probe.tokens, probe.first)
+        return {ran: self._nll(data, ran.value, pattern, keys) for ran, pattern, keys in candidates(self._export)}
+
+    def text(self, probe: Probe, n_tokens: int) -> list[int]:
+        """What the hybrid writes after the sequence, greedily."""
+        data, texts = self._scratch / "prompt.h5", self._scratch / "texts.jsonl"
+        write_calibration(data, [*probe.tokens, probe.tokens[0]], len(probe.tokens))
+        pattern = hybrid_pattern(self._export)
+        self._run(
+            "evaluate", data, "text", self._export.window_keys or 1, "--pattern", pattern,
+            "--generate", str(n_tokens), "--stop-tokens", "none", "--responses", str(texts),
+        )  # fmt: skip
+        rows = [json.loads(line) for line in texts.read_text(encoding="utf-8").splitlines()]
+        return next(row["token_ids"] for row in rows if row["pattern"] == pattern)
+
+    def _nll(self, data: pathlib.Path, name: str, pattern: str, keys: int) -> np.ndarray:
+        # A layer has to be measured besides the base; the last one costs least.
+        last = str(len(self._export.windows) - 1)
+        out = self._run("calibrate", data, name, keys, "--base", pattern, "--layers", last, "--per-token")
+        with h5py.File(out / "results.h5") as file:
+            return np.asarray(file["calibration/token_nll_base"][0], np.float64)
+
+    def _run(self, verb: str, data: pathlib.Path, name: str, keys: int, *more: str) -> pathlib.Path:
+        """Returns the run directory."""
+        out = self._scratch / name
+        words = [self._program, verb, "--model", str(self._export.source), "--data", str(data), "--out", str(out)]
+        # The rules of all engines here: W keys with the row itself, in decoding too, and positions by type of layer.
+        words += ["--window", str(keys), "--target", "hf", "--device", "cpu", *more]
+        if self._threads:
+            words += ["--threads", str(self._threads)]
+        done = subprocess.run(words, capture_output=True, text=True, errors="replace", cwd=self._scratch)
+        if done.returncode != 0:
+            last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+            known = done.returncode in set(ExitCode)
+            raise Failure(
+                ExitCode(done.returncode) if known else ExitCode.INTERNAL,
+                f"winnow {verb} does not measure {self._export.source}: {last.removeprefix('winnow: ')}",
+            )
+        return out
+
+
+def hybrid_pattern(export: Export) -> str:
+    full = export.full_layers
+    if len(full) == len(export.windows):
+        return "full"
+    return "list:" + ",".join(map(str, full)) if full else "windowed"
+
+
+def candidates(export: Export) -> Iterator[tuple[Ran, str, int]]:
+    """(name, winnow's pattern, keys of its windows), the hybrid first."""
+    pattern, keys = hybrid_pattern(export), export.window_keys
+    yield Ran.HYBRID, pattern, keys or 1
+    if keys is None or pattern == "full":
+        return
+    yield Ran.FULL, "full", keys
+    if pattern != "windowed":
+        yield Ran.WINDOWED, "windowed", keys
+    if keys > 1:
+        yield Ran.ONE_LESS, pattern, keys - 1
+    yield Ran.ONE_MORE, pattern, keys + 1
+
+
+def find_winnow() -> str:
+    """The executable beside this program's launcher, else on PATH."""
+    beside = os.environ.get("WINNOW_BIN")
+    found = shutil.which("winnow", path=beside) if beside else None
+    found = found or shutil.which("winnow")
+    if found is None:
+        raise Failure(ExitCode.UNAVAILABLE, "there is no program winnow on PATH to measure the checkpoint with")
+    return found

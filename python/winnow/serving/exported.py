@@ -1,0 +1,122 @@
+"""What an export asks of an engine: winnow-export.json, and the config.json of the checkpoint that was measured."""
+
+import json
+import pathlib
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from winnow.common.errors import ExitCode, Failure
+
+RECORD = "winnow-export.json"
+OVERRIDES = "hf_overrides.json"
+CONFIG = "config.json"
+
+
+@dataclass(frozen=True)
+class Export:
+    """folder: of the export. source: the checkpoint that was measured; source_config: its config.json. windows:
+    (n_layers) keys, None where the layer is full. window_keys: of the layers that the selection windowed, None where
+    there is none. overrides: fields that the engine is given on top of config.json. model_impl: vLLM's, "" by default.
+    """
+
+    folder: pathlib.Path
+    source: pathlib.Path
+    source_config: dict[str, Any]
+    target: str
+    windows: tuple[int | None, ...]
+    window_keys: int | None
+    overrides: dict[str, Any]
+    model_impl: str
+
+    @property
+    def served(self) -> pathlib.Path:
+        """The checkpoint that the engine loads."""
+        return self.folder if (self.folder / CONFIG).is_file() else self.source
+
+    @property
+    def full_layers(self) -> list[int]:
+        return [layer for layer, keys in enumerate(self.windows) if keys is None]
+
+    @property
+    def longest_window(self) -> int:
+        return max((keys for keys in self.windows if keys is not None), default=1)
+
+
+def read_export(folder: pathlib.Path, model: pathlib.Path | None) -> Export:
+    """model: the checkpoint in place of the one that the record names. Failure where a file is not there or is not
+    what it should be."""
+    record = _read_json(folder / RECORD, "give the folder that winnow export wrote")
+    if record.get("format") != "winnow-export" or record.get("format_version") != 1:
+        raise Failure(ExitCode.BAD_DATA, f"{folder / RECORD}: is no record of winnow export of version 1")
+    windows = record.get("windows")
+    if (
+        not isinstance(windows, list)
+        or not windows
+        or not all(keys is None or (type(keys) is int and keys > 0) for keys in windows)
+    ):
+        raise Failure(
+            ExitCode.BAD_DATA, f"{folder / RECORD}: windows: expected a number of keys or null for each layer"
+        )
+    source = (model or pathlib.Path(str(record.get("source") or record.get("model") or ""))).absolute()
+    config = _read_json(source / CONFIG, "give the checkpoint that was measured with --model DIR")
+    if config.get("num_hidden_layers") != len(windows):
+        raise Failure(
+            ExitCode.BAD_DATA,
+            f"{source / CONFIG}: num_hidden_layers is {config.get('num_hidden_layers')}, but the export has "
+            f"{len(windows)} layers; give the checkpoint that was measured with --model DIR",
+        )
+    overrides = folder / OVERRIDES
+    if not (folder / CONFIG).is_file() and not overrides.is_file():
+        raise Failure(
+            ExitCode.BAD_DATA,
+            f"{folder}: has neither {CONFIG} nor {OVERRIDES}: an export with --target {record.get('target')} cannot be "
+            "checked; export with --target hf, vllm, sglang, llamacpp or mlx",
+        )
+    return Export(
+        folder=folder.absolute(),
+        source=source,
+        source_config=config,
+        target=str(record.get("target")),
+        windows=tuple(windows),
+        window_keys=_selected_window(folder, windows, config),
+        overrides=_read_json(overrides, "") if overrides.is_file() else {},
+        model_impl=_model_impl(folder, str(record.get("route", ""))),
+    )
+
+
+def _selected_window(folder: pathlib.Path, windows: list[int | None], config: dict[str, Any]) -> int | None:
+    """The window that was measured, beside those that layers of the model have by themselves."""
+    sizes = {keys for keys in windows if keys is not None}
+    if len(sizes) > 1:
+        sizes.discard(config.get("sliding_window"))
+    if len(sizes) > 1:
+        raise Failure(
+            ExitCode.BAD_DATA,
+            f"{folder / RECORD}: windows of {', '.join(map(str, sorted(sizes)))} keys: one size besides the model's "
+            "own can be checked",
+        )
+    return next(iter(sizes), None)
+
+
+def _model_impl(folder: pathlib.Path, route: str) -> str:
+    """What vLLM or SGLang are started with."""
+    if route in ("transformers", "plugin"):
+        return "transformers" if route == "transformers" else "vllm"
+    script = folder / "serve.sh"
+    found = re.search(r"--model-impl[ =](\w+)", script.read_text("utf-8", "replace")) if script.is_file() else None
+    return found[1] if found else ""
+
+
+def _read_json(path: pathlib.Path, advice: str) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise Failure(ExitCode.NO_INPUT, f"{path}: not there; {advice}".rstrip("; ")) from error
+    except OSError as error:
+        raise Failure(ExitCode.NO_INPUT, f"{path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise Failure(ExitCode.BAD_DATA, f"{path}: is no JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise Failure(ExitCode.BAD_DATA, f"{path}: expected a JSON object")
+    return content

@@ -1,0 +1,64 @@
+"""The token sequence that the engine and winnow score, and its calibration file."""
+
+import pathlib
+from dataclasses import dataclass
+
+import h5py
+import numpy as np
+
+from winnow.common.errors import ExitCode, Failure
+
+SEED = 20260627
+MOST_PAST, LEAST_PAST = 256, 64  # tokens that see a window, unless asked for
+ROWS_BEFORE = 32  # scored tokens that no window reaches
+
+
+@dataclass(frozen=True)
+class Probe:
+    """tokens: the sequence. first: the first token that is scored. n_before: scored tokens whose rows see every key
+    under all candidates: those of the smallest window, W - 1, begin at token W."""
+
+    tokens: list[int]
+    first: int
+    n_before: int
+
+    @property
+    def n_scored(self) -> int:
+        return len(self.tokens) - self.first
+
+
+def make_probe(n_vocabulary: int, window: int, longest: int, n_tokens: int | None) -> Probe:
+    """longest: positions that the model has. Failure where the sequence would not reach past the window.
+
+    Random tokens, then twice a repetition of what stood W and W + 1 places before. A head that continues a repetition
+    looks at the token behind the earlier one: at the last key of the window, then at the first beyond it. So trained
+    models, which have such heads, give figures of their own for W - 1, W and W + 1. Ids from the ends of the
+    vocabulary, where special tokens are, are left out."""
+    if n_tokens is None:
+        n_tokens = min(window + min(max(window, LEAST_PAST), MOST_PAST), longest)
+    if n_tokens > longest:
+        raise Failure(ExitCode.USAGE, f"--tokens {n_tokens}: the model has {longest} positions")
+    if n_tokens < window + 4:
+        raise Failure(
+            ExitCode.USAGE,
+            f"{n_tokens} tokens do not reach past the window of {window} keys; give --tokens {window + 4} or more"
+            + ("" if n_tokens < longest else f" (but the model has {longest} positions)"),
+        )
+    random = np.random.default_rng(SEED)
+    low = n_vocabulary // 10
+    tokens = random.integers(low, max(n_vocabulary // 2, low + 1), n_tokens).tolist()
+    middle = window + 1 + (n_tokens - window - 1) // 2
+    for place in range(window + 1, n_tokens):
+        tokens[place] = tokens[place - window - (place >= middle)]
+    first = max(1, window - ROWS_BEFORE)
+    return Probe(tokens, first, max(0, window - first))
+
+
+def write_calibration(path: pathlib.Path, tokens: list[int], first: int) -> None:
+    """A file as results/README.md has it, of one example whose tokens from `first` on are scored."""
+    with h5py.File(path, "w") as file:
+        file.attrs["format"], file.attrs["format_version"] = "winnow-calibration", 1
+        file["tokens"] = np.array(tokens, np.int32)
+        file["offsets"] = np.array([0, len(tokens)], np.int64)
+        file["answer_start"] = np.array([first], np.int64)
+        file.create_dataset("example_id", data=["serve-check"], dtype=h5py.string_dtype("utf-8"))

@@ -1,0 +1,199 @@
+"""Exports in their engines, on the CPU in float32: each runs the hybrid that winnow measured; a wrong one is caught.
+
+Every engine is in an environment of its own (jobs/setup.sh engines); one that is not there is skipped.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import launch
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+sys.path.insert(0, str(launch.REPOSITORY / "tests/real"))
+import fetch  # noqa: E402
+import relabel  # noqa: E402
+
+GOLDEN = launch.REPOSITORY / "tests/golden"
+PYTHONS = {
+    "transformers": launch.REPOSITORY / ".venv-torch/bin/python",
+    "llamacpp": launch.REPOSITORY / ".venv-engines/llamacpp/bin/python",
+    "mlx": launch.REPOSITORY / ".venv-engines/mlx/bin/python",
+    "vllm": launch.REPOSITORY / ".venv-engines/vllm/bin/python",
+}
+SLOW = {"vllm"}  # make test-engines-all
+CHECKS = launch.BUILD / "engine-checks"
+WINDOW, REAL_WINDOW = 40, 256
+N_NEW = 100  # tokens that are written past the window
+SECONDS = 3000
+
+# (engine, golden checkpoint, form): "hf" and "vllm" are targets of winnow export, "plugin" is vLLM's own model code
+# with python/winnow_vllm.
+RIGHT = [
+    ("transformers", "qwen3", "hf"),
+    ("transformers", "qwen2", "hf"),
+    ("transformers", "llama", "hf"),
+    ("transformers", "mistral", "hf"),
+    ("transformers", "qwen3_moe", "mellum"),
+    ("transformers", "qwen2", "granite_swa"),
+    ("llamacpp", "qwen3", "mellum"),
+    ("llamacpp", "qwen3_moe", "mellum"),
+    ("llamacpp", "qwen2", "granite_swa"),
+    ("llamacpp", "llama", "granite_swa"),
+    ("llamacpp", "mistral", "granite_swa"),
+    ("mlx", "qwen3", "mellum"),
+    ("mlx", "qwen3_moe", "mellum"),
+    ("mlx", "llama", "llama"),
+    ("mlx", "mistral", "llama"),
+    ("vllm", "qwen3", "vllm"),
+    ("vllm", "qwen2", "vllm"),
+    ("vllm", "llama", "vllm"),
+    ("vllm", "mistral", "vllm"),
+    ("vllm", "qwen3", "plugin"),
+    ("vllm", "llama", "plugin"),
+]
+# Of these the engine knows no window per layer: it runs full attention without a word.
+IGNORED = [("llamacpp", "qwen3", "hf"), ("llamacpp", "llama", "hf"), ("mlx", "qwen3", "hf")]
+
+
+def python_of(engine):
+    python = PYTHONS[engine]
+    if engine in SLOW and not os.environ.get("WINNOW_ALL_ENGINES"):
+        pytest.skip("make test-engines-all runs it")
+    if not python.exists():
+        pytest.skip(f"no {python.parents[1]}: make test-engines makes it and needs a network once")
+    return python
+
+
+def serve_check(export, engine, name, n_new=N_NEW, *flags):
+    """(exit code, JSON), which is kept for matrix.py."""
+    CHECKS.mkdir(exist_ok=True)
+    out = CHECKS / f"{engine}-{name}.json"
+    out.unlink(missing_ok=True)
+    words = ["serve-check", export, "--engine", engine, "--python", python_of(engine), "--out", out]
+    words += ["--generate", n_new, "--threads", "1", *flags]
+    done = subprocess.run(
+        launch.command(words), env=launch.environment(CHECKS / "cache"), capture_output=True, text=True, timeout=SECONDS
+    )
+    print(done.stdout, done.stderr)
+    return done.returncode, json.loads(out.read_text()) if out.exists() else None
+
+
+def golden(folder, family):
+    """A small random checkpoint. Engines norm the weights of a mixture's experts, as published mixtures of Qwen3 want
+    it; the golden whose layers are all mixtures does not want it, so its config.json is changed."""
+    if family != "qwen3_moe":
+        return GOLDEN / family
+    model = shutil.copytree(GOLDEN / "qwen3_moe_plain", folder / family)
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"norm_topk_prob": True}))
+    return model
+
+
+def windows_of(checkpoint, window):
+    """The second and third layer are full, so that both kinds stand beside each other and beside their like."""
+    n_layers = json.loads((checkpoint / "config.json").read_text())["num_hidden_layers"]
+    return [None if layer in (1, 2) and layer < n_layers - 1 else window for layer in range(n_layers)]
+
+
+def export(folder, checkpoint, form, window=WINDOW):
+    windows = windows_of(checkpoint, window)
+    if form not in ("hf", "vllm", "plugin"):
+        return relabel.write_export(folder / form, checkpoint, form, windows)
+    config = json.loads((checkpoint / "config.json").read_text())
+    selection = {"format": "winnow-selection", "format_version": 1, "method": "list", "n_layers": len(windows)}
+    selection["layers"] = [layer for layer, keys in enumerate(windows) if keys is None]
+    selection |= {"keep": len(selection["layers"]), "window": window, "window_keys": window, "sinks": 0}
+    selection |= {"decode": "windowed", "tail_rows": -1, "target": "", "model": str(checkpoint), "provenance": {}}
+    selection |= {"model_type": config["model_type"], "checkpoint_sha256": "0" * 64}
+    (folder / "selection.json").write_text(json.dumps(selection))
+    words = ["--target", "hf" if form == "hf" else "vllm", "--no-hash", "--out", folder / form]
+    done = launch.run(["export", folder / "selection.json", *words], folder)
+    assert done.returncode == 0, done.stderr
+    if form == "plugin":
+        give_model_impl(folder / form, "vllm")
+    return folder / form
+
+
+def give_model_impl(folder, impl):
+    """Has vLLM run its own model code, or Transformers."""
+    script = (folder / "serve.sh").read_text().replace(" --model-impl transformers", "")
+    (folder / "serve.sh").write_text(script.replace(" --hf-overrides", f" --model-impl {impl} --hf-overrides"))
+
+
+@pytest.mark.parametrize("engine, family, form", RIGHT)
+def test_the_engine_runs_the_hybrid(engine, family, form, tmp_path):
+    code, record = serve_check(export(tmp_path, golden(tmp_path, family), form), engine, f"{family}-{form}")
+    assert code == 0 and record["verdict"] == "hybrid"
+    for name, candidate in record["candidates"].items():
+        assert (candidate["rms_nats"] <= record["tolerance_nats"]) == (name == "hybrid")
+    assert record["text"] == {"tokens": N_NEW, "equal": N_NEW, "parts_at_a_tie": False}
+
+
+@pytest.mark.parametrize("engine, family, form", IGNORED)
+def test_windows_that_an_engine_ignores_are_found(engine, family, form, tmp_path):
+    folder = export(tmp_path, golden(tmp_path, family), form)
+    code, record = serve_check(folder, engine, f"{family}-{form}-ignored", 0)
+    assert code == 65 and record["verdict"] == "full"
+
+
+@pytest.mark.parametrize(
+    "engine, family, form",
+    [("transformers", "qwen3", "hf"), ("llamacpp", "llama", "granite_swa"), ("mlx", "qwen3", "mellum")],
+)
+@pytest.mark.parametrize(
+    "ran, changes",
+    [
+        ("full", lambda config: {"sliding_window": 4096}),
+        ("window-minus-1", lambda config: {"sliding_window": WINDOW - 1}),
+        ("window-plus-1", lambda config: {"sliding_window": WINDOW + 1}),
+        ("something else", lambda config: {"layer_types": config["layer_types"][::-1]}),
+    ],
+)
+def test_a_wrong_export_is_caught(engine, family, form, ran, changes, tmp_path):
+    """config.json says something else than the record."""
+    folder = export(tmp_path, golden(tmp_path, family), form)
+    config = json.loads((folder / "config.json").read_text())
+    if ran == "something else" and config["layer_types"] == config["layer_types"][::-1]:
+        config["layer_types"] = config["layer_types"][1:] + config["layer_types"][:1]
+        changes = dict
+    (folder / "config.json").unlink()
+    (folder / "config.json").write_text(json.dumps(config | changes(config)))
+    code, record = serve_check(folder, engine, f"{family}-{form}-wrong-{ran.replace(' ', '-')}", 0)
+    assert code == 65 and record["verdict"] == ran
+
+
+def test_vllm_s_own_qwen3_ignores_windows_without_the_plugin(tmp_path, monkeypatch):
+    monkeypatch.setenv("VLLM_PLUGINS", "none")
+    folder = export(tmp_path, GOLDEN / "qwen3", "plugin")
+    code, record = serve_check(folder, "vllm", "qwen3-plugin-left-out", 0)
+    assert code == 65 and record["verdict"] == "full"
+
+
+@pytest.fixture(scope="module")
+def smollm2(tmp_path_factory):
+    """SmolLM2-135M, a Llama of 30 layers."""
+    try:
+        gguf = fetch.fetch("smollm2-135m")
+    except fetch.Unavailable as error:
+        pytest.skip(f"no checkpoint: {error}")
+    folder = tmp_path_factory.mktemp("smollm2")
+    done = launch.run(["import", gguf, "--out", folder / "model"], folder)
+    assert done.returncode == 0, done.stderr
+    yield folder / "model"
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("engine, form", [("transformers", "hf"), ("llamacpp", "granite_swa"), ("mlx", "llama")])
+def test_a_real_model(engine, form, smollm2, tmp_path):
+    folder = export(tmp_path, smollm2, form, REAL_WINDOW)
+    # llama.cpp's threads wait for each other in a loop: beside other programs two are slower by far than one.
+    threads = "1" if engine == "llamacpp" else str(os.cpu_count() or 1)
+    code, record = serve_check(folder, engine, f"smollm2-135m-{form}", N_NEW, "--threads", threads)
+    shutil.rmtree(folder)
+    assert code == 0 and record["verdict"] == "hybrid"
+    assert record["text"]["equal"] == N_NEW or record["text"]["parts_at_a_tie"]
