@@ -169,7 +169,8 @@ std::string results_key(const run::RunOptions& options, const std::vector<Evalua
 }
 
 bool has_settings(const evaluation::EvaluationOptions& used, const evaluation::EvaluationOptions& wanted) {
-  return used.seed == wanted.seed && used.n_resamples == wanted.n_resamples && used.baseline == wanted.baseline;
+  return used.seed == wanted.seed && used.n_resamples == wanted.n_resamples && used.baseline == wanted.baseline &&
+         used.margin == wanted.margin;
 }
 
 }  // namespace
@@ -188,6 +189,7 @@ EvaluationInputs load_evaluation(const run::RunOptions& options) {
   read.patterns = read_patterns(options, inputs.config.n_layers);
   keep_native_windows(read.patterns, inputs);
   check_baseline(options.baseline, read.patterns);
+  evaluation::parse_margin(options.margin);  // refused before anything is measured
   std::set<int64_t> wanted;
   for (EvaluatedPattern& pattern : read.patterns) {
     if (pattern.given.windowed == inputs.settings.base) continue;
@@ -217,7 +219,9 @@ void check_selections(const std::vector<EvaluatedPattern>& patterns, const std::
 }
 
 evaluation::EvaluationOptions evaluation_options(const run::RunOptions& options) {
-  return {.seed = static_cast<uint64_t>(options.seed), .baseline = options.baseline};
+  return {.seed = static_cast<uint64_t>(options.seed),
+          .baseline = options.baseline,
+          .margin = evaluation::parse_margin(options.margin)};
 }
 
 evaluation::EvaluationResults finish_evaluation(const run::RunOptions& options,
@@ -232,7 +236,7 @@ evaluation::EvaluationResults finish_evaluation(const run::RunOptions& options,
   run::RunRecord& record = run.directory().record();
   if (record.informative().value("results_key", "") == key) {
     const auto is_wanted = [wanted = evaluation_options(options)](const evaluation::EvaluationResults& known) {
-      return has_settings(known.statistics.options, wanted);
+      return known.statistics.losses && has_settings(known.statistics.options, wanted);
     };
     if (auto known = finished_results(path, evaluation::read_evaluation, is_wanted)) return *std::move(known);
   }
