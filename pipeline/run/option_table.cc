@@ -227,8 +227,8 @@ std::vector<Option> pattern_options() {
        .field = &RunOptions::patterns,
        .verbs = kEvaluate,
        .value = "PATTERN",
-       .help = "Pattern to evaluate: full, windowed, periodic:K@O (layers i with i mod K = O keep full attention), "
-               "first:K, last:K, random:SEED:K, list:1,4,5, or a selection FILE.json of winnow select; may be "
+       .help = "Pattern to evaluate: full, windowed, periodic:K[@O] (layers i with i mod K = O keep full attention), "
+               "first:K, last:K, random:[SEED:]K, list:1,4,5, or a selection FILE.json of winnow select; may be "
                "repeated. full is always evaluated, too",
        .is_required = true,
        .syntax = Syntax::kPattern,

@@ -91,16 +91,29 @@ std::string window_text(int64_t keys, int64_t sinks, const std::string& decode, 
          (tail_rows < 0 ? "" : ", tail rows " + std::to_string(tail_rows));
 }
 
+// On which of these examples a selection was made, in words; "": on none. A selection that is older than hashes of
+// tokens only knows its file.
+std::string examples_shared(const selection::Selection& selection, const run::DataSet& data) {
+  const bool is_same_file = selection.provenance.text("data_sha256") == data.corpus.sha256;
+  if (selection.token_hashes.empty()) return is_same_file ? "these very examples" : "";
+  const std::set<std::string> chosen_on(selection.token_hashes.begin(), selection.token_hashes.end());
+  int64_t n_shared = 0;
+  for (int64_t e = 0; e < data.n_examples; ++e) n_shared += chosen_on.contains(data.corpus.token_hash(e)) ? 1 : 0;
+  if (n_shared == data.n_examples) return "these very examples";
+  if (n_shared == 0) return "";
+  return std::to_string(n_shared) + " of these " + std::to_string(data.n_examples) + " examples";
+}
+
 void warn_of_selections(const std::vector<EvaluatedPattern>& patterns, run::Inputs& inputs) {
   const run::Settings& settings = inputs.settings;
   const std::string here = window_text(settings.window_keys, settings.sinks, settings.decode_name(), -1);
   for (const EvaluatedPattern& pattern : patterns) {
     if (!pattern.given.selection) continue;
     const selection::Selection& selection = *pattern.given.selection;
-    if (selection.provenance.text("data_sha256") == inputs.data_sets.front().corpus.sha256) {
-      inputs.warnings.push_back("the layers of " + pattern.name + " (" + pattern.file +
-                                ") were chosen on these very examples, so its figures are better than on others: "
-                                "evaluate on a held-out set");
+    const std::string shared = examples_shared(selection, inputs.data_sets.front());
+    if (!shared.empty()) {
+      inputs.warnings.push_back("the layers of " + pattern.name + " (" + pattern.file + ") were chosen on " + shared +
+                                ", so its figures are better than on others: evaluate on a held-out set");
     }
     const std::string there = window_text(selection.window_keys, selection.sinks, selection.decode, -1);
     if (there != here) {
@@ -135,6 +148,7 @@ evaluation::EvaluationTable table_of(const std::vector<EvaluatedPattern>& patter
   for (int64_t e = 0; e < data.n_examples; ++e) {
     const auto index = static_cast<std::size_t>(e);
     table.example_id.push_back(data.corpus.example_id[index]);
+    table.token_hash.push_back(data.corpus.token_hash(e));
     if (!data.corpus.source.empty()) table.source.push_back(data.corpus.source[index]);
     table.answer_tokens.push_back(data.n_answer(e));
     table.prompt_tokens.push_back(data.corpus.answer_start[index]);

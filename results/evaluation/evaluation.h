@@ -48,6 +48,7 @@ struct EvaluationTable {
   std::vector<int64_t> native_window;
   std::vector<std::string> example_id;  // (examples)
   std::vector<std::string> source;      // (examples), empty when the data have none
+  std::vector<std::string> token_hash;  // (examples), of their tokens; empty in a file that is older than it
   std::vector<int64_t> answer_tokens;   // (examples)
   std::vector<int64_t> prompt_tokens;   // (examples)
   stats::Table<double> nll;             // nats per token

@@ -201,7 +201,7 @@ std::string answer(const EvaluationTable& table, int64_t full, const Losses& los
 bool is_share(std::string_view figure) { return figure == "token_accuracy" || figure == "exact_match"; }
 
 std::optional<Margin> parse_margin(const std::string& text) {
-  if (text.empty()) return std::nullopt;
+  if (text.empty() || text == "default") return std::nullopt;
   const bool is_percent = text.ends_with("%");
   const char* end = text.data() + text.size() - (is_percent ? 1 : 0);
   double value = 0.0;

@@ -21,7 +21,7 @@ struct Margin {
   bool operator==(const Margin&) const = default;
 };
 
-// Parses "1%" (of token accuracy) or "0.01" (nats per token), above 0; "" is none. Throws Error(kUsage).
+// Parses "1%" (of token accuracy) or "0.01" (nats per token), above 0; none for "" and "default". Throws Error(kUsage).
 std::optional<Margin> parse_margin(const std::string& text);
 // Returns the text that parse_margin() reads.
 std::string margin_text(const Margin& margin);

@@ -108,6 +108,7 @@ void write_measured(storage::Group& group, const EvaluationTable& table) {
     storage::write_variable(group, by_example("source"), table.source,
                             {storage::kText, "data set that the example comes from"});
   }
+  storage::write_token_hashes(group, table.token_hash);
   storage::write_variable(group, by_example("prompt_tokens"), table.prompt_tokens,
                           {storage::kTokens, "length of the prompt"});
   storage::write_variable(group, by_example("answer_tokens"), table.answer_tokens,
@@ -256,6 +257,7 @@ EvaluationTable read_measured(const storage::Group& group) {
     table.native_window = storage::read_variable<int64_t>(group, "native_window", {n_layers});
   }
   if (group.contains("source")) table.source = storage::read_variable<std::string>(group, "source", {n});
+  table.token_hash = storage::read_token_hashes(group, n);
   table.prompt_tokens = storage::read_variable<int64_t>(group, "prompt_tokens", {n});
   table.answer_tokens = storage::read_variable<int64_t>(group, "answer_tokens", {n});
   table.nll = storage::read_table<double>(group, "nll", n_patterns, n);

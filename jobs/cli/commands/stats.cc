@@ -156,7 +156,8 @@ Command add_stats(const cli::Verb& program) {
   verb.add_option(
           "--margin", options->margin,
           "Of an evaluation: largest loss against full attention that is accepted, 1% of token accuracy or 0.01 "
-          "nats per token; \"\": 5 % of what the pattern with the fewest full layers loses (default: the file's)")
+          "nats per token, or the word default: 5 % of what the pattern with the fewest full layers loses (default: "
+          "the file's)")
       .type_name("LOSS");
   verb.add_option("--out", options->out, "Write the whole result with the new statistics here (default: only print)")
       .type_name("FILE");

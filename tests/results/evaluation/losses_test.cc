@@ -86,6 +86,7 @@ TEST(Losses, AMarginDecidesByAFigureOfItsUnit) {
 
 TEST(Losses, MarginsAreRead) {
   EXPECT_FALSE(parse_margin(""));
+  EXPECT_FALSE(parse_margin("default"));
   EXPECT_EQ(parse_margin("1%"), (Margin{0.01, true}));
   EXPECT_EQ(parse_margin("0.25"), (Margin{0.25, false}));
   EXPECT_EQ(margin_text(*parse_margin("2.5%")), "2.5%");
