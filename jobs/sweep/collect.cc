@@ -35,6 +35,7 @@ struct FoundSettings {
   std::optional<uint64_t> seed;
   std::optional<int64_t> top_k;
   std::optional<std::string> baseline;
+  std::optional<std::string> margin;  // as --margin takes it
 };
 
 // Why a results file is not that of the row; empty where it is. Such a file was put there or changed by hand, or the
@@ -62,9 +63,13 @@ std::string misfit(const campaign::CollectedCell& row, const run::RunOptions& op
   if (found.top_k && options.top_k && *found.top_k != *options.top_k) {
     return differs("top_k", std::to_string(*found.top_k), std::to_string(*options.top_k));
   }
+  const auto shown = [](const std::string& name) { return name.empty() ? std::string("none") : name; };
   if (found.baseline && *found.baseline != options.baseline) {
-    const auto shown = [](const std::string& name) { return name.empty() ? std::string("none") : name; };
     return differs("baseline", shown(*found.baseline), shown(options.baseline));
+  }
+  const auto given = evaluation::parse_margin(options.margin);
+  if (found.margin && evaluation::parse_margin(*found.margin) != given) {
+    return differs("margin", shown(*found.margin), shown(options.margin));
   }
   return "";
 }
@@ -73,14 +78,18 @@ std::string misfit(const campaign::CollectedCell& row, const run::RunOptions& op
 std::string read_calibration(const fs::path& path, const run::RunOptions& options, campaign::CollectedCell& row) {
   row.summary = campaign::summarize(calibration::read_results(path));
   const calibration::StatisticsOptions& statistics = row.summary->statistics.options;
-  return misfit(
-      row, options,
-      {.provenance = row.summary->provenance, .seed = statistics.seed, .top_k = statistics.top_k, .baseline = {}});
+  return misfit(row, options,
+                {.provenance = row.summary->provenance,
+                 .seed = statistics.seed,
+                 .top_k = statistics.top_k,
+                 .baseline = {},
+                 .margin = {}});
 }
 
 std::string read_evaluation(const fs::path& path, const run::RunOptions& options, campaign::CollectedCell& row) {
   const evaluation::EvaluationResults results = evaluation::read_evaluation(path);
   const evaluation::EvaluationStatistics& statistics = results.statistics;
+  const std::optional<evaluation::Margin>& margin = statistics.options.margin;
   for (std::size_t p = 0; p < results.table.pattern.size(); ++p) {
     campaign::CollectedPattern pattern{.name = results.table.pattern[p],
                                        .nll = statistics.nll.mean[p],
@@ -95,7 +104,8 @@ std::string read_evaluation(const fs::path& path, const run::RunOptions& options
                 {.provenance = results.provenance,
                  .seed = statistics.options.seed,
                  .top_k = {},
-                 .baseline = statistics.options.baseline});
+                 .baseline = statistics.options.baseline,
+                 .margin = margin ? evaluation::margin_text(*margin) : ""});
 }
 
 std::string read_search(const fs::path& path, const run::RunOptions& options, campaign::CollectedCell& row) {
@@ -110,7 +120,7 @@ std::string read_search(const fs::path& path, const run::RunOptions& options, ca
                               .token_accuracy = found.best[k].token_accuracy});
     }
   }
-  return misfit(row, options, {.provenance = provenance, .seed = {}, .top_k = {}, .baseline = {}});
+  return misfit(row, options, {.provenance = provenance, .seed = {}, .top_k = {}, .baseline = {}, .margin = {}});
 }
 
 // Reads the results of the row; nothing of them and a reason where they cannot be used.

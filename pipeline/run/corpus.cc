@@ -115,6 +115,11 @@ void read_tasks(const storage::Group& root, Corpus& corpus) {
 
 }  // namespace
 
+std::string Corpus::token_hash(int64_t e) const {
+  constexpr std::size_t kDigits = 16;
+  return sha256_of(std::as_bytes(example(e))).substr(0, kDigits);
+}
+
 std::string Corpus::name_of(int64_t e) const {
   const auto index = static_cast<std::size_t>(e);
   const std::string id = index < example_id.size() ? " (id " + quote(example_id[index]) + ")" : "";

@@ -34,6 +34,8 @@ struct Corpus {
     return std::span<const int32_t>(tokens).subspan(static_cast<std::size_t>(offsets[e]),
                                                     static_cast<std::size_t>(offsets[e + 1] - offsets[e]));
   }
+  // Returns 16 hexadecimal digits that tell its tokens from those of other examples, whatever file they are in.
+  std::string token_hash(int64_t e) const;
   // Returns "example 3 (id "a7")", for messages.
   std::string name_of(int64_t e) const;
 };

@@ -227,8 +227,8 @@ std::vector<Option> pattern_options() {
        .field = &RunOptions::patterns,
        .verbs = kEvaluate,
        .value = "PATTERN",
-       .help = "Pattern to evaluate: full, windowed, periodic:K@O (layers i with i mod K = O keep full attention), "
-               "first:K, last:K, random:SEED:K, list:1,4,5, or a selection FILE.json of winnow select; may be "
+       .help = "Pattern to evaluate: full, windowed, periodic:K[@O] (layers i with i mod K = O keep full attention), "
+               "first:K, last:K, random:[SEED:]K, list:1,4,5, or a selection FILE.json of winnow select; may be "
                "repeated. full is always evaluated, too",
        .is_required = true,
        .syntax = Syntax::kPattern,
@@ -314,6 +314,13 @@ std::vector<Option> statistics_options() {
            .value = "NAME",
            .help = "Pattern, by its name in the table, that all are compared with besides full",
            .absent = "none",
+           .part = Part::kStatistics},
+          {.name = "margin",
+           .field = &RunOptions::margin,
+           .verbs = kEvaluate,
+           .value = "LOSS",
+           .help = "Largest loss against full attention that is accepted: 1% of token accuracy, or 0.01 nats per token",
+           .absent = "5 % of what the pattern with the fewest full layers loses",
            .part = Part::kStatistics},
           {.name = "seed",
            .field = &RunOptions::seed,

@@ -69,6 +69,7 @@ struct RunOptions {
   // Options of evaluate.
   std::vector<std::string> patterns;  // as results/selection/selection.h parses them, in the order of the result
   std::string baseline;               // one of them by name; empty: none
+  std::string margin;                 // "1%" or "0.01", as results/evaluation/losses.h parses it; empty: derived
   int64_t generate = 0;               // new tokens that every pattern writes freely, at most; 0: none
   std::string stop_tokens;            // "1,2" or "none"; empty: those of the checkpoint
   std::filesystem::path responses;    // JSONL file of what was written; empty: none

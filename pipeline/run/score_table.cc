@@ -187,6 +187,7 @@ calibration::Measurement to_measurement(const ScoreTable& cells, const Corpus& c
     const auto index = static_cast<std::size_t>(e);
     const int64_t n_tokens = answer_tokens(corpus, e);
     m.example_id.push_back(corpus.example_id[index]);
+    m.token_hash.push_back(corpus.token_hash(e));
     if (!corpus.source.empty()) m.source.push_back(corpus.source[index]);
     m.answer_tokens.push_back(n_tokens);
     m.prompt_tokens.push_back(corpus.answer_start[index]);

@@ -91,16 +91,29 @@ std::string window_text(int64_t keys, int64_t sinks, const std::string& decode, 
          (tail_rows < 0 ? "" : ", tail rows " + std::to_string(tail_rows));
 }
 
+// On which of these examples a selection was made, in words; "": on none. A selection that is older than hashes of
+// tokens only knows its file.
+std::string examples_shared(const selection::Selection& selection, const run::DataSet& data) {
+  const bool is_same_file = selection.provenance.text("data_sha256") == data.corpus.sha256;
+  if (selection.token_hashes.empty()) return is_same_file ? "these very examples" : "";
+  const std::set<std::string> chosen_on(selection.token_hashes.begin(), selection.token_hashes.end());
+  int64_t n_shared = 0;
+  for (int64_t e = 0; e < data.n_examples; ++e) n_shared += chosen_on.contains(data.corpus.token_hash(e)) ? 1 : 0;
+  if (n_shared == data.n_examples) return "these very examples";
+  if (n_shared == 0) return "";
+  return std::to_string(n_shared) + " of these " + std::to_string(data.n_examples) + " examples";
+}
+
 void warn_of_selections(const std::vector<EvaluatedPattern>& patterns, run::Inputs& inputs) {
   const run::Settings& settings = inputs.settings;
   const std::string here = window_text(settings.window_keys, settings.sinks, settings.decode_name(), -1);
   for (const EvaluatedPattern& pattern : patterns) {
     if (!pattern.given.selection) continue;
     const selection::Selection& selection = *pattern.given.selection;
-    if (selection.provenance.text("data_sha256") == inputs.data_sets.front().corpus.sha256) {
-      inputs.warnings.push_back("the layers of " + pattern.name + " (" + pattern.file +
-                                ") were chosen on these very examples, so its figures are better than on others: "
-                                "evaluate on a held-out set");
+    const std::string shared = examples_shared(selection, inputs.data_sets.front());
+    if (!shared.empty()) {
+      inputs.warnings.push_back("the layers of " + pattern.name + " (" + pattern.file + ") were chosen on " + shared +
+                                ", so its figures are better than on others: evaluate on a held-out set");
     }
     const std::string there = window_text(selection.window_keys, selection.sinks, selection.decode, -1);
     if (there != here) {
@@ -135,6 +148,7 @@ evaluation::EvaluationTable table_of(const std::vector<EvaluatedPattern>& patter
   for (int64_t e = 0; e < data.n_examples; ++e) {
     const auto index = static_cast<std::size_t>(e);
     table.example_id.push_back(data.corpus.example_id[index]);
+    table.token_hash.push_back(data.corpus.token_hash(e));
     if (!data.corpus.source.empty()) table.source.push_back(data.corpus.source[index]);
     table.answer_tokens.push_back(data.n_answer(e));
     table.prompt_tokens.push_back(data.corpus.answer_start[index]);
@@ -169,7 +183,8 @@ std::string results_key(const run::RunOptions& options, const std::vector<Evalua
 }
 
 bool has_settings(const evaluation::EvaluationOptions& used, const evaluation::EvaluationOptions& wanted) {
-  return used.seed == wanted.seed && used.n_resamples == wanted.n_resamples && used.baseline == wanted.baseline;
+  return used.seed == wanted.seed && used.n_resamples == wanted.n_resamples && used.baseline == wanted.baseline &&
+         used.margin == wanted.margin;
 }
 
 }  // namespace
@@ -188,6 +203,7 @@ EvaluationInputs load_evaluation(const run::RunOptions& options) {
   read.patterns = read_patterns(options, inputs.config.n_layers);
   keep_native_windows(read.patterns, inputs);
   check_baseline(options.baseline, read.patterns);
+  evaluation::parse_margin(options.margin);  // refused before anything is measured
   std::set<int64_t> wanted;
   for (EvaluatedPattern& pattern : read.patterns) {
     if (pattern.given.windowed == inputs.settings.base) continue;
@@ -217,7 +233,9 @@ void check_selections(const std::vector<EvaluatedPattern>& patterns, const std::
 }
 
 evaluation::EvaluationOptions evaluation_options(const run::RunOptions& options) {
-  return {.seed = static_cast<uint64_t>(options.seed), .baseline = options.baseline};
+  return {.seed = static_cast<uint64_t>(options.seed),
+          .baseline = options.baseline,
+          .margin = evaluation::parse_margin(options.margin)};
 }
 
 evaluation::EvaluationResults finish_evaluation(const run::RunOptions& options,
@@ -232,7 +250,7 @@ evaluation::EvaluationResults finish_evaluation(const run::RunOptions& options,
   run::RunRecord& record = run.directory().record();
   if (record.informative().value("results_key", "") == key) {
     const auto is_wanted = [wanted = evaluation_options(options)](const evaluation::EvaluationResults& known) {
-      return has_settings(known.statistics.options, wanted);
+      return known.statistics.losses && has_settings(known.statistics.options, wanted);
     };
     if (auto known = finished_results(path, evaluation::read_evaluation, is_wanted)) return *std::move(known);
   }

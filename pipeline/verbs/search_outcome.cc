@@ -46,6 +46,7 @@ class Replay {
     const run::DataSet& data = run_.inputs().data_sets[kSearched];
     const auto begin = data.corpus.example_id.begin();
     results_.example_id.assign(begin, begin + data.n_examples);
+    for (int64_t e = 0; e < data.n_examples; ++e) results_.token_hash.push_back(data.corpus.token_hash(e));
     results_.n_rejected = entry.value("verify", int64_t{-1});
     results_.n_verified_examples = std::min(entry.value("verify_examples", data.n_examples), data.n_examples);
     bool is_there = true;

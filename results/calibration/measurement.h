@@ -16,6 +16,7 @@ namespace winnow::calibration {
 struct Measurement {
   std::vector<std::string> example_id;       // (examples)
   std::vector<std::string> source;           // (examples), empty when the calibration file has none
+  std::vector<std::string> token_hash;       // (examples), of their tokens; empty in a file that is older than it
   std::vector<int64_t> answer_tokens;        // (examples)
   std::vector<int64_t> prompt_tokens;        // (examples)
   std::vector<int64_t> layer;                // (layers): layer index of each column

@@ -53,6 +53,7 @@ void write_measurement(storage::Group group, const Measurement& m) {
     storage::write_variable(group, by_example("source"), m.source,
                             {storage::kText, "data set that the example comes from"});
   }
+  storage::write_token_hashes(group, m.token_hash);
   storage::write_variable(group, by_example("prompt_tokens"), m.prompt_tokens,
                           {storage::kTokens, "length of the prompt"});
   storage::write_variable(group, by_example("answer_tokens"), m.answer_tokens,
@@ -185,6 +186,7 @@ Measurement read_measurement(const storage::Group& group) {
   const int64_t n = m.n_examples();
   const int64_t n_layers = m.n_layers();
   if (group.contains("source")) m.source = storage::read_variable<std::string>(group, "source", {n});
+  m.token_hash = storage::read_token_hashes(group, n);
   m.answer_tokens = storage::read_variable<int64_t>(group, "answer_tokens", {n});
   m.prompt_tokens = storage::read_variable<int64_t>(group, "prompt_tokens", {n});
   for (const uint8_t flag : storage::read_variable<uint8_t>(group, "layer_windowed_in_base", {n_layers})) {

@@ -85,6 +85,11 @@ std::vector<double> mcnemar_against(const stats::Table<uint8_t>& exact_match, in
   return p_values;
 }
 
+std::vector<double> negative(std::vector<double> values) {
+  for (double& value : values) value = -value;
+  return values;
+}
+
 // `quality`: large is good.
 std::vector<uint8_t> front(const EvaluationTable& table, std::span<const double> quality) {
   std::vector<uint8_t> is_on;
@@ -226,10 +231,12 @@ EvaluationStatistics compute_evaluation(const EvaluationTable& table, const Eval
     require_baseline(options.baseline, table.pattern);
     statistics.baseline = compare(*table.find(options.baseline));
   }
-  std::vector<double> likelihood = nll.mean;
-  for (double& value : likelihood) value = -value;
+  statistics.losses =
+      judge_losses(table, *full, options.margin, bound_losses(table, *full, options.seed, options.n_resamples));
   statistics.on_front_exact_match = front(table, exact_match.mean);
-  statistics.on_front_nll = front(table, likelihood);
+  statistics.on_front_token_accuracy = front(table, token_accuracy.mean);
+  statistics.on_front_nll = front(table, negative(nll.mean));
+  if (table.kl.rows > 0) statistics.on_front_kl = front(table, negative(statistics.kl.mean));
   if (table.n_examples() == 1) statistics.spread_status = "one example";
   return statistics;
 }

@@ -9,6 +9,7 @@
 
 #include "results/calibration/measurement.h"
 #include "results/calibration/results.h"
+#include "results/evaluation/losses.h"
 #include "results/evaluation/serving_cost.h"
 
 namespace winnow::evaluation {
@@ -47,6 +48,7 @@ struct EvaluationTable {
   std::vector<int64_t> native_window;
   std::vector<std::string> example_id;  // (examples)
   std::vector<std::string> source;      // (examples), empty when the data have none
+  std::vector<std::string> token_hash;  // (examples), of their tokens; empty in a file that is older than it
   std::vector<int64_t> answer_tokens;   // (examples)
   std::vector<int64_t> prompt_tokens;   // (examples)
   stats::Table<double> nll;             // nats per token
@@ -70,7 +72,8 @@ struct EvaluationTable {
 struct EvaluationOptions {
   uint64_t seed = 0;
   int64_t n_resamples = 10000;
-  std::string baseline;  // pattern that all are compared with besides full; empty: none
+  std::string baseline;                         // pattern that all are compared with besides full; empty: none
+  std::optional<Margin> margin = std::nullopt;  // none: derived from what windowing loses
 };
 
 // Means over examples by pattern, each with its 95 % percentile bootstrap interval: NaN where there is one example.
@@ -93,9 +96,11 @@ struct EvaluationStatistics {
   PatternFigures generated_exact_match;  // empty where nothing was generated
   Comparison full;
   std::optional<Comparison> baseline;
+  std::optional<Losses> losses;  // none: read from a file that is older than they are
   // 1 where no pattern with as few or fewer layers of full attention is better, and none with fewer is as good.
   std::vector<uint8_t> on_front_exact_match, on_front_nll;
-  std::string spread_status;  // why the intervals are NaN; empty where they are not
+  std::vector<uint8_t> on_front_token_accuracy, on_front_kl;  // empty where losses is none, or KL was not measured
+  std::string spread_status;                                  // why the intervals are NaN; empty where they are not
 };
 
 // Content of RUN_DIR/results.h5 of an evaluation.

@@ -8,6 +8,7 @@
 
 #include "base/checksum.h"
 #include "base/error.h"
+#include "results/evaluation/losses_store.h"
 #include "results/storage/variables.h"
 #include "results/storage/variables_read.h"
 
@@ -107,6 +108,7 @@ void write_measured(storage::Group& group, const EvaluationTable& table) {
     storage::write_variable(group, by_example("source"), table.source,
                             {storage::kText, "data set that the example comes from"});
   }
+  storage::write_token_hashes(group, table.token_hash);
   storage::write_variable(group, by_example("prompt_tokens"), table.prompt_tokens,
                           {storage::kTokens, "length of the prompt"});
   storage::write_variable(group, by_example("answer_tokens"), table.answer_tokens,
@@ -178,6 +180,21 @@ void write_costs(storage::Group& group, const EvaluationResults& results) {
                           {"flop", "floating-point operations of a prompt of that length"});
 }
 
+// The fronts by variable; those that are empty are not in the file.
+struct Front {
+  const char* name;
+  std::vector<uint8_t>* is_on;
+  const char* what;
+  bool is_always = true;
+};
+
+std::vector<Front> fronts_of(EvaluationStatistics& s) {
+  return {{"on_front_exact_match", &s.on_front_exact_match, "many exact matches"},
+          {"on_front_nll", &s.on_front_nll, "low an NLL"},
+          {"on_front_token_accuracy", &s.on_front_token_accuracy, "high a token accuracy", false},
+          {"on_front_kl", &s.on_front_kl, "low a KL", false}};
+}
+
 void write_statistics(storage::Group& group, const EvaluationStatistics& statistics, const EvaluationTable& table) {
   EvaluationStatistics s = statistics;
   const auto n_patterns = static_cast<int64_t>(s.nll.mean.size());
@@ -188,12 +205,13 @@ void write_statistics(storage::Group& group, const EvaluationStatistics& statist
     }
   }
   const auto by_pattern = [&](const char* name) { return storage::Variable{name, {"pattern"}, {n_patterns}}; };
-  storage::write_variable(
-      group, by_pattern("on_front_exact_match"), s.on_front_exact_match,
-      {storage::kOne, "1 where no other pattern has as many exact matches with as few layers of full attention"});
-  storage::write_variable(
-      group, by_pattern("on_front_nll"), s.on_front_nll,
-      {storage::kOne, "1 where no other pattern has as low an NLL with as few layers of full attention"});
+  if (s.losses) write_losses(group, *s.losses, table);
+  for (const Front& front : fronts_of(s)) {
+    if (front.is_on->empty()) continue;
+    storage::write_variable(group, by_pattern(front.name), *front.is_on,
+                            {storage::kOne, std::string("1 where no other pattern has as ") + front.what +
+                                                " with as few layers of full attention"});
+  }
 }
 
 int64_t read_number(const storage::Group& group, const std::string& name) {
@@ -239,6 +257,7 @@ EvaluationTable read_measured(const storage::Group& group) {
     table.native_window = storage::read_variable<int64_t>(group, "native_window", {n_layers});
   }
   if (group.contains("source")) table.source = storage::read_variable<std::string>(group, "source", {n});
+  table.token_hash = storage::read_token_hashes(group, n);
   table.prompt_tokens = storage::read_variable<int64_t>(group, "prompt_tokens", {n});
   table.answer_tokens = storage::read_variable<int64_t>(group, "answer_tokens", {n});
   table.nll = storage::read_table<double>(group, "nll", n_patterns, n);
@@ -305,8 +324,12 @@ EvaluationResults read_evaluation(const std::filesystem::path& path) {
     if (!column.is_spread) continue;
     s.spread_status = group.string_attribute(column.name, "status").value_or("");
   }
-  s.on_front_exact_match = storage::read_variable<uint8_t>(group, "on_front_exact_match", {n_patterns});
-  s.on_front_nll = storage::read_variable<uint8_t>(group, "on_front_nll", {n_patterns});
+  s.losses = read_losses(group, results.table, *full);
+  if (s.losses && s.losses->is_given) s.options.margin = Margin{s.losses->margin, is_share(s.losses->decider().figure)};
+  for (const Front& front : fronts_of(s)) {
+    if (!front.is_always && !group.contains(front.name)) continue;
+    *front.is_on = storage::read_variable<uint8_t>(group, front.name, {n_patterns});
+  }
   results.provenance = storage::read_provenance(root.group("provenance"));
   if (!file.has_checksum()) note_no_checksum(path);
   return results;

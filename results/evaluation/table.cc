@@ -82,6 +82,52 @@ std::string comparison_block(const EvaluationTable& table, const Comparison& c) 
   return "Less " + table.pattern[reference] + "\n" + lines.text();
 }
 
+std::string short_name(const std::string& figure) {
+  if (figure == "nll") return "NLL";
+  if (figure == "kl") return "KL";
+  return figure == "token_accuracy" ? "token acc" : "exact match";
+}
+
+// Shares in points, without the unit.
+std::string loss_number(double loss, const std::string& figure) {
+  return is_share(figure) ? number(std::round(1000.0 * loss) / 10.0 + 0.0, "{:.1f}") : number(loss);
+}
+
+std::string losses_block(const EvaluationTable& table, const Losses& losses, int64_t full) {
+  const FigureLosses& decider = losses.decider();
+  std::vector<std::size_t> widths = {5, 9, 10, 9, 8, 9};
+  std::vector<std::string> head = {"pattern", "full", "loss", "at least", "at most", "margin", "examples"};
+  for (const FigureLosses& figure : losses.figures) {
+    if (&figure == &decider) continue;
+    widths.push_back(is_share(figure.figure) ? 12 : 9);
+    head.push_back(short_name(figure.figure));
+  }
+  TerminalTable lines = figures_of_patterns(widths);
+  lines.add(std::move(head));
+  for (int64_t p = 0; p < table.n_patterns(); ++p) {
+    if (p == full) continue;
+    const std::size_t i = stats::at(p);
+    std::vector<std::string> cells = {table.pattern[i],
+                                      std::to_string(table.n_full_layers(p)),
+                                      loss_number(decider.mean[i], decider.figure),
+                                      loss_number(decider.bounds.lower[i], decider.figure),
+                                      loss_number(decider.bounds.upper[i], decider.figure),
+                                      std::isnan(losses.margin) ? "n/a" : losses.verdict[i],
+                                      number(losses.examples_needed[i], "{:.0f}")};
+    for (const FigureLosses& figure : losses.figures) {
+      if (&figure != &decider) cells.push_back(loss_number(figure.bounds.upper[i], figure.figure));
+    }
+    lines.add(std::move(cells));
+  }
+  return "Loss of " + short_name(decider.figure) + " against " + table.pattern[stats::at(full)] +
+         (is_share(decider.figure) ? ", points" : ", nats per token") + "\n" + lines.text() +
+         wrapped(
+             "at least, at most: 95 % bounds, each for all patterns together, and in the last columns how much is "
+             "lost at most by the other figures (points, nats). margin: whether the loss is within it, beyond it or "
+             "open. examples: with how many the bound would come down to the margin, if the loss stays as measured.",
+             2);
+}
+
 std::string cost_block(const EvaluationResults& results) {
   const auto flop_lengths = std::span(kServedLengths).subspan(kFirstFlopLength);
   std::vector<std::size_t> widths(std::size(kServedLengths), 11);
@@ -138,6 +184,14 @@ std::string generated_block(const EvaluationResults& results) {
                     2);
 }
 
+// What the losses say, first of all.
+std::string answer_block(const EvaluationStatistics& s) {
+  if (!s.losses) {
+    return wrapped("The statistics are older than bounds of losses: winnow stats FILE --in-place computes them.", 2);
+  }
+  return wrapped(s.losses->answer, 2) + wrapped(s.losses->leading_sentence, 2);
+}
+
 // Most layers first.
 std::string front_line(const EvaluationTable& table, const std::vector<uint8_t>& is_on, const std::string& what,
                        const std::vector<std::string>& shown) {
@@ -156,11 +210,28 @@ std::string front_line(const EvaluationTable& table, const std::vector<uint8_t>&
 }
 
 std::string front_block(const EvaluationTable& table, const EvaluationStatistics& s) {
-  std::vector<std::string> exact_match, nll;
-  for (const double value : s.exact_match.mean) exact_match.push_back(percent(value));
-  for (const double value : s.nll.mean) nll.push_back(number(value));
-  return front_line(table, s.on_front_exact_match, "exact match and layers", exact_match) +
-         front_line(table, s.on_front_nll, "NLL and layers", nll);
+  struct Front {
+    std::string figure;
+    const std::vector<uint8_t>* is_on;
+    const std::vector<double>* mean;
+  };
+  std::vector<Front> fronts = {{"exact_match", &s.on_front_exact_match, &s.exact_match.mean},
+                               {"nll", &s.on_front_nll, &s.nll.mean},
+                               {"token_accuracy", &s.on_front_token_accuracy, &s.token_accuracy.mean},
+                               {"kl", &s.on_front_kl, &s.kl.mean}};
+  if (s.losses) {
+    std::stable_partition(fronts.begin(), fronts.end(),
+                          [&](const Front& front) { return front.figure == s.losses->lead().figure; });
+  }
+  std::string text;
+  for (const Front& front : fronts) {
+    if (front.is_on->empty()) continue;
+    std::vector<std::string> shown;
+    for (const double value : *front.mean) shown.push_back(is_share(front.figure) ? percent(value) : number(value));
+    const std::string name = front.figure == "token_accuracy" ? "token accuracy" : short_name(front.figure);
+    text += front_line(table, *front.is_on, name + " and layers", shown);
+  }
+  return text;
 }
 
 void put(Json& object, const std::string& name, const PatternFigures& figures, std::size_t i) {
@@ -176,6 +247,27 @@ Json comparison_object(const Comparison& c, std::size_t i) {
   put(object, "token_accuracy", c.token_accuracy, i);
   object["mcnemar_p"] = c.mcnemar_p[i];
   return object;
+}
+
+Json losses_object(const Losses& losses, std::size_t i) {
+  Json object = Json::object();
+  for (const FigureLosses& figure : losses.figures) {
+    object[figure.figure] = {{"mean", figure.mean[i]},
+                             {"lower_bound", number_or_null(figure.bounds.lower[i])},
+                             {"upper_bound", number_or_null(figure.bounds.upper[i])}};
+  }
+  return object;
+}
+
+void put_answer(Json& object, const EvaluationTable& table, const Losses& losses) {
+  object["answer"] = losses.answer;
+  object["leading_figure"] = losses.lead().figure;
+  object["leading_sentence"] = losses.leading_sentence;
+  object["power"] = Json::object();
+  for (const FigureLosses& figure : losses.figures) object["power"][figure.figure] = number_or_null(figure.power);
+  object["margin"] = {
+      {"figure", losses.decider().figure}, {"value", number_or_null(losses.margin)}, {"given", losses.is_given}};
+  object["cheapest_within_margin"] = losses.cheapest ? Json(table.pattern[stats::at(*losses.cheapest)]) : Json(nullptr);
 }
 
 Json pattern_object(const EvaluationResults& results, int64_t p) {
@@ -201,6 +293,11 @@ Json pattern_object(const EvaluationResults& results, int64_t p) {
                            {"texts_together", table.generated.texts_together[i]}};
   }
   object["minus_full"] = comparison_object(s.full, i);
+  if (s.losses) {
+    object["losses"] = losses_object(*s.losses, i);
+    object["verdict"] = s.losses->verdict[i];
+    object["examples_needed"] = number_or_null(s.losses->examples_needed[i]);
+  }
   if (s.baseline) object["minus_baseline"] = comparison_object(*s.baseline, i);
   const std::vector<ServedWindow> windows = results.windows_of(p);
   object["kv_cache_bytes"] = Json::object();
@@ -211,6 +308,8 @@ Json pattern_object(const EvaluationResults& results, int64_t p) {
   }
   object["on_front_exact_match"] = s.on_front_exact_match[i] != 0;
   object["on_front_nll"] = s.on_front_nll[i] != 0;
+  if (!s.on_front_token_accuracy.empty()) object["on_front_token_accuracy"] = s.on_front_token_accuracy[i] != 0;
+  if (!s.on_front_kl.empty()) object["on_front_kl"] = s.on_front_kl[i] != 0;
   return object;
 }
 
@@ -227,8 +326,9 @@ std::string to_table(const EvaluationResults& results) {
                        ? ""
                        : ", last " + std::to_string(results.window.tail_rows) + " prompt rows only"),
               2) +
-      "\n" + pattern_block(results);
+      answer_block(s) + "\n" + pattern_block(results);
   if (!s.spread_status.empty()) text += "Intervals: n/a (" + s.spread_status + ")\n";
+  if (s.losses && table.n_patterns() > 1) text += "\n" + losses_block(table, *s.losses, s.full.reference);
   if (table.n_patterns() > 1) text += "\n" + comparison_block(table, s.full);
   if (s.baseline && s.baseline->reference != s.full.reference) text += "\n" + comparison_block(table, *s.baseline);
   if (!table.generated.is_empty()) text += "\n" + generated_block(results);
@@ -243,6 +343,7 @@ std::string to_json(const EvaluationResults& results) {
       {"format", storage::kResultsFormat}, {"format_version", storage::kResultsVersion}, {"kind", "evaluation"}};
   object["examples"] = results.table.n_examples();
   object["baseline"] = s.options.baseline.empty() ? Json(nullptr) : Json(s.options.baseline);
+  if (s.losses) put_answer(object, results.table, *s.losses);
   object["patterns"] = Json::array();
   for (int64_t p = 0; p < results.table.n_patterns(); ++p) {
     object["patterns"].push_back(pattern_object(results, p));

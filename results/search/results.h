@@ -66,6 +66,7 @@ struct SearchResults {
   int64_t n_verified_examples = 0;  // the first so many serve for that
   SearchCost cost;
   std::vector<std::string> example_id;
+  std::vector<std::string> token_hash;    // (examples), of their tokens
   std::vector<MeasuredPattern> patterns;  // greedy: by step, best first; pairs: full, single layers, pairs
   std::vector<int64_t> best;              // greedy: of patterns, by K, rising
   ScreeningAgreement agreement;
@@ -77,7 +78,8 @@ struct BestPatterns {
   std::vector<int64_t> keep;                      // (steps), K, rising
   std::vector<std::vector<int64_t>> full_layers;  // (steps), rising
   int64_t n_examples = 0;
-  bool is_verified = false;  // measured again with every row under the window
+  bool is_verified = false;               // measured again with every row under the window
+  std::vector<std::string> token_hash{};  // (examples); empty in a file that is older than it
 };
 
 // Outcome of one search in a file, without its figures.

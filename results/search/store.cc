@@ -107,6 +107,7 @@ void write_patterns(storage::Group& group, const SearchResults& r) {
   group.make_dimension("example", static_cast<int64_t>(r.example_id.size()));
   storage::write_variable(group, {"example_id", {"example"}, {static_cast<int64_t>(r.example_id.size())}}, r.example_id,
                           {storage::kText, "identifier of the example"});
+  storage::write_token_hashes(group, r.token_hash);
   storage::write_coordinate(group, "pattern", names, {storage::kText, "every pattern that was measured"});
   storage::write_variable(group, {"pattern_keep", {"pattern"}, {n}}, keep,
                           {storage::kOne, "its number of layers with full attention"});
@@ -239,6 +240,7 @@ BestPatterns read_best(const storage::Group& group) {
     const std::vector<int64_t> shape = group.shape("example_id");
     found.n_examples = shape.empty() ? 0 : shape.front();
   }
+  found.token_hash = storage::read_token_hashes(group, found.n_examples);
   found.is_verified = group.contains("mean_nll_verified");
   return found;
 }

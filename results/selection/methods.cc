@@ -10,6 +10,7 @@
 #include "base/strings.h"
 #include "base/utf8.h"
 #include "results/selection/pattern.h"
+#include "results/selection/weak_figure.h"
 #include "results/stats/resampling.h"
 
 namespace winnow::selection {
@@ -276,16 +277,17 @@ void take_pattern(const SelectOptions& options, const calibration::Results& resu
   const std::string& method = options.method;
   const std::string kind = method.substr(0, method.find(':'));
   std::string pattern = method;
-  if (kind == "random" &&
+  if (kind == "random" && method != kind &&
       parse_number(std::string_view(method).substr(std::min(method.size(), kind.size() + 1))).value_or(-1) < 0) {
-    fail(ExitCode::kUsage, "--method is \"" + method + "\", expected random:SEED with a whole number of at least 0");
+    fail(ExitCode::kUsage,
+         "--method is \"" + method + "\", expected random:SEED with a whole number of at least 0, or random");
   }
   if (method == "first" || method == "last" || kind == "random") {
     pattern += ":" + std::to_string(options.keep.value_or(default_keep(results, n_layers)));
   } else if (kind != "periodic" && kind != "list") {
     fail(ExitCode::kUsage, "--method is \"" + method + "\", expected one of: " + known_methods());
   }
-  if (method == "periodic") fail(ExitCode::kUsage, "--method is \"periodic\", expected periodic:K@O");
+  if (method == "periodic") fail(ExitCode::kUsage, "--method is \"periodic\", expected periodic:K@O or periodic:K");
   const NamedPattern named = parse_pattern(pattern, {n_layers, ""}, "--method");
   choice.layers = named.full_layers;
   for (const int64_t layer : native_layers(results, n_layers)) {
@@ -338,7 +340,7 @@ std::string signal_methods() {
 
 std::string known_methods() {
   return "nll, exact-match, token-accuracy, " + signal_methods() +
-         ", ratio, nll-minus-generic, light-transfer, periodic:K@O, first, last, random:SEED, greedy-forward, "
+         ", ratio, nll-minus-generic, light-transfer, periodic:K@O, first, last, random[:SEED], greedy-forward, "
          "greedy-backward, list:1,4,5";
 }
 
@@ -363,6 +365,8 @@ Choice choose_layers(const SelectInput& input, const SelectOptions& options) {
       choice.caveats.push_back("figures are changes of the base " + results.provenance.text("base") +
                                ", not of full attention");
     }
+    const std::string weak = weak_figure_caveat(results.calibration, options.method);
+    if (!weak.empty()) choice.caveats.push_back(weak);
     take_first(options, results, n_layers, choice);
   } else {
     take_pattern(options, results, n_layers, choice);
@@ -391,6 +395,7 @@ Selection make_selection(const Choice& choice, const SelectInput& input, const s
   if (!encoded.empty()) s.model = decoded_path(encoded);
   s.model_type = provenance_value<std::string>(results, "model_type", origin);
   s.checkpoint_sha256 = provenance_value<std::string>(results, "checkpoint_sha256", origin);
+  s.token_hashes = input.searched ? input.searched->token_hash : results.calibration.token_hash;
   s.provenance.set("results", origin, "");
   s.provenance.set("n_examples", input.searched ? input.searched->n_examples : results.calibration.n_examples(), "");
   for (const char* name : {"data", "data_sha256", "base", "backend", "compute_dtype", "winnow_version", "git_revision",

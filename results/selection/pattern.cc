@@ -12,7 +12,8 @@ namespace winnow::selection {
 namespace {
 
 constexpr const char* kForms =
-    "full, windowed, periodic:K@O, first:K, last:K, random:SEED:K, list:1,4,5 or a selection FILE.json";
+    "full, windowed, periodic:K, periodic:K@O, first:K, last:K, random:K, random:SEED:K, list:1,4,5 or a selection "
+    "FILE.json";
 
 [[noreturn]] void refuse(const std::string& what) { fail(ExitCode::kUsage, what); }
 
@@ -40,21 +41,21 @@ struct Words {
 };
 
 std::vector<int64_t> parse_periodic(const Words& words, int64_t n_layers) {
-  const std::string expected =
-      "periodic:K@O with a period K from 1 to " + std::to_string(n_layers) + " and an offset O from 0 to K - 1";
+  const std::string expected = "periodic:K or periodic:K@O with a period K from 1 to " + std::to_string(n_layers) +
+                               " and an offset O from 0 to K - 1";
   const std::size_t at = words.rest.find('@');
-  if (at == std::string::npos) words.refuse_form(expected);
   const int64_t period = words.number(words.rest.substr(0, at), 1, n_layers, expected);
+  if (at == std::string::npos) return periodic_layers(period, 0, n_layers);
   return periodic_layers(period, words.number(words.rest.substr(at + 1), 0, period - 1, expected), n_layers);
 }
 
 std::vector<int64_t> parse_random(const Words& words, int64_t n_layers) {
   const std::string expected =
-      "random:SEED:K with a SEED of at least 0 and K from 0 to " + std::to_string(n_layers) + " layers";
+      "random:K or random:SEED:K with a SEED of at least 0 and K from 0 to " + std::to_string(n_layers) + " layers";
   const std::size_t colon = words.rest.find(':');
-  if (colon == std::string::npos) words.refuse_form(expected);
-  const int64_t seed = words.number(words.rest.substr(0, colon), 0, INT64_MAX, expected);
-  const int64_t keep = words.number(words.rest.substr(colon + 1), 0, n_layers, expected);
+  const bool has_seed = colon != std::string::npos;
+  const int64_t seed = has_seed ? words.number(words.rest.substr(0, colon), 0, INT64_MAX, expected) : 0;
+  const int64_t keep = words.number(has_seed ? words.rest.substr(colon + 1) : words.rest, 0, n_layers, expected);
   return random_layers(static_cast<uint64_t>(seed), keep, n_layers);
 }
 

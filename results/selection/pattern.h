@@ -27,10 +27,11 @@ struct NamedPattern {
   std::optional<Selection> selection;  // of a file
 };
 
-// Parses full | windowed | periodic:K@O (layers i with i mod K = O) | first:K | last:K | random:SEED:K (K layers,
-// drawn) | list:1,4,5-7 | FILE.json (a selection). All but the second name the layers that keep full attention. `flag`
-// names the flag in messages. Throws Error(kUsage) for what is not a pattern of that model, Error(kNoInput | kBadData)
-// for a bad file, Error(kConfigMismatch) for a selection that was made for another model.
+// Parses full | windowed | periodic:K[@O] (layers i with i mod K = O, 0 unless given) | first:K | last:K |
+// random:[SEED:]K (K layers, drawn; seed 0 unless given) | list:1,4,5-7 | FILE.json (a selection). All but the second
+// name the layers that keep full attention. `flag` names the flag in messages. Throws Error(kUsage) for what is not a
+// pattern of that model, Error(kNoInput | kBadData) for a bad file, Error(kConfigMismatch) for a selection that was
+// made for another model.
 NamedPattern parse_pattern(const std::string& text, const PatternModel& model, const std::string& flag);
 
 // Parses "0-11,20" into ascending unique layer indices below n_layers. `flag` names the flag in messages. Throws

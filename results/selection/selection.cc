@@ -43,6 +43,13 @@ class Fields {
     return json.get<std::string>();
   }
 
+  std::vector<std::string> texts(const char* key) const {
+    const nlohmann::json& list = value(key, "a list of strings");
+    const auto is_text = [](const nlohmann::json& item) { return item.is_string(); };
+    if (!list.is_array() || !std::ranges::all_of(list, is_text)) refuse(key, "a list of strings");
+    return list.get<std::vector<std::string>>();
+  }
+
   int64_t integer(const char* key, int64_t low, int64_t high) const {
     const std::string expected = "a whole number from " + std::to_string(low) + " to " + std::to_string(high);
     const nlohmann::json& json = value(key, expected.c_str());
@@ -165,6 +172,7 @@ std::string to_json(const Selection& selection) {
   if (!is_utf8(selection.model)) object["model_encoded"] = encoded_path(selection.model);
   object["model_type"] = selection.model_type;
   object["checkpoint_sha256"] = selection.checkpoint_sha256;
+  if (!selection.token_hashes.empty()) object["token_hashes"] = selection.token_hashes;
   object["provenance"] = nlohmann::ordered_json::object();
   for (const storage::ProvenanceEntry& entry : selection.provenance.entries()) {
     std::visit([&](const auto& value) { object["provenance"][entry.name] = value; }, entry.value);
@@ -230,6 +238,7 @@ Selection parse_selection(const std::string& text, const std::string& origin, co
   s.model_type = fields.text("model_type");
   s.checkpoint_sha256 = fields.text("checkpoint_sha256");
   if (!is_sha256(s.checkpoint_sha256)) fields.refuse("checkpoint_sha256", "64 hexadecimal digits");
+  if (json.contains("token_hashes")) s.token_hashes = fields.texts("token_hashes");
   s.provenance = parse_provenance(fields, text);
   // Last: of a value that cannot be, its key says more.
   s.has_checksum =

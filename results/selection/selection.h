@@ -42,6 +42,8 @@ struct Selection {
   std::string model;              // checkpoint directory, which need not be UTF-8
   std::string model_type;         // family, as config.json names it
   std::string checkpoint_sha256;  // over config.json and the weights
+  std::vector<std::string>
+      token_hashes;                // of the examples behind it; empty: older than they are, or no figures behind it
   storage::Provenance provenance;  // strings and numbers; units and long names are not kept
   bool has_checksum = true;        // of one that was read: whether the file has one, which then has been found right
 

@@ -18,6 +18,12 @@ void write_estimate(Group& group, const std::string& name, const std::string& in
   write_figure(group, interval_prefix + "_ci_high", estimate.ci_high, "upper end of the 95 % interval of " + name);
 }
 
+void write_token_hashes(Group& group, const std::vector<std::string>& hashes) {
+  if (hashes.empty()) return;
+  write_variable(group, {"token_hash", {"example"}, {static_cast<int64_t>(hashes.size())}}, hashes,
+                 {kText, "first 16 digits of the SHA-256 of the example's tokens"});
+}
+
 void write_root(Group& root, const std::string& title, const Provenance& provenance) {
   const std::string version = provenance.text("winnow_version");
   root.set_attribute<std::string>(".", "Conventions", "winnow-results-" + std::to_string(kResultsVersion));

@@ -64,6 +64,8 @@ void write_coordinate(Group& group, const std::string& name, const std::vector<T
 void write_figure(Group& group, const std::string& name, const stats::Figure& figure, const std::string& long_name);
 void write_estimate(Group& group, const std::string& name, const std::string& interval_prefix,
                     const stats::Estimate& estimate, const std::string& long_name);
+// Writes `token_hash` along the dimension `example`, unless there is none.
+void write_token_hashes(Group& group, const std::vector<std::string>& hashes);
 // Writes the root attributes of a results file; `title` is its one line.
 void write_root(Group& root, const std::string& title, const Provenance& provenance);
 // Writes /provenance.

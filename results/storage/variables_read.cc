@@ -19,6 +19,11 @@ stats::Estimate read_estimate(const Group& group, const std::string& name, const
           read_figure(group, interval_prefix + "_ci_high")};
 }
 
+std::vector<std::string> read_token_hashes(const Group& group, int64_t n_examples) {
+  if (!group.contains("token_hash")) return {};
+  return read_variable<std::string>(group, "token_hash", {n_examples});
+}
+
 Provenance read_provenance(const Group& group) {
   Provenance provenance;
   for (const std::string& name : group.names()) {

@@ -45,6 +45,8 @@ stats::Table<T> read_table(const Group& group, const std::string& name, int64_t 
 // Error(kBadData) for NaN without a status.
 stats::Figure read_figure(const Group& group, const std::string& name);
 stats::Estimate read_estimate(const Group& group, const std::string& name, const std::string& interval_prefix);
+// Returns `token_hash` of so many examples; none for a file without it.
+std::vector<std::string> read_token_hashes(const Group& group, int64_t n_examples);
 // Reads /provenance. Throws Error(kBadData) for a value of another type than its own.
 Provenance read_provenance(const Group& group);
 

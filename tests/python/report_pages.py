@@ -4,6 +4,7 @@ import contextlib
 import html.parser
 import io
 import os
+import re
 import shutil
 import sys
 
@@ -81,3 +82,18 @@ def damage(source, target, change):
     with h5py.File(target, "a") as file:
         change(file)
     return target
+
+
+def rows_of(page, figure):
+    """[{column: (text, exact value)}] of a figure's table."""
+    columns, *rows = page.tables[figure]
+    return [dict(zip((cell[0] for cell in columns), row, strict=True)) for row in rows]
+
+
+def number(cell):
+    return float(cell[1]) if cell[1] else float("nan")
+
+
+def words_of(text, figure):
+    """The sentence under a figure's title."""
+    return re.search(rf'id="{figure}".*?<p class="reading">(.*?)</p>', text, re.DOTALL).group(1)

@@ -213,7 +213,7 @@ def _facts(file, n_layers, **more):
         _put(file.require_group("provenance"), name, value)
 
 
-def write_evaluation(path, patterns=None, n=40, n_layers=12, generate=True, seed=0):
+def write_evaluation(path, patterns=None, n=40, n_layers=12, generate=True, seed=0, has_losses=True):
     """An evaluation. patterns: {name: (layers with full attention, share of exact matches)}."""
     random = np.random.default_rng(seed)
     every = list(range(n_layers))
@@ -272,6 +272,22 @@ def write_evaluation(path, patterns=None, n=40, n_layers=12, generate=True, seed
         _put(group, "prefill_flop", rows * 1e6, ["pattern", "kv_length"], "flop")
         for name in ("exact_match", "nll"):
             _put(group, f"on_front_{name}", (np.arange(n_patterns) % 2).astype("u1"), ["pattern"])
+        if has_losses:
+            _losses(group, 1 - tables["exact_match"].mean(1))
+
+
+def _losses(group, loss):
+    """What is lost by exact match: up to 0.25 is within the margin, from 0.5 beyond it."""
+    words = {"leading_figure": "exact_match", "margin_figure": "exact_match", "cheapest_within_margin": ""}
+    words |= {"leading_sentence": "Exact match leads <here>.", "answer": "The answer of the <file>."}
+    for name, value in words.items():
+        group.attrs[name] = value
+    _put(group, "margin", 0.3)
+    for name, ends in (("lower", loss - 0.1), ("upper", loss + 0.1)):
+        _put(group, f"exact_match_loss_{name}", ends, ["pattern"])
+    verdicts = np.where(loss < 0.25, "within", np.where(loss > 0.5, "beyond", "open"))
+    _put(group, "verdict", verdicts.tolist(), ["pattern"])
+    _put(group, "examples_needed", np.where(loss < 0.3, 99.0, np.nan), ["pattern"])
 
 
 def write_search(path, n_layers=12, n=20, seed=0, methods=("greedy-forward", "pairs")):

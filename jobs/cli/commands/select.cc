@@ -91,8 +91,8 @@ Command add_select(const cli::Verb& program) {
       std::string("\nMethods that rank the measured layers: nll (the paper's), exact-match, token-accuracy, ") +
       selection::signal_methods() +
       ",\nratio (long / short damage), nll-minus-generic, light-transfer. Found by winnow search: greedy-forward,\n"
-      "greedy-backward. Without a look at the figures: periodic:K@O (layers i with i mod K = O), first, last,\n"
-      "random:SEED, list:1,4,5. results/README.md defines each.\n"
+      "greedy-backward. Without a look at the figures: periodic:K[@O] (layers i with i mod K = O), first, last,\n"
+      "random[:SEED], list:1,4,5. results/README.md defines each.\n"
       "\nExample:\n  winnow select run --method exact-match --keep 9 --out selection.json\n");
   return {verb, [options] { return run_select(*options); }};
 }

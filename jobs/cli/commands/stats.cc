@@ -34,6 +34,7 @@ struct Options {
   std::optional<int64_t> top_k;
   std::optional<int64_t> n_resamples;
   std::optional<std::string> baseline;
+  std::optional<std::string> margin;
 };
 
 int print(const std::string& found) {
@@ -76,9 +77,18 @@ int run_evaluation(const Options& options) {
   evaluation::EvaluationOptions settings = results.statistics.options;
   take_shared(options, settings);
   settings.baseline = options.baseline.value_or(settings.baseline);
+  if (options.margin) settings.margin = evaluation::parse_margin(*options.margin);
   results.statistics = evaluation::compute_evaluation(results.table, settings);
   write_if_asked(options, results, evaluation::write_evaluation);
   return print(options.json ? to_json(results) : to_table(results));
+}
+
+// Refuses what only evaluations take.
+void refuse_of_evaluation(const Options& options, const std::string& why) {
+  for (const auto& [flag, is_given] :
+       {std::pair("--baseline", options.baseline.has_value()), {"--margin", options.margin.has_value()}}) {
+    if (is_given) fail(ExitCode::kUsage, "stats: " + std::string(flag) + " is about an evaluation; " + why);
+  }
 }
 
 // Two calibrations: whether they rank the layers alike.
@@ -86,7 +96,7 @@ int run_comparison(const Options& options) {
   if (options.in_place || !options.out.empty()) {
     fail(ExitCode::kUsage, "stats: --in-place and --out are about one result; two are only compared");
   }
-  if (options.baseline) fail(ExitCode::kUsage, "stats: --baseline is about an evaluation; two calibrations have none");
+  refuse_of_evaluation(options, "two calibrations have none");
   const std::string other = calibration::results_file(options.other).string();
   const calibration::Results a = calibration::read_results(options.file);
   const calibration::Results b = calibration::read_results(other);
@@ -112,9 +122,7 @@ int run_stats(Options options) {
                                " is of a search, whose figures follow from its run directory; repeat winnow search, "
                                "with another --seed");
   }
-  if (options.baseline) {
-    fail(ExitCode::kUsage, "stats: --baseline is about an evaluation, but " + options.file + " is a calibration");
-  }
+  refuse_of_evaluation(options, options.file + " is a calibration");
   calibration::Results results = calibration::read_results(options.file);
   check_output(options);
   calibration::StatisticsOptions settings = results.statistics.options;
@@ -145,6 +153,12 @@ Command add_stats(const cli::Verb& program) {
   verb.add_option("--baseline", options->baseline,
                   "Of an evaluation: pattern that all are compared with besides full (default: the file's)")
       .type_name("NAME");
+  verb.add_option(
+          "--margin", options->margin,
+          "Of an evaluation: largest loss against full attention that is accepted, 1% of token accuracy or 0.01 "
+          "nats per token, or the word default: 5 % of what the pattern with the fewest full layers loses (default: "
+          "the file's)")
+      .type_name("LOSS");
   verb.add_option("--out", options->out, "Write the whole result with the new statistics here (default: only print)")
       .type_name("FILE");
   verb.add_flag("--in-place", options->in_place,

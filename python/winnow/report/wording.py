@@ -49,6 +49,13 @@ def is_small_good(measure: str) -> bool:
     return "nll" in measure or "kl" in measure
 
 
+def amount(measure: str, loss: float) -> str:
+    """A loss with its unit, as the terminal's table writes it."""
+    if is_small_good(measure):
+        return f"{number(loss)} nats per token"
+    return f"{np.round(100 * loss, 1) + 0.0:.1f} points".replace("-", "\u2212")
+
+
 def form_of(measure: str) -> Form:
     """How its values are written: nats as numbers, shares in per cent."""
     return number if is_small_good(measure) else percent

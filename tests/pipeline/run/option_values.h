@@ -41,6 +41,7 @@ inline const std::map<std::string, std::vector<std::string>>& other_values() {
       {"lazy-last", {"11", "12"}},
       {"top-k", {"1", "2"}},
       {"baseline", {"windowed", "periodic:2@0"}},
+      {"margin", {"1%", "0.01"}},
       {"seed", {"5", "6"}},
       {"generate", {"7", "8"}},
       {"stop-tokens", {"1,2", "none"}},

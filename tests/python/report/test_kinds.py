@@ -10,27 +10,12 @@ import pytest
 import result_files
 import run_folder
 import tiny
-from report_pages import DONE, Page, codes_of_damage, damage, page_of, report
+from report_pages import DONE, Page, codes_of_damage, damage, number, page_of, report, rows_of, words_of
 
 from winnow.report.reading import search
 
 BAD_DATA = 65
 MOST_BYTES = 6 * 2**20
-
-
-def rows_of(page, figure):
-    """[{column: (text, exact value)}] of a figure's table."""
-    columns, *rows = page.tables[figure]
-    return [dict(zip((cell[0] for cell in columns), row, strict=True)) for row in rows]
-
-
-def number(cell):
-    return float(cell[1]) if cell[1] else float("nan")
-
-
-def words_of(text, figure):
-    """The sentence under a figure's title."""
-    return re.search(rf'id="{figure}".*?<p class="reading">(.*?)</p>', text, re.DOTALL).group(1)
 
 
 @pytest.fixture(scope="module")
@@ -179,23 +164,29 @@ def test_numbers_of_an_evaluation_are_those_of_the_file(made, tmp_path):
         assert f'data-copy="{",".join(str(layer) for layer in np.flatnonzero(group["full_attention"][best]))}"' in card
 
 
-def test_readings_of_an_evaluation_follow_the_intervals(made, tmp_path):
-    def change(low, high):
-        def write(file):
-            names = [name.decode() for name in file["evaluation/pattern"][:]]
-            at = names.index("list:1,4,5")
-            file["evaluation/exact_match_minus_full"][at] = (low + high) / 2
-            file["evaluation/exact_match_minus_full_ci_low"][at] = low
-            file["evaluation/exact_match_minus_full_ci_high"][at] = high
+def test_an_evaluation_is_read_as_its_file_says(made, tmp_path):
+    text = page_of(made / "evaluation.h5", tmp_path)
+    assert "The answer of the &lt;file&gt;." in text and "Exact match leads &lt;here&gt;." in text
+    words = words_of(text, "minus-full")
+    with h5py.File(made / "evaluation.h5") as file:
+        names = file["evaluation/pattern"].asstr()[:]
+        verdicts = file["evaluation/verdict"].asstr()[:]
+        upper = file["evaluation/exact_match_loss_upper"][:]
+    assert "Margin: a loss of 30.0 points by exact match." in words
+    for verdict, said in (("within", "Within it: "), ("beyond", "more than that: "), ("open", "Open: ")):
+        expected = [name for name, found in zip(names, verdicts, strict=True) if found == verdict and name != "full"]
+        if expected:
+            assert set(expected) == set(re.split(", | and ", words.partition(said)[2].partition(". ")[0].rstrip(".")))
+    for row in rows_of(Page(text), "minus-full"):
+        i = list(names).index(row["pattern"][0])
+        assert row["verdict"][0] == verdicts[i] and number(row["exact match loss at most"]) == upper[i]
 
-        return write
 
-    unsure = page_of(damage(made / "evaluation.h5", tmp_path / "unsure.h5", change(-0.1, 0.05)), tmp_path)
-    assert "list:1,4,5, with 3 of 12 layers" in unsure and "without a loss that the examples show" in unsure
-    assert "Not enough evidence of a difference: list:1,4,5." in words_of(unsure, "minus-full")
-    sure = page_of(damage(made / "evaluation.h5", tmp_path / "sure.h5", change(-0.4, -0.3)), tmp_path)
-    assert "without a loss that the examples show" not in sure
-    assert "list:1,4,5" in words_of(sure, "minus-full").partition("worse than full attention:")[2].partition(".")[0]
+def test_an_older_evaluation_bounds_no_loss(tmp_path):
+    result_files.write_evaluation(tmp_path / "results.h5", has_losses=False)
+    text = page_of(tmp_path, tmp_path)
+    assert "The best pattern with fewer than 12 full layers is" in text and "nats per token" in text
+    assert "winnow stats FILE --in-place" in text and "enough evidence of a difference" not in text
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,35 @@ class Opened:
 
 
 @pytest.mark.parametrize("width", [NARROW, WIDE])
+def test_names_of_patterns_do_not_overlap(browser, tmp_path, width):
+    """24 patterns at three budgets, whose figures lie close together."""
+    patterns = {"full": (list(range(12)), 1.0), "windowed": ([], 0.0)}
+    for i in range(24):
+        patterns[f"light-transfer:{i}"] = (list(range(2 + i % 3)), 0.5 + 0.004 * i)
+    result_files.write_evaluation(tmp_path / "many.h5", patterns)
+    with Opened(browser, write_page([tmp_path / "many.h5"], tmp_path / "many.html"), width) as opened:
+        for metric in ("exact match", "NLL", "token accuracy"):
+            opened.page.locator("#front").get_by_role("button", name=metric, exact=True).click()
+            boxes = opened.page.evaluate("""() => {
+                const chart = [...document.querySelectorAll('#front svg')].find(
+                    one => one.getBoundingClientRect().width > 0);
+                const edge = chart.getBoundingClientRect();
+                return [...chart.querySelectorAll('text')].map(text => {
+                    const box = text.getBoundingClientRect();
+                    return [text.textContent, box.left, box.top + 2, box.right, box.bottom - 2, edge.left, edge.right];
+                }); }""")
+            names = [box for box in boxes if box[0] in patterns]
+            assert len(names) >= 4
+            for i, (name, left, top, right, bottom, edge_left, edge_right) in enumerate(names):
+                assert edge_left <= left and right <= edge_right, name
+                for other in names[i + 1 :]:
+                    assert right <= other[1] + 1 or other[3] <= left + 1 or bottom <= other[2] or other[4] <= top, (
+                        name,
+                        other[0],
+                    )
+
+
+@pytest.mark.parametrize("width", [NARROW, WIDE])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("name", ["run", "full", "several", "large", "evaluation", "search", "mixed", "kinds"])
 def test_every_figure_is_drawn(browser, pages, name, scheme, width):

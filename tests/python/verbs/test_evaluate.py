@@ -163,6 +163,19 @@ def test_a_selection_and_the_set_that_it_was_chosen_on(work, selection):
     assert "these very examples" in result["provenance"]["warnings"]
     assert "these very examples" in done.stderr
     assert "Warning: the layers of nll:2" in evaluate(work, "same", [selection]).stdout
+    # The same tokens under other names, and one of them among others.
+    tiny.write_calibration(work / "renamed.h5", LENGTHS, prefix="renamed")
+    done = evaluate(work, "renamed", [selection], data="renamed.h5")
+    assert "were chosen on these very examples" in done.stderr
+    tiny.write_calibration(work / "overlap.h5", [*LENGTHS[:1], *(n + 1 for n in LENGTHS[1:])], prefix="overlap")
+    done = evaluate(work, "overlap", [selection], data="overlap.h5")
+    assert f"were chosen on 1 of these {len(LENGTHS)} examples" in done.stderr
+    # A selection that is older than hashes of tokens knows its file only.
+    older = by_hand(selection)
+    del older["token_hashes"]
+    (work / "older.json").write_text(json.dumps(older))
+    assert "very examples" not in evaluate(work, "renamed", [work / "older.json"], data="renamed.h5").stderr
+    assert "very examples" in evaluate(work, "same", [work / "older.json"]).stderr
     tiny.write_calibration(work / "heldout.h5", LENGTHS, seed=3, prefix="other")
     done = evaluate(work, "heldout", [selection], "--json", data="heldout.h5")
     assert done.returncode == 0, done.stderr
@@ -202,6 +215,7 @@ def test_a_selection_of_another_model_is_refused(work, selection):
         (["periodic:0@0"], [], 64, ["--pattern", "periodic:0@0"]),
         (["half"], [], 64, ["--pattern", "half"]),
         (["windowed"], ["--baseline", "last:2"], 64, ["--baseline", "last:2", "windowed"]),
+        (["windowed"], ["--margin", "1 %"], 64, ["--margin", "1 %", "0.01"]),
         (["windowed"], ["--decode", "full", "--tail-rows", 0], 64, ["no row"]),
         (["nowhere.json"], [], 66, ["nowhere.json"]),
         ([], [], 64, ["--pattern"]),
@@ -243,6 +257,29 @@ def test_stats_and_inspect_know_an_evaluation(work, quiet, tmp_path):
     assert launch.run(["stats", quiet, "--top-k", 2], work / "cache").returncode == 64
     facts = json.loads(launch.run(["inspect", quiet, "--json"], work / "cache").stdout)
     assert facts["kind"] == "evaluation" and facts["full_attention"]["list:1,4"] == [1, 4]
+
+
+def test_a_margin_needs_no_measurement(work, quiet):
+    assert evaluate(work, "margin", PATTERNS, "--json").returncode == 0
+    measured = last_run(work / "margin")
+    done = evaluate(work, "margin", PATTERNS, "--margin", "50%", "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["margin"] == {"figure": "token_accuracy", "value": 0.5, "given": True}
+    assert result["answer"] in done.stdout and "50.0 points of token accuracy" in result["answer"]
+    assert last_run(work / "margin") == measured
+    with h5py.File(work / "margin" / "results.h5") as file:
+        group = file["evaluation"]
+        assert group["margin"][()] == 0.5 and group.attrs["margin_given"] == 1
+        assert group.attrs["answer"] == result["answer"]
+    # stats keeps it, takes another, and goes back to the one that follows from the examples.
+    for flags, value, given in (
+        ([], 0.5, True),
+        (["--margin", "0.25"], 0.25, True),
+        (["--margin", "default"], None, False),
+    ):
+        found = json.loads(launch.run(["stats", work / "margin", "--json", *flags], work / "cache").stdout)["margin"]
+        assert found["given"] == given and (value is None or found["value"] == value)
 
 
 def test_select_knows_an_evaluation(work, quiet):

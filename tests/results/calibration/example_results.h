@@ -26,6 +26,7 @@ inline calibration::Measurement example_measurement(int64_t n_examples, int64_t 
   for (int64_t e = 0; e < n_examples; ++e) {
     m.example_id.push_back(std::string("example-\xC3\xA9-").append(std::to_string(e)));
     m.source.push_back(e % 2 == 0 ? "even" : "");
+    m.token_hash.push_back("0123456789abcde" + std::to_string(e % 10));
     m.answer_tokens.push_back(kAnswerTokens - e % 2);
     m.prompt_tokens.push_back(1000 + e);
     m.nll_base.push_back(0.5 + 0.25 * static_cast<double>(e % 3));

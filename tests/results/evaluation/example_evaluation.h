@@ -46,6 +46,7 @@ inline evaluation::EvaluationResults example_evaluation(int64_t n_examples, bool
   for (int64_t e = 0; e < n_examples; ++e) {
     table.example_id.push_back(std::string("example-\xC3\xA9-").append(std::to_string(e)));
     table.source.push_back(e % 2 == 0 ? "even" : "");
+    table.token_hash.push_back("0123456789abcde" + std::to_string(e % 10));
     table.answer_tokens.push_back(5);
     table.prompt_tokens.push_back(1000 + e);
   }

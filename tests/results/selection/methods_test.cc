@@ -1,6 +1,7 @@
 // Selection methods: from figures to layers.
 #include "results/selection/methods.h"
 #include "results/selection/pattern.h"
+#include "results/selection/weak_figure.h"
 
 #include <cmath>
 #include <limits>
@@ -194,6 +195,37 @@ TEST(Methods, RefuseFiguresThatAreNotFinite) {
   }
 }
 
+TEST(Methods, WarnsOfAWeakFigure) {
+  // 16 examples; layer 1 costs all of them 1 or 3 nats, and exact match falls in one of the 8 that are answered.
+  calibration::Measurement m;
+  m.layer = {0, 1};
+  m.layer_windowed_in_base.assign(2, false);
+  m.nll_base.assign(16, 1.0);
+  m.token_accuracy_base.assign(16, 1.0);
+  m.nll = stats::Table<double>(16, 2, 1.0);
+  m.token_accuracy = stats::Table<double>(16, 2, 1.0);
+  m.exact_match = stats::Table<uint8_t>(16, 2);
+  for (int64_t e = 0; e < 16; ++e) {
+    m.example_id.push_back(std::to_string(e));
+    m.exact_match_base.push_back(e < 8 ? 1 : 0);
+    m.nll(e, 1) += e % 2 == 0 ? 1.0 : 3.0;
+    for (int64_t l = 0; l < 2; ++l) m.exact_match(e, l) = e < 8 && !(l == 1 && e == 0) ? 1 : 0;
+  }
+  EXPECT_EQ(weak_figure_caveat(m, "nll"), "");
+  EXPECT_EQ(weak_figure_caveat(m, "kl"), "");
+  EXPECT_EQ(weak_figure_caveat(m, "exact-match"),
+            "exact-match is a weak figure here: the layer that it shows best is 1.0 standard errors from no effect, by "
+            "nll 7.7; full attention gives 50.0 % of the answers");
+  EXPECT_EQ(weak_figure_caveat(m, "token-accuracy"),
+            "token-accuracy is a weak figure here: the layer that it shows best is 0.0 standard errors from no effect, "
+            "by nll 7.7");
+  // Now every answer that is given is lost, but few are given.
+  for (int64_t e = 0; e < 16; ++e) m.exact_match(e, 1) = 0;
+  EXPECT_EQ(weak_figure_caveat(m, "exact-match"), "");
+  m.exact_match_base[7] = m.exact_match(7, 0) = 0;
+  EXPECT_NE(weak_figure_caveat(m, "exact-match").find("gives 43.8 % of the answers"), std::string::npos);
+}
+
 TEST(Methods, PatternsLookAtNoFigure) {
   const SelectInput input = small_input();
   EXPECT_EQ(layers_of(input, "first", 2), (Layers{0, 1}));
@@ -201,10 +233,12 @@ TEST(Methods, PatternsLookAtNoFigure) {
   EXPECT_EQ(layers_of(input, "periodic:2@1", {}), (Layers{1, 3}));
   EXPECT_EQ(layers_of(input, "periodic:2@1", 2), (Layers{1, 3}));
   EXPECT_EQ(layers_of(input, "random:5", 2), random_layers(5, 2, 4));
+  EXPECT_EQ(layers_of(input, "random", 2), random_layers(0, 2, 4));
+  EXPECT_EQ(layers_of(input, "periodic:2", {}), (Layers{0, 2}));
   EXPECT_EQ(layers_of(input, "list:3,0", {}), (Layers{0, 3}));
   EXPECT_EQ(choose_layers(input, {.method = "list:3,0"}).method, "list:0,3");
   expect_error([&] { layers_of(input, "periodic:2@1", 3); }, ExitCode::kUsage, {"--keep 3", "2 of 4 layers"});
-  for (const char* bad : {"", "bogus", "periodic", "random", "first:2", "full", "windowed", "list:", "s.json"}) {
+  for (const char* bad : {"", "bogus", "periodic", "random:", "first:2", "full", "windowed", "list:", "s.json"}) {
     expect_error([&, name = std::string(bad)] { layers_of(input, name, {}); }, ExitCode::kUsage, {"--method"});
   }
 }

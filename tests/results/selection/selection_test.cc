@@ -165,6 +165,7 @@ TEST(Pattern, NamesLayers) {
   EXPECT_EQ(full_layers("periodic:4@3"), (Layers{3, 7}));
   EXPECT_EQ(full_layers("periodic:1@0", 3), (Layers{0, 1, 2}));
   EXPECT_EQ(full_layers("periodic:3@1", 8), (Layers{1, 4, 7}));
+  EXPECT_EQ(full_layers("periodic:4"), (Layers{0, 4}));
   EXPECT_EQ(full_layers("first:2"), (Layers{0, 1}));
   EXPECT_EQ(full_layers("first:0"), (Layers{}));
   EXPECT_EQ(full_layers("last:3"), (Layers{5, 6, 7}));
@@ -178,6 +179,7 @@ TEST(Pattern, NamesLayers) {
 
 TEST(Pattern, RandomIsReproducibleAndFair) {
   EXPECT_EQ(full_layers("random:7:3"), full_layers("random:7:3"));
+  EXPECT_EQ(full_layers("random:3"), full_layers("random:0:3"));
   EXPECT_NE(full_layers("random:1:4", 36), full_layers("random:2:4", 36));
   std::vector<int> hits(12, 0);
   for (uint64_t seed = 0; seed < 6000; ++seed) {
@@ -193,7 +195,8 @@ TEST(Pattern, RandomIsReproducibleAndFair) {
 TEST(Pattern, RefusesWhatIsNone) {
   for (const char* bad : {"",
                           "half",
-                          "periodic:4",
+                          "periodic:9",
+                          "periodic:4@",
                           "periodic:0@0",
                           "periodic:4@4",
                           "periodic:9@0",
@@ -203,7 +206,7 @@ TEST(Pattern, RefusesWhatIsNone) {
                           "first:9",
                           "first:-1",
                           "last:x",
-                          "random:3",
+                          "random:9",
                           "random:-1:3",
                           "random:1:9",
                           "random:1:",

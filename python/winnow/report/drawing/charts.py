@@ -123,7 +123,7 @@ def draw_points(points: Points, width: int) -> Markup:
         canvas.dot(*places[i], 5, f"mark {'dot-keep' if i in points.filled else 'dot-spare'}", data_tip=points.tips[i])
     named = [i for i in points.labelled if i in good][:MOST_NAMED]
     others = [places[i] for i in good if i not in named]
-    spots = place_labels([places[i] for i in named] + others, [points.names[i] for i in named], left)
+    spots = place_labels([places[i] for i in named] + others, [points.names[i] for i in named], left, width)
     for i, spot in zip(named, spots, strict=True):
         if spot:
             canvas.text(spot[0], spot[1], points.names[i], spot[2], "strong under" if i in points.filled else "under")

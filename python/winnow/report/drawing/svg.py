@@ -186,9 +186,14 @@ class Canvas:
 
 
 def place_labels(
-    points: Sequence[Point], labels: Sequence[str], left: float = 0.0, width: float = TEXT_WIDTH, height: float = 11
+    points: Sequence[Point],
+    labels: Sequence[str],
+    left: float = 0.0,
+    right: float = float("inf"),
+    width: float = TEXT_WIDTH,
+    height: float = 11,
 ) -> list[Spot | None]:
-    """Places for labels beside the first points, so that few overlap or begin left of `left`; None: there is no room.
+    """Places for labels beside the first points, between `left` and `right`; None: there is none that is free.
 
     Tried right, left, above, below, in the order given.
     """
@@ -206,12 +211,14 @@ def place_labels(
         def clashes(spot: tuple[float, float, str, float], size: float = size) -> int:
             start, base = spot[3], spot[1]
             box = (start, base - height + 2, start + size, base + 1)
-            return 2 * (start < left) + sum(
-                box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken
+            return (
+                (start < left)
+                + (start + size > right)
+                + sum(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken)
             )
 
         best = min(spots, key=clashes)
-        places.append(None if clashes(best) > (1 if len(labels) <= 20 else 0) else best[:3])
+        places.append(None if clashes(best) else best[:3])
         if places[-1]:
             taken.append((best[3], best[1] - height + 2, best[3] + size, best[1] + 1))
     return places

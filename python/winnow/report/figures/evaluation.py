@@ -20,7 +20,7 @@ from winnow.report.drawing.charts import (
 from winnow.report.figures.figure import Draw, Figure, Row
 from winnow.report.markup import Markup
 from winnow.report.reading import evaluation as ev
-from winnow.report.wording import count, form_of, is_small_good, listed, number, percent, the_layers
+from winnow.report.wording import amount, count, form_of, is_small_good, listed, number, percent, the_layers
 
 _SHORT = {
     "exact_match": "exact match",
@@ -84,9 +84,7 @@ def front(result: ev.Evaluation) -> Figure:
 
     def draw(metric: str, width: int) -> Markup:
         mean, low, high = result.means[metric]
-        flags = ev.front(
-            result, metric if metric in result.on_front else "nll" if is_small_good(metric) else "exact_match"
-        )
+        flags = ev.front(result, metric)
         names = [shorten(name, 22) for name in result.patterns]
         labelled = list(dict.fromkeys([*flags, *ev.order(result, range(len(names)))]))
         return draw_points(
@@ -115,46 +113,51 @@ def front(result: ev.Evaluation) -> Figure:
         _front_reading(result),
         [(_SHORT[metric], partial(draw, metric)) for metric in metrics],
         "A point is a pattern, its bar the 95\u00a0% bootstrap interval over examples. Filled: on the front, none with "
-        "as few or fewer full layers is better (by NLL for NLL and KL, by exact match for the others).",
+        "as few or fewer full layers is better.",
         [("keep", "on the front"), ("spare", "behind it")],
     )
 
 
+def _listed(result: ev.Evaluation, positions: list[int], most: int = 5) -> str:
+    more = [f"{len(positions) - most} more"] if len(positions) > most else []
+    return listed([result.patterns[i] for i in positions[:most]] + more)
+
+
+def _loss_reading(result: ev.Evaluation) -> str:
+    """Which patterns are within the margin; "" where the file has none."""
+    if not result.verdicts or not np.isfinite(result.margin):
+        return ""
+    at = result.position("full")
+    text = f"Margin: a loss of {amount(result.metric, result.margin)} by {_SHORT[result.metric]}."
+    for verdict, words in (("within", "Within it"), ("beyond", "Worse, by more than that"), ("open", "Open")):
+        found = [i for i, said in enumerate(result.verdicts) if said == verdict and i != at]
+        if found:
+            text += f" {words}: {_listed(result, found, 20)}."
+    return text
+
+
 def _difference_reading(result: ev.Evaluation, other: str, name: str) -> str:
+    if other == "full" and _loss_reading(result):
+        return _loss_reading(result)
     triples = result.against[other]
     metric = result.metric if result.metric in triples else next(iter(triples))
     worse: list[int] = []
     better: list[int] = []
     open_: list[int] = []
-    same: list[int] = []
     at = result.position("full" if other == "full" else result.baseline)
     for i in range(len(result.patterns)):
         value, low, high = (float(column[i]) for column in triples[metric])
         if i == at or not np.isfinite(value):
             continue
-        if not np.isfinite([low, high]).all() or (low <= 0 <= high and not low == high == 0):
+        if not np.isfinite([low, high]).all() or low <= 0 <= high:
             open_.append(i)
-        elif low == high == 0:
-            same.append(i)
         else:
             (better if ev.gain(metric, value) > 0 else worse).append(i)
-
-    def names(positions: list[int]) -> str:
-        return listed(
-            [result.patterns[i] for i in positions[:5]] + ([f"{len(positions) - 5} more"] if len(positions) > 5 else [])
-        )
-
     parts = [
-        f"By {_SHORT[metric]}, worse than {name}: {names(worse)}."
-        if worse
-        else f"By {_SHORT[metric]} none is shown to be worse than {name}."
+        f"By {_SHORT[metric]}, {words} {name}: {_listed(result, found)}."
+        for words, found in (("worse than", worse), ("better than", better), ("not told apart from", open_))
+        if found
     ]
-    if better:
-        parts.append(f"Better: {names(better)}.")
-    if same:
-        parts.append(f"The same in every example: {names(same)}.")
-    if open_:
-        parts.append(f"Not enough evidence of a difference: {names(open_)}.")
     return " ".join(parts)
 
 
@@ -204,14 +207,22 @@ def difference(result: ev.Evaluation, other: str) -> Figure | None:
         "pattern",
         *(f"{metric.replace('_', ' ')} {word}" for metric in metrics for word in ("difference", "low", "high")),
     ]
+    bounded = [metric for metric in ev.METRICS if metric in result.losses] if other == "full" else []
+    bound_columns = [
+        f"{metric.replace('_', ' ')} loss {word}" for metric in bounded for word in ("at least", "at most")
+    ]
+    has_verdicts = other == "full" and bool(result.verdicts)
     for i in ranked:
         rows.append(
             (
                 result.patterns[i],
                 *(float(column[i]) for metric in metrics for column in triples[metric]),
                 *([float(p[i])] if p is not None else []),
+                *(float(ends[i]) for metric in bounded for ends in result.losses[metric][1:]),
+                *([result.verdicts[i]] if has_verdicts else []),
             )
         )
+    columns += (["McNemar's p"] if p is not None else []) + bound_columns + (["verdict"] if has_verdicts else [])
     return Figure(
         f"minus-{other}",
         f"Against {name}",
@@ -219,7 +230,7 @@ def difference(result: ev.Evaluation, other: str) -> Figure | None:
         [(_SHORT[metric], partial(draw, metric)) for metric in metrics],
         "Differences over the same examples, best pattern first. Bars are 95\u00a0% intervals of the paired bootstrap; "
         "filled: the interval leaves out 0.",
-        table=([*columns, *(["McNemar's p"] if p is not None else [])], rows),
+        table=(columns, rows),
     )
 
 

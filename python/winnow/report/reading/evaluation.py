@@ -14,7 +14,7 @@ from winnow.report.agreement import paired_interval, resampled_means
 from winnow.report.arrays import Flags, Floats, Integers
 from winnow.report.errors import ReportError
 from winnow.report.reading import record
-from winnow.report.wording import count, form_of, interval, is_small_good, number, percent
+from winnow.report.wording import amount, count, form_of, interval, is_small_good, number, percent
 
 METRICS = {
     "exact_match": "exact match",
@@ -47,6 +47,10 @@ class Evaluation(record.Result):
     on_front: dict[str, Flags] = field(default_factory=dict)  # metric: (pattern)
     generated: dict[str, Floats] = field(default_factory=dict)  # figures of free generation: (pattern)
     resampled: dict[str, Floats] = field(default_factory=dict)  # metric: (resample, pattern), filled by `paired`
+    losses: dict[str, Triple] = field(default_factory=dict)  # by metric: mean loss against full attention, bounds
+    verdicts: list[str] = field(default_factory=list)  # (pattern): within, beyond or open; [] in an older file
+    needed: Floats | None = None  # (pattern): examples for the bound to come down to the margin
+    margin: float = float("nan")  # of `metric`
 
     @property
     def priced(self) -> int | None:
@@ -62,13 +66,9 @@ class Evaluation(record.Result):
 
     @property
     def metric(self) -> str:
-        """What patterns are compared by first: exact match, unless no pattern answers anything."""
-        values = self.means.get("exact_match")
-        return (
-            "exact_match"
-            if values is not None and np.isfinite(values[0]).any() and np.nanmax(values[0]) > 0
-            else next(name for name in ("nll", *METRICS) if name in self.means)
-        )
+        """What patterns are compared by first, as the file says; an older file does not, and NLL serves."""
+        said = str(self.settings.get("margin_figure", ""))
+        return next(name for name in (said, "nll", *METRICS) if name in self.means)
 
 
 def gain(metric: str, values: ArrayLike) -> Floats:
@@ -83,6 +83,23 @@ def _triple(data: xr.Dataset | None, middle: str, stem: str) -> Triple | None:
     low, high = (record.numbers(data, f"{stem}_ci_{end}", ("pattern",)) for end in ("low", "high"))
     nothing = np.full(len(values), np.nan)
     return values, nothing if low is None else low, nothing if high is None else high
+
+
+def _read_losses(result: Evaluation, data: xr.Dataset) -> None:
+    for metric in METRICS:
+        lower, upper = (record.numbers(data, f"{metric}_loss_{side}", ("pattern",)) for side in ("lower", "upper"))
+        given = (
+            result.means.get(metric) if metric == "kl" else result.against.get("full", {}).get(metric)
+        )  # full attention has no KL to itself
+        if lower is None or upper is None or given is None:
+            continue
+        result.losses[metric] = (-gain(metric, given[0]), lower, upper)
+    verdicts = record.texts(data, "verdict") or []
+    result.verdicts = verdicts if len(verdicts) == len(result.patterns) else []
+    result.needed = record.numbers(data, "examples_needed", ("pattern",))
+    margin = record.numbers(data, "margin", ())
+    if margin is not None:
+        result.margin = float(margin)
 
 
 def _read_tables(result: Evaluation, data: xr.Dataset) -> None:
@@ -104,10 +121,11 @@ def _read_tables(result: Evaluation, data: xr.Dataset) -> None:
         p = record.numbers(data, f"mcnemar_p_{other}", ("pattern",))
         if p is not None:
             result.mcnemar[other] = p
-    for metric in ("exact_match", "nll"):
+    for metric in ("exact_match", "nll", "token_accuracy", "kl"):
         flags = record.numbers(data, f"on_front_{metric}", ("pattern",))
         if flags is not None:
             result.on_front[metric] = flags > 0
+    _read_losses(result, data)
     for name in ("prefill_rate", "decode_rate", "texts_together"):
         values = record.numbers(data, name, ("pattern",))
         if values is not None:
@@ -190,24 +208,23 @@ def said(result: Evaluation, metric: str, i: int) -> str:
 
 
 def loss(result: Evaluation, i: int) -> str:
-    """How a pattern differs from full attention, in a clause; "" where the file does not say."""
+    """What a pattern loses against full attention, in a clause; "" where the file does not say."""
     metric = result.metric
-    triple = result.against.get("full", {}).get(metric)
-    if triple is None or not np.isfinite(triple[0][i]):
+    if result.patterns[i] == "full" or metric not in result.losses or not result.verdicts:
         return ""
-    difference, low, high = (float(values[i]) for values in triple)
-    if result.patterns[i] == "full":
+    mean, low, high = (float(values[i]) for values in result.losses[metric])
+    if not np.isfinite(mean):
         return ""
-    if difference == low == high == 0:
-        return "the same as full attention"
-    form = form_of(metric)
-    sign = "+" if difference > 0 else ""
-    text = f"{sign}{form(difference)} against full attention"
     if not np.isfinite([low, high]).all():
-        return text
-    text += f" ({form(low)} to {form(high)})"
-    if low <= 0 <= high:
-        return text + ", not enough evidence of a difference"
+        return f"it loses {amount(metric, mean)}, without a bound"
+    text = f"it loses at most {amount(metric, high)}, {amount(metric, mean)} as measured"
+    verdict = result.verdicts[i]
+    if verdict == "beyond":
+        return f"{text}, and at least {amount(metric, low)}, beyond the margin"
+    if verdict == "within":
+        return f"{text}, within the margin"
+    if result.needed is not None and np.isfinite(result.needed[i]):
+        return f"{text}; about {count(int(result.needed[i]), 'example')} would show it to be within the margin"
     return text
 
 
@@ -254,36 +271,32 @@ def share(table: Floats | None, result: Evaluation, i: int, column: int) -> floa
 
 
 def lead(result: Evaluation) -> str:
-    """The answer in one sentence: the cheapest pattern whose loss is not shown, or what comes nearest."""
+    """The answer: the file's own sentence; of an older file the best pattern, without a word on what it loses."""
+    answer = str(result.settings.get("answer", ""))
+    if answer:
+        return clean(answer)
     metric, n = result.metric, len(result.layers)
     candidates = [ranked[0] for k, ranked in budgets(result) if k < n]
     if not candidates:
         return (
             f"All {count(len(result.patterns), 'pattern')} keep full attention everywhere: there is nothing to compare."
         )
-    triple = result.against.get("full", {}).get(metric)
-    if triple is not None:
-        worst = gain(metric, triple[1 if is_small_good(metric) else 2])  # the kinder end
-        good = [i for i in candidates if np.isfinite(worst[i]) and worst[i] >= 0]
-        if good:
-            i = good[0]
-            return (
-                f"{result.patterns[i]}, with {int(result.full_layers[i])} of {count(n, 'layer')} at full attention, is "
-                f"the cheapest pattern without a loss that the examples show: {METRICS[metric].partition(',')[0]} "
-                f"{said(result, metric, i)}, {loss(result, i)}."
-            )
     i = order(result, candidates)[0]
-    text = (
+    return (
         f"The best pattern with fewer than {n} full layers is {result.patterns[i]} ({int(result.full_layers[i])} of "
-        f"{n}): {METRICS[metric].partition(',')[0]} {said(result, metric, i)}"
+        f"{n}): {METRICS[metric].partition(',')[0]} {said(result, metric, i)}."
     )
-    return text + (f", {loss(result, i)}." if loss(result, i) else ".")
 
 
 def lines(result: Evaluation) -> list[str]:
     """How far to trust it."""
     n = result.n_examples
-    found = []
+    found = [
+        str(result.settings["leading_sentence"])
+        if "leading_sentence" in result.settings
+        else "This file bounds no loss and does not say which figure tells patterns apart: it is of an older winnow. "
+        "winnow stats FILE --in-place adds both."
+    ]
     if 0 < n < 16:
         found.append(
             f"Only {count(n, 'example')}: "
@@ -313,7 +326,12 @@ def lines(result: Evaluation) -> list[str]:
             if n > 3
             else f"All {n} examples agree in some patterns, which says little of others."
         )
-    found += [f"{name}: {why}." for name, why in result.status.items()]
+    # Of bounds both ends are undefined together, and a loss beyond the margin needs no number of examples.
+    found += [
+        f"{name}: {why}."
+        for name, why in result.status.items()
+        if name != "examples_needed" and not name.endswith("_loss_lower")
+    ]
     return [clean(line) for line in found + result.remarks()]
 
 

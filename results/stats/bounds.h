@@ -1,0 +1,34 @@
+// One-sided bounds of means that hold together.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "results/stats/table.h"
+
+namespace winnow::stats {
+
+// Probability that one of the lower bounds of a table is too high; the same that one of the upper bounds is too low.
+inline constexpr double kBoundError = 0.05;
+
+struct MeanBounds {
+  // (rows); NaN for one value, and where so few values differ from the others that draws of equal ones decide.
+  std::vector<double> lower, upper;
+  // Standard errors between a mean and its bound, the same in all rows; 0 where no row has a spread.
+  double lower_critical = 0.0, upper_critical = 0.0;
+};
+
+// Returns bounds of the mean of every row of `values`, whose columns are the examples, by the studentised bootstrap
+// with max-t: a draw of the examples gives every row t = (mean of the draw - mean) / standard error of the draw, and
+// the critical value is the quantile of the draws' largest t, but at least that of Student's t with the error divided
+// among the rows, as draws of few examples vary too little. A row whose values are all equal has that value as its
+// bounds.
+MeanBounds mean_bounds(const Table<double>& values, uint64_t seed, int64_t n_resamples);
+
+// Returns the standard error of the mean, with n - 1 in the denominator of the variance; NaN for one value.
+double standard_error(const double* values, int64_t n);
+
+// Returns t with P(Student's t of that many degrees of freedom > t) = `error`, in (0, 0.5).
+double student_quantile_above(double error, int64_t degrees);
+
+}  // namespace winnow::stats
