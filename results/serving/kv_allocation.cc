@@ -10,6 +10,7 @@ namespace {
 int64_t blocks(int64_t tokens, int64_t size) { return (tokens + size - 1) / size; }
 int64_t padded(int64_t tokens, int64_t size) { return blocks(tokens, size) * size; }
 
+// Defaults of the engines: tokens of a block, a page or a step of growth, and of a chunk of a prompt.
 constexpr int64_t kVllmBlock = 16;
 constexpr int64_t kVllmChunk = 8192;
 constexpr int64_t kSglangPage = 1;
@@ -73,9 +74,9 @@ int64_t tokens_of_layer(std::string_view engine, int64_t window, int64_t n_token
     if (window == 0 || window >= n_tokens) return padded(n_tokens, kTrtllmBlock);
     return std::min(padded(n_tokens, kTrtllmBlock), padded(window + chunk, kTrtllmBlock) + kTrtllmBlock);
   }
-  // Transformers keeps the window less the row itself; SWAA keeps all.
+  // Transformers keeps the window; SWAA keeps all.
   if (engine == "swaa" || window == 0) return n_tokens;
-  return std::min(n_tokens, window - 1);
+  return std::min(n_tokens, window);
 }
 
 int64_t default_chunk(std::string_view engine) {

@@ -11,6 +11,10 @@
 namespace winnow::serving {
 namespace {
 
+// Bounds on what is served, far beyond what is.
+constexpr int64_t kMostTokens = int64_t{1} << 31;
+constexpr int64_t kMostSequences = int64_t{1} << 20;
+
 // ---- what the engine runs -------------------------------------------------------------------------------------------
 
 // Why a row's limits exclude this model or pattern; "": they do not.
@@ -145,6 +149,20 @@ void warn_of_semantics(const Request& request, ExportPlan& plan) {
   }
 }
 
+// ---- what it will cost ----------------------------------------------------------------------------------------------
+
+void add_kv(const Request& request, ExportPlan& plan) {
+  const ModelShape shape = request.source.shape();
+  plan.demand.max_seq_len = request.options.max_seq_len.value_or(shape.max_positions);
+  plan.demand.concurrency = request.options.concurrency;
+  std::vector<int64_t> windows;
+  for (const evaluation::ServedWindow& window : request.windows) {
+    windows.push_back(window.is_windowed() ? window.keys : 0);
+  }
+  plan.kv =
+      kv_allocation(plan.engine, windows, {shape.n_kv_heads, shape.head_dim, shape.kv_element_bytes}, plan.demand);
+}
+
 // ---- what was asked for ---------------------------------------------------------------------------------------------
 
 std::vector<std::string> targets() {
@@ -166,8 +184,13 @@ void check_options(const ExportOptions& options) {
   if (!options.llama_cpp.empty() && options.target != "llamacpp") {
     fail(ExitCode::kUsage, "--llama-cpp is for --target llamacpp, not " + options.target + "; leave it out");
   }
-  if (options.max_seq_len.value_or(1) < 1) {
-    fail(ExitCode::kUsage, "--max-seq-len is " + std::to_string(*options.max_seq_len) + ", expected at least 1");
+  if (options.max_seq_len.value_or(1) < 1 || options.max_seq_len.value_or(1) > kMostTokens) {
+    fail(ExitCode::kUsage,
+         "--max-seq-len is " + std::to_string(*options.max_seq_len) + ", expected 1 to " + std::to_string(kMostTokens));
+  }
+  if (options.concurrency < 1 || options.concurrency > kMostSequences) {
+    fail(ExitCode::kUsage, "--concurrency is " + std::to_string(options.concurrency) + ", expected 1 to " +
+                               std::to_string(kMostSequences));
   }
 }
 
@@ -216,7 +239,19 @@ ExportPlan plan_export(const selection::Selection& selection, const SourceModel&
   plan.route = row.route;
   warn_of_semantics(request, plan);
   plan_target(request, row, plan);
+  add_kv(request, plan);
   return plan;
+}
+
+std::string kv_line(const ExportPlan& plan) {
+  if (!plan.kv) return "";
+  const auto bytes = [](double value) { return format_bytes(static_cast<int64_t>(value)); };
+  const std::string sequences =
+      plan.demand.concurrency == 1 ? "a sequence" : std::to_string(plan.demand.concurrency) + " sequences";
+  return "Keys and values of " + sequences + " of " + std::to_string(plan.demand.max_seq_len) +
+         " tokens: " + bytes(plan.kv->ideal_bytes) + " for what the windows see; " +
+         std::string(find_engine(plan.target)->title) + " takes " + bytes(plan.kv->allocated_bytes) + ", and " +
+         bytes(plan.kv->full_bytes) + " with full attention.";
 }
 
 std::string export_record(const ExportPlan& plan, const selection::Selection& selection) {
@@ -238,6 +273,13 @@ std::string export_record(const ExportPlan& plan, const selection::Selection& se
   record["windows"] = Json::array();
   for (const evaluation::ServedWindow& window : plan.windows) {
     record["windows"].push_back(window.is_windowed() ? Json(window.keys) : Json(nullptr));
+  }
+  if (plan.kv) {
+    record["kv_cache"] = {{"max_seq_len", plan.demand.max_seq_len},
+                          {"concurrency", plan.demand.concurrency},
+                          {"ideal_bytes", static_cast<int64_t>(plan.kv->ideal_bytes)},
+                          {"engine_bytes", static_cast<int64_t>(plan.kv->allocated_bytes)},
+                          {"full_attention_bytes", static_cast<int64_t>(plan.kv->full_bytes)}};
   }
   record["files"] = Json::array();
   for (const ExportFile& file : plan.files) record["files"].push_back(file.name);

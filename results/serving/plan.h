@@ -13,6 +13,7 @@
 #include "results/selection/selection.h"
 #include "results/serving/engines.h"
 #include "results/serving/forms.h"
+#include "results/serving/kv_allocation.h"
 #include "results/serving/request.h"
 
 namespace winnow::serving {
@@ -35,6 +36,9 @@ struct ExportPlan {
   std::vector<evaluation::ServedWindow> windows;  // (n_layers), what the engine is asked for
   std::string command;                            // how to use it, one line, from within the folder
   std::vector<std::string> warnings;              // one line each
+  // Memory for keys and values of that many sequences of that length; none: --target json.
+  std::optional<KvAllocation> kv;
+  KvDemand demand;
   // True if Transformers runs the result, so that it can be asked what it will really do.
   bool is_checked_in_transformers = false;
 };
@@ -46,6 +50,9 @@ inline constexpr const char* kOverridesFile = "hf_overrides.json";
 // Plans an export. Throws Error(kUsage) for options that make no sense, Error(kConfigMismatch) for a config.json of
 // another model, Error(kBadData) for what the engine would not run as asked.
 ExportPlan plan_export(const selection::Selection& selection, const SourceModel& source, const ExportOptions& options);
+
+// Returns one line on the memory for keys and values; "": --target json.
+std::string kv_line(const ExportPlan& plan);
 
 // Returns the text of kExportRecord: the selection, the windows, the warnings, the files.
 std::string export_record(const ExportPlan& plan, const selection::Selection& selection);

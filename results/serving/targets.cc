@@ -46,8 +46,12 @@ void warn_of_vllm(const Request& request, ExportPlan& plan) {
   if (!padding.empty()) plan.warnings.push_back(padding);
   if (request.n_full() == 0 || request.n_windowed() == 0) return;
   plan.warnings.emplace_back(
-      "do not give --disable-hybrid-kv-cache-manager, nor a KV connector that does not support it: figures stay right, "
-      "but windowed layers then keep the keys of the whole sequence");
+      "do not give --disable-hybrid-kv-cache-manager, nor a connector that offloads keys and values without supporting "
+      "hybrids: figures stay right, but windowed layers then keep the whole sequence");
+  plan.warnings.emplace_back(
+      "vLLM 0.23 to 0.28 finds next to no cached prefix of a hybrid unless VLLM_PREFIX_CACHE_RETENTION_INTERVAL is "
+      "set; "
+      "later ones have --prefix-cache-retention-interval");
 }
 
 void plan_vllm(const Request& request, const EngineRow& row, ExportPlan& plan) {
@@ -56,6 +60,7 @@ void plan_vllm(const Request& request, const EngineRow& row, ExportPlan& plan) {
   std::string flags;
   if (row.route == Route::kTransformers) flags = " --model-impl transformers";
   if (row.route == Route::kPlugin || impl == "vllm") flags = " --model-impl vllm";
+  if (request.options.max_seq_len) flags += " --max-model-len " + std::to_string(*request.options.max_seq_len);
   if (row.route == Route::kRelabelled) {
     plan_checkpoint(request, form, plan);
     plan.files.push_back(serve_script(request, "vllm serve \"" + std::string(kHere) + "\"" + flags));
@@ -93,7 +98,11 @@ void plan_sglang(const Request& request, const EngineRow& row, ExportPlan& plan)
     char text[16];
     std::snprintf(text, sizeof text, "%.2f", ratio);
     command += std::string(" --swa-full-tokens-ratio ") + text;
+    plan.warnings.push_back("--swa-full-tokens-ratio " + std::string(text) + " is for sequences of " +
+                            std::to_string(request.max_seq_len()) +
+                            " tokens; shorter ones, many at a time, need a larger one, or SGLang retracts requests");
   }
+  if (request.options.max_seq_len) command += " --context-length " + std::to_string(*request.options.max_seq_len);
   plan.files.push_back(serve_script(request, command));
   plan.is_checked_in_transformers = is_folder;
   plan.command = "./serve.sh";
@@ -108,7 +117,12 @@ void plan_llamacpp(const Request& request, const EngineRow& row, ExportPlan& pla
        "follow.\nexec python3 \"${LLAMA_CPP:?names no checkout of llama.cpp}/convert_hf_to_gguf.py\" \"" +
            std::string(kHere) + "\" --outfile " + gguf + " \"$@\"\n",
        true});
-  plan.files.push_back(serve_script(request, "llama-server --model " + gguf));
+  std::string command = "llama-server --model " + gguf;
+  if (request.options.max_seq_len) {
+    command += " --ctx-size " + std::to_string(*request.options.max_seq_len * request.options.concurrency) +
+               " --parallel " + std::to_string(request.options.concurrency);
+  }
+  plan.files.push_back(serve_script(request, command));
   plan.is_checked_in_transformers = true;
   plan.command = request.options.llama_cpp.empty() ? "LLAMA_CPP=DIR ./convert.sh && ./serve.sh" : "./serve.sh";
   if (request.n_windowed() == 0) return;
@@ -123,6 +137,11 @@ void plan_mlx(const Request& request, const EngineRow& row, ExportPlan& plan) {
   // A Llama with layer_types is right in MLX-LM and wrong in Transformers, which need not agree with it.
   plan.is_checked_in_transformers = row.route == Route::kRelabelled;
   plan.command = "./serve.sh";
+  if (request.n_windowed() == 0) return;
+  plan.warnings.emplace_back(
+      "a windowed layer's cache cannot be taken back beyond its window: MLX-LM processes a prompt anew that differs "
+      "from "
+      "the last one before its end");
 }
 
 void plan_trtllm(const Request& request, ExportPlan& plan) {

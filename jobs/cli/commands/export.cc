@@ -280,6 +280,7 @@ int run_export(const Options& options) {
               one_line(out.string()).c_str(), static_cast<long long>(selection.keep),
               static_cast<long long>(selection.n_layers), static_cast<long long>(selection.window_keys),
               one_line(plan.command).c_str());
+  if (plan.kv) std::printf("%s\n", serving::kv_line(plan).c_str());
   return static_cast<int>(ExitCode::kDone);
 }
 
@@ -304,6 +305,9 @@ Command add_export(const cli::Verb& program) {
       .type_name("IMPL");
   verb.add_option("--max-seq-len", options->plan.max_seq_len,
                   "Longest sequence to serve, tokens (default: max_position_embeddings)")
+      .type_name("N");
+  verb.add_option("--concurrency", options->plan.concurrency,
+                  "Sequences of that length at a time, for the memory that is printed (default: 1)")
       .type_name("N");
   verb.add_option("--llama-cpp", options->plan.llama_cpp,
                   "llamacpp: checkout of llama.cpp whose converter makes the GGUF now (default: none, convert.sh does)")

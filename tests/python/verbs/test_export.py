@@ -29,12 +29,21 @@ def test_hf_is_a_checkpoint_with_other_windows(checkpoint, tmp_path):
     before, after = (json.loads((folder / "config.json").read_text()) for folder in (model, out))
     patch = {"use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": LAYERS, "layer_types": types()}
     assert after == before | patch
+    record = json.loads((out / "winnow-export.json").read_text())
+    # 4 layers of 8 and 2 of 4096 keys, each of 2 heads of 8 in float32.
+    assert record["kv_cache"] == {
+        "max_seq_len": 4096,
+        "concurrency": 1,
+        "ideal_bytes": (4 * 8 + 2 * 4096) * 2 * 2 * 8 * 4,
+        "engine_bytes": (4 * 8 + 2 * 4096) * 2 * 2 * 8 * 4,
+        "full_attention_bytes": 6 * 4096 * 2 * 2 * 8 * 4,
+    }
+    assert "Keys and values of a sequence of 4096 tokens" in result.stdout
     assert list(after)[: len(before)] == list(before)  # what was there stays where it was
     assert json.loads((out / "config_patch.json").read_text()) == patch
     for name in ("model.safetensors", "tokenizer.json"):
         assert (out / name).is_symlink() and (out / name).samefile(model / name)
     assert not (out / ".hidden").exists()
-    record = json.loads((out / "winnow-export.json").read_text())
     assert record["windows"] == [None if layer in KEPT else WINDOW for layer in range(LAYERS)]
     told = {"engine": "transformers", "route": "native", "served_model_type": "qwen3", "source": str(model)}
     assert {key: record[key] for key in told} == told
@@ -252,6 +261,7 @@ def test_another_model_is_refused(checkpoint, tmp_path):
         (["--target", "gguf"], 64, ["gguf", "trtllm"]),
         (["--target", "hf", "--llama-cpp", "."], 64, ["--llama-cpp"]),
         (["--target", "trtllm", "--max-seq-len", "0"], 64, ["--max-seq-len"]),
+        (["--target", "hf", "--concurrency", "0"], 64, ["--concurrency"]),
         (["--target", "hf", "--model-impl", "vllm"], 64, ["--model-impl"]),
         (["--target", "vllm", "--model-impl", "x"], 64, ["--model-impl"]),
         (["--target", "sglang", "--model-impl", "plugin"], 64, ["--model-impl", "sglang takes transformers"]),
