@@ -12,6 +12,7 @@
 #include "model/config.h"
 #include "model/declared_tensors.h"
 #include "model/families.h"
+#include "model/safetensors_file.h"
 
 namespace winnow::model {
 
@@ -145,26 +146,17 @@ void write_random_checkpoint(const std::filesystem::path& directory, const Rando
 
   const std::vector<Tensor> tensors = declare(shape);
   std::vector<int64_t> counts;
-  Json header;
-  int64_t offset = 0;
+  std::vector<TensorEntry> entries;
   for (const Tensor& tensor : tensors) {
     int64_t count = 1;
     for (const int64_t extent : tensor.shape) count *= extent;
     counts.push_back(count);
-    const int64_t end = offset + count * kernels::size_bytes(shape.dtype);
-    header[tensor.name] = {{"dtype", shape.dtype == kernels::DType::kBf16 ? "BF16" : "F32"},
-                           {"shape", tensor.shape},
-                           {"data_offsets", {offset, end}}};
-    offset = end;
+    entries.push_back({tensor.name, shape.dtype == kernels::DType::kBf16 ? "BF16" : "F32", tensor.shape,
+                       count * kernels::size_bytes(shape.dtype)});
   }
-  std::string text = header.dump();
-  text.resize((text.size() + 7) / 8 * 8, ' ');
-  const uint64_t length = text.size();
+  const std::string head = safetensors_head(entries);
   std::ofstream file(directory / "model.safetensors", std::ios::binary);
-  char length_bytes[8];
-  for (int i = 0; i < 8; ++i) length_bytes[i] = static_cast<char>(length >> (8 * i));
-  file.write(length_bytes, sizeof length_bytes);
-  file.write(text.data(), static_cast<std::streamsize>(text.size()));
+  file.write(head.data(), static_cast<std::streamsize>(head.size()));
   SplitMix64 random(shape.seed);
   for (std::size_t i = 0; i < tensors.size(); ++i) write_tensor(file, tensors[i], counts[i], shape.dtype, random);
   file.flush();

@@ -24,6 +24,7 @@ STANDS_ON = {
     "results/evaluation": ["results/calibration"],
     "results/campaign": ["results/calibration"],
     "results/selection": ["results/search", "results/evaluation"],
+    "results/serving": ["results/selection"],
     "pipeline/engine/signals": ["model"],
     "pipeline/engine": ["pipeline/engine/signals"],
     "pipeline/runtime": ["model", "kernels/cuda"],
@@ -33,7 +34,13 @@ STANDS_ON = {
     "jobs/sweep/executors/local": ["jobs/sweep"],
     "jobs/sweep/executors/slurm": ["jobs/sweep"],
     "jobs/cli": ["pipeline/run"],
-    "jobs/cli/commands": ["jobs/cli", "pipeline/verbs", "jobs/sweep/executors/local", "jobs/sweep/executors/slurm"],
+    "jobs/cli/commands": [
+        "jobs/cli",
+        "pipeline/verbs",
+        "results/serving",
+        "jobs/sweep/executors/local",
+        "jobs/sweep/executors/slurm",
+    ],
     "jobs": ["jobs/cli/commands"],
 }
 # base/ is what all speak of without its name; everything else has the name of its folder.

@@ -2,12 +2,15 @@
 #include <sys/stat.h>
 
 #include <cerrno>
+#include <charconv>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <iterator>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <string>
 #include <system_error>
 
@@ -18,13 +21,15 @@
 #include "base/output_path.h"
 #include "base/text_file.h"
 #include "jobs/cli/commands/commands.h"
+#include "jobs/cli/commands/export_weights.h"
 #include "jobs/cli/external_verb.h"
 #include "jobs/sweep/child.h"
 #include "jobs/sweep/program_output.h"
 #include "model/checkpoint.h"
-#include "model/safetensors.h"
+#include "model/config.h"
+#include "model/families.h"
 #include "pipeline/run/inputs.h"
-#include "results/selection/export.h"
+#include "results/serving/plan.h"
 
 namespace winnow::commands {
 namespace fs = std::filesystem;
@@ -37,7 +42,7 @@ struct Options {
   bool patch_only = false;
   bool check = false;
   bool no_hash = false;
-  selection::ExportOptions plan;
+  serving::ExportOptions plan;
 };
 
 // A folder that is there whole under its name or not at all: filled beside it, then renamed.
@@ -90,23 +95,24 @@ class NewFolder {
   fs::path part_;
 };
 
-void write_plan(const selection::ExportPlan& plan, const selection::Selection& selection, const fs::path& folder) {
+void write_plan(const serving::ExportPlan& plan, const selection::Selection& selection, const fs::path& folder) {
   const auto write = [&](const std::string& name, const std::string& text, FileUse use) {
     write_file_atomically(folder / name, text, use);
   };
-  for (const selection::ExportFile& file : plan.files) {
+  for (const serving::ExportFile& file : plan.files) {
     write(file.name, file.text, file.is_program ? FileUse::kProgram : FileUse::kData);
   }
-  write(selection::kExportRecord, selection::export_record(plan, selection), FileUse::kData);
+  write(serving::kExportRecord, serving::export_record(plan, selection), FileUse::kData);
 }
 
-// Links to everything of the checkpoint that the folder does not have, hidden files left out.
-void link_checkpoint(const fs::path& model, const fs::path& folder) {
+// Links to everything of the checkpoint that the folder does not have, less what is replaced and hidden files.
+void link_checkpoint(const fs::path& model, const fs::path& folder, const std::set<std::string>& replaced) {
   std::error_code error;
   for (const fs::directory_entry& entry : fs::directory_iterator(model)) {
     const fs::path name = entry.path().filename();
     const fs::path to = folder / name;
     if (name.string().starts_with('.') || name.extension() == ".part" || fs::exists(to)) continue;
+    if (replaced.contains(name.string())) continue;
     fs::create_symlink(fs::absolute(entry.path()), to, error);
     if (error) fail(ExitCode::kCannotCreate, to.string() + ": cannot be linked: " + error.message());
   }
@@ -114,7 +120,7 @@ void link_checkpoint(const fs::path& model, const fs::path& folder) {
 
 std::string window_name(const nlohmann::json& keys) { return keys.is_null() ? "full" : json_text(keys, -1); }
 
-void print_requested(const selection::ExportPlan& plan, const std::string& why_no_more) {
+void print_requested(const serving::ExportPlan& plan, const std::string& why_no_more) {
   std::printf("layer  requested\n");
   for (std::size_t layer = 0; layer < plan.windows.size(); ++layer) {
     const evaluation::ServedWindow& window = plan.windows[layer];
@@ -124,7 +130,7 @@ void print_requested(const selection::ExportPlan& plan, const std::string& why_n
 }
 
 // What Transformers really does with the export, as a table; throws Error(kBadData) where it is something else.
-void check_in_transformers(const selection::ExportPlan& plan, const fs::path& folder, const fs::path& model) {
+void check_in_transformers(const serving::ExportPlan& plan, const fs::path& folder, const fs::path& model) {
   const char* path = std::getenv("PATH");
   const auto program =
       cli::find_external_verb("check-hf", sweep::own_executable().parent_path(), path == nullptr ? "" : path);
@@ -140,7 +146,7 @@ void check_in_transformers(const selection::ExportPlan& plan, const fs::path& fo
   if (plan.links_checkpoint) {
     words.push_back(folder.string());
   } else {
-    words.insert(words.end(), {model.string(), "--overrides", (folder / selection::kOverridesFile).string()});
+    words.insert(words.end(), {model.string(), "--overrides", (folder / serving::kOverridesFile).string()});
   }
   const auto output = sweep::run_program(words);
   constexpr int kUnknownOption = 2;  // of an interpreter older than 3.11, which has no -P
@@ -168,6 +174,61 @@ void check_in_transformers(const selection::ExportPlan& plan, const fs::path& fo
   std::printf("All %zu layers are as asked for.\n", plan.windows.size());
 }
 
+// The shortest number that a float stands for: 1e-06, not 9.99999997e-07.
+double shortest(float value) {
+  char text[32];
+  const auto end = std::to_chars(std::begin(text), std::end(text), value).ptr;
+  double number = 0.0;
+  std::from_chars(std::begin(text), end, number);
+  return number;
+}
+
+// What winnow knows of the checkpoint behind config.json.
+serving::ModelShape read_shape(const std::string& text, const std::string& origin) {
+  const model::ModelConfig config = model::parse_config(text, origin);
+  const model::RopeConfig& rope = config.rope_of(0);
+  return {.n_layers = config.n_layers,
+          .hidden = config.hidden,
+          .ffn = config.ffn,
+          .vocab = config.vocab,
+          .n_heads = config.heads.n_heads,
+          .n_kv_heads = config.heads.n_kv_heads,
+          .head_dim = config.heads.head_dim,
+          .max_positions = config.max_positions,
+          .norm_eps = shortest(config.norm.eps),
+          .rope_theta = rope.theta,
+          .has_scaled_rope = rope.type != model::RopeConfig::Type::kDefault,
+          .tied_embeddings = config.tied_embeddings,
+          .qkv_bias = config.qkv_bias,
+          .o_bias = config.o_bias,
+          .mlp_bias = config.mlp_bias,
+          .n_experts = config.experts.router.n_experts,
+          .top_k = config.experts.router.top_k,
+          .expert_ffn = config.experts.ffn,
+          .normalised_experts = config.experts.router.normalised,
+          .expert_layers = config.experts.layers,
+          .kv_element_bytes = config.checkpoint_dtype == kernels::DType::kF32 ? 4 : 2};
+}
+
+serving::SourceModel source_model(const fs::path& config) {
+  const std::string text = read_text(config, kMaxConfigBytes);
+  return {text, config.string(), [text, origin = config.string()] { return read_shape(text, origin); }};
+}
+
+// Makes the GGUF of a folder that llama.cpp's converter reads.
+void convert_to_gguf(const fs::path& llama_cpp, const fs::path& folder) {
+  const fs::path converter = llama_cpp / "convert_hf_to_gguf.py";
+  if (!fs::exists(converter)) {
+    fail(ExitCode::kNoInput, converter.string() + ": not there; give a checkout of llama.cpp with --llama-cpp DIR");
+  }
+  const char* python = std::getenv("WINNOW_PYTHON");
+  const std::vector<std::string> words = {python != nullptr && *python != '\0' ? python : "python3", converter.string(),
+                                          folder.string(), "--outfile", (folder / serving::kGgufFile).string()};
+  const auto output = sweep::run_program(words);
+  if (!output) fail(ExitCode::kUnavailable, words.front() + " cannot be started; name a Python in WINNOW_PYTHON");
+  if (output->exit_code != 0) fail(ExitCode::kUnavailable, converter.string() + ": " + output->words());
+}
+
 int run_export(const Options& options) {
   if (options.out.empty()) fail(ExitCode::kUsage, "--out is empty; name a new folder");
   const selection::Selection selection = selection::read_selection(options.selection);
@@ -178,10 +239,10 @@ int run_export(const Options& options) {
   if (!fs::exists(config, ignored)) {
     fail(ExitCode::kNoInput, config.string() + ": not there; give the checkpoint with --model DIR");
   }
-  selection::ExportOptions wanted = options.plan;
+  serving::ExportOptions wanted = options.plan;
   wanted.model_path = fs::absolute(model).lexically_normal().string();
-  selection::ExportPlan plan =
-      selection::plan_export(selection, read_text(config, kMaxConfigBytes), config.string(), wanted);
+  const serving::SourceModel source = source_model(config);
+  serving::ExportPlan plan = serving::plan_export(selection, source, wanted);
   if (!options.no_hash) {
     selection::check_selection_model(selection, options.selection,
                                      {selection.n_layers, run::hash_checkpoint(model::Checkpoint(model))});
@@ -189,8 +250,11 @@ int run_export(const Options& options) {
   if (options.patch_only) {
     if (plan.target != "hf") fail(ExitCode::kUsage, "--patch-only is for --target hf, not " + plan.target);
     if (options.check) fail(ExitCode::kUsage, "--check needs the whole export; leave out --patch-only");
+    if (!plan.weights.is_none()) {
+      fail(ExitCode::kUsage, "a " + plan.served_as + " needs further tensors; leave out --patch-only");
+    }
     plan.links_checkpoint = false;
-    std::erase_if(plan.files, [](const selection::ExportFile& file) { return file.name == "config.json"; });
+    std::erase_if(plan.files, [](const serving::ExportFile& file) { return file.name == "config.json"; });
     plan.command = "merge config_patch.json into the config.json of the checkpoint";
   }
   fs::path out = fs::path(options.out).lexically_normal();
@@ -200,7 +264,11 @@ int run_export(const Options& options) {
   NewFolder folder(out);
   folder.fill([&] {
     write_plan(plan, selection, folder.part());
-    if (plan.links_checkpoint) link_checkpoint(model, folder.part());
+    if (!plan.links_checkpoint) return;
+    std::set<std::string> replaced;
+    if (!plan.weights.is_none()) replaced = write_weights(model, folder.part(), plan.weights);
+    link_checkpoint(model, folder.part(), replaced);
+    if (!wanted.llama_cpp.empty()) convert_to_gguf(wanted.llama_cpp, folder.part());
   });
   if (options.check && plan.is_checked_in_transformers) check_in_transformers(plan, folder.part(), model);
   if (options.check && !plan.is_checked_in_transformers) print_requested(plan, "only the engine itself can say");
@@ -212,6 +280,7 @@ int run_export(const Options& options) {
               one_line(out.string()).c_str(), static_cast<long long>(selection.keep),
               static_cast<long long>(selection.n_layers), static_cast<long long>(selection.window_keys),
               one_line(plan.command).c_str());
+  if (plan.kv) std::printf("%s\n", serving::kv_line(plan).c_str());
   return static_cast<int>(ExitCode::kDone);
 }
 
@@ -222,24 +291,36 @@ Command add_export(const cli::Verb& program) {
   const cli::Verb verb =
       program.add_subcommand("export", "Writes a selection as a serving engine runs it, or says why it would not");
   verb.add_option("selection", options->selection, "Selection (winnow select --out)").required().type_name("FILE");
-  verb.add_option("--target", options->plan.target, "hf, vllm, trtllm, swaa or json").required().type_name("TARGET");
+  verb.add_option("--target", options->plan.target, "hf, vllm, sglang, llamacpp, mlx, trtllm, swaa or json")
+      .required()
+      .type_name("TARGET");
   verb.add_option("--out", options->out, "New folder for the export").required().type_name("DIR");
   verb.add_option("--model", options->model, "Checkpoint (default: where the selection says it was)").type_name("DIR");
   verb.add_flag("--check", options->check, "Print requested against effective windows; hf is asked by loading it");
   verb.add_flag("--patch-only", options->patch_only,
                 "hf: write the fields of config.json alone (default: a folder with the weights linked)");
   verb.add_option("--model-impl", options->plan.model_impl,
-                  "vllm: auto, transformers or vllm (default: auto, the one that honours windows per layer)")
+                  "vllm: auto, transformers, vllm or plugin; sglang: auto or transformers (default: auto, the one that "
+                  "honours windows per layer)")
       .type_name("IMPL");
   verb.add_option("--max-seq-len", options->plan.max_seq_len,
-                  "trtllm: longest sequence to serve, tokens (default: max_position_embeddings)")
+                  "Longest sequence to serve, tokens (default: max_position_embeddings)")
       .type_name("N");
+  verb.add_option("--concurrency", options->plan.concurrency,
+                  "Sequences of that length at a time, for the memory that is printed (default: 1)")
+      .type_name("N");
+  verb.add_option("--llama-cpp", options->plan.llama_cpp,
+                  "llamacpp: checkout of llama.cpp whose converter makes the GGUF now (default: none, convert.sh does)")
+      .type_name("DIR");
   verb.add_flag("--no-hash", options->no_hash, "Do not compare the checkpoint with the one that was measured");
   verb.footer(
-      "\nhf: a checkpoint folder, weights linked. vllm: overrides and serve.sh. trtllm: options with the window of "
-      "each\n"
-      "layer and serve.sh. swaa: a settings list. json: the window of each layer. All have winnow-export.json.\n"
-      "\nExample:\n  winnow export selection.json --target hf --out hybrid --check\n");
+      "\nhf, sglang, llamacpp, mlx: a checkpoint folder, weights linked, where need be under the name of a family of "
+      "the\n"
+      "same mathematics that the engine gives windows. vllm: the same, or overrides. trtllm: the window of each "
+      "layer.\n"
+      "swaa: a settings list. json: the windows alone. All have winnow-export.json; those of servers have serve.sh.\n"
+      "\nExamples:\n  winnow export selection.json --target hf --out hybrid --check\n"
+      "  winnow export selection.json --target llamacpp --llama-cpp ~/llama.cpp --out gguf\n");
   return {verb, [options] { return run_export(*options); }};
 }
 

@@ -1,63 +1,15 @@
 """winnow export without an engine: the files against the engines' documented forms, warnings, refusals."""
 
-import hashlib
 import json
-import os
-import shlex
 
 import launch
 import pytest
 import tiny
+from export_files import KEPT, LAYERS, LLAMA, MISTRAL, WINDOW, config_only, export, served, types, write_selection
 
-LAYERS = 6
-KEPT = [1, 4]
-WINDOW = 8
-SHA256 = "0" * 64
-
-QWEN3_MOE = {"model_type": "qwen3_moe", "num_hidden_layers": LAYERS}
-LLAMA = {
-    "model_type": "llama",
-    "num_hidden_layers": LAYERS,
-    "hidden_size": 32,
-    "num_attention_heads": 4,
-    "intermediate_size": 64,
-    "vocab_size": 64,
-    "max_position_embeddings": 4096,
-    "rope_theta": 5e5,
-    "architectures": ["LlamaForCausalLM"],
-    "torch_dtype": "float32",
-}
-MISTRAL = LLAMA | {"model_type": "mistral", "sliding_window": 4096}
+GLM4 = {"model_type": "glm4", "num_hidden_layers": LAYERS}
 # Every sixth layer of a Gemma 3 is full.
 GEMMA3 = {"model_type": "gemma3_text", "num_hidden_layers": LAYERS, "sliding_window": 512}
-
-
-def write_selection(path, model, model_type="qwen3", **changes):
-    selection = {
-        "format": "winnow-selection",
-        "format_version": 1,
-        "method": "nll",
-        "keep": len(KEPT),
-        "layers": KEPT,
-        "n_layers": LAYERS,
-        "window": WINDOW,
-        "window_keys": WINDOW,
-        "sinks": 0,
-        "decode": "windowed",
-        "tail_rows": -1,
-        "target": "",
-        "model": str(model),
-        "model_type": model_type,
-        "checkpoint_sha256": SHA256,
-        "provenance": {},
-    } | changes
-    if "layers" in changes:
-        selection["keep"] = len(changes["layers"])
-    # results/README.md, "Checksums".
-    text = json.dumps(selection, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    selection["content_sha256"] = hashlib.sha256(text.encode()).hexdigest()
-    path.write_text(json.dumps(selection))
-    return path
 
 
 @pytest.fixture
@@ -69,32 +21,6 @@ def checkpoint(tmp_path):
     return write_selection(tmp_path / "selection.json", model), model
 
 
-def export(tmp_path, selection, target, *flags, hashed=False):
-    flags = [*flags] if hashed else [*flags, "--no-hash"]
-    return launch.run(["export", selection, "--target", target, "--out", tmp_path / "out", *flags], tmp_path)
-
-
-def config_only(tmp_path, config, **changes):
-    """A selection for a model of which config.json is all there is."""
-    model = tmp_path / "other"
-    model.mkdir()
-    (model / "config.json").write_text(json.dumps(config))
-    return write_selection(tmp_path / "other.json", model, config["model_type"], **changes)
-
-
-def types(kept=KEPT):
-    return ["full_attention" if layer in kept else "sliding_attention" for layer in range(LAYERS)]
-
-
-def served(tmp_path):
-    """The words of serve.sh's command; the last stands for further flags."""
-    script = tmp_path / "out" / "serve.sh"
-    assert os.access(script, os.X_OK)
-    words = shlex.split(script.read_text(), comments=True)
-    assert words[0] == "exec" and words[-1] == "$@"
-    return words[1:-1]
-
-
 def test_hf_is_a_checkpoint_with_other_windows(checkpoint, tmp_path):
     selection, model = checkpoint
     result = export(tmp_path, selection, "hf")
@@ -103,13 +29,24 @@ def test_hf_is_a_checkpoint_with_other_windows(checkpoint, tmp_path):
     before, after = (json.loads((folder / "config.json").read_text()) for folder in (model, out))
     patch = {"use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": LAYERS, "layer_types": types()}
     assert after == before | patch
+    record = json.loads((out / "winnow-export.json").read_text())
+    # 4 layers of 8 and 2 of 4096 keys, each of 2 heads of 8 in float32.
+    assert record["kv_cache"] == {
+        "max_seq_len": 4096,
+        "concurrency": 1,
+        "ideal_bytes": (4 * 8 + 2 * 4096) * 2 * 2 * 8 * 4,
+        "engine_bytes": (4 * 8 + 2 * 4096) * 2 * 2 * 8 * 4,
+        "full_attention_bytes": 6 * 4096 * 2 * 2 * 8 * 4,
+    }
+    assert "Keys and values of a sequence of 4096 tokens" in result.stdout
     assert list(after)[: len(before)] == list(before)  # what was there stays where it was
     assert json.loads((out / "config_patch.json").read_text()) == patch
     for name in ("model.safetensors", "tokenizer.json"):
         assert (out / name).is_symlink() and (out / name).samefile(model / name)
     assert not (out / ".hidden").exists()
-    record = json.loads((out / "winnow-export.json").read_text())
     assert record["windows"] == [None if layer in KEPT else WINDOW for layer in range(LAYERS)]
+    told = {"engine": "transformers", "route": "native", "served_model_type": "qwen3", "source": str(model)}
+    assert {key: record[key] for key in told} == told
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model", "out", "selection.json"] + (
         ["winnow"] if (tmp_path / "winnow").exists() else []
     )
@@ -258,7 +195,7 @@ def test_tail_rows_are_warned_about(checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize("keep", [[], list(range(LAYERS))], ids=["none", "all"])
-@pytest.mark.parametrize("target", ["hf", "vllm", "trtllm", "swaa", "json"])
+@pytest.mark.parametrize("target", ["hf", "vllm", "sglang", "llamacpp", "trtllm", "swaa", "json"])
 def test_extreme_budgets(checkpoint, tmp_path, keep, target):
     result = export(tmp_path, write_selection(tmp_path / "k.json", checkpoint[1], layers=keep), target)
     assert result.returncode == 0, result.stderr
@@ -269,8 +206,8 @@ def test_extreme_budgets(checkpoint, tmp_path, keep, target):
 @pytest.mark.parametrize(
     "config, target, flags, words",
     [
-        (QWEN3_MOE, "hf", [], ["qwen3_moe", "layer_types", "--target swaa"]),
-        (QWEN3_MOE, "vllm", [], ["qwen3_moe", "--target swaa"]),
+        (GLM4, "hf", [], ["glm4", "qwen3_moe", "--target json"]),
+        (GLM4, "vllm", [], ["glm4", "--target json"]),
         (
             {"model_type": "qwen3", "num_hidden_layers": LAYERS},
             "vllm",
@@ -279,8 +216,8 @@ def test_extreme_budgets(checkpoint, tmp_path, keep, target):
         ),
         ({"model_type": "qwen2", "num_hidden_layers": LAYERS}, "vllm", ["--model-impl", "vllm"], ["qwen2"]),
         (LLAMA, "vllm", ["--model-impl", "transformers"], ["llama", "--model-impl transformers"]),
-        (LLAMA | {"attention_bias": True}, "hf", [], ["attention_bias", "Ministral"]),
-        (LLAMA | {"mlp_bias": True}, "hf", [], ["mlp_bias"]),
+        (MISTRAL | {"attention_bias": True}, "hf", [], ["attention_bias", "Transformers"]),
+        (GLM4, "swaa", [], ["glm4", "qwen3_moe"]),
         (MISTRAL, "swaa", [], ["SWAA", "mistral"]),
         (GEMMA3, "hf", [], ["layer 1", "rotary"]),
         (GEMMA3, "vllm", [], ["layer 1", "rotary"]),
@@ -322,10 +259,12 @@ def test_another_model_is_refused(checkpoint, tmp_path):
     "flags, code, words",
     [
         (["--target", "gguf"], 64, ["gguf", "trtllm"]),
-        (["--target", "hf", "--max-seq-len", "9"], 64, ["--max-seq-len"]),
+        (["--target", "hf", "--llama-cpp", "."], 64, ["--llama-cpp"]),
         (["--target", "trtllm", "--max-seq-len", "0"], 64, ["--max-seq-len"]),
+        (["--target", "hf", "--concurrency", "0"], 64, ["--concurrency"]),
         (["--target", "hf", "--model-impl", "vllm"], 64, ["--model-impl"]),
         (["--target", "vllm", "--model-impl", "x"], 64, ["--model-impl"]),
+        (["--target", "sglang", "--model-impl", "plugin"], 64, ["--model-impl", "sglang takes transformers"]),
         (["--target", "vllm", "--patch-only"], 64, ["--patch-only"]),
         (["--target", "hf", "--patch-only", "--check"], 64, ["--patch-only"]),
         (["--target", "hf", "--model", "/nowhere"], 66, ["/nowhere/config.json", "--model"]),

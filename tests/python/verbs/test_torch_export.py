@@ -19,7 +19,18 @@ GOLDEN = launch.REPOSITORY / "tests" / "golden"
 sys.path.insert(0, str(GOLDEN))
 from reference import WindowedModel, WindowRule  # noqa: E402
 
-FAMILIES = ["qwen3", "qwen2", "llama", "mistral"]
+# Of each way to a window per layer; what is behind the name is how the export is loaded.
+FAMILIES = {
+    "qwen3": "Qwen3ForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "llama": "MinistralForCausalLM",
+    "mistral": "MinistralForCausalLM",
+    "smollm3": "SmolLM3ForCausalLM",
+    "granite": "GraniteSWAForCausalLM",
+    "seed_oss": "GraniteSWAForCausalLM",
+    "olmo2": "Olmo3ForCausalLM",
+    "qwen3_moe": "MellumForCausalLM",
+}
 KEPT = [1, 2]
 WINDOW = 40
 TOLERANCE = 1e-4  # nats: float32 on both sides
@@ -49,7 +60,7 @@ class Measured:
     """winnow's token NLLs of a pattern, and its selection."""
 
     def __init__(self, base, model, family, target, *flags):
-        self.model = model
+        self.model, self.family = model, family
         self.tokens = write_examples(base / "data.h5", family)
         layers = ",".join(map(str, KEPT))
         result = launch.run(
@@ -92,8 +103,9 @@ class Measured:
 
 
 def load(directory):
+    # Sinks, and with them a Granite SWA, are in the eager attention alone.
     return transformers.AutoModelForCausalLM.from_pretrained(
-        directory, dtype=torch.float32, attn_implementation="sdpa"
+        directory, dtype=torch.float32, attn_implementation="eager"
     ).eval()
 
 
@@ -129,8 +141,9 @@ def measured(request, tmp_path_factory):
 
 def test_exported_model_is_what_winnow_measured(measured, tmp_path):
     out, result = measured.export(tmp_path, "hf", "--check")
-    assert "All 4 layers are as asked for." in result.stdout
+    assert "layers are as asked for." in result.stdout
     model = load(out)
+    assert type(model).__name__ == FAMILIES[measured.family]
     assert_same(model, measured)
     # The window matters here: the checkpoint itself says something else.
     plain = token_nlls(load(measured.model), measured.tokens[0], len(measured.nll[0]))
@@ -141,6 +154,29 @@ def test_exported_model_is_what_winnow_measured(measured, tmp_path):
     np.testing.assert_allclose(nll, measured.nll[-1][-n_scored:], rtol=0, atol=TOLERANCE)
     for layer, held in enumerate(cache.layers):
         assert held.keys.shape[-2] == (len(measured.tokens[-1]) - 1 if layer in KEPT else WINDOW - 1)
+
+
+@pytest.mark.parametrize(
+    "family, target, served",
+    [
+        ("qwen3", "sglang", "mellum"),
+        ("qwen3", "llamacpp", "mellum"),
+        ("qwen2", "sglang", "granite_swa"),
+        ("llama", "sglang", "granite_swa"),
+        ("mistral", "sglang", "granite_swa"),
+    ],
+)
+def test_another_name_changes_no_logit(family, target, served, tmp_path):
+    """What SGLang and llama.cpp are given, beside what Transformers is given."""
+    measured = Measured(tmp_path, GOLDEN / family, family, "hf")
+    usual, _ = measured.export(tmp_path, "hf")
+    other, result = measured.export(tmp_path, target, "--check")
+    assert "layers are as asked for." in result.stdout
+    assert json.loads((other / "config.json").read_text())["model_type"] == served
+    tokens = torch.tensor([measured.tokens[0]])
+    with torch.inference_mode():
+        expected, found = (load(folder)(tokens, use_cache=False).logits for folder in (usual, other))
+    assert (found - expected).abs().max().item() == 0.0
 
 
 @pytest.mark.parametrize("family", ["qwen3", "qwen2"])

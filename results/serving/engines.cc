@@ -1,0 +1,273 @@
+#include "results/serving/engines.h"
+
+#include <algorithm>
+#include <array>
+
+namespace winnow::serving {
+namespace {
+
+constexpr std::array<Engine, 7> kEngines = {{
+    {.name = "transformers", .target = "hf", .title = "Transformers", .version = "5.24"},
+    {.name = "vllm", .target = "vllm", .title = "vLLM", .version = "0.33"},
+    {.name = "sglang", .target = "sglang", .title = "SGLang", .version = "0.5.23"},
+    {.name = "llamacpp", .target = "llamacpp", .title = "llama.cpp", .version = "b11549"},
+    {.name = "mlx", .target = "mlx", .title = "MLX-LM", .version = "0.32"},
+    {.name = "trtllm", .target = "trtllm", .title = "TensorRT-LLM", .version = "main"},
+    {.name = "swaa", .target = "swaa", .title = "SWAA", .version = "main"},
+}};
+
+constexpr Limits kSomeWindowed = {.needs_windowed = true};
+constexpr Limits kMlx = {.needs_full = true};
+
+// Sources: configuration_FAMILY.py and modeling_FAMILY.py of Transformers; vllm/model_executor/models;
+// python/sglang/srt/models and model_config.py; src/models and conversion/ of llama.cpp; mlx_lm/models; the reference
+// of TensorRT-LLM's KvCacheConfig; Eval/settings_list of SWAA.
+constexpr EngineRow kRows[] = {
+    {.engine = "transformers",
+     .families = "qwen3 qwen2 smollm3",
+     .evidence = Evidence::kRun,
+     .effect = "`layer_types` behind `use_sliding_window`"},
+    {.engine = "transformers",
+     .families = "gemma2 gemma3_text olmo3 exaone4 cohere2 gpt_oss granite_swa",
+     .effect = "`layer_types`; where positions follow the type of a layer, what was measured with `--target hf`"},
+    {.engine = "transformers",
+     .families = "llama mistral",
+     .route = Route::kRelabelled,
+     .form = Form::kMinistral,
+     .evidence = Evidence::kRun,
+     .effect = "as `ministral`: same weights",
+     .limits = {.no_attention_bias = true}},
+    {.engine = "transformers",
+     .families = "llama granite seed_oss",
+     .route = Route::kRelabelled,
+     .form = Form::kGraniteSwa,
+     .evidence = Evidence::kRun,
+     .effect = "as `granite_swa`, with sinks that weigh nothing; a Llama where it has biases"},
+    {.engine = "transformers",
+     .families = "olmo2",
+     .route = Route::kRelabelled,
+     .form = Form::kOlmo3,
+     .evidence = Evidence::kRun,
+     .effect = "as `olmo3`: same weights"},
+    {.engine = "transformers",
+     .families = "qwen3_moe",
+     .route = Route::kRelabelled,
+     .form = Form::kMellum,
+     .evidence = Evidence::kRun,
+     .effect = "as `mellum`: same weights; its own code windows all layers or none"},
+
+    {.engine = "vllm", .families = "llama mistral", .evidence = Evidence::kRun, .effect = "`layer_types`"},
+    {.engine = "vllm", .families = "gemma2 gemma3_text olmo3 exaone4 cohere2 granite_swa", .effect = "`layer_types`"},
+    {.engine = "vllm",
+     .families = "qwen3 qwen2",
+     .route = Route::kTransformers,
+     .evidence = Evidence::kRun,
+     .effect = "`--model-impl transformers`; its own code runs full attention everywhere"},
+    {.engine = "vllm",
+     .families = "smollm3 gemma2 gemma3_text olmo3 exaone4 cohere2",
+     .route = Route::kTransformers,
+     .effect = "`--model-impl transformers`"},
+    {.engine = "vllm",
+     .families = "gpt_oss",
+     .effect = "its own code windows each second layer, whatever `layer_types` says",
+     .limits = {.period = 2}},
+    {.engine = "vllm",
+     .families = "qwen3_moe",
+     .route = Route::kRelabelled,
+     .form = Form::kMellum,
+     .effect = "as `mellum`, which its Transformers backend runs; its own code windows no layer"},
+    {.engine = "vllm",
+     .families = "granite seed_oss",
+     .route = Route::kRelabelled,
+     .form = Form::kGraniteSwa,
+     .effect = "as `granite_swa`"},
+    {.engine = "vllm", .families = "olmo2", .route = Route::kRelabelled, .form = Form::kOlmo3, .effect = "as `olmo3`"},
+    {.engine = "vllm",
+     .families = "qwen3 qwen3_moe llama mistral",
+     .route = Route::kPlugin,
+     .form = Form::kLayerWindows,
+     .effect = "`--model-impl plugin`: its own code with winnow's plugin; several window sizes, too"},
+
+    {.engine = "sglang",
+     .families = "qwen3",
+     .route = Route::kRelabelled,
+     .form = Form::kMellum,
+     .evidence = Evidence::kRun,
+     .effect = "as `mellum`; as itself full attention everywhere",
+     .limits = kSomeWindowed},
+    {.engine = "sglang",
+     .families = "qwen3_moe",
+     .route = Route::kRelabelled,
+     .form = Form::kMellum,
+     .effect = "as `mellum`; as itself full attention everywhere",
+     .limits = kSomeWindowed},
+    {.engine = "sglang",
+     .families = "llama mistral qwen2 granite seed_oss",
+     .route = Route::kRelabelled,
+     .form = Form::kGraniteSwa,
+     .effect = "as `granite_swa`, on a GPU: its CPU backend has no sinks",
+     .limits = kSomeWindowed},
+    {.engine = "sglang",
+     .families = "qwen3 qwen2 llama",
+     .route = Route::kTransformers,
+     .form = Form::kExclusive,
+     .evidence = Evidence::kRun,
+     .effect = "`--model-impl transformers`, which sees one key more than `sliding_window` says: the export asks for "
+               "one less",
+     .limits = kSomeWindowed},
+    {.engine = "sglang", .families = "gpt_oss granite_swa", .effect = "`layer_types`", .limits = kSomeWindowed},
+
+    {.engine = "llamacpp",
+     .families = "qwen3",
+     .route = Route::kRelabelled,
+     .form = Form::kOneExpertMellum,
+     .evidence = Evidence::kRun,
+     .effect = "as `mellum` with one expert; as itself full attention everywhere",
+     .limits = {.needs_windowed = true, .default_rope = true, .no_attention_bias = true}},
+    {.engine = "llamacpp",
+     .families = "qwen3_moe",
+     .route = Route::kRelabelled,
+     .form = Form::kMellum,
+     .evidence = Evidence::kRun,
+     .effect = "as `mellum`; as itself full attention everywhere",
+     .limits = {.needs_windowed = true, .default_rope = true, .experts_in_all = true, .no_attention_bias = true}},
+    {.engine = "llamacpp",
+     .families = "llama mistral qwen2",
+     .route = Route::kRelabelled,
+     .form = Form::kGraniteSwa,
+     .evidence = Evidence::kRun,
+     .effect = "as `granite_swa`; as themselves full attention everywhere",
+     .limits = {.needs_windowed = true, .usual_head_dim = true}},
+    {.engine = "llamacpp",
+     .families = "granite seed_oss",
+     .route = Route::kRelabelled,
+     .form = Form::kGraniteSwa,
+     .effect = "as `granite_swa`; as themselves full attention everywhere",
+     .limits = {.needs_windowed = true, .usual_head_dim = true}},
+    {.engine = "llamacpp",
+     .families = "granite_swa",
+     .effect = "its pattern",
+     .limits = {.needs_windowed = true, .usual_head_dim = true}},
+    {.engine = "llamacpp",
+     .families = "gemma2 gpt_oss",
+     .effect = "its own pattern only, each second layer full",
+     .limits = {.period = 2}},
+    {.engine = "llamacpp",
+     .families = "olmo3 exaone4 cohere2",
+     .effect = "its own pattern only, each fourth layer full",
+     .limits = {.period = 4}},
+    {.engine = "llamacpp",
+     .families = "gemma3_text",
+     .effect = "its own pattern only, each sixth layer full",
+     .limits = {.period = 6}},
+
+    {.engine = "mlx",
+     .families = "llama mistral",
+     .form = Form::kTopLevelRope,
+     .evidence = Evidence::kRun,
+     .effect = "`layer_types`, and `rope_theta` where it looks for it",
+     .limits = kMlx},
+    {.engine = "mlx",
+     .families = "qwen3",
+     .route = Route::kRelabelled,
+     .form = Form::kOneExpertMellum,
+     .evidence = Evidence::kRun,
+     .effect = "as `mellum` with one expert; as itself full attention everywhere",
+     .limits = {.needs_full = true, .no_attention_bias = true}},
+    {.engine = "mlx",
+     .families = "qwen3_moe",
+     .route = Route::kRelabelled,
+     .form = Form::kMellum,
+     .evidence = Evidence::kRun,
+     .effect = "as `mellum`; as itself full attention everywhere",
+     .limits = {.needs_full = true, .experts_in_all = true, .no_attention_bias = true}},
+    {.engine = "mlx", .families = "gpt_oss", .effect = "`layer_types`", .limits = kMlx},
+
+    {.engine = "trtllm",
+     .families = "*",
+     .form = Form::kList,
+     .effect =
+         "a list of windows: they bound the cache, and the prompt keeps full attention (`--tail-rows 0`) where the "
+         "family has no window of its own"},
+
+    {.engine = "swaa",
+     .families = "qwen3 qwen2 llama qwen3_moe",
+     .form = Form::kSettings,
+     .effect = "a settings list; sinks and full attention of answers, too"},
+};
+
+// "a, b, c" of words.
+std::string with_commas(std::string_view words, const std::string& quote = "") {
+  std::string text = quote;
+  for (const char letter : words) text += letter == ' ' ? quote + ", " + quote : std::string(1, letter);
+  return text + quote;
+}
+
+}  // namespace
+
+bool EngineRow::serves(std::string_view family) const {
+  if (families == "*") return !family.empty();
+  return !family.empty() &&
+         (" " + std::string(families) + " ").find(" " + std::string(family) + " ") != std::string::npos;
+}
+
+std::span<const Engine> engines() { return kEngines; }
+
+const Engine* find_engine(std::string_view target) {
+  const auto found = std::ranges::find(kEngines, target, &Engine::target);
+  return found == kEngines.end() ? nullptr : &*found;
+}
+
+std::span<const EngineRow> engine_rows() { return kRows; }
+
+std::vector<const EngineRow*> rows_of(const Engine& engine, std::string_view family) {
+  std::vector<const EngineRow*> rows;
+  for (const EngineRow& row : kRows) {
+    if (row.engine == engine.name && row.serves(family)) rows.push_back(&row);
+  }
+  return rows;
+}
+
+std::string_view route_name(Route route) {
+  switch (route) {
+    case Route::kNative:
+      return "native";
+    case Route::kTransformers:
+      return "transformers";
+    case Route::kPlugin:
+      return "plugin";
+    case Route::kRelabelled:
+      return "relabelled";
+  }
+  return "";
+}
+
+std::string families_of(const Engine& engine) {
+  std::string words;
+  for (const EngineRow& row : kRows) {
+    if (row.engine != engine.name) continue;
+    std::string_view rest = row.families;
+    while (!rest.empty()) {
+      const std::string_view word = rest.substr(0, rest.find(' '));
+      if ((" " + words + " ").find(" " + std::string(word) + " ") == std::string::npos) {
+        words += (words.empty() ? "" : " ") + std::string(word);
+      }
+      rest.remove_prefix(std::min(rest.size(), word.size() + 1));
+    }
+  }
+  return with_commas(words);
+}
+
+std::vector<std::string> engines_table() {
+  std::vector<std::string> lines;
+  for (const EngineRow& row : kRows) {
+    const auto engine = std::ranges::find(kEngines, row.engine, &Engine::name);
+    lines.push_back("| " + std::string(engine->title) + " " + std::string(engine->version) + " | " +
+                    (row.families == "*" ? "any" : with_commas(row.families, "`")) + " | " +
+                    std::string(route_name(row.route)) + " | " + std::string(row.effect) + " | " +
+                    (row.evidence == Evidence::kRun ? "run" : "read") + " |");
+  }
+  return lines;
+}
+
+}  // namespace winnow::serving

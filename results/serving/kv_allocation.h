@@ -1,0 +1,40 @@
+// The memory that an engine takes for keys and values: pure arithmetic, by the rule of each engine's own allocator.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+namespace winnow::serving {
+
+// Keys and values of a model. A layer's keys and values of one token take 2 * n_kv_heads * head_dim * element_bytes.
+struct KvShape {
+  int64_t n_kv_heads = 0;
+  int64_t head_dim = 0;
+  int64_t element_bytes = 2;
+};
+
+// What is to be served, and how the engine is set; the defaults are the engines' own.
+struct KvDemand {
+  int64_t max_seq_len = 0;  // tokens of each sequence
+  int64_t concurrency = 1;  // sequences at a time
+  // Tokens that one step adds to a sequence at most; 0: the engine's default.
+  int64_t chunk = 0;
+};
+
+struct KvAllocation {
+  double ideal_bytes = 0.0;      // each layer keeps min(window, max_seq_len) tokens of each sequence
+  double allocated_bytes = 0.0;  // what the engine takes
+  double full_bytes = 0.0;       // what it takes where all layers have full attention
+};
+
+// Returns the bytes for keys and values on an engine (Engine::name). `windows` (n_layers) has the keys that a layer
+// sees, 0: all. Neither tensor parallelism nor what the engine gives to its prefix cache besides is counted.
+KvAllocation kv_allocation(std::string_view engine, std::span<const int64_t> windows, const KvShape& shape,
+                           const KvDemand& demand);
+
+// Returns the least --swa-full-tokens-ratio of SGLang, in hundredths, with which windowed layers have room for their
+// window and the chunk of a prompt that is being processed, at most 1.
+double sglang_pool_ratio(int64_t window, int64_t max_seq_len, int64_t chunk = 0);
+
+}  // namespace winnow::serving
