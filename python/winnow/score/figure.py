@@ -2,9 +2,22 @@
 
 import vl_convert
 
-from winnow.score.results import Results
+from winnow.score.results import Group, Results
 
+MOST_NAMES = 8  # of patterns; of more only those on the front are named
 GREY, BLUE = "#8a8f98", "#1f6fb2"
+
+
+def _is_on_front(group: Group, place: int) -> bool:
+    return bool(group.on_front and group.on_front[place])
+
+
+def _names(x: dict[str, object], y: dict[str, object], style: dict[str, object]) -> dict[str, object]:
+    """Names of patterns beside their points, on the side where there is room."""
+    side = {"expr": "datum.budget > 80 ? 'right' : 'left'"}
+    shift = {"expr": "datum.budget > 80 ? -6 : 6"}
+    mark = {"type": "text", "align": side, "dx": shift, "dy": -6, "fontSize": 9, **style}
+    return {"mark": mark, "encoding": {"x": x, "y": y, "text": {"field": "name"}}}
 
 
 def draw(results: Results, kind: str) -> bytes:
@@ -20,16 +33,22 @@ def draw(results: Results, kind: str) -> bytes:
             "score": 100 * own.mean,
             "low": 100 * own.low,
             "high": 100 * own.high,
-            "front": bool(group.on_front and group.on_front[place]),
+            "front": _is_on_front(group, place),
+            "name": pattern if len(results.patterns) <= MOST_NAMES or _is_on_front(group, place) else "",
         }
         for group in groups
         for place, (pattern, own) in enumerate(zip(results.patterns, group.means, strict=True))
     ]
-    x = {"field": "budget", "type": "quantitative", "title": "KV cache at 128k, % of full attention"}
-    y = {"field": "score", "type": "quantitative", "title": "score, %", "scale": {"domain": [0, 100]}}
+    x: dict[str, object] = {"field": "budget", "type": "quantitative", "title": "KV cache at 128k, % of full attention"}
+    y: dict[str, object] = {
+        "field": "score",
+        "type": "quantitative",
+        "title": "score, %",
+        "scale": {"domain": [0, 100]},
+    }
     colour = {"condition": {"test": "datum.front", "value": BLUE}, "value": GREY}
-    interval = {"mark": {"type": "rule", "opacity": 0.5}, "encoding": {"x": x, "y": y | {"field": "low"}}}
-    interval["encoding"] |= {"y2": {"field": "high"}, "color": colour}
+    ends = {"x": x, "y": y | {"field": "low"}, "y2": {"field": "high"}, "color": colour}
+    interval = {"mark": {"type": "rule", "opacity": 0.5}, "encoding": ends}
     layers = [
         {
             "transform": [{"filter": "datum.front"}],
@@ -38,10 +57,8 @@ def draw(results: Results, kind: str) -> bytes:
         },
         interval,
         {"mark": {"type": "point", "filled": True}, "encoding": {"x": x, "y": y, "color": colour}},
-        {
-            "mark": {"type": "text", "align": "left", "dx": 6, "dy": -6, "fontSize": 9},
-            "encoding": {"x": x, "y": y, "text": {"field": "pattern"}},
-        },
+        _names(x, y, {"stroke": "white", "strokeWidth": 3, "strokeJoin": "round"}),  # so that lines do not cross them
+        _names(x, y, {}),
     ]
     spec = {
         "$schema": "https://vega.github.io/schema/vega-lite/v5.json",

@@ -1,6 +1,7 @@
 """Rows of JSON Lines, JSON arrays (plain, gzip, zstd) and Parquet files, one after another, in bounded memory."""
 
 import dataclasses
+import functools
 import io
 import os
 import pathlib
@@ -154,7 +155,12 @@ class Reader:
 
 
 def _row(path: pathlib.Path, place: str, payload: object, problem: str = "") -> Row:
-    return Row(place, payload, _stem(path), problem, path.resolve().parent.name)
+    return Row(place, payload, _stem(path), problem, _folder(path))
+
+
+@functools.cache
+def _folder(path: pathlib.Path) -> str:
+    return path.resolve().parent.name
 
 
 def _stem(path: pathlib.Path) -> str:
