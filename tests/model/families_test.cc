@@ -80,9 +80,7 @@ std::string own_window(const Family& family) {
   return "";
 }
 
-std::string measured(const Family& family) {
-  return family.positions_follow_type() ? "with `--target hf`" : "yes";
-}
+std::string measured(const Family& family) { return family.positions_follow_type() ? "with `--target hf`" : "yes"; }
 
 TEST(Families, TheTableOfTheReadmeIsThatOfTheCode) {
   std::vector<std::string> expected;
