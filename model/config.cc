@@ -50,6 +50,7 @@ constexpr NeutralField kNeutralFields[] = {
     {"alibi", 0},
     {"use_qk_norm", 0},
     {"use_bias", 0},
+    {"clip_qkv", 0},
     {"qk_layernorm", 0},
     {"attention_chunk_size", 0},
     {"attn_temperature_tuning", 0},

@@ -53,6 +53,20 @@ constexpr Family kExpertFamilies[] = {
                      .norm_eps = 1e-5},
     },
     {
+        .model_type = "olmoe",
+        .architecture = "OlmoeForCausalLM",
+        .reads = "attention_bias num_experts num_local_experts norm_topk_prob",
+        .qk_norm = QkNorm::kAllHeads,
+        .experts = {.n_experts_keys = "num_experts num_local_experts", .n_experts = 64, .top_k = 8},
+        .defaults = {.vocab = 50304,
+                     .hidden = 2048,
+                     .ffn = 2048,
+                     .n_layers = 16,
+                     .n_heads = 16,
+                     .max_positions = 4096,
+                     .norm_eps = 1e-5},
+    },
+    {
         .model_type = "glm4_moe",
         .architecture = "Glm4MoeForCausalLM",
         .reads = "attention_bias partial_rotary_factor use_qk_norm n_routed_experts num_local_experts norm_topk_prob "

@@ -229,6 +229,14 @@ EXPERT_CHECKPOINTS = {
         "tie_word_embeddings": False,
         "rope_parameters": DEFAULT_ROPE,
     },
+    "olmoe": {
+        "intermediate_size": 32,
+        "num_experts": 8,
+        "num_experts_per_tok": 3,
+        "norm_topk_prob": False,
+        "tie_word_embeddings": False,
+        "rope_parameters": DEFAULT_ROPE,
+    },
     "glm4_moe": SMALL_EXPERTS
     | {
         "head_dim": 16,

@@ -365,10 +365,10 @@ def native_config(directory, windowed):
 class NativeModels:
     """A model with windows of its own, with other layers windowed: Transformers turns each by its type."""
 
-    def __init__(self, directory):
+    def __init__(self, directory, load=load_reference):
         self.free = [layer for layer, kind in enumerate(NATIVE_LAYER_TYPES) if kind == "full_attention"]
         self.variants = {
-            windowed: load_reference(directory, config=native_config(directory, windowed))
+            windowed: load(directory, config=native_config(directory, windowed))
             for n in range(len(self.free) + 1)
             for windowed in itertools.combinations(self.free, n)
         }

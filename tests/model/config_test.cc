@@ -267,6 +267,7 @@ TEST(Config, RefusesWhatChangesTheMathematicsByName) {
                        {"use_mrope", true},
                        {"num_experts", 8},
                        {"use_qk_norm", true},
+                       {"clip_qkv", 8.0},
                        {"attention_chunk_size", 8192},
                        {"is_causal", false},
                        {"per_layer_config", {{"0", 1}}},

@@ -219,7 +219,7 @@ TEST(ExpertsFile, LayersThatPredictFurtherTokensAreLeftOut) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, ExpertsCheckpoint,
-                         ::testing::Values("qwen3_moe", "mixtral", "glm4_moe", "minimax_m2", "ernie4_5_moe"),
+                         ::testing::Values("qwen3_moe", "mixtral", "olmoe", "glm4_moe", "minimax_m2", "ernie4_5_moe"),
                          [](const auto& tested) { return std::string(tested.param); });
 
 }  // namespace

@@ -231,7 +231,7 @@ TEST_P(ModuleNames, OfAnotherShapeAreRefused) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, ModuleNames,
-                         ::testing::Values("qwen3_moe", "mixtral", "glm4_moe", "minimax_m2", "ernie4_5_moe"),
+                         ::testing::Values("qwen3_moe", "mixtral", "olmoe", "glm4_moe", "minimax_m2", "ernie4_5_moe"),
                          [](const auto& tested) { return std::string(tested.param); });
 
 }  // namespace

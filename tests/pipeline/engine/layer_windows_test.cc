@@ -138,7 +138,7 @@ TEST(LayerWindows, TheReferenceKnowsSinkLogitsAndExperts) {
   const auto tokens = random_tokens(kTokens, 128, 5);
   const LayerWindows base(3, {narrow()});
   for (const char* family :
-       {"granite_swa", "gpt_oss", "qwen3_moe", "mixtral", "glm4_moe", "minimax_m2", "ernie4_5_moe"}) {
+       {"granite_swa", "gpt_oss", "qwen3_moe", "mixtral", "olmoe", "glm4_moe", "minimax_m2", "ernie4_5_moe"}) {
     const Model model({.model_type = family, .n_layers = 3, .seed = 12});
     const SweepResult found = model.run(each_layer_under(tokens, base, {kernels::full_attention()}));
     const Score exact = reference_score(model.config, *model.checkpoint, tokens, kAnswerStart, base);

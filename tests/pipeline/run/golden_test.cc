@@ -92,7 +92,7 @@ INSTANTIATE_TEST_SUITE_P(Checkpoints, Golden,
                                            "llama_linear", "llama_dynamic", "seed_oss", "smollm3", "granite", "phi3",
                                            "glm4", "hunyuan_v1_dense", "olmo2", "gemma2", "gemma3_text", "olmo3",
                                            "exaone4", "qwen3_vl", "mistral3", "cohere2", "qwen3_moe", "qwen3_moe_plain",
-                                           "mixtral", "glm4_moe", "minimax_m2", "ernie4_5_moe", "granite_swa",
+                                           "mixtral", "olmoe", "glm4_moe", "minimax_m2", "ernie4_5_moe", "granite_swa",
                                            "gpt_oss"),
                          [](const auto& tested) { return std::string(tested.param); });
 
