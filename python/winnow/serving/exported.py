@@ -39,7 +39,7 @@ class Export:
         return [layer for layer, keys in enumerate(self.windows) if keys is None]
 
     @property
-    def longest_window(self) -> int:
+    def widest_window(self) -> int:
         return max((keys for keys in self.windows if keys is not None), default=1)
 
 
@@ -86,8 +86,12 @@ def read_export(folder: pathlib.Path, model: pathlib.Path | None) -> Export:
 
 
 def _selected_window(folder: pathlib.Path, windows: list[int | None], config: dict[str, Any]) -> int | None:
-    """The window that was measured, beside those that layers of the model have by themselves."""
-    sizes = {keys for keys in windows if keys is not None}
+    """The window that was measured: of the layers that have none by themselves."""
+    own = [None] * len(windows)
+    types = config.get("layer_types")
+    if isinstance(types, list) and len(types) == len(windows) and config.get("use_sliding_window") is not False:
+        own = [config.get("sliding_window") if kind == "sliding_attention" else None for kind in types]
+    sizes = {keys for keys, own_keys in zip(windows, own, strict=True) if keys is not None and keys != own_keys}
     if len(sizes) > 1:
         sizes.discard(config.get("sliding_window"))
     if len(sizes) > 1:

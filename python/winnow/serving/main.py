@@ -131,8 +131,9 @@ def check(flags: argparse.Namespace, scratch: pathlib.Path) -> tuple[dict[str, A
     engine = engines.ENGINES[flags.engine]
     export = read_export(flags.export, flags.model)
     config = export.source_config
-    longest = config.get("max_position_embeddings") or 2**31
-    probe = make_probe(config["vocab_size"], export.longest_window, longest - flags.generate, flags.tokens)
+    widest = export.widest_window
+    n_positions = (config.get("max_position_embeddings") or 2**31) - flags.generate
+    probe = make_probe(config["vocab_size"], export.window_keys or widest, widest, n_positions, flags.tokens)
     model = _checked_model(export, engine, flags, scratch)
     answer = engines.ask(
         engine, export, model, probe, flags.generate, flags.python, flags.threads, flags.timeout, scratch

@@ -176,6 +176,23 @@ def test_exports_that_cannot_be_checked(export, engine, tmp_path, changes, code,
     assert len(launch.error_lines(result.stderr)) == 1 and result.stdout == ""
 
 
+@pytest.mark.parametrize(
+    "windows, names",
+    [
+        ([None] * LAYERS, ["hybrid"]),
+        ([WINDOW] * LAYERS, ["hybrid", "full", "window-minus-1", "window-plus-1"]),
+    ],
+)
+def test_patterns_of_one_kind_of_layer(export, engine, tmp_path, windows, names):
+    other = write_export(tmp_path / "other", export.parent / "model", windows=windows)
+    out = tmp_path / "check.json"
+    assert check(other, tmp_path, engine(), "--out", out, "--generate", "0").returncode == 65
+    record = json.loads(out.read_text())
+    assert list(record["candidates"]) == names
+    python = engine(nll=record["token_nll"]["hybrid"])
+    assert check(other, tmp_path, python, "--out", out, "--generate", "0").returncode == 0
+
+
 def test_flags(export, engine, tmp_path):
     assert check(tmp_path, tmp_path, engine()).returncode == 66
     (export.parent / "weights.gguf").write_text("")
