@@ -208,6 +208,20 @@ def test_flags(export, engine, tmp_path):
     assert check(export, tmp_path, engine(), "--out", export / "check.json").returncode == 73
 
 
+def test_the_engine_is_the_export_s_unless_another_is_named(export, engine, tmp_path):
+    other = write_export(tmp_path / "other", export.parent / "model", engine="mlx", route="native")
+    words = ["serve-check", "--python", engine(), "--threads", "1", "--generate", "0", "--out", tmp_path / "check.json"]
+    assert launch.run([*words, other], tmp_path).returncode == 65
+    record = json.loads((tmp_path / "check.json").read_text())
+    assert (record["engine"], record["route"]) == ("mlx", "native")
+    for folder, what in (
+        (export, "names none"),
+        (write_export(tmp_path / "t", export.parent / "model", engine="trtllm"), "trtllm"),
+    ):
+        result = launch.run([*words, folder], tmp_path)
+        assert result.returncode == 64 and what in result.stderr and "transformers, llamacpp" in result.stderr
+
+
 def test_an_export_for_another_engine_is_refused(export, engine, tmp_path):
     other = write_export(tmp_path / "other", export.parent / "model", target="trtllm")
     (other / "config.json").unlink()
