@@ -128,10 +128,12 @@ def _run(
 
 
 def _last_words(output: str) -> str:
-    """The line that says what went wrong: the first of llama.cpp's errors, else the last: of a traceback its error."""
+    """The line that says what went wrong: the first of llama.cpp's errors, the last of an engine's processes, else the
+    last line, of a traceback its error."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    errors = [found[1] for line in lines if (found := re.match(r"[\d.]+ E (.*)", line))]
-    return (errors or lines[-1:] or [""])[0][:400]
+    first = [found[1] for line in lines if (found := re.match(r"[\d.]+ E (.*)", line))]
+    last = [found[1] for line in lines if (found := re.search(r"ERROR .*\] (\w+(?:Error|Exception): .*)", line))]
+    return (first or last[-1:] or lines[-1:] or [""])[0][:400]
 
 
 def default_python() -> str:
