@@ -14,8 +14,8 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-# Releases whose model code was read and run with this plugin.
-KNOWN_RELEASES = ("0.32",)
+# Releases whose model code makes an Attention as is expected here: 0.32 was run, 0.33 read.
+KNOWN_RELEASES = ("0.32", "0.33")
 # Modules of vllm.model_executor.models that make an Attention for each of their layers; Mistral's is Llama's.
 MODULES = ("qwen3", "qwen3_moe", "llama")
 MODEL_TYPES = ("qwen3", "qwen3_moe", "llama", "mistral")

@@ -78,7 +78,7 @@ def candidates(export: Export) -> Iterator[tuple[Ran, str, int]]:
     """(name, winnow's pattern, keys of its windows), the hybrid first."""
     pattern, keys = hybrid_pattern(export), export.window_keys
     yield Ran.HYBRID, pattern, keys or 1
-    if keys is None or pattern == "full":
+    if keys is None:  # no window but those that the model has by itself
         return
     yield Ran.FULL, "full", keys
     if pattern != "windowed":

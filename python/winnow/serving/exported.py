@@ -17,8 +17,8 @@ CONFIG = "config.json"
 class Export:
     """folder: of the export. source: the checkpoint that was measured; source_config: its config.json. windows:
     (n_layers) keys, None where the layer is full. window_keys: of the layers that the selection windowed, None where
-    there is none. overrides: fields that the engine is given on top of config.json. model_impl: vLLM's, "" by default.
-    """
+    there is none. engine and route: as winnow export names them, "" in older exports. overrides: fields that the engine
+    is given on top of config.json. model_impl: vLLM's, "" by default."""
 
     folder: pathlib.Path
     source: pathlib.Path
@@ -26,6 +26,8 @@ class Export:
     target: str
     windows: tuple[int | None, ...]
     window_keys: int | None
+    engine: str
+    route: str
     overrides: dict[str, Any]
     model_impl: str
 
@@ -39,7 +41,7 @@ class Export:
         return [layer for layer, keys in enumerate(self.windows) if keys is None]
 
     @property
-    def longest_window(self) -> int:
+    def widest_window(self) -> int:
         return max((keys for keys in self.windows if keys is not None), default=1)
 
 
@@ -66,6 +68,7 @@ def read_export(folder: pathlib.Path, model: pathlib.Path | None) -> Export:
             f"{source / CONFIG}: num_hidden_layers is {config.get('num_hidden_layers')}, but the export has "
             f"{len(windows)} layers; give the checkpoint that was measured with --model DIR",
         )
+    route = str(record.get("route") or "")
     overrides = folder / OVERRIDES
     if not (folder / CONFIG).is_file() and not overrides.is_file():
         raise Failure(
@@ -80,14 +83,20 @@ def read_export(folder: pathlib.Path, model: pathlib.Path | None) -> Export:
         target=str(record.get("target")),
         windows=tuple(windows),
         window_keys=_selected_window(folder, windows, config),
+        engine=str(record.get("engine") or ""),
+        route=route,
         overrides=_read_json(overrides, "") if overrides.is_file() else {},
-        model_impl=_model_impl(folder, str(record.get("route", ""))),
+        model_impl=_model_impl(folder, route),
     )
 
 
 def _selected_window(folder: pathlib.Path, windows: list[int | None], config: dict[str, Any]) -> int | None:
-    """The window that was measured, beside those that layers of the model have by themselves."""
-    sizes = {keys for keys in windows if keys is not None}
+    """The window that was measured: of the layers that have none by themselves."""
+    own = [None] * len(windows)
+    types = config.get("layer_types")
+    if isinstance(types, list) and len(types) == len(windows) and config.get("use_sliding_window") is not False:
+        own = [config.get("sliding_window") if kind == "sliding_attention" else None for kind in types]
+    sizes = {keys for keys, own_keys in zip(windows, own, strict=True) if keys is not None and keys != own_keys}
     if len(sizes) > 1:
         sizes.discard(config.get("sliding_window"))
     if len(sizes) > 1:

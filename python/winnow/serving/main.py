@@ -68,7 +68,7 @@ def _count(text: str) -> int:
 def parser() -> argparse.ArgumentParser:
     flags = Parser(say=say, prog="winnow serve-check", description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False)
     flags.add_argument("export", metavar="DIR", type=pathlib.Path, help="folder that winnow export wrote")
-    flags.add_argument("--engine", choices=list(engines.ENGINES), required=True, help="the engine to run")
+    flags.add_argument("--engine", choices=list(engines.ENGINES), help="the engine to run (default: the export's)")
     flags.add_argument(
         "--python",
         metavar="PYTHON",
@@ -128,11 +128,17 @@ def _checked_model(
 
 def check(flags: argparse.Namespace, scratch: pathlib.Path) -> tuple[dict[str, Any], Verdict, TextVerdict | None]:
     """The JSON, and what it was made of."""
-    engine = engines.ENGINES[flags.engine]
     export = read_export(flags.export, flags.model)
+    engine = engines.ENGINES.get(flags.engine or export.engine)
+    if engine is None:
+        whose = (
+            f"the export is for {export.engine}, which is none of them" if export.engine else "the export names none"
+        )
+        raise Failure(ExitCode.USAGE, f"--engine: {whose}; give one of {', '.join(engines.ENGINES)}")
     config = export.source_config
-    longest = config.get("max_position_embeddings") or 2**31
-    probe = make_probe(config["vocab_size"], export.longest_window, longest - flags.generate, flags.tokens)
+    widest = export.widest_window
+    n_positions = (config.get("max_position_embeddings") or 2**31) - flags.generate
+    probe = make_probe(config["vocab_size"], export.window_keys or widest, widest, n_positions, flags.tokens)
     model = _checked_model(export, engine, flags, scratch)
     answer = engines.ask(
         engine, export, model, probe, flags.generate, flags.python, flags.threads, flags.timeout, scratch
@@ -159,7 +165,8 @@ def _record(
     record: dict[str, Any] = {"format": FORMAT, "format_version": 1, "created_by": f"winnow {__version__}"}
     record |= {"verdict": verdict.ran.value, "reason": verdict.reason, "is_hybrid": is_right(verdict, text)}
     record |= {"export": str(export.folder), "target": export.target, "model": str(export.source)}
-    record |= {"engine": engine.name, "engine_version": answer.version, "model_impl": export.model_impl}
+    record |= {"engine": engine.name, "engine_version": answer.version}
+    record |= {"route": export.route, "model_impl": export.model_impl}
     record |= {"windows": list(export.windows), "window_keys": keys}
     record |= {"tokens": len(probe.tokens), "scored_before": probe.n_before}
     record |= {"scored_past": probe.n_scored - probe.n_before, "tolerance_nats": engine.tolerance}
@@ -185,9 +192,9 @@ def is_right(verdict: Verdict, text: TextVerdict | None) -> bool:
     return verdict.ran is Ran.HYBRID and (text is None or text.is_same)
 
 
-def line(record: dict[str, Any], title: str, verdict: Verdict, text: TextVerdict | None) -> str:
+def line(record: dict[str, Any], verdict: Verdict, text: TextVerdict | None) -> str:
     """For people."""
-    who = f"{record['export']}: {title} {record['engine_version']}"
+    who = f"{record['export']}: {engines.ENGINES[record['engine']].title} {record['engine_version']}"
     past = ", ".join(f"{ran.value} {gap.rms:.2g}" for ran, gap in verdict.past.items())
     figures = f"nats a token from {past}; tolerance {record['tolerance_nats']:.2g}"
     if is_right(verdict, text):
@@ -223,7 +230,7 @@ def _run(arguments: Sequence[str] | None, ended: list[int]) -> None:
     if flags.out is not None:
         write_whole({flags.out: (json.dumps(record, indent=1, allow_nan=False) + "\n").encode()})
     try:
-        streams.say(one_line(line(record, engines.ENGINES[flags.engine].title, verdict, text)))
+        streams.say(one_line(line(record, verdict, text)))
     except OSError as error:
         raise Failure(ExitCode.IO_ERROR, f"standard output: {error.strerror}") from error
     ended.append(_exit_code(verdict, text))

@@ -27,22 +27,23 @@ class Probe:
         return len(self.tokens) - self.first
 
 
-def make_probe(n_vocabulary: int, window: int, longest: int, n_tokens: int | None) -> Probe:
-    """longest: positions that the model has. Failure where the sequence would not reach past the window.
+def make_probe(n_vocabulary: int, window: int, widest: int, n_positions: int, n_tokens: int | None) -> Probe:
+    """window: that of the layers that were selected, W. widest: the widest of all layers. n_positions: those that the
+    model has. Failure where the sequence would not reach past both.
 
     Random tokens, then twice a repetition of what stood W and W + 1 places before. A head that continues a repetition
     looks at the token behind the earlier one: at the last key of the window, then at the first beyond it. So trained
     models, which have such heads, give figures of their own for W - 1, W and W + 1. Ids from the ends of the
     vocabulary, where special tokens are, are left out."""
     if n_tokens is None:
-        n_tokens = min(window + min(max(window, LEAST_PAST), MOST_PAST), longest)
-    if n_tokens > longest:
-        raise Failure(ExitCode.USAGE, f"--tokens {n_tokens}: the model has {longest} positions")
-    if n_tokens < window + 4:
+        n_tokens = min(widest + min(max(widest, LEAST_PAST), MOST_PAST), n_positions)
+    if n_tokens > n_positions:
+        raise Failure(ExitCode.USAGE, f"--tokens {n_tokens}: the model has {n_positions} positions")
+    if n_tokens < widest + 4:
         raise Failure(
             ExitCode.USAGE,
-            f"{n_tokens} tokens do not reach past the window of {window} keys; give --tokens {window + 4} or more"
-            + ("" if n_tokens < longest else f" (but the model has {longest} positions)"),
+            f"{n_tokens} tokens do not reach past the window of {widest} keys; give --tokens {widest + 4} or more"
+            + ("" if n_tokens < n_positions else f" (but the model has {n_positions} positions)"),
         )
     random = np.random.default_rng(SEED)
     low = n_vocabulary // 10

@@ -176,6 +176,23 @@ def test_exports_that_cannot_be_checked(export, engine, tmp_path, changes, code,
     assert len(launch.error_lines(result.stderr)) == 1 and result.stdout == ""
 
 
+@pytest.mark.parametrize(
+    "windows, names",
+    [
+        ([None] * LAYERS, ["hybrid"]),
+        ([WINDOW] * LAYERS, ["hybrid", "full", "window-minus-1", "window-plus-1"]),
+    ],
+)
+def test_patterns_of_one_kind_of_layer(export, engine, tmp_path, windows, names):
+    other = write_export(tmp_path / "other", export.parent / "model", windows=windows)
+    out = tmp_path / "check.json"
+    assert check(other, tmp_path, engine(), "--out", out, "--generate", "0").returncode == 65
+    record = json.loads(out.read_text())
+    assert list(record["candidates"]) == names
+    python = engine(nll=record["token_nll"]["hybrid"])
+    assert check(other, tmp_path, python, "--out", out, "--generate", "0").returncode == 0
+
+
 def test_flags(export, engine, tmp_path):
     assert check(tmp_path, tmp_path, engine()).returncode == 66
     (export.parent / "weights.gguf").write_text("")
@@ -189,6 +206,20 @@ def test_flags(export, engine, tmp_path):
     result = check(export, tmp_path, engine(), "--out", taken)
     assert result.returncode == 73 and taken.read_text() == "mine"
     assert check(export, tmp_path, engine(), "--out", export / "check.json").returncode == 73
+
+
+def test_the_engine_is_the_export_s_unless_another_is_named(export, engine, tmp_path):
+    other = write_export(tmp_path / "other", export.parent / "model", engine="mlx", route="native")
+    words = ["serve-check", "--python", engine(), "--threads", "1", "--generate", "0", "--out", tmp_path / "check.json"]
+    assert launch.run([*words, other], tmp_path).returncode == 65
+    record = json.loads((tmp_path / "check.json").read_text())
+    assert (record["engine"], record["route"]) == ("mlx", "native")
+    for folder, what in (
+        (export, "names none"),
+        (write_export(tmp_path / "t", export.parent / "model", engine="trtllm"), "trtllm"),
+    ):
+        result = launch.run([*words, folder], tmp_path)
+        assert result.returncode == 64 and what in result.stderr and "transformers, llamacpp" in result.stderr
 
 
 def test_an_export_for_another_engine_is_refused(export, engine, tmp_path):

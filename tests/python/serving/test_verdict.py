@@ -96,7 +96,7 @@ def test_texts():
 
 @pytest.mark.parametrize("window", [1, 5, 40, 2048])
 def test_the_sequence_repeats_what_lies_at_the_window_s_end(window):
-    probe = make_probe(1000, window, 10**6, None)
+    probe = make_probe(1000, window, window, 10**6, None)
     assert len(probe.tokens) == window + min(max(window, 64), 256)
     assert all(100 <= token < 500 for token in probe.tokens)
     # The row that predicts token t has t keys: all of them while t <= W - 1, whatever the candidate.
@@ -105,13 +105,21 @@ def test_the_sequence_repeats_what_lies_at_the_window_s_end(window):
     middle = window + 1 + (len(probe.tokens) - window - 1) // 2
     for place in range(window + 1, len(probe.tokens)):
         assert probe.tokens[place] == probe.tokens[place - window - (place >= middle)]
-    assert make_probe(1000, window, 10**6, None) == probe
+    assert make_probe(1000, window, window, 10**6, None) == probe
 
 
 def test_a_sequence_that_no_window_cuts_is_refused():
     with pytest.raises(Failure, match="do not reach past the window of 64 keys"):
-        make_probe(1000, 64, 10**6, 64)
+        make_probe(1000, 64, 64, 10**6, 64)
     with pytest.raises(Failure, match="the model has 64 positions"):
-        make_probe(1000, 64, 64, None)
+        make_probe(1000, 64, 64, 64, None)
     with pytest.raises(Failure, match="the model has 512 positions"):
-        make_probe(1000, 64, 512, 513)
+        make_probe(1000, 64, 64, 512, 513)
+
+
+def test_windows_of_the_model_itself_are_reached_too():
+    probe = make_probe(1000, 20, 40, 10**6, None)
+    assert len(probe.tokens) == 40 + 64 and probe.first + probe.n_before == 20
+    assert make_probe(1000, 40, 40, 10**6, None).first > 1
+    with pytest.raises(Failure, match="past the window of 40 keys"):
+        make_probe(1000, 20, 40, 10**6, 43)
