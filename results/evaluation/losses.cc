@@ -150,7 +150,7 @@ std::string loss_text(const EvaluationTable& table, const FigureLosses& figure, 
 
 std::string margin_words(const EvaluationTable& table, const Losses& losses) {
   std::string text = amount(losses.margin, losses.decider().figure) + " of " + name_of(losses.decider().figure);
-  if (!losses.is_given) text += " (5 % of what " + table.pattern[stats::at(losses.fewest)] + " loses)";
+  if (!losses.is_given) text += ", 5 % of what " + table.pattern[stats::at(losses.fewest)] + " loses";
   return text;
 }
 
@@ -202,7 +202,7 @@ bool is_share(std::string_view figure) { return figure == "token_accuracy" || fi
 
 std::optional<Margin> parse_margin(const std::string& text) {
   if (text.empty() || text == "default") return std::nullopt;
-  const bool is_percent = text.ends_with("%");
+  const bool is_percent = text.ends_with('%');
   const char* end = text.data() + text.size() - (is_percent ? 1 : 0);
   double value = 0.0;
   const auto [stop, error] = std::from_chars(text.data(), end, value);

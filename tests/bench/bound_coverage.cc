@@ -6,12 +6,12 @@
 //   bound_coverage [TABLES [RESAMPLES]]
 #include <cmath>
 #include <cstdio>
-#include <cstdlib>
 #include <functional>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "base/strings.h"
 #include "results/stats/bounds.h"
 #include "results/stats/resampling.h"
 
@@ -80,8 +80,12 @@ void print_line(const Distribution& distribution, int64_t n_patterns, int64_t n_
 }  // namespace
 
 int main(int argc, char** argv) {
-  const int64_t n_tables = argc > 1 ? std::atoll(argv[1]) : 2000;
-  const int64_t n_resamples = argc > 2 ? std::atoll(argv[2]) : 2000;
+  const int64_t n_tables = argc > 1 ? winnow::parse_number(argv[1]).value_or(0) : 2000;
+  const int64_t n_resamples = argc > 2 ? winnow::parse_number(argv[2]).value_or(0) : 2000;
+  if (n_tables < 1 || n_resamples < 1) {
+    std::fprintf(stderr, "usage: bound_coverage [TABLES [RESAMPLES]], both at least 1\n");
+    return 64;
+  }
   const std::vector<Distribution> distributions = {
       {"normal", 0.0, [](double normal, double) { return normal; }},
       {"Student t, 3 degrees", 0.0, [](double normal, double common) { return normal / common; }},

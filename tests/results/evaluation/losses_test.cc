@@ -61,7 +61,7 @@ TEST(Losses, TheMarginIsOneTwentiethOfTheGapUnlessItIsGiven) {
   EXPECT_EQ(derived.cheapest, 1);
   EXPECT_NE(
       derived.answer.find("first:1 (1 of 2 layers full) is the cheapest pattern whose loss is at most 0.1 nats per "
-                          "token of NLL (5 % of what windowed loses): it loses at most 0.02"),
+                          "token of NLL, 5 % of what windowed loses: it loses at most 0.02"),
       std::string::npos)
       << derived.answer;
   const Losses given = losses_of(even_table(), "0.021");
