@@ -279,6 +279,7 @@ def test_the_file_is_as_documented(work, forward, method):
         "pattern_keep",
         "pattern_full",
         "example_id",
+        "token_hash",
         "nll",
         "exact_match",
         "token_accuracy",
