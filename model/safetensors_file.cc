@@ -40,6 +40,10 @@ nlohmann::ordered_json read_header(const MappedFile& file) {
   return parse_ordered_json(header_of(file.bytes()), file.path().string() + ": header");
 }
 
+std::span<const std::byte> data_of(const MappedFile& file) {
+  return file.bytes().subspan(kLengthBytes + header_of(file.bytes()).size());
+}
+
 template <typename Bits>
 std::string repeated(Bits bits, int64_t count) {
   std::string bytes(static_cast<std::size_t>(count) * sizeof bits, '\0');
@@ -81,20 +85,36 @@ std::string filled_tensor(const std::string& dtype, int64_t count, float value) 
   return repeated(static_cast<uint16_t>(((bits >> 16) & 0x8000) | (exponent << 10) | ((bits >> 13) & 0x3ff)), count);
 }
 
+void write_safetensors(const std::filesystem::path& path, const std::string& head,
+                       const std::function<void(std::ostream&)>& write_values) {
+  std::ofstream out(path, std::ios::binary);
+  if (!out) fail(ExitCode::kCannotCreate, path.string() + ": cannot be created: " + std::strerror(errno));
+  out.write(head.data(), static_cast<std::streamsize>(head.size()));
+  write_values(out);
+  out.close();
+  if (!out) fail(ExitCode::kIoError, path.string() + ": cannot be written: " + std::strerror(errno));
+}
+
+void copy_tensor(const std::filesystem::path& from, const std::string& name, std::ostream& to) {
+  const MappedFile file(from);
+  const nlohmann::ordered_json header = read_header(file);
+  if (!header.contains(name)) fail(ExitCode::kBadData, from.string() + ": has no tensor " + quote(name));
+  const nlohmann::ordered_json& offsets = header[name]["data_offsets"];
+  const auto begin = offsets[0].get<std::size_t>();
+  const std::span<const std::byte> bytes = data_of(file).subspan(begin, offsets[1].get<std::size_t>() - begin);
+  to.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+}
+
 void copy_renamed(const std::filesystem::path& from, const std::filesystem::path& to,
                   const std::function<std::string(const std::string&)>& new_name) {
   const MappedFile file(from);
   const nlohmann::ordered_json header = read_header(file);
   nlohmann::ordered_json renamed = nlohmann::ordered_json::object();
   for (const auto& [name, info] : header.items()) renamed[name == kMetadata ? name : new_name(name)] = info;
-  const std::string head = head_of(renamed);
-  const std::span<const std::byte> data = file.bytes().subspan(kLengthBytes + header_of(file.bytes()).size());
-  std::ofstream out(to, std::ios::binary);
-  if (!out) fail(ExitCode::kCannotCreate, to.string() + ": cannot be created: " + std::strerror(errno));
-  out.write(head.data(), static_cast<std::streamsize>(head.size()));
-  out.write(reinterpret_cast<const char*>(data.data()), static_cast<std::streamsize>(data.size()));
-  out.close();
-  if (!out) fail(ExitCode::kIoError, to.string() + ": cannot be written: " + std::strerror(errno));
+  const std::span<const std::byte> data = data_of(file);
+  write_safetensors(to, head_of(renamed), [&](std::ostream& out) {
+    out.write(reinterpret_cast<const char*>(data.data()), static_cast<std::streamsize>(data.size()));
+  });
 }
 
 }  // namespace winnow::model

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,13 @@ std::vector<TensorEntry> read_entries(const std::filesystem::path& path);
 // Returns the bytes of a tensor whose elements all have one value. `dtype` is F32, BF16 or F16: the value is cut to
 // what the type holds, in which it must be 0 or a normal number.
 std::string filled_tensor(const std::string& dtype, int64_t count, float value);
+
+// Writes a file; `write_values` writes the bytes of the tensors in their order. Throws Error(kCannotCreate | kIoError).
+void write_safetensors(const std::filesystem::path& path, const std::string& head,
+                       const std::function<void(std::ostream&)>& write_values);
+
+// Writes the bytes of one tensor of a file. Throws Error(kNoInput | kBadData).
+void copy_tensor(const std::filesystem::path& from, const std::string& name, std::ostream& to);
 
 // Writes a copy of a file in which tensors have other names. Throws Error(kNoInput | kBadData) for what cannot be read,
 // Error(kCannotCreate | kIoError) for what cannot be written.

@@ -47,12 +47,13 @@ enum class Evidence {
 
 // What a pattern or checkpoint must be like for the engine to run it, where it is not run otherwise.
 struct Limits {
-  int64_t period = 0;           // the engine itself has each so-many-th layer full; 0: any pattern will do
-  bool needs_windowed = false;  // it fails where no layer has a window
-  bool needs_full = false;      // it fails where all have one
-  bool default_rope = false;    // scaled rotary embeddings are not kept
-  bool usual_head_dim = false;  // heads are hidden / heads wide
-  bool experts_in_all = false;  // layers without experts are not known
+  int64_t period = 0;               // the engine itself has each so-many-th layer full; 0: any pattern will do
+  bool needs_windowed = false;      // it fails where no layer has a window
+  bool needs_full = false;          // it fails where all have one
+  bool default_rope = false;        // scaled rotary embeddings are not kept
+  bool usual_head_dim = false;      // heads are hidden / heads wide
+  bool experts_in_all = false;      // layers without experts are not known
+  bool normalised_experts = false;  // weights of the chosen experts are divided by their sum, whatever the model says
   bool no_attention_bias = false;
 };
 

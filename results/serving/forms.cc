@@ -81,7 +81,8 @@ Json rope_parameters(const Request& request, const ModelShape& shape) {
 }
 
 void write_layer_types(const Request& request, Json& patch) {
-  patch["sliding_window"] = request.one_window();
+  // A window that no layer has is one that vLLM gives all of them.
+  patch["sliding_window"] = request.n_windowed() > 0 ? Json(request.one_window()) : Json(nullptr);
   patch["layer_types"] = request.layer_types();
 }
 
@@ -187,7 +188,7 @@ void make_layer_windows(const Request& request, Json& patch) {
     patch["layer_windows"].push_back(window.is_windowed() ? Json(window.keys) : Json(nullptr));
     if (window.is_windowed()) widest = std::max(widest, window.keys);
   }
-  patch["sliding_window"] = widest > 0 ? widest : request.selection.window_keys;
+  patch["sliding_window"] = widest > 0 ? Json(widest) : Json(nullptr);
   patch["layer_types"] = request.layer_types();
 }
 
@@ -229,6 +230,12 @@ FormOfModel full_form(const Request& request) {
   if (request.config.contains("use_sliding_window")) made.patch["use_sliding_window"] = false;
   made.dropped = {"layer_types"};
   return made;
+}
+
+void untie_output(const Request& request, FormOfModel& form) {
+  if (!request.source.shape().tied_embeddings) return;
+  form.patch["tie_word_embeddings"] = false;
+  form.weights.copied.push_back({"embed_tokens.weight", "lm_head.weight"});
 }
 
 Json changed_config(const Json& config, const FormOfModel& form) {

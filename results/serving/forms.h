@@ -16,6 +16,12 @@ struct NewTensor {
   float value = 0.F;
 };
 
+// A tensor of the checkpoint that it gets once more under another name. `from` has nothing before "embed_tokens".
+struct CopiedTensor {
+  std::string from;
+  std::string name;
+};
+
 // A part of the names of tensors, and what stands there instead.
 struct Renaming {
   std::string from;
@@ -25,9 +31,10 @@ struct Renaming {
 // How a checkpoint's weights change. Files without a renamed tensor are linked.
 struct WeightChanges {
   std::vector<NewTensor> added;
+  std::vector<CopiedTensor> copied;
   std::vector<Renaming> renamed;
 
-  bool is_none() const { return added.empty() && renamed.empty(); }
+  bool is_none() const { return added.empty() && copied.empty() && renamed.empty(); }
 };
 
 // A checkpoint in another form.
@@ -42,6 +49,8 @@ struct FormOfModel {
 FormOfModel make_form(const Request& request, Form form);
 // Returns the form in which no layer has a window: the checkpoint's own, less a window of its own.
 FormOfModel full_form(const Request& request);
+// Gives a model whose output is its embeddings an output of its own, for an engine that asks for one.
+void untie_output(const Request& request, FormOfModel& form);
 // Returns config.json in that form.
 Json changed_config(const Json& config, const FormOfModel& form);
 

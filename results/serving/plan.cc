@@ -46,6 +46,9 @@ std::string obstacle(const Request& request, const EngineRow& row) {
     return "its heads have " + std::to_string(shape.head_dim) + " dimensions, and " + title + " takes " +
            std::to_string(shape.hidden / std::max<int64_t>(shape.n_heads, 1)) + " for granted, hidden_size / heads";
   }
+  if (limits.normalised_experts && !shape.normalised_experts) {
+    return "norm_topk_prob is false, and " + title + " divides the weights of the chosen experts by their sum anyway";
+  }
   const bool has_mixed_layers = std::ranges::count(shape.expert_layers, false) > 0;
   if (limits.experts_in_all && has_mixed_layers)
     return "some of its layers have no experts, which " + title + " expects in all";

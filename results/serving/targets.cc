@@ -109,7 +109,9 @@ void plan_sglang(const Request& request, const EngineRow& row, ExportPlan& plan)
 }
 
 void plan_llamacpp(const Request& request, const EngineRow& row, ExportPlan& plan) {
-  plan_checkpoint(request, form_or_full(request, row, plan), plan);
+  FormOfModel form = form_or_full(request, row, plan);
+  if (form.served_as == "mellum") untie_output(request, form);
+  plan_checkpoint(request, form, plan);
   const std::string gguf = "\"" + std::string(kHere) + "/" + kGgufFile + "\"";
   plan.files.push_back(
       {"convert.sh",

@@ -1,8 +1,11 @@
 #include "jobs/cli/commands/export_weights.h"
 
+#include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <ostream>
 #include <system_error>
+#include <utility>
 #include <vector>
 
 #include "base/atomic_file.h"
@@ -45,9 +48,17 @@ std::string renamed(const serving::WeightChanges& changes, std::string name) {
 // What is known of the checkpoint's tensors while the index of the export is put together.
 struct Index {
   nlohmann::ordered_json weight_map = nlohmann::ordered_json::object();
+  std::map<std::string, std::pair<std::string, model::TensorEntry>> sources;  // of the checkpoint's own
   int64_t size_bytes = 0;
   std::string prefix;         // of the names of layers
   std::string dtype = "F32";  // of the weights of queries, where the format of the added tensors has it
+
+  // The checkpoint's file and entry of a tensor.
+  std::pair<std::string, model::TensorEntry> find(const std::string& name) const {
+    const auto found = sources.find(name);
+    if (found == sources.end()) fail(ExitCode::kBadData, "the checkpoint has no tensor " + quote(name));
+    return found->second;
+  }
 
   void add(const model::TensorEntry& entry, const std::string& name, const std::string& file) {
     weight_map[name] = file;
@@ -59,18 +70,27 @@ struct Index {
   }
 };
 
-void write_added(const serving::WeightChanges& changes, const fs::path& folder, const std::string& file, Index& index) {
+void write_added(const serving::WeightChanges& changes, const fs::path& model, const fs::path& folder,
+                 const std::string& file, Index& index) {
   std::vector<model::TensorEntry> entries;
-  std::string bytes;
+  std::vector<std::function<void(std::ostream&)>> values;
   for (const serving::NewTensor& tensor : changes.added) {
     int64_t count = 1;
     for (const int64_t extent : tensor.shape) count *= extent;
-    const std::string values = model::filled_tensor(index.dtype, count, tensor.value);
-    entries.push_back({index.prefix + tensor.name, index.dtype, tensor.shape, static_cast<int64_t>(values.size())});
-    bytes += values;
-    index.add(entries.back(), entries.back().name, file);
+    const std::string bytes = model::filled_tensor(index.dtype, count, tensor.value);
+    entries.push_back({index.prefix + tensor.name, index.dtype, tensor.shape, static_cast<int64_t>(bytes.size())});
+    values.emplace_back([bytes](std::ostream& out) { out << bytes; });
   }
-  write_file_atomically(folder / file, model::safetensors_head(entries) + bytes);
+  for (const serving::CopiedTensor& copy : changes.copied) {
+    const auto [from, entry] = index.find(index.prefix + copy.from);
+    entries.push_back({copy.name, entry.dtype, entry.shape, entry.size_bytes});
+    values.emplace_back(
+        [path = model / from, name = entry.name](std::ostream& out) { model::copy_tensor(path, name, out); });
+  }
+  for (const model::TensorEntry& entry : entries) index.add(entry, entry.name, file);
+  model::write_safetensors(folder / file, model::safetensors_head(entries), [&](std::ostream& out) {
+    for (const auto& write : values) write(out);
+  });
 }
 
 void link(const fs::path& from, const fs::path& to) {
@@ -93,6 +113,7 @@ std::set<std::string> write_weights(const fs::path& model, const fs::path& folde
       const std::string name = renamed(changes, entry.name);
       is_renamed = is_renamed || name != entry.name;
       index.add(entry, name, new_file);
+      index.sources[entry.name] = {file, entry};
     }
     if (is_renamed) {
       model::copy_renamed(model / file, folder / new_file,
@@ -101,7 +122,7 @@ std::set<std::string> write_weights(const fs::path& model, const fs::path& folde
       link(model / file, folder / new_file);
     }
   }
-  write_added(changes, folder, files.contains(kSingleFile) ? kSecondOfTwo : kAddedFile, index);
+  write_added(changes, model, folder, files.contains(kSingleFile) ? kSecondOfTwo : kAddedFile, index);
   const nlohmann::ordered_json text = {{"metadata", {{"total_size", index.size_bytes}}},
                                        {"weight_map", index.weight_map}};
   write_file_atomically(folder / kIndexFile, json_text(text, 2) + "\n");

@@ -78,6 +78,9 @@ def test_a_qwen3_is_a_mellum_with_one_expert(checkpoint, tmp_path):
     assert not {"use_sliding_window", "max_window_layers", "rope_theta"} & set(after)
     # The MLPs have new names and the bytes that they had; the router of each is one row of zeros.
     old, new = read_tensors(model / "model.safetensors"), all_tensors(out)
+    # llama.cpp's Mellum has no output that is the embeddings.
+    assert before["tie_word_embeddings"] and not after["tie_word_embeddings"]
+    assert new.pop("lm_head.weight") == old["model.embed_tokens.weight"]
     gates = {name: new.pop(name) for name in list(new) if name.endswith("mlp.gate.weight")}
     assert new == {name.replace(".mlp.", ".mlp.experts.0."): tensor for name, tensor in old.items()}
     assert [shape for _, shape, _ in gates.values()] == [[1, before["hidden_size"]]] * LAYERS
@@ -192,6 +195,7 @@ def test_a_pattern_without_windows_keeps_the_model_as_it_is(checkpoint, tmp_path
 @pytest.mark.parametrize(
     "config, target, changes, words",
     [
+        ({"model_type": "qwen3_moe", "num_hidden_layers": LAYERS}, "llamacpp", {}, ["norm_topk_prob", "llama.cpp"]),
         (files.LLAMA, "mlx", {"layers": []}, ["full attention", "one layer"]),
         ({"model_type": "qwen2", "num_hidden_layers": LAYERS}, "mlx", {}, ["qwen2", "MLX-LM", "llama, mistral"]),
         (files.LLAMA | {"head_dim": 16}, "llamacpp", {}, ["16 dimensions", "hidden_size / heads"]),

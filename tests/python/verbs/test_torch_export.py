@@ -13,6 +13,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="no torch: jobs/setup.sh torch")
 transformers = pytest.importorskip("transformers", reason="no transformers: jobs/setup.sh torch")
 
+import export_files  # noqa: E402
 import launch  # noqa: E402
 
 GOLDEN = launch.REPOSITORY / "tests" / "golden"
@@ -59,40 +60,41 @@ def write_examples(path, family):
 class Measured:
     """winnow's token NLLs of a pattern, and its selection."""
 
-    def __init__(self, base, model, family, target, *flags):
+    def __init__(self, folder, model, family, target, *flags, base=f"list:{KEPT[0]},{KEPT[1]}", layers=0):
         self.model, self.family = model, family
-        self.tokens = write_examples(base / "data.h5", family)
-        layers = ",".join(map(str, KEPT))
+        self.tokens = write_examples(folder / "data.h5", family)
         result = launch.run(
             [
                 "calibrate",
                 "--model",
                 model,
                 "--data",
-                base / "data.h5",
+                folder / "data.h5",
                 "--base",
-                f"list:{layers}",
+                base,
                 "--window",
                 WINDOW,
                 "--target",
                 target,
                 "--layers",
-                "0",
+                layers,
                 "--per-token",
                 "--device",
                 "cpu",
                 "--out",
-                base / "run",
+                folder / "run",
                 *flags,
             ],
-            base,
+            folder,
         )
         assert result.returncode == 0, result.stderr
-        with h5py.File(base / "run" / "results.h5") as file:
+        with h5py.File(folder / "run" / "results.h5") as file:
             nll = file["calibration/token_nll_base"][:]
             self.nll = [row[~np.isnan(row)] for row in nll]
-        self.selection = base / "selection.json"
-        result = launch.run(["select", base / "run", "--method", f"list:{layers}", "--out", self.selection], base)
+        if base == "windowed":
+            return
+        self.selection = folder / "selection.json"
+        result = launch.run(["select", folder / "run", "--method", base, "--out", self.selection], folder)
         assert result.returncode == 0, result.stderr
 
     def export(self, base, target, *flags):
@@ -154,6 +156,44 @@ def test_exported_model_is_what_winnow_measured(measured, tmp_path):
     np.testing.assert_allclose(nll, measured.nll[-1][-n_scored:], rtol=0, atol=TOLERANCE)
     for layer, held in enumerate(cache.layers):
         assert held.keys.shape[-2] == (len(measured.tokens[-1]) - 1 if layer in KEPT else WINDOW - 1)
+
+
+BY_TYPE = {"positions": "by type"}
+
+
+@pytest.mark.parametrize(
+    "family, positions",
+    [
+        ("gemma2", {}),
+        ("gpt_oss", {}),
+        ("granite_swa", {}),
+        ("gemma3_text", BY_TYPE),
+        ("olmo3", BY_TYPE),
+        ("exaone4", BY_TYPE),
+        ("cohere2", BY_TYPE),
+    ],
+)
+def test_layers_with_a_window_of_their_own_keep_it(family, positions, tmp_path):
+    """The one layer of full attention is windowed, too."""
+    model = GOLDEN / family
+    measured = Measured(tmp_path, model, family, "hf", base="windowed", layers=2)
+    measured.selection = export_files.write_selection(
+        tmp_path / "selection.json",
+        model,
+        family,
+        n_layers=3,
+        layers=[],
+        window=WINDOW,
+        window_keys=WINDOW,
+        native_window=WINDOW,
+        native_window_layers=[0, 1],
+        **positions,
+    )
+    out, result = measured.export(tmp_path, "hf", "--check", "--no-hash")
+    assert "All 3 layers are as asked for." in result.stdout
+    assert_same(load(out), measured)
+    plain = token_nlls(load(model), measured.tokens[0], len(measured.nll[0]))
+    assert np.abs(plain - measured.nll[0]).max() > 0.01
 
 
 @pytest.mark.parametrize(
