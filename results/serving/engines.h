@@ -31,6 +31,7 @@ enum class Form {
   kExclusive,        // the same, for an engine that counts the keys before the row
   kLayerWindows,     // the same, and the keys of each layer, for windows of several sizes
   kMinistral,        // config.json of a Ministral
+  kLlama,            // of a Llama, which may have biases
   kOlmo3,            // of an OLMo 3
   kMellum,           // of a Mellum; a dense model is one whose layers are all dense
   kOneExpertMellum,  // of a Mellum whose layers have one expert each, the MLP

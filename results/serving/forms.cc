@@ -139,27 +139,41 @@ void make_mellum(const Request& request, FormOfModel& form, bool has_one_expert)
   }
 }
 
+// A family with a bias on q, k, v and output together is given one of zeros where the output has none.
+void add_output_biases(const Request& request, const ModelShape& shape, FormOfModel& form) {
+  if (shape.o_bias && !shape.qkv_bias) {
+    request.refuse("its attention has a bias on its output alone, which a " + form.served_as + " has not");
+  }
+  form.patch["attention_bias"] = shape.qkv_bias;
+  form.patch["mlp_bias"] = shape.mlp_bias;
+  form.dropped.insert(form.dropped.end(), {"use_sliding_window", "max_window_layers", "attention_out_bias"});
+  if (!shape.qkv_bias || shape.o_bias) return;
+  for (int64_t layer = 0; layer < shape.n_layers; ++layer) {
+    form.weights.added.push_back({"layers." + std::to_string(layer) + ".self_attn.o_proj.bias", {shape.hidden}, 0.F});
+  }
+}
+
+void make_llama(const Request& request, FormOfModel& form) {
+  const ModelShape shape = request.source.shape();
+  name_family(form, "llama", "LlamaForCausalLM");
+  write_defaults(request, shape, form.patch);
+  add_output_biases(request, shape, form);
+}
+
 void make_granite_swa(const Request& request, FormOfModel& form) {
   const ModelShape shape = request.source.shape();
-  if (shape.o_bias && !shape.qkv_bias) {
-    request.refuse("its attention has a bias on its output alone, which a Granite SWA has not");
-  }
   name_family(form, "granite_swa", "GraniteSWAForCausalLM");
   write_defaults(request, shape, form.patch);
   if (request.model_type != "granite") {
     form.patch["attention_multiplier"] = 1.0 / std::sqrt(static_cast<double>(shape.head_dim));
     for (const char* key : {"embedding_multiplier", "residual_multiplier", "logits_scaling"}) form.patch[key] = 1.0;
   }
-  form.patch["attention_bias"] = shape.qkv_bias;
-  form.patch["mlp_bias"] = shape.mlp_bias;
-  form.dropped = {"use_sliding_window", "max_window_layers", "attention_out_bias"};
+  add_output_biases(request, shape, form);
   const Json rope = rope_parameters(request, shape);
   form.patch["layer_rope_theta"] = Json::array();
   for (int64_t layer = 0; layer < shape.n_layers; ++layer) {
-    const std::string prefix = "layers." + std::to_string(layer) + ".self_attn.";
     form.patch["layer_rope_theta"].push_back(rope["rope_theta"]);
-    form.weights.added.push_back({prefix + "sinks", {shape.n_heads}, kNoSink});
-    if (shape.qkv_bias && !shape.o_bias) form.weights.added.push_back({prefix + "o_proj.bias", {shape.hidden}, 0.F});
+    form.weights.added.push_back({"layers." + std::to_string(layer) + ".self_attn.sinks", {shape.n_heads}, kNoSink});
   }
 }
 
@@ -203,6 +217,7 @@ FormOfModel make_form(const Request& request, Form form) {
   if (form == Form::kList || form == Form::kSettings) return made;
   refuse_other_positions(request);
   if (form == Form::kMinistral) make_ministral(request, made);
+  if (form == Form::kLlama) make_llama(request, made);
   if (form == Form::kOlmo3) make_olmo3(request, made);
   if (form == Form::kMellum || form == Form::kOneExpertMellum) {
     make_mellum(request, made, form == Form::kOneExpertMellum);
@@ -219,7 +234,7 @@ FormOfModel make_form(const Request& request, Form form) {
     return made;
   }
   write_layer_types(request, made.patch);
-  if (form == Form::kTopLevelRope) make_top_level_rope(request, made.patch);
+  if (form == Form::kTopLevelRope || form == Form::kLlama) make_top_level_rope(request, made.patch);
   if (form == Form::kExclusive) make_exclusive(request, made.patch);
   return made;
 }

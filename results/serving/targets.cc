@@ -137,7 +137,7 @@ void plan_mlx(const Request& request, const EngineRow& row, ExportPlan& plan) {
   plan_checkpoint(request, make_form(request, row.form), plan);
   plan.files.push_back(serve_script(request, "mlx_lm.server --model \"" + std::string(kHere) + "\""));
   // A Llama with layer_types is right in MLX-LM and wrong in Transformers, which need not agree with it.
-  plan.is_checked_in_transformers = row.route == Route::kRelabelled;
+  plan.is_checked_in_transformers = plan.served_as == "mellum";
   plan.command = "./serve.sh";
   if (request.n_windowed() == 0) return;
   plan.warnings.emplace_back(

@@ -139,6 +139,20 @@ def test_mlx_reads_the_rotary_base_at_the_top(tmp_path):
     assert files.served(tmp_path)[0] == "mlx_lm.server"
 
 
+def test_a_qwen2_is_a_llama_with_biases_for_mlx(tmp_path):
+    model = GOLDEN / "qwen2"
+    selection = files.write_selection(tmp_path / "selection.json", model, "qwen2", n_layers=4, layers=[1])
+    result = files.export(tmp_path, selection, "mlx")
+    assert result.returncode == 0, result.stderr
+    before, after = (json.loads((folder / "config.json").read_text()) for folder in (model, tmp_path / "out"))
+    assert after["model_type"] == "llama" and after["attention_bias"] and not after["mlp_bias"]
+    assert after["rope_theta"] == before["rope_theta"] and "max_window_layers" not in after
+    tensors = all_tensors(tmp_path / "out")
+    biases = [tensors[f"model.layers.{layer}.self_attn.o_proj.bias"] for layer in range(4)]
+    assert all(shape == [before["hidden_size"]] and not any(data) for _, shape, data in biases)
+    assert not any("sinks" in name for name in tensors)
+
+
 def test_sglang_serves_the_folder_with_a_second_pool(checkpoint, tmp_path):
     result = files.export(tmp_path, checkpoint[0], "sglang", "--max-seq-len", 100000)
     assert result.returncode == 0, result.stderr
@@ -197,7 +211,7 @@ def test_a_pattern_without_windows_keeps_the_model_as_it_is(checkpoint, tmp_path
     [
         ({"model_type": "qwen3_moe", "num_hidden_layers": LAYERS}, "llamacpp", {}, ["norm_topk_prob", "llama.cpp"]),
         (files.LLAMA, "mlx", {"layers": []}, ["full attention", "one layer"]),
-        ({"model_type": "qwen2", "num_hidden_layers": LAYERS}, "mlx", {}, ["qwen2", "MLX-LM", "llama, mistral"]),
+        ({"model_type": "phi3", "num_hidden_layers": LAYERS}, "mlx", {}, ["phi3", "MLX-LM", "llama, mistral"]),
         (files.LLAMA | {"head_dim": 16}, "llamacpp", {}, ["16 dimensions", "hidden_size / heads"]),
         (
             {"model_type": "qwen3", "num_hidden_layers": LAYERS, "rope_scaling": {"type": "linear", "factor": 2.0}},
