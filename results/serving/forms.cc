@@ -81,7 +81,7 @@ Json rope_parameters(const Request& request, const ModelShape& shape) {
 }
 
 void write_layer_types(const Request& request, Json& patch) {
-  // A window that no layer has is one that vLLM gives all of them.
+  // A window that no layer has is not named, so that no reader takes it for that of all.
   patch["sliding_window"] = request.n_windowed() > 0 ? Json(request.one_window()) : Json(nullptr);
   patch["layer_types"] = request.layer_types();
 }

@@ -271,7 +271,9 @@ int run_export(const Options& options) {
     if (!wanted.llama_cpp.empty()) convert_to_gguf(wanted.llama_cpp, folder.part());
   });
   if (options.check && plan.is_checked_in_transformers) check_in_transformers(plan, folder.part(), model);
-  if (options.check && !plan.is_checked_in_transformers) print_requested(plan, "only the engine itself can say");
+  if (options.check && !plan.is_checked_in_transformers) {
+    print_requested(plan, "only the engine itself can say, which winnow serve-check asks where it is installed");
+  }
   folder.commit();
   for (const std::string& warning : plan.warnings) {
     std::fprintf(stderr, "winnow: warning: %s\n", one_line(warning).c_str());
