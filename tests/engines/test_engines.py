@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import launch
+import numpy as np
 import pytest
 import tiny
 from safetensors.numpy import load_file
@@ -83,7 +84,7 @@ def serve_check(export, engine, name, n_new=N_NEW, *flags):
 
 def checkpoint_of(folder, engine, family):
     """A small random checkpoint: a golden, or another where an engine does not run that one."""
-    if engine == "vllm" and family in ("llama", "mistral"):
+    if engine == "vllm" and family in ("llama", "mistral", "qwen2"):
         return wide_heads(folder / family, family)
     if family != "qwen3_moe":
         return GOLDEN / family
@@ -96,15 +97,22 @@ def checkpoint_of(folder, engine, family):
 
 
 def wide_heads(folder, family):
-    """vLLM's attention on a CPU has no heads as narrow as the goldens'. A Qwen3 without norms of q and k is a Llama."""
+    """vLLM's attention on a CPU has no heads as narrow as the goldens'. A Qwen3 without norms of q and k is a Llama,
+    and with biases a Qwen2."""
     tiny.write_checkpoint(folder, layers=4, hidden=64, heads=4, kv_heads=2, head_dim=32, vocab=200)
     tensors = load_file(folder / "model.safetensors")
     tensors = {
         name: tensor for name, tensor in tensors.items() if not name.endswith(("q_norm.weight", "k_norm.weight"))
     }
+    if family == "qwen2":
+        random = np.random.default_rng(1)
+        for name in [name for name in tensors if name.endswith(("q_proj.weight", "k_proj.weight", "v_proj.weight"))]:
+            bias = random.standard_normal(len(tensors[name])).astype("<f4")
+            tensors[name.replace(".weight", ".bias")] = bias
     tiny.write_safetensors(folder / "model.safetensors", tensors)
     config = json.loads((folder / "config.json").read_text())
     config |= {"model_type": family, "architectures": [f"{family.capitalize()}ForCausalLM"]}
+    config.pop("attention_bias")
     config |= {"max_position_embeddings": 512, "bos_token_id": 1, "eos_token_id": 2}
     (folder / "config.json").write_text(json.dumps(config))
     return folder
