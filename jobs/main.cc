@@ -1,10 +1,13 @@
 // The program: reads the command line, runs the verb, and turns whatever is thrown into one line and an exit code.
+#include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <exception>
 #include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/error.h"
@@ -17,6 +20,12 @@
 
 namespace winnow::program {
 namespace {
+
+// The verbs that multiply matrices. The others, programs in Python among them, are spared a second start.
+bool multiplies(int argc, char** argv) {
+  constexpr std::array<std::string_view, 5> kVerbs = {"calibrate", "search", "evaluate", "bench", "selftest"};
+  return argc > 1 && std::find(kVerbs.begin(), kVerbs.end(), std::string_view(argv[1])) != kVerbs.end();
+}
 
 // A command line that cannot be read fails on all ranks of a job alike: they meet in MPI and one of them speaks. A
 // rank that ended without having joined would make mpirun kill the others, perhaps before any has spoken.
@@ -59,7 +68,7 @@ int check_output(int code) {
 
 int main(int argc, char** argv) {
   if (const auto code = winnow::storage::serve_if_asked(argc, argv)) return *code;
-  winnow::cpu::restart_with_better_blas_core(argv);
+  if (winnow::program::multiplies(argc, argv)) winnow::cpu::restart_with_better_blas_core(argv);
   try {
     const std::vector<std::string> arguments(argv + 1, argv + argc);
     winnow::cli::prepare_surroundings(arguments);

@@ -10,6 +10,10 @@ readonly kNoTests=5   # of pytest
 
 export WINNOW_BUILD=$1
 shift
+# The tests start programs by the thousand: none of them is to compile its modules anew, or to have threads of OpenBLAS,
+# which wait by spinning, where winnow multiplies on its own.
+unset PYTHONDONTWRITEBYTECODE
+export OPENBLAS_NUM_THREADS=1
 if [ "${WINNOW_VENV:-.venv}" = .venv-torch ]; then
   if ! .venv-torch/bin/python -c 'import pytest, torch' 2>/dev/null; then
     echo "skipped: there is no .venv-torch with torch; make test-torch makes it and needs a network once"

@@ -92,14 +92,14 @@ def test_a_user_without_a_name(work, tmp_path):
 
 @pytest.mark.parametrize("mib", [300, 450, 600, 800, 1200])
 def test_little_address_space(work, tmp_path, mib):
-    done = calibrate(work, tmp_path / "run", before=under_shell(f"ulimit -v {mib * 1024}"))
+    done = calibrate(work, tmp_path / "run", before=under_shell(f"unset OPENBLAS_NUM_THREADS; ulimit -v {mib * 1024}"))
     if done.returncode not in (0, LOADER):
         expect_one_line(done, DOCUMENTED)
 
 
 def test_the_limit_of_address_space_is_one_of_memory(work, tmp_path):
     limit = 3 << 30
-    done = calibrate(work, tmp_path / "run", before=under_shell(f"ulimit -v {limit >> 10}"))
+    done = calibrate(work, tmp_path / "run", before=under_shell(f"unset OPENBLAS_NUM_THREADS; ulimit -v {limit >> 10}"))
     assert done.returncode == 0, done.stderr
     (record,) = json.loads((tmp_path / "run/run.json").read_text())["informative"]["runs"]
     assert 0 < record["rank"][0]["available_bytes"] < limit
