@@ -55,7 +55,7 @@ test: configure
 	@jobs/setup.sh browser
 	@jobs/setup.sh python
 	@jobs/setup.sh slurm
-	@ctest --test-dir build --output-on-failure --parallel $$(($$(nproc) + 2)) -LE "real|engines"
+	@ctest --test-dir build --output-on-failure --parallel $$(($$(nproc) + 1)) -LE "real|engines"
 
 # The cheap ones first. Run with one of the four names, it does that part alone.
 check: check-layout check-python check-compilers check-tidy
