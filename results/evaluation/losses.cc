@@ -109,8 +109,7 @@ std::string capital(std::string text) {
 }
 
 std::string amount(double loss, const std::string& figure) {
-  if (!is_share(figure)) return number(loss) + " nats per token";
-  return number(std::round(1000.0 * loss) / 10.0 + 0.0, "{:.1f}") + " points";
+  return loss_number(loss, figure) + (is_share(figure) ? " points" : " nats per token");
 }
 
 // Infinite where every example loses the same.
@@ -199,6 +198,10 @@ std::string answer(const EvaluationTable& table, int64_t full, const Losses& los
 }  // namespace
 
 bool is_share(std::string_view figure) { return figure == "token_accuracy" || figure == "exact_match"; }
+
+std::string loss_number(double loss, std::string_view figure) {
+  return is_share(figure) ? number(std::round(1000.0 * loss) / 10.0 + 0.0, "{:.1f}") : number(loss);
+}
 
 std::optional<Margin> parse_margin(const std::string& text) {
   if (text.empty() || text == "default") return std::nullopt;

@@ -59,6 +59,8 @@ struct Losses {
 
 // Returns true for a figure whose values are shares, false for one in nats per token.
 bool is_share(std::string_view figure);
+// Returns a loss without its unit: shares in points, or nats per token.
+std::string loss_number(double loss, std::string_view figure);
 
 // Returns the figures of a table, "nll", "token_accuracy", "exact_match" and, where it was measured, "kl".
 std::vector<std::string> figures_of(const EvaluationTable& table);

@@ -88,11 +88,6 @@ std::string short_name(const std::string& figure) {
   return figure == "token_accuracy" ? "token acc" : "exact match";
 }
 
-// Shares in points, without the unit.
-std::string loss_number(double loss, const std::string& figure) {
-  return is_share(figure) ? number(std::round(1000.0 * loss) / 10.0 + 0.0, "{:.1f}") : number(loss);
-}
-
 std::string losses_block(const EvaluationTable& table, const Losses& losses, int64_t full) {
   const FigureLosses& decider = losses.decider();
   std::vector<std::size_t> widths = {5, 9, 10, 9, 8, 9};

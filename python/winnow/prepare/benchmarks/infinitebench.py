@@ -3,11 +3,8 @@
 Prompts are in words of winnow's, unless --task-prompts has others.
 """
 
-import dataclasses
-from collections.abc import Mapping
-
 from winnow.common.scoring import Scoring
-from winnow.prepare.benchmarks.item import Item, Origin, filled, letter_prompt, text, texts
+from winnow.prepare.benchmarks.item import Item, Origin, Task, filled, letter_prompt, text, texts
 from winnow.prepare.rows.conversations import Record
 from winnow.prepare.unusable import Unusable
 
@@ -18,13 +15,6 @@ BRIEF_ZH = "阅读文章，然后用尽量少的词回答问题。\n\n{context}\
 CHOOSE = "{context}\n\n" + letter_prompt("{input}")
 CALCULATE = "Calculate from left to right and list each intermediate result, as in [34, 2, 58].\n\n{context}{input}"
 NAME = "One name in this dialogue is hidden as $$MASK$$. Answer with the name alone.\n\n{context}\n\n{input}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Task:
-    prompt: str
-    metric: str
-    options: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
 
 TASKS = {

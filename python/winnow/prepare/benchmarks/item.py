@@ -21,6 +21,15 @@ class Item:
 
 
 @dataclasses.dataclass(frozen=True)
+class Task:
+    """A task of a benchmark that has a table of them: options are those of the metric."""
+
+    prompt: str
+    metric: str
+    options: Mapping[str, object] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
 class Origin:
     """Where a row is from, and what the reader is told besides."""
 

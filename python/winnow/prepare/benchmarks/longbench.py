@@ -4,11 +4,8 @@ Each task has a prompt of its own. These are in words of winnow's; --task-prompt
 config/dataset2prompt.json.
 """
 
-import dataclasses
-from collections.abc import Mapping
-
 from winnow.common.scoring import Scoring
-from winnow.prepare.benchmarks.item import Item, Origin, filled, text, texts
+from winnow.prepare.benchmarks.item import Item, Origin, Task, filled, text, texts
 from winnow.prepare.rows.conversations import Record
 from winnow.prepare.unusable import Unusable
 
@@ -24,13 +21,6 @@ PARAGRAPH = (
     'Which paragraph is the abstract about? Answer as in "Paragraph 1".\n\n{context}\n\nAbstract: {input}\n\nAnswer:'
 )
 PARAGRAPH_ZH = "摘要出自哪一段？答案格式如“段落1”。\n\n{context}\n\n摘要：{input}\n\n答案："
-
-
-@dataclasses.dataclass(frozen=True)
-class Task:
-    prompt: str
-    metric: str
-    options: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
 
 CHARACTERS = {"characters": True}
