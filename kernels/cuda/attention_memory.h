@@ -27,11 +27,12 @@ class Scratch {
 };
 
 struct AttentionMemory {
-  Scratch joined;      // keys and values of a call that has them in two buffers
-  Scratch second_out;  // output of the second half of a merged attention
-  Scratch tile_out;    // output of tiles of which a part is wanted
-  Scratch lse;         // log-sum-exp of both halves
-  Scratch partial;     // what pieces of single rows' keys give
+  Scratch joined;                             // keys and values of a call that has them in two buffers
+  Scratch second_out;                         // output of the second half of a merged attention
+  Scratch tile_out;                           // output of tiles of which a part is wanted
+  Scratch lse;                                // log-sum-exp of both halves
+  Scratch partial;                            // what pieces of single rows' keys give
+  std::unique_ptr<kernels::Buffer> schedule;  // of Hopper's kernel
 };
 
 }  // namespace winnow::cuda

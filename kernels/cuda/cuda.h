@@ -11,8 +11,9 @@
 namespace winnow::cuda {
 
 struct CudaOptions {
-  // Which kernels compute attention: cuDNN's where it has a plan for the model, cuDNN's or an error, the own one.
-  enum class Attention { kAuto, kCudnn, kBuiltin };
+  // Which kernels compute attention: Hopper's own on such a GPU, else cuDNN's where it has a plan for the model, else
+  // the own one of all GPUs; or one of them by name, or an error.
+  enum class Attention { kAuto, kCudnn, kBuiltin, kHopper };
   int device = 0;
   Attention attention = Attention::kAuto;
   kernels::DType residual = kernels::DType::kBf16;  // kBf16 or kF32

@@ -1,4 +1,4 @@
-// The CUDA backend: bfloat16 storage, float32 accumulation, cuBLASLt for the products, cuDNN or an own kernel for
+// The CUDA backend: bfloat16 storage, float32 accumulation, cuBLASLt for the products, cuDNN or own kernels for
 // attention, own kernels for the rest. Everything is queued on one stream.
 #pragma once
 
@@ -110,6 +110,8 @@ class CudaBackend final : public kernels::Device, public kernels::Ops {
     kStacked,  // cuDNN over the prefix together with its neighbours, the own kernel over its own keys
   };
   void choose_attention(const kernels::HeadShape& heads);
+  bool choose_hopper();
+  void run_hopper(std::span<const kernels::AttentionCall> calls, const kernels::HeadShape& heads);
   Path path_of(const kernels::AttentionCall& call, const kernels::HeadShape& heads) const;
   kernels::KvSpan join_keys(const kernels::AttentionCall& call, const kernels::HeadShape& heads);
   struct PieceRows {
@@ -131,6 +133,7 @@ class CudaBackend final : public kernels::Device, public kernels::Ops {
 
   CudaOptions options_;
   bool is_attention_chosen_ = false;
+  bool is_hopper_ = false;  // whether Hopper's kernel does everything
   cudaStream_t stream_ = nullptr;
   cudaMemPool_t pool_ = nullptr;
   cublasLtHandle_t cublas_ = nullptr;

@@ -12,6 +12,7 @@
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/flash_attention.cuh"
 #include "kernels/cuda/fragments.cuh"
+#include "kernels/cuda/softmax.cuh"
 #include "kernels/cuda/vector.cuh"
 
 namespace winnow::cuda {
@@ -25,8 +26,6 @@ constexpr int kThreads = kWarps * kWarp;
 constexpr int kFragmentRows = 16;
 constexpr int kFragments = kQueryTile / kWarps / kFragmentRows;  // of rows, a warp
 constexpr int kStages = 2;
-constexpr float kLog2E = 1.4426950408889634F;
-constexpr float kLn2 = 0.6931471805599453F;
 
 // Calls of one launch: its parameters must stay below 4 KiB.
 constexpr int kCallsPerLaunch = 24;
@@ -55,41 +54,6 @@ struct LaunchArguments {
   float cap_log2;    // cap of the scores * log2(e); 0: none
 };
 
-__device__ inline float exp2_fast(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-// Maximum and sum over the four threads that share a row of a fragment.
-__device__ inline float quad_max(float x) {
-  x = fmaxf(x, __shfl_xor_sync(0xFFFFFFFFU, x, 1));
-  return fmaxf(x, __shfl_xor_sync(0xFFFFFFFFU, x, 2));
-}
-__device__ inline float quad_sum(float x) {
-  x += __shfl_xor_sync(0xFFFFFFFFU, x, 1);
-  return x + __shfl_xor_sync(0xFFFFFFFFU, x, 2);
-}
-
-// Tiles of keys that the rows [first, last] of a block need: [0, sink_end) and [band_begin, end).
-struct TileRange {
-  int sink_end;
-  int band_begin;
-  int end;
-  __device__ int count() const { return sink_end + end - band_begin; }
-  __device__ int tile(int i) const { return i < sink_end ? i : band_begin + i - sink_end; }
-};
-
-__device__ inline TileRange tiles_of(const kernels::Window& w, int64_t first, int64_t last) {
-  // Where rows that obey and rows that do not share a block, the ones that do not see everything.
-  const bool all_obey = kernels::is_windowed(w, first) && kernels::is_windowed(w, last);
-  const bool none_obeys = last < w.first_row || first >= w.end_row;
-  const int64_t band = all_obey ? kernels::window_start(w, first) : 0;
-  const int64_t sinks = none_obeys ? 0 : min(w.sinks, last + 1);
-  const int band_begin = static_cast<int>(band / kKeyTile);
-  const int sink_end = min(static_cast<int>((sinks + kKeyTile - 1) / kKeyTile), band_begin);
-  return {sink_end, band_begin, static_cast<int>(last / kKeyTile) + 1};
-}
-
 template <int kDim>
 struct alignas(16) SharedTiles {
   Bf16 queries[kQueryTile * kDim];
@@ -116,7 +80,7 @@ class Block {
     }
     fetch_queries(tile);
     clear();
-    const TileRange range = tiles_of(call_.window, first, last);
+    const TileRange range = tiles_of<kKeyTile>(call_.window, first, last);
     const int n = range.count();
     fetch(range.tile(0), 0);
     for (int i = 0; i < n; ++i) {
@@ -208,21 +172,11 @@ class Block {
     }
     if (launch_.cap_log2 > 0.0F) cap(scores);
     const int64_t first_key = static_cast<int64_t>(tile) * kKeyTile;
-    const kernels::Window& w = call_.window;
-    // Seen whole by every row: the last key is not in the first row's future, and the first key is in every band.
-    const bool whole = first_key + kKeyTile - 1 <= first &&
-                       (first_key >= latest_band_start(first, last) || first_key + kKeyTile <= w.sinks);
+    const bool whole = all_see(call_.window, first, last, first_key, first_key + kKeyTile);
     if (!whole) hide(scores, first_key);
 #pragma unroll
     for (int m = 0; m < kFragments; ++m) soften(scores[m], m);
     accumulate(scores, shared_.values[stage]);
-  }
-
-  // At least the latest band start of the block's rows.
-  __device__ int64_t latest_band_start(int64_t first, int64_t last) const {
-    const kernels::Window& w = call_.window;
-    const bool none_obeys = last < w.first_row || first >= w.end_row;
-    return none_obeys ? 0 : max(int64_t{0}, last - w.keys + 1);
   }
 
   // Scores s to cap * tanh(s / cap), in the units that they are in before scale_log2.

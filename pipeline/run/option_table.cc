@@ -382,9 +382,10 @@ std::vector<Option> machine_options() {
           {.name = "attention",
            .field = &RunOptions::attention,
            .value = "NAME",
-           .help = "Attention kernels on a GPU: auto (cuDNN where it has a plan), cudnn or own",
+           .help = "Attention kernels on a GPU: auto, hopper (winnow's for H100 and H200: auto there), cudnn (auto "
+                   "elsewhere, where it has a plan) or own (winnow's for every GPU)",
            .absent = "auto",
-           .choices = {"auto", "cudnn", "own"},
+           .choices = {"auto", "cudnn", "own", "hopper"},
            .part = Part::kMeasurement,
            .identity = {"attention_path"}},
           {.name = "threads",

@@ -233,8 +233,9 @@ Settings resolve_settings(const RunOptions& options, int64_t n_layers) {
 }
 
 cuda::CudaOptions::Attention parse_attention(const std::string& name) {
-  require_one_of("--attention", name, {"auto", "cudnn", "own"});
+  require_one_of("--attention", name, {"auto", "cudnn", "own", "hopper"});
   if (name == "cudnn") return cuda::CudaOptions::Attention::kCudnn;
+  if (name == "hopper") return cuda::CudaOptions::Attention::kHopper;
   return name == "own" ? cuda::CudaOptions::Attention::kBuiltin : cuda::CudaOptions::Attention::kAuto;
 }
 

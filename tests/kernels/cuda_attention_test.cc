@@ -1,8 +1,11 @@
-// Attention of the CUDA backend, cuDNN's and the own kernel, against the CPU's and against each other. Skipped where
+// Attention of the CUDA backend, cuDNN's and the own kernels, against the CPU's and against each other. Skipped where
 // there is no GPU.
 
+#include <algorithm>
+#include <memory>
 #include <numeric>
 #include <tuple>
+#include <vector>
 
 #include "kernels/cuda/cuda.h"
 #include "tests/kernels/cuda_twins.h"
@@ -93,31 +96,48 @@ Floats to_floats(const std::vector<uint16_t>& bits) {
   return values;
 }
 
+// The paths that this GPU has.
+std::vector<Attention> paths_here() {
+  std::vector<Attention> paths = {Attention::kCudnn, Attention::kBuiltin};
+  cudaDeviceProp properties{};
+  EXPECT_EQ(cudaGetDeviceProperties(&properties, 0), cudaSuccess);
+  if (properties.major == 9) paths.push_back(Attention::kHopper);
+  return paths;
+}
+
 class CudaAttention : public ::testing::TestWithParam<Attention> {
  protected:
   void SetUp() override {
     if (cuda::cuda_device_count() == 0) GTEST_SKIP() << "no CUDA device answers";
+    const std::vector<Attention> paths = paths_here();
+    if (std::find(paths.begin(), paths.end(), GetParam()) == paths.end()) GTEST_SKIP() << "not a Hopper GPU";
   }
 };
 
-// Relative error of the n real rows of a sequence, the rest of whose last tile is padding.
-double error_of_rows(Twins& twins, const Sequence& sequence, const Window& window, int64_t n) {
-  const auto padded = static_cast<int64_t>(sequence.positions.size());
-  const auto real = static_cast<std::size_t>(n * sequence.heads.q_dim());
-  Floats expected = cpu_attention(twins.cpu(), sequence, window, padded);
-  Floats found = to_floats(gpu_attention(twins, sequence, window, padded, 0, 0));
-  expected.resize(real);
-  found.resize(real);
-  return relative_error(found, expected);
+// The n real rows of a sequence, the rest of whose last tile is padding.
+Floats real_rows(Floats rows, const Sequence& sequence, int64_t n) {
+  rows.resize(static_cast<std::size_t>(n * sequence.heads.q_dim()));
+  return rows;
 }
 
-TEST_P(CudaAttention, MatchesItsTwinOverOddShapes) {
-  Twins t(GetParam());
-  for (const int64_t head_dim : {8, 24, 32, 64, 96, 128}) {
+double error_of_rows(Twins& twins, const Sequence& sequence, const Window& window, int64_t n) {
+  const auto padded = static_cast<int64_t>(sequence.positions.size());
+  return relative_error(real_rows(to_floats(gpu_attention(twins, sequence, window, padded, 0, 0)), sequence, n),
+                        real_rows(cpu_attention(twins.cpu(), sequence, window, padded), sequence, n));
+}
+
+// All paths beside one another: the CPU takes most of the time.
+TEST(CudaAttentionPaths, MatchTheirTwinOverOddShapes) {
+  if (cuda::cuda_device_count() == 0) GTEST_SKIP() << "no CUDA device answers";
+  for (const int64_t head_dim : {8, 24, 32, 64, 80, 96, 128, 192, 256}) {
     for (const int64_t group : {1, 4, 8}) {
-      Twins fresh(GetParam());
+      std::vector<std::unique_ptr<Twins>> paths;
+      for (const Attention path : paths_here()) {
+        if (path != Attention::kBuiltin || head_dim <= 128) paths.push_back(std::make_unique<Twins>(path));
+      }
       for (const int64_t n : {1, 127, 128, 129, 1000}) {
-        if ((group == 8 || head_dim < 32) && n != 1000) continue;
+        if ((group == 8 || head_dim < 32 || head_dim > 128) && n != 1000) continue;
+        if (head_dim > 128 && group == 4) continue;
         const int64_t padded = round_up(n, 128);
         const HeadShape heads{2 * group, 2, head_dim, 1.0F / std::sqrt(static_cast<float>(head_dim))};
         const Sequence s(heads, n, padded);
@@ -125,9 +145,13 @@ TEST_P(CudaAttention, MatchesItsTwinOverOddShapes) {
                                 Window{std::max<int64_t>(1, n - 1), 0, 0, kNoLimit}, Window{n, 0, 0, kNoLimit},
                                 Window{100, 4, 0, kNoLimit}, Window{64, 100, 0, kNoLimit},
                                 Window{50, 4, n - 20, kNoLimit}, Window{50, 0, 0, n - 7}}) {
-          EXPECT_LT(error_of_rows(fresh, s, w, n), kBf16AttentionTolerance)
-              << "n " << n << " head_dim " << head_dim << " group " << group << " W " << w.keys << " S " << w.sinks
-              << " rows " << w.first_row << " to " << w.end_row;
+          const Floats expected = real_rows(cpu_attention(paths.front()->cpu(), s, w, padded), s, n);
+          for (std::size_t p = 0; p < paths.size(); ++p) {
+            const Floats found = real_rows(to_floats(gpu_attention(*paths[p], s, w, padded, 0, 0)), s, n);
+            EXPECT_LT(relative_error(found, expected), kBf16AttentionTolerance)
+                << "path " << p << " n " << n << " head_dim " << head_dim << " group " << group << " W " << w.keys
+                << " S " << w.sinks << " rows " << w.first_row << " to " << w.end_row;
+          }
         }
       }
     }
@@ -172,7 +196,7 @@ TEST_P(CudaAttention, SplitKeysGiveTheSame) {
       const Floats expected = to_floats({whole.begin() + first * heads.q_dim(), whole.end()});
       EXPECT_LT(relative_error(to_floats(part), expected), kBf16AttentionTolerance) << first;
       // A short lane is computed in two halves, else the same kernel sees the same keys.
-      if (first == 256 || GetParam() == Attention::kBuiltin) {
+      if (first == 256 || GetParam() != Attention::kCudnn) {
         EXPECT_TRUE(std::equal(part.begin(), part.end(), whole.begin() + first * heads.q_dim())) << first;
       }
     }
@@ -249,8 +273,12 @@ TEST_P(CudaAttention, PreparedCallsGiveTheSame) {
   EXPECT_EQ(gpu_attention(prepared, s, w, 2304, 0, 0), gpu_attention(on_demand, s, w, 2304, 0, 0));
 }
 
-INSTANTIATE_TEST_SUITE_P(Paths, CudaAttention, ::testing::Values(Attention::kCudnn, Attention::kBuiltin),
-                         [](const auto& tested) { return tested.param == Attention::kBuiltin ? "own" : "cudnn"; });
+INSTANTIATE_TEST_SUITE_P(Paths, CudaAttention,
+                         ::testing::Values(Attention::kCudnn, Attention::kBuiltin, Attention::kHopper),
+                         [](const auto& tested) {
+                           if (tested.param == Attention::kHopper) return "hopper";
+                           return tested.param == Attention::kBuiltin ? "own" : "cudnn";
+                         });
 
 TEST(CudaAttentionLse, MatchesItsTwin) {
   if (cuda::cuda_device_count() == 0) GTEST_SKIP() << "no GPU answers";

@@ -110,7 +110,10 @@ void add_errors(const Table& found, const Table& expected, RootMeanSquare& error
   }
 }
 
-std::string path_name(Attention attention) { return attention == Attention::kBuiltin ? "own" : "auto"; }
+std::string path_name(Attention attention) {
+  if (attention == Attention::kCudnn) return "cudnn";
+  return attention == Attention::kBuiltin ? "own" : "auto";
+}
 
 class GoldenCuda : public ::testing::TestWithParam<std::tuple<const char*, Attention>> {
  protected:
@@ -148,20 +151,22 @@ TEST_P(GoldenCuda, ErrorIsNotLargerThanThatOfTransformersInBf16) {
 
 INSTANTIATE_TEST_SUITE_P(Checkpoints, GoldenCuda,
                          ::testing::Combine(::testing::Values("qwen3", "qwen2", "llama", "mistral", "demo"),
-                                            ::testing::Values(Attention::kAuto, Attention::kBuiltin)),
+                                            ::testing::Values(Attention::kAuto, Attention::kCudnn,
+                                                              Attention::kBuiltin)),
                          [](const auto& tested) {
                            return std::string(std::get<0>(tested.param)) + "_" + path_name(std::get<1>(tested.param));
                          });
 
 // RMS error of the GPU against a golden in float64, nats.
-double family_error(const std::string& name) {
-  const auto ops = cuda::make_cuda_backend({.device = 0, .attention = Attention::kBuiltin});
+double family_error(const std::string& name, Attention attention) {
+  const auto ops = cuda::make_cuda_backend({.device = 0, .attention = attention});
   GoldenSweeps sweeps(name, *ops);
   RootMeanSquare error;
   for (const json& expected : sweeps.cases()) {
     add_errors(sweeps.measure(expected), expected.at("nll").get<Table>(), error);
   }
-  std::cout << name << ": RMS error against float64 over " << error.count() << " NLLs: " << error.value() << " nats\n";
+  std::cout << name << ", attention " << path_name(attention) << ": RMS error against float64 over " << error.count()
+            << " NLLs: " << error.value() << " nats\n";
   return error.value();
 }
 
@@ -178,7 +183,10 @@ TEST(FamiliesCuda, AreAsNearFloat64AsTransformersInBf16) {
   int n_families = 0;
   for (const auto& [name, of_transformers] : errors.items()) {
     if (name.ends_with("_native")) continue;
-    EXPECT_LE(family_error(name), kBf16ErrorRatio * of_transformers.get<double>()) << name;
+    for (const Attention attention : {Attention::kAuto, Attention::kBuiltin}) {
+      EXPECT_LE(family_error(name, attention), kBf16ErrorRatio * of_transformers.get<double>())
+          << name << ", attention " << path_name(attention);
+    }
     ++n_families;
   }
   EXPECT_EQ(n_families, 27);
@@ -189,7 +197,7 @@ TEST(FamiliesCuda, WithWindowsOfTheirOwnAreAsNearFloat64) {
   if (cuda::cuda_device_count() == 0) GTEST_SKIP() << "no CUDA device answers";
   const json of_transformers = transformers_errors();
   for (const std::string name : {"gemma2", "gemma3_text", "olmo3", "exaone4", "cohere2"}) {
-    const auto ops = cuda::make_cuda_backend({.device = 0, .attention = Attention::kBuiltin});
+    const auto ops = cuda::make_cuda_backend({});
     const NativeModel model(name);
     model::ModelWeights weights(model.config, model.checkpoint, *ops);
     RootMeanSquare error;

@@ -1,0 +1,634 @@
+// One block is a few warpgroups that multiply, 64 query rows of one head each, and one that has keys and values copied
+// to shared memory ahead of them. Blocks stay and take one tile of rows after another, so that the copies for the next
+// begin while the last is written. Within a warpgroup the softmax of a tile of keys runs beside the product of the one
+// before with its values; warpgroups take turns at issuing products, so that one multiplies while the others soften.
+//
+// Row contract: a tile of keys that is hidden from a row but loaded for its neighbours adds exactly 0 to it: exp2(-inf)
+// = 0, and its running maximum, and so the rescaling by 1, do not move.
+
+#include "kernels/cuda/hopper/attention.h"
+
+#include <cudaTypedefs.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "kernels/cuda/check.h"
+#include "kernels/cuda/fragments.cuh"
+#include "kernels/cuda/hopper/wgmma.cuh"
+#include "kernels/cuda/softmax.cuh"
+#include "kernels/cuda/vector.cuh"
+
+namespace winnow::cuda::hopper {
+
+namespace {
+
+constexpr int kGroup = 128;     // threads of a warpgroup
+constexpr int kGroupRows = 64;  // of queries
+constexpr int kColumn = 64;     // elements of a swizzled column
+
+// Calls of one launch: its parameters must stay below 32 KiB.
+constexpr int kCallsPerLaunch = 32;
+
+struct CallArguments {
+  CUtensorMap q;       // (head_dim, n_heads, n_rows)
+  CUtensorMap prefix;  // (head_dim, 2 * n_kv_heads, rows), from row 0 on
+  CUtensorMap own;     // the same, from own_first_row on
+  Bf16* out;
+  float* lse;
+  int64_t lse_stride;        // between heads
+  const float* sink_logits;  // (n_heads), or null
+  kernels::Window window;
+  int own_first_row;
+  int first_row;
+  int n_rows;
+  int n_tokens;
+  int first_unit;  // of the launch: a unit is a tile of rows of one head
+};
+
+struct LaunchArguments {
+  CallArguments call[kCallsPerLaunch];
+  int n_calls;
+  int n_units;
+  int n_heads;
+  int n_kv_heads;
+  int head_dim;
+  float scale_log2;  // scale * log2(e)
+  float cap_log2;    // cap of the scores * log2(e); 0: none
+  Schedule* schedule;
+};
+
+// What fits a head: kKeys keys a tile, kConsumers warpgroups that multiply, kParts products for the values' columns.
+template <int kDimension>
+struct Shape;
+template <>
+struct Shape<64> {
+  static constexpr int kKeys = 128, kConsumers = 3, kStages = 4, kParts = 1;
+};
+template <>
+struct Shape<96> {
+  static constexpr int kKeys = 128, kConsumers = 2, kStages = 2, kParts = 1;
+};
+template <>
+struct Shape<128> {
+  static constexpr int kKeys = 128, kConsumers = 2, kStages = 2, kParts = 1;
+};
+template <>
+struct Shape<256> {
+  static constexpr int kKeys = 64, kConsumers = 2, kStages = 2, kParts = 2;
+};
+
+template <int kDim>
+constexpr int kTileRows = Shape<kDim>::kConsumers* kGroupRows;
+template <int kDim>
+constexpr int kColumns = (kDim + kColumn - 1) / kColumn;
+
+template <int kDim>
+struct alignas(1024) SharedTiles {
+  using S = Shape<kDim>;
+  Bf16 queries[kColumns<kDim>][kTileRows<kDim> * kColumn];
+  Bf16 keys[S::kStages][kColumns<kDim>][S::kKeys * kColumn];
+  Bf16 values[S::kStages][kColumns<kDim>][S::kKeys * kColumn];
+  int unit;  // what the block works on next
+  Barrier unit_full, unit_empty;
+  Barrier queries_full, queries_empty;
+  Barrier keys_full[S::kStages], keys_empty[S::kStages];
+  Barrier values_full[S::kStages], values_empty[S::kStages];
+};
+
+// A tile of rows of one head of one call.
+struct Unit {
+  const CallArguments* call;
+  int head;
+  int row;    // first row, in the call
+  int first;  // the same, absolute
+  int last;   // last real row; before `first`: there is none, and no tile
+  TileRange tiles;
+  int n_tiles;
+};
+
+template <int kDim>
+__device__ Unit unit_of(const LaunchArguments& launch, int index) {
+  int c = 0;
+  while (c + 1 < launch.n_calls && launch.call[c + 1].first_unit <= index) ++c;
+  const CallArguments& call = launch.call[c];
+  const int n_row_tiles = (call.n_rows + kTileRows<kDim> - 1) / kTileRows<kDim>;
+  const int in_call = index - call.first_unit;
+  Unit unit{};
+  unit.call = &call;
+  unit.head = in_call % launch.n_heads;
+  unit.row = (n_row_tiles - 1 - in_call / launch.n_heads) * kTileRows<kDim>;  // the longest first
+  unit.first = call.first_row + unit.row;
+  unit.last = min(unit.first + kTileRows<kDim>, call.n_tokens) - 1;
+  if (unit.last < unit.first) return unit;
+  unit.tiles = tiles_of<Shape<kDim>::kKeys>(call.window, unit.first, unit.last);
+  unit.n_tiles = unit.tiles.count();
+  return unit;
+}
+
+// Where a ring of stages is read or written next.
+template <int kStages>
+struct Place {
+  int stage = 0;
+  int parity = 0;
+  __device__ void advance() {
+    if (++stage == kStages) {
+      stage = 0;
+      parity ^= 1;
+    }
+  }
+};
+
+// The one thread that has everything copied to shared memory.
+template <int kDim>
+class Producer {
+ public:
+  __device__ Producer(const LaunchArguments& launch, SharedTiles<kDim>& shared) : launch_(launch), shared_(shared) {}
+
+  __device__ void run() {
+    int parity = 1;  // the first wait for an empty place passes at once
+    int unit_parity = 1;
+    for (int index = blockIdx.x;; index = gridDim.x + atomicAdd(&launch_.schedule->next, 1)) {
+      shared_.unit_empty.wait(unit_parity);
+      unit_parity ^= 1;
+      shared_.unit = index;
+      shared_.unit_full.arrive();
+      if (index >= launch_.n_units) break;
+      const Unit unit = unit_of<kDim>(launch_, index);
+      if (unit.n_tiles == 0) continue;
+      copy_queries(unit, parity);
+      parity ^= 1;
+      for (int i = 0; i < unit.n_tiles; ++i) {
+        copy_keys(unit, unit.tiles.tile(i), false);
+        if (i > 0) copy_keys(unit, unit.tiles.tile(i - 1), true);
+      }
+      copy_keys(unit, unit.tiles.tile(unit.n_tiles - 1), true);
+    }
+    // The last block leaves the schedule as the next launch needs it.
+    if (atomicInc(&launch_.schedule->done, gridDim.x - 1) == gridDim.x - 1) launch_.schedule->next = 0;
+  }
+
+ private:
+  using S = Shape<kDim>;
+
+  __device__ void copy_queries(const Unit& unit, int parity) {
+    shared_.queries_empty.wait(parity);
+    shared_.queries_full.arrive_and_expect(static_cast<int>(sizeof(shared_.queries)));
+#pragma unroll
+    for (int c = 0; c < kColumns<kDim>; ++c) {
+      copy_box(shared_.queries[c], unit.call->q, shared_.queries_full, c * kColumn, unit.head, unit.row);
+    }
+  }
+
+  // Tiles do not straddle the two sources: own_first_row is a multiple of the row tile.
+  __device__ void copy_keys(const Unit& unit, int tile, bool values) {
+    Place<S::kStages>& place = values ? values_ : keys_;
+    Barrier& full = (values ? shared_.values_full : shared_.keys_full)[place.stage];
+    (values ? shared_.values_empty : shared_.keys_empty)[place.stage].wait(place.parity ^ 1);
+    auto& to = (values ? shared_.values : shared_.keys)[place.stage];
+    full.arrive_and_expect(static_cast<int>(sizeof(to)));
+    const int row = tile * S::kKeys;
+    const bool own = row >= unit.call->own_first_row;
+    const CUtensorMap& from = own ? unit.call->own : unit.call->prefix;
+    const int head = unit.head / (launch_.n_heads / launch_.n_kv_heads) + (values ? launch_.n_kv_heads : 0);
+#pragma unroll
+    for (int c = 0; c < kColumns<kDim>; ++c) {
+      copy_box(to[c], from, full, c * kColumn, head, own ? row - unit.call->own_first_row : row);
+    }
+    place.advance();
+  }
+
+  const LaunchArguments& launch_;
+  SharedTiles<kDim>& shared_;
+  Place<S::kStages> keys_;
+  Place<S::kStages> values_;
+};
+
+// Named barriers: the turns of the warpgroups, from this on.
+constexpr int kFirstTurn = 1;
+
+// One warpgroup that multiplies.
+template <int kDim, bool kCaps>
+class Consumer {
+ public:
+  __device__ Consumer(const LaunchArguments& launch, SharedTiles<kDim>& shared, int group)
+      : launch_(launch), shared_(shared), group_(group), thread_(static_cast<int>(threadIdx.x) % kGroup) {}
+
+  __device__ void run() {
+    if (group_ == S::kConsumers - 1) arrive_named(kFirstTurn, 2 * kGroup);
+    int parity = 0;
+    for (int unit_parity = 0;; unit_parity ^= 1) {
+      shared_.unit_full.wait(unit_parity);
+      const int index = shared_.unit;
+      shared_.unit_empty.arrive();
+      if (index >= launch_.n_units) break;
+      const Unit unit = unit_of<kDim>(launch_, index);
+      clear();
+      if (unit.n_tiles > 0) {
+        shared_.queries_full.wait(parity);
+        parity ^= 1;
+        attend(unit);
+      }
+      write(unit);
+    }
+    // The turn that nobody waits for any more.
+    if (group_ == 0) wait_named(kFirstTurn, 2 * kGroup);
+  }
+
+ private:
+  using S = Shape<kDim>;
+  static constexpr int kScores = S::kKeys / 2;           // of a thread: 64 rows by kKeys over 128 threads
+  static constexpr int kOutputs = kDim / S::kParts / 2;  // of a thread and part
+  static constexpr int kWeights = S::kKeys / 4;          // of a thread, in pairs
+
+  __device__ void attend(const Unit& u) {
+    call_ = u.call;
+    first_ = u.first + group_ * kGroupRows;
+    last_ = min(first_ + kGroupRows - 1, u.last);
+    float scores[kScores];
+    uint32_t weights[kWeights];
+
+    take_turn();
+    begin_scores(scores);
+    pass_turn();
+    wait_products<0>();
+    hold(scores);
+    keys_release();
+    if (u.n_tiles == 1) shared_.queries_empty.arrive();
+    soften(scores, u.tiles.tile(0));
+    pack(scores, weights);
+    for (int i = 1; i < u.n_tiles; ++i) {
+      take_turn();
+      begin_scores(scores);
+      begin_values(weights);
+      pass_turn();
+      wait_products<1>();
+      hold(scores);
+      keys_release();
+      if (i + 1 == u.n_tiles) shared_.queries_empty.arrive();
+      soften(scores, u.tiles.tile(i));
+      wait_products<0>();
+      hold_outputs(weights);
+      values_release();
+      rescale_outputs();
+      pack(scores, weights);
+    }
+    begin_values(weights);
+    wait_products<0>();
+    hold_outputs(weights);
+    values_release();
+  }
+
+  // A warpgroup issues its products when its turn comes, one warpgroup after the other.
+  __device__ void take_turn() { wait_named(kFirstTurn + group_, 2 * kGroup); }
+  __device__ void pass_turn() { arrive_named(kFirstTurn + (group_ + 1) % S::kConsumers, 2 * kGroup); }
+
+  __device__ void begin_scores(float (&scores)[kScores]) {
+    shared_.keys_full[keys_.stage].wait(keys_.parity);
+    fence_products();
+    hold(scores);
+#pragma unroll
+    for (int k = 0; k < kDim / 16; ++k) {
+      const Bf16* q = shared_.queries[k / 4] + group_ * kGroupRows * kColumn + k % 4 * 16;
+      const Bf16* keys = shared_.keys[keys_.stage][k / 4] + k % 4 * 16;
+      multiply(scores, operand(q, 0), operand(keys, 0), k > 0);
+    }
+    commit_products();
+  }
+  __device__ void keys_release() {
+    shared_.keys_empty[keys_.stage].arrive();
+    keys_.advance();
+  }
+
+  __device__ void begin_values(uint32_t (&weights)[kWeights]) {
+    shared_.values_full[values_.stage].wait(values_.parity);
+    hold(weights);
+#pragma unroll
+    for (auto& part : out_) hold(part);
+    fence_products();
+    constexpr int kColumnBytes = S::kKeys * kColumn * 2;
+#pragma unroll
+    for (int k = 0; k < S::kKeys / 16; ++k) {
+#pragma unroll
+      for (int p = 0; p < S::kParts; ++p) {
+        const Bf16* values = shared_.values[values_.stage][p * (kColumns<kDim> / S::kParts)] + k * 16 * kColumn;
+        multiply(out_[p], weights + 4 * k, operand(values, kColumnBytes));
+      }
+    }
+    commit_products();
+  }
+  __device__ void hold_outputs(uint32_t (&weights)[kWeights]) {
+    hold(weights);
+#pragma unroll
+    for (auto& part : out_) hold(part);
+  }
+  __device__ void values_release() {
+    shared_.values_empty[values_.stage].arrive();
+    values_.advance();
+  }
+
+  __device__ void clear() {
+#pragma unroll
+    for (auto& part : out_) {
+#pragma unroll
+      for (float& x : part) x = 0.0F;
+    }
+    max_[0] = max_[1] = -INFINITY;
+    sum_[0] = sum_[1] = 0.0F;
+  }
+
+  // Scores to exp2(score - maximum), in place; rescale_ is what brings earlier sums and outputs to the new maximum.
+  __device__ void soften(float (&scores)[kScores], int tile) {
+    if constexpr (kCaps) {
+      const float inward = launch_.scale_log2 / launch_.cap_log2;
+      const float outward = 1.0F / inward;
+#pragma unroll
+      for (float& score : scores) score = outward * tanh_fast(score * inward);
+    }
+    const int first_key = tile * S::kKeys;
+    const bool whole = all_see(call_->window, first_, last_, first_key, first_key + S::kKeys);
+    if (!whole) hide(scores, first_key);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      float highest = -INFINITY;
+#pragma unroll
+      for (int c = 0; c < kScores / 4; ++c) {
+        highest = fmaxf(highest, fmaxf(scores[4 * c + 2 * half], scores[4 * c + 2 * half + 1]));
+      }
+      highest = fmaxf(max_[half], quad_max(highest) * launch_.scale_log2);
+      const float reference = highest == -INFINITY ? 0.0F : highest;
+      rescale_[half] = exp2_fast(max_[half] - reference);
+      max_[half] = highest;
+      float sum = 0.0F;
+#pragma unroll
+      for (int c = 0; c < kScores / 4; ++c) {
+#pragma unroll
+        for (int e = 2 * half; e < 2 * half + 2; ++e) {
+          scores[4 * c + e] = exp2_fast(scores[4 * c + e] * launch_.scale_log2 - reference);
+          sum += scores[4 * c + e];
+        }
+      }
+      sum_[half] = sum_[half] * rescale_[half] + sum;
+    }
+  }
+
+  __device__ void hide(float (&scores)[kScores], int first_key) const {
+    const kernels::Window& w = call_->window;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      // Keys [0, sinks) and [start, t] of the row, counted from the tile's first.
+      const int64_t t = first_ + row_in_group(half);
+      const int end = static_cast<int>(t - first_key);
+      const int start = static_cast<int>(max(kernels::window_start(w, t) - first_key, int64_t{-1}));
+      const int sinks = static_cast<int>(min(max(w.sinks - first_key, int64_t{0}), int64_t{S::kKeys}));
+#pragma unroll
+      for (int c = 0; c < kScores / 4; ++c) {
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+          const int j = c * 8 + thread_ % 4 * 2 + e;
+          if (j > end || (j < start && j >= sinks)) scores[4 * c + 2 * half + e] = -INFINITY;
+        }
+      }
+    }
+  }
+
+  // Most tiles move no maximum: a product with 1 changes no bit.
+  __device__ void rescale_outputs() {
+    if constexpr (kDim != 128) {  // where the branch costs more than it saves
+      if (__all_sync(0xFFFFFFFFU, rescale_[0] == 1.0F && rescale_[1] == 1.0F)) return;
+    }
+#pragma unroll
+    for (auto& part : out_) {
+#pragma unroll
+      for (int c = 0; c < kOutputs / 4; ++c) {
+        part[4 * c] *= rescale_[0];
+        part[4 * c + 1] *= rescale_[0];
+        part[4 * c + 2] *= rescale_[1];
+        part[4 * c + 3] *= rescale_[1];
+      }
+    }
+  }
+
+  __device__ static void pack(const float (&scores)[kScores], uint32_t (&weights)[kWeights]) {
+#pragma unroll
+    for (int i = 0; i < kWeights; ++i) weights[i] = cuda::pack(scores[2 * i], scores[2 * i + 1]);
+  }
+
+  __device__ int row_in_group(int half) const { return thread_ / 32 * 16 + thread_ % 32 / 4 + half * 8; }
+
+  __device__ void write(const Unit& unit) {
+    const CallArguments& call = *unit.call;
+    const float sink_log2 = call.sink_logits == nullptr ? -INFINITY : call.sink_logits[unit.head] * kLog2E;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int row = unit.row + group_ * kGroupRows + row_in_group(half);
+      const float total = quad_sum(sum_[half]);
+      if (row >= call.n_rows) continue;
+      const bool real = call.first_row + row < call.n_tokens;
+      float denominator = total;
+      if (sink_log2 != -INFINITY) denominator += exp2f(sink_log2 - max_[half]);
+      const float inverse = real ? 1.0F / denominator : 0.0F;
+      Bf16* to = call.out + (static_cast<int64_t>(row) * launch_.n_heads + unit.head) * launch_.head_dim;
+#pragma unroll
+      for (int p = 0; p < S::kParts; ++p) {
+#pragma unroll
+        for (int c = 0; c < kOutputs / 4; ++c) {
+          const int column = p * 2 * kOutputs + c * 8;
+          if (column >= launch_.head_dim) continue;
+          *reinterpret_cast<uint32_t*>(to + column + thread_ % 4 * 2) =
+              cuda::pack(out_[p][4 * c + 2 * half] * inverse, out_[p][4 * c + 2 * half + 1] * inverse);
+        }
+      }
+      if (call.lse != nullptr && thread_ % 4 == 0) {
+        call.lse[unit.head * call.lse_stride + row] = real ? (max_[half] + log2f(total)) * kLn2 : 0.0F;
+      }
+    }
+  }
+
+  const LaunchArguments& launch_;
+  SharedTiles<kDim>& shared_;
+  int group_;
+  int thread_;
+  const CallArguments* call_ = nullptr;
+  int first_ = 0;  // rows of this warpgroup, absolute
+  int last_ = 0;
+  Place<S::kStages> keys_;
+  Place<S::kStages> values_;
+  float out_[S::kParts][kOutputs];
+  float max_[2];  // of the scores, times log2(e), of rows row_in_group(0) and row_in_group(1)
+  float sum_[2];  // this thread's part
+  float rescale_[2];
+};
+
+template <int kDim, bool kCaps>
+__global__ void __launch_bounds__((Shape<kDim>::kConsumers + 1) * kGroup, 1)
+    attention_kernel(const __grid_constant__ LaunchArguments launch) {
+  using S = Shape<kDim>;
+  extern __shared__ char memory[];
+  constexpr uint32_t kAlignment = alignof(SharedTiles<kDim>);
+  const uint32_t past = shared_address(memory) % kAlignment;
+  auto& shared = *reinterpret_cast<SharedTiles<kDim>*>(memory + (past == 0 ? 0 : kAlignment - past));
+  if (threadIdx.x == 0) {
+    constexpr int kReaders = S::kConsumers * kGroup;
+    shared.unit_full.init(1);
+    shared.unit_empty.init(kReaders);
+    shared.queries_full.init(1);
+    shared.queries_empty.init(kReaders);
+    for (int i = 0; i < S::kStages; ++i) {
+      shared.keys_full[i].init(1);
+      shared.keys_empty[i].init(kReaders);
+      shared.values_full[i].init(1);
+      shared.values_empty[i].init(kReaders);
+    }
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+  }
+  __syncthreads();
+  if (threadIdx.x >= S::kConsumers * kGroup) {
+    lower_registers<S::kConsumers == 3 ? 32 : 24>();
+    if (threadIdx.x == S::kConsumers * kGroup) Producer<kDim>(launch, shared).run();
+  } else {
+    raise_registers<S::kConsumers == 3 ? 160 : 240>();
+    Consumer<kDim, kCaps>(launch, shared, static_cast<int>(threadIdx.x) / kGroup).run();
+  }
+}
+
+template <int kDim, bool kCaps>
+void launch_kernel(const LaunchArguments& launch, int n_blocks, cudaStream_t stream) {
+  constexpr std::size_t kSharedBytes = sizeof(SharedTiles<kDim>) + alignof(SharedTiles<kDim>) - 16;
+  static_assert(kSharedBytes <= 227 * 1024);
+  WINNOW_CUDA_CHECK(cudaFuncSetAttribute(attention_kernel<kDim, kCaps>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                         static_cast<int>(kSharedBytes)));
+  attention_kernel<kDim, kCaps><<<n_blocks, (Shape<kDim>::kConsumers + 1) * kGroup, kSharedBytes, stream>>>(launch);
+  WINNOW_CUDA_CHECK_LAUNCH();
+}
+
+// The driver's function: the program does not link the driver's library, so that it starts where there is none.
+PFN_cuTensorMapEncodeTiled_v12000 find_encode() {
+  void* function = nullptr;
+  cudaDriverEntryPointQueryResult result{};
+  WINNOW_CUDA_CHECK(
+      cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &result));
+  if (result != cudaDriverEntryPointSuccess) {
+    fail(ExitCode::kUnavailable, "the driver has no cuTensorMapEncodeTiled; use --attention cudnn");
+  }
+  return reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(function);
+}
+
+// (n_rows, n_heads, head_dim) bfloat16, read in boxes of box_rows rows and 64 elements of one head. What a box has
+// beyond a head's end or the last row is 0.
+CUtensorMap map_of(const void* data, int64_t n_rows, int64_t n_heads, int64_t head_dim, int box_rows) {
+  static const auto encode = find_encode();
+  const cuuint64_t sizes[] = {static_cast<cuuint64_t>(head_dim), static_cast<cuuint64_t>(n_heads),
+                              static_cast<cuuint64_t>(n_rows)};
+  const cuuint64_t strides[] = {static_cast<cuuint64_t>(head_dim) * 2, static_cast<cuuint64_t>(n_heads * head_dim) * 2};
+  const cuuint32_t box[] = {kColumn, 1, static_cast<cuuint32_t>(box_rows)};
+  const cuuint32_t steps[] = {1, 1, 1};
+  CUtensorMap map;
+  const CUresult status = encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, const_cast<void*>(data), sizes, strides,
+                                 box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                                 CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  if (status != CUDA_SUCCESS) {
+    fail(ExitCode::kInternal, "cuTensorMapEncodeTiled failed with code " + std::to_string(status));
+  }
+  return map;
+}
+
+template <int kDim>
+CallArguments arguments(const kernels::AttentionCall& call, const LseRows& lse, const kernels::HeadShape& heads,
+                        int first_unit) {
+  const auto keys = [&](const kernels::KvSpan& kv) {
+    return map_of(kv.data, kv.n_rows, 2 * heads.n_kv_heads, heads.head_dim, Shape<kDim>::kKeys);
+  };
+  const CUtensorMap own = keys(call.own.kv);
+  return {.q = map_of(call.q.data, call.n_rows(), heads.n_heads, heads.head_dim, kTileRows<kDim>),
+          .prefix = call.prefix.kv ? keys(call.prefix.kv) : own,
+          .own = own,
+          .out = call.out.as<Bf16>(),
+          .lse = lse.data,
+          .lse_stride = lse.head_stride,
+          .sink_logits = call.sink_logits.as<float>(),
+          .window = call.window,
+          .own_first_row = static_cast<int>(call.own.first_row),
+          .first_row = static_cast<int>(call.first_row),
+          .n_rows = static_cast<int>(call.n_rows()),
+          .n_tokens = static_cast<int>(call.n_tokens),
+          .first_unit = first_unit};
+}
+
+int multiprocessors() {
+  int device = 0;
+  int count = 0;
+  WINNOW_CUDA_CHECK(cudaGetDevice(&device));
+  WINNOW_CUDA_CHECK(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
+  return count;
+}
+
+// The order in which calls are taken: those whose last row sees most keys first, so that no long tile of rows begins
+// when the others end.
+std::vector<std::size_t> longest_first(std::span<const kernels::AttentionCall> calls) {
+  std::vector<std::size_t> order(calls.size());
+  std::iota(order.begin(), order.end(), 0);
+  const auto keys = [&](std::size_t i) {
+    const int64_t last = calls[i].n_tokens - 1;
+    return last - kernels::window_start(calls[i].window, last);
+  };
+  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return keys(a) > keys(b); });
+  return order;
+}
+
+template <int kDim>
+void attend(std::span<const kernels::AttentionCall> calls, std::span<const LseRows> lse,
+            const kernels::HeadShape& heads, Schedule* schedule, cudaStream_t stream) {
+  LaunchArguments launch{};
+  launch.schedule = schedule;
+  launch.n_heads = static_cast<int>(heads.n_heads);
+  launch.n_kv_heads = static_cast<int>(heads.n_kv_heads);
+  launch.head_dim = static_cast<int>(heads.head_dim);
+  launch.scale_log2 = heads.scale * kLog2E;
+  launch.cap_log2 = heads.softcap * kLog2E;
+  const std::vector<std::size_t> order = longest_first(calls);
+  for (std::size_t begin = 0; begin < calls.size(); begin += kCallsPerLaunch) {
+    const std::size_t n = std::min<std::size_t>(kCallsPerLaunch, calls.size() - begin);
+    launch.n_calls = static_cast<int>(n);
+    launch.n_units = 0;
+    for (std::size_t i = 0; i < n; ++i) {
+      const std::size_t place = order[begin + i];
+      launch.call[i] = arguments<kDim>(calls[place], lse.empty() ? LseRows{} : lse[place], heads, launch.n_units);
+      const int n_tiles = (launch.call[i].n_rows + kTileRows<kDim> - 1) / kTileRows<kDim>;
+      launch.n_units += n_tiles * launch.n_heads;
+    }
+    const int n_blocks = std::min(launch.n_units, multiprocessors());
+    if (n_blocks == 0) continue;
+    if (heads.softcap != 0.F) {
+      launch_kernel<kDim, true>(launch, n_blocks, stream);
+    } else {
+      launch_kernel<kDim, false>(launch, n_blocks, stream);
+    }
+  }
+}
+
+}  // namespace
+
+bool has_attention(int device) {
+  int major = 0;
+  WINNOW_CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+  return major == 9;
+}
+
+void attention(std::span<const kernels::AttentionCall> calls, std::span<const LseRows> lse,
+               const kernels::HeadShape& heads, Schedule* schedule, cudaStream_t stream) {
+  if (heads.head_dim <= 64) {
+    attend<64>(calls, lse, heads, schedule, stream);
+  } else if (heads.head_dim <= 96) {
+    attend<96>(calls, lse, heads, schedule, stream);
+  } else if (heads.head_dim <= 128) {
+    attend<128>(calls, lse, heads, schedule, stream);
+  } else {
+    attend<256>(calls, lse, heads, schedule, stream);
+  }
+}
+
+}  // namespace winnow::cuda::hopper

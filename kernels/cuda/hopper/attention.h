@@ -1,0 +1,27 @@
+// Attention with Hopper's asynchronous products (sm_90a): no library and no plan, all calls in one launch.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <span>
+
+#include "kernels/cuda/flash_attention.cuh"
+#include "kernels/ops.h"
+
+namespace winnow::cuda::hopper {
+
+// Returns whether this build has the kernel and the device runs it.
+bool has_attention(int device);
+
+// In the GPU's memory, zero before the first launch; launches that share one come one after another.
+struct Schedule {
+  unsigned next = 0;  // tiles of rows that blocks have taken, beyond their first
+  unsigned done = 0;  // blocks that have ended
+};
+
+// Computes what own_attention() does, with the same contract, for heads of up to 256. Source: FlashAttention-3 (arXiv
+// 2407.08608), section 3.
+void attention(std::span<const kernels::AttentionCall> calls, std::span<const LseRows> lse,
+               const kernels::HeadShape& heads, Schedule* schedule, cudaStream_t stream);
+
+}  // namespace winnow::cuda::hopper
