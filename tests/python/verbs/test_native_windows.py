@@ -131,6 +131,16 @@ def test_a_search_on_cached_keys_gives_what_evaluate_gives(work):
             assert file["evaluation/nll"][found.index(name)].tobytes() == of_search.tobytes(), name
 
 
+def test_rules_that_count_take_layers_that_can_be_chosen(work, calibrated):
+    expected = {"first": FULL[:2], "last": FULL[-2:]}
+    for method in ("first", "last", "random:0", "random:1", "random:2"):
+        result = winnow(work, "select", work / "run", "--method", method, "--keep", 2, "--json")
+        assert result.returncode == 0, result.stderr
+        layers = json.loads(result.stdout)["layers"]
+        assert len(layers) == 2 and set(layers) < set(FULL), method
+        assert layers == expected.get(method, layers)
+
+
 def test_select_and_export(work, calibrated):
     selection = work / "selection.json"
     result = winnow(work, "select", work / "run", "--keep", 2, "--out", selection)
