@@ -236,7 +236,7 @@ Command add_bench(const cli::Verb& program) {
   verb.add_option("--attention", options->attention, "Attention on a GPU: auto, cudnn or own")
       .show_default()
       .type_name("NAME")
-      .one_of({"auto", "cudnn", "own"});
+      .one_of({"auto", "cudnn", "own", "hopper"});
   number("--threads", options->n_threads, "Threads; 0: the cores that this process may use");
   number("--repetitions", options->n_repetitions, "Times that an operation is run; the fastest counts");
   verb.add_flag("--json", options->json, "Print JSON instead of a table (default: table)");
