@@ -84,7 +84,9 @@ std::vector<uint16_t> gpu_attention(Twins& t, const Sequence& s, const Window& w
   ops.store_kv(t.upload(s.kv, 2 * s.heads.kv_dim()).from(split), s.heads, head_norm, row_angles.from(split),
                own_rows.kv);
   const Rows out = t.poisoned(padded - first, s.heads.q_dim());
-  AttentionCall call{q.from(first), out, first, s.n_tokens, prefix_rows, own_rows, window};
+  // Where nothing lies before, the prefix is memory without rows.
+  const KvRows before{prefix_rows.kv.slice(0, split), 0};
+  AttentionCall call{q.from(first), out, first, s.n_tokens, before, own_rows, window};
   if (!s.sink_logits.empty()) call.sink_logits = t.float32_vector(s.sink_logits);
   ops.attention({&call, 1}, s.heads);
   return t.bits(out);

@@ -12,7 +12,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 #include <string>
 #include <vector>
 
@@ -247,7 +246,7 @@ class Consumer {
   __device__ void attend(const Unit& u) {
     call_ = u.call;
     first_ = u.first + group_ * kGroupRows;
-    last_ = min(first_ + kGroupRows - 1, u.last);
+    mark_whole_tiles(min(first_ + kGroupRows - 1, u.last));
     float scores[kScores];
     uint32_t weights[kWeights];
 
@@ -340,6 +339,16 @@ class Consumer {
     sum_[0] = sum_[1] = 0.0F;
   }
 
+  // The last key of a tile is not in the first row's future, and its first key is in every band.
+  __device__ void mark_whole_tiles(int last) {
+    const kernels::Window& w = call_->window;
+    const bool none_obeys = last < w.first_row || first_ >= w.end_row;
+    const int64_t latest_start = none_obeys ? 0 : max(int64_t{0}, last - w.keys + 1);
+    begin_whole_ = static_cast<int>((latest_start + S::kKeys - 1) / S::kKeys);
+    end_whole_ = (first_ + 1) / S::kKeys;
+    end_whole_sinks_ = static_cast<int>(min(w.sinks, int64_t{first_} + 1) / S::kKeys);
+  }
+
   // Scores to exp2(score - maximum), in place; rescale_ is what brings earlier sums and outputs to the new maximum.
   __device__ void soften(float (&scores)[kScores], int tile) {
     if constexpr (kCaps) {
@@ -348,30 +357,38 @@ class Consumer {
 #pragma unroll
       for (float& score : scores) score = outward * tanh_fast(score * inward);
     }
-    const int first_key = tile * S::kKeys;
-    const bool whole = all_see(call_->window, first_, last_, first_key, first_key + S::kKeys);
-    if (!whole) hide(scores, first_key);
+    const bool whole = tile < end_whole_ && (tile >= begin_whole_ || tile < end_whole_sinks_);
+    if (!whole) hide(scores, tile * S::kKeys);
+    // Two chains for each of the thread's two rows: a chain of as many operations as there are scores would be waited
+    // for.
+    float highest[2][2] = {{-INFINITY, -INFINITY}, {-INFINITY, -INFINITY}};
+#pragma unroll
+    for (int c = 0; c < kScores / 4; ++c) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) highest[e / 2][e % 2] = fmaxf(highest[e / 2][e % 2], scores[4 * c + e]);
+    }
+    float reference[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      float highest = -INFINITY;
+      const float found = quad_max(fmaxf(highest[half][0], highest[half][1])) * launch_.scale_log2;
+      const float now = fmaxf(max_[half], found);
+      reference[half] = now == -INFINITY ? 0.0F : now;
+      rescale_[half] = exp2_fast(max_[half] - reference[half]);
+      max_[half] = now;
+    }
+    float sum[2][2] = {};
 #pragma unroll
-      for (int c = 0; c < kScores / 4; ++c) {
-        highest = fmaxf(highest, fmaxf(scores[4 * c + 2 * half], scores[4 * c + 2 * half + 1]));
+    for (int c = 0; c < kScores / 4; ++c) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        float& score = scores[4 * c + e];
+        score = exp2_fast(score * launch_.scale_log2 - reference[e / 2]);
+        sum[e / 2][e % 2] += score;
       }
-      highest = fmaxf(max_[half], quad_max(highest) * launch_.scale_log2);
-      const float reference = highest == -INFINITY ? 0.0F : highest;
-      rescale_[half] = exp2_fast(max_[half] - reference);
-      max_[half] = highest;
-      float sum = 0.0F;
+    }
 #pragma unroll
-      for (int c = 0; c < kScores / 4; ++c) {
-#pragma unroll
-        for (int e = 2 * half; e < 2 * half + 2; ++e) {
-          scores[4 * c + e] = exp2_fast(scores[4 * c + e] * launch_.scale_log2 - reference);
-          sum += scores[4 * c + e];
-        }
-      }
-      sum_[half] = sum_[half] * rescale_[half] + sum;
+    for (int half = 0; half < 2; ++half) {
+      sum_[half] = sum_[half] * rescale_[half] + (sum[half][0] + sum[half][1]);
     }
   }
 
@@ -453,8 +470,12 @@ class Consumer {
   int group_;
   int thread_;
   const CallArguments* call_ = nullptr;
-  int first_ = 0;  // rows of this warpgroup, absolute
-  int last_ = 0;
+  int first_ = 0;  // first row of this warpgroup, absolute
+  // Tiles of keys that all of its rows see whole: [begin_whole_, end_whole_), and of the sinks those before
+  // end_whole_sinks_.
+  int begin_whole_ = 0;
+  int end_whole_ = 0;
+  int end_whole_sinks_ = 0;
   Place<S::kStages> keys_;
   Place<S::kStages> values_;
   float out_[S::kParts][kOutputs];
@@ -544,7 +565,7 @@ CallArguments arguments(const kernels::AttentionCall& call, const LseRows& lse, 
   };
   const CUtensorMap own = keys(call.own.kv);
   return {.q = map_of(call.q.data, call.n_rows(), heads.n_heads, heads.head_dim, kTileRows<kDim>),
-          .prefix = call.prefix.kv ? keys(call.prefix.kv) : own,
+          .prefix = call.prefix.n_rows() > 0 ? keys(call.prefix.kv) : own,
           .own = own,
           .out = call.out.as<Bf16>(),
           .lse = lse.data,
@@ -566,11 +587,13 @@ int multiprocessors() {
   return count;
 }
 
-// The order in which calls are taken: those whose last row sees most keys first, so that no long tile of rows begins
-// when the others end.
+// The order in which calls that have rows are taken: those whose last row sees most keys first, so that no long tile of
+// rows begins when the others end.
 std::vector<std::size_t> longest_first(std::span<const kernels::AttentionCall> calls) {
-  std::vector<std::size_t> order(calls.size());
-  std::iota(order.begin(), order.end(), 0);
+  std::vector<std::size_t> order;
+  for (std::size_t i = 0; i < calls.size(); ++i) {
+    if (calls[i].n_rows() > 0) order.push_back(i);
+  }
   const auto keys = [&](std::size_t i) {
     const int64_t last = calls[i].n_tokens - 1;
     return last - kernels::window_start(calls[i].window, last);
@@ -590,8 +613,8 @@ void attend(std::span<const kernels::AttentionCall> calls, std::span<const LseRo
   launch.scale_log2 = heads.scale * kLog2E;
   launch.cap_log2 = heads.softcap * kLog2E;
   const std::vector<std::size_t> order = longest_first(calls);
-  for (std::size_t begin = 0; begin < calls.size(); begin += kCallsPerLaunch) {
-    const std::size_t n = std::min<std::size_t>(kCallsPerLaunch, calls.size() - begin);
+  for (std::size_t begin = 0; begin < order.size(); begin += kCallsPerLaunch) {
+    const std::size_t n = std::min<std::size_t>(kCallsPerLaunch, order.size() - begin);
     launch.n_calls = static_cast<int>(n);
     launch.n_units = 0;
     for (std::size_t i = 0; i < n; ++i) {
@@ -601,7 +624,6 @@ void attend(std::span<const kernels::AttentionCall> calls, std::span<const LseRo
       launch.n_units += n_tiles * launch.n_heads;
     }
     const int n_blocks = std::min(launch.n_units, multiprocessors());
-    if (n_blocks == 0) continue;
     if (heads.softcap != 0.F) {
       launch_kernel<kDim, true>(launch, n_blocks, stream);
     } else {
