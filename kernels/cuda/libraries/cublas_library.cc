@@ -5,10 +5,10 @@
 #include <dlfcn.h>
 
 #include <string>
-#include <type_traits>
 
 #include "base/error.h"
 
+namespace winnow::cuda {
 namespace {
 
 // The loader looks in LD_LIBRARY_PATH, then where CUDA's runtime was when winnow was built.
@@ -19,9 +19,9 @@ const std::string& library_name() {
 
 [[noreturn]] void fail_unavailable() {
   const char* words = dlerror();
-  winnow::fail(winnow::ExitCode::kUnavailable, std::string("the GPU cannot be used without cuBLASLt: ") +
-                                                   (words != nullptr ? words : library_name() + " cannot be loaded") +
-                                                   "; use --device cpu");
+  fail(ExitCode::kUnavailable, std::string("the GPU cannot be used without cuBLASLt: ") +
+                                   (words != nullptr ? words : library_name() + " cannot be loaded") +
+                                   "; use --device cpu");
 }
 
 void* find(const char* function) {
@@ -38,53 +38,59 @@ auto forward(const char* name, Arguments... arguments) {
 }
 
 }  // namespace
+}  // namespace winnow::cuda
 
-cublasStatus_t cublasLtCreate(cublasLtHandle_t* handle) { return forward<cublasLtCreate>(__func__, handle); }
+cublasStatus_t cublasLtCreate(cublasLtHandle_t* handle) {
+  return winnow::cuda::forward<cublasLtCreate>(__func__, handle);
+}
 
-cublasStatus_t cublasLtDestroy(cublasLtHandle_t handle) { return forward<cublasLtDestroy>(__func__, handle); }
+cublasStatus_t cublasLtDestroy(cublasLtHandle_t handle) {
+  return winnow::cuda::forward<cublasLtDestroy>(__func__, handle);
+}
 
-size_t cublasLtGetVersion() { return forward<cublasLtGetVersion>(__func__); }
+size_t cublasLtGetVersion() { return winnow::cuda::forward<cublasLtGetVersion>(__func__); }
 
 const char* cublasLtGetStatusString(cublasStatus_t status) {
-  return forward<cublasLtGetStatusString>(__func__, status);
+  return winnow::cuda::forward<cublasLtGetStatusString>(__func__, status);
 }
 
 cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t* description, cublasComputeType_t compute_type,
                                         cudaDataType_t scale_type) {
-  return forward<cublasLtMatmulDescCreate>(__func__, description, compute_type, scale_type);
+  return winnow::cuda::forward<cublasLtMatmulDescCreate>(__func__, description, compute_type, scale_type);
 }
 
 cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t description) {
-  return forward<cublasLtMatmulDescDestroy>(__func__, description);
+  return winnow::cuda::forward<cublasLtMatmulDescDestroy>(__func__, description);
 }
 
 cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t description,
                                               cublasLtMatmulDescAttributes_t attribute, const void* value,
                                               size_t size_bytes) {
-  return forward<cublasLtMatmulDescSetAttribute>(__func__, description, attribute, value, size_bytes);
+  return winnow::cuda::forward<cublasLtMatmulDescSetAttribute>(__func__, description, attribute, value, size_bytes);
 }
 
 cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t* layout, cudaDataType type, uint64_t rows,
                                           uint64_t cols, int64_t leading_dimension) {
-  return forward<cublasLtMatrixLayoutCreate>(__func__, layout, type, rows, cols, leading_dimension);
+  return winnow::cuda::forward<cublasLtMatrixLayoutCreate>(__func__, layout, type, rows, cols, leading_dimension);
 }
 
 cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t layout) {
-  return forward<cublasLtMatrixLayoutDestroy>(__func__, layout);
+  return winnow::cuda::forward<cublasLtMatrixLayoutDestroy>(__func__, layout);
 }
 
 cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t* preference) {
-  return forward<cublasLtMatmulPreferenceCreate>(__func__, preference);
+  return winnow::cuda::forward<cublasLtMatmulPreferenceCreate>(__func__, preference);
 }
 
 cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t preference) {
-  return forward<cublasLtMatmulPreferenceDestroy>(__func__, preference);
+  return winnow::cuda::forward<cublasLtMatmulPreferenceDestroy>(__func__, preference);
 }
 
 cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t preference,
                                                     cublasLtMatmulPreferenceAttributes_t attribute, const void* value,
                                                     size_t size_bytes) {
-  return forward<cublasLtMatmulPreferenceSetAttribute>(__func__, preference, attribute, value, size_bytes);
+  return winnow::cuda::forward<cublasLtMatmulPreferenceSetAttribute>(__func__, preference, attribute, value,
+                                                                     size_bytes);
 }
 
 cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtMatmulDesc_t operation,
@@ -92,15 +98,15 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
                                               cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
                                               cublasLtMatmulPreference_t preference, int n_asked,
                                               cublasLtMatmulHeuristicResult_t results[], int* n_found) {
-  return forward<cublasLtMatmulAlgoGetHeuristic>(__func__, handle, operation, a, b, c, d, preference, n_asked, results,
-                                                 n_found);
+  return winnow::cuda::forward<cublasLtMatmulAlgoGetHeuristic>(__func__, handle, operation, a, b, c, d, preference,
+                                                               n_asked, results, n_found);
 }
 
 cublasStatus_t cublasLtMatmulAlgoConfigGetAttribute(const cublasLtMatmulAlgo_t* algorithm,
                                                     cublasLtMatmulAlgoConfigAttributes_t attribute, void* value,
                                                     size_t size_bytes, size_t* written_bytes) {
-  return forward<cublasLtMatmulAlgoConfigGetAttribute>(__func__, algorithm, attribute, value, size_bytes,
-                                                       written_bytes);
+  return winnow::cuda::forward<cublasLtMatmulAlgoConfigGetAttribute>(__func__, algorithm, attribute, value, size_bytes,
+                                                                     written_bytes);
 }
 
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t operation, const void* alpha, const void* a,
@@ -108,6 +114,6 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t oper
                               const void* beta, const void* c, cublasLtMatrixLayout_t c_layout, void* d,
                               cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t* algorithm, void* workspace,
                               size_t workspace_bytes, cudaStream_t stream) {
-  return forward<cublasLtMatmul>(__func__, handle, operation, alpha, a, a_layout, b, b_layout, beta, c, c_layout, d,
-                                 d_layout, algorithm, workspace, workspace_bytes, stream);
+  return winnow::cuda::forward<cublasLtMatmul>(__func__, handle, operation, alpha, a, a_layout, b, b_layout, beta, c,
+                                               c_layout, d, d_layout, algorithm, workspace, workspace_bytes, stream);
 }
