@@ -6,7 +6,7 @@
 
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/cudnn_attention.h"
-#include "kernels/cuda/cudnn_library.h"
+#include "kernels/cuda/libraries/cudnn_library.h"
 
 namespace winnow::cuda {
 

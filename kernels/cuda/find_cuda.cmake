@@ -31,7 +31,8 @@ if(WINNOW_HAS_CUDA)
   endif()
   find_package(CUDAToolkit REQUIRED)
   add_library(winnow_cuda_libraries INTERFACE)
-  target_link_libraries(winnow_cuda_libraries INTERFACE CUDA::cudart CUDA::cublasLt ${CMAKE_DL_LIBS})
+  # cuBLASLt is not linked: cuda/libraries/ looks for it when the program runs.
+  target_link_libraries(winnow_cuda_libraries INTERFACE CUDA::cudart ${CMAKE_DL_LIBS})
 
   find_path(CUDNN_INCLUDE_DIR cudnn.h HINTS ${CUDNN_ROOT} ${CUDAToolkit_INCLUDE_DIRS} PATH_SUFFIXES include)
   find_file(CUDNN_LIBRARY NAMES libcudnn.so.9 HINTS ${CUDNN_ROOT} ${CUDAToolkit_LIBRARY_DIR}

@@ -9,10 +9,14 @@ import subprocess
 import tempfile
 import time
 
+from program_server import ProgramServer
+
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("WINNOW_BUILD", REPOSITORY / "build")).absolute()
 WINNOW = BUILD / "winnow"
 TIMEOUT_SECONDS = 900  # only a hang takes so long, also beside many other processes
+
+_programs = ProgramServer()
 
 
 def made_once(name, sources, make):
@@ -54,6 +58,12 @@ def run(arguments, cache, ranks=None, cwd=None):
         text=True,
         timeout=TIMEOUT_SECONDS,
     )
+
+
+def run_python(arguments, cache, cwd=None):
+    """run() of a Python program, whose imports were done before (program_server.py)."""
+    variables = environment(cache) | {"WINNOW_BIN": str(BUILD)}
+    return _programs.run(arguments, variables, cwd, TIMEOUT_SECONDS)
 
 
 def start(arguments, cache, ranks=None):

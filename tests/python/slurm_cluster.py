@@ -254,5 +254,5 @@ class SlurmCluster:
     def logs(self):
         parts = []
         for path in sorted(self.folder.glob("*.log")):
-            parts.append(f"== {path.name}\n" + "\n".join(path.read_text(errors="replace").splitlines()[-15:]))
+            parts.append(f"== {path.name}\n" + "\n".join(path.read_text(errors="replace").splitlines()[-60:]))
         return "\n".join(parts)

@@ -12,7 +12,8 @@ STANDS_ON = {
     "base": [],
     "kernels": ["base"],
     "kernels/cpu": ["kernels"],
-    "kernels/cuda": ["kernels/cpu"],
+    "kernels/cuda/libraries": ["kernels/cpu"],
+    "kernels/cuda": ["kernels/cuda/libraries"],
     "kernels/cuda/experts": ["kernels/cuda"],
     "kernels/cuda/weights": ["kernels/cuda"],
     "model/quantization": ["kernels"],
@@ -50,6 +51,7 @@ NAMESPACES = {
     "base": "winnow",
     "jobs": "winnow::program",
     "kernels/cuda/experts": "winnow::cuda",
+    "kernels/cuda/libraries": "winnow::cuda",
     "kernels/cuda/weights": "winnow::cuda",
     "pipeline/engine/signals": "winnow::engine",
 }

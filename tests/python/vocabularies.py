@@ -47,18 +47,19 @@ def _merges(ranks):
     return merges
 
 
-def write_qwen_tokenizer(path):
-    """tokenizer.json of Qwen's byte-level BPE, from the ranks that dashscope carries."""
+def write_qwen_tokenizer(path, n_tokens=None):
+    """tokenizer.json of Qwen's byte-level BPE, from the ranks that dashscope carries: all, or the first n_tokens."""
     sources = [vocabulary("qwen.tiktoken"), pathlib.Path(__file__)]
-    shutil.copy(launch.made_once("qwen-tokenizer.json", sources, _make_qwen_tokenizer), path)
+    name = f"qwen-tokenizer-{n_tokens or 'all'}.json"
+    shutil.copy(launch.made_once(name, sources, lambda made: _make_qwen_tokenizer(made, n_tokens)), path)
 
 
-def _make_qwen_tokenizer(path):
+def _make_qwen_tokenizer(path, n_tokens):
     import tokenizers
     from tokenizers import decoders, models, normalizers, pre_tokenizers
 
     ranks = {}
-    for line in vocabulary("qwen.tiktoken").read_text().splitlines():
+    for line in vocabulary("qwen.tiktoken").read_text().splitlines()[:n_tokens]:
         token, rank = line.split()
         ranks[base64.b64decode(token)] = int(rank)
     # Byte-level vocabularies write each byte as a printable character.
@@ -101,9 +102,9 @@ def write_model(directory, tokenizer, template, special, **config):
 
 
 def write_thinking_model(folder, layers):
-    """folder/model: Qwen's vocabulary, a thinking template, and random weights for it."""
-    write_qwen_tokenizer(folder / "tokenizer.json.made")
-    tiny.write_checkpoint(folder / "model", layers=layers, vocab=151936)
+    """folder/model: Qwen's commonest tokens (all take a second to read), a thinking template, random weights."""
+    write_qwen_tokenizer(folder / "tokenizer.json.made", n_tokens=20000)
+    tiny.write_checkpoint(folder / "model", layers=layers, vocab=20480)
     return write_model(folder / "model", folder / "tokenizer.json.made", "thinking", {"eos_token": "<|im_end|>"})
 
 

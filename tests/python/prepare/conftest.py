@@ -15,7 +15,7 @@ def model(tmp_path_factory):
 @pytest.fixture
 def prepare(model, tmp_path):
     def run(*arguments, expect=0, model=model, limits=LIMITS):
-        done = launch.run(["prepare", "--model", model, *limits, *arguments], tmp_path)
+        done = launch.run_python(["prepare", "--model", model, *limits, *arguments], tmp_path)
         assert done.returncode == expect, done.stderr
         if expect:
             assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("winnow: "), done.stderr

@@ -4,6 +4,7 @@ import json
 
 import pyarrow.parquet
 import pytest
+import tokenizers
 from prepare_files import (
     INFINITEBENCH,
     LONGBENCH,
@@ -40,7 +41,7 @@ def prompt_of(conversation):
     return conversation.messages[-2]["content"]
 
 
-def test_ruler_to_a_file(prepare, tmp_path, prepared):
+def test_ruler_to_a_file(prepare, tmp_path):
     rows = write_lines(tmp_path / "niah_multivalue" / "validation.jsonl", [RULER, RULER | {"index": 1, "outputs": []}])
     with open(rows, "a") as file:
         file.write("{broken\n")
@@ -49,7 +50,7 @@ def test_ruler_to_a_file(prepare, tmp_path, prepared):
     example = read_tasks(tmp_path / "out.h5")["niah_multivalue/4k/0"]
     assert example["references"] == ["11", "22"] and example["metric"] == "contains_all"
     assert (example["task"], example["length_bin"], example["source"]) == ("niah_multivalue", "4k", "niah_multivalue")
-    decode = prepared("thinking").tokeniser.backend.decode
+    decode = tokenizers.Tokenizer.from_file(str(prepare.model / "tokenizer.json")).decode
     # The prefix belongs to the prompt, the blank after it to the answer.
     assert example["answer_prefix"] == "The numbers for elm are" and example["gold_answer"] == " 11, 22"
     prompt = decode(example["prompt_ids"], skip_special_tokens=False)

@@ -18,7 +18,7 @@ def model(tmp_path_factory):
 
 def decode(model, tmp_path, lines, *more, expect=0):
     (tmp_path / "in.jsonl").write_text("".join(line + "\n" for line in lines))
-    done = launch.run(
+    done = launch.run_python(
         [
             "prepare",
             "--decode-responses",
@@ -73,7 +73,7 @@ def test_what_is_no_response_is_refused(model, tmp_path, line, words):
 
 def test_flags(model, tmp_path):
     assert "--input" in decode(model, tmp_path, [], "--input", "x.jsonl", expect=64)
-    done = launch.run(
+    done = launch.run_python(
         ["prepare", "--decode-responses", tmp_path / "none.jsonl", "--model", model, "--out", tmp_path / "new.jsonl"],
         tmp_path,
     )

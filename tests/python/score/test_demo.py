@@ -45,7 +45,7 @@ def examples():
 
 def test_a_task_that_the_window_spoils(model, examples, tmp_path):
     def run(*words):
-        done = launch.run(words, tmp_path)
+        done = (launch.run_python if words[0] in ("prepare", "score") else launch.run)(words, tmp_path)
         assert done.returncode == 0, done.stderr
         return done
 

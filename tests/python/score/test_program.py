@@ -49,7 +49,7 @@ def score(tmp_path):
     data, texts = write_data(tmp_path / "data.h5"), write_texts(tmp_path / "texts.jsonl")
 
     def run(*flags, expect=0, data=data, texts=texts):
-        done = launch.run(["score", texts, "--data", data, *flags], tmp_path)
+        done = launch.run_python(["score", texts, "--data", data, *flags], tmp_path)
         assert done.returncode == expect, done.stderr
         if expect:
             (line,) = done.stderr.splitlines()

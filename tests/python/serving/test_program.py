@@ -55,7 +55,7 @@ def engine(tmp_path):
 
 def check(export, cache, python, *flags):
     words = ["serve-check", export, "--engine", "transformers", "--python", python, "--threads", "1", *flags]
-    return launch.run(words, cache)
+    return launch.run_python(words, cache)
 
 
 @pytest.fixture(scope="module")
@@ -211,14 +211,14 @@ def test_flags(export, engine, tmp_path):
 def test_the_engine_is_the_export_s_unless_another_is_named(export, engine, tmp_path):
     other = write_export(tmp_path / "other", export.parent / "model", engine="mlx", route="native")
     words = ["serve-check", "--python", engine(), "--threads", "1", "--generate", "0", "--out", tmp_path / "check.json"]
-    assert launch.run([*words, other], tmp_path).returncode == 65
+    assert launch.run_python([*words, other], tmp_path).returncode == 65
     record = json.loads((tmp_path / "check.json").read_text())
     assert (record["engine"], record["route"]) == ("mlx", "native")
     for folder, what in (
         (export, "names none"),
         (write_export(tmp_path / "t", export.parent / "model", engine="trtllm"), "trtllm"),
     ):
-        result = launch.run([*words, folder], tmp_path)
+        result = launch.run_python([*words, folder], tmp_path)
         assert result.returncode == 64 and what in result.stderr and "transformers, llamacpp" in result.stderr
 
 

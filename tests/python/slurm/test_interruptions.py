@@ -17,6 +17,7 @@ from slurm_sweeps import (
     is_waiting,
     job_of,
     snapshot,
+    what_was_said,
 )
 
 slurm_cluster.skip_without()
@@ -30,7 +31,7 @@ def one_cell(work, cluster, name, site="", **keys):
 def assert_done_as_directly(sweep, run_directory, direct, n_attempts):
     sweep.wait_until_idle()
     assert sweep.states()["small", "long", WINDOWS[0]]["state"] == "done"
-    assert len(attempts(run_directory)) == n_attempts
+    assert len(attempts(run_directory)) == n_attempts, f"{what_was_said(run_directory)}\n{sweep.cluster.logs()}"
     tiny.assert_same_tables(direct("small", "long", WINDOWS[0]), run_directory / "results.h5")
     assert_each_cell_once(run_directory)
 

@@ -417,3 +417,9 @@ def test_profile_is_printed_and_kept(work, tmp_path):
     assert 0 < busy <= profile["total_seconds"]
     assert np.isclose(busy + profile["idle_seconds"], profile["total_seconds"])
     assert profile["ceiling_flop_per_second"] > 0 and profile["ceiling_bytes_per_second"] > 0
+
+
+def test_no_start_waits_for_what_only_a_gpu_needs():
+    """cuBLASLt is half a gigabyte, which the loader would relocate at every start."""
+    linked = subprocess.run(["ldd", launch.WINNOW], capture_output=True, text=True, check=True).stdout
+    assert "libmpi" in linked and "cublas" not in linked and "cudnn" not in linked

@@ -1,4 +1,4 @@
-#include "kernels/cuda/cudnn_library.h"
+#include "kernels/cuda/libraries/cudnn_library.h"
 
 #include <dlfcn.h>
 
