@@ -12,10 +12,7 @@ from winnow import __version__
 from winnow.common.errors import ExitCode, Failure
 from winnow.common.program import Parser, Program
 from winnow.common.streams import open_standard_streams
-from winnow.report import export, output, terminal
-from winnow.report.figures import compare
-from winnow.report.page import answers
-from winnow.report.page import document as page
+from winnow.report import output, terminal
 from winnow.report.reading import checksum, evaluation, opening, record, search
 from winnow.report.reading.record import OtherCell, Result
 
@@ -32,6 +29,7 @@ NO_CHECKSUM = (
     "The file has no checksum (it is older, or another program has written to it): damage would not be noticed."
 )
 
+ORDER: list[type[Result]] = [evaluation.Evaluation, search.Search, record.Run]  # of a page
 
 PROGRAM = Program(
     name="winnow-report",
@@ -95,8 +93,7 @@ def read(files: Sequence[pathlib.Path], stack: ExitStack) -> tuple[list[Result],
         others += without
     if not results:
         raise Failure(ExitCode.NO_INPUT, f"{files[0]}: no cell has results yet; winnow sweep submit measures them")
-    order = list(answers.KINDS)
-    return sorted(results, key=lambda result: order.index(type(result))), others
+    return sorted(results, key=lambda result: ORDER.index(type(result))), others
 
 
 def report(flags: argparse.Namespace, version: str) -> None:
@@ -106,6 +103,11 @@ def report(flags: argparse.Namespace, version: str) -> None:
     output.check(out, "--out", "html", files)
     with ExitStack() as stack:
         results, others = read(files, stack)
+        # What draws takes a moment to load: not before there is something to draw.
+        from winnow.report import export
+        from winnow.report.figures import compare
+        from winnow.report.page import document as page
+
         compare.name_results(results)
         made_by = sorted({str(run.fact("winnow_version")) for run in results if run.fact("winnow_version")})
         footer = f"Written by winnow-report {version}"

@@ -1,0 +1,56 @@
+"""Names beside the points of a scatter: none lies on another, or leaves the drawing."""
+
+from collections.abc import Sequence
+
+from winnow.report.drawing.drawing import LINE, TEXT, text_width
+
+Point = tuple[float, float]
+Spot = tuple[float, float, str]  # x of the left end, middle or right end, as the third says; y of the middle
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+
+_MARGIN = 2.0  # pixels between two names
+_RADIUS = 6.0  # around a point
+
+
+def _meets(a: Box, b: Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def beside(points: Sequence[Point], names: Sequence[str], edge: Box, taken: Sequence[Box] = ()) -> list[Spot | None]:
+    """A place beside each of the first points that has a name, inside `edge`; None where none is free.
+
+    Tried to the right, left, above and below, in the order given; points without a name are kept clear of.
+    """
+    boxes = [(x - _RADIUS, y - _RADIUS, x + _RADIUS, y + _RADIUS) for x, y in points] + list(taken)
+    found: list[Spot | None] = []
+    height = TEXT / 2 + _MARGIN
+    for (x, y), name in zip(points, names, strict=False):
+        size = text_width(name) + 2 * _MARGIN
+        spots: list[tuple[Spot, Box]] = [
+            ((x + 9, y, "left"), (x + 7, y - height, x + 7 + size, y + height)),
+            ((x - 9, y, "right"), (x - 7 - size, y - height, x - 7, y + height)),
+            ((x, y - 15, "center"), (x - size / 2, y - 15 - height, x + size / 2, y - 15 + height)),
+            ((x, y + 15, "center"), (x - size / 2, y + 15 - height, x + size / 2, y + 15 + height)),
+        ]
+        for spot, box in spots:
+            is_inside = box[0] >= edge[0] and box[1] >= edge[1] and box[2] <= edge[2] and box[3] <= edge[3]
+            if is_inside and not any(_meets(box, other) for other in boxes):
+                found.append(spot)
+                boxes.append(box)
+                break
+        else:
+            found.append(None)
+    return found
+
+
+def in_column(heights: Sequence[float], top: float, bottom: float) -> list[float]:
+    """Heights for a column of lines, each as near to its own as lines allow, between top and bottom, in their order."""
+    order = sorted(range(len(heights)), key=lambda i: heights[i])
+    places = [0.0] * len(heights)
+    last = top - LINE / 2
+    for i in order:
+        last = places[i] = max(heights[i], last + LINE)
+    last = bottom + LINE / 2
+    for i in reversed(order):
+        last = places[i] = min(places[i], last - LINE)
+    return places
