@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
-from matplotlib.ticker import MaxNLocator, SymmetricalLogLocator
+from matplotlib.ticker import Locator, MaxNLocator, NullLocator, SymmetricalLogLocator
 from numpy.typing import ArrayLike
 
 from winnow.report.arrays import Floats, Form
@@ -46,12 +46,16 @@ def scale(drawing: Drawing, which: str, values: ArrayLike, is_linear: bool | Non
         threshold = threshold_of(finite)
         (axes.set_xscale if which == "x" else axes.set_yscale)("symlog", linthresh=threshold, linscale=0.5)
         low, high = 1.25 * low, 1.25 * high
-        locator = SymmetricalLogLocator(base=10, linthresh=threshold)
-        locator.set_params(numticks=wanted + 1)
+        powers = SymmetricalLogLocator(base=10, linthresh=threshold)
+        powers.set_params(numticks=wanted + 1)
+        locator: Locator = powers
     else:
         pad = 0.04 * (high - low)
         low, high = low - (pad if low < 0 else 0), high + pad
-        locator = MaxNLocator(nbins=wanted, steps=[1, 2, 5, 10])
+        locator = MaxNLocator(nbins=wanted + 1, steps=[1, 2, 2.5, 5, 10])
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_locator(NullLocator())  # ticks are drawn once it is known which have room
+    axis.set_minor_locator(NullLocator())
     set_limits(low, high)
     ticks = np.asarray(locator.tick_values(low, high), float)
     return ticks[(ticks >= low) & (ticks <= high)]

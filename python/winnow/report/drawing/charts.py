@@ -113,17 +113,18 @@ def _named_points(points: Points, width: int) -> tuple[Drawing, list[int], list[
     good = np.isfinite(points.x) & np.isfinite(points.y)
     named = [i for i in points.labelled if good[i]][:MOST_NAMED]
     others = [i for i in np.flatnonzero(good).tolist() if i not in set(named)]
+    widths = [text_width(points.names[i], i in points.filled) for i in named]
     height, right = (380.0 if width > 500 else 320.0), 22.0
     for _ in range(3):  # the list takes room from the points, which may take the room beside some from them
         drawing = _point_axes(points, width, height, right)
         places = drawing.spots(points.x[named + others], points.y[named + others])
         left, top, edge, bottom = drawing.box
-        edge = edge if right > 22 else width
-        spots = beside(places, [points.names[i] for i in named], (left, top - 12, edge, bottom))
+        edge = edge if right > 22 else width - 3.0
+        spots = beside(places, widths, (left, top - 12, edge, bottom))
         listed = [i for i, spot in zip(named, spots, strict=True) if spot is None]
         if not listed or not points.has_list:
             break
-        room = max(text_width(points.names[i]) for i in named) + 40
+        room = max(widths) + 40
         height = max(height, LINE * (len(listed) + 2) + 80)
         if right == room and bottom - top >= LINE * len(listed):
             break
@@ -138,7 +139,7 @@ def draw_points(points: Points, width: int) -> Drawing:
     good = [i for i in range(len(points.x)) if np.isfinite(points.x[i]) and np.isfinite(points.y[i])]
     low, high = points.low, points.high
     if points.path:
-        drawing.line([(points.x[i], points.y[i]) for i in points.path], "keep", 1.2)
+        drawing.line(points.x[points.path], points.y[points.path], "keep", 1.2)
     if low is not None and high is not None:
         drawing.whiskers(
             [

@@ -33,6 +33,8 @@ TEXT = 11.0  # size
 LINE = 14.0  # from one line of text to the next
 PNG_SCALE = 2.0  # pixels of a file to one of the page
 
+_WEIGHTS = {False: "normal", True: "bold"}
+
 matplotlib.rcdefaults()  # whatever a matplotlibrc says
 matplotlib.rcParams.update(
     {
@@ -45,13 +47,13 @@ matplotlib.rcParams.update(
         "text.parse_math": False,  # names hold dollar signs
     }
 )
-_FONT = FontProperties(family="DejaVu Sans", size=TEXT)
+_FONTS = {strong: FontProperties(family="DejaVu Sans", size=TEXT, weight=weight) for strong, weight in _WEIGHTS.items()}
 
 
 @lru_cache(maxsize=10_000)
-def text_width(words: str) -> float:
+def text_width(words: str, is_strong: bool = False) -> float:
     """Pixels across of one line."""
-    return float(text_to_path.get_text_width_height_descent(words, _FONT, False)[0])
+    return float(text_to_path.get_text_width_height_descent(words, _FONTS[is_strong], False)[0])
 
 
 def shorten(text: str, limit: float) -> str:
@@ -160,7 +162,7 @@ class Drawing:
         is_strong: bool = False,
         **attributes: object,
     ) -> None:
-        """One line, whose middle is at the height y. anchor: left, center or right; attributes: of the page's element."""
+        """One line, whose middle is at the height y. anchor: left, center or right; attributes: of its element."""
         name = f"words-{len(self.words)}" if attributes else None
         if name:
             self.words[name] = attributes
@@ -171,28 +173,32 @@ class Drawing:
             ha=anchor,
             va="center_baseline",
             color=INK[colour],
-            fontweight="bold" if is_strong else "normal",
+            fontweight=_WEIGHTS[is_strong],
             gid=name,
         )
 
-    def line(self, points: Sequence[tuple[float, float]], colour: str, width: float = 1.0, dashes: str = "-") -> None:
+    def line(self, x: ArrayLike, y: ArrayLike, colour: str, width: float = 1.0, dashes: str = "-") -> None:
         """Through values of the inner area."""
-        if not points:
-            return
-        x, y = zip(*points, strict=True)
-        self.axes.plot(x, y, dashes, color=INK[colour], linewidth=width, clip_on=False)
+        self.axes.plot(
+            np.asarray(x, float), np.asarray(y, float), dashes, color=INK[colour], linewidth=width, clip_on=False
+        )
 
     def band(self, x: ArrayLike, low: ArrayLike, high: ArrayLike) -> None:
         """The area between two courses."""
         self.axes.fill_between(
-            np.asarray(x, float), np.asarray(low, float), np.asarray(high, float), color=INK["shade"], clip_on=False
+            np.asarray(x, float),
+            np.asarray(low, float),
+            np.asarray(high, float),
+            color=INK["q2"],
+            linewidth=0,
+            clip_on=False,
         )
 
     def leader(self, points: Sequence[tuple[float, float]]) -> None:
         """A faint line through pixels, from a point to its name."""
         x, y = zip(*points, strict=True)
         axes_of = self.sheet.dpi_scale_trans
-        (line,) = self.axes.plot([], [], color=INK["line"], linewidth=1, clip_on=False, zorder=1, transform=axes_of)
+        (line,) = self.axes.plot([], [], color=INK["spare"], linewidth=1, clip_on=False, zorder=1, transform=axes_of)
         line.set_data([one / 72 for one in x], [(self.height - one) / 72 for one in y])
 
     def whiskers(self, ends: Sequence[tuple[tuple[float, float], tuple[float, float], bool]]) -> None:
@@ -240,6 +246,7 @@ class Drawing:
             facecolors=[fill for fill, _, _ in looks],
             edgecolors=[edge for _, edge, _ in looks],
             linewidths=[width for _, _, width in looks],
+            antialiaseds=[True, True],  # with one for all, matplotlib draws a cell that is alone as a dot
             clip_on=False,
             transform=self.sheet.dpi_scale_trans,
         )

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from winnow.report.drawing.drawing import LINE, TEXT, text_width
+from winnow.report.drawing.drawing import LINE, TEXT
 
 Point = tuple[float, float]
 Spot = tuple[float, float, str]  # x of the left end, middle or right end, as the third says; y of the middle
@@ -16,16 +16,16 @@ def _meets(a: Box, b: Box) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def beside(points: Sequence[Point], names: Sequence[str], edge: Box, taken: Sequence[Box] = ()) -> list[Spot | None]:
-    """A place beside each of the first points that has a name, inside `edge`; None where none is free.
+def beside(points: Sequence[Point], widths: Sequence[float], edge: Box) -> list[Spot | None]:
+    """A place beside each of the first points, whose names have these widths, inside `edge`; None where none is free.
 
     Tried to the right, left, above and below, in the order given; points without a name are kept clear of.
     """
-    boxes = [(x - _RADIUS, y - _RADIUS, x + _RADIUS, y + _RADIUS) for x, y in points] + list(taken)
+    boxes = [(x - _RADIUS, y - _RADIUS, x + _RADIUS, y + _RADIUS) for x, y in points]
     found: list[Spot | None] = []
     height = TEXT / 2 + _MARGIN
-    for (x, y), name in zip(points, names, strict=False):
-        size = text_width(name) + 2 * _MARGIN
+    for (x, y), width in zip(points, widths, strict=False):
+        size = width + 2 * _MARGIN
         spots: list[tuple[Spot, Box]] = [
             ((x + 9, y, "left"), (x + 7, y - height, x + 7 + size, y + height)),
             ((x - 9, y, "right"), (x - 7 - size, y - height, x - 7, y + height)),

@@ -1,4 +1,4 @@
-"""A drawing as SVG inside the page: colours by variables, so that one serves light and dark, and marks to step through."""
+"""A drawing as SVG inside the page: its colours are variables, so that one serves light and dark."""
 
 import re
 import xml.etree.ElementTree as ET
@@ -61,12 +61,11 @@ def _marks(group: ET.Element, marks: Marks) -> list[tuple[int, ET.Element]]:
     drawn = [one for one in group.iter(name) if id(one) not in defined]
     found = []
     for element, place, tip in zip(drawn, marks.places, marks.tips, strict=True):
-        common = {"class_": "mark", "style": _style(element), "data_tip": tip}
+        shape: dict[str, object] = {"d": _short(element.get("d", ""))}
         if marks.radius:
-            centre = {f"c{key}": float(element.get(key, 0)) for key in ("x", "y")}
-            found.append((place, _element("circle", **centre, r=marks.radius, **common)))
-        else:
-            found.append((place, _element("path", d=_short(element.get("d", "")), **common)))
+            shape = {"cx": float(element.get("x", 0)), "cy": float(element.get("y", 0)), "r": marks.radius}
+        words = {"class_": "mark", "style": _style(element), "data_tip": tip}
+        found.append((place, _element("circle" if marks.radius else "path", "", **shape, **words)))
     return found
 
 

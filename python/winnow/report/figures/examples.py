@@ -232,7 +232,7 @@ def _draw_course(run: Run, course: Floats, layer: int, width: int) -> Drawing:
     word = " (log)" if is_log(drawing, "y") else ""
     y_axis(drawing, ticks, f"delta NLL of layer {run.layers[layer]}, nats{word}")
     x_axis(drawing, [1 + i for i in evenly(len(course), 6)], "answer token")
-    drawing.line([(i + 1, course[i]) for i in good], "keep", 1.6)
+    drawing.line(good + 1, course[good], "keep", 1.6)
     tips = [
         f"answer token {i + 1}\nlayer {run.layers[layer]}: {signed(course[i])} nats\n"
         "mean over the examples that have it"
@@ -311,8 +311,10 @@ def _draw_ranks(run: Run, found: Stability, width: int) -> Drawing:
             continue
         changes = bool(was_in.any() and not was_in.all())
         colour = "rival" if changes else "keep" if is_kept else "spare"
-        points = [(s, min(found.ranks[s, i], shown + 1.1)) for s in range(n_sizes)]
-        drawing.line(points, colour, 1.6 if colour != "spare" else 1.2, "--" if changes and not is_kept else "-")
+        course = np.minimum(found.ranks[:, i], shown + 1.1)
+        drawing.line(
+            range(n_sizes), course, colour, 1.6 if colour != "spare" else 1.2, "--" if changes and not is_kept else "-"
+        )
         at = [s for s in range(n_sizes) if found.ranks[s, i] <= shown]
         tips = [f"layer {run.layers[i]}\nrank {found.ranks[s, i]} after {found.sizes[s]} examples" for s in at]
         drawing.dots(at, found.ranks[at, i], [colour] * len(at), tips, 3.4 if is_kept else 2.6)
@@ -336,7 +338,7 @@ def _draw_agreement(found: Stability, width: int) -> Drawing:
     if np.isfinite(found.drawn_rho).all():
         drawing.band(places, found.drawn_rho[:, 0], found.drawn_rho[:, 2])
     good = np.flatnonzero(np.isfinite(found.rho))
-    drawing.line([(i, found.rho[i]) for i in good], "keep", 1.6)
+    drawing.line(good, found.rho[good], "keep", 1.6)
     tips = [
         f"first {found.sizes[i]} examples\nrho {number(found.rho[i])}, {int(found.shared[i])} of the top {found.k}\n"
         f"random draws: {number(found.drawn_rho[i, 0])} to {number(found.drawn_rho[i, 2])}"

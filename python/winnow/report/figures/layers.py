@@ -65,7 +65,7 @@ def draw_deltas(run: Run, width: int, how: str, is_linear: bool | None) -> Drawi
     word = " (logarithmic on both sides of 0)" if is_log(drawing, "y") else ""
     y_axis(drawing, ticks, f"delta NLL, nats per token{word}")
     order = _by(run, how)
-    layer_axis(drawing, run.layers[order], "layer" if how == "layer" else "layer, by rank")
+    layer_axis(drawing, run.layers[order].tolist(), "layer" if how == "layer" else "layer, by rank")
     kept = set(run.kept(run.top_k).tolist())
     columns = [column for column, i in enumerate(order) if np.isfinite(means[i])]
     tips = []
@@ -146,10 +146,10 @@ def draw_ranks(run: Run, width: int) -> Drawing:
     drawing.axes.set_ylim(n + 0.5, 0.5)
     y_axis(drawing, _rank_ticks(n), "rank, 1 is kept first", form=lambda value: str(int(value)))
     order = run.order()
-    layer_axis(drawing, run.layers[order], "layer, by rank")
+    layer_axis(drawing, run.layers[order].tolist(), "layer, by rank")
     if run.top_k < n:
         border = run.top_k + 0.5
-        drawing.line([(-0.5, border), (n - 0.5, border)], "faint", 1, "--")
+        drawing.line([-0.5, n - 0.5], [border, border], "faint", 1, "--")
         right, y = drawing.spots([n - 0.5], [border])[0]
         drawing.text(right, y - 9, f"top {run.top_k}", "right")
     low, high = run.figures["rank_low"], run.figures["rank_high"]

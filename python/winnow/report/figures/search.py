@@ -139,7 +139,7 @@ def _draw_course(method: Method, variable: str, width: int) -> Drawing:
     good = [i for i in range(len(means)) if np.isfinite(means[i])]
     keep = np.array(method.keep, float)
     if good:
-        drawing.line([(keep[i], means[i]) for i in good], "keep", 1.6)
+        drawing.line(keep[good], means[good], "keep", 1.6)
     tips = [f"best of K = {method.keep[i]}\n{search.figures_said(method, i)}" for i in good]
     drawing.dots(keep[good], means[good], ["dot-keep"] * len(good), tips)
     if verified is not None:
