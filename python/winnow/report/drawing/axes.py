@@ -52,7 +52,7 @@ def scale(drawing: Drawing, which: str, values: ArrayLike, is_linear: bool | Non
     else:
         pad = 0.04 * (high - low)
         low, high = low - (pad if low < 0 else 0), high + pad
-        locator = MaxNLocator(nbins=wanted + 1, steps=[1, 2, 2.5, 5, 10])
+        locator = MaxNLocator(nbins=wanted + 1, steps=[1, 2, 5, 10])
     axis = axes.xaxis if which == "x" else axes.yaxis
     axis.set_major_locator(NullLocator())  # ticks are drawn once it is known which have room
     axis.set_minor_locator(NullLocator())

@@ -13,6 +13,7 @@ from winnow.report.drawing.palette import N_STEPS
 from winnow.report.wording import number
 
 MOST_NAMED = 40  # points that get a name
+MOST_LISTED = 24  # of a chart that lists the names without room
 MOST_SQUARES = 2000  # of a grid of layers
 MOST_WORDS = 1500  # cells of a grid with their value inside
 
@@ -111,7 +112,7 @@ def _point_axes(points: Points, width: int, height: float, right: float) -> Draw
 def _named_points(points: Points, width: int) -> tuple[Drawing, list[int], list[Spot | None]]:
     """(drawing, positions with a name, their places): the right margin and the height as the list of names needs."""
     good = np.isfinite(points.x) & np.isfinite(points.y)
-    named = [i for i in points.labelled if good[i]][:MOST_NAMED]
+    named = [i for i in points.labelled if good[i]][: MOST_LISTED if points.has_list else MOST_NAMED]
     others = [i for i in np.flatnonzero(good).tolist() if i not in set(named)]
     widths = [text_width(points.names[i], i in points.filled) for i in named]
     height, right = (380.0 if width > 500 else 320.0), 22.0
