@@ -10,6 +10,7 @@ from winnow.report.figures import sentences
 from winnow.report.figures.figure import Draw, Figure
 from winnow.report.figures.layers import KEPT_LEGEND, state_of
 from winnow.report.reading.record import Result, Run
+from winnow.report.reading.scores import Scores
 from winnow.report.wording import count, number, percent, ranges
 
 MOST_CELLS_NAMED = 24  # runs in the matrices of agreement
@@ -24,6 +25,9 @@ def coordinates(run: Result) -> dict[str, str]:
     if run.cell:
         given = {name: value for name, value in run.cell.items() if value not in (None, "")}
         return {name: str(value) for name, value in given.items()}
+
+    if isinstance(run, Scores):
+        return {"model": pathlib.PurePath(run.path).name}
 
     def base(name: str) -> str:
         path = pathlib.PurePath(str(run.fact(name, "") or ""))

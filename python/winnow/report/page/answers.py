@@ -12,10 +12,11 @@ from winnow.report.drawing.drawing import NARROW, WIDE
 from winnow.report.figures import compare, layers, sentences, signals
 from winnow.report.figures import evaluation as evaluation_figures
 from winnow.report.figures import examples as example_figures
+from winnow.report.figures import scores as score_figures
 from winnow.report.figures import search as search_figures
 from winnow.report.figures.figure import Figure, Strip
 from winnow.report.page.parts import part
-from winnow.report.reading import evaluation, search
+from winnow.report.reading import evaluation, scores, search
 from winnow.report.reading.record import Result, Run
 from winnow.report.wording import capital, count, percent, ranges
 
@@ -43,6 +44,8 @@ def kind_of(result: R) -> Kind[R]:
 
 def about(result: Result) -> str:
     """One line: what was measured."""
+    if isinstance(result, scores.Scores):
+        return f"{count(result.n_examples, 'answer')} \u00b7 {count(len(result.patterns), 'pattern')}"
     words = compare.coordinates(result)
     parts = [words.get("model", ""), words.get("dataset", ""), f"window {words['window']}" if "window" in words else ""]
     if words.get("sinks", "0") not in ("0", ""):
@@ -289,6 +292,14 @@ def _evaluation_answer(result: evaluation.Evaluation) -> Markup:
 
 
 KINDS: dict[type[Result], Kind[Any]] = {
+    scores.Scores: Kind(
+        "Scores of what patterns wrote",
+        "What patterns wrote, scored",
+        lambda result: part("lead", [(scores.lead(result), False)]),
+        lambda _: None,
+        scores.lines,
+        lambda result, _: score_figures.figures(result),
+    ),
     evaluation.Evaluation: Kind(
         "Whole patterns on held-out examples",
         "Patterns of full and windowed layers, measured",

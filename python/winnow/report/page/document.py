@@ -29,6 +29,7 @@ MOST_SHORT_BYTES = 2**21  # of the results that get a section without figures
 MOST_MATRIX_CELLS = 400_000  # of all heat maps of a page
 
 Found = tuple[str, Figure]  # a figure, and the prefix of its id in the page
+Drawn = dict[str, Markup]  # sections by their ids
 
 
 def table(columns: Sequence[str], rows: Sequence[Row], name: str, most_rows: int = MOST_ROWS) -> Markup:
@@ -36,15 +37,26 @@ def table(columns: Sequence[str], rows: Sequence[Row], name: str, most_rows: int
     return part("table", columns, rows, name, most_rows)
 
 
-def section(figure: Figure, prefix: str = "") -> Markup:
-    """A figure with its sentence, switches, legend, and the table behind a fold."""
+def section(figure: Figure, prefix: str = "", drawn: Drawn | None = None) -> Markup:
+    """A figure with its sentence, switches, legend, and the table behind a fold.
+
+    drawn: sections by their ids, of an earlier try at the same page; heat maps change from one try to the next.
+    """
+    drawn = {} if drawn is None or figure.matrix else drawn
+    name = f"{prefix}{figure.id}"
+    if name not in drawn:
+        drawn[name] = _section(figure, name)
+    return drawn[name]
+
+
+def _section(figure: Figure, name: str) -> Markup:
     views = [
         tuple(page_svg(figure.draw(width, index)) for width in (WIDE, NARROW))
         for index, _ in enumerate(figure.drawings)
     ]
     numbers = table(*figure.table, f"{figure.title}: numbers") if figure.table and figure.table[1] else None
     data = script_json(matrix.for_page(figure.matrix)) if figure.matrix else None
-    return part("figure", figure, f"{prefix}{figure.id}", views, numbers, data)
+    return part("figure", figure, name, views, numbers, data)
 
 
 def examples_table(run: Run, prefix: str, examples: Examples, most_rows: int) -> Markup:
@@ -83,14 +95,14 @@ def provenance(run: Result, prefix: str = "") -> Markup:
     return part("provenance", rows, f"{prefix}provenance")
 
 
-def _one(result: Result, found: Iterable[Figure], prefix: str, share: float) -> list[Markup]:
+def _one(result: Result, found: Iterable[Figure], prefix: str, share: float, drawn: Drawn) -> list[Markup]:
     """A result in full. share: of the values per example that a page of full size holds."""
     kind = answers.kind_of(result)
     answer = kind.answer(result)
     parts = [part("heading", "The answer"), answer] if answer else []
     parts += [part("heading", "How far to trust it"), part("lines", kind.lines(result))]
     parts.append(part("heading", "The evidence"))
-    parts += [section(figure, prefix) for figure in found]
+    parts += [section(figure, prefix, drawn) for figure in found]
     if isinstance(result, Run) and result.examples is not None:
         parts.append(examples_table(result, prefix, result.examples, int(MOST_ROWS * share)))
     return [*parts, provenance(result, prefix)]
@@ -165,16 +177,17 @@ def in_short(results: Sequence[Result]) -> Markup:
 
 def within_size(results: Sequence[Result], others: Sequence[OtherCell], footer: str) -> tuple[str, list[Found]]:
     """(page, its figures): in full, or with fewer examples or figures where it would become larger than MOST_BYTES."""
+    drawn: Drawn = {}
     for share, detail in SIZES if len(results) > 1 else SIZES[:3]:
         found = figures_of(results, share, detail)
-        text = build(results, others, found, footer, share)
+        text = build(results, others, found, footer, share, drawn)
         if len(text) <= MOST_BYTES:
             break
     return text, found
 
 
 def _several(
-    results: Sequence[Result], others: Sequence[OtherCell], found: Sequence[Found], share: float
+    results: Sequence[Result], others: Sequence[OtherCell], found: Sequence[Found], share: float, drawn: Drawn
 ) -> list[Markup]:
     """The body of a page about several results."""
     runs = [result for result in results if isinstance(result, Run)]
@@ -183,7 +196,7 @@ def _several(
     if len(runs) > 1 or others:
         words = "Layers one at a time, all results" if has_kinds else "All results"
         body += [part("heading", words), *overview(runs, others)]
-    body += [section(figure) for prefix, figure in found if not prefix]
+    body += [section(figure, "", drawn) for prefix, figure in found if not prefix]
     body.append(part("heading", "Result by result"))
     size = 0
     for index, result in enumerate(results):
@@ -194,7 +207,7 @@ def _several(
             inside = [
                 part("paragraph", answers.about(result), "about"),
                 kind.lead(result),
-                *_one(result, own, result.key + "-", share),
+                *_one(result, own, result.key + "-", share, drawn),
             ]
             is_open = has_kinds and len(results) <= MOST_OPEN
             body.append(part("fold", words, Markup("\n").join(inside), "run", result.key, is_open))
@@ -212,11 +225,17 @@ def _several(
 
 
 def build(
-    results: Sequence[Result], others: Sequence[OtherCell], found: Sequence[Found], footer: str, share: float = 1.0
+    results: Sequence[Result],
+    others: Sequence[OtherCell],
+    found: Sequence[Found],
+    footer: str,
+    share: float,
+    drawn: Drawn,
 ) -> str:
     """The page as text.
 
-    results: named by compare.name_results; found: figures_of(results); others: cells without results.
+    results: named by compare.name_results; found: figures_of(results); others: cells without results; drawn: sections
+    of an earlier try, to which this one adds.
     """
     if len(results) == 1:
         result = results[0]
@@ -225,13 +244,13 @@ def build(
         body = [
             part("paragraph", answers.about(result), "about"),
             kind.lead(result),
-            *_one(result, [figure for _, figure in found], "", share),
+            *_one(result, [figure for _, figure in found], "", share, drawn),
         ]
         if others:
             body += overview([], others)
     else:
         heading = f"{len(results)} results: layers that must keep full attention"
-        body = _several(results, others, found, share)
+        body = _several(results, others, found, share, drawn)
     return render(
         title=f"winnow report: {results[0].label if len(results) == 1 else heading}",
         heading=heading,
