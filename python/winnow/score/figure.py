@@ -46,7 +46,7 @@ def _draw_panel(drawing: Drawing, axes: Axes, results: Results, group: Group) ->
     axes.set_yticks(range(0, 101, 20))
     axes.grid(color=INK["grid"])
     order = np.flatnonzero(on_front)[np.argsort(budget[on_front], kind="stable")]
-    axes.step(budget[order], score[order], where="post", color=INK["keep"], linewidth=1.2, clip_on=False)
+    drawing.steps(budget[order], score[order], "keep", axes)
     for is_front in (False, True):
         at = on_front == is_front
         ends = np.maximum([score[at] - low[at], high[at] - score[at]], 0)
@@ -63,7 +63,7 @@ def _draw_panel(drawing: Drawing, axes: Axes, results: Results, group: Group) ->
     )
     pixels = axes.transData.transform(np.column_stack([budget[named], score[named]]))
     widths = [text_width(results.patterns[i], bool(on_front[i])) for i in named]
-    spots = beside([(x, drawing.height - up) for x, up in pixels], widths, edge)
+    spots = beside([(x, drawing.height - up) for x, up in pixels], widths, edge, True)
     for i, spot in zip(named, spots, strict=True):
         if spot:
             drawing.text(*spot[:2], results.patterns[i], spot[2], "ink", bool(on_front[i]))

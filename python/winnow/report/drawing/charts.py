@@ -90,7 +90,7 @@ class Points:
     low: Floats | None = None  # ends of the intervals of y
     high: Floats | None = None
     has_list: bool = False  # names without room beside their point are listed, with a line to it
-    path: list[int] = field(default_factory=list)  # positions that a line connects
+    path: list[int] = field(default_factory=list)  # positions that a line of steps connects
 
 
 def _log_word(drawing: Drawing, which: str) -> str:
@@ -121,7 +121,7 @@ def _named_points(points: Points, width: int) -> tuple[Drawing, list[int], list[
         places = drawing.spots(points.x[named + others], points.y[named + others])
         left, top, edge, bottom = drawing.box
         edge = edge if right > 22 else width - 3.0
-        spots = beside(places, widths, (left, top - 12, edge, bottom))
+        spots = beside(places, widths, (left, top - 12, edge, bottom), bool(points.path))
         listed = [i for i, spot in zip(named, spots, strict=True) if spot is None]
         if not listed or not points.has_list:
             break
@@ -140,7 +140,7 @@ def draw_points(points: Points, width: int) -> Drawing:
     good = [i for i in range(len(points.x)) if np.isfinite(points.x[i]) and np.isfinite(points.y[i])]
     low, high = points.low, points.high
     if points.path:
-        drawing.line(points.x[points.path], points.y[points.path], "keep", 1.2)
+        drawing.steps(points.x[points.path], points.y[points.path], "keep")
     if low is not None and high is not None:
         drawing.whiskers(
             [

@@ -183,6 +183,12 @@ class Drawing:
             np.asarray(x, float), np.asarray(y, float), dashes, color=INK[colour], linewidth=width, clip_on=False
         )
 
+    def steps(self, x: ArrayLike, y: ArrayLike, colour: str, axes: Axes | None = None) -> None:
+        """To the right at the height of each value, then up or down to the next."""
+        (axes or self.axes).step(
+            np.asarray(x, float), np.asarray(y, float), where="post", color=INK[colour], linewidth=1.2, clip_on=False
+        )
+
     def band(self, x: ArrayLike, low: ArrayLike, high: ArrayLike) -> None:
         """The area between two courses."""
         self.axes.fill_between(
