@@ -2,6 +2,7 @@
 
 import argparse
 import pathlib
+import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -106,11 +107,14 @@ def report(flags: argparse.Namespace, version: str) -> None:
     output.check(out, "--out", "html", files)
     with ExitStack() as stack:
         results, others = read(files, stack)
-        # What draws takes a moment to load: not before there is something to draw.
-        from winnow.report import export
-        from winnow.report.figures import compare
-        from winnow.report.page import document as page
-
+        try:  # what draws takes a moment to load: not before there is something to draw
+            from winnow.report import export
+            from winnow.report.figures import compare
+            from winnow.report.page import document as page
+        except ImportError as error:
+            raise Failure(
+                ExitCode.UNAVAILABLE, f"a package that winnow-report needs does not load in {sys.executable}: {error}"
+            ) from error
         compare.name_results(results)
         made_by = sorted({str(run.fact("winnow_version")) for run in results if run.fact("winnow_version")})
         footer = f"Written by winnow-report {version}"

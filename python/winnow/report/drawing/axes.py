@@ -7,9 +7,10 @@ from matplotlib.ticker import Locator, MaxNLocator, NullLocator, SymmetricalLogL
 from numpy.typing import ArrayLike
 
 from winnow.report.arrays import Floats, Form
-from winnow.report.drawing.drawing import INK, LINE, Drawing, text_width, wrap
+from winnow.report.drawing.drawing import INK, LINE, Drawing, shorten, text_width, wrap
 from winnow.report.wording import number
 
+MOST_LINES = 3  # of an axis label
 NICE = (1, 2, 4, 8, 16, 32, 64)
 
 
@@ -86,7 +87,7 @@ def y_axis(drawing: Drawing, ticks: ArrayLike, label: str, form: Form = number, 
     _, top, _, bottom = drawing.box
     words = [form(value) for value in values]
     left = max((text_width(word) for word in words), default=0.0) + 14
-    lines = wrap(label, drawing.width - 12)
+    lines = [shorten(line, drawing.width - 12) for line in wrap(label, drawing.width - 12)[:MOST_LINES]]
     drawing.place(left, right, LINE * len(lines) + 14, drawing.height - bottom)
     places = [y for _, y in drawing.spots(np.full(len(values), _any_x(drawing)), values)]
     kept = _apart(places, [LINE] * len(places), np.flatnonzero(values == 0).tolist())
@@ -122,6 +123,7 @@ def x_axis(drawing: Drawing, ticks: ArrayLike, label: str, form: Form = number, 
 
 def _label_below(drawing: Drawing, label: str, y: float) -> None:
     left, _, right, _ = drawing.box
+    label = shorten(label, drawing.width - 8)
     half = text_width(label) / 2
     middle = min(max((left + right) / 2, half + 2), drawing.width - half - 2)
     drawing.text(middle, y, label, "center")

@@ -24,13 +24,14 @@ from matplotlib.figure import Figure as Sheet  # noqa: E402
 from matplotlib.font_manager import FontProperties  # noqa: E402
 from matplotlib.textpath import text_to_path  # noqa: E402
 
-from winnow.common.text import clean  # noqa: E402
+from winnow.common.text import clean, one_line  # noqa: E402
 from winnow.report.drawing.palette import INK, MARKS  # noqa: E402
 
 WIDE = 920
 NARROW = 360
 TEXT = 11.0  # size
 LINE = 14.0  # from one line of text to the next
+LONGEST = 200  # characters of a name that are looked at
 PNG_SCALE = 2.0  # pixels of a file to one of the page
 
 _WEIGHTS = {False: "normal", True: "bold"}
@@ -58,16 +59,15 @@ def text_width(words: str, is_strong: bool = False) -> float:
 
 def shorten(text: str, limit: float) -> str:
     """The text in `limit` pixels; its middle is left out, as names often differ at their ends."""
-    text = clean(text)
-    if text_width(text) <= limit:
+    text = one_line(text)
+    if len(text) <= LONGEST and text_width(text) <= limit:
         return text
-    kept = len(text) - 1
-    while kept > 2:
+    kept = min(len(text), LONGEST)
+    short = text
+    while kept > 2 and (short is text or text_width(short) > limit):
         kept -= 1
         short = text[: (kept + 1) // 2] + "\u2026" + text[len(text) - kept // 2 :]
-        if text_width(short) <= limit:
-            return short
-    return text[:1] + "\u2026"
+    return short
 
 
 def wrap(words: str, limit: float) -> list[str]:
@@ -169,7 +169,7 @@ class Drawing:
         self.sheet.text(
             x / self.width,
             1 - y / self.height,
-            clean(words),
+            one_line(words),
             ha=anchor,
             va="center_baseline",
             color=INK[colour],

@@ -68,8 +68,10 @@ def _from_ranking(run: Run) -> Signals:
     found = Signals(list(names), values, rho, np.full(rho.shape, np.nan), np.full(rho.shape, np.nan))
     for i, name in enumerate(found.names):
         figure = {"exact-match": "rho_exact_match", "token-accuracy": "rho_token_accuracy"}.get(name)
-        for ends, end in ((found.low, "_ci_low"), (found.high, "_ci_high")):
-            ends[0, i] = ends[i, 0] = run.reliability.get(f"{figure}{end}", np.nan)
+        if i == 0 or figure not in run.reliability:
+            continue
+        for table, end in ((found.rho, ""), (found.low, "_ci_low"), (found.high, "_ci_high")):
+            table[0, i] = table[i, 0] = run.reliability.get(f"{figure}{end}", np.nan)
     return found
 
 
