@@ -2,6 +2,7 @@
 
 import argparse
 import pathlib
+import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -12,11 +13,8 @@ from winnow import __version__
 from winnow.common.errors import ExitCode, Failure
 from winnow.common.program import Parser, Program
 from winnow.common.streams import open_standard_streams
-from winnow.report import export, output, terminal
-from winnow.report.figures import compare
-from winnow.report.page import answers
-from winnow.report.page import document as page
-from winnow.report.reading import checksum, evaluation, opening, record, search
+from winnow.report import output, terminal
+from winnow.report.reading import checksum, evaluation, opening, record, scores, search
 from winnow.report.reading.record import OtherCell, Result
 
 EXAMPLE = """\
@@ -32,6 +30,7 @@ NO_CHECKSUM = (
     "The file has no checksum (it is older, or another program has written to it): damage would not be noticed."
 )
 
+ORDER: list[type[Result]] = [evaluation.Evaluation, scores.Scores, search.Search, record.Run]  # of a page
 
 PROGRAM = Program(
     name="winnow-report",
@@ -53,8 +52,8 @@ def parser(version: str) -> argparse.ArgumentParser:
         "results",
         nargs="+",
         metavar="RESULT",
-        help="run directory of calibrate, search or evaluate, results.h5, or collected.h5 of a sweep; "
-        "several share a page, those of calibrate are compared",
+        help="run directory of calibrate, search or evaluate, results.h5, collected.h5 of a sweep, or JSON file of "
+        "score; several share a page, those of calibrate are compared",
     )
     flags.add_argument("--out", default="report.html", metavar="FILE", help="the page (default: %(default)s)")
     flags.add_argument("--figures", metavar="DIR", help="also writes every figure as a file into DIR")
@@ -83,6 +82,9 @@ def read(files: Sequence[pathlib.Path], stack: ExitStack) -> tuple[list[Result],
     results: list[Result] = []
     others: list[OtherCell] = []
     for file in files:
+        if file.suffix == ".json":
+            results.append(scores.read(file))
+            continue
         tree = stack.enter_context(opening.open_without_lock(file))
         try:
             more, without = _read_one(tree, file)
@@ -95,8 +97,7 @@ def read(files: Sequence[pathlib.Path], stack: ExitStack) -> tuple[list[Result],
         others += without
     if not results:
         raise Failure(ExitCode.NO_INPUT, f"{files[0]}: no cell has results yet; winnow sweep submit measures them")
-    order = list(answers.KINDS)
-    return sorted(results, key=lambda result: order.index(type(result))), others
+    return sorted(results, key=lambda result: ORDER.index(type(result))), others
 
 
 def report(flags: argparse.Namespace, version: str) -> None:
@@ -106,6 +107,14 @@ def report(flags: argparse.Namespace, version: str) -> None:
     output.check(out, "--out", "html", files)
     with ExitStack() as stack:
         results, others = read(files, stack)
+        try:  # what draws takes a moment to load: not before there is something to draw
+            from winnow.report import export
+            from winnow.report.figures import compare
+            from winnow.report.page import document as page
+        except ImportError as error:
+            raise Failure(
+                ExitCode.UNAVAILABLE, f"a package that winnow-report needs does not load in {sys.executable}: {error}"
+            ) from error
         compare.name_results(results)
         made_by = sorted({str(run.fact("winnow_version")) for run in results if run.fact("winnow_version")})
         footer = f"Written by winnow-report {version}"
@@ -121,7 +130,7 @@ def report(flags: argparse.Namespace, version: str) -> None:
         output.write_whole(out, text.encode("utf-8", "replace"), "--out", "html", files)
     said.append(f"{out}: {len(results)} result{'' if len(results) == 1 else 's'}, {len(text) / 2**20:.1f} MiB")
     terminal.say(*said)
-    without = [file for file in files if not checksum.is_there(file)]
+    without = [file for file in files if file.suffix != ".json" and not checksum.is_there(file)]
     if without:
         more = f" and {len(without) - 1} more" if len(without) > 1 else ""
         PROGRAM.complain(f"note: {checksum.note(f'{without[0]}{more}')}")

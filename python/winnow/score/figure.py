@@ -1,72 +1,69 @@
-"""The figure "score against KV budget", drawn by Vega-Lite."""
+"""The figure "score against KV budget": a panel for each bin of lengths, whose line joins the front."""
 
-import vl_convert
+import numpy as np
+from matplotlib.axes import Axes
 
+from winnow.report.drawing.drawing import INK, NARROW, Drawing, text_width
+from winnow.report.drawing.labels import beside
 from winnow.score.results import Group, Results
 
-MOST_NAMES = 8  # of patterns; of more only those on the front are named
-GREY, BLUE = "#8a8f98", "#1f6fb2"
-
-
-def _is_on_front(group: Group, place: int) -> bool:
-    return bool(group.on_front and group.on_front[place])
-
-
-def _names(x: dict[str, object], y: dict[str, object], style: dict[str, object]) -> dict[str, object]:
-    """Names of patterns beside their points, on the side where there is room."""
-    side = {"expr": "datum.budget > 80 ? 'right' : 'left'"}
-    shift = {"expr": "datum.budget > 80 ? -6 : 6"}
-    mark = {"type": "text", "align": side, "dx": shift, "dy": -6, "fontSize": 9, **style}
-    return {"mark": mark, "encoding": {"x": x, "y": y, "text": {"field": "name"}}}
+HEIGHT = 290
+MARGINS = (44.0, 12.0, 40.0, 46.0)  # of a panel: left, right, top, bottom
 
 
 def draw(results: Results, kind: str) -> bytes:
-    """kind: "svg" or "png". A panel for each bin of lengths; the line joins the front."""
+    """kind: "svg" or "png"."""
     groups = [group for group in results.groups if group.task is None and group.length_bin]
     groups = groups or [group for group in results.groups if group.task is None]
-    order = [group.length_bin or "all" for group in groups]
-    points = [
-        {
-            "pattern": pattern,
-            "bin": group.length_bin or "all",
-            "budget": 100 * results.budgets[pattern].kv_cache_share,
-            "score": 100 * own.mean,
-            "low": 100 * own.low,
-            "high": 100 * own.high,
-            "front": _is_on_front(group, place),
-            "name": pattern if len(results.patterns) <= MOST_NAMES or _is_on_front(group, place) else "",
-        }
-        for group in groups
-        for place, (pattern, own) in enumerate(zip(results.patterns, group.means, strict=True))
-    ]
-    x: dict[str, object] = {"field": "budget", "type": "quantitative", "title": "KV cache at 128k, % of full attention"}
-    y: dict[str, object] = {
-        "field": "score",
-        "type": "quantitative",
-        "title": "score, %",
-        "scale": {"domain": [0, 100]},
-    }
-    colour = {"condition": {"test": "datum.front", "value": BLUE}, "value": GREY}
-    ends = {"x": x, "y": y | {"field": "low"}, "y2": {"field": "high"}, "color": colour}
-    interval = {"mark": {"type": "rule", "opacity": 0.5}, "encoding": ends}
-    layers = [
-        {
-            "transform": [{"filter": "datum.front"}],
-            "mark": {"type": "line", "interpolate": "step-after", "color": BLUE},
-            "encoding": {"x": x, "y": y},
-        },
-        interval,
-        {"mark": {"type": "point", "filled": True}, "encoding": {"x": x, "y": y, "color": colour}},
-        _names(x, y, {"stroke": "white", "strokeWidth": 3, "strokeJoin": "round"}),  # so that lines do not cross them
-        _names(x, y, {}),
-    ]
-    spec = {
-        "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
-        "data": {"values": points},
-        "facet": {"field": "bin", "type": "nominal", "sort": order, "title": "prompt length"},
-        "columns": 2,
-        "spec": {"width": 320, "height": 220, "layer": layers},
-    }
-    if kind == "png":
-        return bytes(vl_convert.vegalite_to_png(spec, scale=2))
-    return str(vl_convert.vegalite_to_svg(spec)).encode()
+    n_columns = min(2, len(groups))
+    n_rows = (len(groups) + n_columns - 1) // n_columns
+    drawing = Drawing(NARROW * n_columns, HEIGHT * n_rows, "Score against KV budget")
+    for i, group in enumerate(groups):
+        row, column = divmod(i, n_columns)
+        left, right, top, bottom = MARGINS
+        axes = drawing.add_axes(
+            column * NARROW + left,
+            (n_columns - 1 - column) * NARROW + right,
+            row * HEIGHT + top,
+            (n_rows - 1 - row) * HEIGHT + bottom,
+        )
+        _draw_panel(drawing, axes, results, group)
+        x, y = column * NARROW + left, row * HEIGHT
+        drawing.text(x, y + 10, f"prompt length {group.length_bin}" if group.length_bin else "all", "left", "ink", True)
+        drawing.text(x, y + 26, "score, %")
+        middle = (column + 0.5) * NARROW
+        drawing.text(middle, y + HEIGHT - 12, "KV cache at 128k, % of full attention", "center")
+    return drawing.file(kind)
+
+
+def _draw_panel(drawing: Drawing, axes: Axes, results: Results, group: Group) -> None:
+    budget = np.array([100 * results.budgets[pattern].kv_cache_share for pattern in results.patterns])
+    score, low, high = (100 * np.array([getattr(one, name) for one in group.means]) for name in ("mean", "low", "high"))
+    on_front = np.array(group.on_front or [False] * len(budget))
+    axes.set_xlim(0, 105)
+    axes.set_ylim(0, 103)
+    axes.set_xticks(range(0, 101, 20))
+    axes.set_yticks(range(0, 101, 20))
+    axes.grid(color=INK["grid"])
+    order = np.flatnonzero(on_front)[np.argsort(budget[on_front], kind="stable")]
+    drawing.steps(budget[order], score[order], "keep", axes)
+    for is_front in (False, True):
+        at = on_front == is_front
+        ends = np.maximum([score[at] - low[at], high[at] - score[at]], 0)
+        colour = INK["keep" if is_front else "faint"]
+        axes.errorbar(budget[at], score[at], ends, fmt="o", markersize=7, color=colour, elinewidth=1.2, clip_on=False)
+    # Those on the front are named first; what has no room beside its point stays without a name.
+    named = sorted(range(len(budget)), key=lambda i: not on_front[i])
+    box = axes.get_position()
+    edge = (
+        box.x0 * drawing.width,
+        (1 - box.y1) * drawing.height - 8,
+        box.x1 * drawing.width + 8,
+        (1 - box.y0) * drawing.height,
+    )
+    pixels = axes.transData.transform(np.column_stack([budget[named], score[named]]))
+    widths = [text_width(results.patterns[i], bool(on_front[i])) for i in named]
+    spots = beside([(x, drawing.height - up) for x, up in pixels], widths, edge, True)
+    for i, spot in zip(named, spots, strict=True):
+        if spot:
+            drawing.text(*spot[:2], results.patterns[i], spot[2], "ink", bool(on_front[i]))

@@ -14,7 +14,7 @@ from winnow.common.program import Parser, Program, say
 from winnow.common.scoring import METRICS
 from winnow.common.text import clean, one_line
 from winnow.prepare import outputs
-from winnow.score import answers, budget, figure, judge
+from winnow.score import answers, budget, judge
 from winnow.score.results import SEED, Budget, Results, as_json, as_text, collect
 
 DESCRIPTION = """Judges what the patterns of winnow evaluate wrote by the metric that the calibration file names, and
@@ -158,6 +158,8 @@ def _write(options: Options, results: Results, texts: answers.Texts, budgets: di
     if options.hypotheses:
         files[options.hypotheses] = judge.hypotheses(texts)
     if options.figure:
+        from winnow.score import figure  # what draws takes a moment to load
+
         files[options.figure] = figure.draw(results, options.figure.suffix[1:])
     if files:
         write_whole(files)

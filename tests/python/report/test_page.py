@@ -100,33 +100,70 @@ class Opened:
         assert [url for url in self.requests if not url.startswith("data:")] == [self.file.as_uri()]
 
 
+def texts_of_each_view(page):
+    """[(figure and view, edges of the chart, [(words, left, top, right, bottom)])], each view shown in its turn."""
+    return page.evaluate("""() => {
+        const edges = box => [box.left, box.top, box.right, box.bottom], found = [];
+        for (const one of document.querySelectorAll('details')) one.open = true;
+        for (const figure of document.querySelectorAll('figure.figure')) {
+          const variants = [...figure.querySelectorAll('.variant')];
+          for (const shown of variants) {
+            for (const one of variants) one.hidden = one !== shown;
+            for (const chart of shown.querySelectorAll('svg.chart')) {
+              if (!chart.getBoundingClientRect().width) continue;
+              found.push([figure.id + ' ' + shown.dataset.variant, edges(chart.getBoundingClientRect()),
+                [...chart.querySelectorAll('text')].map(
+                  text => [text.textContent, ...edges(text.getBoundingClientRect())])]);
+            }
+          }
+        }
+        return found; }""")
+
+
+def check_no_texts_meet(page):
+    """How many texts were looked at. Their boxes have 2 pixels of air above and below the letters."""
+    count = 0
+    for view, (edge_left, edge_top, edge_right, edge_bottom), texts in texts_of_each_view(page):
+        count += len(texts)
+        boxes = [(words, left, top + 2, right, bottom - 2) for words, left, top, right, bottom in texts]
+        for i, (words, left, top, right, bottom) in enumerate(boxes):
+            assert edge_left - 0.5 <= left and right <= edge_right + 0.5, (view, words)
+            assert edge_top - 0.5 <= top and bottom <= edge_bottom + 0.5, (view, words)
+            for other in boxes[i + 1 :]:
+                assert right <= other[1] + 0.5 or other[3] <= left + 0.5 or bottom <= other[2] or other[4] <= top, (
+                    view,
+                    words,
+                    other[0],
+                )
+    return count
+
+
 @pytest.mark.parametrize("width", [NARROW, WIDE])
-def test_names_of_patterns_do_not_overlap(browser, tmp_path, width):
-    """24 patterns at three budgets, whose figures lie close together."""
+@pytest.mark.parametrize("scatter", ["close", "apart", "same"])
+def test_no_texts_of_twenty_patterns_meet(browser, tmp_path, scatter, width):
+    """Of 20 patterns at three budgets, whose values lie close together, apart, or upon each other."""
     patterns = {"full": (list(range(12)), 1.0), "windowed": ([], 0.0)}
-    for i in range(24):
-        patterns[f"light-transfer:{i}"] = (list(range(2 + i % 3)), 0.5 + 0.004 * i)
+    for i in range(18):
+        share = {"close": 0.5 + 0.004 * i, "apart": i / 18, "same": 0.5}[scatter]
+        name = ("light-transfer", "list:1,4,5,7,8,9,10", "kl", "random")[i % 4]
+        patterns[f"{name}:{i}"] = (list(range(2 + i % 3)), share)
     result_files.write_evaluation(tmp_path / "many.h5", patterns)
     with Opened(browser, write_page([tmp_path / "many.h5"], tmp_path / "many.html"), width) as opened:
-        for metric in ("exact match", "NLL", "token accuracy"):
-            opened.page.locator("#front").get_by_role("button", name=metric, exact=True).click()
-            boxes = opened.page.evaluate("""() => {
-                const chart = [...document.querySelectorAll('#front svg')].find(
-                    one => one.getBoundingClientRect().width > 0);
-                const edge = chart.getBoundingClientRect();
-                return [...chart.querySelectorAll('text')].map(text => {
-                    const box = text.getBoundingClientRect();
-                    return [text.textContent, box.left, box.top + 2, box.right, box.bottom - 2, edge.left, edge.right];
-                }); }""")
-            names = [box for box in boxes if box[0] in patterns]
-            assert len(names) >= 4
-            for i, (name, left, top, right, bottom, edge_left, edge_right) in enumerate(names):
-                assert edge_left <= left and right <= edge_right, name
-                for other in names[i + 1 :]:
-                    assert right <= other[1] + 1 or other[3] <= left + 1 or bottom <= other[2] or other[4] <= top, (
-                        name,
-                        other[0],
-                    )
+        assert check_no_texts_meet(opened.page) > 200
+        for view, _, texts in texts_of_each_view(opened.page):
+            if view.startswith("front"):  # every pattern is named, long names in part
+                named = {words for words, *_ in texts}
+                whole = [name for name in patterns if not name.startswith("list")]
+                assert set(whole) <= named and len(named) >= 20, view
+        opened.check_quiet()
+
+
+@pytest.mark.parametrize("width", [NARROW, WIDE])
+@pytest.mark.parametrize("name", ["run", "full", "several", "large", "evaluation", "search", "kinds"])
+def test_no_texts_of_any_figure_meet(browser, pages, name, width):
+    with Opened(browser, pages[name], width) as opened:
+        assert check_no_texts_meet(opened.page) > 40
+        opened.check_quiet()
 
 
 @pytest.mark.parametrize("width", [NARROW, WIDE])

@@ -69,8 +69,9 @@ def test_a_python_that_is_too_old_or_none_is_refused_in_a_line(result, tmp_path)
         assert done.returncode == UNAVAILABLE and done.stderr.count("\n") == 1 and str(python) in done.stderr
 
 
-def test_a_package_that_does_not_load_is_named(result, tmp_path):
-    (tmp_path / "xarray.py").write_text("raise ImportError('libhdf5.so.310: cannot open shared object file')\n")
+@pytest.mark.parametrize("package", ["xarray", "matplotlib"])
+def test_a_package_that_does_not_load_is_named(result, tmp_path, package):
+    (tmp_path / f"{package}.py").write_text("raise ImportError('libhdf5.so.310: cannot open shared object file')\n")
     done = subprocess.run(
         [*MODULE, result, "--out", tmp_path / "page.html"],
         env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ENVIRONMENT['PYTHONPATH']}"},
@@ -79,6 +80,26 @@ def test_a_package_that_does_not_load_is_named(result, tmp_path):
     )
     assert done.returncode == UNAVAILABLE and done.stderr.count("\n") == 1
     assert "libhdf5.so.310: cannot open" in done.stderr and "damaged" not in done.stderr
+
+
+def test_what_draws_is_loaded_only_to_draw(result, tmp_path):
+    (tmp_path / "matplotlib.py").write_text("raise ImportError('taken too early')\n")
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{ENVIRONMENT['PYTHONPATH']}"}
+    for words, code in ((["--help"], DONE), (["--version"], DONE), ([tmp_path / "missing"], 66)):
+        done = subprocess.run([*MODULE, *words], env=environment, capture_output=True, text=True)
+        assert done.returncode == code and "too early" not in done.stderr, done.stderr
+
+
+def test_the_callers_settings_of_matplotlib_change_nothing(result, tmp_path):
+    pages = []
+    for settings in ("", "font.size: 40\nlines.linewidth: 9\nno.such.key: 1\nsvg.fonttype: path\n"):
+        (tmp_path / "matplotlibrc").write_text(settings)
+        done = subprocess.run(
+            [*MODULE, result, "--out", "page.html"], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True
+        )
+        assert done.returncode == DONE and done.stderr == "", done.stderr
+        pages.append((tmp_path / "page.html").read_text())
+    assert pages[0] == pages[1]
 
 
 def test_export_starts_its_check_without_the_callers_modules(tmp_path):

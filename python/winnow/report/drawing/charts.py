@@ -1,29 +1,28 @@
 """Charts that serve several figures: grids of cells, scatters, and rows of values with their intervals."""
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from winnow.report.arrays import Floats, Form
+from winnow.report.drawing.axes import is_log, layer_axis, scale, x_axis, y_axis
+from winnow.report.drawing.drawing import LINE, Drawing, shorten, text_width
+from winnow.report.drawing.labels import Spot, beside, in_column
 from winnow.report.drawing.palette import N_STEPS
-from winnow.report.drawing.svg import TEXT_WIDTH, Canvas, place_labels, value_scale
-from winnow.report.markup import Markup
 from winnow.report.wording import number
 
 MOST_NAMED = 40  # points that get a name
+MOST_LISTED = 24  # of a chart that lists the names without room
 MOST_SQUARES = 2000  # of a grid of layers
+MOST_WORDS = 1500  # cells of a grid with their value inside
 
-Cell = tuple[str, str, str]  # class, text inside, tip
+Cell = tuple[str, str, str]  # kind, text inside, tip
 
 
-def step_class(share: float) -> str:
-    """Class of a share or correlation from 0 to 1; below 0 as 0."""
+def step_kind(share: float) -> str:
+    """Kind of a share or correlation from 0 to 1; below 0 as 0."""
     return "none" if not np.isfinite(share) else f"q{int(round(min(max(share, 0.0), 1.0) * (N_STEPS - 1)))}"
-
-
-def shorten(text: str, limit: int) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "\u2026"
 
 
 @dataclass
@@ -40,47 +39,40 @@ class Grid:
     widest: float = 1000.0  # of a column
 
 
-def draw_grid(grid: Grid, width: int) -> Markup:
-    longest = max((len(str(row)) for row in grid.rows), default=1)
-    limit = 34 if width > 500 else 12
-    left = min(longest, limit) * 6.4 + 16
-    n_rows, n_columns = len(grid.rows), max(len(grid.columns), 1)
-    top = 22 if grid.row_axis else 6
+def draw_grid(grid: Grid, width: int) -> Drawing:
+    limit = width * (0.24 if width > 500 else 0.26)
+    names = [shorten(str(row), limit) for row in grid.rows]
+    left = max((text_width(name) for name in names), default=0.0) + 16
+    n_rows, n_columns = len(names), max(len(grid.columns), 1)
+    top, below = 22 if grid.row_axis else 6, 40 if grid.axis else 24
     step = min((width - left - 6) / n_columns, grid.widest)
-    height = min(grid.height, max(14.0, step)) if n_columns == n_rows else grid.height
-    canvas = Canvas(
-        width,
-        top + n_rows * height + (38 if grid.axis else 22),
-        left=left,
-        right=width - left - step * n_columns,
-        top=top,
-        bottom=38 if grid.axis else 22,
-    )
+    height = min(grid.height, max(LINE, step)) if n_columns == n_rows else max(grid.height, LINE)
+    drawing = Drawing(width, top + n_rows * height + below, grid.label)
+    drawing.place(left, width - left - step * n_columns, top, below)
     if grid.row_axis:
-        canvas.text(2, 14, grid.row_axis, "start", "axis")
-    for r, row in enumerate(grid.rows):
-        y, name = top + r * height, str(row)
-        canvas.text(left - 8, y + height / 2 + 4, shorten(name, limit), "end", "tick")
+        drawing.text(2, 10, grid.row_axis)
+    boxes, kinds, tips, words = [], [], [], []
+    for r, name in enumerate(names):
+        y = top + r * height
+        drawing.text(left - 8, y + height / 2, name, "right")
         for c in range(len(grid.columns)):
-            class_, words, tip = grid.cell(r, c)
-            canvas.rect(
-                left + c * step + 0.5,
-                y + 0.5,
-                max(step - 1, 0.6 * step),
-                height - 1.5,
-                f"mark {class_}",
-                rx=min(2.0, step / 6),
-                data_tip=tip,
-            )
-            if words and len(words) * 6.4 < step - 3 and height >= 13:
-                canvas.text(left + (c + 0.5) * step, y + height / 2 + 4, words, "middle", f"on-{class_} under")
-    canvas.layer_axis(grid.columns, grid.axis, y=top + n_rows * height)
-    return canvas.render(grid.label)
+            kind, inside, tip = grid.cell(r, c)
+            x = left + c * step
+            boxes.append((x + 0.5, y + 0.5, x + 0.5 + max(step - 1, 0.6 * step), y + height - 1))
+            kinds.append(kind)
+            tips.append(tip)
+            if inside and text_width(inside) < step - 3:
+                words.append((x + step / 2, y + height / 2, inside, kind))
+    drawing.cells(boxes, kinds, tips)
+    for x, y, inside, kind in words if len(words) <= MOST_WORDS else ():
+        drawing.text(x, y, inside, "center", f"on-{kind}")
+    layer_axis(drawing, grid.columns, grid.axis)
+    return drawing
 
 
 @dataclass
 class Points:
-    """A scatter: positions of layers by two figures."""
+    """A scatter: positions of layers or patterns by two figures."""
 
     x: Floats
     y: Floats
@@ -97,37 +89,87 @@ class Points:
     x_form: Form = number
     low: Floats | None = None  # ends of the intervals of y
     high: Floats | None = None
+    has_list: bool = False  # names without room beside their point are listed, with a line to it
+    path: list[int] = field(default_factory=list)  # positions that a line of steps connects
 
 
-def draw_points(points: Points, width: int) -> Markup:
-    canvas = Canvas(width, 380 if width > 500 else 320, left=62, top=26, bottom=42)
-    left, top, right, bottom = canvas.plot
-    x_scale, x_log = value_scale(points.x, left + 8, right - 8, points.x_linear)
+def _log_word(drawing: Drawing, which: str) -> str:
+    return " (log)" if is_log(drawing, which) else ""
+
+
+def _point_axes(points: Points, width: int, height: float, right: float) -> Drawing:
+    drawing = Drawing(width, height, points.label)
+    drawing.place(62, right, 26, 42)
     ends = [end for end in (points.low, points.high) if end is not None]
-    y_scale, y_log = value_scale(np.concatenate([points.y, *ends]), bottom - 8, top + 8, points.y_linear)
-    canvas.bottom_axis(
-        x_scale, points.x_label + (" (log)" if x_log else ""), x_scale.ticks(5 if width > 500 else 4), points.x_form
-    )
-    canvas.left_axis(y_scale, points.y_label + (" (log)" if y_log else ""), form=points.y_form)
-    places = [(x_scale(x), y_scale(y)) for x, y in zip(points.x, points.y, strict=True)]
-    good = [i for i in range(len(places)) if np.isfinite(points.x[i]) and np.isfinite(points.y[i])]
-    for i in sorted(good, key=lambda i: i in points.filled):
-        if len(ends) == 2 and np.isfinite([end[i] for end in ends]).all():
-            canvas.line(
-                places[i][0],
-                y_scale(ends[0][i]),
-                places[i][0],
-                y_scale(ends[1][i]),
-                "whisker" if i in points.filled else "whisker-spare",
-            )
-        canvas.dot(*places[i], 5, f"mark {'dot-keep' if i in points.filled else 'dot-spare'}", data_tip=points.tips[i])
-    named = [i for i in points.labelled if i in good][:MOST_NAMED]
-    others = [places[i] for i in good if i not in named]
-    spots = place_labels([places[i] for i in named] + others, [points.names[i] for i in named], left, width)
+    wanted = 5 if drawing.is_wide else 4
+    x_ticks = scale(drawing, "x", points.x, points.x_linear, wanted)
+    y_ticks = scale(drawing, "y", np.concatenate([points.y, *ends]), points.y_linear, 5)
+    y_axis(drawing, y_ticks, points.y_label + _log_word(drawing, "y"), points.y_form, right)
+    x_axis(drawing, x_ticks, points.x_label + _log_word(drawing, "x"), points.x_form)
+    return drawing
+
+
+def _named_points(points: Points, width: int) -> tuple[Drawing, list[int], list[Spot | None]]:
+    """(drawing, positions with a name, their places): the right margin and the height as the list of names needs."""
+    good = np.isfinite(points.x) & np.isfinite(points.y)
+    named = [i for i in points.labelled if good[i]][: MOST_LISTED if points.has_list else MOST_NAMED]
+    others = [i for i in np.flatnonzero(good).tolist() if i not in set(named)]
+    widths = [text_width(points.names[i], i in points.filled) for i in named]
+    height, right = (380.0 if width > 500 else 320.0), 22.0
+    for _ in range(3):  # the list takes room from the points, which may take the room beside some from them
+        drawing = _point_axes(points, width, height, right)
+        places = drawing.spots(points.x[named + others], points.y[named + others])
+        left, top, edge, bottom = drawing.box
+        edge = edge if right > 22 else width - 3.0
+        spots = beside(places, widths, (left, top - 12, edge, bottom), bool(points.path))
+        listed = [i for i, spot in zip(named, spots, strict=True) if spot is None]
+        if not listed or not points.has_list:
+            break
+        room = max(widths) + 40
+        height = max(height, LINE * (len(listed) + 2) + 80)
+        if right == room and bottom - top >= LINE * len(listed):
+            break
+        right = room
+    return drawing, named, spots
+
+
+def draw_points(points: Points, width: int) -> Drawing:
+    limit = 150 if width > 500 else 96
+    points = replace(points, names=[shorten(name, limit) for name in points.names])
+    drawing, named, spots = _named_points(points, width)
+    good = [i for i in range(len(points.x)) if np.isfinite(points.x[i]) and np.isfinite(points.y[i])]
+    low, high = points.low, points.high
+    if points.path:
+        drawing.steps(points.x[points.path], points.y[points.path], "keep")
+    if low is not None and high is not None:
+        drawing.whiskers(
+            [
+                ((points.x[i], low[i]), (points.x[i], high[i]), i in points.filled)
+                for i in good
+                if np.isfinite([low[i], high[i]]).all()
+            ]
+        )
+    kinds = ["dot-keep" if i in points.filled else "dot-spare" for i in good]
+    drawing.dots(points.x[good], points.y[good], kinds, [points.tips[i] for i in good])
     for i, spot in zip(named, spots, strict=True):
         if spot:
-            canvas.text(spot[0], spot[1], points.names[i], spot[2], "strong under" if i in points.filled else "under")
-    return canvas.render(points.label)
+            drawing.text(*spot[:2], points.names[i], spot[2], "ink", i in points.filled)
+    listed = [i for i, spot in zip(named, spots, strict=True) if spot is None] if points.has_list else []
+    if listed:
+        _draw_list(drawing, points, listed)
+    return drawing
+
+
+def _draw_list(drawing: Drawing, points: Points, listed: list[int]) -> None:
+    """Names in a column at the right, with a line to each point."""
+    _, top, right, bottom = drawing.box
+    listed = listed[: int((bottom - top) // LINE)]
+    places = drawing.spots(points.x[listed], points.y[listed])
+    for i, (x, y), height in zip(
+        listed, places, in_column([y for _, y in places], top + LINE / 2, bottom - LINE / 2), strict=True
+    ):
+        drawing.text(right + 34, height, points.names[i], "left", "ink", i in points.filled)
+        drawing.leader([(x + 6, y), (right + 14, height), (right + 30, height)])
 
 
 @dataclass
@@ -146,29 +188,37 @@ class Rows:
     is_linear: bool | None = None  # None: as the values need
 
 
-def draw_rows(rows: Rows, width: int) -> Markup:
-    names = [shorten(name, 34 if width > 500 else 28) for name in rows.names]
-    left = max(len(name) for name in names) * (TEXT_WIDTH + 0.3) + 16
+def draw_rows(rows: Rows, width: int) -> Drawing:
+    names = [shorten(name, width * (0.3 if width > 500 else 0.4)) for name in rows.names]
+    left = max(text_width(name) for name in names) + 16
     height = 26 if len(names) <= 40 else 16
-    canvas = Canvas(width, height * len(names) + 52, left=left, right=22, top=8, bottom=44)
-    plot_left, top, right, _ = canvas.plot
-    scale, is_log = value_scale(
-        np.concatenate([rows.values, rows.low, rows.high]), plot_left + 6, right - 6, rows.is_linear
+    n = len(names)
+    drawing = Drawing(width, height * n + 54, rows.label)
+    drawing.place(left, 22, 8, 46)
+    ticks = scale(
+        drawing,
+        "x",
+        np.concatenate([rows.values, rows.low, rows.high]),
+        rows.is_linear,
+        5 if drawing.is_wide else 3,
     )
-    canvas.bottom_axis(scale, rows.axis + (" (log)" if is_log else ""), scale.ticks(5 if width > 500 else 3), rows.form)
+    drawing.axes.set_ylim(n - 0.5, -0.5)
+    x_axis(drawing, ticks, rows.axis + _log_word(drawing, "x"), rows.form)
+    good = [i for i in range(n) if np.isfinite(rows.values[i])]
     for i, name in enumerate(names):
-        y = top + (i + 0.5) * height
-        canvas.text(plot_left - 8, y + 4, name, "end", "tick")
-        if not np.isfinite(rows.values[i]):
-            canvas.text(plot_left + 10, y + 4, "not defined", "start", "faint")
-            continue
-        is_filled = i in rows.filled
-        if np.isfinite([rows.low[i], rows.high[i]]).all():
-            canvas.line(scale(rows.low[i]), y, scale(rows.high[i]), y, "whisker" if is_filled else "whisker-spare")
-        canvas.dot(
-            scale(rows.values[i]), y, 5, f"mark {'dot-keep' if is_filled else 'dot-spare'}", data_tip=rows.tips[i]
-        )
-    return canvas.render(rows.label)
+        drawing.text(left - 8, 8 + (i + 0.5) * height, name, "right")
+        if i not in good:
+            drawing.text(left + 10, 8 + (i + 0.5) * height, "not defined", "left", "faint")
+    drawing.whiskers(
+        [
+            ((rows.low[i], i), (rows.high[i], i), i in rows.filled)
+            for i in good
+            if np.isfinite([rows.low[i], rows.high[i]]).all()
+        ]
+    )
+    kinds = ["dot-keep" if i in rows.filled else "dot-spare" for i in good]
+    drawing.dots(rows.values[good], good, kinds, [rows.tips[i] for i in good])
+    return drawing
 
 
 def evenly(n: int, most: int) -> list[int]:
@@ -176,23 +226,3 @@ def evenly(n: int, most: int) -> list[int]:
     return (
         list(range(n)) if n <= most else sorted({round(i * (n - 1) / (max(most, 2) - 1)) for i in range(max(most, 2))})
     )
-
-
-def draw_squares(layers: Collection[int], states: Sequence[str], tips: Sequence[str], label: str, width: int) -> Markup:
-    """One row of squares, a layer each; states are classes of marks."""
-    cell = (width - 4) / len(layers)
-    height = max(14.0, min(cell, 26 if width > 500 else 22))  # of many layers bars, not dots
-    canvas = Canvas(width, height + 22, left=2, right=2, top=2, bottom=20)
-    gap = min(3.0, cell * 0.18)
-    for i, state in enumerate(states):
-        canvas.rect(
-            2 + i * cell + gap / 2,
-            2,
-            cell - gap,
-            height - gap / 2,
-            f"mark {state}",
-            rx=min(3.0, cell / 5),
-            data_tip=tips[i],
-        )
-    canvas.layer_axis(layers, "", y=height + 2)
-    return canvas.render(label)

@@ -1,19 +1,19 @@
 """Pictures of a matrix of signed values: the colours of its cells as a PNG, and the values for page.js to show."""
 
 import base64
+import io
 import math
-import struct
-import zlib
 from collections.abc import Iterable, Sequence
 from typing import NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from winnow.report.arrays import Floats, Integers
-from winnow.report.drawing.palette import LIGHT_DIVERGING, Colour, blend
-from winnow.report.drawing.svg import Canvas, threshold_of
-from winnow.report.markup import Markup, tag
+from winnow.report.drawing.axes import layer_axis, threshold_of
+from winnow.report.drawing.drawing import Drawing, Picture, text_width
+from winnow.report.drawing.palette import LIGHT_DIVERGING, N_SIGNED, Colour, blend
 from winnow.report.wording import signed
 
 N_SHADES = 127  # on either side of 0
@@ -60,22 +60,13 @@ class Spec(TypedDict):
     sheets: list[Sheet]
 
 
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
 def png(indices: NDArray[np.uint8], colours: Iterable[Colour]) -> bytes:
-    """An indexed PNG; indices: (row, column) uint8; index 0 is transparent. colours: [(red, green, blue)]."""
-    rows, columns = indices.shape
-    raw = np.concatenate([np.zeros((rows, 1), np.uint8), indices], axis=1).tobytes()  # filter "none" before each row
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + _chunk(b"IHDR", struct.pack(">IIBBBBB", columns, rows, 8, 3, 0, 0, 0))
-        + _chunk(b"PLTE", b"".join(bytes(colour) for colour in colours))
-        + _chunk(b"tRNS", b"\x00")
-        + _chunk(b"IDAT", zlib.compress(raw, 6))
-        + _chunk(b"IEND", b"")
-    )
+    """An indexed PNG; indices: (row, column); index 0 is transparent. colours: [(red, green, blue)]."""
+    picture = Image.fromarray(indices, "P")
+    picture.putpalette([channel for colour in colours for channel in colour])
+    out = io.BytesIO()
+    picture.save(out, format="PNG", transparency=0)
+    return out.getvalue()
 
 
 def shades(values: Floats, threshold: float, largest: float) -> NDArray[np.uint8]:
@@ -99,54 +90,50 @@ def encode(values: Floats) -> str:
     return base64.b64encode(np.ascontiguousarray(np.clip(values, -most, most), "<f4").tobytes()).decode()
 
 
-def draw(spec: Spec, width: int) -> Markup:
+def draw(spec: Spec, width: int) -> Drawing:
     """The first sheet in its first order."""
-    values = spec["values"]
-    is_wide = width > 500
-    height = spec["height"] if is_wide else min(spec["height"], 320)
-    canvas = Canvas(width, height + 100, left=66, right=10, top=26, bottom=74)
-    left, top, right, bottom = canvas.plot
-    canvas.text(2, 14, spec["row_axis"], "start", "axis row-axis")
+    height = spec["height"] if width > 500 else min(spec["height"], 320)
+    drawing = Drawing(width, height + 100, spec["label"])
+    left = max(text_width(words) for order in spec["orders"] for _, words in order["ticks"]) + 16
+    drawing.place(left, 10, 26, 74)
+    drawing.text(2, 10, spec["row_axis"], class_="row-axis")
     order = spec["orders"][0]
     palette = [(0, 0, 0)] + [blend(LIGHT_DIVERGING, i / (2 * N_SHADES)) for i in range(2 * N_SHADES + 1)]
-    indices = shades(values[order["rows"]], spec["threshold"], spec["largest"])
-    picture = png(np.repeat(indices, spec["repeat"], axis=1), palette)
-    canvas.rect(left, top, right - left, bottom - top, "none")
-    canvas.add(
-        tag(
-            "image",
-            href="data:image/png;base64," + base64.b64encode(picture).decode(),
-            x=left,
-            y=top,
-            width=float(right - left),
-            height=float(bottom - top),
-            preserveAspectRatio="none",
-            style="image-rendering:" + ("pixelated" if spec["repeat"] == 1 else "auto"),
-            class_="mark matrix",
-            data_matrix=spec["id"],
-        )
+    indices = shades(spec["values"][order["rows"]], spec["threshold"], spec["largest"])
+    _, top, right, bottom = drawing.box
+    href = png(np.repeat(indices, spec["repeat"], axis=1), palette)
+    drawing.picture = Picture(
+        spec["id"],
+        "data:image/png;base64," + base64.b64encode(href).decode(),
+        spec["repeat"] == 1,
+        (left, top, right - left, bottom - top),
     )
-    canvas.rect(left, top, right - left, bottom - top, "edge")
+    n_rows, n_columns = indices.shape
+    colours = np.array(palette, np.uint8)[indices]
+    drawing.axes.imshow(
+        np.dstack([colours, np.where(indices > 0, 255, 0).astype(np.uint8)]),
+        aspect="auto",
+        extent=(-0.5, n_columns - 0.5, n_rows, 0),
+        interpolation="nearest" if spec["repeat"] == 1 else "auto",
+    )
     for slot, (fraction, words) in enumerate(order["ticks"]):
-        canvas.text(left - 7, top + fraction * (bottom - top) + 4, words, "end", "tick row-tick", data_slot=slot)
-    canvas.layer_axis(spec["cols"], spec["axis"])
-    _ramp(canvas, spec, f"ramp-{spec['id']}-{width}")
-    return canvas.render(spec["label"])
+        drawing.text(left - 7, top + fraction * (bottom - top), words, "right", class_="row-tick", data_slot=slot)
+    layer_axis(drawing, spec["cols"], spec["axis"])
+    _ramp(drawing, spec)
+    return drawing
 
 
-def _ramp(canvas: Canvas, spec: Spec, name: str) -> None:
+def _ramp(drawing: Drawing, spec: Spec) -> None:
     """The colour scale, with the values at its ends and middle."""
-    left, _, right, bottom = canvas.plot
-    y, width = bottom + 46, min(260.0, right - left - 60)
+    left, _, right, bottom = drawing.box
+    y, width = bottom + 44, min(260.0, right - left - 60)
     start = (left + right - width) / 2
-    stops = [tag("stop", offset=f"{100 * i / 6:.1f}%", class_=f"d{i}") for i in range(7)]
-    canvas.add(
-        tag("linearGradient", *stops, id=name),
-        tag("rect", x=start, y=float(y), width=width, height=8.0, fill=f"url(#{name})", rx="2"),
-    )
+    step = width / N_SIGNED
+    boxes = [(start + i * step, y, start + (i + 1) * step, y + 8) for i in range(N_SIGNED)]
+    drawing.cells(boxes, [f"d{i}" for i in range(N_SIGNED)])
     middle = spec["threshold"] * (math.exp(math.log1p(spec["largest"] / spec["threshold"]) / 2) - 1)
     for place, value in ((0, -spec["largest"]), (0.25, -middle), (0.5, 0.0), (0.75, middle), (1, spec["largest"])):
-        canvas.text(start + place * width, y + 20, signed(value), "middle", "tick")
+        drawing.text(start + place * width, y + 18, signed(value), "center")
 
 
 def order(name: str, axis: str, rows: Sequence[int] | Integers, words: Sequence[str]) -> Order:

@@ -1,11 +1,8 @@
-"""Colours, in one place: the page takes them as CSS variables, exported figures as literals.
+"""Colours, in one place: the page takes them as CSS variables, files of figures as they stand here.
 
 Blue stands for "keep full attention" and for harm, orange for the opposite sign: this pair stays apart for all common
 kinds of colour blindness, and every use has a second cue (outline, position or number) besides.
 """
-
-import importlib.resources
-import re
 
 LIGHT = {
     "paper": "#fcfbf9",
@@ -22,12 +19,6 @@ LIGHT = {
     "focus": "#b7560b",
     "shade": "#f3f1ec",
     "link": "#1f5fa6",
-    "c0": "#1f5fa6",
-    "c1": "#b7560b",
-    "c2": "#2b8a6f",
-    "c3": "#8e4a97",
-    "c4": "#8a7b1d",
-    "c5": "#5a6472",
 }
 DARK = {
     "paper": "#15171a",
@@ -44,22 +35,21 @@ DARK = {
     "focus": "#f0a35a",
     "shade": "#22262b",
     "link": "#8cc0f5",
-    "c0": "#74b2f0",
-    "c1": "#f0a35a",
-    "c2": "#63c7a6",
-    "c3": "#cf97d8",
-    "c4": "#d3c25a",
-    "c5": "#a7b0bd",
 }
 # From the largest fall of NLL over none to the largest rise.
 LIGHT_DIVERGING = ["#7a3f05", "#c8741f", "#efc795", "#f6f4ef", "#b4d0ea", "#5a97d0", "#1b4f8c"]
 DARK_DIVERGING = ["#f8c489", "#b87327", "#5d4122", "#22252a", "#244a6f", "#4a8ccb", "#b3daff"]
 Colour = tuple[int, int, int]  # red, green, blue in 0..255
-N_STEPS = 11  # classes q0 ... q10 of a share or a correlation from 0 to 1
+N_STEPS = 11  # q0 ... q10: a share or a correlation from 0 to 1
+N_SIGNED = 19  # d0 ... d18: a signed value, from the largest fall to the largest rise
 
 
 def _channels(colour: str) -> list[int]:
     return [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+
+
+def _hex(colour: Colour) -> str:
+    return "#" + bytes(colour).hex()
 
 
 def blend(stops: list[str], position: float) -> Colour:
@@ -72,13 +62,43 @@ def blend(stops: list[str], position: float) -> Colour:
 
 
 def _variables(colours: dict[str, str], diverging: list[str]) -> dict[str, str]:
-    steps = {f"q{i}": "#" + bytes(blend(diverging[3:], i / (N_STEPS - 1))).hex() for i in range(N_STEPS)}
-    steps |= {f"m{i}": colour for i, colour in enumerate(diverging)}
+    steps = {f"q{i}": _hex(blend(diverging[3:], i / (N_STEPS - 1))) for i in range(N_STEPS)}
+    steps |= {f"d{i}": _hex(blend(diverging, i / (N_SIGNED - 1))) for i in range(N_SIGNED)}
     # Text on a step: the ink of whichever scheme stands out more from it.
     for name, colour in list(steps.items()):
         red, green, blue = _channels(colour)
         steps["on-" + name] = "#15171a" if 0.3 * red + 0.59 * green + 0.11 * blue > 128 else "#fcfbf9"
-    return colours | steps | {f"d{i}": colour for i, colour in enumerate(diverging)}
+    return colours | steps | {"on-none": colours["muted"]}
+
+
+def _apart(colours: dict[str, str]) -> dict[str, str]:
+    """The same colours, those that are alike one step of blue apart, so that a colour tells its name."""
+    found: dict[str, str] = {}
+    for name, colour in colours.items():
+        red, green, blue = _channels(colour)
+        step = 1 if blue < 128 else -1
+        while colour in found.values():
+            blue += step
+            colour = _hex((red, green, blue))
+        found[name] = colour
+    return found
+
+
+# What charts are drawn with, by name, and the names by colour: the page has variables of these names in their place.
+INK = _apart(_variables(LIGHT, LIGHT_DIVERGING))
+NAMES = {colour: name for name, colour in INK.items()}
+
+# How a mark of a kind is drawn: names of fill and outline, and the outline's width.
+MARKS = {
+    "keep": ("keep", None, 0.0),
+    "open": ("open", "keep", 1.0),
+    "rival": ("spare", "rival", 1.5),
+    "spare": ("spare", None, 0.0),
+    "none": ("shade", None, 0.0),
+    "dot-keep": ("keep", None, 0.0),
+    "dot-spare": ("panel", "faint", 1.6),
+    "dot-change": ("rival", None, 0.0),
+}
 
 
 def css_variables() -> str:
@@ -97,14 +117,3 @@ def css_variables() -> str:
         f"@media screen and (prefers-color-scheme:dark){{:root:not([data-theme=light]){{color-scheme:dark;{dark}}}}}\n"
         f"@media screen{{:root[data-theme=dark]{{color-scheme:dark;{dark}}}}}\n"
     )
-
-
-def chart_style() -> str:
-    """The style sheet of every drawing, whose colours are variables."""
-    return importlib.resources.files(__package__).joinpath("chart.css").read_text(encoding="utf-8")
-
-
-def literal(css: str) -> str:
-    """The style sheet with the light scheme's colours in place of its variables."""
-    values = _variables(LIGHT, LIGHT_DIVERGING)
-    return re.sub(r"var\(--([a-z0-9-]+)\)", lambda match: values[match.group(1)], css)

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from winnow.report.drawing.charts import Cell, Grid, draw_grid, step_class
+from winnow.report.drawing.charts import Cell, Grid, draw_grid, step_kind
 from winnow.report.figures import sentences
 from winnow.report.figures.figure import Draw, Figure
 from winnow.report.figures.layers import KEPT_LEGEND, state_of
 from winnow.report.reading.record import Result, Run
+from winnow.report.reading.scores import Scores
 from winnow.report.wording import count, number, percent, ranges
 
 MOST_CELLS_NAMED = 24  # runs in the matrices of agreement
@@ -24,6 +25,9 @@ def coordinates(run: Result) -> dict[str, str]:
     if run.cell:
         given = {name: value for name, value in run.cell.items() if value not in (None, "")}
         return {name: str(value) for name, value in given.items()}
+
+    if isinstance(run, Scores):
+        return {"model": pathlib.PurePath(run.path).name}
 
     def base(name: str) -> str:
         path = pathlib.PurePath(str(run.fact(name, "") or ""))
@@ -113,7 +117,7 @@ def kept_side_by_side(runs: Sequence[Run], index: int) -> Figure:
     def rank(r: int, c: int) -> Cell:
         n = len(layers)
         share = 1 - (runs[r].rank[c] - 1) / max(n - 1, 1)
-        return step_class(share), str(runs[r].rank[c]), f"{runs[r].label}\nlayer {layers[c]}, rank {runs[r].rank[c]}"
+        return step_kind(share), str(runs[r].rank[c]), f"{runs[r].label}\nlayer {layers[c]}, rank {runs[r].rank[c]}"
 
     names = [run.label for run in runs[: max(1, MOST_SQUARES // len(layers))]]
     sets = [set(choice.kept) for choice in choices]
@@ -188,7 +192,7 @@ def agreement(runs: Sequence[Run], index: int) -> Figure | None:
             if r == c:
                 return "none", "", names[r]
             value = pairs[min(r, c), max(r, c)][which]
-            return step_class(value), number(value, 2), f"{names[r]}\n{names[c]}\n{word} {number(value)}"
+            return step_kind(value), number(value, 2), f"{names[r]}\n{names[c]}\n{word} {number(value)}"
 
         numbers = [str(i + 1) for i in range(len(shown))]
         labelled = [f"{i + 1} {name}" for i, name in enumerate(names)]

@@ -14,11 +14,10 @@ from winnow.report.drawing.charts import (
     draw_grid,
     draw_points,
     draw_rows,
-    shorten,
-    step_class,
+    step_kind,
 )
+from winnow.report.drawing.drawing import Drawing
 from winnow.report.figures.figure import Draw, Figure, Row
-from winnow.report.markup import Markup
 from winnow.report.reading import evaluation as ev
 from winnow.report.wording import amount, count, form_of, is_small_good, listed, number, percent, the_layers
 
@@ -82,18 +81,17 @@ def front(result: ev.Evaluation) -> Figure:
     if result.cache is not None and column is not None:
         x, label = result.cache[:, column] / 2**20, f"KV cache at {result.kv_lengths[column]:,} tokens, MiB"
 
-    def draw(metric: str, width: int) -> Markup:
+    def draw(metric: str, width: int) -> Drawing:
         mean, low, high = result.means[metric]
         flags = ev.front(result, metric)
-        names = [shorten(name, 22) for name in result.patterns]
-        labelled = list(dict.fromkeys([*flags, *ev.order(result, range(len(names)))]))
+        labelled = list(dict.fromkeys([*flags, *ev.order(result, range(len(result.patterns)))]))
         return draw_points(
             Points(
                 x,
                 mean,
                 label,
                 _SHORT[metric],
-                names,
+                result.patterns,
                 _tips(result, metric),
                 set(flags),
                 labelled,
@@ -103,6 +101,7 @@ def front(result: ev.Evaluation) -> Figure:
                 True,
                 low=low,
                 high=high,
+                has_list=True,
             ),
             width,
         )
@@ -173,7 +172,7 @@ def difference(result: ev.Evaluation, other: str) -> Figure | None:
     ranked = ev.order(result, range(len(result.patterns)))
     metrics = sorted(triples, key=lambda metric: metric != result.metric)
 
-    def draw(metric: str, width: int) -> Markup:
+    def draw(metric: str, width: int) -> Drawing:
         value, low, high = (column[ranked] for column in triples[metric])
         tips = []
         for place, i in enumerate(ranked):
@@ -248,13 +247,13 @@ def costs(result: ev.Evaluation) -> Figure | None:
 
     groups = ev.budgets(result)  # patterns with as many full layers cost the same
 
-    def draw(words: str, table: Floats, width: int) -> Markup:
+    def draw(words: str, table: Floats, width: int) -> Drawing:
         def cell(r: int, c: int) -> Cell:
             k, ranked = groups[r]
             part = ev.share(table, result, ranked[0], c)
             amount = _bytes(table[ranked[0], c]) if words == "KV cache" else f"{number(table[ranked[0], c])} FLOP"
             return (
-                step_class(part),
+                step_kind(part),
                 percent(part),
                 (
                     f"{k} of {len(result.layers)} layers full\n{result.kv_lengths[c]:,} tokens: "

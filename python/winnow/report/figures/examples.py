@@ -9,10 +9,11 @@ import xarray as xr
 from winnow.report.agreement import Stability, stability
 from winnow.report.arrays import Floats, Integers
 from winnow.report.drawing import matrix
-from winnow.report.drawing.svg import Canvas, Linear, value_scale
+from winnow.report.drawing.axes import is_log, scale, x_axis, y_axis
+from winnow.report.drawing.charts import evenly
+from winnow.report.drawing.drawing import LINE, Drawing
 from winnow.report.figures import sentences
 from winnow.report.figures.figure import Figure
-from winnow.report.markup import Markup
 from winnow.report.reading import answer_text
 from winnow.report.reading.opening import values
 from winnow.report.reading.record import Examples, Run, dataset
@@ -222,25 +223,23 @@ def tokens(run: Run, most_cells: int = MOST_TOKEN_CELLS) -> Figure | None:
     )
 
 
-def _draw_course(run: Run, course: Floats, layer: int, width: int) -> Markup:
-    canvas = Canvas(width, 260, left=62, top=26)
-    left, top, right, bottom = canvas.plot
-    good = np.flatnonzero(np.isfinite(course)).tolist()
-    x_scale = Linear(0.5, len(course) + 0.5, left, right)
-    scale, is_log = value_scale(course, bottom, top)
-    canvas.left_axis(scale, f"delta NLL of layer {run.layers[layer]}, nats" + (" (log)" if is_log else ""))
-    canvas.bottom_axis(x_scale, "answer token", [t for t in x_scale.ticks() if t >= 1 and t == int(t)])
-    canvas.polyline([(x_scale(i + 1), scale(course[i])) for i in good], "path s0")
-    for i in good:
-        canvas.dot(
-            x_scale(i + 1),
-            scale(course[i]),
-            3 if len(good) < 100 else 1.5,
-            "mark f0",
-            data_tip=f"answer token {i + 1}\nlayer {run.layers[layer]}: {signed(course[i])} nats\n"
-            "mean over the examples that have it",
-        )
-    return canvas.render(f"Mean delta NLL of layer {run.layers[layer]} per answer token")
+def _draw_course(run: Run, course: Floats, layer: int, width: int) -> Drawing:
+    drawing = Drawing(width, 260, f"Mean delta NLL of layer {run.layers[layer]} per answer token")
+    drawing.place(62, 12, 26, 40)
+    good = np.flatnonzero(np.isfinite(course))
+    drawing.axes.set_xlim(0.5, len(course) + 0.5)
+    ticks = scale(drawing, "y", course)
+    word = " (log)" if is_log(drawing, "y") else ""
+    y_axis(drawing, ticks, f"delta NLL of layer {run.layers[layer]}, nats{word}")
+    x_axis(drawing, [1 + i for i in evenly(len(course), 6)], "answer token")
+    drawing.line(good + 1, course[good], "keep", 1.6)
+    tips = [
+        f"answer token {i + 1}\nlayer {run.layers[layer]}: {signed(course[i])} nats\n"
+        "mean over the examples that have it"
+        for i in good
+    ]
+    drawing.dots(good + 1, course[good], ["dot-keep"] * len(good), tips, 3 if len(good) < 100 else 1.5)
+    return drawing
 
 
 def growth(run: Run) -> Figure | None:
@@ -286,71 +285,64 @@ def growth(run: Run) -> Figure | None:
     )
 
 
-def _size_axis(canvas: Canvas, sizes: list[int], pad: float) -> Linear:
-    left, _, right, bottom = canvas.plot
-    scale = Linear(0, max(len(sizes) - 1, 1), left + pad, right - pad)
-    for i, size in enumerate(sizes):
-        canvas.text(scale(i), bottom + 15, f"{size:,}", "middle", "tick")
-    canvas.text((left + right) / 2, bottom + 31, "examples", "middle", "axis")
-    return scale
+def _size_axis(drawing: Drawing, sizes: list[int]) -> None:
+    """The numbers of examples, evenly spaced."""
+    names = {float(i): f"{size:,}" for i, size in enumerate(sizes)}
+    x_axis(drawing, list(names), "examples", lambda place: names[place], has_lines=False)
 
 
-def _draw_ranks(run: Run, found: Stability, width: int) -> Markup:
+def _draw_ranks(run: Run, found: Stability, width: int) -> Drawing:
     """A line a layer: the top K of all examples, layers that were in or out of it with fewer, and the rest faint."""
-    n_layers = len(run.layers)
-    canvas = Canvas(width, 320 if width > 500 else 290, left=46, right=40, top=26)
-    _, top, right, bottom = canvas.plot
-    x_scale = _size_axis(canvas, found.sizes, 8)
+    n_layers, n_sizes = len(run.layers), len(found.sizes)
+    drawing = Drawing(width, 330 if width > 500 else 310, "Rank of each layer as examples are added")
+    drawing.place(46, 44, 26, 40)
     shown = min(n_layers, max(2 * found.k, 8))
-    y_scale = Linear(0.5, shown + (0.5 if shown == n_layers else 1.6), top, bottom)  # room for ranks beyond
+    drawing.axes.set_xlim(-0.02 * n_sizes, max(n_sizes - 1, 1) * 1.02)
+    drawing.axes.set_ylim(shown + (0.5 if shown == n_layers else 1.6), 0.5)  # room for ranks beyond
     ticks = sorted({1, *range(max(1, shown // 6), shown + 1, max(1, shown // 6))})
-    canvas.left_axis(y_scale, "rank", ticks, form=lambda value: str(int(value)))
+    y_axis(drawing, ticks, "rank", lambda value: str(int(value)), 44)
+    _size_axis(drawing, found.sizes)
     last = found.ranks[-1]
+    right, top = drawing.box[2], drawing.box[1]
+    ends = drawing.spots(np.full(n_layers, n_sizes - 1.0), last)
     for i in sorted(range(n_layers), key=lambda i: -last[i]):
         is_kept, was_in = last[i] <= found.k, found.ranks[:, i] <= found.k
-        kind = "1" if was_in.any() and not was_in.all() else "0" if is_kept else ""
-        points = [(x_scale(s), y_scale(min(found.ranks[s, i], shown + 1.1))) for s in range(len(found.sizes))]
         if min(found.ranks[:, i]) > shown:
             continue
-        canvas.polyline(points, f"path s{kind}" + ("" if is_kept else " dashed") if kind else "path-faint")
-        for s, (x, y) in enumerate(points):
-            if found.ranks[s, i] <= shown:
-                canvas.dot(
-                    x,
-                    y,
-                    3.4 if is_kept else 2.6,
-                    f"mark f{kind}" if kind else "mark spare",
-                    data_tip=f"layer {run.layers[i]}\nrank {found.ranks[s, i]} after {found.sizes[s]} examples",
-                )
-        if last[i] <= shown and (shown <= 24 or last[i] % math.ceil(shown / 24) == 1):
-            canvas.text(right + 6, y_scale(last[i]) + 4, str(run.layers[i]), "start", "strong" if is_kept else "tick")
-    canvas.text(right + 6, top - 12, "layer", "start", "axis")
-    return canvas.render("Rank of each layer as examples are added")
+        changes = bool(was_in.any() and not was_in.all())
+        colour = "rival" if changes else "keep" if is_kept else "spare"
+        course = np.minimum(found.ranks[:, i], shown + 1.1)
+        drawing.line(
+            range(n_sizes), course, colour, 1.6 if colour != "spare" else 1.2, "--" if changes and not is_kept else "-"
+        )
+        at = [s for s in range(n_sizes) if found.ranks[s, i] <= shown]
+        tips = [f"layer {run.layers[i]}\nrank {found.ranks[s, i]} after {found.sizes[s]} examples" for s in at]
+        drawing.dots(at, found.ranks[at, i], [colour] * len(at), tips, 3.4 if is_kept else 2.6)
+        every = max(1, math.ceil(shown * LINE / (drawing.box[3] - top)))
+        if last[i] <= shown and (last[i] - 1) % every == 0:
+            drawing.text(right + 8, ends[i][1], run.layers[i], "left", "ink" if is_kept else "muted", bool(is_kept))
+    drawing.text(drawing.width - 4, 9, "layer", "right")
+    return drawing
 
 
-def _draw_agreement(found: Stability, width: int) -> Markup:
-    canvas = Canvas(width, 280, left=46, right=16, top=26)
-    _, top, _, bottom = canvas.plot
-    x_scale = _size_axis(canvas, found.sizes, 8)
+def _draw_agreement(found: Stability, width: int) -> Drawing:
+    drawing = Drawing(width, 280, "Agreement with the ranking of all examples")
+    drawing.place(46, 20, 26, 40)
+    n_sizes = len(found.sizes)
     known = [value for value in [*found.rho, *found.drawn_rho.ravel()] if np.isfinite(value)]
-    y_scale = Linear(min([0.0, *known]), 1.04, bottom, top)
-    canvas.left_axis(y_scale, "Spearman's rho with the ranking of all")
-    band = [(x_scale(i), y_scale(found.drawn_rho[i, 2])) for i in range(len(found.sizes))] + [
-        (x_scale(i), y_scale(found.drawn_rho[i, 0])) for i in reversed(range(len(found.sizes)))
-    ]
+    drawing.axes.set_xlim(-0.02 * n_sizes, max(n_sizes - 1, 1) * 1.02)
+    ticks = scale(drawing, "y", [*known, 1.0], True)
+    y_axis(drawing, ticks, "Spearman's rho with the ranking of all", right=20)
+    _size_axis(drawing, found.sizes)
+    places = np.arange(n_sizes)
     if np.isfinite(found.drawn_rho).all():
-        canvas.polygon(band, "band")
-    canvas.polyline([(x_scale(i), y_scale(v)) for i, v in enumerate(found.rho) if np.isfinite(v)], "path s0")
-    for i, size in enumerate(found.sizes):
-        if np.isfinite(found.rho[i]):
-            canvas.dot(
-                x_scale(i),
-                y_scale(found.rho[i]),
-                4,
-                "mark f0",
-                data_tip=(
-                    f"first {size} examples\nrho {number(found.rho[i])}, {int(found.shared[i])} of the top {found.k}\n"
-                    f"random draws: {number(found.drawn_rho[i, 0])} to {number(found.drawn_rho[i, 2])}"
-                ),
-            )
-    return canvas.render("Agreement with the ranking of all examples")
+        drawing.band(places, found.drawn_rho[:, 0], found.drawn_rho[:, 2])
+    good = np.flatnonzero(np.isfinite(found.rho))
+    drawing.line(good, found.rho[good], "keep", 1.6)
+    tips = [
+        f"first {found.sizes[i]} examples\nrho {number(found.rho[i])}, {int(found.shared[i])} of the top {found.k}\n"
+        f"random draws: {number(found.drawn_rho[i, 0])} to {number(found.drawn_rho[i, 2])}"
+        for i in good
+    ]
+    drawing.dots(good, found.rho[good], ["dot-keep"] * len(good), tips, 4)
+    return drawing

@@ -5,18 +5,27 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from winnow.report.drawing.drawing import WIDE, Drawing
 from winnow.report.drawing.matrix import Spec
-from winnow.report.drawing.svg import WIDE
-from winnow.report.markup import Markup
 
-Draw = Callable[[int], Markup]  # of the width
+Draw = Callable[[int], Drawing]  # of the width
 TableCell = str | float | np.integer | np.floating | None
 Row = Sequence[TableCell]
 
 
 @dataclass
+class Strip:
+    """One row of squares of the page, a layer each."""
+
+    layers: Sequence[int]
+    kinds: Sequence[str]  # of marks
+    tips: Sequence[str]
+    label: str
+
+
+@dataclass
 class Figure:
-    """`drawings`: (name of the variant, function of the width that returns SVG). `matrix`: data for page.js."""
+    """`drawings`: (name of the variant, what draws it at a width). `matrix`: data for page.js."""
 
     id: str
     title: str
@@ -27,5 +36,5 @@ class Figure:
     table: tuple[Sequence[str], Sequence[Row]] | None = None  # (column names, rows) for a table below the figure
     matrix: Spec | None = None
 
-    def draw(self, width: int = WIDE, variant: int = 0) -> Markup:
+    def draw(self, width: int = WIDE, variant: int = 0) -> Drawing:
         return self.drawings[variant][1](width)

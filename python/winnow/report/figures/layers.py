@@ -5,11 +5,11 @@ from functools import partial
 import numpy as np
 
 from winnow.report.arrays import Floats, Integers
-from winnow.report.drawing.charts import Cell, Grid, Points, draw_grid, draw_points, draw_squares, step_class
-from winnow.report.drawing.svg import Canvas, Linear, value_scale
+from winnow.report.drawing.axes import is_log, layer_axis, needs_log, scale, y_axis
+from winnow.report.drawing.charts import Cell, Grid, Points, draw_grid, draw_points, step_kind
+from winnow.report.drawing.drawing import Drawing
 from winnow.report.figures import sentences
-from winnow.report.figures.figure import Draw, Figure, Row
-from winnow.report.markup import Markup
+from winnow.report.figures.figure import Draw, Figure, Row, Strip
 from winnow.report.reading.record import Run
 from winnow.report.wording import interval, percent, signed
 
@@ -29,8 +29,8 @@ def state_of(choice: sentences.Choice, i: int) -> str:
     return "rival" if i in choice.rivals else "spare"
 
 
-def strip(run: Run, choice: sentences.Choice, width: int) -> Markup:
-    """One row of squares, a layer each: what keeps full attention."""
+def strip_of(run: Run, choice: sentences.Choice) -> Strip:
+    """What keeps full attention, a square a layer."""
     p = run.p_top_k.get(choice.k)
     words = {
         "keep": "keeps full attention",
@@ -44,34 +44,58 @@ def strip(run: Run, choice: sentences.Choice, width: int) -> Markup:
         + ("" if p is None else f"\nin the top {choice.k} in {percent(p[i])} of the resamples")
         for i, layer in enumerate(run.layers)
     ]
-    return draw_squares(run.layers, states, tips, f"Layers kept at K = {choice.k}", width)
+    return Strip(run.layers.tolist(), states, tips, f"Layers kept at K = {choice.k}")
 
 
 def _by(run: Run, how: str) -> Integers:
     return np.arange(len(run.layers)) if how == "layer" else run.order()
 
 
-def draw_deltas(run: Run, width: int, how: str, is_linear: bool | None) -> Markup:
+def _radius(drawing: Drawing, n: int) -> float:
+    left, _, right, _ = drawing.box
+    return min(5.0, max(1.6, (right - left) / n * 0.3))
+
+
+def draw_deltas(run: Run, width: int, how: str, is_linear: bool | None) -> Drawing:
     """Mean delta NLL with its interval, a column a layer."""
     means, low, high = (run.figures[name] for name in ("mean_delta_nll", "ci_low", "ci_high"))
-    canvas = Canvas(width, 320 if width > 500 else 270, left=62, top=26)
-    left, top, right, bottom = canvas.plot
-    scale, is_log = value_scale(np.concatenate([means, low, high]), bottom, top, is_linear)
-    canvas.left_axis(scale, "delta NLL, nats per token" + (" (logarithmic on both sides of 0)" if is_log else ""))
+    drawing = Drawing(width, 320 if width > 500 else 270, "Delta NLL per layer, with 95 % intervals")
+    drawing.place(62, 12, 26, 40)
+    ticks = scale(drawing, "y", np.concatenate([means, low, high]), is_linear)
+    word = " (logarithmic on both sides of 0)" if is_log(drawing, "y") else ""
+    y_axis(drawing, ticks, f"delta NLL, nats per token{word}")
     order = _by(run, how)
-    x_of = canvas.layer_axis(run.layers[order], "layer" if how == "layer" else "layer, by rank")
+    layer_axis(drawing, run.layers[order].tolist(), "layer" if how == "layer" else "layer, by rank")
     kept = set(run.kept(run.top_k).tolist())
-    radius = min(5.0, max(1.6, (right - left) / len(order) * 0.3))
-    for column, i in enumerate(order):
-        if not np.isfinite(means[i]):
-            continue
-        x, is_kept = x_of(column), i in kept
+    columns = [column for column, i in enumerate(order) if np.isfinite(means[i])]
+    tips = []
+    for i in order[columns]:
         tip = f"layer {run.layers[i]}, rank {run.rank[i]}\ndelta NLL {signed(means[i])} nats per token"
         if np.isfinite([low[i], high[i]]).all():
-            canvas.line(x, scale(low[i]), x, scale(high[i]), "whisker" if is_kept else "whisker-spare")
             tip += f"\n95 % interval {interval(low[i], high[i])}"
-        canvas.dot(x, scale(means[i]), radius, f"mark {'dot-keep' if is_kept else 'dot-spare'}", data_tip=tip)
-    return canvas.render("Delta NLL per layer, with 95 % intervals")
+        tips.append(tip)
+    _with_intervals(drawing, columns, order[columns], kept, (means, low, high), tips)
+    return drawing
+
+
+def _with_intervals(
+    drawing: Drawing,
+    columns: list[int],
+    order: Integers,
+    kept: set[int],
+    values: tuple[Floats, Floats, Floats],
+    tips: list[str],
+) -> None:
+    """Dots of the layers `order` in their columns, with the ends of their intervals where both are finite."""
+    middle, low, high = values
+    ends = [
+        ((column, low[i]), (column, high[i]), i in kept)
+        for column, i in zip(columns, order.tolist(), strict=True)
+        if np.isfinite([low[i], high[i]]).all()
+    ]
+    drawing.whiskers(ends)
+    kinds = ["dot-keep" if i in kept else "dot-spare" for i in order.tolist()]
+    drawing.dots(columns, middle[order], kinds, tips, _radius(drawing, len(order)))
 
 
 def deltas(run: Run) -> Figure:
@@ -79,8 +103,7 @@ def deltas(run: Run) -> Figure:
         ("by layer", lambda width: draw_deltas(run, width, "layer", None)),
         ("by rank", lambda width: draw_deltas(run, width, "rank", None)),
     ]
-    _, is_log = value_scale(run.figures["mean_delta_nll"], 1, 0)
-    if is_log:
+    if needs_log(run.figures["mean_delta_nll"]):
         drawings.append(("linear scale", lambda width: draw_deltas(run, width, "layer", True)))
     return Figure(
         "deltas",
@@ -92,7 +115,7 @@ def deltas(run: Run) -> Figure:
     )
 
 
-def _draw_certainty(run: Run, width: int, how: str) -> Markup:
+def _draw_certainty(run: Run, width: int, how: str) -> Drawing:
     order = _by(run, how)
     budgets = [k for k in run.budgets if k in run.p_top_k]
 
@@ -100,7 +123,7 @@ def _draw_certainty(run: Run, width: int, how: str) -> Markup:
         i, k = order[c], budgets[r]
         p = run.p_top_k[k][i]
         words = f"{100 * p:.0f}" if np.isfinite(p) and p >= 0.005 else ""
-        return step_class(p), words, f"layer {run.layers[i]}\nP(top {k}) = {percent(p)}\nrank {run.rank[i]}"
+        return step_kind(p), words, f"layer {run.layers[i]}\nP(top {k}) = {percent(p)}\nrank {run.rank[i]}"
 
     return draw_grid(
         Grid(
@@ -115,32 +138,30 @@ def _draw_certainty(run: Run, width: int, how: str) -> Markup:
     )
 
 
-def draw_ranks(run: Run, width: int) -> Markup:
+def draw_ranks(run: Run, width: int) -> Drawing:
     """Rank with its interval: where intervals overlap, the order is open."""
-    canvas = Canvas(width, 300 if width > 500 else 260, left=46, top=26)
-    left, top, right, bottom = canvas.plot
+    drawing = Drawing(width, 300 if width > 500 else 260, "Rank per layer, with 95 % intervals")
+    drawing.place(46, 12, 26, 40)
     n = len(run.layers)
-    scale = Linear(0.5, n + 0.5, top, bottom)
-    canvas.left_axis(scale, "rank, 1 is kept first", ticks=_rank_ticks(n), form=lambda value: str(int(value)))
+    drawing.axes.set_ylim(n + 0.5, 0.5)
+    y_axis(drawing, _rank_ticks(n), "rank, 1 is kept first", form=lambda value: str(int(value)))
     order = run.order()
-    x_of = canvas.layer_axis(run.layers[order], "layer, by rank")
+    layer_axis(drawing, run.layers[order].tolist(), "layer, by rank")
     if run.top_k < n:
-        canvas.line(left, scale(run.top_k + 0.5), right, scale(run.top_k + 0.5), "guide")
-        canvas.text(right, scale(run.top_k + 0.5) - 4, f"top {run.top_k}", "end", "tick")
+        border = run.top_k + 0.5
+        drawing.line([-0.5, n - 0.5], [border, border], "faint", 1, "--")
+        right, y = drawing.spots([n - 0.5], [border])[0]
+        drawing.text(right, y - 9, f"top {run.top_k}", "right")
     low, high = run.figures["rank_low"], run.figures["rank_high"]
-    kept = set(run.kept(run.top_k).tolist())
-    radius = min(5.0, max(1.6, (right - left) / n * 0.3))
-    for column, i in enumerate(order):
+    tips = []
+    for i in order:
         tip = f"layer {run.layers[i]}, rank {run.rank[i]}"
         if np.isfinite([low[i], high[i]]).all():
-            canvas.line(
-                x_of(column), scale(low[i]), x_of(column), scale(high[i]), "whisker" if i in kept else "whisker-spare"
-            )
             tip += f"\n95 % interval {low[i]:.0f} to {high[i]:.0f}"
-        canvas.dot(
-            x_of(column), scale(run.rank[i]), radius, f"mark {'dot-keep' if i in kept else 'dot-spare'}", data_tip=tip
-        )
-    return canvas.render("Rank per layer, with 95 % intervals")
+        tips.append(tip)
+    kept = set(run.kept(run.top_k).tolist())
+    _with_intervals(drawing, list(range(n)), order, kept, (run.rank.astype(float), low, high), tips)
+    return drawing
 
 
 def _rank_ticks(n: int) -> list[int]:
@@ -211,7 +232,7 @@ def controls(run: Run) -> list[Figure]:
     return figures
 
 
-def _draw_control(run: Run, name: str, means: Floats, width: int) -> Markup:
+def _draw_control(run: Run, name: str, means: Floats, width: int) -> Drawing:
     long = run.figures["mean_delta_nll"]
     kept = run.kept(run.top_k).tolist()
     on_control = np.argsort(-means, kind="stable")[: run.top_k].tolist()

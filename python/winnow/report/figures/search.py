@@ -5,10 +5,11 @@ from functools import partial
 import numpy as np
 
 from winnow.report.arrays import Floats, Integers
+from winnow.report.drawing.axes import is_log, needs_log, scale, x_axis, y_axis
 from winnow.report.drawing.charts import MOST_SQUARES, Cell, Grid, Points, draw_grid, draw_points, evenly
-from winnow.report.drawing.svg import Canvas, Linear, value_scale
+from winnow.report.drawing.drawing import Drawing
+from winnow.report.drawing.palette import N_SIGNED
 from winnow.report.figures.figure import Draw, Figure, Row
-from winnow.report.markup import Markup
 from winnow.report.reading import search
 from winnow.report.reading.search import Method, Pairs, Search
 from winnow.report.wording import capital, count, form_of, interval, is_small_good, number, ranges, signed, the_layers
@@ -114,54 +115,41 @@ def _course_reading(method: Method) -> str:
     return text
 
 
-def _draw_course(method: Method, variable: str, width: int) -> Markup:
-    canvas = Canvas(width, 320 if width > 500 else 280, left=62, top=26)
-    left, top, right, bottom = canvas.plot
+def _draw_course(method: Method, variable: str, width: int) -> Drawing:
+    drawing = Drawing(width, 320 if width > 500 else 280, f"{_WORDS[variable]} of the best pattern of each K")
+    drawing.place(62, 16, 26, 42)
     means, form = method.means[variable], form_of(variable)
     each = method.examples.get(variable.removeprefix("mean_"))
     other = np.array([]) if each is None else each.mean(1)
     verified = method.means.get(variable + "_verified")
-    scale, is_log = value_scale(
-        np.concatenate([means, other, [] if verified is None else verified]),
-        bottom,
-        top,
-        None if is_small_good(variable) else True,
+    drawing.axes.set_xlim(min(method.keep) - 0.5, max(method.keep) + 0.5)
+    values = np.concatenate([means, other, [] if verified is None else verified])
+    ticks = scale(drawing, "y", values, None if is_small_good(variable) else True)
+    y_axis(drawing, ticks, _WORDS[variable] + (" (log)" if is_log(drawing, "y") else ""), form, 16)
+    budgets = range(min(method.keep), max(method.keep) + 1)
+    x_axis(drawing, [budgets[i] for i in evenly(len(budgets), 9)], "K: layers with full attention")
+    shown = [i for i in evenly(len(other), MOST_DOTS) if np.isfinite([other[i], method.pattern_keep[i]]).all()]
+    drawing.dots(
+        method.pattern_keep[shown],
+        other[shown],
+        ["dot-spare"] * len(shown),
+        [f"{method.patterns[i]}\n{_WORDS[variable]} {form(other[i])}" for i in shown],
+        2.6,
     )
-    canvas.left_axis(scale, _WORDS[variable] + (" (log)" if is_log else ""), form=form)
-    x_scale = Linear(min(method.keep) - 0.5, max(method.keep) + 0.5, left, right)
-    canvas.bottom_axis(
-        x_scale,
-        "K: layers with full attention",
-        [t for t in x_scale.ticks(8) if t == int(t) and min(method.keep) <= t <= max(method.keep)],
-    )
-    for i in evenly(len(other), MOST_DOTS):
-        if np.isfinite([other[i], method.pattern_keep[i]]).all():
-            canvas.dot(
-                x_scale(method.pattern_keep[i]),
-                scale(other[i]),
-                2.6,
-                "mark dot-spare",
-                data_tip=f"{method.patterns[i]}\n{_WORDS[variable]} {form(other[i])}",
-            )
     good = [i for i in range(len(means)) if np.isfinite(means[i])]
-    canvas.polyline([(x_scale(method.keep[i]), scale(means[i])) for i in good], "path s0")
-    for i in good:
-        canvas.dot(
-            x_scale(method.keep[i]),
-            scale(means[i]),
-            5,
-            "mark dot-keep",
-            data_tip=f"best of K = {method.keep[i]}\n{search.figures_said(method, i)}",
-        )
-        if verified is not None and np.isfinite(verified[i]):
-            canvas.dot(
-                x_scale(method.keep[i]) + 9,
-                scale(verified[i]),
-                4,
-                "mark f1",
-                data_tip=f"K = {method.keep[i]}, every row under the window\n{_WORDS[variable]} {form(verified[i])}",
-            )
-    return canvas.render(f"{_WORDS[variable]} of the best pattern of each K")
+    keep = np.array(method.keep, float)
+    if good:
+        drawing.line(keep[good], means[good], "keep", 1.6)
+    tips = [f"best of K = {method.keep[i]}\n{search.figures_said(method, i)}" for i in good]
+    drawing.dots(keep[good], means[good], ["dot-keep"] * len(good), tips)
+    if verified is not None:
+        both = [i for i in good if np.isfinite(verified[i])]
+        tips = [
+            f"K = {method.keep[i]}, every row under the window\n{_WORDS[variable]} {form(verified[i])}" for i in both
+        ]
+        aside = 9 * (len(budgets) or 1) / (drawing.box[2] - drawing.box[0])  # so that neither hides the other
+        drawing.dots(keep[both] + aside, verified[both], ["dot-change"] * len(both), tips, 4)
+    return drawing
 
 
 def course(method: Method, prefix: str) -> Figure:
@@ -199,12 +187,12 @@ def verification(method: Method, prefix: str) -> Figure | None:
         return None
     best = {position for i in range(len(method.keep)) if (position := search.best_position(method, i)) is not None}
 
-    def draw(words: str, tail: Floats, exact: Floats, name: str, width: int) -> Markup:
+    def draw(words: str, tail: Floats, exact: Floats, name: str, width: int) -> Drawing:
         form = form_of(name)
         tips = [f"{pattern}\ntail {form(tail[i])}, exact {form(exact[i])}" for i, pattern in enumerate(method.patterns)]
         # A place and a name for patterns that were verified; the others have NaN and are not drawn.
         labels = sorted(best, key=lambda i: -method.pattern_keep[i])
-        is_linear = not is_small_good(name) or not value_scale(np.concatenate([tail, exact]), 0, 1)[1]
+        is_linear = not is_small_good(name) or not needs_log(np.concatenate([tail, exact]))
         return draw_points(
             Points(
                 np.where(np.isfinite(exact), tail, np.nan),
@@ -273,7 +261,7 @@ def interactions(pairs: Pairs) -> Figure:
     """Delta of both windowed less the sum of each alone."""
     n = len(pairs.layers)
 
-    def drawing(table: Floats, unit: str, has_ends: bool, width: int) -> Markup:
+    def drawing(table: Floats, unit: str, has_ends: bool, width: int) -> Drawing:
         finite = np.abs(table[np.isfinite(table)])
         largest = float(finite.max()) if finite.size and finite.max() > 0 else 1.0
 
@@ -287,8 +275,9 @@ def interactions(pairs: Pairs) -> Figure:
                 tip += f"\n95\u00a0% interval {interval(pairs.low[r, c], pairs.high[r, c])}"
                 is_clear &= bool(pairs.low[r, c] > 0 or pairs.high[r, c] < 0)
                 tip += "" if is_clear else "\nnot enough evidence"
-            step = int(round(3 + 3 * np.clip(value / largest, -1, 1))) if is_clear else 3
-            return (f"m{step}" if is_clear else "none"), number(value, 2), tip
+            middle = (N_SIGNED - 1) / 2
+            kind = f"d{round(middle + middle * float(np.clip(value / largest, -1, 1)))}" if is_clear else "none"
+            return kind, number(value, 2), tip
 
         return draw_grid(
             Grid(

@@ -306,9 +306,14 @@ def tokens(positions: Integers, means: Floats, layer: int) -> str:
 
 
 def pair(a: Run, b: Run) -> tuple[float, float]:
-    """Agreement of two runs over the same layers: (rho, jaccard of the top K), NaN where it is not defined."""
+    """Agreement of two runs over the same layers: (rho, jaccard of the top K), NaN where it is not defined.
+
+    Of two cells of one collected sweep it is the file's, where that has both.
+    """
     if a.layers.tolist() != b.layers.tolist():
         return float("nan"), float("nan")
+    if a.path == b.path and np.isfinite(a.agreement.get(b.cell_name, np.nan)).all():
+        return a.agreement[b.cell_name]
     first, second = a.figures["mean_delta_nll"], b.figures["mean_delta_nll"]
     if not np.isfinite(first).all() or not np.isfinite(second).all():
         return float("nan"), float("nan")

@@ -7,7 +7,7 @@ import numpy as np
 from winnow.common.text import clean
 from winnow.report.agreement import average_ranks, spearman
 from winnow.report.arrays import Floats
-from winnow.report.drawing.charts import Cell, Grid, Rows, draw_grid, draw_rows, step_class
+from winnow.report.drawing.charts import Cell, Grid, Rows, draw_grid, draw_rows, step_kind
 from winnow.report.figures.figure import Figure
 from winnow.report.reading.record import Run, dataset, figures_in, numbers, scalars, statuses, texts
 from winnow.report.wording import capital, correlation, count, interval, listed, number, percent
@@ -68,8 +68,10 @@ def _from_ranking(run: Run) -> Signals:
     found = Signals(list(names), values, rho, np.full(rho.shape, np.nan), np.full(rho.shape, np.nan))
     for i, name in enumerate(found.names):
         figure = {"exact-match": "rho_exact_match", "token-accuracy": "rho_token_accuracy"}.get(name)
-        for ends, end in ((found.low, "_ci_low"), (found.high, "_ci_high")):
-            ends[0, i] = ends[i, 0] = run.reliability.get(f"{figure}{end}", np.nan)
+        if i == 0 or figure not in run.reliability:
+            continue
+        for table, end in ((found.rho, ""), (found.low, "_ci_low"), (found.high, "_ci_high")):
+            table[0, i] = table[i, 0] = run.reliability.get(f"{figure}{end}", np.nan)
     return found
 
 
@@ -145,14 +147,14 @@ def side_by_side(run: Run, found: Signals) -> Figure:
         if not np.isfinite(value):
             return "none", "", head + "not defined"
         rank = n - place[r, c] * (n - 1)
-        return step_class(place[r, c]), f"{rank:.0f}", f"{head}{number(value)}\nrank {rank:g}"
+        return step_kind(place[r, c]), f"{rank:.0f}", f"{head}{number(value)}\nrank {rank:g}"
 
     def by_pair(r: int, c: int) -> Cell:
         if r == c:
             return "none", "", found.of(found.names[r])
         rho, ends = found.rho[r, c], _ends(found.low[r, c], found.high[r, c])
         tip = f"{found.of(found.names[r])} and {found.of(found.names[c])}\nrho {number(rho)}"
-        return step_class(rho), number(rho, 2), tip + (f"\n{ends}" if ends else "")
+        return step_kind(rho), number(rho, 2), tip + (f"\n{ends}" if ends else "")
 
     rows = [(int(layer), *(float(row[i]) for row in found.values)) for i, layer in enumerate(run.layers)]
     return Figure(

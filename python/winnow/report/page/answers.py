@@ -1,20 +1,22 @@
 """What a page says first about a result of each kind: the answer, how far to trust it, and which figures show it."""
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Generic, TypeVar
 
+from markupsafe import Markup
+
 from winnow.report.arrays import Flags, Integers
-from winnow.report.drawing.charts import draw_squares
-from winnow.report.drawing.svg import NARROW, WIDE
+from winnow.report.drawing.drawing import NARROW, WIDE
 from winnow.report.figures import compare, layers, sentences, signals
 from winnow.report.figures import evaluation as evaluation_figures
 from winnow.report.figures import examples as example_figures
+from winnow.report.figures import scores as score_figures
 from winnow.report.figures import search as search_figures
-from winnow.report.figures.figure import Draw, Figure
-from winnow.report.markup import Markup, tag
-from winnow.report.reading import evaluation, search
+from winnow.report.figures.figure import Figure, Strip
+from winnow.report.page.parts import part
+from winnow.report.reading import evaluation, scores, search
 from winnow.report.reading.record import Result, Run
 from winnow.report.wording import capital, count, percent, ranges
 
@@ -42,6 +44,8 @@ def kind_of(result: R) -> Kind[R]:
 
 def about(result: Result) -> str:
     """One line: what was measured."""
+    if isinstance(result, scores.Scores):
+        return f"{count(result.n_examples, 'answer')} \u00b7 {count(len(result.patterns), 'pattern')}"
     words = compare.coordinates(result)
     parts = [words.get("model", ""), words.get("dataset", ""), f"window {words['window']}" if "window" in words else ""]
     if words.get("sinks", "0") not in ("0", ""):
@@ -57,46 +61,29 @@ def about(result: Result) -> str:
     return " \u00b7 ".join(part for part in parts if part)
 
 
-def _card(head: str, of: str, kept: Integers, strip: Draw, sentences: Iterable[Markup], k: int) -> Markup:
-    """One budget: its layers to copy, drawn, and what to say about them. strip: function of the width."""
+def _every(n: int, width: float) -> int:
+    """How many squares share a name in this width."""
+    wanted = math.ceil(22 * n / width)
+    return next((nice for nice in (1, 2, 4, 8, 16, 32, 64) if nice >= wanted), wanted)
+
+
+def _card(head: str, of: str, kept: Integers, strip: Strip, sure: str, caption: str, k: int) -> Markup:
+    """One budget: its layers to copy, drawn, and what to say about them."""
     copied = ",".join(str(layer) for layer in sorted(kept.tolist()))
-    return tag(
-        "div",
-        tag(
-            "div",
-            tag("span", head, class_="k"),
-            tag("span", of, class_="of"),
-            tag("button", "Copy list", type="button", class_="copy", data_copy=copied),
-            class_="head",
-        ),
-        tag(
-            "p",
-            tag("span", "Keep ", class_="keepword"),
-            tag("b", ranges(kept) or "none", class_="layers"),
-            class_="keeplist",
-        ),
-        tag("div", tag("div", strip(WIDE), class_="wide"), tag("div", strip(NARROW), class_="narrow")),
-        *sentences,
-        class_="budget",
-        data_budget=k,
-    )
-
-
-def _legend(entries: Iterable[tuple[str, str]]) -> Markup:
-    return tag(
-        "p", *(tag("span", tag("i", class_=f"swatch sw-{class_}"), words) for class_, words in entries), class_="legend"
-    )
+    n = len(strip.layers)
+    drawn = part("strip", strip, _every(n, WIDE), _every(n, NARROW - 20))
+    return part("card", head, of, ranges(kept), copied, k, drawn, sure, caption)
 
 
 PATTERN_LEGEND = [("keep", "full attention"), ("spare", "windowed")]
 
 
-def _pattern_strip(layers: Integers, mask: Flags, label: str) -> Draw:
-    states = ["keep" if kept else "spare" for kept in mask]
+def _pattern_strip(layers: Integers, mask: Flags, label: str) -> Strip:
+    kinds = ["keep" if kept else "spare" for kept in mask]
     tips = [
         f"layer {layer}: {'full attention' if kept else 'windowed'}" for layer, kept in zip(layers, mask, strict=True)
     ]
-    return lambda width: draw_squares(layers, states, tips, label, width)
+    return Strip(layers.tolist(), kinds, tips, label)
 
 
 # ---- layers one at a time -------------------------------------------------------------------------------------------
@@ -106,9 +93,8 @@ def _run_lead(run: Run) -> Markup:
     """The answer at the run's own K, in one sentence."""
     choice, n = sentences.choose(run, run.top_k), len(run.layers)
     if choice.k == n:
-        return tag(
-            "p", f"All {n} measured layers are kept at K = {choice.k}; a smaller --top-k chooses.", class_="lead"
-        )
+        text = f"All {n} measured layers are kept at K = {choice.k}; a smaller --top-k chooses."
+        return part("lead", [(text, False)])
     kept = run.layers[choice.kept]
     word = "layer " if choice.k == 1 else "layers "
     text = ""
@@ -120,14 +106,8 @@ def _run_lead(run: Run) -> Markup:
             f"{'is' if len(choice.settled) == 1 else 'are'} settled; for the rest there is not "
             "enough evidence to tell close layers apart."
         )
-    return tag(
-        "p",
-        "Keep full attention in ",
-        tag("b", word, ranges(kept), class_="layers"),
-        f" ({choice.k} of {n}) and window the rest.",
-        text,
-        class_="lead",
-    )
+    text = f" ({choice.k} of {n}) and window the rest.{text}"
+    return part("lead", [("Keep full attention in ", False), (word + ranges(kept), True), (text, False)])
 
 
 def _word_of_budget(k: int, n: int) -> str:
@@ -142,28 +122,22 @@ def _run_answer(run: Run) -> Markup:
         choice = sentences.choose(run, k)
         share = sentences.cache_share(run, k)
         memory = (
-            []
-            if share is None
-            else [
-                tag(
-                    "p",
-                    f"KV cache at the median prompt of {share[1]:,.0f} tokens: "
-                    f"{percent(share[0])} of full attention's.",
-                    class_="caption",
-                )
-            ]
+            f"KV cache at the median prompt of {share[1]:,.0f} tokens: {percent(share[0])} of full attention's."
+            if share
+            else ""
         )
         cards.append(
             _card(
                 f"{k} of {n}",
                 _word_of_budget(k, n),
                 run.layers[choice.kept],
-                partial(layers.strip, run, choice),
-                [tag("p", sentences.certainty(run, choice), class_="sure"), *memory],
+                layers.strip_of(run, choice),
+                sentences.certainty(run, choice),
+                memory,
                 k,
             )
         )
-    return tag("div", *cards, _legend(layers.KEPT_LEGEND), class_="answer")
+    return part("answer", cards, layers.KEPT_LEGEND)
 
 
 def _run_lines(run: Run) -> list[str]:
@@ -247,25 +221,22 @@ def _run_figures(run: Run, most_cells: int) -> list[Figure]:
 
 def _search_lead(result: search.Search) -> Markup:
     n = len(result.layers)
-    words: list[str] = []
+    words: list[tuple[str, bool]] = []
     for method in result.methods:
         at = search.target(method, n)
+        kept = ("layer " if method.keep[at] == 1 else "layers ") + (ranges(result.layers[method.full[at]]) or "none")
         words += [
-            f"With {method.keep[at]} of {n} at full attention {method.name} keeps ",
-            tag(
-                "b",
-                "layer " if method.keep[at] == 1 else "layers ",
-                ranges(result.layers[method.full[at]]) or "none",
-                class_="layers",
-            ),
-            f": {search.figures_said(method, at)}. ",
+            (f"With {method.keep[at]} of {n} at full attention {method.name} keeps ", False),
+            (kept, True),
+            (f": {search.figures_said(method, at)}. ", False),
         ]
     if result.pairs is not None and not result.methods:
-        words = [
+        text = (
             f"Interactions of {len(result.pairs.layers)} layers: no selection, but what windowing two of them costs "
             "beyond the two apart."
-        ]
-    return tag("p", *words, class_="lead")
+        )
+        words = [(text, False)]
+    return part("lead", words)
 
 
 def _search_answer(result: search.Search) -> Markup | None:
@@ -282,11 +253,12 @@ def _search_answer(result: search.Search) -> Markup | None:
                     method.name,
                     result.layers[method.full[i]],
                     _pattern_strip(result.layers, method.full[i], f"Layers kept by {method.name} at K = {k}"),
-                    [tag("p", capital(search.figures_said(method, i)) + ".", class_="sure")],
+                    capital(search.figures_said(method, i)) + ".",
+                    "",
                     k,
                 )
             )
-    return tag("div", *cards, _legend(PATTERN_LEGEND), class_="answer") if cards else None
+    return part("answer", cards, PATTERN_LEGEND) if cards else None
 
 
 # ---- whole patterns -------------------------------------------------------------------------------------------------
@@ -305,28 +277,33 @@ def _evaluation_answer(result: evaluation.Evaluation) -> Markup:
         words = evaluation.METRICS[metric].partition(",")[0]
         text = f"{capital(words)} {evaluation.said(result, metric, i)}"
         text += f"; {evaluation.loss(result, i)}." if evaluation.loss(result, i) else "."
-        caption = evaluation.caption_of_cost(result, i)
         cards.append(
             _card(
                 f"{k} of {n}",
                 result.patterns[i] + (f", best of {len(ranked)}" if len(ranked) > 1 else ""),
                 result.layers[result.full[i]],
                 _pattern_strip(result.layers, result.full[i], f"Layers of {result.patterns[i]}"),
-                [
-                    tag("p", text + evaluation.rival(result, ranked), class_="sure"),
-                    *([tag("p", caption, class_="caption")] if caption else []),
-                ],
+                text + evaluation.rival(result, ranked),
+                evaluation.caption_of_cost(result, i),
                 k,
             )
         )
-    return tag("div", *cards, _legend(PATTERN_LEGEND), class_="answer")
+    return part("answer", cards, PATTERN_LEGEND)
 
 
 KINDS: dict[type[Result], Kind[Any]] = {
+    scores.Scores: Kind(
+        "Scores of what patterns wrote",
+        "What patterns wrote, scored",
+        lambda result: part("lead", [(scores.lead(result), False)]),
+        lambda _: None,
+        scores.lines,
+        lambda result, _: score_figures.figures(result),
+    ),
     evaluation.Evaluation: Kind(
         "Whole patterns on held-out examples",
         "Patterns of full and windowed layers, measured",
-        lambda result: tag("p", evaluation.lead(result), class_="lead"),
+        lambda result: part("lead", [(evaluation.lead(result), False)]),
         _evaluation_answer,
         evaluation.lines,
         lambda result, _: evaluation_figures.figures(result),

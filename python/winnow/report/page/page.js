@@ -33,7 +33,7 @@
   document.addEventListener("pointerdown", event => {
     if (!event.target.closest(".chart")) hideTip();
   });
-  document.addEventListener("scroll", () => { if (document.activeElement.tagName !== "svg") hideTip(); }, {passive: true});
+  document.addEventListener("scroll", () => { if (!document.activeElement.matches(".chart")) hideTip(); }, {passive: true});
   document.addEventListener("focusout", hideTip);
   document.addEventListener("keydown", event => {
     if (event.key === "Escape") return hideTip();

@@ -95,6 +95,8 @@ class Run(Result):
     examples: Examples | None = None
     controls: dict[str, Control] = field(default_factory=dict)
     reliability: dict[str, float] = field(default_factory=dict)
+    cell_name: str = ""  # in a collected sweep
+    agreement: dict[str, tuple[float, float]] = field(default_factory=dict)  # name of a cell: rho and Jaccard with it
 
     def order(self) -> Integers:
         """Positions of the layers by rank."""
@@ -338,6 +340,9 @@ def read_collection(tree: xr.DataTree, path: pathlib.Path) -> tuple[list[Run], l
         )
     cells, states = texts(root, "cell") or [], texts(root, "state") or []
     reasons = texts(root, "reason") or [""] * len(cells)
+    between = dataset(tree, "agreement")
+    rho, jaccard = (numbers(between, name, ("cell", "other_cell")) for name in ("spearman_rho", "jaccard"))
+    compared = texts(between, "cell") or []
     runs: list[Run] = []
     others: list[OtherCell] = []
     for i, cell in enumerate(cells):
@@ -345,6 +350,9 @@ def read_collection(tree: xr.DataTree, path: pathlib.Path) -> tuple[list[Run], l
         if state == "done":
             run = _read_cell(tree, root.isel(cell=i), path, cell)
             if run is not None:
+                if rho is not None and jaccard is not None and cell in compared:
+                    row = compared.index(cell)
+                    run.agreement = dict(zip(compared, zip(rho[row], jaccard[row], strict=True), strict=True))
                 runs.append(run)
                 continue
         others.append((cell, state, reasons[i]))
@@ -360,7 +368,7 @@ def _read_cell(tree: xr.DataTree, row: xr.Dataset, path: pathlib.Path, cell: str
     if layers is None:
         return None
     figures = figures_in(facts)
-    run = Run(path=str(path), layers=layers, label=cell)
+    run = Run(path=str(path), layers=layers, label=cell, cell_name=cell)
     run.settings = {"top_k": figures["top_k"]} if np.isfinite(figures.get("top_k", np.nan)) else {}
     _read_ranking(run, row)
     _read_budgets(run, row)
