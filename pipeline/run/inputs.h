@@ -40,8 +40,8 @@ struct Inputs {
   model::ModelConfig config;
   std::unique_ptr<model::Checkpoint> checkpoint;
   Settings settings;
-  // By number, which is what cells, units and shards mean by a variant. A calibration's number l has layer l switched.
-  std::vector<engine::Pattern> variants;
+  // By number, which is what cells, units and shards mean by a variant; of a calibration Settings::single_layers().
+  std::vector<Variant> variants;
   // Their pattern_name() where the verb is another: shards hold the names, as numbers depend on the command.
   std::vector<std::string> variant_names;
   std::vector<int64_t> wanted;                     // numbers that this command measures, ascending, besides the base
