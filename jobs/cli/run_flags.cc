@@ -46,9 +46,18 @@ auto refusal_of(const std::string& flag, Parse parse) {
   };
 }
 
+// Whether the command line must have it: another option of the verb may stand in its place.
+bool is_required(const run::Option& option, run::Verb of) {
+  const std::vector<const run::Option*> all = run::options_of(of);
+  const auto replaces = [&](const run::Option* other) { return other->name == option.instead; };
+  return option.is_required && std::ranges::none_of(all, replaces);
+}
+
 template <typename Member>
 Flag add_member(const Verb& verb, const std::string& flag, const run::Option& option, Member member, Values& values) {
-  const std::string help = option.description();
+  const bool has_other = option.is_required && !is_required(option, values.options.verb);
+  const std::string help =
+      option.description() + (has_other ? " (default: the smallest of --" + option.instead + ")" : "");
   if constexpr (std::is_same_v<Member, bool run::RunOptions::*>) {
     return verb.add_flag(flag, values.options.*member, help);
   } else if constexpr (std::is_same_v<Member, run::Controls run::RunOptions::*>) {
@@ -56,13 +65,6 @@ Flag add_member(const Verb& verb, const std::string& flag, const run::Option& op
   } else {
     return verb.add_option(flag, values.options.*member, help);
   }
-}
-
-// Whether the command line must have it: another option of the verb may stand in its place.
-bool is_required(const run::Option& option, run::Verb of) {
-  const std::vector<const run::Option*> all = run::options_of(of);
-  const auto replaces = [&](const run::Option* other) { return other->name == option.instead; };
-  return option.is_required && std::ranges::none_of(all, replaces);
 }
 
 void add_flag(const Verb& verb, const run::Option& option, Values& values) {

@@ -148,10 +148,11 @@ ReadPaths Inputs::read_paths(const RunOptions& options) const {
   return read;
 }
 
-int64_t Inputs::number_of(const engine::Pattern& pattern) {
-  if (const std::optional<int64_t> known = find_number(pattern)) return *known;
-  variant_names.push_back(selection::pattern_name(pattern));
-  variants.push_back({.windowed = pattern, .window_keys = {}});
+int64_t Inputs::number_of(const Variant& variant) {
+  const auto known = std::ranges::find(variants, variant);
+  if (known != variants.end()) return known - variants.begin();
+  variant_names.push_back(variant.name());
+  variants.push_back(variant);
   return static_cast<int64_t>(variants.size()) - 1;
 }
 
@@ -162,15 +163,19 @@ std::optional<int64_t> Inputs::find_number(const engine::Pattern& pattern) const
 }
 
 int64_t Inputs::number_of_name(const std::string& name) {
-  std::optional<engine::Pattern> pattern;
+  Variant variant;
   try {
-    pattern = selection::pattern_of_name(name, config.n_layers, "a pattern");
+    if (selection::is_windows_name(name)) {
+      variant.window_keys = selection::windows_of_name(name, config.n_layers);
+      for (const int64_t keys : variant.window_keys) variant.windowed.push_back(keys > 0);
+    } else {
+      variant.windowed = selection::pattern_of_name(name, config.n_layers, "a pattern");
+    }
   } catch (const Error& error) {
     fail(ExitCode::kBadData, error.what());
   }
-  if (selection::pattern_name(*pattern) != name)
-    fail(ExitCode::kBadData, "a pattern is \"" + name + "\", not in its usual form");
-  return number_of(*pattern);
+  if (variant.name() != name) fail(ExitCode::kBadData, "a pattern is \"" + name + "\", not in its usual form");
+  return number_of(variant);
 }
 
 void check_data_sets(const RunOptions& options, Inputs& inputs) {

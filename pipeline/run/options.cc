@@ -133,6 +133,10 @@ kernels::Window Settings::window_of(int64_t answer_start) const {
   return window;
 }
 
+std::string Variant::name() const {
+  return window_keys.empty() ? selection::pattern_name(windowed) : selection::windows_name(window_keys);
+}
+
 engine::LayerWindows Settings::layer_windows(const Variant& variant, const kernels::Window& window) const {
   engine::LayerWindows windows = layer_windows(variant.windowed, window);
   for (std::size_t layer = 0; layer < variant.window_keys.size(); ++layer) {

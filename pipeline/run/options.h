@@ -86,8 +86,10 @@ struct RunOptions {
 // What a lane of a run has in place of the base: which layers are windowed, and how far they see.
 struct Variant {
   engine::Pattern windowed;          // (n_layers)
-  std::vector<int64_t> window_keys;  // (n_layers), of the windowed layers; empty: those of the run
+  std::vector<int64_t> window_keys;  // (n_layers), 0: full attention; empty: those of the run in windowed layers
 
+  // Returns its one name, by which shards and texts know it.
+  std::string name() const;
   bool operator==(const Variant&) const = default;
 };
 
