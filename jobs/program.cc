@@ -41,10 +41,10 @@ struct Program {
 
   Program() {
     const cli::Verb app = line.program();
-    commands = {commands::add_calibrate(app), commands::add_search(app), commands::add_evaluate(app),
-                commands::add_stats(app),     commands::add_select(app), commands::add_export(app),
-                commands::add_inspect(app),   commands::add_bench(app),  commands::add_selftest(app),
-                commands::add_sweep(app)};
+    commands = {commands::add_calibrate(app), commands::add_search(app),  commands::add_evaluate(app),
+                commands::add_stats(app),     commands::add_select(app),  commands::add_plan(app),
+                commands::add_export(app),    commands::add_inspect(app), commands::add_bench(app),
+                commands::add_selftest(app),  commands::add_sweep(app)};
     for (const commands::Command& command : commands) {
       if (!command.has_config) continue;
       command.verb

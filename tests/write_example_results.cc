@@ -15,7 +15,14 @@ int main(int argc, char** argv) {
   }
   try {
     winnow::calibration::write_results(argv[1], winnow::example_results());
-    winnow::evaluation::write_evaluation(argv[2], winnow::example_evaluation(9, true));
+    winnow::evaluation::EvaluationResults evaluated = winnow::example_evaluation(9, true);
+    // With a plan among the patterns.
+    winnow::evaluation::EvaluationTable& table = evaluated.table;
+    table.window_keys = winnow::stats::Table<int64_t>(table.n_patterns(), table.n_layers(), 32);
+    for (std::size_t i = 0; i < table.window_keys.values.size(); ++i) {
+      if (table.full_attention.values[i] != 0) table.window_keys.values[i] = 0;
+    }
+    winnow::evaluation::write_evaluation(argv[2], evaluated);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "write_example_results: %s\n", error.what());
     return 74;

@@ -1,5 +1,6 @@
 #include "jobs/cli/run_flags.h"
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <type_traits>
@@ -45,9 +46,18 @@ auto refusal_of(const std::string& flag, Parse parse) {
   };
 }
 
+// Whether the command line must have it: another option of the verb may stand in its place.
+bool is_required(const run::Option& option, run::Verb of) {
+  const std::vector<const run::Option*> all = run::options_of(of);
+  const auto replaces = [&](const run::Option* other) { return other->name == option.instead; };
+  return option.is_required && std::ranges::none_of(all, replaces);
+}
+
 template <typename Member>
 Flag add_member(const Verb& verb, const std::string& flag, const run::Option& option, Member member, Values& values) {
-  const std::string help = option.description();
+  const bool has_other = option.is_required && !is_required(option, values.options.verb);
+  const std::string help =
+      option.description() + (has_other ? " (default: the smallest of --" + option.instead + ")" : "");
   if constexpr (std::is_same_v<Member, bool run::RunOptions::*>) {
     return verb.add_flag(flag, values.options.*member, help);
   } else if constexpr (std::is_same_v<Member, run::Controls run::RunOptions::*>) {
@@ -62,10 +72,11 @@ void add_flag(const Verb& verb, const run::Option& option, Values& values) {
   Flag flag = std::visit([&](auto member) { return add_member(verb, name, option, member, values); }, option.field);
   flag.group(option.group);
   if (!option.value.empty()) flag.type_name(option.value);
-  if (option.is_required) flag.required();
+  if (is_required(option, values.options.verb)) flag.required();
   if (option.is_repeated()) flag.one_value_each();
   if (option.minimum && option.maximum) flag.in_range(*option.minimum, *option.maximum);
   if (option.syntax == run::Syntax::kSize) flag.check(refusal_of(name, run::parse_bytes));
+  if (option.syntax == run::Syntax::kWindows) flag.check(refusal_of(name, run::parse_windows));
   if (option.syntax == run::Syntax::kControl) {
     flag.check(refusal_of(name, [](const std::string& text, const std::string&) { run::parse_control(text); }));
   }

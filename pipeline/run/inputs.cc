@@ -80,25 +80,30 @@ void check_positions(Inputs& inputs) {
   }
 }
 
-// An example that the window does not reach has deltas of exactly 0.
+// An example that a window does not reach has deltas of exactly 0.
 void check_reach(Inputs& inputs) {
+  const Settings& settings = inputs.settings;
+  std::vector<int64_t> windows = {settings.window_keys};
+  windows.insert(windows.end(), settings.other_window_keys.begin(), settings.other_window_keys.end());
   for (const DataSet& data : inputs.data_sets) {
-    int64_t n_reached = 0;
-    for (int64_t e = 0; e < data.n_examples; ++e) {
-      const auto n_tokens = static_cast<int64_t>(data.corpus.example(e).size());
-      if (inputs.settings.affects(n_tokens, data.corpus.answer_start[static_cast<std::size_t>(e)])) ++n_reached;
+    const bool is_control = &data != &inputs.data_sets.front();
+    for (const int64_t keys : windows) {
+      int64_t n_reached = 0;
+      for (int64_t e = 0; e < data.n_examples; ++e) {
+        const auto n_tokens = static_cast<int64_t>(data.corpus.example(e).size());
+        if (settings.affects(keys, n_tokens, data.corpus.answer_start[static_cast<std::size_t>(e)])) ++n_reached;
+      }
+      if (n_reached == data.n_examples) continue;
+      const std::string span = std::to_string(keys + settings.sinks) + " keys (window " + std::to_string(keys) +
+                               " + sinks " + std::to_string(settings.sinks) + ")";
+      if (n_reached == 0 && is_control && keys == settings.window_keys) {
+        fail(ExitCode::kBadData, data.corpus.path.string() + ": " + data.name + " has no example longer than the " +
+                                     span + ": all its deltas would be 0; use longer examples or a smaller --window");
+      }
+      inputs.warnings.push_back(std::to_string(data.n_examples - n_reached) + " of " + std::to_string(data.n_examples) +
+                                " examples of " + data.name + " are not longer than the " + span +
+                                ": their deltas are 0");
     }
-    if (n_reached == data.n_examples) continue;
-    const std::string span = std::to_string(inputs.settings.window_keys + inputs.settings.sinks) + " keys (window " +
-                             std::to_string(inputs.settings.window_keys) + " + sinks " +
-                             std::to_string(inputs.settings.sinks) + ")";
-    if (n_reached == 0 && &data != &inputs.data_sets.front()) {
-      fail(ExitCode::kBadData, data.corpus.path.string() + ": " + data.name + " has no example longer than the " +
-                                   span + ": all its deltas would be 0; use longer examples or a smaller --window");
-    }
-    inputs.warnings.push_back(std::to_string(data.n_examples - n_reached) + " of " + std::to_string(data.n_examples) +
-                              " examples of " + data.name + " are not longer than the " + span +
-                              ": their deltas are 0");
   }
 }
 
@@ -143,29 +148,34 @@ ReadPaths Inputs::read_paths(const RunOptions& options) const {
   return read;
 }
 
-int64_t Inputs::number_of(const engine::Pattern& pattern) {
-  if (const std::optional<int64_t> known = find_number(pattern)) return *known;
-  variant_names.push_back(selection::pattern_name(pattern));
-  variants.push_back(pattern);
+int64_t Inputs::number_of(const Variant& variant) {
+  const auto known = std::ranges::find(variants, variant);
+  if (known != variants.end()) return known - variants.begin();
+  variant_names.push_back(variant.name());
+  variants.push_back(variant);
   return static_cast<int64_t>(variants.size()) - 1;
 }
 
 std::optional<int64_t> Inputs::find_number(const engine::Pattern& pattern) const {
-  const auto found = std::find(variants.begin(), variants.end(), pattern);
+  const auto found = std::ranges::find(variants, Variant{.windowed = pattern, .window_keys = {}});
   if (found == variants.end()) return std::nullopt;
   return found - variants.begin();
 }
 
 int64_t Inputs::number_of_name(const std::string& name) {
-  std::optional<engine::Pattern> pattern;
+  Variant variant;
   try {
-    pattern = selection::pattern_of_name(name, config.n_layers, "a pattern");
+    if (selection::is_windows_name(name)) {
+      variant.window_keys = selection::windows_of_name(name, config.n_layers);
+      for (const int64_t keys : variant.window_keys) variant.windowed.push_back(keys > 0);
+    } else {
+      variant.windowed = selection::pattern_of_name(name, config.n_layers, "a pattern");
+    }
   } catch (const Error& error) {
     fail(ExitCode::kBadData, error.what());
   }
-  if (selection::pattern_name(*pattern) != name)
-    fail(ExitCode::kBadData, "a pattern is \"" + name + "\", not in its usual form");
-  return number_of(*pattern);
+  if (variant.name() != name) fail(ExitCode::kBadData, "a pattern is \"" + name + "\", not in its usual form");
+  return number_of(variant);
 }
 
 void check_data_sets(const RunOptions& options, Inputs& inputs) {
@@ -181,10 +191,10 @@ Inputs load_inputs(const RunOptions& options) {
   inputs.config = model::read_config(options.model);
   inputs.settings = resolve_settings(options, inputs.config.n_layers);
   take_layer_rules(options, inputs.config, inputs.settings);
-  for (int64_t layer = 0; layer < inputs.config.n_layers; ++layer) {
-    inputs.variants.push_back(inputs.settings.variant(layer));
+  inputs.variants = inputs.settings.single_layers();
+  for (auto first = int64_t{0}; first < static_cast<int64_t>(inputs.variants.size()); first += inputs.config.n_layers) {
+    for (const int64_t layer : inputs.settings.layers) inputs.wanted.push_back(first + layer);
   }
-  inputs.wanted = inputs.settings.layers;
   inputs.with_kl = inputs.settings.signals.needs(&SignalNeeds::distributions);
   inputs.open_checkpoint(options.model);
   inputs.data_sets.push_back(read_data_set("calibration", options.data, inputs.config.vocab, options.limit));
@@ -281,6 +291,7 @@ std::unique_ptr<model::CheckpointWatch> watch_checkpoint(const Inputs& inputs, r
 
 void take_settings(const Settings& settings, RunIdentity& identity) {
   identity.window_keys = settings.window_keys;
+  identity.other_window_keys = settings.other_window_keys;
   identity.sinks = settings.sinks;
   identity.decode = settings.decode_name();
   identity.tail_rows = settings.tail_rows;

@@ -40,9 +40,9 @@ struct Inputs {
   model::ModelConfig config;
   std::unique_ptr<model::Checkpoint> checkpoint;
   Settings settings;
-  // By number, which is what cells, units and shards mean by a variant. A calibration's number l has layer l switched.
-  std::vector<engine::Pattern> variants;
-  // Their pattern_name() where the verb is another: shards hold the names, as numbers depend on the command.
+  // By number, which is what cells, units and shards mean by a variant; of a calibration Settings::single_layers().
+  std::vector<Variant> variants;
+  // Their Variant::name() where the verb is another: shards hold the names, as numbers depend on the command.
   std::vector<std::string> variant_names;
   std::vector<int64_t> wanted;                     // numbers that this command measures, ascending, besides the base
   bool with_kl = false;                            // whether KL to the base is measured
@@ -66,7 +66,8 @@ struct Inputs {
   bool names_variants() const { return kind != "calibrate"; }
   std::optional<int64_t> find_number(const engine::Pattern& pattern) const;
   // Returns the number of a named variant: the next free one where the pattern is new.
-  int64_t number_of(const engine::Pattern& pattern);
+  int64_t number_of(const Variant& variant);
+  int64_t number_of(const engine::Pattern& pattern) { return number_of(Variant{pattern, {}}); }
   // Does the same by name. Throws Error(kBadData) for what is not the one name of a pattern of this model.
   int64_t number_of_name(const std::string& name);
 };

@@ -134,7 +134,7 @@ std::vector<std::string> flags_of(const Option& option, const RunOptions& option
 
 void check_value(const Option& option, const RunOptions& options) {
   const std::vector<std::string> words = words_of(option, options);
-  if (words.empty() && !option.is_required) return;
+  if (words.empty() && (!option.is_required || !option.instead.empty())) return;
   const std::string flag = "--" + option.name;
   const auto number = std::visit([&](auto member) { return number_in(options.*member); }, option.field);
   const auto refuse = [&](const std::string& bound, int64_t value) {

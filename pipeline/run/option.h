@@ -28,6 +28,7 @@ enum class Syntax {
   kBase,      // pattern_of_name()
   kPattern,   // selection::parse_pattern()
   kWords,     // choices, several with commas between them
+  kWindows,   // parse_windows()
   kFileName,  // a file that is written; in a sweep, its name in the run directory of each cell
 };
 
@@ -61,7 +62,8 @@ struct Option {
   std::string help = {};
   std::string absent = {};  // what holds where it is not given; empty: it is required, or has no default
   bool is_required = false;
-  std::string unit = {};  // "tokens"; empty: none
+  std::string instead = {};  // option that may stand in the place of a required one, where a verb takes it
+  std::string unit = {};     // "tokens"; empty: none
   std::vector<std::string> choices = {};
   std::optional<int64_t> minimum = {};
   std::optional<int64_t> maximum = {};

@@ -86,6 +86,17 @@ void check_calibrate(const RunOptions& options) {
     if (!names.insert(name).second) refuse("--control " + name + " is given twice; names must differ");
   }
   resolve_signals(options);
+  if (options.windows.empty()) return;
+  const std::vector<int64_t> windows = parse_windows(options.windows, "--windows");
+  if (options.window > 0 && std::ranges::find(windows, options.window) == windows.end()) {
+    refuse("--window " + std::to_string(options.window) + " is none of --windows " + options.windows +
+           "; add it there, or leave it out");
+  }
+  if (windows.size() == 1) return;
+  if (options.base != "full") refuse("--base " + options.base + " is for one window; leave it out, or give --window");
+  if (!resolve_signals(options).names.empty()) {
+    refuse("--signals are measured with one window; leave them out, or measure them with --window in another --out");
+  }
 }
 
 void check_search(const RunOptions& options) {
@@ -122,15 +133,48 @@ kernels::Window Settings::window_of(int64_t answer_start) const {
   return window;
 }
 
+std::string Variant::name() const {
+  return window_keys.empty() ? selection::pattern_name(windowed) : selection::windows_name(window_keys);
+}
+
+engine::LayerWindows Settings::layer_windows(const Variant& variant, const kernels::Window& window) const {
+  engine::LayerWindows windows = layer_windows(variant.windowed, window);
+  for (std::size_t layer = 0; layer < variant.window_keys.size(); ++layer) {
+    if (variant.windowed[layer] && !rules.has_native(layer)) windows[layer].window.keys = variant.window_keys[layer];
+  }
+  return windows;
+}
+
+std::vector<int64_t> Settings::windows() const {
+  std::vector<int64_t> windows = {given_window};
+  for (const int64_t keys : other_window_keys) windows.push_back(keys - (window_keys - given_window));
+  std::ranges::sort(windows);
+  return windows;
+}
+
 engine::Pattern Settings::variant(int64_t layer) const {
   engine::Pattern pattern = base;
   pattern[static_cast<std::size_t>(layer)] = !pattern[static_cast<std::size_t>(layer)];
   return pattern;
 }
 
-bool Settings::affects(int64_t n_tokens, int64_t answer_start) const {
+std::vector<Variant> Settings::single_layers() const {
+  const auto n_layers = static_cast<int64_t>(base.size());
+  std::vector<Variant> variants;
+  for (int64_t l = 0; l < n_layers; ++l) variants.push_back({.windowed = variant(l), .window_keys = {}});
+  for (const int64_t keys : other_window_keys) {
+    for (int64_t l = 0; l < n_layers; ++l) {
+      variants.push_back({.windowed = variant(l), .window_keys = std::vector<int64_t>(base.size(), keys)});
+    }
+  }
+  return variants;
+}
+
+bool Settings::affects(int64_t keys, int64_t n_tokens, int64_t answer_start) const {
+  kernels::Window window = window_of(answer_start);
+  window.keys = keys;
   // The last token predicts nothing: its row is not computed.
-  return kernels::first_affected_row(window_of(answer_start)) < n_tokens - 1;
+  return kernels::first_affected_row(window) < n_tokens - 1;
 }
 
 std::string kind_of(const RunOptions& options) {
@@ -154,6 +198,10 @@ const std::vector<std::string>& target_names() {
 
 void check_options(const RunOptions& options) {
   for (const Option* option : options_of(options.verb)) check_value(*option, options);
+  if (options.window < 1 && options.windows.empty()) {
+    refuse("--window is 0 or not given, expected at least 1" +
+           std::string(options.verb == Verb::kCalibrate ? "; or give several with --windows 512,2048" : ""));
+  }
   check_target(options);
   if (decodes_full(options) && options.tail_rows && *options.tail_rows == 0) {
     refuse(
@@ -174,7 +222,14 @@ void check_options(const RunOptions& options) {
 Settings resolve_window(const RunOptions& options) {
   Settings settings;
   const Target* target = find_target(options.target);
-  settings.window_keys = std::min(options.window, kernels::kNoLimit / 4) + (target != nullptr ? target->extra_keys : 0);
+  const int64_t extra_keys = target != nullptr ? target->extra_keys : 0;
+  std::vector<int64_t> windows;
+  if (!options.windows.empty()) windows = parse_windows(options.windows, "--windows");
+  settings.given_window = std::min(options.window > 0 ? options.window : windows.front(), kernels::kNoLimit / 4);
+  settings.window_keys = settings.given_window + extra_keys;
+  for (const int64_t window : windows) {
+    if (window != settings.given_window) settings.other_window_keys.push_back(window + extra_keys);
+  }
   settings.sinks = std::min(options.sinks.value_or(0), kernels::kNoLimit / 4);
   settings.decode_full = decodes_full(options);
   settings.tail_rows = options.tail_rows;
@@ -237,6 +292,24 @@ cuda::CudaOptions::Attention parse_attention(const std::string& name) {
   if (name == "cudnn") return cuda::CudaOptions::Attention::kCudnn;
   if (name == "hopper") return cuda::CudaOptions::Attention::kHopper;
   return name == "own" ? cuda::CudaOptions::Attention::kBuiltin : cuda::CudaOptions::Attention::kAuto;
+}
+
+std::vector<int64_t> parse_windows(const std::string& text, const std::string& flag) {
+  std::set<int64_t> windows;
+  std::stringstream list(text);
+  for (std::string item; std::getline(list, item, ',');) {
+    const auto window = parse_number(item);
+    if (!window || *window < 1) {
+      refuse(flag + ": \"" + item + "\" is no window; expected numbers of at least 1 with commas, such as 512,2048");
+    }
+    if (!windows.insert(std::min(*window, kernels::kNoLimit / 4)).second) {
+      refuse(flag + ": " + item + " is given twice; windows must differ");
+    }
+  }
+  if (windows.empty() || text.ends_with(',')) {
+    refuse(flag + ": \"" + text + "\" is no list of windows; expected for example 512,2048");
+  }
+  return {windows.begin(), windows.end()};
 }
 
 int64_t parse_bytes(const std::string& text, const std::string& flag) {

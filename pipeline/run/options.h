@@ -32,7 +32,7 @@ struct RunOptions {
   std::filesystem::path data;         // calibration file
   std::filesystem::path out;          // run directory
   std::optional<int64_t> limit;       // examples of every data set
-  int64_t window = 0;                 // tokens; see target
+  int64_t window = 0;                 // tokens; see target; 0: the smallest of windows
   std::optional<int64_t> sinks;       // tokens, default 0
   std::optional<std::string> decode;  // "windowed" (default) or "full"
   std::string target;                 // "", hf, vllm, trtllm, swaa-hf, swaa-vllm
@@ -51,6 +51,7 @@ struct RunOptions {
   bool json = false;
   // Options of calibrate.
   Controls controls;
+  std::string windows;                     // "512,2048": each layer is measured under each; "": under window alone
   std::string base = "full";               // "full", "windowed", "list:1,4,5": layers that keep full attention
   std::string layers;                      // "0-11,20"; "": all
   bool per_token = false;                  // the NLL of every answer token is kept
@@ -82,9 +83,22 @@ struct RunOptions {
   std::optional<int64_t> max_memory_bytes() const;
 };
 
+// What a lane of a run has in place of the base: which layers are windowed, and how far they see.
+struct Variant {
+  engine::Pattern windowed;          // (n_layers)
+  std::vector<int64_t> window_keys;  // (n_layers), 0: full attention; empty: those of the run in windowed layers
+
+  // Returns its one name, by which shards and texts know it.
+  std::string name() const;
+  bool operator==(const Variant&) const = default;
+};
+
 // The measurement that the options mean, for one model.
 struct Settings {
-  int64_t window_keys = 0;  // keys that a row sees, itself included
+  int64_t given_window = 0;  // tokens
+  int64_t window_keys = 0;   // keys that a row sees, itself included
+  // Keys of the other windows that layers are measured under, rising; mostly empty.
+  std::vector<int64_t> other_window_keys;
   int64_t sinks = 0;
   bool decode_full = false;
   std::optional<int64_t> tail_rows;
@@ -100,6 +114,10 @@ struct Settings {
   engine::LayerWindows layer_windows(const engine::Pattern& pattern, const kernels::Window& window) const {
     return engine::layer_windows_of(pattern, window, rules);
   }
+  // Does the same for a variant, whose own keys go before those of the window.
+  engine::LayerWindows layer_windows(const Variant& variant, const kernels::Window& window) const;
+  // Returns the windows that layers are measured under, as given, rising, the one of the run among them.
+  std::vector<int64_t> windows() const;
   // Returns the pattern in which every layer has full attention that may have it; (n_layers).
   engine::Pattern full_pattern() const { return rules.native.empty() ? engine::Pattern(base.size()) : rules.native; }
   // Returns the keys of the windows that layers have of their own, 0: none; (n_layers), or empty where no layer has
@@ -107,8 +125,11 @@ struct Settings {
   std::vector<int64_t> native_windows() const { return by_layer<int64_t>(rules.native, rules.native_window.keys, 0); }
   // Returns the base with one layer flipped; (n_layers).
   engine::Pattern variant(int64_t layer) const;
-  // Returns true if the window changes any row that is computed for an example of n_tokens.
-  bool affects(int64_t n_tokens, int64_t answer_start) const;
+  // Returns the base with one layer flipped, for every layer, then the same with each of the other windows: number
+  // w * n_layers + l has layer l under window w, the run's own being 0.
+  std::vector<Variant> single_layers() const;
+  // Returns true if a window of so many keys changes any row that is computed for an example of n_tokens.
+  bool affects(int64_t keys, int64_t n_tokens, int64_t answer_start) const;
   std::string decode_name() const { return decode_full ? "full" : "windowed"; }
 };
 
@@ -133,6 +154,8 @@ engine::SignalOptions resolve_signals(const RunOptions& options);
 // Returns the settings for a model. Throws Error(kUsage), also for layers that the model does not have.
 Settings resolve_settings(const RunOptions& options, int64_t n_layers);
 
+// Parses "512,2048" and returns the windows, rising. Throws Error(kUsage).
+std::vector<int64_t> parse_windows(const std::string& text, const std::string& flag);
 // Parses "8G", "512M" or "1024" and returns bytes; the letters are powers of 1024. Throws Error(kUsage).
 int64_t parse_bytes(const std::string& text, const std::string& flag);
 // Parses "NAME=FILE", where NAME has letters, digits, _ . -. Throws Error(kUsage).

@@ -67,7 +67,10 @@ void describe_measurement(const RunSummary& run, storage::Provenance& provenance
   for (const auto& [name, sha256] : control_hashes(run.inputs.data_sets)) {
     provenance.set("control_sha256." + name, sha256, "SHA-256 of the file of control " + name);
   }
-  provenance.set("window", run.options.window, "window as given", "tokens");
+  provenance.set("window", settings.given_window, "window as given", "tokens");
+  if (!settings.other_window_keys.empty()) {
+    provenance.set("windows", joined(settings.windows(), ","), "all windows that every layer was measured under");
+  }
   provenance.set("window_keys", settings.window_keys, "keys that a row of a windowed layer sees, itself included",
                  "tokens");
   provenance.set("sinks", settings.sinks, "first tokens that every row sees besides", "tokens");

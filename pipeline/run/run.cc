@@ -112,6 +112,9 @@ void MeasuringRun::log_set_up() const {
   spdlog::info("{} rank(s), {} thread(s) on this one; a windowed layer sees {} keys and {} sinks, answers decode {}{}",
                session_.size(), n_threads_, settings.window_keys, settings.sinks, settings.decode_name(),
                settings.tail_rows ? fmt::format(", last {} prompt rows only", *settings.tail_rows) : "");
+  if (!settings.other_window_keys.empty()) {
+    spdlog::info("every layer under each window of {}", joined(settings.windows()));
+  }
   for (const std::string& warning : inputs_.warnings) spdlog::info("warning: {}", warning);
   const auto online = static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN));
   const bool is_default_binding = session_.under_mpirun() && std::getenv("SLURM_JOB_ID") == nullptr;
@@ -470,7 +473,7 @@ void MeasuringRun::note_run() {
     informative[name] = to_utf8(path);
     if (!is_utf8(path)) informative[std::string(name) + "_encoded"] = encoded_path(path);
   }
-  informative["window"] = options_.window;
+  informative["window"] = inputs_.settings.given_window;
   informative["target"] = options_.target;
   informative["warnings"] = inputs_.warnings;
   nlohmann::json& runs = informative["runs"];

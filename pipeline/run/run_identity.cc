@@ -104,6 +104,7 @@ nlohmann::json RunIdentity::to_json() const {
                          {"schema_version", schema_version}};
   if (kind != kCalibrate) json["kind"] = kind;
   if (!signals.empty()) json["signals"] = signals;
+  if (!other_window_keys.empty()) json["other_window_keys"] = other_window_keys;
   if (native_window > 0) json["native_window"] = native_window;
   if (!positions.empty()) json["positions"] = positions;
   return json;
@@ -138,7 +139,8 @@ void RunRecord::adopt(const RunIdentity& identity, const std::map<std::string, s
   }
   const nlohmann::json& there = json_["identity"];
   const auto value_in = [](const nlohmann::json& fields, const std::string& field) {
-    const bool is_later = field == "signals" || field == "native_window" || field == "positions";
+    const bool is_later =
+        field == "signals" || field == "other_window_keys" || field == "native_window" || field == "positions";
     const char* absent = field == "kind" ? kCalibrate : is_later ? "none" : "missing";
     return fields.value(field, nlohmann::json(absent));
   };

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace winnow::run {
 
@@ -19,6 +20,7 @@ struct RunIdentity {
   std::string checkpoint_sha256;
   std::string data_sha256;
   int64_t window_keys = 0;
+  std::vector<int64_t> other_window_keys = {};  // that layers are measured under as well, rising
   int64_t sinks = 0;
   std::string decode;                // "windowed" or "full"
   std::optional<int64_t> tail_rows;  // none: every row obeys the window

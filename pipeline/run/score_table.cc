@@ -163,15 +163,42 @@ void put_signals(const engine::SignalOptions& signals, const engine::Score& scor
   });
 }
 
+// What every window costs in every layer, where there are several.
+calibration::FiguresByWindow figures_by_window(const ScoreTable& cells, const Corpus& corpus, int64_t n_examples,
+                                               const Settings& settings) {
+  calibration::FiguresByWindow figures;
+  if (settings.other_window_keys.empty()) return figures;
+  figures.window = settings.windows();
+  const auto n_windows = static_cast<int64_t>(figures.window.size());
+  const auto n_layers = static_cast<int64_t>(settings.layers.size());
+  figures.nll = stats::Table<double>(n_examples * n_layers, n_windows);
+  figures.exact_match = stats::Table<uint8_t>(n_examples * n_layers, n_windows);
+  figures.token_accuracy = stats::Table<double>(n_examples * n_layers, n_windows);
+  const auto own = std::ranges::find(figures.window, settings.given_window) - figures.window.begin();
+  for (int64_t cell = 0; cell < n_examples * n_layers; ++cell) {
+    const int64_t layer = settings.layers[static_cast<std::size_t>(cell % n_layers)];
+    for (int64_t w = 0; w < n_windows; ++w) {
+      const int64_t place = w == own ? 0 : w < own ? w + 1 : w;  // in the order of Settings::single_layers()
+      const auto variant = place * static_cast<int64_t>(settings.base.size()) + layer;
+      const engine::Score score = cells.get(cell / n_layers, variant, answer_tokens(corpus, cell / n_layers));
+      figures.nll(cell, w) = score.nll_nats;
+      figures.exact_match(cell, w) = score.exact_match ? 1 : 0;
+      figures.token_accuracy(cell, w) = score.token_accuracy;
+    }
+  }
+  return figures;
+}
+
 }  // namespace
 
 calibration::Measurement to_measurement(const ScoreTable& cells, const Corpus& corpus, int64_t n_examples,
-                                        std::span<const int64_t> layers, const engine::Pattern& base,
-                                        const engine::SignalOptions& signals) {
+                                        const Settings& settings) {
+  const std::vector<int64_t>& layers = settings.layers;
+  const engine::SignalOptions& signals = settings.signals;
   const auto n_layers = static_cast<int64_t>(layers.size());
   calibration::Measurement m;
   m.layer.assign(layers.begin(), layers.end());
-  for (const int64_t layer : layers) m.layer_windowed_in_base.push_back(base[static_cast<std::size_t>(layer)]);
+  for (const int64_t layer : layers) m.layer_windowed_in_base.push_back(settings.base[static_cast<std::size_t>(layer)]);
   m.nll = stats::Table<double>(n_examples, n_layers);
   m.exact_match = stats::Table<uint8_t>(n_examples, n_layers);
   m.token_accuracy = stats::Table<double>(n_examples, n_layers);
@@ -205,6 +232,7 @@ calibration::Measurement to_measurement(const ScoreTable& cells, const Corpus& c
       put_signals(signals, score, e, column, m);
     }
   }
+  m.by_window = figures_by_window(cells, corpus, n_examples, settings);
   return m;
 }
 

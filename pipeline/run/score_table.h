@@ -8,6 +8,7 @@
 
 #include "pipeline/engine/sweep.h"
 #include "pipeline/run/corpus.h"
+#include "pipeline/run/options.h"
 #include "results/calibration/measurement.h"
 
 namespace winnow::run {
@@ -56,10 +57,9 @@ class ScoreTable {
   std::vector<float> tokens_;
 };
 
-// Returns the cells of `layers`, which are their variants' numbers, for the first n_examples examples of the corpus.
-// All must be there.
+// Returns the cells of the layers that the settings name, whose variants are numbered as Settings::single_layers() has
+// them, for the first n_examples examples of the corpus. All must be there.
 calibration::Measurement to_measurement(const ScoreTable& cells, const Corpus& corpus, int64_t n_examples,
-                                        std::span<const int64_t> layers, const engine::Pattern& base,
-                                        const engine::SignalOptions& signals);
+                                        const Settings& settings);
 
 }  // namespace winnow::run

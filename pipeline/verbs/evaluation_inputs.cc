@@ -32,7 +32,8 @@ std::string name_with_file(const std::string& name, const std::string& file,
 // Two files may hold selections of one method and budget, and what a file calls first:2 may be other layers.
 void add_pattern(selection::NamedPattern given, const std::string& text, std::vector<EvaluatedPattern>& patterns) {
   const auto same = std::find_if(patterns.begin(), patterns.end(), [&](const EvaluatedPattern& known) {
-    return known.given.name == given.name && known.given.windowed == given.windowed;
+    return known.given.name == given.name && known.given.windowed == given.windowed &&
+           known.given.windows == given.windows;
   });
   if (same != patterns.end()) return;
   EvaluatedPattern pattern{.name = given.name, .given = {}, .file = {}};
@@ -115,7 +116,10 @@ void warn_of_selections(const std::vector<EvaluatedPattern>& patterns, run::Inpu
       inputs.warnings.push_back("the layers of " + pattern.name + " (" + pattern.file + ") were chosen on " + shared +
                                 ", so its figures are better than on others: evaluate on a held-out set");
     }
-    const std::string there = window_text(selection.window_keys, selection.sinks, selection.decode, -1);
+    // A plan's windows are its own, whatever the window of the others.
+    const bool is_plan = !selection.layer_windows.empty();
+    const std::string there =
+        window_text(is_plan ? settings.window_keys : selection.window_keys, selection.sinks, selection.decode, -1);
     if (there != here) {
       inputs.warnings.push_back("the layers of " + pattern.name + " (" + pattern.file + ") were chosen with " + there +
                                 ", and are evaluated with " + here);
@@ -134,6 +138,23 @@ evaluation::ServedModel served_model(const model::ModelConfig& config) {
           .kv_element_bytes = kernels::size_bytes(config.checkpoint_dtype)};
 }
 
+// What each layer sees, where a plan is among the patterns.
+stats::Table<int64_t> window_keys_of(const std::vector<EvaluatedPattern>& patterns, const run::Inputs& inputs) {
+  const auto is_plan = [](const EvaluatedPattern& pattern) { return !pattern.given.windows.empty(); };
+  if (std::ranges::none_of(patterns, is_plan)) return {};
+  const kernels::Window window{.keys = inputs.settings.window_keys};
+  stats::Table<int64_t> keys(static_cast<int64_t>(patterns.size()), inputs.config.n_layers);
+  for (int64_t p = 0; p < keys.rows; ++p) {
+    const engine::LayerWindows windows =
+        inputs.settings.layer_windows(patterns[static_cast<std::size_t>(p)].windows(), window);
+    for (int64_t l = 0; l < keys.cols; ++l) {
+      const kernels::Window& seen = windows[static_cast<std::size_t>(l)].window;
+      keys(p, l) = seen == kernels::full_attention() ? 0 : seen.keys;
+    }
+  }
+  return keys;
+}
+
 evaluation::EvaluationTable table_of(const std::vector<EvaluatedPattern>& patterns, const run::Inputs& inputs,
                                      const run::ScoreTable& cells) {
   const run::DataSet& data = inputs.data_sets.front();
@@ -141,6 +162,7 @@ evaluation::EvaluationTable table_of(const std::vector<EvaluatedPattern>& patter
   const auto n_patterns = static_cast<int64_t>(patterns.size());
   table.full_attention = stats::Table<uint8_t>(n_patterns, inputs.config.n_layers);
   table.native_window = inputs.settings.native_windows();
+  table.window_keys = window_keys_of(patterns, inputs);
   table.nll = stats::Table<double>(n_patterns, data.n_examples);
   table.exact_match = stats::Table<uint8_t>(n_patterns, data.n_examples);
   table.token_accuracy = stats::Table<double>(n_patterns, data.n_examples);
@@ -177,7 +199,7 @@ std::string results_key(const run::RunOptions& options, const std::vector<Evalua
       {"baseline", options.baseline},           {"program", options.version},  {"warnings", summary.inputs.warnings}};
   if (generation.max_new_tokens > 0) key["texts"] = texts_key(generation, summary.identity.hash());
   for (const EvaluatedPattern& pattern : patterns) {
-    key["patterns"].push_back({pattern.name, selection::pattern_name(pattern.given.windowed)});
+    key["patterns"].push_back({pattern.name, pattern.windows().name()});
   }
   return sha256_of(json_text(key, -1));
 }
@@ -207,7 +229,7 @@ EvaluationInputs load_evaluation(const run::RunOptions& options) {
   std::set<int64_t> wanted;
   for (EvaluatedPattern& pattern : read.patterns) {
     if (pattern.given.windowed == inputs.settings.base) continue;
-    pattern.variant = inputs.number_of(pattern.given.windowed);
+    pattern.variant = inputs.number_of(pattern.windows());
     wanted.insert(pattern.variant);
   }
   inputs.wanted.assign(wanted.begin(), wanted.end());

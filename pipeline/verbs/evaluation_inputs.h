@@ -16,6 +16,9 @@ struct EvaluatedPattern {
   selection::NamedPattern given;
   std::string file;                     // of a selection
   int64_t variant = run::kBaseVariant;  // number of its cells: the base has full attention everywhere
+
+  // Returns what its layers see.
+  run::Variant windows() const { return {.windowed = given.windowed, .window_keys = given.windows}; }
 };
 
 struct EvaluationInputs {

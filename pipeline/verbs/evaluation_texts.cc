@@ -75,15 +75,13 @@ class TextWriter {
 
  private:
   const run::DataSet& data() const { return run_.inputs().data_sets.front(); }
-  std::string name_of(int64_t pattern) const {
-    return selection::pattern_name(patterns_[static_cast<std::size_t>(pattern)].given.windowed);
-  }
+  std::string name_of(int64_t pattern) const { return patterns_[static_cast<std::size_t>(pattern)].windows().name(); }
 
   engine::GenerationRequest request(int64_t pattern, int64_t example) const {
     const run::Corpus& corpus = data().corpus;
     const int64_t start = corpus.answer_start[static_cast<std::size_t>(example)];
     return {.prompt = corpus.example(example).first(static_cast<std::size_t>(start)),
-            .windows = run_.inputs().settings.layer_windows(patterns_[static_cast<std::size_t>(pattern)].given.windowed,
+            .windows = run_.inputs().settings.layer_windows(patterns_[static_cast<std::size_t>(pattern)].windows(),
                                                             run_.inputs().settings.window_of(start)),
             .max_new_tokens = settings_.max_new_tokens,
             .name = corpus.path.string() + ": " + corpus.name_of(example) + ", pattern " +
@@ -253,7 +251,7 @@ evaluation::GeneratedTable EvaluationTexts::table(const std::vector<EvaluatedPat
   const run::DataSet& data = inputs.data_sets.front();
   evaluation::GeneratedTable table(static_cast<int64_t>(patterns.size()), data.n_examples, settings);
   for (int64_t p = 0; p < static_cast<int64_t>(patterns.size()); ++p) {
-    const std::string name = selection::pattern_name(patterns[static_cast<std::size_t>(p)].given.windowed);
+    const std::string name = patterns[static_cast<std::size_t>(p)].windows().name();
     for (int64_t e = 0; e < data.n_examples; ++e) {
       const run::Text* text = find(name, e);
       if (text == nullptr) {
@@ -286,7 +284,7 @@ evaluation::GeneratedTable EvaluationTexts::table(const std::vector<EvaluatedPat
 void EvaluationTexts::write(const std::filesystem::path& path, const std::vector<EvaluatedPattern>& patterns) const {
   std::vector<run::NamedTexts> named;
   for (const EvaluatedPattern& pattern : patterns) {
-    const std::string name = selection::pattern_name(pattern.given.windowed);
+    const std::string name = pattern.windows().name();
     named.push_back({pattern.name, {}});
     for (const auto& [place, text] : texts_) {
       if (place.first == name) named.back().texts.push_back(text);  // by example

@@ -48,8 +48,7 @@ calibration::Results finish_run(const FinishedRun& run, run::RunDirectory& direc
   for (std::size_t d = 0; d < inputs.data_sets.size(); ++d) {
     const run::DataSet& data = inputs.data_sets[d];
     calibration::Measurement measurement =
-        run::to_measurement(run.cells[d], data.corpus, data.n_examples, inputs.settings.layers, inputs.settings.base,
-                            inputs.settings.signals);
+        run::to_measurement(run.cells[d], data.corpus, data.n_examples, inputs.settings);
     if (d == 0) {
       results.calibration = std::move(measurement);
     } else {

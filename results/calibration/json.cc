@@ -114,6 +114,14 @@ std::string to_json(const Results& results) {
   object["base"] = base_object(results.calibration);
   object["layers"] = Json::array();
   for (const int64_t column : s.ranking.order()) object["layers"].push_back(layer_object(s.ranking, column));
+  if (const Measurement& m = results.calibration; m.by_window.n_windows() > 0) {
+    Json layers = Json::array();
+    for (int64_t l = 0; l < m.n_layers(); ++l) {
+      layers.push_back(
+          {{"layer", m.layer[static_cast<std::size_t>(l)]}, {"mean_delta_nll", mean_delta_nll_by_window(m, l)}});
+    }
+    object["by_window"] = {{"window", m.by_window.window}, {"layers", std::move(layers)}};
+  }
   if (!s.ranking.spread_status.empty()) object["spread_status"] = s.ranking.spread_status;
   object["deconfounding"] = Json::object();
   for (const auto& [name, figures] : s.deconfounding) object["deconfounding"][name] = deconfounding_object(figures);

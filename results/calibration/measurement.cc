@@ -51,6 +51,28 @@ void check_signals(const std::string& name, const Measurement& m) {
   }
 }
 
+void check_by_window(const std::string& name, const Measurement& m) {
+  const FiguresByWindow& figures = m.by_window;
+  const int64_t n_values = m.n_examples() * m.n_layers() * figures.n_windows();
+  check_size(name, "nll_by_window", figures.nll.values.size(), n_values);
+  check_size(name, "exact_match_by_window", figures.exact_match.values.size(), n_values);
+  check_size(name, "token_accuracy_by_window", figures.token_accuracy.values.size(), n_values);
+  for (int64_t w = 0; w < figures.n_windows(); ++w) {
+    const auto index = static_cast<std::size_t>(w);
+    if (figures.window[index] < 1 || (w > 0 && figures.window[index] <= figures.window[index - 1])) {
+      fail(ExitCode::kBadData,
+           name + ": window: expected rising numbers from 1, found " + std::to_string(figures.window[index]));
+    }
+    for (int64_t cell = 0; cell < m.n_examples() * m.n_layers(); ++cell) {
+      if (std::isfinite(figures.nll(cell, w)) && std::isfinite(figures.token_accuracy(cell, w))) continue;
+      fail(ExitCode::kBadData, name + ": figures of window " + std::to_string(figures.window[index]) + ", example " +
+                                   m.example_id[static_cast<std::size_t>(cell / m.n_layers())] + ", layer " +
+                                   std::to_string(m.layer[static_cast<std::size_t>(cell % m.n_layers())]) +
+                                   " are not finite");
+    }
+  }
+}
+
 void check_finite(const std::string& name, const Measurement& m) {
   const auto bad = [&](const char* what, int64_t e, const std::string& where) {
     fail(ExitCode::kBadData,
@@ -89,6 +111,16 @@ Columns columns_of(const Measurement& m) {
   return c;
 }
 
+std::vector<double> mean_delta_nll_by_window(const Measurement& m, int64_t column) {
+  std::vector<double> means;
+  for (int64_t w = 0; w < m.by_window.n_windows(); ++w) {
+    double sum = 0.0;
+    for (int64_t e = 0; e < m.n_examples(); ++e) sum += m.delta_nll_by_window(e, column, w);
+    means.push_back(sum / static_cast<double>(m.n_examples()));
+  }
+  return means;
+}
+
 void check_measurement(const Measurement& m, const std::string& name) {
   if (m.n_examples() == 0) fail(ExitCode::kBadData, name + ": holds no example");
   if (m.n_layers() == 0) fail(ExitCode::kBadData, name + ": holds no layer");
@@ -103,6 +135,7 @@ void check_measurement(const Measurement& m, const std::string& name) {
   check_table(name, "exact_match", m.exact_match, m);
   check_table(name, "token_accuracy", m.token_accuracy, m);
   check_finite(name, m);
+  check_by_window(name, m);
   check_signals(name, m);
 }
 

@@ -12,6 +12,17 @@
 
 namespace winnow::calibration {
 
+// Figures of every window that the layers were measured under, where there were several. The run's own, whose figures
+// are those of Measurement itself too, is among them. Tables are (examples * layers, windows).
+struct FiguresByWindow {
+  std::vector<int64_t> window;  // (windows), tokens as given, rising; empty where there was one
+  stats::Table<double> nll;     // nats per token, with that layer alone windowed
+  stats::Table<uint8_t> exact_match;
+  stats::Table<double> token_accuracy;
+
+  int64_t n_windows() const { return static_cast<int64_t>(window.size()); }
+};
+
 // One set of examples under the base and under every variant "layer l windowed against full, all else as in the base".
 struct Measurement {
   std::vector<std::string> example_id;       // (examples)
@@ -34,6 +45,8 @@ struct Measurement {
   stats::Table<float> token_nll_base;
   stats::Table<float> token_nll;
 
+  FiguresByWindow by_window;
+
   // Signals that were measured, by variable of base/signal_specs.h: (examples, layers), or (examples * layers, key
   // heads).
   std::map<std::string, stats::Table<double>, std::less<>> signals;
@@ -46,6 +59,10 @@ struct Measurement {
     const double difference = nll(example, column) - nll_base[static_cast<std::size_t>(example)];
     return (layer_windowed_in_base[static_cast<std::size_t>(column)] ? -difference : difference) + 0.0;
   }
+  // Returns NLL(layer with that window) - NLL(base, in which it has full attention), nats per token.
+  double delta_nll_by_window(int64_t example, int64_t column, int64_t window) const {
+    return by_window.nll(example * n_layers() + column, window) - nll_base[static_cast<std::size_t>(example)] + 0.0;
+  }
   // Returns null where it was not measured.
   const stats::Table<double>* find_signal(std::string_view variable) const;
 };
@@ -57,6 +74,9 @@ struct Columns {
   stats::Table<double> token_accuracy_drop;
 };
 Columns columns_of(const Measurement& measurement);
+
+// Returns the mean over examples of Measurement::delta_nll_by_window() of a layer's column; (windows).
+std::vector<double> mean_delta_nll_by_window(const Measurement& measurement, int64_t column);
 
 // Refuses a measurement without examples or layers, with tables that do not fit together, or with a value that is not
 // finite: Error(kBadData) naming the set, the variable, example and layer.

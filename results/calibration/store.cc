@@ -3,6 +3,7 @@
 #include <cmath>
 #include <optional>
 #include <span>
+#include <type_traits>
 
 #include "base/checksum.h"
 #include "base/error.h"
@@ -38,6 +39,31 @@ void write_token_nll(storage::Group& group, const Measurement& m) {
       group, {"token_nll", {"example", "layer", "answer_token"}, {m.n_examples(), m.n_layers(), n_tokens}},
       m.token_nll.values, {"nats", "NLL of each answer token with that one layer switched; NaN-padded"});
   group.set_attribute<float>("token_nll", "_FillValue", fill);
+}
+
+void write_by_window(storage::Group& group, const Measurement& m) {
+  const FiguresByWindow& figures = m.by_window;
+  if (figures.n_windows() == 0) return;
+  const auto variable = [&](const char* name) {
+    return storage::Variable{name, {"example", "layer", "window"}, {m.n_examples(), m.n_layers(), figures.n_windows()}};
+  };
+  std::vector<double> delta;
+  for (int64_t e = 0; e < m.n_examples(); ++e) {
+    for (int64_t l = 0; l < m.n_layers(); ++l) {
+      for (int64_t w = 0; w < figures.n_windows(); ++w) delta.push_back(m.delta_nll_by_window(e, l, w));
+    }
+  }
+  storage::write_coordinate(group, "window", figures.window, {storage::kTokens, "window of the one windowed layer"});
+  storage::write_variable(group, variable("nll_by_window"), figures.nll.values,
+                          {storage::kNats, "mean NLL of the answer with that one layer under that window"});
+  storage::write_variable(group, variable("delta_nll_by_window"), delta,
+                          {storage::kNats, "NLL with the layer under that window less NLL with the layer full"});
+  storage::write_variable(
+      group, variable("exact_match_by_window"), figures.exact_match.values,
+      {storage::kOne, "1 where greedy decoding with that one layer under that window gives the answer"});
+  storage::write_variable(
+      group, variable("token_accuracy_by_window"), figures.token_accuracy.values,
+      {storage::kOne, "share of answer tokens that are the argmax with that one layer under that window"});
 }
 
 void write_measurement(storage::Group group, const Measurement& m) {
@@ -76,6 +102,7 @@ void write_measurement(storage::Group group, const Measurement& m) {
                           {storage::kOne, "share of answer tokens that are the argmax under the base"});
   storage::write_variable(group, by_cell("token_accuracy"), m.token_accuracy.values,
                           {storage::kOne, "share of answer tokens that are the argmax with that one layer switched"});
+  write_by_window(group, m);
   write_token_nll(group, m);
   write_signals(group, m);
 }
@@ -179,6 +206,21 @@ void read_token_nll(const storage::Group& group, Measurement& m) {
   m.token_nll.values = storage::read_variable<float>(group, "token_nll", {m.n_examples(), m.n_layers(), n_tokens});
 }
 
+void read_by_window(const storage::Group& group, Measurement& m) {
+  if (!group.contains("nll_by_window")) return;
+  FiguresByWindow& figures = m.by_window;
+  figures.window = group.read<int64_t>("window", 1).values;
+  const auto read = [&](const char* name, auto& table) {
+    table.rows = m.n_examples() * m.n_layers();
+    table.cols = figures.n_windows();
+    using Value = typename std::remove_reference_t<decltype(table.values)>::value_type;
+    table.values = storage::read_variable<Value>(group, name, {m.n_examples(), m.n_layers(), table.cols});
+  };
+  read("nll_by_window", figures.nll);
+  read("exact_match_by_window", figures.exact_match);
+  read("token_accuracy_by_window", figures.token_accuracy);
+}
+
 Measurement read_measurement(const storage::Group& group) {
   Measurement m;
   m.example_id = group.read<std::string>("example_id", 1).values;
@@ -198,6 +240,7 @@ Measurement read_measurement(const storage::Group& group) {
   m.nll = storage::read_table<double>(group, "nll", n, n_layers);
   m.exact_match = storage::read_table<uint8_t>(group, "exact_match", n, n_layers);
   m.token_accuracy = storage::read_table<double>(group, "token_accuracy", n, n_layers);
+  read_by_window(group, m);
   read_token_nll(group, m);
   read_signals(group, m);
   check_measurement(m, group.where("."));

@@ -134,6 +134,25 @@ std::string ranking_block(const Results& results, const TableStyle& style) {
   return text;
 }
 
+// What each window costs in each layer, where there are several.
+std::string windows_block(const Measurement& m) {
+  const FiguresByWindow& figures = m.by_window;
+  std::vector<TerminalTable::Column> columns = {{.align = TerminalTable::Column::Align::kRight, .width = 7}};
+  std::vector<std::string> head = {"layer"};
+  for (const int64_t window : figures.window) {
+    columns.push_back({.align = TerminalTable::Column::Align::kRight, .width = 12});
+    head.push_back(std::to_string(window));
+  }
+  TerminalTable table(columns);
+  table.add(std::move(head));
+  for (int64_t l = 0; l < m.n_layers(); ++l) {
+    std::vector<std::string> cells = {std::to_string(m.layer[static_cast<std::size_t>(l)])};
+    for (const double mean : mean_delta_nll_by_window(m, l)) cells.push_back(number(mean));
+    table.add(std::move(cells));
+  }
+  return wrapped("Mean delta NLL of each layer under each window; winnow plan chooses among them", 2) + table.text();
+}
+
 std::string answer_line(const Statistics& statistics) {
   const std::vector<int64_t> keep = layers_to_keep(statistics);
   const auto n_layers = statistics.ranking.layer.size();
@@ -210,6 +229,7 @@ std::vector<int64_t> layers_to_keep(const Statistics& statistics) {
 std::string to_table(const Results& results, const TableStyle& style) {
   const Statistics& statistics = results.statistics;
   std::string text = base_block(results) + "\n" + ranking_block(results, style) + "\n" + answer_line(statistics);
+  if (results.calibration.by_window.n_windows() > 0) text += "\n" + windows_block(results.calibration);
   for (const auto& [name, figures] : statistics.deconfounding) {
     text.append("\n").append(deconfounding_block(name, figures, results));
   }

@@ -94,10 +94,10 @@ std::vector<double> negative(std::vector<double> values) {
 std::vector<uint8_t> front(const EvaluationTable& table, std::span<const double> quality) {
   std::vector<uint8_t> is_on;
   for (int64_t p = 0; p < table.n_patterns(); ++p) {
-    const int64_t cost = table.n_full_layers(p);
+    const int64_t cost = table.cost(p);
     bool is_dominated = false;
     for (int64_t q = 0; q < table.n_patterns(); ++q) {
-      const int64_t other = table.n_full_layers(q);
+      const int64_t other = table.cost(q);
       const bool is_no_worse = other <= cost && quality[stats::at(q)] >= quality[stats::at(p)];
       is_dominated = is_dominated || (is_no_worse && (other < cost || quality[stats::at(q)] > quality[stats::at(p)]));
     }
@@ -141,12 +141,25 @@ int64_t EvaluationTable::n_full_layers(int64_t p) const {
   return std::count(begin, begin + full_attention.cols, uint8_t{1});
 }
 
+int64_t EvaluationTable::cost(int64_t p) const {
+  if (window_keys.values.empty()) return n_full_layers(p);
+  int64_t keys = 0;
+  for (int64_t l = 0; l < n_layers(); ++l) {
+    keys += window_keys(p, l) == 0 ? kCostLength : std::min(window_keys(p, l), kCostLength);
+  }
+  return keys;
+}
+
 std::vector<ServedWindow> EvaluationResults::windows_of(int64_t pattern) const {
   Pattern windowed;
   for (int64_t layer = 0; layer < table.n_layers(); ++layer) {
     windowed.push_back(table.full_attention(pattern, layer) != 1);
   }
-  return served_windows_of(windowed, window, table.native_window);
+  std::vector<ServedWindow> windows = served_windows_of(windowed, window, table.native_window);
+  for (int64_t layer = 0; layer < table.window_keys.cols; ++layer) {
+    if (table.window_keys(pattern, layer) > 0) windows[stats::at(layer)].keys = table.window_keys(pattern, layer);
+  }
+  return windows;
 }
 
 std::optional<int64_t> EvaluationTable::full() const {
@@ -181,7 +194,9 @@ void check_evaluation(const EvaluationTable& table, const std::string& where) {
   const auto n = stats::at(table.n_examples());
   if (table.full_attention.rows != table.n_patterns() || table.answer_tokens.size() != n ||
       table.prompt_tokens.size() != n || (!table.source.empty() && table.source.size() != n) ||
-      (!table.native_window.empty() && table.native_window.size() != stats::at(table.n_layers()))) {
+      (!table.native_window.empty() && table.native_window.size() != stats::at(table.n_layers())) ||
+      (!table.window_keys.values.empty() &&
+       (table.window_keys.rows != table.n_patterns() || table.window_keys.cols != table.n_layers()))) {
     fail(ExitCode::kBadData, where + ": the lengths of its tables do not agree");
   }
   if (std::set<std::string>(table.pattern.begin(), table.pattern.end()).size() != table.pattern.size()) {

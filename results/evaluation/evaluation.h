@@ -17,6 +17,8 @@ namespace winnow::evaluation {
 // Lengths at which costs are given, tokens.
 inline constexpr int64_t kServedLengths[] = {8192, 32768, 131072, 1048576};
 
+inline constexpr int64_t kCostLength = 131072;  // of EvaluationTable::cost()
+
 // Settings of free generation.
 struct GenerationSettings {
   int64_t max_new_tokens = 0;        // 0: not at all
@@ -46,6 +48,8 @@ struct EvaluationTable {
   stats::Table<uint8_t> full_attention;  // (patterns, model layers): 1 where the layer keeps full attention
   // (model layers), keys of the window that a layer has of its own in every pattern, 0: none; empty: no layer has one.
   std::vector<int64_t> native_window;
+  // (patterns, model layers), keys that a layer sees, 0: all; empty where no pattern has windows of its own.
+  stats::Table<int64_t> window_keys;
   std::vector<std::string> example_id;  // (examples)
   std::vector<std::string> source;      // (examples), empty when the data have none
   std::vector<std::string> token_hash;  // (examples), of their tokens; empty in a file that is older than it
@@ -61,6 +65,9 @@ struct EvaluationTable {
   int64_t n_examples() const { return static_cast<int64_t>(example_id.size()); }
   int64_t n_layers() const { return full_attention.cols; }
   int64_t n_full_layers(int64_t p) const;
+  // Returns what tells cheaper patterns from dearer ones: the layers with full attention, or where patterns have
+  // windows of their own, the keys that all layers keep of kCostLength tokens.
+  int64_t cost(int64_t p) const;
   bool has_native_window(int64_t layer) const {
     return !native_window.empty() && native_window[static_cast<std::size_t>(layer)] > 0;
   }

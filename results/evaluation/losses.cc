@@ -86,8 +86,8 @@ void judge(const EvaluationTable& table, Losses& losses) {
     const bool is_bounded = std::isfinite(figure.bounds.upper[i]);
     losses.examples_needed.push_back(
         is_bounded ? needed(figure.mean[i], losses.margin, deviation, figure.bounds.upper_critical) : kNan);
-    if (!is_within || (losses.cheapest && table.n_full_layers(*losses.cheapest) < table.n_full_layers(p))) continue;
-    if (losses.cheapest && table.n_full_layers(*losses.cheapest) == table.n_full_layers(p) &&
+    if (!is_within || (losses.cheapest && table.cost(*losses.cheapest) < table.cost(p))) continue;
+    if (losses.cheapest && table.cost(*losses.cheapest) == table.cost(p) &&
         figure.bounds.upper[stats::at(*losses.cheapest)] <= figure.bounds.upper[i]) {
       continue;
     }
@@ -153,12 +153,12 @@ std::string margin_words(const EvaluationTable& table, const Losses& losses) {
   return text;
 }
 
-// The open pattern with fewer full layers than `below` that the fewest examples would settle.
+// The open pattern that costs less than `below` that the fewest examples would settle.
 std::optional<int64_t> nearest(const EvaluationTable& table, const Losses& losses, int64_t below) {
   std::optional<int64_t> found;
   for (int64_t p = 0; p < table.n_patterns(); ++p) {
     const double n = losses.examples_needed[stats::at(p)];
-    if (losses.verdict[stats::at(p)] != kOpen || std::isnan(n) || table.n_full_layers(p) >= below) continue;
+    if (losses.verdict[stats::at(p)] != kOpen || std::isnan(n) || table.cost(p) >= below) continue;
     if (!found || n < losses.examples_needed[stats::at(*found)]) found = p;
   }
   return found;
@@ -178,11 +178,11 @@ std::string answer(const EvaluationTable& table, int64_t full, const Losses& los
     return "No margin follows from these examples, as " + table.pattern[stats::at(losses.fewest)] +
            " loses nothing by " + name_of(losses.decider().figure) + "; --margin sets one.";
   }
-  const int64_t n_full = table.n_full_layers(full);
+  const int64_t of_full = table.cost(full);
   std::string text;
-  int64_t below = n_full;
-  if (losses.cheapest && table.n_full_layers(*losses.cheapest) < n_full) {
-    below = table.n_full_layers(*losses.cheapest);
+  int64_t below = of_full;
+  if (losses.cheapest && table.cost(*losses.cheapest) < of_full) {
+    below = table.cost(*losses.cheapest);
     text = pattern_text(table, *losses.cheapest) + " is the cheapest pattern whose loss is at most " +
            margin_words(table, losses) + ": it loses " + loss_text(table, losses.decider(), *losses.cheapest) + " (" +
            all + ").";
@@ -192,7 +192,7 @@ std::string answer(const EvaluationTable& table, int64_t full, const Losses& los
   }
   const std::optional<int64_t> open = nearest(table, losses, below);
   if (open) return text + " " + capital(needed_words(table, losses, *open));
-  return below == n_full && n_full > 0 ? text + " All lose more as measured, or differ in too few examples." : text;
+  return below == of_full && of_full > 0 ? text + " All lose more as measured, or differ in too few examples." : text;
 }
 
 }  // namespace
@@ -240,7 +240,7 @@ Losses judge_losses(const EvaluationTable& table, int64_t full, const std::optio
                     const std::vector<stats::MeanBounds>& bounds) {
   Losses losses;
   for (int64_t p = 0; p < table.n_patterns(); ++p) {
-    if (table.n_full_layers(p) < table.n_full_layers(losses.fewest)) losses.fewest = p;
+    if (table.cost(p) < table.cost(losses.fewest)) losses.fewest = p;
   }
   const std::vector<std::string> figures = figures_of(table);
   for (std::size_t i = 0; i < figures.size(); ++i) {

@@ -102,6 +102,11 @@ void write_measured(storage::Group& group, const EvaluationTable& table) {
         group, {"native_window", {"layer"}, {table.n_layers()}}, table.native_window,
         {storage::kTokens, "keys of the window that a layer has of its own in every pattern, 0: it has none"});
   }
+  if (!table.window_keys.values.empty()) {
+    storage::write_variable(group, {"layer_window_keys", {"pattern", "layer"}, {n_patterns, table.n_layers()}},
+                            table.window_keys.values,
+                            {storage::kTokens, "keys that a row of the layer sees, itself included, 0: all"});
+  }
   storage::write_variable(group, by_example("example_id"), table.example_id,
                           {storage::kText, "identifier of the example"});
   if (!table.source.empty()) {
@@ -255,6 +260,9 @@ EvaluationTable read_measured(const storage::Group& group) {
   table.full_attention = storage::read_table<uint8_t>(group, "full_attention", n_patterns, n_layers);
   if (group.contains("native_window")) {
     table.native_window = storage::read_variable<int64_t>(group, "native_window", {n_layers});
+  }
+  if (group.contains("layer_window_keys")) {
+    table.window_keys = storage::read_table<int64_t>(group, "layer_window_keys", n_patterns, n_layers);
   }
   if (group.contains("source")) table.source = storage::read_variable<std::string>(group, "source", {n});
   table.token_hash = storage::read_token_hashes(group, n);

@@ -194,8 +194,7 @@ std::string front_line(const EvaluationTable& table, const std::vector<uint8_t>&
   for (int64_t p = 0; p < table.n_patterns(); ++p) {
     if (is_on[stats::at(p)] != 0) members.push_back(p);
   }
-  std::stable_sort(members.begin(), members.end(),
-                   [&](int64_t a, int64_t b) { return table.n_full_layers(a) > table.n_full_layers(b); });
+  std::stable_sort(members.begin(), members.end(), [&](int64_t a, int64_t b) { return table.cost(a) > table.cost(b); });
   std::string line = "Front of " + what + ":";
   for (const int64_t p : members) {
     line += (p == members.front() ? " " : "; ") + table.pattern[stats::at(p)] + " (" +
@@ -274,6 +273,13 @@ Json pattern_object(const EvaluationResults& results, int64_t p) {
     if (table.full_attention(p, l) != 0) layers.push_back(l);
   }
   Json object = {{"pattern", table.pattern[i]}, {"full_layers", table.n_full_layers(p)}, {"layers", layers}};
+  if (!table.window_keys.values.empty()) {
+    object["windows"] = Json::array();
+    for (int64_t l = 0; l < table.n_layers(); ++l) {
+      const int64_t keys = table.window_keys(p, l);
+      object["windows"].push_back(keys > 0 ? Json(keys) : Json(nullptr));
+    }
+  }
   put(object, "nll", s.nll, i);
   put(object, "exact_match", s.exact_match, i);
   put(object, "token_accuracy", s.token_accuracy, i);

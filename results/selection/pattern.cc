@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 #include <set>
+#include <sstream>
 
 #include "base/error.h"
 #include "base/random.h"
@@ -11,6 +12,7 @@
 namespace winnow::selection {
 namespace {
 
+constexpr const char* kWindows = "windows:";
 constexpr const char* kForms =
     "full, windowed, periodic:K, periodic:K@O, first:K, last:K, random:K, random:SEED:K, list:1,4,5 or a selection "
     "FILE.json";
@@ -96,6 +98,27 @@ Pattern pattern_of_name(const std::string& name, int64_t n_layers, const std::st
   return pattern_with_full(parse_layers(name.substr(prefix.size()), n_layers, flag), n_layers);
 }
 
+std::string windows_name(const std::vector<int64_t>& windows) {
+  std::string name;
+  for (const int64_t keys : windows) name += (name.empty() ? "" : ",") + (keys == 0 ? "full" : std::to_string(keys));
+  return kWindows + name;
+}
+
+bool is_windows_name(const std::string& name) { return name.starts_with(kWindows); }
+
+std::vector<int64_t> windows_of_name(const std::string& name, int64_t n_layers) {
+  std::vector<int64_t> windows;
+  std::stringstream list(name.substr(std::min(name.size(), std::string(kWindows).size())));
+  for (std::string item; std::getline(list, item, ',');) {
+    windows.push_back(item == "full" ? 0 : parse_number(item).value_or(-1));
+  }
+  const bool fits = std::ranges::all_of(windows, [](int64_t keys) { return keys >= 0; });
+  if (!fits || static_cast<int64_t>(windows.size()) != n_layers || windows_name(windows) != name) {
+    refuse("\"" + name + "\" does not name the windows of " + std::to_string(n_layers) + " layers");
+  }
+  return windows;
+}
+
 std::vector<int64_t> periodic_layers(int64_t period, int64_t offset, int64_t n_layers) {
   std::vector<int64_t> layers;
   for (int64_t layer = offset; layer < n_layers; layer += period) layers.push_back(layer);
@@ -140,6 +163,7 @@ NamedPattern parse_pattern(const std::string& text, const PatternModel& model, c
     pattern.selection = read_selection(text);
     check_selection_model(*pattern.selection, text, model);
     pattern.full_layers = pattern.selection->layers;
+    pattern.windows = pattern.selection->layer_windows;
     pattern.name = pattern.selection->method + ":" + std::to_string(pattern.selection->keep);
   } else if (text == "full") {
     pattern.full_layers = range(0, model.n_layers);

@@ -19,11 +19,19 @@ Pattern pattern_with_full(const std::vector<int64_t>& full_layers, int64_t n_lay
 std::string pattern_name(const Pattern& pattern);
 Pattern pattern_of_name(const std::string& name, int64_t n_layers, const std::string& flag);
 
+// Return the one name of windows that differ between layers, "windows:64,full,16" with the keys of each layer, and the
+// windows of a name: (n_layers), 0: full attention. windows_of_name throws Error(kUsage) for what is no such name of a
+// model of so many layers.
+std::string windows_name(const std::vector<int64_t>& windows);
+bool is_windows_name(const std::string& name);
+std::vector<int64_t> windows_of_name(const std::string& name, int64_t n_layers);
+
 // A pattern as the command line names it.
 struct NamedPattern {
   std::string name;                    // canonical; of a file METHOD:K ("nll:3"), which two files may share
   Pattern windowed;                    // (n_layers)
   std::vector<int64_t> full_layers;    // those that keep full attention, rising
+  std::vector<int64_t> windows;        // (n_layers), of a plan: keys of each layer, 0: full; else empty
   std::optional<Selection> selection;  // of a file
 };
 

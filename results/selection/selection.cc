@@ -103,6 +103,26 @@ void read_native(const Fields& fields, const nlohmann::json& json, Selection& s)
   if (s.positions != kByType) fields.refuse("positions", quote(kByType));
 }
 
+// The windows of a plan agree with the layers that keep full attention, and with the windows that layers have anyway.
+void read_layer_windows(const Fields& fields, Selection& s) {
+  const char* key = "layer_windows";
+  const std::string expected =
+      "for each of " + std::to_string(s.n_layers) + " layers the keys that it sees, null for those in layers";
+  const nlohmann::json& list = fields.value(key, expected.c_str());
+  if (!list.is_array() || static_cast<int64_t>(list.size()) != s.n_layers) fields.refuse(key, expected);
+  const Pattern windowed = s.windowed();
+  for (std::size_t layer = 0; layer < list.size(); ++layer) {
+    const nlohmann::json& keys = list[layer];
+    const bool is_window = keys.is_number_unsigned() && keys.get<uint64_t>() >= 1 &&
+                           keys.get<uint64_t>() <= static_cast<uint64_t>(kLargestWindow + 1);
+    if (windowed[layer] ? !is_window : !keys.is_null()) fields.refuse(key, expected);
+    s.layer_windows.push_back(windowed[layer] ? keys.get<int64_t>() : 0);
+    if (s.has_native_window(static_cast<int64_t>(layer)) && s.layer_windows.back() != s.native_window) {
+      fields.refuse(key, std::to_string(s.native_window) + " for the layers of native_window_layers");
+    }
+  }
+}
+
 bool is_sha256(const std::string& text) {
   return text.size() == 64 && text.find_first_not_of("0123456789abcdef") == std::string::npos;
 }
@@ -140,11 +160,15 @@ void require_one_of(const Fields& fields, const char* key, const std::string& va
 Pattern Selection::windowed() const { return pattern_with_full(layers, n_layers); }
 
 std::vector<evaluation::ServedWindow> Selection::windows() const {
+  const evaluation::ServedWindow of_windowed{
+      .keys = window_keys, .sinks = sinks, .decode_full = decode == "full", .tail_rows = tail_rows};
   std::vector<int64_t> native(native_layers.empty() ? 0 : static_cast<std::size_t>(n_layers), 0);
   for (const int64_t layer : native_layers) native[static_cast<std::size_t>(layer)] = native_window;
-  return evaluation::served_windows_of(
-      windowed(), {.keys = window_keys, .sinks = sinks, .decode_full = decode == "full", .tail_rows = tail_rows},
-      native);
+  std::vector<evaluation::ServedWindow> windows = evaluation::served_windows_of(windowed(), of_windowed, native);
+  for (std::size_t layer = 0; layer < layer_windows.size(); ++layer) {
+    if (layer_windows[layer] > 0) windows[layer].keys = layer_windows[layer];
+  }
+  return windows;
 }
 
 bool Selection::has_native_window(int64_t layer) const {
@@ -152,11 +176,19 @@ bool Selection::has_native_window(int64_t layer) const {
 }
 
 std::string to_json(const Selection& selection) {
-  nlohmann::ordered_json object = {{"format", kSelectionFormat}, {"format_version", kSelectionVersion}};
+  const bool is_plan = !selection.layer_windows.empty();
+  nlohmann::ordered_json object = {{"format", kSelectionFormat},
+                                   {"format_version", is_plan ? kPlanVersion : kSelectionVersion}};
   object["method"] = selection.method;
   object["keep"] = selection.keep;
   object["layers"] = selection.layers;
   object["n_layers"] = selection.n_layers;
+  if (is_plan) {
+    object["layer_windows"] = nlohmann::ordered_json::array();
+    for (const int64_t keys : selection.layer_windows) {
+      object["layer_windows"].push_back(keys > 0 ? nlohmann::ordered_json(keys) : nlohmann::ordered_json(nullptr));
+    }
+  }
   object["window"] = selection.window;
   object["window_keys"] = selection.window_keys;
   object["sinks"] = selection.sinks;
@@ -209,8 +241,9 @@ Selection parse_selection(const std::string& text, const std::string& origin, co
     fields.refuse("format", quote(kSelectionFormat));
   }
   if (!json.contains("format_version") || !json["format_version"].is_number_integer() ||
-      json["format_version"] != kSelectionVersion) {
-    fields.refuse("format_version", std::to_string(kSelectionVersion) + " (the one that this winnow reads)");
+      (json["format_version"] != kSelectionVersion && json["format_version"] != kPlanVersion)) {
+    fields.refuse("format_version", std::to_string(kSelectionVersion) + " or " + std::to_string(kPlanVersion) +
+                                        " (which this winnow reads)");
   }
   Selection s;
   s.method = fields.text("method");
@@ -230,6 +263,7 @@ Selection parse_selection(const std::string& text, const std::string& origin, co
   s.target = fields.text("target");
   require_one_of(fields, "target", s.target, {"", "hf", "vllm", "trtllm", "swaa-hf", "swaa-vllm"});
   read_native(fields, json, s);
+  if (json["format_version"] == kPlanVersion) read_layer_windows(fields, s);
   const int64_t window_keys = s.window + (s.target == "swaa-vllm" ? 1 : 0);
   if (s.window_keys != window_keys) {
     fields.refuse("window_keys", std::to_string(window_keys) + " for this window and target");

@@ -17,6 +17,8 @@ namespace winnow::selection {
 
 inline constexpr const char* kSelectionFormat = "winnow-selection";
 inline constexpr int64_t kSelectionVersion = 1;
+// Of one with windows of single layers, which a reader of the first version would take for one window.
+inline constexpr int64_t kPlanVersion = 2;
 // Bound on a window, tokens: no sequence is that long.
 inline constexpr int64_t kLargestWindow = int64_t{1} << 59;
 
@@ -38,6 +40,8 @@ struct Selection {
   // Layers that have a window of their own in every pattern, rising, and its keys; none and 0 where no layer has one.
   std::vector<int64_t> native_layers;
   int64_t native_window = 0;
+  // Of a plan: the keys that each layer sees, 0: all of them; (n_layers), or empty: window_keys in all windowed layers.
+  std::vector<int64_t> layer_windows;
   std::string positions;          // kByType: a windowed layer has the positions of its type; empty: those it has anyway
   std::string model;              // checkpoint directory, which need not be UTF-8
   std::string model_type;         // family, as config.json names it

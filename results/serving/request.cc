@@ -33,8 +33,11 @@ int64_t Request::one_window() const {
   for (const evaluation::ServedWindow& window : windows) {
     if (!window.is_windowed()) continue;
     if (keys.value_or(window.keys) != window.keys) {
+      const auto is_plugin = [](const EngineRow* row) { return row->route == Route::kPlugin; };
+      const bool has_plugin = std::ranges::any_of(rows_of(*engine, model_type), is_plugin);
+      const std::string advice = has_plugin ? "; --model-impl plugin has one for each layer" : "";
       refuse("its windowed layers see " + std::to_string(*keys) + " and " + std::to_string(window.keys) +
-             " keys, and " + engine_title() + " has one window for all of them");
+             " keys, and " + engine_title() + " has one window for all of them" + advice);
     }
     keys = window.keys;
   }

@@ -26,6 +26,7 @@ STANDS_ON = {
     "results/campaign": ["results/calibration"],
     "results/selection": ["results/search", "results/evaluation"],
     "results/serving": ["results/selection"],
+    "results/plan": ["results/serving"],
     "pipeline/engine/signals": ["model"],
     "pipeline/engine": ["pipeline/engine/signals"],
     "pipeline/runtime": ["model", "kernels/cuda"],
@@ -38,7 +39,7 @@ STANDS_ON = {
     "jobs/cli/commands": [
         "jobs/cli",
         "pipeline/verbs",
-        "results/serving",
+        "results/plan",
         "jobs/sweep/executors/local",
         "jobs/sweep/executors/slurm",
     ],

@@ -83,7 +83,11 @@ def test_variables_through_xarray(result_file, group):
     documented = SCHEMA[GROUPS[group]]
     with xr.open_dataset(result_file, engine="h5netcdf", group=group) as dataset, h5py.File(result_file) as file:
         assert set(dataset.variables) == set(variables_of(file[group]))
-        coordinates = {name for name, entry in documented.items() if entry["dimensions"] == (name,)}
+        coordinates = {
+            name
+            for name, entry in documented.items()
+            if entry["dimensions"] == (name,) and (name in dataset.variables or not entry["optional"])
+        }
         assert set(dataset.coords) == coordinates
         for name, variable in dataset.variables.items():
             assert variable.dims == documented[name]["dimensions"], name

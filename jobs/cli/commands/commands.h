@@ -23,6 +23,7 @@ Command add_stats(const cli::Verb& program);
 Command add_inspect(const cli::Verb& program);
 Command add_bench(const cli::Verb& program);
 Command add_export(const cli::Verb& program);
+Command add_plan(const cli::Verb& program);
 Command add_select(const cli::Verb& program);
 Command add_selftest(const cli::Verb& program);
 Command add_sweep(const cli::Verb& program);

@@ -2,7 +2,6 @@
 #include <sys/stat.h>
 
 #include <cerrno>
-#include <charconv>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -19,9 +18,11 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/output_path.h"
+#include "base/strings.h"
 #include "base/text_file.h"
 #include "jobs/cli/commands/commands.h"
 #include "jobs/cli/commands/export_weights.h"
+#include "jobs/cli/commands/source_model.h"
 #include "jobs/cli/external_verb.h"
 #include "jobs/sweep/child.h"
 #include "jobs/sweep/program_output.h"
@@ -174,47 +175,6 @@ void check_in_transformers(const serving::ExportPlan& plan, const fs::path& fold
   std::printf("All %zu layers are as asked for.\n", plan.windows.size());
 }
 
-// The shortest number that a float stands for: 1e-06, not 9.99999997e-07.
-double shortest(float value) {
-  char text[32];
-  const auto end = std::to_chars(std::begin(text), std::end(text), value).ptr;
-  double number = 0.0;
-  std::from_chars(std::begin(text), end, number);
-  return number;
-}
-
-// What winnow knows of the checkpoint behind config.json.
-serving::ModelShape read_shape(const std::string& text, const std::string& origin) {
-  const model::ModelConfig config = model::parse_config(text, origin);
-  const model::RopeConfig& rope = config.rope_of(0);
-  return {.n_layers = config.n_layers,
-          .hidden = config.hidden,
-          .ffn = config.ffn,
-          .vocab = config.vocab,
-          .n_heads = config.heads.n_heads,
-          .n_kv_heads = config.heads.n_kv_heads,
-          .head_dim = config.heads.head_dim,
-          .max_positions = config.max_positions,
-          .norm_eps = shortest(config.norm.eps),
-          .rope_theta = rope.theta,
-          .has_scaled_rope = rope.type != model::RopeConfig::Type::kDefault,
-          .tied_embeddings = config.tied_embeddings,
-          .qkv_bias = config.qkv_bias,
-          .o_bias = config.o_bias,
-          .mlp_bias = config.mlp_bias,
-          .n_experts = config.experts.router.n_experts,
-          .top_k = config.experts.router.top_k,
-          .expert_ffn = config.experts.ffn,
-          .normalised_experts = config.experts.router.normalised,
-          .expert_layers = config.experts.layers,
-          .kv_element_bytes = config.checkpoint_dtype == kernels::DType::kF32 ? 4 : 2};
-}
-
-serving::SourceModel source_model(const fs::path& config) {
-  const std::string text = read_text(config, kMaxConfigBytes);
-  return {text, config.string(), [text, origin = config.string()] { return read_shape(text, origin); }};
-}
-
 // Makes the GGUF of a folder that llama.cpp's converter reads.
 void convert_to_gguf(const fs::path& llama_cpp, const fs::path& folder) {
   const fs::path converter = llama_cpp / "convert_hf_to_gguf.py";
@@ -229,19 +189,22 @@ void convert_to_gguf(const fs::path& llama_cpp, const fs::path& folder) {
   if (output->exit_code != 0) fail(ExitCode::kUnavailable, converter.string() + ": " + output->words());
 }
 
+// What windowed layers see: "2048", of a plan "512 or 2048".
+std::string keys_seen(const selection::Selection& selection) {
+  std::set<int64_t> sizes(selection.layer_windows.begin(), selection.layer_windows.end());
+  sizes.erase(0);
+  if (sizes.empty()) return std::to_string(selection.window_keys);
+  return joined(std::vector(sizes.begin(), sizes.end()), " or ");
+}
+
 int run_export(const Options& options) {
   if (options.out.empty()) fail(ExitCode::kUsage, "--out is empty; name a new folder");
   const selection::Selection selection = selection::read_selection(options.selection);
   if (!selection.has_checksum) note_no_checksum(options.selection);
   const fs::path model = options.model.empty() ? fs::path(selection.model) : fs::path(options.model);
-  const fs::path config = model / "config.json";
-  std::error_code ignored;
-  if (!fs::exists(config, ignored)) {
-    fail(ExitCode::kNoInput, config.string() + ": not there; give the checkpoint with --model DIR");
-  }
+  const serving::SourceModel source = source_model(model);
   serving::ExportOptions wanted = options.plan;
   wanted.model_path = fs::absolute(model).lexically_normal().string();
-  const serving::SourceModel source = source_model(config);
   serving::ExportPlan plan = serving::plan_export(selection, source, wanted);
   if (!options.no_hash) {
     selection::check_selection_model(selection, options.selection,
@@ -278,10 +241,9 @@ int run_export(const Options& options) {
   for (const std::string& warning : plan.warnings) {
     std::fprintf(stderr, "winnow: warning: %s\n", one_line(warning).c_str());
   }
-  std::printf("%s: %lld of %lld layers keep full attention, the others see %lld keys. Use: %s\n",
+  std::printf("%s: %lld of %lld layers keep full attention, the others see %s keys. Use: %s\n",
               one_line(out.string()).c_str(), static_cast<long long>(selection.keep),
-              static_cast<long long>(selection.n_layers), static_cast<long long>(selection.window_keys),
-              one_line(plan.command).c_str());
+              static_cast<long long>(selection.n_layers), keys_seen(selection).c_str(), one_line(plan.command).c_str());
   if (plan.kv) std::printf("%s\n", serving::kv_line(plan).c_str());
   return static_cast<int>(ExitCode::kDone);
 }

@@ -25,6 +25,7 @@ inline const std::map<std::string, std::vector<std::string>>& other_values() {
       {"verify", {"2", "0"}},
       {"verify-examples", {"1", "2"}},
       {"window", {"64", "65"}},
+      {"windows", {"16,64", "8,16"}},
       {"sinks", {"2", "3"}},
       {"decode", {"full", "windowed"}},
       {"target", {"swaa-vllm", "swaa-hf"}},

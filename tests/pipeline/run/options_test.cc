@@ -151,8 +151,8 @@ TEST(Options, ReachIsExact) {
   settings.window_keys = 10;
   settings.sinks = 2;
   // Row 12 is the first to lose a key; the last computed row of T tokens is T - 2.
-  EXPECT_FALSE(settings.affects(13, 5));
-  EXPECT_TRUE(settings.affects(14, 5));
+  EXPECT_FALSE(settings.affects(settings.window_keys, 13, 5));
+  EXPECT_TRUE(settings.affects(settings.window_keys, 14, 5));
 }
 
 TEST(Options, BaseHasOneNamePerPattern) {

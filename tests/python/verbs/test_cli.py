@@ -383,7 +383,9 @@ def test_config_file(work, tmp_path):
         assert file["provenance/window"][()] == 16
 
     config.write_text("model: here\nwindwo: 3\n")
-    expect_refused(winnow(work, "calibrate", "--config", config), USAGE, f"{config}:2:1:", "did you mean window?")
+    expect_refused(
+        winnow(work, "calibrate", "--config", config), USAGE, f"{config}:2:1:", "did you mean window or windows?"
+    )
     config.write_text("config: other.yaml\n")
     refused = winnow(work, "calibrate", "--config", config)
     expect_refused(refused, USAGE, "no flag 'config'")

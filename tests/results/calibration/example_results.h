@@ -42,6 +42,15 @@ inline calibration::Measurement example_measurement(int64_t n_examples, int64_t 
     }
   }
   if (!per_token) return m;
+  m.by_window.window = {512, 2048};
+  m.by_window.nll = stats::Table<double>(n_examples * n_layers, 2);
+  m.by_window.exact_match = stats::Table<uint8_t>(n_examples * n_layers, 2, 1);
+  m.by_window.token_accuracy = stats::Table<double>(n_examples * n_layers, 2, 0.75);
+  for (int64_t cell = 0; cell < n_examples * n_layers; ++cell) {
+    for (int64_t w = 0; w < 2; ++w) {
+      m.by_window.nll(cell, w) = m.nll(cell / n_layers, cell % n_layers) + (w == 0 ? 0.125 : 0.0);
+    }
+  }
   // What a run with all signals has. The second example is too short for a lazy ratio.
   for (const char* name : {"kl", "nll_removed", "delta_nll_removed", "attention_mass_outside", "lazy_ratio",
                            "lazy_ratio_compat", "angular_distance"}) {

@@ -221,6 +221,30 @@ TEST(EvaluationFile, KeepsTheWindowsThatLayersHaveOfTheirOwn) {
   EXPECT_THROW(check_evaluation(results.table, "here"), Error);
 }
 
+// With windows of their own a pattern without a full layer may be the dearer one.
+TEST(EvaluationFile, KeepsTheWindowsOfPlans) {
+  EvaluationResults results = example_evaluation(9, true);
+  EvaluationTable& table = results.table;
+  EXPECT_EQ(table.cost(1), 2) << "full layers, as long as all have one window";
+  table.window_keys = stats::Table<int64_t>(table.n_patterns(), 8, 96);
+  for (int64_t p = 0; p < table.n_patterns(); ++p) {
+    for (int64_t l = 0; l < 8; ++l) {
+      if (table.full_attention(p, l) != 0) table.window_keys(p, l) = 0;
+    }
+  }
+  EXPECT_EQ(table.cost(1), 2 * kCostLength + 6 * 96);
+  for (int64_t l = 0; l < 8; ++l) table.window_keys(4, l) = l < 5 ? kCostLength - 1 : 16;
+  EXPECT_EQ(results.windows_of(4)[7], (ServedWindow{.keys = 16, .sinks = 4}));
+  EXPECT_GT(table.cost(4), table.cost(1));
+  results.statistics = compute_evaluation(table, results.statistics.options);
+  EXPECT_EQ(results.statistics.on_front_nll[4], 0) << "worse than periodic:4@0, and dearer";
+  const ScratchDirectory scratch;
+  write_evaluation(scratch.path() / "results.h5", results);
+  EXPECT_EQ(read_evaluation(scratch.path() / "results.h5").table.window_keys.values, table.window_keys.values);
+  table.window_keys = stats::Table<int64_t>(table.n_patterns(), 7, 96);
+  EXPECT_THROW(check_evaluation(table, "here"), Error);
+}
+
 TEST(EvaluationTableText, KeepsToItsColumns) {
   EvaluationResults results = example_evaluation(9, true);
   results.provenance.set("warnings", std::string("measured on the set that chose the layers"), "warnings");

@@ -87,6 +87,42 @@ TEST(Selection, KeepsTheWindowsThatLayersHaveOfTheirOwn) {
   expect_error([&] { parse_selection(to_json(s), "s"); }, ExitCode::kBadData, {"positions", "by type"});
 }
 
+TEST(Selection, APlanHasWindowsOfItsOwn) {
+  Selection s = some_selection();
+  s.layer_windows = {96, 0, 8, 96, 0, 0, 8, 8, 200, 96, 96, 96};
+  EXPECT_NE(to_json(s).find("\"format_version\": 2"), std::string::npos);
+  EXPECT_NE(to_json(s).find("\"layer_windows\": [96,null,8,"), std::string::npos);
+  Selection read = parse_selection(to_json(s), "s");
+  EXPECT_EQ(to_json(read), to_json(s));
+  EXPECT_EQ(read.windows()[8], (evaluation::ServedWindow{.keys = 200, .sinks = 4}));
+  EXPECT_FALSE(read.windows()[4].is_windowed());
+  // A layer with full attention, one without, one too few, and a window of a layer's own.
+  for (const auto& [layer, keys] : {std::pair{0, 0}, std::pair{1, 8}}) {
+    Selection wrong = s;
+    wrong.layer_windows[static_cast<std::size_t>(layer)] = keys;
+    expect_error([&] { parse_selection(to_json(wrong), "s"); }, ExitCode::kBadData, {"layer_windows", "null"});
+  }
+  Selection wrong = s;
+  wrong.layer_windows.pop_back();
+  expect_error([&] { parse_selection(to_json(wrong), "s"); }, ExitCode::kBadData, {"layer_windows", "12 layers"});
+  s.native_layers = {0};
+  s.native_window = 40;
+  expect_error([&] { parse_selection(to_json(s), "s"); }, ExitCode::kBadData, {"layer_windows", "40"});
+  s.layer_windows[0] = 40;
+  EXPECT_EQ(parse_selection(to_json(s), "s").windows()[0], (evaluation::ServedWindow{.keys = 40}));
+}
+
+TEST(Selection, WindowsOfLayersHaveOneName) {
+  const std::vector<int64_t> windows = {8, 0, 200};
+  EXPECT_EQ(windows_name(windows), "windows:8,full,200");
+  EXPECT_TRUE(is_windows_name("windows:8"));
+  EXPECT_FALSE(is_windows_name("windowed"));
+  EXPECT_EQ(windows_of_name("windows:8,full,200", 3), windows);
+  for (const char* name : {"windows:8,full", "windows:8,0,200", "windows:8,,200", "windows:08,full,200", "windows:"}) {
+    expect_error([&] { windows_of_name(name, 3); }, ExitCode::kUsage, {name, "3 layers"});
+  }
+}
+
 struct Damage {
   const char* from;
   const char* to;
@@ -97,7 +133,8 @@ TEST(Selection, RefusesDamageNamingFileAndKey) {
   const std::vector<Damage> damages = {
       {"\"format\": \"winnow-selection\"", "\"format\": \"winnow-results\"", {"format", "winnow-results"}},
       {"\"format\": \"winnow-selection\",", "", {"format", "no such key"}},
-      {"\"format_version\": 1", "\"format_version\": 2", {"format_version", "expected 1", "found 2"}},
+      {"\"format_version\": 1", "\"format_version\": 3", {"format_version", "expected 1 or 2", "found 3"}},
+      {"\"format_version\": 1", "\"format_version\": 2", {"layer_windows", "each of 12 layers"}},
       {"\"format_version\": 1", "\"format_version\": 1.0", {"format_version", "found 1.0"}},
       {"\"keep\": 3", "\"keep\": 13", {"keep", "from 0 to 12", "13"}},
       {"\"keep\": 3", "\"keep\": -1", {"keep", "-1"}},

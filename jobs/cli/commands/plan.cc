@@ -1,0 +1,302 @@
+// winnow plan: for every layer the window that loses least within a budget of memory for keys and values, without a
+// model.
+#include "base/terminal_table.h"
+#include "jobs/cli/commands/commands.h"
+#include "jobs/cli/commands/source_model.h"
+#include "pipeline/run/options.h"
+#include "results/calibration/store.h"
+#include "results/plan/planner.h"
+#include "results/serving/engines.h"
+
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "base/json.h"
+#include "base/json_values.h"
+#include "base/own_files.h"
+#include "base/strings.h"
+
+namespace winnow::commands {
+namespace {
+
+constexpr int64_t kMostTokens = int64_t{1} << 31;
+constexpr int64_t kMostSequences = int64_t{1} << 20;
+constexpr int kCurveSteps = 20;  // shares of 5 %
+
+struct Options {
+  std::string results;
+  std::string out;
+  std::string model;  // "": the results'
+  std::vector<std::string> budgets;
+  bool curve = false;
+  bool json = false;
+  int64_t seed = 0;
+  std::string engine = plan::kIdeal;
+  int64_t concurrency = 1;
+  std::optional<int64_t> max_seq_len;
+};
+
+// A budget as it is given: "24GiB@131072", "25%".
+struct Budget {
+  std::string text;
+  std::optional<double> share;  // of what full attention takes
+  int64_t bytes = 0;            // where it is no share
+  std::optional<int64_t> max_seq_len;
+
+  double of(double full_bytes) const { return share ? *share * full_bytes : static_cast<double>(bytes); }
+};
+
+struct NamedPlan {
+  std::string budget;
+  double budget_bytes = 0.0;
+  const plan::Planner::Costs* costs = nullptr;
+  plan::Plan plan;
+};
+
+int64_t check_range(const std::string& flag, int64_t value, int64_t most) {
+  if (value >= 1 && value <= most) return value;
+  fail(ExitCode::kUsage, flag + " is " + std::to_string(value) + ", expected 1 to " + std::to_string(most));
+}
+
+Budget parse_budget(const std::string& text) {
+  const std::string flag = "--budget";
+  Budget budget{.text = text, .share = {}, .max_seq_len = {}};
+  const std::size_t at = text.find('@');
+  const std::string amount = text.substr(0, at);
+  if (at != std::string::npos) {
+    const auto length = parse_number(text.substr(at + 1));
+    if (!length) {
+      fail(ExitCode::kUsage,
+           flag + ": \"" + text + "\" has no number of tokens behind @; expected for example " + amount + "@131072");
+    }
+    budget.max_seq_len = check_range(flag + " " + text + ": the length", *length, kMostTokens);
+  }
+  if (!amount.ends_with('%')) {
+    budget.bytes = run::parse_bytes(amount, flag);
+    return budget;
+  }
+  char* end = nullptr;
+  const std::string number = amount.substr(0, amount.size() - 1);
+  const double percent = std::strtod(number.c_str(), &end);
+  if (number.empty() || *end != '\0' || !(percent > 0.0) || percent > 100.0) {
+    fail(ExitCode::kUsage, flag + ": \"" + text +
+                               "\" is no share of full attention's memory; expected more than 0% and "
+                               "at most 100%");
+  }
+  budget.share = percent / 100.0;
+  return budget;
+}
+
+// "4 full, 8 x 512": the windows of a plan, widest first.
+std::string windows_text(const std::vector<int64_t>& windows) {
+  std::map<int64_t, int64_t, std::greater<>> counts;
+  for (const int64_t keys : windows) ++counts[keys];
+  std::string text;
+  if (counts.contains(0)) text = std::to_string(counts[0]) + " full";
+  for (const auto& [keys, count] : counts) {
+    if (keys > 0) text += (text.empty() ? "" : ", ") + std::to_string(count) + " x " + std::to_string(keys);
+  }
+  return text;
+}
+
+std::string interval_text(const plan::Plan& plan) {
+  return std::isnan(plan.ci_low) ? "n/a (one example)" : bracketed(number(plan.ci_low), number(plan.ci_high));
+}
+
+// Of the budgets of one length.
+std::string to_table(const std::vector<NamedPlan>& plans) {
+  constexpr auto kRight = TerminalTable::Column::Align::kRight;
+  TerminalTable table({{.width = 16}, {kRight, 11}, {kRight, 9}, {kRight, 12}, {kRight, 24}, {}});
+  table.add({"budget", "memory", "of full", "loss", "95 % interval", "  layers"});
+  for (const NamedPlan& named : plans) {
+    table.add({named.budget, format_bytes(static_cast<int64_t>(named.plan.bytes)),
+               percent(named.plan.bytes / named.costs->full_bytes), number(named.plan.loss), interval_text(named.plan),
+               "  " + windows_text(named.plan.windows)});
+  }
+  return table.text();
+}
+
+std::string legend(const plan::Planner::Costs& costs) {
+  const serving::Engine* engine = serving::find_engine(costs.service.engine);
+  const std::string title =
+      engine == nullptr ? "an engine that keeps what the windows see" : std::string(engine->title);
+  return wrapped("memory: keys and values of " + std::to_string(costs.service.demand.concurrency) + " x " +
+                     std::to_string(costs.service.demand.max_seq_len) + " tokens as " + title + " allocates them; " +
+                     format_bytes(static_cast<int64_t>(costs.full_bytes)) + " with full attention. loss: predicted, " +
+                     "nats per token: the sum of what each layer costs alone, which layers together need not; winnow "
+                     "evaluate measures a plan.",
+                 2);
+}
+
+std::string to_layers(const plan::Plan& plan) {
+  std::string text = "layer   window\n";
+  for (std::size_t layer = 0; layer < plan.windows.size(); ++layer) {
+    const int64_t keys = plan.windows[layer];
+    text += right(std::to_string(layer), 5) + right(keys == 0 ? "full" : std::to_string(keys), 9) + "\n";
+  }
+  return text;
+}
+
+Json plan_object(const NamedPlan& named) {
+  Json windows = Json::array();
+  for (const int64_t keys : named.plan.windows) windows.push_back(keys > 0 ? Json(keys) : Json(nullptr));
+  return {{"budget", named.budget},
+          {"budget_bytes", static_cast<int64_t>(named.budget_bytes)},
+          {"engine", named.costs->service.engine},
+          {"max_seq_len", named.costs->service.demand.max_seq_len},
+          {"concurrency", named.costs->service.demand.concurrency},
+          {"bytes", static_cast<int64_t>(named.plan.bytes)},
+          {"full_attention_bytes", static_cast<int64_t>(named.costs->full_bytes)},
+          {"least_bytes", static_cast<int64_t>(named.costs->least_bytes)},
+          {"layer_windows", std::move(windows)},
+          {"predicted_delta_nll", named.plan.loss},
+          {"ci_low", number_or_null(named.plan.ci_low)},
+          {"ci_high", number_or_null(named.plan.ci_high)}};
+}
+
+void check(const Options& options) {
+  if (options.budgets.empty() && !options.curve) {
+    fail(ExitCode::kUsage, "no --budget is given; name one, such as --budget 24GiB@131072 or --budget 25%, or --curve");
+  }
+  if (!options.out.empty() && (options.curve || options.budgets.size() != 1)) {
+    fail(ExitCode::kUsage, "--out takes the plan of one --budget; leave the others and --curve out");
+  }
+  check_range("--concurrency", options.concurrency, kMostSequences);
+  if (options.max_seq_len) check_range("--max-seq-len", *options.max_seq_len, kMostTokens);
+}
+
+// All plans that are asked for. Costs are shared by budgets of one length.
+class Plans {
+ public:
+  Plans(const Options& options, const selection::SelectInput& input, const serving::ModelShape& shape)
+      : options_(options), shape_(shape), planner_(input, static_cast<uint64_t>(options.seed)) {}
+
+  std::vector<NamedPlan> make() {
+    std::vector<NamedPlan> plans;
+    for (const std::string& text : options_.budgets) {
+      const Budget budget = parse_budget(text);
+      const plan::Planner::Costs& costs = costs_of(budget.max_seq_len);
+      plans.push_back(named(budget, costs));
+    }
+    if (!options_.curve) return plans;
+    const plan::Planner::Costs& costs = costs_of({});
+    for (int step = 1; step <= kCurveSteps; ++step) {
+      const int share = 100 * step / kCurveSteps;
+      const Budget budget{.text = std::to_string(share) + "%", .share = share / 100.0, .max_seq_len = {}};
+      if (budget.of(costs.full_bytes) >= costs.least_bytes) plans.push_back(named(budget, costs));
+    }
+    return plans;
+  }
+
+  const plan::Planner& planner() const { return planner_; }
+
+ private:
+  NamedPlan named(const Budget& budget, const plan::Planner::Costs& costs) const {
+    const double bytes = budget.of(costs.full_bytes);
+    return {budget.text, bytes, &costs, planner_.best(costs, bytes, "--budget " + budget.text)};
+  }
+
+  const plan::Planner::Costs& costs_of(const std::optional<int64_t>& length) {
+    const int64_t n_tokens = length.value_or(options_.max_seq_len.value_or(shape_.max_positions));
+    const auto known = costs_.find(n_tokens);
+    if (known != costs_.end()) return known->second;
+    plan::Service service;
+    service.engine = options_.engine;
+    service.shape = {shape_.n_kv_heads, shape_.head_dim, shape_.kv_element_bytes};
+    service.demand = {.max_seq_len = n_tokens, .concurrency = options_.concurrency};
+    return costs_.emplace(n_tokens, planner_.costs(service)).first->second;
+  }
+
+  const Options& options_;
+  const serving::ModelShape& shape_;
+  plan::Planner planner_;
+  std::map<int64_t, plan::Planner::Costs> costs_;  // by length
+};
+
+void print(const std::vector<NamedPlan>& plans, bool json) {
+  std::string text;
+  if (json) {
+    Json object = {{"format", "winnow-plans"}, {"format_version", 1}, {"plans", Json::array()}};
+    for (const NamedPlan& named : plans) object["plans"].push_back(plan_object(named));
+    text = json_text(object, 2) + "\n";
+  } else {
+    text = to_table(plans) + legend(*plans.front().costs);
+    if (plans.size() == 1) text += "\n" + to_layers(plans.front().plan);
+  }
+  text = printable(text);
+  std::fwrite(text.data(), 1, text.size(), stdout);
+}
+
+int run_plan(const Options& options) {
+  check(options);
+  for (const std::string& text : options.budgets) parse_budget(text);  // refused before anything is read
+  const std::filesystem::path path = calibration::results_file(options.results);
+  if (!options.out.empty()) {
+    check_outputs({selection::selection_output("--out", options.out)},
+                  {.files = {path, path.parent_path() / "run.json"}, .checkpoints = {}});
+  }
+  const selection::SelectInput input = selection::read_select_input(path, "nll");
+  const std::string checkpoint = options.model.empty() ? input.results.provenance.text("model") : options.model;
+  const serving::ModelShape shape = source_model(checkpoint).shape();
+  Plans plans(options, input, shape);
+  const std::vector<NamedPlan> made = plans.make();
+  if (!options.out.empty()) {
+    const NamedPlan& only = made.front();
+    selection::write_selection(options.out,
+                               plans.planner().selection(only.plan, *only.costs, only.budget, path.string()));
+  }
+  print(made, options.json);
+  if (made.front().costs->has_one_window && plans.planner().windows().size() > 1) {
+    std::fprintf(stderr, "winnow: note: %s has one window for all windowed layers of this model: each plan has one\n",
+                 std::string(serving::find_engine(options.engine)->title).c_str());
+  } else if (options.engine == "vllm" && plans.planner().windows().size() > 1) {
+    std::fprintf(stderr, "winnow: note: vLLM takes several windows by winnow export --model-impl plugin alone\n");
+  }
+  return static_cast<int>(ExitCode::kDone);
+}
+
+}  // namespace
+
+Command add_plan(const cli::Verb& program) {
+  const auto options = std::make_shared<Options>();
+  const cli::Verb verb = program.add_subcommand(
+      "plan", "Chooses for every layer the window that loses least within a budget of memory for keys and values");
+  verb.add_option("results", options->results, "Run directory of calibrate --windows, or its results.h5")
+      .required()
+      .type_name("RUN_DIR");
+  verb.add_option("--budget", options->budgets,
+                  "Memory for keys and values, and the length of a sequence: 24GiB@131072, or a share of what full "
+                  "attention takes: 25%; may be repeated (default: none)")
+      .type_name("SIZE[@TOKENS]")
+      .one_value_each();
+  verb.add_flag("--curve", options->curve, "Plan for 5 %, 10 %, ... of what full attention takes (default: off)");
+  verb.add_option("--engine", options->engine,
+                  "Whose allocation counts: ideal keeps what the windows see; else vllm, trtllm, sglang, llamacpp, hf, "
+                  "mlx or swaa (default: ideal)")
+      .type_name("NAME");
+  verb.add_option("--concurrency", options->concurrency, "Sequences of that length at a time (default: 1)")
+      .type_name("N");
+  verb.add_option("--max-seq-len", options->max_seq_len,
+                  "Length of budgets without @, tokens (default: max_position_embeddings)")
+      .type_name("N");
+  verb.add_option("--model", options->model, "Checkpoint, for its config.json (default: where the results say it was)")
+      .type_name("DIR");
+  verb.add_option("--seed", options->seed, "Seed of the bootstrap (default: 0)").type_name("N");
+  verb.add_option("--out", options->out, "Write the plan of one budget here, as JSON (default: only print)")
+      .type_name("FILE");
+  verb.add_flag("--json", options->json, "Print JSON on stdout instead of a table (default: table)");
+  verb.footer(
+      "\nThe plan is the best there is by the predicted loss, the sum of what each layer costs alone; layers together\n"
+      "may cost more or less. evaluate --pattern plan.json measures it, export writes it for engines that take it.\n"
+      "\nExample:\n  winnow plan run --budget 24GiB@131072 --concurrency 8 --engine trtllm --out plan.json\n");
+  return {verb, [options] { return run_plan(*options); }};
+}
+
+}  // namespace winnow::commands

@@ -1,0 +1,236 @@
+#include "results/plan/planner.h"
+
+#include <algorithm>
+#include <limits>
+#include <set>
+#include <utility>
+
+#include "base/error.h"
+#include "base/strings.h"
+#include "results/selection/methods.h"
+#include "results/serving/engines.h"
+#include "results/stats/resampling.h"
+
+namespace winnow::plan {
+namespace {
+
+constexpr int64_t kResamples = 10000;
+constexpr const char* kMethod = "plan";
+
+[[noreturn]] void refuse(const std::string& what) { fail(ExitCode::kUsage, what); }
+
+std::vector<const serving::EngineRow*> rows_of(const Service& service, const std::string& model_type) {
+  const serving::Engine* engine = serving::find_engine(service.engine);
+  return engine == nullptr ? std::vector<const serving::EngineRow*>{} : serving::rows_of(*engine, model_type);
+}
+
+// Whether the engine has one number for all windowed layers of that family.
+bool has_one_window(const Service& service, const std::string& model_type) {
+  if (service.engine == kIdeal) return false;
+  return std::ranges::none_of(rows_of(service, model_type), [](const serving::EngineRow* row) {
+    return row->form == serving::Form::kLayerWindows || row->form == serving::Form::kList;
+  });
+}
+
+std::string engine_title(const Service& service) {
+  const serving::Engine* engine = serving::find_engine(service.engine);
+  return engine == nullptr ? "an ideal engine" : std::string(engine->title);
+}
+
+std::string served(const Service& service) {
+  const int64_t n = service.demand.concurrency;
+  return (n == 1 ? "a sequence of " : std::to_string(n) + " sequences of ") +
+         std::to_string(service.demand.max_seq_len) + " tokens";
+}
+
+std::string size(double bytes) { return format_bytes(static_cast<int64_t>(bytes)); }
+
+}  // namespace
+
+int64_t Plan::n_full() const { return std::ranges::count(windows, 0); }
+
+Planner::Planner(const selection::SelectInput& input, uint64_t seed)
+    : input_(input), seed_(seed), layers_(input.results.calibration.layer) {
+  const calibration::Measurement& m = input.results.calibration;
+  if (std::ranges::find(m.layer_windowed_in_base, true) != m.layer_windowed_in_base.end()) {
+    fail(ExitCode::kBadData,
+         "the layers were measured in a base with windows, and what a plan loses is counted from full "
+         "attention; calibrate with --base full");
+  }
+  // As make_selection() checks and reads it.
+  selection::Choice no_layer;
+  no_layer.method = kMethod;
+  const selection::Selection as_measured = selection::make_selection(no_layer, input, "the results");
+  n_layers_ = as_measured.n_layers;
+  sinks_ = as_measured.sinks;
+  native_.assign(static_cast<std::size_t>(n_layers_), 0);
+  for (const int64_t layer : as_measured.native_layers) native_[stats::at(layer)] = as_measured.native_window;
+  const bool has_one = m.by_window.n_windows() == 0;
+  windows_ = has_one ? std::vector{as_measured.window} : m.by_window.window;
+  const auto n_windows = static_cast<int64_t>(windows_.size());
+  for (int64_t w = 0; w <= n_windows; ++w) {
+    stats::Table<double>& delta = delta_.emplace_back(m.n_examples(), m.n_layers());
+    for (int64_t e = 0; w < n_windows && e < m.n_examples(); ++e) {
+      for (int64_t l = 0; l < m.n_layers(); ++l) {
+        delta(e, l) = has_one ? m.delta_nll(e, l) : m.delta_nll_by_window(e, l, w);
+      }
+    }
+  }
+  for (int64_t& window : windows_) window += as_measured.window_keys - as_measured.window;
+  const std::vector<int64_t> all = stats::iota(m.n_examples());
+  stats::Table<double> loss(m.n_layers(), n_windows + 1);
+  for (int64_t w = 0; w < n_windows; ++w) {
+    const std::vector<double> means = stats::mean_of_rows(delta_[stats::at(w)], all);
+    for (int64_t l = 0; l < m.n_layers(); ++l) loss(l, w) = means[stats::at(l)];
+  }
+  knapsack_.emplace(std::move(loss));
+}
+
+// The layers that no plan changes: those with a window of their own, and those that were not measured.
+std::vector<int64_t> Planner::fixed_windows() const {
+  std::vector<int64_t> fixed;
+  for (int64_t layer = 0; layer < n_layers_; ++layer) {
+    if (std::ranges::find(layers_, layer) == layers_.end()) fixed.push_back(native_[stats::at(layer)]);
+  }
+  return fixed;
+}
+
+void Planner::check_engine(const Service& service) const {
+  const storage::Provenance& provenance = input_.results.provenance;
+  if (provenance.text("decode") == "full") {
+    refuse(
+        "the layers were measured with --decode full: answers see all keys, so that none can be dropped; calibrate "
+        "with --decode windowed");
+  }
+  if (service.engine == kIdeal) return;
+  const serving::Engine* engine = serving::find_engine(service.engine);
+  if (engine == nullptr) {
+    std::vector<std::string> names = {kIdeal};
+    for (const serving::Engine& known : serving::engines()) names.emplace_back(known.target);
+    require_one_of("--engine", service.engine, names);
+  }
+  const std::string title(engine->title);
+  const std::string model_type = provenance.text("model_type");
+  const std::vector<const serving::EngineRow*> rows = rows_of(service, model_type);
+  if (rows.empty()) {
+    refuse("--engine " + service.engine + ": " + title + " is not known to give single layers of a " + model_type +
+           " a window, as those of " + serving::families_of(*engine) + "; --engine ideal plans without an engine");
+  }
+  if (std::ranges::all_of(rows, [](const serving::EngineRow* row) { return row->limits.period > 0; })) {
+    refuse("--engine " + service.engine + ": " + title + " itself decides which layers of a " + model_type +
+           " have a window");
+  }
+  if (sinks_ > 0 && service.engine != "swaa") {
+    refuse("--engine " + service.engine + ": the layers were measured with " + std::to_string(sinks_) +
+           " sink tokens, which " + title + " does not keep; calibrate with --sinks 0, or plan with --engine ideal");
+  }
+  if (provenance.text("positions") == selection::kByType && service.engine != "hf") {
+    refuse("--engine " + service.engine + ": the layers were measured with positions by type of layer, which " + title +
+           " is not known to have; use --engine hf");
+  }
+}
+
+Planner::Costs Planner::costs(const Service& service) const {
+  check_engine(service);
+  const std::string model_type = input_.results.provenance.text("model_type");
+  const serving::Engine* engine = serving::find_engine(service.engine);
+  const std::vector<const serving::EngineRow*> rows = rows_of(service, model_type);
+  const auto needs = [](const serving::EngineRow* row) { return row->limits.needs_full; };
+  const bool needs_full = !rows.empty() && std::ranges::all_of(rows, needs);
+  Costs costs;
+  costs.service = service;
+  costs.has_one_window = has_one_window(service, model_type);
+  const std::vector<int64_t> fixed = fixed_windows();
+  const Price price = [&](const Counts& counts) -> std::optional<double> {
+    std::vector<int64_t> windows = fixed;
+    for (std::size_t s = 0; s < counts.size(); ++s) {
+      windows.insert(windows.end(), stats::at(counts[s]), s < windows_.size() ? windows_[s] : 0);
+    }
+    std::set<int64_t> sizes(windows.begin(), windows.end());
+    if (needs_full && !sizes.contains(0)) return std::nullopt;
+    sizes.erase(0);
+    if (costs.has_one_window && sizes.size() > 1) return std::nullopt;
+    if (engine != nullptr) {
+      return serving::kv_allocation(engine->name, windows, service.shape, service.demand).allocated_bytes;
+    }
+    for (int64_t& window : windows) window += window > 0 ? sinks_ : 0;
+    return serving::kv_allocation(service.engine, windows, service.shape, service.demand).ideal_bytes;
+  };
+  costs.prices = knapsack_->prices(price);
+  costs.least_bytes = Knapsack::least(costs.prices);
+  Counts full(windows_.size() + 1, 0);
+  full.back() = static_cast<int64_t>(layers_.size());
+  costs.full_bytes = price(full).value_or(0.0);
+  return costs;
+}
+
+std::vector<int64_t> Planner::windows_of(const Assignment& assignment) const {
+  std::vector<int64_t> windows = native_;
+  for (std::size_t i = 0; i < layers_.size(); ++i) {
+    const std::size_t setting = stats::at(assignment.setting[i]);
+    windows[stats::at(layers_[i])] = setting < windows_.size() ? windows_[setting] : 0;
+  }
+  return windows;
+}
+
+void Planner::add_interval(const Assignment& assignment, Plan& plan) const {
+  const int64_t n = input_.results.calibration.n_examples();
+  plan.ci_low = plan.ci_high = std::numeric_limits<double>::quiet_NaN();
+  if (n < 2) return;
+  std::vector<double> by_example(stats::at(n), 0.0);
+  for (int64_t e = 0; e < n; ++e) {
+    for (std::size_t i = 0; i < layers_.size(); ++i) {
+      by_example[stats::at(e)] += delta_[stats::at(assignment.setting[i])](e, static_cast<int64_t>(i));
+    }
+  }
+  std::vector<double> means;
+  for (int64_t r = 0; r < kResamples; ++r) means.push_back(stats::mean_of(by_example, stats::draw_rows(n, seed_, r)));
+  const stats::Interval interval = stats::percentile_interval(means);
+  plan.ci_low = interval.low;
+  plan.ci_high = interval.high;
+}
+
+Plan Planner::best(const Costs& costs, double budget, const std::string& flag) const {
+  const std::string takes = " for " + served(costs.service) + " on " + engine_title(costs.service);
+  if (budget > costs.full_bytes) {
+    refuse(flag + " is more than the " + size(costs.full_bytes) + " that full attention takes" + takes +
+           ", so that no layer needs a window; the most that makes sense is 100%");
+  }
+  const std::optional<Assignment> found = knapsack_->best(costs.prices, budget);
+  if (!found) {
+    refuse(flag + " is less than any plan takes" + takes + "; the least is " + size(costs.least_bytes) + ", " +
+           std::to_string(static_cast<int64_t>(costs.least_bytes)) + " bytes, of " + size(costs.full_bytes) +
+           " with full attention");
+  }
+  Plan plan;
+  plan.windows = windows_of(*found);
+  plan.bytes = found->price;
+  plan.loss = found->loss;
+  add_interval(*found, plan);
+  return plan;
+}
+
+selection::Selection Planner::selection(const Plan& plan, const Costs& costs, const std::string& budget,
+                                        const std::string& origin) const {
+  selection::Choice choice;
+  choice.method = kMethod;
+  for (int64_t layer = 0; layer < n_layers_; ++layer) {
+    if (plan.windows[stats::at(layer)] == 0) choice.layers.push_back(layer);
+  }
+  selection::Selection s = selection::make_selection(choice, input_, origin);
+  s.layer_windows = plan.windows;
+  s.provenance.set("plan_budget", budget, "");
+  s.provenance.set("plan_engine", costs.service.engine, "");
+  s.provenance.set("plan_max_seq_len", costs.service.demand.max_seq_len, "");
+  s.provenance.set("plan_concurrency", costs.service.demand.concurrency, "");
+  s.provenance.set("plan_bytes", static_cast<int64_t>(plan.bytes), "");
+  s.provenance.set("plan_full_attention_bytes", static_cast<int64_t>(costs.full_bytes), "");
+  s.provenance.set("plan_predicted_delta_nll", plan.loss, "");
+  if (plan.ci_low == plan.ci_low) {
+    s.provenance.set("plan_predicted_delta_nll_ci_low", plan.ci_low, "");
+    s.provenance.set("plan_predicted_delta_nll_ci_high", plan.ci_high, "");
+  }
+  return s;
+}
+
+}  // namespace winnow::plan

@@ -1,0 +1,83 @@
+// Plans: for every layer the window that loses least within the memory that an engine has for keys and values. Pure
+// functions of a calibration; jobs/cli/commands/plan.cc writes them.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "results/plan/knapsack.h"
+#include "results/selection/select_input.h"
+#include "results/selection/selection.h"
+#include "results/serving/kv_allocation.h"
+
+namespace winnow::plan {
+
+// The engine of that name keeps what each window sees, and nothing more.
+inline constexpr const char* kIdeal = "ideal";
+
+// What is to be served, and by what.
+struct Service {
+  std::string engine = kIdeal;  // kIdeal, or a target of serving::engines()
+  serving::KvShape shape;
+  serving::KvDemand demand;
+};
+
+struct Plan {
+  std::vector<int64_t> windows;        // (n_layers), keys that a layer sees, 0: full attention
+  double bytes = 0.0;                  // keys and values, as the engine allocates them
+  double loss = 0.0;                   // predicted, nats per token: sum over layers of the measured mean delta NLL
+  double ci_low = 0.0, ci_high = 0.0;  // its 95 % percentile bootstrap interval over examples; NaN for one example
+
+  int64_t n_full() const;
+};
+
+class Planner {
+ public:
+  // Throws Error(kBadData) for a calibration whose deltas are not those of windows against full attention,
+  // Error(kUsage) as Knapsack does. `input` must outlive this.
+  explicit Planner(const selection::SelectInput& input, uint64_t seed = 0);
+
+  // The windows that a layer may have, rising, tokens as they are served; full attention besides.
+  const std::vector<int64_t>& windows() const { return windows_; }
+  int64_t n_layers() const { return n_layers_; }
+
+  // What every division of the layers takes on an engine.
+  struct Costs {
+    Service service;
+    Knapsack::Prices prices;
+    double least_bytes = 0.0;
+    double full_bytes = 0.0;      // all layers as the checkpoint has them
+    bool has_one_window = false;  // whether all windowed layers of a plan have one window
+  };
+  // Throws Error(kUsage) for an engine that does not run this model with windows in single layers, or not with the
+  // sinks, the decoding or the positions that were measured.
+  Costs costs(const Service& service) const;
+  // Returns the plan of the least predicted loss within `budget` bytes. Throws Error(kUsage) for a budget that is less
+  // than any plan takes, or more than full attention takes. `flag` names the budget in messages.
+  Plan best(const Costs& costs, double budget, const std::string& flag) const;
+
+  // Returns the plan as a selection, which evaluate and export read; `origin` names the results. `budget` is how it was
+  // given.
+  selection::Selection selection(const Plan& plan, const Costs& costs, const std::string& budget,
+                                 const std::string& origin) const;
+
+ private:
+  std::vector<int64_t> windows_of(const Assignment& assignment) const;
+  std::vector<int64_t> fixed_windows() const;
+  void check_engine(const Service& service) const;
+  void add_interval(const Assignment& assignment, Plan& plan) const;
+
+  const selection::SelectInput& input_;
+  uint64_t seed_;
+  int64_t n_layers_ = 0;
+  int64_t sinks_ = 0;
+  std::vector<int64_t> layers_;              // (measured layers)
+  std::vector<int64_t> windows_;             // (settings - 1)
+  std::vector<int64_t> native_;              // (n_layers), keys of a layer's own window, 0: none
+  std::vector<stats::Table<double>> delta_;  // by setting, (examples, measured layers); of full attention 0
+  std::optional<Knapsack> knapsack_;         // there once it is made
+};
+
+}  // namespace winnow::plan
