@@ -202,6 +202,8 @@ def model_table(measured):
             difference = "" if rule == "nll" else interval(resampled([measured.scores("nll", pattern) - base]))
             lines.append(f"| {BUDGETS[divisor]} | {rule} | {cells(pattern)} | {difference} |")
         for kind, members in ranges.items():
+            if not members:
+                continue
             best = min(members, key=lambda rule: measured.scores("nll", rules[rule]).mean())
             difference = interval(resampled([measured.scores("nll", rules[best]) - base]))
             lines.append(

@@ -233,7 +233,7 @@ Command add_bench(const cli::Verb& program) {
       .show_default()
       .type_name("NAME")
       .one_of({"auto", "cpu", "cuda"});
-  verb.add_option("--attention", options->attention, "Attention on a GPU: auto, cudnn or own")
+  verb.add_option("--attention", options->attention, "Attention on a GPU: auto, hopper, cudnn or own")
       .show_default()
       .type_name("NAME")
       .one_of({"auto", "cudnn", "own", "hopper"});
