@@ -317,6 +317,9 @@ def test_the_keyboard_reaches_every_mark(browser, pages):
         assert seen == ["layer 0", "layer 1", "layer 2"]
         page.keyboard.press("Escape")
         assert page.is_hidden("#tip")
+        page.query_selector(".strip").focus()
+        page.keyboard.press("ArrowLeft")
+        assert page.inner_text("#tip").startswith("layer 35: ")
         next(one for one in page.query_selector_all("#examples svg.chart") if one.is_visible()).focus()
         page.keyboard.press("ArrowDown")
         page.keyboard.press("ArrowDown")

@@ -156,7 +156,7 @@ def overview(runs: Sequence[Run], others: Sequence[OtherCell]) -> list[Markup]:
     parts = [part("boxed", table(columns, rows, "All results"))] if rows else []
     if others:
         missing = table(["cell", "state", "reason"], others, "Cells without results")
-        parts += [part("heading", f"Not measured ({len(others)})"), part("boxed", missing)]
+        parts += [part("heading", f"Not measured ({len(others)})", 3), part("boxed", missing)]
     return parts
 
 
