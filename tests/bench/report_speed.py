@@ -10,6 +10,7 @@ import datetime
 import os
 import pathlib
 import platform
+import resource
 import statistics
 import subprocess
 import sys
@@ -42,9 +43,9 @@ def main():
     with tempfile.TemporaryDirectory() as directory:
         source, page = pathlib.Path(directory, "results.h5"), pathlib.Path(directory, "page.html")
         result_files.write(source, flags.examples, flags.layers)
-        seconds = []
+        seconds, processor_seconds = [], []
         for _ in range(flags.repetitions):
-            start = time.perf_counter()
+            start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
             subprocess.run(
                 [sys.executable, "-m", "winnow.report", source, "--out", page],
                 check=True,
@@ -52,6 +53,8 @@ def main():
                 stdout=subprocess.DEVNULL,
             )
             seconds.append(time.perf_counter() - start)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            processor_seconds.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
         size = page.stat().st_size / 2**20
     today = datetime.date.today().isoformat()
     lines = [
@@ -67,6 +70,8 @@ def main():
         "| --- | --- | --- | --- |",
         f"| seconds | {statistics.median(seconds):.2f} | {min(seconds):.2f} to {max(seconds):.2f} | "
         f"{TARGET_SECONDS:g} |",
+        f"| of a processor | {statistics.median(processor_seconds):.2f} | {min(processor_seconds):.2f} to "
+        f"{max(processor_seconds):.2f} | |",
         f"| page, MiB | {size:.2f} | | {TARGET_MIB:g} |",
     ]
     print("\n".join(lines))
