@@ -427,6 +427,29 @@ def test_a_collected_sweep_is_reported_cell_by_cell(tmp_path):
     assert float(rows[0][2][1]) == pytest.approx(float(agreement.spearman(means[0], means[1])), abs=1e-12)
 
 
+def test_agreement_and_provenance_of_cells_are_those_of_the_file(tmp_path):
+    means = write_collection(tmp_path / "collected.h5", 3, 8)
+    with h5py.File(tmp_path / "collected.h5", "a") as file:
+        group, names = file.create_group("agreement"), [f"cell-{i}" for i in range(3)]
+        for name in ("cell", "other_cell"):
+            group.create_dataset(name, data=names, dtype=h5py.string_dtype()).make_scale(name)
+        group["spearman_rho"] = np.array([[1, 0.25, np.nan], [0.25, 1, 0.5], [np.nan, 0.5, 1]])
+        group["jaccard"] = np.array([[1, 0.125, np.nan], [0.125, 1, 0.75], [np.nan, 0.75, 1]])
+        for table in ("spearman_rho", "jaccard"):
+            for axis, name in enumerate(("cell", "other_cell")):
+                group[table].dims[axis].attach_scale(group[name])
+        facts = file.create_group("provenance")
+        facts.create_dataset("cell", data=names, dtype=h5py.string_dtype()).make_scale("cell")
+        facts.create_dataset("host_name", data=["node-a", "node-b", "node-c"], dtype=h5py.string_dtype())
+        facts["host_name"].dims[0].attach_scale(facts["cell"])
+    text = page_of(tmp_path, tmp_path)
+    assert all(f'<td data-v="node-{letter}">' in text for letter in "abc")
+    _, *rows = Page(text).tables["agreement-0"]
+    found = [(float(row[2][1]), float(row[3][1])) for row in rows]
+    assert found[0] == (0.25, 0.125) and found[2] == (0.5, 0.75)
+    assert found[1][0] == pytest.approx(float(agreement.spearman(means[0], means[2])), abs=1e-12)  # the file has none
+
+
 def test_a_sweep_without_results_says_so(tmp_path):
     write_collection(tmp_path / "collected.h5", 2, 8, ["failed", "waiting"])
     code, _, err = report(tmp_path, "--out", tmp_path / "page.html")

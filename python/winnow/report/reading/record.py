@@ -342,24 +342,25 @@ def read_collection(tree: xr.DataTree, path: pathlib.Path) -> tuple[list[Run], l
     reasons = texts(root, "reason") or [""] * len(cells)
     between = dataset(tree, "agreement")
     rho, jaccard = (numbers(between, name, ("cell", "other_cell")) for name in ("spearman_rho", "jaccard"))
-    compared = texts(between, "cell") or []
+    compared = texts(between, "other_cell") or []  # the same cells; xarray leaves out a coordinate that is the root's
     runs: list[Run] = []
     others: list[OtherCell] = []
     for i, cell in enumerate(cells):
         state = states[i] if i < len(states) else "done"
         if state == "done":
-            run = _read_cell(tree, root.isel(cell=i), path, cell)
+            run = _read_cell(tree, root.isel(cell=i), path, cells, cell)
             if run is not None:
                 if rho is not None and jaccard is not None and cell in compared:
-                    row = compared.index(cell)
-                    run.agreement = dict(zip(compared, zip(rho[row], jaccard[row], strict=True), strict=True))
+                    at = compared.index(cell)
+                    run.agreement = dict(zip(compared, zip(rho[at], jaccard[at], strict=True), strict=True))
                 runs.append(run)
                 continue
         others.append((cell, state, reasons[i]))
     return runs, others
 
 
-def _read_cell(tree: xr.DataTree, row: xr.Dataset, path: pathlib.Path, cell: str) -> Run | None:
+def _read_cell(tree: xr.DataTree, row: xr.Dataset, path: pathlib.Path, cells: list[str], cell: str) -> Run | None:
+    """One of `cells`, whose values at the root are `row`."""
     means = numbers(row, "mean_delta_nll", ("layer",))
     if means is None or not np.isfinite(means).any():
         return None
@@ -387,8 +388,8 @@ def _read_cell(tree: xr.DataTree, row: xr.Dataset, path: pathlib.Path, cell: str
             run.controls[name] = Control(values)
     more = dataset(tree, "provenance")
     if more is not None and "cell" in more.sizes:
-        names = texts(more, "cell") or []
-        if cell in names:
+        names = texts(more, "cell") or cells
+        if cell in names and len(names) == more.sizes["cell"]:
             run.provenance = _facts(more.isel(cell=names.index(cell))) | run.provenance
     run.n_examples = _whole(run.number("n_examples"))
     return run
