@@ -59,7 +59,7 @@ def _draw_panel(drawing: Drawing, axes: Axes, results: Results, group: Group) ->
         box.x0 * drawing.width,
         (1 - box.y1) * drawing.height - 8,
         box.x1 * drawing.width + 8,
-        (1 - box.y0) * drawing.height,
+        (1 - box.y0) * drawing.height + 8,
     )
     pixels = axes.transData.transform(np.column_stack([budget[named], score[named]]))
     widths = [text_width(results.patterns[i], bool(on_front[i])) for i in named]

@@ -12,7 +12,7 @@ _MARGIN = 2.0  # pixels between two names
 _RADIUS = 6.0  # around a point
 # Where a name begins, has its middle or ends, from its point.
 _AROUND = ((9, 0, "left"), (-9, 0, "right"), (0, -15, "center"), (0, 15, "center"))
-_STEPPED = ((-9, 0, "right"), (-7, -13, "right"), (9, 13, "left"), (0, -15, "center"), *_AROUND)
+_STEPPED = ((-9, 0, "right"), (-7, -13, "right"), (9, 13, "left"), (0, -15, "center"), *_AROUND, (9, -13, "left"))
 
 
 def _meets(a: Box, b: Box) -> bool:
