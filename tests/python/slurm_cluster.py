@@ -25,7 +25,7 @@ PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontr
 
 # TmpFS of its own for each node: the two PMIx servers of a step would otherwise meet in one folder.
 # cred_expire: a requeued job waits that long before it starts again, 120 s by default.
-# BatchStartTimeout, and SlurmdTimeout's 300 s: a daemon that gets no processor for some seconds is not lost, and its jobs
+# BatchStartTimeout, and SlurmdTimeout's 300 s: a daemon that gets no processor for seconds is not lost, and its jobs
 # are not killed. MessageTimeout stays 10 s: so long does a command wait for a controller that is away.
 # JobAcctGather, accounting: none, so sacct has nothing to say.
 # FirstJobId: shared memory of MPI's ranks is named by the job, and several clusters may run side by side.
