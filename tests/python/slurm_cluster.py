@@ -25,6 +25,8 @@ PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontr
 
 # TmpFS of its own for each node: the two PMIx servers of a step would otherwise meet in one folder.
 # cred_expire: a requeued job waits that long before it starts again, 120 s by default.
+# BatchStartTimeout, and SlurmdTimeout's 300 s: a daemon that gets no processor for seconds is not lost, and its jobs
+# are not killed. MessageTimeout stays 10 s: so long does a command wait for a controller that is away.
 # JobAcctGather, accounting: none, so sacct has nothing to say.
 # FirstJobId: shared memory of MPI's ranks is named by the job, and several clusters may run side by side.
 CONFIGURATION = """
@@ -59,8 +61,7 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 ReturnToService=2
 OverTimeLimit=0
-SlurmdTimeout=10
-BatchStartTimeout=5
+BatchStartTimeout=100
 KillWait=5
 NodeName=node1 NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[1]} CPUs={cpus} RealMemory=4000
 NodeName=node2 NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[2]} CPUs={cpus} RealMemory=4000
@@ -179,7 +180,8 @@ class SlurmCluster:
 
     def kill_node(self, node):
         """As a power cut does: slurmd, its step daemons and all that they run, and the spool, which such nodes have in
-        memory. Sockets of steps that stayed there would keep a repeated job from starting."""
+        memory. Sockets of steps that stayed there would keep a repeated job from starting. Slurm is told of it, and
+        does not wait for SlurmdTimeout."""
         self.daemons[node].kill()
         self.daemons[node].wait()
         self.kill_processes(
@@ -187,6 +189,7 @@ class SlurmCluster:
         )
         for left in (self.folder / f"spool-{node}").iterdir():
             shutil.rmtree(left) if left.is_dir() else left.unlink()
+        self.command("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=no power")
 
     def stop(self):
         for name in ("slurmctld", *NODES, "munged"):

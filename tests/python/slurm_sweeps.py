@@ -87,8 +87,10 @@ def assert_each_cell_once(run_directory):
 
 
 def attempts(run_directory):
+    """Records of those in which ranks began. On a busy machine srun may not start them, say because the credential that
+    it shows is older than cred_expire: that is tried again, and uses up no attempt."""
     records = [json.loads(path.read_text()) for path in (run_directory / "attempts").glob("*.json")]
-    return sorted(records, key=lambda record: record["attempt"])
+    return sorted((record for record in records if not record["failed_launches"]), key=lambda record: record["attempt"])
 
 
 def ranks_of(run_directory):

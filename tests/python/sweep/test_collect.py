@@ -1,6 +1,7 @@
 """winnow sweep collect: one file over all cells, against the single results, the document and an own computation."""
 
 import contextlib
+import functools
 import io
 import json
 import os
@@ -93,8 +94,11 @@ def partial(work):
 # ----------------------------------------------------------------------------------------------------------------
 
 
+@functools.cache
 def results_of(work, label):
-    return xr.open_datatree(work / "out" / "runs" / label / "results.h5", engine="h5netcdf")
+    """In memory: several tests look at each, and opening one takes longer than all that they do with it."""
+    with xr.open_datatree(work / "out" / "runs" / label / "results.h5", engine="h5netcdf") as tree:
+        return tree.load()
 
 
 def test_every_cell_and_seed_is_a_row(work, collected):
@@ -213,7 +217,7 @@ def test_agreement_is_that_of_an_own_computation(collected):
         rho, jaccard = agreement.spearman_rho.values, agreement.jaccard.values
         np.testing.assert_array_equal(rho, rho.T)
         np.testing.assert_array_equal(jaccard, jaccard.T)
-        rows = [cells.isel(cell=i) for i in range(cells.sizes["cell"])]
+        rows = [cells.load().isel(cell=i) for i in range(cells.sizes["cell"])]
         for i, left in enumerate(rows):
             for j, right in enumerate(rows):
                 if left.model != right.model:
