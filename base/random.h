@@ -16,6 +16,8 @@ inline constexpr uint64_t kPermutationStream = 3;      // permutations of layers
 inline constexpr uint64_t kSplitStream = 4;            // halves of the calibration examples
 inline constexpr uint64_t kSelectionStream = 16;       // layers of a random pattern
 inline constexpr uint64_t kSearchStream = 32;          // examples of a search's intervals, patterns to verify
+inline constexpr uint64_t kModelResampleStream = 48;   // bootstrap of the models of a sweep
+inline constexpr uint64_t kSubsetStream = 49;  // orders of the calibration examples, of which the first n are taken
 
 // Generator of Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators".
 class SplitMix64 {

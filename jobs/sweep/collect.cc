@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <exception>
+#include <map>
 #include <optional>
 
 #include "base/error.h"
@@ -9,6 +10,7 @@
 #include "results/calibration/store.h"
 #include "results/campaign/collection.h"
 #include "results/campaign/store.h"
+#include "results/campaign/study.h"
 #include "results/campaign/table.h"
 #include "results/evaluation/evaluation.h"
 #include "results/evaluation/store.h"
@@ -90,11 +92,14 @@ std::string read_evaluation(const fs::path& path, const run::RunOptions& options
   const evaluation::EvaluationResults results = evaluation::read_evaluation(path);
   const evaluation::EvaluationStatistics& statistics = results.statistics;
   const std::optional<evaluation::Margin>& margin = statistics.options.margin;
+  row.leading_figure = statistics.losses ? statistics.losses->lead().figure : "nll";
   for (std::size_t p = 0; p < results.table.pattern.size(); ++p) {
-    campaign::CollectedPattern pattern{.name = results.table.pattern[p],
-                                       .nll = statistics.nll.mean[p],
-                                       .exact_match = statistics.exact_match.mean[p],
-                                       .token_accuracy = statistics.token_accuracy.mean[p]};
+    campaign::CollectedPattern pattern{
+        .name = results.table.pattern[p],
+        .nll = statistics.nll.mean[p],
+        .exact_match = statistics.exact_match.mean[p],
+        .token_accuracy = statistics.token_accuracy.mean[p],
+        .leading_loss = statistics.losses ? statistics.losses->lead().mean[p] : statistics.full.nll.mean[p]};
     for (int64_t l = 0; l < results.model.n_layers; ++l) {
       pattern.full_layers += results.table.full_attention(static_cast<int64_t>(p), l);
     }
@@ -187,12 +192,17 @@ campaign::CollectedCell row_of(const SweepCell& sweep_cell, uint64_t seed, const
   return row;
 }
 
-campaign::Collection collect_results(const Sweep& sweep, const std::vector<CellStatus>& states) {
+// `files`: the results of each row, by its label.
+campaign::Collection collect_results(const Sweep& sweep, const std::vector<CellStatus>& states,
+                                     std::map<std::string, fs::path>& files) {
   campaign::Collection collection{.sweep = sweep.file.name, .version = kVersion, .cells = {}, .others = {}};
   for (std::size_t i = 0; i < sweep.cells.size(); ++i) {
     const Cell& cell = sweep.cells[i].cell;
     std::vector<campaign::CollectedCell>& rows = cell.is_calibration() ? collection.cells : collection.others;
-    for (const uint64_t seed : cell.seeds) rows.push_back(row_of(sweep.cells[i], seed, states[i]));
+    for (const uint64_t seed : cell.seeds) {
+      rows.push_back(row_of(sweep.cells[i], seed, states[i]));
+      files[rows.back().label] = cell.results(seed);
+    }
   }
   return collection;
 }
@@ -200,11 +210,14 @@ campaign::Collection collect_results(const Sweep& sweep, const std::vector<CellS
 }  // namespace
 
 std::string collect(const Sweep& sweep, const std::vector<CellStatus>& states, const fs::path& file, bool as_json) {
-  const campaign::Collection collection = collect_results(sweep, states);
+  std::map<std::string, fs::path> files;
+  const campaign::Collection collection = collect_results(sweep, states, files);
   const campaign::RankAgreement agreement = campaign::rank_agreement(collection.cells);
-  campaign::write_collection(file, collection, agreement);
-  if (as_json) return campaign::to_json(collection, agreement, file.string());
-  return campaign::to_table(collection, agreement) + "\nWritten: " + one_line(file.string()) + "\n";
+  const campaign::Study study = campaign::make_study(
+      collection, [&](const campaign::CollectedCell& row) { return calibration::read_results(files.at(row.label)); });
+  campaign::write_collection(file, collection, agreement, study);
+  if (as_json) return campaign::to_json(collection, agreement, file.string(), study);
+  return campaign::to_table(collection, agreement, study) + "\nWritten: " + one_line(file.string()) + "\n";
 }
 
 }  // namespace winnow::sweep

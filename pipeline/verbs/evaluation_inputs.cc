@@ -29,13 +29,15 @@ std::string name_with_file(const std::string& name, const std::string& file,
   return has_name(patterns, shorter) ? name + " " + file : shorter;
 }
 
-// Two files may hold selections of one method and budget, and what a file calls first:2 may be other layers.
+// Two files may hold selections of one method and budget, and what a file calls first:2 may be other layers. Two such
+// files are told apart where they choose the same layers, too: both rules are asked about.
 void add_pattern(selection::NamedPattern given, const std::string& text, std::vector<EvaluatedPattern>& patterns) {
-  const auto same = std::find_if(patterns.begin(), patterns.end(), [&](const EvaluatedPattern& known) {
+  const bool is_there = std::any_of(patterns.begin(), patterns.end(), [&](const EvaluatedPattern& known) {
+    const bool are_two_files = known.given.selection && given.selection && known.file != text;
     return known.given.name == given.name && known.given.windowed == given.windowed &&
-           known.given.windows == given.windows;
+           known.given.windows == given.windows && !are_two_files;
   });
-  if (same != patterns.end()) return;
+  if (is_there) return;
   EvaluatedPattern pattern{.name = given.name, .given = {}, .file = {}};
   pattern.given = std::move(given);
   if (pattern.given.selection) {

@@ -160,6 +160,7 @@ CellSummary summarize(const calibration::Results& results) {
   summary.nll_base = stats::mean_of(results.calibration.nll_base);
   summary.exact_match_base = stats::mean_of(results.calibration.exact_match_base);
   summary.token_accuracy_base = stats::mean_of(results.calibration.token_accuracy_base);
+  summary.stability = selection_stability(results.calibration, results.statistics.options.seed);
   return summary;
 }
 

@@ -11,6 +11,7 @@
 
 #include "base/output_path.h"
 #include "results/calibration/results.h"
+#include "results/campaign/selection_stability.h"
 
 namespace winnow::campaign {
 
@@ -24,9 +25,10 @@ struct CellSummary {
   calibration::Statistics statistics;
   storage::Provenance provenance;
   int64_t n_examples = 0;
-  double nll_base = 0.0;             // nats per token, mean over examples
-  double exact_match_base = 0.0;     // mean over examples
-  double token_accuracy_base = 0.0;  // mean over examples
+  double nll_base = 0.0;                        // nats per token, mean over examples
+  double exact_match_base = 0.0;                // mean over examples
+  double token_accuracy_base = 0.0;             // mean over examples
+  std::vector<SelectionStability> stability{};  // a budget each
 };
 CellSummary summarize(const calibration::Results& results);
 
@@ -37,6 +39,7 @@ struct CollectedPattern {
   double nll = 0.0;         // nats per token
   double exact_match = 0.0;
   double token_accuracy = 0.0;
+  double leading_loss = 0.0;  // of an evaluation: what is lost against full attention by the cell's leading figure
 };
 
 // One row: a cell of the sweep with one seed of the statistics.
@@ -58,6 +61,7 @@ struct CollectedCell {
   // The rest is for a cell that is not a calibration.
   std::string verb = "calibrate";          // or "search", "evaluate"
   std::vector<CollectedPattern> patterns;  // in the order of its results
+  std::string leading_figure;              // of an evaluation: the figure that shows windowing best
 };
 
 struct Collection {

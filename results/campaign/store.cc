@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "results/campaign/collection_parts.h"
+#include "results/campaign/study_store.h"
 
 namespace winnow::campaign {
 namespace {
@@ -326,7 +327,8 @@ void write_root(storage::Group& root, const std::vector<CollectedCell>& cells) {
 
 }  // namespace
 
-void write_collection(const std::filesystem::path& path, const Collection& collection, const RankAgreement& agreement) {
+void write_collection(const std::filesystem::path& path, const Collection& collection, const RankAgreement& agreement,
+                      const Study& study) {
   std::set<std::string> labels;
   for (const CollectedCell& cell : collection.cells) {
     if (!labels.insert(cell.label).second) {
@@ -347,6 +349,7 @@ void write_collection(const std::filesystem::path& path, const Collection& colle
   write_agreement(root.create_group("agreement"), collection.cells, agreement);
   write_collected_provenance(root.create_group("provenance"), collection.cells);
   if (!collection.others.empty()) write_patterns(root.create_group("patterns"), collection.others);
+  write_study(root, study);
   file.commit();
 }
 

@@ -13,6 +13,7 @@
 #include "base/utf8.h"
 #include "results/calibration/json.h"
 #include "results/calibration/table.h"
+#include "results/campaign/study_table.h"
 
 namespace winnow::campaign {
 namespace {
@@ -120,7 +121,7 @@ std::string pattern_block(const std::vector<CollectedCell>& cells) {
     text += "  " + left("pattern", width) + "  full layers  mean NLL  exact match  token accuracy\n";
     for (const CollectedPattern& pattern : cell.patterns) {
       text += "  " + left(pattern.name, width) + "  " + right(std::to_string(pattern.full_layers), 11) + "  " +
-              right(number(pattern.nll, "%.4f"), 8) + "  " + right(percent(pattern.exact_match), 11) + "  " +
+              right(number(pattern.nll, "{:.4f}"), 8) + "  " + right(percent(pattern.exact_match), 11) + "  " +
               right(percent(pattern.token_accuracy), 14) + "\n";
     }
   }
@@ -244,15 +245,16 @@ Json cell_object(const CollectedCell& cell) {
 
 }  // namespace
 
-std::string to_table(const Collection& collection, const RankAgreement& agreement) {
+std::string to_table(const Collection& collection, const RankAgreement& agreement, const Study& study) {
   const std::string calibrations = collection.cells.empty()
                                        ? ""
                                        : cell_block(collection.cells) + reason_block(collection.cells) +
                                              agreement_block(collection.cells, agreement);
-  return calibrations + pattern_block(collection.others);
+  return calibrations + pattern_block(collection.others) + study_text(study);
 }
 
-std::string to_json(const Collection& collection, const RankAgreement& agreement, const std::string& file) {
+std::string to_json(const Collection& collection, const RankAgreement& agreement, const std::string& file,
+                    const Study& study) {
   Json object = {{"format", kCollectionFormat},
                  {"format_version", kCollectionVersion},
                  {"sweep", collection.sweep},
@@ -273,6 +275,7 @@ std::string to_json(const Collection& collection, const RankAgreement& agreement
                                    {"spearman_rho", number_or_null(agreement.spearman_rho(a, b))},
                                    {"jaccard", number_or_null(agreement.jaccard(a, b))}});
   });
+  if (!study.is_empty()) object["study"] = study_object(study);
   return json_text(object, 2) + "\n";
 }
 

@@ -33,6 +33,7 @@ stats::Table<double> losses_by(const EvaluationTable& table, int64_t full, const
   if (figure == "nll") return less_full(table.nll, full, 1.0);
   if (figure == "kl") return less_full(table.kl, full, 1.0);
   if (figure == "token_accuracy") return less_full(table.token_accuracy, full, -1.0);
+  if (figure == kGenerated) return less_full(table.generated.exact_match, full, -1.0);
   return less_full(table.exact_match, full, -1.0);
 }
 
@@ -100,6 +101,7 @@ void judge(const EvaluationTable& table, Losses& losses) {
 std::string name_of(const std::string& figure) {
   if (figure == "nll") return "NLL";
   if (figure == "kl") return "KL";
+  if (figure == kGenerated) return "exact match of generated text";
   return figure == "token_accuracy" ? "token accuracy" : "exact match";
 }
 
@@ -197,7 +199,9 @@ std::string answer(const EvaluationTable& table, int64_t full, const Losses& los
 
 }  // namespace
 
-bool is_share(std::string_view figure) { return figure == "token_accuracy" || figure == "exact_match"; }
+bool is_share(std::string_view figure) {
+  return figure == "token_accuracy" || figure == "exact_match" || figure == kGenerated;
+}
 
 std::string loss_number(double loss, std::string_view figure) {
   return is_share(figure) ? number(std::round(1000.0 * loss) / 10.0 + 0.0, "{:.1f}") : number(loss);
@@ -224,6 +228,7 @@ std::string margin_text(const Margin& margin) {
 std::vector<std::string> figures_of(const EvaluationTable& table) {
   std::vector<std::string> figures = {"nll", "token_accuracy", "exact_match"};
   if (table.kl.rows > 0) figures.emplace_back("kl");
+  if (!table.generated.is_empty()) figures.emplace_back(kGenerated);
   return figures;
 }
 
@@ -243,7 +248,7 @@ Losses judge_losses(const EvaluationTable& table, int64_t full, const std::optio
     if (table.cost(p) < table.cost(losses.fewest)) losses.fewest = p;
   }
   const std::vector<std::string> figures = figures_of(table);
-  for (std::size_t i = 0; i < figures.size(); ++i) {
+  for (std::size_t i = 0; i < bounds.size(); ++i) {
     losses.figures.push_back(losses_with(table, full, losses.fewest, figures[i], bounds[i]));
   }
   losses.leading = most_powerful(losses.figures);

@@ -28,13 +28,16 @@ std::string margin_text(const Margin& margin);
 
 // Losses by one figure; large is bad. NaN for one example.
 struct FigureLosses {
-  std::string figure;  // a variable of the result: nll, token_accuracy, exact_match or kl
+  std::string figure;  // a variable of the result, see figures_of()
   double gap = 0.0;    // of the pattern with the fewest full layers
   double power = 0.0;  // |gap| in standard errors; 0 where there is no gap
   // (patterns): mean loss and its standard error; bounds, which hold together for all patterns.
   std::vector<double> mean, standard_error;
   stats::MeanBounds bounds;
 };
+
+// The figure of free generation, the last one where texts were generated.
+inline constexpr std::string_view kGenerated = "generated_exact_match";
 
 // What is said of a pattern.
 inline constexpr const char* kWithin = "within";  // loses the margin at most
@@ -62,13 +65,15 @@ bool is_share(std::string_view figure);
 // Returns a loss without its unit: shares in points, or nats per token.
 std::string loss_number(double loss, std::string_view figure);
 
-// Returns the figures of a table, "nll", "token_accuracy", "exact_match" and, where it was measured, "kl".
+// Returns the figures of a table, "nll", "token_accuracy", "exact_match" and, where they were measured, "kl" and
+// "generated_exact_match".
 std::vector<std::string> figures_of(const EvaluationTable& table);
 // Returns the bounds of each figure's losses. `full` is the pattern with full attention; draws are those that all
 // figures of the seed have.
 std::vector<stats::MeanBounds> bound_losses(const EvaluationTable& table, int64_t full, uint64_t seed,
                                             int64_t n_resamples);
-// Says what the bounds mean for each pattern, and which figure leads.
+// Says what the bounds mean for each pattern, and which figure leads. `bounds` are of the first figures: an older file
+// has none of generated text.
 Losses judge_losses(const EvaluationTable& table, int64_t full, const std::optional<Margin>& margin,
                     const std::vector<stats::MeanBounds>& bounds);
 

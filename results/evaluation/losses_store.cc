@@ -79,7 +79,9 @@ void write_losses(storage::Group& group, const Losses& losses, const EvaluationT
 
 std::optional<Losses> read_losses(const storage::Group& group, const EvaluationTable& table, int64_t full) {
   if (!group.contains("critical_value")) return std::nullopt;
-  const std::vector<std::string> figures = figures_of(table);
+  // An older file has no bounds of generated text, which come last.
+  std::vector<std::string> figures = figures_of(table);
+  if (!group.contains(figures.back() + "_loss_upper")) figures.pop_back();
   const auto criticals = storage::read_table<double>(group, "critical_value", static_cast<int64_t>(figures.size()), 2);
   std::vector<stats::MeanBounds> bounds;
   for (int64_t i = 0; i < criticals.rows; ++i) {

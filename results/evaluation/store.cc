@@ -186,14 +186,14 @@ void write_costs(storage::Group& group, const EvaluationResults& results) {
 }
 
 // The fronts by variable; those that are empty are not in the file.
-struct Front {
+struct FrontColumn {
   const char* name;
   std::vector<uint8_t>* is_on;
   const char* what;
   bool is_always = true;
 };
 
-std::vector<Front> fronts_of(EvaluationStatistics& s) {
+std::vector<FrontColumn> fronts_of(EvaluationStatistics& s) {
   return {{"on_front_exact_match", &s.on_front_exact_match, "many exact matches"},
           {"on_front_nll", &s.on_front_nll, "low an NLL"},
           {"on_front_token_accuracy", &s.on_front_token_accuracy, "high a token accuracy", false},
@@ -211,7 +211,7 @@ void write_statistics(storage::Group& group, const EvaluationStatistics& statist
   }
   const auto by_pattern = [&](const char* name) { return storage::Variable{name, {"pattern"}, {n_patterns}}; };
   if (s.losses) write_losses(group, *s.losses, table);
-  for (const Front& front : fronts_of(s)) {
+  for (const FrontColumn& front : fronts_of(s)) {
     if (front.is_on->empty()) continue;
     storage::write_variable(group, by_pattern(front.name), *front.is_on,
                             {storage::kOne, std::string("1 where no other pattern has as ") + front.what +
@@ -334,7 +334,7 @@ EvaluationResults read_evaluation(const std::filesystem::path& path) {
   }
   s.losses = read_losses(group, results.table, *full);
   if (s.losses && s.losses->is_given) s.options.margin = Margin{s.losses->margin, is_share(s.losses->decider().figure)};
-  for (const Front& front : fronts_of(s)) {
+  for (const FrontColumn& front : fronts_of(s)) {
     if (!front.is_always && !group.contains(front.name)) continue;
     *front.is_on = storage::read_variable<uint8_t>(group, front.name, {n_patterns});
   }

@@ -85,6 +85,7 @@ std::string comparison_block(const EvaluationTable& table, const Comparison& c) 
 std::string short_name(const std::string& figure) {
   if (figure == "nll") return "NLL";
   if (figure == "kl") return "KL";
+  if (figure == kGenerated) return "generated text";
   return figure == "token_accuracy" ? "token acc" : "exact match";
 }
 
@@ -93,7 +94,8 @@ std::string losses_block(const EvaluationTable& table, const Losses& losses, int
   std::vector<std::size_t> widths = {5, 9, 10, 9, 8, 9};
   std::vector<std::string> head = {"pattern", "full", "loss", "at least", "at most", "margin", "examples"};
   for (const FigureLosses& figure : losses.figures) {
-    if (&figure == &decider) continue;
+    // Generated text has a block of its own; this one is as wide as it may be.
+    if (&figure == &decider || figure.figure == kGenerated) continue;
     widths.push_back(is_share(figure.figure) ? 12 : 9);
     head.push_back(short_name(figure.figure));
   }
@@ -110,7 +112,8 @@ std::string losses_block(const EvaluationTable& table, const Losses& losses, int
                                       std::isnan(losses.margin) ? "n/a" : losses.verdict[i],
                                       number(losses.examples_needed[i], "{:.0f}")};
     for (const FigureLosses& figure : losses.figures) {
-      if (&figure != &decider) cells.push_back(loss_number(figure.bounds.upper[i], figure.figure));
+      if (&figure == &decider || figure.figure == kGenerated) continue;
+      cells.push_back(loss_number(figure.bounds.upper[i], figure.figure));
     }
     lines.add(std::move(cells));
   }
@@ -157,6 +160,18 @@ double mean_of_pattern(const stats::Table<T>& table, int64_t p) {
   return sum / static_cast<double>(table.cols);
 }
 
+// "" in a file that is older than these bounds.
+std::string generated_bounds(const EvaluationTable& table, const EvaluationStatistics& s) {
+  if (!s.losses || s.losses->figures.back().figure != kGenerated) return "";
+  std::string line;
+  for (int64_t p = 0; p < table.n_patterns(); ++p) {
+    if (p == s.full.reference) continue;
+    const double upper = s.losses->figures.back().bounds.upper[stats::at(p)];
+    line += (line.empty() ? "" : "; ") + table.pattern[stats::at(p)] + " " + loss_number(upper, kGenerated);
+  }
+  return wrapped("Lost at most of exact match, points (95 %, all patterns together): " + line, 2);
+}
+
 std::string generated_block(const EvaluationResults& results) {
   const GeneratedTable& generated = results.table.generated;
   const PatternFigures& exact_match = results.statistics.generated_exact_match;
@@ -172,11 +187,12 @@ std::string generated_block(const EvaluationResults& results) {
   }
   const std::string text =
       "Free generation, up to " + std::to_string(generated.settings.max_new_tokens) + " tokens\n" + lines.text();
-  return text + wrapped(
-                    "What each pattern writes by itself, greedily, with the key-value cache that it needs: a windowed "
-                    "layer holds its window and the sinks only. stopped: texts that a stop token ended. cache: keys "
-                    "and values of a text as allocated, in float32 on a CPU. Rates are of one rank.",
-                    2);
+  return text + generated_bounds(results.table, results.statistics) +
+         wrapped(
+             "What each pattern writes by itself, greedily, with the key-value cache that it needs: a windowed "
+             "layer holds its window and the sinks only. stopped: texts that a stop token ended. cache: keys "
+             "and values of a text as allocated, in float32 on a CPU. Rates are of one rank.",
+             2);
 }
 
 // What the losses say, first of all.

@@ -54,12 +54,35 @@ double chance_of_no_spread(std::span<const double> values) {
   return chance;
 }
 
+// Adjusted Fisher-Pearson coefficient; 0 for two values, which have none.
+double skewness_of(std::span<const double> values, double mean, const Moments& moments) {
+  const auto n = static_cast<double>(values.size());
+  if (values.size() < 3) return 0.0;
+  double cubes = 0.0;
+  for (const double value : values) cubes += (value - mean) * (value - mean) * (value - mean);
+  return n / ((n - 1.0) * (n - 2.0)) * cubes / (moments.variance * std::sqrt(moments.variance));
+}
+
 // A row of the table that a draw can say something of.
 struct Row {
   int64_t index = 0;
   double mean = 0.0;
   Moments moments;
+  double skewness = 0.0;
+  double chance = 0.0;  // of a draw without spread
 };
+
+// Error of the quantile that bounds the mean on the side of a long limb. Few examples show too little of it: the t of
+// their draws are too small, the more so the more skewed they are. Draws without spread must not decide.
+double error_with_skewness(const std::vector<Row>& rows, double side) {
+  double skewness = 0.0;
+  double chance = 0.0;
+  for (const Row& row : rows) {
+    skewness += side * row.skewness / static_cast<double>(rows.size());
+    chance += row.chance;
+  }
+  return std::max(kBoundError / (1.0 + std::max(0.0, skewness)), std::min(kBoundError, 2.0 * chance));
+}
 
 }  // namespace
 
@@ -75,10 +98,13 @@ MeanBounds mean_bounds(const Table<double>& values, uint64_t seed, int64_t n_res
     const double* of_row = &values.values[at(row * n)];
     if (all_equal({of_row, at(n)})) {
       bounds.lower[at(row)] = bounds.upper[at(row)] = of_row[0];
-    } else if (chance_of_no_spread({of_row, at(n)}) <= kBoundError / (2.0 * static_cast<double>(values.rows))) {
-      const double mean = mean_of(of_row, all);
-      rows.push_back({row, mean, moments_of(of_row, all, mean)});
+      continue;
     }
+    const double chance = chance_of_no_spread({of_row, at(n)});
+    if (chance > kBoundError / (2.0 * static_cast<double>(values.rows))) continue;
+    const double mean = mean_of(of_row, all);
+    const Moments moments = moments_of(of_row, all, mean);
+    rows.push_back({row, mean, moments, skewness_of({of_row, at(n)}, mean, moments), chance});
   }
   if (rows.empty()) return bounds;
   std::vector<double> largest, smallest;  // t of each draw
@@ -96,8 +122,8 @@ MeanBounds mean_bounds(const Table<double>& values, uint64_t seed, int64_t n_res
   std::sort(smallest.begin(), smallest.end());
   const double least = student_quantile_above(kBoundError / static_cast<double>(rows.size()), n - 1);
   // A draw whose t is too large has a mean too high for its spread: so may the examples, and the truth lies below.
-  bounds.lower_critical = std::max(least, quantile_step(largest, 1.0 - kBoundError));
-  bounds.upper_critical = std::max(least, -quantile_step(smallest, kBoundError));
+  bounds.lower_critical = std::max(least, quantile_step(largest, 1.0 - error_with_skewness(rows, -1.0)));
+  bounds.upper_critical = std::max(least, -quantile_step(smallest, error_with_skewness(rows, 1.0)));
   for (const Row& row : rows) {
     const double error = std::sqrt(row.moments.variance / static_cast<double>(n));
     bounds.lower[at(row.index)] = row.mean - bounds.lower_critical * error;

@@ -21,8 +21,9 @@ struct MeanBounds {
 // Returns bounds of the mean of every row of `values`, whose columns are the examples, by the studentised bootstrap
 // with max-t: a draw of the examples gives every row t = (mean of the draw - mean) / standard error of the draw, and
 // the critical value is the quantile of the draws' largest t, but at least that of Student's t with the error divided
-// among the rows, as draws of few examples vary too little. A row whose values are all equal has that value as its
-// bounds.
+// among the rows, as draws of few examples vary too little. On the side of the long limb of skewed rows the quantile is
+// that of the error divided by 1 + the rows' mean skewness, as few examples show too little of such a limb. A row whose
+// values are all equal has that value as its bounds.
 MeanBounds mean_bounds(const Table<double>& values, uint64_t seed, int64_t n_resamples);
 
 // Returns the standard error of the mean, with n - 1 in the denominator of the variance; NaN for one value.

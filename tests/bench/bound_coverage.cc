@@ -1,9 +1,11 @@
 // How often the bounds of results/stats/bounds.h hold: tables of losses are drawn from distributions whose means are
 // known, and bounded. Prints a table in Markdown: for each distribution, number of examples and number of patterns, the
-// share of tables in which all upper bounds hold, and all lower bounds; beside them that of the 95 % percentile
-// interval of one pattern, which tables and pages show of means.
+// share of tables in which all upper bounds hold, and all lower bounds, and how many standard errors the upper ones are
+// above the means, in the median; beside them the share of the 95 % percentile interval of one pattern, which tables
+// and pages show of means.
 //
 //   bound_coverage [TABLES [RESAMPLES]]
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <functional>
@@ -13,6 +15,7 @@
 
 #include "base/strings.h"
 #include "results/stats/bounds.h"
+#include "results/stats/correlation.h"
 #include "results/stats/resampling.h"
 
 namespace {
@@ -57,6 +60,7 @@ void print_line(const Distribution& distribution, int64_t n_patterns, int64_t n_
   int64_t upper = 0;
   int64_t lower = 0;
   int64_t percentile = 0;
+  std::vector<double> distances;
   for (int64_t i = 0; i < n_tables; ++i) {
     const Table<double> table = drawn_table(distribution, n_patterns, n_examples, random);
     const auto seed = static_cast<uint64_t>(i);
@@ -66,13 +70,16 @@ void print_line(const Distribution& distribution, int64_t n_patterns, int64_t n_
     // An undefined bound promises nothing.
     for (const double bound : bounds.upper) is_below = is_below && !(bound < distribution.mean);
     for (const double bound : bounds.lower) is_above = is_above && !(bound > distribution.mean);
+    distances.push_back(bounds.upper_critical);
     upper += is_below ? 1 : 0;
     lower += is_above ? 1 : 0;
     if (n_patterns == 1) percentile += percentile_holds(table, distribution.mean, seed, n_resamples) ? 1 : 0;
   }
   const auto share = [&](int64_t count) { return 100.0 * static_cast<double>(count) / static_cast<double>(n_tables); };
-  std::printf("| %s | %ld | %ld | %.1f %% | %.1f %% | ", distribution.name.c_str(), static_cast<long>(n_examples),
-              static_cast<long>(n_patterns), share(upper), share(lower));
+  std::sort(distances.begin(), distances.end());
+  std::printf("| %s | %ld | %ld | %.1f %% | %.1f %% | %.2f | ", distribution.name.c_str(),
+              static_cast<long>(n_examples), static_cast<long>(n_patterns), share(upper), share(lower),
+              winnow::stats::quantile(distances, 0.5));
   std::printf(n_patterns == 1 ? "%.1f %% |\n" : "|\n", share(percentile));
   std::fflush(stdout);
 }
@@ -89,10 +96,13 @@ int main(int argc, char** argv) {
   const std::vector<Distribution> distributions = {
       {"normal", 0.0, [](double normal, double) { return normal; }},
       {"Student t, 3 degrees", 0.0, [](double normal, double common) { return normal / common; }},
+      {"exponential", 1.0, [](double normal, double) { return -std::log(0.5 * std::erfc(normal / std::sqrt(2.0))); }},
       {"log-normal, sigma 1", std::exp(0.5), [](double normal, double) { return std::exp(normal); }},
   };
-  std::printf("| losses | examples | patterns | upper bounds hold | lower bounds hold | percentile interval holds |\n");
-  std::printf("|---|---|---|---|---|---|\n");
+  std::printf(
+      "| losses | examples | patterns | upper bounds hold | lower bounds hold | standard errors above | percentile "
+      "interval holds |\n");
+  std::printf("|---|---|---|---|---|---|---|\n");
   for (const Distribution& distribution : distributions) {
     for (const int64_t n_examples : {8, 16, 64}) {
       for (const int64_t n_patterns : {1, 8}) {

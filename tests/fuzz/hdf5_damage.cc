@@ -16,6 +16,7 @@
 #include <map>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
@@ -53,10 +54,54 @@ void put_attribute(hid_t file, const char* name, hid_t type, const void* value) 
   H5Sclose(space);
 }
 
+void put_texts(hid_t file, const char* name, hid_t type, const std::vector<std::string>& values, hid_t properties) {
+  std::vector<const char*> pointers;
+  for (const std::string& value : values) pointers.push_back(value.c_str());
+  const hsize_t length = pointers.size();
+  const hid_t space = H5Screate_simple(1, &length, nullptr);
+  const hid_t dataset = H5Dcreate2(file, name, type, space, H5P_DEFAULT, properties, H5P_DEFAULT);
+  H5Dwrite(dataset, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, pointers.data());
+  H5Dclose(dataset);
+  H5Sclose(space);
+}
+
 enum class Packing { kNone, kGzip, kGzipShuffleChecksum };
 
-// A calibration file as other programs write it: h5py the oldest format, others the newest.
-void write_calibration(const fs::path& path, H5F_libver_t format, Packing packing) {
+constexpr int kExamples = 30;
+
+// What format_version 2 adds, every field of it, and all attributes that `winnow prepare` writes.
+void put_tasks(hid_t file, hid_t text, hid_t properties) {
+  std::vector<std::string> source, task, metric, options, bin, gold, prefix, references;
+  std::vector<int64_t> offsets = {0};
+  for (int e = 0; e < kExamples; ++e) {
+    source.push_back(e % 2 == 0 ? "made" : "");
+    task.push_back("niah_" + std::to_string(e % 3));
+    metric.emplace_back(e % 2 == 0 ? "contains_all" : "token_f1");
+    options.emplace_back(e % 2 == 0 ? "" : R"({"characters": true})");
+    bin.emplace_back(e % 2 == 0 ? "4k" : "8k");
+    gold.push_back("the answer " + std::to_string(e));
+    prefix.emplace_back(e % 3 == 0 ? "" : "Answer:");
+    for (int r = 0; r <= e % 3; ++r) references.push_back("answer " + std::to_string(e) + " \u00e9");
+    offsets.push_back(static_cast<int64_t>(references.size()));
+  }
+  const std::vector<std::pair<const char*, const std::vector<std::string>*>> columns = {
+      {"source", &source},  {"task", &task},        {"metric", &metric},        {"metric_options", &options},
+      {"length_bin", &bin}, {"gold_answer", &gold}, {"answer_prefix", &prefix}, {"references", &references}};
+  for (const auto& [name, values] : columns) put_texts(file, name, text, *values, properties);
+  put_numbers(file, "reference_offsets", H5T_STD_I64LE, offsets, H5P_DEFAULT);
+  const char* hash = "0f343b0931126a20f133d67c2b018a3b5f3e1b1e0d9c6f2d0f343b0931126a20";
+  const char* filters = R"({"min_prompt_tokens": 16, "date": "2026-01-01"})";
+  const char* program = "winnow-prepare 0.1.0";
+  const int64_t seed = 7;
+  put_attribute(file, "tokenizer_sha256", text, &hash);
+  put_attribute(file, "template_sha256", text, &hash);
+  put_attribute(file, "filters", text, &filters);
+  put_attribute(file, "created_by", text, &program);
+  put_attribute(file, "seed", H5T_NATIVE_INT64, &seed);
+}
+
+// A calibration file of that version as other programs write it: h5py the oldest format, others the newest.
+void write_calibration(const fs::path& path, int64_t version, H5F_libver_t format, Packing packing) {
   const hid_t access = H5Pcreate(H5P_FILE_ACCESS);
   H5Pset_libver_bounds(access, format, H5F_LIBVER_LATEST);
   const hid_t file = H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access);
@@ -68,31 +113,24 @@ void write_calibration(const fs::path& path, H5F_libver_t format, Packing packin
   if (packing == Packing::kGzipShuffleChecksum) H5Pset_fletcher32(properties);
   std::vector<int64_t> tokens(3000), offsets, answer_start;
   for (std::size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<int64_t>(i * i % 251);
-  for (int64_t e = 0; e <= 30; ++e) offsets.push_back(100 * e);
-  answer_start.assign(30, 90);
+  for (int64_t e = 0; e <= kExamples; ++e) offsets.push_back(100 * e);
+  answer_start.assign(kExamples, 90);
   put_numbers(file, "tokens", H5T_STD_I32LE, tokens, properties);
   put_numbers(file, "offsets", H5T_STD_I64LE, offsets, H5P_DEFAULT);
   put_numbers(file, "answer_start", H5T_STD_I64LE, answer_start, H5P_DEFAULT);
   std::vector<std::string> ids;
-  std::vector<const char*> pointers;
-  for (int e = 0; e < 30; ++e) ids.push_back("example number " + std::to_string(e));
-  for (const std::string& id : ids) pointers.push_back(id.c_str());
+  for (int e = 0; e < kExamples; ++e) ids.push_back("example number " + std::to_string(e));
   const hid_t text = H5Tcopy(H5T_C_S1);
   H5Tset_size(text, H5T_VARIABLE);
   H5Tset_cset(text, H5T_CSET_UTF8);
-  const hsize_t length = pointers.size();
-  const hid_t space = H5Screate_simple(1, &length, nullptr);
   const hsize_t few = 8;
   H5Pset_chunk(properties, 1, &few);
-  const hid_t dataset = H5Dcreate2(file, "example_id", text, space, H5P_DEFAULT,
-                                   packing == Packing::kGzip ? properties : H5P_DEFAULT, H5P_DEFAULT);
-  H5Dwrite(dataset, text, H5S_ALL, H5S_ALL, H5P_DEFAULT, pointers.data());
-  H5Dclose(dataset);
+  const hid_t text_properties = packing == Packing::kGzip ? properties : H5P_DEFAULT;
+  put_texts(file, "example_id", text, ids, text_properties);
   const char* name = "winnow-calibration";
   put_attribute(file, "format", text, &name);
-  const int64_t version = 1;
   put_attribute(file, "format_version", H5T_NATIVE_INT64, &version);
-  H5Sclose(space);
+  if (version == 2) put_tasks(file, text, text_properties);
   H5Tclose(text);
   H5Pclose(properties);
   H5Pclose(access);
@@ -112,8 +150,13 @@ std::map<std::string, std::string> seeds(const fs::path& directory, const std::v
       {"plain", Packing::kNone}, {"gzip", Packing::kGzip}, {"gzip, shuffle, checksum", Packing::kGzipShuffleChecksum}};
   for (const auto& [format_name, format] : formats) {
     for (const auto& [packing_name, packing] : packings) {
-      write_calibration(directory / "seed.h5", format, packing);
-      files["calibration, " + format_name + ", " + packing_name] = bytes_of(directory / "seed.h5");
+      for (const int64_t version : {1, 2}) {
+        write_calibration(directory / "seed.h5", version, format, packing);
+        // A seed that is refused as it is would test nothing.
+        run::read_corpus(directory / "seed.h5", 1000);
+        files["calibration " + std::to_string(version) + ", " + format_name + ", " + packing_name] =
+            bytes_of(directory / "seed.h5");
+      }
     }
   }
   calibration::write_results(directory / "results.h5", example_results());

@@ -77,10 +77,14 @@ def _read_one(tree: xr.DataTree, file: pathlib.Path) -> tuple[list[Result], list
     return found, []
 
 
-def read(files: Sequence[pathlib.Path], stack: ExitStack) -> tuple[list[Result], list[OtherCell]]:
-    """(results, cells without results) of all files, by kind; the files stay open until `stack` closes."""
+Sweep = tuple[pathlib.Path, xr.DataTree]  # with a study of its cells
+
+
+def read(files: Sequence[pathlib.Path], stack: ExitStack) -> tuple[list[Result], list[OtherCell], list[Sweep]]:
+    """(results by kind, cells without results, sweeps); the files stay open until `stack` closes."""
     results: list[Result] = []
     others: list[OtherCell] = []
+    sweeps: list[Sweep] = []
     for file in files:
         if file.suffix == ".json":
             results.append(scores.read(file))
@@ -88,6 +92,7 @@ def read(files: Sequence[pathlib.Path], stack: ExitStack) -> tuple[list[Result],
         tree = stack.enter_context(opening.open_without_lock(file))
         try:
             more, without = _read_one(tree, file)
+            sweeps += [(file, tree)] if "study" in tree.children else []
             if not checksum.is_there(file):
                 for result in more[:1]:  # of a sweep, one line for all cells
                     result.notes.append(NO_CHECKSUM)
@@ -95,9 +100,9 @@ def read(files: Sequence[pathlib.Path], stack: ExitStack) -> tuple[list[Result],
             raise opening.explain(file, error, "not readable as a result") from error
         results += more
         others += without
-    if not results:
+    if not results and not sweeps:
         raise Failure(ExitCode.NO_INPUT, f"{files[0]}: no cell has results yet; winnow sweep submit measures them")
-    return sorted(results, key=lambda result: ORDER.index(type(result))), others
+    return sorted(results, key=lambda result: ORDER.index(type(result))), others, sweeps
 
 
 def report(flags: argparse.Namespace, version: str) -> None:
@@ -106,15 +111,21 @@ def report(flags: argparse.Namespace, version: str) -> None:
     out = pathlib.Path(flags.out)
     output.check(out, "--out", "html", files)
     with ExitStack() as stack:
-        results, others = read(files, stack)
+        results, others, sweeps = read(files, stack)
         try:  # what draws takes a moment to load: not before there is something to draw
-            from winnow.report import export
+            from winnow.report import export, study
             from winnow.report.figures import compare
             from winnow.report.page import document as page
         except ImportError as error:
             raise Failure(
                 ExitCode.UNAVAILABLE, f"a package that winnow-report needs does not load in {sys.executable}: {error}"
             ) from error
+        studies: list[page.Found] = []
+        for index, (file, tree) in enumerate(sweeps):
+            try:
+                studies += [(f"s{index}-" if index else "", figure) for figure in study.figures(tree)]
+            except Exception as error:  # as in read()
+                raise opening.explain(file, error, "not readable as a collected sweep") from error
         compare.name_results(results)
         made_by = sorted({str(run.fact("winnow_version")) for run in results if run.fact("winnow_version")})
         footer = f"Written by winnow-report {version}"
@@ -122,7 +133,7 @@ def report(flags: argparse.Namespace, version: str) -> None:
             footer += f" from results of winnow {', '.join(made_by)}"
         if made_by and made_by != [version]:
             PROGRAM.complain(f"note: winnow-report {version} reads results of winnow {', '.join(made_by)}")
-        text, found = page.within_size(results, others, footer + ".")
+        text, found = page.within_size(results, others, footer + ".", studies)
         said = []
         if flags.figures:
             written = export.write_figures(found, pathlib.Path(flags.figures), flags.format or "svg", files)

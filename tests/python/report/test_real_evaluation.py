@@ -28,7 +28,7 @@ def test_a_real_model_is_judged_by_what_shows_windowing(qwen):
     table, text = qwen
     answer = (
         "kl:12 (12 of 24 layers full) is the cheapest pattern whose loss is at most 1.8 points of token accuracy, 5 % "
-        "of what windowed loses: it loses at most 1.4 points, 0.5 points as measured (95 %, all patterns together)."
+        "of what windowed loses: it loses at most 1.5 points, 0.5 points as measured (95 %, all patterns together)."
     )
     leading = (
         "Token accuracy leads, as it shows windowing best: windowed is 13.3 standard errors from full attention, 12.6 "
@@ -41,6 +41,6 @@ def test_a_real_model_is_judged_by_what_shows_windowing(qwen):
     assert "Within it: kl:12." in words
     rows = {row["pattern"][0]: row for row in rows_of(Page(text), "minus-full")}
     assert rows["light-transfer:6"]["verdict"][0] == "beyond"
-    for name, low, high in (("kl:6", 0.010, 0.040), ("nll:12", 0.001, 0.028), ("light-transfer:6", 0.273, 0.444)):
+    for name, low, high in (("kl:6", 0.010, 0.043), ("nll:12", 0.001, 0.030), ("light-transfer:6", 0.273, 0.459)):
         assert round(number(rows[name]["token accuracy loss at least"]), 3) == low
         assert round(number(rows[name]["token accuracy loss at most"]), 3) == high

@@ -199,6 +199,15 @@ def test_two_selections_of_one_name_are_told_apart(work, selection):
     assert names == ["full", "nll:2", "nll:2 second.json"]
 
 
+def test_two_files_with_the_same_layers_are_two_patterns_measured_once(work, selection):
+    (work / "third.json").write_text(selection.read_text())
+    done = evaluate(work, "twice", [selection, selection, work / "third.json"], "--json")
+    assert done.returncode == 0, done.stderr
+    patterns = json.loads(done.stdout)["patterns"]
+    assert [pattern["pattern"] for pattern in patterns] == ["full", "nll:2", "nll:2 third.json"]
+    assert patterns[1]["nll"] == patterns[2]["nll"]
+
+
 def test_a_selection_of_another_model_is_refused(work, selection):
     done = evaluate(work, "foreign", [selection], model="other")
     assert done.returncode == 78, done.stderr

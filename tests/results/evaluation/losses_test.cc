@@ -55,6 +55,30 @@ TEST(Losses, TheFigureOfTheGreatestPowerLeads) {
             "accuracy, 1.0 by exact match.");
 }
 
+// Full attention writes every answer, windowing everything misses every other one.
+EvaluationTable generated_table() {
+  EvaluationTable table = even_table();
+  table.generated = GeneratedTable(3, 16, {.max_new_tokens = 4, .stop_tokens = {}});
+  for (int64_t p = 0; p < 3; ++p) {
+    for (int64_t e = 0; e < 16; ++e) table.generated.exact_match(p, e) = p < 2 || e % 2 == 0 ? 1 : 0;
+  }
+  return table;
+}
+
+TEST(Losses, GeneratedTextHasBoundsToo) {
+  const Losses losses = losses_of(generated_table());
+  ASSERT_EQ(losses.figures.size(), 4U);
+  const FigureLosses& generated = losses.figures.back();
+  EXPECT_EQ(generated.figure, "generated_exact_match");
+  EXPECT_EQ(generated.mean, (std::vector<double>{0.0, 0.0, 0.5}));
+  // The standard error of 8 of 16 is sqrt(0.25 / 15), and Student's t of 15 degrees above 5 % is 1.7531.
+  EXPECT_NEAR(generated.power, 0.5 / std::sqrt(0.25 / 15.0), 1e-12);
+  EXPECT_NEAR(generated.bounds.upper[2], 0.5 + 1.7531 * std::sqrt(0.25 / 15.0), 2e-3);
+  EXPECT_EQ(generated.bounds.upper[1], 0.0);
+  EXPECT_NE(losses.leading_sentence.find("3.9 by exact match of generated text"), std::string::npos)
+      << losses.leading_sentence;
+}
+
 TEST(Losses, TheMarginIsOneTwentiethOfTheGapUnlessItIsGiven) {
   const Losses derived = losses_of(even_table());
   EXPECT_NEAR(derived.margin, 0.1, 1e-12);

@@ -52,6 +52,28 @@ TEST(MeanBounds, SkewedRowsGetTheQuantileOfTheirDraws) {
   EXPECT_NEAR(bounds.lower[0], 0.25 - 1.7531 * error, 5e-5);
 }
 
+TEST(MeanBounds, SkewnessDividesTheError) {
+  // 6 ones of 24: at most one in 0.9 % of the draws, at most two in 4.0 %, at most three in 11.5 %. The skewness is
+  // (1 - 2 / 4) / sqrt(3 / 16) sqrt(24 * 23) / 22 = 1.233, so the quantile is that of 5 % / 2.233 = 2.2 %: two ones,
+  // t = (2 / 24 - 6 / 24) / sqrt(2 / 24 * 22 / 24 / 23) = -2.892; that of 5 % were three, -1.81.
+  const Table<double> table = ones(6, 24);
+  const MeanBounds bounds = mean_bounds(table, 1, kDraws);
+  const double expected = 4.0 / 24.0 / std::sqrt(44.0 / 576.0 / 23.0);
+  EXPECT_NEAR(bounds.upper_critical, expected, 1e-9);
+  // The mirror image has its long limb below.
+  Table<double> mirrored(1, 24);
+  for (int64_t e = 0; e < 24; ++e) mirrored(0, e) = 1.0 - table(0, e);
+  EXPECT_NEAR(mean_bounds(mirrored, 1, kDraws).lower_critical, expected, 1e-9);
+  EXPECT_NEAR(mean_bounds(mirrored, 1, kDraws).upper_critical, bounds.lower_critical, 1e-9);
+}
+
+TEST(MeanBounds, DrawsWithoutSpreadDoNotDecide) {
+  // 4 ones of 64 are in none of 1.6 % of the draws, and the skewness of 3.7 asks for the quantile of 1.1 %.
+  const MeanBounds bounds = mean_bounds(ones(4, 64), 1, kDraws);
+  EXPECT_TRUE(std::isfinite(bounds.upper[0]));
+  EXPECT_NEAR(bounds.upper_critical, (3.0 / 64.0) / std::sqrt(63.0 / 4096.0 / 63.0), 1e-9);  // one 1
+}
+
 TEST(MeanBounds, MoreRowsHaveWiderBounds) {
   Table<double> table(2, 8);
   for (int64_t e = 0; e < 8; ++e) table(0, e) = table(1, 7 - e) = e < 4 ? 1.0 : 0.0;

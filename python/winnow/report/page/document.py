@@ -175,12 +175,14 @@ def in_short(results: Sequence[Result]) -> Markup:
     return part("in_short", items, notes)
 
 
-def within_size(results: Sequence[Result], others: Sequence[OtherCell], footer: str) -> tuple[str, list[Found]]:
+def within_size(
+    results: Sequence[Result], others: Sequence[OtherCell], footer: str, studies: Sequence[Found] = ()
+) -> tuple[str, list[Found]]:
     """(page, its figures): in full, or with fewer examples or figures where it would become larger than MOST_BYTES."""
     drawn: Drawn = {}
     for share, detail in SIZES if len(results) > 1 else SIZES[:3]:
         found = figures_of(results, share, detail)
-        text = build(results, others, found, footer, share, drawn)
+        text = build(results, others, found, footer, share, drawn, studies)
         if len(text) <= MOST_BYTES:
             break
     return text, found
@@ -231,11 +233,12 @@ def build(
     footer: str,
     share: float,
     drawn: Drawn,
+    studies: Sequence[Found] = (),
 ) -> str:
     """The page as text.
 
     results: named by compare.name_results; found: figures_of(results); others: cells without results; drawn: sections
-    of an earlier try, to which this one adds.
+    of an earlier try, to which this one adds; studies: what sweeps say of all their cells together, which comes first.
     """
     if len(results) == 1:
         result = results[0]
@@ -248,9 +251,14 @@ def build(
         ]
         if others:
             body += overview([], others)
-    else:
+    elif results:
         heading = f"{len(results)} results: layers that must keep full attention"
         body = _several(results, others, found, share, drawn)
+    else:
+        heading = "A sweep over models"
+        body = overview([], others)
+    if studies:
+        body = [part("heading", "All models together"), *(section(figure, prefix) for prefix, figure in studies), *body]
     return render(
         title=f"winnow report: {results[0].label if len(results) == 1 else heading}",
         heading=heading,

@@ -85,15 +85,23 @@ def _triple(data: xr.Dataset | None, middle: str, stem: str) -> Triple | None:
     return values, nothing if low is None else low, nothing if high is None else high
 
 
+def _less_full(result: Evaluation, metric: str) -> Floats | None:
+    """Means less those of full attention, which has no KL to itself; None where the file does not say."""
+    if metric in result.against.get("full", {}):
+        return result.against["full"][metric][0]
+    if metric not in result.means or metric not in ("kl", "generated_exact_match"):
+        return None
+    means = result.means[metric][0]
+    return means if metric == "kl" else means - means[result.full_layers.argmax()]
+
+
 def _read_losses(result: Evaluation, data: xr.Dataset) -> None:
     for metric in METRICS:
         lower, upper = (record.numbers(data, f"{metric}_loss_{side}", ("pattern",)) for side in ("lower", "upper"))
-        given = (
-            result.means.get(metric) if metric == "kl" else result.against.get("full", {}).get(metric)
-        )  # full attention has no KL to itself
+        given = _less_full(result, metric)
         if lower is None or upper is None or given is None:
             continue
-        result.losses[metric] = (-gain(metric, given[0]), lower, upper)
+        result.losses[metric] = (-gain(metric, given), lower, upper)
     verdicts = record.texts(data, "verdict") or []
     result.verdicts = verdicts if len(verdicts) == len(result.patterns) else []
     result.needed = record.numbers(data, "examples_needed", ("pattern",))
