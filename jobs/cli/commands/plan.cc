@@ -1,16 +1,10 @@
 // winnow plan: for every layer the window that loses least within a budget of memory for keys and values, without a
 // model.
-#include "base/terminal_table.h"
-#include "jobs/cli/commands/commands.h"
-#include "jobs/cli/commands/source_model.h"
-#include "pipeline/run/options.h"
-#include "results/calibration/store.h"
-#include "results/plan/planner.h"
-#include "results/serving/engines.h"
-
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -22,6 +16,13 @@
 #include "base/json_values.h"
 #include "base/own_files.h"
 #include "base/strings.h"
+#include "base/terminal_table.h"
+#include "jobs/cli/commands/commands.h"
+#include "jobs/cli/commands/source_model.h"
+#include "pipeline/run/options.h"
+#include "results/calibration/store.h"
+#include "results/plan/planner.h"
+#include "results/serving/engines.h"
 
 namespace winnow::commands {
 namespace {
