@@ -103,6 +103,7 @@ constexpr EngineRow kRows[] = {
      .families = "qwen3",
      .route = Route::kRelabelled,
      .form = Form::kMellum,
+     .evidence = Evidence::kRun,
      .effect = "as `mellum`; as itself full attention everywhere",
      .limits = kSomeWindowed},
     {.engine = "sglang",
@@ -121,6 +122,7 @@ constexpr EngineRow kRows[] = {
      .families = "qwen3 qwen2 llama",
      .route = Route::kTransformers,
      .form = Form::kExclusive,
+     .evidence = Evidence::kRun,
      .effect = "`--model-impl transformers`, which sees one key more than `sliding_window` says: the export asks for "
                "one less",
      .limits = kSomeWindowed},

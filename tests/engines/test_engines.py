@@ -24,14 +24,18 @@ PYTHONS = {
     "llamacpp": launch.REPOSITORY / ".venv-engines/llamacpp/bin/python",
     "mlx": launch.REPOSITORY / ".venv-engines/mlx/bin/python",
     "vllm": launch.REPOSITORY / ".venv-engines/vllm/bin/python",
+    "sglang": launch.REPOSITORY / ".venv-engines/sglang/bin/python",
 }
-SLOW = {"vllm"}  # make test-engines-all
+SLOW = {"vllm", "sglang"}  # make test-engines-all
 CHECKS = launch.BUILD / "engine-checks"
 WINDOW, REAL_WINDOW = 40, 256
 N_NEW = 100  # tokens that are written past the window
 SECONDS = 3000
 
-# (engine, golden checkpoint, target of winnow export); "plugin" is vLLM's own model code with python/winnow_vllm.
+# Targets with --model-impl: vLLM's own model code with python/winnow_vllm, SGLang's code for models of Transformers.
+MODEL_IMPL = {"plugin": ("vllm", "plugin"), "sglang-transformers": ("sglang", "transformers")}
+
+# (engine, golden checkpoint, target of winnow export).
 RIGHT = [
     ("transformers", "qwen3", "hf"),
     ("transformers", "qwen2", "hf"),
@@ -54,9 +58,19 @@ RIGHT = [
     ("vllm", "qwen3", "plugin"),
     ("vllm", "llama", "plugin"),  # vLLM's build for CPUs has no mixture of experts in float32
     ("vllm", "mistral", "plugin"),
+    ("sglang", "qwen3", "sglang"),
+    ("sglang", "qwen3_moe", "sglang"),
+    ("sglang", "qwen3", "sglang-transformers"),
+    ("sglang", "qwen2", "sglang-transformers"),
+    ("sglang", "llama", "sglang-transformers"),
 ]
 # Of these the engine knows no window per layer: it runs full attention without a word.
-IGNORED = [("llamacpp", "qwen3", "hf"), ("llamacpp", "llama", "hf"), ("mlx", "qwen3", "hf")]
+IGNORED = [
+    ("llamacpp", "qwen3", "hf"),
+    ("llamacpp", "llama", "hf"),
+    ("mlx", "qwen3", "hf"),
+    ("sglang", "qwen3", "hf"),
+]
 
 
 def python_of(engine):
@@ -133,7 +147,8 @@ def export(folder, checkpoint, target, window=WINDOW):
     selection |= {"decode": "windowed", "tail_rows": -1, "target": "", "model": str(checkpoint), "provenance": {}}
     selection |= {"model_type": config["model_type"], "checkpoint_sha256": "0" * 64}
     (folder / "selection.json").write_text(json.dumps(selection))
-    words = ["--target", "vllm", "--model-impl", "plugin"] if target == "plugin" else ["--target", target]
+    name, impl = MODEL_IMPL.get(target, (target, "auto"))
+    words = ["--target", name, "--model-impl", impl] if target in MODEL_IMPL else ["--target", name]
     done = launch.run(["export", folder / "selection.json", *words, "--no-hash", "--out", folder / target], folder)
     assert done.returncode == 0, done.stderr
     return folder / target
@@ -159,7 +174,13 @@ def test_windows_that_an_engine_ignores_are_found(engine, family, target, tmp_pa
 
 @pytest.mark.parametrize(
     "engine, family, target",
-    [("transformers", "qwen3", "hf"), ("llamacpp", "llama", "llamacpp"), ("mlx", "qwen3", "mlx")],
+    [
+        ("transformers", "qwen3", "hf"),
+        ("llamacpp", "llama", "llamacpp"),
+        ("mlx", "qwen3", "mlx"),
+        ("vllm", "qwen3", "vllm"),
+        ("sglang", "qwen3", "sglang"),
+    ],
 )
 @pytest.mark.parametrize(
     "ran, changes",
@@ -171,14 +192,15 @@ def test_windows_that_an_engine_ignores_are_found(engine, family, target, tmp_pa
     ],
 )
 def test_a_wrong_export_is_caught(engine, family, target, ran, changes, tmp_path):
-    """config.json says something else than the record."""
+    """config.json, or what is given on top of it, says something else than the record."""
     folder = export(tmp_path, checkpoint_of(tmp_path, engine, family), target)
-    config = json.loads((folder / "config.json").read_text())
+    file = next(folder / name for name in ("config.json", "hf_overrides.json") if (folder / name).exists())
+    config = json.loads(file.read_text())
     if ran == "something else" and config["layer_types"] == config["layer_types"][::-1]:
         config["layer_types"] = config["layer_types"][1:] + config["layer_types"][:1]
         changes = dict
-    (folder / "config.json").unlink()
-    (folder / "config.json").write_text(json.dumps(config | changes(config)))
+    file.unlink()
+    file.write_text(json.dumps(config | changes(config)))
     code, record = serve_check(folder, engine, f"{family}-{target}-wrong-{ran.replace(' ', '-')}", 0)
     assert code == 65 and record["verdict"] == ran
 
