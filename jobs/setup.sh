@@ -270,8 +270,10 @@ setup_engine() {
 
 # Lets an environment import what .venv-torch has.
 share_torch() {
-  local site='import sysconfig; print(sysconfig.get_path("purelib"))'
-  .venv-torch/bin/python -c "$site" >"$("$1/bin/python" -c "$site")/winnow-torch.pth"
+  local site
+  site=$("$1/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+  .venv-torch/bin/python -c 'import sys; print(*(path for path in sys.path if "-packages" in path), sep="\n")' \
+    >"$site/winnow-torch.pth"
 }
 
 # Tests look for it under the same names (tests/python/report/test_page.py).
