@@ -43,8 +43,10 @@ class Winnow:
         return next(row["token_ids"] for row in rows if row["pattern"] == pattern)
 
     def _nll(self, data: pathlib.Path, name: str, pattern: str, keys: int) -> np.ndarray:
-        # A layer has to be measured besides the base; the last one costs least.
-        last = str(len(self._export.windows) - 1)
+        # A layer has to be measured besides the base; the last one costs least of those without a window of their own.
+        windows = self._export.windows
+        free = [layer for layer, own in enumerate(windows) if own in (None, self._export.window_keys)]
+        last = str(max(free, default=len(windows) - 1))
         out = self._run("calibrate", data, name, keys, "--base", pattern, "--layers", last, "--per-token")
         with h5py.File(out / "results.h5") as file:
             return np.asarray(file["calibration/token_nll_base"][0], np.float64)

@@ -229,6 +229,24 @@ def test_patterns_of_one_kind_of_layer(export, engine, tmp_path, windows, names)
     assert check(other, tmp_path, python, "--out", out, "--generate", "0").returncode == 0
 
 
+def test_a_layer_may_keep_a_window_of_its_own(engine, tmp_path):
+    """The last one, which is else measured besides the base since it costs least."""
+    model = tiny.write_checkpoint(tmp_path / "model", layers=LAYERS)
+    config = json.loads((model / "config.json").read_text())
+    config |= {"use_sliding_window": True, "sliding_window": 12}
+    config["layer_types"] = ["full_attention"] * 3 + ["sliding_attention"]
+    (model / "config.json").write_text(json.dumps(config))
+    windows = [WINDOW, None, WINDOW, 12]
+    out = tmp_path / "check.json"
+    folder = write_export(tmp_path / "hybrid", model, windows=windows)
+    result = check(folder, tmp_path, engine(), "--out", out, "--generate", "0")
+    assert result.returncode == 65, result.stderr
+    record = json.loads(out.read_text())
+    assert record["windows"] == windows and record["window_keys"] == WINDOW
+    python = engine(nll=record["token_nll"]["hybrid"])
+    assert check(folder, tmp_path, python, "--generate", "0").returncode == 0
+
+
 def test_flags(export, engine, tmp_path):
     assert check(tmp_path, tmp_path, engine()).returncode == 66
     (export.parent / "weights.gguf").write_text("")
