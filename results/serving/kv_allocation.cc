@@ -13,6 +13,7 @@ int64_t padded(int64_t tokens, int64_t size) { return blocks(tokens, size) * siz
 // Defaults of the engines: tokens of a block, a page or a step of growth, and of a chunk of a prompt.
 constexpr int64_t kVllmBlock = 16;
 constexpr int64_t kVllmChunk = 8192;
+constexpr int64_t kVllmSteps = 2;  // at a time: the next one is scheduled before the last one's blocks are free
 constexpr int64_t kSglangPage = 1;
 constexpr int64_t kSglangChunk = 8192;
 constexpr int64_t kLlamaCppPad = 256;
@@ -42,7 +43,8 @@ double vllm_tokens(const std::map<int64_t, int64_t>& layers, const KvDemand& dem
   const int64_t group = 2 * most < 3 * least ? most : least;
   int64_t tokens = 0;
   for (const auto& [window, count] : layers) {
-    const int64_t held = window == 0 ? demand.max_seq_len : std::min(window - 1 + chunk, demand.max_seq_len);
+    const int64_t held =
+        window == 0 ? demand.max_seq_len : std::min(window - 1 + kVllmSteps * chunk, demand.max_seq_len);
     // A window need not begin where a block does.
     const int64_t n_blocks = blocks(held, kVllmBlock) + (window == 0 ? 0 : 1);
     tokens += padded(count, group) * n_blocks * kVllmBlock;
@@ -87,6 +89,13 @@ int64_t default_chunk(std::string_view engine) {
   return engine == "trtllm" ? kTrtllmChunk : 0;
 }
 
+// What the engine keeps a key or value in, unless it is told otherwise: where a checkpoint is in float32, these take
+// half precision all the same.
+int64_t element_bytes(std::string_view engine, const KvShape& shape) {
+  const bool is_half = engine == "llamacpp" || engine == "vllm" || engine == "sglang";
+  return is_half ? 2 : shape.element_bytes;
+}
+
 double allocated_tokens(std::string_view engine, const std::map<int64_t, int64_t>& layers, const KvDemand& demand) {
   const int64_t chunk = demand.chunk > 0 ? demand.chunk : default_chunk(engine);
   if (engine == "vllm") return vllm_tokens(layers, demand, chunk);
@@ -102,7 +111,8 @@ double allocated_tokens(std::string_view engine, const std::map<int64_t, int64_t
 
 KvAllocation kv_allocation(std::string_view engine, std::span<const int64_t> windows, const KvShape& shape,
                            const KvDemand& demand) {
-  const double token_bytes = 2.0 * static_cast<double>(shape.n_kv_heads * shape.head_dim * shape.element_bytes);
+  const double token_bytes =
+      2.0 * static_cast<double>(shape.n_kv_heads * shape.head_dim * element_bytes(engine, shape));
   double ideal = 0.0;
   for (const int64_t window : windows) {
     ideal += static_cast<double>(window == 0 ? demand.max_seq_len : std::min(window, demand.max_seq_len));

@@ -11,7 +11,7 @@ namespace winnow::serving {
 struct KvShape {
   int64_t n_kv_heads = 0;
   int64_t head_dim = 0;
-  int64_t element_bytes = 2;
+  int64_t element_bytes = 2;  // of the checkpoint's type; the engine's may be narrower
 };
 
 // What is to be served, and how the engine is set; the defaults are the engines' own.

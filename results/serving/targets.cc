@@ -82,7 +82,9 @@ FormOfModel form_or_full(const Request& request, const EngineRow& row, ExportPla
 }
 
 void plan_sglang(const Request& request, const EngineRow& row, ExportPlan& plan) {
-  const FormOfModel form = form_or_full(request, row, plan);
+  FormOfModel form = form_or_full(request, row, plan);
+  // Its Mellum has an output of its own, of zeros where the checkpoint has none.
+  if (form.served_as == "mellum") untie_output(request, form);
   const bool is_folder = plan.route != Route::kTransformers;
   std::string command = "python3 -m sglang.launch_server --model-path ";
   if (is_folder) {

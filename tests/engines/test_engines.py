@@ -24,14 +24,20 @@ PYTHONS = {
     "llamacpp": launch.REPOSITORY / ".venv-engines/llamacpp/bin/python",
     "mlx": launch.REPOSITORY / ".venv-engines/mlx/bin/python",
     "vllm": launch.REPOSITORY / ".venv-engines/vllm/bin/python",
+    "sglang": launch.REPOSITORY / ".venv-engines/sglang/bin/python",
 }
-SLOW = {"vllm"}  # make test-engines-all
+SLOW = {"vllm", "sglang"}  # make test-engines-all
 CHECKS = launch.BUILD / "engine-checks"
-WINDOW, REAL_WINDOW = 40, 256
+WINDOW, OWN_WINDOW, REAL_WINDOW = 40, 24, 256
 N_NEW = 100  # tokens that are written past the window
 SECONDS = 3000
 
-# (engine, golden checkpoint, target of winnow export); "plugin" is vLLM's own model code with python/winnow_vllm.
+# Targets with --model-impl: vLLM's own model code with python/winnow_vllm, SGLang's code for models of Transformers.
+MODEL_IMPL = {"plugin": ("vllm", "plugin"), "sglang-transformers": ("sglang", "transformers")}
+
+FAMILIES = {"qwen3": "Qwen3", "qwen3_moe": "Qwen3Moe"}
+
+# (engine, golden checkpoint, target of winnow export).
 RIGHT = [
     ("transformers", "qwen3", "hf"),
     ("transformers", "qwen2", "hf"),
@@ -52,11 +58,23 @@ RIGHT = [
     ("vllm", "llama", "vllm"),
     ("vllm", "mistral", "vllm"),
     ("vllm", "qwen3", "plugin"),
-    ("vllm", "llama", "plugin"),  # vLLM's build for CPUs has no mixture of experts in float32
+    ("vllm", "qwen3_moe", "vllm"),
+    ("vllm", "qwen3_moe", "plugin"),
+    ("vllm", "llama", "plugin"),
     ("vllm", "mistral", "plugin"),
+    ("sglang", "qwen3", "sglang"),
+    ("sglang", "qwen3_moe", "sglang"),
+    ("sglang", "qwen3", "sglang-transformers"),
+    ("sglang", "qwen2", "sglang-transformers"),
+    ("sglang", "llama", "sglang-transformers"),
 ]
 # Of these the engine knows no window per layer: it runs full attention without a word.
-IGNORED = [("llamacpp", "qwen3", "hf"), ("llamacpp", "llama", "hf"), ("mlx", "qwen3", "hf")]
+IGNORED = [
+    ("llamacpp", "qwen3", "hf"),
+    ("llamacpp", "llama", "hf"),
+    ("mlx", "qwen3", "hf"),
+    ("sglang", "qwen3", "hf"),
+]
 
 
 def python_of(engine):
@@ -84,7 +102,7 @@ def serve_check(export, engine, name, n_new=N_NEW, *flags):
 
 def checkpoint_of(folder, engine, family):
     """A small random checkpoint: a golden, or another where an engine does not run that one."""
-    if engine == "vllm" and family in ("llama", "mistral", "qwen2"):
+    if engine == "vllm" and family != "qwen3":
         return wide_heads(folder / family, family)
     if family != "qwen3_moe":
         return GOLDEN / family
@@ -97,25 +115,44 @@ def checkpoint_of(folder, engine, family):
 
 
 def wide_heads(folder, family):
-    """vLLM's attention on a CPU has no heads as narrow as the goldens'. A Qwen3 without norms of q and k is a Llama,
-    and with biases a Qwen2."""
+    """vLLM's attention on a CPU has no heads as narrow as the goldens', nor its mixture of experts widths that are
+    no multiple of 32. A Qwen3 without norms of q and k is a Llama, with biases a Qwen2."""
     tiny.write_checkpoint(folder, layers=4, hidden=64, heads=4, kv_heads=2, head_dim=32, vocab=200)
     tensors = load_file(folder / "model.safetensors")
-    tensors = {
-        name: tensor for name, tensor in tensors.items() if not name.endswith(("q_norm.weight", "k_norm.weight"))
-    }
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": family, "max_position_embeddings": 512, "bos_token_id": 1, "eos_token_id": 2}
+    config["architectures"] = [FAMILIES.get(family, family.capitalize()) + "ForCausalLM"]
+    if family == "qwen3_moe":
+        tensors = with_experts(tensors, config)
+    elif family != "qwen3":
+        tensors = {name: tensor for name, tensor in tensors.items() if "q_norm" not in name and "k_norm" not in name}
+        config.pop("attention_bias")
     if family == "qwen2":
         random = np.random.default_rng(1)
         for name in [name for name in tensors if name.endswith(("q_proj.weight", "k_proj.weight", "v_proj.weight"))]:
             bias = random.standard_normal(len(tensors[name])).astype("<f4")
             tensors[name.replace(".weight", ".bias")] = bias
     tiny.write_safetensors(folder / "model.safetensors", tensors)
-    config = json.loads((folder / "config.json").read_text())
-    config |= {"model_type": family, "architectures": [f"{family.capitalize()}ForCausalLM"]}
-    config.pop("attention_bias")
-    config |= {"max_position_embeddings": 512, "bos_token_id": 1, "eos_token_id": 2}
     (folder / "config.json").write_text(json.dumps(config))
     return folder
+
+
+def with_experts(tensors, config, n_experts=4):
+    """The MLP of each layer, with noise, becomes that many experts."""
+    random = np.random.default_rng(2)
+    mixed = {name: tensor for name, tensor in tensors.items() if ".mlp." not in name}
+    for name, tensor in tensors.items():
+        if ".mlp." not in name:
+            continue
+        for expert in range(n_experts):
+            noise = random.standard_normal(tensor.shape).astype("<f4") * tensor.std()
+            mixed[name.replace(".mlp.", f".mlp.experts.{expert}.")] = tensor + noise
+    for layer in range(config["num_hidden_layers"]):
+        gate = random.standard_normal((n_experts, config["hidden_size"])).astype("<f4")
+        mixed[f"model.layers.{layer}.mlp.gate.weight"] = gate
+    config |= {"num_experts": n_experts, "num_experts_per_tok": 2, "moe_intermediate_size": config["intermediate_size"]}
+    config |= {"norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": []}
+    return mixed
 
 
 def windows_of(checkpoint, window):
@@ -124,7 +161,7 @@ def windows_of(checkpoint, window):
     return [None if layer in (1, 2) and layer < n_layers - 1 else window for layer in range(n_layers)]
 
 
-def export(folder, checkpoint, target, window=WINDOW):
+def export(folder, checkpoint, target, window=WINDOW, flags=(), **selected):
     windows = windows_of(checkpoint, window)
     config = json.loads((checkpoint / "config.json").read_text())
     selection = {"format": "winnow-selection", "format_version": 1, "method": "list", "n_layers": len(windows)}
@@ -132,9 +169,12 @@ def export(folder, checkpoint, target, window=WINDOW):
     selection |= {"keep": len(selection["layers"]), "window": window, "window_keys": window, "sinks": 0}
     selection |= {"decode": "windowed", "tail_rows": -1, "target": "", "model": str(checkpoint), "provenance": {}}
     selection |= {"model_type": config["model_type"], "checkpoint_sha256": "0" * 64}
-    (folder / "selection.json").write_text(json.dumps(selection))
-    words = ["--target", "vllm", "--model-impl", "plugin"] if target == "plugin" else ["--target", target]
-    done = launch.run(["export", folder / "selection.json", *words, "--no-hash", "--out", folder / target], folder)
+    (folder / "selection.json").write_text(json.dumps(selection | selected))
+    name, impl = MODEL_IMPL.get(target, (target, "auto"))
+    words = ["--target", name, "--model-impl", impl] if target in MODEL_IMPL else ["--target", name]
+    done = launch.run(
+        ["export", folder / "selection.json", *words, "--no-hash", *flags, "--out", folder / target], folder
+    )
     assert done.returncode == 0, done.stderr
     return folder / target
 
@@ -159,7 +199,13 @@ def test_windows_that_an_engine_ignores_are_found(engine, family, target, tmp_pa
 
 @pytest.mark.parametrize(
     "engine, family, target",
-    [("transformers", "qwen3", "hf"), ("llamacpp", "llama", "llamacpp"), ("mlx", "qwen3", "mlx")],
+    [
+        ("transformers", "qwen3", "hf"),
+        ("llamacpp", "llama", "llamacpp"),
+        ("mlx", "qwen3", "mlx"),
+        ("vllm", "qwen3", "vllm"),
+        ("sglang", "qwen3", "sglang"),
+    ],
 )
 @pytest.mark.parametrize(
     "ran, changes",
@@ -171,16 +217,31 @@ def test_windows_that_an_engine_ignores_are_found(engine, family, target, tmp_pa
     ],
 )
 def test_a_wrong_export_is_caught(engine, family, target, ran, changes, tmp_path):
-    """config.json says something else than the record."""
+    """config.json, or what is given on top of it, says something else than the record."""
     folder = export(tmp_path, checkpoint_of(tmp_path, engine, family), target)
-    config = json.loads((folder / "config.json").read_text())
+    file = next(folder / name for name in ("config.json", "hf_overrides.json") if (folder / name).exists())
+    config = json.loads(file.read_text())
     if ran == "something else" and config["layer_types"] == config["layer_types"][::-1]:
         config["layer_types"] = config["layer_types"][1:] + config["layer_types"][:1]
         changes = dict
-    (folder / "config.json").unlink()
-    (folder / "config.json").write_text(json.dumps(config | changes(config)))
+    file.unlink()
+    file.write_text(json.dumps(config | changes(config)))
     code, record = serve_check(folder, engine, f"{family}-{target}-wrong-{ran.replace(' ', '-')}", 0)
     assert code == 65 and record["verdict"] == ran
+
+
+def test_vllm_with_the_plugin_runs_windows_of_two_sizes(tmp_path):
+    """The last layer keeps the window that the model has by itself."""
+    checkpoint = wide_heads(tmp_path / "qwen3", "qwen3")
+    config = json.loads((checkpoint / "config.json").read_text())
+    config["layer_types"] = ["full_attention"] * 3 + ["sliding_attention"]
+    config |= {"sliding_window": OWN_WINDOW, "use_sliding_window": True}
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    folder = export(tmp_path, checkpoint, "plugin", native_window=OWN_WINDOW, native_window_layers=[3])
+    windows = [WINDOW, None, None, OWN_WINDOW]
+    assert json.loads((folder / "hf_overrides.json").read_text())["layer_windows"] == windows
+    code, record = serve_check(folder, "vllm", "qwen3-plugin-two-windows")
+    assert code == 0 and record["verdict"] == "hybrid" and record["windows"] == windows
 
 
 def test_vllm_s_own_qwen3_ignores_windows_without_the_plugin(tmp_path, monkeypatch):

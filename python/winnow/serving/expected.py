@@ -13,6 +13,7 @@ import numpy as np
 from winnow.common.errors import ExitCode, Failure
 from winnow.serving.exported import Export
 from winnow.serving.probe import Probe, write_calibration
+from winnow.serving.tied import run_tied
 from winnow.serving.verdict import Ran
 
 
@@ -42,8 +43,10 @@ class Winnow:
         return next(row["token_ids"] for row in rows if row["pattern"] == pattern)
 
     def _nll(self, data: pathlib.Path, name: str, pattern: str, keys: int) -> np.ndarray:
-        # A layer has to be measured besides the base; the last one costs least.
-        last = str(len(self._export.windows) - 1)
+        # A layer has to be measured besides the base; the last one costs least of those without a window of their own.
+        windows = self._export.windows
+        free = [layer for layer, own in enumerate(windows) if own in (None, self._export.window_keys)]
+        last = str(max(free, default=len(windows) - 1))
         out = self._run("calibrate", data, name, keys, "--base", pattern, "--layers", last, "--per-token")
         with h5py.File(out / "results.h5") as file:
             return np.asarray(file["calibration/token_nll_base"][0], np.float64)
@@ -56,12 +59,14 @@ class Winnow:
         words += ["--window", str(keys), "--target", "hf", "--device", "cpu", *more]
         if self._threads:
             words += ["--threads", str(self._threads)]
-        done = subprocess.run(words, capture_output=True, text=True, errors="replace", cwd=self._scratch)
-        if done.returncode != 0:
-            last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-            known = done.returncode in set(ExitCode)
+        log = self._scratch / f"{name}.log"
+        with open(log, "wb") as file:
+            code = run_tied(words, cwd=self._scratch, stdout=subprocess.DEVNULL, stderr=file)
+        if code != 0:
+            said = log.read_text(encoding="utf-8", errors="replace")
+            last = (said.strip().splitlines() or [f"exit code {code}"])[-1]
             raise Failure(
-                ExitCode(done.returncode) if known else ExitCode.INTERNAL,
+                ExitCode(code) if code in set(ExitCode) else ExitCode.INTERNAL,
                 f"winnow {verb} does not measure {self._export.source}: {last.removeprefix('winnow: ')}",
             )
         return out

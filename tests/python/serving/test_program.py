@@ -1,7 +1,10 @@
 """winnow serve-check with an engine that gives what it is told to: verdicts, files, refusals."""
 
 import json
+import pathlib
+import subprocess
 import sys
+import time
 
 import launch
 import numpy as np
@@ -150,6 +153,39 @@ def test_an_engine_that_fails_is_said_with_its_last_words(export, engine, tmp_pa
     assert result.returncode == 65 and "fewer figures" in result.stderr
 
 
+def test_a_killed_check_leaves_no_engine(export, engine, tmp_path):
+    """Nor what the engine itself has started."""
+    pids = tmp_path / "pids"
+    code = (
+        "import os, subprocess\nchild = subprocess.Popen(['sleep', '3600'])\n"
+        f"open({str(pids) + '.part'!r}, 'w').write(f'{{os.getpid()}} {{child.pid}}')\n"
+        f"os.rename({str(pids) + '.part'!r}, {str(pids)!r})\nchild.wait()"
+    )
+    words = ["serve-check", export, "--engine", "transformers", "--python", engine(code=code)]
+    process = subprocess.Popen(launch.command(words), env=launch.environment(tmp_path), start_new_session=True)
+    try:
+        wait_until(pids.exists)
+        engine_pids = [int(pid) for pid in pids.read_text().split()]
+        assert all(is_running(pid) for pid in engine_pids)
+    finally:
+        process.kill()
+        process.wait()
+    wait_until(lambda: not any(is_running(pid) for pid in engine_pids))
+
+
+def wait_until(holds):
+    while not holds():  # conftest.py ends a test that hangs
+        time.sleep(0.05)
+
+
+def is_running(pid):
+    """False for a process that has ended and that nobody has waited for."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 def test_an_engine_that_is_not_there(export, tmp_path):
     """This Python has no torch."""
     result = check(export, tmp_path, sys.executable)
@@ -191,6 +227,24 @@ def test_patterns_of_one_kind_of_layer(export, engine, tmp_path, windows, names)
     assert list(record["candidates"]) == names
     python = engine(nll=record["token_nll"]["hybrid"])
     assert check(other, tmp_path, python, "--out", out, "--generate", "0").returncode == 0
+
+
+def test_a_layer_may_keep_a_window_of_its_own(engine, tmp_path):
+    """The last one, which is else measured besides the base since it costs least."""
+    model = tiny.write_checkpoint(tmp_path / "model", layers=LAYERS)
+    config = json.loads((model / "config.json").read_text())
+    config |= {"use_sliding_window": True, "sliding_window": 12}
+    config["layer_types"] = ["full_attention"] * 3 + ["sliding_attention"]
+    (model / "config.json").write_text(json.dumps(config))
+    windows = [WINDOW, None, WINDOW, 12]
+    out = tmp_path / "check.json"
+    folder = write_export(tmp_path / "hybrid", model, windows=windows)
+    result = check(folder, tmp_path, engine(), "--out", out, "--generate", "0")
+    assert result.returncode == 65, result.stderr
+    record = json.loads(out.read_text())
+    assert record["windows"] == windows and record["window_keys"] == WINDOW
+    python = engine(nll=record["token_nll"]["hybrid"])
+    assert check(folder, tmp_path, python, "--generate", "0").returncode == 0
 
 
 def test_flags(export, engine, tmp_path):

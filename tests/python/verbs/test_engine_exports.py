@@ -157,12 +157,24 @@ def test_sglang_serves_the_folder_with_a_second_pool(checkpoint, tmp_path):
     result = files.export(tmp_path, checkpoint[0], "sglang", "--max-seq-len", 100000)
     assert result.returncode == 0, result.stderr
     after = json.loads((tmp_path / "out" / "config.json").read_text())
-    assert after["mlp_layer_types"] == ["dense"] * LAYERS  # SGLang has these: no tensor changes
-    assert (tmp_path / "out" / "model.safetensors").is_symlink()
+    assert after["mlp_layer_types"] == ["dense"] * LAYERS  # SGLang has these: no tensor is renamed
+    assert (tmp_path / "out" / "model-00001-of-00002.safetensors").is_symlink()
     words = files.served(tmp_path)
     assert words[:4] == ["python3", "-m", "sglang.launch_server", "--model-path"]
     # The window of 8, the row itself and a chunk of 8192 tokens: 8201 of 100,000, in hundredths.
     assert words[words.index("--swa-full-tokens-ratio") + 1] == "0.09"
+
+
+def test_sglang_is_given_an_output_where_the_embeddings_are_it(tmp_path):
+    """Its Mellum has one in any case, of zeros where no file has any: all tokens were as likely."""
+    model = GOLDEN / "qwen3"
+    assert json.loads((model / "config.json").read_text())["tie_word_embeddings"]
+    selection = files.write_selection(tmp_path / "selection.json", model, n_layers=4, layers=[1])
+    result = files.export(tmp_path, selection, "sglang")
+    assert result.returncode == 0, result.stderr
+    tensors = all_tensors(tmp_path / "out")
+    assert tensors["lm_head.weight"] == tensors["model.embed_tokens.weight"]
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["tie_word_embeddings"] is False
 
 
 def test_sglang_through_transformers_asks_for_one_key_less(checkpoint, tmp_path):

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <string>
 #include <vector>
 
 namespace winnow::serving {
@@ -32,10 +33,10 @@ TEST(KvAllocation, IdealIsWhatTheWindowsSee) {
 }
 
 TEST(KvAllocation, VllmTakesBlocksForTheWindowAndTheChunk) {
-  // 2047 + 8192 tokens are 640 blocks of 16, and one more since a window may begin within a block.
-  EXPECT_EQ(tokens_taken("vllm", windows_of(9, 27, 2048), {.max_seq_len = 32768}), 9 * 32768 + 27 * 641 * 16);
+  // 2047 + 2 * 8192 tokens are 1152 blocks of 16, and one more since a window may begin within a block.
+  EXPECT_EQ(tokens_taken("vllm", windows_of(9, 27, 2048), {.max_seq_len = 32768}), 9 * 32768 + 27 * 1153 * 16);
   EXPECT_EQ(tokens_taken("vllm", windows_of(9, 27, 2048), {.max_seq_len = 32768, .chunk = 1}),
-            9 * 32768 + 27 * 129 * 16);
+            9 * 32768 + 27 * 130 * 16);
   EXPECT_EQ(tokens_taken("vllm", windows_of(36, 0, 0), {.max_seq_len = 1000}), 36 * 63 * 16);
   EXPECT_EQ(kv_allocation("vllm", windows_of(9, 27, 8), kShape, {.max_seq_len = 1000}).full_bytes,
             36 * 63 * 16 * kTokenBytes);
@@ -43,14 +44,24 @@ TEST(KvAllocation, VllmTakesBlocksForTheWindowAndTheChunk) {
 
 TEST(KvAllocation, VllmPadsGroupsOfLayers) {
   const KvDemand demand = {.max_seq_len = 16000, .chunk = 1};
-  // Groups of 8: 28 windowed layers take the room of 32, each 16 tokens of window and a block more.
-  EXPECT_EQ(tokens_taken("vllm", windows_of(8, 28, 16), demand), 8 * 16000 + 32 * 32);
+  // Groups of 8: 28 windowed layers take the room of 32, each 15 + 2 tokens, which are 2 blocks, and a block more.
+  EXPECT_EQ(tokens_taken("vllm", windows_of(8, 28, 16), demand), 8 * 16000 + 32 * 48);
   // 13 is less than 1.5 times 12, so groups of 13.
-  EXPECT_EQ(tokens_taken("vllm", windows_of(12, 13, 16), demand), 13 * 16000 + 13 * 32);
+  EXPECT_EQ(tokens_taken("vllm", windows_of(12, 13, 16), demand), 13 * 16000 + 13 * 48);
   // Windows of another size are a kind of their own.
   std::vector<int64_t> three = windows_of(4, 4, 16);
   three.insert(three.end(), 4, 32);
-  EXPECT_EQ(tokens_taken("vllm", three, demand), 4 * 16000 + 4 * 32 + 4 * 48);
+  EXPECT_EQ(tokens_taken("vllm", three, demand), 4 * 16000 + 4 * 48 + 4 * 64);
+}
+
+TEST(KvAllocation, SomeEnginesKeepHalfPrecisionOfFloat32) {
+  constexpr KvShape kFloat32 = {.n_kv_heads = 8, .head_dim = 128, .element_bytes = 4};
+  const std::vector<int64_t> windows = windows_of(2, 3, 2048);
+  for (const char* engine : {"vllm", "sglang", "llamacpp", "mlx", "transformers"}) {
+    const bool is_half = std::string(engine) != "mlx" && std::string(engine) != "transformers";
+    const double bytes = kv_allocation(engine, windows, kFloat32, {.max_seq_len = 32768}).allocated_bytes;
+    EXPECT_EQ(bytes / kTokenBytes / (is_half ? 1 : 2), tokens_taken(engine, windows, {.max_seq_len = 32768})) << engine;
+  }
 }
 
 TEST(KvAllocation, SglangSplitsItsPool) {
