@@ -10,7 +10,6 @@
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/cuda/cudnn_attention.h"
 #include "kernels/cuda/flash_attention.cuh"
-#include "kernels/cuda/hopper/attention.h"
 #include "kernels/cuda/merge_attention.h"
 
 namespace winnow::cuda {
@@ -271,7 +270,8 @@ void CudaBackend::prepare_attention(std::span<const kernels::AttentionCall> call
 void CudaBackend::choose_attention(const kernels::HeadShape& heads) {
   if (is_attention_chosen_) return;
   is_attention_chosen_ = true;
-  if (choose_hopper()) return;
+  is_hopper_ = choose_hopper();
+  if (is_hopper_) return;
   if (options_.attention != CudaOptions::Attention::kBuiltin) {
     std::string reason = "its kernels do not cap scores, as this model does";
     if (heads.softcap == 0.F) cudnn_ = CudnnAttention::open(options_.device, stream_, reason);
@@ -289,22 +289,6 @@ void CudaBackend::choose_attention(const kernels::HeadShape& heads) {
   }
 }
 
-bool CudaBackend::choose_hopper() {
-  using Attention = CudaOptions::Attention;
-  const bool is_named = options_.attention == Attention::kHopper;
-  if (!is_named && options_.attention != Attention::kAuto) return false;
-  is_hopper_ = hopper::has_attention(options_.device);
-  if (is_named && !is_hopper_) {
-    fail(ExitCode::kUnavailable,
-         "--attention hopper needs a GPU of compute capability 9 and a build for it (90 in "
-         "WINNOW_CUDA_ARCHITECTURES); use --attention auto");
-  }
-  if (!is_hopper_) return false;
-  attention_memory_->schedule = allocate(sizeof(hopper::Schedule), "a schedule");
-  WINNOW_CUDA_CHECK(cudaMemsetAsync(attention_memory_->schedule->data(), 0, sizeof(hopper::Schedule), stream_));
-  return true;
-}
-
 std::string CudaBackend::attention_path(const kernels::HeadShape& heads) {
   choose_attention(heads);
   if (is_hopper_) return "cuda-hopper";
@@ -312,11 +296,6 @@ std::string CudaBackend::attention_path(const kernels::HeadShape& heads) {
   const std::string path = "cuda-cudnn-" + cudnn_->version();
   const bool is_auto = options_.attention == CudaOptions::Attention::kAuto;
   return is_auto ? path + "-own-below-" + std::to_string(kCudnnFromTokens) : path;
-}
-
-void CudaBackend::run_hopper(std::span<const kernels::AttentionCall> calls, const kernels::HeadShape& heads) {
-  auto* schedule = static_cast<hopper::Schedule*>(attention_memory_->schedule->data());
-  hopper::attention(calls, {}, heads, schedule, stream_);
 }
 
 void CudaBackend::do_attention(std::span<const kernels::AttentionCall> calls, const kernels::HeadShape& heads) {

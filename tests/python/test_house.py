@@ -15,6 +15,7 @@ STANDS_ON = {
     "kernels/cuda/libraries": ["kernels/cpu"],
     "kernels/cuda": ["kernels/cuda/libraries"],
     "kernels/cuda/experts": ["kernels/cuda"],
+    "kernels/cuda/hopper": ["kernels/cuda"],
     "kernels/cuda/weights": ["kernels/cuda"],
     "model/quantization": ["kernels"],
     "model": ["model/quantization"],
@@ -52,12 +53,17 @@ NAMESPACES = {
     "base": "winnow",
     "jobs": "winnow::program",
     "kernels/cuda/experts": "winnow::cuda",
+    "kernels/cuda/hopper": "winnow::cuda::hopper",
     "kernels/cuda/libraries": "winnow::cuda",
     "kernels/cuda/weights": "winnow::cuda",
     "pipeline/engine/signals": "winnow::engine",
 }
 # The processor's variants of a kernel are in namespaces of their own inside winnow::cpu.
-INNER_NAMESPACES = {"kernels/cpu": {"winnow::cpu::WINNOW_KERNELS", "base", "x86_64_v4"}, "kernels/cuda": {"graph_id"}}
+INNER_NAMESPACES = {
+    "kernels/cpu": {"winnow::cpu::WINNOW_KERNELS", "base", "x86_64_v4"},
+    "kernels/cuda": {"graph_id"},
+    "kernels/cuda/hopper": {"winnow::cuda"},  # of the backend, whose methods are there
+}
 # Types of a library get their conversions where the library looks for them.
 FOREIGN_NAMESPACES = {"jobs/cli": {"CLI"}}
 # Made by the build, in its own folder.

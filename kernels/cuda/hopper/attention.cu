@@ -165,12 +165,6 @@ void attend(std::span<const kernels::AttentionCall> calls, std::span<const LseRo
 
 }  // namespace
 
-bool has_attention(int device) {
-  int major = 0;
-  WINNOW_CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
-  return major == 9;
-}
-
 void attention(std::span<const kernels::AttentionCall> calls, std::span<const LseRows> lse,
                const kernels::HeadShape& heads, Schedule* schedule, cudaStream_t stream) {
   if (heads.head_dim <= 64) {

@@ -10,9 +10,6 @@
 
 namespace winnow::cuda::hopper {
 
-// Returns whether this build has the kernel and the device runs it.
-bool has_attention(int device);
-
 // In the GPU's memory, zero before the first launch; launches that share one come one after another.
 struct Schedule {
   unsigned next = 0;  // tiles of rows that blocks have taken, beyond their first
