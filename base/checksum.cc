@@ -1,9 +1,13 @@
 #include "base/checksum.h"
 
 #include <array>
+#include <charconv>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
+#include <nlohmann/json.hpp>
+#include <string>
 #include <string_view>
 
 #include "base/error.h"
@@ -27,6 +31,54 @@ uint64_t little_endian(std::span<const std::byte> bytes) {
   uint64_t value = 0;
   for (std::size_t i = bytes.size(); i-- > 0;) value = (value << 8) | std::to_integer<uint64_t>(bytes[i]);
   return value;
+}
+
+// The shortest digits that read back as the value, laid out as Python's repr() does: nlohmann's own text has a digit
+// more here and there, which a formula in another language would not find.
+std::string number_text(double value) {
+  if (!std::isfinite(value)) return "null";
+  std::array<char, 32> buffer{};
+  const auto end =
+      std::to_chars(buffer.data(), buffer.data() + buffer.size(), value, std::chars_format::scientific).ptr;
+  const std::string_view text(buffer.data(), static_cast<std::size_t>(end - buffer.data()));
+  const std::string sign = std::signbit(value) ? "-" : "";
+  const std::string_view mantissa = text.substr(sign.size(), text.find('e') - sign.size());
+  const int exponent = std::stoi(std::string(text.substr(text.find('e') + 1)));
+  constexpr int kLeastFixed = -4;
+  constexpr int kMostFixed = 15;
+  if (exponent < kLeastFixed || exponent > kMostFixed) {
+    return sign + std::string(mantissa) + std::string(text.substr(text.find('e')));
+  }
+  std::string digits(mantissa.substr(0, 1));
+  if (mantissa.size() > 2) digits += mantissa.substr(2);
+  if (exponent < 0) return sign + "0." + std::string(static_cast<std::size_t>(-exponent - 1), '0') + digits;
+  const auto n_whole = static_cast<std::size_t>(exponent) + 1;
+  if (digits.size() < n_whole) digits.append(n_whole - digits.size(), '0');
+  const std::string fraction = digits.substr(n_whole);
+  return sign + digits.substr(0, n_whole) + "." + (fraction.empty() ? "0" : fraction);
+}
+
+std::string dumped(const nlohmann::json& value) {
+  return value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+// One line without spaces, keys sorted.
+std::string canonical_text(const nlohmann::json& value) {
+  if (value.is_number_float()) return number_text(value.get<double>());
+  if (!value.is_structured()) return dumped(value);
+  std::string text;
+  for (const auto& item : value.items()) {
+    if (!text.empty()) text += ',';
+    if (value.is_object()) text += dumped(item.key()) + ":";
+    text += canonical_text(item.value());
+  }
+  return value.is_object() ? "{" + text + "}" : "[" + text + "]";
+}
+
+nlohmann::json without(const nlohmann::json& object, const std::string& key) {
+  nlohmann::json said = object;
+  said.erase(key);
+  return said;
 }
 
 }  // namespace
@@ -73,9 +125,7 @@ Checksum check_hdf5(const std::filesystem::path& path) {
 }
 
 std::string json_checksum(const nlohmann::json& object, const std::string& key) {
-  nlohmann::json said = object;
-  said.erase(key);
-  return sha256_of(said.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+  return sha256_of(canonical_text(without(object, key)));
 }
 
 Checksum check_json(const nlohmann::json& object, const std::string& origin, const std::string& advice,
@@ -83,6 +133,8 @@ Checksum check_json(const nlohmann::json& object, const std::string& origin, con
   const auto found = object.find(key);
   if (found == object.end()) return Checksum::kAbsent;
   if (*found == json_checksum(object, key)) return Checksum::kMatches;
+  // Files of 0.1.0 have that of nlohmann's text, which is the same but for one number in some thousands.
+  if (*found == sha256_of(dumped(without(object, key)))) return Checksum::kMatches;
   fail(ExitCode::kBadData, origin + ": damaged or changed: its content does not match its " + key + "; " + advice);
 }
 

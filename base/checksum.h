@@ -36,6 +36,7 @@ Checksum check_hdf5(const std::filesystem::path& path);
 
 // ---- JSON
 inline constexpr const char* kChecksumKey = "content_sha256";
+// Returns the SHA-256 of the object without that key, on one line, keys sorted, numbers as Python's json writes them.
 std::string json_checksum(const nlohmann::json& object, const std::string& key = kChecksumKey);
 // Compares an object with its checksum. Throws Error(kBadData) where they differ; in the message `origin` names the
 // file and `advice` says what to do.

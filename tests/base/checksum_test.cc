@@ -162,6 +162,27 @@ TEST_F(ChecksumTest, OfASelectionDoesNotDependOnItsLayout) {
   expect_error([&] { selection::parse_selection(json.dump(), "s.json"); }, ExitCode::kBadData, {"content_sha256"});
 }
 
+// json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False) of Python 3.
+TEST_F(ChecksumTest, AnObjectsTextIsThatOfPython) {
+  const nlohmann::json object = {
+      {"b", {4.7075213249023236, 1e15, 1e16, 1.5e-5, 0.0001, -0.0, 123.0, 5e-324, 0.25}},
+      {"a", {{"\u00e9\n", -7}, {"no", nullptr}, {"yes", true}, {"empty", nlohmann::json::object()}}},
+      {kChecksumKey, "left out"}};
+  const std::string text =
+      "{\"a\":{\"empty\":{},\"no\":null,\"yes\":true,\"\u00e9\\n\":-7},"
+      "\"b\":[4.707521324902324,1000000000000000.0,1e+16,1.5e-05,0.0001,-0.0,123.0,5e-324,0.25]}";
+  EXPECT_EQ(json_checksum(object), sha256_of(text));
+}
+
+TEST_F(ChecksumTest, AnObjectWithTheChecksumOfItsDumpIsWhole) {
+  nlohmann::json object = {{"x", 4.7075213249023236}};
+  object[kChecksumKey] = sha256_of(nlohmann::json{{"x", 4.7075213249023236}}.dump());
+  EXPECT_NE(object[kChecksumKey], json_checksum(object));
+  EXPECT_EQ(check_json(object, "x.json", "write it anew"), Checksum::kMatches);
+  object["x"] = 4.7;
+  expect_error([&] { check_json(object, "x.json", "write it anew"); }, ExitCode::kBadData, {"x.json"});
+}
+
 TEST_F(ChecksumTest, ACutFileIsRefusedAndOneWithoutAChecksumIsRead) {
   calibration::write_results(at("a.h5"), small_results());
   const std::string bytes = bytes_of(at("a.h5"));
