@@ -54,7 +54,7 @@ std::string budget_sentence(const RuleRanks& ranks, const RankedBudget& budget) 
   if (left.value.defined()) {
     text += "; of what windowing every layer loses, " + whole_percent(left.value.value) + " is left";
   }
-  text += ".";
+  text += '.';
   if (order.size() == 1 || budget.n_models < kFewestModels) return text;
   const std::vector<std::string> close = not_told_apart(ranks, budget, order);
   if (close.empty()) return text + " By their intervals all others are behind it.";
