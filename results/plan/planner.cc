@@ -1,6 +1,7 @@
 #include "results/plan/planner.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <set>
 #include <utility>
@@ -226,7 +227,7 @@ selection::Selection Planner::selection(const Plan& plan, const Costs& costs, co
   s.provenance.set("plan_bytes", static_cast<int64_t>(plan.bytes), "");
   s.provenance.set("plan_full_attention_bytes", static_cast<int64_t>(costs.full_bytes), "");
   s.provenance.set("plan_predicted_delta_nll", plan.loss, "");
-  if (plan.ci_low == plan.ci_low) {
+  if (!std::isnan(plan.ci_low)) {
     s.provenance.set("plan_predicted_delta_nll_ci_low", plan.ci_low, "");
     s.provenance.set("plan_predicted_delta_nll_ci_high", plan.ci_high, "");
   }
