@@ -172,7 +172,10 @@ class Block {
     }
     if (launch_.cap_log2 > 0.0F) cap(scores);
     const int64_t first_key = static_cast<int64_t>(tile) * kKeyTile;
-    const bool whole = all_see(call_.window, first, last, first_key, first_key + kKeyTile);
+    // Seen whole by every row: the last key is not in the first row's future, and the first key is in every band.
+    const kernels::Window& w = call_.window;
+    const bool whole = first_key + kKeyTile - 1 <= first &&
+                       (first_key >= latest_band_start(w, first, last) || first_key + kKeyTile <= w.sinks);
     if (!whole) hide(scores, first_key);
 #pragma unroll
     for (int m = 0; m < kFragments; ++m) soften(scores[m], m);

@@ -56,13 +56,10 @@ __device__ TileRange tiles_of(const kernels::Window& w, int64_t first, int64_t l
   return {sink_end, band_begin, static_cast<int>(last / kKeyTile) + 1};
 }
 
-// Returns whether the keys [first_key, end_key) are seen by every one of the rows [first, last]: the last key is not in
-// the first row's future, and the first key is in every band.
-__device__ inline bool all_see(const kernels::Window& w, int64_t first, int64_t last, int64_t first_key,
-                               int64_t end_key) {
+// Returns a key from which on every one of the rows [first, last] sees all keys of its past.
+__device__ inline int64_t latest_band_start(const kernels::Window& w, int64_t first, int64_t last) {
   const bool none_obeys = last < w.first_row || first >= w.end_row;
-  const int64_t latest_start = none_obeys ? 0 : max(int64_t{0}, last - w.keys + 1);
-  return end_key - 1 <= first && (first_key >= latest_start || end_key <= w.sinks);
+  return none_obeys ? 0 : max(int64_t{0}, last - w.keys + 1);
 }
 
 }  // namespace winnow::cuda

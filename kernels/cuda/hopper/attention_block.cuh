@@ -65,13 +65,11 @@ struct Shape<64> {
   static constexpr int kKeys = 128, kConsumers = 3, kStages = 4, kParts = 1;
 };
 template <>
-struct Shape<96> {
-  static constexpr int kKeys = 128, kConsumers = 2, kStages = 2, kParts = 1;
-};
-template <>
 struct Shape<128> {
   static constexpr int kKeys = 128, kConsumers = 2, kStages = 2, kParts = 1;
 };
+template <>
+struct Shape<96> : Shape<128> {};
 template <>
 struct Shape<256> {
   static constexpr int kKeys = 64, kConsumers = 2, kStages = 2, kParts = 2;
@@ -339,9 +337,7 @@ class Consumer {
   // The last key of a tile is not in the first row's future, and its first key is in every band.
   __device__ void mark_whole_tiles(int last) {
     const kernels::Window& w = call_->window;
-    const bool none_obeys = last < w.first_row || first_ >= w.end_row;
-    const int64_t latest_start = none_obeys ? 0 : max(int64_t{0}, last - w.keys + 1);
-    begin_whole_ = static_cast<int>((latest_start + S::kKeys - 1) / S::kKeys);
+    begin_whole_ = static_cast<int>((latest_band_start(w, first_, last) + S::kKeys - 1) / S::kKeys);
     end_whole_ = (first_ + 1) / S::kKeys;
     end_whole_sinks_ = static_cast<int>(min(w.sinks, int64_t{first_} + 1) / S::kKeys);
   }
