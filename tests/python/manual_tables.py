@@ -54,3 +54,11 @@ def dimensions_of(dataset):
         return (dataset.name.rsplit("/", 1)[1],)
     assert all(len(axis) == 1 for axis in dataset.dims), f"{dataset.name}: an axis without a dimension scale"
     return tuple(axis[0].name.rsplit("/", 1)[1] for axis in dataset.dims)
+
+
+def assert_as_documented(name, dataset, entry):
+    """Type, dimensions and units are those of its row in the document, and it says what it is."""
+    assert type_of(dataset) == entry["type"], name
+    assert dimensions_of(dataset) == entry["dimensions"], name
+    assert dataset.attrs["units"] == entry["units"], name
+    assert dataset.attrs["long_name"], name

@@ -8,7 +8,7 @@ import launch
 import numpy as np
 import pytest
 import xarray as xr
-from manual_tables import dimensions_of, document_section, read_schema, type_of, variables_of
+from manual_tables import assert_as_documented, document_section, read_schema, type_of, variables_of
 
 BUILD = launch.WINNOW.parent
 NETCDF_ATTRIBUTES = {"CLASS", "NAME", "REFERENCE_LIST", "DIMENSION_LIST"}
@@ -71,11 +71,7 @@ def test_variables_through_h5py(result_file, group):
             "in results/README.md, not in the file"
         )
         for name, dataset in found.items():
-            entry = documented[name]
-            assert type_of(dataset) == entry["type"], name
-            assert dimensions_of(dataset) == entry["dimensions"], name
-            assert dataset.attrs["units"] == entry["units"], name
-            assert dataset.attrs["long_name"], name
+            assert_as_documented(name, dataset, documented[name])
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -153,11 +149,7 @@ def test_the_evaluation_holds_what_the_document_says(evaluation_file):
         found = variables_of(file["evaluation"])
         assert set(found) == set(EVALUATION)
         for name, dataset in found.items():
-            entry = EVALUATION[name]
-            assert type_of(dataset) == entry["type"], name
-            assert dimensions_of(dataset) == entry["dimensions"], name
-            assert dataset.attrs["units"] == entry["units"], name
-            assert dataset.attrs["long_name"], name
+            assert_as_documented(name, dataset, EVALUATION[name])
             is_defined = dataset.dtype.kind != "f" or np.isfinite(dataset[()]).all()
             assert is_defined != ("status" in dataset.attrs), name
         section = document_section("Results file of an evaluation")

@@ -270,10 +270,7 @@ def test_variables_through_h5py(collected, group):
         found = manual_tables.variables_of(file[group])
         assert set(found) == set(entries)
         for name, dataset in found.items():
-            assert manual_tables.type_of(dataset) == entries[name]["type"], name
-            assert manual_tables.dimensions_of(dataset) == entries[name]["dimensions"], name
-            assert dataset.attrs["units"] == entries[name]["units"], name
-            assert dataset.attrs["long_name"], name
+            manual_tables.assert_as_documented(name, dataset, entries[name])
             if dataset.dtype == np.float64:
                 assert np.isnan(dataset.attrs["_FillValue"]), name
 
