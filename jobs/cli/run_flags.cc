@@ -9,7 +9,7 @@
 
 #include "base/error.h"
 #include "base/node.h"
-#include "pipeline/run/option_table.h"
+#include "pipeline/run/options/option_table.h"
 #include "winnow_version.h"
 
 namespace winnow::cli {

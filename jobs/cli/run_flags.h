@@ -1,10 +1,10 @@
-// The flags of the verbs that measure: the table of options (pipeline/run/option_table.h) on the command line.
+// The flags of the verbs that measure: the table of options (pipeline/run/options/option_table.h) on the command line.
 #pragma once
 
 #include <functional>
 
 #include "jobs/cli/flags.h"
-#include "pipeline/run/options.h"
+#include "pipeline/run/options/options.h"
 
 namespace winnow::cli {
 

@@ -12,7 +12,7 @@
 #include "base/sha256.h"
 #include "base/strings.h"
 #include "base/yaml_file.h"
-#include "pipeline/run/option_table.h"
+#include "pipeline/run/options/option_table.h"
 
 namespace winnow::sweep {
 namespace fs = std::filesystem;

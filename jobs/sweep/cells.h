@@ -6,7 +6,7 @@
 
 #include "jobs/sweep/executor.h"
 #include "jobs/sweep/sweep_file.h"
-#include "pipeline/run/options.h"
+#include "pipeline/run/options/options.h"
 
 namespace winnow::sweep {
 

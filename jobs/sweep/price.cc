@@ -7,7 +7,7 @@
 #include "pipeline/engine/layer_windows.h"
 #include "pipeline/run/corpus.h"
 #include "pipeline/run/layer_rules.h"
-#include "pipeline/run/option.h"
+#include "pipeline/run/options/option.h"
 #include "results/storage/hdf5.h"
 
 namespace winnow::sweep {

@@ -13,7 +13,7 @@
 #include "base/strings.h"
 #include "base/yaml_file.h"
 #include "jobs/sweep/text_rules.h"
-#include "pipeline/run/option_table.h"
+#include "pipeline/run/options/option_table.h"
 
 namespace winnow::sweep {
 namespace {

@@ -14,7 +14,7 @@
 #include "model/safetensors.h"
 #include "pipeline/engine/cached_prefix.h"
 #include "pipeline/run/corpus.h"
-#include "pipeline/run/options.h"
+#include "pipeline/run/options/options.h"
 #include "pipeline/run/plan.h"
 #include "pipeline/run/run_identity.h"
 #include "pipeline/runtime/device_assignment.h"

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "model/config.h"
-#include "pipeline/run/options.h"
+#include "pipeline/run/options/options.h"
 
 namespace winnow::run {
 

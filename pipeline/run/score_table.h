@@ -8,7 +8,7 @@
 
 #include "pipeline/engine/sweep.h"
 #include "pipeline/run/corpus.h"
-#include "pipeline/run/options.h"
+#include "pipeline/run/options/options.h"
 #include "results/calibration/measurement.h"
 
 namespace winnow::run {

@@ -5,7 +5,7 @@
 #include <string>
 
 #include "base/error.h"
-#include "pipeline/run/options.h"
+#include "pipeline/run/options/options.h"
 #include "results/calibration/results.h"
 
 namespace winnow::verbs {

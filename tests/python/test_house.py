@@ -31,7 +31,8 @@ STANDS_ON = {
     "pipeline/engine/signals": ["model"],
     "pipeline/engine": ["pipeline/engine/signals"],
     "pipeline/runtime": ["model", "kernels/cuda"],
-    "pipeline/run": ["pipeline/engine", "pipeline/runtime", "results/selection"],
+    "pipeline/run/options": ["pipeline/engine", "kernels/cuda", "results/selection"],
+    "pipeline/run": ["pipeline/run/options", "pipeline/runtime"],
     "pipeline/verbs": ["pipeline/run"],
     "jobs/sweep": ["pipeline/run", "results/campaign"],
     "jobs/sweep/executors/local": ["jobs/sweep"],
@@ -47,8 +48,8 @@ STANDS_ON = {
     "jobs": ["jobs/cli/commands"],
 }
 # base/ is what all speak of without its name; everything else has the name of its folder.
-# The signals are a part of the engine with a folder of its own, mixtures of experts and the loading of weights are
-# parts of the CUDA backend.
+# Parts with a folder of their own: the signals of the engine, mixtures of experts and the loading of weights of the CUDA
+# backend, the options of a run.
 NAMESPACES = {
     "base": "winnow",
     "jobs": "winnow::program",
@@ -57,6 +58,7 @@ NAMESPACES = {
     "kernels/cuda/libraries": "winnow::cuda",
     "kernels/cuda/weights": "winnow::cuda",
     "pipeline/engine/signals": "winnow::engine",
+    "pipeline/run/options": "winnow::run",
 }
 # The processor's variants of a kernel are in namespaces of their own inside winnow::cpu.
 INNER_NAMESPACES = {

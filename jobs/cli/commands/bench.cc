@@ -22,7 +22,7 @@
 #include "kernels/ops.h"
 #include "model/random_checkpoint.h"
 #include "pipeline/engine/rates.h"
-#include "pipeline/run/options.h"
+#include "pipeline/run/options/options.h"
 #include "winnow_version.h"
 
 namespace winnow::commands {

@@ -19,7 +19,7 @@
 #include "base/terminal_table.h"
 #include "jobs/cli/commands/commands.h"
 #include "jobs/cli/commands/source_model.h"
-#include "pipeline/run/options.h"
+#include "pipeline/run/options/options.h"
 #include "results/calibration/store.h"
 #include "results/plan/planner.h"
 #include "results/serving/engines.h"

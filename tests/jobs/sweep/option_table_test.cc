@@ -1,6 +1,6 @@
 // The table of options against what is made of it: the help of each verb, the JSON Schema and the keys of sweep files,
 // and the command line of a cell, which the program itself reads back.
-#include "pipeline/run/option_table.h"
+#include "pipeline/run/options/option_table.h"
 
 #include <gtest/gtest.h>
 
@@ -13,7 +13,7 @@
 #include "jobs/cli/run_flags.h"
 #include "jobs/sweep/cells.h"
 #include "jobs/sweep/sweep_schema.h"
-#include "tests/pipeline/run/option_values.h"
+#include "tests/pipeline/run/options/option_values.h"
 #include "tests/scratch.h"
 
 namespace winnow::sweep {

@@ -13,7 +13,7 @@
 #include "model/config.h"
 #include "pipeline/engine/sweep.h"
 #include "pipeline/run/corpus.h"
-#include "pipeline/run/options.h"
+#include "pipeline/run/options/options.h"
 
 namespace winnow {
 

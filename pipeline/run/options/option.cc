@@ -1,4 +1,4 @@
-#include "pipeline/run/option.h"
+#include "pipeline/run/options/option.h"
 
 #include <spdlog/fmt/fmt.h>
 

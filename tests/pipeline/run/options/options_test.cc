@@ -1,4 +1,4 @@
-#include "pipeline/run/options.h"
+#include "pipeline/run/options/options.h"
 
 #include <cmath>
 #include <functional>

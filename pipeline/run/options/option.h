@@ -9,7 +9,7 @@
 #include <variant>
 #include <vector>
 
-#include "pipeline/run/options.h"
+#include "pipeline/run/options/options.h"
 
 namespace winnow::run {
 

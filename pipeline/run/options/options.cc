@@ -1,4 +1,4 @@
-#include "pipeline/run/options.h"
+#include "pipeline/run/options/options.h"
 
 #include <algorithm>
 #include <array>
@@ -8,7 +8,7 @@
 #include "base/error.h"
 #include "base/strings.h"
 #include "kernels/cuda/cuda.h"
-#include "pipeline/run/option_table.h"
+#include "pipeline/run/options/option_table.h"
 #include "results/search/search.h"
 #include "results/selection/pattern.h"
 #include "results/selection/selection.h"

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "pipeline/run/option_table.h"
+#include "pipeline/run/options/option_table.h"
 
 namespace winnow::run {
 

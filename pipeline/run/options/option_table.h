@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "pipeline/run/option.h"
+#include "pipeline/run/options/option.h"
 
 namespace winnow::run {
 

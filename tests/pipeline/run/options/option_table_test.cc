@@ -1,12 +1,12 @@
 // The table of options against what is made of it: words and back, checks, and the identity of a measurement.
-#include "pipeline/run/option_table.h"
+#include "pipeline/run/options/option_table.h"
 
 #include <gtest/gtest.h>
 
 #include <set>
 
 #include "pipeline/run/inputs.h"
-#include "tests/pipeline/run/option_values.h"
+#include "tests/pipeline/run/options/option_values.h"
 #include "tests/scratch.h"
 
 namespace winnow::run {
