@@ -47,6 +47,55 @@ __global__ void __launch_bounds__((Shape<kDim>::kConsumers + 1) * kGroup, 1)
   }
 }
 
+// Adds up the parts of the calls whose keys are split: a warp for each row and head, blockIdx.y for each call.
+__global__ void add_parts_kernel(const __grid_constant__ LaunchArguments launch) {
+  const CallArguments& call = launch.call[blockIdx.y];
+  const auto item = static_cast<int>((blockIdx.x * blockDim.x + threadIdx.x) / 32);
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int row = item / launch.n_heads;
+  const int head = item % launch.n_heads;
+  if (call.n_parts == 1 || row >= call.n_rows) return;
+  const bool real = call.first_row + row < call.n_tokens;
+  const int dim = launch.head_dim;
+  float highest = -INFINITY;
+  for (int p = 0; p < call.n_parts; ++p) highest = fmaxf(highest, call.partial_of(p, row, head, launch)[dim]);
+  float total = 0.0F;
+  for (int p = 0; p < call.n_parts; ++p) {
+    const float* part = call.partial_of(p, row, head, launch);
+    total += part[dim + 1] * exp2f(part[dim] - highest);
+  }
+  float denominator = total;
+  if (call.sink_logits != nullptr) denominator += exp2f(call.sink_logits[head] * kLog2E - highest);
+  Bf16* to = call.out + (static_cast<int64_t>(row) * launch.n_heads + head) * dim;
+  for (int column = 2 * lane; column < dim; column += 64) {
+    float2 sum{};
+    for (int p = 0; p < call.n_parts; ++p) {
+      const float* part = call.partial_of(p, row, head, launch);
+      const float2 values = *reinterpret_cast<const float2*>(part + column);
+      const float weight = exp2f(part[dim] - highest);
+      sum.x += values.x * weight;
+      sum.y += values.y * weight;
+    }
+    const float inverse = 1.0F / denominator;
+    *reinterpret_cast<uint32_t*>(to + column) = real ? cuda::pack(sum.x * inverse, sum.y * inverse) : 0U;
+  }
+  if (call.lse != nullptr && lane == 0) {
+    call.lse[head * call.lse_stride + row] = real ? (highest + log2f(total)) * kLn2 : 0.0F;
+  }
+}
+
+void add_parts(const LaunchArguments& launch, cudaStream_t stream) {
+  int n_rows = 0;  // of the longest call that has parts
+  for (int c = 0; c < launch.n_calls; ++c) {
+    if (launch.call[c].n_parts > 1) n_rows = std::max(n_rows, launch.call[c].n_rows);
+  }
+  if (n_rows == 0) return;
+  constexpr int kWarps = 8;
+  const dim3 grid((n_rows * launch.n_heads + kWarps - 1) / kWarps, launch.n_calls);
+  add_parts_kernel<<<grid, kWarps * 32, 0, stream>>>(launch);
+  WINNOW_CUDA_CHECK_LAUNCH();
+}
+
 template <int kDim, bool kCaps>
 void launch_kernel(const LaunchArguments& launch, int n_blocks, cudaStream_t stream) {
   constexpr std::size_t kSharedBytes = sizeof(SharedTiles<kDim>) + alignof(SharedTiles<kDim>) - 16;
@@ -89,12 +138,39 @@ CUtensorMap map_of(const void* data, int64_t n_rows, int64_t n_heads, int64_t he
 }
 
 template <int kDim>
-CallArguments arguments(const kernels::AttentionCall& call, const LseRows& lse, const kernels::HeadShape& heads,
-                        int first_unit) {
+int units_of(const kernels::AttentionCall& call, const kernels::HeadShape& heads) {
+  return static_cast<int>((call.n_rows() + kTileRows<kDim> - 1) / kTileRows<kDim> * heads.n_heads);
+}
+
+// Into how many parts the keys of a call are split: into those that fill a GPU with a single call, where every row sees
+// all keys of its past. A part has enough keys to be worth the adding up.
+template <int kDim>
+int parts_of(const kernels::AttentionCall& call, const kernels::HeadShape& heads) {
+  constexpr int64_t kUnits = 128;
+  constexpr int64_t kPartKeys = 2048;
+  constexpr int64_t kMaxParts = 8;
+  const kernels::Window& w = call.window;
+  const bool sees_all = w.keys >= call.n_tokens || call.first_row >= w.end_row || call.n_tokens <= w.first_row;
+  if (!sees_all) return 1;
+  const int64_t wanted = std::min(kUnits / units_of<kDim>(call, heads), call.n_tokens / kPartKeys);
+  return static_cast<int>(std::clamp<int64_t>(wanted, 1, kMaxParts));
+}
+
+template <int kDim>
+int64_t partial_bytes(const kernels::AttentionCall& call, const kernels::HeadShape& heads) {
+  const int64_t n_parts = parts_of<kDim>(call, heads);
+  return n_parts == 1 ? 0 : n_parts * call.n_rows() * heads.n_heads * (heads.head_dim + 2) * int64_t{sizeof(float)};
+}
+
+template <int kDim>
+CallArguments call_arguments(const kernels::AttentionCall& call, const LseRows& lse, const kernels::HeadShape& heads) {
   const auto keys = [&](const kernels::KvSpan& kv) {
     return map_of(kv.data, kv.n_rows, 2 * heads.n_kv_heads, heads.head_dim, Shape<kDim>::kKeys);
   };
   const CUtensorMap own = keys(call.own.kv);
+  const int n_parts = parts_of<kDim>(call, heads);
+  constexpr int kKeys = Shape<kDim>::kKeys;
+  const auto n_tiles = static_cast<int>((call.n_tokens + kKeys - 1) / kKeys);
   return {.q = map_of(call.q.data, call.n_rows(), heads.n_heads, heads.head_dim, kTileRows<kDim>),
           .prefix = call.prefix.n_rows() > 0 ? keys(call.prefix.kv) : own,
           .own = own,
@@ -107,7 +183,10 @@ CallArguments arguments(const kernels::AttentionCall& call, const LseRows& lse, 
           .first_row = static_cast<int>(call.first_row),
           .n_rows = static_cast<int>(call.n_rows()),
           .n_tokens = static_cast<int>(call.n_tokens),
-          .first_unit = first_unit};
+          .first_unit = 0,
+          .n_parts = n_parts,
+          .part_tiles = (n_tiles + n_parts - 1) / n_parts,
+          .partial = nullptr};
 }
 
 int multiprocessors() {
@@ -135,24 +214,28 @@ std::vector<std::size_t> longest_first(std::span<const kernels::AttentionCall> c
 
 template <int kDim>
 void attend(std::span<const kernels::AttentionCall> calls, std::span<const LseRows> lse,
-            const kernels::HeadShape& heads, Schedule* schedule, cudaStream_t stream) {
+            const kernels::HeadShape& heads, const Memory& memory, cudaStream_t stream) {
   LaunchArguments launch{};
-  launch.schedule = schedule;
+  launch.schedule = memory.schedule;
   launch.n_heads = static_cast<int>(heads.n_heads);
   launch.n_kv_heads = static_cast<int>(heads.n_kv_heads);
   launch.head_dim = static_cast<int>(heads.head_dim);
   launch.scale_log2 = heads.scale * kLog2E;
   launch.cap_log2 = heads.softcap * kLog2E;
   const std::vector<std::size_t> order = longest_first(calls);
-  for (std::size_t begin = 0; begin < order.size(); begin += kCallsPerLaunch) {
-    const std::size_t n = std::min<std::size_t>(kCallsPerLaunch, order.size() - begin);
-    launch.n_calls = static_cast<int>(n);
+  for (auto next = order.begin(); next != order.end();) {
+    launch.n_calls = 0;
     launch.n_units = 0;
-    for (std::size_t i = 0; i < n; ++i) {
-      const std::size_t place = order[begin + i];
-      launch.call[i] = arguments<kDim>(calls[place], lse.empty() ? LseRows{} : lse[place], heads, launch.n_units);
-      const int n_tiles = (launch.call[i].n_rows + kTileRows<kDim> - 1) / kTileRows<kDim>;
-      launch.n_units += n_tiles * launch.n_heads;
+    for (int64_t used = 0; next != order.end() && launch.n_calls < kCallsPerLaunch; ++next) {
+      const kernels::AttentionCall& call = calls[*next];
+      const int64_t bytes = partial_bytes<kDim>(call, heads);
+      if (used + bytes > kPartialBytes) break;
+      CallArguments& arguments = launch.call[launch.n_calls++];
+      arguments = call_arguments<kDim>(call, lse.empty() ? LseRows{} : lse[*next], heads);
+      arguments.first_unit = launch.n_units;
+      arguments.partial = memory.partial + used / int64_t{sizeof(float)};
+      launch.n_units += units_of<kDim>(call, heads) * arguments.n_parts;
+      used += bytes;
     }
     const int n_blocks = std::min(launch.n_units, multiprocessors());
     if (heads.softcap != 0.F) {
@@ -160,21 +243,22 @@ void attend(std::span<const kernels::AttentionCall> calls, std::span<const LseRo
     } else {
       launch_kernel<kDim, false>(launch, n_blocks, stream);
     }
+    add_parts(launch, stream);
   }
 }
 
 }  // namespace
 
 void attention(std::span<const kernels::AttentionCall> calls, std::span<const LseRows> lse,
-               const kernels::HeadShape& heads, Schedule* schedule, cudaStream_t stream) {
+               const kernels::HeadShape& heads, const Memory& memory, cudaStream_t stream) {
   if (heads.head_dim <= 64) {
-    attend<64>(calls, lse, heads, schedule, stream);
+    attend<64>(calls, lse, heads, memory, stream);
   } else if (heads.head_dim <= 96) {
-    attend<96>(calls, lse, heads, schedule, stream);
+    attend<96>(calls, lse, heads, memory, stream);
   } else if (heads.head_dim <= 128) {
-    attend<128>(calls, lse, heads, schedule, stream);
+    attend<128>(calls, lse, heads, memory, stream);
   } else {
-    attend<256>(calls, lse, heads, schedule, stream);
+    attend<256>(calls, lse, heads, memory, stream);
   }
 }
 

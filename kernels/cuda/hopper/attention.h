@@ -16,9 +16,19 @@ struct Schedule {
   unsigned done = 0;  // blocks that have ended
 };
 
+// Of calls with too few rows for all blocks, the keys are split: each part leaves what it has found here, and a second
+// kernel adds the parts up, in their order.
+inline constexpr int64_t kPartialBytes = int64_t{64} << 20;
+
+struct Memory {
+  Schedule* schedule = nullptr;
+  float* partial = nullptr;  // kPartialBytes
+};
+
 // Computes what own_attention() does, with the same contract, for heads of up to 256. Source: FlashAttention-3 (arXiv
-// 2407.08608), section 3.
+// 2407.08608), section 3; for the split keys Flash-Decoding (arXiv 2311.01282), section 2. Whether and where keys are
+// split follows from a call's own rows and tokens.
 void attention(std::span<const kernels::AttentionCall> calls, std::span<const LseRows> lse,
-               const kernels::HeadShape& heads, Schedule* schedule, cudaStream_t stream);
+               const kernels::HeadShape& heads, const Memory& memory, cudaStream_t stream);
 
 }  // namespace winnow::cuda::hopper

@@ -7,134 +7,13 @@
 // = 0, and its running maximum, and so the rescaling by 1, do not move.
 #pragma once
 
-#include <cuda.h>
-
-#include <algorithm>
 #include <cmath>
 #include <cstdint>
 
 #include "kernels/cuda/fragments.cuh"
-#include "kernels/cuda/hopper/attention.h"
-#include "kernels/cuda/hopper/wgmma.cuh"
-#include "kernels/cuda/softmax.cuh"
-#include "kernels/cuda/vector.cuh"
-#include "kernels/window.h"
+#include "kernels/cuda/hopper/attention_units.cuh"
 
 namespace winnow::cuda::hopper {
-
-constexpr int kGroup = 128;     // threads of a warpgroup
-constexpr int kGroupRows = 64;  // of queries
-constexpr int kColumn = 64;     // elements of a swizzled column
-
-// Calls of one launch: its parameters must stay below 32 KiB.
-constexpr int kCallsPerLaunch = 32;
-
-struct CallArguments {
-  CUtensorMap q;       // (head_dim, n_heads, n_rows)
-  CUtensorMap prefix;  // (head_dim, 2 * n_kv_heads, rows), from row 0 on
-  CUtensorMap own;     // the same, from own_first_row on
-  Bf16* out;
-  float* lse;
-  int64_t lse_stride;        // between heads
-  const float* sink_logits;  // (n_heads), or null
-  kernels::Window window;
-  int own_first_row;
-  int first_row;
-  int n_rows;
-  int n_tokens;
-  int first_unit;  // of the launch: a unit is a tile of rows of one head
-};
-
-struct LaunchArguments {
-  CallArguments call[kCallsPerLaunch];
-  int n_calls;
-  int n_units;
-  int n_heads;
-  int n_kv_heads;
-  int head_dim;
-  float scale_log2;  // scale * log2(e)
-  float cap_log2;    // cap of the scores * log2(e); 0: none
-  Schedule* schedule;
-};
-
-// What fits a head: kKeys keys a tile, kConsumers warpgroups that multiply, kParts products for the values' columns.
-template <int kDimension>
-struct Shape;
-template <>
-struct Shape<64> {
-  static constexpr int kKeys = 128, kConsumers = 3, kStages = 4, kParts = 1;
-};
-template <>
-struct Shape<128> {
-  static constexpr int kKeys = 128, kConsumers = 2, kStages = 2, kParts = 1;
-};
-template <>
-struct Shape<96> : Shape<128> {};
-template <>
-struct Shape<256> {
-  static constexpr int kKeys = 64, kConsumers = 2, kStages = 2, kParts = 2;
-};
-
-template <int kDim>
-constexpr int kTileRows = Shape<kDim>::kConsumers* kGroupRows;
-template <int kDim>
-constexpr int kColumns = (kDim + kColumn - 1) / kColumn;
-
-template <int kDim>
-struct alignas(1024) SharedTiles {
-  using S = Shape<kDim>;
-  Bf16 queries[kColumns<kDim>][kTileRows<kDim> * kColumn];
-  Bf16 keys[S::kStages][kColumns<kDim>][S::kKeys * kColumn];
-  Bf16 values[S::kStages][kColumns<kDim>][S::kKeys * kColumn];
-  int unit;  // what the block works on next
-  Barrier unit_full, unit_empty;
-  Barrier queries_full, queries_empty;
-  Barrier keys_full[S::kStages], keys_empty[S::kStages];
-  Barrier values_full[S::kStages], values_empty[S::kStages];
-};
-
-// A tile of rows of one head of one call.
-struct Unit {
-  const CallArguments* call;
-  int head;
-  int row;    // first row, in the call
-  int first;  // the same, absolute
-  int last;   // last real row; before `first`: there is none, and no tile
-  TileRange tiles;
-  int n_tiles;
-};
-
-template <int kDim>
-__device__ Unit unit_of(const LaunchArguments& launch, int index) {
-  int c = 0;
-  while (c + 1 < launch.n_calls && launch.call[c + 1].first_unit <= index) ++c;
-  const CallArguments& call = launch.call[c];
-  const int n_row_tiles = (call.n_rows + kTileRows<kDim> - 1) / kTileRows<kDim>;
-  const int in_call = index - call.first_unit;
-  Unit unit{};
-  unit.call = &call;
-  unit.head = in_call % launch.n_heads;
-  unit.row = (n_row_tiles - 1 - in_call / launch.n_heads) * kTileRows<kDim>;  // the longest first
-  unit.first = call.first_row + unit.row;
-  unit.last = min(unit.first + kTileRows<kDim>, call.n_tokens) - 1;
-  if (unit.last < unit.first) return unit;
-  unit.tiles = tiles_of<Shape<kDim>::kKeys>(call.window, unit.first, unit.last);
-  unit.n_tiles = unit.tiles.count();
-  return unit;
-}
-
-// Where a ring of stages is read or written next.
-template <int kStages>
-struct Place {
-  int stage = 0;
-  int parity = 0;
-  __device__ void advance() {
-    if (++stage == kStages) {
-      stage = 0;
-      parity ^= 1;
-    }
-  }
-};
 
 // The one thread that has everything copied to shared memory.
 template <int kDim>
@@ -348,7 +227,7 @@ class Consumer {
       const float inward = launch_.scale_log2 / launch_.cap_log2;
       const float outward = 1.0F / inward;
 #pragma unroll
-      for (float& score : scores) score = outward * tanh_fast(score * inward);
+      for (int i = 0; i < kScores; ++i) scores[i] = outward * tanh_fast(scores[i] * inward);
     }
     const bool whole = tile < end_whole_ && (tile >= begin_whole_ || tile < end_whole_sinks_);
     if (!whole) hide(scores, tile * S::kKeys);
@@ -430,6 +309,10 @@ class Consumer {
   __device__ int row_in_group(int half) const { return thread_ / 32 * 16 + thread_ % 32 / 4 + half * 8; }
 
   __device__ void write(const Unit& unit) {
+    if (unit.call->n_parts > 1) {
+      write_part(unit);
+      return;
+    }
     const CallArguments& call = *unit.call;
     const float sink_log2 = call.sink_logits == nullptr ? -INFINITY : call.sink_logits[unit.head] * kLog2E;
 #pragma unroll
@@ -455,6 +338,27 @@ class Consumer {
       if (call.lse != nullptr && thread_ % 4 == 0) {
         call.lse[unit.head * call.lse_stride + row] = real ? (max_[half] + log2f(total)) * kLn2 : 0.0F;
       }
+    }
+  }
+
+  __device__ void write_part(const Unit& unit) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int row = unit.row + group_ * kGroupRows + row_in_group(half);
+      const float total = quad_sum(sum_[half]);
+      if (row >= unit.call->n_rows) continue;
+      float* to = unit.call->partial_of(unit.part, row, unit.head, launch_);
+#pragma unroll
+      for (int p = 0; p < S::kParts; ++p) {
+#pragma unroll
+        for (int c = 0; c < kOutputs / 4; ++c) {
+          const int column = p * 2 * kOutputs + c * 8;
+          if (column >= launch_.head_dim) continue;
+          *reinterpret_cast<float2*>(to + column + thread_ % 4 * 2) =
+              make_float2(out_[p][4 * c + 2 * half], out_[p][4 * c + 2 * half + 1]);
+        }
+      }
+      if (thread_ % 4 == 0) *reinterpret_cast<float2*>(to + launch_.head_dim) = make_float2(max_[half], total);
     }
   }
 

@@ -28,8 +28,11 @@ bool CudaBackend::choose_hopper() {
 }
 
 void CudaBackend::run_hopper(std::span<const kernels::AttentionCall> calls, const kernels::HeadShape& heads) {
-  auto* schedule = static_cast<hopper::Schedule*>(attention_memory_->schedule->data());
-  hopper::attention(calls, {}, heads, schedule, stream_);
+  attention_memory_->partial.reserve(*this, hopper::kPartialBytes, "what parts of keys give");
+  hopper::attention(calls, {}, heads,
+                    {.schedule = static_cast<hopper::Schedule*>(attention_memory_->schedule->data()),
+                     .partial = static_cast<float*>(attention_memory_->partial.data())},
+                    stream_);
 }
 
 }  // namespace winnow::cuda
