@@ -95,6 +95,7 @@ CallArguments arguments(const kernels::AttentionCall& call, const LseRows& lse, 
     return map_of(kv.data, kv.n_rows, 2 * heads.n_kv_heads, heads.head_dim, Shape<kDim>::kKeys);
   };
   const CUtensorMap own = keys(call.own.kv);
+  const kernels::HeadRange range = call.query_heads(heads);
   return {.q = map_of(call.q.data, call.n_rows(), heads.n_heads, heads.head_dim, kTileRows<kDim>),
           .prefix = call.prefix.n_rows() > 0 ? keys(call.prefix.kv) : own,
           .own = own,
@@ -107,6 +108,8 @@ CallArguments arguments(const kernels::AttentionCall& call, const LseRows& lse, 
           .first_row = static_cast<int>(call.first_row),
           .n_rows = static_cast<int>(call.n_rows()),
           .n_tokens = static_cast<int>(call.n_tokens),
+          .first_head = static_cast<int>(range.begin),
+          .n_heads = static_cast<int>(range.count()),
           .first_unit = first_unit};
 }
 
@@ -152,7 +155,7 @@ void attend(std::span<const kernels::AttentionCall> calls, std::span<const LseRo
       const std::size_t place = order[begin + i];
       launch.call[i] = arguments<kDim>(calls[place], lse.empty() ? LseRows{} : lse[place], heads, launch.n_units);
       const int n_tiles = (launch.call[i].n_rows + kTileRows<kDim> - 1) / kTileRows<kDim>;
-      launch.n_units += n_tiles * launch.n_heads;
+      launch.n_units += n_tiles * launch.call[i].n_heads;
     }
     const int n_blocks = std::min(launch.n_units, multiprocessors());
     if (heads.softcap != 0.F) {
