@@ -40,6 +40,15 @@ enum class WeightUse {
   kVocabulary,  // embedding and head, (vocab, hidden): may stay in the checkpoint's own memory and type
 };
 
+// Heads [begin, end).
+struct HeadRange {
+  int64_t begin = 0;
+  int64_t end = 0;
+
+  int64_t count() const { return end - begin; }
+  bool operator==(const HeadRange&) const = default;
+};
+
 // Shape of the attention of a model.
 struct HeadShape {
   int64_t n_heads = 0;
@@ -50,6 +59,11 @@ struct HeadShape {
 
   int64_t q_dim() const { return n_heads * head_dim; }
   int64_t kv_dim() const { return n_kv_heads * head_dim; }
+  // Returns the query heads that share the keys of these key heads.
+  HeadRange query_heads(const HeadRange& kv_heads) const {
+    const int64_t group = n_heads / n_kv_heads;
+    return {kv_heads.begin * group, kv_heads.end * group};
+  }
 };
 
 class Device {

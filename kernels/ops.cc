@@ -31,6 +31,10 @@ bool has_sink_logits(const Matrix& logits, const HeadShape& heads) {
   return !logits || (logits.rows == heads.n_heads && logits.cols == 1);
 }
 
+bool has_kv_heads(const std::optional<HeadRange>& range, const HeadShape& heads) {
+  return !range || (range->begin >= 0 && range->begin < range->end && range->end <= heads.n_kv_heads);
+}
+
 bool holds(const KvSpan& kv, int64_t first_row, int64_t n_rows) {
   return first_row >= 0 && n_rows >= 0 && first_row + n_rows <= kv.n_rows;
 }
@@ -88,6 +92,7 @@ void Ops::attention(std::span<const AttentionCall> calls, const HeadShape& heads
             "queries, outputs and heads");
     require(call.end_row() <= call.own.end_row(), "attention", "queries and keys");
     require(has_sink_logits(call.sink_logits, heads), "attention", "heads and sink logits");
+    require(has_kv_heads(call.kv_heads, heads), "attention", "heads and key heads");
   }
   do_attention(calls, heads);
 }

@@ -72,8 +72,14 @@ struct AttentionCall {
   KvRows own;
   Window window;
   Matrix sink_logits{};  // (n_heads), float32, of WeightUse::kTable; empty: the model has none
+  // Key heads that are computed, with the query heads that share them: what `out` has of other heads stays. None: all.
+  std::optional<HeadRange> kv_heads{};
   int64_t n_rows() const { return q.n_rows; }
   int64_t end_row() const { return first_row + q.n_rows; }
+  // Returns the query heads that are computed.
+  HeadRange query_heads(const HeadShape& heads) const {
+    return kv_heads ? heads.query_heads(*kv_heads) : HeadRange{0, heads.n_heads};
+  }
 };
 
 // Rows of keys and values to be moved: rows [from_row, from_row + n_rows) of `from`, counted from its first, to row
@@ -182,7 +188,8 @@ class Ops {
   // looked at.
   virtual void prepare_attention(std::span<const AttentionCall> calls, const HeadShape& heads) = 0;
   // Computes softmax(q k^T * scale) v over the keys that window.h says each row sees. A head's sink logit is one more
-  // term of the softmax's denominator, exp(sink logit), in every row; no value belongs to it.
+  // term of the softmax's denominator, exp(sink logit), in every row; no value belongs to it. Calls on some of the
+  // heads each give, together, what one call on all of them gives: on a CPU, and with one kernel of a GPU, bit for bit.
   void attention(std::span<const AttentionCall> calls, const HeadShape& heads);
   // Moves rows of keys and values. Ranges that are written overlap none that is read or written.
   void copy_kv(std::span<const KvCopy> copies, const HeadShape& heads);

@@ -108,8 +108,9 @@ void ProfiledOps::do_attention(std::span<const AttentionCall> calls, const HeadS
     for (const AttentionCall& call : calls) {
       if ((call.window.keys < kNoLimit) != is_windowed) continue;
       of_kind.push_back(call);
-      pairs +=
-          static_cast<double>(attention_pairs(call.window, call.first_row, std::min(call.end_row(), call.n_tokens)));
+      const auto share = static_cast<double>(call.query_heads(heads).count()) / static_cast<double>(heads.n_heads);
+      pairs += share * static_cast<double>(
+                           attention_pairs(call.window, call.first_row, std::min(call.end_row(), call.n_tokens)));
     }
     if (of_kind.empty()) continue;
     time(is_windowed ? "attention window" : "attention full",

@@ -227,8 +227,11 @@ int64_t attention_bytes(const kernels::HeadShape& heads, int n_threads) {
 void CpuBackend::do_attention(std::span<const kernels::AttentionCall> calls, const kernels::HeadShape& heads) {
   std::vector<Task> tasks;
   for (const kernels::AttentionCall& call : calls) {
+    const kernels::HeadRange range = call.query_heads(heads);
     for (int64_t tile = call.n_rows() / kRowTile - 1; tile >= 0; --tile) {  // the longest rows first
-      for (int64_t head = 0; head < heads.n_heads; ++head) tasks.push_back({&kernels_, &call, &heads, tile, head});
+      for (int64_t head = range.begin; head < range.end; ++head) {
+        tasks.push_back({&kernels_, &call, &heads, tile, head});
+      }
     }
   }
   const auto memory = allocate(attention_bytes(heads, pool_.size()), "tiles of attention");

@@ -239,6 +239,8 @@ void CudaBackend::run_pieces(const kernels::AttentionCall& call, const kernels::
 
 CudaBackend::Path CudaBackend::path_of(const kernels::AttentionCall& call, const kernels::HeadShape& heads) const {
   if (!cudnn_) return Path::kOwn;
+  // cuDNN would need a plan for every number of heads, and its results of the others' rows thrown away.
+  if (call.kv_heads) return Path::kOwn;
   // Heads that are too wide for the own kernel: cuDNN for all that it can, also where the own one would be faster.
   if (heads.head_dim > kMaxHeadDim) return has_gap(call) ? Path::kOwn : Path::kPieces;
   if (options_.attention == CudaOptions::Attention::kAuto && call.n_tokens < kCudnnFromTokens) return Path::kOwn;

@@ -43,6 +43,8 @@ struct CallArguments {
   int64_t n_tokens;
   kernels::Window window;
   const float* sink_logits;  // (n_heads), or null
+  int first_head;            // of the queries, that are computed
+  int n_heads;               // of them
 };
 
 struct LaunchArguments {
@@ -312,10 +314,10 @@ __global__ void __launch_bounds__(kThreads, 2) attention_kernel(const __grid_con
   extern __shared__ char memory[];
   const CallArguments& call = launch.call[blockIdx.z];
   const int n_tiles = static_cast<int>(call.n_rows / kQueryTile);
-  if (static_cast<int>(blockIdx.x) >= n_tiles) return;
+  if (static_cast<int>(blockIdx.x) >= n_tiles || static_cast<int>(blockIdx.y) >= call.n_heads) return;
   // The longest rows first.
   Block<kDim>(launch, call, *reinterpret_cast<SharedTiles<kDim>*>(memory))
-      .run(n_tiles - 1 - static_cast<int>(blockIdx.x), static_cast<int>(blockIdx.y));
+      .run(n_tiles - 1 - static_cast<int>(blockIdx.x), call.first_head + static_cast<int>(blockIdx.y));
 }
 
 template <int kDim>
@@ -327,7 +329,8 @@ void launch_kernel(const LaunchArguments& launch, const dim3& grid, cudaStream_t
   WINNOW_CUDA_CHECK_LAUNCH();
 }
 
-CallArguments arguments(const kernels::AttentionCall& call, const LseRows& lse) {
+CallArguments arguments(const kernels::AttentionCall& call, const LseRows& lse, const kernels::HeadShape& heads) {
+  const kernels::HeadRange range = call.query_heads(heads);
   return {.q = call.q.as<Bf16>(),
           .out = call.out.as<Bf16>(),
           .lse = lse.data,
@@ -339,7 +342,9 @@ CallArguments arguments(const kernels::AttentionCall& call, const LseRows& lse) 
           .n_rows = call.n_rows(),
           .n_tokens = call.n_tokens,
           .window = call.window,
-          .sink_logits = call.sink_logits.as<float>()};
+          .sink_logits = call.sink_logits.as<float>(),
+          .first_head = static_cast<int>(range.begin),
+          .n_heads = static_cast<int>(range.count())};
 }
 
 }  // namespace
@@ -355,11 +360,13 @@ void own_attention(std::span<const kernels::AttentionCall> calls, std::span<cons
   for (std::size_t begin = 0; begin < calls.size(); begin += kCallsPerLaunch) {
     const std::size_t n = std::min<std::size_t>(kCallsPerLaunch, calls.size() - begin);
     int64_t most_rows = 0;
+    int most_heads = 0;
     for (std::size_t i = 0; i < n; ++i) {
-      launch.call[i] = arguments(calls[begin + i], lse.empty() ? LseRows{} : lse[begin + i]);
+      launch.call[i] = arguments(calls[begin + i], lse.empty() ? LseRows{} : lse[begin + i], heads);
+      most_heads = std::max(most_heads, launch.call[i].n_heads);
       most_rows = std::max(most_rows, calls[begin + i].n_rows());
     }
-    const dim3 grid(static_cast<unsigned>(most_rows / kQueryTile), static_cast<unsigned>(heads.n_heads),
+    const dim3 grid(static_cast<unsigned>(most_rows / kQueryTile), static_cast<unsigned>(most_heads),
                     static_cast<unsigned>(n));
     if (heads.head_dim <= 32) {
       launch_kernel<32>(launch, grid, stream);

@@ -259,7 +259,7 @@ GenerationReport Generation::run(std::span<const int32_t> stop_tokens, const Sto
 void check(const model::ModelConfig& config, const GenerationRequest& request) {
   const bool windows_fit = request.windows.size() == static_cast<std::size_t>(config.n_layers) &&
                            std::all_of(request.windows.begin(), request.windows.end(), [](const LayerWindow& layer) {
-                             return layer.window.keys >= 1 && layer.window.sinks >= 0;
+                             return layer.window.keys >= 1 && layer.window.sinks >= 0 && layer.windowed_heads.empty();
                            });
   const bool fits = windows_fit && !request.prompt.empty() && request.max_new_tokens >= 1;
   if (!fits) fail(ExitCode::kInternal, "generation: request does not fit the model");

@@ -16,6 +16,34 @@ LayerWindows layer_windows_of(const Pattern& pattern, const kernels::Window& win
   return windows;
 }
 
+LayerWindow with_heads(const LayerWindow& layer, const std::vector<bool>& windowed_heads) {
+  LayerWindow setting = layer;
+  const auto n_windowed = std::count(windowed_heads.begin(), windowed_heads.end(), true);
+  if (n_windowed == 0) {
+    setting.window = kernels::full_attention();
+  } else if (n_windowed < static_cast<int64_t>(windowed_heads.size())) {
+    setting.windowed_heads = windowed_heads;
+  }
+  return setting;
+}
+
+void add_attention(const kernels::AttentionCall& call, const LayerWindow& setting,
+                   std::vector<kernels::AttentionCall>& calls) {
+  const std::vector<bool>& heads = setting.windowed_heads;
+  if (heads.empty()) {
+    calls.push_back(call);
+    calls.back().window = setting.window;
+    return;
+  }
+  for (auto begin = heads.begin(); begin != heads.end();) {
+    const auto end = std::find(begin, heads.end(), !*begin);
+    calls.push_back(call);
+    calls.back().window = *begin ? setting.window : kernels::full_attention();
+    calls.back().kv_heads = kernels::HeadRange{begin - heads.begin(), end - heads.begin()};
+    begin = end;
+  }
+}
+
 int64_t fork_layer_of(const LayerWindows& base, const LayerWindows& variant) {
   const auto difference = std::mismatch(base.begin(), base.end(), variant.begin());
   return difference.first - base.begin();
@@ -36,7 +64,9 @@ int64_t first_different_row(const LayerWindows& base, const LayerWindows& varian
 LayerWindows settings_of_first_rows(const LayerWindows& windows, int64_t n_rows) {
   LayerWindows settings = windows;
   for (LayerWindow& layer : settings) {
-    if (kernels::first_affected_row(layer.window) >= n_rows) layer.window = kernels::full_attention();
+    if (kernels::first_affected_row(layer.window) < n_rows) continue;
+    layer.window = kernels::full_attention();
+    layer.windowed_heads.clear();
   }
   return settings;
 }

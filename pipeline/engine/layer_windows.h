@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/pattern.h"
+#include "kernels/ops.h"
 #include "kernels/window.h"
 
 namespace winnow::engine {
@@ -18,6 +19,9 @@ struct LayerWindow {
   // Rotary embedding of all its rows, index into ModelConfig::ropes; kOwnRope: the one that the layer has anyway. A
   // variant that differs in it leaves the base in that layer, and differs from the first row on.
   int32_t rope = kOwnRope;
+  // Key heads that have the window, each with its group of query heads, where they are not all of them: the others see
+  // everything; (n_kv_heads), or empty: all have it. with_heads() makes them.
+  std::vector<bool> windowed_heads{};
   // The type in which a layer keeps its keys and values would be a member here, too.
   bool operator==(const LayerWindow&) const = default;
 };
@@ -35,6 +39,14 @@ struct LayerRules {
 
 // Returns the window where the pattern says so, full attention elsewhere, and what the rules say; (n_layers).
 LayerWindows layer_windows_of(const Pattern& pattern, const kernels::Window& window, const LayerRules& rules = {});
+
+// Returns a layer's setting with its window in these key heads alone, (n_kv_heads), in its one form: that of a whole
+// layer where they are all of them, full attention where they are none.
+LayerWindow with_heads(const LayerWindow& layer, const std::vector<bool>& windowed_heads);
+// Adds a layer's attention call for rows that have this setting: one with its window, or where the setting is that of
+// some heads alone, one for each run of heads that see the same. The call's own window does not count.
+void add_attention(const kernels::AttentionCall& call, const LayerWindow& setting,
+                   std::vector<kernels::AttentionCall>& calls);
 
 // Returns the first layer in which a variant differs from the base, or n_layers. Both have the same number of layers.
 int64_t fork_layer_of(const LayerWindows& base, const LayerWindows& variant);

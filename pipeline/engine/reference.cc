@@ -152,7 +152,8 @@ void norm_and_rotate(Vector& heads, const Vector& weight, const model::ModelConf
 // out again: key j iff j <= t and (t - j < W or j < S), where the row obeys the window at all. A sink logit is one
 // more score, whose value is 0.
 Vector attend(const model::ModelConfig& config, const Layer& layer, const Vector& q, const std::vector<Vector>& k,
-              const std::vector<Vector>& v, const kernels::Window& window) {
+              const std::vector<Vector>& v, const LayerWindow& setting) {
+  const kernels::Window& window = setting.window;
   const auto head_dim = static_cast<std::size_t>(config.heads.head_dim);
   const auto cap = static_cast<double>(config.heads.softcap);
   const double scale = attention_scale(config);
@@ -162,10 +163,11 @@ Vector attend(const model::ModelConfig& config, const Layer& layer, const Vector
   Vector out(q.size());
   for (std::size_t head = 0; head * head_dim < q.size(); ++head) {
     const std::size_t kv_begin = head / group * head_dim;
+    const bool has_window = obeys_window && (setting.windowed_heads.empty() || setting.windowed_heads[head / group]);
     Vector score(k.size(), -INFINITY);
     for (std::size_t j = 0; j < k.size(); ++j) {
       const auto key = static_cast<int64_t>(j);
-      if (obeys_window && t - key >= window.keys && key >= window.sinks) continue;
+      if (has_window && t - key >= window.keys && key >= window.sinks) continue;
       double dot = 0.0;
       for (std::size_t i = 0; i < head_dim; ++i) dot += q[head * head_dim + i] * k[j][kv_begin + i];
       score[j] = capped(dot * scale, cap);
@@ -265,7 +267,7 @@ Vector run_layer_mlp(const model::ModelConfig& config, const Layer& layer, const
 
 // One decoder layer on all rows, in place.
 void run_layer(const model::ModelConfig& config, const Layer& layer, const model::RopeConfig& rope,
-               std::vector<Vector>& rows, const kernels::Window& window) {
+               std::vector<Vector>& rows, const LayerWindow& setting) {
   const auto residual_scale = static_cast<double>(config.residual_scale);
   std::vector<Vector> keys;
   std::vector<Vector> values;
@@ -279,7 +281,7 @@ void run_layer(const model::ModelConfig& config, const Layer& layer, const model
     norm_and_rotate(keys.back(), layer.k_norm, config, rope, position, rows.size());
     const double q_scale = query_scale(rope, position);
     for (double& value : q) value *= q_scale;
-    const Vector attended = layer.o(attend(config, layer, q, keys, values, window));
+    const Vector attended = layer.o(attend(config, layer, q, keys, values, setting));
     Vector mlp_input = rows[t];
     add(rows[t], normed(attended, layer.attention_output_norm, config.norm), residual_scale);
     if (!config.family->parallel) mlp_input = rows[t];
@@ -313,7 +315,7 @@ Score reference_score(const model::ModelConfig& config, const model::Checkpoint&
     const LayerWindow& setting = windows[static_cast<std::size_t>(l)];
     const bool is_own = setting.rope == LayerWindow::kOwnRope;
     const model::RopeConfig& rope = is_own ? config.rope_of(l) : config.ropes[static_cast<std::size_t>(setting.rope)];
-    run_layer(config, read_reference_layer(config, checkpoint, l), rope, rows, setting.window);
+    run_layer(config, read_reference_layer(config, checkpoint, l), rope, rows, setting);
   }
 
   const Vector final_norm = read_reference(checkpoint, "model.norm.weight", {config.hidden});

@@ -20,8 +20,10 @@ kernels::KvRows rows_of_keys(int64_t first_row, int64_t n_rows) { return {{.n_ro
 void check(const model::ModelConfig& config, const SweepRequest& request) {
   const auto n_layers = static_cast<std::size_t>(config.n_layers);
   const auto fits = [&](const LayerWindows& windows) {
-    return windows.size() == n_layers &&
-           std::all_of(windows.begin(), windows.end(), [](const LayerWindow& layer) { return layer.window.keys >= 1; });
+    return windows.size() == n_layers && std::all_of(windows.begin(), windows.end(), [&](const LayerWindow& layer) {
+             const auto n_heads = static_cast<int64_t>(layer.windowed_heads.size());
+             return layer.window.keys >= 1 && (n_heads == 0 || n_heads == config.heads.n_kv_heads);
+           });
   };
   const auto n_tokens = static_cast<int64_t>(request.tokens.size());
   if (request.prefix_rows < 0 || request.prefix_rows >= n_tokens) fail(ExitCode::kInternal, "sweep: no such prefix");
@@ -161,7 +163,6 @@ kernels::AttentionCall SweepLayout::call(const Segment& segment, int64_t layer) 
     if (base.first_row == 0) call.prefix = call.own;
     call.own = rows_of_keys(segment.residual.first_row, segment.residual.n_rows);
   }
-  call.window = setting(segment, layer).window;
   return call;
 }
 
@@ -169,13 +170,13 @@ std::vector<kernels::AttentionCall> attention_shapes(const model::ModelConfig& c
                                                      int64_t row_tile) {
   const RowRange range = row_range(config, request, row_tile);
   // A call's rows follow from the first row of its segment, from whose keys it has, from whether the layer is the last,
-  // and from the window.
+  // and from the setting.
   enum class Keys { kBase, kBorrowed, kOwn };
   struct Kind {
     Keys keys;
     int64_t first_row;
     bool is_last;
-    kernels::Window window;
+    LayerWindow setting;
     bool operator==(const Kind&) const = default;
   };
   std::vector<Kind> kinds;
@@ -185,16 +186,15 @@ std::vector<kernels::AttentionCall> attention_shapes(const model::ModelConfig& c
   for (std::size_t l = 0; l < request.base.size(); ++l) {
     const auto layer = static_cast<int64_t>(l);
     const bool is_last = layer == config.n_layers - 1;
-    add({Keys::kBase, range.base_first_row, is_last, request.base[l].window});
+    add({Keys::kBase, range.base_first_row, is_last, request.base[l]});
     for (std::size_t v = 0; v < request.variants.size(); ++v) {
       const int64_t fork_layer = fork_layer_of(request.base, request.variants[v]);
       if (fork_layer <= layer && range.has_lane(v)) {
         const bool is_borrowed = fork_layer == layer && !has_own_rope(request.base, request.variants[v], layer);
-        add({is_borrowed ? Keys::kBorrowed : Keys::kOwn, range.lane_first_row[v], is_last,
-             request.variants[v][l].window});
+        add({is_borrowed ? Keys::kBorrowed : Keys::kOwn, range.lane_first_row[v], is_last, request.variants[v][l]});
       }
       if (fork_layer < layer && range.removed_first_row < range.padded_rows) {
-        add({Keys::kOwn, range.removed_first_row, is_last, request.base[l].window});
+        add({Keys::kOwn, range.removed_first_row, is_last, request.base[l]});
       }
     }
   }
@@ -214,8 +214,7 @@ std::vector<kernels::AttentionCall> attention_shapes(const model::ModelConfig& c
       if (before.n_rows() == 0) call.prefix = base;
       call.own = rows_of_keys(kind.first_row, range.padded_rows - kind.first_row);
     }
-    call.window = kind.window;
-    calls.push_back(call);
+    add_attention(call, kind.setting, calls);
   }
   return calls;
 }

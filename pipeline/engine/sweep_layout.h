@@ -89,7 +89,7 @@ struct SweepLayout {
   static const LayerWindow& setting(const Segment& segment, int64_t layer) {
     return (*segment.windows)[static_cast<std::size_t>(layer)];
   }
-  // Returns its attention call in a layer, without memory.
+  // Returns its attention call in a layer, without memory and window: add_attention() brings its setting.
   kernels::AttentionCall call(const Segment& segment, int64_t layer) const;
 };
 

@@ -145,7 +145,7 @@ void SweepPass::run_bases(const model::LayerWeights& weights, int64_t layer) {
     call.out = at(buffers_.attention).slice(out.at, out.n_rows);
     call.own.kv = base_keys(base);
     set_prefix(call, base.request);
-    calls.push_back(call);
+    add_attention(call, SweepLayout::setting(base, layer), calls);
   }
   ops_.attention(calls, config_.heads);
   measure_signals_of(weights, layer);
@@ -180,7 +180,7 @@ void SweepPass::run_lanes(const model::LayerWeights& weights, int64_t layer, std
       call.own.kv = base_keys(base);
     }
     if (base.residual.first_row > 0) set_prefix(call, lane.request);
-    calls.push_back(call);
+    add_attention(call, SweepLayout::setting(lane, layer), calls);
   }
   const LayerWindow& setting = SweepLayout::setting(first, layer);
   forward_.decoder.attention_input(weights, residual(first.residual.at, n_own_rows),

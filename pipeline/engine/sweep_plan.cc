@@ -11,19 +11,28 @@ namespace winnow::engine {
 
 namespace {
 
-// attention_pairs() of layers, each counted once: they have few windows among them.
+// attention_pairs() of layers, each counted once: they have few windows among them. Of heads that see unlike keys the
+// mean, which need not be whole.
 class Pairs {
  public:
   explicit Pairs(int64_t n_rows) : n_rows_(n_rows) {}
   int64_t of(const LayerWindow& layer, int64_t first_row) {
-    for (const Known& known : known_) {
-      if (known.first_row == first_row && known.window == layer.window) return known.pairs;
-    }
-    known_.push_back({layer.window, first_row, kernels::attention_pairs(layer.window, first_row, n_rows_)});
-    return known_.back().pairs;
+    const int64_t windowed = of(layer.window, first_row);
+    const auto n_heads = static_cast<int64_t>(layer.windowed_heads.size());
+    if (n_heads == 0) return windowed;
+    const auto n_windowed = std::count(layer.windowed_heads.begin(), layer.windowed_heads.end(), true);
+    return (n_windowed * windowed + (n_heads - n_windowed) * of(kernels::full_attention(), first_row)) / n_heads;
   }
 
  private:
+  int64_t of(const kernels::Window& window, int64_t first_row) {
+    for (const Known& known : known_) {
+      if (known.first_row == first_row && known.window == window) return known.pairs;
+    }
+    known_.push_back({window, first_row, kernels::attention_pairs(window, first_row, n_rows_)});
+    return known_.back().pairs;
+  }
+
   struct Known {
     kernels::Window window;
     int64_t first_row;

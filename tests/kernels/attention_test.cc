@@ -6,7 +6,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <optional>
+#include <utility>
 #include <vector>
+
+#include "base/error.h"
 
 #include "tests/kernels/cpu_backend_test.h"
 #include "tests/tolerances.h"
@@ -70,6 +74,11 @@ class AttentionTest : public CpuBackendTest {
  protected:
   // Attention of rows [first_row, padded) with the keys before `split` in another buffer.
   Floats run(const Sequence& s, const Window& window, int64_t first_row, int64_t split) {
+    return run_heads(s, {{std::nullopt, window}}, first_row, split);
+  }
+  // The same by a call for each of some key heads with their window, all into one output.
+  using OfHeads = std::pair<std::optional<HeadRange>, Window>;
+  Floats run_heads(const Sequence& s, const std::vector<OfHeads>& heads, int64_t first_row, int64_t split) {
     Floats angles = identity_angles(s.padded, s.heads.head_dim);
     const Matrix table = matrix(angles, s.padded, s.heads.head_dim);
     auto prefix = ops_->device().allocate(ops_->device().kv_bytes(s.padded, s.heads), "prefix");
@@ -85,15 +94,19 @@ class AttentionTest : public CpuBackendTest {
     // The prefix must not be read from the split on.
     std::ranges::fill(prefix_rows.kv.from(split).bytes(), std::byte{0x7F});
     Floats out(static_cast<std::size_t>((s.padded - first_row) * s.heads.q_dim()), NAN);
-    const AttentionCall call{.q = rows(s.q, s.heads.q_dim()).from(first_row),
-                             .out = rows(out, s.heads.q_dim()),
-                             .first_row = first_row,
-                             .n_tokens = s.n_tokens,
-                             .prefix = prefix_rows,
-                             .own = own_rows,
-                             .window = window,
-                             .sink_logits = s.sink_matrix()};
-    ops_->attention({&call, 1}, s.heads);
+    std::vector<AttentionCall> calls;
+    for (const auto& [range, window] : heads) {
+      calls.push_back({.q = rows(s.q, s.heads.q_dim()).from(first_row),
+                       .out = rows(out, s.heads.q_dim()),
+                       .first_row = first_row,
+                       .n_tokens = s.n_tokens,
+                       .prefix = prefix_rows,
+                       .own = own_rows,
+                       .window = window,
+                       .sink_logits = s.sink_matrix(),
+                       .kv_heads = range});
+    }
+    ops_->attention(calls, s.heads);
     return out;
   }
 };
@@ -176,6 +189,29 @@ TEST_P(AttentionTest, RowDoesNotDependOnSplitFirstRowNorOnWhatItsNeighboursSee) 
             0);
   EXPECT_NE(full[static_cast<std::size_t>(333 * heads.q_dim())],
             windowed[static_cast<std::size_t>(333 * heads.q_dim())]);
+}
+
+TEST_P(AttentionTest, HeadsAloneGiveTheirPartOfTheWholeAndLeaveTheOthers) {
+  const HeadShape heads{6, 3, 32, 0.2F};
+  Sequence s(heads, 300, tile_);
+  s.sink_logits = {-1.0F, 0.0F, 1.5F, 2.0F, 0.5F, -0.5F};
+  const Window w{40, 3, 0, kNoLimit};
+  for (const int64_t first : {int64_t{0}, 2 * tile_}) {
+    const Floats windowed = run(s, w, first, first);
+    const Floats full = run(s, full_attention(), first, first);
+    const Floats apart = run_heads(s, {{HeadRange{1, 3}, w}, {HeadRange{0, 1}, full_attention()}}, first, first);
+    const Floats middle = run_heads(s, {{HeadRange{1, 2}, w}}, first, first);
+    ASSERT_NE(windowed, full);
+    for (std::size_t i = 0; i < windowed.size(); ++i) {
+      const auto column = static_cast<int64_t>(i) % heads.q_dim();
+      ASSERT_EQ(apart[i], column < 2 * heads.head_dim ? full[i] : windowed[i]) << i;
+      const bool is_middle = column >= 2 * heads.head_dim && column < 4 * heads.head_dim;
+      ASSERT_TRUE(is_middle ? middle[i] == windowed[i] : std::isnan(middle[i])) << i;
+    }
+  }
+  for (const HeadRange& wrong : {HeadRange{0, 4}, HeadRange{-1, 2}, HeadRange{1, 1}}) {
+    EXPECT_THROW(run_heads(s, {{wrong, w}}, 0, 0), Error);
+  }
 }
 
 TEST_P(AttentionTest, ResultsDoNotDependOnTheNumberOfThreads) {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <memory>
 #include <numeric>
+#include <optional>
 #include <tuple>
 #include <vector>
 
@@ -260,6 +261,57 @@ TEST_P(CudaAttention, StackedShortLanesGiveTheSame) {
   // Hopper's kernel splits the keys of such lanes.
   compare_stacked_lanes(GetParam(), wide, 8192, true);
   compare_stacked_lanes(GetParam(), {14, 2, 64, 0.125F}, 16384, false);
+}
+
+// Calls on some heads each, with windows of their own, against the CPU's, and against one call for all of them.
+TEST_P(CudaAttention, HeadsAloneGiveTheirPartOfTheWholeAndLeaveTheOthers) {
+  Twins t(GetParam());
+  Ops& ops = t.gpu();
+  const Window w{200, 4, 0, kNoLimit};
+  for (const int64_t head_dim : {64, 128}) {
+    const HeadShape heads{12, 3, head_dim, 0.1F};
+    constexpr int64_t kRows = 2432;
+    constexpr int64_t kTokens = 2400;
+    const Sequence s(heads, kTokens, kRows);
+    const KvRows keys{ops.device().kv_span(t.upload(s.kv, 2 * heads.kv_dim()).bytes(), heads), 0};
+    const Rows q = t.upload(s.q, heads.q_dim());
+    const auto call_of = [&](const Rows& out, const Window& window, std::optional<HeadRange> range) {
+      AttentionCall call{q, out, 0, kTokens, {}, keys, window};
+      call.kv_heads = range;
+      return call;
+    };
+    const Rows windowed = t.poisoned(kRows, heads.q_dim());
+    const Rows full = t.poisoned(kRows, heads.q_dim());
+    const Rows apart = t.poisoned(kRows, heads.q_dim());
+    const Rows middle = t.poisoned(kRows, heads.q_dim());
+    const std::vector<AttentionCall> whole = {call_of(windowed, w, {}), call_of(full, full_attention(), {})};
+    ops.attention(whole, heads);
+    const std::vector<AttentionCall> parts = {call_of(apart, w, HeadRange{1, 3}),
+                                              call_of(apart, full_attention(), HeadRange{0, 1}),
+                                              call_of(middle, w, HeadRange{1, 2})};
+    ops.attention(parts, heads);
+    const std::vector<uint16_t> poison = t.bits(t.poisoned(kRows, heads.q_dim()));
+    const std::vector<uint16_t> apart_bits = t.bits(apart);
+    const std::vector<uint16_t> middle_bits = t.bits(middle);
+    const Floats windowed_values = to_floats(t.bits(windowed));
+    const Floats full_values = to_floats(t.bits(full));
+    Floats expected = full_values;
+    int64_t n_wrong = 0;
+    for (std::size_t i = 0; i < expected.size(); ++i) {
+      const auto column = static_cast<int64_t>(i) % heads.q_dim();
+      if (column >= 4 * head_dim) expected[i] = windowed_values[i];
+      const bool is_middle = column >= 4 * head_dim && column < 8 * head_dim;
+      n_wrong += middle_bits[i] == (is_middle ? apart_bits[i] : poison[i]) ? 0 : 1;
+    }
+    EXPECT_EQ(n_wrong, 0) << head_dim;
+    // Some heads go through the own kernel where the whole goes through cuDNN.
+    const Floats found = to_floats(apart_bits);
+    if (GetParam() != Attention::kCudnn) {
+      EXPECT_TRUE(std::equal(found.begin(), found.begin() + kTokens * heads.q_dim(), expected.begin())) << head_dim;
+    }
+    EXPECT_LT(relative_error(real_rows(found, s, kTokens), real_rows(expected, s, kTokens)), kBf16AttentionTolerance)
+        << head_dim;
+  }
 }
 
 // Plans that were built ahead compute what those built on demand do.

@@ -52,8 +52,8 @@ __global__ void add_parts_kernel(const __grid_constant__ LaunchArguments launch)
   const CallArguments& call = launch.call[blockIdx.y];
   const auto item = static_cast<int>((blockIdx.x * blockDim.x + threadIdx.x) / 32);
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int row = item / launch.n_heads;
-  const int head = item % launch.n_heads;
+  const int row = item / call.n_heads;
+  const int head = call.first_head + item % call.n_heads;
   if (call.n_parts == 1 || row >= call.n_rows) return;
   const bool real = call.first_row + row < call.n_tokens;
   const int dim = launch.head_dim;
@@ -138,12 +138,12 @@ CUtensorMap map_of(const void* data, int64_t n_rows, int64_t n_heads, int64_t he
 }
 
 template <int kDim>
-int units_of(const kernels::AttentionCall& call, const kernels::HeadShape& heads) {
-  return static_cast<int>((call.n_rows() + kTileRows<kDim> - 1) / kTileRows<kDim> * heads.n_heads);
+int64_t row_tiles(const kernels::AttentionCall& call) {
+  return (call.n_rows() + kTileRows<kDim> - 1) / kTileRows<kDim>;
 }
 
-// Into how many parts the keys of a call are split: into those that fill a GPU with a single call, where every row sees
-// all keys of its past. A part has enough keys to be worth the adding up.
+// Into how many parts the keys of a call are split: into those that fill a GPU with a single call on all heads, where
+// every row sees all keys of its past. A part has enough keys to be worth the adding up.
 template <int kDim>
 int parts_of(const kernels::AttentionCall& call, const kernels::HeadShape& heads) {
   constexpr int64_t kUnits = 128;
@@ -152,7 +152,7 @@ int parts_of(const kernels::AttentionCall& call, const kernels::HeadShape& heads
   const kernels::Window& w = call.window;
   const bool sees_all = w.keys >= call.n_tokens || call.first_row >= w.end_row || call.n_tokens <= w.first_row;
   if (!sees_all) return 1;
-  const int64_t wanted = std::min(kUnits / units_of<kDim>(call, heads), call.n_tokens / kPartKeys);
+  const int64_t wanted = std::min(kUnits / (row_tiles<kDim>(call) * heads.n_heads), call.n_tokens / kPartKeys);
   return static_cast<int>(std::clamp<int64_t>(wanted, 1, kMaxParts));
 }
 
@@ -168,6 +168,7 @@ CallArguments call_arguments(const kernels::AttentionCall& call, const LseRows& 
     return map_of(kv.data, kv.n_rows, 2 * heads.n_kv_heads, heads.head_dim, Shape<kDim>::kKeys);
   };
   const CUtensorMap own = keys(call.own.kv);
+  const kernels::HeadRange range = call.query_heads(heads);
   const int n_parts = parts_of<kDim>(call, heads);
   constexpr int kKeys = Shape<kDim>::kKeys;
   const auto n_tiles = static_cast<int>((call.n_tokens + kKeys - 1) / kKeys);
@@ -183,6 +184,8 @@ CallArguments call_arguments(const kernels::AttentionCall& call, const LseRows& 
           .first_row = static_cast<int>(call.first_row),
           .n_rows = static_cast<int>(call.n_rows()),
           .n_tokens = static_cast<int>(call.n_tokens),
+          .first_head = static_cast<int>(range.begin),
+          .n_heads = static_cast<int>(range.count()),
           .first_unit = 0,
           .n_parts = n_parts,
           .part_tiles = (n_tiles + n_parts - 1) / n_parts,
@@ -234,7 +237,7 @@ void attend(std::span<const kernels::AttentionCall> calls, std::span<const LseRo
       arguments = call_arguments<kDim>(call, lse.empty() ? LseRows{} : lse[*next], heads);
       arguments.first_unit = launch.n_units;
       arguments.partial = memory.partial + used / int64_t{sizeof(float)};
-      launch.n_units += units_of<kDim>(call, heads) * arguments.n_parts;
+      launch.n_units += static_cast<int>(row_tiles<kDim>(call)) * arguments.n_heads * arguments.n_parts;
       used += bytes;
     }
     const int n_blocks = std::min(launch.n_units, multiprocessors());

@@ -36,6 +36,8 @@ struct CallArguments {
   int first_row;
   int n_rows;
   int n_tokens;
+  int first_head;  // of the queries, that are computed
+  int n_heads;     // of them
   int first_unit;  // of the launch: a unit is a tile of rows of one head, with a part of the keys
   int n_parts;     // of the keys: 1 but where rows are few and all see all
   int part_tiles;  // tiles of keys of a part
@@ -119,9 +121,9 @@ __device__ Unit unit_of(const LaunchArguments& launch, int index) {
   const int in_call = index - call.first_unit;
   Unit unit{};
   unit.call = &call;
-  unit.head = in_call % launch.n_heads;
-  unit.part = in_call / launch.n_heads % call.n_parts;
-  unit.row = (n_row_tiles - 1 - in_call / (launch.n_heads * call.n_parts)) * kTileRows<kDim>;  // the longest first
+  unit.head = call.first_head + in_call % call.n_heads;
+  unit.part = in_call / call.n_heads % call.n_parts;
+  unit.row = (n_row_tiles - 1 - in_call / (call.n_heads * call.n_parts)) * kTileRows<kDim>;  // the longest first
   unit.first = call.first_row + unit.row;
   unit.last = min(unit.first + kTileRows<kDim>, call.n_tokens) - 1;
   if (unit.last < unit.first) return unit;
