@@ -109,7 +109,7 @@ def main():
                 begin = time.monotonic()
                 run = winnow.calibrate(model, data, [*flags, "--profile"], count)
                 seconds = time.monotonic() - begin
-                last = json.loads((Path(folder) / "run" / "run.json").read_text())["runs"][-1]
+                last = json.loads((Path(folder) / "run" / "run.json").read_text())["informative"]["runs"][-1]
                 busy = [rank["busy_seconds"] for rank in last["rank"]]
                 rows.append((count, summary(last["profile"]["timeline"], busy, seconds)))
                 first = tables.setdefault(counts[0], run.nll)

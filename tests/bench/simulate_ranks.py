@@ -185,7 +185,8 @@ def measured_units(run_directory):
         sys.exit(f"{run_directory}: no shards")
     record = json.loads((run_directory / "run.json").read_text())
     start = None
-    timeline = record["runs"][-1].get("profile", {}).get("timeline") if record.get("runs") else None
+    runs = record["informative"].get("runs")
+    timeline = runs[-1].get("profile", {}).get("timeline") if runs else None
     if timeline:
         after = (
             "first_unit",
@@ -199,7 +200,7 @@ def measured_units(run_directory):
             "teardown",
         )
         start = sum(max(part["seconds"]) for part in timeline["parts"] if part["name"] not in after)
-    return list(seconds.values()), lanes, record.get("identity", record).get("tail_rows"), start
+    return list(seconds.values()), lanes, record["identity"].get("tail_rows"), start
 
 
 def main():
