@@ -50,17 +50,18 @@ inline constexpr int64_t first_affected_row(const Window& w) {
   return first < w.end_row ? first : kNoLimit;
 }
 
-// Returns the number of (row, key) pairs that rows [first, end) see. Takes time in proportion to the rows, unless they
-// all see everything.
+// Returns the number of (row, key) pairs that rows [first, end) see.
 inline constexpr int64_t attention_pairs(const Window& w, int64_t first, int64_t end) {
+  // Rows [from, to) that see everything: row t has t + 1 keys.
+  const auto all = [](int64_t from, int64_t to) { return to <= from ? 0 : (from + 1 + to) * (to - from) / 2; };
+  const auto clamp = [&](int64_t row) { return row < first ? first : row > end ? end : row; };
   if (end <= first) return 0;
-  if (w.keys >= end) return (first + 1 + end) * (end - first) / 2;
-  int64_t pairs = 0;
-  for (int64_t t = first; t < end; ++t) {
-    const int64_t band = window_start(w, t);
-    pairs += t - band + 1 + (w.sinks < band ? w.sinks : band);
-  }
-  return pairs;
+  // A row that obeys the window sees min(t + 1, W + S) keys.
+  const int64_t most = w.keys >= kNoLimit - w.sinks ? kNoLimit : w.keys + w.sinks;
+  const int64_t begin_windowed = clamp(w.first_row);
+  const int64_t end_windowed = begin_windowed > clamp(w.end_row) ? begin_windowed : clamp(w.end_row);
+  const int64_t full = most < begin_windowed ? begin_windowed : most > end_windowed ? end_windowed : most;
+  return all(first, full) + (full < end_windowed ? (end_windowed - full) * most : 0) + all(end_windowed, end);
 }
 
 }  // namespace winnow::kernels

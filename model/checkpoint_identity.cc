@@ -28,13 +28,13 @@ constexpr int kMostReadings = 3;  // of files that somebody may be writing
 std::string digest_of(const std::string& bytes) { return sha256_digest(std::as_bytes(std::span(bytes))); }
 
 // H(file) of the header, 32 bytes.
-std::string digest_of_file(Bytes bytes) {
+std::string digest_of_file(Bytes bytes, const std::stop_token& stop) {
   const std::size_t n_chunks = (bytes.size() + kChunkBytes - 1) / kChunkBytes;
   std::string digests(n_chunks * kDigestBytes, '\0');
   std::atomic<std::size_t> next = 0;
   std::atomic<bool> is_good = true;  // an exception must not leave a thread
   const auto work = [&] {
-    for (std::size_t i = next++; i < n_chunks; i = next++) {
+    for (std::size_t i = next++; i < n_chunks && !stop.stop_requested(); i = next++) {
       const Bytes chunk = bytes.subspan(i * kChunkBytes, std::min(kChunkBytes, bytes.size() - i * kChunkBytes));
       try {
         sha256_digest(chunk).copy(digests.data() + i * kDigestBytes, kDigestBytes);
@@ -49,13 +49,15 @@ std::string digest_of_file(Bytes bytes) {
     for (std::size_t i = 1; i < n_threads; ++i) others.emplace_back(work);
     work();
   }
+  if (stop.stop_requested()) throw HashStopped{};
   if (!is_good) fail(ExitCode::kInternal, "OpenSSL cannot compute SHA-256");
   return digest_of(digests);
 }
 
-std::string sha256_of_weights_and(const std::string& config_text, const Checkpoint& checkpoint) {
+std::string sha256_of_weights_and(const std::string& config_text, const Checkpoint& checkpoint,
+                                  const std::stop_token& stop = {}) {
   std::string digests;
-  for (const auto& file : checkpoint.files()) digests += digest_of_file(file->bytes());
+  for (const auto& file : checkpoint.files()) digests += digest_of_file(file->bytes(), stop);
   digests += digest_of(config_text);
   return sha256_of(digests);
 }
@@ -120,7 +122,7 @@ void write_cache(const fs::path& path, const Json& files, const std::string& che
 
 }  // namespace
 
-std::string checkpoint_sha256(const Checkpoint& checkpoint, const fs::path& cache_dir) {
+std::string checkpoint_sha256(const Checkpoint& checkpoint, const fs::path& cache_dir, const std::stop_token& stop) {
   const std::string key = sha256_of(fs::absolute(checkpoint.directory()).string()).substr(0, 16);
   const fs::path cache = cache_dir / ("checkpoint-" + key + ".json");
   for (int reading = 0; reading < kMostReadings; ++reading) {
@@ -131,7 +133,7 @@ std::string checkpoint_sha256(const Checkpoint& checkpoint, const fs::path& cach
       if (const auto known = read_cache(cache, files)) return *known;
     }
     const std::string config_text = read_text(config_path(checkpoint), kMaxConfigBytes);
-    const std::string result = sha256_of_weights_and(config_text, checkpoint);
+    const std::string result = sha256_of_weights_and(config_text, checkpoint, stop);
     if (current_stamps(checkpoint) != stamps) continue;
     const bool is_settled = std::ranges::all_of(stamps, [](const auto& stamp) { return stamp && stamp->is_settled(); });
     if (has_cache && is_settled) write_cache(cache, files, result);

@@ -3,9 +3,11 @@
 
 #include <filesystem>
 #include <optional>
+#include <stop_token>
 #include <string>
 #include <vector>
 
+#include "base/error.h"
 #include "model/checkpoint.h"
 #include "model/config.h"
 #include "model/safetensors.h"
@@ -16,8 +18,10 @@ namespace winnow::model {
 // files in name order, where H(file) = H(H(chunk 1) H(chunk 2) ...) over chunks of 64 MiB, so that threads share one
 // file's work. It is cached under `cache_dir` (empty: no cache) by path and FileStamp of every file; a cache that is
 // broken, stale or cannot be written is ignored. Throws Error(kNoInput) for an unreadable config.json, Error(kBadData)
-// for files that change all the while.
-std::string checkpoint_sha256(const Checkpoint& checkpoint, const std::filesystem::path& cache_dir);
+// for files that change all the while, and HashStopped soon after somebody has asked for it.
+std::string checkpoint_sha256(const Checkpoint& checkpoint, const std::filesystem::path& cache_dir,
+                              const std::stop_token& stop = {});
+struct HashStopped : Unwinding {};
 
 // Notices that the files of a run are others than when it began. Stamps say when to look, the bytes decide: a link or
 // another owner changes a file's stamp, too.

@@ -150,6 +150,18 @@ int64_t SweepLayout::n_attending(int64_t layer) const {
   return end - segments.begin();
 }
 
+std::size_t SweepLayout::group_end(int64_t layer, std::size_t begin, std::size_t n_active) const {
+  const Segment& first = segments[begin];
+  const int64_t limit = first.residual.at + group_rows;
+  const auto fits = [&](const Segment& lane) {
+    const bool is_turned = has_own_keys(lane, layer);
+    return lane.residual.end() <= limit && (!is_turned || setting(lane, layer).rope == setting(first, layer).rope);
+  };
+  std::size_t end = begin + 1;
+  while (end < n_active && fits(segments[end])) ++end;
+  return end;
+}
+
 kernels::AttentionCall SweepLayout::call(const Segment& segment, int64_t layer) const {
   const PlacedRows& out = outgoing(segment, layer);
   const PlacedRows& base = base_of(segment).residual;

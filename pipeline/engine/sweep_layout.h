@@ -80,6 +80,9 @@ struct SweepLayout {
     return is_last(layer) ? segment.scored : segment.residual;
   }
   const Segment& base_of(const Segment& segment) const { return segments[segment.request]; }
+  // Returns the end of the lanes from `begin` on, of the first n_active segments, that go through a layer together: as
+  // many as the buffers of a group hold; those whose keys are turned have one embedding.
+  std::size_t group_end(int64_t layer, std::size_t begin, std::size_t n_active) const;
   // Returns true if a segment has its own queries, keys and values in a layer; in its fork layer they are the base's,
   // unless they are turned otherwise.
   static bool has_own_keys(const Segment& segment, int64_t layer) {

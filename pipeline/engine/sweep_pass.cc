@@ -195,20 +195,6 @@ void SweepPass::run_lanes(const model::LayerWeights& weights, int64_t layer, std
   forward_.decoder.finish(weights, at(buffers_.attention).slice(0, rows.n_rows), rows);
 }
 
-// As many lanes from `begin` on as the buffers of a group hold; those whose keys are turned have one embedding.
-std::size_t SweepPass::group_end(int64_t layer, std::size_t begin, std::size_t n_active) const {
-  const Segment& first = layout_.segments[begin];
-  const int64_t limit = first.residual.at + layout_.group_rows;
-  const auto fits = [&](const Segment& lane) {
-    const bool is_turned = SweepLayout::has_own_keys(lane, layer);
-    return lane.residual.end() <= limit &&
-           (!is_turned || SweepLayout::setting(lane, layer).rope == SweepLayout::setting(first, layer).rope);
-  };
-  std::size_t end = begin + 1;
-  while (end < n_active && fits(layout_.segments[end])) ++end;
-  return end;
-}
-
 void SweepPass::fetch_prefixes(int64_t layer) {
   for (std::size_t r = 0; r < requests_.size(); ++r) {
     if (requests_[r].prefix_rows == 0) continue;
@@ -230,7 +216,7 @@ void SweepPass::run_layer(int64_t layer) {
   run_bases(weights, layer);
   const auto n_attending = static_cast<std::size_t>(layout_.n_attending(layer));
   for (std::size_t begin = bases().size(); begin < n_attending;) {
-    const std::size_t end = group_end(layer, begin, n_attending);
+    const std::size_t end = layout_.group_end(layer, begin, n_attending);
     run_lanes(weights, layer, begin, end);
     begin = end;
   }

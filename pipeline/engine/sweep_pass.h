@@ -81,7 +81,6 @@ class SweepPass {
   void run_removed(const model::LayerWeights& weights, int64_t layer, std::size_t begin, std::size_t end);
   void measure_signals_of(const model::LayerWeights& weights, int64_t layer);
   HiddenRows hidden_rows() const;
-  std::size_t group_end(int64_t layer, std::size_t begin, std::size_t n_active) const;
   void fork_lanes(int64_t layer);
   void gather_scored(int64_t layer);
   void keep_base_rows();

@@ -54,6 +54,8 @@ std::string forecast_text(const Forecast& forecast, const std::vector<RankFacts>
                              {"cells_missing", forecast.cells_missing},
                              {"cells_total", forecast.cells_total},
                              {"predicted_seconds", forecast.seconds},
+                             {"start_seconds", forecast.start_seconds},
+                             {"predicted_text_seconds", forecast.text_seconds},
                              {"predicted_bytes_per_rank", forecast.unit_bytes},
                              {"memory_limit_bytes_per_rank", forecast.limit_bytes},
                              {"disk_bytes", forecast.disk_bytes},
@@ -77,7 +79,11 @@ std::string forecast_text(const Forecast& forecast, const std::vector<RankFacts>
   }
   text += fmt::format("  work    {} of {} cells are missing; {} unit(s)\n", forecast.cells_missing,
                       forecast.cells_total, forecast.n_units);
-  text += fmt::format("  time    about {} on {} rank(s)\n", format_duration(forecast.seconds), ranks.size());
+  text += fmt::format("  time    about {} on {} rank(s), after a start of {}\n", format_duration(forecast.seconds),
+                      ranks.size(), format_duration(forecast.start_seconds));
+  if (forecast.text_seconds > 0.0) {
+    text += fmt::format("  texts   about {} more\n", format_duration(forecast.text_seconds));
+  }
   text += fmt::format("  memory  {} of a rank's {} (--max-memory changes how many lanes run together)\n",
                       format_bytes(forecast.unit_bytes), format_bytes(forecast.limit_bytes));
   text += fmt::format("  disk    about {}, {} free\n", format_bytes(forecast.disk_bytes),

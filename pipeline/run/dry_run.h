@@ -16,6 +16,8 @@ struct Forecast {
   int64_t cells_missing = 0;
   int64_t cells_total = 0;
   double seconds = 0.0;          // from the first unit to the last
+  double start_seconds = 0.0;    // from the start of the process to the first unit, as they were taken just now
+  double text_seconds = 0.0;     // of free generation
   int64_t unit_bytes = 0;        // of the largest unit, weights included
   int64_t limit_bytes = 0;       // that a unit may take on every rank
   int64_t disk_bytes = 0;        // shards and results that are still to be written

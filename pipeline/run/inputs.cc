@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <sstream>
+#include <system_error>
 
 #include "base/error.h"
 #include "kernels/cpu/cpu.h"
@@ -253,7 +254,16 @@ void require_model(const model::ModelConfig& config, const kernels::Device& devi
   device.require_shape(config.hidden, config.experts.ffn, config.heads);
 }
 
-std::string hash_checkpoint(const model::Checkpoint& checkpoint) {
+std::future<void> wake_driver(const RunOptions& options) {
+  if (options.device == "cpu") return {};
+  try {
+    return std::async(std::launch::async, [] { cuda::cuda_device_uuids(); });
+  } catch (const std::system_error&) {
+    return {};  // who needs the driver waits for it
+  }
+}
+
+std::string hash_checkpoint(const model::Checkpoint& checkpoint, const std::stop_token& stop) {
   std::filesystem::path cache;
   const char* xdg = std::getenv("XDG_CACHE_HOME");
   const char* home = std::getenv("HOME");
@@ -262,7 +272,16 @@ std::string hash_checkpoint(const model::Checkpoint& checkpoint) {
   } else if (home != nullptr && *home != '\0') {
     cache = std::filesystem::path(home) / ".cache" / "winnow";
   }
-  return checkpoint_sha256(checkpoint, cache);
+  return checkpoint_sha256(checkpoint, cache, stop);
+}
+
+EarlyHash::EarlyHash(const model::Checkpoint& checkpoint) {
+  const auto hash = [&checkpoint, stop = stop_.get_token()] { return hash_checkpoint(checkpoint, stop); };
+  try {
+    hash_ = std::async(std::launch::async, hash);
+  } catch (const std::system_error&) {  // no thread is to be had: later, by who asks
+    hash_ = std::async(std::launch::deferred, hash);
+  }
 }
 
 std::unique_ptr<model::CheckpointWatch> watch_checkpoint(const Inputs& inputs, runtime::MpiSession& session,

@@ -1,8 +1,10 @@
 // Reads everything that a run needs before it measures: the checkpoint, the data sets, and the settings that follow.
 #pragma once
 
+#include <future>
 #include <memory>
 #include <optional>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -92,8 +94,26 @@ std::unique_ptr<kernels::Ops> make_backend(const RunOptions& options, const runt
 // Checks that the backend computes a model of this shape. Throws Error(kUnavailable) with what it cannot.
 void require_model(const model::ModelConfig& config, const kernels::Device& device);
 
+// Lets the driver of the GPUs start beside other work, where they may be used; the future waits for it when it goes.
+std::future<void> wake_driver(const RunOptions& options);
 // Calls checkpoint_sha256() of model/checkpoint_identity.h with the cache in the user's cache directory.
-std::string hash_checkpoint(const model::Checkpoint& checkpoint);
+std::string hash_checkpoint(const model::Checkpoint& checkpoint, const std::stop_token& stop = {});
+
+// The same, computed beside other work from now on: on a GPU's host the device is made ready meanwhile.
+class EarlyHash {
+ public:
+  // The checkpoint must outlive this.
+  explicit EarlyHash(const model::Checkpoint& checkpoint);
+  EarlyHash(const EarlyHash&) = delete;
+  EarlyHash& operator=(const EarlyHash&) = delete;
+  ~EarlyHash() { stop_.request_stop(); }  // what does not need it any more waits for a chunk at most
+  // Waits for the hash and returns it, once. Throws as checkpoint_sha256() does.
+  std::string get() { return hash_.get(); }
+
+ private:
+  std::stop_source stop_;
+  std::future<std::string> hash_;
+};
 // Makes what notices that this rank's weights change. `sha256` is rank 0's. Throws AgreedFailure where a rank has
 // another checkpoint than rank 0, as hosts with a copy of their own may. Collective.
 std::unique_ptr<model::CheckpointWatch> watch_checkpoint(const Inputs& inputs, runtime::MpiSession& session,

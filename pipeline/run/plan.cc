@@ -1,6 +1,7 @@
 #include "pipeline/run/plan.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <queue>
 #include <string>
@@ -133,7 +134,8 @@ class Balancer {
     const int64_t attempts = 4 * limits_.n_ranks + 16;
     for (int64_t attempt = 0; attempt < attempts && !best.empty(); ++attempt) {
       const Schedule schedule = simulate(best, limits_.n_ranks);
-      if (!cut_finer(owner_of(best[schedule.last_unit]), schedule.makespan * kWorthIt, best)) break;
+      const double wanted = schedule.makespan * kWorthIt;
+      if (!cut_finer(owner_of(best[schedule.last_unit]), wanted, best) && !cut_together(wanted, best)) break;
     }
     return best;
   }
@@ -157,6 +159,46 @@ class Balancer {
     }
     units_[owner] = former;
     return false;
+  }
+
+  // Cuts several of the examples that are handed out last at once: where two are left over for three ranks, to cut one
+  // of them alone gains nothing.
+  bool cut_together(double wanted, std::vector<WorkUnit>& best) {
+    constexpr std::array<std::size_t, 7> kGroups = {2, 3, 4, 6, 8, 12, 16};
+    const std::vector<std::size_t> last = last_examples(best, static_cast<std::size_t>(limits_.n_ranks));
+    const std::vector<std::vector<WorkUnit>> former = units_;
+    std::vector<std::vector<WorkUnit>> found;
+    for (const std::size_t n_groups : kGroups) {
+      if (n_groups > static_cast<std::size_t>(limits_.n_ranks) * 2) break;
+      units_ = former;
+      for (std::size_t k = 0; k < last.size(); ++k) {
+        ExampleCutter& cutter = cutters_[last[k]];
+        if (n_groups > cutter.n_lanes() || n_groups <= former[last[k]].size()) continue;
+        const Groups groups = cutter.cut(n_groups);
+        if (!cutter.fits(groups, limits_.max_bytes)) continue;
+        units_[last[k]] = cutter.units(groups);
+        // Of many the powers of two will do.
+        if (k >= 16 && !std::has_single_bit(k + 1) && k + 1 < last.size()) continue;
+        std::vector<WorkUnit> units = all_units();
+        const double makespan = simulate(units, limits_.n_ranks).makespan;
+        if (makespan >= wanted) continue;
+        wanted = makespan;
+        best = std::move(units);
+        found = units_;
+      }
+    }
+    units_ = found.empty() ? former : found;
+    return !found.empty();
+  }
+
+  // Examples by their last unit in the order of handing out, the last first; n_most at most.
+  std::vector<std::size_t> last_examples(std::span<const WorkUnit> units, std::size_t n_most) const {
+    std::vector<std::size_t> last;
+    for (auto unit = units.rbegin(); unit != units.rend() && last.size() < n_most; ++unit) {
+      const std::size_t owner = owner_of(*unit);
+      if (std::ranges::find(last, owner) == last.end()) last.push_back(owner);
+    }
+    return last;
   }
 
   std::vector<WorkUnit> all_units() const {

@@ -2,7 +2,10 @@
 
 #include <spdlog/fmt/fmt.h>
 
+#include <numeric>
+
 #include "base/terminal_table.h"
+#include "pipeline/runtime/timeline.h"
 
 namespace winnow::run {
 
@@ -18,6 +21,20 @@ nlohmann::json profile_json(const kernels::Profile& profile, const engine::Ceili
                                   {"seconds", operation.seconds},
                                   {"flop", operation.flop},
                                   {"bytes", operation.bytes}});
+  }
+  return json;
+}
+
+nlohmann::json timeline_json(const std::vector<std::vector<double>>& ranks) {
+  nlohmann::json json = {{"parts", nlohmann::json::array()}, {"total_seconds", nlohmann::json::array()}};
+  for (std::size_t part = 0; part < runtime::kParts; ++part) {
+    const auto& [name, what] = runtime::part_names()[part];
+    nlohmann::json entry = {{"name", name}, {"what", what}, {"seconds", nlohmann::json::array()}};
+    for (const std::vector<double>& rank : ranks) entry["seconds"].push_back(rank[part]);
+    json["parts"].push_back(std::move(entry));
+  }
+  for (const std::vector<double>& rank : ranks) {
+    json["total_seconds"].push_back(std::accumulate(rank.begin(), rank.end(), 0.0));
   }
   return json;
 }

@@ -210,6 +210,9 @@ RankFacts largest_memory(const std::vector<RankFacts>& ranks) {
 void describe_run(const RunSummary& run, RunRecord& record, storage::Provenance& provenance) {
   describe_program(run, provenance);
   describe_measurement(run, provenance);
+  if (nlohmann::json parts = run.parts_until_now(); !parts.is_null()) {
+    record.informative()["runs"].back()["profile"]["timeline"] = std::move(parts);
+  }
   describe_ranks(run, record.informative(), provenance);
   provenance.set("run_json", record.text(), "run.json of the run directory");
 }

@@ -1,6 +1,7 @@
 // Records where a result comes from: what the ranks are and did, and /provenance made of it.
 #pragma once
 
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -8,6 +9,7 @@
 #include "kernels/cpu/cpu.h"
 #include "pipeline/run/inputs.h"
 #include "pipeline/run/run_directory.h"
+#include "pipeline/runtime/timeline.h"
 #include "results/calibration/results.h"
 
 namespace winnow::run {
@@ -42,6 +44,8 @@ struct RunSummary {
   const Inputs& inputs;
   const RunIdentity& identity;
   const std::vector<RankFacts>& ranks;
+  runtime::Timeline& timeline;                      // of rank 0
+  std::function<nlohmann::json()> parts_until_now;  // of all ranks; returns null where no profile is asked for
 };
 
 // Adds program, measurement, ranks and run.json of the run, in that order. Rank 0 only.

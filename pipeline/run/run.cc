@@ -20,8 +20,6 @@
 #include "kernels/cpu/cpu.h"
 #include "kernels/profiled_ops.h"
 #include "pipeline/engine/sweep_layout.h"
-#include "pipeline/engine/sweep_plan.h"
-#include "pipeline/run/dry_run.h"
 #include "pipeline/run/profile_report.h"
 #include "pipeline/run/progress.h"
 
@@ -41,11 +39,17 @@ MeasuringRun::MeasuringRun(runtime::MpiSession& session, const RunOptions& optio
 }
 
 void MeasuringRun::set_up(const std::function<Inputs()>& load) {
+  if (options_.profile) session_.show_timeline();
+  // A driver takes its time to start, which the inputs take as well.
+  const std::future<void> driver = wake_driver(options_);
   session_.agree([&] {
+    const auto part = in(Part::kInputs);
     inputs_ = load();
     n_threads_ = choose_threads(options_, session_.resources());
+    if (session_.is_root()) hash_.emplace(*inputs_.checkpoint);
   });
   session_.agree_on_root([&] { check_run_outputs(options_.out, inputs_.other_outputs, inputs_.read_paths(options_)); });
+  const auto part = in(Part::kDevice);
   gpu_ = choose_gpu(options_, session_);
   // All that may fail on one rank alone comes before the first step in which ranks wait for each other's weights.
   session_.agree([&] {
@@ -73,6 +77,7 @@ void MeasuringRun::set_up(const std::function<Inputs()>& load) {
 
 // The longest example is likely the first: what its attention needs is made ready while the weights load.
 void MeasuringRun::prepare_attention() {
+  const auto part = in(Part::kLibraries);
   MissingCells longest;
   std::size_t n_tokens = 0;
   for (std::size_t d = 0; d < inputs_.data_sets.size(); ++d) {
@@ -90,8 +95,10 @@ void MeasuringRun::prepare_attention() {
 
 void MeasuringRun::load_weights() {
   if (exchange_) return;
+  const auto part = in(Part::kExchange);
   exchange_ = std::make_unique<runtime::Exchange>(session_, *ops_, gpu_);
   if (session_.size() > 1) spdlog::info("ranks exchange weights and sums over {}", exchange_->reduction());
+  session_.timeline().enter(Part::kWeights);  // until the scope above ends
   loaded_ = exchange_->load(*weights_);
   if (ops_->device().resident_layers(inputs_.config.n_layers) < inputs_.config.n_layers)
     return;  // read as they are needed
@@ -127,8 +134,13 @@ void MeasuringRun::log_set_up() const {
 }
 
 void MeasuringRun::open(const std::function<void(const RunIdentity&)>& check) {
+  const auto part = in(Part::kRunDirectory);
   session_.agree_on_root([&] {
-    identity_ = identity_of(inputs_, *ops_, hash_checkpoint(*inputs_.checkpoint));
+    session_.timeline().enter(Part::kHash);
+    const std::string sha256 = hash_->get();
+    hash_.reset();
+    session_.timeline().enter(Part::kRunDirectory);
+    identity_ = identity_of(inputs_, *ops_, sha256);
     measurement_ = identity_.hash();
     if (check) check(identity_);
     if (options_.dry_run) {
@@ -168,6 +180,7 @@ void MeasuringRun::share_variants() {
 }
 
 bool MeasuringRun::plan() {
+  const auto part = in(Part::kPlanning);
   for (ScoreTable& cells : cells_) cells.grow(static_cast<int64_t>(inputs_.variants.size()));
   units_.clear();
   std::vector<MissingCells> missing;
@@ -179,22 +192,31 @@ bool MeasuringRun::plan() {
     return false;
   }
   prepare();
-  const PlanLimits limits{.n_ranks = session_.size(), .max_bytes = memory_limit_ - inputs_.prefixes.backend_bytes};
+  // Examples that belong to a rank are not cut so that others can help.
+  const PlanLimits limits{.n_ranks = has_owners() ? 1 : session_.size(),
+                          .max_bytes = memory_limit_ - inputs_.prefixes.backend_bytes};
   units_ = share_plan<WorkUnit>(
-      session_, [&] { return plan_units(missing, prices(), limits); }, encode_units, decode_units);
+      session_,
+      [&] {
+        std::vector<WorkUnit> units = plan_units(missing, prices(), limits);
+        charge_prefixes(units);
+        return units;
+      },
+      encode_units, decode_units);
   return true;
 }
 
-// Once: the weights, the speed of this machine, the memory.
+// Once: the weights, the memory, the speed of this machine.
 void MeasuringRun::prepare() {
   if (is_prepared_) return;
   load_weights();
-  session_.agree([&] {
-    rates_ = engine::measure_rates(*ops_, inputs_.config, *weights_);
-    ops_->device().reset_peak();
-  });
   memory_limit_ = session_.minimum(options_.max_memory_bytes().value_or(default_memory_limit()));
   if (keeps_prefixes_) plan_prefixes_to_keep();
+  session_.agree([&] {
+    const auto part = in(Part::kRates);
+    rates_ = engine::measure_rates(*ops_, inputs_.config, *weights_, samples());
+    ops_->device().reset_peak();
+  });
   is_prepared_ = true;
 }
 
@@ -242,43 +264,8 @@ void MeasuringRun::plan_prefixes_to_keep() {
 void MeasuringRun::drop_prefixes() {
   keeps_prefixes_ = false;
   prefixes_.reset();
+  has_prefix_.clear();
   inputs_.prefixes = {};
-}
-
-double MeasuringRun::predict_round(const engine::Pattern& base, const std::vector<engine::Pattern>& patterns, Rows rows,
-                                   int64_t n_examples) const {
-  const DataSet& data = inputs_.data_sets.front();
-  double seconds = 0.0;
-  for (int64_t e = 0; e < n_examples; ++e) {
-    engine::SweepRequest request =
-        inputs_.request({.data_set = 0, .example = e, .base = true, .variants = {}}, {}, false);
-    kernels::Window window = inputs_.window_of(0, e);
-    if (rows == Rows::kAll) {
-      window.first_row = 0;
-      request.prefix_rows = 0;
-    }
-    request.base = inputs_.settings.layer_windows(base, window);
-    for (const engine::Pattern& pattern : patterns) {
-      request.variants.push_back(inputs_.settings.layer_windows(pattern, window));
-    }
-    const engine::SweepPlan plan = engine::plan_sweep(inputs_.config, request, ops_->device().row_tile());
-    seconds += engine::predict_seconds(rates_, inputs_.config, plan, data.n_answer(e));
-  }
-  return seconds / static_cast<double>(session_.size());
-}
-
-double MeasuringRun::predict_prefixes() const {
-  const DataSet& data = inputs_.data_sets.front();
-  double seconds = 0.0;
-  for (int64_t e = 0; !inputs_.prefixes.place.empty() && e < data.n_examples; ++e) {
-    const engine::SweepRequest request =
-        inputs_.request({.data_set = 0, .example = e, .base = true, .variants = {}}, {}, false);
-    if (request.prefix_rows == 0) continue;
-    seconds += engine::predict_seconds(
-        rates_, inputs_.config,
-        engine::plan_sweep(inputs_.config, engine::prefix_request(request), ops_->device().row_tile()), 0);
-  }
-  return seconds / static_cast<double>(session_.size());
 }
 
 // What this rank may use: of the memory that is free, and that it has taken already.
@@ -291,48 +278,8 @@ int64_t MeasuringRun::default_memory_limit() const {
   return static_cast<int64_t>(kMemoryShare * static_cast<double>(available));
 }
 
-UnitPrices MeasuringRun::prices() const {
-  const auto plan_of = [this](const MissingCells& cells, std::span<const int64_t> group) {
-    return engine::plan_sweep(inputs_.config, inputs_.request(cells, group, options_.per_token),
-                              ops_->device().row_tile());
-  };
-  const int64_t weights = model::ModelWeights::predicted_bytes(inputs_.config, *inputs_.checkpoint, *ops_);
-  return {.seconds =
-              [this, plan_of](const MissingCells& cells, std::span<const int64_t> group) {
-                const DataSet& data = inputs_.data_sets[static_cast<std::size_t>(cells.data_set)];
-                return engine::predict_seconds(rates_, inputs_.config, plan_of(cells, group),
-                                               data.n_answer(cells.example));
-              },
-          .bytes =
-              [this, weights](const MissingCells& cells, std::span<const int64_t> group) {
-                const engine::SweepRequest request = inputs_.request(cells, group, options_.per_token);
-                return weights + engine::predict_sweep_bytes(inputs_.config, *ops_, std::span(&request, 1));
-              }};
-}
-
-int64_t MeasuringRun::largest_unit_bytes() const {
-  const UnitPrices unit_prices = prices();
-  int64_t largest = 0;
-  for (const WorkUnit& unit : units_) {
-    const MissingCells cells{.data_set = unit.data_set, .example = unit.example, .base = true, .variants = {}};
-    largest = std::max(largest, unit_prices.bytes(cells, unit.variants));
-  }
-  return largest;
-}
-
-ExitCode MeasuringRun::forecast() {
-  gather_facts();
-  session_.agree_on_root([&] {
-    Forecast forecast = make_forecast(inputs_, units_, options_, session_.size());
-    forecast.limit_bytes = memory_limit_;
-    forecast.unit_bytes = largest_unit_bytes();
-    std::fputs(forecast_text(forecast, all_facts_, options_.json).c_str(), stdout);
-  });
-  return ExitCode::kDone;
-}
-
 bool MeasuringRun::measure() {
-  const double expected = predict_makespan(units_, session_.size());
+  const double expected = predict_units();
   Progress progress(units_, expected);
   if (session_.is_root()) {
     const auto n_variants = static_cast<int64_t>(inputs_.wanted.size()) + 1;
@@ -365,17 +312,22 @@ bool MeasuringRun::measure() {
                     progress.tick();
                   }
                 });
+  const auto begin = Clock::now();
   const MeasureReport report = measure_units(context, units_, loop, cells_);
+  measured_seconds_ += seconds_since(begin);
+  predicted_seconds_ += expected;
   report_.units += report.units;
   report_.busy_seconds += report.busy_seconds;
   report_.predicted_bytes = std::max(report_.predicted_bytes, report.predicted_bytes + inputs_.prefixes.backend_bytes);
   units_done_ = loop.n_done();
+  note_prefixes();
   std::vector<int64_t> done{progress.cells_done()};
   session_.broadcast(done);
   cells_done_ = done[0];
   gather_facts();
   session_.agree_on_root([&] {
     if (options_.profile) {
+      const auto part = in(Part::kProfile);
       const engine::Ceilings ceilings = engine::measure_ceilings(*ops_);
       const kernels::Profile profile = profiled.profile();
       profile_ = profile_json(profile, ceilings);
@@ -387,6 +339,7 @@ bool MeasuringRun::measure() {
 }
 
 void MeasuringRun::sum() {
+  const auto part = in(Part::kSums);
   for (ScoreTable& cells : cells_) {
     exchange_->sum(cells.statistics());
     exchange_->sum(cells.tokens());
@@ -400,6 +353,7 @@ void MeasuringRun::sum() {
     }
     for (const DataSet& data : inputs_.data_sets) check_unchanged(data.corpus);
   });
+  if (options_.profile) timelines_ = session_.timelines();
   // What is on rank 0 now must not be added once more after another round.
   if (session_.is_root()) return;
   for (ScoreTable& cells : cells_) cells.clear();
@@ -434,6 +388,14 @@ void MeasuringRun::gather_facts() {
   }
 }
 
+// Where the time of all ranks went until they last met, and that of this one until now.
+nlohmann::json MeasuringRun::timeline() const {
+  if (timelines_.empty()) return nullptr;
+  std::vector<std::vector<double>> ranks = timelines_;
+  ranks.front() = session_.timeline().seconds();
+  return timeline_json(ranks);
+}
+
 void MeasuringRun::show_memory() const {
   const RankFacts most = largest_memory(all_facts_);
   spdlog::info("memory of a rank: {} predicted, {} at the peak of winnow's allocations, {} at the peak of the process",
@@ -448,6 +410,8 @@ void MeasuringRun::note_run() {
                         {"units_done", units_done_},
                         {"cells_done", cells_done_},
                         {"wall_seconds", seconds_since(begin_)},
+                        {"predicted_seconds", predicted_seconds_},
+                        {"measured_seconds", measured_seconds_},
                         {"rank", nlohmann::json::array()}};
   if (!profile_.is_null()) run["profile"] = profile_;
   for (const RankFacts& rank : all_facts_) run["rank"].push_back(rank.to_json());

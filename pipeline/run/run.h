@@ -5,11 +5,15 @@
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <optional>
+#include <set>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "base/clock.h"
 #include "model/weights.h"
+#include "pipeline/engine/generation.h"
 #include "pipeline/engine/rates.h"
 #include "pipeline/run/inputs.h"
 #include "pipeline/run/measure.h"
@@ -28,6 +32,7 @@ class MeasuringRun {
  public:
   // Sends log lines to stderr from now on, from rank 0 alone.
   MeasuringRun(runtime::MpiSession& session, const RunOptions& options);
+  ~MeasuringRun() { session_.timeline().enter(Part::kTeardown); }
   MeasuringRun(const MeasuringRun&) = delete;
   MeasuringRun& operator=(const MeasuringRun&) = delete;
 
@@ -51,8 +56,12 @@ class MeasuringRun {
                        int64_t n_examples) const;
   // Returns the seconds until the prefixes are made.
   double predict_prefixes() const;
-  // Prints what the plan takes, for --dry-run.
-  ExitCode forecast();
+  // Brings up the weights and measures the speed of the ranks, once: what plan() does where there is work. Collective.
+  void prepare();
+  // Returns the seconds that this rank takes for texts of so many tokens, written together. After prepare().
+  double predict_texts(std::span<const engine::GenerationRequest> requests, std::span<const int64_t> n_tokens) const;
+  // Prints what the plan takes, for --dry-run. text_seconds: of texts that will be written besides.
+  ExitCode forecast(double text_seconds = 0.0);
   // Measures the plan. Returns true if all its units are done: else the run was stopped.
   bool measure();
   // Says on stderr how far the stopped run is, and returns the exit code for that.
@@ -77,18 +86,31 @@ class MeasuringRun {
   // Returns the cells by data set. Rank 0, after sum().
   const std::vector<ScoreTable>& cells() const { return cells_; }
   RunDirectory& directory() { return *directory_; }  // rank 0
-  RunSummary summary() const { return {options_, inputs_, identity_, all_facts_}; }
+  RunSummary summary() const {
+    return {options_, inputs_, identity_, all_facts_, session_.timeline(), [this] { return timeline(); }};
+  }
   void show_memory() const;
 
  private:
+  using Part = runtime::Part;
+  nlohmann::json timeline() const;
+  runtime::Timeline::Scope in(Part part) const { return {session_.timeline(), part}; }
   void prepare_attention();
   void load_weights();
   void log_set_up() const;
   void share_variants();
-  void prepare();
   void plan_prefixes_to_keep();
   int64_t default_memory_limit() const;
   UnitPrices prices() const;
+  std::vector<engine::SweepRequest> samples() const;
+  engine::SweepRequest round_request(int64_t example, const engine::Pattern& base,
+                                     const std::vector<engine::Pattern>& patterns, Rows rows) const;
+  double price(const engine::SweepRequest& request) const;
+  bool has_owners() const;
+  void charge_prefixes(std::vector<WorkUnit>& units) const;
+  void note_prefixes();
+  double prefix_seconds(int64_t example) const;
+  double predict_units() const;
   int64_t largest_unit_bytes() const;
   RankFacts facts() const;
   void gather_facts();
@@ -99,6 +121,7 @@ class MeasuringRun {
   runtime::StopSignals signals_;
   Clock::time_point begin_ = Clock::now();
   Inputs inputs_;
+  std::optional<EarlyHash> hash_;  // rank 0, from set_up() to open()
   runtime::GpuChoice gpu_;
   // In this order: what goes first uses what goes after it.
   std::unique_ptr<kernels::Ops> ops_;
@@ -116,13 +139,17 @@ class MeasuringRun {
   bool is_prepared_ = false;
   bool keeps_prefixes_ = false;
   std::unique_ptr<engine::PrefixCache> prefixes_;  // null unless some are kept
+  std::set<int64_t> has_prefix_;                   // examples whose prefix their rank has made
   int64_t memory_limit_ = 0;
-  MeasureReport report_;    // of all rounds
-  int64_t units_done_ = 0;  // of units_, with the cells in them
+  MeasureReport report_;            // of all rounds
+  double predicted_seconds_ = 0.0;  // of the units of all rounds, from the first to the last
+  double measured_seconds_ = 0.0;   // that they took
+  int64_t units_done_ = 0;          // of units_, with the cells in them
   int64_t cells_done_ = 0;
-  bool is_noted_ = false;             // whether run.json has this run already
-  nlohmann::json profile_;            // of rank 0, null unless asked for
-  std::vector<RankFacts> all_facts_;  // rank 0
+  bool is_noted_ = false;                       // whether run.json has this run already
+  nlohmann::json profile_;                      // of rank 0, null unless asked for
+  std::vector<RankFacts> all_facts_;            // rank 0
+  std::vector<std::vector<double>> timelines_;  // rank 0: of all ranks when they last met, if asked for
 };
 
 }  // namespace winnow::run

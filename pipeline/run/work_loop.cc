@@ -26,6 +26,7 @@ void WorkLoop::run(const Take& take, const Work& work) {
     dispatcher_.claim_error();
     throw runtime::AgreedFailure{session_.end_job()};
   }
+  const runtime::Timeline::Scope part(session_.timeline(), runtime::Part::kLastUnits);
   dispatcher_.finish();
   session_.agree([] {});
   std::vector<int64_t> done{n_done_};
@@ -34,16 +35,21 @@ void WorkLoop::run(const Take& take, const Work& work) {
 }
 
 void WorkLoop::work_until_nothing_is_left(const Take& take, const Work& work) {
+  bool is_first = !session_.timeline().has(runtime::Part::kFirstUnit);
   while (true) {
+    const runtime::Timeline::Scope asking(session_.timeline(), runtime::Part::kAsking);
     dispatcher_.poll_stop(signals_.kind());
     const std::vector<int64_t> units = take();
     if (units.empty()) return;
     // A stop that came while this rank waited for its answer: the units stay undone.
     if (dispatcher_.poll_stop(signals_.kind()) != runtime::StopKind::kNone) continue;
+    const runtime::Timeline::Scope working(session_.timeline(),
+                                           is_first ? runtime::Part::kFirstUnit : runtime::Part::kMeasuring);
     try {
       work(units);
     } catch (const engine::Interrupted&) {
     }
+    is_first = false;
   }
 }
 

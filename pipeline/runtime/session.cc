@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <exception>
 #include <new>
+#include <optional>
 #include <thread>
 
 #include "base/memory_limits.h"
@@ -76,7 +77,9 @@ CaughtError describe_current_exception() {
   }
 }
 
-MpiSession::MpiSession() : under_mpirun_(is_under_mpirun()), host_(host_name()) {
+MpiSession::MpiSession()
+    : timeline_(seconds_since_process_start()), under_mpirun_(is_under_mpirun()), host_(host_name()) {
+  const Timeline::Scope scope(timeline_, Part::kMpi);
   if (!may_have_peers()) {
     find_resources();
     return;
@@ -176,6 +179,8 @@ void MpiSession::agree(const std::function<void()>& step) {
   } catch (...) {
     error = describe_current_exception();
   }
+  const bool is_end = timeline_.part() == Part::kLastUnits;
+  const Timeline::Scope waiting(timeline_, is_end ? Part::kLastUnits : Part::kWaiting);
   const std::vector<double> codes = gather(static_cast<double>(error.code));
   const auto first = std::find_if(codes.begin(), codes.end(), [](double code) { return code != 0.0; });
   if (first == codes.end()) return;
@@ -293,14 +298,31 @@ void MpiSession::reduce_to_root(std::span<float> values) {
   if (size_ > 1) reduce_sum(values, MPI_FLOAT, is_root());
 }
 
+std::vector<std::vector<double>> MpiSession::timelines() {
+  std::vector<std::vector<double>> timelines;
+  for (const std::string& text : gather(Timeline::to_text(timeline_.seconds()))) {
+    timelines.push_back(Timeline::from_text(text));
+  }
+  return timelines;
+}
+
 ExitCode in_session(const std::function<ExitCode(MpiSession&)>& run) {
-  MpiSession session;
+  std::optional<MpiSession> session(std::in_place);
   try {
-    return run(session);
+    const ExitCode code = run(*session);
+    if (!session->shows_timeline()) return code;
+    std::vector<std::vector<double>> timelines = session->timelines();
+    const auto begin = Clock::now();
+    session.reset();
+    if (timelines.empty()) return code;  // rank 0 speaks
+    timelines.front()[static_cast<std::size_t>(Part::kTeardown)] += seconds_since(begin);
+    std::fputs(timeline_table(timelines).c_str(), stderr);
+    return code;
   } catch (const AgreedFailure& failure) {
     return failure.code;
   } catch (...) {
-    return session.end_job();
+    if (session) return session->end_job();
+    throw;
   }
 }
 

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "pipeline/runtime/liveness.h"
 #include "pipeline/runtime/mpi_check.h"
+#include "pipeline/runtime/timeline.h"
 
 namespace winnow::runtime {
 
@@ -70,6 +71,13 @@ class MpiSession {
   int size(RankGroup group) const { return group == RankGroup::kJob ? size_ : local_size_; }
   bool under_mpirun() const { return under_mpirun_; }
   RankResources resources() const { return resources_; }
+  // Where the time of this rank goes; steps of agree() that wait for others are Part::kWaiting.
+  Timeline& timeline() const { return timeline_; }
+  // Makes in_session() print the timelines of all ranks at the end.
+  void show_timeline() { shows_timeline_ = true; }
+  bool shows_timeline() const { return shows_timeline_; }
+  // Returns the timelines of all ranks on rank 0, (ranks, kParts); else none. Collective.
+  std::vector<std::vector<double>> timelines();
   // Returns "rank 1 on node07: ", or "" for a single rank.
   std::string prefix() const;
 
@@ -105,6 +113,8 @@ class MpiSession {
   void find_resources();
   void watch_peers();
 
+  mutable Timeline timeline_;  // the time passes for those who only look, too
+  bool shows_timeline_ = false;
   int rank_ = 0;
   int size_ = 1;
   int local_rank_ = 0;

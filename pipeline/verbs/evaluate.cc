@@ -23,7 +23,10 @@ ExitCode measure_patterns(runtime::MpiSession& session, const run::RunOptions& o
   });
   run.open([&](const run::RunIdentity& identity) { check_selections(patterns, identity.checkpoint_sha256); });
   const bool is_work = run.plan();
-  if (options.dry_run) return run.forecast();
+  if (options.dry_run) {
+    const bool has_texts = generation.max_new_tokens > 0;
+    return run.forecast(has_texts ? predict_missing_texts(run, options, generation, patterns) : 0.0);
+  }
   if (is_work) {
     if (!run.measure()) return run.interrupted();
     run.sum();

@@ -266,6 +266,8 @@ evaluation::EvaluationResults finish_evaluation(const run::RunOptions& options,
                                                 const std::vector<EvaluatedPattern>& patterns,
                                                 const evaluation::GenerationSettings& generation,
                                                 run::MeasuringRun& run) {
+  runtime::Timeline& timeline = run.session().timeline();
+  const runtime::Timeline::Scope part(timeline, runtime::Part::kStatistics);
   const std::filesystem::path path = options.out / "results.h5";
   const std::string key = results_key(options, patterns, generation, run.summary());
   std::optional<EvaluationTexts> texts;
@@ -295,6 +297,7 @@ evaluation::EvaluationResults finish_evaluation(const run::RunOptions& options,
   }
   run::describe_run(run.summary(), record, results.provenance);
   run::check_unchanged(inputs.data_sets.front().corpus);
+  const runtime::Timeline::Scope writing(timeline, runtime::Part::kResults);
   evaluation::write_evaluation(path, results);
   record.informative()["results_key"] = key;
   run.directory().write_record();

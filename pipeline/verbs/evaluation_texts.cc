@@ -70,7 +70,19 @@ class TextWriter {
         run_.session(), [this] { return plan(); }, encode, decode);
     if (batches_.empty()) return true;
     weights_ = &run_.weights();
+    run_.prepare();
+    spdlog::info("free generation: about {}", format_duration(predicted_seconds()));
     return write_all();
+  }
+
+  // Of what is missing, on all ranks.
+  double predict() {
+    limit_ = run_.session().minimum(run_.memory_limit());
+    batches_ = run::share_plan<Batch>(
+        run_.session(), [this] { return plan(); }, encode, decode);
+    if (batches_.empty()) return 0.0;
+    run_.prepare();
+    return predicted_seconds();
   }
 
  private:
@@ -119,6 +131,23 @@ class TextWriter {
                    n_missing, batches.size());
     }
     return batches;
+  }
+
+  // Texts that stop are taken to be as long as their answers.
+  double predicted_seconds() const {
+    std::vector<double> busy(static_cast<std::size_t>(run_.session().size()), 0.0);
+    for (const Batch& batch : batches_) {
+      std::vector<engine::GenerationRequest> requests;
+      std::vector<int64_t> n_tokens;
+      for (const int64_t example : batch.examples) {
+        requests.push_back(request(batch.pattern, example));
+        const int64_t n_answer = data().n_answer(example);
+        n_tokens.push_back(settings_.stop_tokens.empty() ? settings_.max_new_tokens
+                                                         : std::min(settings_.max_new_tokens, n_answer));
+      }
+      *std::ranges::min_element(busy) += run_.predict_texts(requests, n_tokens);
+    }
+    return *std::ranges::max_element(busy);
   }
 
   // Cuts a pattern's examples into batches of at most `most` that fit the memory.
@@ -298,6 +327,12 @@ std::string texts_key(const evaluation::GenerationSettings& settings, const std:
                                             {"max_new_tokens", settings.max_new_tokens},
                                             {"stop_tokens", settings.stop_tokens}},
                              -1));
+}
+
+double predict_missing_texts(run::MeasuringRun& run, const run::RunOptions& options,
+                             const evaluation::GenerationSettings& settings,
+                             const std::vector<EvaluatedPattern>& patterns) {
+  return TextWriter(run, options, settings, patterns).predict();
 }
 
 bool write_missing_texts(run::MeasuringRun& run, const run::RunOptions& options,

@@ -39,6 +39,10 @@ class EvaluationTexts {
 
 // Returns the hash of all that the texts depend on.
 std::string texts_key(const evaluation::GenerationSettings& settings, const std::string& measurement);
+// Returns the seconds that the texts that are missing take, on rank 0. Collective.
+double predict_missing_texts(run::MeasuringRun& run, const run::RunOptions& options,
+                             const evaluation::GenerationSettings& settings,
+                             const std::vector<EvaluatedPattern>& patterns);
 // Generates the texts that are missing. Returns false where the run was stopped. Collective.
 bool write_missing_texts(run::MeasuringRun& run, const run::RunOptions& options,
                          const evaluation::GenerationSettings& settings, const std::vector<EvaluatedPattern>& patterns);

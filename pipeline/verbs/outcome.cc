@@ -33,6 +33,7 @@ bool has_settings(const calibration::StatisticsOptions& used, const calibration:
 }  // namespace
 
 calibration::Results finish_run(const FinishedRun& run, run::RunDirectory& directory) {
+  const runtime::Timeline::Scope part(run.summary.timeline, runtime::Part::kStatistics);
   const std::filesystem::path path = run.options.out / "results.h5";
   const std::string key = results_key(run);
   nlohmann::json& informative = directory.record().informative();
@@ -58,6 +59,7 @@ calibration::Results finish_run(const FinishedRun& run, run::RunDirectory& direc
   results.statistics =
       calibration::compute_statistics(results.calibration, results.controls, statistics_options(run.options));
   run::describe_run(run.summary, directory.record(), results.provenance);
+  const runtime::Timeline::Scope writing(run.summary.timeline, runtime::Part::kResults);
   calibration::write_results(path, results);
   informative["results_key"] = key;
   directory.write_record();

@@ -227,9 +227,11 @@ void SearchRun::announce() {
     if (options_.exact) {
       spdlog::info("search: about {} with every row under the window", format_duration(cost.predicted_exact));
     } else {
-      spdlog::info("search: about {} on cached keys and values; about {} with --exact, {:.1f} times as much",
-                   format_duration(cost.predicted), format_duration(cost.predicted_exact),
-                   cost.predicted_exact / cost.predicted);
+      spdlog::info(
+          "search: about {} on cached keys and values, {} of it to make them; about {} with --exact, {:.1f} times as "
+          "much",
+          format_duration(cost.predicted), format_duration(run_.predict_prefixes()),
+          format_duration(cost.predicted_exact), cost.predicted_exact / cost.predicted);
     }
     if (options_.verify) {
       spdlog::info("verification of {} example(s): about {} more", n_verified_examples(),

@@ -175,6 +175,8 @@ nlohmann::json& search_entry(run::MeasuringRun& run, const run::RunOptions& opti
 }
 
 FinishedSearch finish_search(run::MeasuringRun& run, const run::RunOptions& options) {
+  runtime::Timeline& timeline = run.session().timeline();
+  const runtime::Timeline::Scope part(timeline, runtime::Part::kStatistics);
   search_entry(run, options);
   std::vector<search::SearchResults> searches;
   FinishedSearch finished;
@@ -191,6 +193,7 @@ FinishedSearch finish_search(run::MeasuringRun& run, const run::RunOptions& opti
     searches.push_back(*std::move(results));
   }
   run::describe_run(run.summary(), run.directory().record(), finished.provenance);
+  const runtime::Timeline::Scope writing(timeline, runtime::Part::kResults);
   search::write_searches(options.out / "results.h5", searches, finished.provenance);
   run.directory().write_record();
   return finished;

@@ -106,6 +106,22 @@ TEST(Plan, CutsTheLastExamplesToBalanceTheEnd) {
   EXPECT_LE(predict_makespan(units, 2), predict_makespan(whole, 2));
 }
 
+TEST(Plan, CutsSeveralLastExamplesAtOnce) {
+  // 12 examples of one length on 5 ranks: two rounds, then two whole examples for five ranks, of which cutting one
+  // alone gains nothing. A base is 12 of 90 passes, so a fifth of an example is 12 + 78 / 5 or a little more.
+  auto missing = whole_examples(12);
+  UnitPrices prices = sweep_prices();
+  prices.seconds = [seconds = prices.seconds](const MissingCells& cells, std::span<const int64_t> layers) {
+    MissingCells same = cells;
+    same.example = 0;
+    return seconds(same, layers);
+  };
+  const auto units = plan_units(missing, prices, {.n_ranks = 5, .max_bytes = 1000});
+  expect_covers(units, missing);
+  EXPECT_GT(units.size(), 12U);
+  EXPECT_LT(predict_makespan(units, 5), 0.9 * 3.0 * 90.0);
+}
+
 TEST(Plan, CutsToFitMemory) {
   const auto missing = whole_examples(2);
   for (const int64_t max_bytes : {220, 150, 130, 110}) {

@@ -7,6 +7,7 @@ import re
 import shutil
 import stat
 import subprocess
+import time
 
 import h5py
 import launch
@@ -402,7 +403,9 @@ def documented_provenance():
 
 
 def test_profile_is_printed_and_kept(work, tmp_path):
+    begin = time.monotonic()
     done = winnow(work, *calibrate_arguments(work, tmp_path / "run"), "--profile")
+    wall_seconds = time.monotonic() - begin
     assert done.returncode == 0, done.stderr
     assert re.search(r"^attention full +\d+ .* TFLOP/s", done.stderr, flags=re.M)
     with h5py.File(tmp_path / "run" / "results.h5") as file, h5py.File(work / "run" / "results.h5") as plain:
@@ -419,6 +422,17 @@ def test_profile_is_printed_and_kept(work, tmp_path):
     assert 0 < busy <= profile["total_seconds"]
     assert np.isclose(busy + profile["idle_seconds"], profile["total_seconds"])
     assert profile["ceiling_flop_per_second"] > 0 and profile["ceiling_bytes_per_second"] > 0
+    # Each instant lies in one part: they add up to what the clock of the process said, which had begun with it.
+    timeline = profile["timeline"]
+    seconds = {part["name"]: part["seconds"][0] for part in timeline["parts"]}
+    assert np.isclose(sum(seconds.values()), timeline["total_seconds"][0], rtol=1e-12)
+    assert min(seconds.values()) >= 0.0
+    spent = {"process", "inputs", "device", "hash", "weights", "rates", "first_unit", "measuring", "statistics"}
+    assert all(seconds[name] > 0.0 for name in spent)
+    kernel_clock = 0.02  # of the process's start
+    assert 0.0 < timeline["total_seconds"][0] <= wall_seconds + kernel_clock
+    told = re.search(r"^total, s +([0-9.]+) +([0-9.]+) +0$", done.stderr, flags=re.M)
+    assert timeline["total_seconds"][0] <= float(told[1]) + 0.001 and float(told[1]) <= wall_seconds + kernel_clock
 
 
 def test_no_start_waits_for_what_only_a_gpu_needs():

@@ -49,6 +49,18 @@ def test_tables_do_not_depend_on_ranks(work, alone, ranks):
     tiny.assert_same_tables(alone, work / f"ranks{ranks}" / "results.h5")
 
 
+def test_the_timeline_has_every_rank(work):
+    done = calibrate(work, "timeline", "--profile", ranks=3)
+    assert done.returncode == 0, done.stderr
+    with h5py.File(work / "timeline" / "results.h5") as file:
+        timeline = json.loads(file["provenance/profile"].asstr()[()])["timeline"]
+    parts = {part["name"]: np.array(part["seconds"]) for part in timeline["parts"]}
+    assert all(seconds.shape == (3,) and (seconds >= 0).all() for seconds in parts.values())
+    np.testing.assert_allclose(sum(parts.values()), timeline["total_seconds"], rtol=1e-12)
+    assert (parts["mpi"] > 0).all() and (parts["rates"] > 0).all()
+    assert parts["statistics"][0] > 0 and not parts["statistics"][1:].any()  # rank 0 computes them
+
+
 def test_provenance_says_how_tables_were_summed(work):
     for ranks, reduction in ((None, "none"), (2, "mpi")):
         done = calibrate(work, f"summed{ranks}", "--device", "cpu", ranks=ranks)
