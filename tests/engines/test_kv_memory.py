@@ -56,7 +56,7 @@ def test_llamacpp_allocates_what_is_said(checkpoint, n_sequences, tmp_path):
     python_of("llamacpp")
     folder = export(tmp_path, checkpoint, "llamacpp", flags=flags(n_sequences))
     served = (folder / "serve.sh").read_text()
-    assert f"--ctx-size {N_TOKENS * n_sequences} --parallel {n_sequences}" in served
+    assert f" --parallel {n_sequences} --ctx-size {N_TOKENS * n_sequences} " in served
     gguf_export.write_gguf(folder, tmp_path / "model.gguf")
     _, log = report("llamacpp", tmp_path / "model.gguf", n_sequences)
     pools = re.findall(r"\( *(\d+) cells, +(\d+) layers, +(\d+)/\d+ seqs\), K \(f16\)", log)

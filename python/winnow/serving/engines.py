@@ -73,6 +73,7 @@ def ask(
     installed, does not load the export, or takes longer than `seconds`."""
     request, result = scratch / "request.json", scratch / "result.json"
     asked: dict[str, Any] = {"model": str(model), "overrides": export.overrides, "model_impl": export.model_impl}
+    asked["n_vocabulary"] = export.source_config["vocab_size"]
     asked |= {"tokens": probe.tokens, "first": probe.first, "n_new": n_new, "threads": threads}
     request.write_text(json.dumps(asked), encoding="utf-8")
     words = [python, "-I", str(RUNNER), engine.name, str(request), str(result)]
@@ -120,12 +121,13 @@ def _run(
 
 
 def _last_words(output: str) -> str:
-    """The line that says what went wrong: the first of llama.cpp's errors, the last of an engine's processes, else the
-    last line, of a traceback its error."""
+    """The line that says what went wrong: the first of llama.cpp's errors, the last of an engine's processes, else that
+    of the last traceback, behind which an engine may say how it ends, else the last."""
+    raised = re.findall(r"^(?:\w+\.)*\w+(?:Error|Exception): .*", output, re.MULTILINE)
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     first = [found[1] for line in lines if (found := re.match(r"[\d.]+ E (.*)", line))]
     last = [found[1] for line in lines if (found := re.search(r"ERROR .*\] (\w+(?:Error|Exception): .*)", line))]
-    return (first or last[-1:] or lines[-1:] or [""])[0][:400]
+    return (first or last[-1:] or raised[-1:] or lines[-1:] or [""])[0][:400]
 
 
 def default_python() -> str:

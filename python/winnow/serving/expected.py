@@ -27,6 +27,8 @@ class Winnow:
     def token_nlls(self, probe: Probe) -> dict[Ran, np.ndarray]:
         """{pattern: (n_scored) nats}, without those that are the hybrid by another name."""
         data = self._scratch / "probe.h5"
+        if len(self._export.selected) > 1:
+            return self._nlls_of_plans(data, probe)
         write_calibration(data, probe.tokens, probe.first)
         return {ran: self._nll(data, ran.value, pattern, keys) for ran, pattern, keys in candidates(self._export)}
 
@@ -34,13 +36,41 @@ class Winnow:
         """What the hybrid writes after the sequence, greedily."""
         data, texts = self._scratch / "prompt.h5", self._scratch / "texts.jsonl"
         write_calibration(data, [*probe.tokens, probe.tokens[0]], len(probe.tokens))
-        pattern = hybrid_pattern(self._export)
+        given = name = hybrid_pattern(self._export)
+        if len(self._export.selected) > 1:
+            given, name = self._plan(Ran.HYBRID, list(self._export.windows))
         self._run(
-            "evaluate", data, "text", self._export.window_keys or 1, "--pattern", pattern,
+            "evaluate", data, "text", self._export.window_keys or 1, "--pattern", given,
             "--generate", str(n_tokens), "--stop-tokens", "none", "--responses", str(texts),
         )  # fmt: skip
         rows = [json.loads(line) for line in texts.read_text(encoding="utf-8").splitlines()]
-        return next(row["token_ids"] for row in rows if row["pattern"] == pattern)
+        return next(row["token_ids"] for row in rows if row["pattern"] == name)
+
+    def _nlls_of_plans(self, data: pathlib.Path, probe: Probe) -> dict[Ran, np.ndarray]:
+        """Windows of several sizes are evaluate's alone, which has a mean of each answer: of one token each."""
+        write_calibration(data, probe.tokens, probe.first, one_by_one=True)
+        plans = {ran: self._plan(ran, windows) for ran, windows in plan_candidates(self._export)}
+        patterns = [word for given, _ in plans.values() for word in ("--pattern", given)]
+        out = self._run("evaluate", data, "plans", self._export.selected[0], *patterns)
+        with h5py.File(out / "results.h5") as file:
+            rows = dict(zip(file["evaluation/pattern"].asstr()[:], file["evaluation/nll"][:], strict=True))
+        return {ran: np.asarray(rows[name], np.float64) for ran, (_, name) in plans.items()}
+
+    def _plan(self, ran: Ran, windows: list[int | None]) -> tuple[str, str]:
+        """(file, name of the pattern) of a selection with these windows."""
+        own = [layer for layer, keys in enumerate(self._export.own_windows) if keys is not None]
+        full = [layer for layer, keys in enumerate(windows) if keys is None]
+        keys = self._export.selected[0]
+        plan = {"format": "winnow-selection", "format_version": 2, "method": ran.value, "n_layers": len(windows)}
+        plan |= {"keep": len(full), "layers": full, "layer_windows": windows, "window": keys, "window_keys": keys}
+        plan |= {"sinks": 0, "decode": "windowed", "tail_rows": -1, "target": "hf", "provenance": {}}
+        if own:
+            plan |= {"native_window": windows[own[0]], "native_window_layers": own}
+        plan |= {"model": str(self._export.source), "model_type": self._export.source_config.get("model_type", "")}
+        plan["checkpoint_sha256"] = self._export.checkpoint_sha256
+        file = self._scratch / f"{ran.value}.json"
+        file.write_text(json.dumps(plan), encoding="utf-8")
+        return str(file), f"{ran.value}:{len(full)}"
 
     def _nll(self, data: pathlib.Path, name: str, pattern: str, keys: int) -> np.ndarray:
         # A layer has to be measured besides the base; the last one costs least of those without a window of their own.
@@ -91,6 +121,17 @@ def candidates(export: Export) -> Iterator[tuple[Ran, str, int]]:
     if keys > 1:
         yield Ran.ONE_LESS, pattern, keys - 1
     yield Ran.ONE_MORE, pattern, keys + 1
+
+
+def plan_candidates(export: Export) -> Iterator[tuple[Ran, list[int | None]]]:
+    """(name, keys of each layer) where windows are of several sizes, the hybrid first."""
+    yield Ran.HYBRID, list(export.windows)
+    yield Ran.FULL, export.own_windows
+    if export.full_layers:
+        yield Ran.WINDOWED, [keys or export.selected[0] for keys in export.windows]
+    for ran, step in ((Ran.ONE_LESS, -1), (Ran.ONE_MORE, 1)):
+        if export.selected[0] + step > 0:
+            yield ran, [keys + step if keys and keys in export.selected else keys for keys in export.windows]
 
 
 def find_winnow() -> str:

@@ -16,25 +16,37 @@ CONFIG = "config.json"
 @dataclass(frozen=True)
 class Export:
     """folder: of the export. source: the checkpoint that was measured; source_config: its config.json. windows:
-    (n_layers) keys, None where the layer is full. window_keys: of the layers that the selection windowed, None where
-    there is none. engine and route: as winnow export names them, "" in older exports. overrides: fields that the engine
-    is given on top of config.json. model_impl: vLLM's, "" by default."""
+    (n_layers) keys, None where the layer is full. selected: keys of the layers that the selection windowed, rising; of
+    a plan more than one. engine and route: as winnow export names them, "" in older exports. overrides: fields that
+    the engine is given on top of config.json. model_impl: vLLM's, "" by default. checkpoint_sha256: of the source, as
+    recorded."""
 
     folder: pathlib.Path
     source: pathlib.Path
     source_config: dict[str, Any]
     target: str
     windows: tuple[int | None, ...]
-    window_keys: int | None
+    selected: tuple[int, ...]
     engine: str
     route: str
     overrides: dict[str, Any]
     model_impl: str
+    checkpoint_sha256: str
 
     @property
     def served(self) -> pathlib.Path:
         """The checkpoint that the engine loads."""
         return self.folder if (self.folder / CONFIG).is_file() else self.source
+
+    @property
+    def window_keys(self) -> int | None:
+        """The narrowest of the selected windows, None where there is none."""
+        return self.selected[0] if self.selected else None
+
+    @property
+    def own_windows(self) -> list[int | None]:
+        """(n_layers) keys of the layers that are windowed as the measured checkpoint has it, else None."""
+        return [None if keys in self.selected else keys for keys in self.windows]
 
     @property
     def full_layers(self) -> list[int]:
@@ -68,6 +80,13 @@ def read_export(folder: pathlib.Path, model: pathlib.Path | None) -> Export:
             f"{source / CONFIG}: num_hidden_layers is {config.get('num_hidden_layers')}, but the export has "
             f"{len(windows)} layers; give the checkpoint that was measured with --model DIR",
         )
+    selected, sha256 = _selected_windows(windows, config), str(record.get("checkpoint_sha256") or "")
+    if len(selected) > 1 and not re.fullmatch("[0-9a-f]{64}", sha256):
+        raise Failure(
+            ExitCode.BAD_DATA,
+            f"{folder / RECORD}: windows of {', '.join(map(str, selected))} keys are measured as a plan's, which needs "
+            "checkpoint_sha256; export the plan again",
+        )
     route = str(record.get("route") or "")
     overrides = folder / OVERRIDES
     if not (folder / CONFIG).is_file() and not overrides.is_file():
@@ -82,30 +101,30 @@ def read_export(folder: pathlib.Path, model: pathlib.Path | None) -> Export:
         source_config=config,
         target=str(record.get("target")),
         windows=tuple(windows),
-        window_keys=_selected_window(folder, windows, config),
+        selected=selected,
         engine=str(record.get("engine") or ""),
         route=route,
         overrides=_read_json(overrides, "") if overrides.is_file() else {},
         model_impl=_model_impl(folder, route),
+        checkpoint_sha256=sha256,
     )
 
 
-def _selected_window(folder: pathlib.Path, windows: list[int | None], config: dict[str, Any]) -> int | None:
-    """The window that was measured: of the layers that have none by themselves."""
-    own = [None] * len(windows)
+def own_windows(n_layers: int, config: dict[str, Any]) -> list[int | None]:
+    """(n_layers) keys of the layers that the measured checkpoint windows by itself, else None."""
     types = config.get("layer_types")
-    if isinstance(types, list) and len(types) == len(windows) and config.get("use_sliding_window") is not False:
-        own = [config.get("sliding_window") if kind == "sliding_attention" else None for kind in types]
+    if not isinstance(types, list) or len(types) != n_layers or config.get("use_sliding_window") is False:
+        return [None] * n_layers
+    return [config.get("sliding_window") if kind == "sliding_attention" else None for kind in types]
+
+
+def _selected_windows(windows: list[int | None], config: dict[str, Any]) -> tuple[int, ...]:
+    """Of the layers that have none by themselves."""
+    own = own_windows(len(windows), config)
     sizes = {keys for keys, own_keys in zip(windows, own, strict=True) if keys is not None and keys != own_keys}
     if len(sizes) > 1:
         sizes.discard(config.get("sliding_window"))
-    if len(sizes) > 1:
-        raise Failure(
-            ExitCode.BAD_DATA,
-            f"{folder / RECORD}: windows of {', '.join(map(str, sorted(sizes)))} keys: one size besides the model's "
-            "own can be checked",
-        )
-    return next(iter(sizes), None)
+    return tuple(sorted(sizes))
 
 
 def _model_impl(folder: pathlib.Path, route: str) -> str:

@@ -139,7 +139,8 @@ def check(flags: argparse.Namespace, scratch: pathlib.Path) -> tuple[dict[str, A
     config = export.source_config
     widest = export.widest_window
     n_positions = (config.get("max_position_embeddings") or 2**31) - flags.generate
-    probe = make_probe(config["vocab_size"], export.window_keys or widest, widest, n_positions, flags.tokens)
+    narrowest, is_plan = export.window_keys or widest, len(export.selected) > 1
+    probe = make_probe(config["vocab_size"], narrowest, widest, n_positions, flags.tokens, one_by_one=is_plan)
     model = _checked_model(export, engine, flags, scratch)
     answer = engines.ask(
         engine, export, model, probe, flags.generate, flags.python, flags.threads, flags.timeout, scratch

@@ -11,6 +11,7 @@ from winnow.common.errors import ExitCode, Failure
 SEED = 20260627
 MOST_PAST, LEAST_PAST = 256, 64  # tokens that see a window, unless asked for
 ROWS_BEFORE = 32  # scored tokens that no window reaches
+MOST_ONE_BY_ONE = 128  # scored tokens where each takes winnow a pass of its own
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,11 @@ class Probe:
         return len(self.tokens) - self.first
 
 
-def make_probe(n_vocabulary: int, window: int, widest: int, n_positions: int, n_tokens: int | None) -> Probe:
+def make_probe(
+    n_vocabulary: int, window: int, widest: int, n_positions: int, n_tokens: int | None, one_by_one: bool = False
+) -> Probe:
     """window: that of the layers that were selected, W. widest: the widest of all layers. n_positions: those that the
-    model has. Failure where the sequence would not reach past both.
+    model has. one_by_one: as of write_calibration. Failure where the sequence would not reach past both.
 
     Random tokens, then twice a repetition of what stood W and W + 1 places before. A head that continues a repetition
     looks at the token behind the earlier one: at the last key of the window, then at the first beyond it. So trained
@@ -51,15 +54,18 @@ def make_probe(n_vocabulary: int, window: int, widest: int, n_positions: int, n_
     middle = window + 1 + (n_tokens - window - 1) // 2
     for place in range(window + 1, n_tokens):
         tokens[place] = tokens[place - window - (place >= middle)]
-    first = max(1, window - ROWS_BEFORE)
+    first = max(1, window - ROWS_BEFORE, n_tokens - MOST_ONE_BY_ONE if one_by_one else 0)
     return Probe(tokens, first, max(0, window - first))
 
 
-def write_calibration(path: pathlib.Path, tokens: list[int], first: int) -> None:
-    """A file as results/README.md has it, of one example whose tokens from `first` on are scored."""
+def write_calibration(path: pathlib.Path, tokens: list[int], first: int, one_by_one: bool = False) -> None:
+    """A file as results/README.md has it, whose tokens from `first` on are scored. one_by_one: each in an example of
+    its own, else all in one."""
+    ends = range(first + 1, len(tokens) + 1) if one_by_one else [len(tokens)]
     with h5py.File(path, "w") as file:
         file.attrs["format"], file.attrs["format_version"] = "winnow-calibration", 1
-        file["tokens"] = np.array(tokens, np.int32)
-        file["offsets"] = np.array([0, len(tokens)], np.int64)
-        file["answer_start"] = np.array([first], np.int64)
-        file.create_dataset("example_id", data=["serve-check"], dtype=h5py.string_dtype("utf-8"))
+        file["tokens"] = np.concatenate([np.array(tokens[:end], np.int32) for end in ends])
+        file["offsets"] = np.cumsum([0, *ends], dtype=np.int64)
+        file["answer_start"] = np.array([end - 1 for end in ends] if one_by_one else [first], np.int64)
+        names = [f"serve-check {end}" for end in ends] if one_by_one else ["serve-check"]
+        file.create_dataset("example_id", data=names, dtype=h5py.string_dtype("utf-8"))

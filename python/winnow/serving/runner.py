@@ -5,9 +5,9 @@
 It runs in the Python in which the engine is installed, which need not have anything of winnow: nothing but the standard
 library and the engine is imported. Exit code 69: the engine is not installed there.
 
-Request: model (folder, or a GGUF), overrides (of config.json), model_impl (of vLLM and SGLang), tokens, first (token
-to score), n_new (tokens to write), threads (or null). Result: version, nll (of tokens[first:], nats), text (token
-ids, greedy) and margins (log-probability of each over the next best, nats). All in float32 on the CPU.
+Request: model (folder, or a GGUF), overrides (of config.json), model_impl (of vLLM and SGLang), n_vocabulary, tokens,
+first (token to score), n_new (tokens to write), threads (or null). Result: version, nll (of tokens[first:], nats), text
+(token ids, greedy) and margins (log-probability of each over the next best, nats). All in float32 on the CPU.
 """
 
 import json
@@ -74,32 +74,44 @@ def run_llamacpp(request: Result) -> Result:
         processor.n_threads = request["threads"] or 1
     server = xllamacpp.Server(params)
 
-    def step(prompt: "list[int]", forced: "int | None" = None) -> "tuple[int, float, float]":
-        """The next token, its log-probability, and how far that is over the next best."""
-        body: Result = {"prompt": prompt, "n_predict": 1, "n_probs": 2, "temperature": 0.0, "samplers": ["temperature"]}
-        body["cache_prompt"] = True
-        if forced is not None:
-            body["logit_bias"] = [[forced, 1e6]]
+    def step(prompt: "list[int]", forced: int, n_probs: int = 2) -> "tuple[float, list[Result]] | None":
+        """Log-probability of the forced token, and the likeliest tokens. None where the token's text ends within a
+        character: it is held back then, and its figures with it."""
+        body: Result = {"prompt": prompt, "n_predict": 1, "n_probs": n_probs, "temperature": 0.0}
+        body |= {"samplers": ["temperature"], "cache_prompt": True, "logit_bias": [[forced, 1e6]]}
         answer = server.handle_completions(body)
         try:
-            row = answer["choices"][0]["logprobs"]["content"][0]
+            rows = answer["choices"][0]["logprobs"]
+            if rows is None:
+                return None
+            row = rows["content"][0]
         except (LookupError, TypeError):
             raise RuntimeError(f"llama.cpp answers {json.dumps(answer)[:300]}") from None
-        best = [each["logprob"] for each in row["top_logprobs"]]
-        return row["id"], row["logprob"], best[0] - best[1]
+        if row["id"] != forced:
+            raise RuntimeError(f"llama.cpp gives token {row['id']} where {forced} was forced")
+        return row["logprob"], row["top_logprobs"]
 
+    # A token whose text is whole: forced in place of one that is held back, it shows the figures of all.
+    whole = next((token for token in tokens if step(tokens[:1], token) is not None), None)
+    if whole is None:
+        raise RuntimeError("llama.cpp gives no log-probability of any token of the sequence")
     nll = []
     for place in range(first, len(tokens)):
-        token, log_p, _ = step(tokens[:place], tokens[place])
-        if token != tokens[place] or not math.isfinite(log_p):
-            raise RuntimeError(f"llama.cpp gives token {token} with {log_p} where {tokens[place]} was forced")
+        found = step(tokens[:place], tokens[place])
+        if found is not None:
+            log_p = found[0]
+        else:
+            _, rows = step(tokens[:place], whole, request["n_vocabulary"]) or (0.0, [])
+            log_p = next((row["logprob"] for row in rows if row["id"] == tokens[place]), math.nan)
+        if not math.isfinite(log_p):
+            raise RuntimeError(f"llama.cpp gives {log_p} as log-probability of token {tokens[place]}")
         nll.append(-log_p)
     text: list[int] = []
     margins = []
     for _ in range(request["n_new"]):
-        token, _, margin = step(tokens + text)
-        text.append(token)
-        margins.append(margin)
+        _, rows = step(tokens + text, whole) or (0.0, [])
+        text.append(rows[0]["id"])
+        margins.append(rows[0]["logprob"] - rows[1]["logprob"])
     version = getattr(xllamacpp, "__version__", "")
     return {"version": f"{version}", "nll": nll, "text": text, "margins": margins}
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import h5py
 import launch
 import numpy as np
 import pytest
@@ -147,6 +148,9 @@ def test_an_engine_that_fails_is_said_with_its_last_words(export, engine, tmp_pa
     assert result.returncode == 65 and result.stdout == ""
     assert launch.error_lines(result.stderr) == result.stderr.splitlines()[-1:]
     assert "Transformers does not run" in result.stderr and "no such architecture" in result.stderr
+    # llama.cpp goes on talking while Python ends with an exception.
+    code = "print('RuntimeError: no such tensor'); print('0.01 I main loop exited'); sys.exit(1)"
+    assert "no such tensor" in check(export, tmp_path, engine(code=code)).stderr
     result = check(export, tmp_path, engine(code="import time; time.sleep(60)"), "--timeout", "1")
     assert result.returncode == 69 and "--timeout" in result.stderr
     result = check(export, tmp_path, engine(code="answer['nll'].pop()"))
@@ -245,6 +249,38 @@ def test_a_layer_may_keep_a_window_of_its_own(engine, tmp_path):
     assert record["windows"] == windows and record["window_keys"] == WINDOW
     python = engine(nll=record["token_nll"]["hybrid"])
     assert check(folder, tmp_path, python, "--generate", "0").returncode == 0
+
+
+@pytest.mark.parametrize("own", [None, 12])
+def test_windows_of_several_sizes_are_a_plan_s(own, engine, tmp_path):
+    """All of them are off by a key, but for a window of the model's own."""
+    model = tiny.write_checkpoint(tmp_path / "model", layers=LAYERS)
+    if own:
+        config = json.loads((model / "config.json").read_text()) | {"use_sliding_window": True, "sliding_window": own}
+        config["layer_types"] = ["full_attention"] * 3 + ["sliding_attention"]
+        (model / "config.json").write_text(json.dumps(config))
+    windows = [WINDOW, None, WINDOW + 8, own]
+    tiny.write_calibration(tmp_path / "data.h5", [48])
+    words = ["calibrate", "--model", model, "--data", tmp_path / "data.h5", "--window", WINDOW, "--target", "hf"]
+    words += ["--layers", 0, "--device", "cpu", "--threads", 1, "--out", tmp_path / "run"]
+    assert launch.run(words, tmp_path).returncode == 0
+    with h5py.File(tmp_path / "run/results.h5") as file:
+        sha256 = file["provenance/checkpoint_sha256"].asstr()[()]
+    folder = write_export(tmp_path / "hybrid", model, windows=windows, checkpoint_sha256=sha256)
+    out = tmp_path / "check.json"
+    result = check(folder, tmp_path, engine(), "--out", out, "--generate", "0")
+    assert result.returncode == 65, result.stderr
+    record = json.loads(out.read_text())
+    assert record["windows"] == windows and record["window_keys"] == WINDOW and list(record["candidates"]) == PATTERNS
+    assert all(each["rms_from_hybrid_nats"] > 0.01 for ran, each in record["candidates"].items() if ran != "hybrid")
+    for ran, code in (("hybrid", 0), ("window-minus-1", 65)):
+        python = engine(nll=record["token_nll"][ran])
+        assert check(folder, tmp_path, python, "--out", out, "--generate", "0").returncode == code
+        assert json.loads(out.read_text())["verdict"] == ran
+    # The same layers with one window are another model.
+    single = write_export(tmp_path / "single", model, windows=[WINDOW, None, WINDOW, own])
+    result = check(single, tmp_path, engine(nll=record["token_nll"]["hybrid"]), "--out", out, "--generate", "0")
+    assert result.returncode == 65 and json.loads(out.read_text())["verdict"] != "hybrid"
 
 
 def test_flags(export, engine, tmp_path):

@@ -269,6 +269,25 @@ def test_the_converter_of_a_checkout_is_run(checkpoint, tmp_path):
     assert files.served(tmp_path)[:2] == ["llama-server", "--model"]
 
 
+@pytest.mark.parametrize(
+    "flags, wanted",
+    [
+        ([], ["--parallel", "1"]),
+        (["--max-seq-len", "2000"], ["--parallel", "1", "--ctx-size", "2000"]),
+        (["--concurrency", "3"], ["--parallel", "3", "--ctx-size", str(3 * 4096)]),
+        (["--concurrency", "3", "--max-seq-len", "2000"], ["--parallel", "3", "--ctx-size", "6000"]),
+    ],
+)
+def test_llama_server_has_the_sequences_whose_memory_is_reckoned(checkpoint, tmp_path, flags, wanted):
+    """Its context is that of all sequences together; by itself it would take four of them."""
+    result = files.export(tmp_path, checkpoint[0], "llamacpp", *flags)
+    assert result.returncode == 0, result.stderr
+    assert [word for word in files.served(tmp_path)[3:] if word != "$@"] == wanted
+    kv = json.loads((tmp_path / "out" / "winnow-export.json").read_text())["kv_cache"]
+    n_tokens = int(wanted[-1]) if "--ctx-size" in wanted else kv["max_seq_len"]
+    assert n_tokens == kv["max_seq_len"] * kv["concurrency"] and kv["concurrency"] == int(wanted[1])
+
+
 @pytest.mark.parametrize("text, code", [(None, 66), ("raise SystemExit('no such architecture')", 69)])
 def test_a_converter_that_fails_leaves_nothing(checkpoint, tmp_path, text, code):
     checkout = tmp_path / "llama.cpp"
