@@ -22,6 +22,15 @@ int main(int argc, char** argv) {
     for (std::size_t i = 0; i < table.window_keys.values.size(); ++i) {
       if (table.full_attention.values[i] != 0) table.window_keys.values[i] = 0;
     }
+    // And one of heads: the first of two keeps full attention in each windowed layer of the last pattern.
+    table.full_heads = winnow::stats::Table<uint8_t>(table.n_patterns() * table.n_layers(), 2);
+    for (std::size_t i = 0; i < table.full_attention.values.size(); ++i) {
+      const auto row = static_cast<int64_t>(i);
+      const bool is_last = row / table.n_layers() == table.n_patterns() - 1;
+      const bool is_full = table.full_attention.values[i] != 0;
+      table.full_heads(row, 0) = is_full || is_last ? 1 : 0;
+      table.full_heads(row, 1) = is_full ? 1 : 0;
+    }
     winnow::evaluation::write_evaluation(argv[2], evaluated);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "write_example_results: %s\n", error.what());

@@ -136,7 +136,10 @@ std::string name_of(const run::RunOptions& options) {
   for (const run::Option* option : run::options_of(options.verb)) {
     if (option->part != run::Part::kMeasurement && option->part != run::Part::kExtent) continue;
     const auto is_there = [&](const std::string& name) { return identity.contains(name); };
-    if (is_there(option->key()) || std::any_of(option->identity.begin(), option->identity.end(), is_there)) continue;
+    // What decides a part alone of what is there, such as the rows where --tail-rows does not say, is not.
+    const std::vector<std::string>& decided = option->identity;
+    const bool is_known = !decided.empty() && std::all_of(decided.begin(), decided.end(), is_there);
+    if (is_there(option->key()) || is_known) continue;
     const std::vector<std::string> words = run::words_of(*option, options);
     if (!words.empty()) identity[option->key()] = words;
   }

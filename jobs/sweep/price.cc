@@ -37,7 +37,11 @@ double sweep_flops(const model::ModelConfig& config, const run::Settings& settin
     lane_rows += own_layers * (rows - first);
     lane_pairs += own_layers * (rows * rows - first * first) / 2.0;
   }
-  const auto lanes = static_cast<double>(settings.layers.size());
+  // A lane of a head takes what that of its layer takes, nearly.
+  const double lanes_a_layer = settings.per_kv_head ? 1.0 + static_cast<double>(config.heads.n_kv_heads) : 1.0;
+  lane_rows *= lanes_a_layer;
+  lane_pairs *= lanes_a_layer;
+  const auto lanes = static_cast<double>(settings.layers.size()) * lanes_a_layer;
   const auto q_dim = static_cast<double>(config.heads.q_dim());
   const auto kv_dim = 2.0 * static_cast<double>(config.heads.kv_dim());
   const auto hidden = static_cast<double>(config.hidden);

@@ -32,9 +32,10 @@ Forecast make_forecast(const Inputs& inputs, std::span<const WorkUnit> units, co
   Forecast forecast;
   forecast.n_units = static_cast<int64_t>(units.size());
   forecast.seconds = predict_makespan(units, n_ranks);
-  const auto cells_per_example = static_cast<int64_t>(inputs.wanted.size()) + 1;
+  forecast.lanes_per_example = static_cast<int64_t>(inputs.wanted.size());
   int64_t token_bytes = 0;
   for (const DataSet& data : inputs.data_sets) {
+    const auto cells_per_example = static_cast<int64_t>(data.wanted_of(inputs.wanted).size()) + 1;
     forecast.cells_total += data.n_examples * cells_per_example;
     for (int64_t e = 0; options.per_token && e < data.n_examples; ++e) {
       token_bytes += data.n_answer(e) * cells_per_example * static_cast<int64_t>(sizeof(float));
@@ -53,6 +54,7 @@ std::string forecast_text(const Forecast& forecast, const std::vector<RankFacts>
                              {"units", forecast.n_units},
                              {"cells_missing", forecast.cells_missing},
                              {"cells_total", forecast.cells_total},
+                             {"lanes_per_example", forecast.lanes_per_example},
                              {"predicted_seconds", forecast.seconds},
                              {"start_seconds", forecast.start_seconds},
                              {"predicted_text_seconds", forecast.text_seconds},
@@ -79,6 +81,7 @@ std::string forecast_text(const Forecast& forecast, const std::vector<RankFacts>
   }
   text += fmt::format("  work    {} of {} cells are missing; {} unit(s)\n", forecast.cells_missing,
                       forecast.cells_total, forecast.n_units);
+  text += fmt::format("  lanes   {} an example, beside its base\n", forecast.lanes_per_example);
   text += fmt::format("  time    about {} on {} rank(s), after a start of {}\n", format_duration(forecast.seconds),
                       ranks.size(), format_duration(forecast.start_seconds));
   if (forecast.text_seconds > 0.0) {

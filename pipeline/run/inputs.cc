@@ -13,6 +13,12 @@
 
 namespace winnow::run {
 
+std::span<const int64_t> DataSet::wanted_of(std::span<const int64_t> variants) const {
+  if (!n_variants) return variants;
+  const auto end = std::ranges::lower_bound(variants, *n_variants);
+  return variants.first(static_cast<std::size_t>(end - variants.begin()));
+}
+
 DataSet read_data_set(const std::string& name, const std::filesystem::path& file, int64_t vocab,
                       const std::optional<int64_t>& limit) {
   DataSet data{.name = name, .corpus = read_corpus(file, vocab), .n_examples = 0};
@@ -166,7 +172,10 @@ std::optional<int64_t> Inputs::find_number(const engine::Pattern& pattern) const
 int64_t Inputs::number_of_name(const std::string& name) {
   Variant variant;
   try {
-    if (selection::is_windows_name(name)) {
+    if (selection::is_heads_name(name)) {
+      variant.windowed_heads = selection::heads_of_name(name, config.n_layers, config.heads.n_kv_heads);
+      variant.windowed = selection::windowed_layers(variant.windowed_heads, config.n_layers);
+    } else if (selection::is_windows_name(name)) {
       variant.window_keys = selection::windows_of_name(name, config.n_layers);
       for (const int64_t keys : variant.window_keys) variant.windowed.push_back(keys > 0);
     } else {
@@ -192,15 +201,25 @@ Inputs load_inputs(const RunOptions& options) {
   inputs.config = model::read_config(options.model);
   inputs.settings = resolve_settings(options, inputs.config.n_layers);
   take_layer_rules(options, inputs.config, inputs.settings);
-  inputs.variants = inputs.settings.single_layers();
-  for (auto first = int64_t{0}; first < static_cast<int64_t>(inputs.variants.size()); first += inputs.config.n_layers) {
-    for (const int64_t layer : inputs.settings.layers) inputs.wanted.push_back(first + layer);
+  const int64_t n_layers = inputs.config.n_layers;
+  Settings& settings = inputs.settings;
+  if (settings.per_kv_head) settings.n_kv_heads = inputs.config.heads.n_kv_heads;
+  inputs.variants = settings.single_layers();
+  const int64_t n_of_layers = settings.number_of_head(0, 0);
+  for (int64_t first = 0; first < n_of_layers; first += n_layers) {
+    for (const int64_t layer : settings.layers) inputs.wanted.push_back(first + layer);
+  }
+  for (const int64_t layer : settings.layers) {
+    for (int64_t head = 0; head < settings.n_kv_heads; ++head) {
+      inputs.wanted.push_back(settings.number_of_head(layer, head));
+    }
   }
   inputs.with_kl = inputs.settings.signals.needs(&SignalNeeds::distributions);
   inputs.open_checkpoint(options.model);
   inputs.data_sets.push_back(read_data_set("calibration", options.data, inputs.config.vocab, options.limit));
   for (const auto& [name, file] : options.controls) {
     inputs.data_sets.push_back(read_data_set("control/" + name, file, inputs.config.vocab, options.limit));
+    inputs.data_sets.back().n_variants = n_of_layers;
   }
   check_data_sets(options, inputs);
   return inputs;
@@ -311,6 +330,7 @@ std::unique_ptr<model::CheckpointWatch> watch_checkpoint(const Inputs& inputs, r
 void take_settings(const Settings& settings, RunIdentity& identity) {
   identity.window_keys = settings.window_keys;
   identity.other_window_keys = settings.other_window_keys;
+  identity.per_kv_head = settings.per_kv_head;
   identity.sinks = settings.sinks;
   identity.decode = settings.decode_name();
   identity.tail_rows = settings.tail_rows;

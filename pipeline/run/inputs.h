@@ -4,6 +4,7 @@
 #include <future>
 #include <memory>
 #include <optional>
+#include <span>
 #include <stop_token>
 #include <string>
 #include <vector>
@@ -31,6 +32,11 @@ struct DataSet {
   int64_t n_examples = 0;  // the first of the corpus, after --limit
   int64_t n_wanted = 0;    // the first so many are measured in the round at hand
   bool all_rows = false;   // whether every row obeys the window, whatever --tail-rows says
+  // The first so many variants are measured of it; none: all that the run wants. Of controls layers alone.
+  std::optional<int64_t> n_variants = std::nullopt;
+
+  // Returns those of the variants that are measured of it, which are ascending.
+  std::span<const int64_t> wanted_of(std::span<const int64_t> variants) const;
 
   int64_t n_answer(int64_t e) const {
     return static_cast<int64_t>(corpus.example(e).size()) - corpus.answer_start[static_cast<std::size_t>(e)];

@@ -26,6 +26,11 @@ void check_positions(const RunOptions& options, const model::ModelConfig& config
   }
   // Rows before the tail would leave keys with the positions of full attention, which no query of the tail fits: no
   // engine keeps keys of both kinds in a layer.
+  if (options.per_kv_head) {
+    refuse_config(options, "layer_types: in a " + config.model_type +
+                               " a window changes the positions of a layer, which its heads share; leave out "
+                               "--per-kv-head");
+  }
   const bool is_search = options.verb == Verb::kSearch;
   if (is_search ? options.exact : !options.tail_rows.has_value()) return;
   refuse_config(options, "layer_types: in a " + config.model_type +

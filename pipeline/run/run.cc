@@ -122,6 +122,9 @@ void MeasuringRun::log_set_up() const {
   if (!settings.other_window_keys.empty()) {
     spdlog::info("every layer under each window of {}", joined(settings.windows()));
   }
+  if (settings.per_kv_head) {
+    spdlog::info("every key head of every layer alone, too: {} lanes an example", inputs_.wanted.size());
+  }
   for (const std::string& warning : inputs_.warnings) spdlog::info("warning: {}", warning);
   const auto online = static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN));
   const bool is_default_binding = session_.under_mpirun() && std::getenv("SLURM_JOB_ID") == nullptr;
@@ -282,10 +285,11 @@ bool MeasuringRun::measure() {
   const double expected = predict_units();
   Progress progress(units_, expected);
   if (session_.is_root()) {
-    const auto n_variants = static_cast<int64_t>(inputs_.wanted.size()) + 1;
     int64_t n_cells = 0;
     int64_t n_missing = 0;
-    for (const DataSet& data : inputs_.data_sets) n_cells += data.n_wanted * n_variants;
+    for (const DataSet& data : inputs_.data_sets) {
+      n_cells += data.n_wanted * (static_cast<int64_t>(data.wanted_of(inputs_.wanted).size()) + 1);
+    }
     for (const WorkUnit& unit : units_) n_missing += unit.n_cells();
     progress.keep_in(options_.out, n_cells - n_missing, n_cells);
     spdlog::info("{} unit(s), about {}, {} of memory a rank (--max-memory is {})", units_.size(),

@@ -155,7 +155,7 @@ std::vector<MissingCells> find_missing(const std::vector<DataSet>& data_sets, co
     for (int64_t e = 0; e < data_sets[d].n_wanted; ++e) {
       MissingCells example{
           .data_set = static_cast<int64_t>(d), .example = e, .base = !cells[d].has(e, kBaseVariant), .variants = {}};
-      for (const int64_t variant : variants) {
+      for (const int64_t variant : data_sets[d].wanted_of(variants)) {
         if (!cells[d].has(e, variant)) example.variants.push_back(variant);
       }
       if (example.base || !example.variants.empty()) missing.push_back(std::move(example));

@@ -105,6 +105,7 @@ nlohmann::json RunIdentity::to_json() const {
   if (kind != kCalibrate) json["kind"] = kind;
   if (!signals.empty()) json["signals"] = signals;
   if (!other_window_keys.empty()) json["other_window_keys"] = other_window_keys;
+  if (per_kv_head) json["per_kv_head"] = true;
   if (native_window > 0) json["native_window"] = native_window;
   if (!positions.empty()) json["positions"] = positions;
   return json;
@@ -139,9 +140,9 @@ void RunRecord::adopt(const RunIdentity& identity, const std::map<std::string, s
   }
   const nlohmann::json& there = json_["identity"];
   const auto value_in = [](const nlohmann::json& fields, const std::string& field) {
-    const bool is_later =
-        field == "signals" || field == "other_window_keys" || field == "native_window" || field == "positions";
-    const char* absent = field == "kind" ? kCalibrate : is_later ? "none" : "missing";
+    static const std::set<std::string> kLater = {"signals", "other_window_keys", "per_kv_head", "native_window",
+                                                 "positions"};
+    const char* absent = field == "kind" ? kCalibrate : kLater.contains(field) ? "none" : "missing";
     return fields.value(field, nlohmann::json(absent));
   };
   std::set<std::string> names;

@@ -21,6 +21,7 @@ struct RunIdentity {
   std::string data_sha256;
   int64_t window_keys = 0;
   std::vector<int64_t> other_window_keys = {};  // that layers are measured under as well, rising
+  bool per_kv_head = false;                     // key heads are measured alone as well
   int64_t sinks = 0;
   std::string decode;                // "windowed" or "full"
   std::optional<int64_t> tail_rows;  // none: every row obeys the window

@@ -191,6 +191,28 @@ calibration::FiguresByWindow figures_by_window(const ScoreTable& cells, const Co
 
 }  // namespace
 
+calibration::FiguresByHead figures_by_head(const ScoreTable& cells, const Corpus& corpus, int64_t n_examples,
+                                           const Settings& settings) {
+  calibration::FiguresByHead figures;
+  if (!settings.per_kv_head) return figures;
+  const auto n_layers = static_cast<int64_t>(settings.layers.size());
+  figures.n_heads = settings.n_kv_heads;
+  figures.nll = stats::Table<double>(n_examples * n_layers, figures.n_heads);
+  figures.exact_match = stats::Table<uint8_t>(n_examples * n_layers, figures.n_heads);
+  figures.token_accuracy = stats::Table<double>(n_examples * n_layers, figures.n_heads);
+  for (int64_t cell = 0; cell < n_examples * n_layers; ++cell) {
+    const int64_t layer = settings.layers[static_cast<std::size_t>(cell % n_layers)];
+    for (int64_t head = 0; head < figures.n_heads; ++head) {
+      const int64_t variant = settings.number_of_head(layer, head);
+      const engine::Score score = cells.get(cell / n_layers, variant, answer_tokens(corpus, cell / n_layers));
+      figures.nll(cell, head) = score.nll_nats;
+      figures.exact_match(cell, head) = score.exact_match ? 1 : 0;
+      figures.token_accuracy(cell, head) = score.token_accuracy;
+    }
+  }
+  return figures;
+}
+
 calibration::Measurement to_measurement(const ScoreTable& cells, const Corpus& corpus, int64_t n_examples,
                                         const Settings& settings) {
   const std::vector<int64_t>& layers = settings.layers;

@@ -35,7 +35,7 @@ void add_pattern(selection::NamedPattern given, const std::string& text, std::ve
   const bool is_there = std::any_of(patterns.begin(), patterns.end(), [&](const EvaluatedPattern& known) {
     const bool are_two_files = known.given.selection && given.selection && known.file != text;
     return known.given.name == given.name && known.given.windowed == given.windowed &&
-           known.given.windows == given.windows && !are_two_files;
+           known.given.windows == given.windows && known.given.windowed_heads == given.windowed_heads && !are_two_files;
   });
   if (is_there) return;
   EvaluatedPattern pattern{.name = given.name, .given = {}, .file = {}};
@@ -63,6 +63,29 @@ std::vector<EvaluatedPattern> read_patterns(const run::RunOptions& options, int6
     patterns.insert(patterns.begin(),
                     {.name = "full", .given = selection::parse_pattern("full", model, kFlag), .file = {}});
   return patterns;
+}
+
+// What single heads do: they are those of this model, and texts are written with whole layers alone.
+void check_heads(const run::RunOptions& options, const std::vector<EvaluatedPattern>& patterns,
+                 const run::Inputs& inputs) {
+  for (const EvaluatedPattern& pattern : patterns) {
+    if (pattern.given.windowed_heads.empty()) continue;
+    const int64_t n_heads = pattern.given.selection->n_kv_heads;
+    if (n_heads != inputs.config.heads.n_kv_heads) {
+      fail(ExitCode::kConfigMismatch, pattern.file + ": made for a model of " + std::to_string(n_heads) +
+                                          " key heads a layer, this one has " +
+                                          std::to_string(inputs.config.heads.n_kv_heads) + "; select for this model");
+    }
+    if (!inputs.settings.rules.windowed_ropes.empty()) {
+      fail(ExitCode::kUsage, pattern.file +
+                                 ": gives single key heads a window, which changes the positions of whole "
+                                 "layers in this model; evaluate layers");
+    }
+    if (options.generate == 0) continue;
+    fail(ExitCode::kUsage, "--generate: " + pattern.file +
+                               " gives single key heads a window, and texts are written with the caches of whole "
+                               "layers; leave one of them out");
+  }
 }
 
 // Layers with a window of their own keep it: a list that names one is refused, of a rule it is said.
@@ -140,10 +163,33 @@ evaluation::ServedModel served_model(const model::ModelConfig& config) {
           .kv_element_bytes = kernels::size_bytes(config.checkpoint_dtype)};
 }
 
+bool has_heads(const std::vector<EvaluatedPattern>& patterns) {
+  return std::ranges::any_of(patterns, [](const auto& pattern) { return !pattern.given.windowed_heads.empty(); });
+}
+
+// The key heads with full attention of each layer, where a plan of heads is among the patterns.
+stats::Table<uint8_t> full_heads_of(const std::vector<EvaluatedPattern>& patterns, const run::Inputs& inputs) {
+  if (!has_heads(patterns)) return {};
+  const int64_t n_layers = inputs.config.n_layers;
+  const int64_t n_heads = inputs.config.heads.n_kv_heads;
+  stats::Table<uint8_t> full(static_cast<int64_t>(patterns.size()) * n_layers, n_heads);
+  for (int64_t row = 0; row < full.rows; ++row) {
+    const selection::NamedPattern& given = patterns[static_cast<std::size_t>(row / n_layers)].given;
+    const int64_t layer = row % n_layers;
+    for (int64_t head = 0; head < n_heads; ++head) {
+      const bool is_windowed = given.windowed_heads.empty()
+                                   ? given.windowed[static_cast<std::size_t>(layer)]
+                                   : given.windowed_heads[static_cast<std::size_t>(layer * n_heads + head)];
+      full(row, head) = is_windowed ? 0 : 1;
+    }
+  }
+  return full;
+}
+
 // What each layer sees, where a plan is among the patterns.
 stats::Table<int64_t> window_keys_of(const std::vector<EvaluatedPattern>& patterns, const run::Inputs& inputs) {
   const auto is_plan = [](const EvaluatedPattern& pattern) { return !pattern.given.windows.empty(); };
-  if (std::ranges::none_of(patterns, is_plan)) return {};
+  if (std::ranges::none_of(patterns, is_plan) && !has_heads(patterns)) return {};
   const kernels::Window window{.keys = inputs.settings.window_keys};
   stats::Table<int64_t> keys(static_cast<int64_t>(patterns.size()), inputs.config.n_layers);
   for (int64_t p = 0; p < keys.rows; ++p) {
@@ -165,6 +211,7 @@ evaluation::EvaluationTable table_of(const std::vector<EvaluatedPattern>& patter
   table.full_attention = stats::Table<uint8_t>(n_patterns, inputs.config.n_layers);
   table.native_window = inputs.settings.native_windows();
   table.window_keys = window_keys_of(patterns, inputs);
+  table.full_heads = full_heads_of(patterns, inputs);
   table.nll = stats::Table<double>(n_patterns, data.n_examples);
   table.exact_match = stats::Table<uint8_t>(n_patterns, data.n_examples);
   table.token_accuracy = stats::Table<double>(n_patterns, data.n_examples);
@@ -226,6 +273,7 @@ EvaluationInputs load_evaluation(const run::RunOptions& options) {
   run::take_layer_rules(options, inputs.config, inputs.settings);
   read.patterns = read_patterns(options, inputs.config.n_layers);
   keep_native_windows(read.patterns, inputs);
+  check_heads(options, read.patterns, inputs);
   check_baseline(options.baseline, read.patterns);
   evaluation::parse_margin(options.margin);  // refused before anything is measured
   std::set<int64_t> wanted;

@@ -18,7 +18,9 @@ struct EvaluatedPattern {
   int64_t variant = run::kBaseVariant;  // number of its cells: the base has full attention everywhere
 
   // Returns what its layers see.
-  run::Variant windows() const { return {.windowed = given.windowed, .window_keys = given.windows}; }
+  run::Variant windows() const {
+    return {.windowed = given.windowed, .window_keys = given.windows, .windowed_heads = given.windowed_heads};
+  }
 };
 
 struct EvaluationInputs {

@@ -51,6 +51,7 @@ calibration::Results finish_run(const FinishedRun& run, run::RunDirectory& direc
     calibration::Measurement measurement =
         run::to_measurement(run.cells[d], data.corpus, data.n_examples, inputs.settings);
     if (d == 0) {
+      measurement.by_head = run::figures_by_head(run.cells[d], data.corpus, data.n_examples, inputs.settings);
       results.calibration = std::move(measurement);
     } else {
       results.controls.emplace(data.name.substr(data.name.find('/') + 1), std::move(measurement));

@@ -7,6 +7,7 @@
 #include "base/signal_specs.h"
 
 #include "base/json_values.h"
+#include "results/calibration/heads.h"
 #include "results/storage/variables.h"
 
 namespace winnow::calibration {
@@ -127,6 +128,7 @@ std::string to_json(const Results& results) {
   for (const auto& [name, figures] : s.deconfounding) object["deconfounding"][name] = deconfounding_object(figures);
   object["reliability"] = reliability_object(s.reliability);
   if (s.signals) object["signals"] = signals_object(*s.signals);
+  if (s.heads) object["heads"] = heads_object(results);
   object["statistics"] = {{"seed", s.options.seed},
                           {"n_resamples", s.options.n_resamples},
                           {"n_permutations", s.options.n_permutations},

@@ -73,6 +73,23 @@ void check_by_window(const std::string& name, const Measurement& m) {
   }
 }
 
+void check_by_head(const std::string& name, const Measurement& m) {
+  const FiguresByHead& figures = m.by_head;
+  const int64_t n_values = m.n_examples() * m.n_layers() * figures.n_heads;
+  check_size(name, "nll of heads", figures.nll.values.size(), n_values);
+  check_size(name, "exact_match of heads", figures.exact_match.values.size(), n_values);
+  check_size(name, "token_accuracy of heads", figures.token_accuracy.values.size(), n_values);
+  for (int64_t cell = 0; figures.n_heads > 0 && cell < m.n_examples() * m.n_layers(); ++cell) {
+    for (int64_t head = 0; head < figures.n_heads; ++head) {
+      if (std::isfinite(figures.nll(cell, head)) && std::isfinite(figures.token_accuracy(cell, head))) continue;
+      fail(ExitCode::kBadData, name + ": figures of example " +
+                                   m.example_id[static_cast<std::size_t>(cell / m.n_layers())] + ", layer " +
+                                   std::to_string(m.layer[static_cast<std::size_t>(cell % m.n_layers())]) + ", head " +
+                                   std::to_string(head) + " are not finite");
+    }
+  }
+}
+
 void check_finite(const std::string& name, const Measurement& m) {
   const auto bad = [&](const char* what, int64_t e, const std::string& where) {
     fail(ExitCode::kBadData,
@@ -136,6 +153,7 @@ void check_measurement(const Measurement& m, const std::string& name) {
   check_table(name, "token_accuracy", m.token_accuracy, m);
   check_finite(name, m);
   check_by_window(name, m);
+  check_by_head(name, m);
   check_signals(name, m);
 }
 

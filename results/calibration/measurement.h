@@ -23,6 +23,14 @@ struct FiguresByWindow {
   int64_t n_windows() const { return static_cast<int64_t>(window.size()); }
 };
 
+// Figures of every key head windowed alone, all else with full attention. Tables are (examples * layers, heads).
+struct FiguresByHead {
+  int64_t n_heads = 0;       // of a layer, key heads; 0: they were not measured
+  stats::Table<double> nll;  // nats per token
+  stats::Table<uint8_t> exact_match;
+  stats::Table<double> token_accuracy;
+};
+
 // One set of examples under the base and under every variant "layer l windowed against full, all else as in the base".
 struct Measurement {
   std::vector<std::string> example_id;       // (examples)
@@ -46,6 +54,7 @@ struct Measurement {
   stats::Table<float> token_nll;
 
   FiguresByWindow by_window;
+  FiguresByHead by_head;
 
   // Signals that were measured, by variable of base/signal_specs.h: (examples, layers), or (examples * layers, key
   // heads).
@@ -62,6 +71,10 @@ struct Measurement {
   // Returns NLL(layer with that window) - NLL(base, in which it has full attention), nats per token.
   double delta_nll_by_window(int64_t example, int64_t column, int64_t window) const {
     return by_window.nll(example * n_layers() + column, window) - nll_base[static_cast<std::size_t>(example)] + 0.0;
+  }
+  // Returns NLL(that head of the layer windowed) - NLL(base, in which it has full attention), nats per token.
+  double delta_nll_by_head(int64_t example, int64_t column, int64_t head) const {
+    return by_head.nll(example * n_layers() + column, head) - nll_base[static_cast<std::size_t>(example)] + 0.0;
   }
   // Returns null where it was not measured.
   const stats::Table<double>* find_signal(std::string_view variable) const;

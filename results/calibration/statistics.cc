@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/random.h"
 #include "base/signal_specs.h"
+#include "results/calibration/heads.h"
 #include "results/calibration/signals.h"
 #include "results/stats/correlation.h"
 #include "results/stats/resampling.h"
@@ -91,33 +92,11 @@ void fill_spread(Ranking& ranking, const stats::Table<double>& delta, const Stat
 }
 
 Ranking compute_ranking(const Measurement& m, const Columns& columns, const StatisticsOptions& options) {
-  const double nan = std::numeric_limits<double>::quiet_NaN();
+  Ranking ranking = rank_columns(m.layer, columns, options);
   const std::vector<int64_t> all = stats::iota(m.n_examples());
-  Ranking ranking;
-  ranking.layer = m.layer;
-  ranking.mean_delta_nll = stats::mean_of_rows(columns.delta_nll, all);
-  ranking.exact_match_drop = stats::mean_of_rows(columns.exact_match_drop, all);
-  ranking.token_accuracy_drop = stats::mean_of_rows(columns.token_accuracy_drop, all);
-  for (int64_t l = 0; l < m.n_layers(); ++l) {
-    ranking.median_delta_nll.push_back(median_of_column(columns.delta_nll, l));
-  }
-  ranking.rank = ranks_of(ranking.mean_delta_nll, m.layer);
-  ranking.budget = budgets(m.n_layers(), options.top_k);
   for (const SignalSpec& spec : signal_specs()) {
     const stats::Table<double>* table = m.find_signal(spec.ranked);
     if (table != nullptr) ranking.signal_means[spec.ranked] = stats::mean_of_rows(*table, all);
-  }
-  const bool has_spread = m.n_examples() > 1;
-  for (std::vector<double>* column :
-       {&ranking.standard_error, &ranking.ci_low, &ranking.ci_high, &ranking.rank_low, &ranking.rank_high}) {
-    column->assign(stats::at(m.n_layers()), nan);
-  }
-  ranking.p_top_k =
-      stats::Table<double>(static_cast<int64_t>(ranking.budget.size()), m.n_layers(), has_spread ? 0.0 : nan);
-  if (has_spread) {
-    fill_spread(ranking, columns.delta_nll, options);
-  } else {
-    ranking.spread_status = "one example";
   }
   return ranking;
 }
@@ -318,6 +297,35 @@ std::vector<int64_t> Ranking::order() const {
 
 int64_t budget_of(int64_t n_layers, int64_t divisor) { return std::max<int64_t>(1, n_layers / divisor); }
 
+Ranking rank_columns(const std::vector<int64_t>& numbers, const Columns& columns, const StatisticsOptions& options) {
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  const std::vector<int64_t> all = stats::iota(columns.delta_nll.rows);
+  Ranking ranking;
+  ranking.layer = numbers;
+  ranking.mean_delta_nll = stats::mean_of_rows(columns.delta_nll, all);
+  ranking.exact_match_drop = stats::mean_of_rows(columns.exact_match_drop, all);
+  ranking.token_accuracy_drop = stats::mean_of_rows(columns.token_accuracy_drop, all);
+  const int64_t n_columns = columns.delta_nll.cols;
+  for (int64_t l = 0; l < n_columns; ++l) {
+    ranking.median_delta_nll.push_back(median_of_column(columns.delta_nll, l));
+  }
+  ranking.rank = ranks_of(ranking.mean_delta_nll, numbers);
+  ranking.budget = budgets(n_columns, options.top_k);
+  const bool has_spread = columns.delta_nll.rows > 1;
+  for (std::vector<double>* column :
+       {&ranking.standard_error, &ranking.ci_low, &ranking.ci_high, &ranking.rank_low, &ranking.rank_high}) {
+    column->assign(stats::at(n_columns), nan);
+  }
+  ranking.p_top_k =
+      stats::Table<double>(static_cast<int64_t>(ranking.budget.size()), n_columns, has_spread ? 0.0 : nan);
+  if (has_spread) {
+    fill_spread(ranking, columns.delta_nll, options);
+  } else {
+    ranking.spread_status = "one example";
+  }
+  return ranking;
+}
+
 Statistics compute_statistics(const Measurement& calibration, const std::map<std::string, Measurement>& controls,
                               const StatisticsOptions& options) {
   check_measurement(calibration, "calibration");
@@ -340,6 +348,7 @@ Statistics compute_statistics(const Measurement& calibration, const std::map<std
   statistics.reliability.rho_token_accuracy =
       rho_with_drop(columns.delta_nll, columns.token_accuracy_drop, "token-accuracy drop", statistics.options);
   statistics.signals = compare_signals(calibration, statistics.options);
+  statistics.heads = compare_heads(calibration, columns, statistics.options);
   return statistics;
 }
 

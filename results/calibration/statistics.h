@@ -82,16 +82,30 @@ struct SignalComparison {
   std::string transfer_status;           // why some are NaN, empty where none is
 };
 
+// Figures of key heads that were windowed alone. A head's number is its layer times the heads of a layer, plus its own.
+struct HeadStatistics {
+  int64_t n_heads = 0;  // of a layer
+  Ranking ranking;      // of the heads of all measured layers, with their numbers in the place of layers
+  // (measured layers), nats per token: the sum of the mean deltas of a layer's heads, and the largest of them.
+  std::vector<double> layer_sum, layer_largest;
+  // Spearman over layers of the mean delta NLL of the whole layer with layer_sum and with layer_largest.
+  stats::Estimate rho_sum, rho_largest;
+};
+
 struct Statistics {
   StatisticsOptions options;  // as used: top_k is never 0
   Ranking ranking;
   std::map<std::string, Deconfounding> deconfounding;  // by control
   Reliability reliability;
   std::optional<SignalComparison> signals;  // where a signal besides NLL and matches was measured
+  std::optional<HeadStatistics> heads;      // where key heads were measured alone
 };
 
 // Returns K = max(1, floor(n_layers / divisor)).
 int64_t budget_of(int64_t n_layers, int64_t divisor);
+
+// Ranks columns of measured figures under these numbers, which stand for layers and decide ties; signals apart.
+Ranking rank_columns(const std::vector<int64_t>& numbers, const Columns& columns, const StatisticsOptions& options);
 
 // Computes all statistics. Throws Error(kBadData) for an empty or inconsistent table, a value that is not finite
 // (naming set, example and layer) or a control measured on other layers, Error(kUsage) for options out of range.

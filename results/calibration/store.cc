@@ -7,6 +7,7 @@
 
 #include "base/checksum.h"
 #include "base/error.h"
+#include "results/calibration/heads_store.h"
 #include "results/calibration/signals_store.h"
 #include "results/storage/hdf5.h"
 #include "results/storage/variables.h"
@@ -333,6 +334,7 @@ void write_results(const std::filesystem::path& path, const Results& results) {
   }
   write_reliability(root.create_group("reliability"), results.statistics.reliability);
   if (results.statistics.signals) write_comparison(root.create_group("signals"), *results.statistics.signals);
+  write_heads(root, results);
   storage::write_provenance(root.create_group("provenance"), results.provenance);
   file.commit();
 }
@@ -357,6 +359,7 @@ Results read_results(const std::filesystem::path& path) {
   }
   results.statistics.reliability = read_reliability(root.group("reliability"));
   if (root.contains_group("signals")) results.statistics.signals = read_comparison(root.group("signals"));
+  read_heads(root, results);
   results.provenance = storage::read_provenance(root.group("provenance"));
   if (!file.has_checksum()) note_no_checksum(path);
   return results;

@@ -7,6 +7,7 @@
 
 #include "base/strings.h"
 #include "base/terminal_table.h"
+#include "results/calibration/heads.h"
 #include "results/stats/resampling.h"
 
 namespace winnow::calibration {
@@ -230,6 +231,7 @@ std::string to_table(const Results& results, const TableStyle& style) {
   const Statistics& statistics = results.statistics;
   std::string text = base_block(results) + "\n" + ranking_block(results, style) + "\n" + answer_line(statistics);
   if (results.calibration.by_window.n_windows() > 0) text += "\n" + windows_block(results.calibration);
+  if (statistics.heads) text += "\n" + heads_block(results);
   for (const auto& [name, figures] : statistics.deconfounding) {
     text.append("\n").append(deconfounding_block(name, figures, results));
   }

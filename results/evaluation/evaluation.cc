@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/strings.h"
+#include "base/terminal_table.h"
 #include "results/stats/resampling.h"
 
 namespace winnow::evaluation {
@@ -141,11 +142,36 @@ int64_t EvaluationTable::n_full_layers(int64_t p) const {
   return std::count(begin, begin + full_attention.cols, uint8_t{1});
 }
 
+int64_t EvaluationTable::n_full_heads(int64_t p, int64_t layer) const {
+  const auto begin = full_heads.values.begin() + (p * n_layers() + layer) * full_heads.cols;
+  return std::count(begin, begin + full_heads.cols, uint8_t{1});
+}
+
+int64_t EvaluationTable::n_full_heads(int64_t p) const {
+  int64_t n = 0;
+  for (int64_t layer = 0; layer < n_layers(); ++layer) n += n_full_heads(p, layer);
+  return n;
+}
+
+std::string EvaluationTable::full_text(int64_t p) const {
+  const bool is_of_heads = !full_heads.values.empty() && n_full_heads(p) != n_full_layers(p) * full_heads.cols;
+  return is_of_heads ? std::to_string(n_full_heads(p)) + " of " + std::to_string(n_layers() * full_heads.cols) +
+                           " key heads full"
+                     : std::to_string(n_full_layers(p)) + " of " + std::to_string(n_layers()) + " layers full";
+}
+
+std::string EvaluationTable::full_number(int64_t p) const {
+  if (full_heads.values.empty()) return std::to_string(n_full_layers(p));
+  return number(static_cast<double>(n_full_heads(p)) / static_cast<double>(full_heads.cols), "{:.4g}");
+}
+
 int64_t EvaluationTable::cost(int64_t p) const {
   if (window_keys.values.empty()) return n_full_layers(p);
   int64_t keys = 0;
   for (int64_t l = 0; l < n_layers(); ++l) {
-    keys += window_keys(p, l) == 0 ? kCostLength : std::min(window_keys(p, l), kCostLength);
+    const int64_t seen = window_keys(p, l) == 0 ? kCostLength : std::min(window_keys(p, l), kCostLength);
+    const int64_t n_full = full_heads.values.empty() ? 0 : n_full_heads(p, l);
+    keys += n_full * kCostLength + (std::max<int64_t>(1, full_heads.cols) - n_full) * seen;
   }
   return keys;
 }
@@ -158,6 +184,11 @@ std::vector<ServedWindow> EvaluationResults::windows_of(int64_t pattern) const {
   std::vector<ServedWindow> windows = served_windows_of(windowed, window, table.native_window);
   for (int64_t layer = 0; layer < table.window_keys.cols; ++layer) {
     if (table.window_keys(pattern, layer) > 0) windows[stats::at(layer)].keys = table.window_keys(pattern, layer);
+  }
+  for (int64_t layer = 0; !table.full_heads.values.empty() && layer < table.n_layers(); ++layer) {
+    if (!windows[stats::at(layer)].is_windowed()) continue;
+    windows[stats::at(layer)].full_share =
+        static_cast<double>(table.n_full_heads(pattern, layer)) / static_cast<double>(table.full_heads.cols);
   }
   return windows;
 }
@@ -196,7 +227,9 @@ void check_evaluation(const EvaluationTable& table, const std::string& where) {
       table.prompt_tokens.size() != n || (!table.source.empty() && table.source.size() != n) ||
       (!table.native_window.empty() && table.native_window.size() != stats::at(table.n_layers())) ||
       (!table.window_keys.values.empty() &&
-       (table.window_keys.rows != table.n_patterns() || table.window_keys.cols != table.n_layers()))) {
+       (table.window_keys.rows != table.n_patterns() || table.window_keys.cols != table.n_layers())) ||
+      (!table.full_heads.values.empty() &&
+       (table.full_heads.rows != table.n_patterns() * table.n_layers() || table.window_keys.values.empty()))) {
     fail(ExitCode::kBadData, where + ": the lengths of its tables do not agree");
   }
   if (std::set<std::string>(table.pattern.begin(), table.pattern.end()).size() != table.pattern.size()) {

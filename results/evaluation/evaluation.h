@@ -50,6 +50,9 @@ struct EvaluationTable {
   std::vector<int64_t> native_window;
   // (patterns, model layers), keys that a layer sees, 0: all; empty where no pattern has windows of its own.
   stats::Table<int64_t> window_keys;
+  // (patterns * model layers, key heads): 1 where the head keeps full attention; empty where no pattern has windows in
+  // some of a layer's heads.
+  stats::Table<uint8_t> full_heads{};
   std::vector<std::string> example_id;  // (examples)
   std::vector<std::string> source;      // (examples), empty when the data have none
   std::vector<std::string> token_hash;  // (examples), of their tokens; empty in a file that is older than it
@@ -65,6 +68,13 @@ struct EvaluationTable {
   int64_t n_examples() const { return static_cast<int64_t>(example_id.size()); }
   int64_t n_layers() const { return full_attention.cols; }
   int64_t n_full_layers(int64_t p) const;
+  // Returns the key heads of a layer, or of all layers of a pattern, that keep full attention; of full_heads.
+  int64_t n_full_heads(int64_t p, int64_t layer) const;
+  int64_t n_full_heads(int64_t p) const;
+  // Returns the layers with full attention, in words "3 of 24 layers full"; where single heads have windows, the heads.
+  std::string full_text(int64_t p) const;
+  // Returns their number alone: layers, or heads in layers' worth, "2.5".
+  std::string full_number(int64_t p) const;
   // Returns what tells cheaper patterns from dearer ones: the layers with full attention, or where patterns have
   // windows of their own, the keys that all layers keep of kCostLength tokens.
   int64_t cost(int64_t p) const;

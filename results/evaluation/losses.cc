@@ -137,8 +137,7 @@ std::string leading_sentence(const EvaluationTable& table, const Losses& losses)
 }
 
 std::string pattern_text(const EvaluationTable& table, int64_t p) {
-  return table.pattern[stats::at(p)] + " (" + std::to_string(table.n_full_layers(p)) + " of " +
-         std::to_string(table.n_layers()) + " layers full)";
+  return table.pattern[stats::at(p)] + " (" + table.full_text(p) + ")";
 }
 
 std::string loss_text(const EvaluationTable& table, const FigureLosses& figure, int64_t p) {

@@ -17,7 +17,9 @@ double visible_pairs(double begin, double end, double most) {
 double kv_cache_bytes(const ServedModel& model, std::span<const ServedWindow> windows, int64_t n_tokens) {
   double rows = 0.0;
   for (const ServedWindow& window : windows) {
-    rows += static_cast<double>(window.decode_full ? n_tokens : std::min(n_tokens, window.keys + window.sinks));
+    const auto kept =
+        static_cast<double>(window.decode_full ? n_tokens : std::min(n_tokens, window.keys + window.sinks));
+    rows += kept + window.full_share * (static_cast<double>(n_tokens) - kept);
   }
   return rows * 2.0 * static_cast<double>(model.n_kv_heads * model.head_dim * model.kv_element_bytes);
 }
@@ -28,7 +30,8 @@ double prefill_flop(const ServedModel& model, std::span<const ServedWindow> wind
   for (const ServedWindow& window : windows) {
     const double most = static_cast<double>(window.keys) + static_cast<double>(window.sinks);
     const double first = window.tail_rows < 0 ? 0.0 : std::max(0.0, n - static_cast<double>(window.tail_rows));
-    pairs += visible_pairs(0.0, first, n) + visible_pairs(first, n, most);
+    const double of_window = visible_pairs(0.0, first, n) + visible_pairs(first, n, most);
+    pairs += of_window + window.full_share * (visible_pairs(0.0, n, n) - of_window);
   }
   const auto q_dim = static_cast<double>(model.n_heads * model.head_dim);
   const auto kv_dim = static_cast<double>(model.n_kv_heads * model.head_dim);

@@ -31,6 +31,7 @@ struct ServedWindow {
   int64_t sinks = 0;         // first tokens that it sees besides
   bool decode_full = false;  // rows of the answer see everything: nothing can be dropped from the cache
   int64_t tail_rows = -1;    // of the prompt, that obey the window; -1: all
+  double full_share = 0.0;   // of the key heads of a windowed layer, that see and keep everything all the same
 
   bool is_windowed() const { return keys != kNoLimit; }
   bool operator==(const ServedWindow&) const = default;

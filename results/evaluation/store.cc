@@ -107,6 +107,16 @@ void write_measured(storage::Group& group, const EvaluationTable& table) {
                             table.window_keys.values,
                             {storage::kTokens, "keys that a row of the layer sees, itself included, 0: all"});
   }
+  if (!table.full_heads.values.empty()) {
+    std::vector<int64_t> heads;
+    for (int64_t head = 0; head < table.full_heads.cols; ++head) heads.push_back(head);
+    storage::write_coordinate(group, "kv_head", heads, {storage::kOne, "index of the key head in its layer"});
+    storage::write_variable(group,
+                            {"full_attention_kv_head",
+                             {"pattern", "layer", "kv_head"},
+                             {n_patterns, table.n_layers(), table.full_heads.cols}},
+                            table.full_heads.values, {storage::kOne, "1 where the key head keeps full attention"});
+  }
   storage::write_variable(group, by_example("example_id"), table.example_id,
                           {storage::kText, "identifier of the example"});
   if (!table.source.empty()) {
@@ -263,6 +273,12 @@ EvaluationTable read_measured(const storage::Group& group) {
   }
   if (group.contains("layer_window_keys")) {
     table.window_keys = storage::read_table<int64_t>(group, "layer_window_keys", n_patterns, n_layers);
+  }
+  if (group.contains("full_attention_kv_head")) {
+    table.full_heads.rows = n_patterns * n_layers;
+    table.full_heads.cols = static_cast<int64_t>(group.read<int64_t>("kv_head", 1).values.size());
+    table.full_heads.values =
+        storage::read_variable<uint8_t>(group, "full_attention_kv_head", {n_patterns, n_layers, table.full_heads.cols});
   }
   if (group.contains("source")) table.source = storage::read_variable<std::string>(group, "source", {n});
   table.token_hash = storage::read_token_hashes(group, n);

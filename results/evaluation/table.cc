@@ -58,14 +58,16 @@ std::string pattern_block(const EvaluationResults& results) {
   add({"pattern", "full", "exact match", "95 %", "token acc", "NLL", "95 %", "KL"});
   for (int64_t p = 0; p < table.n_patterns(); ++p) {
     const std::size_t i = stats::at(p);
-    add({table.pattern[i], std::to_string(table.n_full_layers(p)), percent(s.exact_match.mean[i]),
+    add({table.pattern[i], table.full_number(p), percent(s.exact_match.mean[i]),
          percent_interval(s.exact_match.ci_low[i], s.exact_match.ci_high[i]), percent(s.token_accuracy.mean[i]),
          number(s.nll.mean[i]), interval(s.nll.ci_low[i], s.nll.ci_high[i]), has_kl ? number(s.kl.mean[i]) : ""});
   }
-  return lines.text() + wrapped(std::string("full: layers that keep full attention. NLL in nats per token") +
-                                    (has_kl ? ", KL of full attention's distributions to the pattern's too" : "") +
-                                    ". 95 %: bootstrap intervals over examples.",
-                                2);
+  const std::string of_heads = table.full_heads.values.empty() ? "" : ", key heads counted in parts of a layer";
+  return lines.text() +
+         wrapped("full: layers that keep full attention" + of_heads + std::string(". NLL in nats per token") +
+                     (has_kl ? ", KL of full attention's distributions to the pattern's too" : "") +
+                     ". 95 %: bootstrap intervals over examples.",
+                 2);
 }
 
 std::string comparison_block(const EvaluationTable& table, const Comparison& c) {
@@ -105,7 +107,7 @@ std::string losses_block(const EvaluationTable& table, const Losses& losses, int
     if (p == full) continue;
     const std::size_t i = stats::at(p);
     std::vector<std::string> cells = {table.pattern[i],
-                                      std::to_string(table.n_full_layers(p)),
+                                      table.full_number(p),
                                       loss_number(decider.mean[i], decider.figure),
                                       loss_number(decider.bounds.lower[i], decider.figure),
                                       loss_number(decider.bounds.upper[i], decider.figure),
@@ -213,8 +215,8 @@ std::string front_line(const EvaluationTable& table, const std::vector<uint8_t>&
   std::stable_sort(members.begin(), members.end(), [&](int64_t a, int64_t b) { return table.cost(a) > table.cost(b); });
   std::string line = "Front of " + what + ":";
   for (const int64_t p : members) {
-    line += (p == members.front() ? " " : "; ") + table.pattern[stats::at(p)] + " (" +
-            std::to_string(table.n_full_layers(p)) + " full, " + shown[stats::at(p)] + ")";
+    line += (p == members.front() ? " " : "; ") + table.pattern[stats::at(p)] + " (" + table.full_number(p) +
+            " full, " + shown[stats::at(p)] + ")";
   }
   return wrapped(line, 2);
 }
@@ -294,6 +296,16 @@ Json pattern_object(const EvaluationResults& results, int64_t p) {
     for (int64_t l = 0; l < table.n_layers(); ++l) {
       const int64_t keys = table.window_keys(p, l);
       object["windows"].push_back(keys > 0 ? Json(keys) : Json(nullptr));
+    }
+  }
+  if (!table.full_heads.values.empty()) {
+    object["full_kv_heads"] = Json::array();
+    for (int64_t l = 0; l < table.n_layers(); ++l) {
+      Json heads = Json::array();
+      for (int64_t h = 0; h < table.full_heads.cols; ++h) {
+        if (table.full_heads(p * table.n_layers() + l, h) != 0) heads.push_back(h);
+      }
+      object["full_kv_heads"].push_back(std::move(heads));
     }
   }
   put(object, "nll", s.nll, i);

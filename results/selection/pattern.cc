@@ -13,6 +13,7 @@ namespace winnow::selection {
 namespace {
 
 constexpr const char* kWindows = "windows:";
+constexpr const char* kHeads = "heads:";
 constexpr const char* kForms =
     "full, windowed, periodic:K, periodic:K@O, first:K, last:K, random:K, random:SEED:K, list:1,4,5 or a selection "
     "FILE.json";
@@ -119,6 +120,41 @@ std::vector<int64_t> windows_of_name(const std::string& name, int64_t n_layers) 
   return windows;
 }
 
+std::string heads_name(const std::vector<bool>& windowed_heads, int64_t n_layers) {
+  const std::size_t n_heads = windowed_heads.size() / static_cast<std::size_t>(n_layers);
+  std::string name = kHeads;
+  for (std::size_t i = 0; i < windowed_heads.size(); ++i) {
+    if (i > 0 && i % n_heads == 0) name += ',';
+    name += windowed_heads[i] ? '0' : '1';
+  }
+  return name;
+}
+
+bool is_heads_name(const std::string& name) { return name.starts_with(kHeads); }
+
+std::vector<bool> heads_of_name(const std::string& name, int64_t n_layers, int64_t n_kv_heads) {
+  std::vector<bool> windowed_heads;
+  for (const char digit : name.substr(std::min(name.size(), std::string(kHeads).size()))) {
+    if (digit != ',') windowed_heads.push_back(digit == '0');
+  }
+  if (static_cast<int64_t>(windowed_heads.size()) != n_layers * n_kv_heads ||
+      heads_name(windowed_heads, n_layers) != name) {
+    refuse("\"" + name + "\" does not name the heads of " + std::to_string(n_layers) + " layers of " +
+           std::to_string(n_kv_heads));
+  }
+  return windowed_heads;
+}
+
+Pattern windowed_layers(const std::vector<bool>& windowed_heads, int64_t n_layers) {
+  const auto n_heads = static_cast<int64_t>(windowed_heads.size()) / n_layers;
+  Pattern windowed;
+  for (int64_t layer = 0; layer < n_layers; ++layer) {
+    const auto begin = windowed_heads.begin() + layer * n_heads;
+    windowed.push_back(std::find(begin, begin + n_heads, true) != begin + n_heads);
+  }
+  return windowed;
+}
+
 std::vector<int64_t> periodic_layers(int64_t period, int64_t offset, int64_t n_layers) {
   std::vector<int64_t> layers;
   for (int64_t layer = offset; layer < n_layers; layer += period) layers.push_back(layer);
@@ -164,7 +200,10 @@ NamedPattern parse_pattern(const std::string& text, const PatternModel& model, c
     check_selection_model(*pattern.selection, text, model);
     pattern.full_layers = pattern.selection->layers;
     pattern.windows = pattern.selection->layer_windows;
-    pattern.name = pattern.selection->method + ":" + std::to_string(pattern.selection->keep);
+    pattern.windowed_heads = pattern.selection->windowed_heads;
+    const bool is_of_heads = pattern.selection->is_of_heads();
+    pattern.name = pattern.selection->method + ":" +
+                   std::to_string(is_of_heads ? pattern.selection->n_full_heads() : pattern.selection->keep);
   } else if (text == "full") {
     pattern.full_layers = range(0, model.n_layers);
   } else if (text != "windowed") {

@@ -26,12 +26,22 @@ std::string windows_name(const std::vector<int64_t>& windows);
 bool is_windows_name(const std::string& name);
 std::vector<int64_t> windows_of_name(const std::string& name, int64_t n_layers);
 
+// Return the one name of the key heads that keep full attention, "heads:10,11,00" with a digit for each head of each
+// layer, 1 where it does, and the heads of a name; both (n_layers * n_kv_heads), true where a head is windowed.
+// heads_of_name throws Error(kUsage) for what is no such name of a model of that shape.
+std::string heads_name(const std::vector<bool>& windowed_heads, int64_t n_layers);
+bool is_heads_name(const std::string& name);
+std::vector<bool> heads_of_name(const std::string& name, int64_t n_layers, int64_t n_kv_heads);
+// Returns the layers in which a head is windowed; (n_layers).
+Pattern windowed_layers(const std::vector<bool>& windowed_heads, int64_t n_layers);
+
 // A pattern as the command line names it.
 struct NamedPattern {
   std::string name;                    // canonical; of a file METHOD:K ("nll:3"), which two files may share
   Pattern windowed;                    // (n_layers)
   std::vector<int64_t> full_layers;    // those that keep full attention, rising
   std::vector<int64_t> windows;        // (n_layers), of a plan: keys of each layer, 0: full; else empty
+  std::vector<bool> windowed_heads{};  // (n_layers * n_kv_heads), of a plan of heads; else empty
   std::optional<Selection> selection;  // of a file
 };
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "base/atomic_file.h"
@@ -123,6 +124,66 @@ void read_layer_windows(const Fields& fields, Selection& s) {
   }
 }
 
+// The heads agree with the layers that keep full attention in all of them, and with the windows that layers have
+// anyway.
+void read_heads(const Fields& fields, Selection& s) {
+  s.n_kv_heads = fields.integer("kv_heads", 1, kMaxLayers);
+  const std::string heads_of = " of " + std::to_string(s.n_layers) + " layers ";
+  const std::string expected = "for each" + heads_of + "the rising key heads below " + std::to_string(s.n_kv_heads) +
+                               " that keep full attention, all of them in layers, none with a native window";
+  const nlohmann::json& full = fields.value("full_kv_heads", expected.c_str());
+  const std::string expected_deltas = "for each" + heads_of + std::to_string(s.n_kv_heads) + " numbers, or null";
+  const nlohmann::json& deltas = fields.value("kv_head_delta_nll", expected_deltas.c_str());
+  const auto n_layers = static_cast<std::size_t>(s.n_layers);
+  const auto n_heads = static_cast<std::size_t>(s.n_kv_heads);
+  if (!full.is_array() || full.size() != n_layers) fields.refuse("full_kv_heads", expected);
+  if (!deltas.is_array() || deltas.size() != n_layers) fields.refuse("kv_head_delta_nll", expected_deltas);
+  const Pattern windowed = s.windowed();
+  for (std::size_t layer = 0; layer < n_layers; ++layer) {
+    std::vector<bool> has_window(n_heads, true);
+    int64_t before = -1;
+    if (!full[layer].is_array()) fields.refuse("full_kv_heads", expected);
+    for (const nlohmann::json& item : full[layer]) {
+      const bool is_head = item.is_number_unsigned() && item.get<uint64_t>() < n_heads;
+      if (!is_head || item.get<int64_t>() <= before) fields.refuse("full_kv_heads", expected);
+      before = item.get<int64_t>();
+      has_window[static_cast<std::size_t>(before)] = false;
+    }
+    const bool is_whole = full[layer].size() == n_heads;
+    const bool is_native = s.has_native_window(static_cast<int64_t>(layer));
+    if (is_whole == windowed[layer] || (is_native && !full[layer].empty())) fields.refuse("full_kv_heads", expected);
+    s.windowed_heads.insert(s.windowed_heads.end(), has_window.begin(), has_window.end());
+    const bool is_measured = deltas[layer].is_array() && deltas[layer].size() == n_heads;
+    const auto is_number = [](const nlohmann::json& value) { return value.is_number(); };
+    if (!deltas[layer].is_null() && (!is_measured || !std::ranges::all_of(deltas[layer], is_number))) {
+      fields.refuse("kv_head_delta_nll", expected_deltas);
+    }
+    for (std::size_t head = 0; head < n_heads; ++head) {
+      s.head_delta_nll.push_back(is_measured ? deltas[layer][head].get<double>()
+                                             : std::numeric_limits<double>::quiet_NaN());
+    }
+  }
+}
+
+void write_heads(const Selection& s, nlohmann::ordered_json& object) {
+  object["kv_heads"] = s.n_kv_heads;
+  object["keep_kv_heads"] = s.n_full_heads();
+  object["full_kv_heads"] = nlohmann::ordered_json::array();
+  object["kv_head_delta_nll"] = nlohmann::ordered_json::array();
+  for (int64_t layer = 0; layer < s.n_layers; ++layer) {
+    nlohmann::ordered_json full = nlohmann::ordered_json::array();
+    nlohmann::ordered_json deltas = nlohmann::ordered_json::array();
+    for (int64_t head = 0; head < s.n_kv_heads; ++head) {
+      const auto place = static_cast<std::size_t>(layer * s.n_kv_heads + head);
+      if (!s.windowed_heads[place]) full.push_back(head);
+      deltas.push_back(s.head_delta_nll[place]);
+    }
+    const bool is_measured = !std::isnan(s.head_delta_nll[static_cast<std::size_t>(layer * s.n_kv_heads)]);
+    object["full_kv_heads"].push_back(std::move(full));
+    object["kv_head_delta_nll"].push_back(is_measured ? std::move(deltas) : nlohmann::ordered_json(nullptr));
+  }
+}
+
 bool is_sha256(const std::string& text) {
   return text.size() == 64 && text.find_first_not_of("0123456789abcdef") == std::string::npos;
 }
@@ -168,8 +229,14 @@ std::vector<evaluation::ServedWindow> Selection::windows() const {
   for (std::size_t layer = 0; layer < layer_windows.size(); ++layer) {
     if (layer_windows[layer] > 0) windows[layer].keys = layer_windows[layer];
   }
+  for (std::size_t head = 0; head < windowed_heads.size(); ++head) {
+    evaluation::ServedWindow& of_layer = windows[head / static_cast<std::size_t>(n_kv_heads)];
+    if (of_layer.is_windowed() && !windowed_heads[head]) of_layer.full_share += 1.0 / static_cast<double>(n_kv_heads);
+  }
   return windows;
 }
+
+int64_t Selection::n_full_heads() const { return std::ranges::count(windowed_heads, false); }
 
 bool Selection::has_native_window(int64_t layer) const {
   return std::ranges::find(native_layers, layer) != native_layers.end();
@@ -177,8 +244,8 @@ bool Selection::has_native_window(int64_t layer) const {
 
 std::string to_json(const Selection& selection) {
   const bool is_plan = !selection.layer_windows.empty();
-  nlohmann::ordered_json object = {{"format", kSelectionFormat},
-                                   {"format_version", is_plan ? kPlanVersion : kSelectionVersion}};
+  const int64_t version = selection.is_of_heads() ? kHeadsVersion : is_plan ? kPlanVersion : kSelectionVersion;
+  nlohmann::ordered_json object = {{"format", kSelectionFormat}, {"format_version", version}};
   object["method"] = selection.method;
   object["keep"] = selection.keep;
   object["layers"] = selection.layers;
@@ -189,6 +256,7 @@ std::string to_json(const Selection& selection) {
       object["layer_windows"].push_back(keys > 0 ? nlohmann::ordered_json(keys) : nlohmann::ordered_json(nullptr));
     }
   }
+  if (selection.is_of_heads()) write_heads(selection, object);
   object["window"] = selection.window;
   object["window_keys"] = selection.window_keys;
   object["sinks"] = selection.sinks;
@@ -240,10 +308,11 @@ Selection parse_selection(const std::string& text, const std::string& origin, co
   if (!json.contains("format") || json["format"] != kSelectionFormat) {
     fields.refuse("format", quote(kSelectionFormat));
   }
+  const auto is_version = [&](int64_t version) { return json["format_version"] == version; };
   if (!json.contains("format_version") || !json["format_version"].is_number_integer() ||
-      (json["format_version"] != kSelectionVersion && json["format_version"] != kPlanVersion)) {
-    fields.refuse("format_version", std::to_string(kSelectionVersion) + " or " + std::to_string(kPlanVersion) +
-                                        " (which this winnow reads)");
+      (!is_version(kSelectionVersion) && !is_version(kPlanVersion) && !is_version(kHeadsVersion))) {
+    fields.refuse("format_version", std::to_string(kSelectionVersion) + ", " + std::to_string(kPlanVersion) + " or " +
+                                        std::to_string(kHeadsVersion) + " (which this winnow reads)");
   }
   Selection s;
   s.method = fields.text("method");
@@ -263,7 +332,8 @@ Selection parse_selection(const std::string& text, const std::string& origin, co
   s.target = fields.text("target");
   require_one_of(fields, "target", s.target, {"", "hf", "vllm", "trtllm", "swaa-hf", "swaa-vllm"});
   read_native(fields, json, s);
-  if (json["format_version"] == kPlanVersion) read_layer_windows(fields, s);
+  if (is_version(kPlanVersion)) read_layer_windows(fields, s);
+  if (is_version(kHeadsVersion)) read_heads(fields, s);
   const int64_t window_keys = s.window + (s.target == "swaa-vllm" ? 1 : 0);
   if (s.window_keys != window_keys) {
     fields.refuse("window_keys", std::to_string(window_keys) + " for this window and target");

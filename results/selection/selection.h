@@ -19,6 +19,8 @@ inline constexpr const char* kSelectionFormat = "winnow-selection";
 inline constexpr int64_t kSelectionVersion = 1;
 // Of one with windows of single layers, which a reader of the first version would take for one window.
 inline constexpr int64_t kPlanVersion = 2;
+// Of one of key heads, which earlier readers would take for one of layers.
+inline constexpr int64_t kHeadsVersion = 4;
 // Bound on a window, tokens: no sequence is that long.
 inline constexpr int64_t kLargestWindow = int64_t{1} << 59;
 
@@ -42,6 +44,12 @@ struct Selection {
   int64_t native_window = 0;
   // Of a plan: the keys that each layer sees, 0: all of them; (n_layers), or empty: window_keys in all windowed layers.
   std::vector<int64_t> layer_windows;
+  // Of one of key heads: how many a layer has, those with the window, and the mean delta NLL of each alone, NaN where
+  // it was not measured; (n_layers * n_kv_heads), layer by layer. Else 0 and empty. `layers` are those all of whose
+  // heads keep full attention.
+  int64_t n_kv_heads = 0;
+  std::vector<bool> windowed_heads{};
+  std::vector<double> head_delta_nll{};
   std::string positions;          // kByType: a windowed layer has the positions of its type; empty: those it has anyway
   std::string model;              // checkpoint directory, which need not be UTF-8
   std::string model_type;         // family, as config.json names it
@@ -51,6 +59,9 @@ struct Selection {
   storage::Provenance provenance;  // strings and numbers; units and long names are not kept
   bool has_checksum = true;        // of one that was read: whether the file has one, which then has been found right
 
+  bool is_of_heads() const { return n_kv_heads > 0; }
+  // Returns the key heads that keep full attention.
+  int64_t n_full_heads() const;
   // Returns true for a layer that has a window of its own.
   bool has_native_window(int64_t layer) const;
   // Returns true for each layer that is windowed; (n_layers).

@@ -6,6 +6,7 @@
 #include "base/json.h"
 #include "base/strings.h"
 #include "base/utf8.h"
+#include "results/serving/heads.h"
 #include "results/serving/targets.h"
 
 namespace winnow::serving {
@@ -92,6 +93,15 @@ const EngineRow& choose_row(const Request& request) {
 
 void check_target(const Request& request) {
   const std::string& target = request.options.target;
+  if (request.selection.is_of_heads() && !is_head_target(target)) {
+    const std::string of_heads = joined(head_targets(), " or ");
+    request.refuse("it gives single key heads a window, and " +
+                   (request.engine == nullptr ? "its list" : request.engine_title()) +
+                   " has one for all heads of a layer; use --target " + of_heads);
+  }
+  if (!request.selection.is_of_heads() && is_head_target(target)) {
+    request.refuse("it is a selection of layers; make one of key heads with winnow select --per-kv-head");
+  }
   if (request.selection.positions == selection::kByType && target != "hf" && target != "json") {
     request.refuse("it was measured with positions that follow the type of a layer, as Transformers has them; " +
                    request.engine_title() + " is not known to; use --target hf");
@@ -172,6 +182,7 @@ std::vector<std::string> targets() {
   std::vector<std::string> names;
   for (const Engine& engine : engines()) names.emplace_back(engine.target);
   names.emplace_back("json");
+  names.insert(names.end(), head_targets().begin(), head_targets().end());
   return names;
 }
 
@@ -233,6 +244,10 @@ ExportPlan plan_export(const selection::Selection& selection, const SourceModel&
   plan.source = options.model_path;
   plan.served_as = request.model_type;
   plan.windows = request.windows;
+  if (is_head_target(options.target)) {
+    plan_head_target(request, plan);
+    return plan;
+  }
   if (request.engine == nullptr) {
     plan.command = std::string("windows of ") + kExportRecord;
     return plan;
@@ -270,6 +285,10 @@ std::string export_record(const ExportPlan& plan, const selection::Selection& se
   record["keep"] = selection.keep;
   record["n_layers"] = selection.n_layers;
   record["layers"] = selection.layers;
+  if (selection.is_of_heads()) {
+    record["kv_heads"] = selection.n_kv_heads;
+    record["keep_kv_heads"] = selection.n_full_heads();
+  }
   record["sinks"] = selection.sinks;
   record["decode"] = selection.decode;
   record["tail_rows"] = selection.tail_rows;

@@ -21,6 +21,7 @@ GROUPS = {
     "deconfounding/no-effect_0.1": "/deconfounding/NAME",
     "reliability": "/reliability",
     "signals": "/signals",
+    "heads": "/heads",
 }
 
 
@@ -163,7 +164,7 @@ def test_the_evaluation_through_xarray(evaluation_file):
     with xr.open_datatree(evaluation_file, engine="h5netcdf") as tree:
         evaluation = tree["evaluation"].to_dataset()
         assert set(evaluation.variables) == set(EVALUATION)
-        assert set(evaluation.coords) == {"pattern", "layer", "kv_length", "figure", "side"}
+        assert set(evaluation.coords) == {"pattern", "layer", "kv_head", "kv_length", "figure", "side"}
         assert float(evaluation.mean_nll.sel(pattern="full")) == evaluation.nll.sel(pattern="full").values.mean()
         difference = evaluation.mean_nll - evaluation.mean_nll.sel(pattern="periodic:4@0")
         np.testing.assert_array_equal(evaluation.nll_minus_baseline.values, difference.values)

@@ -220,6 +220,9 @@ int run_export(const Options& options) {
     std::erase_if(plan.files, [](const serving::ExportFile& file) { return file.name == "config.json"; });
     plan.command = "merge config_patch.json into the config.json of the checkpoint";
   }
+  if (options.check && selection.is_of_heads()) {
+    fail(ExitCode::kUsage, "--check asks Transformers for windows of layers, which a selection of key heads has not");
+  }
   fs::path out = fs::path(options.out).lexically_normal();
   if (!out.has_filename()) out = out.parent_path();
   check_outputs({{.flag = "", .path = out, .kind = Output::Kind::kNewFolder}},
@@ -241,9 +244,12 @@ int run_export(const Options& options) {
   for (const std::string& warning : plan.warnings) {
     std::fprintf(stderr, "winnow: warning: %s\n", one_line(warning).c_str());
   }
-  std::printf("%s: %lld of %lld layers keep full attention, the others see %s keys. Use: %s\n",
-              one_line(out.string()).c_str(), static_cast<long long>(selection.keep),
-              static_cast<long long>(selection.n_layers), keys_seen(selection).c_str(), one_line(plan.command).c_str());
+  const bool is_of_heads = selection.is_of_heads();
+  const int64_t n_full = is_of_heads ? selection.n_full_heads() : selection.keep;
+  const int64_t n_all = selection.n_layers * (is_of_heads ? selection.n_kv_heads : 1);
+  std::printf("%s: %lld of %lld %s keep full attention, the others see %s keys. Use: %s\n",
+              one_line(out.string()).c_str(), static_cast<long long>(n_full), static_cast<long long>(n_all),
+              is_of_heads ? "key heads" : "layers", keys_seen(selection).c_str(), one_line(plan.command).c_str());
   if (plan.kv) std::printf("%s\n", serving::kv_line(plan).c_str());
   return static_cast<int>(ExitCode::kDone);
 }
@@ -255,7 +261,8 @@ Command add_export(const cli::Verb& program) {
   const cli::Verb verb =
       program.add_subcommand("export", "Writes a selection as a serving engine runs it, or says why it would not");
   verb.add_option("selection", options->selection, "Selection (winnow select --out)").required().type_name("FILE");
-  verb.add_option("--target", options->plan.target, "hf, vllm, sglang, llamacpp, mlx, trtllm, swaa or json")
+  verb.add_option("--target", options->plan.target,
+                  "hf, vllm, sglang, llamacpp, mlx, trtllm, swaa or json; of key heads duoattention or lu-kv")
       .required()
       .type_name("TARGET");
   verb.add_option("--out", options->out, "New folder for the export").required().type_name("DIR");
@@ -285,6 +292,8 @@ Command add_export(const cli::Verb& program) {
       "same mathematics that the engine gives windows. vllm: the same, or overrides. trtllm: the window of each "
       "layer.\n"
       "swaa: a settings list. json: the windows alone. All have winnow-export.json; those of servers have serve.sh.\n"
+      "Of key heads (winnow select --per-kv-head): duoattention: its full_attention_heads.tsv and config.json.\n"
+      "lu-kv: its array of budgets, which kvpress reads.\n"
       "\nExamples:\n  winnow export selection.json --target hf --out hybrid --check\n"
       "  winnow export selection.json --target llamacpp --llama-cpp ~/llama.cpp --out gguf\n");
   return {verb, [options] { return run_export(*options); }};

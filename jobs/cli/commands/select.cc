@@ -10,6 +10,7 @@
 #include "base/strings.h"
 #include "jobs/cli/commands/commands.h"
 #include "results/calibration/store.h"
+#include "results/selection/heads.h"
 #include "results/selection/methods.h"
 #include "results/selection/select_input.h"
 
@@ -20,6 +21,7 @@ struct Options {
   std::string results;
   std::string out;
   bool json = false;
+  bool per_kv_head = false;
   selection::SelectOptions select;
 };
 
@@ -47,12 +49,28 @@ std::string to_table(const selection::Choice& choice, const selection::Selection
   return text;
 }
 
+int run_select_heads(const Options& options, const std::filesystem::path& path) {
+  if (options.select.method != "nll") {
+    fail(ExitCode::kUsage, "--method " + options.select.method + " ranks layers; --per-kv-head ranks heads by nll");
+  }
+  const selection::SelectInput input = selection::read_select_input(path, options.select.method);
+  const selection::HeadChoice choice = selection::choose_heads(input, options.select.keep);
+  const selection::Selection selection = selection::make_head_selection(choice, input, path.string());
+  if (!options.out.empty()) selection::write_selection(options.out, selection);
+  const std::string text = printable(options.json ? selection::to_json(selection) : to_table(choice, selection));
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  const std::string caveats = selection.provenance.text("warnings");
+  if (!caveats.empty()) std::fprintf(stderr, "winnow: note: %s\n", one_line(caveats).c_str());
+  return static_cast<int>(ExitCode::kDone);
+}
+
 int run_select(const Options& options) {
   const std::filesystem::path path = calibration::results_file(options.results);
   if (!options.out.empty()) {
     check_outputs({selection::selection_output("--out", options.out)},
                   {.files = {path, path.parent_path() / "run.json"}, .checkpoints = {}});
   }
+  if (options.per_kv_head) return run_select_heads(options, path);
   const selection::SelectInput input = selection::read_select_input(path, options.select.method);
   const selection::Choice choice = selection::choose_layers(input, options.select);
   const selection::Selection selection = selection::make_selection(choice, input, path.string());
@@ -77,6 +95,10 @@ Command add_select(const cli::Verb& program) {
   verb.add_option("--keep", options->select.keep,
                   "Layers that keep full attention, 0 to all (default: the --top-k of the results)")
       .type_name("K");
+  verb.add_flag(
+      "--per-kv-head", options->per_kv_head,
+      "Choose key heads instead, by nll: --keep layers' worth of them, beside layers of that memory (default: "
+      "off)");
   verb.add_option("--control", options->select.control, "Control set of method ratio (default: the only one)")
       .type_name("NAME");
   verb.add_option("--lazy", options->select.lazy,

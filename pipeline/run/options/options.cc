@@ -77,6 +77,23 @@ void check_machine(const RunOptions& options) {
   }
 }
 
+// Heads are measured in one run with their layers, and in nothing but their NLL and matches.
+void check_heads(const RunOptions& options) {
+  if (options.exact && options.tail_rows) {
+    refuse("--exact windows every row, which contradicts --tail-rows; leave one of them out");
+  }
+  if (!options.per_kv_head) return;
+  const std::string flag = "--per-kv-head";
+  if (options.base != "full") refuse("--base " + options.base + " is for layers; " + flag + " measures from full");
+  if (!options.windows.empty() && parse_windows(options.windows, "--windows").size() > 1) {
+    refuse("--windows measures layers under several windows, " + flag + " heads under one; give --window");
+  }
+  if (!resolve_signals(options).names.empty()) {
+    refuse("--signals are of layers; leave them out, or measure them without " + flag + " in another --out");
+  }
+  if (options.per_token) refuse("--per-token keeps NLLs of layers; leave it out, or leave out " + flag);
+}
+
 void check_calibrate(const RunOptions& options) {
   if (options.base != "full" && options.base != "windowed" && options.base.rfind("list:", 0) != 0) {
     refuse("--base is \"" + options.base + "\", expected full, windowed or list: with layers, such as list:1,4,5");
@@ -86,6 +103,7 @@ void check_calibrate(const RunOptions& options) {
     if (!names.insert(name).second) refuse("--control " + name + " is given twice; names must differ");
   }
   resolve_signals(options);
+  check_heads(options);
   if (options.windows.empty()) return;
   const std::vector<int64_t> windows = parse_windows(options.windows, "--windows");
   if (options.window > 0 && std::ranges::find(windows, options.window) == windows.end()) {
@@ -134,6 +152,7 @@ kernels::Window Settings::window_of(int64_t answer_start) const {
 }
 
 std::string Variant::name() const {
+  if (!windowed_heads.empty()) return selection::heads_name(windowed_heads, static_cast<int64_t>(windowed.size()));
   return window_keys.empty() ? selection::pattern_name(windowed) : selection::windows_name(window_keys);
 }
 
@@ -141,6 +160,12 @@ engine::LayerWindows Settings::layer_windows(const Variant& variant, const kerne
   engine::LayerWindows windows = layer_windows(variant.windowed, window);
   for (std::size_t layer = 0; layer < variant.window_keys.size(); ++layer) {
     if (variant.windowed[layer] && !rules.has_native(layer)) windows[layer].window.keys = variant.window_keys[layer];
+  }
+  const auto n_heads = static_cast<std::ptrdiff_t>(variant.windowed_heads.size() / windows.size());
+  for (std::size_t layer = 0; n_heads > 0 && layer < windows.size(); ++layer) {
+    if (!variant.windowed[layer] || rules.has_native(layer)) continue;
+    const auto begin = variant.windowed_heads.begin() + static_cast<std::ptrdiff_t>(layer) * n_heads;
+    windows[layer] = engine::with_heads(windows[layer], {begin, begin + n_heads});
   }
   return windows;
 }
@@ -165,6 +190,21 @@ std::vector<Variant> Settings::single_layers() const {
   for (const int64_t keys : other_window_keys) {
     for (int64_t l = 0; l < n_layers; ++l) {
       variants.push_back({.windowed = variant(l), .window_keys = std::vector<int64_t>(base.size(), keys)});
+    }
+  }
+  if (!per_kv_head) return variants;
+  const std::vector<Variant> heads = single_heads();
+  variants.insert(variants.end(), heads.begin(), heads.end());
+  return variants;
+}
+
+std::vector<Variant> Settings::single_heads() const {
+  std::vector<Variant> variants;
+  for (std::size_t l = 0; l < base.size(); ++l) {
+    for (std::size_t h = 0; h < static_cast<std::size_t>(n_kv_heads); ++h) {
+      Variant& head = variants.emplace_back(Variant{.windowed = variant(static_cast<int64_t>(l)), .window_keys = {}});
+      head.windowed_heads.assign(base.size() * static_cast<std::size_t>(n_kv_heads), false);
+      head.windowed_heads[l * static_cast<std::size_t>(n_kv_heads) + h] = true;
     }
   }
   return variants;
@@ -233,7 +273,9 @@ Settings resolve_window(const RunOptions& options) {
   settings.sinks = std::min(options.sinks.value_or(0), kernels::kNoLimit / 4);
   settings.decode_full = decodes_full(options);
   settings.tail_rows = options.tail_rows;
-  if (options.verb == Verb::kSearch && !options.exact) settings.tail_rows = options.tail_rows.value_or(kSearchTailRows);
+  settings.per_kv_head = options.per_kv_head;
+  const bool is_tail = options.verb == Verb::kSearch || options.per_kv_head;
+  if (is_tail && !options.exact) settings.tail_rows = options.tail_rows.value_or(kSearchTailRows);
   return settings;
 }
 

@@ -22,7 +22,8 @@ enum class Verb { kCalibrate, kSearch, kEvaluate };
 // NAME and FILE of every control set.
 using Controls = std::vector<std::pair<std::string, std::filesystem::path>>;
 
-// Rows before the answer that obey the window in a search, unless --tail-rows or --exact says otherwise.
+// Rows before the answer that obey the window in a search and where single heads are measured, unless --tail-rows or
+// --exact says otherwise.
 inline constexpr int64_t kSearchTailRows = 256;
 
 // Options of one of these verbs, which option_table.h describes; the defaults are here. Empty or absent: not given.
@@ -54,17 +55,18 @@ struct RunOptions {
   std::string windows;                     // "512,2048": each layer is measured under each; "": under window alone
   std::string base = "full";               // "full", "windowed", "list:1,4,5": layers that keep full attention
   std::string layers;                      // "0-11,20"; "": all
+  bool per_kv_head = false;                // every key head of every layer is measured alone, too
   bool per_token = false;                  // the NLL of every answer token is kept
   std::optional<int64_t> top_k;            // budget besides L/8, L/4 and L/2
   std::string signals;                     // names with commas, "all" or "none"; "": none
   std::optional<std::string> sensitivity;  // "tail" (default) or "full"
   std::optional<int64_t> lazy_sinks, lazy_recent, lazy_last;
+  bool exact = false;  // every row obeys the window: of search in every step, of calibrate's heads
   // Options of search.
   std::string method;                      // greedy-forward, greedy-backward, pairs
   std::optional<int64_t> keep;             // K; of pairs the number of candidates
   std::string objective = "nll";           // nll, exact-match, kl
   int64_t beam = 1;                        // patterns that a step goes on from
-  bool exact = false;                      // every row obeys the window, in every step
   std::optional<int64_t> verify;           // rejected patterns that are measured exactly, besides the best of each K
   std::optional<int64_t> verify_examples;  // the first so many examples serve for that; all
   // Options of evaluate.
@@ -87,6 +89,9 @@ struct RunOptions {
 struct Variant {
   engine::Pattern windowed;          // (n_layers)
   std::vector<int64_t> window_keys;  // (n_layers), 0: full attention; empty: those of the run in windowed layers
+  // Key heads that have the window, of the layers that are windowed; (n_layers * n_kv_heads), layer by layer, or empty:
+  // all heads of these layers.
+  std::vector<bool> windowed_heads{};
 
   // Returns its one name, by which shards and texts know it.
   std::string name() const;
@@ -105,6 +110,8 @@ struct Settings {
   engine::Pattern base;           // (n_layers)
   std::string base_name;          // canonical: "full", "windowed" or "list:1,4"
   std::vector<int64_t> layers;    // ascending
+  bool per_kv_head = false;       // their key heads are measured alone, too
+  int64_t n_kv_heads = 0;         // of the model, where per_kv_head asks for it
   engine::LayerRules rules;       // what the model's layers have of their own; pipeline/run/layer_rules.h
   engine::SignalOptions signals;  // besides NLL and matches
 
@@ -126,8 +133,15 @@ struct Settings {
   // Returns the base with one layer flipped; (n_layers).
   engine::Pattern variant(int64_t layer) const;
   // Returns the base with one layer flipped, for every layer, then the same with each of the other windows: number
-  // w * n_layers + l has layer l under window w, the run's own being 0.
+  // w * n_layers + l has layer l under window w, the run's own being 0. With per_kv_head single_heads() follow.
   std::vector<Variant> single_layers() const;
+  // Returns full attention with the window in one key head, for every head of every layer, layer by layer.
+  std::vector<Variant> single_heads() const;
+  // Returns the number among single_layers() of a head.
+  int64_t number_of_head(int64_t layer, int64_t head) const {
+    const auto n_layers = static_cast<int64_t>(base.size());
+    return n_layers * (1 + static_cast<int64_t>(other_window_keys.size())) + layer * n_kv_heads + head;
+  }
   // Returns true if a window of so many keys changes any row that is computed for an example of n_tokens.
   bool affects(int64_t keys, int64_t n_tokens, int64_t answer_start) const;
   std::string decode_name() const { return decode_full ? "full" : "windowed"; }

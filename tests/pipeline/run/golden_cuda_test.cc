@@ -20,6 +20,7 @@
 #include "model/safetensors.h"
 #include "model/weights.h"
 #include "pipeline/engine/sweep.h"
+#include "tests/pipeline/run/golden_heads.h"
 #include "tests/pipeline/run/golden_native.h"
 #include "tests/tolerances.h"
 
@@ -190,6 +191,54 @@ TEST(FamiliesCuda, AreAsNearFloat64AsTransformersInBf16) {
     ++n_families;
   }
   EXPECT_EQ(n_families, 27);
+}
+
+// Key heads alone, and mixed, on both kernels; and all heads of a layer, one by one, are the layer bit for bit.
+TEST(HeadsCuda, AreAsNearFloat64AsLayersAndMakeUpALayer) {
+  if (cuda::cuda_device_count() == 0) GTEST_SKIP() << "no CUDA device answers";
+  const json errors = transformers_errors();
+  const json file = read_heads_golden();
+  int n_models = 0;
+  for (const json& of_model : file.at("models")) {
+    const auto name = of_model.at("name").get<std::string>();
+    if (!errors.contains(name)) continue;
+    ++n_models;
+    const json golden = golden_of(of_model, file.at("made_by"));
+    const std::filesystem::path directory = kTests / golden.at("checkpoint").get<std::string>();
+    const model::ModelConfig config = model::read_config(directory);
+    const model::Checkpoint checkpoint(directory, config.quantization);
+    for (const Attention attention : {Attention::kAuto, Attention::kBuiltin}) {
+      const auto ops = cuda::make_cuda_backend({.device = 0, .attention = attention});
+      model::ModelWeights weights(config, checkpoint, *ops);
+      RootMeanSquare error;
+      for (const json& expected : of_model.at("cases")) {
+        Settings settings = settings_of(golden, expected, config.n_layers);
+        settings.n_kv_heads = config.heads.n_kv_heads;
+        const std::vector<GoldenExample> examples = examples_of(golden, config.vocab);
+        for (std::size_t e = 0; e < examples.size(); ++e) {
+          engine::SweepRequest request = heads_request(examples[e], settings, of_model.at("mixture"));
+          const std::size_t n_golden = request.variants.size();
+          const kernels::Window window = settings.window_of(examples[e].answer_start);
+          for (std::size_t l = 0; l < request.base.size(); ++l) {
+            request.variants.push_back(settings.layer_windows(settings.variant(static_cast<int64_t>(l)), window));
+            request.variants.push_back(request.variants.back());
+            request.variants.back()[l].windowed_heads.assign(static_cast<std::size_t>(settings.n_kv_heads), true);
+          }
+          const engine::SweepResult found = engine::sweep(*ops, config, weights, request, {});
+          const auto nll = expected.at("nll").at(e).get<std::vector<double>>();
+          error.add(found.base.nll_nats - nll[0]);
+          for (std::size_t v = 0; v < n_golden; ++v) error.add(found.variants[v].nll_nats - nll[v + 1]);
+          for (std::size_t v = n_golden; v < request.variants.size(); v += 2) {
+            EXPECT_EQ(found.variants[v].nll_nats, found.variants[v + 1].nll_nats) << name << ", variant " << v;
+          }
+        }
+      }
+      std::cout << name << ", heads, attention " << path_name(attention) << ": RMS error against float64 over "
+                << error.count() << " NLLs: " << error.value() << " nats\n";
+      EXPECT_LE(error.value(), kBf16ErrorRatio * errors.at(name).get<double>()) << name;
+    }
+  }
+  EXPECT_GE(n_models, 2);
 }
 
 // The same for windows of their own and positions that follow from them.

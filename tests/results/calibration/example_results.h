@@ -51,6 +51,16 @@ inline calibration::Measurement example_measurement(int64_t n_examples, int64_t 
       m.by_window.nll(cell, w) = m.nll(cell / n_layers, cell % n_layers) + (w == 0 ? 0.125 : 0.0);
     }
   }
+  // Two key heads, which share what their layer costs unequally.
+  m.by_head.n_heads = 2;
+  m.by_head.nll = stats::Table<double>(n_examples * n_layers, 2);
+  m.by_head.exact_match = stats::Table<uint8_t>(n_examples * n_layers, 2, 1);
+  m.by_head.token_accuracy = stats::Table<double>(n_examples * n_layers, 2, 0.75);
+  for (int64_t cell = 0; cell < n_examples * n_layers; ++cell) {
+    const double base = m.nll_base[static_cast<std::size_t>(cell / n_layers)];
+    const double delta = m.nll(cell / n_layers, cell % n_layers) - base;
+    for (int64_t h = 0; h < 2; ++h) m.by_head.nll(cell, h) = base + (h == 0 ? 0.75 : 0.125) * delta;
+  }
   // What a run with all signals has. The second example is too short for a lazy ratio.
   for (const char* name : {"kl", "nll_removed", "delta_nll_removed", "attention_mass_outside", "lazy_ratio",
                            "lazy_ratio_compat", "angular_distance"}) {

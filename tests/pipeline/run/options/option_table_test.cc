@@ -115,6 +115,7 @@ TEST(OptionTable, AnOptionIsInTheIdentityWhereItSaysSo) {
   RunOptions all = command_with(Verb::kSearch, "");
   all.signals = "all";
   all.windows = "16,64";
+  all.per_kv_head = true;
   const nlohmann::json identity = identity_of_command(all);
   std::set<std::string> fields;
   for (const auto& [field, value] : identity.items()) fields.insert(field);

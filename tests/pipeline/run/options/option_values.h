@@ -32,6 +32,7 @@ inline const std::map<std::string, std::vector<std::string>>& other_values() {
       {"tail-rows", {"7", "8"}},
       {"layers", {"0-1", "2"}},
       {"base", {"windowed", "list:0,2"}},
+      {"per-kv-head", {"true"}},
       {"per-token", {"true"}},
       {"pattern", {"windowed", "periodic:2@0"}},
       {"ignore-native-window", {"true"}},
@@ -72,6 +73,7 @@ inline RunOptions command_with(Verb verb, const std::string& option) {
   if (verb == Verb::kSearch) options.method = "greedy-forward", options.keep = 1;
   if (verb == Verb::kEvaluate) options.patterns = {"first:1"};
   if (option == "sensitivity" || option.starts_with("lazy")) options.signals = "all";
+  if (option == "exact" && verb == Verb::kCalibrate) options.per_kv_head = true;
   if (option == "verify-examples") options.verify = 3;
   if (option == "stop-tokens" || option == "responses") options.generate = 4;
   return options;
