@@ -123,4 +123,18 @@ std::string format_bytes(int64_t bytes) {
   return unit == 0 ? fmt::format("{} B", bytes) : fmt::format("{:.2f} {}", value, kUnits[unit]);
 }
 
+int64_t parse_bytes(const std::string& text, const std::string& flag) {
+  const std::size_t digits = std::min(text.find_first_not_of("0123456789"), text.size());
+  const auto number = parse_number(text.substr(0, digits));
+  const std::string unit = text.substr(digits);
+  const std::array<std::pair<std::string, int>, 5> units = {{{"", 0}, {"K", 10}, {"M", 20}, {"G", 30}, {"T", 40}}};
+  for (const auto& [name, shift] : units) {
+    const bool matches = unit == name || (shift > 0 && (unit == name + "B" || unit == name + "iB"));
+    if (!matches || !number || *number > (int64_t{1} << (62 - shift))) continue;
+    return *number << shift;
+  }
+  fail(ExitCode::kUsage,
+       flag + ": \"" + text + "\" is no size; expected bytes or for example 512M, 8G (powers of 1024)");
+}
+
 }  // namespace winnow

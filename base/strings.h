@@ -39,5 +39,7 @@ std::string shell_word(const std::string& word);
 std::string format_duration(double seconds);
 // Returns "512 B", "1.50 MiB" or "3.20 GiB".
 std::string format_bytes(int64_t bytes);
+// Parses "8G", "512M" or "1024" and returns bytes; the letters are powers of 1024. Throws Error(kUsage), naming `flag`.
+int64_t parse_bytes(const std::string& text, const std::string& flag);
 
 }  // namespace winnow

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/node.h"
+#include "base/strings.h"
 #include "pipeline/run/options/option_table.h"
 #include "winnow_version.h"
 
@@ -46,18 +47,24 @@ auto refusal_of(const std::string& flag, Parse parse) {
   };
 }
 
-// Whether the command line must have it: another option of the verb may stand in its place.
+// The option of the verb that may stand in the place of a required one; null where there is none.
+const run::Option* replacement_of(const run::Option& option, run::Verb of) {
+  for (const run::Option* other : run::options_of(of)) {
+    if (std::ranges::find(option.instead, other->name) != option.instead.end()) return other;
+  }
+  return nullptr;
+}
+
+// Whether the command line must have it.
 bool is_required(const run::Option& option, run::Verb of) {
-  const std::vector<const run::Option*> all = run::options_of(of);
-  const auto replaces = [&](const run::Option* other) { return other->name == option.instead; };
-  return option.is_required && std::ranges::none_of(all, replaces);
+  return option.is_required && replacement_of(option, of) == nullptr;
 }
 
 template <typename Member>
 Flag add_member(const Verb& verb, const std::string& flag, const run::Option& option, Member member, Values& values) {
-  const bool has_other = option.is_required && !is_required(option, values.options.verb);
+  const run::Option* other = replacement_of(option, values.options.verb);
   const std::string help =
-      option.description() + (has_other ? " (default: the smallest of --" + option.instead + ")" : "");
+      option.description() + (other != nullptr ? " (default: the smallest of --" + other->name + ")" : "");
   if constexpr (std::is_same_v<Member, bool run::RunOptions::*>) {
     return verb.add_flag(flag, values.options.*member, help);
   } else if constexpr (std::is_same_v<Member, run::Controls run::RunOptions::*>) {
@@ -75,7 +82,7 @@ void add_flag(const Verb& verb, const run::Option& option, Values& values) {
   if (is_required(option, values.options.verb)) flag.required();
   if (option.is_repeated()) flag.one_value_each();
   if (option.minimum && option.maximum) flag.in_range(*option.minimum, *option.maximum);
-  if (option.syntax == run::Syntax::kSize) flag.check(refusal_of(name, run::parse_bytes));
+  if (option.syntax == run::Syntax::kSize) flag.check(refusal_of(name, parse_bytes));
   if (option.syntax == run::Syntax::kWindows) flag.check(refusal_of(name, run::parse_windows));
   if (option.syntax == run::Syntax::kControl) {
     flag.check(refusal_of(name, [](const std::string& text, const std::string&) { run::parse_control(text); }));

@@ -129,7 +129,7 @@ engine::SweepRequest Inputs::request(const MissingCells& cells, std::span<const 
   request.tokens = corpus.example(cells.example);
   request.answer_start = corpus.answer_start[static_cast<std::size_t>(cells.example)];
   const kernels::Window window = window_of(cells.data_set, cells.example);
-  request.base = settings.layer_windows(settings.base, window);
+  request.base = settings.layer_windows(Variant{settings.base, settings.base_keys}, window);
   for (const int64_t variant : group) {
     request.variants.push_back(settings.layer_windows(variants[static_cast<std::size_t>(variant)], window));
   }
@@ -163,8 +163,8 @@ int64_t Inputs::number_of(const Variant& variant) {
   return static_cast<int64_t>(variants.size()) - 1;
 }
 
-std::optional<int64_t> Inputs::find_number(const engine::Pattern& pattern) const {
-  const auto found = std::ranges::find(variants, Variant{.windowed = pattern, .window_keys = {}});
+std::optional<int64_t> Inputs::find_number(const Variant& variant) const {
+  const auto found = std::ranges::find(variants, variant);
   if (found == variants.end()) return std::nullopt;
   return found - variants.begin();
 }

@@ -72,7 +72,7 @@ struct Inputs {
   // Opens the checkpoint. Where config.json names no type, the model has the type of its weights.
   void open_checkpoint(const std::filesystem::path& model);
   bool names_variants() const { return kind != "calibrate"; }
-  std::optional<int64_t> find_number(const engine::Pattern& pattern) const;
+  std::optional<int64_t> find_number(const Variant& variant) const;
   // Returns the number of a named variant: the next free one where the pattern is new.
   int64_t number_of(const Variant& variant);
   int64_t number_of(const engine::Pattern& pattern) { return number_of(Variant{pattern, {}}); }

@@ -52,8 +52,7 @@ class MeasuringRun {
   // Returns the seconds that sweeps of the first n_examples of the first data set take on these ranks, after a plan()
   // that found work: as the run measures them, with the prefixes that are kept, or with every row under the window.
   enum class Rows { kAsMeasured, kAll };
-  double predict_round(const engine::Pattern& base, const std::vector<engine::Pattern>& patterns, Rows rows,
-                       int64_t n_examples) const;
+  double predict_round(const Variant& base, const std::vector<Variant>& variants, Rows rows, int64_t n_examples) const;
   // Returns the seconds until the prefixes are made.
   double predict_prefixes() const;
   // Brings up the weights and measures the speed of the ranks, once: what plan() does where there is work. Collective.
@@ -103,8 +102,8 @@ class MeasuringRun {
   int64_t default_memory_limit() const;
   UnitPrices prices() const;
   std::vector<engine::SweepRequest> samples() const;
-  engine::SweepRequest round_request(int64_t example, const engine::Pattern& base,
-                                     const std::vector<engine::Pattern>& patterns, Rows rows) const;
+  engine::SweepRequest round_request(int64_t example, const Variant& base, const std::vector<Variant>& variants,
+                                     Rows rows) const;
   double price(const engine::SweepRequest& request) const;
   bool has_owners() const;
   void charge_prefixes(std::vector<WorkUnit>& units) const;

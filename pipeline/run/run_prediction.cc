@@ -42,11 +42,12 @@ std::vector<engine::SweepRequest> MeasuringRun::samples() const {
     const engine::SweepRequest with_prefix = requests.back();
     if (with_prefix.prefix_rows > 0) requests.push_back(engine::prefix_request(with_prefix));
     // What the search is compared with, and verified by.
-    std::vector<engine::Pattern> patterns;
+    std::vector<Variant> variants;
     for (const int64_t variant : inputs_.wanted) {
-      patterns.push_back(inputs_.variants[static_cast<std::size_t>(variant)].windowed);
+      variants.push_back(inputs_.variants[static_cast<std::size_t>(variant)]);
     }
-    requests.push_back(round_request(cells.example, inputs_.settings.base, patterns, Rows::kAll));
+    const Variant base{.windowed = inputs_.settings.base, .window_keys = inputs_.settings.base_keys};
+    requests.push_back(round_request(cells.example, base, variants, Rows::kAll));
   }
   return requests;
 }
@@ -72,8 +73,8 @@ UnitPrices MeasuringRun::prices() const {
               }};
 }
 
-engine::SweepRequest MeasuringRun::round_request(int64_t example, const engine::Pattern& base,
-                                                 const std::vector<engine::Pattern>& patterns, Rows rows) const {
+engine::SweepRequest MeasuringRun::round_request(int64_t example, const Variant& base,
+                                                 const std::vector<Variant>& variants, Rows rows) const {
   engine::SweepRequest request =
       inputs_.request({.data_set = 0, .example = example, .base = true, .variants = {}}, {}, false);
   kernels::Window window = inputs_.window_of(0, example);
@@ -82,16 +83,16 @@ engine::SweepRequest MeasuringRun::round_request(int64_t example, const engine::
     request.prefix_rows = 0;
   }
   request.base = inputs_.settings.layer_windows(base, window);
-  for (const engine::Pattern& pattern : patterns) {
-    request.variants.push_back(inputs_.settings.layer_windows(pattern, window));
+  for (const Variant& variant : variants) {
+    request.variants.push_back(inputs_.settings.layer_windows(variant, window));
   }
   return request;
 }
 
-double MeasuringRun::predict_round(const engine::Pattern& base, const std::vector<engine::Pattern>& patterns, Rows rows,
+double MeasuringRun::predict_round(const Variant& base, const std::vector<Variant>& variants, Rows rows,
                                    int64_t n_examples) const {
   double seconds = 0.0;
-  for (int64_t e = 0; e < n_examples; ++e) seconds += kUnitSeconds + price(round_request(e, base, patterns, rows));
+  for (int64_t e = 0; e < n_examples; ++e) seconds += kUnitSeconds + price(round_request(e, base, variants, rows));
   return seconds / static_cast<double>(session_.size());
 }
 

@@ -3,19 +3,16 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
-#include <bit>
 #include <cstdio>
 #include <optional>
-#include <set>
 
-#include "base/clock.h"
 #include "base/error.h"
-#include "base/json.h"
 #include "base/random.h"
-#include "base/strings.h"
 #include "pipeline/run/layer_rules.h"
 #include "pipeline/run/run.h"
+#include "pipeline/verbs/plan_inputs.h"
 #include "pipeline/verbs/search_outcome.h"
+#include "pipeline/verbs/search_rounds.h"
 #include "results/search/statistics.h"
 #include "results/selection/pattern.h"
 
@@ -27,6 +24,7 @@ constexpr int64_t kMostPatterns = 100'000;
 
 run::Inputs load_search(const run::RunOptions& options) {
   run::check_options(options);
+  check_plan_options(options);
   run::Inputs inputs;
   inputs.with_kl = search::parse_objective(options.objective) == search::Objective::kKl;
   inputs.kind = run::kind_of(options);
@@ -48,22 +46,21 @@ run::Inputs load_search(const run::RunOptions& options) {
                                std::to_string(kMostPatterns) + "; use a smaller --beam");
   }
   inputs.open_checkpoint(options.model);
-  inputs.data_sets.push_back(run::read_data_set("calibration", options.data, inputs.config.vocab, options.limit));
-  run::check_data_sets(options, inputs);
-  if (options.exact) return inputs;
-  // The same examples again, for exact figures.
-  run::DataSet exact = inputs.data_sets.front();
-  exact.name = "verify";
-  exact.n_wanted = 0;
-  exact.all_rows = true;
-  inputs.data_sets.push_back(std::move(exact));
+  add_searched_data(options, inputs);
   return inputs;
+}
+
+run::Variant variant_of(const engine::Pattern& pattern) { return {.windowed = pattern, .window_keys = {}}; }
+std::vector<run::Variant> variants_of(const std::vector<engine::Pattern>& patterns) {
+  std::vector<run::Variant> variants;
+  for (const engine::Pattern& pattern : patterns) variants.push_back(variant_of(pattern));
+  return variants;
 }
 
 class SearchRun {
  public:
   SearchRun(runtime::MpiSession& session, const run::RunOptions& options)
-      : session_(session), options_(options), run_(session, options) {}
+      : session_(session), options_(options), rounds_(session, options, [this] { announce(); }) {}
 
   ExitCode run(const SearchPresenter& present) {
     run_.set_up([&] { return load_search(options_); });
@@ -71,14 +68,14 @@ class SearchRun {
     if (!options_.exact) run_.keep_prefixes();
     plan_ = plan_of(options_, run_.inputs());
     measure_all();
-    if (end_ == End::kStopped) return run_.interrupted();
-    if (end_ == End::kForecasted) return ExitCode::kDone;
+    if (rounds_.end() == SearchRounds::End::kStopped) return run_.interrupted();
+    if (rounds_.end() == SearchRounds::End::kForecasted) return ExitCode::kDone;
     session_.agree_on_root([&] {
       if (options_.dry_run) {
         std::fputs("Dry run: the search is finished, nothing is left to measure.\n", stdout);
         return;
       }
-      if (has_measured_) run_.show_memory();
+      if (rounds_.has_measured()) run_.show_memory();
       const FinishedSearch finished = finish_search(run_, options_);
       std::fputs(printable(present(finished.results, finished.provenance)).c_str(), stdout);
     });
@@ -86,110 +83,31 @@ class SearchRun {
   }
 
  private:
-  // Why the search ended before all was measured, on all ranks alike.
-  enum class End {
-    kNone,
-    kStopped,     // by a signal; everything finished is kept
-    kForecasted,  // the answer to --dry-run is printed
-  };
-
   void measure_all();
-  void verify(const std::vector<search::SearchStep>& steps);
   std::vector<engine::Pattern> patterns_to_verify(const std::vector<search::SearchStep>& steps) const;
-  std::optional<std::vector<search::PatternMeans>> measure(const engine::Pattern& base,
-                                                           const std::vector<engine::Pattern>& patterns);
-  void measure_cells(std::size_t data_set, int64_t n_examples, const std::vector<engine::Pattern>& patterns);
-  int64_t n_examples() const { return run_.inputs().data_sets[kSearched].n_examples; }
-  int64_t n_verified_examples() const {
-    return std::min(options_.verify_examples.value_or(n_examples()), n_examples());
-  }
   search::SearchCost predict() const;
-  void announce();
-  void note_seconds(double seconds);
+  void announce() { announce_cost(run_, options_, predict(), "about", rounds_.n_verified_examples()); }
 
   runtime::MpiSession& session_;
   const run::RunOptions& options_;
-  run::MeasuringRun run_;
+  SearchRounds rounds_;
+  run::MeasuringRun& run_ = rounds_.run();
   search::SearchPlan plan_;
-  int64_t n_rounds_ = 0;
-  bool has_measured_ = false;
-  End end_ = End::kNone;
 };
 
 void SearchRun::measure_all() {
   const search::MeasurePatterns by_rounds = [this](const engine::Pattern& base,
                                                    const std::vector<engine::Pattern>& patterns) {
-    return measure(base, patterns);
+    return rounds_.measure(variant_of(base), variants_of(patterns));
   };
   if (plan_.method == search::SearchMethod::kPairs) {
     search::pair_search(plan_, by_rounds);
     return;
   }
   const std::vector<search::SearchStep> steps = search::greedy_search(plan_, by_rounds);
-  if (options_.verify && end_ == End::kNone) verify(steps);
-}
-
-// One round: what is missing of these patterns is measured by sweeps from `base`, and every rank learns the means. None
-// where the search ends. The first round, and KL, which is a distance from full attention, have the full pattern as
-// their base.
-std::optional<std::vector<search::PatternMeans>> SearchRun::measure(const engine::Pattern& base,
-                                                                    const std::vector<engine::Pattern>& patterns) {
-  run::Inputs& inputs = run_.inputs();
-  inputs.settings.base = n_rounds_++ == 0 || inputs.with_kl ? plan_.full_pattern() : base;
-  measure_cells(kSearched, n_examples(), patterns);
-  if (end_ != End::kNone) return std::nullopt;
-  std::vector<int64_t> bits;
-  session_.agree_on_root([&] {
-    for (const engine::Pattern& pattern : patterns) {
-      const search::PatternMeans means = means_of(run_, kSearched, pattern);
-      for (const double value : {means.nll_nats, means.exact_match, means.token_accuracy, means.kl_nats}) {
-        bits.push_back(std::bit_cast<int64_t>(value));
-      }
-    }
-  });
-  session_.broadcast(bits);
-  std::vector<search::PatternMeans> means;
-  for (std::size_t i = 0; i + 3 < bits.size(); i += 4) {
-    const auto value = [&](std::size_t k) { return std::bit_cast<double>(bits[i + k]); };
-    means.push_back({value(0), value(1), value(2), value(3)});
+  if (options_.verify && rounds_.end() == SearchRounds::End::kNone) {
+    rounds_.verify(variants_of(patterns_to_verify(steps)));
   }
-  return means;
-}
-
-// Of the first n_examples of a data set.
-void SearchRun::measure_cells(std::size_t data_set, int64_t n_examples, const std::vector<engine::Pattern>& patterns) {
-  run::Inputs& inputs = run_.inputs();
-  for (std::size_t d = 0; d < inputs.data_sets.size(); ++d) {
-    inputs.data_sets[d].n_wanted = d == data_set ? n_examples : 0;
-  }
-  std::set<int64_t> wanted;
-  for (const engine::Pattern& pattern : patterns) {
-    // The full pattern's figures are the base's of the first round.
-    if (pattern != plan_.full_pattern()) wanted.insert(inputs.number_of(pattern));
-  }
-  inputs.wanted.assign(wanted.begin(), wanted.end());
-  const auto begin = Clock::now();
-  if (!run_.plan()) return;
-  if (!has_measured_) announce();
-  has_measured_ = true;
-  if (options_.dry_run) {
-    end_ = End::kForecasted;
-    return;
-  }
-  if (!run_.measure()) {
-    end_ = End::kStopped;
-    return;
-  }
-  run_.sum();
-  if (data_set == kSearched) note_seconds(seconds_since(begin));
-}
-
-void SearchRun::note_seconds(double seconds) {
-  session_.agree_on_root([&] {
-    nlohmann::json& entry = search_entry(run_, options_);
-    entry["search_seconds"] = entry.value("search_seconds", 0.0) + seconds;
-    run_.directory().write_record();
-  });
 }
 
 // Of the whole search: played with made-up figures, as the patterns that it will measure depend on the real ones. What
@@ -201,9 +119,10 @@ search::SearchCost SearchRun::predict() const {
   const search::MeasurePatterns play = [&](const engine::Pattern& base, const std::vector<engine::Pattern>& patterns) {
     const bool from_full = is_first || run_.inputs().with_kl;
     is_first = false;
-    const engine::Pattern start = from_full ? plan_.full_pattern() : base;
-    cost.predicted += run_.predict_round(start, patterns, run::MeasuringRun::Rows::kAsMeasured, n_examples());
-    cost.predicted_exact += run_.predict_round(start, patterns, run::MeasuringRun::Rows::kAll, n_examples());
+    const run::Variant start = from_full ? rounds_.full() : variant_of(base);
+    const std::vector<run::Variant> variants = variants_of(patterns);
+    cost.predicted += run_.predict_round(start, variants, run::MeasuringRun::Rows::kAsMeasured, rounds_.n_examples());
+    cost.predicted_exact += run_.predict_round(start, variants, run::MeasuringRun::Rows::kAll, rounds_.n_examples());
     std::vector<search::PatternMeans> means(patterns.size());
     for (search::PatternMeans& m : means) m.nll_nats = m.kl_nats = static_cast<double>(figures.below(1 << 20));
     return means;
@@ -214,47 +133,10 @@ search::SearchCost SearchRun::predict() const {
   }
   const std::vector<search::SearchStep> steps = search::greedy_search(plan_, play);
   if (options_.verify) {
-    cost.predicted_verification = run_.predict_round(plan_.full_pattern(), patterns_to_verify(steps),
-                                                     run::MeasuringRun::Rows::kAll, n_verified_examples());
+    cost.predicted_verification = run_.predict_round(rounds_.full(), variants_of(patterns_to_verify(steps)),
+                                                     run::MeasuringRun::Rows::kAll, rounds_.n_verified_examples());
   }
   return cost;
-}
-
-// What the search will take, before it starts.
-void SearchRun::announce() {
-  session_.agree_on_root([&] {
-    const search::SearchCost cost = predict();
-    if (options_.exact) {
-      spdlog::info("search: about {} with every row under the window", format_duration(cost.predicted_exact));
-    } else {
-      spdlog::info(
-          "search: about {} on cached keys and values, {} of it to make them; about {} with --exact, {:.1f} times as "
-          "much",
-          format_duration(cost.predicted), format_duration(run_.predict_prefixes()),
-          format_duration(cost.predicted_exact), cost.predicted_exact / cost.predicted);
-    }
-    if (options_.verify) {
-      spdlog::info("verification of {} example(s): about {} more", n_verified_examples(),
-                   format_duration(cost.predicted_verification));
-    }
-    if (options_.dry_run) {
-      nlohmann::json json = {
-          {"dry_run", true}, {"predicted_seconds", cost.predicted}, {"predicted_seconds_exact", cost.predicted_exact}};
-      std::string text = "Dry run: nothing is measured or written.\n  whole search  about " +
-                         format_duration(cost.predicted) + "\n  with --exact  about " +
-                         format_duration(cost.predicted_exact) + "\n";
-      if (options_.verify) {
-        json["predicted_seconds_verification"] = cost.predicted_verification;
-        text += "  verification  about " + format_duration(cost.predicted_verification) + " more\n";
-      }
-      std::fputs(options_.json ? (json_text(json, 2) + "\n").c_str() : text.c_str(), stdout);
-      return;
-    }
-    nlohmann::json& entry = search_entry(run_, options_);
-    entry["predicted_seconds"] = cost.predicted;
-    entry["predicted_seconds_exact"] = cost.predicted_exact;
-    entry["predicted_seconds_verification"] = cost.predicted_verification;
-  });
 }
 
 // The best of each K and some of the rejected.
@@ -271,16 +153,6 @@ std::vector<engine::Pattern> SearchRun::patterns_to_verify(const std::vector<sea
     chosen.push_back(patterns[static_cast<std::size_t>(index)]);
   }
   return chosen;
-}
-
-// Exact figures of these, all from the full pattern: one round.
-void SearchRun::verify(const std::vector<search::SearchStep>& steps) {
-  const std::vector<engine::Pattern> chosen = patterns_to_verify(steps);
-  run_.inputs().settings.base = plan_.full_pattern();
-  run_.drop_prefixes();
-  spdlog::info("verification: {} patterns with every row under the window, on {} example(s)", chosen.size(),
-               n_verified_examples());
-  measure_cells(kVerified, n_verified_examples(), chosen);
 }
 
 }  // namespace

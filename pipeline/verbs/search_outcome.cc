@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "pipeline/run/provenance.h"
+#include "pipeline/verbs/search_rounds.h"
 #include "results/search/statistics.h"
 #include "results/search/store.h"
 #include "results/selection/pattern.h"
@@ -15,24 +16,9 @@ namespace {
 
 constexpr const char* kSearches = "searches";
 
-// Of the first n_examples; empty unless all of them are there.
-search::ExampleFigures figures_of(const run::MeasuringRun& run, std::size_t data_set, int64_t n_examples,
-                                  const engine::Pattern& pattern) {
-  const run::Inputs& inputs = run.inputs();
-  const run::DataSet& data = inputs.data_sets[data_set];
-  const run::ScoreTable& cells = run.cells()[data_set];
-  const bool is_full = pattern == inputs.settings.full_pattern();
-  const std::optional<int64_t> variant = is_full ? run::kBaseVariant : inputs.find_number(pattern);
-  search::ExampleFigures figures;
-  for (int64_t e = 0; e < n_examples; ++e) {
-    if (!variant || *variant >= cells.n_variants() || !cells.has(e, *variant)) return {};
-    const engine::Score score = cells.get(e, *variant, data.n_answer(e));
-    figures.nll.push_back(score.nll_nats);
-    figures.exact_match.push_back(score.exact_match ? 1 : 0);
-    figures.token_accuracy.push_back(score.token_accuracy);
-    if (inputs.with_kl) figures.kl.push_back(score.kl_nats);
-  }
-  return figures;
+search::ExampleFigures figures_of_pattern(const run::MeasuringRun& run, std::size_t data_set, int64_t n_examples,
+                                          const engine::Pattern& pattern) {
+  return figures_of(run, data_set, n_examples, run::Variant{.windowed = pattern, .window_keys = {}});
 }
 
 // Plays one search again on the cells that are there.
@@ -55,7 +41,7 @@ class Replay {
             const std::vector<engine::Pattern>& patterns) -> std::optional<std::vector<search::PatternMeans>> {
       std::vector<search::PatternMeans> means;
       for (const engine::Pattern& pattern : patterns) {
-        const search::ExampleFigures figures = figures_of(run_, kSearched, data.n_examples, pattern);
+        const search::ExampleFigures figures = figures_of_pattern(run_, kSearched, data.n_examples, pattern);
         is_there = !figures.empty();
         if (!is_there) return std::nullopt;
         means.push_back(figures.means());
@@ -104,7 +90,7 @@ class Replay {
     const auto n_patterns = static_cast<int64_t>(results_.patterns.size());
     for (const int64_t index : search::choose_verified(results_.best, n_patterns, results_.n_rejected, seed)) {
       search::MeasuredPattern& pattern = results_.patterns[static_cast<std::size_t>(index)];
-      pattern.verified = figures_of(run_, kVerified, results_.n_verified_examples, pattern.windowed);
+      pattern.verified = figures_of_pattern(run_, kVerified, results_.n_verified_examples, pattern.windowed);
       if (pattern.verified.empty()) return false;
     }
     results_.agreement = search::compute_agreement(results_, seed);
@@ -152,26 +138,6 @@ search::SearchPlan plan_of(const run::RunOptions& options, const run::Inputs& in
           .keep = options.keep.value_or(0),
           .beam = options.beam,
           .native = inputs.settings.rules.native};
-}
-
-search::PatternMeans means_of(const run::MeasuringRun& run, std::size_t data_set, const engine::Pattern& pattern) {
-  const search::ExampleFigures figures =
-      figures_of(run, data_set, run.inputs().data_sets[data_set].n_examples, pattern);
-  if (figures.empty()) fail(ExitCode::kInternal, "pattern " + selection::pattern_name(pattern) + " was not measured");
-  return figures.means();
-}
-
-nlohmann::json& search_entry(run::MeasuringRun& run, const run::RunOptions& options) {
-  nlohmann::json& entry = run.directory().record().informative()[kSearches][options.method];
-  entry["objective"] = options.objective;
-  entry["keep"] = options.keep.value_or(0);
-  entry["beam"] = options.beam;
-  entry["verify"] = options.verify.value_or(-1);
-  if (options.verify_examples)
-    entry["verify_examples"] = *options.verify_examples;
-  else
-    entry.erase("verify_examples");
-  return entry;
 }
 
 FinishedSearch finish_search(run::MeasuringRun& run, const run::RunOptions& options) {

@@ -12,18 +12,6 @@ namespace {
 constexpr double kNone = std::numeric_limits<double>::infinity();
 constexpr int64_t kMostDivisions = int64_t{1} << 25;  // a byte each, and some seconds
 
-// Returns the number of divisions of n layers among so many settings: n + settings - 1 over settings - 1, or
-// kMostDivisions + 1 where there are more than that.
-int64_t n_divisions(int64_t n, int64_t settings) {
-  if (settings == 0) return n == 0 ? 1 : 0;
-  int64_t count = 1;
-  for (int64_t i = 1; i < settings; ++i) {
-    count = count * (n + i) / i;
-    if (count > kMostDivisions) return kMostDivisions + 1;
-  }
-  return count;
-}
-
 // Returns the place of a division among all of as many layers, in lexicographic order.
 std::size_t place_of(const Counts& counts) {
   int64_t left = 0;
@@ -32,7 +20,7 @@ std::size_t place_of(const Counts& counts) {
   auto settings = static_cast<int64_t>(counts.size());
   for (const int64_t count : counts) {
     // Of those with the same front, the ones with fewer layers here come before.
-    place += n_divisions(left, settings) - n_divisions(left - count, settings);
+    place += Knapsack::n_divisions(left, settings) - Knapsack::n_divisions(left - count, settings);
     left -= count;
     --settings;
   }
@@ -58,6 +46,17 @@ void for_each_division(int64_t n, std::size_t settings, const Use& use) {
 }
 
 }  // namespace
+
+// n + settings - 1 over settings - 1.
+int64_t Knapsack::n_divisions(int64_t n, int64_t settings) {
+  if (settings == 0) return n == 0 ? 1 : 0;
+  int64_t count = 1;
+  for (int64_t i = 1; i < settings; ++i) {
+    count = count * (n + i) / i;
+    if (count > kMostDivisions) return kMostDivisions + 1;
+  }
+  return count;
+}
 
 Knapsack::Knapsack(stats::Table<double> loss) : loss_(std::move(loss)) {
   const auto settings = static_cast<std::size_t>(loss_.cols);
@@ -96,6 +95,8 @@ Knapsack::Prices Knapsack::prices(const Price& price) const {
                     [&](const Counts& counts) { prices.push_back(price(counts).value_or(kNone)); });
   return prices;
 }
+
+double Knapsack::price(const Prices& prices, const Counts& counts) { return prices[place_of(counts)]; }
 
 double Knapsack::least(const Prices& prices) { return *std::ranges::min_element(prices); }
 

@@ -26,6 +26,9 @@ struct Assignment {
 
 class Knapsack {
  public:
+  // Returns how many divisions there are of so many layers among so many settings: work and memory grow with it; one
+  // more than can be held where there are more than that.
+  static int64_t n_divisions(int64_t n_layers, int64_t n_settings);
   // loss (layers, settings) of each layer under each setting, finite. Throws Error(kUsage) where there are too many
   // divisions of the layers to hold.
   explicit Knapsack(stats::Table<double> loss);
@@ -33,6 +36,8 @@ class Knapsack {
   // The price of every division of all layers; infinite where there is none.
   using Prices = std::vector<double>;
   Prices prices(const Price& price) const;
+  // Returns the price of one division of all layers.
+  static double price(const Prices& prices, const Counts& counts);
   // Returns the least of the prices; infinite where nothing runs any division.
   static double least(const Prices& prices);
   // Returns the assignment of the least loss whose price is at most `budget`; ties go to the lower price, then to the

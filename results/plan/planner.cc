@@ -48,6 +48,15 @@ std::string size(double bytes) { return format_bytes(static_cast<int64_t>(bytes)
 
 }  // namespace
 
+void describe_memory(const PlannedMemory& memory, selection::Selection& selection) {
+  selection.provenance.set("plan_budget", memory.budget, "");
+  selection.provenance.set("plan_engine", memory.engine, "");
+  selection.provenance.set("plan_max_seq_len", memory.demand.max_seq_len, "");
+  selection.provenance.set("plan_concurrency", memory.demand.concurrency, "");
+  selection.provenance.set("plan_bytes", static_cast<int64_t>(memory.bytes), "");
+  selection.provenance.set("plan_full_attention_bytes", static_cast<int64_t>(memory.full_bytes), "");
+}
+
 int64_t Plan::n_full() const { return std::ranges::count(windows, 0); }
 
 Planner::Planner(const selection::SelectInput& input, uint64_t seed)
@@ -84,6 +93,7 @@ Planner::Planner(const selection::SelectInput& input, uint64_t seed)
     const std::vector<double> means = stats::mean_of_rows(delta_[stats::at(w)], all);
     for (int64_t l = 0; l < m.n_layers(); ++l) loss(l, w) = means[stats::at(l)];
   }
+  loss_alone_ = loss;
   knapsack_.emplace(std::move(loss));
 }
 
@@ -165,25 +175,40 @@ Planner::Costs Planner::costs(const Service& service) const {
   return costs;
 }
 
-std::vector<int64_t> Planner::windows_of(const Assignment& assignment) const {
+std::vector<int64_t> Planner::windows_of(const std::vector<int64_t>& settings) const {
   std::vector<int64_t> windows = native_;
   for (std::size_t i = 0; i < layers_.size(); ++i) {
-    const std::size_t setting = stats::at(assignment.setting[i]);
+    const std::size_t setting = stats::at(settings[i]);
     windows[stats::at(layers_[i])] = setting < windows_.size() ? windows_[setting] : 0;
   }
   return windows;
+}
+
+std::vector<double> Planner::loss_by_example(const std::vector<int64_t>& settings) const {
+  const int64_t n = input_.results.calibration.n_examples();
+  std::vector<double> loss(stats::at(n), 0.0);
+  for (int64_t e = 0; e < n; ++e) {
+    for (std::size_t i = 0; i < layers_.size(); ++i) {
+      loss[stats::at(e)] += delta_[stats::at(settings[i])](e, static_cast<int64_t>(i));
+    }
+  }
+  return loss;
+}
+
+std::vector<double> Planner::bytes_of_settings(const Service& service) const {
+  std::vector<double> bytes;
+  for (std::size_t s = 0; s <= windows_.size(); ++s) {
+    const std::vector<int64_t> one = {s < windows_.size() ? windows_[s] + sinks_ : 0};
+    bytes.push_back(serving::kv_allocation(kIdeal, one, service.shape, service.demand).ideal_bytes);
+  }
+  return bytes;
 }
 
 void Planner::add_interval(const Assignment& assignment, Plan& plan) const {
   const int64_t n = input_.results.calibration.n_examples();
   plan.ci_low = plan.ci_high = std::numeric_limits<double>::quiet_NaN();
   if (n < 2) return;
-  std::vector<double> by_example(stats::at(n), 0.0);
-  for (int64_t e = 0; e < n; ++e) {
-    for (std::size_t i = 0; i < layers_.size(); ++i) {
-      by_example[stats::at(e)] += delta_[stats::at(assignment.setting[i])](e, static_cast<int64_t>(i));
-    }
-  }
+  const std::vector<double> by_example = loss_by_example(assignment.setting);
   std::vector<double> means;
   for (int64_t r = 0; r < kResamples; ++r) means.push_back(stats::mean_of(by_example, stats::draw_rows(n, seed_, r)));
   const stats::Interval interval = stats::percentile_interval(means);
@@ -204,7 +229,7 @@ Plan Planner::best(const Costs& costs, double budget, const std::string& flag) c
            " with full attention");
   }
   Plan plan;
-  plan.windows = windows_of(*found);
+  plan.windows = windows_of(found->setting);
   plan.bytes = found->price;
   plan.loss = found->loss;
   add_interval(*found, plan);
@@ -220,12 +245,12 @@ selection::Selection Planner::selection(const Plan& plan, const Costs& costs, co
   }
   selection::Selection s = selection::make_selection(choice, input_, origin);
   s.layer_windows = plan.windows;
-  s.provenance.set("plan_budget", budget, "");
-  s.provenance.set("plan_engine", costs.service.engine, "");
-  s.provenance.set("plan_max_seq_len", costs.service.demand.max_seq_len, "");
-  s.provenance.set("plan_concurrency", costs.service.demand.concurrency, "");
-  s.provenance.set("plan_bytes", static_cast<int64_t>(plan.bytes), "");
-  s.provenance.set("plan_full_attention_bytes", static_cast<int64_t>(costs.full_bytes), "");
+  describe_memory({.budget = budget,
+                   .engine = costs.service.engine,
+                   .demand = costs.service.demand,
+                   .bytes = plan.bytes,
+                   .full_bytes = costs.full_bytes},
+                  s);
   s.provenance.set("plan_predicted_delta_nll", plan.loss, "");
   if (!std::isnan(plan.ci_low)) {
     s.provenance.set("plan_predicted_delta_nll_ci_low", plan.ci_low, "");

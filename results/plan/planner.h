@@ -33,6 +33,16 @@ struct Plan {
   int64_t n_full() const;
 };
 
+// What `provenance` of a plan's selection says of its memory.
+struct PlannedMemory {
+  std::string budget;  // as it was given
+  std::string engine;
+  serving::KvDemand demand;
+  double bytes = 0.0;
+  double full_bytes = 0.0;
+};
+void describe_memory(const PlannedMemory& memory, selection::Selection& selection);
+
 class Planner {
  public:
   // Throws Error(kBadData) for a calibration whose deltas are not those of windows against full attention,
@@ -42,6 +52,17 @@ class Planner {
   // The windows that a layer may have, rising, tokens as they are served; full attention besides.
   const std::vector<int64_t>& windows() const { return windows_; }
   int64_t n_layers() const { return n_layers_; }
+  // The layers that a plan decides on, rising. A setting of one is an index of windows(), or full attention as the
+  // last.
+  const std::vector<int64_t>& layers() const { return layers_; }
+  // The mean loss of each layer alone under each setting; (layers(), settings).
+  const stats::Table<double>& loss_alone() const { return loss_alone_; }
+  // Return what all layers of the model see under settings of layers(), keys, 0: all; (n_layers); and for each example
+  // of the calibration the sum of what the layers lose alone; (examples).
+  std::vector<int64_t> windows_of(const std::vector<int64_t>& settings) const;
+  std::vector<double> loss_by_example(const std::vector<int64_t>& settings) const;
+  // Returns what a layer keeps under each setting, bytes: no engine's allocation, but in the order of any.
+  std::vector<double> bytes_of_settings(const Service& service) const;
 
   // What every division of the layers takes on an engine.
   struct Costs {
@@ -64,7 +85,6 @@ class Planner {
                                  const std::string& origin) const;
 
  private:
-  std::vector<int64_t> windows_of(const Assignment& assignment) const;
   std::vector<int64_t> fixed_windows() const;
   void check_engine(const Service& service) const;
   void add_interval(const Assignment& assignment, Plan& plan) const;
@@ -77,7 +97,8 @@ class Planner {
   std::vector<int64_t> windows_;             // (settings - 1)
   std::vector<int64_t> native_;              // (n_layers), keys of a layer's own window, 0: none
   std::vector<stats::Table<double>> delta_;  // by setting, (examples, measured layers); of full attention 0
-  std::optional<Knapsack> knapsack_;         // there once it is made
+  stats::Table<double> loss_alone_;
+  std::optional<Knapsack> knapsack_;  // there once it is made
 };
 
 }  // namespace winnow::plan

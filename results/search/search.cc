@@ -15,7 +15,7 @@ namespace {
 using Patterns = std::vector<std::vector<bool>>;
 
 constexpr std::array<const char*, 3> kObjectives = {"nll", "exact-match", "kl"};
-constexpr std::array<const char*, 3> kMethods = {"greedy-forward", "greedy-backward", "pairs"};
+constexpr std::array<const char*, 4> kMethods = {"greedy-forward", "greedy-backward", "pairs", "plan"};
 
 // The place of a name in a list of names.
 std::size_t find_name(const std::vector<std::string>& names, const std::string& name, const char* flag) {

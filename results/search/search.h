@@ -26,7 +26,8 @@ std::vector<std::string> objectives();
 // Returns the figure that a search minimises: NLL, KL, or -(exact match).
 double objective_value(Objective objective, const PatternMeans& means);
 
-enum class SearchMethod { kGreedyForward, kGreedyBackward, kPairs };
+// Those of greedy_search() and pair_search(); plans are refined by results/plan/refinement.h.
+enum class SearchMethod { kGreedyForward, kGreedyBackward, kPairs, kPlan };
 const char* search_method_name(SearchMethod method);
 SearchMethod parse_search_method(const std::string& name);  // throws Error(kUsage)
 std::vector<std::string> search_methods();

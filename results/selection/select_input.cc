@@ -20,7 +20,7 @@ SelectInput read_select_input(const std::filesystem::path& path, const std::stri
   if (is_of_search) {
     fail(ExitCode::kNoInput, path.string() +
                                  ": holds searches and no calibration; use --method greedy-forward or "
-                                 "greedy-backward, or the results of winnow calibrate");
+                                 "greedy-backward, winnow plan for plans, or the results of winnow calibrate");
   }
   if (evaluation::is_evaluation(path)) {
     fail(ExitCode::kNoInput,

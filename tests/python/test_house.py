@@ -33,7 +33,7 @@ STANDS_ON = {
     "pipeline/runtime": ["model", "kernels/cuda"],
     "pipeline/run/options": ["pipeline/engine", "kernels/cuda", "results/selection"],
     "pipeline/run": ["pipeline/run/options", "pipeline/runtime"],
-    "pipeline/verbs": ["pipeline/run"],
+    "pipeline/verbs": ["pipeline/run", "results/plan"],
     "jobs/sweep": ["pipeline/run", "results/campaign"],
     "jobs/sweep/executors/local": ["jobs/sweep"],
     "jobs/sweep/executors/slurm": ["jobs/sweep"],
@@ -41,7 +41,6 @@ STANDS_ON = {
     "jobs/cli/commands": [
         "jobs/cli",
         "pipeline/verbs",
-        "results/plan",
         "jobs/sweep/executors/local",
         "jobs/sweep/executors/slurm",
     ],

@@ -2,9 +2,7 @@
 // model.
 #include <cmath>
 #include <cstdio>
-#include <cstdlib>
 #include <filesystem>
-#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -19,16 +17,16 @@
 #include "base/terminal_table.h"
 #include "jobs/cli/commands/commands.h"
 #include "jobs/cli/commands/source_model.h"
-#include "pipeline/run/options/options.h"
 #include "results/calibration/store.h"
+#include "results/plan/budget.h"
 #include "results/plan/planner.h"
+#include "results/plan/store.h"
+#include "results/plan/table.h"
 #include "results/serving/engines.h"
 
 namespace winnow::commands {
 namespace {
 
-constexpr int64_t kMostTokens = int64_t{1} << 31;
-constexpr int64_t kMostSequences = int64_t{1} << 20;
 constexpr int kCurveSteps = 20;  // shares of 5 %
 
 struct Options {
@@ -39,19 +37,9 @@ struct Options {
   bool curve = false;
   bool json = false;
   int64_t seed = 0;
-  std::string engine = plan::kIdeal;
-  int64_t concurrency = 1;
+  std::optional<std::string> engine;   // none: plan::kIdeal
+  std::optional<int64_t> concurrency;  // none: 1
   std::optional<int64_t> max_seq_len;
-};
-
-// A budget as it is given: "24GiB@131072", "25%".
-struct Budget {
-  std::string text;
-  std::optional<double> share;  // of what full attention takes
-  int64_t bytes = 0;            // where it is no share
-  std::optional<int64_t> max_seq_len;
-
-  double of(double full_bytes) const { return share ? *share * full_bytes : static_cast<double>(bytes); }
 };
 
 struct NamedPlan {
@@ -60,52 +48,6 @@ struct NamedPlan {
   const plan::Planner::Costs* costs = nullptr;
   plan::Plan plan;
 };
-
-int64_t check_range(const std::string& flag, int64_t value, int64_t most) {
-  if (value >= 1 && value <= most) return value;
-  fail(ExitCode::kUsage, flag + " is " + std::to_string(value) + ", expected 1 to " + std::to_string(most));
-}
-
-Budget parse_budget(const std::string& text) {
-  const std::string flag = "--budget";
-  Budget budget{.text = text, .share = {}, .max_seq_len = {}};
-  const std::size_t at = text.find('@');
-  const std::string amount = text.substr(0, at);
-  if (at != std::string::npos) {
-    const auto length = parse_number(text.substr(at + 1));
-    if (!length) {
-      fail(ExitCode::kUsage,
-           flag + ": \"" + text + "\" has no number of tokens behind @; expected for example " + amount + "@131072");
-    }
-    budget.max_seq_len = check_range(flag + " " + text + ": the length", *length, kMostTokens);
-  }
-  if (!amount.ends_with('%')) {
-    budget.bytes = run::parse_bytes(amount, flag);
-    return budget;
-  }
-  char* end = nullptr;
-  const std::string number = amount.substr(0, amount.size() - 1);
-  const double percent = std::strtod(number.c_str(), &end);
-  if (number.empty() || *end != '\0' || !(percent > 0.0) || percent > 100.0) {
-    fail(ExitCode::kUsage, flag + ": \"" + text +
-                               "\" is no share of full attention's memory; expected more than 0% and "
-                               "at most 100%");
-  }
-  budget.share = percent / 100.0;
-  return budget;
-}
-
-// "4 full, 8 x 512": the windows of a plan, widest first.
-std::string windows_text(const std::vector<int64_t>& windows) {
-  std::map<int64_t, int64_t, std::greater<>> counts;
-  for (const int64_t keys : windows) ++counts[keys];
-  std::string text;
-  if (counts.contains(0)) text = std::to_string(counts[0]) + " full";
-  for (const auto& [keys, count] : counts) {
-    if (keys > 0) text += (text.empty() ? "" : ", ") + std::to_string(count) + " x " + std::to_string(keys);
-  }
-  return text;
-}
 
 std::string interval_text(const plan::Plan& plan) {
   return std::isnan(plan.ci_low) ? "n/a (one example)" : bracketed(number(plan.ci_low), number(plan.ci_high));
@@ -119,7 +61,7 @@ std::string to_table(const std::vector<NamedPlan>& plans) {
   for (const NamedPlan& named : plans) {
     table.add({named.budget, format_bytes(static_cast<int64_t>(named.plan.bytes)),
                percent(named.plan.bytes / named.costs->full_bytes), number(named.plan.loss), interval_text(named.plan),
-               "  " + windows_text(named.plan.windows)});
+               "  " + plan::windows_text(named.plan.windows)});
   }
   return table.text();
 }
@@ -136,18 +78,16 @@ std::string legend(const plan::Planner::Costs& costs) {
                  2);
 }
 
-std::string to_layers(const plan::Plan& plan) {
+std::string to_layers(const std::vector<int64_t>& windows) {
   std::string text = "layer   window\n";
-  for (std::size_t layer = 0; layer < plan.windows.size(); ++layer) {
-    const int64_t keys = plan.windows[layer];
+  for (std::size_t layer = 0; layer < windows.size(); ++layer) {
+    const int64_t keys = windows[layer];
     text += right(std::to_string(layer), 5) + right(keys == 0 ? "full" : std::to_string(keys), 9) + "\n";
   }
   return text;
 }
 
 Json plan_object(const NamedPlan& named) {
-  Json windows = Json::array();
-  for (const int64_t keys : named.plan.windows) windows.push_back(keys > 0 ? Json(keys) : Json(nullptr));
   return {{"budget", named.budget},
           {"budget_bytes", static_cast<int64_t>(named.budget_bytes)},
           {"engine", named.costs->service.engine},
@@ -156,7 +96,7 @@ Json plan_object(const NamedPlan& named) {
           {"bytes", static_cast<int64_t>(named.plan.bytes)},
           {"full_attention_bytes", static_cast<int64_t>(named.costs->full_bytes)},
           {"least_bytes", static_cast<int64_t>(named.costs->least_bytes)},
-          {"layer_windows", std::move(windows)},
+          {"layer_windows", plan::windows_json(named.plan.windows)},
           {"predicted_delta_nll", named.plan.loss},
           {"ci_low", number_or_null(named.plan.ci_low)},
           {"ci_high", number_or_null(named.plan.ci_high)}};
@@ -169,8 +109,8 @@ void check(const Options& options) {
   if (!options.out.empty() && (options.curve || options.budgets.size() != 1)) {
     fail(ExitCode::kUsage, "--out takes the plan of one --budget; leave the others and --curve out");
   }
-  check_range("--concurrency", options.concurrency, kMostSequences);
-  if (options.max_seq_len) check_range("--max-seq-len", *options.max_seq_len, kMostTokens);
+  if (options.concurrency) plan::check_range("--concurrency", *options.concurrency, plan::kMostSequences);
+  if (options.max_seq_len) plan::check_range("--max-seq-len", *options.max_seq_len, plan::kMostTokens);
 }
 
 // All plans that are asked for. Costs are shared by budgets of one length.
@@ -182,7 +122,7 @@ class Plans {
   std::vector<NamedPlan> make() {
     std::vector<NamedPlan> plans;
     for (const std::string& text : options_.budgets) {
-      const Budget budget = parse_budget(text);
+      const plan::Budget budget = plan::parse_budget(text);
       const plan::Planner::Costs& costs = costs_of(budget.max_seq_len);
       plans.push_back(named(budget, costs));
     }
@@ -190,7 +130,7 @@ class Plans {
     const plan::Planner::Costs& costs = costs_of({});
     for (int step = 1; step <= kCurveSteps; ++step) {
       const int share = 100 * step / kCurveSteps;
-      const Budget budget{.text = std::to_string(share) + "%", .share = share / 100.0, .max_seq_len = {}};
+      const plan::Budget budget{.text = std::to_string(share) + "%", .share = share / 100.0, .max_seq_len = {}};
       if (budget.of(costs.full_bytes) >= costs.least_bytes) plans.push_back(named(budget, costs));
     }
     return plans;
@@ -199,7 +139,7 @@ class Plans {
   const plan::Planner& planner() const { return planner_; }
 
  private:
-  NamedPlan named(const Budget& budget, const plan::Planner::Costs& costs) const {
+  NamedPlan named(const plan::Budget& budget, const plan::Planner::Costs& costs) const {
     const double bytes = budget.of(costs.full_bytes);
     return {budget.text, bytes, &costs, planner_.best(costs, bytes, "--budget " + budget.text)};
   }
@@ -209,9 +149,9 @@ class Plans {
     const auto known = costs_.find(n_tokens);
     if (known != costs_.end()) return known->second;
     plan::Service service;
-    service.engine = options_.engine;
+    service.engine = options_.engine.value_or(plan::kIdeal);
     service.shape = {shape_.n_kv_heads, shape_.head_dim, shape_.kv_element_bytes};
-    service.demand = {.max_seq_len = n_tokens, .concurrency = options_.concurrency};
+    service.demand = {.max_seq_len = n_tokens, .concurrency = options_.concurrency.value_or(1)};
     return costs_.emplace(n_tokens, planner_.costs(service)).first->second;
   }
 
@@ -221,6 +161,11 @@ class Plans {
   std::map<int64_t, plan::Planner::Costs> costs_;  // by length
 };
 
+void write_text(const std::string& text) {
+  const std::string safe = printable(text);
+  std::fwrite(safe.data(), 1, safe.size(), stdout);
+}
+
 void print(const std::vector<NamedPlan>& plans, bool json) {
   std::string text;
   if (json) {
@@ -229,19 +174,97 @@ void print(const std::vector<NamedPlan>& plans, bool json) {
     text = json_text(object, 2) + "\n";
   } else {
     text = to_table(plans) + legend(*plans.front().costs);
-    if (plans.size() == 1) text += "\n" + to_layers(plans.front().plan);
+    if (plans.size() == 1) text += "\n" + to_layers(plans.front().plan.windows);
   }
-  text = printable(text);
-  std::fwrite(text.data(), 1, text.size(), stdout);
+  write_text(text);
+}
+
+// The search was for one service, and its plans fit no other.
+void check_service(const Options& options, const plan::SearchedPlans& found) {
+  const auto same = [](const std::string& flag, const std::string& given, const std::string& there) {
+    if (given == there) return;
+    fail(ExitCode::kUsage, flag + " is " + given + ", but the plans were searched for " + there +
+                               "; leave it out, or search for it with winnow search --method plan");
+  };
+  if (options.engine) same("--engine", *options.engine, found.engine);
+  if (options.concurrency)
+    same("--concurrency", std::to_string(*options.concurrency), std::to_string(found.concurrency));
+  if (options.max_seq_len)
+    same("--max-seq-len", std::to_string(*options.max_seq_len), std::to_string(found.max_seq_len));
+}
+
+std::size_t find_budget(const std::string& text, const plan::SearchedPlans& found) {
+  const plan::Budget budget = plan::parse_budget(text);
+  std::string known;
+  for (std::size_t b = 0; b < found.budgets.size(); ++b) {
+    const plan::SearchedBudget& searched = found.budgets[b];
+    const bool is_of_length = budget.max_seq_len.value_or(found.max_seq_len) == found.max_seq_len;
+    if (is_of_length && static_cast<int64_t>(budget.of(found.full_bytes)) == static_cast<int64_t>(searched.bytes)) {
+      return b;
+    }
+    known += (known.empty() ? "" : ", ") + searched.text;
+  }
+  fail(ExitCode::kUsage, "--budget " + text + " was not searched; there are " + known + " of " +
+                             std::to_string(found.max_seq_len) +
+                             " tokens: search for it with winnow search --method plan");
+}
+
+Json searched_object(const plan::SearchedPlans& found, const plan::SearchedBudget& budget) {
+  const Json all = plan::budget_json(found, budget);
+  const Json& refined = all["refined"];
+  Json object = {{"budget", budget.text},
+                 {"budget_bytes", all["budget_bytes"]},
+                 {"engine", found.engine},
+                 {"max_seq_len", found.max_seq_len},
+                 {"concurrency", found.concurrency},
+                 {"bytes", refined["bytes"]},
+                 {"full_attention_bytes", static_cast<int64_t>(found.full_bytes)},
+                 {"layer_windows", refined["layer_windows"]},
+                 {"predicted_delta_nll", refined["predicted_delta_nll"]["value"]},
+                 {"ci_low", refined["predicted_delta_nll"]["ci_low"]},
+                 {"ci_high", refined["predicted_delta_nll"]["ci_high"]}};
+  for (const char* key : {"measured_delta_nll", "beyond_sum", "verified_delta_nll"}) {
+    if (refined.contains(key)) object[key] = refined[key];
+  }
+  for (const char* key : {"sum_of_layers", "steps", "is_settled", "n_changed", "n_narrowed"}) object[key] = all[key];
+  return object;
+}
+
+// Of the results of winnow search --method plan: the best measured plans.
+int run_searched(const Options& options, const std::filesystem::path& path, const plan::SearchedPlans& found,
+                 const storage::Provenance& provenance) {
+  check_service(options, found);
+  std::vector<std::size_t> chosen;
+  for (const std::string& text : options.budgets) chosen.push_back(find_budget(text, found));
+  for (std::size_t b = 0; options.curve && b < found.budgets.size(); ++b) chosen.push_back(b);
+  if (chosen.empty()) fail(ExitCode::kBadData, path.string() + ": holds no budget");
+  const plan::SearchedBudget& first = found.budgets[chosen.front()];
+  if (!options.out.empty()) {
+    selection::write_selection(options.out, plan::selection_of(found, first, provenance, path.string()));
+  }
+  if (options.json) {
+    Json object = {{"format", "winnow-plans"}, {"format_version", 1}, {"plans", Json::array()}};
+    for (const std::size_t b : chosen) object["plans"].push_back(searched_object(found, found.budgets[b]));
+    write_text(json_text(object, 2) + "\n");
+    return static_cast<int>(ExitCode::kDone);
+  }
+  std::string text = plan::budgets_table(found, chosen) + plan::legend(found);
+  if (chosen.size() == 1) text += "\n" + to_layers(found.plans[static_cast<std::size_t>(first.best)].windows);
+  write_text(text);
+  return static_cast<int>(ExitCode::kDone);
 }
 
 int run_plan(const Options& options) {
   check(options);
-  for (const std::string& text : options.budgets) parse_budget(text);  // refused before anything is read
+  for (const std::string& text : options.budgets) plan::parse_budget(text);  // refused before anything is read
   const std::filesystem::path path = calibration::results_file(options.results);
   if (!options.out.empty()) {
     check_outputs({selection::selection_output("--out", options.out)},
                   {.files = {path, path.parent_path() / "run.json"}, .checkpoints = {}});
+  }
+  storage::Provenance provenance;
+  if (const auto found = plan::read_searched_plans(path, provenance)) {
+    return run_searched(options, path, *found, provenance);
   }
   const selection::SelectInput input = selection::read_select_input(path, "nll");
   const std::string checkpoint = options.model.empty() ? input.results.provenance.text("model") : options.model;
@@ -256,7 +279,7 @@ int run_plan(const Options& options) {
   print(made, options.json);
   if (made.front().costs->has_one_window && plans.planner().windows().size() > 1) {
     std::fprintf(stderr, "winnow: note: %s has one window for all windowed layers of this model: each plan has one\n",
-                 std::string(serving::find_engine(options.engine)->title).c_str());
+                 std::string(serving::find_engine(*options.engine)->title).c_str());
   } else if (options.engine == "vllm" && plans.planner().windows().size() > 1) {
     std::fprintf(stderr, "winnow: note: vLLM takes several windows by winnow export --model-impl plugin alone\n");
   }
@@ -269,7 +292,8 @@ Command add_plan(const cli::Verb& program) {
   const auto options = std::make_shared<Options>();
   const cli::Verb verb = program.add_subcommand(
       "plan", "Chooses for every layer the window that loses least within a budget of memory for keys and values");
-  verb.add_option("results", options->results, "Run directory of calibrate --windows, or its results.h5")
+  verb.add_option("results", options->results,
+                  "Run directory of calibrate --windows or of search --method plan, or its results.h5")
       .required()
       .type_name("RUN_DIR");
   verb.add_option("--budget", options->budgets,
@@ -277,7 +301,8 @@ Command add_plan(const cli::Verb& program) {
                   "attention takes: 25%; may be repeated (default: none)")
       .type_name("SIZE[@TOKENS]")
       .one_value_each();
-  verb.add_flag("--curve", options->curve, "Plan for 5 %, 10 %, ... of what full attention takes (default: off)");
+  verb.add_flag("--curve", options->curve,
+                "Plan for 5 %, 10 %, ... of what full attention takes; of a search all its budgets (default: off)");
   verb.add_option("--engine", options->engine,
                   "Whose allocation counts: ideal keeps what the windows see; else vllm, trtllm, sglang, llamacpp, hf, "
                   "mlx or swaa (default: ideal)")
@@ -296,6 +321,9 @@ Command add_plan(const cli::Verb& program) {
   verb.footer(
       "\nThe plan is the best there is by the predicted loss, the sum of what each layer costs alone; layers together\n"
       "may cost more or less. evaluate --pattern plan.json measures it, export writes it for engines that take it.\n"
+      "winnow search --method plan looks for better ones by measuring plans; of its results this shows the best plan "
+      "of\n"
+      "each budget, what was predicted and what was measured, for the engine that was searched for.\n"
       "\nExample:\n  winnow plan run --budget 24GiB@131072 --concurrency 8 --engine trtllm --out plan.json\n");
   return {verb, [options] { return run_plan(*options); }};
 }

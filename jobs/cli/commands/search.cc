@@ -2,12 +2,20 @@
 #include "pipeline/verbs/search.h"
 #include "jobs/cli/commands/commands.h"
 #include "jobs/cli/run_flags.h"
+#include "pipeline/verbs/plan_search.h"
+#include "results/plan/table.h"
 #include "results/search/table.h"
 
 namespace winnow::commands {
 namespace {
 
 int run(const run::RunOptions& options) {
+  if (options.method == search::search_method_name(search::SearchMethod::kPlan)) {
+    return static_cast<int>(
+        verbs::search_plans(options, [&](const plan::SearchedPlans& found, const storage::Provenance& provenance) {
+          return options.json ? plan::to_json(found, provenance) : plan::to_table(found, provenance);
+        }));
+  }
   return static_cast<int>(
       verbs::search(options, [&](const search::SearchResults& results, const storage::Provenance& provenance) {
         return options.json ? search::to_json(results, provenance) : search::to_table(results, provenance);
@@ -26,7 +34,10 @@ Command add_search(const cli::Verb& program) {
       "command resumes, also with another --keep, --beam or --method.\n\nExample:\n"
       "  mpirun -n 2 winnow search --model Qwen3-4B --data calibration.h5 --window 2048 --out search \\\n"
       "    --method greedy-forward --keep 9 --verify 16\n"
-      "  winnow select search --method greedy-forward --keep 9 --out selection.json\n");
+      "  winnow select search --method greedy-forward --keep 9 --out selection.json\n"
+      "  mpirun -n 2 winnow search --model Qwen3-4B --data calibration.h5 --from calibration --out plans \\\n"
+      "    --method plan --budget 12.5%@131072 --budget 25%@131072 --engine trtllm --verify 16\n"
+      "  winnow plan plans --budget 25%@131072 --out plan.json\n");
   return {verb, [options] { return run(options()); }};
 }
 

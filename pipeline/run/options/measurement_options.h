@@ -17,6 +17,7 @@ inline const std::vector<Verb> kCalibrateAndEvaluate = {Verb::kCalibrate, Verb::
 
 // Return the options of one heading of the help, in its order.
 std::vector<Option> search_options();
+std::vector<Option> plan_options();
 std::vector<Option> window_options();
 std::vector<Option> pattern_options();
 std::vector<Option> signal_options();

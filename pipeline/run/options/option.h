@@ -62,8 +62,9 @@ struct Option {
   std::string help = {};
   std::string absent = {};  // what holds where it is not given; empty: it is required, or has no default
   bool is_required = false;
-  std::string instead = {};  // option that may stand in the place of a required one, where a verb takes it
-  std::string unit = {};     // "tokens"; empty: none
+  // Options that may stand in the place of a required one, where a verb takes them.
+  std::vector<std::string> instead = {};
+  std::string unit = {};  // "tokens"; empty: none
   std::vector<std::string> choices = {};
   std::optional<int64_t> minimum = {};
   std::optional<int64_t> maximum = {};

@@ -204,15 +204,12 @@ struct Group {
 };
 
 std::vector<Option> all_options() {
-  const std::vector<Group> groups = {{"Inputs and output", input_options()},
-                                     {"Search", search_options()},
-                                     {"What is measured", window_options()},
-                                     {"What is measured", pattern_options()},
-                                     {"Signals besides NLL and matches", signal_options()},
-                                     {"Statistics", statistics_options()},
-                                     {"Free generation", generation_options()},
-                                     {"Machine", machine_options()},
-                                     {"Printing", printing_options()}};
+  const std::vector<Group> groups = {
+      {"Inputs and output", input_options()},  {"Search", search_options()},
+      {"Search for plans", plan_options()},    {"What is measured", window_options()},
+      {"What is measured", pattern_options()}, {"Signals besides NLL and matches", signal_options()},
+      {"Statistics", statistics_options()},    {"Free generation", generation_options()},
+      {"Machine", machine_options()},          {"Printing", printing_options()}};
   std::vector<Option> all;
   for (const Group& group : groups) {
     for (const Option& option : group.options) {

@@ -118,8 +118,13 @@ void check_calibrate(const RunOptions& options) {
 }
 
 void check_search(const RunOptions& options) {
-  const bool is_pairs = search::parse_search_method(options.method) == search::SearchMethod::kPairs;
-  if (!options.keep) refuse("no --keep is given; name a number of layers, such as --keep 9");
+  const search::SearchMethod method = search::parse_search_method(options.method);
+  const bool is_pairs = method == search::SearchMethod::kPairs;
+  const bool is_plan = method == search::SearchMethod::kPlan;
+  if (is_plan && options.from.empty()) {
+    refuse("--method plan needs --from RUN_DIR, the run directory of calibrate --windows");
+  }
+  if (!options.keep && !is_plan) refuse("no --keep is given; name a number of layers, such as --keep 9");
   if (is_pairs && *options.keep < 2) {
     refuse("--keep is " + std::to_string(*options.keep) + ", expected at least 2 candidates");
   }
@@ -219,7 +224,7 @@ bool Settings::affects(int64_t keys, int64_t n_tokens, int64_t answer_start) con
 
 std::string kind_of(const RunOptions& options) {
   const bool has_kl = options.verb == Verb::kSearch && options.objective == "kl";
-  return std::string(verb_name(options.verb)) + (has_kl ? " with KL" : "");
+  return std::string(verb_name(options.verb)) + (has_kl ? " with KL" : "") + (options.from.empty() ? "" : " of plans");
 }
 
 std::optional<int64_t> RunOptions::max_memory_bytes() const {
@@ -238,7 +243,7 @@ const std::vector<std::string>& target_names() {
 
 void check_options(const RunOptions& options) {
   for (const Option* option : options_of(options.verb)) check_value(*option, options);
-  if (options.window < 1 && options.windows.empty()) {
+  if (options.window < 1 && options.windows.empty() && options.from.empty()) {
     refuse("--window is 0 or not given, expected at least 1" +
            std::string(options.verb == Verb::kCalibrate ? "; or give several with --windows 512,2048" : ""));
   }
@@ -263,12 +268,13 @@ Settings resolve_window(const RunOptions& options) {
   Settings settings;
   const Target* target = find_target(options.target);
   const int64_t extra_keys = target != nullptr ? target->extra_keys : 0;
-  std::vector<int64_t> windows;
+  std::vector<int64_t> windows = {1};  // of a search that has not read yet under which windows layers were measured
   if (!options.windows.empty()) windows = parse_windows(options.windows, "--windows");
   settings.given_window = std::min(options.window > 0 ? options.window : windows.front(), kernels::kNoLimit / 4);
   settings.window_keys = settings.given_window + extra_keys;
   for (const int64_t window : windows) {
-    if (window != settings.given_window) settings.other_window_keys.push_back(window + extra_keys);
+    if (window != settings.given_window && !options.windows.empty())
+      settings.other_window_keys.push_back(window + extra_keys);
   }
   settings.sinks = std::min(options.sinks.value_or(0), kernels::kNoLimit / 4);
   settings.decode_full = decodes_full(options);
@@ -352,19 +358,6 @@ std::vector<int64_t> parse_windows(const std::string& text, const std::string& f
     refuse(flag + ": \"" + text + "\" is no list of windows; expected for example 512,2048");
   }
   return {windows.begin(), windows.end()};
-}
-
-int64_t parse_bytes(const std::string& text, const std::string& flag) {
-  const std::size_t digits = std::min(text.find_first_not_of("0123456789"), text.size());
-  const auto number = parse_number(text.substr(0, digits));
-  const std::string unit = text.substr(digits);
-  const std::array<std::pair<std::string, int>, 5> units = {{{"", 0}, {"K", 10}, {"M", 20}, {"G", 30}, {"T", 40}}};
-  for (const auto& [name, shift] : units) {
-    const bool matches = unit == name || (shift > 0 && (unit == name + "B" || unit == name + "iB"));
-    if (!matches || !number || *number > (int64_t{1} << (62 - shift))) continue;
-    return *number << shift;
-  }
-  refuse(flag + ": \"" + text + "\" is no size; expected bytes or for example 512M, 8G (powers of 1024)");
 }
 
 std::pair<std::string, std::filesystem::path> parse_control(const std::string& text) {

@@ -63,12 +63,19 @@ struct RunOptions {
   std::optional<int64_t> lazy_sinks, lazy_recent, lazy_last;
   bool exact = false;  // every row obeys the window: of search in every step, of calibrate's heads
   // Options of search.
-  std::string method;                      // greedy-forward, greedy-backward, pairs
+  std::string method;                      // greedy-forward, greedy-backward, pairs, plan
   std::optional<int64_t> keep;             // K; of pairs the number of candidates
   std::string objective = "nll";           // nll, exact-match, kl
   int64_t beam = 1;                        // patterns that a step goes on from
   std::optional<int64_t> verify;           // rejected patterns that are measured exactly, besides the best of each K
   std::optional<int64_t> verify_examples;  // the first so many examples serve for that; all
+  // Of search for plans.
+  std::filesystem::path from;          // run directory of the calibration
+  std::vector<std::string> budgets;    // as results/plan/budget.h parses them; empty: some shares
+  std::string engine = "ideal";        // whose allocation counts
+  int64_t concurrency = 1;             // sequences at a time
+  std::optional<int64_t> max_seq_len;  // tokens of each; none: max_position_embeddings
+  int64_t steps = 6;                   // of each budget, at most
   // Options of evaluate.
   std::vector<std::string> patterns;  // as results/selection/selection.h parses them, in the order of the result
   std::string baseline;               // one of them by name; empty: none
@@ -107,13 +114,14 @@ struct Settings {
   int64_t sinks = 0;
   bool decode_full = false;
   std::optional<int64_t> tail_rows;
-  engine::Pattern base;           // (n_layers)
-  std::string base_name;          // canonical: "full", "windowed" or "list:1,4"
-  std::vector<int64_t> layers;    // ascending
-  bool per_kv_head = false;       // their key heads are measured alone, too
-  int64_t n_kv_heads = 0;         // of the model, where per_kv_head asks for it
-  engine::LayerRules rules;       // what the model's layers have of their own; pipeline/run/layer_rules.h
-  engine::SignalOptions signals;  // besides NLL and matches
+  engine::Pattern base;                 // (n_layers)
+  std::vector<int64_t> base_keys = {};  // of the base's windowed layers, as Variant has them
+  std::string base_name;                // canonical: "full", "windowed" or "list:1,4"
+  std::vector<int64_t> layers;          // ascending
+  bool per_kv_head = false;             // their key heads are measured alone, too
+  int64_t n_kv_heads = 0;               // of the model, where per_kv_head asks for it
+  engine::LayerRules rules;             // what the model's layers have of their own; pipeline/run/layer_rules.h
+  engine::SignalOptions signals;        // besides NLL and matches
 
   // Returns the window of a windowed layer for an example whose answer starts at that token.
   kernels::Window window_of(int64_t answer_start) const;
@@ -152,7 +160,8 @@ cuda::CudaOptions::Attention parse_attention(const std::string& name);
 // Throws Error(kUsage) for what can be refused without looking at a file: ranges, choices and combinations of the
 // options that options.verb takes.
 void check_options(const RunOptions& options);
-// Returns the kind in the identity of a run: the verb, and whether a search has KL to the base.
+// Returns the kind in the identity of a run: the verb, whether a search has KL to the base, and whether it is for
+// plans.
 std::string kind_of(const RunOptions& options);
 // Returns the part of the settings that all verbs share: window, sinks, decode, tail rows.
 Settings resolve_window(const RunOptions& options);
@@ -170,8 +179,6 @@ Settings resolve_settings(const RunOptions& options, int64_t n_layers);
 
 // Parses "512,2048" and returns the windows, rising. Throws Error(kUsage).
 std::vector<int64_t> parse_windows(const std::string& text, const std::string& flag);
-// Parses "8G", "512M" or "1024" and returns bytes; the letters are powers of 1024. Throws Error(kUsage).
-int64_t parse_bytes(const std::string& text, const std::string& flag);
 // Parses "NAME=FILE", where NAME has letters, digits, _ . -. Throws Error(kUsage).
 std::pair<std::string, std::filesystem::path> parse_control(const std::string& text);
 

@@ -17,6 +17,7 @@ from winnow.report.wording import correlation, count, form_of, interval, number,
 
 OBJECTIVES = {"nll": ("mean_nll", "NLL"), "exact-match": ("mean_exact_match", "exact match"), "kl": ("mean_kl", "KL")}
 PAIRS = "pairs"
+PLAN = "plan"
 MEANS = (
     "mean_nll",
     "mean_exact_match",
@@ -165,6 +166,12 @@ def read(tree: xr.DataTree, path: pathlib.Path) -> Search:
         ids = record.texts(data, "example_id")
         result.n_examples = max(result.n_examples, len(ids) if ids else 0)
     if not result.methods and result.pairs is None:
+        if PLAN in groups:
+            raise ReportError(
+                ExitCode.BAD_DATA,
+                f"{path}: holds plans for budgets of memory, which winnow plan shows; report what winnow evaluate "
+                "measured of them",
+            )
         raise ReportError(
             ExitCode.BAD_DATA,
             f"{path}: no method in its /selection has patterns with figures; move it away and repeat its "

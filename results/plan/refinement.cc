@@ -1,0 +1,346 @@
+#include "results/plan/refinement.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+#include <map>
+#include <numeric>
+#include <set>
+#include <span>
+#include <tuple>
+#include <utility>
+
+#include "base/error.h"
+#include "base/random.h"
+#include "results/stats/resampling.h"
+
+namespace winnow::plan {
+namespace {
+
+constexpr int64_t kNeighbourhoods = 8;         // sets of layers that a step frees
+constexpr int64_t kPairs = 4 * kCandidates;    // changes of two layers that the model looks at
+constexpr int64_t kQuickDivisions = 2'000;     // of a freed set: some milliseconds
+constexpr int64_t kSolvedDivisions = 100'000;  // of all layers, for each price on a change: a second or two
+// Prices on a layer that changes, as quantiles of what single changes gain or cost: from none, which trusts the
+// losses around the plan however far it goes, to one that few changes are worth.
+constexpr std::array<double, 3> kChangeQuantiles = {0.25, 0.5, 0.75};
+
+class Refiner {
+ public:
+  Refiner(const RefinementRequest& request, const MeasurePlans& measure)
+      : request_(request),
+        measure_(measure),
+        n_layers_(request.alone.rows),
+        n_settings_(request.alone.cols),
+        model_(request.alone) {}
+
+  Refinement run() {
+    result_.budgets.resize(request_.budgets.size());
+    if (!start()) return std::move(result_);
+    for (int64_t step = 0; step < request_.steps; ++step) {
+      for (std::size_t b = 0; b < request_.budgets.size(); ++b) {
+        RefinedBudget& budget = result_.budgets[b];
+        if (budget.is_settled) continue;
+        if (!take_step(request_.budgets[b], budget)) return std::move(result_);
+      }
+    }
+    for (std::size_t b = 0; b < request_.budgets.size(); ++b) {
+      result_.budgets[b].best = best_plans(request_.budgets[b], 1).front();
+    }
+    return std::move(result_);
+  }
+
+ private:
+  bool start();
+  bool take_step(double limit, RefinedBudget& budget);
+  bool measure(const Settings& base, const std::vector<Settings>& plans);
+  std::vector<Settings> single_changes(const Settings& base) const;
+  std::vector<Settings> candidates(double limit, const Settings& base);
+  std::vector<Settings> changed_pairs(double limit, const Settings& base, const stats::Table<double>& gain) const;
+  std::vector<Settings> solved_again(double limit, const Settings& base, const stats::Table<double>& gain) const;
+  std::vector<Settings> freed(double limit, const Settings& base, const stats::Table<double>& gain);
+  std::vector<Settings> of_two_settings(double limit) const;
+
+  Counts counts_of(const Settings& plan) const {
+    Counts counts(stats::at(n_settings_), 0);
+    for (const int64_t setting : plan) ++counts[stats::at(setting)];
+    return counts;
+  }
+  double price_of(const Settings& plan) const { return Knapsack::price(request_.prices, counts_of(plan)); }
+  // The indices of the best plans that fit.
+  std::vector<int64_t> best_plans(double limit, int64_t n) const;
+  // Solves for these layers alone, with all others as in `base`; none where nothing fits.
+  std::optional<Settings> solve(double limit, const Settings& base, const std::vector<int64_t>& layers,
+                                const stats::Table<double>& loss, const std::vector<int64_t>& settings) const;
+
+  const RefinementRequest& request_;
+  const MeasurePlans& measure_;
+  int64_t n_layers_;
+  int64_t n_settings_;
+  LossModel model_;
+  Refinement result_;
+  std::vector<double> loss_;        // (plans), nats per token above the first
+  std::map<Settings, int64_t> at_;  // place of a measured plan
+  std::set<Settings> is_surrounded_;
+  uint64_t n_drawn_ = 0;
+};
+
+bool Refiner::measure(const Settings& base, const std::vector<Settings>& plans) {
+  std::vector<Settings> missing;
+  for (const Settings& plan : plans) {
+    if (!at_.contains(plan) && std::ranges::find(missing, plan) == missing.end()) missing.push_back(plan);
+  }
+  if (missing.empty()) return true;
+  const std::optional<std::vector<double>> nll = measure_(base, missing);
+  if (!nll) return false;
+  if (nll->size() != missing.size()) fail(ExitCode::kInternal, "not all plans of a refinement's step were measured");
+  for (std::size_t p = 0; p < missing.size(); ++p) {
+    at_.emplace(missing[p], static_cast<int64_t>(result_.plans.size()));
+    result_.price.push_back(price_of(missing[p]));
+    result_.plans.push_back(std::move(missing[p]));
+    result_.nll.push_back((*nll)[p]);
+    loss_.push_back((*nll)[p] - result_.nll.front());
+  }
+  return true;
+}
+
+std::vector<int64_t> Refiner::best_plans(double limit, int64_t n) const {
+  std::vector<int64_t> fitting;
+  for (std::size_t p = 0; p < result_.plans.size(); ++p) {
+    if (result_.price[p] <= limit) fitting.push_back(static_cast<int64_t>(p));
+  }
+  const auto key = [&](int64_t p) {
+    return std::tie(result_.nll[stats::at(p)], result_.price[stats::at(p)], result_.plans[stats::at(p)]);
+  };
+  const auto n_best = static_cast<std::ptrdiff_t>(std::min(fitting.size(), stats::at(n)));
+  std::partial_sort(fitting.begin(), fitting.begin() + n_best, fitting.end(),
+                    [&](int64_t a, int64_t b) { return key(a) < key(b); });
+  fitting.resize(static_cast<std::size_t>(n_best));
+  return fitting;
+}
+
+// Full attention, and what each budget begins with.
+bool Refiner::start() {
+  const Settings full(stats::at(n_layers_), n_settings_ - 1);
+  const Knapsack knapsack(request_.alone);
+  std::vector<Settings> plans = {full};
+  std::vector<Settings> sums;
+  for (const double limit : request_.budgets) {
+    const std::optional<Assignment> best = knapsack.best(request_.prices, limit);
+    if (!best) fail(ExitCode::kInternal, "nothing fits a budget of a refinement");
+    sums.push_back(best->setting);
+    plans.push_back(best->setting);
+    for (Settings& plan : of_two_settings(limit)) plans.push_back(std::move(plan));
+  }
+  if (!measure(full, plans)) return false;
+  for (std::size_t b = 0; b < sums.size(); ++b) result_.budgets[b].sum_of_layers = at_.at(sums[b]);
+  return true;
+}
+
+// For each setting the best plan of layers with it and with full attention: the rule of one window, which may be better
+// than the sum of layers where several settings are tempting one by one.
+std::vector<Settings> Refiner::of_two_settings(double limit) const {
+  const Settings full(stats::at(n_layers_), n_settings_ - 1);
+  std::vector<Settings> plans;
+  for (int64_t setting = 0; setting + 1 < n_settings_; ++setting) {
+    std::optional<Settings> plan =
+        solve(limit, full, stats::iota(n_layers_), request_.alone, {setting, n_settings_ - 1});
+    if (plan) plans.push_back(*std::move(plan));
+  }
+  return plans;
+}
+
+std::optional<Settings> Refiner::solve(double limit, const Settings& base, const std::vector<int64_t>& layers,
+                                       const stats::Table<double>& loss, const std::vector<int64_t>& settings) const {
+  stats::Table<double> open(static_cast<int64_t>(layers.size()), static_cast<int64_t>(settings.size()));
+  Counts fixed = counts_of(base);
+  for (int64_t i = 0; i < open.rows; ++i) {
+    const int64_t layer = layers[stats::at(i)];
+    --fixed[stats::at(base[stats::at(layer)])];
+    for (int64_t s = 0; s < open.cols; ++s) open(i, s) = loss(layer, settings[stats::at(s)]);
+  }
+  const Knapsack knapsack(std::move(open));
+  const Knapsack::Prices prices = knapsack.prices([&](const Counts& counts) {
+    Counts all = fixed;
+    for (std::size_t s = 0; s < counts.size(); ++s) all[stats::at(settings[s])] += counts[s];
+    return Knapsack::price(request_.prices, all);
+  });
+  const std::optional<Assignment> best = knapsack.best(prices, limit);
+  if (!best) return std::nullopt;
+  Settings plan = base;
+  for (std::size_t i = 0; i < layers.size(); ++i) {
+    plan[stats::at(layers[i])] = settings[stats::at(best->setting[i])];
+  }
+  return plan;
+}
+
+bool Refiner::take_step(double limit, RefinedBudget& budget) {
+  ++budget.steps;
+  const std::vector<int64_t> bases = best_plans(limit, request_.beam);
+  for (const int64_t p : bases) {
+    const Settings base = result_.plans[stats::at(p)];
+    if (!is_surrounded_.contains(base) && !measure(base, single_changes(base))) return false;
+    is_surrounded_.insert(base);
+  }
+  for (const int64_t p : bases) {
+    const Settings base = result_.plans[stats::at(p)];
+    if (!measure(base, candidates(limit, base))) return false;
+  }
+  budget.is_settled = best_plans(limit, request_.beam) == bases;
+  return true;
+}
+
+// Also those that do not fit: together with another change they may.
+std::vector<Settings> Refiner::single_changes(const Settings& base) const {
+  std::vector<Settings> plans;
+  for (std::size_t layer = 0; layer < base.size(); ++layer) {
+    for (int64_t setting = 0; setting < n_settings_; ++setting) {
+      Settings plan = base;
+      plan[layer] = setting;
+      if (setting != base[layer] && std::isfinite(price_of(plan))) plans.push_back(std::move(plan));
+    }
+  }
+  return plans;
+}
+
+std::vector<Settings> Refiner::candidates(double limit, const Settings& base) {
+  const LossModel::Forecast forecast = model_.around(base, result_.plans, loss_);
+  // What each change of a layer costs around the plan.
+  stats::Table<double> gain(n_layers_, n_settings_);
+  const double here = loss_[stats::at(at_.at(base))];
+  for (int64_t layer = 0; layer < n_layers_; ++layer) {
+    for (int64_t setting = 0; setting < n_settings_; ++setting) {
+      Settings plan = base;
+      plan[stats::at(layer)] = setting;
+      const auto known = at_.find(plan);
+      gain(layer, setting) = (known == at_.end() ? forecast.loss(plan) : loss_[stats::at(known->second)]) - here;
+    }
+  }
+  std::vector<Settings> found = changed_pairs(limit, base, gain);
+  for (auto& more : {solved_again(limit, base, gain), freed(limit, base, gain)}) {
+    found.insert(found.end(), more.begin(), more.end());
+  }
+  std::vector<std::pair<double, Settings>> promising;
+  for (Settings& plan : found) {
+    if (!at_.contains(plan)) promising.emplace_back(forecast.loss(plan), std::move(plan));
+  }
+  std::ranges::sort(promising);
+  const auto repeated = std::ranges::unique(promising);
+  promising.erase(repeated.begin(), repeated.end());
+  promising.resize(std::min(promising.size(), stats::at(kCandidates)));
+  std::vector<Settings> plans;
+  for (auto& [loss, plan] : promising) plans.push_back(std::move(plan));
+  return plans;
+}
+
+// Changes of two layers that fit, by the sum of both changes: among them every swap of two layers' settings.
+std::vector<Settings> Refiner::changed_pairs(double limit, const Settings& base,
+                                             const stats::Table<double>& gain) const {
+  struct Change {
+    int64_t layer, setting;
+  };
+  std::vector<Change> changes;
+  for (int64_t layer = 0; layer < n_layers_; ++layer) {
+    for (int64_t setting = 0; setting < n_settings_; ++setting) {
+      if (setting != base[stats::at(layer)]) changes.push_back({layer, setting});
+    }
+  }
+  std::vector<std::tuple<double, std::size_t, std::size_t>> pairs;
+  for (std::size_t i = 0; i < changes.size(); ++i) {
+    for (std::size_t j = i + 1; j < changes.size(); ++j) {
+      if (changes[i].layer == changes[j].layer) continue;
+      Counts counts = counts_of(base);
+      for (const Change& change : {changes[i], changes[j]}) {
+        --counts[stats::at(base[stats::at(change.layer)])];
+        ++counts[stats::at(change.setting)];
+      }
+      if (Knapsack::price(request_.prices, counts) > limit) continue;
+      pairs.emplace_back(gain(changes[i].layer, changes[i].setting) + gain(changes[j].layer, changes[j].setting), i, j);
+    }
+  }
+  std::ranges::sort(pairs);
+  std::vector<Settings> plans;
+  for (const auto& [sum, i, j] : pairs) {
+    Settings plan = base;
+    for (const Change& change : {changes[i], changes[j]}) plan[stats::at(change.layer)] = change.setting;
+    if (at_.contains(plan)) continue;
+    plans.push_back(std::move(plan));
+    if (static_cast<int64_t>(plans.size()) == kPairs) break;
+  }
+  return plans;
+}
+
+// The knapsack for the losses around the plan, without and with prices on every layer that changes.
+std::vector<Settings> Refiner::solved_again(double limit, const Settings& base,
+                                            const stats::Table<double>& gain) const {
+  std::vector<Settings> plans;
+  if (Knapsack::n_divisions(n_layers_, n_settings_) > kSolvedDivisions) return plans;
+  std::vector<double> sizes;
+  for (const double value : gain.values) {
+    if (value != 0.0) sizes.push_back(std::abs(value));
+  }
+  std::ranges::sort(sizes);
+  std::vector<double> change_prices = {0.0};
+  for (const double quantile : kChangeQuantiles) {
+    if (sizes.empty()) break;
+    change_prices.push_back(sizes[static_cast<std::size_t>(quantile * static_cast<double>(sizes.size() - 1))]);
+  }
+  const std::vector<int64_t> layers = stats::iota(n_layers_);
+  const std::vector<int64_t> settings = stats::iota(n_settings_);
+  for (const double change_price : change_prices) {
+    stats::Table<double> loss = gain;
+    for (int64_t layer = 0; layer < n_layers_; ++layer) {
+      for (int64_t setting = 0; setting < n_settings_; ++setting) {
+        loss(layer, setting) += setting == base[stats::at(layer)] ? 0.0 : change_price;
+      }
+    }
+    std::optional<Settings> plan = solve(limit, base, layers, loss, settings);
+    if (plan) plans.push_back(*std::move(plan));
+  }
+  return plans;
+}
+
+// Large neighbourhoods: some layers, drawn, are chosen anew together, the others stay.
+std::vector<Settings> Refiner::freed(double limit, const Settings& base, const stats::Table<double>& gain) {
+  int64_t n_free = std::max<int64_t>(1, (n_layers_ + 1) / 2);
+  while (n_free > 1 && Knapsack::n_divisions(n_free, n_settings_) > kQuickDivisions) --n_free;
+  const std::vector<int64_t> settings = stats::iota(n_settings_);
+  std::vector<Settings> plans;
+  for (int64_t n = 0; n < kNeighbourhoods; ++n) {
+    std::vector<int64_t> layers = stats::iota(n_layers_);
+    // From the end of the stream, where no example of an interval is drawn.
+    RandomStream(0, kSearchStream, UINT64_MAX - 1 - n_drawn_++).shuffle(std::span(layers));
+    layers.resize(stats::at(n_free));
+    std::ranges::sort(layers);
+    std::optional<Settings> plan = solve(limit, base, layers, gain, settings);
+    if (plan) plans.push_back(*std::move(plan));
+  }
+  return plans;
+}
+
+}  // namespace
+
+Refinement refine(const RefinementRequest& request, const MeasurePlans& measure) {
+  return Refiner(request, measure).run();
+}
+
+int64_t most_plans(const RefinementRequest& request) {
+  const auto n_budgets = static_cast<double>(request.budgets.size());
+  const auto per_base = static_cast<double>(request.alone.rows * (request.alone.cols - 1) + kCandidates);
+  const double most = 1.0 + n_budgets * static_cast<double>(request.alone.cols) +
+                      n_budgets * static_cast<double>(request.steps) * static_cast<double>(request.beam) * per_base;
+  return most < 9.0e18 ? static_cast<int64_t>(most) : INT64_MAX;
+}
+
+Turnover turnover(const Settings& smaller, const Settings& greater, const std::vector<double>& bytes) {
+  Turnover turnover;
+  for (std::size_t layer = 0; layer < smaller.size(); ++layer) {
+    if (smaller[layer] == greater[layer]) continue;
+    ++turnover.n_changed;
+    turnover.n_narrowed += bytes[stats::at(greater[layer])] < bytes[stats::at(smaller[layer])] ? 1 : 0;
+  }
+  return turnover;
+}
+
+}  // namespace winnow::plan

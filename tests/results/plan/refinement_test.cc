@@ -1,0 +1,185 @@
+// Refined plans against all plans there are, on made-up losses whose layers cost more together than one by one.
+#include "results/plan/refinement.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <map>
+#include <set>
+
+#include "base/random.h"
+
+namespace winnow::plan {
+namespace {
+
+// Losses of all plans of some layers. Windowed layers that depend on each other lose more together: the loss of a plan
+// is a sum over layers, plus one over pairs, plus a part that grows with the square of how much is taken in all.
+struct MadeUp {
+  MadeUp(int64_t n_layers, int64_t n_settings, uint64_t seed) : alone(n_layers, n_settings) {
+    RandomStream random(seed, 7, 0);
+    const auto uniform = [&] { return static_cast<double>(random.below(1'000'000)) * 1e-6; };
+    for (int64_t l = 0; l < n_layers; ++l) {
+      for (int64_t s = 0; s + 1 < n_settings; ++s) taken[{l, s}] = uniform() / static_cast<double>(s + 1);
+      taken[{l, n_settings - 1}] = 0.0;
+      for (int64_t k = 0; k < l; ++k) pair[{k, l}] = random.below(3) == 0 ? 2.0 * uniform() : 0.0;
+    }
+    for (int64_t l = 0; l < n_layers; ++l) {
+      Settings one(static_cast<std::size_t>(n_layers), n_settings - 1);
+      for (int64_t s = 0; s < n_settings; ++s) {
+        one[static_cast<std::size_t>(l)] = s;
+        alone(l, s) = loss(one);
+      }
+    }
+  }
+
+  double loss(const Settings& plan) const {
+    double all = 0.0;
+    double pairs = 0.0;
+    for (std::size_t l = 0; l < plan.size(); ++l) {
+      const double one = taken.at({static_cast<int64_t>(l), plan[l]});
+      for (std::size_t k = 0; k < l; ++k) {
+        pairs += one * taken.at({static_cast<int64_t>(k), plan[k]}) *
+                 pair.at({static_cast<int64_t>(k), static_cast<int64_t>(l)});
+      }
+      all += one;
+    }
+    return 0.02 * all + pairs + 0.05 * all * all;
+  }
+
+  stats::Table<double> alone;
+  std::map<std::pair<int64_t, int64_t>, double> taken, pair;
+};
+
+// A setting of window w takes 4^w.
+double price_of(const Settings& plan) {
+  double price = 0.0;
+  for (const int64_t setting : plan) price += std::pow(4.0, static_cast<double>(setting));
+  return price;
+}
+
+RefinementRequest request_of(const MadeUp& made_up, std::vector<double> shares, int64_t steps) {
+  RefinementRequest request{
+      .alone = made_up.alone, .prices = {}, .budgets = std::move(shares), .steps = steps, .beam = 1};
+  request.prices = Knapsack(made_up.alone).prices([](const Counts& counts) {
+    double price = 0.0;
+    for (std::size_t s = 0; s < counts.size(); ++s) {
+      price += static_cast<double>(counts[s]) * std::pow(4.0, static_cast<double>(s));
+    }
+    return std::optional(price);
+  });
+  const double full = price_of(Settings(static_cast<std::size_t>(made_up.alone.rows), made_up.alone.cols - 1));
+  for (double& budget : request.budgets) budget *= full;
+  return request;
+}
+
+constexpr double kBase = 3.0;  // NLL of full attention
+
+MeasurePlans measure_by(const MadeUp& made_up, std::set<Settings>& seen) {
+  return [&](const Settings&, const std::vector<Settings>& plans) {
+    std::vector<double> nll;
+    for (const Settings& plan : plans) {
+      EXPECT_TRUE(seen.insert(plan).second) << "measured twice";
+      nll.push_back(kBase + made_up.loss(plan));
+    }
+    return std::optional(nll);
+  };
+}
+
+double least_of_all(const MadeUp& made_up, double budget) {
+  Settings plan(static_cast<std::size_t>(made_up.alone.rows), 0);
+  double least = std::numeric_limits<double>::infinity();
+  while (true) {
+    if (price_of(plan) <= budget) least = std::min(least, made_up.loss(plan));
+    auto digit = plan.begin();
+    while (digit != plan.end() && ++*digit == made_up.alone.cols) *digit++ = 0;
+    if (digit == plan.end()) return least;
+  }
+}
+
+struct Gaps {
+  int n_optimal = 0;
+  int n = 0;
+  double refined = 0.0;  // sums over budgets of the loss above the least there is
+  double added_up = 0.0;
+};
+
+Gaps gaps(int64_t n_layers, int64_t n_settings, uint64_t n_seeds) {
+  Gaps gaps;
+  for (uint64_t seed = 0; seed < n_seeds; ++seed) {
+    const MadeUp made_up(n_layers, n_settings, seed);
+    const RefinementRequest request = request_of(made_up, {0.15, 0.3, 0.5}, 8);
+    std::set<Settings> seen;
+    const Refinement found = refine(request, measure_by(made_up, seen));
+    EXPECT_EQ(seen.size(), found.plans.size());
+    EXPECT_LE(static_cast<int64_t>(seen.size()), most_plans(request));
+    for (std::size_t b = 0; b < request.budgets.size(); ++b) {
+      const double least = least_of_all(made_up, request.budgets[b]);
+      const RefinedBudget& budget = found.budgets[b];
+      const auto loss = [&](int64_t p) {
+        EXPECT_LE(found.price[static_cast<std::size_t>(p)], request.budgets[b]);
+        return found.nll[static_cast<std::size_t>(p)] - kBase - least;
+      };
+      gaps.n += 1;
+      gaps.n_optimal += loss(budget.best) < 1e-12 ? 1 : 0;
+      gaps.refined += loss(budget.best);
+      gaps.added_up += loss(budget.sum_of_layers);
+      EXPECT_LE(loss(budget.best), loss(budget.sum_of_layers));
+      EXPECT_GE(loss(budget.best), -1e-12);
+    }
+  }
+  return gaps;
+}
+
+TEST(Refinement, FindsTheBestOfAllPlansOfFourLayersAndThreeSettings) {
+  const Gaps found = gaps(4, 3, 40);
+  EXPECT_EQ(found.n_optimal, found.n);
+  EXPECT_GT(found.added_up, 0.1);  // which the sum of layers does not
+}
+
+TEST(Refinement, IsCloseToTheBestOfAllPlansOfEightLayersAndFourSettings) {
+  const Gaps found = gaps(8, 4, 6);
+  std::printf("optimal %d of %d, %.4f above the optimum, the sum of layers %.4f\n", found.n_optimal, found.n,
+              found.refined, found.added_up);
+  EXPECT_GE(2 * found.n_optimal, found.n);
+  EXPECT_LT(found.refined, 0.1 * found.added_up);
+}
+
+TEST(LossModel, KnowsWhatWasMeasuredAndAddsUpChanges) {
+  const MadeUp made_up(8, 4, 1);
+  const LossModel model(made_up.alone);
+  Settings centre(8, 1);
+  std::vector<Settings> plans = {centre};
+  for (std::size_t l = 0; l < centre.size(); ++l) {
+    for (const int64_t s : {0, 2, 3}) {
+      plans.push_back(centre);
+      plans.back()[l] = s;
+    }
+  }
+  std::vector<double> losses;
+  for (const Settings& plan : plans) losses.push_back(made_up.loss(plan));
+  const LossModel::Forecast forecast = model.around(centre, plans, losses);
+  for (std::size_t p = 0; p < plans.size(); ++p) EXPECT_NEAR(forecast.loss(plans[p]), losses[p], 1e-4);
+  // Of two changes it expects more than what the layers lose alone, as the plans around lost more.
+  double error = 0.0;
+  double error_of_sum = 0.0;
+  for (std::size_t l = 1; l < centre.size(); ++l) {
+    Settings both = centre;
+    both[l - 1] = 0;
+    both[l] = 3;
+    error += std::abs(forecast.loss(both) - made_up.loss(both));
+    error_of_sum += std::abs(model.sum_of_layers(both) - made_up.loss(both));
+  }
+  EXPECT_LT(error, 0.2 * error_of_sum);
+}
+
+TEST(Turnover, CountsWhatNarrowsAlthoughThereIsMoreRoom) {
+  const std::vector<double> bytes = {1.0, 4.0, 16.0};
+  const Turnover found = turnover({0, 1, 2, 0}, {1, 0, 2, 2}, bytes);
+  EXPECT_EQ(found.n_changed, 3);
+  EXPECT_EQ(found.n_narrowed, 1);
+}
+
+}  // namespace
+}  // namespace winnow::plan
