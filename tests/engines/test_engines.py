@@ -104,6 +104,8 @@ def checkpoint_of(folder, engine, family):
     """A small random checkpoint: a golden, or another where an engine does not run that one."""
     if engine == "vllm" and family != "qwen3":
         return wide_heads(folder / family, family)
+    if (engine, family) == ("llamacpp", "mistral"):  # the golden's heads are no hidden / heads wide
+        return wide_heads(folder / family, family, head_dim=16)
     if family != "qwen3_moe":
         return GOLDEN / family
     # Engines norm the weights of a mixture's experts, as published mixtures of Qwen3 want it; the golden whose layers
@@ -114,10 +116,10 @@ def checkpoint_of(folder, engine, family):
     return model
 
 
-def wide_heads(folder, family):
+def wide_heads(folder, family, head_dim=32):
     """vLLM's attention on a CPU has no heads as narrow as the goldens', nor its mixture of experts widths that are
     no multiple of 32. A Qwen3 without norms of q and k is a Llama, with biases a Qwen2."""
-    tiny.write_checkpoint(folder, layers=4, hidden=64, heads=4, kv_heads=2, head_dim=32, vocab=200)
+    tiny.write_checkpoint(folder, layers=4, hidden=64, heads=4, kv_heads=2, head_dim=head_dim, vocab=200)
     tensors = load_file(folder / "model.safetensors")
     config = json.loads((folder / "config.json").read_text())
     config |= {"model_type": family, "max_position_embeddings": 512, "bos_token_id": 1, "eos_token_id": 2}
