@@ -1,6 +1,7 @@
 #include "kernels/device.h"
 
 #include "base/error.h"
+#include "kernels/weight_queue.h"
 
 namespace winnow::kernels {
 
@@ -18,6 +19,27 @@ Matrix Device::load(const HostTensor& source, WeightUse use, std::span<std::byte
   }
   return do_load(source, use, storage.data());
 }
+
+int64_t Device::staged_bytes(const HostTensor& source, WeightUse use) const {
+  const int64_t packed = packed_bytes(source, use);
+  return packed > 0 ? packed : weight_bytes(source, use);
+}
+
+void Device::stage(const HostTensor& source, WeightUse use, std::span<std::byte> host) {
+  if (packed_bytes(source, use) > 0) {
+    pack(source, host);
+  } else {
+    load(source, use, host);
+  }
+}
+
+Matrix Device::weight_at(const std::byte* data, const HostTensor& source, WeightUse use) const {
+  return {data, use == WeightUse::kTable ? DType::kF32 : activation_dtype(), source.rows(), source.cols()};
+}
+
+std::unique_ptr<WeightQueue> Device::make_weight_queue() { return make_immediate_queue(*this); }
+
+std::shared_ptr<void> Device::pin(std::span<std::byte> /*memory*/) { return nullptr; }
 
 int64_t Device::packed_bytes(const HostTensor& /*source*/, WeightUse /*use*/) const { return 0; }
 

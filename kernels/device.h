@@ -66,6 +66,8 @@ struct HeadShape {
   }
 };
 
+class WeightQueue;  // kernels/weight_queue.h
+
 class Device {
  public:
   virtual ~Device() = default;
@@ -124,6 +126,18 @@ class Device {
   virtual void pack(const HostTensor& source, std::span<std::byte> packed);
   // Makes of it, at the beginning of `storage`, what load() makes. Reads no values of the source.
   virtual Matrix unpack(const HostTensor& source, std::span<const std::byte> packed, std::span<std::byte> storage);
+
+  // Returns the bytes of a tensor on its way to load(): of its packed form, where it has one.
+  int64_t staged_bytes(const HostTensor& source, WeightUse use) const;
+  // Writes that form to the host's memory, staged_bytes() aligned to 256 bytes, by several threads.
+  virtual void stage(const HostTensor& source, WeightUse use, std::span<std::byte> host);
+  // Returns the weight that lies at `data` once load() or unpack() has brought it there.
+  Matrix weight_at(const std::byte* data, const HostTensor& source, WeightUse use) const;
+  // Makes the queue that brings weights beside the operations. What it fills was allocated before.
+  virtual std::unique_ptr<WeightQueue> make_weight_queue();
+  // Locks pages of the host's memory that were got elsewhere, so that a queue copies from them at full speed, until
+  // what is returned goes. Throws Error(kOutOfMemory).
+  virtual std::shared_ptr<void> pin(std::span<std::byte> memory);
 
   // Copies host values into memory of the backend; returns when they have been read.
   virtual std::unique_ptr<Buffer> upload(std::span<const int32_t> values, const char* what) = 0;

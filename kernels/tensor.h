@@ -10,7 +10,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "kernels/fp8_rows.h"
+#include "kernels/packed_rows.h"
 
 namespace winnow::kernels {
 
@@ -36,9 +36,9 @@ class TensorValues {
   virtual void read(int64_t first, int64_t count, float* to) const = 0;
   // The tensors of the file that the values are computed from.
   virtual const std::vector<HostTensor>& stored() const = 0;
-  // How rows are packed; none: the values are no FP8 numbers with scales.
-  virtual std::optional<Fp8Rows> fp8_rows() const { return std::nullopt; }
-  // Writes a packed row where fp8_rows() is something. Called by many threads at a time; cannot fail.
+  // How rows are packed; none: the values are neither FP8 numbers nor integers of four bits, with scales.
+  virtual std::optional<PackedRows> packed_rows() const { return std::nullopt; }
+  // Writes a packed row where packed_rows() is something. Called by many threads at a time; cannot fail.
   virtual void pack_row(int64_t /*row*/, std::byte* /*to*/) const {}
 };
 

@@ -15,8 +15,8 @@ class SelectedRows final : public quantization::RowValues {
   SelectedRows(const kernels::HostTensor& tensor, int64_t first_row, std::vector<int64_t> order)
       : RowValues({tensor}, tensor.cols()), first_row_(first_row), order_(std::move(order)) {}
 
-  std::optional<kernels::Fp8Rows> fp8_rows() const override {
-    return part(0).values ? part(0).values->fp8_rows() : std::nullopt;
+  std::optional<kernels::PackedRows> packed_rows() const override {
+    return part(0).values ? part(0).values->packed_rows() : std::nullopt;
   }
   void pack_row(int64_t row, std::byte* to) const override { part(0).values->pack_row(source_row(row), to); }
 

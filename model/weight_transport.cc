@@ -41,8 +41,7 @@ kernels::Matrix WeightTransport::place(const kernels::HostTensor& source, kernel
     if (sharing_->reads()) device_.load(source, use, at);
     add_plain(at.first(size));
   }
-  const kernels::DType dtype = use == kernels::WeightUse::kTable ? kernels::DType::kF32 : device_.activation_dtype();
-  return {at.data(), dtype, source.rows(), source.cols()};
+  return device_.weight_at(at.data(), source, use);
 }
 
 void WeightTransport::unpack_sent() {

@@ -56,6 +56,19 @@ int64_t largest_layer(const ModelConfig& config, const Checkpoint& checkpoint, c
   return largest;
 }
 
+// The most bytes of one tensor of a layer in its packed form; 0: none has one.
+int64_t largest_packed(const ModelConfig& config, const Checkpoint& checkpoint, const kernels::Ops& ops) {
+  int64_t largest = 0;
+  for (int64_t layer = 0; layer < config.n_layers; ++layer) {
+    for (const MatrixSpec& spec : declare_layer(config, layer)) {
+      for (const PartSpec& part : spec.parts) {
+        largest = std::max(largest, ops.device().packed_bytes(part_of(checkpoint, part), spec.use));
+      }
+    }
+  }
+  return largest;
+}
+
 // Tensors outside the layers. The head is the embedding where they are tied.
 struct SharedTensors {
   const kernels::HostTensor* embedding;
@@ -86,7 +99,7 @@ int64_t shared_bytes(const SharedTensors& shared, bool is_tied, const kernels::O
                     [&](const auto& tensor, auto use) { return ops.device().weight_bytes(tensor, use); });
 }
 
-// The most that is packed at a time.
+// The most that is packed at a time on its way to other ranks.
 int64_t batch_bytes(const ModelConfig& config, const Checkpoint& checkpoint, const kernels::Ops& ops) {
   const auto packed = [&](const auto& tensor, auto use) { return ops.device().packed_bytes(tensor, use); };
   return std::max(largest_layer(config, checkpoint, ops, packed_bytes),
@@ -95,20 +108,41 @@ int64_t batch_bytes(const ModelConfig& config, const Checkpoint& checkpoint, con
 
 }  // namespace
 
-ModelWeights::ModelWeights(const ModelConfig& config, const Checkpoint& checkpoint, kernels::Ops& ops, Loading loading)
+ModelWeights::ModelWeights(const ModelConfig& config, const Checkpoint& checkpoint, kernels::Ops& ops, Loading loading,
+                           const std::optional<Residency>& residency)
     : config_(config),
       checkpoint_(checkpoint),
       ops_(ops),
+      residency_(residency.value_or(default_residency(config, ops))),
       layer_bytes_(largest_layer(config, checkpoint, ops, matrix_bytes)),
-      slots_(static_cast<std::size_t>(ops.device().resident_layers(config.n_layers))) {
+      slots_(static_cast<std::size_t>(residency_.n_slots())),
+      staged_offsets_{0} {
   const SharedTensors shared = shared_tensors(config, checkpoint);
   require_model(config, checkpoint);
   layer_storage_ =
       ops.device().allocate(layer_bytes_ * static_cast<int64_t>(slots_.size()), "the weights of the layers");
   shared_storage_ = ops.device().allocate(shared_bytes(shared, config.tied_embeddings, ops), "embedding and head");
+  if (!residency_.keeps_all()) prepare_ring();
   if (loading == Loading::kLater) return;
   WeightTransport transport(ops.device(), nullptr);
   load_shared(transport);
+}
+
+void ModelWeights::prepare_ring() {
+  const std::vector<int64_t> streamed = residency_.streamed();
+  for (const int64_t index : streamed) {
+    int64_t total = 0;
+    for_each_part(index, [&](const kernels::HostTensor& source, kernels::WeightUse use) {
+      total += align(ops_.device().staged_bytes(source, use));
+    });
+    staged_offsets_.push_back(staged_offsets_.back() + total);
+  }
+  packed_storage_ = ops_.device().allocate(largest_packed(config_, checkpoint_, ops_), "packed weights");
+  queue_ = ops_.device().make_weight_queue();
+  // Reading the map keeps this thread busy. That is for when the operations of the layer before have been asked for,
+  // so that they run meanwhile: nothing is read ahead of its time.
+  ring_ = std::make_unique<LayerRing>(streamed, static_cast<std::size_t>(residency_.n_buffers), 0, *queue_,
+                                      [this](int64_t index, std::size_t buffer) { fill(index, buffer); });
 }
 
 ModelWeights::~ModelWeights() = default;
@@ -132,24 +166,23 @@ int64_t ModelWeights::load_shared(WeightTransport& transport) {
   return total;
 }
 
-std::span<std::byte> ModelWeights::layer_slot(int64_t index) {
+std::span<std::byte> ModelWeights::slot_memory(std::size_t slot) {
   const auto size = static_cast<std::size_t>(layer_bytes_);
-  return layer_storage_->bytes().subspan(static_cast<std::size_t>(index) % slots_.size() * size, size);
+  return layer_storage_->bytes().subspan(slot * size, size);
 }
 
-int64_t ModelWeights::load_layer(int64_t index, WeightTransport& transport) {
-  Slot& slot = slots_[static_cast<std::size_t>(index) % slots_.size()];
-  slot = Slot{};  // no layer's until all of it is there
-  slot.weights = empty_layer(config_, index);
+int64_t ModelWeights::place_layer(int64_t index, std::size_t slot, const Place& place) {
+  slots_[slot] = {-1, empty_layer(config_, index)};
+  LayerWeights& weights = slots_[slot].weights;
   const std::vector<int64_t> order = rotary_order(config_.rope_of(index), config_.heads.head_dim);
-  std::span<std::byte> storage = layer_slot(index);
+  std::span<std::byte> storage = slot_memory(slot);
   int64_t total = 0;
   for (const MatrixSpec& spec : declare_layer(config_, index)) {
-    kernels::Matrix& target = spec.target(slot.weights);
+    kernels::Matrix& target = spec.target(weights);
     std::span<std::byte> at = storage;
     for (const PartSpec& part : spec.parts) {
       const kernels::HostTensor source = part_of(checkpoint_, part, order);
-      const kernels::Matrix loaded = transport.place(source, spec.use, at);
+      const kernels::Matrix loaded = place(source, spec.use, at);
       if (target) {
         target.rows += loaded.rows;
       } else {
@@ -161,26 +194,86 @@ int64_t ModelWeights::load_layer(int64_t index, WeightTransport& transport) {
     storage = storage.subspan(static_cast<std::size_t>(size));
     total += size;
   }
-  transport.send();
-  slot.layer = index;
+  slots_[slot].layer = index;
   return total;
+}
+
+int64_t ModelWeights::load_kept(int64_t index, WeightTransport& transport) {
+  const int64_t total = place_layer(index, static_cast<std::size_t>(residency_.kept_before(index)),
+                                    [&](const auto& source, kernels::WeightUse use, std::span<std::byte> at) {
+                                      return transport.place(source, use, at);
+                                    });
+  transport.send();
+  return total;
+}
+
+// A layer into a buffer of the ring.
+void ModelWeights::fill(int64_t index, std::size_t buffer) {
+  std::span<const std::byte> staged = staged_;
+  if (staged.empty()) {
+    ask_for((index + 1) % config_.n_layers);
+  } else {
+    const auto streamed = static_cast<std::size_t>(index - residency_.kept_before(index));
+    staged = staged.subspan(static_cast<std::size_t>(staged_offsets_[streamed]));
+  }
+  const auto slot = static_cast<std::size_t>(residency_.n_kept) + buffer;
+  place_layer(index, slot, [&](const auto& source, kernels::WeightUse use, std::span<std::byte> at) {
+    if (staged.empty()) return queue_->load(source, use, {}, packed_storage_->bytes(), at);
+    const auto size = static_cast<std::size_t>(ops_.device().staged_bytes(source, use));
+    const kernels::Matrix loaded = queue_->load(source, use, staged.first(size), packed_storage_->bytes(), at);
+    staged = staged.subspan(static_cast<std::size_t>(align(static_cast<int64_t>(size))));
+    return loaded;
+  });
+}
+
+void ModelWeights::for_each_part(
+    int64_t index, const std::function<void(const kernels::HostTensor&, kernels::WeightUse)>& each) const {
+  const std::vector<int64_t> order = rotary_order(config_.rope_of(index), config_.heads.head_dim);
+  for (const MatrixSpec& spec : declare_layer(config_, index)) {
+    for (const PartSpec& part : spec.parts) each(part_of(checkpoint_, part, order), spec.use);
+  }
+}
+
+void ModelWeights::stage(int64_t streamed, std::span<std::byte> memory) const {
+  const std::vector<int64_t> layers = residency_.streamed();
+  auto at = static_cast<std::size_t>(staged_offsets_[static_cast<std::size_t>(streamed)]);
+  for_each_part(layers[static_cast<std::size_t>(streamed)],
+                [&](const kernels::HostTensor& source, kernels::WeightUse use) {
+                  const int64_t size = ops_.device().staged_bytes(source, use);
+                  ops_.device().stage(source, use, memory.subspan(at, static_cast<std::size_t>(size)));
+                  at += static_cast<std::size_t>(align(size));
+                });
+}
+
+void ModelWeights::stage_from(std::span<const std::byte> memory) {
+  if (static_cast<int64_t>(memory.size()) < staged_bytes()) {
+    fail(ExitCode::kInternal,
+         std::to_string(staged_bytes()) + " bytes of layers do not fit into " + std::to_string(memory.size()));
+  }
+  staged_ = memory;
+  // A copy keeps nobody waiting: as many as there is place for are queued ahead.
+  ring_->set_ahead(static_cast<std::size_t>(residency_.n_buffers) - 1);
+}
+
+// The kernel reads the pages of a layer while another one is used.
+void ModelWeights::ask_for(int64_t index) const {
+  for (const MatrixSpec& spec : declare_layer(config_, index)) {
+    for (const PartSpec& part : spec.parts) read_ahead(checkpoint_.get(part.tensor.name, part.tensor.shape));
+  }
 }
 
 int64_t ModelWeights::load(WeightSharing* sharing) {
   const bool reads = sharing == nullptr || sharing->reads();
-  const bool keeps_all = static_cast<int64_t>(slots_.size()) == config_.n_layers;
-  const auto ask_for = [&](int64_t index) {
-    if (!reads || !keeps_all || index >= config_.n_layers) return;
-    for (const MatrixSpec& spec : declare_layer(config_, index)) {
-      for (const PartSpec& part : spec.parts) read_ahead(checkpoint_.get(part.tensor.name, part.tensor.shape));
-    }
-  };
-  ask_for(0);
+  std::vector<int64_t> kept;
+  for (int64_t index = 0; index < config_.n_layers; ++index) {
+    if (residency_.keeps(index)) kept.push_back(index);
+  }
+  if (reads && !kept.empty()) ask_for(kept.front());
   WeightTransport transport(ops_.device(), sharing, sharing == nullptr ? 0 : batch_bytes(config_, checkpoint_, ops_));
   int64_t total = load_shared(transport);
-  for (int64_t index = 0; keeps_all && index < config_.n_layers; ++index) {
-    ask_for(index + 1);
-    total += load_layer(index, transport);
+  for (std::size_t i = 0; i < kept.size(); ++i) {
+    if (reads && i + 1 < kept.size()) ask_for(kept[i + 1]);
+    total += load_kept(kept[i], transport);
   }
   transport.finish();
   ops_.device().synchronize();
@@ -191,12 +284,25 @@ const LayerWeights& ModelWeights::layer(int64_t index) {
   if (index < 0 || index >= config_.n_layers) {
     fail(ExitCode::kInternal, "layer " + std::to_string(index) + " of " + std::to_string(config_.n_layers));
   }
-  const Slot& slot = slots_[static_cast<std::size_t>(index) % slots_.size()];
-  if (index != slot.layer) {
-    WeightTransport transport(ops_.device(), nullptr);
-    load_layer(index, transport);
+  if (index == current_) return *current_weights_;
+  current_ = -1;
+  std::size_t slot = 0;
+  if (residency_.keeps(index)) {
+    slot = static_cast<std::size_t>(residency_.kept_before(index));
+    if (slots_[slot].layer != index) {
+      WeightTransport transport(ops_.device(), nullptr);
+      load_kept(index, transport);
+    }
+    if (ring_) {
+      ring_->leave();
+      ring_->expect_after(index);
+    }
+  } else {
+    slot = static_cast<std::size_t>(residency_.n_kept) + ring_->enter(index);
   }
-  return slot.weights;
+  current_ = index;
+  current_weights_ = &slots_[slot].weights;
+  return *current_weights_;
 }
 
 std::span<const float> ModelWeights::rotary_table(int64_t n_positions, const RotaryKey& key) {
@@ -216,10 +322,18 @@ std::string ModelWeights::why_not_finite() const {
   return "all weights are finite: the model itself goes beyond the range of its numbers here";
 }
 
-int64_t ModelWeights::predicted_bytes(const ModelConfig& config, const Checkpoint& checkpoint,
-                                      const kernels::Ops& ops) {
-  return largest_layer(config, checkpoint, ops, matrix_bytes) * ops.device().resident_layers(config.n_layers) +
-         shared_bytes(shared_tensors(config, checkpoint), config.tied_embeddings, ops);
+Residency ModelWeights::default_residency(const ModelConfig& config, const kernels::Ops& ops) {
+  const int64_t n_slots = ops.device().resident_layers(config.n_layers);
+  if (n_slots == config.n_layers) return {.n_layers = config.n_layers, .n_kept = n_slots};
+  return {.n_layers = config.n_layers, .n_buffers = n_slots};
+}
+
+int64_t ModelWeights::predicted_bytes(const ModelConfig& config, const Checkpoint& checkpoint, const kernels::Ops& ops,
+                                      const std::optional<Residency>& residency) {
+  const Residency chosen = residency.value_or(default_residency(config, ops));
+  return largest_layer(config, checkpoint, ops, matrix_bytes) * chosen.n_slots() +
+         shared_bytes(shared_tensors(config, checkpoint), config.tied_embeddings, ops) +
+         (chosen.keeps_all() ? 0 : largest_packed(config, checkpoint, ops));
 }
 
 }  // namespace winnow::model

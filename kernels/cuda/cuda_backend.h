@@ -68,6 +68,9 @@ class CudaBackend final : public kernels::Device, public kernels::Ops {
   void pack(const kernels::HostTensor& source, std::span<std::byte> packed) override;
   kernels::Matrix unpack(const kernels::HostTensor& source, std::span<const std::byte> packed,
                          std::span<std::byte> storage) override;
+  void stage(const kernels::HostTensor& source, kernels::WeightUse use, std::span<std::byte> host) override;
+  std::unique_ptr<kernels::WeightQueue> make_weight_queue() override;
+  std::shared_ptr<void> pin(std::span<std::byte> memory) override;
 
   std::unique_ptr<kernels::Buffer> upload(std::span<const int32_t> values, const char* what) override;
   void prepare_attention(std::span<const kernels::AttentionCall> calls, const kernels::HeadShape& heads) override;
@@ -80,6 +83,7 @@ class CudaBackend final : public kernels::Device, public kernels::Ops {
  private:
   friend class DeviceBuffer;
   friend class HostBuffer;
+  friend class CudaWeightQueue;
   class ReferenceFold;
   kernels::Matrix do_load(const kernels::HostTensor& source, kernels::WeightUse use, std::byte* storage) override;
   void do_copy_rows(kernels::ConstRows from, kernels::Rows to) override;

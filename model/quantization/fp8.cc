@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "kernels/fp8_rows.h"
+#include "kernels/packed_rows.h"
 #include "model/quantization/formats.h"
 #include "model/quantization/values.h"
 
@@ -25,8 +25,8 @@ class Fp8Values final : public ScaledValues {
  public:
   using ScaledValues::ScaledValues;
 
-  std::optional<kernels::Fp8Rows> fp8_rows() const override {
-    return kernels::Fp8Rows{.cols = cols(), .block_cols = grid().block_cols};
+  std::optional<kernels::PackedRows> packed_rows() const override {
+    return kernels::PackedRows{.cols = cols(), .block_cols = grid().block_cols};
   }
   void pack_row(int64_t row, std::byte* to) const override {
     const int64_t begin_of_scales = row / grid().block_rows * grid().n_cols;

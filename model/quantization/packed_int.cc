@@ -1,5 +1,6 @@
 // compressed-tensors' packed integers: a row is one stream of bits in little-endian words, a number q + 2^(bits - 1).
 #include <algorithm>
+#include <cstring>
 
 #include "model/quantization/formats.h"
 #include "model/quantization/values.h"
@@ -8,6 +9,9 @@
 namespace winnow::quantization {
 
 namespace {
+
+// What a code of four bits is above its number.
+constexpr float kHalf = 8.F;
 
 constexpr std::string_view kCompanions[] = {".weight_scale", ".weight_shape", ".weight_zero_point", ".weight_g_idx"};
 
@@ -23,6 +27,20 @@ class PackedValues : public RowValues {
 
   PackedValues(std::vector<kernels::HostTensor> stored, int64_t cols, Layout layout)
       : RowValues(std::move(stored), cols), layout_(std::move(layout)) {}
+
+  std::optional<kernels::PackedRows> packed_rows() const override {
+    if (layout_.bits != 4 || !layout_.groups.empty()) return std::nullopt;
+    return kernels::PackedRows{.cols = cols(), .block_cols = layout_.grid.block_cols, .code_bits = 4};
+  }
+  void pack_row(int64_t row, std::byte* to) const override {
+    const kernels::PackedRows rows = *packed_rows();
+    const int64_t begin_of_scales = row / layout_.grid.block_rows * layout_.grid.n_cols;
+    for (int64_t group = 0; group < rows.n_scales(); ++group) {
+      put_scale(rows, group, layout_.grid.at(begin_of_scales + group), zero_of(row, group) + kHalf, to);
+    }
+    std::memcpy(to + rows.codes_at(), part(0).data + row * layout_.row_words * kWordBits / 8,
+                static_cast<std::size_t>(rows.code_bytes()));
+  }
 
  protected:
   void read_row(int64_t row, int64_t first, int64_t n, float* to) const override {

@@ -26,7 +26,12 @@ class TransposedValues : public RowValues {
 
   // stored: codes, zero points, scales (n_groups, rows).
   TransposedValues(std::vector<kernels::HostTensor> stored, Scales scales, Layout layout)
-      : RowValues(std::move(stored), layout.cols), scales_(std::move(scales)), layout_(std::move(layout)) {}
+      : RowValues(std::move(stored), layout.cols), scales_(std::move(scales)), layout_(std::move(layout)) {
+    find_blocks();
+  }
+
+  std::optional<kernels::PackedRows> packed_rows() const override;
+  void pack_row(int64_t row, std::byte* to) const override;
 
  protected:
   void read_row(int64_t row, int64_t first, int64_t n, float* to) const override;
@@ -34,9 +39,13 @@ class TransposedValues : public RowValues {
  private:
   // The place of a row among the numbers of a line of words.
   int64_t place_of(int64_t row) const;
+  uint32_t code_at(int64_t row, int64_t col) const;
+  float zero_of(int64_t row, int64_t group) const;
+  void find_blocks();
 
   Scales scales_;
   Layout layout_;
+  int64_t block_cols_ = 0;  // columns of a group where groups lie one after another; 0: they do not
 };
 
 }  // namespace winnow::quantization

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "kernels/convert.h"
 
@@ -75,6 +76,12 @@ void ScaledValues::read_row(int64_t row, int64_t first, int64_t n, float* to) co
     const float scale = grid_.at(begin_of_scales + block);
     for (; at < end; ++at) to[at] *= scale;
   }
+}
+
+void put_scale(const kernels::PackedRows& rows, int64_t block, float scale, float zero, std::byte* row) {
+  constexpr int64_t kSize = sizeof(float);
+  std::memcpy(row + block * kSize, &scale, kSize);
+  std::memcpy(row + (rows.n_scales() + block) * kSize, &zero, kSize);
 }
 
 kernels::HostTensor computed(const kernels::HostTensor& like, std::vector<int64_t> shape,

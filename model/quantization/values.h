@@ -94,6 +94,9 @@ class ScaledValues : public RowValues {
   ScaleGrid grid_;
 };
 
+// Writes a scale and its zero point into a packed row of codes of four bits.
+void put_scale(const kernels::PackedRows& rows, int64_t block, float scale, float zero, std::byte* row);
+
 // The tensor of a module's values: `like` gives the name.
 kernels::HostTensor computed(const kernels::HostTensor& like, std::vector<int64_t> shape,
                              std::shared_ptr<const kernels::TensorValues> values);

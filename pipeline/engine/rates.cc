@@ -88,7 +88,7 @@ std::vector<Calls> launches_of(const kernels::Ops& ops, const model::ModelConfig
   std::vector<Calls> launches;
   AttentionRates known;
   for (const SweepRequest& sample : samples) {
-    const std::vector<SweepRequest> requests = stacked(ops, sample, kMostTogether);
+    const std::vector<SweepRequest> requests = stacked(sample, ops.device().stack_rows(), kMostTogether);
     const SweepLayout layout(config, requests, ops);
     const SweepSteps steps{.input = [](int64_t, bool, bool) {},
                            .attend =
@@ -145,10 +145,7 @@ class RateMeasurer {
   Rates run() {
     const auto begin = Clock::now();
     rates_.chunk_rows = chunk_;
-    int64_t index = 0;
-    // Another layer each time: the one in place is not loaded again.
-    rates_.per_layer_load = seconds_of(ops_, [&] { weights_.layer(index++ % config_.n_layers); });
-    if (config_.n_layers == 1) rates_.per_layer_load = 0.0;
+    time_loading();
     layer_ = &weights_.layer(config_.n_layers / 2);
     fill();
     time_rows();
@@ -228,6 +225,19 @@ class RateMeasurer {
     const double seconds = seconds_of(ops_, [&] { ops_.attention(calls, config_.heads); });
     rates_.attention.add(launch_of(calls, config_.heads), seconds);
     return seconds;
+  }
+
+  // Another layer each time: the one in place is not loaded again. Of layers that come beside the operations the first
+  // is there already, so several are timed.
+  void time_loading() {
+    rates_.loads_beside = weights_.loads_beside();
+    if (config_.n_layers == 1) return;
+    int64_t index = 0;
+    const int64_t n_timed = rates_.loads_beside ? std::min<int64_t>(config_.n_layers, 8) : 1;
+    const auto load_some = [&] {
+      for (int64_t i = 0; i < n_timed; ++i) weights_.layer(index++ % config_.n_layers);
+    };
+    rates_.per_layer_load = seconds_of(ops_, load_some) / static_cast<double>(n_timed);
   }
 
   // A launch that takes long is timed in part: first a piece of it, to find out.

@@ -59,7 +59,8 @@ class AttentionRates {
 
 // Seconds of pieces of work. They serve predictions and the order of units only: no result depends on them.
 struct Rates {
-  double per_layer_load = 0.0;   // weights of one layer into the backend; 0 where they stay there
+  double per_layer_load = 0.0;   // weights of one layer into the backend, the mean over all; 0 where they stay there
+  bool loads_beside = false;     // whether the next layer comes while one is computed
   int64_t chunk_rows = 1;        // of the device
   Curve input_rows;              // a chunk's queries, keys and values, over its rows
   Curve finish_rows;             // the rest of the layer without attention, over a chunk's rows

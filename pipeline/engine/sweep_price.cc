@@ -132,9 +132,9 @@ void walk_layer(const SweepLayout& layout, int64_t layer, const SweepSteps& step
   if (n_attending < n_active) steps.finish(rows_of(layout, n_attending, n_active, layer));
 }
 
-std::vector<SweepRequest> stacked(const kernels::Ops& ops, const SweepRequest& request, int64_t most) {
+std::vector<SweepRequest> stacked(const SweepRequest& request, int64_t stack_rows, int64_t most) {
   const auto n_rows = static_cast<int64_t>(request.tokens.size()) - request.prefix_rows;
-  const int64_t n = std::min(most, ops.device().stack_rows() / n_rows);
+  const int64_t n = std::min(most, stack_rows / n_rows);
   return {static_cast<std::size_t>(std::max<int64_t>(n, 1)), request};
 }
 
@@ -146,8 +146,9 @@ double predict_seconds(const Rates& rates, const model::ModelConfig& config, con
   const SweepSteps steps = bill.steps();
   for (int64_t layer = 0; layer < config.n_layers; ++layer) walk_layer(layout, layer, steps);
   add_scores(layout, requests, bill);
-  return bill.seconds + rates.per_layer_load * static_cast<double>(config.n_layers) +
-         rates.per_signal_pair * signal_pairs(config, requests) +
+  const double loading = rates.per_layer_load * static_cast<double>(config.n_layers);
+  const double computing = bill.seconds + rates.per_signal_pair * signal_pairs(config, requests);
+  return (rates.loads_beside ? std::max(loading, computing) : loading + computing) +
          rates.set_up_bytes.seconds_of(static_cast<double>(predict_sweep_bytes(config, ops, requests)));
 }
 

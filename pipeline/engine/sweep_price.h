@@ -25,8 +25,9 @@ struct SweepSteps {
 // Walks through one layer.
 void walk_layer(const SweepLayout& layout, int64_t layer, const SweepSteps& steps);
 
-// Returns as many copies of a request as a device likes to sweep together, `most` at most, without regard to memory.
-std::vector<SweepRequest> stacked(const kernels::Ops& ops, const SweepRequest& request, int64_t most);
+// Returns as many copies of a request as have stack_rows base rows together, but at least one and `most` at most,
+// without regard to memory.
+std::vector<SweepRequest> stacked(const SweepRequest& request, int64_t stack_rows, int64_t most);
 
 // Returns the seconds of one sweep over all of the requests, whose prefixes need not be there. Throws Error(kInternal)
 // for one that does not fit the model.

@@ -25,6 +25,29 @@ std::string existing_parent(std::filesystem::path path) {
   return path.string();
 }
 
+nlohmann::json stream_json(const StreamForecast& stream) {
+  return {{"layers", stream.n_streamed},
+          {"of_layers", stream.n_layers},
+          {"from", stream.host_bytes > 0 ? "host memory" : "checkpoint"},
+          {"host_bytes", stream.host_bytes},
+          {"units_together", stream.most_together},
+          {"load_seconds", stream.load_seconds},
+          {"compute_seconds", stream.compute_seconds},
+          {"limit", stream.limit()}};
+}
+
+std::string stream_text(const StreamForecast& stream) {
+  const std::string from =
+      stream.host_bytes > 0 ? format_bytes(stream.host_bytes) + " of a host's memory" : "the checkpoint's files";
+  const std::map<std::string, std::string> words = {
+      {"compute", "computing"}, {"copy", "copying (PCI Express on a GPU)"}, {"read", "reading the checkpoint"}};
+  return fmt::format(
+      "  stream  {} of {} layers come from {}, for up to {} unit(s) at a time: {} for them {} {} of computing; {} "
+      "limits\n",
+      stream.n_streamed, stream.n_layers, from, stream.most_together, format_duration(stream.load_seconds),
+      stream.loads_beside ? "beside" : "and", format_duration(stream.compute_seconds), words.at(stream.limit()));
+}
+
 }  // namespace
 
 Forecast make_forecast(const Inputs& inputs, std::span<const WorkUnit> units, const RunOptions& options,
@@ -64,6 +87,7 @@ std::string forecast_text(const Forecast& forecast, const std::vector<RankFacts>
                              {"free_disk_bytes", forecast.free_disk_bytes},
                              {"ranks", nlohmann::json::array()}};
     for (const RankFacts& rank : ranks) object["ranks"].push_back(rank.to_json());
+    if (forecast.stream) object["stream"] = stream_json(*forecast.stream);
     return json_text(object, 2) + "\n";
   }
   std::string text = "Dry run: nothing is measured or written.\n";
@@ -89,6 +113,7 @@ std::string forecast_text(const Forecast& forecast, const std::vector<RankFacts>
   }
   text += fmt::format("  memory  {} of a rank's {} (--max-memory changes how many lanes run together)\n",
                       format_bytes(forecast.unit_bytes), format_bytes(forecast.limit_bytes));
+  if (forecast.stream) text += stream_text(*forecast.stream);
   text += fmt::format("  disk    about {}, {} free\n", format_bytes(forecast.disk_bytes),
                       forecast.free_disk_bytes < 0 ? "unknown" : format_bytes(forecast.free_disk_bytes));
   return text;

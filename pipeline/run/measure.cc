@@ -88,21 +88,19 @@ class Measurer {
       requests.push_back(request_of(unit(*index)));
       n_rows += static_cast<int64_t>(requests.back().tokens.size()) - requests.back().prefix_rows;
       const int64_t bytes = predicted_bytes(requests);
-      if (!batch.empty() && (n_rows > context_.ops.device().stack_rows() || bytes > context_.max_bytes)) {
+      if (!batch.empty() && (n_rows > context_.stack_rows || bytes > context_.max_bytes)) {
         held_ = index;
         break;
       }
       batch.push_back(*index);
       report_.predicted_bytes = std::max(report_.predicted_bytes, bytes);
-      if (n_rows >= context_.ops.device().stack_rows()) break;
+      if (n_rows >= context_.stack_rows) break;
     }
     return batch;
   }
 
   int64_t predicted_bytes(std::span<const engine::SweepRequest> requests) const {
-    const model::ModelConfig& config = context_.inputs.config;
-    return model::ModelWeights::predicted_bytes(config, *context_.inputs.checkpoint, context_.ops) +
-           engine::predict_sweep_bytes(config, context_.ops, requests);
+    return context_.weight_bytes + engine::predict_sweep_bytes(context_.inputs.config, context_.ops, requests);
   }
 
   // Units are handed out in order, so this rank's next one is likely to be about this one.

@@ -26,7 +26,9 @@ struct MeasureContext {
   std::string measurement;       // identity hash
   std::string made_by;           // "rank 1 on node07"
   bool per_token = false;
-  int64_t max_bytes = 0;  // memory of a rank
+  int64_t max_bytes = 0;     // memory of a rank
+  int64_t weight_bytes = 0;  // of that, for the weights
+  int64_t stack_rows = 0;    // base rows that are worth computing together
   int64_t n_ranks = 1;
   int64_t rank = 0;
   engine::PrefixCache* prefixes = nullptr;  // of this rank, where inputs.prefixes has any

@@ -61,8 +61,6 @@ void MeasuringRun::set_up(const std::function<Inputs()>& load) {
           "the checkpoint is not bfloat16: the GPU computes with its weights rounded to bfloat16");
     }
     prepare_attention();
-    weights_ =
-        std::make_unique<model::ModelWeights>(inputs_.config, *inputs_.checkpoint, *ops_, model::Loading::kLater);
     for (const DataSet& data : inputs_.data_sets) {
       int64_t token_slots = 0;
       for (int64_t e = 0; options_.per_token && e < data.n_examples; ++e) {
@@ -72,6 +70,7 @@ void MeasuringRun::set_up(const std::function<Inputs()>& load) {
                           inputs_.signal_layout());
     }
   });
+  make_weights();
   log_set_up();
 }
 
@@ -91,21 +90,6 @@ void MeasuringRun::prepare_attention() {
   const engine::SweepRequest request = inputs_.request(longest, inputs_.wanted, options_.per_token);
   ops_->prepare_attention(engine::attention_shapes(inputs_.config, request, ops_->device().row_tile()),
                           inputs_.config.heads);
-}
-
-void MeasuringRun::load_weights() {
-  if (exchange_) return;
-  const auto part = in(Part::kExchange);
-  exchange_ = std::make_unique<runtime::Exchange>(session_, *ops_, gpu_);
-  if (session_.size() > 1) spdlog::info("ranks exchange weights and sums over {}", exchange_->reduction());
-  session_.timeline().enter(Part::kWeights);  // until the scope above ends
-  loaded_ = exchange_->load(*weights_);
-  if (ops_->device().resident_layers(inputs_.config.n_layers) < inputs_.config.n_layers)
-    return;  // read as they are needed
-  spdlog::info(
-      "weights: {} in {:.2f} s, {:.1f} GB/s{}", format_bytes(loaded_.size_bytes), loaded_.seconds,
-      static_cast<double>(loaded_.size_bytes) * 1e-9 / loaded_.seconds,
-      exchange_->reduction().starts_with("nccl") ? "; read once a host, sent to its other ranks over NCCL" : "");
 }
 
 void MeasuringRun::log_set_up() const {
@@ -246,9 +230,11 @@ void MeasuringRun::plan_prefixes_to_keep() {
     request.variants.assign(static_cast<std::size_t>(config.n_layers), request.variants.front());
     largest = std::max(largest, engine::predict_sweep_bytes(config, *ops_, std::span(&request, 1)));
   }
-  const int64_t taken = model::ModelWeights::predicted_bytes(config, *inputs_.checkpoint, *ops_) + largest;
+  const int64_t taken = weight_bytes() + largest;
   const bool has_own_memory = ops_->device().free_bytes().has_value();
-  const auto on_host = static_cast<int64_t>(kHostShare * static_cast<double>(session_.resources().available_bytes));
+  const int64_t staged = staged_ ? weights_->staged_bytes() / session_.local_size() : 0;
+  const auto on_host =
+      static_cast<int64_t>(kHostShare * static_cast<double>(session_.resources().available_bytes - staged));
   inputs_.prefixes = engine::plan_prefixes(sizes, session_.size(),
                                            {.backend_bytes = std::max<int64_t>(0, memory_limit_ - taken),
                                             .host_bytes = session_.minimum(has_own_memory ? on_host : 0)});
@@ -305,6 +291,8 @@ bool MeasuringRun::measure() {
                                .made_by = "rank " + std::to_string(session_.rank()) + " on " + session_.host(),
                                .per_token = options_.per_token,
                                .max_bytes = memory_limit_ - inputs_.prefixes.backend_bytes,
+                               .weight_bytes = weight_bytes(),
+                               .stack_rows = stack_rows(),
                                .n_ranks = session_.size(),
                                .rank = session_.rank(),
                                .prefixes = prefixes_.get()};

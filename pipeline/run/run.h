@@ -15,11 +15,14 @@
 #include "model/weights.h"
 #include "pipeline/engine/generation.h"
 #include "pipeline/engine/rates.h"
+#include "pipeline/run/dry_run.h"
 #include "pipeline/run/inputs.h"
 #include "pipeline/run/measure.h"
 #include "pipeline/run/provenance.h"
+#include "pipeline/run/residency_plan.h"
 #include "pipeline/run/run_directory.h"
 #include "pipeline/runtime/exchange.h"
+#include "pipeline/runtime/host_memory.h"
 #include "pipeline/runtime/session.h"
 #include "pipeline/runtime/stop.h"
 
@@ -77,6 +80,8 @@ class MeasuringRun {
     load_weights();
     return *weights_;
   }
+  // Returns the memory of a rank that the weights take, bytes.
+  int64_t weight_bytes() const;
   const runtime::StopSignals& signals() const { return signals_; }
   // Returns the watch over the checkpoint. After open().
   model::CheckpointWatch& watch() { return *watch_; }
@@ -95,7 +100,14 @@ class MeasuringRun {
   nlohmann::json timeline() const;
   runtime::Timeline::Scope in(Part part) const { return {session_.timeline(), part}; }
   void prepare_attention();
+  ResidencyNeeds residency_needs(int64_t limit_bytes) const;
+  void make_weights();
   void load_weights();
+  void share_layers();
+  void log_weights(double staging_seconds) const;
+  int64_t stack_rows() const;
+  std::vector<engine::SweepRequest> together(const engine::SweepRequest& request) const;
+  StreamForecast stream_forecast() const;
   void log_set_up() const;
   void share_variants();
   void plan_prefixes_to_keep();
@@ -124,6 +136,10 @@ class MeasuringRun {
   runtime::GpuChoice gpu_;
   // In this order: what goes first uses what goes after it.
   std::unique_ptr<kernels::Ops> ops_;
+  bool is_streamed_ = false;                     // whether --stream has layers go through the backend's memory
+  bool is_staged_ = false;                       // whether they come from memory of the host
+  std::unique_ptr<runtime::HostMemory> staged_;  // null: they come from the checkpoint's map
+  std::shared_ptr<void> staged_pin_;
   std::unique_ptr<model::ModelWeights> weights_;
   std::unique_ptr<runtime::Exchange> exchange_;  // null until there is work
   runtime::LoadReport loaded_;

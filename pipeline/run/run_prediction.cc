@@ -52,22 +52,30 @@ std::vector<engine::SweepRequest> MeasuringRun::samples() const {
   return requests;
 }
 
+// Copies of a request that fill a sweep together.
+std::vector<engine::SweepRequest> MeasuringRun::together(const engine::SweepRequest& request) const {
+  int64_t most =
+      has_owners() ? inputs_.data_sets.front().n_wanted : inputs_.data_sets.front().n_wanted / (2 * session_.size());
+  if (is_streamed_) {
+    const int64_t left = memory_limit_ - inputs_.prefixes.backend_bytes - weight_bytes();
+    most = std::min(most, left / engine::predict_sweep_bytes(inputs_.config, *ops_, {&request, 1}));
+  }
+  return engine::stacked(request, stack_rows(), most);
+}
+
 // Of one request, which shares its sweep with others of its kind where it is short.
 double MeasuringRun::price(const engine::SweepRequest& request) const {
-  const int64_t most =
-      has_owners() ? inputs_.data_sets.front().n_wanted : inputs_.data_sets.front().n_wanted / (2 * session_.size());
-  const std::vector<engine::SweepRequest> together = engine::stacked(*ops_, request, most);
-  return engine::predict_seconds(rates_, inputs_.config, *ops_, together) / static_cast<double>(together.size());
+  const std::vector<engine::SweepRequest> all = together(request);
+  return engine::predict_seconds(rates_, inputs_.config, *ops_, all) / static_cast<double>(all.size());
 }
 
 UnitPrices MeasuringRun::prices() const {
-  const int64_t weights = model::ModelWeights::predicted_bytes(inputs_.config, *inputs_.checkpoint, *ops_);
   return {.seconds =
               [this](const MissingCells& cells, std::span<const int64_t> group) {
                 return kUnitSeconds + price(inputs_.request(cells, group, options_.per_token));
               },
           .bytes =
-              [this, weights](const MissingCells& cells, std::span<const int64_t> group) {
+              [this, weights = weight_bytes()](const MissingCells& cells, std::span<const int64_t> group) {
                 const engine::SweepRequest request = inputs_.request(cells, group, options_.per_token);
                 return weights + engine::predict_sweep_bytes(inputs_.config, *ops_, std::span(&request, 1));
               }};
@@ -166,6 +174,7 @@ ExitCode MeasuringRun::forecast(double text_seconds) {
     forecast.text_seconds = text_seconds;
     forecast.limit_bytes = memory_limit_;
     forecast.unit_bytes = largest_unit_bytes();
+    if (is_streamed_) forecast.stream = stream_forecast();
     std::fputs(forecast_text(forecast, all_facts_, options_.json).c_str(), stdout);
   });
   return ExitCode::kDone;

@@ -101,9 +101,7 @@ class TextWriter {
   }
 
   int64_t bytes_of(const std::vector<engine::GenerationRequest>& requests) const {
-    const run::Inputs& inputs = run_.inputs();
-    return model::ModelWeights::predicted_bytes(inputs.config, *inputs.checkpoint, run_.ops()) +
-           engine::predict_generation_bytes(inputs.config, run_.ops(), requests);
+    return run_.weight_bytes() + engine::predict_generation_bytes(run_.inputs().config, run_.ops(), requests);
   }
 
   std::vector<Batch> plan() {

@@ -97,17 +97,27 @@ class Shape:
             }
         return shapes
 
-    def size_bytes(self):
-        return 2 * sum(int(np.prod(shape)) for shape in self.tensors().values())
+    def layer_bytes(self):
+        return self.size_bytes(lambda name: name.startswith("model.layers.0."))
+
+    def size_bytes(self, counts=lambda name: True):
+        return 2 * sum(int(np.prod(shape)) for name, shape in self.tensors().items() if counts(name))
 
 
 QWEN3_4B = Shape(layers=36, hidden=2560, heads=32, kv_heads=8, head_dim=128, ffn=9728, vocab=151936)
 QWEN3_30B_A3B = Shape(
     layers=48, hidden=2048, heads=32, kv_heads=4, head_dim=128, ffn=768, vocab=151936, experts=128, top_k=8
 )
+QWEN3_32B = Shape(layers=64, hidden=5120, heads=64, kv_heads=8, head_dim=128, ffn=25600, vocab=151936)
 TINY = Shape(layers=3, hidden=64, heads=4, kv_heads=2, head_dim=16, ffn=96, vocab=300)
 TINY_MOE = replace(TINY, ffn=32, experts=8, top_k=2)
-SHAPES = {"qwen3-4b": QWEN3_4B, "qwen3-30b-a3b": QWEN3_30B_A3B, "tiny": TINY, "tiny-moe": TINY_MOE}
+SHAPES = {
+    "qwen3-4b": QWEN3_4B,
+    "qwen3-32b": QWEN3_32B,
+    "qwen3-30b-a3b": QWEN3_30B_A3B,
+    "tiny": TINY,
+    "tiny-moe": TINY_MOE,
+}
 
 
 def shards_of(shape):

@@ -9,15 +9,16 @@
 #include <vector>
 
 #include "kernels/cpu/cpu.h"
-#include "kernels/cpu/cpu_backend.h"
 #include "model/random_checkpoint.h"
 #include "model/weights.h"
+#include "tests/model/packing_cpu.h"
 #include "tests/model/quantization/quantized_files.h"
 #include "tests/scratch.h"
 
 namespace winnow::model {
 namespace {
 
+using testing::PackingCpu;
 using testing::quantized_path;
 
 // Two ranks of one host in one process: what the first shares is kept, and given to the second.
@@ -56,41 +57,6 @@ class Pieces {
 
  private:
   std::vector<std::vector<std::byte>> kept_;
-};
-
-// A CPU that keeps all layers and has a packed form of weights, as a GPU.
-class PackingCpu final : public cpu::CpuBackend {
- public:
-  PackingCpu() : CpuBackend({.n_threads = 2}) {}
-
-  int64_t resident_layers(int64_t n_layers) const override { return n_layers; }
-  int64_t packed_bytes(const kernels::HostTensor& source, kernels::WeightUse /*use*/) const override {
-    const auto rows = source.values ? source.values->fp8_rows() : std::nullopt;
-    return rows ? source.rows() * rows->row_bytes() : 0;
-  }
-  void pack(const kernels::HostTensor& source, std::span<std::byte> packed) override {
-    ++n_packed_;
-    const int64_t row_bytes = source.values->fp8_rows()->row_bytes();
-    for (int64_t row = 0; row < source.rows(); ++row) {
-      source.values->pack_row(row, packed.data() + row * row_bytes);
-    }
-  }
-  kernels::Matrix unpack(const kernels::HostTensor& source, std::span<const std::byte> packed,
-                         std::span<std::byte> storage) override {
-    ++n_unpacked_;
-    const kernels::Fp8Rows rows = *source.values->fp8_rows();
-    auto* const to = reinterpret_cast<float*>(storage.data());
-    for (int64_t i = 0; i < source.count(); ++i) {
-      to[i] = kernels::fp8_value(rows, packed.data() + i / rows.cols * rows.row_bytes(), i % rows.cols);
-    }
-    return {to, kernels::DType::kF32, source.rows(), source.cols()};
-  }
-  int n_packed() const { return n_packed_; }
-  int n_unpacked() const { return n_unpacked_; }
-
- private:
-  int n_packed_ = 0;
-  int n_unpacked_ = 0;
 };
 
 class WeightSharingTest : public ::testing::Test {
@@ -153,7 +119,7 @@ TEST_F(WeightSharingTest, WhoDoesNotReadHasTheSameWeights) {
 }
 
 TEST_F(WeightSharingTest, PackedWeightsAreSentPackedAndUnpackedByEveryRank) {
-  for (const char* name : {"fp8_block", "fp8_ceil_block", "fp8_channel", "fp8_tensor"}) {
+  for (const char* name : {"fp8_block", "fp8_ceil_block", "fp8_channel", "fp8_tensor", "int4_packed", "awq", "gptq"}) {
     const ModelConfig config = read_config(quantized_path(name));
     const Checkpoint checkpoint(quantized_path(name), config.quantization);
     Pieces pieces;

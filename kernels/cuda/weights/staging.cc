@@ -58,42 +58,60 @@ void Staging::release() {
   }
 }
 
+void Staging::fill_memory(int64_t first, int64_t n, int64_t size_bytes, const Fill& fill, std::byte* to) {
+  const int64_t per_task = std::max<int64_t>(kTaskBytes / size_bytes, 1);
+  pool_.run((n + per_task - 1) / per_task, [&](int64_t task, int) {
+    const int64_t at = task * per_task;
+    fill(first + at, std::min(per_task, n - at), to + at * size_bytes);
+  });
+}
+
 void Staging::copy(int64_t n, int64_t size_bytes, const Fill& fill, std::byte* to, cudaStream_t stream) {
   const int64_t per_slot = kSlotBytes / size_bytes;
-  const int64_t per_task = std::max<int64_t>(kTaskBytes / size_bytes, 1);
   for (int64_t at = 0; at < n; at += per_slot) {
     const int64_t count = std::min(per_slot, n - at);
     Slot& slot = slots_[next_slot_];
     next_slot_ = (next_slot_ + 1) % kSlots;
     WINNOW_CUDA_CHECK(cudaEventSynchronize(slot.copied));  // the copy before from this memory
-    pool_.run((count + per_task - 1) / per_task, [&](int64_t task, int) {
-      const int64_t first = task * per_task;
-      fill(at + first, std::min(per_task, count - first), slot.data + first * size_bytes);
-    });
+    fill_memory(at, count, size_bytes, fill, slot.data);
     WINNOW_CUDA_CHECK(cudaMemcpyAsync(to + at * size_bytes, slot.data, static_cast<std::size_t>(count * size_bytes),
                                       cudaMemcpyHostToDevice, stream));
     WINNOW_CUDA_CHECK(cudaEventRecord(slot.copied, stream));
   }
 }
 
-void Staging::upload(const kernels::HostTensor& source, bool as_float32, std::byte* to, cudaStream_t stream) {
-  const Fill fill = [&](int64_t first, int64_t n, std::byte* pinned) {
+Staging::Fill Staging::values_of(const kernels::HostTensor& source, bool as_float32) {
+  return [&source, as_float32](int64_t first, int64_t n, std::byte* to) {
     if (as_float32) {
-      kernels::read_float32(source, first, n, reinterpret_cast<float*>(pinned));
+      kernels::read_float32(source, first, n, reinterpret_cast<float*>(to));
     } else {
-      convert(source, first, n, reinterpret_cast<uint16_t*>(pinned));
+      convert(source, first, n, reinterpret_cast<uint16_t*>(to));
     }
   };
-  copy(source.count(), as_float32 ? 4 : 2, fill, to, stream);
+}
+
+Staging::Fill Staging::packed_rows_of(const kernels::HostTensor& source, int64_t first) {
+  return
+      [&source, first, row_bytes = source.values->packed_rows()->row_bytes()](int64_t begin, int64_t n, std::byte* to) {
+        for (int64_t i = 0; i < n; ++i) source.values->pack_row(first + begin + i, to + i * row_bytes);
+      };
+}
+
+void Staging::upload(const kernels::HostTensor& source, bool as_float32, std::byte* to, cudaStream_t stream) {
+  copy(source.count(), as_float32 ? 4 : 2, values_of(source, as_float32), to, stream);
 }
 
 void Staging::upload_packed(const kernels::HostTensor& source, int64_t first, int64_t n, std::byte* to,
                             cudaStream_t stream) {
-  const int64_t row_bytes = source.values->fp8_rows()->row_bytes();
-  const Fill fill = [&](int64_t begin, int64_t count, std::byte* pinned) {
-    for (int64_t i = 0; i < count; ++i) source.values->pack_row(first + begin + i, pinned + i * row_bytes);
-  };
-  copy(n, row_bytes, fill, to, stream);
+  copy(n, source.values->packed_rows()->row_bytes(), packed_rows_of(source, first), to, stream);
+}
+
+void Staging::write(const kernels::HostTensor& source, bool as_float32, std::byte* to) {
+  fill_memory(0, source.count(), as_float32 ? 4 : 2, values_of(source, as_float32), to);
+}
+
+void Staging::write_packed(const kernels::HostTensor& source, std::byte* to) {
+  fill_memory(0, source.rows(), source.values->packed_rows()->row_bytes(), packed_rows_of(source, 0), to);
 }
 
 }  // namespace winnow::cuda

@@ -45,6 +45,7 @@ struct RunOptions {
   std::string attention = "auto";       // on a GPU: auto, cudnn, own
   int threads = 0;                      // per rank; 0: OMP_NUM_THREADS, else a share of the cores
   std::string max_memory;               // per rank, as parse_bytes() reads it
+  std::string stream = "auto";          // whether layers go through the GPU's memory: auto, on, off
   double grace_seconds = 240.0;         // after USR1 or TERM
   bool share_gpu = false;
   bool profile = false;

@@ -133,10 +133,11 @@ TEST(QuantizedCuda, ALargeFp8WeightIsTheHostsInBfloat16) {
   }
 }
 
-TEST(QuantizedCuda, PackedWeightsAreSentInFp8) {
+TEST(QuantizedCuda, PackedWeightsAreSentPacked) {
   if (cuda::cuda_device_count() == 0) GTEST_SKIP() << "no CUDA device answers";
   const auto gpu = cuda::make_cuda_backend({});
-  for (const char* name : {"fp8_block", "fp8_ceil_block", "fp8_channel", "fp8_tensor", "fp8_fbgemm"}) {
+  for (const char* name : {"fp8_block", "fp8_ceil_block", "fp8_channel", "fp8_tensor", "fp8_fbgemm", "int4_packed",
+                           "int4_zero_points", "awq", "gptq"}) {
     const ModelConfig config = read_config(quantized_path(name));
     const Checkpoint checkpoint(quantized_path(name), config.quantization);
     ModelWeights expected(config, checkpoint, *gpu, Loading::kLater);

@@ -38,14 +38,14 @@ std::vector<float> values_of(const kernels::HostTensor& tensor) {
 
 // As a GPU computes it from packed rows.
 std::vector<uint16_t> unpacked_bf16(const kernels::HostTensor& tensor) {
-  const kernels::Fp8Rows rows = *tensor.values->fp8_rows();
+  const kernels::PackedRows rows = *tensor.values->packed_rows();
   std::vector<float> packed(static_cast<std::size_t>(rows.row_bytes()) / sizeof(float));  // aligned
   auto* const bytes = reinterpret_cast<std::byte*>(packed.data());
   std::vector<uint16_t> values;
   for (int64_t row = 0; row < tensor.rows(); ++row) {
     tensor.values->pack_row(row, bytes);
     for (int64_t col = 0; col < rows.cols; ++col) {
-      values.push_back(kernels::float_to_bfloat16(kernels::fp8_value(rows, bytes, col)));
+      values.push_back(kernels::float_to_bfloat16(kernels::packed_value(rows, bytes, col)));
     }
   }
   return values;
@@ -105,12 +105,13 @@ TEST_P(WeightFormat, AnyRangeIsAPieceOfTheWhole) {
   }
 }
 
-TEST_P(WeightFormat, IsPackedWhereItIsFp8) {
-  const bool is_fp8 = std::string(GetParam()).starts_with("fp8");
+TEST_P(WeightFormat, IsPackedWhereItIsFp8OrFourBitsInBlocks) {
+  const std::string format = GetParam();
+  const bool is_packed = format.starts_with("fp8") || format.starts_with("int4") || format == "awq" || format == "gptq";
   for (const auto& [name, expected] : golden_.at("values").items()) {
     const kernels::HostTensor& tensor = checkpoint_.tensors().at(name);
-    ASSERT_EQ(tensor.values->fp8_rows().has_value(), is_fp8) << name;
-    if (!is_fp8) continue;
+    ASSERT_EQ(tensor.values->packed_rows().has_value(), is_packed) << name;
+    if (!is_packed) continue;
     EXPECT_EQ(sha256_of_values(unpacked_bf16(tensor)), expected.at("bf16").get<std::string>()) << name;
   }
 }
@@ -184,7 +185,7 @@ TEST(WeightFormats, RowsInAnotherOrderArePackedInIt) {
                       .n_rows = whole.rows() - head_dim,
                       .turns = true};
   const kernels::HostTensor rows = part_of(checkpoint, part, order);
-  ASSERT_TRUE(rows.values->fp8_rows().has_value());
+  ASSERT_TRUE(rows.values->packed_rows().has_value());
   EXPECT_EQ(unpacked_bf16(rows), rounded(values_of(rows)));
   // The first row is the last of the second head.
   const std::vector<float> all = values_of(whole);

@@ -59,6 +59,7 @@ inline const std::map<std::string, std::vector<std::string>>& other_values() {
       {"attention", {"own", "cudnn"}},
       {"threads", {"2", "3"}},
       {"max-memory", {"2G", "3G"}},
+      {"stream", {"on", "off"}},
       {"grace", {"1.5", "30"}},
       {"share-gpu", {"true"}},
       {"profile", {"true"}},

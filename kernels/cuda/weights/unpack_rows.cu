@@ -1,4 +1,4 @@
-#include "kernels/cuda/weights/unpack_fp8.h"
+#include "kernels/cuda/weights/unpack_rows.h"
 
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/vector.cuh"
@@ -10,18 +10,18 @@ namespace {
 constexpr int kUnpackThreads = 256;
 
 // One value at a time: the weights come over a bus that is many times slower than this.
-__global__ void unpack_kernel(kernels::Fp8Rows rows, const std::byte* packed, Bf16* to) {
+__global__ void unpack_kernel(kernels::PackedRows rows, const std::byte* packed, Bf16* to) {
   const int64_t row = blockIdx.x;
   const std::byte* from = packed + row * rows.row_bytes();
   for (int64_t col = threadIdx.x; col < rows.cols; col += kUnpackThreads) {
-    to[row * rows.cols + col] = __float2bfloat16_rn(kernels::fp8_value(rows, from, col));
+    to[row * rows.cols + col] = __float2bfloat16_rn(kernels::packed_value(rows, from, col));
   }
 }
 
 }  // namespace
 
-void unpack_fp8(const kernels::Fp8Rows& rows, const std::byte* packed, int64_t n_rows, std::byte* to,
-                cudaStream_t stream) {
+void unpack_rows(const kernels::PackedRows& rows, const std::byte* packed, int64_t n_rows, std::byte* to,
+                 cudaStream_t stream) {
   if (n_rows == 0) return;
   unpack_kernel<<<static_cast<unsigned>(n_rows), kUnpackThreads, 0, stream>>>(rows, packed,
                                                                               reinterpret_cast<Bf16*>(to));
