@@ -85,20 +85,22 @@ int64_t keys_of(const kernels::AttentionCall& call) { return call.prefix.n_rows(
 std::vector<Calls> launches_of(const kernels::Ops& ops, const model::ModelConfig& config,
                                std::span<const SweepRequest> samples) {
   constexpr int64_t kMostTogether = 64;
+  constexpr std::size_t kMostLaunches = 10;  // a library may have to make ready for each
   std::vector<Calls> launches;
   AttentionRates known;
   for (const SweepRequest& sample : samples) {
     const std::vector<SweepRequest> requests = stacked(sample, ops.device().stack_rows(), kMostTogether);
     const SweepLayout layout(config, requests, ops);
-    const SweepSteps steps{.input = [](int64_t, bool, bool) {},
-                           .attend =
-                               [&](std::span<const kernels::AttentionCall> calls) {
-                                 const AttentionLaunch launch = launch_of(calls, config.heads);
-                                 if (known.distance_to(launch) < AttentionRates::kNear) return;
-                                 known.add(launch, 1.0);
-                                 launches.emplace_back(calls.begin(), calls.end());
-                               },
-                           .finish = [](int64_t) {}};
+    const SweepSteps steps{
+        .input = [](int64_t, bool, bool) {},
+        .attend =
+            [&](std::span<const kernels::AttentionCall> calls) {
+              const AttentionLaunch launch = launch_of(calls, config.heads);
+              if (launches.size() == kMostLaunches || known.distance_to(launch) < AttentionRates::kNear) return;
+              known.add(launch, 1.0);
+              launches.emplace_back(calls.begin(), calls.end());
+            },
+        .finish = [](int64_t) {}};
     for (const int64_t layer : {int64_t{0}, config.n_layers / 2, config.n_layers - 1}) {
       walk_layer(layout, layer, steps);
     }

@@ -67,9 +67,12 @@ void SearchRounds::measure_cells(std::size_t data_set, int64_t n_examples, const
     if (variant != base_of_first) wanted.insert(inputs.number_of(variant));
   }
   inputs.wanted.assign(wanted.begin(), wanted.end());
-  const auto begin = Clock::now();
+  auto begin = Clock::now();
   if (!run_.plan()) return;
-  if (!has_measured_) session_.agree_on_root(announce_);
+  if (!has_measured_) {
+    session_.agree_on_root(announce_);
+    begin = Clock::now();  // the start, with the weights and the speed of the ranks, is nothing that the search takes
+  }
   has_measured_ = true;
   if (options_.dry_run) {
     end_ = End::kForecasted;
