@@ -1,5 +1,5 @@
-// For LD_PRELOAD: a program's steady clock is the processor time of its process, so that what it measures and predicts of
-// itself does not depend on what else has the machine. Of use for one thread that does not sleep.
+// For LD_PRELOAD: a program's steady clock is the processor time of its process, so that what it measures and predicts
+// of itself does not depend on what else has the machine. Of use for one thread that does not sleep.
 #define _GNU_SOURCE
 #include <sys/syscall.h>
 #include <time.h>
