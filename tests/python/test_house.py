@@ -47,8 +47,8 @@ STANDS_ON = {
     "jobs": ["jobs/cli/commands"],
 }
 # base/ is what all speak of without its name; everything else has the name of its folder.
-# Parts with a folder of their own: the signals of the engine, mixtures of experts and the loading of weights of the CUDA
-# backend, the options of a run.
+# Parts with a folder of their own: the signals of the engine, mixtures of experts and the loading of weights of the
+# CUDA backend, the options of a run.
 NAMESPACES = {
     "base": "winnow",
     "jobs": "winnow::program",
