@@ -83,7 +83,9 @@ def parse():
     parser.add_argument("--examples", type=int, default=12)
     parser.add_argument("--tokens", type=int, default=1024)
     parser.add_argument("--answer", type=int, default=32)
-    parser.add_argument("--window", type=int, help="default: 2048, or of made-up data an eighth of --tokens where that is less")
+    parser.add_argument(
+        "--window", type=int, help="default: 2048; of made-up data an eighth of --tokens if that is less"
+    )
     parser.add_argument("--repetitions", type=int, default=1)
     parser.add_argument("more", nargs="*", help="flags of winnow calibrate, after --")
     arguments = parser.parse_args()

@@ -53,16 +53,21 @@ TEST_P(GoldenHeads, EqualTransformersWithAMaskForEachHead) {
         const double delta = nll[v] - nll[0];
         EXPECT_LE(std::abs(score.nll_nats - found.base.nll_nats - delta), kNllTolerance * (1.0 + nll[v])) << what;
         largest_delta = std::max(largest_delta, std::abs(delta));
-        if (hits[v] >= 0) EXPECT_EQ(std::llround(score.token_accuracy * n_answer), hits[v]) << what;
+        if (hits[v] >= 0) {
+          EXPECT_EQ(std::llround(score.token_accuracy * n_answer), hits[v]) << what;
+        }
       }
     }
   }
   EXPECT_GT(largest_delta, 1e-3) << "the windows must matter";
 }
 
-INSTANTIATE_TEST_SUITE_P(Checkpoints, GoldenHeads, ::testing::Values(0, 1, 2, 3), [](const auto& tested) {
-  return std::vector<std::string>{"qwen3", "llama", "gemma2", "granite_swa"}[tested.param];
-});
+std::string name_of(const ::testing::TestParamInfo<std::size_t>& tested) {
+  static const std::vector<std::string> kNames = {"qwen3", "llama", "gemma2", "granite_swa"};
+  return kNames.at(tested.param);
+}
+
+INSTANTIATE_TEST_SUITE_P(Checkpoints, GoldenHeads, ::testing::Values(0, 1, 2, 3), name_of);
 
 }  // namespace
 }  // namespace winnow::run
