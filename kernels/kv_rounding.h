@@ -37,7 +37,7 @@ inline constexpr float kInt8LeastScale = 1e-6F;
 inline constexpr float kInt4Largest = 15.0F;
 
 // What of a head's elements decides how each is rounded.
-struct HeadRange {
+struct ElementRange {
   float least = INFINITY;
   float largest = -INFINITY;
   WINNOW_HOST_DEVICE void add(float x) {
@@ -75,7 +75,7 @@ WINNOW_HOST_DEVICE inline float clamped(float x, float low, float high) {
 class HeadRounding {
  public:
   // scale: of fp8.
-  WINNOW_HOST_DEVICE HeadRounding(KvType type, float scale, const HeadRange& range) : type_(type), scale_(scale) {
+  WINNOW_HOST_DEVICE HeadRounding(KvType type, float scale, const ElementRange& range) : type_(type), scale_(scale) {
     if (type == KvType::kInt8) {
       const float largest = range.largest > -range.least ? range.largest : -range.least;
       const float of_head = largest / kInt8Largest;

@@ -8,7 +8,7 @@ namespace {
 
 // Rounds the n elements of one head of one row, which lie `stride` apart in `from` and in `to`.
 void round_head(KvType type, float scale, const float* from, float* to, int64_t n, int64_t stride) {
-  kernels::HeadRange range;
+  kernels::ElementRange range;
   for (int64_t d = 0; type != KvType::kFp8 && d < n; ++d) range.add(from[d * stride]);
   const kernels::HeadRounding rounding(type, scale, range);
   for (int64_t d = 0; d < n; ++d) to[d * stride] = rounding(from[d * stride]);

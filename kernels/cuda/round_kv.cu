@@ -26,7 +26,7 @@ struct RoundingArguments {
 
 // Returns the range of a head whose elements kLanes neighbouring threads hold.
 template <int kLanes>
-__device__ kernels::HeadRange range_of_head(kernels::HeadRange range) {
+__device__ kernels::ElementRange range_of_head(kernels::ElementRange range) {
 #pragma unroll
   for (int offset = kLanes / 2; offset > 0; offset /= 2) {
     range.add(__shfl_xor_sync(0xFFFFFFFFU, range.least, offset));
@@ -51,7 +51,7 @@ __global__ void __launch_bounds__(kRoundKvThreads)
     const int64_t head = first + done;
     const bool is_active = head < rows.n_heads && lane < head_vectors;
     float x[8] = {};
-    kernels::HeadRange range;
+    kernels::ElementRange range;
     if (is_active) {
       rows.from[head * head_vectors + lane].to_float(x);
 #pragma unroll
