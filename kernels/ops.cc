@@ -1,5 +1,7 @@
 #include "kernels/ops.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 
 namespace winnow::kernels {
@@ -37,6 +39,12 @@ bool has_kv_heads(const std::optional<HeadRange>& range, const HeadShape& heads)
 
 bool holds(const KvSpan& kv, int64_t first_row, int64_t n_rows) {
   return first_row >= 0 && n_rows >= 0 && first_row + n_rows <= kv.n_rows;
+}
+
+bool hold(std::span<const KvCopy> copies) {
+  return std::ranges::all_of(copies, [](const KvCopy& copy) {
+    return holds(copy.from, copy.from_row, copy.n_rows) && holds(copy.to, copy.to_row, copy.n_rows);
+  });
 }
 
 }  // namespace
@@ -98,11 +106,15 @@ void Ops::attention(std::span<const AttentionCall> calls, const HeadShape& heads
 }
 
 void Ops::copy_kv(std::span<const KvCopy> copies, const HeadShape& heads) {
-  for (const KvCopy& copy : copies) {
-    require(holds(copy.from, copy.from_row, copy.n_rows) && holds(copy.to, copy.to_row, copy.n_rows), "copy_kv",
-            "the rows and their memory");
-  }
+  require(hold(copies), "copy_kv", "the rows and their memory");
   do_copy_kv(copies, heads);
+}
+
+void Ops::round_kv(std::span<const KvCopy> copies, const KvRounding& rounding, const HeadShape& heads) {
+  require(hold(copies), "round_kv", "the rows and their memory");
+  require(rounding.type != KvType::kFp8 || (rounding.key_scale > 0.0F && rounding.value_scale > 0.0F), "round_kv",
+          "the type and its scales");
+  do_round_kv(copies, rounding, heads);
 }
 
 void Ops::decode_attention(std::span<const DecodeCall> calls, const HeadShape& heads) {

@@ -21,6 +21,7 @@
 
 #include "kernels/device.h"
 #include "kernels/experts.h"
+#include "kernels/kv_rounding.h"
 #include "kernels/layer_kinds.h"
 #include "kernels/tensor.h"
 #include "kernels/window.h"
@@ -193,6 +194,9 @@ class Ops {
   void attention(std::span<const AttentionCall> calls, const HeadShape& heads);
   // Moves rows of keys and values. Ranges that are written overlap none that is read or written.
   void copy_kv(std::span<const KvCopy> copies, const HeadShape& heads);
+  // Moves rows as copy_kv() does, each key and value rounded as a cache of that type would give it back
+  // (kernels/kv_rounding.h), in float32 and then to the type of the rows. The two ranges of a copy may be the same.
+  void round_kv(std::span<const KvCopy> copies, const KvRounding& rounding, const HeadShape& heads);
   // Computes attention() of single rows, each over a cache of its own. A row's result follows from its own call.
   void decode_attention(std::span<const DecodeCall> calls, const HeadShape& heads);
   // Computes the log of the sum over a set's keys of exp(q k^T * scale), natural log; -infinity for an empty set. So a
@@ -223,6 +227,7 @@ class Ops {
                            KvSpan to) = 0;
   virtual void do_attention(std::span<const AttentionCall> calls, const HeadShape& heads) = 0;
   virtual void do_copy_kv(std::span<const KvCopy> copies, const HeadShape& heads) = 0;
+  virtual void do_round_kv(std::span<const KvCopy> copies, const KvRounding& rounding, const HeadShape& heads) = 0;
   virtual void do_decode_attention(std::span<const DecodeCall> calls, const HeadShape& heads) = 0;
   virtual void do_attention_lse(const LseCall& call, const HeadShape& heads) = 0;
   virtual void do_gate(ConstRows gate_up, Activation activation, Rows out) = 0;

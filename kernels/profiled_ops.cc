@@ -118,10 +118,18 @@ void ProfiledOps::do_attention(std::span<const AttentionCall> calls, const HeadS
   }
 }
 
-void ProfiledOps::do_copy_kv(std::span<const KvCopy> copies, const HeadShape& heads) {
+double ProfiledOps::moved_bytes(std::span<const KvCopy> copies, const HeadShape& heads) const {
   int64_t n_rows = 0;
   for (const KvCopy& copy : copies) n_rows += copy.n_rows;
-  time("copy_kv", {.bytes = 4.0 * activation_bytes(n_rows * heads.kv_dim())}, [&] { ops_.copy_kv(copies, heads); });
+  return 4.0 * activation_bytes(n_rows * heads.kv_dim());
+}
+
+void ProfiledOps::do_copy_kv(std::span<const KvCopy> copies, const HeadShape& heads) {
+  time("copy_kv", {.bytes = moved_bytes(copies, heads)}, [&] { ops_.copy_kv(copies, heads); });
+}
+
+void ProfiledOps::do_round_kv(std::span<const KvCopy> copies, const KvRounding& rounding, const HeadShape& heads) {
+  time("round_kv", {.bytes = moved_bytes(copies, heads)}, [&] { ops_.round_kv(copies, rounding, heads); });
 }
 
 void ProfiledOps::do_decode_attention(std::span<const DecodeCall> calls, const HeadShape& heads) {

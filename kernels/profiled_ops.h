@@ -54,6 +54,7 @@ class ProfiledOps final : public Ops {
   void do_store_kv(Rows kv, const HeadShape& heads, const HeadNorm& norm, const RowAngles& angles, KvSpan to) override;
   void do_attention(std::span<const AttentionCall> calls, const HeadShape& heads) override;
   void do_copy_kv(std::span<const KvCopy> copies, const HeadShape& heads) override;
+  void do_round_kv(std::span<const KvCopy> copies, const KvRounding& rounding, const HeadShape& heads) override;
   void do_decode_attention(std::span<const DecodeCall> calls, const HeadShape& heads) override;
   void do_attention_lse(const LseCall& call, const HeadShape& heads) override;
   void do_gate(ConstRows gate_up, Activation activation, Rows out) override;
@@ -69,6 +70,7 @@ class ProfiledOps final : public Ops {
   void time(const std::string& name, const Work& work, Operation operation);
   void read_marks();
   double activation_bytes(int64_t count) const;
+  double moved_bytes(std::span<const KvCopy> copies, const HeadShape& heads) const;
 
   Ops& ops_;
   std::map<std::string, OperationProfile> operations_;

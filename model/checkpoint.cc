@@ -119,6 +119,7 @@ Checkpoint::Checkpoint(const fs::path& model_dir, const quantization::Scheme& sc
   quantization::Combined combined = quantization::combine(scheme, std::move(tensors_));
   tensors_ = std::move(combined.tensors);
   faults_ = std::move(combined.faults);
+  cache_scales_ = std::move(combined.cache_scales);
   weight_formats_ = std::move(combined.counts);
   if (weight_formats_.empty() && faults_.empty()) {
     fail(ExitCode::kBadData, (model_dir / "config.json").string() +

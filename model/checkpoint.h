@@ -45,6 +45,10 @@ class Checkpoint {
   // Returns the type of the first plain tensor, by name, that winnow computes with: the type of a model whose
   // config.json names none.
   kernels::DType dtype() const;
+  // Returns the scales of keys and values, as quantization::read_kv_scales() does.
+  std::vector<quantization::KvScales> kv_scales(int64_t n_layers) const {
+    return quantization::read_kv_scales(cache_scales_, n_layers);
+  }
   // How many tensors are stored in each weight format, by its description; empty where all are plain.
   const std::map<std::string, int64_t>& weight_formats() const { return weight_formats_; }
 
@@ -60,6 +64,7 @@ class Checkpoint {
   std::map<std::string, kernels::HostTensor> tensors_;
   std::map<std::string, std::string> faults_;  // of quantised tensors that are not in tensors_
   std::map<std::string, int64_t> weight_formats_;
+  quantization::Tensors cache_scales_;
 };
 
 }  // namespace winnow::model

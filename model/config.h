@@ -49,12 +49,20 @@ struct ModelConfig {
   // sees, itself included.
   std::optional<int64_t> native_window;
   std::vector<bool> native_window_layers;
+  // (n_layers), scales of keys and values that the checkpoint has for a cache of type fp8; empty: it has none.
+  std::vector<quantization::KvScales> kv_scales;
   quantization::Scheme quantization;  // how weights are stored that are not plain numbers; empty: all are
   std::string model_type;             // as written
   std::string text;                   // the whole config.json: part of the checkpoint's identity
 
   // Returns the width of what a row passes through in place of one MLP, the mean over the layers.
   int64_t mean_active_ffn() const;
+  // Returns how a cache of that type rounds the keys and values of a layer.
+  kernels::KvRounding kv_rounding(KvType type, int64_t layer) const {
+    const quantization::KvScales scales =
+        kv_scales.empty() ? quantization::KvScales{} : kv_scales[static_cast<std::size_t>(layer)];
+    return {type, scales.key, scales.value};
+  }
   // Returns the rotary embedding of a layer.
   const RopeConfig& rope_of(int64_t layer) const {
     return ropes[static_cast<std::size_t>(layer_ropes[static_cast<std::size_t>(layer)])];

@@ -18,6 +18,8 @@ int main(int argc, char** argv) {
     winnow::evaluation::EvaluationResults evaluated = winnow::example_evaluation(9, true);
     // With a plan among the patterns.
     winnow::evaluation::EvaluationTable& table = evaluated.table;
+    table.kv = winnow::stats::Table<uint8_t>(table.n_patterns(), table.n_layers());
+    table.kv(table.n_patterns() - 1, 0) = static_cast<uint8_t>(winnow::KvType::kInt8);
     table.window_keys = winnow::stats::Table<int64_t>(table.n_patterns(), table.n_layers(), 32);
     for (std::size_t i = 0; i < table.window_keys.values.size(); ++i) {
       if (table.full_attention.values[i] != 0) table.window_keys.values[i] = 0;

@@ -84,6 +84,7 @@ void add_flag(const Verb& verb, const run::Option& option, Values& values) {
   if (option.minimum && option.maximum) flag.in_range(*option.minimum, *option.maximum);
   if (option.syntax == run::Syntax::kSize) flag.check(refusal_of(name, parse_bytes));
   if (option.syntax == run::Syntax::kWindows) flag.check(refusal_of(name, run::parse_windows));
+  if (option.syntax == run::Syntax::kKvTypes) flag.check(refusal_of(name, parse_kv_types));
   if (option.syntax == run::Syntax::kControl) {
     flag.check(refusal_of(name, [](const std::string& text, const std::string&) { run::parse_control(text); }));
   }

@@ -99,6 +99,8 @@ class CudaBackend final : public kernels::Device, public kernels::Ops {
                    const kernels::RowAngles& angles, kernels::KvSpan to) override;
   void do_attention(std::span<const kernels::AttentionCall> calls, const kernels::HeadShape& heads) override;
   void do_copy_kv(std::span<const kernels::KvCopy> copies, const kernels::HeadShape& heads) override;
+  void do_round_kv(std::span<const kernels::KvCopy> copies, const kernels::KvRounding& rounding,
+                   const kernels::HeadShape& heads) override;
   void do_decode_attention(std::span<const kernels::DecodeCall> calls, const kernels::HeadShape& heads) override;
   void do_attention_lse(const kernels::LseCall& call, const kernels::HeadShape& heads) override;
   void do_gate(kernels::ConstRows gate_up, kernels::Activation activation, kernels::Rows out) override;

@@ -1,11 +1,13 @@
 #include "model/quantization/combine.h"
 
 #include <algorithm>
+#include <iterator>
 #include <set>
 #include <string_view>
 
 #include "base/error.h"
 #include "base/json.h"
+#include "kernels/convert.h"
 #include "model/quantization/formats.h"
 
 namespace winnow::quantization {
@@ -28,14 +30,17 @@ bool is_of_format(const Format& format, const std::string& name, const kernels::
   return false;
 }
 
-// Scales of keys and values, as compressed-tensors, ModelOpt and older programs name them.
-void remove_cache_scales(Tensors& tensors) {
+// Scales of keys and values, as compressed-tensors, ModelOpt and older programs name them, go from the one to the
+// other.
+void take_cache_scales(Tensors& tensors, Tensors& scales) {
   constexpr std::string_view kEndings[] = {".k_scale",     ".v_scale",  ".k_zero_point",        ".v_zero_point",
                                            ".q_scale",     ".kv_scale", ".k_proj.output_scale", ".v_proj.output_scale",
                                            ".q_zero_point"};
-  std::erase_if(tensors, [&](const auto& entry) {
+  const auto is_one = [&](const auto& entry) {
     return std::ranges::any_of(kEndings, [&](std::string_view ending) { return entry.first.ends_with(ending); });
-  });
+  };
+  std::ranges::copy_if(tensors, std::inserter(scales, scales.end()), is_one);
+  std::erase_if(tensors, is_one);
 }
 
 std::set<std::string> modules_of(const Format& format, const Tensors& stored) {
@@ -91,8 +96,38 @@ Combined combine(const Scheme& scheme, Tensors stored) {
       remove_parts(*format, module, combined.tensors);
     }
   }
-  if (!scheme.cache_key.empty()) remove_cache_scales(combined.tensors);
+  if (!scheme.cache_key.empty()) take_cache_scales(combined.tensors, combined.cache_scales);
   return combined;
+}
+
+std::vector<KvScales> read_kv_scales(const Tensors& cache_scales, int64_t n_layers) {
+  struct Ending {
+    std::string_view text;
+    float KvScales::*scale;
+  };
+  constexpr Ending kEndings[] = {{".kv_scale", &KvScales::key},  {".kv_scale", &KvScales::value},
+                                 {".k_scale", &KvScales::key},   {".k_proj.output_scale", &KvScales::key},
+                                 {".v_scale", &KvScales::value}, {".v_proj.output_scale", &KvScales::value}};
+  std::vector<KvScales> scales;
+  for (const Ending& ending : kEndings) {
+    for (int64_t layer = 0; layer < n_layers; ++layer) {
+      const std::string of_layer = "model.layers." + std::to_string(layer) + ".";
+      for (auto entry = cache_scales.lower_bound(of_layer);
+           entry != cache_scales.end() && entry->first.starts_with(of_layer); ++entry) {
+        if (!entry->first.ends_with(ending.text)) continue;
+        if (entry->second.count() != 1) {
+          fail(ExitCode::kBadData, entry->second.name +
+                                       ": expected one scale for the keys or values of a layer, found " +
+                                       std::to_string(entry->second.count()) + "; fp8 is measured with one alone");
+        }
+        scales.resize(static_cast<std::size_t>(n_layers));
+        float value = 0.0F;
+        kernels::read_float32(entry->second, 0, 1, &value);
+        if (value > 0.0F) scales[static_cast<std::size_t>(layer)].*ending.scale = value;
+      }
+    }
+  }
+  return scales;
 }
 
 }  // namespace winnow::quantization

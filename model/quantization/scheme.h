@@ -32,6 +32,12 @@ struct Weights {
   std::string description() const;
 };
 
+// Scales of a layer's keys and values, where an engine keeps them in fp8.
+struct KvScales {
+  float key = 1.0F;
+  float value = 1.0F;
+};
+
 // Empty (no groups) for a checkpoint that is not quantised.
 struct Scheme {
   struct Group {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <memory>
 #include <set>
 
@@ -130,7 +131,7 @@ void Generation::prefill(const StopCheck& stop) {
     const auto n_prompt = static_cast<int64_t>(request.prompt.size());
     sequences_.push_back(
         {&request, &report_.texts[i], std::make_unique<SequenceCache>(ops_, config_, request), n_prompt - 1, 0});
-    report_.texts[i].cache_bytes = sequences_.back().cache->size_bytes();
+    report_.texts[i].cache_bytes = sequences_.back().cache->kept_bytes();
     report_.prompt_tokens += n_prompt;
   }
   for (Sequence& sequence : sequences_) active_.push_back(&sequence);
@@ -216,16 +217,23 @@ void Generation::decode_layer(int64_t layer, int64_t n_rows) {
   for (const int32_t rope : ropes) {
     forward_.decoder.attention_input(weights, stack, forward_.rotary.angles(at(buffers_.positions), rope),
                                      at(buffers_.kv), q);
-    std::vector<kernels::KvCopy> copies;
+    std::map<KvType, std::vector<kernels::KvCopy>> copies;
     std::vector<kernels::DecodeCall> calls;
     for (const Sequence* sequence : active_) {
       if (rope_of(setting_of(sequence), weights) != rope) continue;
       const kernels::KvCache cache = sequence->cache->layer(layer);
-      copies.push_back({at(buffers_.kv), sequence->at, cache.kv, cache.slot(sequence->row), 1});
+      copies[setting_of(sequence).kv].push_back(
+          {at(buffers_.kv), sequence->at, cache.kv, cache.slot(sequence->row), 1});
       calls.push_back({q.slice(sequence->at, 1), attention.slice(sequence->at, 1), sequence->row, cache,
                        setting_of(sequence).window, weights.sink_logits});
     }
-    ops_.copy_kv(copies, config_.heads);
+    for (const auto& [type, of_type] : copies) {
+      if (type == KvType::kStored) {
+        ops_.copy_kv(of_type, config_.heads);
+      } else {
+        ops_.round_kv(of_type, config_.kv_rounding(type, layer), config_.heads);
+      }
+    }
     ops_.decode_attention(calls, config_.heads);
   }
   forward_.decoder.finish(weights, attention, stack);
@@ -259,7 +267,8 @@ GenerationReport Generation::run(std::span<const int32_t> stop_tokens, const Sto
 void check(const model::ModelConfig& config, const GenerationRequest& request) {
   const bool windows_fit = request.windows.size() == static_cast<std::size_t>(config.n_layers) &&
                            std::all_of(request.windows.begin(), request.windows.end(), [](const LayerWindow& layer) {
-                             return layer.window.keys >= 1 && layer.window.sinks >= 0 && layer.windowed_heads.empty();
+                             return layer.window.keys >= 1 && layer.window.sinks >= 0 && layer.windowed_heads.empty() &&
+                                    layer.kv_first_row == 0;
                            });
   const bool fits = windows_fit && !request.prompt.empty() && request.max_new_tokens >= 1;
   if (!fits) fail(ExitCode::kInternal, "generation: request does not fit the model");

@@ -1,5 +1,6 @@
 // Greedy generation with the cache that a model would be served with: a layer with full attention keeps the keys
-// and values of all rows, a windowed one those of its window and of the sinks, in memory of that size.
+// and values of all rows, a windowed one those of its window and of the sinks, in memory of that size. What a layer
+// with a type of keys and values keeps is rounded to it, in memory of the backend's own type.
 //
 // Arithmetic is the sweep's: on a CPU a generated token is, bit for bit, the argmax of the sweep over the same tokens.
 // What one sequence gives does not depend on those that are generated beside it.
@@ -21,7 +22,8 @@ namespace winnow::engine {
 
 struct GenerationRequest {
   std::span<const int32_t> prompt;  // at least one token; row prompt.size() - 1 chooses the first new one
-  LayerWindows windows;             // (n_layers); rows from prompt.size() on are those of new tokens
+  LayerWindows windows;             // (n_layers); rows from prompt.size() on are those of new tokens. All rows read
+                                    // rounded keys where a layer has any
   int64_t max_new_tokens = 0;       // >= 1
   std::string name;                 // for messages
 
@@ -33,7 +35,7 @@ struct GenerationRequest {
 struct Generated {
   std::vector<int32_t> tokens;  // the stop token, if any, is the last
   bool stopped = false;         // by a stop token; else max_new_tokens was reached
-  int64_t cache_bytes = 0;      // keys and values of all layers
+  int64_t cache_bytes = 0;      // keys and values of all layers: SequenceCache::kept_bytes()
 };
 
 struct GenerationReport {

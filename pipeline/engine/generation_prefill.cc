@@ -192,6 +192,10 @@ void Prefill::run_chunk(const Prompt& prompt, const Chunk& chunk, int64_t layer,
   const auto of_chunk = [&](PassBuffers::RowsId buffer) { return at(buffer).slice(0, chunk.end_row - first_row); };
   forward_.decoder.attention_input(weights, residual(), angles.from(first_row), kv,
                                    is_last ? kernels::Rows{} : of_chunk(buffers_.q));
+  if (setting.has_rounded_keys()) {
+    const kernels::KvCopy in_place{kv, 0, kv, 0, chunk.end_row - chunk.first_row};
+    ops.round_kv(std::span(&in_place, 1), config.kv_rounding(setting.kv, layer), config.heads);
+  }
   if (is_last) {
     // Behind the last layer one row is wanted.
     if (chunk.end_row < prompt.padded_rows) return;

@@ -42,7 +42,11 @@ SequenceCache::SequenceCache(kernels::Ops& ops, const model::ModelConfig& config
   for (int64_t layer = 0; layer < config.n_layers; ++layer) {
     const CacheShape shape = cache_shape(request, layer);
     const int64_t n_rows = padded_rows(ops, shape);
-    layers_.push_back({shape, rest.slice(0, n_rows)});
+    const KvType type = request.windows[static_cast<std::size_t>(layer)].kv;
+    const int64_t kept = type == KvType::kStored
+                             ? ops.device().kv_bytes(n_rows, config.heads)
+                             : 2 * n_rows * config.heads.n_kv_heads * kv_head_bytes(type, config.heads.head_dim, 0);
+    layers_.push_back({shape, rest.slice(0, n_rows), kept});
     rest = rest.from(n_rows);
   }
 }
@@ -52,6 +56,12 @@ int64_t SequenceCache::predicted_bytes(const kernels::Ops& ops, const model::Mod
   int64_t n_rows = 0;
   for (int64_t layer = 0; layer < config.n_layers; ++layer) n_rows += padded_rows(ops, cache_shape(request, layer));
   return ops.device().kv_bytes(n_rows, config.heads);
+}
+
+int64_t SequenceCache::kept_bytes() const {
+  int64_t bytes = 0;
+  for (const Layer& layer : layers_) bytes += layer.kept_bytes;
+  return bytes;
 }
 
 kernels::KvCache SequenceCache::layer(int64_t layer) const {

@@ -33,12 +33,15 @@ class SequenceCache {
 
   const CacheShape& shape(int64_t layer) const { return layers_[static_cast<std::size_t>(layer)].shape; }
   kernels::KvCache layer(int64_t layer) const;
-  int64_t size_bytes() const { return memory_->size_bytes(); }
+  // Returns the bytes of its memory; of a layer with a type of keys and values those that its slots take in that type
+  // with their scales, in place of what they give back, which this holds.
+  int64_t kept_bytes() const;
 
  private:
   struct Layer {
     CacheShape shape;
     kernels::KvSpan kv;
+    int64_t kept_bytes = 0;
   };
   std::vector<Layer> layers_;
   std::unique_ptr<kernels::Buffer> memory_;

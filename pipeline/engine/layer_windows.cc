@@ -4,6 +4,15 @@
 
 namespace winnow::engine {
 
+namespace {
+
+// The first row that reads rounded keys.
+int64_t first_rounding_row(const LayerWindow& layer) {
+  return layer.has_rounded_keys() ? layer.kv_first_row : kernels::kNoLimit;
+}
+
+}  // namespace
+
 LayerWindows layer_windows_of(const Pattern& pattern, const kernels::Window& window, const LayerRules& rules) {
   LayerWindows windows = by_layer<LayerWindow>(pattern, {window}, {kernels::full_attention()});
   for (std::size_t layer = 0; layer < windows.size(); ++layer) {
@@ -52,11 +61,16 @@ int64_t fork_layer_of(const LayerWindows& base, const LayerWindows& variant) {
 int64_t first_different_row(const LayerWindows& base, const LayerWindows& variant) {
   int64_t first = kernels::kNoLimit;
   for (std::size_t layer = 0; layer < base.size(); ++layer) {
-    if (base[layer] == variant[layer]) continue;
-    if (base[layer].rope != variant[layer].rope) return 0;
-    // Rows before both are affected see everything in both.
-    first = std::min(
-        {first, kernels::first_affected_row(base[layer].window), kernels::first_affected_row(variant[layer].window)});
+    const LayerWindow& one = base[layer];
+    const LayerWindow& other = variant[layer];
+    if (one.rope != other.rope) return 0;
+    // Rows before both are affected see everything in both, as it was computed.
+    if (one.window != other.window || one.windowed_heads != other.windowed_heads) {
+      first = std::min({first, kernels::first_affected_row(one.window), kernels::first_affected_row(other.window)});
+    }
+    if (one.kv != other.kv || one.kv_first_row != other.kv_first_row) {
+      first = std::min({first, first_rounding_row(one), first_rounding_row(other)});
+    }
   }
   return first;
 }
@@ -64,6 +78,10 @@ int64_t first_different_row(const LayerWindows& base, const LayerWindows& varian
 LayerWindows settings_of_first_rows(const LayerWindows& windows, int64_t n_rows) {
   LayerWindows settings = windows;
   for (LayerWindow& layer : settings) {
+    if (first_rounding_row(layer) >= n_rows) {
+      layer.kv = KvType::kStored;
+      layer.kv_first_row = 0;
+    }
     if (kernels::first_affected_row(layer.window) < n_rows) continue;
     layer.window = kernels::full_attention();
     layer.windowed_heads.clear();

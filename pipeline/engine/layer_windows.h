@@ -1,9 +1,11 @@
-// The keys that each layer of a model may look at: the setting that a pass runs with, one entry a layer.
+// The keys that each layer of a model may look at, and the type in which it keeps them: the setting that a pass runs
+// with, one entry a layer.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
+#include "base/kv_type.h"
 #include "base/pattern.h"
 #include "kernels/ops.h"
 #include "kernels/window.h"
@@ -22,7 +24,13 @@ struct LayerWindow {
   // Key heads that have the window, each with its group of query heads, where they are not all of them: the others see
   // everything; (n_kv_heads), or empty: all have it. with_heads() makes them.
   std::vector<bool> windowed_heads{};
-  // The type in which a layer keeps its keys and values would be a member here, too.
+  // The type in which an engine keeps the layer's keys and values: rows from kv_first_row on read all of them rounded
+  // to it (kernels/kv_rounding.h), those of rows before included, as an engine keeps one cache. Rows before read what
+  // the layer computes; with tail rows those are the rows before the tail. 0 where the type is kStored.
+  KvType kv = KvType::kStored;
+  int64_t kv_first_row = 0;
+
+  bool has_rounded_keys() const { return kv != KvType::kStored; }
   bool operator==(const LayerWindow&) const = default;
 };
 
@@ -50,10 +58,11 @@ void add_attention(const kernels::AttentionCall& call, const LayerWindow& settin
 
 // Returns the first layer in which a variant differs from the base, or n_layers. Both have the same number of layers.
 int64_t fork_layer_of(const LayerWindows& base, const LayerWindows& variant);
-// Returns the first row that sees other keys in one of them than in the other, or kernels::kNoLimit and more: rows
+// Returns the first row that reads other keys in one of them than in the other, or kernels::kNoLimit and more: rows
 // before it are the same, in every layer.
 int64_t first_different_row(const LayerWindows& base, const LayerWindows& variant);
-// Returns the settings with which the first n_rows rows are computed: without the windows that reach none of them.
+// Returns the settings with which the first n_rows rows are computed: without the windows and the types that reach none
+// of them.
 LayerWindows settings_of_first_rows(const LayerWindows& windows, int64_t n_rows);
 
 }  // namespace winnow::engine

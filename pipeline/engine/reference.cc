@@ -265,12 +265,41 @@ Vector run_layer_mlp(const model::ModelConfig& config, const Layer& layer, const
   return sum;
 }
 
+// The nearest number with so many binary digits, ties to even; its last digit is worth 2^least_exponent at least.
+double with_digits(double x, int digits, int least_exponent) {
+  int exponent = 0;
+  std::frexp(x, &exponent);
+  const double step = std::ldexp(1.0, std::max(exponent - digits, least_exponent));
+  return std::nearbyint(x / step) * step;
+}
+
+// What a cache of that type gives back of one row's heads; scale: of fp8. The types are those of kernels/kv_rounding.h,
+// written out again.
+Vector kept(const Vector& heads, KvType type, double scale, int64_t head_dim) {
+  constexpr int kAnyExponent = -1000;
+  Vector rounded = heads;
+  for (auto head = rounded.begin(); head != rounded.end(); head += head_dim) {
+    const auto [least, largest] = std::minmax_element(head, head + head_dim);
+    const double of_int8 = std::max(std::max(std::abs(*least), std::abs(*largest)) / 127.0, 1e-6);
+    const double zero = with_digits(*least, 8, kAnyExponent);
+    const double of_int4 = with_digits((*largest - *least) / 15.0, 8, kAnyExponent);
+    std::for_each(head, head + head_dim, [&](double& x) {
+      if (type == KvType::kFp8) x = std::clamp(with_digits(x / scale, 4, -9), -448.0, 448.0) * scale;
+      if (type == KvType::kInt8) x = std::nearbyint(x / of_int8) * of_int8;
+      if (type == KvType::kInt4) x = std::clamp(std::nearbyint((x - zero) / of_int4), 0.0, 15.0) * of_int4 + zero;
+    });
+  }
+  return rounded;
+}
+
 // One decoder layer on all rows, in place.
 void run_layer(const model::ModelConfig& config, const Layer& layer, const model::RopeConfig& rope,
-               std::vector<Vector>& rows, const LayerWindow& setting) {
+               std::vector<Vector>& rows, const LayerWindow& setting, const kernels::KvRounding& scales) {
   const auto residual_scale = static_cast<double>(config.residual_scale);
   std::vector<Vector> keys;
   std::vector<Vector> values;
+  std::vector<Vector> kept_keys;
+  std::vector<Vector> kept_values;
   for (std::size_t t = 0; t < rows.size(); ++t) {
     const auto position = static_cast<int64_t>(t);
     const Vector input = normed(rows[t], layer.attention_norm, config.norm);
@@ -281,7 +310,11 @@ void run_layer(const model::ModelConfig& config, const Layer& layer, const model
     norm_and_rotate(keys.back(), layer.k_norm, config, rope, position, rows.size());
     const double q_scale = query_scale(rope, position);
     for (double& value : q) value *= q_scale;
-    const Vector attended = layer.o(attend(config, layer, q, keys, values, setting));
+    kept_keys.push_back(kept(keys.back(), setting.kv, scales.key_scale, config.heads.head_dim));
+    kept_values.push_back(kept(values.back(), setting.kv, scales.value_scale, config.heads.head_dim));
+    const bool reads_kept = position >= setting.kv_first_row;
+    const Vector attended =
+        layer.o(attend(config, layer, q, reads_kept ? kept_keys : keys, reads_kept ? kept_values : values, setting));
     Vector mlp_input = rows[t];
     add(rows[t], normed(attended, layer.attention_output_norm, config.norm), residual_scale);
     if (!config.family->parallel) mlp_input = rows[t];
@@ -315,7 +348,8 @@ Score reference_score(const model::ModelConfig& config, const model::Checkpoint&
     const LayerWindow& setting = windows[static_cast<std::size_t>(l)];
     const bool is_own = setting.rope == LayerWindow::kOwnRope;
     const model::RopeConfig& rope = is_own ? config.rope_of(l) : config.ropes[static_cast<std::size_t>(setting.rope)];
-    run_layer(config, read_reference_layer(config, checkpoint, l), rope, rows, setting);
+    run_layer(config, read_reference_layer(config, checkpoint, l), rope, rows, setting,
+              config.kv_rounding(setting.kv, l));
   }
 
   const Vector final_norm = read_reference(checkpoint, "model.norm.weight", {config.hidden});

@@ -22,7 +22,8 @@ void check(const model::ModelConfig& config, const SweepRequest& request) {
   const auto fits = [&](const LayerWindows& windows) {
     return windows.size() == n_layers && std::all_of(windows.begin(), windows.end(), [&](const LayerWindow& layer) {
              const auto n_heads = static_cast<int64_t>(layer.windowed_heads.size());
-             return layer.window.keys >= 1 && (n_heads == 0 || n_heads == config.heads.n_kv_heads);
+             return layer.window.keys >= 1 && (n_heads == 0 || n_heads == config.heads.n_kv_heads) &&
+                    layer.kv_first_row >= 0 && (layer.has_rounded_keys() || layer.kv_first_row == 0);
            });
   };
   const auto n_tokens = static_cast<int64_t>(request.tokens.size());
@@ -70,6 +71,9 @@ RowRange row_range(const model::ModelConfig& config, const SweepRequest& request
   }
   if (range.base_first_row > 0 && signals.any_of_layers())
     fail(ExitCode::kInternal, "sweep: a prefix has no layer signals");
+  const auto has_rounded_keys = [](const LayerWindow& layer) { return layer.has_rounded_keys(); };
+  if (std::ranges::any_of(request.base, has_rounded_keys) && signals.any_of_layers())
+    fail(ExitCode::kInternal, "sweep: signals of layers are those of keys as they were computed");
   bool is_prefix = true;
   for (const LayerWindows& variant : request.variants) {
     const int64_t different_row = first_different_row(request.base, variant);
@@ -77,6 +81,10 @@ RowRange row_range(const model::ModelConfig& config, const SweepRequest& request
     const bool has_lane = first_row < range.padded_rows;
     range.lane_first_row.push_back(has_lane && range.base_first_row > 0 ? range.base_first_row : first_row);
     is_prefix = is_prefix && different_row >= range.base_first_row;
+    // A lane takes the rows before from the base.
+    const auto rounds_later = [&](const LayerWindow& layer) { return layer.kv_first_row > different_row; };
+    if (has_lane && std::ranges::any_of(variant, rounds_later))
+      fail(ExitCode::kInternal, "sweep: rows before those that read rounded keys are not the base's");
   }
   if (!is_prefix) fail(ExitCode::kInternal, "sweep: rows of the prefix are not the base's");
   return range;

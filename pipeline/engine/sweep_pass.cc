@@ -1,8 +1,10 @@
 #include "pipeline/engine/sweep_pass.h"
 
 #include <algorithm>
+#include <set>
 
 #include "base/error.h"
+#include "kernels/tile.h"
 #include "pipeline/engine/cached_prefix.h"
 
 namespace winnow::engine {
@@ -16,6 +18,45 @@ std::vector<TurnedSequence> turned_sequences(std::span<const SweepRequest> reque
   std::vector<TurnedSequence> sequences;
   for (const SweepRequest& request : requests) sequences.push_back({request.whole_length(), layout.longest_rows});
   return sequences;
+}
+
+// The types in which any layer keeps its keys.
+std::set<KvType> rounded_types(std::span<const SweepRequest> requests) {
+  std::set<KvType> types;
+  const auto add = [&](const LayerWindows& windows) {
+    for (const LayerWindow& layer : windows) types.insert(layer.kv);
+  };
+  for (const SweepRequest& request : requests) {
+    add(request.base);
+    for (const LayerWindows& variant : request.variants) add(variant);
+  }
+  types.erase(KvType::kStored);
+  return types;
+}
+
+// Whether a tile of a base has rows that read rounded keys and rows that do not.
+bool has_edge(const SweepRequest& request, int64_t row_tile) {
+  return std::ranges::any_of(request.base,
+                             [&](const LayerWindow& layer) { return layer.kv_first_row % row_tile != 0; });
+}
+
+int64_t edge_rows(std::span<const SweepRequest> requests, int64_t row_tile) {
+  const auto has = [&](const SweepRequest& request) { return has_edge(request, row_tile); };
+  return std::ranges::any_of(requests, has) ? static_cast<int64_t>(requests.size()) * row_tile : 0;
+}
+
+int64_t all_prefix_rows(std::span<const SweepRequest> requests) {
+  int64_t n_rows = 0;
+  for (const SweepRequest& request : requests) n_rows += request.prefix_rows;
+  return n_rows;
+}
+
+// Query rows [begin, end) of a call, absolute.
+kernels::AttentionCall rows_of(kernels::AttentionCall call, int64_t begin, int64_t end) {
+  call.q = call.q.slice(begin - call.first_row, end - begin);
+  call.out = call.out.slice(begin - call.first_row, end - begin);
+  call.first_row = begin;
+  return call;
 }
 
 }  // namespace
@@ -34,10 +75,14 @@ SweepBuffers::SweepBuffers(const kernels::Ops& ops, const model::ModelConfig& co
       group_q(list.queries(layout.group_rows, "the lanes' queries")),
       group_kv(list.keys(layout.group_rows, "the lanes' keys and values")),
       attention(list.queries(std::max(layout.base_rows, layout.group_rows), "attention's output")),
-      hidden(list.residual(layout.with_hidden ? ops.device().chunk_rows() : 0, "hidden states of the signals")) {
+      hidden(list.residual(layout.with_hidden ? ops.device().chunk_rows() : 0, "hidden states of the signals")),
+      edge(list.queries(edge_rows(requests, ops.device().row_tile()), "attention's output beside rounded keys")) {
   for (const SweepRequest& request : requests) {
     const bool is_fetched = request.prefix != nullptr && request.prefix->is_on_host();
     fetched.push_back(list.keys(is_fetched ? request.prefix->n_rows() : 0, "a layer of cached keys"));
+  }
+  for (const KvType type : rounded_types(requests)) {
+    rounded.emplace(type, list.keys(layout.base_rows + all_prefix_rows(requests), "rounded keys and values"));
   }
 }
 
@@ -135,22 +180,101 @@ void SweepPass::turn_bases(const model::LayerWeights& weights, int64_t layer) {
   }
 }
 
+kernels::KvSpan SweepPass::prefix_keys(std::size_t request, KvType type) const {
+  if (type == KvType::kStored) return prefix_keys_[request];
+  const int64_t before = layout_.base_rows + all_prefix_rows(requests_.first(request));
+  return at(buffers_.rounded.at(type)).slice(before, requests_[request].prefix_rows);
+}
+
+// Keys of the bases' rows, and of the rows before them, in every type that a segment has in this layer.
+void SweepPass::round_base_keys(int64_t layer) {
+  for (const auto& [type, buffer] : buffers_.rounded) {
+    std::set<std::size_t> requests;
+    for (const Segment& segment :
+         std::span(layout_.segments).first(static_cast<std::size_t>(layout_.n_active(layer)))) {
+      if (SweepLayout::setting(segment, layer).kv == type) requests.insert(segment.request);
+    }
+    std::vector<kernels::KvCopy> copies;
+    for (const std::size_t request : requests) {
+      const Segment& base = bases()[request];
+      copies.push_back({base_keys(base), 0, base_keys(base, type), 0, base.residual.n_rows});
+      if (requests_[request].prefix_rows == 0) continue;
+      copies.push_back({prefix_keys_[request], 0, prefix_keys(request, type), 0, requests_[request].prefix_rows});
+    }
+    if (!copies.empty()) ops_.round_kv(copies, config_.kv_rounding(type, layer), config_.heads);
+  }
+}
+
+// The calls of a base's rows. Where they begin to read rounded keys inside a tile, the rows before in that tile come
+// from a call of their own.
+void SweepPass::add_base_calls(const Segment& base, const model::LayerWeights& weights, int64_t layer,
+                               std::vector<kernels::AttentionCall>& calls) const {
+  const PlacedRows& out = layout_.outgoing(base, layer);
+  const LayerWindow& setting = SweepLayout::setting(base, layer);
+  kernels::AttentionCall call = layout_.call(base, layer);
+  call.sink_logits = weights.sink_logits;
+  call.q = at(buffers_.base_q).slice(out.at, out.n_rows);
+  call.out = at(buffers_.attention).slice(out.at, out.n_rows);
+  const auto add = [&](kernels::AttentionCall part, KvType type) {
+    if (part.n_rows() == 0) return;
+    part.own.kv = base_keys(base, type);
+    set_prefix(part, base.request, type);
+    add_attention(part, setting, calls);
+  };
+  if (!setting.has_rounded_keys()) return add(call, KvType::kStored);
+  const int64_t tile = ops_.device().row_tile();
+  const int64_t first = std::clamp(kernels::round_down(setting.kv_first_row, tile), call.first_row, call.end_row());
+  add(rows_of(call, call.first_row, first), KvType::kStored);
+  add(rows_of(call, first, call.end_row()), setting.kv);
+  if (setting.kv_first_row <= first || first == call.end_row()) return;
+  kernels::AttentionCall edge = rows_of(call, first, first + tile);
+  edge.out = at(buffers_.edge).slice(static_cast<int64_t>(base.request) * tile, tile);
+  add(edge, KvType::kStored);
+}
+
 void SweepPass::run_bases(const model::LayerWeights& weights, int64_t layer) {
   std::vector<kernels::AttentionCall> calls;
+  for (const Segment& base : bases()) add_base_calls(base, weights, layer, calls);
+  ops_.attention(calls, config_.heads);
+  const int64_t tile = ops_.device().row_tile();
   for (const Segment& base : bases()) {
     const PlacedRows& out = layout_.outgoing(base, layer);
-    kernels::AttentionCall call = layout_.call(base, layer);
-    call.sink_logits = weights.sink_logits;
-    call.q = at(buffers_.base_q).slice(out.at, out.n_rows);
-    call.out = at(buffers_.attention).slice(out.at, out.n_rows);
-    call.own.kv = base_keys(base);
-    set_prefix(call, base.request);
-    add_attention(call, SweepLayout::setting(base, layer), calls);
+    const int64_t first_row = SweepLayout::setting(base, layer).kv_first_row;
+    const int64_t first = std::max(kernels::round_down(first_row, tile), out.first_row);
+    if (first_row <= first || first >= out.first_row + out.n_rows) continue;
+    ops_.copy_rows(at(buffers_.edge).slice(static_cast<int64_t>(base.request) * tile, first_row - first),
+                   at(buffers_.attention).slice(out.at + first - out.first_row, first_row - first));
   }
-  ops_.attention(calls, config_.heads);
   measure_signals_of(weights, layer);
   const kernels::Rows rows = outgoing(bases().front(), bases().back(), layer);
   forward_.decoder.finish(weights, at(buffers_.attention).slice(0, rows.n_rows), rows);
+}
+
+// The keys that segments [begin, end) have for themselves.
+void SweepPass::round_lane_keys(std::size_t begin, std::size_t end, int64_t layer) {
+  std::map<KvType, std::vector<kernels::KvCopy>> copies;
+  for (const Segment& lane : std::span(layout_.segments).subspan(begin, end - begin)) {
+    const LayerWindow& setting = SweepLayout::setting(lane, layer);
+    if (!setting.has_rounded_keys() || !SweepLayout::has_own_keys(lane, layer)) continue;
+    const kernels::KvSpan own =
+        at(buffers_.group_kv).slice(lane.residual.at - layout_.segments[begin].residual.at, lane.residual.n_rows);
+    copies[setting.kv].push_back({own, 0, own, 0, own.n_rows});
+  }
+  for (const auto& [type, of_type] : copies) {
+    ops_.round_kv(of_type, config_.kv_rounding(type, layer), config_.heads);
+  }
+}
+
+// Rows of segments [begin, end) before those that read rounded keys, which their first tile has, are the base's.
+void SweepPass::restore_unrounded_rows(std::size_t begin, std::size_t end, int64_t layer) {
+  for (const Segment& lane : std::span(layout_.segments).subspan(begin, end - begin)) {
+    const PlacedRows& rows = layout_.outgoing(lane, layer);
+    const int64_t n = std::min(SweepLayout::setting(lane, layer).kv_first_row - rows.first_row, rows.n_rows);
+    if (n <= 0) continue;
+    const Segment& base = layout_.base_of(lane);
+    const int64_t at = rows.first_row - layout_.outgoing(base, layer).first_row;
+    ops_.copy_rows(outgoing(base, layer).slice(at, n), outgoing(lane, layer).slice(0, n));
+  }
 }
 
 // Segments [begin, end) of the lanes through one layer, together.
@@ -169,17 +293,18 @@ void SweepPass::run_lanes(const model::LayerWeights& weights, int64_t layer, std
     kernels::AttentionCall call = layout_.call(lane, layer);
     call.sink_logits = weights.sink_logits;
     call.out = at(buffers_.attention).slice(out.at - first_out, out.n_rows);
+    const KvType type = SweepLayout::setting(lane, layer).kv;
     if (SweepLayout::has_own_keys(lane, layer)) {
       n_own_rows = lane.residual.end() - first.residual.at;
       n_own_scored = lane.scored.end() - first.scored.at;
       call.q = at(buffers_.group_q).slice(out.at - first_out, out.n_rows);
-      call.prefix.kv = base_keys(base);
+      call.prefix.kv = base_keys(base, type);
       call.own.kv = at(buffers_.group_kv).slice(lane.residual.at - first.residual.at, lane.residual.n_rows);
     } else {
       call.q = at(buffers_.base_q).slice(base_out.at + out.first_row - base_out.first_row, out.n_rows);
-      call.own.kv = base_keys(base);
+      call.own.kv = base_keys(base, type);
     }
-    if (base.residual.first_row > 0) set_prefix(call, lane.request);
+    if (base.residual.first_row > 0) set_prefix(call, lane.request, type);
     add_attention(call, SweepLayout::setting(lane, layer), calls);
   }
   const LayerWindow& setting = SweepLayout::setting(first, layer);
@@ -191,8 +316,10 @@ void SweepPass::run_lanes(const model::LayerWeights& weights, int64_t layer, std
                                      scored_angles(weights, setting, first.scored.at), {},
                                      at(buffers_.group_q).slice(0, n_own_scored));
   }
+  round_lane_keys(begin, end, layer);
   ops_.attention(calls, config_.heads);
   forward_.decoder.finish(weights, at(buffers_.attention).slice(0, rows.n_rows), rows);
+  restore_unrounded_rows(begin, end, layer);
 }
 
 void SweepPass::fetch_prefixes(int64_t layer) {
@@ -213,6 +340,7 @@ void SweepPass::run_layer(int64_t layer) {
   fork_lanes(layer);
   if (is_last(layer)) gather_scored(layer);
   turn_bases(weights, layer);
+  round_base_keys(layer);
   run_bases(weights, layer);
   const auto n_attending = static_cast<std::size_t>(layout_.n_attending(layer));
   for (std::size_t begin = bases().size(); begin < n_attending;) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <span>
 #include <vector>
@@ -44,14 +45,18 @@ struct SweepBuffers {
   KeysId group_kv;                    // of a group of lanes
   RowsId attention;                   // of the bases or of a group
   RowsId hidden;                      // a chunk of residual rows; where a signal needs hidden states
-  std::vector<KeysId> fetched;        // by request: a layer of its prefix, where that is in the host's memory
+  RowsId edge;                  // of the bases, a tile each: the one in which a base's rows begin to read rounded keys
+  std::vector<KeysId> fetched;  // by request: a layer of its prefix, where that is in the host's memory
+  std::map<KvType, KeysId> rounded;  // by type that a setting has: the bases' rows, then those of all prefixes
 };
 
 // One pass over the layers. The stack holds the bases and then the lanes in the order of their fork layers. At layer l
 //   - the bases and the lanes that forked before run the layer, each with its own window for l;
 //   - the lanes that fork at l copy the base's residual rows and attend with the base's own queries, keys and values,
 //     which their windows have not touched yet; where a lane has other positions in l, it turns its own.
-// After the last layer only the rows that predict answer tokens are wanted: they are gathered into `scored_` first.
+// Whoever has a type of keys and values in l reads them rounded: the bases' are rounded beside, as each of their lanes
+// may have another type, a lane's own in place, as nobody else reads them. After the last layer only the rows that
+// predict answer tokens are wanted: they are gathered into `scored_` first.
 class SweepPass {
  public:
   SweepPass(kernels::Ops& ops, const model::ModelConfig& config, model::ModelWeights& weights,
@@ -76,6 +81,9 @@ class SweepPass {
  private:
   void run_layer(int64_t layer);
   void turn_bases(const model::LayerWeights& weights, int64_t layer);
+  void round_base_keys(int64_t layer);
+  void add_base_calls(const Segment& base, const model::LayerWeights& weights, int64_t layer,
+                      std::vector<kernels::AttentionCall>& calls) const;
   void run_bases(const model::LayerWeights& weights, int64_t layer);
   void run_lanes(const model::LayerWeights& weights, int64_t layer, std::size_t begin, std::size_t end);
   void run_removed(const model::LayerWeights& weights, int64_t layer, std::size_t begin, std::size_t end);
@@ -102,10 +110,14 @@ class SweepPass {
     return is_last(layer) ? scored(begin, n) : residual(begin, n);
   }
   kernels::Rows outgoing(const Segment& segment, int64_t layer) const { return outgoing(segment, segment, layer); }
-  // Returns a base's keys and values in the layer at hand.
-  kernels::KvSpan base_keys(const Segment& base) const {
-    return base_keys_.slice(base.residual.at, base.residual.n_rows);
+  // Returns a base's keys and values in the layer at hand, as the layer computed them or as a cache of that type keeps
+  // them.
+  kernels::KvSpan base_keys(const Segment& base, KvType type = KvType::kStored) const {
+    const kernels::KvSpan all = type == KvType::kStored ? base_keys_ : at(buffers_.rounded.at(type));
+    return all.slice(base.residual.at, base.residual.n_rows);
   }
+  void round_lane_keys(std::size_t begin, std::size_t end, int64_t layer);
+  void restore_unrounded_rows(std::size_t begin, std::size_t end, int64_t layer);
   // Return the angles of residual and scored rows from one on, for segments with that setting.
   model::LayerAngles residual_angles(const model::LayerWeights& weights, const LayerWindow& setting,
                                      int64_t row) const {
@@ -118,8 +130,10 @@ class SweepPass {
   void make_tables();
   // Brings the keys of the rows before the bases' own, of the layer at hand.
   void fetch_prefixes(int64_t layer);
-  void set_prefix(kernels::AttentionCall& call, std::size_t request) const {
-    if (call.prefix.n_rows() > 0) call.prefix.kv = prefix_keys_[request];
+  // Returns them, as base_keys() does.
+  kernels::KvSpan prefix_keys(std::size_t request, KvType type) const;
+  void set_prefix(kernels::AttentionCall& call, std::size_t request, KvType type) const {
+    if (call.prefix.n_rows() > 0) call.prefix.kv = prefix_keys(request, type);
   }
 
   kernels::Ops& ops_;

@@ -123,6 +123,17 @@ kernels::Window Inputs::window_of(int64_t data_set, int64_t example) const {
   return window;
 }
 
+kernels::Window Inputs::narrowest_of(kernels::Window window) const {
+  // Rounded keys are read from the first row of the tail on, whatever the window.
+  if (std::ranges::any_of(variants, [](const Variant& variant) { return !variant.kv.empty(); })) {
+    window.keys = 1;
+    window.sinks = 0;
+  }
+  return window;
+}
+
+void Inputs::take_kv_scales() { config.kv_scales = checkpoint->kv_scales(config.n_layers); }
+
 engine::SweepRequest Inputs::request(const MissingCells& cells, std::span<const int64_t> group, bool per_token) const {
   const Corpus& corpus = data_sets[static_cast<std::size_t>(cells.data_set)].corpus;
   engine::SweepRequest request;
@@ -139,7 +150,8 @@ engine::SweepRequest Inputs::request(const MissingCells& cells, std::span<const 
   const bool has_prefix = cells.data_set == 0 && !prefixes.place.empty() &&
                           prefixes.place[static_cast<std::size_t>(cells.example)].has_value();
   if (has_prefix) {
-    request.prefix_rows = engine::cached_rows(static_cast<int64_t>(request.tokens.size()), window, row_tile);
+    request.prefix_rows =
+        engine::cached_rows(static_cast<int64_t>(request.tokens.size()), narrowest_of(window), row_tile);
   }
   return request;
 }
@@ -176,7 +188,9 @@ int64_t Inputs::number_of_name(const std::string& name) {
       variant.windowed_heads = selection::heads_of_name(name, config.n_layers, config.heads.n_kv_heads);
       variant.windowed = selection::windowed_layers(variant.windowed_heads, config.n_layers);
     } else if (selection::is_windows_name(name)) {
-      variant.window_keys = selection::windows_of_name(name, config.n_layers);
+      selection::LayerNames layers = selection::layers_of_name(name, config.n_layers);
+      variant.window_keys = std::move(layers.windows);
+      variant.kv = std::move(layers.kv);
       for (const int64_t keys : variant.window_keys) variant.windowed.push_back(keys > 0);
     } else {
       variant.windowed = selection::pattern_of_name(name, config.n_layers, "a pattern");
@@ -216,6 +230,9 @@ Inputs load_inputs(const RunOptions& options) {
   }
   inputs.with_kl = inputs.settings.signals.needs(&SignalNeeds::distributions);
   inputs.open_checkpoint(options.model);
+  if (std::ranges::find(inputs.settings.kv_types, KvType::kFp8) != inputs.settings.kv_types.end()) {
+    inputs.take_kv_scales();
+  }
   inputs.data_sets.push_back(read_data_set("calibration", options.data, inputs.config.vocab, options.limit));
   for (const auto& [name, file] : options.controls) {
     inputs.data_sets.push_back(read_data_set("control/" + name, file, inputs.config.vocab, options.limit));
@@ -331,6 +348,7 @@ void take_settings(const Settings& settings, RunIdentity& identity) {
   identity.window_keys = settings.window_keys;
   identity.other_window_keys = settings.other_window_keys;
   identity.per_kv_head = settings.per_kv_head;
+  for (const KvType type : settings.kv_types) identity.kv_types.emplace_back(kv_type_name(type));
   identity.sinks = settings.sinks;
   identity.decode = settings.decode_name();
   identity.tail_rows = settings.tail_rows;

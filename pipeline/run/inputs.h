@@ -67,15 +67,22 @@ struct Inputs {
   engine::SignalLayout signal_layout() const { return {settings.signals, config.heads.n_kv_heads}; }
   // Returns the window of a windowed layer for an example of a data set.
   kernels::Window window_of(int64_t data_set, int64_t example) const;
+  // Returns the window that no layer of any variant sees less than, for engine::cached_rows().
+  kernels::Window narrowest_of(kernels::Window window) const;
   // Returns the sweep that a group of lanes of one example needs.
   engine::SweepRequest request(const MissingCells& cells, std::span<const int64_t> group, bool per_token) const;
   // Opens the checkpoint. Where config.json names no type, the model has the type of its weights.
   void open_checkpoint(const std::filesystem::path& model);
+  // Takes the checkpoint's scales of keys and values, for variants with some in fp8. After open_checkpoint(); throws
+  // Error(kBadData) for scales that are not one for a layer.
+  void take_kv_scales();
   bool names_variants() const { return kind != "calibrate"; }
   std::optional<int64_t> find_number(const Variant& variant) const;
   // Returns the number of a named variant: the next free one where the pattern is new.
   int64_t number_of(const Variant& variant);
-  int64_t number_of(const engine::Pattern& pattern) { return number_of(Variant{pattern, {}}); }
+  int64_t number_of(const engine::Pattern& pattern) {
+    return number_of(Variant{.windowed = pattern, .window_keys = {}});
+  }
   // Does the same by name. Throws Error(kBadData) for what is not the one name of a pattern of this model.
   int64_t number_of_name(const std::string& name);
 };

@@ -71,6 +71,10 @@ void describe_measurement(const RunSummary& run, storage::Provenance& provenance
   if (!settings.other_window_keys.empty()) {
     provenance.set("windows", joined(settings.windows(), ","), "all windows that every layer was measured under");
   }
+  if (!settings.kv_types.empty()) {
+    provenance.set("kv_types", joined_names(settings.kv_types, ","),
+                   "types of keys and values that every layer was measured in besides as computed");
+  }
   provenance.set("window_keys", settings.window_keys, "keys that a row of a windowed layer sees, itself included",
                  "tokens");
   provenance.set("sinks", settings.sinks, "first tokens that every row sees besides", "tokens");

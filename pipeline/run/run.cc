@@ -109,6 +109,9 @@ void MeasuringRun::log_set_up() const {
   if (settings.per_kv_head) {
     spdlog::info("every key head of every layer alone, too: {} lanes an example", inputs_.wanted.size());
   }
+  if (!settings.kv_types.empty()) {
+    spdlog::info("every layer with keys and values in each of bf16, {}", joined_names(settings.kv_types));
+  }
   for (const std::string& warning : inputs_.warnings) spdlog::info("warning: {}", warning);
   const auto online = static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN));
   const bool is_default_binding = session_.under_mpirun() && std::getenv("SLURM_JOB_ID") == nullptr;
@@ -222,7 +225,7 @@ void MeasuringRun::plan_prefixes_to_keep() {
     request.variants = {inputs_.settings.layer_windows(windowed, window)};
     largest = std::max(largest, engine::predict_sweep_bytes(config, *ops_, std::span(&request, 1)));
     const auto n_tokens = static_cast<int64_t>(request.tokens.size());
-    request.prefix_rows = engine::cached_rows(n_tokens, window, inputs_.row_tile);
+    request.prefix_rows = engine::cached_rows(n_tokens, inputs_.narrowest_of(window), inputs_.row_tile);
     sizes.push_back(engine::CachedPrefix::size_bytes(config, *ops_, request.prefix_rows));
     if (request.prefix_rows == 0) continue;
     largest = std::max(

@@ -106,6 +106,7 @@ nlohmann::json RunIdentity::to_json() const {
   if (!signals.empty()) json["signals"] = signals;
   if (!other_window_keys.empty()) json["other_window_keys"] = other_window_keys;
   if (per_kv_head) json["per_kv_head"] = true;
+  if (!kv_types.empty()) json["kv_types"] = kv_types;
   if (native_window > 0) json["native_window"] = native_window;
   if (!positions.empty()) json["positions"] = positions;
   return json;
@@ -140,8 +141,8 @@ void RunRecord::adopt(const RunIdentity& identity, const std::map<std::string, s
   }
   const nlohmann::json& there = json_["identity"];
   const auto value_in = [](const nlohmann::json& fields, const std::string& field) {
-    static const std::set<std::string> kLater = {"signals", "other_window_keys", "per_kv_head", "native_window",
-                                                 "positions"};
+    static const std::set<std::string> kLater = {"signals",  "other_window_keys", "per_kv_head",
+                                                 "kv_types", "native_window",     "positions"};
     const char* absent = field == "kind" ? kCalibrate : kLater.contains(field) ? "none" : "missing";
     return fields.value(field, nlohmann::json(absent));
   };

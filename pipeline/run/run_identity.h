@@ -22,6 +22,7 @@ struct RunIdentity {
   int64_t window_keys = 0;
   std::vector<int64_t> other_window_keys = {};  // that layers are measured under as well, rising
   bool per_kv_head = false;                     // key heads are measured alone as well
+  std::vector<std::string> kv_types = {};       // that layers are measured in as well, by name
   int64_t sinks = 0;
   std::string decode;                // "windowed" or "full"
   std::optional<int64_t> tail_rows;  // none: every row obeys the window

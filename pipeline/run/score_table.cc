@@ -163,6 +163,34 @@ void put_signals(const engine::SignalOptions& signals, const engine::Score& scor
   });
 }
 
+// What every setting costs in every layer, where there are types of keys and values.
+calibration::FiguresBySetting figures_by_setting(const ScoreTable& cells, const Corpus& corpus, int64_t n_examples,
+                                                 const Settings& settings) {
+  calibration::FiguresBySetting figures;
+  if (settings.kv_types.empty()) return figures;
+  const std::vector<LayerSetting> all = settings.layer_settings();
+  for (const LayerSetting& setting : all) {
+    figures.window.push_back(setting.window);
+    figures.kv.push_back(setting.kv);
+  }
+  const auto n_settings = static_cast<int64_t>(all.size());
+  const auto n_layers = static_cast<int64_t>(settings.layers.size());
+  figures.nll = stats::Table<double>(n_examples * n_layers, n_settings);
+  figures.exact_match = stats::Table<uint8_t>(n_examples * n_layers, n_settings);
+  figures.token_accuracy = stats::Table<double>(n_examples * n_layers, n_settings);
+  for (int64_t cell = 0; cell < n_examples * n_layers; ++cell) {
+    const int64_t layer = settings.layers[static_cast<std::size_t>(cell % n_layers)];
+    for (int64_t s = 0; s < n_settings; ++s) {
+      const auto variant = s * static_cast<int64_t>(settings.base.size()) + layer;
+      const engine::Score score = cells.get(cell / n_layers, variant, answer_tokens(corpus, cell / n_layers));
+      figures.nll(cell, s) = score.nll_nats;
+      figures.exact_match(cell, s) = score.exact_match ? 1 : 0;
+      figures.token_accuracy(cell, s) = score.token_accuracy;
+    }
+  }
+  return figures;
+}
+
 // What every window costs in every layer, where there are several.
 calibration::FiguresByWindow figures_by_window(const ScoreTable& cells, const Corpus& corpus, int64_t n_examples,
                                                const Settings& settings) {
@@ -255,6 +283,7 @@ calibration::Measurement to_measurement(const ScoreTable& cells, const Corpus& c
     }
   }
   m.by_window = figures_by_window(cells, corpus, n_examples, settings);
+  m.by_setting = figures_by_setting(cells, corpus, n_examples, settings);
   return m;
 }
 

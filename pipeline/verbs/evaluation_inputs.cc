@@ -35,7 +35,8 @@ void add_pattern(selection::NamedPattern given, const std::string& text, std::ve
   const bool is_there = std::any_of(patterns.begin(), patterns.end(), [&](const EvaluatedPattern& known) {
     const bool are_two_files = known.given.selection && given.selection && known.file != text;
     return known.given.name == given.name && known.given.windowed == given.windowed &&
-           known.given.windows == given.windows && known.given.windowed_heads == given.windowed_heads && !are_two_files;
+           known.given.windows == given.windows && known.given.windowed_heads == given.windowed_heads &&
+           known.given.kv == given.kv && !are_two_files;
   });
   if (is_there) return;
   EvaluatedPattern pattern{.name = given.name, .given = {}, .file = {}};
@@ -203,6 +204,18 @@ stats::Table<int64_t> window_keys_of(const std::vector<EvaluatedPattern>& patter
   return keys;
 }
 
+// The types of keys and values, where a pattern has any.
+stats::Table<uint8_t> kv_types_of(const std::vector<EvaluatedPattern>& patterns, const run::Inputs& inputs) {
+  const auto has_types = [](const EvaluatedPattern& pattern) { return !pattern.given.kv.empty(); };
+  if (std::ranges::none_of(patterns, has_types)) return {};
+  stats::Table<uint8_t> types(static_cast<int64_t>(patterns.size()), inputs.config.n_layers);
+  for (int64_t p = 0; p < types.rows; ++p) {
+    const std::vector<KvType>& kv = patterns[static_cast<std::size_t>(p)].given.kv;
+    for (std::size_t l = 0; l < kv.size(); ++l) types(p, static_cast<int64_t>(l)) = static_cast<uint8_t>(kv[l]);
+  }
+  return types;
+}
+
 evaluation::EvaluationTable table_of(const std::vector<EvaluatedPattern>& patterns, const run::Inputs& inputs,
                                      const run::ScoreTable& cells) {
   const run::DataSet& data = inputs.data_sets.front();
@@ -212,6 +225,7 @@ evaluation::EvaluationTable table_of(const std::vector<EvaluatedPattern>& patter
   table.native_window = inputs.settings.native_windows();
   table.window_keys = window_keys_of(patterns, inputs);
   table.full_heads = full_heads_of(patterns, inputs);
+  table.kv = kv_types_of(patterns, inputs);
   table.nll = stats::Table<double>(n_patterns, data.n_examples);
   table.exact_match = stats::Table<uint8_t>(n_patterns, data.n_examples);
   table.token_accuracy = stats::Table<double>(n_patterns, data.n_examples);
@@ -237,6 +251,27 @@ evaluation::EvaluationTable table_of(const std::vector<EvaluatedPattern>& patter
     }
   }
   return table;
+}
+
+// A pattern with types says what each of its layers sees, as a plan does. Takes the checkpoint's scales where one has
+// fp8. Throws Error(kUsage) where texts would be written with rows that read keys as computed beside those that do not.
+void take_types(const run::RunOptions& options, std::vector<EvaluatedPattern>& patterns, run::Inputs& inputs) {
+  const run::Settings& settings = inputs.settings;
+  for (EvaluatedPattern& pattern : patterns) {
+    selection::NamedPattern& given = pattern.given;
+    if (given.kv.empty()) continue;
+    if (options.generate > 0 && settings.tail_rows) {
+      fail(ExitCode::kUsage, "--generate writes " + pattern.name +
+                                 " from one cache, whose keys and values all rows read in its types; leave out "
+                                 "--tail-rows");
+    }
+    for (std::size_t l = 0; given.windows.size() < given.windowed.size(); ++l) {
+      const bool is_native = settings.rules.has_native(l);
+      const int64_t keys = is_native ? settings.rules.native_window.keys : settings.window_keys;
+      given.windows.push_back(given.windowed[l] ? keys : 0);
+    }
+    if (std::ranges::find(given.kv, KvType::kFp8) != given.kv.end()) inputs.take_kv_scales();
+  }
 }
 
 // Hash of everything that decides what is in results.h5.
@@ -276,9 +311,11 @@ EvaluationInputs load_evaluation(const run::RunOptions& options) {
   check_heads(options, read.patterns, inputs);
   check_baseline(options.baseline, read.patterns);
   evaluation::parse_margin(options.margin);  // refused before anything is measured
+  inputs.open_checkpoint(options.model);
+  take_types(options, read.patterns, inputs);
   std::set<int64_t> wanted;
   for (EvaluatedPattern& pattern : read.patterns) {
-    if (pattern.given.windowed == inputs.settings.base) continue;
+    if (pattern.given.windowed == inputs.settings.base && pattern.given.kv.empty()) continue;
     pattern.variant = inputs.number_of(pattern.windows());
     wanted.insert(pattern.variant);
   }
@@ -286,7 +323,6 @@ EvaluationInputs load_evaluation(const run::RunOptions& options) {
   for (const EvaluatedPattern& pattern : read.patterns) {
     if (!pattern.file.empty()) inputs.other_files.emplace_back(pattern.file);
   }
-  inputs.open_checkpoint(options.model);
   inputs.data_sets.push_back(run::read_data_set("evaluation", options.data, inputs.config.vocab, options.limit));
   run::check_data_sets(options, inputs);
   warn_of_selections(read.patterns, inputs);

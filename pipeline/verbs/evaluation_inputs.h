@@ -19,7 +19,10 @@ struct EvaluatedPattern {
 
   // Returns what its layers see.
   run::Variant windows() const {
-    return {.windowed = given.windowed, .window_keys = given.windows, .windowed_heads = given.windowed_heads};
+    return {.windowed = given.windowed,
+            .window_keys = given.windows,
+            .kv = given.kv,
+            .windowed_heads = given.windowed_heads};
   }
 };
 

@@ -90,6 +90,28 @@ void check_by_head(const std::string& name, const Measurement& m) {
   }
 }
 
+void check_by_setting(const std::string& name, const Measurement& m) {
+  const FiguresBySetting& figures = m.by_setting;
+  const int64_t n_values = m.n_examples() * m.n_layers() * figures.n_settings();
+  check_size(name, "setting_kv", figures.kv.size(), figures.n_settings());
+  check_size(name, "nll_by_setting", figures.nll.values.size(), n_values);
+  check_size(name, "exact_match_by_setting", figures.exact_match.values.size(), n_values);
+  check_size(name, "token_accuracy_by_setting", figures.token_accuracy.values.size(), n_values);
+  for (int64_t s = 0; s < figures.n_settings(); ++s) {
+    if (figures.window[static_cast<std::size_t>(s)] < 0) {
+      fail(ExitCode::kBadData, name + ": setting_window: expected numbers from 0, found " +
+                                   std::to_string(figures.window[static_cast<std::size_t>(s)]));
+    }
+    for (int64_t cell = 0; cell < m.n_examples() * m.n_layers(); ++cell) {
+      if (std::isfinite(figures.nll(cell, s)) && std::isfinite(figures.token_accuracy(cell, s))) continue;
+      fail(ExitCode::kBadData, name + ": figures of " + figures.name(s) + ", example " +
+                                   m.example_id[static_cast<std::size_t>(cell / m.n_layers())] + ", layer " +
+                                   std::to_string(m.layer[static_cast<std::size_t>(cell % m.n_layers())]) +
+                                   " are not finite");
+    }
+  }
+}
+
 void check_finite(const std::string& name, const Measurement& m) {
   const auto bad = [&](const char* what, int64_t e, const std::string& where) {
     fail(ExitCode::kBadData,
@@ -128,14 +150,35 @@ Columns columns_of(const Measurement& m) {
   return c;
 }
 
-std::vector<double> mean_delta_nll_by_window(const Measurement& m, int64_t column) {
+namespace {
+
+// delta(e, i): of an example and the i-th of n windows or settings.
+template <typename Delta>
+std::vector<double> means_over_examples(const Measurement& m, int64_t n, Delta delta) {
   std::vector<double> means;
-  for (int64_t w = 0; w < m.by_window.n_windows(); ++w) {
+  for (int64_t i = 0; i < n; ++i) {
     double sum = 0.0;
-    for (int64_t e = 0; e < m.n_examples(); ++e) sum += m.delta_nll_by_window(e, column, w);
+    for (int64_t e = 0; e < m.n_examples(); ++e) sum += delta(e, i);
     means.push_back(sum / static_cast<double>(m.n_examples()));
   }
   return means;
+}
+
+}  // namespace
+
+std::vector<double> mean_delta_nll_by_window(const Measurement& m, int64_t column) {
+  return means_over_examples(m, m.by_window.n_windows(),
+                             [&](int64_t e, int64_t w) { return m.delta_nll_by_window(e, column, w); });
+}
+
+std::vector<double> mean_delta_nll_by_setting(const Measurement& m, int64_t column) {
+  return means_over_examples(m, m.by_setting.n_settings(),
+                             [&](int64_t e, int64_t s) { return m.delta_nll_by_setting(e, column, s); });
+}
+
+std::string FiguresBySetting::name(int64_t setting) const {
+  const auto s = static_cast<std::size_t>(setting);
+  return (window[s] == 0 ? "full" : std::to_string(window[s])) + " in " + std::string(kv_type_name(kv[s]));
 }
 
 void check_measurement(const Measurement& m, const std::string& name) {
@@ -154,6 +197,7 @@ void check_measurement(const Measurement& m, const std::string& name) {
   check_finite(name, m);
   check_by_window(name, m);
   check_by_head(name, m);
+  check_by_setting(name, m);
   check_signals(name, m);
 }
 

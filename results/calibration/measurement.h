@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/kv_type.h"
 #include "results/stats/table.h"
 
 namespace winnow::calibration {
@@ -29,6 +30,21 @@ struct FiguresByHead {
   stats::Table<double> nll;  // nats per token
   stats::Table<uint8_t> exact_match;
   stats::Table<double> token_accuracy;
+};
+
+// The same of every setting that the layers were measured under, where they were measured in types of keys and values
+// besides the model's own: a window, or full attention, in a type. Full attention in the model's own is the base.
+// Tables are (examples * layers, settings).
+struct FiguresBySetting {
+  std::vector<int64_t> window;  // (settings), tokens as given, 0: full attention
+  std::vector<KvType> kv;       // (settings)
+  stats::Table<double> nll;     // nats per token, with that layer alone under the setting
+  stats::Table<uint8_t> exact_match;
+  stats::Table<double> token_accuracy;
+
+  int64_t n_settings() const { return static_cast<int64_t>(window.size()); }
+  // Returns "512 in fp8".
+  std::string name(int64_t setting) const;
 };
 
 // One set of examples under the base and under every variant "layer l windowed against full, all else as in the base".
@@ -55,6 +71,7 @@ struct Measurement {
 
   FiguresByWindow by_window;
   FiguresByHead by_head;
+  FiguresBySetting by_setting;
 
   // Signals that were measured, by variable of base/signal_specs.h: (examples, layers), or (examples * layers, key
   // heads).
@@ -76,6 +93,10 @@ struct Measurement {
   double delta_nll_by_head(int64_t example, int64_t column, int64_t head) const {
     return by_head.nll(example * n_layers() + column, head) - nll_base[static_cast<std::size_t>(example)] + 0.0;
   }
+  // Returns NLL(layer under that setting) - NLL(base), nats per token.
+  double delta_nll_by_setting(int64_t example, int64_t column, int64_t setting) const {
+    return by_setting.nll(example * n_layers() + column, setting) - nll_base[static_cast<std::size_t>(example)] + 0.0;
+  }
   // Returns null where it was not measured.
   const stats::Table<double>* find_signal(std::string_view variable) const;
 };
@@ -90,6 +111,8 @@ Columns columns_of(const Measurement& measurement);
 
 // Returns the mean over examples of Measurement::delta_nll_by_window() of a layer's column; (windows).
 std::vector<double> mean_delta_nll_by_window(const Measurement& measurement, int64_t column);
+// Returns the same of Measurement::delta_nll_by_setting(); (settings).
+std::vector<double> mean_delta_nll_by_setting(const Measurement& measurement, int64_t column);
 
 // Refuses a measurement without examples or layers, with tables that do not fit together, or with a value that is not
 // finite: Error(kBadData) naming the set, the variable, example and layer.

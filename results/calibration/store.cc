@@ -3,10 +3,10 @@
 #include <cmath>
 #include <optional>
 #include <span>
-#include <type_traits>
 
 #include "base/checksum.h"
 #include "base/error.h"
+#include "base/strings.h"
 #include "results/calibration/heads_store.h"
 #include "results/calibration/signals_store.h"
 #include "results/storage/hdf5.h"
@@ -67,6 +67,39 @@ void write_by_window(storage::Group& group, const Measurement& m) {
       {storage::kOne, "share of answer tokens that are the argmax with that one layer under that window"});
 }
 
+void write_by_setting(storage::Group& group, const Measurement& m) {
+  const FiguresBySetting& figures = m.by_setting;
+  const int64_t n = figures.n_settings();
+  if (n == 0) return;
+  const auto variable = [&](const char* name) {
+    return storage::Variable{name, {"example", "layer", "setting"}, {m.n_examples(), m.n_layers(), n}};
+  };
+  std::vector<double> delta;
+  for (int64_t e = 0; e < m.n_examples(); ++e) {
+    for (int64_t l = 0; l < m.n_layers(); ++l) {
+      for (int64_t s = 0; s < n; ++s) delta.push_back(m.delta_nll_by_setting(e, l, s));
+    }
+  }
+  std::vector<std::string> types;
+  for (const KvType type : figures.kv) types.emplace_back(kv_type_name(type));
+  group.make_dimension("setting", n);
+  storage::write_variable(group, {"setting_window", {"setting"}, {n}}, figures.window,
+                          {storage::kTokens, "window of the one layer, as given; 0: full attention"});
+  storage::write_variable(
+      group, {"setting_kv", {"setting"}, {n}}, types,
+      {storage::kText, "type of the layer's keys and values: bf16 (as computed), fp8, int8 or int4"});
+  storage::write_variable(group, variable("nll_by_setting"), figures.nll.values,
+                          {storage::kNats, "mean NLL of the answer with that one layer under that setting"});
+  storage::write_variable(group, variable("delta_nll_by_setting"), delta,
+                          {storage::kNats, "NLL with the layer under that setting less NLL with the layer full"});
+  storage::write_variable(
+      group, variable("exact_match_by_setting"), figures.exact_match.values,
+      {storage::kOne, "1 where greedy decoding with that one layer under that setting gives the answer"});
+  storage::write_variable(
+      group, variable("token_accuracy_by_setting"), figures.token_accuracy.values,
+      {storage::kOne, "share of answer tokens that are the argmax with that one layer under that setting"});
+}
+
 void write_measurement(storage::Group group, const Measurement& m) {
   const int64_t n = m.n_examples();
   const std::vector<int64_t> per_example = {n};
@@ -104,6 +137,7 @@ void write_measurement(storage::Group group, const Measurement& m) {
   storage::write_variable(group, by_cell("token_accuracy"), m.token_accuracy.values,
                           {storage::kOne, "share of answer tokens that are the argmax with that one layer switched"});
   write_by_window(group, m);
+  write_by_setting(group, m);
   write_token_nll(group, m);
   write_signals(group, m);
 }
@@ -207,19 +241,39 @@ void read_token_nll(const storage::Group& group, Measurement& m) {
   m.token_nll.values = storage::read_variable<float>(group, "token_nll", {m.n_examples(), m.n_layers(), n_tokens});
 }
 
+// A table of n columns for each example and layer.
+template <typename T>
+void read_cells(const storage::Group& group, const char* name, const Measurement& m, int64_t n,
+                stats::Table<T>& table) {
+  table.rows = m.n_examples() * m.n_layers();
+  table.cols = n;
+  table.values = storage::read_variable<T>(group, name, {m.n_examples(), m.n_layers(), n});
+}
+
 void read_by_window(const storage::Group& group, Measurement& m) {
   if (!group.contains("nll_by_window")) return;
   FiguresByWindow& figures = m.by_window;
   figures.window = group.read<int64_t>("window", 1).values;
-  const auto read = [&](const char* name, auto& table) {
-    table.rows = m.n_examples() * m.n_layers();
-    table.cols = figures.n_windows();
-    using Value = typename std::remove_reference_t<decltype(table.values)>::value_type;
-    table.values = storage::read_variable<Value>(group, name, {m.n_examples(), m.n_layers(), table.cols});
-  };
-  read("nll_by_window", figures.nll);
-  read("exact_match_by_window", figures.exact_match);
-  read("token_accuracy_by_window", figures.token_accuracy);
+  read_cells(group, "nll_by_window", m, figures.n_windows(), figures.nll);
+  read_cells(group, "exact_match_by_window", m, figures.n_windows(), figures.exact_match);
+  read_cells(group, "token_accuracy_by_window", m, figures.n_windows(), figures.token_accuracy);
+}
+
+void read_by_setting(const storage::Group& group, Measurement& m) {
+  if (!group.contains("nll_by_setting")) return;
+  FiguresBySetting& figures = m.by_setting;
+  figures.window = group.read<int64_t>("setting_window", 1).values;
+  for (const std::string& name : storage::read_variable<std::string>(group, "setting_kv", {figures.n_settings()})) {
+    const auto type = find_kv_type(name);
+    if (!type) {
+      fail(ExitCode::kBadData,
+           group.where("setting_kv") + ": expected bf16, fp8, int8 or int4, found \"" + one_line(name) + "\"");
+    }
+    figures.kv.push_back(*type);
+  }
+  read_cells(group, "nll_by_setting", m, figures.n_settings(), figures.nll);
+  read_cells(group, "exact_match_by_setting", m, figures.n_settings(), figures.exact_match);
+  read_cells(group, "token_accuracy_by_setting", m, figures.n_settings(), figures.token_accuracy);
 }
 
 Measurement read_measurement(const storage::Group& group) {
@@ -242,6 +296,7 @@ Measurement read_measurement(const storage::Group& group) {
   m.exact_match = storage::read_table<uint8_t>(group, "exact_match", n, n_layers);
   m.token_accuracy = storage::read_table<double>(group, "token_accuracy", n, n_layers);
   read_by_window(group, m);
+  read_by_setting(group, m);
   read_token_nll(group, m);
   read_signals(group, m);
   check_measurement(m, group.where("."));

@@ -135,23 +135,53 @@ std::string ranking_block(const Results& results, const TableStyle& style) {
   return text;
 }
 
-// What each window costs in each layer, where there are several.
-std::string windows_block(const Measurement& m) {
-  const FiguresByWindow& figures = m.by_window;
+// A row of figures for each layer; means(measurement, layer) has one for each head.
+template <typename Means>
+std::string layers_text(const Measurement& m, const std::vector<std::string>& heads, const Means& means) {
   std::vector<TerminalTable::Column> columns = {{.align = TerminalTable::Column::Align::kRight, .width = 7}};
-  std::vector<std::string> head = {"layer"};
-  for (const int64_t window : figures.window) {
-    columns.push_back({.align = TerminalTable::Column::Align::kRight, .width = 12});
-    head.push_back(std::to_string(window));
-  }
+  columns.resize(1 + heads.size(), {.align = TerminalTable::Column::Align::kRight, .width = 12});
   TerminalTable table(columns);
+  std::vector<std::string> head = {"layer"};
+  head.insert(head.end(), heads.begin(), heads.end());
   table.add(std::move(head));
   for (int64_t l = 0; l < m.n_layers(); ++l) {
     std::vector<std::string> cells = {std::to_string(m.layer[static_cast<std::size_t>(l)])};
-    for (const double mean : mean_delta_nll_by_window(m, l)) cells.push_back(number(mean));
+    for (const double mean : means(m, l)) cells.push_back(number(mean));
     table.add(std::move(cells));
   }
-  return wrapped("Mean delta NLL of each layer under each window; winnow plan chooses among them", 2) + table.text();
+  return table.text();
+}
+
+// What each window costs in each layer, where there are several.
+std::string windows_block(const Measurement& m) {
+  std::vector<std::string> heads;
+  for (const int64_t window : m.by_window.window) heads.push_back(std::to_string(window));
+  return wrapped("Mean delta NLL of each layer under each window; winnow plan chooses among them", 2) +
+         layers_text(m, heads, mean_delta_nll_by_window);
+}
+
+// The same of each setting, where there are several types of keys and values: a table for each type.
+std::string settings_block(const Measurement& m) {
+  const FiguresBySetting& figures = m.by_setting;
+  std::string text = wrapped(
+      "Mean delta NLL of each layer under each window and type of keys and values; winnow plan chooses among them", 2);
+  for (const KvType type : kKvTypes) {
+    std::vector<std::string> heads;
+    std::vector<std::size_t> columns;
+    for (std::size_t s = 0; s < figures.kv.size(); ++s) {
+      if (figures.kv[s] != type) continue;
+      heads.push_back(figures.window[s] == 0 ? "full" : std::to_string(figures.window[s]));
+      columns.push_back(s);
+    }
+    if (heads.empty()) continue;
+    text += std::string(kv_type_name(type)) + "\n" + layers_text(m, heads, [&](const Measurement& of, int64_t layer) {
+              const std::vector<double> all = mean_delta_nll_by_setting(of, layer);
+              std::vector<double> means;
+              for (const std::size_t s : columns) means.push_back(all[s]);
+              return means;
+            });
+  }
+  return text;
 }
 
 std::string answer_line(const Statistics& statistics) {
@@ -230,7 +260,11 @@ std::vector<int64_t> layers_to_keep(const Statistics& statistics) {
 std::string to_table(const Results& results, const TableStyle& style) {
   const Statistics& statistics = results.statistics;
   std::string text = base_block(results) + "\n" + ranking_block(results, style) + "\n" + answer_line(statistics);
-  if (results.calibration.by_window.n_windows() > 0) text += "\n" + windows_block(results.calibration);
+  if (results.calibration.by_setting.n_settings() > 0) {
+    text += "\n" + settings_block(results.calibration);
+  } else if (results.calibration.by_window.n_windows() > 0) {
+    text += "\n" + windows_block(results.calibration);
+  }
   if (statistics.heads) text += "\n" + heads_block(results);
   for (const auto& [name, figures] : statistics.deconfounding) {
     text.append("\n").append(deconfounding_block(name, figures, results));

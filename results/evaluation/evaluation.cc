@@ -165,13 +165,23 @@ std::string EvaluationTable::full_number(int64_t p) const {
   return number(static_cast<double>(n_full_heads(p)) / static_cast<double>(full_heads.cols), "{:.4g}");
 }
 
+namespace {
+
+int64_t element_bits(KvType type) {
+  if (type == KvType::kStored) return 16;
+  return type == KvType::kInt4 ? 4 : 8;
+}
+
+}  // namespace
+
 int64_t EvaluationTable::cost(int64_t p) const {
   if (window_keys.values.empty()) return n_full_layers(p);
   int64_t keys = 0;
   for (int64_t l = 0; l < n_layers(); ++l) {
     const int64_t seen = window_keys(p, l) == 0 ? kCostLength : std::min(window_keys(p, l), kCostLength);
     const int64_t n_full = full_heads.values.empty() ? 0 : n_full_heads(p, l);
-    keys += n_full * kCostLength + (std::max<int64_t>(1, full_heads.cols) - n_full) * seen;
+    const int64_t of_heads = n_full * kCostLength + (std::max<int64_t>(1, full_heads.cols) - n_full) * seen;
+    keys += kv.values.empty() ? of_heads : of_heads * element_bits(kv_type(p, l));
   }
   return keys;
 }
@@ -184,6 +194,7 @@ std::vector<ServedWindow> EvaluationResults::windows_of(int64_t pattern) const {
   std::vector<ServedWindow> windows = served_windows_of(windowed, window, table.native_window);
   for (int64_t layer = 0; layer < table.window_keys.cols; ++layer) {
     if (table.window_keys(pattern, layer) > 0) windows[stats::at(layer)].keys = table.window_keys(pattern, layer);
+    windows[stats::at(layer)].kv = table.kv_type(pattern, layer);
   }
   for (int64_t layer = 0; !table.full_heads.values.empty() && layer < table.n_layers(); ++layer) {
     if (!windows[stats::at(layer)].is_windowed()) continue;
@@ -196,7 +207,10 @@ std::vector<ServedWindow> EvaluationResults::windows_of(int64_t pattern) const {
 std::optional<int64_t> EvaluationTable::full() const {
   const int64_t most = native_window.empty() ? n_layers() : std::ranges::count(native_window, 0);
   for (int64_t p = 0; p < n_patterns(); ++p) {
-    if (n_full_layers(p) == most) return p;
+    const bool is_stored = kv.values.empty() || std::all_of(&kv(p, 0), &kv(p, 0) + n_layers(), [](uint8_t type) {
+                             return type == static_cast<uint8_t>(KvType::kStored);
+                           });
+    if (n_full_layers(p) == most && is_stored) return p;
   }
   return std::nullopt;
 }

@@ -53,6 +53,8 @@ struct EvaluationTable {
   // (patterns * model layers, key heads): 1 where the head keeps full attention; empty where no pattern has windows in
   // some of a layer's heads.
   stats::Table<uint8_t> full_heads{};
+  // (patterns, model layers), the KvType of a layer's keys and values; empty where all patterns keep them as computed.
+  stats::Table<uint8_t> kv;
   std::vector<std::string> example_id;  // (examples)
   std::vector<std::string> source;      // (examples), empty when the data have none
   std::vector<std::string> token_hash;  // (examples), of their tokens; empty in a file that is older than it
@@ -76,12 +78,17 @@ struct EvaluationTable {
   // Returns their number alone: layers, or heads in layers' worth, "2.5".
   std::string full_number(int64_t p) const;
   // Returns what tells cheaper patterns from dearer ones: the layers with full attention, or where patterns have
-  // windows of their own, the keys that all layers keep of kCostLength tokens.
+  // windows of their own, the keys that all layers keep of kCostLength tokens; where patterns have types of keys and
+  // values, the bits that an element of these keys takes, in all, without scales.
   int64_t cost(int64_t p) const;
   bool has_native_window(int64_t layer) const {
     return !native_window.empty() && native_window[static_cast<std::size_t>(layer)] > 0;
   }
-  // Returns the first pattern in which every layer keeps full attention that has no window of its own.
+  KvType kv_type(int64_t p, int64_t layer) const {
+    return kv.values.empty() ? KvType::kStored : static_cast<KvType>(kv(p, layer));
+  }
+  // Returns the first pattern in which every layer keeps full attention that has no window of its own, and all layers
+  // keep keys and values as computed.
   std::optional<int64_t> full() const;
   std::optional<int64_t> find(const std::string& name) const;
 };

@@ -15,13 +15,15 @@ double visible_pairs(double begin, double end, double most) {
 }  // namespace
 
 double kv_cache_bytes(const ServedModel& model, std::span<const ServedWindow> windows, int64_t n_tokens) {
-  double rows = 0.0;
+  double bytes = 0.0;
   for (const ServedWindow& window : windows) {
     const auto kept =
         static_cast<double>(window.decode_full ? n_tokens : std::min(n_tokens, window.keys + window.sinks));
-    rows += kept + window.full_share * (static_cast<double>(n_tokens) - kept);
+    const double rows = kept + window.full_share * (static_cast<double>(n_tokens) - kept);
+    bytes += rows * static_cast<double>(2 * model.n_kv_heads *
+                                        kv_head_bytes(window.kv, model.head_dim, model.kv_element_bytes));
   }
-  return rows * 2.0 * static_cast<double>(model.n_kv_heads * model.head_dim * model.kv_element_bytes);
+  return bytes;
 }
 
 double prefill_flop(const ServedModel& model, std::span<const ServedWindow> windows, int64_t n_tokens) {

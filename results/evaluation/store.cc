@@ -117,6 +117,13 @@ void write_measured(storage::Group& group, const EvaluationTable& table) {
                              {n_patterns, table.n_layers(), table.full_heads.cols}},
                             table.full_heads.values, {storage::kOne, "1 where the key head keeps full attention"});
   }
+  if (!table.kv.values.empty()) {
+    std::vector<std::string> types;
+    for (const uint8_t type : table.kv.values) types.emplace_back(kv_type_name(static_cast<KvType>(type)));
+    storage::write_variable(
+        group, {"layer_kv", {"pattern", "layer"}, {n_patterns, table.n_layers()}}, types,
+        {storage::kText, "type of the layer's keys and values: bf16 (as computed), fp8, int8 or int4"});
+  }
   storage::write_variable(group, by_example("example_id"), table.example_id,
                           {storage::kText, "identifier of the example"});
   if (!table.source.empty()) {
@@ -279,6 +286,16 @@ EvaluationTable read_measured(const storage::Group& group) {
     table.full_heads.cols = static_cast<int64_t>(group.read<int64_t>("kv_head", 1).values.size());
     table.full_heads.values =
         storage::read_variable<uint8_t>(group, "full_attention_kv_head", {n_patterns, n_layers, table.full_heads.cols});
+  }
+  if (group.contains("layer_kv")) {
+    table.kv = stats::Table<uint8_t>(n_patterns, n_layers);
+    const std::vector<std::string> names =
+        storage::read_variable<std::string>(group, "layer_kv", {n_patterns, n_layers});
+    for (std::size_t i = 0; i < names.size(); ++i) {
+      const auto type = find_kv_type(names[i]);
+      if (!type) fail(ExitCode::kBadData, group.where("layer_kv") + ": holds a type that this winnow does not know");
+      table.kv.values[i] = static_cast<uint8_t>(*type);
+    }
   }
   if (group.contains("source")) table.source = storage::read_variable<std::string>(group, "source", {n});
   table.token_hash = storage::read_token_hashes(group, n);

@@ -308,6 +308,11 @@ Json pattern_object(const EvaluationResults& results, int64_t p) {
       object["full_kv_heads"].push_back(std::move(heads));
     }
   }
+  if (!table.kv.values.empty()) {
+    object["kv"] = Json::array();
+    for (int64_t l = 0; l < table.n_layers(); ++l)
+      object["kv"].push_back(std::string(kv_type_name(table.kv_type(p, l))));
+  }
   put(object, "nll", s.nll, i);
   put(object, "exact_match", s.exact_match, i);
   put(object, "token_accuracy", s.token_accuracy, i);

@@ -62,7 +62,7 @@ Knapsack::Knapsack(stats::Table<double> loss) : loss_(std::move(loss)) {
   const auto settings = static_cast<std::size_t>(loss_.cols);
   if (n_divisions(loss_.rows, loss_.cols + 1) > kMostDivisions || loss_.cols > 255) {
     fail(ExitCode::kUsage, std::to_string(loss_.rows) + " layers with " + std::to_string(loss_.cols) +
-                               " settings each are too many to choose among; calibrate with fewer --windows");
+                               " settings each are too many to choose among; calibrate with fewer --windows or --kv");
   }
   least_loss_ = {0.0};
   for (int64_t n = 1; n <= loss_.rows; ++n) {

@@ -75,18 +75,23 @@ Planner::Planner(const selection::SelectInput& input, uint64_t seed)
   sinks_ = as_measured.sinks;
   native_.assign(static_cast<std::size_t>(n_layers_), 0);
   for (const int64_t layer : as_measured.native_layers) native_[stats::at(layer)] = as_measured.native_window;
+  const bool has_types = m.by_setting.n_settings() > 0;
   const bool has_one = m.by_window.n_windows() == 0;
-  windows_ = has_one ? std::vector{as_measured.window} : m.by_window.window;
+  windows_ = has_types ? m.by_setting.window : has_one ? std::vector{as_measured.window} : m.by_window.window;
   const auto n_windows = static_cast<int64_t>(windows_.size());
+  kv_ = m.by_setting.kv;
+  kv_.resize(windows_.size() + 1, KvType::kStored);
   for (int64_t w = 0; w <= n_windows; ++w) {
     stats::Table<double>& delta = delta_.emplace_back(m.n_examples(), m.n_layers());
     for (int64_t e = 0; w < n_windows && e < m.n_examples(); ++e) {
       for (int64_t l = 0; l < m.n_layers(); ++l) {
-        delta(e, l) = has_one ? m.delta_nll(e, l) : m.delta_nll_by_window(e, l, w);
+        delta(e, l) = has_types ? m.delta_nll_by_setting(e, l, w)
+                      : has_one ? m.delta_nll(e, l)
+                                : m.delta_nll_by_window(e, l, w);
       }
     }
   }
-  for (int64_t& window : windows_) window += as_measured.window_keys - as_measured.window;
+  for (int64_t& window : windows_) window += window > 0 ? as_measured.window_keys - as_measured.window : 0;
   const std::vector<int64_t> all = stats::iota(m.n_examples());
   stats::Table<double> loss(m.n_layers(), n_windows + 1);
   for (int64_t w = 0; w < n_windows; ++w) {
@@ -95,6 +100,18 @@ Planner::Planner(const selection::SelectInput& input, uint64_t seed)
   }
   loss_alone_ = loss;
   knapsack_.emplace(std::move(loss));
+}
+
+std::vector<int64_t> Planner::windows() const {
+  std::set<int64_t> sizes(windows_.begin(), windows_.end());
+  sizes.erase(0);
+  return {sizes.begin(), sizes.end()};
+}
+
+std::vector<KvType> Planner::kv_types() const {
+  std::set<KvType> types(kv_.begin(), kv_.end());
+  types.erase(KvType::kStored);
+  return {types.begin(), types.end()};
 }
 
 // The layers that no plan changes: those with a window of their own, and those that were not measured.
@@ -154,18 +171,21 @@ Planner::Costs Planner::costs(const Service& service) const {
   const std::vector<int64_t> fixed = fixed_windows();
   const Price price = [&](const Counts& counts) -> std::optional<double> {
     std::vector<int64_t> windows = fixed;
+    std::vector<KvType> kv(fixed.size(), KvType::kStored);
     for (std::size_t s = 0; s < counts.size(); ++s) {
       windows.insert(windows.end(), stats::at(counts[s]), s < windows_.size() ? windows_[s] : 0);
+      kv.insert(kv.end(), stats::at(counts[s]), kv_[s]);
     }
+    if (engine != nullptr && !serving::kv_obstacle(*engine, kv).empty()) return std::nullopt;
     std::set<int64_t> sizes(windows.begin(), windows.end());
     if (needs_full && !sizes.contains(0)) return std::nullopt;
     sizes.erase(0);
     if (costs.has_one_window && sizes.size() > 1) return std::nullopt;
     if (engine != nullptr) {
-      return serving::kv_allocation(engine->name, windows, service.shape, service.demand).allocated_bytes;
+      return serving::kv_allocation(engine->name, windows, service.shape, service.demand, kv).allocated_bytes;
     }
     for (int64_t& window : windows) window += window > 0 ? sinks_ : 0;
-    return serving::kv_allocation(service.engine, windows, service.shape, service.demand).ideal_bytes;
+    return serving::kv_allocation(service.engine, windows, service.shape, service.demand, kv).ideal_bytes;
   };
   costs.prices = knapsack_->prices(price);
   costs.least_bytes = Knapsack::least(costs.prices);
@@ -199,9 +219,17 @@ std::vector<double> Planner::bytes_of_settings(const Service& service) const {
   std::vector<double> bytes;
   for (std::size_t s = 0; s <= windows_.size(); ++s) {
     const std::vector<int64_t> one = {s < windows_.size() ? windows_[s] + sinks_ : 0};
-    bytes.push_back(serving::kv_allocation(kIdeal, one, service.shape, service.demand).ideal_bytes);
+    const std::vector<KvType> type = {kv_[s]};
+    bytes.push_back(serving::kv_allocation(kIdeal, one, service.shape, service.demand, type).ideal_bytes);
   }
   return bytes;
+}
+
+std::vector<KvType> Planner::kv_of(const std::vector<int64_t>& settings) const {
+  std::vector<KvType> kv(stats::at(n_layers_), KvType::kStored);
+  for (std::size_t i = 0; i < layers_.size(); ++i) kv[stats::at(layers_[i])] = kv_[stats::at(settings[i])];
+  const bool is_stored = std::ranges::all_of(kv, [](KvType type) { return type == KvType::kStored; });
+  return is_stored ? std::vector<KvType>{} : kv;
 }
 
 void Planner::add_interval(const Assignment& assignment, Plan& plan) const {
@@ -230,6 +258,7 @@ Plan Planner::best(const Costs& costs, double budget, const std::string& flag) c
   }
   Plan plan;
   plan.windows = windows_of(found->setting);
+  plan.kv = kv_of(found->setting);
   plan.bytes = found->price;
   plan.loss = found->loss;
   add_interval(*found, plan);
@@ -245,6 +274,7 @@ selection::Selection Planner::selection(const Plan& plan, const Costs& costs, co
   }
   selection::Selection s = selection::make_selection(choice, input_, origin);
   s.layer_windows = plan.windows;
+  s.layer_kv = plan.kv;
   describe_memory({.budget = budget,
                    .engine = costs.service.engine,
                    .demand = costs.service.demand,

@@ -26,6 +26,7 @@ struct Service {
 
 struct Plan {
   std::vector<int64_t> windows;        // (n_layers), keys that a layer sees, 0: full attention
+  std::vector<KvType> kv;              // (n_layers), types of keys and values; empty: all as computed
   double bytes = 0.0;                  // keys and values, as the engine allocates them
   double loss = 0.0;                   // predicted, nats per token: sum over layers of the measured mean delta NLL
   double ci_low = 0.0, ci_high = 0.0;  // its 95 % percentile bootstrap interval over examples; NaN for one example
@@ -49,8 +50,10 @@ class Planner {
   // Error(kUsage) as Knapsack does. `input` must outlive this.
   explicit Planner(const selection::SelectInput& input, uint64_t seed = 0);
 
-  // The windows that a layer may have, rising, tokens as they are served; full attention besides.
-  const std::vector<int64_t>& windows() const { return windows_; }
+  // Returns the different windows that a layer may have, rising, tokens as they are served; full attention besides.
+  std::vector<int64_t> windows() const;
+  // Returns the types of keys and values that a layer may have besides as computed, mostly none.
+  std::vector<KvType> kv_types() const;
   int64_t n_layers() const { return n_layers_; }
   // The layers that a plan decides on, rising. A setting of one is an index of windows(), or full attention as the
   // last.
@@ -85,6 +88,7 @@ class Planner {
                                  const std::string& origin) const;
 
  private:
+  std::vector<KvType> kv_of(const std::vector<int64_t>& settings) const;
   std::vector<int64_t> fixed_windows() const;
   void check_engine(const Service& service) const;
   void add_interval(const Assignment& assignment, Plan& plan) const;
@@ -94,7 +98,8 @@ class Planner {
   int64_t n_layers_ = 0;
   int64_t sinks_ = 0;
   std::vector<int64_t> layers_;              // (measured layers)
-  std::vector<int64_t> windows_;             // (settings - 1)
+  std::vector<int64_t> windows_;             // (settings - 1), 0: full attention in a narrower type
+  std::vector<KvType> kv_;                   // (settings); the last is full attention as computed
   std::vector<int64_t> native_;              // (n_layers), keys of a layer's own window, 0: none
   std::vector<stats::Table<double>> delta_;  // by setting, (examples, measured layers); of full attention 0
   stats::Table<double> loss_alone_;

@@ -14,9 +14,10 @@ namespace {
 
 constexpr const char* kWindows = "windows:";
 constexpr const char* kHeads = "heads:";
+constexpr char kOfType = '@';  // between a layer or a pattern and the type of its keys and values
 constexpr const char* kForms =
     "full, windowed, periodic:K, periodic:K@O, first:K, last:K, random:K, random:SEED:K, list:1,4,5 or a selection "
-    "FILE.json";
+    "FILE.json, and @fp8, @int8 or @int4 behind it for the type of keys and values";
 
 [[noreturn]] void refuse(const std::string& what) { fail(ExitCode::kUsage, what); }
 
@@ -99,25 +100,38 @@ Pattern pattern_of_name(const std::string& name, int64_t n_layers, const std::st
   return pattern_with_full(parse_layers(name.substr(prefix.size()), n_layers, flag), n_layers);
 }
 
-std::string windows_name(const std::vector<int64_t>& windows) {
+std::string windows_name(const std::vector<int64_t>& windows, const std::vector<KvType>& kv) {
   std::string name;
-  for (const int64_t keys : windows) name += (name.empty() ? "" : ",") + (keys == 0 ? "full" : std::to_string(keys));
+  for (std::size_t layer = 0; layer < windows.size(); ++layer) {
+    const int64_t keys = windows[layer];
+    name += (name.empty() ? "" : ",") + (keys == 0 ? "full" : std::to_string(keys));
+    if (!kv.empty() && kv[layer] != KvType::kStored) name += kOfType + std::string(kv_type_name(kv[layer]));
+  }
   return kWindows + name;
 }
 
 bool is_windows_name(const std::string& name) { return name.starts_with(kWindows); }
 
-std::vector<int64_t> windows_of_name(const std::string& name, int64_t n_layers) {
-  std::vector<int64_t> windows;
+LayerNames layers_of_name(const std::string& name, int64_t n_layers) {
+  LayerNames layers;
+  bool is_known = true;
   std::stringstream list(name.substr(std::min(name.size(), std::string(kWindows).size())));
   for (std::string item; std::getline(list, item, ',');) {
-    windows.push_back(item == "full" ? 0 : parse_number(item).value_or(-1));
+    const std::size_t at = item.find(kOfType);
+    const auto type = at == std::string::npos ? KvType::kStored : find_kv_type(item.substr(at + 1));
+    is_known = is_known && type.has_value();
+    layers.kv.push_back(type.value_or(KvType::kStored));
+    const std::string keys = item.substr(0, at);
+    layers.windows.push_back(keys == "full" ? 0 : parse_number(keys).value_or(-1));
   }
-  const bool fits = std::ranges::all_of(windows, [](int64_t keys) { return keys >= 0; });
-  if (!fits || static_cast<int64_t>(windows.size()) != n_layers || windows_name(windows) != name) {
+  const auto is_stored = [](KvType type) { return type == KvType::kStored; };
+  if (std::ranges::all_of(layers.kv, is_stored)) layers.kv.clear();
+  const bool fits = is_known && std::ranges::all_of(layers.windows, [](int64_t keys) { return keys >= 0; });
+  if (!fits || static_cast<int64_t>(layers.windows.size()) != n_layers ||
+      windows_name(layers.windows, layers.kv) != name) {
     refuse("\"" + name + "\" does not name the windows of " + std::to_string(n_layers) + " layers");
   }
-  return windows;
+  return layers;
 }
 
 std::string heads_name(const std::vector<bool>& windowed_heads, int64_t n_layers) {
@@ -192,7 +206,10 @@ std::vector<int64_t> parse_layers(const std::string& text, int64_t n_layers, con
   return {layers.begin(), layers.end()};
 }
 
-NamedPattern parse_pattern(const std::string& text, const PatternModel& model, const std::string& flag) {
+namespace {
+
+// A pattern without a type of keys and values.
+NamedPattern parse_plain(const std::string& text, const PatternModel& model, const std::string& flag) {
   NamedPattern pattern;
   pattern.name = text;
   if (text.ends_with(".json")) {
@@ -204,6 +221,7 @@ NamedPattern parse_pattern(const std::string& text, const PatternModel& model, c
     const bool is_of_heads = pattern.selection->is_of_heads();
     pattern.name = pattern.selection->method + ":" +
                    std::to_string(is_of_heads ? pattern.selection->n_full_heads() : pattern.selection->keep);
+    pattern.kv = pattern.selection->layer_kv;
   } else if (text == "full") {
     pattern.full_layers = range(0, model.n_layers);
   } else if (text != "windowed") {
@@ -214,6 +232,23 @@ NamedPattern parse_pattern(const std::string& text, const PatternModel& model, c
     if (words.kind == "list") pattern.name = "list:" + joined(pattern.full_layers, ",");
   }
   pattern.windowed = pattern_with_full(pattern.full_layers, model.n_layers);
+  return pattern;
+}
+
+}  // namespace
+
+NamedPattern parse_pattern(const std::string& text, const PatternModel& model, const std::string& flag) {
+  const std::size_t at = text.rfind(kOfType);
+  const auto type = at == std::string::npos ? std::nullopt : find_kv_type(text.substr(at + 1));
+  if (!type) return parse_plain(text, model, flag);
+  NamedPattern pattern = parse_plain(text.substr(0, at), model, flag);
+  if (!pattern.kv.empty()) {
+    refuse(flag + ": " + text + ": the file says in which type each layer keeps its keys and values; leave out " +
+           text.substr(at));
+  }
+  if (*type == KvType::kStored) return pattern;
+  pattern.kv.assign(static_cast<std::size_t>(model.n_layers), *type);
+  pattern.name += kOfType + std::string(kv_type_name(*type));
   return pattern;
 }
 

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/kv_type.h"
 #include "base/pattern.h"
 #include "results/selection/selection.h"
 
@@ -19,12 +20,17 @@ Pattern pattern_with_full(const std::vector<int64_t>& full_layers, int64_t n_lay
 std::string pattern_name(const Pattern& pattern);
 Pattern pattern_of_name(const std::string& name, int64_t n_layers, const std::string& flag);
 
-// Return the one name of windows that differ between layers, "windows:64,full,16" with the keys of each layer, and the
-// windows of a name: (n_layers), 0: full attention. windows_of_name throws Error(kUsage) for what is no such name of a
+// What single layers see, and the types in which they keep keys and values.
+struct LayerNames {
+  std::vector<int64_t> windows;  // (n_layers), keys, 0: full attention
+  std::vector<KvType> kv;        // (n_layers); empty: all as computed
+};
+// Return the one name of windows and types that differ between layers, "windows:64,full@fp8,16" with the keys of each
+// layer, and what a name says. `kv` may be empty. layers_of_name throws Error(kUsage) for what is no such name of a
 // model of so many layers.
-std::string windows_name(const std::vector<int64_t>& windows);
+std::string windows_name(const std::vector<int64_t>& windows, const std::vector<KvType>& kv = {});
 bool is_windows_name(const std::string& name);
-std::vector<int64_t> windows_of_name(const std::string& name, int64_t n_layers);
+LayerNames layers_of_name(const std::string& name, int64_t n_layers);
 
 // Return the one name of the key heads that keep full attention, "heads:10,11,00" with a digit for each head of each
 // layer, 1 where it does, and the heads of a name; both (n_layers * n_kv_heads), true where a head is windowed.
@@ -41,15 +47,17 @@ struct NamedPattern {
   Pattern windowed;                    // (n_layers)
   std::vector<int64_t> full_layers;    // those that keep full attention, rising
   std::vector<int64_t> windows;        // (n_layers), of a plan: keys of each layer, 0: full; else empty
+  std::vector<KvType> kv;              // (n_layers), types of keys and values; empty: all as computed
   std::vector<bool> windowed_heads{};  // (n_layers * n_kv_heads), of a plan of heads; else empty
   std::optional<Selection> selection;  // of a file
 };
 
 // Parses full | windowed | periodic:K[@O] (layers i with i mod K = O, 0 unless given) | first:K | last:K |
 // random:[SEED:]K (K layers, drawn; seed 0 unless given) | list:1,4,5-7 | FILE.json (a selection). All but the second
-// name the layers that keep full attention. `flag` names the flag in messages. Throws Error(kUsage) for what is not a
-// pattern of that model, Error(kNoInput | kBadData) for a bad file, Error(kConfigMismatch) for a selection that was
-// made for another model.
+// name the layers that keep full attention. @TYPE behind any of them (full@fp8, FILE.json@int8) says in which type all
+// layers keep their keys and values; a plan that has types of its own takes none. `flag` names the flag in messages.
+// Throws Error(kUsage) for what is not a pattern of that model, Error(kNoInput | kBadData) for a bad file,
+// Error(kConfigMismatch) for a selection that was made for another model.
 NamedPattern parse_pattern(const std::string& text, const PatternModel& model, const std::string& flag);
 
 // Parses "0-11,20" into ascending unique layer indices below n_layers. `flag` names the flag in messages. Throws

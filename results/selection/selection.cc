@@ -184,6 +184,19 @@ void write_heads(const Selection& s, nlohmann::ordered_json& object) {
   }
 }
 
+void read_layer_kv(const Fields& fields, Selection& s) {
+  const char* key = "layer_kv";
+  const std::string expected = "for each of " + std::to_string(s.n_layers) +
+                               " layers the type of its keys and values: \"bf16\", \"fp8\", \"int8\" or \"int4\"";
+  const std::vector<std::string> names = fields.texts(key);
+  if (static_cast<int64_t>(names.size()) != s.n_layers) fields.refuse(key, expected);
+  for (const std::string& name : names) {
+    const auto type = find_kv_type(name);
+    if (!type) fields.refuse(key, expected);
+    s.layer_kv.push_back(*type);
+  }
+}
+
 bool is_sha256(const std::string& text) {
   return text.size() == 64 && text.find_first_not_of("0123456789abcdef") == std::string::npos;
 }
@@ -233,6 +246,7 @@ std::vector<evaluation::ServedWindow> Selection::windows() const {
     evaluation::ServedWindow& of_layer = windows[head / static_cast<std::size_t>(n_kv_heads)];
     if (of_layer.is_windowed() && !windowed_heads[head]) of_layer.full_share += 1.0 / static_cast<double>(n_kv_heads);
   }
+  for (std::size_t layer = 0; layer < layer_kv.size(); ++layer) windows[layer].kv = layer_kv[layer];
   return windows;
 }
 
@@ -244,7 +258,11 @@ bool Selection::has_native_window(int64_t layer) const {
 
 std::string to_json(const Selection& selection) {
   const bool is_plan = !selection.layer_windows.empty();
-  const int64_t version = selection.is_of_heads() ? kHeadsVersion : is_plan ? kPlanVersion : kSelectionVersion;
+  const bool has_types = !selection.layer_kv.empty();
+  const int64_t version = selection.is_of_heads() ? kHeadsVersion
+                          : has_types             ? kTypedPlanVersion
+                          : is_plan               ? kPlanVersion
+                                                  : kSelectionVersion;
   nlohmann::ordered_json object = {{"format", kSelectionFormat}, {"format_version", version}};
   object["method"] = selection.method;
   object["keep"] = selection.keep;
@@ -257,6 +275,10 @@ std::string to_json(const Selection& selection) {
     }
   }
   if (selection.is_of_heads()) write_heads(selection, object);
+  if (has_types) {
+    object["layer_kv"] = nlohmann::ordered_json::array();
+    for (const KvType type : selection.layer_kv) object["layer_kv"].push_back(std::string(kv_type_name(type)));
+  }
   object["window"] = selection.window;
   object["window_keys"] = selection.window_keys;
   object["sinks"] = selection.sinks;
@@ -308,12 +330,13 @@ Selection parse_selection(const std::string& text, const std::string& origin, co
   if (!json.contains("format") || json["format"] != kSelectionFormat) {
     fields.refuse("format", quote(kSelectionFormat));
   }
-  const auto is_version = [&](int64_t version) { return json["format_version"] == version; };
-  if (!json.contains("format_version") || !json["format_version"].is_number_integer() ||
-      (!is_version(kSelectionVersion) && !is_version(kPlanVersion) && !is_version(kHeadsVersion))) {
-    fields.refuse("format_version", std::to_string(kSelectionVersion) + ", " + std::to_string(kPlanVersion) + " or " +
-                                        std::to_string(kHeadsVersion) + " (which this winnow reads)");
+  const std::string versions =
+      std::to_string(kSelectionVersion) + " to " + std::to_string(kHeadsVersion) + " (which this winnow reads)";
+  if (!json.contains("format_version") || !json["format_version"].is_number_integer()) {
+    fields.refuse("format_version", versions);
   }
+  const nlohmann::json& version = json["format_version"];
+  if (version < kSelectionVersion || version > kHeadsVersion) fields.refuse("format_version", versions);
   Selection s;
   s.method = fields.text("method");
   // It is a pattern's name in tables.
@@ -332,8 +355,9 @@ Selection parse_selection(const std::string& text, const std::string& origin, co
   s.target = fields.text("target");
   require_one_of(fields, "target", s.target, {"", "hf", "vllm", "trtllm", "swaa-hf", "swaa-vllm"});
   read_native(fields, json, s);
-  if (is_version(kPlanVersion)) read_layer_windows(fields, s);
-  if (is_version(kHeadsVersion)) read_heads(fields, s);
+  if (version == kPlanVersion || version == kTypedPlanVersion) read_layer_windows(fields, s);
+  if (version == kTypedPlanVersion) read_layer_kv(fields, s);
+  if (version == kHeadsVersion) read_heads(fields, s);
   const int64_t window_keys = s.window + (s.target == "swaa-vllm" ? 1 : 0);
   if (s.window_keys != window_keys) {
     fields.refuse("window_keys", std::to_string(window_keys) + " for this window and target");

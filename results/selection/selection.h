@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "base/kv_type.h"
 #include "base/output_path.h"
 #include "base/pattern.h"
 #include "results/calibration/results.h"
@@ -19,6 +20,8 @@ inline constexpr const char* kSelectionFormat = "winnow-selection";
 inline constexpr int64_t kSelectionVersion = 1;
 // Of one with windows of single layers, which a reader of the first version would take for one window.
 inline constexpr int64_t kPlanVersion = 2;
+// Of one with types of keys and values, which a reader of the second version would leave out.
+inline constexpr int64_t kTypedPlanVersion = 3;
 // Of one of key heads, which earlier readers would take for one of layers.
 inline constexpr int64_t kHeadsVersion = 4;
 // Bound on a window, tokens: no sequence is that long.
@@ -44,6 +47,9 @@ struct Selection {
   int64_t native_window = 0;
   // Of a plan: the keys that each layer sees, 0: all of them; (n_layers), or empty: window_keys in all windowed layers.
   std::vector<int64_t> layer_windows;
+  // Of a plan: the type in which each layer keeps its keys and values; (n_layers), or empty: all as computed. Where it
+  // is there, layer_windows are as well.
+  std::vector<KvType> layer_kv;
   // Of one of key heads: how many a layer has, those with the window, and the mean delta NLL of each alone, NaN where
   // it was not measured; (n_layers * n_kv_heads), layer by layer. Else 0 and empty. `layers` are those all of whose
   // heads keep full attention.

@@ -6,13 +6,33 @@
 namespace winnow::serving {
 namespace {
 
+// Types of keys and values. vLLM: --kv-cache-dtype with --kv-cache-dtype-skip-layers (CacheConfig); its
+// int4_per_token_head turns heads by a Hadamard matrix before it rounds, which is another rounding. SGLang:
+// --kv-cache-dtype; TensorRT-LLM: KvCacheConfig.dtype. llama.cpp and MLX-LM round blocks of 32 and 64 elements,
+// Transformers' quantised cache keeps its last tokens as they are.
 constexpr std::array<Engine, 7> kEngines = {{
     {.name = "transformers", .target = "hf", .title = "Transformers", .version = "5.24"},
-    {.name = "vllm", .target = "vllm", .title = "vLLM", .version = "0.33"},
-    {.name = "sglang", .target = "sglang", .title = "SGLang", .version = "0.5.23"},
+    {.name = "vllm",
+     .target = "vllm",
+     .title = "vLLM",
+     .version = "0.33",
+     .kv_types = "fp8 int8",
+     .kv_words = "fp8 int8_per_token_head",
+     .mixes_kv_types = true},
+    {.name = "sglang",
+     .target = "sglang",
+     .title = "SGLang",
+     .version = "0.5.23",
+     .kv_types = "fp8",
+     .kv_words = "fp8_e4m3"},
     {.name = "llamacpp", .target = "llamacpp", .title = "llama.cpp", .version = "b11549"},
     {.name = "mlx", .target = "mlx", .title = "MLX-LM", .version = "0.32"},
-    {.name = "trtllm", .target = "trtllm", .title = "TensorRT-LLM", .version = "main"},
+    {.name = "trtllm",
+     .target = "trtllm",
+     .title = "TensorRT-LLM",
+     .version = "main",
+     .kv_types = "fp8",
+     .kv_words = "fp8"},
     {.name = "swaa", .target = "swaa", .title = "SWAA", .version = "main"},
 }};
 
@@ -235,6 +255,43 @@ std::span<const Engine> engines() { return kEngines; }
 const Engine* find_engine(std::string_view target) {
   const auto found = std::ranges::find(kEngines, target, &Engine::target);
   return found == kEngines.end() ? nullptr : &*found;
+}
+
+std::string_view kv_word(const Engine& engine, KvType type) {
+  std::string_view types = engine.kv_types;
+  std::string_view words = engine.kv_words;
+  const auto next = [](std::string_view& rest) {
+    const std::string_view word = rest.substr(0, rest.find(' '));
+    rest.remove_prefix(std::min(rest.size(), word.size() + 1));
+    return word;
+  };
+  while (!types.empty()) {
+    const std::string_view word = next(words);
+    if (next(types) == kv_type_name(type)) return word;
+  }
+  return "";
+}
+
+std::string kv_obstacle(const Engine& engine, std::span<const KvType> kv) {
+  std::vector<KvType> types(kv.begin(), kv.end());
+  std::ranges::sort(types);
+  types.erase(std::ranges::unique(types).begin(), types.end());
+  const std::string title(engine.title);
+  const bool has_stored = !types.empty() && types.front() == KvType::kStored;
+  if (has_stored) types.erase(types.begin());
+  for (const KvType type : types) {
+    if (!kv_word(engine, type).empty()) continue;
+    const std::string known = engine.kv_types.empty() ? "" : ", only in " + with_commas(engine.kv_types);
+    return title + " is not known to keep keys and values in " + std::string(kv_type_name(type)) +
+           " as it was measured" + known;
+  }
+  if (types.size() > 1)
+    return title + " keeps keys and values in one narrower type, not in " + joined_names(types, " and ");
+  if (types.size() == 1 && has_stored && !engine.mixes_kv_types) {
+    return title + " keeps the keys and values of all layers in one type, and some are to be in " +
+           std::string(kv_type_name(types.front())) + ", others not";
+  }
+  return "";
 }
 
 std::span<const EngineRow> engine_rows() { return kRows; }

@@ -7,6 +7,8 @@
 #include <string_view>
 #include <vector>
 
+#include "base/kv_type.h"
+
 namespace winnow::serving {
 
 struct Engine {
@@ -14,6 +16,11 @@ struct Engine {
   std::string_view target;   // --target
   std::string_view title;    // in messages
   std::string_view version;  // that the table speaks of
+  // Types of keys and values that it rounds as kernels/kv_rounding.h does, besides the model's own, and their names in
+  // its own words, both with spaces between.
+  std::string_view kv_types = {};
+  std::string_view kv_words = {};
+  bool mixes_kv_types = false;  // whether single layers may keep the model's own type beside one of these
 };
 
 // How an engine comes to give single layers a window.
@@ -74,6 +81,10 @@ struct EngineRow {
 std::span<const Engine> engines();
 // Returns the engine of a --target; nullptr: the target is none.
 const Engine* find_engine(std::string_view target);
+// Returns why the engine does not keep keys and values in these types, (n_layers) or empty; "": it does.
+std::string kv_obstacle(const Engine& engine, std::span<const KvType> kv);
+// Returns the engine's own word for a type that it has.
+std::string_view kv_word(const Engine& engine, KvType type);
 // Returns the rows of the table, of each engine the preferred first.
 std::span<const EngineRow> engine_rows();
 // Returns the rows of an engine for a family, the preferred first.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <compare>
 #include <map>
 
 namespace winnow::serving {
@@ -23,43 +24,62 @@ constexpr int64_t kMlxChunk = 2048;
 constexpr int64_t kTrtllmBlock = 32;
 constexpr int64_t kTrtllmChunk = 8192;
 
-// Layers of each window; 0: full attention.
-std::map<int64_t, int64_t> layers_by_window(std::span<const int64_t> windows) {
-  std::map<int64_t, int64_t> counts;
-  for (const int64_t window : windows) ++counts[window];
+// What tells an engine's layers apart; a window of 0: full attention.
+struct Kind {
+  int64_t window = 0;
+  KvType type = KvType::kStored;
+  auto operator<=>(const Kind&) const = default;
+};
+using Layers = std::map<Kind, int64_t>;
+
+Layers count_layers(std::span<const int64_t> windows, std::span<const KvType> kv) {
+  Layers counts;
+  for (std::size_t layer = 0; layer < windows.size(); ++layer) {
+    ++counts[{windows[layer], kv.empty() ? KvType::kStored : kv[layer]}];
+  }
   return counts;
+}
+
+// Keys and values of one token in one layer.
+int64_t token_bytes(KvType type, const KvShape& shape) {
+  return 2 * shape.n_kv_heads * kv_head_bytes(type, shape.head_dim, shape.element_bytes);
 }
 
 // vLLM's hybrid manager: the layers of each kind are cut into groups of one size, the last of each kind padded, and all
 // groups take blocks from one pool. The size is that of the smallest kind, or of the largest where that is less than
-// 1.5 times as large.
-double vllm_tokens(const std::map<int64_t, int64_t>& layers, const KvDemand& demand, int64_t chunk) {
+// 1.5 times as large. All blocks have as many bytes as the largest kind's: one of a kind that is a whole number of
+// times smaller holds as many times more tokens, one of another is padded (unify_kv_cache_spec_page_size).
+double vllm_bytes(const Layers& layers, const KvShape& shape, const KvDemand& demand, int64_t chunk) {
   int64_t least = 0;
   int64_t most = 0;
-  for (const auto& [window, count] : layers) {
+  int64_t block_bytes = 0;
+  for (const auto& [kind, count] : layers) {
     least = least == 0 ? count : std::min(least, count);
     most = std::max(most, count);
+    block_bytes = std::max(block_bytes, kVllmBlock * token_bytes(kind.type, shape));
   }
   const int64_t group = 2 * most < 3 * least ? most : least;
-  int64_t tokens = 0;
-  for (const auto& [window, count] : layers) {
+  int64_t n_blocks = 0;
+  for (const auto& [kind, count] : layers) {
+    const int64_t own_bytes = kVllmBlock * token_bytes(kind.type, shape);
+    const int64_t size = block_bytes % own_bytes == 0 ? kVllmBlock * (block_bytes / own_bytes) : kVllmBlock;
     const int64_t held =
-        window == 0 ? demand.max_seq_len : std::min(window - 1 + kVllmSteps * chunk, demand.max_seq_len);
+        kind.window == 0 ? demand.max_seq_len : std::min(kind.window - 1 + kVllmSteps * chunk, demand.max_seq_len);
     // A window need not begin where a block does.
-    const int64_t n_blocks = blocks(held, kVllmBlock) + (window == 0 ? 0 : 1);
-    tokens += padded(count, group) * n_blocks * kVllmBlock;
+    n_blocks += padded(count, group) * (blocks(held, size) + (kind.window == 0 ? 0 : 1));
   }
-  return static_cast<double>(tokens) * static_cast<double>(demand.concurrency);
+  return static_cast<double>(n_blocks * block_bytes) * static_cast<double>(demand.concurrency);
 }
 
 // Two pools: the second holds a share of the first's tokens.
-double sglang_tokens(const std::map<int64_t, int64_t>& layers, const KvDemand& demand, int64_t chunk) {
-  double tokens = 0.0;
-  for (const auto& [window, count] : layers) {
-    const double share = window == 0 ? 1.0 : sglang_pool_ratio(window, demand.max_seq_len, chunk);
-    tokens += share * static_cast<double>(count * padded(demand.max_seq_len, kSglangPage));
+double sglang_bytes(const Layers& layers, const KvShape& shape, const KvDemand& demand, int64_t chunk) {
+  double bytes = 0.0;
+  for (const auto& [kind, count] : layers) {
+    const double share = kind.window == 0 ? 1.0 : sglang_pool_ratio(kind.window, demand.max_seq_len, chunk);
+    bytes += share * static_cast<double>(count * padded(demand.max_seq_len, kSglangPage)) *
+             static_cast<double>(token_bytes(kind.type, shape));
   }
-  return tokens * static_cast<double>(demand.concurrency);
+  return bytes * static_cast<double>(demand.concurrency);
 }
 
 // Tokens that a layer holds of one sequence where nothing is shared between layers.
@@ -96,31 +116,33 @@ int64_t element_bytes(std::string_view engine, const KvShape& shape) {
   return is_half ? 2 : shape.element_bytes;
 }
 
-double allocated_tokens(std::string_view engine, const std::map<int64_t, int64_t>& layers, const KvDemand& demand) {
+double allocated_bytes(std::string_view engine, const Layers& layers, const KvShape& shape, const KvDemand& demand) {
   const int64_t chunk = demand.chunk > 0 ? demand.chunk : default_chunk(engine);
-  if (engine == "vllm") return vllm_tokens(layers, demand, chunk);
-  if (engine == "sglang") return sglang_tokens(layers, demand, chunk);
-  double tokens = 0.0;
-  for (const auto& [window, count] : layers) {
-    tokens += static_cast<double>(count * tokens_of_layer(engine, window, demand.max_seq_len, chunk));
+  if (engine == "vllm") return vllm_bytes(layers, shape, demand, chunk);
+  if (engine == "sglang") return sglang_bytes(layers, shape, demand, chunk);
+  int64_t bytes = 0;
+  for (const auto& [kind, count] : layers) {
+    bytes += count * tokens_of_layer(engine, kind.window, demand.max_seq_len, chunk) * token_bytes(kind.type, shape);
   }
-  return tokens * static_cast<double>(demand.concurrency);
+  return static_cast<double>(bytes) * static_cast<double>(demand.concurrency);
 }
 
 }  // namespace
 
 KvAllocation kv_allocation(std::string_view engine, std::span<const int64_t> windows, const KvShape& shape,
-                           const KvDemand& demand) {
-  const double token_bytes =
-      2.0 * static_cast<double>(shape.n_kv_heads * shape.head_dim * element_bytes(engine, shape));
+                           const KvDemand& demand, std::span<const KvType> kv) {
+  KvShape kept = shape;
+  kept.element_bytes = element_bytes(engine, shape);
+  const Layers layers = count_layers(windows, kv);
   double ideal = 0.0;
-  for (const int64_t window : windows) {
-    ideal += static_cast<double>(window == 0 ? demand.max_seq_len : std::min(window, demand.max_seq_len));
+  for (const auto& [kind, count] : layers) {
+    const int64_t held = kind.window == 0 ? demand.max_seq_len : std::min(kind.window, demand.max_seq_len);
+    ideal += static_cast<double>(count * held * token_bytes(kind.type, kept));
   }
-  const std::map<int64_t, int64_t> all_full = {{0, static_cast<int64_t>(windows.size())}};
-  return {.ideal_bytes = ideal * static_cast<double>(demand.concurrency) * token_bytes,
-          .allocated_bytes = allocated_tokens(engine, layers_by_window(windows), demand) * token_bytes,
-          .full_bytes = allocated_tokens(engine, all_full, demand) * token_bytes};
+  const Layers all_full = {{{}, static_cast<int64_t>(windows.size())}};
+  return {.ideal_bytes = ideal * static_cast<double>(demand.concurrency),
+          .allocated_bytes = allocated_bytes(engine, layers, kept, demand),
+          .full_bytes = allocated_bytes(engine, all_full, kept, demand)};
 }
 
 double sglang_pool_ratio(int64_t window, int64_t max_seq_len, int64_t chunk) {

@@ -5,9 +5,12 @@
 #include <span>
 #include <string_view>
 
+#include "base/kv_type.h"
+
 namespace winnow::serving {
 
-// Keys and values of a model. A layer's keys and values of one token take 2 * n_kv_heads * head_dim * element_bytes.
+// Keys and values of a model. A layer's keys and values of one token take 2 * n_kv_heads * kv_head_bytes() of
+// base/kv_type.h, in the checkpoint's type 2 * n_kv_heads * head_dim * element_bytes.
 struct KvShape {
   int64_t n_kv_heads = 0;
   int64_t head_dim = 0;
@@ -25,13 +28,15 @@ struct KvDemand {
 struct KvAllocation {
   double ideal_bytes = 0.0;      // each layer keeps min(window, max_seq_len) tokens of each sequence
   double allocated_bytes = 0.0;  // what the engine takes
-  double full_bytes = 0.0;       // what it takes where all layers have full attention
+  double full_bytes = 0.0;       // what it takes where all layers have full attention, in the checkpoint's type
 };
 
 // Returns the bytes for keys and values on an engine (Engine::name). `windows` (n_layers) has the keys that a layer
-// sees, 0: all. Neither tensor parallelism nor what the engine gives to its prefix cache besides is counted.
+// sees, 0: all; `kv` (n_layers) the types in which layers keep them, or is empty. Whether the engine has such types is
+// kv_obstacle()'s matter (results/serving/engines.h). Neither tensor parallelism nor what the engine gives to its
+// prefix cache besides is counted.
 KvAllocation kv_allocation(std::string_view engine, std::span<const int64_t> windows, const KvShape& shape,
-                           const KvDemand& demand);
+                           const KvDemand& demand, std::span<const KvType> kv = {});
 
 // Returns the least --swa-full-tokens-ratio of SGLang, in hundredths, with which windowed layers have room for their
 // window and the chunk of a prompt that is being processed, at most 1.

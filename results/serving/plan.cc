@@ -106,6 +106,10 @@ void check_target(const Request& request) {
     request.refuse("it was measured with positions that follow the type of a layer, as Transformers has them; " +
                    request.engine_title() + " is not known to; use --target hf");
   }
+  if (request.engine != nullptr) {
+    const std::string why = kv_obstacle(*request.engine, request.selection.layer_kv);
+    if (!why.empty()) request.refuse(why);
+  }
   if (!request.selection.native_layers.empty() && target == "swaa") {
     request.refuse("SWAA has one rule for all windowed layers, and " +
                    std::to_string(request.selection.native_layers.size()) + " layers have a window of their own");
@@ -172,8 +176,8 @@ void add_kv(const Request& request, ExportPlan& plan) {
   for (const evaluation::ServedWindow& window : request.windows) {
     windows.push_back(window.is_windowed() ? window.keys : 0);
   }
-  plan.kv =
-      kv_allocation(plan.engine, windows, {shape.n_kv_heads, shape.head_dim, shape.kv_element_bytes}, plan.demand);
+  plan.kv = kv_allocation(plan.engine, windows, {shape.n_kv_heads, shape.head_dim, shape.kv_element_bytes}, plan.demand,
+                          request.selection.layer_kv);
 }
 
 // ---- what was asked for ---------------------------------------------------------------------------------------------
@@ -295,6 +299,10 @@ std::string export_record(const ExportPlan& plan, const selection::Selection& se
   record["windows"] = Json::array();
   for (const evaluation::ServedWindow& window : plan.windows) {
     record["windows"].push_back(window.is_windowed() ? Json(window.keys) : Json(nullptr));
+  }
+  if (!selection.layer_kv.empty()) {
+    record["kv"] = Json::array();
+    for (const KvType type : selection.layer_kv) record["kv"].push_back(std::string(kv_type_name(type)));
   }
   if (plan.kv) {
     record["kv_cache"] = {{"max_seq_len", plan.demand.max_seq_len},

@@ -59,4 +59,9 @@ Json Request::layer_types() const {
   return types;
 }
 
+KvType Request::kv_type() const {
+  const auto narrower = std::ranges::find_if(selection.layer_kv, [](KvType type) { return type != KvType::kStored; });
+  return narrower == selection.layer_kv.end() ? KvType::kStored : *narrower;
+}
+
 }  // namespace winnow::serving

@@ -54,6 +54,8 @@ struct Request {
   int64_t one_window() const;
   // Returns the longest sequence to serve, tokens; refuses where neither the options nor config.json name one.
   int64_t max_seq_len() const;
+  // Returns the type of keys and values that layers have besides the model's own; kStored where none has another.
+  KvType kv_type() const;
   // Returns "full_attention" or "sliding_attention" for each layer; (n_layers).
   Json layer_types() const;
 };

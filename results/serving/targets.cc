@@ -54,6 +54,33 @@ void warn_of_vllm(const Request& request, ExportPlan& plan) {
       "later ones have --prefix-cache-retention-interval");
 }
 
+// Flags for the type of keys and values, and the layers that keep the model's own.
+std::string vllm_kv_flags(const Request& request) {
+  const KvType type = request.kv_type();
+  if (type == KvType::kStored) return "";
+  std::vector<int64_t> skipped;
+  for (std::size_t layer = 0; layer < request.selection.layer_kv.size(); ++layer) {
+    if (request.selection.layer_kv[layer] == KvType::kStored) skipped.push_back(static_cast<int64_t>(layer));
+  }
+  const std::string flags = " --kv-cache-dtype " + std::string(kv_word(*request.engine, type));
+  return skipped.empty() ? flags : flags + " --kv-cache-dtype-skip-layers " + joined(skipped, " ");
+}
+
+// What an engine may do with keys and values of a type besides keeping them so.
+void warn_of_types(const Request& request, ExportPlan& plan) {
+  const KvType type = request.kv_type();
+  if (type == KvType::kStored) return;
+  if (type == KvType::kFp8) {
+    plan.warnings.push_back(request.engine_title() +
+                            " takes the checkpoint's k_scale and v_scale, else 1, as it was measured; attention that "
+                            "computes in fp8 rounds queries too, which was not");
+  }
+  if (plan.target == "vllm" && type == KvType::kInt8) {
+    plan.warnings.emplace_back(
+        "int8_per_token_head is of vLLM's Triton attention alone: --attention-backend TRITON_ATTN");
+  }
+}
+
 void plan_vllm(const Request& request, const EngineRow& row, ExportPlan& plan) {
   const FormOfModel form = make_form(request, row.form);
   const std::string& impl = request.options.model_impl;
@@ -61,6 +88,7 @@ void plan_vllm(const Request& request, const EngineRow& row, ExportPlan& plan) {
   if (row.route == Route::kTransformers) flags = " --model-impl transformers";
   if (row.route == Route::kPlugin || impl == "vllm") flags = " --model-impl vllm";
   if (request.options.max_seq_len) flags += " --max-model-len " + std::to_string(*request.options.max_seq_len);
+  flags += vllm_kv_flags(request);
   if (row.route == Route::kRelabelled) {
     plan_checkpoint(request, form, plan);
     plan.files.push_back(serve_script(request, "vllm serve \"" + std::string(kHere) + "\"" + flags));
@@ -105,6 +133,9 @@ void plan_sglang(const Request& request, const EngineRow& row, ExportPlan& plan)
                             " tokens; shorter ones, many at a time, need a larger one, or SGLang retracts requests");
   }
   if (request.options.max_seq_len) command += " --context-length " + std::to_string(*request.options.max_seq_len);
+  if (request.kv_type() != KvType::kStored) {
+    command += " --kv-cache-dtype " + std::string(kv_word(*request.engine, request.kv_type()));
+  }
   plan.files.push_back(serve_script(request, command));
   plan.is_checked_in_transformers = is_folder;
   plan.command = "./serve.sh";
@@ -153,11 +184,14 @@ void plan_trtllm(const Request& request, ExportPlan& plan) {
   const int64_t max_seq_len = request.max_seq_len();
   Json windows = Json::array();
   for (const evaluation::ServedWindow& window : plan.windows) windows.push_back(std::min(window.keys, max_seq_len));
-  plan.files.push_back(
-      {"llm_api_options.yaml", "# Keys that each layer holds; " + std::to_string(max_seq_len) +
-                                   " is full attention. From the first layer to the last.\nmax_seq_len: " +
-                                   std::to_string(max_seq_len) + "\nkv_cache_config:\n  enable_block_reuse: false\n" +
-                                   "  max_attention_window: " + json_text(windows, -1) + "\n"});
+  plan.files.push_back({"llm_api_options.yaml",
+                        "# Keys that each layer holds; " + std::to_string(max_seq_len) +
+                            " is full attention. From the first layer to the last.\nmax_seq_len: " +
+                            std::to_string(max_seq_len) + "\nkv_cache_config:\n  enable_block_reuse: false\n" +
+                            (request.kv_type() == KvType::kStored
+                                 ? ""
+                                 : "  dtype: " + std::string(kv_word(*request.engine, request.kv_type())) + "\n") +
+                            "  max_attention_window: " + json_text(windows, -1) + "\n"});
   plan.files.push_back(serve_script(request, "trtllm-serve " + shell_word(request.options.model_path) +
                                                  " --extra_llm_api_options \"" + kHere + "/llm_api_options.yaml\""));
   plan.command = "./serve.sh";
@@ -205,6 +239,7 @@ void plan_target(const Request& request, const EngineRow& row, ExportPlan& plan)
   if (plan.target == "mlx") plan_mlx(request, row, plan);
   if (plan.target == "trtllm") plan_trtllm(request, plan);
   if (plan.target == "swaa") plan_swaa(request, plan);
+  warn_of_types(request, plan);
 }
 
 }  // namespace winnow::serving

@@ -3,10 +3,12 @@
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
+#include <limits>
 #include <map>
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
@@ -49,6 +51,36 @@ struct NamedPlan {
   plan::Plan plan;
 };
 
+// "full", "512 fp8": what a layer of a plan sees, and the type of its keys and values.
+std::string setting_text(const plan::Plan& plan, std::size_t layer) {
+  const int64_t keys = plan.windows[layer];
+  std::string text = keys == 0 ? "full" : std::to_string(keys);
+  const bool has_type = !plan.kv.empty() && plan.kv[layer] != KvType::kStored;
+  return has_type ? text + " " + std::string(kv_type_name(plan.kv[layer])) : text;
+}
+
+// "4 full, 8 x 512": the settings of a plan, widest first.
+std::string windows_text(const plan::Plan& plan) {
+  struct Counted {
+    std::string text;
+    int64_t count = 0;
+  };
+  std::map<std::pair<int64_t, KvType>, Counted> counts;
+  for (std::size_t layer = 0; layer < plan.windows.size(); ++layer) {
+    const int64_t keys = plan.windows[layer];
+    const KvType type = plan.kv.empty() ? KvType::kStored : plan.kv[layer];
+    Counted& counted = counts[{keys == 0 ? 0 : std::numeric_limits<int64_t>::max() - keys, type}];
+    counted.text = setting_text(plan, layer);
+    ++counted.count;
+  }
+  std::string text;
+  for (const auto& [order, counted] : counts) {
+    const bool is_full = order.first == 0;
+    text += (text.empty() ? "" : ", ") + std::to_string(counted.count) + (is_full ? " " : " x ") + counted.text;
+  }
+  return text;
+}
+
 std::string interval_text(const plan::Plan& plan) {
   return std::isnan(plan.ci_low) ? "n/a (one example)" : bracketed(number(plan.ci_low), number(plan.ci_high));
 }
@@ -61,7 +93,7 @@ std::string to_table(const std::vector<NamedPlan>& plans) {
   for (const NamedPlan& named : plans) {
     table.add({named.budget, format_bytes(static_cast<int64_t>(named.plan.bytes)),
                percent(named.plan.bytes / named.costs->full_bytes), number(named.plan.loss), interval_text(named.plan),
-               "  " + plan::windows_text(named.plan.windows)});
+               "  " + windows_text(named.plan)});
   }
   return table.text();
 }
@@ -78,28 +110,33 @@ std::string legend(const plan::Planner::Costs& costs) {
                  2);
 }
 
-std::string to_layers(const std::vector<int64_t>& windows) {
-  std::string text = "layer   window\n";
+std::string to_layers(const std::vector<int64_t>& windows, const std::vector<KvType>& kv) {
+  std::string text = kv.empty() ? "layer   window\n" : "layer   window  type\n";
   for (std::size_t layer = 0; layer < windows.size(); ++layer) {
     const int64_t keys = windows[layer];
-    text += right(std::to_string(layer), 5) + right(keys == 0 ? "full" : std::to_string(keys), 9) + "\n";
+    text += right(std::to_string(layer), 5) + right(keys == 0 ? "full" : std::to_string(keys), 9);
+    text += (kv.empty() ? "" : "  " + std::string(kv_type_name(kv[layer]))) + "\n";
   }
   return text;
 }
 
 Json plan_object(const NamedPlan& named) {
-  return {{"budget", named.budget},
-          {"budget_bytes", static_cast<int64_t>(named.budget_bytes)},
-          {"engine", named.costs->service.engine},
-          {"max_seq_len", named.costs->service.demand.max_seq_len},
-          {"concurrency", named.costs->service.demand.concurrency},
-          {"bytes", static_cast<int64_t>(named.plan.bytes)},
-          {"full_attention_bytes", static_cast<int64_t>(named.costs->full_bytes)},
-          {"least_bytes", static_cast<int64_t>(named.costs->least_bytes)},
-          {"layer_windows", plan::windows_json(named.plan.windows)},
-          {"predicted_delta_nll", named.plan.loss},
-          {"ci_low", number_or_null(named.plan.ci_low)},
-          {"ci_high", number_or_null(named.plan.ci_high)}};
+  Json kv = Json::array();
+  for (const KvType type : named.plan.kv) kv.push_back(std::string(kv_type_name(type)));
+  Json object = {{"budget", named.budget},
+                 {"budget_bytes", static_cast<int64_t>(named.budget_bytes)},
+                 {"engine", named.costs->service.engine},
+                 {"max_seq_len", named.costs->service.demand.max_seq_len},
+                 {"concurrency", named.costs->service.demand.concurrency},
+                 {"bytes", static_cast<int64_t>(named.plan.bytes)},
+                 {"full_attention_bytes", static_cast<int64_t>(named.costs->full_bytes)},
+                 {"least_bytes", static_cast<int64_t>(named.costs->least_bytes)},
+                 {"layer_windows", plan::windows_json(named.plan.windows)},
+                 {"predicted_delta_nll", named.plan.loss},
+                 {"ci_low", number_or_null(named.plan.ci_low)},
+                 {"ci_high", number_or_null(named.plan.ci_high)}};
+  if (!named.plan.kv.empty()) object["layer_kv"] = std::move(kv);
+  return object;
 }
 
 void check(const Options& options) {
@@ -174,7 +211,7 @@ void print(const std::vector<NamedPlan>& plans, bool json) {
     text = json_text(object, 2) + "\n";
   } else {
     text = to_table(plans) + legend(*plans.front().costs);
-    if (plans.size() == 1) text += "\n" + to_layers(plans.front().plan.windows);
+    if (plans.size() == 1) text += "\n" + to_layers(plans.front().plan.windows, plans.front().plan.kv);
   }
   write_text(text);
 }
@@ -249,7 +286,7 @@ int run_searched(const Options& options, const std::filesystem::path& path, cons
     return static_cast<int>(ExitCode::kDone);
   }
   std::string text = plan::budgets_table(found, chosen) + plan::legend(found);
-  if (chosen.size() == 1) text += "\n" + to_layers(found.plans[static_cast<std::size_t>(first.best)].windows);
+  if (chosen.size() == 1) text += "\n" + to_layers(found.plans[static_cast<std::size_t>(first.best)].windows, {});
   write_text(text);
   return static_cast<int>(ExitCode::kDone);
 }

@@ -29,6 +29,7 @@ enum class Syntax {
   kPattern,   // selection::parse_pattern()
   kWords,     // choices, several with commas between them
   kWindows,   // parse_windows()
+  kKvTypes,   // parse_kv_types()
   kFileName,  // a file that is written; in a sweep, its name in the run directory of each cell
 };
 

@@ -94,6 +94,18 @@ void check_heads(const RunOptions& options) {
   if (options.per_token) refuse("--per-token keeps NLLs of layers; leave it out, or leave out " + flag);
 }
 
+void check_kv(const RunOptions& options) {
+  if (options.kv.empty() || parse_kv_types(options.kv, "--kv") == std::vector{KvType::kStored}) return;
+  if (options.base != "full") {
+    refuse("--base " + options.base + " is for keys and values as they are computed; leave it out, or leave out --kv");
+  }
+  if (!resolve_signals(options).names.empty()) {
+    refuse(
+        "--signals are measured with keys and values as they are computed; leave them out, or measure them without "
+        "--kv in another --out");
+  }
+}
+
 void check_calibrate(const RunOptions& options) {
   if (options.base != "full" && options.base != "windowed" && options.base.rfind("list:", 0) != 0) {
     refuse("--base is \"" + options.base + "\", expected full, windowed or list: with layers, such as list:1,4,5");
@@ -104,6 +116,7 @@ void check_calibrate(const RunOptions& options) {
   }
   resolve_signals(options);
   check_heads(options);
+  check_kv(options);
   if (options.windows.empty()) return;
   const std::vector<int64_t> windows = parse_windows(options.windows, "--windows");
   if (options.window > 0 && std::ranges::find(windows, options.window) == windows.end()) {
@@ -158,7 +171,7 @@ kernels::Window Settings::window_of(int64_t answer_start) const {
 
 std::string Variant::name() const {
   if (!windowed_heads.empty()) return selection::heads_name(windowed_heads, static_cast<int64_t>(windowed.size()));
-  return window_keys.empty() ? selection::pattern_name(windowed) : selection::windows_name(window_keys);
+  return window_keys.empty() ? selection::pattern_name(windowed) : selection::windows_name(window_keys, kv);
 }
 
 engine::LayerWindows Settings::layer_windows(const Variant& variant, const kernels::Window& window) const {
@@ -171,6 +184,11 @@ engine::LayerWindows Settings::layer_windows(const Variant& variant, const kerne
     if (!variant.windowed[layer] || rules.has_native(layer)) continue;
     const auto begin = variant.windowed_heads.begin() + static_cast<std::ptrdiff_t>(layer) * n_heads;
     windows[layer] = engine::with_heads(windows[layer], {begin, begin + n_heads});
+  }
+  for (std::size_t layer = 0; layer < variant.kv.size(); ++layer) {
+    if (variant.kv[layer] == KvType::kStored) continue;
+    windows[layer].kv = variant.kv[layer];
+    windows[layer].kv_first_row = std::max<int64_t>(window.first_row, 0);
   }
   return windows;
 }
@@ -188,13 +206,30 @@ engine::Pattern Settings::variant(int64_t layer) const {
   return pattern;
 }
 
+std::vector<LayerSetting> Settings::layer_settings() const {
+  std::vector<LayerSetting> settings = {{given_window, window_keys}};
+  for (const int64_t keys : other_window_keys) settings.push_back({keys - (window_keys - given_window), keys});
+  const std::vector<LayerSetting> windowed = settings;
+  for (const KvType type : kv_types) {
+    for (const LayerSetting& setting : windowed) settings.push_back({setting.window, setting.keys, type});
+    settings.push_back({.kv = type});
+  }
+  return settings;
+}
+
 std::vector<Variant> Settings::single_layers() const {
   const auto n_layers = static_cast<int64_t>(base.size());
   std::vector<Variant> variants;
-  for (int64_t l = 0; l < n_layers; ++l) variants.push_back({.windowed = variant(l), .window_keys = {}});
-  for (const int64_t keys : other_window_keys) {
+  for (const LayerSetting& setting : layer_settings()) {
+    const bool is_of_run = setting.keys == window_keys && setting.kv == KvType::kStored;
     for (int64_t l = 0; l < n_layers; ++l) {
-      variants.push_back({.windowed = variant(l), .window_keys = std::vector<int64_t>(base.size(), keys)});
+      Variant single{.windowed = setting.keys > 0 ? variant(l) : base, .window_keys = {}};
+      if (!is_of_run) single.window_keys.assign(base.size(), setting.keys);
+      if (setting.kv != KvType::kStored) {
+        single.kv.assign(base.size(), KvType::kStored);
+        single.kv[static_cast<std::size_t>(l)] = setting.kv;
+      }
+      variants.push_back(std::move(single));
     }
   }
   if (!per_kv_head) return variants;
@@ -276,6 +311,8 @@ Settings resolve_window(const RunOptions& options) {
     if (window != settings.given_window && !options.windows.empty())
       settings.other_window_keys.push_back(window + extra_keys);
   }
+  if (!options.kv.empty()) settings.kv_types = parse_kv_types(options.kv, "--kv");
+  std::erase(settings.kv_types, KvType::kStored);
   settings.sinks = std::min(options.sinks.value_or(0), kernels::kNoLimit / 4);
   settings.decode_full = decodes_full(options);
   settings.tail_rows = options.tail_rows;

@@ -54,6 +54,7 @@ struct RunOptions {
   // Options of calibrate.
   Controls controls;
   std::string windows;                     // "512,2048": each layer is measured under each; "": under window alone
+  std::string kv;                          // "bf16,fp8": each layer is measured in each; "": as computed
   std::string base = "full";               // "full", "windowed", "list:1,4,5": layers that keep full attention
   std::string layers;                      // "0-11,20"; "": all
   bool per_kv_head = false;                // every key head of every layer is measured alone, too
@@ -93,10 +94,12 @@ struct RunOptions {
   std::optional<int64_t> max_memory_bytes() const;
 };
 
-// What a lane of a run has in place of the base: which layers are windowed, and how far they see.
+// What a lane of a run has in place of the base: which layers are windowed, how far they see, and the types in which
+// layers keep keys and values.
 struct Variant {
   engine::Pattern windowed;          // (n_layers)
   std::vector<int64_t> window_keys;  // (n_layers), 0: full attention; empty: those of the run in windowed layers
+  std::vector<KvType> kv = {};       // (n_layers); empty: all as computed. Where it is there, window_keys are as well
   // Key heads that have the window, of the layers that are windowed; (n_layers * n_kv_heads), layer by layer, or empty:
   // all heads of these layers.
   std::vector<bool> windowed_heads{};
@@ -106,12 +109,20 @@ struct Variant {
   bool operator==(const Variant&) const = default;
 };
 
+// What a layer alone is measured under.
+struct LayerSetting {
+  int64_t window = 0;  // tokens as given, 0: full attention
+  int64_t keys = 0;    // that a row sees, itself included; 0 likewise
+  KvType kv = KvType::kStored;
+};
+
 // The measurement that the options mean, for one model.
 struct Settings {
   int64_t given_window = 0;  // tokens
   int64_t window_keys = 0;   // keys that a row sees, itself included
   // Keys of the other windows that layers are measured under, rising; mostly empty.
   std::vector<int64_t> other_window_keys;
+  std::vector<KvType> kv_types;  // that layers are measured in besides as computed; mostly empty
   int64_t sinks = 0;
   bool decode_full = false;
   std::optional<int64_t> tail_rows;
@@ -141,8 +152,11 @@ struct Settings {
   std::vector<int64_t> native_windows() const { return by_layer<int64_t>(rules.native, rules.native_window.keys, 0); }
   // Returns the base with one layer flipped; (n_layers).
   engine::Pattern variant(int64_t layer) const;
-  // Returns the base with one layer flipped, for every layer, then the same with each of the other windows: number
-  // w * n_layers + l has layer l under window w, the run's own being 0. With per_kv_head single_heads() follow.
+  // Returns the settings that a layer is measured under: the window of the run, the other ones, then for each type of
+  // kv_types the same and full attention.
+  std::vector<LayerSetting> layer_settings() const;
+  // Returns the base with one layer otherwise, for every layer, under every setting: number s * n_layers + l has layer
+  // l under setting s of layer_settings(). With per_kv_head single_heads() follow.
   std::vector<Variant> single_layers() const;
   // Returns full attention with the window in one key head, for every head of every layer, layer by layer.
   std::vector<Variant> single_heads() const;

@@ -80,6 +80,12 @@ def read_export(folder: pathlib.Path, model: pathlib.Path | None) -> Export:
             f"{source / CONFIG}: num_hidden_layers is {config.get('num_hidden_layers')}, but the export has "
             f"{len(windows)} layers; give the checkpoint that was measured with --model DIR",
         )
+    if "kv" in record:
+        raise Failure(
+            ExitCode.BAD_DATA,
+            f"{folder / RECORD}: kv: its keys and values are rounded, and only what an engine computes as it is can be "
+            "checked: export the same windows without types",
+        )
     selected, sha256 = _selected_windows(windows, config), str(record.get("checkpoint_sha256") or "")
     if len(selected) > 1 and not re.fullmatch("[0-9a-f]{64}", sha256):
         raise Failure(

@@ -137,7 +137,7 @@ TEST(WeightFormats, TakeTheMemoryThatIsPredicted) {
 }
 
 // The scales of keys and values, by the names of those who write them.
-TEST(WeightFormats, ScalesOfKeysAndValuesAreLeftOut) {
+TEST(WeightFormats, ScalesOfKeysAndValuesAreNoWeights) {
   struct Cache {
     const char* golden;
     nlohmann::json asked_for;
@@ -150,7 +150,7 @@ TEST(WeightFormats, ScalesOfKeysAndValuesAreLeftOut) {
         Cache{"fp8_tensor", {{"kv_cache_scheme", scheme}}, {"k_proj.output_scale"}}}) {
     testing::QuantizedFiles files(cache.golden);
     for (const std::string& scale : cache.scales) {
-      files.tensors["model.layers.0.self_attn." + scale] = {"F32", {1}, std::string("\0\0\x80\x3f", 4)};
+      files.tensors["model.layers.0.self_attn." + scale] = {"F32", {1}, std::string("\0\0\0\x3f", 4)};  // 0.5
     }
     const testing::TempDir directory;
     files.write(directory);
@@ -164,12 +164,24 @@ TEST(WeightFormats, ScalesOfKeysAndValuesAreLeftOut) {
     EXPECT_EQ(config.quantization.cache_key, cache.asked_for.items().begin().key());
     const Checkpoint checkpoint(directory.path(), config.quantization);
     require_model(config, checkpoint);
+    const std::vector<quantization::KvScales> scales = checkpoint.kv_scales(config.n_layers);
+    ASSERT_EQ(static_cast<int64_t>(scales.size()), config.n_layers) << cache.golden;
+    EXPECT_EQ(scales[0].key, 0.5F) << cache.golden;
+    EXPECT_EQ(scales[0].value, cache.scales.size() == 2 ? 0.5F : 1.0F) << cache.golden;
+    for (std::size_t layer = 1; layer < scales.size(); ++layer) EXPECT_EQ(scales[layer].key, 1.0F);
     const ModelConfig plain_config = read_config(quantized_path(cache.golden));
     const Checkpoint plain(quantized_path(cache.golden), plain_config.quantization);
     ASSERT_EQ(checkpoint.tensors().size(), plain.tensors().size()) << cache.golden;
     for (const auto& [name, tensor] : plain.tensors()) {
       EXPECT_EQ(values_of(checkpoint.tensors().at(name)), values_of(tensor)) << name;
     }
+    EXPECT_TRUE(plain.kv_scales(config.n_layers).empty());
+    // One for each head is another rounding.
+    files.tensors["model.layers.0.self_attn." + cache.scales.front()] = {"F32", {2}, std::string(8, '\1')};
+    files.write(directory);
+    const Checkpoint by_head(directory.path(), config.quantization);
+    testing::expect_error(ExitCode::kBadData, {cache.scales.front(), "one scale", "found 2"},
+                          [&] { by_head.kv_scales(config.n_layers); });
   }
 }
 

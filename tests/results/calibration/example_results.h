@@ -42,6 +42,11 @@ inline calibration::Measurement example_measurement(int64_t n_examples, int64_t 
     }
   }
   if (!per_token) return m;
+  m.by_setting.window = {2048, 2048, 0};
+  m.by_setting.kv = {KvType::kStored, KvType::kFp8, KvType::kFp8};
+  m.by_setting.nll = stats::Table<double>(n_examples * n_layers, 3, 2.5);
+  m.by_setting.exact_match = stats::Table<uint8_t>(n_examples * n_layers, 3, 1);
+  m.by_setting.token_accuracy = stats::Table<double>(n_examples * n_layers, 3, 0.5);
   m.by_window.window = {512, 2048};
   m.by_window.nll = stats::Table<double>(n_examples * n_layers, 2);
   m.by_window.exact_match = stats::Table<uint8_t>(n_examples * n_layers, 2, 1);

@@ -117,9 +117,9 @@ TEST(Selection, WindowsOfLayersHaveOneName) {
   EXPECT_EQ(windows_name(windows), "windows:8,full,200");
   EXPECT_TRUE(is_windows_name("windows:8"));
   EXPECT_FALSE(is_windows_name("windowed"));
-  EXPECT_EQ(windows_of_name("windows:8,full,200", 3), windows);
+  EXPECT_EQ(layers_of_name("windows:8,full,200", 3).windows, windows);
   for (const char* name : {"windows:8,full", "windows:8,0,200", "windows:8,,200", "windows:08,full,200", "windows:"}) {
-    expect_error([&] { windows_of_name(name, 3); }, ExitCode::kUsage, {name, "3 layers"});
+    expect_error([&] { layers_of_name(name, 3); }, ExitCode::kUsage, {name, "3 layers"});
   }
 }
 

@@ -42,6 +42,31 @@ TEST(KvAllocation, VllmTakesBlocksForTheWindowAndTheChunk) {
             36 * 63 * 16 * kTokenBytes);
 }
 
+// 8 heads of 128: a token takes 4096 bytes, 2048 in fp8, 2112 in int8 with its scales, 1088 in int4.
+TEST(KvAllocation, ATypeTakesItsElementsAndScales) {
+  const std::vector<int64_t> windows = windows_of(2, 2, 2048);
+  const std::vector<KvType> kv = {KvType::kStored, KvType::kInt8, KvType::kInt4, KvType::kFp8};
+  const KvAllocation found = kv_allocation("ideal", windows, kShape, {.max_seq_len = 32768}, kv);
+  EXPECT_EQ(found.ideal_bytes, 32768 * (4096.0 + 2112.0) + 2048 * (1088.0 + 2048.0));
+  EXPECT_EQ(found.full_bytes, 4 * 32768 * 4096.0);
+  const std::vector<KvType> all_fp8(4, KvType::kFp8);
+  for (const char* engine : {"vllm", "sglang", "trtllm"}) {
+    EXPECT_EQ(kv_allocation(engine, windows, kShape, {.max_seq_len = 32768}, all_fp8).allocated_bytes,
+              kv_allocation(engine, windows, kShape, {.max_seq_len = 32768}).allocated_bytes / 2)
+        << engine;
+  }
+}
+
+TEST(KvAllocation, VllmHasBlocksOfOneSize) {
+  const std::vector<int64_t> full(4, 0);
+  const auto blocks_of = [&](KvType type) {
+    const std::vector<KvType> kv = {KvType::kStored, KvType::kStored, type, type};
+    return kv_allocation("vllm", full, kShape, {.max_seq_len = 1000}, kv).allocated_bytes / (16 * kTokenBytes);
+  };
+  EXPECT_EQ(blocks_of(KvType::kFp8), 2 * 63 + 2 * 32) << "32 tokens a block";
+  EXPECT_EQ(blocks_of(KvType::kInt8), 4 * 63) << "its scales make it no whole part: padded";
+}
+
 TEST(KvAllocation, VllmPadsGroupsOfLayers) {
   const KvDemand demand = {.max_seq_len = 16000, .chunk = 1};
   // Groups of 8: 28 windowed layers take the room of 32, each 15 + 2 tokens, which are 2 blocks, and a block more.

@@ -32,6 +32,7 @@ inline const std::map<std::string, std::vector<std::string>>& other_values() {
       {"steps", {"0", "2"}},
       {"window", {"64", "65"}},
       {"windows", {"16,64", "8,16"}},
+      {"kv", {"fp8,int8", "int4"}},
       {"sinks", {"2", "3"}},
       {"decode", {"full", "windowed"}},
       {"target", {"swaa-vllm", "swaa-hf"}},
