@@ -24,7 +24,8 @@ inline nlohmann::json read_heads_golden() {
 inline nlohmann::json golden_of(const nlohmann::json& of_model, const std::string& made_by) {
   const auto name = of_model.at("name").get<std::string>();
   const std::string found = sha256_of_file(kTests / "golden" / (name + ".json"));
-  if (found != of_model.at("golden_sha256").get<std::string>()) throw std::runtime_error("heads.json is stale: run " + made_by);
+  if (found != of_model.at("golden_sha256").get<std::string>())
+    throw std::runtime_error("heads.json is stale: run " + made_by);
   return read_golden(name);
 }
 
