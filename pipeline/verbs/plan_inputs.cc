@@ -177,6 +177,10 @@ std::unique_ptr<PlanQuestion> read_plan_question(run::RunOptions& options) {
   take_rules(*question, options);
   run::check_options(options);
   question->planner = std::make_unique<plan::Planner>(question->calibration, static_cast<uint64_t>(options.seed));
+  if (!question->planner->kv_types().empty()) {
+    refuse("--from " + options.from.string() +
+           " has layers in types of keys and values (--kv), which are not searched; calibrate with --windows alone");
+  }
   const model::ModelConfig config = model::read_config(options.model);
   if (question->planner->n_layers() != config.n_layers) {
     fail(ExitCode::kConfigMismatch, question->results.string() + ": is of a model of " +

@@ -88,6 +88,9 @@ void check_heads(const RunOptions& options) {
   if (!options.windows.empty() && parse_windows(options.windows, "--windows").size() > 1) {
     refuse("--windows measures layers under several windows, " + flag + " heads under one; give --window");
   }
+  if (!options.kv.empty() && parse_kv_types(options.kv, "--kv") != std::vector{KvType::kStored}) {
+    refuse("--kv measures layers in several types, " + flag + " heads in one; leave it out, or leave out " + flag);
+  }
   if (!resolve_signals(options).names.empty()) {
     refuse("--signals are of layers; leave them out, or measure them without " + flag + " in another --out");
   }

@@ -120,7 +120,8 @@ TEST(SweepPrice, AddsUpThePricesOfItsParts) {
   const auto tokens = random_tokens(700, 128, 3);
   const SweepRequest request = drop_one(tokens, 620, {.keys = 40, .sinks = 3}, 5);
   const Counted counted = walked(model, *ops, request);
-  Rates rates{.chunk_rows = ops->device().chunk_rows()};
+  Rates rates;
+  rates.chunk_rows = ops->device().chunk_rows();
   rates.finish_rows.add(64.0, 64.0);  // a second a row
   EXPECT_NEAR(predict_seconds(rates, model.config, *ops, {&request, 1}), counted.finished_rows, 1e-6);
   rates.per_layer_load = 1e6;

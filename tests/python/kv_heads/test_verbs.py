@@ -292,6 +292,7 @@ def test_export_to_lu_kv(work, selected):
         (["--per-token"], ["--per-token"]),
         (["--exact", "--tail-rows", 4], ["--exact", "--tail-rows"]),
         (["--windows", "8,12"], ["--windows", "--per-kv-head"]),
+        (["--kv", "bf16,fp8"], ["--kv", "--per-kv-head"]),
     ],
 )
 def test_what_calibrate_refuses(work, flags, words):

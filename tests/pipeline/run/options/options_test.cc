@@ -4,6 +4,7 @@
 #include <functional>
 
 #include "base/node.h"
+#include "base/strings.h"
 #include "pipeline/run/score_table.h"
 #include "pipeline/runtime/stop.h"
 #include "results/selection/pattern.h"
