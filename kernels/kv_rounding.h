@@ -13,13 +13,13 @@
 // NaN stays NaN.
 #pragma once
 
-#include <bit>
 #include <cmath>
 #include <cstdint>
 
 #include "base/kv_type.h"
 #include "kernels/host_device.h"
 
+// __builtin_bit_cast, as std::bit_cast is a function of the host: nvcc warns, and leaves it out of a kernel.
 namespace winnow::kernels {
 
 struct KvRounding {
@@ -53,16 +53,16 @@ WINNOW_HOST_DEVICE inline float round_to_e4m3(float x) {
   const float size = fabsf(x);
   if (size >= kFp8Largest) return copysignf(kFp8Largest, x);
   constexpr uint32_t kExponentOfLeastNormal = 127 - 6;
-  const uint32_t exponent = std::bit_cast<uint32_t>(size) >> 23U;
+  const uint32_t exponent = __builtin_bit_cast(uint32_t, size) >> 23U;
   const uint32_t of_steps = (exponent < kExponentOfLeastNormal ? kExponentOfLeastNormal : exponent) - 3 + 23;
-  const float steps = std::bit_cast<float>(of_steps << 23U);
+  const float steps = __builtin_bit_cast(float, of_steps << 23U);
   return copysignf((size + steps) - steps, x);
 }
 
 // Returns the nearest bfloat16, ties to even; x finite.
 WINNOW_HOST_DEVICE inline float round_to_bfloat16(float x) {
-  const auto bits = std::bit_cast<uint32_t>(x);
-  return std::bit_cast<float>((bits + 0x7FFFU + ((bits >> 16U) & 1U)) & 0xFFFF0000U);
+  const auto bits = __builtin_bit_cast(uint32_t, x);
+  return __builtin_bit_cast(float, (bits + 0x7FFFU + ((bits >> 16U) & 1U)) & 0xFFFF0000U);
 }
 
 WINNOW_HOST_DEVICE inline float clamped(float x, float low, float high) {
