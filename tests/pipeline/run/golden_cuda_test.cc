@@ -235,7 +235,7 @@ TEST(HeadsCuda, AreAsNearFloat64AsLayersAndMakeUpALayer) {
       }
       std::cout << name << ", heads, attention " << path_name(attention) << ": RMS error against float64 over "
                 << error.count() << " NLLs: " << error.value() << " nats\n";
-      EXPECT_LE(error.value(), kBf16ErrorRatio * errors.at(name).get<double>()) << name;
+      EXPECT_LE(error.value(), kBf16HeadsErrorRatio * errors.at(name).get<double>()) << name;
     }
   }
   EXPECT_GE(n_models, 2);
