@@ -1,6 +1,7 @@
 """winnow report: the command line."""
 
 import argparse
+import json
 import pathlib
 import sys
 import warnings
@@ -14,7 +15,7 @@ from winnow.common.errors import ExitCode, Failure
 from winnow.common.program import Parser, Program
 from winnow.common.streams import open_standard_streams
 from winnow.report import output, terminal
-from winnow.report.reading import checksum, evaluation, opening, record, scores, search
+from winnow.report.reading import checksum, evaluation, opening, plans, record, scores, search
 from winnow.report.reading.record import OtherCell, Result
 
 EXAMPLE = """\
@@ -30,7 +31,7 @@ NO_CHECKSUM = (
     "The file has no checksum (it is older, or another program has written to it): damage would not be noticed."
 )
 
-ORDER: list[type[Result]] = [evaluation.Evaluation, scores.Scores, search.Search, record.Run]  # of a page
+ORDER: list[type[Result]] = [evaluation.Evaluation, scores.Scores, plans.Plans, search.Search, record.Run]  # of a page
 
 PROGRAM = Program(
     name="winnow-report",
@@ -53,7 +54,7 @@ def parser(version: str) -> argparse.ArgumentParser:
         nargs="+",
         metavar="RESULT",
         help="run directory of calibrate, search or evaluate, results.h5, collected.h5 of a sweep, or JSON file of "
-        "score; several share a page, those of calibrate are compared",
+        "score, plan --json, plan or select; several share a page, those of calibrate are compared",
     )
     flags.add_argument("--out", default="report.html", metavar="FILE", help="the page (default: %(default)s)")
     flags.add_argument("--figures", metavar="DIR", help="also writes every figure as a file into DIR")
@@ -77,6 +78,17 @@ def _read_one(tree: xr.DataTree, file: pathlib.Path) -> tuple[list[Result], list
     return found, []
 
 
+def _read_json(file: pathlib.Path) -> Result:
+    """Plans or scores, as the file says."""
+    try:
+        start = json.loads(file.read_bytes()) if file.stat().st_size <= plans.LARGEST else None
+    except (ValueError, RecursionError):
+        start = None  # scores.read() says what is wrong
+    if isinstance(start, dict) and start.get("format") in plans.FORMATS:
+        return plans.read(start, file)
+    return scores.read(file)
+
+
 Sweep = tuple[pathlib.Path, xr.DataTree]  # with a study of its cells
 
 
@@ -87,7 +99,7 @@ def read(files: Sequence[pathlib.Path], stack: ExitStack) -> tuple[list[Result],
     sweeps: list[Sweep] = []
     for file in files:
         if file.suffix == ".json":
-            results.append(scores.read(file))
+            results.append(_read_json(file))
             continue
         tree = stack.enter_context(opening.open_without_lock(file))
         try:

@@ -9,6 +9,7 @@ from winnow.report.drawing.charts import Cell, Grid, draw_grid, step_kind
 from winnow.report.figures import sentences
 from winnow.report.figures.figure import Draw, Figure
 from winnow.report.figures.layers import KEPT_LEGEND, state_of
+from winnow.report.reading.plans import Plans
 from winnow.report.reading.record import Result, Run
 from winnow.report.reading.scores import Scores
 from winnow.report.wording import count, number, percent, ranges
@@ -26,7 +27,7 @@ def coordinates(run: Result) -> dict[str, str]:
         given = {name: value for name, value in run.cell.items() if value not in (None, "")}
         return {name: str(value) for name, value in given.items()}
 
-    if isinstance(run, Scores):
+    if isinstance(run, (Scores, Plans)):
         return {"model": pathlib.PurePath(run.path).name}
 
     def base(name: str) -> str:

@@ -12,11 +12,12 @@ from winnow.report.drawing.drawing import NARROW, WIDE
 from winnow.report.figures import compare, layers, sentences, signals
 from winnow.report.figures import evaluation as evaluation_figures
 from winnow.report.figures import examples as example_figures
+from winnow.report.figures import plans as plan_figures
 from winnow.report.figures import scores as score_figures
 from winnow.report.figures import search as search_figures
 from winnow.report.figures.figure import Figure, Strip
 from winnow.report.page.parts import part
-from winnow.report.reading import evaluation, scores, search
+from winnow.report.reading import evaluation, plans, scores, search
 from winnow.report.reading.record import Result, Run
 from winnow.report.wording import capital, count, percent, ranges
 
@@ -46,6 +47,8 @@ def about(result: Result) -> str:
     """One line: what was measured."""
     if isinstance(result, scores.Scores):
         return f"{count(result.n_examples, 'answer')} \u00b7 {count(len(result.patterns), 'pattern')}"
+    if isinstance(result, plans.Plans):
+        return f"{count(len(result.plans), 'plan')} \u00b7 {count(len(result.layers), 'layer')}"
     words = compare.coordinates(result)
     parts = [words.get("model", ""), words.get("dataset", ""), f"window {words['window']}" if "window" in words else ""]
     if words.get("sinks", "0") not in ("0", ""):
@@ -292,6 +295,14 @@ def _evaluation_answer(result: evaluation.Evaluation) -> Markup:
 
 
 KINDS: dict[type[Result], Kind[Any]] = {
+    plans.Plans: Kind(
+        "Plans",
+        "Which window each layer gets for its memory",
+        lambda result: part("lead", [(plans.lead(result), False)]),
+        lambda _: None,
+        plans.lines,
+        lambda result, _: plan_figures.figures(result),
+    ),
     scores.Scores: Kind(
         "Scores of what patterns wrote",
         "What patterns wrote, scored",
