@@ -110,6 +110,8 @@ bool ScoreTable::is_consistent() const {
 
 namespace {
 
+constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+
 void copy_tokens(const engine::Score& score, stats::Table<float>& table, int64_t row) {
   if (table.values.empty()) return;
   std::copy(score.token_nll_nats.begin(), score.token_nll_nats.end(), &table(row, 0));
@@ -127,8 +129,8 @@ void for_each_variable(const engine::SignalOptions& signals, const Use& use) {
 void make_signal_tables(const engine::SignalOptions& signals, int64_t n_kv_heads, calibration::Measurement& m) {
   for_each_variable(signals, [&](const SignalVariable& variable) {
     m.signals[variable.name] = variable.axes == SignalAxes::kCellByKvHead
-                                   ? stats::Table<double>(m.nll.rows * m.nll.cols, n_kv_heads)
-                                   : stats::Table<double>(m.nll.rows, m.nll.cols);
+                                   ? stats::Table<double>(m.nll.rows * m.nll.cols, n_kv_heads, kNan)
+                                   : stats::Table<double>(m.nll.rows, m.nll.cols, kNan);
   });
 }
 
@@ -192,18 +194,20 @@ calibration::FiguresBySetting figures_by_setting(const ScoreTable& cells, const 
 }
 
 // What every window costs in every layer, where there are several.
-calibration::FiguresByWindow figures_by_window(const ScoreTable& cells, const Corpus& corpus, int64_t n_examples,
-                                               const Settings& settings) {
+calibration::FiguresByWindow figures_by_window(const ScoreTable& cells, const Corpus& corpus,
+                                               const calibration::Measurement& m, const Settings& settings) {
+  const int64_t n_examples = m.n_examples();
   calibration::FiguresByWindow figures;
   if (settings.other_window_keys.empty()) return figures;
   figures.window = settings.windows();
   const auto n_windows = static_cast<int64_t>(figures.window.size());
   const auto n_layers = static_cast<int64_t>(settings.layers.size());
-  figures.nll = stats::Table<double>(n_examples * n_layers, n_windows);
-  figures.exact_match = stats::Table<uint8_t>(n_examples * n_layers, n_windows);
-  figures.token_accuracy = stats::Table<double>(n_examples * n_layers, n_windows);
+  figures.nll = stats::Table<double>(n_examples * n_layers, n_windows, kNan);
+  figures.exact_match = stats::Table<uint8_t>(n_examples * n_layers, n_windows, calibration::kNotMeasured);
+  figures.token_accuracy = stats::Table<double>(n_examples * n_layers, n_windows, kNan);
   const auto own = std::ranges::find(figures.window, settings.given_window) - figures.window.begin();
   for (int64_t cell = 0; cell < n_examples * n_layers; ++cell) {
+    if (!m.is_measured(cell / n_layers, cell % n_layers)) continue;
     const int64_t layer = settings.layers[static_cast<std::size_t>(cell % n_layers)];
     for (int64_t w = 0; w < n_windows; ++w) {
       const int64_t place = w == own ? 0 : w < own ? w + 1 : w;  // in the order of Settings::single_layers()
@@ -242,23 +246,24 @@ calibration::FiguresByHead figures_by_head(const ScoreTable& cells, const Corpus
 }
 
 calibration::Measurement to_measurement(const ScoreTable& cells, const Corpus& corpus, int64_t n_examples,
-                                        const Settings& settings) {
+                                        const Settings& settings, const std::vector<int64_t>& layer_examples) {
   const std::vector<int64_t>& layers = settings.layers;
   const engine::SignalOptions& signals = settings.signals;
   const auto n_layers = static_cast<int64_t>(layers.size());
   calibration::Measurement m;
   m.layer.assign(layers.begin(), layers.end());
   for (const int64_t layer : layers) m.layer_windowed_in_base.push_back(settings.base[static_cast<std::size_t>(layer)]);
-  m.nll = stats::Table<double>(n_examples, n_layers);
-  m.exact_match = stats::Table<uint8_t>(n_examples, n_layers);
-  m.token_accuracy = stats::Table<double>(n_examples, n_layers);
+  m.layer_examples = layer_examples;
+  m.nll = stats::Table<double>(n_examples, n_layers, kNan);
+  m.exact_match = stats::Table<uint8_t>(n_examples, n_layers, calibration::kNotMeasured);
+  m.token_accuracy = stats::Table<double>(n_examples, n_layers, kNan);
   make_signal_tables(signals, cells.signals().n_kv_heads, m);
   int64_t longest = 0;
   for (int64_t e = 0; e < n_examples; ++e) longest = std::max(longest, answer_tokens(corpus, e));
   if (cells.keeps_tokens()) {
-    constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
-    m.token_nll_base = stats::Table<float>(n_examples, longest, kNan);
-    m.token_nll = stats::Table<float>(n_examples * n_layers, longest, kNan);
+    constexpr float kPadding = std::numeric_limits<float>::quiet_NaN();
+    m.token_nll_base = stats::Table<float>(n_examples, longest, kPadding);
+    m.token_nll = stats::Table<float>(n_examples * n_layers, longest, kPadding);
   }
   for (int64_t e = 0; e < n_examples; ++e) {
     const auto index = static_cast<std::size_t>(e);
@@ -274,6 +279,7 @@ calibration::Measurement to_measurement(const ScoreTable& cells, const Corpus& c
     m.token_accuracy_base.push_back(base_score.token_accuracy);
     copy_tokens(base_score, m.token_nll_base, e);
     for (int64_t column = 0; column < n_layers; ++column) {
+      if (!m.is_measured(e, column)) continue;
       const engine::Score score = cells.get(e, layers[static_cast<std::size_t>(column)], n_tokens);
       m.nll(e, column) = score.nll_nats;
       m.exact_match(e, column) = score.exact_match ? 1 : 0;
@@ -282,7 +288,7 @@ calibration::Measurement to_measurement(const ScoreTable& cells, const Corpus& c
       put_signals(signals, score, e, column, m);
     }
   }
-  m.by_window = figures_by_window(cells, corpus, n_examples, settings);
+  m.by_window = figures_by_window(cells, corpus, m, settings);
   m.by_setting = figures_by_setting(cells, corpus, n_examples, settings);
   return m;
 }

@@ -62,8 +62,9 @@ calibration::FiguresByHead figures_by_head(const ScoreTable& cells, const Corpus
                                            const Settings& settings);
 
 // Returns the cells of the layers that the settings name, whose variants are numbered as Settings::single_layers() has
-// them, for the first n_examples examples of the corpus. All must be there.
+// them, for the first n_examples examples of the corpus. All must be there; of a layer the first layer_examples of them
+// alone where these are given, and what else is there is left out.
 calibration::Measurement to_measurement(const ScoreTable& cells, const Corpus& corpus, int64_t n_examples,
-                                        const Settings& settings);
+                                        const Settings& settings, const std::vector<int64_t>& layer_examples = {});
 
 }  // namespace winnow::run

@@ -1,5 +1,7 @@
 #include "pipeline/verbs/outcome.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "base/json.h"
 #include "base/sha256.h"
@@ -22,6 +24,7 @@ std::string results_key(const FinishedRun& run) {
   for (const run::DataSet& data : run.summary.inputs.data_sets) {
     key["data_sets"].push_back({data.name, data.corpus.sha256, data.n_examples});
   }
+  if (run.race) key["race"] = {run.options.until, run.race->tolerance, run.race->budget};
   return sha256_of(json_text(key, -1));
 }
 
@@ -48,8 +51,12 @@ calibration::Results finish_run(const FinishedRun& run, run::RunDirectory& direc
   calibration::Results results;
   for (std::size_t d = 0; d < inputs.data_sets.size(); ++d) {
     const run::DataSet& data = inputs.data_sets[d];
+    const bool is_raced = run.race && d == 0;
+    const int64_t n_examples = run.race ? std::min(run.race->look_examples.back(), data.n_examples) : data.n_examples;
+    const bool has_all = !is_raced || std::ranges::min(run.race->layer_examples) == n_examples;
     calibration::Measurement measurement =
-        run::to_measurement(run.cells[d], data.corpus, data.n_examples, inputs.settings);
+        run::to_measurement(run.cells[d], data.corpus, n_examples, inputs.settings,
+                            has_all ? std::vector<int64_t>{} : run.race->layer_examples);
     if (d == 0) {
       measurement.by_head = run::figures_by_head(run.cells[d], data.corpus, data.n_examples, inputs.settings);
       results.calibration = std::move(measurement);
@@ -59,6 +66,7 @@ calibration::Results finish_run(const FinishedRun& run, run::RunDirectory& direc
   }
   results.statistics =
       calibration::compute_statistics(results.calibration, results.controls, statistics_options(run.options));
+  results.race = run.race;
   run::describe_run(run.summary, directory.record(), results.provenance);
   const runtime::Timeline::Scope writing(run.summary.timeline, runtime::Part::kResults);
   calibration::write_results(path, results);

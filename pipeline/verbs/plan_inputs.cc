@@ -174,6 +174,11 @@ std::unique_ptr<PlanQuestion> read_plan_question(run::RunOptions& options) {
   auto question = std::make_unique<PlanQuestion>();
   question->results = calibration::results_file(options.from);
   question->calibration = selection::read_select_input(question->results, "nll");
+  if (!question->calibration.results.calibration.layer_examples.empty()) {
+    refuse(question->results.string() +
+           ": --until left layers out of some examples, and plans are compared example by example; calibrate without "
+           "--until for a search");
+  }
   take_rules(*question, options);
   run::check_options(options);
   question->planner = std::make_unique<plan::Planner>(question->calibration, static_cast<uint64_t>(options.seed));

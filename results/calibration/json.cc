@@ -8,6 +8,7 @@
 
 #include "base/json_values.h"
 #include "results/calibration/heads.h"
+#include "results/race/text.h"
 #include "results/storage/variables.h"
 
 namespace winnow::calibration {
@@ -137,6 +138,7 @@ std::string to_json(const Results& results) {
   object["deconfounding"] = Json::object();
   for (const auto& [name, figures] : s.deconfounding) object["deconfounding"][name] = deconfounding_object(figures);
   object["reliability"] = reliability_object(s.reliability);
+  if (results.race) object["race"] = race::to_object(*results.race);
   if (s.signals) object["signals"] = signals_object(*s.signals);
   if (s.heads) object["heads"] = heads_object(results);
   object["statistics"] = {{"seed", s.options.seed},

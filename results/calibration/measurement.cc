@@ -1,6 +1,7 @@
 #include "results/calibration/measurement.h"
 
 #include <cmath>
+#include <limits>
 
 #include "base/error.h"
 #include "base/signal_specs.h"
@@ -31,7 +32,7 @@ void check_signals(const std::string& name, const Measurement& m) {
     for (int64_t e = 0; e < m.n_examples(); ++e) {
       for (int64_t c = 0; c < m.n_layers(); ++c) {
         const double value = table(e, c);
-        if (std::isfinite(value) || (may_lack && std::isnan(value))) continue;
+        if (std::isfinite(value) || ((may_lack || !m.is_measured(e, c)) && std::isnan(value))) continue;
         fail(ExitCode::kBadData, name + ": " + what + " of example " + m.example_id[static_cast<std::size_t>(e)] +
                                      ", layer " + std::to_string(m.layer[static_cast<std::size_t>(c)]) +
                                      " is not finite");
@@ -64,6 +65,7 @@ void check_by_window(const std::string& name, const Measurement& m) {
            name + ": window: expected rising numbers from 1, found " + std::to_string(figures.window[index]));
     }
     for (int64_t cell = 0; cell < m.n_examples() * m.n_layers(); ++cell) {
+      if (!m.is_measured(cell / m.n_layers(), cell % m.n_layers())) continue;
       if (std::isfinite(figures.nll(cell, w)) && std::isfinite(figures.token_accuracy(cell, w))) continue;
       fail(ExitCode::kBadData, name + ": figures of window " + std::to_string(figures.window[index]) + ", example " +
                                    m.example_id[static_cast<std::size_t>(cell / m.n_layers())] + ", layer " +
@@ -112,6 +114,26 @@ void check_by_setting(const std::string& name, const Measurement& m) {
   }
 }
 
+// A layer that has fewer examples than there are has the first ones, and no figures of the others.
+void check_layer_examples(const std::string& name, const Measurement& m) {
+  if (m.layer_examples.empty()) return;
+  check_size(name, "layer_examples", m.layer_examples.size(), m.n_layers());
+  for (int64_t c = 0; c < m.n_layers(); ++c) {
+    const int64_t n = m.layer_examples[static_cast<std::size_t>(c)];
+    const std::string layer = "layer " + std::to_string(m.layer[static_cast<std::size_t>(c)]);
+    if (n < 1 || n > m.n_examples()) {
+      fail(ExitCode::kBadData, name + ": layer_examples of " + layer + ": expected 1 to " +
+                                   std::to_string(m.n_examples()) + ", found " + std::to_string(n));
+    }
+    for (int64_t e = n; e < m.n_examples(); ++e) {
+      if (std::isnan(m.nll(e, c)) && std::isnan(m.token_accuracy(e, c)) && m.exact_match(e, c) == kNotMeasured)
+        continue;
+      fail(ExitCode::kBadData, name + ": example " + m.example_id[static_cast<std::size_t>(e)] + " has figures of " +
+                                   layer + ", which layer_examples leaves out");
+    }
+  }
+}
+
 void check_finite(const std::string& name, const Measurement& m) {
   const auto bad = [&](const char* what, int64_t e, const std::string& where) {
     fail(ExitCode::kBadData,
@@ -122,6 +144,7 @@ void check_finite(const std::string& name, const Measurement& m) {
     if (!std::isfinite(m.token_accuracy_base[static_cast<std::size_t>(e)])) bad("token_accuracy_base", e, "");
     for (int64_t c = 0; c < m.n_layers(); ++c) {
       const std::string layer = ", layer " + std::to_string(m.layer[static_cast<std::size_t>(c)]);
+      if (!m.is_measured(e, c)) continue;
       if (!std::isfinite(m.nll(e, c))) bad("nll", e, layer);
       if (!std::isfinite(m.token_accuracy(e, c))) bad("token_accuracy", e, layer);
     }
@@ -143,23 +166,64 @@ Columns columns_of(const Measurement& m) {
     for (int64_t l = 0; l < m.n_layers(); ++l) {
       const double sign = m.layer_windowed_in_base[static_cast<std::size_t>(l)] ? -1.0 : 1.0;
       c.delta_nll(e, l) = m.delta_nll(e, l);
-      c.exact_match_drop(e, l) = sign * (m.exact_match_base[example] - m.exact_match(e, l)) + 0.0;
+      c.exact_match_drop(e, l) = m.is_measured(e, l) ? sign * (m.exact_match_base[example] - m.exact_match(e, l)) + 0.0
+                                                     : std::numeric_limits<double>::quiet_NaN();
       c.token_accuracy_drop(e, l) = sign * (m.token_accuracy_base[example] - m.token_accuracy(e, l)) + 0.0;
     }
   }
   return c;
 }
 
+Measurement first_examples(const Measurement& measurement, int64_t n_examples) {
+  Measurement m = measurement;
+  m.layer_examples.clear();
+  const auto cut = [](auto& values, int64_t n) {
+    if (!values.empty()) values.resize(static_cast<std::size_t>(n));
+  };
+  const auto cut_rows = [&](auto& table, int64_t rows) {
+    if (table.values.empty()) return;
+    table.rows = rows;
+    cut(table.values, rows * table.cols);
+  };
+  cut(m.example_id, n_examples);
+  cut(m.source, n_examples);
+  cut(m.token_hash, n_examples);
+  cut(m.answer_tokens, n_examples);
+  cut(m.prompt_tokens, n_examples);
+  cut(m.nll_base, n_examples);
+  cut(m.exact_match_base, n_examples);
+  cut(m.token_accuracy_base, n_examples);
+  const int64_t n_cells = n_examples * m.n_layers();
+  cut_rows(m.nll, n_examples);
+  cut_rows(m.exact_match, n_examples);
+  cut_rows(m.token_accuracy, n_examples);
+  cut_rows(m.token_nll_base, n_examples);
+  cut_rows(m.token_nll, n_cells);
+  cut_rows(m.by_window.nll, n_cells);
+  cut_rows(m.by_window.exact_match, n_cells);
+  cut_rows(m.by_window.token_accuracy, n_cells);
+  cut_rows(m.by_head.nll, n_cells);
+  cut_rows(m.by_head.exact_match, n_cells);
+  cut_rows(m.by_head.token_accuracy, n_cells);
+  cut_rows(m.by_setting.nll, n_cells);
+  cut_rows(m.by_setting.exact_match, n_cells);
+  cut_rows(m.by_setting.token_accuracy, n_cells);
+  for (auto& [name, table] : m.signals) cut_rows(table, table.rows == measurement.n_examples() ? n_examples : n_cells);
+  return m;
+}
+
 namespace {
 
-// delta(e, i): of an example and the i-th of n windows or settings.
+// Over the examples of a layer's column; delta(e, i): of an example and the i-th of n windows or settings.
 template <typename Delta>
-std::vector<double> means_over_examples(const Measurement& m, int64_t n, Delta delta) {
+std::vector<double> means_over_examples(const Measurement& m, int64_t column, int64_t n, Delta delta) {
   std::vector<double> means;
   for (int64_t i = 0; i < n; ++i) {
     double sum = 0.0;
-    for (int64_t e = 0; e < m.n_examples(); ++e) sum += delta(e, i);
-    means.push_back(sum / static_cast<double>(m.n_examples()));
+    const int64_t n_own =
+        m.layer_examples.empty() ? m.n_examples() : m.layer_examples[static_cast<std::size_t>(column)];
+    for (int64_t e = 0; e < n_own; ++e) sum += delta(e, i);
+    means.push_back(sum / static_cast<double>(n_own));
   }
   return means;
 }
@@ -167,12 +231,12 @@ std::vector<double> means_over_examples(const Measurement& m, int64_t n, Delta d
 }  // namespace
 
 std::vector<double> mean_delta_nll_by_window(const Measurement& m, int64_t column) {
-  return means_over_examples(m, m.by_window.n_windows(),
+  return means_over_examples(m, column, m.by_window.n_windows(),
                              [&](int64_t e, int64_t w) { return m.delta_nll_by_window(e, column, w); });
 }
 
 std::vector<double> mean_delta_nll_by_setting(const Measurement& m, int64_t column) {
-  return means_over_examples(m, m.by_setting.n_settings(),
+  return means_over_examples(m, column, m.by_setting.n_settings(),
                              [&](int64_t e, int64_t s) { return m.delta_nll_by_setting(e, column, s); });
 }
 
@@ -194,6 +258,7 @@ void check_measurement(const Measurement& m, const std::string& name) {
   check_table(name, "nll", m.nll, m);
   check_table(name, "exact_match", m.exact_match, m);
   check_table(name, "token_accuracy", m.token_accuracy, m);
+  check_layer_examples(name, m);
   check_finite(name, m);
   check_by_window(name, m);
   check_by_head(name, m);

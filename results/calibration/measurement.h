@@ -1,6 +1,7 @@
 // The figures that a run measured, in memory: the contents of /calibration or of one /control/NAME. Plain data.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -46,6 +47,8 @@ struct FiguresBySetting {
   // Returns "512 in fp8".
   std::string name(int64_t setting) const;
 };
+// Exact match of a cell that was not measured.
+inline constexpr uint8_t kNotMeasured = 255;
 
 // One set of examples under the base and under every variant "layer l windowed against full, all else as in the base".
 struct Measurement {
@@ -56,6 +59,8 @@ struct Measurement {
   std::vector<int64_t> prompt_tokens;        // (examples)
   std::vector<int64_t> layer;                // (layers): layer index of each column
   std::vector<bool> layer_windowed_in_base;  // (layers)
+  // First examples that each layer was measured on, (layers); empty: all. Cells beyond are NaN, and kNotMeasured.
+  std::vector<int64_t> layer_examples;
 
   std::vector<double> nll_base;             // (examples), nats per token
   std::vector<uint8_t> exact_match_base;    // (examples)
@@ -79,6 +84,14 @@ struct Measurement {
 
   int64_t n_examples() const { return static_cast<int64_t>(example_id.size()); }
   int64_t n_layers() const { return static_cast<int64_t>(layer.size()); }
+  // Returns true if the layer of a column was measured on that example.
+  bool is_measured(int64_t example, int64_t column) const {
+    return layer_examples.empty() || example < layer_examples[static_cast<std::size_t>(column)];
+  }
+  // Returns the number of first examples that every layer was measured on.
+  int64_t n_shared_examples() const {
+    return layer_examples.empty() ? n_examples() : *std::ranges::min_element(layer_examples);
+  }
   // Returns NLL(layer windowed) - NLL(layer full), nats per token: nll - nll_base where the base has the layer full,
   // the negative where the base has it windowed, so that large always means "keep full attention". -0.0 becomes 0.0.
   double delta_nll(int64_t example, int64_t column) const {
@@ -109,13 +122,17 @@ struct Columns {
 };
 Columns columns_of(const Measurement& measurement);
 
-// Returns the mean over examples of Measurement::delta_nll_by_window() of a layer's column; (windows).
+// Returns the measurement of the first n_examples alone, which every layer must have.
+Measurement first_examples(const Measurement& measurement, int64_t n_examples);
+
+// Returns the mean over its examples of Measurement::delta_nll_by_window() of a layer's column; (windows).
 std::vector<double> mean_delta_nll_by_window(const Measurement& measurement, int64_t column);
 // Returns the same of Measurement::delta_nll_by_setting(); (settings).
 std::vector<double> mean_delta_nll_by_setting(const Measurement& measurement, int64_t column);
 
 // Refuses a measurement without examples or layers, with tables that do not fit together, or with a value that is not
-// finite: Error(kBadData) naming the set, the variable, example and layer.
+// finite where the layer was measured, or not NaN where it was not: Error(kBadData) naming the set, the variable,
+// example and layer.
 void check_measurement(const Measurement& measurement, const std::string& name);
 
 }  // namespace winnow::calibration

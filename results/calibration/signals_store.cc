@@ -85,7 +85,9 @@ void write_signals(storage::Group& group, const Measurement& m) {
       stored.shape.push_back(table->cols);
     }
     storage::write_variable(group, stored, table->values, {variable.units, variable.long_name});
-    if (has_nan(table->values)) group.set_attribute<std::string>(variable.name, "status", variable.lacking);
+    if (!has_nan(table->values)) return;
+    group.set_attribute<std::string>(variable.name, "status",
+                                     m.layer_examples.empty() ? variable.lacking : kBeyondLayerExamples);
   });
 }
 

@@ -8,6 +8,10 @@
 
 namespace winnow::calibration {
 
+// Why a cell of a measurement with layer_examples may be NaN.
+inline constexpr const char* kBeyondLayerExamples =
+    "beyond layer_examples the layer was not measured, as its place was certain";
+
 // Write and read the optional variables of /calibration and /control/NAME, whose dimensions must be there.
 void write_signals(storage::Group& group, const Measurement& measurement);
 void read_signals(const storage::Group& group, Measurement& measurement);

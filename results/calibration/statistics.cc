@@ -33,30 +33,38 @@ std::string why_no_rho(std::span<const double> x, const char* x_name, std::span<
   return "";
 }
 
+// Means of drawn examples. A layer that was measured on few of them may have none in a draw: it then has the mean of
+// its own, which moves no rank.
+std::vector<double> means_of_draw(const stats::Table<double>& table, std::span<const int64_t> rows,
+                                  std::span<const double> all) {
+  std::vector<double> means = stats::mean_of_rows(table, rows);
+  for (std::size_t c = 0; c < means.size(); ++c) {
+    if (std::isnan(means[c])) means[c] = all[c];
+  }
+  return means;
+}
+
 // ---- ranking --------------------------------------------------------------------------------------------------------
 
 double median_of_column(const stats::Table<double>& table, int64_t column) {
-  std::vector<double> values(stats::at(table.rows));
-  for (int64_t row = 0; row < table.rows; ++row) values[stats::at(row)] = table(row, column);
+  std::vector<double> values;
+  for (int64_t row = 0; row < table.rows; ++row) {
+    if (!std::isnan(table(row, column))) values.push_back(table(row, column));
+  }
   std::sort(values.begin(), values.end());
   return stats::quantile(values, 0.5);
 }
 
 double standard_error_of_column(const stats::Table<double>& table, int64_t column, double mean) {
   double squares = 0.0;
+  double n = 0.0;
   for (int64_t row = 0; row < table.rows; ++row) {
+    if (std::isnan(table(row, column))) continue;
     const double deviation = table(row, column) - mean;
     squares += deviation * deviation;
+    n += 1.0;
   }
-  const auto n = static_cast<double>(table.rows);
   return std::sqrt(squares / (n - 1.0) / n);
-}
-
-std::vector<int64_t> budgets(int64_t n_layers, int64_t top_k) {
-  std::vector<int64_t> k = {budget_of(n_layers, 8), budget_of(n_layers, 4), budget_of(n_layers, 2), top_k};
-  std::sort(k.begin(), k.end());
-  k.erase(std::unique(k.begin(), k.end()), k.end());
-  return k;
 }
 
 // Intervals of mean and rank, and P(top K), from the resampled means: (resamples, layers) each.
@@ -65,7 +73,8 @@ void fill_spread(Ranking& ranking, const stats::Table<double>& delta, const Stat
   stats::Table<double> means(n_layers, options.n_resamples);
   stats::Table<double> ranks(n_layers, options.n_resamples);
   for (int64_t r = 0; r < options.n_resamples; ++r) {
-    const std::vector<double> mean = stats::mean_of_rows(delta, stats::draw_rows(delta.rows, options.seed, r));
+    const std::vector<double> mean =
+        means_of_draw(delta, stats::draw_rows(delta.rows, options.seed, r), ranking.mean_delta_nll);
     const std::vector<int64_t> rank = ranks_of(mean, ranking.layer);
     for (int64_t l = 0; l < n_layers; ++l) {
       means(l, r) = mean[stats::at(l)];
@@ -195,8 +204,9 @@ void draw_within(const std::vector<int64_t>& stratum, RandomStream& random, std:
   }
 }
 
-stats::Estimate control_rho(const stats::Table<double>& delta, const stats::Table<double>& control_delta,
-                            const Strata& strata, const stats::Figure& rho, const StatisticsOptions& options) {
+stats::Estimate control_rho(const stats::Table<double>& delta, std::span<const double> mean,
+                            const stats::Table<double>& control_delta, const Strata& strata, const stats::Figure& rho,
+                            const StatisticsOptions& options) {
   if (delta.rows < 2) return stats::with_undefined_interval(rho, "one example");
   if (control_delta.rows < 2) return stats::with_undefined_interval(rho, "one example in the control");
   stats::Spread spread;
@@ -212,7 +222,7 @@ stats::Estimate control_rho(const stats::Table<double>& delta, const stats::Tabl
     }
     draw_within(strata.only_calibration, random, rows);
     draw_within(strata.only_control, random, control_rows);
-    spread.add(stats::spearman(stats::mean_of_rows(delta, rows), stats::mean_of_rows(control_delta, control_rows)));
+    spread.add(stats::spearman(means_of_draw(delta, rows, mean), stats::mean_of_rows(control_delta, control_rows)));
   }
   return spread.around(rho);
 }
@@ -256,7 +266,7 @@ Deconfounding compare_with_control(const Measurement& calibration, const Columns
   const std::string why = why_no_rho(mean, "the calibration's mean delta", control_mean, "the control's mean delta");
   if (why.empty()) {
     const stats::Figure rho = stats::Figure::of(stats::spearman(mean, control_mean).value());
-    result.spearman_rho = control_rho(columns.delta_nll, control_delta, strata, rho, options);
+    result.spearman_rho = control_rho(columns.delta_nll, mean, control_delta, strata, rho, options);
     result.spearman_p = stats::Figure::of(
         stats::spearman_permutation_p(mean, control_mean, options.n_permutations, options.seed).value());
   } else {
@@ -269,6 +279,16 @@ Deconfounding compare_with_control(const Measurement& calibration, const Columns
                                ? stats::Figure::of(mean_magnitude(mean) / control_magnitude)
                                : stats::Figure::undefined("the control's mean delta is 0 in all layers");
   return result;
+}
+
+// Figures that set halves of the examples, or columns of them, beside each other: all layers must have the examples.
+void add_agreement(const Measurement& m, const Columns& columns, Statistics& statistics) {
+  statistics.reliability.split_half = split_half(columns.delta_nll, statistics.options);
+  statistics.reliability.rho_exact_match =
+      rho_with_drop(columns.delta_nll, columns.exact_match_drop, "exact-match drop", statistics.options);
+  statistics.reliability.rho_token_accuracy =
+      rho_with_drop(columns.delta_nll, columns.token_accuracy_drop, "token-accuracy drop", statistics.options);
+  statistics.signals = compare_signals(m, statistics.options);
 }
 
 StatisticsOptions checked(StatisticsOptions options, int64_t n_layers) {
@@ -293,6 +313,14 @@ std::vector<int64_t> Ranking::order() const {
     columns[stats::at(rank[column] - 1)] = static_cast<int64_t>(column);
   }
   return columns;
+}
+
+std::vector<int64_t> budgets(int64_t n_layers, int64_t top_k) {
+  std::vector<int64_t> k = {budget_of(n_layers, 8), budget_of(n_layers, 4), budget_of(n_layers, 2),
+                            top_k > 0 ? top_k : budget_of(n_layers, 4)};
+  std::sort(k.begin(), k.end());
+  k.erase(std::unique(k.begin(), k.end()), k.end());
+  return k;
 }
 
 int64_t budget_of(int64_t n_layers, int64_t divisor) { return std::max<int64_t>(1, n_layers / divisor); }
@@ -342,12 +370,12 @@ Statistics compute_statistics(const Measurement& calibration, const std::map<std
   for (const auto& [name, control] : controls) {
     statistics.deconfounding[name] = compare_with_control(calibration, columns, control, statistics.options);
   }
-  statistics.reliability.split_half = split_half(columns.delta_nll, statistics.options);
-  statistics.reliability.rho_exact_match =
-      rho_with_drop(columns.delta_nll, columns.exact_match_drop, "exact-match drop", statistics.options);
-  statistics.reliability.rho_token_accuracy =
-      rho_with_drop(columns.delta_nll, columns.token_accuracy_drop, "token-accuracy drop", statistics.options);
-  statistics.signals = compare_signals(calibration, statistics.options);
+  if (calibration.layer_examples.empty()) {
+    add_agreement(calibration, columns, statistics);
+  } else {
+    const Measurement shared = first_examples(calibration, calibration.n_shared_examples());
+    add_agreement(shared, columns_of(shared), statistics);
+  }
   statistics.heads = compare_heads(calibration, columns, statistics.options);
   return statistics;
 }

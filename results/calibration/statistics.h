@@ -104,6 +104,8 @@ struct Statistics {
 // Returns K = max(1, floor(n_layers / divisor)).
 int64_t budget_of(int64_t n_layers, int64_t divisor);
 
+// Returns L/8, L/4, L/2 and top_k, rising, each once; top_k of 0 is L/4.
+std::vector<int64_t> budgets(int64_t n_layers, int64_t top_k);
 // Ranks columns of measured figures under these numbers, which stand for layers and decide ties; signals apart.
 Ranking rank_columns(const std::vector<int64_t>& numbers, const Columns& columns, const StatisticsOptions& options);
 

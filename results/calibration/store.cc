@@ -3,12 +3,14 @@
 #include <cmath>
 #include <optional>
 #include <span>
+#include <string_view>
 
 #include "base/checksum.h"
 #include "base/error.h"
 #include "base/strings.h"
 #include "results/calibration/heads_store.h"
 #include "results/calibration/signals_store.h"
+#include "results/race/store.h"
 #include "results/storage/hdf5.h"
 #include "results/storage/variables.h"
 #include "results/storage/variables_read.h"
@@ -100,6 +102,21 @@ void write_by_setting(storage::Group& group, const Measurement& m) {
       {storage::kOne, "share of answer tokens that are the argmax with that one layer under that setting"});
 }
 
+// Cells beyond a layer's examples say that they are none, each in its type's way.
+void describe_missing_cells(storage::Group& group, const Measurement& m) {
+  if (m.layer_examples.empty()) return;
+  storage::write_variable(group, {"layer_examples", {"layer"}, {m.n_layers()}}, m.layer_examples,
+                          {storage::kOne, "first examples that the layer was measured on"});
+  for (const char* name : {"nll", "delta_nll", "token_accuracy", "nll_by_window", "delta_nll_by_window",
+                           "token_accuracy_by_window", "exact_match", "exact_match_by_window"}) {
+    if (std::string_view(name).ends_with("_by_window") && m.by_window.n_windows() == 0) continue;
+    group.set_attribute<std::string>(name, "status", kBeyondLayerExamples);
+    if (std::string_view(name).starts_with("exact_match")) {
+      group.set_attribute<uint8_t>(name, "_FillValue", kNotMeasured);
+    }
+  }
+}
+
 void write_measurement(storage::Group group, const Measurement& m) {
   const int64_t n = m.n_examples();
   const std::vector<int64_t> per_example = {n};
@@ -140,6 +157,7 @@ void write_measurement(storage::Group group, const Measurement& m) {
   write_by_setting(group, m);
   write_token_nll(group, m);
   write_signals(group, m);
+  describe_missing_cells(group, m);
 }
 
 // ---- statistics -----------------------------------------------------------------------------------------------------
@@ -289,6 +307,9 @@ Measurement read_measurement(const storage::Group& group) {
   for (const uint8_t flag : storage::read_variable<uint8_t>(group, "layer_windowed_in_base", {n_layers})) {
     m.layer_windowed_in_base.push_back(flag != 0);
   }
+  if (group.contains("layer_examples")) {
+    m.layer_examples = storage::read_variable<int64_t>(group, "layer_examples", {n_layers});
+  }
   m.nll_base = storage::read_variable<double>(group, "nll_base", {n});
   m.exact_match_base = storage::read_variable<uint8_t>(group, "exact_match_base", {n});
   m.token_accuracy_base = storage::read_variable<double>(group, "token_accuracy_base", {n});
@@ -390,6 +411,7 @@ void write_results(const std::filesystem::path& path, const Results& results) {
   write_reliability(root.create_group("reliability"), results.statistics.reliability);
   if (results.statistics.signals) write_comparison(root.create_group("signals"), *results.statistics.signals);
   write_heads(root, results);
+  if (results.race) race::write_race(root.create_group("race"), *results.race);
   storage::write_provenance(root.create_group("provenance"), results.provenance);
   file.commit();
 }
@@ -415,6 +437,15 @@ Results read_results(const std::filesystem::path& path) {
   results.statistics.reliability = read_reliability(root.group("reliability"));
   if (root.contains_group("signals")) results.statistics.signals = read_comparison(root.group("signals"));
   read_heads(root, results);
+  if (root.contains_group("race")) {
+    results.race = race::read_race(root.group("race"));
+    const Measurement& m = results.calibration;
+    if (results.race->layer != m.layer) {
+      fail(ExitCode::kBadData, root.group("race").where("layer") + ": differs from the layers of /calibration");
+    }
+    results.race->layer_examples =
+        m.layer_examples.empty() ? std::vector<int64_t>(m.layer.size(), m.n_examples()) : m.layer_examples;
+  }
   results.provenance = storage::read_provenance(root.group("provenance"));
   if (!file.has_checksum()) note_no_checksum(path);
   return results;

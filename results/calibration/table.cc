@@ -8,6 +8,7 @@
 #include "base/strings.h"
 #include "base/terminal_table.h"
 #include "results/calibration/heads.h"
+#include "results/race/text.h"
 #include "results/stats/resampling.h"
 
 namespace winnow::calibration {
@@ -260,6 +261,7 @@ std::vector<int64_t> layers_to_keep(const Statistics& statistics) {
 std::string to_table(const Results& results, const TableStyle& style) {
   const Statistics& statistics = results.statistics;
   std::string text = base_block(results) + "\n" + ranking_block(results, style) + "\n" + answer_line(statistics);
+  if (results.race) text += "\n" + race::to_block(*results.race);
   if (results.calibration.by_setting.n_settings() > 0) {
     text += "\n" + settings_block(results.calibration);
   } else if (results.calibration.by_window.n_windows() > 0) {

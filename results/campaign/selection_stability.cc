@@ -35,7 +35,12 @@ void summarise(std::vector<double>& shares, SelectionStability& result) {
 }  // namespace
 
 std::vector<SelectionStability> selection_stability(const calibration::Measurement& measurement, uint64_t seed) {
-  const stats::Table<double> delta = calibration::columns_of(measurement).delta_nll;
+  // Subsets are of examples that every layer has.
+  const stats::Table<double> delta =
+      measurement.layer_examples.empty()
+          ? calibration::columns_of(measurement).delta_nll
+          : calibration::columns_of(calibration::first_examples(measurement, measurement.n_shared_examples()))
+                .delta_nll;
   std::vector<SelectionStability> budgets;
   for (const int64_t divisor : kStudyDivisors) {
     if (delta.cols >= divisor) budgets.push_back({.divisor = divisor, .keep = delta.cols / divisor});

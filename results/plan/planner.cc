@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <map>
 #include <set>
 #include <utility>
 
@@ -158,16 +159,44 @@ void Planner::check_engine(const Service& service) const {
   }
 }
 
-Planner::Costs Planner::costs(const Service& service) const {
-  check_engine(service);
+Planner::Rules Planner::rules_of(const Service& service) const {
   const std::string model_type = input_.results.provenance.text("model_type");
-  const serving::Engine* engine = serving::find_engine(service.engine);
   const std::vector<const serving::EngineRow*> rows = rows_of(service, model_type);
   const auto needs = [](const serving::EngineRow* row) { return row->limits.needs_full; };
-  const bool needs_full = !rows.empty() && std::ranges::all_of(rows, needs);
+  return {.engine = serving::find_engine(service.engine),
+          .needs_full = !rows.empty() && std::ranges::all_of(rows, needs),
+          .has_one_window = has_one_window(service, model_type)};
+}
+
+std::optional<double> Planner::bytes_of(std::vector<int64_t> windows, std::span<const KvType> kv,
+                                        const Service& service, const Rules& rules) const {
+  if (rules.engine != nullptr && !serving::kv_obstacle(*rules.engine, kv).empty()) return std::nullopt;
+  std::set<int64_t> sizes(windows.begin(), windows.end());
+  if (rules.needs_full && !sizes.contains(0)) return std::nullopt;
+  sizes.erase(0);
+  if (rules.has_one_window && sizes.size() > 1) return std::nullopt;
+  if (rules.engine != nullptr) {
+    return serving::kv_allocation(rules.engine->name, windows, service.shape, service.demand, kv).allocated_bytes;
+  }
+  for (int64_t& window : windows) window += window > 0 ? sinks_ : 0;
+  return serving::kv_allocation(service.engine, windows, service.shape, service.demand, kv).ideal_bytes;
+}
+
+std::optional<double> Planner::allocated_bytes(const Plan& plan, const Service& service) const {
+  try {
+    check_engine(service);
+  } catch (const Error&) {  // it says why; a table of engines has no room for that
+    return std::nullopt;
+  }
+  return bytes_of(plan.windows, plan.kv, service, rules_of(service));
+}
+
+Planner::Costs Planner::costs(const Service& service) const {
+  check_engine(service);
+  const Rules rules = rules_of(service);
   Costs costs;
   costs.service = service;
-  costs.has_one_window = has_one_window(service, model_type);
+  costs.has_one_window = rules.has_one_window;
   const std::vector<int64_t> fixed = fixed_windows();
   const Price price = [&](const Counts& counts) -> std::optional<double> {
     std::vector<int64_t> windows = fixed;
@@ -176,16 +205,7 @@ Planner::Costs Planner::costs(const Service& service) const {
       windows.insert(windows.end(), stats::at(counts[s]), s < windows_.size() ? windows_[s] : 0);
       kv.insert(kv.end(), stats::at(counts[s]), kv_[s]);
     }
-    if (engine != nullptr && !serving::kv_obstacle(*engine, kv).empty()) return std::nullopt;
-    std::set<int64_t> sizes(windows.begin(), windows.end());
-    if (needs_full && !sizes.contains(0)) return std::nullopt;
-    sizes.erase(0);
-    if (costs.has_one_window && sizes.size() > 1) return std::nullopt;
-    if (engine != nullptr) {
-      return serving::kv_allocation(engine->name, windows, service.shape, service.demand, kv).allocated_bytes;
-    }
-    for (int64_t& window : windows) window += window > 0 ? sinks_ : 0;
-    return serving::kv_allocation(service.engine, windows, service.shape, service.demand, kv).ideal_bytes;
+    return bytes_of(std::move(windows), kv, service, rules);
   };
   costs.prices = knapsack_->prices(price);
   costs.least_bytes = Knapsack::least(costs.prices);
@@ -236,9 +256,29 @@ void Planner::add_interval(const Assignment& assignment, Plan& plan) const {
   const int64_t n = input_.results.calibration.n_examples();
   plan.ci_low = plan.ci_high = std::numeric_limits<double>::quiet_NaN();
   if (n < 2) return;
-  const std::vector<double> by_example = loss_by_example(assignment.setting);
+  // Layers may have fewer examples than there are. Those that have the same ones are added up first: so a plan of a
+  // complete table is one column.
+  std::map<int64_t, std::vector<double>> by_count;
+  const std::vector<int64_t>& counts = input_.results.calibration.layer_examples;
+  for (std::size_t i = 0; i < layers_.size(); ++i) {
+    const int64_t n_own = counts.empty() ? n : counts[i];
+    std::vector<double>& sums = by_count[n_own];
+    sums.resize(stats::at(n_own), 0.0);
+    for (int64_t e = 0; e < n_own; ++e) {
+      sums[stats::at(e)] += delta_[stats::at(assignment.setting[i])](e, static_cast<int64_t>(i));
+    }
+  }
   std::vector<double> means;
-  for (int64_t r = 0; r < kResamples; ++r) means.push_back(stats::mean_of(by_example, stats::draw_rows(n, seed_, r)));
+  for (int64_t r = 0; r < kResamples; ++r) {
+    const std::vector<int64_t> draw = stats::draw_rows(n, seed_, r);
+    double mean = 0.0;
+    for (const auto& [n_own, sums] : by_count) {
+      std::vector<int64_t> own = draw;
+      if (n_own < n) std::erase_if(own, [end = n_own](int64_t row) { return row >= end; });
+      mean += own.empty() ? stats::mean_of(sums) : stats::mean_of(sums, own);
+    }
+    means.push_back(mean);
+  }
   const stats::Interval interval = stats::percentile_interval(means);
   plan.ci_low = interval.low;
   plan.ci_high = interval.high;
@@ -263,6 +303,22 @@ Plan Planner::best(const Costs& costs, double budget, const std::string& flag) c
   plan.loss = found->loss;
   add_interval(*found, plan);
   return plan;
+}
+
+std::vector<PlanLook> Planner::settle(const Costs& costs, double budget, double confidence,
+                                      const race::Tolerance& tolerance) const {
+  std::vector<stats::Table<double>> shared = delta_;
+  for (stats::Table<double>& delta : shared) {
+    delta.rows = input_.results.calibration.n_shared_examples();
+    delta.values.resize(stats::at(delta.rows * delta.cols));
+  }
+  // Settings in types of keys and values are in the order in which they were measured.
+  int64_t narrowest = 0;
+  for (std::size_t s = 0; s < windows_.size(); ++s) {
+    const bool is_window = windows_[s] > 0 && kv_[s] == KvType::kStored;
+    if (is_window && windows_[s] < windows_[stats::at(narrowest)]) narrowest = static_cast<int64_t>(s);
+  }
+  return plan::settle(shared, costs.prices, budget, confidence, tolerance, narrowest);
 }
 
 selection::Selection Planner::selection(const Plan& plan, const Costs& costs, const std::string& budget,

@@ -4,12 +4,15 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "results/plan/knapsack.h"
+#include "results/plan/settling.h"
 #include "results/selection/select_input.h"
 #include "results/selection/selection.h"
+#include "results/serving/engines.h"
 #include "results/serving/kv_allocation.h"
 
 namespace winnow::plan {
@@ -61,7 +64,7 @@ class Planner {
   // The mean loss of each layer alone under each setting; (layers(), settings).
   const stats::Table<double>& loss_alone() const { return loss_alone_; }
   // Return what all layers of the model see under settings of layers(), keys, 0: all; (n_layers); and for each example
-  // of the calibration the sum of what the layers lose alone; (examples).
+  // of the calibration the sum of what the layers lose alone; (examples), NaN beyond n_shared_examples().
   std::vector<int64_t> windows_of(const std::vector<int64_t>& settings) const;
   std::vector<double> loss_by_example(const std::vector<int64_t>& settings) const;
   // Returns what a layer keeps under each setting, bytes: no engine's allocation, but in the order of any.
@@ -82,12 +85,28 @@ class Planner {
   // than any plan takes, or more than full attention takes. `flag` names the budget in messages.
   Plan best(const Costs& costs, double budget, const std::string& flag) const;
 
+  // Returns whether other plans within `budget` could be better than the one of the first examples, look by look; over
+  // the examples that every layer was measured on.
+  std::vector<PlanLook> settle(const Costs& costs, double budget, double confidence,
+                               const race::Tolerance& tolerance) const;
+  // Returns what an engine allocates for the keys and values of a plan, bytes; none where it does not run the plan.
+  std::optional<double> allocated_bytes(const Plan& plan, const Service& service) const;
+
   // Returns the plan as a selection, which evaluate and export read; `origin` names the results. `budget` is how it was
   // given.
   selection::Selection selection(const Plan& plan, const Costs& costs, const std::string& budget,
                                  const std::string& origin) const;
 
  private:
+  // What an engine makes of windows and types in single layers of this model.
+  struct Rules {
+    const serving::Engine* engine = nullptr;  // null: kIdeal
+    bool needs_full = false;                  // that one layer at least has full attention
+    bool has_one_window = false;              // all windowed layers have the same
+  };
+  Rules rules_of(const Service& service) const;
+  std::optional<double> bytes_of(std::vector<int64_t> windows, std::span<const KvType> kv, const Service& service,
+                                 const Rules& rules) const;
   std::vector<KvType> kv_of(const std::vector<int64_t>& settings) const;
   std::vector<int64_t> fixed_windows() const;
   void check_engine(const Service& service) const;

@@ -19,12 +19,14 @@ constexpr double kFewAnswers = 0.5;
 // Of the layer that the figure shows best: its mean in standard errors. Infinite where all examples change alike.
 double power_of(const stats::Table<double>& values) {
   double best = 0.0;
-  const std::vector<int64_t> all = stats::iota(values.rows);
   for (int64_t column = 0; column < values.cols; ++column) {
     std::vector<double> layer;
-    for (int64_t e = 0; e < values.rows; ++e) layer.push_back(values(e, column));
-    const double mean = stats::mean_of(layer, all);
-    if (mean != 0.0) best = std::max(best, std::abs(mean) / stats::standard_error(layer.data(), values.rows));
+    for (int64_t e = 0; e < values.rows; ++e) {
+      if (!std::isnan(values(e, column))) layer.push_back(values(e, column));
+    }
+    const double mean = stats::mean_of(layer);
+    const auto n = static_cast<int64_t>(layer.size());
+    if (n > 1 && mean != 0.0) best = std::max(best, std::abs(mean) / stats::standard_error(layer.data(), n));
   }
   return best;
 }

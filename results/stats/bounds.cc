@@ -132,6 +132,21 @@ MeanBounds mean_bounds(const Table<double>& values, uint64_t seed, int64_t n_res
   return bounds;
 }
 
+OneMeanBounds student_bounds(std::span<const double> values, double error) {
+  constexpr double kInfinite = std::numeric_limits<double>::infinity();
+  const auto n = static_cast<int64_t>(values.size());
+  // Values that are all equal say how often there are others, not how far off those are.
+  if (n < 2 || all_equal(values)) return {-kInfinite, kInfinite};
+  const std::vector<int64_t> all = iota(n);
+  const double mean = mean_of(values, all);
+  const Moments moments = moments_of(values.data(), all, mean);
+  const double skewness = skewness_of(values, mean, moments);
+  const double distance = student_quantile_above(error, n - 1) * std::sqrt(moments.variance / static_cast<double>(n));
+  const auto longer = [](double skewness_of_side) { return 1.0 + kSkewnessFactor * std::max(0.0, skewness_of_side); };
+  // A long limb above that the values lack would raise their mean.
+  return {mean - longer(-skewness) * distance, mean + longer(skewness) * distance};
+}
+
 double standard_error(const double* values, int64_t n) {
   if (n < 2) return std::numeric_limits<double>::quiet_NaN();
   const std::vector<int64_t> all = iota(n);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "results/stats/table.h"
@@ -25,6 +26,16 @@ struct MeanBounds {
 // that of the error divided by 1 + the rows' mean skewness, as few examples show too little of such a limb. A row whose
 // values are all equal has that value as its bounds.
 MeanBounds mean_bounds(const Table<double>& values, uint64_t seed, int64_t n_resamples);
+
+// Bounds of one mean, each of which is wrong with about that probability.
+struct OneMeanBounds {
+  double lower = 0.0, upper = 0.0;  // infinite where the values say nothing: one value, or all are equal
+};
+// Returns the bounds of Student's t, for probabilities that are too small for draws: on the side of the long limb of
+// skewed values the critical value is longer by the factor 1 + kSkewnessFactor * skewness. The factor was chosen
+// on the table of tests/bench/race_coverage.cc, which so is no independent check of it.
+inline constexpr double kSkewnessFactor = 1.0;
+OneMeanBounds student_bounds(std::span<const double> values, double error);
 
 // Returns the standard error of the mean, with n - 1 in the denominator of the variance; NaN for one value.
 double standard_error(const double* values, int64_t n);

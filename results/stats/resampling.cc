@@ -18,14 +18,16 @@ constexpr double kMaxUndefinedShare = 0.05;
 
 std::vector<double> mean_of_rows(const Table<double>& table, std::span<const int64_t> rows) {
   std::vector<double> sum(at(table.cols), 0.0);
-  int64_t n_rows = 0;
+  std::vector<double> n_values(at(table.cols), 0.0);
   for (const int64_t row : rows) {
     const double* values = &table.values[at(row * table.cols)];
-    if (std::isnan(values[0])) continue;
-    ++n_rows;
-    for (std::size_t c = 0; c < sum.size(); ++c) sum[c] += values[c];
+    for (std::size_t c = 0; c < sum.size(); ++c) {
+      const bool is_there = !std::isnan(values[c]);
+      sum[c] += is_there ? values[c] : 0.0;
+      n_values[c] += is_there ? 1.0 : 0.0;
+    }
   }
-  for (double& value : sum) value /= static_cast<double>(n_rows);
+  for (std::size_t c = 0; c < sum.size(); ++c) sum[c] /= n_values[c];
   return sum;
 }
 

@@ -36,8 +36,8 @@ double mean_of(const Values& values, std::span<const int64_t> rows) {
   return sum / static_cast<double>(rows.size());
 }
 
-// Returns the same of every column of a table, (cols): rows that begin with NaN have no figures and are passed over;
-// NaN where no row is left.
+// Returns the same of every column of a table, (cols): cells that are NaN have no figure and are passed over; NaN where
+// a column has none.
 std::vector<double> mean_of_rows(const Table<double>& table, std::span<const int64_t> rows);
 
 std::vector<int64_t> iota(int64_t n);

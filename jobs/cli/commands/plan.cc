@@ -42,6 +42,8 @@ struct Options {
   std::optional<std::string> engine;   // none: plan::kIdeal
   std::optional<int64_t> concurrency;  // none: 1
   std::optional<int64_t> max_seq_len;
+  std::string until;      // "95%"; "": not asked
+  std::string tolerance;  // of it; "": 1 %
 };
 
 struct NamedPlan {
@@ -49,6 +51,7 @@ struct NamedPlan {
   double budget_bytes = 0.0;
   const plan::Planner::Costs* costs = nullptr;
   plan::Plan plan;
+  std::vector<plan::PlanLook> looks;  // with --until
 };
 
 // "full", "512 fp8": what a layer of a plan sees, and the type of its keys and values.
@@ -110,6 +113,40 @@ std::string legend(const plan::Planner::Costs& costs) {
                  2);
 }
 
+// "24 examples" or the bound that says why there are none.
+std::string settled_text(const std::vector<plan::PlanLook>& looks) {
+  int64_t settled = 0;
+  for (const plan::PlanLook& look : looks) {
+    settled = look.is_settled() ? (settled > 0 ? settled : look.n_examples) : 0;
+  }
+  const plan::PlanLook& last = looks.back();
+  const std::string gain = std::isfinite(last.gain) ? number(last.gain) + " nats" : "an unknown loss";
+  const std::string tolerance = ", tolerance " + number(last.tolerance_nats);
+  if (settled > 0) return "settled after " + std::to_string(settled) + " examples (" + gain + tolerance + ")";
+  return "open after " + std::to_string(last.n_examples) + " examples: another plan could lose less by up to " + gain +
+         tolerance;
+}
+
+std::string to_settled(const std::vector<NamedPlan>& plans, const std::string& confidence) {
+  std::string text = "\n" + wrapped("Examples that each plan needed, at " + confidence +
+                                        " confidence: settled where no plan in the same memory can lose less by more "
+                                        "than the tolerance",
+                                    2);
+  for (const NamedPlan& named : plans) text += wrapped("  " + named.budget + ": " + settled_text(named.looks), 6);
+  return text;
+}
+
+Json looks_object(const std::vector<plan::PlanLook>& looks) {
+  Json list = Json::array();
+  for (const plan::PlanLook& look : looks) {
+    list.push_back({{"examples", look.n_examples},
+                    {"gain", number_or_null(look.gain)},
+                    {"tolerance_nats", look.tolerance_nats},
+                    {"is_settled", look.is_settled()}});
+  }
+  return list;
+}
+
 std::string to_layers(const std::vector<int64_t>& windows, const std::vector<KvType>& kv) {
   std::string text = kv.empty() ? "layer   window\n" : "layer   window  type\n";
   for (std::size_t layer = 0; layer < windows.size(); ++layer) {
@@ -120,7 +157,21 @@ std::string to_layers(const std::vector<int64_t>& windows, const std::vector<KvT
   return text;
 }
 
-Json plan_object(const NamedPlan& named) {
+// What each engine allocates for the plan, null where it does not run it.
+Json allocations_object(const NamedPlan& named, const plan::Planner& planner) {
+  Json object = Json::object();
+  plan::Service service = named.costs->service;
+  std::vector<std::string> names = {plan::kIdeal};
+  for (const serving::Engine& engine : serving::engines()) names.emplace_back(engine.target);
+  for (const std::string& name : names) {
+    service.engine = name;
+    const std::optional<double> bytes = planner.allocated_bytes(named.plan, service);
+    object[name] = bytes ? Json(static_cast<int64_t>(*bytes)) : Json(nullptr);
+  }
+  return object;
+}
+
+Json plan_object(const NamedPlan& named, const plan::Planner& planner) {
   Json kv = Json::array();
   for (const KvType type : named.plan.kv) kv.push_back(std::string(kv_type_name(type)));
   Json object = {{"budget", named.budget},
@@ -134,8 +185,10 @@ Json plan_object(const NamedPlan& named) {
                  {"layer_windows", plan::windows_json(named.plan.windows)},
                  {"predicted_delta_nll", named.plan.loss},
                  {"ci_low", number_or_null(named.plan.ci_low)},
-                 {"ci_high", number_or_null(named.plan.ci_high)}};
+                 {"ci_high", number_or_null(named.plan.ci_high)},
+                 {"allocated_bytes", allocations_object(named, planner)}};
   if (!named.plan.kv.empty()) object["layer_kv"] = std::move(kv);
+  if (!named.looks.empty()) object["looks"] = looks_object(named.looks);
   return object;
 }
 
@@ -145,6 +198,11 @@ void check(const Options& options) {
   }
   if (!options.out.empty() && (options.curve || options.budgets.size() != 1)) {
     fail(ExitCode::kUsage, "--out takes the plan of one --budget; leave the others and --curve out");
+  }
+  if (!options.until.empty()) race::parse_confidence(options.until, "--until");
+  if (!options.tolerance.empty()) {
+    race::parse_tolerance(options.tolerance, "--until-tolerance");
+    if (options.until.empty()) fail(ExitCode::kUsage, "--until-tolerance needs --until, such as --until 95%");
   }
   if (options.concurrency) plan::check_range("--concurrency", *options.concurrency, plan::kMostSequences);
   if (options.max_seq_len) plan::check_range("--max-seq-len", *options.max_seq_len, plan::kMostTokens);
@@ -178,7 +236,12 @@ class Plans {
  private:
   NamedPlan named(const plan::Budget& budget, const plan::Planner::Costs& costs) const {
     const double bytes = budget.of(costs.full_bytes);
-    return {budget.text, bytes, &costs, planner_.best(costs, bytes, "--budget " + budget.text)};
+    NamedPlan named{budget.text, bytes, &costs, planner_.best(costs, bytes, "--budget " + budget.text), {}};
+    if (options_.until.empty()) return named;
+    const race::Tolerance tolerance =
+        options_.tolerance.empty() ? race::Tolerance{} : race::parse_tolerance(options_.tolerance, "--until-tolerance");
+    named.looks = planner_.settle(costs, bytes, race::parse_confidence(options_.until, "--until"), tolerance);
+    return named;
   }
 
   const plan::Planner::Costs& costs_of(const std::optional<int64_t>& length) {
@@ -203,14 +266,15 @@ void write_text(const std::string& text) {
   std::fwrite(safe.data(), 1, safe.size(), stdout);
 }
 
-void print(const std::vector<NamedPlan>& plans, bool json) {
+void print(const std::vector<NamedPlan>& plans, const plan::Planner& planner, const std::string& until, bool json) {
   std::string text;
   if (json) {
     Json object = {{"format", "winnow-plans"}, {"format_version", 1}, {"plans", Json::array()}};
-    for (const NamedPlan& named : plans) object["plans"].push_back(plan_object(named));
+    for (const NamedPlan& named : plans) object["plans"].push_back(plan_object(named, planner));
     text = json_text(object, 2) + "\n";
   } else {
     text = to_table(plans) + legend(*plans.front().costs);
+    if (!until.empty()) text += to_settled(plans, until);
     if (plans.size() == 1) text += "\n" + to_layers(plans.front().plan.windows, plans.front().plan.kv);
   }
   write_text(text);
@@ -218,6 +282,11 @@ void print(const std::vector<NamedPlan>& plans, bool json) {
 
 // The search was for one service, and its plans fit no other.
 void check_service(const Options& options, const plan::SearchedPlans& found) {
+  if (!options.until.empty()) {
+    fail(
+        ExitCode::kUsage,
+        "--until is for plans made of a calibration; a search says itself whether its plans are settled: leave it out");
+  }
   const auto same = [](const std::string& flag, const std::string& given, const std::string& there) {
     if (given == there) return;
     fail(ExitCode::kUsage, flag + " is " + given + ", but the plans were searched for " + there +
@@ -313,7 +382,7 @@ int run_plan(const Options& options) {
     selection::write_selection(options.out,
                                plans.planner().selection(only.plan, *only.costs, only.budget, path.string()));
   }
-  print(made, options.json);
+  print(made, plans.planner(), options.until, options.json);
   if (made.front().costs->has_one_window && plans.planner().windows().size() > 1) {
     std::fprintf(stderr, "winnow: note: %s has one window for all windowed layers of this model: each plan has one\n",
                  std::string(serving::find_engine(*options.engine)->title).c_str());
@@ -351,6 +420,15 @@ Command add_plan(const cli::Verb& program) {
       .type_name("N");
   verb.add_option("--model", options->model, "Checkpoint, for its config.json (default: where the results say it was)")
       .type_name("DIR");
+  verb.add_option(
+          "--until", options->until,
+          "Say after how many of the examples each plan was settled, with the probability P such as 95%: no plan "
+          "in the same memory loses less by more than the tolerance (default: not said)")
+      .type_name("P");
+  verb.add_option(
+          "--until-tolerance", options->tolerance,
+          "Of --until: 1% of what the narrowest window costs in all layers, or 0.01 nats per token (default: 1%)")
+      .type_name("LOSS");
   verb.add_option("--seed", options->seed, "Seed of the bootstrap (default: 0)").type_name("N");
   verb.add_option("--out", options->out, "Write the plan of one budget here, as JSON (default: only print)")
       .type_name("FILE");

@@ -60,6 +60,36 @@ std::vector<Option> input_options() {
            .part = Part::kExtent}};
 }
 
+std::vector<Option> race_options() {
+  return {
+      {.name = "until",
+       .field = &RunOptions::until,
+       .verbs = kCalibrate,
+       .value = "P",
+       .help = "Take examples, 16, 24, 32, 48, ..., only until no other layers would be kept, with the probability P "
+               "such as 95%; a layer whose place is certain is left out of further ones",
+       .absent = "all examples, all layers",
+       .part = Part::kExtent,
+       .sweep = SweepUse::kNever},
+      {.name = "until-budgets",
+       .field = &RunOptions::until_budgets,
+       .verbs = kCalibrate,
+       .value = "K,K",
+       .help = "Of --until: numbers of layers with full attention for which that is to hold",
+       .absent = "an eighth, a quarter and a half of the measured layers, and --top-k",
+       .part = Part::kExtent,
+       .sweep = SweepUse::kNever},
+      {.name = "until-tolerance",
+       .field = &RunOptions::until_tolerance,
+       .verbs = kCalibrate,
+       .value = "LOSS",
+       .help = "Of --until: loss for which one layer may as well be kept in another's place: 1% of what windowing "
+               "all layers costs, or 0.01 nats per token",
+       .absent = "1%",
+       .part = Part::kExtent,
+       .sweep = SweepUse::kNever}};
+}
+
 std::vector<Option> statistics_options() {
   return {{.name = "top-k",
            .field = &RunOptions::top_k,
@@ -213,11 +243,12 @@ struct Group {
 
 std::vector<Option> all_options() {
   const std::vector<Group> groups = {
-      {"Inputs and output", input_options()},  {"Search", search_options()},
-      {"Search for plans", plan_options()},    {"What is measured", window_options()},
-      {"What is measured", pattern_options()}, {"Signals besides NLL and matches", signal_options()},
-      {"Statistics", statistics_options()},    {"Free generation", generation_options()},
-      {"Machine", machine_options()},          {"Printing", printing_options()}};
+      {"Inputs and output", input_options()},    {"Search", search_options()},
+      {"Search for plans", plan_options()},      {"What is measured", window_options()},
+      {"What is measured", pattern_options()},   {"Signals besides NLL and matches", signal_options()},
+      {"Statistics", statistics_options()},      {"As many examples as needed", race_options()},
+      {"Free generation", generation_options()}, {"Machine", machine_options()},
+      {"Printing", printing_options()}};
   std::vector<Option> all;
   for (const Group& group : groups) {
     for (const Option& option : group.options) {

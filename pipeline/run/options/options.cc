@@ -9,6 +9,8 @@
 #include "base/strings.h"
 #include "kernels/cuda/cuda.h"
 #include "pipeline/run/options/option_table.h"
+#include "results/calibration/statistics.h"
+#include "results/race/race.h"
 #include "results/search/search.h"
 #include "results/selection/pattern.h"
 #include "results/selection/selection.h"
@@ -44,6 +46,22 @@ const Target* find_target(const std::string& name) {
 void require_at_least(const std::string& flag, int64_t value, int64_t least) {
   if (value >= least) return;
   refuse(flag + " is " + std::to_string(value) + ", expected at least " + std::to_string(least));
+}
+
+// "3,9": numbers of at least 1, rising and each once.
+std::vector<int64_t> parse_numbers(const std::string& text, const std::string& flag, const std::string& example) {
+  std::set<int64_t> numbers;
+  std::stringstream list(text);
+  for (std::string item; std::getline(list, item, ',');) {
+    const auto number = parse_number(item);
+    if (!number || *number < 1) {
+      refuse(flag + ": \"" + item + "\" is no number of at least 1; expected for example " + example);
+    }
+    numbers.insert(*number);
+  }
+  if (numbers.empty() || text.ends_with(','))
+    refuse(flag + ": \"" + text + "\" is no list; expected for example " + example);
+  return {numbers.begin(), numbers.end()};
 }
 
 bool decodes_full(const RunOptions& options) {
@@ -109,6 +127,27 @@ void check_kv(const RunOptions& options) {
   }
 }
 
+void check_race(const RunOptions& options) {
+  if (options.until.empty()) {
+    if (!options.until_budgets.empty()) refuse("--until-budgets needs --until, such as --until 95%");
+    if (!options.until_tolerance.empty()) refuse("--until-tolerance needs --until, such as --until 95%");
+    return;
+  }
+  race::parse_confidence(options.until, "--until");
+  if (!options.until_tolerance.empty()) race::parse_tolerance(options.until_tolerance, "--until-tolerance");
+  if (!options.until_budgets.empty()) parse_numbers(options.until_budgets, "--until-budgets", "3,9");
+  if (options.base != "full")
+    refuse("--until counts losses from full attention; leave --base " + options.base + " out");
+  if (options.per_kv_head) {
+    refuse("--until chooses among layers; leave --per-kv-head out, or measure heads without --until in another --out");
+  }
+  if (!options.kv.empty() && parse_kv_types(options.kv, "--kv") != std::vector{KvType::kStored}) {
+    refuse(
+        "--until measures layers with keys and values as they are computed; leave --kv out, or measure its types "
+        "without --until in another --out");
+  }
+}
+
 void check_calibrate(const RunOptions& options) {
   if (options.base != "full" && options.base != "windowed" && options.base.rfind("list:", 0) != 0) {
     refuse("--base is \"" + options.base + "\", expected full, windowed or list: with layers, such as list:1,4,5");
@@ -120,6 +159,7 @@ void check_calibrate(const RunOptions& options) {
   resolve_signals(options);
   check_heads(options);
   check_kv(options);
+  check_race(options);
   if (options.windows.empty()) return;
   const std::vector<int64_t> windows = parse_windows(options.windows, "--windows");
   if (options.window > 0 && std::ranges::find(windows, options.window) == windows.end()) {
@@ -372,6 +412,7 @@ Settings resolve_settings(const RunOptions& options, int64_t n_layers) {
     refuse("--top-k is " + std::to_string(*options.top_k) + ", but only " + std::to_string(settings.layers.size()) +
            " layers are measured");
   }
+  if (!options.until.empty()) race_budgets(options, static_cast<int64_t>(settings.layers.size()));
   return settings;
 }
 
@@ -380,6 +421,16 @@ cuda::CudaOptions::Attention parse_attention(const std::string& name) {
   if (name == "cudnn") return cuda::CudaOptions::Attention::kCudnn;
   if (name == "hopper") return cuda::CudaOptions::Attention::kHopper;
   return name == "own" ? cuda::CudaOptions::Attention::kBuiltin : cuda::CudaOptions::Attention::kAuto;
+}
+
+std::vector<int64_t> race_budgets(const RunOptions& options, int64_t n_layers) {
+  if (options.until_budgets.empty()) return calibration::budgets(n_layers, options.top_k.value_or(0));
+  std::vector<int64_t> budgets = parse_numbers(options.until_budgets, "--until-budgets", "3,9");
+  if (budgets.back() > n_layers) {
+    refuse("--until-budgets has " + std::to_string(budgets.back()) + ", but only " + std::to_string(n_layers) +
+           " layers are measured");
+  }
+  return budgets;
 }
 
 std::vector<int64_t> parse_windows(const std::string& text, const std::string& flag) {

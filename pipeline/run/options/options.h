@@ -60,6 +60,9 @@ struct RunOptions {
   bool per_kv_head = false;                // every key head of every layer is measured alone, too
   bool per_token = false;                  // the NLL of every answer token is kept
   std::optional<int64_t> top_k;            // budget besides L/8, L/4 and L/2
+  std::string until;                       // "95%": examples are added until the selections are settled; "": all
+  std::string until_budgets;               // "3,9": K of the selections that are to settle; "": L/8, L/4, L/2 and top_k
+  std::string until_tolerance;             // "1%" or "0.01", as results/race/race.h parses it; "": 1 %
   std::string signals;                     // names with commas, "all" or "none"; "": none
   std::optional<std::string> sensitivity;  // "tail" (default) or "full"
   std::optional<int64_t> lazy_sinks, lazy_recent, lazy_last;
@@ -191,6 +194,10 @@ const std::vector<std::string>& target_names();
 engine::SignalOptions resolve_signals(const RunOptions& options);
 // Returns the settings for a model. Throws Error(kUsage), also for layers that the model does not have.
 Settings resolve_settings(const RunOptions& options, int64_t n_layers);
+
+// Returns the budgets of until_budgets, or those that a calibration has anyway, for so many measured layers; rising.
+// Throws Error(kUsage).
+std::vector<int64_t> race_budgets(const RunOptions& options, int64_t n_layers);
 
 // Parses "512,2048" and returns the windows, rising. Throws Error(kUsage).
 std::vector<int64_t> parse_windows(const std::string& text, const std::string& flag);

@@ -108,6 +108,16 @@ def test_one_selection_is_a_row(tmp_path):
     assert code == BAD_DATA and "content_sha256" in err
 
 
+def test_types_of_keys_and_values_are_said(tmp_path):
+    data = plans()
+    said = "keep keys and values in narrower types"
+    (tmp_path / "plans.json").write_text(json.dumps(data))
+    assert said not in page_of(tmp_path / "plans.json", tmp_path)
+    data["plans"][0]["layer_kv"] = ["fp8", *(["bf16"] * 11)]
+    (tmp_path / "plans.json").write_text(json.dumps(data))
+    assert said in page_of(tmp_path / "plans.json", tmp_path)
+
+
 def _change(data, **values):
     data["plans"][1] |= values
 

@@ -17,7 +17,7 @@ from winnow.report.wording import count, interval, listed, number, percent
 
 PLANS, SELECTION = "winnow-plans", "winnow-selection"
 FORMATS = (PLANS, SELECTION)
-VERSIONS = {PLANS: (1,), SELECTION: (1, 2)}
+VERSIONS = {PLANS: (1,), SELECTION: (1, 2, 3)}
 LARGEST = 2**26  # bytes; the curve of a model with 1,000 layers takes 200 KB
 FULL = 0  # window of a layer with full attention
 _NAN = float("nan")
@@ -112,6 +112,7 @@ def _read_plans(data: dict[str, Any], path: pathlib.Path) -> Plans:
         raise ValueError("it holds no plans of one model")
     first = data["plans"][0]
     result = _result(path, sorted(found, key=lambda plan: plan.bytes))
+    _note_types(result, data["plans"])
     result.engine = clean(first.get("engine", ""))
     result.length = _whole(_figure(first, "max_seq_len"), 0)
     result.concurrency = _whole(_figure(first, "concurrency"), 1)
@@ -144,6 +145,7 @@ def _read_selection(data: dict[str, Any], path: pathlib.Path) -> Plans:
         _figure(facts, "plan_predicted_delta_nll_ci_high"),
     )
     result = _result(path, [plan])
+    _note_types(result, [data])
     result.engine = clean(facts.get("plan_engine", ""))
     result.length = _whole(_figure(facts, "plan_max_seq_len"), 0)
     result.concurrency = _whole(_figure(facts, "plan_concurrency"), 1)
@@ -155,6 +157,14 @@ def _read_selection(data: dict[str, Any], path: pathlib.Path) -> Plans:
 
 def _result(path: pathlib.Path, plans: list[Plan]) -> Plans:
     return Plans(path=str(path), layers=np.arange(len(plans[0].windows)), plans=plans)
+
+
+def _note_types(result: Plans, plans: Sequence[Mapping[str, Any]]) -> None:
+    if any(plan.get("layer_kv") for plan in plans):
+        result.notes.append(
+            "Layers of these plans keep keys and values in narrower types (layer_kv), which the pictures of windows do "
+            "not show; memory and losses count them."
+        )
 
 
 def _check_checksum(data: dict[str, Any], path: pathlib.Path) -> None:

@@ -312,6 +312,11 @@ def read_run(tree: xr.DataTree, path: pathlib.Path) -> Run:
     run.examples = read_examples(calibration, layers)
     if run.examples is None:
         run.notes.append("The file has no table per example; figures that need one are left out.")
+    elif run.examples.n_left_out and (counts := numbers(calibration, "layer_examples", ("layer",))) is not None:
+        run.notes.append(
+            f"Layers were measured on {int(counts.min()):,} to {int(counts.max()):,} examples, until their places were "
+            f"certain (--until); figures per example are of the {len(run.examples.ids):,} that all have."
+        )
     elif run.examples.n_left_out:
         run.notes.append(
             f"{run.examples.n_left_out} examples with values that are not finite are left out of the "
