@@ -281,6 +281,11 @@ std::vector<Variant> Settings::single_layers() const {
   return variants;
 }
 
+int64_t Settings::number_of_head(int64_t layer, int64_t head) const {
+  const std::size_t n_of_layers = base.size() * layer_settings().size();
+  return static_cast<int64_t>(n_of_layers) + layer * n_kv_heads + head;
+}
+
 std::vector<Variant> Settings::single_heads() const {
   std::vector<Variant> variants;
   for (std::size_t l = 0; l < base.size(); ++l) {

@@ -164,10 +164,7 @@ struct Settings {
   // Returns full attention with the window in one key head, for every head of every layer, layer by layer.
   std::vector<Variant> single_heads() const;
   // Returns the number among single_layers() of a head.
-  int64_t number_of_head(int64_t layer, int64_t head) const {
-    const auto n_layers = static_cast<int64_t>(base.size());
-    return n_layers * (1 + static_cast<int64_t>(other_window_keys.size())) + layer * n_kv_heads + head;
-  }
+  int64_t number_of_head(int64_t layer, int64_t head) const;
   // Returns true if a window of so many keys changes any row that is computed for an example of n_tokens.
   bool affects(int64_t keys, int64_t n_tokens, int64_t answer_start) const;
   std::string decode_name() const { return decode_full ? "full" : "windowed"; }

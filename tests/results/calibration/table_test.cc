@@ -86,7 +86,9 @@ TEST(Table, RanksLayersAndAnswers) {
 }
 
 TEST(Table, BarsAreInProportion) {
-  const std::string text = to_table(example_results(), {.utf8_bars = true});
+  Results results = example_results();
+  results.calibration.by_head = {};  // whose table has layers in its lines, too
+  const std::string text = to_table(results, {.utf8_bars = true});
   EXPECT_NE(
       line_with(text, "   2     10").find(" \xE2\x96\x88\xE2\x96\x88\xE2\x96\x88\xE2\x96\x88\xE2\x96\x88\xE2\x96\x8C"),
       std::string::npos);  // 0.4966 of 11 columns: five blocks and a half

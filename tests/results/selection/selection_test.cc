@@ -133,7 +133,7 @@ TEST(Selection, RefusesDamageNamingFileAndKey) {
   const std::vector<Damage> damages = {
       {"\"format\": \"winnow-selection\"", "\"format\": \"winnow-results\"", {"format", "winnow-results"}},
       {"\"format\": \"winnow-selection\",", "", {"format", "no such key"}},
-      {"\"format_version\": 1", "\"format_version\": 3", {"format_version", "expected 1 or 2", "found 3"}},
+      {"\"format_version\": 1", "\"format_version\": 5", {"format_version", "expected 1 to 4", "found 5"}},
       {"\"format_version\": 1", "\"format_version\": 2", {"layer_windows", "each of 12 layers"}},
       {"\"format_version\": 1", "\"format_version\": 1.0", {"format_version", "found 1.0"}},
       {"\"keep\": 3", "\"keep\": 13", {"keep", "from 0 to 12", "13"}},
