@@ -77,7 +77,7 @@ void MeasuringRun::make_weights() {
     if (!is_staged_ || ops_->device().free_bytes()) return;
     // The host's memory is the backend's: the copy is taken from what sweeps may have. No wave needs more than half.
     const ResidencyNeeds needs = residency_needs(limit);
-    is_staged_ = weight_bytes() + std::min(needs.wave_bytes, limit / 2) <= limit;
+    is_staged_ = weight_bytes() + std::max(needs.least_sweep_bytes, std::min(needs.wave_bytes, limit / 2)) <= limit;
   });
 }
 
