@@ -87,7 +87,7 @@ TEST(Table, RanksLayersAndAnswers) {
 
 TEST(Table, BarsAreInProportion) {
   Results results = example_results();
-  results.calibration.by_head = {};  // whose table has layers in its lines, too
+  results.statistics.heads.reset();  // whose table has layers in its lines, too
   const std::string text = to_table(results, {.utf8_bars = true});
   EXPECT_NE(
       line_with(text, "   2     10").find(" \xE2\x96\x88\xE2\x96\x88\xE2\x96\x88\xE2\x96\x88\xE2\x96\x88\xE2\x96\x8C"),
