@@ -54,8 +54,8 @@ std::vector<engine::SweepRequest> MeasuringRun::samples() const {
 
 // Copies of a request that fill a sweep together.
 std::vector<engine::SweepRequest> MeasuringRun::together(const engine::SweepRequest& request) const {
-  int64_t most =
-      has_owners() ? inputs_.data_sets.front().n_wanted : inputs_.data_sets.front().n_wanted / (2 * session_.size());
+  const int64_t n_ranks = session_.size();
+  int64_t most = inputs_.data_sets.front().n_wanted / (has_owners() ? 1 : 2 * n_ranks);
   if (is_streamed_) {
     const int64_t left = memory_limit_ - inputs_.prefixes.backend_bytes - weight_bytes();
     most = std::min(most, left / engine::predict_sweep_bytes(inputs_.config, *ops_, {&request, 1}));

@@ -226,8 +226,7 @@ std::vector<Settings> Refiner::candidates(double limit, const Settings& base) {
     if (!at_.contains(plan)) promising.emplace_back(forecast.loss(plan), std::move(plan));
   }
   std::ranges::sort(promising);
-  const auto repeated = std::ranges::unique(promising);
-  promising.erase(repeated.begin(), repeated.end());
+  promising.erase(std::unique(promising.begin(), promising.end()), promising.end());
   promising.resize(std::min(promising.size(), stats::at(kCandidates)));
   std::vector<Settings> plans;
   for (auto& [loss, plan] : promising) plans.push_back(std::move(plan));

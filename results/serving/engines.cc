@@ -275,7 +275,7 @@ std::string_view kv_word(const Engine& engine, KvType type) {
 std::string kv_obstacle(const Engine& engine, std::span<const KvType> kv) {
   std::vector<KvType> types(kv.begin(), kv.end());
   std::ranges::sort(types);
-  types.erase(std::ranges::unique(types).begin(), types.end());
+  types.erase(std::unique(types.begin(), types.end()), types.end());
   const std::string title(engine.title);
   const bool has_stored = !types.empty() && types.front() == KvType::kStored;
   if (has_stored) types.erase(types.begin());

@@ -108,7 +108,7 @@ class OneCell : public ::testing::Test {
   static nlohmann::json keys_with(run::Verb verb, const std::string& option) {
     const run::RunOptions command = run::command_with(verb, option);
     nlohmann::json keys = {{"verb", run::verb_name(verb)}};
-    for (const char* name : {"method", "keep", "pattern", "signals", "verify", "generate"}) {
+    for (const char* name : {"method", "keep", "pattern", "per-kv-head", "signals", "verify", "generate"}) {
       for (const run::Option* other : run::options_of(verb)) {
         if (other->name == name && name != option) put(*other, run::words_of(*other, command), keys);
       }

@@ -49,6 +49,9 @@ inline const std::map<std::string, std::vector<std::string>>& other_values() {
       {"lazy-recent", {"9", "10"}},
       {"lazy-last", {"11", "12"}},
       {"top-k", {"1", "2"}},
+      {"until", {"95%", "90%"}},
+      {"until-budgets", {"1,2", "1"}},
+      {"until-tolerance", {"2%", "0.01"}},
       {"baseline", {"windowed", "periodic:2@0"}},
       {"margin", {"1%", "0.01"}},
       {"seed", {"5", "6"}},
@@ -82,6 +85,7 @@ inline RunOptions command_with(Verb verb, const std::string& option) {
   if (verb == Verb::kEvaluate) options.patterns = {"first:1"};
   if (option == "sensitivity" || option.starts_with("lazy")) options.signals = "all";
   if (option == "exact" && verb == Verb::kCalibrate) options.per_kv_head = true;
+  if (option.starts_with("until-")) options.until = "95%";
   if (option == "verify-examples") options.verify = 3;
   if (option == "stop-tokens" || option == "responses") options.generate = 4;
   return options;
