@@ -115,6 +115,7 @@ TEST(OptionTable, AnOptionIsInTheIdentityWhereItSaysSo) {
   RunOptions all = command_with(Verb::kSearch, "");
   all.signals = "all";
   all.windows = "16,64";
+  all.kv = "fp8";
   all.per_kv_head = true;
   const nlohmann::json identity = identity_of_command(all);
   std::set<std::string> fields;
