@@ -50,6 +50,7 @@ void MeasuringRun::set_up(const std::function<Inputs()>& load) {
   });
   session_.agree_on_root([&] { check_run_outputs(options_.out, inputs_.other_outputs, inputs_.read_paths(options_)); });
   const auto part = in(Part::kDevice);
+  if (driver.valid()) driver.wait();
   gpu_ = choose_gpu(options_, session_);
   // All that may fail on one rank alone comes before the first step in which ranks wait for each other's weights.
   session_.agree([&] {
