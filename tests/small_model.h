@@ -78,4 +78,17 @@ inline void set_patterns(engine::SweepRequest& request, const kernels::Window& w
   for (const Pattern& variant : variants) request.variants.push_back(engine::layer_windows_of(variant, window));
 }
 
+// The sweep against one plain pass per variant, bit for bit: a request without variants computes every row of its base.
+inline void expect_equals_separate_passes(const Model& model, const engine::SweepRequest& request,
+                                          const std::string& what) {
+  const engine::SweepResult together = model.run(request);
+  engine::SweepRequest single = request;
+  single.variants.clear();
+  expect_same(model.run(single).base, together.base, what + ", base");
+  for (std::size_t v = 0; v < request.variants.size(); ++v) {
+    single.base = request.variants[v];
+    expect_same(model.run(single).base, together.variants[v], what + ", variant " + std::to_string(v));
+  }
+}
+
 }  // namespace winnow

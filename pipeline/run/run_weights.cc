@@ -68,7 +68,8 @@ void MeasuringRun::make_weights() {
     model::Residency residency = model::ModelWeights::default_residency(inputs_.config, *ops_);
     // The CPU reads its layers from the map anyhow, unless it is told.
     const bool is_asked = ops_->device().free_bytes() || options_.stream == "on";
-    if (is_asked) residency = plan_residency(residency_needs(limit), options_.stream);
+    const ResidencyNeeds needs = is_asked ? residency_needs(limit) : ResidencyNeeds{};
+    if (is_asked) residency = plan_residency(needs, options_.stream);
     is_streamed_ = is_asked && !residency.keeps_all();
     weights_ = std::make_unique<model::ModelWeights>(inputs_.config, *inputs_.checkpoint, *ops_, model::Loading::kLater,
                                                      residency);
@@ -76,7 +77,6 @@ void MeasuringRun::make_weights() {
     is_staged_ = weights_->staged_bytes() <= free_on_host;
     if (!is_staged_ || ops_->device().free_bytes()) return;
     // The host's memory is the backend's: the copy is taken from what sweeps may have. No wave needs more than half.
-    const ResidencyNeeds needs = residency_needs(limit);
     is_staged_ = weight_bytes() + std::max(needs.least_sweep_bytes, std::min(needs.wave_bytes, limit / 2)) <= limit;
   });
 }

@@ -165,9 +165,32 @@ void put_signals(const engine::SignalOptions& signals, const engine::Score& scor
   });
 }
 
+// Figures of the measured layers in other ways than the run's own, a column each; (examples * layers, n_columns).
+// variant_of(layer, column): its number. A cell that was not measured is NaN, or kNotMeasured.
+template <typename Figures, typename VariantOf>
+void read_columns(const ScoreTable& cells, const Corpus& corpus, const calibration::Measurement& m, int64_t n_columns,
+                  VariantOf variant_of, Figures& figures) {
+  const int64_t n_examples = m.n_examples();
+  const int64_t n_layers = m.n_layers();
+  figures.nll = stats::Table<double>(n_examples * n_layers, n_columns, kNan);
+  figures.exact_match = stats::Table<uint8_t>(n_examples * n_layers, n_columns, calibration::kNotMeasured);
+  figures.token_accuracy = stats::Table<double>(n_examples * n_layers, n_columns, kNan);
+  for (int64_t cell = 0; cell < n_examples * n_layers; ++cell) {
+    if (!m.is_measured(cell / n_layers, cell % n_layers)) continue;
+    const int64_t layer = m.layer[static_cast<std::size_t>(cell % n_layers)];
+    for (int64_t column = 0; column < n_columns; ++column) {
+      const engine::Score score =
+          cells.get(cell / n_layers, variant_of(layer, column), answer_tokens(corpus, cell / n_layers));
+      figures.nll(cell, column) = score.nll_nats;
+      figures.exact_match(cell, column) = score.exact_match ? 1 : 0;
+      figures.token_accuracy(cell, column) = score.token_accuracy;
+    }
+  }
+}
+
 // What every setting costs in every layer, where there are types of keys and values.
-calibration::FiguresBySetting figures_by_setting(const ScoreTable& cells, const Corpus& corpus, int64_t n_examples,
-                                                 const Settings& settings) {
+calibration::FiguresBySetting figures_by_setting(const ScoreTable& cells, const Corpus& corpus,
+                                                 const calibration::Measurement& m, const Settings& settings) {
   calibration::FiguresBySetting figures;
   if (settings.kv_types.empty()) return figures;
   const std::vector<LayerSetting> all = settings.layer_settings();
@@ -175,73 +198,37 @@ calibration::FiguresBySetting figures_by_setting(const ScoreTable& cells, const 
     figures.window.push_back(setting.window);
     figures.kv.push_back(setting.kv);
   }
-  const auto n_settings = static_cast<int64_t>(all.size());
-  const auto n_layers = static_cast<int64_t>(settings.layers.size());
-  figures.nll = stats::Table<double>(n_examples * n_layers, n_settings);
-  figures.exact_match = stats::Table<uint8_t>(n_examples * n_layers, n_settings);
-  figures.token_accuracy = stats::Table<double>(n_examples * n_layers, n_settings);
-  for (int64_t cell = 0; cell < n_examples * n_layers; ++cell) {
-    const int64_t layer = settings.layers[static_cast<std::size_t>(cell % n_layers)];
-    for (int64_t s = 0; s < n_settings; ++s) {
-      const auto variant = s * static_cast<int64_t>(settings.base.size()) + layer;
-      const engine::Score score = cells.get(cell / n_layers, variant, answer_tokens(corpus, cell / n_layers));
-      figures.nll(cell, s) = score.nll_nats;
-      figures.exact_match(cell, s) = score.exact_match ? 1 : 0;
-      figures.token_accuracy(cell, s) = score.token_accuracy;
-    }
-  }
+  const auto variant_of = [&](int64_t layer, int64_t s) {
+    return s * static_cast<int64_t>(settings.base.size()) + layer;
+  };
+  read_columns(cells, corpus, m, figures.n_settings(), variant_of, figures);
   return figures;
 }
 
 // What every window costs in every layer, where there are several.
 calibration::FiguresByWindow figures_by_window(const ScoreTable& cells, const Corpus& corpus,
                                                const calibration::Measurement& m, const Settings& settings) {
-  const int64_t n_examples = m.n_examples();
   calibration::FiguresByWindow figures;
   if (settings.other_window_keys.empty()) return figures;
   figures.window = settings.windows();
-  const auto n_windows = static_cast<int64_t>(figures.window.size());
-  const auto n_layers = static_cast<int64_t>(settings.layers.size());
-  figures.nll = stats::Table<double>(n_examples * n_layers, n_windows, kNan);
-  figures.exact_match = stats::Table<uint8_t>(n_examples * n_layers, n_windows, calibration::kNotMeasured);
-  figures.token_accuracy = stats::Table<double>(n_examples * n_layers, n_windows, kNan);
   const auto own = std::ranges::find(figures.window, settings.given_window) - figures.window.begin();
-  for (int64_t cell = 0; cell < n_examples * n_layers; ++cell) {
-    if (!m.is_measured(cell / n_layers, cell % n_layers)) continue;
-    const int64_t layer = settings.layers[static_cast<std::size_t>(cell % n_layers)];
-    for (int64_t w = 0; w < n_windows; ++w) {
-      const int64_t place = w == own ? 0 : w < own ? w + 1 : w;  // in the order of Settings::single_layers()
-      const auto variant = place * static_cast<int64_t>(settings.base.size()) + layer;
-      const engine::Score score = cells.get(cell / n_layers, variant, answer_tokens(corpus, cell / n_layers));
-      figures.nll(cell, w) = score.nll_nats;
-      figures.exact_match(cell, w) = score.exact_match ? 1 : 0;
-      figures.token_accuracy(cell, w) = score.token_accuracy;
-    }
-  }
+  const auto variant_of = [&](int64_t layer, int64_t w) {
+    const int64_t place = w == own ? 0 : w < own ? w + 1 : w;  // in the order of Settings::single_layers()
+    return place * static_cast<int64_t>(settings.base.size()) + layer;
+  };
+  read_columns(cells, corpus, m, figures.n_windows(), variant_of, figures);
   return figures;
 }
 
 }  // namespace
 
-calibration::FiguresByHead figures_by_head(const ScoreTable& cells, const Corpus& corpus, int64_t n_examples,
-                                           const Settings& settings) {
+calibration::FiguresByHead figures_by_head(const ScoreTable& cells, const Corpus& corpus,
+                                           const calibration::Measurement& m, const Settings& settings) {
   calibration::FiguresByHead figures;
   if (!settings.per_kv_head) return figures;
-  const auto n_layers = static_cast<int64_t>(settings.layers.size());
   figures.n_heads = settings.n_kv_heads;
-  figures.nll = stats::Table<double>(n_examples * n_layers, figures.n_heads);
-  figures.exact_match = stats::Table<uint8_t>(n_examples * n_layers, figures.n_heads);
-  figures.token_accuracy = stats::Table<double>(n_examples * n_layers, figures.n_heads);
-  for (int64_t cell = 0; cell < n_examples * n_layers; ++cell) {
-    const int64_t layer = settings.layers[static_cast<std::size_t>(cell % n_layers)];
-    for (int64_t head = 0; head < figures.n_heads; ++head) {
-      const int64_t variant = settings.number_of_head(layer, head);
-      const engine::Score score = cells.get(cell / n_layers, variant, answer_tokens(corpus, cell / n_layers));
-      figures.nll(cell, head) = score.nll_nats;
-      figures.exact_match(cell, head) = score.exact_match ? 1 : 0;
-      figures.token_accuracy(cell, head) = score.token_accuracy;
-    }
-  }
+  const auto variant_of = [&](int64_t layer, int64_t head) { return settings.number_of_head(layer, head); };
+  read_columns(cells, corpus, m, figures.n_heads, variant_of, figures);
   return figures;
 }
 
@@ -289,7 +276,7 @@ calibration::Measurement to_measurement(const ScoreTable& cells, const Corpus& c
     }
   }
   m.by_window = figures_by_window(cells, corpus, m, settings);
-  m.by_setting = figures_by_setting(cells, corpus, n_examples, settings);
+  m.by_setting = figures_by_setting(cells, corpus, m, settings);
   return m;
 }
 

@@ -57,9 +57,10 @@ class ScoreTable {
   std::vector<float> tokens_;
 };
 
-// Returns the cells of the key heads of these layers, where the settings ask for them; else nothing. All must be there.
-calibration::FiguresByHead figures_by_head(const ScoreTable& cells, const Corpus& corpus, int64_t n_examples,
-                                           const Settings& settings);
+// Returns the cells of the key heads of the layers and examples of `m`, where the settings ask for them; else nothing.
+// All must be there.
+calibration::FiguresByHead figures_by_head(const ScoreTable& cells, const Corpus& corpus,
+                                           const calibration::Measurement& m, const Settings& settings);
 
 // Returns the cells of the layers that the settings name, whose variants are numbered as Settings::single_layers() has
 // them, for the first n_examples examples of the corpus. All must be there; of a layer the first layer_examples of them

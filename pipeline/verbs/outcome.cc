@@ -58,7 +58,7 @@ calibration::Results finish_run(const FinishedRun& run, run::RunDirectory& direc
         run::to_measurement(run.cells[d], data.corpus, n_examples, inputs.settings,
                             has_all ? std::vector<int64_t>{} : run.race->layer_examples);
     if (d == 0) {
-      measurement.by_head = run::figures_by_head(run.cells[d], data.corpus, data.n_examples, inputs.settings);
+      measurement.by_head = run::figures_by_head(run.cells[d], data.corpus, measurement, inputs.settings);
       results.calibration = std::move(measurement);
     } else {
       results.controls.emplace(data.name.substr(data.name.find('/') + 1), std::move(measurement));

@@ -6,11 +6,9 @@
 
 #include "base/error.h"
 #include "base/strings.h"
-#include "pipeline/run/layer_rules.h"
 #include "pipeline/verbs/search_rounds.h"
 #include "results/calibration/store.h"
 #include "results/search/search.h"
-#include "results/selection/pattern.h"
 
 namespace winnow::verbs {
 namespace {
@@ -198,13 +196,7 @@ std::unique_ptr<PlanQuestion> read_plan_question(run::RunOptions& options) {
 }
 
 run::Inputs load_plan_search(const run::RunOptions& options, const PlanQuestion& question) {
-  run::Inputs inputs;
-  inputs.kind = run::kind_of(options);
-  inputs.config = model::read_config(options.model);
-  inputs.settings = run::resolve_window(options);
-  inputs.settings.base = engine::Pattern(static_cast<std::size_t>(inputs.config.n_layers), false);
-  inputs.settings.base_name = selection::pattern_name(inputs.settings.base);
-  run::take_layer_rules(options, inputs.config, inputs.settings);
+  run::Inputs inputs = searched_model(options);
   inputs.other_files.push_back(question.results);
   inputs.open_checkpoint(options.model);
   add_searched_data(options, inputs);

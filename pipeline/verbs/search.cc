@@ -8,13 +8,11 @@
 
 #include "base/error.h"
 #include "base/random.h"
-#include "pipeline/run/layer_rules.h"
 #include "pipeline/run/run.h"
 #include "pipeline/verbs/plan_inputs.h"
 #include "pipeline/verbs/search_outcome.h"
 #include "pipeline/verbs/search_rounds.h"
 #include "results/search/statistics.h"
-#include "results/selection/pattern.h"
 
 namespace winnow::verbs {
 namespace {
@@ -25,14 +23,8 @@ constexpr int64_t kMostPatterns = 100'000;
 run::Inputs load_search(const run::RunOptions& options) {
   run::check_options(options);
   check_plan_options(options);
-  run::Inputs inputs;
+  run::Inputs inputs = searched_model(options);
   inputs.with_kl = search::parse_objective(options.objective) == search::Objective::kKl;
-  inputs.kind = run::kind_of(options);
-  inputs.config = model::read_config(options.model);
-  inputs.settings = run::resolve_window(options);
-  inputs.settings.base = engine::Pattern(static_cast<std::size_t>(inputs.config.n_layers), false);
-  inputs.settings.base_name = selection::pattern_name(inputs.settings.base);
-  run::take_layer_rules(options, inputs.config, inputs.settings);
   const search::SearchPlan plan = plan_of(options, inputs);
   if (*options.keep > plan.n_free()) {
     fail(ExitCode::kUsage, "--keep is " + std::to_string(*options.keep) + ", but the model has " +

@@ -10,6 +10,8 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/strings.h"
+#include "pipeline/run/layer_rules.h"
+#include "results/selection/pattern.h"
 
 namespace winnow::verbs {
 
@@ -92,6 +94,17 @@ void SearchRounds::note_seconds(double seconds) {
     entry["search_seconds"] = entry.value("search_seconds", 0.0) + seconds;
     run_.directory().write_record();
   });
+}
+
+run::Inputs searched_model(const run::RunOptions& options) {
+  run::Inputs inputs;
+  inputs.kind = run::kind_of(options);
+  inputs.config = model::read_config(options.model);
+  inputs.settings = run::resolve_window(options);
+  inputs.settings.base = engine::Pattern(static_cast<std::size_t>(inputs.config.n_layers), false);
+  inputs.settings.base_name = selection::pattern_name(inputs.settings.base);
+  run::take_layer_rules(options, inputs.config, inputs.settings);
+  return inputs;
 }
 
 void add_searched_data(const run::RunOptions& options, run::Inputs& inputs) {

@@ -62,6 +62,10 @@ class SearchRounds {
   End end_ = End::kNone;
 };
 
+// Returns inputs with the model's configuration and the settings of a search, whose base is full attention. Throws
+// Error(kUsage), and as read_config() does.
+run::Inputs searched_model(const run::RunOptions& options);
+
 // Adds to the inputs the calibration set of --data, and the same examples again for exact figures unless all are exact.
 void add_searched_data(const run::RunOptions& options, run::Inputs& inputs);
 

@@ -8,6 +8,7 @@
 
 #include "base/strings.h"
 #include "base/terminal_table.h"
+#include "results/calibration/json.h"
 #include "results/stats/correlation.h"
 #include "results/stats/resampling.h"
 
@@ -147,17 +148,12 @@ Json heads_object(const Results& results) {
   object["heads"] = Json::array();
   for (const int64_t column : r.order()) {
     const std::size_t c = stats::at(column);
-    object["heads"].push_back({{"rank", r.rank[c]},
-                               {"layer", r.layer[c] / heads.n_heads},
-                               {"kv_head", r.layer[c] % heads.n_heads},
-                               {"mean_delta_nll", r.mean_delta_nll[c]},
-                               {"standard_error", number_or_null(r.standard_error[c])},
-                               {"ci_low", number_or_null(r.ci_low[c])},
-                               {"ci_high", number_or_null(r.ci_high[c])},
-                               {"rank_low", number_or_null(r.rank_low[c])},
-                               {"rank_high", number_or_null(r.rank_high[c])},
-                               {"exact_match_drop", r.exact_match_drop[c]},
-                               {"token_accuracy_drop", r.token_accuracy_drop[c]}});
+    Json head = {{"rank", r.rank[c]},
+                 {"layer", r.layer[c] / heads.n_heads},
+                 {"kv_head", r.layer[c] % heads.n_heads},
+                 {"mean_delta_nll", r.mean_delta_nll[c]}};
+    put_spread_and_drops(r, c, head);
+    object["heads"].push_back(std::move(head));
   }
   object["layers"] = Json::array();
   for (std::size_t l = 0; l < heads.layer_sum.size(); ++l) {

@@ -4,9 +4,8 @@
 #include <nlohmann/json.hpp>
 
 #include "base/json.h"
-#include "base/signal_specs.h"
-
 #include "base/json_values.h"
+#include "base/signal_specs.h"
 #include "results/calibration/heads.h"
 #include "results/race/text.h"
 #include "results/storage/variables.h"
@@ -34,15 +33,9 @@ Json layer_object(const Ranking& r, int64_t column) {
   Json object = {{"rank", r.rank[c]},
                  {"layer", r.layer[c]},
                  {"mean_delta_nll", r.mean_delta_nll[c]},
-                 {"median_delta_nll", r.median_delta_nll[c]},
-                 {"standard_error", number_or_null(r.standard_error[c])},
-                 {"ci_low", number_or_null(r.ci_low[c])},
-                 {"ci_high", number_or_null(r.ci_high[c])},
-                 {"rank_low", number_or_null(r.rank_low[c])},
-                 {"rank_high", number_or_null(r.rank_high[c])},
-                 {"exact_match_drop", r.exact_match_drop[c]},
-                 {"token_accuracy_drop", r.token_accuracy_drop[c]},
-                 {"p_top_k", std::move(p_top_k)}};
+                 {"median_delta_nll", r.median_delta_nll[c]}};
+  put_spread_and_drops(r, c, object);
+  object["p_top_k"] = std::move(p_top_k);
   for (const SignalSpec& spec : signal_specs()) {
     const auto found = r.signal_means.find(spec.ranked);
     if (found == r.signal_means.end()) continue;
@@ -107,6 +100,16 @@ Json base_object(const Measurement& m) {
 }
 
 }  // namespace
+
+void put_spread_and_drops(const Ranking& ranking, std::size_t column, Json& object) {
+  object["standard_error"] = number_or_null(ranking.standard_error[column]);
+  object["ci_low"] = number_or_null(ranking.ci_low[column]);
+  object["ci_high"] = number_or_null(ranking.ci_high[column]);
+  object["rank_low"] = number_or_null(ranking.rank_low[column]);
+  object["rank_high"] = number_or_null(ranking.rank_high[column]);
+  object["exact_match_drop"] = ranking.exact_match_drop[column];
+  object["token_accuracy_drop"] = ranking.token_accuracy_drop[column];
+}
 
 std::string to_json(const Results& results) {
   const Statistics& s = results.statistics;

@@ -64,6 +64,10 @@ std::vector<int64_t> parse_numbers(const std::string& text, const std::string& f
   return {numbers.begin(), numbers.end()};
 }
 
+bool measures_types(const RunOptions& options) {
+  return !options.kv.empty() && parse_kv_types(options.kv, "--kv") != std::vector{KvType::kStored};
+}
+
 bool decodes_full(const RunOptions& options) {
   if (const Target* target = find_target(options.target)) return target->decode_full;
   return options.decode.value_or("windowed") == "full";
@@ -106,7 +110,7 @@ void check_heads(const RunOptions& options) {
   if (!options.windows.empty() && parse_windows(options.windows, "--windows").size() > 1) {
     refuse("--windows measures layers under several windows, " + flag + " heads under one; give --window");
   }
-  if (!options.kv.empty() && parse_kv_types(options.kv, "--kv") != std::vector{KvType::kStored}) {
+  if (measures_types(options)) {
     refuse("--kv measures layers in several types, " + flag + " heads in one; leave it out, or leave out " + flag);
   }
   if (!resolve_signals(options).names.empty()) {
@@ -116,7 +120,7 @@ void check_heads(const RunOptions& options) {
 }
 
 void check_kv(const RunOptions& options) {
-  if (options.kv.empty() || parse_kv_types(options.kv, "--kv") == std::vector{KvType::kStored}) return;
+  if (!measures_types(options)) return;
   if (options.base != "full") {
     refuse("--base " + options.base + " is for keys and values as they are computed; leave it out, or leave out --kv");
   }
@@ -141,7 +145,7 @@ void check_race(const RunOptions& options) {
   if (options.per_kv_head) {
     refuse("--until chooses among layers; leave --per-kv-head out, or measure heads without --until in another --out");
   }
-  if (!options.kv.empty() && parse_kv_types(options.kv, "--kv") != std::vector{KvType::kStored}) {
+  if (measures_types(options)) {
     refuse(
         "--until measures layers with keys and values as they are computed; leave --kv out, or measure its types "
         "without --until in another --out");

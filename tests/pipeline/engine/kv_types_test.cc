@@ -41,18 +41,6 @@ SweepRequest each_layer_in_each_type(const std::vector<int32_t>& tokens, int64_t
   return request;
 }
 
-// Every variant is what a pass with it as its base gives, bit for bit.
-void expect_equals_separate_passes(const Model& model, const SweepRequest& request, const std::string& what) {
-  const SweepResult together = model.run(request);
-  SweepRequest single = request;
-  single.variants.clear();
-  expect_same(model.run(single).base, together.base, what + ", base");
-  for (std::size_t v = 0; v < request.variants.size(); ++v) {
-    single.base = request.variants[v];
-    expect_same(model.run(single).base, together.variants[v], what + ", variant " + std::to_string(v));
-  }
-}
-
 class FirstRows : public ::testing::TestWithParam<int64_t> {};
 
 // All rows; the tail from the first row of a tile on, from one inside it, from the answer on, from one within it.

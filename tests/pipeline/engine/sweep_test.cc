@@ -19,18 +19,6 @@ void expect_same_beside_base(const Score& a, const Score& b, const std::string& 
   EXPECT_EQ(a.kl_nats, b.kl_nats) << what;
 }
 
-// The sweep against one plain pass per pattern: a request without variants computes every row of its base.
-void expect_equals_separate_passes(const Model& model, const SweepRequest& request, const std::string& what) {
-  const SweepResult together = model.run(request);
-  SweepRequest single = request;
-  single.variants.clear();
-  expect_same(model.run(single).base, together.base, what + ", base");
-  for (std::size_t v = 0; v < request.variants.size(); ++v) {
-    single.base = request.variants[v];
-    expect_same(model.run(single).base, together.variants[v], what + ", variant " + std::to_string(v));
-  }
-}
-
 struct Case {
   const char* name;
   int64_t n_tokens;
