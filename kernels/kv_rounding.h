@@ -44,6 +44,11 @@ struct ElementRange {
     least = x < least ? x : least;
     largest = x > largest ? x : largest;
   }
+  // The other range may be of no element: its ends are infinite then, and each is only compared with the same end.
+  WINNOW_HOST_DEVICE void add(const ElementRange& other) {
+    least = other.least < least ? other.least : least;
+    largest = other.largest > largest ? other.largest : largest;
+  }
 };
 
 // Returns the nearest number of e4m3, ties to even. A float between 2^k and 2^(k + 1) is rounded to multiples of

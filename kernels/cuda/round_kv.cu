@@ -29,8 +29,8 @@ template <int kLanes>
 __device__ kernels::ElementRange range_of_head(kernels::ElementRange range) {
 #pragma unroll
   for (int offset = kLanes / 2; offset > 0; offset /= 2) {
-    range.add(__shfl_xor_sync(0xFFFFFFFFU, range.least, offset));
-    range.add(__shfl_xor_sync(0xFFFFFFFFU, range.largest, offset));
+    range.add(kernels::ElementRange{__shfl_xor_sync(0xFFFFFFFFU, range.least, offset),
+                                    __shfl_xor_sync(0xFFFFFFFFU, range.largest, offset)});
   }
   return range;
 }
