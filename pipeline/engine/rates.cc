@@ -163,7 +163,7 @@ class RateMeasurer {
  private:
   static constexpr int64_t kMostBytes = int64_t{128} << 20;  // of a launch's queries
   static constexpr int64_t kMostChunks = 16;                 // of rows that a launch, or keys that are no zeros, have
-  static constexpr double kLaunchSeconds = 0.02;             // a launch that takes longer is cut
+  static constexpr double kLaunchSeconds = 0.006;            // a launch that takes longer is cut
   static constexpr double kFirstFlop = 3e8;                  // of the launch that finds out
 
   int64_t most_rows() const {

@@ -133,8 +133,12 @@ void walk_layer(const SweepLayout& layout, int64_t layer, const SweepSteps& step
 }
 
 std::vector<SweepRequest> stacked(const SweepRequest& request, int64_t stack_rows, int64_t most) {
-  const auto n_rows = static_cast<int64_t>(request.tokens.size()) - request.prefix_rows;
-  const int64_t n = std::min(most, stack_rows / n_rows);
+  constexpr int64_t kFullStacks = 4;  // of lanes: in the first layers there are few
+  const int64_t n_rows = static_cast<int64_t>(request.tokens.size()) - request.prefix_rows;
+  // Beside a prefix every lane has the base's rows.
+  const int64_t n_lane_rows = request.prefix_rows > 0 ? static_cast<int64_t>(request.variants.size()) * n_rows : 0;
+  const int64_t n_enough = std::max<int64_t>(1, kFullStacks * stack_rows / std::max<int64_t>(1, n_lane_rows));
+  const int64_t n = std::min({most, stack_rows / n_rows, n_enough});
   return {static_cast<std::size_t>(std::max<int64_t>(n, 1)), request};
 }
 

@@ -26,7 +26,7 @@ struct SweepSteps {
 void walk_layer(const SweepLayout& layout, int64_t layer, const SweepSteps& steps);
 
 // Returns as many copies of a request as have stack_rows base rows together, but at least one and `most` at most,
-// without regard to memory.
+// without regard to memory; and no more than fill the device with lanes: each further one would cost as much.
 std::vector<SweepRequest> stacked(const SweepRequest& request, int64_t stack_rows, int64_t most);
 
 // Returns the seconds of one sweep over all of the requests, whose prefixes need not be there. Throws Error(kInternal)

@@ -107,6 +107,7 @@ void add_budgets(const run::RunOptions& options, std::vector<plan::Budget> given
   question.request.prices = question.costs.prices;
   question.request.steps = options.steps;
   question.request.beam = options.beam;
+  question.request.n_examples = *options.limit;
   const int64_t most = plan::most_plans(question.request);
   if (most <= kMostPlans) return;
   refuse("--steps " + std::to_string(options.steps) + " with --beam " + std::to_string(options.beam) + " may measure " +

@@ -1,6 +1,7 @@
 #include "pipeline/verbs/plan_search.h"
 
 #include <cstdio>
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
@@ -52,13 +53,8 @@ class PlanSearchRun {
     return plans;
   }
   plan::MeasurePlans by_rounds() {
-    return [this](const plan::Settings& base,
-                  const std::vector<plan::Settings>& plans) -> std::optional<std::vector<double>> {
-      const auto means = rounds_.measure(question_->variant(base), variants_of(plans));
-      if (!means) return std::nullopt;
-      std::vector<double> nll;
-      for (const search::PatternMeans& mean : *means) nll.push_back(mean.nll_nats);
-      return nll;
+    return [this](const plan::Settings& base, const std::vector<plan::Settings>& plans, int64_t n_examples) {
+      return rounds_.measure_first(n_examples, question_->variant(base), variants_of(plans));
     };
   }
   search::SearchCost predict() const;
@@ -75,19 +71,34 @@ class PlanSearchRun {
   run::MeasuringRun& run_ = rounds_.run();
 };
 
-// Of all steps: played with figures that fall from plan to plan, so that no budget is settled before its last step.
+// Of all steps: played with figures of which one in kBetterPlans falls from plan to plan, so that no budget is settled
+// before its last step, and the others are soon dropped.
 search::SearchCost PlanSearchRun::predict() const {
+  constexpr std::size_t kBetterPlans = 4;
   search::SearchCost cost{.predicted = run_.predict_prefixes()};
-  double nll = 0.0;
-  bool is_first = true;
-  const plan::MeasurePlans play = [&](const plan::Settings& base, const std::vector<plan::Settings>& plans) {
-    const run::Variant start = is_first ? rounds_.full() : question_->variant(base);
-    is_first = false;
-    const std::vector<run::Variant> variants = variants_of(plans);
-    cost.predicted += run_.predict_round(start, variants, run::MeasuringRun::Rows::kAsMeasured, rounds_.n_examples());
-    cost.predicted_exact += run_.predict_round(start, variants, run::MeasuringRun::Rows::kAll, rounds_.n_examples());
-    std::vector<double> figures(plans.size());
-    for (double& figure : figures) figure = nll -= 1.0;
+  std::map<plan::Settings, double> nll;
+  const plan::MeasurePlans play = [&](const plan::Settings& base, const std::vector<plan::Settings>& plans,
+                                      int64_t n_examples) {
+    const run::Variant start = nll.empty() ? rounds_.full() : question_->variant(base);
+    std::vector<plan::Settings> fresh;
+    std::vector<std::vector<double>> figures;
+    for (const plan::Settings& plan : plans) {
+      const auto n = static_cast<double>(nll.size());
+      const bool is_new = nll.emplace(plan, nll.size() % kBetterPlans == 0 ? -n : n).second;
+      if (is_new) fresh.push_back(plan);
+      figures.emplace_back(stats::at(n_examples), nll.at(plan));
+    }
+    // Of plans that were measured before, the examples that are new: as many as they had.
+    const auto add = [&](const std::vector<run::Variant>& variants, int64_t n) {
+      if (variants.empty()) return;
+      cost.predicted += run_.predict_round(start, variants, run::MeasuringRun::Rows::kAsMeasured, n);
+      cost.predicted_exact += run_.predict_round(start, variants, run::MeasuringRun::Rows::kAll, n);
+    };
+    if (fresh.empty()) {
+      add(variants_of(plans), n_examples / 2);
+    } else {
+      add(variants_of(fresh), n_examples);
+    }
     return std::optional(figures);
   };
   const plan::Refinement played = plan::refine(question_->request, play);

@@ -21,30 +21,60 @@ int64_t SearchRounds::n_verified_examples() const {
 
 std::optional<std::vector<search::PatternMeans>> SearchRounds::measure(const run::Variant& base,
                                                                        const std::vector<run::Variant>& variants) {
+  if (!measure_round(n_examples(), base, variants)) return std::nullopt;
+  const std::vector<double> values =
+      from_root(n_examples(), variants, [](const search::ExampleFigures& figures, std::vector<double>& all) {
+        const search::PatternMeans means = figures.means();
+        all.insert(all.end(), {means.nll_nats, means.exact_match, means.token_accuracy, means.kl_nats});
+      });
+  std::vector<search::PatternMeans> means;
+  for (std::size_t i = 0; i + 3 < values.size(); i += 4) {
+    means.push_back({values[i], values[i + 1], values[i + 2], values[i + 3]});
+  }
+  return means;
+}
+
+std::optional<std::vector<std::vector<double>>> SearchRounds::measure_first(int64_t n_examples,
+                                                                            const run::Variant& base,
+                                                                            const std::vector<run::Variant>& variants) {
+  if (!measure_round(n_examples, base, variants)) return std::nullopt;
+  const std::vector<double> values =
+      from_root(n_examples, variants, [](const search::ExampleFigures& figures, std::vector<double>& all) {
+        all.insert(all.end(), figures.nll.begin(), figures.nll.end());
+      });
+  std::vector<std::vector<double>> nll;
+  for (auto begin = values.begin(); begin != values.end(); begin += n_examples)
+    nll.emplace_back(begin, begin + n_examples);
+  return nll;
+}
+
+bool SearchRounds::measure_round(int64_t n_examples, const run::Variant& base,
+                                 const std::vector<run::Variant>& variants) {
   run::Inputs& inputs = run_.inputs();
   const run::Variant start = n_rounds_++ == 0 || inputs.with_kl ? full() : base;
   inputs.settings.base = start.windowed;
   inputs.settings.base_keys = start.window_keys;
-  measure_cells(kSearched, n_examples(), variants);
-  if (end_ != End::kNone) return std::nullopt;
-  std::vector<int64_t> bits;
+  measure_cells(kSearched, n_examples, variants);
+  return end_ == End::kNone;
+}
+
+std::vector<double> SearchRounds::from_root(
+    int64_t n_examples, const std::vector<run::Variant>& variants,
+    const std::function<void(const search::ExampleFigures&, std::vector<double>&)>& add) {
+  std::vector<double> values;
   session_.agree_on_root([&] {
     for (const run::Variant& variant : variants) {
-      const search::ExampleFigures figures = figures_of(run_, kSearched, n_examples(), variant);
+      const search::ExampleFigures figures = figures_of(run_, kSearched, n_examples, variant);
       if (figures.empty()) fail(ExitCode::kInternal, "pattern " + variant.name() + " was not measured");
-      const search::PatternMeans means = figures.means();
-      for (const double value : {means.nll_nats, means.exact_match, means.token_accuracy, means.kl_nats}) {
-        bits.push_back(std::bit_cast<int64_t>(value));
-      }
+      add(figures, values);
     }
   });
+  std::vector<int64_t> bits;
+  for (const double value : values) bits.push_back(std::bit_cast<int64_t>(value));
   session_.broadcast(bits);
-  std::vector<search::PatternMeans> means;
-  for (std::size_t i = 0; i + 3 < bits.size(); i += 4) {
-    const auto value = [&](std::size_t k) { return std::bit_cast<double>(bits[i + k]); };
-    means.push_back({value(0), value(1), value(2), value(3)});
-  }
-  return means;
+  values.clear();
+  for (const int64_t each : bits) values.push_back(std::bit_cast<double>(each));
+  return values;
 }
 
 void SearchRounds::verify(const std::vector<run::Variant>& variants) {

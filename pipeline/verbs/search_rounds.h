@@ -44,6 +44,9 @@ class SearchRounds {
   // instead: its figures are the base's of the first round.
   std::optional<std::vector<search::PatternMeans>> measure(const run::Variant& base,
                                                            const std::vector<run::Variant>& variants);
+  // The same for the first n_examples: returns the NLL of each variant by example, nats per token.
+  std::optional<std::vector<std::vector<double>>> measure_first(int64_t n_examples, const run::Variant& base,
+                                                                const std::vector<run::Variant>& variants);
   // Measures exact figures of these, all from the full pattern: one round.
   void verify(const std::vector<run::Variant>& variants);
   // Returns the full pattern.
@@ -51,6 +54,10 @@ class SearchRounds {
 
  private:
   void measure_cells(std::size_t data_set, int64_t n_examples, const std::vector<run::Variant>& variants);
+  bool measure_round(int64_t n_examples, const run::Variant& base, const std::vector<run::Variant>& variants);
+  // Calls add(figures) for each variant on rank 0, which appends numbers, and returns all of them on every rank.
+  std::vector<double> from_root(int64_t n_examples, const std::vector<run::Variant>& variants,
+                                const std::function<void(const search::ExampleFigures&, std::vector<double>&)>& add);
   void note_seconds(double seconds);
 
   runtime::MpiSession& session_;

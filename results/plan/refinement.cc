@@ -6,7 +6,6 @@
 #include <limits>
 #include <map>
 #include <numeric>
-#include <set>
 #include <span>
 #include <tuple>
 #include <utility>
@@ -26,6 +25,12 @@ constexpr int64_t kSolvedDivisions = 100'000;  // of all layers, for each price 
 // losses around the plan however far it goes, to one that few changes are worth.
 constexpr std::array<double, 3> kChangeQuantiles = {0.25, 0.5, 0.75};
 
+// Mean of paired differences, with its standard error.
+struct Difference {
+  double mean = 0.0;
+  double error = 0.0;
+};
+
 class Refiner {
  public:
   Refiner(const RefinementRequest& request, const MeasurePlans& measure)
@@ -33,28 +38,30 @@ class Refiner {
         measure_(measure),
         n_layers_(request.alone.rows),
         n_settings_(request.alone.cols),
-        model_(request.alone) {}
+        model_(request.alone) {
+    for (int64_t n = std::max(kFirstExamples, (request.n_examples + 3) / 4); n < request.n_examples; n *= 2) {
+      stages_.push_back(n);
+    }
+    stages_.push_back(request.n_examples);
+  }
 
   Refinement run() {
-    result_.budgets.resize(request_.budgets.size());
-    if (!start()) return std::move(result_);
-    for (int64_t step = 0; step < request_.steps; ++step) {
+    budgets_.resize(request_.budgets.size());
+    if (start() && take_steps()) {
       for (std::size_t b = 0; b < request_.budgets.size(); ++b) {
-        RefinedBudget& budget = result_.budgets[b];
-        if (budget.is_settled) continue;
-        if (!take_step(request_.budgets[b], budget)) return std::move(result_);
+        budgets_[b].best = chosen(request_.budgets[b], budgets_[b].sum_of_layers);
       }
     }
-    for (std::size_t b = 0; b < request_.budgets.size(); ++b) {
-      result_.budgets[b].best = best_plans(request_.budgets[b], 1).front();
-    }
-    return std::move(result_);
+    return result();
   }
 
  private:
   bool start();
+  bool take_steps();
   bool take_step(double limit, RefinedBudget& budget);
-  bool measure(const Settings& base, const std::vector<Settings>& plans);
+  bool measure(const Settings& base, const std::vector<Settings>& plans, int64_t n_examples);
+  bool race(double limit, const Settings& base, std::vector<Settings> plans);
+  Refinement result() const;
   std::vector<Settings> single_changes(const Settings& base) const;
   std::vector<Settings> candidates(double limit, const Settings& base);
   std::vector<Settings> changed_pairs(double limit, const Settings& base, const stats::Table<double>& gain) const;
@@ -68,8 +75,18 @@ class Refiner {
     return counts;
   }
   double price_of(const Settings& plan) const { return Knapsack::price(request_.prices, counts_of(plan)); }
-  // The indices of the best plans that fit.
+  bool is_measured(int64_t p) const { return static_cast<int64_t>(nll_[stats::at(p)].size()) == request_.n_examples; }
+  // What a plan loses more than another, on the examples that it was measured on; they are the other's as well.
+  Difference difference(int64_t p, int64_t other) const;
+  bool is_dropped(double limit, int64_t p) const;
+  // Whether more of the plan is to be measured for this budget.
+  bool is_open(double limit, const Settings& plan) const {
+    const auto known = at_.find(plan);
+    return known == at_.end() || (!is_measured(known->second) && !is_dropped(limit, known->second));
+  }
+  // The indices of the best plans that fit, of those measured on all examples.
   std::vector<int64_t> best_plans(double limit, int64_t n) const;
+  int64_t chosen(double limit, int64_t sum_of_layers) const;
   // Solves for these layers alone, with all others as in `base`; none where nothing fits.
   std::optional<Settings> solve(double limit, const Settings& base, const std::vector<int64_t>& layers,
                                 const stats::Table<double>& loss, const std::vector<int64_t>& settings) const;
@@ -79,40 +96,114 @@ class Refiner {
   int64_t n_layers_;
   int64_t n_settings_;
   LossModel model_;
-  Refinement result_;
-  std::vector<double> loss_;        // (plans), nats per token above the first
-  std::map<Settings, int64_t> at_;  // place of a measured plan
-  std::set<Settings> is_surrounded_;
+  std::vector<int64_t> stages_;  // examples that a plan is measured on, rising, to all
+  // Plans that were measured on any example; the first has full attention everywhere.
+  std::vector<Settings> plans_;
+  std::vector<double> price_;
+  std::vector<std::vector<double>> nll_;  // (plans) by example, nats per token: of the first so many
+  std::vector<double> mean_;              // (plans), of these
+  std::vector<double> loss_;              // (plans), mean above the first plan on the same examples
+  std::map<Settings, int64_t> at_;        // place of a plan
+  std::vector<RefinedBudget> budgets_;
   uint64_t n_drawn_ = 0;
 };
 
-bool Refiner::measure(const Settings& base, const std::vector<Settings>& plans) {
+double mean_of_first(const std::vector<double>& values, std::size_t n) {
+  return std::accumulate(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(n), 0.0) / static_cast<double>(n);
+}
+
+Difference Refiner::difference(int64_t p, int64_t other) const {
+  const std::vector<double>& a = nll_[stats::at(p)];
+  const std::vector<double>& b = nll_[stats::at(other)];
+  const auto n = static_cast<double>(a.size());
+  Difference d;
+  for (std::size_t e = 0; e < a.size(); ++e) d.mean += (a[e] - b[e]) / n;
+  double squares = 0.0;
+  for (std::size_t e = 0; e < a.size(); ++e) squares += (a[e] - b[e] - d.mean) * (a[e] - b[e] - d.mean);
+  if (a.size() > 1) d.error = std::sqrt(squares / (n - 1.0) / n);
+  return d;
+}
+
+// Measured against the worst of the plans that a step goes on from.
+bool Refiner::is_dropped(double limit, int64_t p) const {
+  if (price_[stats::at(p)] > limit) return true;
+  const std::vector<int64_t> rivals = best_plans(limit, request_.beam);
+  if (static_cast<int64_t>(rivals.size()) < request_.beam) return false;
+  const Difference d = difference(p, rivals.back());
+  return d.mean > kDropErrors * d.error;
+}
+
+int64_t Refiner::chosen(double limit, int64_t sum_of_layers) const {
+  const int64_t best = best_plans(limit, 1).front();
+  const Difference d = difference(sum_of_layers, best);
+  return d.mean <= kGainErrors * d.error ? sum_of_layers : best;
+}
+
+// Measures what is missing of the first n_examples of these.
+bool Refiner::measure(const Settings& base, const std::vector<Settings>& plans, int64_t n_examples) {
   std::vector<Settings> missing;
   for (const Settings& plan : plans) {
-    if (!at_.contains(plan) && std::ranges::find(missing, plan) == missing.end()) missing.push_back(plan);
+    const auto known = at_.find(plan);
+    const bool is_known = known != at_.end() && nll_[stats::at(known->second)].size() >= stats::at(n_examples);
+    if (!is_known && std::ranges::find(missing, plan) == missing.end()) missing.push_back(plan);
   }
   if (missing.empty()) return true;
-  const std::optional<std::vector<double>> nll = measure_(base, missing);
+  auto nll = measure_(base, missing, n_examples);
   if (!nll) return false;
   if (nll->size() != missing.size()) fail(ExitCode::kInternal, "not all plans of a refinement's step were measured");
-  for (std::size_t p = 0; p < missing.size(); ++p) {
-    at_.emplace(missing[p], static_cast<int64_t>(result_.plans.size()));
-    result_.price.push_back(price_of(missing[p]));
-    result_.plans.push_back(std::move(missing[p]));
-    result_.nll.push_back((*nll)[p]);
-    loss_.push_back((*nll)[p] - result_.nll.front());
+  for (std::size_t i = 0; i < missing.size(); ++i) {
+    const auto [place, is_new] = at_.emplace(missing[i], static_cast<int64_t>(plans_.size()));
+    const std::size_t p = stats::at(place->second);
+    if (is_new) {
+      price_.push_back(price_of(missing[i]));
+      plans_.push_back(std::move(missing[i]));
+      nll_.emplace_back();
+      mean_.push_back(0.0);
+      loss_.push_back(0.0);
+    }
+    nll_[p] = std::move((*nll)[i]);
+    mean_[p] = mean_of_first(nll_[p], nll_[p].size());
+    loss_[p] = mean_[p] - mean_of_first(nll_.front(), nll_[p].size());
   }
   return true;
 }
 
+// Measures plans on more and more examples, as long as they may be among the best for this budget.
+bool Refiner::race(double limit, const Settings& base, std::vector<Settings> plans) {
+  for (const int64_t n_examples : stages_) {
+    if (!measure(base, plans, n_examples)) return false;
+    std::erase_if(plans, [&](const Settings& plan) { return !is_open(limit, plan); });
+  }
+  return true;
+}
+
+// Of the plans that were measured on all examples.
+Refinement Refiner::result() const {
+  Refinement result{.plans = {}, .price = {}, .n_dropped = 0, .budgets = budgets_};
+  std::vector<int64_t> place(plans_.size(), 0);
+  for (std::size_t p = 0; p < plans_.size(); ++p) {
+    if (!is_measured(static_cast<int64_t>(p))) {
+      ++result.n_dropped;
+      continue;
+    }
+    place[p] = static_cast<int64_t>(result.plans.size());
+    result.plans.push_back(plans_[p]);
+    result.price.push_back(price_[p]);
+  }
+  for (RefinedBudget& budget : result.budgets) {
+    if (place.empty()) break;
+    budget.sum_of_layers = place[stats::at(budget.sum_of_layers)];
+    budget.best = place[stats::at(budget.best)];
+  }
+  return result;
+}
+
 std::vector<int64_t> Refiner::best_plans(double limit, int64_t n) const {
   std::vector<int64_t> fitting;
-  for (std::size_t p = 0; p < result_.plans.size(); ++p) {
-    if (result_.price[p] <= limit) fitting.push_back(static_cast<int64_t>(p));
+  for (int64_t p = 0; p < static_cast<int64_t>(plans_.size()); ++p) {
+    if (price_[stats::at(p)] <= limit && is_measured(p)) fitting.push_back(p);
   }
-  const auto key = [&](int64_t p) {
-    return std::tie(result_.nll[stats::at(p)], result_.price[stats::at(p)], result_.plans[stats::at(p)]);
-  };
+  const auto key = [&](int64_t p) { return std::tie(mean_[stats::at(p)], price_[stats::at(p)], plans_[stats::at(p)]); };
   const auto n_best = static_cast<std::ptrdiff_t>(std::min(fitting.size(), stats::at(n)));
   std::partial_sort(fitting.begin(), fitting.begin() + n_best, fitting.end(),
                     [&](int64_t a, int64_t b) { return key(a) < key(b); });
@@ -125,16 +216,22 @@ bool Refiner::start() {
   const Settings full(stats::at(n_layers_), n_settings_ - 1);
   const Knapsack knapsack(request_.alone);
   std::vector<Settings> plans = {full};
-  std::vector<Settings> sums;
   for (const double limit : request_.budgets) {
     const std::optional<Assignment> best = knapsack.best(request_.prices, limit);
     if (!best) fail(ExitCode::kInternal, "nothing fits a budget of a refinement");
-    sums.push_back(best->setting);
     plans.push_back(best->setting);
-    for (Settings& plan : of_two_settings(limit)) plans.push_back(std::move(plan));
   }
-  if (!measure(full, plans)) return false;
-  for (std::size_t b = 0; b < sums.size(); ++b) result_.budgets[b].sum_of_layers = at_.at(sums[b]);
+  if (!measure(full, plans, request_.n_examples)) return false;
+  for (std::size_t b = 0; b < budgets_.size(); ++b) budgets_[b].sum_of_layers = at_.at(plans[b + 1]);
+  return std::ranges::all_of(request_.budgets, [&](double limit) { return race(limit, full, of_two_settings(limit)); });
+}
+
+bool Refiner::take_steps() {
+  for (int64_t step = 0; step < request_.steps; ++step) {
+    for (std::size_t b = 0; b < request_.budgets.size(); ++b) {
+      if (!budgets_[b].is_settled && !take_step(request_.budgets[b], budgets_[b])) return false;
+    }
+  }
   return true;
 }
 
@@ -179,13 +276,12 @@ bool Refiner::take_step(double limit, RefinedBudget& budget) {
   ++budget.steps;
   const std::vector<int64_t> bases = best_plans(limit, request_.beam);
   for (const int64_t p : bases) {
-    const Settings base = result_.plans[stats::at(p)];
-    if (!is_surrounded_.contains(base) && !measure(base, single_changes(base))) return false;
-    is_surrounded_.insert(base);
+    const Settings base = plans_[stats::at(p)];
+    if (!race(limit, base, single_changes(base))) return false;
   }
   for (const int64_t p : bases) {
-    const Settings base = result_.plans[stats::at(p)];
-    if (!measure(base, candidates(limit, base))) return false;
+    const Settings base = plans_[stats::at(p)];
+    if (!race(limit, base, candidates(limit, base))) return false;
   }
   budget.is_settled = best_plans(limit, request_.beam) == bases;
   return true;
@@ -205,16 +301,17 @@ std::vector<Settings> Refiner::single_changes(const Settings& base) const {
 }
 
 std::vector<Settings> Refiner::candidates(double limit, const Settings& base) {
-  const LossModel::Forecast forecast = model_.around(base, result_.plans, loss_);
+  const LossModel::Forecast forecast = model_.around(base, plans_, loss_);
   // What each change of a layer costs around the plan.
   stats::Table<double> gain(n_layers_, n_settings_);
-  const double here = loss_[stats::at(at_.at(base))];
+  const int64_t here = at_.at(base);
   for (int64_t layer = 0; layer < n_layers_; ++layer) {
     for (int64_t setting = 0; setting < n_settings_; ++setting) {
       Settings plan = base;
       plan[stats::at(layer)] = setting;
       const auto known = at_.find(plan);
-      gain(layer, setting) = (known == at_.end() ? forecast.loss(plan) : loss_[stats::at(known->second)]) - here;
+      gain(layer, setting) =
+          known == at_.end() ? forecast.loss(plan) - loss_[stats::at(here)] : difference(known->second, here).mean;
     }
   }
   std::vector<Settings> found = changed_pairs(limit, base, gain);
@@ -223,7 +320,7 @@ std::vector<Settings> Refiner::candidates(double limit, const Settings& base) {
   }
   std::vector<std::pair<double, Settings>> promising;
   for (Settings& plan : found) {
-    if (!at_.contains(plan)) promising.emplace_back(forecast.loss(plan), std::move(plan));
+    if (is_open(limit, plan)) promising.emplace_back(forecast.loss(plan), std::move(plan));
   }
   std::ranges::sort(promising);
   promising.erase(std::unique(promising.begin(), promising.end()), promising.end());
@@ -263,7 +360,7 @@ std::vector<Settings> Refiner::changed_pairs(double limit, const Settings& base,
   for (const auto& [sum, i, j] : pairs) {
     Settings plan = base;
     for (const Change& change : {changes[i], changes[j]}) plan[stats::at(change.layer)] = change.setting;
-    if (at_.contains(plan)) continue;
+    if (!is_open(limit, plan)) continue;
     plans.push_back(std::move(plan));
     if (static_cast<int64_t>(plans.size()) == kPairs) break;
   }

@@ -13,46 +13,61 @@
 
 namespace winnow::plan {
 
-// Measures plans and returns the NLL of each, nats per token, in their order; none where the search is to end here.
-// `base` is a plan that most of them differ from in one layer: a sweep from there is cheapest. It was measured before.
-using MeasurePlans =
-    std::function<std::optional<std::vector<double>>(const Settings& base, const std::vector<Settings>& plans)>;
+// Measures plans on the first n_examples and returns the NLL of each, nats per token, plans in their order, by example;
+// none where the search is to end here. `base` is a plan that most of them differ from in one layer: a sweep from there
+// is cheapest. It was measured before.
+using MeasurePlans = std::function<std::optional<std::vector<std::vector<double>>>(
+    const Settings& base, const std::vector<Settings>& plans, int64_t n_examples)>;
 
 struct RefinementRequest {
   // (layers, settings): loss of each layer alone, which Knapsack is made of; the last setting is full attention, 0.
   stats::Table<double> alone;
   Knapsack::Prices prices;      // of Knapsack::prices()
   std::vector<double> budgets;  // in the unit of the prices, rising; each at least the least price
-  int64_t steps = 0;            // for each budget, at most
-  int64_t beam = 1;             // plans that a step goes on from
+  int64_t n_examples = 1;
+  int64_t steps = 0;  // for each budget, at most
+  int64_t beam = 1;   // plans that a step goes on from
 };
 
 // Of one budget; plans are indices of Refinement::plans.
 struct RefinedBudget {
   int64_t sum_of_layers = 0;  // the plan whose layers cost least when they are added up
-  int64_t best = 0;           // the plan with the least measured loss that fits
+  int64_t best = 0;           // the plan that fits and measures best, or the sum's, where that is as good
   int64_t steps = 0;          // that were taken
   bool is_settled = false;    // the last of them found no better plan
 };
 
 struct Refinement {
-  std::vector<Settings> plans;         // that were measured, in that order; the first has full attention everywhere
-  std::vector<double> nll;             // (plans), nats per token
+  // That were measured on all examples, in the order of measuring; the first has full attention everywhere.
+  std::vector<Settings> plans;
   std::vector<double> price;           // (plans), infinite where nothing runs it
+  int64_t n_dropped = 0;               // plans that were measured on the first examples only
   std::vector<RefinedBudget> budgets;  // in the order of the request's
 };
 
 // Candidates that a step measures for a budget besides the single changes.
 inline constexpr int64_t kCandidates = 16;
 
+// A plan that does not belong to the start is measured on the first kFirstExamples, or a quarter of them all if that is
+// more, then on twice as many, and so on: as long as it fits the budget and does not lose more than the best plan by
+// kDropErrors standard errors of their difference (racing, Maron and Moore 1994). What is dropped still serves the
+// model.
+inline constexpr int64_t kFirstExamples = 16;
+inline constexpr double kDropErrors = 2.0;
+
+// The best of many plans is measured too well on the examples that chose it: the plan that adds up least, which they
+// did not choose among these, stays unless it loses this many standard errors more (the rule of one standard error of
+// Breiman et al. 1984).
+inline constexpr double kGainErrors = 1.0;
+
 // First measures, for every budget, the plan that adds up least, and for each setting the best one of layers with that
 // setting and with full attention. Then takes steps, budget by budget. A step goes on from the `beam` best plans that
 // fit, whatever budget they were found for. It measures every change of one layer of them, where something runs it,
 // then the kCandidates most promising plans by LossModel: changes of two layers, the knapsack solved again for the
 // losses around the plan, also with a price on every layer that changes and with all but some layers as they are. A
-// budget is settled when a step leaves its `beam` best plans as they were. Each plan is measured once. Ties go to the
-// lower price, then to the plan with the smaller setting in the first layer that differs. Where measuring ends, what
-// was found until then is returned.
+// budget is settled when a step leaves its `beam` best plans as they were. No plan is measured twice on an example.
+// Ties go to the lower price, then to the plan with the smaller setting in the first layer that differs. Where
+// measuring ends, what was found until then is returned, without the best plans.
 Refinement refine(const RefinementRequest& request, const MeasurePlans& measure);
 
 // Returns the most plans that refine() measures.

@@ -7,23 +7,26 @@
 #include <cmath>
 #include <limits>
 #include <map>
-#include <set>
+#include <optional>
+#include <vector>
 
 #include "base/random.h"
 
 namespace winnow::plan {
 namespace {
 
+double uniform(RandomStream& random) { return static_cast<double>(random.below(1'000'000)) * 1e-6; }
+
 // Losses of all plans of some layers. Windowed layers that depend on each other lose more together: the loss of a plan
 // is a sum over layers, plus one over pairs, plus a part that grows with the square of how much is taken in all.
 struct MadeUp {
-  MadeUp(int64_t n_layers, int64_t n_settings, uint64_t seed) : alone(n_layers, n_settings) {
+  MadeUp(int64_t n_layers, int64_t n_settings, uint64_t seed, double part_together = 1.0)
+      : alone(n_layers, n_settings), together(part_together) {
     RandomStream random(seed, 7, 0);
-    const auto uniform = [&] { return static_cast<double>(random.below(1'000'000)) * 1e-6; };
     for (int64_t l = 0; l < n_layers; ++l) {
-      for (int64_t s = 0; s + 1 < n_settings; ++s) taken[{l, s}] = uniform() / static_cast<double>(s + 1);
+      for (int64_t s = 0; s + 1 < n_settings; ++s) taken[{l, s}] = uniform(random) / static_cast<double>(s + 1);
       taken[{l, n_settings - 1}] = 0.0;
-      for (int64_t k = 0; k < l; ++k) pair[{k, l}] = random.below(3) == 0 ? 2.0 * uniform() : 0.0;
+      for (int64_t k = 0; k < l; ++k) pair[{k, l}] = random.below(3) == 0 ? 2.0 * uniform(random) : 0.0;
     }
     for (int64_t l = 0; l < n_layers; ++l) {
       Settings one(static_cast<std::size_t>(n_layers), n_settings - 1);
@@ -45,10 +48,11 @@ struct MadeUp {
       }
       all += one;
     }
-    return 0.02 * all + pairs + 0.05 * all * all;
+    return 0.02 * all + together * (pairs + 0.05 * all * all);
   }
 
   stats::Table<double> alone;
+  double together;
   std::map<std::pair<int64_t, int64_t>, double> taken, pair;
 };
 
@@ -76,16 +80,35 @@ RefinementRequest request_of(const MadeUp& made_up, std::vector<double> shares, 
 
 constexpr double kBase = 3.0;  // NLL of full attention
 
-MeasurePlans measure_by(const MadeUp& made_up, std::set<Settings>& seen) {
-  return [&](const Settings&, const std::vector<Settings>& plans) {
-    std::vector<double> nll;
-    for (const Settings& plan : plans) {
-      EXPECT_TRUE(seen.insert(plan).second) << "measured twice";
-      nll.push_back(kBase + made_up.loss(plan));
-    }
-    return std::optional(nll);
-  };
-}
+// Examples differ among each other by a nat or so, in what a plan loses by `spread`.
+struct Measured {
+  const MadeUp& made_up;
+  double spread = 0.0;
+  std::map<Settings, int64_t> n_examples;  // of each plan
+  int64_t n_cells = 0;
+
+  double nll(const Settings& plan, int64_t example) const {
+    uint64_t at = 0;
+    for (const int64_t setting : plan) at = at * 8 + static_cast<uint64_t>(setting) + 1;
+    const auto e = static_cast<uint64_t>(example);
+    RandomStream of_example(0, 8, e);
+    RandomStream of_cell(at, 9, e);
+    return kBase + uniform(of_example) + made_up.loss(plan) + spread * (uniform(of_cell) - 0.5);
+  }
+  MeasurePlans measure() {
+    return [this](const Settings&, const std::vector<Settings>& plans, int64_t n) {
+      std::vector<std::vector<double>> all;
+      for (const Settings& plan : plans) {
+        EXPECT_LT(n_examples[plan], n) << "measured twice";
+        n_cells += n - n_examples[plan];
+        n_examples[plan] = n;
+        std::vector<double>& by_example = all.emplace_back();
+        for (int64_t e = 0; e < n; ++e) by_example.push_back(nll(plan, e));
+      }
+      return std::optional(all);
+    };
+  }
+};
 
 double least_of_all(const MadeUp& made_up, double budget) {
   Settings plan(static_cast<std::size_t>(made_up.alone.rows), 0);
@@ -110,16 +133,17 @@ Gaps gaps(int64_t n_layers, int64_t n_settings, uint64_t n_seeds) {
   for (uint64_t seed = 0; seed < n_seeds; ++seed) {
     const MadeUp made_up(n_layers, n_settings, seed);
     const RefinementRequest request = request_of(made_up, {0.15, 0.3, 0.5}, 8);
-    std::set<Settings> seen;
-    const Refinement found = refine(request, measure_by(made_up, seen));
-    EXPECT_EQ(seen.size(), found.plans.size());
-    EXPECT_LE(static_cast<int64_t>(seen.size()), most_plans(request));
+    Measured measured{.made_up = made_up, .n_examples = {}};
+    const Refinement found = refine(request, measured.measure());
+    EXPECT_EQ(measured.n_examples.size(), found.plans.size());
+    EXPECT_EQ(found.n_dropped, 0);
+    EXPECT_LE(static_cast<int64_t>(found.plans.size()), most_plans(request));
     for (std::size_t b = 0; b < request.budgets.size(); ++b) {
       const double least = least_of_all(made_up, request.budgets[b]);
       const RefinedBudget& budget = found.budgets[b];
       const auto loss = [&](int64_t p) {
         EXPECT_LE(found.price[static_cast<std::size_t>(p)], request.budgets[b]);
-        return found.nll[static_cast<std::size_t>(p)] - kBase - least;
+        return made_up.loss(found.plans[static_cast<std::size_t>(p)]) - least;
       };
       gaps.n += 1;
       gaps.n_optimal += loss(budget.best) < 1e-12 ? 1 : 0;
@@ -144,6 +168,50 @@ TEST(Refinement, IsCloseToTheBestOfAllPlansOfEightLayersAndFourSettings) {
               found.refined, found.added_up);
   EXPECT_GE(2 * found.n_optimal, found.n);
   EXPECT_LT(found.refined, 0.1 * found.added_up);
+}
+
+// 64 examples: most plans are dropped after the first 16, and what is found is as good as measured in full.
+TEST(Refinement, DropsPlansThatAreWorseOnTheFirstExamples) {
+  double refined = 0.0;
+  double added_up = 0.0;
+  int64_t n_cells = 0;
+  int64_t n_plans = 0;
+  for (uint64_t seed = 0; seed < 3; ++seed) {
+    const MadeUp made_up(8, 4, seed);
+    RefinementRequest request = request_of(made_up, {0.15, 0.3, 0.5}, 8);
+    request.n_examples = 64;
+    Measured measured{.made_up = made_up, .spread = 0.02, .n_examples = {}};
+    const Refinement found = refine(request, measured.measure());
+    EXPECT_GT(found.n_dropped, static_cast<int64_t>(found.plans.size()));
+    EXPECT_EQ(measured.n_examples.size(), found.plans.size() + static_cast<std::size_t>(found.n_dropped));
+    for (const Settings& plan : found.plans) EXPECT_EQ(measured.n_examples.at(plan), 64);
+    n_cells += measured.n_cells;
+    n_plans += static_cast<int64_t>(measured.n_examples.size());
+    for (std::size_t b = 0; b < request.budgets.size(); ++b) {
+      const double least = least_of_all(made_up, request.budgets[b]);
+      refined += made_up.loss(found.plans[static_cast<std::size_t>(found.budgets[b].best)]) - least;
+      added_up += made_up.loss(found.plans[static_cast<std::size_t>(found.budgets[b].sum_of_layers)]) - least;
+    }
+  }
+  std::printf("%.4f above the optimum, the sum of layers %.4f, by %.1f examples a plan\n", refined, added_up,
+              static_cast<double>(n_cells) / static_cast<double>(n_plans));
+  EXPECT_LT(refined, 0.1 * added_up);
+  EXPECT_LT(n_cells, 32 * n_plans);
+}
+
+// Layers cost together what they cost alone, so the plan that adds up least is the best there is: what beats it on the
+// examples does so by chance.
+TEST(Refinement, KeepsTheSumOfLayersWhereOthersAreBetterByChance) {
+  int n_kept = 0;
+  for (uint64_t seed = 0; seed < 10; ++seed) {
+    const MadeUp made_up(6, 3, seed, 0.0);
+    RefinementRequest request = request_of(made_up, {0.3}, 3);
+    request.n_examples = 12;
+    Measured measured{.made_up = made_up, .spread = 0.3, .n_examples = {}};
+    const Refinement found = refine(request, measured.measure());
+    n_kept += found.budgets[0].best == found.budgets[0].sum_of_layers ? 1 : 0;
+  }
+  EXPECT_GE(n_kept, 5);
 }
 
 TEST(LossModel, KnowsWhatWasMeasuredAndAddsUpChanges) {
