@@ -37,8 +37,12 @@ double sweep_flops(const model::ModelConfig& config, const run::Settings& settin
     lane_rows += own_layers * (rows - first);
     lane_pairs += own_layers * (rows * rows - first * first) / 2.0;
   }
-  // A lane of a head takes what that of its layer takes, nearly.
-  const double lanes_a_layer = settings.per_kv_head ? 1.0 + static_cast<double>(config.heads.n_kv_heads) : 1.0;
+  // A lane of a head, of another window or of another type of keys and values takes what that of its layer takes, nearly.
+  // Full attention with keys and values as they are computed is the base.
+  const double n_windows = 1.0 + static_cast<double>(settings.other_window_keys.size());
+  const double n_types = 1.0 + static_cast<double>(settings.kv_types.size());
+  const double lanes_a_layer =
+      settings.per_kv_head ? 1.0 + static_cast<double>(config.heads.n_kv_heads) : (n_windows + 1.0) * n_types - 1.0;
   lane_rows *= lanes_a_layer;
   lane_pairs *= lanes_a_layer;
   const auto lanes = static_cast<double>(settings.layers.size()) * lanes_a_layer;
