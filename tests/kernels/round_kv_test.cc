@@ -162,5 +162,19 @@ TEST_P(RoundKvTest, RefusesRowsThatAreNotThereAndScalesThatAreNone) {
   EXPECT_NO_THROW(ops_->round_kv({&fits, 1}, {.type = KvType::kInt8, .key_scale = 0.0F}, heads));
 }
 
+// As threads without an element of a head have.
+TEST(ElementRange, OneOfNothingChangesNoOther) {
+  ElementRange range;
+  range.add(2.5F);
+  range.add(-1.0F);
+  range.add(ElementRange{});
+  EXPECT_EQ(range.least, -1.0F);
+  EXPECT_EQ(range.largest, 2.5F);
+  ElementRange of_nothing;
+  of_nothing.add(range);
+  EXPECT_EQ(of_nothing.least, -1.0F);
+  EXPECT_EQ(of_nothing.largest, 2.5F);
+}
+
 }  // namespace
 }  // namespace winnow::kernels
