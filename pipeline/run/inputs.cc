@@ -125,7 +125,7 @@ kernels::Window Inputs::window_of(int64_t data_set, int64_t example) const {
 
 kernels::Window Inputs::narrowest_of(kernels::Window window) const {
   // Rounded keys are read from the first row of the tail on, whatever the window.
-  if (std::ranges::any_of(variants, [](const Variant& variant) { return !variant.kv.empty(); })) {
+  if (!kv_types.empty()) {
     window.keys = 1;
     window.sinks = 0;
   }
@@ -140,7 +140,7 @@ engine::SweepRequest Inputs::request(const MissingCells& cells, std::span<const 
   request.tokens = corpus.example(cells.example);
   request.answer_start = corpus.answer_start[static_cast<std::size_t>(cells.example)];
   const kernels::Window window = window_of(cells.data_set, cells.example);
-  request.base = settings.layer_windows(Variant{settings.base, settings.base_keys}, window);
+  request.base = settings.layer_windows(settings.base_variant(), window);
   for (const int64_t variant : group) {
     request.variants.push_back(settings.layer_windows(variants[static_cast<std::size_t>(variant)], window));
   }

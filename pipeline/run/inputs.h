@@ -60,6 +60,9 @@ struct Inputs {
   std::vector<Output> other_outputs;               // that will be written, besides the run directory
   engine::PrefixPlan prefixes;  // of the first data set's examples, kept from round to round; empty: none
   int64_t row_tile = 1;         // of the backend; where there are prefixes
+  // Types of keys and values that variants of any round may have besides as computed: which rows the prefixes hold must
+  // not follow from the variants that are known so far.
+  std::vector<KvType> kv_types;
 
   // Returns all paths that are read: none may be written over.
   ReadPaths read_paths(const RunOptions& options) const;

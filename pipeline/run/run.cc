@@ -216,14 +216,20 @@ void MeasuringRun::prepare() {
 void MeasuringRun::plan_prefixes_to_keep() {
   const model::ModelConfig& config = inputs_.config;
   inputs_.row_tile = ops_->device().row_tile();
+  const auto n_layers = static_cast<std::size_t>(config.n_layers);
+  Variant fullest{.windowed = engine::Pattern(n_layers, true),
+                  .window_keys = std::vector(n_layers, inputs_.settings.window_keys)};
+  // A sweep has a copy of the base's keys for each type that any of its layers has.
+  for (std::size_t l = 0; l < n_layers && !inputs_.kv_types.empty(); ++l) {
+    fullest.kv.push_back(inputs_.kv_types[l % inputs_.kv_types.size()]);
+  }
   std::vector<int64_t> sizes;
   int64_t largest = 0;
   for (int64_t e = 0; e < inputs_.data_sets.front().n_examples; ++e) {
     engine::SweepRequest request =
         inputs_.request({.data_set = 0, .example = e, .base = true, .variants = {}}, {}, false);
     const kernels::Window window = inputs_.window_of(0, e);
-    const engine::Pattern windowed(static_cast<std::size_t>(config.n_layers), true);
-    request.variants = {inputs_.settings.layer_windows(windowed, window)};
+    request.variants = {inputs_.settings.layer_windows(fullest, window)};
     largest = std::max(largest, engine::predict_sweep_bytes(config, *ops_, std::span(&request, 1)));
     const auto n_tokens = static_cast<int64_t>(request.tokens.size());
     request.prefix_rows = engine::cached_rows(n_tokens, inputs_.narrowest_of(window), inputs_.row_tile);
@@ -231,7 +237,7 @@ void MeasuringRun::plan_prefixes_to_keep() {
     if (request.prefix_rows == 0) continue;
     largest = std::max(
         largest, engine::CachedPrefix::workspace_bytes(config, *ops_, request, engine::CachedPrefix::Place::kHost));
-    request.variants.assign(static_cast<std::size_t>(config.n_layers), request.variants.front());
+    request.variants.assign(n_layers, request.variants.front());
     largest = std::max(largest, engine::predict_sweep_bytes(config, *ops_, std::span(&request, 1)));
   }
   const int64_t taken = weight_bytes() + largest;

@@ -46,8 +46,7 @@ std::vector<engine::SweepRequest> MeasuringRun::samples() const {
     for (const int64_t variant : inputs_.wanted) {
       variants.push_back(inputs_.variants[static_cast<std::size_t>(variant)]);
     }
-    const Variant base{.windowed = inputs_.settings.base, .window_keys = inputs_.settings.base_keys};
-    requests.push_back(round_request(cells.example, base, variants, Rows::kAll));
+    requests.push_back(round_request(cells.example, inputs_.settings.base_variant(), variants, Rows::kAll));
   }
   return requests;
 }

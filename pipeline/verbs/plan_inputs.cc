@@ -136,9 +136,11 @@ run::Variant PlanQuestion::variant(const plan::Settings& settings) const {
   const std::vector<int64_t> windows = planner->windows_of(settings);
   run::Variant variant;
   for (const int64_t keys : windows) variant.windowed.push_back(keys > 0);
+  // Full attention as computed: full attention in a narrower type is a setting before.
   const int64_t full = planner->loss_alone().cols - 1;
   // As the full pattern is written, whatever layers have a window of their own.
   if (std::ranges::any_of(settings, [&](int64_t setting) { return setting != full; })) variant.window_keys = windows;
+  variant.kv = planner->kv_of(settings);
   return variant;
 }
 
@@ -181,10 +183,6 @@ std::unique_ptr<PlanQuestion> read_plan_question(run::RunOptions& options) {
   take_rules(*question, options);
   run::check_options(options);
   question->planner = std::make_unique<plan::Planner>(question->calibration, static_cast<uint64_t>(options.seed));
-  if (!question->planner->kv_types().empty()) {
-    refuse("--from " + options.from.string() +
-           " has layers in types of keys and values (--kv), which are not searched; calibrate with --windows alone");
-  }
   const model::ModelConfig config = model::read_config(options.model);
   if (question->planner->n_layers() != config.n_layers) {
     fail(ExitCode::kConfigMismatch, question->results.string() + ": is of a model of " +
@@ -200,6 +198,8 @@ run::Inputs load_plan_search(const run::RunOptions& options, const PlanQuestion&
   run::Inputs inputs = searched_model(options);
   inputs.other_files.push_back(question.results);
   inputs.open_checkpoint(options.model);
+  inputs.kv_types = question.planner->kv_types();
+  if (std::ranges::find(inputs.kv_types, KvType::kFp8) != inputs.kv_types.end()) inputs.take_kv_scales();
   add_searched_data(options, inputs);
   check_examples(question, inputs.data_sets.front());
   return inputs;

@@ -152,6 +152,7 @@ plan::SearchedPlans PlanSearchRun::results_of(const plan::Refinement& found) {
     for (int64_t e = 0; e < data.n_examples; ++e) predicted(static_cast<int64_t>(p), e) = by_example[stats::at(e)];
     const run::Variant variant = question_->variant(settings);
     results.plans.push_back({.windows = question_->planner->windows_of(settings),
+                             .kv = question_->planner->kv_of(settings),
                              .bytes = found.price[p],
                              .predicted = stats::mean_of(by_example, stats::iota(data.n_examples)),
                              .figures = figures_of(run_, kSearched, data.n_examples, variant),

@@ -51,9 +51,13 @@ std::optional<std::vector<std::vector<double>>> SearchRounds::measure_first(int6
 bool SearchRounds::measure_round(int64_t n_examples, const run::Variant& base,
                                  const std::vector<run::Variant>& variants) {
   run::Inputs& inputs = run_.inputs();
+  // A plan with types of keys and values is a base as any other: a sweep keeps its keys as they were computed beside
+  // the copies that its rows read, so that every lane rounds, or does not, what a pass of its own would have computed.
+  // The rows before the first that reads rounded keys are those of full attention.
   const run::Variant start = n_rounds_++ == 0 || inputs.with_kl ? full() : base;
   inputs.settings.base = start.windowed;
   inputs.settings.base_keys = start.window_keys;
+  inputs.settings.base_kv = start.kv;
   measure_cells(kSearched, n_examples, variants);
   return end_ == End::kNone;
 }
@@ -81,6 +85,7 @@ void SearchRounds::verify(const std::vector<run::Variant>& variants) {
   run::Settings& settings = run_.inputs().settings;
   settings.base = settings.full_pattern();
   settings.base_keys.clear();
+  settings.base_kv.clear();
   run_.drop_prefixes();
   spdlog::info("verification: {} patterns with every row under the window, on {} example(s)", variants.size(),
                n_verified_examples());

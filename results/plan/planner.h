@@ -58,14 +58,16 @@ class Planner {
   // Returns the types of keys and values that a layer may have besides as computed, mostly none.
   std::vector<KvType> kv_types() const;
   int64_t n_layers() const { return n_layers_; }
-  // The layers that a plan decides on, rising. A setting of one is an index of windows(), or full attention as the
-  // last.
+  // The layers that a plan decides on, rising. A setting of one is a window in a type of keys and values, as they were
+  // measured; full attention as computed is the last.
   const std::vector<int64_t>& layers() const { return layers_; }
   // The mean loss of each layer alone under each setting; (layers(), settings).
   const stats::Table<double>& loss_alone() const { return loss_alone_; }
-  // Return what all layers of the model see under settings of layers(), keys, 0: all; (n_layers); and for each example
-  // of the calibration the sum of what the layers lose alone; (examples), NaN beyond n_shared_examples().
+  // Return what all layers of the model see under settings of layers(), keys, 0: all; (n_layers); the types of their
+  // keys and values, (n_layers), or empty where all are as computed; and for each example of the calibration the sum of
+  // what the layers lose alone; (examples), NaN beyond n_shared_examples().
   std::vector<int64_t> windows_of(const std::vector<int64_t>& settings) const;
+  std::vector<KvType> kv_of(const std::vector<int64_t>& settings) const;
   std::vector<double> loss_by_example(const std::vector<int64_t>& settings) const;
   // Returns what a layer keeps under each setting, bytes: no engine's allocation, but in the order of any.
   std::vector<double> bytes_of_settings(const Service& service) const;
@@ -107,7 +109,6 @@ class Planner {
   Rules rules_of(const Service& service) const;
   std::optional<double> bytes_of(std::vector<int64_t> windows, std::span<const KvType> kv, const Service& service,
                                  const Rules& rules) const;
-  std::vector<KvType> kv_of(const std::vector<int64_t>& settings) const;
   std::vector<int64_t> fixed_windows() const;
   void check_engine(const Service& service) const;
   void add_interval(const Assignment& assignment, Plan& plan) const;

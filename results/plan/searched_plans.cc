@@ -130,6 +130,7 @@ selection::Selection selection_of(const SearchedPlans& found, const SearchedBudg
   }
   selection::Selection s = selection::make_selection(choice, input, origin);
   s.layer_windows = plan.windows;
+  s.layer_kv = plan.kv;
   describe_memory({.budget = budget.text,
                    .engine = found.engine,
                    .demand = {.max_seq_len = found.max_seq_len, .concurrency = found.concurrency},

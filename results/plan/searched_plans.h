@@ -20,6 +20,7 @@ struct MeanLoss {
 
 struct SearchedPlan {
   std::vector<int64_t> windows;     // (n_layers), keys that a layer sees, 0: all
+  std::vector<KvType> kv;           // (n_layers), types of keys and values; empty: all as computed
   double bytes = 0.0;               // as the engine allocates them; infinite where it does not run the plan
   double predicted = 0.0;           // sum over layers of what each loses alone, mean over the searched examples
   search::ExampleFigures figures;   // as the search measured them
@@ -57,7 +58,7 @@ struct SearchedPlans {
   std::string calibration;              // its results file
   std::vector<SearchedPlan> plans;      // in the order of measuring; the first has full attention everywhere
   std::vector<SearchedBudget> budgets;  // rising
-  int64_t n_turned = 0;                 // layers that narrow anywhere on the way from the least budget to the greatest
+  int64_t n_turned = 0;                 // layers that keep less anywhere from the least budget to the greatest
   int64_t n_free = 0;                   // layers that plans decide on
   std::vector<std::string> example_id, token_hash;  // (examples)
   int64_t n_verified_examples = 0;                  // the first so many serve for verification

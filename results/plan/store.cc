@@ -10,6 +10,7 @@
 
 #include "base/checksum.h"
 #include "base/error.h"
+#include "base/kv_type.h"
 #include "results/search/store.h"
 #include "results/selection/pattern.h"
 #include "results/storage/hdf5.h"
@@ -21,6 +22,7 @@ namespace {
 
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 constexpr const char* kGroup = "plan";
+constexpr const char* kTypes = "pattern_kv";
 // The plans of a budget, in the order of the dimension `choice`.
 const std::vector<std::string>& choices() {
   static const std::vector<std::string> kChoices = {"sum-of-layers", "refined"};
@@ -123,7 +125,7 @@ void write_budgets(storage::Group& group, const SearchedPlans& found) {
       group, by_budget("n_changed"), changed,
       {storage::kOne, "layers whose setting differs from the refined plan of the next smaller budget"});
   storage::write_variable(group, by_budget("n_narrowed"), narrowed,
-                          {storage::kOne, "of these, layers that see less although the budget is greater"});
+                          {storage::kOne, "of these, layers that keep less although the budget is greater"});
   write_scalar(group, "n_turned", found.n_turned, {storage::kOne, "layers that narrow between any two such budgets"});
   write_scalar(group, "n_free", found.n_free, {storage::kOne, "layers that plans decide on"});
 }
@@ -145,8 +147,23 @@ void write_cells(storage::Group& group, const SearchedPlans& found, const std::s
 }
 
 std::string name_of(const SearchedPlan& plan) {
-  const bool is_full = std::ranges::all_of(plan.windows, [](int64_t keys) { return keys == 0; });
-  return is_full ? "full" : selection::windows_name(plan.windows);
+  const bool is_full = plan.kv.empty() && std::ranges::all_of(plan.windows, [](int64_t keys) { return keys == 0; });
+  return is_full ? "full" : selection::windows_name(plan.windows, plan.kv);
+}
+
+// Where a plan has any.
+void write_types(storage::Group& group, const SearchedPlans& found) {
+  if (std::ranges::all_of(found.plans, [](const SearchedPlan& plan) { return plan.kv.empty(); })) return;
+  std::vector<std::string> types;
+  for (const SearchedPlan& plan : found.plans) {
+    for (std::size_t layer = 0; layer < plan.windows.size(); ++layer) {
+      types.emplace_back(kv_type_name(plan.kv.empty() ? KvType::kStored : plan.kv[layer]));
+    }
+  }
+  const auto n = static_cast<int64_t>(found.plans.size());
+  storage::write_variable(
+      group, {kTypes, {"pattern", "layer"}, {n, found.n_layers}}, types,
+      {storage::kText, "type of the layer's keys and values: bf16 (as computed), fp8, int8 or int4"});
 }
 
 void write_plans(storage::Group& group, const SearchedPlans& found) {
@@ -168,6 +185,7 @@ void write_plans(storage::Group& group, const SearchedPlans& found) {
   storage::write_coordinate(group, "pattern", names, {storage::kText, "every plan that was measured"});
   storage::write_variable(group, {"pattern_window_keys", {"pattern", "layer"}, {n, found.n_layers}}, keys,
                           {storage::kTokens, "keys that a row of the layer sees, itself included; 0: all"});
+  write_types(group, found);
   storage::write_variable(group, {"pattern_bytes", {"pattern"}, {n}}, bytes,
                           {"bytes", "keys and values as the engine allocates them"});
   explain_nan(group, "pattern_bytes", bytes, "the engine does not run the plan");
@@ -254,6 +272,24 @@ void read_budgets(const storage::Group& group, SearchedPlans& found) {
   for (const Loss& loss : kLosses) read_losses(group, loss, found);
 }
 
+// Returns the types of each plan, none of one whose layers all keep what they compute; none where no plan has any, as
+// in older files.
+std::vector<std::vector<KvType>> read_types(const storage::Group& group, int64_t n_plans, int64_t n_layers) {
+  std::vector<std::vector<KvType>> types;
+  if (!group.contains(kTypes)) return types;
+  const auto names = storage::read_variable<std::string>(group, kTypes, {n_plans, n_layers});
+  for (int64_t p = 0; p < n_plans; ++p) {
+    std::vector<KvType>& kv = types.emplace_back();
+    for (int64_t l = 0; l < n_layers; ++l) {
+      const auto type = find_kv_type(names[static_cast<std::size_t>(p * n_layers + l)]);
+      if (!type) fail(ExitCode::kBadData, group.where(kTypes) + ": holds a type that this winnow does not know");
+      kv.push_back(*type);
+    }
+    if (std::ranges::all_of(kv, [](KvType type) { return type == KvType::kStored; })) kv.clear();
+  }
+  return types;
+}
+
 SearchedPlans read_plans(const storage::Group& group) {
   SearchedPlans found;
   found.engine = group.read_scalar<std::string>("engine");
@@ -270,12 +306,14 @@ SearchedPlans read_plans(const storage::Group& group) {
   const auto n = static_cast<int64_t>(bytes.size());
   const auto keys = storage::read_table<int64_t>(group, "pattern_window_keys", n, found.n_layers);
   const auto predicted = storage::read_variable<double>(group, "pattern_predicted", {n});
+  const std::vector<std::vector<KvType>> types = read_types(group, n, found.n_layers);
   for (int64_t p = 0; p < n; ++p) {
     SearchedPlan& plan = found.plans.emplace_back();
     for (int64_t l = 0; l < found.n_layers; ++l) {
       if (keys(p, l) < 0) fail(ExitCode::kBadData, group.where("pattern_window_keys") + ": a window below 0");
       plan.windows.push_back(keys(p, l));
     }
+    if (!types.empty()) plan.kv = types[static_cast<std::size_t>(p)];
     plan.bytes = bytes[static_cast<std::size_t>(p)];
     plan.predicted = predicted[static_cast<std::size_t>(p)];
   }

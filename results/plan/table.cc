@@ -1,8 +1,9 @@
 #include "results/plan/table.h"
 
 #include <cmath>
-#include <functional>
+#include <limits>
 #include <map>
+#include <utility>
 
 #include "base/json.h"
 #include "base/strings.h"
@@ -53,7 +54,7 @@ std::string layers_table(const SearchedPlans& found, const std::vector<std::size
   for_each_row(found, budgets, [&](const std::string& budget, const char* name, int64_t index, const PlanLosses&) {
     const SearchedPlan& plan = found.plans[stats::at(index)];
     table.add({budget, name, format_bytes(static_cast<int64_t>(plan.bytes)), percent(plan.bytes / found.full_bytes),
-               windows_text(plan.windows)});
+               windows_text(plan.windows, plan.kv)});
   });
   return table.text();
 }
@@ -68,7 +69,7 @@ std::string story(const SearchedPlans& found) {
                                   : "Not settled within " + std::to_string(found.steps) + " step(s): " + open + ". ";
   if (found.budgets.size() > 1) {
     text += "Turnover: " + std::to_string(found.n_turned) + " of " + std::to_string(found.n_free) +
-            " layers see less somewhere although the budget is greater. ";
+            " layers keep less somewhere although the budget is greater. ";
   }
   return text;
 }
@@ -94,21 +95,34 @@ Json plan_json(const SearchedPlans& found, int64_t index, const PlanLosses& loss
                {"predicted_delta_nll", loss_json(losses.predicted)},
                {"measured_delta_nll", loss_json(losses.measured)},
                {"beyond_sum", loss_json(losses.beyond)}};
+  if (!plan.kv.empty()) json["layer_kv"] = types_json(plan.kv);
   if (losses.is_verified) json["verified_delta_nll"] = loss_json(losses.verified);
   return json;
 }
 
 }  // namespace
 
-std::string windows_text(const std::vector<int64_t>& windows) {
-  std::map<int64_t, int64_t, std::greater<>> counts;
-  for (const int64_t keys : windows) ++counts[keys];
+std::string windows_text(const std::vector<int64_t>& windows, const std::vector<KvType>& kv) {
+  std::map<std::pair<int64_t, KvType>, int64_t> counts;  // by the keys below those of full attention
+  constexpr int64_t kAll = std::numeric_limits<int64_t>::max();
+  for (std::size_t layer = 0; layer < windows.size(); ++layer) {
+    const int64_t keys = windows[layer] == 0 ? kAll : windows[layer];
+    ++counts[{kAll - keys, kv.empty() ? KvType::kStored : kv[layer]}];
+  }
   std::string text;
-  if (counts.contains(0)) text = std::to_string(counts[0]) + " full";
-  for (const auto& [keys, count] : counts) {
-    if (keys > 0) text += (text.empty() ? "" : ", ") + std::to_string(count) + " x " + std::to_string(keys);
+  for (const auto& [setting, count] : counts) {
+    const auto& [below, type] = setting;
+    text += (text.empty() ? "" : ", ") + std::to_string(count);
+    text += below == 0 ? " full" : " x " + std::to_string(kAll - below);
+    if (type != KvType::kStored) text += " " + std::string(kv_type_name(type));
   }
   return text;
+}
+
+Json types_json(const std::vector<KvType>& kv) {
+  Json json = Json::array();
+  for (const KvType type : kv) json.push_back(std::string(kv_type_name(type)));
+  return json;
 }
 
 Json windows_json(const std::vector<int64_t>& windows) {

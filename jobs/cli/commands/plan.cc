@@ -3,12 +3,10 @@
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
-#include <limits>
 #include <map>
 #include <memory>
 #include <optional>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "base/error.h"
@@ -54,36 +52,6 @@ struct NamedPlan {
   std::vector<plan::PlanLook> looks;  // with --until
 };
 
-// "full", "512 fp8": what a layer of a plan sees, and the type of its keys and values.
-std::string setting_text(const plan::Plan& plan, std::size_t layer) {
-  const int64_t keys = plan.windows[layer];
-  std::string text = keys == 0 ? "full" : std::to_string(keys);
-  const bool has_type = !plan.kv.empty() && plan.kv[layer] != KvType::kStored;
-  return has_type ? text + " " + std::string(kv_type_name(plan.kv[layer])) : text;
-}
-
-// "4 full, 8 x 512": the settings of a plan, widest first.
-std::string windows_text(const plan::Plan& plan) {
-  struct Counted {
-    std::string text;
-    int64_t count = 0;
-  };
-  std::map<std::pair<int64_t, KvType>, Counted> counts;
-  for (std::size_t layer = 0; layer < plan.windows.size(); ++layer) {
-    const int64_t keys = plan.windows[layer];
-    const KvType type = plan.kv.empty() ? KvType::kStored : plan.kv[layer];
-    Counted& counted = counts[{keys == 0 ? 0 : std::numeric_limits<int64_t>::max() - keys, type}];
-    counted.text = setting_text(plan, layer);
-    ++counted.count;
-  }
-  std::string text;
-  for (const auto& [order, counted] : counts) {
-    const bool is_full = order.first == 0;
-    text += (text.empty() ? "" : ", ") + std::to_string(counted.count) + (is_full ? " " : " x ") + counted.text;
-  }
-  return text;
-}
-
 std::string interval_text(const plan::Plan& plan) {
   return std::isnan(plan.ci_low) ? "n/a (one example)" : bracketed(number(plan.ci_low), number(plan.ci_high));
 }
@@ -96,7 +64,7 @@ std::string to_table(const std::vector<NamedPlan>& plans) {
   for (const NamedPlan& named : plans) {
     table.add({named.budget, format_bytes(static_cast<int64_t>(named.plan.bytes)),
                percent(named.plan.bytes / named.costs->full_bytes), number(named.plan.loss), interval_text(named.plan),
-               "  " + windows_text(named.plan)});
+               "  " + plan::windows_text(named.plan.windows, named.plan.kv)});
   }
   return table.text();
 }
@@ -172,8 +140,6 @@ Json allocations_object(const NamedPlan& named, const plan::Planner& planner) {
 }
 
 Json plan_object(const NamedPlan& named, const plan::Planner& planner) {
-  Json kv = Json::array();
-  for (const KvType type : named.plan.kv) kv.push_back(std::string(kv_type_name(type)));
   Json object = {{"budget", named.budget},
                  {"budget_bytes", static_cast<int64_t>(named.budget_bytes)},
                  {"engine", named.costs->service.engine},
@@ -187,7 +153,7 @@ Json plan_object(const NamedPlan& named, const plan::Planner& planner) {
                  {"ci_low", number_or_null(named.plan.ci_low)},
                  {"ci_high", number_or_null(named.plan.ci_high)},
                  {"allocated_bytes", allocations_object(named, planner)}};
-  if (!named.plan.kv.empty()) object["layer_kv"] = std::move(kv);
+  if (!named.plan.kv.empty()) object["layer_kv"] = plan::types_json(named.plan.kv);
   if (!named.looks.empty()) object["looks"] = looks_object(named.looks);
   return object;
 }
@@ -329,7 +295,7 @@ Json searched_object(const plan::SearchedPlans& found, const plan::SearchedBudge
                  {"predicted_delta_nll", refined["predicted_delta_nll"]["value"]},
                  {"ci_low", refined["predicted_delta_nll"]["ci_low"]},
                  {"ci_high", refined["predicted_delta_nll"]["ci_high"]}};
-  for (const char* key : {"measured_delta_nll", "beyond_sum", "verified_delta_nll"}) {
+  for (const char* key : {"layer_kv", "measured_delta_nll", "beyond_sum", "verified_delta_nll"}) {
     if (refined.contains(key)) object[key] = refined[key];
   }
   for (const char* key : {"sum_of_layers", "steps", "is_settled", "n_changed", "n_narrowed"}) object[key] = all[key];
@@ -355,7 +321,10 @@ int run_searched(const Options& options, const std::filesystem::path& path, cons
     return static_cast<int>(ExitCode::kDone);
   }
   std::string text = plan::budgets_table(found, chosen) + plan::legend(found);
-  if (chosen.size() == 1) text += "\n" + to_layers(found.plans[static_cast<std::size_t>(first.best)].windows, {});
+  if (chosen.size() == 1) {
+    const plan::SearchedPlan& best = found.plans[static_cast<std::size_t>(first.best)];
+    text += "\n" + to_layers(best.windows, best.kv);
+  }
   write_text(text);
   return static_cast<int>(ExitCode::kDone);
 }
@@ -399,7 +368,8 @@ Command add_plan(const cli::Verb& program) {
   const cli::Verb verb = program.add_subcommand(
       "plan", "Chooses for every layer the window that loses least within a budget of memory for keys and values");
   verb.add_option("results", options->results,
-                  "Run directory of calibrate --windows or of search --method plan, or its results.h5")
+                  "Run directory of calibrate --windows, of calibrate --kv or of search --method plan, or its "
+                  "results.h5")
       .required()
       .type_name("RUN_DIR");
   verb.add_option("--budget", options->budgets,

@@ -87,7 +87,8 @@ std::vector<Option> plan_options() {
            .field = &RunOptions::from,
            .verbs = kOfSearch,
            .value = "RUN_DIR",
-           .help = "Run directory of calibrate --windows, whose windows, sinks, model and examples the plans are of",
+           .help = "Run directory of calibrate --windows, with --kv or without, whose windows, types of keys and "
+                   "values, sinks, model and examples the plans are of",
            .absent = "none; --method plan needs it",
            .part = Part::kMeasurement,
            .identity = {"kind"},

@@ -131,6 +131,7 @@ struct Settings {
   std::optional<int64_t> tail_rows;
   engine::Pattern base;                 // (n_layers)
   std::vector<int64_t> base_keys = {};  // of the base's windowed layers, as Variant has them
+  std::vector<KvType> base_kv = {};     // the base's types of keys and values, likewise
   std::string base_name;                // canonical: "full", "windowed" or "list:1,4"
   std::vector<int64_t> layers;          // ascending
   bool per_kv_head = false;             // their key heads are measured alone, too
@@ -153,6 +154,8 @@ struct Settings {
   // Returns the keys of the windows that layers have of their own, 0: none; (n_layers), or empty where no layer has
   // one.
   std::vector<int64_t> native_windows() const { return by_layer<int64_t>(rules.native, rules.native_window.keys, 0); }
+  // Returns the base as a variant.
+  Variant base_variant() const { return {.windowed = base, .window_keys = base_keys, .kv = base_kv}; }
   // Returns the base with one layer flipped; (n_layers).
   engine::Pattern variant(int64_t layer) const;
   // Returns the settings that a layer is measured under: the window of the run, the other ones, then for each type of

@@ -40,7 +40,6 @@ def work(tmp_path_factory):
         "sinks": ["--windows", "8,32", "--sinks", 2],
         "vllm": ["--windows", "8,32", "--target", "vllm"],
         "full": ["--windows", "8,32", "--decode", "full"],
-        "types": ["--windows", "8,32", "--kv", "bf16,fp8"],
     }.items():
         succeed(launch.run(run_folder.arguments("calibrate", directory, name, *more), directory / "cache"))
     return directory
@@ -321,7 +320,7 @@ def test_the_file_is_as_documented(work, found):
         assert set(file) == {"selection", "provenance"}
         assert set(file["selection"]) == {"plan"}
         variables = manual_tables.variables_of(file["selection/plan"])
-        assert set(variables) == set(SCHEMA)
+        assert set(variables) == set(SCHEMA) - {"pattern_kv"}
         for name, dataset in variables.items():
             manual_tables.assert_as_documented(name, dataset, SCHEMA[name])
 
@@ -337,7 +336,6 @@ def test_the_file_is_as_documented(work, found):
         (["--budget", "40%", "--engine", "tgi"], 64, ["--engine", "tgi", "trtllm"]),
         (["--budget", "40%", "--from", "sinks", "--engine", "vllm"], 64, ["--engine vllm", "sink"]),
         (["--budget", "40%", "--from", "full"], 64, ["--decode full"]),
-        (["--budget", "40%", "--from", "types"], 64, ["--kv", "calibrate with --windows alone"]),
         (["--budget", "40%", "--target", "vllm"], 64, ["--target vllm differs from the calibration's"]),
         (["--budget", "40%", "--from", "vllm", "--target", "hf"], 64, ["--target hf differs", "vllm"]),
         (["--budget", "40%", "--sinks", 1], 64, ["--sinks 1 differs"]),

@@ -110,12 +110,20 @@ def test_one_selection_is_a_row(tmp_path):
 
 def test_types_of_keys_and_values_are_said(tmp_path):
     data = plans()
-    said = "keep keys and values in narrower types"
     (tmp_path / "plans.json").write_text(json.dumps(data))
-    assert said not in page_of(tmp_path / "plans.json", tmp_path)
-    data["plans"][0]["layer_kv"] = ["fp8", *(["bf16"] * 11)]
+    assert "plan-types" not in page_of(tmp_path / "plans.json", tmp_path)
+    kinds = ["fp8", "bf16", "int4", "int8", *(["bf16"] * 7), "fp8"]
+    data["plans"][0]["layer_kv"] = kinds
     (tmp_path / "plans.json").write_text(json.dumps(data))
-    assert said in page_of(tmp_path / "plans.json", tmp_path)
+    text = page_of(tmp_path / "plans.json", tmp_path)
+    rows = rows_of(Page(text), "plan-table")
+    seen = "1 full int8, 1 \u00d7 1,024, 7 \u00d7 64, 2 \u00d7 64 fp8, 1 \u00d7 64 int4"
+    assert rows[0]["windows"][0] == seen
+    assert rows[1]["windows"][0] == "2 full, 4 \u00d7 1,024, 6 \u00d7 64"
+    assert "Layers keep them in bf16, fp8, int8 and int4." in words_of(text, "plan-types")
+    for layer, kind in enumerate(kinds):
+        assert f"25%, layer {layer}: keys and values in {kind}" in text
+    assert "50%, layer 0: keys and values in bf16" in text
 
 
 def _change(data, **values):
@@ -132,6 +140,9 @@ def _change(data, **values):
         (lambda data: _change(data, layer_windows=["much"] * 12), "not readable as plans"),
         (lambda data: _change(data, layer_windows=[-5] * 12), "not readable as plans"),
         (lambda data: _change(data, allocated_bytes=7), "not readable as plans"),
+        (lambda data: _change(data, layer_kv=["fp8"]), "not readable as plans"),
+        (lambda data: _change(data, layer_kv=["fp7"] * 12), "not readable as plans"),
+        (lambda data: _change(data, layer_kv=[["fp8"]] * 12), "not readable as plans"),
         (lambda data: data["plans"][1].pop("budget"), "not readable as plans"),
     ],
 )

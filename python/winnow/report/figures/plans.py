@@ -6,7 +6,7 @@ from winnow.report.drawing.charts import Cell, Grid, Points, draw_grid, draw_poi
 from winnow.report.drawing.drawing import Drawing
 from winnow.report.figures.figure import Draw, Figure, Row
 from winnow.report.reading import plans as reading
-from winnow.report.reading.plans import FULL, Plan, Plans
+from winnow.report.reading.plans import FULL, STORED, TYPES, Plan, Plans
 from winnow.report.wording import count, listed, number, percent
 
 MOST_DRAWN = 60  # plans of a picture
@@ -56,6 +56,34 @@ def windows(result: Plans) -> Figure:
         + (f", of {listed(f'{keys:,}' for keys in sizes)} tokens." if 0 < len(sizes) <= MOST_NAMED else ".")
         + cut,
         [("keep", "full attention")],
+    )
+
+
+def types(result: Plans) -> Figure | None:
+    """Plans by layers, as windows() has them; None where all layers keep what they compute."""
+    drawn = result.plans[:MOST_DRAWN]
+    used = [kind for kind in TYPES if any(kind in plan.types for plan in result.plans)]
+    if not used:
+        return None
+
+    def cell(r: int, c: int) -> Cell:
+        kind = drawn[r].type_of(c)
+        share = (TYPES.index(kind) - 1) / (len(TYPES) - 2)
+        shade = "keep" if kind == STORED else step_kind(WIDEST - share * (WIDEST - NARROWEST))
+        return shade, "" if kind == STORED else kind, f"{drawn[r].name}, layer {c}: keys and values in {kind}"
+
+    def draw(width: int) -> Drawing:
+        names = [plan.name for plan in drawn]
+        return draw_grid(Grid(names, range(len(result.layers)), cell, "Type of each layer's keys and values"), width)
+
+    return Figure(
+        "plan-types",
+        "In which type each layer keeps keys and values",
+        f"Layers keep them in {listed(used)}.",
+        [("", draw)],
+        "A row is a plan, a column a layer; the paler a cell, the narrower its type. bf16 stands for what the model "
+        "computes.",
+        [("keep", "as computed")],
     )
 
 
@@ -186,5 +214,7 @@ def numbers(result: Plans) -> Figure:
 
 def figures(result: Plans) -> list[Figure]:
     return [
-        figure for figure in (windows(result), losses(result), engines(result), numbers(result)) if figure is not None
+        figure
+        for figure in (windows(result), types(result), losses(result), engines(result), numbers(result))
+        if figure is not None
     ]

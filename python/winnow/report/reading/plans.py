@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pathlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,8 @@ FORMATS = (PLANS, SELECTION)
 VERSIONS = {PLANS: (1,), SELECTION: (1, 2, 3)}
 LARGEST = 2**26  # bytes; the curve of a model with 1,000 layers takes 200 KB
 FULL = 0  # window of a layer with full attention
+STORED = "bf16"  # type of keys and values that are kept as they are computed
+TYPES = (STORED, "fp8", "int8", "int4")
 _NAN = float("nan")
 
 
@@ -35,6 +38,7 @@ class Plan:
     low: float = _NAN
     high: float = _NAN
     allocated: dict[str, float] = field(default_factory=dict)  # by engine, NaN where it does not run the plan
+    types: list[str] = field(default_factory=list)  # (layer): of keys and values; empty: all as computed
 
     @property
     def share(self) -> float:
@@ -46,10 +50,17 @@ class Plan:
 
     @property
     def words(self) -> str:
-        """ "4 full, 8 x 512": widest first."""
-        sizes = sorted(set(self.windows) - {FULL}, reverse=True)
-        parts = [f"{self.n_full} full"] if self.n_full else []
-        return ", ".join(parts + [f"{self.windows.count(size)} \u00d7 {size:,}" for size in sizes])
+        """ "4 full, 8 x 512 fp8": widest first, with the types that are not as computed."""
+        counts = Counter((keys, self.type_of(layer)) for layer, keys in enumerate(self.windows))
+        order = sorted(counts, key=lambda one: (one[0] != FULL, -one[0], TYPES.index(one[1])))
+        parts = []
+        for keys, kind in order:
+            seen = "full" if keys == FULL else f"\u00d7 {keys:,}"
+            parts.append(f"{counts[keys, kind]} {seen}" + (f" {kind}" if kind != STORED else ""))
+        return ", ".join(parts)
+
+    def type_of(self, layer: int) -> str:
+        return self.types[layer] if self.types else STORED
 
 
 @dataclass(kw_only=True)
@@ -88,6 +99,13 @@ def _windows(values: Sequence[Any]) -> list[int]:
     return found
 
 
+def _types(values: Mapping[str, Any], n_layers: int) -> list[str]:
+    found = list(values.get("layer_kv") or [])
+    if found and (len(found) != n_layers or any(kind not in TYPES for kind in found)):
+        raise ValueError("layer_kv are no types of layers")
+    return found
+
+
 def _whole(value: float, default: int) -> int:
     return int(value) if np.isfinite(value) else default
 
@@ -96,23 +114,24 @@ def _read_plans(data: dict[str, Any], path: pathlib.Path) -> Plans:
     found = []
     for one in data["plans"]:
         allocated = one.get("allocated_bytes") or {}
+        windows = _windows(one["layer_windows"])
         found.append(
             Plan(
                 clean(one["budget"]),
-                _windows(one["layer_windows"]),
+                windows,
                 _figure(one, "bytes"),
                 _figure(one, "full_attention_bytes"),
                 _figure(one, "predicted_delta_nll"),
                 _figure(one, "ci_low"),
                 _figure(one, "ci_high"),
                 {clean(name): _figure(allocated, name) for name in allocated},
+                _types(one, len(windows)),
             )
         )
     if not found or len({len(plan.windows) for plan in found}) != 1:
         raise ValueError("it holds no plans of one model")
     first = data["plans"][0]
     result = _result(path, sorted(found, key=lambda plan: plan.bytes))
-    _note_types(result, data["plans"])
     result.engine = clean(first.get("engine", ""))
     result.length = _whole(_figure(first, "max_seq_len"), 0)
     result.concurrency = _whole(_figure(first, "concurrency"), 1)
@@ -143,9 +162,9 @@ def _read_selection(data: dict[str, Any], path: pathlib.Path) -> Plans:
         _figure(facts, "plan_predicted_delta_nll"),
         _figure(facts, "plan_predicted_delta_nll_ci_low"),
         _figure(facts, "plan_predicted_delta_nll_ci_high"),
+        types=_types(data, n_layers),
     )
     result = _result(path, [plan])
-    _note_types(result, [data])
     result.engine = clean(facts.get("plan_engine", ""))
     result.length = _whole(_figure(facts, "plan_max_seq_len"), 0)
     result.concurrency = _whole(_figure(facts, "plan_concurrency"), 1)
@@ -157,14 +176,6 @@ def _read_selection(data: dict[str, Any], path: pathlib.Path) -> Plans:
 
 def _result(path: pathlib.Path, plans: list[Plan]) -> Plans:
     return Plans(path=str(path), layers=np.arange(len(plans[0].windows)), plans=plans)
-
-
-def _note_types(result: Plans, plans: Sequence[Mapping[str, Any]]) -> None:
-    if any(plan.get("layer_kv") for plan in plans):
-        result.notes.append(
-            "Layers of these plans keep keys and values in narrower types (layer_kv), which the pictures of windows do "
-            "not show; memory and losses count them."
-        )
 
 
 def _check_checksum(data: dict[str, Any], path: pathlib.Path) -> None:
