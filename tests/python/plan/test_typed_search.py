@@ -235,25 +235,28 @@ def add_scales(model):
     (model / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + body)
 
 
-def test_fp8_has_the_checkpoint_s_scales(work):
-    """Values beyond 448 scales are cut, so that figures without the scales are others."""
+def test_fp8_has_the_checkpoint_s_scales_and_the_prefix_ends_before_its_rows(work):
+    """Values beyond 448 scales are cut, so that figures without the scales are others. The window alone would leave
+    more rows before the tail as they are than the type does."""
     folder = work / "scales"
     shutil.copytree(launch.REPOSITORY / "tests/golden/quantized/fp8_channel", folder / "plain")
     shutil.copytree(folder / "plain", folder / "model")
     add_scales(folder / "model")
-    tiny.write_calibration(folder / "long.h5", [150, 90])
-    flags = ["--window", 16, "--kv", "fp8"]
+    tiny.write_calibration(folder / "long.h5", [210, 90])
+    window, tail = 130, ["--tail-rows", 140]
+    flags = ["--window", window, "--kv", "fp8"]
     succeed(launch.run(run_folder.arguments("calibrate", folder, "run", *flags), work / "cache"))
-    search(folder, "plans", *PLAN, "--budget", "30%")
+    done = search(folder, "plans", *PLAN, "--budget", "60%", tail=tail)
+    assert "kept for 1 of 2 examples" in done.stderr
     found = group(folder, "plans")
-    more = ["--threads", 1, "--window", 16, *TAIL, "--pattern", "full@fp8", "--pattern", "windowed@fp8"]
+    more = ["--threads", 1, "--window", window, *tail, "--pattern", "full@fp8", "--pattern", "windowed@fp8"]
     both = [plan_of(found, p) for p in range(found.sizes["pattern"])]
     for model in ("model", "plain"):
         succeed(
             launch.run(run_folder.arguments("evaluate", folder, model + "-fp8", *more, model=model), work / "cache")
         )
     known, without = nll_of(folder, "model-fp8"), nll_of(folder, "plain-fp8")
-    for plan in (((0, "fp8"),) * 2, ((16, "fp8"),) * 2):
+    for plan in (((0, "fp8"),) * 2, ((window, "fp8"),) * 2):
         np.testing.assert_array_equal(found.nll[both.index(plan)], known[plan])
         assert (known[plan] != without[plan]).all()
 
