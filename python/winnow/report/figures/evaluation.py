@@ -19,7 +19,7 @@ from winnow.report.drawing.charts import (
 from winnow.report.drawing.drawing import Drawing
 from winnow.report.figures.figure import Draw, Figure, Row
 from winnow.report.reading import evaluation as ev
-from winnow.report.wording import amount, count, form_of, is_small_good, listed, number, percent, the_layers
+from winnow.report.wording import amount, count, form_of, is_small_good, listed, number, percent, size, the_layers
 
 _SHORT = {
     "exact_match": "exact match",
@@ -30,13 +30,6 @@ _SHORT = {
 }
 
 
-def _bytes(value: float) -> str:
-    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if value >= size:
-            return f"{number(value / size)} {unit}"
-    return f"{number(value)} bytes"
-
-
 def _tips(result: ev.Evaluation, metric: str) -> list[str]:
     tips = []
     for i, name in enumerate(result.patterns):
@@ -44,7 +37,7 @@ def _tips(result: ev.Evaluation, metric: str) -> list[str]:
         tip += f"{_SHORT[metric]} {ev.said(result, metric, i)}"
         if result.cache is not None:
             for column, length in enumerate(result.kv_lengths):
-                tip += f"\n{length:,} tokens: {_bytes(result.cache[i, column])}"
+                tip += f"\n{length:,} tokens: {size(result.cache[i, column])}"
         tips.append(tip)
     return tips
 
@@ -251,7 +244,7 @@ def costs(result: ev.Evaluation) -> Figure | None:
         def cell(r: int, c: int) -> Cell:
             k, ranked = groups[r]
             part = ev.share(table, result, ranked[0], c)
-            amount = _bytes(table[ranked[0], c]) if words == "KV cache" else f"{number(table[ranked[0], c])} FLOP"
+            amount = size(table[ranked[0], c]) if words == "KV cache" else f"{number(table[ranked[0], c])} FLOP"
             return (
                 step_kind(part),
                 percent(part),

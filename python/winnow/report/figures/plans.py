@@ -1,13 +1,14 @@
-"""Figures of plans: the windows as a picture, predicted loss against memory, what engines allocate, and a table."""
+"""Figures of plans: windows and types of layers as a picture, predicted loss against memory, allocations, a table."""
 
 import numpy as np
 
-from winnow.report.drawing.charts import Cell, Grid, Points, draw_grid, draw_points, evenly, step_kind
+from winnow.report.drawing.charts import Bar, Cell, Grid, Points, draw_grid, draw_points, evenly, step_kind
 from winnow.report.drawing.drawing import Drawing
-from winnow.report.figures.figure import Draw, Figure, Row
+from winnow.report.figures.figure import Figure, Row
 from winnow.report.reading import plans as reading
-from winnow.report.reading.plans import FULL, STORED, TYPES, Plan, Plans
-from winnow.report.wording import count, listed, number, percent
+from winnow.report.reading.plans import Plan, Plans
+from winnow.report.reading.settings import BITS, FULL, STORED, type_words, window_words
+from winnow.report.wording import byte_unit, capital, count, listed, number, percent, size
 
 MOST_DRAWN = 60  # plans of a picture
 MOST_NAMED = 12  # points with a name; the rows of a curve follow each other
@@ -27,63 +28,79 @@ def _shade(keys: int, sizes: list[int]) -> str:
     return step_kind(NARROWEST + share * (WIDEST - NARROWEST))
 
 
+def _legend(result: Plans, sizes: list[int]) -> list[tuple[str, str]]:
+    found = [("keep", "full attention")]
+    if len(sizes) <= MOST_NAMED:
+        found += [(_shade(keys, sizes), f"{keys:,} tokens") for keys in reversed(sizes)]
+    if result.has_types:
+        used = {name for plan in result.plans for name in plan.types}
+        found += [(f"type-{name}", name + (", as computed" if name == STORED else "")) for name in BITS if name in used]
+    return found
+
+
+def _picture_reading(result: Plans) -> str:
+    if len(result.plans) == 1:
+        return f"{result.plans[0].name}: {result.plans[0].words}."
+    fewest, most = min(plan.n_full for plan in result.plans), max(plan.n_full for plan in result.plans)
+    text = f"{count(len(result.plans), 'plan')}, with {fewest} to {most} layers of full attention."
+    if result.has_types:
+        layers = [sum(name != STORED for name in plan.types) for plan in result.plans]
+        few = f"{min(layers)} to " if min(layers) < max(layers) else ""
+        text += f" Keys and values are in narrower types in {few}{count(max(layers), 'layer')}."
+    return text
+
+
+def _layers_table(result: Plans) -> tuple[list[str], list[Row]]:
+    """A row for each layer of each plan."""
+    rows: list[Row] = [
+        (
+            plan.name,
+            int(layer),
+            "full" if plan.windows[c] == FULL else plan.windows[c],
+            *([plan.types[c]] if result.has_types else []),
+        )
+        for plan in result.plans
+        for c, layer in enumerate(result.layers)
+    ]
+    return ["plan", "layer", "window", *(["type"] if result.has_types else [])], rows
+
+
 def windows(result: Plans) -> Figure:
-    """Plans by layers."""
+    """Plans by layers: the window of each, and the type of keys and values where a plan narrows one."""
     drawn = result.plans[:MOST_DRAWN]
     sizes = sorted({keys for plan in result.plans for keys in plan.windows} - {FULL})
+    what = "window and type of keys and values" if result.has_types else "window"
 
     def cell(r: int, c: int) -> Cell:
         keys = drawn[r].windows[c]
-        what = "full attention" if keys == FULL else f"window of {keys:,} tokens"
-        return _shade(keys, sizes), "" if keys == FULL else _short(keys), f"{drawn[r].name}, layer {c}: {what}"
+        words = "full attention" if keys == FULL else f"window of {keys:,} tokens"
+        words += f", {drawn[r].types[c]}" if result.has_types else ""
+        return _shade(keys, sizes), "" if keys == FULL else _short(keys), f"{drawn[r].name}, layer {c}: {words}"
+
+    def bar(r: int, c: int) -> Bar:
+        name = drawn[r].types[c]
+        return f"type-{name}", BITS[name] / BITS[STORED], "" if name == STORED else name
 
     def draw(width: int) -> Drawing:
-        names = [plan.name for plan in drawn]
-        return draw_grid(Grid(names, range(len(result.layers)), cell, "Window of each layer in each plan"), width)
+        names, label = [plan.name for plan in drawn], f"{capital(what)} of each layer in each plan"
+        return draw_grid(
+            Grid(names, range(len(result.layers)), cell, label, bar=bar if result.has_types else None), width
+        )
 
-    drawings: list[tuple[str, Draw]] = [("", draw)]
-    fewest, most = min(plan.n_full for plan in result.plans), max(plan.n_full for plan in result.plans)
-    text = f"{count(len(result.plans), 'plan')}, with {fewest} to {most} layers of full attention."
-    if len(result.plans) == 1:
-        text = f"{result.plans[0].name}: {result.plans[0].words}."
-    cut = f" The first {MOST_DRAWN} are drawn." if len(result.plans) > MOST_DRAWN else ""
+    caption = "A row is a plan, a column a layer; the paler a cell, the narrower the window"
+    caption += f", of {listed(f'{keys:,}' for keys in sizes)} tokens." if 0 < len(sizes) <= MOST_NAMED else "."
+    if result.has_types:
+        caption += " The bar below a cell is as long as an element of its keys and values has bits, 16, 8 or 4."
+    if len(result.plans) > MOST_DRAWN:
+        caption += f" The first {MOST_DRAWN} are drawn."
     return Figure(
         "plan-windows",
-        "Which window each layer gets",
-        text,
-        drawings,
-        "A row is a plan, a column a layer; the paler a cell, the narrower the window"
-        + (f", of {listed(f'{keys:,}' for keys in sizes)} tokens." if 0 < len(sizes) <= MOST_NAMED else ".")
-        + cut,
-        [("keep", "full attention")],
-    )
-
-
-def types(result: Plans) -> Figure | None:
-    """Plans by layers, as windows() has them; None where all layers keep what they compute."""
-    drawn = result.plans[:MOST_DRAWN]
-    used = [kind for kind in TYPES if any(kind in plan.types for plan in result.plans)]
-    if not used:
-        return None
-
-    def cell(r: int, c: int) -> Cell:
-        kind = drawn[r].type_of(c)
-        share = (TYPES.index(kind) - 1) / (len(TYPES) - 2)
-        shade = "keep" if kind == STORED else step_kind(WIDEST - share * (WIDEST - NARROWEST))
-        return shade, "" if kind == STORED else kind, f"{drawn[r].name}, layer {c}: keys and values in {kind}"
-
-    def draw(width: int) -> Drawing:
-        names = [plan.name for plan in drawn]
-        return draw_grid(Grid(names, range(len(result.layers)), cell, "Type of each layer's keys and values"), width)
-
-    return Figure(
-        "plan-types",
-        "In which type each layer keeps keys and values",
-        f"Layers keep them in {listed(used)}.",
+        f"Which {what} each layer gets",
+        _picture_reading(result),
         [("", draw)],
-        "A row is a plan, a column a layer; the paler a cell, the narrower its type. bf16 stands for what the model "
-        "computes.",
-        [("keep", "as computed")],
+        caption,
+        _legend(result, sizes),
+        _layers_table(result),
     )
 
 
@@ -101,11 +118,10 @@ def losses(result: Plans) -> Figure | None:
     plans = result.plans
     x = np.array([plan.bytes for plan in plans])
     y, low, high = (np.array([getattr(plan, name) for plan in plans]) for name in ("loss", "low", "high"))
-    largest = float(x.max())
-    unit, of_unit = next((one for one in (("GiB", 2**30), ("MiB", 2**20)) if largest >= one[1]), ("KiB", 2**10))
+    unit, of_unit = byte_unit(float(x.max()))
     on = [i for i, plan in enumerate(plans) if _is_front(plan, plans)]
     tips = [
-        f"{plan.name}: {plan.words}\n{reading.size(plan.bytes)}, {percent(plan.share)} of full attention's\n"
+        f"{plan.name}: {plan.words}\n{size(plan.bytes)}, {percent(plan.share)} of full attention's\n"
         f"predicted loss {reading.loss_said(plan)}"
         for plan in plans
     ]
@@ -133,7 +149,7 @@ def losses(result: Plans) -> Figure | None:
     half = next((plan for plan in plans if plan.loss <= plans[0].loss / 2), None)
     text = f"The least memory costs {reading.loss_said(plans[0])} by prediction."
     if half is not None and half is not plans[0]:
-        text += f" Half of that is lost with {reading.size(half.bytes)}, {percent(half.share)} of full attention's."
+        text += f" Half of that is lost with {size(half.bytes)}, {percent(half.share)} of full attention's."
     return Figure(
         "plan-losses",
         "What memory buys",
@@ -158,7 +174,7 @@ def engines(result: Plans) -> Figure | None:
         if not np.isfinite(value):
             return "none", "\u2013", f"{plan.name}: {names[c]} does not run it"
         share = value / plan.full_bytes if plan.full_bytes > 0 else float("nan")
-        return step_kind(share), reading.size(value), f"{plan.name} on {names[c]}: {reading.size(value)}"
+        return step_kind(share), size(value), f"{plan.name} on {names[c]}: {size(value)}"
 
     def draw(width: int) -> Drawing:
         plans, label = [plan.name for plan in drawn], "Memory of each plan on each engine"
@@ -193,13 +209,24 @@ def engines(result: Plans) -> Figure | None:
 def numbers(result: Plans) -> Figure:
     """All of it as a table to paste."""
     names = result.engines
-    columns = ["plan", "full layers", "windows", "memory, bytes", "of full attention", "predicted loss", "low", "high"]
+    columns = [
+        "plan",
+        "full layers",
+        "windows",
+        *(["types"] if result.has_types else []),
+        "memory, bytes",
+        "of full attention",
+        "predicted loss",
+        "low",
+        "high",
+    ]
     columns += [f"{name}, bytes" for name in names]
     rows: list[Row] = [
         (
             plan.name,
             plan.n_full,
-            plan.words,
+            window_words(plan.windows),
+            *([type_words(plan.types)] if result.has_types else []),
             plan.bytes,
             plan.share,
             plan.loss,
@@ -214,7 +241,5 @@ def numbers(result: Plans) -> Figure:
 
 def figures(result: Plans) -> list[Figure]:
     return [
-        figure
-        for figure in (windows(result), types(result), losses(result), engines(result), numbers(result))
-        if figure is not None
+        figure for figure in (windows(result), losses(result), engines(result), numbers(result)) if figure is not None
     ]
