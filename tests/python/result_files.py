@@ -276,6 +276,16 @@ def write_evaluation(path, patterns=None, n=40, n_layers=12, generate=True, seed
             _losses(group, 1 - tables["exact_match"].mean(1))
 
 
+def add_settings(path, windows, types):
+    """Windows, 0: all, and types of keys and values of an evaluation: (pattern, layer)."""
+    with h5py.File(path, "a") as file:
+        group = file["evaluation"]
+        _put(group, "layer_window_keys", np.asarray(windows, "i8"), ["pattern", "layer"], "tokens")
+        kinds = group.create_dataset("layer_kv", data=np.asarray(types, object), dtype=TEXT)
+        for axis, dim in enumerate(("pattern", "layer")):
+            kinds.dims[axis].attach_scale(group[dim])
+
+
 def _losses(group, loss):
     """What is lost by exact match: up to 0.25 is within the margin, from 0.5 beyond it."""
     words = {"leading_figure": "exact_match", "margin_figure": "exact_match", "cheapest_within_margin": ""}

@@ -215,7 +215,7 @@ FIGURES = {
         "partial-rho",
         "transfer",
     },
-    "evaluation": {"front", "minus-full", "minus-baseline", "costs", "generation", "patterns"},
+    "evaluation": {"front", "loss-memory", "minus-full", "minus-baseline", "costs", "generation", "patterns"},
     "plans": {"plan-windows", "plan-losses", "plan-engines"},
     "search": {"greedy-forward-kept", "greedy-forward-course", "greedy-forward-verified", "pairs"},
 }

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from winnow.report.arrays import Floats, Form
-from winnow.report.drawing.axes import is_log, layer_axis, scale, x_axis, y_axis
+from winnow.report.drawing.axes import is_log, layer_axis, ratio_scale, scale, x_axis, y_axis
 from winnow.report.drawing.drawing import LINE, Drawing, shorten, text_width
 from winnow.report.drawing.labels import Spot, beside, in_column
 from winnow.report.drawing.palette import MARKS, N_STEPS
@@ -115,6 +115,7 @@ class Points:
     high: Floats | None = None
     has_list: bool = False  # names without room beside their point are listed, with a line to it
     path: list[int] = field(default_factory=list)  # positions that a line of steps connects
+    x_ratios: bool = False  # all x are above 0, and equal ratios of them equally far apart
 
 
 def _log_word(drawing: Drawing, which: str) -> str:
@@ -126,7 +127,10 @@ def _point_axes(points: Points, width: int, height: float, right: float) -> Draw
     drawing.place(62, right, 26, 42)
     ends = [end for end in (points.low, points.high) if end is not None]
     wanted = 5 if drawing.is_wide else 4
-    x_ticks = scale(drawing, "x", points.x, points.x_linear, wanted)
+    if points.x_ratios:
+        x_ticks = ratio_scale(drawing, "x", points.x, wanted)
+    else:
+        x_ticks = scale(drawing, "x", points.x, points.x_linear, wanted)
     y_ticks = scale(drawing, "y", np.concatenate([points.y, *ends]), points.y_linear, 5)
     y_axis(drawing, y_ticks, points.y_label + _log_word(drawing, "y"), points.y_form, right)
     x_axis(drawing, x_ticks, points.x_label + _log_word(drawing, "x"), points.x_form)

@@ -18,23 +18,17 @@ from winnow.report.drawing.charts import (
 )
 from winnow.report.drawing.drawing import Drawing
 from winnow.report.figures.figure import Draw, Figure, Row
+from winnow.report.figures.memory import loss_against_memory
 from winnow.report.reading import evaluation as ev
+from winnow.report.reading.evaluation import SHORT
 from winnow.report.wording import amount, count, form_of, is_small_good, listed, number, percent, size, the_layers
-
-_SHORT = {
-    "exact_match": "exact match",
-    "generated_exact_match": "generated text",
-    "nll": "NLL",
-    "token_accuracy": "token accuracy",
-    "kl": "KL",
-}
 
 
 def _tips(result: ev.Evaluation, metric: str) -> list[str]:
     tips = []
     for i, name in enumerate(result.patterns):
         tip = f"{name}: {int(result.full_layers[i])} of {len(result.layers)} layers full\n"
-        tip += f"{_SHORT[metric]} {ev.said(result, metric, i)}"
+        tip += f"{SHORT[metric]} {ev.said(result, metric, i)}"
         if result.cache is not None:
             for column, length in enumerate(result.kv_lengths):
                 tip += f"\n{length:,} tokens: {size(result.cache[i, column])}"
@@ -49,7 +43,7 @@ def _front_reading(result: ev.Evaluation) -> str:
     parts = []
     if on:
         parts.append(
-            f"On the front of {_SHORT[metric]}: {listed(result.patterns[i] for i in on[:6])}"
+            f"On the front of {SHORT[metric]}: {listed(result.patterns[i] for i in on[:6])}"
             + (f" and {len(on) - 6} more" if len(on) > 6 else "")
             + "."
         )
@@ -83,12 +77,12 @@ def front(result: ev.Evaluation) -> Figure:
                 x,
                 mean,
                 label,
-                _SHORT[metric],
+                SHORT[metric],
                 result.patterns,
                 _tips(result, metric),
                 set(flags),
                 labelled,
-                f"{_SHORT[metric]} of each pattern against its KV cache",
+                f"{SHORT[metric]} of each pattern against its KV cache",
                 form_of(metric),
                 None if is_small_good(metric) else True,
                 True,
@@ -103,7 +97,7 @@ def front(result: ev.Evaluation) -> Figure:
         "front",
         "What full layers buy",
         _front_reading(result),
-        [(_SHORT[metric], partial(draw, metric)) for metric in metrics],
+        [(SHORT[metric], partial(draw, metric)) for metric in metrics],
         "A point is a pattern, its bar the 95\u00a0% bootstrap interval over examples. Filled: on the front, none with "
         "as few or fewer full layers is better.",
         [("keep", "on the front"), ("spare", "behind it")],
@@ -120,7 +114,7 @@ def _loss_reading(result: ev.Evaluation) -> str:
     if not result.verdicts or not np.isfinite(result.margin):
         return ""
     at = result.position("full")
-    text = f"Margin: a loss of {amount(result.metric, result.margin)} by {_SHORT[result.metric]}."
+    text = f"Margin: a loss of {amount(result.metric, result.margin)} by {SHORT[result.metric]}."
     for verdict, words in (("within", "Within it"), ("beyond", "Worse, by more than that"), ("open", "Open")):
         found = [i for i, said in enumerate(result.verdicts) if said == verdict and i != at]
         if found:
@@ -146,7 +140,7 @@ def _difference_reading(result: ev.Evaluation, other: str, name: str) -> str:
         else:
             (better if ev.gain(metric, value) > 0 else worse).append(i)
     parts = [
-        f"By {_SHORT[metric]}, {words} {name}: {_listed(result, found)}."
+        f"By {SHORT[metric]}, {words} {name}: {_listed(result, found)}."
         for words, found in (("worse than", worse), ("better than", better), ("not told apart from", open_))
         if found
     ]
@@ -184,9 +178,9 @@ def difference(result: ev.Evaluation, other: str) -> Figure | None:
                 value,
                 low,
                 high,
-                f"{_SHORT[metric]} less that of {name}",
+                f"{SHORT[metric]} less that of {name}",
                 tips,
-                f"{_SHORT[metric]} of each pattern less that of {name}",
+                f"{SHORT[metric]} of each pattern less that of {name}",
                 sure,
                 form_of(metric),
                 None if is_small_good(metric) else True,
@@ -219,7 +213,7 @@ def difference(result: ev.Evaluation, other: str) -> Figure | None:
         f"minus-{other}",
         f"Against {name}",
         _difference_reading(result, other, name),
-        [(_SHORT[metric], partial(draw, metric)) for metric in metrics],
+        [(SHORT[metric], partial(draw, metric)) for metric in metrics],
         "Differences over the same examples, best pattern first. Bars are 95\u00a0% intervals of the paired bootstrap; "
         "filled: the interval leaves out 0.",
         table=(columns, rows),
@@ -462,6 +456,7 @@ def all_numbers(result: ev.Evaluation) -> Figure:
 def figures(result: ev.Evaluation) -> list[Figure]:
     found = [
         front(result),
+        loss_against_memory(result),
         difference(result, "full"),
         difference(result, "baseline") if result.baseline else None,
         costs(result),

@@ -5,8 +5,9 @@ import numpy as np
 from winnow.report.drawing.charts import Bar, Cell, Grid, Points, draw_grid, draw_points, evenly, step_kind
 from winnow.report.drawing.drawing import Drawing
 from winnow.report.figures.figure import Figure, Row
+from winnow.report.fronts import front
 from winnow.report.reading import plans as reading
-from winnow.report.reading.plans import Plan, Plans
+from winnow.report.reading.plans import Plans
 from winnow.report.reading.settings import BITS, FULL, STORED, type_words, window_words
 from winnow.report.wording import byte_unit, capital, count, listed, number, percent, size
 
@@ -104,13 +105,6 @@ def windows(result: Plans) -> Figure:
     )
 
 
-def _is_front(plan: Plan, others: list[Plan]) -> bool:
-    return not any(
-        other.bytes <= plan.bytes and other.loss <= plan.loss and (other.bytes, other.loss) != (plan.bytes, plan.loss)
-        for other in others
-    )
-
-
 def losses(result: Plans) -> Figure | None:
     """Predicted loss against memory; None where the file lacks either."""
     if not (result.has_bytes and result.has_losses):
@@ -119,7 +113,7 @@ def losses(result: Plans) -> Figure | None:
     x = np.array([plan.bytes for plan in plans])
     y, low, high = (np.array([getattr(plan, name) for plan in plans]) for name in ("loss", "low", "high"))
     unit, of_unit = byte_unit(float(x.max()))
-    on = [i for i, plan in enumerate(plans) if _is_front(plan, plans)]
+    on = front(x, y)
     tips = [
         f"{plan.name}: {plan.words}\n{size(plan.bytes)}, {percent(plan.share)} of full attention's\n"
         f"predicted loss {reading.loss_said(plan)}"
