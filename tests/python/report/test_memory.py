@@ -111,7 +111,7 @@ def test_each_metric_and_length_is_drawn_and_the_nearest_length_comes_first(file
 def test_a_mark_says_windows_types_memory_and_loss(file, tmp_path):
     marks = variants(page_of(file, tmp_path))[0][2]
     (tip,) = [one for one in marks if one.startswith("periodic:4@0")]
-    first, second, third = re.split(r"&#10;|\n", tip)
+    first, second, third = tip.split("&#10;")
     assert first == "periodic:4@0: 3 full, 9 \u00d7 2,048; fp8 in 12 layers"
     assert second.startswith("21 MiB at 8,192 tokens, ") and third.startswith("loss by exact match ")
     assert re.search(r"[\d.]+ points \(95\u00a0% interval [\d.]+ to [\d.]+\)$", third)
@@ -208,3 +208,23 @@ def test_views_become_files(file, tmp_path):
     names = {path.name for path in (tmp_path / "figures").glob(f"{FIGURE}*")}
     assert {"loss-memory-exact-match-8-192-tokens.svg", "loss-memory-nll-1-048-576-tokens.svg"} <= names
     assert len(names) == 4
+
+
+def test_patterns_that_cost_otherwise_have_a_row_of_their_own_in_the_costs(file, tmp_path):
+    """periodic:4@0, of fp8, keeps as many full layers as list:1,4,5, and half of the bytes."""
+
+    def shares(text):
+        """{patterns of a row: its share at 8,192 tokens}."""
+        found = re.search(r'<figure id="costs".*?</svg>', text, re.DOTALL).group(0)
+        tips = re.findall(r'data-tip="([^"]*)"', found)
+        return {tip.partition(": ")[0]: tip for tip in tips if "&#10;8,192 tokens: " in tip}
+
+    text = page_of(file, tmp_path)
+    own = shares(text)
+    assert "on the front, none that keeps as little or less is better." in text
+    assert set(own) == {"windowed", "periodic:4@0", "list:1,4,5", "nll:6", "full"}
+    assert "fp8 in 12 layers" in own["periodic:4@0"] and "fp8" not in own["list:1,4,5"]
+    result_files.write_evaluation(tmp_path / "plain.h5")
+    text = page_of(tmp_path / "plain.h5", tmp_path)
+    assert "list:1,4,5 and periodic:4@0" in shares(text)
+    assert "on the front, none with as few or fewer full layers is better." in text

@@ -14,9 +14,9 @@ from winnow.report.drawing.charts import (
     draw_grid,
     draw_points,
     draw_rows,
-    step_kind,
 )
 from winnow.report.drawing.drawing import Drawing
+from winnow.report.figures.costs import costs
 from winnow.report.figures.figure import Draw, Figure, Row
 from winnow.report.figures.memory import loss_against_memory
 from winnow.report.reading import evaluation as ev
@@ -98,8 +98,9 @@ def front(result: ev.Evaluation) -> Figure:
         "What full layers buy",
         _front_reading(result),
         [(SHORT[metric], partial(draw, metric)) for metric in metrics],
-        "A point is a pattern, its bar the 95\u00a0% bootstrap interval over examples. Filled: on the front, none with "
-        "as few or fewer full layers is better.",
+        "A point is a pattern, its bar the 95\u00a0% bootstrap interval over examples. Filled: on the front, none "
+        + ("with as few or fewer full layers" if result.windows is None else "that keeps as little or less")
+        + " is better.",
         [("keep", "on the front"), ("spare", "behind it")],
     )
 
@@ -217,76 +218,6 @@ def difference(result: ev.Evaluation, other: str) -> Figure | None:
         "Differences over the same examples, best pattern first. Bars are 95\u00a0% intervals of the paired bootstrap; "
         "filled: the interval leaves out 0.",
         table=(columns, rows),
-    )
-
-
-def costs(result: ev.Evaluation) -> Figure | None:
-    """KV cache and prefill at each length, as shares of full attention's; None where the file has no pattern `full`."""
-    at = result.position("full")
-    tables = [
-        (words, table)
-        for words, table in (("KV cache", result.cache), ("prefill", result.flop))
-        if table is not None and table.shape == (len(result.patterns), len(result.kv_lengths))
-    ]
-    last = result.priced
-    if not tables or at is None or last is None:
-        return None
-
-    groups = ev.budgets(result)  # patterns with as many full layers cost the same
-
-    def draw(words: str, table: Floats, width: int) -> Drawing:
-        def cell(r: int, c: int) -> Cell:
-            k, ranked = groups[r]
-            part = ev.share(table, result, ranked[0], c)
-            amount = size(table[ranked[0], c]) if words == "KV cache" else f"{number(table[ranked[0], c])} FLOP"
-            return (
-                step_kind(part),
-                percent(part),
-                (
-                    f"{k} of {len(result.layers)} layers full\n{result.kv_lengths[c]:,} tokens: "
-                    f"{amount}, {percent(part)} of full attention's"
-                ),
-            )
-
-        return draw_grid(
-            Grid(
-                [f"{k} full" for k, _ in groups],
-                [f"{length:,}" for length in result.kv_lengths],
-                cell,
-                f"{words} by layers with full attention, at each length",
-                "tokens",
-                "layers",
-            ),
-            width,
-        )
-
-    rows: list[Row] = [
-        (name, length, *(float(table[i, c]) for _, table in tables))
-        for i, name in enumerate(result.patterns)
-        for c, length in enumerate(result.kv_lengths)
-    ]
-    cheapest = min((i for i in range(len(result.patterns)) if i != at), default=at, key=lambda i: tables[0][1][i, last])
-    shares = [f"{percent(ev.share(table, result, cheapest, last))} of the {words}" for words, table in tables]
-    text = (
-        f"At {result.kv_lengths[last]:,} tokens {result.patterns[cheapest]} needs the least, {listed(shares)} of full "
-        "attention; at shorter lengths a window saves less."
-        if cheapest != at
-        else "Only full attention was measured."
-    )
-    return Figure(
-        "costs",
-        "What each pattern costs",
-        text,
-        [(words, partial(draw, words, table)) for words, table in tables],
-        "Shares of full attention's, by length of the sequence: computed from the model's shape, not timed.",
-        table=(
-            [
-                "pattern",
-                "tokens",
-                *(("KV cache, bytes" if words == "KV cache" else "prefill, FLOP") for words, _ in tables),
-            ],
-            rows,
-        ),
     )
 
 
