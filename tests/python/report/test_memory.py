@@ -228,3 +228,19 @@ def test_patterns_that_cost_otherwise_have_a_row_of_their_own_in_the_costs(file,
     text = page_of(tmp_path / "plain.h5", tmp_path)
     assert "list:1,4,5 and periodic:4@0" in shares(text)
     assert "on the front, none with as few or fewer full layers is better." in text
+
+
+def test_the_picture_of_patterns_has_windows_and_types(file, tmp_path):
+    text = page_of(file, tmp_path)
+    for words in ("periodic:4@0, layer 0: full attention, fp8", "list:1,4,5, layer 0: window of 2,048 tokens, bf16"):
+        assert f'data-tip="{words}"' in text
+    rows = {row["pattern"][0]: row for row in rows_of(Page(text), "patterns")}
+    assert rows["periodic:4@0"]["layers"][0] == "0 4 8"
+    assert rows["periodic:4@0"]["windows"][0] == "3 full, 9 \u00d7 2,048"
+    assert rows["periodic:4@0"]["types"][0] == "12 fp8" and rows["full"]["types"][0] == "12 bf16"
+
+    def rename(opened):
+        opened["evaluation/layer_kv"][0, 0] = "fp7"
+
+    rows = rows_of(Page(page_of(damage(file, tmp_path / "odd.h5", rename), tmp_path)), "patterns")
+    assert "windows" in rows[0] and "types" not in rows[0]

@@ -18,9 +18,11 @@ from winnow.report.drawing.charts import (
 from winnow.report.drawing.drawing import Drawing
 from winnow.report.figures.costs import costs
 from winnow.report.figures.figure import Draw, Figure, Row
+from winnow.report.figures.kept import Kept
 from winnow.report.figures.memory import loss_against_memory
 from winnow.report.reading import evaluation as ev
 from winnow.report.reading.evaluation import SHORT
+from winnow.report.reading.settings import type_words, window_words
 from winnow.report.wording import amount, count, form_of, is_small_good, listed, number, percent, size, the_layers
 
 
@@ -306,58 +308,53 @@ def generation(result: ev.Evaluation) -> Figure | None:
     )
 
 
+def _layers_reading(result: ev.Evaluation) -> str:
+    mixed = np.flatnonzero((result.full_layers > 0) & (result.full_layers < len(result.layers)))
+    if not mixed.size:
+        return "No pattern mixes full and windowed layers."
+    always = result.layers[result.full[mixed].all(0)]
+    if always.size:
+        return f"Of {count(mixed.size, 'pattern')} that mix both kinds, all keep {the_layers(always)}."
+    return f"No layer is kept by all {count(mixed.size, 'pattern')} that mix both kinds."
+
+
 def layers_of_each(result: ev.Evaluation) -> Figure:
-    """Which layers each pattern keeps."""
+    """Which layers each pattern keeps; where the file says windows and types, these."""
     ranked = ev.order(result, range(len(result.patterns)))
-
-    def cell(r: int, c: int) -> Cell:
-        kept = result.full[ranked[r], c]
-        return (
-            ("keep" if kept else "spare"),
-            "",
-            (f"{result.patterns[ranked[r]]}\nlayer {result.layers[c]}: {'full attention' if kept else 'windowed'}"),
-        )
-
-    most = max(2, MOST_SQUARES // len(result.layers))
-    partial = [i for i in ranked if 0 < result.full_layers[i] < len(result.layers)]
-    always = np.logical_and.reduce(result.full[partial]) if partial else np.zeros(len(result.layers), bool)
-    text = (
-        "No pattern mixes full and windowed layers."
-        if not partial
-        else f"Of {count(len(partial), 'pattern')} that mix both kinds, all keep {the_layers(result.layers[always])}."
-        if always.any()
-        else f"No layer is kept by all {count(len(partial), 'pattern')} that mix both kinds."
-    )
-    rows = [
-        (
-            result.patterns[i],
-            int(result.full_layers[i]),
-            " ".join(str(layer) for layer in result.layers[result.full[i]]),
-        )
+    drawn = ranked[: max(2, MOST_SQUARES // len(result.layers))]
+    layers, names = result.layers.tolist(), [result.patterns[i] for i in drawn]
+    columns = ["pattern", "full layers", "layers"]
+    rows: list[list[str | int]] = [
+        [result.patterns[i], int(result.full_layers[i]), " ".join(str(one) for one in result.layers[result.full[i]])]
         for i in ranked
     ]
+    caption, legend = "Best pattern first.", [("keep", "full attention"), ("spare", "windowed")]
+
+    def cell(r: int, c: int) -> Cell:
+        kept = result.full[drawn[r], c]
+        words = "full attention" if kept else "windowed"
+        return "keep" if kept else "spare", "", f"{names[r]}\nlayer {layers[c]}: {words}"
+
+    draw = partial(draw_grid, Grid(names, layers, cell, "Layers with full attention in each pattern"))
+    if result.windows is not None:
+        types = None if result.types is None else [result.types[i] for i in drawn]
+        kept = Kept(names, layers, result.windows[drawn].tolist(), types)
+        draw, legend = partial(kept.draw, "pattern"), kept.legend()
+        caption += f" {kept.caption()}"
+        columns += ["windows", *(["types"] if result.types is not None else [])]
+        for row, i in zip(rows, ranked, strict=True):
+            row.append(window_words(result.windows[i].tolist()))
+            row += [type_words(result.types[i])] if result.types is not None else []
+    if len(ranked) > len(drawn):
+        caption += f" The first {len(drawn)} of {len(ranked)} are drawn; the table has all."
     return Figure(
         "patterns",
         "Layers of each pattern",
-        text,
-        [
-            (
-                "",
-                lambda width: draw_grid(
-                    Grid(
-                        [result.patterns[i] for i in ranked[:most]],
-                        result.layers.tolist(),
-                        cell,
-                        "Layers with full attention in each pattern",
-                    ),
-                    width,
-                ),
-            )
-        ],
-        "Best pattern first."
-        + (f" The first {most} of {len(ranked)} are drawn; the table has all." if len(ranked) > most else ""),
-        [("keep", "full attention"), ("spare", "windowed")],
-        table=(["pattern", "full layers", "layers"], rows),
+        _layers_reading(result),
+        [("", draw)],
+        caption,
+        legend,
+        table=(columns, rows),
     )
 
 

@@ -1,42 +1,21 @@
 """Figures of plans: windows and types of layers as a picture, predicted loss against memory, allocations, a table."""
 
+from functools import partial
+
 import numpy as np
 
-from winnow.report.drawing.charts import Bar, Cell, Grid, Points, draw_grid, draw_points, evenly, step_kind
+from winnow.report.drawing.charts import Cell, Grid, Points, draw_grid, draw_points, evenly, step_kind
 from winnow.report.drawing.drawing import Drawing
 from winnow.report.figures.figure import Figure, Row
+from winnow.report.figures.kept import Kept
 from winnow.report.fronts import front
 from winnow.report.reading import plans as reading
 from winnow.report.reading.plans import Plans
-from winnow.report.reading.settings import BITS, FULL, STORED, type_words, window_words
-from winnow.report.wording import byte_unit, capital, count, listed, number, percent, size
+from winnow.report.reading.settings import FULL, STORED, type_words, window_words
+from winnow.report.wording import byte_unit, count, number, percent, size
 
 MOST_DRAWN = 60  # plans of a picture
 MOST_NAMED = 12  # points with a name; the rows of a curve follow each other
-NARROWEST, WIDEST = 0.1, 0.7  # steps of the colours of windows
-
-
-def _short(keys: int) -> str:
-    """ "2k" for 2,048: what fits into a cell."""
-    return f"{keys // 1024}k" if keys >= 1024 and keys % 1024 == 0 else str(keys)
-
-
-def _shade(keys: int, sizes: list[int]) -> str:
-    """Kind of a window: the darker, the wider."""
-    if keys == FULL:
-        return "keep"
-    share = sizes.index(keys) / max(len(sizes) - 1, 1)
-    return step_kind(NARROWEST + share * (WIDEST - NARROWEST))
-
-
-def _legend(result: Plans, sizes: list[int]) -> list[tuple[str, str]]:
-    found = [("keep", "full attention")]
-    if len(sizes) <= MOST_NAMED:
-        found += [(_shade(keys, sizes), f"{keys:,} tokens") for keys in reversed(sizes)]
-    if result.has_types:
-        used = {name for plan in result.plans for name in plan.types}
-        found += [(f"type-{name}", name + (", as computed" if name == STORED else "")) for name in BITS if name in used]
-    return found
 
 
 def _picture_reading(result: Plans) -> str:
@@ -68,39 +47,17 @@ def _layers_table(result: Plans) -> tuple[list[str], list[Row]]:
 
 def windows(result: Plans) -> Figure:
     """Plans by layers: the window of each, and the type of keys and values where a plan narrows one."""
-    drawn = result.plans[:MOST_DRAWN]
-    sizes = sorted({keys for plan in result.plans for keys in plan.windows} - {FULL})
-    what = "window and type of keys and values" if result.has_types else "window"
-
-    def cell(r: int, c: int) -> Cell:
-        keys = drawn[r].windows[c]
-        words = "full attention" if keys == FULL else f"window of {keys:,} tokens"
-        words += f", {drawn[r].types[c]}" if result.has_types else ""
-        return _shade(keys, sizes), "" if keys == FULL else _short(keys), f"{drawn[r].name}, layer {c}: {words}"
-
-    def bar(r: int, c: int) -> Bar:
-        name = drawn[r].types[c]
-        return f"type-{name}", BITS[name] / BITS[STORED], "" if name == STORED else name
-
-    def draw(width: int) -> Drawing:
-        names, label = [plan.name for plan in drawn], f"{capital(what)} of each layer in each plan"
-        return draw_grid(
-            Grid(names, range(len(result.layers)), cell, label, bar=bar if result.has_types else None), width
-        )
-
-    caption = "A row is a plan, a column a layer; the paler a cell, the narrower the window"
-    caption += f", of {listed(f'{keys:,}' for keys in sizes)} tokens." if 0 < len(sizes) <= MOST_NAMED else "."
-    if result.has_types:
-        caption += " The bar below a cell is as long as an element of its keys and values has bits, 16, 8 or 4."
-    if len(result.plans) > MOST_DRAWN:
-        caption += f" The first {MOST_DRAWN} are drawn."
+    drawn, layers = result.plans[:MOST_DRAWN], result.layers.tolist()
+    names = [plan.name for plan in drawn]
+    kept = Kept(names, layers, [plan.windows for plan in drawn], [plan.types for plan in drawn])
+    cut = f" The first {MOST_DRAWN} are drawn." if len(result.plans) > MOST_DRAWN else ""
     return Figure(
         "plan-windows",
-        f"Which {what} each layer gets",
+        f"Which {kept.what} each layer gets",
         _picture_reading(result),
-        [("", draw)],
-        caption,
-        _legend(result, sizes),
+        [("", partial(kept.draw, "plan"))],
+        f"A row is a plan, a column a layer. {kept.caption()}{cut}",
+        kept.legend(),
         _layers_table(result),
     )
 

@@ -187,9 +187,11 @@ def _read_tables(result: Evaluation, data: xr.Dataset) -> None:
 def _read_settings(result: Evaluation, data: xr.Dataset) -> None:
     """What the layers of each pattern keep, and how long the examples are."""
     windows = record.numbers(data, "layer_window_keys", ("pattern", "layer"))
-    if windows is not None and np.isfinite(windows).all():
+    if windows is not None and (np.isfinite(windows) & (windows >= 0)).all():
         result.windows = windows.astype(int)
-    result.types = record.text_table(data, "layer_kv", ("pattern", "layer"))
+    types = record.text_table(data, "layer_kv", ("pattern", "layer"))
+    if types is not None and all(name in settings.BITS for row in types for name in row):
+        result.types = types
     tokens = [record.numbers(data, f"{name}_tokens", ("example",)) for name in ("prompt", "answer")]
     lengths = sum((one for one in tokens if one is not None), np.zeros(data.sizes.get("example", 0)))
     if tokens[0] is not None and np.size(lengths):
