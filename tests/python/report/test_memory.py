@@ -112,7 +112,7 @@ def test_a_mark_says_windows_types_memory_and_loss(file, tmp_path):
     marks = variants(page_of(file, tmp_path))[0][2]
     (tip,) = [one for one in marks if one.startswith("periodic:4@0")]
     first, second, third = tip.split("&#10;")
-    assert first == "periodic:4@0: 3 full, 9 \u00d7 2,048; fp8 in 12 layers"
+    assert first == "periodic:4@0: 3 full fp8, 9 \u00d7 2,048 fp8"
     assert second.startswith("21 MiB at 8,192 tokens, ") and third.startswith("loss by exact match ")
     assert re.search(r"[\d.]+ points \(95\u00a0% interval [\d.]+ to [\d.]+\)$", third)
 
@@ -223,7 +223,7 @@ def test_patterns_that_cost_otherwise_have_a_row_of_their_own_in_the_costs(file,
     own = shares(text)
     assert "on the front, none that keeps as little or less is better." in text
     assert set(own) == {"windowed", "periodic:4@0", "list:1,4,5", "nll:6", "full"}
-    assert "fp8 in 12 layers" in own["periodic:4@0"] and "fp8" not in own["list:1,4,5"]
+    assert "3 full fp8, 9 \u00d7 2,048 fp8" in own["periodic:4@0"] and "fp8" not in own["list:1,4,5"]
     result_files.write_evaluation(tmp_path / "plain.h5")
     text = page_of(tmp_path / "plain.h5", tmp_path)
     assert "list:1,4,5 and periodic:4@0" in shares(text)
@@ -236,11 +236,11 @@ def test_the_picture_of_patterns_has_windows_and_types(file, tmp_path):
         assert f'data-tip="{words}"' in text
     rows = {row["pattern"][0]: row for row in rows_of(Page(text), "patterns")}
     assert rows["periodic:4@0"]["layers"][0] == "0 4 8"
-    assert rows["periodic:4@0"]["windows"][0] == "3 full, 9 \u00d7 2,048"
-    assert rows["periodic:4@0"]["types"][0] == "12 fp8" and rows["full"]["types"][0] == "12 bf16"
+    assert rows["periodic:4@0"]["windows"][0] == "3 full fp8, 9 \u00d7 2,048 fp8"
+    assert rows["list:1,4,5"]["windows"][0] == "3 full, 9 \u00d7 2,048" and rows["full"]["windows"][0] == "12 full"
 
     def rename(opened):
         opened["evaluation/layer_kv"][0, 0] = "fp7"
 
     rows = rows_of(Page(page_of(damage(file, tmp_path / "odd.h5", rename), tmp_path)), "patterns")
-    assert "windows" in rows[0] and "types" not in rows[0]
+    assert all("fp" not in row["windows"][0] for row in rows) and rows[0]["windows"][0] == "12 full"

@@ -102,14 +102,15 @@ def test_types_of_keys_and_values_are_drawn_and_listed(tmp_path):
         ("type-int4", "int4"),
     ]
     assert 'aria-label="Window and type of keys and values of each layer in each plan"' in text
-    assert rows_of(Page(text), "plan-table")[0]["types"][0] == "9 bf16, 1 fp8, 1 int8, 1 int4"
+    seen = "1 full, 1 \u00d7 1,024 int8, 8 \u00d7 64, 1 \u00d7 64 fp8, 1 \u00d7 64 int4"
+    assert rows_of(Page(text), "plan-table")[0]["windows"][0] == seen
     assert "do not show" not in text
 
 
 def test_plans_without_types_speak_of_windows_alone(file, tmp_path):
     text = page_of(file, tmp_path)
     (first, *_) = rows_of(Page(text), "plan-windows")
-    assert list(first) == ["plan", "layer", "window"] and "types" not in rows_of(Page(text), "plan-table")[0]
+    assert list(first) == ["plan", "layer", "window"]
     assert "swatch sw-type" not in text and ", bf16" not in text and "Which window each layer gets" in text
 
 
@@ -144,7 +145,7 @@ def test_a_selection_has_types(tmp_path):
     }
     (tmp_path / "plan.json").write_text(json.dumps(selection))
     text = page_of(tmp_path / "plan.json", tmp_path)
-    assert words_of(text, "plan-windows") == "plan: 1 full, 2 \u00d7 64; fp8 in 2 layers."
+    assert words_of(text, "plan-windows") == "plan: 1 full, 2 \u00d7 64 fp8."
     assert [row["type"][0] for row in rows_of(Page(text), "plan-windows")] == selection["layer_kv"]
 
 

@@ -69,14 +69,15 @@ def draw_grid(grid: Grid, width: int) -> Drawing:
     bars = [[grid.bar(r, c) for c in range(len(grid.columns))] for r in range(n_rows)] if grid.bar else []
     widest = max((text_width(word) for word in {word for row in bars for _, _, word in row}), default=0.0)
     has_words = 0 < widest < step - 3 and n_rows * n_columns <= MOST_WORDS
-    pitch = height + (BAR + (LINE if has_words else 0) + 5 if bars else 0)
-    drawing = Drawing(width, top + n_rows * pitch + below, grid.label)
+    more = [BAR + 5 + (LINE if has_words and any(word for _, _, word in row) else 0) for row in bars] or [0.0] * n_rows
+    tops = np.cumsum([top, *(height + one for one in more)]).tolist()
+    drawing = Drawing(width, tops[-1] + below, grid.label)
     drawing.place(left, width - left - step * n_columns, top, below)
     if grid.row_axis:
         drawing.text(2, 10, grid.row_axis)
     boxes, kinds, tips, words = [], [], [], []
     for r, name in enumerate(names):
-        y = top + r * pitch
+        y = tops[r]
         drawing.text(left - 8, y + height / 2, name, "right")
         for c in range(len(grid.columns)):
             kind, inside, tip = grid.cell(r, c)
@@ -87,7 +88,7 @@ def draw_grid(grid: Grid, width: int) -> Drawing:
             if inside and text_width(inside) < step - 3:
                 words.append((x + step / 2, y + height / 2, inside, kind))
     drawing.cells(boxes, kinds, tips)
-    _draw_bars(drawing, bars, [top + r * pitch + height for r in range(len(bars))], left, step, has_words)
+    _draw_bars(drawing, bars, [y + height for y in tops[: len(bars)]], left, step, has_words)
     for x, y, inside, kind in words if len(words) <= MOST_WORDS else ():
         drawing.text(x, y, inside, "center", f"on-{kind}")
     layer_axis(drawing, grid.columns, grid.axis)

@@ -22,7 +22,6 @@ from winnow.report.figures.kept import Kept
 from winnow.report.figures.memory import loss_against_memory
 from winnow.report.reading import evaluation as ev
 from winnow.report.reading.evaluation import SHORT
-from winnow.report.reading.settings import type_words, window_words
 from winnow.report.wording import amount, count, form_of, is_small_good, listed, number, percent, size, the_layers
 
 
@@ -341,10 +340,9 @@ def layers_of_each(result: ev.Evaluation) -> Figure:
         kept = Kept(names, layers, result.windows[drawn].tolist(), types)
         draw, legend = partial(kept.draw, "pattern"), kept.legend()
         caption += f" {kept.caption()}"
-        columns += ["windows", *(["types"] if result.types is not None else [])]
+        columns.append("windows")
         for row, i in zip(rows, ranked, strict=True):
-            row.append(window_words(result.windows[i].tolist()))
-            row += [type_words(result.types[i])] if result.types is not None else []
+            row.append(result.settings_of(i))
     if len(ranked) > len(drawn):
         caption += f" The first {len(drawn)} of {len(ranked)} are drawn; the table has all."
     return Figure(

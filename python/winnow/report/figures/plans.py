@@ -11,7 +11,7 @@ from winnow.report.figures.kept import Kept
 from winnow.report.fronts import front
 from winnow.report.reading import plans as reading
 from winnow.report.reading.plans import Plans
-from winnow.report.reading.settings import FULL, STORED, type_words, window_words
+from winnow.report.reading.settings import FULL, STORED
 from winnow.report.wording import byte_unit, count, number, percent, size
 
 MOST_DRAWN = 60  # plans of a picture
@@ -164,7 +164,6 @@ def numbers(result: Plans) -> Figure:
         "plan",
         "full layers",
         "windows",
-        *(["types"] if result.has_types else []),
         "memory, bytes",
         "of full attention",
         "predicted loss",
@@ -176,8 +175,7 @@ def numbers(result: Plans) -> Figure:
         (
             plan.name,
             plan.n_full,
-            window_words(plan.windows),
-            *([type_words(plan.types)] if result.has_types else []),
+            plan.words,
             plan.bytes,
             plan.share,
             plan.loss,

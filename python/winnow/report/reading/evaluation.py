@@ -13,7 +13,8 @@ from winnow.common.text import clean
 from winnow.report.agreement import paired_interval, resampled_means
 from winnow.report.arrays import Flags, Floats, Integers
 from winnow.report.errors import ReportError
-from winnow.report.reading import record, settings
+from winnow.report.reading import record
+from winnow.report.reading.settings import BITS, settings_words
 from winnow.report.wording import amount, count, form_of, interval, is_small_good, number, percent
 
 METRICS = {
@@ -72,13 +73,10 @@ class Evaluation(record.Result):
         return str(self.settings.get("baseline", ""))
 
     def settings_of(self, i: int) -> str:
-        """ "4 full, 8 \u00d7 512; fp8 in 12 layers": what the layers of a pattern keep."""
-        full = int(self.full_layers[i])
-        words = f"{full} of {len(self.layers)} layers full"
-        if self.windows is not None:
-            words = settings.window_words(self.windows[i].tolist())
-        types = settings.narrower_words(self.types[i]) if self.types is not None else ""
-        return f"{words}; {types}" if types else words
+        """ "4 full, 8 \u00d7 512 fp8": what the layers of a pattern keep; of an older file which see all."""
+        if self.windows is None:
+            return f"{int(self.full_layers[i])} of {len(self.layers)} layers full"
+        return settings_words(self.windows[i].tolist(), self.types[i] if self.types else None)
 
     def position(self, name: str) -> int | None:
         return self.patterns.index(name) if name in self.patterns else None
@@ -190,7 +188,7 @@ def _read_settings(result: Evaluation, data: xr.Dataset) -> None:
     if windows is not None and (np.isfinite(windows) & (windows >= 0)).all():
         result.windows = windows.astype(int)
     types = record.text_table(data, "layer_kv", ("pattern", "layer"))
-    if types is not None and all(name in settings.BITS for row in types for name in row):
+    if types is not None and all(name in BITS for row in types for name in row):
         result.types = types
     tokens = [record.numbers(data, f"{name}_tokens", ("example",)) for name in ("prompt", "answer")]
     lengths = sum((one for one in tokens if one is not None), np.zeros(data.sizes.get("example", 0)))

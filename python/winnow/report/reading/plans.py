@@ -12,8 +12,8 @@ import numpy as np
 from winnow.common.errors import ExitCode
 from winnow.common.text import clean
 from winnow.report.errors import ReportError
-from winnow.report.reading import record, settings
-from winnow.report.reading.settings import BITS, FULL, STORED
+from winnow.report.reading import record
+from winnow.report.reading.settings import BITS, FULL, STORED, settings_words
 from winnow.report.wording import count, interval, listed, number, percent, size
 
 PLANS, SELECTION = "winnow-plans", "winnow-selection"
@@ -47,10 +47,8 @@ class Plan:
 
     @property
     def words(self) -> str:
-        """ "4 full, 8 x 512; fp8 in 10 layers": windows, and types narrower than computed."""
-        return "; ".join(
-            part for part in (settings.window_words(self.windows), settings.narrower_words(self.types)) if part
-        )
+        """ "4 full, 8 x 512 fp8": windows, and types that are not as computed."""
+        return settings_words(self.windows, self.types)
 
 
 @dataclass(kw_only=True)
