@@ -62,6 +62,10 @@ def pages(tmp_path_factory):
     result_files.write(work / "other.h5", 40, 36, seed=3, window=1024)
     result_files.write(work / "large.h5", 1000, 96)
     result_files.run_all_kinds(work / "kinds", launch, tiny)
+    result_files.write_evaluation(work / "types.h5")
+    kinds = [["bf16", "fp8", "int8", "int4"][(layer + pattern) % 4] for pattern in range(5) for layer in range(12)]
+    windows = [[0, 512, 2048, 24576, 1000][(layer * pattern) % 5] for pattern in range(5) for layer in range(12)]
+    result_files.add_settings(work / "types.h5", np.reshape(windows, (5, 12)), np.reshape(kinds, (5, 12)))
     (work / "plans.json").write_text(json.dumps(result_files.plans(has_types=True)))
     kinds = [work / "kinds" / name for name in ("calibration", "evaluation", "search")]
     return {
@@ -71,6 +75,7 @@ def pages(tmp_path_factory):
         "several": write_page([work / "run", work / "full.h5", work / "other.h5"], work / "several.html"),
         "large": write_page([work / "large.h5"], work / "large.html"),
         "evaluation": write_page([work / "evaluation.h5"], work / "evaluation.html"),
+        "types": write_page([work / "types.h5"], work / "types.html"),
         "plans": write_page([work / "plans.json"], work / "plans.html"),
         "search": write_page([work / "search.h5"], work / "search.html"),
         "mixed": write_page([work / name for name in ("full.h5", "search.h5", "evaluation.h5")], work / "mixed.html"),
@@ -162,7 +167,7 @@ def test_no_texts_of_twenty_patterns_meet(browser, tmp_path, scatter, width):
 
 
 @pytest.mark.parametrize("width", [NARROW, WIDE])
-@pytest.mark.parametrize("name", ["run", "full", "several", "large", "evaluation", "search", "plans", "kinds"])
+@pytest.mark.parametrize("name", ["run", "full", "several", "large", "evaluation", "search", "plans", "types", "kinds"])
 def test_no_texts_of_any_figure_meet(browser, pages, name, width):
     with Opened(browser, pages[name], width) as opened:
         assert check_no_texts_meet(opened.page) > 40
@@ -374,7 +379,7 @@ def test_token_view_shows_the_chosen_example(browser, pages):
         opened.check_quiet()
 
 
-@pytest.mark.parametrize("name", ["full", "evaluation", "search", "plans"])
+@pytest.mark.parametrize("name", ["full", "evaluation", "search", "plans", "types"])
 def test_paper_is_light_and_nothing_is_cut(browser, pages, name):
     paper = 688  # pixels of A4 between margins of 14 mm
     colours = """window.dispatchEvent(new Event('beforeprint')),
