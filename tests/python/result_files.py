@@ -276,6 +276,16 @@ def write_evaluation(path, patterns=None, n=40, n_layers=12, generate=True, seed
             _losses(group, 1 - tables["exact_match"].mean(1))
 
 
+def add_settings(path, windows, types):
+    """Windows, 0: all, and types of keys and values of an evaluation: (pattern, layer)."""
+    with h5py.File(path, "a") as file:
+        group = file["evaluation"]
+        _put(group, "layer_window_keys", np.asarray(windows, "i8"), ["pattern", "layer"], "tokens")
+        kinds = group.create_dataset("layer_kv", data=np.asarray(types, object), dtype=TEXT)
+        for axis, dim in enumerate(("pattern", "layer")):
+            kinds.dims[axis].attach_scale(group[dim])
+
+
 def _losses(group, loss):
     """What is lost by exact match: up to 0.25 is within the margin, from 0.5 beyond it."""
     words = {"leading_figure": "exact_match", "margin_figure": "exact_match", "cheapest_within_margin": ""}
@@ -349,3 +359,43 @@ def _pairs(group, n_layers, n, random):
     _put(group, "interaction_nll", table, dims)
     _ends(group, "interaction_nll", table, dims, 0.5)
     _put(group, "interaction_exact_match", table / 10, dims)
+
+
+PLAN_FULL_BYTES = 12 * 1024 * 256
+PLAN_WINDOWS = {
+    "25%": [64, 1024, 64, None, *([64] * 8)],
+    "50%": [64, 1024, 64, None, None, *([1024] * 3), *([64] * 4)],
+    "100%": [None] * 12,
+}
+PLAN_TYPES = {
+    "25%": ["fp8", "int8", "int4", *(["bf16"] * 9)],
+    "50%": ["bf16", *(["fp8"] * 11)],
+    "100%": None,
+}
+
+
+def plans(has_types=False):
+    """As winnow plan --json prints them: of the ideal engine, of one that pads, of one that has one window."""
+    found = []
+    for i, (budget, windows) in enumerate(PLAN_WINDOWS.items()):
+        used = sum(256 * (keys or 1024) for keys in windows)
+        found.append(
+            {
+                "budget": budget,
+                "budget_bytes": used + 10,
+                "engine": "ideal",
+                "max_seq_len": 1024,
+                "concurrency": 2,
+                "bytes": used,
+                "full_attention_bytes": PLAN_FULL_BYTES,
+                "least_bytes": 1000,
+                "layer_windows": windows,
+                "predicted_delta_nll": 0.8 / 4**i if i < 2 else 0.0,
+                "ci_low": 0.7 / 4**i if i < 2 else 0.0,
+                "ci_high": 0.9 / 4**i if i < 2 else 0.0,
+                "allocated_bytes": {"ideal": used, "vllm": 2 * used, "mlx": None if i == 1 else used, "swaa": None},
+            }
+        )
+        if has_types and PLAN_TYPES[budget]:
+            found[-1]["layer_kv"] = PLAN_TYPES[budget]
+    return {"format": "winnow-plans", "format_version": 1, "plans": found}

@@ -7,6 +7,8 @@ import numpy as np
 
 from winnow.report.arrays import Form
 
+BYTE_UNITS = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
+
 
 def number(value: float | None, digits: int = 3) -> str:
     """Three significant digits, a true minus sign; n/a for what is not defined."""
@@ -59,6 +61,19 @@ def amount(measure: str, loss: float) -> str:
 def form_of(measure: str) -> Form:
     """How its values are written: nats as numbers, shares in per cent."""
     return number if is_small_good(measure) else percent
+
+
+def size(value: float) -> str:
+    """Bytes as a reader wants them."""
+    for unit, of_unit in BYTE_UNITS:
+        if value >= of_unit:
+            return f"{number(value / of_unit)} {unit}"
+    return f"{number(value)} bytes"
+
+
+def byte_unit(largest: float) -> tuple[str, int]:
+    """Unit of an axis up to `largest` bytes, and how many bytes it has."""
+    return next((one for one in BYTE_UNITS if largest >= one[1]), BYTE_UNITS[-1])
 
 
 def count(value: int, word: str, plural: str | None = None) -> str:

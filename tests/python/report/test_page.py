@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import os
 import re
 import shutil
@@ -61,6 +62,11 @@ def pages(tmp_path_factory):
     result_files.write(work / "other.h5", 40, 36, seed=3, window=1024)
     result_files.write(work / "large.h5", 1000, 96)
     result_files.run_all_kinds(work / "kinds", launch, tiny)
+    result_files.write_evaluation(work / "types.h5")
+    kinds = [["bf16", "fp8", "int8", "int4"][(layer + pattern) % 4] for pattern in range(5) for layer in range(12)]
+    windows = [[0, 512, 2048, 24576, 1000][(layer * pattern) % 5] for pattern in range(5) for layer in range(12)]
+    result_files.add_settings(work / "types.h5", np.reshape(windows, (5, 12)), np.reshape(kinds, (5, 12)))
+    (work / "plans.json").write_text(json.dumps(result_files.plans(has_types=True)))
     kinds = [work / "kinds" / name for name in ("calibration", "evaluation", "search")]
     return {
         "kinds": write_page(kinds, work / "kinds.html"),
@@ -69,6 +75,8 @@ def pages(tmp_path_factory):
         "several": write_page([work / "run", work / "full.h5", work / "other.h5"], work / "several.html"),
         "large": write_page([work / "large.h5"], work / "large.html"),
         "evaluation": write_page([work / "evaluation.h5"], work / "evaluation.html"),
+        "types": write_page([work / "types.h5"], work / "types.html"),
+        "plans": write_page([work / "plans.json"], work / "plans.html"),
         "search": write_page([work / "search.h5"], work / "search.html"),
         "mixed": write_page([work / name for name in ("full.h5", "search.h5", "evaluation.h5")], work / "mixed.html"),
         "work": work,
@@ -159,7 +167,7 @@ def test_no_texts_of_twenty_patterns_meet(browser, tmp_path, scatter, width):
 
 
 @pytest.mark.parametrize("width", [NARROW, WIDE])
-@pytest.mark.parametrize("name", ["run", "full", "several", "large", "evaluation", "search", "kinds"])
+@pytest.mark.parametrize("name", ["run", "full", "several", "large", "evaluation", "search", "plans", "types", "kinds"])
 def test_no_texts_of_any_figure_meet(browser, pages, name, width):
     with Opened(browser, pages[name], width) as opened:
         assert check_no_texts_meet(opened.page) > 40
@@ -168,7 +176,7 @@ def test_no_texts_of_any_figure_meet(browser, pages, name, width):
 
 @pytest.mark.parametrize("width", [NARROW, WIDE])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["run", "full", "several", "large", "evaluation", "search", "mixed", "kinds"])
+@pytest.mark.parametrize("name", ["run", "full", "several", "large", "evaluation", "search", "plans", "mixed", "kinds"])
 def test_every_figure_is_drawn(browser, pages, name, scheme, width):
     with Opened(browser, pages[name], width, scheme) as opened:
         page = opened.page
@@ -188,7 +196,7 @@ def test_every_figure_is_drawn(browser, pages, name, scheme, width):
               chart => chart.getBoundingClientRect().width > 0).map(
               chart => [chart.querySelectorAll('.mark').length, chart.getAttribute('aria-label'),
                         chart.getBoundingClientRect().height]) }))""")
-        assert len(figures) >= {"several": 10, "mixed": 18, "kinds": 18, "search": 4}.get(name, 6)
+        assert len(figures) >= {"several": 10, "mixed": 18, "kinds": 18, "search": 4, "plans": 3}.get(name, 6)
         for figure in figures:
             assert figure["reading"].endswith("."), figure
             assert len(figure["charts"]) == 1, figure
@@ -212,7 +220,8 @@ FIGURES = {
         "partial-rho",
         "transfer",
     },
-    "evaluation": {"front", "minus-full", "minus-baseline", "costs", "generation", "patterns"},
+    "evaluation": {"front", "loss-memory", "minus-full", "minus-baseline", "costs", "generation", "patterns"},
+    "plans": {"plan-windows", "plan-losses", "plan-engines"},
     "search": {"greedy-forward-kept", "greedy-forward-course", "greedy-forward-verified", "pairs"},
 }
 
@@ -370,7 +379,7 @@ def test_token_view_shows_the_chosen_example(browser, pages):
         opened.check_quiet()
 
 
-@pytest.mark.parametrize("name", ["full", "evaluation", "search"])
+@pytest.mark.parametrize("name", ["full", "evaluation", "search", "plans", "types"])
 def test_paper_is_light_and_nothing_is_cut(browser, pages, name):
     paper = 688  # pixels of A4 between margins of 14 mm
     colours = """window.dispatchEvent(new Event('beforeprint')),

@@ -3,42 +3,13 @@
 import copy
 import json
 import math
+import re
 
 import pytest
 from report_pages import DONE, Page, number, page_of, report, rows_of, words_of
+from result_files import PLAN_FULL_BYTES, PLAN_TYPES, plans
 
 BAD_DATA = 65
-FULL_BYTES = 12 * 1024 * 256
-WINDOWS = {
-    "25%": [64, 1024, 64, None, *([64] * 8)],
-    "50%": [64, 1024, 64, None, None, *([1024] * 3), *([64] * 4)],
-    "100%": [None] * 12,
-}
-
-
-def plans():
-    """As winnow plan --json prints them; the ideal engine, one that pads, one that has one window."""
-    found = []
-    for i, (budget, windows) in enumerate(WINDOWS.items()):
-        used = sum(256 * (keys or 1024) for keys in windows)
-        found.append(
-            {
-                "budget": budget,
-                "budget_bytes": used + 10,
-                "engine": "ideal",
-                "max_seq_len": 1024,
-                "concurrency": 2,
-                "bytes": used,
-                "full_attention_bytes": FULL_BYTES,
-                "least_bytes": 1000,
-                "layer_windows": windows,
-                "predicted_delta_nll": 0.8 / 4**i if i < 2 else 0.0,
-                "ci_low": 0.7 / 4**i if i < 2 else 0.0,
-                "ci_high": 0.9 / 4**i if i < 2 else 0.0,
-                "allocated_bytes": {"ideal": used, "vllm": 2 * used, "mlx": None if i == 1 else used, "swaa": None},
-            }
-        )
-    return {"format": "winnow-plans", "format_version": 1, "plans": found}
 
 
 @pytest.fixture
@@ -54,7 +25,7 @@ def test_numbers_of_plans_are_those_of_the_file(file, tmp_path):
     for row, plan in zip(rows, plans()["plans"], strict=True):
         assert row["plan"][0] == plan["budget"]
         assert number(row["memory, bytes"]) == plan["bytes"]
-        assert number(row["of full attention"]) == plan["bytes"] / FULL_BYTES
+        assert number(row["of full attention"]) == plan["bytes"] / PLAN_FULL_BYTES
         assert number(row["predicted loss"]) == plan["predicted_delta_nll"]
         assert (number(row["low"]), number(row["high"])) == (plan["ci_low"], plan["ci_high"])
         assert number(row["full layers"]) == plan["layer_windows"].count(None)
@@ -108,22 +79,74 @@ def test_one_selection_is_a_row(tmp_path):
     assert code == BAD_DATA and "content_sha256" in err
 
 
-def test_types_of_keys_and_values_are_said(tmp_path):
-    data = plans()
-    (tmp_path / "plans.json").write_text(json.dumps(data))
-    assert "plan-types" not in page_of(tmp_path / "plans.json", tmp_path)
-    kinds = ["fp8", "bf16", "int4", "int8", *(["bf16"] * 7), "fp8"]
-    data["plans"][0]["layer_kv"] = kinds
-    (tmp_path / "plans.json").write_text(json.dumps(data))
+def test_types_of_keys_and_values_are_drawn_and_listed(tmp_path):
+    (tmp_path / "plans.json").write_text(json.dumps(plans(has_types=True)))
     text = page_of(tmp_path / "plans.json", tmp_path)
-    rows = rows_of(Page(text), "plan-table")
-    seen = "1 full int8, 1 \u00d7 1,024, 7 \u00d7 64, 2 \u00d7 64 fp8, 1 \u00d7 64 int4"
-    assert rows[0]["windows"][0] == seen
-    assert rows[1]["windows"][0] == "2 full, 4 \u00d7 1,024, 6 \u00d7 64"
-    assert "Layers keep them in bf16, fp8, int8 and int4." in words_of(text, "plan-types")
-    for layer, kind in enumerate(kinds):
-        assert f"25%, layer {layer}: keys and values in {kind}" in text
-    assert "50%, layer 0: keys and values in bf16" in text
+    rows = rows_of(Page(text), "plan-windows")
+    assert len(rows) == 3 * 12
+    for row in rows:
+        budget, layer = row["plan"][0], int(row["layer"][1])
+        plan = next(one for one in plans()["plans"] if one["budget"] == budget)
+        kind = PLAN_TYPES[budget][layer] if PLAN_TYPES[budget] else "bf16"
+        keys = plan["layer_windows"][layer]
+        assert row["type"][0] == kind
+        assert (row["window"][0] == "full") if keys is None else (number(row["window"]) == keys)
+        what = f"window of {keys:,} tokens" if keys else "full attention"
+        assert f"{budget}, layer {layer}: {what}, {kind}" in text
+    assert "Keys and values are in narrower types in 0 to 11 layers." in words_of(text, "plan-windows")
+    legend = re.search(r'id="plan-windows".*?<p class="legend">(.*?)</p>', text, re.DOTALL).group(1)
+    assert re.findall(r'sw-([\w-]+)"></i>([^<]*)', legend)[-4:] == [
+        ("type-bf16", "bf16, as computed"),
+        ("type-fp8", "fp8"),
+        ("type-int8", "int8"),
+        ("type-int4", "int4"),
+    ]
+    assert 'aria-label="Window and type of keys and values of each layer in each plan"' in text
+    seen = "1 full, 1 \u00d7 1,024 int8, 8 \u00d7 64, 1 \u00d7 64 fp8, 1 \u00d7 64 int4"
+    assert rows_of(Page(text), "plan-table")[0]["windows"][0] == seen
+    assert "do not show" not in text
+
+
+def test_plans_without_types_speak_of_windows_alone(file, tmp_path):
+    text = page_of(file, tmp_path)
+    (first, *_) = rows_of(Page(text), "plan-windows")
+    assert list(first) == ["plan", "layer", "window"]
+    assert "swatch sw-type" not in text and ", bf16" not in text and "Which window each layer gets" in text
+
+
+def _bars(svg):
+    """{colour: number of bars} of a drawing in which bars alone have these colours, and their lengths in pixels."""
+    found = {}
+    for path, colour in re.findall(r'<path d="([^"]*)" style="fill:var\(--(rival|faint)\)"', svg):
+        x = [float(one) for one in re.findall(r"[ML] ?(-?[\d.]+)", path)]
+        found.setdefault(colour, []).append(max(x) - min(x))
+    return found
+
+
+def test_a_bar_is_as_long_as_its_type_has_bits(tmp_path):
+    (tmp_path / "plans.json").write_text(json.dumps(plans(has_types=True)))
+    text = page_of(tmp_path / "plans.json", tmp_path)
+    bars = _bars(re.search(r'id="plan-windows".*?(<svg.*?</svg>)', text, re.DOTALL).group(1))
+    whole = bars["faint"][0]
+    assert len(bars["faint"]) == 9 + 1 + 12 and bars["faint"] == pytest.approx([whole] * 22, abs=0.2)
+    assert sorted(bars["rival"]) == pytest.approx([whole / 4] + [whole / 2] * 12, abs=0.2)  # int4, and fp8
+
+
+def test_a_selection_has_types(tmp_path):
+    selection = {
+        "format": "winnow-selection",
+        "format_version": 3,
+        "method": "plan",
+        "layers": [1],
+        "n_layers": 3,
+        "layer_windows": [64, None, 64],
+        "layer_kv": ["fp8", "bf16", "fp8"],
+        "provenance": {},
+    }
+    (tmp_path / "plan.json").write_text(json.dumps(selection))
+    text = page_of(tmp_path / "plan.json", tmp_path)
+    assert words_of(text, "plan-windows") == "plan: 1 full, 2 \u00d7 64 fp8."
+    assert [row["type"][0] for row in rows_of(Page(text), "plan-windows")] == selection["layer_kv"]
 
 
 def _change(data, **values):
@@ -139,10 +162,10 @@ def _change(data, **values):
         (lambda data: _change(data, layer_windows=[1, 2]), "not readable as plans"),
         (lambda data: _change(data, layer_windows=["much"] * 12), "not readable as plans"),
         (lambda data: _change(data, layer_windows=[-5] * 12), "not readable as plans"),
-        (lambda data: _change(data, allocated_bytes=7), "not readable as plans"),
         (lambda data: _change(data, layer_kv=["fp8"]), "not readable as plans"),
         (lambda data: _change(data, layer_kv=["fp7"] * 12), "not readable as plans"),
         (lambda data: _change(data, layer_kv=[["fp8"]] * 12), "not readable as plans"),
+        (lambda data: _change(data, allocated_bytes=7), "not readable as plans"),
         (lambda data: data["plans"][1].pop("budget"), "not readable as plans"),
     ],
 )

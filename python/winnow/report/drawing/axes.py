@@ -62,6 +62,22 @@ def scale(drawing: Drawing, which: str, values: ArrayLike, is_linear: bool | Non
     return ticks[(ticks >= low) & (ticks <= high)]
 
 
+def ratio_scale(drawing: Drawing, which: str, values: ArrayLike, wanted: int = 5) -> Floats:
+    """Gives the axis x or y limits around values above 0 on a logarithmic scale; returns its ticks, powers of 2."""
+    axes = drawing.axes
+    table = np.asarray(values, float)
+    finite = table[np.isfinite(table) & (table > 0)]
+    low, high = (float(finite.min()) / 1.25, float(finite.max()) * 1.25) if finite.size else (0.5, 2.0)
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log", base=2)
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_locator(NullLocator())
+    axis.set_minor_locator(NullLocator())
+    (axes.set_xlim if which == "x" else axes.set_ylim)(low, high)
+    powers = np.arange(np.ceil(np.log2(low)), np.floor(np.log2(high)) + 1)
+    ticks = 2.0 ** powers[:: max(1, int(np.ceil(len(powers) / (2 * wanted))))]
+    return ticks if len(ticks) > 1 else np.array([low, high])
+
+
 def is_log(drawing: Drawing, which: str) -> bool:
     return (drawing.axes.get_xscale() if which == "x" else drawing.axes.get_yscale()) != "linear"
 

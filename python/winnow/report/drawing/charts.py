@@ -6,18 +6,20 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from winnow.report.arrays import Floats, Form
-from winnow.report.drawing.axes import is_log, layer_axis, scale, x_axis, y_axis
+from winnow.report.drawing.axes import is_log, layer_axis, ratio_scale, scale, x_axis, y_axis
 from winnow.report.drawing.drawing import LINE, Drawing, shorten, text_width
 from winnow.report.drawing.labels import Spot, beside, in_column
-from winnow.report.drawing.palette import N_STEPS
+from winnow.report.drawing.palette import MARKS, N_STEPS
 from winnow.report.wording import number
 
 MOST_NAMED = 40  # points that get a name
 MOST_LISTED = 24  # of a chart that lists the names without room
 MOST_SQUARES = 2000  # of a grid of layers
 MOST_WORDS = 1500  # cells of a grid with their value inside
+BAR = 5.0  # height of a bar below a cell
 
 Cell = tuple[str, str, str]  # kind, text inside, tip
+Bar = tuple[str, float, str]  # kind, length as a share of the cell's width, text below
 
 
 def step_kind(share: float) -> str:
@@ -27,7 +29,7 @@ def step_kind(share: float) -> str:
 
 @dataclass
 class Grid:
-    """Cells with a value each: rows x columns."""
+    """Cells with a value each: rows x columns. `bar`: a second value, as the length of a bar below the cell."""
 
     rows: Sequence[object]
     columns: Sequence[object]
@@ -37,6 +39,23 @@ class Grid:
     row_axis: str = ""
     height: float = 26.0
     widest: float = 1000.0  # of a column
+    bar: Callable[[int, int], Bar] | None = None  # of a row and a column
+
+
+def _draw_bars(
+    drawing: Drawing, bars: Sequence[Sequence[Bar]], tops: Sequence[float], left: float, step: float, has_words: bool
+) -> None:
+    """tops: of the bars of each row; left: edge of the first column."""
+    boxes, kinds = [], []
+    for y, row in zip(tops, bars, strict=True):
+        for c, (kind, share, word) in enumerate(row):
+            inset = MARKS[kind][2] / 2  # an outline stays within its bar
+            x, length = left + c * step + 0.5, max(share * max(step - 1, 0.6 * step), 1.0)
+            boxes.append((x + inset, y + inset, x + max(length - inset, 2 * inset), y + BAR - inset))
+            kinds.append(kind)
+            if word and has_words:
+                drawing.text(left + (c + 0.5) * step, y + BAR + LINE / 2, word, "center")
+    drawing.cells(boxes, kinds)
 
 
 def draw_grid(grid: Grid, width: int) -> Drawing:
@@ -47,13 +66,18 @@ def draw_grid(grid: Grid, width: int) -> Drawing:
     top, below = 22 if grid.row_axis else 6, 40 if grid.axis else 24
     step = min((width - left - 6) / n_columns, grid.widest)
     height = min(grid.height, max(LINE, step)) if n_columns == n_rows else max(grid.height, LINE)
-    drawing = Drawing(width, top + n_rows * height + below, grid.label)
+    bars = [[grid.bar(r, c) for c in range(len(grid.columns))] for r in range(n_rows)] if grid.bar else []
+    widest = max((text_width(word) for word in {word for row in bars for _, _, word in row}), default=0.0)
+    has_words = 0 < widest < step - 3 and n_rows * n_columns <= MOST_WORDS
+    more = [BAR + 5 + (LINE if has_words and any(word for _, _, word in row) else 0) for row in bars] or [0.0] * n_rows
+    tops = np.cumsum([top, *(height + one for one in more)]).tolist()
+    drawing = Drawing(width, tops[-1] + below, grid.label)
     drawing.place(left, width - left - step * n_columns, top, below)
     if grid.row_axis:
         drawing.text(2, 10, grid.row_axis)
     boxes, kinds, tips, words = [], [], [], []
     for r, name in enumerate(names):
-        y = top + r * height
+        y = tops[r]
         drawing.text(left - 8, y + height / 2, name, "right")
         for c in range(len(grid.columns)):
             kind, inside, tip = grid.cell(r, c)
@@ -64,6 +88,7 @@ def draw_grid(grid: Grid, width: int) -> Drawing:
             if inside and text_width(inside) < step - 3:
                 words.append((x + step / 2, y + height / 2, inside, kind))
     drawing.cells(boxes, kinds, tips)
+    _draw_bars(drawing, bars, [y + height for y in tops[: len(bars)]], left, step, has_words)
     for x, y, inside, kind in words if len(words) <= MOST_WORDS else ():
         drawing.text(x, y, inside, "center", f"on-{kind}")
     layer_axis(drawing, grid.columns, grid.axis)
@@ -91,6 +116,7 @@ class Points:
     high: Floats | None = None
     has_list: bool = False  # names without room beside their point are listed, with a line to it
     path: list[int] = field(default_factory=list)  # positions that a line of steps connects
+    x_ratios: bool = False  # all x are above 0, and equal ratios of them equally far apart
 
 
 def _log_word(drawing: Drawing, which: str) -> str:
@@ -102,7 +128,10 @@ def _point_axes(points: Points, width: int, height: float, right: float) -> Draw
     drawing.place(62, right, 26, 42)
     ends = [end for end in (points.low, points.high) if end is not None]
     wanted = 5 if drawing.is_wide else 4
-    x_ticks = scale(drawing, "x", points.x, points.x_linear, wanted)
+    if points.x_ratios:
+        x_ticks = ratio_scale(drawing, "x", points.x, wanted)
+    else:
+        x_ticks = scale(drawing, "x", points.x, points.x_linear, wanted)
     y_ticks = scale(drawing, "y", np.concatenate([points.y, *ends]), points.y_linear, 5)
     y_axis(drawing, y_ticks, points.y_label + _log_word(drawing, "y"), points.y_form, right)
     x_axis(drawing, x_ticks, points.x_label + _log_word(drawing, "x"), points.x_form)

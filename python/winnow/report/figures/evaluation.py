@@ -14,37 +14,25 @@ from winnow.report.drawing.charts import (
     draw_grid,
     draw_points,
     draw_rows,
-    step_kind,
 )
 from winnow.report.drawing.drawing import Drawing
+from winnow.report.figures.costs import costs
 from winnow.report.figures.figure import Draw, Figure, Row
+from winnow.report.figures.kept import Kept
+from winnow.report.figures.memory import loss_against_memory
 from winnow.report.reading import evaluation as ev
-from winnow.report.wording import amount, count, form_of, is_small_good, listed, number, percent, the_layers
-
-_SHORT = {
-    "exact_match": "exact match",
-    "generated_exact_match": "generated text",
-    "nll": "NLL",
-    "token_accuracy": "token accuracy",
-    "kl": "KL",
-}
-
-
-def _bytes(value: float) -> str:
-    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if value >= size:
-            return f"{number(value / size)} {unit}"
-    return f"{number(value)} bytes"
+from winnow.report.reading.evaluation import SHORT
+from winnow.report.wording import amount, count, form_of, is_small_good, listed, number, percent, size, the_layers
 
 
 def _tips(result: ev.Evaluation, metric: str) -> list[str]:
     tips = []
     for i, name in enumerate(result.patterns):
         tip = f"{name}: {int(result.full_layers[i])} of {len(result.layers)} layers full\n"
-        tip += f"{_SHORT[metric]} {ev.said(result, metric, i)}"
+        tip += f"{SHORT[metric]} {ev.said(result, metric, i)}"
         if result.cache is not None:
             for column, length in enumerate(result.kv_lengths):
-                tip += f"\n{length:,} tokens: {_bytes(result.cache[i, column])}"
+                tip += f"\n{length:,} tokens: {size(result.cache[i, column])}"
         tips.append(tip)
     return tips
 
@@ -56,7 +44,7 @@ def _front_reading(result: ev.Evaluation) -> str:
     parts = []
     if on:
         parts.append(
-            f"On the front of {_SHORT[metric]}: {listed(result.patterns[i] for i in on[:6])}"
+            f"On the front of {SHORT[metric]}: {listed(result.patterns[i] for i in on[:6])}"
             + (f" and {len(on) - 6} more" if len(on) > 6 else "")
             + "."
         )
@@ -90,12 +78,12 @@ def front(result: ev.Evaluation) -> Figure:
                 x,
                 mean,
                 label,
-                _SHORT[metric],
+                SHORT[metric],
                 result.patterns,
                 _tips(result, metric),
                 set(flags),
                 labelled,
-                f"{_SHORT[metric]} of each pattern against its KV cache",
+                f"{SHORT[metric]} of each pattern against its KV cache",
                 form_of(metric),
                 None if is_small_good(metric) else True,
                 True,
@@ -110,9 +98,10 @@ def front(result: ev.Evaluation) -> Figure:
         "front",
         "What full layers buy",
         _front_reading(result),
-        [(_SHORT[metric], partial(draw, metric)) for metric in metrics],
-        "A point is a pattern, its bar the 95\u00a0% bootstrap interval over examples. Filled: on the front, none with "
-        "as few or fewer full layers is better.",
+        [(SHORT[metric], partial(draw, metric)) for metric in metrics],
+        "A point is a pattern, its bar the 95\u00a0% bootstrap interval over examples. Filled: on the front, none "
+        + ("with as few or fewer full layers" if result.windows is None else "that keeps as little or less")
+        + " is better.",
         [("keep", "on the front"), ("spare", "behind it")],
     )
 
@@ -127,7 +116,7 @@ def _loss_reading(result: ev.Evaluation) -> str:
     if not result.verdicts or not np.isfinite(result.margin):
         return ""
     at = result.position("full")
-    text = f"Margin: a loss of {amount(result.metric, result.margin)} by {_SHORT[result.metric]}."
+    text = f"Margin: a loss of {amount(result.metric, result.margin)} by {SHORT[result.metric]}."
     for verdict, words in (("within", "Within it"), ("beyond", "Worse, by more than that"), ("open", "Open")):
         found = [i for i, said in enumerate(result.verdicts) if said == verdict and i != at]
         if found:
@@ -153,7 +142,7 @@ def _difference_reading(result: ev.Evaluation, other: str, name: str) -> str:
         else:
             (better if ev.gain(metric, value) > 0 else worse).append(i)
     parts = [
-        f"By {_SHORT[metric]}, {words} {name}: {_listed(result, found)}."
+        f"By {SHORT[metric]}, {words} {name}: {_listed(result, found)}."
         for words, found in (("worse than", worse), ("better than", better), ("not told apart from", open_))
         if found
     ]
@@ -191,9 +180,9 @@ def difference(result: ev.Evaluation, other: str) -> Figure | None:
                 value,
                 low,
                 high,
-                f"{_SHORT[metric]} less that of {name}",
+                f"{SHORT[metric]} less that of {name}",
                 tips,
-                f"{_SHORT[metric]} of each pattern less that of {name}",
+                f"{SHORT[metric]} of each pattern less that of {name}",
                 sure,
                 form_of(metric),
                 None if is_small_good(metric) else True,
@@ -226,80 +215,10 @@ def difference(result: ev.Evaluation, other: str) -> Figure | None:
         f"minus-{other}",
         f"Against {name}",
         _difference_reading(result, other, name),
-        [(_SHORT[metric], partial(draw, metric)) for metric in metrics],
+        [(SHORT[metric], partial(draw, metric)) for metric in metrics],
         "Differences over the same examples, best pattern first. Bars are 95\u00a0% intervals of the paired bootstrap; "
         "filled: the interval leaves out 0.",
         table=(columns, rows),
-    )
-
-
-def costs(result: ev.Evaluation) -> Figure | None:
-    """KV cache and prefill at each length, as shares of full attention's; None where the file has no pattern `full`."""
-    at = result.position("full")
-    tables = [
-        (words, table)
-        for words, table in (("KV cache", result.cache), ("prefill", result.flop))
-        if table is not None and table.shape == (len(result.patterns), len(result.kv_lengths))
-    ]
-    last = result.priced
-    if not tables or at is None or last is None:
-        return None
-
-    groups = ev.budgets(result)  # patterns with as many full layers cost the same
-
-    def draw(words: str, table: Floats, width: int) -> Drawing:
-        def cell(r: int, c: int) -> Cell:
-            k, ranked = groups[r]
-            part = ev.share(table, result, ranked[0], c)
-            amount = _bytes(table[ranked[0], c]) if words == "KV cache" else f"{number(table[ranked[0], c])} FLOP"
-            return (
-                step_kind(part),
-                percent(part),
-                (
-                    f"{k} of {len(result.layers)} layers full\n{result.kv_lengths[c]:,} tokens: "
-                    f"{amount}, {percent(part)} of full attention's"
-                ),
-            )
-
-        return draw_grid(
-            Grid(
-                [f"{k} full" for k, _ in groups],
-                [f"{length:,}" for length in result.kv_lengths],
-                cell,
-                f"{words} by layers with full attention, at each length",
-                "tokens",
-                "layers",
-            ),
-            width,
-        )
-
-    rows: list[Row] = [
-        (name, length, *(float(table[i, c]) for _, table in tables))
-        for i, name in enumerate(result.patterns)
-        for c, length in enumerate(result.kv_lengths)
-    ]
-    cheapest = min((i for i in range(len(result.patterns)) if i != at), default=at, key=lambda i: tables[0][1][i, last])
-    shares = [f"{percent(ev.share(table, result, cheapest, last))} of the {words}" for words, table in tables]
-    text = (
-        f"At {result.kv_lengths[last]:,} tokens {result.patterns[cheapest]} needs the least, {listed(shares)} of full "
-        "attention; at shorter lengths a window saves less."
-        if cheapest != at
-        else "Only full attention was measured."
-    )
-    return Figure(
-        "costs",
-        "What each pattern costs",
-        text,
-        [(words, partial(draw, words, table)) for words, table in tables],
-        "Shares of full attention's, by length of the sequence: computed from the model's shape, not timed.",
-        table=(
-            [
-                "pattern",
-                "tokens",
-                *(("KV cache, bytes" if words == "KV cache" else "prefill, FLOP") for words, _ in tables),
-            ],
-            rows,
-        ),
     )
 
 
@@ -388,58 +307,52 @@ def generation(result: ev.Evaluation) -> Figure | None:
     )
 
 
+def _layers_reading(result: ev.Evaluation) -> str:
+    mixed = np.flatnonzero((result.full_layers > 0) & (result.full_layers < len(result.layers)))
+    if not mixed.size:
+        return "No pattern mixes full and windowed layers."
+    always = result.layers[result.full[mixed].all(0)]
+    if always.size:
+        return f"Of {count(mixed.size, 'pattern')} that mix both kinds, all keep {the_layers(always)}."
+    return f"No layer is kept by all {count(mixed.size, 'pattern')} that mix both kinds."
+
+
 def layers_of_each(result: ev.Evaluation) -> Figure:
-    """Which layers each pattern keeps."""
+    """Which layers each pattern keeps; where the file says windows and types, these."""
     ranked = ev.order(result, range(len(result.patterns)))
-
-    def cell(r: int, c: int) -> Cell:
-        kept = result.full[ranked[r], c]
-        return (
-            ("keep" if kept else "spare"),
-            "",
-            (f"{result.patterns[ranked[r]]}\nlayer {result.layers[c]}: {'full attention' if kept else 'windowed'}"),
-        )
-
-    most = max(2, MOST_SQUARES // len(result.layers))
-    partial = [i for i in ranked if 0 < result.full_layers[i] < len(result.layers)]
-    always = np.logical_and.reduce(result.full[partial]) if partial else np.zeros(len(result.layers), bool)
-    text = (
-        "No pattern mixes full and windowed layers."
-        if not partial
-        else f"Of {count(len(partial), 'pattern')} that mix both kinds, all keep {the_layers(result.layers[always])}."
-        if always.any()
-        else f"No layer is kept by all {count(len(partial), 'pattern')} that mix both kinds."
-    )
-    rows = [
-        (
-            result.patterns[i],
-            int(result.full_layers[i]),
-            " ".join(str(layer) for layer in result.layers[result.full[i]]),
-        )
+    drawn = ranked[: max(2, MOST_SQUARES // len(result.layers))]
+    layers, names = result.layers.tolist(), [result.patterns[i] for i in drawn]
+    columns = ["pattern", "full layers", "layers"]
+    rows: list[list[str | int]] = [
+        [result.patterns[i], int(result.full_layers[i]), " ".join(str(one) for one in result.layers[result.full[i]])]
         for i in ranked
     ]
+    caption, legend = "Best pattern first.", [("keep", "full attention"), ("spare", "windowed")]
+
+    def cell(r: int, c: int) -> Cell:
+        kept = result.full[drawn[r], c]
+        words = "full attention" if kept else "windowed"
+        return "keep" if kept else "spare", "", f"{names[r]}\nlayer {layers[c]}: {words}"
+
+    draw = partial(draw_grid, Grid(names, layers, cell, "Layers with full attention in each pattern"))
+    if result.windows is not None:
+        types = None if result.types is None else [result.types[i] for i in drawn]
+        kept = Kept(names, layers, result.windows[drawn].tolist(), types)
+        draw, legend = partial(kept.draw, "pattern"), kept.legend()
+        caption += f" {kept.caption()}"
+        columns.append("windows")
+        for row, i in zip(rows, ranked, strict=True):
+            row.append(result.settings_of(i))
+    if len(ranked) > len(drawn):
+        caption += f" The first {len(drawn)} of {len(ranked)} are drawn; the table has all."
     return Figure(
         "patterns",
         "Layers of each pattern",
-        text,
-        [
-            (
-                "",
-                lambda width: draw_grid(
-                    Grid(
-                        [result.patterns[i] for i in ranked[:most]],
-                        result.layers.tolist(),
-                        cell,
-                        "Layers with full attention in each pattern",
-                    ),
-                    width,
-                ),
-            )
-        ],
-        "Best pattern first."
-        + (f" The first {most} of {len(ranked)} are drawn; the table has all." if len(ranked) > most else ""),
-        [("keep", "full attention"), ("spare", "windowed")],
-        table=(["pattern", "full layers", "layers"], rows),
+        _layers_reading(result),
+        [("", draw)],
+        caption,
+        legend,
+        table=(columns, rows),
     )
 
 
@@ -469,6 +382,7 @@ def all_numbers(result: ev.Evaluation) -> Figure:
 def figures(result: ev.Evaluation) -> list[Figure]:
     found = [
         front(result),
+        loss_against_memory(result),
         difference(result, "full"),
         difference(result, "baseline") if result.baseline else None,
         costs(result),

@@ -35,6 +35,7 @@ class Figure:
     legend: list[tuple[str, str]] = field(default_factory=list)  # (class of the swatch, words)
     table: tuple[Sequence[str], Sequence[Row]] | None = None  # (column names, rows) for a table below the figure
     matrix: Spec | None = None
+    shown: int = 0  # position of the drawing that the page shows first
 
     def draw(self, width: int = WIDE, variant: int = 0) -> Drawing:
         return self.drawings[variant][1](width)

@@ -1,96 +1,64 @@
-"""Figures of plans: the windows as a picture, predicted loss against memory, what engines allocate, and a table."""
+"""Figures of plans: windows and types of layers as a picture, predicted loss against memory, allocations, a table."""
+
+from functools import partial
 
 import numpy as np
 
 from winnow.report.drawing.charts import Cell, Grid, Points, draw_grid, draw_points, evenly, step_kind
 from winnow.report.drawing.drawing import Drawing
-from winnow.report.figures.figure import Draw, Figure, Row
+from winnow.report.figures.figure import Figure, Row
+from winnow.report.figures.kept import Kept
+from winnow.report.fronts import front
 from winnow.report.reading import plans as reading
-from winnow.report.reading.plans import FULL, STORED, TYPES, Plan, Plans
-from winnow.report.wording import count, listed, number, percent
+from winnow.report.reading.plans import Plans
+from winnow.report.reading.settings import FULL, STORED
+from winnow.report.wording import byte_unit, count, number, percent, size
 
 MOST_DRAWN = 60  # plans of a picture
 MOST_NAMED = 12  # points with a name; the rows of a curve follow each other
-NARROWEST, WIDEST = 0.1, 0.7  # steps of the colours of windows
 
 
-def _short(keys: int) -> str:
-    """ "2k" for 2,048: what fits into a cell."""
-    return f"{keys // 1024}k" if keys >= 1024 and keys % 1024 == 0 else str(keys)
+def _picture_reading(result: Plans) -> str:
+    if len(result.plans) == 1:
+        return f"{result.plans[0].name}: {result.plans[0].words}."
+    fewest, most = min(plan.n_full for plan in result.plans), max(plan.n_full for plan in result.plans)
+    text = f"{count(len(result.plans), 'plan')}, with {fewest} to {most} layers of full attention."
+    if result.has_types:
+        layers = [sum(name != STORED for name in plan.types) for plan in result.plans]
+        few = f"{min(layers)} to " if min(layers) < max(layers) else ""
+        text += f" Keys and values are in narrower types in {few}{count(max(layers), 'layer')}."
+    return text
 
 
-def _shade(keys: int, sizes: list[int]) -> str:
-    """Kind of a window: the darker, the wider."""
-    if keys == FULL:
-        return "keep"
-    share = sizes.index(keys) / max(len(sizes) - 1, 1)
-    return step_kind(NARROWEST + share * (WIDEST - NARROWEST))
+def _layers_table(result: Plans) -> tuple[list[str], list[Row]]:
+    """A row for each layer of each plan."""
+    rows: list[Row] = [
+        (
+            plan.name,
+            int(layer),
+            "full" if plan.windows[c] == FULL else plan.windows[c],
+            *([plan.types[c]] if result.has_types else []),
+        )
+        for plan in result.plans
+        for c, layer in enumerate(result.layers)
+    ]
+    return ["plan", "layer", "window", *(["type"] if result.has_types else [])], rows
 
 
 def windows(result: Plans) -> Figure:
-    """Plans by layers."""
-    drawn = result.plans[:MOST_DRAWN]
-    sizes = sorted({keys for plan in result.plans for keys in plan.windows} - {FULL})
-
-    def cell(r: int, c: int) -> Cell:
-        keys = drawn[r].windows[c]
-        what = "full attention" if keys == FULL else f"window of {keys:,} tokens"
-        return _shade(keys, sizes), "" if keys == FULL else _short(keys), f"{drawn[r].name}, layer {c}: {what}"
-
-    def draw(width: int) -> Drawing:
-        names = [plan.name for plan in drawn]
-        return draw_grid(Grid(names, range(len(result.layers)), cell, "Window of each layer in each plan"), width)
-
-    drawings: list[tuple[str, Draw]] = [("", draw)]
-    fewest, most = min(plan.n_full for plan in result.plans), max(plan.n_full for plan in result.plans)
-    text = f"{count(len(result.plans), 'plan')}, with {fewest} to {most} layers of full attention."
-    if len(result.plans) == 1:
-        text = f"{result.plans[0].name}: {result.plans[0].words}."
+    """Plans by layers: the window of each, and the type of keys and values where a plan narrows one."""
+    drawn, layers = result.plans[:MOST_DRAWN], result.layers.tolist()
+    names = [plan.name for plan in drawn]
+    kept = Kept(names, layers, [plan.windows for plan in drawn], [plan.types for plan in drawn])
     cut = f" The first {MOST_DRAWN} are drawn." if len(result.plans) > MOST_DRAWN else ""
     return Figure(
         "plan-windows",
-        "Which window each layer gets",
-        text,
-        drawings,
-        "A row is a plan, a column a layer; the paler a cell, the narrower the window"
-        + (f", of {listed(f'{keys:,}' for keys in sizes)} tokens." if 0 < len(sizes) <= MOST_NAMED else ".")
-        + cut,
-        [("keep", "full attention")],
-    )
-
-
-def types(result: Plans) -> Figure | None:
-    """Plans by layers, as windows() has them; None where all layers keep what they compute."""
-    drawn = result.plans[:MOST_DRAWN]
-    used = [kind for kind in TYPES if any(kind in plan.types for plan in result.plans)]
-    if not used:
-        return None
-
-    def cell(r: int, c: int) -> Cell:
-        kind = drawn[r].type_of(c)
-        share = (TYPES.index(kind) - 1) / (len(TYPES) - 2)
-        shade = "keep" if kind == STORED else step_kind(WIDEST - share * (WIDEST - NARROWEST))
-        return shade, "" if kind == STORED else kind, f"{drawn[r].name}, layer {c}: keys and values in {kind}"
-
-    def draw(width: int) -> Drawing:
-        names = [plan.name for plan in drawn]
-        return draw_grid(Grid(names, range(len(result.layers)), cell, "Type of each layer's keys and values"), width)
-
-    return Figure(
-        "plan-types",
-        "In which type each layer keeps keys and values",
-        f"Layers keep them in {listed(used)}.",
-        [("", draw)],
-        "A row is a plan, a column a layer; the paler a cell, the narrower its type. bf16 stands for what the model "
-        "computes.",
-        [("keep", "as computed")],
-    )
-
-
-def _is_front(plan: Plan, others: list[Plan]) -> bool:
-    return not any(
-        other.bytes <= plan.bytes and other.loss <= plan.loss and (other.bytes, other.loss) != (plan.bytes, plan.loss)
-        for other in others
+        f"Which {kept.what} each layer gets",
+        _picture_reading(result),
+        [("", partial(kept.draw, "plan"))],
+        f"A row is a plan, a column a layer. {kept.caption()}{cut}",
+        kept.legend(),
+        _layers_table(result),
     )
 
 
@@ -101,11 +69,10 @@ def losses(result: Plans) -> Figure | None:
     plans = result.plans
     x = np.array([plan.bytes for plan in plans])
     y, low, high = (np.array([getattr(plan, name) for plan in plans]) for name in ("loss", "low", "high"))
-    largest = float(x.max())
-    unit, of_unit = next((one for one in (("GiB", 2**30), ("MiB", 2**20)) if largest >= one[1]), ("KiB", 2**10))
-    on = [i for i, plan in enumerate(plans) if _is_front(plan, plans)]
+    unit, of_unit = byte_unit(float(x.max()))
+    on = front(x, y)
     tips = [
-        f"{plan.name}: {plan.words}\n{reading.size(plan.bytes)}, {percent(plan.share)} of full attention's\n"
+        f"{plan.name}: {plan.words}\n{size(plan.bytes)}, {percent(plan.share)} of full attention's\n"
         f"predicted loss {reading.loss_said(plan)}"
         for plan in plans
     ]
@@ -133,7 +100,7 @@ def losses(result: Plans) -> Figure | None:
     half = next((plan for plan in plans if plan.loss <= plans[0].loss / 2), None)
     text = f"The least memory costs {reading.loss_said(plans[0])} by prediction."
     if half is not None and half is not plans[0]:
-        text += f" Half of that is lost with {reading.size(half.bytes)}, {percent(half.share)} of full attention's."
+        text += f" Half of that is lost with {size(half.bytes)}, {percent(half.share)} of full attention's."
     return Figure(
         "plan-losses",
         "What memory buys",
@@ -158,7 +125,7 @@ def engines(result: Plans) -> Figure | None:
         if not np.isfinite(value):
             return "none", "\u2013", f"{plan.name}: {names[c]} does not run it"
         share = value / plan.full_bytes if plan.full_bytes > 0 else float("nan")
-        return step_kind(share), reading.size(value), f"{plan.name} on {names[c]}: {reading.size(value)}"
+        return step_kind(share), size(value), f"{plan.name} on {names[c]}: {size(value)}"
 
     def draw(width: int) -> Drawing:
         plans, label = [plan.name for plan in drawn], "Memory of each plan on each engine"
@@ -193,7 +160,16 @@ def engines(result: Plans) -> Figure | None:
 def numbers(result: Plans) -> Figure:
     """All of it as a table to paste."""
     names = result.engines
-    columns = ["plan", "full layers", "windows", "memory, bytes", "of full attention", "predicted loss", "low", "high"]
+    columns = [
+        "plan",
+        "full layers",
+        "windows",
+        "memory, bytes",
+        "of full attention",
+        "predicted loss",
+        "low",
+        "high",
+    ]
     columns += [f"{name}, bytes" for name in names]
     rows: list[Row] = [
         (
@@ -214,7 +190,5 @@ def numbers(result: Plans) -> Figure:
 
 def figures(result: Plans) -> list[Figure]:
     return [
-        figure
-        for figure in (windows(result), types(result), losses(result), engines(result), numbers(result))
-        if figure is not None
+        figure for figure in (windows(result), losses(result), engines(result), numbers(result)) if figure is not None
     ]

@@ -14,6 +14,7 @@ from winnow.report.agreement import paired_interval, resampled_means
 from winnow.report.arrays import Flags, Floats, Integers
 from winnow.report.errors import ReportError
 from winnow.report.reading import record
+from winnow.report.reading.settings import BITS, settings_words
 from winnow.report.wording import amount, count, form_of, interval, is_small_good, number, percent
 
 METRICS = {
@@ -22,6 +23,13 @@ METRICS = {
     "nll": "NLL, nats per token",
     "token_accuracy": "token accuracy",
     "kl": "KL to full attention, nats per token",
+}
+SHORT = {  # where a unit stands elsewhere
+    "exact_match": "exact match",
+    "generated_exact_match": "generated text",
+    "nll": "NLL",
+    "token_accuracy": "token accuracy",
+    "kl": "KL",
 }
 PRICED_LENGTH = 131072  # tokens of the sequence whose cost stands for all
 
@@ -51,6 +59,9 @@ class Evaluation(record.Result):
     verdicts: list[str] = field(default_factory=list)  # (pattern): within, beyond or open; [] in an older file
     needed: Floats | None = None  # (pattern): examples for the bound to come down to the margin
     margin: float = float("nan")  # of `metric`
+    windows: Integers | None = None  # (pattern, layer): keys that a row sees, 0: all; where the file says
+    types: list[list[str]] | None = None  # (pattern, layer): of keys and values, where the file says
+    median_tokens: float = float("nan")  # of the examples, prompt and answer
 
     @property
     def priced(self) -> int | None:
@@ -60,6 +71,12 @@ class Evaluation(record.Result):
     @property
     def baseline(self) -> str:
         return str(self.settings.get("baseline", ""))
+
+    def settings_of(self, i: int) -> str:
+        """ "4 full, 8 \u00d7 512 fp8": what the layers of a pattern keep; of an older file which see all."""
+        if self.windows is None:
+            return f"{int(self.full_layers[i])} of {len(self.layers)} layers full"
+        return settings_words(self.windows[i].tolist(), self.types[i] if self.types else None)
 
     def position(self, name: str) -> int | None:
         return self.patterns.index(name) if name in self.patterns else None
@@ -93,6 +110,27 @@ def _less_full(result: Evaluation, metric: str) -> Floats | None:
         return None
     means = result.means[metric][0]
     return means if metric == "kl" else means - means[result.full_layers.argmax()]
+
+
+def losses_of(result: Evaluation, metric: str) -> Triple | None:
+    """Mean loss against full attention and its 95 % interval over the same examples; None where there is none.
+
+    Ends that the file does not have are those of the paired bootstrap of `paired`, else NaN.
+    """
+    if metric == "kl" and metric in result.means:
+        return result.means[metric]
+    at = result.position("full")
+    if at is None or metric not in result.means:
+        return None
+    if metric in result.against.get("full", {}):
+        given, low, high = result.against["full"][metric]
+    else:
+        given = result.means[metric][0] - result.means[metric][0][at]
+        low, high = np.array([paired(result, metric, i, at) for i in range(len(given))]).T
+    if not np.isfinite(given).any():
+        return None
+    ends = np.sort([-gain(metric, low), -gain(metric, high)], axis=0)
+    return -gain(metric, given), ends[0], ends[1]
 
 
 def _read_losses(result: Evaluation, data: xr.Dataset) -> None:
@@ -144,6 +182,20 @@ def _read_tables(result: Evaluation, data: xr.Dataset) -> None:
             result.generated[name] = values.max(1) if name.endswith("bytes") else values.mean(1)
 
 
+def _read_settings(result: Evaluation, data: xr.Dataset) -> None:
+    """What the layers of each pattern keep, and how long the examples are."""
+    windows = record.numbers(data, "layer_window_keys", ("pattern", "layer"))
+    if windows is not None and (np.isfinite(windows) & (windows >= 0)).all():
+        result.windows = windows.astype(int)
+    types = record.text_table(data, "layer_kv", ("pattern", "layer"))
+    if types is not None and all(name in BITS for row in types for name in row):
+        result.types = types
+    tokens = [record.numbers(data, f"{name}_tokens", ("example",)) for name in ("prompt", "answer")]
+    lengths = sum((one for one in tokens if one is not None), np.zeros(data.sizes.get("example", 0)))
+    if tokens[0] is not None and np.size(lengths):
+        result.median_tokens = float(np.median(lengths))
+
+
 def read(tree: xr.DataTree, path: pathlib.Path) -> Evaluation:
     """The evaluation of a results file. ReportError where it holds no pattern with figures."""
     data = record.dataset(tree, "evaluation")
@@ -168,6 +220,7 @@ def read(tree: xr.DataTree, path: pathlib.Path) -> Evaluation:
             f"{path}: its /evaluation has no finite mean of any metric; move it away and repeat its "
             "winnow evaluate command",
         )
+    _read_settings(result, data)
     ids = record.texts(data, "example_id")
     result.n_examples = len(ids) if ids else data.sizes.get("example", 0)
     lengths = record.numbers(data, "kv_length", ("kv_length",))

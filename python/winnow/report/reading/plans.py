@@ -1,9 +1,8 @@
-"""Plans: which window each layer gets. JSON of winnow plan --json, and selections that plan, select or search write."""
+"""Plans: the window and type of each layer. JSON of winnow plan --json, and selections of plan, select or search."""
 
 import hashlib
 import json
 import pathlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,15 +13,13 @@ from winnow.common.errors import ExitCode
 from winnow.common.text import clean
 from winnow.report.errors import ReportError
 from winnow.report.reading import record
-from winnow.report.wording import count, interval, listed, number, percent
+from winnow.report.reading.settings import BITS, FULL, STORED, settings_words
+from winnow.report.wording import count, interval, listed, number, percent, size
 
 PLANS, SELECTION = "winnow-plans", "winnow-selection"
 FORMATS = (PLANS, SELECTION)
 VERSIONS = {PLANS: (1,), SELECTION: (1, 2, 3)}
 LARGEST = 2**26  # bytes; the curve of a model with 1,000 layers takes 200 KB
-FULL = 0  # window of a layer with full attention
-STORED = "bf16"  # type of keys and values that are kept as they are computed
-TYPES = (STORED, "fp8", "int8", "int4")
 _NAN = float("nan")
 
 
@@ -32,13 +29,13 @@ class Plan:
 
     name: str  # the budget as it was given, or the method of a selection
     windows: list[int]  # (layer): keys that a row sees, FULL: all
+    types: list[str]  # (layer): of keys and values, keys of BITS
     bytes: float = _NAN  # keys and values as `engine` allocates them
     full_bytes: float = _NAN  # the same with full attention
     loss: float = _NAN  # predicted, nats per token
     low: float = _NAN
     high: float = _NAN
     allocated: dict[str, float] = field(default_factory=dict)  # by engine, NaN where it does not run the plan
-    types: list[str] = field(default_factory=list)  # (layer): of keys and values; empty: all as computed
 
     @property
     def share(self) -> float:
@@ -50,17 +47,8 @@ class Plan:
 
     @property
     def words(self) -> str:
-        """ "4 full, 8 x 512 fp8": widest first, with the types that are not as computed."""
-        counts = Counter((keys, self.type_of(layer)) for layer, keys in enumerate(self.windows))
-        order = sorted(counts, key=lambda one: (one[0] != FULL, -one[0], TYPES.index(one[1])))
-        parts = []
-        for keys, kind in order:
-            seen = "full" if keys == FULL else f"\u00d7 {keys:,}"
-            parts.append(f"{counts[keys, kind]} {seen}" + (f" {kind}" if kind != STORED else ""))
-        return ", ".join(parts)
-
-    def type_of(self, layer: int) -> str:
-        return self.types[layer] if self.types else STORED
+        """ "4 full, 8 x 512 fp8": windows, and types that are not as computed."""
+        return settings_words(self.windows, self.types)
 
 
 @dataclass(kw_only=True)
@@ -75,6 +63,11 @@ class Plans(record.Result):
     @property
     def has_bytes(self) -> bool:
         return bool(np.isfinite([plan.bytes for plan in self.plans]).all())
+
+    @property
+    def has_types(self) -> bool:
+        """Whether a layer keeps keys and values in a type narrower than computed."""
+        return any(name != STORED for plan in self.plans for name in plan.types)
 
     @property
     def has_losses(self) -> bool:
@@ -99,9 +92,9 @@ def _windows(values: Sequence[Any]) -> list[int]:
     return found
 
 
-def _types(values: Mapping[str, Any], n_layers: int) -> list[str]:
-    found = list(values.get("layer_kv") or [])
-    if found and (len(found) != n_layers or any(kind not in TYPES for kind in found)):
+def _types(values: Sequence[Any] | None, n_layers: int) -> list[str]:
+    found = [STORED] * n_layers if values is None else list(values)
+    if len(found) != n_layers or any(name not in BITS for name in found):
         raise ValueError("layer_kv are no types of layers")
     return found
 
@@ -119,13 +112,13 @@ def _read_plans(data: dict[str, Any], path: pathlib.Path) -> Plans:
             Plan(
                 clean(one["budget"]),
                 windows,
+                _types(one.get("layer_kv"), len(windows)),
                 _figure(one, "bytes"),
                 _figure(one, "full_attention_bytes"),
                 _figure(one, "predicted_delta_nll"),
                 _figure(one, "ci_low"),
                 _figure(one, "ci_high"),
                 {clean(name): _figure(allocated, name) for name in allocated},
-                _types(one, len(windows)),
             )
         )
     if not found or len({len(plan.windows) for plan in found}) != 1:
@@ -157,12 +150,12 @@ def _read_selection(data: dict[str, Any], path: pathlib.Path) -> Plans:
     plan = Plan(
         f"{clean(data['method'])} {budget}".strip(),
         windows,
+        _types(data.get("layer_kv"), n_layers),
         _figure(facts, "plan_bytes"),
         _figure(facts, "plan_full_attention_bytes"),
         _figure(facts, "plan_predicted_delta_nll"),
         _figure(facts, "plan_predicted_delta_nll_ci_low"),
         _figure(facts, "plan_predicted_delta_nll_ci_high"),
-        types=_types(data, n_layers),
     )
     result = _result(path, [plan])
     result.engine = clean(facts.get("plan_engine", ""))
@@ -205,14 +198,6 @@ def read(data: dict[str, Any], path: pathlib.Path) -> Plans:
         raise ReportError(
             ExitCode.BAD_DATA, f"{path}: not readable as plans ({error}); repeat the command that wrote it"
         ) from error
-
-
-def size(value: float) -> str:
-    """Bytes as a reader wants them."""
-    for unit, of_unit in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if value >= of_unit:
-            return f"{number(value / of_unit)} {unit}"
-    return f"{number(value)} bytes"
 
 
 def loss_said(plan: Plan) -> str:

@@ -142,6 +142,16 @@ def texts(data: xr.Dataset | None, name: str) -> list[str] | None:
     ]
 
 
+def text_table(data: xr.Dataset | None, name: str, dims: Sequence[str]) -> list[list[str]] | None:
+    """Text of these two dimensions, in their order; None where it is missing or of another shape."""
+    if data is None or name not in data.variables or set(data[name].dims) != set(dims) or data[name].ndim != len(dims):
+        return None
+    return [
+        [clean(value.decode("utf-8", "replace") if isinstance(value, bytes) else value) for value in row]
+        for row in opening.values(data[name].transpose(*dims)).tolist()
+    ]
+
+
 def scalars(data: xr.Dataset | None) -> dict[str, Scalar]:
     """{name: number or text} of the scalar variables."""
     values: dict[str, Scalar] = {}
