@@ -45,6 +45,48 @@ void for_each_division(int64_t n, std::size_t settings, const Use& use) {
   }
 }
 
+// The places of all divisions that have one layer less than a given one. What is before such a place is a sum over
+// settings, of which those behind the setting that has less are as they were, and those before it see one layer less.
+class NeighbourPlaces {
+ public:
+  NeighbourPlaces(int64_t n_layers, int64_t n_settings)
+      : n_divisions_(n_layers + 1, n_settings + 1), place_(static_cast<std::size_t>(n_settings)) {
+    for (int64_t n = 0; n <= n_layers; ++n) {
+      for (int64_t s = 0; s <= n_settings; ++s) n_divisions_(n, s) = Knapsack::n_divisions(n, s);
+    }
+  }
+
+  // counts: of n layers. Returns the place without a layer of each setting, of those that have any.
+  const std::vector<int64_t>& of(const Counts& counts, int64_t n) {
+    const auto n_settings = static_cast<int64_t>(counts.size());
+    const auto before = [&](int64_t left, int64_t count, int64_t setting) {
+      return n_divisions_(left, n_settings - setting) - n_divisions_(left - count, n_settings - setting);
+    };
+    // First what comes before by the settings up to each one, then, from the end, by those behind it.
+    int64_t left = n;
+    int64_t sum = 0;
+    for (int64_t s = 0; s < n_settings; ++s) {
+      const int64_t count = counts[static_cast<std::size_t>(s)];
+      if (count > 0) place_[static_cast<std::size_t>(s)] = sum + before(left - 1, count - 1, s);
+      // Of a setting behind which there is none left, no division with one layer less there is asked for.
+      if (left > count) sum += before(left - 1, count, s);
+      left -= count;
+    }
+    sum = 0;
+    for (int64_t s = n_settings - 1; s >= 0; --s) {
+      const int64_t count = counts[static_cast<std::size_t>(s)];
+      if (count > 0) place_[static_cast<std::size_t>(s)] += sum;
+      left += count;
+      sum += before(left, count, s);
+    }
+    return place_;
+  }
+
+ private:
+  stats::Table<int64_t> n_divisions_;  // (layers, settings)
+  std::vector<int64_t> place_;
+};
+
 }  // namespace
 
 // n + settings - 1 over settings - 1.
@@ -65,17 +107,18 @@ Knapsack::Knapsack(stats::Table<double> loss) : loss_(std::move(loss)) {
                                " settings each are too many to choose among; calibrate with fewer --windows or --kv");
   }
   least_loss_ = {0.0};
+  NeighbourPlaces neighbours(loss_.rows, loss_.cols);
   for (int64_t n = 1; n <= loss_.rows; ++n) {
     std::vector<double> least;
     std::vector<uint8_t>& choice = choice_.emplace_back();
-    for_each_division(n, settings, [&](Counts& counts) {
+    for_each_division(n, settings, [&](const Counts& counts) {
+      const std::vector<int64_t>& without = neighbours.of(counts, n);
       double best = kNone;
       std::size_t chosen = 0;
       for (std::size_t s = 0; s < settings; ++s) {
         if (counts[s] == 0) continue;
-        --counts[s];
-        const double candidate = least_loss_[place_of(counts)] + loss_(n - 1, static_cast<int64_t>(s));
-        ++counts[s];
+        const double candidate =
+            least_loss_[static_cast<std::size_t>(without[s])] + loss_(n - 1, static_cast<int64_t>(s));
         if (candidate < best) {
           best = candidate;
           chosen = s;
