@@ -20,10 +20,11 @@
 namespace winnow::engine {
 namespace {
 
-// Seconds of one call: repeated until the clock can tell, after one call that warms up, unless that took long. The
-// middle one of three times: another process may have had the machine in one of them.
+// Seconds of one call: as many as the clock can tell, after one call that warms up, unless that took long. The middle
+// one of three times: another process may have had the machine in one of them.
 double seconds_of(kernels::Ops& ops, const std::function<void()>& work) {
-  constexpr double kEnough = 0.003;
+  // A CPU is shared with other processes, which a longer time evens out.
+  const double enough = ops.device().free_bytes() ? 0.001 : 0.003;
   constexpr double kLong = 0.5;
   const auto time = [&](int repeats) {
     const auto begin = Clock::now();
@@ -33,14 +34,16 @@ double seconds_of(kernels::Ops& ops, const std::function<void()>& work) {
   };
   // The first call warms up: it may build a plan or load code.
   if (const double seconds = time(1); seconds > kLong) return seconds;
-  for (int repeats = 1;; repeats *= 4) {
-    const double seconds = time(repeats);
-    if (seconds < kEnough && repeats < 1 << 16) continue;
-    if (seconds > kLong) return seconds / repeats;
-    std::array<double, 3> times = {seconds, time(repeats), time(repeats)};
-    std::ranges::sort(times);
-    return times[1] / repeats;
+  int repeats = 1;
+  double first = time(repeats);
+  while (first < enough && repeats < 1 << 16) {
+    repeats = static_cast<int>(std::clamp(1.2 * enough / std::max(first, 1e-9) * repeats, repeats + 1.0, 65536.0));
+    first = time(repeats);
   }
+  if (first > kLong) return first / repeats;
+  std::array<double, 3> times = {first, time(repeats), time(repeats)};
+  std::ranges::sort(times);
+  return times[1] / repeats;
 }
 
 // Rows of a measurement, with their memory.

@@ -33,7 +33,7 @@ struct OneMeanBounds {
 };
 // Returns the bounds of Student's t, for probabilities that are too small for draws: on the side of the long limb of
 // skewed values the critical value is longer by the factor 1 + kSkewnessFactor * skewness. The factor was chosen
-// on the table of tests/bench/race_coverage.cc, which so is no independent check of it.
+// on the table of tests/bench/coverage/race_coverage.cc, which so is no independent check of it.
 inline constexpr double kSkewnessFactor = 1.0;
 OneMeanBounds student_bounds(std::span<const double> values, double error);
 

@@ -56,7 +56,7 @@ def search_seconds(winnow, options, keep):
         ["search", "--model", options.model, "--data", options.data, "--window", options.window, "--out", out]
         + ["--method", "greedy-forward", "--keep", keep]
     )
-    return json.loads((out / "run.json").read_text())["searches"]["greedy-forward"]["search_seconds"]
+    return json.loads((out / "run.json").read_text())["informative"]["searches"]["greedy-forward"]["search_seconds"]
 
 
 def main():

@@ -129,41 +129,44 @@ double error_of_rows(Twins& twins, const Sequence& sequence, const Window& windo
                         real_rows(cpu_attention(twins.cpu(), sequence, window, padded), sequence, n));
 }
 
-// All paths beside one another: the CPU takes most of the time.
-TEST(CudaAttentionPaths, MatchTheirTwinOverOddShapes) {
+// All paths beside one another, for one dimension of heads: the CPU takes most of the time.
+class CudaAttentionHeads : public ::testing::TestWithParam<int64_t> {};
+
+TEST_P(CudaAttentionHeads, MatchTheirTwinOverOddShapes) {
   if (cuda::cuda_device_count() == 0) GTEST_SKIP() << "no CUDA device answers";
-  for (const int64_t head_dim : {8, 24, 32, 64, 80, 96, 128, 192, 256}) {
-    for (const int64_t group : {1, 4, 8}) {
-      std::vector<std::pair<Attention, std::unique_ptr<Twins>>> paths;
-      for (const Attention path : paths_here()) {
-        if (path == Attention::kBuiltin && head_dim > 128) continue;
-        if (path == Attention::kCudnn && (head_dim <= 128) != (group == 4)) continue;
-        paths.emplace_back(path, std::make_unique<Twins>(path));
-      }
-      for (const int64_t n : {1, 127, 128, 129, 1000}) {
-        if ((group == 8 || head_dim < 32 || head_dim > 128) && n != 1000) continue;
-        if (head_dim > 128 && group == 4) continue;
-        const int64_t padded = round_up(n, 128);
-        const HeadShape heads{2 * group, 2, head_dim, 1.0F / std::sqrt(static_cast<float>(head_dim))};
-        const Sequence s(heads, n, padded);
-        for (const Window& w : {full_attention(), Window{1, 0, 0, kNoLimit}, Window{64, 1, 0, kNoLimit},
-                                Window{std::max<int64_t>(1, n - 1), 0, 0, kNoLimit}, Window{n, 0, 0, kNoLimit},
-                                Window{100, 4, 0, kNoLimit}, Window{64, 100, 0, kNoLimit},
-                                Window{50, 4, n - 20, kNoLimit}, Window{50, 0, 0, n - 7}}) {
-          const Floats expected = real_rows(cpu_attention(paths.front().second->cpu(), s, w, padded), s, n);
-          for (const auto& [path, twins] : paths) {
-            // cuDNN builds a plan for every length and window, which takes minutes over all of these.
-            if (path == Attention::kCudnn && n != 129 && n != 1000) continue;
-            const Floats found = real_rows(to_floats(gpu_attention(*twins, s, w, padded, 0, 0)), s, n);
-            EXPECT_LT(relative_error(found, expected), kBf16AttentionTolerance)
-                << "path " << static_cast<int>(path) << " n " << n << " head_dim " << head_dim << " group " << group
-                << " W " << w.keys << " S " << w.sinks << " rows " << w.first_row << " to " << w.end_row;
-          }
+  const int64_t head_dim = GetParam();
+  for (const int64_t group : {1, 4, 8}) {
+    std::vector<std::pair<Attention, std::unique_ptr<Twins>>> paths;
+    for (const Attention path : paths_here()) {
+      if (path == Attention::kBuiltin && head_dim > 128) continue;
+      if (path == Attention::kCudnn && (head_dim <= 128) != (group == 4)) continue;
+      paths.emplace_back(path, std::make_unique<Twins>(path));
+    }
+    for (const int64_t n : {1, 127, 128, 129, 1000}) {
+      if ((group == 8 || head_dim < 32 || head_dim > 128) && n != 1000) continue;
+      if (head_dim > 128 && group == 4) continue;
+      const int64_t padded = round_up(n, 128);
+      const HeadShape heads{2 * group, 2, head_dim, 1.0F / std::sqrt(static_cast<float>(head_dim))};
+      const Sequence s(heads, n, padded);
+      for (const Window& w :
+           {full_attention(), Window{1, 0, 0, kNoLimit}, Window{64, 1, 0, kNoLimit},
+            Window{std::max<int64_t>(1, n - 1), 0, 0, kNoLimit}, Window{n, 0, 0, kNoLimit}, Window{100, 4, 0, kNoLimit},
+            Window{64, 100, 0, kNoLimit}, Window{50, 4, n - 20, kNoLimit}, Window{50, 0, 0, n - 7}}) {
+        const Floats expected = real_rows(cpu_attention(paths.front().second->cpu(), s, w, padded), s, n);
+        for (const auto& [path, twins] : paths) {
+          // cuDNN builds a plan for every length and window, which takes minutes over all of these.
+          if (path == Attention::kCudnn && n != 129 && n != 1000) continue;
+          const Floats found = real_rows(to_floats(gpu_attention(*twins, s, w, padded, 0, 0)), s, n);
+          EXPECT_LT(relative_error(found, expected), kBf16AttentionTolerance)
+              << "path " << static_cast<int>(path) << " n " << n << " head_dim " << head_dim << " group " << group
+              << " W " << w.keys << " S " << w.sinks << " rows " << w.first_row << " to " << w.end_row;
         }
       }
     }
   }
 }
+INSTANTIATE_TEST_SUITE_P(Dims, CudaAttentionHeads, ::testing::Values(8, 24, 32, 64, 80, 96, 128, 192, 256),
+                         ::testing::PrintToStringParamName());
 
 // Some beside the scores, some far above and below them.
 Floats some_sink_logits(int64_t n_heads) {
