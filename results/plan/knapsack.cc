@@ -10,7 +10,7 @@ namespace winnow::plan {
 namespace {
 
 constexpr double kNone = std::numeric_limits<double>::infinity();
-constexpr int64_t kMostDivisions = int64_t{1} << 25;  // a byte each, and some seconds
+constexpr int64_t kMostDivisions = int64_t{1} << 28;  // a byte each, and some ten seconds
 
 // Returns the place of a division among all of as many layers, in lexicographic order.
 std::size_t place_of(const Counts& counts) {
