@@ -133,6 +133,7 @@ plan::SearchedPlans PlanSearchRun::results_of(const plan::Refinement& found) {
   results.n_layers = question_->planner->n_layers();
   results.beam = options_.beam;
   results.steps = options_.steps;
+  results.n_dropped = found.n_dropped;
   results.calibration = question_->results.string();
   results.n_free = static_cast<int64_t>(question_->planner->layers().size());
   results.n_verified_examples = rounds_.n_verified_examples();

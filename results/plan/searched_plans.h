@@ -54,9 +54,10 @@ struct SearchedPlans {
   double full_bytes = 0.0;
   int64_t n_layers = 0;
   int64_t beam = 1;
-  int64_t steps = 0;                    // that a budget could take
-  std::string calibration;              // its results file
-  std::vector<SearchedPlan> plans;      // in the order of measuring; the first has full attention everywhere
+  int64_t steps = 0;                // that a budget could take
+  std::string calibration;          // its results file
+  std::vector<SearchedPlan> plans;  // measured on all examples, in that order; the first has full attention everywhere
+  int64_t n_dropped = 0;            // further plans, measured on the first examples only
   std::vector<SearchedBudget> budgets;  // rising
   int64_t n_turned = 0;                 // layers that keep less anywhere from the least budget to the greatest
   int64_t n_free = 0;                   // layers that plans decide on

@@ -128,6 +128,8 @@ void write_budgets(storage::Group& group, const SearchedPlans& found) {
                           {storage::kOne, "of these, layers that keep less although the budget is greater"});
   write_scalar(group, "n_turned", found.n_turned, {storage::kOne, "layers that narrow between any two such budgets"});
   write_scalar(group, "n_free", found.n_free, {storage::kOne, "layers that plans decide on"});
+  write_scalar(group, "n_dropped", found.n_dropped,
+               {storage::kOne, "plans besides, dropped after they were measured on the first examples"});
 }
 
 template <typename Get>
@@ -301,6 +303,8 @@ SearchedPlans read_plans(const storage::Group& group) {
   found.calibration = group.read_scalar<std::string>("calibration");
   found.n_turned = group.read_scalar<int64_t>("n_turned");
   found.n_free = group.read_scalar<int64_t>("n_free");
+  // Older files have all plans measured on all examples.
+  if (group.contains("n_dropped")) found.n_dropped = group.read_scalar<int64_t>("n_dropped");
   found.n_layers = static_cast<int64_t>(group.read<int64_t>("layer", 1).values.size());
   const auto bytes = group.read<double>("pattern_bytes", 1).values;
   const auto n = static_cast<int64_t>(bytes.size());

@@ -165,7 +165,9 @@ std::string to_table(const SearchedPlans& found, const storage::Provenance& prov
   for (std::size_t b = 0; b < found.budgets.size(); ++b) all.push_back(b);
   std::string text =
       "plan, " + std::to_string(found.plans.size()) + " plans, " + std::to_string(found.example_id.size()) +
-      " examples\n\n" + budgets_table(found, all) + "\n" +
+      " examples" +
+      (found.n_dropped > 0 ? "; " + std::to_string(found.n_dropped) + " more plans dropped on fewer" : "") + "\n\n" +
+      budgets_table(found, all) + "\n" +
       wrapped(story(found) + "rho between predicted and measured over all plans: " +
                   (found.rho_predicted.value.defined() ? number(found.rho_predicted.value.value, "{:.3f}") : "n/a") +
                   ".",
@@ -188,6 +190,7 @@ std::string to_json(const SearchedPlans& found, const storage::Provenance& prove
                {"n_examples", found.example_id.size()},
                {"n_turned", found.n_turned},
                {"n_free", found.n_free},
+               {"n_dropped", found.n_dropped},
                {"rho_predicted", estimate_json(found.rho_predicted)},
                {"predicted_seconds", found.cost.predicted},
                {"predicted_seconds_exact", found.cost.predicted_exact},

@@ -387,3 +387,24 @@ def test_a_directory_of_patterns_is_no_directory_of_plans(work, found):
     words = ["--model", "model", "--data", "long.h5", "--out", "plans", "--window", 8, "--method", "greedy-forward"]
     done = winnow(work, "search", *words, "--keep", 2, *TAIL)
     assert done.returncode == 78 and "search of plans" in done.stderr
+
+
+def test_plans_that_are_worse_on_the_first_examples_are_dropped(work):
+    """20 examples: the first 16 decide which plans the others see."""
+    tiny.write_calibration(work / "many.h5", [60 + 3 * i for i in range(20)])
+    more = ["--data", work / "many.h5", "--tail-rows", 24]
+    common = ["--model", work / "model", *more, "--device", "cpu", "--threads", 1]
+    succeed(winnow(work, "calibrate", *common, "--windows", "8,32", "--out", work / "many-run"))
+    words = ["search", *common, "--from", work / "many-run", "--method", "plan", "--max-seq-len", 100]
+    words += ["--budget", "40%", "--out", work / "raced"]
+    done = succeed(winnow(work, *words, "--json"))
+    found = json.loads(done.stdout)
+    assert found["n_dropped"] > 0
+    raced = group(work, "raced")
+    assert int(raced["n_dropped"]) == found["n_dropped"]
+    assert found["n_plans"] == raced.sizes["pattern"]
+    assert np.isfinite(raced["nll"]).all() and raced.sizes["example"] == 20
+    # The same command again finds all of it measured.
+    again = json.loads(succeed(winnow(work, *words, "--json")).stdout)
+    assert again["budgets"] == found["budgets"]
+    assert f"{found['n_dropped']} more plans dropped on fewer" in succeed(winnow(work, *words)).stdout
