@@ -184,3 +184,9 @@ def wait_for(condition, process=None):
 def error_lines(stderr):
     """Lines that are errors of winnow (log lines begin with winnow and the time)."""
     return [line for line in stderr.splitlines() if line.startswith("winnow: ")]
+
+
+def succeed(done):
+    """A command that has ended, which it must have done well."""
+    assert done.returncode == 0, done.stderr
+    return done

@@ -15,6 +15,7 @@ import pytest
 import run_folder
 import tiny
 import xarray as xr
+from launch import succeed
 
 LAYERS = 4
 LENGTHS = [210, 190, 170, 60]
@@ -41,11 +42,6 @@ def work(tmp_path_factory):
     }.items():
         succeed(launch.run(run_folder.arguments("calibrate", directory, name, *more), directory / "cache"))
     return directory
-
-
-def succeed(done):
-    assert done.returncode == 0, done.stderr
-    return done
 
 
 def winnow(work, *words):

@@ -13,6 +13,7 @@ import pytest
 import run_folder
 import tiny
 import xarray as xr
+from launch import succeed
 
 LAYERS = 6
 LENGTHS = [700, 640, 300, 720, 64]
@@ -34,11 +35,6 @@ def arguments(work, out, *more, window=WINDOW):
 
 def search(work, out, *more, ranks=None, window=WINDOW):
     return launch.run(arguments(work, out, *more, window=window), work / "cache", ranks)
-
-
-def succeed(done):
-    assert done.returncode == 0, done.stderr
-    return done
 
 
 def group(work, out, method):
