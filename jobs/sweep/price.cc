@@ -37,8 +37,8 @@ double sweep_flops(const model::ModelConfig& config, const run::Settings& settin
     lane_rows += own_layers * (rows - first);
     lane_pairs += own_layers * (rows * rows - first * first) / 2.0;
   }
-  // A lane of a head, of another window or of another type of keys and values takes what that of its layer takes, nearly.
-  // Full attention with keys and values as they are computed is the base.
+  // A lane of a head, of another window or of another type of keys and values takes what that of its layer takes,
+  // nearly. Full attention with keys and values as they are computed is the base.
   const double n_windows = 1.0 + static_cast<double>(settings.other_window_keys.size());
   const double n_types = 1.0 + static_cast<double>(settings.kv_types.size());
   const double lanes_a_layer =
