@@ -48,6 +48,12 @@ std::vector<KvType> parse_kv_types(const std::string& text, const std::string& f
   return types;
 }
 
+std::vector<std::string> names_of(const std::vector<KvType>& types) {
+  std::vector<std::string> names;
+  for (const KvType type : types) names.emplace_back(kv_type_name(type));
+  return names;
+}
+
 std::string joined_names(const std::vector<KvType>& types, const std::string& separator) {
   std::string text;
   for (const KvType type : types) text += (text.empty() ? "" : separator) + std::string(kv_type_name(type));

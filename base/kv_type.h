@@ -24,7 +24,8 @@ std::optional<KvType> find_kv_type(std::string_view name);
 // Parses "bf16,fp8" and returns the types, each once, in the order of kKvTypes. `flag` names the flag in messages.
 // Throws Error(kUsage).
 std::vector<KvType> parse_kv_types(const std::string& text, const std::string& flag);
-// Returns their names, "fp8, int8".
+// Return their names, one by one, and as "fp8, int8".
+std::vector<std::string> names_of(const std::vector<KvType>& types);
 std::string joined_names(const std::vector<KvType>& types, const std::string& separator = ", ");
 // Returns the bytes of the key, or of the value, of one token and key-value head; head_dim even, stored_bytes those of
 // an element of the type of the model. Scales are counted: one of four bytes of int8, two of two bytes of int4.

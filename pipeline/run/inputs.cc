@@ -348,7 +348,7 @@ void take_settings(const Settings& settings, RunIdentity& identity) {
   identity.window_keys = settings.window_keys;
   identity.other_window_keys = settings.other_window_keys;
   identity.per_kv_head = settings.per_kv_head;
-  for (const KvType type : settings.kv_types) identity.kv_types.emplace_back(kv_type_name(type));
+  identity.kv_types = names_of(settings.kv_types);
   identity.sinks = settings.sinks;
   identity.decode = settings.decode_name();
   identity.tail_rows = settings.tail_rows;

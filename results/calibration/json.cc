@@ -128,14 +128,13 @@ std::string to_json(const Results& results) {
     object["by_window"] = {{"window", m.by_window.window}, {"layers", std::move(layers)}};
   }
   if (const Measurement& m = results.calibration; m.by_setting.n_settings() > 0) {
-    Json kv = Json::array();
-    for (const KvType type : m.by_setting.kv) kv.push_back(std::string(kv_type_name(type)));
     Json layers = Json::array();
     for (int64_t l = 0; l < m.n_layers(); ++l) {
       layers.push_back(
           {{"layer", m.layer[static_cast<std::size_t>(l)]}, {"mean_delta_nll", mean_delta_nll_by_setting(m, l)}});
     }
-    object["by_setting"] = {{"window", m.by_setting.window}, {"kv", std::move(kv)}, {"layers", std::move(layers)}};
+    object["by_setting"] = {
+        {"window", m.by_setting.window}, {"kv", names_of(m.by_setting.kv)}, {"layers", std::move(layers)}};
   }
   if (!s.ranking.spread_status.empty()) object["spread_status"] = s.ranking.spread_status;
   object["deconfounding"] = Json::object();

@@ -82,8 +82,7 @@ void write_by_setting(storage::Group& group, const Measurement& m) {
       for (int64_t s = 0; s < n; ++s) delta.push_back(m.delta_nll_by_setting(e, l, s));
     }
   }
-  std::vector<std::string> types;
-  for (const KvType type : figures.kv) types.emplace_back(kv_type_name(type));
+  const std::vector<std::string> types = names_of(figures.kv);
   group.make_dimension("setting", n);
   storage::write_variable(group, {"setting_window", {"setting"}, {n}}, figures.window,
                           {storage::kTokens, "window of the one layer, as given; 0: full attention"});

@@ -95,7 +95,7 @@ Json plan_json(const SearchedPlans& found, int64_t index, const PlanLosses& loss
                {"predicted_delta_nll", loss_json(losses.predicted)},
                {"measured_delta_nll", loss_json(losses.measured)},
                {"beyond_sum", loss_json(losses.beyond)}};
-  if (!plan.kv.empty()) json["layer_kv"] = types_json(plan.kv);
+  if (!plan.kv.empty()) json["layer_kv"] = names_of(plan.kv);
   if (losses.is_verified) json["verified_delta_nll"] = loss_json(losses.verified);
   return json;
 }
@@ -117,12 +117,6 @@ std::string windows_text(const std::vector<int64_t>& windows, const std::vector<
     if (type != KvType::kStored) text += " " + std::string(kv_type_name(type));
   }
   return text;
-}
-
-Json types_json(const std::vector<KvType>& kv) {
-  Json json = Json::array();
-  for (const KvType type : kv) json.push_back(std::string(kv_type_name(type)));
-  return json;
 }
 
 Json windows_json(const std::vector<int64_t>& windows) {

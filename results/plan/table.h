@@ -11,11 +11,10 @@
 namespace winnow::plan {
 
 // Returns "4 full, 8 x 512 fp8": the windows of a plan, widest first, with the types of keys and values that are not as
-// computed. `kv` is (n_layers) or empty, here and below.
+// computed. `kv` is (n_layers) or empty.
 std::string windows_text(const std::vector<int64_t>& windows, const std::vector<KvType>& kv);
-// Return the keys of each layer, null for full attention, and the names of the types; none of an empty list.
+// Returns the keys of each layer, null for full attention.
 Json windows_json(const std::vector<int64_t>& windows);
-Json types_json(const std::vector<KvType>& kv);
 
 // Returns the plans of these budgets, indices, with what was predicted and measured of each: a text that ends with a
 // newline.

@@ -275,10 +275,7 @@ std::string to_json(const Selection& selection) {
     }
   }
   if (selection.is_of_heads()) write_heads(selection, object);
-  if (has_types) {
-    object["layer_kv"] = nlohmann::ordered_json::array();
-    for (const KvType type : selection.layer_kv) object["layer_kv"].push_back(std::string(kv_type_name(type)));
-  }
+  if (has_types) object["layer_kv"] = names_of(selection.layer_kv);
   object["window"] = selection.window;
   object["window_keys"] = selection.window_keys;
   object["sinks"] = selection.sinks;

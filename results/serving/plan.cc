@@ -300,10 +300,7 @@ std::string export_record(const ExportPlan& plan, const selection::Selection& se
   for (const evaluation::ServedWindow& window : plan.windows) {
     record["windows"].push_back(window.is_windowed() ? Json(window.keys) : Json(nullptr));
   }
-  if (!selection.layer_kv.empty()) {
-    record["kv"] = Json::array();
-    for (const KvType type : selection.layer_kv) record["kv"].push_back(std::string(kv_type_name(type)));
-  }
+  if (!selection.layer_kv.empty()) record["kv"] = names_of(selection.layer_kv);
   if (plan.kv) {
     record["kv_cache"] = {{"max_seq_len", plan.demand.max_seq_len},
                           {"concurrency", plan.demand.concurrency},

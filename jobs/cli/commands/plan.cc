@@ -153,7 +153,7 @@ Json plan_object(const NamedPlan& named, const plan::Planner& planner) {
                  {"ci_low", number_or_null(named.plan.ci_low)},
                  {"ci_high", number_or_null(named.plan.ci_high)},
                  {"allocated_bytes", allocations_object(named, planner)}};
-  if (!named.plan.kv.empty()) object["layer_kv"] = plan::types_json(named.plan.kv);
+  if (!named.plan.kv.empty()) object["layer_kv"] = names_of(named.plan.kv);
   if (!named.looks.empty()) object["looks"] = looks_object(named.looks);
   return object;
 }
