@@ -189,15 +189,17 @@ void PlanSearchRun::add_budgets(const plan::Refinement& found, const stats::Tabl
     plan::SearchedBudget budget{.text = question_->budgets[b].text,
                                 .bytes = question_->request.budgets[b],
                                 .sum_of_layers = refined.sum_of_layers,
-                                .best = refined.best,
+                                .searched = refined.best,
+                                .best = plan::confirmed_plan(results, refined),
                                 .steps = refined.steps,
                                 .is_settled = refined.is_settled,
                                 .from_smaller = {},
                                 .losses_of_sum = losses_of(refined.sum_of_layers),
-                                .losses_of_best = losses_of(refined.best)};
+                                .losses_of_best = {}};
+    budget.losses_of_best = losses_of(budget.best);
     if (b > 0) {
-      const plan::Settings& smaller = found.plans[stats::at(found.budgets[b - 1].best)];
-      const plan::Settings& greater = found.plans[stats::at(refined.best)];
+      const plan::Settings& smaller = found.plans[stats::at(results.budgets.back().best)];
+      const plan::Settings& greater = found.plans[stats::at(budget.best)];
       budget.from_smaller = plan::turnover(smaller, greater, bytes);
       for (std::size_t layer = 0; layer < smaller.size(); ++layer) {
         if (bytes[stats::at(greater[layer])] < bytes[stats::at(smaller[layer])]) turned.insert(layer);

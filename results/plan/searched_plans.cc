@@ -113,6 +113,13 @@ std::vector<int64_t> choose_verified_plans(const Refinement& found, int64_t n_re
   return chosen;
 }
 
+int64_t confirmed_plan(const SearchedPlans& found, const RefinedBudget& budget) {
+  const std::vector<double>& searched = found.plans[stats::at(budget.best)].verified.nll;
+  const std::vector<double>& by_sum = found.plans[stats::at(budget.sum_of_layers)].verified.nll;
+  if (searched.empty() || by_sum.empty()) return budget.best;
+  return stats::mean_of(searched) < stats::mean_of(by_sum) ? budget.best : budget.sum_of_layers;
+}
+
 selection::Selection selection_of(const SearchedPlans& found, const SearchedBudget& budget,
                                   const storage::Provenance& provenance, const std::string& origin) {
   const SearchedPlan& plan = found.plans[stats::at(budget.best)];

@@ -40,7 +40,8 @@ struct SearchedBudget {
   std::string text;  // as given
   double bytes = 0.0;
   int64_t sum_of_layers = 0;  // of SearchedPlans::plans
-  int64_t best = 0;
+  int64_t searched = 0;       // that was best as searched
+  int64_t best = 0;           // confirmed_plan()
   int64_t steps = 0;
   bool is_settled = false;
   Turnover from_smaller;  // of the best plan, from that of the next smaller budget; of the smallest none
@@ -77,6 +78,11 @@ void correlate(SearchedPlans& found, const stats::Table<double>& predicted, uint
 // Chooses the plans that are verified: those of every budget, both, and n_rejected of the others, drawn. Returns
 // indices, rising; never that of full attention, whose figures come along.
 std::vector<int64_t> choose_verified_plans(const Refinement& found, int64_t n_rejected, uint64_t seed);
+
+// Returns the plan of a budget that is to be served: the best one as searched, unless both it and the plan that adds up
+// least were verified, and it loses no less with every row under the window. Tail rows tell plans apart for less than
+// the whole window costs, and least so where it costs most.
+int64_t confirmed_plan(const SearchedPlans& found, const RefinedBudget& budget);
 
 // Returns the best plan of a budget as a selection, which evaluate and export read. `provenance` and `origin`: of the
 // results file.

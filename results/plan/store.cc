@@ -23,6 +23,7 @@ namespace {
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 constexpr const char* kGroup = "plan";
 constexpr const char* kTypes = "pattern_kv";
+constexpr const char* kSearchedPlan = "searched_plan";
 // The plans of a budget, in the order of the dimension `choice`.
 const std::vector<std::string>& choices() {
   static const std::vector<std::string> kChoices = {"sum-of-layers", "refined"};
@@ -99,12 +100,13 @@ void write_losses(storage::Group& group, const SearchedPlans& found, const Loss&
 void write_budgets(storage::Group& group, const SearchedPlans& found) {
   const auto n = static_cast<int64_t>(found.budgets.size());
   std::vector<std::string> texts;
-  std::vector<int64_t> bytes, plan, steps, changed, narrowed;
+  std::vector<int64_t> bytes, plan, searched, steps, changed, narrowed;
   std::vector<uint8_t> settled;
   for (const SearchedBudget& budget : found.budgets) {
     texts.push_back(budget.text);
     bytes.push_back(static_cast<int64_t>(budget.bytes));
     plan.insert(plan.end(), {budget.sum_of_layers, budget.best});
+    searched.push_back(budget.searched);
     steps.push_back(budget.steps);
     settled.push_back(budget.is_settled ? 1 : 0);
     changed.push_back(budget.from_smaller.n_changed);
@@ -117,6 +119,10 @@ void write_budgets(storage::Group& group, const SearchedPlans& found) {
   storage::write_variable(group, by_budget("budget_bytes"), bytes, {"bytes", "memory for keys and values"});
   storage::write_variable(group, {"plan", {"budget", "choice"}, {n, kNChoices}}, plan,
                           {storage::kOne, "place of the plan along the dimension pattern"});
+  if (found.n_verified > 0) {
+    storage::write_variable(group, by_budget(kSearchedPlan), searched,
+                            {storage::kOne, "place of the best plan as searched, before the verification"});
+  }
   for (const Loss& loss : kLosses) write_losses(group, found, loss);
   storage::write_variable(group, by_budget("steps"), steps, {storage::kOne, "steps that were taken"});
   storage::write_variable(group, by_budget("is_settled"), settled,
@@ -255,18 +261,23 @@ void read_budgets(const storage::Group& group, SearchedPlans& found) {
   const auto settled = storage::read_variable<uint8_t>(group, "is_settled", {n});
   const auto changed = storage::read_variable<int64_t>(group, "n_changed", {n});
   const auto narrowed = storage::read_variable<int64_t>(group, "n_narrowed", {n});
+  std::vector<int64_t> searched;  // absent where nothing was verified, and in older files
+  if (group.contains(kSearchedPlan)) searched = storage::read_variable<int64_t>(group, kSearchedPlan, {n});
+  const auto check = [&](const char* name, int64_t p) {
+    if (p >= 0 && p < static_cast<int64_t>(found.plans.size())) return;
+    fail(ExitCode::kBadData, group.where(name) + ": " + std::to_string(p) + " is none of the " +
+                                 std::to_string(found.plans.size()) + " plans");
+  };
   for (int64_t b = 0; b < n; ++b) {
     const auto i = static_cast<std::size_t>(b);
-    for (int64_t c = 0; c < kNChoices; ++c) {
-      if (plan(b, c) >= 0 && plan(b, c) < static_cast<int64_t>(found.plans.size())) continue;
-      fail(ExitCode::kBadData, group.where("plan") + ": " + std::to_string(plan(b, c)) + " is none of the " +
-                                   std::to_string(found.plans.size()) + " plans");
-    }
+    for (int64_t c = 0; c < kNChoices; ++c) check("plan", plan(b, c));
+    if (!searched.empty()) check(kSearchedPlan, searched[i]);
     SearchedBudget& budget = found.budgets.emplace_back();
     budget.text = texts[i];
     budget.bytes = static_cast<double>(bytes[i]);
     budget.sum_of_layers = plan(b, 0);
     budget.best = plan(b, 1);
+    budget.searched = searched.empty() ? budget.best : searched[i];
     budget.steps = steps[i];
     budget.is_settled = settled[i] != 0;
     budget.from_smaller = {changed[i], narrowed[i]};

@@ -67,6 +67,14 @@ std::string story(const SearchedPlans& found) {
   }
   std::string text = open.empty() ? "All budgets are settled: their last step found no better plan. "
                                   : "Not settled within " + std::to_string(found.steps) + " step(s): " + open + ". ";
+  std::string refuted;
+  for (const SearchedBudget& budget : found.budgets) {
+    if (budget.searched != budget.best) refuted += (refuted.empty() ? "" : ", ") + budget.text;
+  }
+  if (!refuted.empty()) {
+    text +=
+        "With every row windowed, the plan by sum loses no more than the refined one, and is taken: " + refuted + ". ";
+  }
   if (found.budgets.size() > 1) {
     text += "Turnover: " + std::to_string(found.n_turned) + " of " + std::to_string(found.n_free) +
             " layers keep less somewhere although the budget is greater. ";
@@ -144,14 +152,16 @@ std::string legend(const SearchedPlans& found) {
 }
 
 Json budget_json(const SearchedPlans& found, const SearchedBudget& budget) {
-  return {{"budget", budget.text},
-          {"budget_bytes", static_cast<int64_t>(budget.bytes)},
-          {"steps", budget.steps},
-          {"is_settled", budget.is_settled},
-          {"n_changed", budget.from_smaller.n_changed},
-          {"n_narrowed", budget.from_smaller.n_narrowed},
-          {"sum_of_layers", plan_json(found, budget.sum_of_layers, budget.losses_of_sum)},
-          {"refined", plan_json(found, budget.best, budget.losses_of_best)}};
+  Json json = {{"budget", budget.text},
+               {"budget_bytes", static_cast<int64_t>(budget.bytes)},
+               {"steps", budget.steps},
+               {"is_settled", budget.is_settled},
+               {"n_changed", budget.from_smaller.n_changed},
+               {"n_narrowed", budget.from_smaller.n_narrowed},
+               {"sum_of_layers", plan_json(found, budget.sum_of_layers, budget.losses_of_sum)},
+               {"refined", plan_json(found, budget.best, budget.losses_of_best)}};
+  if (found.n_verified > 0) json["is_searched_plan"] = budget.searched == budget.best;
+  return json;
 }
 
 std::string to_table(const SearchedPlans& found, const storage::Provenance& provenance) {

@@ -110,7 +110,7 @@ def test_finds_the_best_of_all_plans(found, every_plan):
         budget = float(text.rstrip("%")) / 100 * LAYERS * TOKENS * TOKEN_BYTES
         assert int(found.budget_bytes[b]) == int(budget)
         best = min(nll.mean() for keys, nll in every_plan.items() if bytes_of(keys) <= budget)
-        plan = found.isel(pattern=int(found.plan[b, 1]))
+        plan = found.isel(pattern=int(found.searched_plan[b]))
         assert float(plan.nll.mean()) == pytest.approx(best, abs=1e-12)
         assert float(plan.pattern_bytes) == bytes_of(plan.pattern_window_keys.values) <= budget
         assert int(found.is_settled[b]) == 1
@@ -137,7 +137,14 @@ def test_predicted_is_the_sum_of_layers_and_measured_the_plan(work, found):
         for name in ("predicted_delta_nll", "measured_delta_nll", "beyond_sum"):
             low, high = (float(found[f"{name}_ci_{end}"][b, c]) for end in ("low", "high"))
             assert low <= float(found[name][b, c]) <= high
-        assert float(found.measured_delta_nll[b, 1]) <= float(found.measured_delta_nll[b, 0])
+        assert float(found.nll[int(found.searched_plan[b])].mean()) <= float(found.nll[int(found.plan[b, 0])].mean())
+
+
+def test_verification_decides_between_the_refined_plan_and_the_sum_s(found):
+    for b in range(len(BUDGETS)):
+        searched, by_sum = int(found.searched_plan[b]), int(found.plan[b, 0])
+        is_better = float(found.nll_verified[searched].mean()) < float(found.nll_verified[by_sum].mean())
+        assert int(found.plan[b, 1]) == (searched if is_better else by_sum)
 
 
 def test_begins_with_the_plans_that_add_up_least(work, found):
