@@ -12,11 +12,16 @@ from safetensors.torch import save_file
 SEED = 0
 STANDARD_DEVIATION = 0.02
 SHARD_BYTES = 2 << 30
+FP8_BLOCK = 128
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A Qwen3 with tied embeddings; with experts a Qwen3-MoE, whose ffn is that of an expert."""
+    """A Qwen3 with tied embeddings; with experts a Qwen3-MoE, whose ffn is that of an expert.
+
+    fp8: the products' weights are in e4m3 with a scale for each block of 128 x 128, as Qwen3's and DeepSeek's FP8
+    checkpoints have them.
+    """
 
     layers: int
     hidden: int
@@ -27,26 +32,46 @@ class Shape:
     vocab: int
     experts: int = 0
     top_k: int = 0
+    fp8: bool = False
 
     def config(self):
-        return self.kind() | {
-            "hidden_act": "silu",
-            "hidden_size": self.hidden,
-            "intermediate_size": self.ffn,
-            "num_hidden_layers": self.layers,
-            "num_attention_heads": self.heads,
-            "num_key_value_heads": self.kv_heads,
-            "head_dim": self.head_dim,
-            "vocab_size": self.vocab,
-            "max_position_embeddings": 262144,
-            "rms_norm_eps": 1e-6,
-            "rope_theta": 5000000.0,
-            "tie_word_embeddings": True,
-            "attention_bias": False,
-            "torch_dtype": "bfloat16",
-            "bos_token_id": None,
-            "eos_token_id": None,
-        }
+        return (
+            self.kind()
+            | self.quantization()
+            | {
+                "hidden_act": "silu",
+                "hidden_size": self.hidden,
+                "intermediate_size": self.ffn,
+                "num_hidden_layers": self.layers,
+                "num_attention_heads": self.heads,
+                "num_key_value_heads": self.kv_heads,
+                "head_dim": self.head_dim,
+                "vocab_size": self.vocab,
+                "max_position_embeddings": 262144,
+                "rms_norm_eps": 1e-6,
+                "rope_theta": 5000000.0,
+                "tie_word_embeddings": True,
+                "attention_bias": False,
+                "torch_dtype": "bfloat16",
+                "bos_token_id": None,
+                "eos_token_id": None,
+            }
+        )
+
+    def quantization(self):
+        if not self.fp8:
+            return {}
+        block = [FP8_BLOCK, FP8_BLOCK]
+        way = {"quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic", "weight_block_size": block}
+        return {"quantization_config": way}
+
+    def is_fp8(self, name):
+        return (
+            self.fp8
+            and name.startswith("model.layers.")
+            and "norm" not in name
+            and not name.endswith("mlp.gate.weight")
+        )
 
     def kind(self):
         if self.experts == 0:
@@ -109,14 +134,19 @@ QWEN3_30B_A3B = Shape(
     layers=48, hidden=2048, heads=32, kv_heads=4, head_dim=128, ffn=768, vocab=151936, experts=128, top_k=8
 )
 QWEN3_32B = Shape(layers=64, hidden=5120, heads=64, kv_heads=8, head_dim=128, ffn=25600, vocab=151936)
+# The dimensions of Llama 3 70B.
+FP8_70B = Shape(layers=80, hidden=8192, heads=64, kv_heads=8, head_dim=128, ffn=28672, vocab=128256, fp8=True)
 TINY = Shape(layers=3, hidden=64, heads=4, kv_heads=2, head_dim=16, ffn=96, vocab=300)
 TINY_MOE = replace(TINY, ffn=32, experts=8, top_k=2)
+TINY_FP8 = replace(TINY, fp8=True)
 SHAPES = {
     "qwen3-4b": QWEN3_4B,
     "qwen3-32b": QWEN3_32B,
     "qwen3-30b-a3b": QWEN3_30B_A3B,
+    "70b-fp8": FP8_70B,
     "tiny": TINY,
     "tiny-moe": TINY_MOE,
+    "tiny-fp8": TINY_FP8,
 }
 
 
@@ -149,12 +179,17 @@ def write_checkpoint(directory, shape, device):
         for name in names:
             if len(shapes[name]) == 1:
                 tensors[name] = torch.ones(shapes[name], dtype=torch.bfloat16)
-            else:
-                values = torch.empty(shapes[name], dtype=torch.bfloat16, device=device)
-                tensors[name] = values.normal_(0.0, STANDARD_DEVIATION, generator=generator).cpu()
+                continue
+            values = torch.empty(shapes[name], dtype=torch.bfloat16, device=device)
+            values.normal_(0.0, 1.0 if shape.is_fp8(name) else STANDARD_DEVIATION, generator=generator)
+            if shape.is_fp8(name):
+                blocks = [-(-n // FP8_BLOCK) for n in shapes[name]]
+                values = values.to(torch.float8_e4m3fn)
+                tensors[f"{name}_scale_inv"] = torch.full(blocks, STANDARD_DEVIATION)
+            tensors[name] = values.cpu()
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         save_file(tensors, directory / file, metadata={"format": "pt"})
-        weight_map |= dict.fromkeys(names, file)
+        weight_map |= dict.fromkeys(tensors, file)
     index.write_text(json.dumps({"metadata": {"total_size": shape.size_bytes()}, "weight_map": weight_map}))
 
 

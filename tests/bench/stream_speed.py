@@ -1,12 +1,13 @@
 """Layers that go through the GPU beside layers that stay there: time of the units, and whether the tables are equal.
 
     python3 tests/bench/stream_speed.py [--winnow build/winnow] [--shape qwen3-4b] [--model-dir DIR] [--layers-held 4]
-        [--tokens 24576] [--examples 4] [--modes exact,tail] [--repeats 2] [--no-resident] [--device cuda]
+        [--tokens 24576] [--examples 4] [--modes exact,tail] [--repeats 2] [--no-resident] [--ranks 1,2] [--device cuda]
 
 A checkpoint of random weights in --model-dir (a folder of its own that goes, without it), and examples of one length;
 needs torch. Each repeat measures with --stream off, then with --stream on, whose memory is capped: embedding and head,
 --layers-held layers, and a wave of examples. --no-resident leaves the first out, for a model that does not fit: its
-time is beside the prediction alone. Time is that of the units, without start and loading.
+time is beside the prediction alone. --ranks: the streamed runs on so many GPUs of the host, which share one copy of
+the layers in its memory. Time is that of the units, without start and loading, of the rank that took longest.
 """
 
 import argparse
@@ -54,19 +55,26 @@ def measure(winnow, model, data, shape, options, mode):
         f"{stream['of_layers']} layers from {stream['from']}, up to {stream['units_together']} unit(s) together; "
         f"loading {stream['load_seconds']:.2f} s, computing {stream['compute_seconds']:.2f} s: {stream['limit']} limits"
     )
+    off = [*flags, "--stream", "off"]
+    runs = [("off", 1, off), *(("on", ranks, on) for ranks in options.ranks)]
     times = {"off": [], "on": []}
     tables = []
     for _ in range(options.repeats):
-        for name, words in (("off", [*flags, "--stream", "off"]), ("on", on)):
+        for name, ranks, words in runs:
             if name == "off" and options.no_resident:
                 continue
-            run = winnow.calibrate(model, data, words)
-            times[name].append(run.provenance["busy_seconds"])
+            run = winnow.calibrate(model, data, words, ranks if ranks > 1 else None)
+            last = json.loads((winnow.directory / "run" / "run.json").read_text())["informative"]["runs"][-1]
+            busy = [rank["busy_seconds"] for rank in last["rank"]]
+            if ranks == options.ranks[0]:
+                times[name].append(max(busy))
             tables.append(run.nll)
             print(
-                f"  --stream {name}: {times[name][-1]:.2f} s in units, {run.provenance['load_seconds']:.2f} s for the "
+                f"  --stream {name}, {ranks} rank(s): {max(busy):.2f} s in units, {sum(busy):.2f} s in sum, "
+                f"{run.provenance['load_seconds']:.2f} s for the "
                 f"weights that stay, {run.provenance['wall_seconds']:.2f} s in all, "
-                f"{run.provenance['peak_allocated_bytes'] / 2**30:.2f} GiB at the peak; {run.provenance['devices']}"
+                f"{run.provenance['peak_allocated_bytes'] / 2**30:.2f} GiB at the peak; {run.provenance['devices']}",
+                flush=True,
             )
     equal = all(np.array_equal(tables[0], table) for table in tables)
     print(f"  predicted {streamed['predicted_seconds']:.2f} s, taken {min(times['on']):.2f} s; tables equal: {equal}")
@@ -87,8 +95,10 @@ def main():
     parser.add_argument("--modes", default="exact,tail")
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--no-resident", action="store_true")
+    parser.add_argument("--ranks", default="1", help="numbers of ranks, with commas")
     parser.add_argument("--device", default="cuda")
     options = parser.parse_args()
+    options.ranks = [int(count) for count in options.ranks.split(",")]
     options.answer = min(ANSWER_TOKENS, options.tokens // 4)
     shape = random_model.SHAPES[options.shape]
     with tempfile.TemporaryDirectory() as folder:
