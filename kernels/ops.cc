@@ -136,6 +136,12 @@ void Ops::attention_lse(const LseCall& call, const HeadShape& heads) {
   do_attention_lse(call, heads);
 }
 
+void Ops::row_angles(ConstRows a, ConstRows b, std::span<double> angles) {
+  require(is_shape(b, a.n_rows, a.cols) && b.dtype == a.dtype && count(angles) == a.n_rows, "row_angles",
+          "the rows and their angles");
+  do_row_angles(a, b, angles);
+}
+
 void Ops::gate(ConstRows gate_up, Activation activation, Rows out) {
   require(is_shape(gate_up, out.n_rows, 2 * out.cols), "gate", "the rows");
   do_gate(gate_up, activation, out);

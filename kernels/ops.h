@@ -130,7 +130,7 @@ struct LseCall {
   ConstRows q;                   // (n_rows, q_dim), after RoPE
   KvRows keys;                   // from row 0 on
   std::span<const KeySet> sets;  // (n_rows, n_sets)
-  std::span<double> lse;         // (n_rows, n_sets, n_heads), host
+  std::span<double> lse;         // (n_rows, n_sets, n_heads), memory of allocate_host()
   int64_t n_rows() const { return q.n_rows; }
   // Returns the sets of a row, 1 to kMaxKeySets; 0 where there are no rows.
   int64_t n_sets() const { return q.n_rows == 0 ? 0 : static_cast<int64_t>(sets.size()) / q.n_rows; }
@@ -200,9 +200,13 @@ class Ops {
   // Computes attention() of single rows, each over a cache of its own. A row's result follows from its own call.
   void decode_attention(std::span<const DecodeCall> calls, const HeadShape& heads);
   // Computes the log of the sum over a set's keys of exp(q k^T * scale), natural log; -infinity for an empty set. So a
-  // set's weight in the softmax over another one is exp of the difference. Sink logits are not in it. Waits for the
-  // result.
+  // set's weight in the softmax over another one is exp of the difference. Sink logits are not in it. The result may be
+  // looked at after synchronize().
   void attention_lse(const LseCall& call, const HeadShape& heads);
+  // Computes the angles between residual rows of one place, divided by pi, in float64; a and b (n_rows, cols), angles
+  // (n_rows) in memory of allocate_host(), which may be looked at after synchronize(). A row of zeros is taken as
+  // orthogonal to all others, and as turned by nothing from another one of zeros.
+  void row_angles(ConstRows a, ConstRows b, std::span<double> angles);
   // Sets out = activation(gate) * up; gate_up (n_rows, 2 * ffn), gate first; out (n_rows, ffn).
   void gate(ConstRows gate_up, Activation activation, Rows out);
   // Sets out[i] to the sum over the experts that the router chooses for x[i] of weight * expert(x[i]), an expert being
@@ -230,6 +234,7 @@ class Ops {
   virtual void do_round_kv(std::span<const KvCopy> copies, const KvRounding& rounding, const HeadShape& heads) = 0;
   virtual void do_decode_attention(std::span<const DecodeCall> calls, const HeadShape& heads) = 0;
   virtual void do_attention_lse(const LseCall& call, const HeadShape& heads) = 0;
+  virtual void do_row_angles(ConstRows a, ConstRows b, std::span<double> angles) = 0;
   virtual void do_gate(ConstRows gate_up, Activation activation, Rows out) = 0;
   virtual void do_experts(ConstRows x, const Router& router, const Experts& experts, Activation activation,
                           Rows out) = 0;

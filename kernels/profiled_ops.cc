@@ -154,6 +154,10 @@ void ProfiledOps::do_attention_lse(const LseCall& call, const HeadShape& heads) 
        [&] { ops_.attention_lse(call, heads); });
 }
 
+void ProfiledOps::do_row_angles(ConstRows a, ConstRows b, std::span<double> angles) {
+  time("row_angles", {.bytes = bytes_of(a) + bytes_of(b)}, [&] { ops_.row_angles(a, b, angles); });
+}
+
 void ProfiledOps::do_gate(ConstRows gate_up, Activation activation, Rows out) {
   const char* name = activation == Activation::kGeluTanh ? "geglu" : "swiglu";
   time(name, {.bytes = bytes_of(gate_up) + bytes_of(out)}, [&] { ops_.gate(gate_up, activation, out); });

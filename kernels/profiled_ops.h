@@ -57,6 +57,7 @@ class ProfiledOps final : public Ops {
   void do_round_kv(std::span<const KvCopy> copies, const KvRounding& rounding, const HeadShape& heads) override;
   void do_decode_attention(std::span<const DecodeCall> calls, const HeadShape& heads) override;
   void do_attention_lse(const LseCall& call, const HeadShape& heads) override;
+  void do_row_angles(ConstRows a, ConstRows b, std::span<double> angles) override;
   void do_gate(ConstRows gate_up, Activation activation, Rows out) override;
   void do_experts(ConstRows x, const Router& router, const Experts& experts, Activation activation, Rows out) override;
   void do_token_nll(ConstRows x, const Matrix& head, const LogitShape& logits, std::span<const int32_t> targets,

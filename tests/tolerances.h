@@ -20,6 +20,9 @@ inline constexpr double kNllTolerance = 2e-5;
 // errors are independent of each other, so that the angle is off by about one of them.
 inline constexpr double kAngleTolerance = 100 * kFloatEpsilon;
 
+// Sums of some thousand float64 products of order 1, in another order: 1e3 * 2^-53 and some.
+inline constexpr double kDoubleSumTolerance = 1e-12;
+
 // One bfloat16 operation on exact inputs, relative root mean square: the result is rounded once, uniformly in
 // [-2^-9, 2^-9] of its size at the most.
 inline constexpr double kBf16Tolerance = 3e-3;

@@ -93,6 +93,7 @@ class CpuBackend : public kernels::Device, public kernels::Ops {
                    const kernels::HeadShape& heads) override;
   void do_decode_attention(std::span<const kernels::DecodeCall> calls, const kernels::HeadShape& heads) override;
   void do_attention_lse(const kernels::LseCall& call, const kernels::HeadShape& heads) override;
+  void do_row_angles(kernels::ConstRows a, kernels::ConstRows b, std::span<double> angles) override;
   void do_gate(kernels::ConstRows gate_up, kernels::Activation activation, kernels::Rows out) override;
   void do_experts(kernels::ConstRows x, const kernels::Router& router, const kernels::Experts& experts,
                   kernels::Activation activation, kernels::Rows out) override;

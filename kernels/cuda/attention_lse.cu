@@ -1,23 +1,32 @@
-// Log-sum-exp of query rows over sets of keys. A block takes some query heads that share a key head, of one or a few
-// rows, so that a key is read once for all of them; its threads take every kThreads-th key, at absolute places.
+// Log-sum-exp of query rows over sets of keys, with products by mma.sync: any GPU from Ampere on. A block takes 16
+// queries that share a key head: rows, and the query heads of the group, one after another. Its warps take turns at
+// steps of keys, at absolute places, and each thread keeps sums of its own; they are added up at the end, in their
+// order. So a query's result follows from itself alone.
 
 #include <algorithm>
 #include <cfloat>
 #include <cmath>
+#include <numbers>
 
 #include "base/error.h"
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/fragments.cuh"
+#include "kernels/cuda/softmax.cuh"
 #include "kernels/cuda/vector.cuh"
 
 namespace winnow::cuda {
 
 namespace {
 
-constexpr int kThreads = 128;
-constexpr int kQueries = 8;  // of a block: rows times heads of a group
+constexpr int kWarps = 8;
+constexpr int kThreads = kWarps * 32;
+constexpr int kQueries = 16;  // of a block: the rows of a product
+constexpr int kStepKeys = 32;
+constexpr int kStepTiles = kStepKeys / 8;  // products of a step are 8 keys wide
+constexpr int kParts = 4 * kWarps;         // threads that share a query
 constexpr int kSets = static_cast<int>(kernels::kMaxKeySets);
-constexpr int kMostHeadDim = 256;
+constexpr int kSpan = 32;            // elements of a head that four threads load at a time, 16 bytes each
 constexpr int64_t kRowChunk = 1024;  // rows whose results are held at a time
 
 struct LseArguments {
@@ -28,114 +37,164 @@ struct LseArguments {
   float scale;
   float softcap;  // 0: none
   int n_rows, n_sets, n_heads, n_kv_heads, head_dim;
-  int heads_of_block;  // of a group, at most kQueries
-  int rows_of_block;
-};
 
-// Softmax sums of one query over the sets, of the keys that one thread has seen.
-struct Sums {
-  float max;
-  float of_set[kSets];
+  __device__ int group() const { return n_heads / n_kv_heads; }
+  // A block's query i: its row, and its head among those of the group.
+  __device__ int query(int i) const { return static_cast<int>(blockIdx.x) * kQueries + i; }
+  __device__ bool is_query(int i) const { return query(i) < n_rows * group(); }
+  __device__ int row(int i) const { return query(i) / group(); }
+  __device__ int head(int i) const { return static_cast<int>(blockIdx.y) * group() + query(i) % group(); }
+  // To the base of two: exponentials are cheaper there.
+  __device__ float score(float product) const {
+    const float x = product * scale;
+    return kLog2E * (softcap > 0.0F ? softcap * tanhf(x / softcap) : x);
+  }
 };
 
 __device__ bool holds(const kernels::KeySet& set, int key) {
   return key < set.sinks || (key >= set.begin && key < set.end);
 }
 
+// Softmax sums of one query over the sets, of the keys that one thread has seen; to the base of two.
+struct Sums {
+  kernels::KeySet sets[kSets];
+  float max = -FLT_MAX;
+  float of_set[kSets] = {};
+
+  __device__ void find_sets(const LseArguments& args, int query) {
+#pragma unroll
+    for (int s = 0; s < kSets; ++s) {
+      sets[s] = {0, 0, 0};
+      if (args.is_query(query) && s < args.n_sets) {
+        sets[s] = args.sets[static_cast<int64_t>(args.row(query)) * args.n_sets + s];
+      }
+    }
+  }
+  __device__ int end_key() const {
+    int end = 0;
+#pragma unroll
+    for (int s = 0; s < kSets; ++s)
+      end = max_of(end, max_of(sets[s].sinks, sets[s].begin < sets[s].end ? sets[s].end : 0));
+    return end;
+  }
+  __device__ static int max_of(int a, int b) { return a > b ? a : b; }
+
+  // products: of keys first + 8 t + {0, 1}.
+  __device__ void add(const LseArguments& args, const float (&products)[2 * kStepTiles], int first) {
+    float scores[2 * kStepTiles];
+    unsigned held[2 * kStepTiles];  // a bit a set
+    float largest = max;
+#pragma unroll
+    for (int i = 0; i < 2 * kStepTiles; ++i) {
+      scores[i] = args.score(products[i]);
+      held[i] = 0;
+#pragma unroll
+      for (int s = 0; s < kSets; ++s) held[i] |= holds(sets[s], first + i / 2 * 8 + i % 2) ? 1U << s : 0U;
+      if (held[i] != 0 && scores[i] > largest) largest = scores[i];
+    }
+    const float rescale = exp2_fast(max - largest);
+    max = largest;
+#pragma unroll
+    for (int s = 0; s < kSets; ++s) of_set[s] *= rescale;
+#pragma unroll
+    for (int i = 0; i < 2 * kStepTiles; ++i) {
+      const float e = exp2_fast(scores[i] - max);
+#pragma unroll
+      for (int s = 0; s < kSets; ++s) of_set[s] += (held[i] >> s & 1U) != 0 ? e : 0.0F;
+    }
+  }
+};
+
+// Loads elements [32 span + 8 part, + 8) of a head; zeros beyond its end, or where there is no such row. Which element
+// of a product is where does not matter, as long as queries and keys agree.
+__device__ uint4 load_part(const Bf16* head, bool is_there, int span, int part, int head_dim) {
+  const int d = kSpan * span + 8 * part;
+  return is_there && d < head_dim ? *reinterpret_cast<const uint4*>(head + d) : uint4{0, 0, 0, 0};
+}
+
+template <int kSpans>
 __global__ void __launch_bounds__(kThreads) lse_kernel(LseArguments args) {
-  __shared__ float queries[kQueries][kMostHeadDim];
-  __shared__ kernels::KeySet sets[kQueries][kSets];
-  __shared__ Sums partial[kThreads];
+  __shared__ float part_max[kQueries][kParts];
+  __shared__ float part_sum[kQueries][kSets][kParts];
   __shared__ int end_key;
-  const int group = args.n_heads / args.n_kv_heads;
-  const int chunks = (group + args.heads_of_block - 1) / args.heads_of_block;
-  const int kv_head = blockIdx.y / chunks;
-  const int first_head = kv_head * group + blockIdx.y % chunks * args.heads_of_block;
-  const int end_head = min(first_head + args.heads_of_block, (kv_head + 1) * group);
-  const int first_row = blockIdx.x * args.rows_of_block;
-  // Query i of the block; beyond the last row or head: none, an empty set.
-  const auto row_of = [&](int i) { return first_row + i / args.heads_of_block; };
-  const auto head_of = [&](int i) { return first_head + i % args.heads_of_block; };
-  const auto is_query = [&](int i) {
-    return i < args.rows_of_block * args.heads_of_block && row_of(i) < args.n_rows && head_of(i) < end_head;
-  };
+  const int warp = threadIdx.x / 32;
+  const int quad = threadIdx.x % 32 / 4;  // of two queries, and of the key that this thread loads
+  const int part = threadIdx.x % 4;
+  const int own[2] = {quad, quad + 8};
+  uint4 q[2][kSpans];
+  Sums sums[2];
   if (threadIdx.x == 0) end_key = 0;
   __syncthreads();
-  for (int i = 0; i < kQueries; ++i) {
-    const Bf16* q = args.q + (static_cast<int64_t>(row_of(i)) * args.n_heads + head_of(i)) * args.head_dim;
-    for (int d = threadIdx.x; d < args.head_dim; d += kThreads) {
-      queries[i][d] = is_query(i) ? __bfloat162float(q[d]) * args.scale : 0.0F;
-    }
-  }
-  if (threadIdx.x < kQueries * kSets) {
-    const int i = threadIdx.x / kSets;
-    const int s = threadIdx.x % kSets;
-    kernels::KeySet set{0, 0, 0};
-    if (is_query(i) && s < args.n_sets) set = args.sets[static_cast<int64_t>(row_of(i)) * args.n_sets + s];
-    sets[i][s] = set;
-    atomicMax(&end_key, max(set.sinks, set.begin < set.end ? set.end : 0));  // of integers: the order does not matter
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const bool is_query = args.is_query(own[r]);
+    const Bf16* head = args.q;
+    if (is_query) head += (static_cast<int64_t>(args.row(own[r])) * args.n_heads + args.head(own[r])) * args.head_dim;
+#pragma unroll
+    for (int span = 0; span < kSpans; ++span) q[r][span] = load_part(head, is_query, span, part, args.head_dim);
+    sums[r].find_sets(args, own[r]);
+    atomicMax(&end_key, sums[r].end_key());  // of integers: the order does not matter
   }
   __syncthreads();
 
-  Sums sums[kQueries];
-#pragma unroll
-  for (int i = 0; i < kQueries; ++i) sums[i] = {-FLT_MAX, {}};
   const int64_t key_stride = 2LL * args.n_kv_heads * args.head_dim;
-  for (int key = threadIdx.x; key < end_key; key += kThreads) {
-    bool is_held[kQueries];
-    bool is_needed = false;
+  const Bf16* keys = args.kv + static_cast<int64_t>(blockIdx.y) * args.head_dim;
+  for (int first = warp * kStepKeys; first < end_key; first += kWarps * kStepKeys) {
+    float products[kStepTiles][4] = {};
 #pragma unroll
-    for (int i = 0; i < kQueries; ++i) {
-      is_held[i] = false;
-      for (int s = 0; s < args.n_sets; ++s) is_held[i] = is_held[i] || holds(sets[i][s], key);
-      is_needed = is_needed || is_held[i];
-    }
-    if (!is_needed) continue;
-    float scores[kQueries] = {};
-    const Bf16* k = args.kv + key * key_stride + static_cast<int64_t>(kv_head) * args.head_dim;
-    for (int d = 0; d < args.head_dim; d += 8) {
-      float part[8];
-      reinterpret_cast<const Bf16x8*>(k + d)->to_float(part);
+    for (int tile = 0; tile < kStepTiles; ++tile) {
+      const int key = first + 8 * tile + quad;
 #pragma unroll
-      for (int i = 0; i < kQueries; ++i) {
-#pragma unroll
-        for (int e = 0; e < 8; ++e) scores[i] += queries[i][d + e] * part[e];
+      for (int span = 0; span < kSpans; ++span) {
+        const uint4 k = load_part(keys + key * key_stride, key < end_key, span, part, args.head_dim);
+        const uint4& a = q[0][span];
+        const uint4& b = q[1][span];
+        multiply(products[tile], {a.x, b.x, a.y, b.y}, k.x, k.y);
+        multiply(products[tile], {a.z, b.z, a.w, b.w}, k.z, k.w);
       }
     }
 #pragma unroll
-    for (int i = 0; i < kQueries; ++i) {
-      if (!is_held[i]) continue;
-      if (args.softcap > 0.0F) scores[i] = args.softcap * tanhf(scores[i] / args.softcap);
-      if (scores[i] > sums[i].max) {
-        const float rescale = __expf(sums[i].max - scores[i]);
+    for (int r = 0; r < 2; ++r) {
+      float of_query[2 * kStepTiles];
 #pragma unroll
-        for (int s = 0; s < kSets; ++s) sums[i].of_set[s] *= rescale;
-        sums[i].max = scores[i];
-      }
-      const float e = __expf(scores[i] - sums[i].max);
-#pragma unroll
-      for (int s = 0; s < kSets; ++s) sums[i].of_set[s] += holds(sets[i][s], key) ? e : 0.0F;
+      for (int i = 0; i < 2 * kStepTiles; ++i) of_query[i] = products[i / 2][2 * r + i % 2];
+      sums[r].add(args, of_query, first + 2 * part);
     }
   }
 
-  // The threads' sums together, in their order: thread s adds up set s.
+  // The threads' sums together, in their order.
 #pragma unroll
-  for (int i = 0; i < kQueries; ++i) {
-    partial[threadIdx.x] = sums[i];
-    __syncthreads();
-    if (threadIdx.x < args.n_sets && is_query(i)) {
-      float max = -FLT_MAX;
-      for (int t = 0; t < kThreads; ++t) max = fmaxf(max, partial[t].max);
-      double sum = 0.0;
-      for (int t = 0; t < kThreads; ++t) {
-        const float of_thread = partial[t].of_set[threadIdx.x];
-        if (of_thread != 0.0F) sum += of_thread * exp(static_cast<double>(partial[t].max) - max);
-      }
-      const int64_t at = (static_cast<int64_t>(row_of(i)) * args.n_sets + threadIdx.x) * args.n_heads + head_of(i);
-      args.lse[at] = sum == 0.0 ? -HUGE_VAL : log(sum) + max;
-    }
-    __syncthreads();
+  for (int r = 0; r < 2; ++r) {
+    part_max[own[r]][4 * warp + part] = sums[r].max;
+#pragma unroll
+    for (int s = 0; s < kSets; ++s) part_sum[own[r]][s][4 * warp + part] = sums[r].of_set[s];
   }
+  __syncthreads();
+  const int query = threadIdx.x / kSets;
+  const int set = threadIdx.x % kSets;
+  if (query >= kQueries || set >= args.n_sets || !args.is_query(query)) return;
+  float largest = -FLT_MAX;
+  for (int i = 0; i < kParts; ++i) largest = fmaxf(largest, part_max[query][i]);
+  double sum = 0.0;
+  for (int i = 0; i < kParts; ++i) {
+    const float of_part = part_sum[query][set][i];
+    if (of_part != 0.0F) sum += of_part * exp2(static_cast<double>(part_max[query][i]) - largest);
+  }
+  const int64_t at = (static_cast<int64_t>(args.row(query)) * args.n_sets + set) * args.n_heads + args.head(query);
+  args.lse[at] = sum == 0.0 ? -HUGE_VAL : log(sum) + largest * std::numbers::ln2;
+}
+
+void run_lse(const LseArguments& args, cudaStream_t stream) {
+  const int n_queries = args.n_rows * (args.n_heads / args.n_kv_heads);
+  const dim3 grid(static_cast<unsigned>((n_queries + kQueries - 1) / kQueries), static_cast<unsigned>(args.n_kv_heads));
+  if (args.head_dim <= 2 * kSpan) {
+    lse_kernel<2><<<grid, kThreads, 0, stream>>>(args);
+  } else if (args.head_dim <= 4 * kSpan) {
+    lse_kernel<4><<<grid, kThreads, 0, stream>>>(args);
+  } else {
+    lse_kernel<8><<<grid, kThreads, 0, stream>>>(args);
+  }
+  WINNOW_CUDA_CHECK_LAUNCH();
 }
 
 }  // namespace
@@ -150,10 +209,6 @@ void CudaBackend::do_attention_lse(const kernels::LseCall& call, const kernels::
   if (call.keys.first_row != 0) fail(ExitCode::kInternal, "attention_lse: keys must begin at row 0");
   const auto sets = allocate(kRowChunk * n_sets * static_cast<int64_t>(sizeof(kernels::KeySet)), "sets of keys");
   const auto lse = allocate(kRowChunk * n_sets * heads.n_heads * static_cast<int64_t>(sizeof(double)), "log-sum-exps");
-  const auto group = static_cast<int>(heads.n_heads / heads.n_kv_heads);
-  const int heads_of_block = std::min(group, kQueries);
-  const int chunks = (group + heads_of_block - 1) / heads_of_block;
-  const int rows_of_block = kQueries / heads_of_block;
   for (int64_t row = 0; row < call.n_rows(); row += kRowChunk) {
     const int64_t n = std::min(kRowChunk, call.n_rows() - row);
     const auto of_rows =
@@ -170,17 +225,11 @@ void CudaBackend::do_attention_lse(const kernels::LseCall& call, const kernels::
                             .n_sets = static_cast<int>(n_sets),
                             .n_heads = static_cast<int>(heads.n_heads),
                             .n_kv_heads = static_cast<int>(heads.n_kv_heads),
-                            .head_dim = static_cast<int>(heads.head_dim),
-                            .heads_of_block = heads_of_block,
-                            .rows_of_block = rows_of_block};
-    const dim3 grid(static_cast<unsigned>((n + rows_of_block - 1) / rows_of_block),
-                    static_cast<unsigned>(heads.n_kv_heads * chunks));
-    lse_kernel<<<grid, kThreads, 0, stream_>>>(args);
-    WINNOW_CUDA_CHECK_LAUNCH();
+                            .head_dim = static_cast<int>(heads.head_dim)};
+    run_lse(args, stream_);
     const auto n_values = static_cast<std::size_t>(n * n_sets * heads.n_heads);
     WINNOW_CUDA_CHECK(cudaMemcpyAsync(call.lse.data() + row * n_sets * heads.n_heads, lse->data(),
                                       n_values * sizeof(double), cudaMemcpyDeviceToHost, stream_));
-    synchronize();
   }
 }
 

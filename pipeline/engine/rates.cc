@@ -287,9 +287,11 @@ class RateMeasurer {
     constexpr int64_t kSets = 3;
     const auto end = static_cast<int32_t>(n_keys_);
     std::vector<kernels::KeySet> sets(static_cast<std::size_t>(kSets * n_rows), {.sinks = 0, .begin = 0, .end = end});
-    std::vector<double> lse(sets.size() * static_cast<std::size_t>(config_.heads.n_heads));
+    const auto n_results = static_cast<int64_t>(sets.size()) * config_.heads.n_heads;
+    const auto lse =
+        ops_.device().allocate_host(n_results * static_cast<int64_t>(sizeof(double)), "a trial's log-sum-exps");
     const kernels::LseCall call{
-        .q = q_->rows.slice(0, n_rows), .keys = {keys().slice(0, n_keys_), 0}, .sets = sets, .lse = lse};
+        .q = q_->rows.slice(0, n_rows), .keys = {keys().slice(0, n_keys_), 0}, .sets = sets, .lse = lse->as<double>()};
     rates_.per_signal_pair =
         seconds_of(ops_, [&] { ops_.attention_lse(call, config_.heads); }) / static_cast<double>(n_rows * n_keys_);
   }

@@ -102,6 +102,7 @@ SweepPass::SweepPass(kernels::Ops& ops, const model::ModelConfig& config, model:
       requests_(requests),
       sink_(sink),
       layout_(config, requests, ops),
+      signal_results_(ops.device()),
       forward_(ops, config, weights, turned_sequences(requests, layout_)),
       buffers_(ops, config, layout_, requests, sink) {
   for (const SweepRequest& request : requests) {
@@ -110,9 +111,6 @@ SweepPass::SweepPass(kernels::Ops& ops, const model::ModelConfig& config, model:
     if (request.prefix_rows > 0 && !is_there) fail(ExitCode::kInternal, "sweep: the prefix is not there");
   }
   buffers_.list.allocate(ops);
-  if (layout_.with_hidden) {
-    hidden_on_host_ = ops.device().allocate_host(2 * at(buffers_.hidden).size_bytes(), "hidden states of the signals");
-  }
   make_tables();
   for (const SweepRequest& request : requests) signals_.emplace_back(request.variants.size());
   prefix_keys_.resize(requests.size());
@@ -369,13 +367,6 @@ void SweepPass::run_removed(const model::LayerWeights& weights, int64_t layer, s
   }
 }
 
-HiddenRows SweepPass::hidden_rows() const {
-  if (!hidden_on_host_) return {};
-  const kernels::Rows rows = at(buffers_.hidden);
-  const kernels::Rows host = hidden_on_host_->rows(rows.dtype, rows.cols);
-  return {.rows = rows, .before = host.slice(0, rows.n_rows), .after = host.slice(rows.n_rows, rows.n_rows)};
-}
-
 // The signals of the bases' layers that a variant of their request asks about.
 void SweepPass::measure_signals_of(const model::LayerWeights& weights, int64_t layer) {
   for (const Segment& base : bases()) {
@@ -396,8 +387,11 @@ void SweepPass::measure_signals_of(const model::LayerWeights& weights, int64_t l
                              .attention = at(buffers_.attention).slice(out.at, out.n_rows),
                              .x = outgoing(base, layer),
                              .keys = {base_keys(base), base.residual.first_row},
-                             .hidden = hidden_rows()};
-      measure_signals(state, request.signals, signals_[base.request][v]);
+                             .hidden = at(buffers_.hidden),
+                             .results = signal_results_};
+      for (SignalFinish& finish : measure_signals(state, request.signals)) {
+        unfinished_signals_.push_back({base.request, v, std::move(finish)});
+      }
     }
   }
 }
@@ -412,7 +406,9 @@ void SweepPass::run_layers(const StopCheck& stop) {
 
 std::vector<SweepResult> SweepPass::run(const StopCheck& stop) {
   run_layers(stop);
-  return results_of(score_rows());
+  const RowScores scores = score_rows();
+  for (const UnfinishedSignal& signal : unfinished_signals_) signal.finish(signals_[signal.request][signal.variant]);
+  return results_of(scores);
 }
 
 }  // namespace winnow::engine

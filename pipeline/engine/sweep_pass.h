@@ -88,7 +88,6 @@ class SweepPass {
   void run_lanes(const model::LayerWeights& weights, int64_t layer, std::size_t begin, std::size_t end);
   void run_removed(const model::LayerWeights& weights, int64_t layer, std::size_t begin, std::size_t end);
   void measure_signals_of(const model::LayerWeights& weights, int64_t layer);
-  HiddenRows hidden_rows() const;
   void fork_lanes(int64_t layer);
   void gather_scored(int64_t layer);
   void keep_base_rows();
@@ -142,12 +141,19 @@ class SweepPass {
   std::span<const SweepRequest> requests_;
   const KvSink* sink_;
   const SweepLayout layout_;
+  HostResults signal_results_;
   Forward forward_;
   SweepBuffers buffers_;
-  std::unique_ptr<kernels::Buffer> hidden_on_host_;  // twice the rows of `hidden`; where a signal needs it
-  kernels::KvSpan base_keys_;                        // the bases', in the layer at hand
-  std::vector<std::vector<SignalValues>> signals_;   // (requests, variants), as far as asked for
-  std::vector<kernels::KvSpan> prefix_keys_;         // by request, empty without a prefix
+  kernels::KvSpan base_keys_;  // the bases', in the layer at hand
+  // Of variants, whose operations may be under way: nothing waits for them before the last layer.
+  struct UnfinishedSignal {
+    std::size_t request;
+    std::size_t variant;
+    SignalFinish finish;
+  };
+  std::vector<UnfinishedSignal> unfinished_signals_;
+  std::vector<std::vector<SignalValues>> signals_;  // (requests, variants), as far as asked for
+  std::vector<kernels::KvSpan> prefix_keys_;        // by request, empty without a prefix
 };
 
 }  // namespace winnow::engine

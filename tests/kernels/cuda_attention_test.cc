@@ -374,10 +374,12 @@ TEST(CudaAttentionLse, MatchesItsTwin) {
       sets.push_back({0, 7, 7});
     }
     std::vector<double> expected(static_cast<std::size_t>(kQueries * 3 * n_heads));
-    std::vector<double> found(expected.size());
+    const auto found_memory = t.gpu().device().allocate_host(static_cast<int64_t>(expected.size() * 8), "a test");
+    const std::span<double> found = found_memory->as<double>();
     t.cpu().attention_lse({Twins::host(q, heads.q_dim()), cpu_keys, sets, expected}, heads);
     const Rows gpu_q = t.upload(q, heads.q_dim());
     t.gpu().attention_lse({gpu_q, gpu_keys, sets, found}, heads);
+    t.gpu().device().synchronize();
     for (std::size_t i = 0; i < expected.size(); ++i) {
       if (std::isinf(expected[i])) {
         EXPECT_EQ(found[i], expected[i]) << i;
@@ -386,8 +388,10 @@ TEST(CudaAttentionLse, MatchesItsTwin) {
       }
     }
     // A row alone gets the same bits.
-    std::vector<double> alone(static_cast<std::size_t>(3 * n_heads));
+    const auto alone_memory = t.gpu().device().allocate_host(static_cast<int64_t>(3 * n_heads * 8), "a test");
+    const std::span<double> alone = alone_memory->as<double>();
     t.gpu().attention_lse({gpu_q.slice(5, 1), gpu_keys, std::span(sets).subspan(15, 3), alone}, heads);
+    t.gpu().device().synchronize();
     EXPECT_TRUE(std::equal(alone.begin(), alone.end(), found.begin() + 15 * n_heads)) << n_heads;
   }
 }

@@ -60,6 +60,33 @@ TEST_F(CudaTest, RowWiseOperationsMatchTheirTwins) {
   }
 }
 
+TEST_F(CudaTest, AnglesOfRowsMatchTheirTwins) {
+  Twins t;
+  for (const int64_t cols : {64, 576, 2560}) {
+    constexpr int64_t kRows = 37;
+    Floats a = random_values(kRows * cols, 1);
+    Floats b = random_values(kRows * cols, 2);
+    std::fill_n(a.begin(), cols, 0.0F);                     // a row of zeros
+    std::copy_n(a.begin() + cols, cols, b.begin() + cols);  // one that does not turn
+    for (int64_t i = 0; i < cols; ++i) b[2 * cols + i] = -a[2 * cols + i];
+    std::vector<double> expected(kRows);
+    t.cpu().row_angles(Twins::host(a, cols), Twins::host(b, cols), expected);
+    EXPECT_EQ(expected[0], 0.5);
+    EXPECT_EQ(expected[1], 0.0);
+    EXPECT_EQ(expected[2], 1.0);
+    const auto memory = t.gpu().device().allocate_host(kRows * 8, "a test");
+    for (const bool is_float32 : {false, true}) {
+      const Rows of_a = is_float32 ? t.upload_float32(a, cols) : t.upload(a, cols);
+      const Rows of_b = is_float32 ? t.upload_float32(b, cols) : t.upload(b, cols);
+      t.gpu().row_angles(of_a, of_b, memory->as<double>());
+      t.gpu().device().synchronize();
+      for (int64_t row = 0; row < kRows; ++row) {
+        EXPECT_NEAR(memory->as<double>()[row], expected[row], kDoubleSumTolerance) << cols << " " << row;
+      }
+    }
+  }
+}
+
 TEST_F(CudaTest, ResidualRowsInFloat32MatchTheirTwins) {
   Twins t(Attention::kAuto, DType::kF32);
   constexpr int64_t kRows = 256;

@@ -235,6 +235,42 @@ TEST_P(CpuBackendTest, RopeRotatesByAbsolutePositionAfterTheHeadNorm) {
   }
 }
 
+// Against the arccos of the cosine, which holds where that is not near 1.
+TEST_P(CpuBackendTest, AnglesOfRowsAreThoseOfTheirCosines) {
+  constexpr int64_t kAngleRows = 6;
+  constexpr int64_t kCols = 33;
+  std::vector<float> a, b;
+  for (int64_t i = 0; i < kAngleRows * kCols; ++i) {
+    a.push_back(std::sin(0.7F * static_cast<float>(i)));
+    b.push_back(std::cos(0.3F * static_cast<float>(i * i % 91)));
+  }
+  for (int64_t i = 0; i < kCols; ++i) {
+    const auto at = static_cast<std::size_t>(i);
+    b[at] = 2.0F * a[at];                       // the same direction
+    b[kCols + at] = -a[kCols + at];             // the opposite one
+    a[2 * kCols + at] = 0.0F;                   // none
+    a[3 * kCols + at] = b[3 * kCols + at] = 0;  // none, and as it was
+  }
+  std::vector<double> found(kAngleRows);
+  ops_->row_angles({a.data(), DType::kF32, kAngleRows, kCols}, {b.data(), DType::kF32, kAngleRows, kCols}, found);
+  EXPECT_EQ(found[0], 0.0);
+  EXPECT_EQ(found[1], 1.0);
+  EXPECT_EQ(found[2], 0.5);
+  EXPECT_EQ(found[3], 0.0);
+  for (int64_t row = 4; row < kAngleRows; ++row) {
+    double product = 0.0, of_a = 0.0, of_b = 0.0;
+    for (int64_t i = 0; i < kCols; ++i) {
+      const auto at = static_cast<std::size_t>(row * kCols + i);
+      product += static_cast<double>(a[at]) * b[at];
+      of_a += static_cast<double>(a[at]) * a[at];
+      of_b += static_cast<double>(b[at]) * b[at];
+    }
+    const double expected = std::acos(product / std::sqrt(of_a * of_b)) / std::acos(-1.0);
+    EXPECT_NEAR(found[static_cast<std::size_t>(row)], expected, kDoubleSumTolerance);
+    EXPECT_GT(expected, 0.1);
+  }
+}
+
 TEST_P(CpuBackendTest, AllocationsAreCountedAndZeroed) {
   const int64_t before = ops_->device().allocated_bytes();
   {

@@ -4,45 +4,28 @@
 #include <cmath>
 #include <span>
 
-#include "model/layer.h"
-
 namespace winnow::engine {
 
-namespace {
-
-// Returns the elements of a float32 vector of the backend; waits for them.
-std::vector<float> on_host(kernels::Ops& ops, const kernels::Matrix& vector) {
-  if (!vector) return {};
-  const auto* values = vector.as<float>();
-  const auto bytes = std::as_bytes(std::span(values, static_cast<std::size_t>(vector.rows)));
-  const auto memory = ops.device().allocate_host(static_cast<int64_t>(bytes.size()), "sink logits");
-  ops.copy_async(bytes, memory->bytes());
-  ops.device().synchronize();
-  const auto copied = memory->as<float>();
-  return {copied.begin(), copied.end()};
-}
-
-}  // namespace
-
-AttentionShares::AttentionShares(const LayerState& state, int64_t first_row, int64_t end_row)
-    : state_(state), first_row_(first_row), n_rows_(end_row - first_row) {}
-
-void AttentionShares::compute(const std::vector<kernels::KeySet>& sets) {
-  const kernels::HeadShape& heads = state_.config.heads;
-  n_sets_ = static_cast<int64_t>(sets.size()) / n_rows_;
-  lse_.resize(sets.size() * static_cast<std::size_t>(heads.n_heads));
-  state_.ops.attention_lse(
-      {.q = state_.q.slice(first_row_ - state_.first_row, n_rows_), .keys = state_.keys, .sets = sets, .lse = lse_},
-      heads);
-  sink_logits_ = on_host(state_.ops, state_.weights.sink_logits);
+AttentionShares::AttentionShares(const LayerState& state, int64_t first_row, int64_t end_row,
+                                 const std::vector<kernels::KeySet>& sets)
+    : heads_(state.config.heads), n_rows_(end_row - first_row), n_sets_(static_cast<int64_t>(sets.size()) / n_rows_) {
+  const std::span<double> lse = state.results.take<double>(sets.size() * static_cast<std::size_t>(heads_.n_heads));
+  state.ops.attention_lse(
+      {.q = state.q.slice(first_row - state.first_row, n_rows_), .keys = state.keys, .sets = sets, .lse = lse}, heads_);
+  lse_ = lse;
+  const kernels::Matrix& of_heads = state.weights.sink_logits;
+  if (!of_heads) return;
+  const auto n_heads = static_cast<std::size_t>(of_heads.rows);
+  const std::span<float> sink_logits = state.results.take<float>(n_heads);
+  state.ops.copy_async(std::as_bytes(std::span(of_heads.as<float>(), n_heads)), std::as_writable_bytes(sink_logits));
+  sink_logits_ = sink_logits;
 }
 
 std::vector<double> AttentionShares::means(int64_t part, int64_t whole) const {
-  const kernels::HeadShape& heads = state_.config.heads;
-  const int64_t group = heads.n_heads / heads.n_kv_heads;
-  std::vector<double> means(static_cast<std::size_t>(heads.n_kv_heads), 0.0);
+  const int64_t group = heads_.n_heads / heads_.n_kv_heads;
+  std::vector<double> means(static_cast<std::size_t>(heads_.n_kv_heads), 0.0);
   for (int64_t row = 0; row < n_rows_; ++row) {
-    for (int64_t head = 0; head < heads.n_heads; ++head) {
+    for (int64_t head = 0; head < heads_.n_heads; ++head) {
       means[static_cast<std::size_t>(head / group)] +=
           std::exp(lse(row, part, head) - log_denominator(row, whole, head));
     }
@@ -54,11 +37,11 @@ std::vector<double> AttentionShares::means(int64_t part, int64_t whole) const {
 double AttentionShares::mean(int64_t part, int64_t whole) const {
   double sum = 0.0;
   for (const double of_head : means(part, whole)) sum += of_head;
-  return sum / static_cast<double>(state_.config.heads.n_kv_heads);
+  return sum / static_cast<double>(heads_.n_kv_heads);
 }
 
 double AttentionShares::lse(int64_t row, int64_t set, int64_t head) const {
-  return lse_[static_cast<std::size_t>((row * n_sets_ + set) * state_.config.heads.n_heads + head)];
+  return lse_[static_cast<std::size_t>((row * n_sets_ + set) * heads_.n_heads + head)];
 }
 
 double AttentionShares::log_denominator(int64_t row, int64_t set, int64_t head) const {

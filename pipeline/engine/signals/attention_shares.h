@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "pipeline/engine/signals/functions.h"
@@ -10,14 +11,13 @@ namespace winnow::engine {
 
 class AttentionShares {
  public:
-  // Looks at rows [first_row, end_row) of the sequence. `state` must outlive this.
-  AttentionShares(const LayerState& state, int64_t first_row, int64_t end_row);
+  // Asks for the log-sum-exp of rows [first_row, end_row) of the sequence over each set of keys. sets: those of one row
+  // after another, equally many each. The results' memory must outlive this.
+  AttentionShares(const LayerState& state, int64_t first_row, int64_t end_row,
+                  const std::vector<kernels::KeySet>& sets);
 
-  // Computes the log-sum-exp over each set of keys, and waits for it. sets: those of one row after another, equally
-  // many each.
-  void compute(const std::vector<kernels::KeySet>& sets);
   // Returns the share that set `part` has of the softmax over set `whole` and the head's sink logit, if there is one;
-  // mean over the rows and the query heads of each key head; (n_kv_heads).
+  // mean over the rows and the query heads of each key head; (n_kv_heads). After Device::synchronize().
   std::vector<double> means(int64_t part, int64_t whole) const;
   // Returns the mean over all heads.
   double mean(int64_t part, int64_t whole) const;
@@ -27,12 +27,11 @@ class AttentionShares {
   // Returns the log of the softmax's denominator over a set.
   double log_denominator(int64_t row, int64_t set, int64_t head) const;
 
-  const LayerState& state_;
-  int64_t first_row_;
+  kernels::HeadShape heads_;
   int64_t n_rows_;
-  int64_t n_sets_ = 0;
-  std::vector<double> lse_;         // (rows, sets, heads)
-  std::vector<float> sink_logits_;  // (heads), or none
+  int64_t n_sets_;
+  std::span<const double> lse_;         // (rows, sets, heads)
+  std::span<const float> sink_logits_;  // (heads), or none
 };
 
 kernels::KeySet key_set(int64_t sinks, int64_t begin, int64_t end);

@@ -21,10 +21,13 @@ bool measures_layers(const SignalOptions& options) {
   });
 }
 
-void measure_signals(const LayerState& state, const SignalOptions& options, SignalValues& values) {
+std::vector<SignalFinish> measure_signals(const LayerState& state, const SignalOptions& options) {
+  std::vector<SignalFinish> finishes;
   for (const SignalFunction& function : kSignalFunctions) {
-    if (function.measure != nullptr && options.wants(function.name)) function.measure(state, options, values);
+    if (function.measure == nullptr || !options.wants(function.name)) continue;
+    finishes.push_back(function.measure(state, options));
   }
+  return finishes;
 }
 
 int64_t first_signal_row(const SignalOptions& options, int64_t n_tokens, int64_t answer_start) {

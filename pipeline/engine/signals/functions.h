@@ -4,24 +4,19 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "kernels/ops.h"
 #include "model/config.h"
 #include "model/weights.h"
+#include "pipeline/engine/signals/host_results.h"
 #include "pipeline/engine/signals/options.h"
 #include "pipeline/engine/signals/values.h"
 
 namespace winnow::engine {
-
-// Room in which a signal that needs hidden states may put rows of the residual stream, so many (a multiple of the row
-// tile) at a time.
-struct HiddenRows {
-  kernels::Rows rows;    // (n_rows, hidden), of the backend
-  kernels::Rows before;  // (n_rows, hidden), of the host: Ops::copy_async copies to it
-  kernels::Rows after;   // another of the kind
-};
 
 // One sequence in one layer under the base: attention is computed, and nothing has been added to its rows yet.
 struct LayerState {
@@ -36,13 +31,21 @@ struct LayerState {
   kernels::ConstRows attention;   // (rows, q_dim), before the output projection
   kernels::ConstRows x;           // (rows, hidden), residual rows that enter the layer
   kernels::KvRows keys;           // from row 0 on
-  HiddenRows hidden;
+  // Room for rows of the residual stream, (n_rows, hidden), so many (a multiple of the row tile) at a time; where a
+  // signal needs hidden states.
+  kernels::Rows hidden;
+  HostResults& results;
 };
+
+// Makes the values of a layer out of what the device computed for them: called after Device::synchronize(), when
+// nothing of the LayerState is left but its results.
+using SignalFinish = std::function<void(SignalValues& values)>;
 
 struct SignalFunction {
   const char* name;  // of its spec
-  // Measures a layer and adds to `values`; null: the sweep's scores of other lanes are the signal.
-  void (*measure)(const LayerState& state, const SignalOptions& options, SignalValues& values) = nullptr;
+  // Asks the device for what the signal of a layer needs, and waits for nothing; null: the sweep's scores of other
+  // lanes are the signal.
+  SignalFinish (*measure)(const LayerState& state, const SignalOptions& options) = nullptr;
   // Returns its parameters as a run's identity names them; null: it has none.
   std::string (*parameters)(const SignalOptions& options) = nullptr;
   // Returns the first row that it looks at in a sequence of n_tokens; null: the first that predicts a token of the
@@ -54,15 +57,15 @@ struct SignalFunction {
 
 std::string sensitivity_parameters(const SignalOptions& options);
 
-void measure_mass(const LayerState& state, const SignalOptions& options, SignalValues& values);
+SignalFinish measure_mass(const LayerState& state, const SignalOptions& options);
 int64_t mass_queries(const SignalOptions& options, int64_t n_tokens, int64_t answer_start);
 
-void measure_lazy(const LayerState& state, const SignalOptions& options, SignalValues& values);
+SignalFinish measure_lazy(const LayerState& state, const SignalOptions& options);
 std::string lazy_parameters(const SignalOptions& options);
 int64_t lazy_first_row(const SignalOptions& options, int64_t n_tokens);
 int64_t lazy_queries(const SignalOptions& options, int64_t n_tokens, int64_t answer_start);
 
-void measure_angular(const LayerState& state, const SignalOptions& options, SignalValues& values);
+SignalFinish measure_angular(const LayerState& state, const SignalOptions& options);
 
 inline constexpr std::array kSignalFunctions = {
     SignalFunction{.name = "sensitivity", .parameters = sensitivity_parameters},
@@ -79,8 +82,8 @@ inline constexpr std::array kSignalFunctions = {
 const SignalFunction* find_signal_function(std::string_view name);
 // Returns true if any signal that is wanted has a function that measures layers.
 bool measures_layers(const SignalOptions& options);
-// Measures the signals that are wanted of one layer.
-void measure_signals(const LayerState& state, const SignalOptions& options, SignalValues& values);
+// Asks for the signals that are wanted of one layer.
+std::vector<SignalFinish> measure_signals(const LayerState& state, const SignalOptions& options);
 // Returns the first row that any of them looks at.
 int64_t first_signal_row(const SignalOptions& options, int64_t n_tokens, int64_t answer_start);
 // Returns how many queries they compute the scores of all keys for together, for the cost model.

@@ -19,11 +19,13 @@ kernels::KeySet sinks_and_band(int64_t sinks, int64_t begin, int64_t t) {
 
 }  // namespace
 
-void measure_lazy(const LayerState& state, const SignalOptions& options, SignalValues& values) {
+SignalFinish measure_lazy(const LayerState& state, const SignalOptions& options) {
   const LazyWindow& lazy = options.lazy;
-  constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
-  values["lazy_ratio"] = values["lazy_ratio_compat"] = {kNone};
-  if (state.n_tokens < lazy.least_tokens()) return;
+  if (state.n_tokens < lazy.least_tokens()) {
+    return [](SignalValues& values) {
+      values["lazy_ratio"] = values["lazy_ratio_compat"] = {std::numeric_limits<double>::quiet_NaN()};
+    };
+  }
   const int64_t end = state.n_tokens;
   const int64_t first = lazy_first_row(options, end);
   std::vector<kernels::KeySet> sets;
@@ -32,10 +34,11 @@ void measure_lazy(const LayerState& state, const SignalOptions& options, SignalV
     sets.push_back(key_set(lazy.sinks, end - lazy.recent, end));
     sets.push_back(key_set(0, 0, t + 1));
   }
-  AttentionShares shares(state, first, end);
-  shares.compute(sets);
-  values["lazy_ratio"] = {shares.mean(0, 2)};
-  values["lazy_ratio_compat"] = {shares.mean(1, 2)};
+  const AttentionShares shares(state, first, end, sets);
+  return [shares](SignalValues& values) {
+    values["lazy_ratio"] = {shares.mean(0, 2)};
+    values["lazy_ratio_compat"] = {shares.mean(1, 2)};
+  };
 }
 
 std::string lazy_parameters(const SignalOptions& options) {

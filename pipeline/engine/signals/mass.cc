@@ -7,7 +7,7 @@
 
 namespace winnow::engine {
 
-void measure_mass(const LayerState& state, const SignalOptions& /*options*/, SignalValues& values) {
+SignalFinish measure_mass(const LayerState& state, const SignalOptions& /*options*/) {
   // The window itself, also where tail rows or full decode spare some rows: what it would cost them.
   const kernels::Window everywhere{.keys = state.window.keys, .sinks = state.window.sinks};
   std::vector<kernels::KeySet> sets;
@@ -15,9 +15,8 @@ void measure_mass(const LayerState& state, const SignalOptions& /*options*/, Sig
     sets.push_back(key_set(0, std::min(state.window.sinks, t + 1), kernels::window_start(everywhere, t)));
     sets.push_back(key_set(0, 0, t + 1));
   }
-  AttentionShares shares(state, state.answer_start - 1, state.n_tokens - 1);
-  shares.compute(sets);
-  values["attention_mass_outside_kv_head"] = shares.means(0, 1);
+  const AttentionShares shares(state, state.answer_start - 1, state.n_tokens - 1, sets);
+  return [shares](SignalValues& values) { values["attention_mass_outside_kv_head"] = shares.means(0, 1); };
 }
 
 int64_t mass_queries(const SignalOptions& /*options*/, int64_t n_tokens, int64_t answer_start) {
