@@ -330,10 +330,10 @@ bool MeasuringRun::measure() {
   session_.agree_on_root([&] {
     if (options_.profile) {
       const auto part = in(Part::kProfile);
-      const engine::Ceilings ceilings = engine::measure_ceilings(*ops_);
+      if (!ceilings_) ceilings_ = engine::measure_ceilings(*ops_);
       const kernels::Profile profile = profiled.profile();
-      profile_ = profile_json(profile, ceilings);
-      std::fputs(profile_table(profile, ceilings).c_str(), stderr);
+      profile_ = profile_json(profile, *ceilings_);
+      std::fputs(profile_table(profile, *ceilings_).c_str(), stderr);
     }
     note_run();
   });

@@ -163,6 +163,7 @@ class MeasuringRun {
   int64_t cells_done_ = 0;
   bool is_noted_ = false;                       // whether run.json has this run already
   nlohmann::json profile_;                      // of rank 0, null unless asked for
+  std::optional<engine::Ceilings> ceilings_;    // of the same
   std::vector<RankFacts> all_facts_;            // rank 0
   std::vector<std::vector<double>> timelines_;  // rank 0: of all ranks when they last met, if asked for
 };

@@ -375,3 +375,15 @@ def test_another_measurement_in_the_directory_is_refused(work, forward):
         work, "forward", "--method", "greedy-forward", "--keep", 2, "--exact", window=["--window", 40, "--sinks", 2]
     )
     assert exact.returncode == 78 and "tail_rows" in exact.stderr
+
+
+def test_what_a_profile_measures_besides_is_not_the_search_s(work):
+    """The ceilings of the machine are measured once, and count neither as the search's time nor as a unit's."""
+    succeed(search(work, "profiled", "--method", "greedy-forward", "--keep", 2, "--profile"))
+    record = json.loads((work / "profiled/run.json").read_text())["informative"]
+    (run,) = record["runs"]
+    parts = {part["name"]: part["seconds"][0] for part in run["profile"]["timeline"]["parts"]}
+    taken = record["searches"]["greedy-forward"]["search_seconds"]
+    assert parts["profile"] > 0.0
+    before = sum(parts.get(name, 0.0) for name in ("process", "inputs", "device", "rates"))
+    assert run["measured_seconds"] <= taken <= sum(parts.values()) - parts["profile"] - before
