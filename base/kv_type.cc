@@ -60,6 +60,10 @@ std::string joined_names(const std::vector<KvType>& types, const std::string& se
   return text;
 }
 
+std::string setting_name(int64_t window, KvType type) {
+  return (window == 0 ? "full attention" : std::to_string(window) + " keys") + " in " + std::string(kv_type_name(type));
+}
+
 int64_t kv_head_bytes(KvType type, int64_t head_dim, int64_t stored_bytes) {
   switch (type) {
     case KvType::kStored:

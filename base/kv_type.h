@@ -27,6 +27,8 @@ std::vector<KvType> parse_kv_types(const std::string& text, const std::string& f
 // Return their names, one by one, and as "fp8, int8".
 std::vector<std::string> names_of(const std::vector<KvType>& types);
 std::string joined_names(const std::vector<KvType>& types, const std::string& separator = ", ");
+// Returns what a layer is under: "512 keys in fp8", or "full attention in fp8" for the window 0.
+std::string setting_name(int64_t window, KvType type);
 // Returns the bytes of the key, or of the value, of one token and key-value head; head_dim even, stored_bytes those of
 // an element of the type of the model. Scales are counted: one of four bytes of int8, two of two bytes of int4.
 int64_t kv_head_bytes(KvType type, int64_t head_dim, int64_t stored_bytes);

@@ -87,11 +87,14 @@ void check_positions(Inputs& inputs) {
   }
 }
 
-// An example that a window does not reach has deltas of exactly 0.
+// An example that a window does not reach has deltas of exactly 0 where keys and values are as computed.
 void check_reach(Inputs& inputs) {
   const Settings& settings = inputs.settings;
   std::vector<int64_t> windows = {settings.window_keys};
   windows.insert(windows.end(), settings.other_window_keys.begin(), settings.other_window_keys.end());
+  const std::string exception =
+      settings.kv_types.empty() ? ""
+                                : ", but for those with keys and values in " + joined_names(settings.kv_types, " or ");
   for (const DataSet& data : inputs.data_sets) {
     const bool is_control = &data != &inputs.data_sets.front();
     for (const int64_t keys : windows) {
@@ -105,11 +108,12 @@ void check_reach(Inputs& inputs) {
                                " + sinks " + std::to_string(settings.sinks) + ")";
       if (n_reached == 0 && is_control && keys == settings.window_keys) {
         fail(ExitCode::kBadData, data.corpus.path.string() + ": " + data.name + " has no example longer than the " +
-                                     span + ": all its deltas would be 0; use longer examples or a smaller --window");
+                                     span + ": all its deltas would be 0" + exception +
+                                     "; use longer examples or a smaller --window");
       }
       inputs.warnings.push_back(std::to_string(data.n_examples - n_reached) + " of " + std::to_string(data.n_examples) +
                                 " examples of " + data.name + " are not longer than the " + span +
-                                ": their deltas are 0");
+                                ": their deltas are 0" + exception);
     }
   }
 }

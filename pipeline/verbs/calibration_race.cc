@@ -11,7 +11,7 @@ namespace {
 
 std::vector<race::Race> races_of(const run::RunOptions& options, const run::Settings& settings) {
   const auto n_layers = static_cast<int64_t>(settings.layers.size());
-  const std::size_t n_races = 1 + settings.other_window_keys.size();
+  const std::size_t n_races = settings.layer_settings().size();
   race::RaceOptions race{.confidence = race::parse_confidence(options.until, "--until"),
                          .tolerance = {},
                          .budget = run::race_budgets(options, n_layers),
@@ -29,10 +29,7 @@ CalibrationRace::CalibrationRace(runtime::MpiSession& session, const run::RunOpt
   session_.agree([&] {
     const run::Settings& settings = run_.inputs().settings;
     races_ = races_of(options_, settings);
-    windows_ = {settings.given_window};
-    for (const int64_t window : settings.windows()) {
-      if (window != settings.given_window) windows_.push_back(window);
-    }
+    for (const run::LayerSetting& one : settings.layer_settings()) settings_.push_back({one.window, one.kv});
     needs_.assign(settings.layers.size(), true);
   });
 }
@@ -49,7 +46,8 @@ bool CalibrationRace::measure() {
   return measure_cells(all, 1, run_.inputs().data_sets.size());
 }
 
-// The first n_examples_ of these data sets.
+// The first n_examples_ of these data sets, under all settings: a layer has as many examples in each, so that plans
+// compare its settings over the same ones.
 bool CalibrationRace::measure_cells(const std::vector<bool>& layers, std::size_t first_data_set,
                                     std::size_t end_data_set) {
   run::Inputs& inputs = run_.inputs();
@@ -58,10 +56,10 @@ bool CalibrationRace::measure_cells(const std::vector<bool>& layers, std::size_t
     inputs.data_sets[d].n_wanted = is_wanted ? std::min(n_examples_, inputs.data_sets[d].n_examples) : 0;
   }
   inputs.wanted.clear();
-  for (std::size_t window = 0; window < windows_.size(); ++window) {
+  for (std::size_t s = 0; s < settings_.size(); ++s) {
     for (std::size_t l = 0; l < layers.size(); ++l) {
       if (!layers[l]) continue;
-      inputs.wanted.push_back(static_cast<int64_t>(window) * inputs.config.n_layers + inputs.settings.layers[l]);
+      inputs.wanted.push_back(static_cast<int64_t>(s) * inputs.config.n_layers + inputs.settings.layers[l]);
     }
   }
   if (!run_.plan()) return true;
@@ -75,25 +73,12 @@ bool CalibrationRace::measure_cells(const std::vector<bool>& layers, std::size_t
 void CalibrationRace::look() {
   std::vector<int64_t> flags;
   session_.agree_on_root([&] {
-    const run::Settings& settings = run_.inputs().settings;
-    const run::ScoreTable& cells = run_.cells().front();
-    const run::DataSet& data = run_.inputs().data_sets.front();
-    const auto n_layers = static_cast<int64_t>(settings.layers.size());
-    for (std::size_t w = 0; w < races_.size(); ++w) {
-      race::Race& race = races_[w];
+    const std::vector<std::string> names = race::names_of(settings_);
+    for (std::size_t s = 0; s < races_.size(); ++s) {
+      race::Race& race = races_[s];
       if (race.is_settled()) continue;
-      stats::Table<double> delta(n_examples_, n_layers);
-      for (int64_t e = 0; e < n_examples_; ++e) {
-        const double base = cells.get(e, run::kBaseVariant, data.n_answer(e)).nll_nats;
-        for (int64_t l = 0; l < n_layers; ++l) {
-          const auto layer = static_cast<std::size_t>(l);
-          if (!race.needs()[layer]) continue;
-          const int64_t variant = static_cast<int64_t>(w) * run_.inputs().config.n_layers + settings.layers[layer];
-          delta(e, l) = cells.get(e, variant, data.n_answer(e)).nll_nats - base;
-        }
-      }
-      race.look(delta);
-      spdlog::info("{}", race::look_line(race, races_.size() > 1 ? " of window " + std::to_string(windows_[w]) : ""));
+      race.look(deltas(s), whole_of(s));
+      spdlog::info("{}", race::look_line(race, races_.size() > 1 ? names[s] : ""));
     }
     const std::vector<bool> wanted = needs();
     flags.assign(wanted.begin(), wanted.end());
@@ -102,7 +87,38 @@ void CalibrationRace::look() {
   needs_.assign(flags.begin(), flags.end());
 }
 
-// A layer goes on while the ranking of any window needs it.
+// Of the first n_examples_, of the layers that the race of that setting needs.
+stats::Table<double> CalibrationRace::deltas(std::size_t setting) const {
+  const run::Inputs& inputs = run_.inputs();
+  const run::ScoreTable& cells = run_.cells().front();
+  const run::DataSet& data = inputs.data_sets.front();
+  const auto n_layers = static_cast<int64_t>(inputs.settings.layers.size());
+  stats::Table<double> delta(n_examples_, n_layers);
+  for (int64_t e = 0; e < n_examples_; ++e) {
+    const double base = cells.get(e, run::kBaseVariant, data.n_answer(e)).nll_nats;
+    for (int64_t l = 0; l < n_layers; ++l) {
+      const auto layer = static_cast<std::size_t>(l);
+      if (!races_[setting].needs()[layer]) continue;
+      const int64_t variant = static_cast<int64_t>(setting) * inputs.config.n_layers + inputs.settings.layers[layer];
+      delta(e, l) = cells.get(e, variant, data.n_answer(e)).nll_nats - base;
+    }
+  }
+  return delta;
+}
+
+// Full attention in a narrow type may cost next to nothing, of which a share would be a tolerance that no race ends
+// with. It is measured by what the narrowest window costs, as the plans of `winnow plan --until` are; windows come
+// first in the order of settings, so that race has looked.
+std::optional<double> CalibrationRace::whole_of(std::size_t setting) const {
+  if (settings_[setting].window > 0) return std::nullopt;
+  std::size_t narrowest = 0;
+  for (std::size_t s = 0; s < settings_.size() && settings_[s].kv == KvType::kStored; ++s) {
+    if (settings_[s].window < settings_[narrowest].window) narrowest = s;
+  }
+  return races_[narrowest].least_cost();
+}
+
+// A layer goes on while the ranking under any setting needs it.
 std::vector<bool> CalibrationRace::needs() const {
   std::vector<bool> needs(needs_.size(), false);
   for (const race::Race& race : races_) {
@@ -112,7 +128,7 @@ std::vector<bool> CalibrationRace::needs() const {
 }
 
 race::RaceRecord CalibrationRace::record() const {
-  return race::record_of(races_, run_.inputs().settings.layers, windows_,
+  return race::record_of(races_, run_.inputs().settings.layers, settings_,
                          options_.until_tolerance.empty() ? "1%" : options_.until_tolerance);
 }
 

@@ -27,14 +27,16 @@ class CalibrationRace {
  private:
   bool measure_cells(const std::vector<bool>& layers, std::size_t first_data_set, std::size_t end_data_set);
   void look();
+  stats::Table<double> deltas(std::size_t setting) const;
+  std::optional<double> whole_of(std::size_t setting) const;
   std::vector<bool> needs() const;
 
   runtime::MpiSession& session_;
   const run::RunOptions& options_;
   run::MeasuringRun& run_;
-  std::vector<race::Race> races_;  // by window, the run's own first; alike on all ranks but for what they saw
-  std::vector<int64_t> windows_;   // in that order, as given
-  std::vector<bool> needs_;        // (measured layers)
+  std::vector<race::Race> races_;             // by setting; alike on all ranks but for what they saw
+  std::vector<race::RacedSetting> settings_;  // Settings::layer_settings()
+  std::vector<bool> needs_;                   // (measured layers)
   int64_t n_examples_ = 0;
   bool has_measured_ = false;
 };

@@ -105,6 +105,7 @@ void check_by_setting(const std::string& name, const Measurement& m) {
                                    std::to_string(figures.window[static_cast<std::size_t>(s)]));
     }
     for (int64_t cell = 0; cell < m.n_examples() * m.n_layers(); ++cell) {
+      if (!m.is_measured(cell / m.n_layers(), cell % m.n_layers())) continue;
       if (std::isfinite(figures.nll(cell, s)) && std::isfinite(figures.token_accuracy(cell, s))) continue;
       fail(ExitCode::kBadData, name + ": figures of " + figures.name(s) + ", example " +
                                    m.example_id[static_cast<std::size_t>(cell / m.n_layers())] + ", layer " +
@@ -242,7 +243,7 @@ std::vector<double> mean_delta_nll_by_setting(const Measurement& m, int64_t colu
 
 std::string FiguresBySetting::name(int64_t setting) const {
   const auto s = static_cast<std::size_t>(setting);
-  return (window[s] == 0 ? "full" : std::to_string(window[s])) + " in " + std::string(kv_type_name(kv[s]));
+  return setting_name(window[s], kv[s]);
 }
 
 void check_measurement(const Measurement& m, const std::string& name) {

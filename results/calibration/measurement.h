@@ -44,7 +44,7 @@ struct FiguresBySetting {
   stats::Table<double> token_accuracy;
 
   int64_t n_settings() const { return static_cast<int64_t>(window.size()); }
-  // Returns "512 in fp8".
+  // Returns its setting_name().
   std::string name(int64_t setting) const;
 };
 // Exact match of a cell that was not measured.

@@ -106,13 +106,14 @@ void describe_missing_cells(storage::Group& group, const Measurement& m) {
   if (m.layer_examples.empty()) return;
   storage::write_variable(group, {"layer_examples", {"layer"}, {m.n_layers()}}, m.layer_examples,
                           {storage::kOne, "first examples that the layer was measured on"});
-  for (const char* name : {"nll", "delta_nll", "token_accuracy", "nll_by_window", "delta_nll_by_window",
-                           "token_accuracy_by_window", "exact_match", "exact_match_by_window"}) {
-    if (std::string_view(name).ends_with("_by_window") && m.by_window.n_windows() == 0) continue;
-    group.set_attribute<std::string>(name, "status", kBeyondLayerExamples);
-    if (std::string_view(name).starts_with("exact_match")) {
-      group.set_attribute<uint8_t>(name, "_FillValue", kNotMeasured);
+  std::vector<std::string> ways = {""};
+  if (m.by_window.n_windows() > 0) ways.emplace_back("_by_window");
+  if (m.by_setting.n_settings() > 0) ways.emplace_back("_by_setting");
+  for (const std::string& way : ways) {
+    for (const char* figure : {"nll", "delta_nll", "token_accuracy", "exact_match"}) {
+      group.set_attribute<std::string>(figure + way, "status", kBeyondLayerExamples);
     }
+    group.set_attribute<uint8_t>("exact_match" + way, "_FillValue", kNotMeasured);
   }
 }
 
@@ -280,14 +281,7 @@ void read_by_setting(const storage::Group& group, Measurement& m) {
   if (!group.contains("nll_by_setting")) return;
   FiguresBySetting& figures = m.by_setting;
   figures.window = group.read<int64_t>("setting_window", 1).values;
-  for (const std::string& name : storage::read_variable<std::string>(group, "setting_kv", {figures.n_settings()})) {
-    const auto type = find_kv_type(name);
-    if (!type) {
-      fail(ExitCode::kBadData,
-           group.where("setting_kv") + ": expected bf16, fp8, int8 or int4, found \"" + one_line(name) + "\"");
-    }
-    figures.kv.push_back(*type);
-  }
+  figures.kv = storage::read_kv_types(group, "setting_kv", {figures.n_settings()});
   read_cells(group, "nll_by_setting", m, figures.n_settings(), figures.nll);
   read_cells(group, "exact_match_by_setting", m, figures.n_settings(), figures.exact_match);
   read_cells(group, "token_accuracy_by_setting", m, figures.n_settings(), figures.token_accuracy);

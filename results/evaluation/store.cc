@@ -289,13 +289,8 @@ EvaluationTable read_measured(const storage::Group& group) {
   }
   if (group.contains("layer_kv")) {
     table.kv = stats::Table<uint8_t>(n_patterns, n_layers);
-    const std::vector<std::string> names =
-        storage::read_variable<std::string>(group, "layer_kv", {n_patterns, n_layers});
-    for (std::size_t i = 0; i < names.size(); ++i) {
-      const auto type = find_kv_type(names[i]);
-      if (!type) fail(ExitCode::kBadData, group.where("layer_kv") + ": holds a type that this winnow does not know");
-      table.kv.values[i] = static_cast<uint8_t>(*type);
-    }
+    const std::vector<KvType> types = storage::read_kv_types(group, "layer_kv", {n_patterns, n_layers});
+    std::ranges::transform(types, table.kv.values.begin(), [](KvType type) { return static_cast<uint8_t>(type); });
   }
   if (group.contains("source")) table.source = storage::read_variable<std::string>(group, "source", {n});
   table.token_hash = storage::read_token_hashes(group, n);

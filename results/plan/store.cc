@@ -290,14 +290,10 @@ void read_budgets(const storage::Group& group, SearchedPlans& found) {
 std::vector<std::vector<KvType>> read_types(const storage::Group& group, int64_t n_plans, int64_t n_layers) {
   std::vector<std::vector<KvType>> types;
   if (!group.contains(kTypes)) return types;
-  const auto names = storage::read_variable<std::string>(group, kTypes, {n_plans, n_layers});
+  const std::vector<KvType> all = storage::read_kv_types(group, kTypes, {n_plans, n_layers});
   for (int64_t p = 0; p < n_plans; ++p) {
-    std::vector<KvType>& kv = types.emplace_back();
-    for (int64_t l = 0; l < n_layers; ++l) {
-      const auto type = find_kv_type(names[static_cast<std::size_t>(p * n_layers + l)]);
-      if (!type) fail(ExitCode::kBadData, group.where(kTypes) + ": holds a type that this winnow does not know");
-      kv.push_back(*type);
-    }
+    const auto begin = all.begin() + p * n_layers;
+    std::vector<KvType>& kv = types.emplace_back(begin, begin + n_layers);
     if (std::ranges::all_of(kv, [](KvType type) { return type == KvType::kStored; })) kv.clear();
   }
   return types;

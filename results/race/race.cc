@@ -82,7 +82,13 @@ Race::Race(int64_t n_layers, RaceOptions options)
   }
 }
 
-void Race::look(const stats::Table<double>& delta) {
+double Race::least_cost() const {
+  double least = 0.0;
+  for (int64_t l = 0; l < n_layers_; ++l) least += std::max(0.0, low_(l, n_layers_));
+  return least;
+}
+
+void Race::look(const stats::Table<double>& delta, std::optional<double> whole) {
   Look look{.n_examples = delta.rows,
             .error = error_of_look(options_.confidence, static_cast<int64_t>(looks_.size())),
             .tolerance_nats = options_.tolerance.value,
@@ -96,11 +102,7 @@ void Race::look(const stats::Table<double>& delta) {
     layer_examples_[at(l)] = delta.rows;
   }
   if (delta.rows > 1) take_bounds(delta, look.error);
-  if (options_.tolerance.is_share) {
-    double least = 0.0;
-    for (int64_t l = 0; l < n_layers_; ++l) least += std::max(0.0, low(l, n_layers_));
-    look.tolerance_nats = options_.tolerance.value * least;
-  }
+  if (options_.tolerance.is_share) look.tolerance_nats = options_.tolerance.value * whole.value_or(least_cost());
   judge(look);
   find_needs(look);
   looks_.push_back(std::move(look));
@@ -178,15 +180,27 @@ bool RaceRecord::is_settled() const {
   return std::ranges::find(settled_examples.values, 0) == settled_examples.values.end();
 }
 
+bool has_types(const std::vector<RacedSetting>& settings) {
+  return std::ranges::any_of(settings, [](const RacedSetting& setting) { return setting.kv != KvType::kStored; });
+}
+
+std::vector<std::string> names_of(const std::vector<RacedSetting>& settings) {
+  std::vector<std::string> names;
+  for (const auto& [window, kv] : settings) {
+    names.push_back(has_types(settings) ? setting_name(window, kv) : "window " + std::to_string(window));
+  }
+  return names;
+}
+
 RaceRecord record_of(const std::vector<Race>& races, const std::vector<int64_t>& layer,
-                     const std::vector<int64_t>& window, const std::string& tolerance) {
+                     const std::vector<RacedSetting>& settings, const std::string& tolerance) {
   RaceRecord record;
   const RaceOptions& options = races.front().options();
   record.confidence = options.confidence;
   record.tolerance = tolerance;
   record.layer = layer;
   record.budget = options.budget;
-  record.window = window;
+  record.setting = settings;
   record.layer_examples.assign(layer.size(), 0);
   const auto n_races = static_cast<int64_t>(races.size());
   const auto n_budgets = static_cast<int64_t>(options.budget.size());

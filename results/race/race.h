@@ -4,9 +4,11 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "base/kv_type.h"
 #include "results/stats/table.h"
 
 namespace winnow::race {
@@ -27,7 +29,7 @@ struct RaceOptions {
   double confidence = 0.95;
   Tolerance tolerance;
   std::vector<int64_t> budget;  // K, rising: layers that keep full attention
-  int64_t n_races = 1;          // that share the error, as those of several windows do
+  int64_t n_races = 1;          // that share the error, as those of several settings do
 };
 
 // What one look saw; figures by budget.
@@ -53,8 +55,9 @@ class Race {
   Race(int64_t n_layers, RaceOptions options);
 
   // Takes delta NLL of the first examples, (examples, layers) in nats per token. Layers that needs() says must have
-  // all of them; what others have is not looked at.
-  void look(const stats::Table<double>& delta);
+  // all of them; what others have is not looked at. `whole`: nats per token that a tolerance is a share of; none:
+  // least_cost() of this race, this look among its own.
+  void look(const stats::Table<double>& delta, std::optional<double> whole = std::nullopt);
 
   // Returns true for the layers that the next look needs; none where every budget is settled. (layers)
   const std::vector<bool>& needs() const { return needs_; }
@@ -63,6 +66,8 @@ class Race {
   // Returns examples by layer that the race used; (layers).
   const std::vector<int64_t>& layer_examples() const { return layer_examples_; }
   const RaceOptions& options() const { return options_; }
+  // Returns what all layers cost at least, nats per token: the sum of the lower bounds of their deltas, where positive.
+  double least_cost() const;
   // Returns the place of a layer at options().budget[budget], after the last look.
   Place place(std::size_t budget, int64_t layer) const;
 
@@ -91,13 +96,23 @@ double error_of_look(double confidence, int64_t look);
 // Returns the number of examples of a look, from 0: 16, 24, 32, 48, 64, 96, ...
 int64_t look_examples(int64_t look);
 
+// What the layers of a race are under that do not keep full attention.
+struct RacedSetting {
+  int64_t window = 0;  // tokens as given; 0: full attention, in another type than the model's
+  KvType kv = KvType::kStored;
+};
+// Returns true if one of them keeps keys and values in another type than they are computed in.
+bool has_types(const std::vector<RacedSetting>& settings);
+// Returns what tells them apart: "window 512", or where there are types setting_name().
+std::vector<std::string> names_of(const std::vector<RacedSetting>& settings);
+
 // A race that is over, as files keep it: plain data. Layers and budgets are in the order of their vectors.
 struct RaceRecord {
   double confidence = 0.0;
   std::string tolerance;                // as given
   std::vector<int64_t> layer;           // (layers): layer index
   std::vector<int64_t> budget;          // (budgets)
-  std::vector<int64_t> window;          // (races), tokens
+  std::vector<RacedSetting> setting;    // (races)
   std::vector<int64_t> layer_examples;  // (layers): first examples that the layer was measured on
   std::vector<int64_t> look_examples;   // (looks)
   stats::Table<double> tolerance_nats;  // (looks, races), nats per token
@@ -109,12 +124,12 @@ struct RaceRecord {
   stats::Table<int64_t> place;             // (races * budgets, layers): Place as a number
 
   int64_t n_looks() const { return static_cast<int64_t>(look_examples.size()); }
-  int64_t n_races() const { return static_cast<int64_t>(window.size()); }
+  int64_t n_races() const { return static_cast<int64_t>(setting.size()); }
   bool is_settled() const;
 };
 
-// Returns the record of races over the same layers, whose looks are of the same numbers of examples; (windows).
+// Returns the record of races over the same layers, whose looks are of the same numbers of examples; one a setting.
 RaceRecord record_of(const std::vector<Race>& races, const std::vector<int64_t>& layer,
-                     const std::vector<int64_t>& window, const std::string& tolerance);
+                     const std::vector<RacedSetting>& settings, const std::string& tolerance);
 
 }  // namespace winnow::race

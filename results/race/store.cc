@@ -12,6 +12,8 @@ namespace winnow::race {
 namespace {
 
 constexpr const char* kOverBefore = "the race of that window was over before";
+constexpr const char* kWindow = "window of the ranking that is raced";
+constexpr const char* kWindowOfType = "window of the ranking that is raced; 0: full attention, in another type";
 
 }  // namespace
 
@@ -25,7 +27,19 @@ void write_race(storage::Group group, const RaceRecord& record) {
   storage::write_coordinate(group, "layer", record.layer, {storage::kOne, "index of the decoder layer"});
   storage::write_coordinate(group, "budget", record.budget,
                             {storage::kOne, "K: number of layers that keep full attention"});
-  storage::write_coordinate(group, "window", record.window, {storage::kTokens, "window of the ranking that is raced"});
+  std::vector<int64_t> windows;
+  std::vector<KvType> types;
+  for (const RacedSetting& setting : record.setting) {
+    windows.push_back(setting.window);
+    types.push_back(setting.kv);
+  }
+  const bool is_typed = has_types(record.setting);
+  storage::write_coordinate(group, "window", windows, {storage::kTokens, is_typed ? kWindowOfType : kWindow});
+  if (is_typed) {
+    storage::write_variable(
+        group, {"window_kv", {"window"}, {n_races}}, names_of(types),
+        {storage::kText, "type of keys and values of that ranking: bf16 (as computed), fp8, int8 or int4"});
+  }
   group.make_dimension("look", n_looks);
   storage::write_variable(group, {"look_examples", {"look"}, {n_looks}}, record.look_examples,
                           {storage::kOne, "examples that the look saw"});
@@ -66,12 +80,16 @@ RaceRecord read_race(const storage::Group& group) {
   }
   record.layer = group.read<int64_t>("layer", 1).values;
   record.budget = group.read<int64_t>("budget", 1).values;
-  record.window = group.read<int64_t>("window", 1).values;
+  for (const int64_t window : group.read<int64_t>("window", 1).values) record.setting.push_back({.window = window});
   record.look_examples = group.read<int64_t>("look_examples", 1).values;
   const int64_t n_looks = record.n_looks();
   const int64_t n_races = record.n_races();
   const auto n_budgets = static_cast<int64_t>(record.budget.size());
   const auto n_layers = static_cast<int64_t>(record.layer.size());
+  if (group.contains("window_kv")) {
+    const std::vector<KvType> types = storage::read_kv_types(group, "window_kv", {n_races});
+    for (std::size_t r = 0; r < types.size(); ++r) record.setting[r].kv = types[r];
+  }
   const auto read = [&](const char* name, auto& table, const std::vector<int64_t>& shape) {
     using Value = typename std::remove_reference_t<decltype(table.values)>::value_type;
     table.values = storage::read_variable<Value>(group, name, shape);

@@ -25,9 +25,9 @@ std::string open_text(double exchange, int64_t n_open) {
 
 std::string confidence_text(double confidence) { return number(100.0 * confidence, "{:.6g}") + "%"; }
 
-std::string look_line(const Race& race, const std::string& window) {
+std::string look_line(const Race& race, const std::string& name) {
   const Look& look = race.looks().back();
-  std::string text = examples(look.n_examples) + window + ": ";
+  std::string text = examples(look.n_examples) + (name.empty() ? "" : " of " + name) + ": ";
   for (std::size_t b = 0; b < look.exchange.size(); ++b) {
     text += (b == 0 ? "top " : ", top ") + std::to_string(race.options().budget[b]) + " ";
     text += look.is_settled(b) ? "settled" : open_text(look.exchange[b], look.n_open[b]);
@@ -46,12 +46,13 @@ std::string to_block(const RaceRecord& record) {
                   record.tolerance + ")",
               2);
   const int64_t last = record.n_looks() - 1;
+  const std::vector<std::string> names = names_of(record.setting);
   for (int64_t r = 0; r < record.n_races(); ++r) {
-    const std::string window = record.n_races() > 1 ? "window " + std::to_string(record.window[at(r)]) + ", " : "";
+    const std::string name = record.n_races() > 1 ? names[at(r)] + ", " : "";
     for (std::size_t b = 0; b < record.budget.size(); ++b) {
       const auto column = static_cast<int64_t>(b);
       const int64_t settled = record.settled_examples(r, column);
-      text += wrapped("  " + window + "top " + std::to_string(record.budget[b]) + ": " +
+      text += wrapped("  " + name + "top " + std::to_string(record.budget[b]) + ": " +
                           (settled > 0 ? "settled after " + examples(settled)
                                        : open_text(record.exchange(last * record.n_races() + r, column),
                                                    record.n_open(last * record.n_races() + r, column)) +
@@ -73,7 +74,10 @@ Json to_object(const RaceRecord& record) {
   Json object = {{"confidence", record.confidence}, {"tolerance", record.tolerance}, {"looks", record.look_examples}};
   object["windows"] = Json::array();
   for (int64_t r = 0; r < record.n_races(); ++r) {
-    Json race = {{"window", record.window[at(r)]}, {"budgets", Json::array()}};
+    const RacedSetting& setting = record.setting[at(r)];
+    Json race = {{"window", setting.window}};
+    if (has_types(record.setting)) race["kv"] = kv_type_name(setting.kv);
+    race["budgets"] = Json::array();
     for (std::size_t b = 0; b < record.budget.size(); ++b) {
       const auto column = static_cast<int64_t>(b);
       int64_t k = record.n_looks() - 1;  // its last

@@ -24,6 +24,18 @@ std::vector<std::string> read_token_hashes(const Group& group, int64_t n_example
   return read_variable<std::string>(group, "token_hash", {n_examples});
 }
 
+std::vector<KvType> read_kv_types(const Group& group, const std::string& name, const std::vector<int64_t>& shape) {
+  std::vector<KvType> types;
+  for (const std::string& found : read_variable<std::string>(group, name, shape)) {
+    const std::optional<KvType> type = find_kv_type(found);
+    if (!type) {
+      fail(ExitCode::kBadData, group.where(name) + ": expected bf16, fp8, int8 or int4, found \"" + found + "\"");
+    }
+    types.push_back(*type);
+  }
+  return types;
+}
+
 Provenance read_provenance(const Group& group) {
   Provenance provenance;
   for (const std::string& name : group.names()) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/kv_type.h"
 #include "results/stats/figure.h"
 #include "results/stats/table.h"
 #include "results/storage/hdf5.h"
@@ -47,6 +48,8 @@ stats::Figure read_figure(const Group& group, const std::string& name);
 stats::Estimate read_estimate(const Group& group, const std::string& name, const std::string& interval_prefix);
 // Returns `token_hash` of so many examples; none for a file without it.
 std::vector<std::string> read_token_hashes(const Group& group, int64_t n_examples);
+// Returns types of keys and values by their names. Throws Error(kBadData) for a name that is none.
+std::vector<KvType> read_kv_types(const Group& group, const std::string& name, const std::vector<int64_t>& shape);
 // Reads /provenance. Throws Error(kBadData) for a value of another type than its own.
 Provenance read_provenance(const Group& group);
 

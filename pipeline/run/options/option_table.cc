@@ -67,7 +67,8 @@ std::vector<Option> race_options() {
        .verbs = kCalibrate,
        .value = "P",
        .help = "Take examples, 16, 24, 32, 48, ..., only until no other layers would be kept, with the probability P "
-               "such as 95%; a layer whose place is certain is left out of further ones",
+               "such as 95%, under any window and type of keys and values that layers are measured with; a layer whose "
+               "place is certain is left out of further ones",
        .absent = "all examples, all layers",
        .part = Part::kExtent,
        .sweep = SweepUse::kNever},

@@ -145,11 +145,6 @@ void check_race(const RunOptions& options) {
   if (options.per_kv_head) {
     refuse("--until chooses among layers; leave --per-kv-head out, or measure heads without --until in another --out");
   }
-  if (measures_types(options)) {
-    refuse(
-        "--until measures layers with keys and values as they are computed; leave --kv out, or measure its types "
-        "without --until in another --out");
-  }
 }
 
 void check_calibrate(const RunOptions& options) {

@@ -7,7 +7,8 @@
 //   race_coverage [RACES [EXAMPLES [RESULTS.h5 ...]]]
 //
 // With results of `winnow calibrate` the populations are their examples, drawn with replacement: for every window, or
-// setting, that layers were measured under.
+// setting, that layers were measured under. Of `winnow evaluate`, whose patterns lose against full attention, the
+// patterns stand for layers.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -19,8 +20,10 @@
 #include "base/error.h"
 #include "base/strings.h"
 #include "results/calibration/store.h"
+#include "results/evaluation/store.h"
 #include "results/race/race.h"
 #include "results/stats/resampling.h"
+#include "results/storage/hdf5_server.h"
 
 namespace {
 
@@ -111,7 +114,7 @@ std::vector<Noise> noises_of_the_choice() {
   };
 }
 
-// Others, which were fixed before any of them was looked at. Spreads are 1, but those of events.
+// Others, which were fixed before any of them was looked at, but for the last two. Spreads are 1, but those of events.
 std::vector<Noise> other_noises() {
   const auto gamma_half = [](double normal) {
     return (exceeded_with(above(normal), [](double x) { return std::erfc(std::sqrt(x)); }) - 0.5) / std::sqrt(0.5);
@@ -123,9 +126,10 @@ std::vector<Noise> other_noises() {
   const auto laplace = [](double normal) {
     return std::copysign(std::log(2.0 * above(std::abs(normal))), normal) * std::sqrt(0.5);
   };
-  // With the noise of half the mean: ten times the delta in one example of 20, and a tenth of the mean as other noise.
-  const auto with_event = [](bool has_event, double normal) {
-    return 2.0 * ((has_event ? 10.0 : 1.0) / (0.95 + 0.05 * 10.0) - 1.0) + 0.2 * normal;
+  // With the noise of half the mean: ten times the delta in that share of the examples, and a tenth of the mean as
+  // other noise.
+  const auto with_event = [](double share, double uniform, double normal) {
+    return 2.0 * ((uniform < share ? 10.0 : 1.0) / (1.0 + 9.0 * share) - 1.0) + 0.2 * normal;
   };
   return {
       {"gamma, shape 0.5", [=](const Draw& draw) { return gamma_half(draw.normal); }},
@@ -135,9 +139,12 @@ std::vector<Noise> other_noises() {
       {"Laplace", [=](const Draw& draw) { return laplace(draw.normal); }},
       {"Pareto, alpha 3", [=](const Draw& draw) { return pareto(draw.normal); }},
       {"Pareto, alpha 3, limb below", [=](const Draw& draw) { return -pareto(draw.normal); }},
-      {"1 example in 20: ten times, all layers", [=](const Draw& d) { return with_event(d.event < 0.05, d.own); }},
+      {"1 example in 20: ten times, all layers", [=](const Draw& d) { return with_event(0.05, d.event, d.own); }},
       {"1 example in 20: ten times, each layer",
-       [=](const Draw& d) { return with_event(above(d.normal) < 0.05, d.own); }},
+       [=](const Draw& d) { return with_event(0.05, above(d.normal), d.own); }},
+      // To tell why: events of which the first look has seen some.
+      {"1 example in 5: ten times, all layers", [=](const Draw& d) { return with_event(0.2, d.event, d.own); }},
+      {"1 example in 5: ten times, each layer", [=](const Draw& d) { return with_event(0.2, above(d.normal), d.own); }},
   };
 }
 
@@ -194,8 +201,21 @@ Population measured(const std::string& name, const std::string& setting, const T
           .draw = draw};
 }
 
+// What the patterns of an evaluation lose against full attention.
+Population evaluated_in(const std::string& path) {
+  const winnow::evaluation::EvaluationTable table = winnow::evaluation::read_evaluation(path).table;
+  const int64_t full = table.full().value_or(0);
+  Table<double> deltas(table.nll.cols, table.n_patterns() - 1);
+  for (int64_t e = 0; e < deltas.rows; ++e) {
+    for (int64_t p = 0; p < deltas.cols; ++p) deltas(e, p) = table.nll(p < full ? p : p + 1, e) - table.nll(full, e);
+  }
+  return measured(path + ", " + std::to_string(deltas.rows) + " examples", std::to_string(deltas.cols) + " patterns",
+                  deltas);
+}
+
 // Every ranking of a results file.
 std::vector<Population> measured_in(const std::string& path) {
+  if (winnow::evaluation::is_evaluation(path)) return {evaluated_in(path)};
   const winnow::calibration::Results results = winnow::calibration::read_results(path);
   const winnow::calibration::Measurement& m = results.calibration;
   const std::string name = path + ", " + std::to_string(m.n_shared_examples()) + " examples";
@@ -303,6 +323,7 @@ void print_table(const std::vector<Population>& populations, int64_t n_races, in
 }  // namespace
 
 int main(int argc, char** argv) {
+  if (const auto code = winnow::storage::serve_if_asked(argc, argv)) return *code;
   const int64_t n_races = argc > 1 ? winnow::parse_number(argv[1]).value_or(0) : 1000;
   const int64_t n_examples = argc > 2 ? winnow::parse_number(argv[2]).value_or(0) : 64;
   if (n_races < 1 || n_examples < 2) {

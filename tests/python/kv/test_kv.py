@@ -281,6 +281,22 @@ def test_exports_say_the_type_or_are_refused(work, together, kv, engine, words):
     assert not out.exists()
 
 
+def test_examples_that_the_window_does_not_reach_have_deltas_in_types_alone(work):
+    done = launch.succeed(calibrate(work, "reach", "--window", 45, "--kv", "fp8,int4"))
+    said = " are not longer than the 47 keys (window 45 + sinks 2): their deltas are 0"
+    assert f"1 of 4 examples of calibration{said}, but for those with keys and values in fp8 or int4" in done.stderr
+    with h5py.File(work / "reach/results.h5") as file:
+        delta = file["calibration/delta_nll_by_setting"][LENGTHS.index(30)]
+        for column, (_, kind) in enumerate(settings_of(file["calibration"])):
+            assert (delta[:, column] == 0).all() == (kind == "bf16")
+    plain = launch.succeed(calibrate(work, "reach-plain", "--window", 45))
+    assert f"1 of 4 examples of calibration{said}\n" in plain.stderr
+    refused = calibrate(work, "reach-none", "--window", 60, "--kv", "fp8")
+    (line,) = launch.error_lines(refused.stderr)
+    assert refused.returncode == 65
+    assert "all its deltas would be 0, but for those with keys and values in fp8; use longer examples" in line
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 
 #include "base/error.h"
 #include "results/storage/hdf5.h"
@@ -111,6 +112,54 @@ TEST_F(StoreTest, StatisticsOfTheFileAreThoseOfItsTables) {
   read.statistics = compute_statistics(read.calibration, read.controls, read.statistics.options);
   write_results(at("b.h5"), read);
   EXPECT_EQ(bytes_of(at("a.h5")), bytes_of(at("b.h5")));
+}
+
+// Two layers under two settings on three examples; the second layer has the first two alone.
+Measurement raced_measurement() {
+  Measurement m = example_measurement(3, 2, 1.0, false);
+  constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+  m.layer_examples = {3, 2};
+  m.by_setting.window = {64, 0};
+  m.by_setting.kv = {KvType::kStored, KvType::kFp8};
+  m.by_setting.nll = stats::Table<double>(6, 2, 1.5);
+  m.by_setting.exact_match = stats::Table<uint8_t>(6, 2, 1);
+  m.by_setting.token_accuracy = stats::Table<double>(6, 2, 0.5);
+  m.nll(2, 1) = m.token_accuracy(2, 1) = kNan;
+  m.exact_match(2, 1) = kNotMeasured;
+  for (int64_t setting = 0; setting < 2; ++setting) {
+    m.by_setting.nll(5, setting) = m.by_setting.token_accuracy(5, setting) = kNan;
+    m.by_setting.exact_match(5, setting) = kNotMeasured;
+  }
+  return m;
+}
+
+TEST_F(StoreTest, SettingsOfALayerThatWasLeftOutComeBack) {
+  Results results;
+  results.calibration = raced_measurement();
+  results.calibration.signals.clear();
+  results.statistics = compute_statistics(results.calibration, {}, {});
+  write_results(at("a.h5"), results);
+  const Measurement found = read_results(at("a.h5")).calibration;
+  EXPECT_TRUE(same_bits(found.by_setting.nll, results.calibration.by_setting.nll));
+  EXPECT_TRUE(same_bits(found.by_setting.exact_match, results.calibration.by_setting.exact_match));
+  EXPECT_EQ(found.by_setting.kv, results.calibration.by_setting.kv);
+  const storage::File file = storage::File::open(at("a.h5"));
+  for (const char* name : {"nll_by_setting", "delta_nll_by_setting", "exact_match_by_setting"}) {
+    EXPECT_TRUE(file.root().group("calibration").string_attribute(name, "status").has_value()) << name;
+  }
+}
+
+TEST(Measurement, ASettingMustHaveFiguresWhereItsLayerWasMeasured) {
+  Measurement m = raced_measurement();
+  m.signals.clear();
+  EXPECT_NO_THROW(check_measurement(m, "here"));
+  m.by_setting.nll(3, 1) = std::numeric_limits<double>::quiet_NaN();  // the second example's second layer
+  try {
+    check_measurement(m, "here");
+    ADD_FAILURE() << "no error";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("full attention in fp8"), std::string::npos) << error.what();
+  }
 }
 
 TEST_F(StoreTest, OneExampleWithoutControls) {

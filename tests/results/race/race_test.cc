@@ -12,6 +12,8 @@
 #include "results/race/store.h"
 #include "results/race/text.h"
 #include "results/stats/bounds.h"
+#include "results/storage/variables.h"
+#include "results/storage/variables_read.h"
 
 namespace winnow::race {
 namespace {
@@ -119,12 +121,75 @@ TEST(Race, OptionsAreRead) {
   }
 }
 
+TEST(Race, AShareMayBeOfWhatOtherLayersCost) {
+  Race own(4, options({3}));
+  own.look(deltas(16));
+  const double least = own.least_cost();
+  EXPECT_DOUBLE_EQ(own.looks().back().tolerance_nats, 0.01 * least);
+  EXPECT_NEAR(least, 5.0, 0.5);
+  Race other(4, options({3}));
+  other.look(deltas(16), 100.0);
+  EXPECT_DOUBLE_EQ(other.looks().back().tolerance_nats, 1.0);
+  Race nats(4, options({3}, {.value = 0.25, .is_share = false}));
+  nats.look(deltas(16), 100.0);
+  EXPECT_DOUBLE_EQ(nats.looks().back().tolerance_nats, 0.25);
+}
+
+std::filesystem::path file_of_test() {
+  return std::filesystem::temp_directory_path() / ("winnow_race_" + std::to_string(::getpid()) + ".h5");
+}
+
+TEST(Race, ARecordOfTypesNamesThem) {
+  const auto path = file_of_test();
+  std::vector<Race> races(3, Race(4, options({1, 3}, {.value = 1e-4, .is_share = false})));
+  for (int64_t n : {16, 24}) races[1].look(deltas(n));
+  races[0].look(deltas(16, 1e-6));
+  races[2].look(deltas(16, 1e-6));
+  const std::vector<RacedSetting> settings = {
+      {.window = 64}, {.window = 64, .kv = KvType::kFp8}, {.window = 0, .kv = KvType::kFp8}};
+  const RaceRecord record = record_of(races, {0, 2, 4, 6}, settings, "0.0001");
+  storage::File file = storage::File::create(path);
+  write_race(file.root().create_group("race"), record);
+  file.commit();
+  const storage::File written = storage::File::open(path);
+  RaceRecord found = read_race(written.root().group("race"));
+  found.layer_examples = record.layer_examples;  // /calibration has them
+  const std::vector<std::string> names = {"64 keys in bf16", "64 keys in fp8", "full attention in fp8"};
+  EXPECT_EQ(names_of(found.setting), names);
+  const std::string block = to_block(found);
+  EXPECT_NE(block.find("64 keys in bf16, top 3: settled after 16 examples"), std::string::npos) << block;
+  EXPECT_NE(block.find("64 keys in fp8, top 3: open"), std::string::npos) << block;
+  EXPECT_NE(block.find("full attention in fp8, top 3: settled after 16 examples"), std::string::npos) << block;
+  const Json shown = to_object(found);
+  EXPECT_EQ(shown["windows"][2]["window"], 0);
+  EXPECT_EQ(shown["windows"][2]["kv"], "fp8");
+  std::filesystem::remove(path);
+}
+
+TEST(Race, ATypeThatIsNoneIsRefused) {
+  const auto path = file_of_test();
+  storage::File file = storage::File::create(path);
+  storage::Group group = file.root().create_group("race");
+  group.make_dimension("window", 2);
+  const std::vector<std::string> types = {"fp8", "fp9"};
+  storage::write_variable(group, {"window_kv", {"window"}, {2}}, types, {storage::kText, "types"});
+  file.commit();
+  try {
+    storage::read_kv_types(storage::File::open(path).root().group("race"), "window_kv", {2});
+    ADD_FAILURE() << "no error";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::kBadData);
+    EXPECT_NE(std::string(error.what()).find("\"fp9\""), std::string::npos) << error.what();
+  }
+  std::filesystem::remove(path);
+}
+
 TEST(Race, ARecordComesBackFromItsFile) {
-  const auto path = std::filesystem::temp_directory_path() / ("winnow_race_" + std::to_string(::getpid()) + ".h5");
+  const auto path = file_of_test();
   std::vector<Race> races(2, Race(4, options({1, 3}, {.value = 1e-4, .is_share = false})));
   for (int64_t n : {16, 24}) races[0].look(deltas(n));
   races[1].look(deltas(16, 1e-6));
-  const RaceRecord record = record_of(races, {0, 2, 4, 6}, {64, 128}, "0.0001");
+  const RaceRecord record = record_of(races, {0, 2, 4, 6}, {{.window = 64}, {.window = 128}}, "0.0001");
   EXPECT_EQ(record.look_examples, (std::vector<int64_t>{16, 24}));
   EXPECT_EQ(record.settled_examples(0, 0), 16);
   EXPECT_EQ(record.settled_examples(0, 1), 0);
@@ -134,9 +199,12 @@ TEST(Race, ARecordComesBackFromItsFile) {
   storage::File file = storage::File::create(path);
   write_race(file.root().create_group("race"), record);
   file.commit();
-  const RaceRecord found = read_race(storage::File::open(path).root().group("race"));
+  const storage::File read = storage::File::open(path);
+  EXPECT_FALSE(read.root().group("race").contains("window_kv"));
+  EXPECT_FALSE(to_object(record)["windows"][0].contains("kv"));
+  const RaceRecord found = read_race(read.root().group("race"));
   EXPECT_EQ(found.confidence, record.confidence);
-  EXPECT_EQ(found.window, record.window);
+  EXPECT_EQ(names_of(found.setting), (std::vector<std::string>{"window 64", "window 128"}));
   EXPECT_EQ(found.settled_examples.values, record.settled_examples.values);
   EXPECT_EQ(found.place.values, record.place.values);
   EXPECT_EQ(found.n_open.values, record.n_open.values);
