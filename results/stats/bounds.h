@@ -32,8 +32,8 @@ struct OneMeanBounds {
   double lower = 0.0, upper = 0.0;  // infinite where the values say nothing: one value, or all are equal
 };
 // Returns the bounds of Student's t, for probabilities that are too small for draws: on the side of the long limb of
-// skewed values the critical value is longer by the factor 1 + kSkewnessFactor * skewness. The factor was chosen
-// on the table of tests/bench/coverage/race_coverage.cc, which so is no independent check of it.
+// skewed values the critical value is longer by the factor 1 + kSkewnessFactor * skewness. The factor was chosen on
+// the first cases of tests/bench/coverage/race_coverage.cc; the others there check it.
 inline constexpr double kSkewnessFactor = 1.0;
 OneMeanBounds student_bounds(std::span<const double> values, double error);
 

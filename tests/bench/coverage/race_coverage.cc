@@ -2,7 +2,8 @@
 // known, and raced as `winnow calibrate --until` races them. Prints a table in Markdown: for each set of means and each
 // distribution the share of races that said something wrong (a place that is said to be certain and is not, or a
 // settled budget in which an exchange of two layers would gain more than the tolerance), the share that settled every
-// budget, and how many examples the layers got, of the most that were asked for.
+// budget, and how many examples the layers got, of the most that were asked for. Where noise has rare events, the share
+// of wrong races also of those alone whose first look has seen one in every layer that has them.
 //
 //   race_coverage [RACES [EXAMPLES [RESULTS.h5 ...]]]
 //
@@ -13,12 +14,14 @@
 #include <cmath>
 #include <cstdio>
 #include <functional>
+#include <limits>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "base/error.h"
 #include "base/strings.h"
+#include "base/terminal_table.h"
 #include "results/calibration/store.h"
 #include "results/evaluation/store.h"
 #include "results/race/race.h"
@@ -34,6 +37,8 @@ using winnow::stats::Table;
 using Generator = std::mt19937_64;
 
 constexpr int64_t kLayers = 12;
+constexpr double kInfinite = std::numeric_limits<double>::infinity();
+constexpr double kEvent = 2.5;  // units of noise: events have 5 or more, other examples far less
 
 // What a noise is made of.
 struct Draw {
@@ -47,6 +52,7 @@ struct Noise {
   std::string name;
   // Of mean 0 and about unit spread.
   std::function<double(const Draw& draw)> value;
+  double event = kInfinite;  // values from here on are events, of which most examples have none
 };
 
 struct Means {
@@ -62,9 +68,27 @@ struct Population {
   std::string means, noise;      // what the row says
   std::vector<double> of_layer;  // its means, nats per token
   std::vector<int64_t> budget;
+  std::vector<double> event;  // by layer: deltas from here on are events; empty where there are none
   // Returns so many examples: (examples, layers). Two generators, as cases that were added must not move the others.
   std::function<Table<double>(int64_t n_examples, Generator& random, Generator& more)> draw;
 };
+
+bool is_quiet(const Means& means, int64_t layer) { return layer >= kLayers - means.n_quiet; }
+
+double scale_of(const Means& means, int64_t layer) {
+  const double quiet = is_quiet(means, layer) ? 0.01 : 1.0;
+  return quiet * means.noise * (means.is_relative ? means.of_layer[at(layer)] : 1.0);
+}
+
+// The delta from which on a layer has an event. Those of quiet layers and of means below 0 are none.
+std::vector<double> events_of(const Means& means, const Noise& noise) {
+  std::vector<double> events;
+  for (int64_t l = 0; noise.event < kInfinite && l < kLayers; ++l) {
+    const double scale = is_quiet(means, l) ? 0.0 : scale_of(means, l);
+    events.push_back(scale > 0.0 ? means.of_layer[at(l)] + scale * noise.event : kInfinite);
+  }
+  return events;
+}
 
 Table<double> drawn_deltas(const Means& means, const Noise& noise, int64_t n_examples, Generator& random,
                            Generator& more) {
@@ -77,12 +101,9 @@ Table<double> drawn_deltas(const Means& means, const Noise& noise, int64_t n_exa
     const double shared = normal(random);
     Draw draw{.common = std::sqrt(chi_squared(random) / 3.0), .event = uniform(more)};
     for (int64_t l = 0; l < kLayers; ++l) {
-      const double mean = means.of_layer[at(l)];
-      const double quiet = l >= kLayers - means.n_quiet ? 0.01 : 1.0;
-      const double scale = quiet * means.noise * (means.is_relative ? mean : 1.0);
       draw.normal = std::sqrt(0.5) * (shared + normal(random));
       draw.own = normal_of_cell(more);
-      table(e, l) = mean + scale * noise.value(draw);
+      table(e, l) = means.of_layer[at(l)] + scale_of(means, l) * noise.value(draw);
     }
   }
   return table;
@@ -139,12 +160,14 @@ std::vector<Noise> other_noises() {
       {"Laplace", [=](const Draw& draw) { return laplace(draw.normal); }},
       {"Pareto, alpha 3", [=](const Draw& draw) { return pareto(draw.normal); }},
       {"Pareto, alpha 3, limb below", [=](const Draw& draw) { return -pareto(draw.normal); }},
-      {"1 example in 20: ten times, all layers", [=](const Draw& d) { return with_event(0.05, d.event, d.own); }},
+      {"1 example in 20: ten times, all layers", [=](const Draw& d) { return with_event(0.05, d.event, d.own); },
+       kEvent},
       {"1 example in 20: ten times, each layer",
-       [=](const Draw& d) { return with_event(0.05, above(d.normal), d.own); }},
+       [=](const Draw& d) { return with_event(0.05, above(d.normal), d.own); }, kEvent},
       // To tell why: events of which the first look has seen some.
-      {"1 example in 5: ten times, all layers", [=](const Draw& d) { return with_event(0.2, d.event, d.own); }},
-      {"1 example in 5: ten times, each layer", [=](const Draw& d) { return with_event(0.2, above(d.normal), d.own); }},
+      {"1 example in 5: ten times, all layers", [=](const Draw& d) { return with_event(0.2, d.event, d.own); }, kEvent},
+      {"1 example in 5: ten times, each layer", [=](const Draw& d) { return with_event(0.2, above(d.normal), d.own); },
+       kEvent},
   };
 }
 
@@ -174,6 +197,7 @@ std::vector<Population> made_up() {
                                .noise = noise.name,
                                .of_layer = means.of_layer,
                                .budget = {1, 3, 6},
+                               .event = events_of(means, noise),
                                .draw = [means, noise](int64_t n_examples, Generator& random, Generator& more) {
                                  return drawn_deltas(means, noise, n_examples, random, more);
                                }});
@@ -198,6 +222,7 @@ Population measured(const std::string& name, const std::string& setting, const T
           .noise = setting,
           .of_layer = winnow::stats::mean_of_rows(deltas, winnow::stats::iota(deltas.rows)),
           .budget = winnow::calibration::budgets(deltas.cols, 0),
+          .event = {},
           .draw = draw};
 }
 
@@ -280,12 +305,25 @@ bool is_wrong(const Race& race, const Table<double>& table, const std::vector<do
   return false;
 }
 
+// Returns true if the first look sees an event in every layer that has them.
+bool has_seen_events(const Population& population, const Table<double>& table) {
+  const int64_t n = std::min(table.rows, winnow::race::look_examples(0));
+  for (std::size_t l = 0; l < population.event.size(); ++l) {
+    bool has_seen = population.event[l] == kInfinite;
+    for (int64_t e = 0; e < n; ++e) has_seen = has_seen || table(e, static_cast<int64_t>(l)) >= population.event[l];
+    if (!has_seen) return false;
+  }
+  return true;
+}
+
 void print_line(const Population& population, const winnow::race::Tolerance& tolerance, int64_t n_races,
                 int64_t n_examples) {
   Generator random(7);
   Generator more(8);
   const auto n_layers = static_cast<int64_t>(population.of_layer.size());
   int64_t n_wrong = 0;
+  int64_t n_seen = 0;
+  int64_t n_wrong_seen = 0;
   int64_t n_settled = 0;
   double used = 0.0;
   std::vector<double> most;
@@ -299,22 +337,32 @@ void print_line(const Population& population, const winnow::race::Tolerance& tol
       race.look(seen);
       if (n == n_examples) break;
     }
-    n_wrong += is_wrong(race, table, population.of_layer, tolerance) ? 1 : 0;
+    const bool wrong = is_wrong(race, table, population.of_layer, tolerance);
+    const bool has_seen = has_seen_events(population, table);
+    n_wrong += wrong ? 1 : 0;
+    n_seen += has_seen ? 1 : 0;
+    n_wrong_seen += wrong && has_seen ? 1 : 0;
     n_settled += race.is_settled() ? 1 : 0;
     for (const int64_t n : race.layer_examples()) used += static_cast<double>(n);
     most.push_back(static_cast<double>(race.looks().back().n_examples));
   }
   std::sort(most.begin(), most.end());
   const auto of_races = static_cast<double>(n_races);
-  std::printf("| %s | %s | %.1f %% | %.1f %% | %.0f %% | %.0f |\n", population.means.c_str(), population.noise.c_str(),
-              100.0 * static_cast<double>(n_wrong) / of_races, 100.0 * static_cast<double>(n_settled) / of_races,
-              100.0 * used / (of_races * static_cast<double>(n_layers * n_examples)), most[most.size() / 2]);
+  std::string seen;
+  if (!population.event.empty() && n_seen > 0) {
+    const double wrong = 100.0 * static_cast<double>(n_wrong_seen) / static_cast<double>(n_seen);
+    seen = winnow::number(wrong, "{:.1f}") + " % of " + std::to_string(n_seen) + " wrong";
+  }
+  std::printf(
+      "| %s | %s | %.1f %% | %.1f %% | %.0f %% | %.0f | %s |\n", population.means.c_str(), population.noise.c_str(),
+      100.0 * static_cast<double>(n_wrong) / of_races, 100.0 * static_cast<double>(n_settled) / of_races,
+      100.0 * used / (of_races * static_cast<double>(n_layers * n_examples)), most[most.size() / 2], seen.c_str());
   std::fflush(stdout);
 }
 
 void print_table(const std::vector<Population>& populations, int64_t n_races, int64_t n_examples) {
-  std::printf("| means of the layers | noise | wrong | settled | cells measured | examples, median |\n");
-  std::printf("|---|---|---|---|---|---|\n");
+  std::printf("| means of the layers | noise | wrong | settled | cells measured | examples, median | events seen |\n");
+  std::printf("|---|---|---|---|---|---|---|\n");
   for (const Population& population : populations) {
     print_line(population, {.value = 0.01, .is_share = true}, n_races, n_examples);
   }

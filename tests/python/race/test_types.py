@@ -138,6 +138,13 @@ def test_without_until_the_same_run_is_over_all_examples(work, raced, all_exampl
     tiny.assert_same_tables(all_examples, measured(work, "grown", *TYPES)[0])
 
 
+def test_a_report_names_the_settings(work, raced):
+    launch.succeed(launch.run(["report", raced[0], "--out", work / "report.html"], work / "cache"))
+    page = (work / "report.html").read_text()
+    under = "96 keys in bf16, 96 keys in fp8 and full attention in fp8"
+    assert f"until their places were certain (--until, under {under})" in page
+
+
 def test_statistics_anew_keep_the_race(work, raced):
     launch.succeed(launch.run(["stats", raced[0], "--out", work / "again.h5"], work / "cache"))
     tiny.assert_same_tables(raced[0], work / "again.h5")

@@ -14,6 +14,8 @@ from winnow.report.agreement import order_of
 from winnow.report.arrays import Floats, Integers, Scalar
 from winnow.report.errors import ReportError
 from winnow.report.reading import opening
+from winnow.report.reading.settings import setting_name
+from winnow.report.wording import listed
 
 BY_LAYER = [
     "mean_delta_nll",
@@ -307,6 +309,15 @@ def _facts(data: xr.Dataset | None) -> dict[str, Fact]:
     }
 
 
+def _raced(tree: xr.DataTree) -> str:
+    """Under which settings layers were raced, where they differ in types of keys and values."""
+    race = dataset(tree, "race")
+    windows, kinds = numbers(race, "window", ("window",)), texts(race, "window_kv")
+    if windows is None or kinds is None or len(windows) != len(kinds) or not np.isfinite(windows).all():
+        return ""
+    return ", under " + listed(setting_name(int(window), kind) for window, kind in zip(windows, kinds, strict=True))
+
+
 def read_run(tree: xr.DataTree, path: pathlib.Path) -> Run:
     """A results file as a Run. ReportError where there is nothing to report on."""
     calibration, ranking = dataset(tree, "calibration"), dataset(tree, "ranking")
@@ -325,7 +336,7 @@ def read_run(tree: xr.DataTree, path: pathlib.Path) -> Run:
     elif run.examples.n_left_out and (counts := numbers(calibration, "layer_examples", ("layer",))) is not None:
         run.notes.append(
             f"Layers were measured on {int(counts.min()):,} to {int(counts.max()):,} examples, until their places were "
-            f"certain (--until); figures per example are of the {len(run.examples.ids):,} that all have."
+            f"certain (--until{_raced(tree)}); figures per example are of the {len(run.examples.ids):,} that all have."
         )
     elif run.examples.n_left_out:
         run.notes.append(
