@@ -43,25 +43,24 @@ inline constexpr float kInt8Largest = 127.0F;
 inline constexpr float kInt8LeastScale = 1e-6F;
 inline constexpr float kInt4Largest = 15.0F;
 
+WINNOW_HOST_DEVICE inline bool is_nan(float x) { return x != x; }
+
 // What of a head's elements decides how each is rounded: both ends are NaN where one of them is.
 struct ElementRange {
   float least = INFINITY;
   float largest = -INFINITY;
-  WINNOW_HOST_DEVICE void add(float x) {
-    least = x < least || x != x ? x : least;
-    largest = x > largest || x != x ? x : largest;
-  }
+  WINNOW_HOST_DEVICE void add(float x) { add(ElementRange{x, x}); }
   // The other range may be of no element: its ends are infinite then, and each is only compared with the same end.
   WINNOW_HOST_DEVICE void add(const ElementRange& other) {
-    least = other.least < least || other.least != other.least ? other.least : least;
-    largest = other.largest > largest || other.largest != other.largest ? other.largest : largest;
+    least = other.least < least || is_nan(other.least) ? other.least : least;
+    largest = other.largest > largest || is_nan(other.largest) ? other.largest : largest;
   }
 };
 
 // Returns the nearest number of e4m3, ties to even. A float between 2^k and 2^(k + 1) is rounded to multiples of
 // 2^(k - 3), below 2^-6 to those of 2^-9: adding and taking away 2^23 such steps does that.
 WINNOW_HOST_DEVICE inline float round_to_e4m3(float x) {
-  if (x != x) return x;
+  if (is_nan(x)) return x;
   const float size = fabsf(x);
   if (size >= kFp8Largest) return copysignf(kFp8Largest, x);
   constexpr uint32_t kExponentOfLeastNormal = 127 - 6;
@@ -75,7 +74,7 @@ WINNOW_HOST_DEVICE inline float round_to_e4m3(float x) {
 WINNOW_HOST_DEVICE inline uint8_t e4m3_code(float x) {
   const auto bits = __builtin_bit_cast(uint32_t, x);
   const uint32_t sign = bits >> 24U & 0x80U;
-  if (x != x) return static_cast<uint8_t>(sign | 0x7FU);
+  if (is_nan(x)) return static_cast<uint8_t>(sign | 0x7FU);
   const float size = fabsf(x);
   // Below the least normal number the code counts steps; above, it is the exponent and the mantissa, rebiased.
   constexpr uint32_t kRebias = (127U - 7U) << 3U;
@@ -83,11 +82,10 @@ WINNOW_HOST_DEVICE inline uint8_t e4m3_code(float x) {
   return static_cast<uint8_t>(sign | code);
 }
 
-// Returns x within the limits, as a code: 0 for NaN, of which the scale tells.
-WINNOW_HOST_DEVICE inline int32_t clamped_code(float x, float low, float high) {
-  if (x != x) return 0;
+// Returns x within the limits; 0 for NaN, of which the scale tells.
+WINNOW_HOST_DEVICE inline float clamped(float x, float low, float high) {
   const float above = x < low ? low : x;
-  return static_cast<int32_t>(above > high ? high : above);
+  return is_nan(x) ? 0.0F : above > high ? high : above;
 }
 
 // What is kept of a head beside its codes: nothing of fp8, a scale of int8, two numbers of bfloat16 of int4.
@@ -96,7 +94,9 @@ struct HeadScale {
   float least = 0.0F;  // of int4
 };
 
-// Rounds the elements of one head of one token's keys, or values, to codes, and codes to what they give back.
+// Rounds the elements of one head of one token's keys, or values. A code stands for a number, of e4m3 or an integer: an
+// element is rounded to the nearest of them, and what is given back is made of the number. So nothing has to be a code
+// where nothing is kept.
 class HeadRounding {
  public:
   // Rounds a head all of whose elements were shown to `range`, for int8 and int4. scale: of fp8.
@@ -104,7 +104,7 @@ class HeadRounding {
     if (type == KvType::kInt8) {
       const float largest = range.largest > -range.least ? range.largest : -range.least;
       const float of_head = largest / kInt8Largest;
-      kept_.scale = of_head > kInt8LeastScale || of_head != of_head ? of_head : kInt8LeastScale;
+      kept_.scale = of_head > kInt8LeastScale || is_nan(of_head) ? of_head : kInt8LeastScale;
       inverse_ = 1.0F / kept_.scale;
     } else if (type == KvType::kInt4) {
       kept_.least = bfloat16_to_float(float_to_bfloat16(range.least));
@@ -118,30 +118,33 @@ class HeadRounding {
 
   // Returns the code of an element, of int4 in the lower half of the byte.
   WINNOW_HOST_DEVICE uint8_t encode(float x) const {
-    if (type_ == KvType::kFp8) return e4m3_code(round_to_e4m3(x / kept_.scale));
-    if (type_ == KvType::kInt8) {
-      const float nearest = rintf(x * inverse_);
-      if (nearest == 0.0F && __builtin_bit_cast(uint32_t, nearest) != 0U) return kInt8MinusZero;
-      return static_cast<uint8_t>(clamped_code(nearest, -kInt8Largest, kInt8Largest));
-    }
-    if (!(kept_.scale > 0.0F)) return 0;
-    return static_cast<uint8_t>(clamped_code(rintf((x - kept_.least) / kept_.scale), 0.0F, kInt4Largest));
+    const float number = nearest(x);
+    if (type_ == KvType::kFp8) return e4m3_code(number);
+    const bool is_minus_zero = number == 0.0F && __builtin_bit_cast(uint32_t, number) != 0U;
+    if (type_ == KvType::kInt8 && is_minus_zero) return kInt8MinusZero;
+    return static_cast<uint8_t>(static_cast<int32_t>(number));
   }
-
+  // Returns what a code gives back.
   WINNOW_HOST_DEVICE float decode(uint8_t code) const {
-    if (type_ == KvType::kFp8) return e4m3_to_float(code) * kept_.scale;
-    if (type_ == KvType::kInt8) {
-      const float nearest = code == kInt8MinusZero ? -0.0F : static_cast<float>(static_cast<int8_t>(code));
-      return nearest * kept_.scale;
-    }
-    return kept_.scale > 0.0F ? fmaf(static_cast<float>(code), kept_.scale, kept_.least) : kept_.least;
+    if (type_ == KvType::kFp8) return given_back(e4m3_to_float(code));
+    if (type_ == KvType::kInt4) return given_back(static_cast<float>(code));
+    return given_back(code == kInt8MinusZero ? -0.0F : static_cast<float>(static_cast<int8_t>(code)));
   }
-
-  // Returns what is left of an element.
-  WINNOW_HOST_DEVICE float operator()(float x) const { return type_ == KvType::kStored ? x : decode(encode(x)); }
+  // Returns what is left of an element: decode(encode(x)).
+  WINNOW_HOST_DEVICE float operator()(float x) const { return type_ == KvType::kStored ? x : given_back(nearest(x)); }
 
  private:
   static constexpr uint8_t kInt8MinusZero = 0x80;
+
+  WINNOW_HOST_DEVICE float nearest(float x) const {
+    if (type_ == KvType::kFp8) return round_to_e4m3(x / kept_.scale);
+    if (type_ == KvType::kInt8) return clamped(rintf(x * inverse_), -kInt8Largest, kInt8Largest);
+    return kept_.scale > 0.0F ? clamped(rintf((x - kept_.least) / kept_.scale), 0.0F, kInt4Largest) : 0.0F;
+  }
+  WINNOW_HOST_DEVICE float given_back(float number) const {
+    if (type_ != KvType::kInt4) return number * kept_.scale;
+    return kept_.scale > 0.0F ? fmaf(number, kept_.scale, kept_.least) : kept_.least;
+  }
 
   KvType type_;
   HeadScale kept_;
