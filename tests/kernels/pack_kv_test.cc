@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "base/error.h"
+#include "kernels/profiled_ops.h"
 #include "tests/kernels/kv_rows_test.h"
 
 namespace winnow::kernels {
@@ -195,6 +196,27 @@ TEST_P(PackKvTest, WhatIsNoNumberIsNotLost) {
       EXPECT_TRUE(std::isfinite(found.keys[4 + d])) << "the head beside";
       EXPECT_EQ(std::isnan(found.values[4 + d]), is_of_head) << "fp8 saturates";
     }
+  }
+}
+
+TEST_P(PackKvTest, AProfileCountsWhatIsMoved) {
+  const HeadShape heads{2, 1, 64, 1.0F};
+  const auto rows = memory(3, heads);
+  write(some_rows(3, heads), span(*rows, heads), heads);
+  const Packed in_codes = packed(KvType::kInt4, 3, heads);
+  const KvPacking all{span(*rows, heads), 0, in_codes.kv, 0, 3};
+  const KvRounding rounding{.type = KvType::kInt4};
+  const KeysAndValues expected = rounded(some_rows(3, heads), 3, rounding, heads);
+  ProfiledOps profiled(*ops_);
+  profiled.pack_kv({&all, 1}, rounding, heads);
+  profiled.unpack_kv({&all, 1}, rounding, heads);
+  EXPECT_EQ(bits_of(read(all.kv, 3, heads)), bits_of(expected));
+  const Profile profile = profiled.profile();
+  ASSERT_EQ(profile.operations.size(), 2U);
+  for (const OperationProfile& operation : profile.operations) {
+    EXPECT_TRUE(operation.name == "pack_kv" || operation.name == "unpack_kv") << operation.name;
+    EXPECT_EQ(operation.calls, 1);
+    EXPECT_EQ(operation.bytes, 3 * 2 * (64 * 4 + 32 + 4));  // float32 on one side, codes and scales on the other
   }
 }
 
