@@ -1,5 +1,6 @@
 #include "kernels/convert.h"
 
+#include <bit>
 #include <cstring>
 
 namespace winnow::kernels {

@@ -1,20 +1,23 @@
 // Between the number types of checkpoints and of backends.
 #pragma once
 
-#include <bit>
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/host_device.h"
 #include "kernels/tensor.h"
 
+// __builtin_bit_cast, as std::bit_cast is a function of the host: nvcc warns, and leaves it out of a kernel.
 namespace winnow::kernels {
 
 // Returns the value, exactly.
-inline float bfloat16_to_float(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
+WINNOW_HOST_DEVICE inline float bfloat16_to_float(uint16_t bits) {
+  return __builtin_bit_cast(float, static_cast<uint32_t>(bits) << 16);
+}
 
 // Returns the nearest bfloat16, ties to even; NaN stays NaN.
-inline uint16_t float_to_bfloat16(float value) {
-  const auto bits = std::bit_cast<uint32_t>(value);
+WINNOW_HOST_DEVICE inline uint16_t float_to_bfloat16(float value) {
+  const auto bits = __builtin_bit_cast(uint32_t, value);
   if ((bits & 0x7FFFFFFFU) > 0x7F800000U) return static_cast<uint16_t>((bits >> 16) | 0x40U);
   return static_cast<uint16_t>((bits + 0x7FFFU + ((bits >> 16) & 1U)) >> 16);
 }

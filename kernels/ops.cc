@@ -47,6 +47,24 @@ bool hold(std::span<const KvCopy> copies) {
   });
 }
 
+bool has_scales(const KvRounding& rounding) {
+  return rounding.type != KvType::kFp8 || (rounding.key_scale > 0.0F && rounding.value_scale > 0.0F);
+}
+
+void require_packing(std::span<const KvPacking> all, const KvRounding& rounding, const HeadShape& heads,
+                     const char* operation) {
+  for (const KvPacking& rows : all) {
+    const PackedKv& packed = rows.packed;
+    require(holds(rows.kv, rows.kv_row, rows.n_rows) && rows.packed_row >= 0 &&
+                rows.packed_row + rows.n_rows <= packed.n_rows,
+            operation, "the rows and their memory");
+    require(packed.row_heads == 2 * heads.n_kv_heads && packed.head_dim == heads.head_dim && heads.head_dim % 2 == 0,
+            operation, "packed rows and heads");
+    require(packed.type == rounding.type && packed.type != KvType::kStored, operation, "packed rows and type");
+  }
+  require(has_scales(rounding), operation, "the type and its scales");
+}
+
 }  // namespace
 
 void Ops::copy_rows(ConstRows from, Rows to) {
@@ -112,9 +130,18 @@ void Ops::copy_kv(std::span<const KvCopy> copies, const HeadShape& heads) {
 
 void Ops::round_kv(std::span<const KvCopy> copies, const KvRounding& rounding, const HeadShape& heads) {
   require(hold(copies), "round_kv", "the rows and their memory");
-  require(rounding.type != KvType::kFp8 || (rounding.key_scale > 0.0F && rounding.value_scale > 0.0F), "round_kv",
-          "the type and its scales");
+  require(has_scales(rounding), "round_kv", "the type and its scales");
   do_round_kv(copies, rounding, heads);
+}
+
+void Ops::pack_kv(std::span<const KvPacking> rows, const KvRounding& rounding, const HeadShape& heads) {
+  require_packing(rows, rounding, heads, "pack_kv");
+  do_pack_kv(rows, rounding, heads);
+}
+
+void Ops::unpack_kv(std::span<const KvPacking> rows, const KvRounding& rounding, const HeadShape& heads) {
+  require_packing(rows, rounding, heads, "unpack_kv");
+  do_unpack_kv(rows, rounding, heads);
 }
 
 void Ops::decode_attention(std::span<const DecodeCall> calls, const HeadShape& heads) {

@@ -23,6 +23,7 @@
 #include "kernels/experts.h"
 #include "kernels/kv_rounding.h"
 #include "kernels/layer_kinds.h"
+#include "kernels/packed_kv.h"
 #include "kernels/tensor.h"
 #include "kernels/window.h"
 
@@ -90,6 +91,16 @@ struct KvCopy {
   int64_t from_row = 0;
   KvSpan to;
   int64_t to_row = 0;
+  int64_t n_rows = 0;
+};
+
+// Rows of keys and values and their place in a packed cache: rows [kv_row, kv_row + n_rows) of `kv`, counted from its
+// first, and as many of `packed` from packed_row on. Any row, no tiles.
+struct KvPacking {
+  KvSpan kv;
+  int64_t kv_row = 0;
+  PackedKv packed;
+  int64_t packed_row = 0;
   int64_t n_rows = 0;
 };
 
@@ -197,6 +208,11 @@ class Ops {
   // Moves rows as copy_kv() does, each key and value rounded as a cache of that type would give it back
   // (kernels/kv_rounding.h), in float32 and then to the type of the rows. The two ranges of a copy may be the same.
   void round_kv(std::span<const KvCopy> copies, const KvRounding& rounding, const HeadShape& heads);
+  // Rounds rows of keys and values to codes, and gives back what codes stand for: what round_kv() leaves of the rows
+  // that were packed, bit for bit. rounding: of the type of all packed rows, which is not kStored; head_dim even.
+  // Ranges that are written overlap none that is read or written.
+  void pack_kv(std::span<const KvPacking> rows, const KvRounding& rounding, const HeadShape& heads);
+  void unpack_kv(std::span<const KvPacking> rows, const KvRounding& rounding, const HeadShape& heads);
   // Computes attention() of single rows, each over a cache of its own. A row's result follows from its own call.
   void decode_attention(std::span<const DecodeCall> calls, const HeadShape& heads);
   // Computes the log of the sum over a set's keys of exp(q k^T * scale), natural log; -infinity for an empty set. So a
@@ -232,6 +248,8 @@ class Ops {
   virtual void do_attention(std::span<const AttentionCall> calls, const HeadShape& heads) = 0;
   virtual void do_copy_kv(std::span<const KvCopy> copies, const HeadShape& heads) = 0;
   virtual void do_round_kv(std::span<const KvCopy> copies, const KvRounding& rounding, const HeadShape& heads) = 0;
+  virtual void do_pack_kv(std::span<const KvPacking> rows, const KvRounding& rounding, const HeadShape& heads) = 0;
+  virtual void do_unpack_kv(std::span<const KvPacking> rows, const KvRounding& rounding, const HeadShape& heads) = 0;
   virtual void do_decode_attention(std::span<const DecodeCall> calls, const HeadShape& heads) = 0;
   virtual void do_attention_lse(const LseCall& call, const HeadShape& heads) = 0;
   virtual void do_row_angles(ConstRows a, ConstRows b, std::span<double> angles) = 0;

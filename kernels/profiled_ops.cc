@@ -124,12 +124,29 @@ double ProfiledOps::moved_bytes(std::span<const KvCopy> copies, const HeadShape&
   return 4.0 * activation_bytes(n_rows * heads.kv_dim());
 }
 
+double ProfiledOps::moved_bytes(std::span<const KvPacking> rows, const HeadShape& heads) const {
+  double bytes = 0.0;
+  for (const KvPacking& some : rows) {
+    bytes += 2.0 * activation_bytes(some.n_rows * heads.kv_dim()) +
+             static_cast<double>(some.n_rows * some.packed.row_heads * some.packed.head_bytes);
+  }
+  return bytes;
+}
+
 void ProfiledOps::do_copy_kv(std::span<const KvCopy> copies, const HeadShape& heads) {
   time("copy_kv", {.bytes = moved_bytes(copies, heads)}, [&] { ops_.copy_kv(copies, heads); });
 }
 
 void ProfiledOps::do_round_kv(std::span<const KvCopy> copies, const KvRounding& rounding, const HeadShape& heads) {
   time("round_kv", {.bytes = moved_bytes(copies, heads)}, [&] { ops_.round_kv(copies, rounding, heads); });
+}
+
+void ProfiledOps::do_pack_kv(std::span<const KvPacking> rows, const KvRounding& rounding, const HeadShape& heads) {
+  time("pack_kv", {.bytes = moved_bytes(rows, heads)}, [&] { ops_.pack_kv(rows, rounding, heads); });
+}
+
+void ProfiledOps::do_unpack_kv(std::span<const KvPacking> rows, const KvRounding& rounding, const HeadShape& heads) {
+  time("unpack_kv", {.bytes = moved_bytes(rows, heads)}, [&] { ops_.unpack_kv(rows, rounding, heads); });
 }
 
 void ProfiledOps::do_decode_attention(std::span<const DecodeCall> calls, const HeadShape& heads) {

@@ -55,6 +55,8 @@ class ProfiledOps final : public Ops {
   void do_attention(std::span<const AttentionCall> calls, const HeadShape& heads) override;
   void do_copy_kv(std::span<const KvCopy> copies, const HeadShape& heads) override;
   void do_round_kv(std::span<const KvCopy> copies, const KvRounding& rounding, const HeadShape& heads) override;
+  void do_pack_kv(std::span<const KvPacking> rows, const KvRounding& rounding, const HeadShape& heads) override;
+  void do_unpack_kv(std::span<const KvPacking> rows, const KvRounding& rounding, const HeadShape& heads) override;
   void do_decode_attention(std::span<const DecodeCall> calls, const HeadShape& heads) override;
   void do_attention_lse(const LseCall& call, const HeadShape& heads) override;
   void do_row_angles(ConstRows a, ConstRows b, std::span<double> angles) override;
@@ -72,6 +74,7 @@ class ProfiledOps final : public Ops {
   void read_marks();
   double activation_bytes(int64_t count) const;
   double moved_bytes(std::span<const KvCopy> copies, const HeadShape& heads) const;
+  double moved_bytes(std::span<const KvPacking> rows, const HeadShape& heads) const;
 
   Ops& ops_;
   std::map<std::string, OperationProfile> operations_;

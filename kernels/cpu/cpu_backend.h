@@ -91,6 +91,10 @@ class CpuBackend : public kernels::Device, public kernels::Ops {
   void do_copy_kv(std::span<const kernels::KvCopy> copies, const kernels::HeadShape& heads) override;
   void do_round_kv(std::span<const kernels::KvCopy> copies, const kernels::KvRounding& rounding,
                    const kernels::HeadShape& heads) override;
+  void do_pack_kv(std::span<const kernels::KvPacking> rows, const kernels::KvRounding& rounding,
+                  const kernels::HeadShape& heads) override;
+  void do_unpack_kv(std::span<const kernels::KvPacking> rows, const kernels::KvRounding& rounding,
+                    const kernels::HeadShape& heads) override;
   void do_decode_attention(std::span<const kernels::DecodeCall> calls, const kernels::HeadShape& heads) override;
   void do_attention_lse(const kernels::LseCall& call, const kernels::HeadShape& heads) override;
   void do_row_angles(kernels::ConstRows a, kernels::ConstRows b, std::span<double> angles) override;

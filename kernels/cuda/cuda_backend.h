@@ -32,7 +32,7 @@ class Staging;
 int64_t token_nll_bytes(int64_t vocab);
 int64_t attention_lse_bytes(const kernels::HeadShape& heads);
 
-// Operations are defined in a file each, of their name.
+// Operations are defined in a file each, of their name; what packs keys and values beside what rounds them.
 class CudaBackend final : public kernels::Device, public kernels::Ops {
  public:
   explicit CudaBackend(const CudaOptions& options);
@@ -101,6 +101,10 @@ class CudaBackend final : public kernels::Device, public kernels::Ops {
   void do_copy_kv(std::span<const kernels::KvCopy> copies, const kernels::HeadShape& heads) override;
   void do_round_kv(std::span<const kernels::KvCopy> copies, const kernels::KvRounding& rounding,
                    const kernels::HeadShape& heads) override;
+  void do_pack_kv(std::span<const kernels::KvPacking> rows, const kernels::KvRounding& rounding,
+                  const kernels::HeadShape& heads) override;
+  void do_unpack_kv(std::span<const kernels::KvPacking> rows, const kernels::KvRounding& rounding,
+                    const kernels::HeadShape& heads) override;
   void do_decode_attention(std::span<const kernels::DecodeCall> calls, const kernels::HeadShape& heads) override;
   void do_attention_lse(const kernels::LseCall& call, const kernels::HeadShape& heads) override;
   void do_row_angles(kernels::ConstRows a, kernels::ConstRows b, std::span<double> angles) override;

@@ -2,12 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
 #include <memory>
 #include <set>
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "kernels/tile.h"
 #include "pipeline/engine/forward.h"
 #include "pipeline/engine/generation_prefill.h"
 #include "pipeline/engine/kv_cache.h"
@@ -32,9 +32,23 @@ std::vector<int64_t> first_new_rows(std::span<const GenerationRequest> requests)
   return rows;
 }
 
+// Slots of all packed caches of the layer that has the most.
+int64_t most_packed_slots(const kernels::Ops& ops, std::span<const GenerationRequest> requests) {
+  int64_t most = 0;
+  for (std::size_t layer = 0; layer < requests.front().windows.size(); ++layer) {
+    int64_t n_slots = 0;
+    for (const GenerationRequest& request : requests) {
+      if (request.windows[layer].has_rounded_keys()) n_slots += cache_slots(ops, request, static_cast<int64_t>(layer));
+    }
+    most = std::max(most, n_slots);
+  }
+  return most;
+}
+
 // Every buffer of a stack of single rows.
 struct StackBuffers {
-  StackBuffers(const kernels::Ops& ops, const model::ModelConfig& config, int64_t n_rows)
+  StackBuffers(const kernels::Ops& ops, const model::ModelConfig& config, std::span<const GenerationRequest> requests,
+               int64_t n_rows)
       : list(ops, config),
         positions(list.integers(n_rows, "the new rows' positions")),
         tokens(list.integers(n_rows, "new tokens")),
@@ -42,7 +56,8 @@ struct StackBuffers {
         normed(list.hidden(Forward::normed_rows(ops, n_rows), "the final rows")),
         q(list.queries(n_rows, "the new rows' queries")),
         attention(list.queries(n_rows, "attention's output")),
-        kv(list.keys(n_rows, "the new rows' keys and values")) {}
+        kv(list.keys(n_rows, "the new rows' keys and values")),
+        unpacked(list.keys(most_packed_slots(ops, requests), "a layer's unpacked keys and values")) {}
 
   PassBuffers list;
   PassBuffers::IntegersId positions;
@@ -50,7 +65,8 @@ struct StackBuffers {
   PassBuffers::RowsId stack;       // residual
   PassBuffers::RowsId normed;      // a chunk of the rows that leave the last layer
   PassBuffers::RowsId q, attention;
-  PassBuffers::KeysId kv;  // on their way to the caches
+  PassBuffers::KeysId kv;        // on their way to the caches
+  PassBuffers::KeysId unpacked;  // what attention reads of the packed caches of one layer, layer after layer
 };
 
 class Generation {
@@ -103,7 +119,7 @@ int64_t Generation::predicted_bytes(const kernels::Ops& ops, const model::ModelC
                                     std::span<const GenerationRequest> requests) {
   const int64_t most_rows = RowPlaces::natural(ops.device().row_tile()).most_rows(first_new_rows(requests));
   int64_t bytes = Forward::predicted_bytes(ops, config, turned_sequences(requests), longest_rows(requests)) +
-                  StackBuffers(ops, config, most_rows).list.size_bytes() +
+                  StackBuffers(ops, config, requests, most_rows).list.size_bytes() +
                   Prefill::predicted_bytes(ops, config, requests);
   for (const GenerationRequest& request : requests) bytes += SequenceCache::predicted_bytes(ops, config, request);
   return bytes;
@@ -118,7 +134,7 @@ Generation::Generation(kernels::Ops& ops, const model::ModelConfig& config, mode
       forward_(ops, config, weights, turned_sequences(requests)),
       // A row that is alone has the place of its position.
       places_(requests.size() > 1 ? RowPlaces(ops, config, weights) : RowPlaces::natural(ops.device().row_tile())),
-      buffers_(ops, config, places_.most_rows(first_new_rows(requests))) {
+      buffers_(ops, config, requests, places_.most_rows(first_new_rows(requests))) {
   report_.texts.resize(requests.size());
   buffers_.list.allocate(ops);
 }
@@ -217,23 +233,23 @@ void Generation::decode_layer(int64_t layer, int64_t n_rows) {
   for (const int32_t rope : ropes) {
     forward_.decoder.attention_input(weights, stack, forward_.rotary.angles(at(buffers_.positions), rope),
                                      at(buffers_.kv), q);
-    std::map<KvType, std::vector<kernels::KvCopy>> copies;
+    CacheMoves moves;
+    kernels::KvSpan unpacked = at(buffers_.unpacked);
     std::vector<kernels::DecodeCall> calls;
     for (const Sequence* sequence : active_) {
       if (rope_of(setting_of(sequence), weights) != rope) continue;
-      const kernels::KvCache cache = sequence->cache->layer(layer);
-      copies[setting_of(sequence).kv].push_back(
-          {at(buffers_.kv), sequence->at, cache.kv, cache.slot(sequence->row), 1});
-      calls.push_back({q.slice(sequence->at, 1), attention.slice(sequence->at, 1), sequence->row, cache,
+      const LayerCache& cache = sequence->cache->layer(layer);
+      moves.store(cache, sequence->row, sequence->row + 1, at(buffers_.kv), sequence->row - sequence->at);
+      kernels::KvSpan slots = cache.kv;
+      if (cache.is_packed()) {
+        slots = unpacked.slice(0, cache.packed.n_rows);
+        unpacked = unpacked.from(slots.n_rows);
+        moves.load_slots(cache, kernels::round_up(sequence->row + 1, ops_.device().row_tile()), slots);
+      }
+      calls.push_back({q.slice(sequence->at, 1), attention.slice(sequence->at, 1), sequence->row, cache.over(slots),
                        setting_of(sequence).window, weights.sink_logits});
     }
-    for (const auto& [type, of_type] : copies) {
-      if (type == KvType::kStored) {
-        ops_.copy_kv(of_type, config_.heads);
-      } else {
-        ops_.round_kv(of_type, config_.kv_rounding(type, layer), config_.heads);
-      }
-    }
+    moves.run(ops_, config_, layer);
     ops_.decode_attention(calls, config_.heads);
   }
   forward_.decoder.finish(weights, attention, stack);

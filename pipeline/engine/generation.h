@@ -1,6 +1,6 @@
 // Greedy generation with the cache that a model would be served with: a layer with full attention keeps the keys
 // and values of all rows, a windowed one those of its window and of the sinks, in memory of that size. What a layer
-// with a type of keys and values keeps is rounded to it, in memory of the backend's own type.
+// with a type of keys and values keeps is packed in it, and unpacked one layer at a time to be read.
 //
 // Arithmetic is the sweep's: on a CPU a generated token is, bit for bit, the argmax of the sweep over the same tokens.
 // What one sequence gives does not depend on those that are generated beside it.
@@ -35,7 +35,7 @@ struct GenerationRequest {
 struct Generated {
   std::vector<int32_t> tokens;  // the stop token, if any, is the last
   bool stopped = false;         // by a stop token; else max_new_tokens was reached
-  int64_t cache_bytes = 0;      // keys and values of all layers: SequenceCache::kept_bytes()
+  int64_t cache_bytes = 0;      // keys and values of all layers, as allocated
 };
 
 struct GenerationReport {

@@ -22,13 +22,23 @@ const kernels::Window& window_of(const GenerationRequest& request, int64_t layer
 // Whether the prompt has rows that see everything although new tokens do not.
 bool sees_all_at_first(const kernels::Window& window) { return !kernels::is_windowed(window, 0); }
 
-// Rows of keys that the layer's cache has no room for while a chunk is computed.
+// Whether keys are computed in the layer's cache itself, which has room for all of them.
+bool is_in_place(const CacheShape& shape, bool is_packed) { return !shape.forgets && !is_packed; }
+
+// Whether the keys of all the prompt's rows are there for a chunk: in the cache, or beside one that is packed or has
+// room for fewer.
+bool holds_all(const CacheShape& shape, const kernels::Window& window) {
+  return !shape.forgets || sees_all_at_first(window);
+}
+
+// Rows of keys that are not in the layer's cache while a chunk is computed.
 int64_t outside_rows(const kernels::Ops& ops, const GenerationRequest& request, int64_t layer) {
-  if (!cache_shape(request, layer).forgets) return 0;
+  const CacheShape shape = cache_shape(request, layer);
+  if (is_in_place(shape, request.windows[static_cast<std::size_t>(layer)].has_rounded_keys())) return 0;
   const int64_t tile = ops.device().row_tile();
   const int64_t whole = padded_rows(request, tile);
   const kernels::Window& window = window_of(request, layer);
-  if (sees_all_at_first(window)) return whole;
+  if (holds_all(shape, window)) return whole;
   const int64_t chunk = round_up(window.sinks, tile) + round_up(window.keys, tile) + tile + ops.device().chunk_rows();
   return std::min(whole, chunk);
 }
@@ -139,7 +149,6 @@ void Prefill::run_prompt(const Prompt& prompt, int64_t layer, const model::Layer
   for (int64_t row = 0; row < prompt.padded_rows; row += forward_.ops.device().chunk_rows()) {
     const Chunk chunk = place_chunk(prompt, layer, row);
     run_chunk(prompt, chunk, layer, weights);
-    keep(prompt, chunk, layer);
   }
 }
 
@@ -147,14 +156,11 @@ void Prefill::run_prompt(const Prompt& prompt, int64_t layer, const model::Layer
 Prefill::Chunk Prefill::place_chunk(const Prompt& prompt, int64_t layer, int64_t first_row) {
   const kernels::Ops& ops = forward_.ops;
   const kernels::Window& window = window_of(*prompt.request, layer);
-  const kernels::KvCache cache = prompt.cache->layer(layer);
+  const LayerCache& cache = prompt.cache->layer(layer);
   Chunk chunk{first_row, std::min(first_row + ops.device().chunk_rows(), prompt.padded_rows), {}, {}};
-  if (!prompt.cache->shape(layer).forgets) {
-    chunk.own = {cache.kv.slice(0, chunk.end_row), 0};
-    return chunk;
-  }
-  if (sees_all_at_first(window)) {
-    chunk.own = {at(buffers_.keys).slice(0, chunk.end_row), 0};
+  if (holds_all(cache.shape, window)) {
+    const kernels::KvSpan keys = is_in_place(cache.shape, cache.is_packed()) ? cache.kv : at(buffers_.keys);
+    chunk.own = {keys.slice(0, chunk.end_row), 0};
     return chunk;
   }
   const int64_t sink_rows = round_up(window.sinks, ops.device().row_tile());
@@ -165,17 +171,19 @@ Prefill::Chunk Prefill::place_chunk(const Prompt& prompt, int64_t layer, int64_t
     chunk.prefix = {at(buffers_.keys).slice(0, sink_rows), 0};
   }
   chunk.own = {at(buffers_.keys).slice(chunk.prefix.n_rows(), chunk.end_row - first_seen), first_seen};
-  load_seen(cache, window, chunk);
+  load_seen(prompt, chunk, layer);
   return chunk;
 }
 
-void Prefill::load_seen(const kernels::KvCache& cache, const kernels::Window& window, const Chunk& chunk) {
-  std::vector<kernels::KvCopy> copies;
+void Prefill::load_seen(const Prompt& prompt, const Chunk& chunk, int64_t layer) {
+  const kernels::Window& window = window_of(*prompt.request, layer);
+  const LayerCache& cache = prompt.cache->layer(layer);
   const int64_t end = chunk.first_row;
-  const bool has_prefix = chunk.own.first_row > 0;
-  load_rows(cache, 0, std::min(window.sinks, end), has_prefix ? chunk.prefix : chunk.own, copies);
-  load_rows(cache, std::max(window.sinks, kernels::window_start(window, end)), end, chunk.own, copies);
-  forward_.ops.copy_kv(copies, forward_.config.heads);
+  const kernels::KvRows& of_sinks = chunk.own.first_row > 0 ? chunk.prefix : chunk.own;
+  CacheMoves moves;
+  moves.load(cache, 0, std::min(window.sinks, end), of_sinks.kv, of_sinks.first_row);
+  moves.load(cache, std::max(window.sinks, kernels::window_start(window, end)), end, chunk.own.kv, chunk.own.first_row);
+  moves.run(forward_.ops, forward_.config, layer);
 }
 
 void Prefill::run_chunk(const Prompt& prompt, const Chunk& chunk, int64_t layer, const model::LayerWeights& weights) {
@@ -192,6 +200,8 @@ void Prefill::run_chunk(const Prompt& prompt, const Chunk& chunk, int64_t layer,
   const auto of_chunk = [&](PassBuffers::RowsId buffer) { return at(buffer).slice(0, chunk.end_row - first_row); };
   forward_.decoder.attention_input(weights, residual(), angles.from(first_row), kv,
                                    is_last ? kernels::Rows{} : of_chunk(buffers_.q));
+  // A packed cache gets what was computed, and rounds it as it is rounded here.
+  keep(prompt, chunk, layer);
   if (setting.has_rounded_keys()) {
     const kernels::KvCopy in_place{kv, 0, kv, 0, chunk.end_row - chunk.first_row};
     ops.round_kv(std::span(&in_place, 1), config.kv_rounding(setting.kv, layer), config.heads);
@@ -215,20 +225,21 @@ void Prefill::run_chunk(const Prompt& prompt, const Chunk& chunk, int64_t layer,
   forward_.decoder.finish(weights, call.out, residual());
 }
 
-// Brings the rows of a chunk that will be seen again into a cache that keeps some only.
+// Brings the rows of a chunk that will be seen again into a cache that is packed or keeps some only.
 void Prefill::keep(const Prompt& prompt, const Chunk& chunk, int64_t layer) {
-  const CacheShape& shape = prompt.cache->shape(layer);
-  if (!shape.forgets) return;
-  // Where the chunk's keys lie behind those of all rows before, once at the end is enough.
-  const bool is_whole = sees_all_at_first(window_of(*prompt.request, layer));
+  const LayerCache& cache = prompt.cache->layer(layer);
+  const CacheShape& shape = cache.shape;
+  if (is_in_place(shape, cache.is_packed())) return;
+  // Where the chunk's keys lie, as they were computed, behind those of all rows before, once at the end is enough.
+  const bool is_whole = !cache.is_packed() && sees_all_at_first(window_of(*prompt.request, layer));
   if (is_whole && chunk.end_row < prompt.padded_rows) return;
   const int64_t first_row = is_whole ? 0 : chunk.first_row;
   const int64_t end_row = std::min(chunk.end_row, prompt.n_rows);
-  const kernels::KvCache cache = prompt.cache->layer(layer);
-  std::vector<kernels::KvCopy> copies;
-  store_rows(cache, first_row, std::min(shape.n_sinks, end_row), chunk.own, copies);
-  store_rows(cache, std::max({first_row, shape.n_sinks, end_row - shape.n_ring}), end_row, chunk.own, copies);
-  forward_.ops.copy_kv(copies, forward_.config.heads);
+  CacheMoves moves;
+  moves.store(cache, first_row, std::min(shape.n_sinks, end_row), chunk.own.kv, chunk.own.first_row);
+  moves.store(cache, std::max({first_row, shape.n_sinks, end_row - shape.n_ring}), end_row, chunk.own.kv,
+              chunk.own.first_row);
+  moves.run(forward_.ops, forward_.config, layer);
 }
 
 }  // namespace winnow::engine

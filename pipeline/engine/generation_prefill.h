@@ -29,8 +29,9 @@ struct PrefillBuffers {
 };
 
 // Some prompts, layer after layer. Within a layer a prompt goes in chunks of rows, so that a windowed layer holds the
-// keys of its window, of the sinks and of one chunk, never of the whole prompt; with tail rows, whose prompt sees
-// everything, one layer at a time does.
+// keys of its window, of the sinks and of one chunk, never of the whole prompt. One layer at a time does where the
+// cache cannot be computed in: with tail rows, whose prompt sees everything, and in a layer with full attention whose
+// cache is packed.
 class Prefill {
  public:
   Prefill(Forward& forward, std::span<const GenerationRequest> requests, std::span<const SequenceCache* const> caches);
@@ -67,7 +68,7 @@ class Prefill {
   void run_prompt(const Prompt& prompt, int64_t layer, const model::LayerWeights& weights);
   void run_chunk(const Prompt& prompt, const Chunk& chunk, int64_t layer, const model::LayerWeights& weights);
   Chunk place_chunk(const Prompt& prompt, int64_t layer, int64_t first_row);
-  void load_seen(const kernels::KvCache& cache, const kernels::Window& window, const Chunk& chunk);
+  void load_seen(const Prompt& prompt, const Chunk& chunk, int64_t layer);
   void keep(const Prompt& prompt, const Chunk& chunk, int64_t layer);
   auto at(auto buffer) const { return buffers_.list.at(buffer); }
 

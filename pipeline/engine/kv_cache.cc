@@ -8,16 +8,25 @@ namespace winnow::engine {
 
 namespace {
 
-int64_t padded_rows(const kernels::Ops& ops, const CacheShape& shape) {
-  return kernels::round_up(shape.rows(), ops.device().row_tile());
+KvType type_of(const GenerationRequest& request, int64_t layer) {
+  return request.windows[static_cast<std::size_t>(layer)].kv;
+}
+
+int64_t layer_bytes(const kernels::Ops& ops, const model::ModelConfig& config, const GenerationRequest& request,
+                    int64_t layer) {
+  const KvType type = type_of(request, layer);
+  const int64_t n_slots = cache_slots(ops, request, layer);
+  return type == KvType::kStored ? ops.device().kv_bytes(n_slots, config.heads)
+                                 : kernels::packed_kv_bytes(type, n_slots, config.heads);
 }
 
 // Calls body(row, slot, n) for ranges of rows that lie one after another in the cache too.
 template <typename Body>
-void for_ranges(const kernels::KvCache& cache, int64_t begin, int64_t end, Body body) {
+void for_ranges(const LayerCache& cache, int64_t begin, int64_t end, Body body) {
+  const kernels::KvCache slots = cache.over({});
   while (begin < end) {
-    const int64_t slot = cache.slot(begin);
-    const int64_t border = begin < cache.n_sinks ? cache.n_sinks : cache.n_sinks + cache.n_ring;
+    const int64_t slot = slots.slot(begin);
+    const int64_t border = begin < slots.n_sinks ? slots.n_sinks : slots.n_sinks + slots.n_ring;
     const int64_t n = std::min(end - begin, border - slot);
     body(begin, slot, n);
     begin += n;
@@ -36,51 +45,64 @@ CacheShape cache_shape(const GenerationRequest& request, int64_t layer) {
   return {window.sinks, window.keys, true};
 }
 
+int64_t cache_slots(const kernels::Ops& ops, const GenerationRequest& request, int64_t layer) {
+  return kernels::round_up(cache_shape(request, layer).rows(), ops.device().row_tile());
+}
+
 SequenceCache::SequenceCache(kernels::Ops& ops, const model::ModelConfig& config, const GenerationRequest& request) {
   memory_ = ops.device().allocate(predicted_bytes(ops, config, request), "a sequence's keys and values");
-  kernels::KvSpan rest = ops.device().kv_span(memory_->bytes(), config.heads);
+  std::span<std::byte> rest = memory_->bytes();
   for (int64_t layer = 0; layer < config.n_layers; ++layer) {
-    const CacheShape shape = cache_shape(request, layer);
-    const int64_t n_rows = padded_rows(ops, shape);
-    const KvType type = request.windows[static_cast<std::size_t>(layer)].kv;
-    const int64_t kept = type == KvType::kStored
-                             ? ops.device().kv_bytes(n_rows, config.heads)
-                             : 2 * n_rows * config.heads.n_kv_heads * kv_head_bytes(type, config.heads.head_dim, 0);
-    layers_.push_back({shape, rest.slice(0, n_rows), kept});
-    rest = rest.from(n_rows);
+    const auto size = static_cast<std::size_t>(layer_bytes(ops, config, request, layer));
+    const KvType type = type_of(request, layer);
+    LayerCache cache{.shape = cache_shape(request, layer), .kv = {}, .packed = {}};
+    if (type == KvType::kStored) {
+      cache.kv = ops.device().kv_span(rest.first(size), config.heads);
+    } else {
+      cache.packed = kernels::packed_kv(rest.first(size), type, cache_slots(ops, request, layer), config.heads);
+    }
+    layers_.push_back(cache);
+    rest = rest.subspan(size);
   }
 }
 
 int64_t SequenceCache::predicted_bytes(const kernels::Ops& ops, const model::ModelConfig& config,
                                        const GenerationRequest& request) {
-  int64_t n_rows = 0;
-  for (int64_t layer = 0; layer < config.n_layers; ++layer) n_rows += padded_rows(ops, cache_shape(request, layer));
-  return ops.device().kv_bytes(n_rows, config.heads);
-}
-
-int64_t SequenceCache::kept_bytes() const {
   int64_t bytes = 0;
-  for (const Layer& layer : layers_) bytes += layer.kept_bytes;
+  for (int64_t layer = 0; layer < config.n_layers; ++layer) bytes += layer_bytes(ops, config, request, layer);
   return bytes;
 }
 
-kernels::KvCache SequenceCache::layer(int64_t layer) const {
-  const Layer& l = layers_[static_cast<std::size_t>(layer)];
-  return {l.kv, l.shape.n_sinks, l.shape.n_ring};
-}
-
-void store_rows(const kernels::KvCache& cache, int64_t begin, int64_t end, const kernels::KvRows& from,
-                std::vector<kernels::KvCopy>& copies) {
+void CacheMoves::store(const LayerCache& cache, int64_t begin, int64_t end, const kernels::KvSpan& from,
+                       int64_t first_row) {
   for_ranges(cache, begin, end, [&](int64_t row, int64_t slot, int64_t n) {
-    copies.push_back({from.kv, row - from.first_row, cache.kv, slot, n});
+    if (cache.is_packed()) {
+      packed_[cache.packed.type].push_back({from, row - first_row, cache.packed, slot, n});
+    } else {
+      copies_.push_back({from, row - first_row, cache.kv, slot, n});
+    }
   });
 }
 
-void load_rows(const kernels::KvCache& cache, int64_t begin, int64_t end, const kernels::KvRows& to,
-               std::vector<kernels::KvCopy>& copies) {
+void CacheMoves::load(const LayerCache& cache, int64_t begin, int64_t end, const kernels::KvSpan& to,
+                      int64_t first_row) {
   for_ranges(cache, begin, end, [&](int64_t row, int64_t slot, int64_t n) {
-    copies.push_back({cache.kv, slot, to.kv, row - to.first_row, n});
+    if (cache.is_packed()) {
+      unpacked_[cache.packed.type].push_back({to, row - first_row, cache.packed, slot, n});
+    } else {
+      copies_.push_back({cache.kv, slot, to, row - first_row, n});
+    }
   });
+}
+
+void CacheMoves::load_slots(const LayerCache& cache, int64_t n_slots, const kernels::KvSpan& to) {
+  unpacked_[cache.packed.type].push_back({to, 0, cache.packed, 0, std::min(n_slots, cache.packed.n_rows)});
+}
+
+void CacheMoves::run(kernels::Ops& ops, const model::ModelConfig& config, int64_t layer) const {
+  if (!copies_.empty()) ops.copy_kv(copies_, config.heads);
+  for (const auto& [type, rows] : packed_) ops.pack_kv(rows, config.kv_rounding(type, layer), config.heads);
+  for (const auto& [type, rows] : unpacked_) ops.unpack_kv(rows, config.kv_rounding(type, layer), config.heads);
 }
 
 }  // namespace winnow::engine

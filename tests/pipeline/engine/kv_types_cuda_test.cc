@@ -1,14 +1,16 @@
 // Plans with types of keys and values on the GPU: the figures of one do not depend on the base beside which it is
-// measured, which a search changes from round to round. Skipped where there is no GPU.
+// measured, which a search changes from round to round; texts from packed caches. Skipped where there is no GPU.
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <string>
 #include <vector>
 
 #include "kernels/cuda/cuda.h"
 #include "model/weights.h"
 #include "pipeline/engine/cached_prefix.h"
+#include "pipeline/engine/generation.h"
 #include "tests/small_model.h"
 
 namespace winnow::engine {
@@ -80,6 +82,59 @@ TEST(KvTypesCuda, FiguresDoNotDependOnTheBase) {
       }
       request.prefix = nullptr;
     }
+  }
+}
+
+// Texts from packed caches, of prompts that take one chunk and more, do not depend on their company and follow the
+// sweep, and the caches take what their types say.
+TEST(KvTypesCuda, GeneratesFromPackedCaches) {
+  if (cuda::cuda_device_count() == 0) GTEST_SKIP() << "no CUDA device answers";
+  const Model model({.n_layers = kLayers, .hidden = 256, .head_dim = 64, .seed = 7});
+  constexpr int64_t kNew = 24;
+  const auto of_window = [](int64_t keys, int64_t sinks, KvType type) {
+    return LayerWindow{.window = {.keys = keys, .sinks = sinks}, .kv = type};
+  };
+  const auto all = [](KvType type) { return LayerWindow{.window = kernels::full_attention(), .kv = type}; };
+  const std::vector<LayerWindows> plans = {
+      {all(KvType::kInt8), all(KvType::kFp8), all(KvType::kInt4), all(KvType::kStored)},
+      {of_window(96, 4, KvType::kInt4), all(KvType::kInt8), of_window(200, 0, KvType::kFp8),
+       of_window(70, 2, KvType::kInt8)},
+      LayerWindows(kLayers, all(KvType::kStored))};
+  const int64_t lengths[] = {9000, 300, 700, 128, 1000, 129, 33};
+  for (const auto attention : {cuda::CudaOptions::Attention::kAuto, cuda::CudaOptions::Attention::kBuiltin}) {
+    const auto ops = cuda::make_cuda_backend({.device = 0, .attention = attention});
+    model::ModelWeights weights(model.config, *model.checkpoint, *ops);
+    std::vector<std::vector<int32_t>> prompts;
+    std::vector<GenerationRequest> requests;
+    for (const int64_t n : lengths) prompts.push_back(random_tokens(n, 128, static_cast<uint32_t>(n)));
+    for (std::size_t i = 0; i < prompts.size(); ++i) {
+      for (const LayerWindows& plan : plans) requests.push_back({prompts[i], plan, kNew, std::to_string(i)});
+    }
+    generate(*ops, model.config, weights, std::span(requests).first(1), {}, {});  // what operations keep for themselves
+    const int64_t before = ops->device().allocated_bytes();
+    ops->device().reset_peak();
+    const GenerationReport together = generate(*ops, model.config, weights, requests, {}, {});
+    EXPECT_LE(ops->device().peak_allocated_bytes() - before, predict_generation_bytes(model.config, *ops, requests));
+    int64_t n_hits = 0;
+    for (std::size_t r = 0; r < requests.size(); ++r) {
+      const Generated& text = together.texts[r];
+      ASSERT_EQ(text.tokens.size(), static_cast<std::size_t>(kNew));
+      const GenerationReport alone = generate(*ops, model.config, weights, std::span(&requests[r], 1), {}, {});
+      EXPECT_EQ(alone.texts[0].tokens, text.tokens) << "request " << r;
+      std::vector<int32_t> tokens(requests[r].prompt.begin(), requests[r].prompt.end());
+      tokens.insert(tokens.end(), text.tokens.begin(), text.tokens.end());
+      const SweepRequest pass{.tokens = tokens,
+                              .answer_start = static_cast<int64_t>(requests[r].prompt.size()),
+                              .base = requests[r].windows,
+                              .variants = {}};
+      n_hits += std::lround(sweep(*ops, model.config, weights, pass, {}).base.token_accuracy * kNew);
+      if (r % 3 != 0) continue;
+      // Halves of bfloat16, a quarter with scales, and all of it.
+      const int64_t plain = together.texts[r + 2].cache_bytes / kLayers;
+      EXPECT_EQ(text.cache_bytes, plain * 68 / 128 + plain / 2 + plain * 36 / 128 + plain);
+    }
+    // Attention of single rows adds up in another order: bfloat16 may decide a close race otherwise.
+    EXPECT_GE(n_hits, static_cast<int64_t>(requests.size()) * kNew * 95 / 100);
   }
 }
 

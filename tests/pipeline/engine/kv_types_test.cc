@@ -146,7 +146,7 @@ TEST(KvTypes, APrefixIsReadRoundedByWhoeverHasAType) {
 }
 
 // Each text is what the sweep with the same types would choose, and some are not what one without types would.
-TEST(KvTypes, GeneratesFromARoundedCache) {
+TEST(KvTypes, GeneratesFromPackedCaches) {
   const Model model({.n_layers = 3, .seed = 5});
   const auto ops = cpu::make_cpu_backend({.n_threads = 2});
   model::ModelWeights weights(model.config, *model.checkpoint, *ops);
@@ -183,6 +183,90 @@ TEST(KvTypes, GeneratesFromARoundedCache) {
   EXPECT_EQ(report.texts[0].cache_bytes, (padded(22) + padded(189)) * of_int4 + padded(189) * of_fp8);
   requests[0].windows[0].kv_first_row = 150;
   EXPECT_THROW(generate(*ops, model.config, weights, requests, {}, {}), Error);
+}
+
+// Prompts of several chunks, whose rows a ring forgets before the text begins; caches with and without room for all.
+TEST(KvTypes, EveryTokenOfALongPromptIsTheArgmaxOfTheSweep) {
+  const Model model({.n_layers = 4, .head_dim = 40, .seed = 5});
+  const auto ops = cpu::make_cpu_backend({.n_threads = 1});
+  model::ModelWeights weights(model.config, *model.checkpoint, *ops);
+  const int64_t n_prompt = 4 * ops->device().chunk_rows() + 37;
+  const auto prompt = random_tokens(n_prompt, 128, 11);
+  const auto of_window = [](KvType type, int64_t keys, int64_t sinks, int64_t first_row = 0) {
+    return with_type(type, 0, {keys, sinks, first_row, kernels::kNoLimit});
+  };
+  const std::map<std::string, LayerWindows> plans = {
+      {"types alone",
+       {with_type(KvType::kInt4), with_type(KvType::kInt8), with_type(KvType::kFp8), with_type(KvType::kInt4)}},
+      {"rings",
+       {of_window(KvType::kInt4, 33, 0), of_window(KvType::kInt8, 70, 90), of_window(KvType::kFp8, 1, 0),
+        of_window(KvType::kStored, 50, 3)}},
+      {"rings of the tail",
+       {of_window(KvType::kFp8, 50, 3, n_prompt - 40), of_window(KvType::kInt4, 64, 0, n_prompt),
+        with_type(KvType::kInt8), of_window(KvType::kInt4, 20, 64)}},
+      {"a ring that is filled by the text", {of_window(KvType::kInt4, n_prompt + 5, 2), {}, {}, {}}},
+  };
+  for (const auto& [name, plan] : plans) {
+    const GenerationRequest request{.prompt = prompt, .windows = plan, .max_new_tokens = 30, .name = name};
+    const std::vector<int32_t> text =
+        generate(*ops, model.config, weights, std::span(&request, 1), {}, {}).texts[0].tokens;
+    std::vector<int32_t> all = prompt;
+    all.insert(all.end(), text.begin(), text.end());
+    SweepRequest pass{.tokens = all, .answer_start = n_prompt, .base = plan, .variants = {}};
+    EXPECT_TRUE(sweep(*ops, model.config, weights, pass, {}).base.exact_match) << name;
+    all.back() = (all.back() + 1) % 128;
+    EXPECT_FALSE(sweep(*ops, model.config, weights, pass, {}).base.exact_match) << name << ": the check can fail";
+  }
+}
+
+// Memory of the backend while the last tokens are decoded, and what the report says of the caches.
+struct DecodingMemory {
+  int64_t bytes = 0;
+  int64_t cache_bytes = 0;
+  int64_t peak_bytes = 0;
+};
+
+DecodingMemory memory_of(const Model& model, std::span<const GenerationRequest> requests) {
+  const auto ops = cpu::make_cpu_backend({.n_threads = 2});
+  model::ModelWeights weights(model.config, *model.checkpoint, *ops);
+  ops->device().reset_peak();
+  const int64_t before = ops->device().allocated_bytes();
+  DecodingMemory memory;
+  const GenerationReport report = generate(*ops, model.config, weights, requests, {}, [&] {
+    memory.bytes = ops->device().allocated_bytes() - before;
+    return false;
+  });
+  for (const Generated& text : report.texts) memory.cache_bytes += text.cache_bytes;
+  memory.peak_bytes = ops->device().peak_allocated_bytes() - before;
+  EXPECT_LE(memory.peak_bytes, predict_generation_bytes(model.config, *ops, requests));
+  EXPECT_GE(memory.peak_bytes, predict_generation_bytes(model.config, *ops, requests) / 2);
+  return memory;
+}
+
+TEST(KvTypes, ACacheTakesWhatItsTypeSays) {
+  const Model model({.n_layers = 8, .n_kv_heads = 2, .head_dim = 64, .seed = 5});
+  const kernels::HeadShape& heads = model.config.heads;
+  const auto first = random_tokens(700, 128, 11);
+  const auto second = random_tokens(300, 128, 12);
+  const auto requests_of = [&](const LayerWindows& windows) {
+    return std::vector<GenerationRequest>{{first, windows, 20, "first"}, {second, windows, 20, "second"}};
+  };
+  const int64_t n_slots = (704 + 64) + 320;  // 719 and 319 rows, in tiles of 64
+  const DecodingMemory plain = memory_of(model, requests_of(LayerWindows(8, {kernels::full_attention()})));
+  EXPECT_EQ(plain.cache_bytes, 8 * n_slots * 2 * heads.kv_dim() * 4);
+  // What attention reads of one layer is there unpacked.
+  const int64_t unpacked = n_slots * 2 * heads.kv_dim() * 4;
+  for (const auto& [type, share] :
+       std::map<KvType, double>{{KvType::kFp8, 64.0 / 256}, {KvType::kInt8, 68.0 / 256}, {KvType::kInt4, 36.0 / 256}}) {
+    const DecodingMemory packed = memory_of(model, requests_of(LayerWindows(8, with_type(type))));
+    EXPECT_EQ(static_cast<double>(packed.cache_bytes), static_cast<double>(plain.cache_bytes) * share);
+    EXPECT_EQ(plain.bytes - packed.bytes, plain.cache_bytes - packed.cache_bytes - unpacked)
+        << kv_type_name(type) << ": the report says what the backend measures";
+    LayerWindows one(8, {kernels::full_attention()});
+    one[3] = with_type(type);
+    const DecodingMemory mixed = memory_of(model, requests_of(one));
+    EXPECT_EQ(plain.cache_bytes - mixed.cache_bytes, (plain.cache_bytes - packed.cache_bytes) / 8);
+  }
 }
 
 TEST(KvTypes, SettingsSayWhichRowsDiffer) {
