@@ -104,7 +104,7 @@ void add_budgets(const run::RunOptions& options, std::vector<plan::Budget> given
     question.budgets.push_back(std::move(budget));
   }
   question.request.alone = question.planner->loss_alone();
-  question.request.prices = question.costs.prices;
+  question.request.pricing = question.costs.pricing;
   question.request.steps = options.steps;
   question.request.beam = options.beam;
   question.request.n_examples = *options.limit;

@@ -1,53 +1,43 @@
 // The best setting of every layer under a budget, exactly. What an engine allocates depends on how many layers have
-// each setting and on nothing else, but not always as a sum over layers (a pool cuts layers into groups): the dynamic
-// programme therefore runs over these numbers, and any price of them will do.
+// each setting and on nothing else. Where it is a sum over layers, the dynamic programme runs over sums of units, of
+// which only those stay that lose less than every smaller one; else it runs over numbers of layers with each setting.
+// Either drops what cannot be as good as a plan that is known by the Lagrangian bound of the sum over layers
+// (Pisinger 1995), for which a search that keeps the most promising few goes before it.
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <optional>
-#include <span>
 #include <vector>
 
+#include "results/plan/pricing.h"
 #include "results/stats/table.h"
 
 namespace winnow::plan {
 
-// Layers with each setting; (settings).
-using Counts = std::vector<int64_t>;
-// Returns the price of such a division of the layers; none where nothing runs it.
-using Price = std::function<std::optional<double>(const Counts&)>;
-
 struct Assignment {
   std::vector<int64_t> setting;  // (layers)
   double loss = 0.0;             // sum over layers, first to last
-  double price = 0.0;
+  double price = 0.0;            // bytes
 };
 
-class Knapsack {
- public:
-  // Returns how many divisions there are of so many layers among so many settings: work and memory grow with it; one
-  // more than can be held where there are more than that.
-  static int64_t n_divisions(int64_t n_layers, int64_t n_settings);
-  // loss (layers, settings) of each layer under each setting, finite. Throws Error(kUsage) where there are too many
-  // divisions of the layers to hold.
-  explicit Knapsack(stats::Table<double> loss);
+// Beginnings of plans that are looked at before a question is given up as too great: some 2 GB.
+inline constexpr int64_t kMostBeginnings = int64_t{1} << 25;
 
-  // The price of every division of all layers; infinite where there is none.
-  using Prices = std::vector<double>;
-  Prices prices(const Price& price) const;
-  // Returns the price of one division of all layers.
-  static double price(const Prices& prices, const Counts& counts);
-  // Returns the least of the prices; infinite where nothing runs any division.
-  static double least(const Prices& prices);
-  // Returns the assignment of the least loss whose price is at most `budget`; ties go to the lower price, then to the
-  // first division in the order of its counts. None where every price is higher.
-  std::optional<Assignment> best(const Prices& prices, double budget) const;
-
- private:
-  stats::Table<double> loss_;
-  std::vector<double> least_loss_;            // by division of all layers, in their order
-  std::vector<std::vector<uint8_t>> choice_;  // by number of layers, then division: setting of the last of them
+// What was found with so many beginnings: the best assignment there is, or the best of those that were seen; none where
+// no assignment that was seen is within the budget.
+struct Found {
+  std::optional<Assignment> best;
+  bool is_exact = true;
 };
+
+// `loss` (layers, settings) of each layer under each setting; infinite where the layer cannot have it. Looks for the
+// assignment of the least loss whose price is at most `budget`; ties go to the lower price, then to the smaller setting
+// in the last layer that differs.
+Found find_best(const stats::Table<double>& loss, const Pricing& pricing, double budget,
+                int64_t most_beginnings = kMostBeginnings);
+// Returns that assignment, none where every price is higher. Throws Error(kUsage) where there is too much to look at.
+std::optional<Assignment> best_assignment(const stats::Table<double>& loss, const Pricing& pricing, double budget);
+// Returns the least price of any division of so many layers, none where nothing runs any. Throws as best_assignment().
+std::optional<double> least_price(int64_t n_layers, const Pricing& pricing);
 
 }  // namespace winnow::plan

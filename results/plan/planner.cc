@@ -21,19 +21,6 @@ constexpr const char* kMethod = "plan";
 
 [[noreturn]] void refuse(const std::string& what) { fail(ExitCode::kUsage, what); }
 
-std::vector<const serving::EngineRow*> rows_of(const Service& service, const std::string& model_type) {
-  const serving::Engine* engine = serving::find_engine(service.engine);
-  return engine == nullptr ? std::vector<const serving::EngineRow*>{} : serving::rows_of(*engine, model_type);
-}
-
-// Whether the engine has one number for all windowed layers of that family.
-bool has_one_window(const Service& service, const std::string& model_type) {
-  if (service.engine == kIdeal) return false;
-  return std::ranges::none_of(rows_of(service, model_type), [](const serving::EngineRow* row) {
-    return row->form == serving::Form::kLayerWindows || row->form == serving::Form::kList;
-  });
-}
-
 std::string engine_title(const Service& service) {
   const serving::Engine* engine = serving::find_engine(service.engine);
   return engine == nullptr ? "an ideal engine" : std::string(engine->title);
@@ -99,8 +86,7 @@ Planner::Planner(const selection::SelectInput& input, uint64_t seed)
     const std::vector<double> means = stats::mean_of_rows(delta_[stats::at(w)], all);
     for (int64_t l = 0; l < m.n_layers(); ++l) loss(l, w) = means[stats::at(l)];
   }
-  loss_alone_ = loss;
-  knapsack_.emplace(std::move(loss));
+  loss_alone_ = std::move(loss);
 }
 
 std::vector<int64_t> Planner::windows() const {
@@ -115,13 +101,25 @@ std::vector<KvType> Planner::kv_types() const {
   return {types.begin(), types.end()};
 }
 
-// The layers that no plan changes: those with a window of their own, and those that were not measured.
-std::vector<int64_t> Planner::fixed_windows() const {
-  std::vector<int64_t> fixed;
-  for (int64_t layer = 0; layer < n_layers_; ++layer) {
-    if (std::ranges::find(layers_, layer) == layers_.end()) fixed.push_back(native_[stats::at(layer)]);
+// Windows are kept as the engine does: kIdeal keeps the sinks besides.
+serving::KvKind Planner::kept(int64_t window, KvType type, const Service& service) const {
+  const bool has_sinks = service.engine == kIdeal && window > 0;
+  return {.window = window + (has_sinks ? sinks_ : 0), .type = type};
+}
+
+Pricing Planner::pricing_of(const Service& service) const {
+  std::vector<serving::KvKind> settings;
+  for (std::size_t s = 0; s < kv_.size(); ++s) {
+    settings.push_back(kept(s < windows_.size() ? windows_[s] : 0, kv_[s], service));
   }
-  return fixed;
+  // The layers that no plan changes: those with a window of their own, and those that were not measured.
+  std::vector<serving::KvKind> fixed;
+  for (int64_t layer = 0; layer < n_layers_; ++layer) {
+    if (std::ranges::find(layers_, layer) != layers_.end()) continue;
+    fixed.push_back(kept(native_[stats::at(layer)], KvType::kStored, service));
+  }
+  const EngineRules rules = rules_of(service, input_.results.provenance.text("model_type"));
+  return {service, rules, std::move(settings), fixed};
 }
 
 void Planner::check_engine(const Service& service) const {
@@ -159,59 +157,26 @@ void Planner::check_engine(const Service& service) const {
   }
 }
 
-Planner::Rules Planner::rules_of(const Service& service) const {
-  const std::string model_type = input_.results.provenance.text("model_type");
-  const std::vector<const serving::EngineRow*> rows = rows_of(service, model_type);
-  const auto needs = [](const serving::EngineRow* row) { return row->limits.needs_full; };
-  return {.engine = serving::find_engine(service.engine),
-          .needs_full = !rows.empty() && std::ranges::all_of(rows, needs),
-          .has_one_window = has_one_window(service, model_type)};
-}
-
-std::optional<double> Planner::bytes_of(std::vector<int64_t> windows, std::span<const KvType> kv,
-                                        const Service& service, const Rules& rules) const {
-  if (rules.engine != nullptr && !serving::kv_obstacle(*rules.engine, kv).empty()) return std::nullopt;
-  std::set<int64_t> sizes(windows.begin(), windows.end());
-  if (rules.needs_full && !sizes.contains(0)) return std::nullopt;
-  sizes.erase(0);
-  if (rules.has_one_window && sizes.size() > 1) return std::nullopt;
-  if (rules.engine != nullptr) {
-    return serving::kv_allocation(rules.engine->name, windows, service.shape, service.demand, kv).allocated_bytes;
-  }
-  for (int64_t& window : windows) window += window > 0 ? sinks_ : 0;
-  return serving::kv_allocation(service.engine, windows, service.shape, service.demand, kv).ideal_bytes;
-}
-
 std::optional<double> Planner::allocated_bytes(const Plan& plan, const Service& service) const {
   try {
     check_engine(service);
   } catch (const Error&) {  // it says why; a table of engines has no room for that
     return std::nullopt;
   }
-  return bytes_of(plan.windows, plan.kv, service, rules_of(service));
+  Counts counts(kv_.size(), 0);
+  for (const int64_t setting : plan.settings) ++counts[stats::at(setting)];
+  return pricing_of(service).price(counts);
 }
 
 Planner::Costs Planner::costs(const Service& service) const {
   check_engine(service);
-  const Rules rules = rules_of(service);
-  Costs costs;
-  costs.service = service;
-  costs.has_one_window = rules.has_one_window;
-  const std::vector<int64_t> fixed = fixed_windows();
-  const Price price = [&](const Counts& counts) -> std::optional<double> {
-    std::vector<int64_t> windows = fixed;
-    std::vector<KvType> kv(fixed.size(), KvType::kStored);
-    for (std::size_t s = 0; s < counts.size(); ++s) {
-      windows.insert(windows.end(), stats::at(counts[s]), s < windows_.size() ? windows_[s] : 0);
-      kv.insert(kv.end(), stats::at(counts[s]), kv_[s]);
-    }
-    return bytes_of(std::move(windows), kv, service, rules);
-  };
-  costs.prices = knapsack_->prices(price);
-  costs.least_bytes = Knapsack::least(costs.prices);
-  Counts full(windows_.size() + 1, 0);
-  full.back() = static_cast<int64_t>(layers_.size());
-  costs.full_bytes = price(full).value_or(0.0);
+  Costs costs{.service = service, .pricing = pricing_of(service)};
+  costs.has_one_window = rules_of(service, input_.results.provenance.text("model_type")).has_one_window;
+  const auto n = static_cast<int64_t>(layers_.size());
+  costs.least_bytes = least_price(n, costs.pricing).value_or(std::numeric_limits<double>::infinity());
+  Counts full(kv_.size(), 0);
+  full.back() = n;
+  costs.full_bytes = costs.pricing.price(full).value_or(0.0);
   return costs;
 }
 
@@ -290,13 +255,14 @@ Plan Planner::best(const Costs& costs, double budget, const std::string& flag) c
     refuse(flag + " is more than the " + size(costs.full_bytes) + " that full attention takes" + takes +
            ", so that no layer needs a window; the most that makes sense is 100%");
   }
-  const std::optional<Assignment> found = knapsack_->best(costs.prices, budget);
+  const std::optional<Assignment> found = best_assignment(loss_alone_, costs.pricing, budget);
   if (!found) {
     refuse(flag + " is less than any plan takes" + takes + "; the least is " + size(costs.least_bytes) + ", " +
            std::to_string(static_cast<int64_t>(costs.least_bytes)) + " bytes, of " + size(costs.full_bytes) +
            " with full attention");
   }
   Plan plan;
+  plan.settings = found->setting;
   plan.windows = windows_of(found->setting);
   plan.kv = kv_of(found->setting);
   plan.bytes = found->price;
@@ -318,7 +284,7 @@ std::vector<PlanLook> Planner::settle(const Costs& costs, double budget, double 
     const bool is_window = windows_[s] > 0 && kv_[s] == KvType::kStored;
     if (is_window && windows_[s] < windows_[stats::at(narrowest)]) narrowest = static_cast<int64_t>(s);
   }
-  return plan::settle(shared, costs.prices, budget, confidence, tolerance, narrowest);
+  return plan::settle(shared, costs.pricing, budget, confidence, tolerance, narrowest);
 }
 
 selection::Selection Planner::selection(const Plan& plan, const Costs& costs, const std::string& budget,

@@ -9,25 +9,16 @@
 #include <vector>
 
 #include "results/plan/knapsack.h"
+#include "results/plan/pricing.h"
 #include "results/plan/settling.h"
 #include "results/selection/select_input.h"
 #include "results/selection/selection.h"
-#include "results/serving/engines.h"
 #include "results/serving/kv_allocation.h"
 
 namespace winnow::plan {
 
-// The engine of that name keeps what each window sees, and nothing more.
-inline constexpr const char* kIdeal = "ideal";
-
-// What is to be served, and by what.
-struct Service {
-  std::string engine = kIdeal;  // kIdeal, or a target of serving::engines()
-  serving::KvShape shape;
-  serving::KvDemand demand;
-};
-
 struct Plan {
+  std::vector<int64_t> settings;       // (Planner::layers())
   std::vector<int64_t> windows;        // (n_layers), keys that a layer sees, 0: full attention
   std::vector<KvType> kv;              // (n_layers), types of keys and values; empty: all as computed
   double bytes = 0.0;                  // keys and values, as the engine allocates them
@@ -49,8 +40,8 @@ void describe_memory(const PlannedMemory& memory, selection::Selection& selectio
 
 class Planner {
  public:
-  // Throws Error(kBadData) for a calibration whose deltas are not those of windows against full attention,
-  // Error(kUsage) as Knapsack does. `input` must outlive this.
+  // Throws Error(kBadData) for a calibration whose deltas are not those of windows against full attention.
+  // `input` must outlive this.
   explicit Planner(const selection::SelectInput& input, uint64_t seed = 0);
 
   // Returns the different windows that a layer may have, rising, tokens as they are served; full attention besides.
@@ -72,10 +63,10 @@ class Planner {
   // Returns what a layer keeps under each setting, bytes: no engine's allocation, but in the order of any.
   std::vector<double> bytes_of_settings(const Service& service) const;
 
-  // What every division of the layers takes on an engine.
+  // What divisions of the layers take on an engine.
   struct Costs {
     Service service;
-    Knapsack::Prices prices;
+    Pricing pricing;
     double least_bytes = 0.0;
     double full_bytes = 0.0;      // all layers as the checkpoint has them
     bool has_one_window = false;  // whether all windowed layers of a plan have one window
@@ -84,7 +75,8 @@ class Planner {
   // sinks, the decoding or the positions that were measured.
   Costs costs(const Service& service) const;
   // Returns the plan of the least predicted loss within `budget` bytes. Throws Error(kUsage) for a budget that is less
-  // than any plan takes, or more than full attention takes. `flag` names the budget in messages.
+  // than any plan takes, or more than full attention takes, and as best_assignment() does. `flag` names the budget in
+  // messages.
   Plan best(const Costs& costs, double budget, const std::string& flag) const;
 
   // Returns whether other plans within `budget` could be better than the one of the first examples, look by look; over
@@ -100,16 +92,8 @@ class Planner {
                                  const std::string& origin) const;
 
  private:
-  // What an engine makes of windows and types in single layers of this model.
-  struct Rules {
-    const serving::Engine* engine = nullptr;  // null: kIdeal
-    bool needs_full = false;                  // that one layer at least has full attention
-    bool has_one_window = false;              // all windowed layers have the same
-  };
-  Rules rules_of(const Service& service) const;
-  std::optional<double> bytes_of(std::vector<int64_t> windows, std::span<const KvType> kv, const Service& service,
-                                 const Rules& rules) const;
-  std::vector<int64_t> fixed_windows() const;
+  serving::KvKind kept(int64_t window, KvType type, const Service& service) const;
+  Pricing pricing_of(const Service& service) const;
   void check_engine(const Service& service) const;
   void add_interval(const Assignment& assignment, Plan& plan) const;
 
@@ -123,7 +107,6 @@ class Planner {
   std::vector<int64_t> native_;              // (n_layers), keys of a layer's own window, 0: none
   std::vector<stats::Table<double>> delta_;  // by setting, (examples, measured layers); of full attention 0
   stats::Table<double> loss_alone_;
-  std::optional<Knapsack> knapsack_;  // there once it is made
 };
 
 }  // namespace winnow::plan

@@ -17,10 +17,9 @@
 namespace winnow::plan {
 namespace {
 
-constexpr int64_t kNeighbourhoods = 8;         // sets of layers that a step frees
-constexpr int64_t kPairs = 4 * kCandidates;    // changes of two layers that the model looks at
-constexpr int64_t kQuickDivisions = 2'000;     // of a freed set: some milliseconds
-constexpr int64_t kSolvedDivisions = 100'000;  // of all layers, for each price on a change: a second or two
+constexpr int64_t kNeighbourhoods = 8;       // sets of layers that a step frees
+constexpr int64_t kPairs = 4 * kCandidates;  // changes of two layers that the model looks at
+constexpr int64_t kMostQuick = 1 << 20;      // beginnings of plans that a knapsack of a step looks at: a second
 // Prices on a layer that changes, as quantiles of what single changes gain or cost: from none, which trusts the
 // losses around the plan however far it goes, to one that few changes are worth.
 constexpr std::array<double, 3> kChangeQuantiles = {0.25, 0.5, 0.75};
@@ -74,7 +73,10 @@ class Refiner {
     for (const int64_t setting : plan) ++counts[stats::at(setting)];
     return counts;
   }
-  double price_of(const Settings& plan) const { return Knapsack::price(request_.prices, counts_of(plan)); }
+  double price_of_counts(const Counts& counts) const {
+    return request_.pricing.price(counts).value_or(std::numeric_limits<double>::infinity());
+  }
+  double price_of(const Settings& plan) const { return price_of_counts(counts_of(plan)); }
   bool is_measured(int64_t p) const { return static_cast<int64_t>(nll_[stats::at(p)].size()) == request_.n_examples; }
   // What a plan loses more than another, on the examples that it was measured on; they are the other's as well.
   Difference difference(int64_t p, int64_t other) const;
@@ -214,10 +216,9 @@ std::vector<int64_t> Refiner::best_plans(double limit, int64_t n) const {
 // Full attention, and what each budget begins with.
 bool Refiner::start() {
   const Settings full(stats::at(n_layers_), n_settings_ - 1);
-  const Knapsack knapsack(request_.alone);
   std::vector<Settings> plans = {full};
   for (const double limit : request_.budgets) {
-    const std::optional<Assignment> best = knapsack.best(request_.prices, limit);
+    const std::optional<Assignment> best = best_assignment(request_.alone, request_.pricing, limit);
     if (!best) fail(ExitCode::kInternal, "nothing fits a budget of a refinement");
     plans.push_back(best->setting);
   }
@@ -250,26 +251,14 @@ std::vector<Settings> Refiner::of_two_settings(double limit) const {
 
 std::optional<Settings> Refiner::solve(double limit, const Settings& base, const std::vector<int64_t>& layers,
                                        const stats::Table<double>& loss, const std::vector<int64_t>& settings) const {
-  stats::Table<double> open(static_cast<int64_t>(layers.size()), static_cast<int64_t>(settings.size()));
-  Counts fixed = counts_of(base);
-  for (int64_t i = 0; i < open.rows; ++i) {
-    const int64_t layer = layers[stats::at(i)];
-    --fixed[stats::at(base[stats::at(layer)])];
-    for (int64_t s = 0; s < open.cols; ++s) open(i, s) = loss(layer, settings[stats::at(s)]);
+  stats::Table<double> open(n_layers_, n_settings_, std::numeric_limits<double>::infinity());
+  for (int64_t layer = 0; layer < n_layers_; ++layer) open(layer, base[stats::at(layer)]) = 0.0;
+  for (const int64_t layer : layers) {
+    open(layer, base[stats::at(layer)]) = std::numeric_limits<double>::infinity();
+    for (const int64_t setting : settings) open(layer, setting) = loss(layer, setting);
   }
-  const Knapsack knapsack(std::move(open));
-  const Knapsack::Prices prices = knapsack.prices([&](const Counts& counts) {
-    Counts all = fixed;
-    for (std::size_t s = 0; s < counts.size(); ++s) all[stats::at(settings[s])] += counts[s];
-    return Knapsack::price(request_.prices, all);
-  });
-  const std::optional<Assignment> best = knapsack.best(prices, limit);
-  if (!best) return std::nullopt;
-  Settings plan = base;
-  for (std::size_t i = 0; i < layers.size(); ++i) {
-    plan[stats::at(layers[i])] = settings[stats::at(best->setting[i])];
-  }
-  return plan;
+  Found found = find_best(open, request_.pricing, limit, kMostQuick);
+  return found.best ? std::optional(std::move(found.best->setting)) : std::nullopt;
 }
 
 bool Refiner::take_step(double limit, RefinedBudget& budget) {
@@ -351,7 +340,7 @@ std::vector<Settings> Refiner::changed_pairs(double limit, const Settings& base,
         --counts[stats::at(base[stats::at(change.layer)])];
         ++counts[stats::at(change.setting)];
       }
-      if (Knapsack::price(request_.prices, counts) > limit) continue;
+      if (price_of_counts(counts) > limit) continue;
       pairs.emplace_back(gain(changes[i].layer, changes[i].setting) + gain(changes[j].layer, changes[j].setting), i, j);
     }
   }
@@ -371,7 +360,6 @@ std::vector<Settings> Refiner::changed_pairs(double limit, const Settings& base,
 std::vector<Settings> Refiner::solved_again(double limit, const Settings& base,
                                             const stats::Table<double>& gain) const {
   std::vector<Settings> plans;
-  if (Knapsack::n_divisions(n_layers_, n_settings_) > kSolvedDivisions) return plans;
   std::vector<double> sizes;
   for (const double value : gain.values) {
     if (value != 0.0) sizes.push_back(std::abs(value));
@@ -397,10 +385,9 @@ std::vector<Settings> Refiner::solved_again(double limit, const Settings& base,
   return plans;
 }
 
-// Large neighbourhoods: some layers, drawn, are chosen anew together, the others stay.
+// Large neighbourhoods: half of the layers, drawn, are chosen anew together, the others stay.
 std::vector<Settings> Refiner::freed(double limit, const Settings& base, const stats::Table<double>& gain) {
-  int64_t n_free = std::max<int64_t>(1, (n_layers_ + 1) / 2);
-  while (n_free > 1 && Knapsack::n_divisions(n_free, n_settings_) > kQuickDivisions) --n_free;
+  const int64_t n_free = (n_layers_ + 1) / 2;
   const std::vector<int64_t> settings = stats::iota(n_settings_);
   std::vector<Settings> plans;
   for (int64_t n = 0; n < kNeighbourhoods; ++n) {

@@ -20,10 +20,10 @@ using MeasurePlans = std::function<std::optional<std::vector<std::vector<double>
     const Settings& base, const std::vector<Settings>& plans, int64_t n_examples)>;
 
 struct RefinementRequest {
-  // (layers, settings): loss of each layer alone, which Knapsack is made of; the last setting is full attention, 0.
+  // (layers, settings): loss of each layer alone; the last setting is full attention, 0.
   stats::Table<double> alone;
-  Knapsack::Prices prices;      // of Knapsack::prices()
-  std::vector<double> budgets;  // in the unit of the prices, rising; each at least the least price
+  Pricing pricing;              // of these settings
+  std::vector<double> budgets;  // bytes, rising; each at least the least price
   int64_t n_examples = 1;
   int64_t steps = 0;  // for each budget, at most
   int64_t beam = 1;   // plans that a step goes on from
@@ -64,10 +64,10 @@ inline constexpr double kGainErrors = 1.0;
 // setting and with full attention. Then takes steps, budget by budget. A step goes on from the `beam` best plans that
 // fit, whatever budget they were found for. It measures every change of one layer of them, where something runs it,
 // then the kCandidates most promising plans by LossModel: changes of two layers, the knapsack solved again for the
-// losses around the plan, also with a price on every layer that changes and with all but some layers as they are. A
-// budget is settled when a step leaves its `beam` best plans as they were. No plan is measured twice on an example.
-// Ties go to the lower price, then to the plan with the smaller setting in the first layer that differs. Where
-// measuring ends, what was found until then is returned, without the best plans.
+// losses around the plan, also with a price on every layer that changes and with all but half of the layers as they
+// are, as far as kMostQuick beginnings lead. A budget is settled when a step leaves its `beam` best plans as they were.
+// No plan is measured twice on an example. Ties go to the lower price, then to the plan with the smaller setting in the
+// first layer that differs. Where measuring ends, what was found until then is returned, without the best plans.
 Refinement refine(const RefinementRequest& request, const MeasurePlans& measure);
 
 // Returns the most plans that refine() measures.

@@ -44,18 +44,18 @@ class Settling {
   }
 
   // The plan of the first n_examples.
-  std::optional<Assignment> plan(int64_t n_examples, const Knapsack::Prices& prices, double budget) const {
+  std::optional<Assignment> plan(int64_t n_examples, const Pricing& pricing, double budget) const {
     stats::Table<double> loss(n_layers_, n_settings_);
     const std::vector<int64_t> rows = stats::iota(n_examples);
     for (int64_t s = 0; s < n_settings_; ++s) {
       const std::vector<double> means = stats::mean_of_rows(delta_[at(s)], rows);
       for (int64_t l = 0; l < n_layers_; ++l) loss(l, s) = means[at(l)];
     }
-    return Knapsack(std::move(loss)).best(prices, budget);
+    return best_assignment(loss, pricing, budget);
   }
 
   // The most that the best plan can be better than this one: each layer at its lower bound against the plan's setting.
-  double gain(const Assignment& plan, const Knapsack::Prices& prices, double budget) const {
+  double gain(const Assignment& plan, const Pricing& pricing, double budget) const {
     stats::Table<double> least(n_layers_, n_settings_);
     for (int64_t l = 0; l < n_layers_; ++l) {
       for (int64_t s = 0; s < n_settings_; ++s) {
@@ -63,7 +63,7 @@ class Settling {
         if (least(l, s) == -kInfinite) return kInfinite;
       }
     }
-    const std::optional<Assignment> best = Knapsack(std::move(least)).best(prices, budget);
+    const std::optional<Assignment> best = best_assignment(least, pricing, budget);
     return best ? std::max(0.0, -best->loss) : 0.0;
   }
 
@@ -87,19 +87,19 @@ class Settling {
 
 }  // namespace
 
-std::vector<PlanLook> settle(const std::vector<stats::Table<double>>& delta, const Knapsack::Prices& prices,
-                             double budget, double confidence, const race::Tolerance& tolerance, int64_t narrowest) {
+std::vector<PlanLook> settle(const std::vector<stats::Table<double>>& delta, const Pricing& pricing, double budget,
+                             double confidence, const race::Tolerance& tolerance, int64_t narrowest) {
   Settling settling(delta, confidence);
   const int64_t n_all = delta.front().rows;
   std::vector<PlanLook> looks;
   for (int64_t k = 0; looks.empty() || looks.back().n_examples < n_all; ++k) {
     const int64_t n = std::min(n_all, race::look_examples(k));
     settling.look(k, n);
-    const std::optional<Assignment> plan = settling.plan(n, prices, budget);
+    const std::optional<Assignment> plan = settling.plan(n, pricing, budget);
     if (!plan) return {};
     looks.push_back(
         {.n_examples = n,
-         .gain = settling.gain(*plan, prices, budget),
+         .gain = settling.gain(*plan, pricing, budget),
          .tolerance_nats = tolerance.is_share ? tolerance.value * settling.least_cost(narrowest) : tolerance.value});
   }
   return looks;

@@ -19,10 +19,10 @@ struct PlanLook {
 };
 
 // Looks at the plan of the first 16, 24, 32, ... examples and of all. `delta`: by setting, (examples, layers) in nats
-// per token, the last setting being full attention, whose deltas are 0. `prices`: of every division of the layers. A
+// per token, the last setting being full attention, whose deltas are 0. `pricing`: of divisions of the layers. A
 // tolerance that is a share is of what the setting `narrowest` costs in all layers at least. None where no plan is
 // within the budget.
-std::vector<PlanLook> settle(const std::vector<stats::Table<double>>& delta, const Knapsack::Prices& prices,
-                             double budget, double confidence, const race::Tolerance& tolerance, int64_t narrowest = 0);
+std::vector<PlanLook> settle(const std::vector<stats::Table<double>>& delta, const Pricing& pricing, double budget,
+                             double confidence, const race::Tolerance& tolerance, int64_t narrowest = 0);
 
 }  // namespace winnow::plan

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <compare>
 #include <map>
+#include <optional>
 
 namespace winnow::serving {
 namespace {
@@ -24,62 +24,29 @@ constexpr int64_t kMlxChunk = 2048;
 constexpr int64_t kTrtllmBlock = 32;
 constexpr int64_t kTrtllmChunk = 8192;
 
-// What tells an engine's layers apart; a window of 0: full attention.
-struct Kind {
-  int64_t window = 0;
-  KvType type = KvType::kStored;
-  auto operator<=>(const Kind&) const = default;
-};
-using Layers = std::map<Kind, int64_t>;
-
-Layers count_layers(std::span<const int64_t> windows, std::span<const KvType> kv) {
-  Layers counts;
-  for (std::size_t layer = 0; layer < windows.size(); ++layer) {
-    ++counts[{windows[layer], kv.empty() ? KvType::kStored : kv[layer]}];
-  }
-  return counts;
-}
-
 // Keys and values of one token in one layer.
 int64_t token_bytes(KvType type, const KvShape& shape) {
   return 2 * shape.n_kv_heads * kv_head_bytes(type, shape.head_dim, shape.element_bytes);
 }
 
-// vLLM's hybrid manager: the layers of each kind are cut into groups of one size, the last of each kind padded, and all
-// groups take blocks from one pool. The size is that of the smallest kind, or of the largest where that is less than
-// 1.5 times as large. All blocks have as many bytes as the largest kind's: one of a kind that is a whole number of
-// times smaller holds as many times more tokens, one of another is padded (unify_kv_cache_spec_page_size).
-double vllm_bytes(const Layers& layers, const KvShape& shape, const KvDemand& demand, int64_t chunk) {
-  int64_t least = 0;
-  int64_t most = 0;
-  int64_t block_bytes = 0;
-  for (const auto& [kind, count] : layers) {
-    least = least == 0 ? count : std::min(least, count);
-    most = std::max(most, count);
-    block_bytes = std::max(block_bytes, kVllmBlock * token_bytes(kind.type, shape));
-  }
-  const int64_t group = 2 * most < 3 * least ? most : least;
-  int64_t n_blocks = 0;
-  for (const auto& [kind, count] : layers) {
-    const int64_t own_bytes = kVllmBlock * token_bytes(kind.type, shape);
-    const int64_t size = block_bytes % own_bytes == 0 ? kVllmBlock * (block_bytes / own_bytes) : kVllmBlock;
-    const int64_t held =
-        kind.window == 0 ? demand.max_seq_len : std::min(kind.window - 1 + kVllmSteps * chunk, demand.max_seq_len);
-    // A window need not begin where a block does.
-    n_blocks += padded(count, group) * (blocks(held, size) + (kind.window == 0 ? 0 : 1));
-  }
-  return static_cast<double>(n_blocks * block_bytes) * static_cast<double>(demand.concurrency);
+// vLLM: all blocks have as many bytes as those of the widest type: one of a type that is a whole number of times
+// smaller holds as many times more tokens, one of another is padded (unify_kv_cache_spec_page_size).
+int64_t vllm_layer_bytes(const KvKind& kind, KvType widest, const KvShape& shape, int64_t n_tokens, int64_t chunk) {
+  const int64_t block_bytes = kVllmBlock * token_bytes(widest, shape);
+  const int64_t own_bytes = kVllmBlock * token_bytes(kind.type, shape);
+  const int64_t size = block_bytes % own_bytes == 0 ? kVllmBlock * (block_bytes / own_bytes) : kVllmBlock;
+  const int64_t held = kind.window == 0 ? n_tokens : std::min(kind.window - 1 + kVllmSteps * chunk, n_tokens);
+  // A window need not begin where a block does.
+  return (blocks(held, size) + (kind.window == 0 ? 0 : 1)) * block_bytes;
 }
 
-// Two pools: the second holds a share of the first's tokens.
-double sglang_bytes(const Layers& layers, const KvShape& shape, const KvDemand& demand, int64_t chunk) {
-  double bytes = 0.0;
-  for (const auto& [kind, count] : layers) {
-    const double share = kind.window == 0 ? 1.0 : sglang_pool_ratio(kind.window, demand.max_seq_len, chunk);
-    bytes += share * static_cast<double>(count * padded(demand.max_seq_len, kSglangPage)) *
-             static_cast<double>(token_bytes(kind.type, shape));
-  }
-  return bytes * static_cast<double>(demand.concurrency);
+// The second of two pools holds a share of the first's tokens, in hundredths.
+constexpr int64_t kSglangShares = 100;
+
+int64_t sglang_share(int64_t window, int64_t max_seq_len, int64_t chunk) {
+  const int64_t held = window + kSglangPage + chunk;
+  if (held >= max_seq_len) return kSglangShares;
+  return static_cast<int64_t>(std::ceil(100.0 * static_cast<double>(held) / static_cast<double>(max_seq_len)));
 }
 
 // Tokens that a layer holds of one sequence where nothing is shared between layers.
@@ -116,39 +83,82 @@ int64_t element_bytes(std::string_view engine, const KvShape& shape) {
   return is_half ? 2 : shape.element_bytes;
 }
 
-double allocated_bytes(std::string_view engine, const Layers& layers, const KvShape& shape, const KvDemand& demand) {
-  const int64_t chunk = demand.chunk > 0 ? demand.chunk : default_chunk(engine);
-  if (engine == "vllm") return vllm_bytes(layers, shape, demand, chunk);
-  if (engine == "sglang") return sglang_bytes(layers, shape, demand, chunk);
-  int64_t bytes = 0;
-  for (const auto& [kind, count] : layers) {
-    bytes += count * tokens_of_layer(engine, kind.window, demand.max_seq_len, chunk) * token_bytes(kind.type, shape);
+KvLayers count_layers(std::span<const int64_t> windows, std::span<const KvType> kv) {
+  std::map<KvKind, int64_t> counts;
+  for (std::size_t layer = 0; layer < windows.size(); ++layer) {
+    ++counts[{windows[layer], kv.empty() ? KvType::kStored : kv[layer]}];
   }
-  return static_cast<double>(bytes) * static_cast<double>(demand.concurrency);
+  return {counts.begin(), counts.end()};
 }
 
 }  // namespace
 
+KvRule::KvRule(std::string_view engine, const KvShape& shape, const KvDemand& demand)
+    : engine_(engine), shape_(shape), demand_(demand) {
+  shape_.element_bytes = element_bytes(engine, shape);
+  if (demand_.chunk <= 0) demand_.chunk = default_chunk(engine);
+}
+
+bool KvRule::is_sum() const { return engine_ != "vllm"; }
+
+double KvRule::bytes(int64_t units) const {
+  const auto of_one = static_cast<double>(units) / (engine_ == "sglang" ? static_cast<double>(kSglangShares) : 1.0);
+  return of_one * static_cast<double>(demand_.concurrency);
+}
+
+KvType KvRule::wider(KvType a, KvType b) const { return token_bytes(a, shape_) < token_bytes(b, shape_) ? b : a; }
+
+int64_t KvRule::units(const KvKind& kind, KvType widest) const {
+  const int64_t n_tokens = demand_.max_seq_len;
+  if (engine_ == "vllm") return vllm_layer_bytes(kind, widest, shape_, n_tokens, demand_.chunk);
+  if (engine_ == "sglang") {
+    const int64_t share = kind.window == 0 ? kSglangShares : sglang_share(kind.window, n_tokens, demand_.chunk);
+    return share * padded(n_tokens, kSglangPage) * token_bytes(kind.type, shape_);
+  }
+  return tokens_of_layer(engine_, kind.window, n_tokens, demand_.chunk) * token_bytes(kind.type, shape_);
+}
+
+// vLLM's hybrid manager: the layers of each kind are cut into groups of one size, the last of each kind padded, and all
+// groups take blocks from one pool. The size is that of the smallest kind, or of the largest where that is less than
+// 1.5 times as large.
+int64_t KvRule::units(const KvLayers& layers) const {
+  int64_t least = 0;
+  int64_t most = 0;
+  std::optional<KvType> widest;
+  for (const auto& [kind, count] : layers) {
+    if (count == 0) continue;
+    least = least == 0 ? count : std::min(least, count);
+    most = std::max(most, count);
+    widest = widest ? wider(*widest, kind.type) : kind.type;
+  }
+  const int64_t group = is_sum() ? 1 : 2 * most < 3 * least ? most : least;
+  int64_t sum = 0;
+  for (const auto& [kind, count] : layers) {
+    if (count > 0) sum += padded(count, group) * units(kind, *widest);
+  }
+  return sum;
+}
+
 KvAllocation kv_allocation(std::string_view engine, std::span<const int64_t> windows, const KvShape& shape,
                            const KvDemand& demand, std::span<const KvType> kv) {
+  const KvRule rule(engine, shape, demand);
   KvShape kept = shape;
   kept.element_bytes = element_bytes(engine, shape);
-  const Layers layers = count_layers(windows, kv);
+  const KvLayers layers = count_layers(windows, kv);
   double ideal = 0.0;
   for (const auto& [kind, count] : layers) {
     const int64_t held = kind.window == 0 ? demand.max_seq_len : std::min(kind.window, demand.max_seq_len);
     ideal += static_cast<double>(count * held * token_bytes(kind.type, kept));
   }
-  const Layers all_full = {{{}, static_cast<int64_t>(windows.size())}};
+  const KvLayers all_full = {{{}, static_cast<int64_t>(windows.size())}};
   return {.ideal_bytes = ideal * static_cast<double>(demand.concurrency),
-          .allocated_bytes = allocated_bytes(engine, layers, kept, demand),
-          .full_bytes = allocated_bytes(engine, all_full, kept, demand)};
+          .allocated_bytes = rule.bytes(rule.units(layers)),
+          .full_bytes = rule.bytes(rule.units(all_full))};
 }
 
 double sglang_pool_ratio(int64_t window, int64_t max_seq_len, int64_t chunk) {
-  const int64_t held = window + kSglangPage + (chunk > 0 ? chunk : kSglangChunk);
-  if (held >= max_seq_len) return 1.0;
-  return std::ceil(100.0 * static_cast<double>(held) / static_cast<double>(max_seq_len)) / 100.0;
+  const int64_t share = sglang_share(window, max_seq_len, chunk > 0 ? chunk : kSglangChunk);
+  return static_cast<double>(share) / static_cast<double>(kSglangShares);
 }
 
 }  // namespace winnow::serving

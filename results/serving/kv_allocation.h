@@ -1,9 +1,13 @@
 // The memory that an engine takes for keys and values: pure arithmetic, by the rule of each engine's own allocator.
 #pragma once
 
+#include <compare>
 #include <cstdint>
 #include <span>
+#include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "base/kv_type.h"
 
@@ -23,6 +27,41 @@ struct KvDemand {
   int64_t concurrency = 1;  // sequences at a time
   // Tokens that one step adds to a sequence at most; 0: the engine's default.
   int64_t chunk = 0;
+};
+
+// What tells an engine's layers apart.
+struct KvKind {
+  int64_t window = 0;  // keys, 0: full attention
+  KvType type = KvType::kStored;
+  auto operator<=>(const KvKind&) const = default;
+};
+// Numbers of layers of different kinds, each kind once.
+using KvLayers = std::vector<std::pair<KvKind, int64_t>>;
+
+// An engine's allocation in whole units, so that sums over layers are exact; what it counts is kv_allocation()'s
+// matter, which is the same in bytes. An engine that is none of serving::engines(), such as "ideal", keeps what each
+// window sees.
+class KvRule {
+ public:
+  KvRule() = default;
+  KvRule(std::string_view engine, const KvShape& shape, const KvDemand& demand);
+
+  // Whether the allocation is the sum of what each layer takes; else there are groups of layers, padded.
+  bool is_sum() const;
+  // Returns what a layer takes, or the least that it may take in a group, units; `widest` is the type of those of all
+  // layers that takes the most.
+  int64_t units(const KvKind& kind, KvType widest) const;
+  // Returns what layers take together, units.
+  int64_t units(const KvLayers& layers) const;
+  // Returns the bytes of so many units, of all sequences.
+  double bytes(int64_t units) const;
+  // Returns the one of two types that takes more.
+  KvType wider(KvType a, KvType b) const;
+
+ private:
+  std::string engine_;
+  KvShape shape_;
+  KvDemand demand_;
 };
 
 struct KvAllocation {

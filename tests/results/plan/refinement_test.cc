@@ -8,6 +8,7 @@
 #include <limits>
 #include <map>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "base/random.h"
@@ -56,23 +57,28 @@ struct MadeUp {
   std::map<std::pair<int64_t, int64_t>, double> taken, pair;
 };
 
-// A setting of window w takes 4^w.
+// Setting s keeps 4^s keys and values of a byte each.
 double price_of(const Settings& plan) {
   double price = 0.0;
-  for (const int64_t setting : plan) price += std::pow(4.0, static_cast<double>(setting));
+  for (const int64_t setting : plan) price += 2.0 * std::pow(4.0, static_cast<double>(setting));
   return price;
 }
 
+Pricing pricing_of(int64_t n_settings) {
+  std::vector<serving::KvKind> settings;
+  for (int64_t s = 0; s < n_settings; ++s) settings.push_back({.window = int64_t{1} << (2 * s)});
+  const int64_t all = std::exchange(settings.back().window, 0);
+  const Service service{
+      .engine = kIdeal, .shape = {.n_kv_heads = 1, .head_dim = 1, .element_bytes = 1}, .demand = {.max_seq_len = all}};
+  return {service, {}, std::move(settings), {}};
+}
+
 RefinementRequest request_of(const MadeUp& made_up, std::vector<double> shares, int64_t steps) {
-  RefinementRequest request{
-      .alone = made_up.alone, .prices = {}, .budgets = std::move(shares), .steps = steps, .beam = 1};
-  request.prices = Knapsack(made_up.alone).prices([](const Counts& counts) {
-    double price = 0.0;
-    for (std::size_t s = 0; s < counts.size(); ++s) {
-      price += static_cast<double>(counts[s]) * std::pow(4.0, static_cast<double>(s));
-    }
-    return std::optional(price);
-  });
+  RefinementRequest request{.alone = made_up.alone,
+                            .pricing = pricing_of(made_up.alone.cols),
+                            .budgets = std::move(shares),
+                            .steps = steps,
+                            .beam = 1};
   const double full = price_of(Settings(static_cast<std::size_t>(made_up.alone.rows), made_up.alone.cols - 1));
   for (double& budget : request.budgets) budget *= full;
   return request;

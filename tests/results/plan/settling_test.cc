@@ -22,15 +22,16 @@ std::vector<stats::Table<double>> deltas(double noise) {
   return by_setting;
 }
 
-// A layer with full attention takes 10 bytes, one with a window 1.
-Knapsack::Prices prices() {
-  return Knapsack(stats::Table<double>(2, 2)).prices([](const Counts& counts) {
-    return std::optional<double>(static_cast<double>(counts[0] + 10 * counts[1]));
-  });
+// A key and its value take 2 bytes, a layer with full attention has 10 of them.
+Pricing pricing(std::vector<serving::KvKind> settings) {
+  const Service service{
+      .engine = kIdeal, .shape = {.n_kv_heads = 1, .head_dim = 1, .element_bytes = 1}, .demand = {.max_seq_len = 10}};
+  return {service, {}, std::move(settings), {}};
 }
+Pricing pricing() { return pricing({{.window = 1}, {}}); }
 
 TEST(PlanSettling, AClearChoiceIsSettledAtTheFirstLook) {
-  const std::vector<PlanLook> looks = settle(deltas(0.01), prices(), 11.0, 0.95, {.value = 0.0, .is_share = false});
+  const std::vector<PlanLook> looks = settle(deltas(0.01), pricing(), 22.0, 0.95, {.value = 0.0, .is_share = false});
   ASSERT_EQ(looks.size(), 4U);  // 16, 24, 32 and all
   EXPECT_EQ(looks.front().n_examples, 16);
   EXPECT_EQ(looks.back().n_examples, kExamples);
@@ -41,7 +42,7 @@ TEST(PlanSettling, TheGainIsTheSumOfTheBounds) {
   // With a noise of 1 the other plan, layer 1 full and layer 0 windowed, is better by at most
   // (bound of layer 1 above) - (bound of layer 0 below), and the same plan by 0.
   const std::vector<stats::Table<double>> delta = deltas(2.0);
-  const std::vector<PlanLook> looks = settle(delta, prices(), 11.0, 0.95, {.value = 0.01, .is_share = true});
+  const std::vector<PlanLook> looks = settle(delta, pricing(), 22.0, 0.95, {.value = 0.01, .is_share = true});
   std::vector<double> of_layer[2];
   for (int64_t e = 0; e < 16; ++e) {
     for (int64_t l = 0; l < 2; ++l) of_layer[l].push_back(delta[0](e, l));
@@ -61,23 +62,21 @@ TEST(PlanSettling, AShareIsOfTheSettingThatIsNamed) {
   std::vector<stats::Table<double>> delta = deltas(0.1);
   delta.insert(delta.begin() + 1, delta.front());
   for (double& value : delta[1].values) value *= 10.0;
-  const Knapsack::Prices prices = Knapsack(stats::Table<double>(2, 3)).prices([](const Counts& counts) {
-    return std::optional<double>(static_cast<double>(2 * counts[0] + counts[1] + 10 * counts[2]));
-  });
+  const Pricing three = pricing({{.window = 2}, {.window = 1}, {}});
   const race::Tolerance share{.value = 0.01, .is_share = true};
-  const double of_first = settle(delta, prices, 20.0, 0.95, share).front().tolerance_nats;
-  const double of_second = settle(delta, prices, 20.0, 0.95, share, 1).front().tolerance_nats;
+  const double of_first = settle(delta, three, 40.0, 0.95, share).front().tolerance_nats;
+  const double of_second = settle(delta, three, 40.0, 0.95, share, 1).front().tolerance_nats;
   ASSERT_GT(of_first, 0.0);
   EXPECT_NEAR(of_second, 10.0 * of_first, 1e-12);
 }
 
 TEST(PlanSettling, OfAllMemoryThereIsNothingToDecide) {
-  for (const PlanLook& look : settle(deltas(0.1), prices(), 20.0, 0.95, {.value = 0.0, .is_share = false})) {
+  for (const PlanLook& look : settle(deltas(0.1), pricing(), 40.0, 0.95, {.value = 0.0, .is_share = false})) {
     EXPECT_TRUE(look.is_settled());
   }
 }
 
-TEST(PlanSettling, NothingIsWithinTheBudget) { EXPECT_TRUE(settle(deltas(0.1), prices(), 1.0, 0.95, {}).empty()); }
+TEST(PlanSettling, NothingIsWithinTheBudget) { EXPECT_TRUE(settle(deltas(0.1), pricing(), 2.0, 0.95, {}).empty()); }
 
 }  // namespace
 }  // namespace winnow::plan
