@@ -4,7 +4,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
+#include <cstdio>
 #include <limits>
 #include <map>
 #include <optional>
@@ -174,6 +176,29 @@ TEST(Refinement, IsCloseToTheBestOfAllPlansOfEightLayersAndFourSettings) {
               found.refined, found.added_up);
   EXPECT_GE(2 * found.n_optimal, found.n);
   EXPECT_LT(found.refined, 0.1 * found.added_up);
+}
+
+// 40 layers x 8 settings, 63 million divisions: the knapsack of all layers is solved around every plan all the same.
+TEST(Refinement, RefinesDeepModels) {
+  const MadeUp made_up(40, 8, 1);
+  const RefinementRequest request = request_of(made_up, {0.05, 0.2, 0.5}, 10);
+  Measured measured{.made_up = made_up, .n_examples = {}};
+  const auto start = std::chrono::steady_clock::now();
+  const Refinement found = refine(request, measured.measure());
+  const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
+  std::printf("%zu plans, %.2f s\n", found.plans.size(), taken.count());
+  EXPECT_LE(static_cast<int64_t>(found.plans.size()), most_plans(request));
+  double gained = 0.0;
+  for (std::size_t b = 0; b < request.budgets.size(); ++b) {
+    const auto loss = [&](int64_t p) { return made_up.loss(found.plans[static_cast<std::size_t>(p)]); };
+    std::printf("budget %zu: %.4f, the sum of layers %.4f\n", b, loss(found.budgets[b].best),
+                loss(found.budgets[b].sum_of_layers));
+    EXPECT_LE(loss(found.budgets[b].best), loss(found.budgets[b].sum_of_layers));
+    EXPECT_TRUE(found.budgets[b].is_settled);
+    gained += loss(found.budgets[b].sum_of_layers) - loss(found.budgets[b].best);
+    EXPECT_LE(found.price[static_cast<std::size_t>(found.budgets[b].best)], request.budgets[b]);
+  }
+  EXPECT_GT(gained, 1e-3);
 }
 
 // 64 examples: most plans are dropped after the first 16, and what is found is as good as measured in full.
