@@ -52,10 +52,13 @@ void add_pattern(selection::NamedPattern given, const std::string& text, std::ve
   patterns.push_back(std::move(pattern));
 }
 
-std::vector<EvaluatedPattern> read_patterns(const run::RunOptions& options, int64_t n_layers) {
+std::vector<EvaluatedPattern> read_patterns(const run::RunOptions& options, const run::Inputs& inputs) {
   std::vector<EvaluatedPattern> patterns;
   // Hashing the checkpoint takes long: selections are compared with it later, on one rank.
-  const selection::PatternModel model{.n_layers = n_layers, .checkpoint_sha256 = {}};
+  selection::PatternModel model{.n_layers = inputs.config.n_layers, .checkpoint_sha256 = {}, .native_layers = {}};
+  for (int64_t layer = 0; layer < model.n_layers; ++layer) {
+    if (inputs.settings.rules.has_native(static_cast<std::size_t>(layer))) model.native_layers.push_back(layer);
+  }
   for (const std::string& text : options.patterns)
     add_pattern(selection::parse_pattern(text, model, kFlag), text, patterns);
   // What every pattern is compared with, under this name even where another spells it out; its figures come with the
@@ -306,7 +309,7 @@ EvaluationInputs load_evaluation(const run::RunOptions& options) {
   inputs.settings.base = engine::Pattern(static_cast<std::size_t>(inputs.config.n_layers), false);
   inputs.settings.base_name = selection::pattern_name(inputs.settings.base);
   run::take_layer_rules(options, inputs.config, inputs.settings);
-  read.patterns = read_patterns(options, inputs.config.n_layers);
+  read.patterns = read_patterns(options, inputs);
   keep_native_windows(read.patterns, inputs);
   check_heads(options, read.patterns, inputs);
   check_baseline(options.baseline, read.patterns);

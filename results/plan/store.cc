@@ -154,8 +154,9 @@ void write_cells(storage::Group& group, const SearchedPlans& found, const std::s
   explain_nan(group, name, values, "not among the plans and examples that were verified");
 }
 
-std::string name_of(const SearchedPlan& plan) {
-  const bool is_full = plan.kv.empty() && std::ranges::all_of(plan.windows, [](int64_t keys) { return keys == 0; });
+// The first plan has full attention in all layers that have no window of their own.
+std::string name_of(const SearchedPlan& plan, const SearchedPlan& first) {
+  const bool is_full = plan.kv.empty() && plan.windows == first.windows;
   return is_full ? "full" : selection::windows_name(plan.windows, plan.kv);
 }
 
@@ -180,7 +181,7 @@ void write_plans(storage::Group& group, const SearchedPlans& found) {
   std::vector<int64_t> keys;
   std::vector<double> bytes, predicted;
   for (const SearchedPlan& plan : found.plans) {
-    names.push_back(name_of(plan));
+    names.push_back(name_of(plan, found.plans.front()));
     keys.insert(keys.end(), plan.windows.begin(), plan.windows.end());
     bytes.push_back(std::isfinite(plan.bytes) ? plan.bytes : kNan);
     predicted.push_back(plan.predicted);

@@ -289,14 +289,9 @@ void take_pattern(const SelectOptions& options, const calibration::Results& resu
   }
   if (method == "periodic") fail(ExitCode::kUsage, "--method is \"periodic\", expected periodic:K@O or periodic:K");
   const std::vector<int64_t> native = native_layers(results, n_layers);
-  // A count is one of layers that can be chosen; a period or a list names layers by their number.
-  const bool counts = kind == "first" || kind == "last" || kind == "random";
-  std::vector<int64_t> open;
-  for (int64_t layer = 0; layer < n_layers; ++layer) {
-    if (!counts || std::find(native.begin(), native.end(), layer) == native.end()) open.push_back(layer);
-  }
-  const NamedPattern named = parse_pattern(pattern, {static_cast<int64_t>(open.size()), ""}, "--method");
-  for (const int64_t place : named.full_layers) choice.layers.push_back(open[stats::at(place)]);
+  const NamedPattern named =
+      parse_pattern(pattern, {.n_layers = n_layers, .checkpoint_sha256 = {}, .native_layers = native}, "--method");
+  choice.layers = named.full_layers;
   for (const int64_t layer : native) {
     if (std::erase(choice.layers, layer) == 0) continue;
     const std::string what = "layer " + std::to_string(layer) + " has a window of its own";

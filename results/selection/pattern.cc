@@ -63,14 +63,29 @@ std::vector<int64_t> parse_random(const Words& words, int64_t n_layers) {
   return random_layers(static_cast<uint64_t>(seed), keep, n_layers);
 }
 
-std::vector<int64_t> parse_built_in(const Words& words, int64_t n_layers) {
-  const std::string count = words.kind + ":K with K from 0 to " + std::to_string(n_layers) + " layers";
+// Rules that count take of the layers that can be chosen; a period and a list name layers by their number.
+std::vector<int64_t> parse_built_in(const Words& words, const PatternModel& model) {
+  const int64_t n_layers = model.n_layers;
   if (words.kind == "periodic") return parse_periodic(words, n_layers);
-  if (words.kind == "random") return parse_random(words, n_layers);
-  if (words.kind == "first") return range(0, words.number(words.rest, 0, n_layers, count));
-  if (words.kind == "last") return range(n_layers - words.number(words.rest, 0, n_layers, count), n_layers);
   if (words.kind == "list") return parse_layers(words.rest, n_layers, words.flag);
-  words.refuse_form(kForms);
+  std::vector<int64_t> layers = range(0, n_layers);
+  std::erase_if(layers, [&](int64_t layer) {
+    return std::ranges::find(model.native_layers, layer) != model.native_layers.end();
+  });
+  const auto n = static_cast<int64_t>(layers.size());
+  const std::string count = words.kind + ":K with K from 0 to " + std::to_string(n) + " layers";
+  std::vector<int64_t> chosen;
+  if (words.kind == "random") {
+    chosen = parse_random(words, n);
+  } else if (words.kind == "first") {
+    chosen = range(0, words.number(words.rest, 0, n, count));
+  } else if (words.kind == "last") {
+    chosen = range(n - words.number(words.rest, 0, n, count), n);
+  } else {
+    words.refuse_form(kForms);
+  }
+  for (int64_t& place : chosen) place = layers[static_cast<std::size_t>(place)];
+  return chosen;
 }
 
 }  // namespace
@@ -228,7 +243,7 @@ NamedPattern parse_plain(const std::string& text, const PatternModel& model, con
     const std::size_t colon = text.find(':');
     const Words words{text.substr(0, colon), colon == std::string::npos ? "" : text.substr(colon + 1), text, flag};
     if (colon == std::string::npos) words.refuse_form(kForms);
-    pattern.full_layers = parse_built_in(words, model.n_layers);
+    pattern.full_layers = parse_built_in(words, model);
     if (words.kind == "list") pattern.name = "list:" + joined(pattern.full_layers, ",");
   }
   pattern.windowed = pattern_with_full(pattern.full_layers, model.n_layers);

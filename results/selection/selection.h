@@ -91,6 +91,7 @@ Selection parse_selection(const std::string& text, const std::string& origin,
 struct PatternModel {
   int64_t n_layers = 0;
   std::string checkpoint_sha256;
+  std::vector<int64_t> native_layers = {};  // that have a window of their own, which a pattern that counts leaves out
 };
 
 // Refuses a selection for another model: Error(kConfigMismatch). `origin` is the selection's file.

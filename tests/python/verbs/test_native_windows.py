@@ -141,6 +141,38 @@ def test_rules_that_count_take_layers_that_can_be_chosen(work, calibrated):
         assert layers == expected.get(method, layers)
 
 
+def test_patterns_that_count_do_as_rules_do(work, calibrated):
+    patterns = ["first:2", "last:2", "random:2", "random:1:2", "random:2:2", "first:3"]
+    flags = [word for pattern in patterns for word in ("--pattern", pattern)]
+    result = run("evaluate", work, "counted", *flags)
+    assert "names have a window" not in result.stderr
+    with h5py.File(work / "counted" / "results.h5") as file:
+        group = file["evaluation"]
+        assert group["pattern"].asstr()[:].tolist() == ["full", *patterns]
+        full = [np.flatnonzero(row).tolist() for row in group["full_attention"][:]]
+    assert full[0] == full[6] == FULL
+    for pattern, layers in zip(patterns[:5], full[1:6], strict=True):
+        method = pattern.removesuffix(":2")
+        chosen = json.loads(winnow(work, "select", work / "run", "--method", method, "--keep", 2, "--json").stdout)
+        assert layers == chosen["layers"], pattern
+    result = run("evaluate", work, "refused", "--pattern", "random:4", expected=64)
+    assert "K from 0 to 3 layers" in one_line(result)
+
+
+def test_a_search_for_plans_calls_full_attention_full(work):
+    """Its layers with a window of their own keep it in every plan."""
+    run("calibrate", work, "two", "--windows", "16,32")
+    plan = ["--from", work / "two", "--method", "plan", "--budget", "60%@200", "--steps", 1]
+    result = winnow(work, *run_folder.arguments("search", work, "plans", "--threads", 1, *plan))
+    assert result.returncode == 0, result.stderr
+    with h5py.File(work / "plans" / "results.h5") as file:
+        names = file["selection/plan/pattern"].asstr()[:].tolist()
+        keys = file["selection/plan/pattern_window_keys"][:]
+    assert names[0] == "full" and names.count("full") == 1
+    assert keys[0].tolist() == [OWN_KEYS if layer in NATIVE else 0 for layer in range(LAYERS)]
+    assert all(name.startswith("windows:48,") for name in names[1:])
+
+
 def test_select_and_export(work, calibrated):
     selection = work / "selection.json"
     result = winnow(work, "select", work / "run", "--keep", 2, "--out", selection)
