@@ -7,6 +7,7 @@
 #include <limits>
 #include <memory>
 #include <optional>
+#include <set>
 #include <vector>
 
 #include "base/clock.h"
@@ -147,7 +148,7 @@ class RateMeasurer {
     prepare_rows();
   }
 
-  Rates run() {
+  Rates run(std::span<const KvType> more_types) {
     const auto begin = Clock::now();
     rates_.chunk_rows = chunk_;
     time_loading();
@@ -155,6 +156,7 @@ class RateMeasurer {
     fill();
     time_rows();
     for (const Calls& calls : launches_) time_attention(calls);
+    time_rounding(more_types);
     time_scores();
     if (measures_layers(samples_.front().signals)) time_signals();
     time_decoding();
@@ -255,6 +257,28 @@ class RateMeasurer {
     const double timed_pairs = launch_of(piece, config_.heads).pairs;
     if (pairs <= timed_pairs || seconds >= kLaunchSeconds) return;
     time_launch(cut(calls, timed_pairs / pairs * kLaunchSeconds / seconds, most_rows(), tile));
+  }
+
+  // In the types that layers of the requests have, and in more; mostly there are none.
+  void time_rounding(std::span<const KvType> more_types) {
+    std::set<KvType> types(more_types.begin(), more_types.end());
+    for (const SweepRequest& sample : samples_) {
+      for (const LayerWindow& layer : sample.base) types.insert(layer.kv);
+      for (const LayerWindows& variant : sample.variants) {
+        for (const LayerWindow& layer : variant) types.insert(layer.kv);
+      }
+    }
+    types.erase(KvType::kStored);
+    for (const KvType type : types) {
+      const kernels::KvRounding rounding = config_.kv_rounding(type, config_.n_layers / 2);
+      for (const int64_t n : row_counts(ops_.device())) {
+        const kernels::KvSpan rows = keys().slice(0, n);
+        const kernels::KvCopy in_place{rows, 0, rows, 0, n};
+        rates_.rounded_rows[type].add(static_cast<double>(n), seconds_of(ops_, [&] {
+                                        ops_.round_kv(std::span(&in_place, 1), rounding, config_.heads);
+                                      }));
+      }
+    }
   }
 
   // Of each tile as many rows have a target as in a sweep.
@@ -421,9 +445,9 @@ double AttentionRates::seconds_of(const AttentionLaunch& launch) const {
 }
 
 Rates measure_rates(kernels::Ops& ops, const model::ModelConfig& config, model::ModelWeights& weights,
-                    std::span<const SweepRequest> samples) {
+                    std::span<const SweepRequest> samples, std::span<const KvType> more_types) {
   if (samples.empty()) return {};
-  return RateMeasurer(ops, config, weights, samples).run();
+  return RateMeasurer(ops, config, weights, samples).run(more_types);
 }
 
 Ceilings measure_ceilings(kernels::Ops& ops) {

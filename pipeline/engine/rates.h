@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <span>
 #include <utility>
 #include <vector>
@@ -59,12 +60,14 @@ class AttentionRates {
 
 // Seconds of pieces of work. They serve predictions and the order of units only: no result depends on them.
 struct Rates {
-  double per_layer_load = 0.0;   // weights of one layer into the backend, the mean over all; 0 where they stay there
-  bool loads_beside = false;     // whether the next layer comes while one is computed
-  int64_t chunk_rows = 1;        // of the device
-  Curve input_rows;              // a chunk's queries, keys and values, over its rows
-  Curve finish_rows;             // the rest of the layer without attention, over a chunk's rows
-  AttentionRates attention;      // all heads
+  double per_layer_load = 0.0;  // weights of one layer into the backend, the mean over all; 0 where they stay there
+  bool loads_beside = false;    // whether the next layer comes while one is computed
+  int64_t chunk_rows = 1;       // of the device
+  Curve input_rows;             // a chunk's queries, keys and values, over its rows
+  Curve finish_rows;            // the rest of the layer without attention, over a chunk's rows
+  AttentionRates attention;     // all heads
+  // Keys and values of rows, rounded to each type that the measured requests have, over rows.
+  std::map<KvType, Curve> rounded_rows;
   Curve score_rows;              // rows through norm and head, over a chunk's rows
   Curve compare_rows;            // the same, with the KL to other rows
   double per_signal_pair = 0.0;  // (query, key) pairs of signals
@@ -75,9 +78,10 @@ struct Rates {
 };
 
 // Times each kind of work for at least a few milliseconds, at the shapes of these requests, whose prefixes need not be
-// there. Takes well under a second for small models, a few for one of 4B parameters. Throws Error(kOutOfMemory).
+// there; rounding to the types that these have, and to `more_types`, which others will have. Takes well under a second
+// for small models, a few for one of 4B parameters. Throws Error(kOutOfMemory).
 Rates measure_rates(kernels::Ops& ops, const model::ModelConfig& config, model::ModelWeights& weights,
-                    std::span<const SweepRequest> samples);
+                    std::span<const SweepRequest> samples, std::span<const KvType> more_types = {});
 
 // Best rates of the device: a large product by the backend, and a large copy, bytes read and written.
 struct Ceilings {

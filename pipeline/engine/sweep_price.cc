@@ -1,6 +1,8 @@
 #include "pipeline/engine/sweep_price.h"
 
 #include <algorithm>
+#include <map>
+#include <set>
 
 #include "kernels/tile.h"
 #include "pipeline/engine/signals/functions.h"
@@ -12,10 +14,39 @@ int64_t rows_of(const SweepLayout& layout, std::size_t begin, std::size_t end, i
   return layout.outgoing(layout.segments[end - 1], layer).end() - layout.outgoing(layout.segments[begin], layer).at;
 }
 
+// Of the bases' rows, and those before them, in every type that a segment has in this layer.
+void walk_rounded_bases(const SweepLayout& layout, int64_t layer, const SweepSteps& steps) {
+  std::map<KvType, std::set<std::size_t>> requests;
+  for (const Segment& segment : std::span(layout.segments).first(static_cast<std::size_t>(layout.n_active(layer)))) {
+    const LayerWindow& setting = SweepLayout::setting(segment, layer);
+    if (setting.has_rounded_keys()) requests[setting.kv].insert(segment.request);
+  }
+  for (const auto& [type, of_type] : requests) {
+    int64_t n_rows = 0;
+    for (const std::size_t request : of_type)
+      n_rows += layout.segments[request].residual.first_row + layout.segments[request].residual.n_rows;
+    steps.round(type, n_rows);
+  }
+}
+
+// Of the keys that lanes have for themselves.
+void walk_rounded_lanes(const SweepLayout& layout, int64_t layer, std::size_t begin, std::size_t end,
+                        const SweepSteps& steps) {
+  std::map<KvType, int64_t> n_rows;
+  for (std::size_t i = begin; i < end; ++i) {
+    const Segment& lane = layout.segments[i];
+    const LayerWindow& setting = SweepLayout::setting(lane, layer);
+    if (!setting.has_rounded_keys() || !SweepLayout::has_own_keys(lane, layer)) continue;
+    n_rows[setting.kv] += lane.residual.n_rows;
+  }
+  for (const auto& [type, of_type] : n_rows) steps.round(type, of_type);
+}
+
 void walk_bases(const SweepLayout& layout, int64_t layer, std::size_t n_bases, const SweepSteps& steps) {
   const int64_t leaving = rows_of(layout, 0, n_bases, layer);
   steps.input(layout.base_rows, true, !layout.is_last(layer));
   if (layout.is_last(layer)) steps.input(leaving, false, true);
+  walk_rounded_bases(layout, layer, steps);
   std::vector<kernels::AttentionCall> calls;
   for (std::size_t i = 0; i < n_bases; ++i) {
     const Segment& base = layout.segments[i];
@@ -39,6 +70,7 @@ void walk_lanes(const SweepLayout& layout, int64_t layer, std::size_t begin, std
   }
   steps.input(n_own_rows, true, !layout.is_last(layer));
   if (layout.is_last(layer)) steps.input(n_own_scored, false, true);
+  walk_rounded_lanes(layout, layer, begin, end, steps);
   steps.attend(calls);
   steps.finish(rows_of(layout, begin, end, layer));
 }
@@ -70,6 +102,10 @@ class Bill {
     seconds += rates_.attention.seconds_of(launch_of(calls, heads_));
   }
   void finish(int64_t n_rows) { seconds += seconds_in_chunks(rates_.finish_rows, n_rows, rates_.chunk_rows); }
+  void round(KvType type, int64_t n_rows) {
+    const auto curve = rates_.rounded_rows.find(type);
+    if (curve != rates_.rounded_rows.end()) seconds += curve->second.seconds_of(static_cast<double>(n_rows));
+  }
   void score(int64_t n_rows) { seconds += seconds_in_chunks(rates_.score_rows, n_rows, rates_.chunk_rows); }
   void compare(int64_t n_rows) {
     const Curve& curve = rates_.compare_rows.is_empty() ? rates_.score_rows : rates_.compare_rows;
@@ -78,7 +114,8 @@ class Bill {
   SweepSteps steps() {
     return {.input = [this](int64_t n, bool keys, bool queries) { input(n, keys, queries); },
             .attend = [this](std::span<const kernels::AttentionCall> calls) { attend(calls); },
-            .finish = [this](int64_t n) { finish(n); }};
+            .finish = [this](int64_t n) { finish(n); },
+            .round = [this](KvType type, int64_t n) { round(type, n); }};
   }
 
   double seconds = 0.0;
@@ -178,14 +215,17 @@ double predict_generation_seconds(const Rates& rates, const model::ModelConfig& 
       call.first_row = n_rows - call.q.n_rows;
       call.n_tokens = n_prompt;
       std::vector<kernels::AttentionCall> calls;
-      add_attention(call, request.windows[static_cast<std::size_t>(layer)], calls);
+      const LayerWindow& setting = request.windows[static_cast<std::size_t>(layer)];
+      add_attention(call, setting, calls);
       bill.input(n_rows, true, !is_last);
       if (is_last) bill.input(tile, false, true);
+      if (setting.has_rounded_keys()) bill.round(setting.kv, n_rows);
       bill.attend(calls);
       bill.finish(call.q.n_rows);
     }
   }
-  // Then a row for every text that is not at its end, a step at a time.
+  // Then a row for every text that is not at its end, a step at a time. One that is rounded is so where it would be
+  // copied, which takes next to nothing either way.
   const int64_t n_steps = n_tokens.empty() ? 0 : *std::ranges::max_element(n_tokens);
   for (int64_t step = 0; step < n_steps; ++step) {
     int64_t n_active = 0;

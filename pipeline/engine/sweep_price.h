@@ -21,6 +21,8 @@ struct SweepSteps {
   std::function<void(int64_t n_rows, bool has_keys, bool has_queries)> input;
   std::function<void(std::span<const kernels::AttentionCall>)> attend;
   std::function<void(int64_t n_rows)> finish;
+  // Rows whose keys and values are rounded to a type.
+  std::function<void(KvType type, int64_t n_rows)> round = [](KvType, int64_t) {};
 };
 // Walks through one layer.
 void walk_layer(const SweepLayout& layout, int64_t layer, const SweepSteps& steps);

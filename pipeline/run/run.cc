@@ -205,7 +205,7 @@ void MeasuringRun::prepare() {
   if (keeps_prefixes_) plan_prefixes_to_keep();
   session_.agree([&] {
     const auto part = in(Part::kRates);
-    rates_ = engine::measure_rates(*ops_, inputs_.config, *weights_, samples());
+    rates_ = engine::measure_rates(*ops_, inputs_.config, *weights_, samples(), inputs_.kv_types);
     ops_->device().reset_peak();
   });
   is_prepared_ = true;

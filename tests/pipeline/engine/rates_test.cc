@@ -129,6 +129,55 @@ TEST(SweepPrice, AddsUpThePricesOfItsParts) {
   EXPECT_EQ(predict_seconds(rates, model.config, *ops, {}), 0.0);
 }
 
+// Rows that are rounded: the sweep asks the backend for as many, and a price has them at the rates of their types.
+TEST(SweepPrice, CountsTheRoundingOfKeysAndValues) {
+  const Model model(kShape);
+  const auto ops = cpu::make_cpu_backend({.n_threads = 1});
+  const auto tokens = random_tokens(700, 128, 3);
+  const SweepRequest plain = drop_one(tokens, 620, {.keys = 40, .sinks = 3}, 5);
+  SweepRequest typed = plain;
+  for (std::size_t v = 0; v < typed.variants.size(); ++v) {
+    // From the layer in which a lane leaves the base on, so that it has keys of its own in some of them.
+    for (std::size_t layer = v; layer < 5; ++layer) {
+      typed.variants[v][layer].kv = (v + layer) % 2 == 0 ? KvType::kFp8 : KvType::kInt4;
+    }
+  }
+  int64_t n_rounded = 0;
+  SweepSteps steps{.input = [](int64_t, bool, bool) {},
+                   .attend = [](std::span<const kernels::AttentionCall>) {},
+                   .finish = [](int64_t) {},
+                   .round = [&](KvType, int64_t n) { n_rounded += n; }};
+  const SweepLayout layout(model.config, {&typed, 1}, *ops);
+  for (int64_t layer = 0; layer < model.config.n_layers; ++layer) walk_layer(layout, layer, steps);
+  ASSERT_GT(n_rounded, 0);
+
+  kernels::ProfiledOps profiled(*ops);
+  model::ModelWeights weights(model.config, *model.checkpoint, profiled);
+  sweep(profiled, model.config, weights, typed, {});
+  double bytes = 0.0;
+  for (const kernels::OperationProfile& operation : profiled.profile().operations) {
+    if (operation.name == "round_kv") bytes += operation.bytes;
+  }
+  const auto row_bytes =
+      static_cast<double>(4 * kernels::size_bytes(ops->device().activation_dtype()) * model.config.heads.kv_dim());
+  EXPECT_EQ(static_cast<double>(n_rounded), bytes / row_bytes);
+
+  Rates rates = measure_rates(*ops, model.config, weights, {&plain, 1});
+  EXPECT_TRUE(rates.rounded_rows.empty()) << "a run without types measures nothing for them";
+  const double without = predict_seconds(rates, model.config, *ops, {&typed, 1});
+  rates.rounded_rows = measure_rates(*ops, model.config, weights, {&typed, 1}).rounded_rows;
+  ASSERT_EQ(rates.rounded_rows.size(), 2U);
+  double rounding = 0.0;
+  steps.round = [&](KvType type, int64_t n) {
+    rounding += rates.rounded_rows.at(type).seconds_of(static_cast<double>(n));
+  };
+  for (int64_t layer = 0; layer < model.config.n_layers; ++layer) walk_layer(layout, layer, steps);
+  EXPECT_GT(rounding, 0.0);
+  EXPECT_NEAR(predict_seconds(rates, model.config, *ops, {&typed, 1}), without + rounding, 1e-9 * (without + rounding));
+  const std::vector<KvType> more = {KvType::kInt8};
+  EXPECT_EQ(measure_rates(*ops, model.config, weights, {&plain, 1}, more).rounded_rows.count(KvType::kInt8), 1U);
+}
+
 TEST(Rates, AreMeasuredForAllThatASweepDoes) {
   const Model model(kShape);
   const auto ops = cpu::make_cpu_backend({.n_threads = 1});
